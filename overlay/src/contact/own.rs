@@ -79,12 +79,16 @@ impl OwnContact {
         is_new
     }
 
-    /// What is believed of it: a root that another one has named cannot put this node behind an address where no
-    /// root of its own has seen it, and so among the neighbours of others there.
+    /// What is believed of it: a root that another one has named cannot put this node behind an address where
+    /// no root of its own has seen it, and so among the neighbours of others there. If those have seen nothing,
+    /// it is better than nothing: a node without any public address takes everybody for a neighbour.
     fn believed(&self) -> impl Iterator<Item = &Seen> {
         let host = |one: &Seen| one.voucher.address.ip();
-        let own = move |ip: IpAddr| self.seen.iter().any(|one| !one.is_guest && host(one) == ip);
-        self.seen.iter().filter(move |one| !one.is_guest || own(host(one)))
+        let own = move || self.seen.iter().filter(|one| !one.is_guest);
+        let is_alone = own().next().is_none();
+        self.seen
+            .iter()
+            .filter(move |one| is_alone || !one.is_guest || own().any(|other| host(other) == host(one)))
     }
 
     /// How the NAT box maps: as the driver has measured it, or as two roots have seen it.
@@ -245,5 +249,7 @@ mod tests {
         let hosts: Vec<_> = own.contact().candidates().iter().map(|one| one.address.to_string()).collect();
         assert_eq!(hosts, ["203.0.113.9:1", "203.0.113.9:2"], "another port of the same address it may say");
         assert_eq!(own.vouchers(4).len(), 3, "who uses it himself may believe it");
+        own.set_seen(vec![seen(8, 3, true)]);
+        assert_eq!(own.contact().public().count(), 1, "nobody else has seen it");
     }
 }

@@ -2,22 +2,22 @@
 //!
 //! Both nodes tell each other in their session where they are ([`Candidates`](crate::wire::Candidates)): one
 //! asks, the other answers. That gives the round trip, too. Who answers begins half a round trip later, who
-//! gets the answer at once; so both send at the same moment, each to all addresses of the other, and what they
-//! send crosses on the way: each NAT box has seen its own side's packet before the other's comes. What is sent
-//! are challenges of the session, each address with a number of its own, so an answer proves the place that it
-//! comes from. The plan is that of [`HolePunch`].
+//! gets the answer at once; so both send at the same moment, each to all addresses of the other, and what
+//! they send crosses on the way: each NAT box has seen its own side's packet before the other's comes. What
+//! is sent are challenges of the session, each address with a number of its own, so an answer proves the
+//! place that it comes from. The plan is that of [`HolePunch`].
 //!
-//! That is done when a root begins to relay, when either side's contact changes, and with growing pauses while
-//! data flows.
+//! That is done when a root begins to relay, when either side's contact changes, and with growing pauses
+//! while data flows.
 //!
 //! # Third parties
 //!
-//! A node may name any address as its own. So an address counts as *vouched* for only if a root that this node
-//! was told to use has seen the node at that IP address, or if both nodes are behind one such address and the
-//! address is a private one. Those that only a root has seen which another one has named share one allowance: who
-//! has such roots named could make any number of them. All others get [`HolePunch`]'s first few challenges only, from an allowance of the
-//! node and one of all nodes. There is one for all addresses of a node, too: others may be behind an address
-//! that is vouched for.
+//! A node may name any address as its own. So an address counts as *vouched* for only if a root that this
+//! node was told to use has seen the node at that IP address, or if both nodes are behind one such address
+//! and the address is a private one. Those that only a root has seen which another one has named share one
+//! allowance: who has such roots named could make any number of them. All others get [`HolePunch`]'s first
+//! few challenges only, from an allowance of the node and one of all nodes. There is one for all addresses of
+//! a node, too: others may be behind an address that is vouched for.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -116,8 +116,8 @@ pub struct DirectAttempt {
     pub kind: CandidateKind,
     /// A port that its NAT box was expected to use next, and not one that the node has named.
     pub predicted: bool,
-    /// Whether a root of this node's has seen the node at that IP address, also one that another root has named.
-    /// Others get a few packets only.
+    /// Whether a root of this node's has seen the node at that IP address, also one that another root has
+    /// named. Others get a few packets only.
     pub vouched: bool,
     /// Packets sent there in the last round.
     pub sent: u32,
@@ -466,7 +466,8 @@ impl Punching {
     }
 
     /// The node's candidates that may be what it says, and the others. Private addresses are for nodes that a
-    /// root has seen behind the same address as this one; a node without any public address has no such proof.
+    /// root has seen behind the same address as this one; a node without any public address has no such
+    /// proof.
     fn believed(&self, own: &Contact, theirs: &Contact) -> (Contact, Vec<Candidate>) {
         let is_near = own.public().next().is_none() || self.is_neighbour(own);
         let is_believed = |candidate: &Candidate| is_near || candidate.is_global();

@@ -1,15 +1,15 @@
 //! Roots that this node uses for a while, because a peer is registered there and at none of its own: one of
 //! its own roots has referred it to them.
 //!
-//! A guest is asked for that peer, relays to it, and is left when it is of no use any more. It is told nothing
-//! else: not whom this node looks for besides, nor the access token of its own roots.
+//! A guest is asked for that peer, relays to it, and is left when it is of no use any more. It is told
+//! nothing else: not whom this node looks for besides, nor the access token of its own roots.
 //!
 //! # Third parties
 //!
 //! Whoever has two keys can say in their names that a node is at a root, and that this root listens at any
-//! address. So a root's referrals have the first few initiations sent there and no more, until something comes
-//! back; and each of this node's own roots has a share of the places and of such addresses, so that none takes
-//! them from the others.
+//! address. So a root's referrals have the first few initiations sent there and no more, until something
+//! comes back; and each of this node's own roots has a share of the places and of such addresses, so that
+//! none takes them from the others.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -39,9 +39,9 @@ const MAX_NODES: usize = 256;
 const IDLE: Duration = Duration::from_secs(120);
 
 impl Endpoint {
-    /// A root says that the node which somebody waits for is registered at another one. That is believed if the
-    /// node has signed that it is there, and the other root where it listens; whether it is true, that one is
-    /// asked.
+    /// A root says that the node which somebody waits for is registered at another one. That is believed if
+    /// the node has signed that it is there, and the other root where it listens; whether it is true, that
+    /// one is asked.
     pub(super) fn on_referred(
         &mut self,
         now: Instant,
@@ -88,7 +88,8 @@ impl Endpoint {
         }
     }
 
-    /// Begins with a root that `said_by` has named, if `own` has a place left and it is somewhere where it may be.
+    /// Begins with a root that `said_by` has named, if `own` has a place left and it is somewhere where it
+    /// may be.
     fn take_place(
         &mut self,
         now: Instant,
@@ -154,8 +155,8 @@ impl Endpoint {
         }
     }
 
-    /// The addresses of a record that may be tried now. Private ones are for those who are told so by a root that
-    /// is at such an address itself, and loopback ones for those whose root is on this machine.
+    /// The addresses of a record that may be tried now. Private ones are for those who are told so by a root
+    /// that is at such an address itself, and loopback ones for those whose root is on this machine.
     fn granted(
         &mut self,
         now: Instant,
@@ -175,8 +176,8 @@ impl Endpoint {
         good.take(MAX_ADDRESSES).take_while(|_| root.named.take(now)).collect()
     }
 
-    /// Leaves a root that was named by another one, if nobody has been reached through it for a while. True if
-    /// it was left.
+    /// Leaves a root that was named by another one, if nobody has been reached through it for a while. True
+    /// if it was left.
     pub(super) fn leave_idle_guest(&mut self, now: Instant, key: PeerKey) -> bool {
         let Some(root) = self.roots.get(key) else { return false };
         let Some(guest) = &root.guest else { return false };
@@ -218,8 +219,8 @@ impl Endpoint {
 }
 
 impl Root {
-    /// Notes the pass that one of this node's own roots has given for this one. It is shown if there is no other:
-    /// what one of them says is not to take the place of what another one has said.
+    /// Notes the pass that one of this node's own roots has given for this one. It is shown if there is no
+    /// other: what one of them says is not to take the place of what another one has said.
     fn take_pass(&mut self, own: PeerKey, pass: [u8; 32]) {
         let Some(guest) = &mut self.guest else { return };
         let at = match guest.named_by.iter().position(|(by, _)| *by == own) {
@@ -246,8 +247,8 @@ impl Root {
         }
     }
 
-    /// This root, a guest, refuses the pass that it was shown: shows it another one. False if there is none that
-    /// it was not shown since one was good.
+    /// This root, a guest, refuses the pass that it was shown: shows it another one. False if there is none
+    /// that it was not shown since one was good.
     pub(super) fn show_next_pass(&mut self, now: Instant) -> bool {
         let Some(guest) = &mut self.guest else { return false };
         guest.refused += 1;

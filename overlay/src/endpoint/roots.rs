@@ -518,8 +518,8 @@ impl Endpoint {
         self.roots.relays.publish(relays.map(|relay| (relay.root, relay.token)).collect());
     }
 
-    /// A root does not know a node by that channel, or relays no more: nodes that are reached there are looked
-    /// for elsewhere.
+    /// A root does not know a node by that channel, or relays no more: nodes that are reached there are
+    /// looked for elsewhere.
     pub(super) fn forget_relayed(&mut self, now: Instant, root: SocketAddr, channel: Option<Channel>) {
         for node in self.nodes.keys() {
             if !self.nodes[node].reach.is_behind(&root) {

@@ -1,5 +1,5 @@
-//! The search for a direct way to the peer's node while a root relays: what is said of that in the session, and
-//! what is sent by the plan. See [`Punching`](crate::contact::Punching).
+//! The search for a direct way to the peer's node while a root relays: what is said of that in the session,
+//! and what is sent by the plan. See [`Punching`](crate::contact::Punching).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -73,8 +73,8 @@ pub(super) struct Candidate {
     /// Where it was learned, one bit for each [`Source`].
     sources: u8,
     proven: Option<Proof>,
-    /// Bytes that may still be sent while it is neither proven nor configured. Beyond what came from there this
-    /// is what was granted to one that a root has named.
+    /// Bytes that may still be sent while it is neither proven nor configured. Beyond what came from there
+    /// this is what was granted to one that a root has named.
     credit: usize,
     heard: Option<Instant>,
     pub(super) quality: Quality,

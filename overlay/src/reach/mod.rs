@@ -177,8 +177,8 @@ impl Reach {
         true
     }
 
-    /// Until when the search for the path's datagram size waits, because a direct way is likely to be found in
-    /// a moment: what it sends is many times what the two nodes have to tell each other for that.
+    /// Until when the search for the path's datagram size waits, because a direct way is likely to be found
+    /// in a moment: what it sends is many times what the two nodes have to tell each other for that.
     pub(crate) fn hold_probes(&self, now: Instant) -> Option<Instant> {
         self.punching.as_ref().filter(|_| self.is_relayed())?.hold(now)
     }
@@ -208,8 +208,8 @@ impl Reach {
         self.candidates.set_configured(all, self.path.as_ref().map(|used| used.place.key()))
     }
 
-    /// A root says that the node, which is a root, listens there; at most so many bytes are sent to each of the
-    /// addresses before it was heard from there.
+    /// A root says that the node, which is a root, listens there; at most so many bytes are sent to each of
+    /// the addresses before it was heard from there.
     pub(crate) fn add_named(&mut self, remotes: &[SocketAddr], granted: usize) {
         let path = self.path.as_ref().map(|used| used.place.key());
         remotes.iter().for_each(|remote| self.candidates.add_named(*remote, granted, path));

@@ -92,8 +92,8 @@ pub(crate) struct Guest {
     pub(crate) nodes: BTreeSet<NodeId>,
     /// When it was last named, or one of them was last seen to be reached through it.
     pub(crate) used: Instant,
-    /// The roots of this node's own that have named it, each with the pass that it gave. The first one pays for
-    /// the place; it is none only if that one was left.
+    /// The roots of this node's own that have named it, each with the pass that it gave. The first one pays
+    /// for the place; it is none only if that one was left.
     pub(crate) named_by: Vec<(PeerKey, [u8; 32])>,
     /// Which of the passes is shown, and how many were refused since one was good.
     pub(crate) shown: usize,
