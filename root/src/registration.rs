@@ -14,8 +14,8 @@ use crate::clients::Slot;
 /// A registration costs a signature to check and one to make. Of one node:
 const OF_ONE: Budget = Budget::new(1, 5);
 
-/// What nodes together may register: those that come do not use up what those that stay need, and those of one
-/// source prefix not what others need.
+/// What nodes together may register: those that come do not use up what those that stay need, and those of
+/// one source prefix not what others need.
 #[derive(Debug)]
 pub(crate) struct Registrations {
     new: Limiter,

@@ -69,6 +69,8 @@ pub struct Lies {
     pub seen_at: Option<SocketAddr>,
     /// It registers nobody.
     pub refuses: bool,
+    /// It registers those only who show this.
+    pub wants: Option<[u8; 32]>,
 }
 
 struct RootSession {
@@ -212,7 +214,9 @@ impl FakeRoot {
             RootMessage::Register { registration, access } => {
                 self.registrations += 1;
                 self.shown = access;
-                if self.lies.refuses {
+                let is_stranger = !self.clients.contains_key(&identity.node_id());
+                let lacks = |wanted: [u8; 32]| is_stranger && self.shown != wanted;
+                if self.lies.refuses || self.lies.wants.is_some_and(lacks) {
                     let notice = RootMessage::Notice { code: NoticeCode::Refused, channel: Channel(0) };
                     return Some(Say::Root(notice));
                 }

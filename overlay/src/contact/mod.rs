@@ -13,10 +13,10 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 pub use candidate::{Candidate, CandidateKind};
 pub use nat::{Filtering, Mapping, Nat};
-pub(crate) use own::{OwnContact, Seen, vouched};
+pub(crate) use own::{OwnContact, Seen, Vouched, Witness, vouched};
 pub use punch::{HolePunch, NotTried, Shot};
+pub(crate) use punching::{Allowances, Punching, Said};
 pub use punching::{DirectAttempt, DirectOutcome};
-pub(crate) use punching::{Punching, Said, unvouched};
 
 /// How a node can be reached.
 ///

@@ -1,6 +1,7 @@
 //! Where this node itself can be reached: what its driver knows, and what roots have seen.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
 
 use super::{Candidate, CandidateKind, Contact, Mapping, Nat};
 use crate::id::{NodeId, PublicIdentity};
@@ -24,6 +25,8 @@ pub(crate) struct Seen {
     /// Where this node sends to reach it.
     pub(crate) at: SocketAddr,
     pub(crate) voucher: Voucher,
+    /// Whether this node uses it only because another root has named it.
+    pub(crate) is_guest: bool,
 }
 
 impl OwnContact {
@@ -59,7 +62,7 @@ impl OwnContact {
 
     fn compose(&mut self) -> bool {
         let mut seen: Vec<Candidate> = Vec::new();
-        for address in self.seen.iter().map(|one| one.voucher.address) {
+        for address in self.believed().map(|one| one.voucher.address) {
             let of_host = seen.iter().filter(|other| other.address.ip() == address.ip()).count();
             let is_new = seen.iter().all(|other| other.address != address);
             if is_new && of_host < MAX_SEEN_PER_HOST {
@@ -76,6 +79,18 @@ impl OwnContact {
         is_new
     }
 
+    /// What is believed of it: a root that another one has named cannot put this node behind an address where
+    /// no root of its own has seen it, and so among the neighbours of others there. If those have seen nothing,
+    /// it is better than nothing: a node without any public address takes everybody for a neighbour.
+    fn believed(&self) -> impl Iterator<Item = &Seen> {
+        let host = |one: &Seen| one.voucher.address.ip();
+        let own = move || self.seen.iter().filter(|one| !one.is_guest);
+        let is_alone = own().next().is_none();
+        self.seen
+            .iter()
+            .filter(move |one| is_alone || !one.is_guest || own().any(|other| host(other) == host(one)))
+    }
+
     /// How the NAT box maps: as the driver has measured it, or as two roots have seen it.
     fn mapping(&self) -> Mapping {
         if self.given.nat.mapping != Mapping::Unknown {
@@ -86,11 +101,11 @@ impl OwnContact {
             given.any(|known| known.kind == CandidateKind::Interface && known.address == *address)
         };
         let mut mapping = Mapping::Unknown;
-        for (at, one) in self.seen.iter().enumerate() {
+        for (at, one) in self.believed().enumerate() {
             if own(&one.voucher.address) {
                 return Mapping::NoNat;
             }
-            for other in &self.seen[..at] {
+            for other in self.believed().take(at) {
                 let (here, there) = (one.voucher.address, other.voucher.address);
                 if here.is_ipv4() != there.is_ipv4() {
                     continue;
@@ -109,42 +124,69 @@ impl OwnContact {
     }
 }
 
-/// Finds the IP addresses that roots of this node's have seen `node` at, of those that it shows vouchers for.
-/// `unix_time` is the wall clock, in seconds.
-pub(crate) fn vouched(
-    node: &NodeId,
-    shown: &[RootVoucher],
-    roots: &[PublicIdentity],
-    unix_time: u64,
-) -> Vec<IpAddr> {
-    let is_good = |shown: &&RootVoucher| {
-        let is_fresh = shown.voucher.time.abs_diff(unix_time) <= VOUCHER_AGE;
-        let root = roots.iter().find(|root| RootVoucher::name_of(&root.node_id()) == shown.root);
-        is_fresh && root.is_some_and(|root| shown.voucher.verify(root, node))
-    };
-    shown.iter().filter(is_good).map(|shown| shown.voucher.address.ip().to_canonical()).collect()
+/// A root that this node uses, as far as it tells where other nodes are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Witness {
+    pub(crate) root: PublicIdentity,
+    /// What its clock said last, in seconds since the Unix epoch, and when this node heard that.
+    pub(crate) clock: Option<(u64, Instant)>,
+    /// Whether this node uses it only because another root has named it.
+    pub(crate) is_guest: bool,
 }
 
-/// A voucher is good for so long, in seconds: somebody else may have the address later. Clocks differ, too.
+/// The IP addresses that roots have seen a node at.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Vouched {
+    /// By roots that this node was told to use.
+    pub(crate) by_own: Vec<IpAddr>,
+    /// By those only that others have named.
+    pub(crate) by_guests: Vec<IpAddr>,
+}
+
+/// Finds the IP addresses that roots of this node's have seen `node` at, of those that it shows vouchers for.
+/// How old a voucher is the clock of its root decides: this node's own may be wrong.
+pub(crate) fn vouched(node: &NodeId, shown: &[RootVoucher], roots: &[Witness], now: Instant) -> Vouched {
+    let mut vouched = Vouched::default();
+    for RootVoucher { root, voucher } in shown {
+        let Some(witness) = roots.iter().find(|one| RootVoucher::name_of(&one.root.node_id()) == *root)
+        else {
+            continue;
+        };
+        let Some((time, heard)) = witness.clock else { continue };
+        let time = time.saturating_add(now.saturating_duration_since(heard).as_secs());
+        if voucher.time.abs_diff(time) <= VOUCHER_AGE && voucher.verify(&witness.root, node) {
+            let list = if witness.is_guest { &mut vouched.by_guests } else { &mut vouched.by_own };
+            list.push(voucher.address.ip().to_canonical());
+        }
+    }
+    vouched
+}
+
+/// A voucher is good for so long, in seconds: somebody else may have the address later.
 const VOUCHER_AGE: u64 = 3600;
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::id::Identity;
+    use crate::testing::instant;
 
     const TIME: u64 = 1_800_000_000;
 
     #[test]
     fn a_voucher_counts_if_a_root_of_ours_has_given_it_to_that_node_lately() {
         let [root, other, node] = [1, 2, 3].map(|seed| Identity::from_seed(&[seed; 32]));
-        let roots = [*root.public()];
-        let there = "203.0.113.9:5000".parse().unwrap();
+        let heard = instant();
+        let known = Witness { root: *root.public(), clock: Some((TIME, heard)), is_guest: false };
+        let there: SocketAddr = "203.0.113.9:5000".parse().unwrap();
         let show = |signer: &Identity, name: &Identity, of: &Identity, time| RootVoucher {
             root: RootVoucher::name_of(&name.node_id()),
             voucher: Voucher::sign(signer, &of.node_id(), time, there),
         };
-        let count = |shown| vouched(&node.node_id(), &[shown], &roots, TIME).len();
+        let find = |shown, witness| vouched(&node.node_id(), &[shown], &[witness], heard);
+        let count = |shown| find(shown, known).by_own.len();
         assert_eq!(count(show(&root, &root, &node, TIME)), 1);
         assert_eq!(count(show(&root, &root, &node, TIME - 3600)), 1);
         assert_eq!(count(show(&root, &root, &node, TIME - 3601)), 0, "somebody else may be there");
@@ -155,6 +197,20 @@ mod tests {
         let mut moved = show(&root, &root, &node, TIME);
         moved.voucher.address = "203.0.113.10:5000".parse().unwrap();
         assert_eq!(count(moved), 0, "an address that it does not say");
+        let good = show(&root, &root, &node, TIME);
+        assert_eq!(
+            find(good, Witness { clock: None, ..known }),
+            Vouched::default(),
+            "nothing to compare with"
+        );
+        let by_guest = find(good, Witness { is_guest: true, ..known });
+        assert_eq!(by_guest, Vouched { by_own: vec![], by_guests: vec![there.ip()] });
+        // The root's clock goes on while it is not heard from.
+        let count_later = |seconds| {
+            let now = heard + Duration::from_secs(seconds);
+            vouched(&node.node_id(), &[good], &[known], now).by_own.len()
+        };
+        assert_eq!([3600, 3601].map(count_later), [1, 0]);
     }
 
     #[test]
@@ -164,6 +220,7 @@ mod tests {
             root: *root.public(),
             at: ([198, 51, 100, port as u8], 7420).into(),
             voucher: Voucher::sign(&root, &root.node_id(), time, ([203, 0, 113, 9], port).into()),
+            is_guest: false,
         };
         let given =
             [(CandidateKind::Interface, "10.0.0.1:4000"), (CandidateKind::Forwarded, "203.0.113.9:9")];
@@ -176,5 +233,23 @@ mod tests {
         assert_eq!(ports, [9, 6, 7, 4000], "the newest of three mappings first");
         assert_eq!(own.contact().nat.mapping, Mapping::AddressDependent);
         assert_eq!(own.vouchers(2).len(), 2);
+    }
+
+    #[test]
+    fn a_root_that_was_only_named_cannot_say_behind_which_address_this_node_is() {
+        let root = Identity::from_seed(&[1; 32]);
+        let seen = |host, port, is_guest| Seen {
+            root: *root.public(),
+            at: ([198, 51, 100, host], 7420).into(),
+            voucher: Voucher::sign(&root, &root.node_id(), 1, ([203, 0, 113, host], port).into()),
+            is_guest,
+        };
+        let mut own = OwnContact::default();
+        own.set_seen(vec![seen(9, 1, false), seen(9, 2, true), seen(8, 3, true)]);
+        let hosts: Vec<_> = own.contact().candidates().iter().map(|one| one.address.to_string()).collect();
+        assert_eq!(hosts, ["203.0.113.9:1", "203.0.113.9:2"], "another port of the same address it may say");
+        assert_eq!(own.vouchers(4).len(), 3, "who uses it himself may believe it");
+        own.set_seen(vec![seen(8, 3, true)]);
+        assert_eq!(own.contact().public().count(), 1, "nobody else has seen it");
     }
 }

@@ -2,28 +2,29 @@
 //!
 //! Both nodes tell each other in their session where they are ([`Candidates`](crate::wire::Candidates)): one
 //! asks, the other answers. That gives the round trip, too. Who answers begins half a round trip later, who
-//! gets the answer at once; so both send at the same moment, each to all addresses of the other, and what they
-//! send crosses on the way: each NAT box has seen its own side's packet before the other's comes. What is sent
-//! are challenges of the session, each address with a number of its own, so an answer proves the place that it
-//! comes from. The plan is that of [`HolePunch`].
+//! gets the answer at once; so both send at the same moment, each to all addresses of the other, and what
+//! they send crosses on the way: each NAT box has seen its own side's packet before the other's comes. What
+//! is sent are challenges of the session, each address with a number of its own, so an answer proves the
+//! place that it comes from. The plan is that of [`HolePunch`].
 //!
-//! That is done when a root begins to relay, when either side's contact changes, and with growing pauses while
-//! data flows.
+//! That is done when a root begins to relay, when either side's contact changes, and with growing pauses
+//! while data flows.
 //!
 //! # Third parties
 //!
-//! A node may name any address as its own. So an address counts as *vouched* for only if a root that this node
-//! uses itself has seen the node at that IP address, or if both nodes are behind one such address and the
-//! address is a private one. All others get [`HolePunch`]'s first few challenges only, from an allowance of the
-//! node and one of all nodes. There is one for all addresses of a node, too: others may be behind an address
-//! that is vouched for.
+//! A node may name any address as its own. So an address counts as *vouched* for only if a root that this
+//! node was told to use has seen the node at that IP address, or if both nodes are behind one such address
+//! and the address is a private one. Those that only a root has seen which another one has named share one
+//! allowance: who has such roots named could make any number of them. All others get [`HolePunch`]'s first
+//! few challenges only, from an allowance of the node and one of all nodes. There is one for all addresses of
+//! a node, too: others may be behind an address that is vouched for.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::punch::{HolePunch, NotTried};
-use super::{Candidate, CandidateKind, Contact};
+use super::{Candidate, CandidateKind, Contact, Vouched};
 use crate::bucket::{Bucket, Rate};
 
 /// A question is repeated after so long, or two round trips if that is longer; then after twice the time.
@@ -76,9 +77,26 @@ const VALID_FOR: Duration = Duration::from_secs(20);
 /// useless.
 const HOLD: Duration = Duration::from_secs(2);
 
-/// A full allowance for challenges to addresses of all nodes that nobody vouches for.
-pub(crate) fn unvouched(now: Instant) -> Bucket {
-    Bucket::new(Rate::per_second(ALL_UNVOUCHED_PER_SECOND, ALL_UNVOUCHED_BURST), now)
+/// Challenges to addresses of all nodes that only guests vouch for: so many at once, and one per interval.
+const BY_GUESTS_BURST: u32 = 60;
+const BY_GUESTS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What may be sent to addresses of all nodes that no root of this node's own vouches for.
+#[derive(Debug)]
+pub(crate) struct Allowances {
+    /// Nobody does.
+    unvouched: Bucket,
+    /// Roots do that others have named.
+    by_guests: Bucket,
+}
+
+impl Allowances {
+    /// Full ones.
+    pub(crate) fn new(now: Instant) -> Self {
+        let unvouched = Rate::per_second(ALL_UNVOUCHED_PER_SECOND, ALL_UNVOUCHED_BURST);
+        let by_guests = Rate::every(BY_GUESTS_INTERVAL, BY_GUESTS_BURST);
+        Self { unvouched: Bucket::new(unvouched, now), by_guests: Bucket::new(by_guests, now) }
+    }
 }
 
 /// What has been tried to reach a node at one of its addresses; see [`PeerInfo::attempts`].
@@ -104,7 +122,8 @@ pub struct DirectAttempt {
     pub kind: CandidateKind,
     /// A port that the node has not named: its NAT box was expected to use it next, or the node was heard there.
     pub predicted: bool,
-    /// Whether a root of this node's has seen the node at that IP address. Others get a few packets only.
+    /// Whether a root of this node's has seen the node at that IP address, also one that another root has
+    /// named. Others get a few packets only.
     pub vouched: bool,
     /// Packets sent there in the last round.
     pub sent: u32,
@@ -150,7 +169,7 @@ impl std::fmt::Display for DirectOutcome {
 pub(crate) struct Punching {
     theirs: Option<Contact>,
     /// The IP addresses at which roots of this node's have seen it.
-    vouched: Vec<IpAddr>,
+    vouched: Vouched,
     targets: Vec<Target>,
     left_out: Vec<(Candidate, NotTried)>,
     /// What is still to be sent in this round: when, and to which of the targets.
@@ -177,12 +196,23 @@ struct Target {
     predicted: bool,
     /// It was learned in this round, from a challenge of the node.
     heard: bool,
-    vouched: bool,
+    vouched: Word,
     /// What the challenges there say.
     data: [u8; 8],
     sent: u32,
     last: Option<Instant>,
     answered: bool,
+}
+
+/// Who says that the node is at an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Word {
+    /// The node alone.
+    Own,
+    /// A root that another one has named.
+    Guest,
+    /// A root that this node was told to use.
+    Root,
 }
 
 /// A question to the node: where are you?
@@ -209,14 +239,14 @@ pub(crate) struct Due {
 pub(crate) struct Said<'a> {
     pub(crate) contact: &'a Contact,
     /// The IP addresses that roots of this node's vouch for.
-    pub(crate) vouched: Vec<IpAddr>,
+    pub(crate) vouched: Vouched,
 }
 
 impl Punching {
     pub(crate) fn new(now: Instant) -> Self {
         Self {
             theirs: None,
-            vouched: Vec::new(),
+            vouched: Vouched::default(),
             targets: Vec::new(),
             left_out: Vec::new(),
             shots: VecDeque::new(),
@@ -313,7 +343,7 @@ impl Punching {
         now: Instant,
         draw: impl FnMut() -> Option<[u8; 8]>,
     ) {
-        self.vouched.clear();
+        self.vouched = Vouched::default();
         self.initiates = !has_session;
         self.aim(own, &HolePunch::new(own, theirs, start.saturating_duration_since(now)), now, draw);
         self.theirs = Some(theirs.clone());
@@ -330,9 +360,10 @@ impl Punching {
         mut draw: impl FnMut() -> Option<[u8; 8]>,
     ) -> bool {
         let heard = self.targets.iter().filter(|target| target.heard).count();
+        let word = self.word_on(&remote.ip());
         if self.shots.is_empty()
             || heard >= MAX_HEARD
-            || !self.vouched.contains(&remote.ip())
+            || word == Word::Own
             || self.targets.iter().any(|target| target.address == remote)
         {
             return false;
@@ -344,7 +375,7 @@ impl Punching {
             kind: CandidateKind::Mapped,
             predicted: true,
             heard: true,
-            vouched: true,
+            vouched: word,
             data,
             sent: 0,
             last: None,
@@ -366,11 +397,11 @@ impl Punching {
         self.initiates
     }
 
-    /// Takes what is due. `all_unvouched` is the allowance of all nodes, `rtt` the relayed path's.
+    /// Takes what is due. `allowances` are those of all nodes, `rtt` the relayed path's.
     pub(crate) fn take_due(
         &mut self,
         has_session: bool,
-        all_unvouched: &mut Bucket,
+        allowances: &mut Allowances,
         rtt: Duration,
         now: Instant,
     ) -> Due {
@@ -392,7 +423,7 @@ impl Punching {
         }
         while let Some((when, at)) = self.shots.front().copied().filter(|(when, _)| *when <= now) {
             self.shots.pop_front();
-            if now < when + TOO_LATE && self.may_send(at, has_session, all_unvouched, now) {
+            if now < when + TOO_LATE && self.may_send(at, has_session, allowances, now) {
                 let target = &mut self.targets[at];
                 target.sent += 1;
                 target.last = Some(now);
@@ -403,7 +434,7 @@ impl Punching {
     }
 
     /// Whether a target may be sent to, which is taken from the allowances.
-    fn may_send(&mut self, at: usize, has_session: bool, all_unvouched: &mut Bucket, now: Instant) -> bool {
+    fn may_send(&mut self, at: usize, has_session: bool, allowances: &mut Allowances, now: Instant) -> bool {
         let target = &self.targets[at];
         if self.initiates && !has_session {
             return true;
@@ -411,8 +442,13 @@ impl Punching {
         if target.answered || !self.all.has(1, now) {
             return false;
         }
-        let is_allowed = target.vouched
-            || (self.unvouched.has(1, now) && all_unvouched.take(now) && self.unvouched.take(now));
+        let is_vouched = match target.vouched {
+            Word::Root => true,
+            Word::Guest => allowances.by_guests.take(now),
+            Word::Own => false,
+        };
+        let is_allowed = is_vouched
+            || (self.unvouched.has(1, now) && allowances.unvouched.take(now) && self.unvouched.take(now));
         is_allowed && self.all.take(now)
     }
 
@@ -451,7 +487,7 @@ impl Punching {
             address: target.address,
             kind: target.kind,
             predicted: target.predicted,
-            vouched: target.vouched,
+            vouched: target.vouched != Word::Own,
             sent: target.sent,
             tried: target.last,
             outcome: match () {
@@ -465,7 +501,7 @@ impl Punching {
             address: candidate.address,
             kind: candidate.kind,
             predicted: false,
-            vouched: self.vouched.contains(&candidate.address.ip()),
+            vouched: self.word_on(&candidate.address.ip()) != Word::Own,
             sent: 0,
             tried: None,
             outcome: DirectOutcome::NotTried(*why),
@@ -474,7 +510,8 @@ impl Punching {
     }
 
     /// The node's candidates that may be what it says, and the others. Private addresses are for nodes that a
-    /// root has seen behind the same address as this one; a node without any public address has no such proof.
+    /// root has seen behind the same address as this one; a node without any public address has no such
+    /// proof.
     fn believed(&self, own: &Contact, theirs: &Contact) -> (Contact, Vec<Candidate>) {
         let is_near = own.public().next().is_none() || self.is_neighbour(own);
         let is_believed = |candidate: &Candidate| is_near || candidate.is_global();
@@ -485,7 +522,15 @@ impl Punching {
 
     /// Whether a root has seen the node behind an address that this node has, too.
     fn is_neighbour(&self, own: &Contact) -> bool {
-        own.public().any(|ip| self.vouched.contains(&ip))
+        own.public().any(|ip| self.vouched.by_own.contains(&ip))
+    }
+
+    fn word_on(&self, ip: &IpAddr) -> Word {
+        match &self.vouched {
+            vouched if vouched.by_own.contains(ip) => Word::Root,
+            vouched if vouched.by_guests.contains(ip) => Word::Guest,
+            _ => Word::Own,
+        }
     }
 
     /// Makes the targets and the shots of a plan that begins at `start`.
@@ -503,13 +548,13 @@ impl Punching {
         let all = known.chain(plan.predicted().iter().map(guess));
         let target = |(candidate, predicted): (Candidate, bool)| {
             let Candidate { kind, address } = candidate;
-            let is_vouched = self.vouched.contains(&address.ip());
+            let is_inside = is_neighbour && !candidate.is_global();
             Some(Target {
                 address,
                 kind,
                 predicted,
                 heard: false,
-                vouched: is_vouched || (is_neighbour && !candidate.is_global()),
+                vouched: if is_inside { Word::Root } else { self.word_on(&address.ip()) },
                 data: draw()?,
                 sent: 0,
                 last: None,
@@ -523,7 +568,8 @@ impl Punching {
         for shot in plan.shots() {
             let Some(at) = self.targets.iter().position(|target| target.address == shot.to) else { continue };
             shots[at] += 1;
-            if self.initiates || self.targets[at].vouched || shots[at] <= UNVOUCHED_SHOTS {
+            let is_vouched = self.targets[at].vouched != Word::Own;
+            if self.initiates || is_vouched || shots[at] <= UNVOUCHED_SHOTS {
                 self.shots.push_back((start + shot.after, at));
             }
         }
@@ -639,7 +685,7 @@ mod tests {
     struct Run {
         punching: Punching,
         contact: Contact,
-        all_unvouched: Bucket,
+        allowances: Allowances,
         drawn: u64,
         now: Instant,
     }
@@ -648,12 +694,13 @@ mod tests {
         fn new(addresses: &[&str]) -> Self {
             let now = instant();
             let (punching, contact) = (Punching::new(now), contact(addresses));
-            Self { punching, contact, all_unvouched: unvouched(now), drawn: 0, now }
+            Self { punching, contact, allowances: Allowances::new(now), drawn: 0, now }
         }
 
         fn begin(&mut self) {
             let own = contact(&["198.51.100.7:4000"]);
-            let said = Said { contact: &self.contact, vouched: self.contact.public().collect() };
+            let vouched = Vouched { by_own: self.contact.public().collect(), ..Vouched::default() };
+            let said = Said { contact: &self.contact, vouched };
             let draw = || {
                 self.drawn += 1;
                 Some(self.drawn.to_be_bytes())
@@ -662,7 +709,7 @@ mod tests {
         }
 
         fn due(&mut self) -> Due {
-            self.punching.take_due(true, &mut self.all_unvouched, Duration::ZERO, self.now)
+            self.punching.take_due(true, &mut self.allowances, Duration::ZERO, self.now)
         }
 
         fn shots(&mut self) -> usize {

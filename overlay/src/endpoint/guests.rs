@@ -1,28 +1,47 @@
 //! Roots that this node uses for a while, because a peer is registered there and at none of its own: one of
 //! its own roots has referred it to them.
 //!
-//! A guest is asked for that peer, relays to it, and is left when it is of no use any more. It is told nothing
-//! else: not whom this node looks for besides, nor the access token of its own roots.
+//! A guest is asked for that peer, relays to it, and is left when it is of no use any more. It is told
+//! nothing else: not whom this node looks for besides, nor the access token of its own roots.
+//!
+//! # Third parties
+//!
+//! Whoever has two keys can say in their names that a node is at a root, and that this root listens at any
+//! address. So a root's referrals have the first few initiations sent there and no more, until something
+//! comes back; and each of this node's own roots has a share of the places and of such addresses, so that
+//! none takes them from the others.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::Endpoint;
+use crate::contact::{Candidate, CandidateKind};
 use crate::link::{PeerKey, Timer};
-use crate::roots::Guest;
-use crate::wire::{LookUpKey, Referral};
+use crate::reach::place_of;
+use crate::roots::{Guest, RETRY_INTERVAL, Root};
+use crate::wire::{Initiation, LookUpKey, Referral, RootRecord};
 
-/// Most such roots at once.
-const MAX_GUESTS: usize = 8;
+/// Most such roots at once, if this node's own roots do not change; and most that one of those has named.
+const MAX_GUESTS: usize = 16;
+const MAX_OF_ONE: usize = 8;
+/// What each root may name, however many there are.
+const MIN_OF_ONE: usize = 2;
+/// Most of them after changes of this node's own roots.
+const MAX_EVER: usize = 2 * MAX_GUESTS;
+/// Most addresses of one that are tried.
+const MAX_ADDRESSES: usize = 4;
+/// What is sent to one of them before something has come from there.
+const GRANTED: usize = 4 * Initiation::MIN;
 /// Most nodes that one of them is asked for; those beyond wait until it is left.
 const MAX_NODES: usize = 256;
 /// A root that no peer was reached through for so long is left.
 const IDLE: Duration = Duration::from_secs(120);
 
 impl Endpoint {
-    /// A root says that the node which somebody waits for is registered at another one. That is believed if the
-    /// node has signed that it is there, and the other root where it listens; whether it is true, that one is
-    /// asked.
+    /// A root says that the node which somebody waits for is registered at another one. That is believed if
+    /// the node has signed that it is there, and the other root where it listens; whether it is true, that
+    /// one is asked.
     pub(super) fn on_referred(
         &mut self,
         now: Instant,
@@ -39,30 +58,18 @@ impl Endpoint {
         self.core.counters.root_referrals.increment();
         // It has said what it knows.
         self.roots.look_ups.found(key, wanted, now);
+        let Some(own) = self.named_by(key) else { return };
         let known = self.roots.list.iter().find(|(_, root)| root.identity == referral.root.identity);
         let guest = match known {
             // It is asked for everybody, too.
             Some((_, own)) if own.guest.is_none() => return,
-            Some((guest, _)) => *guest,
-            None => {
-                let guests = self.roots.list.iter().filter(|(_, root)| root.guest.is_some()).count();
-                let addresses = referral.root.addresses();
-                if guests >= MAX_GUESTS || addresses.is_empty() {
-                    return self.core.counters.root_referrals_ignored.increment();
-                }
-                tracing::info!(root = %root, "uses a root that another one has named");
-                let guest = self.add_root(now, referral.root.identity);
-                if let Some(root) = self.roots.get_mut(guest) {
-                    root.guest = Some(Guest { nodes: BTreeSet::new(), used: now });
-                    root.stream.endpoints = addresses;
-                }
-                self.publish_roots();
-                self.configure_root(now, guest);
-                guest
-            }
+            Some((guest, _)) => Some(*guest),
+            None => self.take_place(now, own, referral, pass, key),
         };
+        let Some(guest) = guest else { return self.core.counters.root_referrals_ignored.increment() };
+        self.grant_again(now, guest, own, &referral.root, key);
         let Some(root) = self.roots.get_mut(guest) else { return };
-        root.access = pass.to_vec();
+        root.take_pass(own, *pass);
         let is_registered = root.registering.standing(now).is_some();
         let Some(state) = &mut root.guest else { return };
         state.used = now;
@@ -73,8 +80,104 @@ impl Endpoint {
         }
     }
 
-    /// Leaves a root that was named by another one, if nobody has been reached through it for a while. True if
-    /// it was left.
+    /// Which of this node's own roots is behind what that one says.
+    fn named_by(&self, key: PeerKey) -> Option<PeerKey> {
+        match &self.roots.get(key)?.guest {
+            None => Some(key),
+            Some(guest) => guest.named_by.first().map(|(own, _)| *own),
+        }
+    }
+
+    /// Begins with a root that `said_by` has named, if `own` has a place left and it is somewhere where it
+    /// may be.
+    fn take_place(
+        &mut self,
+        now: Instant,
+        own: PeerKey,
+        referral: &Referral,
+        pass: &[u8; 32],
+        said_by: PeerKey,
+    ) -> Option<PeerKey> {
+        let guests = || self.roots.list.iter().filter_map(|(_, root)| root.guest.as_ref());
+        let of_one =
+            guests().filter(|guest| guest.named_by.first().is_some_and(|(by, _)| *by == own)).count();
+        let all = guests().count();
+        let share = (MAX_GUESTS / (self.roots.list.len() - all).max(1)).clamp(MIN_OF_ONE, MAX_OF_ONE);
+        if of_one >= share || all >= MAX_EVER {
+            return None;
+        }
+        let addresses = self.granted(now, own, &referral.root, said_by);
+        if addresses.is_empty() {
+            return None;
+        }
+        tracing::info!(root = %referral.root.identity.node_id(), "uses a root that another one has named");
+        let guest = self.add_root(now, referral.root.identity);
+        let root = self.roots.get_mut(guest)?;
+        root.access = pass.to_vec();
+        root.guest = Some(Guest {
+            nodes: BTreeSet::new(),
+            used: now,
+            named_by: vec![(own, *pass)],
+            shown: 0,
+            refused: 0,
+            granted: now,
+        });
+        self.publish_roots();
+        let node = self.peers.get(guest)?.link.node;
+        self.nodes[node].reach.add_named(&addresses, GRANTED);
+        Some(guest)
+    }
+
+    /// Tries the addresses of a guest once more that did not answer for a while.
+    fn grant_again(
+        &mut self,
+        now: Instant,
+        guest: PeerKey,
+        own: PeerKey,
+        record: &RootRecord,
+        said_by: PeerKey,
+    ) {
+        let Some(peer) = self.peers.get(guest) else { return };
+        let (node, has_session) = (peer.link.node, peer.link.current().is_some());
+        let state = self.roots.get(guest).and_then(|root| root.guest.as_ref());
+        let is_due = state.is_some_and(|state| now >= state.granted + RETRY_INTERVAL);
+        if has_session || !is_due {
+            return;
+        }
+        let addresses = self.granted(now, own, record, said_by);
+        self.nodes[node].reach.add_named(&addresses, GRANTED);
+        if let Some(state) = self.roots.get_mut(guest).and_then(|root| root.guest.as_mut()) {
+            state.granted = now;
+        }
+        let places = addresses.iter().filter_map(|remote| place_of(&self.core.sockets, None, *remote));
+        for place in places.collect::<Vec<_>>() {
+            self.link(now, guest, |link, cx| link.try_at(cx, &place));
+        }
+    }
+
+    /// The addresses of a record that may be tried now. Private ones are for those who are told so by a root
+    /// that is at such an address itself, and loopback ones for those whose root is on this machine.
+    fn granted(
+        &mut self,
+        now: Instant,
+        own: PeerKey,
+        record: &RootRecord,
+        said_by: PeerKey,
+    ) -> Vec<SocketAddr> {
+        let path = self.peers.get(said_by).and_then(|peer| peer.link.handle.path());
+        let here = path.filter(|path| !path.socket().is_stream()).map(|path| path.remote());
+        let nearest = here.map_or(Scope::Global, Scope::of);
+        let Some(root) = self.roots.get_mut(own) else { return Vec::new() };
+        let addresses = record.addresses().into_iter();
+        let good =
+            addresses.filter(|address| candidate(*address).is_valid() && Scope::of(*address) >= nearest);
+        let sockets = &self.core.sockets;
+        let good = good.filter(|address| place_of(sockets, None, *address).is_some());
+        good.take(MAX_ADDRESSES).take_while(|_| root.named.take(now)).collect()
+    }
+
+    /// Leaves a root that was named by another one, if nobody has been reached through it for a while. True
+    /// if it was left.
     pub(super) fn leave_idle_guest(&mut self, now: Instant, key: PeerKey) -> bool {
         let Some(root) = self.roots.get(key) else { return false };
         let Some(guest) = &root.guest else { return false };
@@ -102,6 +205,7 @@ impl Endpoint {
     pub(super) fn leave_root(&mut self, now: Instant, key: PeerKey) {
         let Some(at) = self.roots.list.iter().position(|(known, _)| *known == key) else { return };
         let (_, root) = self.roots.list.remove(at);
+        self.roots.list.iter_mut().for_each(|(_, root)| root.forget_pass(key));
         self.link(now, key, |link, cx| link.say_goodbye(cx));
         self.remove_peer(now, key);
         self.roots.look_ups.forget_root(key);
@@ -110,6 +214,96 @@ impl Endpoint {
         self.roots.streams_changed |= root.stream.is_wanted;
         if let Some(relay) = root.relay {
             self.forget_relayed(now, relay.root, None);
+        }
+    }
+}
+
+impl Root {
+    /// Notes the pass that one of this node's own roots has given for this one. It is shown if there is no
+    /// other: what one of them says is not to take the place of what another one has said.
+    fn take_pass(&mut self, own: PeerKey, pass: [u8; 32]) {
+        let Some(guest) = &mut self.guest else { return };
+        let at = match guest.named_by.iter().position(|(by, _)| *by == own) {
+            Some(at) => at,
+            None => {
+                guest.named_by.push((own, pass));
+                guest.named_by.len() - 1
+            }
+        };
+        guest.named_by[at].1 = pass;
+        if at == guest.shown {
+            self.access = pass.to_vec();
+        }
+    }
+
+    /// The root that has given a pass for this one is not used any more.
+    fn forget_pass(&mut self, own: PeerKey) {
+        let Some(guest) = &mut self.guest else { return };
+        let Some(at) = guest.named_by.iter().position(|(by, _)| *by == own) else { return };
+        guest.named_by.remove(at);
+        guest.shown = 0;
+        if let Some((_, pass)) = guest.named_by.first() {
+            self.access = pass.to_vec();
+        }
+    }
+
+    /// This root, a guest, refuses the pass that it was shown: shows it another one. False if there is none
+    /// that it was not shown since one was good.
+    pub(super) fn show_next_pass(&mut self, now: Instant) -> bool {
+        let Some(guest) = &mut self.guest else { return false };
+        guest.refused += 1;
+        if guest.refused >= guest.named_by.len() {
+            return false;
+        }
+        guest.shown = (guest.shown + 1) % guest.named_by.len();
+        self.access = guest.named_by[guest.shown].1.to_vec();
+        self.registering.ask_again(now);
+        true
+    }
+}
+
+/// From how far away an address can be reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Scope {
+    Machine,
+    Private,
+    Global,
+}
+
+impl Scope {
+    fn of(address: SocketAddr) -> Self {
+        match candidate(address) {
+            one if one.address.ip().is_loopback() => Self::Machine,
+            one if one.is_global() => Self::Global,
+            _ => Self::Private,
+        }
+    }
+}
+
+/// The address as others would be told of it.
+fn candidate(address: SocketAddr) -> Candidate {
+    let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+    Candidate { kind: CandidateKind::Interface, address }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_inside_are_known_in_every_form() {
+        for (text, scope) in [
+            ("127.0.0.1:1", Scope::Machine),
+            ("[::1]:1", Scope::Machine),
+            ("[::ffff:127.1.2.3]:1", Scope::Machine),
+            ("10.0.0.1:1", Scope::Private),
+            ("[::ffff:192.168.0.1]:1", Scope::Private),
+            ("100.64.0.1:1", Scope::Private),
+            ("[fd00::1]:1", Scope::Private),
+            ("203.0.113.1:1", Scope::Global),
+            ("[2001:db8::1]:1", Scope::Global),
+        ] {
+            assert_eq!(Scope::of(text.parse().unwrap()), scope, "{text}");
         }
     }
 }

@@ -68,7 +68,7 @@ pub use readdress::AddressError;
 pub use responder::Recent;
 
 use crate::bucket::{Bucket, Rate};
-use crate::contact::{OwnContact, unvouched};
+use crate::contact::{Allowances, OwnContact};
 use crate::counters::Counters;
 use crate::crypto::KeySource;
 use crate::id::NodeId;
@@ -194,8 +194,8 @@ impl Endpoint {
                 outbox: Outbox::default(),
                 events: VecDeque::new(),
                 contact: OwnContact::default(),
-                roots: Vec::new(),
-                unvouched: unvouched(now),
+                witnesses: Vec::new(),
+                allowances: Allowances::new(now),
                 has_roots: false,
                 root_events: VecDeque::new(),
             },

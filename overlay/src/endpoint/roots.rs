@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::Endpoint;
 use super::eviction::Origin;
 use super::peers::PeerState;
-use crate::contact::Seen;
+use crate::contact::{Seen, Witness};
 use crate::counters::Counters;
 use crate::id::{NetworkId, NodeId, PublicIdentity};
 use crate::link::{Event, Link, NodeKey, PeerKey, Reason, Timer};
@@ -100,8 +100,18 @@ impl Endpoint {
         let nodes = self.roots.list.iter().map(|(_, root)| root.identity.node_id()).collect();
         self.networks.set_roots(RootsPolicy { nodes });
         self.core.has_roots = !self.roots.list.is_empty();
-        self.core.roots = self.roots.list.iter().map(|(_, root)| root.identity).collect();
+        self.publish_clocks();
         self.publish_relays();
+    }
+
+    /// Makes known whose word counts about where other nodes are, and what time it is there.
+    fn publish_clocks(&mut self) {
+        let witness = |(_, root): &(PeerKey, Root)| Witness {
+            root: root.identity,
+            clock: root.clock,
+            is_guest: root.guest.is_some(),
+        };
+        self.core.witnesses = self.roots.list.iter().map(witness).collect();
     }
 
     /// The roots, in the order in which they were given, and behind them those that others have named.
@@ -157,7 +167,8 @@ impl Endpoint {
     pub(super) fn seen_by_roots(&self, now: Instant) -> Vec<Seen> {
         let seen = |(_, root): &(PeerKey, Root)| {
             let (answer, relay) = (root.registering.standing(now)?, root.relay?);
-            Some(Seen { root: root.identity, at: relay.root, voucher: answer.voucher })
+            let is_guest = root.guest.is_some();
+            Some(Seen { root: root.identity, at: relay.root, voucher: answer.voucher, is_guest })
         };
         self.roots.list.iter().filter_map(seen).collect()
     }
@@ -190,7 +201,7 @@ impl Endpoint {
             stream = SocketIndex::stream(self.roots.next_stream);
         }
         self.roots.next_stream = self.roots.next_stream.wrapping_add(1);
-        self.roots.list.push((key, Root::new(identity, stream)));
+        self.roots.list.push((key, Root::new(identity, stream, now)));
         key
     }
 
@@ -319,12 +330,18 @@ impl Endpoint {
         let Some(root) = self.roots.get_mut(key) else { return };
         let identity = root.identity;
         let was_registered = root.registering.standing(now).is_some();
+        let time = answer.voucher.time;
         if !root.registering.answered(answer, &identity, &own, now) {
             return self.core.counters.root_answers_refused.increment();
         }
         if !was_registered {
             tracing::info!(root = %identity.node_id(), "registered at a root");
         }
+        root.clock = Some((time, now));
+        if let Some(guest) = &mut root.guest {
+            guest.refused = 0;
+        }
+        self.publish_clocks();
         self.update_relay(now, key);
         self.renew_contact(now);
         self.core.timers.set(Timer::Root(key), now);
@@ -345,6 +362,7 @@ impl Endpoint {
         tracing::debug!(root = %root.identity.node_id(), code = code as u8, %channel, "a root says");
         match code {
             NoticeCode::NotRegistered => root.registering.lost(now),
+            NoticeCode::Refused if root.show_next_pass(now) => {}
             NoticeCode::Refused => root.registering.refused(now),
             NoticeCode::Drains => root.registering.drains(),
             NoticeCode::OverRate => self.core.counters.root_over_rate.increment(),
@@ -500,8 +518,8 @@ impl Endpoint {
         self.roots.relays.publish(relays.map(|relay| (relay.root, relay.token)).collect());
     }
 
-    /// A root does not know a node by that channel, or relays no more: nodes that are reached there are looked
-    /// for elsewhere.
+    /// A root does not know a node by that channel, or relays no more: nodes that are reached there are
+    /// looked for elsewhere.
     pub(super) fn forget_relayed(&mut self, now: Instant, root: SocketAddr, channel: Option<Channel>) {
         for node in self.nodes.keys() {
             if !self.nodes[node].reach.is_behind(&root) {

@@ -13,10 +13,10 @@ use super::outbox::Outbox;
 use super::timers::Timers;
 use super::{Event, Timer};
 use crate::bucket::{Bucket, Rate};
-use crate::contact::OwnContact;
+use crate::contact::{Allowances, OwnContact, Witness};
 use crate::counters::Counters;
 use crate::crypto::{KeySource, NoEntropy, Provider};
-use crate::id::{Identity, NetworkId, NodeId, Psk, PublicIdentity};
+use crate::id::{Identity, NetworkId, NodeId, Psk};
 use crate::noise::Timestamp;
 use crate::reach::{Place, Reach, SocketInfo, usable};
 use crate::session::{Session, SessionTable};
@@ -50,10 +50,10 @@ pub(crate) struct Core {
     pub(crate) events: VecDeque<Event>,
     /// Where this node can be reached.
     pub(crate) contact: OwnContact,
-    /// The keys of the roots that this node uses.
-    pub(crate) roots: Vec<PublicIdentity>,
-    /// What may still be sent to addresses that peers name and nobody vouches for.
-    pub(crate) unvouched: Bucket,
+    /// The roots that this node uses: their word counts about where other nodes are.
+    pub(crate) witnesses: Vec<Witness>,
+    /// What may still be sent to addresses that peers name and no root of this node's own vouches for.
+    pub(crate) allowances: Allowances,
     /// Whether there are roots at which nodes can be looked for.
     pub(crate) has_roots: bool,
     /// What would be told to the driver, of peers that are roots.

@@ -1,5 +1,5 @@
-//! The search for a direct way to the peer's node while a root relays: what is said of that in the session, and
-//! what is sent by the plan. See [`Punching`](crate::contact::Punching).
+//! The search for a direct way to the peer's node while a root relays: what is said of that in the session,
+//! and what is sent by the plan. See [`Punching`](crate::contact::Punching).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -75,7 +75,7 @@ impl Link {
         if (session.is_some() && is_direct) || (session.is_none() && !punching.initiates()) {
             punching.stop();
         }
-        let due = punching.take_due(session.is_some(), &mut cx.core.unvouched, rtt, now);
+        let due = punching.take_due(session.is_some(), &mut cx.core.allowances, rtt, now);
         match punching.next() {
             Some(at) => cx.core.timers.set(Timer::Punch(cx.node), at),
             None => cx.core.timers.clear(Timer::Punch(cx.node)),
@@ -131,8 +131,7 @@ impl Link {
             return self.challenge(cx, place, Why::Announce);
         }
         let core = &mut *cx.core;
-        let unix_time = core.clock.unix_time(now).as_secs();
-        let vouched = vouched(self.handle.id(), &message.vouchers, &core.roots, unix_time);
+        let vouched = vouched(self.handle.id(), &message.vouchers, &core.witnesses, now);
         let own = core.contact.contact().clone();
         core.counters.punches_begun.increment();
         let said = Said { contact: &message.contact, vouched };

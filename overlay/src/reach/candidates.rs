@@ -36,6 +36,9 @@ pub(crate) enum Source {
     /// A root says that the node is registered there, and has the node's signature for it. The root passes
     /// datagrams on to those who registered, so what is sent there goes to nobody who did not ask for it.
     Root,
+    /// A root says that the node, a root too, listens there. It may be anybody's address, so little is sent
+    /// there until the node is heard from it.
+    Named,
 }
 
 impl Source {
@@ -70,7 +73,8 @@ pub(super) struct Candidate {
     /// Where it was learned, one bit for each [`Source`].
     sources: u8,
     proven: Option<Proof>,
-    /// Bytes that may still be sent while it is neither proven nor configured.
+    /// Bytes that may still be sent while it is neither proven nor configured. Beyond what came from there
+    /// this is what was granted to one that a root has named.
     credit: usize,
     heard: Option<Instant>,
     pub(super) quality: Quality,
@@ -161,7 +165,8 @@ impl Candidates {
                 candidate.sources &= !Source::Configured.bit();
             }
         }
-        self.list.retain(|candidate| candidate.is_free() || candidate.heard.is_some());
+        let is_kept = |candidate: &Candidate| candidate.is_free() || candidate.is_from(Source::Named);
+        self.list.retain(|candidate| is_kept(candidate) || candidate.heard.is_some());
         let mut new = Vec::new();
         for remote in remotes {
             let key = PlaceKey::direct(remote);
@@ -171,6 +176,13 @@ impl Candidates {
             self.entry(key, path).sources |= Source::Configured.bit();
         }
         new
+    }
+
+    /// A root says that the node listens at `remote`: so many bytes may be sent there before it is proven.
+    pub(super) fn add_named(&mut self, remote: SocketAddr, granted: usize, path: Option<PlaceKey>) {
+        let candidate = self.entry(PlaceKey::direct(remote), path);
+        candidate.sources |= Source::Named.bit();
+        candidate.credit = candidate.credit.max(granted);
     }
 
     /// A root says that the node is at `place`. True if that is new.
@@ -292,7 +304,8 @@ impl Candidates {
             return;
         }
         let evict = (0..self.list.len())
-            .filter(|&at| !self.list[at].is_from(Source::Configured) && Some(self.list[at].key) != path)
+            .filter(|&at| !self.list[at].is_from(Source::Configured) && !self.list[at].is_from(Source::Named))
+            .filter(|&at| Some(self.list[at].key) != path)
             .filter(|&at| !is_crowded || of_root(&self.list[at].key))
             .min_by_key(|&at| (self.list[at].proven, self.list[at].heard, self.list[at].key));
         // With every place taken by configured addresses, the last of them goes; there is never a ninth.
@@ -320,6 +333,18 @@ mod tests {
         assert!(!candidates.spend(&key(1), 101));
         candidates.prove(key(1), Source::Session);
         assert!(candidates.spend(&key(1), 100_000) && candidates.spend(&key(1), 100_000));
+    }
+
+    #[test]
+    fn an_address_that_a_root_has_named_gets_no_more_than_was_granted() {
+        let mut candidates = Candidates::default();
+        candidates.add_named(remote(1), 300, None);
+        let spent = (0..10).filter(|_| !candidates.spend_everywhere(100, &[socket()]).is_empty()).count();
+        assert_eq!(spent, 3);
+        candidates.add_named(remote(1), 100, None);
+        assert!(candidates.spend(&key(1), 100) && !candidates.spend(&key(1), 1), "it does not add up");
+        candidates.prove(key(1), Source::Session);
+        assert!(candidates.spend(&key(1), 100_000));
     }
 
     #[test]

@@ -177,8 +177,8 @@ impl Reach {
         true
     }
 
-    /// Until when the search for the path's datagram size waits, because a direct way is likely to be found in
-    /// a moment: what it sends is many times what the two nodes have to tell each other for that.
+    /// Until when the search for the path's datagram size waits, because a direct way is likely to be found
+    /// in a moment: what it sends is many times what the two nodes have to tell each other for that.
     pub(crate) fn hold_probes(&self, now: Instant) -> Option<Instant> {
         self.punching.as_ref().filter(|_| self.is_relayed())?.hold(now)
     }
@@ -206,6 +206,13 @@ impl Reach {
         let others = others.flat_map(|(_, remotes)| remotes);
         let all = remotes.iter().chain(others).copied();
         self.candidates.set_configured(all, self.path.as_ref().map(|used| used.place.key()))
+    }
+
+    /// A root says that the node, which is a root, listens there; at most so many bytes are sent to each of
+    /// the addresses before it was heard from there.
+    pub(crate) fn add_named(&mut self, remotes: &[SocketAddr], granted: usize) {
+        let path = self.path.as_ref().map(|used| used.place.key());
+        remotes.iter().for_each(|remote| self.candidates.add_named(*remote, granted, path));
     }
 
     /// Whether the user configured that address.

@@ -35,7 +35,9 @@ pub(crate) use registration::Registering;
 pub use relays::{RelayReader, Relays};
 pub(crate) use stream::{Reached, Stream};
 
+use crate::bucket::{Bucket, Rate};
 use crate::id::{NodeId, PublicIdentity};
+use crate::link::PeerKey;
 use crate::reach::{Relay, SocketIndex};
 
 /// Most roots that one node uses at once. Each costs a small packet every 25 s.
@@ -56,6 +58,11 @@ pub(crate) const MAX_UNANSWERED: u32 = 3;
 /// A root that could not be reached is tried again this often.
 pub(crate) const RETRY_INTERVAL: Duration = Duration::from_secs(30);
 
+/// Addresses of other roots that are tried because one root has named them: so many at once, and one per
+/// interval from then on.
+const NAMED_BURST: u32 = 16;
+const NAMED_INTERVAL: Duration = Duration::from_secs(10);
+
 /// One root of this node.
 #[derive(Debug)]
 pub(crate) struct Root {
@@ -70,6 +77,10 @@ pub(crate) struct Root {
     /// It has not answered handshakes for a while.
     pub(crate) is_unreachable: bool,
     pub(crate) stream: Stream,
+    /// What its clock said last, in seconds since the Unix epoch, and when that was.
+    pub(crate) clock: Option<(u64, Instant)>,
+    /// How many addresses of other roots are tried because of what it says.
+    pub(crate) named: Bucket,
     /// Only if another root has named it.
     pub(crate) guest: Option<Guest>,
 }
@@ -81,10 +92,18 @@ pub(crate) struct Guest {
     pub(crate) nodes: BTreeSet<NodeId>,
     /// When it was last named, or one of them was last seen to be reached through it.
     pub(crate) used: Instant,
+    /// The roots of this node's own that have named it, each with the pass that it gave. The first one pays
+    /// for the place; it is none only if that one was left.
+    pub(crate) named_by: Vec<(PeerKey, [u8; 32])>,
+    /// Which of the passes is shown, and how many were refused since one was good.
+    pub(crate) shown: usize,
+    pub(crate) refused: usize,
+    /// When something was last sent to its addresses on the word of who has named it.
+    pub(crate) granted: Instant,
 }
 
 impl Root {
-    pub(crate) fn new(identity: PublicIdentity, stream: SocketIndex) -> Self {
+    pub(crate) fn new(identity: PublicIdentity, stream: SocketIndex, now: Instant) -> Self {
         Self {
             identity,
             access: Vec::new(),
@@ -93,6 +112,8 @@ impl Root {
             asked: None,
             is_unreachable: false,
             stream: Stream::new(stream),
+            clock: None,
+            named: Bucket::new(Rate::every(NAMED_INTERVAL, NAMED_BURST), now),
             guest: None,
         }
     }

@@ -109,6 +109,11 @@ impl Registering {
         }
     }
 
+    /// There is something else to show to the root: it is asked again at once.
+    pub(crate) fn ask_again(&mut self, now: Instant) {
+        (self.tries, self.next) = (0, Some(now));
+    }
+
     /// This node may be seen elsewhere by now: it asks again soon, to learn where.
     pub(crate) fn renew_soon(&mut self, now: Instant) {
         if self.tries == 0 {

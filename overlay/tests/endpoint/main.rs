@@ -18,6 +18,7 @@ mod punching;
 mod reach;
 mod readdress;
 mod recovery;
+mod referrals;
 mod reflection;
 mod roots;
 mod signals;

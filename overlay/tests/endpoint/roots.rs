@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use peersock_overlay::wire::{Channel, Referral, Registration, Relayed, RootRecord};
+use peersock_overlay::wire::{Channel, Relayed};
 use peersock_overlay::{Event, Identity, NetworkId, Place, RecvMeta, RootConfig, RootState, SocketIndex};
 use peersock_testnet::{FakeRoot, Random, RealRoot, TestRoot};
 
@@ -287,101 +287,6 @@ fn roots_that_are_not_named_any_more_are_left() {
 }
 
 #[test]
-fn nodes_of_different_roots_talk_through_the_root_of_the_one_that_is_sought() {
-    let mut net = each_at_its_own_root();
-    let referral = referral(&net);
-    net.roots[0].root.fake().referrals = vec![(referral, [7; 32])];
-    net.latency = 20 * MS;
-    let begin = net.now;
-    net.send(0, 1, b"first");
-    net.wait(SECOND, |net| !net.received(1).is_empty());
-    // Look-up, session, registration, look-up there; and two ways each for initiation, response, packet.
-    assert!(net.now - begin <= 8 * 2 * net.latency + 2 * 2 * net.latency, "{:?}", net.now - begin);
-    net.send(1, 0, b"back");
-    net.wait(SECOND, |net| net.received(0) == [b"back".to_vec()]);
-    let path = net.peer(0, 1).path().unwrap();
-    assert!(matches!(path.place, Place::Relayed { root, .. } if root == net.roots[1].socket));
-    let infos = net.nodes[0].endpoint.roots(net.now);
-    assert_eq!(infos.iter().map(|info| info.is_guest).collect::<Vec<_>>(), [false, true]);
-    assert_eq!(net.roots[1].root.fake().shown, [7; 32], "the pass, and no token of the node's own root");
-    assert_eq!(net.nodes[1].endpoint.roots(net.now).len(), 1, "who is sought needs no other root");
-
-    // It stays while it is used, and what the node's own roots are is no matter for it.
-    use_root(&mut net, 0, 0);
-    talk(&mut net, Duration::from_secs(300));
-    assert_eq!(net.nodes[0].endpoint.roots(net.now).len(), 2);
-    // The peer goes; the root is left, and told.
-    net.nodes[1].up = false;
-    net.run(Duration::from_secs(900));
-    assert_eq!(net.nodes[0].endpoint.roots(net.now).len(), 1);
-    assert!(net.roots[1].root.fake().entry(&id(0)).is_none());
-}
-
-#[test]
-fn a_root_that_another_one_has_named_is_asked_for_nobody_else() {
-    let mut net = each_at_its_own_root();
-    let referral = referral(&net);
-    net.roots[0].root.fake().referrals = vec![(referral, [7; 32])];
-    net.send(0, 1, b"first");
-    net.wait(SECOND, |net| !net.received(1).is_empty());
-    let asked = [0, 1].map(|root| net.roots[root].root.look_ups());
-    let network = &net.nodes[0].endpoint.networks()[0];
-    let nobody = network.id.address_of(&Identity::from_seed(&[99; 32]).node_id());
-    let index = network.index;
-    net.send_to(0, index, nobody.into(), b"is anybody there");
-    net.run(5 * SECOND);
-    assert!(net.roots[0].root.look_ups() > asked[0]);
-    assert_eq!(net.roots[1].root.look_ups(), asked[1]);
-}
-
-#[test]
-fn referrals_that_are_not_the_nodes_and_the_roots_own_word_lead_nowhere() {
-    let good = { referral(&each_at_its_own_root()) };
-    let stranger = Identity::from_seed(&[77; 32]);
-    let mut moved = good.clone();
-    moved.root.endpoints = "203.0.113.9:7420".to_owned();
-    let mut another = good.clone();
-    another.root = RootRecord::sign(&stranger, 1, "203.0.113.9:7420").unwrap();
-    let mut of_another = good.clone();
-    of_another.identity = *stranger.public();
-    for forged in [moved, another, of_another] {
-        let mut net = each_at_its_own_root();
-        net.roots[0].root.fake().referrals = vec![(forged, [7; 32])];
-        net.send(0, 1, b"first");
-        net.run(15 * SECOND);
-        assert_eq!(net.nodes[0].endpoint.roots(net.now).len(), 1);
-        assert!(net.sent.iter().all(|sent| sent.to.ip() != SocketAddr::from(([203, 0, 113, 9], 0)).ip()));
-    }
-}
-
-#[test]
-fn roots_that_are_named_and_are_not_there_get_little_and_are_left() {
-    let mut net = each_at_its_own_root();
-    let node = Identity::from_seed(&[2; 32]);
-    let victims: Vec<_> = (1..=20).map(|n| SocketAddr::from(([203, 0, 113, n], 7420))).collect();
-    let begin = net.now;
-    for (n, victim) in victims.iter().enumerate() {
-        let root = Identity::from_seed(&[100 + n as u8; 32]);
-        let registration = Registration::sign(&node, &root.node_id(), 1, 600);
-        let root = RootRecord::sign(&root, 1, &victim.to_string()).unwrap();
-        let referral = Referral { identity: *node.public(), registration, root };
-        net.roots[0].root.fake().referrals = vec![(referral, [0; 32])];
-        net.send(0, 1, b"first");
-        net.run(10 * SECOND);
-    }
-    let at = |net: &Net, victim: &SocketAddr| net.sent.iter().filter(|sent| sent.to == *victim).count();
-    let reached = victims.iter().filter(|victim| at(&net, victim) > 0).count();
-    assert!((8..=16).contains(&reached), "{reached}");
-    net.run(Duration::from_secs(300));
-    assert_eq!(net.nodes[0].endpoint.roots(net.now).len(), 1);
-    for victim in &victims {
-        let bytes: usize =
-            net.sent.iter().filter(|sent| sent.to == *victim).map(|sent| sent.bytes.len()).sum();
-        assert!(bytes <= 10_000, "{bytes} in {:?}", net.now - begin);
-    }
-}
-
-#[test]
 fn nobody_can_join_the_network_of_the_roots_or_begin_a_handshake_in_it() {
     let mut net = apart(1);
     net.run(SECOND);
@@ -460,26 +365,11 @@ fn on_one_network() -> Net {
     net
 }
 
-/// Two nodes that reach nobody else, with a root each that the other one does not know.
-fn each_at_its_own_root() -> Net {
-    let mut net = apart_with_liars(2);
-    for node in 0..2 {
-        use_root(&mut net, node, node);
-    }
-    net.run(SECOND);
-    net
-}
-
-fn use_root(net: &mut Net, node: usize, root: usize) {
+/// That one and no other.
+pub(crate) fn use_root(net: &mut Net, node: usize, root: usize) {
     let config = config_of(&net.roots[root]);
     net.nodes[node].endpoint.set_roots(net.now, vec![config]);
     net.pump();
-}
-
-/// What may be said of the second node, which is at the second root.
-fn referral(net: &Net) -> Referral {
-    let RootNode { root: TestRoot::Fake(root), socket, .. } = &net.roots[1] else { panic!("it refers") };
-    root.referral(&id(1), &socket.to_string()).expect("the node is registered")
 }
 
 fn through_roots() -> Box<dyn FnMut(&Sent) -> bool> {
@@ -516,7 +406,7 @@ fn place(net: &mut Net, number: u8, root: TestRoot) {
     net.roots.push(RootNode { root, socket, up: true });
 }
 
-fn config_of(root: &RootNode) -> RootConfig {
+pub(crate) fn config_of(root: &RootNode) -> RootConfig {
     RootConfig::new(*root.root.identity(), vec![root.socket])
 }
 

@@ -8,9 +8,10 @@ use peersock_overlay::{Candidate, CandidateKind, Contact, Identity, Mapping, Nat
 
 use crate::attack::{Attack, victim};
 use crate::nat::{On, Ports};
-use crate::net::{Net, Sent, UNIX_TIME};
+use crate::net::{Net, Sent, UNIX_TIME, open_network};
 use crate::punching::homes;
-use crate::roots::talk;
+use crate::referrals::referral;
+use crate::roots::{apart, apart_with_liars, talk, use_root, use_roots};
 
 const SECOND: Duration = Duration::from_secs(1);
 const SYMMETRIC: (On, On, Ports, bool) = (On::Endpoint, On::Endpoint, Ports::Random, false);
@@ -66,6 +67,51 @@ fn private_addresses_are_for_neighbours_that_a_root_has_seen() {
     net.send(0, 1, b"first");
     talk(&mut net, 20 * SECOND);
     assert_eq!(hits(&net, |to| to == inside || to.ip().is_loopback()), [0; 0]);
+}
+
+#[test]
+fn a_clock_that_is_wrong_is_no_reason_to_doubt_what_roots_say() {
+    // One that no battery keeps, and one that is set to another time zone's.
+    for wrong in [SECOND, UNIX_TIME + 7200 * SECOND] {
+        let mut net = apart(1);
+        net.restart(0, 4000, wrong);
+        net.join(0, &open_network());
+        use_roots(&mut net, 0);
+        net.run(5 * SECOND);
+        net.send(0, 1, b"first");
+        talk(&mut net, 10 * SECOND);
+        let attempts = net.nodes[0].endpoint.peers()[0].attempts.clone();
+        assert!(!attempts.is_empty() && attempts.iter().all(|attempt| attempt.vouched), "{attempts:?}");
+    }
+}
+
+#[test]
+fn a_root_that_another_one_has_named_vouches_for_little() {
+    let mut net = apart_with_liars(2);
+    net.roots[1].root.lies().seen_at = Some(victim());
+    (0..2).for_each(|node| use_root(&mut net, node, node));
+    net.run(SECOND);
+    net.roots[1].root.lies().seen_at = None;
+    let referral = referral(&net);
+    net.roots[0].root.fake().referrals = vec![(referral, [7; 32])];
+    let begin = net.now;
+    for turn in 0..120 {
+        let all: Vec<_> =
+            (0..16).map(|port| SocketAddr::new(victim().ip(), 1000 + 16 * turn + port)).collect();
+        say(&mut net, &all, Nat::default());
+        net.send(0, 1, b"on");
+        net.send(1, 0, b"and on");
+        net.run(SECOND / 2);
+    }
+    let attempts = net.nodes[0].endpoint.peers()[0].attempts.clone();
+    assert!(attempts.iter().any(|attempt| attempt.vouched), "{attempts:?}");
+    let seconds = (net.now - begin).as_secs() as usize;
+    let hits =
+        net.sent.iter().filter(|sent| sent.from == net.nodes[0].socket && sent.to.ip() == victim().ip());
+    let hits: Vec<_> = hits.map(|sent| sent.bytes.len()).collect();
+    let (by_guests, unvouched) = (60 + seconds, 24 + seconds / 5 + 1);
+    assert!((30..=by_guests + unvouched).contains(&hits.len()), "{} in {seconds} s", hits.len());
+    assert!(hits.iter().all(|len| *len == 38));
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! The plug for a directory that several roots share: what the state machine says goes to whoever keeps it, and
-//! what that one says comes back, by bounded channels. Nobody waits for anybody.
+//! The plug for a directory that several roots share: what the state machine says goes to whoever keeps it,
+//! and what that one says comes back, by bounded channels. Nobody waits for anybody.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};

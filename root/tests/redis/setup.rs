@@ -213,8 +213,8 @@ impl Redis {
         (0..20).find_map(|_| Self::start_at(free_port(), password, &[]))
     }
 
-    /// With a port for TLS, where it shows `server.pem` of that folder. `None`, with the reason printed, where
-    /// that is not to be had.
+    /// With a port for TLS, where it shows `server.pem` of that folder. `None`, with the reason printed,
+    /// where that is not to be had.
     pub(crate) fn start_tls(folder: &Path) -> Option<(Self, u16)> {
         drop(Self::start(None)?);
         let file = |name| folder.join(name).to_str().expect("plain text").to_owned();

@@ -1,5 +1,5 @@
-//! What is said to Redis in one go. Each answer is judged by itself: what Redis refuses of one is no matter for
-//! the others.
+//! What is said to Redis in one go. Each answer is judged by itself: what Redis refuses of one is no matter
+//! for the others.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -54,8 +54,8 @@ impl Batch {
         Self { pipeline, said }
     }
 
-    /// Says it all, and answers the questions whatever comes of it. An error means that the connection is of no
-    /// use any more.
+    /// Says it all, and answers the questions whatever comes of it. An error means that the connection is of
+    /// no use any more.
     pub(super) async fn run(
         mut self,
         connection: &MultiplexedConnection,
@@ -120,8 +120,8 @@ impl Batch {
     }
 }
 
-/// Asks where the roots listen that nodes are said to be at. Returns those of which Redis does not say it, and
-/// why.
+/// Asks where the roots listen that nodes are said to be at. Returns those of which Redis does not say it,
+/// and why.
 async fn look_up_roots(
     connection: &MultiplexedConnection,
     store: &Store,

@@ -21,8 +21,8 @@ const PAUSES: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(5
 /// waits for two seconds.
 pub(super) const PATIENCE: Duration = Duration::from_millis(1500);
 
-/// How often it is looked whether Redis is still there: who says nothing does not notice. Each so many times the
-/// root's record is written again, and each time until it was written once.
+/// How often it is looked whether Redis is still there: who says nothing does not notice. Each so many times
+/// the root's record is written again, and each time until it was written once.
 const LOOK: Duration = Duration::from_secs(2);
 const LOOKS_PER_RECORD: u32 = 15;
 
@@ -133,8 +133,8 @@ async fn exchange(
     let mut look = std::pin::pin!(sleep(LOOK));
     let mut told = Vec::with_capacity(BATCH);
     loop {
-        // It may not be there yet, or again; all nodes are told. Those that have left come first: some of them
-        // may have returned.
+        // It may not be there yet, or again; all nodes are told. Those that have left come first: some of
+        // them may have returned.
         if std::mem::take(&mut is_back) {
             if let Err(error) = take_out(connection, store, &socket.shared).await {
                 return End::Lost(error);
@@ -180,8 +180,8 @@ struct Record {
 }
 
 impl Record {
-    /// Looks whether Redis is there, and writes the record if it is time. True if the root has something to say
-    /// again.
+    /// Looks whether Redis is there, and writes the record if it is time. True if the root has something to
+    /// say again.
     async fn look(
         &mut self,
         connection: &MultiplexedConnection,
@@ -201,8 +201,8 @@ impl Record {
         Ok(takes_writes && (shared.has_missed.swap(false, Ordering::Relaxed) || !was_taken))
     }
 
-    /// Writes it. Redis may refuse that, because it has no memory or is a replica, and still answer questions;
-    /// an error means that it does not.
+    /// Writes it. Redis may refuse that, because it has no memory or is a replica, and still answer
+    /// questions; an error means that it does not.
     async fn write(
         &mut self,
         connection: &MultiplexedConnection,
@@ -221,7 +221,7 @@ impl Record {
             Some(error) => {
                 shared.traffic.directory_failures.increment();
                 if before != Some(false) {
-                    tracing::warn!(%error, "the shared directory takes no writes; nodes of this root are not found there");
+                    tracing::warn!(%error, "the shared directory takes no writes, and so lacks this root's nodes");
                 }
             }
             None if before == Some(false) => tracing::info!("the shared directory takes writes again"),

@@ -6,9 +6,9 @@
 //! | `peersock:2:root:` and a root's node ID | the root's record: where it listens | 90 s; written every 30 s |
 //!
 //! IDs in keys are hexadecimal, all other values bytes. Everything in it is signed by whom it is about, and
-//! checked when it is read: who writes to Redis can make nodes not be found, and nothing else. A root that ends
-//! without a word is not named any more when its record has ended, whatever still points to it. What it has
-//! claimed goes with the next write to the same key, or with the key: so roots can come and go for ever.
+//! checked when it is read: who writes to Redis can make nodes not be found, and nothing else. A root that
+//! ends without a word is not named any more when its record has ended, whatever still points to it. What it
+//! has claimed goes with the next write to the same key, or with the key: so roots can come and go for ever.
 //!
 //! A thread of its own waits for Redis, so that the one that relays never does. When Redis is away, or takes
 //! too long, the root goes on with its own nodes; when it comes back it is told all of them.
@@ -52,8 +52,8 @@ impl RedisConfig {
     /// 6.2 or later.
     ///
     /// # Errors
-    /// When the text is something else, or has a password in it: that would be seen by all users of the machine,
-    /// and in logs.
+    /// When the text is something else, or has a password in it: that would be seen by all users of the
+    /// machine, and in logs.
     pub fn new(url: &str, password: Option<&Zeroizing<String>>) -> Result<Self, RedisUrlError> {
         let parsed = url.into_connection_info().map_err(|error| RedisUrlError(reason(&error)))?;
         if matches!(parsed.addr(), ConnectionAddr::Unix(_)) && !url.contains("unix:") {

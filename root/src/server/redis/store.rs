@@ -153,8 +153,8 @@ impl Store {
         records.insert(*root, (now, record));
     }
 
-    /// The newest claim that its node has signed, at a root that is there: a root that has ended without a word
-    /// leaves older ones.
+    /// The newest claim that its node has signed, at a root that is there: a root that has ended without a
+    /// word leaves older ones.
     pub(super) fn choose(&self, mut claims: Vec<Claim>, traffic: &DirectoryTraffic) -> Option<Box<Referral>> {
         claims.sort_by_key(|claim| std::cmp::Reverse(claim.registration.sequence));
         claims.into_iter().find_map(|Claim { root, identity, registration }| {
