@@ -105,7 +105,7 @@ fn agreed(seen: &[Seen]) -> Vec<SocketAddr> {
     found
 }
 
-/// Of one socket nothing more than this is believed where no two hosts agree: one host could fill the contact.
+/// Where no two hosts agree, no more than this is believed of one socket: one host could fill the contact.
 const MAX_UNCERTAIN: usize = 2;
 
 /// What outsiders say of one socket, the newest last. Several ports of one host are one voice.
@@ -127,9 +127,9 @@ impl View {
         self.all.iter().filter(|seen| holds(seen)).map(|seen| seen.by.ip()).collect::<BTreeSet<_>>().len()
     }
 
-    /// Endpoints that several hosts agree about. Where none do, the newest one of each IP address that several
-    /// agree about, as a NAT that maps each destination anew has them. Where not even that is so, one host is
-    /// believed as well as another: peers prove an address before they use it.
+    /// Endpoints that several hosts agree about. Where none do, the newest one of each IP address that
+    /// several agree about, as a NAT that maps each destination anew has them. Where not even that is so, one
+    /// host is believed as well as another: peers prove an address before they use it.
     fn prevailing(&self) -> Vec<SocketAddr> {
         let endpoints = self.all.iter().filter(|one| self.hosts(|other| other.at == one.at) > 1);
         let certain: BTreeSet<_> = endpoints.map(|one| one.at).collect();

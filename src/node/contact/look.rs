@@ -227,8 +227,8 @@ impl Look {
         !some.is_empty() && some.iter().all(has_answered) && again.iter().all(|seen| self.seen.contains(seen))
     }
 
-    /// Whom to ask: STUN servers, nodes of the DHT, and roots, which are STUN servers too, in a family in which
-    /// this node is registered at none: what they vouch for is of the one family that their session has.
+    /// Whom to ask: STUN servers, nodes of the DHT, and roots, which are STUN servers too, in a family in
+    /// which this node is registered at none: what they vouch for is of the one family of their session.
     fn outsiders(&self, around: &Surroundings, dht_nodes: &[SocketAddrV4]) -> Vec<Outsider> {
         let is_time = !around.registered_at.is_empty() || self.begun.elapsed() >= FIRST_WAIT;
         let roots = around.roots.iter().filter(|root| is_time && !around.is_seen_in(**root));
