@@ -453,7 +453,7 @@ impl Flow {
         true
     }
 
-    /// Ends the connection with a reset, as the end of its program does. A connection that the application
+    /// Ends the connection with a reset, because its network is left, as the end of its program does. A connection that the application
     /// has closed, and of which the peer has everything (FIN-WAIT-2), is only forgotten: a reset would say
     /// that something was not read.
     pub(crate) fn abandon(&self, now: Instant) {
@@ -462,7 +462,7 @@ impl Flow {
             inner.orphaned && inner.state() == State::FinWait2
         };
         if !is_delivered {
-            self.abort(now);
+            self.abort_because(now, Error::NetworkDown);
         }
     }
 
