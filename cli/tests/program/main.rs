@@ -2,6 +2,7 @@
 
 mod beacons;
 mod common;
+mod copies;
 mod delivery;
 mod errors;
 mod identity;
