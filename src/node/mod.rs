@@ -181,8 +181,8 @@ impl Node {
     /// open, tells the peers goodbye and stops the node's thread. True if nothing was lost, see
     /// [`Node::undelivered`].
     ///
-    /// Every later call that sends, receives, connects or accepts on the node's sockets fails with `NetworkDown`
-    /// (ENETDOWN), as in C and Python. Calling this again does nothing.
+    /// Every later call that sends, receives, connects or accepts on the node's sockets fails with
+    /// `NetworkDown` (ENETDOWN), as in C and Python. Calling this again does nothing.
     pub fn shutdown(&self, linger: Duration) -> bool {
         self.inner.shutdown(linger)
     }

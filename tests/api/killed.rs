@@ -139,7 +139,8 @@ fn kill_and_wait(mut victim: Process, mut stream: TcpStream) {
     check(killed);
 }
 
-/// On one machine an end is known within 2 s: after at most 0.6 s the peer is asked, and refused for another 0.6 s.
+/// On one machine an end is known within 2 s: after at most 0.6 s the peer is asked, and refused for another
+/// 0.6 s.
 fn check(since: Instant) {
     let took = since.elapsed();
     eprintln!("noticed after {:.2} s", took.as_secs_f64());

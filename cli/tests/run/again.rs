@@ -1,5 +1,5 @@
-//! A client that is started again and again from one port: what its earlier instances have left at the server, a
-//! TIME-WAIT or an open connection, gives way.
+//! A client that is started again and again from one port: what its earlier instances have left at the
+//! server, a TIME-WAIT or an open connection, gives way.
 
 use crate::common::run;
 use crate::lab::Lab;

@@ -77,7 +77,8 @@ print(sum(s.recv(1) == b'x' for s in all))
     assert_eq!(got.text(), "limit 64\n2000\n");
 }
 
-/// The launcher waits so long for a peer when it is asked to end (2 s), and what a loaded machine needs beside that.
+/// The launcher waits so long for a peer when it is asked to end (2 s), and what a loaded machine needs
+/// beside that.
 const SOON: Duration = Duration::from_secs(4);
 
 /// A second signal waits for nobody.
@@ -244,8 +245,8 @@ os.rename({path:?}, {path:?} + '.whole')",
     );
 }
 
-/// The machine of a launcher that is killed still answers: whoever waits for its programs hears of it within 2 s,
-/// while something comes and also if nothing has come for long.
+/// The machine of a launcher that is killed still answers: whoever waits for its programs hears of it within
+/// 2 s, while something comes and also if nothing has come for long.
 #[test]
 fn who_waits_for_a_program_whose_launcher_is_killed_hears_of_it() {
     let Some(lab) =

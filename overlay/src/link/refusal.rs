@@ -147,15 +147,15 @@ impl Link {
             })
     }
 
-    /// Whether the peer is on this machine or on a local network of it: its address has no meaning elsewhere, and
-    /// the answers come at once.
+    /// Whether the peer is on this machine or on a local network of it: its address has no meaning elsewhere,
+    /// and the answers come at once.
     pub(super) fn is_at_hand(&self, cx: &Context<'_>) -> bool {
         self.dead_after(cx).is_some_and(|time| time <= DEAD_AFTER_AT_HAND)
     }
 
-    /// How long the peer is refused until it is dead, if who refuses is most likely the peer's own machine, unless a
-    /// firewall has had the time to forget the peer: the address is configured or local, or cannot be behind
-    /// address translation.
+    /// How long the peer is refused until it is dead, if who refuses is most likely the peer's own machine,
+    /// unless a firewall has had the time to forget the peer: the address is configured or local, or cannot
+    /// be behind address translation.
     fn dead_after(&self, cx: &Context<'_>) -> Option<Duration> {
         let place = cx.reach.place().filter(|place| place.relay().is_none())?;
         let ip = place.remote().ip().to_canonical();

@@ -8,9 +8,10 @@
 //! After an outage that was longer than a session, or when the machine was suspended, a watched peer is
 //! looked for now and then, so that it is watched again afterwards.
 //!
-//! On the same machine or local network a packet costs next to nothing, and the kernel's own sockets would tell of a
-//! killed program at once. There the probes go on in short intervals, as long as they are answered, and as long as
-//! there are not many such peers; a killed program is known within 2 s, however long its connections were idle.
+//! On the same machine or local network a packet costs next to nothing, and the kernel's own sockets would
+//! tell of a killed program at once. There the probes go on in short intervals, as long as they are answered,
+//! and as long as there are not many such peers; a killed program is known within 2 s, however long its
+//! connections were idle.
 //!
 //! The peer's probes do as well as own ones: the next is due a while after anything was last sent *or* heard.
 //! Two nodes that watch each other take turns, and one exchange serves both.
@@ -24,8 +25,8 @@ use super::{Context, Link, Reason, Timer};
 use crate::session::Session;
 use crate::wire::{Control, ProbeSize};
 
-/// The first probe comes so long after the last data. A peer is dead after at most 1.5 s of refusals, and is to be
-/// known to be dead within 2 s.
+/// The first probe comes so long after the last data. A peer is dead after at most 1.5 s of refusals, and is
+/// to be known to be dead within 2 s.
 const PROBE_MIN: Duration = Duration::from_millis(300);
 
 /// The time to the next probe grows with the time for which there was no data, of which it is a multiple.
@@ -38,11 +39,12 @@ const PROBE_MAX: Duration = Duration::from_secs(25);
 /// The same for a peer at hand, which is dead after a second of refusals at most.
 const PROBE_MAX_AT_HAND: Duration = Duration::from_millis(600);
 
-/// But for so long as this for each peer with connections: to all of them together a node sends 50 probes a second,
-/// and to more than 1,250 none beside those that [`PROBE_MAX`] asks for.
+/// But for so long as this for each peer with connections: to all of them together a node sends 50 probes a
+/// second, and to more than 1,250 none beside those that [`PROBE_MAX`] asks for.
 const PROBE_MAX_FOR_EACH: Duration = Duration::from_millis(20);
 
-/// A peer at hand that has been silent for so long may be suspended or unplugged, and is asked as rarely as others.
+/// A peer at hand that has been silent for so long may be suspended or unplugged, and is asked as rarely as
+/// others.
 const QUIET_AFTER: Duration = Duration::from_secs(3);
 
 /// A probe without any answer for so long, or for two round trips if that is longer, calls for a handshake.

@@ -8,8 +8,8 @@ use crate::pair::{A, B, Pair};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What `peersock dial` and `listen` set if nothing else is asked for: a peer from which nothing comes any more is
-/// given up within 30 s, whatever the connection is doing.
+/// What `peersock dial` and `listen` set if nothing else is asked for: a peer from which nothing comes any
+/// more is given up within 30 s, whatever the connection is doing.
 #[test]
 fn a_peer_in_a_black_hole_is_noticed_within_thirty_seconds_where_somebody_waits() {
     const TIMEOUT: Duration = Duration::from_secs(25);

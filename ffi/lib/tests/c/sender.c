@@ -1,6 +1,6 @@
-// Sends to receivers of the table in tests/delivery, and says what it was told: sender NETWORK, then a line for each
-// receiver: ADDRESS PORT SIZE SILENCE. It says `connected` if it is, then `delivered` or `error`. A receiver that is
-// silent for SILENCE seconds is given up; 0 waits.
+// Sends to receivers of the table in tests/delivery, and says what it was told: sender NETWORK, then a line
+// for each receiver: ADDRESS PORT SIZE SILENCE. It says `connected` if it is, then `delivered` or `error`. A
+// receiver that is silent for SILENCE seconds is given up; 0 waits.
 #include "common.h"
 
 #include <arpa/inet.h>
@@ -74,8 +74,8 @@ int main(int count, char **words) {
         CHECK(inet_pton(AF_INET6, address, &to.sin6_addr) == 1);
         errno = deliver(to, size, silence);
         // What the kernel's sockets say, too.
-        CHECK(errno == 0 || errno == ETIMEDOUT || errno == ECONNRESET || errno == EPIPE || errno == ENOTCONN ||
-              errno == ECONNREFUSED);
+        CHECK(errno == 0 || errno == ETIMEDOUT || errno == ECONNRESET || errno == EPIPE ||
+              errno == ENOTCONN || errno == ECONNREFUSED);
         puts(errno == 0 ? "delivered" : "error");
         fflush(stdout);
     }

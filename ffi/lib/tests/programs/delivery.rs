@@ -1,5 +1,5 @@
-//! Every delivery of the table in `tests/delivery`, with a program in C as the sender. `loss.c` compares the calls
-//! with the kernel's.
+//! Every delivery of the table in `tests/delivery`, with a program in C as the sender. `loss.c` compares the
+//! calls with the kernel's.
 
 #[path = "../../../../tests/delivery/receiver.rs"]
 mod receiver;

@@ -263,7 +263,8 @@ impl RawSocket {
     /// Takes the oldest packet. The ports in what is returned are 0.
     ///
     /// # Errors
-    /// What an earlier packet ran into, once; [`Error::NetworkDown`], [`Error::WouldBlock`], [`Error::Closed`].
+    /// What an earlier packet ran into, once; [`Error::NetworkDown`], [`Error::WouldBlock`],
+    /// [`Error::Closed`].
     pub fn recv_from(&self, buf: &mut [u8]) -> Result<Received, Error> {
         self.lock().inbox.pop(self.is_closed(), buf)
     }

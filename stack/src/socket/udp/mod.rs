@@ -164,7 +164,8 @@ impl UdpSocket {
     /// Takes the oldest datagram.
     ///
     /// # Errors
-    /// What an earlier datagram ran into, once; [`Error::NetworkDown`], [`Error::WouldBlock`], [`Error::Closed`].
+    /// What an earlier datagram ran into, once; [`Error::NetworkDown`], [`Error::WouldBlock`],
+    /// [`Error::Closed`].
     pub fn recv_from(&self, buf: &mut [u8]) -> Result<Received, Error> {
         self.lock().inbox.pop(self.is_closed(), buf)
     }

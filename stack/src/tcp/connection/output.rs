@@ -157,8 +157,8 @@ impl Connection {
         }
     }
 
-    /// RFC 9293 3.8.4. A peer without room is asked too: the pauses between window probes grow to a minute, and who
-    /// has keep-alives wants to know sooner that the peer is gone, and that it is not.
+    /// RFC 9293 3.8.4. A peer without room is asked too: the pauses between window probes grow to a minute,
+    /// and who has keep-alives wants to know sooner that the peer is gone, and that it is not.
     fn keepalive_at(&self) -> Option<Time> {
         let due = self.settings.keepalive.after(self.heard, self.probed)?;
         let open =
