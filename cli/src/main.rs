@@ -156,6 +156,19 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    /// The last keep-alive may leave just before the time is over, which is a ninth of it.
+    #[test]
+    fn dial_and_listen_give_up_a_silent_peer_within_thirty_seconds() {
+        let cli = Cli::command();
+        for name in ["dial", "listen"] {
+            let command = cli.find_subcommand(name).expect("a command");
+            let find = |argument: &&clap::Arg| argument.get_id() == "peer_timeout";
+            let argument = command.get_arguments().find(find).expect("an argument");
+            let seconds: f64 = argument.get_default_values()[0].to_str().unwrap().parse().unwrap();
+            assert!(seconds > 0.0 && seconds * 10.0 / 9.0 <= 30.0, "{name}: {seconds}");
+        }
+    }
+
     #[test]
     fn every_command_shows_examples() {
         for command in commands() {

@@ -39,7 +39,7 @@ pub(crate) fn io_error(py: Python<'_>, error: io::Error) -> PyErr {
         None => {
             let number = match error.kind() {
                 io::ErrorKind::AddrNotAvailable => libc::EADDRNOTAVAIL,
-                io::ErrorKind::NotConnected => libc::ENETDOWN,
+                io::ErrorKind::NetworkDown => libc::ENETDOWN,
                 io::ErrorKind::NotFound => libc::ENODEV,
                 _ => libc::EIO,
             };

@@ -475,7 +475,7 @@ impl TcpListener {
     /// Waits for a connection.
     ///
     /// # Errors
-    /// `WouldBlock` in non-blocking mode, `NotConnected` when the node is shut down.
+    /// `WouldBlock` in non-blocking mode, `NetworkDown` when the node is shut down.
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         let ListenerShared { acceptor, mode } = &*self.shared;
         let (connection, remote) =

@@ -59,7 +59,7 @@ impl TcpListener {
     /// Waits for a connection.
     ///
     /// # Errors
-    /// `NotConnected` when the node is shut down.
+    /// `NetworkDown` when the node is shut down.
     pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         poll_fn(|cx| self.poll_accept(cx)).await
     }

@@ -107,7 +107,7 @@ impl TcpStream {
     /// Waits until a read would not have to wait.
     ///
     /// # Errors
-    /// `NotConnected` when the node is shut down.
+    /// `NetworkDown` when the node is shut down.
     pub async fn readable(&self) -> io::Result<()> {
         self.shared.ready(Interest::Read).await
     }
@@ -115,7 +115,7 @@ impl TcpStream {
     /// Waits until a write would not have to wait.
     ///
     /// # Errors
-    /// `NotConnected` when the node is shut down.
+    /// `NetworkDown` when the node is shut down.
     pub async fn writable(&self) -> io::Result<()> {
         self.shared.ready(Interest::Write).await
     }

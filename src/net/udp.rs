@@ -88,7 +88,7 @@ impl UdpSocket {
     /// Waits for a datagram.
     ///
     /// # Errors
-    /// `ConnectionRefused` on a connected socket, `NotConnected` when the node is shut down.
+    /// `ConnectionRefused` on a connected socket, `NetworkDown` when the node is shut down.
     pub async fn recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         self.receive(|datagrams| datagrams.recv(buf)).await.map(|received| (received.len, received.source))
     }

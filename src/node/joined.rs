@@ -59,7 +59,7 @@ impl Joined {
     /// be.
     ///
     /// # Errors
-    /// `TimedOut` after `timeout`, `NotConnected` if the network was left.
+    /// `TimedOut` after `timeout`, `NetworkDown` if the network was left.
     pub fn wait_ready(&self, timeout: Duration) -> io::Result<()> {
         let _ = timeout;
         self.check_joined()
@@ -68,7 +68,7 @@ impl Joined {
     /// As [`Joined::wait_ready`], on any executor.
     ///
     /// # Errors
-    /// `NotConnected` if the network was left.
+    /// `NetworkDown` if the network was left.
     pub async fn ready(&self) -> io::Result<()> {
         self.check_joined()
     }
@@ -76,7 +76,7 @@ impl Joined {
     /// Waits until there is a session with the member that has `address`.
     ///
     /// # Errors
-    /// `TimedOut` after `timeout`, `AddrNotAvailable` if no member can have this address, `NotConnected` if
+    /// `TimedOut` after `timeout`, `AddrNotAvailable` if no member can have this address, `NetworkDown` if
     /// the network was left or the node shut down.
     pub fn wait_peer(&self, address: IpAddr, timeout: Duration) -> io::Result<()> {
         let deadline = Instant::now() + timeout;
@@ -118,7 +118,7 @@ impl Joined {
         self.node.inner.check_up()?;
         if self.node.network(self.id()).is_none() {
             let message = format!("network {} was left", self.id());
-            return Err(io::Error::new(io::ErrorKind::NotConnected, message));
+            return Err(io::Error::new(io::ErrorKind::NetworkDown, message));
         }
         Ok(())
     }

@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use peersock_overlay::{Contact, JoinError, NetworkId, NodeId, PublicIdentity};
-use peersock_stack::{Batch, Flow};
+use peersock_stack::{Batch, Error, Flow};
 
 pub use builder::{IdentitySource, NodeBuilder, Seed, StartError};
 pub use closing::Undelivered;
@@ -122,7 +122,8 @@ impl Node {
         Ok(Joined::new(self.clone(), joined))
     }
 
-    /// Leaves a network: peers are told, its connections are reset and its other sockets fail with ENETDOWN.
+    /// Leaves a network: peers are told, its connections are reset, and its sockets fail with `NetworkDown`
+    /// (ENETDOWN), connections once.
     /// False if it was not joined.
     pub fn leave(&self, id: NetworkId) -> bool {
         let datapath = &self.inner.driver.datapath;
@@ -180,7 +181,8 @@ impl Node {
     /// open, tells the peers goodbye and stops the node's thread. True if nothing was lost, see
     /// [`Node::undelivered`].
     ///
-    /// Every later call on the node's sockets fails with `NotConnected`. Calling this again does nothing.
+    /// Every later call that sends, receives, connects or accepts on the node's sockets fails with
+    /// `NetworkDown` (ENETDOWN), as in C and Python. Calling this again does nothing.
     pub fn shutdown(&self, linger: Duration) -> bool {
         self.inner.shutdown(linger)
     }
@@ -233,7 +235,7 @@ impl Inner {
     /// Fails once the node is shut down.
     pub(crate) fn check_up(&self) -> io::Result<()> {
         if self.down.load(Ordering::SeqCst) {
-            return Err(io::Error::new(io::ErrorKind::NotConnected, "the node has been shut down"));
+            return Err(Error::NetworkDown.into());
         }
         Ok(())
     }

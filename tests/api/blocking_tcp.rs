@@ -293,9 +293,9 @@ fn shutting_the_node_down_wakes_a_thread_that_accepts() {
     thread::sleep(Duration::from_millis(50));
     node.shutdown(Duration::ZERO);
     let error = acceptor.join().expect("the acceptor ends").expect_err("no connection came");
-    assert_eq!(error.kind(), ErrorKind::NotConnected);
+    assert_eq!(error.kind(), ErrorKind::NetworkDown);
     let error = TcpListener::bind_on(&node, "[::]:1000").expect_err("the node is down");
-    assert_eq!(error.kind(), ErrorKind::NotConnected);
+    assert_eq!(error.kind(), ErrorKind::NetworkDown);
 }
 
 #[test]

@@ -10,6 +10,9 @@ use peersock::blocking::{TcpListener, TcpStream};
 use crate::common::{PATIENCE, member, network};
 use crate::process::{self, Process};
 
+/// How long nothing is sent before somebody is killed who waits.
+const IDLE: Duration = Duration::from_secs(4);
+
 #[test]
 fn who_downloads_from_a_process_that_is_killed_hears_of_it() {
     let network = network();
@@ -29,7 +32,7 @@ fn who_downloads_from_a_process_that_is_killed_hears_of_it() {
         }
     };
     assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
-    report(killed);
+    check(killed);
 }
 
 #[test]
@@ -51,7 +54,7 @@ fn who_uploads_to_a_process_that_is_killed_hears_of_it() {
         std::thread::sleep(Duration::from_millis(100));
     };
     assert!(matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{error}");
-    report(killed);
+    check(killed);
 }
 
 #[test]
@@ -63,7 +66,7 @@ fn who_only_waits_for_a_process_that_is_killed_hears_of_it() {
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     stream.read_exact(&mut [0]).expect("data");
     // Everything is acknowledged, and nothing that was sent is under way any more.
-    std::thread::sleep(Duration::from_secs(1));
+    std::thread::sleep(IDLE);
     kill_and_wait(victim, stream);
 }
 
@@ -77,7 +80,7 @@ fn who_has_accepted_a_process_that_is_killed_hears_of_it() {
     let (mut stream, _) = listener.accept().expect("a connection");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     stream.read_exact(&mut [0]).expect("data");
-    std::thread::sleep(Duration::from_secs(1));
+    std::thread::sleep(IDLE);
     kill_and_wait(victim, stream);
 }
 
@@ -133,9 +136,13 @@ fn kill_and_wait(mut victim: Process, mut stream: TcpStream) {
     let killed = Instant::now();
     let error = stream.read(&mut [0]).expect_err("no end that looks complete");
     assert_eq!(error.kind(), ErrorKind::ConnectionReset, "{error}");
-    report(killed);
+    check(killed);
 }
 
-fn report(since: Instant) {
-    eprintln!("noticed after {:.2} s", since.elapsed().as_secs_f64());
+/// On one machine an end is known within 2 s: after at most 0.6 s the peer is asked, and refused for another
+/// 0.6 s.
+fn check(since: Instant) {
+    let took = since.elapsed();
+    eprintln!("noticed after {:.2} s", took.as_secs_f64());
+    assert!(took <= Duration::from_secs(2), "{took:?}");
 }

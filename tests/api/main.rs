@@ -6,6 +6,7 @@ mod blocking_udp;
 mod common;
 mod delivery;
 mod dht;
+mod down;
 mod killed;
 mod node;
 #[path = "../delivery/process.rs"]

@@ -195,6 +195,11 @@ impl Running {
         self.wait()
     }
 
+    /// Waits for the end; stdin stays open meanwhile.
+    pub(crate) fn wait_for_end(mut self) -> Finished {
+        self.wait()
+    }
+
     fn wait(&mut self) -> Finished {
         let deadline = Instant::now() + PATIENCE;
         let status = loop {

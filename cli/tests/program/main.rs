@@ -3,6 +3,7 @@
 mod beacons;
 mod cells;
 mod common;
+mod copies;
 mod delivery;
 mod errors;
 mod identity;

@@ -1,7 +1,8 @@
 //! `listen` and `dial` when something goes wrong at the other end, and what they say meanwhile.
 
 use std::fs;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
@@ -58,6 +59,24 @@ fn a_receiver_notices_that_its_silent_peer_is_dead() {
     listening.running.wait_for_stdout("x");
     vanish(Signal::KILL, dialing.id());
     listening.running.finish().failure(1, &["the connection broke"]);
+}
+
+/// Nothing comes back, no error either, and nothing is sent that would have to be acknowledged.
+#[test]
+fn who_only_waits_notices_that_its_peer_has_vanished() {
+    for is_dialing in [false, true] {
+        let lab = Lab::new();
+        let listening = lab.listen(&["--peer-timeout", "5", &PORT.to_string()]);
+        let mut dialing = lab.dial(&listening.target, &["--peer-timeout", "5"]);
+        dialing.send(b"x");
+        listening.running.wait_for_stdout("x");
+        let (waiting, gone) =
+            if is_dialing { (dialing, listening.running) } else { (listening.running, dialing) };
+        vanish(Signal::STOP, gone.id());
+        let began = Instant::now();
+        waiting.wait_for_end().failure(1, &["the connection broke", "does not answer any more"]);
+        assert!(began.elapsed() < Duration::from_secs(10), "dialing {is_dialing}: {:?}", began.elapsed());
+    }
 }
 
 #[test]

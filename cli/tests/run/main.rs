@@ -1,6 +1,7 @@
 //! Unmodified programs on the overlay: `peersock run`.
 
 mod adhoc;
+mod again;
 mod both;
 mod calls;
 #[path = "../program/common.rs"]

@@ -65,10 +65,11 @@ impl From<io::Error> for Failure {
         let result = match error.kind() {
             io::ErrorKind::TimedOut => PEERSOCK_E_TIMEOUT,
             io::ErrorKind::AddrNotAvailable => PEERSOCK_E_NOT_FOUND,
-            io::ErrorKind::NotConnected | io::ErrorKind::NetworkDown => PEERSOCK_E_DOWN,
+            io::ErrorKind::NetworkDown => PEERSOCK_E_DOWN,
             _ => PEERSOCK_E_SYSTEM,
         };
-        Failure { errno: error.raw_os_error(), ..Failure::new(result, error.to_string()) }
+        let down = (result == PEERSOCK_E_DOWN).then_some(libc::ENETDOWN);
+        Failure { errno: error.raw_os_error().or(down), ..Failure::new(result, error.to_string()) }
     }
 }
 

@@ -192,7 +192,7 @@ mod tests {
     use super::*;
     use crate::id::{Identity, NetworkId};
     use crate::link::Link;
-    use crate::session::Peer;
+    use crate::session::{Peer, Watched};
     use crate::testing::instant;
 
     #[test]
@@ -204,7 +204,7 @@ mod tests {
             order.hold(origin);
             let identity = *Identity::from_seed(&[1; 32]).public();
             let node = nodes.find_or_add(&identity.node_id());
-            let handle = Peer::new(identity, NetworkIndex(0), id(), &[], now);
+            let handle = Peer::new(identity, NetworkIndex(0), id(), &[], Watched::default(), now);
             peers.insert(PeerState::new(Link::new(Arc::new(handle), node, now), false, origin))
         });
         let later = now + Duration::from_secs(1);

@@ -253,7 +253,8 @@ impl Endpoint {
         }
         let members = self.networks.get_mut(&network)?;
         // The first address is the self-certifying one, which the peer makes itself.
-        let handle = Arc::new(Peer::new(identity, network, members.id, &addresses[1..], now));
+        let watched = self.core.watched.clone();
+        let handle = Arc::new(Peer::new(identity, network, members.id, &addresses[1..], watched, now));
         let node_key = self.nodes.find_or_add(&node);
         // It may be known from another network where it is.
         handle.set_path(self.nodes[node_key].reach.path());

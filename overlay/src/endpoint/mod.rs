@@ -77,7 +77,7 @@ use crate::network::is_endpoint;
 use crate::noise::CookieJar;
 use crate::reach::{RecvMeta, SocketInfo};
 use crate::routes::Routes;
-use crate::session::SessionTable;
+use crate::session::{SessionTable, Watched};
 use crate::wire::MessageType;
 use announce::Announcement;
 use discovery::Discovery;
@@ -197,6 +197,7 @@ impl Endpoint {
                 witnesses: Vec::new(),
                 allowances: Allowances::new(now),
                 has_roots: false,
+                watched: Watched::default(),
                 root_events: VecDeque::new(),
             },
         }

@@ -179,7 +179,8 @@ impl Endpoint {
     }
 
     fn add_root_peer(&mut self, now: Instant, identity: &PublicIdentity) -> PeerKey {
-        let handle = Peer::new(*identity, NetworkIndex::ROOTS, NetworkId::ROOTS, &[], now);
+        let watched = self.core.watched.clone();
+        let handle = Peer::new(*identity, NetworkIndex::ROOTS, NetworkId::ROOTS, &[], watched, now);
         let (id, node) = (*handle.id(), self.nodes.find_or_add(&identity.node_id()));
         handle.set_path(self.nodes[node].reach.path());
         let link = Link::new(Arc::new(handle), node, now);

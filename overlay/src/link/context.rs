@@ -19,7 +19,7 @@ use crate::crypto::{KeySource, NoEntropy, Provider};
 use crate::id::{Identity, NetworkId, NodeId, Psk};
 use crate::noise::Timestamp;
 use crate::reach::{Place, Reach, SocketInfo, usable};
-use crate::session::{Session, SessionTable};
+use crate::session::{Session, SessionTable, Watched};
 use crate::wire::SessionIndex;
 
 /// Events kept for a driver that does not ask for them; the oldest are lost beyond that.
@@ -56,6 +56,8 @@ pub(crate) struct Core {
     pub(crate) allowances: Allowances,
     /// Whether there are roots at which nodes can be looked for.
     pub(crate) has_roots: bool,
+    /// How many peers have connections.
+    pub(crate) watched: Watched,
     /// What would be told to the driver, of peers that are roots.
     pub(crate) root_events: VecDeque<Event>,
 }

@@ -15,6 +15,15 @@ use crate::wire::{MessageType, SessionIndex};
 /// A peer is dead when its machine has refused what we sent for so long and nothing was heard.
 const DEAD_AFTER: Duration = Duration::from_millis(1500);
 
+/// The same on a local network: an answer to one of three initiations would have come many times over.
+const DEAD_AFTER_AT_HAND: Duration = Duration::from_secs(1);
+
+/// The same on this machine, where nothing is lost and nobody else can say so.
+const DEAD_AFTER_HERE: Duration = Duration::from_millis(600);
+
+/// No round trip on a local network takes longer.
+const AT_HAND: Duration = Duration::from_millis(20);
+
 /// The same, where a NAT box or a firewall may be what refuses: it may have forgotten a peer that lives, and
 /// learn of it again when the peer sends something.
 const DEAD_AFTER_FAR: Duration = Duration::from_secs(20);
@@ -109,8 +118,12 @@ impl Link {
         let activity = self.handle.activity();
         let heard = activity.last_received();
         let lately = heard.filter(|at| first.saturating_duration_since(*at) < REMEMBERED);
+        if lately.is_some()
+            && let Some(time) = self.dead_after(cx)
+        {
+            return Some(first + time);
+        }
         match lately {
-            Some(_) if self.is_near(cx) => Some(first + DEAD_AFTER),
             Some(heard) if self.handle.is_watched() => {
                 Some((first + DEAD_AFTER_FAR).min((first + DEAD_AFTER).max(heard + HEARD_WITHIN)))
             }
@@ -134,15 +147,34 @@ impl Link {
             })
     }
 
-    /// Whether who refuses is most likely the peer's own machine, unless a firewall has had the time to
-    /// forget the peer: the address is configured or local, or cannot be behind address translation.
-    fn is_near(&self, cx: &Context<'_>) -> bool {
-        let Some(place) = cx.reach.place().filter(|place| place.relay().is_none()) else { return false };
-        let local = match place.remote().ip().to_canonical() {
-            IpAddr::V4(ip) => ip.is_private() || ip.is_loopback() || ip.is_link_local(),
-            IpAddr::V6(_) => true,
-        };
-        local || cx.reach.is_configured(&place.remote())
+    /// Whether the peer is on this machine or on a local network of it: its address has no meaning elsewhere,
+    /// and the answers come at once.
+    pub(super) fn is_at_hand(&self, cx: &Context<'_>) -> bool {
+        self.dead_after(cx).is_some_and(|time| time <= DEAD_AFTER_AT_HAND)
+    }
+
+    /// How long the peer is refused until it is dead, if who refuses is most likely the peer's own machine,
+    /// unless a firewall has had the time to forget the peer: the address is configured or local, or cannot
+    /// be behind address translation.
+    fn dead_after(&self, cx: &Context<'_>) -> Option<Duration> {
+        let place = cx.reach.place().filter(|place| place.relay().is_none())?;
+        let ip = place.remote().ip().to_canonical();
+        if ip.is_loopback() {
+            return Some(DEAD_AFTER_HERE);
+        }
+        let is_local = is_local(ip);
+        if is_local && cx.reach.rtt().is_some_and(|rtt| rtt <= AT_HAND) {
+            return Some(DEAD_AFTER_AT_HAND);
+        }
+        (is_local || ip.is_ipv6() || cx.reach.is_configured(&place.remote())).then_some(DEAD_AFTER)
+    }
+}
+
+/// Whether an address is one of a local network or of a link, and not of the Internet.
+fn is_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_private() || ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local(),
     }
 }
 

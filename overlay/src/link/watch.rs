@@ -8,6 +8,11 @@
 //! After an outage that was longer than a session, or when the machine was suspended, a watched peer is
 //! looked for now and then, so that it is watched again afterwards.
 //!
+//! On the same machine or local network a packet costs next to nothing, and the kernel's own sockets would
+//! tell of a killed program at once. There the probes go on in short intervals, as long as they are answered,
+//! and as long as there are not many such peers; a killed program is known within 2 s, however long its
+//! connections were idle.
+//!
 //! The peer's probes do as well as own ones: the next is due a while after anything was last sent *or* heard.
 //! Two nodes that watch each other take turns, and one exchange serves both.
 
@@ -20,8 +25,8 @@ use super::{Context, Link, Reason, Timer};
 use crate::session::Session;
 use crate::wire::{Control, ProbeSize};
 
-/// The first probe comes so long after the last data. A peer is dead after 1.5 s of refusals, and is to be
-/// known to be dead within 2 s.
+/// The first probe comes so long after the last data. A peer is dead after at most 1.5 s of refusals, and is
+/// to be known to be dead within 2 s.
 const PROBE_MIN: Duration = Duration::from_millis(300);
 
 /// The time to the next probe grows with the time for which there was no data, of which it is a multiple.
@@ -30,6 +35,17 @@ const GROWTH: u32 = 3;
 
 /// The longest time between two probes: less than what the most forgetful NAT boxes remember.
 const PROBE_MAX: Duration = Duration::from_secs(25);
+
+/// The same for a peer at hand, which is dead after a second of refusals at most.
+const PROBE_MAX_AT_HAND: Duration = Duration::from_millis(600);
+
+/// But for so long as this for each peer with connections: to all of them together a node sends 50 probes a
+/// second, and to more than 1,250 none beside those that [`PROBE_MAX`] asks for.
+const PROBE_MAX_FOR_EACH: Duration = Duration::from_millis(20);
+
+/// A peer at hand that has been silent for so long may be suspended or unplugged, and is asked as rarely as
+/// others.
+const QUIET_AFTER: Duration = Duration::from_secs(3);
 
 /// A probe without any answer for so long, or for two round trips if that is longer, calls for a handshake.
 const SILENT_AFTER: Duration = Duration::from_secs(1);
@@ -63,7 +79,7 @@ impl Link {
     /// Sends a probe if one is due, and begins a handshake if the last one was not answered.
     pub(super) fn check_liveness(&mut self, cx: &mut Context<'_>, session: &Arc<Session>) {
         let now = cx.now;
-        if self.probe_at().is_some_and(|at| now >= at)
+        if self.probe_at(cx).is_some_and(|at| now >= at)
             && let Some(place) = cx.reach.place()
         {
             cx.core.counters.liveness_probes_sent.increment();
@@ -83,11 +99,11 @@ impl Link {
 
     /// When [`Self::check_liveness`] has something to do, if nothing happens before.
     pub(super) fn liveness_at(&self, cx: &Context<'_>) -> Option<Instant> {
-        let probe_at = self.probe_at().filter(|_| cx.has_path());
+        let probe_at = self.probe_at(cx).filter(|_| cx.has_path());
         probe_at.into_iter().chain(self.silent_at(cx)).min()
     }
 
-    fn probe_at(&self) -> Option<Instant> {
+    fn probe_at(&self, cx: &Context<'_>) -> Option<Instant> {
         // Who was reported as dead has no connections left that could end.
         let is_dead = self.refusal.as_ref().is_some_and(|refusal| !refusal.is_open());
         if !self.handle.is_watched() || is_dead {
@@ -95,9 +111,12 @@ impl Link {
         }
         let activity = self.handle.activity();
         let data = activity.last_data()?;
-        let last = data.max(activity.last_sent()?).max(activity.last_received()?);
+        let heard = activity.last_received()?;
+        let last = data.max(activity.last_sent()?).max(heard);
         let idle = last.saturating_duration_since(data);
-        Some(last + (idle * GROWTH).clamp(PROBE_MIN, PROBE_MAX))
+        let answers = last.saturating_duration_since(heard) < QUIET_AFTER;
+        let longest = if answers && self.is_at_hand(cx) { longest_at_hand(cx) } else { PROBE_MAX };
+        Some(last + (idle * GROWTH).clamp(PROBE_MIN, longest))
     }
 
     /// When the oldest probe was sent since which nothing has come.
@@ -110,4 +129,10 @@ impl Link {
         let patience = SILENT_AFTER.max(cx.reach.rtt().unwrap_or_default() * 2);
         Some(self.unanswered_probe()? + patience)
     }
+}
+
+/// The longest time between two probes of a peer at hand, if there are as many as now.
+fn longest_at_hand(cx: &Context<'_>) -> Duration {
+    let count = u32::try_from(cx.core.watched.count()).unwrap_or(u32::MAX);
+    PROBE_MAX_FOR_EACH.saturating_mul(count).clamp(PROBE_MAX_AT_HAND, PROBE_MAX)
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::id::Identity;
 use crate::network::{NetworkIndex, Prefix};
 use crate::routes::{Route, Routes};
-use crate::session::Peer;
+use crate::session::{Peer, Watched};
 use crate::testing::instant;
 
 /// The locks and atomics of `shuttle`, which decides at each of them which thread goes on.
@@ -42,7 +42,14 @@ const NETWORK: NetworkIndex = NetworkIndex(3);
 
 fn peer(seed: u8) -> Arc<Peer> {
     let id = "fe00000000000001".parse().expect("an ID");
-    Arc::new(Peer::new(*Identity::from_seed(&[seed; 32]).public(), NETWORK, id, &[], instant()))
+    Arc::new(Peer::new(
+        *Identity::from_seed(&[seed; 32]).public(),
+        NETWORK,
+        id,
+        &[],
+        Watched::default(),
+        instant(),
+    ))
 }
 
 fn ip(text: &str) -> IpAddr {

@@ -8,6 +8,7 @@ mod table;
 mod tests;
 mod volume;
 
+pub(crate) use peer::Watched;
 pub use peer::{Peer, Sender, Watch};
 pub use table::SessionTable;
 

@@ -233,7 +233,7 @@ fn peer_owns_its_certified_and_its_listed_addresses() {
     let listed: IpAddr = "10.1.2.3".parse().expect("valid");
     let identity = *Identity::from_seed(&[1; 32]).public();
     let network: NetworkId = "fe00000000000001".parse().expect("valid");
-    let peer = Peer::new(identity, NetworkIndex(0), network, &[listed], instant());
+    let peer = Peer::new(identity, NetworkIndex(0), network, &[listed], Watched::default(), instant());
     let certified = IpAddr::V6(network.address_of(&identity.node_id()));
     assert_eq!(peer.addresses(), [certified, listed]);
     assert!(peer.owns(certified) && peer.owns(listed));
@@ -358,7 +358,7 @@ impl Pair {
             };
             let identity = *Identity::from_seed(&[theirs; 32]).public();
             let network = NetworkId::ad_hoc(1..=2).expect("a range");
-            let peer = Arc::new(Peer::new(identity, NetworkIndex(0), network, &[], base));
+            let peer = Arc::new(Peer::new(identity, NetworkIndex(0), network, &[], Watched::default(), base));
             let session = Session::new(&keys, provider, peer, Arc::clone(&counters), REJECT_AFTER, base);
             Arc::new(session.expect("the provider has the suite"))
         });

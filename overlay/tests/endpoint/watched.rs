@@ -29,6 +29,24 @@ fn a_peer_that_is_killed_while_its_connections_are_idle_is_gone_within_thirty_se
 }
 
 #[test]
+fn a_peer_at_hand_that_is_killed_is_gone_within_two_seconds_however_long_its_connections_were_idle() {
+    for address in ["10.0.0.2:4000", "127.0.0.2:4000", "169.254.7.2:4000"] {
+        for idle in [0, 1, 7, 100, 500] {
+            // At all places between two probes.
+            for part in 0..7 {
+                let mut net = pair_at(address);
+                let _watched = watched(&mut net);
+                net.send(0, 1, b"the last for long");
+                net.run(idle * SECOND + part * Duration::from_millis(100));
+                kill(&mut net);
+                let took = net.wait(60 * SECOND, |net| !gone(net, 0).is_empty());
+                assert!(took <= 2 * SECOND, "{address}, idle for {idle}.{part} s: {took:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_peer_that_is_killed_while_it_sends_is_gone_within_two_seconds() {
     for bytes in [&b"data"[..], &[7; 1000]] {
         let mut net = pair_at("10.0.0.2:4000");
@@ -60,7 +78,7 @@ fn a_peer_that_was_started_again_is_noticed_by_idle_connections() {
 
 #[test]
 fn idle_connections_cost_a_packet_each_way_in_25_seconds() {
-    let mut net = pair_at("10.0.0.2:4000");
+    let mut net = pair_at("198.51.100.2:4000");
     net.run(60 * SECOND);
     let quiet = net.sent.len();
     net.run(60 * SECOND);
@@ -80,6 +98,60 @@ fn idle_connections_cost_a_packet_each_way_in_25_seconds() {
     let began = net.sent.len();
     net.run(60 * SECOND);
     assert!(net.sent.len() - began <= beacons + 2, "{}", net.sent.len() - began);
+}
+
+#[test]
+fn idle_connections_with_a_peer_at_hand_cost_two_exchanges_in_600_ms_at_most() {
+    let mut net = pair_at("10.0.0.2:4000");
+    let _watched = watched(&mut net);
+    net.run(60 * SECOND);
+    let probes = |net: &Net| net.counter(0, "liveness_probes_sent") + net.counter(1, "liveness_probes_sent");
+    let (began, sent) = (probes(&net), net.sent.len());
+    net.run(60 * SECOND);
+    // Both ends may ask at the same moment.
+    let asked = probes(&net) - began;
+    assert!((100..=200).contains(&asked), "{asked}");
+    let sent = net.sent.len() - sent;
+    assert!(sent <= 2 * 200 + 20, "{sent} datagrams in a minute");
+}
+
+#[test]
+fn a_peer_at_hand_that_falls_silent_is_not_asked_again_and_again() {
+    let mut net = pair_at("10.0.0.2:4000");
+    let _watched = watched(&mut net);
+    net.run(60 * SECOND);
+    net.nodes[1].up = false;
+    let asleep = net.sent.len();
+    net.run(3600 * SECOND);
+    let to_peer = net.sent[asleep..].iter().filter(|sent| sent.to == net.nodes[1].socket).count();
+    assert!(to_peer <= 300, "{to_peer} datagrams for nobody in an hour");
+    assert_eq!(gone(&net, 0), []);
+}
+
+#[test]
+fn many_idle_peers_at_hand_are_asked_fifty_times_a_second_together() {
+    const PEERS: usize = 100;
+    let mut net = Net::new();
+    for node in 0..=PEERS {
+        net.add(1 + node as u8);
+        net.nodes[node].socket = SocketAddr::from(([10, 0, 0, 1 + node as u8], 4000));
+        net.join(node, &open_network());
+    }
+    net.run(5 * SECOND);
+    for peer in 1..=PEERS {
+        net.send(0, peer, b"the last for long");
+    }
+    let watches: Vec<_> = (1..=PEERS).map(|peer| net.peer(0, peer).watch()).collect();
+    net.run(60 * SECOND);
+    let began = net.counter(0, "liveness_probes_sent");
+    net.run(60 * SECOND);
+    let asked = net.counter(0, "liveness_probes_sent") - began;
+    assert!((2000..=3600).contains(&asked), "{asked} probes in a minute");
+    drop(watches);
+    net.run(60 * SECOND);
+    let began = net.counter(0, "liveness_probes_sent");
+    net.run(60 * SECOND);
+    assert_eq!(net.counter(0, "liveness_probes_sent"), began);
 }
 
 #[test]

@@ -104,8 +104,9 @@ impl Stack {
         self.shared.interfaces.add(config)
     }
 
-    /// Resets every connection of an interface, as the end of a program does: the resets are the output of
-    /// the flows in `batch`.
+    /// Resets every connection of an interface, as the end of a program does, before the interface is
+    /// removed: the resets are the output of the flows in `batch`, and this end is told
+    /// [`Error::NetworkDown`].
     ///
     /// What is in TIME-WAIT acknowledges the peer's FIN once more: if the first time was in vain, nobody will
     /// answer when the peer sends it again. What is closed in FIN-WAIT-2 sends nothing: the peer has

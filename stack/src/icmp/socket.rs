@@ -185,7 +185,7 @@ impl IcmpSocket {
         if self.is_closed() {
             return Err(Error::Closed);
         }
-        if self.interface.is_some_and(|id| self.shared.interfaces.find(id).is_none()) {
+        if !self.is_up() {
             return Err(Error::NetworkDown);
         }
         let wanted = Wanted { interface: self.interface, local: self.local.ip(), ip: self.ip.load() };
@@ -264,12 +264,13 @@ impl IcmpSocket {
     /// Takes what came back first. A payload that `buf` does not hold is cut.
     ///
     /// # Errors
-    /// [`Error::WouldBlock`], [`Error::Closed`].
+    /// [`Error::WouldBlock`], [`Error::NetworkDown`] after the interface was removed, [`Error::Closed`].
     pub fn recv(&self, buf: &mut [u8]) -> Result<EchoReply, Error> {
         if self.is_closed() {
             return Err(Error::Closed);
         }
-        let (reply, len) = self.lock().pop(buf).ok_or(Error::WouldBlock)?;
+        let nothing = if self.is_up() { Error::WouldBlock } else { Error::NetworkDown };
+        let (reply, len) = self.lock().pop(buf).ok_or(nothing)?;
         Ok(EchoReply { len: len.min(buf.len()), ..reply })
     }
 
@@ -304,6 +305,11 @@ impl IcmpSocket {
 
     pub(crate) fn mark(&self) -> &Mark {
         &self.mark
+    }
+
+    /// Whether the interface that it is bound to, if it is, is there.
+    fn is_up(&self) -> bool {
+        self.interface.is_none_or(|id| self.shared.interfaces.find(id).is_some())
     }
 
     fn is_closed(&self) -> bool {

@@ -23,7 +23,9 @@ pub(crate) struct Origin {
 pub(crate) struct Inbox {
     queue: DatagramQueue<Origin>,
     /// What an earlier datagram ran into. It is told once.
-    pub(crate) error: Option<Error>,
+    error: Option<Error>,
+    /// Why nothing passes any more. It is told whenever somebody asks, who would wait for ever otherwise.
+    down: Option<Error>,
     /// What is behind such errors, if the socket wants to know.
     reports: ErrorQueue,
     pub(crate) groups: Groups,
@@ -33,7 +35,7 @@ impl Inbox {
     /// An empty one for `limit` bytes of datagrams.
     pub(crate) fn new(limit: usize) -> Self {
         let (queue, reports) = (DatagramQueue::new(limit), ErrorQueue::new());
-        Self { queue, error: None, reports, groups: Groups::default() }
+        Self { queue, error: None, down: None, reports, groups: Groups::default() }
     }
 
     /// Changes how many bytes of datagrams it keeps. What is there stays.
@@ -62,11 +64,21 @@ impl Inbox {
 
     /// Tells what an earlier datagram ran into, or that the socket is `closed`.
     fn check(&mut self, closed: bool) -> Result<(), Error> {
-        match self.error.take() {
+        match self.take_error() {
             Some(error) => Err(error),
             None if closed => Err(Error::Closed),
             None => Ok(()),
         }
+    }
+
+    /// What an earlier datagram ran into, once; or why nothing passes any more.
+    pub(crate) fn take_error(&mut self) -> Option<Error> {
+        self.error.take().or(self.down)
+    }
+
+    /// Nothing passes any more.
+    pub(crate) fn fail(&mut self, error: Error) {
+        self.down = Some(error);
     }
 
     /// Takes the oldest error report.
@@ -104,7 +116,7 @@ impl Inbox {
     /// What can be done without waiting. Writing always can.
     pub(crate) fn readiness(&self, closed: bool) -> Ready {
         let mut ready = Ready::WRITABLE;
-        if self.error.is_some() {
+        if self.error.or(self.down).is_some() {
             ready |= Ready::ERROR | Ready::READABLE;
         }
         if !self.reports.is_empty() {

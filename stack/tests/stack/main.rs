@@ -15,6 +15,7 @@ mod multicast;
 mod offload;
 mod pair;
 mod raw;
+mod silence;
 mod tcp;
 mod threads;
 mod udp;

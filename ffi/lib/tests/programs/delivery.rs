@@ -1,5 +1,5 @@
-//! The deliveries of the table in `tests/delivery` whose receiver dies or stops, with a program in C as the
-//! sender. `loss.c` has the receivers that live.
+//! Every delivery of the table in `tests/delivery`, with a program in C as the sender. `loss.c` compares the
+//! calls with the kernel's.
 
 #[path = "../../../../tests/delivery/receiver.rs"]
 mod receiver;
@@ -9,29 +9,68 @@ mod scenario;
 mod victim;
 
 use std::hash::{BuildHasher as _, RandomState};
-use std::process::Command;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
 
-use self::scenario::Outcome;
-use crate::build::{Mode, Program};
+use peersock::blocking::TcpListener;
+use peersock::{IdentitySource, Interfaces, Network, Node};
+
+use self::receiver::receive;
+use self::scenario::{Outcome, Step, judge, table};
+use crate::build::{Built, Mode, Program};
+
+/// After so many seconds without an answer a receiver that has stopped is given up.
+const SILENCE: u32 = 3;
+
+/// What a receiver's buffer may grow to, bytes: half of the largest size is more.
+const RECEIVE_BUFFER: usize = 1 << 18;
+
+#[test]
+fn a_sender_is_told_what_the_table_says() {
+    let Some(program) = Program::new("sender.c").build(Mode::Plain) else { return };
+    let network = network();
+    let builder = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback);
+    let node = builder.tcp_buffers(16 << 20, RECEIVE_BUFFER).start().expect("a node");
+    let joined = node.join(Network::ad_hoc(network.parse().expect("a network ID"))).expect("joined");
+    let mut sender = Sender::start(&program, &network);
+    let (scenarios, sizes) = table();
+    for scenario in scenarios.iter().filter(|scenario| !scenario.ends_process()) {
+        for &size in &sizes {
+            let listener = TcpListener::bind_on(&node, (joined.address(), 0)).expect("a port");
+            let address = listener.local_addr().expect("an address");
+            let (connected, is_connected) = mpsc::channel();
+            let run =
+                move || receive(scenario, size, listener, &is_connected, |listener| Ok(listener.accept()?.0));
+            let (told, read) = if scenario.steps == [Step::Refuse] {
+                let read = run();
+                (sender.send(address, size, 0, || {}), read)
+            } else {
+                thread::scope(|scope| {
+                    let receiver = scope.spawn(run);
+                    // Nobody waits for it in most scenarios.
+                    let told = sender.send(address, size, 0, || _ = connected.send(()));
+                    (told, receiver.join().expect("the receiver"))
+                })
+            };
+            judge(scenario, size, "C", told, &read);
+        }
+    }
+    sender.end();
+}
 
 #[test]
 fn a_sender_is_told_that_the_receiver_has_died_or_stopped() {
-    let Some(sender) = Program::new("sender.c").build(Mode::Plain) else { return };
-    let random = RandomState::new().hash_one(std::process::id());
-    let network = format!("ff{:04x}ffff000000", 1 + random as u16 % 0x7fff);
+    let Some(program) = Program::new("sender.c").build(Mode::Plain) else { return };
+    let network = network();
     victim::play("C", "delivery::receiver_of_the_others", &network, |order| {
         let victim = order.start(None);
-        let mut command = Command::new(&sender.path);
-        command.arg(&network).arg(victim.address.ip().to_string());
-        command.args([victim.address.port().to_string(), order.size.to_string()]);
-        let output = command.output().expect("the program was just built");
-        let said = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
-        match said.trim() {
-            "delivered" => Outcome::Delivered,
-            "error" => Outcome::Error,
-            other => panic!("{other:?} is no outcome"),
-        }
+        let mut sender = Sender::start(&program, &network);
+        let told = sender.send(victim.address, order.size, SILENCE, || {});
+        sender.end();
+        told
     });
 }
 
@@ -39,4 +78,47 @@ fn a_sender_is_told_that_the_receiver_has_died_or_stopped() {
 #[test]
 fn receiver_of_the_others() {
     victim::be_one();
+}
+
+fn network() -> String {
+    let random = RandomState::new().hash_one(std::process::id());
+    format!("ff{:04x}ffff000000", 1 + random as u16 % 0x7fff)
+}
+
+/// The program, which sends what it is told to.
+struct Sender {
+    child: Child,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Sender {
+    fn start(program: &Built, network: &str) -> Sender {
+        let mut command = Command::new(&program.path);
+        command.arg(network).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("the program was just built");
+        let stdin = child.stdin.take().expect("a pipe");
+        let stdout = BufReader::new(child.stdout.take().expect("a pipe"));
+        Sender { child, stdin, stdout }
+    }
+
+    /// Has it send; calls `connected` when it has connected, and gives what it was told.
+    fn send(&mut self, to: SocketAddr, size: usize, silence: u32, mut connected: impl FnMut()) -> Outcome {
+        writeln!(self.stdin, "{} {} {size} {silence}", to.ip(), to.port()).expect("it reads");
+        loop {
+            let mut line = String::new();
+            self.stdout.read_line(&mut line).expect("text");
+            match line.trim() {
+                "connected" => connected(),
+                "delivered" => return Outcome::Delivered,
+                "error" => return Outcome::Error,
+                other => panic!("{other:?} is no outcome"),
+            }
+        }
+    }
+
+    fn end(mut self) {
+        drop(self.stdin);
+        assert!(self.child.wait().expect("it is our child").success());
+    }
 }

@@ -231,23 +231,28 @@ impl Flow {
     pub fn stop_receiving(&self, now: Instant) -> bool {
         let (mut inner, time) = self.lock_at(now);
         if !inner.ended {
-            self.abort_at(&mut inner, time);
+            self.abort_at(&mut inner, time, Error::ConnectionAborted);
         }
         inner.ended
     }
 
     /// Resets the connection. Pending reads and writes fail with [`Error::ConnectionAborted`].
     pub fn abort(&self, now: Instant) {
-        let (mut inner, time) = self.lock_at(now);
-        self.abort_at(&mut inner, time);
+        self.abort_because(now, Error::ConnectionAborted);
     }
 
-    fn abort_at(&self, inner: &mut super::Inner, time: Time) {
+    /// Resets the connection; `error` is what this end is told.
+    pub(super) fn abort_because(&self, now: Instant, error: Error) {
+        let (mut inner, time) = self.lock_at(now);
+        self.abort_at(&mut inner, time, error);
+    }
+
+    fn abort_at(&self, inner: &mut super::Inner, time: Time, error: Error) {
         if !inner.linked {
             return;
         }
         if !inner.orphaned {
-            inner.error = Some(Error::ConnectionAborted);
+            inner.error = Some(error);
         }
         match inner.state() {
             State::SynSent | State::TimeWait => self.unlink(inner),

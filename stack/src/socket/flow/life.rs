@@ -453,16 +453,16 @@ impl Flow {
         true
     }
 
-    /// Ends the connection with a reset, as the end of its program does. A connection that the application
-    /// has closed, and of which the peer has everything (FIN-WAIT-2), is only forgotten: a reset would say
-    /// that something was not read.
+    /// Ends the connection with a reset, because its network is left, as the end of its program does. A
+    /// connection that the application has closed, and of which the peer has everything (FIN-WAIT-2), is only
+    /// forgotten: a reset would say that something was not read.
     pub(crate) fn abandon(&self, now: Instant) {
         let is_delivered = {
             let inner = self.lock();
             inner.orphaned && inner.state() == State::FinWait2
         };
         if !is_delivered {
-            self.abort(now);
+            self.abort_because(now, Error::NetworkDown);
         }
     }
 

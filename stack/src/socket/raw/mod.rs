@@ -263,7 +263,8 @@ impl RawSocket {
     /// Takes the oldest packet. The ports in what is returned are 0.
     ///
     /// # Errors
-    /// What an earlier packet ran into, once; [`Error::WouldBlock`], [`Error::Closed`].
+    /// What an earlier packet ran into, once; [`Error::NetworkDown`], [`Error::WouldBlock`],
+    /// [`Error::Closed`].
     pub fn recv_from(&self, buf: &mut [u8]) -> Result<Received, Error> {
         self.lock().inbox.pop(self.is_closed(), buf)
     }
@@ -276,9 +277,10 @@ impl RawSocket {
         self.lock().inbox.peek(self.is_closed(), buf)
     }
 
-    /// What an earlier packet ran into, once: SO_ERROR.
+    /// What an earlier packet ran into, once: SO_ERROR. [`Error::NetworkDown`] each time, once the socket's
+    /// interface was removed.
     pub fn take_error(&self) -> Option<Error> {
-        self.lock().inbox.error.take()
+        self.lock().inbox.take_error()
     }
 
     /// Takes the oldest error report, as [`UdpSocket::recv_error`](crate::UdpSocket::recv_error).
@@ -317,7 +319,7 @@ impl RawSocket {
 
     /// The interface was removed.
     pub(crate) fn fail(&self, error: Error) {
-        self.lock().inbox.error = Some(error);
+        self.lock().inbox.fail(error);
     }
 
     fn is_closed(&self) -> bool {

@@ -46,7 +46,7 @@ impl RawSocket {
         }
         let (peer, local) = {
             let mut inner = self.lock();
-            if let Some(error) = inner.inbox.error.take() {
+            if let Some(error) = inner.inbox.take_error() {
                 return Err(error);
             }
             (inner.peer, inner.local)

@@ -164,7 +164,8 @@ impl UdpSocket {
     /// Takes the oldest datagram.
     ///
     /// # Errors
-    /// What an earlier datagram ran into, once; [`Error::WouldBlock`], [`Error::Closed`].
+    /// What an earlier datagram ran into, once; [`Error::NetworkDown`], [`Error::WouldBlock`],
+    /// [`Error::Closed`].
     pub fn recv_from(&self, buf: &mut [u8]) -> Result<Received, Error> {
         self.lock().inbox.pop(self.is_closed(), buf)
     }
@@ -177,9 +178,10 @@ impl UdpSocket {
         self.lock().inbox.peek(self.is_closed(), buf)
     }
 
-    /// What an earlier datagram ran into, once: SO_ERROR.
+    /// What an earlier datagram ran into, once: SO_ERROR. [`Error::NetworkDown`] each time, once the socket's
+    /// interface was removed.
     pub fn take_error(&self) -> Option<Error> {
-        self.lock().inbox.error.take()
+        self.lock().inbox.take_error()
     }
 
     /// Takes the oldest error report (MSG_ERRQUEUE) and writes what it quotes of the datagram's payload to
@@ -274,7 +276,7 @@ impl UdpSocket {
 
     /// The interface was removed or has lost the address.
     pub(crate) fn fail(&self, error: Error) {
-        self.lock().inbox.error = Some(error);
+        self.lock().inbox.fail(error);
     }
 
     fn is_closed(&self) -> bool {

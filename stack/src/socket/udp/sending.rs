@@ -69,7 +69,7 @@ impl UdpSocket {
         }
         let (peer, error) = {
             let mut inner = self.lock();
-            (inner.peer, inner.inbox.error.take())
+            (inner.peer, inner.inbox.take_error())
         };
         if let Some(error) = error {
             return Err(error);

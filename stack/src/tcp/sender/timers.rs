@@ -55,6 +55,11 @@ impl Sender {
         self.nxt < queued && (room == 0 || (room < self.mss && self.edge < queued && !self.is_half(room)))
     }
 
+    /// Whether everything that was sent has arrived, and the peer has no room for the rest.
+    pub(crate) fn is_shut_out(&self) -> bool {
+        self.board.is_empty() && self.is_blocked() && self.edge <= self.nxt
+    }
+
     /// RFC 8985 7.2, microseconds, if a probe may go out at all.
     fn probe_delay(&self) -> Option<u64> {
         let quiet = self.phase == Phase::Open && self.board.sacked() == 0 && self.board.lost() == 0;

@@ -1,0 +1,55 @@
+//! A peer from which nothing comes any more, and no error either.
+
+use std::time::Duration;
+
+use peersock_stack::{Error, Ready};
+
+use crate::pair::{A, B, Pair};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// What `peersock dial` and `listen` set if nothing else is asked for: a peer from which nothing comes any
+/// more is given up within 30 s, whatever the connection is doing.
+#[test]
+fn a_peer_in_a_black_hole_is_noticed_within_thirty_seconds_where_somebody_waits() {
+    const TIMEOUT: Duration = Duration::from_secs(25);
+    enum Doing {
+        Nothing,
+        Sending,
+        /// It has more to send than the peer takes.
+        Waiting,
+    }
+    for (which, doing) in [Doing::Nothing, Doing::Sending, Doing::Waiting].into_iter().enumerate() {
+        for idle in [0, 1, 60] {
+            let mut pair = Pair::new(9);
+            let (a, b) = pair.connected();
+            for flow in [&a, &b] {
+                flow.set_keepalive(Some(TIMEOUT / 9));
+                flow.set_user_timeout(Some(TIMEOUT));
+            }
+            pair.kick(A, &a);
+            pair.kick(B, &b);
+            if matches!(doing, Doing::Waiting) {
+                while a.write(pair.now, &[7; 65_536]).is_ok() {
+                    pair.kick(A, &a);
+                    pair.run_for(SECOND / 10);
+                }
+            }
+            pair.run_for(idle * SECOND);
+            let errors = [&a, &b].map(|flow| flow.take_error());
+            assert_eq!(errors, [None, None], "{which}, idle for {idle} s");
+            let began = pair.now;
+            pair.link.loss = 1000;
+            if matches!(doing, Doing::Sending) {
+                a.write(pair.now, b"lost").expect("room");
+                pair.kick(A, &a);
+            }
+            for flow in [&a, &b] {
+                pair.run(60 * SECOND, |_| flow.readiness().contains(Ready::ERROR));
+                let took = pair.now - began;
+                assert!(took <= 30 * SECOND, "{which}, idle for {idle} s: {took:?}");
+                assert_eq!(flow.take_error(), Some(Error::TimedOut));
+            }
+        }
+    }
+}
