@@ -142,10 +142,15 @@ impl Network {
     /// recognise its beacons.
     ///
     /// Stretches the passphrase with Argon2id at once, which takes some tens of milliseconds and, for that
-    /// time, 19 MiB; the passphrase itself is not kept. Replaces a passphrase given before.
+    /// time, 19 MiB; the passphrase itself is not kept. Replaces a passphrase given before. An empty one is no
+    /// secret: [`Node::join`](crate::Node::join) refuses the network then.
     #[must_use]
     pub fn with_passphrase(self, passphrase: &str) -> Network {
-        let key = passphrase::stretch(self.id(), passphrase);
+        let key = match passphrase {
+            // The key that is refused wherever it comes from.
+            "" => Psk::new([0; 32]),
+            _ => passphrase::stretch(self.id(), passphrase),
+        };
         self.with_psk(key)
     }
 

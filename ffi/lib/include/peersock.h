@@ -362,8 +362,8 @@ peersock_result peersock_environment(peersock_node node, char *text, size_t size
 uint64_t peersock_ad_hoc(uint16_t first, uint16_t last);
 
 // Joins the ad-hoc network that has this ID. Sockets can be opened at once; peers are found meanwhile. With
-// a passphrase, which may be NULL, only those who know it too are in it; it takes some tens of milliseconds
-// to stretch.
+// a passphrase, which may be NULL but not empty, only those who know it too are in it; it takes some tens of
+// milliseconds to stretch.
 //
 // Pointers:
 // `passphrase` is NULL or a C string.
@@ -375,7 +375,8 @@ peersock_result peersock_join(peersock_node node, uint64_t network, const char *
 // `key` is NULL or points to `size` bytes.
 peersock_result peersock_join_key(peersock_node node, uint64_t network, const uint8_t *key, size_t size);
 
-// Joins the static network that a TOML file describes. If `network` is not NULL, it gets the network's ID.
+// Joins the static network that a TOML file describes, which `peersock network new` makes and
+// docs/NETWORKS.md describes field by field. If `network` is not NULL, it gets the network's ID.
 //
 // Pointers:
 // `path` is NULL or a C string; `network` is NULL or has room for an ID.

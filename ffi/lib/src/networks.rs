@@ -19,8 +19,8 @@ pub extern "C" fn peersock_ad_hoc(first: u16, last: u16) -> u64 {
 }
 
 /// Joins the ad-hoc network that has this ID. Sockets can be opened at once; peers are found meanwhile. With
-/// a passphrase, which may be NULL, only those who know it too are in it; it takes some tens of milliseconds
-/// to stretch.
+/// a passphrase, which may be NULL but not empty, only those who know it too are in it; it takes some tens of
+/// milliseconds to stretch.
 ///
 /// # Safety
 /// `passphrase` is NULL or a C string.
@@ -62,7 +62,8 @@ pub unsafe extern "C" fn peersock_join_key(
     })
 }
 
-/// Joins the static network that a TOML file describes. If `network` is not NULL, it gets the network's ID.
+/// Joins the static network that a TOML file describes, which `peersock network new` makes and
+/// docs/NETWORKS.md describes field by field. If `network` is not NULL, it gets the network's ID.
 ///
 /// # Safety
 /// `path` is NULL or a C string; `network` is NULL or has room for an ID.

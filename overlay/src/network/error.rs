@@ -33,8 +33,8 @@ pub enum NetworkConfigError {
     /// The ID's first byte says another kind of network.
     #[error("network ID {0} is of another kind: ad-hoc IDs begin with ff, static ones with fe")]
     Kind(NetworkId),
-    /// The pre-shared key is the one that everybody knows.
-    #[error("a key of zeros is no secret: open networks have it")]
+    /// The pre-shared key is the one that everybody knows, or was made of an empty passphrase.
+    #[error("a key of zeros or an empty passphrase is no secret: leave it out for an open network")]
     OpenKey,
     /// A member is listed twice.
     #[error("node {0} is listed twice")]

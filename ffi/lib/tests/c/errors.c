@@ -43,7 +43,12 @@ static void misuse_node_calls(void) {
     REFUSED(peersock_counter(PEERSOCK_DEFAULT, NULL, &number));
     CHECK(peersock_counter(PEERSOCK_DEFAULT, "no such", &number) == PEERSOCK_E_NOT_FOUND);
     REFUSED(peersock_join(PEERSOCK_DEFAULT, 17, NULL));
+    // Everybody knows an empty passphrase.
+    REFUSED(peersock_join(PEERSOCK_DEFAULT, peersock_ad_hoc(1, 2), ""));
+    CHECK(strstr(peersock_last_error(), "empty") != NULL);
+    REFUSED(peersock_join(PEERSOCK_DEFAULT, peersock_ad_hoc(1, 2), "\xff"));
     REFUSED(peersock_join_key(PEERSOCK_DEFAULT, NETWORK, NULL, 32));
+    REFUSED(peersock_join_key(PEERSOCK_DEFAULT, peersock_ad_hoc(1, 2), seed, 31));
     REFUSED(peersock_join_file(PEERSOCK_DEFAULT, NULL, NULL));
     CHECK(peersock_join_file(PEERSOCK_DEFAULT, "/nonexistent", NULL) == PEERSOCK_E_FILE);
     CHECK(peersock_join(PEERSOCK_DEFAULT, NETWORK, NULL) == PEERSOCK_E_EXISTS);
