@@ -4,9 +4,11 @@
 use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd as _, BorrowedFd, IntoRawFd as _, RawFd};
+use std::os::fd::{AsRawFd as _, BorrowedFd, IntoRawFd as _, OwnedFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, Ordering};
+
+use rustix::fs::{Mode, OFlags};
 
 /// The first descriptor that is not standard input, output or error.
 const FIRST: RawFd = 3;
@@ -148,13 +150,21 @@ pub(crate) fn leave_descriptors() -> io::Result<()> {
     // Where one of the three is closed, the node's own would get its number, and what is printed would go
     // there.
     loop {
-        let file = fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
-        let fd = std::os::fd::AsRawFd::as_raw_fd(&file);
-        if fd >= FIRST {
+        let file = placeholder()?;
+        if file.as_raw_fd() >= FIRST {
             return Ok(());
         }
         let _ = file.into_raw_fd();
     }
+}
+
+/// A descriptor that only takes a number: reading and writing fail with EBADF, as where nothing is open. It is
+/// to be had where there is no /dev/null, too.
+///
+/// # Errors
+/// EMFILE, ENFILE.
+pub(crate) fn placeholder() -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 /// For kernels before 5.9, and sandboxes that do not know close_range(2).
