@@ -56,10 +56,10 @@ pub(super) fn stage(context: &Context) -> Result<Tree> {
     Ok(Tree { folder, program })
 }
 
-/// The licences, and what else there is to read.
+/// The licences, and what else there is to read: helps and texts of errors name the page about networks.
 pub(super) fn licences(folder: &Path) -> Result<()> {
-    fs::create_dir_all(folder)?;
-    for name in ["README.md", "CHANGELOG.md", "LICENSE-MIT", "LICENSE-APACHE"] {
+    fs::create_dir_all(folder.join("docs"))?;
+    for name in ["README.md", "CHANGELOG.md", "LICENSE-MIT", "LICENSE-APACHE", "docs/NETWORKS.md"] {
         write(&folder.join(name), &fs::read(root().join(name))?, 0o644)?;
     }
     Ok(())

@@ -1,7 +1,8 @@
 //! What `deny.toml` says of the dependencies: their licences, where they come from, and which are not wanted.
 //!
-//! These are checked from what cargo knows, on every machine. Advisories about vulnerabilities are in a
-//! database on the Internet: where that can be reached, cargo-deny looks them up.
+//! These are checked from what cargo knows, on every machine; and that our own packages name no address, since
+//! the project has none. Advisories about vulnerabilities are in a database on the Internet: where that can be
+//! reached, cargo-deny looks them up.
 
 use std::fs;
 use std::process::Command;
@@ -94,6 +95,11 @@ pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
             false => Outcome { failed: complaints, ..Outcome::default() },
         });
     }
+    let python: toml::Table = toml::from_str(&fs::read_to_string(root().join("python/pyproject.toml"))?)?;
+    outcome.add(match python["project"].get("urls") {
+        None => Outcome::passed(),
+        Some(urls) => Outcome::failed(format!("python/pyproject.toml: addresses that do not exist: {urls}")),
+    });
     outcome.add(advisories(workspace)?);
     Ok(outcome)
 }
@@ -119,6 +125,12 @@ fn complaints(rules: &Rules, package: &Value) -> Vec<String> {
         complain(format!("comes from {}", text("source")));
     }
     if text("source").is_empty() {
+        // The project has no page yet, and who follows an address must not end up with somebody else.
+        for key in ["homepage", "repository", "documentation"] {
+            if let Some(address) = package[key].as_str() {
+                complain(format!("its {key} is {address}, which does not exist"));
+            }
+        }
         let dependencies = package["dependencies"].as_array().into_iter().flatten();
         for dependency in dependencies.filter(|dependency| dependency["path"].is_null()) {
             if dependency["req"] == "*" {
@@ -187,6 +199,12 @@ mod tests {
         assert!(complaint(|p| p["license"] = Value::Null).contains("cannot be told"));
         assert!(complaint(|p| p["name"] = "bad".into()).contains("not wanted"));
         assert!(complaint(|p| p["source"] = "git+ssh://somewhere".into()).contains("comes from git"));
+        let homeless = complaint(|p| {
+            p["source"] = Value::Null;
+            p["repository"] = "https://example.org/x".into();
+        });
+        assert!(homeless.contains("repository is https://example.org/x"), "{homeless}");
+        assert_eq!(complaints_about(|p| p["repository"] = "https://example.org/x".into()), none);
         let odd = complaints_about(|package| {
             package["name"] = "odd".into();
             package["license"] = "MPL-2.0".into();

@@ -9,6 +9,9 @@ use super::outcome::Outcome;
 use super::workspace::Workspace;
 use crate::{Result, cargo, root};
 
+/// A package of a few kilobytes: whoever reaches PyPI can download it.
+const SMALL: &str = "iniconfig";
+
 /// Builds, installs and checks the package.
 ///
 /// The wheel is built with the profile of development, in which ciphers, TCP and the cores are optimised: so
@@ -17,7 +20,7 @@ pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
     let folder = folder();
     let python = match interpreter()? {
         Ok(python) => python,
-        Err(outcome) => return Ok(outcome),
+        Err(reason) => return Ok(Outcome::skipped("python", reason)),
     };
     let wheels = folder.join("wheels");
     // An earlier wheel of another version would be installed as well.
@@ -59,19 +62,23 @@ fn folder() -> PathBuf {
     root().join("target/python")
 }
 
-/// A Python that has what builds and checks the package. If there is none, what that counts as.
-pub(super) fn interpreter() -> Result<std::result::Result<PathBuf, Outcome>> {
+/// A Python that has what builds and checks the package. If there is none here, why.
+///
+/// # Errors
+///
+/// When what it needs could be had, and yet cannot be installed.
+pub(super) fn interpreter() -> Result<std::result::Result<PathBuf, String>> {
     let mut venv = Command::new("python3");
     venv.args(["-c", "import ensurepip, venv, sys; sys.exit(sys.version_info < (3, 10))"]);
     if !works(venv) {
-        let reason = "no Python from 3.10 on with venv (python3, python3-venv)";
-        return Ok(Err(Outcome::skipped("python", reason)));
+        return Ok(Err("no Python from 3.10 on with venv (python3, python3-venv)".to_owned()));
     }
-    environment(&folder())
+    environment(&folder(), &[])
 }
 
-/// The environment's Python. If it cannot be made, without a network for instance, what that counts as.
-fn environment(folder: &Path) -> Result<std::result::Result<PathBuf, Outcome>> {
+/// The environment's Python. If it cannot be made, without a network for instance, why. `options` are further
+/// ones of pip.
+fn environment(folder: &Path, options: &[&str]) -> Result<std::result::Result<PathBuf, String>> {
     let python = folder.join("venv/bin/python");
     let requirements = root().join("python/requirements-test.txt");
     let installed = folder.join("installed.txt");
@@ -84,12 +91,19 @@ fn environment(folder: &Path) -> Result<std::result::Result<PathBuf, Outcome>> {
     let mut make = Command::new("python3");
     make.args(["-m", "venv"]).arg(folder.join("venv"));
     if !run(make)?.0 {
-        return Ok(Err(Outcome::skipped("python", "a virtual environment cannot be made (python3-venv)")));
+        return Ok(Err("a virtual environment cannot be made (python3-venv)".to_owned()));
     }
     let mut install = module(&python, "pip");
-    install.args(["install", "--quiet", "-r"]).arg(&requirements);
+    install.args(["install", "--quiet", "-r"]).arg(&requirements).args(options);
     if !run(install)?.0 {
-        return Ok(Err(Outcome::failed("python: its tools cannot be installed from PyPI")));
+        // What cannot be reached says nothing about the package. What can be reached must have its tools.
+        let mut reach = module(&python, "pip");
+        reach.args(["download", "--no-cache-dir", "--no-deps", "--retries", "0", "--dest"]);
+        reach.arg(folder.join("reached")).arg(SMALL).args(options);
+        if !works(reach) {
+            return Ok(Err("its tools are not installed, and PyPI cannot be reached".to_owned()));
+        }
+        return Err("its tools cannot be installed from PyPI".into());
     }
     fs::write(installed, wanted)?;
     Ok(Ok(python))
@@ -140,4 +154,26 @@ fn module(python: &Path, name: &str) -> Command {
 
 fn named(what: &str, success: bool) -> Outcome {
     if success { Outcome::passed() } else { Outcome::failed(format!("python: {what}")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_an_index_the_tests_are_skipped_with_a_reason() {
+        let mut venv = Command::new("python3");
+        venv.args(["-c", "import ensurepip, venv"]);
+        if !works(venv) {
+            println!("SKIP without_an_index_the_tests_are_skipped_with_a_reason: there is no python3-venv");
+            return;
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        // No wheel lies elsewhere, and nobody answers at port 1.
+        let options = ["--isolated", "--retries", "0", "--index-url", "http://127.0.0.1:1/simple"];
+        let reason = environment(folder.path(), &options).expect("no failure").expect_err("no tools");
+        assert!(reason.contains("PyPI cannot be reached"), "{reason}");
+        // It is tried again next time.
+        assert!(!folder.path().join("installed.txt").exists());
+    }
 }
