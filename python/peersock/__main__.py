@@ -27,7 +27,12 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run a Python program on networks")
     run.add_argument(
-        "-n", "--network", action="append", default=[], help="a network: its ID, or the file of a static one"
+        "-n",
+        "--network",
+        action="append",
+        default=[],
+        help="a network: its ID, or the file of a static one, which `peersock network new` makes"
+        " and docs/NETWORKS.md describes",
     )
     run.add_argument("--secret-file", help="file with the networks' passphrase")
     run.add_argument("--state", help="directory that holds the node's identity (default: a fresh one)")

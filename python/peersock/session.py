@@ -35,11 +35,12 @@ class Session:
     delivered, and whatever waits fails with ENETDOWN.
 
     Args:
-        net_id: The network, or several: an ID as a number or 16 hexadecimal digits, or the file of a static network.
+        net_id: The network, or several: an ID as a number or 16 hexadecimal digits, or the file of a static network,
+            which ``peersock network new`` makes and docs/NETWORKS.md describes.
         secret: The passphrase of the networks (``str``), or their key (32 ``bytes``, also as a ``bytearray`` or a
             ``memoryview``). A network that another session of this process has joined is used as it is if there is
             none here; it must be the same secret otherwise.
-        static: The file of one more, static, network.
+        static: The file of one more, static, network, as for ``net_id``.
         identity: The directory that holds the node's identity, or a seed of 32 bytes. By default the node has a fresh
             identity, which is forgotten.
         interfaces: Which network interfaces the node may use: ``"all"``, ``"loopback"``, or names.

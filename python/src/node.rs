@@ -107,7 +107,7 @@ impl Node {
     /// Waits until there is a session with the member that has this address. False if the time was over.
     fn wait_peer(&self, py: Python<'_>, network: u64, address: &str, timeout: Option<f64>) -> PyResult<bool> {
         let ip =
-            address.parse().map_err(|_| invalid(format_args!("{address:?} is no IPv4 or IPv6 address")))?;
+            address.parse().map_err(|_| invalid(format_args!("'{address}' is no IPv4 or IPv6 address")))?;
         self.wait(py, network, timeout, move |joined, step| joined.wait_peer(ip, step))
     }
 

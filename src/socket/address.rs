@@ -62,14 +62,14 @@ pub(crate) fn resolve(node: &Inner, address: &impl ToSocketAddrs) -> io::Result<
         Spelled::Name(name, port) => {
             let found = node.driver.datapath.addresses_named(&name);
             if found.is_empty() {
-                let message = format!("no member of the joined networks is named {name:?}");
+                let message = format!("no member of the joined networks is named `{name}`");
                 return Err(io::Error::new(io::ErrorKind::NotFound, message));
             }
             found.into_iter().map(|ip| SocketAddr::new(ip, port)).collect()
         }
         Spelled::Invalid(text) => {
             return Err(invalid(format!(
-                "{text:?} is no address with a port, such as [fd00::1]:80 or name:80"
+                "`{text}` is no address with a port, such as [fd00::1]:80 or name:80"
             )));
         }
     };

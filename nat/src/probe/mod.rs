@@ -14,6 +14,7 @@ mod run;
 mod transaction;
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -88,6 +89,20 @@ enum Purpose {
     Hairpin,
     /// An answer to one of the further sockets.
     Fresh(usize),
+}
+
+impl fmt::Display for Purpose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Map(_) => "mapped endpoint",
+            Self::OpenFilter => "mapped endpoint of the second socket",
+            Self::FromOtherPort => "answer from the other port",
+            Self::FromOtherAddress => "answer from the other address",
+            Self::OpenHairpin => "mapped endpoint of the third socket",
+            Self::Hairpin => "own mapped endpoint",
+            Self::Fresh(_) => "mapped endpoint of a further socket",
+        })
+    }
 }
 
 /// The probe of one local address.
@@ -293,7 +308,8 @@ impl Prober {
             Purpose::Hairpin => self.seen.hairpin = Some(false),
             Purpose::Map(_) | Purpose::OpenFilter | Purpose::OpenHairpin | Purpose::Fresh(_) => {}
         }
-        tracing::debug!(?purpose, left = ?self.deadline.saturating_duration_since(now), "no answer");
+        let left = self.deadline.saturating_duration_since(now);
+        tracing::debug!(%purpose, left_ms = left.as_millis(), "no answer");
     }
 
     /// From where the answer must come.

@@ -116,7 +116,8 @@ impl Link {
         }
         self.questioned = None;
         tracing::debug!(
-            peer = %self.handle.id(), late = ?cx.now - due, "the path is silent: the peer is looked for elsewhere"
+            peer = %self.handle.id(), late_ms = (cx.now - due).as_millis(),
+            "the path is silent: the peer is looked for elsewhere"
         );
         cx.effects.push(Effect::LookUp);
         self.attempt(cx, Reason::Traffic);

@@ -126,7 +126,17 @@ fn read(answer: &[u8]) -> io::Result<Listed> {
     let packet = Packet::parse(answer).map_err(wrong)?;
     match packet.rcode() {
         RCODE::NoError | RCODE::NameError => {}
-        code => return Err(io::Error::other(format!("the nameserver answers {code:?}"))),
+        code => {
+            // As nameservers and their logs call them.
+            let name = match code {
+                RCODE::FormatError => "FORMERR",
+                RCODE::ServerFailure => "SERVFAIL",
+                RCODE::NotImplemented => "NOTIMP",
+                RCODE::Refused => "REFUSED",
+                _ => "an error",
+            };
+            return Err(io::Error::other(format!("the nameserver answers {name}")));
+        }
     }
     let (mut roots, mut ttl) = (Vec::<RootAddress>::new(), LONGEST);
     for record in &packet.answers {
@@ -334,7 +344,7 @@ pub(super) mod tests {
         };
         let (domain, serving) = nameserver(refuse, None);
         let error = look_up(&domain, PATIENCE).expect_err("a refusal").to_string();
-        assert!(error.contains("Refused"), "{error}");
+        assert!(error.contains("REFUSED"), "{error}");
         serving.join().expect("no panic");
         let silent = UdpSocket::bind("127.0.0.1:0").expect("a port");
         let domain = format!("a@{}", silent.local_addr().expect("its address")).parse().expect("a domain");

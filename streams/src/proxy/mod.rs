@@ -91,7 +91,7 @@ impl Proxy {
             "https" => Scheme::Https,
             "socks5" | "socks5h" | "socks" => Scheme::Socks5,
             other => {
-                let reason = format!("{other:?} is not supported, but http, https, socks5 and socks5h are");
+                let reason = format!("`{other}` is not supported, but http, https, socks5 and socks5h are");
                 return Err(wrong(reason));
             }
         };

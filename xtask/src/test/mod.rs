@@ -10,9 +10,11 @@ use std::time::Instant;
 use clap::Args;
 
 mod command;
+mod debug_forms;
 mod dependencies;
 mod dist;
 mod fuzz;
+mod network_files;
 mod outcome;
 mod python;
 mod readme;

@@ -3,13 +3,15 @@
 //! Every crate has to take the workspace's lints. The two cores, what they are built with, and the state
 //! machine of the root must stay pure: no clock, socket, thread, async or system randomness, because only
 //! then does one seed of the simulation replay exactly. What follows from the kind of a network is decided in
-//! `overlay/src/network` alone.
+//! `overlay/src/network` alone. Texts for people have none of Rust's Debug forms ([`debug_forms`]), and say
+//! where the files of networks come from ([`network_files`]).
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::outcome::Outcome;
 use super::workspace::{Package, Workspace};
+use super::{debug_forms, network_files};
 use crate::{Result, root};
 
 /// The two cores, and what they are built with.
@@ -70,7 +72,9 @@ pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
         let complaint = format!("{}: the manifest lacks '[lints] workspace = true'", package.name);
         note(if inherits_lints(&manifest) { Vec::new() } else { vec![complaint] });
         note(kind_complaints(package)?);
+        note(debug_forms::complaints(package)?);
     }
+    note(network_files::complaints(workspace)?);
     for core in CORES {
         let package = workspace.package(core).ok_or_else(|| format!("there is no crate {core}"))?;
         note(dependency_complaints(package));
@@ -172,7 +176,7 @@ fn names(line: &str, word: &str) -> bool {
 }
 
 /// All Rust files below a folder in a fixed order, without those that hold only tests.
-fn rust_files(folder: &Path) -> Result<Vec<PathBuf>> {
+pub(super) fn rust_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();

@@ -1,0 +1,214 @@
+//! Rust's Debug forms, which are for developers, are in nothing that people read: texts of errors, what is
+//! printed, and logs of every level.
+//!
+//! Only what panics, and what is itself a Debug form, may have them.
+
+use std::fs;
+
+use syn::punctuated::Punctuated;
+use syn::visit::{self, Visit};
+use syn::{Attribute, Expr, ExprPath, ImplItemFn, ItemFn, ItemImpl, ItemMod, Macro, Meta, Token};
+
+use super::sources::rust_files;
+use super::workspace::Package;
+use crate::{Result, root};
+
+/// Programs for those who work on peersock: nobody else reads what they say.
+const TOOLS: [&str; 7] = [
+    "peersock-bench",
+    "peersock-fuzz-targets",
+    "peersock-root-lab",
+    "peersock-sim",
+    "peersock-stack-lab",
+    "peersock-testnet",
+    "xtask",
+];
+
+/// Macros with a text; what panics is not among them.
+const TEXTS: [&str; 10] =
+    ["eprint", "eprintln", "format", "format_args", "json", "print", "println", "write", "writeln", "concat"];
+
+/// Macros that log. Their fields may be Debug forms by a `?`.
+const LOGS: [&str; 6] = ["debug", "error", "event", "info", "trace", "warn"];
+
+/// The Debug forms in a crate's source code.
+///
+/// # Errors
+///
+/// When a file cannot be read.
+pub(super) fn complaints(package: &Package) -> Result<Vec<String>> {
+    if TOOLS.contains(&package.name.as_str()) {
+        return Ok(Vec::new());
+    }
+    let mut complaints = Vec::new();
+    for file in rust_files(&package.manifest.with_file_name("src"))? {
+        let name = file.strip_prefix(root()).unwrap_or(&file);
+        for form in debug_forms(&fs::read_to_string(&file)?)? {
+            complaints.push(format!("{}: a Debug form in what people read: {form}", name.display()));
+        }
+    }
+    Ok(complaints)
+}
+
+fn debug_forms(source: &str) -> Result<Vec<String>> {
+    let mut found = Forms(Vec::new());
+    found.visit_file(&syn::parse_file(source)?);
+    Ok(found.0)
+}
+
+struct Forms(Vec<String>);
+
+impl<'ast> Visit<'ast> for Forms {
+    fn visit_macro(&mut self, called: &'ast Macro) {
+        let name = called.path.segments.last().map(|segment| segment.ident.to_string()).unwrap_or_default();
+        let text = called.tokens.to_string();
+        let is_log = LOGS.contains(&name.as_str());
+        if (is_log || TEXTS.contains(&name.as_str())) && has_debug_text(&text)
+            || is_log && has_debug_field(&text)
+        {
+            self.0.push(format!("{name}!({text})"));
+        }
+        // Within others there may be one of these.
+        if let Ok(arguments) = called.parse_body_with(Punctuated::<Expr, Token![,]>::parse_terminated) {
+            arguments.iter().for_each(|argument| self.visit_expr(argument));
+        }
+    }
+
+    /// `#[error("…")]` on the variants of an error.
+    fn visit_attribute(&mut self, attribute: &'ast Attribute) {
+        if let Meta::List(list) = &attribute.meta
+            && list.path.is_ident("error")
+            && has_debug_text(&list.tokens.to_string())
+        {
+            self.0.push(format!("#[error({})]", list.tokens));
+        }
+    }
+
+    /// `fmt::Debug::fmt`, by which a Display form could be the Debug form.
+    fn visit_expr_path(&mut self, path: &'ast ExprPath) {
+        let mut names = path.path.segments.iter().rev().map(|segment| segment.ident.to_string());
+        if names.next().is_some_and(|name| name == "fmt") && names.next().is_some_and(|name| name == "Debug")
+        {
+            self.0.push("Debug::fmt".to_owned());
+        }
+        visit::visit_expr_path(self, path);
+    }
+
+    fn visit_item_impl(&mut self, item: &'ast ItemImpl) {
+        let of = item.trait_.as_ref().and_then(|(path, _)| path.segments.last());
+        if of.is_none_or(|of| of.ident != "Debug") {
+            visit::visit_item_impl(self, item);
+        }
+    }
+
+    /// By this name `tracing` hands over what was logged, in whichever form.
+    fn visit_impl_item_fn(&mut self, function: &'ast ImplItemFn) {
+        if function.sig.ident != "record_debug" {
+            visit::visit_impl_item_fn(self, function);
+        }
+    }
+
+    fn visit_item_fn(&mut self, function: &'ast ItemFn) {
+        if !is_test(&function.attrs) {
+            visit::visit_item_fn(self, function);
+        }
+    }
+
+    fn visit_item_mod(&mut self, module: &'ast ItemMod) {
+        if !is_test(&module.attrs) {
+            visit::visit_item_mod(self, module);
+        }
+    }
+}
+
+/// Whether something is there in tests alone.
+fn is_test(attributes: &[Attribute]) -> bool {
+    attributes.iter().any(|attribute| match &attribute.meta {
+        Meta::List(list) => list.path.is_ident("cfg") && list.tokens.to_string() == "test",
+        meta => meta.path().is_ident("test"),
+    })
+}
+
+/// Whether a text in the tokens of a macro asks for a Debug form, as `{x:?}` and `{:#?}` do.
+fn has_debug_text(tokens: &str) -> bool {
+    tokens.match_indices("?}").any(|(at, _)| {
+        let place = tokens[..at].rsplit('{').next().unwrap_or_default();
+        place.contains(':') && !place.contains(char::is_whitespace)
+    })
+}
+
+/// Whether a field of an event is a Debug form: a `?` in front of it, as in `?x` and `name = ?x`.
+fn has_debug_field(tokens: &str) -> bool {
+    let (mut is_text, mut before) = (false, ',');
+    let mut characters = tokens.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '\\' if is_text => {
+                characters.next();
+                continue;
+            }
+            '"' => is_text = !is_text,
+            // Elsewhere it stands behind what may fail.
+            '?' if !is_text && matches!(before, ',' | '=' | '(' | '{') => return true,
+            _ => {}
+        }
+        if !character.is_whitespace() {
+            before = character;
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn look(body: &str) -> Vec<String> {
+        debug_forms(&format!("fn f() {{ {body}; }}")).expect("it is Rust")
+    }
+
+    #[test]
+    fn debug_forms_are_found_where_people_read_them() {
+        for bad in [
+            r#"tracing::debug!(?purpose, "no answer")"#,
+            r#"tracing::info!(peer = %id, late = ?cx.now - due, "it is late")"#,
+            r#"warn!(target: "x", { a = 1, b = ?c }, "text")"#,
+            r#"tracing::error!("it is {:?}", x)"#,
+            r#"trace!("a \" {x:#?}")"#,
+            r#"info!("it took {time:.1?}")"#,
+            r#"Err(io::Error::other(format!("the answer is {code:?}")))"#,
+            r#"write!(f, "{:?}", self)"#,
+            r#"println!("{}", format!("{x:?}"))"#,
+            r#"fmt::Debug::fmt(self, f)"#,
+        ] {
+            assert!(!look(bad).is_empty(), "{bad}");
+        }
+        let errors = r#"enum E { #[error("{0:?} is wrong")] A(String) }"#;
+        assert_eq!(debug_forms(errors).expect("it is Rust").len(), 1);
+        let display = r#"impl Display for E { fn fmt(&self) { write!(f, "{:?}", self.0) } }"#;
+        assert_eq!(debug_forms(display).expect("it is Rust").len(), 1);
+    }
+
+    #[test]
+    fn what_panics_what_is_tested_and_debug_forms_themselves_may_have_them() {
+        for good in [
+            r#"tracing::debug!(peer = %id, size, answer = read()?, "is it so? yes")"#,
+            r#"assert!(x, "{y:?}")"#,
+            r#"panic!("{y:?}")"#,
+            r#"format!("{y}")"#,
+            r#"let z = x?"#,
+        ] {
+            assert_eq!(look(good), [""; 0], "{good}");
+        }
+        for good in [
+            r#"impl fmt::Debug for E { fn fmt(&self) { write!(f, "E({:?})", self.0) } }"#,
+            r#"impl Visit for Text { fn record_debug(&mut self) { write!(self.0, "{value:?}") } }"#,
+            r#"#[cfg(test)] mod tests { fn f() { println!("{x:?}"); } }"#,
+            r#"#[test] fn f() { println!("{x:?}"); }"#,
+            r#"/// `println!("{x:?}")` shows it.
+               struct S;"#,
+        ] {
+            assert_eq!(debug_forms(good).expect("it is Rust"), [""; 0], "{good}");
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Every place that takes the file of a static network says how to make one, and where its fields are
+//! described.
+//!
+//! The program's own helps are walked by its tests; here are the library, the C header, libzt's names, and
+//! Python.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use super::sources::rust_files;
+use super::workspace::Workspace;
+use crate::{Result, root};
+
+/// What each place has to name.
+const NAMES: [&str; 2] = ["peersock network new", "docs/NETWORKS.md"];
+
+/// With which source code reads such a file.
+const READS: &str = "Network::from_file(";
+
+/// Where it does, and the place below that users see. The program's own source code is in [`PROGRAM`].
+const FACES: [(&str, &str); 2] =
+    [("ffi/lib/src", "ffi/lib/include/peersock.h"), ("python/src", "python/peersock/session.py")];
+
+/// Its helps say it, which `cli/src/main.rs` tests.
+const PROGRAM: &str = "cli/src";
+
+/// A file, and between which two texts of it the names have to stand.
+const PLACES: [(&str, &str, &str); 8] = [
+    ("src/config/mod.rs", "/// Reads a static network", "pub fn from_file"),
+    ("ffi/lib/src/networks.rs", "/// Joins the static network", "fn peersock_join_file"),
+    ("ffi/lib/include/peersock.h", "// Joins the static network", " peersock_join_file("),
+    ("ffi/compat/zts/network.h", "/* A static network", " zts_join("),
+    ("docs/LIBZT.md", "- `zts_net_join` joins", "\n## "),
+    ("python/peersock/session.py", "net_id: The network", "secret: The passphrase"),
+    ("python/peersock/__main__.py", "\"--network\"", "\"--secret-file\""),
+    ("python/docs/tutorial.rst", "(a *static* network)", "\n\n"),
+];
+
+/// The places that do not say it, and readers of such files that have no place here.
+///
+/// # Errors
+///
+/// When a file cannot be read.
+pub(super) fn complaints(workspace: &Workspace) -> Result<Vec<String>> {
+    let mut complaints = Vec::new();
+    for (file, from, to) in PLACES {
+        let text = fs::read_to_string(root().join(file))?;
+        complaints.extend(complaint(&text, from, to).map(|what| format!("{file}: {what}")));
+    }
+    let mut readers = BTreeSet::new();
+    for package in &workspace.packages {
+        let source = package.manifest.with_file_name("src");
+        for file in rust_files(&source)? {
+            let code = fs::read_to_string(&file)?;
+            let calls = code.lines().any(|line| !line.trim_start().starts_with("//") && line.contains(READS));
+            // The library itself, and this file, are none of them.
+            if calls && !matches!(package.name.as_str(), "peersock" | "xtask") {
+                readers.insert(source.strip_prefix(root()).unwrap_or(&source).to_owned());
+            }
+        }
+    }
+    for reader in &readers {
+        let is_known =
+            reader == Path::new(PROGRAM) || FACES.iter().any(|(face, _)| reader == Path::new(face));
+        if !is_known {
+            complaints.push(format!(
+                "{}: it takes files of networks: give it a place in network_files",
+                reader.display()
+            ));
+        }
+    }
+    for (face, place) in FACES {
+        if !readers.contains(Path::new(face)) || !PLACES.iter().any(|(file, _, _)| *file == place) {
+            complaints.push(format!("{face}: it takes no files of networks any more"));
+        }
+    }
+    Ok(complaints)
+}
+
+/// What a place lacks.
+fn complaint(text: &str, from: &str, to: &str) -> Option<String> {
+    let Some((_, rest)) = text.split_once(from) else { return Some(format!("it has no '{from}' any more")) };
+    let Some((place, _)) = rest.split_once(to) else {
+        return Some(format!("it has no '{to}' after '{from}' any more"));
+    };
+    // However the lines are broken, and whatever begins them.
+    let words: Vec<_> =
+        place.split_whitespace().filter(|word| !matches!(*word, "//" | "///" | "*")).collect();
+    let place = words.join(" ");
+    let missing: Vec<_> = NAMES.into_iter().filter(|name| !place.contains(name)).collect();
+    (!missing.is_empty()).then(|| format!("'{from}' does not name {}", missing.join(" and ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_names_both_however_its_lines_are_broken() {
+        let good =
+            "/// Reads a file. `peersock\n    /// network new` makes one: docs/NETWORKS.md.\nfn read()";
+        assert_eq!(complaint(good, "/// Reads", "fn read"), None);
+        let without = complaint("// Reads a file. docs/NETWORKS.md\nread()", "// Reads", "read()");
+        assert!(without.is_some_and(|said| said.contains("peersock network new")));
+        assert!(complaint(good, "/// Writes", "fn").is_some_and(|said| said.contains("any more")));
+        assert!(complaint(good, "/// Reads", "struct").is_some_and(|said| said.contains("any more")));
+    }
+}
