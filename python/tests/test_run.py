@@ -262,6 +262,26 @@ def test_what_cannot_be_run_is_said_in_one_line(place: Place, arguments: list[st
     assert done.stdout == "" and says in done.stderr and done.stderr.count("\n") == 1, done.stderr
 
 
+def test_ports_that_are_not_allowed_are_named_with_those_that_are(place: Place) -> None:
+    last = random.randrange(5100, 6000)
+    network = f"ff{5000:04x}{last:04x}000000"
+    listen = (
+        "for host, family in (('', socket.AF_INET), ('::', socket.AF_INET6)):\n"
+        "    try: socket.create_server((host, 80), family=family); print('listens')\n"
+        "    except PermissionError as error: print(error)\n"
+        "socket.create_server(('', 5000)).close()\n"
+    )
+    # In the program itself, and in what it starts.
+    program = place.write(
+        "program.py",
+        f"import os, socket, subprocess, sys\n{listen}"
+        "if len(sys.argv) == 1: sys.exit(subprocess.call([sys.executable, __file__, 'child']))\n",
+    )
+    done = place.ask(sys.executable, "-m", "peersock", "run", "-n", network, "--interface", "lo", program)
+    says = f"port 80 is not allowed: network {network} allows ports 5000 to {last}"
+    assert done.returncode == 0 and done.stdout.count(says) == 4 and "listens" not in done.stdout, done
+
+
 def test_another_sitecustomize_still_runs(place: Place) -> None:
     folder = place.folder / "path"
     folder.mkdir()

@@ -31,6 +31,8 @@ def test_peers_and_status(session: peersock.Session, peer: Peer) -> None:
     known = next(known for known in session.peers() if peer.v6 in known.addresses)
     assert known.connected
     assert known.path is not None
+    # The first one follows from its key: it alone can have it.
+    assert known.address == known.addresses[0] == peer.v6
     status = session.status()
     assert status["node_id"] == session.id
     assert status["counters"]
@@ -158,6 +160,7 @@ def test_events_come_to_who_iterates(tmp_path: Path) -> None:
         "        address = other.stdout.readline().strip(); assert session.wait_peer(address, 20)\n"
         "        event = next(event for event in events if event.kind == 'peer_reachable')\n"
         "        assert event.peer and event.relayed is False\n"
+        "        assert event.kind is peersock.EventKind.PEER_REACHABLE and str(event.kind) == 'peer_reachable'\n"
         "        assert session.peers()[0].root is None\n"
         "        assert events.next_timeout(0.01) is None or True\n"
         "    async def main():\n"
