@@ -75,8 +75,11 @@ fn colours_are_on_terminals_unless_they_are_refused() {
     }
 }
 
+/// Variables of an environment.
+type Variables = &'static [(&'static str, &'static str)];
+
 /// Environment, further options, and whether progress is shown then.
-const WANTED: [(&[(&str, &str)], &str, bool); 5] = [
+const WANTED: [(Variables, &str, bool); 5] = [
     (&[], "", true),
     (&[("NO_COLOR", "1")], "", true),
     (&[], "--quiet", false),
