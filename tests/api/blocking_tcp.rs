@@ -1,12 +1,12 @@
 //! Blocking TCP between two nodes on the loopback interface.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use peersock::blocking::{TcpListener, TcpStream};
-use peersock::{CongestionControl, Network, TcpState};
+use peersock::{CongestionControl, Network, NetworkId, TcpState};
 
 use crate::common::{PATIENCE, member, network, pair, pattern};
 
@@ -173,15 +173,22 @@ fn an_address_outside_every_network_is_network_unreachable() {
 
 #[test]
 fn ports_outside_the_networks_range_are_refused_on_both_sides() {
-    let id = "ff03e807d0000000".parse().expect("an ID that allows 1000 to 2000");
+    let id: NetworkId = "ff03e807d0000000".parse().expect("an ID that allows 1000 to 2000");
     let (node, joined) = member(id);
     for port in [999, 2001] {
-        let error =
-            TcpListener::bind_on(&node, (joined.address(), port)).expect_err("the port is not allowed");
-        assert_eq!(error.kind(), ErrorKind::PermissionDenied);
-        let error =
-            TcpStream::connect_on(&node, (joined.address(), port)).expect_err("the port is not allowed");
-        assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+        let own = SocketAddr::new(joined.address().into(), port);
+        let everywhere = SocketAddr::from(([0; 16], port));
+        let refusals = [
+            TcpListener::bind_on(&node, own).err(),
+            TcpListener::bind_on(&node, everywhere).err(),
+            TcpStream::connect_on(&node, own).err(),
+        ];
+        for (number, error) in refusals.into_iter().enumerate() {
+            let error = error.unwrap_or_else(|| panic!("{number}: port {port} is not allowed"));
+            assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{number}");
+            let says = format!("port {port} is not allowed: network {id} allows ports 1000 to 2000");
+            assert_eq!(error.to_string(), says, "{number}");
+        }
     }
     TcpListener::bind_on(&node, (joined.address(), 2000)).expect("the last port is allowed");
 }

@@ -75,10 +75,11 @@ fn colours_are_on_terminals_unless_they_are_refused() {
     }
 }
 
-/// Environment, further options, and whether progress is shown then.
-type Case = (&'static [(&'static str, &'static str)], &'static str, bool);
+/// Variables of an environment.
+type Variables = &'static [(&'static str, &'static str)];
 
-const WANTED: [Case; 5] = [
+/// Environment, further options, and whether progress is shown then.
+const WANTED: [(Variables, &str, bool); 5] = [
     (&[], "", true),
     (&[("NO_COLOR", "1")], "", true),
     (&[], "--quiet", false),

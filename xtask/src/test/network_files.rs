@@ -1,6 +1,8 @@
-//! Every place that takes the file of a static network says how to make one, and where its fields are described.
+//! Every place that takes the file of a static network says how to make one, and where its fields are
+//! described.
 //!
-//! The program's own helps are walked by its tests; here are the library, the C header, libzt's names, Python.
+//! The program's own helps are walked by its tests; here are the library, the C header, libzt's names, and
+//! Python.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -3,8 +3,8 @@
 //! Every crate has to take the workspace's lints. The two cores, what they are built with, and the state
 //! machine of the root must stay pure: no clock, socket, thread, async or system randomness, because only
 //! then does one seed of the simulation replay exactly. What follows from the kind of a network is decided in
-//! `overlay/src/network` alone. Texts for people have none of Rust's Debug forms ([`debug_forms`]), and say where
-//! the files of networks come from ([`network_files`]).
+//! `overlay/src/network` alone. Texts for people have none of Rust's Debug forms ([`debug_forms`]), and say
+//! where the files of networks come from ([`network_files`]).
 
 use std::fs;
 use std::path::{Path, PathBuf};
