@@ -407,7 +407,7 @@ mod tests {
         let with_hyphen = (0..).map(|seed: u64| {
             let mut bytes = [0; 32];
             bytes[..8].copy_from_slice(&seed.to_be_bytes());
-            format!("{}@192.0.2.1:7420", peersock::overlay::Identity::from_seed(&bytes).public())
+            format!("{}@192.0.2.1:7420", Identity::from_seed(&bytes).public())
         });
         let text = with_hyphen.into_iter().find(|text| text.starts_with('-')).expect("one key of 64 does");
         let parsed = <Program as clap::Parser>::try_parse_from(["peersock", "--root", &text, "--no-portmap"]);
