@@ -146,7 +146,7 @@ second; every byte is compared.
 
 `D`: direct in the end, with the milliseconds from the start of the program `dial` to the first byte, and until
 both paths were direct; `R`: relayed, with those to the first byte. The time includes the start of the process
-and its registration at the roots. `!`: not as expected.
+and its registration at the roots; a busy machine adds to it. `!`: not as expected.
 
 ";
 
