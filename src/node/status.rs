@@ -416,6 +416,7 @@ fn contact(found: &Found, contact: &Contact) -> ContactStatus {
             CandidateKind::Interface => "interface",
             CandidateKind::Mapped => "mapped",
             CandidateKind::Forwarded => "forwarded",
+            CandidateKind::Relayed => "relayed",
         },
         by: forwarded.iter().find(|port| port.external == candidate.address).map(|port| port.by.to_string()),
     };
@@ -516,6 +517,7 @@ fn attempted(now: Instant, attempt: &DirectAttempt) -> AttemptStatus {
             CandidateKind::Interface => "interface",
             CandidateKind::Mapped => "mapped",
             CandidateKind::Forwarded => "forwarded",
+            CandidateKind::Relayed => "relayed",
         },
         vouched: attempt.vouched,
         sent: attempt.sent,
