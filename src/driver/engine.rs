@@ -133,7 +133,7 @@ fn interfaces_changed(now: Instant, driver: &Driver, watch: Option<&InterfaceWat
         watch.drain();
     }
     match driver.sockets.refresh() {
-        Ok(true) => driver.datapath.set_sockets(now, driver.sockets.infos(), batch),
+        Ok(true) => driver.datapath.set_sockets(now, driver.socket_infos(), batch),
         Ok(false) => {}
         Err(error) => tracing::debug!(%error, "the network interfaces could not be listed"),
     }

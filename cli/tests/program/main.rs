@@ -16,4 +16,5 @@ mod office;
 mod root;
 mod signals;
 mod trouble;
+mod turn;
 mod verbose;

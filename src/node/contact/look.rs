@@ -14,7 +14,7 @@ use super::ask::{self, MAX_ASKED, Outsider};
 use super::gather::{Known, Seen};
 pub(in crate::node) use super::ports::Forwarded;
 use super::ports::{self, Ports};
-use crate::driver::UdpSockets;
+use crate::driver::{TurnSockets, UdpSockets};
 use crate::interfaces::addresses_of;
 use crate::node::Inner;
 
@@ -57,6 +57,7 @@ pub(super) struct Look {
 /// What the node knows that matters here.
 pub(super) struct Surroundings {
     sockets: Arc<UdpSockets>,
+    turn: Arc<TurnSockets>,
     roots: Vec<SocketAddr>,
     /// Whether a root's session keeps the mappings of the node's sockets alive.
     is_kept: bool,
@@ -143,8 +144,9 @@ impl Look {
     }
 
     /// Whether a contact can be told: all that answers at once has done so.
-    pub(super) fn is_settled(&self) -> bool {
-        !self.settings.has_dht || self.has_asked || self.begun.elapsed() >= FIRST_WAIT
+    pub(super) fn is_settled(&self, around: &Surroundings) -> bool {
+        let is_known = self.has_asked && around.turn.is_settled();
+        !self.settings.has_dht || is_known || self.begun.elapsed() >= FIRST_WAIT
     }
 
     pub(super) fn contact(&self, around: &Surroundings) -> Contact {
@@ -167,6 +169,7 @@ impl Look {
             own: own.collect(),
             forwarded: self.ports.forwarded().iter().map(|port| port.external).collect(),
             seen: self.seen.clone(),
+            relayed: around.turn.relayed(),
             probed: self.probed.first().map(|(_, nat)| nat.clone()),
         }
     }
@@ -228,6 +231,7 @@ impl Surroundings {
         let roots = node.driver.datapath.roots(Instant::now());
         Surroundings {
             sockets: Arc::clone(&node.driver.sockets),
+            turn: Arc::clone(&node.driver.turn),
             roots: roots.iter().flat_map(|root| root.endpoints.iter().copied()).collect(),
             is_kept: roots.iter().any(|root| root.state == RootState::Registered),
         }
