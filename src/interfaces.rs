@@ -12,10 +12,14 @@ use thiserror::Error;
 pub use peersock_nat::interfaces::*;
 pub use peersock_nat::netcheck::{Target, Transport};
 
-use crate::{RootAddress, RootSource, RootTransport};
+use crate::{RootAddress, RootSource, RootTransport, TurnServer, TurnServerError};
 
 /// STUN servers as `HOST:PORT`, with white space between them.
 pub const STUN_VARIABLE: &str = "PEERSOCK_STUN";
+
+/// TURN servers as [`TurnServer`](crate::TurnServer) reads them, with white space between them.
+const TURN_VARIABLE: &str = "PEERSOCK_TURN";
+
 /// Roots, as [`RootSource::load`] reads them; those that are listed elsewhere are not asked.
 pub const ROOTS_VARIABLE: &str = "PEERSOCK_ROOTS";
 
@@ -64,6 +68,17 @@ pub fn addresses_of(targets: &[Target]) -> io::Result<Vec<SocketAddr>> {
         }
     }
     error.filter(|_| found.is_empty()).map_or(Ok(found), Err)
+}
+
+/// The TURN servers that the environment names.
+pub(crate) fn turn_of_environment() -> Result<Vec<TurnServer>, ServersError> {
+    parse_turn(&env::var(TURN_VARIABLE).unwrap_or_default())
+}
+
+/// The words are not repeated in errors: they have passwords.
+fn parse_turn(text: &str) -> Result<Vec<TurnServer>, ServersError> {
+    let wrong = |error: TurnServerError| ServersError { variable: TURN_VARIABLE, reason: error.to_string() };
+    text.split_whitespace().map(|word| word.parse().map_err(wrong)).collect()
 }
 
 fn parse_stun(text: &str) -> Result<Vec<Target>, ServersError> {

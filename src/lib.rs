@@ -59,8 +59,9 @@ pub use net::{TcpListener, TcpStream, UdpSocket};
 pub use node::{
     AttemptStatus, CandidateStatus, Conflict, ContactStatus, DhtStatus, Event, Events, FlowStatus,
     IdentitySource, Joined, NetworkStatus, Node, NodeBuilder, PeerStatus, Ports, Presence, RootStatus, Seed,
-    StartError, Status, Traffic, Undelivered, node,
+    StartError, Status, Traffic, TurnStatus, Undelivered, node,
 };
+pub use peersock_nat::turn::{TurnServer, TurnServerError};
 pub use peersock_overlay as overlay;
 pub use peersock_overlay::{
     JoinError, NetworkId, NetworkIdError, NetworkSummary, NodeId, PublicIdentity, RootState,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use peersock::overlay::{Identity, NetworkId, PublicIdentity};
 use peersock::state::{StateDir, read_secret_file};
-use peersock::{Dht, Network, NodeBuilder, RootAddress, RootSource};
+use peersock::{Dht, Network, NodeBuilder, RootAddress, RootSource, TurnServer};
 use zeroize::Zeroizing;
 
 use crate::failure::{Failure, Outcome};
@@ -111,6 +111,12 @@ pub(crate) struct NodeArgs {
     #[arg(default_missing_value = "public")]
     dht: Option<Dht>,
 
+    /// A TURN server that relays to this node where no direct path opens: turn:USER:PASSWORD@HOST:PORT, or
+    /// @FILE (mode 0600) with such texts; may be given several times. Nodes without roots and DHT use none
+    /// [env: PEERSOCK_TURN]
+    #[arg(long = "turn", value_name = "TEXT")]
+    turn: Vec<Zeroizing<String>>,
+
     /// Do not ask routers to forward a port to this node
     #[arg(long)]
     no_portmap: bool,
@@ -137,6 +143,7 @@ impl NodeArgs {
             Some(dht) => node.dht(dht.clone()),
             None => node,
         };
+        let node = if self.turn.is_empty() { node } else { node.turn(self.turn_servers()?) };
         if self.roots.is_empty() {
             return Ok(node);
         }
@@ -159,6 +166,27 @@ impl NodeArgs {
             }
         }
         Ok(node.roots(roots))
+    }
+
+    fn turn_servers(&self) -> Outcome<Vec<TurnServer>> {
+        let mut servers = Vec::new();
+        for text in &self.turn {
+            let texts = match text.strip_prefix('@') {
+                None => Zeroizing::new(text.to_string()),
+                Some(path) => read_secret_file(Path::new(path)).map_err(|error| {
+                    Failure::file(error, "write the texts into a file of mode 0600, and give its path")
+                })?,
+            };
+            for word in texts.split_whitespace() {
+                // The text is not repeated: it has a password.
+                servers.push(word.parse().map_err(|error| {
+                    let hint =
+                        "write % and two hexadecimal digits for a colon in the user name, and for spaces";
+                    Failure::usage(format_args!("--turn: {error}"), hint)
+                })?);
+            }
+        }
+        Ok(servers)
     }
 }
 

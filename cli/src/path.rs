@@ -13,13 +13,15 @@ pub(crate) struct Path {
     remote: SocketAddr,
     /// The node ID of the root that relays.
     root: Option<String>,
+    /// Whether a TURN server relays.
+    turn: bool,
 }
 
 /// Why the path to the member with this address is not direct, a line for each address that was tried.
 pub(crate) fn reasons(node: &Node, address: IpAddr) -> Vec<String> {
     let peers = node.peers();
     let peer = peers.iter().find(|peer| peer.addresses.contains(&address));
-    let attempts = peer.filter(|peer| peer.root.is_some()).map(|peer| peer.attempts.as_slice());
+    let attempts = peer.filter(|peer| peer.root.is_some() || peer.turn).map(|peer| peer.attempts.as_slice());
     match attempts {
         None => Vec::new(),
         Some([]) => vec!["no address of it is known where a direct path could be tried".to_owned()],
@@ -39,22 +41,23 @@ impl Path {
     }
 
     fn of(peer: &PeerStatus) -> Option<Path> {
-        Some(Path { remote: peer.path?, root: peer.root.map(|root| root.to_string()) })
+        Some(Path { remote: peer.path?, root: peer.root.map(|root| root.to_string()), turn: peer.turn })
     }
 
     pub(crate) fn is_direct(&self) -> bool {
-        self.root.is_none()
+        self.root.is_none() && !self.turn
     }
 
     /// For programs to read.
     pub(crate) fn json(&self) -> Value {
-        json!({ "direct": self.is_direct(), "remote": self.remote, "root": self.root })
+        json!({ "direct": self.is_direct(), "remote": self.remote, "root": self.root, "turn": self.turn })
     }
 }
 
 impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.root {
+            None if self.turn => write!(f, "by TURN to {}", self.remote),
             None => write!(f, "direct to {}", self.remote),
             Some(root) => write!(f, "relayed by root {root} at {}", self.remote),
         }
@@ -68,11 +71,17 @@ mod tests {
     #[test]
     fn a_path_is_direct_or_a_root_relays() {
         let remote = "192.0.2.1:7420".parse().expect("an address");
-        let direct = Path { remote, root: None };
+        let direct = Path { remote, root: None, turn: false };
         assert_eq!(direct.to_string(), "direct to 192.0.2.1:7420");
-        assert_eq!(direct.json(), json!({"direct": true, "remote": "192.0.2.1:7420", "root": null}));
-        let relayed = Path { remote, root: Some("a1".into()) };
+        assert_eq!(
+            direct.json(),
+            json!({"direct": true, "remote": "192.0.2.1:7420", "root": null, "turn": false})
+        );
+        let relayed = Path { remote, root: Some("a1".into()), turn: false };
         assert_eq!(relayed.to_string(), "relayed by root a1 at 192.0.2.1:7420");
         assert!(!relayed.is_direct() && relayed.json()["root"] == "a1");
+        let by_turn = Path { remote, root: None, turn: true };
+        assert_eq!(by_turn.to_string(), "by TURN to 192.0.2.1:7420");
+        assert!(!by_turn.is_direct() && by_turn.json()["turn"] == true);
     }
 }

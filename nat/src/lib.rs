@@ -5,6 +5,7 @@
 //! * [`probe`]: asks STUN servers, without I/O ([`probe::Prober`]) or on sockets ([`probe::run`]);
 //! * [`Observations::decide`]: what NAT that shows, a pure function;
 //! * [`portmap`]: ports that routers open by PCP, NAT-PMP and UPnP;
+//! * [`turn`]: an address on a TURN server, sans-IO;
 //! * [`interfaces`]: the machine's interfaces with routes and route pools;
 //! * [`netcheck`]: a look at all of it, for people.
 //!
@@ -32,5 +33,6 @@ pub mod portmap;
 pub mod probe;
 mod socket;
 pub mod stun;
+pub mod turn;
 
 pub use behavior::{Delta, DeltaKind, Filtering, Mapping, Nat, NatKind, Observations, Sample};

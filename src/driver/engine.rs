@@ -142,7 +142,7 @@ fn interfaces_changed(now: Instant, driver: &Driver, watch: Option<&InterfaceWat
     }
     match driver.sockets.refresh() {
         Ok(true) => {
-            driver.datapath.set_sockets(now, driver.sockets.infos(), batch);
+            driver.datapath.set_sockets(now, driver.socket_infos(), batch);
             driver.network_changed();
         }
         Ok(false) => {}

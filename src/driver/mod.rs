@@ -16,6 +16,7 @@ mod role;
 mod role_tests;
 mod streams;
 mod suspend;
+mod turn;
 mod udp;
 
 use std::io;
@@ -24,7 +25,8 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use peersock_overlay::{Endpoint, SocketIndex, WantedStream};
+use peersock_nat::turn::TurnServer;
+use peersock_overlay::{Endpoint, SocketIndex, SocketInfo, WantedStream};
 use peersock_stack::{Batch, Flow, Stack};
 use rustix::event::{PollFd, PollFlags};
 
@@ -33,6 +35,7 @@ pub use interfaces::Interfaces;
 pub(crate) use interfaces::{canonical, has_route};
 pub(crate) use poller::Poller;
 pub(crate) use streams::StreamConfig;
+pub(crate) use turn::{TurnSockets, TurnState};
 pub(crate) use udp::{OutsideAnswer, UdpSockets};
 
 use crate::datapath::{Datapath, Sink, Transmit};
@@ -53,6 +56,7 @@ pub(crate) struct Driver {
     pub(crate) datapath: Datapath,
     pub(crate) sockets: Arc<UdpSockets>,
     pub(crate) streams: Arc<Streams>,
+    pub(crate) turn: Arc<TurnSockets>,
     pub(crate) role: ReceiveRole,
     /// What the engine thread waits for.
     pub(crate) poller: Arc<Poller>,
@@ -75,15 +79,18 @@ impl Driver {
         let base = Instant::now();
         let alarm = Arc::new(Alarm::new(base)?);
         let streams = Arc::new(Streams::new());
+        let turn = Arc::new(TurnSockets::new());
         let sink = DriverSink {
             sockets: Arc::clone(&sockets),
             streams: Arc::clone(&streams),
+            turn: Arc::clone(&turn),
             alarm: Arc::clone(&alarm),
         };
         let driver = Arc::new(Driver {
             datapath: Datapath::new(endpoint, stack, Arc::new(sink)),
             sockets,
             streams,
+            turn,
             role: ReceiveRole::new(base, Wakeup::new()?),
             poller: Arc::new(Poller::new()?),
             alarm,
@@ -93,7 +100,7 @@ impl Driver {
             stopped: AtomicBool::new(false),
             thread: Mutex::new(None),
         });
-        driver.datapath.set_sockets(base, driver.sockets.infos(), &mut Batch::default());
+        driver.datapath.set_sockets(base, driver.socket_infos(), &mut Batch::default());
         let watch = InterfaceWatch::new()
             .map_err(|error| tracing::debug!(%error, "changes of the network interfaces will not be seen"))
             .ok();
@@ -133,6 +140,21 @@ impl Driver {
     /// Closes the streams to roots. What was sent just before still leaves, within half a second.
     pub(crate) fn stop_streams(&self) {
         self.streams.stop();
+    }
+
+    /// Asks TURN servers for allocations. To be called once.
+    pub(crate) fn start_turn(self: &Arc<Self>, servers: &[TurnServer]) -> io::Result<()> {
+        self.turn.start(self, servers)
+    }
+
+    /// Gives the TURN allocations back.
+    pub(crate) fn stop_turn(&self) {
+        self.turn.stop();
+    }
+
+    /// Describes the UDP sockets and the TURN allocations to the overlay.
+    fn socket_infos(&self) -> Vec<SocketInfo> {
+        self.sockets.infos().into_iter().chain(self.turn.infos()).collect()
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
@@ -325,39 +347,45 @@ impl Alarm {
 /// Datagrams handed to a stream in one go, as to a socket with GSO.
 const STREAM_SEGMENTS: usize = 64;
 
-/// The data path's way out: the UDP sockets, the streams to roots, and the engine's alarm.
+/// The data path's way out: the UDP sockets, the TURN allocations, the streams to roots, and the engine's
+/// alarm.
 struct DriverSink {
     sockets: Arc<UdpSockets>,
     streams: Arc<Streams>,
+    turn: Arc<TurnSockets>,
     alarm: Arc<Alarm>,
 }
 
 impl Sink for DriverSink {
     fn send(&self, transmit: &Transmit<'_>) {
-        match transmit.socket.is_stream() {
-            false => self.sockets.send(transmit),
-            true => self.streams.send(transmit),
+        match transmit.socket {
+            stream if stream.is_stream() => self.streams.send(transmit),
+            turn if turn.is_turn() => self.turn.send(transmit),
+            _ => self.sockets.send(transmit),
         }
     }
 
     fn send_at_once(&self, transmit: &Transmit<'_>) {
-        match transmit.socket.is_stream() {
-            false => self.sockets.send_at_once(transmit),
-            true => self.streams.send(transmit),
+        match transmit.socket {
+            stream if stream.is_stream() => self.streams.send(transmit),
+            turn if turn.is_turn() => self.turn.send(transmit),
+            _ => self.sockets.send_at_once(transmit),
         }
     }
 
     fn interface_of(&self, socket: SocketIndex, remote: std::net::SocketAddr) -> String {
-        match socket.is_stream() {
-            false => self.sockets.interface_of(socket, remote),
-            true => "a stream".to_owned(),
+        match socket {
+            stream if stream.is_stream() => "a stream".to_owned(),
+            turn if turn.is_turn() => "a TURN server".to_owned(),
+            _ => self.sockets.interface_of(socket, remote),
         }
     }
 
     fn max_segments(&self, socket: SocketIndex) -> usize {
-        match socket.is_stream() {
-            false => self.sockets.max_segments(socket),
-            true => STREAM_SEGMENTS,
+        match socket {
+            stream if stream.is_stream() => STREAM_SEGMENTS,
+            turn if turn.is_turn() => self.turn.max_segments(socket),
+            _ => self.sockets.max_segments(socket),
         }
     }
 

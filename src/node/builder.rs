@@ -13,9 +13,10 @@ use zeroize::Zeroizing;
 use super::closing::Closing;
 use super::meeting::Meetings;
 use super::{Inner, Node, contact, root_list, singleton};
+use crate::TurnServer;
 use crate::config::{Dht, ParseDhtError, RootSource, RootsError};
 use crate::driver::{Driver, Interfaces, UdpSockets};
-use crate::interfaces::{ServersError, stun_of_environment};
+use crate::interfaces::{ServersError, stun_of_environment, turn_of_environment};
 use crate::management::{ManagementServer, Request};
 use crate::state::{StateDir, StateError};
 use crate::sync;
@@ -99,6 +100,9 @@ pub enum StartError {
     /// What the environment says of STUN servers is not understood.
     #[error("variable {0}")]
     Stun(#[source] ServersError),
+    /// What the environment says of TURN servers is not understood.
+    #[error("variable {0}")]
+    Turn(#[source] ServersError),
     /// What the environment says of the DHT is not understood.
     #[error("variable {DHT_VARIABLE} is not understood: {0}")]
     DhtVariable(#[source] ParseDhtError),
@@ -119,6 +123,9 @@ impl From<StartError> for io::Error {
         }
     }
 }
+
+/// Each has threads and sockets of its own.
+const MAX_TURN_SERVERS: usize = 4;
 
 /// Settings of a node that is to be started.
 ///
@@ -141,6 +148,7 @@ pub struct NodeBuilder {
     introduce: bool,
     roots: Option<Vec<RootSource>>,
     dht: Option<Dht>,
+    turn: Option<Vec<TurnServer>>,
     maps_ports: bool,
     stack: peersock_stack::Config,
 }
@@ -155,6 +163,7 @@ impl Default for NodeBuilder {
             introduce: true,
             roots: None,
             dht: None,
+            turn: None,
             maps_ports: true,
             stack: peersock_stack::Config::default(),
         }
@@ -239,6 +248,23 @@ impl NodeBuilder {
         self
     }
 
+    /// TURN servers (RFC 8656) that relay to this node, at most four. Where no direct path to a peer opens,
+    /// one over a TURN server is used, as one over a root is. Default: those that the environment's
+    /// `PEERSOCK_TURN` names, with white space between them. A node without roots and DHT asks none, for its
+    /// peers would not learn of the relayed address.
+    ///
+    /// ```
+    /// use peersock::{Node, TurnServer};
+    ///
+    /// let server: TurnServer = "turn:alice:sesame@turn.example.org:3478".parse()?;
+    /// let settings = Node::builder().turn([server]);
+    /// # Ok::<(), peersock::TurnServerError>(())
+    /// ```
+    pub fn turn(mut self, servers: impl IntoIterator<Item = TurnServer>) -> Self {
+        self.turn = Some(servers.into_iter().collect());
+        self
+    }
+
     /// Whether routers may be asked to forward a port to this node, by PCP, NAT-PMP or UPnP. Default: yes. A
     /// node without roots and DHT asks none.
     pub fn port_mapping(mut self, on: bool) -> Self {
@@ -267,6 +293,11 @@ impl NodeBuilder {
             Some(dht) => dht,
             None => dht_of_environment()?,
         };
+        let mut turn = match self.turn.clone() {
+            Some(turn) => turn,
+            None => turn_of_environment().map_err(StartError::Turn)?,
+        };
+        turn.truncate(MAX_TURN_SERVERS);
         let (identity, state) = self.open_identity()?;
         let sockets =
             UdpSockets::bind(self.interfaces.clone(), self.port, self.discovery_port).map_err(|error| {
@@ -290,6 +321,7 @@ impl NodeBuilder {
         let settings = contact::Settings {
             allowed: self.interfaces.clone(),
             stun: stun_of_environment().map_err(StartError::Stun)?,
+            turn,
             maps_ports: self.maps_ports,
             has_dht: dht.is_on(),
         };

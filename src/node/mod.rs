@@ -29,7 +29,7 @@ pub use joined::Joined;
 pub use singleton::node;
 pub use status::{
     AttemptStatus, CandidateStatus, Conflict, ContactStatus, DhtStatus, FlowStatus, NetworkStatus,
-    PeerStatus, Ports, Presence, RootStatus, Status, Traffic,
+    PeerStatus, Ports, Presence, RootStatus, Status, Traffic, TurnStatus,
 };
 
 use self::closing::Closing;
@@ -303,6 +303,7 @@ impl Inner {
         if let Some(keeper) = self.keeper.get() {
             keeper.stop();
         }
+        self.driver.stop_turn();
         self.driver.stop_streams();
         for socket in sync::lock(&self.sockets).drain(..) {
             if let Some(socket) = socket.upgrade() {

@@ -15,6 +15,7 @@ use serde::{Serialize, Serializer};
 use super::Inner;
 use super::contact::Found;
 use super::meeting::MeetingState;
+use crate::driver::TurnState;
 
 /// Everything worth knowing about a node at one time. Serializes to the JSON that `peersock status --json`
 /// prints.
@@ -48,6 +49,8 @@ pub struct Status {
     /// Where this node can be reached; `None` if it does not find that out, since it has neither roots nor
     /// DHT.
     pub contact: Option<ContactStatus>,
+    /// What TURN servers do for this node: one entry for each server and family of addresses.
+    pub turn: Vec<TurnStatus>,
     /// How this node meets others by the DHT; `None` if it does not.
     pub dht: Option<DhtStatus>,
     /// The joined networks.
@@ -97,6 +100,30 @@ pub struct NetworkStatus {
     pub forgotten: u64,
     /// What the sessions with all members have carried since the network was joined, forgotten ones included.
     pub traffic: Traffic,
+}
+
+/// How an allocation on a TURN server is.
+///
+/// ```
+/// fn tell(turn: &peersock::TurnStatus) -> String {
+///     match (turn.relayed, &turn.error) {
+///         (Some(address), _) => format!("{} relays at {address}", turn.server),
+///         (None, Some(error)) => format!("{}: {error}", turn.server),
+///         (None, None) => format!("{} is being asked", turn.server),
+///     }
+/// }
+/// ```
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct TurnStatus {
+    /// The server with its user name, as it was given, without the password.
+    pub server: String,
+    /// The family of the address: `ipv4` or `ipv6`.
+    pub family: &'static str,
+    /// The relayed address, if the server has given one.
+    pub relayed: Option<SocketAddr>,
+    /// Why there is none, or none any more; none if there is an address, or no answer yet.
+    pub error: Option<String>,
 }
 
 /// A root's state.
@@ -153,8 +180,8 @@ pub struct ContactStatus {
 pub struct CandidateStatus {
     /// The address and UDP port.
     pub address: SocketAddr,
-    /// Where it is known from: `interface`, `mapped` (others see the node there) or `forwarded` (by a
-    /// router).
+    /// Where it is known from: `interface`, `mapped` (others see the node there), `forwarded` (by a router) or
+    /// `relayed` (by a TURN server).
     pub kind: &'static str,
     /// How the router was asked: `PCP`, `NAT-PMP` or `UPnP`.
     pub by: Option<String>,
@@ -224,6 +251,8 @@ pub struct PeerStatus {
     /// The root that relays, if one does.
     #[serde(serialize_with = "display_some")]
     pub root: Option<NodeId>,
+    /// Whether the path leads over a TURN server: this node's, or the peer's as far as it has said so.
+    pub turn: bool,
     /// The largest datagram known to pass on the path, bytes of UDP payload without what a root needs in
     /// front.
     pub datagram_size: Option<usize>,
@@ -257,8 +286,9 @@ pub struct PeerStatus {
 pub struct AttemptStatus {
     /// The address.
     pub address: SocketAddr,
-    /// What kind it is of: `interface` (of the peer's machine), `mapped` (as seen from outside), `forwarded` (by
-    /// a router that was asked to), or `predicted` (the port that a NAT box was expected to use next).
+    /// What kind it is of: `interface` (of the peer's machine), `mapped` (as seen from outside), `forwarded`
+    /// (by a router that was asked to), `relayed` (by the peer's TURN server), or `predicted` (the port that a
+    /// NAT box was expected to use next).
     pub kind: &'static str,
     /// Whether a root of this node's has seen the peer at that IP address. Others get a few packets only.
     pub vouched: bool,
@@ -375,6 +405,7 @@ pub(super) fn collect(node: &Inner) -> Status {
         udp_receive_buffer: node.driver.sockets.receive_buffer(),
         roots: roots(node),
         contact: node.keeper.get().map(|keeper| contact(&keeper.found(), &datapath.contact())),
+        turn: node.driver.turn.states().into_iter().map(turn).collect(),
         dht: node.meetings.get().map(|meetings| dht(meetings.state())),
         networks,
         peers,
@@ -416,6 +447,7 @@ fn contact(found: &Found, contact: &Contact) -> ContactStatus {
             CandidateKind::Interface => "interface",
             CandidateKind::Mapped => "mapped",
             CandidateKind::Forwarded => "forwarded",
+            CandidateKind::Relayed => "relayed",
         },
         by: forwarded.iter().find(|port| port.external == candidate.address).map(|port| port.by.to_string()),
     };
@@ -439,6 +471,11 @@ fn contact(found: &Found, contact: &Contact) -> ContactStatus {
         },
         candidates: contact.candidates().iter().map(candidate).collect(),
     }
+}
+
+fn turn(state: TurnState) -> TurnStatus {
+    let TurnState { server, is_ipv4, relayed, error } = state;
+    TurnStatus { server, family: if is_ipv4 { "ipv4" } else { "ipv6" }, relayed, error }
 }
 
 fn dht(state: MeetingState) -> DhtStatus {
@@ -496,6 +533,7 @@ fn peer(now: Instant, network: NetworkId, info: PeerInfo) -> PeerStatus {
         last_heard_s: info.last_heard.map(|at| ago(at).as_secs_f64()),
         path: info.path.filter(|path| !path.socket().is_stream()).map(|path| path.remote()),
         root: info.root,
+        turn: info.turn,
         datagram_size: info.path.map(|path| path.datagram_size),
         cipher: info.suite.map(|suite| suite.to_string()),
         rtt_ms: info.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
@@ -516,6 +554,7 @@ fn attempted(now: Instant, attempt: &DirectAttempt) -> AttemptStatus {
             CandidateKind::Interface => "interface",
             CandidateKind::Mapped => "mapped",
             CandidateKind::Forwarded => "forwarded",
+            CandidateKind::Relayed => "relayed",
         },
         vouched: attempt.vouched,
         sent: attempt.sent,

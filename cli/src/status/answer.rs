@@ -22,6 +22,8 @@ pub(crate) struct Answer {
     #[serde(default)]
     pub(crate) roots: Vec<Root>,
     pub(crate) contact: Option<Contact>,
+    #[serde(default)]
+    pub(crate) turn: Vec<Turn>,
     pub(crate) dht: Option<Dht>,
     pub(crate) networks: Vec<NetworkAnswer>,
     pub(crate) peers: Vec<Peer>,
@@ -61,6 +63,15 @@ pub(crate) struct Candidate {
     pub(crate) address: SocketAddr,
     pub(crate) kind: String,
     pub(crate) by: Option<String>,
+}
+
+/// How an allocation on a TURN server is.
+#[derive(Deserialize)]
+pub(crate) struct Turn {
+    pub(crate) server: String,
+    pub(crate) family: String,
+    pub(crate) relayed: Option<SocketAddr>,
+    pub(crate) error: Option<String>,
 }
 
 /// How the node meets others by the DHT.
@@ -103,6 +114,8 @@ pub(crate) struct Peer {
     pub(crate) last_heard_s: Option<f64>,
     pub(crate) path: Option<SocketAddr>,
     pub(crate) root: Option<String>,
+    #[serde(default)]
+    pub(crate) turn: bool,
     pub(crate) datagram_size: Option<usize>,
     pub(crate) cipher: Option<String>,
     pub(crate) rtt_ms: Option<f64>,

@@ -4,7 +4,7 @@ use std::fmt;
 
 use anstyle::{AnsiColor, Style};
 
-use super::answer::{Answer, Conflict, Contact, Dht, NetworkAnswer, Peer, Presence, Root, Traffic};
+use super::answer::{Answer, Conflict, Contact, Dht, NetworkAnswer, Peer, Presence, Root, Traffic, Turn};
 use crate::style::{BOLD, ERROR, paint};
 
 /// The words for a peer that is connected.
@@ -40,6 +40,9 @@ impl fmt::Display for Report<'_> {
         }
         if let Some(contact) = &answer.contact {
             write!(f, "\n  {}", ContactLine(contact))?;
+        }
+        for turn in &answer.turn {
+            write!(f, "\n  {}", TurnLine(turn))?;
         }
         if let Some(dht) = &answer.dht {
             write!(f, "\n  {}", DhtLine(dht))?;
@@ -154,6 +157,9 @@ impl fmt::Display for Line<'_> {
             if let Some(root) = &peer.root {
                 write!(f, ", relayed by root {root}")?;
             }
+            if peer.turn {
+                write!(f, " by TURN")?;
+            }
             if let Some(size) = peer.datagram_size {
                 write!(f, ", datagrams of up to {size} bytes")?;
             }
@@ -165,7 +171,7 @@ impl fmt::Display for Line<'_> {
             }
             write!(f, "\n      ")?;
             // A direct path needs no explanation.
-            if peer.root.is_some() {
+            if peer.root.is_some() || peer.turn {
                 match peer.attempts.as_slice() {
                     [] => write!(f, "no address of it is known where a direct path could be tried\n      ")?,
                     attempts => attempts.iter().try_for_each(|attempt| {
@@ -208,10 +214,27 @@ impl fmt::Display for ContactLine<'_> {
             match (candidate.kind.as_str(), &candidate.by) {
                 ("forwarded", Some(by)) => write!(f, ", forwarded from {address} by {by}")?,
                 ("forwarded", None) => write!(f, ", forwarded from {address}")?,
+                ("relayed", _) => write!(f, ", relayed from {address}")?,
                 _ => write!(f, ", seen at {address}")?,
             }
         }
         Ok(())
+    }
+}
+
+/// What a TURN server does for the node.
+struct TurnLine<'a>(&'a Turn);
+
+impl fmt::Display for TurnLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Turn { server, family, relayed, error } = self.0;
+        let family = if family == "ipv6" { "IPv6" } else { "IPv4" };
+        write!(f, "TURN server {server}, {family}: ")?;
+        match (relayed, error) {
+            (Some(address), _) => write!(f, "relays at {address}"),
+            (None, Some(error)) => write!(f, "{error}"),
+            (None, None) => write!(f, "is being asked"),
+        }
     }
 }
 

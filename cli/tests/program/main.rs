@@ -19,4 +19,5 @@ mod root;
 mod signals;
 mod terminal;
 mod trouble;
+mod turn;
 mod verbose;

@@ -12,11 +12,21 @@ use serde_json::Value;
 use crate::common::{Finished, Lab, PATIENCE, PORT, Running, peersock, run};
 
 /// Where the nodes of the DHT are: free addresses of the lab's public network.
-const FIRST: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 100);
-const NODES: u32 = 20;
+pub(crate) const FIRST: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 100);
+pub(crate) const NODES: u32 = 20;
+
+/// Gives the lab's node `root` the addresses for a DHT.
+pub(crate) fn add_dht_addresses(nats: &Nats) {
+    let add = format!(
+        "dev=$(ip -o -4 addr | awk '/203.0.113/ {{ print $2; exit }}'); \
+         for i in $(seq 0 {}); do ip addr add 203.0.113.$((100 + i))/24 dev $dev || exit 1; done",
+        NODES - 1
+    );
+    nats.natlab(&["exec", "root", "--", "sh", "-c", &add]);
+}
 
 /// Starts a program inside a node of the lab.
-fn start(nats: &Nats, node: &str, command: Command) -> Running {
+pub(crate) fn start(nats: &Nats, node: &str, command: Command) -> Running {
     nats.within(node, || Running::start(command))
 }
 
@@ -26,7 +36,7 @@ fn status(lab: &Lab, node: &str) -> Value {
 }
 
 /// Asks for a node's status until it is as it should be.
-fn wait_for_status(lab: &Lab, node: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+pub(crate) fn wait_for_status(lab: &Lab, node: &str, is_so: impl Fn(&Value) -> bool) -> Value {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let now = status(lab, node);
@@ -42,12 +52,7 @@ fn wait_for_status(lab: &Lab, node: &str, is_so: impl Fn(&Value) -> bool) -> Val
 fn two_programs_behind_nats_reach_each_other_by_the_dht_alone() {
     let topology = "root=public home=port-restricted work=port-restricted";
     let Some(nats) = Nats::build("by-dht", topology) else { return };
-    let add = format!(
-        "dev=$(ip -o -4 addr | awk '/203.0.113/ {{ print $2; exit }}'); \
-         for i in $(seq 0 {}); do ip addr add 203.0.113.$((100 + i))/24 dev $dev || exit 1; done",
-        NODES - 1
-    );
-    nats.natlab(&["exec", "root", "--", "sh", "-c", &add]);
+    add_dht_addresses(&nats);
     let dht = nats.within("root", || LocalDht::on_addresses(FIRST, NODES));
     let entries: Vec<_> = dht.entries().iter().map(ToString::to_string).collect();
     let entries = format!("--dht={}", entries.join(","));

@@ -1,7 +1,7 @@
 //! `listen` and `dial` when something goes wrong at the other end, and what they say meanwhile.
 
 use std::fs;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;

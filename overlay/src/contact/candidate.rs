@@ -15,6 +15,8 @@ pub enum CandidateKind {
     Mapped,
     /// A router forwards it to the node: by UPnP, NAT-PMP, PCP, or a setting.
     Forwarded,
+    /// A TURN server relays it to the node (RFC 8656). The server lets in whom the node has named.
+    Relayed,
 }
 
 /// An address at which a node may be.

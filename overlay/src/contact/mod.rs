@@ -58,10 +58,18 @@ impl Contact {
         &self.candidates
     }
 
-    /// The IP addresses that may mean the same host everywhere, the best first.
+    /// The IP addresses of the node that may mean the same host everywhere, the best first. Those of TURN
+    /// servers say nothing of where the node is.
     pub(crate) fn public(&self) -> impl Iterator<Item = IpAddr> {
-        let global = self.candidates.iter().filter(|candidate| candidate.is_global());
+        let is_its = |candidate: &&Candidate| candidate.kind != CandidateKind::Relayed;
+        let global = self.candidates.iter().filter(is_its).filter(|candidate| candidate.is_global());
         global.map(|candidate| candidate.address.ip())
+    }
+
+    /// Whether a TURN server relays to the node at this address, as it says itself.
+    pub(crate) fn is_relayed_at(&self, address: &SocketAddr) -> bool {
+        let address = canonical(*address);
+        self.candidates.iter().any(|one| one.kind == CandidateKind::Relayed && one.address == address)
     }
 
     /// Appends its bytes, as they are in `docs/PROTOCOL.md`, section 14.
@@ -86,6 +94,7 @@ impl Contact {
                 CandidateKind::Interface => 0,
                 CandidateKind::Mapped => 1,
                 CandidateKind::Forwarded => 2,
+                CandidateKind::Relayed => 3,
             });
             let ip = match candidate.address.ip() {
                 IpAddr::V4(ip) => ip.to_ipv6_mapped(),
@@ -127,6 +136,7 @@ impl Contact {
                 0 => CandidateKind::Interface,
                 1 => CandidateKind::Mapped,
                 2 => CandidateKind::Forwarded,
+                3 => CandidateKind::Relayed,
                 _ => continue,
             };
             let ip: [u8; 16] = candidate[1..17].try_into().ok()?;
@@ -178,6 +188,7 @@ pub(crate) mod tests {
             CandidateKind::Interface,
             CandidateKind::Mapped,
             CandidateKind::Forwarded,
+            CandidateKind::Relayed,
         ]);
         let candidate = (kind, any::<IpAddr>(), any::<u16>())
             .prop_map(|(kind, ip, port)| Candidate { kind, address: SocketAddr::new(ip, port) });

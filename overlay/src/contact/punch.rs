@@ -213,9 +213,11 @@ fn host(ip: &IpAddr) -> u128 {
     }
 }
 
-/// Whether `own` has any address of the family of `to`, without which a packet cannot leave.
+/// Whether `own` has any address of the family of `to`, without which a packet cannot leave. One on a TURN
+/// server is for packets that leave there.
 fn has_family(own: &Contact, to: &SocketAddr) -> bool {
-    own.candidates().iter().any(|candidate| candidate.address.is_ipv4() == to.is_ipv4())
+    let mut its = own.candidates().iter().filter(|candidate| candidate.kind != CandidateKind::Relayed);
+    its.any(|candidate| candidate.address.is_ipv4() == to.is_ipv4())
 }
 
 /// Whether both may be on one LAN, where private addresses mean the same thing to both: they are seen at one

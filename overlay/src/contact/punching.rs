@@ -18,6 +18,10 @@
 //! allowance: who has such roots named could make any number of them. All others get [`HolePunch`]'s first
 //! few challenges only, from an allowance of the node and one of all nodes. There is one for all addresses of
 //! a node, too: others may be behind an address that is vouched for.
+//!
+//! A node with a TURN allocation sends a few challenges from there as well. The first has the TURN server let
+//! the other node's address in, so that what that node sends to the relayed address arrives. They are spread
+//! over the round, for the server's permission takes a round trip.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -26,6 +30,7 @@ use std::time::{Duration, Instant};
 use super::punch::{HolePunch, NotTried};
 use super::{Candidate, CandidateKind, Contact, Vouched};
 use crate::bucket::{Bucket, Rate};
+use crate::reach::{Place, SocketIndex, SocketInfo};
 
 /// A question is repeated after so long, or two round trips if that is longer; then after twice the time.
 const REPEAT_AFTER: Duration = Duration::from_millis(500);
@@ -49,6 +54,19 @@ const UNVOUCHED_INTERVAL: Duration = Duration::from_secs(5);
 /// Challenges to all addresses of one node, vouched ones included: so many at once, and one per interval.
 const BURST: u32 = 200;
 const INTERVAL: Duration = Duration::from_millis(250);
+
+/// When challenges leave a TURN allocation, from the begin of a round on.
+const BY_TURN: [Duration; 6] = [
+    Duration::ZERO,
+    Duration::from_millis(500),
+    Duration::from_millis(1500),
+    Duration::from_millis(3500),
+    Duration::from_millis(7500),
+    Duration::from_millis(11500),
+];
+
+/// The most addresses that are sent to from all TURN allocations.
+const MAX_BY_TURN: usize = 8;
 
 /// What should have been sent so long ago is not sent any more: the machine was suspended.
 const TOO_LATE: Duration = Duration::from_secs(2);
@@ -172,6 +190,8 @@ pub(crate) struct Punching {
     vouched: Vouched,
     targets: Vec<Target>,
     left_out: Vec<(Candidate, NotTried)>,
+    /// This node's TURN allocations, and whether their addresses are IPv4.
+    turns: Vec<(SocketIndex, bool)>,
     /// What is still to be sent in this round: when, and to which of the targets.
     shots: VecDeque<(Instant, usize)>,
     /// Without a session, initiations are sent instead of challenges.
@@ -191,6 +211,8 @@ pub(crate) struct Punching {
 /// An address that is sent to.
 #[derive(Debug)]
 struct Target {
+    /// The TURN allocation that it is sent to from, if not from a UDP socket.
+    turn: Option<SocketIndex>,
     address: SocketAddr,
     kind: CandidateKind,
     predicted: bool,
@@ -230,8 +252,8 @@ struct Asking {
 pub(crate) struct Due {
     /// The question to send.
     pub(crate) question: Option<u32>,
-    /// The challenges to send, and where to.
-    pub(crate) shots: Vec<(SocketAddr, [u8; 8])>,
+    /// The challenges to send: from which TURN allocation, if from one, and where to.
+    pub(crate) shots: Vec<(Option<SocketIndex>, SocketAddr, [u8; 8])>,
 }
 
 /// What a node has said of where it is.
@@ -249,6 +271,7 @@ impl Punching {
             vouched: Vouched::default(),
             targets: Vec::new(),
             left_out: Vec::new(),
+            turns: Vec::new(),
             shots: VecDeque::new(),
             initiates: false,
             asking: None,
@@ -260,6 +283,12 @@ impl Punching {
             questions: Bucket::new(Rate::every(QUESTION_INTERVAL, QUESTION_BURST), now),
             asks: Bucket::new(Rate::every(SPACING, ASK_BURST), now),
         }
+    }
+
+    /// Says what may be sent from in the rounds that follow.
+    pub(crate) fn set_sockets(&mut self, sockets: &[SocketInfo]) {
+        let turns = sockets.iter().filter(|socket| socket.index.is_turn());
+        self.turns = turns.map(|socket| (socket.index, socket.ipv4)).collect();
     }
 
     /// Has the node asked where it is, `wait` from now or as soon as the last round is old enough. `id` is
@@ -371,6 +400,7 @@ impl Punching {
         let Some(data) = draw() else { return false };
         let at = self.targets.len();
         self.targets.push(Target {
+            turn: None,
             address: remote,
             kind: CandidateKind::Mapped,
             predicted: true,
@@ -427,7 +457,7 @@ impl Punching {
                 let target = &mut self.targets[at];
                 target.sent += 1;
                 target.last = Some(now);
-                due.shots.push((target.address, target.data));
+                due.shots.push((target.turn, target.address, target.data));
             }
         }
         due
@@ -458,17 +488,14 @@ impl Punching {
         shot.into_iter().chain(self.asking.map(|asking| asking.next)).min()
     }
 
-    /// The node repeats, from `remote`, what was sent there; gives the round trip if it is known. `None` if
+    /// The node repeats, from `place`, what was sent there; gives the round trip if it is known. `None` if
     /// this was not sent there.
-    pub(crate) fn answered(
-        &mut self,
-        remote: SocketAddr,
-        data: [u8; 8],
-        now: Instant,
-    ) -> Option<Option<Duration>> {
+    pub(crate) fn answered(&mut self, place: Place, data: [u8; 8], now: Instant) -> Option<Option<Duration>> {
         let is_valid = |target: &Target| target.last.is_some_and(|last| now < last + VALID_FOR);
+        let (turn, remote) = (Some(place.socket()).filter(|socket| socket.is_turn()), place.remote());
+        let is_there = |target: &Target| target.turn == turn && target.address == remote;
         let is_right = |target: &&mut Target| {
-            target.address == remote && target.data == data && target.sent > 0 && is_valid(target)
+            is_there(target) && target.data == data && target.sent > 0 && is_valid(target)
         };
         let target = self.targets.iter_mut().find(is_right)?;
         target.answered = true;
@@ -483,7 +510,8 @@ impl Punching {
 
     /// What was tried in the last round, and what was left out.
     pub(crate) fn attempts(&self) -> Vec<DirectAttempt> {
-        let tried = self.targets.iter().enumerate().map(|(at, target)| DirectAttempt {
+        let direct = self.targets.iter().enumerate().filter(|(_, target)| target.turn.is_none());
+        let tried = direct.map(|(at, target)| DirectAttempt {
             address: target.address,
             kind: target.kind,
             predicted: target.predicted,
@@ -542,14 +570,16 @@ impl Punching {
         mut draw: impl FnMut() -> Option<[u8; 8]>,
     ) {
         let is_neighbour = self.is_neighbour(own);
-        let known = plan.targets().iter().map(|candidate| (*candidate, false));
+        let known = plan.targets().iter().map(|candidate| (None, *candidate, false));
         let guess =
-            |address: &SocketAddr| (Candidate { kind: CandidateKind::Mapped, address: *address }, true);
-        let all = known.chain(plan.predicted().iter().map(guess));
-        let target = |(candidate, predicted): (Candidate, bool)| {
+            |address: &SocketAddr| (None, Candidate { kind: CandidateKind::Mapped, address: *address }, true);
+        let by_turn = self.by_turn(plan).into_iter().map(|(turn, candidate)| (Some(turn), candidate, false));
+        let all = known.chain(plan.predicted().iter().map(guess)).chain(by_turn);
+        let target = |(turn, candidate, predicted): (Option<SocketIndex>, Candidate, bool)| {
             let Candidate { kind, address } = candidate;
             let is_inside = is_neighbour && !candidate.is_global();
             Some(Target {
+                turn,
                 address,
                 kind,
                 predicted,
@@ -566,13 +596,33 @@ impl Punching {
         self.shots.clear();
         let mut shots = vec![0; self.targets.len()];
         for shot in plan.shots() {
-            let Some(at) = self.targets.iter().position(|target| target.address == shot.to) else { continue };
+            let is_it = |target: &Target| target.turn.is_none() && target.address == shot.to;
+            let Some(at) = self.targets.iter().position(is_it) else { continue };
             shots[at] += 1;
             let is_vouched = self.targets[at].vouched != Word::Own;
             if self.initiates || is_vouched || shots[at] <= UNVOUCHED_SHOTS {
                 self.shots.push_back((start + shot.after, at));
             }
         }
+        let by_turn = self.targets.iter().enumerate().filter(|(_, target)| target.turn.is_some());
+        let by_turn = by_turn.flat_map(|(at, _)| BY_TURN.map(|after| (start + after, at)));
+        let mut shots: Vec<_> = self.shots.drain(..).chain(by_turn).collect();
+        shots.sort_by_key(|(when, _)| *when);
+        self.shots = shots.into();
+    }
+
+    /// What is sent to from which TURN allocation: what the plan aims at, and addresses of a family that only
+    /// the TURN server has. On loopback there is another host as seen from there.
+    fn by_turn(&self, plan: &HolePunch) -> Vec<(SocketIndex, Candidate)> {
+        let is_far = |why: &NotTried| *why == NotTried::OtherFamily;
+        let far = plan.left_out().iter().filter(|(candidate, why)| is_far(why) && candidate.is_global());
+        let all = plan.targets().iter().chain(far.map(|(candidate, _)| candidate));
+        let all = all.filter(|candidate| !candidate.address.ip().is_loopback());
+        let ways = all.flat_map(|candidate| {
+            let leads = |turn: &&(SocketIndex, bool)| turn.1 == candidate.address.is_ipv4();
+            self.turns.iter().filter(leads).map(|(turn, _)| (*turn, *candidate))
+        });
+        ways.take(MAX_BY_TURN).collect()
     }
 
     fn note_round(&mut self, now: Instant) {
@@ -632,8 +682,9 @@ mod tests {
         assert!(!heard(&mut run, "203.0.113.9:5000"), "it has named that");
         assert!(!heard(&mut run, "198.51.100.66:6000"), "nobody vouches for that");
         assert!(heard(&mut run, "203.0.113.9:6000"));
-        let at = "203.0.113.9:6000".parse().unwrap();
-        assert_eq!(run.due().shots, [(at, [9; 8])]);
+        let remote = "203.0.113.9:6000".parse().unwrap();
+        assert_eq!(run.due().shots, [(None, remote, [9; 8])]);
+        let at = Place::Direct { socket: SocketIndex(0), remote };
         assert_eq!(run.punching.answered(at, [9; 8], run.now + SECOND / 20), Some(Some(SECOND / 20)));
         // A box that gives each packet another port.
         let ports = (7000..7100).filter(|port| heard(&mut run, &format!("203.0.113.9:{port}")));
@@ -657,14 +708,43 @@ mod tests {
     fn an_answer_counts_where_it_was_asked_for_and_while_it_is_new() {
         let mut run = Run::new(&["203.0.113.9:5000", "203.0.113.9:6000"]);
         run.begin();
-        let [(one, first), (other, second)] = run.due().shots[..] else { panic!("two addresses") };
+        let [(None, one, first), (None, other, second)] = run.due().shots[..] else {
+            panic!("two addresses")
+        };
         assert_ne!(first, second, "each has a number of its own");
         run.now += SECOND / 50;
+        let [one, other] = [one, other].map(|remote| Place::Direct { socket: SocketIndex(0), remote });
         assert_eq!(run.punching.answered(other, first, run.now), None);
         assert_eq!(run.punching.answered(one, [0; 8], run.now), None);
         assert_eq!(run.punching.answered(one, first, run.now), Some(Some(SECOND / 50)));
         run.now += VALID_FOR;
         assert_eq!(run.punching.answered(other, second, run.now), None);
+    }
+
+    #[test]
+    fn a_turn_allocation_sends_a_few_and_is_a_place_of_its_own() {
+        let mut run = Run::new(&["203.0.113.9:5000", "[2001:db8::9]:5000"]);
+        let turn = SocketIndex::turn(1);
+        let socket = |index, ipv4| {
+            let (loopback, beacon_targets) = (false, Vec::new());
+            SocketInfo { index, ipv4, loopback, max_datagram: 1400, beacon_targets }
+        };
+        let sockets = [socket(SocketIndex(0), true), socket(turn, true), socket(SocketIndex::turn(2), false)];
+        run.punching.set_sockets(&sockets);
+        run.begin();
+        let mut shots = run.due().shots;
+        while let Some(next) = run.punching.next() {
+            run.now = next;
+            shots.extend(run.due().shots);
+        }
+        let from = |index| shots.iter().filter(|(from, ..)| *from == Some(index)).collect::<Vec<_>>();
+        assert_eq!((from(turn).len(), from(SocketIndex::turn(2)).len()), (6, 6));
+        assert!(from(SocketIndex::turn(2)).iter().all(|(_, to, _)| to.is_ipv6()), "which no socket reaches");
+        let (_, remote, data) = *from(turn)[5];
+        let place = |socket| Place::Direct { socket, remote };
+        assert_eq!(run.punching.answered(place(SocketIndex(0)), data, run.now), None);
+        assert!(run.punching.answered(place(turn), data, run.now).is_some());
+        assert!(run.punching.attempts().iter().all(|attempt| attempt.outcome != DirectOutcome::Answered));
     }
 
     #[test]

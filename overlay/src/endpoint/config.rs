@@ -174,6 +174,8 @@ pub struct PeerInfo {
     pub path: Option<Path>,
     /// The root that relays on that path, if one does.
     pub root: Option<NodeId>,
+    /// Whether that path leads over a TURN server: this node's, or the peer's as far as it has said so.
+    pub turn: bool,
     /// The cipher of the present session.
     pub suite: Option<Suite>,
     /// When the present session was made.
@@ -182,7 +184,8 @@ pub struct PeerInfo {
     pub rtt: Option<Duration>,
     /// The addresses at which it may be; those of roots that know it are not among them.
     pub candidates: Vec<SocketAddr>,
-    /// What it has said of where it is and what its NAT does, if it has been asked: it is while a root relays.
+    /// What it has said of where it is and what its NAT does, if it has been asked: it is while datagrams
+    /// are relayed.
     pub contact: Option<Contact>,
     /// What was tried in the last search for a direct way to it, and what came of that.
     pub attempts: Vec<DirectAttempt>,

@@ -189,6 +189,8 @@ impl Endpoint {
                 addresses: link.handle.addresses(),
                 path,
                 root,
+                turn: path
+                    .is_some_and(|path| path.place.relay().is_none() && reach.relays(&path.place.key())),
                 suite: session.as_ref().map(|session| session.suite()),
                 established: session.map(|session| session.established()),
                 rtt: reach.rtt(),

@@ -147,7 +147,7 @@ impl Link {
         }
         // The initiation of this round could go nowhere, or each place gets one of its own.
         let is_behind = attempt.pending.back().is_some_and(|pending| pending.round < round);
-        // So does each that a root relays to, and each root at the end of a stream.
+        // So does each that is relayed to, and each root at the end of a stream.
         let is_apart = attempt.apart || !place.is_plain();
         let is_shared = attempt.pending.back().is_some_and(|pending| !pending.is_apart);
         if is_apart || is_behind || (!attempt.pending.is_empty() && !is_shared) {

@@ -12,7 +12,7 @@
 //!   (`refusal`). A peer with connections is asked for a sign of life now and then (`watch`).
 //! - **Control messages** inside a session (`control`) and the ways to the peer (`paths`), which the link
 //!   shares with those to the same node in other networks: they are in its [`Reach`](crate::reach::Reach).
-//!   While a root relays, a direct way is looked for (`punching`).
+//!   While datagrams are relayed, a direct way is looked for (`punching`).
 
 mod answering;
 mod attempt;

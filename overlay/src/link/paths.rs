@@ -14,7 +14,7 @@ const CHALLENGE_LEN: usize = DATA_OVERHEAD + Control::CHALLENGE_LEN;
 const HERE_LEN: usize = DATA_OVERHEAD + Control::HERE_LEN;
 const ANSWER_LEN: usize = DATA_OVERHEAD + Control::ANSWER_LEN;
 
-/// The peer was heard where a root relays, and not at the path, which is the better place.
+/// The peer was heard at a relayed place, and not at the path, which is the better one.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Stray {
     /// When the path was asked whether it still works, or has said so.
@@ -68,13 +68,14 @@ impl Link {
 
     /// Whether the path is to follow the peer, which was heard at `place`.
     ///
-    /// When a path leaves a root, packets that the root still has arrive after those on the new path; and
-    /// both sides may leave one at once, each for another place. So a path that beats a relayed place follows
-    /// the peer there only if it does not answer any more: a direct one beats each, and of relayed ones that
-    /// of the node with the smaller ID.
+    /// When a path leaves a root or a TURN server, packets that it still has arrive after those on the new
+    /// path; and both sides may leave one at once, each for another place. So a path that beats a relayed
+    /// place follows the peer there only if it does not answer any more: a direct one beats each, and of
+    /// relayed ones that of the node with the smaller ID.
     pub(super) fn may_follow(&mut self, cx: &mut Context<'_>, place: &Place) -> bool {
-        let Some(path) = cx.reach.place().filter(|_| place.relay().is_some()) else { return true };
-        if path.relay().is_some() && cx.core.own_id > *self.handle.id() {
+        let is_relayed = cx.reach.relays(&place.key());
+        let Some(path) = cx.reach.place().filter(|_| is_relayed) else { return true };
+        if cx.reach.relays(&path.key()) && cx.core.own_id > *self.handle.id() {
             return true;
         }
         let wait = STRAY_WAIT.max(cx.reach.rtt().unwrap_or_default() * 2);
@@ -133,7 +134,7 @@ impl Link {
             }
             self.path_moved(cx);
             cx.effects.push(Effect::PathMoved(before));
-            if place.relay().is_some() {
+            if cx.reach.relays(&place.key()) {
                 self.seek_direct_in_turn(cx);
             }
         } else if self.has_carried_data_lately(cx.now)

@@ -1,5 +1,5 @@
-//! The search for a direct way to the peer's node while a root relays: what is said of that in the session,
-//! and what is sent by the plan. See [`Punching`](crate::contact::Punching).
+//! The search for a direct way to the peer's node while datagrams are relayed: what is said of that in the
+//! session, and what is sent by the plan. See [`Punching`](crate::contact::Punching).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,8 +21,8 @@ const MAX_ROUND_TRIP: Duration = Duration::from_secs(5);
 const LATELY: Duration = Duration::from_secs(15);
 
 impl Link {
-    /// A root relays from now on, and the two nodes tell each other where they are: who has begun the session
-    /// asks first.
+    /// Datagrams are relayed from now on, and the two nodes tell each other where they are: who has begun
+    /// the session asks first.
     pub(super) fn seek_direct_in_turn(&mut self, cx: &mut Context<'_>) {
         let Some(session) = self.current() else { return };
         self.seek_direct(cx, if session.is_initiator() { Duration::ZERO } else { TURN });
@@ -34,7 +34,7 @@ impl Link {
         self.seek_direct(cx, Duration::ZERO);
     }
 
-    /// Asks the peer in a while where it is, if a root relays.
+    /// Asks the peer in a while where it is, if datagrams are relayed.
     fn seek_direct(&mut self, cx: &mut Context<'_>, wait: Duration) {
         if !cx.reach.is_relayed() || self.current().is_none() {
             return;
@@ -62,6 +62,7 @@ impl Link {
         let own = cx.core.contact.contact().clone();
         let (core, now) = (&mut *cx.core, cx.now);
         core.counters.punches_begun.increment();
+        cx.reach.punching(now).set_sockets(&core.sockets);
         let draw = || core.nonce();
         cx.reach.punching(now).begin_meeting(&own, contact, session.is_some(), start, now, draw);
         self.step_punching(cx);
@@ -84,8 +85,8 @@ impl Link {
             self.send_candidates(cx, true, id);
         }
         let shots = due.shots.into_iter();
-        let shots: Vec<_> =
-            shots.filter_map(|(to, data)| Some((place_of(&cx.core.sockets, None, to)?, data))).collect();
+        let place = |(turn, to, data)| Some((place_of(&cx.core.sockets, turn, to)?, data));
+        let shots: Vec<_> = shots.filter_map(place).collect();
         if shots.is_empty() {
             return;
         }
@@ -126,7 +127,9 @@ impl Link {
             now
         };
         cx.core.counters.candidates_received.increment();
-        if let Some(place) = cx.reach.place().filter(|place| place.relay().is_none()) {
+        let is_direct =
+            |place: &Place| !cx.reach.relays(&place.key()) && !message.contact.is_relayed_at(&place.remote());
+        if let Some(place) = cx.reach.place().filter(is_direct) {
             // It does not know yet that there is a direct way.
             return self.challenge(cx, place, Why::Announce);
         }
@@ -135,13 +138,14 @@ impl Link {
         let own = core.contact.contact().clone();
         core.counters.punches_begun.increment();
         let said = Said { contact: &message.contact, vouched };
+        cx.reach.punching(now).set_sockets(&core.sockets);
         cx.reach.punching(now).begin(&own, said, start, now, || core.nonce());
         self.step_punching(cx);
     }
 
     /// The peer has sent a challenge from there while a direct way is looked for.
     pub(super) fn on_heard(&mut self, cx: &mut Context<'_>, place: &Place) {
-        if place.relay().is_some() || !cx.reach.is_relayed() {
+        if place.relay().is_some() || place.socket().is_turn() || !cx.reach.is_relayed() {
             return;
         }
         let (core, now) = (&mut *cx.core, cx.now);
@@ -159,11 +163,11 @@ impl Link {
         cx.core.counters.punches_answered.increment();
         let better = match cx.reach.place() {
             None => Some(place),
-            Some(path) if path.relay().is_some() => cx.reach.better(&cx.core.sockets, cx.now),
+            Some(_) if cx.reach.is_relayed() => cx.reach.better(&cx.core.sockets, cx.now),
             Some(_) => None,
         };
         if let Some(better) = better {
-            tracing::debug!(peer = %self.handle.id(), at = %better, "a direct way is open");
+            tracing::debug!(peer = %self.handle.id(), at = %better, "a better way is open");
             self.move_path(cx, better);
             // The peer may have got no answer itself, and nothing else may be on its way to it.
             self.challenge(cx, better, Why::Announce);

@@ -157,7 +157,7 @@ impl Link {
             self.move_path(cx, place);
             handle.activity().take_silence();
             let ready = restarted || before.is_none() || was_waiting;
-            if ready && place.relay().is_some() {
+            if ready && cx.reach.relays(&place.key()) {
                 self.seek_direct_in_turn(cx);
             }
             // Both sides have heard each other just now.

@@ -137,7 +137,7 @@ impl Candidate {
     /// How it is reached, if a socket can.
     pub(super) fn place(&self, sockets: &[SocketInfo]) -> Option<Place> {
         let Some(channel) = self.key.channel else {
-            return place_of(sockets, self.socket, self.key.remote);
+            return place_of(sockets, self.key.turn.or(self.socket), self.key.remote);
         };
         let (socket, token) = (self.socket?, self.token?);
         let (root, header) = (self.key.remote, Relayed { token, channel });
@@ -204,7 +204,7 @@ impl Candidates {
     /// What was behind `before` is reached like this now.
     pub(super) fn move_relay(&mut self, before: SocketAddr, now: &Relay) {
         for candidate in &mut self.list {
-            if candidate.key.is_relayed() && candidate.key.remote == before {
+            if candidate.key.is_behind_root() && candidate.key.remote == before {
                 candidate.key.remote = now.root;
                 (candidate.socket, candidate.token) = (Some(now.socket), Some(now.token));
             }
@@ -277,7 +277,8 @@ impl Candidates {
         self.list.iter().any(Candidate::is_proven)
     }
 
-    /// The node's own addresses; those of roots are not among them.
+    /// The node's own addresses; those of roots are not among them, nor those that only this node's TURN
+    /// server has heard it at.
     pub(super) fn remotes(&self) -> impl Iterator<Item = SocketAddr> + Clone {
         let direct = self.list.iter().filter(|candidate| !candidate.key.is_relayed());
         direct.map(|candidate| candidate.key.remote)
@@ -297,7 +298,8 @@ impl Candidates {
     }
 
     fn make_room(&mut self, new: PlaceKey, path: Option<PlaceKey>) {
-        let of_root = |key: &PlaceKey| new.is_relayed() && key.is_relayed() && key.remote == new.remote;
+        let of_root =
+            |key: &PlaceKey| new.is_behind_root() && key.is_behind_root() && key.remote == new.remote;
         let same = self.list.iter().filter(|candidate| of_root(&candidate.key)).count();
         let is_crowded = same >= MAX_PER_ROOT;
         if self.list.len() < MAX_CANDIDATES && !is_crowded {

@@ -36,10 +36,10 @@
 //!   same round trips, so they come to the same result; where they do not, neither sees a gain of a quarter
 //!   in going back.
 //!
-//! A place may also be **relayed**: a root passes datagrams on. It is proven and measured as any other, and
-//! among relayed ones the better wins; but a direct place that answers beats them all, and no relayed one
-//! takes the path from it while it does. A direct path that has gone silent is left by a handshake, which
-//! goes to all places at once.
+//! A place may also be **relayed**: a root passes datagrams on, or a TURN server, this node's or the peer's.
+//! It is proven and measured as any other, and among relayed ones the better wins; but a direct place that
+//! answers beats them all, and no relayed one takes the path from it while it does. A direct path that has
+//! gone silent is left by a handshake, which goes to all places at once.
 //!
 //! # Datagram size
 //!
@@ -140,14 +140,20 @@ impl Reach {
         self.place().filter(|place| sockets.iter().any(|socket| socket.index == place.socket()))
     }
 
-    /// Whether a root relays on the path.
+    /// Whether a root or a TURN server relays on the path.
     pub(crate) fn is_relayed(&self) -> bool {
-        self.place().is_some_and(|place| place.relay().is_some())
+        self.place().is_some_and(|place| self.relays(&place.key()))
     }
 
-    /// Whether there is a path on which no root relays.
+    /// Whether there is a path on which nobody relays.
     pub(crate) fn is_direct(&self) -> bool {
-        self.place().is_some_and(|place| place.relay().is_none())
+        self.place().is_some_and(|place| !self.relays(&place.key()))
+    }
+
+    /// Whether a root relays there, or a TURN server: this node's, or the peer's as far as it has said so.
+    pub(crate) fn relays(&self, key: &PlaceKey) -> bool {
+        let theirs = self.punching.as_ref().and_then(|punching| punching.theirs());
+        key.is_relayed() || theirs.is_some_and(|contact| contact.is_relayed_at(&key.remote))
     }
 
     /// The search for a direct way.
@@ -166,7 +172,7 @@ impl Reach {
             return false;
         }
         let punching = self.punching.as_mut();
-        let Some(rtt) = punching.and_then(|punching| punching.answered(place.remote(), data, now)) else {
+        let Some(rtt) = punching.and_then(|punching| punching.answered(place, data, now)) else {
             return false;
         };
         self.prove(place, Source::Session, now);
@@ -315,9 +321,10 @@ impl Reach {
         }
         self.compare_at = Some(now + COMPARE_SPACING);
         // While a direct path answers, nothing is gained by knowing how good a relayed one is.
-        let is_relayed = current.relay().is_some();
-        let counts = |key: &PlaceKey| is_relayed || !key.is_relayed();
-        let is_rival = |c: &candidates::Candidate| counts(&c.key()) && c.may_spend(bytes);
+        let is_relayed = self.is_relayed();
+        let counts: Vec<_> = self.candidates.iter().map(candidates::Candidate::key).collect();
+        let counts: Vec<_> = counts.into_iter().filter(|key| is_relayed || !self.relays(key)).collect();
+        let is_rival = |c: &candidates::Candidate| counts.contains(&c.key()) && c.may_spend(bytes);
         let is_other =
             |c: &candidates::Candidate| c.place(sockets).is_some_and(|place| place.key() != current.key());
         if !self.candidates.iter().any(|c| is_rival(c) && is_other(c)) {
@@ -335,9 +342,9 @@ impl Reach {
     /// The place that the path should be changed to, if one is so much better that it is worth it.
     pub(crate) fn better(&mut self, sockets: &[SocketInfo], now: Instant) -> Option<Place> {
         let current = self.place()?;
-        let is_relayed = current.relay().is_some();
+        let is_relayed = self.is_relayed();
         if is_relayed {
-            let direct = self.candidates.iter().filter(|candidate| !candidate.key().is_relayed());
+            let direct = self.candidates.iter().filter(|candidate| !self.relays(&candidate.key()));
             let works = direct.filter(|candidate| candidate.is_proven() && candidate.quality.works());
             let nearest = works.min_by_key(|candidate| (candidate.quality.rtt(), candidate.key()));
             if let Some(place) = nearest.and_then(|candidate| candidate.place(sockets)) {
@@ -349,9 +356,9 @@ impl Reach {
             return None;
         }
         let own = self.candidates.get(&current.key())?.quality;
-        let mut best: Option<&mut candidates::Candidate> = None;
-        for candidate in self.candidates.iter_mut() {
-            let may_win = candidate.is_proven() && (is_relayed || !candidate.key().is_relayed());
+        let mut best: Option<&candidates::Candidate> = None;
+        for candidate in self.candidates.iter() {
+            let may_win = candidate.is_proven() && (is_relayed || !self.relays(&candidate.key()));
             let beats = may_win && own.is_beaten_by(&candidate.quality);
             if beats && best.as_ref().is_none_or(|best| candidate.quality.is_cheaper_than(&best.quality)) {
                 best = Some(candidate);
@@ -368,7 +375,7 @@ impl Reach {
         if self.place() == Some(place) {
             return false;
         }
-        if place.relay().is_some() {
+        if self.relays(&place.key()) {
             self.doubt_direct();
         }
         let left = self.left.take_if(|left| left.place == place);
@@ -380,11 +387,14 @@ impl Reach {
         true
     }
 
-    /// A root relays from now on: a direct place is the path again as soon as it answers, and not before. So
-    /// each is asked at once.
+    /// Datagrams are relayed from now on: a direct place is the path again as soon as it answers, and not
+    /// before. So each is asked at once.
     fn doubt_direct(&mut self) {
-        for candidate in self.candidates.iter_mut().filter(|candidate| !candidate.key().is_relayed()) {
-            candidate.quality.doubt();
+        let direct: Vec<_> = self.candidates.iter().map(candidates::Candidate::key).collect();
+        for key in direct.into_iter().filter(|key| !self.relays(key)).collect::<Vec<_>>() {
+            if let Some(candidate) = self.candidates.get_mut(&key) {
+                candidate.quality.doubt();
+            }
         }
     }
 
@@ -405,7 +415,7 @@ impl Reach {
     /// Whether a root listens at that address behind which the node is known to be.
     pub(crate) fn is_behind(&self, root: &SocketAddr) -> bool {
         let mut keys = self.candidates.iter().map(candidates::Candidate::key);
-        keys.any(|key| key.is_relayed() && key.remote == *root)
+        keys.any(|key| key.is_behind_root() && key.remote == *root)
     }
 
     /// The root at `root` knows no node of that name, or any: what was known of it is worth nothing. The path

@@ -5,8 +5,11 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use crate::wire::{Channel, RelayToken, Relayed};
 
-/// Which of the driver's UDP sockets, or of its streams to roots. The driver numbers the sockets, from 0 on;
-/// the endpoint numbers the streams, which come after all sockets.
+/// Which of the driver's UDP sockets, of its TURN allocations, or of its streams to roots. The driver numbers
+/// sockets and allocations, each from 0 on; the endpoint numbers the streams.
+///
+/// A TURN allocation is as good as a UDP socket whose address is the relayed one: what is sent from it leaves
+/// the TURN server. It is slower, and costs somebody's bandwidth, so it counts as relayed.
 ///
 /// A stream has no address that datagrams are sent to. Where one is asked for stands the stream's *end*,
 /// which is made of its number: an address of the block 100::/64, to which nothing can be sent and from which
@@ -26,20 +29,40 @@ use crate::wire::{Channel, RelayToken, Relayed};
 pub struct SocketIndex(pub u16);
 
 impl SocketIndex {
+    /// TURN allocations are numbered from here on.
+    const TURN: u16 = 0x4000;
+
     /// Streams are numbered from here on.
     const STREAMS: u16 = 0x8000;
+
+    /// The index of the TURN allocation with that number; only its lower 14 bits count.
+    ///
+    /// ```
+    /// use peersock_overlay::SocketIndex;
+    ///
+    /// assert!(SocketIndex::turn(0).is_turn() && !SocketIndex::turn(0).is_stream());
+    /// assert!(!SocketIndex(0).is_turn() && !SocketIndex::stream(0).is_turn());
+    /// ```
+    pub fn turn(number: u16) -> Self {
+        Self(Self::TURN | (number & (Self::TURN - 1)))
+    }
+
+    /// Whether it is a TURN allocation.
+    pub fn is_turn(self) -> bool {
+        (Self::TURN..Self::STREAMS).contains(&self.0)
+    }
 
     /// The index of the stream with that number; only its lower 15 bits count.
     pub fn stream(number: u16) -> Self {
         Self(Self::STREAMS | number)
     }
 
-    /// Whether it is a stream and no UDP socket.
+    /// Whether it is a stream, and no UDP socket or TURN allocation.
     pub fn is_stream(self) -> bool {
         self.0 >= Self::STREAMS
     }
 
-    /// Of the stream, or of the UDP socket.
+    /// Of the stream, or of what it is else.
     fn number(self) -> u16 {
         self.0 & !Self::STREAMS
     }
@@ -111,9 +134,9 @@ impl Place {
         }
     }
 
-    /// Whether it is UDP straight to an address, without a root or a stream.
+    /// Whether it is UDP straight to an address, without a root, a TURN server of ours, or a stream.
     pub(crate) fn is_plain(&self) -> bool {
-        self.relay().is_none() && !self.socket().is_stream()
+        !self.key().is_relayed() && !self.socket().is_stream()
     }
 
     /// Bytes that this way adds to each datagram, between the UDP header and the message.
@@ -145,7 +168,11 @@ impl Place {
 
     /// What tells it apart from the node's other places.
     pub(crate) fn key(&self) -> PlaceKey {
-        PlaceKey { remote: self.remote(), channel: self.relay().map(|header| header.channel) }
+        PlaceKey {
+            remote: self.remote(),
+            channel: self.relay().map(|header| header.channel),
+            turn: Some(self.socket()).filter(|socket| socket.is_turn()),
+        }
     }
 }
 
@@ -168,25 +195,32 @@ impl Relay {
     }
 }
 
-/// What tells the places of one node apart: neither the socket nor the token, which are this node's own
-/// concern and may change.
+/// What tells the places of one node apart: neither the UDP socket nor the token, which are this node's own
+/// concern and may change. A TURN allocation of this node's makes another place of an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct PlaceKey {
     /// The address that datagrams are sent to.
     pub(crate) remote: SocketAddr,
     /// The node's name at the root that listens there; `None` if it is the node itself.
     pub(crate) channel: Option<Channel>,
+    /// This node's TURN allocation, if datagrams leave from one.
+    pub(crate) turn: Option<SocketIndex>,
 }
 
 impl PlaceKey {
     /// The node itself is at this address.
     pub(crate) fn direct(remote: SocketAddr) -> Self {
-        Self { remote, channel: None }
+        Self { remote, channel: None, turn: None }
     }
 
     /// Whether a root relays there.
-    pub(crate) fn is_relayed(&self) -> bool {
+    pub(crate) fn is_behind_root(&self) -> bool {
         self.channel.is_some()
+    }
+
+    /// Whether a root relays there, or this node's TURN server.
+    pub(crate) fn is_relayed(&self) -> bool {
+        self.channel.is_some() || self.turn.is_some()
     }
 }
 
@@ -197,6 +231,7 @@ impl fmt::Display for Place {
             Self::Relayed { socket, .. } if socket.is_stream() => {
                 write!(f, "relay by stream {}", socket.number())
             }
+            Self::Direct { socket, remote } if socket.is_turn() => write!(f, "{remote} by TURN"),
             Self::Direct { remote, .. } => remote.fmt(f),
             Self::Relayed { root, .. } => write!(f, "relay {root}"),
         }

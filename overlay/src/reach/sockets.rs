@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::place::{Place, SocketIndex, is_discarded};
 
-/// One UDP socket of the driver, as the endpoint must know it.
+/// One UDP socket or TURN allocation of the driver, as the endpoint must know it.
 ///
 /// ```
 /// use peersock_overlay::{SocketIndex, SocketInfo};
@@ -34,18 +34,23 @@ pub struct SocketInfo {
 }
 
 /// Finds the socket that can reach `remote`: the one named by `hint` if it fits, else the first that does,
-/// and for a loopback address one that is bound to loopback before others.
+/// and for a loopback address one that is bound to loopback before others. A TURN allocation is found only if
+/// the hint names it, and then nothing else is.
 pub(crate) fn socket_for<'a>(
     sockets: &'a [SocketInfo],
     hint: Option<SocketIndex>,
     remote: &SocketAddr,
 ) -> Option<&'a SocketInfo> {
+    if let Some(turn) = hint.filter(|hint| hint.is_turn()) {
+        let fits = |socket: &&SocketInfo| socket.index == turn && socket.ipv4 == remote.is_ipv4();
+        return sockets.iter().find(fits);
+    }
     let local = remote.ip().is_loopback();
     let fits = |socket: &&SocketInfo| match socket.index.stream_end() {
         Some(end) => end == *remote,
         None => {
-            let is_end = is_discarded(&remote.ip());
-            !is_end && socket.ipv4 == remote.is_ipv4() && (local || !socket.loopback)
+            let is_possible = !socket.index.is_turn() && !is_discarded(&remote.ip());
+            is_possible && socket.ipv4 == remote.is_ipv4() && (local || !socket.loopback)
         }
     };
     sockets
@@ -96,6 +101,15 @@ mod tests {
         let find = |remote: &str| socket_for(&with_stream, None, &remote.parse().unwrap()).map(|s| s.index.0);
         assert_eq!(find("[2001:db8::1]:1"), Some(2));
         assert_eq!((find("[100::3]:1"), find("[100::4]:1")), (Some(stream), None), "a stream has one end");
+
+        let turn = SocketIndex::turn(0).0;
+        let with_turn = [socket(turn, true, false), socket(0, true, false), socket(2, false, false)];
+        let find = |hint: Option<u16>, remote: &str| {
+            socket_for(&with_turn, hint.map(SocketIndex), &remote.parse().unwrap()).map(|s| s.index.0)
+        };
+        assert_eq!((find(None, "192.0.2.1:1"), find(Some(turn), "192.0.2.1:1")), (Some(0), Some(turn)));
+        assert_eq!(find(Some(turn), "[2001:db8::1]:1"), None, "another family is no reason to go straight");
+        assert_eq!(find(Some(turn + 1), "192.0.2.1:1"), None, "neither is an allocation that is gone");
     }
 
     fn socket(index: u16, ipv4: bool, loopback: bool) -> SocketInfo {

@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::contact::{Candidate, CandidateKind, Contact, Nat};
 use crate::testing::instant;
 
 /// Bytes of the challenge that these tests send.
@@ -85,6 +86,49 @@ fn a_path_keeps_what_is_known_of_it_while_another_is_used() {
     assert!(reach.use_place(place(1), 1472, now));
     assert_eq!(reach.path().map(|path| path.datagram_size), Some(size));
     assert!(!reach.use_place(place(1), 1472, now));
+}
+
+#[test]
+fn a_direct_place_takes_the_path_from_one_over_a_turn_server_and_keeps_it() {
+    let mut now = instant();
+    let by_turn = Place::Direct { socket: SocketIndex::turn(0), remote: place(1).remote() };
+    let sockets = [socket(), SocketInfo { index: SocketIndex::turn(0), ..socket() }];
+    let mut reach = Reach::default();
+    reach.prove(by_turn, Source::Session, now);
+    reach.use_place(by_turn, 1400, now);
+    assert!(reach.is_relayed() && !reach.is_direct());
+    // The same address is another place without the server.
+    assert!(!reach.is_proven(&place(1)));
+    reach.heard(place(1), CHALLENGE, Source::Session, now);
+    let data = reach.challenge(place(1), Why::Compare, [1; 8], CHALLENGE, now).expect("it is paid for");
+    assert_eq!(reach.answer(by_turn, data, now), Answer::Wrong);
+    assert!(matches!(reach.answer(place(1), data, now), Answer::Right { .. }));
+    assert_eq!(reach.better(&sockets, now), Some(place(1)));
+    reach.use_place(place(1), 1472, now);
+    for _ in 0..600 {
+        now += Duration::from_secs(1);
+        assert_eq!((reach.compare(&sockets, CHALLENGE, now), reach.better(&sockets, now)), (None, None));
+    }
+    assert_eq!(usable(&[socket()], &by_turn), None, "the allocation is gone");
+}
+
+#[test]
+fn an_address_that_a_node_calls_relayed_is_no_direct_one() {
+    let now = instant();
+    let mut reach = Reach::default();
+    reach.prove(place(1), Source::Session, now);
+    reach.use_place(place(1), 1472, now);
+    assert!(reach.is_direct());
+    let relayed = Candidate { kind: CandidateKind::Relayed, address: place(1).remote() };
+    let theirs = Contact::new(Nat::default(), [relayed]);
+    let draw = || Some([0; 8]);
+    reach.punching(now).begin_meeting(&Contact::default(), &theirs, true, now, now, draw);
+    assert!(reach.is_relayed() && !reach.is_direct());
+    reach.prove(place(2), Source::Session, now);
+    reach.heard(place(2), CHALLENGE, Source::Session, now);
+    let data = reach.challenge(place(2), Why::Compare, [1; 8], CHALLENGE, now).expect("it is proven");
+    reach.answer(place(2), data, now);
+    assert_eq!(reach.better(&[socket()], now), Some(place(2)));
 }
 
 proptest! {

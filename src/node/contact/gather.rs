@@ -25,6 +25,8 @@ pub(super) struct Known {
     /// Endpoints that routers forward to the node.
     pub(super) forwarded: Vec<SocketAddr>,
     pub(super) seen: Vec<Seen>,
+    /// Endpoints that TURN servers relay to the node.
+    pub(super) relayed: Vec<SocketAddr>,
     /// What a probe has found out about the NAT on the way to most others.
     pub(super) probed: Option<nat::Nat>,
     /// As what the newest flow of that probe was seen.
@@ -40,7 +42,10 @@ impl Known {
         let mapped = mapped.map(of_kind(CandidateKind::Mapped));
         let (near, far): (Vec<_>, Vec<_>) = self.own.iter().copied().partition(|own| is_private(own.ip()));
         let own = far.into_iter().chain(near).map(of_kind(CandidateKind::Interface));
-        Contact::new(self.nat(), forwarded.chain(mapped).chain(own))
+        let relayed = self.relayed.iter().copied().map(of_kind(CandidateKind::Relayed));
+        // They come last and must not be what there is no room for.
+        let most = Contact::MAX_CANDIDATES.saturating_sub(self.relayed.len());
+        Contact::new(self.nat(), forwarded.chain(mapped).chain(own).take(most).chain(relayed))
     }
 
     /// The newest mapping, if each new one follows the last one: a peer has to guess from there, since the probe
@@ -199,6 +204,7 @@ mod tests {
             own: vec![at("192.168.1.2:7420"), at("[2001:db8::2]:7421")],
             forwarded: vec![at("203.0.113.9:40000")],
             seen: vec![seen("192.0.2.1:1", "203.0.113.9:7420"), seen("192.0.2.2:1", "203.0.113.9:7420")],
+            relayed: vec![at("192.0.2.9:50000")],
             ..Known::default()
         };
         let expected = [
@@ -206,6 +212,7 @@ mod tests {
             "Mapped 203.0.113.9:7420",
             "Interface [2001:db8::2]:7421",
             "Interface 192.168.1.2:7420",
+            "Relayed 192.0.2.9:50000",
         ];
         assert_eq!(shown(&known.contact()), expected);
         assert_eq!(known.nat().mapping, Mapping::EndpointIndependent);

@@ -14,7 +14,7 @@ use super::ask::{self, MAX_ASKED, Outsider};
 use super::gather::{Known, Seen};
 pub(in crate::node) use super::ports::Forwarded;
 use super::ports::{self, Ports};
-use crate::driver::{UdpSockets, has_route};
+use crate::driver::{TurnSockets, UdpSockets, has_route};
 use crate::interfaces::addresses_of;
 use crate::node::Inner;
 
@@ -65,6 +65,7 @@ struct Probed {
 /// What the node knows that matters here.
 pub(super) struct Surroundings {
     sockets: Arc<UdpSockets>,
+    turn: Arc<TurnSockets>,
     roots: Vec<SocketAddr>,
     /// Where roots are that this node is registered at by UDP. They see its socket of that family, and keep
     /// its mappings alive.
@@ -153,8 +154,9 @@ impl Look {
     }
 
     /// Whether a contact can be told: all that answers at once has done so.
-    pub(super) fn is_settled(&self) -> bool {
-        !self.settings.has_dht || self.has_asked || self.begun.elapsed() >= FIRST_WAIT
+    pub(super) fn is_settled(&self, around: &Surroundings) -> bool {
+        let is_known = self.has_asked && around.turn.is_settled();
+        !self.settings.has_dht || is_known || self.begun.elapsed() >= FIRST_WAIT
     }
 
     pub(super) fn contact(&self, around: &Surroundings) -> Contact {
@@ -178,6 +180,7 @@ impl Look {
             own: own.collect(),
             forwarded: self.ports.forwarded().iter().map(|port| port.external).collect(),
             seen: self.seen.clone(),
+            relayed: around.turn.relayed(),
             probed: self.probed.first().map(|probed| probed.nat.clone()),
             newest: self.probed.first().and_then(|probed| probed.newest),
         }
@@ -264,6 +267,7 @@ impl Surroundings {
         let registered = roots.iter().filter(|root| root.state == RootState::Registered);
         Surroundings {
             sockets: Arc::clone(&node.driver.sockets),
+            turn: Arc::clone(&node.driver.turn),
             roots: roots.iter().flat_map(|root| root.endpoints.iter().copied()).collect(),
             registered_at: registered.filter_map(|root| root.address).collect(),
         }

@@ -17,6 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use peersock_nat::netcheck::Target;
+use peersock_nat::turn::TurnServer;
 use peersock_overlay::Contact;
 use peersock_stack::Batch;
 
@@ -37,6 +38,8 @@ pub(super) struct Settings {
     pub(super) allowed: Interfaces,
     /// STUN servers besides the roots.
     pub(super) stun: Vec<Target>,
+    /// TURN servers that relay to this node.
+    pub(super) turn: Vec<TurnServer>,
     /// Whether routers are asked to forward a port.
     pub(super) maps_ports: bool,
     /// Whether nodes of the DHT can be asked: then the sockets' mappings are kept alive, since no root does.
@@ -79,6 +82,9 @@ impl Keeper {
         let watching = Arc::clone(&shared);
         node.driver
             .on_interfaces_changed(Box::new(move || watching.wake(|state| state.interfaces_changed = true)));
+        let telling = Arc::clone(&shared);
+        node.driver.turn.on_change(Box::new(move || telling.wake(|_| ())));
+        node.driver.start_turn(&settings.turn)?;
         let (weak, its) = (Arc::downgrade(node), Arc::clone(&shared));
         thread::Builder::new().name("peersock-contact".into()).spawn(move || {
             run(&weak, &its, settings, &*publish);
@@ -144,6 +150,7 @@ fn run(node: &Weak<Inner>, shared: &Arc<Shared>, settings: Settings, publish: &d
         if interfaces_changed {
             // Several changes come at once, and an address is of use a moment after it came.
             thread::sleep(SETTLES);
+            node.upgrade().inspect(|node| node.driver.turn.interfaces_changed());
         }
         // The node is not held while a step waits for answers.
         let Some(around) = node.upgrade().map(|node| Surroundings::of(&node)) else { return };
@@ -151,7 +158,7 @@ fn run(node: &Weak<Inner>, shared: &Arc<Shared>, settings: Settings, publish: &d
         let contact = look.contact(&around);
         let Some(node) = node.upgrade() else { return };
         let datapath = &node.driver.datapath;
-        if look.is_settled() && told.as_ref() != Some(&contact) {
+        if look.is_settled(&around) && told.as_ref() != Some(&contact) {
             let places = contact.candidates().len();
             tracing::debug!(places, "it is known where this node can be reached");
             datapath.set_contact(Instant::now(), contact.clone(), &mut Batch::default());

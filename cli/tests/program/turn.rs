@@ -1,0 +1,133 @@
+//! Nodes that reach each other by a TURN server, coturn, where nothing else leads from one to the other.
+//! Needs what the tests behind NATs need, and coturn.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use peersock_testnet::{Lab as Nats, LocalDht, find_in_path};
+use serde_json::Value;
+
+use crate::common::{Lab, PATIENCE, PORT};
+use crate::nats::{FIRST, NODES, add_dht_addresses, start, wait_for_status};
+
+/// The account that the lab's coturn has.
+const ACCOUNT: &str = "natlab:natlab";
+
+fn entries(dht: &LocalDht) -> String {
+    let entries: Vec<_> = dht.entries().iter().map(ToString::to_string).collect();
+    format!("--dht={}", entries.join(","))
+}
+
+fn build(test: &str) -> Option<Nats> {
+    if find_in_path("turnserver").is_none() {
+        eprintln!("SKIP {test}: there is no turnserver (coturn)");
+        return None;
+    }
+    // Both NATs take a new random port for each destination, so that no hole can be punched.
+    Nats::build(test, "relay=turn root=public home=symmetric work=symmetric")
+}
+
+/// What TURN does for a node, as its status has it.
+fn relayed(status: &Value) -> Option<&str> {
+    status["turn"].as_array()?.iter().find_map(|turn| turn["relayed"].as_str())
+}
+
+/// One side alone has a TURN server. It does not matter which: who listens, or who dials.
+fn meets_by_turn(test: &str, listener_has_it: bool) {
+    let Some(nats) = build(test) else { return };
+    add_dht_addresses(&nats);
+    let dht = nats.within("root", || LocalDht::on_addresses(FIRST, NODES));
+    let server = format!("turn:{ACCOUNT}@{}:3478", nats.ip4("relay"));
+    let lab = Lab::new();
+    let node = |name: &str, words: &[&str], has_turn: bool| {
+        let mut command = lab.command(name, words);
+        command.args(["--network", &lab.network, &entries(&dht)]);
+        if has_turn {
+            command.env("PEERSOCK_TURN", &server);
+        }
+        command
+    };
+    let listening = node("listener", &["listen", &PORT.to_string()], listener_has_it);
+    let mut listening = start(&nats, "home1", listening);
+    let target = listening.wait_for_target();
+    let (with_turn, without) = if listener_has_it { ("listener", "dialer") } else { ("dialer", "listener") };
+    if listener_has_it {
+        wait_for_status(&lab, with_turn, |now| relayed(now).is_some());
+    }
+    let since = Instant::now();
+    let mut dialing = start(&nats, "work1", node("dialer", &["dial", &target], !listener_has_it));
+    dialing.send(b"by TURN\n");
+    listening.wait_for_stdout("by TURN\n");
+    eprintln!("first byte {:?} after the start of dial", since.elapsed());
+    listening.send(b"and back\n");
+    dialing.wait_for_stdout("and back\n");
+
+    // What both know of the path: who has no TURN server reaches the other one on the server.
+    let here = wait_for_status(&lab, with_turn, |now| now["peers"][0]["turn"] == true);
+    let relay = relayed(&here).expect("an address on the server").to_owned();
+    assert!(relay.starts_with(&format!("{}:", nats.ip4("relay"))), "{here:#}");
+    let kinds = here["contact"]["candidates"].as_array().expect("some").iter();
+    assert!(kinds.clone().any(|one| one["kind"] == "relayed" && one["address"] == *relay), "{here:#}");
+    let there = wait_for_status(&lab, without, |now| now["peers"][0]["turn"] == true);
+    assert_eq!(there["peers"][0]["path"], *relay, "{there:#}");
+    assert!(!format!("{here}").contains("natlab:"), "the password is not told: {here:#}");
+
+    // More than a few packets, which go by a channel from then on.
+    let line = [b'x'; 1023];
+    for _ in 0..1000 {
+        dialing.send(&line);
+        dialing.send(b"\n");
+    }
+    dialing.send(b"end\n");
+    listening.wait_for_stdout("end\n");
+    dialing.end_stdin();
+    listening.finish().success();
+    dialing.finish().success();
+}
+
+#[test]
+fn who_listens_behind_a_bad_nat_is_reached_by_its_turn_server() {
+    meets_by_turn("turn-listens", true);
+}
+
+#[test]
+fn who_dials_from_behind_a_bad_nat_does_so_by_its_turn_server() {
+    meets_by_turn("turn-dials", false);
+}
+
+#[test]
+fn a_server_that_refuses_is_named_and_the_allocation_is_given_back_at_the_end() {
+    let Some(nats) = build("turn-refuses") else { return };
+    add_dht_addresses(&nats);
+    let dht = nats.within("root", || LocalDht::on_addresses(FIRST, NODES));
+    let lab = Lab::new();
+    let node = |name: &str, account: &str| {
+        let mut command = lab.command(name, &["listen", "-k", "0"]);
+        command.args(["--network", &lab.network, &entries(&dht)]);
+        command.arg(format!("--turn=turn:{account}@{}", nats.ip4("relay")));
+        command
+    };
+    let wrong = start(&nats, "home1", node("wrong", "natlab:guessed"));
+    wrong.wait_for_target();
+    let refused = wait_for_status(&lab, "wrong", |now| now["turn"][0]["error"].is_string());
+    let error = refused["turn"][0]["error"].as_str().expect("an error");
+    assert_eq!(error, "the server does not accept the user name or the password");
+    wrong.interrupt();
+
+    let right = start(&nats, "home1", node("right", ACCOUNT));
+    right.wait_for_target();
+    let granted = wait_for_status(&lab, "right", |now| relayed(now).is_some());
+    let relay = relayed(&granted).expect("an address").to_owned();
+    let port = relay.rsplit(':').next().expect("a port").to_owned();
+    let is_open = || {
+        let sockets = nats.natlab(&["exec", "relay", "--", "ss", "-Hnul"]);
+        sockets.lines().any(|line| line.contains(&format!(":{port} ")))
+    };
+    assert!(is_open(), "coturn has the port open");
+    right.interrupt();
+    let deadline = Instant::now() + PATIENCE;
+    while is_open() {
+        assert!(Instant::now() < deadline, "the allocation was not given back");
+        thread::sleep(Duration::from_millis(100));
+    }
+}

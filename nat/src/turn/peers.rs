@@ -1,0 +1,302 @@
+//! Peers of an allocation: permissions for their IP addresses, and channels.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use super::message::CHANNELS;
+
+/// The most IP addresses with a permission. The one that was not used for longest makes room, after 30 s
+/// without use at the earliest.
+pub const MAX_PERMISSIONS: usize = 64;
+
+/// The most channels that the server may still have.
+const MAX_CHANNELS: usize = 256;
+
+/// RFC 8656 (9): how long a permission lasts. It is renewed a minute earlier.
+const PERMISSION: Duration = Duration::from_secs(300);
+/// RFC 8656 (12): how long a channel lasts.
+const CHANNEL: Duration = Duration::from_secs(600);
+const EARLIER: Duration = Duration::from_secs(60);
+
+/// RFC 8656 (12): a number, and its peer, may be bound otherwise so long after the channel has ended.
+const RESERVED: Duration = Duration::from_secs(300);
+
+/// What was not used for so long is not renewed.
+const UNUSED: Duration = Duration::from_secs(300);
+
+/// What was not used for so long makes room for others.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// What the server has refused is not asked for again so soon.
+const REFUSED: Duration = Duration::from_secs(60);
+
+/// Datagrams for one address that wait for its permission.
+const MAX_HELD: usize = 2;
+
+/// A peer gets a channel with so many datagrams to it, if it has answered.
+const OFTEN: u32 = 4;
+
+/// The permissions and channels of one allocation.
+#[derive(Debug, Default)]
+pub(super) struct Peers {
+    permissions: BTreeMap<IpAddr, Permission>,
+    channels: BTreeMap<SocketAddr, Channel>,
+    by_number: BTreeMap<u16, SocketAddr>,
+    last_number: u16,
+}
+
+#[derive(Debug)]
+struct Permission {
+    /// Until when it lasts, if it was ever granted.
+    until: Option<Instant>,
+    is_asked: bool,
+    refused_until: Option<Instant>,
+    used: Instant,
+    held: VecDeque<(SocketAddr, Vec<u8>)>,
+    /// The ports that datagrams were sent to lately, how many, and whether one came from there.
+    ports: BTreeMap<u16, Port>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Port {
+    sent: u32,
+    has_answered: bool,
+}
+
+/// Ports of one address that are counted.
+const MAX_PORTS: usize = 8;
+
+#[derive(Debug)]
+struct Channel {
+    number: u16,
+    /// Until when it is bound, if it is.
+    until: Option<Instant>,
+    is_asked: bool,
+    /// Until when neither the number nor the peer may be bound otherwise.
+    reserved_until: Instant,
+    refused_until: Option<Instant>,
+    used: Instant,
+}
+
+/// What becomes of a datagram to a peer.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// By this channel.
+    Channel(u16),
+    /// By a Send indication.
+    Indication,
+    /// It waits for a permission.
+    Held,
+    /// It is dropped.
+    No,
+}
+
+/// What is to be asked of the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ask {
+    Permission(IpAddr),
+    Channel(SocketAddr, u16),
+}
+
+impl Peers {
+    /// Decides how `data` goes to a peer; keeps it if it must wait.
+    pub(super) fn send(&mut self, peer: SocketAddr, data: &[u8], now: Instant) -> Way {
+        if let Some(channel) = self.channels.get_mut(&peer) {
+            channel.used = now;
+        }
+        if !self.make_room(peer.ip(), now) {
+            return Way::No;
+        }
+        let permission = self.permissions.entry(peer.ip()).or_insert_with(|| Permission::new(now));
+        permission.used = now;
+        permission.count(peer.port()).sent += 1;
+        if permission.until.is_none_or(|until| until <= now) {
+            if permission.refused_until.is_some_and(|until| now < until) {
+                return Way::No;
+            }
+            if permission.held.len() == MAX_HELD {
+                permission.held.pop_front();
+            }
+            permission.held.push_back((peer, data.to_vec()));
+            return Way::Held;
+        }
+        match self.channels.get(&peer).filter(|channel| channel.until.is_some_and(|until| now < until)) {
+            Some(channel) => Way::Channel(channel.number),
+            None => Way::Indication,
+        }
+    }
+
+    /// A datagram came from a peer by a Data indication; false if no permission was asked for its address.
+    pub(super) fn heard(&mut self, peer: SocketAddr, now: Instant) -> bool {
+        let Some(permission) = self.permissions.get_mut(&peer.ip()) else { return false };
+        permission.used = now;
+        permission.count(peer.port()).has_answered = true;
+        true
+    }
+
+    /// The peer of a channel that was asked for.
+    pub(super) fn by_number(&mut self, number: u16, now: Instant) -> Option<SocketAddr> {
+        let peer = *self.by_number.get(&number)?;
+        let channel = self.channels.get_mut(&peer)?;
+        channel.used = now;
+        self.heard(peer, now).then_some(peer)
+    }
+
+    /// What is to be asked for now, and is noted as asked for.
+    pub(super) fn take_due(&mut self, now: Instant) -> Option<Ask> {
+        self.forget(now);
+        let due = self.permissions.iter_mut().find(|(_, one)| one.due().is_some_and(|at| at <= now));
+        if let Some((ip, permission)) = due {
+            permission.is_asked = true;
+            return Some(Ask::Permission(*ip));
+        }
+        let due = self.channels.iter_mut().find(|(_, one)| one.due().is_some_and(|at| at <= now));
+        if let Some((peer, channel)) = due {
+            channel.is_asked = true;
+            return Some(Ask::Channel(*peer, channel.number));
+        }
+        self.begin_channel(now)
+    }
+
+    /// When something is due.
+    pub(super) fn next(&self, now: Instant) -> Option<Instant> {
+        let permissions =
+            self.permissions.values().flat_map(|one| one.due().into_iter().chain([one.end(now)]));
+        let channels = self.channels.values().flat_map(|one| one.due().into_iter().chain([one.end()]));
+        let wanted = self.wants_channel(now).is_some().then_some(now);
+        permissions.chain(channels).chain(wanted).min()
+    }
+
+    /// The server has granted or refused a permission. Returns what has waited for it.
+    pub(super) fn permitted(
+        &mut self,
+        ip: IpAddr,
+        is_granted: bool,
+        now: Instant,
+    ) -> Vec<(SocketAddr, Vec<u8>)> {
+        let Some(permission) = self.permissions.get_mut(&ip) else { return Vec::new() };
+        permission.is_asked = false;
+        let held = std::mem::take(&mut permission.held);
+        if !is_granted {
+            permission.refused_until = Some(now + REFUSED);
+            return Vec::new();
+        }
+        (permission.until, permission.refused_until) = (Some(now + PERMISSION), None);
+        held.into()
+    }
+
+    /// The server has granted or refused a channel.
+    pub(super) fn bound(&mut self, peer: SocketAddr, is_granted: bool, now: Instant) {
+        let Some(channel) = self.channels.get_mut(&peer) else { return };
+        channel.is_asked = false;
+        if is_granted {
+            (channel.until, channel.refused_until) = (Some(now + CHANNEL), None);
+            channel.reserved_until = now + CHANNEL + RESERVED;
+        } else {
+            channel.refused_until = Some(now + REFUSED);
+        }
+    }
+
+    /// Makes room for a permission; false if there is none.
+    fn make_room(&mut self, ip: IpAddr, now: Instant) -> bool {
+        if self.permissions.len() < MAX_PERMISSIONS || self.permissions.contains_key(&ip) {
+            return true;
+        }
+        let oldest = self.permissions.iter().min_by_key(|(_, one)| one.used).map(|(ip, one)| (*ip, one.used));
+        let Some((oldest, _)) = oldest.filter(|(_, used)| now >= *used + IDLE) else { return false };
+        self.permissions.remove(&oldest);
+        true
+    }
+
+    /// Forgets what ends now.
+    fn forget(&mut self, now: Instant) {
+        self.permissions.retain(|_, one| now < one.end(now));
+        let ended: Vec<_> =
+            self.channels.iter().filter(|(_, one)| one.end() <= now).map(|(peer, _)| *peer).collect();
+        for peer in ended {
+            if let Some(channel) = self.channels.remove(&peer) {
+                self.by_number.remove(&channel.number);
+            }
+        }
+    }
+
+    /// A peer that is to get a channel.
+    fn wants_channel(&self, now: Instant) -> Option<SocketAddr> {
+        if self.channels.len() == MAX_CHANNELS {
+            return None;
+        }
+        let granted = self.permissions.iter().filter(|(_, one)| one.until.is_some_and(|until| now < until));
+        let mut peers = granted.flat_map(|(ip, one)| {
+            let often = one.ports.iter().filter(|(_, port)| port.has_answered && port.sent >= OFTEN);
+            often.map(|(port, _)| SocketAddr::new(*ip, *port))
+        });
+        peers.find(|peer| !self.channels.contains_key(peer))
+    }
+
+    fn begin_channel(&mut self, now: Instant) -> Option<Ask> {
+        let peer = self.wants_channel(now)?;
+        // There are sixteen times as many numbers as channels.
+        let next = self.last_number.max(*CHANNELS.start() - 1) + 1;
+        let mut numbers = (next..=*CHANNELS.end()).chain(CHANNELS);
+        let number = numbers.find(|one| !self.by_number.contains_key(one))?;
+        self.last_number = number;
+        self.by_number.insert(number, peer);
+        // It may be bound though the answer is lost.
+        let reserved_until = now + CHANNEL + RESERVED + EARLIER;
+        let channel =
+            Channel { number, until: None, is_asked: true, reserved_until, refused_until: None, used: now };
+        self.channels.insert(peer, channel);
+        Some(Ask::Channel(peer, number))
+    }
+}
+
+impl Permission {
+    fn new(now: Instant) -> Self {
+        Self {
+            until: None,
+            is_asked: false,
+            refused_until: None,
+            used: now,
+            held: VecDeque::new(),
+            ports: BTreeMap::new(),
+        }
+    }
+
+    fn count(&mut self, port: u16) -> &mut Port {
+        if self.ports.len() >= MAX_PORTS && !self.ports.contains_key(&port) {
+            self.ports.clear();
+        }
+        self.ports.entry(port).or_default()
+    }
+
+    /// When it is to be asked for.
+    fn due(&self) -> Option<Instant> {
+        if self.is_asked {
+            return None;
+        }
+        let renewal = || self.until.map(|until| until - EARLIER).filter(|at| *at < self.used + UNUSED);
+        let at = if self.held.is_empty() { renewal()? } else { self.used };
+        Some(self.refused_until.map_or(at, |refused| at.max(refused)))
+    }
+
+    /// When it is forgotten. The time is for what is asked for now, which stays until there is an answer.
+    fn end(&self, now: Instant) -> Instant {
+        let end = self.used + UNUSED;
+        let end = self.refused_until.map_or(end, |refused| end.max(refused));
+        if self.is_asked { end.max(now + EARLIER) } else { end }
+    }
+}
+
+impl Channel {
+    /// When it is to be asked for again.
+    fn due(&self) -> Option<Instant> {
+        let renewal = self.until.map(|until| until - EARLIER).filter(|at| *at < self.used + UNUSED)?;
+        let at = self.refused_until.map_or(renewal, |refused| renewal.max(refused));
+        (!self.is_asked).then_some(at)
+    }
+
+    fn end(&self) -> Instant {
+        self.reserved_until
+    }
+}

@@ -1,0 +1,416 @@
+//! The client against a server made of STUN's library, in virtual time.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+use stun_types::attribute::{
+    AlternateServer, AttributeType, ErrorCode, Nonce, RawAttribute, Realm, Username, XorMappedAddress,
+    XorSocketAddr,
+};
+use stun_types::message::{
+    BINDING, IntegrityAlgorithm, LongTermKeyCredentials, Message, MessageClass, MessageIntegrityCredentials,
+    MessageType, MessageWrite as _, MessageWriteExt as _, MessageWriteVec, Method, TransactionId,
+};
+
+use super::message::{ALLOCATE, CHANNEL_BIND, CREATE_PERMISSION, DATA, REFRESH, SEND};
+use super::*;
+
+const RELAYED: &str = "203.0.113.9:50000";
+const MAPPED: &str = "198.51.100.7:4000";
+const PEER: &str = "192.0.2.1:7000";
+
+const CHANNEL_NUMBER: AttributeType = AttributeType::new(0x000c);
+const LIFETIME: AttributeType = AttributeType::new(0x000d);
+const PEER_ADDRESS: AttributeType = AttributeType::new(0x0012);
+const DATA_VALUE: AttributeType = AttributeType::new(0x0013);
+const RELAYED_ADDRESS: AttributeType = AttributeType::new(0x0016);
+const FAMILY: AttributeType = AttributeType::new(0x0017);
+
+fn at(text: &str) -> SocketAddr {
+    text.parse().expect("an address")
+}
+
+/// A server with one allocation, as far as a client sees it.
+struct Server {
+    nonce: &'static str,
+    mapped: SocketAddr,
+    relayed: &'static str,
+    /// What it says to requests of this method instead of granting them.
+    refuses: BTreeMap<u16, u16>,
+    signs: bool,
+    is_silent: bool,
+    /// The methods of the requests that it has answered, and of indications.
+    seen: Vec<Method>,
+    channel: Option<u16>,
+    /// What was sent to peers.
+    passed: Vec<(String, Vec<u8>)>,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            nonce: "first",
+            mapped: at(MAPPED),
+            relayed: RELAYED,
+            refuses: BTreeMap::new(),
+            signs: true,
+            is_silent: false,
+            seen: Vec::new(),
+            channel: None,
+            passed: Vec::new(),
+        }
+    }
+}
+
+impl Server {
+    fn key() -> MessageIntegrityCredentials {
+        LongTermKeyCredentials::new("alice".into(), "sesame".into(), "realm".into()).into()
+    }
+
+    fn count(&self, method: Method) -> usize {
+        self.seen.iter().filter(|seen| **seen == method).count()
+    }
+
+    fn handle(&mut self, datagram: &[u8]) -> Option<Vec<u8>> {
+        if self.is_silent {
+            return None;
+        }
+        if datagram[0] & 0xc0 == 0x40 {
+            assert_eq!(Some(u16::from_be_bytes([datagram[0], datagram[1]])), self.channel);
+            self.passed.push(("channel".into(), datagram[4..].to_vec()));
+            return None;
+        }
+        let message = Message::from_bytes(datagram).expect("the client sends STUN messages");
+        self.seen.push(message.method());
+        let address = |kind| {
+            let raw = message.raw_attribute(kind).expect("the address of a peer");
+            XorSocketAddr::from_raw(&raw).expect("an address").addr(message.transaction_id())
+        };
+        if message.has_method(SEND) {
+            let data = message.raw_attribute(DATA_VALUE).expect("data").value.to_vec();
+            self.passed.push((address(PEER_ADDRESS).to_string(), data));
+            return None;
+        }
+        if message.has_method(BINDING) {
+            let mut answer = Message::builder_success(&message, MessageWriteVec::new());
+            answer.add_attribute(&XorMappedAddress::new(self.mapped, message.transaction_id())).unwrap();
+            return Some(answer.finish());
+        }
+        let Ok(nonce) = message.attribute::<Nonce>() else { return Some(self.refuse(&message, 401, false)) };
+        if nonce.nonce() != self.nonce {
+            return Some(self.refuse(&message, 438, false));
+        }
+        if message.validate_integrity(&Self::key()).is_err() {
+            return Some(self.refuse(&message, 401, false));
+        }
+        assert_eq!(message.attribute::<Username>().expect("signed").username(), "alice");
+        if let Some(code) = self.refuses.get(&message.method().value()) {
+            return Some(self.refuse(&message, *code, true));
+        }
+        let mut answer = Message::builder_success(&message, MessageWriteVec::new());
+        let id = message.transaction_id();
+        match message.method() {
+            ALLOCATE => {
+                answer
+                    .add_attribute(&XorSocketAddr::new(at(self.relayed), id).to_raw(RELAYED_ADDRESS))
+                    .unwrap();
+                answer.add_attribute(&XorMappedAddress::new(self.mapped, id)).unwrap();
+                answer.add_attribute(&RawAttribute::new(LIFETIME, &600u32.to_be_bytes())).unwrap();
+            }
+            REFRESH => answer.add_attribute(&RawAttribute::new(LIFETIME, &600u32.to_be_bytes())).unwrap(),
+            CHANNEL_BIND => {
+                let number = message.raw_attribute(CHANNEL_NUMBER).expect("a number").value.to_vec();
+                self.channel = Some(u16::from_be_bytes([number[0], number[1]]));
+            }
+            CREATE_PERMISSION => {}
+            other => panic!("no server knows {other:?}"),
+        }
+        if self.signs {
+            answer.add_message_integrity(&Self::key(), IntegrityAlgorithm::Sha1).unwrap();
+        }
+        Some(answer.finish())
+    }
+
+    fn refuse(&self, request: &Message<'_>, code: u16, is_signed: bool) -> Vec<u8> {
+        let mut answer = Message::builder_error(request, MessageWriteVec::new());
+        answer.add_attribute(&ErrorCode::builder(code).reason("no\u{7}").build().unwrap()).unwrap();
+        if code == 300 {
+            answer.add_attribute(&AlternateServer::new(at("192.0.2.77:3478"))).unwrap();
+        }
+        answer.add_attribute(&Realm::new("realm").unwrap()).unwrap();
+        answer.add_attribute(&Nonce::new(self.nonce).unwrap()).unwrap();
+        if is_signed && self.signs {
+            answer.add_message_integrity(&Self::key(), IntegrityAlgorithm::Sha1).unwrap();
+        }
+        answer.finish()
+    }
+
+    fn data(peer: &str, data: &[u8]) -> Vec<u8> {
+        let id = TransactionId::from(9);
+        let kind = MessageType::from_class_method(MessageClass::Indication, DATA);
+        let mut message = Message::builder(kind, id, MessageWriteVec::new());
+        message.add_attribute(&XorSocketAddr::new(at(peer), id).to_raw(PEER_ADDRESS)).unwrap();
+        message.add_attribute(&RawAttribute::new(DATA_VALUE, data)).unwrap();
+        message.finish()
+    }
+}
+
+struct World {
+    client: Client,
+    server: Server,
+    now: Instant,
+}
+
+impl World {
+    fn new(server: Server) -> Self {
+        Self::with(server, "turn:alice:sesame@h", true)
+    }
+
+    fn with(server: Server, text: &str, is_ipv4: bool) -> Self {
+        let now = Instant::now();
+        let client = Client::new(&text.parse().expect("a server"), is_ipv4, [7; 32], now);
+        let mut world = Self { client, server, now };
+        world.exchange();
+        world
+    }
+
+    fn exchange(&mut self) {
+        for _ in 0..100 {
+            let Some(datagram) = self.client.poll_transmit() else { return };
+            if let Some(answer) = self.server.handle(&datagram) {
+                assert_eq!(self.client.handle(self.now, &answer), None);
+            }
+        }
+        panic!("client and server do not come to an end");
+    }
+
+    fn send(&mut self, peer: &str, data: &[u8]) -> Sent {
+        let mut out = Vec::new();
+        let sent = self.client.send(self.now, at(peer), data, &mut out);
+        if sent == Sent::Written {
+            assert_eq!(self.server.handle(&out), None);
+        }
+        self.exchange();
+        sent
+    }
+
+    /// Lets time pass.
+    fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(next) = self.client.poll_timeout(self.now).filter(|next| *next <= end) {
+            self.now = self.now.max(next);
+            self.client.handle_timeout(self.now);
+            self.exchange();
+        }
+        self.now = end;
+    }
+
+    fn events(&mut self) -> Vec<Event> {
+        std::iter::from_fn(|| self.client.poll_event()).collect()
+    }
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[test]
+fn an_allocation_is_made_with_credentials_and_kept() {
+    let mut world = World::new(Server::default());
+    assert_eq!(world.events(), [Event::Allocated(at(RELAYED))]);
+    assert_eq!(world.server.seen, [ALLOCATE, ALLOCATE]);
+    world.pass(60 * MINUTE);
+    assert_eq!((world.events(), world.client.relayed()), (vec![], Some(at(RELAYED))));
+    assert_eq!(world.server.count(REFRESH), 8, "each 450 s");
+    assert_eq!(world.server.count(BINDING), 144, "each 25 s");
+    world.client.close();
+    world.exchange();
+    assert_eq!((world.server.count(REFRESH), world.client.relayed()), (9, None));
+    assert_eq!(world.client.poll_timeout(world.now), None);
+}
+
+#[test]
+fn a_wrong_password_is_tried_once() {
+    let mut world = World::with(Server::default(), "turn:alice:simsim@h", true);
+    assert_eq!(world.events(), [Event::Ended(Failure::Unauthorized)]);
+    world.pass(60 * MINUTE);
+    assert_eq!(world.server.seen, [ALLOCATE, ALLOCATE]);
+}
+
+#[test]
+fn what_a_server_refuses_is_said() {
+    let cases = [
+        (300, Failure::Elsewhere(at("192.0.2.77:3478"))),
+        (437, Failure::Refused(437, "no".into())),
+        (440, Failure::NoFamily),
+        (441, Failure::Unauthorized),
+        (486, Failure::Refused(486, "no".into())),
+    ];
+    for (code, why) in cases {
+        let refuses = [(ALLOCATE.value(), code)].into();
+        let mut world = World::new(Server { refuses, ..Server::default() });
+        assert_eq!(world.events(), [Event::Ended(why)]);
+    }
+    let mut world = World::new(Server { is_silent: true, ..Server::default() });
+    world.pass(Duration::from_secs(15));
+    assert_eq!(world.events(), []);
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.events(), [Event::Ended(Failure::Silent)]);
+    let mut world = World::new(Server { relayed: "0.0.0.0:5", ..Server::default() });
+    assert_eq!(world.events(), [Event::Ended(Failure::Nonsense)]);
+}
+
+#[test]
+fn answers_without_a_signature_are_no_answers() {
+    let mut world = World::new(Server { signs: false, ..Server::default() });
+    assert_eq!(world.events(), []);
+    let mut world = World::new(Server::default());
+    world.events();
+    world.server.signs = false;
+    world.server.refuses = [(REFRESH.value(), 437)].into();
+    world.pass(Duration::from_secs(456));
+    assert_eq!(world.events(), [], "anybody can say that");
+    world.server.signs = true;
+    world.pass(Duration::from_secs(5));
+    assert_eq!(world.events(), [Event::Ended(Failure::Refused(437, "no".into()))]);
+}
+
+#[test]
+fn a_new_nonce_is_used_and_endless_ones_are_not() {
+    let mut world = World::new(Server::default());
+    world.server.nonce = "second";
+    assert_eq!(world.send(PEER, b"hello"), Sent::Held);
+    assert_eq!(world.server.count(CREATE_PERMISSION), 2);
+    assert_eq!(world.server.passed, [(PEER.to_owned(), b"hello".to_vec())]);
+
+    let mut world = World::new(Server { refuses: [(ALLOCATE.value(), 438)].into(), ..Server::default() });
+    assert!(world.server.seen.len() <= 5, "{:?}", world.server.seen);
+    assert!(matches!(world.events()[..], [Event::Ended(Failure::Refused(438, _))]));
+}
+
+#[test]
+fn a_datagram_waits_for_its_permission_and_a_peer_that_answers_gets_a_channel() {
+    let mut world = World::new(Server::default());
+    assert_eq!(world.send(PEER, b"1"), Sent::Held);
+    assert_eq!(world.send("192.0.2.1:7001", b"2"), Sent::Written, "the permission is for the host");
+    for _ in 0..8 {
+        assert_eq!(world.send(PEER, b"on"), Sent::Written);
+    }
+    assert_eq!(world.server.channel, None, "who does not answer needs none");
+    let answer = Server::data(PEER, b"here");
+    let received = world.client.handle(world.now, &answer).expect("it is a peer's");
+    assert_eq!((received.peer, received.data), (at(PEER), &b"here"[..]));
+    assert_eq!(world.send(PEER, b"again"), Sent::Written);
+    world.pass(Duration::from_millis(1));
+    let number = world.server.channel.expect("a channel");
+    assert_eq!(world.send(PEER, b"short"), Sent::Written);
+    assert_eq!(world.server.passed.last(), Some(&("channel".to_owned(), b"short".to_vec())));
+
+    let frame = |number: u16| [&number.to_be_bytes()[..], &[0, 3], b"yes", &[0]].concat();
+    let (good, other) = (frame(number), frame(number + 1));
+    let received = world.client.handle(world.now, &good).map(|received| (received.peer, received.data));
+    assert_eq!(received, Some((at(PEER), &b"yes"[..])));
+    assert_eq!(world.client.handle(world.now, &other), None, "a channel that was not bound");
+    assert_eq!(world.client.handle(world.now, &Server::data("192.0.2.99:1", b"x")), None, "no permission");
+    assert_eq!(world.client.handle(world.now, &good[..5]), None, "cut off");
+}
+
+#[test]
+fn what_is_used_is_renewed_and_the_rest_is_forgotten() {
+    let mut world = World::new(Server::default());
+    world.send("192.0.2.2:1", b"once");
+    world.send(PEER, b"1");
+    world.client.handle(world.now, &Server::data(PEER, b"here"));
+    for _ in 0..60 {
+        world.pass(MINUTE);
+        world.send(PEER, b"on");
+    }
+    // One hour: each 4 minutes, and once for the other peer, which was used within the first five.
+    assert_eq!(world.server.count(CREATE_PERMISSION), 2 + 15 + 1);
+    assert_eq!(world.server.count(CHANNEL_BIND), 1 + 6, "each 9 minutes");
+    let before = world.server.seen.len();
+    world.pass(20 * MINUTE);
+    assert!(world.server.seen[before..].iter().filter(|one| **one == CREATE_PERMISSION).count() <= 2);
+    assert_eq!(world.client.handle(world.now, &Server::data(PEER, b"late")), None);
+}
+
+#[test]
+fn a_crowd_of_peers_has_its_bounds() {
+    let mut world = World::new(Server::default());
+    let peer = |i: usize| format!("192.0.{}.{}:7", i / 250, 1 + i % 250);
+    let sent: Vec<_> = (0..1000).map(|i| world.send(&peer(i), b"x")).collect();
+    assert_eq!(sent.iter().filter(|sent| **sent == Sent::Held).count(), MAX_PERMISSIONS);
+    assert_eq!(world.server.count(CREATE_PERMISSION), MAX_PERMISSIONS);
+    world.pass(Duration::from_secs(30));
+    assert_eq!(world.send(&peer(500), b"x"), Sent::Held, "who is silent makes room");
+
+    world.server.refuses = [(CREATE_PERMISSION.value(), 403)].into();
+    assert_eq!(world.send(&peer(600), b"x"), Sent::Held);
+    let asked = world.server.count(CREATE_PERMISSION);
+    assert_eq!(world.send(&peer(600), b"x"), Sent::Dropped);
+    world.pass(Duration::from_secs(59));
+    assert_eq!((world.send(&peer(600), b"x"), world.server.count(CREATE_PERMISSION)), (Sent::Dropped, asked));
+    world.pass(Duration::from_secs(2));
+    assert_eq!(
+        (world.send(&peer(600), b"x"), world.server.count(CREATE_PERMISSION)),
+        (Sent::Held, asked + 1)
+    );
+}
+
+#[test]
+fn an_ipv6_address_is_asked_for_and_serves_ipv6_peers() {
+    let server = Server { relayed: "[2001:db8::9]:50000", ..Server::default() };
+    let mut world = World::with(server, "turn:alice:sesame@h", false);
+    assert_eq!(world.events(), [Event::Allocated(at("[2001:db8::9]:50000"))]);
+    assert_eq!(world.send(PEER, b"x"), Sent::Dropped);
+    assert_eq!(world.send("[2001:db8::1]:7", b"x"), Sent::Held);
+    assert_eq!(world.server.passed, [("[2001:db8::1]:7".to_owned(), b"x".to_vec())]);
+    let now = world.now;
+    let mut client = Client::new(&"turn:alice:sesame@h".parse().unwrap(), false, [7; 32], now);
+    let request = client.poll_transmit().expect("a request");
+    let message = Message::from_bytes(&request).expect("a message");
+    assert_eq!(message.raw_attribute(FAMILY).expect("a family").value.to_vec(), [2, 0, 0, 0]);
+    // An IPv4 address is not what was asked for.
+    let mut world = World::with(Server::default(), "turn:alice:sesame@h", false);
+    assert_eq!(world.events(), [Event::Ended(Failure::Nonsense)]);
+}
+
+#[test]
+fn a_client_that_has_moved_notices_it() {
+    let mut world = World::new(Server::default());
+    world.events();
+    world.server.mapped = at("198.51.100.7:4001");
+    world.server.refuses = [(REFRESH.value(), 437)].into();
+    world.pass(Duration::from_secs(26));
+    assert_eq!(world.events(), [Event::Ended(Failure::Refused(437, "no".into()))]);
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..300), kind in 0..4usize) {
+        let mut world = World::new(Server::default());
+        world.send(PEER, b"x");
+        let mut datagram = Server::data(PEER, b"data");
+        let method = [DATA, ALLOCATE, REFRESH, BINDING][kind].value();
+        datagram[..2].copy_from_slice(&method.to_be_bytes());
+        let at = bytes.len() % datagram.len();
+        datagram.splice(at.., bytes.iter().copied());
+        world.client.handle(world.now, &datagram);
+        world.client.handle(world.now, &bytes);
+        prop_assert_eq!(world.client.relayed(), Some(self::at(RELAYED)));
+    }
+
+    #[test]
+    fn any_data_arrives_as_it_was_sent(data in proptest::collection::vec(any::<u8>(), 0..2000)) {
+        let mut world = World::new(Server::default());
+        prop_assert_eq!(world.send(PEER, &data), Sent::Held);
+        let passed = std::mem::take(&mut world.server.passed);
+        prop_assert_eq!(passed, vec![(PEER.to_owned(), data.clone())]);
+        let mut out = Vec::new();
+        prop_assert_eq!(world.client.send(world.now, at(PEER), &data, &mut out), Sent::Written);
+        prop_assert!(out.len() <= data.len() + MAX_OVERHEAD);
+        let answer = Server::data(PEER, &data);
+        let received = world.client.handle(world.now, &answer).map(|received| received.data.to_vec());
+        prop_assert_eq!(received, Some(data));
+    }
+}
