@@ -27,7 +27,10 @@ use crate::node::Seed;
 
 pub use error::StateError;
 pub use private::read_secret_file;
-pub(crate) use private::{check_secret_file, read_regular_secret_file, read_text_file, write_atomically};
+pub(crate) use private::{
+    check_directory, check_secret_file, check_trusted_file, read_regular_secret_file, read_text_file,
+    write_atomically,
+};
 
 const LOCK_FILE: &str = "lock";
 const IDENTITY_FILE: &str = "identity.key";
@@ -72,15 +75,7 @@ impl StateDir {
     /// it; [`StateError::WrongKind`] if it is not a directory; otherwise [`StateError::Io`].
     pub fn open(path: &Path) -> Result<StateDir, StateError> {
         create_private(path)?;
-        let metadata = fs::metadata(path).map_err(StateError::io("examine", path))?;
-        if !metadata.is_dir() {
-            return Err(StateError::WrongKind { path: path.into(), expected: "directory" });
-        }
-        private::check_owner(path, &metadata)?;
-        let mode = metadata.mode() & 0o7777;
-        if mode & 0o022 != 0 {
-            return Err(StateError::WritableByOthers { path: path.into(), mode });
-        }
+        check_directory(path)?;
         // Absolute, because the process may change its working directory later.
         let path = path.canonicalize().map_err(StateError::io("examine", path))?;
         let lock = lock(&path)?;
