@@ -77,6 +77,8 @@ struct Queue {
     events: VecDeque<Event>,
     waker: Option<Waker>,
     closed: bool,
+    /// The next call of [`Subscription::next_timeout`] does not wait.
+    woken: bool,
 }
 
 impl Subscription {
@@ -91,11 +93,22 @@ impl Subscription {
         queue.closed && queue.events.is_empty()
     }
 
-    /// Waits up to `timeout` for an event; not at all once the node is shut down.
+    /// Waits up to `timeout` for an event; not at all once the node is shut down, nor after
+    /// [`Subscription::wake`].
     pub fn next_timeout(&self, timeout: Duration) -> Option<Event> {
-        let waits = |queue: &mut Queue| queue.events.is_empty() && !queue.closed;
+        let waits = |queue: &mut Queue| queue.events.is_empty() && !queue.closed && !queue.woken;
         let mut queue = sync::wait_timeout_while(&self.filled, self.lock(), timeout, waits);
-        queue.events.pop_front()
+        let event = queue.events.pop_front();
+        // An event came instead: the wake-up is still owed.
+        queue.woken &= event.is_some();
+        event
+    }
+
+    /// Has the call of [`Subscription::next_timeout`] that waits now, or else the next one, return though there
+    /// is no event.
+    pub fn wake(&self) {
+        self.lock().woken = true;
+        self.filled.notify_all();
     }
 
     /// Like [`Subscription::try_next`]; if there is none, `waker` is woken by the next.

@@ -37,9 +37,16 @@ pub(super) fn start(node: &Arc<Inner>, list: Arc<List>, part: usize) {
         // The thread that reads the sockets never waits.
         let _ = sender.try_send((remote, identity));
     }));
-    if !told {
-        tracing::warn!("no root is found on the local networks: discovery is off");
-        return;
+    match told {
+        Ok(true) => {}
+        Ok(false) => {
+            tracing::warn!("no root is found on the local networks: discovery is off");
+            return;
+        }
+        Err(error) => {
+            tracing::warn!(%error, "no root is found on the local networks");
+            return;
+        }
     }
     let events = node.driver.datapath.subscribe();
     super::spawn("peersock-lan", move || {
