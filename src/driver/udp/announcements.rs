@@ -3,7 +3,7 @@
 //! Anybody there can send announcements, at any rate, and reading one costs more than receiving it: the key in
 //! it is a point on a curve, which has to be decompressed. So their number is limited before they are read.
 
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::time::Instant;
@@ -11,8 +11,10 @@ use std::time::Instant;
 use peersock_overlay::PublicIdentity;
 use peersock_overlay::load::{Limiter, Rate};
 use peersock_overlay::wire::Announcement;
+use rustix::event::{PollFd, PollFlags};
 
-use super::UdpStats;
+use super::{RECEIVE_BATCH, UdpSockets, UdpStats};
+use crate::driver::{canonical, poll};
 use crate::sync;
 
 /// Announcements that are read, of all and of each address: so many each second, and so many at once. A root
@@ -50,6 +52,48 @@ impl Announcements {
         }
     }
 }
+
+impl UdpSockets {
+    /// Reads announcements, and nothing else, until then or until `is_enough`. For programs that have sockets
+    /// and no node that reads them.
+    pub(crate) fn hear_announcements(&self, until: Instant, is_enough: impl Fn() -> bool) {
+        let mut buffers = vec![vec![0; BUFFER]; RECEIVE_BATCH];
+        let discovery = self.data.len()..self.len();
+        while !is_enough() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            let fd = |index| PollFd::from_borrowed_fd(self.fd(index), PollFlags::IN);
+            let mut fds: Vec<_> = discovery.clone().map(fd).collect();
+            poll::readable(&mut fds, Some(left));
+            let readable = fds.iter().zip(discovery.clone()).filter(|(fd, _)| !fd.revents().is_empty());
+            for (_, index) in readable {
+                self.hear_once(index, &mut buffers);
+            }
+        }
+    }
+
+    fn hear_once(&self, index: usize, buffers: &mut [Vec<u8>]) {
+        let mut meta = [quinn_udp::RecvMeta::default(); RECEIVE_BATCH];
+        let received = {
+            let mut each = buffers.iter_mut();
+            let mut slices: [IoSliceMut<'_>; RECEIVE_BATCH] =
+                std::array::from_fn(|_| IoSliceMut::new(each.next().map_or(&mut [], |buffer| buffer)));
+            self.receive(index, &mut slices, &mut meta).unwrap_or_default()
+        };
+        for (meta, buffer) in meta.iter().zip(&*buffers).take(received) {
+            if self.origin(index, meta).is_some_and(|(_, multicast)| multicast) {
+                for datagram in buffer[..meta.len].chunks(meta.stride.max(1)) {
+                    self.take_announcement(Instant::now(), canonical(meta.addr), datagram);
+                }
+            }
+        }
+    }
+}
+
+/// Bytes of one GRO batch at most.
+const BUFFER: usize = 65536;
 
 #[cfg(test)]
 mod tests {

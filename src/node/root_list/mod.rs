@@ -8,6 +8,7 @@
 mod cache;
 mod dns;
 mod lan;
+mod once;
 
 use std::sync::{Arc, Mutex, Weak};
 use std::thread;
@@ -19,6 +20,7 @@ use crate::config::{RootAddress, RootDomain, RootSource};
 use crate::datapath::Subscription;
 use crate::sync;
 use cache::Cache;
+pub(crate) use once::ask_lists;
 
 /// The most roots that one domain can list.
 const MAX_LISTED: usize = 8;
