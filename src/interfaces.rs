@@ -12,7 +12,8 @@ use thiserror::Error;
 pub use peersock_nat::interfaces::*;
 pub use peersock_nat::netcheck::{Target, Transport};
 
-use crate::{RootAddress, RootSource, RootTransport, TurnServer, TurnServerError};
+use crate::node::ask_lists;
+use crate::{Interfaces, RootAddress, RootSource, RootTransport, TurnServer, TurnServerError};
 
 /// STUN servers as `HOST:PORT`, with white space between them.
 pub const STUN_VARIABLE: &str = "PEERSOCK_STUN";
@@ -20,7 +21,7 @@ pub const STUN_VARIABLE: &str = "PEERSOCK_STUN";
 /// TURN servers as [`TurnServer`](crate::TurnServer) reads them, with white space between them.
 const TURN_VARIABLE: &str = "PEERSOCK_TURN";
 
-/// Roots, as [`RootSource::load`] reads them; those that are listed elsewhere are not asked.
+/// Roots, as [`RootSource::load`] reads them; [`lists_of_environment`] finds those that are listed elsewhere.
 pub const ROOTS_VARIABLE: &str = "PEERSOCK_ROOTS";
 
 /// What is wrong with a variable that names servers.
@@ -34,7 +35,7 @@ pub struct ServersError {
 }
 
 /// The servers that the environment names: those of `PEERSOCK_STUN`, unless `stun` has others, and the roots
-/// of `PEERSOCK_ROOTS`, which answer as STUN servers do.
+/// of `PEERSOCK_ROOTS`, which answer as STUN servers do. [`lists_of_environment`] finds roots that are in lists.
 ///
 /// # Errors
 /// A variable that cannot be read.
@@ -46,6 +47,53 @@ pub fn servers_of_environment(stun: &[Target]) -> Result<Vec<Target>, ServersErr
     }
     targets.extend(parse_roots(&read(ROOTS_VARIABLE))?);
     Ok(targets)
+}
+
+/// What a list of roots has named.
+///
+/// ```
+/// fn tell(list: &peersock::interfaces::RootList) -> String {
+///     match &list.error {
+///         None => format!("{} names {} roots", list.source, list.roots),
+///         Some(error) => format!("{}: {error}", list.source),
+///     }
+/// }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RootList {
+    /// Where the list is, as it was written: `dns:DOMAIN`, or `lan`.
+    pub source: String,
+    /// How many roots are in it.
+    pub roots: usize,
+    /// Where they listen; at most 32 of all lists together.
+    pub servers: Vec<Target>,
+    /// Why there are none.
+    pub error: Option<String>,
+}
+
+/// The roots that lists in `PEERSOCK_ROOTS` name now: domains are asked, and announcements on the local networks
+/// of `allowed` heard at `discovery_port` (7473 unless roots were told another). It blocks for up to four
+/// seconds, with `lan` for up to five and a half, and not at all if the variable names no list. At most four
+/// domains are asked.
+///
+/// # Errors
+/// The variable cannot be read.
+pub fn lists_of_environment(
+    allowed: &Interfaces,
+    discovery_port: u16,
+) -> Result<Vec<RootList>, ServersError> {
+    let sources = load_roots(&env::var(ROOTS_VARIABLE).unwrap_or_default())?;
+    let mut room = MAX_LISTED;
+    let list = |(source, found): (RootSource, io::Result<Vec<RootAddress>>)| {
+        let error = found.as_ref().err().map(ToString::to_string);
+        let roots = found.unwrap_or_default();
+        // Whoever writes a list is not to decide how many are asked.
+        let servers: Vec<_> = roots.iter().flat_map(targets_of).take(room).collect();
+        room -= servers.len();
+        RootList { source: source.to_string(), roots: roots.len(), servers, error }
+    };
+    Ok(ask_lists(sources, allowed, discovery_port).into_iter().map(list).collect())
 }
 
 /// The STUN servers that the environment names.
@@ -90,25 +138,34 @@ fn parse_stun(text: &str) -> Result<Vec<Target>, ServersError> {
 }
 
 fn parse_roots(text: &str) -> Result<Vec<Target>, ServersError> {
-    let wrong =
-        |error: crate::RootsError| ServersError { variable: ROOTS_VARIABLE, reason: error.to_string() };
-    let sources = RootSource::load(text).map_err(wrong)?;
-    // Lists of other sources are not asked for: they may take long, or be announced later.
+    let sources = load_roots(text)?;
+    // Lists of other sources take a while to be asked.
     let roots = sources.iter().filter_map(|source| match source {
         RootSource::Address(root) => Some(root),
         _ => None,
     });
-    let endpoints = roots.flat_map(RootAddress::endpoints);
-    let target = |endpoint: &crate::RootEndpoint| Target {
+    Ok(roots.flat_map(targets_of).collect())
+}
+
+fn load_roots(text: &str) -> Result<Vec<RootSource>, ServersError> {
+    let wrong =
+        |error: crate::RootsError| ServersError { variable: ROOTS_VARIABLE, reason: error.to_string() };
+    RootSource::load(text).map_err(wrong)
+}
+
+fn targets_of(root: &RootAddress) -> impl Iterator<Item = Target> + '_ {
+    root.endpoints().iter().map(|endpoint| Target {
         host: endpoint.host(),
         port: endpoint.port(),
         transport: match endpoint.transport {
             RootTransport::Udp => Transport::Udp,
             _ => Transport::Tcp,
         },
-    };
-    Ok(endpoints.map(target).collect())
+    })
 }
+
+/// The most servers of lists.
+const MAX_LISTED: usize = 32;
 
 #[cfg(test)]
 mod tests {

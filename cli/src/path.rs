@@ -17,15 +17,17 @@ pub(crate) struct Path {
     turn: bool,
 }
 
-/// Why the path to the member with this address is not direct, a line for each address that was tried.
-pub(crate) fn reasons(node: &Node, address: IpAddr) -> Vec<String> {
-    let peers = node.peers();
-    let peer = peers.iter().find(|peer| peer.addresses.contains(&address));
-    let attempts = peer.filter(|peer| peer.root.is_some() || peer.turn).map(|peer| peer.attempts.as_slice());
-    match attempts {
-        None => Vec::new(),
-        Some([]) => vec!["no address of it is known where a direct path could be tried".to_owned()],
-        Some(attempts) => attempts.iter().map(reason).collect(),
+/// The member with this address, if it is known.
+pub(crate) fn peer_at(node: &Node, address: IpAddr) -> Option<PeerStatus> {
+    node.peers().into_iter().find(|peer| peer.addresses.contains(&address))
+}
+
+/// Why the path to a peer is not direct, a line for each address that was tried.
+pub(crate) fn reasons(peer: &PeerStatus) -> Vec<String> {
+    match peer.attempts.as_slice() {
+        _ if peer.root.is_none() && !peer.turn => Vec::new(),
+        [] => vec!["no address of it is known where a direct path could be tried".to_owned()],
+        attempts => attempts.iter().map(reason).collect(),
     }
 }
 
@@ -35,12 +37,8 @@ fn reason(attempt: &AttemptStatus) -> String {
 }
 
 impl Path {
-    /// The path to the member with this address; `None` without a session.
-    pub(crate) fn to(node: &Node, address: IpAddr) -> Option<Path> {
-        node.peers().iter().find(|peer| peer.addresses.contains(&address)).and_then(Path::of)
-    }
-
-    fn of(peer: &PeerStatus) -> Option<Path> {
+    /// The path to a peer; `None` without a session.
+    pub(crate) fn of(peer: &PeerStatus) -> Option<Path> {
         Some(Path { remote: peer.path?, root: peer.root.map(|root| root.to_string()), turn: peer.turn })
     }
 

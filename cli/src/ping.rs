@@ -14,7 +14,7 @@ use signal_hook::consts::SIGINT;
 use crate::args::{NetworkArgs, NodeArgs, parse_host, parse_seconds};
 use crate::failure::{Failure, Outcome};
 use crate::output::{print, round};
-use crate::path::{Path, reasons};
+use crate::path::{Path, peer_at, reasons};
 use crate::session::Session;
 
 /// Bytes of payload in a request, as other programs of this name send.
@@ -69,7 +69,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
     timeout: Option<Duration>,
 
-    /// Print one JSON object at the end, and nothing else; after a failure it has an `error`
+    /// Print one JSON object at the end, and nothing else; after a failure it has an `error`. docs/STATUS.md
+    /// explains the fields
     #[arg(long)]
     json: bool,
 }
@@ -141,7 +142,7 @@ fn measure(args: &Args, tally: &Arc<Mutex<Option<Tally>>>) -> Outcome {
     }
     let path = tally_of(tally, |tally| tally.path.clone());
     if !json {
-        for reason in reasons(&session.node, address) {
+        for reason in peer_at(&session.node, address).iter().flat_map(reasons) {
             print(format_args!("not direct: {reason}"))?;
         }
     }
@@ -168,8 +169,10 @@ fn measure(args: &Args, tally: &Arc<Mutex<Option<Tally>>>) -> Outcome {
 /// Looks which path the packets take now, and says so if it is another one than before. True if it is direct.
 fn look_at_path(session: &Session, tally: &Mutex<Option<Tally>>, json: bool) -> Outcome<bool> {
     let address = tally_of(tally, |tally| tally.address);
+    let Some(peer) = peer_at(&session.node, address) else { return Ok(false) };
+    tally_of(tally, |tally| tally.attempts = json!(peer.attempts));
     // Without a session there is none at the moment: the last one is what counts.
-    let Some(path) = Path::to(&session.node, address) else { return Ok(false) };
+    let Some(path) = Path::of(&peer) else { return Ok(false) };
     let is_direct = path.is_direct();
     let before = tally_of(tally, |tally| tally.path.replace(path.clone()));
     if !json && before.as_ref() != Some(&path) {
@@ -201,12 +204,15 @@ struct Tally {
     round_trips: Vec<Duration>,
     /// The path that was taken last.
     path: Option<Path>,
+    /// Where a direct path was looked for, as `peersock status --json` has it.
+    attempts: Value,
 }
 
 impl Tally {
     fn new(address: IpAddr) -> Tally {
         let now = Instant::now();
-        Tally { address, begin: now, last: now, sent: 0, round_trips: Vec::new(), path: None }
+        let (round_trips, attempts) = (Vec::new(), json!([]));
+        Tally { address, begin: now, last: now, sent: 0, round_trips, path: None, attempts }
     }
 
     fn sending(&mut self) {
@@ -244,6 +250,7 @@ impl Tally {
             "mean_ms": summary.map(|s| s[2]),
             "max_ms": summary.map(|s| s[3]),
             "path": self.path.as_ref().map(Path::json),
+            "attempts": self.attempts,
         })
     }
 }
@@ -297,5 +304,8 @@ mod tests {
         assert_eq!(tally.summary().unwrap()[1], Duration::from_micros(2500), "of an even number");
         let json = tally.json();
         assert_eq!((&json["median_ms"], &json["loss_percent"]), (&json!(2.5), &json!(0.0)));
+        assert_eq!(json["attempts"], json!([]));
+        tally.attempts = json!([{ "address": "192.0.2.1:7420", "outcome": "no answer" }]);
+        assert_eq!(tally.json()["attempts"], tally.attempts);
     }
 }

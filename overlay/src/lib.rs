@@ -89,7 +89,7 @@ pub use network::{
 };
 pub use peersock_primitives::Counter;
 pub use reach::{Path, Place, RecvMeta, SocketIndex, SocketInfo};
-pub use roots::{RelayReader, Relays, RootConfig, RootInfo, RootState, WantedStream};
+pub use roots::{MAX_ROOTS, RelayReader, Relays, RootConfig, RootInfo, RootState, WantedStream};
 pub use routes::{Route, Routes};
 pub use session::{
     OpenError, Opened, Peer, SealError, Sender, Session, SessionStats, SessionTable, Watch, data_index,

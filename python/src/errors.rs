@@ -62,6 +62,7 @@ pub(crate) fn state_error(py: Python<'_>, error: &StateError) -> PyErr {
         StateError::NoDefaultPath => libc::ENOENT,
         StateError::InUse { .. } => libc::EBUSY,
         StateError::Exposed { .. }
+        | StateError::Changeable { .. }
         | StateError::WritableByOthers { .. }
         | StateError::ForeignOwner { .. } => libc::EACCES,
         StateError::Io { source, .. } => source.raw_os_error().unwrap_or(libc::EIO),

@@ -16,7 +16,7 @@ use peersock_overlay::{
     NetworkConfig, NetworkId, NetworkIdError, NetworkSummary, NodeId, Psk, PublicIdentity, StaticMember,
 };
 
-use crate::state::{check_secret_file, read_text_file};
+use crate::state::{check_secret_file, check_trusted_file, read_text_file};
 
 pub use dht::{Dht, ParseDhtError};
 pub use endpoint::{HostEndpoint, ParseEndpointError};
@@ -98,11 +98,12 @@ impl Network {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::File`] if the file cannot be read, or holds a passphrase or psk and is readable by
-    /// other users; [`ConfigError::InvalidFile`] with the line otherwise.
+    /// [`ConfigError::File`] if the file cannot be read, could be changed by everybody, or holds a passphrase or
+    /// psk and is readable by other users; [`ConfigError::InvalidFile`] with the line otherwise.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Network, ConfigError> {
         let path = path.as_ref();
         let (text, metadata) = read_text_file(path)?;
+        check_trusted_file(path, &metadata)?;
         let network = Network::parse_toml(&text).map_err(|error| match error {
             ConfigError::Invalid { line, what } => ConfigError::InvalidFile { path: path.into(), line, what },
             other => other,

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use thiserror::Error;
 
 use super::{HostEndpoint, ParseRootError, RootAddress};
-use crate::state::{StateError, check_secret_file, read_text_file};
+use crate::state::{StateError, check_secret_file, check_trusted_file, read_text_file};
 
 /// One of the places that say which roots a node uses.
 ///
@@ -120,7 +120,7 @@ impl RootSource {
 
     /// Reads what `PEERSOCK_ROOTS` and `--root` hold: texts of sources, or `@` and the path of a file that
     /// has them. In a file, lines that begin with `#` are comments; one that holds an access token must be
-    /// private to its owner (mode 0600).
+    /// private to its owner (mode 0600), and none may be one that everybody can write to.
     ///
     /// ```
     /// use peersock::RootSource;
@@ -137,6 +137,7 @@ impl RootSource {
         let Some(path) = text.trim().strip_prefix('@') else { return Ok(Self::parse_list(text)?) };
         let path = Path::new(path);
         let (text, metadata) = read_text_file(path)?;
+        check_trusted_file(path, &metadata)?;
         let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
         let sources = lines.map(Self::parse_list).collect::<Result<Vec<_>, _>>();
         let sources = sources.map_err(|error| RootsError::File { path: path.into(), error })?.concat();
@@ -182,7 +183,8 @@ impl FromStr for RootSource {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum RootsError {
-    /// The file cannot be read, or holds an access token that other users could read.
+    /// The file cannot be read, could be changed by everybody, or holds an access token that other users could
+    /// read.
     #[error(transparent)]
     State(#[from] StateError),
     /// One of the texts in a file names no root.
@@ -239,6 +241,10 @@ mod tests {
         };
         let open = format!("# ours\n{key}@192.0.2.1:7420\nlan dns:example.org\n");
         assert_eq!(load(&open, 0o644).expect("three sources").len(), 3);
+        for mode in [0o666, 0o602] {
+            let error = load(&open, mode).expect_err("others can change it").to_string();
+            assert!(error.contains("chmod o-w"), "{error}");
+        }
         let secret = format!("{key}@192.0.2.1:7420?token=open%20sesame\n");
         assert!(matches!(load(&secret, 0o644), Err(RootsError::State(StateError::Exposed { .. }))));
         let sources = load(&secret, 0o600).expect("a source");

@@ -120,6 +120,11 @@ fn a_file_with_a_secret_must_be_private_and_one_without_need_not_be() {
     fs::write(&path, &open).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
     assert!(!Network::from_file(&path).unwrap().is_secret());
+    // Whoever can add a member is one.
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o646)).unwrap();
+    let error = Network::from_file(&path).unwrap_err();
+    assert!(matches!(error, ConfigError::File(StateError::Changeable { mode: 0o646, .. })), "{error}");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
 
     fs::write(&path, format!("passphrase = \"x\"\n{open}")).unwrap();
     let error = Network::from_file(&path).unwrap_err();

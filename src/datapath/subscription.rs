@@ -103,6 +103,8 @@ struct Queue {
     network_changed: bool,
     waker: Option<Waker>,
     closed: bool,
+    /// The next call does not wait.
+    woken: bool,
 }
 
 impl Subscription {
@@ -117,21 +119,35 @@ impl Subscription {
         queue.closed && queue.events.is_empty()
     }
 
-    /// Waits up to `timeout` for an event; not at all once the node is shut down.
+    /// Waits up to `timeout` for an event; not at all once the node is shut down, nor after
+    /// [`Subscription::wake`].
     pub fn next_timeout(&self, timeout: Duration) -> Option<Event> {
-        let waits = |queue: &mut Queue| queue.events.is_empty() && !queue.closed;
+        let waits = |queue: &mut Queue| queue.events.is_empty() && !queue.closed && !queue.woken;
         let mut queue = sync::wait_timeout_while(&self.filled, self.lock(), timeout, waits);
-        queue.events.pop_front()
+        let event = queue.events.pop_front();
+        // An event came instead: the wake-up is still owed.
+        queue.woken &= event.is_some();
+        event
+    }
+
+    /// Has the call that waits now, or else the next one that would wait, return though there is no event.
+    pub fn wake(&self) {
+        self.lock().woken = true;
+        self.filled.notify_all();
     }
 
     /// Like [`Subscription::next_timeout`], for those who want to know, too, when the network has changed.
     pub fn next_or_change(&self, timeout: Duration) -> Heard {
-        let waits = |queue: &mut Queue| queue.events.is_empty() && !queue.closed && !queue.network_changed;
+        let waits = |queue: &mut Queue| {
+            queue.events.is_empty() && !queue.closed && !queue.woken && !queue.network_changed
+        };
         let mut queue = sync::wait_timeout_while(&self.filled, self.lock(), timeout, waits);
         if std::mem::take(&mut queue.network_changed) {
             return Heard::NetworkChange;
         }
-        queue.events.pop_front().map_or(Heard::Nothing, Heard::Event)
+        let event = queue.events.pop_front();
+        queue.woken &= event.is_some();
+        event.map_or(Heard::Nothing, Heard::Event)
     }
 
     /// Like [`Subscription::try_next`]; if there is none, `waker` is woken by the next.

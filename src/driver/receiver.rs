@@ -27,6 +27,24 @@ pub(super) struct Receiver {
     batch: Batch,
 }
 
+/// Offers each datagram of a batch to `take`, and gives those that it does not take to `pass`, as many in a row
+/// as there are: a batch may have datagrams of both kinds.
+fn split(batch: &[u8], stride: usize, mut take: impl FnMut(&[u8]) -> bool, mut pass: impl FnMut(&[u8])) {
+    let mut begin = 0;
+    for at in (0..batch.len()).step_by(stride) {
+        let end = batch.len().min(at + stride);
+        if take(&batch[at..end]) {
+            if begin < at {
+                pass(&batch[begin..at]);
+            }
+            begin = end;
+        }
+    }
+    if begin < batch.len() {
+        pass(&batch[begin..]);
+    }
+}
+
 /// What a receive call has brought.
 enum Received {
     /// Every buffer is full: there may be more.
@@ -113,14 +131,20 @@ impl Receiver {
                 "{} received",
                 super::udp::name_of(&buffer[..meta.len])
             );
-            let data = &buffer[..meta.len];
-            let announces =
-                || multicast && sockets.take_announcement(origin.remote, &data[..meta.stride.min(meta.len)]);
-            if announces() || sockets.take_answer(&origin, data) {
-                continue;
-            }
             let marked = meta.ecn == Some(quinn_udp::EcnCodepoint::Ce);
-            datapath.receive(now, &mut self.ingress, origin, &buffer[..meta.len], meta.stride, marked);
+            let mut pass = |part: &[u8]| {
+                datapath.receive(now, &mut self.ingress, origin, part, meta.stride, marked);
+            };
+            let (data, stride) = (&buffer[..meta.len], meta.stride.max(1));
+            match () {
+                () if multicast => {
+                    split(data, stride, |one| sockets.take_announcement(now, origin.remote, one), pass);
+                }
+                () if sockets.expects_answers() => {
+                    split(data, stride, |one| sockets.take_answer(&origin, one), pass);
+                }
+                () => pass(data),
+            }
         }
         if received == RECEIVE_BATCH { Received::Full } else { Received::Some }
     }
@@ -134,5 +158,67 @@ impl Receiver {
                 datapath.handle_refusal(now, remote, refused.quoted(), &mut self.batch);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+    use std::time::Duration;
+
+    use quinn_udp::{UdpSockRef, UdpSocketState};
+
+    use super::*;
+    use crate::{IdentitySource, Interfaces, Node, RootSource};
+
+    /// Only keeps a hang from lasting.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn what_is_not_taken_is_passed_on_in_rows() {
+        let rows = |batch: &str, taken: &str| {
+            let mut passed = Vec::new();
+            let take = |one: &[u8]| taken.as_bytes().contains(&one[0]);
+            split(batch.as_bytes(), 2, take, |part| {
+                passed.push(String::from_utf8(part.to_vec()).expect("it is ASCII"));
+            });
+            passed.join(" ")
+        };
+        assert_eq!(rows("a1b2c3d", ""), "a1b2c3d");
+        assert_eq!(rows("a1b2c3d", "abcd"), "");
+        assert_eq!(rows("a1b2c3d", "a"), "b2c3d");
+        assert_eq!(rows("a1b2c3d", "bd"), "a1 c3");
+        assert_eq!(rows("", "a"), "");
+    }
+
+    #[test]
+    fn answers_that_come_as_one_train_are_several() {
+        let builder = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback);
+        let node = builder.discovery(false).roots(Vec::<RootSource>::new()).start().expect("sockets");
+        let sockets = &node.inner.driver.sockets;
+        let server = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let from = server.local_addr().expect("its address");
+        let to = sockets.local_addrs().into_iter().find(SocketAddr::is_ipv4).expect("an IPv4 socket");
+        sockets.expect_answers(vec![from]);
+        // A message of the overlay, which the data path gets, between two answers.
+        let train = [[b'd'; 32], [0xD4; 32], [b'e'; 32]].concat();
+        let state = UdpSocketState::new(UdpSockRef::from(&server)).expect("options");
+        let transmit = quinn_udp::Transmit {
+            destination: to,
+            ecn: None,
+            contents: &train,
+            segment_size: Some(32),
+            src_ip: None,
+        };
+        state.try_send(UdpSockRef::from(&server), &transmit).expect("room");
+        let until = Instant::now() + PATIENCE;
+        let mut answers = Vec::new();
+        while answers.len() < 2 && Instant::now() < until {
+            answers.extend(sockets.answers(until).into_iter().map(|answer| answer.datagram));
+            if answers.iter().any(|one: &Vec<u8>| one.len() != 32) {
+                break;
+            }
+        }
+        assert_eq!(answers, [vec![b'd'; 32], vec![b'e'; 32]]);
     }
 }

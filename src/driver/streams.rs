@@ -49,6 +49,10 @@ const DOUBTED: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(16)]
 /// Datagrams handed to the data path in one go.
 const BATCH: usize = 64;
 
+/// Names of roots that are looked up at a time, each by a thread that the system's resolver may hold for long:
+/// whoever can change the list of roots must not be able to make threads without bound.
+const MAX_RESOLVERS: usize = 16;
+
 /// What is queued when streams are closed has so long to leave.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 const LAST_WORDS_LOOK: Duration = Duration::from_millis(5);
@@ -141,7 +145,8 @@ impl Streams {
         if running.is_some() {
             return Ok(());
         }
-        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let mut runtime = Builder::new_current_thread();
+        let runtime = runtime.enable_all().max_blocking_threads(MAX_RESOLVERS).build()?;
         let (driver, streams, wanted) = (Arc::downgrade(driver), Arc::clone(self), self.wanted.subscribe());
         let keeper = Keeper { driver, streams };
         let thread = thread::Builder::new().name("peersock-streams".into()).spawn(move || {

@@ -26,6 +26,7 @@ pub use builder::{IdentitySource, NodeBuilder, Seed, StartError};
 pub use closing::Undelivered;
 pub use events::{Event, Events};
 pub use joined::Joined;
+pub(crate) use root_list::ask_lists;
 pub use singleton::node;
 pub use status::{
     AttemptStatus, CandidateStatus, Conflict, ContactStatus, DhtStatus, FlowStatus, NetworkStatus,

@@ -28,7 +28,7 @@ const AGAIN_MIN: Duration = Duration::from_secs(5);
 const AGAIN_MAX: Duration = Duration::from_secs(300);
 
 /// Resolves a host name.
-pub(super) type Resolve = dyn Fn(&HostEndpoint) -> io::Result<Vec<SocketAddr>> + Send;
+pub(super) type Resolve = dyn Fn(&HostEndpoint) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
 /// Asks the system: the hosts file, DNS, and whatever else it is set up for.
 pub(super) fn ask_system(endpoint: &HostEndpoint) -> io::Result<Vec<SocketAddr>> {

@@ -1,13 +1,18 @@
-//! The roots of a node: their host names are resolved when the node starts, and again while a root is not
-//! reached.
+//! The roots of a node: their host names are resolved when a list first has them, and again while a root is
+//! not reached.
+//!
+//! One thread does it for all names, however often the list changes: who can change it must not be able to
+//! make threads. The thread starts when there is a name to resolve, and looks one up at a time, because the
+//! system's resolver blocks; names of roots that come first in the list have precedence, so a name that hangs
+//! delays them by one look-up at most.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use peersock_overlay::{NodeId, RootConfig, RootState, is_endpoint};
+use peersock_overlay::{MAX_ROOTS, NodeId, RootConfig, RootState, is_endpoint};
 use peersock_stack::Batch;
 use peersock_streams::{ProxySettings, Target, Transport};
 
@@ -24,46 +29,151 @@ const STREAM_AFTER: Duration = Duration::from_secs(1);
 /// How often it is looked whether the roots are reached.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// What keeps the names of a list of roots resolved, until it is ended or the node ends.
+/// The roots that a node uses, with the thread that keeps their names resolved.
 pub(super) struct Used {
-    is_current: Arc<Mutex<bool>>,
+    node: Weak<Inner>,
+    resolve: Box<Resolve>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    roots: Vec<Root>,
+    /// What wakes the thread; `None` until there is a name to resolve.
     events: Option<Arc<Subscription>>,
 }
 
 impl Used {
-    /// From here on nothing is published any more: the node goes on with what it has, until another list takes
-    /// its place.
-    pub(super) fn end(self) {
-        *sync::lock(&self.is_current) = false;
-        if let Some(events) = &self.events {
-            events.end();
+    /// No roots yet.
+    pub(super) fn new(node: &Arc<Inner>, resolve: Box<Resolve>) -> Arc<Used> {
+        Arc::new(Used { node: Arc::downgrade(node), resolve, state: Mutex::default() })
+    }
+
+    /// Has the node use these roots, in place of those before: by UDP, and by streams where that has no
+    /// answer. What is known of a name that the list before had, too, stays.
+    pub(super) fn set(self: &Arc<Self>, roots: &[RootAddress]) {
+        let Some(node) = self.node.upgrade() else { return };
+        // The endpoint uses no more than these: names of others would be resolved in vain.
+        let mut named = BTreeSet::from([node.identity.node_id()]);
+        let roots = roots.iter().filter(|root| named.insert(root.identity().node_id()));
+        let roots: Vec<_> = roots.take(MAX_ROOTS).collect();
+        start_streams(&node, &roots);
+        let mut state = sync::lock(&self.state);
+        let mut before = std::mem::take(&mut state.roots);
+        let now = Instant::now();
+        let with_state = |root: &&RootAddress| {
+            let mut root = Root::new(root, now);
+            if let Some(known) = before.iter_mut().find(|known| known.node == root.node) {
+                root.keep(known);
+            }
+            root
+        };
+        state.roots = roots.iter().map(with_state).collect();
+        publish(&node, &state);
+        if state.roots.iter().all(|root| root.hosts.is_empty()) {
+            return;
+        }
+        match &state.events {
+            Some(events) => events.wake(),
+            None => state.events = self.start_thread(&node),
+        }
+    }
+
+    fn start_thread(self: &Arc<Self>, node: &Inner) -> Option<Arc<Subscription>> {
+        let events = node.driver.datapath.subscribe();
+        let (used, its) = (Arc::clone(self), Arc::clone(&events));
+        let thread = thread::Builder::new().name("peersock-roots".into());
+        let started = thread.spawn(move || used.run(&its));
+        started.inspect_err(|error| tracing::warn!(%error, "host names of roots are not resolved")).ok()?;
+        Some(events)
+    }
+
+    /// Looks names up when it is time, until the node ends.
+    fn run(&self, events: &Subscription) {
+        while !events.is_over() {
+            let Some(reached) = self.reached() else { return };
+            let next = {
+                let mut state = sync::lock(&self.state);
+                state.roots.iter_mut().for_each(|root| root.note(reached.contains(&root.node)));
+                state.next()
+            };
+            let wait = match next {
+                Some((root, host, due)) if due <= Instant::now() => {
+                    // Neither the node nor the list is held while the system's resolver blocks.
+                    let found = (self.resolve)(&host).unwrap_or_default();
+                    self.take(&root, &host, found);
+                    Duration::ZERO
+                }
+                Some((.., due)) => due.saturating_duration_since(Instant::now()).min(LOOK),
+                None => LOOK,
+            };
+            let end = Instant::now() + wait;
+            // This thread is woken when the list changes, when the network does, and when the node ends. Events
+            // of peers do not matter.
+            loop {
+                match events.next_or_change(end.saturating_duration_since(Instant::now())) {
+                    Heard::Event(_) => {}
+                    Heard::NetworkChange => {
+                        self.network_changed();
+                        break;
+                    }
+                    Heard::Nothing => break,
+                }
+            }
+        }
+    }
+
+    /// What names mean may be something else now.
+    fn network_changed(&self) {
+        let mut state = sync::lock(&self.state);
+        for host in state.roots.iter_mut().flat_map(|root| &mut root.hosts) {
+            host.turn.network_changed(Instant::now());
+        }
+    }
+
+    /// The roots that there is a session with; `None` if the node has ended.
+    fn reached(&self) -> Option<Vec<NodeId>> {
+        let roots = self.node.upgrade()?.driver.datapath.roots(Instant::now());
+        let is_reached = |state| !matches!(state, RootState::Connecting | RootState::Unreachable);
+        Some(roots.into_iter().filter(|root| is_reached(root.state)).map(|root| root.node).collect())
+    }
+
+    /// Takes what a name was resolved to, if the root is still used.
+    fn take(&self, root: &NodeId, host: &HostEndpoint, found: Vec<SocketAddr>) {
+        let Some(node) = self.node.upgrade() else { return };
+        let mut state = sync::lock(&self.state);
+        let known = state.roots.iter_mut().find(|known| known.node == *root);
+        let known = known.and_then(|root| root.hosts.iter_mut().find(|known| known.endpoint == *host));
+        if known.is_some_and(|host| host.looked_up(Instant::now(), found)) {
+            publish(&node, &state);
         }
     }
 }
 
-/// Has the node use these roots, in place of those before: by UDP, and by streams where that has no answer.
-pub(super) fn start(node: &Arc<Inner>, roots: &[RootAddress], resolve: Box<Resolve>) -> Used {
-    let now = Instant::now();
-    start_streams(node, roots);
-    let roots: Vec<_> = roots.iter().map(|root| Root::new(root, now)).collect();
-    let has_hosts = roots.iter().any(|root| !root.hosts.is_empty());
-    let is_current = Arc::new(Mutex::new(true));
-    let mut names = Names { node: Arc::downgrade(node), is_current: Arc::clone(&is_current), roots, resolve };
-    names.publish();
-    if !has_hosts {
-        return Used { is_current, events: None };
+impl State {
+    /// The name that is looked up next: the first one that is due, or the one that is due first.
+    fn next(&self) -> Option<(NodeId, HostEndpoint, Instant)> {
+        let now = Instant::now();
+        let names = || self.roots.iter().flat_map(|root| root.hosts.iter().map(move |host| (root, host)));
+        let due = names().find(|(_, host)| host.turn.due() <= now);
+        let (root, host) = due.or_else(|| names().min_by_key(|(_, host)| host.turn.due()))?;
+        Some((root.node, host.endpoint.clone(), host.turn.due()))
     }
-    let events = node.driver.datapath.subscribe();
-    let used = Used { is_current, events: Some(Arc::clone(&events)) };
-    let started = thread::Builder::new().name("peersock-roots".into()).spawn(move || names.run(&events));
-    if let Err(error) = started {
-        tracing::warn!(%error, "host names of roots are not resolved");
+}
+
+/// Says to the node which roots there are. The state is held, so that no later list is replaced by this one.
+fn publish(node: &Arc<Inner>, state: &State) {
+    if node.is_down() {
+        return;
     }
-    used
+    let configs = state.roots.iter().map(Root::config).collect();
+    node.driver.datapath.set_roots(Instant::now(), configs, &mut Batch::default());
+    node.driver.kick();
+    node.keep_contact();
 }
 
 /// Has the node open streams to the roots that name ways for them.
-fn start_streams(node: &Arc<Inner>, roots: &[RootAddress]) {
+fn start_streams(node: &Arc<Inner>, roots: &[&RootAddress]) {
     let mut targets: BTreeMap<NodeId, Vec<Target>> = BTreeMap::new();
     for root in roots {
         for endpoint in root.endpoints() {
@@ -88,122 +198,216 @@ fn start_streams(node: &Arc<Inner>, roots: &[RootAddress]) {
     }
 }
 
-struct Names {
-    node: Weak<Inner>,
-    is_current: Arc<Mutex<bool>>,
-    roots: Vec<Root>,
-    resolve: Box<Resolve>,
-}
-
 struct Root {
+    /// Its endpoints are those that are addresses.
     config: RootConfig,
     node: NodeId,
-    /// Its endpoints that are addresses.
-    addresses: Vec<SocketAddr>,
-    hosts: Vec<HostEndpoint>,
-    turn: Turn,
+    hosts: Vec<Host>,
     is_reached: bool,
+}
+
+/// A host name of a root.
+struct Host {
+    endpoint: HostEndpoint,
+    turn: Turn,
+    found: Vec<SocketAddr>,
 }
 
 impl Root {
     fn new(root: &RootAddress, now: Instant) -> Root {
         let udp = || root.endpoints().iter().filter(|endpoint| endpoint.transport == RootTransport::Udp);
-        let addresses: Vec<_> = udp().filter_map(|endpoint| endpoint.address()).collect();
-        let mut config = RootConfig::new(*root.identity(), addresses.clone());
+        let addresses = udp().filter_map(|endpoint| endpoint.address()).collect();
+        let mut config = RootConfig::new(*root.identity(), addresses);
         config.access = root.token().unwrap_or_default().to_vec();
         config.stream_after = match (udp().count(), root.endpoints().len()) {
             (0, _) => Some(Duration::ZERO),
             (udp, all) => (udp < all).then_some(STREAM_AFTER),
         };
+        let host = |endpoint: &HostEndpoint| Host {
+            endpoint: endpoint.clone(),
+            turn: Turn::new(now),
+            found: Vec::new(),
+        };
         Root {
             config,
             node: root.identity().node_id(),
-            addresses,
-            hosts: udp().filter_map(|endpoint| endpoint.host_endpoint().cloned()).collect(),
-            turn: Turn::new(now),
+            hosts: udp().filter_map(|endpoint| endpoint.host_endpoint()).map(host).collect(),
             is_reached: false,
         }
     }
 
-    /// Looks its names up. What was found before stays where a name is not resolved now.
-    fn look_up(&mut self, resolve: &Resolve) {
-        let (mut endpoints, mut resolved) = (self.addresses.clone(), true);
-        for host in &self.hosts {
-            match resolve(host) {
-                Ok(found) if !found.is_empty() => {
-                    endpoints.extend(found.into_iter().map(crate::driver::canonical).filter(is_endpoint));
-                }
-                _ => {
-                    resolved = false;
-                    tracing::debug!(endpoint = %host, "the host name of a root was not resolved");
-                }
+    /// Takes over what was known of the same root when another list had it.
+    fn keep(&mut self, before: &mut Root) {
+        self.is_reached = before.is_reached;
+        for host in &mut self.hosts {
+            if let Some(known) = before.hosts.iter().position(|known| known.endpoint == host.endpoint) {
+                *host = before.hosts.swap_remove(known);
             }
         }
-        if self.turn.looked_up(Instant::now(), resolved) && !resolved {
+    }
+
+    fn config(&self) -> RootConfig {
+        let mut config = self.config.clone();
+        config.endpoints.extend(self.hosts.iter().flat_map(|host| host.found.iter().copied()));
+        config
+    }
+
+    /// There is a session with it, or none.
+    fn note(&mut self, is_reached: bool) {
+        let was_reached = std::mem::replace(&mut self.is_reached, is_reached);
+        for host in &mut self.hosts {
+            match (is_reached, was_reached) {
+                (true, _) => host.turn.connected(Instant::now()),
+                (false, true) => host.turn.wanted(Instant::now()),
+                (false, false) => {}
+            }
+        }
+    }
+}
+
+impl Host {
+    /// It was looked up. What was found before stays where nothing is found now. True if that changes where
+    /// the root may be.
+    fn looked_up(&mut self, now: Instant, found: Vec<SocketAddr>) -> bool {
+        let is_resolved = !found.is_empty();
+        if !is_resolved {
+            tracing::debug!(endpoint = %self.endpoint, "the host name of a root was not resolved");
+        }
+        if self.turn.looked_up(now, is_resolved) && !is_resolved {
             tracing::warn!("the host name of a root is not resolved; trying again (-vv names it)");
         }
-        if resolved || self.config.endpoints.is_empty() {
-            self.config.endpoints = endpoints;
+        let found: Vec<_> = found.into_iter().map(crate::driver::canonical).filter(is_endpoint).collect();
+        let is_new = is_resolved && found != self.found;
+        if is_new {
+            self.found = found;
         }
+        is_new
     }
 }
 
-impl Names {
-    /// Looks names up when it is time, until the node ends.
-    fn run(&mut self, events: &Subscription) {
-        while !events.is_over() {
-            let Some(reached) = self.reached() else { return };
-            let mut changed = false;
-            for root in self.roots.iter_mut().filter(|root| !root.hosts.is_empty()) {
-                let was_reached = std::mem::replace(&mut root.is_reached, reached.contains(&root.node));
-                if root.is_reached {
-                    root.turn.connected(Instant::now());
-                } else if was_reached {
-                    root.turn.wanted(Instant::now());
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+    use peersock_overlay::Identity;
+
+    use super::*;
+    use crate::{IdentitySource, Interfaces, Node, RootSource};
+
+    /// Only keeps a hang from lasting.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn changes_of_the_list_make_no_threads() {
+        let node = node();
+        let (asking, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let is_over = Arc::new(AtomicBool::new(false));
+        let resolve = {
+            let (asking, most, is_over) = (Arc::clone(&asking), Arc::clone(&most), Arc::clone(&is_over));
+            move |_: &HostEndpoint| {
+                most.fetch_max(asking.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                while !is_over.load(Ordering::SeqCst) {
+                    thread::sleep(Duration::from_millis(1));
                 }
-                if root.turn.due() <= Instant::now() {
-                    // The node is not held while the system's resolver blocks.
-                    root.look_up(&self.resolve);
-                    changed = true;
-                }
+                asking.fetch_sub(1, Ordering::SeqCst);
+                Err(io::ErrorKind::TimedOut.into())
             }
-            if changed {
-                self.publish();
-            }
-            let named = self.roots.iter().filter(|root| !root.hosts.is_empty());
-            let next = named.map(|root| root.turn.due().saturating_duration_since(Instant::now())).min();
-            let end = Instant::now() + next.unwrap_or(LOOK).clamp(SHORTEST, LOOK);
-            // Events wake this thread when the node ends; those of peers do not matter.
-            while !events.is_over() && Instant::now() < end {
-                let heard = events.next_or_change(end.saturating_duration_since(Instant::now()));
-                if matches!(heard, Heard::NetworkChange) {
-                    self.roots.iter_mut().for_each(|root| root.turn.network_changed(Instant::now()));
-                    break;
-                }
-            }
+        };
+        let used = Used::new(&node.inner, Box::new(resolve));
+        for port in 1..20 {
+            // The name is new each time, and so is an address of another root.
+            let list = [root(1, &format!("hangs-{port}.example:1")), root(2, &format!("127.0.0.1:{port}"))];
+            used.set(&list);
+            wait_until(|| asking.load(Ordering::SeqCst) > 0);
         }
+        assert_eq!(most.load(Ordering::SeqCst), 1, "one thread resolves all names");
+        assert_eq!(endpoints(&node, 1), [([127, 0, 0, 1], 19).into()], "nothing waits for the resolver");
+        is_over.store(true, Ordering::SeqCst);
     }
 
-    /// The roots that there is a session with; `None` if the node has ended.
-    fn reached(&self) -> Option<Vec<NodeId>> {
-        let roots = self.node.upgrade()?.driver.datapath.roots(Instant::now());
-        let is_reached = |state| !matches!(state, RootState::Connecting | RootState::Unreachable);
-        Some(roots.into_iter().filter(|root| is_reached(root.state)).map(|root| root.node).collect())
+    #[test]
+    fn what_was_resolved_stays_when_the_list_changes() {
+        let node = node();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let resolve = move |host: &HostEndpoint| {
+            count.fetch_add(1, Ordering::SeqCst);
+            Ok(vec![([127, 0, 0, 1], host.port()).into()])
+        };
+        let used = Used::new(&node.inner, Box::new(resolve));
+        let list = |port| [root(1, "127.0.0.1:7,named.example:9"), root(2, &format!("127.0.0.1:{port}"))];
+        used.set(&list(5));
+        let both: [SocketAddr; 2] = [([127, 0, 0, 1], 7).into(), ([127, 0, 0, 1], 9).into()];
+        wait_until(|| endpoints(&node, 0) == both);
+        for port in 6..20 {
+            used.set(&list(port));
+            assert_eq!(endpoints(&node, 0), both);
+        }
+        assert_eq!(asked.load(Ordering::SeqCst), 1, "nothing has changed about the name");
+        // Another address of the same root leaves its name as it is, too; a name that is gone is forgotten.
+        used.set(&[root(1, "127.0.0.1:8,named.example:9")]);
+        assert_eq!(endpoints(&node, 0), [([127, 0, 0, 1], 8).into(), ([127, 0, 0, 1], 9).into()]);
+        used.set(&[root(1, "127.0.0.1:8,other.example:10")]);
+        wait_until(|| endpoints(&node, 0) == [([127, 0, 0, 1], 8).into(), ([127, 0, 0, 1], 10).into()]);
     }
 
-    fn publish(&self) {
-        let Some(node) = self.node.upgrade() else { return };
-        // A later list must not be replaced by this one: it is published under the same lock.
-        let is_current = sync::lock(&self.is_current);
-        if node.is_down() || !*is_current {
-            return;
+    #[test]
+    fn names_of_roots_that_are_not_used_are_not_resolved_and_those_named_first_come_first() {
+        let node = node();
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let names = Arc::clone(&said);
+        let resolve = move |host: &HostEndpoint| {
+            sync::lock(&names).push(host.host().to_owned());
+            Err(io::ErrorKind::NotFound.into())
+        };
+        let used = Used::new(&node.inner, Box::new(resolve));
+        let many = (0..200u16).map(|number| {
+            // Each key a second time: the first one of a key counts.
+            root((number / 2) as u8 + 1, &format!("name-{number}.example:1"))
+        });
+        used.set(&many.collect::<Vec<_>>());
+        wait_until(|| sync::lock(&said).len() > 2 * MAX_ROOTS);
+        let said = sync::lock(&said).clone();
+        let expected: Vec<_> = (0..MAX_ROOTS).map(|number| format!("name-{}.example", 2 * number)).collect();
+        assert_eq!(said[0], expected[0]);
+        assert!(said.iter().all(|name| expected.contains(name)), "{said:?}");
+    }
+
+    #[test]
+    fn the_thread_ends_with_the_node() {
+        let node = node();
+        let used = Used::new(&node.inner, Box::new(|_: &HostEndpoint| Ok(Vec::new())));
+        used.set(&[root(1, "named.example:1")]);
+        let thread = Arc::downgrade(&used);
+        drop(used);
+        assert!(thread.strong_count() > 0, "the thread has it");
+        node.shutdown(Duration::ZERO);
+        wait_until(|| thread.strong_count() == 0);
+    }
+
+    fn node() -> Node {
+        let builder = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback);
+        builder.discovery(false).roots(Vec::<RootSource>::new()).start().expect("loopback sockets")
+    }
+
+    fn root(seed: u8, endpoints: &str) -> RootAddress {
+        let key = *Identity::from_seed(&[seed; 32]).public();
+        format!("{key}@{endpoints}").parse().expect("a root")
+    }
+
+    /// Where the node looks for that root, in no order.
+    fn endpoints(node: &Node, index: usize) -> Vec<SocketAddr> {
+        let mut endpoints = node.inner.driver.datapath.roots(Instant::now())[index].endpoints.clone();
+        endpoints.sort();
+        endpoints
+    }
+
+    fn wait_until(mut condition: impl FnMut() -> bool) {
+        let since = Instant::now();
+        while !condition() {
+            assert!(since.elapsed() < PATIENCE, "it has not come");
+            thread::sleep(Duration::from_millis(2));
         }
-        let configs = self.roots.iter().map(|root| root.config.clone()).collect();
-        node.driver.datapath.set_roots(Instant::now(), configs, &mut Batch::default());
-        node.driver.kick();
-        node.keep_contact();
     }
 }
-
-/// Between two looks there is at least so much time.
-const SHORTEST: Duration = Duration::from_millis(100);

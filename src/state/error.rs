@@ -38,9 +38,22 @@ pub enum StateError {
         mode: u32,
     },
 
-    /// Other users may put files into the state directory.
+    /// Everybody on the machine may change a file that says which nodes to trust.
     #[error(
-        "other users may write to state directory {} (mode {mode:04o}); run: chmod 700 {}",
+        "everybody may change {} (mode {mode:04o}), which says which nodes to trust; run: chmod o-w {}",
+        path.display(),
+        path.display()
+    )]
+    Changeable {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+
+    /// Other users may put files into a directory for state or caches.
+    #[error(
+        "other users may write to directory {} (mode {mode:04o}); run: chmod 700 {}",
         path.display(),
         path.display()
     )]
@@ -118,6 +131,7 @@ impl From<StateError> for io::Error {
             StateError::NoDefaultPath => io::ErrorKind::NotFound,
             StateError::InUse { .. } => io::ErrorKind::ResourceBusy,
             StateError::Exposed { .. }
+            | StateError::Changeable { .. }
             | StateError::WritableByOthers { .. }
             | StateError::ForeignOwner { .. } => io::ErrorKind::PermissionDenied,
             StateError::WrongKind { .. } | StateError::Malformed { .. } | StateError::TooNew { .. } => {

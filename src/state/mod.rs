@@ -19,7 +19,7 @@ mod private;
 use std::env;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use peersock_overlay::{Identity, PublicIdentity};
@@ -28,7 +28,10 @@ use crate::node::Seed;
 
 pub use error::StateError;
 pub use private::read_secret_file;
-pub(crate) use private::{check_secret_file, read_regular_secret_file, read_text_file, write_atomically};
+pub(crate) use private::{
+    check_directory, check_secret_file, check_trusted_file, read_regular_secret_file, read_text_file,
+    write_atomically,
+};
 
 const LOCK_FILE: &str = "lock";
 const IDENTITY_FILE: &str = "identity.key";
@@ -74,15 +77,7 @@ impl StateDir {
     /// it; [`StateError::WrongKind`] if it is not a directory; otherwise [`StateError::Io`].
     pub fn open(path: &Path) -> Result<StateDir, StateError> {
         create_private(path)?;
-        let metadata = fs::metadata(path).map_err(StateError::io("examine", path))?;
-        if !metadata.is_dir() {
-            return Err(StateError::WrongKind { path: path.into(), expected: "directory" });
-        }
-        private::check_owner(path, &metadata)?;
-        let mode = metadata.mode() & 0o7777;
-        if mode & 0o022 != 0 {
-            return Err(StateError::WritableByOthers { path: path.into(), mode });
-        }
+        check_directory(path)?;
         // Absolute, because the process may change its working directory later.
         let path = path.canonicalize().map_err(StateError::io("examine", path))?;
         let lock = lock(&path)?;
@@ -252,7 +247,7 @@ fn read_identity(directory: &Path) -> Result<Option<Identity>, StateError> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
     use rustix::fs::{CWD, FileType, Mode};
 

@@ -82,6 +82,30 @@ pub(crate) fn check_secret_file(path: &Path, metadata: &Metadata) -> Result<(), 
     Ok(())
 }
 
+/// Refuses a directory in which others could put, or exchange, files.
+pub(crate) fn check_directory(path: &Path) -> Result<(), StateError> {
+    let metadata = fs::metadata(path).map_err(StateError::io("examine", path))?;
+    if !metadata.is_dir() {
+        return Err(StateError::WrongKind { path: path.into(), expected: "directory" });
+    }
+    check_owner(path, &metadata)?;
+    let mode = metadata.mode() & 0o7777;
+    if mode & 0o022 != 0 {
+        return Err(StateError::WritableByOthers { path: path.into(), mode });
+    }
+    Ok(())
+}
+
+/// Refuses a file or a pipe that says whom to trust, and that everybody on the machine could change. A group
+/// that may is taken for the owner's choice.
+pub(crate) fn check_trusted_file(path: &Path, metadata: &Metadata) -> Result<(), StateError> {
+    let mode = metadata.mode() & 0o7777;
+    match mode & 0o002 {
+        0 => Ok(()),
+        _ => Err(StateError::Changeable { path: path.into(), mode }),
+    }
+}
+
 /// Refuses what belongs to another user than the one this process acts for.
 pub(crate) fn check_owner(path: &Path, metadata: &Metadata) -> Result<(), StateError> {
     let user = rustix::process::geteuid().as_raw();

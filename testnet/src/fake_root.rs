@@ -79,6 +79,7 @@ struct RootSession {
     receive: Box<dyn AeadKey>,
     counter: u64,
     client: PublicIdentity,
+    made: Instant,
 }
 
 struct Client {
@@ -147,6 +148,24 @@ impl FakeRoot {
         clients.iter().filter_map(tell).collect()
     }
 
+    /// Tells a node that is registered the same once more, with another relay token, though nobody has asked.
+    pub fn register_again(&mut self, node: &NodeId) -> Out {
+        let token = RelayToken::from_be_bytes(self.random.bytes());
+        if let Some(client) = self.clients.get_mut(node) {
+            client.token = token;
+        }
+        let Some(message) = self.registered(node) else { return Vec::new() };
+        self.say(node, &message)
+    }
+
+    /// Says something to a node in its newest session.
+    pub fn say(&mut self, node: &NodeId, message: &RootMessage) -> Out {
+        let Some(client) = self.clients.get(node) else { return Vec::new() };
+        let session = self.sessions.values_mut().filter(|one| one.client.node_id() == *node);
+        let session = session.max_by_key(|session| session.made);
+        session.map(|session| (client.address, session.say(message))).into_iter().collect()
+    }
+
     /// Takes a datagram and gives those that it answers with or passes on.
     pub fn handle(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) -> Out {
         match MessageType::of(datagram) {
@@ -169,7 +188,7 @@ impl FakeRoot {
         let mut response = Vec::new();
         let keys = received.respond(&Psk::open(), ephemeral, index, suite, &payload, &mut response).ok()?;
         MacWriter::new(&client.node_id()).append(now, &mut response);
-        self.sessions.insert(index, RootSession::new(keys, client));
+        self.sessions.insert(index, RootSession::new(keys, client, now));
         Some((from, response))
     }
 
@@ -317,10 +336,10 @@ enum Say {
 }
 
 impl RootSession {
-    fn new(keys: SessionKeys, client: PublicIdentity) -> Self {
+    fn new(keys: SessionKeys, client: PublicIdentity, made: Instant) -> Self {
         let key = |bytes| Portable.key(keys.suite, bytes).expect("it has every suite");
         let (send, receive) = (key(&keys.send), key(&keys.receive));
-        Self { keys, send, receive, counter: 0, client }
+        Self { keys, send, receive, counter: 0, client, made }
     }
 
     fn say(&mut self, message: &RootMessage) -> Vec<u8> {

@@ -216,6 +216,7 @@ pub(super) mod samples {
                 StateError::InUse { path: path(), holder: Some(7) },
                 StateError::InUse { path: path(), holder: None },
                 StateError::Exposed { path: path(), mode: 0o644 },
+                StateError::Changeable { path: path(), mode: 0o666 },
                 StateError::WritableByOthers { path: path(), mode: 0o777 },
                 StateError::ForeignOwner { path: path(), owner: 1, user: 0 },
                 StateError::WrongKind { path: path(), expected: "regular file" },

@@ -2,8 +2,13 @@
 
 mod show;
 
-use peersock::interfaces::{Target, Transport, servers_of_environment};
-use peersock_nat::netcheck;
+use std::collections::BTreeMap;
+
+use peersock::Interfaces;
+use peersock::interfaces::{RootList, Target, Transport, lists_of_environment, servers_of_environment};
+use peersock::overlay::wire::DISCOVERY_PORT;
+use peersock_nat::netcheck::{self, Report};
+use serde_json::{Value, json};
 
 use crate::failure::{Failure, Outcome};
 use crate::output::print;
@@ -14,7 +19,8 @@ use crate::output::print;
 /// see this machine, and how long they take to answer. From that follows what NAT there is. The routers are
 /// asked whether they open ports, the nameservers whether they answer. No server is asked that nobody named:
 /// without any, the kind of NAT stays unknown. It ends within six seconds, whatever the network, and with
-/// status 0 also where everything is blocked.
+/// status 0 also where everything is blocked. If PEERSOCK_ROOTS has lists, they are asked before, which takes
+/// up to four seconds for dns:DOMAIN, and six for lan.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -32,14 +38,30 @@ pub(crate) struct Args {
     #[arg(long = "interface", value_name = "NAME")]
     interfaces: Vec<String>,
 
+    /// Hear roots that announce themselves (lan in PEERSOCK_ROOTS) at this UDP port
+    #[arg(long, value_name = "PORT", default_value_t = DISCOVERY_PORT)]
+    discovery_port: u16,
+
     /// Print one JSON object; docs/NETCHECK.md explains the fields
     #[arg(long)]
     json: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
-    let targets = servers_of_environment(&args.stun)
-        .map_err(|error| Failure::usage(format_args!("{error}"), "correct the variable, or unset it"))?;
+    let wrong = |error| Failure::usage(format_args!("{error}"), "correct the variable, or unset it");
+    let mut targets = servers_of_environment(&args.stun).map_err(wrong)?;
+    let allowed = match args.interfaces.as_slice() {
+        [] => Interfaces::All,
+        names => Interfaces::Named(names.to_vec()),
+    };
+    let lists = lists_of_environment(&allowed, args.discovery_port).map_err(wrong)?;
+    let mut origins = Origins::new();
+    for list in &lists {
+        for server in list.servers.iter().filter(|server| !targets.contains(server)) {
+            origins.entry(server.clone()).or_insert_with(|| list.source.clone());
+        }
+    }
+    targets.extend(origins.keys().cloned());
     let report = netcheck::run(&targets, &args.interfaces).map_err(|error| {
         Failure::new(
             format_args!("the system does not tell its interfaces: {error}"),
@@ -53,9 +75,28 @@ pub(crate) fn run(args: &Args) -> Outcome {
         ));
     }
     if args.json {
-        return print(serde_json::to_string(&report).map_err(std::io::Error::other)?);
+        return print(json(&report, &lists, &origins).map_err(std::io::Error::other)?);
     }
-    print(show::text(&report))
+    print(show::text(&report, &lists, &origins))
+}
+
+/// Which list has named a server, if it was a list.
+type Origins = BTreeMap<Target, String>;
+
+fn json(report: &Report, lists: &[RootList], origins: &Origins) -> serde_json::Result<Value> {
+    let mut value = serde_json::to_value(report)?;
+    let named = [
+        ("servers", report.servers.iter().map(|server| &server.target).collect::<Vec<_>>()),
+        ("tcp", report.tcp.iter().map(|check| &check.target).collect()),
+    ];
+    for (field, targets) in named {
+        for (at, target) in targets.into_iter().enumerate() {
+            value[field][at]["origin"] = json!(origins.get(target));
+        }
+    }
+    let list = |list: &RootList| json!({ "source": list.source, "roots": list.roots, "error": list.error });
+    value["lists"] = lists.iter().map(list).collect();
+    Ok(value)
 }
 
 fn parse_server(text: &str) -> Result<Target, String> {

@@ -2,29 +2,41 @@
 
 use std::fmt::Write as _;
 
+use peersock::interfaces::{RootList, Target};
 use peersock_nat::netcheck::{InterfaceReport, NatReport, Report};
 use peersock_nat::{DeltaKind, Nat};
 
+use super::Origins;
 use crate::style::{BOLD, HINT, paint};
 
 /// Where values begin.
 const WIDTH: usize = 13;
 
 /// The whole report, as lines without the last line's end.
-pub(super) fn text(report: &Report) -> String {
+pub(super) fn text(report: &Report, lists: &[RootList], origins: &Origins) -> String {
     let mut text = String::new();
+    let origin = |target: &Target| match origins.get(target) {
+        None => String::new(),
+        Some(origin) => format!("  (listed by {origin})"),
+    };
     for interface in &report.interfaces {
         interface_lines(&mut text, interface);
     }
+    for RootList { source, roots, error, .. } in lists {
+        let said =
+            error.clone().unwrap_or_else(|| format!("{roots} root{}", if *roots == 1 { "" } else { "s" }));
+        line(&mut text, "list", format_args!("{source}  {said}"));
+    }
     for server in &report.servers {
+        let origin = origin(&server.target);
         if let Some(error) = &server.error {
-            line(&mut text, "server", format_args!("{}  {error}", server.target));
+            line(&mut text, "server", format_args!("{}  {error}{origin}", server.target));
         }
         for at in &server.addresses {
             let is_named_so = server.target.to_string() == at.address.to_string();
             let name = if is_named_so { String::new() } else { format!("  {}", server.target) };
             let outcome = if at.reachable { answer(at.rtt_ms) } else { "no interface leads there".into() };
-            line(&mut text, "server", format_args!("{}{name}  UDP {outcome}", at.address));
+            line(&mut text, "server", format_args!("{}{name}  UDP {outcome}{origin}", at.address));
         }
     }
     for nameserver in &report.nameservers {
@@ -36,7 +48,7 @@ pub(super) fn text(report: &Report) -> String {
             None if check.refused => "refused".into(),
             None => "no answer".into(),
         };
-        line(&mut text, "TCP", format_args!("{}  {outcome}", check.target));
+        line(&mut text, "TCP", format_args!("{}  {outcome}{}", check.target, origin(&check.target)));
     }
     for proxy in &report.proxies {
         let place = proxy.target.as_ref().map_or_else(|| "not readable".into(), ToString::to_string);

@@ -59,6 +59,57 @@ fn servers_and_roots_of_the_environment_are_asked() {
 }
 
 #[test]
+fn roots_that_a_domain_lists_are_asked_and_their_origin_is_shown() {
+    let root = stun_server();
+    let key = run(peersock(&["id", "--ephemeral", "--key"])).success();
+    let nameserver = nameserver(format!("{}@{root}", key.text().trim()));
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let lists =
+        [nameserver, silent.local_addr().unwrap().to_string()].map(|at| format!("dns:example.org@{at}"));
+    let netcheck = |words: &[&str]| {
+        let mut command = peersock(&["netcheck", "--interface", "lo"]);
+        command.args(words).env("PEERSOCK_ROOTS", lists.join(" "));
+        run(command).success()
+    };
+    let report: Value = serde_json::from_str(netcheck(&["--json"]).text()).unwrap();
+    let [server] = report["servers"].as_array().unwrap().as_slice() else { panic!("{report}") };
+    assert_eq!((&server["target"], &server["origin"]), (&root.as_str().into(), &lists[0].as_str().into()));
+    assert!(server["addresses"][0]["rtt_ms"].as_f64().unwrap() > 0.0, "{server}");
+    let [listed, unknown] = report["lists"].as_array().unwrap().as_slice() else { panic!("{report}") };
+    assert_eq!((&listed["source"], &listed["roots"]), (&lists[0].as_str().into(), &1.into()));
+    assert_eq!((&unknown["source"], &unknown["roots"]), (&lists[1].as_str().into(), &0.into()));
+    assert!(listed["error"].is_null() && unknown["error"].is_string(), "{report}");
+    let text = netcheck(&[]);
+    assert!(text.text().contains(&format!("(listed by {})", lists[0])), "{}", text.text());
+}
+
+/// A nameserver that answers each question by one TXT record.
+fn nameserver(text: String) -> String {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    thread::spawn(move || {
+        let mut buffer = [0; 512];
+        while let Ok((len, from)) = socket.recv_from(&mut buffer) {
+            let mut answer = buffer[..len].to_vec();
+            // RFC 1035, 4.1.1: a response, with one answer.
+            answer[2] |= 0x80;
+            answer[7] = 1;
+            // The name of the question, TXT, IN, a minute.
+            answer.extend([0xc0, 12, 0, 16, 0, 1, 0, 0, 0, 60]);
+            let strings: Vec<u8> = text
+                .as_bytes()
+                .chunks(200)
+                .flat_map(|part| std::iter::once(part.len() as u8).chain(part.iter().copied()))
+                .collect();
+            answer.extend((strings.len() as u16).to_be_bytes());
+            answer.extend(strings);
+            socket.send_to(&answer, from).unwrap();
+        }
+    });
+    address.to_string()
+}
+
+#[test]
 fn silence_ends_within_six_seconds_and_is_told_from_a_missing_server() {
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
     let server = silent.local_addr().unwrap().to_string();

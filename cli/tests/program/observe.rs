@@ -19,6 +19,7 @@ fn ping_prints_replies_and_a_summary() {
     let json: Value = serde_json::from_str(ping.text()).unwrap();
     assert_eq!((&json["transmitted"], &json["received"]), (&Value::from(2), &Value::from(2)));
     assert!(json["median_ms"].as_f64().unwrap() > 0.0);
+    assert_eq!(json["attempts"], Value::Array(Vec::new()), "no root ever relayed");
 
     let endless = Running::start(lab.node("pinger", &["ping", "-i", "0.01", &address]));
     endless.wait_for_stdout("seq=2 ");

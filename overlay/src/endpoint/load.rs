@@ -63,7 +63,7 @@ impl Limiter {
 
     /// As [`Self::take`], with a bucket for this one address and port: neighbours share a prefix, and so do
     /// the nodes of one machine.
-    pub(super) fn take_address(&mut self, source: SocketAddr, now: Instant) -> bool {
+    pub fn take_address(&mut self, source: SocketAddr, now: Instant) -> bool {
         self.take_slot(self.slot((source.ip().to_canonical(), source.port())), now)
     }
 

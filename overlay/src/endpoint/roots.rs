@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::Endpoint;
 use super::eviction::Origin;
 use super::peers::PeerState;
+use crate::bucket::Rate;
 use crate::contact::{Seen, Witness};
 use crate::counters::Counters;
 use crate::id::{NetworkId, NodeId, PublicIdentity};
@@ -16,7 +17,7 @@ use crate::network::{NetworkIndex, RootsPolicy, is_endpoint};
 use crate::reach::{Place, Relay, SocketIndex, Why};
 use crate::roots::{
     ANSWER_TIMEOUT, KEEP_INTERVAL, LookUps, MAX_ROOTS, MAX_UNANSWERED, RETRY_INTERVAL, Relays, Root,
-    RootConfig, RootInfo, RootState,
+    RootConfig, RootInfo, RootState, Unasked,
 };
 use crate::session::{Peer, Session};
 use crate::wire::{Channel, Entry, LookUpKey, NoticeCode, Registered, RootMessage};
@@ -231,9 +232,13 @@ impl Endpoint {
         if self.leave_idle_guest(now, key) {
             return;
         }
+        if self.roots.get(key).is_some_and(|root| root.move_at.is_some_and(|at| now >= at)) {
+            self.update_relay(now, key);
+        }
         let Some(session) = self.step_root_session(now, key) else { return };
         let stream = self.step_stream(now, key);
-        let due = stream.map_or(session, |stream| stream.min(session));
+        let moves = self.roots.get(key).and_then(|root| root.move_at);
+        let due = [stream, moves].into_iter().flatten().fold(session, Instant::min);
         self.core.timers.set(Timer::Root(key), due.max(now + SHORTEST));
     }
 
@@ -368,6 +373,10 @@ impl Endpoint {
             NoticeCode::Drains => root.registering.drains(),
             NoticeCode::OverRate => self.core.counters.root_over_rate.increment(),
             NoticeCode::NoChannel => {
+                // Each looks at all nodes. One that is dropped comes again with the next frame.
+                if !root.notices.take_of(Rate::per_second(NOTICES, NOTICES_BURST), now) {
+                    return self.core.counters.root_notices_limited.increment();
+                }
                 if let Some(relay) = root.relay {
                     self.forget_relayed(now, relay.root, Some(channel));
                 }
@@ -498,6 +507,12 @@ impl Endpoint {
         if !socket.is_stream() && !is_known(root) && root.relay.as_ref().is_some_and(is_stream) {
             return;
         }
+        root.move_at = None;
+        if root.relay.is_some_and(|before| before != relay) && !root.moves.take(now) {
+            let later = now + Unasked::INTERVAL;
+            root.move_at = Some(later);
+            return self.core.timers.set_earlier(Timer::Root(key), later);
+        }
         let Some(before) = root.relay.replace(relay) else { return self.publish_relays() };
         if before == relay {
             return;
@@ -554,6 +569,11 @@ fn may_ask(roots: &[(PeerKey, Root)], key: PeerKey, wanted: &LookUpKey) -> bool 
         root.guest.as_ref().is_none_or(|guest| guest.nodes.iter().any(|node| wanted.matches(node)))
     })
 }
+
+/// Notices that a root does not know a channel, of which so many in a second are heeded, and so many at once: each
+/// peer behind a root that was restarted may cause one.
+const NOTICES: u32 = 50;
+const NOTICES_BURST: u32 = 500;
 
 /// A timer that is due again is set at least so far ahead, so that nothing can run without end.
 const SHORTEST: Duration = Duration::from_millis(1);

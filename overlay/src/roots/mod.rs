@@ -40,8 +40,9 @@ use crate::id::{NodeId, PublicIdentity};
 use crate::link::PeerKey;
 use crate::reach::{Relay, SocketIndex};
 
-/// Most roots that one node uses at once. Each costs a small packet every 25 s.
-pub(crate) const MAX_ROOTS: usize = 8;
+/// Most roots that one node uses at once, besides those that others have named. Each costs a small packet every
+/// 25 s.
+pub const MAX_ROOTS: usize = 8;
 
 /// A root hears from this node at least so often, so that a NAT box on the way keeps its mapping.
 pub(crate) const KEEP_INTERVAL: Duration = Duration::from_secs(25);
@@ -63,6 +64,30 @@ pub(crate) const RETRY_INTERVAL: Duration = Duration::from_secs(30);
 const NAMED_BURST: u32 = 16;
 const NAMED_INTERVAL: Duration = Duration::from_secs(10);
 
+/// How often a root may cause something without being asked: some times at once, and then one in a while.
+/// Without that a root that lies has its nodes send, and their applications see events, as fast as it likes.
+#[derive(Debug, Default)]
+pub(crate) struct Unasked {
+    full_at: Option<Instant>,
+}
+
+impl Unasked {
+    /// A node that moves, and roots that restart, cause a few at once.
+    pub(crate) const BURST: u32 = 10;
+    /// Then one in so long.
+    pub(crate) const INTERVAL: Duration = Duration::from_secs(3);
+
+    /// Takes one, if there is one left.
+    pub(crate) fn take(&mut self, now: Instant) -> bool {
+        self.take_of(Rate::every(Self::INTERVAL, Self::BURST), now)
+    }
+
+    /// Takes one of another rate.
+    pub(crate) fn take_of(&mut self, rate: Rate, now: Instant) -> bool {
+        rate.take(self.full_at.get_or_insert(now), now)
+    }
+}
+
 /// One root of this node.
 #[derive(Debug)]
 pub(crate) struct Root {
@@ -72,6 +97,13 @@ pub(crate) struct Root {
     pub(crate) registering: Registering,
     /// How it is reached as a relay, as it was last made known.
     pub(crate) relay: Option<Relay>,
+    /// Changes of that, each of which moves the paths of all nodes behind it. They follow from what the root
+    /// says, and from where it says it.
+    pub(crate) moves: Unasked,
+    /// When a change is made known that came too soon after others.
+    pub(crate) move_at: Option<Instant>,
+    /// What it says of channels that it does not know.
+    pub(crate) notices: Unasked,
     /// Since when it owes an answer, and how often it was asked.
     pub(crate) asked: Option<(Instant, u32)>,
     /// It has not answered handshakes for a while.
@@ -109,6 +141,9 @@ impl Root {
             access: Vec::new(),
             registering: Registering::default(),
             relay: None,
+            moves: Unasked::default(),
+            move_at: None,
+            notices: Unasked::default(),
             asked: None,
             is_unreachable: false,
             stream: Stream::new(stream),

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::Unasked;
 use crate::id::{Identity, NodeId, PublicIdentity};
 use crate::wire::{Registered, Registration, RootMessage, SessionIndex};
 
@@ -35,12 +36,26 @@ pub(crate) struct Registering {
     /// When that ends, if it is not renewed.
     until: Option<Instant>,
     is_refused: bool,
+    /// What the root causes without being asked: it says things, or begins new sessions.
+    unasked: Unasked,
 }
 
 impl Registering {
-    /// Whether it is time to ask in this session.
-    pub(crate) fn is_due(&self, session: SessionIndex, now: Instant) -> bool {
-        self.session != Some(session) || self.next.is_none_or(|at| now >= at)
+    /// Whether it is time to ask in this session: at once if it is new, unless the root makes too many.
+    pub(crate) fn is_due(&mut self, session: SessionIndex, now: Instant) -> bool {
+        let is_new = self.session.is_some_and(|known| known != session);
+        self.next.is_none_or(|at| now >= at) || is_new && self.heeds(now)
+    }
+
+    /// Whether another thing is heeded that the root causes without being asked. If not, this node asks it
+    /// later: then it learns what it has not heeded.
+    fn heeds(&mut self, now: Instant) -> bool {
+        let is_heeded = self.unasked.take(now);
+        if !is_heeded {
+            let later = now + Unasked::INTERVAL;
+            self.next = Some(self.next.map_or(later, |next| next.min(later)));
+        }
+        is_heeded
     }
 
     /// When it is time, if nothing else happens.
@@ -70,8 +85,8 @@ impl Registering {
     }
 
     /// Takes an answer. A root may give the last one again, when it sees the node elsewhere or will end soon:
-    /// that makes the registration last no longer. False if it is of no registration that was asked for, or
-    /// its voucher is not this root's for this node: then nothing changes.
+    /// that makes the registration last no longer. False if it is of no registration that was asked for, if it
+    /// is given again too often, or if its voucher is not this root's for this node: then nothing changes.
     pub(crate) fn answered(
         &mut self,
         answer: Registered,
@@ -83,7 +98,8 @@ impl Registering {
             self.answer.as_ref().map_or((0, 0), |known| (known.sequence, known.voucher.time));
         let is_asked = self.tries > 0 && answer.sequence > before && answer.sequence <= self.sequence;
         let is_update = before > 0 && answer.sequence == before && answer.voucher.time >= seen;
-        if !(is_asked || is_update) || !answer.voucher.verify(root, own) {
+        let is_taken = is_asked || is_update && self.heeds(now);
+        if !is_taken || !answer.voucher.verify(root, own) {
             return false;
         }
         if is_update {
@@ -101,9 +117,10 @@ impl Registering {
         true
     }
 
-    /// The root does not know this node: it is asked again at once, unless it was asked just now.
+    /// The root does not know this node: it is asked again at once, unless it was asked just now or says so too
+    /// often.
     pub(crate) fn lost(&mut self, now: Instant) {
-        if self.tries == 0 {
+        if self.tries == 0 && self.heeds(now) {
             (self.since, self.until) = (None, None);
             self.next = Some(now);
         }
@@ -209,6 +226,34 @@ mod tests {
             !other.registering.answered(answer, other.root.public(), &own, now),
             "another root's voucher"
         );
+    }
+
+    #[test]
+    fn what_the_root_causes_is_limited_and_what_was_not_heeded_is_asked_for_later() {
+        let (mut run, now) = (Run::new(), instant());
+        run.ask(now);
+        let sequence = run.registering.sequence;
+        assert!(run.answer(sequence, now));
+        let again = (0..1000).filter(|_| run.answer(sequence, now)).count();
+        assert_eq!(again, Unasked::BURST as usize);
+        let later = now + Unasked::INTERVAL;
+        assert_eq!(run.registering.next(), Some(later));
+        assert!(run.registering.is_due(run.session, later));
+        // Neither what it forgets nor its sessions have an allowance of their own.
+        let (mut run, mut asked) = (Run::new(), 0);
+        for number in 0..1000u16 {
+            if number % 2 == 0 {
+                run.session = SessionIndex::from_be_bytes([1, (number >> 8) as u8, number as u8]);
+            } else {
+                run.registering.lost(now);
+            }
+            if run.registering.is_due(run.session, now) {
+                run.ask(now);
+                assert!(run.answer(run.registering.sequence, now));
+                asked += 1;
+            }
+        }
+        assert_eq!(asked, 1 + Unasked::BURST as usize);
     }
 
     #[test]

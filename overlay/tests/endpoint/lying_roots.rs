@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use peersock_overlay::wire::{Channel, Entry, Registration};
-use peersock_overlay::{HolePunch, Identity, RootState};
+use peersock_overlay::wire::{Channel, Entry, NoticeCode, Registration, RootMessage};
+use peersock_overlay::{Event, HolePunch, Identity, RootState};
 
+use crate::net::{Net, Sent};
 use crate::roots::{add_liar, add_root, apart, apart_with_liars, id, talk, use_roots};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -148,4 +149,82 @@ fn a_root_that_lies_about_addresses_aims_a_few_small_packets_and_no_path() {
         let sizes: Vec<usize> = aimed.map(|sent| sent.bytes.len()).collect();
         assert!(sizes.len() <= HolePunch::MAX_SHOTS_EACH && sizes.iter().all(|len| *len < 50), "{sizes:?}");
     }
+}
+
+#[test]
+fn a_root_that_registers_a_node_again_and_again_causes_little() {
+    let mut net = relayed_by_a_liar();
+    let before = caused(&net);
+    let mut at = 0;
+    flood(&mut net, |net| {
+        // Each time it sees the node elsewhere, and wants another token in front of what it relays.
+        at += 1;
+        net.roots[0].root.lies().seen_at = Some(([203, 0, 113, 66], 1000 + at).into());
+        net.roots[0].root.fake().register_again(&id(0))
+    });
+    let [events, told, registrations] = since(caused(&net), before);
+    assert!(events <= MOST, "{events} events");
+    // To each belong a question, which may be repeated, and the answer to the peer's own.
+    assert!(told <= 3 * MOST, "{told} contacts told to a peer");
+    assert!(registrations <= MOST, "{registrations} registrations");
+    // What it says at last is known soon.
+    let last = ([203, 0, 113, 66], 7).into();
+    net.roots[0].root.lies().seen_at = Some(last);
+    say_once(&mut net, |net| net.roots[0].root.fake().register_again(&id(0)));
+    net.wait(10 * SECOND, |net| net.nodes[0].endpoint.roots(net.now)[0].observed == Some(last));
+    net.nodes[1].inbox.clear();
+    talk(&mut net, 5 * SECOND);
+    assert!(net.received(1).len() > 200, "the newest token is used");
+}
+
+#[test]
+fn a_root_that_forgets_a_node_again_and_again_is_asked_now_and_then() {
+    let mut net = relayed_by_a_liar();
+    let before = caused(&net);
+    let notice = RootMessage::Notice { code: NoticeCode::NotRegistered, channel: Channel(0) };
+    flood(&mut net, |net| net.roots[0].root.fake().say(&id(0), &notice));
+    let [events, told, registrations] = since(caused(&net), before);
+    assert!(events + told + registrations <= MOST, "{events}, {told}, {registrations}");
+    net.run(10 * SECOND);
+    assert_eq!(net.nodes[0].endpoint.roots(net.now)[0].state, RootState::Registered);
+}
+
+/// How many things of what a root says in half a minute without being asked are heeded: ten at once, and one in
+/// three seconds.
+const MOST: usize = 10 + 30 / 3 + 1;
+
+/// Two nodes that a root relays between, which can lie.
+fn relayed_by_a_liar() -> Net {
+    let mut net = apart_with_liars(1);
+    net.run(SECOND);
+    net.send(0, 1, b"first");
+    talk(&mut net, 5 * SECOND);
+    assert!(net.peer(0, 1).path().unwrap().place.relay().is_some());
+    net
+}
+
+/// Has the root say something to the first node each 10 ms, for half a minute.
+fn flood(net: &mut Net, mut say: impl FnMut(&mut Net) -> Vec<(std::net::SocketAddr, Vec<u8>)>) {
+    for _ in 0..3000 {
+        say_once(net, &mut say);
+        net.run(Duration::from_millis(10));
+    }
+}
+
+fn say_once(net: &mut Net, say: impl FnOnce(&mut Net) -> Vec<(std::net::SocketAddr, Vec<u8>)>) {
+    let (from, at) = (net.roots[0].socket, net.now);
+    for (to, bytes) in say(net) {
+        net.inject(Sent { at, from, to, bytes });
+    }
+}
+
+/// What the first node's root has caused so far: changes of paths, contacts told, and registrations.
+fn caused(net: &Net) -> [usize; 3] {
+    let events = net.count(0, |event| matches!(event, Event::PathChanged(_)));
+    let counter = |name| usize::try_from(net.counter(0, name)).expect("a few");
+    [events, counter("candidates_sent"), counter("root_registrations_sent")]
+}
+
+fn since(now: [usize; 3], then: [usize; 3]) -> [usize; 3] {
+    std::array::from_fn(|at| now[at] - then[at])
 }

@@ -1,6 +1,7 @@
 //! The node's UDP sockets: data sockets (bound to the node's port) and discovery sockets (bound to the
 //! well-known discovery port, shared by every node on the machine).
 
+mod announcements;
 mod data;
 mod discovery;
 mod questions;
@@ -12,8 +13,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{OnceLock, RwLock};
 use std::time::Instant;
 
-use peersock_overlay::wire::{Announcement, MessageType};
-use peersock_overlay::{PublicIdentity, RecvMeta, SocketIndex, SocketInfo};
+use peersock_overlay::wire::MessageType;
+use peersock_overlay::{RecvMeta, SocketIndex, SocketInfo};
 use quinn_udp::UdpSockRef;
 
 use super::errors::{self, Refused};
@@ -21,6 +22,7 @@ use super::interfaces::{self, HostInterface, Interfaces};
 use crate::datapath::{Sink, Transmit};
 use crate::sync;
 use crate::sys::Process;
+use announcements::{Announcements, OnAnnouncement};
 use data::DataSocket;
 use discovery::DiscoverySocket;
 pub(crate) use questions::OutsideAnswer;
@@ -33,9 +35,6 @@ const MAX_PAYLOAD: usize = 65507;
 /// Buffers handed to one receive call; each takes one GRO batch.
 pub(crate) const RECEIVE_BATCH: usize = 4;
 
-/// Is told of a root that announces itself, by the thread that reads the sockets: it must not wait.
-pub(crate) type OnAnnouncement = dyn Fn(SocketAddr, PublicIdentity) + Send + Sync;
-
 /// The sockets of one node.
 pub(crate) struct UdpSockets {
     data: Vec<DataSocket>,
@@ -46,7 +45,7 @@ pub(crate) struct UdpSockets {
     interfaces: RwLock<Vec<HostInterface>>,
     process: Process,
     /// Who wants to know of roots that announce themselves.
-    announcements: OnceLock<Box<OnAnnouncement>>,
+    announcements: OnceLock<Announcements>,
     questions: Questions,
     pub(crate) stats: UdpStats,
 }
@@ -66,6 +65,8 @@ peersock_primitives::counters! {
         udp_received_batches,
         /// Batches that came to the discovery port by unicast.
         udp_stray_beacons,
+        /// Announcements of roots that were dropped unread: more came from there, or in all, than are looked at.
+        announcements_limited,
     }
 }
 
@@ -196,6 +197,11 @@ impl UdpSockets {
         self.questions.wait(until)
     }
 
+    /// Whether answers to questions are waited for.
+    pub(super) fn expects_answers(&self) -> bool {
+        self.questions.is_open()
+    }
+
     /// Takes a received datagram if it answers a question.
     pub(super) fn take_answer(&self, origin: &RecvMeta, datagram: &[u8]) -> bool {
         self.questions.take(usize::from(origin.socket.0), origin.remote, datagram)
@@ -266,18 +272,21 @@ impl UdpSockets {
 
     /// Has `listener` called with the roots that announce themselves on the local networks, and where each
     /// does. False if discovery is off, so that nothing is heard. Only the first listener is told.
-    pub(crate) fn on_announcement(&self, listener: Box<OnAnnouncement>) -> bool {
-        !self.discovery.is_empty() && self.announcements.set(listener).is_ok()
+    ///
+    /// # Errors
+    /// The system has no randomness.
+    pub(crate) fn on_announcement(&self, listener: Box<OnAnnouncement>) -> io::Result<bool> {
+        let announcements = Announcements::new(listener)?;
+        Ok(!self.discovery.is_empty() && self.announcements.set(announcements).is_ok())
     }
 
     /// Takes a datagram that came by multicast or broadcast if it is a root's announcement.
-    pub(super) fn take_announcement(&self, remote: SocketAddr, datagram: &[u8]) -> bool {
+    pub(super) fn take_announcement(&self, now: Instant, remote: SocketAddr, datagram: &[u8]) -> bool {
         if MessageType::of(datagram) != Some(MessageType::Announcement) {
             return false;
         }
-        if let (Some(listener), Ok(announcement)) = (self.announcements.get(), Announcement::parse(datagram))
-        {
-            listener(remote, announcement.identity);
+        if let Some(announcements) = self.announcements.get() {
+            announcements.take(now, remote, datagram, &self.stats);
         }
         true
     }

@@ -32,7 +32,7 @@ pub(crate) struct OutsideAnswer {
 /// Who was asked, and what has come in.
 #[derive(Debug, Default)]
 pub(super) struct Questions {
-    /// Whether answers are waited for. Read for each received batch, so not behind the lock.
+    /// Whether answers are waited for. Read for each received batch, so it is not behind the lock.
     open: AtomicBool,
     state: Mutex<State>,
     arrived: Condvar,
@@ -57,9 +57,14 @@ impl Questions {
         *sync::lock(&self.state) = State::default();
     }
 
+    /// Whether answers are waited for.
+    pub(super) fn is_open(&self) -> bool {
+        self.open.load(Ordering::Relaxed)
+    }
+
     /// Takes a received datagram, if it is from one of those that were asked.
     pub(super) fn take(&self, socket: usize, from: SocketAddr, datagram: &[u8]) -> bool {
-        if !self.open.load(Ordering::Relaxed) || datagram.len() > MAX_BYTES || is_of_the_overlay(datagram) {
+        if !self.is_open() || datagram.len() > MAX_BYTES || is_of_the_overlay(datagram) {
             return false;
         }
         let mut state = sync::lock(&self.state);

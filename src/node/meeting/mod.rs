@@ -6,12 +6,12 @@
 //! ([`peersock_overlay::Endpoint::meet`]).
 
 mod entry;
+mod inbox;
 mod search;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::Ipv4Addr;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,19 +21,17 @@ use peersock_overlay::{Contact, DiscoveryKey, Identity, NetworkIndex, PublicIden
 
 use super::Inner;
 use crate::config::Dht;
-use crate::datapath::{JoinedNetwork, Want};
+use crate::datapath::JoinedNetwork;
 use crate::driver::Interfaces;
 use crate::sync;
 
 use entry::Entry;
+use inbox::{Inbox, Note};
 use search::{Searches, Step};
 
 /// How long a connection attempt waits while its peer is looked for: two look-ups, a knock that is read after
 /// 15 s, and the punching.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// What is not handled yet is kept up to this number; what is wanted is said again.
-const MAX_NOTES: usize = 1024;
 
 /// How often the nodes of the DHT that can be asked are listed: at first, and then, while there are fewer than
 /// [`ENOUGH_NODES`]; and later.
@@ -51,7 +49,7 @@ const KEPT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The meetings of one node.
 pub(super) struct Meetings {
-    notes: SyncSender<Note>,
+    inbox: Arc<Inbox>,
     state: Arc<Mutex<MeetingState>>,
 }
 
@@ -68,18 +66,6 @@ pub(super) struct MeetingState {
     pub(super) error: Option<String>,
 }
 
-enum Note {
-    Join(JoinedNetwork, DiscoveryKey),
-    Leave(NetworkIndex),
-    Contact(Contact),
-    Want(Want),
-    /// What the service says that was started as the so manieth.
-    Dht(u64, Event),
-    /// The machine's interfaces may have changed.
-    Interfaces,
-    Stop,
-}
-
 impl Meetings {
     /// Starts the thread. Nothing leaves before a network is joined.
     ///
@@ -92,22 +78,16 @@ impl Meetings {
         allowed: &Interfaces,
     ) -> io::Result<Meetings> {
         let entry = Entry::new(dht, allowed, node.state.as_ref())?;
-        let (notes, received) = sync_channel(MAX_NOTES);
-        let state = Arc::new(Mutex::new(MeetingState::default()));
-        let wanted = notes.clone();
-        let told = move |want| {
-            // Whoever still wants the peer says so again.
-            let _ = wanted.try_send(Note::Want(want));
-        };
-        node.driver.datapath.seek_elsewhere(PATIENCE, Box::new(told));
-        let watching = notes.clone();
-        // If there is no room, the thread has enough to do, and looks at the interfaces before it enters anew.
-        node.driver.on_interfaces_changed(Box::new(move || _ = watching.try_send(Note::Interfaces)));
+        let (inbox, state) = (Arc::new(Inbox::default()), Arc::new(Mutex::new(MeetingState::default())));
+        let wanted = Arc::clone(&inbox);
+        node.driver.datapath.seek_elsewhere(PATIENCE, Box::new(move |want| wanted.want(want)));
+        let watching = Arc::clone(&inbox);
+        node.driver.on_interfaces_changed(Box::new(move || watching.note_interfaces()));
         let meeter = Meeter {
             node: Arc::downgrade(node),
             identity,
             entry,
-            notes: notes.clone(),
+            inbox: Arc::clone(&inbox),
             state: Arc::clone(&state),
             networks: BTreeMap::new(),
             contact: None,
@@ -120,38 +100,33 @@ impl Meetings {
             pause: RETRY_MIN,
             list_at: Instant::now(),
         };
-        thread::Builder::new().name("peersock-meet".into()).spawn(move || meeter.run(&received))?;
-        Ok(Meetings { notes, state })
+        thread::Builder::new().name("peersock-meet".into()).spawn(move || meeter.run())?;
+        Ok(Meetings { inbox, state })
     }
 
-    /// A network was joined.
+    /// A network was joined. Does not wait.
     pub(super) fn join(&self, network: &JoinedNetwork, key: DiscoveryKey) {
-        self.tell(Note::Join(network.clone(), key));
+        self.inbox.join(network.clone(), key);
     }
 
-    /// A network was left.
+    /// A network was left. Does not wait.
     pub(super) fn leave(&self, network: NetworkIndex) {
-        self.tell(Note::Leave(network));
+        self.inbox.leave(network);
     }
 
     /// For whoever finds out where this node can be reached.
     pub(super) fn publisher(&self) -> impl Fn(&Contact) + Send + use<> {
-        let notes = self.notes.clone();
-        // The thread ends with the node; then nobody wants this any more.
-        move |contact| _ = notes.send(Note::Contact(contact.clone()))
+        let inbox = Arc::clone(&self.inbox);
+        move |contact| inbox.set_contact(contact.clone())
     }
 
     pub(super) fn state(&self) -> MeetingState {
         sync::lock(&self.state).clone()
     }
 
-    /// Ends the thread, soon: it sees that the node is down whatever it is told.
+    /// Ends the thread, as soon as it has done what it is doing.
     pub(super) fn stop(&self) {
-        let _ = self.notes.try_send(Note::Stop);
-    }
-
-    fn tell(&self, note: Note) {
-        let _ = self.notes.send(note);
+        self.inbox.stop();
     }
 }
 
@@ -159,7 +134,7 @@ struct Meeter {
     node: Weak<Inner>,
     identity: Arc<Identity>,
     entry: Entry,
-    notes: SyncSender<Note>,
+    inbox: Arc<Inbox>,
     state: Arc<Mutex<MeetingState>>,
     networks: BTreeMap<NetworkIndex, Membership>,
     contact: Option<Contact>,
@@ -183,7 +158,7 @@ struct Membership {
 }
 
 impl Meeter {
-    fn run(mut self, notes: &Receiver<Note>) {
+    fn run(mut self) {
         loop {
             let now = Instant::now();
             if !self.networks.is_empty() && self.service.is_none() && self.enter_at <= now {
@@ -192,11 +167,10 @@ impl Meeter {
             self.list_nodes(now);
             self.drive_searches(now);
             self.report();
-            let next = self.next().saturating_duration_since(Instant::now());
-            match notes.recv_timeout(next) {
-                Ok(Note::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-                Ok(note) => self.take(note),
-                Err(RecvTimeoutError::Timeout) => {}
+            match self.inbox.next(self.next()) {
+                Some(Note::Stop) => return,
+                Some(note) => self.take(note),
+                None => {}
             }
             if self.node.upgrade().is_none_or(|node| node.is_down()) {
                 return;
@@ -215,13 +189,10 @@ impl Meeter {
 
     /// Enters the DHT. Names are resolved here, which may block.
     fn enter(&mut self, now: Instant) {
-        let notes = self.notes.clone();
+        let inbox = Arc::clone(&self.inbox);
         self.entries += 1;
         let entries = self.entries;
-        let told = move |event| {
-            // What is lost is found again, or knocked again.
-            let _ = notes.try_send(Note::Dht(entries, event));
-        };
+        let told = move |event| inbox.add_event(entries, event);
         let settings = self.entry.settings();
         let bound = settings.as_ref().map_or(Ipv4Addr::UNSPECIFIED, |settings| settings.bind);
         let own = Arc::clone(&self.identity);
@@ -423,5 +394,53 @@ impl Meeter {
 
     fn membership_mut(&mut self, network: peersock_dht::Network) -> Option<&mut Membership> {
         self.networks.values_mut().find(|membership| membership.network == Some(network))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv6Addr;
+    use std::sync::mpsc;
+
+    use peersock_overlay::NetworkId;
+
+    use super::inbox::MAX_NOTES;
+    use super::*;
+    use crate::datapath::Want;
+    use crate::{IdentitySource, Network, Node, RootSource};
+
+    #[test]
+    fn whoever_joins_or_leaves_a_network_does_not_wait_for_a_thread_that_is_held() {
+        let builder = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback);
+        let node = builder.discovery(false).roots(Vec::<RootSource>::new()).start().expect("sockets");
+        let id = |number: u16| NetworkId::ad_hoc(number..=number).expect("ports");
+        node.join(Network::ad_hoc(id(1))).expect("it is new");
+        let known = node.inner.driver.datapath.networks()[0].index;
+        // Nobody reads this, as if the thread were held by the system's resolver.
+        let inbox = Arc::new(Inbox::default());
+        for number in 0..2 * MAX_NOTES as u128 {
+            inbox.want(Want { network: known, address: Ipv6Addr::from_bits(number), identity: None });
+        }
+        let meetings = Meetings { inbox: Arc::clone(&inbox), state: Arc::default() };
+        assert!(node.inner.meetings.set(meetings).is_ok());
+        let (sender, done) = mpsc::channel();
+        let its = node.clone();
+        thread::spawn(move || {
+            its.leave(id(1));
+            for round in 2..100 {
+                its.join(Network::ad_hoc(id(round))).expect("it is new");
+                assert!(round == 99 || its.leave(id(round)));
+            }
+            _ = sender.send(());
+        });
+        done.recv_timeout(Duration::from_secs(60)).expect("it does not wait");
+        // Nothing that must not be lost is lost, and nothing is kept that has no use any more.
+        let now = Instant::now();
+        assert!(matches!(inbox.next(now), Some(Note::Leave(index)) if index == known));
+        assert!(matches!(inbox.next(now), Some(Note::Join(network, _)) if network.id == id(99)));
+        let rest = std::iter::from_fn(|| inbox.next(now));
+        assert_eq!(rest.filter(|note| matches!(note, Note::Want(_))).count(), MAX_NOTES);
+        inbox.stop();
+        assert!(matches!(inbox.next(now), Some(Note::Stop)), "that comes first");
     }
 }

@@ -1,20 +1,29 @@
 //! The last good list of a domain's roots, for when the DNS does not answer.
 //!
 //! One file for each domain in the user's cache directory: `peersock/roots-DOMAIN`, mode 0600. Nothing but
-//! texts of roots are in it. A list that others could have written is not used.
+//! texts of roots are in it. A list that others could have written is not used, nor is one in a directory that
+//! others can write to: they could give the list of one domain the name of another.
 
 use std::env;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
-use std::path::PathBuf;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use crate::config::RootAddress;
-use crate::state::{StateError, read_regular_secret_file, write_atomically};
+use crate::state::{StateError, check_directory, read_regular_secret_file, write_atomically};
 
 /// An older list is not used: who has not been there for so long asks whoever set the program up.
 const LIFETIME: Duration = Duration::from_secs(90 * 24 * 3600);
+
+/// What is locked while a list is written.
+const LOCK: &str = "roots.lock";
+
+/// How often the lock is tried, and the pause after that: another process holds it for one write.
+const LOCK_TRIES: u32 = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// Where lists are kept.
 #[derive(Debug, Clone)]
@@ -53,7 +62,8 @@ impl Cache {
         if !is_recent().unwrap_or(false) {
             return Vec::new();
         }
-        let text = match read_regular_secret_file(&path) {
+        let text = check_directory(&self.directory).and_then(|()| read_regular_secret_file(&path));
+        let text = match text {
             Ok(text) => text,
             Err(error) => {
                 tracing::warn!(%error, "the list of roots that was kept is not used");
@@ -68,11 +78,26 @@ impl Cache {
         let text: String = roots.iter().map(|root| format!("{root}\n")).collect();
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.directory);
         made.map_err(StateError::io("create", &self.directory))?;
-        // Other processes of the user's may write at the same moment.
-        let lock = File::open(&self.directory).and_then(|directory| directory.lock().map(|()| directory));
-        let _lock = lock.map_err(StateError::io("lock", &self.directory))?;
+        check_directory(&self.directory)?;
+        let _lock = lock(&self.directory.join(LOCK))?;
         write_atomically(&self.directory, &name(domain), text.as_bytes())
     }
+}
+
+/// Keeps the user's other processes from writing at the same moment. Others cannot open the file, so they
+/// cannot lock it; a directory can be locked by whoever may read it.
+fn lock(path: &Path) -> Result<File, StateError> {
+    let mut options = OpenOptions::new();
+    let file = options.write(true).create(true).truncate(false).mode(0o600).open(path);
+    let file = file.map_err(StateError::io("open", path))?;
+    for _ in 0..LOCK_TRIES {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::Error(error)) => return Err(StateError::io("lock", path)(error)),
+        }
+    }
+    Err(StateError::io("lock", path)(io::ErrorKind::WouldBlock.into()))
 }
 
 /// A domain's characters are those of host names, so it is no path.
@@ -121,6 +146,68 @@ mod tests {
         let file = File::options().write(true).open(&path).expect("it is ours");
         file.set_modified(SystemTime::now() - LIFETIME).expect("it is ours");
         assert!(cache.read("a").is_empty());
+    }
+
+    #[test]
+    fn a_directory_that_others_can_write_to_is_not_used() {
+        let place = tempfile::tempdir().expect("a folder");
+        let (cache, roots) = (Cache::at(place.path().to_owned()), one_root());
+        cache.write("theirs.example", &roots).expect("room");
+        // Others need not write a list: they can give one of ours the name of another domain.
+        for mode in [0o777, 0o720, 0o1777] {
+            fs::set_permissions(place.path(), Permissions::from_mode(mode)).expect("it is ours");
+            assert!(cache.read("theirs.example").is_empty(), "{mode:o}");
+            let refused = cache.write("theirs.example", &roots);
+            assert!(matches!(refused, Err(StateError::WritableByOthers { .. })), "{mode:o}");
+        }
+        fs::set_permissions(place.path(), Permissions::from_mode(0o755)).expect("it is ours");
+        assert_eq!(cache.read("theirs.example"), roots);
+    }
+
+    #[test]
+    fn others_that_lock_what_they_can_open_hold_nobody() {
+        let place = tempfile::tempdir().expect("a folder");
+        let cache = Cache::at(place.path().to_owned());
+        fs::set_permissions(place.path(), Permissions::from_mode(0o755)).expect("it is ours");
+        cache.write("a", &one_root()).expect("room");
+        let directory = File::open(place.path()).expect("anybody can");
+        directory.lock().expect("nobody has it");
+        let (sender, written) = std::sync::mpsc::channel();
+        let its = cache.clone();
+        thread::spawn(move || sender.send(its.write("b", &one_root()).is_ok()));
+        assert_eq!(written.recv_timeout(Duration::from_secs(20)), Ok(true));
+        // Nothing in it can be opened by others.
+        for entry in fs::read_dir(place.path()).expect("it is ours") {
+            let metadata = entry.and_then(|entry| entry.metadata()).expect("it is there");
+            assert_eq!(metadata.permissions().mode() & 0o077, 0);
+        }
+    }
+
+    #[test]
+    fn what_is_no_list_or_too_long_is_not_used_and_holds_nobody() {
+        let place = tempfile::tempdir().expect("a folder");
+        let cache = Cache::at(place.path().to_owned());
+        let path = place.path().join("roots-a");
+        let put = |content: &[u8]| {
+            fs::write(&path, content).expect("room");
+            fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("it is ours");
+        };
+        put(b"\xff\xfe\0no text");
+        assert!(cache.read("a").is_empty());
+        put(&b"x".repeat((1 << 20) + 1));
+        assert!(cache.read("a").is_empty());
+        let many = format!("nonsense\n{}\n", one_root()[0]).repeat(3000);
+        put(many.as_bytes());
+        assert_eq!(cache.read("a").len(), super::super::MAX_LISTED);
+        fs::remove_file(&path).expect("it is ours");
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).expect("a pipe");
+        assert!(cache.read("a").is_empty(), "a pipe without a writer");
+    }
+
+    fn one_root() -> Vec<RootAddress> {
+        let key = Identity::from_seed(&[7; 32]).public().to_string();
+        RootAddress::parse_list(&format!("{key}@192.0.2.1:1")).expect("a root")
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub(super) struct Listed {
     pub(super) ttl: Duration,
 }
 
-/// Asks for the roots of a domain; each nameserver has `patience` to answer.
+/// Asks for the roots of a domain; each nameserver has `patience` for all of its answer, by UDP and TCP.
 ///
 /// # Errors
 /// `NotFound` if the domain lists none; else the last nameserver's error.
@@ -45,13 +45,14 @@ pub(super) fn look_up(domain: &RootDomain, patience: Duration) -> io::Result<Lis
 }
 
 fn ask(server: SocketAddr, name: &str, patience: Duration) -> io::Result<Listed> {
+    let deadline = Instant::now() + patience;
     let mut id = [0; 2];
     getrandom::fill(&mut id).map_err(io::Error::other)?;
     let question = question(u16::from_be_bytes(id), name)?;
-    let answer = over_udp(server, &question, patience)?;
+    let answer = over_udp(server, &question, deadline)?;
     match Packet::parse(&answer) {
         Ok(packet) if packet.has_flags(PacketFlag::TRUNCATION) => {
-            let answer = over_tcp(server, &question, patience)?;
+            let answer = over_tcp(server, &question, deadline)?;
             check(&answer, &question)?;
             read(&answer)
         }
@@ -68,20 +69,15 @@ fn question(id: u16, name: &str) -> io::Result<Vec<u8>> {
     packet.build_bytes_vec().map_err(wrong)
 }
 
-fn over_udp(server: SocketAddr, question: &[u8], patience: Duration) -> io::Result<Vec<u8>> {
+fn over_udp(server: SocketAddr, question: &[u8], deadline: Instant) -> io::Result<Vec<u8>> {
     let any: SocketAddr = if server.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
     let socket = UdpSocket::bind(any)?;
     socket.connect(server)?;
-    let deadline = Instant::now() + patience;
     socket.send(question)?;
     // Without EDNS (RFC 6891) no answer is longer than 512 bytes; a larger buffer does no harm.
     let mut buffer = [0; 4096];
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        socket.set_read_timeout(Some(left))?;
+        socket.set_read_timeout(Some(left_until(deadline)?))?;
         match socket.recv(&mut buffer) {
             // What answers something else may be forged: the right answer may still come.
             Ok(len) if check(&buffer[..len], question).is_ok() => return Ok(buffer[..len].to_vec()),
@@ -92,18 +88,42 @@ fn over_udp(server: SocketAddr, question: &[u8], patience: Duration) -> io::Resu
     }
 }
 
-/// RFC 1035, 4.2.2: each message behind its length.
-fn over_tcp(server: SocketAddr, question: &[u8], patience: Duration) -> io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect_timeout(&server, patience)?;
-    stream.set_read_timeout(Some(patience))?;
-    stream.set_write_timeout(Some(patience))?;
+/// RFC 1035, 4.2.2: each message behind its length. The deadline is that of the whole exchange: a server that
+/// sends a byte now and then must not hold the thread.
+fn over_tcp(server: SocketAddr, question: &[u8], deadline: Instant) -> io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect_timeout(&server, left_until(deadline)?)?;
+    // A fresh connection's send buffer has room for a question, so this is one write.
+    stream.set_write_timeout(Some(left_until(deadline)?))?;
     let len = u16::try_from(question.len()).map_err(wrong)?;
     stream.write_all(&[&len.to_be_bytes(), question].concat())?;
     let mut len = [0; 2];
-    stream.read_exact(&mut len)?;
+    read_until(&mut stream, &mut len, deadline)?;
     let mut answer = vec![0; u16::from_be_bytes(len).into()];
-    stream.read_exact(&mut answer)?;
+    read_until(&mut stream, &mut answer, deadline)?;
     Ok(answer)
+}
+
+/// Fills the buffer before the deadline.
+fn read_until(stream: &mut TcpStream, buffer: &mut [u8], deadline: Instant) -> io::Result<()> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        stream.set_read_timeout(Some(left_until(deadline)?))?;
+        match stream.read(&mut buffer[filled..]) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(read) => filled += read,
+            // The next turn sees whether the time is over.
+            Err(error) if is_timeout(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn left_until(deadline: Instant) -> io::Result<Duration> {
+    match deadline.saturating_duration_since(Instant::now()) {
+        Duration::ZERO => Err(io::ErrorKind::TimedOut.into()),
+        left => Ok(left),
+    }
 }
 
 /// Fails unless it answers this question.
@@ -206,6 +226,8 @@ fn wrong(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Erro
 #[cfg(test)]
 pub(super) mod tests {
     use std::net::TcpListener;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::{Arc, mpsc};
     use std::thread;
 
     use peersock_overlay::Identity;
@@ -306,6 +328,32 @@ pub(super) mod tests {
         assert_eq!(listed.roots[0].to_string(), expected);
         assert_eq!(listed.ttl, SHORTEST, "nobody is asked all the time");
         serving.join().expect("no panic");
+    }
+
+    #[test]
+    fn a_server_that_drips_its_answer_holds_nobody_for_longer_than_one_that_is_silent() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let server = listener.local_addr().expect("its address");
+        let (patience, end) = (Duration::from_millis(300), Arc::new(AtomicBool::new(false)));
+        let is_over = Arc::clone(&end);
+        let dripping = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            stream.write_all(&u16::MAX.to_be_bytes()).expect("room");
+            // Each byte comes within the patience, and all of them never.
+            while !is_over.load(Ordering::SeqCst) && stream.write_all(&[0]).is_ok() {
+                thread::sleep(patience / 10);
+            }
+        });
+        let (sender, asked) = mpsc::channel();
+        thread::spawn(move || {
+            let question = question(7, "_peersock.a").expect("a name");
+            _ = sender.send(over_tcp(server, &question, Instant::now() + patience));
+        });
+        let answer = asked.recv_timeout(Duration::from_secs(20));
+        end.store(true, Ordering::SeqCst);
+        let error = answer.expect("it has a deadline").expect_err("there is no answer");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        dripping.join().expect("no panic");
     }
 
     #[test]

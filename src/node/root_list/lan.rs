@@ -4,16 +4,19 @@
 //! announcement came from; so a stranger can refuse, and see what every root sees, but takes no other root's
 //! place. Two are used at a time, those that were heard first.
 
+use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use peersock_overlay::{NodeId, PublicIdentity, RootState, is_endpoint};
 
 use super::List;
 use crate::config::{RootAddress, RootEndpoint, RootTransport};
+use crate::driver::{Interfaces, UdpSockets};
 use crate::node::Inner;
+use crate::sync;
 
 /// The most roots that are used at a time.
 const MAX_ROOTS: usize = 2;
@@ -37,9 +40,16 @@ pub(super) fn start(node: &Arc<Inner>, list: Arc<List>, part: usize) {
         // The thread that reads the sockets never waits.
         let _ = sender.try_send((remote, identity));
     }));
-    if !told {
-        tracing::warn!("no root is found on the local networks: discovery is off");
-        return;
+    match told {
+        Ok(true) => {}
+        Ok(false) => {
+            tracing::warn!("no root is found on the local networks: discovery is off");
+            return;
+        }
+        Err(error) => {
+            tracing::warn!(%error, "no root is found on the local networks");
+            return;
+        }
     }
     let events = node.driver.datapath.subscribe();
     super::spawn("peersock-lan", move || {
@@ -64,6 +74,24 @@ pub(super) fn start(node: &Arc<Inner>, list: Arc<List>, part: usize) {
             }
         }
     });
+}
+
+/// The roots that announce themselves until then; it ends earlier once so many are heard as a node uses.
+pub(super) fn hear(allowed: &Interfaces, port: u16, until: Instant) -> io::Result<Vec<RootAddress>> {
+    let sockets = UdpSockets::bind(allowed.clone(), 0, Some(port))?;
+    let heard = Arc::new(Mutex::new(Heard::default()));
+    let its = Arc::clone(&heard);
+    let listener = move |remote, identity| sync::lock(&its).add(Instant::now(), remote, identity);
+    if !sockets.on_announcement(Box::new(listener))? {
+        return Err(io::Error::new(io::ErrorKind::AddrInUse, "the discovery port cannot be used"));
+    }
+    sockets.hear_announcements(until, || sync::lock(&heard).0.len() == MAX_ROOTS);
+    match sync::lock(&heard).roots() {
+        roots if roots.is_empty() => {
+            Err(io::Error::new(io::ErrorKind::NotFound, "no root announces itself on the local networks"))
+        }
+        roots => Ok(roots),
+    }
 }
 
 /// The roots that there is a session with.

@@ -8,6 +8,7 @@
 mod cache;
 mod dns;
 mod lan;
+mod once;
 
 use std::sync::{Arc, Mutex, Weak};
 use std::thread;
@@ -19,6 +20,7 @@ use crate::config::{RootAddress, RootDomain, RootSource};
 use crate::datapath::{Heard, Subscription};
 use crate::sync;
 use cache::Cache;
+pub(crate) use once::ask_lists;
 
 /// The most roots that one domain can list.
 const MAX_LISTED: usize = 8;
@@ -45,20 +47,20 @@ fn start_with(node: &Arc<Inner>, mut sources: Vec<RootSource>, cache: Option<Cac
     sources.sort_by_key(|source| !matches!(source, RootSource::Address(_)));
     let mut fixed = vec![Vec::new(); sources.len()];
     let mut domains = Vec::new();
-    let mut lan = None;
+    let (mut lan, mut has_more_domains) = (None, false);
     for (part, source) in sources.into_iter().enumerate() {
         match source {
             RootSource::Address(root) => fixed[part].push(root),
             RootSource::Dns(domain) if domains.iter().any(|(_, known)| *known == domain) => {}
-            RootSource::Dns(_) if domains.len() == MAX_DOMAINS => {
-                tracing::warn!(most = MAX_DOMAINS, "no further domain is asked for roots");
-            }
+            RootSource::Dns(_) if domains.len() == MAX_DOMAINS => has_more_domains = true,
             RootSource::Dns(domain) => domains.push((part, domain)),
             RootSource::Lan => lan = lan.or(Some(part)),
         }
     }
-    let list =
-        Arc::new(List { node: Arc::downgrade(node), parts: Mutex::new(Parts { found: fixed, used: None }) });
+    if has_more_domains {
+        tracing::warn!(most = MAX_DOMAINS, "no further domain is asked for roots");
+    }
+    let list = Arc::new(List::new(node, fixed));
     list.publish(&mut sync::lock(&list.parts));
     for (part, domain) in domains {
         let (list, cache, events) = (Arc::clone(&list), cache.clone(), node.driver.datapath.subscribe());
@@ -78,17 +80,23 @@ fn spawn(name: &str, job: impl FnOnce() + Send + 'static) {
 /// What all sources have found.
 struct List {
     node: Weak<Inner>,
+    used: Arc<roots::Used>,
     parts: Mutex<Parts>,
 }
 
 struct Parts {
     /// By source.
     found: Vec<Vec<RootAddress>>,
-    /// What keeps the names of the present ones resolved.
-    used: Option<roots::Used>,
+    /// Whether there were any roots yet.
+    is_used: bool,
 }
 
 impl List {
+    fn new(node: &Arc<Inner>, found: Vec<Vec<RootAddress>>) -> List {
+        let used = roots::Used::new(node, Box::new(ask_system));
+        List { node: Arc::downgrade(node), used, parts: Mutex::new(Parts { found, is_used: false }) }
+    }
+
     /// Puts what a source has found in the place of what it found before.
     fn set(&self, part: usize, roots: Vec<RootAddress>) {
         let mut parts = sync::lock(&self.parts);
@@ -100,14 +108,10 @@ impl List {
 
     fn publish(&self, parts: &mut Parts) {
         let all: Vec<_> = parts.found.iter().flatten().cloned().collect();
-        let Some(node) = self.node.upgrade() else { return };
-        if all.is_empty() && parts.used.is_none() {
-            return;
+        if parts.is_used || !all.is_empty() {
+            parts.is_used = true;
+            self.used.set(&all);
         }
-        if let Some(used) = parts.used.take() {
-            used.end();
-        }
-        parts.used = Some(roots::start(&node, &all, Box::new(ask_system)));
     }
 }
 
@@ -252,8 +256,7 @@ mod tests {
         let root =
             |seed: u8| -> RootAddress { format!("{}@localhost:9", key(seed)).parse().expect("a root") };
         let node = node();
-        let parts = Parts { found: vec![Vec::new(); 2], used: None };
-        let list = List { node: Arc::downgrade(&node.inner), parts: Mutex::new(parts) };
+        let list = List::new(&node.inner, vec![Vec::new(); 2]);
         list.set(1, vec![root(1)]);
         wait_for(&node, &[key(1).node_id()]);
         list.set(0, vec![root(2), root(3)]);

@@ -1,0 +1,136 @@
+//! What the thread that meets others is told.
+//!
+//! Nobody who tells it something waits: it may be held by the system's resolver for minutes, and those who
+//! tell are applications that join a network, and the threads that move packets. So nothing here can be full
+//! for what must not be lost, which is bounded by itself: a network that is joined and left again before the
+//! thread has looked is forgotten, and only the newest contact is kept. Of what is said again when it is lost
+//! (peers that are wanted, and what the DHT says) [`MAX_NOTES`] are kept, and further ones dropped.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use peersock_dht::Event;
+use peersock_overlay::{Contact, DiscoveryKey, NetworkIndex};
+
+use crate::datapath::{JoinedNetwork, Want};
+use crate::sync;
+
+/// What may be lost is kept up to this number.
+pub(super) const MAX_NOTES: usize = 1024;
+
+/// What the thread is told, in the order in which it is to be handled.
+pub(super) enum Note {
+    Stop,
+    Leave(NetworkIndex),
+    Join(JoinedNetwork, DiscoveryKey),
+    Contact(Contact),
+    /// The machine's interfaces may have changed.
+    Interfaces,
+    Want(Want),
+    /// What the service says that was started as the so manieth.
+    Dht(u64, Event),
+}
+
+/// What waits for the thread.
+#[derive(Default)]
+pub(super) struct Inbox {
+    waiting: Mutex<Waiting>,
+    filled: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    is_stopped: bool,
+    /// Networks that the thread knows.
+    left: VecDeque<NetworkIndex>,
+    /// Networks that it does not know yet.
+    joined: BTreeMap<NetworkIndex, (JoinedNetwork, DiscoveryKey)>,
+    contact: Option<Contact>,
+    interfaces_changed: bool,
+    others: VecDeque<Note>,
+}
+
+impl Inbox {
+    pub(super) fn join(&self, network: JoinedNetwork, key: DiscoveryKey) {
+        self.put(|waiting| _ = waiting.joined.insert(network.index, (network, key)));
+    }
+
+    pub(super) fn leave(&self, network: NetworkIndex) {
+        self.put(|waiting| {
+            if waiting.joined.remove(&network).is_none() {
+                waiting.left.push_back(network);
+            }
+        });
+    }
+
+    pub(super) fn set_contact(&self, contact: Contact) {
+        self.put(|waiting| waiting.contact = Some(contact));
+    }
+
+    pub(super) fn note_interfaces(&self) {
+        self.put(|waiting| waiting.interfaces_changed = true);
+    }
+
+    /// Whoever still wants the peer says so again.
+    pub(super) fn want(&self, want: Want) {
+        self.put(|waiting| waiting.add(Note::Want(want)));
+    }
+
+    /// What is lost is found again, or knocked again.
+    pub(super) fn add_event(&self, service: u64, event: Event) {
+        self.put(|waiting| waiting.add(Note::Dht(service, event)));
+    }
+
+    /// Comes before everything else, and stays.
+    pub(super) fn stop(&self) {
+        self.put(|waiting| waiting.is_stopped = true);
+    }
+
+    /// The next note; waits for it until then.
+    pub(super) fn next(&self, until: Instant) -> Option<Note> {
+        let patience = until.saturating_duration_since(Instant::now()).min(LONGEST);
+        let waiting = sync::lock(&self.waiting);
+        let mut waiting =
+            sync::wait_timeout_while(&self.filled, waiting, patience, |waiting| waiting.is_empty());
+        waiting.take()
+    }
+
+    fn put(&self, note: impl FnOnce(&mut Waiting)) {
+        note(&mut sync::lock(&self.waiting));
+        self.filled.notify_one();
+    }
+}
+
+impl Waiting {
+    fn add(&mut self, note: Note) {
+        if self.others.len() < MAX_NOTES {
+            self.others.push_back(note);
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        !self.is_stopped
+            && self.left.is_empty()
+            && self.joined.is_empty()
+            && self.contact.is_none()
+            && !self.interfaces_changed
+            && self.others.is_empty()
+    }
+
+    fn take(&mut self) -> Option<Note> {
+        if self.is_stopped {
+            return Some(Note::Stop);
+        }
+        let left = self.left.pop_front().map(Note::Leave);
+        let join = |joined: &mut BTreeMap<_, _>| {
+            joined.pop_first().map(|(_, (network, key))| Note::Join(network, key))
+        };
+        left.or_else(|| join(&mut self.joined))
+            .or_else(|| self.contact.take().map(Note::Contact))
+            .or_else(|| std::mem::take(&mut self.interfaces_changed).then_some(Note::Interfaces))
+            .or_else(|| self.others.pop_front())
+    }
+}
+
+const LONGEST: Duration = Duration::from_secs(3600);
