@@ -35,8 +35,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// What is not handled yet is kept up to this number; what is wanted is said again.
 const MAX_NOTES: usize = 1024;
 
-/// How often the nodes of the DHT that can be asked are listed: at first, and then, while there are fewer than
-/// [`ENOUGH_NODES`]; and later.
+/// How often the nodes of the DHT that can be asked are listed: at first, and then, while there are fewer
+/// than [`ENOUGH_NODES`]; and later.
 const LIST_SOON: Duration = Duration::from_millis(250);
 const LIST_AGAIN: Duration = Duration::from_secs(5);
 const LIST_LATER: Duration = Duration::from_secs(60);
@@ -101,7 +101,7 @@ impl Meetings {
         };
         node.driver.datapath.seek_elsewhere(PATIENCE, Box::new(told));
         let watching = notes.clone();
-        // If there is no room, the thread has enough to do, and looks at the interfaces before it enters anew.
+        // If there is no room, the thread has enough to do; it looks at the interfaces when it enters anew.
         node.driver.on_interfaces_changed(Box::new(move || _ = watching.try_send(Note::Interfaces)));
         let meeter = Meeter {
             node: Arc::downgrade(node),
