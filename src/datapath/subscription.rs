@@ -20,8 +20,8 @@ impl Datapath {
         self.subscribers.add()
     }
 
-    /// Wakes those that [wait for that](Subscription::next_or_change): interfaces or addresses have changed, or
-    /// the machine was suspended.
+    /// Wakes those that [wait for that](Subscription::next_or_change): interfaces or addresses have changed,
+    /// or the machine was suspended.
     pub fn note_network_change(&self) {
         self.subscribers.note_network_change();
     }

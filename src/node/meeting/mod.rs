@@ -33,8 +33,8 @@ use search::{Searches, Step};
 /// 15 s, and the punching.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How often the nodes of the DHT that can be asked are listed: at first, and then, while there are fewer than
-/// [`ENOUGH_NODES`]; and later.
+/// How often the nodes of the DHT that can be asked are listed: at first, and then, while there are fewer
+/// than [`ENOUGH_NODES`]; and later.
 const LIST_SOON: Duration = Duration::from_millis(250);
 const LIST_AGAIN: Duration = Duration::from_secs(5);
 const LIST_LATER: Duration = Duration::from_secs(60);
