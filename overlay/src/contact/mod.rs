@@ -3,6 +3,7 @@
 //! A [`Contact`] is what a node says of itself: addresses ([`Candidate`]), and what its NAT does ([`Nat`]).
 //! [`HolePunch`] is the plan of one side that has the other's: when it sends what to which address.
 
+mod attempt;
 mod candidate;
 mod nat;
 mod own;
@@ -11,12 +12,12 @@ mod punching;
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+pub use attempt::{DirectAttempt, DirectOutcome};
 pub use candidate::{Candidate, CandidateKind};
 pub use nat::{Filtering, Mapping, Nat};
 pub(crate) use own::{OwnContact, Seen, Vouched, Witness, vouched};
 pub use punch::{HolePunch, NotTried, Shot};
 pub(crate) use punching::{Allowances, Punching, Said};
-pub use punching::{DirectAttempt, DirectOutcome};
 
 /// How a node can be reached.
 ///

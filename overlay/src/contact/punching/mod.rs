@@ -10,27 +10,25 @@
 //! That is done when a root begins to relay, when either side's contact changes, and with growing pauses
 //! while data flows.
 //!
-//! # Third parties
-//!
-//! A node may name any address as its own. So an address counts as *vouched* for only if a root that this
-//! node was told to use has seen the node at that IP address, or if both nodes are behind one such address
-//! and the address is a private one. Those that only a root has seen which another one has named share one
-//! allowance: who has such roots named could make any number of them. All others get [`HolePunch`]'s first
-//! few challenges only, from an allowance of the node and one of all nodes. There is one for all addresses of
-//! a node, too: others may be behind an address that is vouched for.
-//!
 //! A node with a TURN allocation sends a few challenges from there as well. The first has the TURN server let
 //! the other node's address in, so that what that node sends to the relayed address arrives. They are spread
 //! over the round, for the server's permission takes a round trip.
+//!
+//! A node may name anybody's address as its own: [`bounds`] says how much is sent there.
+
+mod bounds;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use super::punch::{HolePunch, NotTried};
-use super::{Candidate, CandidateKind, Contact, Vouched};
+use super::{Candidate, CandidateKind, Contact, DirectAttempt, DirectOutcome, HolePunch, NotTried, Vouched};
 use crate::bucket::{Bucket, Rate};
 use crate::reach::{Place, SocketIndex, SocketInfo};
+pub(crate) use bounds::Allowances;
+use bounds::{Bounds, UNVOUCHED_SHOTS, Word};
 
 /// A question is repeated after so long, or two round trips if that is longer; then after twice the time.
 const REPEAT_AFTER: Duration = Duration::from_millis(500);
@@ -43,17 +41,6 @@ const SPACING: Duration = Duration::from_secs(1);
 
 /// The pause after the first round; it doubles up to the second.
 const PAUSE: [Duration; 2] = [Duration::from_secs(30), Duration::from_secs(600)];
-
-/// Challenges to one address that nobody vouches for, in one round.
-const UNVOUCHED_SHOTS: u32 = 6;
-
-/// Challenges to such addresses of one node: so many at once, and one per interval from then on.
-const UNVOUCHED_BURST: u32 = 24;
-const UNVOUCHED_INTERVAL: Duration = Duration::from_secs(5);
-
-/// Challenges to all addresses of one node, vouched ones included: so many at once, and one per interval.
-const BURST: u32 = 200;
-const INTERVAL: Duration = Duration::from_millis(250);
 
 /// When challenges leave a TURN allocation, from the begin of a round on.
 const BY_TURN: [Duration; 6] = [
@@ -70,10 +57,6 @@ const MAX_BY_TURN: usize = 8;
 
 /// What should have been sent so long ago is not sent any more: the machine was suspended.
 const TOO_LATE: Duration = Duration::from_secs(2);
-
-/// Challenges to addresses of all nodes that nobody vouches for.
-const ALL_UNVOUCHED_PER_SECOND: u32 = 20;
-const ALL_UNVOUCHED_BURST: u32 = 240;
 
 /// Questions of the node that are answered: so many at once, and one per interval from then on.
 const QUESTION_BURST: u32 = 5;
@@ -95,93 +78,6 @@ const VALID_FOR: Duration = Duration::from_secs(20);
 /// useless.
 const HOLD: Duration = Duration::from_secs(2);
 
-/// Challenges to addresses of all nodes that only guests vouch for: so many at once, and one per interval.
-const BY_GUESTS_BURST: u32 = 60;
-const BY_GUESTS_INTERVAL: Duration = Duration::from_secs(1);
-
-/// What may be sent to addresses of all nodes that no root of this node's own vouches for.
-#[derive(Debug)]
-pub(crate) struct Allowances {
-    /// Nobody does.
-    unvouched: Bucket,
-    /// Roots do that others have named.
-    by_guests: Bucket,
-}
-
-impl Allowances {
-    /// Full ones.
-    pub(crate) fn new(now: Instant) -> Self {
-        let unvouched = Rate::per_second(ALL_UNVOUCHED_PER_SECOND, ALL_UNVOUCHED_BURST);
-        let by_guests = Rate::every(BY_GUESTS_INTERVAL, BY_GUESTS_BURST);
-        Self { unvouched: Bucket::new(unvouched, now), by_guests: Bucket::new(by_guests, now) }
-    }
-}
-
-/// What has been tried to reach a node at one of its addresses; see [`PeerInfo::attempts`].
-///
-/// [`PeerInfo::attempts`]: crate::PeerInfo::attempts
-///
-/// ```
-/// use peersock_overlay::{DirectAttempt, DirectOutcome};
-///
-/// fn tell(attempt: &DirectAttempt) -> String {
-///     match attempt.outcome {
-///         DirectOutcome::NotTried(why) => format!("{}: {why}", attempt.address),
-///         outcome => format!("{}: {} sent, {outcome}", attempt.address, attempt.sent),
-///     }
-/// }
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct DirectAttempt {
-    /// The address.
-    pub address: SocketAddr,
-    /// Where the node knows it from.
-    pub kind: CandidateKind,
-    /// A port that the node has not named: its NAT box was expected to use it next, or the node was heard there.
-    pub predicted: bool,
-    /// Whether a root of this node's has seen the node at that IP address, also one that another root has
-    /// named. Others get a few packets only.
-    pub vouched: bool,
-    /// Packets sent there in the last round.
-    pub sent: u32,
-    /// When the last of these was sent.
-    pub tried: Option<Instant>,
-    /// What came of it.
-    pub outcome: DirectOutcome,
-}
-
-/// What came of an attempt to reach a node at an address.
-///
-/// ```
-/// use peersock_overlay::DirectOutcome;
-///
-/// assert_eq!(DirectOutcome::Silent.to_string(), "no answer");
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum DirectOutcome {
-    /// It is being tried.
-    Trying,
-    /// The node has answered from there.
-    Answered,
-    /// Nothing came back.
-    Silent,
-    /// Nothing was sent there.
-    NotTried(NotTried),
-}
-
-impl std::fmt::Display for DirectOutcome {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Trying => f.pad("being tried"),
-            Self::Answered => f.pad("answered"),
-            Self::Silent => f.pad("no answer"),
-            Self::NotTried(why) => why.fmt(f),
-        }
-    }
-}
-
 /// The search for a direct way to one node.
 #[derive(Debug)]
 pub(crate) struct Punching {
@@ -202,8 +98,7 @@ pub(crate) struct Punching {
     rounds: u32,
     /// When the next round may begin though nothing has changed.
     next: Option<Instant>,
-    all: Bucket,
-    unvouched: Bucket,
+    bounds: Bounds,
     questions: Bucket,
     asks: Bucket,
 }
@@ -224,17 +119,6 @@ struct Target {
     sent: u32,
     last: Option<Instant>,
     answered: bool,
-}
-
-/// Who says that the node is at an address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Word {
-    /// The node alone.
-    Own,
-    /// A root that another one has named.
-    Guest,
-    /// A root that this node was told to use.
-    Root,
 }
 
 /// A question to the node: where are you?
@@ -278,8 +162,7 @@ impl Punching {
             began: None,
             rounds: 0,
             next: None,
-            all: Bucket::new(Rate::every(INTERVAL, BURST), now),
-            unvouched: Bucket::new(Rate::every(UNVOUCHED_INTERVAL, UNVOUCHED_BURST), now),
+            bounds: Bounds::new(now),
             questions: Bucket::new(Rate::every(QUESTION_INTERVAL, QUESTION_BURST), now),
             asks: Bucket::new(Rate::every(SPACING, ASK_BURST), now),
         }
@@ -453,33 +336,19 @@ impl Punching {
         }
         while let Some((when, at)) = self.shots.front().copied().filter(|(when, _)| *when <= now) {
             self.shots.pop_front();
-            if now < when + TOO_LATE && self.may_send(at, has_session, allowances, now) {
-                let target = &mut self.targets[at];
+            let target = &mut self.targets[at];
+            let is_initiation = self.initiates && !has_session;
+            let may_send = |bounds: &mut Bounds| match is_initiation {
+                true => allowances.take_meeting(now),
+                false => !target.answered && bounds.take(target.vouched, allowances, now),
+            };
+            if now < when + TOO_LATE && may_send(&mut self.bounds) {
                 target.sent += 1;
                 target.last = Some(now);
                 due.shots.push((target.turn, target.address, target.data));
             }
         }
         due
-    }
-
-    /// Whether a target may be sent to, which is taken from the allowances.
-    fn may_send(&mut self, at: usize, has_session: bool, allowances: &mut Allowances, now: Instant) -> bool {
-        let target = &self.targets[at];
-        if self.initiates && !has_session {
-            return true;
-        }
-        if target.answered || !self.all.has(1, now) {
-            return false;
-        }
-        let is_vouched = match target.vouched {
-            Word::Root => true,
-            Word::Guest => allowances.by_guests.take(now),
-            Word::Own => false,
-        };
-        let is_allowed = is_vouched
-            || (self.unvouched.has(1, now) && allowances.unvouched.take(now) && self.unvouched.take(now));
-        is_allowed && self.all.take(now)
     }
 
     /// When something is due.
@@ -630,170 +499,5 @@ impl Punching {
         self.rounds += 1;
         self.began = Some(now);
         self.next = Some(now + pause.min(PAUSE[1]));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::contact::tests::contact;
-    use crate::contact::{Mapping, Nat};
-    use crate::testing::instant;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    #[test]
-    fn what_was_due_while_the_machine_slept_is_not_sent() {
-        let mut run = Run::new(&["203.0.113.9:5000"]);
-        run.begin();
-        run.now += 11 * SECOND;
-        assert_eq!(run.shots(), 2, "those of the last two seconds, and not the fourteen before them");
-        run.now += SECOND;
-        assert_eq!(run.shots(), 1);
-    }
-
-    #[test]
-    fn others_behind_an_address_that_is_vouched_for_get_little() {
-        let mut run = Run::new(&["203.0.113.9:5000", "203.0.113.9:6000", "203.0.113.9:7000"]);
-        run.contact.nat = Nat { mapping: Mapping::AddressDependent, port_delta: 1, ..Nat::default() };
-        let (begin, mut sent) = (run.now, 0);
-        while run.now < begin + 600 * SECOND {
-            // It names ever new ports of its neighbours.
-            run.contact.nat.port_delta += 1;
-            run.begin();
-            for _ in 0..10 {
-                run.now += SECOND / 5;
-                sent += run.shots();
-            }
-        }
-        assert!((2000..=200 + 4 * 600).contains(&sent), "{sent}");
-    }
-
-    #[test]
-    fn where_the_node_is_heard_is_sent_to_at_once_if_a_root_vouches_for_the_address() {
-        let mut run = Run::new(&["203.0.113.9:5000"]);
-        let heard = |run: &mut Run, address: &str| {
-            run.punching.heard(address.parse().unwrap(), run.now, || Some([9; 8]))
-        };
-        assert!(!heard(&mut run, "203.0.113.9:6000"), "nothing is looked for");
-        run.begin();
-        assert_eq!(run.shots(), 1);
-        run.now += SECOND / 50;
-        assert!(!heard(&mut run, "203.0.113.9:5000"), "it has named that");
-        assert!(!heard(&mut run, "198.51.100.66:6000"), "nobody vouches for that");
-        assert!(heard(&mut run, "203.0.113.9:6000"));
-        let remote = "203.0.113.9:6000".parse().unwrap();
-        assert_eq!(run.due().shots, [(None, remote, [9; 8])]);
-        let at = Place::Direct { socket: SocketIndex(0), remote };
-        assert_eq!(run.punching.answered(at, [9; 8], run.now + SECOND / 20), Some(Some(SECOND / 20)));
-        // A box that gives each packet another port.
-        let ports = (7000..7100).filter(|port| heard(&mut run, &format!("203.0.113.9:{port}")));
-        assert_eq!(ports.count(), MAX_HEARD - 1);
-    }
-
-    #[test]
-    fn a_contact_that_changes_all_the_time_makes_no_flood_of_questions() {
-        let mut run = Run::new(&["203.0.113.9:5000"]);
-        let mut asked = 0;
-        for id in 0..1000 {
-            run.punching.restart();
-            run.punching.ask(id, Duration::ZERO, run.now);
-            asked += u32::from(run.due().question.is_some());
-            run.now += SECOND / 1000;
-        }
-        assert!((1..=ASK_BURST + 1).contains(&asked), "{asked}");
-    }
-
-    #[test]
-    fn an_answer_counts_where_it_was_asked_for_and_while_it_is_new() {
-        let mut run = Run::new(&["203.0.113.9:5000", "203.0.113.9:6000"]);
-        run.begin();
-        let [(None, one, first), (None, other, second)] = run.due().shots[..] else {
-            panic!("two addresses")
-        };
-        assert_ne!(first, second, "each has a number of its own");
-        run.now += SECOND / 50;
-        let [one, other] = [one, other].map(|remote| Place::Direct { socket: SocketIndex(0), remote });
-        assert_eq!(run.punching.answered(other, first, run.now), None);
-        assert_eq!(run.punching.answered(one, [0; 8], run.now), None);
-        assert_eq!(run.punching.answered(one, first, run.now), Some(Some(SECOND / 50)));
-        run.now += VALID_FOR;
-        assert_eq!(run.punching.answered(other, second, run.now), None);
-    }
-
-    #[test]
-    fn a_turn_allocation_sends_a_few_and_is_a_place_of_its_own() {
-        let mut run = Run::new(&["203.0.113.9:5000", "[2001:db8::9]:5000"]);
-        let turn = SocketIndex::turn(1);
-        let socket = |index, ipv4| {
-            let (loopback, beacon_targets) = (false, Vec::new());
-            SocketInfo { index, ipv4, loopback, max_datagram: 1400, beacon_targets }
-        };
-        let sockets = [socket(SocketIndex(0), true), socket(turn, true), socket(SocketIndex::turn(2), false)];
-        run.punching.set_sockets(&sockets);
-        run.begin();
-        let mut shots = run.due().shots;
-        while let Some(next) = run.punching.next() {
-            run.now = next;
-            shots.extend(run.due().shots);
-        }
-        let from = |index| shots.iter().filter(|(from, ..)| *from == Some(index)).collect::<Vec<_>>();
-        assert_eq!((from(turn).len(), from(SocketIndex::turn(2)).len()), (6, 6));
-        assert!(from(SocketIndex::turn(2)).iter().all(|(_, to, _)| to.is_ipv6()), "which no socket reaches");
-        let (_, remote, data) = *from(turn)[5];
-        let place = |socket| Place::Direct { socket, remote };
-        assert_eq!(run.punching.answered(place(SocketIndex(0)), data, run.now), None);
-        assert!(run.punching.answered(place(turn), data, run.now).is_some());
-        assert!(run.punching.attempts().iter().all(|attempt| attempt.outcome != DirectOutcome::Answered));
-    }
-
-    #[test]
-    fn a_question_is_repeated_then_given_up_until_the_next_round() {
-        let mut run = Run::new(&[]);
-        let (begin, mut asked) = (run.now, Vec::new());
-        run.punching.ask(7, Duration::ZERO, run.now);
-        while let Some(next) = run.punching.next() {
-            run.now = next;
-            asked.extend(run.due().question.map(|id| (id, (run.now - begin).as_millis())));
-        }
-        assert_eq!(asked, [(7, 0), (7, 500), (7, 1500), (7, 3500)]);
-        assert!(!run.punching.is_due(run.now + 29 * SECOND) && run.punching.is_due(run.now + 30 * SECOND));
-        assert_eq!(run.punching.take_answer(7, run.now), None);
-    }
-
-    /// One search, for a node whose IP addresses are vouched for.
-    struct Run {
-        punching: Punching,
-        contact: Contact,
-        allowances: Allowances,
-        drawn: u64,
-        now: Instant,
-    }
-
-    impl Run {
-        fn new(addresses: &[&str]) -> Self {
-            let now = instant();
-            let (punching, contact) = (Punching::new(now), contact(addresses));
-            Self { punching, contact, allowances: Allowances::new(now), drawn: 0, now }
-        }
-
-        fn begin(&mut self) {
-            let own = contact(&["198.51.100.7:4000"]);
-            let vouched = Vouched { by_own: self.contact.public().collect(), ..Vouched::default() };
-            let said = Said { contact: &self.contact, vouched };
-            let draw = || {
-                self.drawn += 1;
-                Some(self.drawn.to_be_bytes())
-            };
-            self.punching.begin(&own, said, self.now, self.now, draw);
-        }
-
-        fn due(&mut self) -> Due {
-            self.punching.take_due(true, &mut self.allowances, Duration::ZERO, self.now)
-        }
-
-        fn shots(&mut self) -> usize {
-            self.due().shots.len()
-        }
     }
 }
