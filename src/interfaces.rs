@@ -35,7 +35,8 @@ pub struct ServersError {
 }
 
 /// The servers that the environment names: those of `PEERSOCK_STUN`, unless `stun` has others, and the roots
-/// of `PEERSOCK_ROOTS`, which answer as STUN servers do. [`lists_of_environment`] finds roots that are in lists.
+/// of `PEERSOCK_ROOTS`, which answer as STUN servers do. [`lists_of_environment`] finds roots that are in
+/// lists.
 ///
 /// # Errors
 /// A variable that cannot be read.
@@ -72,10 +73,10 @@ pub struct RootList {
     pub error: Option<String>,
 }
 
-/// The roots that lists in `PEERSOCK_ROOTS` name now: domains are asked, and announcements on the local networks
-/// of `allowed` heard at `discovery_port` (7473 unless roots were told another). It blocks for up to four
-/// seconds, with `lan` for up to five and a half, and not at all if the variable names no list. At most four
-/// domains are asked.
+/// The roots that lists in `PEERSOCK_ROOTS` name now: domains are asked, and announcements on the local
+/// networks of `allowed` heard at `discovery_port` (7473 unless roots were told another). It blocks for up to
+/// four seconds, with `lan` for up to five and a half, and not at all if the variable names no list. At most
+/// four domains are asked.
 ///
 /// # Errors
 /// The variable cannot be read.

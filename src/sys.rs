@@ -158,8 +158,8 @@ pub(crate) fn leave_descriptors() -> io::Result<()> {
     }
 }
 
-/// A descriptor that only takes a number: reading and writing fail with EBADF, as where nothing is open. It is
-/// to be had where there is no /dev/null, too.
+/// A descriptor that only takes a number: reading and writing fail with EBADF, as where nothing is open. It
+/// is to be had where there is no /dev/null, too.
 ///
 /// # Errors
 /// EMFILE, ENFILE.

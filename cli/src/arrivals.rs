@@ -70,9 +70,9 @@ impl Drop for Arriving {
     }
 }
 
-/// A signal has come. What was sent has `within` to arrive. Then nothing more is taken from any peer, and those
-/// that have more to send are reset, so that they know; and what has been acknowledged has a while to be
-/// written. Returns how many bytes that were sent have not arrived.
+/// A signal has come. What was sent has `within` to arrive. Then nothing more is taken from any peer, and
+/// those that have more to send are reset, so that they know; and what has been acknowledged has a while to
+/// be written. Returns how many bytes that were sent have not arrived.
 pub(crate) fn finish(within: Duration) -> u64 {
     let unacked = wait_sent(within);
     {

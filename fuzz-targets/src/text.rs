@@ -9,8 +9,8 @@ use peersock::state::StateDir;
 use peersock::{Network, RootSource};
 use peersock_overlay::{NetworkConfig, NetworkId, NodeId, PublicIdentity};
 
-/// Names of roots and their lists; network IDs, node IDs and public identities: one spelling each (hexadecimal also in capitals), which
-/// parses again.
+/// Names of roots and their lists; network IDs, node IDs and public identities: one spelling each
+/// (hexadecimal also in capitals), which parses again.
 pub fn identifiers(data: &[u8]) {
     if let Ok(text) = str::from_utf8(data) {
         spelled_once::<NetworkId>(text, &text.to_ascii_lowercase());

@@ -65,8 +65,8 @@ impl Process {
         Ok(Some(server))
     }
 
-    /// Whether it lets the load go on when something arrives (SCHED_BATCH), until it gets its turn: so that what
-    /// it works off has queued up, as with a server that is busy. Without `chrt` it stays as it is.
+    /// Whether it lets the load go on when something arrives (SCHED_BATCH), until it gets its turn: so that
+    /// what it works off has queued up, as with a server that is busy. Without `chrt` it stays as it is.
     pub(crate) fn set_busy(&self, is_busy: bool) {
         let policy = if is_busy { "--batch" } else { "--other" };
         let mut command = Command::new("chrt");

@@ -98,8 +98,8 @@ impl Network {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::File`] if the file cannot be read, could be changed by everybody, or holds a passphrase or
-    /// psk and is readable by other users; [`ConfigError::InvalidFile`] with the line otherwise.
+    /// [`ConfigError::File`] if the file cannot be read, could be changed by everybody, or holds a passphrase
+    /// or psk and is readable by other users; [`ConfigError::InvalidFile`] with the line otherwise.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Network, ConfigError> {
         let path = path.as_ref();
         let (text, metadata) = read_text_file(path)?;
@@ -143,8 +143,8 @@ impl Network {
     /// recognise its beacons.
     ///
     /// Stretches the passphrase with Argon2id at once, which takes some tens of milliseconds and, for that
-    /// time, 19 MiB; the passphrase itself is not kept. Replaces a passphrase given before. An empty one is no
-    /// secret: [`Node::join`](crate::Node::join) refuses the network then.
+    /// time, 19 MiB; the passphrase itself is not kept. Replaces a passphrase given before. An empty one is
+    /// no secret: [`Node::join`](crate::Node::join) refuses the network then.
     #[must_use]
     pub fn with_passphrase(self, passphrase: &str) -> Network {
         let key = match passphrase {

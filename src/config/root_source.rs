@@ -183,8 +183,8 @@ impl FromStr for RootSource {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum RootsError {
-    /// The file cannot be read, could be changed by everybody, or holds an access token that other users could
-    /// read.
+    /// The file cannot be read, could be changed by everybody, or holds an access token that other users
+    /// could read.
     #[error(transparent)]
     State(#[from] StateError),
     /// One of the texts in a file names no root.

@@ -27,8 +27,8 @@ pub(super) struct Receiver {
     batch: Batch,
 }
 
-/// Offers each datagram of a batch to `take`, and gives those that it does not take to `pass`, as many in a row
-/// as there are: a batch may have datagrams of both kinds.
+/// Offers each datagram of a batch to `take`, and gives those that it does not take to `pass`, as many in a
+/// row as there are: a batch may have datagrams of both kinds.
 fn split(batch: &[u8], stride: usize, mut take: impl FnMut(&[u8]) -> bool, mut pass: impl FnMut(&[u8])) {
     let mut begin = 0;
     for at in (0..batch.len()).step_by(stride) {

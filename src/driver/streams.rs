@@ -49,8 +49,8 @@ const DOUBTED: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(16)]
 /// Datagrams handed to the data path in one go.
 const BATCH: usize = 64;
 
-/// Names of roots that are looked up at a time, each by a thread that the system's resolver may hold for long:
-/// whoever can change the list of roots must not be able to make threads without bound.
+/// Names of roots that are looked up at a time, each by a thread that the system's resolver may hold for
+/// long: whoever can change the list of roots must not be able to make threads without bound.
 const MAX_RESOLVERS: usize = 16;
 
 /// What is queued when streams are closed has so long to leave.

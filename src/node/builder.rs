@@ -210,8 +210,8 @@ impl NodeBuilder {
     }
 
     /// The roots at which the node can be found, and which relay for it; at most eight are used, in this
-    /// order. [`RootSource`] says which sources there are besides the [`RootAddress`](crate::RootAddress) of one
-    /// root. Default: what the environment's `PEERSOCK_ROOTS` names, as [`RootSource::load`] reads it.
+    /// order. [`RootSource`] says which sources there are besides the [`RootAddress`](crate::RootAddress) of
+    /// one root. Default: what the environment's `PEERSOCK_ROOTS` names, as [`RootSource::load`] reads it.
     ///
     /// ```
     /// use peersock::overlay::Identity;
@@ -235,8 +235,9 @@ impl NodeBuilder {
     }
 
     /// Whether this node can be found, and finds others, by the BitTorrent DHT, without any root of
-    /// anybody's. Default: as the environment's `PEERSOCK_DHT` says, and off without that. Nodes of the DHT learn the
-    /// machine's address, as those of any other, and neither the network nor the names of those that meet.
+    /// anybody's. Default: as the environment's `PEERSOCK_DHT` says, and off without that. Nodes of the DHT
+    /// learn the machine's address, as those of any other, and neither the network nor the names of those
+    /// that meet.
     ///
     /// ```
     /// use peersock::{Dht, Node};
@@ -272,8 +273,8 @@ impl NodeBuilder {
         self
     }
 
-    /// The send and receive buffer of each TCP socket, bytes. Default: 16 MiB each. Memory is used only as far
-    /// as a socket fills it.
+    /// The send and receive buffer of each TCP socket, bytes. Default: 16 MiB each. Memory is used only as
+    /// far as a socket fills it.
     pub fn tcp_buffers(mut self, send: usize, receive: usize) -> Self {
         self.stack.send_buffer = send;
         self.stack.receive_buffer = receive;

@@ -108,8 +108,8 @@ impl Used {
                 None => LOOK,
             };
             let end = Instant::now() + wait;
-            // This thread is woken when the list changes, when the network does, and when the node ends. Events
-            // of peers do not matter.
+            // This thread is woken when the list changes, when the network does, and when the node ends.
+            // Events of peers do not matter.
             loop {
                 match events.next_or_change(end.saturating_duration_since(Instant::now())) {
                     Heard::Event(_) => {}

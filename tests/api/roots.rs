@@ -36,7 +36,8 @@ fn two_nodes_meet_at_a_root_and_go_on_directly() {
     let at_root = &status.roots[0];
     assert_eq!((at_root.state, at_root.path), (RootState::Registered, Some(root.address)));
     assert!(status.endpoints.contains(&at_root.observed.expect("a voucher")));
-    // What the root has seen, or an interface has, is where they reach each other, as soon as both have been told.
+    // What the root has seen, or an interface has, is where they reach each other, as soon as both have been
+    // told.
     let there = beta.status().endpoints;
     let since = Instant::now();
     let mut path = status.peers[0].path;

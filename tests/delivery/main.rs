@@ -21,8 +21,8 @@ use self::scenario::{Outcome, Scenario, Step, content, judge, table};
 /// Longer than anything takes.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// What a receiver's buffer may grow to, bytes. It grows with what is read; without a bound it may hold half of
-/// the largest size, and of what it holds TCP cannot tell.
+/// What a receiver's buffer may grow to, bytes. It grows with what is read; without a bound it may hold half
+/// of the largest size, and of what it holds TCP cannot tell.
 const RECEIVE_BUFFER: usize = 1 << 18;
 
 /// After this time without an answer a receiver that has stopped is given up.

@@ -227,8 +227,8 @@ fn the_table_of_deliveries_holds_for_descriptors() {
                 Step::Refuse => (None, (b.ip(), 9).into()),
                 _ => {
                     let (listener, address) = b.listen(SocketFlags::empty());
-                    // So that half of the largest size is more than its buffer holds, which grows with what is
-                    // read.
+                    // So that half of the largest size is more than its buffer holds, which grows with what
+                    // is read.
                     set(&listener, libc::SOL_SOCKET, libc::SO_RCVBUF, 1 << 17).expect("a size");
                     (Some(listener), address)
                 }

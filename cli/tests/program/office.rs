@@ -90,7 +90,8 @@ struct Office {
 static OFFICES: AtomicU32 = AtomicU32::new(0);
 
 impl Office {
-    /// Builds one for a test that needs this proxy. `None`, and a line that says why, where there can be none.
+    /// Builds one for a test that needs this proxy. `None`, and a line that says why, where there can be
+    /// none.
     fn build(test: &str, proxy: &str) -> Option<Office> {
         if find_in_path(proxy).is_none() {
             eprintln!("SKIP {test}: the program {proxy} is missing");

@@ -149,8 +149,8 @@ pub unsafe extern "C" fn peersock_config_discovery_port(
 /// The roots at which the node can be found, and which relay for it, as `PEERSOCK_ROOTS` has them: texts with
 /// white space between them, each one that `peersock root` prints (with `?token=TEXT` behind it, if the root
 /// wants one), `dns:DOMAIN` for those that the DNS lists, or `lan` for those that announce themselves on the
-/// local network; or `@` and the path of a file with such texts. An empty text: none. NULL, the default: what the
-/// variable `PEERSOCK_ROOTS` has.
+/// local network; or `@` and the path of a file with such texts. An empty text: none. NULL, the default: what
+/// the variable `PEERSOCK_ROOTS` has.
 ///
 /// # Safety
 /// `config` is NULL or comes from `peersock_config_new()`; `roots` is NULL or a C string.

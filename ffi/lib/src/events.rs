@@ -37,7 +37,8 @@ pub struct peersock_event {
     pub kind: u32,
     /// The node ID of the peer; empty for events of the node.
     pub peer: [c_char; PEERSOCK_ID_SIZE],
-    /// Of `PEERSOCK_PEER_REACHABLE` and `PEERSOCK_PATH_CHANGED`: 1 if a root relays now, 0 if the path is direct.
+    /// Of `PEERSOCK_PEER_REACHABLE` and `PEERSOCK_PATH_CHANGED`: 1 if a root relays now, 0 if the path is
+    /// direct.
     pub relayed: u8,
     /// Zeros.
     pub reserved: [u8; 26],

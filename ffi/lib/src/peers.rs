@@ -22,8 +22,8 @@ pub struct peersock_peer {
     pub connected: bool,
     /// Its first address in the network.
     pub address: sockaddr_storage,
-    /// Where its packets are sent now, which is a root's address if one relays; `ss_family` is AF_UNSPEC if that
-    /// is not known.
+    /// Where its packets are sent now, which is a root's address if one relays; `ss_family` is AF_UNSPEC if
+    /// that is not known.
     pub path: sockaddr_storage,
     /// How many addresses it has in the network.
     pub addresses: u32,

@@ -26,7 +26,8 @@ pub struct DirectAttempt {
     pub address: SocketAddr,
     /// Where the node knows it from.
     pub kind: CandidateKind,
-    /// A port that the node has not named: its NAT box was expected to use it next, or the node was heard there.
+    /// A port that the node has not named: its NAT box was expected to use it next, or the node was heard
+    /// there.
     pub predicted: bool,
     /// Whether a root of this node's has seen the node at that IP address, also one that another root has
     /// named. Others get a few packets only.

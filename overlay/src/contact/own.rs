@@ -80,8 +80,8 @@ impl OwnContact {
     }
 
     /// What is believed of it: a root that another one has named cannot put this node behind an address where
-    /// no root of its own has seen it, and so among the neighbours of others there. If those have seen nothing,
-    /// it is better than nothing: a node without any public address takes everybody for a neighbour.
+    /// no root of its own has seen it, and so among the neighbours of others there. If those have seen
+    /// nothing, it is better than nothing: a node without any public address takes everybody for a neighbour.
     fn believed(&self) -> impl Iterator<Item = &Seen> {
         let host = |one: &Seen| one.voucher.address.ip();
         let own = move || self.seen.iter().filter(|one| !one.is_guest);

@@ -9,27 +9,28 @@ use crate::id::{NetworkId, PublicIdentity};
 use crate::link::{Link, NodeKey};
 
 impl Endpoint {
-    /// Says where this node can be reached as far as its driver knows: by its interfaces, by ports that routers
-    /// forward, by STUN; and what its NAT box does. Replaces what was said before. What roots have seen is
-    /// added. Peers that are reached through roots are told at once, at most once a second.
+    /// Says where this node can be reached as far as its driver knows: by its interfaces, by ports that
+    /// routers forward, by STUN; and what its NAT box does. Replaces what was said before. What roots have
+    /// seen is added. Peers that are reached through roots are told at once, at most once a second.
     pub fn set_contact(&mut self, now: Instant, contact: Contact) {
         if self.core.contact.set_given(contact) {
             self.tell_contact(now);
         }
     }
 
-    /// Where this node can be reached, as its peers are told: what [`Self::set_contact`] said and what roots have
-    /// seen. The mapping is [`EndpointIndependent`](crate::Mapping::EndpointIndependent) or
+    /// Where this node can be reached, as its peers are told: what [`Self::set_contact`] said and what roots
+    /// have seen. The mapping is [`EndpointIndependent`](crate::Mapping::EndpointIndependent) or
     /// [`AddressDependent`](crate::Mapping::AddressDependent) if the driver has not said it and two roots saw
     /// one address or two.
     pub fn contact(&self) -> &Contact {
         self.core.contact.contact()
     }
 
-    /// A member's contact was learned elsewhere, for example by a DHT: makes it known as a peer, if the network
-    /// admits it and has room, and sends initiations by the plan of [`HolePunch`](crate::HolePunch), as it does
-    /// itself if it has this node's. Both begin at `start`, which is taken as ten seconds from now at most. If
-    /// there is a session through a root, challenges are sent instead, and nothing if there is a direct path.
+    /// A member's contact was learned elsewhere, for example by a DHT: makes it known as a peer, if the
+    /// network admits it and has room, and sends initiations by the plan of [`HolePunch`](crate::HolePunch),
+    /// as it does itself if it has this node's. Both begin at `start`, which is taken as ten seconds from now
+    /// at most. If there is a session through a root, challenges are sent instead, and nothing if there is a
+    /// direct path.
     ///
     /// Whoever calls this bounds how often others can cause it: a plan sends at most
     /// [`HolePunch::MAX_SHOTS_EACH`](crate::HolePunch::MAX_SHOTS_EACH) datagrams of 198 bytes to one address.

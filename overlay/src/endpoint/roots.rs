@@ -570,8 +570,8 @@ fn may_ask(roots: &[(PeerKey, Root)], key: PeerKey, wanted: &LookUpKey) -> bool 
     })
 }
 
-/// Notices that a root does not know a channel, of which so many in a second are heeded, and so many at once: each
-/// peer behind a root that was restarted may cause one.
+/// Notices that a root does not know a channel, of which so many in a second are heeded, and so many at once:
+/// each peer behind a root that was restarted may cause one.
 const NOTICES: u32 = 50;
 const NOTICES_BURST: u32 = 500;
 

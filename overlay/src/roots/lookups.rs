@@ -87,8 +87,8 @@ impl LookUps {
         }
     }
 
-    /// The questions that are due, each with the roots that it goes to. `roots` are those that can be asked, and
-    /// `may_ask` says whether one of them for that.
+    /// The questions that are due, each with the roots that it goes to. `roots` are those that can be asked,
+    /// and `may_ask` says whether one of them for that.
     pub(crate) fn due(
         &mut self,
         roots: &[PeerKey],
@@ -111,8 +111,8 @@ impl LookUps {
         questions
     }
 
-    /// A root can be asked that could not be before: what is looked for, and `may` be asked there, is asked at
-    /// once.
+    /// A root can be asked that could not be before: what is looked for, and `may` be asked there, is asked
+    /// at once.
     pub(crate) fn ask_at(
         &mut self,
         root: PeerKey,

@@ -7,9 +7,10 @@
 //! - **Registration** (`registration`): this node says, signed, that it is to be found at the root, and gets
 //!   a channel, which is its name there, a token for relayed frames, and a voucher for the address where the
 //!   root sees it.
-//! - **Look-ups** (`lookups`): who has an address, and under which channel is it reached? All roots are asked.
-//!   A root cannot make an answer up: the key follows from the address, and the node itself has signed that it
-//!   is at this root. A root may refer to another one, which is then a guest for a while (`endpoint/guests`).
+//! - **Look-ups** (`lookups`): who has an address, and under which channel is it reached? All roots are
+//!   asked. A root cannot make an answer up: the key follows from the address, and the node itself has signed
+//!   that it is at this root. A root may refer to another one, which is then a guest for a while
+//!   (`endpoint/guests`).
 //! - **Relaying** (`relays`): a place behind a root is a [`Place`](crate::Place) like any other, proven and
 //!   measured by the node's [`Reach`](crate::reach::Reach).
 //!
@@ -40,8 +41,8 @@ use crate::id::{NodeId, PublicIdentity};
 use crate::link::PeerKey;
 use crate::reach::{Relay, SocketIndex};
 
-/// Most roots that one node uses at once, besides those that others have named. Each costs a small packet every
-/// 25 s.
+/// Most roots that one node uses at once, besides those that others have named. Each costs a small packet
+/// every 25 s.
 pub const MAX_ROOTS: usize = 8;
 
 /// A root hears from this node at least so often, so that a NAT box on the way keeps its mapping.

@@ -85,8 +85,8 @@ impl Registering {
     }
 
     /// Takes an answer. A root may give the last one again, when it sees the node elsewhere or will end soon:
-    /// that makes the registration last no longer. False if it is of no registration that was asked for, if it
-    /// is given again too often, or if its voucher is not this root's for this node: then nothing changes.
+    /// that makes the registration last no longer. False if it is of no registration that was asked for, if
+    /// it is given again too often, or if its voucher is not this root's for this node: then nothing changes.
     pub(crate) fn answered(
         &mut self,
         answer: Registered,
@@ -117,8 +117,8 @@ impl Registering {
         true
     }
 
-    /// The root does not know this node: it is asked again at once, unless it was asked just now or says so too
-    /// often.
+    /// The root does not know this node: it is asked again at once, unless it was asked just now or says so
+    /// too often.
     pub(crate) fn lost(&mut self, now: Instant) {
         if self.tries == 0 && self.heeds(now) {
             (self.since, self.until) = (None, None);

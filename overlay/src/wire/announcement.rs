@@ -9,7 +9,8 @@ pub const DISCOVERY_PORT: u16 = 7473;
 /// The multicast group of beacons and announcements, IPv4 (administratively scoped, RFC 2365).
 pub const DISCOVERY_GROUP_V4: Ipv4Addr = Ipv4Addr::new(239, 255, 112, 115);
 
-/// The multicast group of beacons and announcements, IPv6 (link-local scope, transient; RFC 4291 section 2.7).
+/// The multicast group of beacons and announcements, IPv6 (link-local scope, transient; RFC 4291 section
+/// 2.7).
 pub const DISCOVERY_GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff12, 0, 0, 0, 0, 0, 0x7065, 0x6572);
 
 /// A root's multicast word to its local networks: "I am a root, and I listen where this comes from."

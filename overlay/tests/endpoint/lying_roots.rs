@@ -189,8 +189,8 @@ fn a_root_that_forgets_a_node_again_and_again_is_asked_now_and_then() {
     assert_eq!(net.nodes[0].endpoint.roots(net.now)[0].state, RootState::Registered);
 }
 
-/// How many things of what a root says in half a minute without being asked are heeded: ten at once, and one in
-/// three seconds.
+/// How many things of what a root says in half a minute without being asked are heeded: ten at once, and one
+/// in three seconds.
 const MOST: usize = 10 + 30 / 3 + 1;
 
 /// Two nodes that a root relays between, which can lie.

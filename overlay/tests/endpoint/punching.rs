@@ -60,8 +60,8 @@ fn a_way_is_open_half_a_round_trip_after_both_know_where_the_other_is() {
     let begin = net.now;
     net.send(0, 1, b"first");
     let took = direct_after(&mut net, SECOND).expect("a direct path");
-    // To the root and back: the look-up. To the peer and back, through the root: the handshake, and where both
-    // are. Then each challenge and its answer, which need no root.
+    // To the root and back: the look-up. To the peer and back, through the root: the handshake, and where
+    // both are. Then each challenge and its answer, which need no root.
     assert_eq!(took, (40 + 80 + 80 + 40) * MS);
     let hit = |sent: &&Sent| sent.at >= begin && sent.bytes.len() == 38 && sent.to.port() != 7420;
     let first: Vec<_> =

@@ -208,9 +208,9 @@ impl Server {
         &mut self.root
     }
 
-    /// Shares its directory with other roots through Redis, and names itself there as listening at `endpoints`,
-    /// written as behind the `@` of the text by which nodes know it. It returns at once: as long as Redis is
-    /// away the root goes on with its own nodes.
+    /// Shares its directory with other roots through Redis, and names itself there as listening at
+    /// `endpoints`, written as behind the `@` of the text by which nodes know it. It returns at once: as long
+    /// as Redis is away the root goes on with its own nodes.
     ///
     /// # Errors
     /// `InvalidInput` if the endpoints are longer than 600 bytes, or what the system says.

@@ -22,8 +22,8 @@ pub(super) const TRAINS: usize = quinn_udp::BATCH_SIZE;
 /// What the largest train has.
 pub(super) const TRAIN: usize = 64 << 10;
 
-/// From one buffer to the next. Were it a power of two, the first bytes of all buffers, which is all that single
-/// datagrams use, would share the few places that a processor's cache has for such addresses.
+/// From one buffer to the next. Were it a power of two, the first bytes of all buffers, which is all that
+/// single datagrams use, would share the few places that a processor's cache has for such addresses.
 pub(super) const SPACING: usize = TRAIN + 1536;
 
 /// Addresses of this machine that datagrams have come to are numbered up to here.

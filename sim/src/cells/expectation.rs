@@ -39,8 +39,8 @@ impl Expected {
     ///   alone, to which `F` has sent: direct. If it asks for the port too, `F` has to guess it: direct
     ///   if `D`'s ports follow each other, otherwise through a root. (`F`'s packets may reach `D`, if `D`
     ///   filters nothing; the answers leave from the port that `F` does not know.)
-    /// * If both depend on the destination, each new packet may make a new port, and what is reachable depends
-    ///   on who is first: either.
+    /// * If both depend on the destination, each new packet may make a new port, and what is reachable
+    ///   depends on who is first: either.
     pub fn of(a: Kind, b: Kind) -> Self {
         if a == Kind::UdpBlocked || b == Kind::UdpBlocked {
             return Self::Nothing;

@@ -16,8 +16,8 @@ use super::Kind;
 /// How long mappings live where it is not said otherwise (RFC 4787, REQ-5).
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Connects a new host in this way, and says what the driver of a node at that port finds out by STUN. `number`
-/// (1 to 200) makes its addresses.
+/// Connects a new host in this way, and says what the driver of a node at that port finds out by STUN.
+/// `number` (1 to 200) makes its addresses.
 pub(super) fn connect(
     world: &mut World,
     random: &mut Random,

@@ -347,8 +347,8 @@ impl Net {
         }
     }
 
-    /// Passes a datagram from the LAN `from` on to the one whose gateway leads to `upstream`, a LAN or the core,
-    /// and has its destination.
+    /// Passes a datagram from the LAN `from` on to the one whose gateway leads to `upstream`, a LAN or the
+    /// core, and has its destination.
     fn inwards(&mut self, at: Time, upstream: Option<LanId>, from: LanId, datagram: Datagram) {
         let to = datagram.to.ip();
         let lan = self.lans.iter_mut().find_map(|(&id, lan)| {

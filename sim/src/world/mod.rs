@@ -44,8 +44,8 @@ pub struct World {
     sockets: BTreeMap<(HostId, u16), usize>,
     /// Roots by the socket that they listen on.
     roots: BTreeMap<RootPlace, roots::RootMachine>,
-    /// Every endpoint that a node has or had; none is used by two. Roots are numbered from the greatest number
-    /// down.
+    /// Every endpoint that a node has or had; none is used by two. Roots are numbered from the greatest
+    /// number down.
     owners: BTreeMap<SocketAddr, usize>,
     /// What the programs say to each other.
     pub ledger: Ledger,

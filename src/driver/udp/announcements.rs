@@ -1,7 +1,8 @@
 //! Roots that announce themselves on the local networks.
 //!
-//! Anybody there can send announcements, at any rate, and reading one costs more than receiving it: the key in
-//! it is a point on a curve, which has to be decompressed. So their number is limited before they are read.
+//! Anybody there can send announcements, at any rate, and reading one costs more than receiving it: the key
+//! in it is a point on a curve, which has to be decompressed. So their number is limited before they are
+//! read.
 
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;

@@ -65,7 +65,8 @@ peersock_primitives::counters! {
         udp_received_batches,
         /// Batches that came to the discovery port by unicast.
         udp_stray_beacons,
-        /// Announcements of roots that were dropped unread: more came from there, or in all, than are looked at.
+        /// Announcements of roots that were dropped unread: more came from there, or in all, than are looked
+        /// at.
         announcements_limited,
     }
 }

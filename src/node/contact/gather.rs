@@ -48,8 +48,8 @@ impl Known {
         Contact::new(self.nat(), forwarded.chain(mapped).chain(own).take(most).chain(relayed))
     }
 
-    /// The newest mapping, if each new one follows the last one: a peer has to guess from there, since the probe
-    /// itself has made mappings after those of the node's sockets.
+    /// The newest mapping, if each new one follows the last one: a peer has to guess from there, since the
+    /// probe itself has made mappings after those of the node's sockets.
     fn next_follows(&self) -> Option<SocketAddr> {
         let Nat { mapping, port_delta, .. } = self.nat();
         let maps_anew = matches!(mapping, Mapping::AddressDependent | Mapping::AddressAndPortDependent);

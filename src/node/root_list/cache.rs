@@ -1,8 +1,8 @@
 //! The last good list of a domain's roots, for when the DNS does not answer.
 //!
 //! One file for each domain in the user's cache directory: `peersock/roots-DOMAIN`, mode 0600. Nothing but
-//! texts of roots are in it. A list that others could have written is not used, nor is one in a directory that
-//! others can write to: they could give the list of one domain the name of another.
+//! texts of roots are in it. A list that others could have written is not used, nor is one in a directory
+//! that others can write to: they could give the list of one domain the name of another.
 
 use std::env;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};

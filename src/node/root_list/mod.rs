@@ -42,8 +42,8 @@ pub(super) fn start(node: &Arc<Inner>, sources: Vec<RootSource>) {
 }
 
 fn start_with(node: &Arc<Inner>, mut sources: Vec<RootSource>, cache: Option<Cache>) {
-    // The first of a key counts, and so many in all: no list takes the place of a root that was named, nor tells
-    // where it is.
+    // The first of a key counts, and so many in all: no list takes the place of a root that was named, nor
+    // tells where it is.
     sources.sort_by_key(|source| !matches!(source, RootSource::Address(_)));
     let mut fixed = vec![Vec::new(); sources.len()];
     let mut domains = Vec::new();

@@ -75,8 +75,8 @@ pub struct AttemptStatus {
     /// The address.
     pub address: SocketAddr,
     /// What kind it is of: `interface` (of the peer's machine), `mapped` (as seen from outside), `forwarded`
-    /// (by a router that was asked to), `relayed` (by the peer's TURN server), or `predicted` (the port that a
-    /// NAT box was expected to use next).
+    /// (by a router that was asked to), `relayed` (by the peer's TURN server), or `predicted` (the port that
+    /// a NAT box was expected to use next).
     pub kind: &'static str,
     /// Whether a root of this node's has seen the peer at that IP address. Others get a few packets only.
     pub vouched: bool,

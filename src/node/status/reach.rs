@@ -66,8 +66,8 @@ pub struct ContactStatus {
 pub struct CandidateStatus {
     /// The address and UDP port.
     pub address: SocketAddr,
-    /// Where it is known from: `interface`, `mapped` (others see the node there), `forwarded` (by a router) or
-    /// `relayed` (by a TURN server).
+    /// Where it is known from: `interface`, `mapped` (others see the node there), `forwarded` (by a router)
+    /// or `relayed` (by a TURN server).
     pub kind: &'static str,
     /// How the router was asked: `PCP`, `NAT-PMP` or `UPnP`.
     pub by: Option<String>,

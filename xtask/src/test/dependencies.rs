@@ -1,8 +1,8 @@
 //! What `deny.toml` says of the dependencies: their licences, where they come from, and which are not wanted.
 //!
-//! These are checked from what cargo knows, on every machine; and that our own packages name no address, since
-//! the project has none. Advisories about vulnerabilities are in a database on the Internet: where that can be
-//! reached, cargo-deny looks them up.
+//! These are checked from what cargo knows, on every machine; and that our own packages name no address,
+//! since the project has none. Advisories about vulnerabilities are in a database on the Internet: where that
+//! can be reached, cargo-deny looks them up.
 
 use std::fs;
 use std::process::Command;

@@ -81,8 +81,8 @@ const TRIES: &[Try] = &[
         commands: &["peersock root", "peersock listen --root", "peersock dial --root"],
         needs: &["ip", "nsenter", "unshare"],
         builds: false,
-        // Each laptop has a network of its own, from which only the root's machine is reached: what they say to
-        // each other goes through the root.
+        // Each laptop has a network of its own, from which only the root's machine is reached: what they say
+        // to each other goes through the root.
         script: r#"
             laptop() {
               XDG_STATE_HOME=$PWD/$1 unshare --net sleep 300 & local pid=$!

@@ -7,8 +7,8 @@
 //! few challenges only, from an allowance of the node and one of all nodes. There is one for all addresses of
 //! a node, too: others may be behind an address that is vouched for.
 //!
-//! Of a node that was heard of elsewhere, in the DHT, nobody vouches for any address, and there is no session.
-//! The initiations to all such nodes have one allowance.
+//! Of a node that was heard of elsewhere, in the DHT, nobody vouches for any address, and there is no
+//! session. The initiations to all such nodes have one allowance.
 
 use std::time::{Duration, Instant};
 

@@ -262,9 +262,10 @@ impl Punching {
         self.note_round(now);
     }
 
-    /// The node sends from `remote` while a direct way is looked for. If it has not named that address, its NAT
-    /// box has mapped this destination to a port of its own, and the address is sent to at once (RFC 8445,
-    /// 7.3.1.4). That is done only where a root vouches for the IP address. True if something is due now.
+    /// The node sends from `remote` while a direct way is looked for. If it has not named that address, its
+    /// NAT box has mapped this destination to a port of its own, and the address is sent to at once (RFC
+    /// 8445, 7.3.1.4). That is done only where a root vouches for the IP address. True if something is due
+    /// now.
     pub(crate) fn heard(
         &mut self,
         remote: SocketAddr,

@@ -99,8 +99,8 @@ impl Trial {
         self.least = least;
     }
 
-    /// Lost probes that show that their size is at fault: the more, the more companions are lost, in this trial
-    /// or before.
+    /// Lost probes that show that their size is at fault: the more, the more companions are lost, in this
+    /// trial or before.
     fn needed(&self, now: Instant) -> usize {
         let over = |pair: &&Pair| pair.passed.is_some() || now >= pair.sent + self.timeout;
         let (over, lost) = self

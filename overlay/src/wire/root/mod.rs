@@ -91,7 +91,8 @@ pub enum RootMessage {
     Referred {
         /// From the question.
         id: u32,
-        /// What the node that asked may show there for access; see [`access_pass`]. Zero if nothing is needed.
+        /// What the node that asked may show there for access; see [`access_pass`]. Zero if nothing is
+        /// needed.
         pass: [u8; 32],
         /// Who and where.
         referral: Box<Referral>,

@@ -74,8 +74,8 @@ impl RootRecord {
     /// Reads what [`Self::emit`] writes; what is behind it is ignored.
     ///
     /// # Errors
-    /// [`ParseError::Length`] if it is cut off or longer than allowed, [`ParseError::Value`] for keys or a text
-    /// that cannot be.
+    /// [`ParseError::Length`] if it is cut off or longer than allowed, [`ParseError::Value`] for keys or a
+    /// text that cannot be.
     pub fn parse(bytes: &[u8]) -> Result<Self, ParseError> {
         Self::read(&mut Reader(bytes))
     }
@@ -102,9 +102,9 @@ impl RootRecord {
     }
 }
 
-/// A node that is registered at another root, and where that root listens. Two signatures bind it: the node's,
-/// that it is at that root, and the root's, where it listens. So whoever passes a referral on, or keeps it, can
-/// withhold it and not make one up.
+/// A node that is registered at another root, and where that root listens. Two signatures bind it: the
+/// node's, that it is at that root, and the root's, where it listens. So whoever passes a referral on, or
+/// keeps it, can withhold it and not make one up.
 ///
 /// ```
 /// use peersock_overlay::wire::{Referral, Registration, RootRecord};
