@@ -141,7 +141,7 @@ struct Coturn {
 impl Coturn {
     fn start() -> Option<Self> {
         let Some(program) = find_in_path("turnserver") else {
-            eprintln!("SKIP: there is no turnserver (coturn)");
+            eprintln!("SKIP coturn: there is no turnserver (package coturn)");
             return None;
         };
         let port =

@@ -252,7 +252,9 @@ mod tests {
             output.is_ok_and(|output| output.status.success())
         };
         if !ip(&format!("netns add {name}")) {
-            eprintln!("SKIP: network namespaces need root and the program ip");
+            eprintln!(
+                "SKIP another_ipv6_address_is_a_change: network namespaces need root and the program ip"
+            );
             return;
         }
         let list = || {

@@ -81,7 +81,7 @@ fn the_dht_is_entered_from_the_address_that_the_machine_has_now() {
 fn a_node_without_a_network_says_that_it_cannot_enter_the_public_dht() {
     let Some(place) = Place::build("a_node_without_a_network_says") else { return };
     if place.within(0, || ("router.bittorrent.com", 6881).to_socket_addrs().is_ok()) {
-        eprintln!("SKIP: names are resolved without a network here");
+        eprintln!("SKIP a_node_without_a_network_says: names are resolved without a network here");
         return;
     }
     let start = || {

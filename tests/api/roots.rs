@@ -69,7 +69,9 @@ fn a_root_with_a_host_name_is_used() {
 fn a_node_learns_its_address_in_each_family_in_which_it_has_a_root() {
     let [v4, v6] = ["127.0.0.1:0", "[::1]:0"].map(|text| text.parse().expect("an address"));
     if UdpSocket::bind(v6).is_err() {
-        eprintln!("SKIP: this machine has no IPv6");
+        eprintln!(
+            "SKIP a_node_learns_its_address_in_each_family_in_which_it_has_a_root: this machine has no IPv6"
+        );
         return;
     }
     // The session goes by one family, and so does what the root vouches for.

@@ -11,6 +11,7 @@ use crate::common::{Served, overlay};
 #[test]
 fn without_descriptors_connections_fail_and_later_ones_do_not() {
     if std::env::var_os("NEXTEST").is_none() {
+        eprintln!("SKIP without_descriptors_connections_fail: it needs a process of its own (cargo nextest)");
         return;
     }
     let (a, b) = Served::pair();

@@ -5,6 +5,7 @@
 
 use std::ffi::OsStr;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use crate::common::{Lab, PATIENCE, PORT, Running};
 
@@ -48,6 +49,46 @@ fn a_cable_that_carries_too_little_is_said_to() {
     dialer.finish().failure(1, &["answered in network", "within 15 s", "322 bytes"]);
     listener.interrupt();
 }
+
+#[test]
+fn a_stream_outlives_new_addresses_a_dead_cable_and_a_path_that_shrinks() {
+    let Some(cable) = Cable::lay("moves", &["10.98.7.1/24", "10.98.7.2/24"]) else { return };
+    let lab = Lab::new();
+    let listener = cable.inside(0, &lab, "listener", &["listen", &PORT.to_string()]);
+    let target = listener.wait_for_target();
+    let patience = PATIENCE.as_secs().to_string();
+    let mut dialer = cable.inside(1, &lab, "dialer", &["dial", &target, "--timeout", &patience]);
+    dialer.send(b"at first\n");
+    listener.wait_for_stdout("at first\n");
+
+    let mut say = |what: &str| dialer.send(&[&[b'.'; 100_000], what.as_bytes(), b"\n"].concat());
+    let hear = |what: &str, since: Instant| {
+        listener.wait_for_stdout(what);
+        let waited = since.elapsed();
+        eprintln!("{what}: {waited:?}");
+        assert!(waited < AGAIN, "{what}: {waited:?}");
+    };
+    let changes = [["10.98.7.1/24", "10.98.7.11/24"], ["10.98.7.2/24", "10.98.7.12/24"]];
+    for ([old, new], end) in changes.into_iter().zip(&cable.ends) {
+        assert!(ip(["-n", end, "addr", "del", old, "dev", "eth0"]));
+        assert!(ip(["-n", end, "addr", "add", new, "dev", "eth0"]));
+        say(new);
+        hear(new, Instant::now());
+    }
+    assert!(ip(["-n", &cable.ends[0], "link", "set", "eth0", "down"]));
+    say("while the cable was dead");
+    // So long that TCP's own timer is far off by then.
+    std::thread::sleep(Duration::from_secs(14));
+    assert!(ip(["-n", &cable.ends[0], "link", "set", "eth0", "up"]));
+    hear("while the cable was dead", Instant::now());
+    if cable.carries_at_most(1300) {
+        say("over less");
+        hear("over less", Instant::now());
+    }
+}
+
+/// How long nothing may arrive: the product's promise is a second, and a busy machine adds to it.
+const AGAIN: Duration = Duration::from_secs(5);
 
 struct Cable {
     ends: [String; 2],

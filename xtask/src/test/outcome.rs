@@ -131,6 +131,9 @@ impl Outcome {
             if let Some((name, reason)) = line.strip_prefix(SKIP).and_then(|skip| skip.split_once(": ")) {
                 self.passed = self.passed.saturating_sub(1);
                 self.skipped.push((name.to_owned(), reason.trim_end().to_owned()));
+            } else if line.starts_with(SKIP.trim_end()) {
+                // It would count as passed.
+                self.failed.push(format!("a test skips itself and does not say which it is: {line}"));
             }
         }
     }
