@@ -312,12 +312,18 @@ fn shutting_the_node_down_wakes_every_thread_that_waits() {
     let stream = TcpStream::connect_on(&client, (joined.address(), 1000)).expect("connect");
     let (accepted, _) = listener.accept().expect("accept");
     thread::scope(|scope| {
-        for _ in 0..3 {
-            scope.spawn(|| listener.accept().expect_err("the node goes down"));
-            scope.spawn(|| (&accepted).read(&mut [0; 1]).expect_err("the node goes down"));
-        }
+        let waiting: Vec<_> = (0..3)
+            .flat_map(|_| {
+                let accepts = scope.spawn(|| listener.accept().expect_err("the node goes down"));
+                let reads = scope.spawn(|| (&accepted).read(&mut [0; 1]).expect_err("the node goes down"));
+                [accepts, reads]
+            })
+            .collect();
         thread::sleep(Duration::from_millis(50));
         server.shutdown(Duration::ZERO);
+        for thread in waiting {
+            assert_eq!(thread.join().expect("no panic").kind(), ErrorKind::NetworkDown);
+        }
     });
     let error = (&stream).read(&mut [0; 1]).expect_err("the peer reset what was open");
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);

@@ -9,6 +9,8 @@ use super::{Gateway, PortMapping, Transport, map};
 
 /// How long each attempt may take.
 const BUDGET: Duration = Duration::from_secs(3);
+/// A router that is asked while its port is to be closed is waited for this long.
+const ANSWERS_IN: Duration = Duration::from_millis(250);
 /// The wait after the first failure; it doubles up to [`LONGEST_WAIT`].
 const FIRST_WAIT: Duration = Duration::from_secs(4);
 /// RFC 6887 (11.2.1): renewals are four seconds apart at least, however short a lifetime the router gives.
@@ -58,6 +60,8 @@ struct State {
     mapping: Option<PortMapping>,
     is_stopped: bool,
     is_asked: bool,
+    /// A router is being asked.
+    is_asking: bool,
     is_finished: bool,
 }
 
@@ -152,9 +156,15 @@ impl PortMapper {
     /// thread goes on with it by itself.
     pub fn stop_within(mut self, patience: Duration) -> bool {
         self.begin_stop();
+        let begun = Instant::now();
         let state = self.shared.state.lock().expect("no panic under this lock");
+        // A router that opens ports answers at once; one that does not must not hold up who ends.
+        let may_open = |state: &mut State| state.is_asking && state.mapping.is_none() && !state.is_finished;
+        let waited = self.shared.changed.wait_timeout_while(state, patience.min(ANSWERS_IN), may_open);
+        let state = waited.expect("no panic under this lock").0;
         let goes_on = |state: &mut State| !state.is_finished && state.mapping.is_some();
-        let waited = self.shared.changed.wait_timeout_while(state, patience, goes_on);
+        let left = patience.saturating_sub(begun.elapsed());
+        let waited = self.shared.changed.wait_timeout_while(state, left, goes_on);
         let is_timeout = waited.expect("no panic under this lock").1.timed_out();
         self.thread = None;
         !is_timeout
@@ -184,6 +194,7 @@ fn keep(
     let mut schedule = Schedule::new(Instant::now());
     let mut current: Option<PortMapping> = None;
     while wait_until(shared, schedule.next) {
+        shared.state.lock().expect("no panic under this lock").is_asking = true;
         let asked = match &current {
             Some(mapping) => mapping.renew(gateway, lifetime, BUDGET),
             None => map(gateway, transport, port, lifetime, BUDGET),
@@ -208,6 +219,7 @@ fn keep(
         let mut state = shared.state.lock().expect("no panic under this lock");
         let has_changed = external(&state.mapping) != external(&current);
         state.mapping.clone_from(&current);
+        state.is_asking = false;
         drop(state);
         shared.changed.notify_all();
         if has_changed {

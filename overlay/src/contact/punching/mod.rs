@@ -339,7 +339,7 @@ impl Punching {
             self.shots.pop_front();
             let target = &mut self.targets[at];
             let is_initiation = self.initiates && !has_session;
-            let may_send = |bounds: &mut Bounds| match is_initiation {
+            let mut may_send = |bounds: &mut Bounds| match is_initiation {
                 true => allowances.take_meeting(now),
                 false => !target.answered && bounds.take(target.vouched, allowances, now),
             };
@@ -469,8 +469,10 @@ impl Punching {
             let is_it = |target: &Target| target.turn.is_none() && target.address == shot.to;
             let Some(at) = self.targets.iter().position(is_it) else { continue };
             shots[at] += 1;
-            let is_vouched = self.targets[at].vouched != Word::Own;
-            if self.initiates || is_vouched || shots[at] <= UNVOUCHED_SHOTS {
+            let Target { kind, address, vouched, .. } = self.targets[at];
+            // Only the node itself says that it is on this LAN.
+            let is_met = self.initiates && Candidate { kind, address }.is_global();
+            if is_met || vouched != Word::Own || shots[at] <= UNVOUCHED_SHOTS {
                 self.shots.push_back((start + shot.after, at));
             }
         }
@@ -488,6 +490,8 @@ impl Punching {
         let far = plan.left_out().iter().filter(|(candidate, why)| is_far(why) && candidate.is_global());
         let all = plan.targets().iter().chain(far.map(|(candidate, _)| candidate));
         let all = all.filter(|candidate| !candidate.address.ip().is_loopback());
+        // A private address is one of the TURN server's network there: who is met must not aim at that.
+        let all = all.filter(|candidate| candidate.is_global() || !self.initiates);
         let ways = all.flat_map(|candidate| {
             let leads = |turn: &&(SocketIndex, bool)| turn.1 == candidate.address.is_ipv4();
             self.turns.iter().filter(leads).map(|(turn, _)| (*turn, *candidate))

@@ -139,8 +139,35 @@ fn all_meetings_of_a_node_send_little() {
             sent += punching.take_due(false, &mut allowances, Duration::ZERO, now).shots.len();
         }
     }
-    // Without a bound it is 30,400.
+    // And not what 100 plans for 16 addresses are.
     assert!((480..=480 + 20 * 30).contains(&sent), "{sent}");
+}
+
+#[test]
+fn who_is_met_gets_little_at_private_addresses() {
+    let begin = instant();
+    let own = contact(&["198.51.100.7:4000", "192.168.1.2:4000"]);
+    // It says that it is behind the same address.
+    let theirs = contact(&["198.51.100.7:5000", "192.168.1.1:53"]);
+    let mut punching = Punching::new(begin);
+    let turn = SocketInfo {
+        index: SocketIndex::turn(1),
+        ipv4: true,
+        loopback: false,
+        max_datagram: 1400,
+        beacon_targets: Vec::new(),
+    };
+    punching.set_sockets(&[turn]);
+    punching.begin_meeting(&own, &theirs, false, begin, begin, || Some([1; 8]));
+    let mut allowances = Allowances::new(begin);
+    let mut sent = Vec::new();
+    while let Some(now) = punching.next() {
+        sent.extend(punching.take_due(false, &mut allowances, Duration::ZERO, now).shots);
+    }
+    let inside: Vec<_> = sent.iter().filter(|(_, to, _)| to.port() == 53).collect();
+    assert_eq!(inside.len(), UNVOUCHED_SHOTS as usize);
+    assert!(inside.iter().all(|(turn, ..)| turn.is_none()));
+    assert!(sent.len() > 2 * inside.len(), "and all at the other");
 }
 
 /// One search, for a node whose IP addresses are vouched for.
