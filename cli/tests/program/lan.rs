@@ -123,7 +123,9 @@ impl Cable {
             "flush ruleset; table inet small {{ chain arriving {{ type filter hook input priority 0; \
              iifname eth0 meta length > {bytes} drop; }}; }}"
         );
-        let limit = |end: &String| ip(["netns", "exec", end, "nft", &rules]);
+        // Otherwise several datagrams cross the cable as one packet, which is longer than any of them.
+        let single = |end: &String| ip(["-n", end, "link", "set", "eth0", "gso_max_segs", "1"]);
+        let limit = |end: &String| single(end) && ip(["netns", "exec", end, "nft", &rules]);
         self.ends.iter().all(limit)
     }
 
