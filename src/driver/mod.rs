@@ -63,8 +63,10 @@ pub(crate) struct Driver {
     alarm: Arc<Alarm>,
     suspension: Suspension,
     attached: attached::Slot,
-    /// Told when an interface or an address may have come or gone.
+    /// Told when an interface or an address may have come or gone, and after a suspension.
     interfaces_changed: RwLock<Vec<Box<dyn Fn() + Send + Sync>>>,
+    /// Held while the list of sockets changes and the overlay is told.
+    changing_sockets: Mutex<()>,
     stopped: AtomicBool,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -97,6 +99,7 @@ impl Driver {
             suspension: Suspension::new(),
             attached: attached::Slot::default(),
             interfaces_changed: RwLock::default(),
+            changing_sockets: Mutex::default(),
             stopped: AtomicBool::new(false),
             thread: Mutex::new(None),
         });
@@ -127,7 +130,8 @@ impl Driver {
         self.role.wait_free(STOP_PATIENCE);
     }
 
-    /// Has `told` told, too, when an interface or an address may have come or gone. It must not block.
+    /// Has `told` told, too, when an interface or an address may have come or gone, and when the machine was
+    /// suspended. It must not block.
     pub(crate) fn on_interfaces_changed(&self, told: Box<dyn Fn() + Send + Sync>) {
         sync::write(&self.interfaces_changed).push(told);
     }
@@ -147,7 +151,7 @@ impl Driver {
         self.turn.start(self, servers)
     }
 
-    /// Gives the TURN allocations back.
+    /// Gives the TURN allocations back. Waits for a second at most for those that are just asked for.
     pub(crate) fn stop_turn(&self) {
         self.turn.stop();
     }
@@ -155,6 +159,17 @@ impl Driver {
     /// Describes the UDP sockets and the TURN allocations to the overlay.
     fn socket_infos(&self) -> Vec<SocketInfo> {
         self.sockets.infos().into_iter().chain(self.turn.infos()).collect()
+    }
+
+    /// Runs what changes the sockets; if it says that it has, tells the overlay which there are now. One after
+    /// the other: otherwise an older list could be told last.
+    fn change_sockets(&self, now: Instant, batch: &mut Batch, change: impl FnOnce() -> bool) -> bool {
+        let _one_at_a_time = sync::lock(&self.changing_sockets);
+        let is_changed = change();
+        if is_changed {
+            self.datapath.set_sockets(now, self.socket_infos(), batch);
+        }
+        is_changed
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
@@ -194,14 +209,28 @@ impl Driver {
         }
         if reading.is_news {
             tracing::debug!("the machine was suspended");
-            self.network_changed();
+            self.was_suspended();
         }
         reading.now
+    }
+
+    /// Has what servers and routers keep for this node asked for anew: their clocks went on.
+    fn was_suspended(&self) {
+        self.turn.was_suspended();
+        self.network_changed();
+        self.tell_interfaces_changed();
+    }
+
+    fn tell_interfaces_changed(&self) {
+        for told in sync::read(&self.interfaces_changed).iter() {
+            told();
+        }
     }
 
     /// Has what waits, or hangs, in the old network begin anew.
     fn network_changed(&self) {
         self.streams.network_changed();
+        self.turn.interfaces_changed();
         self.datapath.note_network_change();
     }
 
