@@ -355,7 +355,7 @@ fn open(server: SocketAddr, device: Option<&str>) -> io::Result<(UdpSocket, UdpS
 }
 
 /// The machine's own address on the way there, by that interface.
-fn source_towards(server: SocketAddr, device: Option<&str>) -> io::Result<std::net::IpAddr> {
+pub(super) fn source_towards(server: SocketAddr, device: Option<&str>) -> io::Result<std::net::IpAddr> {
     let socket = socket(server, device)?;
     socket.connect(&server.into())?;
     let io: UdpSocket = socket.into();

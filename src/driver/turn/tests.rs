@@ -4,7 +4,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::keeper::choose;
+use super::keeper::{choose, source_towards};
 use crate::driver::Driver;
 use crate::{IdentitySource, Interfaces, Node};
 
@@ -114,12 +114,22 @@ fn without_an_interface_that_may_be_used_no_socket_is_opened() {
 }
 
 #[test]
+fn the_way_to_the_server_is_looked_up_on_the_interface_that_the_socket_is_bound_to() {
+    let server = "127.0.0.1:3478".parse().expect("an address");
+    let source = source_towards(server, Some("lo")).expect("a way");
+    assert_eq!(source.to_string(), "127.0.0.1");
+    assert!(source_towards(server, Some("no-such-if")).is_err(), "another interface leads there");
+}
+
+#[test]
 fn an_allocation_that_is_granted_while_the_node_stops_is_given_back() {
     let server = Server::start();
     let (node, driver) = node(&server);
     let request = server.request(ALLOCATE, PATIENCE).expect("the node asks for an allocation");
     let stopping = std::thread::spawn(move || driver.stop_turn());
     wait_for(|| node.inner.driver.turn.is_stopped());
+    // The thread sees that there is no answer yet.
+    std::thread::sleep(Duration::from_millis(50));
     server.grant(&request);
     assert!(server.is_given_back(&request));
     stopping.join().expect("it stops");

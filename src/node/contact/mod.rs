@@ -151,7 +151,7 @@ fn run(node: &Weak<Inner>, shared: &Arc<Shared>, settings: Settings, publish: &d
             // Several changes come at once, and an address is of use a moment after it came.
             thread::sleep(SETTLES);
             node.upgrade().inspect(|node| node.driver.turn.interfaces_changed());
-            // Also if all addresses are the same: behind them may be another router, or one that has forgotten.
+            // Also if all addresses are the same: the router may be another one, or have forgotten the ports.
             shared.ports.refresh();
         }
         // The node is not held while a step waits for answers.
