@@ -12,7 +12,6 @@ use super::interfaces::InterfaceWatch;
 use super::poller::{Poller, Sleeper};
 use super::role::Claim;
 use super::{Attached, Driver};
-use crate::sync;
 
 /// Tokens of what the driver itself waits for. The UDP sockets have those from [`Poller::OWN`] on.
 const WAKEUP: u64 = Poller::OWN | 1 << 32;
@@ -140,15 +139,14 @@ fn interfaces_changed(now: Instant, driver: &Driver, watch: Option<&InterfaceWat
     if let Some(watch) = watch {
         watch.drain();
     }
-    match driver.sockets.refresh() {
-        Ok(true) => {
-            driver.datapath.set_sockets(now, driver.socket_infos(), batch);
-            driver.network_changed();
-        }
-        Ok(false) => {}
-        Err(error) => tracing::debug!(%error, "the network interfaces could not be listed"),
+    let refresh = || {
+        driver.sockets.refresh().unwrap_or_else(|error| {
+            tracing::debug!(%error, "the network interfaces could not be listed");
+            false
+        })
+    };
+    if driver.change_sockets(now, batch, refresh) {
+        driver.network_changed();
     }
-    for told in sync::read(&driver.interfaces_changed).iter() {
-        told();
-    }
+    driver.tell_interfaces_changed();
 }

@@ -14,6 +14,7 @@ mod role;
 #[cfg(test)]
 #[path = "role/tests.rs"]
 mod role_tests;
+mod sink;
 mod streams;
 mod suspend;
 mod turn;
@@ -26,7 +27,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use peersock_nat::turn::TurnServer;
-use peersock_overlay::{Endpoint, SocketIndex, SocketInfo, WantedStream};
+use peersock_overlay::{Endpoint, SocketInfo};
 use peersock_stack::{Batch, Flow, Stack};
 use rustix::event::{PollFd, PollFlags};
 
@@ -38,12 +39,13 @@ pub(crate) use streams::StreamConfig;
 pub(crate) use turn::{TurnSockets, TurnState};
 pub(crate) use udp::{OutsideAnswer, UdpSockets};
 
-use crate::datapath::{Datapath, Sink, Transmit};
+use crate::datapath::Datapath;
 use crate::sync;
 use crate::wait::{Interest, Waiters};
 use interfaces::InterfaceWatch;
 use poll::Wakeup;
 use role::ReceiveRole;
+use sink::DriverSink;
 use streams::Streams;
 use suspend::Suspension;
 
@@ -63,8 +65,10 @@ pub(crate) struct Driver {
     alarm: Arc<Alarm>,
     suspension: Suspension,
     attached: attached::Slot,
-    /// Told when an interface or an address may have come or gone.
+    /// Told when an interface or an address may have come or gone, and after a suspension.
     interfaces_changed: RwLock<Vec<Box<dyn Fn() + Send + Sync>>>,
+    /// Held while the list of sockets changes and the overlay is told.
+    changing_sockets: Mutex<()>,
     stopped: AtomicBool,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -97,6 +101,7 @@ impl Driver {
             suspension: Suspension::new(),
             attached: attached::Slot::default(),
             interfaces_changed: RwLock::default(),
+            changing_sockets: Mutex::default(),
             stopped: AtomicBool::new(false),
             thread: Mutex::new(None),
         });
@@ -127,7 +132,8 @@ impl Driver {
         self.role.wait_free(STOP_PATIENCE);
     }
 
-    /// Has `told` told, too, when an interface or an address may have come or gone. It must not block.
+    /// Has `told` told, too, when an interface or an address may have come or gone, and when the machine was
+    /// suspended. It must not block.
     pub(crate) fn on_interfaces_changed(&self, told: Box<dyn Fn() + Send + Sync>) {
         sync::write(&self.interfaces_changed).push(told);
     }
@@ -147,7 +153,7 @@ impl Driver {
         self.turn.start(self, servers)
     }
 
-    /// Gives the TURN allocations back.
+    /// Gives the TURN allocations back. Waits for a second at most for those that are just asked for.
     pub(crate) fn stop_turn(&self) {
         self.turn.stop();
     }
@@ -155,6 +161,17 @@ impl Driver {
     /// Describes the UDP sockets and the TURN allocations to the overlay.
     fn socket_infos(&self) -> Vec<SocketInfo> {
         self.sockets.infos().into_iter().chain(self.turn.infos()).collect()
+    }
+
+    /// Runs what changes the sockets; if it says that it has, tells the overlay which there are now. One at a
+    /// time: otherwise an older list could be told last.
+    fn change_sockets(&self, now: Instant, batch: &mut Batch, change: impl FnOnce() -> bool) -> bool {
+        let _one_at_a_time = sync::lock(&self.changing_sockets);
+        let is_changed = change();
+        if is_changed {
+            self.datapath.set_sockets(now, self.socket_infos(), batch);
+        }
+        is_changed
     }
 
     pub(crate) fn is_stopped(&self) -> bool {
@@ -194,14 +211,28 @@ impl Driver {
         }
         if reading.is_news {
             tracing::debug!("the machine was suspended");
-            self.network_changed();
+            self.was_suspended();
         }
         reading.now
+    }
+
+    /// Has what servers and routers keep for this node asked for anew: their clocks went on.
+    fn was_suspended(&self) {
+        self.turn.was_suspended();
+        self.network_changed();
+        self.tell_interfaces_changed();
+    }
+
+    fn tell_interfaces_changed(&self) {
+        for told in sync::read(&self.interfaces_changed).iter() {
+            told();
+        }
     }
 
     /// Has what waits, or hangs, in the old network begin anew.
     fn network_changed(&self) {
         self.streams.network_changed();
+        self.turn.interfaces_changed();
         self.datapath.note_network_change();
     }
 
@@ -341,59 +372,5 @@ impl Alarm {
         if at < self.asleep_until.load(Ordering::SeqCst) {
             self.wakeup.wake();
         }
-    }
-}
-
-/// Datagrams handed to a stream in one go, as to a socket with GSO.
-const STREAM_SEGMENTS: usize = 64;
-
-/// The data path's way out: the UDP sockets, the TURN allocations, the streams to roots, and the engine's
-/// alarm.
-struct DriverSink {
-    sockets: Arc<UdpSockets>,
-    streams: Arc<Streams>,
-    turn: Arc<TurnSockets>,
-    alarm: Arc<Alarm>,
-}
-
-impl Sink for DriverSink {
-    fn send(&self, transmit: &Transmit<'_>) {
-        match transmit.socket {
-            stream if stream.is_stream() => self.streams.send(transmit),
-            turn if turn.is_turn() => self.turn.send(transmit),
-            _ => self.sockets.send(transmit),
-        }
-    }
-
-    fn send_at_once(&self, transmit: &Transmit<'_>) {
-        match transmit.socket {
-            stream if stream.is_stream() => self.streams.send(transmit),
-            turn if turn.is_turn() => self.turn.send(transmit),
-            _ => self.sockets.send_at_once(transmit),
-        }
-    }
-
-    fn interface_of(&self, socket: SocketIndex, remote: std::net::SocketAddr) -> String {
-        match socket {
-            stream if stream.is_stream() => "a stream".to_owned(),
-            turn if turn.is_turn() => "a TURN server".to_owned(),
-            _ => self.sockets.interface_of(socket, remote),
-        }
-    }
-
-    fn max_segments(&self, socket: SocketIndex) -> usize {
-        match socket {
-            stream if stream.is_stream() => STREAM_SEGMENTS,
-            turn if turn.is_turn() => self.turn.max_segments(socket),
-            _ => self.sockets.max_segments(socket),
-        }
-    }
-
-    fn wake_at(&self, at: Instant) {
-        self.alarm.set(at);
-    }
-
-    fn want_streams(&self, wanted: Vec<WantedStream>) {
-        self.streams.want(wanted);
     }
 }

@@ -13,11 +13,12 @@ use quinn_udp::{UdpSockRef, UdpSocketState};
 use rustix::event::{PollFd, PollFlags};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{Allocation, TurnSockets, index_of};
+use super::bell::Bell;
+use super::{Allocation, Opening, STOP_PATIENCE, TurnSockets, index_of};
 use crate::datapath::Ingress;
 use crate::driver::Driver;
 use crate::driver::interfaces::canonical;
-use crate::driver::poll::{self, Wakeup};
+use crate::driver::poll;
 use crate::driver::udp::RECEIVE_BATCH;
 use crate::sync;
 
@@ -27,6 +28,9 @@ const LATER: Duration = Duration::from_secs(2);
 
 /// The wait before a server is tried again, from the first to the longest.
 const AGAIN: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(300)];
+
+/// The longest wait after the machine's address has changed: the next allocation is likely to be had.
+const MOVED: Duration = Duration::from_secs(10);
 
 /// Who refuses for want of room is asked again after so long.
 const FULL: Duration = Duration::from_secs(60);
@@ -58,7 +62,7 @@ pub(super) struct Keeper {
     server: TurnServer,
     is_ipv4: bool,
     position: usize,
-    wakeup: Arc<Wakeup>,
+    bell: Arc<Bell>,
 }
 
 /// Why an allocation has ended, or could not be had.
@@ -66,6 +70,8 @@ enum Ended {
     Failed(Failure),
     /// The machine has another address on the way to the server.
     Moved,
+    /// The machine was suspended.
+    Suspended,
     /// Something of this machine's own.
     Local(String),
     /// The node has stopped.
@@ -79,9 +85,9 @@ impl Keeper {
         server: TurnServer,
         is_ipv4: bool,
         position: usize,
-        wakeup: Arc<Wakeup>,
+        bell: Arc<Bell>,
     ) -> Self {
-        Self { driver: Arc::downgrade(driver), turn: Arc::clone(turn), server, is_ipv4, position, wakeup }
+        Self { driver: Arc::downgrade(driver), turn: Arc::clone(turn), server, is_ipv4, position, bell }
     }
 
     pub(super) fn start(self) -> io::Result<()> {
@@ -91,7 +97,7 @@ impl Keeper {
 
     fn run(self) {
         if !self.is_ipv4 {
-            self.sleep(LATER);
+            self.sleep(LATER, LATER);
         }
         let (mut wait, mut tries, mut hops) = (AGAIN[0], 0, 0);
         let mut elsewhere = None;
@@ -102,9 +108,15 @@ impl Keeper {
             if begun.elapsed() >= LASTED {
                 (wait, hops) = (AGAIN[0], 0);
             }
+            let mut least = AGAIN[0];
             let (error, pause) = match ended {
                 Ended::Stopped => return,
-                Ended::Moved => ("the machine's address has changed".to_owned(), Duration::ZERO),
+                Ended::Moved => {
+                    // Interfaces that come and go must not have the server asked without pause.
+                    least = wait.min(MOVED);
+                    ("the machine's address has changed".to_owned(), least)
+                }
+                Ended::Suspended => ("the machine was suspended".to_owned(), Duration::ZERO),
                 Ended::Local(error) => (error, wait),
                 Ended::Failed(Failure::Elsewhere(server)) if hops < MAX_HOPS => {
                     hops += 1;
@@ -123,7 +135,7 @@ impl Keeper {
             tracing::debug!(server = %self.server, %error, "no TURN allocation");
             self.publish(None, Some(error));
             if !pause.is_zero() {
-                self.sleep(pause);
+                self.sleep(least, pause);
                 wait = (wait * 2).min(AGAIN[1]);
                 hops = 0;
             }
@@ -132,19 +144,28 @@ impl Keeper {
 
     /// Asks for an allocation and serves it until it ends.
     fn allocate(&self, elsewhere: Option<SocketAddr>, tries: usize) -> Ended {
+        // What follows looks at the network as it is now.
+        self.bell.take_suspended();
+        self.bell.take_interfaces();
         let Some(driver) = self.driver.upgrade() else { return Ended::Stopped };
         let devices = driver.sockets.devices();
         drop(driver);
-        let opened = self.address(elsewhere, tries).and_then(|server| {
-            let device = devices.get(tries % devices.len().max(1)).cloned().flatten();
+        let opened = choose(&devices, tries).and_then(|device| {
+            let server = self.address(elsewhere, tries)?;
             let (io, state) = open(server, device.as_deref())?;
             let mut seed = [0; 32];
             getrandom::fill(&mut seed)?;
             let client = Mutex::new(Client::new(&self.server, self.is_ipv4, seed, Instant::now()));
-            Ok(Allocation { client, io, state, server, wakeup: Arc::clone(&self.wakeup) })
+            Ok(Allocation { client, io, state, server, device, bell: Arc::clone(&self.bell) })
         });
         match opened {
-            Ok(allocation) => self.serve(&Arc::new(allocation)),
+            Ok(allocation) => {
+                let (allocation, mut opening) = (Arc::new(allocation), Some(self.turn.begin_opening()));
+                let ended = self.serve(&allocation, &mut opening);
+                // The server would keep it for minutes, and count it against the user.
+                allocation.give_back();
+                ended
+            }
             Err(error) => Ended::Local(format!("{}: {error}", self.server.target())),
         }
     }
@@ -164,10 +185,15 @@ impl Keeper {
         address.ok_or_else(|| io::Error::other("the name has no address"))
     }
 
-    fn serve(&self, allocation: &Arc<Allocation>) -> Ended {
+    /// Asks for it, and then reads what comes. `opening` is taken once it is known to who stops the node.
+    fn serve(&self, allocation: &Arc<Allocation>, opening: &mut Option<Opening>) -> Ended {
+        if !self.is_wanted() {
+            return Ended::Stopped;
+        }
         let mut buffers = vec![vec![0; BUFFER]; RECEIVE_BATCH];
         let mut ingress = Ingress::default();
-        let local = allocation.io.local_addr().map(|local| local.ip());
+        let local = allocation.io.local_addr().ok().map(|local| local.ip());
+        let mut stop_at = None;
         loop {
             allocation.flush();
             loop {
@@ -178,23 +204,41 @@ impl Keeper {
                     Some(Event::Allocated(relayed)) => {
                         tracing::debug!(server = %self.server, %relayed, "a TURN server relays to this node");
                         self.publish(Some((Arc::clone(allocation), relayed)), None);
+                        if !self.turn.is_stopped() {
+                            *opening = None;
+                        }
                     }
                     Some(Event::Ended(why)) => return Ended::Failed(why),
                 }
             }
-            if !self.is_wanted() {
-                return Ended::Stopped;
-            }
             let now = Instant::now();
-            let next = sync::lock(&allocation.client).poll_timeout(now);
-            let timeout = next.map_or(LOOK, |next| next.saturating_duration_since(now).min(LOOK));
+            let (next, is_granted) = {
+                let client = sync::lock(&allocation.client);
+                (client.poll_timeout(now), client.relayed().is_some())
+            };
+            let mut until = next.map_or(now + LOOK, |next| next.min(now + LOOK));
+            if !self.is_wanted() {
+                // What the server is about to grant can be given back only after its answer.
+                let stop_at = *stop_at.get_or_insert(now + STOP_PATIENCE);
+                if opening.is_none() || is_granted || stop_at <= now {
+                    return Ended::Stopped;
+                }
+                until = until.min(stop_at);
+            }
             let mut fds =
-                [PollFd::new(&allocation.io, PollFlags::IN), PollFd::new(&*self.wakeup, PollFlags::IN)];
-            poll::readable(&mut fds, Some(timeout));
+                [PollFd::new(&allocation.io, PollFlags::IN), PollFd::new(&*self.bell, PollFlags::IN)];
+            poll::readable(&mut fds, Some(until.saturating_duration_since(now)));
             if !fds[1].revents().is_empty() {
-                self.wakeup.clear();
-                let is_same = source_towards(allocation.server).ok() == local.as_ref().ok().copied();
-                if !is_same && !self.turn.is_stopped() {
+                self.bell.clear();
+            }
+            if self.is_wanted() {
+                if self.bell.take_suspended() {
+                    return Ended::Suspended;
+                }
+                // Only then: the question costs system calls, and senders wake this thread often.
+                if self.bell.take_interfaces()
+                    && source_towards(allocation.server, allocation.device.as_deref()).ok() != local
+                {
                     return Ended::Moved;
                 }
             }
@@ -243,13 +287,18 @@ impl Keeper {
 
     /// Tells those who send, the overlay, and who finds out where this node is.
     fn publish(&self, open: Option<(Arc<Allocation>, SocketAddr)>, error: Option<String>) {
-        let before = self.turn.infos().len();
-        self.turn.set(self.position, open, error);
-        if let Some(driver) = self.driver.upgrade()
-            && before != self.turn.infos().len()
-        {
-            driver.datapath.set_sockets(driver.now(), driver.socket_infos(), &mut Batch::default());
-            driver.kick();
+        let change = || {
+            let before = self.turn.infos();
+            self.turn.set(self.position, open, error);
+            before != self.turn.infos()
+        };
+        match self.driver.upgrade() {
+            Some(driver) => {
+                if driver.change_sockets(driver.now(), &mut Batch::default(), change) {
+                    driver.kick();
+                }
+            }
+            None => _ = change(),
         }
         if let Some(told) = self.turn.changed.get() {
             told();
@@ -260,30 +309,44 @@ impl Keeper {
         !self.turn.is_stopped() && self.driver.strong_count() > 0
     }
 
-    /// Sleeps, until it is woken or the node is gone.
-    fn sleep(&self, time: Duration) {
-        let end = Instant::now() + time;
+    /// Sleeps, until the node is gone. News of the network shortens it to `least`: what was in the way may be
+    /// gone.
+    fn sleep(&self, least: Duration, most: Duration) {
+        let begun = Instant::now();
         while self.is_wanted() {
-            let left = end.saturating_duration_since(Instant::now());
-            let mut fds = [PollFd::new(&*self.wakeup, PollFlags::IN)];
-            poll::readable(&mut fds, Some(left.min(LOOK)));
-            let is_woken = !fds[0].revents().is_empty();
-            if is_woken {
-                self.wakeup.clear();
-            }
-            if is_woken || left.is_zero() {
+            let time = if self.bell.has_news() { least.min(most) } else { most };
+            let left = time.saturating_sub(begun.elapsed());
+            if left.is_zero() {
                 return;
+            }
+            let mut fds = [PollFd::new(&*self.bell, PollFlags::IN)];
+            poll::readable(&mut fds, Some(left.min(LOOK)));
+            if !fds[0].revents().is_empty() {
+                self.bell.clear();
             }
         }
     }
 }
 
-/// A socket that talks to the server alone.
-fn open(server: SocketAddr, device: Option<&str>) -> io::Result<(UdpSocket, UdpSocketState)> {
+/// The interface to leave by, one after the other; `None` stands for any.
+pub(super) fn choose(devices: &[Option<String>], tries: usize) -> io::Result<Option<String>> {
+    let device = devices.get(tries % devices.len().max(1)).cloned();
+    // A socket that is bound to none would leave by an interface that the user has forbidden.
+    device.ok_or_else(|| io::Error::other("no network interface that may be used is up"))
+}
+
+/// A UDP socket for the way to the server.
+fn socket(server: SocketAddr, device: Option<&str>) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(server), Type::DGRAM, Some(Protocol::UDP))?;
     if let Some(device) = device {
         socket.bind_device(Some(device.as_bytes()))?;
     }
+    Ok(socket)
+}
+
+/// A socket that talks to the server alone.
+fn open(server: SocketAddr, device: Option<&str>) -> io::Result<(UdpSocket, UdpSocketState)> {
+    let socket = socket(server, device)?;
     socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
     socket.connect(&server.into())?;
     let io: UdpSocket = socket.into();
@@ -291,9 +354,9 @@ fn open(server: SocketAddr, device: Option<&str>) -> io::Result<(UdpSocket, UdpS
     Ok((io, state))
 }
 
-/// The machine's own address on the way there.
-fn source_towards(server: SocketAddr) -> io::Result<std::net::IpAddr> {
-    let socket = Socket::new(Domain::for_address(server), Type::DGRAM, Some(Protocol::UDP))?;
+/// The machine's own address on the way there, by that interface.
+pub(super) fn source_towards(server: SocketAddr, device: Option<&str>) -> io::Result<std::net::IpAddr> {
+    let socket = socket(server, device)?;
     socket.connect(&server.into())?;
     let io: UdpSocket = socket.into();
     Ok(io.local_addr()?.ip())

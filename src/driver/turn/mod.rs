@@ -4,24 +4,27 @@
 //! allocation and makes it anew when it has ended. Who sends wraps the datagrams on its own thread, as with
 //! other sockets, and never waits. What comes from peers goes to the data path.
 
+mod bell;
 mod keeper;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, RwLock};
-use std::time::Instant;
+use std::sync::{Arc, Condvar, Mutex, OnceLock, RwLock};
+use std::time::{Duration, Instant};
 
 use peersock_nat::turn::{Client, MAX_OVERHEAD, Sent, TurnServer};
 use peersock_overlay::{SocketIndex, SocketInfo};
 use quinn_udp::{UdpSockRef, UdpSocketState};
 
 use super::Driver;
-use super::poll::Wakeup;
 use crate::datapath::Transmit;
 use crate::sync;
 use crate::sys::Process;
+use bell::Bell;
 use keeper::Keeper;
 
 /// The largest datagram to or from a peer: with all headers and what the way over the server adds it fits
@@ -32,11 +35,18 @@ const MAX_DATAGRAM: usize = 1400;
 /// The most bytes handed to the kernel in one call.
 const MAX_BATCH: usize = 60_000;
 
+/// How long the node's end waits for the answers to requests for an allocation that are under way: the server
+/// would keep what it grants for minutes, and count it against the user.
+const STOP_PATIENCE: Duration = Duration::from_secs(1);
+
 /// The allocations of one node.
 pub(crate) struct TurnSockets {
     open: RwLock<BTreeMap<SocketIndex, Arc<Allocation>>>,
     states: RwLock<Vec<TurnState>>,
-    wakeups: Mutex<Vec<Arc<Wakeup>>>,
+    bells: Mutex<Vec<Arc<Bell>>>,
+    /// How many allocations are asked for now, and may be granted at any moment.
+    opening: Mutex<usize>,
+    opened: Condvar,
     /// Told when a relayed address has come or gone.
     changed: OnceLock<Box<dyn Fn() + Send + Sync>>,
     is_stopped: AtomicBool,
@@ -62,7 +72,14 @@ struct Allocation {
     io: UdpSocket,
     state: UdpSocketState,
     server: SocketAddr,
-    wakeup: Arc<Wakeup>,
+    /// The interface that the socket is bound to; `None` if it may leave by any.
+    device: Option<String>,
+    bell: Arc<Bell>,
+}
+
+/// An allocation is asked for, until this is dropped.
+struct Opening {
+    turn: Arc<TurnSockets>,
 }
 
 impl TurnSockets {
@@ -70,7 +87,9 @@ impl TurnSockets {
         Self {
             open: RwLock::default(),
             states: RwLock::default(),
-            wakeups: Mutex::default(),
+            bells: Mutex::default(),
+            opening: Mutex::default(),
+            opened: Condvar::new(),
             changed: OnceLock::new(),
             is_stopped: AtomicBool::new(false),
             process: Process::current(),
@@ -80,15 +99,15 @@ impl TurnSockets {
     /// Asks these servers for allocations, an IPv4 and an IPv6 one each, from now on. To be called once.
     pub(super) fn start(self: &Arc<Self>, driver: &Arc<Driver>, servers: &[TurnServer]) -> io::Result<()> {
         for (server, is_ipv4) in servers.iter().flat_map(|server| [(server, true), (server, false)]) {
-            let wakeup = Arc::new(Wakeup::new()?);
+            let bell = Arc::new(Bell::new()?);
             let position = {
                 let mut states = sync::write(&self.states);
                 let server = server.to_string();
                 states.push(TurnState { server, is_ipv4, relayed: None, error: None });
                 states.len() - 1
             };
-            sync::lock(&self.wakeups).push(Arc::clone(&wakeup));
-            Keeper::new(driver, self, server.clone(), is_ipv4, position, wakeup).start()?;
+            sync::lock(&self.bells).push(Arc::clone(&bell));
+            Keeper::new(driver, self, server.clone(), is_ipv4, position, bell).start()?;
         }
         Ok(())
     }
@@ -100,25 +119,42 @@ impl TurnSockets {
 
     /// Has the allocations made anew for which the machine has another address now.
     pub(crate) fn interfaces_changed(&self) {
-        for wakeup in sync::lock(&self.wakeups).iter() {
-            wakeup.wake();
+        for bell in sync::lock(&self.bells).iter() {
+            bell.note_interfaces();
         }
     }
 
-    /// Gives the allocations back and ends the threads, without waiting for answers.
+    /// Has all allocations made anew: the server's clock went on while the machine was suspended, so
+    /// permissions and channels may be gone of which this side thinks that they last.
+    pub(super) fn was_suspended(&self) {
+        for bell in sync::lock(&self.bells).iter() {
+            bell.note_suspended();
+        }
+    }
+
+    /// Gives the allocations back and ends the threads. Waits for a second at most, and only if a server was
+    /// asked for an allocation and has not answered yet.
     pub(super) fn stop(&self) {
         self.is_stopped.store(true, Ordering::SeqCst);
         for (_, allocation) in std::mem::take(&mut *sync::write(&self.open)) {
-            let last = {
-                let mut client = sync::lock(&allocation.client);
-                client.close();
-                client.poll_transmit()
-            };
-            if let Some(last) = last.filter(|_| !self.process.is_forked()) {
-                allocation.transmit(&last, last.len());
+            if !self.process.is_forked() {
+                allocation.give_back();
             }
         }
-        self.interfaces_changed();
+        for bell in sync::lock(&self.bells).iter() {
+            bell.wake();
+        }
+        // A forked child does not have the threads.
+        if !self.process.is_forked() {
+            let opening = sync::lock(&self.opening);
+            drop(sync::wait_timeout_while(&self.opened, opening, STOP_PATIENCE, |opening| *opening > 0));
+        }
+    }
+
+    /// An allocation is going to be asked for: who stops the node waits for the result.
+    fn begin_opening(self: &Arc<Self>) -> Opening {
+        *sync::lock(&self.opening) += 1;
+        Opening { turn: Arc::clone(self) }
     }
 
     /// How all allocations are.
@@ -190,6 +226,13 @@ impl TurnSockets {
     }
 }
 
+impl Drop for Opening {
+    fn drop(&mut self) {
+        *sync::lock(&self.turn.opening) -= 1;
+        self.turn.opened.notify_all();
+    }
+}
+
 impl Allocation {
     fn send(&self, transmit: &Transmit<'_>) {
         let size = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
@@ -211,8 +254,14 @@ impl Allocation {
         if is_held {
             self.flush();
             // The request may have to be repeated, sooner than the thread wants to wake.
-            self.wakeup.wake();
+            self.bell.wake();
         }
+    }
+
+    /// Gives it back to the server, without waiting for an answer. Nothing more is sent over it.
+    fn give_back(&self) {
+        sync::lock(&self.client).close();
+        self.flush();
     }
 
     /// Sends what the client itself has to say.

@@ -64,7 +64,7 @@ struct State {
     is_stopped: bool,
     /// Something has happened that the thread should look at.
     is_woken: bool,
-    /// The machine's interfaces may have changed.
+    /// The machine's interfaces may have changed, or it was suspended.
     interfaces_changed: bool,
     /// Nodes of the DHT that can be asked.
     dht_nodes: Vec<SocketAddrV4>,
@@ -151,6 +151,8 @@ fn run(node: &Weak<Inner>, shared: &Arc<Shared>, settings: Settings, publish: &d
             // Several changes come at once, and an address is of use a moment after it came.
             thread::sleep(SETTLES);
             node.upgrade().inspect(|node| node.driver.turn.interfaces_changed());
+            // Also if all addresses are the same: the router may be another one, or have forgotten the ports.
+            shared.ports.refresh();
         }
         // The node is not held while a step waits for answers.
         let Some(around) = node.upgrade().map(|node| Surroundings::of(&node)) else { return };

@@ -1,0 +1,65 @@
+//! The data path's way out.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use peersock_overlay::{SocketIndex, WantedStream};
+
+use super::streams::Streams;
+use super::{Alarm, TurnSockets, UdpSockets};
+use crate::datapath::{Sink, Transmit};
+
+/// Datagrams handed to a stream in one go, as to a socket with GSO.
+const STREAM_SEGMENTS: usize = 64;
+
+/// The data path's way out: the UDP sockets, the TURN allocations, the streams to roots, and the engine's
+/// alarm.
+pub(super) struct DriverSink {
+    pub(super) sockets: Arc<UdpSockets>,
+    pub(super) streams: Arc<Streams>,
+    pub(super) turn: Arc<TurnSockets>,
+    pub(super) alarm: Arc<Alarm>,
+}
+
+impl Sink for DriverSink {
+    fn send(&self, transmit: &Transmit<'_>) {
+        match transmit.socket {
+            stream if stream.is_stream() => self.streams.send(transmit),
+            turn if turn.is_turn() => self.turn.send(transmit),
+            _ => self.sockets.send(transmit),
+        }
+    }
+
+    fn send_at_once(&self, transmit: &Transmit<'_>) {
+        match transmit.socket {
+            stream if stream.is_stream() => self.streams.send(transmit),
+            turn if turn.is_turn() => self.turn.send(transmit),
+            _ => self.sockets.send_at_once(transmit),
+        }
+    }
+
+    fn interface_of(&self, socket: SocketIndex, remote: SocketAddr) -> String {
+        match socket {
+            stream if stream.is_stream() => "a stream".to_owned(),
+            turn if turn.is_turn() => "a TURN server".to_owned(),
+            _ => self.sockets.interface_of(socket, remote),
+        }
+    }
+
+    fn max_segments(&self, socket: SocketIndex) -> usize {
+        match socket {
+            stream if stream.is_stream() => STREAM_SEGMENTS,
+            turn if turn.is_turn() => self.turn.max_segments(socket),
+            _ => self.sockets.max_segments(socket),
+        }
+    }
+
+    fn wake_at(&self, at: Instant) {
+        self.alarm.set(at);
+    }
+
+    fn want_streams(&self, wanted: Vec<WantedStream>) {
+        self.streams.want(wanted);
+    }
+}
