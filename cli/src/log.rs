@@ -19,22 +19,16 @@ const VARIABLE: &str = "PEERSOCK_LOG";
 /// The crates that log. A target is one of them, or a module in one.
 const TARGETS: [&str; 4] = ["peersock", "peersock_overlay", "peersock_root", "peersock_stack"];
 
+/// Is never shown: the STUN library warns of each malformed datagram, which anybody can send, and has keys in
+/// its spans.
+const SILENT: &str = "stun_types=off";
+
 /// Sets the log up: `verbose` counts the -v, and the variable overrules it.
 pub(crate) fn to_stderr(verbose: u8) -> Outcome {
     let (filter, is_asked_for) = match env::var(VARIABLE) {
         Ok(text) if !text.trim().is_empty() => (parse(&text)?, true),
         Err(env::VarError::NotUnicode(_)) => return Err(refuse("", "it is not UTF-8")),
-        _ => (
-            EnvFilter::new(match verbose {
-                0 => "warn",
-                1 => {
-                    "info,peersock_overlay=debug,peersock_root=debug,peersock::driver=debug,peersock::datapath=debug"
-                }
-                2 => "debug",
-                _ => "trace",
-            }),
-            verbose > 0,
-        ),
+        _ => (by_count(verbose), verbose > 0),
     };
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -67,6 +61,22 @@ where
     }
 }
 
+/// What so many -v show.
+fn by_count(verbose: u8) -> EnvFilter {
+    without_silent(EnvFilter::new(match verbose {
+        0 => "warn",
+        1 => {
+            "info,peersock_overlay=debug,peersock_root=debug,peersock::driver=debug,peersock::datapath=debug"
+        }
+        2 => "debug",
+        _ => "trace",
+    }))
+}
+
+fn without_silent(filter: EnvFilter) -> EnvFilter {
+    filter.add_directive(SILENT.parse().expect("it is a directive"))
+}
+
 /// Understands `LEVEL` and `TARGET=LEVEL`, several with commas between; spans and fields as `EnvFilter` has
 /// them.
 fn parse(text: &str) -> Outcome<EnvFilter> {
@@ -82,7 +92,7 @@ fn parse(text: &str) -> Outcome<EnvFilter> {
             return Err(refuse(text, format!("there is no target `{target}`")));
         }
     }
-    EnvFilter::builder().parse(text).map_err(|error| refuse(text, error))
+    EnvFilter::builder().parse(text).map(without_silent).map_err(|error| refuse(text, error))
 }
 
 /// What stands between the commas, those within brackets not counted.
@@ -112,7 +122,46 @@ fn refuse(text: &str, reason: impl fmt::Display) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::*;
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("no panic").extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_stun_library_is_silent() {
+        let texts = ["trace", "warn", "peersock=info,debug"].map(|text| parse(text).expect("a filter"));
+        for filter in (0..5).map(by_count).chain(texts) {
+            let shown = filter.to_string();
+            let log = Log::default();
+            let writer = log.clone();
+            let subscriber = tracing_subscriber::fmt()
+                .with_env_filter(filter)
+                .with_writer(move || writer.clone())
+                .finish();
+            tracing::subscriber::with_default(subscriber, || {
+                let span = tracing::error_span!(target: "stun_types::message", "sign", key = "hash");
+                let _entered = span.enter();
+                tracing::error!(target: "stun_types::message", "malformed");
+                tracing::warn!(target: "peersock::driver", "a warning");
+            });
+            let text = String::from_utf8(log.0.lock().expect("no panic").clone()).expect("text");
+            assert!(text.contains("a warning"), "{shown}");
+            assert!(!text.contains("malformed") && !text.contains("hash"), "{shown}: {text}");
+        }
+    }
 
     #[test]
     fn filters_name_levels_and_targets_that_exist() {

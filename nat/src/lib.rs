@@ -31,6 +31,7 @@ pub mod interfaces;
 pub mod netcheck;
 pub mod portmap;
 pub mod probe;
+mod quiet;
 mod socket;
 pub mod stun;
 pub mod turn;

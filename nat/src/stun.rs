@@ -8,6 +8,8 @@ use stun_types::message::{
     TransactionId as WireId,
 };
 
+use crate::quiet;
+
 /// RFC 5780 (7.2): asks that the answer comes from another address or port of the server.
 const CHANGE_REQUEST: AttributeType = AttributeType::new(0x0003);
 /// RFC 8489 (14.1): the mapped address as servers of RFC 3489 send it.
@@ -87,7 +89,7 @@ pub fn binding_request(id: TransactionId, from: AnswerFrom) -> Vec<u8> {
 /// The transaction of a binding request, if the datagram is one. A node hears its own requests if its NAT
 /// sends them back (hairpin).
 pub fn request_id(datagram: &[u8]) -> Option<TransactionId> {
-    let message = Message::from_bytes(datagram).ok()?;
+    let message = quiet::message(datagram)?;
     let is_request = message.has_class(MessageClass::Request) && message.has_method(BINDING);
     is_request.then(|| TransactionId(message.transaction_id().into()))
 }
@@ -120,7 +122,7 @@ impl Answer {
     /// # Ok::<(), std::net::AddrParseError>(())
     /// ```
     pub fn parse(datagram: &[u8]) -> Option<Self> {
-        let message = Message::from_bytes(datagram).ok()?;
+        let message = quiet::message(datagram)?;
         if !message.has_class(MessageClass::Success) || !message.has_method(BINDING) {
             return None;
         }

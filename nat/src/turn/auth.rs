@@ -8,6 +8,8 @@ use stun_types::message::{
 };
 use zeroize::Zeroizing;
 
+use crate::quiet::quietly;
+
 /// RFC 8489 (14.9, 14.10): the most bytes of a realm and of a nonce.
 const MAX_TEXT: usize = 763;
 
@@ -59,9 +61,18 @@ impl Auth {
             false => IntegrityAlgorithm::Sha1,
         };
         let password = self.password.to_string();
-        let key = LongTermKeyCredentials::new(self.user.clone(), password, realm.clone()).make_key(algorithm);
+        let credentials = LongTermKeyCredentials::new(self.user.clone(), password, realm.clone());
+        let key = quietly(|| credentials.make_key(algorithm));
         self.session = Some(Session { realm, nonce, offered, algorithm, key });
         true
+    }
+
+    /// Learns the nonce of a response with the error 438, which anybody can forge: false if its realm is
+    /// another one than the server's, for with that no answer of the server would be believed any more.
+    pub(super) fn renew(&mut self, response: &Message<'_>) -> bool {
+        let realm = response.attribute::<Realm>();
+        let is_its = |session: &Session| realm.as_ref().is_ok_and(|realm| realm.realm() == session.realm);
+        self.session.as_ref().is_none_or(is_its) && self.learn(response)
     }
 
     /// Signs a request, if realm and nonce are known.
@@ -79,13 +90,14 @@ impl Auth {
             };
             message.add_attribute(&PasswordAlgorithm::new(chosen)).expect(once);
         }
-        message.add_message_integrity_with_key(&session.key, session.algorithm).expect(once);
+        // The key is among the fields of the library's span.
+        quietly(|| message.add_message_integrity_with_key(&session.key, session.algorithm)).expect(once);
     }
 
     /// Whether a response was signed with the same key and algorithm as the requests.
     pub(super) fn verifies(&self, response: &Message<'_>) -> bool {
         let Some(session) = &self.session else { return false };
-        response.validate_integrity_with_key(&session.key).is_ok_and(|by| by == session.algorithm)
+        quietly(|| response.validate_integrity_with_key(&session.key)).is_ok_and(|by| by == session.algorithm)
     }
 }
 

@@ -1,33 +1,24 @@
 //! The client: its allocation, and the requests under way.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use rand::{Rng as _, SeedableRng as _, rngs::ChaCha20Rng};
-use stun_types::attribute::{AlternateServer, ErrorCode, XorMappedAddress};
-use stun_types::message::{BINDING, Message, MessageClass, MessageWrite as _, MessageWriteVec};
+use stun_types::attribute::{ErrorCode, XorMappedAddress};
+use stun_types::message::{BINDING, Message, MessageClass, MessageWrite as _};
 
 use super::auth::Auth;
-use super::message::{
-    self as wire, ALLOCATE, CHANNEL_BIND, CREATE_PERMISSION, PEER_ADDRESS, REFRESH, RELAYED_ADDRESS,
-};
+use super::message::{self as wire, REFRESH, RELAYED_ADDRESS};
 use super::peers::{Ask, Peers, Way};
-use super::{Failure, TurnServer};
+use super::request::{Purpose, Request, refusal};
+use super::scope::Scope;
+use super::{Event, Failure, Received, Sent, TurnServer};
+use crate::quiet;
 use crate::stun::canonical;
 
-/// RFC 8489 (6.2.1): the first repetition of a request; the wait doubles.
-const FIRST_WAIT: Duration = Duration::from_millis(500);
-
-/// So often a request is sent; it is given up after 15.5 s. RFC 8489 has seven and 39.5 s, which is longer
-/// than anybody waits for a path.
-const TIMES: u32 = 5;
-
-/// So often a request is signed anew, because the server wants another nonce.
+/// So often a request is signed anew at once, because the server wants another nonce.
 const MAX_SIGNED: u32 = 3;
-
-/// The lifetime that is asked for, seconds: RFC 8656's default.
-const LIFETIME: u32 = 600;
 
 /// An allocation is refreshed so often at most, and so seldom at least, whatever lifetime the server names.
 const REFRESH_AFTER: [Duration; 2] = [Duration::from_secs(30), Duration::from_secs(1800)];
@@ -53,6 +44,8 @@ const KEEP: Duration = Duration::from_secs(25);
 /// ```
 pub struct Client {
     is_ipv4: bool,
+    /// Where the server is.
+    scope: Scope,
     auth: Auth,
     rng: ChaCha20Rng,
     state: State,
@@ -77,61 +70,13 @@ enum State {
     Ended,
 }
 
-/// What happens to an allocation.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// The server relays at this address.
-    Allocated(SocketAddr),
-    /// There is no allocation, or none any more. Nothing follows.
-    Ended(Failure),
-}
-
-/// What came from the server for the client's owner.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Received<'a> {
-    /// The peer that has sent it to the relayed address, as the server says.
-    pub peer: SocketAddr,
-    /// What it has sent.
-    pub data: &'a [u8],
-}
-
-/// What has become of a datagram to a peer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sent {
-    /// It was appended, wrapped, to be sent to the server.
-    Written,
-    /// It waits for the server's permission, and is sent then. Two for each address wait at most.
-    Held,
-    /// It was dropped: there is no allocation, the server does not want it, or too many peers have
-    /// permissions.
-    Dropped,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Purpose {
-    Allocate,
-    Refresh,
-    Ask(Ask),
-}
-
-#[derive(Debug)]
-struct Request {
-    purpose: Purpose,
-    data: Vec<u8>,
-    next: Instant,
-    wait: Duration,
-    left: u32,
-    /// How often it was signed anew.
-    signed: u32,
-    is_signed: bool,
-}
-
 impl Client {
     /// Begins to ask for an allocation with an IPv4 address, or with an IPv6 one. `seed` must be
     /// unpredictable.
     pub fn new(server: &TurnServer, is_ipv4: bool, seed: [u8; 32], now: Instant) -> Self {
         let mut client = Self {
             is_ipv4,
+            scope: Scope::of_text(server),
             auth: Auth::new(server.user(), server.password()),
             rng: ChaCha20Rng::from_seed(seed),
             state: State::Allocating,
@@ -143,6 +88,14 @@ impl Client {
         };
         client.ask(Purpose::Allocate, 0, now);
         client
+    }
+
+    /// Says where the server is: then only relayed addresses that are as public as it are believed. Without
+    /// this the name counts, if it is an address or `localhost`; of other names only loopback is refused.
+    #[must_use]
+    pub fn at(mut self, server: SocketAddr) -> Self {
+        self.scope = Scope::of(server.ip());
+        self
     }
 
     /// The relayed address, if there is an allocation.
@@ -180,7 +133,7 @@ impl Client {
             let peer = self.peers.by_number(number, now)?;
             return Some(Received { peer, data });
         }
-        let message = Message::from_bytes(datagram).ok()?;
+        let message = quiet::message(datagram)?;
         if let Some((peer, data)) = wire::data_of(&message, datagram) {
             return self.peers.heard(peer, now).then_some(Received { peer, data });
         }
@@ -196,15 +149,7 @@ impl Client {
         let due: Vec<_> =
             self.requests.iter().filter(|(_, one)| one.next <= now).map(|(id, _)| *id).collect();
         for id in due {
-            let Some(request) = self.requests.get_mut(&id) else { continue };
-            if request.left > 0 {
-                request.left -= 1;
-                request.wait *= 2;
-                request.next = now + request.wait;
-                self.outgoing.push_back(request.data.clone());
-            } else if let Some(request) = self.requests.remove(&id) {
-                self.failed(request.purpose, Failure::Silent, now);
-            }
+            self.repeat(id, now);
         }
         if let State::Allocated { refresh_at, until, .. } = self.state {
             let refreshes = self.requests.values().any(|request| request.purpose == Purpose::Refresh);
@@ -249,6 +194,8 @@ impl Client {
 
     /// Gives the allocation back, by a last datagram for the server; nobody waits for its answer.
     pub fn close(&mut self) {
+        // The owner sends one datagram more, perhaps.
+        self.outgoing.clear();
         if self.relayed().is_some() {
             let id = self.fresh_id();
             let mut message = wire::request(REFRESH, id);
@@ -278,44 +225,32 @@ impl Client {
     /// Sends a request, which was signed so often with another nonce.
     fn ask(&mut self, purpose: Purpose, signed: u32, now: Instant) {
         let id = self.fresh_id();
-        let mut message = self.request(purpose, id);
-        self.auth.sign(&mut message);
-        let data = message.finish();
+        let data = self.signed(purpose, id);
         self.outgoing.push_back(data.clone());
-        let is_signed = self.auth.is_known();
-        let (next, wait, left) = (now + FIRST_WAIT, FIRST_WAIT, TIMES - 1);
-        self.requests.insert(id, Request { purpose, data, next, wait, left, signed, is_signed });
+        self.requests.insert(id, Request::new(purpose, data, signed, self.auth.is_known(), now));
     }
 
-    fn request(&self, purpose: Purpose, id: u128) -> MessageWriteVec {
-        match purpose {
-            Purpose::Allocate => {
-                let mut message = wire::request(ALLOCATE, id);
-                wire::add_transport(&mut message);
-                wire::add_lifetime(&mut message, LIFETIME);
-                // RFC 8656 (7.1): without it the server gives an IPv4 address.
-                if !self.is_ipv4 {
-                    wire::add_ipv6(&mut message);
-                }
-                message
-            }
-            Purpose::Refresh => {
-                let mut message = wire::request(REFRESH, id);
-                wire::add_lifetime(&mut message, LIFETIME);
-                message
-            }
-            Purpose::Ask(Ask::Permission(ip)) => {
-                let mut message = wire::request(CREATE_PERMISSION, id);
-                wire::add_address(&mut message, PEER_ADDRESS, SocketAddr::new(ip, 0), id);
-                message
-            }
-            Purpose::Ask(Ask::Channel(peer, number)) => {
-                let mut message = wire::request(CHANNEL_BIND, id);
-                wire::add_channel(&mut message, number);
-                wire::add_address(&mut message, PEER_ADDRESS, peer, id);
-                message
-            }
+    /// A request, with a signature if the server wants one.
+    fn signed(&self, purpose: Purpose, id: u128) -> Vec<u8> {
+        let mut message = purpose.message(self.is_ipv4, id);
+        self.auth.sign(&mut message);
+        message.finish()
+    }
+
+    /// Sends a request again, or gives it up.
+    fn repeat(&mut self, id: u128, now: Instant) {
+        let Some(mut request) = self.requests.remove(&id) else { return };
+        if !request.repeat(now) {
+            let why = request.doubtful.unwrap_or(Failure::Silent);
+            return self.failed(request.purpose, why, now);
         }
+        let mut id = id;
+        if request.is_stale {
+            id = self.fresh_id();
+            (request.data, request.is_stale) = (self.signed(request.purpose, id), false);
+        }
+        self.outgoing.push_back(request.data.clone());
+        self.requests.insert(id, request);
     }
 
     fn on_response(&mut self, response: &Message<'_>, now: Instant) {
@@ -323,41 +258,37 @@ impl Client {
         if self.question.0 == Some(id) {
             return self.on_mapped(response, now);
         }
-        let Some(request) = self.requests.get(&id) else { return };
-        let error = response.has_class(MessageClass::Error).then(|| response.attribute::<ErrorCode>());
-        let code = error.as_ref().map(|error| error.as_ref().map_or(0, ErrorCode::code));
-        // Who cannot sign, because the nonce is not its own or the request is not understood, does not. All
-        // else is believed only with a signature, or a router on the way could end the allocation.
-        let needs_none =
-            matches!(code, Some(ErrorCode::BAD_REQUEST | ErrorCode::UNAUTHORIZED | ErrorCode::STALE_NONCE));
-        if request.is_signed && !needs_none && !self.auth.verifies(response) {
+        let Some(Request { purpose, signed, is_signed, .. }) = self.requests.get(&id) else { return };
+        let (purpose, signed, is_signed) = (*purpose, *signed, *is_signed);
+        let is_proven = !is_signed || self.auth.verifies(response);
+        if !response.has_class(MessageClass::Error) {
+            if is_proven {
+                self.requests.remove(&id);
+                self.succeeded(purpose, response, now);
+            }
             return;
         }
-        let Some(Request { purpose, signed, is_signed, .. }) = self.requests.remove(&id) else { return };
-        match (error, code) {
-            (None, _) => self.succeeded(purpose, response, now),
-            (_, Some(ErrorCode::STALE_NONCE)) if signed < MAX_SIGNED && self.auth.learn(response) => {
-                self.ask(purpose, signed + 1, now);
-            }
-            (_, Some(ErrorCode::UNAUTHORIZED)) if !is_signed && self.auth.learn(response) => {
-                self.ask(purpose, signed + 1, now);
-            }
-            (_, Some(ErrorCode::UNAUTHORIZED | ErrorCode::WRONG_CREDENTIALS)) => {
-                self.failed(purpose, Failure::Unauthorized, now);
-            }
-            (_, Some(ErrorCode::ADDRESS_FAMILY_NOT_SUPPORTED)) => {
-                self.failed(purpose, Failure::NoFamily, now)
-            }
-            (_, Some(ErrorCode::TRY_ALTERNATE)) => {
-                let other = response.attribute::<AlternateServer>().map(|other| canonical(other.server()));
-                self.failed(purpose, other.map_or(Failure::Nonsense, Failure::Elsewhere), now);
-            }
-            (Some(Ok(error)), _) => {
-                // It is shown to people, and the server chooses it.
-                let text = error.reason().chars().filter(|c| !c.is_control()).take(100).collect();
-                self.failed(purpose, Failure::Refused(error.code(), text), now);
-            }
-            (Some(Err(_)), _) => self.failed(purpose, Failure::Nonsense, now),
+        let (code, why) = refusal(response);
+        let is_stale = match code {
+            ErrorCode::STALE_NONCE => self.auth.renew(response),
+            ErrorCode::UNAUTHORIZED => !is_signed && self.auth.learn(response),
+            _ => false,
+        };
+        if is_stale && signed < MAX_SIGNED {
+            self.requests.remove(&id);
+            return self.ask(purpose, signed + 1, now);
+        }
+        // Who cannot sign, because the nonce is not its own or the request is not understood, does not. All
+        // else is believed only with a signature, or a router on the way could end the allocation. A forger
+        // can refuse so, too: where there is an allocation, the server has time to say otherwise.
+        let needs_none =
+            matches!(code, ErrorCode::BAD_REQUEST | ErrorCode::UNAUTHORIZED | ErrorCode::STALE_NONCE);
+        if is_proven || (needs_none && purpose == Purpose::Allocate) {
+            self.requests.remove(&id);
+            self.failed(purpose, why, now);
+        } else if needs_none && let Some(request) = self.requests.get_mut(&id) {
+            request.is_stale |= is_stale;
+            request.doubtful = Some(why);
         }
     }
 
@@ -370,6 +301,9 @@ impl Client {
                         && at.port() != 0
                         && !at.ip().is_unspecified()
                         && !at.ip().is_multicast()
+                        && at.ip() != Ipv4Addr::BROADCAST
+                        // It is told to peers as this node's, and must not mean a host of theirs.
+                        && Scope::of(at.ip()) >= self.scope
                 };
                 let (Some(relayed), Some(lifetime)) = (relayed.filter(is_good), wire::lifetime(response))
                 else {
@@ -383,7 +317,7 @@ impl Client {
                 self.events.push_back(Event::Allocated(relayed));
             }
             Purpose::Refresh => {
-                let Some(lifetime) = wire::lifetime(response) else { return };
+                let Some(lifetime) = wire::lifetime(response) else { return self.end(Failure::Nonsense) };
                 if let State::Allocated { refresh_at, until, .. } = &mut self.state {
                     (*refresh_at, *until) = lasts(lifetime, now);
                 }

@@ -18,13 +18,20 @@
 //!
 //! The server is not trusted. It can refuse, be silent, drop and forge, as every router can. What it causes
 //! is bounded: memory by [`MAX_PERMISSIONS`] and 256 channels, requests by their repetition, and each
-//! redirection to another server is its owner's decision. Datagrams of peers that no permission was asked
-//! for, and those of channels that were not bound, are dropped.
+//! redirection to another server is its owner's decision. A relayed address that reaches less far than the
+//! server's own (loopback, private) is refused, for it would mean another host to each peer. Datagrams of peers that no permission was asked
+//! for, and those of channels that were not bound, are dropped. Where there is an allocation, a refusal
+//! without a signature counts only if nothing better has come when the request's time is over.
+//!
+//! Nor are peers, which can have a node send to many addresses: those that have never answered get half of
+//! the permissions, eight at once and one a second.
 
 mod auth;
 mod client;
 mod message;
 mod peers;
+mod request;
+mod scope;
 mod server;
 #[cfg(test)]
 mod tests;
@@ -32,13 +39,43 @@ mod tests;
 use std::fmt;
 use std::net::SocketAddr;
 
-pub use client::{Client, Event, Received, Sent};
+pub use client::Client;
 pub use peers::MAX_PERMISSIONS;
 pub use server::{TurnServer, TurnServerError};
 
 /// The most bytes that the way over the server adds to a datagram, below UDP: a Send indication with the
 /// address of an IPv6 peer and three bytes of padding.
 pub const MAX_OVERHEAD: usize = 20 + 24 + 4 + 3;
+
+/// What happens to an allocation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The server relays at this address.
+    Allocated(SocketAddr),
+    /// There is no allocation, or none any more. Nothing follows.
+    Ended(Failure),
+}
+
+/// What came from the server for the client's owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Received<'a> {
+    /// The peer that has sent it to the relayed address, as the server says.
+    pub peer: SocketAddr,
+    /// What it has sent.
+    pub data: &'a [u8],
+}
+
+/// What has become of a datagram to a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// It was appended, wrapped, to be sent to the server.
+    Written,
+    /// It waits for the server's permission, and is sent then. Two for each address wait at most.
+    Held,
+    /// It was dropped: there is no allocation, the server does not want it, or too many peers have
+    /// permissions.
+    Dropped,
+}
 
 /// Why there is no allocation.
 ///

@@ -6,9 +6,17 @@ use std::time::{Duration, Instant};
 
 use super::message::CHANNELS;
 
-/// The most IP addresses with a permission. The one that was not used for longest makes room, after 30 s
-/// without use at the earliest.
+/// The most IP addresses with a permission, and half as many that have never answered: peers choose whom a
+/// node sends to. The one that was not used for longest makes room, after 30 s without use at the earliest;
+/// one that has answered makes none for one that has not.
 pub const MAX_PERMISSIONS: usize = 64;
+
+/// The most permissions of addresses that have never answered.
+const MAX_STRANGERS: usize = MAX_PERMISSIONS / 2;
+
+/// So many strangers get a permission at once, and further ones in this time each.
+const STRANGERS_AT_ONCE: u32 = 8;
+const STRANGER_EACH: Duration = Duration::from_secs(1);
 
 /// The most channels that the server may still have.
 const MAX_CHANNELS: usize = 256;
@@ -44,6 +52,8 @@ pub(super) struct Peers {
     channels: BTreeMap<SocketAddr, Channel>,
     by_number: BTreeMap<u16, SocketAddr>,
     last_number: u16,
+    /// Until when the permissions that strangers have taken count.
+    strangers_until: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -51,6 +61,8 @@ struct Permission {
     /// Until when it lasts, if it was ever granted.
     until: Option<Instant>,
     is_asked: bool,
+    /// Whether a datagram came from there, ever.
+    has_answered: bool,
     refused_until: Option<Instant>,
     used: Instant,
     held: VecDeque<(SocketAddr, Vec<u8>)>,
@@ -105,10 +117,14 @@ impl Peers {
         if let Some(channel) = self.channels.get_mut(&peer) {
             channel.used = now;
         }
-        if !self.make_room(peer.ip(), now) {
-            return Way::No;
+        if !self.permissions.contains_key(&peer.ip()) {
+            let is_known = self.has_channel(peer.ip());
+            if !self.make_room(is_known, now) {
+                return Way::No;
+            }
+            self.permissions.insert(peer.ip(), Permission::new(is_known, now));
         }
-        let permission = self.permissions.entry(peer.ip()).or_insert_with(|| Permission::new(now));
+        let Some(permission) = self.permissions.get_mut(&peer.ip()) else { return Way::No };
         permission.used = now;
         permission.count(peer.port()).sent += 1;
         if permission.until.is_none_or(|until| until <= now) {
@@ -130,7 +146,7 @@ impl Peers {
     /// A datagram came from a peer by a Data indication; false if no permission was asked for its address.
     pub(super) fn heard(&mut self, peer: SocketAddr, now: Instant) -> bool {
         let Some(permission) = self.permissions.get_mut(&peer.ip()) else { return false };
-        permission.used = now;
+        (permission.used, permission.has_answered) = (now, true);
         permission.count(peer.port()).has_answered = true;
         true
     }
@@ -198,14 +214,31 @@ impl Peers {
         }
     }
 
-    /// Makes room for a permission; false if there is none.
-    fn make_room(&mut self, ip: IpAddr, now: Instant) -> bool {
-        if self.permissions.len() < MAX_PERMISSIONS || self.permissions.contains_key(&ip) {
-            return true;
+    /// Whether a channel leads to the address: who has none has not answered.
+    fn has_channel(&self, ip: IpAddr) -> bool {
+        self.channels.range(SocketAddr::new(ip, 0)..).next().is_some_and(|(peer, _)| peer.ip() == ip)
+    }
+
+    /// Makes room for the permission of a new address, which has answered before or not; false if there is
+    /// none.
+    fn make_room(&mut self, is_known: bool, now: Instant) -> bool {
+        let strangers = self.permissions.values().filter(|one| !one.has_answered).count();
+        let taken = self.strangers_until.map_or(now, |until| until.max(now)) + STRANGER_EACH;
+        if !is_known && taken > now + STRANGER_EACH * STRANGERS_AT_ONCE {
+            return false;
         }
-        let oldest = self.permissions.iter().min_by_key(|(_, one)| one.used).map(|(ip, one)| (*ip, one.used));
-        let Some((oldest, _)) = oldest.filter(|(_, used)| now >= *used + IDLE) else { return false };
-        self.permissions.remove(&oldest);
+        let is_full = self.permissions.len() >= MAX_PERMISSIONS;
+        if is_full || (!is_known && strangers >= MAX_STRANGERS) {
+            let mut idle: Vec<_> =
+                self.permissions.iter().filter(|(_, one)| now >= one.used + IDLE).collect();
+            idle.retain(|(_, one)| is_known || !one.has_answered);
+            let oldest = idle.iter().min_by_key(|(_, one)| (one.has_answered, one.used)).map(|(ip, _)| **ip);
+            let Some(oldest) = oldest else { return false };
+            self.permissions.remove(&oldest);
+        }
+        if !is_known {
+            self.strangers_until = Some(taken);
+        }
         true
     }
 
@@ -252,10 +285,11 @@ impl Peers {
 }
 
 impl Permission {
-    fn new(now: Instant) -> Self {
+    fn new(has_answered: bool, now: Instant) -> Self {
         Self {
             until: None,
             is_asked: false,
+            has_answered,
             refused_until: None,
             used: now,
             held: VecDeque::new(),

@@ -228,9 +228,10 @@ fn shares_lan(own: &Contact, peer: &Contact) -> bool {
 }
 
 /// Whether `own` is on its machine's loopback interface. Others are not sent to there, or a member could aim
-/// at services of the machine itself.
+/// at services of the machine itself. What a TURN server names shows nothing of this machine.
 fn is_local(own: &Contact) -> bool {
-    own.candidates().iter().any(|candidate| candidate.address.ip().is_loopback())
+    let mut its = own.candidates().iter().filter(|candidate| candidate.kind != CandidateKind::Relayed);
+    its.any(|candidate| candidate.address.ip().is_loopback())
 }
 
 #[cfg(test)]
@@ -278,6 +279,11 @@ mod tests {
         assert_eq!(aims(&here, &contact(&["127.0.0.1:53"])), [""; 0]);
         let local = contact(&["127.0.0.1:4000"]);
         assert_eq!(aims(&local, &contact(&["127.0.0.1:4001", "127.0.0.1:4000"])), ["127.0.0.1:4001"]);
+        // Nor does a TURN server that says that it relays there.
+        let [address, relayed] = ["192.168.1.2:4000", "127.0.0.1:9"].map(|text| text.parse().expect("one"));
+        let its = [(CandidateKind::Interface, address), (CandidateKind::Relayed, relayed)];
+        let aimed = Contact::new(Nat::default(), its.map(|(kind, address)| Candidate { kind, address }));
+        assert_eq!(aims(&aimed, &contact(&["127.0.0.1:53"])), [""; 0]);
     }
 
     #[test]
