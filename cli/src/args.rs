@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use peersock::interfaces::ROOTS_VARIABLE;
 use peersock::overlay::{Identity, NetworkId, PublicIdentity};
 use peersock::state::{StateDir, read_secret_file};
 use peersock::{Dht, Network, NodeBuilder, RootAddress, RootSource, TurnServer};
@@ -134,6 +135,28 @@ impl NodeArgs {
             true => PATIENCE_WITH_DHT,
             false => PATIENCE,
         }
+    }
+
+    /// The options with which a node elsewhere finds this one, for a shell; each has a space in front. They
+    /// have no secret.
+    pub(crate) fn as_options(&self) -> String {
+        let of_environment = || env::var(ROOTS_VARIABLE).into_iter().collect();
+        let texts: Vec<_> = if self.roots.is_empty() { of_environment() } else { self.roots.clone() };
+        let (mut options, mut has_token) = (String::new(), self.root_token_file.is_some());
+        for source in texts.iter().filter_map(|text| RootSource::load(text).ok()).flatten() {
+            options.push_str(&format!(" --root '{source}'"));
+            has_token |= matches!(&source, RootSource::Address(root) if root.token().is_some());
+        }
+        if has_token {
+            options.push_str(" --root-token-file FILE");
+        }
+        let of_environment = || env::var(DHT_VARIABLE).ok()?.parse().ok();
+        match self.dht.clone().or_else(of_environment) {
+            Some(Dht::Public) => options.push_str(" --dht"),
+            Some(Dht::Nodes(nodes)) => options.push_str(&format!(" --dht={}", Dht::Nodes(nodes))),
+            _ => {}
+        }
+        options
     }
 
     /// Has the node meet others as the options say; what they do not say is as in the environment.
@@ -488,6 +511,26 @@ mod tests {
         for text in ["65536", "-1", "", "+ 1"] {
             parse_port(text).unwrap_err();
         }
+    }
+
+    #[test]
+    fn the_options_of_a_node_are_those_with_which_others_find_it() {
+        #[derive(clap::Parser)]
+        struct Program {
+            #[command(flatten)]
+            node: NodeArgs,
+        }
+        let root = format!("{}@192.0.2.1:7420", Identity::from_seed(&[7; 32]).public());
+        let parse = |words: &[&str]| {
+            let words = ["peersock"].iter().chain(words);
+            let parsed = <Program as clap::Parser>::try_parse_from(words);
+            parsed.unwrap_or_else(|error| panic!("{error}")).node.as_options()
+        };
+        assert_eq!(parse(&["--root", &root]), format!(" --root '{root}'"));
+        assert_eq!(parse(&["--root", "lan", "--dht"]), " --root 'lan' --dht");
+        assert_eq!(parse(&["--root", "lan", "--dht=192.0.2.7:6881"]), " --root 'lan' --dht=192.0.2.7:6881");
+        let with_token = parse(&["--root", &root, "--root-token-file", "/secret"]);
+        assert_eq!(with_token, format!(" --root '{root}' --root-token-file FILE"));
     }
 
     #[test]

@@ -80,7 +80,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
 
     if args.udp {
         let socket = UdpSocket::bind_on(&session.node, own_address(&session, target))?;
-        socket.connect(target)?;
+        socket.connect(target).map_err(|error| explain(&session, target, error))?;
         let idle = args.idle.unwrap_or(UDP_IDLE);
         datagrams::run(&socket, stdin.as_ref(), &stdout, Partner::Fixed(target), Some(idle))?;
     } else {
@@ -108,7 +108,8 @@ fn connect(session: &Session, targets: &[SocketAddr], until: Instant) -> Outcome
     }
     Err(Failure::new(
         format_args!("nothing listens on {}", refused.join(" or ")),
-        "start `peersock listen` there, or check the port",
+        "start `peersock listen` there, or check the port; if it serves somebody else just now, `listen -k` takes \
+         several",
     ))
 }
 

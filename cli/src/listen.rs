@@ -173,12 +173,13 @@ fn announce_command(args: &Args, session: &Session, local: SocketAddr) {
     let identity = if session.network.summary().closed { "" } else { "--ephemeral " };
     let udp = if args.udp { "--udp " } else { "" };
     let network = args.network.as_options();
+    let node = args.node.as_options();
     let target = own_name(session, local.ip()).map_or_else(
         // Brackets mean something to shells.
         || format!("'{local}'"),
         |name| format!("{name}:{}", local.port()),
     );
-    stdio::note(format_args!("connect with: peersock dial {identity}{udp}{network} {target}"));
+    stdio::note(format_args!("connect with: peersock dial {identity}{udp}{network}{node} {target}"));
 }
 
 /// The name that a static network has for this node, if it stands for `address`.

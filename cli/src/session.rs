@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use peersock::overlay::StaticMember;
-use peersock::{IdentitySource, Interfaces, Joined, Network, Node};
+use peersock::{IdentitySource, Interfaces, Joined, Network, Node, RootState, RootStatus};
 
 use crate::args::{NetworkArgs, NodeArgs};
 use crate::failure::{Failure, Outcome};
@@ -132,10 +132,34 @@ impl Session {
             [] => 322,
             _ => 246,
         };
+        let roots = self.roots_to_check(address);
         format!(
-            "check that the other program runs {same}, {place}, and that IP packets of {packets} bytes pass; -v shows \
-             what was tried"
+            "{roots}check that the other program runs {same}, {place}, and that IP packets of {packets} bytes pass; -v \
+             shows what was tried"
         )
+    }
+
+    /// What the roots have to do with it, a sentence for each.
+    fn roots_to_check(&self, address: IpAddr) -> String {
+        let say = |root: RootStatus| {
+            let endpoints: Vec<_> = root.endpoints.iter().map(ToString::to_string).collect();
+            let name = match &endpoints[..] {
+                [] => format!("root {}", root.id),
+                endpoints => format!("the root at {}", endpoints.join(" or ")),
+            };
+            match root.state {
+                RootState::Refused => format!("{name} does not take this node, it may want a token; "),
+                RootState::Registered | RootState::Draining => {
+                    format!(
+                        "{name} was reached and does not know {address}, give the other program the same root; "
+                    )
+                }
+                _ => format!(
+                    "{name} does not answer, look whether it runs and has the key that --root names; "
+                ),
+            }
+        };
+        self.node.status().roots.into_iter().map(say).collect()
     }
 
     /// Ends the node once everything that was written has arrived.

@@ -378,3 +378,8 @@ impl Collected {
         String::from_utf8_lossy(&self.bytes()).into_owned()
     }
 }
+
+/// The address of a node that need not run.
+pub(crate) fn address_of(lab: &Lab, node: &str) -> String {
+    run(lab.command(node, &["addr", &lab.network])).success().text().trim().to_owned()
+}

@@ -6,7 +6,7 @@
 use std::fs;
 use std::process::{Command, Stdio};
 
-use crate::common::{Finished, Lab, PORT, peersock, run, without_variables, write_file};
+use crate::common::{Finished, Lab, PORT, address_of, peersock, run, without_variables, write_file};
 
 #[test]
 fn every_error_says_what_is_wrong_and_what_to_do() {
@@ -289,8 +289,4 @@ fn is_well_said(finished: &Finished, command: &str) {
             assert!(!line.contains(debug), "{command}: {debug} in: {said}");
         }
     }
-}
-
-fn address_of(lab: &Lab, node: &str) -> String {
-    run(lab.command(node, &["addr", &lab.network])).success().text().trim().to_owned()
 }

@@ -19,7 +19,7 @@ use rustix::process::Signal;
 
 use serde_json::Value;
 
-use crate::common::{Lab, PATIENCE, PORT, Running, peersock, run, signal, write_file};
+use crate::common::{Lab, PATIENCE, PORT, Running, address_of, peersock, run, signal, write_file};
 
 #[test]
 fn a_root_serves_and_ends_when_all_nodes_have_been_told() {
@@ -96,6 +96,40 @@ fn who_does_not_show_the_token_is_refused() {
     let mut command = peersock(&words);
     command.arg(&token);
     run(command).failure(2, &["no token", "1 to 255"]);
+}
+
+#[test]
+fn whoever_finds_nobody_is_told_what_the_roots_have_to_do_with_it() {
+    let lab = Lab::new();
+    let token = lab.dir.path().join("token");
+    write_file(&token, "open sesame\n", 0o600);
+    let open = Root::start(&[]);
+    let closed = Root::start(&["--access-token-file", token.to_str().unwrap()]);
+    let nobody = format!("[{}]:{PORT}", address_of(&lab, "absent"));
+    let dial = |root: &str| {
+        let mut command = lab.node("dialer", &["dial", &nobody, "--timeout", "6"]);
+        command.args(["--root", root]);
+        run(command)
+    };
+    dial(&open.text()).failure(1, &["nobody", "127.0.0.1", "was reached and does not know", "the same root"]);
+    dial(&closed.text()).failure(1, &["nobody", "does not take this node", "token"]);
+    // The key of another root.
+    let text = open.text();
+    let (_, place) = text.split_once('@').unwrap();
+    let wrong = format!("{}@{place}", closed.identity);
+    dial(&wrong).failure(1, &["nobody", "does not answer", "the key that --root names"]);
+}
+
+#[test]
+fn the_command_that_listen_prints_names_the_root() {
+    let lab = Lab::new();
+    let root = Root::start(&[]);
+    let mut command = lab.node("listener", &["listen", &PORT.to_string()]);
+    command.args(["--root", &root.text()]);
+    let listening = Running::start(command);
+    let command = listening.wait_for_stderr("connect with: ");
+    assert!(command.contains(&format!(" --root '{}' ", root.text())), "{command}");
+    listening.interrupt();
 }
 
 #[test]

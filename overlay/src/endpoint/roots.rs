@@ -147,9 +147,12 @@ impl Endpoint {
                 address: path.map(|path| path.remote()).filter(is_endpoint),
                 stream: path.map(|path| path.socket()).filter(|socket| socket.is_stream()),
                 rtt: reach.rtt(),
-                observed: standing.map(|answer| answer.voucher.address).filter(is_endpoint),
+                observed: standing
+                    .filter(|_| connected)
+                    .map(|answer| answer.voucher.address)
+                    .filter(is_endpoint),
                 channel: standing.map(|answer| answer.channel),
-                registered: root.registering.since(now),
+                registered: root.registering.since(now).filter(|_| connected),
                 relays: standing.is_some_and(|answer| answer.relays),
                 rate: standing.map_or(0, |answer| answer.rate),
                 relayed_peers: self.peers.iter().filter(|(_, peer)| behind(&peer.link)).count(),

@@ -132,7 +132,7 @@ pub struct RootInfo {
     pub observed: Option<SocketAddr>,
     /// This node's name there.
     pub channel: Option<Channel>,
-    /// Since when this node can be found there.
+    /// Since when this node can be found there; none without a session.
     pub registered: Option<Instant>,
     /// Whether it relays more than handshakes for this node.
     pub relays: bool,
