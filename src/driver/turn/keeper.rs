@@ -155,7 +155,8 @@ impl Keeper {
             let (io, state) = open(server, device.as_deref())?;
             let mut seed = [0; 32];
             getrandom::fill(&mut seed)?;
-            let client = Mutex::new(Client::new(&self.server, self.is_ipv4, seed, Instant::now()));
+            let client = Client::new(&self.server, self.is_ipv4, seed, Instant::now()).at(server);
+            let client = Mutex::new(client);
             Ok(Allocation { client, io, state, server, device, bell: Arc::clone(&self.bell) })
         });
         match opened {
