@@ -107,7 +107,8 @@ typedef struct peersock_event {
     uint32_t kind;
     // The node ID of the peer; empty for events of the node.
     char peer[PEERSOCK_ID_SIZE];
-    // Of `PEERSOCK_PEER_REACHABLE` and `PEERSOCK_PATH_CHANGED`: 1 if a root relays now, 0 if the path is direct.
+    // Of `PEERSOCK_PEER_REACHABLE` and `PEERSOCK_PATH_CHANGED`: 1 if a root relays now, 0 if the path is
+    // direct.
     uint8_t relayed;
     // Zeros.
     uint8_t reserved[26];
@@ -132,8 +133,8 @@ typedef struct peersock_peer {
     bool connected;
     // Its first address in the network.
     struct sockaddr_storage address;
-    // Where its packets are sent now, which is a root's address if one relays; `ss_family` is AF_UNSPEC if that
-    // is not known.
+    // Where its packets are sent now, which is a root's address if one relays; `ss_family` is AF_UNSPEC if
+    // that is not known.
     struct sockaddr_storage path;
     // How many addresses it has in the network.
     uint32_t addresses;
@@ -275,13 +276,12 @@ peersock_result peersock_config_discovery_port(struct peersock_config *config, u
 // The roots at which the node can be found, and which relay for it, as `PEERSOCK_ROOTS` has them: texts with
 // white space between them, each one that `peersock root` prints (with `?token=TEXT` behind it, if the root
 // wants one), `dns:DOMAIN` for those that the DNS lists, or `lan` for those that announce themselves on the
-// local network; or `@` and the path of a file with such texts. An empty text: none. NULL, the default: what the
-// variable `PEERSOCK_ROOTS` has.
+// local network; or `@` and the path of a file with such texts. An empty text: none. NULL, the default: what
+// the variable `PEERSOCK_ROOTS` has.
 //
 // Pointers:
 // `config` is NULL or comes from `peersock_config_new()`; `roots` is NULL or a C string.
-peersock_result peersock_config_roots(struct peersock_config *config,
-                                      const char *roots);
+peersock_result peersock_config_roots(struct peersock_config *config, const char *roots);
 
 // The most that the send and the receive buffer of each TCP socket may hold, bytes. 16 MiB each by default.
 //
