@@ -130,11 +130,16 @@ pub(crate) struct NodeArgs {
 impl NodeArgs {
     /// How long a peer is waited for unless an option says so.
     pub(crate) fn patience(&self) -> Duration {
-        let of_environment = || env::var(DHT_VARIABLE).ok()?.parse().ok();
-        match self.dht.clone().or_else(of_environment).is_some_and(|dht: Dht| dht.is_on()) {
+        match self.dht().is_on() {
             true => PATIENCE_WITH_DHT,
             false => PATIENCE,
         }
+    }
+
+    /// The DHT that the options name, or else the environment.
+    fn dht(&self) -> Dht {
+        let of_environment = || env::var(DHT_VARIABLE).ok()?.parse().ok();
+        self.dht.clone().or_else(of_environment).unwrap_or(Dht::Off)
     }
 
     /// The options with which a node elsewhere finds this one, for a shell; each has a space in front. They
@@ -150,11 +155,10 @@ impl NodeArgs {
         if has_token {
             options.push_str(" --root-token-file FILE");
         }
-        let of_environment = || env::var(DHT_VARIABLE).ok()?.parse().ok();
-        match self.dht.clone().or_else(of_environment) {
-            Some(Dht::Public) => options.push_str(" --dht"),
-            Some(Dht::Nodes(nodes)) => options.push_str(&format!(" --dht={}", Dht::Nodes(nodes))),
-            _ => {}
+        match self.dht() {
+            Dht::Public => options.push_str(" --dht"),
+            Dht::Off => {}
+            nodes => options.push_str(&format!(" --dht={nodes}")),
         }
         options
     }
