@@ -122,23 +122,9 @@ fn refuse(text: &str, reason: impl fmt::Display) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use peersock_testnet::Log;
 
     use super::*;
-
-    #[derive(Clone, Default)]
-    struct Log(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Log {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().expect("no panic").extend(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
 
     #[test]
     fn the_stun_library_is_silent() {
@@ -157,7 +143,7 @@ mod tests {
                 tracing::error!(target: "stun_types::message", "malformed");
                 tracing::warn!(target: "peersock::driver", "a warning");
             });
-            let text = String::from_utf8(log.0.lock().expect("no panic").clone()).expect("text");
+            let text = log.text();
             assert!(text.contains("a warning"), "{shown}");
             assert!(!text.contains("malformed") && !text.contains("hash"), "{shown}: {text}");
         }

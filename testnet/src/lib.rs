@@ -31,6 +31,7 @@ mod improvise;
 mod lab;
 #[cfg(feature = "dht")]
 mod local_dht;
+mod log;
 mod queue;
 mod random;
 #[cfg(feature = "root")]
@@ -52,6 +53,7 @@ pub use host::StackHost;
 pub use lab::{Lab, find_in_path};
 #[cfg(feature = "dht")]
 pub use local_dht::LocalDht;
+pub use log::Log;
 pub use queue::Queue;
 pub use random::Random;
 #[cfg(feature = "root")]

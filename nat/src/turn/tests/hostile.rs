@@ -1,28 +1,11 @@
 //! A server, or who forges its answers, that means harm; and what a log shows.
 
-use std::io;
-use std::sync::{Arc, Mutex};
-
+use peersock_testnet::Log;
 use stun_types::attribute::{AttributeStaticType as _, MessageIntegrity};
 use tracing_subscriber::fmt::format::FmtSpan;
 
 use super::*;
 use crate::stun::Answer;
-
-/// Where a log is written.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().expect("no panic").extend(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
 
 /// All that is logged within `call`.
 fn logged(call: impl FnOnce()) -> String {
@@ -38,7 +21,7 @@ fn logged(call: impl FnOnce()) -> String {
         tracing::trace!("the log is on");
         call();
     });
-    let text = String::from_utf8(log.0.lock().expect("no panic").clone()).expect("text");
+    let text = log.text();
     assert!(text.contains("the log is on"));
     text
 }

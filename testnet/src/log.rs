@@ -1,0 +1,38 @@
+//! Where a test has a log written, so that it can look at it.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+
+/// A log in memory; clones write to the same one.
+///
+/// ```
+/// use std::io::Write;
+///
+/// let log = peersock_testnet::Log::default();
+/// log.clone().write_all(b"a line")?;
+/// assert_eq!(log.text(), "a line");
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    /// What was written so far.
+    ///
+    /// # Panics
+    /// If it is not UTF-8.
+    pub fn text(&self) -> String {
+        String::from_utf8(self.0.lock().expect("no panic").clone()).expect("text")
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("no panic").extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
