@@ -62,7 +62,8 @@ const TRIES: &[Try] = &[
         commands: &["peersock --help"],
         needs: &[],
         builds: false,
-        script: "eval \"$1\" | grep -q status",
+        // All is read: with `grep -q` alone, the program may find its pipe closed before it has written all.
+        script: "eval \"$1\" > said; grep -q status said",
     },
     Try {
         name: "talk",
