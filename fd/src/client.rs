@@ -4,11 +4,12 @@ use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
@@ -16,16 +17,21 @@ use rustix::net::{
 };
 use rustix::process::Pid;
 
+use crate::known_clients::KnownClients;
 use crate::known_sizes::KnownSizes;
 use crate::name::{Name, NodeTag, SocketId};
+use crate::proof::is_proof;
 use crate::requests::{MAX_MESSAGE, Message, Reply, Request, Token, VERSION, Which, decode, encode};
-use crate::sys::peer_credentials;
+use crate::sys::{Credentials, peer_credentials};
 
 /// Own descriptors get numbers from here on, so that programs find the low ones where they expect them.
 const LOWEST: i32 = 400;
 
-/// The clients that there are, by node.
-static KNOWN: Mutex<Vec<Arc<Client>>> = Mutex::new(Vec::new());
+/// How long a node has to prove that it is the node.
+const PROOF: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+
+/// The clients that there are.
+static KNOWN: KnownClients = KnownClients::new();
 
 /// A node as its applications see it.
 ///
@@ -34,8 +40,8 @@ static KNOWN: Mutex<Vec<Arc<Client>>> = Mutex::new(Vec::new());
 pub struct Client {
     tag: NodeTag,
     token: Token,
-    /// The process of the node; 0 until it was asked something.
-    pid: AtomicI32,
+    /// The process and the user of the node, as [`pack`] has them; 0 until it was asked something.
+    node: AtomicU64,
     idle: Mutex<Vec<Connection>>,
     known_sizes: Mutex<KnownSizes>,
 }
@@ -45,32 +51,26 @@ pub struct Client {
 struct Connection {
     fd: Option<OwnedFd>,
     process: Pid,
-    inode: u64,
+    identity: Identity,
 }
+
+/// What tells an open file from every other: its device and its inode.
+type Identity = (u64, u64);
 
 impl Client {
     /// The client of a node, with the token that the node gave to this process.
     pub fn new(tag: NodeTag, token: Token) -> Arc<Self> {
-        let client = Arc::new(Self {
-            tag,
-            token,
-            pid: AtomicI32::new(0),
-            idle: Mutex::default(),
-            known_sizes: Mutex::default(),
-        });
-        // A child that was forked while another thread held the lock does without.
-        if let Ok(mut known) = KNOWN.try_lock() {
-            known.retain(|known| known.tag != tag);
-            known.push(Arc::clone(&client));
-        }
-        client
+        KNOWN.get_or_add(|known| known.tag == tag && known.token == token, || Self::unused(tag, token))
     }
 
     /// The client of the node that a socket belongs to.
     pub fn of(tag: NodeTag) -> Arc<Self> {
-        let known =
-            KNOWN.try_lock().ok().and_then(|known| known.iter().find(|known| known.tag == tag).cloned());
-        known.unwrap_or_else(|| Self::new(tag, Token::NONE))
+        KNOWN.get_or_add(|known| known.tag == tag, || Self::unused(tag, Token::NONE))
+    }
+
+    fn unused(tag: NodeTag, token: Token) -> Self {
+        let (idle, known_sizes) = (Mutex::default(), Mutex::default());
+        Self { tag, token, node: AtomicU64::new(0), idle, known_sizes }
     }
 
     /// The node that it is about.
@@ -138,18 +138,19 @@ impl Client {
 
     /// Whether the process at the other end of a connected socket is the node.
     pub fn is_node(&self, fd: BorrowedFd<'_>) -> bool {
-        peer_credentials(fd).is_ok_and(|credentials| self.is_process(credentials.pid))
+        peer_credentials(fd).is_ok_and(|credentials| self.is_by_node(credentials))
     }
 
-    /// Whether a process, as the kernel names it here, is the node.
-    pub(crate) fn is_process(&self, pid: i32) -> bool {
-        if self.pid.load(Ordering::Relaxed) == 0 {
+    /// Whether somebody, as the kernel names him here, is the node. A process of another PID namespace has the
+    /// number 0, as all others there; then at least the user is the same.
+    pub(crate) fn is_by_node(&self, credentials: Credentials) -> bool {
+        if self.node.load(Ordering::Relaxed) == 0 {
             match self.connect() {
                 Ok(connection) => self.put_back(connection),
                 Err(_) => return false,
             }
         }
-        pid == self.pid.load(Ordering::Relaxed)
+        pack(credentials) == self.node.load(Ordering::Relaxed)
     }
 
     /// Whether the node has lately let a datagram pass that was at least as long. As above, a forked child
@@ -195,7 +196,7 @@ impl Client {
 
     fn idle(&self) -> Option<Connection> {
         let mut idle = self.idle.try_lock().ok()?;
-        while let Some(mut connection) = idle.pop() {
+        while let Some(connection) = idle.pop() {
             if connection.is_usable() {
                 return Some(connection);
             }
@@ -215,15 +216,42 @@ impl Client {
             rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         let high = rustix::io::fcntl_dupfd_cloexec(&fd, LOWEST).unwrap_or(fd);
         rustix::net::connect(&high, &address(&Name::Requests(self.tag))).map_err(|_| Errno::NETDOWN)?;
-        self.pid.store(peer_credentials(high.as_fd())?.pid, Ordering::Relaxed);
-        let inode = rustix::fs::fstat(&high)?.st_ino;
-        Ok(Connection { fd: Some(high), process: rustix::process::getpid(), inode })
+        let credentials = peer_credentials(high.as_fd())?;
+        let (process, identity) = (rustix::process::getpid(), identity(high.as_fd())?);
+        let connection = Connection { fd: Some(high), process, identity };
+        self.check_node(&connection, credentials)?;
+        self.node.store(pack(credentials), Ordering::Relaxed);
+        Ok(connection)
+    }
+
+    /// Makes sure that the node has answered, and nobody who took its name when it died.
+    fn check_node(&self, connection: &Connection, credentials: Credentials) -> Result<(), Errno> {
+        if self.token == Token::NONE {
+            // Without a token only whose it is can be seen: the node trusts the same ones.
+            let own = rustix::process::geteuid().as_raw();
+            return if [0, own].contains(&credentials.uid) { Ok(()) } else { Err(Errno::NETDOWN) };
+        }
+        let mut challenge = [0; 16];
+        getrandom::fill(&mut challenge).map_err(|_| Errno::IO)?;
+        let challenge = u128::from_ne_bytes(challenge);
+        let request = Request::Prove(challenge);
+        let message = encode(&Message { version: VERSION, token: Token::NONE, request });
+        send_with(connection.fd(), &message, None, SendFlags::empty()).map_err(|_| Errno::NETDOWN)?;
+        let mut fds = [PollFd::from_borrowed_fd(connection.fd(), PollFlags::IN)];
+        while rustix::event::poll(&mut fds, Some(&PROOF)) == Err(Errno::INTR) {}
+        if fds[0].revents().is_empty() {
+            return Err(Errno::NETDOWN);
+        }
+        match connection.reply(false)? {
+            Ok(Reply::Proof(answer)) if is_proof(self.token, challenge, answer) => Ok(()),
+            _ => Err(Errno::NETDOWN),
+        }
     }
 }
 
 impl Connection {
     fn fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_ref().expect("only `is_usable` takes it").as_fd()
+        self.fd.as_ref().expect("it is taken only where the connection is dropped").as_fd()
     }
 
     /// Waits for the reply to what was sent.
@@ -252,19 +280,34 @@ impl Connection {
 
     /// Whether it is still what it was: programs close descriptors that they do not know, and children have
     /// their parents'.
-    fn is_usable(&mut self) -> bool {
-        let Some(fd) = self.fd.take() else { return false };
-        if !rustix::fs::fstat(&fd).is_ok_and(|stat| stat.st_ino == self.inode) {
-            // By now the number is somebody else's.
-            std::mem::forget(fd);
-            return false;
-        }
-        if self.process != rustix::process::getpid() {
-            return false;
-        }
-        self.fd = Some(fd);
-        true
+    fn is_usable(&self) -> bool {
+        self.is_own() && self.process == rustix::process::getpid()
     }
+
+    /// Whether the number is not somebody else's by now.
+    fn is_own(&self) -> bool {
+        self.fd.as_ref().is_some_and(|fd| identity(fd.as_fd()) == Ok(self.identity))
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if !self.is_own() {
+            std::mem::forget(self.fd.take());
+        }
+    }
+}
+
+fn identity(fd: BorrowedFd<'_>) -> Result<Identity, Errno> {
+    let stat = rustix::fs::fstat(fd)?;
+    Ok((stat.st_dev, stat.st_ino))
+}
+
+/// A process and its user in one number, which is not 0: a process that cannot be seen from here has the
+/// number 0, and its user may be root.
+fn pack(credentials: Credentials) -> u64 {
+    const KNOWN: u64 = 1 << 63;
+    KNOWN | u64::from(credentials.pid.unsigned_abs()) << 32 | u64::from(credentials.uid)
 }
 
 /// Sends one packet, with a descriptor if there is one; never raises SIGPIPE.
@@ -307,4 +350,33 @@ pub fn receive(socket: BorrowedFd<'_>, buf: &mut [u8]) -> Result<(usize, Option<
         _ => None,
     });
     Ok((received.bytes, fd))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    impl Client {
+        pub(crate) fn token(&self) -> Token {
+            self.token
+        }
+    }
+
+    #[test]
+    fn a_number_that_the_program_has_given_to_another_file_is_not_closed() {
+        let (own, _other_end) = std::io::pipe().expect("a pipe");
+        let other = std::fs::File::open("/proc/self/exe").expect("the test itself");
+        let (process, identity) = (rustix::process::getpid(), identity(own.as_fd()).expect("it is open"));
+        let number = own.as_raw_fd();
+        let mut connection = Connection { fd: Some(own.into()), process, identity };
+        assert!(connection.is_usable());
+        // As a program does that has closed all descriptors, and opens its own.
+        rustix::io::dup2(&other, connection.fd.as_mut().expect("it is there")).expect("the number is open");
+        assert!(!connection.is_usable());
+        drop(connection);
+        let file = |number| std::fs::read_link(format!("/proc/self/fd/{number}")).ok();
+        assert_eq!(file(number), file(other.as_raw_fd()), "another's file was closed");
+    }
 }

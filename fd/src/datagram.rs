@@ -134,14 +134,14 @@ impl Socket<'_> {
                 datagram => datagram?,
             };
             // The end: it has been shut down.
-            if datagram.length == 0 && datagram.pid.is_none() && datagram.name.is_none() {
+            if datagram.length == 0 && datagram.sender.is_none() && datagram.name.is_none() {
                 if let Some(error) = self.end() {
                     return Err(error);
                 }
                 let (remote, details, timestamp) = (None, None, None);
                 return Ok(Received { length: 0, truncated: false, remote, details, timestamp });
             }
-            let by_node = datagram.pid.is_some_and(|pid| self.client().is_process(pid));
+            let by_node = datagram.sender.is_some_and(|sender| self.client().is_by_node(sender));
             let remote = match datagram.name.as_deref().and_then(Name::parse) {
                 Some(Name::Remote(tag, remote)) if by_node && tag == self.tag() => remote,
                 // What another program of this machine has sent.

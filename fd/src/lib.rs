@@ -14,10 +14,12 @@
 
 mod client;
 mod datagram;
+mod known_clients;
 mod known_sizes;
 mod name;
 mod options;
 mod passed;
+mod proof;
 mod requests;
 mod socket;
 mod sys;
@@ -28,6 +30,7 @@ pub use known_sizes::ALWAYS_WHOLE;
 pub use name::{
     Accepted, Details, Family, Kind, Name, NodeTag, Opened, PacketInfo, Passed, Remote, SocketId,
 };
+pub use proof::proof;
 pub use requests::{
     Interface, MAX_MESSAGE, Message, Reply, Report, Request, Route, Token, VERSION, Which, decode, encode,
 };

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::name::{Details, Opened, SocketId};
 
 /// The version of requests and replies. A node answers requests of its own version only.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 
 /// The longest request and the longest reply, bytes.
 pub const MAX_MESSAGE: usize = 32 << 10;
@@ -54,11 +54,15 @@ pub enum Which {
 /// What a node can be asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
+    /// The node should prove with this number that it knows the token, see [`proof`](crate::proof()). Whoever
+    /// asks tells no token yet.
+    Prove(u128),
     /// There is such a socket: for those that receive without being bound.
     Open(Opened),
     /// bind(2).
     Bind(Opened, SocketAddr),
-    /// listen(2), after the application's end listens itself.
+    /// listen(2), after the application's end listens itself. A descriptor of it comes along, by which the
+    /// node knows who listens.
     Listen(Opened, u32),
     /// connect(2) of a stream.
     Connect {
@@ -133,6 +137,8 @@ pub enum Request {
 /// A node's answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
+    /// To [`Request::Prove`].
+    Proof(u128),
     /// It is done.
     Done,
     /// It failed with this `errno`.

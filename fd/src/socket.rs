@@ -145,7 +145,8 @@ impl<'fd> Socket<'fd> {
         let backlog = backlog.clamp(1, 4096);
         // First the application's end: the node connects to it at once if somebody is there.
         rustix::net::listen(self.fd, backlog)?;
-        self.ask(Request::Listen(self.opened, backlog as u32)).map(drop)
+        let request = Request::Listen(self.opened, backlog as u32);
+        self.client().ask_with(request, Some(self.fd)).map(drop)
     }
 
     /// accept4(2). Gives the address of the other end.

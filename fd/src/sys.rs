@@ -55,16 +55,23 @@ pub(crate) struct Datagram {
     pub(crate) truncated: bool,
     /// The abstract name of its sender.
     pub(crate) name: Option<Vec<u8>>,
-    /// The process that sent it, 0 if it cannot be seen from here.
-    pub(crate) pid: Option<i32>,
-    /// A descriptor that came along.
+    /// Who sent it.
+    pub(crate) sender: Option<Credentials>,
+    /// The first descriptor that came along.
     pub(crate) fd: Option<OwnedFd>,
     pub(crate) timestamp: Option<Timestamp>,
 }
 
-/// Room for a process's credentials, one descriptor and a time.
+/// Room for a process's credentials, a descriptor and a time; for more descriptors, where no time was asked
+/// for.
 #[repr(C, align(8))]
 struct Ancillary([u8; 96]);
+
+/// Bytes of a control message's header, with what aligns its data.
+const HEADER: usize = {
+    // SAFETY: it only computes.
+    (unsafe { libc::CMSG_LEN(0) }) as usize
+};
 
 /// recvmsg(2) of an AF_UNIX datagram, with SCM_CREDENTIALS, SCM_RIGHTS and SCM_TIMESTAMP. By system call, see
 /// [`peer_credentials`].
@@ -93,7 +100,7 @@ pub(crate) fn receive_datagram(
     if length < 0 {
         return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO));
     }
-    let (mut pid, mut along, mut timestamp) = (None, None, None);
+    let (mut sender, mut along, mut timestamp) = (None, None, None);
     // SAFETY: the kernel has filled in the message, whose control buffer is still there.
     let mut control = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
     while !control.is_null() {
@@ -102,11 +109,20 @@ pub(crate) fn receive_datagram(
         match (header.cmsg_level, header.cmsg_type) {
             (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) => {
                 // SAFETY: behind such a header the kernel writes a `ucred`.
-                pid = Some(unsafe { data.cast::<libc::ucred>().read_unaligned() }.pid);
+                let ucred = unsafe { data.cast::<libc::ucred>().read_unaligned() };
+                sender = Some(Credentials { pid: ucred.pid, uid: ucred.uid });
             }
             (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
-                // SAFETY: behind such a header are descriptors; there is room for one, and it is ours now.
-                along = Some(unsafe { OwnedFd::from_raw_fd(data.cast::<i32>().read_unaligned()) });
+                // The field's type differs between C libraries.
+                #[allow(clippy::unnecessary_cast)]
+                let bytes = (header.cmsg_len as usize).saturating_sub(HEADER);
+                // Everybody can send to an abstract name, with as many as there is room for: those that nobody
+                // wants are closed.
+                for at in 0..bytes / size_of::<i32>() {
+                    // SAFETY: so many descriptors are behind the header, and each is ours now.
+                    let fd = unsafe { OwnedFd::from_raw_fd(data.cast::<i32>().add(at).read_unaligned()) };
+                    along.get_or_insert(fd);
+                }
             }
             (libc::SOL_SOCKET, libc::SCM_TIMESTAMP) => {
                 // SAFETY: behind such a header the kernel writes a `timeval`.
@@ -137,8 +153,39 @@ pub(crate) fn receive_datagram(
         length: length as usize,
         truncated: message.msg_flags & libc::MSG_TRUNC != 0,
         name,
-        pid,
+        sender,
         fd: along,
         timestamp,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use rustix::net::{
+        AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    };
+
+    /// A pipe has an end as soon as nobody has the other end open: neither the sender nor the receiver.
+    #[test]
+    fn of_the_descriptors_that_come_along_none_is_left_open_unseen() {
+        let (kind, flags) = (SocketType::DGRAM, SocketFlags::CLOEXEC);
+        let (to, from) = rustix::net::socketpair(AddressFamily::UNIX, kind, flags, None).expect("a pair");
+        rustix::net::sockopt::set_socket_passcred(&to, true).expect("an option");
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        let many = [writer.as_fd(); 12];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(12))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        assert!(ancillary.push(SendAncillaryMessage::ScmRights(&many)));
+        let data = [std::io::IoSlice::new(b"x")];
+        rustix::net::sendmsg(&from, &data, &mut ancillary, SendFlags::empty()).expect("room");
+        drop(writer);
+        let datagram = receive_datagram(to.as_fd(), &mut [], RecvFlags::empty()).expect("a datagram");
+        assert!(datagram.fd.is_some() && datagram.sender.is_some_and(|sender| sender.pid > 0));
+        drop(datagram);
+        rustix::io::ioctl_fionbio(&reader, true).expect("an option");
+        assert_eq!(rustix::io::read(&reader, &mut [0; 1]), Ok(0), "somebody has the other end open");
+    }
 }

@@ -7,15 +7,15 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use peersock_fd::{Errno, Kind, Name, Passed, SocketId, address};
+use peersock_fd::{Errno, Kind, Name, Passed, SocketId};
 use rustix::event::epoll::EventFlags;
 use rustix::fs::OFlags;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, sockopt};
+use rustix::net::{AddressFamily, SocketFlags, ipproto, sockopt};
 
 use super::details::hand_over;
 use super::listening::{LAST_RETRY, Listening};
 use super::ready::Key;
-use super::server::{Entry, Readiness, ServerState, unix};
+use super::server::{Entry, Readiness, ServerState};
 use super::sockets::Phase;
 use super::transport::{Both, Transport};
 
@@ -189,12 +189,8 @@ impl ServerState {
     ///
     /// # Errors
     /// EAGAIN if there is no room now, ECONNREFUSED once nobody has the listener open.
-    pub(super) fn pass(
-        &self,
-        listener: peersock_fd::Opened,
-        incoming: Incoming,
-    ) -> Result<(), (Errno, Incoming)> {
-        match self.try_pass(listener, &incoming) {
+    pub(super) fn pass(&self, listening: &Listening, incoming: Incoming) -> Result<(), (Errno, Incoming)> {
+        match self.try_pass(listening, &incoming) {
             Ok(()) => Ok(()),
             // Descriptors, or those that are on their way (ETOOMANYREFS): there will be some again.
             Err(Errno::MFILE | Errno::NFILE | Errno::TOOMANYREFS | Errno::NOBUFS | Errno::NOMEM) => {
@@ -204,12 +200,10 @@ impl ServerState {
         }
     }
 
-    fn try_pass(&self, listener: peersock_fd::Opened, incoming: &Incoming) -> Result<(), Errno> {
+    fn try_pass(&self, listening: &Listening, incoming: &Incoming) -> Result<(), Errno> {
         let id = SocketId::new(getrandom::u64().map_err(|_| Errno::IO)?);
-        let end = unix(SocketType::STREAM)?;
         let passed = Passed { id, peer: incoming.peer };
-        rustix::net::bind(&end, &address(&Name::Passed(self.tag, passed)))?;
-        rustix::net::connect(&end, &address(&Name::Opened(self.tag, listener)))?;
+        let end = self.connect_to(listening, &Name::Passed(self.tag, passed))?;
         // Where that fails, the application finds an end that says nothing, and waits for the next.
         match hand_over(&end, &[0], Some(incoming.fd.as_fd())) {
             // It has closed its listener just now.

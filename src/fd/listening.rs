@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use peersock_fd::{Accepted, Errno, Family, Name, SocketId, address, enlarge};
-use rustix::net::SocketType;
+use peersock_fd::{
+    Accepted, Credentials, Errno, Family, Name, SocketId, address, enlarge, name_of, peer_credentials,
+};
+use rustix::net::{SocketType, sockopt};
 
 use super::alongside::{Alongside, Incoming};
 use super::ready::{self, Key};
@@ -29,8 +31,10 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// A socket that listens.
 pub(super) struct Listening {
     pub(super) socket: peersock_fd::Opened,
-    /// The process that called listen(2).
-    process: i32,
+    /// Who called listen(2) last.
+    pub(super) owner: Credentials,
+    /// The inode of the application's descriptor.
+    pub(super) inode: u64,
     waker: Waker,
     entry: Arc<ready::Entry>,
     /// Accepted from the stack, for which the application had no room.
@@ -62,7 +66,7 @@ impl Waiting {
 impl Listening {
     /// A process that has the application's descriptor, most likely.
     pub(super) fn process(&self) -> i32 {
-        self.process
+        self.owner.pid
     }
 }
 
@@ -72,8 +76,15 @@ impl ServerState {
         &mut self,
         socket: peersock_fd::Opened,
         backlog: u32,
-        process: i32,
+        fd: Option<OwnedFd>,
     ) -> Result<(), Errno> {
+        let fd = fd.ok_or(Errno::BADF)?;
+        let named = rustix::net::getsockname(&fd).ok().and_then(name_of);
+        if named != Some(Name::Opened(self.tag, socket)) || !sockopt::socket_acceptconn(&fd)? {
+            return Err(Errno::INVAL);
+        }
+        // Of a socket that listens they are those of who called listen(2).
+        let (owner, inode) = (peer_credentials(fd.as_fd())?, rustix::fs::fstat(&fd)?.st_ino);
         if self.socket(socket).reserved.is_empty() {
             self.bind(socket, (socket.family.unspecified(), 0).into())?;
         }
@@ -87,9 +98,12 @@ impl ServerState {
             acceptor.listen(backlog as usize);
         }
         if let Phase::Listening(key) = opened.phase
-            && let Some(Entry::Listening(Listening { alongside: Some(alongside), .. })) = self.entry(key)
+            && let Some(Entry::Listening(listening)) = self.entry_mut(key)
         {
-            alongside.listen(backlog)?;
+            listening.owner = owner;
+            if let Some(alongside) = &listening.alongside {
+                alongside.listen(backlog)?;
+            }
         }
         let opened = self.socket(socket);
         if opened.phase == Phase::Fresh {
@@ -100,7 +114,8 @@ impl ServerState {
             self.set_timer(sweep, key);
             let listening = Listening {
                 socket,
-                process,
+                owner,
+                inode,
                 waker: waker.clone(),
                 entry,
                 waiting: VecDeque::new(),
@@ -169,7 +184,7 @@ impl ServerState {
                     .deliver(&listening, connection)
                     .map_err(|(error, connection)| (error, Waiting::Overlay(connection))),
                 Some(Waiting::Kernel(incoming)) => self
-                    .pass(listening.socket, incoming)
+                    .pass(&listening, incoming)
                     .map_err(|(error, incoming)| (error, Waiting::Kernel(incoming))),
             };
             match delivered {
@@ -253,7 +268,7 @@ impl ServerState {
             return Err((Errno::ADDRNOTAVAIL, connection));
         }
         let accepted = Accepted { id, peer, local };
-        let fd = match self.connect_to(listening.socket, accepted) {
+        let fd = match self.connect_to(listening, &Name::Accepted(self.tag, accepted)) {
             Ok(fd) => fd,
             Err(error) => return Err((error, connection)),
         };
@@ -266,17 +281,27 @@ impl ServerState {
         let wake = waker.clone();
         let origin = Origin::Accepted(id);
         let options = self.socket(listening.socket).options.clone();
-        let stream = Stream::new(connection, origin, options, fd, listening.process, (waker, entry));
+        let stream = Stream::new(connection, origin, options, fd, listening.owner.pid, (waker, entry));
         self.insert(key, Entry::Stream(stream));
         wake.wake();
         Ok(())
     }
 
-    fn connect_to(&self, listener: peersock_fd::Opened, accepted: Accepted) -> Result<OwnedFd, Errno> {
+    /// A descriptor of this name that is connected to the application's.
+    ///
+    /// # Errors
+    /// EAGAIN if there is no room now, ECONNREFUSED once nobody has the listener open.
+    pub(super) fn connect_to(&self, listening: &Listening, name: &Name) -> Result<OwnedFd, Errno> {
         let fd = unix(SocketType::STREAM)?;
-        rustix::net::bind(&fd, &address(&Name::Accepted(self.tag, accepted)))?;
+        rustix::net::bind(&fd, &address(name))?;
         enlarge(fd.as_fd());
-        rustix::net::connect(&fd, &address(&Name::Opened(self.tag, listener)))?;
-        Ok(fd)
+        rustix::net::connect(&fd, &address(&Name::Opened(self.tag, listening.socket)))?;
+        match peer_credentials(fd.as_fd())? {
+            owner if owner == listening.owner => Ok(fd),
+            // Another process of the user's has called listen(2), and says so in a moment.
+            owner if owner.uid == listening.owner.uid => Err(Errno::AGAIN),
+            // The application has closed its descriptor, and another user has taken the name.
+            _ => Err(Errno::CONNREFUSED),
+        }
     }
 }

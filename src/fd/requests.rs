@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use peersock_fd::{
     Errno, Interface, MAX_MESSAGE, Message, Reply, Report, Request, Route, SendFlags, SocketId, Token,
-    VERSION, Which, decode, encode, peer_credentials, receive,
+    VERSION, Which, decode, encode, peer_credentials, proof, receive,
 };
 use peersock_stack::{Cidr, Flow};
 use rustix::event::epoll::EventFlags;
@@ -24,12 +24,19 @@ use crate::datapath::JoinedNetwork;
 /// their turn.
 const MOST: usize = 64;
 
+/// Connections of other users that have not shown the token. Beyond it those go that came first: processes
+/// with the token show it at once.
+const MOST_STRANGERS: usize = 64;
+
+/// Who owns what comes from a user that the own user namespace does not know.
+const OVERFLOW_UID: u32 = 65534;
+
 /// An application's connection to the request socket.
 pub(super) struct Requester {
     fd: OwnedFd,
     /// The process that connected.
     process: i32,
-    /// Of the node's user or root: it needs no token.
+    /// Of the node's user or root, and needs no token; or it has shown the token.
     is_trusted: bool,
     /// A connection that somebody is about to close, see [`Request::Hold`].
     held: Option<Arc<Flow>>,
@@ -57,7 +64,11 @@ impl ServerState {
             }
             self.contacts += 1;
             let own = rustix::process::geteuid().as_raw();
-            let is_trusted = credentials.uid == own || credentials.uid == 0;
+            let is_own = credentials.uid == own && own != OVERFLOW_UID;
+            let is_trusted = is_own || credentials.uid == 0;
+            if !is_trusted {
+                self.note_stranger(key);
+            }
             self.insert(
                 key,
                 Entry::Requester(Requester { fd, process: credentials.pid, is_trusted, held: None }),
@@ -74,8 +85,15 @@ impl ServerState {
                 Err(Errno::AGAIN | Errno::INTR) => break,
                 Err(_) => return None,
             };
-            let reply = match decode::<Message>(&self.buf[..length]) {
-                Some(message) if !self.obeys(&requester, message.token) => Some(Reply::Failed(libc::EPERM)),
+            let message = decode::<Message>(&self.buf[..length]);
+            requester.is_trusted |= message.as_ref().is_some_and(|message| self.is_token(message.token));
+            let is_challenge = |message: &Message| matches!(message.request, Request::Prove(_));
+            if !requester.is_trusted && !message.as_ref().is_some_and(is_challenge) {
+                // Nothing else of it will be answered.
+                let _ = send(&requester, &Reply::Failed(libc::EPERM));
+                return None;
+            }
+            let reply = match message {
                 Some(Message { version: VERSION, request, .. }) => {
                     self.answer(key, &mut requester, request, fd)
                 }
@@ -90,9 +108,21 @@ impl ServerState {
         Some(requester)
     }
 
-    fn obeys(&self, requester: &Requester, token: Token) -> bool {
+    /// Whether it is the token, in a time that does not depend on how much of it is right.
+    fn is_token(&self, token: Token) -> bool {
         use subtle::ConstantTimeEq;
-        requester.is_trusted || bool::from(token.0.to_le_bytes().ct_eq(&self.token.0.to_le_bytes()))
+        token.0.to_le_bytes().ct_eq(&self.token.0.to_le_bytes()).into()
+    }
+
+    /// Closes the oldest connection of those that have not shown the token, if there are too many.
+    fn note_stranger(&mut self, key: Key) {
+        self.strangers.push_back(key);
+        if self.strangers.len() > MOST_STRANGERS
+            && let Some(oldest) = self.strangers.pop_front()
+            && matches!(self.entry(oldest), Some(Entry::Requester(requester)) if !requester.is_trusted)
+        {
+            self.remove(oldest);
+        }
     }
 
     /// Sends a reply that somebody waits for.
@@ -117,8 +147,9 @@ impl ServerState {
         }
         let done = |result: Result<(), Errno>| Some(result.map_or_else(failed, |()| Reply::Done));
         match request {
+            Request::Prove(challenge) => Some(Reply::Proof(proof(self.token, challenge))),
             Request::Bind(socket, local) => done(self.bind(socket, local)),
-            Request::Listen(socket, backlog) => done(self.listen(socket, backlog, requester.process)),
+            Request::Listen(socket, backlog) => done(self.listen(socket, backlog, fd)),
             Request::Connect { socket, remote, wait, timeout } => {
                 match self.connect(socket, remote, wait.then_some((key, timeout))) {
                     Ok(()) if wait => None,

@@ -1,6 +1,6 @@
 //! The server's loop: what its descriptors and its sockets have to say.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -24,7 +24,7 @@ use super::listening::Listening;
 use super::outstanding::{Delivering, Outstanding};
 use super::ready::{Key, ReadyQueue};
 use super::requests::Requester;
-use super::sockets::Opened;
+use super::sockets::{LEAST_SWEPT, Opened};
 use super::stream::{Outcome, Stream};
 use crate::datapath::GsoBatch;
 use crate::driver::{Attached, Poller};
@@ -87,6 +87,10 @@ pub(super) struct ServerState {
     pub(super) lingering: Lingering,
     /// Datagram sockets and where they have sent what was too long for its path.
     pub(super) too_long: Vec<(Key, SocketAddr)>,
+    /// Those who connected last of those that had to show the token, oldest first.
+    pub(super) strangers: VecDeque<Key>,
+    /// How many opened sockets make it worth while to look which of them are closed.
+    pub(super) sweep_at: usize,
     /// Connections that applications have made to the request socket.
     pub(super) contacts: u64,
     /// Who is told of ports that no network allows, and those that were told.
@@ -172,6 +176,8 @@ impl Server {
             gso: GsoBatch::default(),
             lingering: Lingering::default(),
             too_long: Vec::new(),
+            strangers: VecDeque::new(),
+            sweep_at: LEAST_SWEPT,
             contacts: 0,
             refusals: None,
             refused: BTreeSet::new(),

@@ -19,6 +19,9 @@ use crate::socket::Acceptor;
 /// Ports that are tried for a socket that wants one that is free for both families.
 const PORT_TRIES: usize = 16;
 
+/// Opened sockets below which it is not looked which of them are closed.
+pub(super) const LEAST_SWEPT: usize = 64;
+
 /// A socket that an application has opened and told of.
 pub(super) struct Opened {
     pub(super) socket: peersock_fd::Opened,
@@ -137,7 +140,23 @@ pub(super) fn bind_aliased<T>(
 impl ServerState {
     /// The socket, made known if it is new.
     pub(super) fn socket(&mut self, socket: peersock_fd::Opened) -> &mut Opened {
+        if self.opened.len() >= self.sweep_at && !self.opened.contains_key(&socket.id) {
+            self.sweep_unused();
+        }
         self.opened.entry(socket.id).or_insert_with(|| Opened::new(socket))
+    }
+
+    /// Forgets the sockets that are closed and never carried anything: nothing tells of their closing. Looking
+    /// takes system calls, so it is done only once there are twice as many as were left last time.
+    fn sweep_unused(&mut self) {
+        let fresh = self.opened.values().filter(|opened| opened.phase == Phase::Fresh);
+        let fresh: Vec<_> = fresh.map(|opened| opened.socket).collect();
+        for socket in fresh {
+            if !self.is_open(socket) {
+                self.forget(socket);
+            }
+        }
+        self.sweep_at = LEAST_SWEPT.max(2 * self.opened.len());
     }
 
     /// Binds; where the address is taken, looks whether by a socket that is closed.
@@ -243,7 +262,8 @@ impl ServerState {
         };
         let candidates: Vec<_> =
             self.opened.values().filter(bound).filter(idle).map(|opened| opened.socket).collect();
-        let dead: Vec<_> = candidates.into_iter().filter(|socket| !self.is_open(*socket)).collect();
+        let is_dead = |socket: &_| !self.is_open(*socket) || self.is_taken_over(*socket);
+        let dead: Vec<_> = candidates.into_iter().filter(is_dead).collect();
         for socket in &dead {
             self.forget(*socket);
         }
@@ -260,6 +280,16 @@ impl ServerState {
         let probe = unix(kind);
         // Without a descriptor to ask with, nobody knows: then it is not taken for closed.
         probe.map_or(true, |probe| rustix::net::bind(&probe, &name) != Ok(()))
+    }
+
+    /// Whether the application has closed its listener and somebody else has taken its name.
+    fn is_taken_over(&self, socket: peersock_fd::Opened) -> bool {
+        let Some(Phase::Listening(key)) = self.opened.get(&socket.id).map(|opened| opened.phase) else {
+            return false;
+        };
+        let Some(Entry::Listening(listening)) = self.entry(key) else { return false };
+        let name = Name::Opened(self.tag, socket).to_string();
+        holder_of(&name).is_some_and(|inode| inode != listening.inode)
     }
 
     /// Somebody has closed a socket. If nobody has it open any more, who connects now is refused at once.
@@ -325,6 +355,16 @@ impl ServerState {
             _ => None,
         }
     }
+}
+
+/// The inode of the socket that has an abstract name, as far as the system tells: proc(5), `/proc/net/unix`.
+fn holder_of(name: &str) -> Option<u64> {
+    let listed = std::fs::read_to_string("/proc/net/unix").ok()?;
+    listed.lines().find_map(|line| {
+        let mut fields = line.split_ascii_whitespace().skip(6);
+        let (inode, path) = (fields.next()?, fields.next()?);
+        (path.strip_prefix('@')? == name).then(|| inode.parse().ok())?
+    })
 }
 
 /// An address as a socket of a family shows it: IPv4 is mapped into IPv6 (RFC 4291 2.5.5.2).

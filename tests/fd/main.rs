@@ -16,4 +16,5 @@ mod multicast;
 mod options;
 mod path_mtu;
 mod raw;
+mod strangers;
 mod stream;

@@ -11,6 +11,7 @@ mod data;
 mod delivery;
 mod ending;
 mod errno;
+mod forks;
 mod groups;
 mod lab;
 mod pipes;

@@ -23,22 +23,20 @@ pub(crate) unsafe fn read(message: &msghdr) -> Result<Option<Details>> {
     if message.msg_control.is_null() {
         return Ok(None);
     }
+    // The lengths are of other types in other C libraries.
+    let room = length(message.msg_controllen);
+    if room > c_int::MAX as usize {
+        return Err(Errno::NOBUFS);
+    }
     // SAFETY: the caller says that the control buffer is there.
-    let mut next = unsafe { libc::CMSG_FIRSTHDR(message) };
-    while let Some(at) = ptr::NonNull::new(next) {
-        // SAFETY: there is room for a header; it need not be aligned.
-        let header = unsafe { ptr::read_unaligned(at.as_ptr()) };
-        let end = message.msg_control as usize + length(message.msg_controllen);
-        // The lengths are of other types in other C libraries.
+    let mut left = unsafe { slice::from_raw_parts(message.msg_control.cast::<u8>(), room) };
+    while left.len() >= size_of::<cmsghdr>() {
+        // SAFETY: there is room for a header, which need not be aligned, and any bytes are one.
+        let header = unsafe { ptr::read_unaligned(left.as_ptr().cast::<cmsghdr>()) };
         let whole = length(header.cmsg_len);
-        if whole < HEADER || whole > end.saturating_sub(at.as_ptr() as usize) {
-            return Err(Errno::INVAL);
-        }
-        // SAFETY: so many bytes lie within the control buffer.
-        let value = unsafe { slice::from_raw_parts(libc::CMSG_DATA(at.as_ptr()), whole - HEADER) };
+        let value = left.get(HEADER..whole).ok_or(Errno::INVAL)?;
         read_one(&header, value, &mut details)?;
-        // SAFETY: the header lies within the control buffer.
-        next = unsafe { libc::CMSG_NXTHDR(message, at.as_ptr()) };
+        left = left.get(whole.next_multiple_of(size_of::<usize>())..).unwrap_or_default();
     }
     Ok((!details.is_empty()).then_some(details))
 }
@@ -262,7 +260,7 @@ impl<'a> ControlBuffer<'a> {
 
 /// A length whose type differs between C libraries.
 fn length(value: impl TryInto<usize>) -> usize {
-    value.try_into().unwrap_or(0)
+    value.try_into().unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]
@@ -358,5 +356,25 @@ mod tests {
         let mut buf = [u64::MAX; 4];
         // SAFETY: the control buffer is there, though it holds nonsense.
         assert_eq!(unsafe { read(&message(&mut buf)) }, Err(Errno::INVAL));
+        let mut much = message(&mut buf);
+        much.msg_controllen = usize::MAX as _;
+        // SAFETY: so long a buffer is not looked at.
+        assert_eq!(unsafe { read(&much) }, Err(Errno::NOBUFS));
+    }
+
+    #[test]
+    fn a_control_buffer_need_not_be_aligned() {
+        let mut buf = [0u64; 9];
+        let details = details("fd00::2");
+        let mut written = message(&mut buf);
+        written.msg_control = written.msg_control.cast::<u8>().wrapping_add(3).cast();
+        written.msg_controllen = 64 as _;
+        let mut control = {
+            // SAFETY: so much of the buffer is there.
+            unsafe { ControlBuffer::new(&mut written) }
+        };
+        control.put_details(Family::V6, None, &Details { traffic_class: None, ..details });
+        // SAFETY: as above.
+        assert_eq!(unsafe { read(&written) }, Ok(Some(Details { traffic_class: None, ..details })));
     }
 }

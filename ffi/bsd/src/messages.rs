@@ -1,5 +1,6 @@
 //! Sending and receiving, where it is more than reading and writing.
 
+use std::borrow::Cow;
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::AsRawFd;
 use std::{ptr, slice};
@@ -11,6 +12,9 @@ use crate::Result;
 use crate::ancillary::{self, ControlBuffer};
 use crate::kernel;
 use crate::sockaddr::{read, write, write_to};
+
+/// What one call moves at most, bytes: Linux's MAX_RW_COUNT for pages of 4 KiB.
+const MAX_BYTES: usize = 0x7fff_f000;
 
 /// The most pieces of one message (UIO_MAXIOV).
 const MAX_PIECES: usize = 1024;
@@ -39,6 +43,9 @@ pub unsafe fn sendto(
     }
     if data.is_null() && size > 0 {
         return Err(Errno::FAULT);
+    }
+    if size > MAX_BYTES {
+        return Err(Errno::MSGSIZE);
     }
     let data = match size {
         0 => &[][..],
@@ -86,10 +93,10 @@ pub unsafe fn recvfrom(
     if buf.is_null() && size > 0 {
         return Err(Errno::FAULT);
     }
-    let buf = match size {
+    let buf = match size.min(MAX_BYTES) {
         0 => &mut [][..],
         // SAFETY: the caller says that so many bytes are there.
-        _ => unsafe { slice::from_raw_parts_mut(buf.cast::<u8>(), size) },
+        size => unsafe { slice::from_raw_parts_mut(buf.cast::<u8>(), size) },
     };
     if flags & libc::MSG_ERRQUEUE != 0 {
         let report = socket.recv_error()?;
@@ -128,8 +135,10 @@ pub unsafe fn sendmsg(socket: &Socket<'_>, message: *const msghdr, flags: c_int)
         // SAFETY: the caller's pointers go to the kernel as they are.
         return unsafe { kernel::sendmsg(raw(socket), &raw const plain, flags) };
     }
-    // SAFETY: `IoSlice` is guaranteed to be an `iovec`; the caller says that they are valid.
-    let pieces = unsafe { pieces::<IoSlice<'_>>(message) }?;
+    // SAFETY: the caller's.
+    let pieces = unsafe { vectors(message) }?;
+    // SAFETY: `IoSlice` is guaranteed to be an `iovec`, and these were checked.
+    let pieces = unsafe { slice::from_raw_parts(pieces.as_ptr().cast::<IoSlice<'_>>(), pieces.len()) };
     // SAFETY: the caller's.
     let details = unsafe { ancillary::read(message) }?;
     let flags = SendFlags::from_bits_retain(flags as u32);
@@ -170,8 +179,9 @@ pub unsafe fn recvmsg(socket: &Socket<'_>, message: *mut msghdr, flags: c_int) -
         (message.msg_flags, message.msg_controllen, message.msg_namelen) = (plain.msg_flags, 0, 0);
         return Ok(received);
     }
-    // SAFETY: `IoSliceMut` is guaranteed to be an `iovec`; the caller says that they are valid.
-    let pieces = unsafe { pieces_mut(message) }?;
+    let mut own = Vec::new();
+    // SAFETY: the caller's.
+    let pieces = unsafe { pieces_mut(message, &mut own) }?;
     let received = socket.recv_from(pieces, RecvFlags::from_bits_retain(flags as u32))?;
     message.msg_flags = if received.truncated { libc::MSG_TRUNC } else { 0 };
     // SAFETY: the caller's.
@@ -197,8 +207,9 @@ pub unsafe fn recvmsg(socket: &Socket<'_>, message: *mut msghdr, flags: c_int) -
 /// # Safety
 /// See the crate.
 unsafe fn recv_error(socket: &Socket<'_>, message: &mut msghdr) -> Result<ssize_t> {
-    // SAFETY: `IoSliceMut` is guaranteed to be an `iovec`; the caller says that they are valid.
-    let pieces = unsafe { pieces_mut(message) }?;
+    let mut own = Vec::new();
+    // SAFETY: the caller's.
+    let pieces = unsafe { pieces_mut(message, &mut own) }?;
     let report = socket.recv_error()?;
     let copied = scatter(&report.quoted, pieces);
     message.msg_flags = libc::MSG_ERRQUEUE;
@@ -305,47 +316,65 @@ fn check_send(socket: &Socket<'_>, flags: c_int) -> Result<()> {
     }
 }
 
-/// The pieces of a message.
+/// The pieces of a message as Rust's slices may be: not longer than Linux takes them, and none at null. They
+/// are the message's own where those are so.
+///
+/// # Errors
+/// EMSGSIZE for too many pieces, EINVAL for one of a negative length, EFAULT.
 ///
 /// # Safety
-/// `T` has the form of an `iovec`, and the message's pieces are valid for `T`'s use.
-unsafe fn pieces<T>(message: &msghdr) -> Result<&[T]> {
-    // SAFETY: the caller's.
-    let (first, count) = unsafe { vectors(message) }?;
-    if count == 0 {
-        return Ok(&[]);
-    }
-    // SAFETY: the caller's.
-    Ok(unsafe { slice::from_raw_parts(first.cast::<T>(), count) })
-}
-
-/// The pieces of a message, to be written to.
-///
-/// # Safety
-/// The message's pieces are valid.
-unsafe fn pieces_mut<'a>(message: &mut msghdr) -> Result<&'a mut [IoSliceMut<'a>]> {
-    // SAFETY: the caller's.
-    let (first, count) = unsafe { vectors(message) }?;
-    if count == 0 {
-        return Ok(&mut []);
-    }
-    // SAFETY: the caller's; nobody else uses the caller's vectors during the call.
-    Ok(unsafe { slice::from_raw_parts_mut(first.cast::<IoSliceMut<'a>>(), count) })
-}
-
-/// # Safety
-/// The message's vectors are valid.
-unsafe fn vectors(message: &msghdr) -> Result<(*mut iovec, usize)> {
+/// The message's vectors are valid, but for null with a length of 0.
+unsafe fn vectors(message: &msghdr) -> Result<Cow<'_, [iovec]>> {
     // The field's type differs between C libraries.
     #[allow(clippy::unnecessary_cast)]
     let count = message.msg_iovlen as usize;
+    if count == 0 {
+        return Ok(Cow::Borrowed(&[]));
+    }
     if count > MAX_PIECES {
         return Err(Errno::MSGSIZE);
     }
-    if count > 0 && message.msg_iov.is_null() {
+    if message.msg_iov.is_null() {
         return Err(Errno::FAULT);
     }
-    Ok((message.msg_iov, count))
+    // SAFETY: the caller says that so many are there.
+    let mut vectors = Cow::Borrowed(unsafe { slice::from_raw_parts(message.msg_iov, count) });
+    let mut left = MAX_BYTES;
+    for at in 0..count {
+        let iovec { iov_base, iov_len } = vectors[at];
+        if iov_len > isize::MAX as usize {
+            return Err(Errno::INVAL);
+        }
+        if iov_base.is_null() && iov_len > 0 {
+            return Err(Errno::FAULT);
+        }
+        if iov_base.is_null() {
+            vectors.to_mut()[at].iov_base = ptr::NonNull::<c_void>::dangling().as_ptr();
+        }
+        if iov_len > left {
+            vectors.to_mut()[at].iov_len = left;
+        }
+        left -= iov_len.min(left);
+    }
+    Ok(vectors)
+}
+
+/// As [`vectors`], to be written to; what cannot be the message's own is put into `own`.
+///
+/// # Safety
+/// As there; the pieces are valid for it, and the message's vectors used by nobody else.
+unsafe fn pieces_mut<'a>(message: &msghdr, own: &'a mut Vec<iovec>) -> Result<&'a mut [IoSliceMut<'a>]> {
+    // SAFETY: the caller's.
+    let (first, count) = match unsafe { vectors(message) }? {
+        Cow::Borrowed([]) => return Ok(&mut []),
+        Cow::Borrowed(vectors) => (message.msg_iov, vectors.len()),
+        Cow::Owned(vectors) => {
+            *own = vectors;
+            (own.as_mut_ptr(), own.len())
+        }
+    };
+    // SAFETY: `IoSliceMut` is guaranteed to be an `iovec`; the rest is the caller's.
+    Ok(unsafe { slice::from_raw_parts_mut(first.cast::<IoSliceMut<'a>>(), count) })
 }
 
 /// # Safety
@@ -362,4 +391,35 @@ unsafe fn many<'a>(messages: *mut mmsghdr, count: c_uint) -> Result<&'a mut [mms
 
 fn raw(socket: &Socket<'_>) -> c_int {
     socket.fd().as_raw_fd()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checked(vectors: &[(*const u8, usize)]) -> Result<Vec<(bool, usize)>> {
+        let mut vectors: Vec<iovec> = vectors
+            .iter()
+            .map(|&(base, length)| iovec { iov_base: base.cast_mut().cast(), iov_len: length })
+            .collect();
+        // SAFETY: zeros are a message.
+        let mut message: msghdr = unsafe { std::mem::zeroed() };
+        (message.msg_iov, message.msg_iovlen) = (vectors.as_mut_ptr(), vectors.len() as _);
+        // SAFETY: the vectors are there; what they point to is not looked at.
+        let checked = unsafe { super::vectors(&message) }?;
+        Ok(checked.iter().map(|vector| (vector.iov_base.is_null(), vector.iov_len)).collect())
+    }
+
+    #[test]
+    fn pieces_are_taken_as_linux_takes_them() {
+        let (null, data) = (ptr::null(), b"data".as_ptr());
+        assert_eq!(checked(&[]), Ok(vec![]));
+        assert_eq!(checked(&[(data, 4), (null, 0), (data, 2)]), Ok(vec![(false, 4), (false, 0), (false, 2)]));
+        assert_eq!(checked(&[(null, 1)]), Err(Errno::FAULT));
+        assert_eq!(checked(&[(data, usize::MAX)]), Err(Errno::INVAL));
+        let much = isize::MAX as usize;
+        assert_eq!(checked(&[(data, 4), (data, much)]), Ok(vec![(false, 4), (false, MAX_BYTES - 4)]));
+        assert_eq!(checked(&[(data, much), (data, much)]), Ok(vec![(false, MAX_BYTES), (false, 0)]));
+        assert_eq!(checked(&vec![(data, 1); MAX_PIECES + 1]), Err(Errno::MSGSIZE));
+    }
 }

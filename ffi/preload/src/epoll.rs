@@ -2,16 +2,16 @@
 //! they must be in it again.
 
 use std::os::fd::RawFd;
-use std::sync::Mutex;
 
 use libc::{c_int, epoll_event};
 
+use crate::fork_lock::ForkLock;
 use crate::kernel::{borrow, int_option};
 
 /// Registrations that are remembered; beyond it the oldest is forgotten.
 const MOST: usize = 4096;
 
-struct Registration {
+pub(crate) struct Registration {
     epoll: RawFd,
     fd: RawFd,
     /// Of the socket: by now the number may be another's.
@@ -19,7 +19,7 @@ struct Registration {
     event: epoll_event,
 }
 
-static KNOWN: Mutex<Vec<Registration>> = Mutex::new(Vec::new());
+pub(crate) static KNOWN: ForkLock<Vec<Registration>> = ForkLock::new(Vec::new());
 
 /// Notes a call of epoll_ctl(2) that succeeded.
 pub(crate) fn note(epoll: RawFd, operation: c_int, fd: RawFd, event: Option<epoll_event>) {
@@ -27,10 +27,11 @@ pub(crate) fn note(epoll: RawFd, operation: c_int, fd: RawFd, event: Option<epol
     if !matches!(family, Some(libc::AF_INET | libc::AF_INET6)) {
         return;
     }
-    let (Some(inode), Ok(mut known)) = (inode(fd), KNOWN.lock()) else { return };
-    known.retain(|known| known.epoll != epoll || known.fd != fd);
+    let Some(inode) = inode(fd) else { return };
     // One that is connected stays what it is.
     let is_connected = borrow(fd).is_some_and(|fd| rustix::net::getpeername(fd).is_ok());
+    let mut known = KNOWN.lock();
+    known.retain(|known| known.epoll != epoll || known.fd != fd);
     if let Some(event) = event
         && operation != libc::EPOLL_CTL_DEL
         && !is_connected
@@ -45,9 +46,9 @@ pub(crate) fn note(epoll: RawFd, operation: c_int, fd: RawFd, event: Option<epol
 /// Takes `fd` out of the sets that it is in, before it becomes another socket; gives them with its events.
 /// The kernel itself does that only once nobody has the old socket open any more.
 pub(crate) fn take(fd: RawFd) -> Vec<(RawFd, epoll_event)> {
-    let (Some(inode), Ok(mut known)) = (inode(fd), KNOWN.lock()) else { return Vec::new() };
+    let Some(inode) = inode(fd) else { return Vec::new() };
     let mut taken = Vec::new();
-    known.retain(|known| {
+    KNOWN.lock().retain(|known| {
         let mine = known.fd == fd;
         if mine && known.inode == inode {
             taken.push((known.epoll, known.event));

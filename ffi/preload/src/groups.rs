@@ -8,12 +8,12 @@
 use std::net::Ipv4Addr;
 use std::os::fd::RawFd;
 use std::slice;
-use std::sync::Mutex;
 
 use libc::{c_int, c_void, socklen_t};
 use peersock_bsd::{Errno, Rules, Socket, kernel};
 
 use crate::convert::convert;
+use crate::fork_lock::ForkLock;
 use crate::kernel::cookie;
 
 // They are Linux's, and not in the `libc` crate.
@@ -26,7 +26,7 @@ const MCAST_LEAVE_SOURCE_GROUP: c_int = 47;
 const MOST: usize = 1024;
 
 /// A membership that names no interface.
-struct Membership {
+pub(crate) struct Membership {
     /// Of the socket (SO_COOKIE): by its number it could be another by now.
     cookie: u64,
     level: c_int,
@@ -34,7 +34,7 @@ struct Membership {
     value: Vec<u8>,
 }
 
-static KNOWN: Mutex<Vec<Membership>> = Mutex::new(Vec::new());
+pub(crate) static KNOWN: ForkLock<Vec<Membership>> = ForkLock::new(Vec::new());
 
 /// What an option asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,10 +102,7 @@ pub(crate) unsafe fn set(
 /// Joins on the overlay what the kernel's socket `old` has joined on no interface in particular.
 pub(crate) fn repeat(old: RawFd, new: &Socket<'_>) {
     let Some(cookie) = cookie(old) else { return };
-    let mut mine = Vec::new();
-    if let Ok(mut known) = KNOWN.try_lock() {
-        mine.extend(known.extract_if(.., |known| known.cookie == cookie));
-    }
+    let mine: Vec<_> = KNOWN.lock().extract_if(.., |known| known.cookie == cookie).collect();
     for Membership { level, join, value, .. } in mine {
         let length = value.len() as socklen_t;
         // SAFETY: the value is as long as we say. What the overlay refuses nobody hears of.
@@ -115,17 +112,17 @@ pub(crate) fn repeat(old: RawFd, new: &Socket<'_>) {
 
 fn remember(fd: RawFd, level: c_int, join: c_int, value: &[u8]) {
     let Some(cookie) = cookie(fd) else { return };
-    // A child that was forked while another thread held the lock does without.
-    let Ok(mut known) = KNOWN.try_lock() else { return };
+    let membership = Membership { cookie, level, join, value: value.to_vec() };
+    let mut known = KNOWN.lock();
     if known.len() >= MOST {
         known.remove(0);
     }
-    known.push(Membership { cookie, level, join, value: value.to_vec() });
+    known.push(membership);
 }
 
 fn forget(fd: RawFd, level: c_int, join: c_int, value: &[u8]) {
-    let (Some(cookie), Ok(mut known)) = (cookie(fd), KNOWN.try_lock()) else { return };
-    known.retain(|known| {
+    let Some(cookie) = cookie(fd) else { return };
+    KNOWN.lock().retain(|known| {
         (known.cookie, known.level, known.join, &known.value[..]) != (cookie, level, join, value)
     });
 }

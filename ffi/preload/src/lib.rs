@@ -11,6 +11,7 @@
 mod alongside;
 mod convert;
 mod epoll;
+mod fork_lock;
 mod groups;
 mod hooks;
 mod hostent;
@@ -33,6 +34,7 @@ fn rules() -> Option<&'static Rules> {
 /// Runs when the library is loaded.
 extern "C" fn initialize() {
     if let Some(rules) = rules() {
+        fork_lock::survive_forks();
         // The launcher sees by this that the library took hold.
         rules.refresh();
     }
