@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use peersock::{Node, RootListStatus, TurnStatus};
+use peersock::{Node, RootListStatus, RootSource, TurnStatus};
 
 use crate::args::NodeArgs;
 use crate::session::Session;
@@ -25,11 +25,15 @@ impl Named {
     pub(crate) fn to_check(&self, node: &Node) -> String {
         let mut said: Vec<String> = node.root_lists().iter().filter_map(list).collect();
         if self.has_empty_roots {
-            said.push("PEERSOCK_ROOTS is set and empty, so that no root is asked".to_owned());
+            said.push(
+                "PEERSOCK_ROOTS is set and empty, so that no root is asked, unset it or give --root"
+                    .to_owned(),
+            );
         }
         let turn = node.status().turn;
         if self.turn && turn.is_empty() {
-            let why = "no TURN server is asked: without a root or --dht nobody learns of its address";
+            let why =
+                "no TURN server is asked: without a root or --dht nobody learns of its address, give one";
             said.push(why.to_owned());
         }
         // Two families of one server mostly fail for the same reason.
@@ -39,11 +43,15 @@ impl Named {
     }
 }
 
-/// What a list lacks.
+/// What a list lacks, and what to do about it.
 fn list(list: &RootListStatus) -> Option<String> {
     let RootListStatus { source, roots, error, .. } = list;
+    let what_to_do = match *source == RootSource::Lan.to_string() {
+        true => "start `peersock root --announce` there, or name a root by its key",
+        false => "look at the domain's TXT records, or name a root by its key",
+    };
     match error {
-        Some(error) if *roots == 0 => Some(format!("no root is known from {source}: {error}")),
+        Some(error) if *roots == 0 => Some(format!("no root is known from {source}: {error}, {what_to_do}")),
         Some(error) => Some(format!("the roots of {source} are those that it listed earlier: {error}")),
         None => None,
     }
@@ -56,10 +64,13 @@ fn turn_server(one: &TurnStatus, all: &[TurnStatus]) -> Option<String> {
     }
     // IPv4 is asked first, and what most peers need.
     match &one.error {
-        Some(error) if one.family == "ipv4" => {
-            Some(format!("the TURN server {} does not relay: {error}", one.server))
+        Some(error) if one.family == "ipv4" => Some(format!(
+            "the TURN server {} does not relay: {error}, check its text and ask who runs it",
+            one.server
+        )),
+        None if one.family == "ipv4" => {
+            Some(format!("the TURN server {} has not answered, look whether it runs there", one.server))
         }
-        None if one.family == "ipv4" => Some(format!("the TURN server {} has not answered", one.server)),
         _ => None,
     }
 }

@@ -110,15 +110,19 @@ fn a_turn_server_that_fails_is_told_where_nobody_is_found() {
         1,
         &[
             "nobody",
-            &format!("the TURN server turn:u@{gone} does not relay: nothing listens at the server's port; "),
-            &format!("the TURN server turn:u@{mute} has not answered; "),
+            &format!(
+                "the TURN server turn:u@{gone} does not relay: nothing listens at the server's port, check "
+            ),
+            &format!("the TURN server turn:u@{mute} has not answered, look whether "),
             "a TURN server is asked for an address",
             "no TURN allocation yet: nothing listens",
         ],
     );
     assert!(!said.stderr.contains("sesame"), "{}", said.stderr);
-    dial(&[])
-        .failure(1, &["no TURN server is asked: without a root or --dht nobody learns of its address; "]);
+    dial(&[]).failure(
+        1,
+        &["no TURN server is asked: without a root or --dht nobody learns of its address, give one; "],
+    );
     root.interrupt();
 }
 
@@ -140,7 +144,12 @@ fn lists_that_are_empty_are_told_and_have_the_status_of_what_they_are() {
         (
             &domain,
             1,
-            &["nobody", "no root is known from dns:example.org@", "does not answer; ", "none was kept"],
+            &[
+                "nobody",
+                "no root is known from dns:example.org@",
+                "does not answer, look at ",
+                "none was kept",
+            ],
         ),
     ] {
         let dial = || {
@@ -168,8 +177,10 @@ fn lists_that_are_empty_are_told_and_have_the_status_of_what_they_are() {
         run(command)
     };
     dial(&["--root", ""], None).failure(2, &["--root names no root: its text is empty"]);
-    dial(&[], Some(""))
-        .failure(1, &["nobody", "PEERSOCK_ROOTS is set and empty, so that no root is asked; "]);
+    dial(&[], Some("")).failure(
+        1,
+        &["nobody", "PEERSOCK_ROOTS is set and empty, so that no root is asked, unset it or give --root; "],
+    );
     for (variable, text) in [("STUN", "bogus"), ("DHT", "bogus"), ("TURN", "bogus")] {
         let variable = format!("PEERSOCK_{variable}");
         let mut command = lab.node("a", &["dial", &nobody]);
