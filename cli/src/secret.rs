@@ -95,3 +95,31 @@ impl SecretArgs {
         Ok(Some(passphrase))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use peersock::overlay::Identity;
+
+    use super::*;
+
+    #[test]
+    fn a_passphrase_is_for_the_networks_that_no_file_describes() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("secret");
+        fs::write(&path, "correct horse\n").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        let key = Identity::from_seed(&[1; 32]).public().to_string();
+        let by_file =
+            Network::parse_toml(&format!("network = \"fe00000000000001\"\n[[member]]\nkey = \"{key}\"\n"))
+                .unwrap();
+        let ad_hoc = Network::by_id("ff0001ffff000000".parse().unwrap()).unwrap();
+        let secret = SecretArgs { secret_file: Some(path) };
+        let networks = secret.add_to(vec![by_file.clone(), ad_hoc]).unwrap();
+        let shown: Vec<_> = networks.iter().map(|one| (one.is_secret(), secret.is_for(one))).collect();
+        assert_eq!(shown, [(false, false), (true, true)]);
+        assert_eq!(secret.add_to(vec![by_file]).unwrap_err().status(), 2);
+    }
+}
