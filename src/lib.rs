@@ -58,8 +58,8 @@ pub use fd::{Contacts, ENVIRONMENT, FdServer, Host, Outstanding};
 pub use net::{TcpListener, TcpStream, UdpSocket};
 pub use node::{
     AttemptStatus, CandidateStatus, Conflict, ContactStatus, DhtStatus, Event, Events, FlowStatus,
-    IdentitySource, Joined, NetworkStatus, Node, NodeBuilder, PeerStatus, Ports, Presence, RootStatus, Seed,
-    StartError, Status, Traffic, TurnStatus, Undelivered, node,
+    IdentitySource, Joined, NetworkStatus, Node, NodeBuilder, PeerStatus, Ports, Presence, RootListStatus,
+    RootStatus, Seed, StartError, Status, Traffic, TurnStatus, Undelivered, node,
 };
 pub use peersock_nat::turn::{TurnServer, TurnServerError};
 pub use peersock_overlay as overlay;

@@ -7,20 +7,22 @@ use std::time::Duration;
 
 use peersock::interfaces::ROOTS_VARIABLE;
 use peersock::overlay::{Identity, NetworkId, PublicIdentity};
-use peersock::state::{StateDir, read_secret_file};
-use peersock::{Dht, Network, NodeBuilder, RootAddress, RootSource, TurnServer};
+use peersock::state::StateDir;
+use peersock::{Dht, Network, NodeBuilder, RootSource};
 use zeroize::Zeroizing;
 
 use crate::failure::{Failure, Outcome};
-
-/// Takes the passphrase where `--secret-file` would be unhandy.
-const SECRET_VARIABLE: &str = "PEERSOCK_SECRET";
+use crate::secret::SecretArgs;
+use crate::servers;
 
 /// Takes the place of `-n`.
 pub(crate) const NETWORK_VARIABLE: &str = "PEERSOCK_NETWORK";
 
 /// Takes the place of `--state`.
 const STATE_VARIABLE: &str = "PEERSOCK_STATE";
+
+/// Takes the place of `--turn`.
+const TURN_VARIABLE: &str = "PEERSOCK_TURN";
 
 /// Takes the place of `--dht`.
 const DHT_VARIABLE: &str = "PEERSOCK_DHT";
@@ -142,6 +144,18 @@ impl NodeArgs {
         self.dht.clone().or_else(of_environment).unwrap_or(Dht::Off)
     }
 
+    /// Whether an option or the environment names a TURN server.
+    pub(crate) fn names_turn(&self) -> bool {
+        let is_set = |text: std::ffi::OsString| !text.to_string_lossy().trim().is_empty();
+        !self.turn.is_empty() || env::var_os(TURN_VARIABLE).is_some_and(is_set)
+    }
+
+    /// Whether no option names a root, and the variable that could is set and empty.
+    pub(crate) fn has_empty_roots(&self) -> bool {
+        let is_empty = |text: std::ffi::OsString| text.to_string_lossy().trim().is_empty();
+        self.roots.is_empty() && env::var_os(ROOTS_VARIABLE).is_some_and(is_empty)
+    }
+
     /// The options with which a node elsewhere finds this one, for a shell; each has a space in front. They
     /// have no secret.
     pub(crate) fn as_options(&self) -> String {
@@ -170,67 +184,12 @@ impl NodeArgs {
             Some(dht) => node.dht(dht.clone()),
             None => node,
         };
-        let node = if self.turn.is_empty() { node } else { node.turn(self.turn_servers()?) };
+        let node = if self.turn.is_empty() { node } else { node.turn(servers::turn_servers(&self.turn)?) };
         if self.roots.is_empty() {
             return Ok(node);
         }
-        let mut roots = Vec::new();
-        for text in &self.roots {
-            roots.extend(RootSource::load(text).map_err(|error| {
-                let hint = "give what `peersock root` prints, dns:DOMAIN, lan, or @FILE with such texts";
-                Failure::usage(format_args!("--root: {error}"), hint)
-            })?);
-        }
-        if let Some(path) = &self.root_token_file {
-            let token = read_token(path)?;
-            for source in &mut roots {
-                if let RootSource::Address(root) = source
-                    && root.token().is_none()
-                {
-                    let root = root.clone().with_token(token.as_bytes());
-                    *source = root.expect("the length of the token was checked").into();
-                }
-            }
-        }
-        Ok(node.roots(roots))
+        Ok(node.roots(servers::roots(&self.roots, self.root_token_file.as_deref())?))
     }
-
-    fn turn_servers(&self) -> Outcome<Vec<TurnServer>> {
-        let mut servers = Vec::new();
-        for text in &self.turn {
-            let texts = match text.strip_prefix('@') {
-                None => Zeroizing::new(text.to_string()),
-                Some(path) => read_secret_file(Path::new(path)).map_err(|error| {
-                    Failure::file(error, "write the texts into a file of mode 0600, and give its path")
-                })?,
-            };
-            for word in texts.split_whitespace() {
-                // The text is not repeated: it has a password.
-                servers.push(word.parse().map_err(|error| {
-                    let hint =
-                        "write % and two hexadecimal digits for a colon in the user name, and for spaces";
-                    Failure::usage(format_args!("--turn: {error}"), hint)
-                })?);
-            }
-        }
-        Ok(servers)
-    }
-}
-
-/// Reads the text that a root wants to be shown.
-pub(crate) fn read_token(path: &Path) -> Outcome<Zeroizing<String>> {
-    let text = read_secret_file(path).map_err(|error| {
-        Failure::file(error, "write the token into a file of mode 0600, and give its path")
-    })?;
-    // A file written by an editor or by echo ends with a line feed that nobody means.
-    let token = Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned());
-    if token.is_empty() || token.len() > RootAddress::MAX_TOKEN {
-        return Err(Failure::usage(
-            format_args!("{} holds no token of 1 to 255 bytes", path.display()),
-            "write a text of that length into it, for example from `head -c 24 /dev/urandom | base64`",
-        ));
-    }
-    Ok(token)
 }
 
 /// Which network, and what lets this node in.
@@ -261,11 +220,7 @@ impl OptionalNetworkArgs {
     /// The network as described, with its passphrase.
     pub(crate) fn resolve(&self) -> Outcome<Option<Network>> {
         let Some(text) = &self.network else { return Ok(None) };
-        let network = parse_network(text)?;
-        Ok(Some(match self.secret.passphrase()? {
-            Some(passphrase) => network.with_passphrase(&passphrase),
-            None => network,
-        }))
+        Ok(self.secret.add_to(vec![parse_network(text)?])?.pop())
     }
 }
 
@@ -283,79 +238,29 @@ pub(crate) struct NetworksArgs {
 }
 
 impl NetworksArgs {
-    /// The networks as described. The passphrase, if there is one, is that of all.
+    /// The networks as described. The passphrase, if there is one, is that of all ad-hoc ones.
     pub(crate) fn resolve(&self) -> Outcome<Vec<Network>> {
-        let passphrase = self.secret.passphrase()?;
-        let with_secret = |network: Network| match &passphrase {
-            Some(passphrase) => network.with_passphrase(passphrase),
-            None => network,
-        };
-        self.networks.iter().map(|text| Ok(with_secret(parse_network(text)?))).collect()
-    }
-}
-
-/// The passphrase of a network. Never an argument itself: those can be seen by every user of the machine.
-#[derive(clap::Args)]
-struct SecretArgs {
-    /// File with the network's passphrase (mode 0600), or a pipe; the variable PEERSOCK_SECRET may hold it
-    /// instead
-    #[arg(long, value_name = "FILE")]
-    secret_file: Option<PathBuf>,
-}
-
-impl SecretArgs {
-    fn passphrase(&self) -> Outcome<Option<Zeroizing<String>>> {
-        let (passphrase, origin) = if let Some(path) = &self.secret_file {
-            let hint = match path.as_os_str() == "-" {
-                true => "give /dev/stdin to have it read from stdin",
-                false => "write the passphrase into a file of mode 0600, and give its path",
-            };
-            let text = read_secret_file(path).map_err(|error| Failure::file(error, hint))?;
-            // A file written by an editor or by echo ends with a line feed that nobody means.
-            let passphrase = Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned());
-            (passphrase, path.display().to_string())
-        } else {
-            match env::var(SECRET_VARIABLE) {
-                Ok(passphrase) => (Zeroizing::new(passphrase), format!("variable {SECRET_VARIABLE}")),
-                Err(env::VarError::NotPresent) => return Ok(None),
-                Err(env::VarError::NotUnicode(_)) => {
-                    return Err(Failure::usage(
-                        format_args!("variable {SECRET_VARIABLE} is not UTF-8"),
-                        "give the passphrase with --secret-file FILE, in UTF-8",
-                    ));
-                }
-            }
-        };
-        if passphrase.is_empty() {
-            return Err(Failure::usage(
-                format_args!("{origin} holds an empty passphrase"),
-                "write the passphrase there, or leave it out for a network without one",
-            ));
-        }
-        Ok(Some(passphrase))
+        let networks = self.networks.iter().map(|text| parse_network(text)).collect::<Outcome<_>>()?;
+        self.secret.add_to(networks)
     }
 }
 
 impl NetworkArgs {
-    /// The options that join the same network elsewhere, for a shell.
-    pub(crate) fn as_options(&self) -> String {
+    /// The options that join the same network elsewhere, for a shell. `network` is what they describe here.
+    pub(crate) fn as_options(&self, network: &Network) -> String {
+        let needs_secret = self.secret.is_for(network);
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:,+@%".contains(c);
         let network = match self.network.chars().all(is_plain) {
             true => self.network.clone(),
             false => format!("'{}'", self.network.replace('\'', r"'\''")),
         };
-        // Where the passphrase is over there, only they know.
-        let secret = self.secret.secret_file.is_some() || env::var_os(SECRET_VARIABLE).is_some();
-        format!("-n {network}{}", if secret { " --secret-file FILE" } else { "" })
+        format!("-n {network}{}", if needs_secret { " --secret-file FILE" } else { "" })
     }
 
     /// The network as described, with its passphrase.
     pub(crate) fn resolve(&self) -> Outcome<Network> {
-        let network = parse_network(&self.network)?;
-        Ok(match self.secret.passphrase()? {
-            Some(passphrase) => network.with_passphrase(&passphrase),
-            None => network,
-        })
+        let mut networks = self.secret.add_to(vec![parse_network(&self.network)?])?;
+        Ok(networks.remove(0))
     }
 }
 

@@ -14,6 +14,7 @@ use crate::clients;
 use crate::datagrams::{self, Partner};
 use crate::failure::{Failure, Outcome};
 use crate::progress::Progress;
+use crate::reach;
 use crate::session::Session;
 use crate::silence;
 use crate::stdio::{self, Stdin};
@@ -85,6 +86,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let stdin = (!args.receive_only).then(Stdin::open).transpose()?;
     let stdout = stdio::stdout()?;
     let session = Session::open(&args.node, &args.network)?;
+    reach::warn_of_other_port(&session, args.node.overlay_port);
     let result = match (args.udp, args.keep) {
         (true, _) => datagrams(args, &session, stdin.as_ref(), &stdout),
         (false, true) => listeners(args, &session)
@@ -172,7 +174,7 @@ fn announce_command(args: &Args, session: &Session, local: SocketAddr) {
     // Where anybody may dial, no identity is needed that lasts; so the command works beside this one too.
     let identity = if session.network.summary().closed { "" } else { "--ephemeral " };
     let udp = if args.udp { "--udp " } else { "" };
-    let network = args.network.as_options();
+    let network = args.network.as_options(&session.network);
     let node = args.node.as_options();
     let target = own_name(session, local.ip()).map_or_else(
         // Brackets mean something to shells.

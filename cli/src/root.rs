@@ -18,9 +18,10 @@ use peersock_root::{Config, RelayPolicy};
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
-use crate::args::{parse_port, parse_seconds, read_token};
+use crate::args::{parse_port, parse_seconds};
 use crate::failure::{Failure, Outcome};
 use crate::output::{note, print};
+use crate::servers::read_token;
 use crate::signals;
 
 /// Where the identity is kept, unless something else is said: a node on the same machine has another one.

@@ -9,7 +9,7 @@ use peersock::{IdentitySource, Interfaces, Joined, Network, Node, RootState, Roo
 
 use crate::args::{NetworkArgs, NodeArgs};
 use crate::failure::{Failure, Outcome};
-use crate::{arrivals, signals, stdio};
+use crate::{arrivals, reach, signals, stdio};
 
 /// How long a node may take to have its sockets and addresses. It takes milliseconds.
 const READY_WITHIN: Duration = Duration::from_secs(10);
@@ -24,6 +24,8 @@ pub(crate) struct Session {
     pub(crate) node: Node,
     pub(crate) joined: Joined,
     pub(crate) network: Network,
+    /// What the options say of servers, for when nobody is found.
+    named: reach::Named,
 }
 
 impl Session {
@@ -68,7 +70,7 @@ impl Session {
                 "start the command again; -v shows what happens",
             )
         })?;
-        Ok(Session { node, joined, network })
+        Ok(Session { node, joined, network, named: reach::Named::of(args) })
     }
 
     /// Waits until a peer is found and a session with it stands.
@@ -133,8 +135,9 @@ impl Session {
             _ => 246,
         };
         let roots = self.roots_to_check(address);
+        let servers = self.named.to_check(&self.node);
         format!(
-            "{roots}check that the other program runs {same}, {place}, and that IP packets of {packets} bytes pass; -v \
+            "{roots}{servers}check that the other program runs {same}, {place}, and that IP packets of {packets} bytes pass; -v \
              shows what was tried"
         )
     }

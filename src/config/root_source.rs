@@ -119,8 +119,8 @@ impl RootSource {
     }
 
     /// Reads what `PEERSOCK_ROOTS` and `--root` hold: texts of sources, or `@` and the path of a file that
-    /// has them. In a file, lines that begin with `#` are comments; one that holds an access token must be
-    /// private to its owner (mode 0600), and none may be one that everybody can write to.
+    /// has them, one at least. In a file, lines that begin with `#` are comments; one that holds an access
+    /// token must be private to its owner (mode 0600), and none may be one that everybody can write to.
     ///
     /// ```
     /// use peersock::RootSource;
@@ -138,9 +138,18 @@ impl RootSource {
         let path = Path::new(path);
         let (text, metadata) = read_text_file(path)?;
         check_trusted_file(path, &metadata)?;
-        let lines = text.lines().filter(|line| !line.trim_start().starts_with('#'));
-        let sources = lines.map(Self::parse_list).collect::<Result<Vec<_>, _>>();
-        let sources = sources.map_err(|error| RootsError::File { path: path.into(), error })?.concat();
+        let mut sources = Vec::new();
+        for (line, content) in (1..).zip(text.lines()) {
+            if !content.trim_start().starts_with('#') {
+                let found = Self::parse_list(content);
+                let wrong = |error| RootsError::File { path: path.into(), line, error };
+                sources.extend(found.map_err(wrong)?);
+            }
+        }
+        // Who names a file means it to have some.
+        if sources.is_empty() {
+            return Err(RootsError::EmptyFile { path: path.into() });
+        }
         let has_token = |source: &Self| matches!(source, Self::Address(root) if root.token().is_some());
         if sources.iter().any(has_token) {
             check_secret_file(path, &metadata)?;
@@ -188,12 +197,20 @@ pub enum RootsError {
     #[error(transparent)]
     State(#[from] StateError),
     /// One of the texts in a file names no root.
-    #[error("{}: {error}", path.display())]
+    #[error("{}:{line}: {error}", path.display())]
     File {
         /// Its path.
         path: PathBuf,
+        /// Where, counted from 1.
+        line: usize,
         /// Why.
         error: ParseRootError,
+    },
+    /// There is nothing in a file but white space and comments.
+    #[error("{} names no root", path.display())]
+    EmptyFile {
+        /// Its path.
+        path: PathBuf,
     },
     /// One of the texts names no root.
     #[error(transparent)]
@@ -251,6 +268,12 @@ mod tests {
         let [RootSource::Address(root)] = sources.as_slice() else { panic!("one root: {sources:?}") };
         assert_eq!(root.token(), Some(&b"open sesame"[..]));
         let error = load("nonsense", 0o600).expect_err("no source").to_string();
-        assert!(error.contains("roots: a root is written"), "{error}");
+        assert!(error.contains("roots:1: a root is written"), "{error}");
+        let error = load("# ours\nlan\n\nlan nonsense", 0o600).expect_err("no source").to_string();
+        assert!(error.contains("roots:4: a root is written"), "{error}");
+        for empty in ["", "\n", "# lan\n  # lan\n"] {
+            let error = load(empty, 0o600).expect_err("no source").to_string();
+            assert!(error.contains("roots names no root"), "{error}");
+        }
     }
 }

@@ -28,13 +28,8 @@ pub(super) fn run(driver: &Driver, watch: Option<&InterfaceWatch>) {
             tracing::error!(%error, "the node cannot wait for its descriptors");
         }
     }
-    let mut engine = Engine {
-        driver,
-        watch,
-        sleeper: Sleeper::new(&driver.poller),
-        batch: Batch::default(),
-        reads: false,
-    };
+    let mut engine =
+        Engine { driver, watch, sleeper: Sleeper::new(&driver.poller), batch: Batch::default(), reads: 0 };
     while !driver.is_stopped() {
         let attached = driver.attached.get();
         engine.run_with(attached.as_ref());
@@ -46,8 +41,8 @@ struct Engine<'a> {
     watch: Option<&'a InterfaceWatch>,
     sleeper: Sleeper<'a>,
     batch: Batch,
-    /// The UDP sockets wake this thread.
-    reads: bool,
+    /// So many UDP sockets wake this thread, the first ones.
+    reads: usize,
 }
 
 impl Engine<'_> {
@@ -92,21 +87,18 @@ impl Engine<'_> {
         }
     }
 
-    /// Whether the UDP sockets wake this thread.
+    /// Whether the UDP sockets wake this thread: all that there are now.
     fn set_reading(&mut self, reads: bool) {
-        if std::mem::replace(&mut self.reads, reads) == reads {
-            return;
-        }
         let (sockets, poller) = (&self.driver.sockets, &self.driver.poller);
-        for index in 0..sockets.len() {
-            match reads {
-                false => poller.remove(sockets.fd(index)),
-                true => {
-                    let token = Poller::OWN + index as u64;
-                    if let Err(error) = poller.add(sockets.fd(index), token, EventFlags::IN) {
-                        tracing::error!(%error, "the node cannot wait for one of its UDP sockets");
-                    }
-                }
+        let wanted = if reads { sockets.len() } else { 0 };
+        let had = std::mem::replace(&mut self.reads, wanted);
+        for index in wanted..had {
+            poller.remove(sockets.fd(index));
+        }
+        for index in had..wanted {
+            let token = Poller::OWN + index as u64;
+            if let Err(error) = poller.add(sockets.fd(index), token, EventFlags::IN) {
+                tracing::error!(%error, "the node cannot wait for one of its UDP sockets");
             }
         }
     }

@@ -301,6 +301,8 @@ impl Driver {
         attempt: &mut impl FnMut() -> Option<T>,
     ) -> Option<T> {
         let mut fds = self.socket_fds();
+        // Of now: more may be added meanwhile, which the next call sees.
+        let sockets = fds.len();
         fds.push(PollFd::new(&self.role.wakeup, PollFlags::IN));
         loop {
             // After taking the role: what came before may have been delivered by the engine meanwhile.
@@ -312,11 +314,11 @@ impl Driver {
                 return None;
             }
             poll::readable(&mut fds, timeout);
-            if fds[self.sockets.len()].revents() != PollFlags::empty() {
+            if fds[sockets].revents() != PollFlags::empty() {
                 self.role.wakeup.clear();
             }
             now = self.now();
-            receiver.receive(now, &self.sockets, &self.datapath, readable(&fds[..self.sockets.len()]));
+            receiver.receive(now, &self.sockets, &self.datapath, readable(&fds[..sockets]));
         }
     }
 

@@ -103,6 +103,12 @@ pub enum StartError {
     /// What the environment says of TURN servers is not understood.
     #[error("variable {0}")]
     Turn(#[source] ServersError),
+    /// More TURN servers are named than a node asks.
+    #[error("{named} TURN servers are named, and a node asks {MAX_TURN_SERVERS} at most")]
+    TooManyTurnServers {
+        /// How many.
+        named: usize,
+    },
     /// What the environment says of the DHT is not understood.
     #[error("variable {DHT_VARIABLE} is not understood: {0}")]
     DhtVariable(#[source] ParseDhtError),
@@ -249,10 +255,10 @@ impl NodeBuilder {
         self
     }
 
-    /// TURN servers (RFC 8656) that relay to this node, at most four. Where no direct path to a peer opens,
-    /// one over a TURN server is used, as one over a root is. Default: those that the environment's
-    /// `PEERSOCK_TURN` names, with white space between them. A node without roots and DHT asks none, for its
-    /// peers would not learn of the relayed address.
+    /// TURN servers (RFC 8656) that relay to this node, at most four; more are an error at the start. Where no
+    /// direct path to a peer opens, one over a TURN server is used, as one over a root is. Default: those that
+    /// the environment's `PEERSOCK_TURN` names, with white space between them. A node without roots and DHT
+    /// asks none, for its peers would not learn of the relayed address.
     ///
     /// ```
     /// use peersock::{Node, TurnServer};
@@ -294,11 +300,18 @@ impl NodeBuilder {
             Some(dht) => dht,
             None => dht_of_environment()?,
         };
-        let mut turn = match self.turn.clone() {
+        let turn = match self.turn.clone() {
             Some(turn) => turn,
             None => turn_of_environment().map_err(StartError::Turn)?,
         };
-        turn.truncate(MAX_TURN_SERVERS);
+        if turn.len() > MAX_TURN_SERVERS {
+            return Err(StartError::TooManyTurnServers { named: turn.len() });
+        }
+        if !turn.is_empty() && roots.is_empty() && !dht.is_on() {
+            tracing::info!(
+                "no TURN server is asked: without roots and DHT nobody learns of the relayed address"
+            );
+        }
         let (identity, state) = self.open_identity()?;
         let sockets =
             UdpSockets::bind(self.interfaces.clone(), self.port, self.discovery_port).map_err(|error| {
@@ -338,6 +351,7 @@ impl NodeBuilder {
                 contact_settings: Mutex::new(Some(settings)),
                 keeper: Default::default(),
                 meetings: Default::default(),
+                root_lists: Mutex::default(),
                 state,
             }),
         };

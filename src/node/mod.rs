@@ -30,7 +30,7 @@ pub(crate) use root_list::ask_lists;
 pub use singleton::node;
 pub use status::{
     AttemptStatus, CandidateStatus, Conflict, ContactStatus, DhtStatus, FlowStatus, NetworkStatus,
-    PeerStatus, Ports, Presence, RootStatus, Status, Traffic, TurnStatus,
+    PeerStatus, Ports, Presence, RootListStatus, RootStatus, Status, Traffic, TurnStatus,
 };
 
 use self::closing::Closing;
@@ -85,6 +85,8 @@ pub(crate) struct Inner {
     contact_settings: Mutex<Option<contact::Settings>>,
     keeper: OnceLock<Keeper>,
     meetings: OnceLock<Meetings>,
+    /// What lists of roots have said last.
+    root_lists: Mutex<Vec<RootListStatus>>,
     /// Held for its lock on the directory.
     state: Option<StateDir>,
 }
@@ -153,6 +155,12 @@ impl Node {
     /// Everything worth knowing about the node now.
     pub fn status(&self) -> Status {
         status::collect(&self.inner)
+    }
+
+    /// What the lists of roots that the node follows (`dns:DOMAIN`, `lan`) have said last, in the order in
+    /// which they have first said something. A list that was not yet heard is missing.
+    pub fn root_lists(&self) -> Vec<RootListStatus> {
+        sync::lock(&self.inner.root_lists).clone()
     }
 
     /// The events from now on.

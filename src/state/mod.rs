@@ -131,9 +131,15 @@ impl StateDir {
     ///
     /// # Errors
     ///
-    /// Those of [`StateDir::identity`].
+    /// Those of [`StateDir::identity`], and [`StateError::WritableByOthers`] or [`StateError::ForeignOwner`]
+    /// if someone else could put files into the directory.
     pub fn peek_identity(path: &Path) -> Result<Option<PublicIdentity>, StateError> {
-        Ok(read_identity(path)?.map(|identity| *identity.public()))
+        let identity = read_identity(path)?;
+        if identity.is_some() {
+            // Others could give another file of this user's the identity's name.
+            check_directory(path)?;
+        }
+        Ok(identity.map(|identity| *identity.public()))
     }
 
     /// Where the node that uses the directory at `path` answers [`crate::management`] requests.
@@ -331,6 +337,26 @@ mod tests {
         let error = StateDir::open(place.path()).unwrap_err();
         assert!(matches!(error, StateError::WritableByOthers { mode: 0o770, .. }), "{error}");
         assert!(error.to_string().contains("chmod 700"), "{error}");
+    }
+
+    #[test]
+    fn an_identity_is_not_taken_from_a_directory_that_others_may_write_to() {
+        let place = tempfile::tempdir().unwrap();
+        StateDir::open(place.path()).unwrap().identity().unwrap();
+        let peek = |mode| {
+            fs::set_permissions(place.path(), fs::Permissions::from_mode(mode)).unwrap();
+            StateDir::peek_identity(place.path())
+        };
+        // Others may look which files there are: those with secrets are refused if they could read them.
+        for mode in [0o700, 0o755] {
+            assert!(peek(mode).unwrap().is_some());
+            StateDir::open(place.path()).unwrap();
+        }
+        for mode in [0o777, 0o775, 0o757, 0o1777] {
+            let error = peek(mode).unwrap_err();
+            assert!(matches!(error, StateError::WritableByOthers { .. }), "{mode:o}: {error}");
+            assert!(error.to_string().contains("chmod 700"), "{error}");
+        }
     }
 
     #[test]

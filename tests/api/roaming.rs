@@ -41,6 +41,35 @@ fn a_stream_may_leave_by_an_interface_that_was_not_there_at_the_start() {
     place.roam(Interfaces::Named(vec!["first".into(), "second".into()]));
 }
 
+/// No root, no DHT: what finds the peer are beacons, and they go by the interface that was not there before.
+#[test]
+fn an_interface_that_appears_later_is_used_and_so_is_one_that_comes_back() {
+    let Some(place) = Place::build("an_interface_that_appears_later") else { return };
+    // Without the rule that keeps UDP in.
+    assert!(ip(&["-n", &place.0[0], "rule", "del", "pref", "10"]));
+    let network = network();
+    let node = |names: &[&str]| {
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        let builder =
+            Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Named(names));
+        let node = builder.roots(Vec::<RootSource>::new()).start().expect("sockets");
+        let joined = node.join(Network::ad_hoc(network)).expect("joined");
+        (node, joined)
+    };
+    let (alpha, home) = place.within(0, || node(&["lo", "late"]));
+    let before = alpha.status().endpoints.len();
+    place.connect("late", "10.95.1");
+    let (_beta, away) = place.within(1, || node(&["late"]));
+    home.wait_peer(away.address().into(), PATIENCE).expect("it is found");
+    assert_eq!(alpha.status().endpoints.len(), before * 2, "a pair of sockets more");
+
+    assert!(ip(&["-n", &place.0[0], "link", "del", "late"]));
+    place.connect("late", "10.95.1");
+    let (_gamma, again) = place.within(1, || node(&["late"]));
+    home.wait_peer(again.address().into(), PATIENCE).expect("it is found");
+    assert_eq!(alpha.status().endpoints.len(), before * 2, "those of the old link are gone");
+}
+
 #[test]
 fn the_dht_is_entered_from_the_address_that_the_machine_has_now() {
     let Some(place) = Place::build("the_dht_is_entered_from_the_address") else { return };

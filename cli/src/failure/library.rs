@@ -7,9 +7,10 @@ use std::io::{self, ErrorKind};
 use peersock::management::ManagementError;
 use peersock::overlay::JoinError;
 use peersock::state::StateError;
-use peersock::{ConfigError, NetworkIdError, StartError};
+use peersock::{ConfigError, NetworkIdError, RootsError, StartError};
 
 use super::Failure;
+use crate::servers::{ROOT_HINT, roots_failure};
 
 /// How a node does without the default state directory.
 const ANOTHER_STATE: &str = "give --state DIR or --ephemeral";
@@ -18,6 +19,11 @@ impl Failure {
     /// `hint` is `None` where the error's text says what to do.
     fn from_library(error: impl std::fmt::Display, hint: Option<&str>) -> Failure {
         Failure { status: 1, message: error.to_string(), hint: hint.map(str::to_owned) }
+    }
+
+    /// As [`Failure::from_library`], for what cannot be meant so.
+    fn usage_of_library(error: impl std::fmt::Display, hint: &str) -> Failure {
+        Failure { status: 2, ..Failure::from_library(error, Some(hint)) }
     }
 
     /// A file that the command line names cannot be used; `hint` is for one that is not there.
@@ -94,9 +100,15 @@ impl From<StartError> for Failure {
                 let hint = system_hint(source.kind());
                 Failure::from_library(StartError::Io(source), Some(hint))
             }
-            error @ StartError::Roots(_) => {
-                let hint = "give what `peersock root` prints, dns:DOMAIN, lan, or @FILE with such texts";
-                Failure::from_library(error, Some(hint))
+            StartError::Roots(RootsError::State(error)) => {
+                roots_failure("PEERSOCK_ROOTS", RootsError::State(error))
+            }
+            error @ StartError::Roots(_) => Failure::usage_of_library(error, ROOT_HINT),
+            error @ (StartError::Stun(_) | StartError::Turn(_) | StartError::DhtVariable(_)) => {
+                Failure::usage_of_library(error, "correct the variable, or unset it")
+            }
+            error @ StartError::TooManyTurnServers { .. } => {
+                Failure::usage_of_library(error, "name fewer with --turn or in PEERSOCK_TURN; one is enough")
             }
             // What remains says itself what to do.
             error => Failure::from_library(error, None),
@@ -234,6 +246,9 @@ pub(super) mod samples {
         all.push(StartError::AlreadyInstalled.into());
         let roots = peersock::RootSource::load("nonsense").expect_err("it names no root");
         all.push(StartError::Roots(roots).into());
+        let roots = peersock::RootSource::load("@/no/such/file").expect_err("there is none");
+        all.push(StartError::Roots(roots).into());
+        all.push(StartError::TooManyTurnServers { named: 5 }.into());
         let id = "ff0001ffff000000".parse().expect("a network's ID");
         let node = peersock::overlay::NodeId::from_bytes([1; 32]);
         all.extend([NetworkIdError::NeedsFile(id), NetworkIdError::Managed(id)].map(Failure::from));

@@ -1,26 +1,33 @@
 //! `peersock netcheck`
 
+mod roots;
 mod show;
 
 use std::collections::BTreeMap;
+use std::env;
+use std::thread;
 
-use peersock::Interfaces;
-use peersock::interfaces::{RootList, Target, Transport, lists_of_environment, servers_of_environment};
+use peersock::interfaces::{
+    ROOTS_VARIABLE, RootList, Target, Transport, lists_of_environment, servers_of_environment,
+};
 use peersock::overlay::wire::DISCOVERY_PORT;
-use peersock_nat::netcheck::{self, Report};
+use peersock::{Interfaces, RootSource, RootStatus};
+use peersock_nat::netcheck::{self, Advice, Report};
 use serde_json::{Value, json};
 
 use crate::failure::{Failure, Outcome};
 use crate::output::print;
+use crate::servers::roots_failure;
 
 /// Show what network this machine is in: interfaces, NAT, what is blocked, and what to do about it
 ///
 /// Asks the given STUN servers, and the roots that PEERSOCK_ROOTS names, from every interface: as what they
-/// see this machine, and how long they take to answer. From that follows what NAT there is. The routers are
-/// asked whether they open ports, the nameservers whether they answer. No server is asked that nobody named:
-/// without any, the kind of NAT stays unknown. It ends within six seconds, whatever the network, and with
-/// status 0 also where everything is blocked. If PEERSOCK_ROOTS has lists, they are asked before, which takes
-/// up to four seconds for dns:DOMAIN, and six for lan.
+/// see this machine, and how long they take to answer; roots also whether they have the keys that name them,
+/// for which this machine registers there for a moment under a new identity. From that follows what NAT there
+/// is. The routers are asked whether they open ports, the nameservers whether they answer. No server is asked
+/// that nobody named: without any, the kind of NAT stays unknown. It ends within six seconds, whatever the
+/// network, and with status 0 also where everything is blocked. If PEERSOCK_ROOTS has lists, they are asked
+/// before, which takes up to four seconds for dns:DOMAIN, and six for lan.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -48,6 +55,9 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
+    // First, because a file that cannot be read is another failure than a text that is wrong.
+    let sources = RootSource::load(&env::var(ROOTS_VARIABLE).unwrap_or_default())
+        .map_err(|error| roots_failure(ROOTS_VARIABLE, error))?;
     let wrong = |error| Failure::usage(format_args!("{error}"), "correct the variable, or unset it");
     let mut targets = servers_of_environment(&args.stun).map_err(wrong)?;
     let allowed = match args.interfaces.as_slice() {
@@ -62,7 +72,12 @@ pub(crate) fn run(args: &Args) -> Outcome {
         }
     }
     targets.extend(origins.keys().cloned());
-    let report = netcheck::run(&targets, &args.interfaces).map_err(|error| {
+    let (report, roots) = thread::scope(|scope| {
+        let roots = scope.spawn(|| roots::check(sources, &allowed));
+        let report = netcheck::run(&targets, &args.interfaces);
+        (report, roots.join().unwrap_or_default())
+    });
+    let mut report = report.map_err(|error| {
         Failure::new(
             format_args!("the system does not tell its interfaces: {error}"),
             "run it with -v to see the log",
@@ -74,16 +89,37 @@ pub(crate) fn run(args: &Args) -> Outcome {
             "run it without --interface to see which there are",
         ));
     }
+    let mut advice: Vec<_> = lists.iter().filter_map(list_advice).collect();
+    advice.extend(roots::advise(&roots, &report));
+    advice.append(&mut report.advice);
+    report.advice = advice;
     if args.json {
-        return print(json(&report, &lists, &origins).map_err(std::io::Error::other)?);
+        return print(json(&report, &lists, &roots, &origins).map_err(std::io::Error::other)?);
     }
-    print(show::text(&report, &lists, &origins))
+    print(show::text(&report, &lists, &roots, &origins))
+}
+
+/// What to do about a list that names no root.
+fn list_advice(list: &RootList) -> Option<Advice> {
+    let error = list.error.as_ref()?;
+    let what_to_do = match list.source == RootSource::Lan.to_string() {
+        true => "start `peersock root --announce` on this network, or name a root by its key",
+        false => {
+            "look whether its TXT records of _peersock are there (docs/ROOT.md), or name a root by its key"
+        }
+    };
+    Some(Advice::new(format!("no root is known from {}: {error}", list.source), Some(what_to_do)))
 }
 
 /// Which list has named a server, if it was a list.
 type Origins = BTreeMap<Target, String>;
 
-fn json(report: &Report, lists: &[RootList], origins: &Origins) -> serde_json::Result<Value> {
+fn json(
+    report: &Report,
+    lists: &[RootList],
+    roots: &[RootStatus],
+    origins: &Origins,
+) -> serde_json::Result<Value> {
     let mut value = serde_json::to_value(report)?;
     let named = [
         ("servers", report.servers.iter().map(|server| &server.target).collect::<Vec<_>>()),
@@ -96,6 +132,7 @@ fn json(report: &Report, lists: &[RootList], origins: &Origins) -> serde_json::R
     }
     let list = |list: &RootList| json!({ "source": list.source, "roots": list.roots, "error": list.error });
     value["lists"] = lists.iter().map(list).collect();
+    value["roots"] = roots.iter().map(roots::json).collect();
     Ok(value)
 }
 

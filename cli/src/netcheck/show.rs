@@ -2,18 +2,20 @@
 
 use std::fmt::Write as _;
 
+use peersock::RootStatus;
 use peersock::interfaces::{RootList, Target};
 use peersock_nat::netcheck::{InterfaceReport, NatReport, Report};
 use peersock_nat::{DeltaKind, Nat};
 
 use super::Origins;
+use super::roots::place;
 use crate::style::{BOLD, HINT, paint};
 
 /// Where values begin.
 const WIDTH: usize = 13;
 
 /// The whole report, as lines without the last line's end.
-pub(super) fn text(report: &Report, lists: &[RootList], origins: &Origins) -> String {
+pub(super) fn text(report: &Report, lists: &[RootList], roots: &[RootStatus], origins: &Origins) -> String {
     let mut text = String::new();
     let origin = |target: &Target| match origins.get(target) {
         None => String::new(),
@@ -38,6 +40,9 @@ pub(super) fn text(report: &Report, lists: &[RootList], origins: &Origins) -> St
             let outcome = if at.reachable { answer(at.rtt_ms) } else { "no interface leads there".into() };
             line(&mut text, "server", format_args!("{}{name}  UDP {outcome}{origin}", at.address));
         }
+    }
+    for root in roots {
+        line(&mut text, "root", format_args!("{}  {}", place(root), root.state));
     }
     for nameserver in &report.nameservers {
         line(&mut text, "nameserver", format_args!("{}  {}", nameserver.address, answer(nameserver.rtt_ms)));

@@ -16,6 +16,7 @@ mod networks;
 mod observe;
 mod office;
 mod root;
+mod settings;
 mod signals;
 mod terminal;
 mod trouble;

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{InterfaceReport, NatReport, Report, ServerReport, is_public};
+use super::{InterfaceReport, NatReport, Report, ServerReport, TcpCheck, is_public};
 use crate::behavior::{Mapping, NatKind};
 
 /// One thing that was found, and what to do about it.
@@ -15,10 +15,17 @@ pub struct Advice {
     pub what_to_do: Option<String>,
 }
 
+impl Advice {
+    /// A finding, and what to do about it if there is anything.
+    pub fn new(finding: impl Into<String>, what_to_do: Option<&str>) -> Self {
+        Self { finding: finding.into(), what_to_do: what_to_do.map(str::to_owned) }
+    }
+}
+
 pub(super) fn advise(report: &Report) -> Vec<Advice> {
     let mut advice = Vec::new();
     let mut say = |finding: String, what_to_do: Option<&str>| {
-        advice.push(Advice { finding, what_to_do: what_to_do.map(str::to_owned) });
+        advice.push(Advice::new(finding, what_to_do));
     };
     let is_online = report.interfaces.iter().any(|interface| !interface.host.routers.is_empty());
     if !is_online {
@@ -29,6 +36,7 @@ pub(super) fn advise(report: &Report) -> Vec<Advice> {
     }
     names(report, &mut say);
     udp(report, &mut say);
+    tcp(report, &mut say);
     for interface in &report.interfaces {
         nat(interface, &mut say);
     }
@@ -61,6 +69,12 @@ fn udp(report: &Report, say: &mut impl FnMut(String, Option<&str>)) {
             "no server could be asked, so it is not known whether UDP gets out, nor what NAT there is".into(),
             Some("give a STUN server that is reached from here with --stun HOST:PORT"),
         ),
+        None if named_for_tcp(report).next().is_some() => say(
+            "the servers that were given are for TCP only, so it is not known whether UDP gets out, nor what \
+             NAT there is"
+                .into(),
+            Some("give a STUN server with --stun HOST:PORT, or a root with an endpoint for UDP"),
+        ),
         None => say(
             "no server was given, so it is not known whether UDP gets out, nor what NAT there is".into(),
             Some("give a STUN server with --stun HOST:PORT, or a root in PEERSOCK_ROOTS"),
@@ -77,10 +91,47 @@ fn udp(report: &Report, say: &mut impl FnMut(String, Option<&str>)) {
             "UDP is blocked: no server answers over UDP, while TCP connections open".into(),
             Some("let UDP out in the firewall; until then a root with a tcp:, tls: or wss: endpoint relays"),
         ),
+        Some(false) if report.tcp.iter().any(|check| check.refused) => say(
+            "no server answers over UDP, and TCP connections are refused: no server runs there, or a \
+             firewall refuses them"
+                .into(),
+            Some("look whether the servers run, and at these ports; else try another one"),
+        ),
         Some(false) => say(
             "no server answers over UDP, nor by TCP: the network blocks both, or they are down".into(),
             Some("try another server, and ask who runs the network whether a proxy is needed"),
         ),
+    }
+}
+
+/// The connections that were tried because somebody named the server: port 443 of servers for UDP is tried
+/// besides, and need not be open; proxies have their own words.
+fn named_for_tcp(report: &Report) -> impl Iterator<Item = &TcpCheck> {
+    let is_besides = |check: &TcpCheck| {
+        let host = &check.target.host;
+        check.target.port == 443 && report.servers.iter().any(|server| server.target.host == *host)
+    };
+    let is_proxy =
+        |check: &TcpCheck| report.proxies.iter().any(|proxy| proxy.target.as_ref() == Some(&check.target));
+    report.tcp.iter().filter(move |check| !is_besides(check) && !is_proxy(check))
+}
+
+fn tcp(report: &Report, say: &mut impl FnMut(String, Option<&str>)) {
+    for check in named_for_tcp(report) {
+        match (check.connect_ms, check.refused) {
+            (Some(_), _) => {}
+            (None, true) => say(
+                format!(
+                    "the TCP connection to {} is refused: nothing listens there, or a firewall refuses it",
+                    check.target
+                ),
+                Some("look whether the server runs, and whether the port is the right one"),
+            ),
+            (None, false) => say(
+                format!("the TCP connection to {} does not open: there is no answer", check.target),
+                Some("look whether the server runs, and whether a firewall drops what goes there"),
+            ),
+        }
     }
 }
 
@@ -145,6 +196,10 @@ fn family_nat(
             }),
         ),
         Some(NatKind::Filtered) => {}
+        None if nat.translated == Some(false) => say(
+            format!("{place}: no NAT; whether a firewall lets in only answers is not known"),
+            Some("give a STUN server that knows RFC 5780 (coturn does) to find that out"),
+        ),
         None if nat.mapping == Some(Mapping::EndpointIndependent) => say(
             format!("{place}: direct paths work by hole punching; how the NAT filters is not known"),
             Some("give a STUN server that knows RFC 5780 (coturn does) to find that out"),
@@ -191,7 +246,7 @@ fn proxies(report: &Report, say: &mut impl FnMut(String, Option<&str>)) {
 mod tests {
     use std::time::Duration;
 
-    use super::super::{Nameserver, ServerAddress, Target, TcpCheck, Transport};
+    use super::super::{Nameserver, ServerAddress, Target, Transport};
     use super::*;
     use crate::behavior::{Filtering, Observations, Sample};
     use crate::host::HostInterface;
@@ -299,6 +354,41 @@ mod tests {
             report.interfaces[0].ipv4 = Some(NatReport { kind: unknown.kind(), nat: unknown });
             assert!(findings(&report).contains("not known"));
         }
+    }
+
+    #[test]
+    fn without_a_nat_nothing_is_said_of_one() {
+        let local: std::net::SocketAddr = "192.0.2.9:4000".parse().expect("an endpoint");
+        let mut seen = Observations::none(local.ip());
+        seen.asked = 1;
+        let server_address = "192.0.2.1:1".parse().expect("an endpoint");
+        seen.main = vec![Sample { local, server: server_address, mapped: local, rtt: Duration::ZERO }];
+        let nat = seen.decide();
+        assert_eq!((nat.translated, nat.kind()), (Some(false), None));
+        let mut report = Report { udp: Some(true), servers: vec![server(Some(1.0))], ..report() };
+        report.interfaces[0].ipv4 = Some(NatReport { kind: nat.kind(), nat });
+        let said = findings(&report);
+        assert!(said.contains("eth0, IPv4: no NAT") && said.contains("firewall"), "{said}");
+        assert!(!said.contains("hole punching") && !said.contains("the NAT"), "{said}");
+    }
+
+    #[test]
+    fn a_tcp_connection_that_is_refused_is_named_and_counts_as_none() {
+        let target = Target::parse("root.example.org:7420", Transport::Tcp).expect("a target");
+        let address = "192.0.2.1:7420".parse().expect("an endpoint");
+        let refused = TcpCheck { target, address, connect_ms: None, refused: true };
+        let silent = TcpCheck { refused: false, ..refused.clone() };
+        let said = findings(&Report { tcp: vec![refused.clone()], ..report() });
+        assert!(said.contains("the TCP connection to root.example.org:7420 is refused"), "{said}");
+        // A server is given, if none for UDP.
+        assert!(!said.contains("no server was given"), "{said}");
+        let said = findings(&Report { tcp: vec![silent], ..report() });
+        assert!(said.contains("the TCP connection to root.example.org:7420 does not open"), "{said}");
+        let blocked =
+            Report { udp: Some(false), servers: vec![server(None)], tcp: vec![refused], ..report() };
+        let said = findings(&blocked);
+        assert!(!said.contains("UDP is blocked") && !said.contains("nor by TCP"), "{said}");
+        assert!(said.contains("no server answers over UDP, and TCP connections are refused"), "{said}");
     }
 
     #[test]

@@ -19,7 +19,8 @@ pub struct TcpCheck {
     pub address: SocketAddr,
     /// How long it took to open, in milliseconds; `None` if it was not opened.
     pub connect_ms: Option<f64>,
-    /// Whether the server, or a box on the way, refused it. Then something is reached.
+    /// Whether it was refused: by the machine, because nothing listens there, or by a firewall on the way.
+    /// The server is not reached then.
     pub refused: bool,
 }
 

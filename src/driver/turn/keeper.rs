@@ -47,6 +47,9 @@ const MAX_HOPS: u32 = 3;
 /// The thread looks so often whether the node is still there.
 const LOOK: Duration = Duration::from_secs(30);
 
+/// What is said of a server whose machine refuses datagrams (ICMP).
+const CLOSED: &str = "nothing listens at the server's port";
+
 /// Bytes of one GRO batch at most.
 const BUFFER: usize = 65536;
 
@@ -103,6 +106,8 @@ impl Keeper {
         let mut elsewhere = None;
         while self.is_wanted() {
             let begun = Instant::now();
+            let family = if self.is_ipv4 { "IPv4" } else { "IPv6" };
+            tracing::debug!(server = %self.server, family, "a TURN server is asked for an address");
             let ended = self.allocate(elsewhere.take(), tries);
             tries += 1;
             if begun.elapsed() >= LASTED {
@@ -259,10 +264,17 @@ impl Keeper {
             let mut buffers = buffers.iter_mut();
             let mut slices: [IoSliceMut<'_>; RECEIVE_BATCH] =
                 std::array::from_fn(|_| IoSliceMut::new(buffers.next().map_or(&mut [], |buffer| buffer)));
-            // Errors are of earlier datagrams (ICMP): who does not answer is silent.
+            // Errors are of earlier datagrams (ICMP), and can be forged: they end nothing.
             match allocation.state.recv(UdpSockRef::from(&allocation.io), &mut slices, &mut meta) {
                 Ok(received) => received,
-                Err(error) => return error.kind() != io::ErrorKind::WouldBlock,
+                Err(error) => {
+                    if error.kind() == io::ErrorKind::ConnectionRefused
+                        && self.turn.note(self.position, CLOSED)
+                    {
+                        tracing::debug!(server = %self.server, "no TURN allocation yet: {CLOSED}");
+                    }
+                    return error.kind() != io::ErrorKind::WouldBlock;
+                }
             }
         };
         let Some(driver) = self.driver.upgrade() else { return false };

@@ -157,6 +157,14 @@ impl TurnSockets {
         Opening { turn: Arc::clone(self) }
     }
 
+    /// Notes what is known while an allocation is asked for in vain, until there is a better reason. False if
+    /// there is one.
+    fn note(&self, position: usize, error: &str) -> bool {
+        let mut states = sync::write(&self.states);
+        let state = states.get_mut(position).filter(|one| one.relayed.is_none() && one.error.is_none());
+        state.map(|state| state.error = Some(error.to_owned())).is_some()
+    }
+
     /// How all allocations are.
     pub(crate) fn states(&self) -> Vec<TurnState> {
         sync::read(&self.states).clone()

@@ -59,7 +59,7 @@ impl UdpSockets {
     /// and no node that reads them.
     pub(crate) fn hear_announcements(&self, until: Instant, is_enough: impl Fn() -> bool) {
         let mut buffers = vec![vec![0; BUFFER]; RECEIVE_BATCH];
-        let discovery = self.data.len()..self.len();
+        let discovery = 0..self.discovery.len();
         while !is_enough() {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {

@@ -1,8 +1,10 @@
 //! Data sockets, bound to the node's port: one for each address family, and for each interface where only
-//! some may be used.
+//! some may be used. An interface that appears while the node runs gets a pair of its own.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use quinn_udp::{UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -23,13 +25,131 @@ pub(super) struct DataSocket {
     pub(super) local: SocketAddr,
     pub(super) loopback: bool,
     /// The interface it is bound to, if it is bound to one.
-    pub(super) device: Option<String>,
+    pub(super) device: Option<Device>,
+}
+
+/// An interface to which a socket is bound. One that is made anew under the same name has another index, and
+/// the kernel binds to the index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Device {
+    pub(super) name: String,
+    index: u32,
+}
+
+impl Device {
+    fn of(interface: &HostInterface) -> Device {
+        Device { name: interface.name.clone(), index: interface.index }
+    }
+}
+
+/// The most data sockets of a node that uses some interfaces only: room for those that come and go.
+const MAX_SOCKETS: usize = 256;
+
+/// The data sockets. Some are added while the node runs and none is taken out, so that threads which wait for
+/// one, or send, need no lock; a position always means the same socket.
+pub(super) struct DataSockets {
+    slots: Box<[OnceLock<DataSocket>]>,
+    len: AtomicUsize,
+}
+
+impl DataSockets {
+    fn with_room(most: usize) -> DataSockets {
+        let slots = (0..most).map(|_| OnceLock::new()).collect();
+        DataSockets { slots, len: AtomicUsize::new(0) }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len.load(Ordering::Acquire)
+    }
+
+    pub(super) fn get(&self, position: usize) -> Option<&DataSocket> {
+        self.slots.get(position)?.get()
+    }
+
+    /// All with their positions, also those whose interface has gone.
+    fn all(&self) -> impl Iterator<Item = (usize, &DataSocket)> {
+        (0..self.len()).filter_map(|position| Some((position, self.get(position)?)))
+    }
+
+    /// Those to be used, with their positions: of several for one interface and family the last one.
+    pub(super) fn current(&self) -> impl Iterator<Item = (usize, &DataSocket)> {
+        let is_same = |one: &DataSocket, other: &DataSocket| {
+            one.local.is_ipv4() == other.local.is_ipv4() && one.device_name() == other.device_name()
+        };
+        let is_replaced = move |position: usize, socket: &DataSocket| {
+            (position + 1..self.len()).filter_map(|later| self.get(later)).any(|other| is_same(socket, other))
+        };
+        self.all().filter(move |(position, socket)| !is_replaced(*position, socket))
+    }
+
+    /// Adds a socket; false if there is no room. Not for two threads at the same time.
+    fn push(&self, socket: DataSocket) -> bool {
+        let len = self.len();
+        let is_added = self.slots.get(len).is_some_and(|slot| slot.set(socket).is_ok());
+        if is_added {
+            self.len.store(len + 1, Ordering::Release);
+        }
+        is_added
+    }
+
+    /// Opens sockets on those of the interfaces that have none yet, if each is to have its own. Not for two
+    /// threads at the same time.
+    pub(super) fn add_missing(&self, allowed: &Interfaces, list: &[HostInterface], port: u16) {
+        if allowed.is_loopback_only() || !matches!(allowed, Interfaces::Named(_)) {
+            return;
+        }
+        for interface in list {
+            let device = Some(Device::of(interface));
+            if self.all().any(|(_, socket)| socket.device == device) {
+                continue;
+            }
+            let pushed = bind_pair(interface, port).map(|pair| pair.into_iter().all(|one| self.push(one)));
+            match pushed {
+                Ok(true) => {}
+                Ok(false) => tracing::warn!(
+                    "a network interface is not used: so many have come and gone that there is no room for \
+                     its sockets; restart the node"
+                ),
+                Err(error) => tracing::warn!(%error, "a network interface that has appeared is not used"),
+            }
+        }
+    }
 }
 
 /// One IPv4 and one IPv6 socket, or such a pair for each interface where only some may be used.
-pub(super) fn bind(allowed: &Interfaces, list: &[HostInterface], port: u16) -> io::Result<Vec<DataSocket>> {
+pub(super) fn bind(allowed: &Interfaces, list: &[HostInterface], port: u16) -> io::Result<DataSockets> {
+    let sockets = match allowed {
+        _ if allowed.is_loopback_only() => {
+            open([Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()], port, None, true)?
+        }
+        Interfaces::Named(_) => {
+            let pairs = list.iter().map(|interface| bind_pair(interface, port));
+            pairs.collect::<io::Result<Vec<_>>>()?.into_iter().flatten().collect()
+        }
+        Interfaces::All | Interfaces::Loopback => open(UNSPECIFIED, port, None, false)?,
+    };
+    let is_fixed = allowed.is_loopback_only() || !matches!(allowed, Interfaces::Named(_));
+    let all = DataSockets::with_room(if is_fixed { sockets.len() } else { MAX_SOCKETS });
+    match sockets.into_iter().all(|socket| all.push(socket)) {
+        true => Ok(all),
+        false => Err(io::Error::other("more network interfaces are named than a node can use")),
+    }
+}
+
+const UNSPECIFIED: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+
+fn bind_pair(interface: &HostInterface, port: u16) -> io::Result<Vec<DataSocket>> {
+    open(UNSPECIFIED, port, Some(&Device::of(interface)), interface.loopback)
+}
+
+fn open(
+    addresses: [IpAddr; 2],
+    port: u16,
+    device: Option<&Device>,
+    loopback: bool,
+) -> io::Result<Vec<DataSocket>> {
     let mut sockets = Vec::new();
-    let mut open = |address: IpAddr, device: Option<&str>, loopback: bool| -> io::Result<()> {
+    for address in addresses {
         match DataSocket::bind(SocketAddr::new(address, port), device, loopback) {
             Ok(socket) => sockets.push(socket),
             // A machine may lack one of the families; a port that is taken is an error.
@@ -38,37 +158,25 @@ pub(super) fn bind(allowed: &Interfaces, list: &[HostInterface], port: u16) -> i
             }
             Err(error) => return Err(error),
         }
-        Ok(())
-    };
-    match allowed {
-        _ if allowed.is_loopback_only() => {
-            open(Ipv4Addr::LOCALHOST.into(), None, true)?;
-            open(Ipv6Addr::LOCALHOST.into(), None, true)?;
-        }
-        Interfaces::Named(_) => {
-            for interface in list {
-                open(Ipv4Addr::UNSPECIFIED.into(), Some(&interface.name), interface.loopback)?;
-                open(Ipv6Addr::UNSPECIFIED.into(), Some(&interface.name), interface.loopback)?;
-            }
-        }
-        Interfaces::All | Interfaces::Loopback => {
-            open(Ipv4Addr::UNSPECIFIED.into(), None, false)?;
-            open(Ipv6Addr::UNSPECIFIED.into(), None, false)?;
-        }
     }
     Ok(sockets)
 }
 
 impl DataSocket {
-    fn bind(address: SocketAddr, device: Option<&str>, loopback: bool) -> io::Result<DataSocket> {
+    /// The name of the interface it is bound to, if it is bound to one.
+    pub(super) fn device_name(&self) -> Option<&str> {
+        self.device.as_ref().map(|device| device.name.as_str())
+    }
+
+    fn bind(address: SocketAddr, device: Option<&Device>, loopback: bool) -> io::Result<DataSocket> {
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
         } else {
             socket.set_broadcast(true)?;
         }
-        if let Some(name) = device {
-            socket.bind_device(Some(name.as_bytes()))?;
+        if let Some(device) = device {
+            socket.bind_device(Some(device.name.as_bytes()))?;
         }
         if rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER).is_err() {
             socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
@@ -81,9 +189,12 @@ impl DataSocket {
             tracing::debug!(%error, "peers whose program is killed will be noticed late");
         }
         let local = io.local_addr()?;
-        let on = device.unwrap_or(if loopback { "the loopback interface" } else { "every interface" });
+        let on = device
+            .map_or(if loopback { "the loopback interface" } else { "every interface" }, |device| {
+                device.name.as_str()
+            });
         tracing::debug!(address = %local, on, "UDP socket for the overlay's packets");
-        Ok(DataSocket { io, state, local, loopback, device: device.map(str::to_owned) })
+        Ok(DataSocket { io, state, local, loopback, device: device.cloned() })
     }
 
     /// Sends without waiting. An error may be about an earlier datagram, perhaps to somebody else: then
@@ -98,7 +209,7 @@ impl DataSocket {
 
     pub(super) fn reaches(&self, interface: &HostInterface) -> bool {
         match &self.device {
-            Some(name) => *name == interface.name,
+            Some(device) => *device == Device::of(interface),
             None => !self.loopback || interface.loopback,
         }
     }

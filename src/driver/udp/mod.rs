@@ -8,14 +8,14 @@ mod questions;
 mod sending;
 
 use std::io::{self, IoSliceMut};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{OnceLock, RwLock};
 use std::time::Instant;
 
 use peersock_overlay::wire::MessageType;
 use peersock_overlay::{RecvMeta, SocketIndex, SocketInfo};
-use quinn_udp::UdpSockRef;
+use quinn_udp::{UdpSockRef, UdpSocketState};
 
 use super::errors::{self, Refused};
 use super::interfaces::{self, HostInterface, Interfaces};
@@ -23,7 +23,7 @@ use crate::datapath::{Sink, Transmit};
 use crate::sync;
 use crate::sys::Process;
 use announcements::{Announcements, OnAnnouncement};
-use data::DataSocket;
+use data::{DataSocket, DataSockets};
 use discovery::DiscoverySocket;
 pub(crate) use questions::OutsideAnswer;
 use questions::Questions;
@@ -37,7 +37,9 @@ pub(crate) const RECEIVE_BATCH: usize = 4;
 
 /// The sockets of one node.
 pub(crate) struct UdpSockets {
-    data: Vec<DataSocket>,
+    data: DataSockets,
+    /// As it was asked for; 0 where the system chooses.
+    port: u16,
     discovery: Vec<DiscoverySocket>,
     allowed: Interfaces,
     discovery_port: Option<u16>,
@@ -93,6 +95,7 @@ impl UdpSockets {
         };
         let sockets = UdpSockets {
             data,
+            port,
             discovery,
             allowed,
             discovery_port,
@@ -106,7 +109,8 @@ impl UdpSockets {
         Ok(sockets)
     }
 
-    /// Reads the interface list again and joins the beacons' groups on new ones. True if anything changed.
+    /// Reads the interface list again, opens sockets on new ones where each has its own, and joins the
+    /// beacons' groups there. True if anything changed.
     pub(crate) fn refresh(&self) -> io::Result<bool> {
         let list = interfaces::list(&self.allowed)?;
         let mut known = sync::write(&self.interfaces);
@@ -116,6 +120,7 @@ impl UdpSockets {
         for interface in &list {
             tracing::debug!("network interface {interface}");
         }
+        self.data.add_missing(&self.allowed, &list, self.port);
         for interface in list.iter().filter(|interface| !known.contains(interface)) {
             for socket in &self.discovery {
                 socket.join(interface);
@@ -132,8 +137,7 @@ impl UdpSockets {
             self.discovery_port.map(|port| discovery::targets(socket, &list, port)).unwrap_or_default()
         };
         self.data
-            .iter()
-            .enumerate()
+            .current()
             .map(|(index, socket)| SocketInfo {
                 index: SocketIndex(index as u16),
                 ipv4: socket.local.is_ipv4(),
@@ -155,16 +159,17 @@ impl UdpSockets {
 
     /// The local addresses of the data sockets.
     pub(crate) fn local_addrs(&self) -> Vec<SocketAddr> {
-        self.data.iter().map(|socket| socket.local).collect()
+        self.data.current().map(|(_, socket)| socket.local).collect()
     }
 
     /// The port of the data socket that serves an interface in one family, if there is one.
     pub(crate) fn port_on(&self, interface: &str, is_loopback: bool, is_ipv4: bool) -> Option<u16> {
-        let serves = |socket: &&DataSocket| match &socket.device {
+        let serves = |socket: &&DataSocket| match socket.device_name() {
             Some(device) => device == interface,
             None => !socket.loopback || is_loopback,
         };
-        let mut of_family = self.data.iter().filter(|socket| socket.local.is_ipv4() == is_ipv4);
+        let sockets = self.data.current().map(|(_, socket)| socket);
+        let mut of_family = sockets.filter(|socket| socket.local.is_ipv4() == is_ipv4);
         of_family.find(serves).map(|socket| socket.local.port())
     }
 
@@ -181,10 +186,10 @@ impl UdpSockets {
     /// Sends a question from each data socket that may lead there; says from how many it left.
     pub(crate) fn ask(&self, to: SocketAddr, question: &[u8]) -> usize {
         let leads = |socket: &DataSocket| {
-            let is_local = socket.loopback || socket.device.as_deref() == Some("lo");
+            let is_local = socket.loopback || socket.device_name() == Some("lo");
             socket.local.is_ipv4() == to.is_ipv4() && (!is_local || to.ip().is_loopback())
         };
-        let leading = self.data.iter().enumerate().filter(|(_, socket)| leads(socket));
+        let leading = self.data.current().filter(|(_, socket)| leads(socket));
         let sent = leading.map(|(index, _)| {
             let socket = SocketIndex(index as u16);
             let transmit = Transmit { socket, remote: to, contents: question, segment_size: None, ecn: 0 };
@@ -210,21 +215,34 @@ impl UdpSockets {
 
     /// The smallest receive buffer of the data sockets as the kernel accounts it, bytes.
     pub(crate) fn receive_buffer(&self) -> usize {
-        let sizes = self.data.iter().filter_map(|s| s.state.recv_buffer_size(UdpSockRef::from(&s.io)).ok());
+        let size = |socket: &DataSocket| socket.state.recv_buffer_size(UdpSockRef::from(&socket.io)).ok();
+        let sizes = self.data.current().filter_map(|(_, socket)| size(socket));
         sizes.min().unwrap_or(212_992)
     }
 
-    /// How many sockets there are to poll and receive from.
+    /// How many sockets there are to poll and receive from. It only grows.
     pub(crate) fn len(&self) -> usize {
-        self.data.len() + self.discovery.len()
+        self.discovery.len() + self.data.len()
     }
 
-    /// The `index`th socket, for polling. Data sockets come first.
+    /// The `index`th socket, for polling. Discovery sockets come first: data sockets may be added.
     pub(crate) fn fd(&self, index: usize) -> BorrowedFd<'_> {
-        match self.data.get(index) {
-            Some(socket) => socket.io.as_fd(),
-            None => self.discovery[index - self.data.len()].io.as_fd(),
+        self.io(index).0.as_fd()
+    }
+
+    fn io(&self, index: usize) -> (&UdpSocket, &UdpSocketState) {
+        match self.discovery.get(index) {
+            Some(socket) => (&socket.io, &socket.state),
+            None => {
+                let socket = self.data_at(index).expect("positions below `len` have a socket");
+                (&socket.io, &socket.state)
+            }
         }
+    }
+
+    /// The data socket among all sockets, if it is one.
+    fn data_at(&self, index: usize) -> Option<&DataSocket> {
+        self.data.get(index.checked_sub(self.discovery.len())?)
     }
 
     /// Receives up to [`RECEIVE_BATCH`] GRO batches from the `index`th socket without waiting.
@@ -235,13 +253,7 @@ impl UdpSockets {
         meta: &mut [quinn_udp::RecvMeta; RECEIVE_BATCH],
     ) -> io::Result<usize> {
         self.stats.udp_receive_calls.increment();
-        let (io, state) = match self.data.get(index) {
-            Some(socket) => (&socket.io, &socket.state),
-            None => {
-                let socket = &self.discovery[index - self.data.len()];
-                (&socket.io, &socket.state)
-            }
-        };
+        let (io, state) = self.io(index);
         let received = state.recv(UdpSockRef::from(io), bufs, meta)?;
         self.stats.udp_received_batches.add(received as u64);
         Ok(received)
@@ -250,24 +262,25 @@ impl UdpSockets {
     /// Takes the oldest error about datagrams of the `index`th socket: `None` if there is none, `Some(None)`
     /// if it says nothing of the peer.
     pub(super) fn take_error(&self, index: usize) -> Option<Option<Refused>> {
-        errors::take(&self.data.get(index)?.io)
+        errors::take(&self.data_at(index)?.io)
     }
 
     /// Says how the overlay should see what came in on the `index`th socket: the data socket to answer from,
     /// and whether it was a beacon's way in. `None`: it came over an interface that the node may not use, or
     /// to the discovery port by unicast.
     pub(crate) fn origin(&self, index: usize, meta: &quinn_udp::RecvMeta) -> Option<(SocketIndex, bool)> {
-        if index < self.data.len() {
-            return Some((SocketIndex(index as u16), false));
-        }
-        let ipv4 = self.discovery[index - self.data.len()].ipv4;
+        let Some(discovery) = self.discovery.get(index) else {
+            return Some((SocketIndex((index - self.discovery.len()) as u16), false));
+        };
+        let ipv4 = discovery.ipv4;
         let list = sync::read(&self.interfaces);
         let interface = list.iter().find(|interface| Some(interface.index) == meta.interface_index)?;
         if !interface.is_for_all(meta.dst_ip) {
             self.stats.udp_stray_beacons.increment();
             return None;
         }
-        let answer = self.data.iter().position(|s| s.local.is_ipv4() == ipv4 && s.reaches(interface))?;
+        let answers = |socket: &DataSocket| socket.local.is_ipv4() == ipv4 && socket.reaches(interface);
+        let (answer, _) = self.data.current().find(|(_, socket)| answers(socket))?;
         Some((SocketIndex(answer as u16), true))
     }
 
@@ -295,7 +308,7 @@ impl UdpSockets {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+    use std::net::{IpAddr, Ipv4Addr};
 
     use super::*;
 
@@ -308,7 +321,7 @@ mod tests {
         neighbour.set_broadcast(true).unwrap();
         stranger.send_to(&[0xD5; 274], target(Ipv4Addr::LOCALHOST.into())).unwrap();
         neighbour.send_to(&[0xD5; 274], target(Ipv4Addr::new(127, 255, 255, 255).into())).unwrap();
-        let index = sockets.data.len() + sockets.discovery.iter().position(|socket| socket.ipv4).unwrap();
+        let index = sockets.discovery.iter().position(|socket| socket.ipv4).unwrap();
         let mut taken = Vec::new();
         while taken.len() < 2 {
             super::super::poll::readable(

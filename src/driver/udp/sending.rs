@@ -28,7 +28,7 @@ impl Sink for UdpSockets {
 
     fn interface_of(&self, socket: SocketIndex, remote: SocketAddr) -> String {
         let socket = self.data.get(usize::from(socket.0));
-        let device = socket.and_then(|socket| socket.device.clone());
+        let device = socket.and_then(|socket| socket.device_name()).map(str::to_owned);
         device.or_else(|| interfaces::leading_to(remote)).unwrap_or_else(|| "an unknown interface".to_owned())
     }
 

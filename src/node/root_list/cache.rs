@@ -1,8 +1,10 @@
 //! The last good list of a domain's roots, for when the DNS does not answer.
 //!
-//! One file for each domain in the user's cache directory: `peersock/roots-DOMAIN`, mode 0600. Nothing but
-//! texts of roots are in it. A list that others could have written is not used, nor is one in a directory
-//! that others can write to: they could give the list of one domain the name of another.
+//! One file for each domain in the user's cache directory: `peersock/roots-DOMAIN`, mode 0600, and
+//! `roots-DOMAIN@SERVER` for what a nameserver of the user's choice says: who asks the system's must not get
+//! what another one has told. Nothing but texts of roots are in it. A list that others could have written is
+//! not used, nor is one in a directory that others can write to: they could give the list of one domain the
+//! name of another.
 
 use std::env;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -12,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use crate::config::RootAddress;
+use crate::config::{RootAddress, RootDomain};
 use crate::state::{StateError, check_directory, read_regular_secret_file, write_atomically};
 
 /// An older list is not used: who has not been there for so long asks whoever set the program up.
@@ -52,7 +54,7 @@ impl Cache {
     }
 
     /// The roots that the domain listed when it was last asked; none if that is not known.
-    pub(super) fn read(&self, domain: &str) -> Vec<RootAddress> {
+    pub(super) fn read(&self, domain: &RootDomain) -> Vec<RootAddress> {
         let path = self.directory.join(name(domain));
         let is_recent = || -> io::Result<bool> {
             let age = SystemTime::now().duration_since(fs::symlink_metadata(&path)?.modified()?);
@@ -74,7 +76,7 @@ impl Cache {
     }
 
     /// Keeps what a domain lists now.
-    pub(super) fn write(&self, domain: &str, roots: &[RootAddress]) -> Result<(), StateError> {
+    pub(super) fn write(&self, domain: &RootDomain, roots: &[RootAddress]) -> Result<(), StateError> {
         let text: String = roots.iter().map(|root| format!("{root}\n")).collect();
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.directory);
         made.map_err(StateError::io("create", &self.directory))?;
@@ -100,8 +102,8 @@ fn lock(path: &Path) -> Result<File, StateError> {
     Err(StateError::io("lock", path)(io::ErrorKind::WouldBlock.into()))
 }
 
-/// A domain's characters are those of host names, so it is no path.
-fn name(domain: &str) -> String {
+/// A domain's characters are those of host names, and those of a server none of a path.
+fn name(domain: &RootDomain) -> String {
     format!("roots-{domain}")
 }
 
@@ -118,14 +120,14 @@ mod tests {
     fn a_list_is_kept_privately_and_read_again() {
         let place = tempfile::tempdir().expect("a folder");
         let cache = Cache::at(place.path().join("new/peersock"));
-        assert!(cache.read("example.org").is_empty());
+        assert!(cache.read(&domain("example.org")).is_empty());
         let key = Identity::from_seed(&[7; 32]).public().to_string();
         let roots = RootAddress::parse_list(&format!("{key}@192.0.2.1:1 {key}@a.b:2")).expect("two roots");
         for list in [&roots[..1], &roots] {
-            cache.write("example.org", list).expect("room");
-            assert_eq!(cache.read("example.org"), list);
+            cache.write(&domain("example.org"), list).expect("room");
+            assert_eq!(cache.read(&domain("example.org")), list);
         }
-        assert!(cache.read("example.com").is_empty());
+        assert!(cache.read(&domain("example.com")).is_empty());
         let path = place.path().join("new/peersock/roots-example.org");
         let mode = |path| fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
         assert_eq!((mode(&path), mode(&place.path().join("new/peersock"))), (0o600, 0o700));
@@ -137,31 +139,31 @@ mod tests {
         let cache = Cache::at(place.path().to_owned());
         let key = Identity::from_seed(&[7; 32]).public().to_string();
         let roots = RootAddress::parse_list(&format!("{key}@192.0.2.1:1")).expect("a root");
-        cache.write("a", &roots).expect("room");
+        cache.write(&domain("a"), &roots).expect("room");
         let path = place.path().join("roots-a");
         fs::set_permissions(&path, Permissions::from_mode(0o622)).expect("it is ours");
-        assert!(cache.read("a").is_empty());
+        assert!(cache.read(&domain("a")).is_empty());
         fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("it is ours");
-        assert_eq!(cache.read("a"), roots);
+        assert_eq!(cache.read(&domain("a")), roots);
         let file = File::options().write(true).open(&path).expect("it is ours");
         file.set_modified(SystemTime::now() - LIFETIME).expect("it is ours");
-        assert!(cache.read("a").is_empty());
+        assert!(cache.read(&domain("a")).is_empty());
     }
 
     #[test]
     fn a_directory_that_others_can_write_to_is_not_used() {
         let place = tempfile::tempdir().expect("a folder");
         let (cache, roots) = (Cache::at(place.path().to_owned()), one_root());
-        cache.write("theirs.example", &roots).expect("room");
+        cache.write(&domain("theirs.example"), &roots).expect("room");
         // Others need not write a list: they can give one of ours the name of another domain.
         for mode in [0o777, 0o720, 0o1777] {
             fs::set_permissions(place.path(), Permissions::from_mode(mode)).expect("it is ours");
-            assert!(cache.read("theirs.example").is_empty(), "{mode:o}");
-            let refused = cache.write("theirs.example", &roots);
+            assert!(cache.read(&domain("theirs.example")).is_empty(), "{mode:o}");
+            let refused = cache.write(&domain("theirs.example"), &roots);
             assert!(matches!(refused, Err(StateError::WritableByOthers { .. })), "{mode:o}");
         }
         fs::set_permissions(place.path(), Permissions::from_mode(0o755)).expect("it is ours");
-        assert_eq!(cache.read("theirs.example"), roots);
+        assert_eq!(cache.read(&domain("theirs.example")), roots);
     }
 
     #[test]
@@ -169,12 +171,12 @@ mod tests {
         let place = tempfile::tempdir().expect("a folder");
         let cache = Cache::at(place.path().to_owned());
         fs::set_permissions(place.path(), Permissions::from_mode(0o755)).expect("it is ours");
-        cache.write("a", &one_root()).expect("room");
+        cache.write(&domain("a"), &one_root()).expect("room");
         let directory = File::open(place.path()).expect("anybody can");
         directory.lock().expect("nobody has it");
         let (sender, written) = std::sync::mpsc::channel();
         let its = cache.clone();
-        thread::spawn(move || sender.send(its.write("b", &one_root()).is_ok()));
+        thread::spawn(move || sender.send(its.write(&domain("b"), &one_root()).is_ok()));
         assert_eq!(written.recv_timeout(Duration::from_secs(20)), Ok(true));
         // Nothing in it can be opened by others.
         for entry in fs::read_dir(place.path()).expect("it is ours") {
@@ -193,16 +195,20 @@ mod tests {
             fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("it is ours");
         };
         put(b"\xff\xfe\0no text");
-        assert!(cache.read("a").is_empty());
+        assert!(cache.read(&domain("a")).is_empty());
         put(&b"x".repeat((1 << 20) + 1));
-        assert!(cache.read("a").is_empty());
+        assert!(cache.read(&domain("a")).is_empty());
         let many = format!("nonsense\n{}\n", one_root()[0]).repeat(3000);
         put(many.as_bytes());
-        assert_eq!(cache.read("a").len(), super::super::MAX_LISTED);
+        assert_eq!(cache.read(&domain("a")).len(), super::super::MAX_LISTED);
         fs::remove_file(&path).expect("it is ours");
         let mode = rustix::fs::Mode::from_raw_mode(0o600);
         rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).expect("a pipe");
-        assert!(cache.read("a").is_empty(), "a pipe without a writer");
+        assert!(cache.read(&domain("a")).is_empty(), "a pipe without a writer");
+    }
+
+    fn domain(text: &str) -> RootDomain {
+        text.parse().expect("a domain")
     }
 
     fn one_root() -> Vec<RootAddress> {

@@ -38,10 +38,24 @@ pub(super) fn look_up(domain: &RootDomain, patience: Duration) -> io::Result<Lis
     for server in servers {
         match ask(server, &name, patience) {
             Ok(listed) => return Ok(listed),
-            Err(error) => last = error,
+            Err(error) => last = told_of(server, &name, error),
         }
     }
     Err(last)
+}
+
+/// Says what was asked and whom. The kind stays.
+fn told_of(server: SocketAddr, name: &str, error: io::Error) -> io::Error {
+    let text = match error.kind() {
+        kind if is_timeout(&error) => {
+            return io::Error::new(kind, format!("the nameserver {server} does not answer"));
+        }
+        io::ErrorKind::NotFound => format!("{name} {error}"),
+        // Its own words are in it.
+        io::ErrorKind::Other => format!("the nameserver {server} answers {error}"),
+        _ => format!("the nameserver {server} cannot be asked: {error}"),
+    };
+    io::Error::new(error.kind(), text)
 }
 
 fn ask(server: SocketAddr, name: &str, patience: Duration) -> io::Result<Listed> {
@@ -155,7 +169,7 @@ fn read(answer: &[u8]) -> io::Result<Listed> {
                 RCODE::Refused => "REFUSED",
                 _ => "an error",
             };
-            return Err(io::Error::other(format!("the nameserver answers {name}")));
+            return Err(io::Error::other(name));
         }
     }
     let (mut roots, mut ttl) = (Vec::<RootAddress>::new(), LONGEST);
@@ -179,7 +193,11 @@ fn read(answer: &[u8]) -> io::Result<Listed> {
     roots.sort_by_key(|root| root.to_string());
     roots.truncate(super::MAX_LISTED);
     if roots.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::NotFound, "the domain lists no roots"));
+        let what = match packet.answers.iter().filter(|one| matches!(one.rdata, RData::TXT(_))).count() {
+            0 => "has no TXT record in the DNS, and those would name the roots".to_owned(),
+            count => format!("lists no roots: none of its {count} TXT records names one without a token"),
+        };
+        return Err(io::Error::new(io::ErrorKind::NotFound, what));
     }
     Ok(Listed { roots, ttl: ttl.max(SHORTEST) })
 }
@@ -384,6 +402,17 @@ pub(super) mod tests {
         let (domain, serving) = nameserver(move |question| vec![reply(question, &[&with_token], 60)], None);
         let error = look_up(&domain, PATIENCE).expect_err("no roots");
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        let error = error.to_string();
+        assert!(
+            error.contains("_peersock.example.org") && error.contains("none of its 1 TXT records"),
+            "{error}"
+        );
+        serving.join().expect("no panic");
+        let (domain, serving) = nameserver(|question| vec![reply(question, &[], 60)], None);
+        let error = look_up(&domain, PATIENCE).expect_err("no records");
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        let error = error.to_string();
+        assert!(error.contains("_peersock.example.org has no TXT record"), "{error}");
         serving.join().expect("no panic");
         let refuse = |question: &[u8]| {
             let mut answer = reply(question, &[], 0);
@@ -395,9 +424,14 @@ pub(super) mod tests {
         assert!(error.contains("REFUSED"), "{error}");
         serving.join().expect("no panic");
         let silent = UdpSocket::bind("127.0.0.1:0").expect("a port");
-        let domain = format!("a@{}", silent.local_addr().expect("its address")).parse().expect("a domain");
+        let server = silent.local_addr().expect("its address");
+        let domain = format!("a@{server}").parse().expect("a domain");
         let error = look_up(&domain, Duration::from_millis(1)).expect_err("silence");
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(error.to_string(), format!("the nameserver {server} does not answer"));
+        drop(silent);
+        let error = look_up(&domain, PATIENCE).expect_err("nobody is there").to_string();
+        assert!(error.starts_with(&format!("the nameserver {server} cannot be asked: ")), "{error}");
     }
 
     #[test]

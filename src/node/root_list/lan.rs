@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use peersock_overlay::{NodeId, PublicIdentity, RootState, is_endpoint};
 
 use super::List;
-use crate::config::{RootAddress, RootEndpoint, RootTransport};
+use crate::config::{RootAddress, RootEndpoint, RootSource, RootTransport};
 use crate::driver::{Interfaces, UdpSockets};
 use crate::node::Inner;
 use crate::sync;
@@ -30,6 +30,9 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// Announcements that wait for this thread; more are dropped.
 const QUEUE: usize = 16;
 
+/// What is said of networks where no root is heard.
+const SILENT: &str = "no root announces itself on the local networks";
+
 /// How often it is looked whether a root has gone.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -44,13 +47,16 @@ pub(super) fn start(node: &Arc<Inner>, list: Arc<List>, part: usize) {
         Ok(true) => {}
         Ok(false) => {
             tracing::warn!("no root is found on the local networks: discovery is off");
+            list.note(&RootSource::Lan, 0, Some("discovery is off".to_owned()));
             return;
         }
         Err(error) => {
             tracing::warn!(%error, "no root is found on the local networks");
+            list.note(&RootSource::Lan, 0, Some(error.to_string()));
             return;
         }
     }
+    list.note(&RootSource::Lan, 0, Some(SILENT.to_owned()));
     let events = node.driver.datapath.subscribe();
     super::spawn("peersock-lan", move || {
         let (mut heard, mut told) = (Heard::default(), None::<Instant>);
@@ -69,7 +75,9 @@ pub(super) fn start(node: &Arc<Inner>, list: Arc<List>, part: usize) {
             }
             // Each other list has names resolved and roots asked anew.
             if told.is_none_or(|told| now >= told + LOOK) {
-                list.set(part, heard.roots());
+                let roots = heard.roots();
+                list.note(&RootSource::Lan, roots.len(), roots.is_empty().then(|| SILENT.to_owned()));
+                list.set(part, roots);
                 told = Some(now);
             }
         }
@@ -87,9 +95,7 @@ pub(super) fn hear(allowed: &Interfaces, port: u16, until: Instant) -> io::Resul
     }
     sockets.hear_announcements(until, || sync::lock(&heard).0.len() == MAX_ROOTS);
     match sync::lock(&heard).roots() {
-        roots if roots.is_empty() => {
-            Err(io::Error::new(io::ErrorKind::NotFound, "no root announces itself on the local networks"))
-        }
+        roots if roots.is_empty() => Err(io::Error::new(io::ErrorKind::NotFound, SILENT)),
         roots => Ok(roots),
     }
 }

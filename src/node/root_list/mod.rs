@@ -10,12 +10,13 @@ mod dns;
 mod lan;
 mod once;
 
+use std::io;
 use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::resolver::ask_system;
-use super::{Inner, roots};
+use super::{Inner, RootListStatus, roots};
 use crate::config::{RootAddress, RootDomain, RootSource};
 use crate::datapath::{Heard, Subscription};
 use crate::sync;
@@ -106,6 +107,17 @@ impl List {
         }
     }
 
+    /// Notes what a list has said last, for who asks why there is no root.
+    fn note(&self, source: &RootSource, roots: usize, error: Option<String>) {
+        let Some(node) = self.node.upgrade() else { return };
+        let status = RootListStatus::new(source, roots, error);
+        let mut lists = sync::lock(&node.root_lists);
+        match lists.iter_mut().find(|known| known.source == status.source) {
+            Some(known) => *known = status,
+            None => lists.push(status),
+        }
+    }
+
     fn publish(&self, parts: &mut Parts) {
         let all: Vec<_> = parts.found.iter().flatten().cloned().collect();
         if parts.is_used || !all.is_empty() {
@@ -118,31 +130,34 @@ impl List {
 /// Keeps the list of a domain's roots up to date until the node ends.
 fn follow(list: &List, part: usize, domain: &RootDomain, cache: Option<&Cache>, events: &Subscription) {
     let (mut patience, mut retry) = (FIRST_PATIENCE, RETRY_MIN);
-    let mut has_list = false;
+    let (mut has_list, mut kept) = (false, 0);
+    let source = RootSource::Dns(domain.clone());
     while !events.is_over() {
         let told = dns::look_up(domain, patience);
         let is_told = told.is_ok();
         let wait = match told {
             Ok(listed) => {
-                tracing::debug!(%domain, roots = listed.roots.len(), "a domain lists roots");
-                if let Some(Err(error)) = cache.map(|cache| cache.write(domain.name(), &listed.roots)) {
+                let roots = listed.roots.len();
+                tracing::debug!(%domain, roots, "a domain lists roots");
+                if let Some(Err(error)) = cache.map(|cache| cache.write(domain, &listed.roots)) {
                     tracing::debug!(%error, "the list of roots is not kept");
                 }
+                list.note(&source, roots, None);
                 list.set(part, listed.roots);
                 (has_list, retry) = (true, RETRY_MIN);
+                kept = roots;
                 listed.ttl
             }
             Err(error) => {
                 tracing::debug!(%domain, %error, "a domain does not tell its roots");
                 if !has_list {
-                    let kept = cache.map(|cache| cache.read(domain.name())).unwrap_or_default();
-                    tracing::warn!(
-                        kept = kept.len(),
-                        "the DNS does not tell the roots; trying again (-vv names the domain)"
-                    );
-                    list.set(part, kept);
+                    let roots = cache.map(|cache| cache.read(domain)).unwrap_or_default();
+                    warn_of_no_list(&error, roots.len());
+                    kept = roots.len();
+                    list.set(part, roots);
                     has_list = true;
                 }
+                list.note(&source, kept, Some(error.to_string()));
                 let wait = retry;
                 retry = RETRY_MAX.min(retry * 2);
                 wait
@@ -159,6 +174,20 @@ fn follow(list: &List, part: usize, domain: &RootDomain, cache: Option<&Cache>, 
                 (end, retry) = (end.min(asked + RETRY_MIN), RETRY_MIN);
             }
         }
+    }
+}
+
+/// Says that a domain has no list for this node now. Its name is for -vv: who reads a log need not know it.
+fn warn_of_no_list(error: &io::Error, kept: usize) {
+    let why = match error.kind() {
+        io::ErrorKind::NotFound => "the DNS has no list of roots under the domain that was named",
+        _ => "the DNS does not answer which roots there are",
+    };
+    match kept {
+        0 => {
+            tracing::warn!("{why}, and none was kept from earlier; it is asked again (-vv names the domain)")
+        }
+        kept => tracing::warn!("{why}; those listed earlier are used, {kept} in all, and it is asked again"),
     }
 }
 
@@ -192,6 +221,14 @@ mod tests {
         }
     }
 
+    fn wait_for_kept(cache: &Cache, domain: &RootDomain, wanted: &[RootAddress]) {
+        let since = Instant::now();
+        while cache.read(domain) != wanted {
+            assert!(since.elapsed() < PATIENCE, "the list is not kept");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     #[test]
     fn what_a_domain_lists_is_used_kept_and_used_again_when_the_dns_is_silent() {
         let place = tempfile::tempdir().expect("a folder");
@@ -203,22 +240,48 @@ mod tests {
         let (domain, serving) =
             dns::tests::nameserver(move |question| vec![dns::tests::reply(question, &[&text], 60)], None);
         let alpha = node();
-        let sources = vec![RootSource::Dns(domain), RootSource::Address(named.clone())];
+        let sources = vec![RootSource::Dns(domain.clone()), RootSource::Address(named.clone())];
         start_with(&alpha.inner, sources, Some(cache.clone()));
         wait_for(&alpha, &[key(1).node_id(), key(2).node_id()]);
-        assert_eq!(cache.read("example.org"), [listed.parse().expect("a root")]);
+        wait_for_kept(&cache, &domain, &[listed.parse().expect("a root")]);
         serving.join().expect("no panic");
 
-        let silent = UdpSocket::bind("127.0.0.1:0").expect("a port");
-        let domain = format!("dns:example.org@{}", silent.local_addr().expect("its address"));
+        let silent = UdpSocket::bind(domain.server().expect("it is named")).expect("nobody has it any more");
         let beta = node();
-        start_with(&beta.inner, vec![domain.parse().expect("a source")], Some(cache));
+        start_with(&beta.inner, vec![RootSource::Dns(domain.clone())], Some(cache.clone()));
         wait_for(&beta, &[key(2).node_id()]);
+        let said = loop {
+            if let [said] = &beta.root_lists()[..] {
+                break said.clone();
+            }
+            thread::sleep(Duration::from_millis(5));
+        };
+        assert_eq!((said.source, said.roots), (format!("dns:{domain}"), 1));
+        assert!(said.error.is_some_and(|error| error.contains("does not answer")));
 
         // Without a list that was kept, what was named by its key is used all the same.
         let gamma = node();
-        start_with(&gamma.inner, vec![domain.parse().expect("a source"), named.into()], None);
+        start_with(&gamma.inner, vec![RootSource::Dns(domain), named.into()], None);
         wait_for(&gamma, &[key(1).node_id()]);
+        drop(silent);
+    }
+
+    /// What one nameserver says of a domain is not what another one says.
+    #[test]
+    fn a_list_is_kept_for_the_nameserver_that_told_it() {
+        let place = tempfile::tempdir().expect("a folder");
+        let cache = Cache::at(place.path().join("cache"));
+        let domain = |text: &str| -> RootDomain { text.parse().expect("a domain") };
+        let names = ["example.org", "example.org@127.0.0.1:5353", "example.org@[::1]:5353"].map(domain);
+        let root = |seed: u8| -> RootAddress {
+            format!("{}@127.0.0.1:9", Identity::from_seed(&[seed; 32]).public()).parse().expect("a root")
+        };
+        for (seed, domain) in (1..).zip(&names) {
+            cache.write(domain, &[root(seed)]).expect("room");
+        }
+        for (seed, domain) in (1..).zip(&names) {
+            assert_eq!(cache.read(domain), [root(seed)], "{domain}");
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub use network::{NetworkStatus, Ports};
 use peer::conflict;
 pub(super) use peer::peers;
 pub use peer::{AttemptStatus, Conflict, PeerStatus, Presence};
-pub use reach::{CandidateStatus, ContactStatus, DhtStatus, RootStatus, TurnStatus};
+pub use reach::{CandidateStatus, ContactStatus, DhtStatus, RootListStatus, RootStatus, TurnStatus};
 use reach::{contact, dht, roots, turn};
 
 /// Everything worth knowing about a node at one time. Serializes to the JSON that `peersock status --json`

@@ -7,6 +7,7 @@ use peersock_overlay::{Candidate, CandidateKind, Contact, Filtering, Mapping, No
 use serde::Serialize;
 
 use super::display;
+use crate::config::RootSource;
 use crate::driver::TurnState;
 use crate::node::Inner;
 use crate::node::contact::Found;
@@ -95,6 +96,33 @@ pub struct TurnStatus {
     pub relayed: Option<SocketAddr>,
     /// Why there is none, or none any more; none if there is an address, or no answer yet.
     pub error: Option<String>,
+}
+
+/// What a list of roots has said last: a domain, or the local networks.
+///
+/// ```
+/// fn tell(list: &peersock::RootListStatus) -> String {
+///     match &list.error {
+///         None => format!("{} names {} roots", list.source, list.roots),
+///         Some(error) => format!("{}: {error}", list.source),
+///     }
+/// }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct RootListStatus {
+    /// The list as it was named: `dns:DOMAIN` or `lan`.
+    pub source: String,
+    /// How many of its roots are used.
+    pub roots: usize,
+    /// Why there are none, or only those of a list that was kept.
+    pub error: Option<String>,
+}
+
+impl RootListStatus {
+    pub(crate) fn new(source: &RootSource, roots: usize, error: Option<String>) -> Self {
+        Self { source: source.to_string(), roots, error }
+    }
 }
 
 /// How a node meets others by the DHT.

@@ -1,0 +1,111 @@
+//! Whether roots have the keys that name them. That something answers at their addresses does not show it:
+//! each server for STUN does.
+
+use std::net::SocketAddr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use peersock::{Dht, IdentitySource, Interfaces, Node, RootSource, RootState, RootStatus, TurnServer};
+use peersock_nat::netcheck::{Advice, Report};
+use serde_json::{Value, json};
+
+/// How long roots have to answer. The rest of the report takes about as long where something is silent.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+/// How often it is looked whether all have answered.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// How long the node's goodbyes may take.
+const GOODBYE: Duration = Duration::from_millis(300);
+
+/// Has a node with a fresh identity register at those roots that are named by their keys. Returns their state
+/// once all have answered, or after four seconds; nothing if there are none, or no node can start.
+pub(super) fn check(sources: Vec<RootSource>, allowed: &Interfaces) -> Vec<RootStatus> {
+    let named: Vec<_> =
+        sources.into_iter().filter(|source| matches!(source, RootSource::Address(_))).collect();
+    if named.is_empty() {
+        return Vec::new();
+    }
+    let node = Node::builder()
+        .identity(IdentitySource::Ephemeral)
+        .interfaces(allowed.clone())
+        .discovery(false)
+        .dht(Dht::Off)
+        .turn(Vec::<TurnServer>::new())
+        .port_mapping(false)
+        .roots(named);
+    let node = match node.start() {
+        Ok(node) => node,
+        Err(error) => {
+            tracing::debug!(%error, "it is not known whether the roots have their keys");
+            return Vec::new();
+        }
+    };
+    let until = Instant::now() + PATIENCE;
+    let roots = loop {
+        let roots = node.status().roots;
+        let is_settled = |root: &RootStatus| has_answered(root) && root.state != RootState::Connected;
+        if roots.iter().all(is_settled) || Instant::now() >= until {
+            break roots;
+        }
+        thread::sleep(LOOK);
+    };
+    node.shutdown(GOODBYE);
+    roots
+}
+
+/// Whether there was a handshake, which only who has the key completes.
+fn has_answered(root: &RootStatus) -> bool {
+    !matches!(root.state, RootState::Connecting | RootState::Unreachable)
+}
+
+/// What follows from it, for each root.
+pub(super) fn advise(roots: &[RootStatus], report: &Report) -> Vec<Advice> {
+    let is_answering = |address: &SocketAddr| {
+        let mut known = report.servers.iter().flat_map(|server| &server.addresses);
+        known.any(|one| one.address == *address && one.rtt_ms.is_some())
+    };
+    let advice = |root: &RootStatus| {
+        let (place, name) = (place(root), name(root));
+        match root.state {
+            RootState::Refused => Advice::new(
+                format!("{name} has its key and does not take this machine: it may want a token"),
+                Some("ask who runs it for the token, and write ?token=TEXT behind the root's text"),
+            ),
+            _ if has_answered(root) => Advice::new(format!("{name} answers, and has its key"), None),
+            _ if root.endpoints.iter().any(is_answering) => Advice::new(
+                format!("something answers at {place}, but not as the root with the key that is named"),
+                Some("copy the first line that `peersock root` prints there: the key is in front of the @"),
+            ),
+            _ => Advice::new(
+                format!("{name} does not answer within {} s", PATIENCE.as_secs()),
+                Some("look whether it runs there, and has the key that PEERSOCK_ROOTS names"),
+            ),
+        }
+    };
+    roots.iter().map(advice).collect()
+}
+
+/// Where the root is, or what it is called if no address is known.
+pub(super) fn place(root: &RootStatus) -> String {
+    let endpoints: Vec<_> = root.endpoints.iter().map(ToString::to_string).collect();
+    match &endpoints[..] {
+        [] => root.id.to_string(),
+        endpoints => endpoints.join(" or "),
+    }
+}
+
+/// What the root is called in a sentence.
+fn name(root: &RootStatus) -> String {
+    let at = if root.endpoints.is_empty() { "" } else { "at " };
+    format!("the root {at}{}", place(root))
+}
+
+pub(super) fn json(root: &RootStatus) -> Value {
+    json!({
+        "node_id": root.id.to_string(),
+        "endpoints": root.endpoints,
+        "state": root.state.to_string(),
+        "has_key": has_answered(root).then_some(true),
+    })
+}

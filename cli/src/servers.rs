@@ -1,0 +1,113 @@
+//! Roots and TURN servers that options name: their texts, and files with them.
+
+use std::path::Path;
+
+use peersock::state::read_secret_file;
+use peersock::{RootAddress, RootSource, RootsError, TurnServer};
+use zeroize::Zeroizing;
+
+use crate::failure::{Failure, Outcome};
+
+/// What to write for a root.
+pub(crate) const ROOT_HINT: &str =
+    "give what `peersock root` prints, dns:DOMAIN, lan, or @FILE with such texts";
+
+/// What to write for a TURN server.
+const TURN_HINT: &str =
+    "write % and two hexadecimal digits for a colon in the user name, and for spaces; docs/TURN.md says more";
+
+/// The roots that the texts of `--root` name, those with keys with the token from the file.
+pub(crate) fn roots(texts: &[String], token_file: Option<&Path>) -> Outcome<Vec<RootSource>> {
+    let mut roots = Vec::new();
+    for text in texts {
+        let found = RootSource::load(text).map_err(|error| roots_failure("--root", error))?;
+        if found.is_empty() {
+            return Err(Failure::usage("--root names no root: its text is empty", ROOT_HINT));
+        }
+        roots.extend(found);
+    }
+    if let Some(path) = token_file {
+        let token = read_token(path)?;
+        for source in &mut roots {
+            if let RootSource::Address(root) = source
+                && root.token().is_none()
+            {
+                let root = root.clone().with_token(token.as_bytes());
+                *source = root.expect("the length of the token was checked").into();
+            }
+        }
+    }
+    Ok(roots)
+}
+
+/// What to say of roots that cannot be read. A file that cannot be used is a failure as with all files; a
+/// text that names no root is wrong usage wherever it stands: `place` is the option or the variable.
+pub(crate) fn roots_failure(place: &str, error: RootsError) -> Failure {
+    match error {
+        RootsError::State(error) => {
+            Failure::file(error, format_args!("correct {place}, or make the file; {ROOT_HINT}"))
+        }
+        error => Failure::usage(format_args!("{place}: {error}"), ROOT_HINT),
+    }
+}
+
+/// The TURN servers that the texts of `--turn` name.
+pub(crate) fn turn_servers(texts: &[Zeroizing<String>]) -> Outcome<Vec<TurnServer>> {
+    let mut servers = Vec::new();
+    for text in texts {
+        match text.strip_prefix('@') {
+            Some(path) => servers.extend(turn_file(path)?),
+            None if text.trim().is_empty() => servers.push(turn_server("--turn", text)?),
+            None => {
+                for word in text.split_whitespace() {
+                    servers.push(turn_server("--turn", word)?);
+                }
+            }
+        }
+    }
+    Ok(servers)
+}
+
+/// Reads a file of TURN servers; lines that begin with `#` are comments, as in files of roots.
+fn turn_file(path: &str) -> Outcome<Vec<TurnServer>> {
+    let text = read_secret_file(Path::new(path)).map_err(|error| {
+        Failure::file(error, "write the texts into a file of mode 0600, and give its path")
+    })?;
+    let mut servers = Vec::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        if line.trim_start().starts_with('#') {
+            continue;
+        }
+        for word in line.split_whitespace() {
+            servers.push(turn_server(&format!("--turn: {path}:{number}"), word)?);
+        }
+    }
+    match servers.is_empty() {
+        true => Err(Failure::usage(
+            format_args!("--turn: {path} names no TURN server"),
+            "write turn:USER:PASSWORD@HOST:PORT into it, or leave --turn out",
+        )),
+        false => Ok(servers),
+    }
+}
+
+/// The text is not repeated: it has a password.
+fn turn_server(place: &str, text: &str) -> Outcome<TurnServer> {
+    text.parse().map_err(|error| Failure::usage(format_args!("{place}: {error}"), TURN_HINT))
+}
+
+/// Reads the text that a root wants to be shown.
+pub(crate) fn read_token(path: &Path) -> Outcome<Zeroizing<String>> {
+    let text = read_secret_file(path).map_err(|error| {
+        Failure::file(error, "write the token into a file of mode 0600, and give its path")
+    })?;
+    // A file written by an editor or by echo ends with a line feed that nobody means.
+    let token = Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned());
+    if token.is_empty() || token.len() > RootAddress::MAX_TOKEN {
+        return Err(Failure::usage(
+            format_args!("{} holds no token of 1 to 255 bytes", path.display()),
+            "write a text of that length into it, for example from `head -c 24 /dev/urandom | base64`",
+        ));
+    }
+    Ok(token)
+}
