@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use peersock::interfaces::ROOTS_VARIABLE;
+use peersock::interfaces::{LoadTurnError, ROOTS_VARIABLE, load_turn_servers};
 use peersock::overlay::{Identity, NetworkId, PublicIdentity};
 use peersock::state::{StateDir, read_secret_file};
 use peersock::{Dht, Network, NodeBuilder, RootAddress, RootSource, TurnServer};
@@ -112,9 +112,9 @@ pub(crate) struct NodeArgs {
     #[arg(default_missing_value = "public")]
     dht: Option<Dht>,
 
-    /// A TURN server that relays to this node where no direct path opens: turn:USER:PASSWORD@HOST:PORT, or
-    /// @FILE (mode 0600) with such texts; may be given several times. Nodes without roots and DHT use none
-    /// [env: PEERSOCK_TURN]
+    /// A TURN server that relays to this node where no direct path opens: turn:USER:PASSWORD@HOST:PORT, with
+    /// ?transport=tcp behind it for TCP, turns:USER:PASSWORD@HOST:PORT for TLS, or @FILE (mode 0600) with such
+    /// texts; may be given several times. Nodes without roots and DHT use none [env: PEERSOCK_TURN]
     #[arg(long = "turn", value_name = "TEXT")]
     turn: Vec<Zeroizing<String>>,
 
@@ -170,7 +170,7 @@ impl NodeArgs {
             Some(dht) => node.dht(dht.clone()),
             None => node,
         };
-        let node = if self.turn.is_empty() { node } else { node.turn(self.turn_servers()?) };
+        let node = if self.turn.is_empty() { node } else { node.turn(turn_servers(&self.turn)?) };
         if self.roots.is_empty() {
             return Ok(node);
         }
@@ -194,27 +194,24 @@ impl NodeArgs {
         }
         Ok(node.roots(roots))
     }
+}
 
-    fn turn_servers(&self) -> Outcome<Vec<TurnServer>> {
-        let mut servers = Vec::new();
-        for text in &self.turn {
-            let texts = match text.strip_prefix('@') {
-                None => Zeroizing::new(text.to_string()),
-                Some(path) => read_secret_file(Path::new(path)).map_err(|error| {
-                    Failure::file(error, "write the texts into a file of mode 0600, and give its path")
-                })?,
-            };
-            for word in texts.split_whitespace() {
-                // The text is not repeated: it has a password.
-                servers.push(word.parse().map_err(|error| {
-                    let hint =
-                        "write % and two hexadecimal digits for a colon in the user name, and for spaces";
-                    Failure::usage(format_args!("--turn: {error}"), hint)
-                })?);
+/// The TURN servers that `--turn` names.
+pub(crate) fn turn_servers(texts: &[Zeroizing<String>]) -> Outcome<Vec<TurnServer>> {
+    let mut servers = Vec::new();
+    for text in texts {
+        // The text is not repeated: it has a password.
+        servers.extend(load_turn_servers(text).map_err(|error| match error {
+            LoadTurnError::File(error) => {
+                Failure::file(error, "write the texts into a file of mode 0600, and give its path")
             }
-        }
-        Ok(servers)
+            error => {
+                let hint = "write % and two hexadecimal digits for a colon in the user name, and for spaces";
+                Failure::usage(format_args!("--turn: {error}"), hint)
+            }
+        })?);
     }
+    Ok(servers)
 }
 
 /// Reads the text that a root wants to be shown.

@@ -3,13 +3,19 @@
 mod show;
 
 use std::collections::BTreeMap;
+use std::thread;
 
 use peersock::Interfaces;
-use peersock::interfaces::{RootList, Target, Transport, lists_of_environment, servers_of_environment};
+use peersock::interfaces::{
+    RootList, Target, Transport, TurnCheck, check_turn, lists_of_environment, servers_of_environment,
+    turn_of_environment,
+};
 use peersock::overlay::wire::DISCOVERY_PORT;
 use peersock_nat::netcheck::{self, Report};
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
+use crate::args::turn_servers;
 use crate::failure::{Failure, Outcome};
 use crate::output::print;
 
@@ -17,7 +23,8 @@ use crate::output::print;
 ///
 /// Asks the given STUN servers, and the roots that PEERSOCK_ROOTS names, from every interface: as what they
 /// see this machine, and how long they take to answer. From that follows what NAT there is. The routers are
-/// asked whether they open ports, the nameservers whether they answer. No server is asked that nobody named:
+/// asked whether they open ports, the nameservers whether they answer. TURN servers are asked for an address,
+/// which is given back at once. No server is asked that nobody named:
 /// without any, the kind of NAT stays unknown. It ends within six seconds, whatever the network, and with
 /// status 0 also where everything is blocked. If PEERSOCK_ROOTS has lists, they are asked before, which takes
 /// up to four seconds for dns:DOMAIN, and six for lan.
@@ -27,12 +34,18 @@ Examples:
   peersock netcheck
   peersock netcheck --stun stun.example.org:3478 --stun 192.0.2.1:3478
   PEERSOCK_ROOTS=\"$(cat roots)\" peersock netcheck --interface eth0
+  peersock netcheck --turn @turn-servers
   peersock netcheck --json --stun 192.0.2.1:3478 | jq '.interfaces[] | {name, nat: .ipv4.kind}'")]
 pub(crate) struct Args {
     /// A STUN server to ask; may be given several times. One that knows RFC 5780 (coturn does) tells most,
     /// two others tell how the NAT maps [env: PEERSOCK_STUN]
     #[arg(long, value_name = "HOST:PORT", value_parser = parse_server)]
     stun: Vec<Target>,
+
+    /// A TURN server to ask, as the option of the same name of `listen` and `dial` has it; may be given several
+    /// times [env: PEERSOCK_TURN]
+    #[arg(long = "turn", value_name = "TEXT")]
+    turn: Vec<Zeroizing<String>>,
 
     /// Look at this network interface only; may be given several times
     #[arg(long = "interface", value_name = "NAME")]
@@ -62,7 +75,15 @@ pub(crate) fn run(args: &Args) -> Outcome {
         }
     }
     targets.extend(origins.keys().cloned());
-    let report = netcheck::run(&targets, &args.interfaces).map_err(|error| {
+    let servers = match args.turn.as_slice() {
+        [] => turn_of_environment().map_err(wrong)?,
+        texts => turn_servers(texts)?,
+    };
+    let (report, turn) = thread::scope(|scope| {
+        let turn = scope.spawn(|| check_turn(&servers, &args.interfaces));
+        (netcheck::run(&targets, &args.interfaces), turn.join().unwrap_or_default())
+    });
+    let report = report.map_err(|error| {
         Failure::new(
             format_args!("the system does not tell its interfaces: {error}"),
             "run it with -v to see the log",
@@ -75,15 +96,20 @@ pub(crate) fn run(args: &Args) -> Outcome {
         ));
     }
     if args.json {
-        return print(json(&report, &lists, &origins).map_err(std::io::Error::other)?);
+        return print(json(&report, &turn, &lists, &origins).map_err(std::io::Error::other)?);
     }
-    print(show::text(&report, &lists, &origins))
+    print(show::text(&report, &turn, &lists, &origins))
 }
 
 /// Which list has named a server, if it was a list.
 type Origins = BTreeMap<Target, String>;
 
-fn json(report: &Report, lists: &[RootList], origins: &Origins) -> serde_json::Result<Value> {
+fn json(
+    report: &Report,
+    turn: &[TurnCheck],
+    lists: &[RootList],
+    origins: &Origins,
+) -> serde_json::Result<Value> {
     let mut value = serde_json::to_value(report)?;
     let named = [
         ("servers", report.servers.iter().map(|server| &server.target).collect::<Vec<_>>()),
@@ -96,7 +122,20 @@ fn json(report: &Report, lists: &[RootList], origins: &Origins) -> serde_json::R
     }
     let list = |list: &RootList| json!({ "source": list.source, "roots": list.roots, "error": list.error });
     value["lists"] = lists.iter().map(list).collect();
+    value["turn"] = serde_json::to_value(turn)?;
+    if let Some(advice) = value["advice"].as_array_mut() {
+        advice.extend(
+            turn.iter().filter_map(|check| {
+                Some(json!({ "finding": finding(check)?, "what_to_do": check.what_to_do }))
+            }),
+        );
+    }
     Ok(value)
+}
+
+/// What is wrong with a TURN server.
+fn finding(check: &TurnCheck) -> Option<String> {
+    Some(format!("TURN server {}: {}", check.server, check.error.as_ref()?))
 }
 
 fn parse_server(text: &str) -> Result<Target, String> {

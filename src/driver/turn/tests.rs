@@ -4,7 +4,8 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::keeper::{choose, source_towards};
+use super::keeper::choose;
+use super::udp::source_towards;
 use crate::driver::Driver;
 use crate::{IdentitySource, Interfaces, Node};
 
