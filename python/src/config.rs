@@ -60,7 +60,8 @@ impl Config {
         Ok(Self { settings })
     }
 
-    /// The same with these TURN servers, each text as `PEERSOCK_TURN` has it, in place of those of the environment.
+    /// The same with these TURN servers, each text as `PEERSOCK_TURN` has it, in place of those of the
+    /// environment.
     fn with_turn(&self, py: Python<'_>, texts: Vec<String>) -> PyResult<Self> {
         let mut all = Vec::new();
         for text in texts {

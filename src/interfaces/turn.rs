@@ -31,8 +31,8 @@ pub enum LoadTurnError {
     Server(#[from] TurnServerError),
 }
 
-/// Reads TURN servers: texts with white space between them, or `@` and the path of a file of mode 0600 with such
-/// texts.
+/// Reads TURN servers: texts with white space between them, or `@` and the path of a file of mode 0600 with
+/// such texts.
 ///
 /// ```
 /// let servers = peersock::interfaces::load_turn_servers("turn:u:p@192.0.2.1 turns:u:p@192.0.2.1")?;

@@ -15,7 +15,11 @@ use crate::datapath::Subscription;
 /// # let node = peersock::node()?;
 /// for event in node.events() {
 ///     if let peersock::Event::PeerReachable { id, relayed, turn } = event {
-///         let by = if relayed { ", by way of a root" } else if turn { ", by way of a TURN server" } else { "" };
+///         let by = match (relayed, turn) {
+///             (true, _) => ", by way of a root",
+///             (_, true) => ", by way of a TURN server",
+///             _ => "",
+///         };
 ///         println!("{id} is there{by}");
 ///     }
 /// }
@@ -38,8 +42,8 @@ pub enum Event {
         /// Whether a TURN server relays: this node's, or the peer's as far as it has said so.
         turn: bool,
     },
-    /// The peer now has another address, the path another size, or a root or a TURN server relays that did not
-    /// before, or not any more.
+    /// The peer now has another address, the path another size, or a root or a TURN server relays that did
+    /// not before, or not any more.
     PathChanged {
         /// Its node ID.
         id: NodeId,

@@ -113,10 +113,10 @@ impl Connector {
         Ok(self.run(carrier, Role::Client, ends, proxy))
     }
 
-    /// Connects to a TURN server. What is sent must be messages of TURN, and what arrives are such; ChannelData
-    /// that arrives has its padding. Nothing else is sent, so whoever uses the connection has to see by
-    /// requests of its own that the server is there. If nothing arrives for [`Timing::dead_after`], the
-    /// connection has ended; [`Timing::keepalive`] does not count.
+    /// Connects to a TURN server. What is sent must be messages of TURN, and what arrives are such;
+    /// ChannelData that arrives has its padding. Nothing else is sent, so whoever uses the connection has to
+    /// see by requests of its own that the server is there. If nothing arrives for [`Timing::dead_after`],
+    /// the connection has ended; [`Timing::keepalive`] does not count.
     ///
     /// # Errors
     /// Why it is not possible, and what can be done about it.

@@ -353,9 +353,9 @@ impl Sender {
         self.shared.send(datagram.into(), Instant::now())
     }
 
-    /// Sends a datagram as [`Sender::send`] does, but before all that wait, and without dropping it for its age:
-    /// for requests that nobody repeats, because TCP does (RFC 8489, 6.2.2). If 128 of them wait, the stream is
-    /// stuck, and this one is dropped.
+    /// Sends a datagram as [`Sender::send`] does, but before all that wait, and without dropping it for its
+    /// age: for requests that nobody repeats, because TCP does (RFC 8489, 6.2.2). If 128 of them wait, the
+    /// stream is stuck, and this one is dropped.
     ///
     /// # Errors
     /// When the datagram is empty or too long, or the connection has ended.

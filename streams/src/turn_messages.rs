@@ -2,7 +2,8 @@
 //!
 //! Nothing stands between them: each begins with its own length, in the third and fourth byte. In STUN
 //! messages these are the bytes behind the header of 20, in ChannelData frames those behind the header of 4,
-//! which are padded to a multiple of four.
+//! which are padded to a multiple of four. A server's first message is one of STUN, for channels are asked
+//! for: so an answer of an HTTP server, whose first letter is that of a channel, is told from one.
 
 use std::error::Error;
 use std::fmt;
@@ -41,11 +42,13 @@ impl Error for NotTurn {}
 /// ```
 /// use peersock_streams::TurnReader;
 ///
-/// // ChannelData of three bytes and their padding, and the beginning of another one.
 /// let mut reader = TurnReader::default();
 /// let mut messages = Vec::new();
+/// // A STUN message without attributes, then ChannelData of three bytes, padded, and the beginning of
+/// another. let stun = b"\x01\x01\x00\x00\x21\x12\xa4\x42transaction!";
+/// reader.read(stun, |message| messages.push(message.to_vec()))?;
 /// reader.read(b"\x40\x00\x00\x03abc\x00\x40", |message| messages.push(message.to_vec()))?;
-/// assert_eq!(messages, [b"\x40\x00\x00\x03abc\x00"]);
+/// assert_eq!(messages, [&stun[..], b"\x40\x00\x00\x03abc\x00"]);
 /// assert_eq!(reader.pending(), 1);
 /// # Ok::<(), peersock_streams::NotTurn>(())
 /// ```
@@ -53,6 +56,8 @@ impl Error for NotTurn {}
 pub struct TurnReader {
     /// The beginning of a message.
     partial: Vec<u8>,
+    /// A STUN message has come.
+    is_turn: bool,
 }
 
 impl TurnReader {
@@ -62,23 +67,25 @@ impl TurnReader {
     /// When something else arrives. What follows it cannot be told from it, so the stream is of no more use.
     pub fn read(&mut self, mut bytes: &[u8], mut message: impl FnMut(&[u8])) -> Result<(), NotTurn> {
         while !self.partial.is_empty() {
-            let wanted = length(&self.partial)?.unwrap_or(HEADER);
+            let wanted = self.length(&self.partial)?.unwrap_or(HEADER);
             let (taken, rest) = bytes.split_at(bytes.len().min(wanted - self.partial.len()));
             self.partial.extend_from_slice(taken);
             bytes = rest;
             // What is no message is refused as soon as that is seen, however long it says it is.
-            let whole = length(&self.partial)?;
+            let whole = self.length(&self.partial)?;
             if self.partial.len() < wanted {
                 return Ok(());
             }
             if whole == Some(self.partial.len()) {
+                self.is_turn = true;
                 message(&self.partial);
                 // An idle connection keeps no memory for messages.
                 self.partial = Vec::new();
             }
         }
-        while let Some(whole) = length(bytes)? {
+        while let Some(whole) = self.length(bytes)? {
             let Some((one, next)) = bytes.split_at_checked(whole) else { break };
+            self.is_turn = true;
             message(one);
             bytes = next;
         }
@@ -90,6 +97,24 @@ impl TurnReader {
     pub fn pending(&self) -> usize {
         self.partial.len()
     }
+
+    /// The whole length of the message that begins there; `None` if not even that has arrived.
+    fn length(&self, bytes: &[u8]) -> Result<Option<usize>, NotTurn> {
+        // RFC 8656 (12): channels are 0x4000 to 0x4fff.
+        let end = if self.is_turn { 0x50 } else { 0x40 };
+        if bytes.first().is_some_and(|first| *first >= end) {
+            return Err(NotTurn);
+        }
+        let Some(&[first, _, high, low]) = bytes.first_chunk::<HEADER>() else { return Ok(None) };
+        let length = usize::from(u16::from_be_bytes([high, low]));
+        if first >= 0x40 {
+            return Ok(Some(HEADER + length.next_multiple_of(4)));
+        }
+        // RFC 8489 (5): two zero bits, and attributes, which are padded.
+        let cookie = &bytes[HEADER..bytes.len().min(HEADER + MAGIC_COOKIE.len())];
+        let is_stun = length % 4 == 0 && MAGIC_COOKIE.starts_with(cookie);
+        is_stun.then_some(Some(STUN_HEADER + length)).ok_or(NotTurn)
+    }
 }
 
 /// Appends a message. ChannelData is padded.
@@ -97,28 +122,6 @@ pub(crate) fn write(message: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(message);
     // RFC 8656 (12.5): over a stream the padding is a must. STUN messages have such a length already.
     out.resize(out.len() + message.len().next_multiple_of(4) - message.len(), 0);
-}
-
-/// The whole length of the message that begins there; `None` if not even that has arrived.
-fn length(bytes: &[u8]) -> Result<Option<usize>, NotTurn> {
-    let Some(&[first, _, high, low]) = bytes.first_chunk::<HEADER>() else {
-        return match bytes.first() {
-            Some(first) if *first >= 0x50 => Err(NotTurn),
-            _ => Ok(None),
-        };
-    };
-    let length = usize::from(u16::from_be_bytes([high, low]));
-    match first {
-        // RFC 8489 (5): two zero bits, and attributes, which are padded.
-        0x00..0x40 => {
-            let cookie = &bytes[HEADER..bytes.len().min(HEADER + MAGIC_COOKIE.len())];
-            let is_stun = length % 4 == 0 && MAGIC_COOKIE.starts_with(cookie);
-            is_stun.then_some(Some(STUN_HEADER + length)).ok_or(NotTurn)
-        }
-        // RFC 8656 (12): channels are 0x4000 to 0x4fff.
-        0x40..0x50 => Ok(Some(HEADER + length.next_multiple_of(4))),
-        _ => Err(NotTurn),
-    }
 }
 
 #[cfg(test)]
@@ -146,7 +149,7 @@ mod tests {
             let message = |(is_stun, data): &(bool, Vec<u8>)| {
                 if *is_stun { stun(&data.repeat(4)) } else { channel_data(data) }
             };
-            let messages: Vec<_> = contents.iter().map(message).collect();
+            let messages: Vec<_> = [stun(&[])].into_iter().chain(contents.iter().map(message)).collect();
             let mut stream = Vec::new();
             messages.iter().for_each(|message| write(message, &mut stream));
             let (mut reader, mut read, mut rest) = (TurnReader::default(), Vec::new(), &stream[..]);
@@ -180,8 +183,9 @@ mod tests {
 
     #[test]
     fn garbage_is_refused_at_its_first_wrong_byte_whatever_length_it_has() {
-        let cases: [(&[u8], usize); 4] = [
+        let cases: [(&[u8], usize); 5] = [
             (b"SSH-2.0", 1),
+            (b"HTTP/1.1 400 Bad Request", 1),
             (b"\x50\x00\x00\x00", 1),
             (b"\x01\x01\x00\x03", 4),
             (b"\x01\x01\xff\xfc\x21\x13", 6),

@@ -42,8 +42,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "HOST:PORT", value_parser = parse_server)]
     stun: Vec<Target>,
 
-    /// A TURN server to ask, as the option of the same name of `listen` and `dial` has it; may be given several
-    /// times [env: PEERSOCK_TURN]
+    /// A TURN server to ask, as the option of the same name of `listen` and `dial` has it; may be given
+    /// several times [env: PEERSOCK_TURN]
     #[arg(long = "turn", value_name = "TEXT")]
     turn: Vec<Zeroizing<String>>,
 

@@ -39,7 +39,8 @@ pub struct peersock_event {
     pub peer: [c_char; PEERSOCK_ID_SIZE],
     /// Of `PEERSOCK_PEER_REACHABLE` and `PEERSOCK_PATH_CHANGED`: 1 if a root relays now, otherwise 0.
     pub relayed: u8,
-    /// Of the same: 1 if a TURN server relays now, this node's or, as far as it has said so, the peer's; otherwise
+    /// Of the same: 1 if a TURN server relays now, this node's or, as far as it has said so, the peer's;
+    /// otherwise
     /// 0.
     pub turn: u8,
     /// Zeros.

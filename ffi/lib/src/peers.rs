@@ -45,7 +45,8 @@ pub struct peersock_peer {
     pub received_bytes: u64,
     /// Whether it is there: one of the `PEERSOCK_PEER_` constants; later versions may add some.
     pub state: u32,
-    /// Bits: `PEERSOCK_PEER_CONFLICT`, `PEERSOCK_PEER_RELAYED`, `PEERSOCK_PEER_TURN`; later versions may add some.
+    /// Bits: `PEERSOCK_PEER_CONFLICT`, `PEERSOCK_PEER_RELAYED`, `PEERSOCK_PEER_TURN`; later versions may add
+    /// some.
     pub flags: u32,
     /// How long ago it last proved to be there, by an authentic packet or handshake, milliseconds; UINT64_MAX
     /// if never.

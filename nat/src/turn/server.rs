@@ -21,8 +21,8 @@ const MAX_LEN: usize = 508;
 /// port is 3478 if none is named. The password is not displayed, and wiped when this is dropped.
 ///
 /// How the server is reached stands there as in the URIs of RFC 7065: `turn:` is UDP, `turn:` with
-/// `?transport=tcp` at its end TCP, and `turns:` TLS over TCP, whose port is 5349 if none is named. A server with
-/// a certificate that no authority vouches for has its SHA-256 at the end: `turns:…?sha256=HEX`.
+/// `?transport=tcp` at its end TCP, and `turns:` TLS over TCP, whose port is 5349 if none is named. A server
+/// with a certificate that no authority vouches for has its SHA-256 at the end: `turns:…?sha256=HEX`.
 ///
 /// ```
 /// use peersock_nat::turn::TurnServer;
@@ -84,7 +84,7 @@ pub enum TurnServerError {
     Credentials,
     /// It asks for TLS over UDP, or for a transport that TURN does not have.
     #[error(
-        "TURN servers are reached by turn: over UDP, with ?transport=tcp over TCP, and by turns: over TLS and TCP"
+        "TURN servers are reached by turn: over UDP, by turn: with ?transport=tcp over TCP, by turns: over TLS"
     )]
     Transport,
     /// It has a fingerprint that is none, or is not one of `turns:`.

@@ -53,8 +53,8 @@ pub struct TurnCheck {
 /// Asks TURN servers for an allocation each, all at once, and gives the allocations back. An IPv4 address is
 /// asked for, and an IPv6 one if the server has no others. Takes at most five seconds or little more.
 ///
-/// With names of interfaces in `only`, the first one by which the server is reached is used. At most 16 servers
-/// are asked.
+/// With names of interfaces in `only`, the first one by which the server is reached is used. At most 16
+/// servers are asked.
 ///
 /// ```no_run
 /// let servers = peersock::interfaces::turn_of_environment()?;
@@ -129,8 +129,8 @@ impl Problem {
             }
             Self::Broken(_) => Some("check that the port is one of a TURN server, for turns: one with TLS"),
             Self::Refused(Failure::Silent) if !is_reached && is_udp => Some(
-                "check host and port; if the network lets no UDP out, write ?transport=tcp behind the port, or \
-                 turns: for TLS",
+                "check host and port; if the network lets no UDP out, write ?transport=tcp behind the port, \
+                 or turns: for TLS",
             ),
             Self::Refused(Failure::Silent) => Some("check that the port is one of a TURN server"),
             Self::Refused(Failure::Unauthorized) => Some("correct the user name or the password in its text"),

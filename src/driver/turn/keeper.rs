@@ -164,8 +164,8 @@ impl Keeper {
         }
     }
 
-    /// Until when nothing is to be done unless something arrives. `is_opening` says whether who stops the node
-    /// waits for this allocation.
+    /// Until when nothing is to be done unless something arrives. `is_opening` says whether who stops the
+    /// node waits for this allocation.
     pub(super) fn next_look(
         &self,
         allocation: &Allocation,
@@ -201,7 +201,8 @@ impl Keeper {
         (self.bell.take_interfaces() && has_moved()).then_some(Ended::Moved)
     }
 
-    /// Gives the client what the server has sent, and the data path what peers have. False if the node is gone.
+    /// Gives the client what the server has sent, and the data path what peers have. False if the node is
+    /// gone.
     pub(super) fn deliver<'a>(
         &self,
         allocation: &Allocation,

@@ -54,8 +54,8 @@ pub(crate) struct TurnSockets {
     open: RwLock<BTreeMap<SocketIndex, Arc<Allocation>>>,
     states: RwLock<Vec<TurnState>>,
     bells: Mutex<Vec<Arc<Bell>>>,
-    /// How many allocations are asked for now, and may be granted at any moment, or have a stream that may hold
-    /// what was sent last.
+    /// How many allocations are asked for now, and may be granted at any moment, or have a stream that may
+    /// hold what was sent last.
     opening: Mutex<usize>,
     opened: Condvar,
     /// Told when a relayed address has come or gone.

@@ -18,8 +18,8 @@ use super::{Allocation, Link};
 use crate::datapath::Ingress;
 use crate::sync;
 
-/// A connection on which nothing arrives for so long, or nothing leaves, has ended. The client asks each 10 s and
-/// gives up after 36 s; this is for servers that send parts of messages.
+/// A connection on which nothing arrives for so long, or nothing leaves, has ended. The client asks each 10 s
+/// and gives up after 36 s; this is for servers that send parts of messages.
 const DEAD_AFTER: Duration = Duration::from_secs(45);
 
 /// Messages taken in one go.

@@ -1,5 +1,7 @@
 //! Allocations of a node from a server on loopback that grants whatever it is asked for.
 
+mod stream;
+
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};

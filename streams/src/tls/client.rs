@@ -36,8 +36,8 @@ pub(crate) enum Expected {
 }
 
 impl Expected {
-    /// What is asked for by ALPN. Servers of TURN know `stun.turn` (RFC 7443), but who ends TLS in front of them
-    /// may refuse what it does not know.
+    /// What is asked for by ALPN. Servers of TURN know `stun.turn` (RFC 7443), but who ends TLS in front of
+    /// them may refuse what it does not know.
     fn protocols(self) -> Vec<Vec<u8>> {
         match self {
             Self::Root { transport: Transport::Tls, .. } => vec![ALPN.to_vec()],
@@ -59,11 +59,11 @@ impl Expected {
     fn hint(self) -> &'static str {
         match self {
             Self::Root { .. } | Self::Proxy => {
-                "check the KEY@ of the root; if a proxy opens TLS here, its authority must be in the system's \
-                 store of certificates or in the file that SSL_CERT_FILE names"
+                "check the KEY@ of the root; if a proxy opens TLS here, its authority must be in the \
+                 system's store of certificates or in the file that SSL_CERT_FILE names"
             }
             Self::TurnServer(Some(_)) => {
-                "if the server has a new certificate, put its fingerprint behind ?sha256= in the server's text"
+                "if the server has a new certificate, put its SHA-256 behind ?sha256= in the server's text"
             }
             Self::TurnServer(None) => {
                 "its authority must be in the system's store of certificates or in the file that \
