@@ -40,8 +40,7 @@ pub struct peersock_event {
     /// Of `PEERSOCK_PEER_REACHABLE` and `PEERSOCK_PATH_CHANGED`: 1 if a root relays now, otherwise 0.
     pub relayed: u8,
     /// Of the same: 1 if a TURN server relays now, this node's or, as far as it has said so, the peer's;
-    /// otherwise
-    /// 0.
+    /// otherwise 0.
     pub turn: u8,
     /// Zeros.
     pub reserved: [u8; 25],
