@@ -3,6 +3,8 @@
 //!
 //! No server is asked that nobody named: see [`servers_of_environment`].
 
+mod turn;
+
 use std::env;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
@@ -11,15 +13,13 @@ use thiserror::Error;
 
 pub use peersock_nat::interfaces::*;
 pub use peersock_nat::netcheck::{Target, Transport};
+pub use turn::{LoadTurnError, TURN_VARIABLE, TurnCheck, check_turn, load_turn_servers, turn_of_environment};
 
 use crate::node::ask_lists;
-use crate::{Interfaces, RootAddress, RootSource, RootTransport, TurnServer, TurnServerError};
+use crate::{Interfaces, RootAddress, RootSource, RootTransport};
 
 /// STUN servers as `HOST:PORT`, with white space between them.
 pub const STUN_VARIABLE: &str = "PEERSOCK_STUN";
-
-/// TURN servers as [`TurnServer`](crate::TurnServer) reads them, with white space between them.
-const TURN_VARIABLE: &str = "PEERSOCK_TURN";
 
 /// Roots, as [`RootSource::load`] reads them; [`lists_of_environment`] finds those that are listed elsewhere.
 pub const ROOTS_VARIABLE: &str = "PEERSOCK_ROOTS";
@@ -117,17 +117,6 @@ pub fn addresses_of(targets: &[Target]) -> io::Result<Vec<SocketAddr>> {
         }
     }
     error.filter(|_| found.is_empty()).map_or(Ok(found), Err)
-}
-
-/// The TURN servers that the environment names.
-pub(crate) fn turn_of_environment() -> Result<Vec<TurnServer>, ServersError> {
-    parse_turn(&env::var(TURN_VARIABLE).unwrap_or_default())
-}
-
-/// The words are not repeated in errors: they have passwords.
-fn parse_turn(text: &str) -> Result<Vec<TurnServer>, ServersError> {
-    let wrong = |error: TurnServerError| ServersError { variable: TURN_VARIABLE, reason: error.to_string() };
-    text.split_whitespace().map(|word| word.parse().map_err(wrong)).collect()
 }
 
 fn parse_stun(text: &str) -> Result<Vec<Target>, ServersError> {

@@ -114,9 +114,9 @@ pub(crate) struct NodeArgs {
     #[arg(default_missing_value = "public")]
     dht: Option<Dht>,
 
-    /// A TURN server that relays to this node where no direct path opens: turn:USER:PASSWORD@HOST:PORT, or
-    /// @FILE (mode 0600) with such texts; may be given several times. Nodes without roots and DHT use none
-    /// [env: PEERSOCK_TURN]
+    /// A TURN server that relays to this node where no direct path opens: turn:USER:PASSWORD@HOST:PORT, with
+    /// ?transport=tcp behind it for TCP, turns:USER:PASSWORD@HOST:PORT for TLS, or @FILE (mode 0600) with
+    /// such texts; may be given several times. Nodes without roots and DHT use none [env: PEERSOCK_TURN]
     #[arg(long = "turn", value_name = "TEXT")]
     turn: Vec<Zeroizing<String>>,
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use peersock::interfaces::{LoadTurnError, load_turn_servers};
 use peersock::state::read_secret_file;
 use peersock::{RootAddress, RootSource, RootsError, TurnServer};
 use zeroize::Zeroizing;
@@ -55,45 +56,19 @@ pub(crate) fn roots_failure(place: &str, error: RootsError) -> Failure {
 pub(crate) fn turn_servers(texts: &[Zeroizing<String>]) -> Outcome<Vec<TurnServer>> {
     let mut servers = Vec::new();
     for text in texts {
-        match text.strip_prefix('@') {
-            Some(path) => servers.extend(turn_file(path)?),
-            None if text.trim().is_empty() => servers.push(turn_server("--turn", text)?),
-            None => {
-                for word in text.split_whitespace() {
-                    servers.push(turn_server("--turn", word)?);
-                }
+        // The text is not repeated: it has a password.
+        servers.extend(load_turn_servers(text).map_err(|error| match error {
+            LoadTurnError::File(error) => {
+                Failure::file(error, "write the texts into a file of mode 0600, and give its path")
             }
-        }
+            LoadTurnError::Nothing(_) => Failure::usage(
+                format_args!("--turn: {error}"),
+                "write turn:USER:PASSWORD@HOST:PORT into it, or leave --turn out",
+            ),
+            error => Failure::usage(format_args!("--turn: {error}"), TURN_HINT),
+        })?);
     }
     Ok(servers)
-}
-
-/// Reads a file of TURN servers; lines that begin with `#` are comments, as in files of roots.
-fn turn_file(path: &str) -> Outcome<Vec<TurnServer>> {
-    let text = read_secret_file(Path::new(path)).map_err(|error| {
-        Failure::file(error, "write the texts into a file of mode 0600, and give its path")
-    })?;
-    let mut servers = Vec::new();
-    for (number, line) in (1..).zip(text.lines()) {
-        if line.trim_start().starts_with('#') {
-            continue;
-        }
-        for word in line.split_whitespace() {
-            servers.push(turn_server(&format!("--turn: {path}:{number}"), word)?);
-        }
-    }
-    match servers.is_empty() {
-        true => Err(Failure::usage(
-            format_args!("--turn: {path} names no TURN server"),
-            "write turn:USER:PASSWORD@HOST:PORT into it, or leave --turn out",
-        )),
-        false => Ok(servers),
-    }
-}
-
-/// The text is not repeated: it has a password.
-fn turn_server(place: &str, text: &str) -> Outcome<TurnServer> {
-    text.parse().map_err(|error| Failure::usage(format_args!("{place}: {error}"), TURN_HINT))
 }
 
 /// Reads the text that a root wants to be shown.

@@ -122,6 +122,18 @@ def roots(value: str | Iterable[str] | None) -> tuple[str, ...] | None:
     return texts
 
 
+def turn(value: str | Iterable[str] | None) -> tuple[str, ...] | None:
+    """Texts that name TURN servers; ``None`` for those of the environment. Errors do not repeat them: they have
+    passwords."""
+    if value is None:
+        return None
+    texts = (value,) if isinstance(value, str) or not isinstance(value, Iterable) else tuple(value)
+    for text in texts:
+        if not isinstance(text, str):
+            raise TypeError(f"TURN servers are texts, turn:USER:PASSWORD@HOST:PORT, not {type(text).__name__}")
+    return texts
+
+
 def seconds(name: str, value: object) -> float:
     """A time that is to pass."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):

@@ -33,6 +33,7 @@ class Settings:
     discovery_port: int | None = None
     buffers: tuple[int, int] | None = None
     roots: tuple[str, ...] | None = None
+    turn: tuple[str, ...] | None = field(default=None, repr=False)
 
     def start(self) -> _peersock.Node:
         """Starts such a node."""
@@ -46,7 +47,11 @@ class Settings:
             discovery_port=self.discovery_port,
             buffers=self.buffers,
         )
-        return _peersock.Node(config if self.roots is None else config.with_roots(list(self.roots)))
+        if self.roots is not None:
+            config = config.with_roots(list(self.roots))
+        if self.turn is not None:
+            config = config.with_turn(list(self.turn))
+        return _peersock.Node(config)
 
     def _check_interfaces(self) -> None:
         there = [name for _, name in _if_nameindex()]

@@ -41,6 +41,8 @@ class Event:
     peer: str
     #: Of `PEER_REACHABLE` and `PATH_CHANGED`: whether a root relays now. ``None`` for others.
     relayed: bool | None = None
+    #: Of the same: whether a TURN server relays now, the node's own or, as far as it has said so, the peer's.
+    turn: bool | None = None
 
 
 class Events(Iterator[Event], AsyncIterator[Event]):
@@ -113,4 +115,4 @@ def _parse(message: bytes) -> Event | None:
     fields = json.loads(message)
     if "kind" not in fields:
         return None
-    return Event(EventKind(fields["kind"]), fields["peer"], fields["relayed"])
+    return Event(EventKind(fields["kind"]), fields["peer"], fields["relayed"], fields["turn"])

@@ -22,6 +22,8 @@ class Peer:
     path: str | None
     #: The node ID of the root that relays, if one does.
     root: str | None
+    #: Whether a TURN server relays: the node's own or, as far as it has said so, the peer's.
+    turn: bool
     #: The path's smoothed round-trip time, milliseconds.
     rtt_ms: float | None
     #: The cipher of the session.
@@ -46,6 +48,7 @@ class Peer:
             connected=peer["connected"],
             path=peer["path"],
             root=peer["root"],
+            turn=peer["turn"],
             rtt_ms=peer["rtt_ms"],
             cipher=peer["cipher"],
             session_age_s=peer["session_age_s"],

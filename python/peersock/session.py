@@ -52,6 +52,11 @@ class Session:
             ``peersock root`` prints, ``"dns:DOMAIN"`` for those that the DNS lists, ``"lan"`` for those that announce
             themselves on the local network, or ``"@"`` and the path of a file with such texts. None at all if it is
             empty; ``None`` means those of the variable ``PEERSOCK_ROOTS``.
+        turn: The TURN servers that relay to the node where no direct path opens: a text, or several, each one
+            ``"turn:USER:PASSWORD@HOST:PORT"``, with ``"?transport=tcp"`` behind it for TCP, or
+            ``"turns:USER:PASSWORD@HOST:PORT"`` for TLS, or ``"@"`` and the path of a file of mode 0600 with such texts.
+            None at all if it is empty; ``None`` means those of the variable ``PEERSOCK_TURN``. What came of it is in
+            ``status()["turn"]``.
         bind: Where sockets are reached that are bound to no address: from the ``"overlay"``, from the machine's own
             network (``"kernel"``), or from ``"both"``. ``None`` is what the process has, the overlay for its first
             session.
@@ -84,6 +89,7 @@ class Session:
         discovery_port: int | None = None,
         buffers: tuple[int, int] | None = None,
         roots: str | Iterable[str] | None = None,
+        turn: str | Iterable[str] | None = None,
         bind: Literal["overlay", "kernel", "both"] | None = None,
         only: bool | None = None,
         ready_timeout: float | None = 30.0,
@@ -105,6 +111,7 @@ class Session:
             ),
             buffers=given.buffers(buffers),
             roots=given.roots(roots),
+            turn=given.turn(turn),
         )
         side = given.side(bind)
         restricted = None if only is None else given.flag("only", only)

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use peersock::interfaces::{LoadTurnError, load_turn_servers};
 use peersock::overlay::Psk;
 use peersock::{
     IdentitySource, Interfaces, Network, NetworkId, NetworkIdError, Node, NodeBuilder, RootSource,
@@ -57,6 +58,19 @@ impl Config {
             None => {}
         }
         Ok(Self { settings })
+    }
+
+    /// The same with these TURN servers, each text as `PEERSOCK_TURN` has it, in place of those of the
+    /// environment.
+    fn with_turn(&self, py: Python<'_>, texts: Vec<String>) -> PyResult<Self> {
+        let mut all = Vec::new();
+        for text in texts {
+            all.extend(load_turn_servers(&text).map_err(|error| match error {
+                LoadTurnError::File(error) => state_error(py, &error),
+                other => invalid(other),
+            })?);
+        }
+        Ok(Self { settings: self.settings.clone().turn(all) })
     }
 
     /// The same with these roots, each text as `PEERSOCK_ROOTS` has it, in place of those of the environment.

@@ -191,14 +191,16 @@ impl Node {
 }
 
 fn encode(event: &Event) -> Vec<u8> {
-    let (kind, id, relayed) = match event {
+    let (kind, id, relays) = match event {
         Event::PeerFound { id } => ("peer_found", id, None),
-        Event::PeerReachable { id, relayed } => ("peer_reachable", id, Some(relayed)),
-        Event::PathChanged { id, relayed } => ("path_changed", id, Some(relayed)),
+        Event::PeerReachable { id, relayed, turn } => ("peer_reachable", id, Some((relayed, turn))),
+        Event::PathChanged { id, relayed, turn } => ("path_changed", id, Some((relayed, turn))),
         Event::PeerLost { id } => ("peer_lost", id, None),
         Event::PeerUnreachable { id } => ("peer_unreachable", id, None),
         // A later node may tell more.
         _ => return b"{}".to_vec(),
     };
-    serde_json::json!({ "kind": kind, "peer": id.to_string(), "relayed": relayed }).to_string().into_bytes()
+    let (relayed, turn) = relays.unzip();
+    let event = serde_json::json!({ "kind": kind, "peer": id.to_string(), "relayed": relayed, "turn": turn });
+    event.to_string().into_bytes()
 }

@@ -159,9 +159,9 @@ def test_events_come_to_who_iterates(tmp_path: Path) -> None:
         "            cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)\n"
         "        address = other.stdout.readline().strip(); assert session.wait_peer(address, 20)\n"
         "        event = next(event for event in events if event.kind == 'peer_reachable')\n"
-        "        assert event.peer and event.relayed is False\n"
+        "        assert event.peer and event.relayed is False and event.turn is False\n"
         "        assert event.kind is peersock.EventKind.PEER_REACHABLE and str(event.kind) == 'peer_reachable'\n"
-        "        assert session.peers()[0].root is None\n"
+        "        assert session.peers()[0].root is None and session.peers()[0].turn is False\n"
         "        assert events.next_timeout(0.01) is None or True\n"
         "    async def main():\n"
         "        async with session:\n"
@@ -188,6 +188,29 @@ def test_roots_are_those_given_or_those_of_the_environment(given: str, tmp_path:
         "    print([root['endpoints'] for root in session.status()['roots']])\n"
     )
     expected = [] if given == "''" else [["127.0.0.1:9"], ["127.0.0.1:11"]]
+    assert run_python(code) == f"{expected}\n"
+
+
+@pytest.mark.parametrize("given", ["None", "'{one} {other}'", "['{one}', '@{file}']", "''"])
+def test_turn_servers_are_those_given_or_those_of_the_environment(given: str, tmp_path: Path) -> None:
+    root = f"{peersock.public_key(bytes(32))}@127.0.0.1:9"
+    one, other = "turn:alice:sesame@127.0.0.1:9?transport=tcp", "turns:bob:sesame@127.0.0.1:9"
+    file = tmp_path / "turn"
+    file.write_text(f"{other}\n")
+    file.chmod(0o600)
+    expected = [] if given == "''" else ["turn:alice@127.0.0.1:9?transport=tcp", "turns:bob@127.0.0.1:9"]
+    code = (
+        "import os, time, peersock\n"
+        f"os.environ['PEERSOCK_TURN'] = '{one}\\n{other}'\n"
+        f"turn = {given.format(one=one, other=other, file=file)}\n"
+        f"with peersock.Session('ff0001ffff000000', interfaces='loopback', discovery=False, roots='{root}',\n"
+        "                      turn=turn) as session:\n"
+        "    assert 'sesame' not in repr(session._running)\n"
+        "    end = time.monotonic() + 20\n"
+        f"    while not (states := session.status()['turn']) and {expected} and time.monotonic() < end:\n"
+        "        time.sleep(0.01)\n"
+        "    print([state['server'] for state in states if state['family'] == 'ipv4'])\n"
+    )
     assert run_python(code) == f"{expected}\n"
 
 

@@ -36,6 +36,7 @@ pub use interfaces::Interfaces;
 pub(crate) use interfaces::{canonical, has_route};
 pub(crate) use poller::Poller;
 pub(crate) use streams::StreamConfig;
+pub use turn::{TurnCheck, check_turn};
 pub(crate) use turn::{TurnSockets, TurnState};
 pub(crate) use udp::{OutsideAnswer, UdpSockets};
 

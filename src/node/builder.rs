@@ -272,6 +272,12 @@ impl NodeBuilder {
         self
     }
 
+    /// Asks the TURN servers that the environment's `PEERSOCK_TURN` names, which is the default.
+    pub fn turn_of_environment(mut self) -> Self {
+        self.turn = None;
+        self
+    }
+
     /// Whether routers may be asked to forward a port to this node, by PCP, NAT-PMP or UPnP. Default: yes. A
     /// node without roots and DHT asks none.
     pub fn port_mapping(mut self, on: bool) -> Self {

@@ -14,8 +14,13 @@ use crate::datapath::Subscription;
 /// ```no_run
 /// # let node = peersock::node()?;
 /// for event in node.events() {
-///     if let peersock::Event::PeerReachable { id, relayed } = event {
-///         println!("{id} is there{}", if relayed { ", by way of a root" } else { "" });
+///     if let peersock::Event::PeerReachable { id, relayed, turn } = event {
+///         let by = match (relayed, turn) {
+///             (true, _) => ", by way of a root",
+///             (_, true) => ", by way of a TURN server",
+///             _ => "",
+///         };
+///         println!("{id} is there{by}");
 ///     }
 /// }
 /// # Ok::<(), std::io::Error>(())
@@ -34,14 +39,18 @@ pub enum Event {
         id: NodeId,
         /// Whether a root relays, as far as is known when the event is read.
         relayed: bool,
+        /// Whether a TURN server relays: this node's, or the peer's as far as it has said so.
+        turn: bool,
     },
-    /// The peer now has another address, the path another size, or a root relays that did not before, or not
-    /// any more.
+    /// The peer now has another address, the path another size, or a root or a TURN server relays that did
+    /// not before, or not any more.
     PathChanged {
         /// Its node ID.
         id: NodeId,
         /// Whether a root relays, as far as is known when the event is read.
         relayed: bool,
+        /// Whether a TURN server relays: this node's, or the peer's as far as it has said so.
+        turn: bool,
     },
     /// The session has ended: the peer left, or has not been heard of for minutes.
     PeerLost {
@@ -137,12 +146,23 @@ impl Iterator for Events {
 fn translate(event: &peersock_overlay::Event) -> Option<Event> {
     use peersock_overlay::Event as Overlay;
     let id = |peer: &Arc<Peer>| *peer.id();
-    let relayed =
-        |peer: &Arc<Peer>| matches!(peer.path().map(|path| path.place), Some(Place::Relayed { .. }));
+    let relays = |peer: &Arc<Peer>| {
+        let path = peer.path();
+        (
+            path.is_some_and(|path| matches!(path.place, Place::Relayed { .. })),
+            path.is_some_and(|path| path.turn),
+        )
+    };
     Some(match event {
         Overlay::PeerAdded(peer) => Event::PeerFound { id: id(peer) },
-        Overlay::SessionReady(peer) => Event::PeerReachable { id: id(peer), relayed: relayed(peer) },
-        Overlay::PathChanged(peer) => Event::PathChanged { id: id(peer), relayed: relayed(peer) },
+        Overlay::SessionReady(peer) => {
+            let (relayed, turn) = relays(peer);
+            Event::PeerReachable { id: id(peer), relayed, turn }
+        }
+        Overlay::PathChanged(peer) => {
+            let (relayed, turn) = relays(peer);
+            Event::PathChanged { id: id(peer), relayed, turn }
+        }
         Overlay::SessionLost(peer) => Event::PeerLost { id: id(peer) },
         Overlay::PeerUnreachable(peer) => Event::PeerUnreachable { id: id(peer) },
         _ => return None,

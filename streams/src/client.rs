@@ -9,15 +9,16 @@ use tokio_tungstenite::client_async_with_config;
 use tokio_tungstenite::tungstenite;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
-use crate::carrier::{BoxedStream, Carrier, Counted, Framed, Role, WebSocket, websocket_settings};
-use crate::connection::{Connection, Counters, Shared};
+use crate::carrier::{BoxedStream, Carrier, Counted, Framed, Framing, Role, WebSocket, websocket_settings};
+use crate::connection::{Connection, Counters, Ends, Shared};
 use crate::dial::{self, Way};
 use crate::error::ConnectError;
 use crate::proxy::{Proxy, ProxySettings, Scheme, http_connect, socks5};
 use crate::pump::{self, Timing};
 use crate::queue::{Dropped, Queue, QueueLimits};
-use crate::target::{Target, Transport};
-use crate::tls;
+use crate::target::{Target, Transport, authority};
+use crate::tls::{self, Expected};
+use crate::turn_target::{TurnTarget, TurnTls};
 
 /// The path at which a root takes WebSockets.
 pub const PATH: &str = "/peersock";
@@ -106,32 +107,65 @@ impl Connector {
     /// # Panics
     /// Outside a tokio runtime that has I/O and time.
     pub async fn connect(&self, target: &Target) -> Result<Connection, ConnectError> {
-        let options = &self.options;
-        let (stream, early) = self.reach(target).await?;
-        let carrier = self.carry(target, stream, early).await?;
-        let shared = Arc::new(Shared::new(options.send_queue, Arc::new(Counters::default())));
-        let incoming = Arc::new(Queue::new(options.receive_queue));
-        tokio::spawn(run(carrier, shared.clone(), incoming.clone(), options.timing));
-        let proxy = options.proxy.proxy_for(&target.host, target.port).map(ToString::to_string);
-        Ok(Connection::new(shared, incoming, proxy))
+        let reached = self.reach(&target.host, target.port).await?;
+        let (ends, proxy) = (reached.ends, reached.proxy.clone());
+        let carrier = self.carry(target, reached).await?;
+        Ok(self.run(carrier, Role::Client, ends, proxy))
     }
 
-    /// A TCP connection to the target, or one that a proxy has made, and what was read from it already.
-    async fn reach(&self, target: &Target) -> Result<(BoxedStream, Vec<u8>), ConnectError> {
-        let Some(proxy) = self.options.proxy.proxy_for(&target.host, target.port) else {
+    /// Connects to a TURN server. What is sent must be messages of TURN, and what arrives are such;
+    /// ChannelData that arrives has its padding. Nothing else is sent, so whoever uses the connection has to
+    /// see by requests of its own that the server is there. If nothing arrives for [`Timing::dead_after`],
+    /// the connection has ended; [`Timing::keepalive`] does not count.
+    ///
+    /// # Errors
+    /// Why it is not possible, and what can be done about it.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime that has I/O and time.
+    pub async fn connect_turn(&self, target: &TurnTarget) -> Result<Connection, ConnectError> {
+        const HINT: &str =
+            "check that a TURN server listens there, and that nothing on the way holds back its answers";
+        let (host, port) = target.place();
+        let Reached { mut stream, early, ends, proxy } = self.reach(&host, port).await?;
+        if let Some(tls) = &target.tls {
+            refuse_early(&target.host, &early)?;
+            let expected = match tls {
+                TurnTls::Names => Expected::TurnServer(None),
+                TurnTls::Fingerprint(fingerprint) => Expected::TurnServer(Some(*fingerprint)),
+            };
+            let started = tls::client::start(stream, &target.host, expected);
+            stream = self.step(format!("TLS with {}", target.host), HINT, started).await?;
+        }
+        let carrier = Carrier::Framed(Framed::new(stream, early, Framing::turn()));
+        Ok(self.run(carrier, Role::TurnClient, ends, proxy))
+    }
+
+    /// Has a task run the connection.
+    fn run(&self, carrier: Carrier, role: Role, ends: Ends, proxy: Option<String>) -> Connection {
+        let options = &self.options;
+        let shared = Arc::new(Shared::new(options.send_queue, Arc::new(Counters::default())));
+        let incoming = Arc::new(Queue::new(options.receive_queue));
+        tokio::spawn(run(carrier, role, shared.clone(), incoming.clone(), options.timing));
+        Connection::new(shared, incoming, proxy, ends)
+    }
+
+    /// A TCP connection to a host, or one that a proxy has made.
+    async fn reach(&self, host: &str, port: u16) -> Result<Reached, ConnectError> {
+        let Some(proxy) = self.options.proxy.proxy_for(host, port) else {
             const HINT: &str = "if only a proxy leads out of this network, set HTTPS_PROXY to its address";
-            let stream = self.dial(&target.host, target.port, target.authority(), HINT).await?;
-            return Ok((stream, Vec::new()));
+            let (stream, ends) = self.dial(host, port, authority(host, port), HINT).await?;
+            return Ok(Reached { stream, early: Vec::new(), ends, proxy: None });
         };
         const HINT: &str = "check scheme, address and port of the proxy in HTTPS_PROXY or ALL_PROXY";
-        let mut stream = self.dial(&proxy.host, proxy.port, proxy.to_string(), HINT).await?;
+        let (mut stream, ends) = self.dial(&proxy.host, proxy.port, proxy.to_string(), HINT).await?;
         if proxy.scheme == Scheme::Https {
-            let started = tls::client::start(stream, &proxy.host, None, None);
+            let started = tls::client::start(stream, &proxy.host, Expected::Proxy);
             stream = self.step(format!("TLS with the proxy {proxy}"), HINT, started).await?;
         }
-        let early =
-            self.step(format!("the answer of {proxy}"), HINT, ask(&mut stream, proxy, target)).await?;
-        Ok((stream, early))
+        let asked = ask(&mut stream, proxy, host, port);
+        let early = self.step(format!("the answer of {proxy}"), HINT, asked).await?;
+        Ok(Reached { stream, early, ends, proxy: Some(proxy.to_string()) })
     }
 
     async fn dial(
@@ -140,7 +174,7 @@ impl Connector {
         port: u16,
         to: String,
         hint: &'static str,
-    ) -> Result<BoxedStream, ConnectError> {
+    ) -> Result<(BoxedStream, Ends), ConnectError> {
         let resolving = async {
             let resolved = dial::resolve(host, port).await;
             resolved.map_err(|error| ConnectError::Resolve { host: host.to_owned(), error, hint })
@@ -149,30 +183,28 @@ impl Connector {
         let step = format!("connecting to {to}");
         let dialing = async {
             let dialed = dial::dial(&addresses, &self.options.way).await;
-            dialed.map_err(|error| ConnectError::Connect { to, error, hint })
+            let with_ends = dialed.and_then(|stream| {
+                let ends = Ends { local: stream.local_addr()?, remote: stream.peer_addr()? };
+                Ok((stream, ends))
+            });
+            with_ends.map_err(|error| ConnectError::Connect { to, error, hint })
         };
-        Ok(Box::new(self.step(step, hint, dialing).await?))
+        let (stream, ends) = self.step(step, hint, dialing).await?;
+        Ok((Box::new(stream), ends))
     }
 
-    async fn carry(
-        &self,
-        target: &Target,
-        mut stream: BoxedStream,
-        early: Vec<u8>,
-    ) -> Result<Carrier, ConnectError> {
+    async fn carry(&self, target: &Target, reached: Reached) -> Result<Carrier, ConnectError> {
+        let Reached { mut stream, early, .. } = reached;
         const HINT: &str =
             "check that a root listens there, and that nothing on the way holds back its answers";
         if target.transport != Transport::Tcp {
-            // The client speaks first in TLS.
-            if !early.is_empty() {
-                let error = io::Error::new(io::ErrorKind::InvalidData, "the server speaks before TLS begins");
-                return Err(ConnectError::Tls { host: target.host.clone(), error });
-            }
-            let started = tls::client::start(stream, &target.host, target.key, Some(target.transport));
+            refuse_early(&target.host, &early)?;
+            let expected = Expected::Root { key: target.key, transport: target.transport };
+            let started = tls::client::start(stream, &target.host, expected);
             stream = self.step(format!("TLS with {}", target.host), HINT, started).await?;
         }
         if target.transport != Transport::WebSocket {
-            return Ok(Carrier::Framed(Framed::new(stream, early)));
+            return Ok(Carrier::Framed(Framed::new(stream, early, Framing::lengths())));
         }
         let upgraded = self.step(format!("the answer of {}", target.host), HINT, upgrade(stream, target));
         Ok(Carrier::WebSocket(Box::new(upgraded.await?)))
@@ -190,11 +222,35 @@ impl Connector {
     }
 }
 
-async fn ask(stream: &mut BoxedStream, proxy: &Proxy, target: &Target) -> Result<Vec<u8>, ConnectError> {
+/// A stream to a host.
+struct Reached {
+    stream: BoxedStream,
+    /// What was read from it already.
+    early: Vec<u8>,
+    ends: Ends,
+    /// The proxy that has made it.
+    proxy: Option<String>,
+}
+
+async fn ask(
+    stream: &mut BoxedStream,
+    proxy: &Proxy,
+    host: &str,
+    port: u16,
+) -> Result<Vec<u8>, ConnectError> {
     match proxy.scheme {
-        Scheme::Http | Scheme::Https => http_connect::connect(stream, proxy, &target.authority()).await,
-        Scheme::Socks5 => socks5::connect(stream, proxy, &target.host, target.port).await,
+        Scheme::Http | Scheme::Https => http_connect::connect(stream, proxy, &authority(host, port)).await,
+        Scheme::Socks5 => socks5::connect(stream, proxy, host, port).await,
     }
+}
+
+/// The client speaks first in TLS.
+fn refuse_early(host: &str, early: &[u8]) -> Result<(), ConnectError> {
+    if early.is_empty() {
+        return Ok(());
+    }
+    let error = io::Error::new(io::ErrorKind::InvalidData, "the server speaks before TLS begins");
+    Err(ConnectError::Tls { host: host.to_owned(), error })
 }
 
 /// The HTTP half of a WebSocket's handshake (RFC 6455, 4.1).
@@ -213,7 +269,7 @@ async fn upgrade(stream: BoxedStream, target: &Target) -> Result<WebSocket, Conn
     }
 }
 
-async fn run(carrier: Carrier, shared: Arc<Shared>, incoming: Arc<Queue>, timing: Timing) {
+async fn run(carrier: Carrier, role: Role, shared: Arc<Shared>, incoming: Arc<Queue>, timing: Timing) {
     let counters = shared.counters.clone();
     let deliver = {
         let incoming = incoming.clone();
@@ -224,7 +280,7 @@ async fn run(carrier: Carrier, shared: Arc<Shared>, incoming: Arc<Queue>, timing
             }
         }
     };
-    let reason = pump::run(carrier, Role::Client, shared, timing, deliver).await;
-    tracing::debug!(%reason, "a connection to a root has ended");
+    let reason = pump::run(carrier, role, shared, timing, deliver).await;
+    tracing::debug!(%reason, "a connection has ended");
     incoming.close();
 }

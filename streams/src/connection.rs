@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::Duration;
@@ -171,12 +172,12 @@ impl Shared {
         }
     }
 
+    fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
     pub(crate) fn send(&self, datagram: Bytes, now: Instant) -> Result<(), SendError> {
-        match datagram.len() {
-            0 => return Err(SendError::Empty),
-            length if length > MAX_DATAGRAM => return Err(SendError::TooLong { length }),
-            _ => {}
-        }
+        check(&datagram)?;
         let Dropped(dropped) = self.outgoing.push(datagram, now).ok_or(SendError::Closed)?;
         self.counters.send_dropped_full.add(dropped);
         Ok(())
@@ -203,6 +204,14 @@ impl Shared {
     }
 }
 
+fn check(datagram: &Bytes) -> Result<(), SendError> {
+    match datagram.len() {
+        0 => Err(SendError::Empty),
+        length if length > MAX_DATAGRAM => Err(SendError::TooLong { length }),
+        _ => Ok(()),
+    }
+}
+
 /// A connection to a root that carries datagrams, as [`Connector::connect`](crate::Connector::connect) makes
 /// it.
 ///
@@ -224,6 +233,14 @@ pub struct Connection {
     sender: Sender,
     receiver: Receiver,
     proxy: Option<String>,
+    ends: Ends,
+}
+
+/// The addresses of both ends of a TCP connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ends {
+    pub(crate) local: SocketAddr,
+    pub(crate) remote: SocketAddr,
 }
 
 /// The half of a connection that sends. Clones send on the same connection.
@@ -263,8 +280,19 @@ pub struct Receiver {
 }
 
 impl Connection {
-    pub(crate) fn new(shared: Arc<Shared>, incoming: Arc<Queue>, proxy: Option<String>) -> Self {
-        Self { sender: Sender { shared: shared.clone() }, receiver: Receiver { shared, incoming }, proxy }
+    pub(crate) fn new(shared: Arc<Shared>, incoming: Arc<Queue>, proxy: Option<String>, ends: Ends) -> Self {
+        let (sender, receiver) = (Sender { shared: shared.clone() }, Receiver { shared, incoming });
+        Self { sender, receiver, proxy, ends }
+    }
+
+    /// The address that it leaves from.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.ends.local
+    }
+
+    /// The address that TCP leads to: that of the server, or of the proxy if there is one.
+    pub fn remote_addr(&self) -> SocketAddr {
+        self.ends.remote
     }
 
     /// The proxy that it goes through, without user name and password; `None` if there is none.
@@ -280,7 +308,7 @@ impl Connection {
     pub async fn answered(&mut self) -> Result<(), Closed> {
         let shared = &self.sender.shared;
         while !shared.answered.load(Ordering::Acquire) {
-            if shared.closing.load(Ordering::Acquire) {
+            if shared.is_closing() {
                 return Err(shared.reason());
             }
             shared.answer.notified().await;
@@ -323,6 +351,24 @@ impl Sender {
     /// When the datagram is empty or too long, or the connection has ended.
     pub fn send(&self, datagram: impl Into<Bytes>) -> Result<(), SendError> {
         self.shared.send(datagram.into(), Instant::now())
+    }
+
+    /// Sends a datagram as [`Sender::send`] does, but before all that wait, and without dropping it for its
+    /// age: for requests that nobody repeats, because TCP does (RFC 8489, 6.2.2). If 128 of them wait, the
+    /// stream is stuck, and this one is dropped.
+    ///
+    /// # Errors
+    /// When the datagram is empty or too long, or the connection has ended.
+    pub fn send_urgent(&self, datagram: impl Into<Bytes>) -> Result<(), SendError> {
+        let datagram = datagram.into();
+        check(&datagram)?;
+        if !self.shared.outgoing.push_urgent(datagram) {
+            if self.shared.is_closing() {
+                return Err(SendError::Closed);
+            }
+            self.shared.counters.send_dropped_full.increment();
+        }
+        Ok(())
     }
 
     /// Asks at once whether the other side is still there, by a keepalive. If nothing arrives from it within

@@ -100,17 +100,15 @@ pub enum ConnectError {
     /// The host's name cannot be in a certificate.
     #[error("{0} is neither a host name nor an IP address")]
     Host(String),
-    /// The certificate is neither valid for the name nor made with the root's key.
-    #[error(
-        "the certificate of {host} is not accepted: {reason}; check the KEY@ of the root; if a proxy opens \
-         TLS here, its authority must be in the system's store of certificates or in the file that \
-         SSL_CERT_FILE names"
-    )]
+    /// The certificate is neither valid for the name nor the one that is expected.
+    #[error("the certificate of {host} is not accepted: {reason}; {hint}")]
     Certificate {
         /// The host.
         host: String,
         /// What is wrong with the certificate.
         reason: String,
+        /// What to do.
+        hint: &'static str,
     },
     /// TLS failed otherwise.
     #[error("TLS with {host} failed: {error}; check that the port is one of TLS")]

@@ -15,6 +15,9 @@
 //! Keepalives of a WebSocket are pings. A datagram has 1 to [`MAX_DATAGRAM`] bytes. All sessions of peersock
 //! are encrypted and authenticated inside these datagrams, end to end. TLS is there to pass, and to hide; see
 //! [`RootKey`] for what its certificates show.
+//!
+//! A [`Connector`] also connects to TURN servers by TCP and TLS (RFC 8656), in the same way: their messages are
+//! the datagrams then, as [`TurnReader`] finds them.
 #![forbid(unsafe_code)]
 
 mod carrier;
@@ -29,6 +32,8 @@ mod queue;
 mod server;
 mod target;
 mod tls;
+mod turn_messages;
+mod turn_target;
 
 pub use client::{ConnectOptions, Connector, PATH};
 pub use connection::{Closed, Connection, Counters, Receiver, SendError, Sender};
@@ -43,3 +48,5 @@ pub use server::{
 };
 pub use target::{Target, Transport};
 pub use tls::{ALPN, CertificateError, CertificateFiles, RootKey, ServerTls};
+pub use turn_messages::{NotTurn, TurnReader};
+pub use turn_target::{TurnTarget, TurnTls};

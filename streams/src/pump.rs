@@ -251,7 +251,7 @@ impl<D: FnMut(Bytes) + Send> Pump<D> {
         let dead = self.probe.map_or(dead, |(until, _)| until.min(dead));
         match self.role {
             Role::Client => dead.min(self.keepalive_at()),
-            Role::Server => dead,
+            Role::Server | Role::TurnClient => dead,
         }
     }
 

@@ -53,6 +53,8 @@ pub(crate) struct Queue {
 
 #[derive(Debug, Default)]
 struct State {
+    /// What leaves before all others, however long it has waited.
+    urgent: VecDeque<Bytes>,
     datagrams: VecDeque<(Instant, Bytes)>,
     bytes: usize,
     closed: bool,
@@ -83,9 +85,28 @@ impl Queue {
         Some(Dropped(dropped))
     }
 
+    /// Adds a datagram that is taken before all others, and not dropped for those that come after it. A queue
+    /// that is closed, or has [`MAX_URGENT`] of them, does not take it: false.
+    pub(crate) fn push_urgent(&self, datagram: Bytes) -> bool {
+        let mut state = sync::lock(&self.state);
+        if state.closed || state.urgent.len() == MAX_URGENT {
+            return false;
+        }
+        state.bytes += cost(&datagram);
+        state.urgent.push_back(datagram);
+        let consumer = state.consumer.take();
+        drop(state);
+        consumer.inspect(Waker::wake_by_ref);
+        true
+    }
+
     /// Takes the oldest datagram that is not too old. `None` is the end: the queue is empty and closed.
     pub(crate) fn poll_pop(&self, cx: &mut Context<'_>, now: Instant) -> (Poll<Option<Bytes>>, Dropped) {
         let mut state = sync::lock(&self.state);
+        if let Some(datagram) = state.urgent.pop_front() {
+            state.bytes -= cost(&datagram);
+            return (Poll::Ready(Some(datagram)), Dropped(0));
+        }
         let mut dropped = 0;
         while let Some((since, datagram)) = state.take() {
             if now.saturating_duration_since(since) <= self.limits.age {
@@ -132,6 +153,9 @@ fn cost(datagram: &Bytes) -> usize {
     datagram.len() + QueueLimits::OVERHEAD
 }
 
+/// Urgent datagrams that wait at most: their senders have few under way.
+const MAX_URGENT: usize = 128;
+
 /// Datagrams for which an empty queue keeps room.
 const KEPT_CAPACITY: usize = 64;
 
@@ -170,6 +194,24 @@ mod tests {
         queue.push(datagram(0), now);
         queue.push(datagram(1), now + Duration::from_millis(150));
         assert_eq!(pop(&queue, now + Duration::from_millis(201)), (Poll::Ready(Some(1)), 1));
+    }
+
+    #[test]
+    fn what_is_urgent_is_taken_first_and_never_dropped_but_bounded() {
+        let (queue, now) = (Queue::new(LIMITS), Instant::now());
+        queue.push(datagram(1), now);
+        for _ in 0..MAX_URGENT {
+            assert!(queue.push_urgent(datagram(0)));
+        }
+        assert!(!queue.push_urgent(datagram(0)));
+        queue.push(datagram(2), now);
+        let late = now + 2 * LIMITS.age;
+        for _ in 0..MAX_URGENT {
+            assert_eq!(pop(&queue, late), (Poll::Ready(Some(0)), 0));
+        }
+        assert_eq!((pop(&queue, late), queue.bytes()), ((Poll::Pending, 1), 0), "it was too old");
+        queue.close();
+        assert!(!queue.push_urgent(datagram(0)));
     }
 
     #[test]

@@ -128,7 +128,7 @@ fn events_say_that_a_path_is_direct() {
     home.wait_peer(target.into(), PATIENCE).expect("it is found at the root");
     let ping = peersock::blocking::Ping::open_on(&alpha, target.into()).expect("a socket");
     let is_direct = |event: &Event| match event {
-        Event::PeerReachable { id, relayed } | Event::PathChanged { id, relayed } => {
+        Event::PeerReachable { id, relayed, .. } | Event::PathChanged { id, relayed, .. } => {
             *id == beta.id() && !relayed
         }
         _ => false,

@@ -3,19 +3,25 @@
 use std::fmt::Write as _;
 
 use peersock::RootStatus;
-use peersock::interfaces::{RootList, Target};
+use peersock::interfaces::{RootList, Target, TurnCheck};
 use peersock_nat::netcheck::{InterfaceReport, NatReport, Report};
 use peersock_nat::{DeltaKind, Nat};
 
-use super::Origins;
 use super::roots::place;
+use super::{Origins, finding};
 use crate::style::{BOLD, HINT, paint};
 
 /// Where values begin.
 const WIDTH: usize = 13;
 
 /// The whole report, as lines without the last line's end.
-pub(super) fn text(report: &Report, lists: &[RootList], roots: &[RootStatus], origins: &Origins) -> String {
+pub(super) fn text(
+    report: &Report,
+    turn: &[TurnCheck],
+    lists: &[RootList],
+    roots: &[RootStatus],
+    origins: &Origins,
+) -> String {
     let mut text = String::new();
     let origin = |target: &Target| match origins.get(target) {
         None => String::new(),
@@ -55,6 +61,15 @@ pub(super) fn text(report: &Report, lists: &[RootList], roots: &[RootStatus], or
         };
         line(&mut text, "TCP", format_args!("{}  {outcome}{}", check.target, origin(&check.target)));
     }
+    for check in turn {
+        let by = check.proxy.as_ref().map(|proxy| format!("  by way of {proxy}")).unwrap_or_default();
+        let outcome = match (check.relayed, check.reached) {
+            (Some(relayed), _) => format!("relays at {relayed}, {}", answer(check.rtt_ms)),
+            (None, true) => format!("gives no address, {}", answer(check.rtt_ms)),
+            (None, false) => "not reached".into(),
+        };
+        line(&mut text, "TURN", format_args!("{}  {outcome}{by}", check.server));
+    }
     for proxy in &report.proxies {
         let place = proxy.target.as_ref().map_or_else(|| "not readable".into(), ToString::to_string);
         line(&mut text, "proxy", format_args!("{place}  {} of {}", proxy.scheme, proxy.variable));
@@ -63,6 +78,13 @@ pub(super) fn text(report: &Report, lists: &[RootList], roots: &[RootStatus], or
     for advice in &report.advice {
         let _ = write!(text, "\n* {}", advice.finding);
         if let Some(what_to_do) = &advice.what_to_do {
+            let _ = write!(text, "\n  {} {what_to_do}", paint(HINT, "to do:"));
+        }
+    }
+    for check in turn {
+        let Some(finding) = finding(check) else { continue };
+        let _ = write!(text, "\n* {finding}");
+        if let Some(what_to_do) = &check.what_to_do {
             let _ = write!(text, "\n  {} {what_to_do}", paint(HINT, "to do:"));
         }
     }

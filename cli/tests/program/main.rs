@@ -1,6 +1,7 @@
 //! The program as its users run it.
 
 mod beacons;
+mod blocked;
 mod cells;
 mod common;
 mod copies;

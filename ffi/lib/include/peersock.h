@@ -40,8 +40,8 @@
 // There is an encrypted session with the peer: packets flow.
 #define PEERSOCK_PEER_REACHABLE 2
 
-// The peer now has another address, the path another size, or a root relays that did not before, or not any
-// more.
+// The peer now has another address, the path another size, or a root or a TURN server relays that did not
+// before, or not any more.
 #define PEERSOCK_PATH_CHANGED 3
 
 // The session has ended: the peer left, or has not been heard of for minutes.
@@ -89,6 +89,9 @@
 // A root relays what goes to the peer and comes from it.
 #define PEERSOCK_PEER_RELAYED 2
 
+// A TURN server relays: this node's, or the peer's as far as it has said so.
+#define PEERSOCK_PEER_TURN 4
+
 // Settings of a node. One thread at a time may use it; a started node has its own copy.
 typedef struct peersock_config peersock_config;
 
@@ -107,11 +110,13 @@ typedef struct peersock_event {
     uint32_t kind;
     // The node ID of the peer; empty for events of the node.
     char peer[PEERSOCK_ID_SIZE];
-    // Of `PEERSOCK_PEER_REACHABLE` and `PEERSOCK_PATH_CHANGED`: 1 if a root relays now, 0 if the path is
-    // direct.
+    // Of `PEERSOCK_PEER_REACHABLE` and `PEERSOCK_PATH_CHANGED`: 1 if a root relays now, otherwise 0.
     uint8_t relayed;
+    // Of the same: 1 if a TURN server relays now, this node's or, as far as it has said so, the peer's;
+    // otherwise 0.
+    uint8_t turn;
     // Zeros.
-    uint8_t reserved[26];
+    uint8_t reserved[25];
 } peersock_event;
 
 // What is called with events. It runs on a thread of the library's that sees the process's descriptors, one
@@ -156,7 +161,8 @@ typedef struct peersock_peer {
     uint64_t received_bytes;
     // Whether it is there: one of the `PEERSOCK_PEER_` constants; later versions may add some.
     uint32_t state;
-    // Bits: `PEERSOCK_PEER_CONFLICT`, `PEERSOCK_PEER_RELAYED`; later versions may add some.
+    // Bits: `PEERSOCK_PEER_CONFLICT`, `PEERSOCK_PEER_RELAYED`, `PEERSOCK_PEER_TURN`; later versions may add
+    // some.
     uint32_t flags;
     // How long ago it last proved to be there, by an authentic packet or handshake, milliseconds; UINT64_MAX
     // if never.
@@ -282,6 +288,16 @@ peersock_result peersock_config_discovery_port(struct peersock_config *config, u
 // Pointers:
 // `config` is NULL or comes from `peersock_config_new()`; `roots` is NULL or a C string.
 peersock_result peersock_config_roots(struct peersock_config *config, const char *roots);
+
+// The TURN servers that relay to the node where no direct path opens, as `PEERSOCK_TURN` has them: texts
+// with white space between them, each one `turn:USER:PASSWORD@HOST:PORT`, with `?transport=tcp` behind it
+// for TCP, or `turns:USER:PASSWORD@HOST:PORT` for TLS; or `@` and the path of a file of mode 0600 with such
+// texts. An empty text: none. NULL, the default: what the variable `PEERSOCK_TURN` has. docs/TURN.md says
+// more; `peersock_status()` tells what came of it. At most four are asked.
+//
+// Pointers:
+// `config` is NULL or comes from `peersock_config_new()`; `servers` is NULL or a C string.
+peersock_result peersock_config_turn(struct peersock_config *config, const char *servers);
 
 // The most that the send and the receive buffer of each TCP socket may hold, bytes. 16 MiB each by default.
 //

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use libc::{c_char, size_t};
+use peersock::interfaces::load_turn_servers;
 use peersock::{IdentitySource, Interfaces, NodeBuilder, RootSource, Seed};
 
 use crate::boundary::{answer, guarded_or};
@@ -169,6 +170,32 @@ pub unsafe extern "C" fn peersock_config_roots(
         let sources = RootSource::load(text).map_err(|error| Failure::invalid(error.to_string()))?;
         // SAFETY: the caller's.
         unsafe { change(config, |settings| settings.roots(sources)) }
+    })
+}
+
+/// The TURN servers that relay to the node where no direct path opens, as `PEERSOCK_TURN` has them: texts
+/// with white space between them, each one `turn:USER:PASSWORD@HOST:PORT`, with `?transport=tcp` behind it
+/// for TCP, or `turns:USER:PASSWORD@HOST:PORT` for TLS; or `@` and the path of a file of mode 0600 with such
+/// texts. An empty text: none. NULL, the default: what the variable `PEERSOCK_TURN` has. docs/TURN.md says
+/// more; `peersock_status()` tells what came of it. At most four are asked.
+///
+/// # Safety
+/// `config` is NULL or comes from `peersock_config_new()`; `servers` is NULL or a C string.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn peersock_config_turn(
+    config: *mut peersock_config,
+    servers: *const c_char,
+) -> peersock_result {
+    answer(|| {
+        if servers.is_null() {
+            // SAFETY: the caller's.
+            return unsafe { change(config, NodeBuilder::turn_of_environment) };
+        }
+        // SAFETY: the caller's.
+        let text = unsafe { text::read(servers, "the TURN servers") }?;
+        let servers = load_turn_servers(text).map_err(|error| Failure::invalid(error.to_string()))?;
+        // SAFETY: the caller's.
+        unsafe { change(config, |settings| settings.turn(servers)) }
     })
 }
 

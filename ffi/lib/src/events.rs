@@ -20,8 +20,8 @@ use crate::text;
 pub const PEERSOCK_PEER_FOUND: u32 = 1;
 /// There is an encrypted session with the peer: packets flow.
 pub const PEERSOCK_PEER_REACHABLE: u32 = 2;
-/// The peer now has another address, the path another size, or a root relays that did not before, or not any
-/// more.
+/// The peer now has another address, the path another size, or a root or a TURN server relays that did not
+/// before, or not any more.
 pub const PEERSOCK_PATH_CHANGED: u32 = 3;
 /// The session has ended: the peer left, or has not been heard of for minutes.
 pub const PEERSOCK_PEER_LOST: u32 = 4;
@@ -37,11 +37,13 @@ pub struct peersock_event {
     pub kind: u32,
     /// The node ID of the peer; empty for events of the node.
     pub peer: [c_char; PEERSOCK_ID_SIZE],
-    /// Of `PEERSOCK_PEER_REACHABLE` and `PEERSOCK_PATH_CHANGED`: 1 if a root relays now, 0 if the path is
-    /// direct.
+    /// Of `PEERSOCK_PEER_REACHABLE` and `PEERSOCK_PATH_CHANGED`: 1 if a root relays now, otherwise 0.
     pub relayed: u8,
+    /// Of the same: 1 if a TURN server relays now, this node's or, as far as it has said so, the peer's;
+    /// otherwise 0.
+    pub turn: u8,
     /// Zeros.
-    pub reserved: [u8; 26],
+    pub reserved: [u8; 25],
 }
 
 /// What is called with events. It runs on a thread of the library's that sees the process's descriptors, one
@@ -165,10 +167,12 @@ impl Target {
 }
 
 fn describe(event: &Event) -> peersock_event {
-    let relayed = matches!(
-        event,
-        Event::PeerReachable { relayed: true, .. } | Event::PathChanged { relayed: true, .. }
-    );
+    let (relayed, turn) = match event {
+        Event::PeerReachable { relayed, turn, .. } | Event::PathChanged { relayed, turn, .. } => {
+            (*relayed, *turn)
+        }
+        _ => (false, false),
+    };
     let (kind, id) = match event {
         Event::PeerFound { id } => (PEERSOCK_PEER_FOUND, id),
         Event::PeerReachable { id, .. } => (PEERSOCK_PEER_REACHABLE, id),
@@ -177,11 +181,11 @@ fn describe(event: &Event) -> peersock_event {
         Event::PeerUnreachable { id } => (PEERSOCK_PEER_UNREACHABLE, id),
         _ => return about(0, ""),
     };
-    peersock_event { relayed: relayed.into(), ..about(kind, &id.to_string()) }
+    peersock_event { relayed: relayed.into(), turn: turn.into(), ..about(kind, &id.to_string()) }
 }
 
 fn about(kind: u32, peer: &str) -> peersock_event {
-    peersock_event { kind, peer: text::fixed(peer), relayed: 0, reserved: [0; 26] }
+    peersock_event { kind, peer: text::fixed(peer), relayed: 0, turn: 0, reserved: [0; 25] }
 }
 
 /// What read(2) gives of an event.

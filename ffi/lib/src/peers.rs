@@ -45,7 +45,8 @@ pub struct peersock_peer {
     pub received_bytes: u64,
     /// Whether it is there: one of the `PEERSOCK_PEER_` constants; later versions may add some.
     pub state: u32,
-    /// Bits: `PEERSOCK_PEER_CONFLICT`, `PEERSOCK_PEER_RELAYED`; later versions may add some.
+    /// Bits: `PEERSOCK_PEER_CONFLICT`, `PEERSOCK_PEER_RELAYED`, `PEERSOCK_PEER_TURN`; later versions may add
+    /// some.
     pub flags: u32,
     /// How long ago it last proved to be there, by an authentic packet or handshake, milliseconds; UINT64_MAX
     /// if never.
@@ -79,6 +80,9 @@ pub const PEERSOCK_PEER_CONFLICT: u32 = 1;
 
 /// A root relays what goes to the peer and comes from it.
 pub const PEERSOCK_PEER_RELAYED: u32 = 2;
+
+/// A TURN server relays: this node's, or the peer's as far as it has said so.
+pub const PEERSOCK_PEER_TURN: u32 = 4;
 
 /// The peers known now in a network, or with 0 in all: as many as fit, and in `*count` how many there are.
 ///
@@ -215,6 +219,7 @@ fn describe(peer: &PeerStatus) -> peersock_peer {
         flags: [
             (peer.conflict.is_some(), PEERSOCK_PEER_CONFLICT),
             (peer.root.is_some(), PEERSOCK_PEER_RELAYED),
+            (peer.turn, PEERSOCK_PEER_TURN),
         ]
         .into_iter()
         .filter_map(|(is_set, flag)| is_set.then_some(flag))

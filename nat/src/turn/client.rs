@@ -26,6 +26,9 @@ const REFRESH_AFTER: [Duration; 2] = [Duration::from_secs(30), Duration::from_se
 /// How often the server is asked as what it sees the client: NATs forget what is silent for 30 s.
 const KEEP: Duration = Duration::from_secs(25);
 
+/// The same over TCP, where nothing else shows that the other end is gone.
+const KEEP_STREAM: Duration = Duration::from_secs(10);
+
 /// A client of one TURN server, with one allocation.
 ///
 /// After each call, take everything from [`Client::poll_transmit`] and [`Client::poll_event`]; then call
@@ -44,6 +47,8 @@ const KEEP: Duration = Duration::from_secs(25);
 /// ```
 pub struct Client {
     is_ipv4: bool,
+    /// Whether TCP carries the messages.
+    is_stream: bool,
     /// Where the server is.
     scope: Scope,
     auth: Auth,
@@ -76,6 +81,7 @@ impl Client {
     pub fn new(server: &TurnServer, is_ipv4: bool, seed: [u8; 32], now: Instant) -> Self {
         let mut client = Self {
             is_ipv4,
+            is_stream: false,
             scope: Scope::of_text(server),
             auth: Auth::new(server.user(), server.password()),
             rng: ChaCha20Rng::from_seed(seed),
@@ -95,6 +101,15 @@ impl Client {
     #[must_use]
     pub fn at(mut self, server: SocketAddr) -> Self {
         self.scope = Scope::of(server.ip());
+        self
+    }
+
+    /// Says that TCP carries the messages, or TLS, which loses none. To be called before anything is polled.
+    #[must_use]
+    pub fn over_stream(mut self, now: Instant) -> Self {
+        self.is_stream = true;
+        let requests = std::mem::take(&mut self.requests);
+        self.requests = requests.into_iter().map(|(id, request)| (id, request.once(now))).collect();
         self
     }
 
@@ -159,8 +174,14 @@ impl Client {
                 self.ask(Purpose::Refresh, 0, now);
             }
             if self.question.1 <= now {
+                // Nothing is lost over TCP: the server is gone, or does not answer such questions. A refresh
+                // shows which.
+                let is_doubted = self.is_stream && self.question.0.is_some();
+                if is_doubted && !self.requests.values().any(|request| request.purpose == Purpose::Refresh) {
+                    self.ask(Purpose::Refresh, 0, now);
+                }
                 let id = self.fresh_id();
-                self.question = (Some(id), now + KEEP);
+                self.question = (Some(id), now + self.keep());
                 self.outgoing.push_back(wire::request(BINDING, id).finish());
             }
         }
@@ -213,6 +234,10 @@ impl Client {
         u128::from_be_bytes(bytes)
     }
 
+    fn keep(&self) -> Duration {
+        if self.is_stream { KEEP_STREAM } else { KEEP }
+    }
+
     /// Asks for what peers need.
     fn ask_due(&mut self, now: Instant) {
         while self.relayed().is_some()
@@ -227,7 +252,8 @@ impl Client {
         let id = self.fresh_id();
         let data = self.signed(purpose, id);
         self.outgoing.push_back(data.clone());
-        self.requests.insert(id, Request::new(purpose, data, signed, self.auth.is_known(), now));
+        let request = Request::new(purpose, data, signed, self.auth.is_known(), now);
+        self.requests.insert(id, if self.is_stream { request.once(now) } else { request });
     }
 
     /// A request, with a signature if the server wants one.
@@ -313,7 +339,7 @@ impl Client {
                 let mapped = mapped.map(|mapped| canonical(mapped.addr(response.transaction_id())));
                 let (refresh_at, until) = lasts(lifetime, now);
                 self.state = State::Allocated { relayed, mapped, refresh_at, until };
-                self.question = (None, now + KEEP);
+                self.question = (None, now + self.keep());
                 self.events.push_back(Event::Allocated(relayed));
             }
             Purpose::Refresh => {

@@ -16,12 +16,17 @@
 //! * **Mapping**: every 25 s a binding request keeps the mapping of NATs on the way to the server, and shows
 //!   whether it is still the one that the server knows the client by.
 //!
+//! Over TCP and TLS ([`Client::over_stream`]) the messages are the same, and their frames its owner's
+//! concern. No request is repeated then (RFC 8489, 6.2.2), and a server that no longer answers is noticed by
+//! requests every 10 s, because such a connection can be dead without a sign.
+//!
 //! The server is not trusted. It can refuse, be silent, drop and forge, as every router can. What it causes
 //! is bounded: memory by [`MAX_PERMISSIONS`] and 256 channels, requests by their repetition, and each
 //! redirection to another server is its owner's decision. A relayed address that reaches less far than the
-//! server's own (loopback, private) is refused, for it would mean another host to each peer. Datagrams of peers that no permission was asked
-//! for, and those of channels that were not bound, are dropped. Where there is an allocation, a refusal
-//! without a signature counts only if nothing better has come when the request's time is over.
+//! server's own (loopback, private) is refused, for it would mean another host to each peer. Datagrams of
+//! peers that no permission was asked for, and those of channels that were not bound, are dropped. Where
+//! there is an allocation, a refusal without a signature counts only if nothing better has come when the
+//! request's time is over.
 //!
 //! Nor are peers, which can have a node send to many addresses: those that have never answered get half of
 //! the permissions, eight at once and one a second.
@@ -41,7 +46,7 @@ use std::net::SocketAddr;
 
 pub use client::Client;
 pub use peers::MAX_PERMISSIONS;
-pub use server::{TurnServer, TurnServerError};
+pub use server::{TurnServer, TurnServerError, TurnTransport};
 
 /// The most bytes that the way over the server adds to a datagram, below UDP: a Send indication with the
 /// address of an IPv6 peer and three bytes of padding.

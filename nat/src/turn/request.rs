@@ -18,6 +18,9 @@ const FIRST_WAIT: Duration = Duration::from_millis(500);
 /// than anybody waits for a path.
 const TIMES: u32 = 5;
 
+/// How long an answer is waited for over TCP, which repeats what is lost itself: as long as over UDP in all.
+const STREAM_WAIT: Duration = Duration::from_millis(15_500);
+
 /// The lifetime that is asked for, seconds: RFC 8656's default.
 const LIFETIME: u32 = 600;
 
@@ -50,6 +53,12 @@ impl Request {
     pub(super) fn new(purpose: Purpose, data: Vec<u8>, signed: u32, is_signed: bool, now: Instant) -> Self {
         let (next, wait, left) = (now + FIRST_WAIT, FIRST_WAIT, TIMES - 1);
         Self { purpose, data, next, wait, left, signed, is_signed, is_stale: false, doubtful: None }
+    }
+
+    /// Has it sent once only, because what carries it repeats it (RFC 8489, 6.2.2).
+    pub(super) fn once(mut self, now: Instant) -> Self {
+        (self.next, self.left) = (now + STREAM_WAIT, 0);
+        self
     }
 
     /// Notes that it is sent again; false if it was sent often enough.

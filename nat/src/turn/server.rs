@@ -9,8 +9,9 @@ use zeroize::Zeroizing;
 
 use crate::netcheck::{Target, Transport};
 
-/// The port of TURN over UDP (RFC 8656, 3.1).
+/// The port of TURN over UDP and TCP, and the one over TLS (RFC 8656, 3.1).
 const PORT: u16 = 3478;
+const TLS_PORT: u16 = 5349;
 
 /// The most characters of a user name and of a password (RFC 8489, 14.3: 508 bytes).
 const MAX_LEN: usize = 508;
@@ -19,8 +20,11 @@ const MAX_LEN: usize = 508;
 ///
 /// In the user name and in the password, `%` and two hexadecimal digits stand for a character: `%3A` for a
 /// colon, `%25` for `%` itself. HOST is a name, an IPv4 address, or an IPv6 address in brackets. The port is
-/// 3478 if none is named. `?transport=udp`, which RFC 7065 has for URIs, may follow. The password is not
-/// displayed, and wiped when this is dropped.
+/// 3478 if none is named. The password is not displayed, and wiped when this is dropped.
+///
+/// How the server is reached stands there as in the URIs of RFC 7065: `turn:` is UDP, `turn:` with
+/// `?transport=tcp` at its end TCP, and `turns:` TLS over TCP, whose port is 5349 if none is named. A server
+/// with a certificate that no authority vouches for has its SHA-256 at the end: `turns:…?sha256=HEX`.
 ///
 /// ```
 /// use peersock_nat::turn::TurnServer;
@@ -29,6 +33,8 @@ const MAX_LEN: usize = 508;
 /// assert_eq!((server.user(), server.target().to_string()), ("alice", "turn.example.org:3478".to_owned()));
 /// assert_eq!(server.to_string(), "turn:alice@turn.example.org:3478");
 /// assert!("turn:turn.example.org".parse::<TurnServer>().is_err());
+/// let server: TurnServer = "turns:alice:sesame@turn.example.org?transport=tcp".parse()?;
+/// assert_eq!(server.to_string(), "turns:alice@turn.example.org:5349");
 /// # Ok::<(), peersock_nat::turn::TurnServerError>(())
 /// ```
 #[derive(Clone, PartialEq, Eq)]
@@ -36,6 +42,28 @@ pub struct TurnServer {
     user: String,
     password: Zeroizing<String>,
     target: Target,
+    transport: TurnTransport,
+    fingerprint: Option<[u8; 32]>,
+}
+
+/// How a TURN server is reached. What it relays is UDP in any case.
+///
+/// ```
+/// use peersock_nat::turn::{TurnServer, TurnTransport};
+///
+/// let server: TurnServer = "turn:alice:sesame@192.0.2.1?transport=tcp".parse()?;
+/// assert_eq!(server.transport(), TurnTransport::Tcp);
+/// # Ok::<(), peersock_nat::turn::TurnServerError>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TurnTransport {
+    /// By UDP.
+    Udp,
+    /// By TCP.
+    Tcp,
+    /// By TLS over TCP.
+    Tls,
 }
 
 /// What is wrong with a text that should name a TURN server. It does not repeat the text, which may have a
@@ -44,7 +72,8 @@ pub struct TurnServer {
 /// ```
 /// use peersock_nat::turn::{TurnServer, TurnServerError};
 ///
-/// assert_eq!("turns:a:b@host".parse::<TurnServer>(), Err(TurnServerError::Transport));
+/// let by_dtls = "turns:a:b@host?transport=udp".parse::<TurnServer>();
+/// assert_eq!(by_dtls, Err(TurnServerError::Transport));
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -76,9 +105,16 @@ pub enum TurnServerError {
     /// The user name or the password is empty, too long, or not UTF-8.
     #[error("the user name and the password of a TURN server must have 1 to 508 bytes of UTF-8")]
     Credentials,
-    /// It asks for TCP or TLS.
-    #[error("TURN servers are reached over UDP only: leave out ?transport=, and write turn: for turns:")]
+    /// It asks for TLS over UDP, or for a transport that TURN does not have.
+    #[error(
+        "TURN servers are reached by turn: over UDP, by turn: with ?transport=tcp over TCP, by turns: over TLS"
+    )]
     Transport,
+    /// It has a fingerprint that is none, or is not one of `turns:`.
+    #[error(
+        "?sha256= behind turns:USER:PASSWORD@HOST has the 64 hexadecimal digits of the certificate's SHA-256"
+    )]
+    Fingerprint,
 }
 
 impl TurnServer {
@@ -90,6 +126,16 @@ impl TurnServer {
     /// Where the server is.
     pub fn target(&self) -> &Target {
         &self.target
+    }
+
+    /// How the server is reached.
+    pub fn transport(&self) -> TurnTransport {
+        self.transport
+    }
+
+    /// The SHA-256 of the only certificate that is accepted; `None` if names and authorities decide.
+    pub fn fingerprint(&self) -> Option<&[u8; 32]> {
+        self.fingerprint.as_ref()
     }
 
     pub(super) fn password(&self) -> &str {
@@ -104,21 +150,23 @@ impl FromStr for TurnServer {
         if text.trim().is_empty() {
             return Err(TurnServerError::Empty);
         }
-        if text.starts_with("turns:") {
-            return Err(TurnServerError::Transport);
-        }
-        let rest = text.strip_prefix("turn:").ok_or(TurnServerError::Form)?;
+        let (scheme, rest) = text.split_once(':').ok_or(TurnServerError::Form)?;
+        let is_tls = match scheme {
+            "turn" => false,
+            "turns" => true,
+            _ => return Err(TurnServerError::Form),
+        };
         if rest.starts_with("//") {
             return Err(TurnServerError::Slashes);
         }
         // The host has no `@`, a password may have one.
         let (credentials, place) = rest.rsplit_once('@').ok_or(TurnServerError::Form)?;
-        let place = match place.split_once('?') {
-            None | Some((_, "transport=udp")) => place.split('?').next().unwrap_or(place),
-            Some((_, query)) if query.starts_with("transport=") => return Err(TurnServerError::Transport),
-            Some(_) => return Err(TurnServerError::Form),
-        };
-        let target = parse_place(place)?;
+        let (place, query) =
+            place.split_once('?').map_or((place, None), |(place, query)| (place, Some(query)));
+        let (transport, fingerprint) = parse_query(query, is_tls)?;
+        let (host, port) = parse_place(place, if is_tls { TLS_PORT } else { PORT })?;
+        let asked = if transport == TurnTransport::Udp { Transport::Udp } else { Transport::Tcp };
+        let target = Target { host, port, transport: asked };
         let (user, password) = credentials.split_once(':').ok_or(TurnServerError::Form)?;
         if [user, password].iter().any(|part| !has_whole_escapes(part)) {
             return Err(TurnServerError::Escape);
@@ -129,12 +177,12 @@ impl FromStr for TurnServer {
         };
         let credentials = decode(user).zip(decode(password).map(Zeroizing::new));
         let (user, password) = credentials.ok_or(TurnServerError::Credentials)?;
-        Ok(Self { user, password, target })
+        Ok(Self { user, password, target, transport, fingerprint })
     }
 }
 
-/// Reads `HOST` or `HOST:PORT`.
-fn parse_place(place: &str) -> Result<Target, TurnServerError> {
+/// Reads `HOST` or `HOST:PORT`; an IPv6 address is given without its brackets.
+fn parse_place(place: &str, usual: u16) -> Result<(String, u16), TurnServerError> {
     let port_at = place.rfind(':').filter(|at| !place[*at..].contains(']'));
     let (host, port) = match port_at {
         // Without brackets nobody can tell an IPv6 address from its port.
@@ -143,7 +191,7 @@ fn parse_place(place: &str) -> Result<Target, TurnServerError> {
             (&place[..at], port.ok_or(TurnServerError::Port)?)
         }
         Some(_) => return Err(TurnServerError::Host),
-        None => (place, PORT),
+        None => (place, usual),
     };
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
     let is_host = match bare {
@@ -153,7 +201,7 @@ fn parse_place(place: &str) -> Result<Target, TurnServerError> {
     if !is_host {
         return Err(TurnServerError::Host);
     }
-    Ok(Target { host: bare.unwrap_or(host).to_owned(), port, transport: Transport::Udp })
+    Ok((bare.unwrap_or(host).to_owned(), port))
 }
 
 fn is_name_or_ipv4(host: &str) -> bool {
@@ -175,9 +223,49 @@ fn has_whole_escapes(text: &str) -> bool {
     text.split('%').skip(1).all(is_escape)
 }
 
+/// What stands behind the place: RFC 7065's transport, and a fingerprint, in any order.
+fn parse_query(
+    query: Option<&str>,
+    is_tls: bool,
+) -> Result<(TurnTransport, Option<[u8; 32]>), TurnServerError> {
+    let (mut transport, mut fingerprint) = (None, None);
+    for part in query.into_iter().flat_map(|query| query.split('&')) {
+        match part.split_once('=') {
+            Some(("transport", value)) if transport.is_none() => {
+                transport = Some(match (value, is_tls) {
+                    ("udp", false) => TurnTransport::Udp,
+                    ("tcp", false) => TurnTransport::Tcp,
+                    ("tcp", true) => TurnTransport::Tls,
+                    _ => return Err(TurnServerError::Transport),
+                });
+            }
+            Some(("sha256", value)) if fingerprint.is_none() => {
+                let digest = parse_digest(value).filter(|_| is_tls);
+                fingerprint = Some(digest.ok_or(TurnServerError::Fingerprint)?);
+            }
+            _ => return Err(TurnServerError::Form),
+        }
+    }
+    let usual = if is_tls { TurnTransport::Tls } else { TurnTransport::Udp };
+    Ok((transport.unwrap_or(usual), fingerprint))
+}
+
+/// 32 bytes in hexadecimal digits, with or without the colons that `openssl` prints between them.
+fn parse_digest(text: &str) -> Option<[u8; 32]> {
+    let digits: Vec<u8> =
+        text.chars().filter(|c| *c != ':').map(|c| c.to_digit(16).map(|d| d as u8)).collect::<Option<_>>()?;
+    let bytes: Vec<u8> = digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect();
+    bytes.try_into().ok().filter(|_| digits.len() == 64)
+}
+
 impl fmt::Display for TurnServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "turn:{}@{}", self.user, self.target)
+        let (scheme, query) = match self.transport {
+            TurnTransport::Udp => ("turn", ""),
+            TurnTransport::Tcp => ("turn", "?transport=tcp"),
+            TurnTransport::Tls => ("turns", ""),
+        };
+        write!(f, "{scheme}:{}@{}{query}", self.user, self.target)
     }
 }
 
@@ -202,17 +290,28 @@ mod tests {
             ("turn:u:p@h:99?transport=udp", "u", "p", "turn:u@h:99"),
             ("turn:17%3Au:p:@@[2001:db8::1]", "17:u", "p:@", "turn:17:u@[2001:db8::1]:3478"),
             ("turn:u:p@[::1]:5", "u", "p", "turn:u@[::1]:5"),
+            ("turn:u:p@h?transport=tcp", "u", "p", "turn:u@h:3478?transport=tcp"),
+            ("turns:u:p@h", "u", "p", "turns:u@h:5349"),
+            ("turns:u:p@h:443?transport=tcp", "u", "p", "turns:u@h:443"),
         ];
         for (text, user, password, shown) in good {
             assert_eq!(read(text), Ok((user.to_owned(), password.to_owned(), shown.to_owned())), "{text}");
         }
-        for text in ["u:p@h", "turn:h", "turn:u@h", "turn:u:p@h?x=y", "stun:u:p@h"] {
+        for text in [
+            "u:p@h",
+            "turn:h",
+            "turn:u@h",
+            "turn:u:p@h?x=y",
+            "turn:u:p@h?",
+            "turn:u:p@h?transport=tcp&transport=tcp",
+            "stun:u:p@h",
+        ] {
             assert_eq!(read(text), Err(TurnServerError::Form), "{text}");
         }
         for text in ["turn::p@h", "turn:u:@h", "turn:u:%ff@h", &format!("turn:u:{}@h", "p".repeat(509))] {
             assert_eq!(read(text), Err(TurnServerError::Credentials), "{text}");
         }
-        for text in ["turns:u:p@h", "turn:u:p@h?transport=tcp"] {
+        for text in ["turns:u:p@h?transport=udp", "turn:u:p@h?transport=sctp", "turn:u:p@h?transport="] {
             assert_eq!(read(text), Err(TurnServerError::Transport), "{text}");
         }
     }
@@ -246,6 +345,25 @@ mod tests {
         }
         for text in ["turn:u:p@h.example.:1", "turn:u:p@192.0.2.1", "turn:u:100%25@a_b-c.example"] {
             assert!(text.parse::<TurnServer>().is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_fingerprint_is_read_as_openssl_prints_it_and_belongs_to_tls() {
+        let digest = "00:0F:f0".to_owned() + &":11".repeat(29);
+        let read = |text: &str| text.parse::<TurnServer>().map(|one| one.fingerprint().copied());
+        let mut expected = [0x11; 32];
+        expected[..3].copy_from_slice(&[0, 0x0f, 0xf0]);
+        assert_eq!(read(&format!("turns:u:p@h?sha256={digest}")), Ok(Some(expected)));
+        let plain = digest.replace(':', "");
+        assert_eq!(read(&format!("turns:u:p@h?transport=tcp&sha256={plain}")), Ok(Some(expected)));
+        for text in [
+            format!("turn:u:p@h?sha256={plain}"),
+            format!("turns:u:p@h?sha256={}", &plain[1..]),
+            format!("turns:u:p@h?sha256={plain}0"),
+            format!("turns:u:p@h?sha256={}", plain.replace('f', "g")),
+        ] {
+            assert_eq!(read(&text), Err(TurnServerError::Fingerprint), "{text}");
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod hostile;
 mod peers;
+mod stream;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -47,6 +48,9 @@ struct Server {
     /// Whether it says how long a refreshed allocation lasts.
     names_lifetime: bool,
     is_silent: bool,
+    knows_binding: bool,
+    /// Datagrams that have come, answered or not.
+    asked: usize,
     /// The methods of the requests that it has answered, and of indications.
     seen: Vec<Method>,
     channel: Option<u16>,
@@ -65,6 +69,8 @@ impl Default for Server {
             signs: true,
             names_lifetime: true,
             is_silent: false,
+            knows_binding: true,
+            asked: 0,
             seen: Vec::new(),
             channel: None,
             passed: Vec::new(),
@@ -87,6 +93,7 @@ impl Server {
     }
 
     fn answer(&mut self, datagram: &[u8]) -> Option<Vec<u8>> {
+        self.asked += 1;
         if self.is_silent {
             return None;
         }
@@ -104,6 +111,9 @@ impl Server {
         if message.has_method(SEND) {
             let data = message.raw_attribute(DATA_VALUE).expect("data").value.to_vec();
             self.passed.push((address(PEER_ADDRESS).to_string(), data));
+            return None;
+        }
+        if message.has_method(BINDING) && !self.knows_binding {
             return None;
         }
         if message.has_method(BINDING) {
@@ -189,8 +199,17 @@ impl World {
     }
 
     fn with(server: Server, text: &str, is_ipv4: bool) -> Self {
+        Self::by(server, text, is_ipv4, |client, _| client)
+    }
+
+    fn over_stream(server: Server) -> Self {
+        Self::by(server, "turn:alice:sesame@h?transport=tcp", true, Client::over_stream)
+    }
+
+    fn by(server: Server, text: &str, is_ipv4: bool, set: fn(Client, Instant) -> Client) -> Self {
         let now = Instant::now();
         let client = Client::new(&text.parse().expect("a server"), is_ipv4, [7; 32], now);
+        let client = set(client, now);
         let mut world = Self { client, server, now };
         world.exchange();
         world

@@ -127,7 +127,8 @@ impl Reach {
     /// The path, if there is one.
     pub(crate) fn path(&self) -> Option<Path> {
         let used = self.path.as_ref()?;
-        Some(Path { place: used.place, datagram_size: used.known })
+        let turn = used.place.relay().is_none() && self.relays(&used.place.key());
+        Some(Path { place: used.place, datagram_size: used.known, turn })
     }
 
     /// The place that packets are sent to.

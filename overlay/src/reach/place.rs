@@ -247,6 +247,8 @@ pub struct Path {
     /// place adds in front ([`Place::overhead`]). 1200 at first and mostly more; 198 at least, on paths that
     /// carry less than the Internet must.
     pub datagram_size: usize,
+    /// Whether a TURN server relays there: this node's, or the peer's as far as it has said so.
+    pub turn: bool,
 }
 
 impl Path {

@@ -372,7 +372,7 @@ impl Pair {
 
     /// Makes the source the path and a timer run, so that nothing else asks for attention.
     fn make_quiet(&self, session: &Session, meta: &RecvMeta) {
-        let path = Path { place: meta.place(), datagram_size: 1200 };
+        let path = Path { place: meta.place(), datagram_size: 1200, turn: false };
         session.peer().set_path(Some(path));
         session.peer().activity().arm();
     }
@@ -382,7 +382,7 @@ impl Pair {
     }
 
     fn path(&self, remote: &str) -> Path {
-        Path { place: self.source(remote).place(), datagram_size: 1200 }
+        Path { place: self.source(remote).place(), datagram_size: 1200, turn: false }
     }
 }
 

@@ -1,25 +1,21 @@
-//! The thread of one allocation: gets it, reads its socket, and gets it again.
+//! The thread of one allocation: gets it, by UDP or a stream, serves it, and gets it again.
 
-use std::io::{self, IoSliceMut};
-use std::net::{SocketAddr, ToSocketAddrs as _, UdpSocket};
-use std::sync::{Arc, Mutex, Weak};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use peersock_nat::turn::{Client, Event, Failure, TurnServer};
+use peersock_nat::turn::{Event, Failure, TurnServer, TurnTransport};
 use peersock_overlay::{RecvMeta, is_endpoint};
 use peersock_stack::Batch;
-use quinn_udp::{UdpSockRef, UdpSocketState};
 use rustix::event::{PollFd, PollFlags};
-use socket2::{Domain, Protocol, Socket, Type};
 
 use super::bell::Bell;
-use super::{Allocation, Opening, STOP_PATIENCE, TurnSockets, index_of};
+use super::{Allocation, STOP_PATIENCE, TurnSockets, index_of};
 use crate::datapath::Ingress;
 use crate::driver::Driver;
-use crate::driver::interfaces::canonical;
 use crate::driver::poll;
-use crate::driver::udp::RECEIVE_BATCH;
 use crate::sync;
 
 /// An IPv6 allocation is asked for so much later than the IPv4 one, which most peers need: a server may grant
@@ -47,29 +43,17 @@ const MAX_HOPS: u32 = 3;
 /// The thread looks so often whether the node is still there.
 const LOOK: Duration = Duration::from_secs(30);
 
-/// What is said of a server whose machine refuses datagrams (ICMP).
-const CLOSED: &str = "nothing listens at the server's port";
-
-/// Bytes of one GRO batch at most.
-const BUFFER: usize = 65536;
-
-/// Asked of the kernel for the receive buffer, bytes.
-const RECEIVE_BUFFER: usize = 2 << 20;
-
-/// Receive calls before timers have their turn.
-const MAX_CALLS: usize = 8;
-
 pub(super) struct Keeper {
     driver: Weak<Driver>,
-    turn: Arc<TurnSockets>,
-    server: TurnServer,
-    is_ipv4: bool,
-    position: usize,
-    bell: Arc<Bell>,
+    pub(super) turn: Arc<TurnSockets>,
+    pub(super) server: TurnServer,
+    pub(super) is_ipv4: bool,
+    pub(super) position: usize,
+    pub(super) bell: Arc<Bell>,
 }
 
 /// Why an allocation has ended, or could not be had.
-enum Ended {
+pub(super) enum Ended {
     Failed(Failure),
     /// The machine has another address on the way to the server.
     Moved,
@@ -155,144 +139,87 @@ impl Keeper {
         let Some(driver) = self.driver.upgrade() else { return Ended::Stopped };
         let devices = driver.sockets.devices();
         drop(driver);
-        let opened = choose(&devices, tries).and_then(|device| {
-            let server = self.address(elsewhere, tries)?;
-            let (io, state) = open(server, device.as_deref())?;
-            let mut seed = [0; 32];
-            getrandom::fill(&mut seed)?;
-            let client = Client::new(&self.server, self.is_ipv4, seed, Instant::now()).at(server);
-            let client = Mutex::new(client);
-            Ok(Allocation { client, io, state, server, device, bell: Arc::clone(&self.bell) })
-        });
-        match opened {
-            Ok(allocation) => {
-                let (allocation, mut opening) = (Arc::new(allocation), Some(self.turn.begin_opening()));
-                let ended = self.serve(&allocation, &mut opening);
-                // The server would keep it for minutes, and count it against the user.
-                allocation.give_back();
-                ended
+        match choose(&devices, tries) {
+            Ok(device) if self.server.transport() == TurnTransport::Udp => {
+                self.allocate_by_udp(device, elsewhere, tries)
             }
+            Ok(device) => self.allocate_by_stream(device, elsewhere),
             Err(error) => Ended::Local(format!("{}: {error}", self.server.target())),
         }
     }
 
-    /// Where the server is: one address of its name after the other.
-    fn address(&self, elsewhere: Option<SocketAddr>, tries: usize) -> io::Result<SocketAddr> {
-        if let Some(server) = elsewhere {
-            // A server must not aim this node at its own machine.
-            let is_good = is_endpoint(&server) && !server.ip().is_loopback() && !server.ip().is_multicast();
-            return is_good
-                .then_some(server)
-                .ok_or_else(|| io::Error::other("the server names no other one"));
-        }
-        let target = self.server.target();
-        let all: Vec<_> = (target.host.as_str(), target.port).to_socket_addrs()?.collect();
-        let address = all.get(tries % all.len().max(1)).copied();
-        address.ok_or_else(|| io::Error::other("the name has no address"))
-    }
-
-    /// Asks for it, and then reads what comes. `opening` is taken once it is known to who stops the node.
-    fn serve(&self, allocation: &Arc<Allocation>, opening: &mut Option<Opening>) -> Ended {
-        if !self.is_wanted() {
-            return Ended::Stopped;
-        }
-        let mut buffers = vec![vec![0; BUFFER]; RECEIVE_BATCH];
-        let mut ingress = Ingress::default();
-        let local = allocation.io.local_addr().ok().map(|local| local.ip());
-        let mut stop_at = None;
+    /// Publishes what the client says. Returns whether there is an allocation since then.
+    pub(super) fn take_events(&self, allocation: &Arc<Allocation>) -> Result<bool, Ended> {
+        let mut is_new = false;
         loop {
-            allocation.flush();
-            loop {
-                // Publishing takes other locks.
-                let event = sync::lock(&allocation.client).poll_event();
-                match event {
-                    None => break,
-                    Some(Event::Allocated(relayed)) => {
-                        tracing::debug!(server = %self.server, %relayed, "a TURN server relays to this node");
-                        self.publish(Some((Arc::clone(allocation), relayed)), None);
-                        if !self.turn.is_stopped() {
-                            *opening = None;
-                        }
-                    }
-                    Some(Event::Ended(why)) => return Ended::Failed(why),
+            // Publishing takes other locks.
+            let event = sync::lock(&allocation.client).poll_event();
+            match event {
+                None => return Ok(is_new),
+                Some(Event::Allocated(relayed)) => {
+                    tracing::debug!(server = %self.server, %relayed, "a TURN server relays to this node");
+                    self.publish(Some((Arc::clone(allocation), relayed)), None);
+                    is_new = true;
                 }
+                Some(Event::Ended(why)) => return Err(Ended::Failed(why)),
             }
-            let now = Instant::now();
-            let (next, is_granted) = {
-                let client = sync::lock(&allocation.client);
-                (client.poll_timeout(now), client.relayed().is_some())
-            };
-            let mut until = next.map_or(now + LOOK, |next| next.min(now + LOOK));
-            if !self.is_wanted() {
-                // What the server is about to grant can be given back only after its answer.
-                let stop_at = *stop_at.get_or_insert(now + STOP_PATIENCE);
-                if opening.is_none() || is_granted || stop_at <= now {
-                    return Ended::Stopped;
-                }
-                until = until.min(stop_at);
-            }
-            let mut fds =
-                [PollFd::new(&allocation.io, PollFlags::IN), PollFd::new(&*self.bell, PollFlags::IN)];
-            poll::readable(&mut fds, Some(until.saturating_duration_since(now)));
-            if !fds[1].revents().is_empty() {
-                self.bell.clear();
-            }
-            if self.is_wanted() {
-                if self.bell.take_suspended() {
-                    return Ended::Suspended;
-                }
-                // Only then: the question costs system calls, and senders wake this thread often.
-                if self.bell.take_interfaces()
-                    && source_towards(allocation.server, allocation.device.as_deref()).ok() != local
-                {
-                    return Ended::Moved;
-                }
-            }
-            for _ in 0..MAX_CALLS {
-                if !self.receive(allocation, &mut buffers, &mut ingress) {
-                    break;
-                }
-            }
-            sync::lock(&allocation.client).handle_timeout(Instant::now());
         }
     }
 
-    /// One receive call; what peers have sent goes to the data path. False if there was nothing to read.
-    fn receive(&self, allocation: &Allocation, buffers: &mut [Vec<u8>], ingress: &mut Ingress) -> bool {
-        let mut meta = [quinn_udp::RecvMeta::default(); RECEIVE_BATCH];
-        let received = {
-            let mut buffers = buffers.iter_mut();
-            let mut slices: [IoSliceMut<'_>; RECEIVE_BATCH] =
-                std::array::from_fn(|_| IoSliceMut::new(buffers.next().map_or(&mut [], |buffer| buffer)));
-            // Errors are of earlier datagrams (ICMP), and can be forged: they end nothing.
-            match allocation.state.recv(UdpSockRef::from(&allocation.io), &mut slices, &mut meta) {
-                Ok(received) => received,
-                Err(error) => {
-                    if error.kind() == io::ErrorKind::ConnectionRefused
-                        && self.turn.note(self.position, CLOSED)
-                    {
-                        tracing::debug!(server = %self.server, "no TURN allocation yet: {CLOSED}");
-                    }
-                    return error.kind() != io::ErrorKind::WouldBlock;
-                }
-            }
+    /// Until when nothing is to be done unless something arrives. `is_opening` says whether who stops the
+    /// node waits for this allocation.
+    pub(super) fn next_look(
+        &self,
+        allocation: &Allocation,
+        is_opening: bool,
+        stop_at: &mut Option<Instant>,
+    ) -> Result<Instant, Ended> {
+        let now = Instant::now();
+        let (next, is_granted) = {
+            let client = sync::lock(&allocation.client);
+            (client.poll_timeout(now), client.relayed().is_some())
         };
+        let until = next.map_or(now + LOOK, |next| next.min(now + LOOK));
+        if self.is_wanted() {
+            return Ok(until);
+        }
+        // What the server is about to grant can be given back only after its answer.
+        let stop_at = *stop_at.get_or_insert(now + STOP_PATIENCE);
+        match is_opening && !is_granted && now < stop_at {
+            true => Ok(until.min(stop_at)),
+            false => Err(Ended::Stopped),
+        }
+    }
+
+    /// Takes the news of the network, and says whether they end the allocation.
+    pub(super) fn heed_news(&self, has_moved: impl Fn() -> bool) -> Option<Ended> {
+        if !self.is_wanted() {
+            return None;
+        }
+        if self.bell.take_suspended() {
+            return Some(Ended::Suspended);
+        }
+        // Only then: the question costs system calls, and senders wake this thread often.
+        (self.bell.take_interfaces() && has_moved()).then_some(Ended::Moved)
+    }
+
+    /// Gives the client what the server has sent, and the data path what peers have. False if the node is
+    /// gone.
+    pub(super) fn deliver<'a>(
+        &self,
+        allocation: &Allocation,
+        datagrams: impl Iterator<Item = &'a [u8]>,
+        ingress: &mut Ingress,
+    ) -> bool {
         let Some(driver) = self.driver.upgrade() else { return false };
         let now = driver.now();
-        for (meta, buffer) in meta.iter().zip(buffers.iter()).take(received) {
-            // The kernel delivers what comes from the server alone, once the socket is connected.
-            if canonical(meta.addr) != canonical(allocation.server) {
-                continue;
-            }
-            for datagram in buffer[..meta.len].chunks(meta.stride.max(1)) {
-                let from_peer = sync::lock(&allocation.client).handle(Instant::now(), datagram);
-                // The data path may send, which takes the client's lock.
-                let Some(from_peer) = from_peer.filter(|one| is_endpoint(&one.peer)) else { continue };
-                let socket = index_of(self.position);
-                let origin = RecvMeta { remote: from_peer.peer, socket, multicast: false, relay: None };
-                let data = from_peer.data;
-                driver.datapath.receive(now, ingress, origin, data, data.len(), false);
-            }
+        for datagram in datagrams {
+            let from_peer = sync::lock(&allocation.client).handle(Instant::now(), datagram);
+            // The data path may send, which takes the client's lock.
+            let Some(from_peer) = from_peer.filter(|one| is_endpoint(&one.peer)) else { continue };
+            let socket = index_of(self.position);
+            let origin = RecvMeta { remote: from_peer.peer, socket, multicast: false, relay: None };
+            driver.datapath.receive(now, ingress, origin, from_peer.data, from_peer.data.len(), false);
         }
         driver.datapath.finish_receive(now, ingress);
         true
@@ -318,7 +245,7 @@ impl Keeper {
         }
     }
 
-    fn is_wanted(&self) -> bool {
+    pub(super) fn is_wanted(&self) -> bool {
         !self.turn.is_stopped() && self.driver.strong_count() > 0
     }
 
@@ -346,31 +273,4 @@ pub(super) fn choose(devices: &[Option<String>], tries: usize) -> io::Result<Opt
     let device = devices.get(tries % devices.len().max(1)).cloned();
     // A socket that is bound to none would leave by an interface that the user has forbidden.
     device.ok_or_else(|| io::Error::other("no network interface that may be used is up"))
-}
-
-/// A UDP socket for the way to the server.
-fn socket(server: SocketAddr, device: Option<&str>) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(server), Type::DGRAM, Some(Protocol::UDP))?;
-    if let Some(device) = device {
-        socket.bind_device(Some(device.as_bytes()))?;
-    }
-    Ok(socket)
-}
-
-/// A socket that talks to the server alone.
-fn open(server: SocketAddr, device: Option<&str>) -> io::Result<(UdpSocket, UdpSocketState)> {
-    let socket = socket(server, device)?;
-    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
-    socket.connect(&server.into())?;
-    let io: UdpSocket = socket.into();
-    let state = UdpSocketState::new(UdpSockRef::from(&io))?;
-    Ok((io, state))
-}
-
-/// The machine's own address on the way there, by that interface.
-pub(super) fn source_towards(server: SocketAddr, device: Option<&str>) -> io::Result<std::net::IpAddr> {
-    let socket = socket(server, device)?;
-    socket.connect(&server.into())?;
-    let io: UdpSocket = socket.into();
-    Ok(io.local_addr()?.ip())
 }

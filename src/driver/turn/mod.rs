@@ -1,31 +1,37 @@
 //! TURN allocations: sockets of the driver whose addresses are on a server (RFC 8656).
 //!
-//! Each has a UDP socket that talks to the server alone, and a thread ([`keeper`]) that reads it, keeps the
-//! allocation and makes it anew when it has ended. Who sends wraps the datagrams on its own thread, as with
-//! other sockets, and never waits. What comes from peers goes to the data path.
+//! Each has a way to the server of its own, a UDP socket ([`udp`]) or a stream ([`stream`]), and a thread
+//! ([`keeper`]) that reads it, keeps the allocation and makes it anew when it has ended. Who sends wraps the
+//! datagrams on its own thread, as with other sockets, and never waits: what a UDP socket has no room for is
+//! lost, and so is what has waited too long for a stream. What comes from peers goes to the data path.
 
 mod bell;
+mod check;
 mod keeper;
+mod stream;
 #[cfg(test)]
 mod tests;
+mod udp;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, RwLock};
 use std::time::{Duration, Instant};
 
 use peersock_nat::turn::{Client, MAX_OVERHEAD, Sent, TurnServer};
 use peersock_overlay::{SocketIndex, SocketInfo};
-use quinn_udp::{UdpSockRef, UdpSocketState};
+use peersock_streams::Sender;
 
 use super::Driver;
 use crate::datapath::Transmit;
 use crate::sync;
 use crate::sys::Process;
 use bell::Bell;
+pub use check::{TurnCheck, check_turn};
 use keeper::Keeper;
+use udp::UdpLink;
 
 /// The largest datagram to or from a peer: with all headers and what the way over the server adds it fits
 /// into an Ethernet frame. The server may cut its packets to peers into fragments, so larger ones are not
@@ -35,8 +41,12 @@ const MAX_DATAGRAM: usize = 1400;
 /// The most bytes handed to the kernel in one call.
 const MAX_BATCH: usize = 60_000;
 
-/// How long the node's end waits for the answers to requests for an allocation that are under way: the server
-/// would keep what it grants for minutes, and count it against the user.
+/// Datagrams that are handed to a stream in one go.
+const STREAM_SEGMENTS: usize = 32;
+
+/// How long the node's end waits for the answers to requests for an allocation that are under way, for the
+/// server would keep what it grants for minutes, and count it against the user; and for streams to take what
+/// was sent.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The allocations of one node.
@@ -44,7 +54,8 @@ pub(crate) struct TurnSockets {
     open: RwLock<BTreeMap<SocketIndex, Arc<Allocation>>>,
     states: RwLock<Vec<TurnState>>,
     bells: Mutex<Vec<Arc<Bell>>>,
-    /// How many allocations are asked for now, and may be granted at any moment.
+    /// How many allocations are asked for now, and may be granted at any moment, or have a stream that may
+    /// hold what was sent last.
     opening: Mutex<usize>,
     opened: Condvar,
     /// Told when a relayed address has come or gone.
@@ -69,15 +80,17 @@ pub(crate) struct TurnState {
 /// An allocation, from the first request on.
 struct Allocation {
     client: Mutex<Client>,
-    io: UdpSocket,
-    state: UdpSocketState,
-    server: SocketAddr,
-    /// The interface that the socket is bound to; `None` if it may leave by any.
-    device: Option<String>,
+    link: Link,
     bell: Arc<Bell>,
 }
 
-/// An allocation is asked for, until this is dropped.
+/// What carries messages to the server.
+enum Link {
+    Udp(UdpLink),
+    Stream(Sender),
+}
+
+/// An allocation is asked for, or what was sent may still wait in its stream, until this is dropped.
 struct Opening {
     turn: Arc<TurnSockets>,
 }
@@ -200,7 +213,7 @@ impl TurnSockets {
 
     /// How many datagrams may be handed over in one go.
     pub(super) fn max_segments(&self, socket: SocketIndex) -> usize {
-        sync::read(&self.open).get(&socket).map_or(1, |allocation| allocation.state.max_gso_segments())
+        sync::read(&self.open).get(&socket).map_or(1, |allocation| allocation.link.max_segments())
     }
 
     /// Sends datagrams to a peer, by way of the server; never waits.
@@ -244,7 +257,20 @@ impl Drop for Opening {
 impl Allocation {
     fn send(&self, transmit: &Transmit<'_>) {
         let size = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
-        let most = (MAX_BATCH / (size + MAX_OVERHEAD)).clamp(1, self.state.max_gso_segments());
+        let is_held = match &self.link {
+            Link::Udp(link) => self.send_by_udp(link, transmit, size),
+            Link::Stream(sender) => self.send_by_stream(sender, transmit, size),
+        };
+        if is_held {
+            self.flush();
+            // The request may have to be repeated, sooner than the thread wants to wake.
+            self.bell.wake();
+        }
+    }
+
+    /// Returns whether a datagram waits for a permission.
+    fn send_by_udp(&self, link: &UdpLink, transmit: &Transmit<'_>, size: usize) -> bool {
+        let most = (MAX_BATCH / (size + MAX_OVERHEAD)).clamp(1, link.max_segments());
         let (mut batch, mut is_held) = (Vec::new(), false);
         for datagrams in transmit.contents.chunks(size * most) {
             batch.clear();
@@ -257,43 +283,60 @@ impl Allocation {
                 wrapped_size.get_or_insert(batch.len());
             }
             drop(client);
-            self.transmit(&batch, wrapped_size.unwrap_or(0));
+            link.transmit(&batch, wrapped_size.unwrap_or(0));
         }
-        if is_held {
-            self.flush();
-            // The request may have to be repeated, sooner than the thread wants to wake.
-            self.bell.wake();
+        is_held
+    }
+
+    /// Queues the datagrams. The oldest ones are dropped if the stream does not take them in time.
+    fn send_by_stream(&self, sender: &Sender, transmit: &Transmit<'_>, size: usize) -> bool {
+        let (now, mut is_held) = (Instant::now(), false);
+        for datagram in transmit.contents.chunks(size) {
+            let mut wrapped = Vec::with_capacity(datagram.len() + MAX_OVERHEAD);
+            let sent = sync::lock(&self.client).send(now, transmit.remote, datagram, &mut wrapped);
+            is_held |= sent == Sent::Held;
+            if sent == Sent::Written {
+                // Only a stream that has just ended refuses: then the datagram is lost.
+                let _ = sender.send(wrapped);
+            }
         }
+        is_held
     }
 
     /// Gives it back to the server, without waiting for an answer. Nothing more is sent over it.
     fn give_back(&self) {
-        sync::lock(&self.client).close();
-        self.flush();
+        let last = {
+            let mut client = sync::lock(&self.client);
+            client.close();
+            client.poll_transmit()
+        };
+        match (&self.link, last) {
+            (Link::Udp(link), Some(last)) => link.transmit(&last, last.len()),
+            // Behind what was sent to peers, or the server would drop that.
+            (Link::Stream(sender), Some(last)) => _ = sender.send(last),
+            (_, None) => {}
+        }
     }
 
     /// Sends what the client itself has to say.
     fn flush(&self) {
         loop {
             let Some(datagram) = sync::lock(&self.client).poll_transmit() else { return };
-            self.transmit(&datagram, datagram.len());
+            match &self.link {
+                Link::Udp(link) => link.transmit(&datagram, datagram.len()),
+                // Nobody repeats it.
+                Link::Stream(sender) => _ = sender.send_urgent(datagram),
+            }
         }
     }
+}
 
-    /// Sends to the server. What the socket has no room for is lost.
-    fn transmit(&self, contents: &[u8], segment_size: usize) {
-        if contents.is_empty() {
-            return;
-        }
-        let transmit = quinn_udp::Transmit {
-            destination: self.server,
-            ecn: None,
-            contents,
-            segment_size: (segment_size < contents.len()).then_some(segment_size),
-            src_ip: None,
-        };
-        if let Err(error) = self.state.try_send(UdpSockRef::from(&self.io), &transmit) {
-            tracing::trace!(%error, "datagram to the TURN server not sent");
+impl Link {
+    /// How many datagrams may be handed over in one go.
+    fn max_segments(&self) -> usize {
+        match self {
+            Self::Udp(link) => link.max_segments(),
+            Self::Stream(_) => STREAM_SEGMENTS,
         }
     }
 }

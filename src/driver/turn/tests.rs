@@ -1,10 +1,13 @@
 //! Allocations of a node from a server on loopback that grants whatever it is asked for.
 
+mod stream;
+
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::keeper::{choose, source_towards};
+use super::keeper::choose;
+use super::udp::source_towards;
 use crate::driver::Driver;
 use crate::{IdentitySource, Interfaces, Node};
 

@@ -10,10 +10,11 @@ use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use super::{Arrived, BatchSize, BoxedStream, Flushed, Source};
 use crate::connection::Closed;
 use crate::framing::{self, FrameReader};
+use crate::turn_messages::{self, TurnReader};
 
 pub(crate) struct Framed {
     stream: BoxedStream,
-    reader: FrameReader,
+    framing: Framing,
     /// What was read before it was known that these are frames.
     early: Vec<u8>,
     /// Encoded frames, and how much of them has left.
@@ -23,6 +24,38 @@ pub(crate) struct Framed {
     taken: u64,
     size: BatchSize,
     keepalive: bool,
+}
+
+/// How datagrams are told apart in a stream of bytes.
+pub(crate) enum Framing {
+    /// Each stands behind its length.
+    Lengths(FrameReader),
+    /// They are messages of TURN, which have their lengths in them. There are no keepalives.
+    Turn(TurnReader),
+}
+
+impl Framing {
+    pub(crate) fn lengths() -> Self {
+        Self::Lengths(FrameReader::default())
+    }
+
+    pub(crate) fn turn() -> Self {
+        Self::Turn(TurnReader::default())
+    }
+
+    fn read(&mut self, bytes: &[u8], frame: &mut dyn FnMut(&[u8])) -> Result<(), Closed> {
+        match self {
+            Self::Lengths(reader) => reader.read(bytes, frame).map_err(|e| Closed::Malformed(e.to_string())),
+            Self::Turn(reader) => reader.read(bytes, frame).map_err(|e| Closed::Malformed(e.to_string())),
+        }
+    }
+
+    fn write(&self, datagram: &[u8], out: &mut Vec<u8>) {
+        match self {
+            Self::Lengths(_) => framing::write(datagram, out),
+            Self::Turn(_) => turn_messages::write(datagram, out),
+        }
+    }
 }
 
 /// Bytes that one system call reads at most.
@@ -35,10 +68,10 @@ thread_local! {
 
 impl Framed {
     /// Frames on a stream of which `early` has been read.
-    pub(crate) fn new(stream: BoxedStream, early: Vec<u8>) -> Self {
+    pub(crate) fn new(stream: BoxedStream, early: Vec<u8>, framing: Framing) -> Self {
         Self {
             stream,
-            reader: FrameReader::default(),
+            framing,
             early,
             batch: Vec::new(),
             written: 0,
@@ -62,9 +95,7 @@ impl Framed {
         };
         if !self.early.is_empty() {
             let early = std::mem::take(&mut self.early);
-            return Poll::Ready(
-                self.reader.read(&early, &mut frame).map_err(|e| Closed::Malformed(e.to_string())),
-            );
+            return Poll::Ready(self.framing.read(&early, &mut frame));
         }
         SCRATCH.with_borrow_mut(|scratch| {
             let mut buffer = ReadBuf::new(scratch);
@@ -72,8 +103,7 @@ impl Framed {
             if buffer.filled().is_empty() {
                 return Poll::Ready(Err(Closed::There));
             }
-            let read = self.reader.read(buffer.filled(), &mut frame);
-            Poll::Ready(read.map_err(|e| Closed::Malformed(e.to_string())))
+            Poll::Ready(self.framing.read(buffer.filled(), &mut frame))
         })
     }
 
@@ -120,11 +150,11 @@ impl Framed {
     /// Encodes what is to be sent, up to one batch. Returns whether the source has ended.
     fn fill(&mut self, cx: &mut Context<'_>, source: &mut Source<'_>) -> bool {
         if std::mem::take(&mut self.keepalive) {
-            framing::write(&[], &mut self.batch);
+            self.framing.write(&[], &mut self.batch);
         }
         while self.batch.len() < self.size.bytes() {
             match source(cx) {
-                Poll::Ready(Some(datagram)) => framing::write(&datagram, &mut self.batch),
+                Poll::Ready(Some(datagram)) => self.framing.write(&datagram, &mut self.batch),
                 Poll::Ready(None) => return true,
                 Poll::Pending => return false,
             }

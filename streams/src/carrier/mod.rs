@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-pub(crate) use framed::Framed;
+pub(crate) use framed::{Framed, Framing};
 pub(crate) use websocket::{Counted, WebSocket, settings as websocket_settings};
 
 use crate::connection::Closed;
@@ -28,6 +28,8 @@ pub(crate) enum Role {
     Client,
     /// Answers.
     Server,
+    /// Neither: what is carried has questions of its own, and there are no keepalives.
+    TurnClient,
 }
 
 /// What has arrived.

@@ -121,9 +121,9 @@ fn judge(answer: &ConnectAnswer, proxy: &Proxy, to: &str) -> Result<(), ConnectE
         407 => refused(
             "it wants another authentication than Basic; use a local proxy that knows it, such as cntlm",
         ),
-        403 | 405 => refused("ask who runs the proxy to allow it, or use a root at port 443"),
-        500..600 => refused("the proxy does not reach the root; check the root's name and port"),
-        _ => refused("check the address of the proxy and of the root"),
+        403 | 405 => refused("ask who runs the proxy to allow it, or use a server at port 443"),
+        500..600 => refused("the proxy does not reach the server; check its name and port"),
+        _ => refused("check the address of the proxy and of the server"),
     })
 }
 
@@ -159,7 +159,7 @@ mod tests {
         assert!(
             judged("403 Forbidden", "", "http://p:1").contains("root.example.org:443: 403 Forbidden; ask")
         );
-        assert!(judged("503", "", "http://p:1").contains("does not reach the root"));
+        assert!(judged("503", "", "http://p:1").contains("does not reach the server"));
     }
 
     #[test]

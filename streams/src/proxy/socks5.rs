@@ -72,8 +72,8 @@ impl SocksReply {
     }
 
     fn refusal(self) -> (String, &'static str) {
-        let ask = "ask who runs the proxy to allow it, or use a root at port 443";
-        let check = "the proxy does not reach the root; check the root's name and port";
+        let ask = "ask who runs the proxy to allow it, or use a server at port 443";
+        let check = "the proxy does not reach the server; check its name and port";
         let (reason, hint) = match self.code {
             1 => ("a general failure", check),
             2 => ("its rules do not allow it", ask),
@@ -84,7 +84,7 @@ impl SocksReply {
             7 => ("it does not take CONNECT", "use another proxy"),
             8 => (
                 "it does not take this kind of address",
-                "use another proxy, or another of the root's addresses",
+                "use another proxy, or another of the server's addresses",
             ),
             code => return (format!("the unknown code {code}"), check),
         };

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::http::{self, Answered};
 use super::limits::{Peer, Permit};
 use super::{Common, ConnectionId};
-use crate::carrier::{BoxedStream, Carrier, Framed, Role, WebSocket};
+use crate::carrier::{BoxedStream, Carrier, Framed, Framing, Role, WebSocket};
 use crate::connection::{Closed, Shared};
 use crate::dial;
 use crate::pump;
@@ -128,7 +128,7 @@ async fn open(stream: TcpStream, common: &Common) -> io::Result<Option<(Carrier,
     match early.first() {
         Some(0) => {
             let transport = if is_tls { Transport::Tls } else { Transport::Tcp };
-            Ok(Some((Carrier::Framed(Framed::new(stream, early)), transport)))
+            Ok(Some((Carrier::Framed(Framed::new(stream, early, Framing::lengths())), transport)))
         }
         Some(b'A'..=b'Z') => match http::answer(stream, early, &common.options.page).await? {
             Answered::Page => Ok(None),

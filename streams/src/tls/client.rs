@@ -8,7 +8,9 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, RootCertStore};
+use rustls::{SignatureScheme, SupportedProtocolVersion};
+use sha2::{Digest as _, Sha256};
 use tokio_rustls::TlsConnector;
 
 use super::self_signed::public_key_info;
@@ -20,34 +22,86 @@ use crate::target::Transport;
 /// The certificates of the system; read once, because that takes milliseconds.
 static AUTHORITIES: OnceLock<Arc<RootCertStore>> = OnceLock::new();
 
-/// Begins TLS on a stream, as a client that expects this root or, without a transport, a proxy.
+/// Whom a client expects at the other end of TLS.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Expected {
+    /// A root, whose key is known or not.
+    Root {
+        key: Option<[u8; 32]>,
+        transport: Transport,
+    },
+    Proxy,
+    /// A TURN server, with this certificate if its SHA-256 is known.
+    TurnServer(Option<[u8; 32]>),
+}
+
+impl Expected {
+    /// What is asked for by ALPN. Servers of TURN know `stun.turn` (RFC 7443), but who ends TLS in front of
+    /// them may refuse what it does not know.
+    fn protocols(self) -> Vec<Vec<u8>> {
+        match self {
+            Self::Root { transport: Transport::Tls, .. } => vec![ALPN.to_vec()],
+            Self::Root { .. } | Self::Proxy => vec![ALPN_HTTP.to_vec()],
+            Self::TurnServer(_) => Vec::new(),
+        }
+    }
+
+    /// The versions of TLS. RFC 8489 (6.2.3) has TURN servers know 1.2, and some know nothing newer.
+    fn versions(self) -> &'static [&'static SupportedProtocolVersion] {
+        static BOTH: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS13, &rustls::version::TLS12];
+        match self {
+            Self::TurnServer(_) => &BOTH,
+            Self::Root { .. } | Self::Proxy => &BOTH[..1],
+        }
+    }
+
+    /// What to do if the certificate is not accepted.
+    fn hint(self) -> &'static str {
+        match self {
+            Self::Root { .. } | Self::Proxy => {
+                "check the KEY@ of the root; if a proxy opens TLS here, its authority must be in the \
+                 system's store of certificates or in the file that SSL_CERT_FILE names"
+            }
+            Self::TurnServer(Some(_)) => {
+                "if the server has a new certificate, put its SHA-256 behind ?sha256= in the server's text"
+            }
+            Self::TurnServer(None) => {
+                "its authority must be in the system's store of certificates or in the file that \
+                 SSL_CERT_FILE names, or its fingerprint behind ?sha256= in the server's text"
+            }
+        }
+    }
+}
+
+/// Begins TLS on a stream, as a client.
 pub(crate) async fn start(
     stream: BoxedStream,
     host: &str,
-    key: Option<[u8; 32]>,
-    transport: Option<Transport>,
+    expected: Expected,
 ) -> Result<BoxedStream, ConnectError> {
     let name = ServerName::try_from(host.to_owned()).map_err(|_| ConnectError::Host(host.to_owned()))?;
-    let tls_error = |error| tls_error(host, error);
-    let mut config = config(key).await.map_err(tls_error)?;
-    config.alpn_protocols = match transport {
-        Some(Transport::Tls) => vec![ALPN.to_vec()],
-        _ => vec![ALPN_HTTP.to_vec()],
-    };
+    let tls_error = |error| tls_error(host, expected.hint(), error);
+    let mut config = config(expected).await.map_err(tls_error)?;
+    config.alpn_protocols = expected.protocols();
     let connector = TlsConnector::from(Arc::new(config));
     let limit = |connection: &mut rustls::ClientConnection| connection.set_buffer_limit(Some(TLS_BUFFER));
     let stream = connector.connect_with(name, stream, limit).await.map_err(tls_error)?;
     Ok(Box::new(stream))
 }
 
-async fn config(key: Option<[u8; 32]>) -> io::Result<ClientConfig> {
+async fn config(expected: Expected) -> io::Result<ClientConfig> {
     let authorities = tokio::task::spawn_blocking(|| AUTHORITIES.get_or_init(authorities).clone()).await?;
     let provider = provider();
     let names = WebPkiServerVerifier::builder_with_provider(authorities, provider.clone());
     let names = names.build().map_err(io::Error::other)?;
-    let verifier = Verifier { key: key.map(|key| public_key_info(&key)), names, provider: provider.clone() };
+    let (key, fingerprint) = match expected {
+        Expected::Root { key, .. } => (key.map(|key| public_key_info(&key)), None),
+        Expected::Proxy => (None, None),
+        Expected::TurnServer(fingerprint) => (None, fingerprint),
+    };
+    let verifier = Verifier { key, fingerprint, names, provider: provider.clone() };
     let config = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
+        .with_protocol_versions(expected.versions())
         .map_err(io::Error::other)?;
     Ok(config.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth())
 }
@@ -66,14 +120,15 @@ fn authorities() -> Arc<RootCertStore> {
     Arc::new(store)
 }
 
-fn tls_error(host: &str, error: io::Error) -> ConnectError {
+fn tls_error(host: &str, hint: &'static str, error: io::Error) -> ConnectError {
     let host = host.to_owned();
     let certificate = error.get_ref().and_then(|inner| inner.downcast_ref()).and_then(|inner| match inner {
+        Error::InvalidCertificate(CertificateError::Other(OtherError(error))) => Some(error.to_string()),
         Error::InvalidCertificate(error) => Some(error.to_string()),
         _ => None,
     });
     match certificate {
-        Some(reason) => ConnectError::Certificate { host, reason },
+        Some(reason) => ConnectError::Certificate { host, reason, hint },
         None => ConnectError::Tls { host, error },
     }
 }
@@ -82,6 +137,8 @@ fn tls_error(host: &str, error: io::Error) -> ConnectError {
 struct Verifier {
     /// The root's key, as it stands in a certificate.
     key: Option<Vec<u8>>,
+    /// The SHA-256 of the only certificate that is accepted.
+    fingerprint: Option<[u8; 32]>,
     names: Arc<WebPkiServerVerifier>,
     provider: Arc<CryptoProvider>,
 }
@@ -95,6 +152,16 @@ impl ServerCertVerifier for Verifier {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
+        if let Some(fingerprint) = &self.fingerprint {
+            let found = Sha256::digest(certificate);
+            if found[..] == fingerprint[..] {
+                return Ok(ServerCertVerified::assertion());
+            }
+            let hex: String = found.iter().map(|byte| format!("{byte:02x}")).collect();
+            let text = format!("its SHA-256 is {hex}, and another one was named");
+            let other = OtherError(Arc::new(io::Error::other(text)));
+            return Err(Error::InvalidCertificate(CertificateError::Other(other)));
+        }
         if let Some(key) = &self.key {
             let parsed = ParsedCertificate::try_from(certificate)?;
             if parsed.subject_public_key_info().as_ref() == key.as_slice() {

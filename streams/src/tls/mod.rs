@@ -22,6 +22,7 @@ mod files;
 mod self_signed;
 mod server;
 
+pub(crate) use client::Expected;
 pub use self_signed::RootKey;
 pub use server::{CertificateError, CertificateFiles, ServerTls};
 

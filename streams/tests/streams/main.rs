@@ -8,3 +8,4 @@ mod proxies;
 mod slow;
 mod tls;
 mod transports;
+mod turn;

@@ -38,12 +38,12 @@ fn squid_leads_out_where_nothing_else_does() {
         let other_port = Target { port: 7420, ..target(Transport::Tls, NAME) };
         let error =
             connect(&settings("ALL_PROXY", "10.99.1.1:3128"), &other_port).await.expect_err("not allowed");
-        assert!(error.to_string().contains("use a root at port 443"), "{error}");
+        assert!(error.to_string().contains("use a server at port 443"), "{error}");
 
         let nobody = target(Transport::Tls, "nobody.test");
         let error =
             connect(&settings("ALL_PROXY", "10.99.1.1:3128"), &nobody).await.expect_err("no such name");
-        assert!(error.to_string().contains("the proxy does not reach the root"), "{error}");
+        assert!(error.to_string().contains("the proxy does not reach the server"), "{error}");
 
         // Squid waits for the rest of what it takes for a request.
         let proxy = settings("ALL_PROXY", "socks5://10.99.1.1:3128");

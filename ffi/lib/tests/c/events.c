@@ -13,7 +13,7 @@ static void on_event(const peersock_event *event, void *context) {
     CHECK(fcntl(STDERR_FILENO, F_GETFD) >= 0);
     pthread_mutex_lock(&lock);
     if (event->kind == PEERSOCK_PEER_REACHABLE) {
-        CHECK(event->relayed == 0);
+        CHECK(event->relayed == 0 && event->turn == 0);
         reachable++;
         memcpy(peer, event->peer, sizeof peer);
     }

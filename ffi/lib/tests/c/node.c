@@ -92,6 +92,54 @@ static void check_roots(const char *directory) {
     peersock_config_free(config);
 }
 
+// Whether the node's status names a TURN server so, within some seconds: the servers are asked by and by. NULL:
+// none at all.
+static bool has_turn(peersock_node node, const char *wanted) {
+    for (int i = 0; i < 1000; i++) {
+        char *status;
+        CHECK(peersock_status(node, &status) == PEERSOCK_OK);
+        const char *turn = strstr(status, "\"turn\":[");
+        CHECK(turn != NULL && strstr(status, "sesame") == NULL);
+        bool is_there = wanted ? strstr(turn, wanted) != NULL : turn[8] == ']';
+        peersock_string_free(status);
+        if (is_there) return true;
+        usleep(10000);
+    }
+    return false;
+}
+
+// TURN servers are those of the environment, of the configuration, or none. A node without roots asks none.
+static void check_turn(const char *directory) {
+    char key[PEERSOCK_KEY_SIZE], root[200], path[4096], file[4100];
+    const char *text = "turns:alice:sesame@127.0.0.1:9";
+    uint8_t seed[PEERSOCK_SEED_SIZE] = {7};
+    peersock_node node;
+    peersock_config *config = settings();
+    CHECK(peersock_identity_key(seed, sizeof seed, key, sizeof key) == PEERSOCK_OK);
+    snprintf(root, sizeof root, "%s@127.0.0.1:9", key);
+    snprintf(path, sizeof path, "%s/turn", directory);
+    snprintf(file, sizeof file, "@%s", path);
+    CHECK(setenv("PEERSOCK_TURN", "turn:bob:sesame@127.0.0.1:9?transport=tcp", 1) == 0);
+    int fd = open(path, O_CREAT | O_WRONLY, 0600);
+    CHECK(fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text) && close(fd) == 0);
+    const char *given[] = {NULL, file, "", text};
+    const char *wanted[] = {"turn:bob@127.0.0.1:9?transport=tcp", "turns:alice@127.0.0.1:9", NULL,
+                            "turns:alice@127.0.0.1:9"};
+    CHECK(peersock_config_roots(config, root) == PEERSOCK_OK);
+    for (int i = 0; i < 4; i++) {
+        CHECK(peersock_config_turn(config, given[i]) == PEERSOCK_OK);
+        CHECK(peersock_start(config, &node) == PEERSOCK_OK);
+        CHECK(has_turn(node, wanted[i]));
+        CHECK(peersock_stop(node, 0) == PEERSOCK_OK);
+    }
+    CHECK(peersock_config_turn(config, "turns:alice:sesame@h?transport=udp") == PEERSOCK_E_INVALID);
+    CHECK(strstr(peersock_last_error(), "TURN servers") != NULL && strstr(peersock_last_error(), "sesame") == NULL);
+    CHECK(chmod(path, 0644) == 0 && peersock_config_turn(config, file) == PEERSOCK_E_INVALID);
+    CHECK(peersock_config_turn(NULL, text) == PEERSOCK_E_INVALID);
+    CHECK(unsetenv("PEERSOCK_TURN") == 0 && unlink(path) == 0);
+    peersock_config_free(config);
+}
+
 static void check_networks(void) {
     uint64_t networks[4];
     size_t count = 9;
@@ -148,6 +196,7 @@ static void check_peers(peersock_node other) {
     CHECK(peers[0].last_seen_ms < 600000 && peers[0].total_sent_packets > 0 && peers[0].reserved[0] == 0);
     char named[64];
     CHECK(peersock_peer_name(PEERSOCK_DEFAULT, NETWORK, id, named, sizeof named) == PEERSOCK_E_NOT_FOUND);
+    CHECK((peers[0].flags & (PEERSOCK_PEER_RELAYED | PEERSOCK_PEER_TURN)) == 0);
     CHECK(peers[0].path.ss_family != AF_UNSPEC && peers[0].datagram_size >= 1200 && peers[0].sent_packets > 0);
     CHECK(peersock_peer_addresses(PEERSOCK_DEFAULT, NETWORK, id, found, 8, &count) == PEERSOCK_OK && count == 1);
     CHECK(peersock_paths(PEERSOCK_DEFAULT, NETWORK, id, found, 8, &count) == PEERSOCK_OK && count >= 1);
@@ -170,6 +219,7 @@ int main(int argc, char **argv) {
     check_identities(argv[1], id);
     check_restarts(argv[1]);
     check_roots(argv[1]);
+    check_turn(argv[1]);
     peersock_node other = start_pair();
     check_peers(other);
     check_networks();

@@ -1,0 +1,171 @@
+//! Allocations over TCP and TLS: the thread of each runs its connection, too.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use peersock_nat::turn::{Client, TurnServer, TurnTransport};
+use peersock_streams::{
+    ConnectOptions, Connection, Connector, ProxySettings, Receiver, Sender, Timing, TurnTarget, TurnTls, Way,
+};
+use tokio::runtime::Builder;
+use tokio::time::{sleep, sleep_until, timeout};
+
+use super::keeper::{Ended, Keeper};
+use super::udp::{is_another, source_towards};
+use super::{Allocation, Link};
+use crate::datapath::Ingress;
+use crate::sync;
+
+/// A connection on which nothing arrives for so long, or nothing leaves, has ended. The client asks each 10 s
+/// and gives up after 36 s; this is for servers that send parts of messages.
+const DEAD_AFTER: Duration = Duration::from_secs(45);
+
+/// Messages taken in one go.
+const BATCH: usize = 64;
+
+/// What is queued when a connection is closed has so long to leave.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+const LAST_WORDS_LOOK: Duration = Duration::from_millis(5);
+
+impl Keeper {
+    /// Connects, asks for an allocation and serves it until it ends.
+    pub(super) fn allocate_by_stream(&self, device: Option<String>, elsewhere: Option<SocketAddr>) -> Ended {
+        match Builder::new_current_thread().enable_all().max_blocking_threads(2).build() {
+            Ok(runtime) => {
+                let ended = runtime.block_on(self.connect_and_serve(device, elsewhere));
+                // A look-up of a name may hang in the system's resolver.
+                runtime.shutdown_background();
+                ended.unwrap_or_else(|error| Ended::Local(error.to_string()))
+            }
+            Err(error) => Ended::Local(error.to_string()),
+        }
+    }
+
+    async fn connect_and_serve(
+        &self,
+        device: Option<String>,
+        elsewhere: Option<SocketAddr>,
+    ) -> io::Result<Ended> {
+        let connection = tokio::select! {
+            connected = connect(&self.server, device.clone(), elsewhere) => match connected {
+                Ok(connection) => connection,
+                Err(error) => return Ok(Ended::Local(error)),
+            },
+            ended = self.interrupted() => return Ok(ended),
+        };
+        let (remote, local) = (connection.remote_addr(), connection.local_addr().ip());
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed)?;
+        let now = Instant::now();
+        let mut client = Client::new(&self.server, self.is_ipv4, seed, now).over_stream(now);
+        if connection.proxy().is_none() {
+            client = client.at(remote);
+        }
+        // It is waited for until all that was sent has left: the connection lives in this thread.
+        let opening = self.turn.begin_opening();
+        let (sender, receiver) = connection.split();
+        let (client, link) = (Mutex::new(client), Link::Stream(sender.clone()));
+        let allocation = Arc::new(Allocation { client, link, bell: Arc::clone(&self.bell) });
+        let has_moved = || source_towards(remote, device.as_deref()).ok() != Some(local);
+        let (ended, receiver) = self.serve_by_stream(&allocation, receiver, has_moved).await;
+        if let Some(receiver) = receiver {
+            allocation.give_back();
+            finish(&sender).await;
+            drop(receiver);
+        }
+        drop(opening);
+        Ok(ended)
+    }
+
+    /// Asks for it, and then reads what comes. Gives the receiver back if the connection still stands.
+    async fn serve_by_stream(
+        &self,
+        allocation: &Arc<Allocation>,
+        mut receiver: Receiver,
+        has_moved: impl Fn() -> bool,
+    ) -> (Ended, Option<Receiver>) {
+        let (mut ingress, mut messages, mut stop_at) = (Ingress::default(), Vec::new(), None);
+        loop {
+            allocation.flush();
+            if let Err(ended) = self.take_events(allocation) {
+                return (ended, Some(receiver));
+            }
+            let until = match self.next_look(allocation, true, &mut stop_at) {
+                Ok(until) => until,
+                Err(ended) => return (ended, Some(receiver)),
+            };
+            tokio::select! {
+                received = receiver.recv_many(&mut messages, BATCH) => match received {
+                    Ok(_) => {
+                        self.deliver(allocation, messages.iter().map(|message| &message[..]), &mut ingress);
+                        messages.clear();
+                    }
+                    Err(reason) => {
+                        return (Ended::Local(format!("{}: {reason}", self.server.target())), None);
+                    }
+                },
+                () = self.bell.rung() => {}
+                () = sleep_until(until.into()) => {}
+            }
+            if let Some(ended) = self.heed_news(&has_moved) {
+                return (ended, Some(receiver));
+            }
+            sync::lock(&allocation.client).handle_timeout(Instant::now());
+        }
+    }
+
+    /// Waits for what makes connecting pointless.
+    async fn interrupted(&self) -> Ended {
+        loop {
+            if !self.is_wanted() {
+                return Ended::Stopped;
+            }
+            // Other news is heeded when the connection stands: then it is known where it leaves.
+            if self.bell.take_suspended() {
+                return Ended::Suspended;
+            }
+            self.bell.rung().await;
+        }
+    }
+}
+
+/// Connects to a server, through the proxy of the environment if there is one.
+pub(super) async fn connect(
+    server: &TurnServer,
+    device: Option<String>,
+    elsewhere: Option<SocketAddr>,
+) -> Result<Connection, String> {
+    if elsewhere.is_some_and(|elsewhere| !is_another(&elsewhere)) {
+        return Err("the server names no other one".to_owned());
+    }
+    let options = ConnectOptions {
+        proxy: ProxySettings::from_environment().map_err(|error| error.to_string())?,
+        way: Way { interface: device },
+        timing: Timing { dead_after: DEAD_AFTER, ..Timing::default() },
+        ..ConnectOptions::default()
+    };
+    let place = server.target();
+    let mut target = TurnTarget::new(place.host.clone(), place.port);
+    if let Some(elsewhere) = elsewhere {
+        target = target.at(elsewhere);
+    }
+    if server.transport() == TurnTransport::Tls {
+        target =
+            target.with_tls(server.fingerprint().map_or(TurnTls::Names, |one| TurnTls::Fingerprint(*one)));
+    }
+    Connector::new(options).connect_turn(&target).await.map_err(|error| error.to_string())
+}
+
+/// Waits a moment until what was sent has left.
+pub(super) async fn finish(sender: &Sender) {
+    let waits = async {
+        while sender.queued() > 0 {
+            sleep(LAST_WORDS_LOOK).await;
+        }
+        // What has left the queue is written in the same turn of its task.
+        sleep(LAST_WORDS_LOOK).await;
+    };
+    let _ = timeout(LAST_WORDS, waits).await;
+}

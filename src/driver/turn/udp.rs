@@ -1,0 +1,222 @@
+//! Allocations over UDP: a socket that talks to the server alone.
+
+use std::io::{self, IoSliceMut};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _, UdpSocket};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use peersock_nat::turn::{Client, TurnServer};
+use peersock_overlay::is_endpoint;
+use quinn_udp::{UdpSockRef, UdpSocketState};
+use rustix::event::{PollFd, PollFlags};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::keeper::{Ended, Keeper};
+use super::{Allocation, Link, Opening};
+use crate::datapath::Ingress;
+use crate::driver::interfaces::canonical;
+use crate::driver::poll;
+use crate::driver::udp::RECEIVE_BATCH;
+use crate::sync;
+
+/// Bytes of one GRO batch at most.
+const BUFFER: usize = 65536;
+
+/// Asked of the kernel for the receive buffer, bytes.
+const RECEIVE_BUFFER: usize = 2 << 20;
+
+/// Receive calls before timers have their turn.
+const MAX_CALLS: usize = 8;
+
+/// A UDP socket for one server.
+pub(super) struct UdpLink {
+    io: UdpSocket,
+    state: UdpSocketState,
+    server: SocketAddr,
+    /// The interface that the socket is bound to; `None` if it may leave by any.
+    device: Option<String>,
+}
+
+impl UdpLink {
+    /// A socket that talks to the server alone, by that interface.
+    fn open(server: SocketAddr, device: Option<String>) -> io::Result<Self> {
+        let io = connect(server, device.as_deref())?;
+        let state = UdpSocketState::new(UdpSockRef::from(&io))?;
+        Ok(Self { io, state, server, device })
+    }
+
+    pub(super) fn max_segments(&self) -> usize {
+        self.state.max_gso_segments()
+    }
+
+    /// Sends to the server. What the socket has no room for is lost.
+    pub(super) fn transmit(&self, contents: &[u8], segment_size: usize) {
+        if contents.is_empty() {
+            return;
+        }
+        let transmit = quinn_udp::Transmit {
+            destination: self.server,
+            ecn: None,
+            contents,
+            segment_size: (segment_size < contents.len()).then_some(segment_size),
+            src_ip: None,
+        };
+        if let Err(error) = self.state.try_send(UdpSockRef::from(&self.io), &transmit) {
+            tracing::trace!(%error, "datagram to the TURN server not sent");
+        }
+    }
+
+    /// Whether the machine has another address on the way to the server.
+    fn has_moved(&self) -> bool {
+        let local = self.io.local_addr().ok().map(|local| local.ip());
+        source_towards(self.server, self.device.as_deref()).ok() != local
+    }
+}
+
+impl Keeper {
+    /// Asks for an allocation over UDP and serves it until it ends.
+    pub(super) fn allocate_by_udp(
+        &self,
+        device: Option<String>,
+        elsewhere: Option<SocketAddr>,
+        tries: usize,
+    ) -> Ended {
+        let opened = address(&self.server, elsewhere, tries).and_then(|server| {
+            let link = UdpLink::open(server, device)?;
+            let mut seed = [0; 32];
+            getrandom::fill(&mut seed)?;
+            let client = Client::new(&self.server, self.is_ipv4, seed, Instant::now()).at(server);
+            let (client, link) = (Mutex::new(client), Link::Udp(link));
+            Ok(Allocation { client, link, bell: Arc::clone(&self.bell) })
+        });
+        match opened {
+            Ok(allocation) => {
+                let (allocation, mut opening) = (Arc::new(allocation), Some(self.turn.begin_opening()));
+                let ended = self.serve_by_udp(&allocation, &mut opening);
+                // The server would keep it for minutes, and count it against the user.
+                allocation.give_back();
+                ended
+            }
+            Err(error) => Ended::Local(format!("{}: {error}", self.server.target())),
+        }
+    }
+
+    /// Asks for it, and then reads what comes. `opening` is taken once it is known to who stops the node.
+    fn serve_by_udp(&self, allocation: &Arc<Allocation>, opening: &mut Option<Opening>) -> Ended {
+        let Link::Udp(link) = &allocation.link else { return Ended::Stopped };
+        if !self.is_wanted() {
+            return Ended::Stopped;
+        }
+        let mut buffers = vec![vec![0; BUFFER]; RECEIVE_BATCH];
+        let mut ingress = Ingress::default();
+        let mut stop_at = None;
+        loop {
+            allocation.flush();
+            match self.take_events(allocation) {
+                Ok(true) if !self.turn.is_stopped() => *opening = None,
+                Ok(_) => {}
+                Err(ended) => return ended,
+            }
+            let until = match self.next_look(allocation, opening.is_some(), &mut stop_at) {
+                Ok(until) => until,
+                Err(ended) => return ended,
+            };
+            let mut fds = [PollFd::new(&link.io, PollFlags::IN), PollFd::new(&*self.bell, PollFlags::IN)];
+            poll::readable(&mut fds, Some(until.saturating_duration_since(Instant::now())));
+            if !fds[1].revents().is_empty() {
+                self.bell.clear();
+            }
+            if let Some(ended) = self.heed_news(|| link.has_moved()) {
+                return ended;
+            }
+            for _ in 0..MAX_CALLS {
+                if !self.receive(allocation, link, &mut buffers, &mut ingress) {
+                    break;
+                }
+            }
+            sync::lock(&allocation.client).handle_timeout(Instant::now());
+        }
+    }
+
+    /// One receive call; what peers have sent goes to the data path. False if there was nothing to read.
+    fn receive(
+        &self,
+        allocation: &Allocation,
+        link: &UdpLink,
+        buffers: &mut [Vec<u8>],
+        ingress: &mut Ingress,
+    ) -> bool {
+        let mut meta = [quinn_udp::RecvMeta::default(); RECEIVE_BATCH];
+        let received = {
+            let mut buffers = buffers.iter_mut();
+            let mut slices: [IoSliceMut<'_>; RECEIVE_BATCH] =
+                std::array::from_fn(|_| IoSliceMut::new(buffers.next().map_or(&mut [], |buffer| buffer)));
+            // Errors are of earlier datagrams (ICMP), and can be forged: they end nothing.
+            match link.state.recv(UdpSockRef::from(&link.io), &mut slices, &mut meta) {
+                Ok(received) => received,
+                Err(error) => {
+                    if error.kind() == io::ErrorKind::ConnectionRefused
+                        && self.turn.note(self.position, CLOSED)
+                    {
+                        tracing::debug!(server = %self.server, "no TURN allocation yet: {CLOSED}");
+                    }
+                    return error.kind() != io::ErrorKind::WouldBlock;
+                }
+            }
+        };
+        // The kernel delivers what comes from the server alone, once the socket is connected.
+        let is_its = |meta: &quinn_udp::RecvMeta| canonical(meta.addr) == canonical(link.server);
+        let read = meta.iter().zip(buffers.iter()).take(received).filter(|(meta, _)| is_its(meta));
+        self.deliver(
+            allocation,
+            read.flat_map(|(meta, buffer)| buffer[..meta.len].chunks(meta.stride.max(1))),
+            ingress,
+        )
+    }
+}
+
+/// What is said of a server whose machine refuses datagrams (ICMP).
+const CLOSED: &str = "nothing listens at the server's port";
+
+/// Where the server is: one address of its name after the other, or where it has said.
+fn address(server: &TurnServer, elsewhere: Option<SocketAddr>, tries: usize) -> io::Result<SocketAddr> {
+    if let Some(elsewhere) = elsewhere {
+        return is_another(&elsewhere)
+            .then_some(elsewhere)
+            .ok_or_else(|| io::Error::other("the server names no other one"));
+    }
+    let target = server.target();
+    let all: Vec<_> = (target.host.as_str(), target.port).to_socket_addrs()?.collect();
+    let address = all.get(tries % all.len().max(1)).copied();
+    address.ok_or_else(|| io::Error::other("the name has no address"))
+}
+
+/// Whether a server may name that address instead of its own: it must not aim this node at its own machine.
+pub(super) fn is_another(server: &SocketAddr) -> bool {
+    is_endpoint(server) && !server.ip().is_loopback() && !server.ip().is_multicast()
+}
+
+/// A UDP socket for the way to the server.
+fn socket(server: SocketAddr, device: Option<&str>) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(server), Type::DGRAM, Some(Protocol::UDP))?;
+    if let Some(device) = device {
+        socket.bind_device(Some(device.as_bytes()))?;
+    }
+    Ok(socket)
+}
+
+/// A socket that talks to the server alone.
+pub(super) fn connect(server: SocketAddr, device: Option<&str>) -> io::Result<UdpSocket> {
+    let socket = socket(server, device)?;
+    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+    socket.connect(&server.into())?;
+    Ok(socket.into())
+}
+
+/// The machine's own address on the way there, by that interface.
+pub(super) fn source_towards(server: SocketAddr, device: Option<&str>) -> io::Result<IpAddr> {
+    let socket = socket(server, device)?;
+    socket.connect(&server.into())?;
+    let io: UdpSocket = socket.into();
+    Ok(io.local_addr()?.ip())
+}

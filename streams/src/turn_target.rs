@@ -1,0 +1,65 @@
+//! Where a TURN server is that is reached by a stream.
+
+use std::net::SocketAddr;
+
+/// A TURN server that is reached over TCP, or over TLS (RFC 8656, 3.1).
+///
+/// ```
+/// use peersock_streams::{TurnTarget, TurnTls};
+///
+/// let target = TurnTarget::new("turn.example.org", 5349).with_tls(TurnTls::Names);
+/// assert_eq!(target.tls, Some(TurnTls::Names));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct TurnTarget {
+    /// A host name or an IP address, without brackets. Behind a proxy it is the proxy that resolves it.
+    pub host: String,
+    /// The port, not 0.
+    pub port: u16,
+    /// Where to connect to instead, if the server has named another one. Certificates are those of `host`.
+    pub elsewhere: Option<SocketAddr>,
+    /// Which certificates are accepted; `None` for TCP without TLS.
+    pub tls: Option<TurnTls>,
+}
+
+/// Which certificates of a TURN server are accepted.
+///
+/// ```
+/// use peersock_streams::TurnTls;
+///
+/// assert_ne!(TurnTls::Names, TurnTls::Fingerprint([7; 32]));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum TurnTls {
+    /// Those that are valid for the host's name in the system's store, or in Mozilla's list if the system has
+    /// none.
+    Names,
+    /// The one of which this is the SHA-256, whatever names and times are in it, and no other.
+    Fingerprint([u8; 32]),
+}
+
+impl TurnTarget {
+    /// A server that is reached over TCP.
+    pub fn new(host: impl Into<String>, port: u16) -> Self {
+        Self { host: host.into(), port, elsewhere: None, tls: None }
+    }
+
+    /// The same over TLS.
+    pub fn with_tls(self, tls: TurnTls) -> Self {
+        Self { tls: Some(tls), ..self }
+    }
+
+    /// The same at another address, which the server has named.
+    pub fn at(self, elsewhere: SocketAddr) -> Self {
+        Self { elsewhere: Some(elsewhere), ..self }
+    }
+
+    /// Host and port that are connected to.
+    pub(crate) fn place(&self) -> (String, u16) {
+        match self.elsewhere {
+            Some(address) => (address.ip().to_string(), address.port()),
+            None => (self.host.clone(), self.port),
+        }
+    }
+}
