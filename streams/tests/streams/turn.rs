@@ -102,7 +102,8 @@ async fn a_proxy_is_asked_for_the_server_and_where_it_names_another_for_that_one
     let target = TurnTarget::new("turn.test", 5349).with_tls(TurnTls::Fingerprint(fingerprint));
     let elsewhere = target.clone().at("192.0.2.7:99".parse().expect("an address"));
     for target in [target, elsewhere] {
-        let connection = Connector::new(options.clone()).connect_turn(&target).await.expect("through the proxy");
+        let connection =
+            Connector::new(options.clone()).connect_turn(&target).await.expect("through the proxy");
         assert_eq!((connection.remote_addr(), connection.proxy()), (proxy, Some(&*proxy_text)));
         assert_eq!(echo(connection).await, STUN);
     }
