@@ -3,10 +3,10 @@
 //! A [`Guard`] undoes its action when it is dropped, which covers success and errors. Ctrl-C and SIGTERM end
 //! the process without unwinding, so guards are also listed here, and a signal undoes them all.
 
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{io, thread};
 
 use peersock_primitives::sync;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
@@ -51,6 +51,19 @@ fn pending() -> MutexGuard<'static, Vec<Undo>> {
 pub(crate) struct Guard(Undo);
 
 impl Guard {
+    /// Starts a process and registers its end in one step: a signal comes before both or after both.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started.
+    pub(crate) fn spawn(command: &mut Command) -> io::Result<(Child, Guard)> {
+        let mut pending = pending();
+        let child = command.spawn()?;
+        let undo = Undo::End(Pid::from_child(&child));
+        pending.push(undo.clone());
+        Ok((child, Guard(undo)))
+    }
+
     /// Registers an action; call it right after what it undoes.
     pub(crate) fn new(undo: Undo) -> Guard {
         pending().push(undo.clone());

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use clap::Args;
 
@@ -109,12 +110,7 @@ pub(crate) fn copy_to(place: &Path, prefix: Prefix<'_>, libdir: &Path, built: &P
 /// # Errors
 /// When it does not build.
 pub(crate) fn build(debug: bool) -> Result<PathBuf> {
-    let mut command = cargo();
-    command.args(["build", "--package", "peersock-ffi", "--lib"]);
-    if !debug {
-        command.arg("--release");
-    }
-    if !command.status()?.success() {
+    if !command(debug).status()?.success() {
         return Err("the library cannot be built".into());
     }
     let target = match std::env::var_os("CARGO_TARGET_DIR") {
@@ -122,6 +118,18 @@ pub(crate) fn build(debug: bool) -> Result<PathBuf> {
         None => root().join("target"),
     };
     Ok(target.join(if debug { "debug" } else { "release" }))
+}
+
+/// What builds it.
+pub(crate) fn command(debug: bool) -> Command {
+    let mut command = cargo();
+    // The program has no library. It is named because cargo chooses features for all that is named together: so
+    // what both need, which is nearly all, is built once for both.
+    command.args(["build", "--package", "peersock-ffi", "--package", "peersock-cli", "--lib"]);
+    if !debug {
+        command.arg("--release");
+    }
+    command
 }
 
 /// Whether compilers, pkg-config and the loader look there by themselves.

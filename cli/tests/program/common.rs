@@ -12,6 +12,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use peersock_testnet::find_in_path;
 use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
@@ -285,6 +286,15 @@ impl Finished {
 /// Runs a command that needs no input to its end.
 pub(crate) fn run(command: Command) -> Finished {
     Running::start(command).finish()
+}
+
+/// Whether a program that a test needs is not installed; then it has been said that the test does not run.
+pub(crate) fn lacks(test: &str, programs: &[&str]) -> bool {
+    let missing = programs.iter().find(|program| find_in_path(program).is_none());
+    if let Some(program) = missing {
+        eprintln!("SKIP {test}: {program} is not installed");
+    }
+    missing.is_some()
 }
 
 /// Sends a signal to a process.

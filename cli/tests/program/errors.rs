@@ -6,7 +6,7 @@
 use std::fs;
 use std::process::{Command, Stdio};
 
-use crate::common::{Finished, Lab, PORT, address_of, peersock, run, without_variables, write_file};
+use crate::common::{Finished, Lab, PORT, address_of, lacks, peersock, run, without_variables, write_file};
 
 #[test]
 fn every_error_says_what_is_wrong_and_what_to_do() {
@@ -162,6 +162,9 @@ fn every_error_says_what_is_wrong_and_what_to_do() {
 
 #[test]
 fn a_passphrase_may_come_through_a_pipe() {
+    if lacks("a_passphrase_may_come_through_a_pipe", &["bash"]) {
+        return;
+    }
     let lab = Lab::new();
     let nobody = format!("[{}]:{PORT}", address_of(&lab, "absent"));
     let mut command = Command::new("bash");

@@ -7,9 +7,7 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use peersock_testnet::find_in_path;
-
-use crate::common::{Finished, Running, peersock, run, write_file};
+use crate::common::{Finished, Running, lacks, peersock, run, write_file};
 
 /// The members and the addresses that they have beside that of their key.
 pub(crate) const MEMBERS: [(&str, &str, &str); 3] =
@@ -26,13 +24,9 @@ pub(crate) struct Lab {
 impl Lab {
     /// `None`, having said so, if one of these programs is not installed.
     pub(crate) fn with(test: &str, programs: &[&str]) -> Option<Lab> {
-        for program in programs {
-            if find_in_path(program).is_none() {
-                eprintln!("SKIP {test}: {program} is not installed");
-                return None;
-            }
-        }
-        Some(Lab::new())
+        // What starts every program, and the shell of most scripts.
+        let lacks_any = lacks(test, &["setpriv", "bash"]) || lacks(test, programs);
+        (!lacks_any).then(Lab::new)
     }
 
     fn new() -> Lab {

@@ -10,7 +10,7 @@ use std::thread;
 
 use super::command::{check, run as run_command, works};
 use super::outcome::Outcome;
-use super::tools::{provide, tool};
+use super::tools::{installation, provide, tool};
 use super::workspace::Workspace;
 use crate::{Result, root};
 
@@ -23,9 +23,7 @@ const SECONDS: u32 = 5;
 ///
 /// When they do not build.
 pub(super) fn run(workspace: &Workspace) -> Result<Outcome> {
-    let mut compiler = Command::new("c++");
-    compiler.arg("--version");
-    if !works(compiler) {
+    if !has_compiler() {
         return Ok(Outcome::skipped("fuzz", "the fuzzers' runtime needs a compiler for C++"));
     }
     if !provide(workspace, "fuzz")? {
@@ -52,6 +50,30 @@ pub(super) fn run(workspace: &Workspace) -> Result<Outcome> {
         }
     }
     Ok(outcome)
+}
+
+/// What builds the targets, and first cargo-fuzz if it is missing; nothing on a machine that cannot.
+///
+/// # Errors
+///
+/// When the search path is broken.
+pub(super) fn builds(workspace: &Workspace) -> Result<Vec<Command>> {
+    if !has_compiler() {
+        return Ok(Vec::new());
+    }
+    let mut commands = Vec::new();
+    if !works(tool(workspace, "fuzz", &["--version"])?) {
+        commands.push(installation(workspace, "fuzz"));
+    }
+    commands.push(cargo_fuzz(workspace, &["build"])?);
+    Ok(commands)
+}
+
+/// The fuzzers' runtime is in C++.
+fn has_compiler() -> bool {
+    let mut compiler = Command::new("c++");
+    compiler.arg("--version");
+    works(compiler)
 }
 
 fn run_one(workspace: &Workspace, target: &str) -> Result<Outcome> {

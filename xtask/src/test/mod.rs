@@ -2,13 +2,15 @@
 //!
 //! A step that fails does not stop the others. [`steps`] lists them; [`outcome`] counts what they did,
 //! [`sources`] are the checks of our own source code, [`dependencies`] those of others', [`readme`] and
-//! [`dist`] try what users are told and given, and [`fuzz`] runs the fuzz targets. A test that cannot run on
+//! [`dist`] try what users are told and given, and [`fuzz`] runs the fuzz targets. What the later ones need is
+//! built while tests wait ([`ahead`]). A test that cannot run on
 //! this machine prints a line `SKIP name: reason` and counts as skipped.
 
 use std::time::Instant;
 
 use clap::Args;
 
+mod ahead;
 mod command;
 mod debug_forms;
 mod dependencies;
@@ -23,6 +25,7 @@ mod steps;
 mod tools;
 mod workspace;
 
+use ahead::Ahead;
 use outcome::Outcome;
 use steps::STEPS;
 use workspace::Workspace;
@@ -66,12 +69,14 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     }
     let workspace = Workspace::read()?;
     let mut total = Outcome::default();
-    for step in STEPS {
-        if !options.only.is_empty() && !options.only.iter().any(|name| name == step.name) {
-            continue;
-        }
+    let is_chosen = |name: &str| options.only.is_empty() || options.only.iter().any(|only| only == name);
+    let chosen: Vec<_> = STEPS.iter().filter(|step| is_chosen(step.name)).collect();
+    let names: Vec<_> = chosen.iter().map(|step| step.name).collect();
+    let mut ahead = Ahead::default();
+    for (number, step) in chosen.into_iter().enumerate() {
         println!("\n=== {}: {}", step.name, step.what);
         let start = Instant::now();
+        ahead.prepare(step.name, &names[number + 1..], &workspace)?;
         let outcome =
             (step.run)(&workspace).unwrap_or_else(|e| Outcome::failed(format!("{}: {e}", step.name)));
         println!("--- {}: {outcome} ({:.1} s)", step.name, start.elapsed().as_secs_f64());

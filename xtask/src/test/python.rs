@@ -6,8 +6,8 @@ use std::process::Command;
 
 use super::command::{run, works};
 use super::outcome::Outcome;
-use super::workspace::Workspace;
-use crate::{Result, cargo, root};
+use super::workspace::{self, Workspace};
+use crate::{Result, root};
 
 /// A package of a few kilobytes: whoever reaches PyPI can download it.
 const SMALL: &str = "iniconfig";
@@ -111,11 +111,8 @@ fn environment(folder: &Path, options: &[&str]) -> Result<std::result::Result<Pa
 
 fn pytest(python: &Path, folder: &Path, workspace: &Workspace) -> Result<Outcome> {
     // Some tests run other programs on the overlay: with the launcher as it is now, and none that was built
-    // earlier. The whole workspace is built: by itself the program would have other features, and all that it
-    // depends on would be built once more.
-    let mut build = cargo();
-    build.args(["build", "--workspace"]);
-    if !run(build)?.0 {
+    // earlier.
+    if !run(workspace::build())?.0 {
         return Ok(Outcome::failed("python: the program peersock"));
     }
     let junit = folder.join("junit.xml");

@@ -40,6 +40,9 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("cargo xtask bench", "it measures, for minutes, and needs the machine for itself"),
 ];
 
+/// What every script needs.
+const BASICS: [&str; 2] = ["bash", "timeout"];
+
 /// In the order in which they run: what one installs the next may use.
 const TRIES: &[Try] = &[
     Try {
@@ -241,7 +244,7 @@ pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
             // Counted already.
             continue;
         }
-        if let Some(missing) = entry.needs.iter().find(|program| !is_installed(program)) {
+        if let Some(missing) = BASICS.iter().chain(entry.needs).find(|program| !is_installed(program)) {
             outcome.add(Outcome::skipped(&name, format!("{missing} is not installed")));
             continue;
         }

@@ -6,7 +6,7 @@ use std::thread;
 
 use super::command::{check, run, works};
 use super::outcome::Outcome;
-use super::workspace::Workspace;
+use super::workspace::{self, Workspace};
 use super::{dependencies, dist, fuzz, python, readme, sources};
 use crate::{Result, cargo, root};
 
@@ -94,12 +94,17 @@ fn clippy(_: &Workspace) -> Result<Outcome> {
     check("clippy", command)
 }
 
-fn tests(_: &Workspace) -> Result<Outcome> {
+fn tests(workspace: &Workspace) -> Result<Outcome> {
+    // The tests in C link with the library.
+    let (built, _) = run(workspace::build())?;
+    let mut command = cargo();
+    if built {
+        command.env("PEERSOCK_LIBRARIES", workspace.target.join("debug"));
+    }
     let mut version = cargo();
     version.args(["nextest", "--version"]);
     if !works(version) {
         println!("cargo-nextest is not installed: cargo test does it, one program after another");
-        let mut command = cargo();
         command.args(["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"]);
         command.args(["--", "--show-output"]);
         let (success, output) = run(command)?;
@@ -108,11 +113,6 @@ fn tests(_: &Workspace) -> Result<Outcome> {
     // Where .config/nextest.toml has it written.
     let junit = root().join("target/nextest/default/junit.xml");
     let _ = fs::remove_file(&junit);
-    // The tests in C link with it; they build it themselves, too, which here would be in a test's time.
-    let mut library = cargo();
-    library.args(["build", "--package", "peersock-ffi"]);
-    run(library)?;
-    let mut command = cargo();
     // Many tests wait for something: two per processor use it better than one.
     let threads = thread::available_parallelism().map_or(1, |count| 2 * count.get());
     command.args(["nextest", "run", "--workspace", "--test-threads", &threads.to_string()]);
@@ -135,17 +135,13 @@ fn docs(_: &Workspace) -> Result<Outcome> {
 }
 
 fn examples(_: &Workspace) -> Result<Outcome> {
-    let mut command = cargo();
-    command.args(["build", "--workspace", "--examples"]);
-    check("examples", command)
+    check("examples", workspace::build())
 }
 
 fn simulation(workspace: &Workspace) -> Result<Outcome> {
-    let mut command = cargo();
     // With the profile of development, in which it is optimised, and with the whole workspace: so it is built
     // already.
-    command.args(["build", "--workspace"]);
-    if !run(command)?.0 {
+    if !run(workspace::build())?.0 {
         return Ok(Outcome::failed("the simulator does not build"));
     }
     let mut command = Command::new(workspace.target.join("debug/peersock-sim"));

@@ -32,10 +32,15 @@ pub(super) fn provide(workspace: &Workspace, name: &str) -> Result<bool> {
         return Ok(true);
     }
     println!("cargo-{name} is missing: installing it into the build folder");
+    Ok(run(installation(workspace, name))?.0)
+}
+
+/// What installs `cargo-NAME`.
+pub(super) fn installation(workspace: &Workspace, name: &str) -> Command {
     let mut command = cargo();
     command.args(["install", "--quiet", "--locked", &format!("cargo-{name}"), "--root"]);
     command.arg(folder(workspace));
-    Ok(run(command)?.0)
+    command
 }
 
 fn folder(workspace: &Workspace) -> PathBuf {

@@ -1,6 +1,7 @@
 //! What cargo knows of this workspace.
 
 use std::path::PathBuf;
+use std::process::Command;
 
 use serde_json::Value;
 
@@ -46,6 +47,17 @@ impl Workspace {
     pub(super) fn package(&self, name: &str) -> Option<&Package> {
         self.packages.iter().find(|package| package.name == name)
     }
+}
+
+/// What builds everything but the tests, and with the tests' features.
+///
+/// Cargo chooses features for all that is built together, and examples may use what the tests' own
+/// dependencies bring. Without the examples, or with one package alone, most dependencies would have other
+/// features, and be built once more.
+pub(super) fn build() -> Command {
+    let mut command = cargo();
+    command.args(["build", "--workspace", "--lib", "--bins", "--examples"]);
+    command
 }
 
 impl Package {

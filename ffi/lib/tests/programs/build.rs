@@ -104,8 +104,12 @@ impl Program {
     }
 }
 
-/// Where the libraries are, which are built if they are not current: cargo does not do so for tests.
+/// Where the libraries are: in the folder that PEERSOCK_LIBRARIES names, in which `cargo xtask test` has just
+/// built them with the rest; else they are built if they are not current. Cargo does not do so for tests.
 static LIBRARIES: LazyLock<PathBuf> = LazyLock::new(|| {
+    if let Some(folder) = std::env::var_os("PEERSOCK_LIBRARIES") {
+        return folder.into();
+    }
     let mut command = Command::new(env!("CARGO"));
     command.args(["build", "--package", "peersock-ffi", "--lib", "--message-format=json"]);
     if !cfg!(debug_assertions) {
