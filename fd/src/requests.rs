@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::name::{Details, Opened, SocketId};
 
 /// The version of requests and replies. A node answers requests of its own version only.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 
 /// The longest request and the longest reply, bytes.
 pub const MAX_MESSAGE: usize = 32 << 10;
@@ -98,6 +98,9 @@ pub enum Request {
     Option(Which, i32, i32, u32),
     /// SO_ERROR.
     TakeError(Which),
+    /// What the kernel's ECONNRESET or EPIPE on a connection means: an `errno` other than these two, which is
+    /// told then, or 0.
+    Ending(Which),
     /// MSG_ERRQUEUE.
     TakeReport(Which),
     /// The socket is about to be closed by somebody who wants to wait. The next request of this connection is
@@ -141,7 +144,7 @@ pub enum Reply {
     Addresses(SocketAddr, Option<SocketAddr>),
     /// To [`Request::Option`]: its value.
     Option(Vec<u8>),
-    /// To [`Request::TakeError`]: an `errno`, or 0.
+    /// To [`Request::TakeError`] and [`Request::Ending`]: an `errno`, or 0.
     Error(i32),
     /// To [`Request::Unacknowledged`]: bytes.
     Count(u32),

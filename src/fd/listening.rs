@@ -11,6 +11,7 @@ use peersock_fd::{Accepted, Errno, Family, Name, SocketId, address, enlarge};
 use rustix::net::SocketType;
 
 use super::alongside::{Alongside, Incoming};
+use super::outbox::Outbox;
 use super::ready::{self, Key};
 use super::server::{Entry, Readiness, ServerState, unix};
 use super::sockets::Phase;
@@ -266,7 +267,8 @@ impl ServerState {
         let wake = waker.clone();
         let origin = Origin::Accepted(id);
         let options = self.socket(listening.socket).options.clone();
-        let stream = Stream::new(connection, origin, options, fd, listening.process, (waker, entry));
+        let unix = Outbox::of_accepted(fd, &Name::Accepted(self.tag, accepted));
+        let stream = Stream::new(connection, origin, options, unix, listening.process, (waker, entry));
         self.insert(key, Entry::Stream(stream));
         wake.wake();
         Ok(())
