@@ -267,24 +267,23 @@ struct Room<const SIZE: usize>(MaybeUninit<[u8; SIZE]>);
 
 /// Runs `body` with so many bytes that are aligned for pointers. `None` if the system has no memory.
 pub(crate) fn with_room<T>(bytes: usize, body: impl FnOnce(*mut u8) -> T) -> Option<T> {
-    match bytes {
-        0..=USUAL => Some(on_stack::<USUAL, T>(body)),
-        0..=LARGE => Some(on_stack::<LARGE, T>(body)),
-        _ => {
-            let (access, kind) =
-                (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-            // SAFETY: a new private mapping at a place that the kernel chooses touches no other memory.
-            let pages = unsafe { libc::mmap(ptr::null_mut(), bytes, access, kind, -1, 0) };
-            if pages == libc::MAP_FAILED {
-                return None;
-            }
-            let result = body(pages.cast());
-            // SAFETY: the whole mapping that was made above; `body` has ended. A child of vfork(2) in which
-            // `body` starts a program leaves it to its parent.
-            unsafe { libc::munmap(pages, bytes) };
-            Some(result)
-        }
+    if bytes <= USUAL {
+        return Some(on_stack::<USUAL, T>(body));
     }
+    if bytes <= LARGE {
+        return Some(on_stack::<LARGE, T>(body));
+    }
+    let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: a new private mapping at a place that the kernel chooses touches no other memory.
+    let pages = unsafe { libc::mmap(ptr::null_mut(), bytes, access, kind, -1, 0) };
+    if pages == libc::MAP_FAILED {
+        return None;
+    }
+    let result = body(pages.cast());
+    // SAFETY: the whole mapping that was made above; `body` has ended. A child of vfork(2) in which `body` starts
+    // a program leaves it to its parent.
+    unsafe { libc::munmap(pages, bytes) };
+    Some(result)
 }
 
 /// A function of its own, so that a usual environment does not take the stack of a large one.

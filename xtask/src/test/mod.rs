@@ -18,13 +18,14 @@ mod network_files;
 mod outcome;
 mod python;
 mod readme;
+mod slow;
 mod sources;
 mod steps;
 mod tools;
 mod workspace;
 
 use outcome::Outcome;
-use steps::STEPS;
+use steps::{SLOW, STEPS};
 use workspace::Workspace;
 
 use crate::Result;
@@ -34,6 +35,7 @@ pub(crate) const EXAMPLES: &str = "Examples:
   cargo xtask test                      everything
   cargo xtask test --list               the steps
   cargo xtask test --only clippy,tests  two of them
+  cargo xtask test --only slow          what takes minutes, or measures, and else is counted as skipped
 
 A test that cannot run on this machine prints 'SKIP name: reason' and is counted as skipped.";
 
@@ -68,6 +70,10 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     let mut total = Outcome::default();
     for step in STEPS {
         if !options.only.is_empty() && !options.only.iter().any(|name| name == step.name) {
+            continue;
+        }
+        if options.only.is_empty() && step.name == SLOW {
+            total.add(slow::skipped(&workspace)?);
             continue;
         }
         println!("\n=== {}: {}", step.name, step.what);
