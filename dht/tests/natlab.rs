@@ -9,9 +9,9 @@ fn two_nodes_behind_port_restricted_nats_meet_and_punch() {
     meet(2, "wait");
 }
 
-/// What is promised: `cargo test -p peersock-dht --test natlab -- --ignored --nocapture`.
+/// What is promised.
 #[test]
-#[ignore = "takes two minutes"]
+#[ignore = "cargo xtask test --only slow: it takes two minutes"]
 fn the_first_byte_comes_within_ten_seconds_in_the_median_of_ten() {
     if let Some(median) = meet(10, "wait") {
         assert!(median <= 10_000, "{median} ms");
@@ -20,7 +20,7 @@ fn the_first_byte_comes_within_ten_seconds_in_the_median_of_ten() {
 
 /// The same with a node that has waited for long, and so reads its mailbox every 15 s at the least.
 #[test]
-#[ignore = "takes five minutes"]
+#[ignore = "cargo xtask test --only slow: it takes five minutes"]
 fn the_first_byte_comes_within_ten_seconds_in_the_median_also_from_an_idle_node() {
     if let Some(median) = meet(10, "idle") {
         assert!(median <= 10_000, "{median} ms");

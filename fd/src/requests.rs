@@ -102,6 +102,9 @@ pub enum Request {
     Option(Which, i32, i32, u32),
     /// SO_ERROR.
     TakeError(Which),
+    /// What the kernel's ECONNRESET or EPIPE on a connection means: an `errno` other than these two, which is
+    /// told then, or 0.
+    Ending(Which),
     /// MSG_ERRQUEUE.
     TakeReport(Which),
     /// The socket is about to be closed by somebody who wants to wait. The next request of this connection is
@@ -147,7 +150,7 @@ pub enum Reply {
     Addresses(SocketAddr, Option<SocketAddr>),
     /// To [`Request::Option`]: its value.
     Option(Vec<u8>),
-    /// To [`Request::TakeError`]: an `errno`, or 0.
+    /// To [`Request::TakeError`] and [`Request::Ending`]: an `errno`, or 0.
     Error(i32),
     /// To [`Request::Unacknowledged`]: bytes.
     Count(u32),

@@ -27,6 +27,9 @@ const LEAST_BUFFER: usize = 1;
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_millis(500);
 const ACKNOWLEDGED_LOOK: Duration = Duration::from_millis(1);
 
+/// How the library writes by itself to a descriptor of the application.
+const UNSEEN: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
+
 /// How often an attempt is repeated while the node is too busy to take another connection.
 const BUSY_TRIES: u32 = 1000;
 
@@ -166,7 +169,13 @@ impl<'fd> Socket<'fd> {
             };
             // Every program of this machine may connect to an abstract name. Only the node is believed.
             match from.and_then(name_of).filter(|_| client.is_node(fd.as_fd())) {
-                Some(Name::Accepted(_, accepted)) => {
+                Some(name @ Name::Accepted(_, accepted)) => {
+                    // As long as the node does not take it, its death is no end of the stream.
+                    let name = name.to_string();
+                    let written = rustix::net::send(&fd, name.as_bytes(), UNSEEN);
+                    if written == Err(Errno::PIPE) && self.is_down() {
+                        return Err(Errno::NETDOWN);
+                    }
                     enlarge(fd.as_fd());
                     // As with TCP: what the listener has its connections have.
                     if let Ok(Some(linger)) = sockopt::socket_linger(self.fd) {
@@ -208,7 +217,11 @@ impl<'fd> Socket<'fd> {
         match self.ask(Request::Connect { socket: self.opened, remote, wait, timeout }) {
             Ok(_) if wait => {
                 enlarge(self.fd);
-                self.attach()
+                self.attach()?;
+                // As long as the node does not take it, its death is no end of the stream. If the connection
+                // has ended already nobody needs it.
+                let _ = rustix::net::send(self.fd, &[0], UNSEEN);
+                Ok(())
             }
             // As with TCP, an interrupted or overdue attempt goes on.
             Ok(_) => self.leave_pending(Errno::INPROGRESS),
@@ -249,8 +262,8 @@ impl<'fd> Socket<'fd> {
     fn leave_pending(&self, error: Errno) -> Result<(), Errno> {
         sockopt::set_socket_send_buffer_size(self.fd, LEAST_BUFFER)?;
         self.attach()?;
-        let filler = [0; 4096];
-        while rustix::net::send(self.fd, &filler, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).is_ok() {}
+        // One by one: the node takes all but the last byte, and only what is taken whole makes room.
+        while rustix::net::send(self.fd, &[0], UNSEEN).is_ok() {}
         self.client().tell(Request::Filled(self.opened), self.fd)?;
         Err(error)
     }
@@ -274,14 +287,14 @@ impl<'fd> Socket<'fd> {
     /// shutdown(2).
     ///
     /// # Errors
-    /// ENOTCONN.
+    /// ENOTCONN; ENETDOWN of what was connected, if the node is no more or has left the network.
     pub fn shutdown(&self, how: rustix::net::Shutdown) -> Result<(), Errno> {
         let is_connected = match self.kind() {
             Kind::Stream => rustix::net::getpeername(self.fd).is_ok() || sockopt::socket_acceptconn(self.fd)?,
             _ => self.addresses()?.1.is_some(),
         };
         if !is_connected || self.is_broken() {
-            return Err(Errno::NOTCONN);
+            return Err(if self.is_down() { Errno::NETDOWN } else { Errno::NOTCONN });
         }
         if self.kind() == Kind::Stream && how != rustix::net::Shutdown::Read {
             self.await_acknowledgement()?;
@@ -387,6 +400,20 @@ impl<'fd> Socket<'fd> {
             return None;
         }
         self.is_down().then_some(Errno::NETDOWN)
+    }
+
+    /// What an error means that the kernel reports of a stream. It knows only that the node has closed its end,
+    /// which is so after a reset by the peer, after all other errors of the connection, such as ETIMEDOUT, and
+    /// when the session ends (ENETDOWN).
+    pub fn stream_error(&self, error: Errno) -> Errno {
+        if self.kind() != Kind::Stream || !matches!(error, Errno::CONNRESET | Errno::PIPE) {
+            return error;
+        }
+        match self.ask(Request::Ending(self.which())) {
+            Ok(Reply::Error(errno)) if errno != 0 => Errno::from_raw_os_error(errno),
+            Err(Errno::NETDOWN) => Errno::NETDOWN,
+            _ => error,
+        }
     }
 
     /// Whether the node that the socket belongs to is no more, or has left its network.

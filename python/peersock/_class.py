@@ -443,14 +443,12 @@ def _attaches(sock: _std.socket, error: OSError) -> bool:
 
 def _translate(sock: _std.socket, error: OSError, sending: bool = False) -> None:
     """Raises what TCP would say of a socket that was never connected, where the kernel's AF_UNIX says otherwise, and
-    that the node has gone away where to the kernel it is the other end that has."""
+    what the node knows where to the kernel it is the other end that has gone away."""
     if error.errno not in _TRANSLATED or not _ours(sock) or _our_datagrams(sock):
         return
     number = errno.EPIPE if sending else errno.ENOTCONN
     if error.errno in _BROKEN:
-        if not _peersock.is_down(sock.fileno()):
-            return
-        number = errno.ENETDOWN
+        number = _peersock.stream_error(sock.fileno(), error.errno)
     if number != error.errno:
         raise OSError(number, os.strerror(number)) from None
 

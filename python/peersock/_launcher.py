@@ -2,7 +2,7 @@
 
 So the program may start, replace and end its processes as it likes, with exec(2) too: the node is in none of them, and
 ends when the last has. Their environment says which node it is, and has every Python among them begin with
-`_child/sitecustomize.py`.
+`_child/sitecustomize.py`; `_spawn` puts it back where a program has left it out.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import NoReturn
 
-from . import _node, _peersock
+from . import _node, _peersock, _spawn
 from .session import Session
 
 #: Tells which `run` a process belongs to: the node's name, and what the command line said of it.
@@ -53,9 +53,11 @@ def enter(options: Namespace, secret: str | None) -> None:
     if not options.network:
         if not os.environ.get(_node.NODE):
             _fail("name a network (-n), or run this within `peersock run`")
+        _spawn.keep()
         return
     digest = _digest(options)
     if os.environ.get(RUN) == f"{_node_name()}:{digest}" and _peersock.interfaces():
+        _spawn.keep()
         return
     reader, writer = os.pipe()
     # None may come before it can be passed on.
@@ -77,6 +79,7 @@ def enter(options: Namespace, secret: str | None) -> None:
     os.environ.update(json.loads(said))
     _peersock.clear_rules()
     _node.adopt()
+    _spawn.keep()
     if options.only:
         try:
             _peersock.keep_to_overlay()

@@ -33,10 +33,12 @@ pub(crate) fn is_overlay(fd: RawFd) -> bool {
     borrow(fd).and_then(Socket::of).is_some()
 }
 
-/// Whether a descriptor is an overlay socket whose node is no more, or has left its network.
+/// What ECONNRESET or EPIPE of the kernel's means on a descriptor: if it is an overlay stream, the node knows.
 #[pyfunction]
-pub(crate) fn is_down(py: Python<'_>, fd: RawFd) -> bool {
-    py.detach(|| borrow(fd).and_then(Socket::of).is_some_and(|socket| socket.is_down()))
+pub(crate) fn stream_error(py: Python<'_>, fd: RawFd, number: i32) -> i32 {
+    let error = Errno::from_raw_os_error(number);
+    let meaning = || borrow(fd).and_then(Socket::of).map_or(error, |socket| socket.stream_error(error));
+    py.detach(meaning).raw_os_error()
 }
 
 /// Family, type and protocol of an overlay socket; `None` for every other descriptor.

@@ -33,8 +33,8 @@ mod _peersock {
 
     #[pymodule_export]
     use crate::calls::{
-        accept, bind, close, connect, getpeername, getsockname, is_down, is_overlay, listen, open_socket,
-        shutdown, socket_of,
+        accept, bind, close, connect, getpeername, getsockname, is_overlay, listen, open_socket, shutdown,
+        socket_of, stream_error,
     };
     #[pymodule_export]
     use crate::config::{Config, generate_seed, public_key};

@@ -12,6 +12,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -44,11 +45,36 @@ WAYS = {
         "os.fork() and os._exit(0); os.setsid(); time.sleep(0.5);"
         "os.execv(sys.executable, [sys.executable, report, *sys.argv[1:]])"
     ),
+    # With an environment that has nothing of ours.
+    "subprocess, env={}": "subprocess.run(words, check=True, env={})",
+    "subprocess, env in bytes": "subprocess.run(words, check=True, env={b'LD_PRELOAD': b'', b'A': b'1'})",
+    "subprocess, by position": "subprocess.Popen(words, -1, *[None] * 5, True, False, None, {}).wait()",
+    "subprocess, posix_spawn": "subprocess.run(words, check=True, env={}, close_fds=False)",
+    "shell, env={}": "subprocess.run(' '.join(words), shell=True, check=True, env={})",
+    "asyncio, env={}": "asyncio.run(wait())",
+    "execve": "os.execve(sys.executable, words, {})",
+    "execvpe": "os.execvpe(sys.executable, words, {})",
+    "execle": "os.execle(sys.executable, *words, {})",
+    "posix_spawn": "os.waitpid(os.posix_spawn(sys.executable, words, {}), 0)",
+    "posix_spawnp": "os.waitpid(os.posix_spawnp(sys.executable, words, {}), 0)",
+    "spawnve": "os.spawnve(os.P_WAIT, sys.executable, words, {})",
+    "subprocess, cleared": "os.environ.clear(); subprocess.run(words, check=True)",
+    "system, cleared": "os.environ.clear(); os.system(' '.join(words))",
+    "execv, cleared": "os.environ.clear(); os.execv(sys.executable, words)",
+    "spawn, cleared": "os.environ.clear(); start('spawn')",
+    "twice": (
+        "code = f'import subprocess; subprocess.run({words!r}, env={{}})';"
+        "subprocess.run([sys.executable, '-c', code], check=True, env={})"
+    ),
 }
 STARTER = textwrap.dedent(
     """\
-    import multiprocessing, os, subprocess, sys, time
+    import asyncio, multiprocessing, os, subprocess, sys, time
     report = os.path.join(os.path.dirname(__file__), "report.py")
+    words = [sys.executable, report, *sys.argv[1:]]
+    async def wait():
+        process = await asyncio.create_subprocess_exec(*words, env={})
+        await process.wait()
     def child(arguments):
         import runpy
         sys.argv[1:] = arguments
@@ -162,10 +188,13 @@ def test_programs_that_are_not_python_s_are_reached_by_the_preloaded_library(pla
     (place.folder / "peersock").symlink_to(os.path.abspath(program))
     path, cache = f"{place.folder}:{os.environ['PATH']}", str(place.folder / "cache")
     shell = "subprocess.run(['bash', '-c', f'cat < /dev/tcp/{sys.argv[1]}/{sys.argv[2]}'], check=True)"
-    for options in ([], ["--only"]):
-        starter = place.write("starter.py", STARTER.replace("WAY", shell))
+    cleared = shell.replace("check=True", "check=True, env={'PATH': os.environ['PATH']}")
+    twice = cleared.replace("'-c', f'", "'-c', f'exec env -i $(command -v bash) -c \"").replace("}'],", "}\"'],")
+    for way, options in product((shell, cleared, twice), ([], ["--only"])):
+        starter = place.write("starter.py", STARTER.replace("WAY", way))
         done = place.ask(*place.run, *options, starter, *greeter, PATH=path, XDG_CACHE_HOME=cache)
-        assert done.stdout == "overlay", done
+        assert done.stdout == "overlay", (way, done)
+    for options in ([], ["--only"]):
         starter = place.write("starter.py", STARTER.replace("WAY", WAYS["subprocess"]))
         done = place.ask(*place.run, *options, starter, *greeter, PATH=path, XDG_CACHE_HOME=cache)
         assert done.stdout.split()[0] == "overlay", done

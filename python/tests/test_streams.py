@@ -7,6 +7,7 @@ import io
 import os
 import select
 import selectors
+import signal
 import tempfile
 import threading
 import time
@@ -16,7 +17,7 @@ import pytest
 import peersock
 from peersock import socket
 
-from .conftest import Peer
+from .conftest import Network, Peer
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
@@ -181,6 +182,28 @@ def test_options_are_kept_when_a_socket_becomes_the_overlay_s(peer: Peer) -> Non
         assert len(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)) > 60
         with pytest.raises(OSError):
             sock.setsockopt(socket.IPPROTO_TCP, 12345, 1)
+
+
+def test_who_only_waits_gives_up_as_the_keepalive_options_say(session: peersock.Session, network: Network) -> None:
+    victim = Peer(network, network.spare())
+    try:
+        with socket.create_connection((victim.v6, victim.port("silent")), timeout=60) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 2)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 2)
+            # It stands longer than the options allow silence, because the peer answers.
+            assert select.select([sock], [], [], 6) == ([], [], [])
+            os.kill(victim.process.pid, signal.SIGSTOP)
+            began = time.monotonic()
+            # Not that of the timeout, which has no number.
+            with pytest.raises(TimeoutError) as caught:
+                sock.recv(1)
+            assert caught.value.errno == errno.ETIMEDOUT
+            # 4 s at most, and what a busy machine adds; without the options it would wait for ever.
+            assert time.monotonic() - began < 30
+    finally:
+        victim.kill()
 
 
 def test_loopback_and_unix_sockets_are_the_kernel_s(session: peersock.Session) -> None:

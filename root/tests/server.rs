@@ -274,7 +274,7 @@ fn an_address_in_use_is_an_error_that_names_it() {
 /// Measures, for docs/ROOT.md:
 /// `cargo test --release -p peersock-root --test server -- --ignored --nocapture`.
 #[test]
-#[ignore = "it measures"]
+#[ignore = "cargo xtask test --only slow: it measures"]
 fn processor_time_of_a_relayed_frame() {
     const TIME: Duration = Duration::from_secs(3);
     for (what, segments) in [("in trains of 40", 40), ("one by one", 1)] {
@@ -310,7 +310,7 @@ fn processor_time_of_a_relayed_frame() {
 
 /// Measures, as above.
 #[test]
-#[ignore = "it measures"]
+#[ignore = "cargo xtask test --only slow: it measures"]
 fn time_of_a_session_and_a_registration() {
     const NODES: u32 = 500;
     let mut root = Root::new(config(), &[1; 32], now(), Duration::ZERO);

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use peersock_fd::{Errno, Name, Reply, SocketId, enlarge, name_of, peer_credentials};
 use rustix::net::{RecvFlags, SocketFlags};
 
+use super::outbox::Outbox;
 use super::ready::{self, Key};
 use super::server::{Entry, ServerState};
 use super::sockets::{Phase, errno};
@@ -206,8 +207,8 @@ impl ServerState {
         let data = connecting.data.take()?;
         if let Some(app_end) = connecting.filled.take() {
             // It became full and was not writable since, so whatever is there now is filling. Once some of it
-            // is taken the application may write.
-            let mut filling = rustix::io::ioctl_fionread(&data).unwrap_or(0) as usize;
+            // is taken the application may write. The last byte stays, see `outbox`.
+            let mut filling = rustix::io::ioctl_fionread(&data).unwrap_or(0).saturating_sub(1) as usize;
             while filling > 0 {
                 let room = filling.min(self.buf.len());
                 match rustix::net::recv(&data, &mut self.buf[..room], RecvFlags::DONTWAIT) {
@@ -233,7 +234,7 @@ impl ServerState {
             connection,
             Origin::Opened(id),
             options,
-            data,
+            Outbox::of_connected(data),
             process,
             (waker, entry),
         )))

@@ -13,6 +13,7 @@ use peersock_fd::{
 use rustix::net::{SocketType, sockopt};
 
 use super::alongside::{Alongside, Incoming};
+use super::outbox::Outbox;
 use super::ready::{self, Key};
 use super::server::{Entry, Readiness, ServerState, unix};
 use super::sockets::Phase;
@@ -281,7 +282,8 @@ impl ServerState {
         let wake = waker.clone();
         let origin = Origin::Accepted(id);
         let options = self.socket(listening.socket).options.clone();
-        let stream = Stream::new(connection, origin, options, fd, listening.owner.pid, (waker, entry));
+        let unix = Outbox::of_accepted(fd, &Name::Accepted(self.tag, accepted));
+        let stream = Stream::new(connection, origin, options, unix, listening.owner.pid, (waker, entry));
         self.insert(key, Entry::Stream(stream));
         wake.wake();
         Ok(())

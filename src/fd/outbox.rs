@@ -3,19 +3,33 @@
 //! The kernel reports ECONNRESET to the application if this end is closed with something unread, and an end
 //! of the stream otherwise. So the last byte that was taken stays there until the stream has ended in order:
 //! whatever ends the node, a signal that cannot be caught included, the application cannot take it for the
-//! end of what its peer has sent.
+//! end of what its peer has sent. Before the application writes anything it is a byte of what the library has
+//! written when it connected or accepted.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use peersock_fd::{Errno, RecvFlags};
+use peersock_fd::{Errno, Name, RecvFlags};
+
+/// Room for every name of an abstract AF_UNIX socket (unix(7)), bytes.
+const MAX_NAME: usize = 108;
 
 /// The node's end.
 pub(super) struct Outbox {
     fd: OwnedFd,
-    /// The first byte that is there was taken already.
-    is_held: bool,
+    front: Front,
     /// Bytes that nobody took.
     discarded: usize,
+}
+
+/// What is first in the queue and not the application's, or not any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Front {
+    Nothing,
+    /// One byte, which was taken already, or is the library's and may still be coming.
+    Byte,
+    /// What the library writes, if the application has accepted by it: the name of this end. It says nothing
+    /// else, because an application may accept by system calls of its own.
+    Mark(String),
 }
 
 /// What was taken.
@@ -34,9 +48,14 @@ pub(super) enum Taken {
 }
 
 impl Outbox {
-    /// Of a descriptor from which nothing was taken yet.
-    pub(super) fn new(fd: OwnedFd) -> Self {
-        Self { fd, is_held: false, discarded: 0 }
+    /// Of a descriptor that the application has connected, and has written a byte to.
+    pub(super) fn of_connected(fd: OwnedFd) -> Self {
+        Self { fd, front: Front::Byte, discarded: 0 }
+    }
+
+    /// Of a descriptor that the application accepts, and then may write this end's name to.
+    pub(super) fn of_accepted(fd: OwnedFd, name: &Name) -> Self {
+        Self { fd, front: Front::Mark(name.to_string()), discarded: 0 }
     }
 
     /// Bytes that the application has written and nobody has taken.
@@ -46,10 +65,48 @@ impl Outbox {
 
     /// Bytes that can be taken.
     fn waiting(&self) -> usize {
-        self.there().saturating_sub(self.is_held.into())
+        let there = self.there();
+        let front = match &self.front {
+            Front::Nothing => 0,
+            Front::Byte => 1,
+            Front::Mark(name) if there > 0 && self.begins_with(name) => name.len(),
+            Front::Mark(_) => 0,
+        };
+        there.saturating_sub(front)
     }
 
-    /// Bytes that are there, the one that is held included.
+    /// Whether that is what is first. Something must be there: the kernel would tell a reset, which it does
+    /// once only.
+    fn begins_with(&self, name: &str) -> bool {
+        let mut buf = [0; MAX_NAME];
+        let first = &mut buf[..name.len().min(MAX_NAME)];
+        let peeked = rustix::net::recv(&self.fd, &mut *first, RecvFlags::DONTWAIT | RecvFlags::PEEK);
+        matches!(peeked, Ok((length, _)) if length == name.len()) && first == name.as_bytes()
+    }
+
+    /// Looks whether the library has written, once something is there: all of that but one byte is taken.
+    fn settle(&mut self) {
+        let Front::Mark(name) = &self.front else { return };
+        if self.there() == 0 {
+            return;
+        }
+        self.front = match self.begins_with(name) {
+            true => {
+                let mut left = name.len() - 1;
+                while left > 0 {
+                    match rustix::net::recv(&self.fd, &mut [0; MAX_NAME][..left], RecvFlags::DONTWAIT) {
+                        Ok((taken @ 1.., _)) => left -= taken,
+                        Err(Errno::INTR) => {}
+                        _ => break,
+                    }
+                }
+                Front::Byte
+            }
+            false => Front::Nothing,
+        };
+    }
+
+    /// Bytes that are there, those in front included.
     fn there(&self) -> usize {
         rustix::io::ioctl_fionread(&self.fd).unwrap_or(0) as usize
     }
@@ -57,11 +114,12 @@ impl Outbox {
     /// Takes what there is, as far as `buf` goes, which must not be empty. `ended` says that the kernel has
     /// told of the end.
     pub(super) fn take(&mut self, buf: &mut [u8], ended: bool) -> Taken {
+        self.settle();
         let waiting = self.waiting();
         if waiting == 0 {
             return if ended { self.end() } else { Taken::Nothing };
         }
-        if self.is_held && !self.release() {
+        if !self.release() {
             return Taken::Interrupted;
         }
         let wanted = waiting.min(buf.len());
@@ -77,7 +135,7 @@ impl Outbox {
         if is_rest && length == read {
             let last = &mut buf[length..=length];
             match rustix::net::recv(&self.fd, last, RecvFlags::DONTWAIT | RecvFlags::PEEK) {
-                Ok((1, _)) => (self.is_held, length) = (true, length + 1),
+                Ok((1, _)) => (self.front, length) = (Front::Byte, length + 1),
                 _ if length == 0 => return Taken::Interrupted,
                 _ => {}
             }
@@ -97,11 +155,15 @@ impl Outbox {
     /// Lets go of the byte that is held: from now on closing is an end in order. False if it has to be tried
     /// again.
     pub(super) fn release(&mut self) -> bool {
-        if self.is_held {
+        self.settle();
+        if self.front == Front::Byte {
             let taken = rustix::net::recv(&self.fd, &mut [0; 1], RecvFlags::DONTWAIT);
-            self.is_held = taken == Err(Errno::INTR);
+            if taken == Err(Errno::INTR) {
+                return false;
+            }
+            self.front = Front::Nothing;
         }
-        !self.is_held
+        true
     }
 
     /// Whether closing it now is a reset to the application, because something is unread.
@@ -111,13 +173,14 @@ impl Outbox {
 
     /// Throws away what there is but for one byte.
     pub(super) fn discard(&mut self, buf: &mut [u8]) {
+        self.settle();
         let before = self.waiting();
         let mut left = self.there().saturating_sub(1);
         while left > 0 {
             let room = left.min(buf.len());
             match rustix::net::recv(&self.fd, &mut buf[..room], RecvFlags::DONTWAIT) {
                 // What is left was never taken.
-                Ok((length, _)) if length > 0 => (self.is_held, left) = (false, left - length),
+                Ok((length, _)) if length > 0 => (self.front, left) = (Front::Nothing, left - length),
                 Err(Errno::INTR) => {}
                 _ => break,
             }

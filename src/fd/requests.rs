@@ -17,6 +17,7 @@ use super::options::interface_name;
 use super::ready::Key;
 use super::server::{Entry, ServerState};
 use super::sockets::{Phase, errno};
+use super::stream::Stream;
 use super::transport;
 use crate::datapath::JoinedNetwork;
 
@@ -162,6 +163,7 @@ impl ServerState {
             }
             Request::Addresses(which) => Some(self.addresses(which)),
             Request::TakeError(which) => Some(Reply::Error(self.take_error(which))),
+            Request::Ending(which) => Some(Reply::Error(self.ending(which))),
             Request::SetOption(which, level, name, value) => {
                 done(self.set_option(which, level, name, &value))
             }
@@ -214,6 +216,10 @@ impl ServerState {
             let (local, peer) = (stream.connection.local_addr(), stream.connection.peer_addr().ok());
             return Reply::Addresses(self.shown(family, local), peer.map(|peer| self.shown(family, peer)));
         }
+        let is_down = self.stream(which).and_then(Stream::broken) == Some(Errno::NETDOWN);
+        if is_down || self.endings.is_down(id(which)) {
+            return failed(Errno::NETDOWN);
+        }
         let Which::Opened(socket) = which else { return failed(Errno::NOTCONN) };
         let unbound = socket.family.unspecified();
         let opened = self.opened.get(&socket.id);
@@ -257,6 +263,13 @@ impl ServerState {
         };
         let error = broken.or(of_socket).or_else(|| self.endings.take_error(id(which)));
         error.map_or(0, |error| error.raw_os_error())
+    }
+
+    /// What has ended a connection, where the kernel calls it a reset.
+    fn ending(&mut self, which: Which) -> i32 {
+        let broken = self.stream(which).and_then(Stream::broken);
+        let broken = broken.filter(|error| !matches!(*error, Errno::CONNRESET | Errno::PIPE));
+        broken.or_else(|| self.endings.take_meaning(id(which))).map_or(0, |error| error.raw_os_error())
     }
 
     /// MSG_ERRQUEUE. With its report an error is told.

@@ -255,8 +255,9 @@ impl Server {
             }
             let mut streams = Vec::new();
             for key in keys {
-                if let Some(Entry::Stream(stream)) = state.remove(key) {
+                if let Some(Entry::Stream(mut stream)) = state.remove(key) {
                     state.forget_stream(&stream);
+                    stream.keep_end();
                     streams.push(stream);
                 }
             }

@@ -3,7 +3,7 @@
 
 use std::io::{self, IoSlice};
 use std::net::Shutdown;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -127,7 +127,7 @@ impl Stream {
         connection: Connection,
         origin: Origin,
         options: Options,
-        unix: OwnedFd,
+        unix: Outbox,
         process: i32,
         (waker, entry): (Waker, Arc<ready::Entry>),
     ) -> Self {
@@ -135,7 +135,7 @@ impl Stream {
             connection,
             origin,
             options,
-            unix: Outbox::new(unix),
+            unix,
             process,
             waker,
             entry,
@@ -225,8 +225,9 @@ impl Stream {
     /// cannot be told that way, if the connection broke.
     pub(super) fn finish(&mut self, drain: bool) -> Option<Broken> {
         let Some(error) = self.broken else {
-            // One who still has it open while the node ends has to see that the connection does, too.
-            if !drain || self.is_closed() {
+            // One who still has it open while the node ends has to see that the connection does, too, unless
+            // its peer has said all.
+            if !drain || self.is_closed() || self.is_complete() {
                 self.unix.release();
             } else if self.has_unread_by_application() {
                 self.connection.flow().set_reset_on_close(true);
@@ -249,6 +250,22 @@ impl Stream {
         };
         let is_untold = !(is_told && error == Errno::CONNRESET);
         Some(Broken { error, not_taken, is_untold, is_lost })
+    }
+
+    /// Has the application see the end of what its peer has sent as what it is, though the node ends, if both
+    /// have said all.
+    pub(super) fn keep_end(&mut self) {
+        if self.is_complete() {
+            self.unix.release();
+        }
+    }
+
+    /// Whether the application was given the peer's end in order, and the peer has all of the application's.
+    fn is_complete(&self) -> bool {
+        self.inward == Way::Ended
+            && self.broken.is_none()
+            && self.not_taken() == 0
+            && self.connection.flow().unacked() == 0
     }
 
     /// What has ended the connection, though the application may still have something to read.

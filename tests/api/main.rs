@@ -14,4 +14,5 @@ mod process;
 mod restart;
 mod roaming;
 mod roots;
+mod silent;
 mod streams;

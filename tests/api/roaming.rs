@@ -132,7 +132,7 @@ fn a_node_without_a_network_says_that_it_cannot_enter_the_public_dht() {
 }
 
 #[test]
-#[ignore = "it measures for six minutes; run it alone, with --no-capture"]
+#[ignore = "cargo xtask test --only slow: it measures for six minutes"]
 fn a_node_in_the_dht_costs_little_while_nothing_happens() {
     const NODES: u8 = 50;
     const MINUTES: u32 = 3;

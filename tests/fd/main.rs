@@ -13,6 +13,7 @@ mod linger;
 mod listen;
 mod loss;
 mod multicast;
+mod narrow;
 mod options;
 mod path_mtu;
 mod raw;

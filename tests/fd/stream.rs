@@ -164,7 +164,7 @@ fn a_process_that_ends_delivers_what_it_has_written() {
 }
 
 #[test]
-fn where_the_applications_end_is_out_of_reach_a_reset_looks_like_an_end() {
+fn a_reset_is_told_also_where_the_applications_end_is_out_of_reach() {
     // Of a thread: the node's own threads, which come from it, have no more rights.
     let node = thread::spawn(|| {
         use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
@@ -185,7 +185,7 @@ try: print(os.read(0, 10))
 except ConnectionResetError: print('reset')
 try: os.write(0, b'x'); os.write(0, b'x')
 except BrokenPipeError: print('closed')";
-        let test = "where_the_applications_end_is_out_of_reach_a_reset_looks_like_an_end";
+        let test = "a_reset_is_told_also_where_the_applications_end_is_out_of_reach";
         let Some(mut python) = python(test, script) else { return };
         python.stdin(client).stdout(std::process::Stdio::piped());
         let mut child = python.spawn().expect("it is installed");
@@ -200,7 +200,7 @@ except BrokenPipeError: print('closed')";
         let mut rest = String::new();
         output.read_to_string(&mut rest).expect("text");
         child.wait().expect("it ends");
-        assert_eq!(rest, "b''\nclosed\n");
+        assert_eq!(rest, "reset\nclosed\n");
         // Nothing of it is left at the node.
         let reply = a.client.ask(Request::Addresses(which)).expect("the node answers");
         assert!(matches!(reply, Reply::Addresses(local, None) if local.port() == 0), "{reply:?}");

@@ -140,7 +140,8 @@ impl Watch {
 fn complain(program: &std::path::Path) {
     stdio::note(format!(
         "{} does not have the library of peersock loaded, so its sockets are the system's: it is ended. It is linked \
-         statically, or what started it has cleared its environment (env -i, su -), or the system ignores LD_PRELOAD for it",
+         statically, or what started it has called the system itself with another environment, or the system ignores \
+         LD_PRELOAD for it",
         program.display()
     ));
 }

@@ -11,8 +11,13 @@
 #include <string.h>
 #include <linux/sockios.h>
 #include <sys/epoll.h>
+#include <fcntl.h>
+#include <spawn.h>
 #include <sys/ioctl.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define BEFORE 4711
@@ -25,6 +30,7 @@
 } while (0)
 
 /* As programs call them that were compiled with _FORTIFY_SOURCE. */
+ssize_t __read_chk(int, void *, size_t, size_t);
 ssize_t __recv_chk(int, void *, size_t, size_t, int);
 ssize_t __recvfrom_chk(int, void *, size_t, size_t, int, struct sockaddr *, socklen_t *);
 
@@ -53,6 +59,15 @@ static void exchange(int fd) {
     QUIET(send(fd, &byte, 1, 0) == 1);
     wait_for(fd);
     QUIET(__recvfrom_chk(fd, got, sizeof got, sizeof got, 0, NULL, NULL) == 1);
+    QUIET(write(fd, &byte, 1) == 1);
+    wait_for(fd);
+    QUIET(read(fd, got, sizeof got) == 1);
+    QUIET(writev(fd, &piece, 1) == 1);
+    wait_for(fd);
+    QUIET(readv(fd, &room, 1) == 1);
+    QUIET(write(fd, &byte, 1) == 1);
+    wait_for(fd);
+    QUIET(__read_chk(fd, got, sizeof got, sizeof got) == 1);
     QUIET(sendmsg(fd, &out, 0) == 1);
     wait_for(fd);
     QUIET(recvmsg(fd, &in, 0) == 1);
@@ -79,6 +94,15 @@ static void stream_to(const struct sockaddr *server, socklen_t length) {
     QUIET(connect(fd, server, length) == 0);
     exchange(fd);
     QUIET(epoll_ctl(set, EPOLL_CTL_DEL, fd, NULL) == 0);
+    int file = open("/proc/self/exe", O_RDONLY);
+    char got;
+    QUIET(sendfile(fd, file, NULL, 1) == 1);
+    wait_for(fd);
+    QUIET(read(fd, &got, 1) == 1);
+    QUIET(sendfile64(fd, file, NULL, 1) == 1);
+    wait_for(fd);
+    QUIET(read(fd, &got, 1) == 1);
+    close(file);
     /* What came back was acknowledged. */
     int left = -1;
     QUIET(ioctl(fd, SIOCOUTQ, &left) == 0 && left >= 0);
@@ -128,6 +152,38 @@ static void listener_on(const struct sockaddr_in *local) {
     QUIET(close(fd) == 0);
 }
 
+/* Whether a call that puts another program in this one's place does so in a child. */
+#define IN_CHILD(call) ({ \
+    pid_t child = fork(); \
+    if (child == 0) call, _exit(99); \
+    ends_well(child); \
+})
+
+static int ends_well(pid_t child) {
+    int status, before = errno;
+    return child > 0 && waitpid(child, &status, 0) == child && status == 0 && (errno = before, 1);
+}
+
+static void programs(void) {
+    char *words[] = {"true", NULL}, *none[] = {NULL};
+    pid_t child;
+    FILE *pipe;
+    QUIET(posix_spawn(&child, "/bin/true", NULL, NULL, words, none) == 0 && ends_well(child));
+    QUIET(posix_spawnp(&child, "true", NULL, NULL, words, none) == 0 && ends_well(child));
+    QUIET(IN_CHILD(execve("/bin/true", words, none)));
+    QUIET(IN_CHILD(execveat(AT_FDCWD, "/bin/true", words, none, 0)));
+    QUIET(IN_CHILD(fexecve(open("/bin/true", O_RDONLY), words, none)));
+    QUIET(IN_CHILD(execv("/bin/true", words)));
+    QUIET(IN_CHILD(execvp("true", words)));
+    QUIET(IN_CHILD(execvpe("true", words, none)));
+    QUIET(IN_CHILD(execl("/bin/true", "true", NULL)));
+    QUIET(IN_CHILD(execlp("true", "true", NULL)));
+    QUIET(IN_CHILD(execle("/bin/true", "true", NULL, none)));
+    QUIET(system("true") == 0);
+    QUIET((pipe = popen("true", "r")) != NULL);
+    pclose(pipe);
+}
+
 static void names(const char *name) {
     struct addrinfo *list, hints = {.ai_family = AF_INET, .ai_socktype = SOCK_STREAM};
     struct sockaddr_in address = {.sin_family = AF_INET};
@@ -161,6 +217,7 @@ int main(int count, char **words) {
     loopback.sin_addr.s_addr = htonl(INADDR_LOOPBACK), own.sin_port = 0;
     listener_on(&any), listener_on(&own), listener_on(&loopback);
     names(words[4]);
+    programs();
     puts("all quiet");
     return 0;
 }

@@ -17,4 +17,5 @@ mod lab;
 mod pipes;
 mod rules;
 mod shell;
+mod starts;
 mod web;

@@ -156,13 +156,25 @@ fn a_program_that_runs_without_the_library_is_ended() {
     let mut cc = Command::new("cc");
     cc.args(["-static", "-o"]).arg(&program).arg(source);
     run(cc).success();
-    let program = program.to_str().unwrap();
+    // One that asks the kernel itself to start another, without any variable.
+    let source = lab.write(
+        "raw.c",
+        "#include <stddef.h>\n#include <sys/syscall.h>\n#include <unistd.h>\n\
+         int main(void) {\n\
+         char *words[] = {\"sleep\", \"600\", NULL}, *none[] = {NULL};\n\
+         return syscall(SYS_execve, \"/bin/sleep\", words, none); }",
+    );
+    let raw = lab.path("raw");
+    let mut cc = Command::new("cc");
+    cc.arg("-o").arg(&raw).arg(source);
+    run(cc).success();
+    let (program, raw) = (program.to_str().unwrap(), raw.to_str().unwrap());
     let words = ["library of peersock", "ended"];
     for options in [&[][..], &["--only"]] {
-        let cleared = ["env", "-u", "LD_PRELOAD", "sleep", "600"];
-        run(lab.command("beta", options, &cleared)).failure(1, &words);
         run(lab.command("beta", options, &["env", program])).failure(1, &words);
-        run(lab.command("beta", options, &["bash", "-c", "sleep 0.1; exec -c sleep 600"])).failure(1, &words);
+        run(lab.command("beta", options, &[raw])).failure(1, &words);
+        let later = format!("sleep 0.1; exec {raw}");
+        run(lab.command("beta", options, &["bash", "-c", &later])).failure(1, &words);
     }
     // What starts others in its place, with the library, does as it likes; so do children.
     for script in ["exec true", "exec env sh -c 'exec sleep 1'", "env -i sleep 1; exit 0"] {

@@ -39,7 +39,8 @@ pub unsafe fn sendto(
         // As TCP, which does not look at the address.
         let none = ptr::null::<sockaddr>();
         // SAFETY: the caller's pointer goes to the kernel as it is.
-        return unsafe { kernel::sendto(raw(socket), data, size, flags, none, 0) };
+        let sent = unsafe { kernel::sendto(raw(socket), data, size, flags, none, 0) };
+        return sent.map_err(|error| socket.stream_error(error));
     }
     if data.is_null() && size > 0 {
         return Err(Errno::FAULT);
@@ -83,7 +84,8 @@ pub unsafe fn recvfrom(
     if socket.kind() == Kind::Stream && flags & libc::MSG_ERRQUEUE == 0 {
         let (none, no_length) = (ptr::null_mut(), ptr::null_mut());
         // SAFETY: the caller's pointer goes to the kernel as it is.
-        let received = unsafe { kernel::recvfrom(raw(socket), buf, size, flags, none, no_length) }?;
+        let received = unsafe { kernel::recvfrom(raw(socket), buf, size, flags, none, no_length) };
+        let received = received.map_err(|error| socket.stream_error(error))?;
         if !address.is_null() && !length.is_null() {
             // SAFETY: the caller's. TCP tells no address here.
             unsafe { ptr::write_unaligned(length, 0) };
@@ -133,7 +135,8 @@ pub unsafe fn sendmsg(socket: &Socket<'_>, message: *const msghdr, flags: c_int)
         // Descriptors must not be passed to the node.
         (plain.msg_control, plain.msg_controllen) = (ptr::null_mut(), 0);
         // SAFETY: the caller's pointers go to the kernel as they are.
-        return unsafe { kernel::sendmsg(raw(socket), &raw const plain, flags) };
+        let sent = unsafe { kernel::sendmsg(raw(socket), &raw const plain, flags) };
+        return sent.map_err(|error| socket.stream_error(error));
     }
     // SAFETY: the caller's.
     let pieces = unsafe { vectors(message) }?;
@@ -175,7 +178,8 @@ pub unsafe fn recvmsg(socket: &Socket<'_>, message: *mut msghdr, flags: c_int) -
         (plain.msg_name, plain.msg_namelen) = (ptr::null_mut(), 0);
         (plain.msg_control, plain.msg_controllen) = (ptr::null_mut(), 0);
         // SAFETY: the caller's pointers go to the kernel as they are.
-        let received = unsafe { kernel::recvmsg(raw(socket), &raw mut plain, flags) }?;
+        let received = unsafe { kernel::recvmsg(raw(socket), &raw mut plain, flags) };
+        let received = received.map_err(|error| socket.stream_error(error))?;
         (message.msg_flags, message.msg_controllen, message.msg_namelen) = (plain.msg_flags, 0, 0);
         return Ok(received);
     }

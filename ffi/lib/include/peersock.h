@@ -319,8 +319,8 @@ peersock_result peersock_start(const struct peersock_config *config, peersock_no
 // Stops a node: what was written until now is taken, and up to `linger_ms` milliseconds pass until
 // everything is delivered; `PEERSOCK_E_TIMEOUT` says that something was not. Connections that are still open
 // are reset after that. Open descriptors stay open until they are closed, but lead nowhere: what waits on
-// them, and later calls, fail with ENETDOWN, those on connections with ECONNRESET. The handle is not valid
-// any more; the default node can be started again, but does not start by itself.
+// them, and later calls, fail with ENETDOWN, those on connections once. The handle is not valid any more; the
+// default node can be started again, but does not start by itself.
 //
 // A process that returns from `main` or calls exit(3) does the same with up to five seconds, but what it has
 // not closed ends in order, as the kernel does it; one that is killed or calls _exit(2) does not.
@@ -398,7 +398,7 @@ peersock_result peersock_join_key(peersock_node node, uint64_t network, const ui
 // `path` is NULL or a C string; `network` is NULL or has room for an ID.
 peersock_result peersock_join_file(peersock_node node, const char *path, uint64_t *network);
 
-// Leaves a network: its connections are reset, its other sockets fail with ENETDOWN.
+// Leaves a network: its connections are reset, and its sockets fail with ENETDOWN.
 peersock_result peersock_leave(peersock_node node, uint64_t network);
 
 // The IDs of the joined networks in the order of joining: as many as fit, and in `*count` how many there

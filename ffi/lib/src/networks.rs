@@ -86,7 +86,7 @@ pub unsafe extern "C" fn peersock_join_file(
     })
 }
 
-/// Leaves a network: its connections are reset, its other sockets fail with ENETDOWN.
+/// Leaves a network: its connections are reset, and its sockets fail with ENETDOWN.
 #[unsafe(no_mangle)]
 pub extern "C" fn peersock_leave(node: peersock_node, network: u64) -> peersock_result {
     answer(|| {

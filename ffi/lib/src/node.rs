@@ -50,8 +50,8 @@ pub unsafe extern "C" fn peersock_start(
 /// Stops a node: what was written until now is taken, and up to `linger_ms` milliseconds pass until
 /// everything is delivered; `PEERSOCK_E_TIMEOUT` says that something was not. Connections that are still open
 /// are reset after that. Open descriptors stay open until they are closed, but lead nowhere: what waits on
-/// them, and later calls, fail with ENETDOWN, those on connections with ECONNRESET. The handle is not valid
-/// any more; the default node can be started again, but does not start by itself.
+/// them, and later calls, fail with ENETDOWN, those on connections once. The handle is not valid any more; the
+/// default node can be started again, but does not start by itself.
 ///
 /// A process that returns from `main` or calls exit(3) does the same with up to five seconds, but what it has
 /// not closed ends in order, as the kernel does it; one that is killed or calls _exit(2) does not.

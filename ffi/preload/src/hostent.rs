@@ -5,9 +5,8 @@ use std::cell::UnsafeCell;
 use std::ffi::CStr;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ptr;
-use std::sync::OnceLock;
 
-use libc::{c_char, c_int, c_void, hostent, size_t};
+use libc::{c_char, c_int, hostent, size_t};
 
 use crate::kernel::quietly;
 use crate::names::{look_up, next};

@@ -24,12 +24,12 @@ pub(crate) fn quietly<T>(succeeded: impl FnOnce(&T) -> bool, call: impl FnOnce()
     result
 }
 
-fn errno() -> i32 {
+pub(crate) fn errno() -> i32 {
     // SAFETY: the C library's variable of this thread.
     unsafe { *libc::__errno_location() }
 }
 
-fn set_errno(errno: i32) {
+pub(crate) fn set_errno(errno: i32) {
     // SAFETY: the C library's variable of this thread.
     unsafe { *libc::__errno_location() = errno };
 }

@@ -5,19 +5,24 @@
 //! are. Where a program that listens is to be reached is the rule's matter ([`Rules`]). Calls on descriptors
 //! that are no overlay sockets go straight to the kernel.
 //!
-//! Reading, writing, polling and duplicating are not touched; closing only once a socket has SO_LINGER.
+//! Reading and writing are the C library's, but for what an error means; polling and duplicating are not
+//! touched, and closing only once a socket has SO_LINGER. What a program starts has the library, too, whatever
+//! environment it is given.
 #![allow(unsafe_code)]
 
 mod alongside;
 mod convert;
 mod epoll;
+mod exec;
 mod fork_lock;
 mod groups;
 mod hooks;
 mod hostent;
+mod inherit;
 mod kernel;
 mod messages;
 mod names;
+mod read_write;
 
 use std::sync::OnceLock;
 
@@ -33,8 +38,11 @@ fn rules() -> Option<&'static Rules> {
 
 /// Runs when the library is loaded.
 extern "C" fn initialize() {
+    exec::find_originals();
+    read_write::find_originals();
     if let Some(rules) = rules() {
         fork_lock::survive_forks();
+        inherit::remember();
         // The launcher sees by this that the library took hold.
         rules.refresh();
     }

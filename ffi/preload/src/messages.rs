@@ -75,14 +75,17 @@ pub(crate) unsafe extern "C" fn __recv_chk(
     unsafe { recv(fd, buf, size, flags) }
 }
 
-/// What the kernel's error means on a datagram socket of the overlay: the node has something to tell.
-fn meaning(fd: RawFd, error: Errno) -> Errno {
-    if error != Errno::CONNRESET {
+/// What the kernel's error means on an overlay socket: the node has something to tell, or has ended.
+pub(crate) fn meaning(fd: RawFd, error: Errno) -> Errno {
+    if !matches!(error, Errno::CONNRESET | Errno::PIPE) {
         return error;
     }
-    match overlay(fd).filter(|socket| socket.kind() != Kind::Stream) {
-        Some(socket) => socket.take_error().ok().flatten().unwrap_or(Errno::CONNREFUSED),
-        None => error,
+    match overlay(fd) {
+        Some(socket) if socket.kind() == Kind::Stream => socket.stream_error(error),
+        Some(socket) if error == Errno::CONNRESET => {
+            socket.take_error().ok().flatten().unwrap_or(Errno::CONNREFUSED)
+        }
+        _ => error,
     }
 }
 

@@ -4,9 +4,8 @@
 use std::ffi::{CStr, CString};
 use std::net::IpAddr;
 use std::ptr;
-use std::sync::OnceLock;
 
-use libc::{addrinfo, c_char, c_int, c_void, sockaddr, socklen_t};
+use libc::{addrinfo, c_char, c_int, sockaddr, socklen_t};
 use peersock_bsd::read_address;
 use peersock_fd::{Reply, Request};
 
@@ -29,12 +28,12 @@ type GetNameInfo = unsafe extern "C" fn(
 /// Finds the C library's own function of a name once.
 macro_rules! next {
     ($type:ty, $name:literal) => {{
-        static NEXT: OnceLock<usize> = OnceLock::new();
+        static NEXT: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
         // SAFETY: the name is a C string.
         let address = *NEXT.get_or_init(|| unsafe { libc::dlsym(libc::RTLD_NEXT, $name.as_ptr()) } as usize);
-        let address = address as *mut c_void;
+        let address = address as *mut libc::c_void;
         // SAFETY: the C library's function of that name has this type.
-        (!address.is_null()).then(|| unsafe { std::mem::transmute::<*mut c_void, $type>(address) })
+        (!address.is_null()).then(|| unsafe { std::mem::transmute::<*mut libc::c_void, $type>(address) })
     }};
 }
 pub(crate) use next;

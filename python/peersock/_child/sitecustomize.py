@@ -5,6 +5,7 @@ The launcher puts the folder of this file into PYTHONPATH. Whatever else is call
 
 import os
 import sys
+from importlib import import_module
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import module_from_spec, spec_from_file_location
 
@@ -29,6 +30,7 @@ def _install() -> None:
             path = os.path.join(_PACKAGE, "__init__.py")
             _load("peersock", spec_from_file_location("peersock", path, submodule_search_locations=[_PACKAGE]))
         sys.modules["peersock"].install()
+        import_module("peersock._spawn").keep()
     except Exception as error:
         sys.stderr.write(f"peersock: {sys.executable} is not on the overlay: {error}\n")
         if "only" in os.environ.get("PEERSOCK_RULES", "").split(","):

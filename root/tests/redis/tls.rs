@@ -46,7 +46,7 @@ fn a_redis_by_tls_is_used_if_its_certificate_is_good_and_refused_with_the_reason
 }
 
 #[test]
-#[ignore = "the test above runs it, in an environment of its own"]
+#[ignore = "run by the test above: in an environment of its own"]
 fn roots_in_an_environment_of_their_own() {
     let Ok(url) = std::env::var(URL) else { return };
     tracing_subscriber::fmt().with_writer(std::io::stdout).init();

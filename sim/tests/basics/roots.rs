@@ -63,6 +63,37 @@ fn a_root_that_swallows_frames_from_one_moment_on_is_left() {
     assert!(stall <= 2 * SECOND, "{stall:?}");
 }
 
+/// A new address behind the same box: the relay carries the traffic at once, and where the boxes can be
+/// punched the direct path comes back.
+#[test]
+fn whoever_gets_a_new_address_behind_a_box_stalls_for_less_than_a_second() {
+    for punchable in [false, true] {
+        for mover in [0, 1] {
+            for sender in [0, 1] {
+                for phase in 0..3 {
+                    let mut homes = match punchable {
+                        true => Homes::punchable(phase, 10_000_000),
+                        false => Homes::new(2, Duration::from_millis(5)),
+                    };
+                    homes.run(5 * SECOND);
+                    homes.transfer(sender);
+                    homes.run(5 * SECOND + phase as u32 * SECOND / 7);
+                    assert_eq!(homes.root_of_path(0).is_none(), punchable);
+                    homes.readdress(mover, 77);
+                    // What is under way arrives still.
+                    homes.run(SECOND / 20);
+                    let stall = homes.stall(10 * SECOND);
+                    let what = format!("punchable: {punchable}, node {mover} moves, node {sender} sends");
+                    eprintln!("{what}: {stall:?}");
+                    assert!(stall <= SECOND, "{what}: {stall:?}");
+                    homes.run(30 * SECOND);
+                    assert_eq!(homes.root_of_path(0).is_none(), punchable, "{what}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn an_idle_node_can_be_reached_though_mappings_live_for_half_a_minute() {
     let mut homes = Homes::new(1, Duration::from_millis(5));

@@ -152,7 +152,7 @@ impl Host {
     ///
     /// Connections that the process has not closed are reset, after what was written to them: a peer does not
     /// take a node that goes away for the end of what was to be said. Calls that wait, and later ones, fail
-    /// with ENETDOWN; those on connections with ECONNRESET.
+    /// with ENETDOWN, those on connections once.
     ///
     /// Calling it again, or in a forked child, does nothing.
     pub fn stop(&self, linger: Duration) -> bool {

@@ -221,6 +221,87 @@ fn silence_is_how_long_something_has_waited_in_vain() {
     assert_eq!(a.silence(pair.now + Duration::from_secs(3)), Some(Duration::from_secs(3)));
 }
 
+/// The path comes back, and the first packet of the peer that is answered says so (`revive`): every flow with
+/// something outstanding goes on within a second, however long the outage was, and sends in each round trip no
+/// more than its window lets it, which begins anew and doubles at most: what is lost is not thrown at the path
+/// at once.
+#[test]
+fn after_an_outage_flows_go_on_within_a_second_and_in_bounded_bursts() {
+    const FLOWS: usize = 5;
+    let segment = Link::default().mtu;
+    for outage in [30, 120].map(Duration::from_secs) {
+        for congestion in [CongestionControl::Bbr, CongestionControl::Cubic, CongestionControl::Reno] {
+            let what = format!("{congestion:?}, {outage:?}");
+            let mut pair = Pair::new(7);
+            pair.link.latency = Duration::from_millis(20);
+            let round_trip = 2 * pair.link.latency;
+            let options = TcpOptions { congestion, ..TcpOptions::default() };
+            let listener = pair.listen(B, 80);
+            let mut flows = Vec::new();
+            for _ in 0..FLOWS {
+                let a = pair.connect_with(A, address(B, true, 80), options.clone()).expect("a free port");
+                let mut accepted = None;
+                pair.run(Duration::from_secs(1), |pair| {
+                    accepted = accepted.take().or_else(|| listener.accept(pair.now).ok());
+                    accepted.is_some() && a.readiness().contains(Ready::CONNECTED)
+                });
+                flows.push((a, accepted.expect("it waits for that")));
+            }
+            // The windows are wide open, and all that they let out is lost.
+            for (a, b) in &flows {
+                pair.transfer(A, a, b, 4 << 20);
+            }
+            pair.link.loss = 1000;
+            for (a, _) in &flows {
+                let _ = a.write(pair.now, &[7; 1 << 20]);
+                pair.kick(A, a);
+            }
+            let outstanding = flows.iter().map(|(a, _)| a.unacked()).min().expect("there are flows");
+            assert!(outstanding > 30 * segment, "{what}: {outstanding} bytes are nothing to speak of");
+            pair.run_for(outage);
+            pair.link.loss = 0;
+
+            pair.capture = Some(Vec::new());
+            let back = pair.now;
+            assert!(revive(&mut pair), "{what}: no flow waits");
+            let mut first = vec![None; FLOWS];
+            let mut before = FIRST_WINDOW;
+            let mut buf = vec![0; 1 << 20];
+            for round in 0..25 {
+                // What the answers of this round let out is the next one's.
+                let end = back + (round + 1) * round_trip - Duration::from_millis(1);
+                while pair.now < end && pair.step(end) {
+                    for ((_, b), first) in flows.iter().zip(&mut first) {
+                        if matches!(b.read(pair.now, &mut buf), Ok(1..)) {
+                            first.get_or_insert(pair.now - back);
+                            pair.kick(B, b);
+                        }
+                    }
+                }
+                pair.now = end;
+                let sent = pair.capture.replace(Vec::new()).expect("it was asked for");
+                let most = (0..FLOWS).map(|at| segments_of(&sent, flows[at].0.local().port(), segment)).max();
+                let most = most.expect("there are flows");
+                assert!(most <= 2 * before + 4, "{what}: {most} segments in round {round}, {before} before");
+                before = most.max(before);
+            }
+            for first in first {
+                let first = first.unwrap_or_else(|| panic!("{what}: a flow hangs"));
+                assert!(first < Duration::from_secs(1), "{what}: {first:?}");
+            }
+        }
+    }
+}
+
+/// RFC 6928: no connection begins with more segments, and none that begins anew (RFC 5681 4.1).
+const FIRST_WINDOW: usize = 10;
+
+/// How many segments' worth of payload side A has sent from a port.
+fn segments_of(sent: &[(usize, Vec<u8>)], port: u16, segment: usize) -> usize {
+    let of_flow = |(side, packet): &&(usize, Vec<u8>)| *side == A && packet[40..42] == port.to_be_bytes();
+    sent.iter().filter(of_flow).map(|(_, packet)| packet.len().saturating_sub(60).div_ceil(segment)).sum()
+}
+
 /// Has side A's flows retransmit whose timers have fired in vain; false if there are none.
 fn revive(pair: &mut Pair) -> bool {
     let mut batch = Batch::new();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use peersock_stack::{Error, Ready};
+use peersock_stack::{Error, KeepAlive, Ready, TcpOptions};
 
 use crate::pair::{A, B, Pair};
 
@@ -51,5 +51,34 @@ fn a_peer_in_a_black_hole_is_noticed_within_thirty_seconds_where_somebody_waits(
                 assert_eq!(flow.take_error(), Some(Error::TimedOut));
             }
         }
+    }
+}
+
+/// SO_KEEPALIVE with TCP_KEEPIDLE, TCP_KEEPINTVL and TCP_KEEPCNT: a connection that only waits is given up
+/// exactly when they say, on the side that has them, and never without.
+#[test]
+fn who_only_waits_gives_up_when_its_keepalive_options_say() {
+    for (idle, interval, probes) in [(1, 1, 1), (2, 1, 3), (10, 5, 2), (60, 75, 9), (7200, 75, 9)] {
+        let keepalive = KeepAlive { on: true, idle: idle * SECOND, interval: interval * SECOND, probes };
+        let mut pair = Pair::new(9);
+        let (a, b) = pair.connected_with(true, TcpOptions { keepalive, ..TcpOptions::default() });
+        b.set_keepalive(None);
+        pair.kick(B, &b);
+        pair.transfer(A, &a, &b, 1000);
+        pair.transfer(B, &b, &a, 1000);
+        // Probes that are answered keep it as it is.
+        pair.run_for(3 * (idle + interval) * SECOND);
+        a.write(pair.now, b"x").expect("room");
+        pair.kick(A, &a);
+        pair.run(SECOND, |pair| a.unacked() == 0 && b.read(pair.now, &mut [0; 2]) == Ok(1));
+        let began = pair.now;
+        pair.link.loss = 1000;
+        let end = idle * SECOND + interval * probes * SECOND;
+        pair.run(2 * end + SECOND, |_| a.readiness().contains(Ready::ERROR));
+        let took = pair.now - began;
+        assert!(took + SECOND / 10 >= end && took <= end + SECOND / 10, "{keepalive:?}: {took:?}");
+        assert_eq!(a.take_error(), Some(Error::TimedOut));
+        pair.run_for(100_000 * SECOND);
+        assert_eq!((b.take_error(), b.readiness().contains(Ready::ERROR)), (None, false));
     }
 }

@@ -20,6 +20,7 @@ mod network_files;
 mod outcome;
 mod python;
 mod readme;
+mod slow;
 mod sources;
 mod steps;
 mod tools;
@@ -27,7 +28,7 @@ mod workspace;
 
 use ahead::Ahead;
 use outcome::Outcome;
-use steps::STEPS;
+use steps::{SLOW, STEPS};
 use workspace::Workspace;
 
 use crate::Result;
@@ -37,6 +38,7 @@ pub(crate) const EXAMPLES: &str = "Examples:
   cargo xtask test                      everything
   cargo xtask test --list               the steps
   cargo xtask test --only clippy,tests  two of them
+  cargo xtask test --only slow          what takes minutes, or measures, and else is counted as skipped
 
 A test that cannot run on this machine prints 'SKIP name: reason' and is counted as skipped.";
 
@@ -69,7 +71,13 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     }
     let workspace = Workspace::read()?;
     let mut total = Outcome::default();
-    let is_chosen = |name: &str| options.only.is_empty() || options.only.iter().any(|only| only == name);
+    let is_chosen = |name: &str| match options.only.as_slice() {
+        [] => name != SLOW,
+        only => only.iter().any(|only| only == name),
+    };
+    if options.only.is_empty() {
+        total.add(slow::skipped(&workspace)?);
+    }
     let chosen: Vec<_> = STEPS.iter().filter(|step| is_chosen(step.name)).collect();
     let names: Vec<_> = chosen.iter().map(|step| step.name).collect();
     let mut ahead = Ahead::default();

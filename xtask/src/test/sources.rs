@@ -4,14 +4,15 @@
 //! machine of the root must stay pure: no clock, socket, thread, async or system randomness, because only
 //! then does one seed of the simulation replay exactly. What follows from the kind of a network is decided in
 //! `overlay/src/network` alone. Texts for people have none of Rust's Debug forms ([`debug_forms`]), and say
-//! where the files of networks come from ([`network_files`]).
+//! where the files of networks come from ([`network_files`]). What runs a test that is ignored, its reason says
+//! ([`slow`]).
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::outcome::Outcome;
 use super::workspace::{Package, Workspace};
-use super::{debug_forms, network_files};
+use super::{debug_forms, network_files, slow};
 use crate::{Result, root};
 
 /// The two cores, and what they are built with.
@@ -73,6 +74,7 @@ pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
         note(if inherits_lints(&manifest) { Vec::new() } else { vec![complaint] });
         note(kind_complaints(package)?);
         note(debug_forms::complaints(package)?);
+        note(slow::complaints(package)?);
     }
     note(network_files::complaints(workspace)?);
     for core in CORES {

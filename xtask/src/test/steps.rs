@@ -7,7 +7,7 @@ use std::thread;
 use super::command::{check, run, works};
 use super::outcome::Outcome;
 use super::workspace::{self, Workspace};
-use super::{dependencies, dist, fuzz, python, readme, sources};
+use super::{dependencies, dist, fuzz, python, readme, slow, sources};
 use crate::{Result, cargo, root};
 
 /// How many random seeds the simulation runs.
@@ -22,6 +22,9 @@ pub(super) struct Step {
     /// Does it. An error counts as one failure.
     pub(super) run: fn(&Workspace) -> Result<Outcome>,
 }
+
+/// The step that runs only if it is named.
+pub(super) const SLOW: &str = "slow";
 
 /// All of them.
 pub(super) const STEPS: &[Step] = &[
@@ -60,6 +63,7 @@ pub(super) const STEPS: &[Step] = &[
         run: dist::check,
     },
     Step { name: "fuzz", what: "every fuzz target for a few seconds", run: fuzz::run },
+    Step { name: SLOW, what: "only if it is named: tests that take minutes, or measure", run: slow::check },
 ];
 
 fn format(_: &Workspace) -> Result<Outcome> {

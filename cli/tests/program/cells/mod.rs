@@ -20,7 +20,7 @@ macro_rules! pairs {
     };
     (@ $one:literal: $($other:ident $other_name:literal)*) => {$(
         #[test]
-        #[ignore = "one of the cells that cargo xtask cells runs"]
+        #[ignore = "cargo xtask cells: one of its cells"]
         fn $other() {
             super::super::cell::of_kinds([$one, $other_name]);
         }

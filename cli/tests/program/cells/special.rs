@@ -9,14 +9,14 @@ use super::cell::Meeting;
 
 /// Two customers of one carrier, whose box passes on what one sends to the outer address of the other.
 #[test]
-#[ignore = "one of the cells that cargo xtask cells runs"]
+#[ignore = "cargo xtask cells: one of its cells"]
 fn behind_one_carrier_that_hairpins() {
     behind_one_carrier("full-cone:0:hairpin", "one carrier, hairpin", Expected::Direct);
 }
 
 /// The same with a box that does not.
 #[test]
-#[ignore = "one of the cells that cargo xtask cells runs"]
+#[ignore = "cargo xtask cells: one of its cells"]
 fn behind_one_carrier_that_does_not_hairpin() {
     behind_one_carrier("full-cone:0", "one carrier, no hairpin", Expected::Relay);
 }
@@ -32,7 +32,7 @@ fn behind_one_carrier(carrier: &str, kind: &str, expected: Expected) {
 
 /// Two hosts of one home, by beacons.
 #[test]
-#[ignore = "one of the cells that cargo xtask cells runs"]
+#[ignore = "cargo xtask cells: one of its cells"]
 fn in_one_home() {
     let Some(meeting) = Meeting::arrange("cell-one-home", "one=symmetric:2:link.delay=10", |_| ()) else {
         return;
@@ -42,7 +42,7 @@ fn in_one_home() {
 
 /// Mappings of 20 s on both sides: the nodes keep them while nothing is said for longer than that.
 #[test]
-#[ignore = "one of the cells that cargo xtask cells runs"]
+#[ignore = "cargo xtask cells: one of its cells"]
 fn a_path_outlives_its_mappings() {
     let topology = "one=port-restricted:udp_timeout=20:link.delay=10 other=port-restricted:udp_timeout=20";
     let Some(meeting) = Meeting::arrange("cell-silence", topology, |_| ()) else { return };

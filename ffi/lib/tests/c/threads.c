@@ -64,10 +64,44 @@ static void *ask_often(void *unused) {
 
 static void *wait_for_data(void *fd) {
     char byte;
-    // The node's end is the connection's end.
-    ssize_t got = peersock_recv(*(int *)fd, &byte, 1, 0);
-    CHECK((got == -1 && errno == ECONNRESET) || (!reaches && got == 0));
+    // The node's end is no end of the stream, also for who has never written anything.
+    CHECK(peersock_recv(*(int *)fd, &byte, 1, 0) == -1 && errno == ENETDOWN);
     return NULL;
+}
+
+// Calls on connections of a node that has ended, or has left the network: each connection tells once.
+#define CALLS 7
+static void fails_with(int error, const int fds[CALLS]) {
+    char byte = 'x';
+    struct iovec piece = {&byte, 1};
+    struct msghdr message = {.msg_iov = &piece, .msg_iovlen = 1};
+    CHECK(peersock_recv(fds[0], &byte, 1, 0) == -1 && errno == error);
+    CHECK(peersock_recvfrom(fds[1], &byte, 1, 0, NULL, NULL) == -1 && errno == error);
+    CHECK(peersock_recvmsg(fds[2], &message, 0) == -1 && errno == error);
+    // A peer's reset is told to who writes as it always was.
+    CHECK(peersock_send(fds[3], &byte, 1, MSG_NOSIGNAL) == -1 && (errno == error || (error == ECONNRESET && errno == EPIPE)));
+    CHECK(peersock_sendto(fds[4], &byte, 1, MSG_NOSIGNAL, NULL, 0) == -1 &&
+          (errno == error || (error == ECONNRESET && errno == EPIPE)));
+    CHECK(peersock_sendmsg(fds[5], &message, MSG_NOSIGNAL) == -1 &&
+          (errno == error || (error == ECONNRESET && errno == EPIPE)));
+    CHECK(peersock_shutdown(fds[6], SHUT_WR) == -1 && errno == (error == ENETDOWN ? ENETDOWN : ENOTCONN));
+    for (int i = 0; i < CALLS; i++) CHECK(close(fds[i]) == 0);
+}
+
+// The end of one node's network is a reset to the other's.
+static void leave(peersock_node other, int listener) {
+    int near[CALLS], far[CALLS];
+    for (int i = 0; i < CALLS; i++) {
+        near[i] = connect_to(to);
+        CHECK((far[i] = peersock_accept(listener, NULL, NULL)) >= 0);
+    }
+    CHECK(peersock_leave(other, NETWORK) == PEERSOCK_OK);
+    for (int i = 0; i < CALLS; i++) {
+        CHECK(wait_for(near[i], POLLIN) & POLLHUP);
+        CHECK(wait_for(far[i], POLLIN) & POLLHUP);
+    }
+    fails_with(ENETDOWN, far);
+    fails_with(ECONNRESET, near);
 }
 
 static void *wait_for_datagrams(void *fd) {
@@ -109,6 +143,12 @@ int main(void) {
     for (int i = 0; i < 2; i++) CHECK(pthread_join(asking[i], NULL) == 0);
     CHECK(answered == THREADS * ROUNDS);
 
+    leave(other, listener);
+    CHECK(close(listener) == 0);
+    CHECK(peersock_join(other, NETWORK, NULL) == PEERSOCK_OK);
+    CHECK(peersock_wait_peer(PEERSOCK_DEFAULT, NETWORK, (struct sockaddr *)&to, sizeof to, 60000) == PEERSOCK_OK);
+    listener = listen_on(other, 7000);
+
     // Who waits when the node is stopped returns. Valgrind 3.19 does not know pidfd_open(2).
     const char *checked = getenv("PEERSOCK_TEST_CHECKED");
     reaches = checked == NULL || strcmp(checked, "valgrind") != 0;
@@ -123,8 +163,16 @@ int main(void) {
         CHECK(pthread_create(&waiting[2], NULL, wait_to_accept, &own_listener) == 0);
         CHECK(pthread_create(&waiting[3], NULL, wait_for_datagrams, &datagrams) == 0);
     }
+    int open[CALLS], at_peer[CALLS];
+    for (int i = 0; i < CALLS; i++) {
+        open[i] = connect_to(to);
+        CHECK((at_peer[i] = peersock_accept(listener, NULL, NULL)) >= 0);
+    }
     usleep(50000);
     CHECK(peersock_stop(PEERSOCK_DEFAULT, 5000) == PEERSOCK_OK);
+    fails_with(ENETDOWN, open);
+    for (int i = 0; i < CALLS; i++) CHECK(wait_for(at_peer[i], POLLIN) & POLLHUP);
+    fails_with(ECONNRESET, at_peer);
     for (int i = 0; i < (reaches ? 4 : 2); i++) CHECK(pthread_join(waiting[i], NULL) == 0);
     if (reaches) CHECK(wait_for(own_listener, POLLIN) & POLLHUP);
     CHECK(close(own_listener) == 0 && close(datagrams) == 0);

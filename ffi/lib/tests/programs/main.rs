@@ -49,6 +49,7 @@ programs! {
     exit: Program::new("exit.c");
     loss: Program::new("loss.c");
     many_threads: Program::new("threads.c");
+    keepalive: Program::new("keepalive.c");
     openssl: Program::new("tls.c").library("openssl");
     in_the_manner_of_libzt: Program::new("libzt.c");
     libevent: Program::new("libevent.cpp").library("libevent");

@@ -1,0 +1,95 @@
+//! What programs start, with whatever environment, is on the overlay.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::common::run;
+use crate::lab::Lab;
+
+/// The calls that start programs, with an environment that has nothing in it, and how many variables the
+/// started program has then: the library, the node and the rules.
+const WAYS: [&str; 14] = [
+    "execve",
+    "execveat",
+    "fexecve",
+    "execvpe",
+    "execle",
+    "execv",
+    "execvp",
+    "execl",
+    "execlp",
+    "posix_spawn",
+    "posix_spawnp",
+    "vfork",
+    "execve without",
+    "posix_spawn without",
+];
+
+/// What the server says.
+const SERVER: &str = "exec socat TCP-LISTEN:7000,fork,reuseaddr SYSTEM:'echo hello'";
+
+#[test]
+fn children_with_a_cleared_environment_stay_on_the_overlay() {
+    let test = "children_with_a_cleared_environment_stay_on_the_overlay";
+    let Some(lab) = Lab::with(test, &["cc", "socat"]) else { return };
+    compile(&lab);
+    let _serving = lab.start("alpha", &["sh", "-c", SERVER]);
+    for options in [&[][..], &["--only"]] {
+        let ways = WAYS.map(|way| format!("'{way}'")).join(" ");
+        let script = format!("up 7000; for way in {ways}; do ./starts \"$way\" 10.77.0.1 7000; done");
+        let got = lab.bash_with("beta", options, &script);
+        assert_eq!(got.text(), "hello, 3 variables, others: none\n".repeat(WAYS.len()), "{options:?}");
+        // The shell that they begin adds variables of its own.
+        let script = "up 7000; for way in system popen; do ./starts $way 10.77.0.1 7000; done";
+        let got = lab.bash_with("beta", options, script);
+        assert_eq!(got.text().matches("hello, ").count(), 2, "{}", got.text());
+    }
+}
+
+#[test]
+fn what_an_environment_has_stays_there() {
+    let test = "what_an_environment_has_stays_there";
+    let Some(lab) = Lab::with(test, &["cc", "socat"]) else { return };
+    compile(&lab);
+    let _serving = lab.start("alpha", &["sh", "-c", SERVER]);
+    let ways = "'execve with another library' 'execve with no library' 'execve with many'";
+    let script = format!("up 7000; for way in {ways}; do ./starts \"$way\" 10.77.0.1 7000; done");
+    assert_eq!(
+        lab.bash("beta", &script).text(),
+        "hello, 5 variables, others: libc.so.6\n\
+         hello, 3 variables, others: none\n\
+         hello, 10003 variables, others: none\n"
+    );
+    // Who says that there is another node, or none, means it.
+    let script = "up 7000; env -i PEERSOCK_NODE= /bin/sh -c 'echo ${LD_PRELOAD-alone}'";
+    assert_eq!(lab.bash("beta", script).text(), "alone\n");
+}
+
+#[test]
+fn programs_of_the_shell_with_a_cleared_environment_stay_on_the_overlay() {
+    let test = "programs_of_the_shell_with_a_cleared_environment_stay_on_the_overlay";
+    let Some(lab) = Lab::with(test, &["python3", "socat", "env"]) else { return };
+    let _serving = lab.start("alpha", &["sh", "-c", SERVER]);
+    let connect = "import socket; print(socket.create_connection((\"10.77.0.1\", 7000), 30).recv(9).decode(), end=\"\")";
+    let python =
+        format!("import subprocess, sys; subprocess.run([sys.executable, '-c', '{connect}'], env={{}})");
+    lab.write("cleared.py", &python);
+    let script = format!(
+        "up 7000; python=$(command -v python3)
+         env -i \"$python\" -c '{connect}'
+         env -u LD_PRELOAD \"$python\" -c '{connect}'
+         (exec -c \"$python\" -c '{connect}')
+         \"$python\" cleared.py
+         env -i \"$python\" cleared.py"
+    );
+    for options in [&[][..], &["--only"]] {
+        assert_eq!(lab.bash_with("beta", options, &script).text(), "hello\n".repeat(5), "{options:?}");
+    }
+}
+
+fn compile(lab: &Lab) {
+    let mut cc = Command::new("cc");
+    cc.args(["-O1", "-Wall", "-Wno-nonnull", "-o"]).arg(lab.path("starts"));
+    cc.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/run/starts.c"));
+    run(cc).success();
+}

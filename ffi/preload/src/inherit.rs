@@ -1,0 +1,294 @@
+//! The environment of programs that this one starts: what this library needs is put back if the program has
+//! left it out.
+//!
+//! What runs here may be a child of `vfork` or of `fork` in a program with threads, so nothing here takes a
+//! lock or memory of the heap.
+
+use std::env;
+use std::ffi::{CStr, CString, c_char};
+use std::mem::MaybeUninit;
+use std::os::unix::ffi::OsStringExt;
+use std::ptr;
+use std::sync::OnceLock;
+
+use libc::c_void;
+
+/// What a program's environment is: pointers to texts, with a null pointer at the end.
+pub(crate) type Environment = *const *const c_char;
+
+const PRELOAD: &[u8] = b"LD_PRELOAD=";
+const NODE: &[u8] = b"PEERSOCK_NODE=";
+const RULES: &[u8] = b"PEERSOCK_RULES=";
+
+/// The most variables that are added.
+const MOST_ADDED: usize = 3;
+
+/// Bytes that are taken from the stack for a usual environment, and for a large one. A larger one gets pages
+/// of its own.
+const USUAL: usize = 4 << 10;
+const LARGE: usize = 32 << 10;
+
+static NEEDED: OnceLock<Option<Needed>> = OnceLock::new();
+
+/// What a program needs to be on the overlay, as this one had it when it began.
+#[derive(Debug)]
+struct Needed {
+    /// This library's path, as LD_PRELOAD has it.
+    library: CString,
+    /// LD_PRELOAD with nothing but this library.
+    preload: CString,
+    node: CString,
+    rules: Option<CString>,
+}
+
+/// Reads what is needed, before the program can overwrite its environment.
+pub(crate) fn remember() {
+    NEEDED.get_or_init(Needed::of_this_process);
+}
+
+/// Makes a call with an environment that has what a program needs to be on the overlay; `None` if the system
+/// has no memory for it.
+///
+/// It is `environment` itself if nothing is missing there, and if it names another node: then somebody else
+/// has seen to it.
+///
+/// # Safety
+/// `environment` is null, or what execve(2) takes.
+pub(crate) unsafe fn complete<T>(environment: Environment, call: impl FnOnce(Environment) -> T) -> Option<T> {
+    let Some(needed) = NEEDED.get().and_then(Option::as_ref) else { return Some(call(environment)) };
+    // SAFETY: the caller's.
+    let found = unsafe { Found::in_environment(environment, needed) };
+    if found.is_complete(needed) {
+        return Some(call(environment));
+    }
+    let slots = found.count + MOST_ADDED + 1;
+    let others = found.preload.map(|(_, others)| others).filter(|others| !others.is_empty());
+    let text = others.map_or(0, |others| needed.preload.as_bytes().len() + others.len() + 2);
+    with_room(slots * size_of::<*const c_char>() + text, |room| {
+        let list = room.cast::<*const c_char>();
+        // SAFETY: the room is for so many pointers and the text behind them, and aligned for pointers.
+        unsafe {
+            let joined = list.add(slots).cast::<u8>();
+            found.write(environment, needed, list, others.map(|others| (others, joined)));
+        }
+        call(list)
+    })
+}
+
+/// Adds to the environment of this process what is missing there: for functions of the C library that start
+/// programs with it.
+pub(crate) fn complete_own() {
+    let Some(needed) = NEEDED.get().and_then(Option::as_ref) else { return };
+    // SAFETY: a variable of the C library's, which always holds an environment.
+    let found = unsafe { Found::in_environment(environ, needed) };
+    if found.is_complete(needed) {
+        return;
+    }
+    let mut preload = needed.library.as_bytes().to_vec();
+    if let Some((_, others)) = found.preload.filter(|(_, others)| !others.is_empty()) {
+        preload.push(b':');
+        preload.extend_from_slice(others);
+    }
+    let preload = CString::new(preload).ok().filter(|_| !found.has_library);
+    let node = Some(&needed.node).filter(|_| !found.has_node);
+    let rules = needed.rules.as_ref().filter(|_| !found.has_rules);
+    let values = [
+        (c"LD_PRELOAD", preload.as_deref()),
+        (c"PEERSOCK_NODE", node.map(|node| value(node, NODE))),
+        (c"PEERSOCK_RULES", rules.map(|rules| value(rules, RULES))),
+    ];
+    for (name, value) in values {
+        if let Some(value) = value {
+            // SAFETY: both are C strings, which it copies.
+            unsafe { libc::setenv(name.as_ptr(), value.as_ptr(), 1) };
+        }
+    }
+}
+
+/// The environment of this process as it is now.
+pub(crate) fn own() -> Environment {
+    // SAFETY: a variable of the C library's, which always holds an environment.
+    unsafe { environ }
+}
+
+unsafe extern "C" {
+    static mut environ: Environment;
+}
+
+impl Needed {
+    /// `None` in a process that `peersock run` has not started.
+    fn of_this_process() -> Option<Self> {
+        let library = own_path()?;
+        let variable = |name: &[u8]| {
+            let key = std::str::from_utf8(&name[..name.len() - 1]).ok()?;
+            CString::new([name, &env::var_os(key)?.into_vec()].concat()).ok()
+        };
+        let node = variable(NODE)?;
+        let preload = CString::new([PRELOAD, library.as_bytes()].concat()).ok()?;
+        Some(Self { library, preload, node, rules: variable(RULES) })
+    }
+}
+
+/// The path by which the loader knows this library.
+fn own_path() -> Option<CString> {
+    let mut info = MaybeUninit::<libc::Dl_info>::zeroed();
+    let here = own_path as fn() -> Option<CString> as *const c_void;
+    // SAFETY: the address is one of this library's, and the call fills in the whole structure if it succeeds.
+    let info = unsafe { (libc::dladdr(here, info.as_mut_ptr()) != 0).then(|| info.assume_init()) }?;
+    // SAFETY: the loader's own text, which lives as long as the library.
+    let path = unsafe { (!info.dli_fname.is_null()).then(|| CStr::from_ptr(info.dli_fname)) }?;
+    path.to_bytes().starts_with(b"/").then(|| path.to_owned())
+}
+
+/// What of the needed an environment has.
+struct Found<'a> {
+    /// How many variables there are.
+    count: usize,
+    /// Where LD_PRELOAD is, and its value.
+    preload: Option<(usize, &'a [u8])>,
+    has_library: bool,
+    has_node: bool,
+    is_of_other_node: bool,
+    has_rules: bool,
+}
+
+impl<'a> Found<'a> {
+    /// # Safety
+    /// As [`complete`]; what it gives must not outlive the environment.
+    unsafe fn in_environment(environment: Environment, needed: &Needed) -> Found<'a> {
+        let mut found = Found {
+            count: 0,
+            preload: None,
+            has_library: false,
+            has_node: false,
+            is_of_other_node: false,
+            has_rules: false,
+        };
+        while !environment.is_null() {
+            // SAFETY: the caller's: all before the null pointer are texts.
+            let variable = unsafe {
+                let text = *environment.add(found.count);
+                if text.is_null() {
+                    break;
+                }
+                CStr::from_ptr(text).to_bytes()
+            };
+            if let Some(value) = variable.strip_prefix(PRELOAD) {
+                // Of two the loader takes the first.
+                found.preload.get_or_insert((found.count, value));
+            } else if variable.starts_with(NODE) {
+                found.has_node = true;
+                found.is_of_other_node |= variable != needed.node.as_bytes();
+            } else if variable.starts_with(RULES) {
+                found.has_rules = true;
+            }
+            found.count += 1;
+        }
+        let own = needed.library.as_bytes();
+        found.has_library = found.preload.is_some_and(|(_, value)| {
+            value.split(|byte| matches!(byte, b':' | b' ')).any(|path| path == own)
+        });
+        found
+    }
+
+    fn is_complete(&self, needed: &Needed) -> bool {
+        let has_rules = self.has_rules || needed.rules.is_none();
+        self.is_of_other_node || (self.has_library && self.has_node && has_rules)
+    }
+
+    /// Writes the environment with what is missing.
+    ///
+    /// # Safety
+    /// `list` has room for all variables, [`MOST_ADDED`] more and the end; the text that is to be joined for as
+    /// much as LD_PRELOAD becomes with the others.
+    unsafe fn write(
+        &self,
+        environment: Environment,
+        needed: &Needed,
+        list: *mut *const c_char,
+        joined: Option<(&[u8], *mut u8)>,
+    ) {
+        let mut count = self.count;
+        let mut add = |variable: *const c_char| {
+            // SAFETY: the caller's: at most `MOST_ADDED` are added.
+            unsafe { *list.add(count) = variable };
+            count += 1;
+        };
+        if self.count > 0 {
+            // SAFETY: the caller's; the two do not overlap.
+            unsafe { ptr::copy_nonoverlapping(environment, list, self.count) };
+        }
+        if !self.has_library {
+            let preload = match joined {
+                // SAFETY: the caller's.
+                Some((others, room)) => unsafe { join(&needed.preload, others, room) },
+                None => needed.preload.as_ptr(),
+            };
+            match self.preload {
+                // SAFETY: it is one of those that were counted.
+                Some((at, _)) => unsafe { *list.add(at) = preload },
+                None => add(preload),
+            }
+        }
+        if !self.has_node {
+            add(needed.node.as_ptr());
+        }
+        if let Some(rules) = needed.rules.as_ref().filter(|_| !self.has_rules) {
+            add(rules.as_ptr());
+        }
+        add(ptr::null());
+    }
+}
+
+/// Writes `first:others` as a C string, and gives it.
+///
+/// # Safety
+/// There is room for both and two bytes more.
+unsafe fn join(first: &CStr, others: &[u8], room: *mut u8) -> *const c_char {
+    let first = first.to_bytes();
+    // SAFETY: the caller's.
+    unsafe {
+        ptr::copy_nonoverlapping(first.as_ptr(), room, first.len());
+        *room.add(first.len()) = b':';
+        ptr::copy_nonoverlapping(others.as_ptr(), room.add(first.len() + 1), others.len());
+        *room.add(first.len() + 1 + others.len()) = 0;
+    }
+    room.cast()
+}
+
+/// What follows a variable's name.
+fn value<'a>(variable: &'a CStr, name: &[u8]) -> &'a CStr {
+    CStr::from_bytes_with_nul(&variable.to_bytes_with_nul()[name.len()..]).unwrap_or_default()
+}
+
+/// Aligned for pointers.
+#[repr(C, align(16))]
+struct Room<const SIZE: usize>(MaybeUninit<[u8; SIZE]>);
+
+/// Runs `body` with so many bytes that are aligned for pointers. `None` if the system has no memory.
+pub(crate) fn with_room<T>(bytes: usize, body: impl FnOnce(*mut u8) -> T) -> Option<T> {
+    if bytes <= USUAL {
+        return Some(on_stack::<USUAL, T>(body));
+    }
+    if bytes <= LARGE {
+        return Some(on_stack::<LARGE, T>(body));
+    }
+    let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: a new private mapping at a place that the kernel chooses touches no other memory.
+    let pages = unsafe { libc::mmap(ptr::null_mut(), bytes, access, kind, -1, 0) };
+    if pages == libc::MAP_FAILED {
+        return None;
+    }
+    let result = body(pages.cast());
+    // SAFETY: the whole mapping that was made above; `body` has ended. A child of vfork(2) in which `body` starts
+    // a program leaves it to its parent.
+    unsafe { libc::munmap(pages, bytes) };
+    Some(result)
+}
+
+/// A function of its own, so that a usual environment does not take the stack of a large one.
+#[inline(never)]
+fn on_stack<const SIZE: usize, T>(body: impl FnOnce(*mut u8) -> T) -> T {
+    let mut room = Room::<SIZE>(MaybeUninit::uninit());
+    body((&raw mut room.0).cast())
+}

@@ -1,0 +1,147 @@
+//! The functions that take the place of the C library's: reading and writing. They are the C library's own, but
+//! for what an error means: the kernel says of an overlay socket whose node has ended only that its other end
+//! was closed.
+//!
+//! They are called through the C library, and so are the cancellation points that programs take them for:
+//! `extern "C-unwind"`, and nothing to be dropped while the call is made.
+
+use std::os::fd::RawFd;
+
+use libc::{c_int, c_void, iovec, off_t, off64_t, size_t, ssize_t};
+
+use peersock_bsd::Errno;
+
+use crate::kernel::{errno, set_errno};
+use crate::messages::meaning;
+use crate::names::next;
+
+type Read = unsafe extern "C-unwind" fn(RawFd, *mut c_void, size_t) -> ssize_t;
+type CheckedRead = unsafe extern "C-unwind" fn(RawFd, *mut c_void, size_t, size_t) -> ssize_t;
+type Write = unsafe extern "C-unwind" fn(RawFd, *const c_void, size_t) -> ssize_t;
+type Vectored = unsafe extern "C-unwind" fn(RawFd, *const iovec, c_int) -> ssize_t;
+type Sendfile = unsafe extern "C-unwind" fn(RawFd, RawFd, *mut off_t, size_t) -> ssize_t;
+type Sendfile64 = unsafe extern "C-unwind" fn(RawFd, RawFd, *mut off64_t, size_t) -> ssize_t;
+
+/// Finds the C library's functions.
+pub(crate) fn find_originals() {
+    let _ = (next_read(), next_checked_read(), next_write(), next_readv(), next_writev());
+}
+
+/// # Safety
+/// As read(2).
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C-unwind" fn read(fd: RawFd, buf: *mut c_void, size: size_t) -> ssize_t {
+    let Some(next) = next_read() else { return missing() };
+    // SAFETY: the program's pointer, as it must pass it to read(2).
+    told(fd, unsafe { next(fd, buf, size) })
+}
+
+/// read(2) as programs call it that were compiled with `_FORTIFY_SOURCE`.
+///
+/// # Safety
+/// As read(2).
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C-unwind" fn __read_chk(
+    fd: RawFd,
+    buf: *mut c_void,
+    size: size_t,
+    room: size_t,
+) -> ssize_t {
+    let Some(next) = next_checked_read() else { return missing() };
+    // SAFETY: the program's pointer, as it must pass it to read(2).
+    told(fd, unsafe { next(fd, buf, size, room) })
+}
+
+/// # Safety
+/// As write(2).
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C-unwind" fn write(fd: RawFd, data: *const c_void, size: size_t) -> ssize_t {
+    let Some(next) = next_write() else { return missing() };
+    // SAFETY: the program's pointer, as it must pass it to write(2).
+    told(fd, unsafe { next(fd, data, size) })
+}
+
+/// # Safety
+/// As readv(2).
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C-unwind" fn readv(fd: RawFd, pieces: *const iovec, count: c_int) -> ssize_t {
+    let Some(next) = next_readv() else { return missing() };
+    // SAFETY: the program's pointers, as it must pass them to readv(2).
+    told(fd, unsafe { next(fd, pieces, count) })
+}
+
+/// # Safety
+/// As writev(2).
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C-unwind" fn writev(fd: RawFd, pieces: *const iovec, count: c_int) -> ssize_t {
+    let Some(next) = next_writev() else { return missing() };
+    // SAFETY: the program's pointers, as it must pass them to writev(2).
+    told(fd, unsafe { next(fd, pieces, count) })
+}
+
+/// # Safety
+/// As sendfile(2).
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C-unwind" fn sendfile(
+    fd: RawFd,
+    file: RawFd,
+    offset: *mut off_t,
+    size: size_t,
+) -> ssize_t {
+    let Some(next) = next!(Sendfile, c"sendfile") else { return missing() };
+    // SAFETY: the program's pointer, as it must pass it to sendfile(2).
+    told(fd, unsafe { next(fd, file, offset, size) })
+}
+
+/// sendfile(2) as programs call it that have offsets of 64 bits.
+///
+/// # Safety
+/// As sendfile(2).
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C-unwind" fn sendfile64(
+    fd: RawFd,
+    file: RawFd,
+    offset: *mut off64_t,
+    size: size_t,
+) -> ssize_t {
+    let Some(next) = next!(Sendfile64, c"sendfile64") else { return missing() };
+    // SAFETY: the program's pointer, as it must pass it to sendfile(2).
+    told(fd, unsafe { next(fd, file, offset, size) })
+}
+
+/// What a call has returned, with the error that it means. Only errors that the kernel gives of a closed end
+/// are looked at: whatever succeeds costs nothing.
+fn told(fd: RawFd, returned: ssize_t) -> ssize_t {
+    if returned == -1
+        && let error = errno()
+        && matches!(error, libc::ECONNRESET | libc::EPIPE)
+    {
+        set_errno(meaning(fd, Errno::from_raw_os_error(error)).raw_os_error());
+    }
+    returned
+}
+
+fn next_read() -> Option<Read> {
+    next!(Read, c"read")
+}
+
+fn next_checked_read() -> Option<CheckedRead> {
+    next!(CheckedRead, c"__read_chk")
+}
+
+fn next_write() -> Option<Write> {
+    next!(Write, c"write")
+}
+
+fn next_readv() -> Option<Vectored> {
+    next!(Vectored, c"readv")
+}
+
+fn next_writev() -> Option<Vectored> {
+    next!(Vectored, c"writev")
+}
+
+fn missing() -> ssize_t {
+    set_errno(libc::ENOSYS);
+    -1
+}

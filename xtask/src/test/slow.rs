@@ -1,0 +1,131 @@
+//! Tests that run only when they are asked for (the attribute `ignore`): their reasons, and running them.
+//!
+//! The reason of each names the command that runs it. Those of `cargo xtask test --only slow` are counted as
+//! skipped when everything else is run.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::command::run;
+use super::outcome::Outcome;
+use super::workspace::{Package, Workspace};
+use crate::{Result, cargo, root};
+
+/// How the attribute begins, in two pieces: this file has no such test.
+const IGNORE: &str = concat!("#[", "ignore");
+
+/// How the reasons of those tests begin that this step runs.
+const SLOW: &str = "cargo xtask test --only slow:";
+
+/// How other reasons may begin: what runs these tests.
+const ELSEWHERE: [&str; 2] = ["cargo xtask cells:", "run by the test above:"];
+
+/// The tests that `cargo xtask cells` runs, or another test does, as nextest has it.
+const OTHERS: &str = "not (test(/^cells::/) or test(=tls::roots_in_an_environment_of_their_own))";
+
+/// A test that does not run by itself.
+#[derive(Debug, PartialEq, Eq)]
+struct Ignored {
+    name: String,
+    reason: String,
+}
+
+/// The tests that this step runs, each with its reason, as skipped.
+///
+/// # Errors
+///
+/// When a source file cannot be read.
+pub(super) fn skipped(workspace: &Workspace) -> Result<Outcome> {
+    let mut outcome = Outcome::default();
+    for package in &workspace.packages {
+        for ignored in ignored_in(package)?.iter().filter(|ignored| ignored.reason.starts_with(SLOW)) {
+            outcome.add(Outcome::skipped(&format!("{} {}", package.name, ignored.name), &*ignored.reason));
+        }
+    }
+    Ok(outcome)
+}
+
+/// What is wrong with a crate's ignored tests: nothing runs them, as far as their reasons tell.
+///
+/// # Errors
+///
+/// When a source file cannot be read.
+pub(super) fn complaints(package: &Package) -> Result<Vec<String>> {
+    let is_run = |reason: &str| reason.starts_with(SLOW) || ELSEWHERE.iter().any(|by| reason.starts_with(by));
+    let lost = ignored_in(package)?.into_iter().filter(|ignored| !is_run(&ignored.reason));
+    Ok(lost
+        .map(|lost| format!("{}: nothing runs {}: its reason names no command", package.name, lost.name))
+        .collect())
+}
+
+/// Runs them, one after the other: some measure.
+pub(super) fn check(_: &Workspace) -> Result<Outcome> {
+    let junit = root().join("target/nextest/slow/junit.xml");
+    let _ = fs::remove_file(&junit);
+    let mut command = cargo();
+    command.args(["nextest", "run", "--workspace", "--profile", "slow", "--run-ignored", "only"]);
+    command.args(["--test-threads", "1", "-E", OTHERS]);
+    let (success, _) = run(command)?;
+    let xml = fs::read_to_string(junit).map_err(|_| "the tests did not run: is cargo-nextest installed?")?;
+    let mut outcome = Outcome::from_junit(&xml)?;
+    if !success && outcome.failed.is_empty() {
+        outcome.add(Outcome::failed("the test run, before or after its tests"));
+    }
+    Ok(outcome)
+}
+
+fn ignored_in(package: &Package) -> Result<Vec<Ignored>> {
+    let mut all = Vec::new();
+    let folder = package.manifest.parent().ok_or("a manifest lies in a folder")?;
+    for part in ["src", "tests"].map(|part| folder.join(part)).iter().filter(|part| part.is_dir()) {
+        for file in rust_files(part)? {
+            all.extend(ignored(&fs::read_to_string(file)?));
+        }
+    }
+    Ok(all)
+}
+
+/// All Rust files below a folder in a fixed order, those of tests among them.
+fn rust_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            files.extend(rust_files(&path)?);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn ignored(text: &str) -> impl Iterator<Item = Ignored> {
+    text.split(IGNORE).skip(1).map(|rest| {
+        let (attribute, rest) = rest.split_once(']').unwrap_or((rest, ""));
+        let reason = attribute.split('"').nth(1).unwrap_or_default().to_owned();
+        let name = rest.split_once("fn ").map_or("", |(_, rest)| rest);
+        let name =
+            name.split(|c: char| !(c.is_alphanumeric() || "_$".contains(c))).next().unwrap_or_default();
+        Ignored { name: name.to_owned(), reason }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ignored_tests_are_found_with_their_reasons() {
+        let text = [
+            IGNORE,
+            " = \"why\"]\n    async fn one() {}\n#[test]\nfn two() {}\n",
+            IGNORE,
+            "]\nfn three() {}",
+        ];
+        let found: Vec<_> = ignored(&text.concat()).collect();
+        let wanted = [("one", "why"), ("three", "")];
+        let wanted = wanted.map(|(name, reason)| Ignored { name: name.into(), reason: reason.into() });
+        assert_eq!(found, wanted);
+    }
+}
