@@ -151,7 +151,7 @@ impl Keeper {
         let devices = driver.sockets.devices();
         drop(driver);
         let opened = choose(&devices, tries).and_then(|device| {
-            let server = self.address(elsewhere, tries)?;
+            let server = self.address(elsewhere, round(&devices, tries))?;
             let (io, state) = open(server, device.as_deref())?;
             let mut seed = [0; 32];
             getrandom::fill(&mut seed)?;
@@ -334,6 +334,11 @@ pub(super) fn choose(devices: &[Option<String>], tries: usize) -> io::Result<Opt
     let device = devices.get(tries % devices.len().max(1)).cloned();
     // A socket that is bound to none would leave by an interface that the user has forbidden.
     device.ok_or_else(|| io::Error::other("no network interface that may be used is up"))
+}
+
+/// Which address of the server is tried: another one after each was tried by all interfaces.
+pub(super) fn round(devices: &[Option<String>], tries: usize) -> usize {
+    tries / devices.len().max(1)
 }
 
 /// A UDP socket for the way to the server.
