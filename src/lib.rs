@@ -56,6 +56,8 @@ pub use config::{
 pub use driver::Interfaces;
 pub use fd::{Contacts, ENVIRONMENT, FdServer, Host, Outstanding};
 pub use net::{TcpListener, TcpStream, UdpSocket};
+#[doc(hidden)]
+pub use node::listed_in;
 pub use node::{
     AttemptStatus, CandidateStatus, Conflict, ContactStatus, DhtStatus, Event, Events, FlowStatus,
     IdentitySource, Joined, NetworkStatus, Node, NodeBuilder, PeerStatus, Ports, Presence, RootListStatus,

@@ -30,7 +30,7 @@ mod seal;
 #[cfg(test)]
 mod testing;
 
-pub use driver::{Bootstrap, Service, Settings, StartError};
+pub use driver::{Bootstrap, Service, Settings, StartError, answers_any};
 pub use item::Item;
 pub use keys::{EPOCH, Epoch, ItemSigner, Location, MeetingKeys, NodeTail, SKEW};
 pub use peersock_overlay::{Candidate, CandidateKind, Contact, Filtering, HolePunch, Mapping, Nat, Shot};

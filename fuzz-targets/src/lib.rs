@@ -6,10 +6,11 @@
 //! that could change an outcome, and take time and randomness from nowhere but the input.
 //!
 //! There is one target per parser, and three kinds of oracle: what was parsed is written and parsed again
-//! ([`wire`], [`control`], [`identifiers`], [`frames`], [`proxy_answers`]); a valid message is altered and
+//! ([`wire`], [`control`], [`identifiers`], [`frames`], [`proxy_answers`], [`stun`], [`port_mapping`],
+//! [`root_list`]); a valid message is altered and
 //! must then be refused ([`hello`], [`initiation`], [`response`], [`cookie`], [`session`], [`meeting`]); and
 //! sequences of operations run against a model that knows what may come out ([`coalescer`], [`connection`],
-//! [`overlay_ops`], [`root_ops`], [`stack_ops`]).
+//! [`overlay_ops`], [`root_ops`], [`stack_ops`], [`turn`]).
 //!
 //! ```
 //! for target in peersock_fuzz_targets::TARGETS {
@@ -21,8 +22,10 @@
 mod handshake;
 mod input;
 mod meeting;
+mod nat;
 mod overlay;
 mod root;
+mod root_list;
 mod session;
 mod stack;
 mod streams;
@@ -31,8 +34,10 @@ mod wire;
 
 pub use handshake::{cookie, initiation, response};
 pub use meeting::meeting;
+pub use nat::{port_mapping, stun, turn};
 pub use overlay::overlay_ops;
 pub use root::root_ops;
+pub use root_list::root_list;
 pub use session::session;
 pub use stack::{coalescer, connection, packets, segments, stack_ops};
 pub use streams::{frames, proxy_answers};
@@ -69,11 +74,15 @@ targets! {
     network_file,
     overlay_ops,
     packets,
+    port_mapping,
     proxy_answers,
     response,
+    root_list,
     root_ops,
     segments,
     session,
     stack_ops,
+    stun,
+    turn,
     wire,
 }

@@ -44,6 +44,18 @@ impl LocalDht {
         Self { nodes }
     }
 
+    /// Adds a node at that address of this machine.
+    ///
+    /// # Panics
+    /// The address is not free, or as [`Self::new`].
+    pub fn join_at(&mut self, address: SocketAddrV4) {
+        let mut builder = Dht::builder();
+        builder.server_mode().bind_address(*address.ip()).port(address.port()).bootstrap(&self.entries());
+        let node = builder.build().expect("sockets").as_async();
+        block_on(node.bootstrapped());
+        self.nodes.push(node);
+    }
+
     /// Ends the last `count` of them.
     pub fn kill(&mut self, count: usize) {
         self.nodes.truncate(self.nodes.len().saturating_sub(count));

@@ -1,7 +1,8 @@
 //! Nodes that know nothing of each other but an overlay address, and a DHT.
 
 use std::io::{Read as _, Write as _};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, SocketAddrV4};
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -112,6 +113,63 @@ fn nodes_that_were_kept_and_are_gone_keep_nobody_out() {
     let node = builder.start().expect("loopback sockets");
     node.join(Network::ad_hoc(network())).expect("joined");
     wait("it knows nodes", || node.status().dht.expect("it is used").nodes > 3);
+}
+
+#[test]
+fn who_was_in_a_false_dht_once_finds_others_in_the_true_one_after_a_restart() {
+    let [truth, lie] = [20, 20].map(LocalDht::new);
+    let (place, entry) = (tempfile::tempdir().expect("a folder"), truth.entries()[0]);
+    let file = remember(place.path(), entry, &lie.addresses());
+    let alpha = start_in(place.path(), entry);
+    let beta = node(Dht::Nodes(truth.entries()));
+    let network = network();
+    let home = alpha.join(Network::ad_hoc(network)).expect("joined");
+    let target = beta.join(Network::ad_hoc(network)).expect("joined").address();
+    home.wait_peer(target.into(), PATIENCE).expect("it is found");
+    let known = truth.addresses();
+    wait("the next start knows nodes of the true DHT, too", || {
+        let text = std::fs::read_to_string(&file).expect("it stays there");
+        text.lines().skip(1).any(|line| known.contains(&line.parse().expect("an endpoint")))
+    });
+}
+
+#[test]
+fn who_gets_answers_of_a_false_dht_alone_leaves_it_when_a_named_node_is_there() {
+    let (mut truth, lie) = (LocalDht::new(20), LocalDht::new(20));
+    // Nobody answers there yet.
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let entry = silent.local_addr().expect("bound").to_string().parse().expect("IPv4");
+    let place = tempfile::tempdir().expect("a folder");
+    let file = remember(place.path(), entry, &lie.addresses()[..8]);
+    let before = std::fs::read(&file).expect("it is there");
+    let alpha = start_in(place.path(), entry);
+    let beta = node(Dht::Nodes(truth.entries()));
+    let network = network();
+    let home = alpha.join(Network::ad_hoc(network)).expect("joined");
+    let target = beta.join(Network::ad_hoc(network)).expect("joined").address();
+    wait("it is in the false one", || alpha.status().dht.expect("it is used").nodes > 8);
+    home.wait_peer(target.into(), Duration::from_secs(3)).expect_err("it is elsewhere");
+    assert_eq!(std::fs::read(&file).expect("it is there"), before, "nothing of that is kept");
+    drop(silent);
+    truth.join_at(entry);
+    home.wait_peer(target.into(), PATIENCE).expect("it is found");
+}
+
+/// A state directory in which a node finds these as nodes of the DHT that has this entry.
+fn remember(place: &Path, entry: SocketAddrV4, nodes: &[SocketAddrV4]) -> PathBuf {
+    let state = peersock::state::StateDir::open(&place.join("state")).expect("it is ours");
+    let file = state.path().join("dht-nodes");
+    let lines = nodes.iter().map(|node| format!("{node}\n"));
+    std::fs::write(&file, format!("peersock-dht 1 {entry}\n{}", lines.collect::<String>())).expect("room");
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("ours");
+    file
+}
+
+fn start_in(place: &Path, entry: SocketAddrV4) -> Node {
+    let identity = IdentitySource::StateDir(place.join("state"));
+    let builder = Node::builder().identity(identity).interfaces(Interfaces::Loopback).discovery(false);
+    let builder = builder.roots(Vec::<peersock::RootAddress>::new()).dht(Dht::Nodes(vec![entry]));
+    builder.start().expect("loopback sockets")
 }
 
 #[test]

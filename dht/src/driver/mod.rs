@@ -1,10 +1,11 @@
 //! A [`Rendezvous`] on the library `mainline`, in a thread of its own.
 
 mod engine;
+mod entering;
 
 use std::fmt;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, ToSocketAddrs as _};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -19,6 +20,7 @@ use crate::record::Record;
 use crate::rendezvous::{Config, Counters, Event, Moment, Network, Rendezvous, Target};
 
 use engine::Bell;
+pub use entering::answers_any;
 
 /// By which nodes a node enters the DHT.
 ///
@@ -31,7 +33,7 @@ use engine::Bell;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Bootstrap {
-    /// By these, and no others: a DHT of one's own, or nodes that are known from before. At least one.
+    /// By these: a DHT of one's own. At least one.
     Nodes(Vec<SocketAddrV4>),
     /// By the public DHT's well-known nodes, whose names are resolved when the service starts.
     Public,
@@ -50,6 +52,10 @@ pub enum Bootstrap {
 pub struct Settings {
     /// How the DHT is entered.
     pub bootstrap: Bootstrap,
+    /// Nodes that are known from before, by which it is entered as well: those of [`Self::bootstrap`] may be
+    /// away. They are never asked alone if the others answer, since they may be of a DHT that is a forgery.
+    /// Default: none.
+    pub known: Vec<SocketAddrV4>,
     /// Which of the machine's addresses the socket for the DHT has. Default 0.0.0.0: any.
     pub bind: Ipv4Addr,
     /// Its UDP port. Default `None`: 6881 if it is free, else any.
@@ -69,6 +75,7 @@ impl Settings {
     pub fn new(bootstrap: Bootstrap) -> Self {
         Self {
             bootstrap,
+            known: Vec::new(),
             bind: Ipv4Addr::UNSPECIFIED,
             port: None,
             serve: false,
@@ -127,6 +134,8 @@ pub enum StartError {
 pub struct Service {
     shared: Arc<Shared>,
     dht: AsyncDht,
+    /// The nodes of [`Settings::bootstrap`] by which the DHT was entered.
+    entries: Vec<SocketAddrV4>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -144,7 +153,7 @@ impl Shared {
 
 impl Service {
     /// Starts the node of the DHT and the thread. With [`Bootstrap::Public`] names are resolved first, which
-    /// may take seconds.
+    /// may take seconds; three at most if other nodes are known.
     ///
     /// # Errors
     /// See [`StartError`].
@@ -154,16 +163,17 @@ impl Service {
         on_event: impl FnMut(Event) + Send + 'static,
     ) -> Result<Self, StartError> {
         let mut builder = DhtBuilder::default();
-        match &settings.bootstrap {
-            Bootstrap::Nodes(nodes) if nodes.is_empty() => return Err(StartError::NoBootstrap),
-            Bootstrap::Nodes(nodes) => builder.bootstrap(nodes),
-            Bootstrap::Public => match public_nodes() {
-                // `mainline` would wait for ever to be found by others.
-                nodes if nodes.is_empty() => return Err(StartError::Unresolved),
-                nodes => builder.bootstrap(&nodes),
-            },
-        };
-        builder.bind_address(settings.bind).request_timeout(settings.request_timeout);
+        if settings.bootstrap == Bootstrap::Nodes(Vec::new()) {
+            return Err(StartError::NoBootstrap);
+        }
+        let entries = entering::resolve(&settings.bootstrap, !settings.known.is_empty());
+        let known = settings.known.iter().filter(|node| !entries.contains(node));
+        let all: Vec<SocketAddrV4> = entries.iter().chain(known).copied().collect();
+        if all.is_empty() {
+            // `mainline` would wait for ever to be found by others.
+            return Err(StartError::Unresolved);
+        }
+        builder.bootstrap(&all).bind_address(settings.bind).request_timeout(settings.request_timeout);
         if let Some(port) = settings.port {
             builder.port(port);
         }
@@ -179,7 +189,7 @@ impl Service {
         let thread = std::thread::Builder::new()
             .name("peersock dht".into())
             .spawn(move || engine::run(&for_thread, &its_dht, on_event))?;
-        Ok(Self { shared, dht, thread: Some(thread) })
+        Ok(Self { shared, dht, entries, thread: Some(thread) })
     }
 
     /// Takes part in a network.
@@ -232,7 +242,13 @@ impl Service {
         *self.shared.lock().counters()
     }
 
-    /// Nodes of the DHT that have answered lately: keep them, and enter the DHT by them the next time.
+    /// The nodes of [`Settings::bootstrap`] by which the DHT was entered. None if their names were not resolved
+    /// in time, and it was entered by those alone that were known from before.
+    pub fn entries(&self) -> &[SocketAddrV4] {
+        &self.entries
+    }
+
+    /// Nodes of the DHT that have answered lately: keep them, and enter the DHT by them, too, the next time.
     pub fn known_nodes(&self) -> Vec<SocketAddrV4> {
         let nodes = futures_lite::future::block_on(self.dht.to_bootstrap());
         nodes.iter().filter_map(|node| node.parse().ok()).collect()
@@ -261,16 +277,6 @@ impl fmt::Debug for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Service").finish_non_exhaustive()
     }
-}
-
-/// The well-known nodes, as far as their names are resolved now.
-fn public_nodes() -> Vec<SocketAddrV4> {
-    let resolved = mainline::DEFAULT_BOOTSTRAP_NODES.iter().filter_map(|name| name.to_socket_addrs().ok());
-    let addresses = resolved.flatten().filter_map(|address| match address {
-        SocketAddr::V4(address) => Some(address),
-        SocketAddr::V6(_) => None,
-    });
-    addresses.collect()
 }
 
 fn moment() -> Moment {

@@ -11,6 +11,8 @@
 //! peers may be behind the same outer NAT.
 
 mod exchange;
+#[doc(hidden)]
+pub mod fuzzing;
 mod keeper;
 mod natpmp;
 mod pcp;

@@ -50,7 +50,7 @@ fn request(transport: Transport, internal: u16, external: u16, lifetime: u32) ->
     request
 }
 
-fn read_address(data: &[u8]) -> Reading<Ipv4Addr> {
+pub(super) fn read_address(data: &[u8]) -> Reading<Ipv4Addr> {
     read(data, ANSWER, |rest| {
         let address: [u8; 4] = rest.get(..4)?.try_into().ok()?;
         Some(address.into())
@@ -58,7 +58,7 @@ fn read_address(data: &[u8]) -> Reading<Ipv4Addr> {
 }
 
 /// The external port and the lifetime.
-fn read_mapping(data: &[u8], transport: Transport, port: u16) -> Reading<(u16, Duration)> {
+pub(super) fn read_mapping(data: &[u8], transport: Transport, port: u16) -> Reading<(u16, Duration)> {
     if data.get(8..10).is_some_and(|internal| internal != port.to_be_bytes()) {
         return Reading::Foreign;
     }

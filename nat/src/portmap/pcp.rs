@@ -39,9 +39,9 @@ const RESULTS: [&str; 14] = [
 
 /// What a MAP answer says.
 #[derive(Debug, PartialEq, Eq)]
-struct Mapped {
-    external: SocketAddr,
-    lifetime: Duration,
+pub(super) struct Mapped {
+    pub(super) external: SocketAddr,
+    pub(super) lifetime: Duration,
 }
 
 /// Whether the router knows PCP.
@@ -104,7 +104,7 @@ fn request(ask: &Ask, nonce: [u8; 12], lifetime: u32) -> [u8; MAP_LEN] {
     request
 }
 
-fn read_mapping(data: &[u8], nonce: [u8; 12], port: u16) -> Reading<Mapped> {
+pub(super) fn read_mapping(data: &[u8], nonce: [u8; 12], port: u16) -> Reading<Mapped> {
     if data.len() >= MAP_LEN && (data[24..36] != nonce || data[40..42] != port.to_be_bytes()) {
         return Reading::Foreign;
     }

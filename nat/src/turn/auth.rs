@@ -13,6 +13,10 @@ use crate::quiet::quietly;
 /// RFC 8489 (14.9, 14.10): the most bytes of a realm and of a nonce.
 const MAX_TEXT: usize = 763;
 
+/// The most algorithms that a server may offer, of which there are two. They are repeated in each request,
+/// which must not become as long as anybody wants who can answer the first one.
+const MAX_OFFERED: usize = 8;
+
 /// RFC 8489 (9.2): nonces of servers that know more than RFC 5389 begin so; four characters of flags follow.
 const NONCE_COOKIE: &str = "obMatJos2";
 
@@ -42,7 +46,8 @@ impl Auth {
         self.session.is_some()
     }
 
-    /// Learns realm and nonce from a response with the error 401 or 438; false if they are not in it.
+    /// Learns realm and nonce from a response with the error 401 or 438; false if they are not in it, or more
+    /// than a request has room for.
     pub(super) fn learn(&mut self, response: &Message<'_>) -> bool {
         let realm = response.attribute::<Realm>();
         let nonce = response.attribute::<Nonce>();
@@ -56,6 +61,9 @@ impl Auth {
         let offered = response.attribute::<PasswordAlgorithms>().ok();
         let offered = offered.filter(|_| nonce.starts_with(NONCE_COOKIE));
         let offered = offered.map(|offered| offered.algorithms().to_vec()).unwrap_or_default();
+        if offered.len() > MAX_OFFERED {
+            return false;
+        }
         let algorithm = match offered.contains(&PasswordAlgorithmValue::SHA256) {
             true => IntegrityAlgorithm::Sha256,
             false => IntegrityAlgorithm::Sha1,

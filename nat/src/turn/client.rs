@@ -67,8 +67,10 @@ enum State {
     Allocating,
     Allocated {
         relayed: SocketAddr,
-        /// As what the server saw the client.
+        /// As what the server knew the client when it last said that the allocation is there.
         mapped: Option<SocketAddr>,
+        /// As what it has seen it since, if that is something else.
+        moved: Option<SocketAddr>,
         refresh_at: Instant,
         until: Instant,
     },
@@ -338,14 +340,16 @@ impl Client {
                 let mapped = response.attribute::<XorMappedAddress>().ok();
                 let mapped = mapped.map(|mapped| canonical(mapped.addr(response.transaction_id())));
                 let (refresh_at, until) = lasts(lifetime, now);
-                self.state = State::Allocated { relayed, mapped, refresh_at, until };
+                self.state = State::Allocated { relayed, mapped, moved: None, refresh_at, until };
                 self.question = (None, now + self.keep());
                 self.events.push_back(Event::Allocated(relayed));
             }
             Purpose::Refresh => {
                 let Some(lifetime) = wire::lifetime(response) else { return self.end(Failure::Nonsense) };
-                if let State::Allocated { refresh_at, until, .. } = &mut self.state {
+                if let State::Allocated { mapped, moved, refresh_at, until, .. } = &mut self.state {
                     (*refresh_at, *until) = lasts(lifetime, now);
+                    // The server goes on with the client where it is now.
+                    *mapped = moved.take().or(*mapped);
                 }
             }
             Purpose::Ask(Ask::Permission(ip)) => {
@@ -378,10 +382,16 @@ impl Client {
         self.question.0 = None;
         let Ok(seen) = response.attribute::<XorMappedAddress>() else { return };
         let seen = canonical(seen.addr(response.transaction_id()));
-        if let State::Allocated { mapped: Some(mapped), refresh_at, .. } = &mut self.state
-            && *mapped != seen
-        {
+        let State::Allocated { mapped, moved, refresh_at, .. } = &mut self.state else { return };
+        // A server that did not say it with the allocation says it now.
+        let known = *mapped.get_or_insert(seen);
+        let before = std::mem::replace(moved, (known != seen).then_some(seen));
+        if let Some(now_at) = *moved {
             *refresh_at = now;
+            if before != Some(now_at) {
+                // One that left earlier shows nothing of the new address.
+                self.requests.retain(|_, request| request.purpose != Purpose::Refresh);
+            }
             self.handle_timeout(now);
         }
     }

@@ -126,7 +126,8 @@ impl Peers {
         }
         let Some(permission) = self.permissions.get_mut(&peer.ip()) else { return Way::No };
         permission.used = now;
-        permission.count(peer.port()).sent += 1;
+        let port = permission.count(peer.port());
+        port.sent = port.sent.saturating_add(1);
         if permission.until.is_none_or(|until| until <= now) {
             if permission.refused_until.is_some_and(|until| now < until) {
                 return Way::No;

@@ -355,6 +355,22 @@ fn a_client_that_has_moved_notices_it() {
     assert_eq!(world.events(), [Event::Ended(Failure::Refused(437, "no".into()))]);
 }
 
+#[test]
+fn an_allocation_that_outlives_a_move_is_refreshed_for_it_once() {
+    let mut world = World::new(Server::default());
+    world.pass(Duration::from_secs(26));
+    assert_eq!(world.server.count(REFRESH), 0, "nothing has changed");
+    for (moves, port) in [(1, 4001), (2, 4002), (3, 4000)] {
+        // The server goes on under the new address, as one behind a proxy does.
+        world.server.mapped = at(&format!("198.51.100.7:{port}"));
+        world.pass(Duration::from_secs(26));
+        assert_eq!(world.server.count(REFRESH), moves);
+        world.pass(2 * MINUTE);
+        assert_eq!(world.server.count(REFRESH), moves, "it is known by that address now");
+    }
+    assert_eq!(world.events(), [Event::Allocated(at(RELAYED))]);
+}
+
 proptest! {
     #[test]
     fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..300), kind in 0..4usize) {

@@ -9,6 +9,7 @@ mod nat;
 mod own;
 mod punch;
 mod punching;
+mod seen;
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 

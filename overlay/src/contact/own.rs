@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use super::{Candidate, CandidateKind, Contact, Mapping, Nat};
+use super::{Candidate, CandidateKind, Contact, Mapping, Nat, seen};
 use crate::id::{NodeId, PublicIdentity};
 use crate::wire::{RootVoucher, Voucher};
 
@@ -62,7 +62,8 @@ impl OwnContact {
 
     fn compose(&mut self) -> bool {
         let mut seen: Vec<Candidate> = Vec::new();
-        for address in self.believed().map(|one| one.voucher.address) {
+        let believed = seen::believed(&self.seen);
+        for address in believed.iter().map(|one| one.voucher.address) {
             let of_host = seen.iter().filter(|other| other.address.ip() == address.ip()).count();
             let is_new = seen.iter().all(|other| other.address != address);
             if is_new && of_host < MAX_SEEN_PER_HOST {
@@ -72,55 +73,22 @@ impl OwnContact {
         let given = self.given.candidates().iter().copied();
         let (forwarded, others): (Vec<_>, Vec<_>) =
             given.partition(|candidate| candidate.kind == CandidateKind::Forwarded);
-        let nat = Nat { mapping: self.mapping(), ..self.given.nat };
+        let nat = Nat { mapping: self.mapping(&believed), ..self.given.nat };
         let contact = Contact::new(nat, forwarded.into_iter().chain(seen).chain(others));
         let is_new = contact != self.contact;
         self.contact = contact;
         is_new
     }
 
-    /// What is believed of it: a root that another one has named cannot put this node behind an address where
-    /// no root of its own has seen it, and so among the neighbours of others there. If those have seen
-    /// nothing, it is better than nothing: a node without any public address takes everybody for a neighbour.
-    fn believed(&self) -> impl Iterator<Item = &Seen> {
-        let host = |one: &Seen| one.voucher.address.ip();
-        let own = move || self.seen.iter().filter(|one| !one.is_guest);
-        let is_alone = own().next().is_none();
-        self.seen
-            .iter()
-            .filter(move |one| is_alone || !one.is_guest || own().any(|other| host(other) == host(one)))
-    }
-
-    /// How the NAT box maps: as the driver has measured it, or as two roots have seen it.
-    fn mapping(&self) -> Mapping {
+    /// How the NAT box maps: as the driver has measured it, or as roots have seen it.
+    fn mapping(&self, believed: &[&Seen]) -> Mapping {
         if self.given.nat.mapping != Mapping::Unknown {
             return self.given.nat.mapping;
         }
-        let own = |address: &SocketAddr| {
+        seen::mapping(believed, |address| {
             let mut given = self.given.candidates().iter();
             given.any(|known| known.kind == CandidateKind::Interface && known.address == *address)
-        };
-        let mut mapping = Mapping::Unknown;
-        for (at, one) in self.believed().enumerate() {
-            if own(&one.voucher.address) {
-                return Mapping::NoNat;
-            }
-            for other in self.believed().take(at) {
-                let (here, there) = (one.voucher.address, other.voucher.address);
-                if here.is_ipv4() != there.is_ipv4() {
-                    continue;
-                }
-                mapping = match (one.at.ip() == other.at.ip(), here == there) {
-                    // Another port of one address: nothing is known of other addresses if it is the same.
-                    (true, true) => mapping,
-                    (true, false) => return Mapping::AddressAndPortDependent,
-                    // It may depend on the port, too; that is not seen from here.
-                    (false, false) => return Mapping::AddressDependent,
-                    (false, true) => Mapping::EndpointIndependent,
-                };
-            }
-        }
-        mapping
+        })
     }
 }
 
@@ -251,5 +219,64 @@ mod tests {
         assert_eq!(own.vouchers(4).len(), 3, "who uses it himself may believe it");
         own.set_seen(vec![seen(8, 3, true)]);
         assert_eq!(own.contact().public().count(), 1, "nobody else has seen it");
+    }
+
+    /// What is known after roots at these hosts have seen this node there. It has an interface at 10.0.0.1:4000.
+    fn seen_by(said: &[(u8, &str)]) -> OwnContact {
+        let root = Identity::from_seed(&[1; 32]);
+        let seen = said.iter().map(|(host, address)| Seen {
+            root: *root.public(),
+            at: ([198, 51, 100, *host], 7420).into(),
+            voucher: Voucher::sign(&root, &root.node_id(), 1, address.parse().unwrap()),
+            is_guest: false,
+        });
+        let mut own = OwnContact::default();
+        let address = "10.0.0.1:4000".parse().unwrap();
+        let given = [Candidate { kind: CandidateKind::Interface, address }];
+        own.set_given(Contact::new(Nat::default(), given));
+        own.set_seen(seen.collect());
+        own
+    }
+
+    #[test]
+    fn what_one_root_says_alone_decides_nothing_that_others_contradict() {
+        const OWN: &str = "10.0.0.1:4000";
+        const THERE: &str = "203.0.113.9:5000";
+        const LIES: [&str; 3] = [OWN, "203.0.113.9:6000", "192.0.2.66:5000"];
+        let mapping = |said: &[(u8, &str)]| seen_by(said).contact().nat.mapping;
+        for lie in LIES {
+            for place in 0..3 {
+                let mut said = vec![(1, THERE), (2, THERE)];
+                said.insert(place, (9, lie));
+                assert_eq!(mapping(&said), Mapping::EndpointIndependent, "{said:?}");
+                // As many roots as he likes are one voice on one host.
+                said.push((9, "203.0.113.9:6001"));
+                assert_eq!(mapping(&said), Mapping::EndpointIndependent, "{said:?}");
+            }
+        }
+        for lie in [THERE, "192.0.2.66:5000"] {
+            assert_eq!(mapping(&[(9, lie), (1, OWN), (2, OWN)]), Mapping::NoNat, "{lie}");
+        }
+        // Of two that contradict each other nobody knows which one lies.
+        for lie in [OWN, "192.0.2.66:5000"] {
+            assert_eq!(mapping(&[(1, THERE), (9, lie)]), Mapping::Unknown, "{lie}");
+        }
+        // Three that all see something else are no lie of one.
+        let anew = [(1, "203.0.113.9:1"), (2, "203.0.113.9:2"), (3, "203.0.113.9:3")];
+        assert_eq!(mapping(&anew), Mapping::AddressDependent);
+        assert_eq!(mapping(&[(1, OWN)]), Mapping::NoNat, "nobody contradicts it");
+    }
+
+    #[test]
+    fn one_root_alone_puts_this_node_behind_no_address_where_several_see_it_elsewhere() {
+        let hosts = |said: &[(u8, &str)]| -> Vec<_> {
+            let own = seen_by(said);
+            own.contact().public().map(|ip| ip.to_string()).collect()
+        };
+        let (there, lie) = ("203.0.113.9:5000", "192.0.2.66:5000");
+        assert_eq!(hosts(&[(9, lie), (1, there), (2, "203.0.113.9:5001")]), ["203.0.113.9", "203.0.113.9"]);
+        assert_eq!(hosts(&[(9, lie), (1, there)]).len(), 2, "either may be true, and both are tried");
+        let of_ipv6 = [(9, "[2001:db8::9]:5000"), (1, there), (2, there)];
+        assert_eq!(hosts(&of_ipv6), ["2001:db8::9", "203.0.113.9"], "another family");
     }
 }

@@ -72,11 +72,12 @@ impl Link {
     pub(crate) fn step_punching(&mut self, cx: &mut Context<'_>) {
         let (now, session) = (cx.now, self.current());
         let (rtt, is_direct) = (cx.reach.rtt().unwrap_or_default(), cx.reach.is_direct());
+        let is_wanted = self.is_wanted();
         let punching = cx.reach.punching(now);
         if (session.is_some() && is_direct) || (session.is_none() && !punching.initiates()) {
             punching.stop();
         }
-        let due = punching.take_due(session.is_some(), &mut cx.core.allowances, rtt, now);
+        let due = punching.take_due(session.is_some(), is_wanted, &mut cx.core.allowances, rtt, now);
         match punching.next() {
             Some(at) => cx.core.timers.set(Timer::Punch(cx.node), at),
             None => cx.core.timers.clear(Timer::Punch(cx.node)),

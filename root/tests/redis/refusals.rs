@@ -4,7 +4,10 @@ use std::time::{Duration, Instant};
 
 use peersock_overlay::wire::RootMessage;
 
-use crate::setup::{Client, PATIENCE, Proxy, Redis, Serving, config_at, config_of, is_partial};
+use crate::setup::{
+    Client, LAYOUT, PATIENCE, Proxy, Redis, Serving, config_at, config_of, hex, is_nobody, is_partial,
+    wait_until,
+};
 
 #[test]
 fn a_redis_without_memory_is_read_and_is_told_all_as_soon_as_it_has_some() {
@@ -47,6 +50,45 @@ fn a_write_that_is_refused_costs_no_question_its_answer() {
         // As many questions again.
         std::thread::sleep(Duration::from_secs(3));
     }
+}
+
+#[test]
+fn what_others_write_to_redis_is_never_read_in_full_and_keeps_nobody_from_being_found() {
+    const LONG: usize = 8 << 20;
+    let Some(redis) = Redis::start(None) else { return };
+    let [a, b] = [201, 202].map(|seed| Serving::start(config_of(seed), redis.config()));
+    let (mut seeker, sought) = (Client::register(1, &a, b""), Client::register(2, &b, b""));
+    let claims = sought.redis_key();
+    wait_until("it is in Redis", || redis.say(&format!("HLEN {claims}")) == ":1\r\n");
+    // A long field, a long value of a field as roots write them, and a long record of the root itself.
+    for (field, value) in
+        [("string.rep('f', ARGV[1])", "'v'"), ("string.rep('f', 64)", "string.rep('v', ARGV[1])")]
+    {
+        let write = format!("redis.call('HSET', KEYS[1], {field}, {value})");
+        redis.say(&format!("EVAL \"{write}\" 1 {claims} {LONG}"));
+    }
+    let record = format!("{LAYOUT}:root:{}", hex(b.config.identity.node_id().as_bytes()));
+    redis.say(&format!("RENAME {record} kept"));
+    redis.say(&format!("EVAL \"redis.call('SET', KEYS[1], string.rep('r', ARGV[1]))\" 1 {record} {LONG}"));
+    assert_eq!(redis.say(&format!("HLEN {claims}")), ":3\r\n");
+
+    let before = bytes_sent(&redis);
+    seeker.wait_for(&sought, is_nobody);
+    let read = bytes_sent(&redis) - before;
+    assert!(read < 64 << 10, "{read} bytes were read");
+    assert!(a.traffic.directory_forged.get() > 0, "what is no record is counted");
+
+    redis.say(&format!("RENAME kept {record}"));
+    seeker.wait_for_referral(&sought);
+    let read = bytes_sent(&redis) - before;
+    assert!(read < 1 << 20, "{read} bytes were read");
+}
+
+/// What Redis has sent to all of its clients.
+fn bytes_sent(redis: &Redis) -> usize {
+    let answer = redis.say("INFO stats");
+    let number = answer.lines().find_map(|line| line.strip_prefix("total_net_output_bytes:"));
+    number.and_then(|number| number.trim().parse().ok()).expect("a number of bytes")
 }
 
 /// Asks forty times, and registers anew in between.

@@ -141,7 +141,7 @@ impl Keeper {
         drop(driver);
         match choose(&devices, tries) {
             Ok(device) if self.server.transport() == TurnTransport::Udp => {
-                self.allocate_by_udp(device, elsewhere, tries)
+                self.allocate_by_udp(device, elsewhere, round(&devices, tries))
             }
             Ok(device) => self.allocate_by_stream(device, elsewhere),
             Err(error) => Ended::Local(format!("{}: {error}", self.server.target())),
@@ -273,4 +273,9 @@ pub(super) fn choose(devices: &[Option<String>], tries: usize) -> io::Result<Opt
     let device = devices.get(tries % devices.len().max(1)).cloned();
     // A socket that is bound to none would leave by an interface that the user has forbidden.
     device.ok_or_else(|| io::Error::other("no network interface that may be used is up"))
+}
+
+/// Which address of the server is tried: another one after each was tried by all interfaces.
+pub(super) fn round(devices: &[Option<String>], tries: usize) -> usize {
+    tries / devices.len().max(1)
 }

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::keeper::choose;
+use super::keeper::{choose, round};
 use super::udp::source_towards;
 use crate::driver::Driver;
 use crate::{IdentitySource, Interfaces, Node};
@@ -114,6 +114,10 @@ fn without_an_interface_that_may_be_used_no_socket_is_opened() {
     assert_eq!(choose(&[None], 3).expect("any interface"), None);
     let two = [Some("eth0".to_owned()), Some("wg0".to_owned())];
     assert_eq!(choose(&two, 3).expect("the second one").as_deref(), Some("wg0"));
+    // With as many addresses as interfaces each pair has its turn.
+    let pair = |tries| (choose(&two, tries).expect("one of them"), round(&two, tries) % 2);
+    let pairs: std::collections::BTreeSet<_> = (0..4).map(pair).collect();
+    assert_eq!(pairs.len(), 4, "{pairs:?}");
 }
 
 #[test]

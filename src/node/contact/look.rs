@@ -23,6 +23,11 @@ use crate::node::Inner;
 const AGAIN: Duration = Duration::from_secs(10 * 60);
 const PROBE_AGAIN: Duration = Duration::from_secs(30 * 60);
 
+/// How often the NAT is probed again if its next port can be predicted: each flow of any host behind it moves
+/// that on. What was predicted is told to peers for little longer, if the probe fails.
+const PREDICT_AGAIN: Duration = Duration::from_secs(5 * 60);
+const PREDICTED_FOR: Duration = Duration::from_secs(6 * 60);
+
 /// How often a mapping of the node's socket is kept alive where no root does: many NATs forget one after
 /// 30 s.
 const KEEP: Duration = Duration::from_secs(25);
@@ -51,6 +56,7 @@ pub(super) struct Look {
     ask_due: Instant,
     ask_all_due: Instant,
     probed: Vec<Probed>,
+    probed_at: Instant,
     probe_due: Instant,
 }
 
@@ -99,6 +105,7 @@ impl Look {
             ask_due: now,
             ask_all_due: now,
             probed: Vec::new(),
+            probed_at: now,
             probe_due: now,
         }
     }
@@ -129,8 +136,7 @@ impl Look {
         if self.probe_due <= now {
             let servers = self.servers(around);
             if !servers.is_empty() {
-                self.probed = probe_all(&self.interfaces, &servers);
-                self.probe_due = Instant::now() + PROBE_AGAIN;
+                self.note_probes(probe_all(&self.interfaces, &servers), Instant::now());
             }
         }
         self.next(&outsiders, around)
@@ -150,7 +156,38 @@ impl Look {
             false => self.ask_due.min(self.ask_all_due),
         };
         let probe = if self.servers(around).is_empty() { nobody } else { self.probe_due };
-        ask.min(probe)
+        // What is too old is not to stay in the contact.
+        let stale = self.predicts().then_some(self.probed_at + PREDICTED_FOR);
+        stale.into_iter().fold(ask.min(probe), Instant::min)
+    }
+
+    /// Takes what was probed. Where nobody has answered, older results hold as long as they can be true.
+    fn note_probes(&mut self, probed: Vec<Probed>, now: Instant) {
+        if !probed.is_empty() || now >= self.probed_at + PROBE_AGAIN {
+            (self.probed, self.probed_at) = (probed, now);
+        }
+        self.probe_due = now + if self.predicts() { PREDICT_AGAIN } else { PROBE_AGAIN };
+    }
+
+    /// Whether the contact may say which port comes next.
+    fn predicts(&self) -> bool {
+        self.probed.first().is_some_and(|probed| {
+            let maps_anew = probed.nat.mapping != Some(nat::Mapping::EndpointIndependent);
+            let delta = probed.nat.delta.as_ref();
+            maps_anew
+                && delta.is_some_and(|delta| delta.kind == nat::DeltaKind::Independent && delta.value != 0)
+        })
+    }
+
+    /// What is known of the NAT on the way to most others, and its newest mapping. Which port follows is left
+    /// out when it was seen too long ago.
+    fn probed(&mut self, now: Instant) -> (Option<nat::Nat>, Option<SocketAddr>) {
+        let is_stale = now >= self.probed_at + PREDICTED_FOR;
+        let Some(probed) = self.probed.first_mut() else { return (None, None) };
+        if is_stale {
+            (probed.nat.delta, probed.newest) = (None, None);
+        }
+        (Some(probed.nat.clone()), probed.newest)
     }
 
     /// Whether a contact can be told: all that answers at once has done so.
@@ -159,8 +196,8 @@ impl Look {
         !self.settings.has_dht || is_known || self.begun.elapsed() >= FIRST_WAIT
     }
 
-    pub(super) fn contact(&self, around: &Surroundings) -> Contact {
-        self.known(around).contact()
+    pub(super) fn contact(&mut self, around: &Surroundings) -> Contact {
+        self.known(around, Instant::now()).contact()
     }
 
     pub(super) fn found(&self) -> Found {
@@ -168,7 +205,8 @@ impl Look {
         Found { nats: nats.collect(), forwarded: self.ports.forwarded() }
     }
 
-    fn known(&self, around: &Surroundings) -> Known {
+    fn known(&mut self, around: &Surroundings, now: Instant) -> Known {
+        let (probed, newest) = self.probed(now);
         let is_local = self.settings.allowed.is_loopback_only();
         let interfaces = self.interfaces.iter().filter(|interface| is_local || !interface.loopback);
         let own = interfaces.flat_map(|interface| {
@@ -181,8 +219,8 @@ impl Look {
             forwarded: self.ports.forwarded().iter().map(|port| port.external).collect(),
             seen: self.seen.clone(),
             relayed: around.turn.relayed(),
-            probed: self.probed.first().map(|probed| probed.nat.clone()),
-            newest: self.probed.first().and_then(|probed| probed.newest),
+            probed,
+            newest,
         }
     }
 
@@ -320,6 +358,7 @@ fn probe_all(interfaces: &[HostInterface], servers: &[SocketAddr]) -> Vec<Probed
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::driver::Interfaces;
 
     #[test]
     fn no_family_crowds_the_other_one_out() {
@@ -329,5 +368,47 @@ mod tests {
         let chosen = in_turns(of_v4.chain(of_v6).collect());
         assert_eq!(chosen.len(), MAX_ASKED);
         assert!(of_v6.iter().all(|one| chosen.contains(one)), "{chosen:?}");
+    }
+
+    #[test]
+    fn which_port_comes_next_is_probed_often_and_forgotten_soon() {
+        let now = Instant::now();
+        let settings = Settings {
+            allowed: Interfaces::Loopback,
+            stun: Vec::new(),
+            turn: Vec::new(),
+            maps_ports: false,
+            has_dht: false,
+        };
+        let mut look = Look::new(settings, Arc::default(), Arc::new(|| ()), now);
+        let newest = Some("203.0.113.9:5002".parse().expect("an endpoint"));
+        let probe = |ports: [u16; 3]| {
+            let local = |port| SocketAddr::from(([192, 168, 1, 2], port));
+            let server = SocketAddr::from(([192, 0, 2, 1], 3478));
+            let sample = |(port, mapped): (u16, u16)| nat::Sample {
+                local: local(port),
+                server,
+                mapped: SocketAddr::from(([203, 0, 113, 9], mapped)),
+                rtt: Duration::from_millis(20),
+            };
+            let mut observed = nat::Observations::none(local(1).ip());
+            observed.main = vec![sample((4000, 4999))];
+            observed.fresh = [4001, 4007, 4004].into_iter().zip(ports).map(sample).collect();
+            vec![Probed { interface: "eth0".into(), nat: observed.decide(), newest }]
+        };
+        look.note_probes(probe([5000, 5001, 5002]), now);
+        assert_eq!((look.predicts(), look.probe_due), (true, now + PREDICT_AGAIN));
+        // Nobody answers the next probe.
+        let later = now + PREDICT_AGAIN;
+        look.note_probes(Vec::new(), later);
+        assert_eq!(look.probed(later).1, newest);
+        let stale = now + PREDICTED_FOR;
+        let (nat, forgotten) = look.probed(stale);
+        assert_eq!((nat.and_then(|nat| nat.delta), forgotten), (None, None));
+        assert!(!look.probed.is_empty(), "how the box maps does not change so soon");
+        look.note_probes(probe([5000, 5001, 5002]), stale);
+        assert_eq!(look.probed(stale).1, newest, "seen anew");
+        look.note_probes(probe([5010, 9000, 1234]), stale);
+        assert_eq!((look.predicts(), look.probe_due), (false, stale + PROBE_AGAIN));
     }
 }

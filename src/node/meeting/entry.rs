@@ -1,22 +1,35 @@
 //! How the DHT is entered: from which address, and by which nodes.
 //!
-//! Nodes that have answered are kept, in memory and in the state directory, so that neither a restart nor a
-//! change of the network has to ask the well-known ones again. If none of them answers, those are asked.
+//! Always by the nodes that the user has named, or the public ones, and besides by some that have answered
+//! before: those are kept, in memory and in the state directory, so that a node gets in though the named ones
+//! are away. Kept ones alone would do as well, but not where somebody has made up a DHT of his own: whoever
+//! was in it once, in a network that he runs, would stay in it for ever. For the same reason only a few are
+//! kept of each small network, and none of a DHT in which no named node has answered.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use peersock_dht::{Bootstrap, Settings};
+use peersock_dht::{Bootstrap, Settings, answers_any};
 
 use crate::config::Dht;
 use crate::driver::Interfaces;
 use crate::state::StateDir;
 
-/// At most so many nodes are kept. `mainline` asks all by which it enters whenever it knows fewer nodes near
-/// a key, and it knows 20 in any but the smallest DHT.
-const MAX_KEPT: usize = 16;
+use super::inbox::Inbox;
+
+/// At most so many nodes are kept. `mainline` asks all by which it enters, these and the named ones, whenever
+/// it knows fewer nodes near a key, and it knows 20 in any but the smallest DHT.
+const MAX_KEPT: usize = 12;
+
+/// At most so many of them are in one network of 256 addresses, which is likely to have one owner.
+const MAX_PER_NET: usize = 2;
+
+/// So long the named nodes have to answer.
+const NAMED_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How often the file is written at most, once it is full.
 const WRITE_AGAIN: Duration = Duration::from_secs(10 * 60);
@@ -52,11 +65,8 @@ impl Entry {
     /// # Errors
     /// There is no address now.
     pub(super) fn settings(&self) -> io::Result<Settings> {
-        let bootstrap = match self.kept.is_empty() {
-            true => self.named.clone(),
-            false => Bootstrap::Nodes(self.kept.clone()),
-        };
-        Ok(Settings { bind: self.bind()?, ..Settings::new(bootstrap) })
+        let known = self.kept.clone();
+        Ok(Settings { bind: self.bind()?, known, ..Settings::new(self.named.clone()) })
     }
 
     /// The address that the DHT is entered from now.
@@ -78,7 +88,22 @@ impl Entry {
         }
     }
 
-    /// Whether the next entry is by nodes that were kept.
+    /// Asks the named nodes, on a thread of its own, since their names may have to be resolved; tells the
+    /// inbox if one answers. The number is of the service that is told of.
+    ///
+    /// # Errors
+    /// There is no address now, or no thread.
+    pub(super) fn ask_named(&self, inbox: &Arc<Inbox>, service: u64) -> io::Result<thread::JoinHandle<()>> {
+        let (named, bind, inbox) = (self.named.clone(), self.bind()?, Arc::clone(inbox));
+        let ask = move || match answers_any(&named, bind, NAMED_PATIENCE) {
+            Ok(true) => inbox.note_named(service),
+            Ok(false) => {}
+            Err(error) => tracing::debug!(%error, "the nodes by which the DHT is entered are not asked"),
+        };
+        thread::Builder::new().name("peersock-named".into()).spawn(ask)
+    }
+
+    /// Whether the next entry is by nodes that were kept, too.
     pub(super) fn is_by_kept(&self) -> bool {
         !self.kept.is_empty()
     }
@@ -90,7 +115,7 @@ impl Entry {
 
     /// Keeps some of the nodes that have answered lately.
     pub(super) fn keep(&mut self, nodes: &[SocketAddrV4], state: Option<&StateDir>, now: Instant) {
-        let of_use: Vec<_> = nodes.iter().copied().filter(|node| self.is_of_use(node)).collect();
+        let of_use = spread(nodes.iter().copied().filter(|node| self.is_of_use(node)));
         if of_use.is_empty() {
             return;
         }
@@ -128,7 +153,9 @@ impl Entry {
             return Vec::new();
         }
         let nodes = lines.filter_map(|line| line.parse().ok()).filter(|node| self.is_of_use(node));
-        nodes.take(MAX_KEPT).collect()
+        let mut nodes = spread(nodes);
+        nodes.truncate(MAX_KEPT);
+        nodes
     }
 
     /// Nodes of one DHT are of no use for another.
@@ -142,6 +169,18 @@ impl Entry {
             }
         }
     }
+}
+
+/// Those of them that are not too many in one small network. On loopback there is one machine, this one.
+fn spread(nodes: impl Iterator<Item = SocketAddrV4>) -> Vec<SocketAddrV4> {
+    let mut counts = BTreeMap::<[u8; 3], usize>::new();
+    let is_kept = |node: &SocketAddrV4| {
+        let [a, b, c, _] = node.ip().octets();
+        let count = counts.entry([a, b, c]).or_default();
+        *count += 1;
+        *count <= MAX_PER_NET || node.ip().is_loopback()
+    };
+    nodes.filter(is_kept).collect()
 }
 
 /// The nodes that may be asked by the user's choice.
@@ -182,23 +221,39 @@ mod tests {
         assert!(!first.is_by_kept());
         let now = Instant::now();
         first.keep(&nodes(100..108), Some(&state), now);
-        let kept = |entry: &Entry| entry.settings().expect("loopback").bootstrap;
-        assert_eq!(kept(&open(&[2, 1])), Bootstrap::Nodes(nodes(100..108)));
-        assert_eq!(kept(&open(&[1])), Bootstrap::Nodes(nodes(1..2)), "another DHT");
+        let kept = |entry: &Entry| entry.settings().expect("loopback").known;
+        assert_eq!(kept(&open(&[2, 1])), nodes(100..108));
+        assert_eq!(kept(&open(&[1])), [], "another DHT");
         let file = place.path().join("dht-nodes");
         assert_eq!(fs::metadata(&file).expect("it is there").permissions().mode() & 0o777, 0o600);
 
         // A few from all over the table; what is no better is written a while later.
         first.keep(&nodes(200..300), Some(&state), now);
-        let Bootstrap::Nodes(all) = kept(&open(&[1, 2])) else { panic!("nodes were named") };
+        let all = kept(&open(&[1, 2]));
         assert!(all.len() <= MAX_KEPT && all.len() > MAX_KEPT / 2, "{all:?}");
         assert!(all.iter().any(|node| node.port() > 290) && all[0].port() == 200, "{all:?}");
         first.keep(&nodes(100..108), Some(&state), now);
-        assert_eq!(kept(&open(&[1, 2])), Bootstrap::Nodes(all));
+        assert_eq!(kept(&open(&[1, 2])), all);
         first.keep(&nodes(100..108), Some(&state), now + WRITE_AGAIN);
-        assert_eq!(kept(&open(&[1, 2])), Bootstrap::Nodes(nodes(100..108)));
+        assert_eq!(kept(&open(&[1, 2])), nodes(100..108));
         first.forget();
-        assert_eq!(kept(&first), Bootstrap::Nodes(nodes(1..3)));
+        assert_eq!(kept(&first), []);
+    }
+
+    #[test]
+    fn the_named_nodes_are_asked_always_and_few_of_one_network_besides() {
+        let named: Vec<SocketAddrV4> = vec!["198.51.100.1:6881".parse().expect("an endpoint")];
+        let mut entry = Entry::new(&Dht::Nodes(named.clone()), &Interfaces::All, None).expect("addresses");
+        let of = |text: &str| text.parse::<SocketAddrV4>().expect("an endpoint");
+        let his = (1..200).map(|host| SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, host), 6881));
+        let others = [of("203.0.113.7:6881"), of("203.0.112.7:6881")];
+        let all: Vec<_> = his.chain(others).collect();
+        entry.keep(&all, None, Instant::now());
+        let settings = entry.settings().expect("an address");
+        assert_eq!(settings.bootstrap, Bootstrap::Nodes(named));
+        assert_eq!(settings.known, [all[0], all[1], others[0], others[1]]);
+        let text = all.iter().fold(entry.name() + "\n", |text, node| format!("{text}{node}\n"));
+        assert_eq!(entry.read(&text), settings.known, "in a file, too");
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub(super) enum Note {
     Contact(Contact),
     /// The machine's interfaces may have changed.
     Interfaces,
+    /// A named node of the DHT answers, which was asked for the so manieth service.
+    Named(u64),
     Want(Want),
     /// What the service says that was started as the so manieth.
     Dht(u64, Event),
@@ -48,6 +50,7 @@ struct Waiting {
     joined: BTreeMap<NetworkIndex, (JoinedNetwork, DiscoveryKey)>,
     contact: Option<Contact>,
     interfaces_changed: bool,
+    named: Option<u64>,
     others: VecDeque<Note>,
 }
 
@@ -70,6 +73,10 @@ impl Inbox {
 
     pub(super) fn note_interfaces(&self) {
         self.put(|waiting| waiting.interfaces_changed = true);
+    }
+
+    pub(super) fn note_named(&self, service: u64) {
+        self.put(|waiting| waiting.named = Some(service));
     }
 
     /// Whoever still wants the peer says so again.
@@ -115,6 +122,7 @@ impl Waiting {
             && self.joined.is_empty()
             && self.contact.is_none()
             && !self.interfaces_changed
+            && self.named.is_none()
             && self.others.is_empty()
     }
 
@@ -129,6 +137,7 @@ impl Waiting {
         left.or_else(|| join(&mut self.joined))
             .or_else(|| self.contact.take().map(Note::Contact))
             .or_else(|| std::mem::take(&mut self.interfaces_changed).then_some(Note::Interfaces))
+            .or_else(|| self.named.take().map(Note::Named))
             .or_else(|| self.others.pop_front())
     }
 }

@@ -8,6 +8,8 @@
 mod entry;
 mod inbox;
 mod search;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -44,8 +46,11 @@ const ENOUGH_NODES: usize = 3;
 const RETRY_MIN: Duration = Duration::from_secs(2);
 const RETRY_MAX: Duration = Duration::from_secs(120);
 
-/// Nodes that were kept from before have so long to answer, then the DHT is entered by those that are named.
+/// Nodes that were kept from before have so long to answer, then the DHT is entered by the named ones alone.
 const KEPT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// While only kept nodes answer, the named ones are asked so often: at first, and at least.
+const NAMED_AGAIN: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(600)];
 
 /// The meetings of one node.
 pub(super) struct Meetings {
@@ -99,6 +104,10 @@ impl Meetings {
             enter_at: Instant::now(),
             pause: RETRY_MIN,
             list_at: Instant::now(),
+            is_confirmed: false,
+            asking: None,
+            named_at: Instant::now(),
+            named_pause: NAMED_AGAIN[0],
         };
         thread::Builder::new().name("peersock-meet".into()).spawn(move || meeter.run())?;
         Ok(Meetings { inbox, state })
@@ -148,6 +157,13 @@ struct Meeter {
     enter_at: Instant,
     pause: Duration,
     list_at: Instant,
+    /// Whether a named node has answered in this service: then it is in the DHT that the user means.
+    is_confirmed: bool,
+    /// Asks the named nodes whether they are there.
+    asking: Option<thread::JoinHandle<()>>,
+    /// When they are asked again, and how long after that.
+    named_at: Instant,
+    named_pause: Duration,
 }
 
 struct Membership {
@@ -199,7 +215,8 @@ impl Meeter {
         let started = settings.map_err(Into::into).and_then(|settings| Service::start(own, settings, told));
         match started {
             Ok(service) => {
-                (self.bound, self.entered) = (bound, Instant::now());
+                (self.bound, self.entered, self.is_confirmed) = (bound, Instant::now(), false);
+                self.named_at = self.entered + KEPT_PATIENCE;
                 for membership in self.networks.values_mut() {
                     membership.network = Some(service.join(&membership.key));
                 }
@@ -227,6 +244,7 @@ impl Meeter {
             return;
         }
         let known = service.known_nodes();
+        self.is_confirmed |= known.iter().any(|node| service.entries().contains(node));
         if known.is_empty() && self.entry.is_by_kept() && self.entered.elapsed() >= KEPT_PATIENCE {
             tracing::debug!("no node of the DHT that was known answers");
             self.entry.forget();
@@ -241,15 +259,49 @@ impl Meeter {
         let wait = match known.len() < ENOUGH_NODES {
             true if self.entered.elapsed() < 2 * KEPT_PATIENCE => LIST_SOON,
             true => LIST_AGAIN,
+            false if self.is_doubtful() => LIST_AGAIN,
             false => LIST_LATER,
         };
         self.list_at = Instant::now() + wait;
         sync::lock(&self.state).nodes = nodes.len();
         if let Some(node) = self.node.upgrade() {
-            if known.len() >= ENOUGH_NODES {
+            if known.len() >= ENOUGH_NODES && self.is_confirmed {
                 self.entry.keep(&known, node.state.as_ref(), now);
             }
             node.set_dht_nodes(nodes);
+        }
+        self.ask_named(now);
+    }
+
+    /// Whether only nodes have answered that were kept, or those that they have named. Somebody may have made
+    /// them up.
+    fn is_doubtful(&self) -> bool {
+        !self.is_confirmed && self.entry.is_by_kept()
+    }
+
+    /// Asks the named nodes now and then while none of them has answered: `mainline` itself does not, once it
+    /// knows others.
+    fn ask_named(&mut self, now: Instant) {
+        if self.is_confirmed {
+            self.named_pause = NAMED_AGAIN[0];
+        }
+        let is_busy = self.asking.as_ref().is_some_and(|thread| !thread.is_finished());
+        if !self.is_doubtful() || now < self.named_at || is_busy {
+            return;
+        }
+        match self.entry.ask_named(&self.inbox, self.entries) {
+            Ok(thread) => self.asking = Some(thread),
+            Err(error) => tracing::debug!(%error, "the nodes by which the DHT is entered are not asked"),
+        }
+        self.named_at = now + self.named_pause;
+        self.named_pause = (self.named_pause * 2).min(NAMED_AGAIN[1]);
+    }
+
+    /// A named node is there. Who enters by it, too, is in the DHT that the user means.
+    fn take_named(&mut self, service: u64) {
+        if service == self.entries && self.service.is_some() && !self.is_confirmed {
+            tracing::debug!("a named node of the DHT answers again");
+            self.enter_anew(Instant::now());
         }
     }
 
@@ -307,6 +359,7 @@ impl Meeter {
             Note::Dht(entries, event) if entries == self.entries => self.take_event(event),
             Note::Dht(..) => {}
             Note::Interfaces => self.look_at_interfaces(),
+            Note::Named(service) => self.take_named(service),
             Note::Stop => {}
         }
     }
@@ -394,53 +447,5 @@ impl Meeter {
 
     fn membership_mut(&mut self, network: peersock_dht::Network) -> Option<&mut Membership> {
         self.networks.values_mut().find(|membership| membership.network == Some(network))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::Ipv6Addr;
-    use std::sync::mpsc;
-
-    use peersock_overlay::NetworkId;
-
-    use super::inbox::MAX_NOTES;
-    use super::*;
-    use crate::datapath::Want;
-    use crate::{IdentitySource, Network, Node, RootSource};
-
-    #[test]
-    fn whoever_joins_or_leaves_a_network_does_not_wait_for_a_thread_that_is_held() {
-        let builder = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback);
-        let node = builder.discovery(false).roots(Vec::<RootSource>::new()).start().expect("sockets");
-        let id = |number: u16| NetworkId::ad_hoc(number..=number).expect("ports");
-        node.join(Network::ad_hoc(id(1))).expect("it is new");
-        let known = node.inner.driver.datapath.networks()[0].index;
-        // Nobody reads this, as if the thread were held by the system's resolver.
-        let inbox = Arc::new(Inbox::default());
-        for number in 0..2 * MAX_NOTES as u128 {
-            inbox.want(Want { network: known, address: Ipv6Addr::from_bits(number), identity: None });
-        }
-        let meetings = Meetings { inbox: Arc::clone(&inbox), state: Arc::default() };
-        assert!(node.inner.meetings.set(meetings).is_ok());
-        let (sender, done) = mpsc::channel();
-        let its = node.clone();
-        thread::spawn(move || {
-            its.leave(id(1));
-            for round in 2..100 {
-                its.join(Network::ad_hoc(id(round))).expect("it is new");
-                assert!(round == 99 || its.leave(id(round)));
-            }
-            _ = sender.send(());
-        });
-        done.recv_timeout(Duration::from_secs(60)).expect("it does not wait");
-        // Nothing that must not be lost is lost, and nothing is kept that has no use any more.
-        let now = Instant::now();
-        assert!(matches!(inbox.next(now), Some(Note::Leave(index)) if index == known));
-        assert!(matches!(inbox.next(now), Some(Note::Join(network, _)) if network.id == id(99)));
-        let rest = std::iter::from_fn(|| inbox.next(now));
-        assert_eq!(rest.filter(|note| matches!(note, Note::Want(_))).count(), MAX_NOTES);
-        inbox.stop();
-        assert!(matches!(inbox.next(now), Some(Note::Stop)), "that comes first");
     }
 }

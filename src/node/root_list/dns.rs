@@ -141,7 +141,7 @@ fn left_until(deadline: Instant) -> io::Result<Duration> {
 }
 
 /// Fails unless it answers this question.
-fn check(answer: &[u8], question: &[u8]) -> io::Result<()> {
+pub(super) fn check(answer: &[u8], question: &[u8]) -> io::Result<()> {
     let (answer, asked) = (Packet::parse(answer).map_err(wrong)?, Packet::parse(question).map_err(wrong)?);
     let same = |(a, b): (&Question<'_>, &Question<'_>)| {
         let is_same_name = a.qname.to_string().eq_ignore_ascii_case(&b.qname.to_string());
@@ -156,7 +156,7 @@ fn check(answer: &[u8], question: &[u8]) -> io::Result<()> {
 
 /// The roots that an answer names. The names of the records are not compared: behind an alias (CNAME) it is
 /// the alias's that the nameserver gives.
-fn read(answer: &[u8]) -> io::Result<Listed> {
+pub(super) fn read(answer: &[u8]) -> io::Result<Listed> {
     let packet = Packet::parse(answer).map_err(wrong)?;
     match packet.rcode() {
         RCODE::NoError | RCODE::NameError => {}

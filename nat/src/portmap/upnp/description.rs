@@ -15,16 +15,16 @@ const KINDS: [&str; 3] = [
 
 /// A service of the router that maps ports.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Service {
+pub(in crate::portmap) struct Service {
     /// Its URN.
     pub(super) kind: String,
     /// Where calls go.
-    pub(super) control: SocketAddr,
-    pub(super) path: String,
+    pub(in crate::portmap) control: SocketAddr,
+    pub(in crate::portmap) path: String,
 }
 
 /// The best service in the description that was got from `base`.
-pub(super) fn port_service(xml: &str, base: &Url) -> Option<Service> {
+pub(in crate::portmap) fn port_service(xml: &str, base: &Url) -> Option<Service> {
     let document = Document::parse(xml).ok()?;
     let services = || document.descendants().filter(|node| node.tag_name().name() == "service");
     KINDS.iter().find_map(|kind| {
@@ -35,7 +35,7 @@ pub(super) fn port_service(xml: &str, base: &Url) -> Option<Service> {
 }
 
 /// The text of the first element of that name.
-pub(super) fn text_of(xml: &str, name: &str) -> Option<String> {
+pub(in crate::portmap) fn text_of(xml: &str, name: &str) -> Option<String> {
     let document = Document::parse(xml).ok()?;
     let element = document.descendants().find(|node| node.tag_name().name() == name)?;
     Some(element.text().unwrap_or_default().trim().to_owned())

@@ -68,7 +68,7 @@ fn search(target: &str) -> String {
 }
 
 /// Where the device's description is.
-fn location(answer: &[u8]) -> Option<Url> {
+pub(in crate::portmap) fn location(answer: &[u8]) -> Option<Url> {
     let text = str::from_utf8(answer).ok()?;
     let mut lines = text.lines();
     let is_answer = lines.next()?.starts_with("HTTP/1.1 200");

@@ -12,10 +12,10 @@ const MAX_ANSWER: usize = 256 * 1024;
 
 /// An `http` URL with an address instead of a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Url {
-    pub(super) at: SocketAddr,
+pub(in crate::portmap) struct Url {
+    pub(in crate::portmap) at: SocketAddr,
     /// With the `/` it begins with.
-    pub(super) path: String,
+    pub(in crate::portmap) path: String,
 }
 
 impl Url {
@@ -115,7 +115,7 @@ impl Http {
 }
 
 /// Some routers leave the connection open in spite of `Connection: close`.
-fn is_complete(answer: &[u8]) -> bool {
+pub(in crate::portmap) fn is_complete(answer: &[u8]) -> bool {
     let Some((head, body)) = split(answer) else { return false };
     match (field(head, "content-length"), is_chunked(head)) {
         (Some(length), false) => length.parse().is_ok_and(|length: usize| body.len() >= length),
@@ -125,7 +125,7 @@ fn is_complete(answer: &[u8]) -> bool {
 }
 
 /// The status and the body.
-fn parse(answer: &[u8]) -> Option<(u16, String)> {
+pub(in crate::portmap) fn parse(answer: &[u8]) -> Option<(u16, String)> {
     let (head, body) = split(answer)?;
     let status = head.strip_prefix("HTTP/1.")?.get(2..5)?.parse().ok()?;
     let body = if is_chunked(head) { unchunk(body)? } else { body.to_vec() };

@@ -1,8 +1,8 @@
 //! UPnP Internet Gateway Devices, version 1 and 2: ports of `WANIPConnection` and `WANPPPConnection`.
 
-mod description;
-mod discovery;
-mod http;
+pub(super) mod description;
+pub(super) mod discovery;
+pub(super) mod http;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};

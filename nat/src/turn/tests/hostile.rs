@@ -1,7 +1,9 @@
 //! A server, or who forges its answers, that means harm; and what a log shows.
 
 use peersock_testnet::Log;
-use stun_types::attribute::{AttributeStaticType as _, MessageIntegrity};
+use stun_types::attribute::{
+    AttributeStaticType as _, MessageIntegrity, PasswordAlgorithmValue, PasswordAlgorithms,
+};
 use tracing_subscriber::fmt::format::FmtSpan;
 
 use super::*;
@@ -221,4 +223,32 @@ fn the_goodbye_leaves_first() {
     assert!(message.has_method(REFRESH));
     assert_eq!(message.raw_attribute(LIFETIME).expect("a lifetime").value.to_vec(), [0; 4]);
     assert_eq!(world.client.poll_transmit(), None);
+}
+
+#[test]
+fn a_server_that_offers_endless_algorithms_is_left() {
+    let most = 16_300;
+    for offered in [1, 8, 9, most] {
+        let server = "turn:alice:sesame@192.0.2.1".parse().expect("a server");
+        let mut client = Client::new(&server, true, [7; 32], Instant::now());
+        let request = client.poll_transmit().expect("the first one");
+        let request = Message::from_bytes(&request).expect("a message");
+        let mut answer = Message::builder_error(&request, MessageWriteVec::new());
+        let error = ErrorCode::builder(ErrorCode::UNAUTHORIZED).build().expect("a code");
+        answer.add_attribute(&error).expect("room");
+        answer.add_attribute(&Realm::new("realm").expect("short")).expect("room");
+        answer.add_attribute(&Nonce::new("obMatJos2AAAAnonce").expect("short")).expect("room");
+        let algorithms = vec![PasswordAlgorithmValue::SHA256; offered];
+        answer.add_attribute(&PasswordAlgorithms::new(&algorithms)).expect("room");
+        let answer = answer.finish();
+        assert!(answer.len() <= 65_507, "a datagram has room for it");
+        assert_eq!(client.handle(Instant::now(), &answer), None);
+        // The server wants what it has offered repeated, so it cannot be shortened.
+        let signed = client.poll_transmit().map_or(0, |request| request.len());
+        let event = client.poll_event();
+        match offered {
+            ..=8 => assert!((100..400).contains(&signed) && event.is_none(), "{offered}: {signed} bytes"),
+            _ => assert_eq!((signed, event), (0, Some(Event::Ended(Failure::Unauthorized))), "{offered}"),
+        }
+    }
 }

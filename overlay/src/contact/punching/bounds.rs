@@ -8,7 +8,8 @@
 //! a node, too: others may be behind an address that is vouched for.
 //!
 //! Of a node that was heard of elsewhere, in the DHT, nobody vouches for any address, and there is no
-//! session. The initiations to all such nodes have one allowance.
+//! session. The initiations to all such nodes have one allowance, of which those that nobody here wants, but
+//! who have knocked, get one half: whoever knocks as often as he can must not keep this node from others.
 
 use std::time::{Duration, Instant};
 
@@ -38,6 +39,10 @@ const BY_GUESTS_INTERVAL: Duration = Duration::from_secs(1);
 const MEETINGS_PER_SECOND: u32 = 20;
 const MEETINGS_BURST: u32 = 480;
 
+/// Those of them to nodes that no program here wants.
+const UNWANTED_PER_SECOND: u32 = MEETINGS_PER_SECOND / 2;
+const UNWANTED_BURST: u32 = MEETINGS_BURST / 2;
+
 /// What may be sent to addresses of all nodes that no root of this node's own vouches for.
 #[derive(Debug)]
 pub(crate) struct Allowances {
@@ -47,6 +52,8 @@ pub(crate) struct Allowances {
     by_guests: Bucket,
     /// Initiations to nodes that were heard of elsewhere, and with which there is no session yet.
     meetings: Bucket,
+    /// Those of them to nodes that nobody here wants.
+    unwanted: Bucket,
 }
 
 impl Allowances {
@@ -55,16 +62,20 @@ impl Allowances {
         let unvouched = Rate::per_second(ALL_UNVOUCHED_PER_SECOND, ALL_UNVOUCHED_BURST);
         let by_guests = Rate::every(BY_GUESTS_INTERVAL, BY_GUESTS_BURST);
         let meetings = Rate::per_second(MEETINGS_PER_SECOND, MEETINGS_BURST);
+        let unwanted_meetings = Rate::per_second(UNWANTED_PER_SECOND, UNWANTED_BURST);
         Self {
             unvouched: Bucket::new(unvouched, now),
             by_guests: Bucket::new(by_guests, now),
             meetings: Bucket::new(meetings, now),
+            unwanted: Bucket::new(unwanted_meetings, now),
         }
     }
 
-    /// Whether an initiation may be sent to an address that a record or a knock has named.
-    pub(super) fn take_meeting(&mut self, now: Instant) -> bool {
-        self.meetings.take(now)
+    /// Whether an initiation may be sent to an address that a record or a knock has named; `is_wanted` says
+    /// whether a program here waits for the node.
+    pub(super) fn take_meeting(&mut self, is_wanted: bool, now: Instant) -> bool {
+        let is_allowed = is_wanted || (self.meetings.has(1, now) && self.unwanted.take(now));
+        is_allowed && self.meetings.take(now)
     }
 }
 

@@ -311,10 +311,12 @@ impl Punching {
         self.initiates
     }
 
-    /// Takes what is due. `allowances` are those of all nodes, `rtt` the relayed path's.
+    /// Takes what is due. `is_wanted` says whether a program waits for the node; `allowances` are those of all
+    /// nodes, `rtt` the relayed path's.
     pub(crate) fn take_due(
         &mut self,
         has_session: bool,
+        is_wanted: bool,
         allowances: &mut Allowances,
         rtt: Duration,
         now: Instant,
@@ -340,7 +342,7 @@ impl Punching {
             let target = &mut self.targets[at];
             let is_initiation = self.initiates && !has_session;
             let mut may_send = |bounds: &mut Bounds| match is_initiation {
-                true => allowances.take_meeting(now),
+                true => allowances.take_meeting(is_wanted, now),
                 false => !target.answered && bounds.take(target.vouched, allowances, now),
             };
             if now < when + TOO_LATE && may_send(&mut self.bounds) {

@@ -136,11 +136,43 @@ fn all_meetings_of_a_node_send_little() {
     let mut sent = 0;
     for now in (0..300).map(|step| begin + step * SECOND / 10) {
         for punching in &mut all {
-            sent += punching.take_due(false, &mut allowances, Duration::ZERO, now).shots.len();
+            sent += punching.take_due(false, true, &mut allowances, Duration::ZERO, now).shots.len();
         }
     }
     // And not what 100 plans for 16 addresses are.
     assert!((480..=480 + 20 * 30).contains(&sent), "{sent}");
+}
+
+#[test]
+fn whoever_knocks_all_the_time_keeps_nobody_from_being_met_who_is_wanted() {
+    let begin = instant();
+    let own = contact(&["198.51.100.7:4000"]);
+    let theirs = contact(&["203.0.113.1:5000", "203.0.113.2:5000", "203.0.113.3:5000"]);
+    let mut allowances = Allowances::new(begin);
+    let mut knocking: Vec<_> = (0..30).map(|_| Punching::new(begin)).collect();
+    let meet = |punching: &mut Punching, now| {
+        punching.begin_meeting(&own, &theirs, false, now + 2 * SECOND, now, || Some([1; 8]));
+    };
+    let mut unwanted = 0;
+    for now in (0..600).map(|step| begin + step * SECOND / 10) {
+        for punching in &mut knocking {
+            if punching.next().is_none() {
+                meet(punching, now);
+            }
+            unwanted += punching.take_due(false, false, &mut allowances, Duration::ZERO, now).shots.len();
+        }
+    }
+    assert!((480..=240 + 10 * 60).contains(&unwanted), "{unwanted}");
+    let (mut wanted, start) = (Punching::new(begin), begin + 60 * SECOND);
+    meet(&mut wanted, start);
+    let mut sent = 0;
+    for now in (0..140).map(|step| start + step * SECOND / 10) {
+        sent += wanted.take_due(false, true, &mut allowances, Duration::ZERO, now).shots.len();
+        for punching in &mut knocking {
+            punching.take_due(false, false, &mut allowances, Duration::ZERO, now);
+        }
+    }
+    assert!(sent >= 3 * 17, "{sent}");
 }
 
 #[test]
@@ -162,12 +194,44 @@ fn who_is_met_gets_little_at_private_addresses() {
     let mut allowances = Allowances::new(begin);
     let mut sent = Vec::new();
     while let Some(now) = punching.next() {
-        sent.extend(punching.take_due(false, &mut allowances, Duration::ZERO, now).shots);
+        sent.extend(punching.take_due(false, false, &mut allowances, Duration::ZERO, now).shots);
     }
     let inside: Vec<_> = sent.iter().filter(|(_, to, _)| to.port() == 53).collect();
     assert_eq!(inside.len(), UNVOUCHED_SHOTS as usize);
     assert!(inside.iter().all(|(turn, ..)| turn.is_none()));
     assert!(sent.len() > 2 * inside.len(), "and all at the other");
+}
+
+#[test]
+fn what_a_member_names_and_sends_from_makes_no_more_pairs_than_may_be() {
+    let mut run = Run::new(&["203.0.113.9:5000"]);
+    run.contact.nat = Nat { mapping: Mapping::AddressDependent, port_delta: 1, ..Nat::default() };
+    let turn = |index| SocketInfo {
+        index: SocketIndex::turn(index),
+        ipv4: true,
+        loopback: false,
+        max_datagram: 1400,
+        beacon_targets: Vec::new(),
+    };
+    run.punching.set_sockets(&(0..64).map(turn).collect::<Vec<_>>());
+    for round in 0..50_u16 {
+        let named = (0..=255_u8).map(|host| Candidate {
+            kind: CandidateKind::Mapped,
+            address: ([203, 0, 113, host], 5000 + round).into(),
+        });
+        run.contact = Contact::new(run.contact.nat, named);
+        run.begin();
+        for port in 1..2000 {
+            let from = ([203, 0, 113, 9], port).into();
+            run.punching.heard(from, run.now, || Some([9; 8]));
+        }
+        run.now += SECOND;
+        run.shots();
+        assert!(run.punching.targets.len() <= HolePunch::MAX_TARGETS + MAX_BY_TURN + MAX_HEARD);
+        assert!(run.punching.left_out.len() <= 2 * Contact::MAX_CANDIDATES);
+        let of_one = HolePunch::MAX_SHOTS_EACH;
+        assert!(run.punching.shots.len() <= run.punching.targets.len() * of_one);
+    }
 }
 
 /// One search, for a node whose IP addresses are vouched for.
@@ -198,7 +262,7 @@ impl Run {
     }
 
     fn due(&mut self) -> Due {
-        self.punching.take_due(true, &mut self.allowances, Duration::ZERO, self.now)
+        self.punching.take_due(true, false, &mut self.allowances, Duration::ZERO, self.now)
     }
 
     fn shots(&mut self) -> usize {

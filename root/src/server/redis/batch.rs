@@ -138,8 +138,8 @@ async fn look_up_roots(
         roots.iter().for_each(|root| store.ask_record(&mut pipeline, root));
         let records = say_by(connection, &mut pipeline, deadline).await?;
         for (root, record) in roots.into_iter().zip(records) {
-            match read::<Option<Vec<u8>>>(record) {
-                Ok(record) => store.note_record(&root, record.as_deref(), &shared.traffic),
+            match read::<Vec<u8>>(record) {
+                Ok(record) => store.note_record(&root, &record, &shared.traffic),
                 Err(error) => {
                     unread.insert(root);
                     refused = Some(error);

@@ -42,6 +42,18 @@ for at = 1, #claims, 2 do
 end
 redis.call('EXPIREAT', KEYS[1], last)";
 
+/// Reads some claims, and none that is no claim by its length: whoever may write to Redis can make fields and
+/// values of any length. Nothing of those leaves Redis.
+const READ_CLAIMS: &str = "\
+local found = {}
+for _, field in ipairs(redis.call('HRANDFIELD', KEYS[1], ARGV[1])) do
+  if #field == tonumber(ARGV[2]) and redis.call('HSTRLEN', KEYS[1], field) == tonumber(ARGV[3]) then
+    found[#found + 1] = field
+    found[#found + 1] = redis.call('HGET', KEYS[1], field)
+  end
+end
+return found";
+
 /// A root's record is remembered for so long, that there is none for less, and so many of them.
 const REMEMBERED_FOR: Duration = Duration::from_secs(10);
 const MISSED_FOR: Duration = Duration::from_secs(1);
@@ -49,6 +61,14 @@ const MAX_RECORDS: usize = 256;
 
 /// What is read of one key: more roots than this have no node of the same ID.
 const MAX_READ: usize = 16;
+
+/// Bytes of a claim's field and value.
+const FIELD: usize = 64;
+const VALUE: usize = ENDS + PublicIdentity::LEN + size_of::<u64>() + size_of::<u32>() + 64;
+
+/// No record of a root has so many bytes.
+const LONGEST_RECORD: usize = 1024;
+const _: () = assert!(RootRecord::MAX_ENDPOINTS + PublicIdentity::LEN + 64 + 16 < LONGEST_RECORD);
 
 /// The fields of a hash, in Redis' order, which is random.
 pub(super) type Fields = Vec<(Vec<u8>, Vec<u8>)>;
@@ -112,13 +132,14 @@ impl Store {
 
     /// Asks who is there; one answer of [`Fields`].
     pub(super) fn ask(&self, pipeline: &mut Pipeline, key: &LookUpKey) {
-        // Bounded, whatever was written there.
-        pipeline.cmd("HRANDFIELD").arg(key_of(key)).arg(MAX_READ).arg("WITHVALUES");
+        let command = pipeline.cmd("EVAL").arg(READ_CLAIMS).arg(1).arg(key_of(key));
+        command.arg(MAX_READ).arg(FIELD).arg(VALUE);
     }
 
-    /// Asks where a root listens; one answer, which may be nothing.
+    /// Asks where a root listens; one answer, which is empty if nothing is there.
     pub(super) fn ask_record(&self, pipeline: &mut Pipeline, root: &NodeId) {
-        pipeline.cmd("GET").arg(root_key(root));
+        // What is longer is cut off, and so no record.
+        pipeline.cmd("GETRANGE").arg(root_key(root)).arg(0).arg(LONGEST_RECORD - 1);
     }
 
     /// What fields say, as far as it is about who was asked for, and not about this root, which knows better.
@@ -134,9 +155,9 @@ impl Store {
         records.get(root).is_none_or(|known| is_old(known, now))
     }
 
-    /// What Redis says of where a root listens. Only that root's own word counts.
-    pub(super) fn note_record(&self, root: &NodeId, value: Option<&[u8]>, traffic: &DirectoryTraffic) {
-        let parsed = value.map(|value| RootRecord::parse(value).ok());
+    /// What Redis says of where a root listens, if anything. Only that root's own word counts.
+    pub(super) fn note_record(&self, root: &NodeId, value: &[u8], traffic: &DirectoryTraffic) {
+        let parsed = (!value.is_empty()).then(|| RootRecord::parse(value).ok());
         let record = parsed.clone().flatten().filter(|one| one.identity.node_id() == *root && one.verify());
         if parsed.is_some() && record.is_none() {
             traffic.directory_forged.increment();
@@ -249,7 +270,7 @@ mod tests {
         record.iter().for_each(|record| record.emit(&mut bytes));
         for claim in &claims {
             assert!(reader.is_unknown(&claim.root));
-            reader.note_record(&claim.root, record.map(|_| &bytes[..]), &traffic);
+            reader.note_record(&claim.root, &bytes, &traffic);
             assert!(!reader.is_unknown(&claim.root));
         }
         (reader.choose(claims, &traffic), traffic.directory_forged.get())
@@ -275,6 +296,7 @@ mod tests {
             fields[0].1.truncate(at);
             assert_eq!(read(&fields, &key, Some(&record)).0, None, "{at} bytes");
         }
+        assert_eq!([good[0].0.len(), good[0].1.len()], [FIELD, VALUE], "what is read");
         for forged in
             [RootRecord { time: 2, ..record.clone() }, RootRecord::sign(&identity(9), 1, "").unwrap()]
         {

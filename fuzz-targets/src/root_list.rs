@@ -1,0 +1,20 @@
+//! Lists of roots in the DNS: whoever forges an answer, or has a domain, writes them.
+
+/// Lists of roots in the DNS: none is longer, or believed for longer, than it may be, and none has tokens.
+///
+/// The first byte is the length of the question, which comes next; the rest is the answer.
+pub fn root_list(data: &[u8]) {
+    let (question, answer) = match data {
+        [length, rest @ ..] if usize::from(*length) <= rest.len() => rest.split_at((*length).into()),
+        _ => (data, data),
+    };
+    let its = peersock::listed_in(answer, Some(question));
+    let Some((roots, ttl)) = peersock::listed_in(answer, None) else { return assert_eq!(its, None) };
+    assert!(!roots.is_empty() && roots.len() <= MOST_LISTED);
+    assert!((60..=24 * 3600).contains(&ttl.as_secs()), "{ttl:?}");
+    assert!(roots.iter().all(|root| root.token().is_none()));
+    assert!(its.is_none_or(|its| its == (roots, ttl)));
+}
+
+/// The most roots of one domain that a node uses.
+const MOST_LISTED: usize = 8;
