@@ -18,6 +18,7 @@ mod known_sizes;
 mod name;
 mod options;
 mod passed;
+mod pause;
 mod requests;
 mod socket;
 mod sys;
