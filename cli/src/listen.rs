@@ -14,6 +14,7 @@ use crate::clients;
 use crate::datagrams::{self, Partner};
 use crate::failure::{Failure, Outcome};
 use crate::progress::Progress;
+use crate::root_watch::RootWatch;
 use crate::session::Session;
 use crate::silence;
 use crate::stdio::{self, Stdin};
@@ -85,6 +86,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let stdin = (!args.receive_only).then(Stdin::open).transpose()?;
     let stdout = stdio::stdout()?;
     let session = Session::open(&args.node, &args.network)?;
+    let _roots = RootWatch::start(&session.node)?;
     let result = match (args.udp, args.keep) {
         (true, _) => datagrams(args, &session, stdin.as_ref(), &stdout),
         (false, true) => listeners(args, &session)

@@ -25,6 +25,7 @@ mod path;
 mod ping;
 mod progress;
 mod root;
+mod root_watch;
 mod run;
 mod session;
 mod signals;
@@ -33,6 +34,7 @@ mod status;
 mod stdio;
 mod stream;
 mod style;
+mod waiting;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;

@@ -16,4 +16,5 @@ mod lab;
 mod pipes;
 mod rules;
 mod shell;
+mod told;
 mod web;
