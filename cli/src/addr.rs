@@ -1,5 +1,7 @@
 //! `peersock addr`
 
+use std::env;
+
 use peersock::Ports;
 use serde_json::json;
 
@@ -14,13 +16,19 @@ use crate::stdio::print;
 #[command(after_help = "\
 Examples:
   peersock addr ff0001ffff000000
+  peersock addr -n ff0001ffff000000
   peersock addr ./office.toml --state ./alice
   peersock dial -n ff0001ffff000000 \"[$(ssh host peersock addr ff0001ffff000000)]:7000\"")]
 pub(crate) struct Args {
     /// The network: its ID (16 hexadecimal digits), or the TOML file of a static network, which `peersock
     /// network new` makes and docs/NETWORKS.md describes
-    #[arg(env = NETWORK_VARIABLE, hide_env_values = true)]
-    network: String,
+    #[arg(id = "NETWORK", conflicts_with = "network")]
+    positional: Option<String>,
+
+    /// The same, as other commands have it [env: PEERSOCK_NETWORK]
+    // Not an `env` of clap's: the variable would contradict the argument.
+    #[arg(short, long, value_name = "NETWORK")]
+    network: Option<String>,
 
     #[command(flatten)]
     state: StateArgs,
@@ -31,12 +39,17 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
-    let network = parse_network(&args.network)?;
+    let of_environment = || env::var(NETWORK_VARIABLE).ok().filter(|text| !text.is_empty());
+    let named = args.positional.clone().or_else(|| args.network.clone()).or_else(of_environment);
+    let named = named.ok_or_else(|| {
+        Failure::usage("no network is named", "give its ID or its file, as in `peersock addr -n NETWORK`")
+    })?;
+    let network = parse_network(&named)?;
     let identity = args.state.public_identity()?;
     let addresses = network.addresses_of(&identity).ok_or_else(|| {
         Failure::new(
-            format_args!("this node is not a member of {}; its key is {identity}", args.network),
-            format_args!("add it with `peersock network add {}`", args.network),
+            format_args!("this node is not a member of {named}; its key is {identity}"),
+            format_args!("add it with `peersock network add {named}`"),
         )
     })?;
     if args.json {

@@ -58,7 +58,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "25")]
     peer_timeout: Duration,
 
-    /// Show no progress on the terminal
+    /// Show no progress on the terminal, and do not say whom is looked for
     #[arg(short, long)]
     quiet: bool,
 
@@ -76,7 +76,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let session = Session::open(&args.node, &args.network)?;
     let targets = parse_targets(&session.network, &args.target)?;
     let target = targets[0];
-    session.wait_peer(target.ip(), timeout)?;
+    session.wait_peer(target.ip(), timeout, args.quiet)?;
 
     if args.udp {
         let socket = UdpSocket::bind_on(&session.node, own_address(&session, target))?;

@@ -15,6 +15,7 @@ use crate::datagrams::{self, Partner};
 use crate::failure::{Failure, Outcome};
 use crate::progress::Progress;
 use crate::reach;
+use crate::root_watch::RootWatch;
 use crate::session::Session;
 use crate::silence;
 use crate::stdio::{self, Stdin};
@@ -87,6 +88,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let stdout = stdio::stdout()?;
     let session = Session::open(&args.node, &args.network)?;
     reach::warn_of_other_port(&session, args.node.overlay_port);
+    let _roots = RootWatch::start(&session.node)?;
     let result = match (args.udp, args.keep) {
         (true, _) => datagrams(args, &session, stdin.as_ref(), &stdout),
         (false, true) => listeners(args, &session)

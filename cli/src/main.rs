@@ -26,6 +26,7 @@ mod ping;
 mod progress;
 mod reach;
 mod root;
+mod root_watch;
 mod run;
 mod secret;
 mod servers;
@@ -36,6 +37,7 @@ mod status;
 mod stdio;
 mod stream;
 mod style;
+mod waiting;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;

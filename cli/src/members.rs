@@ -23,8 +23,9 @@ use crate::style::{BOLD, ERROR, paint};
 /// Where a node runs with the state directory, it is asked whom it knows in its networks. Otherwise, or with
 /// --ephemeral, a beacon asks on the local networks who is there, and those who answer within the time of
 /// --wait are listed; they do not learn who asked. Of a static network all members are listed, whether they
-/// answer or not, and only a member can ask. The exit status is 0 also if nobody answers: then the list is
-/// empty, and a line on stderr says so.
+/// answer or not, and only a member can ask. Who is `known` was heard of and has no session with the node
+/// that was asked: it says goodbye to nobody, and may have ended up to two minutes ago. The exit status is 0
+/// also if nobody answers: then the list is empty, and a line on stderr says so.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -9,8 +9,10 @@ use serde_json::{Value, json};
 /// The path that packets to a peer take now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Path {
-    /// Where they are sent: to the root, if one relays.
-    remote: SocketAddr,
+    /// Where they are sent: to the root, if one relays; none if that is reached by a stream.
+    remote: Option<SocketAddr>,
+    /// The stream to the root, if it is reached by one.
+    stream: Option<String>,
     /// The node ID of the root that relays.
     root: Option<String>,
     /// Whether a TURN server relays.
@@ -39,7 +41,11 @@ fn reason(attempt: &AttemptStatus) -> String {
 impl Path {
     /// The path to a peer; `None` without a session.
     pub(crate) fn of(peer: &PeerStatus) -> Option<Path> {
-        Some(Path { remote: peer.path?, root: peer.root.map(|root| root.to_string()), turn: peer.turn })
+        let (remote, stream) = (peer.path, peer.stream.clone());
+        // By a stream a root is reached, and a root relays: without it the stream has ended just now.
+        let is_known = peer.connected && (remote.is_some() || peer.root.is_some());
+        let root = peer.root.map(|root| root.to_string());
+        is_known.then_some(Path { remote, stream, root, turn: peer.turn })
     }
 
     pub(crate) fn is_direct(&self) -> bool {
@@ -48,16 +54,27 @@ impl Path {
 
     /// For programs to read.
     pub(crate) fn json(&self) -> Value {
-        json!({ "direct": self.is_direct(), "remote": self.remote, "root": self.root, "turn": self.turn })
+        json!({
+            "direct": self.is_direct(),
+            "remote": self.remote,
+            "stream": self.stream,
+            "root": self.root,
+            "turn": self.turn,
+        })
     }
 }
 
 impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.root {
-            None if self.turn => write!(f, "by TURN to {}", self.remote),
-            None => write!(f, "direct to {}", self.remote),
-            Some(root) => write!(f, "relayed by root {root} at {}", self.remote),
+            None if self.turn => f.write_str("by TURN")?,
+            None => f.write_str("direct")?,
+            Some(root) => write!(f, "relayed by root {root}")?,
+        }
+        match (&self.remote, &self.stream) {
+            (Some(remote), _) => write!(f, " {} {remote}", if self.root.is_some() { "at" } else { "to" }),
+            (None, Some(stream)) => write!(f, " at {stream}"),
+            (None, None) => Ok(()),
         }
     }
 }
@@ -68,18 +85,22 @@ mod tests {
 
     #[test]
     fn a_path_is_direct_or_a_root_relays() {
-        let remote = "192.0.2.1:7420".parse().expect("an address");
-        let direct = Path { remote, root: None, turn: false };
+        let remote = Some("192.0.2.1:7420".parse().expect("an address"));
+        let direct = Path { remote, stream: None, root: None, turn: false };
         assert_eq!(direct.to_string(), "direct to 192.0.2.1:7420");
         assert_eq!(
             direct.json(),
-            json!({"direct": true, "remote": "192.0.2.1:7420", "root": null, "turn": false})
+            json!({"direct": true, "remote": "192.0.2.1:7420", "stream": null, "root": null, "turn": false})
         );
-        let relayed = Path { remote, root: Some("a1".into()), turn: false };
+        let relayed = Path { root: Some("a1".into()), ..direct.clone() };
         assert_eq!(relayed.to_string(), "relayed by root a1 at 192.0.2.1:7420");
         assert!(!relayed.is_direct() && relayed.json()["root"] == "a1");
-        let by_turn = Path { remote, root: None, turn: true };
+        let by_turn = Path { turn: true, ..direct };
         assert_eq!(by_turn.to_string(), "by TURN to 192.0.2.1:7420");
         assert!(!by_turn.is_direct() && by_turn.json()["turn"] == true);
+        let stream = Some("wss:a.b:443".to_owned());
+        let by_stream = Path { remote: None, stream, ..relayed };
+        assert_eq!(by_stream.to_string(), "relayed by root a1 at wss:a.b:443");
+        assert!(!by_stream.is_direct() && by_stream.json()["stream"] == "wss:a.b:443");
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -69,38 +70,73 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
     timeout: Option<Duration>,
 
-    /// Print one JSON object at the end, and nothing else; after a failure it has an `error`. docs/STATUS.md
-    /// explains the fields
+    /// Print one JSON object at the end, and nothing else; after a failure, or if it was stopped before a
+    /// reply, it has an `error`. docs/STATUS.md explains the fields
     #[arg(long)]
     json: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
     let tally = Arc::new(Mutex::new(None::<Tally>));
-    measure(args, &tally).inspect_err(|failure| {
-        if args.json && !failure.is_output_closed() {
-            // Whoever reads JSON has an object in every case. That it failed is told already.
-            let _ = print(report(&tally, Some(failure)));
-        }
-    })
+    let summary = Arc::new(Summary::new(args.json));
+    let measured = measure(args, &tally, &summary);
+    match &measured {
+        Ok(()) => summary.print(&tally, None)?,
+        // That it failed is told on stderr, too.
+        Err(failure) if !failure.is_output_closed() => drop(summary.print(&tally, Some(failure.message()))),
+        Err(_) => {}
+    }
+    measured
 }
 
-fn measure(args: &Args, tally: &Arc<Mutex<Option<Tally>>>) -> Outcome {
-    let interrupted = Arc::clone(tally);
+/// The one JSON object that is printed, whichever thread is the first to know how it ends.
+struct Summary {
+    /// Whether it is still to be printed.
+    is_wanted: AtomicBool,
+}
+
+impl Summary {
+    fn new(json: bool) -> Summary {
+        Summary { is_wanted: AtomicBool::new(json) }
+    }
+
+    /// Prints it, if it is wanted and was not printed before; there may be no tally yet.
+    fn print(&self, tally: &Mutex<Option<Tally>>, error: Option<&str>) -> Outcome {
+        if !self.is_wanted.swap(false, Ordering::SeqCst) {
+            return Ok(());
+        }
+        let tally = tally.lock().expect("no panic under this lock");
+        let mut report =
+            tally.as_ref().map_or_else(|| json!({ "transmitted": 0, "received": 0 }), Tally::json);
+        if let Some(error) = error {
+            report["error"] = json!(error);
+        }
+        print(report)
+    }
+}
+
+/// What a signal is told in JSON that came before any reply.
+const STOPPED: &str = "stopped by a signal before there was a reply";
+
+fn measure(args: &Args, tally: &Arc<Mutex<Option<Tally>>>, summary: &Arc<Summary>) -> Outcome {
+    let (interrupted, summary) = (Arc::clone(tally), Arc::clone(summary));
     let json = args.json;
     let session = Session::open_until(&args.node, &args.network, move |signal| {
         let replies = match &*interrupted.lock().expect("no panic under this lock") {
             Some(tally) => {
-                // The process is about to end; there is nobody left to tell that stdout is closed.
-                let _ = if json { print(tally.json()) } else { print(format_args!("\n{tally}")) };
+                if !json {
+                    // The process is about to end; there is nobody left to tell that stdout is closed.
+                    let _ = print(format_args!("\n{tally}"));
+                }
                 tally.round_trips.len()
             }
             None => 0,
         };
+        let _ = summary.print(&interrupted, (replies == 0).then_some(STOPPED));
         if signal == SIGINT && replies > 0 { 0 } else { 128 + signal }
     })?;
     let address = parse_host(&session.network, &args.address)?;
-    session.wait_peer(address, args.timeout.unwrap_or_else(|| args.node.patience()))?;
+    session.wait_peer(address, args.timeout.unwrap_or_else(|| args.node.patience()), json)?;
     let ping = Ping::open_on(&session.node, address)?;
     *tally.lock().expect("no panic under this lock") = Some(Tally::new(address));
     if !json {
@@ -149,8 +185,6 @@ fn measure(args: &Args, tally: &Arc<Mutex<Option<Tally>>>) -> Outcome {
     let replies = tally_of(tally, |tally| tally.round_trips.len());
     if !json {
         print(format_args!("\n{}", tally_of(tally, |tally| tally.to_string())))?;
-    } else if replies > 0 {
-        print(tally_of(tally, |tally| tally.json()))?;
     }
     session.close()?;
     match replies {
@@ -179,14 +213,6 @@ fn look_at_path(session: &Session, tally: &Mutex<Option<Tally>>, json: bool) -> 
         print(format_args!("path {}: {path}", if before.is_some() { "changed" } else { "taken" }))?;
     }
     Ok(is_direct)
-}
-
-/// The JSON object of a ping that failed, perhaps before there was a tally.
-fn report(tally: &Mutex<Option<Tally>>, failure: Option<&Failure>) -> Value {
-    let tally = tally.lock().expect("no panic under this lock");
-    let mut report = tally.as_ref().map_or_else(|| json!({ "transmitted": 0, "received": 0 }), Tally::json);
-    report["error"] = json!(failure.map(Failure::message));
-    report
 }
 
 /// The tally is there once the peer was found.

@@ -4,12 +4,13 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use peersock::overlay::StaticMember;
+use peersock::overlay::{NetworkId, StaticMember};
 use peersock::{IdentitySource, Interfaces, Joined, Network, Node, RootState, RootStatus};
 
 use crate::args::{NetworkArgs, NodeArgs};
 use crate::failure::{Failure, Outcome};
-use crate::{arrivals, reach, signals, stdio};
+use crate::waiting::Waiting;
+use crate::{arrivals, reach, root_watch, signals, stdio};
 
 /// How long a node may take to have its sockets and addresses. It takes milliseconds.
 const READY_WITHIN: Duration = Duration::from_secs(10);
@@ -73,9 +74,15 @@ impl Session {
         Ok(Session { node, joined, network, named: reach::Named::of(args) })
     }
 
-    /// Waits until a peer is found and a session with it stands.
-    pub(crate) fn wait_peer(&self, address: IpAddr, within: Duration) -> Outcome {
-        self.joined.wait_peer(address, within).map_err(|error| match error.kind() {
+    /// Waits until a peer is found and a session with it stands. Unless it is to be `quiet`, it says what it
+    /// waits for if that takes long.
+    pub(crate) fn wait_peer(&self, address: IpAddr, within: Duration, quiet: bool) -> Outcome {
+        let (node, id) = (self.node.clone(), self.network.id());
+        let text = move || looking_for(&node, address, id, within);
+        let waiting = if quiet { None } else { Some(Waiting::start(text)?) };
+        let found = self.joined.wait_peer(address, within);
+        drop(waiting);
+        found.map_err(|error| match error.kind() {
             io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable => {
                 self.log_silence(address, within);
                 Failure::new(
@@ -145,11 +152,7 @@ impl Session {
     /// What the roots have to do with it, a sentence for each.
     fn roots_to_check(&self, address: IpAddr) -> String {
         let say = |root: RootStatus| {
-            let endpoints: Vec<_> = root.endpoints.iter().map(ToString::to_string).collect();
-            let name = match &endpoints[..] {
-                [] => format!("root {}", root.id),
-                endpoints => format!("the root at {}", endpoints.join(" or ")),
-            };
+            let name = root_watch::name(&root);
             match root.state {
                 RootState::Refused => format!("{name} does not take this node, it may want a token; "),
                 RootState::Registered | RootState::Draining => {
@@ -184,6 +187,19 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.node.shutdown(HURRY);
     }
+}
+
+/// Where a peer is looked for, and for how long.
+fn looking_for(node: &Node, address: IpAddr, network: NetworkId, within: Duration) -> String {
+    let status = node.status();
+    let roots = status.roots.iter().map(|root| format!("at {} ({})", root_watch::name(root), root.state));
+    let dht = status.dht.iter().map(|_| "in the DHT".to_owned());
+    let places: Vec<_> = ["on the local networks".to_owned()].into_iter().chain(roots).chain(dht).collect();
+    format!(
+        "looking for {address} in network {network} {}, for up to {} s",
+        places.join(", "),
+        within.as_secs_f64()
+    )
 }
 
 /// What is to be said when a node could not deliver everything.

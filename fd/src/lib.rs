@@ -19,6 +19,7 @@ mod known_sizes;
 mod name;
 mod options;
 mod passed;
+mod pause;
 mod proof;
 mod requests;
 mod socket;

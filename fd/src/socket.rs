@@ -15,6 +15,7 @@ use rustix::net::{
 use crate::client::{Client, address};
 use crate::name::{Accepted, Family, Kind, Name, NodeTag, Opened, SocketId};
 use crate::passed;
+use crate::pause;
 use crate::requests::{Reply, Request, Which};
 
 /// The kernel's buffer of each end, bytes, as far as the system allows so much (net.core.wmem_max).
@@ -392,6 +393,7 @@ impl<'fd> Socket<'fd> {
     /// ENETDOWN if the node has ended the socket: it was stopped, or has left the network that the socket is
     /// bound to.
     /// `None` as long as there may be something to wait for, and after the application's own shutdown(2).
+    /// A program that asks for the same again and again is held up, see the module `pause`.
     pub fn end(&self) -> Option<Errno> {
         let mut fds = [PollFd::from_borrowed_fd(self.fd, PollFlags::RDHUP)];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -399,7 +401,11 @@ impl<'fd> Socket<'fd> {
         if !fds[0].revents().intersects(PollFlags::RDHUP | PollFlags::HUP) {
             return None;
         }
-        self.is_down().then_some(Errno::NETDOWN)
+        if !self.is_down() {
+            return None;
+        }
+        pause::before_error();
+        Some(Errno::NETDOWN)
     }
 
     /// What an error means that the kernel reports of a stream. It knows only that the node has closed its end,

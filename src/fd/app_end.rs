@@ -109,12 +109,14 @@ pub(super) fn shut(tag: NodeTag, process: i32) {
     shut_where(process, |socket| socket.tag() == tag);
 }
 
-/// As [`shut`], for all processes that there are.
-pub(super) fn shut_everywhere(tag: NodeTag) {
+/// As [`shut`], for all processes that there are. Returns those that have sockets of the node.
+pub(super) fn shut_everywhere(tag: NodeTag) -> Vec<u32> {
     let listed = fs::read_dir("/proc").into_iter().flatten().flatten();
-    for process in listed.filter_map(|entry| entry.file_name().to_str()?.parse().ok()) {
-        shut(tag, process);
-    }
+    let processes = listed.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    processes
+        .filter(|process: &i32| shut_where(*process, |socket| socket.tag() == tag))
+        .map(i32::cast_unsigned)
+        .collect()
 }
 
 /// As [`shut`], for one socket.
@@ -122,16 +124,18 @@ pub(super) fn shut_one(tag: NodeTag, opened: Opened, process: i32) {
     shut_where(process, |socket| socket.tag() == tag && socket.opened() == opened);
 }
 
-fn shut_where(process: i32, wanted: impl Fn(&Socket<'_>) -> bool) {
+/// Returns whether the process has sockets that are `wanted`.
+fn shut_where(process: i32, wanted: impl Fn(&Socket<'_>) -> bool) -> bool {
+    let mut has_some = false;
     for fd in sockets(process, &mut { ALL }) {
-        if let Some(socket) = Socket::of(fd.as_fd())
-            && wanted(&socket)
-            && (socket.kind() != Kind::Stream || sockopt::socket_acceptconn(&fd).unwrap_or(false))
-        {
+        let Some(socket) = Socket::of(fd.as_fd()).filter(|socket| wanted(socket)) else { continue };
+        has_some = true;
+        if socket.kind() != Kind::Stream || sockopt::socket_acceptconn(&fd).unwrap_or(false) {
             // Who waits returns; nothing can be done about what cannot be shut.
             let _ = rustix::net::shutdown(&fd, Shutdown::Both);
         }
     }
+    has_some
 }
 
 /// Copies of the sockets that a process has, as far as the system lets us look, out of `left` descriptors.

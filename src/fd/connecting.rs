@@ -81,7 +81,8 @@ impl ServerState {
         let device = opened.options.interface();
         // It is this socket itself that has the port.
         options.reuse_address |= local.is_some();
-        let connection = Connection::open(&node, device, local, remote, options).map_err(errno)?;
+        let opened = Connection::open(&node, device, local, remote, options).map_err(errno);
+        let connection = self.note_if_refused(opened, remote)?;
         let key = self.new_key();
         let (waker, entry) = self.ready.waker(key);
         let now = Instant::now();

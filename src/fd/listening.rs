@@ -2,6 +2,7 @@
 //! descriptor.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::task::Waker;
@@ -18,6 +19,7 @@ use super::ready::{self, Key};
 use super::server::{Entry, Readiness, ServerState, unix};
 use super::sockets::Phase;
 use super::stream::{self, Origin, Stream};
+use crate::datapath::JoinedNetwork;
 use crate::socket::{Connection, port_refusal};
 use crate::wait::Interest;
 
@@ -144,10 +146,29 @@ impl ServerState {
         if node.driver.datapath.stack().allows_port(port) { Ok(()) } else { Err(Errno::ACCESS) }
     }
 
-    /// Tells the node's owner once of each port that was refused.
+    /// Tells the node's owner once of each port that was refused to a listener.
     pub(super) fn note_refusal(&mut self, port: u16) {
+        self.note_refusal_where(port, |_| true);
+    }
+
+    /// Tells the node's owner once of each port to which nothing may be sent in the network of `remote`, if
+    /// that is what came of it.
+    pub(super) fn note_if_refused<T>(
+        &mut self,
+        result: Result<T, Errno>,
+        remote: SocketAddr,
+    ) -> Result<T, Errno> {
+        if matches!(result, Err(Errno::ACCESS)) {
+            let holds =
+                |network: &JoinedNetwork| network.routes.iter().any(|route| route.contains(remote.ip()));
+            self.note_refusal_where(remote.port(), holds);
+        }
+        result
+    }
+
+    fn note_refusal_where(&mut self, port: u16, is_asked: impl Fn(&JoinedNetwork) -> bool) {
         let networks = self.networks();
-        let refuses = |network: &&crate::datapath::JoinedNetwork| !network.ports.contains(&port);
+        let refuses = |network: &&JoinedNetwork| is_asked(network) && !network.ports.contains(&port);
         let networks: Vec<_> = networks.iter().filter(refuses).cloned().collect();
         if let Some(refusals) = &self.refusals
             && !networks.is_empty()

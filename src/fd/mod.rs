@@ -78,9 +78,10 @@ impl FdServer {
     }
 
     /// Ends what processes wait for on the sockets of a node that is no more, as far as the system lets this
-    /// process look: their calls fail with ENETDOWN. A node that ends in order does so itself.
-    pub fn end_sockets_of(tag: NodeTag) {
-        app_end::shut_everywhere(tag);
+    /// process look: their calls fail with ENETDOWN. A node that ends in order does so itself. Returns the
+    /// processes that have such sockets, connections included.
+    pub fn end_sockets_of(tag: NodeTag) -> Vec<u32> {
+        app_end::shut_everywhere(tag)
     }
 
     /// What the names of its sockets call the node.
@@ -110,7 +111,8 @@ impl FdServer {
     }
 
     /// Texts for people, one for each port at which an application wants to listen and which no network
-    /// allows. The application gets EACCES.
+    /// allows, or to which it connects or sends though the network does not allow it. The application
+    /// gets EACCES.
     pub fn refusals(&self) -> mpsc::Receiver<String> {
         self.server.refusals()
     }

@@ -70,7 +70,8 @@ impl ServerState {
         let target = remote.map(|remote| at_home(self.meant(remote), transport.local()));
         let options = target.map(|target| self.send_options(socket, target.ip(), None)).unwrap_or_default();
         if let Some(target) = target {
-            transport.check(target, &options).map_err(errno)?;
+            let checked = transport.check(target, &options).map_err(errno);
+            self.note_if_refused(checked, target)?;
         }
         transport.connect(target, &options).map_err(errno)?;
         self.socket(socket).error = None;
@@ -101,7 +102,9 @@ impl ServerState {
             return Err(error);
         }
         let target = at_home(self.meant(remote), transport.local());
-        transport.check(target, &self.send_options(socket, target.ip(), details)).map_err(errno)?;
+        let checked =
+            transport.check(target, &self.send_options(socket, target.ip(), details)).map_err(errno);
+        self.note_if_refused(checked, target)?;
         self.end(key, (remote, details)).map(drop)
     }
 

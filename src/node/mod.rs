@@ -153,6 +153,12 @@ impl Node {
         status::peers(&self.inner)
     }
 
+    /// The roots of this node, in the order in which they were given, and behind them those that others have
+    /// named.
+    pub fn roots(&self) -> Vec<RootStatus> {
+        status::roots(&self.inner)
+    }
+
     /// Everything worth knowing about the node now.
     pub fn status(&self) -> Status {
         status::collect(&self.inner)

@@ -6,9 +6,9 @@ use std::thread;
 use std::time::Duration;
 
 use peersock::overlay::NetworkId;
-use peersock::{IdentitySource, Interfaces, Joined, Network, Node};
+use peersock::{IdentitySource, Interfaces, Joined, Network, Node, StartError};
 
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::signals;
 
 /// Enough to tell the peer goodbye.
@@ -16,8 +16,15 @@ const LINGER: Duration = Duration::from_millis(500);
 
 /// A node that stays on loopback and forgets its identity, in the demonstration's network.
 pub(super) fn start(network: NetworkId) -> Outcome<(Node, Joined)> {
-    let node =
-        Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback).start()?;
+    let node = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback);
+    let node = node.start().map_err(|error| match error {
+        // A demonstration has no option that names another one.
+        StartError::Io(error) if error.kind() == io::ErrorKind::NotFound => Failure::new(
+            format_args!("the loopback interface cannot be used: {error}"),
+            "run `ip link set lo up` as root, which brings it up; all of the demonstration stays on it",
+        ),
+        error => error.into(),
+    })?;
     let interrupted = node.clone();
     signals::end_after(move || {
         interrupted.shutdown(LINGER);

@@ -1,11 +1,11 @@
 //! A process beside the launcher that sees it die, and ends then what its programs wait for: connections and
-//! datagrams that will not come any more.
+//! datagrams that will not come any more. It says so, too: nobody else is left who knows why.
 //!
 //! ```text
 //! launcher ---- a pipe, the guard's stdin ----> guard
 //! ```
 //!
-//! One byte says that all is well. An end without it means that the launcher was killed.
+//! One byte says how the launcher ends. An end without it means that the launcher was killed.
 
 use std::env;
 use std::io::{self, Read as _, Write as _};
@@ -13,13 +13,21 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 
 use peersock::FdServer;
+use rustix::process::Pid;
 
-use super::children::children;
+use super::children::{children, describe};
 use crate::failure::Outcome;
+use crate::stdio;
 
 /// The arguments of the guard itself.
 #[derive(clap::Args)]
 pub(crate) struct Args;
+
+/// The programs have ended.
+const ALL_ENDED: u8 = 1;
+
+/// Some programs run on, and the launcher has said so.
+const SOME_LEFT: u8 = 2;
 
 /// The guard of a launcher that runs.
 pub(super) struct Guard(Child);
@@ -29,7 +37,7 @@ impl Guard {
     pub(super) fn start(server: &FdServer) -> Option<Guard> {
         let mut command = Command::new("/proc/self/exe");
         command.arg0("peersock").arg("run-guard").env(peersock::ENVIRONMENT, server.environment());
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.stdin(Stdio::piped()).stdout(Stdio::null());
         // Ctrl-C is not for it.
         let started = command.process_group(0).spawn();
         let started = started.inspect_err(|error| tracing::debug!(%error, "nobody guards the launcher"));
@@ -48,11 +56,20 @@ impl Guard {
 
     /// The programs have ended: there is nothing to guard any more.
     pub(super) fn dismiss(mut self) {
+        self.tell(ALL_ENDED);
+        let _ = self.0.wait();
+    }
+
+    /// The launcher ends, and programs run on: has the guard end their sockets.
+    pub(super) fn leave(mut self) {
+        self.tell(SOME_LEFT);
+    }
+
+    fn tell(&mut self, byte: u8) {
         if let Some(mut pipe) = self.0.stdin.take() {
             // It may have been killed.
-            let _ = pipe.write_all(&[1]);
+            let _ = pipe.write_all(&[byte]);
         }
-        let _ = self.0.wait();
     }
 }
 
@@ -62,8 +79,22 @@ pub(crate) fn run(_: &Args) -> Outcome {
     let (tag, _) =
         FdServer::parse_environment(&node).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
     let mut byte = [0];
-    if matches!(io::stdin().lock().read(&mut byte), Ok(0)) {
-        FdServer::end_sockets_of(tag);
+    let was_killed = match io::stdin().lock().read(&mut byte)? {
+        0 => true,
+        _ if byte[0] == SOME_LEFT => false,
+        _ => return Ok(()),
+    };
+    let left: Vec<_> = FdServer::end_sockets_of(tag).into_iter().filter_map(pid).collect();
+    if was_killed && !left.is_empty() {
+        stdio::note(format_args!(
+            "`peersock run` was killed, and with it the network is gone for what it has started: {}; stop \
+             them with `kill`, and start them again under `peersock run`",
+            describe(&left)
+        ));
     }
     Ok(())
+}
+
+fn pid(number: u32) -> Option<Pid> {
+    Pid::from_raw(number.cast_signed())
 }

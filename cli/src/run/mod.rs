@@ -27,6 +27,7 @@ pub(crate) use self::library_path::{Args as LibraryArgs, run as provide_library}
 use self::watch::Watch;
 use crate::args::{NetworksArgs, NodeArgs};
 use crate::failure::{Failure, Outcome};
+use crate::root_watch::RootWatch;
 use crate::session::interfaces;
 use crate::stdio;
 
@@ -117,6 +118,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let path = program::check(Path::new(&args.program[0]))?;
     let networks = args.networks.resolve()?;
     let node = start(args, networks)?;
+    let roots = RootWatch::start(&node)?;
     let server = FdServer::start(&node)?;
     let mut command = Command::new(&path);
     command.arg0(&args.program[0]).args(&args.program[1..]);
@@ -144,12 +146,15 @@ pub(crate) fn run(args: &Args) -> Outcome {
             watch = Some(Watch::start(program, library.name(), server.contacts())?);
             Ok(())
         })?;
-    // What runs on is the guard's: it ends the sockets when this process has ended.
-    if let Some(guard) = guard.filter(|_| left.is_empty()) {
-        guard.dismiss();
+    match guard {
+        Some(guard) if left.is_empty() => guard.dismiss(),
+        // What runs on is its: it ends the sockets.
+        Some(guard) => guard.leave(),
+        None => {}
     }
     let is_reached = watch.is_some_and(|watch| watch.finish(&path));
     let outstanding = delivery::deliver(&server, &requests);
+    drop(roots);
     node.shutdown(Duration::ZERO);
     // A new receiver takes the place of the other, which ends when all that it had is said.
     drop(server.refusals());

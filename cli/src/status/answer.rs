@@ -113,6 +113,7 @@ pub(crate) struct Peer {
     pub(crate) last_seen_s: Option<f64>,
     pub(crate) last_heard_s: Option<f64>,
     pub(crate) path: Option<SocketAddr>,
+    pub(crate) stream: Option<String>,
     pub(crate) root: Option<String>,
     #[serde(default)]
     pub(crate) turn: bool,

@@ -151,8 +151,10 @@ impl fmt::Display for Line<'_> {
         write!(f, "\n      node {}\n      ", peer.id)?;
         if peer.state() == Presence::Connected {
             write!(f, "session")?;
-            if let Some(path) = peer.path {
-                write!(f, " over {path}")?;
+            match (peer.path, &peer.stream) {
+                (Some(path), _) => write!(f, " over {path}")?,
+                (None, Some(stream)) => write!(f, " over {stream}")?,
+                (None, None) => {}
             }
             if let Some(root) = &peer.root {
                 write!(f, ", relayed by root {root}")?;
@@ -207,7 +209,9 @@ impl fmt::Display for ContactLine<'_> {
             (Some(kind), _) => write!(f, "NAT: {kind}")?,
             (None, Some("none")) => write!(f, "NAT: none")?,
             (None, Some(mapping)) => write!(f, "NAT: {mapping} mapping")?,
-            (None, None) => write!(f, "NAT: not known")?,
+            (None, None) => {
+                write!(f, "NAT: not known (roots and STUN servers beyond the local network can tell)")?;
+            }
         }
         for candidate in candidates.iter().filter(|candidate| candidate.kind != "interface") {
             let address = candidate.address;
@@ -418,6 +422,33 @@ mod tests {
         ] {
             assert!(text.contains(words), "{words} is not in {text}");
         }
+    }
+
+    #[test]
+    fn a_path_by_a_stream_is_shown() {
+        let mut status = status();
+        status["peers"][1]["path"] = Value::Null;
+        status["peers"][1]["stream"] = "wss:a.b:443".into();
+        status["peers"][1]["root"] = "a1".into();
+        let text = report(&status, false, 50);
+        assert!(text.contains("session over wss:a.b:443, relayed by root a1"), "{text}");
+    }
+
+    #[test]
+    fn what_is_not_known_of_the_nat_is_not_called_a_kind_of_nat() {
+        let mut status = status();
+        let mut shown = |contact: Value| {
+            status["contact"] = contact;
+            let text = report(&status, false, 50);
+            text.lines()
+                .find_map(|line| Some(line.trim().strip_prefix("NAT: ")?.to_owned()))
+                .unwrap_or_default()
+        };
+        let own = json!([{"address": "192.168.1.9:5", "kind": "interface", "by": null}]);
+        let unknown = shown(json!({"nat": null, "mapping": null, "candidates": own}));
+        assert_eq!(unknown, "not known (roots and STUN servers beyond the local network can tell)");
+        assert_eq!(shown(json!({"nat": null, "mapping": "none", "candidates": own})), "none");
+        assert_eq!(shown(json!({"nat": "filtered", "mapping": null, "candidates": own})), "filtered");
     }
 
     #[test]

@@ -5,7 +5,10 @@
 
 use std::ffi::OsStr;
 use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
+
+use serde_json::Value;
 
 use crate::common::{Lab, PATIENCE, PORT, Running};
 
@@ -78,13 +81,42 @@ fn a_stream_outlives_new_addresses_a_dead_cable_and_a_path_that_shrinks() {
     assert!(ip(["-n", &cable.ends[0], "link", "set", "eth0", "down"]));
     say("while the cable was dead");
     // So long that TCP's own timer is far off by then.
-    std::thread::sleep(Duration::from_secs(14));
+    thread::sleep(Duration::from_secs(14));
     assert!(ip(["-n", &cable.ends[0], "link", "set", "eth0", "up"]));
     hear("while the cable was dead", Instant::now());
     if cable.carries_at_most(1300) {
         say("over less");
         hear("over less", Instant::now());
     }
+}
+
+/// Whatever a root sees that is on the same cable, there is no NAT in between.
+#[test]
+fn a_root_on_the_cable_says_nothing_about_a_nat() {
+    let Some(cable) = Cable::lay("lan", &["10.98.7.1/24", "10.98.7.2/24"]) else { return };
+    let lab = Lab::new();
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", &cable.ends[0], env!("CARGO_BIN_EXE_peersock"), "root", "--announce"]);
+    command.arg("--state").arg(lab.state("root"));
+    let _root = Running::start(command);
+    let listener = cable.inside(1, &lab, "listener", &["listen", "--root", "lan", &PORT.to_string()]);
+    listener.wait_for_target();
+    let status = || -> Value {
+        let status = crate::common::run(lab.command("listener", &["status", "--json"])).success();
+        serde_json::from_str(status.text()).expect("JSON")
+    };
+    let since = Instant::now();
+    while status()["roots"][0]["state"] != "registered" {
+        assert!(since.elapsed() < PATIENCE, "{}", status());
+        thread::sleep(Duration::from_millis(50));
+    }
+    // A probe of the root took so long.
+    thread::sleep(Duration::from_secs(6));
+    let contact = &status()["contact"];
+    assert!(contact["nat"].is_null() && contact["mapping"].is_null(), "{contact}");
+    assert!(contact["candidates"].as_array().is_some_and(|all| !all.is_empty()), "{contact}");
+    let shown = crate::common::run(lab.command("listener", &["status"])).success();
+    assert!(shown.text().contains("\n  NAT: not known (roots and STUN servers beyond"), "{}", shown.text());
 }
 
 /// How long nothing may arrive: the product's promise is a second, and a busy machine adds to it.

@@ -316,3 +316,20 @@ fn noise(seed: u64, length: usize) -> Vec<u8> {
     });
     words.flatten().take(length).collect()
 }
+
+#[test]
+fn a_long_search_says_what_it_waits_for_unless_it_is_quiet() {
+    let lab = Lab::new();
+    let absent = run(lab.command("absent", &["addr", &lab.network])).success().text().trim().to_owned();
+    let target = format!("[{absent}]:{PORT}");
+    let dialing = Running::start(lab.dial_command(&target, &["--timeout", "600"]));
+    let said = dialing.wait_for_stderr("peersock: looking for ");
+    assert!(said.starts_with(&format!("{absent} in network {}", lab.network)), "{said}");
+    assert!(said.contains("on the local networks") && said.ends_with("for up to 600 s"), "{said}");
+    let said = dialing.interrupt();
+    said.failure(130, &[]);
+    assert_eq!(said.stderr.matches("looking for").count(), 1, "{}", said.stderr);
+    let quiet = run(lab.dial_command(&target, &["--timeout", "4", "--quiet"]));
+    quiet.failure(1, &["nobody"]);
+    assert!(!quiet.stderr.contains("looking for"), "{}", quiet.stderr);
+}

@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::common::{Lab, PATIENCE, PORT, Running, peersock, run, write_file};
+use rustix::process::Signal;
 use serde_json::Value;
+
+use crate::common::{Finished, Lab, PATIENCE, PORT, Running, peersock, run, signal, write_file};
 
 #[test]
 fn ping_prints_replies_and_a_summary() {
@@ -43,6 +45,58 @@ fn ping_of_nobody_fails() {
     let waiting = Running::start(lab.node("pinger", &["ping", "-v", &absent]));
     waiting.wait_for_state(&lab, "pinger");
     waiting.interrupt().failure(130, &[]);
+}
+
+/// What stdout has is one JSON object and nothing else.
+fn one_object(finished: &Finished) -> Value {
+    serde_json::from_str(finished.text()).unwrap_or_else(|error| panic!("{error}: {:?}", finished.text()))
+}
+
+#[test]
+fn a_ping_prints_one_json_object_however_it_ends() {
+    let lab = Lab::new();
+    let absent = run(lab.command("absent", &["addr", &lab.network])).success().text().trim().to_owned();
+    for end in [Signal::INT, Signal::TERM] {
+        let searching = Running::start(lab.node("pinger", &["ping", "--json", &absent]));
+        searching.wait_for_state(&lab, "pinger");
+        signal(end, searching.id());
+        let searching = searching.wait_for_end();
+        assert_eq!(searching.status.code(), Some(128 + end.as_raw()), "{}", searching.stderr);
+        let json = one_object(&searching);
+        assert_eq!((&json["transmitted"], &json["received"]), (&Value::from(0), &Value::from(0)));
+        assert!(json["error"].as_str().expect("an error").contains("stopped"), "{json}");
+    }
+
+    let listening = lab.listen(&[&PORT.to_string()]);
+    let address = listening.target.rsplit_once(':').unwrap().0.trim_matches(['[', ']']).to_owned();
+    let endless = Running::start(lab.node("pinger", &["ping", "--json", "-i", "0.01", &address]));
+    wait_for(|| {
+        let status = run(lab.command("pinger", &["status", "--json"]));
+        let status: Value = serde_json::from_slice(&status.stdout).unwrap_or_default();
+        (status["traffic"]["received_packets"].as_u64() > Some(5)).then_some(())
+    });
+    let json = one_object(&endless.interrupt().success());
+    assert!(json["received"].as_u64() > Some(0) && json.get("error").is_none(), "{json}");
+}
+
+#[test]
+fn addresses_are_printed_of_a_network_that_is_named_in_either_way() {
+    let lab = Lab::new();
+    let plain = run(lab.command("node", &["addr", &lab.network])).success();
+    for words in [&["addr", "-n", &lab.network][..], &["addr", "--network", &lab.network]] {
+        assert_eq!(run(lab.command("node", words)).success().text(), plain.text());
+    }
+    let with_variable = |words: &[&str], network: &str| {
+        let mut command = lab.command("node", words);
+        command.env("PEERSOCK_NETWORK", network);
+        run(command)
+    };
+    assert_eq!(with_variable(&["addr"], &lab.network).success().text(), plain.text());
+    assert_eq!(with_variable(&["addr", "-n", &lab.network], "nonsense").success().text(), plain.text());
+    assert_eq!(with_variable(&["addr", &lab.network], "nonsense").success().text(), plain.text());
+    run(lab.command("node", &["addr"])).failure(2, &["no network is named", "-n NETWORK"]);
+    run(lab.command("node", &["addr", &lab.network, "-n", &lab.network]))
+        .failure(2, &["cannot be used with"]);
 }
 
 #[test]

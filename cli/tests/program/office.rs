@@ -74,6 +74,24 @@ fn programs_behind_tinyproxy_reach_each_other() {
     office.assert_closed();
     let (_root, text) = office.start_root();
     let (mut listening, dialing) = office.meet(&text, 8888);
+
+    // A ping says that it goes by the root, and how that is reached.
+    let target = listening.wait_for_target();
+    let address = target.rsplit_once(':').unwrap().0.trim_matches(['[', ']']);
+    let ping = office.start_node(1, "pinger", &text, 8888, &["ping", "-c", "1", address]).finish().success();
+    let by = format!("at wss:{NAME}:443 by way of http://10.98.2.1:8888");
+    let taken = ping.text().lines().find(|line| line.starts_with("path taken: relayed by root "));
+    assert!(taken.is_some_and(|line| line.ends_with(&by)), "{}", ping.text());
+    let words = ["ping", "--json", "--until-direct", "-c", "2", "-i", "0.1", address];
+    let ping = office.start_node(1, "pinger", &text, 8888, &words).finish();
+    ping.failure(1, &["no direct path"]);
+    let json: serde_json::Value = serde_json::from_str(ping.text()).expect("one object");
+    assert!(json["received"] == 2 && json["error"].as_str().unwrap().contains("no direct path"), "{json}");
+    assert!(
+        json["path"]["stream"] == by.trim_start_matches("at ") && json["path"]["remote"].is_null(),
+        "{json}"
+    );
+
     listening.end_stdin();
     dialing.finish().success();
     listening.finish().success();
@@ -166,13 +184,7 @@ impl Office {
     /// A program at a listens, one at b dials it, and both have said something.
     fn meet(&self, roots: &str, proxy_port: u16) -> (Running, Running) {
         let node = |which: usize, words: &[&str]| {
-            let mut command = self.at(&self.names[which], env!("CARGO_BIN_EXE_peersock"), words);
-            let state = self.lab.state(["a", "b"][which]);
-            command.args(["-v", "--network", &self.lab.network, "--state"]).arg(state);
-            command.env("PEERSOCK_ROOTS", roots.trim());
-            command.env("HTTPS_PROXY", format!("http://10.98.{}.1:{proxy_port}", which + 1));
-            command.env_remove("https_proxy").env_remove("no_proxy").env_remove("NO_PROXY");
-            Running::start(command)
+            self.start_node(which, ["a", "b"][which], roots, proxy_port, words)
         };
         let mut listening = node(0, &["listen", &PORT.to_string()]);
         let target = listening.wait_for_target();
@@ -182,6 +194,16 @@ impl Office {
         listening.send(b"me\n");
         dialing.wait_for_stdout("me\n");
         (listening, dialing)
+    }
+
+    /// Starts a node at a or b.
+    fn start_node(&self, which: usize, state: &str, roots: &str, proxy_port: u16, words: &[&str]) -> Running {
+        let mut command = self.at(&self.names[which], env!("CARGO_BIN_EXE_peersock"), words);
+        command.args(["-v", "--network", &self.lab.network, "--state"]).arg(self.lab.state(state));
+        command.env("PEERSOCK_ROOTS", roots.trim());
+        command.env("HTTPS_PROXY", format!("http://10.98.{}.1:{proxy_port}", which + 1));
+        command.env_remove("https_proxy").env_remove("no_proxy").env_remove("NO_PROXY");
+        Running::start(command)
     }
 
     /// Shows that nothing but the proxy can be reached from inside.

@@ -307,20 +307,25 @@ fn a_port_in_use_is_told() {
 }
 
 /// A running root, and what it has printed of itself.
-struct Root {
-    running: Running,
-    identity: PublicIdentity,
-    address: SocketAddr,
+pub(crate) struct Root {
+    pub(crate) running: Running,
+    pub(crate) identity: PublicIdentity,
+    pub(crate) address: SocketAddr,
 }
 
 impl Root {
     /// What goes into PEERSOCK_ROOTS.
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         format!("{}@{}", self.identity, self.address)
     }
 
-    fn start(words: &[&str]) -> Root {
-        let mut command = peersock(&["root", "--listen", "127.0.0.1", "--port", "0", "--ephemeral"]);
+    pub(crate) fn start(words: &[&str]) -> Root {
+        Root::start_with(&[&["--port", "0", "--ephemeral"], words].concat())
+    }
+
+    /// As [`Root::start`], with a port and an identity of the test's choice.
+    pub(crate) fn start_with(words: &[&str]) -> Root {
+        let mut command = peersock(&["root", "--listen", "127.0.0.1"]);
         command.args(words);
         let running = Running::start(command);
         let line = running.wait_for_stdout("\n");

@@ -163,3 +163,24 @@ fn listen_shows_the_progress_of_what_goes_to_a_file() {
         assert_eq!(fs::read(&output).unwrap().len(), 300_000);
     }
 }
+
+#[test]
+fn a_search_is_shown_on_a_terminal_while_it_lasts() {
+    if !has_terminals("a_search_is_shown_on_a_terminal_while_it_lasts") {
+        return;
+    }
+    let lab = Lab::new();
+    let absent = run(lab.command("absent", &["addr", &lab.network])).success().text().trim().to_owned();
+    let line = |more: &str| {
+        format!(
+            "'{}' dial '[{absent}]:{PORT}' --interface lo -n {} --state '{}' --timeout 2 {more}",
+            env!("CARGO_BIN_EXE_peersock"),
+            lab.network,
+            lab.state("dialer").display()
+        )
+    };
+    let shown = run(on_terminal(&line(""), &[])).text().to_owned();
+    assert!(shown.contains(&format!("looking for {absent}")), "{shown}");
+    let shown = run(on_terminal(&line("--quiet"), &[])).text().to_owned();
+    assert!(!shown.contains("looking for"), "{shown}");
+}

@@ -314,7 +314,7 @@ while True: threading.Thread(target=serve, args=(s.accept()[0],), daemon=True).s
     }
 }
 
-fn wait_for_file(path: &Path) -> String {
+pub(crate) fn wait_for_file(path: &Path) -> String {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         if let Ok(text) = fs::read_to_string(path) {

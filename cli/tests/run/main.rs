@@ -18,4 +18,5 @@ mod pipes;
 mod rules;
 mod shell;
 mod starts;
+mod told;
 mod web;

@@ -55,7 +55,7 @@ impl Candidate {
 }
 
 /// Whether an address may mean the same host everywhere.
-fn is_global(ip: &IpAddr) -> bool {
+pub(super) fn is_global(ip: &IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => {
             let [a, b, ..] = ip.octets();

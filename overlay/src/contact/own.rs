@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
+use super::candidate::is_global;
 use super::{Candidate, CandidateKind, Contact, Mapping, Nat, seen};
 use crate::id::{NodeId, PublicIdentity};
 use crate::wire::{RootVoucher, Voucher};
@@ -85,10 +86,13 @@ impl OwnContact {
         if self.given.nat.mapping != Mapping::Unknown {
             return self.given.nat.mapping;
         }
-        seen::mapping(believed, |address| {
+        let is_own = |address: &SocketAddr| {
             let mut given = self.given.candidates().iter();
             given.any(|known| known.kind == CandidateKind::Interface && known.address == *address)
-        })
+        };
+        // A root of the local network sees what this node has there, whatever NAT others are behind.
+        let tells = |one: &&Seen| is_global(&one.at.ip()) || !is_own(&one.voucher.address);
+        seen::mapping(&believed.iter().copied().filter(tells).collect::<Vec<_>>(), is_own)
     }
 }
 
@@ -201,6 +205,31 @@ mod tests {
         assert_eq!(ports, [9, 6, 7, 4000], "the newest of three mappings first");
         assert_eq!(own.contact().nat.mapping, Mapping::AddressDependent);
         assert_eq!(own.vouchers(2).len(), 2);
+    }
+
+    #[test]
+    fn only_a_root_beyond_the_local_network_can_tell_that_there_is_no_nat() {
+        let root = Identity::from_seed(&[1; 32]);
+        let here: SocketAddr = "192.168.1.9:4000".parse().unwrap();
+        let seen = |by: &str, at: SocketAddr| Seen {
+            root: *root.public(),
+            at: by.parse().unwrap(),
+            voucher: Voucher::sign(&root, &root.node_id(), 1, at),
+            is_guest: false,
+        };
+        let mapping = |own: SocketAddr, seen: Vec<Seen>| {
+            let mut contact = OwnContact::default();
+            let given = Candidate { kind: CandidateKind::Interface, address: own };
+            contact.set_given(Contact::new(Nat::default(), [given]));
+            contact.set_seen(seen);
+            contact.contact().nat.mapping
+        };
+        let near = seen("192.168.1.1:7420", here);
+        assert_eq!(mapping(here, vec![near.clone()]), Mapping::Unknown);
+        let outside: SocketAddr = "203.0.113.9:5000".parse().unwrap();
+        let far = seen("198.51.100.1:7420", outside);
+        assert_eq!(mapping(here, vec![near, far]), Mapping::Unknown, "one root sees it behind a NAT");
+        assert_eq!(mapping(outside, vec![seen("198.51.100.1:7420", outside)]), Mapping::NoNat);
     }
 
     #[test]

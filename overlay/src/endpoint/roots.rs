@@ -127,7 +127,7 @@ impl Endpoint {
                 _ if root.registering.is_refused() => RootState::Refused,
                 _ if root.is_unreachable => RootState::Unreachable,
                 Some(answer) if connected && answer.drains => RootState::Draining,
-                Some(_) if connected => RootState::Registered,
+                Some(_) if connected && root.registering.is_confirmed(now) => RootState::Registered,
                 _ if connected => RootState::Connected,
                 _ => RootState::Connecting,
             };
@@ -152,7 +152,7 @@ impl Endpoint {
                     .map(|answer| answer.voucher.address)
                     .filter(is_endpoint),
                 channel: standing.map(|answer| answer.channel),
-                registered: root.registering.since(now).filter(|_| connected),
+                registered: root.registering.since(now).filter(|_| connected && !root.is_unreachable),
                 relays: standing.is_some_and(|answer| answer.relays),
                 rate: standing.map_or(0, |answer| answer.rate),
                 relayed_peers: self.peers.iter().filter(|(_, peer)| behind(&peer.link)).count(),
@@ -215,9 +215,18 @@ impl Endpoint {
         let Some(key) = self.key_of(event.peer()) else { return };
         let Some(root) = self.roots.get_mut(key) else { return };
         match event {
-            Event::PeerUnreachable(_) => root.is_unreachable = true,
-            Event::SessionReady(_) | Event::PathConfirmed(_) => root.is_unreachable = false,
-            Event::SessionLost(_) | Event::PathChanged(_) => {}
+            Event::PeerUnreachable(_) => {
+                root.is_unreachable = true;
+                root.registering.interrupted();
+            }
+            Event::SessionReady(_) | Event::PathConfirmed(_) => {
+                // It may have forgotten this node meanwhile.
+                if std::mem::take(&mut root.is_unreachable) {
+                    root.registering.renew_soon(now);
+                }
+            }
+            Event::SessionLost(_) => root.registering.interrupted(),
+            Event::PathChanged(_) => {}
             _ => return,
         }
         // The root follows to where something else than a probe comes from.
@@ -273,6 +282,7 @@ impl Endpoint {
             root.asked = Some((since, times + 1));
             if times >= MAX_UNANSWERED {
                 root.asked = None;
+                root.registering.interrupted();
                 self.link(now, key, |link, cx| link.attempt(cx, Reason::Traffic));
                 now + RETRY_INTERVAL
             } else {

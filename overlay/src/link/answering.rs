@@ -55,7 +55,7 @@ impl Link {
         let place = meta.place();
         cx.core.counters.initiations_stale.increment();
         tracing::debug!(
-            peer = %self.handle.id(),
+            peer = %self.handle.logged(),
             from = %place,
             "an initiation is not new: a replay, or its sender's clock went back"
         );
@@ -126,7 +126,7 @@ impl Link {
         // The initiation paid for it; what is left may pay for a hint.
         if cx.reach.spend(&place, response.len()) {
             core.counters.handshakes_answered.increment();
-            tracing::debug!(peer = %self.handle.id(), to = %place, "initiation answered");
+            tracing::debug!(peer = %self.handle.logged(), to = %place, "initiation answered");
             core.transmit(&place, response);
         }
         Ok(())

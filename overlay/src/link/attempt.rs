@@ -162,7 +162,7 @@ impl Link {
         };
         if cx.reach.spend(place, last.datagram.len()) {
             last.targets.push(*place);
-            tracing::debug!(peer = %self.handle.id(), to = %place, "initiation sent here too");
+            tracing::debug!(peer = %self.handle.logged(), to = %place, "initiation sent here too");
             cx.core.transmit(place, last.datagram.clone());
         }
     }
@@ -182,7 +182,7 @@ impl Link {
             return self.give_up(cx);
         }
         if attempt.wanted.take_if(|since| cx.now >= *since + UNREACHABLE_AFTER).is_some() {
-            tracing::debug!(peer = %self.handle.id(), "no answer for 5 s; the handshake is tried on");
+            tracing::debug!(peer = %self.handle.logged(), "no answer for 5 s; the handshake is tried on");
             cx.core.emit(Event::PeerUnreachable(self.handle.clone()));
         }
         if cx.now >= attempt.next_round {
@@ -196,7 +196,7 @@ impl Link {
     fn give_up(&mut self, cx: &mut Context<'_>) {
         let Some(attempt) = &mut self.attempt else { return };
         if !std::mem::replace(&mut attempt.given_up, true) {
-            tracing::debug!(peer = %self.handle.id(), "no answer: the handshake is given up");
+            tracing::debug!(peer = %self.handle.logged(), "no answer: the handshake is given up");
             cx.core.counters.attempts_given_up.increment();
             attempt.wanted = None;
             cx.effects.push(Effect::Refile);
@@ -250,7 +250,7 @@ impl Link {
         };
         if targets.is_empty() {
             tracing::debug!(
-                peer = %self.handle.id(),
+                peer = %self.handle.logged(),
                 known = %List(cx.reach.remotes()),
                 "no address of the peer may be sent to yet"
             );
@@ -300,7 +300,7 @@ impl Link {
         self.macs.append(now, &mut datagram);
         core.initiations.insert(index, cx.key);
         tracing::debug!(
-            peer = %self.handle.id(),
+            peer = %self.handle.logged(),
             to = %List(targets.iter()),
             round = attempt.rounds,
             "initiation sent"
@@ -356,7 +356,7 @@ impl Link {
         let is_shared = given_up.is_some_and(|pending| pending.targets.len() > 1);
         if is_shared && !std::mem::replace(&mut attempt.apart, true) {
             tracing::debug!(
-                peer = %self.handle.id(),
+                peer = %self.handle.logged(),
                 "somebody forges answers: each address of the peer gets an initiation of its own from now on"
             );
             self.next_round(cx);
@@ -429,7 +429,7 @@ impl Link {
         }
         cx.core.counters.cookies_received.increment();
         tracing::debug!(
-            peer = %self.handle.id(),
+            peer = %self.handle.logged(),
             "the peer is busy and wants the initiation again with a cookie"
         );
         if !attempt.given_up && !std::mem::replace(&mut attempt.hastened, true) {
@@ -459,7 +459,7 @@ impl Link {
         }
         cx.core.counters.clock_behind.increment();
         tracing::debug!(
-            peer = %self.handle.id(),
+            peer = %self.handle.logged(),
             "the peer knows newer initiations of this node: its clock went back"
         );
         self.floor = Some(newest);

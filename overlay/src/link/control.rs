@@ -84,7 +84,7 @@ impl Link {
     fn on_close(&mut self, cx: &mut Context<'_>, session: &Arc<Session>) {
         let Some(instance) = self.live(session).map(|live| live.instance) else { return };
         cx.core.counters.closes_received.increment();
-        tracing::debug!(peer = %self.handle.id(), "the peer has left");
+        tracing::debug!(peer = %self.handle.logged(), "the peer has left");
         let closed = self.take_instance(instance);
         self.departed = self.sessions.is_empty();
         self.end_attempt(cx);

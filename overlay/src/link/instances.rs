@@ -89,13 +89,13 @@ impl Link {
         cx.core.counters.peers_at_two_places.increment();
         if self.duplicate.note(remote, cx.now) {
             tracing::warn!(
-                peer = %self.handle.id(),
+                peer = %self.handle.logged(),
                 "two nodes run with the identity of this peer, and connections reach the one or the other: \
                  is one's state directory a copy of the other's?"
             );
         }
         tracing::debug!(
-            peer = %self.handle.id(), there = %remote, "the other node with the peer's identity"
+            peer = %self.handle.logged(), there = %remote, "the other node with the peer's identity"
         );
         self.send_on_current(cx, Control::Elsewhere { instance: other, remote });
     }

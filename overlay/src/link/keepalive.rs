@@ -65,7 +65,10 @@ impl Link {
         let in_use = activity.last_sent().is_some_and(|at| now <= at + DEAD_AFTER);
         if dead && in_use {
             cx.core.counters.silences.increment();
-            tracing::debug!(peer = %handle.id(), "the peer says nothing: a handshake shows whether it is there");
+            tracing::debug!(
+                peer = %handle.logged(),
+                "the peer says nothing: a handshake shows whether it is there"
+            );
             self.attempt(cx, Reason::Traffic);
         }
         if self.doubtful_at(cx).is_some_and(|at| now >= at) {
@@ -116,7 +119,7 @@ impl Link {
         }
         self.questioned = None;
         tracing::debug!(
-            peer = %self.handle.id(), late_ms = (cx.now - due).as_millis(),
+            peer = %self.handle.logged(), late_ms = (cx.now - due).as_millis(),
             "the path is silent: the peer is looked for elsewhere"
         );
         cx.effects.push(Effect::LookUp);

@@ -173,7 +173,9 @@ impl Link {
             return;
         }
         let (handle, current) = (self.handle.clone(), path.datagram_size);
-        tracing::debug!(peer = %handle.id(), from = before, to = current, "the path's datagram size changed");
+        tracing::debug!(
+            peer = %handle.logged(), from = before, to = current, "the path's datagram size changed"
+        );
         cx.core.emit(Event::PathChanged(handle.clone()));
         if current < before {
             cx.core.emit(Event::PathShrunk(handle));
@@ -183,7 +185,7 @@ impl Link {
     /// The path carries nothing that is of use.
     pub(crate) fn path_too_small(&mut self, cx: &mut Context<'_>) {
         if self.current().is_some() {
-            tracing::debug!(peer = %self.handle.id(), "the path carries less than the least datagram");
+            tracing::debug!(peer = %self.handle.logged(), "the path carries less than the least datagram");
             cx.core.emit(Event::PathTooSmall(self.handle.clone()));
         }
     }

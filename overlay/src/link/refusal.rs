@@ -108,7 +108,7 @@ impl Link {
         let Some(refusal) = self.refusal.as_mut().filter(|_| last >= first + APART) else { return };
         if !std::mem::replace(&mut refusal.told, true) {
             cx.core.counters.peers_refused_to_answer.increment();
-            tracing::debug!(peer = %handle.id(), "nobody listens where the peer was");
+            tracing::debug!(peer = %handle.logged(), "nobody listens where the peer was");
             cx.core.emit(Event::PeerGone(handle, Gone::Refused));
         }
     }

@@ -141,7 +141,7 @@ impl Link {
         self.announce(cx);
         cx.core.counters.sessions_established.increment();
         tracing::debug!(
-            peer = %handle.id(),
+            peer = %handle.logged(),
             suite = %session.suite(),
             initiator = session.is_initiator(),
             restarted,
@@ -215,7 +215,7 @@ impl Link {
         self.arm_seeking(cx);
         cx.effects.push(Effect::SessionLost);
         self.handle.activity().disarm();
-        tracing::debug!(peer = %self.handle.id(), "session lost");
+        tracing::debug!(peer = %self.handle.logged(), "session lost");
         if was_known {
             cx.core.emit(Event::SessionLost(self.handle.clone()));
         }

@@ -92,7 +92,7 @@ impl Link {
         }
         if self.silent_at(cx).is_some_and(|at| now >= at) {
             self.asked = None;
-            tracing::debug!(peer = %self.handle.id(), "a peer with connections does not answer");
+            tracing::debug!(peer = %self.handle.logged(), "a peer with connections does not answer");
             self.attempt(cx, Reason::Hint);
         }
     }

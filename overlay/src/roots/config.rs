@@ -85,7 +85,8 @@ pub enum RootState {
     Connecting,
     /// No handshake was answered for 5 s; it is tried again now and then.
     Unreachable,
-    /// There is a session, and the root has not yet said that this node is registered.
+    /// There is a session, and the root has not yet said that this node is registered, or not again since it
+    /// did not answer for a while.
     Connected,
     /// This node can be found at the root.
     Registered,
@@ -132,7 +133,7 @@ pub struct RootInfo {
     pub observed: Option<SocketAddr>,
     /// This node's name there.
     pub channel: Option<Channel>,
-    /// Since when this node can be found there; none without a session.
+    /// Since when this node can be found there without an outage; none without a session.
     pub registered: Option<Instant>,
     /// Whether it relays more than handshakes for this node.
     pub relays: bool,

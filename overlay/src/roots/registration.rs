@@ -31,7 +31,7 @@ pub(crate) struct Registering {
     next: Option<Instant>,
     /// The last answer.
     answer: Option<Registered>,
-    /// Since when this node is registered without a gap.
+    /// Since when this node is registered without a gap, in which the root did not answer.
     since: Option<Instant>,
     /// When that ends, if it is not renewed.
     until: Option<Instant>,
@@ -126,6 +126,17 @@ impl Registering {
         }
     }
 
+    /// The root does not answer: nobody can be sure to find this node there until it has said again that it
+    /// is registered. What the root has said holds all the same.
+    pub(crate) fn interrupted(&mut self) {
+        self.since = None;
+    }
+
+    /// Whether the root has said that this node is registered, and has answered since without a gap.
+    pub(crate) fn is_confirmed(&self, now: Instant) -> bool {
+        self.since(now).is_some()
+    }
+
     /// There is something else to show to the root: it is asked again at once.
     pub(crate) fn ask_again(&mut self, now: Instant) {
         (self.tries, self.next) = (0, Some(now));
@@ -192,6 +203,20 @@ mod tests {
         assert_eq!(run.registering.next(), Some(now + Duration::from_secs(200)));
         assert!(run.registering.standing(now + Duration::from_secs(599)).is_some());
         assert!(run.registering.standing(now + Duration::from_secs(600)).is_none(), "it was not renewed");
+    }
+
+    #[test]
+    fn what_the_root_has_said_outlasts_an_outage_and_the_time_counts_from_its_next_answer() {
+        let (mut run, now) = (Run::new(), instant());
+        run.ask(now);
+        assert!(run.answer(run.registering.sequence, now));
+        assert_eq!(run.registering.since(now), Some(now));
+        run.registering.interrupted();
+        let later = now + Duration::from_secs(60);
+        assert!(run.registering.standing(later).is_some() && !run.registering.is_confirmed(later));
+        run.ask(later);
+        assert!(run.answer(run.registering.sequence, later));
+        assert_eq!(run.registering.since(later), Some(later));
     }
 
     #[test]

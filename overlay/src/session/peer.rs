@@ -119,6 +119,11 @@ impl Peer {
         self.network == NetworkIndex::ROOTS
     }
 
+    /// Its node ID, and that it is a root if it is: for the log, which people read.
+    pub(crate) fn logged(&self) -> impl fmt::Display + '_ {
+        Logged(self)
+    }
+
     /// The peer's addresses in the network now, the self-certifying one first. The blocks of addresses behind
     /// it are not among them.
     pub fn addresses(&self) -> Vec<IpAddr> {
@@ -246,6 +251,16 @@ impl Peer {
 impl fmt::Debug for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Peer").field("id", &self.id).field("network", &self.network).finish_non_exhaustive()
+    }
+}
+
+/// What [`Peer::logged`] gives.
+struct Logged<'a>(&'a Peer);
+
+impl fmt::Display for Logged<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Logged(peer) = self;
+        write!(f, "{}{}", peer.id, if peer.is_root() { " (a root)" } else { "" })
     }
 }
 

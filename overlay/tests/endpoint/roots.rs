@@ -137,6 +137,34 @@ fn a_root_that_was_restarted_is_used_again_and_what_it_forgot_is_asked_anew() {
 }
 
 #[test]
+fn a_registration_counts_from_the_end_of_an_outage_and_none_is_shown_while_it_lasts() {
+    let mut net = apart(1);
+    net.run(Duration::from_secs(60));
+    let root = |net: &Net| net.nodes[0].endpoint.roots(net.now).remove(0);
+    let before = root(&net).registered.expect("it is registered");
+    net.roots[0].up = false;
+    net.wait(Duration::from_secs(120), |net| root(net).state == RootState::Unreachable);
+    // The session and what the root has promised last longer than this.
+    for _ in 0..30 {
+        net.run(SECOND);
+        let info = root(&net);
+        assert_eq!((info.state, info.registered), (RootState::Unreachable, None));
+    }
+    net.roots[0].up = true;
+    let back = net.now;
+    net.wait(40 * SECOND, |net| root(net).state == RootState::Registered);
+    let since = root(&net).registered.expect("it is registered again");
+    assert!(before < back && since >= back, "{:?} after it was back", since - back);
+    // The same where the root is another program, and forgets.
+    net.run(Duration::from_secs(60));
+    let now = net.now;
+    net.roots[0].root.restart(now);
+    net.run(Duration::from_secs(60));
+    assert_eq!(root(&net).state, RootState::Registered);
+    assert!(root(&net).registered.expect("registered") > now);
+}
+
+#[test]
 fn a_root_that_says_it_has_forgotten_a_node_is_told_at_once() {
     let mut net = apart_with(1, fake_root);
     net.run(SECOND);

@@ -1,6 +1,6 @@
 //! What is looked at, and when: the thread's steps.
 
-use std::net::{SocketAddr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use peersock_overlay::{Contact, RootState};
 
 use super::Settings;
 use super::ask::{self, MAX_ASKED, Outsider};
-use super::gather::{Known, Seen};
+use super::gather::{Known, Seen, is_private};
 pub(in crate::node) use super::ports::Forwarded;
 use super::ports::{self, Ports};
 use crate::driver::{TurnSockets, UdpSockets, has_route};
@@ -210,14 +210,13 @@ impl Look {
         let is_local = self.settings.allowed.is_loopback_only();
         let interfaces = self.interfaces.iter().filter(|interface| is_local || !interface.loopback);
         let own = interfaces.flat_map(|interface| {
-            let endpoint =
-                |ip: std::net::IpAddr| Some(SocketAddr::new(ip, around.port_on(interface, ip.is_ipv4())?));
+            let endpoint = |ip: IpAddr| Some(SocketAddr::new(ip, around.port_on(interface, ip.is_ipv4())?));
             interface.addresses.iter().filter_map(move |address| endpoint(address.ip)).collect::<Vec<_>>()
         });
         Known {
             own: own.collect(),
             forwarded: self.ports.forwarded().iter().map(|port| port.external).collect(),
-            seen: self.seen.clone(),
+            seen: self.seen.iter().filter(|seen| !self.is_near(seen.by)).copied().collect(),
             relayed: around.turn.relayed(),
             probed,
             newest,
@@ -286,10 +285,17 @@ impl Look {
         in_turns(all)
     }
 
-    /// STUN servers and roots for the probe.
+    /// STUN servers and roots for the probe. Those of the local network are on this side of the NAT: what
+    /// they see, or that they do not answer, says nothing about it.
     fn servers(&self, around: &Surroundings) -> Vec<SocketAddr> {
         let all = self.stun.iter().chain(&around.roots).copied();
-        all.filter(|server| self.may_reach(*server)).collect()
+        all.filter(|server| self.may_reach(*server) && !self.is_near(*server)).collect()
+    }
+
+    /// Whether a server is on a local network whose addresses mean something there only. A node that stays on
+    /// loopback has no other network.
+    fn is_near(&self, server: SocketAddr) -> bool {
+        !self.settings.allowed.is_loopback_only() && is_near(&self.interfaces, server.ip())
     }
 
     fn may_reach(&self, remote: SocketAddr) -> bool {
@@ -319,6 +325,22 @@ impl Surroundings {
     fn port_on(&self, interface: &HostInterface, is_ipv4: bool) -> Option<u16> {
         self.sockets.port_on(&interface.name, interface.loopback, is_ipv4)
     }
+}
+
+/// Whether a private address is one of an interface's own network.
+fn is_near(interfaces: &[HostInterface], ip: IpAddr) -> bool {
+    let mut own = interfaces.iter().flat_map(|interface| &interface.addresses);
+    is_private(ip) && (ip.is_loopback() || own.any(|own| is_in_prefix(ip, own.ip, own.prefix)))
+}
+
+fn is_in_prefix(ip: IpAddr, network: IpAddr, prefix: u8) -> bool {
+    let (bits, length) = match (ip, network) {
+        (IpAddr::V4(ip), IpAddr::V4(network)) => (u128::from(ip.to_bits() ^ network.to_bits()), 32),
+        (IpAddr::V6(ip), IpAddr::V6(network)) => (ip.to_bits() ^ network.to_bits(), 128),
+        _ => return false,
+    };
+    // The number of bits behind the prefix, all of which may differ.
+    bits.checked_shr(length - u32::from(prefix).min(length)).unwrap_or(0) == 0
 }
 
 /// As many as are asked, of both families in turns: many servers of one do not crowd the other one out.
@@ -359,6 +381,42 @@ fn probe_all(interfaces: &[HostInterface], servers: &[SocketAddr]) -> Vec<Probed
 mod tests {
     use super::*;
     use crate::driver::Interfaces;
+
+    #[test]
+    fn a_server_is_near_if_its_address_means_something_on_the_local_network_only() {
+        use peersock_nat::host::HostAddress;
+        let address = |ip: &str, prefix| HostAddress { ip: ip.parse().expect("an address"), prefix };
+        let interface = HostInterface {
+            name: "eth0".to_owned(),
+            index: 2,
+            loopback: false,
+            addresses: vec![
+                address("192.168.1.9", 24),
+                address("203.0.113.9", 24),
+                address("fd00::9", 64),
+                address("fe80::9", 64),
+            ],
+            routers: Vec::new(),
+        };
+        for (ip, expected) in [
+            ("192.168.1.1", true),
+            ("192.168.1.9", true),
+            ("fd00::1", true),
+            ("fe80::1", true),
+            ("127.0.0.1", true),
+            // Behind a router of the same office.
+            ("192.168.2.1", false),
+            ("fd00:0:0:1::1", false),
+            // It sees what everybody sees.
+            ("203.0.113.1", false),
+            ("192.0.2.1", false),
+            ("2001:db8::1", false),
+        ] {
+            let ip = ip.parse().expect("an address");
+            assert_eq!(is_near(std::slice::from_ref(&interface), ip), expected, "{ip}");
+        }
+        assert!(is_in_prefix("10.0.0.1".parse().unwrap(), "192.0.2.1".parse().unwrap(), 0));
+    }
 
     #[test]
     fn no_family_crowds_the_other_one_out() {

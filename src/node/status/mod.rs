@@ -18,8 +18,9 @@ pub use network::{NetworkStatus, Ports};
 use peer::conflict;
 pub(super) use peer::peers;
 pub use peer::{AttemptStatus, Conflict, PeerStatus, Presence};
+pub(super) use reach::roots;
 pub use reach::{CandidateStatus, ContactStatus, DhtStatus, RootListStatus, RootStatus, TurnStatus};
-use reach::{contact, dht, roots, turn};
+use reach::{contact, dht, turn};
 
 /// Everything worth knowing about a node at one time. Serializes to the JSON that `peersock status --json`
 /// prints.

@@ -36,6 +36,9 @@ pub struct PeerStatus {
     /// Where its packets are sent now: the address of the root, if one relays; none if that is reached by a
     /// stream.
     pub path: Option<SocketAddr>,
+    /// By which way the root that relays is reached, if that is a stream: `wss:root.example.org:443`, and
+    /// after that the proxy if there is one.
+    pub stream: Option<String>,
     /// The root that relays, if one does.
     #[serde(serialize_with = "display_some")]
     pub root: Option<NodeId>,
@@ -143,10 +146,15 @@ pub(in crate::node) fn peers(node: &Inner) -> Vec<PeerStatus> {
         networks.iter().find(|network| network.index == info.peer.network()).map(|network| network.id)
     };
     let now = datapath.overlay_time(Instant::now());
-    datapath.peers().into_iter().filter_map(|info| Some(peer(now, network_of(&info)?, info))).collect()
+    let shown = |info: PeerInfo| {
+        let stream = info.path.as_ref().map(|path| path.socket()).filter(|socket| socket.is_stream());
+        let stream = stream.and_then(|socket| node.driver.streams.name(socket));
+        Some(peer(now, network_of(&info)?, stream, info))
+    };
+    datapath.peers().into_iter().filter_map(shown).collect()
 }
 
-fn peer(now: Instant, network: NetworkId, info: PeerInfo) -> PeerStatus {
+fn peer(now: Instant, network: NetworkId, stream: Option<String>, info: PeerInfo) -> PeerStatus {
     let session = info.peer.session();
     let connected = session.is_some();
     let ago = |at: Instant| now.saturating_duration_since(at);
@@ -165,6 +173,7 @@ fn peer(now: Instant, network: NetworkId, info: PeerInfo) -> PeerStatus {
         last_seen_s: info.last_seen.map(|at| ago(at).as_secs_f64()),
         last_heard_s: info.last_heard.map(|at| ago(at).as_secs_f64()),
         path: info.path.filter(|path| !path.socket().is_stream()).map(|path| path.remote()),
+        stream,
         root: info.root,
         turn: info.turn,
         datagram_size: info.path.map(|path| path.datagram_size),

@@ -20,6 +20,8 @@ pub struct RootStatus {
     /// Its node ID.
     #[serde(serialize_with = "display")]
     pub id: NodeId,
+    /// Whether it is used for a while only, because another root has said that a peer is there.
+    pub guest: bool,
     /// How things stand: `connecting`, `unreachable`, `connected`, `registered`, `draining` (the root will
     /// end soon) or `refused`.
     #[serde(serialize_with = "display")]
@@ -37,7 +39,7 @@ pub struct RootStatus {
     pub rtt_ms: Option<f64>,
     /// Where it sees this node; none by a stream.
     pub observed: Option<SocketAddr>,
-    /// For how long this node could be found there, seconds.
+    /// For how long this node could be found there without an outage, seconds.
     pub registered_s: Option<f64>,
     /// Whether it relays more than handshakes for this node.
     pub relays: bool,
@@ -183,11 +185,12 @@ pub(super) fn dht(state: MeetingState) -> DhtStatus {
     DhtStatus { nodes, published, searches, error }
 }
 
-pub(super) fn roots(node: &Inner) -> Vec<RootStatus> {
+pub(in crate::node) fn roots(node: &Inner) -> Vec<RootStatus> {
     let (datapath, now) = (&node.driver.datapath, Instant::now());
     let overlay_now = datapath.overlay_time(now);
     let status = |info: RootInfo| RootStatus {
         id: info.node,
+        guest: info.is_guest,
         state: info.state,
         endpoints: info.endpoints,
         path: info.address,

@@ -1,0 +1,133 @@
+//! Says that a root is lost or refuses this node, and that it is there again.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use peersock::overlay::NodeId;
+use peersock::{Node, RootState, RootStatus};
+
+use crate::stdio;
+
+/// How often the roots are looked at.
+const INTERVAL: Duration = Duration::from_millis(500);
+
+/// Watches the roots of a node until it is dropped.
+pub(crate) struct RootWatch {
+    end: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl RootWatch {
+    /// Begins. Roots that other roots have named are left out: nobody has asked for them.
+    pub(crate) fn start(node: &Node) -> io::Result<RootWatch> {
+        let node = node.clone();
+        let (end, is_over) = mpsc::channel();
+        let thread = thread::Builder::new().name("root-watch".into()).spawn(move || {
+            let mut teller = Teller::default();
+            while is_over.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
+                for root in node.roots().iter().filter(|root| !root.guest) {
+                    if let Some(text) = teller.tell(root.id, root.state, || name(root)) {
+                        stdio::note(text);
+                    }
+                }
+            }
+        })?;
+        Ok(RootWatch { end: Some(end), thread: Some(thread) })
+    }
+}
+
+impl Drop for RootWatch {
+    fn drop(&mut self) {
+        self.end = None;
+        // It has nothing to say if it has panicked.
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// A root with what people know of it: where it is.
+pub(crate) fn name(root: &RootStatus) -> String {
+    let endpoints: Vec<_> = root.endpoints.iter().map(ToString::to_string).collect();
+    match (&root.stream, &endpoints[..]) {
+        (Some(stream), _) => format!("the root at {stream}"),
+        (None, []) => format!("root {}", root.id),
+        (None, endpoints) => format!("the root at {}", endpoints.join(" or ")),
+    }
+}
+
+/// Decides what is said: each change once.
+#[derive(Default)]
+struct Teller {
+    known: BTreeMap<NodeId, Known>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Known {
+    /// The node is registered there.
+    Registered,
+    Unreachable,
+    Refused,
+}
+
+impl Teller {
+    fn tell(&mut self, root: NodeId, state: RootState, name: impl FnOnce() -> String) -> Option<String> {
+        let now = match state {
+            RootState::Registered | RootState::Draining => Known::Registered,
+            RootState::Unreachable => Known::Unreachable,
+            RootState::Refused => Known::Refused,
+            // It is not known yet what comes of it.
+            _ => return None,
+        };
+        let before = self.known.insert(root, now);
+        if before == Some(now) {
+            return None;
+        }
+        let text = match (before, now) {
+            (None, Known::Registered) => return None,
+            (Some(_), Known::Registered) => "takes this node again: it can be found there".to_owned(),
+            (Some(Known::Registered), Known::Unreachable) => {
+                "is lost: it does not answer any more, and nobody finds this node there; it is tried again \
+                 until it answers"
+                    .to_owned()
+            }
+            (_, Known::Unreachable) => {
+                "does not answer; it is tried again until it does: look whether it runs, has the key that \
+                 --root names, and is let through by firewalls"
+                    .to_owned()
+            }
+            (_, Known::Refused) => {
+                "refuses this node: most likely it wants a token; give that with --root-token-file".to_owned()
+            }
+        };
+        Some(format!("{} {text}", name()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use peersock::overlay::Identity;
+
+    use super::*;
+
+    #[test]
+    fn each_change_of_a_root_is_told_once() {
+        let [one, other] = [1, 2].map(|seed| Identity::from_seed(&[seed; 32]).node_id());
+        let mut teller = Teller::default();
+        let mut tell = |root, state| teller.tell(root, state, || "the root".to_owned()).unwrap_or_default();
+        assert_eq!(tell(one, RootState::Connecting), "");
+        assert_eq!(tell(one, RootState::Registered), "", "all is as it should be");
+        assert!(tell(other, RootState::Unreachable).contains("the root does not answer"));
+        assert_eq!(tell(one, RootState::Connecting), "", "it may be there in a moment");
+        assert!(tell(one, RootState::Unreachable).contains("the root is lost"));
+        assert_eq!(tell(one, RootState::Unreachable), "");
+        assert_eq!(tell(one, RootState::Connected), "", "it has not answered yet");
+        assert!(tell(one, RootState::Registered).contains("takes this node again"));
+        assert_eq!(tell(one, RootState::Draining), "");
+        let refused = tell(one, RootState::Refused);
+        assert!(refused.contains("refuses") && refused.contains("--root-token-file"), "{refused}");
+        assert_eq!(tell(one, RootState::Refused), "");
+        assert!(tell(other, RootState::Registered).contains("takes this node again"));
+    }
+}

@@ -1,0 +1,73 @@
+//! What `listen` says of its roots while it runs.
+
+use std::net::UdpSocket;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use peersock::overlay::Identity;
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::common::{Lab, PATIENCE, PORT, Running, run, signal, write_file};
+use crate::root::Root;
+
+#[test]
+fn a_listener_says_once_that_a_root_is_lost_and_that_it_is_back() {
+    let lab = Lab::new();
+    let state = lab.state("root");
+    let state = state.to_str().unwrap();
+    let root = Root::start_with(&["--state", state, "--port", "0"]);
+    let mut command = lab.node("listener", &["listen", "-v", &PORT.to_string()]);
+    command.args(["--root", &root.text()]);
+    let listening = Running::start(command);
+    let line = |words: &str| format!("peersock: the root at {} {words}", root.address);
+    let registered_s = || {
+        let status = run(lab.command("listener", &["status", "--json"]));
+        let status: Value = serde_json::from_slice(&status.stdout).unwrap_or_default();
+        status["roots"][0]["registered_s"].as_f64()
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while registered_s() < Some(0.5) {
+        assert!(Instant::now() < deadline, "it is not registered: {}", listening.said());
+        thread::sleep(Duration::from_millis(20));
+    }
+    let (identity, address) = (root.identity, root.address);
+    signal(Signal::TERM, root.running.id());
+    let lost = line("is lost");
+    root.running.finish();
+    listening.wait_for_stderr(&lost);
+    assert_eq!(registered_s(), None, "it is not registered where nobody answers");
+    assert!(
+        listening.said().contains(&format!("peer={} (a root)", identity.node_id())),
+        "{}",
+        listening.said()
+    );
+
+    let begin = Instant::now();
+    let back = Root::start_with(&["--state", state, "--port", &address.port().to_string()]);
+    assert_eq!(back.identity, identity);
+    listening.wait_for_stderr("takes this node again");
+    let seconds = registered_s().expect("it is registered");
+    assert!(seconds <= begin.elapsed().as_secs_f64(), "{seconds} s, with the time before the outage");
+    let said = listening.interrupt().stderr;
+    for words in [&lost, "takes this node again"] {
+        assert_eq!(said.matches(words).count(), 1, "{words}: {said}");
+    }
+}
+
+#[test]
+fn a_listener_says_that_a_root_refuses_it_or_does_not_answer() {
+    let lab = Lab::new();
+    let token = lab.dir.path().join("token");
+    write_file(&token, "open sesame\n", 0o600);
+    let root = Root::start(&["--access-token-file", token.to_str().unwrap()]);
+    let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let other = Identity::from_seed(&[77; 32]);
+    let mut command = lab.node("listener", &["listen", &PORT.to_string(), "--root", &root.text()]);
+    command.args(["--root", &format!("{}@{}", other.public(), silent.local_addr().unwrap())]);
+    let listening = Running::start(command);
+    let refused = listening.wait_for_stderr(&format!("the root at {} refuses this node", root.address));
+    assert!(refused.contains("token"), "{refused}");
+    listening.wait_for_stderr(&format!("the root at {} does not answer", silent.local_addr().unwrap()));
+    listening.interrupt();
+}

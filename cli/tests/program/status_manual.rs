@@ -1,0 +1,45 @@
+//! `docs/STATUS.md` explains what `peersock status --json` can print.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+#[test]
+fn the_manual_explains_every_field_of_a_status() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let manual = fs::read_to_string(root.join("docs/STATUS.md")).expect("the manual");
+    let mut fields = Vec::new();
+    for entry in fs::read_dir(root.join("src/node/status")).expect("the sources") {
+        let source = fs::read_to_string(entry.expect("a file").path()).expect("text");
+        fields.extend(serialized_fields(&source));
+    }
+    assert!(fields.len() > 60 && fields.contains(&"stream_error".to_owned()), "{fields:?}");
+    // As `name`, `group.name` or `group.name.name`, in the first column of a table or in a text.
+    let explained: BTreeSet<_> =
+        manual.split('`').skip(1).step_by(2).flat_map(|code| code.split('.')).collect();
+    let missing: Vec<_> = fields.iter().filter(|field| !explained.contains(field.as_str())).collect();
+    assert!(missing.is_empty(), "docs/STATUS.md lacks {missing:?}");
+}
+
+/// Fields of structures that are printed as JSON, by the attribute of `serde`.
+fn serialized_fields(source: &str) -> Vec<String> {
+    let file = syn::parse_file(source).expect("it compiles");
+    let mut fields = Vec::new();
+    for item in file.items {
+        let syn::Item::Struct(item) = item else { continue };
+        let derives = |attribute: &syn::Attribute| {
+            let mut is_serialized = false;
+            let _ = attribute.path().is_ident("derive").then(|| {
+                attribute.parse_nested_meta(|meta| {
+                    is_serialized |= meta.path.is_ident("Serialize");
+                    Ok(())
+                })
+            });
+            is_serialized
+        };
+        if item.attrs.iter().any(derives) {
+            fields.extend(item.fields.iter().filter_map(|field| Some(field.ident.as_ref()?.to_string())));
+        }
+    }
+    fields
+}
