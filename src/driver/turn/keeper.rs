@@ -148,16 +148,17 @@ impl Keeper {
         self.bell.take_suspended();
         self.bell.take_interfaces();
         let Some(driver) = self.driver.upgrade() else { return Ended::Stopped };
-        let devices = driver.sockets.devices();
+        let (devices, nat64) = (driver.sockets.devices(), driver.sockets.nat64.prefix());
         drop(driver);
         let opened = choose(&devices, tries).and_then(|device| {
             let server = self.address(elsewhere, tries)?;
-            let (io, state) = open(server, device.as_deref())?;
+            let reached_at = nat64.map_or(server, |prefix| prefix.synthesize(server));
+            let (io, state) = open(reached_at, device.as_deref())?;
             let mut seed = [0; 32];
             getrandom::fill(&mut seed)?;
             let client = Client::new(&self.server, self.is_ipv4, seed, Instant::now()).at(server);
             let client = Mutex::new(client);
-            Ok(Allocation { client, io, state, server, device, bell: Arc::clone(&self.bell) })
+            Ok(Allocation { client, io, state, server: reached_at, device, bell: Arc::clone(&self.bell) })
         });
         match opened {
             Ok(allocation) => {
