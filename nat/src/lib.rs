@@ -4,6 +4,7 @@
 //! * [`stun`]: binding requests and their answers;
 //! * [`probe`]: asks STUN servers, without I/O ([`probe::Prober`]) or on sockets ([`probe::run`]);
 //! * [`Observations::decide`]: what NAT that shows, a pure function;
+//! * [`nat64`]: the IPv4 Internet from a network that has IPv6 only;
 //! * [`portmap`]: ports that routers open by PCP, NAT-PMP and UPnP;
 //! * [`turn`]: an address on a TURN server, sans-IO;
 //! * [`interfaces`]: the machine's interfaces with routes and route pools;
@@ -28,6 +29,7 @@
 mod behavior;
 pub mod host;
 pub mod interfaces;
+pub mod nat64;
 pub mod netcheck;
 pub mod portmap;
 pub mod probe;

@@ -1,6 +1,6 @@
 //! Every cell of the table with one seed. `cargo run --release -p peersock-sim -- cells` runs a hundred.
 
-use peersock_sim::cells::{Cell, Expected, Table};
+use peersock_sim::cells::{Cell, Expected, Kind, Table};
 
 /// Others than the command's first ones.
 const SEEDS: std::ops::Range<u64> = 1_000_000..1_000_001;
@@ -8,7 +8,7 @@ const SEEDS: std::ops::Range<u64> = 1_000_000..1_000_001;
 #[test]
 fn whoever_can_reach_each_other_does_and_a_root_relays_for_the_others() {
     let pairs = Table::pairs();
-    assert_eq!(pairs.len(), 24 * 25 / 2);
+    assert_eq!(pairs.len(), 26 * 27 / 2);
     let mut wrong = Vec::new();
     for kinds in pairs {
         for seed in SEEDS {
@@ -21,3 +21,24 @@ fn whoever_can_reach_each_other_does_and_a_root_relays_for_the_others() {
     }
     assert!(wrong.is_empty(), "cargo run --release -p peersock-sim --\n{}", wrong.join("\n"));
 }
+
+#[test]
+fn little_is_relayed_before_a_usual_pair_is_direct() {
+    let usual = [Kind::ShortLived, Kind::Double, Kind::Cgn, Kind::Nat64];
+    let mut relayed = Vec::new();
+    for (at, &one) in usual.iter().enumerate() {
+        for &other in &usual[at..] {
+            for seed in SEEDS.start..SEEDS.start + 12 {
+                let outcome = Cell { kinds: [one, other], seed }.run(false).expect("nothing is violated");
+                assert!(outcome.direct_after.is_some(), "cell {one} {other} {seed}");
+                relayed.push(outcome.relayed_bytes);
+            }
+        }
+    }
+    let mean = relayed.iter().sum::<u64>() / relayed.len() as u64;
+    assert!(mean <= MOST_RELAYED, "{mean} bytes are relayed before the path is direct");
+}
+
+/// What a root carries on average until the direct path does, bytes. As much is what the two programs write
+/// at first, of which a part mostly goes straight.
+const MOST_RELAYED: u64 = 4000;

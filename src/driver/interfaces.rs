@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use if_addrs::{IfAddr, IfOperStatus};
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
+use socket2::{Domain, Protocol, Socket, Type};
 
 /// Which of the machine's network interfaces a node sends and receives on.
 ///
@@ -115,10 +116,22 @@ pub(crate) fn has_route(remote: SocketAddr) -> bool {
     source_towards(remote).is_some()
 }
 
+/// Whether the system knows a way to `remote` that leaves by this interface; `None` stands for any.
+pub(crate) fn has_route_by(device: Option<&str>, remote: SocketAddr) -> bool {
+    source_by(device, remote).is_some()
+}
+
 /// The address that the system sends to `remote` from.
 fn source_towards(remote: SocketAddr) -> Option<IpAddr> {
-    let any = if remote.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = UdpSocket::bind(SocketAddr::new(any, 0)).ok()?;
+    source_by(None, remote)
+}
+
+fn source_by(device: Option<&str>, remote: SocketAddr) -> Option<IpAddr> {
+    let socket = Socket::new(Domain::for_address(remote), Type::DGRAM, Some(Protocol::UDP)).ok()?;
+    if let Some(device) = device {
+        socket.bind_device(Some(device.as_bytes())).ok()?;
+    }
+    let socket: UdpSocket = socket.into();
     // No packet leaves: that only makes the system choose a route.
     socket.connect(remote).ok()?;
     Some(socket.local_addr().ok()?.ip())

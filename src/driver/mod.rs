@@ -7,6 +7,7 @@ mod attached;
 mod engine;
 mod errors;
 mod interfaces;
+mod nat64;
 pub(crate) mod poll;
 mod poller;
 mod receiver;
@@ -33,7 +34,7 @@ use rustix::event::{PollFd, PollFlags};
 
 pub(crate) use attached::Attached;
 pub use interfaces::Interfaces;
-pub(crate) use interfaces::{canonical, has_route};
+pub(crate) use interfaces::canonical;
 pub(crate) use poller::Poller;
 pub(crate) use streams::StreamConfig;
 pub use turn::{TurnCheck, check_turn};
@@ -44,6 +45,7 @@ use crate::datapath::Datapath;
 use crate::sync;
 use crate::wait::{Interest, Waiters};
 use interfaces::InterfaceWatch;
+use nat64::Search;
 use poll::Wakeup;
 use role::ReceiveRole;
 use sink::DriverSink;
@@ -65,8 +67,9 @@ pub(crate) struct Driver {
     pub(crate) poller: Arc<Poller>,
     alarm: Arc<Alarm>,
     suspension: Suspension,
+    nat64: Arc<Search>,
     attached: attached::Slot,
-    /// Told when an interface or an address may have come or gone, and after a suspension.
+    /// Told when an interface, an address or the NAT64 may have come or gone, and after a suspension.
     interfaces_changed: RwLock<Vec<Box<dyn Fn() + Send + Sync>>>,
     /// Held while the list of sockets changes and the overlay is told.
     changing_sockets: Mutex<()>,
@@ -100,6 +103,7 @@ impl Driver {
             poller: Arc::new(Poller::new()?),
             alarm,
             suspension: Suspension::new(),
+            nat64: Arc::default(),
             attached: attached::Slot::default(),
             interfaces_changed: RwLock::default(),
             changing_sockets: Mutex::default(),
@@ -115,12 +119,14 @@ impl Driver {
             .name("peersock".into())
             .spawn(move || engine::run(&engine, watch.as_ref()))?;
         *driver.lock_thread() = Some(thread);
+        driver.nat64.start(&driver);
         Ok(driver)
     }
 
     /// Ends the engine thread. Waiting threads return. What came in until now is answered when this returns.
     pub(crate) fn stop(&self) {
         self.stopped.store(true, Ordering::SeqCst);
+        self.nat64.stop();
         self.alarm.wakeup.wake();
         self.role.wakeup.wake();
         let thread = self.lock_thread().take();
@@ -133,8 +139,8 @@ impl Driver {
         self.role.wait_free(STOP_PATIENCE);
     }
 
-    /// Has `told` told, too, when an interface or an address may have come or gone, and when the machine was
-    /// suspended. It must not block.
+    /// Has `told` told, too, when an interface, an address or the NAT64 may have come or gone, and when the
+    /// machine was suspended. It must not block.
     pub(crate) fn on_interfaces_changed(&self, told: Box<dyn Fn() + Send + Sync>) {
         sync::write(&self.interfaces_changed).push(told);
     }
@@ -225,6 +231,11 @@ impl Driver {
     }
 
     fn tell_interfaces_changed(&self) {
+        self.nat64.interfaces_changed();
+        self.tell_of_change();
+    }
+
+    fn tell_of_change(&self) {
         for told in sync::read(&self.interfaces_changed).iter() {
             told();
         }
@@ -235,6 +246,16 @@ impl Driver {
         self.streams.network_changed();
         self.turn.interfaces_changed();
         self.datapath.note_network_change();
+    }
+
+    /// IPv4 is reached in another way now: what has failed for want of a route may succeed, and outsiders see
+    /// this node where they did not.
+    fn nat64_changed(&self) {
+        let now = self.now();
+        self.change_sockets(now, &mut Batch::default(), || true);
+        self.network_changed();
+        self.tell_of_change();
+        self.kick();
     }
 
     /// Has the engine look at everything anew.

@@ -3,10 +3,9 @@
 use std::io::{self, IoSliceMut};
 use std::time::Instant;
 
-use peersock_overlay::{RecvMeta, is_endpoint};
+use peersock_overlay::is_endpoint;
 use peersock_stack::Batch;
 
-use super::interfaces::canonical;
 use super::udp::{RECEIVE_BATCH, UdpSockets};
 use crate::datapath::{Datapath, Ingress};
 
@@ -118,12 +117,11 @@ impl Receiver {
             }
         };
         for (meta, buffer) in meta.iter().zip(&self.buffers).take(received) {
-            let Some((socket, multicast)) = sockets.origin(index, meta) else { continue };
+            let Some(origin) = sockets.origin(index, meta) else { continue };
             // Nobody is there; some of these addresses stand for streams.
-            if !is_endpoint(&canonical(meta.addr)) {
+            if !is_endpoint(&origin.remote) {
                 continue;
             }
-            let origin = RecvMeta { remote: canonical(meta.addr), socket, multicast, relay: None };
             tracing::trace!(
                 from = %origin.remote,
                 bytes = meta.len,
@@ -137,7 +135,7 @@ impl Receiver {
             };
             let (data, stride) = (&buffer[..meta.len], meta.stride.max(1));
             match () {
-                () if multicast => {
+                () if origin.multicast => {
                     split(data, stride, |one| sockets.take_announcement(now, origin.remote, one), pass);
                 }
                 () if sockets.expects_answers() => {
@@ -154,8 +152,7 @@ impl Receiver {
         for _ in 0..MAX_ERRORS {
             let Some(error) = sockets.take_error(index) else { return };
             if let Some(refused) = error {
-                let remote = canonical(refused.remote);
-                datapath.handle_refusal(now, remote, refused.quoted(), &mut self.batch);
+                datapath.handle_refusal(now, refused.remote, refused.quoted(), &mut self.batch);
             }
         }
     }

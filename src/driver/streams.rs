@@ -12,10 +12,12 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, RwLock, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use peersock_nat::nat64::Nat64Prefix;
 use peersock_overlay::{NodeId, RecvMeta, SocketIndex, WantedStream};
 use peersock_stack::Batch;
 use peersock_streams::{
@@ -307,7 +309,9 @@ impl Keeper {
     async fn connect(&self, root: &NodeId) -> Result<(Connection, Target), String> {
         let StreamConfig { targets, proxy } = sync::read(&self.streams.config).clone();
         let proxy = proxy?;
-        let devices = self.driver.upgrade().map(|driver| driver.sockets.devices()).unwrap_or_default();
+        let around =
+            self.driver.upgrade().map(|driver| (driver.sockets.devices(), driver.sockets.nat64.prefix()));
+        let (devices, nat64) = around.unwrap_or_default();
         if devices.is_empty() {
             return Err("no network interface that may be used is up".to_owned());
         }
@@ -326,8 +330,9 @@ impl Keeper {
         loop {
             if let Some((target, way)) = waiting.next() {
                 let options = ConnectOptions { proxy: proxy.clone(), way, ..ConnectOptions::default() };
+                let reached_at = reached_at(&target, nat64, &proxy);
                 tries.spawn(async move {
-                    let answered = attempt(&Connector::new(options), &target).await;
+                    let answered = attempt(&Connector::new(options), &reached_at).await;
                     answered.map(|connection| (connection, target))
                 });
             }
@@ -348,6 +353,15 @@ impl Keeper {
             }
         }
     }
+}
+
+/// The target as this machine reaches it: an IPv4 address by way of the NAT64, unless a proxy reaches it for
+/// this machine.
+fn reached_at(target: &Target, nat64: Option<Nat64Prefix>, proxy: &ProxySettings) -> Target {
+    let address = target.host.parse().ok().filter(|_| proxy.proxy_for(&target.host, target.port).is_none());
+    let outer = address.zip(nat64).map(|(ip, prefix)| prefix.synthesize(SocketAddr::new(ip, target.port)));
+    let host = outer.map_or_else(|| target.host.clone(), |outer| outer.ip().to_string());
+    Target { host, ..target.clone() }
 }
 
 /// Has the stream ask the root whenever the network changes.

@@ -99,6 +99,10 @@ impl Resolver {
             let (endpoints, resolved) = look_up(&member.hosts, &self.resolve, &member.turn, &self.network);
             member.turn.looked_up(Instant::now(), resolved);
             let Some(node) = self.node.upgrade() else { return false };
+            // The system's resolver has names of IPv4 hosts in the NAT64's prefix, too.
+            let mut endpoints: Vec<_> =
+                endpoints.into_iter().map(|at| node.driver.sockets.nat64.inner(at)).collect();
+            endpoints.dedup();
             let (datapath, now) = (&node.driver.datapath, Instant::now());
             datapath.set_endpoints(now, &self.network, &member.hosts.node, &endpoints, &mut Batch::default());
         }

@@ -20,7 +20,7 @@ use super::Inner;
 use super::resolver::{Resolve, Turn};
 use crate::config::{HostEndpoint, RootAddress, RootTransport};
 use crate::datapath::{Heard, Subscription};
-use crate::driver::StreamConfig;
+use crate::driver::{StreamConfig, canonical};
 use crate::sync;
 
 /// A root that UDP has had no answer from for so long is reached by a stream, if it takes any.
@@ -141,6 +141,8 @@ impl Used {
     /// Takes what a name was resolved to, if the root is still used.
     fn take(&self, root: &NodeId, host: &HostEndpoint, found: Vec<SocketAddr>) {
         let Some(node) = self.node.upgrade() else { return };
+        // The system's resolver has names of IPv4 hosts in the NAT64's prefix, too.
+        let found = found.into_iter().map(|at| node.driver.sockets.nat64.inner(canonical(at))).collect();
         let mut state = sync::lock(&self.state);
         let known = state.roots.iter_mut().find(|known| known.node == *root);
         let known = known.and_then(|root| root.hosts.iter_mut().find(|known| known.endpoint == *host));
@@ -276,13 +278,19 @@ impl Host {
         if self.turn.looked_up(now, is_resolved) && !is_resolved {
             tracing::warn!("the host name of a root is not resolved; trying again (-vv names it)");
         }
-        let found: Vec<_> = found.into_iter().map(crate::driver::canonical).filter(is_endpoint).collect();
+        let found = distinct(found);
         let is_new = is_resolved && found != self.found;
         if is_new {
             self.found = found;
         }
         is_new
     }
+}
+
+/// Those that can be sent to, each once, in their order.
+fn distinct(found: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let mut known = BTreeSet::new();
+    found.into_iter().filter(|at| is_endpoint(at) && known.insert(*at)).collect()
 }
 
 #[cfg(test)]

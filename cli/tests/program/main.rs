@@ -10,6 +10,7 @@ mod errors;
 mod identity;
 mod lan;
 mod manual;
+mod nat64;
 mod nats;
 mod netcat;
 mod netcheck;

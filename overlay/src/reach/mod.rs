@@ -90,6 +90,8 @@ pub(crate) struct Reach {
     settled: Option<Instant>,
     /// When places may be compared again.
     compare_at: Option<Instant>,
+    /// Since when datagrams are relayed, if they are.
+    relayed_since: Option<Instant>,
     /// Bytes sent to the node in all sessions.
     sent: u64,
     /// The id of the next path MTU probe, on whatever path.
@@ -109,6 +111,10 @@ struct Used {
 
 /// Two comparisons are at least this far apart, whatever the number of places.
 const COMPARE_SPACING: Duration = Duration::from_secs(1);
+
+/// Relayed places are not compared for so long after the path has become one: a direct way is looked for
+/// then, and mostly found.
+const RELAYS_SETTLE: Duration = Duration::from_secs(1);
 
 /// A path MTU probe to send, and what the last answers have changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -322,9 +328,10 @@ impl Reach {
         }
         self.compare_at = Some(now + COMPARE_SPACING);
         // While a direct path answers, nothing is gained by knowing how good a relayed one is.
-        let is_relayed = self.is_relayed();
+        let is_settled = self.relayed_since.is_none_or(|since| now >= since + RELAYS_SETTLE);
+        let relays_count = self.is_relayed() && is_settled;
         let counts: Vec<_> = self.candidates.iter().map(candidates::Candidate::key).collect();
-        let counts: Vec<_> = counts.into_iter().filter(|key| is_relayed || !self.relays(key)).collect();
+        let counts: Vec<_> = counts.into_iter().filter(|key| relays_count || !self.relays(key)).collect();
         let is_rival = |c: &candidates::Candidate| counts.contains(&c.key()) && c.may_spend(bytes);
         let is_other =
             |c: &candidates::Candidate| c.place(sockets).is_some_and(|place| place.key() != current.key());
@@ -376,7 +383,9 @@ impl Reach {
         if self.place() == Some(place) {
             return false;
         }
-        if self.relays(&place.key()) {
+        let is_relayed = self.relays(&place.key());
+        self.relayed_since = self.relayed_since.or(Some(now)).filter(|_| is_relayed);
+        if is_relayed {
             self.doubt_direct();
         }
         let left = self.left.take_if(|left| left.place == place);

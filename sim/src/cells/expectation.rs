@@ -79,7 +79,8 @@ fn front_v4(kind: Kind) -> Option<Front> {
         }),
         // The strictest filter on the way is what counts.
         Kind::ShortLived | Kind::Double | Kind::Cgn => Some(HOME),
-        Kind::CgnDependent | Kind::DualStack => {
+        Kind::Nat64 => Some(Front { filtering: Behaviour::AddressDependent, ..HOME }),
+        Kind::CgnDependent | Kind::DualStack | Kind::Nat64Dependent => {
             Some(Front { is_fixed: false, is_predictable: false, ..HOME })
         }
         Kind::UdpBlocked | Kind::Ipv6 | Kind::Ipv6Firewall => None,
@@ -89,7 +90,7 @@ fn front_v4(kind: Kind) -> Option<Front> {
 fn front_v6(kind: Kind) -> Option<Front> {
     match kind {
         Kind::Ipv6 => Some(Front { filtering: Behaviour::EndpointIndependent, ..HOME }),
-        Kind::Ipv6Firewall | Kind::DualStack => Some(HOME),
+        Kind::Ipv6Firewall | Kind::DualStack | Kind::Nat64 | Kind::Nat64Dependent => Some(HOME),
         _ => None,
     }
 }
@@ -116,6 +117,9 @@ mod tests {
             (Kind::DualStack, Kind::Ipv6Firewall, Expected::Direct),
             (Kind::DualStack, Kind::DualStack, Expected::Direct),
             (Kind::Cgn, Kind::Double, Expected::Direct),
+            (Kind::Nat64, Kind::Double, Expected::Direct),
+            (Kind::Nat64, Kind::Ipv6, Expected::Direct),
+            (Kind::Nat64Dependent, Kind::Cgn, Expected::Relay),
             (Kind::Cgn, Kind::UdpBlocked, Expected::Nothing),
         ] {
             assert_eq!([Expected::of(a, b), Expected::of(b, a)], [expected; 2], "{a} {b}");

@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
+use peersock_nat::nat64::Nat64Prefix;
 use peersock_overlay::{Candidate, CandidateKind, Contact, Mapping, Nat as Found};
 
 use crate::net::{
@@ -84,6 +85,24 @@ pub(super) fn connect(
             gateway.nat = Some(home(Ipv4Addr::new(100, 64, number, 2), random));
             gateway.upstream = Some(outer);
         }
+        Kind::Nat64 | Kind::Nat64Dependent => {
+            gateway.firewall = Some(Firewall::new(apd, TIMEOUT));
+            gateway.nat64 = Nat64Prefix::new(Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0), 96);
+            let (mapping, filtering, ports) = match kind {
+                Kind::Nat64 => {
+                    (Behaviour::EndpointIndependent, Behaviour::AddressDependent, any_ports(random))
+                }
+                _ => (apd, apd, unpredictable_ports(random)),
+            };
+            found.mapping = as_found(mapping);
+            let timeout = TIMEOUT;
+            let config = NatConfig { mapping, filtering, timeout, ports, ..NatConfig::new(public.into()) };
+            let mut nat = Nat::new(config, random.fork());
+            // Roots are reached by IPv6, and so see nothing of this.
+            let inner = v6.map(|net| SocketAddr::from((with_host(net), port)));
+            mapped = inner.and_then(|inner| nat.outbound(world.now(), inner, STUN_SERVER));
+            gateway.nat = Some(nat);
+        }
         Kind::UdpBlocked => {
             gateway.out = Pipe::new([Stage::Cut]);
             gateway.into = Pipe::new([Stage::Cut]);
@@ -102,8 +121,7 @@ pub(super) fn connect(
     }
     world.net.set_gateway(lan, Some(gateway));
     let host = world.net.add_host();
-    let addresses =
-        (v4.map(|net| last(net, HOST)), v6.map(|net| Ipv6Addr::from_bits(net.to_bits() | u128::from(HOST))));
+    let addresses = (v4.map(|net| last(net, HOST)), v6.map(with_host));
     world.attach(host, lan, addresses, (wire(), wire()))?;
     let mapped = mapped.map(|address| Candidate { kind: CandidateKind::Mapped, address });
     Ok((host, Contact::new(found, mapped)))
@@ -149,6 +167,10 @@ pub(super) fn connect_root(
 
 fn last(net: Ipv4Addr, host: u8) -> Ipv4Addr {
     Ipv4Addr::from_bits(net.to_bits() | u32::from(host))
+}
+
+fn with_host(net: Ipv6Addr) -> Ipv6Addr {
+    Ipv6Addr::from_bits(net.to_bits() | u128::from(HOST))
 }
 
 /// A line to the core.

@@ -45,6 +45,10 @@ pub enum Kind {
     Ipv6Firewall,
     /// A public IPv6 address behind a firewall, and IPv4 behind a box that maps each destination to any port.
     DualStack,
+    /// A public IPv6 address behind a firewall, and the IPv4 Internet by a NAT64 as RFC 6146 wants it.
+    Nat64,
+    /// The same with a NAT64 that maps each destination to any port.
+    Nat64Dependent,
 }
 
 impl Kind {
@@ -61,7 +65,7 @@ impl Kind {
             }
         }
         all.extend([Self::ShortLived, Self::Double, Self::Cgn, Self::CgnDependent, Self::UdpBlocked]);
-        all.extend([Self::Ipv6, Self::Ipv6Firewall, Self::DualStack]);
+        all.extend([Self::Ipv6, Self::Ipv6Firewall, Self::DualStack, Self::Nat64, Self::Nat64Dependent]);
         all
     }
 
@@ -90,14 +94,16 @@ impl Kind {
             Self::Ipv6 => "public IPv6 address, no filter, no IPv4".into(),
             Self::Ipv6Firewall => "public IPv6 address, address-and-port-dependent firewall, no IPv4".into(),
             Self::DualStack => "`ip6-fw`, and IPv4 by `apd-apd`".into(),
+            Self::Nat64 => "`ip6-fw`, and a NAT64 that is as `ei-ad` (RFC 6146)".into(),
+            Self::Nat64Dependent => "`ip6-fw`, and a NAT64 that is as `apd-apd`".into(),
         }
     }
 
-    /// Whether it has a way to the outside by IPv4, by IPv6.
+    /// Whether it has addresses of IPv4, of IPv6 that lead outside.
     pub(super) fn families(self) -> [bool; 2] {
         match self {
             Self::UdpBlocked => [false; 2],
-            Self::Ipv6 | Self::Ipv6Firewall => [false, true],
+            Self::Ipv6 | Self::Ipv6Firewall | Self::Nat64 | Self::Nat64Dependent => [false, true],
             Self::DualStack => [true; 2],
             _ => [true, false],
         }
@@ -126,6 +132,8 @@ impl fmt::Display for Kind {
             Self::Ipv6 => "ip6",
             Self::Ipv6Firewall => "ip6-fw",
             Self::DualStack => "dual",
+            Self::Nat64 => "nat64",
+            Self::Nat64Dependent => "nat64-apd",
         };
         f.write_str(name)
     }

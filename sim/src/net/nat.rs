@@ -160,9 +160,10 @@ impl Nat {
         self.last = None;
     }
 
-    /// The outer source of a packet from `inner` to `remote`, or `None` if it cannot pass.
+    /// The outer source of a packet from `inner` to `remote`, or `None` if it cannot pass. Of a NAT64 `inner`
+    /// is IPv6 and `remote` IPv4.
     pub fn outbound(&mut self, now: Time, inner: SocketAddr, remote: SocketAddr) -> Option<SocketAddr> {
-        if inner.is_ipv4() != self.config.external.is_ipv4() {
+        if remote.is_ipv4() != self.config.external.is_ipv4() {
             return None;
         }
         let key = (inner, self.config.mapping.scope(remote));

@@ -2,6 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use peersock_nat::nat64::Nat64Prefix;
 use peersock_testnet::Queue;
 
 use super::{Attachment, Datagram, Firewall, HostId, Nat, Pipe};
@@ -26,6 +27,8 @@ pub struct Gateway {
     /// Translates the family of its outer address. Without it the LAN's addresses are reachable from
     /// everywhere.
     pub nat: Option<Nat>,
+    /// The NAT box is a NAT64: it translates what the LAN sends by IPv6 to this prefix.
+    pub nat64: Option<Nat64Prefix>,
     /// Filters what is not translated. Where there is a NAT box but no firewall, the other family does not
     /// pass.
     pub firewall: Option<Firewall>,
@@ -212,6 +215,15 @@ impl Net {
         self.hosts.get(&host).into_iter().flatten().map(|card| card.attachment).collect()
     }
 
+    /// The prefix that a host finds by DNS: the one of its network's NAT64, where it has no IPv4 (RFC 7050).
+    pub fn nat64(&self, host: HostId) -> Option<Nat64Prefix> {
+        let cards = self.hosts.get(&host)?;
+        if cards.iter().any(|card| card.attachment.ipv4.is_some()) {
+            return None;
+        }
+        cards.iter().find_map(|card| self.lans.get(&card.attachment.lan)?.gateway.as_ref()?.nat64)
+    }
+
     /// A link, to break or repair it.
     pub fn link_mut(&mut self, link: LinkId) -> Option<&mut Pipe> {
         match link {
@@ -323,6 +335,9 @@ impl Net {
 
     fn at_gateway(&mut self, at: Time, lan: LanId, mut datagram: Datagram) {
         let Some(gateway) = self.lans.get_mut(&lan).and_then(|lan| lan.gateway.as_mut()) else { return };
+        if let Some(prefix) = gateway.nat64 {
+            datagram.to = prefix.restore(datagram.to);
+        }
         let translates = gateway.translates(datagram.to.ip());
         match (&mut gateway.nat, &mut gateway.firewall) {
             (Some(nat), _) if translates => {
@@ -373,7 +388,12 @@ impl Net {
         let translates = gateway.translates(datagram.to.ip());
         match (&mut gateway.nat, &mut gateway.firewall) {
             (Some(nat), _) if translates => match nat.inbound(at, datagram.from, datagram.to.port()) {
-                Some(inner) => datagram.to = inner,
+                Some(inner) => {
+                    datagram.to = inner;
+                    if let Some(prefix) = gateway.nat64 {
+                        datagram.from = prefix.synthesize(datagram.from);
+                    }
+                }
                 None => return self.stats.unroutable += 1,
             },
             (_, Some(firewall)) if firewall.lets_in(at, datagram.from, datagram.to) => {}

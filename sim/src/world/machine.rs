@@ -242,10 +242,11 @@ impl World {
         }
     }
 
-    /// One socket per family that any card of the host has; beacons go to the group and to each broadcast
-    /// address.
+    /// One socket per family that any card of the host has, or that a NAT64 leads to; beacons go to the group
+    /// and to each broadcast address.
     fn socket_infos(&self, number: usize) -> Vec<SocketInfo> {
-        let cards = self.net.attachments(self.machines[number].config.host);
+        let host = self.machines[number].config.host;
+        let cards = self.net.attachments(host);
         let info = |index, ipv4, beacon_targets| SocketInfo {
             index: SocketIndex(index),
             ipv4,
@@ -261,6 +262,8 @@ impl World {
                 cards.iter().filter_map(broadcast).map(|ip| endpoint(ip.into())).collect();
             targets.push(endpoint(GROUP_V4.into()));
             infos.push(info(0, true, targets));
+        } else if self.net.nat64(host).is_some() {
+            infos.push(info(0, true, Vec::new()));
         }
         if cards.iter().any(|card| card.ipv6.is_some()) {
             infos.push(info(1, false, vec![endpoint(GROUP_V6.into())]));

@@ -271,8 +271,10 @@ impl World {
             true => Vec::new(),
             false => self.sockets.get(&(host, port)).copied().into_iter().collect(),
         };
-        let socket = SocketIndex(u16::from(!datagram.to.is_ipv4()));
-        let meta = RecvMeta { remote: datagram.from, socket, multicast, relay: None };
+        // As a node's driver does.
+        let remote = self.net.nat64(host).map_or(datagram.from, |prefix| prefix.restore(datagram.from));
+        let socket = SocketIndex(u16::from(!remote.is_ipv4()));
+        let meta = RecvMeta { remote, socket, multicast, relay: None };
         for number in receivers {
             let machine = &mut self.machines[number];
             let sender = machine.sender();
@@ -323,7 +325,8 @@ impl World {
                 let from = SocketAddr::new(address, port);
                 tap(&Tapped { now, node: number, from, to: sent.to, payload: &sent.payload });
             }
-            self.net.send(now, host, port, sent.to, sent.payload);
+            let to = self.net.nat64(host).map_or(sent.to, |prefix| prefix.synthesize(sent.to));
+            self.net.send(now, host, port, to, sent.payload);
         }
         let timeout = node.next_timeout().map(|at| at.saturating_duration_since(self.base));
         let wake = timeout.into_iter().chain(node.next_wake()).min().map(|wake| wake.max(now));

@@ -244,7 +244,7 @@ impl Wire {
         let connecting = async {
             let mut last = String::new();
             for device in devices {
-                match stream::connect(server, device, None).await {
+                match stream::connect(server, (device, None), None).await {
                     Ok(connection) => return Ok(connection),
                     Err(error) => last = error,
                 }

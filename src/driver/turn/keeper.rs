@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use peersock_nat::nat64::Nat64Prefix;
 use peersock_nat::turn::{Event, Failure, TurnServer, TurnTransport};
 use peersock_overlay::{RecvMeta, is_endpoint};
 use peersock_stack::Batch;
@@ -42,6 +43,9 @@ const MAX_HOPS: u32 = 3;
 
 /// The thread looks so often whether the node is still there.
 const LOOK: Duration = Duration::from_secs(30);
+
+/// By which interface a server is reached, and the NAT64 behind which IPv4 is, if there is one.
+pub(super) type Way = (Option<String>, Option<Nat64Prefix>);
 
 pub(super) struct Keeper {
     driver: Weak<Driver>,
@@ -137,13 +141,13 @@ impl Keeper {
         self.bell.take_suspended();
         self.bell.take_interfaces();
         let Some(driver) = self.driver.upgrade() else { return Ended::Stopped };
-        let devices = driver.sockets.devices();
+        let (devices, nat64) = (driver.sockets.devices(), driver.sockets.nat64.prefix());
         drop(driver);
         match choose(&devices, tries) {
             Ok(device) if self.server.transport() == TurnTransport::Udp => {
-                self.allocate_by_udp(device, elsewhere, round(&devices, tries))
+                self.allocate_by_udp((device, nat64), elsewhere, round(&devices, tries))
             }
-            Ok(device) => self.allocate_by_stream(device, elsewhere),
+            Ok(device) => self.allocate_by_stream((device, nat64), elsewhere),
             Err(error) => Ended::Local(format!("{}: {error}", self.server.target())),
         }
     }

@@ -12,7 +12,7 @@ use peersock_streams::{
 use tokio::runtime::Builder;
 use tokio::time::{sleep, sleep_until, timeout};
 
-use super::keeper::{Ended, Keeper};
+use super::keeper::{self, Ended, Keeper};
 use super::udp::{is_another, source_towards};
 use super::{Allocation, Link};
 use crate::datapath::Ingress;
@@ -31,10 +31,10 @@ const LAST_WORDS_LOOK: Duration = Duration::from_millis(5);
 
 impl Keeper {
     /// Connects, asks for an allocation and serves it until it ends.
-    pub(super) fn allocate_by_stream(&self, device: Option<String>, elsewhere: Option<SocketAddr>) -> Ended {
+    pub(super) fn allocate_by_stream(&self, way: keeper::Way, elsewhere: Option<SocketAddr>) -> Ended {
         match Builder::new_current_thread().enable_all().max_blocking_threads(2).build() {
             Ok(runtime) => {
-                let ended = runtime.block_on(self.connect_and_serve(device, elsewhere));
+                let ended = runtime.block_on(self.connect_and_serve(way, elsewhere));
                 // A look-up of a name may hang in the system's resolver.
                 runtime.shutdown_background();
                 ended.unwrap_or_else(|error| Ended::Local(error.to_string()))
@@ -45,11 +45,11 @@ impl Keeper {
 
     async fn connect_and_serve(
         &self,
-        device: Option<String>,
+        (device, nat64): keeper::Way,
         elsewhere: Option<SocketAddr>,
     ) -> io::Result<Ended> {
         let connection = tokio::select! {
-            connected = connect(&self.server, device.clone(), elsewhere) => match connected {
+            connected = connect(&self.server, (device.clone(), nat64), elsewhere) => match connected {
                 Ok(connection) => connection,
                 Err(error) => return Ok(Ended::Local(error)),
             },
@@ -61,7 +61,7 @@ impl Keeper {
         let now = Instant::now();
         let mut client = Client::new(&self.server, self.is_ipv4, seed, now).over_stream(now);
         if connection.proxy().is_none() {
-            client = client.at(remote);
+            client = client.at(nat64.map_or(remote, |prefix| prefix.restore(remote)));
         }
         // It is waited for until all that was sent has left: the connection lives in this thread.
         let opening = self.turn.begin_opening();
@@ -134,7 +134,7 @@ impl Keeper {
 /// Connects to a server, through the proxy of the environment if there is one.
 pub(super) async fn connect(
     server: &TurnServer,
-    device: Option<String>,
+    (device, nat64): keeper::Way,
     elsewhere: Option<SocketAddr>,
 ) -> Result<Connection, String> {
     if elsewhere.is_some_and(|elsewhere| !is_another(&elsewhere)) {
@@ -148,8 +148,12 @@ pub(super) async fn connect(
     };
     let place = server.target();
     let mut target = TurnTarget::new(place.host.clone(), place.port);
-    if let Some(elsewhere) = elsewhere {
-        target = target.at(elsewhere);
+    // A name is one of IPv6 already: where there is a NAT64, the DNS sees to that.
+    let literal = || Some(SocketAddr::new(place.host.parse().ok()?, place.port)).filter(|_| nat64.is_some());
+    let is_direct = options.proxy.proxy_for(&place.host, place.port).is_none();
+    if let Some(address) = elsewhere.or_else(literal).filter(|_| elsewhere.is_some() || is_direct) {
+        let outer = nat64.filter(|_| is_direct).map(|prefix| prefix.synthesize(address));
+        target = target.at(outer.unwrap_or(address));
     }
     if server.transport() == TurnTransport::Tls {
         target =

@@ -11,7 +11,7 @@ use quinn_udp::{UdpSockRef, UdpSocketState};
 use rustix::event::{PollFd, PollFlags};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::keeper::{Ended, Keeper};
+use super::keeper::{Ended, Keeper, Way};
 use super::{Allocation, Link, Opening};
 use crate::datapath::Ingress;
 use crate::driver::interfaces::canonical;
@@ -77,12 +77,13 @@ impl Keeper {
     /// Asks for an allocation over UDP and serves it until it ends.
     pub(super) fn allocate_by_udp(
         &self,
-        device: Option<String>,
+        (device, nat64): Way,
         elsewhere: Option<SocketAddr>,
         tries: usize,
     ) -> Ended {
         let opened = address(&self.server, elsewhere, tries).and_then(|server| {
-            let link = UdpLink::open(server, device)?;
+            let reached_at = nat64.map_or(server, |prefix| prefix.synthesize(server));
+            let link = UdpLink::open(reached_at, device)?;
             let mut seed = [0; 32];
             getrandom::fill(&mut seed)?;
             let client = Client::new(&self.server, self.is_ipv4, seed, Instant::now()).at(server);

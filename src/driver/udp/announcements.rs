@@ -84,7 +84,7 @@ impl UdpSockets {
             self.receive(index, &mut slices, &mut meta).unwrap_or_default()
         };
         for (meta, buffer) in meta.iter().zip(&*buffers).take(received) {
-            if self.origin(index, meta).is_some_and(|(_, multicast)| multicast) {
+            if self.origin(index, meta).is_some_and(|origin| origin.multicast) {
                 for datagram in buffer[..meta.len].chunks(meta.stride.max(1)) {
                     self.take_announcement(Instant::now(), canonical(meta.addr), datagram);
                 }

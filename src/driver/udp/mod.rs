@@ -6,6 +6,7 @@ mod data;
 mod discovery;
 mod questions;
 mod sending;
+mod translation;
 
 use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
@@ -19,6 +20,7 @@ use quinn_udp::{UdpSockRef, UdpSocketState};
 
 use super::errors::{self, Refused};
 use super::interfaces::{self, HostInterface, Interfaces};
+use super::nat64::Nat64;
 use crate::datapath::{Sink, Transmit};
 use crate::sync;
 use crate::sys::Process;
@@ -45,6 +47,8 @@ pub(crate) struct UdpSockets {
     discovery_port: Option<u16>,
     /// What the interfaces looked like at the last look.
     interfaces: RwLock<Vec<HostInterface>>,
+    /// By which addresses IPv4 is reached where only IPv6 is there.
+    pub(crate) nat64: Nat64,
     process: Process,
     /// Who wants to know of roots that announce themselves.
     announcements: OnceLock<Announcements>,
@@ -100,6 +104,7 @@ impl UdpSockets {
             allowed,
             discovery_port,
             interfaces: RwLock::new(Vec::new()),
+            nat64: Nat64::default(),
             process: Process::current(),
             announcements: OnceLock::new(),
             questions: Questions::default(),
@@ -160,6 +165,11 @@ impl UdpSockets {
     /// The local addresses of the data sockets.
     pub(crate) fn local_addrs(&self) -> Vec<SocketAddr> {
         self.data.current().map(|(_, socket)| socket.local).collect()
+    }
+
+    /// Whether the node is limited to this machine.
+    pub(super) fn is_loopback_only(&self) -> bool {
+        self.allowed.is_loopback_only()
     }
 
     /// The port of the data socket that serves an interface in one family, if there is one.
@@ -262,15 +272,21 @@ impl UdpSockets {
     /// Takes the oldest error about datagrams of the `index`th socket: `None` if there is none, `Some(None)`
     /// if it says nothing of the peer.
     pub(super) fn take_error(&self, index: usize) -> Option<Option<Refused>> {
-        errors::take(&self.data_at(index)?.io)
+        let index = index.checked_sub(self.discovery.len())?;
+        let mut error = errors::take(&self.data.get(index)?.io)?;
+        if let Some(refused) = &mut error {
+            refused.remote = self.origin_of_data(index, refused.remote).1;
+        }
+        Some(error)
     }
 
-    /// Says how the overlay should see what came in on the `index`th socket: the data socket to answer from,
-    /// and whether it was a beacon's way in. `None`: it came over an interface that the node may not use, or
-    /// to the discovery port by unicast.
-    pub(crate) fn origin(&self, index: usize, meta: &quinn_udp::RecvMeta) -> Option<(SocketIndex, bool)> {
+    /// Says how the overlay should see what came in on the `index`th socket: from whom, the data socket to
+    /// answer from, and whether it was a beacon's way in. `None`: it came over an interface that the node may
+    /// not use, or to the discovery port by unicast.
+    pub(crate) fn origin(&self, index: usize, meta: &quinn_udp::RecvMeta) -> Option<RecvMeta> {
         let Some(discovery) = self.discovery.get(index) else {
-            return Some((SocketIndex((index - self.discovery.len()) as u16), false));
+            let (socket, remote) = self.origin_of_data(index - self.discovery.len(), meta.addr);
+            return Some(RecvMeta { remote, socket, multicast: false, relay: None });
         };
         let ipv4 = discovery.ipv4;
         let list = sync::read(&self.interfaces);
@@ -281,7 +297,8 @@ impl UdpSockets {
         }
         let answers = |socket: &DataSocket| socket.local.is_ipv4() == ipv4 && socket.reaches(interface);
         let (answer, _) = self.data.current().find(|(_, socket)| answers(socket))?;
-        Some((SocketIndex(answer as u16), true))
+        let (remote, socket) = (interfaces::canonical(meta.addr), SocketIndex(answer as u16));
+        Some(RecvMeta { remote, socket, multicast: true, relay: None })
     }
 
     /// Has `listener` called with the roots that announce themselves on the local networks, and where each

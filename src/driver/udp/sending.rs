@@ -27,7 +27,8 @@ impl Sink for UdpSockets {
     }
 
     fn interface_of(&self, socket: SocketIndex, remote: SocketAddr) -> String {
-        let socket = self.data.get(usize::from(socket.0));
+        let (socket, remote) = self.way(socket, remote);
+        let socket = socket.and_then(|index| self.data.get(index));
         let device = socket.and_then(|socket| socket.device_name()).map(str::to_owned);
         device.or_else(|| interfaces::leading_to(remote)).unwrap_or_else(|| "an unknown interface".to_owned())
     }
@@ -76,13 +77,16 @@ impl UdpSockets {
 
     /// Sends; with a full send buffer waits up to `patience` for room.
     fn send_within(&self, transmit: &Transmit<'_>, patience: Duration) {
-        let Some(socket) = self.data.get(usize::from(transmit.socket.0)) else { return };
+        let (socket, destination) = self.way(transmit.socket, transmit.remote);
         let udp = quinn_udp::Transmit {
-            destination: transmit.remote,
+            destination,
             ecn: quinn_udp::EcnCodepoint::from_bits(transmit.ecn),
             contents: transmit.contents,
             segment_size: transmit.segment_size,
             src_ip: None,
+        };
+        let Some(socket) = socket.and_then(|index| self.data.get(index)) else {
+            return self.count_send(Err(io::ErrorKind::HostUnreachable.into()), &udp);
         };
         // The parent goes on with the same keys and counters: what is sealed here may have nonces that it
         // uses, too.

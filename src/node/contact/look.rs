@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use peersock_nat::host::{self, HostInterface};
+use peersock_nat::nat64::Nat64Prefix;
 use peersock_nat::{self as nat, probe};
 use peersock_overlay::{Contact, RootState};
 
@@ -14,7 +15,7 @@ use super::ask::{self, MAX_ASKED, Outsider};
 use super::gather::{Known, Seen, is_private};
 pub(in crate::node) use super::ports::Forwarded;
 use super::ports::{self, Ports};
-use crate::driver::{TurnSockets, UdpSockets, has_route};
+use crate::driver::{TurnSockets, UdpSockets};
 use crate::interfaces::addresses_of;
 use crate::node::Inner;
 
@@ -47,6 +48,8 @@ pub(super) struct Look {
     settings: Settings,
     begun: Instant,
     interfaces: Vec<HostInterface>,
+    /// The NAT64 by which outsiders with IPv4 were asked.
+    nat64: Option<Nat64Prefix>,
     /// The addresses of the STUN servers; names are resolved when the network changes.
     stun: Vec<SocketAddr>,
     ports: Arc<Ports>,
@@ -97,6 +100,7 @@ impl Look {
             settings,
             begun: now,
             interfaces: Vec::new(),
+            nat64: None,
             stun: Vec::new(),
             ports,
             tell,
@@ -227,14 +231,17 @@ impl Look {
         let allowed = &self.settings.allowed;
         let Ok(mut interfaces) = host::interfaces() else { return };
         interfaces.retain(|interface| allowed.allows_named(&interface.name, interface.loopback));
-        if interfaces == self.interfaces {
+        let nat64 = around.sockets.nat64.prefix();
+        if interfaces == self.interfaces && nat64 == self.nat64 {
             return;
         }
         self.interfaces = interfaces;
+        self.nat64 = nat64;
         (self.ask_due, self.ask_all_due, self.probe_due) = (now, now, now);
         self.seen.clear();
         self.probed.clear();
-        self.stun = addresses_of(&self.settings.stun).unwrap_or_default();
+        let stun = addresses_of(&self.settings.stun).unwrap_or_default();
+        self.stun = stun.into_iter().map(|server| around.sockets.nat64.inner(server)).collect();
         if self.settings.maps_ports && !allowed.is_loopback_only() {
             let asks = ports::asks(&self.interfaces, |interface, is_ipv4| around.port_on(interface, is_ipv4));
             self.ports.refresh();
@@ -272,7 +279,7 @@ impl Look {
     fn outsiders(&self, around: &Surroundings, dht_nodes: &[SocketAddrV4]) -> Vec<Outsider> {
         let is_time = !around.registered_at.is_empty() || self.begun.elapsed() >= FIRST_WAIT;
         let roots = around.roots.iter().filter(|root| is_time && !around.is_seen_in(**root));
-        let stun = self.stun.iter().chain(roots).copied().filter(|server| has_route(*server));
+        let stun = self.stun.iter().chain(roots).copied().filter(|server| around.sockets.has_route(*server));
         let mut all: Vec<Outsider> =
             stun.filter(|server| self.may_reach(*server)).map(Outsider::Stun).collect();
         for node in dht_nodes.iter().map(|node| SocketAddr::V4(*node)) {

@@ -1,0 +1,303 @@
+//! The IPv4 Internet from a network that has IPv6 only: how IPv4 addresses are written for a NAT64 (RFC 6052),
+//! and how its prefix is found (RFC 7050).
+//!
+//! An IPv6-only network, as those of phones are, may have a NAT64: a router that sends what comes for
+//! `PREFIX + IPv4 address` on by IPv4. The prefix differs from network to network. The network's DNS has
+//! it in its answer for `ipv4only.arpa`, a name that has only IPv4 addresses, which everybody knows.
+//!
+//! Who forges that answer has the node's datagrams for IPv4 sent to addresses of his choice, as who forges
+//! the addresses of any other name has. He must not gain more, so [`Nat64Prefix::new`] refuses prefixes whose
+//! addresses mean something on this machine or link, and neither direction translates IPv4 addresses that
+//! mean something on one network only.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
+
+/// The prefix behind which a NAT64 has the IPv4 Internet.
+///
+/// ```
+/// use peersock_nat::nat64::Nat64Prefix;
+///
+/// let prefix = Nat64Prefix::new("64:ff9b::".parse()?, 96).expect("it is the well-known one");
+/// let there = prefix.synthesize("198.51.100.7:7420".parse()?);
+/// assert_eq!(there, "[64:ff9b::c633:6407]:7420".parse()?);
+/// assert_eq!(prefix.restore(there), "198.51.100.7:7420".parse()?);
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Nat64Prefix {
+    network: Ipv6Addr,
+    len: u8,
+}
+
+impl Nat64Prefix {
+    /// The lengths that there are, in bits (RFC 6052, 2.2).
+    pub const LENGTHS: [u8; 6] = [32, 40, 48, 56, 64, 96];
+
+    /// The prefix of that many bits. `None` if it has another length or is not the network alone, if bits 64
+    /// to 71 are not 0 (RFC 6052, 2.2), or if it is multicast, link-local, discarded (100::/64, RFC 6666), or
+    /// in ::/16, where loopback and IPv4-mapped addresses are.
+    pub fn new(network: Ipv6Addr, len: u8) -> Option<Self> {
+        let bits = network.to_bits();
+        let is_network = Self::LENGTHS.contains(&len) && bits & (u128::MAX >> len) == 0;
+        let segments = network.segments();
+        let is_special = network.is_multicast()
+            || network.is_unicast_link_local()
+            || segments[0] == 0
+            || segments[..4] == [0x100, 0, 0, 0];
+        (is_network && network.octets()[RESERVED] == 0 && !is_special).then_some(Self { network, len })
+    }
+
+    /// The prefixes that an answer for `ipv4only.arpa` shows (RFC 7050, 3), in order.
+    ///
+    /// ```
+    /// use peersock_nat::nat64::Nat64Prefix;
+    ///
+    /// let answer = ["2001:db8:64::c000:aa".parse()?, "2001:db8:64::c000:ab".parse()?];
+    /// assert_eq!(Nat64Prefix::shown_by(&answer)[0].to_string(), "2001:db8:64::/96");
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
+    pub fn shown_by(answer: &[Ipv6Addr]) -> Vec<Self> {
+        let mut shown: Vec<Self> = answer.iter().filter_map(|address| Self::shown_by_one(*address)).collect();
+        shown.sort_unstable();
+        shown.dedup();
+        shown
+    }
+
+    fn shown_by_one(address: Ipv6Addr) -> Option<Self> {
+        let network = |len: u8| Ipv6Addr::from_bits(address.to_bits() & !(u128::MAX >> len));
+        // What follows the IPv4 address is 0, so it stands in one place at most.
+        Self::LENGTHS.into_iter().find_map(|len| {
+            let prefix = Self::new(network(len), len)?;
+            WELL_KNOWN.iter().any(|known| prefix.embed(*known) == address).then_some(prefix)
+        })
+    }
+
+    /// Where to send what is meant for an endpoint: one of the Internet's IPv4 addresses becomes the IPv6
+    /// address that the NAT64 translates back. Others stay as they are.
+    pub fn synthesize(&self, endpoint: SocketAddr) -> SocketAddr {
+        match endpoint.ip() {
+            IpAddr::V4(ip) if is_translated(ip) => SocketAddr::new(self.embed(ip).into(), endpoint.port()),
+            _ => endpoint,
+        }
+    }
+
+    /// Who has sent what came from an endpoint: the opposite of [`Self::synthesize`].
+    pub fn restore(&self, endpoint: SocketAddr) -> SocketAddr {
+        match self.embedded(endpoint.ip()) {
+            Some(ip) if is_translated(ip) => SocketAddr::new(ip.into(), endpoint.port()),
+            _ => endpoint,
+        }
+    }
+
+    /// Whether the prefix has the address, but for an IPv4 address that [`Self::synthesize`] does not
+    /// translate. Nothing is to be sent there: the NAT64 may lead into its operator's own networks.
+    pub fn is_refused(&self, ip: IpAddr) -> bool {
+        let IpAddr::V6(v6) = ip else { return false };
+        let is_inside = (v6.to_bits() ^ self.network.to_bits()) >> (128 - self.len) == 0;
+        is_inside && self.embedded(ip).is_none_or(|ip| !is_translated(ip))
+    }
+
+    /// The network's address.
+    pub fn network(&self) -> Ipv6Addr {
+        self.network
+    }
+
+    /// The IPv6 address that stands for an IPv4 address (RFC 6052, 2.2).
+    fn embed(&self, ip: Ipv4Addr) -> Ipv6Addr {
+        let mut octets = self.network.octets();
+        for (at, octet) in self.places().zip(ip.octets()) {
+            octets[at] = octet;
+        }
+        octets.into()
+    }
+
+    /// The IPv4 address for which an IPv6 address of this prefix stands, if it is the one that [`Self::embed`]
+    /// makes of it: each place has one name.
+    fn embedded(&self, ip: IpAddr) -> Option<Ipv4Addr> {
+        let IpAddr::V6(ip) = ip else { return None };
+        let octets = ip.octets();
+        let mut found = [0; 4];
+        for (octet, at) in found.iter_mut().zip(self.places()) {
+            *octet = octets[at];
+        }
+        let found = Ipv4Addr::from(found);
+        (self.embed(found) == ip).then_some(found)
+    }
+
+    /// Which octets of the IPv6 address have those of the IPv4 address.
+    fn places(&self) -> impl Iterator<Item = usize> + use<> {
+        let is_long = usize::from(self.len / 8) > RESERVED;
+        (usize::from(self.len / 8)..16).filter(move |at| is_long || *at != RESERVED)
+    }
+}
+
+impl fmt::Display for Nat64Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.network, self.len)
+    }
+}
+
+/// Asks the system's resolver for the prefixes of this network's NAT64: none if the network has no NAT64, or
+/// none that its DNS knows of. Blocks for as long as the resolver does.
+///
+/// # Errors
+/// The resolver has no answer: that says nothing of the network.
+pub fn discover() -> io::Result<Vec<Nat64Prefix>> {
+    let found = (NAME, 0).to_socket_addrs()?;
+    let v6 = |address: SocketAddr| match address.ip() {
+        IpAddr::V6(ip) => Some(ip),
+        IpAddr::V4(_) => None,
+    };
+    Ok(Nat64Prefix::shown_by(&found.filter_map(v6).collect::<Vec<_>>()))
+}
+
+/// The name has a dot at its end: no other domain is to be searched for it (RFC 7050, 3).
+const NAME: &str = "ipv4only.arpa.";
+
+/// The IPv4 addresses of the name (RFC 7050, 2.2).
+const WELL_KNOWN: [Ipv4Addr; 2] = [Ipv4Addr::new(192, 0, 0, 170), Ipv4Addr::new(192, 0, 0, 171)];
+
+/// The octet with bits 64 to 71, which is always 0 and has nothing of the IPv4 address.
+const RESERVED: usize = 8;
+
+/// Whether an IPv4 address is sent to by way of a NAT64. Those that mean something on one network only, or
+/// no host at all, are not (RFC 6052, 3.1): they would be others behind the NAT64 than here.
+fn is_translated(ip: Ipv4Addr) -> bool {
+    let [a, b, c, _] = ip.octets();
+    let is_shared = a == 100 && b & 0xc0 == 64;
+    let is_assigned_by_protocols = [a, b, c] == [192, 0, 0];
+    let is_for_benchmarks = a == 198 && b & 0xfe == 18;
+    let is_reserved = a == 0 || a >= 224;
+    let is_near = ip.is_private() || ip.is_loopback() || ip.is_link_local() || is_shared;
+    !(is_near || is_assigned_by_protocols || is_for_benchmarks || is_reserved)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn prefix(text: &str) -> Nat64Prefix {
+        parse(text).unwrap_or_else(|| panic!("{text} is a prefix"))
+    }
+
+    fn parse(text: &str) -> Option<Nat64Prefix> {
+        let (network, len) = text.split_once('/').expect("a length");
+        Nat64Prefix::new(network.parse().expect("an address"), len.parse().expect("a number"))
+    }
+
+    /// RFC 6052, 2.4, tables 1 and 2.
+    const OF_THE_RFC: [(&str, &str); 7] = [
+        ("2001:db8::/32", "2001:db8:c000:221::"),
+        ("2001:db8:100::/40", "2001:db8:1c0:2:21::"),
+        ("2001:db8:122::/48", "2001:db8:122:c000:2:2100::"),
+        ("2001:db8:122:300::/56", "2001:db8:122:3c0:0:221::"),
+        ("2001:db8:122:344::/64", "2001:db8:122:344:c0:2:2100::"),
+        ("2001:db8:122:344::/96", "2001:db8:122:344::192.0.2.33"),
+        ("64:ff9b::/96", "64:ff9b::192.0.2.33"),
+    ];
+
+    #[test]
+    fn addresses_are_written_as_rfc_6052_has_them() {
+        for (text, address) in OF_THE_RFC {
+            let address: Ipv6Addr = address.parse().expect("an address");
+            let (v4, v6): (SocketAddr, _) = (([192, 0, 2, 33], 9).into(), SocketAddr::new(address.into(), 9));
+            assert_eq!(prefix(text).synthesize(v4), v6, "{text}");
+            assert_eq!(prefix(text).restore(v6), v4, "{text}");
+            assert_eq!(prefix(text).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn the_prefix_is_found_whatever_its_length() {
+        for (text, _) in OF_THE_RFC {
+            let prefix = prefix(text);
+            for known in WELL_KNOWN {
+                assert_eq!(Nat64Prefix::shown_by(&[prefix.embed(known)]), [prefix], "{text}");
+            }
+            let other = prefix.embed([192, 0, 0, 172].into());
+            assert_eq!(Nat64Prefix::shown_by(&[other]), [], "{text}");
+        }
+        // Whoever has the name for his own has an address that shows nothing.
+        assert_eq!(Nat64Prefix::shown_by(&["2001:db8::1".parse().expect("an address")]), []);
+        let both = Nat64Prefix::shown_by(&WELL_KNOWN.map(|known| prefix("64:ff9b::/96").embed(known)));
+        assert_eq!(both, [prefix("64:ff9b::/96")]);
+    }
+
+    #[test]
+    fn the_ipv4_address_stands_in_one_place() {
+        let shown = |text: &str| Nat64Prefix::shown_by(&[text.parse().expect("an address")]);
+        assert_eq!(shown("2001:db8:c000:aa::c000:aa"), [prefix("2001:db8:c000:aa::/96")]);
+        assert_eq!(shown("2001:db8:c000:aa::1"), [], "there is nothing behind an address of 32 bits");
+    }
+
+    #[test]
+    fn no_prefix_stands_for_this_machine_or_its_link() {
+        for text in [
+            "::/96",
+            "::ffff:0:0/96",
+            "::ffff:0:0:0/96",
+            "fe80::/64",
+            "fe80::/96",
+            "ff02::/96",
+            "100::/96",
+            "2001:db8:0:0:ff00::/96",
+            "2001:db8::/33",
+            "2001:db8::1/96",
+        ] {
+            assert_eq!(parse(text), None, "{text}");
+        }
+        // RFC 8215, and a network's own.
+        for text in ["64:ff9b:1::/48", "fd00:64::/96"] {
+            assert!(parse(text).is_some(), "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_one_network_are_not_translated() {
+        let prefix = prefix("64:ff9b::/96");
+        for ip in [
+            "10.0.0.1",
+            "127.0.0.1",
+            "169.254.1.1",
+            "192.168.0.1",
+            "172.16.0.1",
+            "100.64.0.1",
+            "192.0.0.170",
+            "198.18.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "0.0.0.0",
+        ] {
+            let ip: Ipv4Addr = ip.parse().expect("an address");
+            let (plain, embedded) = (SocketAddr::new(ip.into(), 9), prefix.embed(ip));
+            assert_eq!(prefix.synthesize(plain), plain);
+            let forged = SocketAddr::new(embedded.into(), 9);
+            assert_eq!(prefix.restore(forged), forged);
+            assert!(prefix.is_refused(embedded.into()), "{ip}");
+        }
+        let good = prefix.synthesize(([203, 0, 113, 5], 9).into());
+        assert!(good.is_ipv6() && !prefix.is_refused(good.ip()));
+        assert!(!prefix.is_refused("2001:db8::1".parse().expect("an address")));
+        assert!(!prefix.is_refused(Ipv4Addr::LOCALHOST.into()));
+    }
+
+    proptest! {
+        #[test]
+        fn each_place_has_one_name(network: u128, len in 0..6usize, ip: u32, other: u128) {
+            let len = Nat64Prefix::LENGTHS[len];
+            let network = network & !(u128::MAX >> len) & !(0xff << 56);
+            let Some(prefix) = Nat64Prefix::new(network.into(), len) else { return Ok(()) };
+            let v4 = SocketAddr::new(Ipv4Addr::from(ip).into(), 7);
+            prop_assert_eq!(prefix.restore(prefix.synthesize(v4)), v4);
+            // Whatever comes from inside the prefix: what it is taken for is sent to where it came from.
+            let inside = network | other & (u128::MAX >> len);
+            let from = SocketAddr::new(Ipv6Addr::from(inside).into(), 7);
+            prop_assert_eq!(prefix.synthesize(prefix.restore(from)), from);
+            let _ = Nat64Prefix::shown_by(&[inside.into()]);
+        }
+    }
+}
