@@ -6,6 +6,7 @@
 mod attached;
 mod engine;
 mod errors;
+mod extra;
 mod interfaces;
 pub(crate) mod poll;
 mod poller;
@@ -42,6 +43,7 @@ pub(crate) use udp::{OutsideAnswer, UdpSockets};
 use crate::datapath::Datapath;
 use crate::sync;
 use crate::wait::{Interest, Waiters};
+use extra::ExtraSockets;
 use interfaces::InterfaceWatch;
 use poll::Wakeup;
 use role::ReceiveRole;
@@ -59,6 +61,7 @@ pub(crate) struct Driver {
     pub(crate) sockets: Arc<UdpSockets>,
     pub(crate) streams: Arc<Streams>,
     pub(crate) turn: Arc<TurnSockets>,
+    extra: Arc<ExtraSockets>,
     pub(crate) role: ReceiveRole,
     /// What the engine thread waits for.
     pub(crate) poller: Arc<Poller>,
@@ -84,10 +87,12 @@ impl Driver {
         let alarm = Arc::new(Alarm::new(base)?);
         let streams = Arc::new(Streams::new());
         let turn = Arc::new(TurnSockets::new());
+        let extra = Arc::new(ExtraSockets::new()?);
         let sink = DriverSink {
             sockets: Arc::clone(&sockets),
             streams: Arc::clone(&streams),
             turn: Arc::clone(&turn),
+            extra: Arc::clone(&extra),
             alarm: Arc::clone(&alarm),
         };
         let driver = Arc::new(Driver {
@@ -95,6 +100,7 @@ impl Driver {
             sockets,
             streams,
             turn,
+            extra,
             role: ReceiveRole::new(base, Wakeup::new()?),
             poller: Arc::new(Poller::new()?),
             alarm,
@@ -105,6 +111,7 @@ impl Driver {
             stopped: AtomicBool::new(false),
             thread: Mutex::new(None),
         });
+        driver.extra.attach(&driver);
         driver.datapath.set_sockets(base, driver.socket_infos(), &mut Batch::default());
         let watch = InterfaceWatch::new()
             .map_err(|error| tracing::debug!(%error, "changes of the network interfaces will not be seen"))
@@ -120,6 +127,7 @@ impl Driver {
     /// Ends the engine thread. Waiting threads return. What came in until now is answered when this returns.
     pub(crate) fn stop(&self) {
         self.stopped.store(true, Ordering::SeqCst);
+        self.extra.stop();
         self.alarm.wakeup.wake();
         self.role.wakeup.wake();
         let thread = self.lock_thread().take();

@@ -4,6 +4,7 @@
 //! [`HolePunch`] is the plan of one side that has the other's: when it sends what to which address.
 
 mod attempt;
+mod birthday;
 mod candidate;
 mod nat;
 mod own;
@@ -13,6 +14,8 @@ mod punching;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 pub use attempt::{DirectAttempt, DirectOutcome};
+pub use birthday::WantedSocket;
+pub(crate) use birthday::{Birthday, Draw, Join};
 pub use candidate::{Candidate, CandidateKind};
 pub use nat::{Filtering, Mapping, Nat};
 pub(crate) use own::{OwnContact, Seen, Vouched, Witness, vouched};

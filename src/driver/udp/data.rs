@@ -31,7 +31,12 @@ pub(super) fn bind(allowed: &Interfaces, list: &[HostInterface], port: u16) -> i
     let mut sockets = Vec::new();
     let mut open = |address: IpAddr, device: Option<&str>, loopback: bool| -> io::Result<()> {
         match DataSocket::bind(SocketAddr::new(address, port), device, loopback) {
-            Ok(socket) => sockets.push(socket),
+            Ok(socket) => {
+                let on =
+                    device.unwrap_or(if loopback { "the loopback interface" } else { "every interface" });
+                tracing::debug!(address = %socket.local, on, "UDP socket for the overlay's packets");
+                sockets.push(socket);
+            }
             // A machine may lack one of the families; a port that is taken is an error.
             Err(error) if address.is_ipv6() && error.kind() != io::ErrorKind::AddrInUse => {
                 tracing::debug!(%error, "no IPv6 socket");
@@ -60,7 +65,7 @@ pub(super) fn bind(allowed: &Interfaces, list: &[HostInterface], port: u16) -> i
 }
 
 impl DataSocket {
-    fn bind(address: SocketAddr, device: Option<&str>, loopback: bool) -> io::Result<DataSocket> {
+    pub(super) fn bind(address: SocketAddr, device: Option<&str>, loopback: bool) -> io::Result<DataSocket> {
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
@@ -81,8 +86,6 @@ impl DataSocket {
             tracing::debug!(%error, "peers whose program is killed will be noticed late");
         }
         let local = io.local_addr()?;
-        let on = device.unwrap_or(if loopback { "the loopback interface" } else { "every interface" });
-        tracing::debug!(address = %local, on, "UDP socket for the overlay's packets");
         Ok(DataSocket { io, state, local, loopback, device: device.map(str::to_owned) })
     }
 

@@ -4,13 +4,15 @@
 mod announcements;
 mod data;
 mod discovery;
+mod extra;
 mod questions;
 mod sending;
 
+use std::collections::BTreeMap;
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{OnceLock, RwLock};
+use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Instant;
 
 use peersock_overlay::wire::MessageType;
@@ -25,6 +27,7 @@ use crate::sys::Process;
 use announcements::{Announcements, OnAnnouncement};
 use data::DataSocket;
 use discovery::DiscoverySocket;
+pub(crate) use extra::ExtraSocket;
 pub(crate) use questions::OutsideAnswer;
 use questions::Questions;
 pub(super) use sending::name_of;
@@ -39,6 +42,8 @@ pub(crate) const RECEIVE_BATCH: usize = 4;
 pub(crate) struct UdpSockets {
     data: Vec<DataSocket>,
     discovery: Vec<DiscoverySocket>,
+    /// Those that the overlay wants besides, for a while.
+    extra: RwLock<BTreeMap<SocketIndex, Arc<ExtraSocket>>>,
     allowed: Interfaces,
     discovery_port: Option<u16>,
     /// What the interfaces looked like at the last look.
@@ -94,6 +99,7 @@ impl UdpSockets {
         let sockets = UdpSockets {
             data,
             discovery,
+            extra: RwLock::default(),
             allowed,
             discovery_port,
             interfaces: RwLock::new(Vec::new()),

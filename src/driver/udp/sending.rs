@@ -27,13 +27,12 @@ impl Sink for UdpSockets {
     }
 
     fn interface_of(&self, socket: SocketIndex, remote: SocketAddr) -> String {
-        let socket = self.data.get(usize::from(socket.0));
-        let device = socket.and_then(|socket| socket.device.clone());
+        let device = self.with_socket(socket, |socket| socket.device.clone()).flatten();
         device.or_else(|| interfaces::leading_to(remote)).unwrap_or_else(|| "an unknown interface".to_owned())
     }
 
     fn max_segments(&self, socket: SocketIndex) -> usize {
-        self.data.get(usize::from(socket.0)).map_or(1, |socket| socket.state.max_gso_segments())
+        self.with_socket(socket, |socket| socket.state.max_gso_segments()).unwrap_or(1)
     }
 }
 
@@ -74,9 +73,21 @@ impl UdpSockets {
         }
     }
 
+    /// Calls `user` with that socket, if it is open.
+    fn with_socket<T>(&self, index: SocketIndex, user: impl FnOnce(&DataSocket) -> T) -> Option<T> {
+        if !index.is_extra() {
+            return self.data.get(usize::from(index.0)).map(user);
+        }
+        let extra = sync::read(&self.extra).get(&index).cloned();
+        extra.map(|extra| user(&extra.socket))
+    }
+
     /// Sends; with a full send buffer waits up to `patience` for room.
     fn send_within(&self, transmit: &Transmit<'_>, patience: Duration) {
-        let Some(socket) = self.data.get(usize::from(transmit.socket.0)) else { return };
+        self.with_socket(transmit.socket, |socket| self.send_from(socket, transmit, patience));
+    }
+
+    fn send_from(&self, socket: &DataSocket, transmit: &Transmit<'_>, patience: Duration) {
         let udp = quinn_udp::Transmit {
             destination: transmit.remote,
             ecn: quinn_udp::EcnCodepoint::from_bits(transmit.ecn),
