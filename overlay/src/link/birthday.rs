@@ -47,7 +47,7 @@ impl Link {
     pub(crate) fn step_birthday(&mut self, cx: &mut Context<'_>) {
         let (node, now) = (cx.node, cx.now);
         if let Some(place) = cx.reach.place().filter(|_| cx.reach.is_direct()) {
-            if let Some((address, sent, outcome)) = cx.core.birthday.succeeded(node, place.socket(), now) {
+            if let Some((address, sent, outcome)) = cx.core.birthday.succeeded(node, place, now) {
                 cx.reach.punching(now).set_birthday(address, sent, outcome, now);
             }
             return self.wait_for_birthday(cx);

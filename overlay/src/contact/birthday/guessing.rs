@@ -15,12 +15,11 @@ pub(super) struct Guessing {
     next: Instant,
     /// When the last one was sent.
     last: Option<Instant>,
-    is_answered: bool,
 }
 
 impl Guessing {
     pub(super) fn new(host: IpAddr, begin: Instant) -> Self {
-        Self { host, tried: BTreeMap::new(), next: begin, last: None, is_answered: false }
+        Self { host, tried: BTreeMap::new(), next: begin, last: None }
     }
 
     pub(super) fn host(&self) -> IpAddr {
@@ -32,20 +31,16 @@ impl Guessing {
         self.tried.len() as u32
     }
 
-    /// Whether the other side has answered.
-    pub(super) fn is_answered(&self) -> bool {
-        self.is_answered
+    /// Whether something was sent there.
+    pub(super) fn has_tried(&self, remote: &SocketAddr) -> bool {
+        remote.ip() == self.host && self.tried.contains_key(&remote.port())
     }
 
     /// The other side has answered what was sent there. How long that took was not noted.
-    pub(super) fn answered(&mut self, place: Place, data: [u8; 8]) -> Option<Option<Duration>> {
+    pub(super) fn answered(&self, place: Place, data: [u8; 8]) -> Option<Option<Duration>> {
         let Place::Direct { socket, remote } = place else { return None };
         let is_right = remote.ip() == self.host && self.tried.get(&remote.port()) == Some(&data);
-        if socket.makes_place() || !is_right {
-            return None;
-        }
-        self.is_answered = true;
-        Some(None)
+        (is_right && !socket.makes_place()).then_some(None)
     }
 
     pub(super) fn take_due(&mut self, now: Instant, draw: &mut impl Draw) -> Vec<Shot> {

@@ -282,35 +282,35 @@ impl<K: Copy + PartialEq> Birthday<K> {
     /// The node repeats, from `place`, what was sent there; gives the round trip if it is known. `None` if
     /// this was not sent there.
     pub(crate) fn answered(
-        &mut self,
+        &self,
         node: K,
         place: Place,
         data: [u8; 8],
         now: Instant,
     ) -> Option<Option<Duration>> {
-        let run = self.run.as_mut().filter(|run| run.node == node)?;
-        match &mut run.stage {
+        let run = self.run.as_ref().filter(|run| run.node == node)?;
+        match &run.stage {
             Stage::Sending(sending) => sending.answered(place, data, now),
             Stage::Guessing(guessing) => guessing.answered(place, data),
             Stage::Asking { .. } | Stage::Opening { .. } => None,
         }
     }
 
-    /// There is a direct path to the node, by `socket`: the search for it is over. Gives how far it went.
+    /// The path to the node leads to `place`, directly: the search for it is over. Gives how far it went.
     pub(crate) fn succeeded(
         &mut self,
         node: K,
-        socket: SocketIndex,
+        place: Place,
         now: Instant,
     ) -> Option<(SocketAddr, u32, DirectOutcome)> {
         let run = self.run.as_ref().filter(|run| run.node == node)?;
         let is_by_this = match &run.stage {
             Stage::Sending(sending) => {
-                let socket = sending.sockets().find(|one| one.index == socket);
+                let socket = sending.sockets().find(|one| one.index == place.socket());
                 self.kept.extend(socket.map(|socket| Kept { socket, used: now }));
                 socket.is_some()
             }
-            Stage::Guessing(guessing) => guessing.is_answered(),
+            Stage::Guessing(guessing) => guessing.has_tried(&place.remote()),
             Stage::Asking { .. } | Stage::Opening { .. } => false,
         };
         // Another way may have been found meanwhile.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::{Draw, LISTENING, Shot, TICK, TICK_SHOTS, WantedSocket};
-use crate::reach::{Place, SocketIndex};
+use crate::reach::Place;
 
 /// A socket on which the other side was heard sends its challenge again after so long.
 const CHOSEN_SHOTS: [Duration; 5] = [
@@ -80,10 +80,10 @@ impl Sending {
     }
 
     /// The other side has answered what was sent there: gives the round trip if it is known.
-    pub(super) fn answered(&mut self, place: Place, data: [u8; 8], now: Instant) -> Option<Option<Duration>> {
+    pub(super) fn answered(&self, place: Place, data: [u8; 8], now: Instant) -> Option<Option<Duration>> {
         let is_it = |probe: &&Probe| {
-            let from: SocketIndex = probe.socket.index;
-            Place::Direct { socket: from, remote: self.to } == place && probe.data == data && probe.sent > 0
+            let there = Place::Direct { socket: probe.socket.index, remote: self.to };
+            there == place && probe.data == data && probe.sent > 0
         };
         let probe = self.probes.iter().find(is_it)?;
         let only = probe.last.filter(|_| probe.sent == 1);

@@ -22,7 +22,7 @@ fn the_first_socket_on_which_the_other_side_is_heard_stays_alone() {
     assert_eq!(run.birthday.answered(HARD, place(sockets[8]), data, run.now), None);
     assert_eq!(run.birthday.answered(HARD, place(sockets[7]), [0; 8], run.now), None);
     assert_eq!(run.birthday.answered(HARD, place(sockets[7]), data, run.now), Some(None), "sent twice");
-    let told = run.birthday.succeeded(HARD, sockets[7], run.now);
+    let told = run.birthday.succeeded(HARD, place(sockets[7]), run.now);
     assert_eq!(told, Some((there(), 257, DirectOutcome::Answered)));
     assert_eq!(run.birthday.poll_wanted().map(|all| all.len()), Some(1), "the path leads over it");
     run.birthday.close_unused(&[sockets[7]], run.now + 600 * SECOND);

@@ -153,3 +153,84 @@ fn varies(contact: &Contact) -> bool {
 fn is_fixed(contact: &Contact) -> bool {
     matches!(contact.nat.mapping, Mapping::EndpointIndependent | Mapping::NoNat)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contact::tests::contact;
+    use crate::contact::{Said, Vouched};
+    use crate::testing::instant;
+
+    const SEEN: &str = "203.0.113.9:5000";
+
+    #[test]
+    fn each_side_knows_what_it_has_to_do() {
+        use Mapping::{AddressAndPortDependent, AddressDependent, EndpointIndependent, NoNat, Unknown};
+        let there: SocketAddr = SEEN.parse().unwrap();
+        for varying in [AddressDependent, AddressAndPortDependent] {
+            for fixed in [EndpointIndependent, NoNat] {
+                assert_eq!(roles(varying, fixed, &[SEEN], Vouching::Own), (Some(Ok(there)), None));
+                assert_eq!(roles(fixed, varying, &[SEEN], Vouching::Own), (None, Some(there.ip())));
+                assert_eq!(roles(fixed, fixed, &[SEEN], Vouching::Own), (None, None));
+            }
+            let both = Some(Err(NotTried::BothUnpredictable));
+            assert_eq!(roles(varying, varying, &[SEEN], Vouching::Own), (both, None));
+            assert_eq!(roles(varying, Unknown, &[SEEN], Vouching::Own), (None, None));
+            assert_eq!(roles(Unknown, varying, &[SEEN], Vouching::Own), (None, None));
+        }
+    }
+
+    #[test]
+    fn only_an_address_at_which_a_root_of_its_own_sees_the_node_is_aimed_at() {
+        let (fixed, varying) = (Mapping::EndpointIndependent, Mapping::AddressDependent);
+        let none = |named: &[&str], vouching| {
+            assert_eq!(roles(fixed, varying, named, vouching).1, None, "{named:?}");
+            assert_eq!(roles(varying, fixed, named, vouching).0, None, "{named:?}");
+        };
+        none(&[SEEN], Vouching::Nobody);
+        none(&[SEEN], Vouching::Guest);
+        // A root on the same LAN, a family that has no such boxes, and this node's own address.
+        none(&["10.0.0.9:5000"], Vouching::Own);
+        none(&["100.64.0.9:5000"], Vouching::Own);
+        none(&["127.0.0.1:5000"], Vouching::Own);
+        none(&["[2001:db8::9]:5000"], Vouching::Own);
+        none(&[OWN], Vouching::Own);
+        // One of a third party in front changes nothing.
+        let (_, host) = roles(fixed, varying, &["203.0.113.66:4000", SEEN], Vouching::Last);
+        assert_eq!(host.map(|host| host.to_string()).as_deref(), Some("203.0.113.9"));
+    }
+
+    const OWN: &str = "198.51.100.7:4000";
+
+    /// Who has seen the node at the addresses that it names.
+    #[derive(Clone, Copy)]
+    enum Vouching {
+        Own,
+        Guest,
+        Nobody,
+        /// A root of this node's own, at the last of them.
+        Last,
+    }
+
+    /// What a node would do as the hard side, and as the easy one.
+    fn roles(
+        own: Mapping,
+        theirs: Mapping,
+        named: &[&str],
+        vouching: Vouching,
+    ) -> (Option<Result<SocketAddr, NotTried>>, Option<IpAddr>) {
+        let now = instant();
+        let (mut here, mut there) = (contact(&[OWN]), contact(named));
+        (here.nat.mapping, there.nat.mapping) = (own, theirs);
+        let all: Vec<_> = there.candidates().iter().map(|candidate| candidate.address.ip()).collect();
+        let vouched = match vouching {
+            Vouching::Own => Vouched { by_own: all, by_guests: Vec::new() },
+            Vouching::Guest => Vouched { by_own: Vec::new(), by_guests: all },
+            Vouching::Nobody => Vouched::default(),
+            Vouching::Last => Vouched { by_own: all[all.len() - 1..].to_vec(), by_guests: Vec::new() },
+        };
+        let mut punching = Punching::new(now);
+        punching.begin(&here, Said { contact: &there, vouched }, now, now, || Some([1; 8]));
+        (punching.birthday_target(&here), punching.birthday_host(&here))
+    }
+}
