@@ -162,8 +162,9 @@ What must be the case follows from the boxes alone (`sim/src/cells/expectation.r
 ";
 
 const MATRIX: &str = "\
-`D`: it must be direct; `L`: it is likely to be direct; `R`: it must be relayed; `E`: either; then the percentage of seeds that were direct in the
-end. `-`: nothing is expected, since the simulator has no streams. `!`: some seeds were not as expected.
+`D`: it must be direct; `L`: it is likely to be direct; `R`: it must be relayed; `E`: either; then the
+percentage of seeds that were direct in the end. `-`: nothing is expected, since the simulator has no streams.
+`!`: some seeds were not as expected.
 
 ";
 
