@@ -23,9 +23,9 @@ pub(super) struct Record {
     /// When the round of few ports counts as failed.
     due: Option<Instant>,
     /// Before that this node begins none.
-    next: Option<Instant>,
+    own_after: Option<Instant>,
     /// Before that it takes part in none that the other one begins.
-    next_asked: Option<Instant>,
+    asked_after: Option<Instant>,
     last: Option<DirectAttempt>,
 }
 
@@ -42,7 +42,7 @@ impl Record {
 
     /// This node is elsewhere.
     pub(super) fn restart(&mut self) {
-        self.next = None;
+        self.own_after = None;
     }
 
     pub(super) fn take_due(&mut self, now: Instant) -> bool {
@@ -93,20 +93,20 @@ impl Punching {
 
     /// Whether this node may begin a search by many ports now.
     pub(crate) fn may_begin_birthday(&self, now: Instant) -> bool {
-        self.birthday.next.is_none_or(|next| now >= next)
+        self.birthday.own_after.is_none_or(|next| now >= next)
     }
 
     /// Whether this node takes part in one that the other node begins now.
     pub(crate) fn may_join_birthday(&self, now: Instant) -> bool {
-        self.birthday.next_asked.is_none_or(|next| now >= next)
+        self.birthday.asked_after.is_none_or(|next| now >= next)
     }
 
     /// A search by many ports has begun, by this node or by the other one.
     pub(crate) fn note_birthday(&mut self, is_own: bool, now: Instant) {
         if is_own {
-            self.birthday.next = Some(now + PAUSE);
+            self.birthday.own_after = Some(now + PAUSE);
         } else {
-            self.birthday.next_asked = Some(now + PAUSE_ASKED);
+            self.birthday.asked_after = Some(now + PAUSE_ASKED);
         }
     }
 
@@ -120,7 +120,7 @@ impl Punching {
         now: Instant,
     ) {
         if outcome == DirectOutcome::NotTried(NotTried::Refused) {
-            self.birthday.next = Some(now + PAUSE_REFUSED);
+            self.birthday.own_after = Some(now + PAUSE_REFUSED);
         }
         let tried = (sent > 0).then_some(now);
         self.birthday.last = Some(DirectAttempt {
