@@ -135,8 +135,12 @@ peersock_primitives::counters! {
         pub punches_begun,
         /// Packets sent in them: challenges, and initiations to peers without a session.
         pub punches_sent,
-        /// Answers to those challenges.
+        /// Answers to those challenges, or to those to or from many ports.
         pub punches_answered,
+        /// Searches for a direct way to a peer by many ports.
+        pub birthdays_begun,
+        /// Packets sent in them.
+        pub birthday_probes_sent,
         /// Path MTU probes sent.
         pub probes_sent,
         /// Times that a path stopped carrying datagrams of its size.

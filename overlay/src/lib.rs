@@ -72,7 +72,7 @@ pub use crypto::{
 
 pub use contact::{
     Candidate, CandidateKind, Contact, DirectAttempt, DirectOutcome, Filtering, HolePunch, Mapping, Nat,
-    NotTried, Shot,
+    NotTried, Shot, WantedSocket,
 };
 pub use counters::Counters;
 pub use endpoint::{

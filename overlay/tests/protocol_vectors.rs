@@ -14,7 +14,7 @@ use peersock_overlay::noise::{
     CookieJar, InitiationPayload, Initiator, MacWriter, Received, ResponsePayload, SessionKeys, Timestamp,
 };
 use peersock_overlay::wire::{
-    Beacon, Candidates, Control, Data, Hello, ProbeSize, RootVoucher, UnknownSession, Voucher,
+    Beacon, BirthdayStep, Candidates, Control, Data, Hello, ProbeSize, RootVoucher, UnknownSession, Voucher,
 };
 use peersock_overlay::{
     AwsLc, Candidate, CandidateKind, Contact, DATA_HEADER, DATA_OVERHEAD, DiscoveryKey, Identity, Mapping,
@@ -285,6 +285,7 @@ fn control() -> Section {
                 remote: "192.0.2.1:5000".parse().expect("an address"),
             },
         ),
+        ("birthday 01020304 is asked for", Control::Birthday { id: 0x0102_0304, step: BirthdayStep::Ask }),
     ] {
         let mut plaintext = Vec::new();
         message.emit(&mut plaintext);

@@ -9,7 +9,7 @@ use peersock::datapath::{Datapath, Ingress, JoinedNetwork, Sink, Subscription, T
 use peersock::{JoinError, NetworkId};
 use peersock_overlay::{
     Endpoint, EndpointConfig, Event, Identity, Limits, NetworkConfig, Portable, RecvMeta, SocketIndex,
-    SocketInfo, default_provider,
+    SocketInfo, WantedSocket, default_provider,
 };
 use peersock_stack::{Batch, Config, Flow, Listener, Stack, TcpOptions, UdpOptions};
 
@@ -63,6 +63,8 @@ pub struct Node {
     random: Random,
     programs: Programs,
     scratch: Vec<u8>,
+    /// The extra sockets that are open.
+    extra: Vec<SocketIndex>,
     /// Bytes of the datagrams that it has taken in.
     received: u64,
     /// The most networks that it was in at a time.
@@ -72,6 +74,8 @@ pub struct Node {
 /// A datagram that a node has sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sent {
+    /// From which socket.
+    pub socket: SocketIndex,
     /// Where to.
     pub to: SocketAddr,
     /// The UDP payload.
@@ -99,7 +103,11 @@ impl Node {
         endpoint.provider = if config.portable { Arc::new(Portable) } else { default_provider() };
         let endpoint = Endpoint::new(endpoint, random.bytes(), at, config.unix_time);
         let stack = Stack::new(stack_config(&mut random), random.bytes(), at);
-        let outbox = Arc::new(Outbox { sent: Mutex::default(), max_segments: config.max_segments });
+        let outbox = Arc::new(Outbox {
+            sent: Mutex::default(),
+            wanted: Mutex::default(),
+            max_segments: config.max_segments,
+        });
         let datapath = Datapath::new(endpoint, stack, outbox.clone());
         let events = datapath.subscribe();
         let mut node = Self {
@@ -113,6 +121,7 @@ impl Node {
             random,
             programs: Programs::default(),
             scratch: vec![0; 64 * 1024],
+            extra: Vec::new(),
             received: 0,
             most_networks: 0,
         };
@@ -128,6 +137,28 @@ impl Node {
     /// Its sockets or their addresses have changed.
     pub fn set_sockets(&mut self, at: Instant, sockets: Vec<SocketInfo>) {
         self.datapath.set_sockets(at, sockets, &mut self.batch);
+    }
+
+    /// Opens and closes the extra sockets as the overlay wants them.
+    pub(crate) fn serve_extra_sockets(&mut self, at: Instant) {
+        loop {
+            let Some(wanted) = self.outbox.wanted.lock().expect("one thread").take() else { return };
+            self.extra = wanted.iter().map(|one| one.index).collect();
+            let info = |one: &WantedSocket| SocketInfo {
+                index: one.index,
+                ipv4: true,
+                loopback: false,
+                max_datagram: 65_507,
+                beacon_targets: Vec::new(),
+            };
+            let open = wanted.iter().map(info).collect();
+            self.datapath.set_extra_sockets(at, open, &mut self.batch);
+        }
+    }
+
+    /// The extra sockets that are open.
+    pub(crate) fn extra_sockets(&self) -> &[SocketIndex] {
+        &self.extra
     }
 
     /// Joins a network, and listens on the ports given.
@@ -353,6 +384,8 @@ fn stack_config(random: &mut Random) -> Config {
 /// Keeps what the data path sends until the world takes it.
 struct Outbox {
     sent: Mutex<Vec<Sent>>,
+    /// The extra sockets that are wanted, if that has changed.
+    wanted: Mutex<Option<Vec<WantedSocket>>>,
     max_segments: usize,
 }
 
@@ -360,11 +393,16 @@ impl Sink for Outbox {
     fn send(&self, transmit: &Transmit<'_>) {
         let mut sent = self.sent.lock().expect("one thread");
         let datagrams = split_segments(transmit.contents, transmit.segment_size);
-        sent.extend(datagrams.map(|payload| Sent { to: transmit.remote, payload: payload.to_vec() }));
+        let (socket, to) = (transmit.socket, transmit.remote);
+        sent.extend(datagrams.map(|payload| Sent { socket, to, payload: payload.to_vec() }));
     }
 
     fn max_segments(&self, _socket: SocketIndex) -> usize {
         self.max_segments
+    }
+
+    fn want_extra_sockets(&self, wanted: Vec<WantedSocket>) {
+        *self.wanted.lock().expect("one thread") = Some(wanted);
     }
 }
 

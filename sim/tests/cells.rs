@@ -1,6 +1,6 @@
 //! Every cell of the table with one seed. `cargo run --release -p peersock-sim -- cells` runs a hundred.
 
-use peersock_sim::cells::{Cell, Expected, Kind, Table};
+use peersock_sim::cells::{Cell, Expected, Kind, PathKind, Table};
 
 /// Others than the command's first ones.
 const SEEDS: std::ops::Range<u64> = 1_000_000..1_000_001;
@@ -42,3 +42,23 @@ fn little_is_relayed_before_a_usual_pair_is_direct() {
 /// What a root carries on average until the direct path does, bytes. As much is what the two programs write
 /// at first, of which a part mostly goes straight.
 const MOST_RELAYED: u64 = 4000;
+
+/// Those that depend on luck, with enough seeds to tell luck from its absence.
+#[test]
+fn a_port_that_nobody_can_guess_is_found_among_many() {
+    let seeds = 2_000_000..2_000_020;
+    let kind = |name: &str| {
+        Kind::all().into_iter().find(|kind| kind.to_string() == name).expect("a kind of this name")
+    };
+    for names in [["ei-apd", "apd-apd"], ["cgn-apd", "double"]] {
+        let kinds = names.map(kind);
+        assert_eq!(Expected::of(kinds[0], kinds[1]), Expected::Likely);
+        let is_direct = |seed: &u64| {
+            let outcome = Cell { kinds, seed: *seed }.run(false).expect("nothing that must never happen");
+            assert!(outcome.is_complete, "{names:?} {seed}: {outcome:?}");
+            outcome.path == PathKind::Direct
+        };
+        let direct = seeds.clone().filter(is_direct).count();
+        assert!(100 * direct >= Expected::LIKELY * seeds.clone().count(), "{names:?}: {direct} of 20");
+    }
+}

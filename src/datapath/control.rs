@@ -142,6 +142,12 @@ impl Datapath {
         self.settle(now, batch);
     }
 
+    /// Gives the extra sockets that are open, in place of those given before.
+    pub fn set_extra_sockets(&self, now: Instant, open: Vec<SocketInfo>, batch: &mut Batch) {
+        self.with_control(now, batch, |endpoint, now| endpoint.set_extra_sockets(now, open));
+        self.settle(now, batch);
+    }
+
     /// What is known of every root.
     pub fn roots(&self, now: Instant) -> Vec<RootInfo> {
         let now = self.clock.overlay(now);
@@ -272,6 +278,9 @@ impl Datapath {
             }
             if let Some(wanted) = endpoint.poll_streams() {
                 self.sink.want_streams(wanted);
+            }
+            if let Some(wanted) = endpoint.poll_extra_sockets() {
+                self.sink.want_extra_sockets(wanted);
             }
             let due = endpoint.poll_timeout();
             // Under the control lock, so that the last one to have it leaves what is true.

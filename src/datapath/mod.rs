@@ -42,7 +42,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use peersock_overlay::{Endpoint, Relays, Routes, SessionTable, SocketIndex, WantedStream};
+use peersock_overlay::{Endpoint, Relays, Routes, SessionTable, SocketIndex, WantedSocket, WantedStream};
 use peersock_stack::{Batch, Stack};
 
 pub use counters::DatapathCounters;
@@ -106,6 +106,13 @@ pub trait Sink: Send + Sync {
     /// Says to which roots a stream is to be open, and to no others; then [`Datapath::set_stream`] is called
     /// when one is, or has ended. A driver that can open none need not listen.
     fn want_streams(&self, wanted: Vec<WantedStream>) {
+        let _ = wanted;
+    }
+
+    /// Says which extra UDP sockets are to be open, and no others; then [`Datapath::set_extra_sockets`] is
+    /// called when they are, or could not be opened. Control calls it under its lock. A driver that can open
+    /// none need not listen.
+    fn want_extra_sockets(&self, wanted: Vec<WantedSocket>) {
         let _ = wanted;
     }
 }

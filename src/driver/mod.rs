@@ -6,6 +6,7 @@
 mod attached;
 mod engine;
 mod errors;
+mod extra;
 mod interfaces;
 mod nat64;
 pub(crate) mod poll;
@@ -44,6 +45,7 @@ pub(crate) use udp::{OutsideAnswer, UdpSockets};
 use crate::datapath::Datapath;
 use crate::sync;
 use crate::wait::{Interest, Waiters};
+use extra::ExtraSockets;
 use interfaces::InterfaceWatch;
 use nat64::Search;
 use poll::Wakeup;
@@ -62,6 +64,7 @@ pub(crate) struct Driver {
     pub(crate) sockets: Arc<UdpSockets>,
     pub(crate) streams: Arc<Streams>,
     pub(crate) turn: Arc<TurnSockets>,
+    extra: Arc<ExtraSockets>,
     pub(crate) role: ReceiveRole,
     /// What the engine thread waits for.
     pub(crate) poller: Arc<Poller>,
@@ -88,10 +91,12 @@ impl Driver {
         let alarm = Arc::new(Alarm::new(base)?);
         let streams = Arc::new(Streams::new());
         let turn = Arc::new(TurnSockets::new());
+        let extra = Arc::new(ExtraSockets::new()?);
         let sink = DriverSink {
             sockets: Arc::clone(&sockets),
             streams: Arc::clone(&streams),
             turn: Arc::clone(&turn),
+            extra: Arc::clone(&extra),
             alarm: Arc::clone(&alarm),
         };
         let driver = Arc::new(Driver {
@@ -99,6 +104,7 @@ impl Driver {
             sockets,
             streams,
             turn,
+            extra,
             role: ReceiveRole::new(base, Wakeup::new()?),
             poller: Arc::new(Poller::new()?),
             alarm,
@@ -110,6 +116,7 @@ impl Driver {
             stopped: AtomicBool::new(false),
             thread: Mutex::new(None),
         });
+        driver.extra.attach(&driver);
         driver.datapath.set_sockets(base, driver.socket_infos(), &mut Batch::default());
         let watch = InterfaceWatch::new()
             .map_err(|error| tracing::debug!(%error, "changes of the network interfaces will not be seen"))
@@ -127,6 +134,7 @@ impl Driver {
     pub(crate) fn stop(&self) {
         self.stopped.store(true, Ordering::SeqCst);
         self.nat64.stop();
+        self.extra.stop();
         self.alarm.wakeup.wake();
         self.role.wakeup.wake();
         let thread = self.lock_thread().take();

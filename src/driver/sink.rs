@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use peersock_overlay::{SocketIndex, WantedStream};
+use peersock_overlay::{SocketIndex, WantedSocket, WantedStream};
 
+use super::extra::ExtraSockets;
 use super::streams::Streams;
 use super::{Alarm, TurnSockets, UdpSockets};
 use crate::datapath::{Sink, Transmit};
@@ -19,6 +20,7 @@ pub(super) struct DriverSink {
     pub(super) sockets: Arc<UdpSockets>,
     pub(super) streams: Arc<Streams>,
     pub(super) turn: Arc<TurnSockets>,
+    pub(super) extra: Arc<ExtraSockets>,
     pub(super) alarm: Arc<Alarm>,
 }
 
@@ -61,5 +63,9 @@ impl Sink for DriverSink {
 
     fn want_streams(&self, wanted: Vec<WantedStream>) {
         self.streams.want(wanted);
+    }
+
+    fn want_extra_sockets(&self, wanted: Vec<WantedSocket>) {
+        self.extra.want(wanted);
     }
 }

@@ -156,6 +156,7 @@ pub struct NodeBuilder {
     dht: Option<Dht>,
     turn: Option<Vec<TurnServer>>,
     maps_ports: bool,
+    birthday: bool,
     stack: peersock_stack::Config,
 }
 
@@ -171,6 +172,7 @@ impl Default for NodeBuilder {
             dht: None,
             turn: None,
             maps_ports: true,
+            birthday: true,
             stack: peersock_stack::Config::default(),
         }
     }
@@ -285,6 +287,20 @@ impl NodeBuilder {
         self
     }
 
+    /// Whether a direct path is also looked for by many ports (the *birthday* attack on NATs): where this
+    /// node's NAT gives each destination another port, by 256 more sockets for some seconds; where a peer's
+    /// does, by 1024 short packets to its address, 200 a second. Some providers take that for a port scan.
+    /// It is done only where nothing else has led to a direct path, at most every few minutes, and is off by
+    /// itself where that many sockets cannot be opened. Default: yes.
+    ///
+    /// ```
+    /// let settings = peersock::Node::builder().birthday(false);
+    /// ```
+    pub fn birthday(mut self, on: bool) -> Self {
+        self.birthday = on;
+        self
+    }
+
     /// The send and receive buffer of each TCP socket, bytes. Default: 16 MiB each. Memory is used only as
     /// far as a socket fills it.
     pub fn tcp_buffers(mut self, send: usize, receive: usize) -> Self {
@@ -332,6 +348,7 @@ impl NodeBuilder {
         let mut config = EndpointConfig::new(Arc::clone(&identity));
         config.receive_buffer = receive_buffer;
         config.introduce = self.introduce;
+        config.birthday = self.birthday;
         config.entropy = Some(Arc::new(|out| getrandom::fill(out).map_err(|_| NoEntropy)));
         let now = Instant::now();
         let unix_time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -29,6 +29,9 @@ pub struct DirectAttempt {
     /// A port that the node has not named: its NAT box was expected to use it next, or the node was heard
     /// there.
     pub predicted: bool,
+    /// The node's box, or this one's, gives each destination a port that nobody can guess: many ports were
+    /// sent to, or sent from. The port of the address is 0 in the first case.
+    pub by_many_ports: bool,
     /// Whether a root of this node's has seen the node at that IP address, also one that another root has
     /// named. Others get a few packets only.
     pub vouched: bool,

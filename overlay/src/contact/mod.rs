@@ -4,6 +4,7 @@
 //! [`HolePunch`] is the plan of one side that has the other's: when it sends what to which address.
 
 mod attempt;
+mod birthday;
 mod candidate;
 mod nat;
 mod own;
@@ -14,6 +15,8 @@ mod seen;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 pub use attempt::{DirectAttempt, DirectOutcome};
+pub use birthday::WantedSocket;
+pub(crate) use birthday::{Birthday, Draw, Join};
 pub use candidate::{Candidate, CandidateKind};
 pub use nat::{Filtering, Mapping, Nat};
 pub(crate) use own::{OwnContact, Seen, Vouched, Witness, vouched};

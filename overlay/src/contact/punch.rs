@@ -50,6 +50,15 @@ pub enum NotTried {
     TooMany,
     /// No root vouches for it, and as much was sent to such addresses as may be.
     Unvouched,
+    /// The NATs of both nodes give each destination another port, so that neither can be found by sending to
+    /// many ports.
+    BothUnpredictable,
+    /// The other node takes no part in a search by many ports, or not now.
+    Refused,
+    /// The sockets that a search by many ports needs could not be opened.
+    NoSockets,
+    /// This node has begun as many searches by many ports as it may.
+    TooOften,
 }
 
 impl fmt::Display for NotTried {
@@ -60,6 +69,10 @@ impl fmt::Display for NotTried {
             Self::Own => "this node's own address",
             Self::TooMany => "too many addresses of one host",
             Self::Unvouched => "no root vouches for it, and the allowance is used up",
+            Self::BothUnpredictable => "the NATs of both nodes give each destination another port",
+            Self::Refused => "the other node takes no part in it",
+            Self::NoSockets => "no further sockets could be opened",
+            Self::TooOften => "this node has begun as many such searches as it may",
         })
     }
 }

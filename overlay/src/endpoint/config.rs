@@ -45,6 +45,10 @@ pub struct EndpointConfig {
     /// Whether local discovery tells others who this node is. Without that it still learns who is there, and
     /// stays unknown itself until it begins a handshake. Default: true.
     pub introduce: bool,
+    /// Whether a direct way is also looked for by many ports: by up to 256 sockets
+    /// ([`Endpoint::poll_extra_sockets`](crate::Endpoint::poll_extra_sockets)) where this node's NAT gives
+    /// each destination another port, and by up to 1024 packets where a peer's does. Default: true.
+    pub birthday: bool,
 }
 
 impl EndpointConfig {
@@ -57,13 +61,14 @@ impl EndpointConfig {
             entropy: None,
             limits: Limits::default(),
             introduce: true,
+            birthday: true,
         }
     }
 }
 
 impl fmt::Debug for EndpointConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { identity, provider, receive_buffer, entropy, limits, introduce } = self;
+        let Self { identity, provider, receive_buffer, entropy, limits, introduce, birthday } = self;
         f.debug_struct("EndpointConfig")
             .field("identity", identity)
             .field("suites", &provider.suites())
@@ -71,6 +76,7 @@ impl fmt::Debug for EndpointConfig {
             .field("entropy", &entropy.is_some())
             .field("limits", limits)
             .field("introduce", introduce)
+            .field("birthday", birthday)
             .finish()
     }
 }

@@ -38,6 +38,7 @@ mod dispatch;
 mod doubts;
 mod duplicates;
 mod eviction;
+mod extra_sockets;
 mod forgetting;
 mod guests;
 mod hints;
@@ -68,7 +69,7 @@ pub use readdress::AddressError;
 pub use responder::Recent;
 
 use crate::bucket::{Bucket, Rate};
-use crate::contact::{Allowances, OwnContact};
+use crate::contact::{Allowances, Birthday, OwnContact};
 use crate::counters::Counters;
 use crate::crypto::KeySource;
 use crate::id::NodeId;
@@ -196,6 +197,7 @@ impl Endpoint {
                 contact: OwnContact::default(),
                 witnesses: Vec::new(),
                 allowances: Allowances::new(now),
+                birthday: Birthday::new(config.birthday, now),
                 has_roots: false,
                 watched: Watched::default(),
                 root_events: VecDeque::new(),
@@ -270,6 +272,8 @@ impl Endpoint {
                 Timer::Root(key) => self.step_root(now, key),
                 Timer::LookUp => self.on_look_up_timer(now),
                 Timer::Punch(node) => self.on_punch_timer(now, node),
+                Timer::Birthday(node) => self.on_birthday_timer(now, node),
+                Timer::Sockets => self.close_unused_sockets(now),
             }
         }
     }
@@ -292,13 +296,14 @@ impl Endpoint {
         self.core.events.pop_front()
     }
 
-    /// Gives the driver's UDP sockets, in place of those given before. To be called again when interfaces
+    /// Gives the driver's UDP sockets, in place of those given before, but for streams and extra sockets. To be called again when interfaces
     /// come, go or change their addresses: it makes the node announce itself at once, also to each peer with
     /// a session, and peers on a socket that is gone are asked for an answer on another. A socket keeps its
     /// index.
     pub fn set_sockets(&mut self, now: Instant, sockets: Vec<SocketInfo>) {
-        let streams = self.core.sockets.extract_if(.., |known| known.index.is_stream());
-        self.core.sockets = sockets.into_iter().chain(streams.collect::<Vec<_>>()).collect();
+        let is_kept = |known: &mut SocketInfo| known.index.is_stream() || known.index.is_extra();
+        let kept: Vec<_> = self.core.sockets.extract_if(.., is_kept).collect();
+        self.core.sockets = sockets.into_iter().chain(kept).collect();
         self.ask_roots_by_udp();
         self.leave_lost_sockets(now);
         self.announce_address(now);

@@ -13,7 +13,7 @@ use super::outbox::Outbox;
 use super::timers::Timers;
 use super::{Event, Timer};
 use crate::bucket::{Bucket, Rate};
-use crate::contact::{Allowances, OwnContact, Witness};
+use crate::contact::{Allowances, Birthday, OwnContact, Witness};
 use crate::counters::Counters;
 use crate::crypto::{KeySource, NoEntropy, Provider};
 use crate::id::{Identity, NetworkId, NodeId, Psk};
@@ -54,6 +54,8 @@ pub(crate) struct Core {
     pub(crate) witnesses: Vec<Witness>,
     /// What may still be sent to addresses that peers name and no root of this node's own vouches for.
     pub(crate) allowances: Allowances,
+    /// The search for a direct way by many ports, of which there is one at a time.
+    pub(crate) birthday: Birthday<NodeKey>,
     /// Whether there are roots at which nodes can be looked for.
     pub(crate) has_roots: bool,
     /// How many peers have connections.

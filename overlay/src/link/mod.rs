@@ -12,10 +12,11 @@
 //!   (`refusal`). A peer with connections is asked for a sign of life now and then (`watch`).
 //! - **Control messages** inside a session (`control`) and the ways to the peer (`paths`), which the link
 //!   shares with those to the same node in other networks: they are in its [`Reach`](crate::reach::Reach).
-//!   While datagrams are relayed, a direct way is looked for (`punching`).
+//!   While datagrams are relayed, a direct way is looked for (`punching`, and then `birthday`).
 
 mod answering;
 mod attempt;
+mod birthday;
 mod context;
 mod control;
 mod event;
@@ -84,6 +85,10 @@ pub(crate) enum Timer {
     LookUp,
     /// The next step of the search for a direct way to a node.
     Punch(NodeKey),
+    /// The next step of that by many ports.
+    Birthday(NodeKey),
+    /// Extra sockets that no path uses are to be closed.
+    Sockets,
 }
 
 /// Everything about one peer in one network.

@@ -15,7 +15,7 @@ use crate::wire::{Candidates, Control, DATA_OVERHEAD};
 const TURN: Duration = Duration::from_secs(1);
 
 /// No round trip is believed to be longer.
-const MAX_ROUND_TRIP: Duration = Duration::from_secs(5);
+pub(super) const MAX_ROUND_TRIP: Duration = Duration::from_secs(5);
 
 /// Data flows if some was sent or received within this time.
 const LATELY: Duration = Duration::from_secs(15);
@@ -81,6 +81,9 @@ impl Link {
         match punching.next() {
             Some(at) => cx.core.timers.set(Timer::Punch(cx.node), at),
             None => cx.core.timers.clear(Timer::Punch(cx.node)),
+        }
+        if due.birthday {
+            self.begin_birthday(cx);
         }
         if let Some(id) = due.question {
             self.send_candidates(cx, true, id);
@@ -149,6 +152,12 @@ impl Link {
         if place.relay().is_some() || place.socket().is_turn() || !cx.reach.is_relayed() {
             return;
         }
+        if place.socket().is_extra() {
+            if cx.core.birthday.heard(cx.node, *place, cx.now) {
+                self.step_birthday(cx);
+            }
+            return;
+        }
         let (core, now) = (&mut *cx.core, cx.now);
         if cx.reach.punching(now).heard(place.remote(), now, || core.nonce()) {
             self.step_punching(cx);
@@ -158,9 +167,13 @@ impl Link {
     /// A challenge of the plan was answered, from where it was sent to; false if this is no such answer. If a
     /// root relays, the path moves there.
     pub(super) fn on_punched(&mut self, cx: &mut Context<'_>, place: Place, data: [u8; 8]) -> bool {
-        if !cx.reach.punched(place, data, cx.now) {
+        if place.relay().is_some() {
             return false;
         }
+        let found = cx.reach.is_answer(place, data, cx.now);
+        let found = found.or_else(|| cx.core.birthday.answered(cx.node, place, data, cx.now));
+        let Some(rtt) = found else { return false };
+        cx.reach.punched(place, rtt, cx.now);
         cx.core.counters.punches_answered.increment();
         let better = match cx.reach.place() {
             None => Some(place),
@@ -173,6 +186,7 @@ impl Link {
             // The peer may have got no answer itself, and nothing else may be on its way to it.
             self.challenge(cx, better, Why::Announce);
             self.step_punching(cx);
+            self.step_birthday(cx);
         }
         true
     }
@@ -203,7 +217,7 @@ impl Link {
 }
 
 /// Sends a challenge where nobody may receive: it is no sign of life, and owes the peer no answer.
-fn send_shot(cx: &mut Context<'_>, session: &Arc<Session>, place: &Place, data: [u8; 8]) {
+pub(super) fn send_shot(cx: &mut Context<'_>, session: &Arc<Session>, place: &Place, data: [u8; 8]) {
     let mut plaintext = Vec::new();
     Control::Challenge { data, here: false }.emit(&mut plaintext);
     let mut datagram = vec![0; plaintext.len() + DATA_OVERHEAD];

@@ -137,7 +137,7 @@ impl Candidate {
     /// How it is reached, if a socket can.
     pub(super) fn place(&self, sockets: &[SocketInfo]) -> Option<Place> {
         let Some(channel) = self.key.channel else {
-            return place_of(sockets, self.key.turn.or(self.socket), self.key.remote);
+            return place_of(sockets, self.key.via.or(self.socket), self.key.remote);
         };
         let (socket, token) = (self.socket?, self.token?);
         let (root, header) = (self.key.remote, Relayed { token, channel });
@@ -161,7 +161,9 @@ impl Candidates {
     ) -> Vec<SocketAddr> {
         let remotes: Vec<_> = remotes.take(MAX_CANDIDATES).collect();
         for candidate in &mut self.list {
-            if candidate.key.is_relayed() || !remotes.contains(&candidate.key.remote) {
+            if candidate.key != PlaceKey::direct(candidate.key.remote)
+                || !remotes.contains(&candidate.key.remote)
+            {
                 candidate.sources &= !Source::Configured.bit();
             }
         }
@@ -277,11 +279,11 @@ impl Candidates {
         self.list.iter().any(Candidate::is_proven)
     }
 
-    /// The node's own addresses; those of roots are not among them, nor those that only this node's TURN
-    /// server has heard it at.
+    /// The node's own addresses; those of roots are not among them, nor those at which it was heard only by
+    /// this node's TURN server or an extra socket.
     pub(super) fn remotes(&self) -> impl Iterator<Item = SocketAddr> + Clone {
-        let direct = self.list.iter().filter(|candidate| !candidate.key.is_relayed());
-        direct.map(|candidate| candidate.key.remote)
+        let is_plain = |candidate: &&Candidate| candidate.key == PlaceKey::direct(candidate.key.remote);
+        self.list.iter().filter(is_plain).map(|candidate| candidate.key.remote)
     }
 
     /// The candidate of that place, made if there is none. That of the path does not make room for it.

@@ -173,21 +173,30 @@ impl Reach {
         self.punching.as_deref()
     }
 
-    /// The answer to a challenge of that search came from `place`, if it is one; that proves the place.
-    pub(crate) fn punched(&mut self, place: Place, data: [u8; 8], now: Instant) -> bool {
-        if place.relay().is_some() {
-            return false;
-        }
-        let punching = self.punching.as_mut();
-        let Some(rtt) = punching.and_then(|punching| punching.answered(place, data, now)) else {
-            return false;
-        };
+    /// The answer to a challenge of that search came from `place`, if it is one: gives the round trip if it is
+    /// known.
+    pub(crate) fn is_answer(
+        &mut self,
+        place: Place,
+        data: [u8; 8],
+        now: Instant,
+    ) -> Option<Option<Duration>> {
+        self.punching.as_mut()?.answered(place, data, now)
+    }
+
+    /// A search for a direct way has proven `place`, with that round trip if it is known.
+    pub(crate) fn punched(&mut self, place: Place, rtt: Option<Duration>, now: Instant) {
         self.prove(place, Source::Session, now);
         if let Some(candidate) = self.candidates.get_mut(&place.key()) {
             candidate.quality.answered();
             rtt.into_iter().for_each(|rtt| candidate.quality.sample(rtt));
         }
-        true
+    }
+
+    /// Forgets the places that were reached by an extra socket which is closed. The path stays until there is
+    /// another one.
+    pub(crate) fn forget_socket(&mut self, closed: SocketIndex) {
+        self.candidates.remove(|key| key.via == Some(closed));
     }
 
     /// Until when the search for the path's datagram size waits, because a direct way is likely to be found
@@ -354,8 +363,10 @@ impl Reach {
         if is_relayed {
             let direct = self.candidates.iter().filter(|candidate| !self.relays(&candidate.key()));
             let works = direct.filter(|candidate| candidate.is_proven() && candidate.quality.works());
-            let nearest = works.min_by_key(|candidate| (candidate.quality.rtt(), candidate.key()));
-            if let Some(place) = nearest.and_then(|candidate| candidate.place(sockets)) {
+            // An extra socket may be closed.
+            let there = works.filter_map(|candidate| Some((candidate, candidate.place(sockets)?)));
+            let nearest = there.min_by_key(|(candidate, _)| (candidate.quality.rtt(), candidate.key()));
+            if let Some((_, place)) = nearest {
                 self.settled = Some(now);
                 return Some(place);
             }

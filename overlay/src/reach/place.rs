@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use crate::wire::{Channel, RelayToken, Relayed};
 
 /// Which of the driver's UDP sockets, of its TURN allocations, or of its streams to roots. The driver numbers
-/// sockets and allocations, each from 0 on; the endpoint numbers the streams.
+/// sockets and allocations, each from 0 on; the endpoint numbers the streams, and the *extra* sockets that it
+/// asks for ([`WantedSocket`](crate::WantedSocket)).
 ///
 /// A TURN allocation is as good as a UDP socket whose address is the relayed one: what is sent from it leaves
 /// the TURN server. It is slower, and costs somebody's bandwidth, so it counts as relayed.
@@ -29,11 +30,36 @@ use crate::wire::{Channel, RelayToken, Relayed};
 pub struct SocketIndex(pub u16);
 
 impl SocketIndex {
+    /// Extra sockets are numbered from here on.
+    const EXTRA: u16 = 0x2000;
+
     /// TURN allocations are numbered from here on.
     const TURN: u16 = 0x4000;
 
     /// Streams are numbered from here on.
     const STREAMS: u16 = 0x8000;
+
+    /// The index of the extra socket with that number; only its lower 13 bits count.
+    ///
+    /// ```
+    /// use peersock_overlay::SocketIndex;
+    ///
+    /// assert!(SocketIndex::extra(0).is_extra() && !SocketIndex::extra(0).is_turn());
+    /// assert!(!SocketIndex(0).is_extra() && !SocketIndex::turn(0).is_extra());
+    /// ```
+    pub fn extra(number: u16) -> Self {
+        Self(Self::EXTRA | (number & (Self::EXTRA - 1)))
+    }
+
+    /// Whether it is a UDP socket that the endpoint has asked for, besides those that the driver has anyway.
+    pub fn is_extra(self) -> bool {
+        (Self::EXTRA..Self::TURN).contains(&self.0)
+    }
+
+    /// Whether it is one of several ways to an address, so that it makes a place of its own.
+    pub(crate) fn makes_place(self) -> bool {
+        self.is_turn() || self.is_extra()
+    }
 
     /// The index of the TURN allocation with that number; only its lower 14 bits count.
     ///
@@ -171,7 +197,7 @@ impl Place {
         PlaceKey {
             remote: self.remote(),
             channel: self.relay().map(|header| header.channel),
-            turn: Some(self.socket()).filter(|socket| socket.is_turn()),
+            via: Some(self.socket()).filter(|socket| socket.makes_place()),
         }
     }
 }
@@ -196,21 +222,22 @@ impl Relay {
 }
 
 /// What tells the places of one node apart: neither the UDP socket nor the token, which are this node's own
-/// concern and may change. A TURN allocation of this node's makes another place of an address.
+/// concern and may change. A TURN allocation of this node's makes another place of an address, and so does an
+/// extra socket: the NAT boxes on the way let in what comes by that one alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct PlaceKey {
     /// The address that datagrams are sent to.
     pub(crate) remote: SocketAddr,
     /// The node's name at the root that listens there; `None` if it is the node itself.
     pub(crate) channel: Option<Channel>,
-    /// This node's TURN allocation, if datagrams leave from one.
-    pub(crate) turn: Option<SocketIndex>,
+    /// This node's TURN allocation or extra socket, if datagrams leave from one.
+    pub(crate) via: Option<SocketIndex>,
 }
 
 impl PlaceKey {
     /// The node itself is at this address.
     pub(crate) fn direct(remote: SocketAddr) -> Self {
-        Self { remote, channel: None, turn: None }
+        Self { remote, channel: None, via: None }
     }
 
     /// Whether a root relays there.
@@ -220,7 +247,7 @@ impl PlaceKey {
 
     /// Whether a root relays there, or this node's TURN server.
     pub(crate) fn is_relayed(&self) -> bool {
-        self.channel.is_some() || self.turn.is_some()
+        self.channel.is_some() || self.via.is_some_and(SocketIndex::is_turn)
     }
 }
 

@@ -34,22 +34,22 @@ pub struct SocketInfo {
 }
 
 /// Finds the socket that can reach `remote`: the one named by `hint` if it fits, else the first that does,
-/// and for a loopback address one that is bound to loopback before others. A TURN allocation is found only if
-/// the hint names it, and then nothing else is.
+/// and for a loopback address one that is bound to loopback before others. A TURN allocation or an extra
+/// socket is found only if the hint names it, and then nothing else is.
 pub(crate) fn socket_for<'a>(
     sockets: &'a [SocketInfo],
     hint: Option<SocketIndex>,
     remote: &SocketAddr,
 ) -> Option<&'a SocketInfo> {
-    if let Some(turn) = hint.filter(|hint| hint.is_turn()) {
-        let fits = |socket: &&SocketInfo| socket.index == turn && socket.ipv4 == remote.is_ipv4();
+    if let Some(only) = hint.filter(|hint| hint.makes_place()) {
+        let fits = |socket: &&SocketInfo| socket.index == only && socket.ipv4 == remote.is_ipv4();
         return sockets.iter().find(fits);
     }
     let local = remote.ip().is_loopback();
     let fits = |socket: &&SocketInfo| match socket.index.stream_end() {
         Some(end) => end == *remote,
         None => {
-            let is_possible = !socket.index.is_turn() && !is_discarded(&remote.ip());
+            let is_possible = !socket.index.makes_place() && !is_discarded(&remote.ip());
             is_possible && socket.ipv4 == remote.is_ipv4() && (local || !socket.loopback)
         }
     };

@@ -9,6 +9,7 @@ const CLOSE: u8 = 0x04;
 const ELSEWHERE: u8 = 0x05;
 const CHALLENGE: u8 = 0x06;
 const ANSWER: u8 = 0x07;
+const BIRTHDAY: u8 = 0x0A;
 
 /// The flag of a challenge whose sender is where it comes from.
 const HERE: u8 = 1;
@@ -23,6 +24,7 @@ const HERE: u8 = 1;
 /// Elsewhere 0x05 | instance 8 | port 2 | address 16
 /// Challenge 0x06 | data 8 | flags 1
 /// Answer    0x07 | data 8
+/// Birthday  0x0A | id 4 | step 1: 0 ask, 1 agree, 2 refuse, 3 stop
 /// ```
 ///
 /// Bytes behind these fields are ignored, so that later versions can add some.
@@ -83,6 +85,35 @@ pub enum Control {
         /// From the challenge.
         data: [u8; 8],
     },
+    /// Arranges a search for a direct way in which one side sends from many ports and the other one to many.
+    Birthday {
+        /// Chosen by who asks.
+        id: u32,
+        /// What its sender has to say.
+        step: BirthdayStep,
+    },
+}
+
+/// What a side of a search by many ports says to the other one.
+///
+/// ```
+/// use peersock_overlay::wire::{BirthdayStep, Control};
+///
+/// let mut plaintext = Vec::new();
+/// Control::Birthday { id: 7, step: BirthdayStep::Ask }.emit(&mut plaintext);
+/// assert_eq!(plaintext, [0x0A, 0, 0, 0, 7, 0]);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BirthdayStep {
+    /// "My NAT gives each destination another port: send to many ports of the address where your roots see
+    /// me. I send from many."
+    Ask,
+    /// "I do so in 1.5 s and half a round trip."
+    Agree,
+    /// "I do not."
+    Refuse,
+    /// "I cannot send from many ports after all, or need no more."
+    Stop,
 }
 
 impl Control {
@@ -126,6 +157,17 @@ impl Control {
                 Self::Challenge { data, here }
             }
             ANSWER => Self::Answer { data: *reader.array()? },
+            BIRTHDAY => {
+                let id = reader.u32()?;
+                let step = match reader.u8()? {
+                    0 => BirthdayStep::Ask,
+                    1 => BirthdayStep::Agree,
+                    2 => BirthdayStep::Refuse,
+                    3 => BirthdayStep::Stop,
+                    _ => return Err(ParseError::Type),
+                };
+                Self::Birthday { id, step }
+            }
             _ => return Err(ParseError::Type),
         })
     }
@@ -165,6 +207,16 @@ impl Control {
             Self::Answer { data } => {
                 out.push(ANSWER);
                 out.extend_from_slice(&data);
+            }
+            Self::Birthday { id, step } => {
+                out.push(BIRTHDAY);
+                out.extend_from_slice(&id.to_be_bytes());
+                out.push(match step {
+                    BirthdayStep::Ask => 0,
+                    BirthdayStep::Agree => 1,
+                    BirthdayStep::Refuse => 2,
+                    BirthdayStep::Stop => 3,
+                });
             }
         }
     }

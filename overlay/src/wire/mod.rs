@@ -36,7 +36,7 @@ mod unknown;
 pub use announcement::{Announcement, DISCOVERY_GROUP_V4, DISCOVERY_GROUP_V6, DISCOVERY_PORT};
 pub use beacon::Beacon;
 pub use candidates::{Candidates, RootVoucher};
-pub use control::{Control, ProbeSize};
+pub use control::{BirthdayStep, Control, ProbeSize};
 pub use data::{DATA_HEADER, DATA_OVERHEAD, Data};
 pub use handshake::{CookieReply, Initiation, Response, StaleReply};
 pub use hello::Hello;

@@ -291,6 +291,9 @@ fn candidates_with_too_many_vouchers_are_refused() {
     assert_eq!(Candidates::parse(&[8]), Err(ParseError::Type));
 }
 
+const BIRTHDAY: [BirthdayStep; 4] =
+    [BirthdayStep::Ask, BirthdayStep::Agree, BirthdayStep::Refuse, BirthdayStep::Stop];
+
 fn control() -> impl Strategy<Value = Control> {
     prop_oneof![
         (any::<u32>(), 5usize..=65_535)
@@ -299,6 +302,8 @@ fn control() -> impl Strategy<Value = Control> {
         any::<(u32, u64)>()
             .prop_map(|(receive_buffer, instance)| Control::Params { receive_buffer, instance }),
         any::<u8>().prop_map(|reason| Control::Close { reason }),
+        (any::<u32>(), prop::sample::select(BIRTHDAY.to_vec()))
+            .prop_map(|(id, step)| Control::Birthday { id, step }),
         (any::<u64>(), any::<[u8; 4]>(), any::<u16>())
             .prop_map(|(instance, ip, port)| Control::Elsewhere { instance, remote: (ip, port).into() }),
         (any::<u64>(), any::<[u16; 8]>(), any::<u16>())

@@ -2,8 +2,10 @@
 
 mod adversary;
 mod attack;
+mod birthday;
 mod discovery;
 mod duplicates;
+mod extra_sockets;
 mod floods;
 mod forgery;
 mod forgetting;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use peersock_overlay::{
     Endpoint, EndpointConfig, EntropySource, Event, Identity, Limits, Lookup, NetworkConfig, NetworkId,
-    NetworkIndex, Peer, RecvMeta, RelayReader, SocketIndex, SocketInfo, WantedStream,
+    NetworkIndex, Peer, Place, RecvMeta, RelayReader, SocketIndex, SocketInfo, WantedStream,
 };
 use peersock_testnet::{Queue, TestRoot};
 
@@ -29,6 +29,9 @@ pub(crate) struct Node {
     pub(crate) up: bool,
     /// The streams that it wants, which it has.
     pub(crate) streams: Vec<WantedStream>,
+    /// The extra sockets that are open, and how many its system lets it have.
+    pub(crate) extra: Vec<SocketIndex>,
+    pub(crate) most_extra: usize,
     pub(crate) events: Vec<(Instant, Event)>,
     /// Inner packets received, with their sender and the time.
     pub(crate) inbox: Vec<(Instant, Arc<Peer>, Vec<u8>)>,
@@ -66,6 +69,8 @@ pub(crate) struct Net {
     /// Of the nodes that are added from now on.
     pub(crate) limits: Limits,
     pub(crate) entropy: Option<EntropySource>,
+    /// Whether they look for each other by many ports.
+    pub(crate) birthday: bool,
     /// Machines whose node is down say that nobody listens there, and quote so many bytes of what came.
     pub(crate) refuses: Option<usize>,
     pub(crate) sent: Vec<Sent>,
@@ -84,6 +89,7 @@ impl Net {
             filter: Box::new(|_| true),
             limits: Limits::default(),
             entropy: None,
+            birthday: true,
             refuses: None,
             sent: Vec::new(),
             roots: Vec::new(),
@@ -152,6 +158,16 @@ impl Net {
         self.nodes.len() - 1
     }
 
+    /// Kills a node behind a box and starts it again there with the same identity.
+    pub(crate) fn restart_behind(&mut self, node: usize, unix_time: Duration) {
+        let Node { socket, nat, .. } = self.nodes[node];
+        let mut new = self.node(identity_of(&self.nodes[node]), 101, unix_time);
+        (new.socket, new.nat) = (socket, nat);
+        let silent = SocketInfo { beacon_targets: Vec::new(), ..lan_socket() };
+        new.endpoint.set_sockets(self.now, vec![silent]);
+        self.nodes[node] = new;
+    }
+
     /// Starts another node with an identity that runs already, on this port; returns its index.
     pub(crate) fn add_copy(&mut self, identity: u8, port: u16) -> usize {
         let mut node = self.node(identity, port as u8, UNIX_TIME);
@@ -171,6 +187,7 @@ impl Net {
         let mut config = EndpointConfig::new(Arc::new(Identity::from_seed(&[identity; 32])));
         config.limits = self.limits;
         config.entropy = self.entropy.clone();
+        config.birthday = self.birthday;
         let mut key = [seed; 32];
         key[0] = identity;
         let mut node = self.start(config, key, unix_time);
@@ -188,6 +205,8 @@ impl Net {
             nat: None,
             up: true,
             streams: Vec::new(),
+            extra: Vec::new(),
+            most_extra: usize::MAX,
             events: Vec::new(),
             inbox: Vec::new(),
             relay: RelayReader::default(),
@@ -301,6 +320,7 @@ impl Net {
             let node = &mut self.nodes[index];
             let mut ready = false;
             crate::streams::keep(node, self.now);
+            crate::extra_sockets::keep(node, self.now);
             while let Some(event) = node.endpoint.poll_event() {
                 ready |= matches!(event, Event::PeerAdded(_) | Event::SessionReady(_));
                 node.events.push((self.now, event));
@@ -310,20 +330,21 @@ impl Net {
             }
             while let Some(transmit) = self.nodes[index].endpoint.poll_transmit(self.now, &mut buf) {
                 assert_eq!(transmit.len, buf.len());
-                self.transmit(index, transmit.place.remote(), buf.clone());
+                self.transmit(index, &transmit.place, buf.clone());
             }
         }
     }
 
-    fn transmit(&mut self, from: usize, to: SocketAddr, bytes: Vec<u8>) {
-        let node = &self.nodes[from];
+    fn transmit(&mut self, from: usize, place: &Place, bytes: Vec<u8>) {
+        let (node, to) = (&self.nodes[from], place.remote());
+        let inner = crate::extra_sockets::address(node, place.socket());
         if !node.up {
             return;
         }
         let is_inside = |nat: usize| to.ip() == IpAddr::from([10, nat as u8, 0, identity_of_ip(to.ip())]);
         let from = match node.nat.filter(|nat| !is_inside(*nat)) {
-            Some(nat) => self.nats[nat].outbound(node.socket, to),
-            None => node.socket,
+            Some(nat) => self.nats[nat].outbound(inner, to),
+            None => inner,
         };
         self.inject(Sent { at: self.now, from, to, bytes });
     }
@@ -344,6 +365,9 @@ impl Net {
         if let Some(nat) = self.nats.iter_mut().find(|nat| nat.external == datagram.to.ip()) {
             let Some(to) = nat.inbound(datagram.from, datagram.to.port()) else { return };
             return self.arrive(&Sent { to, ..datagram.clone() });
+        }
+        if let Some((index, meta)) = crate::extra_sockets::arrive(&self.nodes, datagram) {
+            return self.deliver(index, meta, &datagram.bytes);
         }
         let group: SocketAddr = GROUP.parse().expect("an address");
         let heard = self.nodes.iter().any(|node| node.up && node.socket == datagram.to);
@@ -397,7 +421,7 @@ impl Net {
                 other => panic!("cannot send to {address}: {other:?}"),
             };
             match peersock_testnet::send(&mut node.endpoint, self.now, &peer, &packet) {
-                Some((place, datagram)) => self.transmit(index, place.remote(), datagram),
+                Some((place, datagram)) => self.transmit(index, &place, datagram),
                 None => node.waiting.push((network, address, packet)),
             }
         }

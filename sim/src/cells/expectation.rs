@@ -9,10 +9,13 @@ use super::Kind;
 pub enum Expected {
     /// Directly.
     Direct,
+    /// Directly by luck, with a chance of 98 in 100 ([`Self::LIKELY`] of all seeds at least), and otherwise
+    /// through a root: a port is found by trying many.
+    Likely,
     /// Directly or through a root: by what a node knows of itself it depends on luck, or on more packets than
     /// a node spends.
     Either,
-    /// Through a root: no packet of one reaches the other.
+    /// Through a root.
     Relay,
     /// Not at all.
     Nothing,
@@ -25,10 +28,15 @@ struct Front {
     is_fixed: bool,
     /// Whether it is the one after the last, where it is not.
     is_predictable: bool,
+    /// Whether roots see its address, and so vouch for it.
+    is_seen: bool,
     filtering: Behaviour,
 }
 
 impl Expected {
+    /// The share of seeds, in percent, that must be direct in a cell that is [likely](Self::Likely) to be.
+    pub const LIKELY: usize = 90;
+
     /// Of two nodes that are connected like this.
     ///
     /// In a family that both have:
@@ -37,7 +45,8 @@ impl Expected {
     /// * If one is fixed (`F`) and the other one (`D`) depends on the destination, `D` sends to `F`, from a
     ///   port that `F` does not know. `F`'s filter lets it in if it asks for nothing, or for the address
     ///   alone, to which `F` has sent: direct. If it asks for the port too, `F` has to guess it: direct
-    ///   if `D`'s ports follow each other, otherwise through a root. (`F`'s packets may reach `D`, if `D`
+    ///   if `D`'s ports follow each other. Otherwise it tries 1024 ports while `D` sends from 256, if roots vouch
+    ///   for the addresses of both: direct by a chance of 98 in 100. (`F`'s packets may reach `D`, if `D`
     ///   filters nothing; the answers leave from the port that `F` does not know.)
     /// * If both depend on the destination, each new packet may make a new port, and what is reachable
     ///   depends on who is first: either.
@@ -53,7 +62,7 @@ impl Expected {
             (false, false) => Self::Either,
         };
         let all: Vec<Self> = families.into_iter().flatten().map(of_family).collect();
-        let best = [Self::Direct, Self::Either].into_iter().find(|wanted| all.contains(wanted));
+        let best = [Self::Direct, Self::Likely, Self::Either].into_iter().find(|wanted| all.contains(wanted));
         best.unwrap_or(Self::Relay)
     }
 
@@ -61,13 +70,18 @@ impl Expected {
         match fixed.filtering {
             Behaviour::EndpointIndependent | Behaviour::AddressDependent => Self::Direct,
             Behaviour::AddressAndPortDependent if other.is_predictable => Self::Direct,
+            Behaviour::AddressAndPortDependent if fixed.is_seen && other.is_seen => Self::Likely,
             Behaviour::AddressAndPortDependent => Self::Relay,
         }
     }
 }
 
-const HOME: Front =
-    Front { is_fixed: true, is_predictable: true, filtering: Behaviour::AddressAndPortDependent };
+const HOME: Front = Front {
+    is_fixed: true,
+    is_predictable: true,
+    is_seen: true,
+    filtering: Behaviour::AddressAndPortDependent,
+};
 
 fn front_v4(kind: Kind) -> Option<Front> {
     match kind {
@@ -75,14 +89,17 @@ fn front_v4(kind: Kind) -> Option<Front> {
         Kind::Nat { mapping, filtering, predictable } => Some(Front {
             is_fixed: mapping == Behaviour::EndpointIndependent,
             is_predictable: predictable,
+            is_seen: true,
             filtering,
         }),
         // The strictest filter on the way is what counts.
         Kind::ShortLived | Kind::Double | Kind::Cgn => Some(HOME),
         Kind::Nat64 => Some(Front { filtering: Behaviour::AddressDependent, ..HOME }),
-        Kind::CgnDependent | Kind::DualStack | Kind::Nat64Dependent => {
+        Kind::CgnDependent | Kind::Nat64Dependent => {
             Some(Front { is_fixed: false, is_predictable: false, ..HOME })
         }
+        // It reaches roots by IPv6.
+        Kind::DualStack => Some(Front { is_fixed: false, is_predictable: false, is_seen: false, ..HOME }),
         Kind::UdpBlocked | Kind::Ipv6 | Kind::Ipv6Firewall => None,
     }
 }
@@ -110,7 +127,9 @@ mod tests {
             (port_restricted, port_restricted, Expected::Direct),
             (symmetric, full, Expected::Direct),
             (symmetric, restricted, Expected::Direct),
-            (symmetric, port_restricted, Expected::Relay),
+            (symmetric, port_restricted, Expected::Likely),
+            (Kind::CgnDependent, Kind::Double, Expected::Likely),
+            (Kind::DualStack, port_restricted, Expected::Relay),
             (symmetric, Kind::Open, Expected::Direct),
             (symmetric, symmetric, Expected::Either),
             (Kind::Ipv6, Kind::Open, Expected::Relay),

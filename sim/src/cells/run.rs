@@ -60,7 +60,7 @@ impl Outcome {
         match expected {
             Expected::Nothing => self.path == PathKind::Nothing && self.first_byte.is_none(),
             Expected::Relay => self.is_complete && self.path == PathKind::Relayed,
-            Expected::Either => self.is_complete && self.path >= PathKind::Relayed,
+            Expected::Either | Expected::Likely => self.is_complete && self.path >= PathKind::Relayed,
             Expected::Direct => self.is_complete && self.path == PathKind::Direct,
         }
     }

@@ -24,7 +24,7 @@ use peersock_testnet::Queue;
 use crate::apps::{Ledger, Plan, Violation};
 use crate::net::{Delivery, HostId, LanId, Net};
 use crate::wire::{Sender, WireObserver};
-use crate::{Random, Time};
+use crate::{Node, Random, Time};
 
 pub use checks::Limits;
 pub use intruder::IntruderConfig;
@@ -271,9 +271,12 @@ impl World {
             true => Vec::new(),
             false => self.sockets.get(&(host, port)).copied().into_iter().collect(),
         };
+        let extra = if multicast { None } else { self.with_extra_socket(host, port) };
+        let receivers = extra.map_or(receivers, |(number, _)| vec![number]);
         // As a node's driver does.
         let remote = self.net.nat64(host).map_or(datagram.from, |prefix| prefix.restore(datagram.from));
-        let socket = SocketIndex(u16::from(!remote.is_ipv4()));
+        let usual = SocketIndex(u16::from(!remote.is_ipv4()));
+        let socket = extra.map_or(usual, |(_, socket)| socket);
         let meta = RecvMeta { remote, socket, multicast, relay: None };
         for number in receivers {
             let machine = &mut self.machines[number];
@@ -306,11 +309,13 @@ impl World {
         let (host, port) = (machine.config.host, machine.config.port);
         let Some(node) = &mut machine.node else { return Ok(()) };
         let unconnected = node.run_programs(now, at, &mut self.ledger)?;
+        node.serve_extra_sockets(at);
         while let Some(event) = node.next_event() {
             let (kind, peer) = (event_name(&event), event.peer().id());
             self.trace.note(now, format_args!("{number} reports {kind} {peer:?}"), &[]);
         }
         for sent in node.take_sent() {
+            let port = if sent.socket.is_extra() { extra_port(number, sent.socket) } else { port };
             let what = describe(&sent.payload);
             self.trace.note(now, format_args!("{number} sends {what} to {}", sent.to), &sent.payload);
             if let Some(intruder) = &mut self.intruder {
@@ -339,10 +344,31 @@ impl World {
         unconnected.into_iter().try_for_each(|(id, error)| self.retry(id, error))
     }
 
-    fn running(&mut self, sender: Sender) -> Option<&mut crate::Node> {
+    /// The node on that host that has an extra socket with this port.
+    fn with_extra_socket(&self, host: HostId, port: u16) -> Option<(usize, SocketIndex)> {
+        if port < EXTRA_PORTS {
+            return None;
+        }
+        let on_host = self.machines.iter().enumerate().filter(|(_, machine)| machine.config.host == host);
+        let mut open = on_host.flat_map(|(number, machine)| {
+            let extra = machine.node.as_ref().map_or(&[][..], Node::extra_sockets);
+            extra.iter().map(move |socket| (number, *socket))
+        });
+        open.find(|(number, socket)| extra_port(*number, *socket) == port)
+    }
+
+    fn running(&mut self, sender: Sender) -> Option<&mut Node> {
         let machine = &mut self.machines[sender.node];
         if machine.sender() == sender { machine.node.as_mut() } else { None }
     }
+}
+
+/// The ports of extra sockets are from here on.
+const EXTRA_PORTS: u16 = 61_000;
+
+/// The port of a node's extra socket. Nodes on one host have different ones, unless there are many.
+fn extra_port(node: usize, socket: SocketIndex) -> u16 {
+    EXTRA_PORTS + (node as u16).wrapping_mul(0x100).wrapping_add(socket.0) % 0x1000
 }
 
 /// The time from a datagram's arrival until a thread of the node runs: mostly short, so that batches stay

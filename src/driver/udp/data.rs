@@ -151,7 +151,12 @@ fn open(
     let mut sockets = Vec::new();
     for address in addresses {
         match DataSocket::bind(SocketAddr::new(address, port), device, loopback) {
-            Ok(socket) => sockets.push(socket),
+            Ok(socket) => {
+                let any = if loopback { "the loopback interface" } else { "every interface" };
+                let on = socket.device_name().unwrap_or(any);
+                tracing::debug!(address = %socket.local, on, "UDP socket for the overlay's packets");
+                sockets.push(socket);
+            }
             // A machine may lack one of the families; a port that is taken is an error.
             Err(error) if address.is_ipv6() && error.kind() != io::ErrorKind::AddrInUse => {
                 tracing::debug!(%error, "no IPv6 socket");
@@ -168,7 +173,11 @@ impl DataSocket {
         self.device.as_ref().map(|device| device.name.as_str())
     }
 
-    fn bind(address: SocketAddr, device: Option<&Device>, loopback: bool) -> io::Result<DataSocket> {
+    pub(super) fn bind(
+        address: SocketAddr,
+        device: Option<&Device>,
+        loopback: bool,
+    ) -> io::Result<DataSocket> {
         let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
@@ -189,11 +198,6 @@ impl DataSocket {
             tracing::debug!(%error, "peers whose program is killed will be noticed late");
         }
         let local = io.local_addr()?;
-        let on = device
-            .map_or(if loopback { "the loopback interface" } else { "every interface" }, |device| {
-                device.name.as_str()
-            });
-        tracing::debug!(address = %local, on, "UDP socket for the overlay's packets");
         Ok(DataSocket { io, state, local, loopback, device: device.cloned() })
     }
 

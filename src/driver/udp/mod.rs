@@ -4,14 +4,16 @@
 mod announcements;
 mod data;
 mod discovery;
+mod extra;
 mod questions;
 mod sending;
 mod translation;
 
+use std::collections::BTreeMap;
 use std::io::{self, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::{OnceLock, RwLock};
+use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Instant;
 
 use peersock_overlay::wire::MessageType;
@@ -27,6 +29,7 @@ use crate::sys::Process;
 use announcements::{Announcements, OnAnnouncement};
 use data::{DataSocket, DataSockets};
 use discovery::DiscoverySocket;
+pub(crate) use extra::ExtraSocket;
 pub(crate) use questions::OutsideAnswer;
 use questions::Questions;
 pub(super) use sending::name_of;
@@ -43,6 +46,8 @@ pub(crate) struct UdpSockets {
     /// As it was asked for; 0 where the system chooses.
     port: u16,
     discovery: Vec<DiscoverySocket>,
+    /// Those that the overlay wants besides, for a while.
+    extra: RwLock<BTreeMap<SocketIndex, Arc<ExtraSocket>>>,
     allowed: Interfaces,
     discovery_port: Option<u16>,
     /// What the interfaces looked like at the last look.
@@ -101,6 +106,7 @@ impl UdpSockets {
             data,
             port,
             discovery,
+            extra: RwLock::default(),
             allowed,
             discovery_port,
             interfaces: RwLock::new(Vec::new()),

@@ -27,6 +27,11 @@ impl Sink for UdpSockets {
     }
 
     fn interface_of(&self, socket: SocketIndex, remote: SocketAddr) -> String {
+        if socket.is_extra() {
+            let device =
+                self.extra_socket(socket).and_then(|extra| extra.socket.device_name().map(str::to_owned));
+            return device.unwrap_or_else(|| "an unknown interface".to_owned());
+        }
         let (socket, remote) = self.way(socket, remote);
         let socket = socket.and_then(|index| self.data.get(index));
         let device = socket.and_then(|socket| socket.device_name()).map(str::to_owned);
@@ -34,7 +39,12 @@ impl Sink for UdpSockets {
     }
 
     fn max_segments(&self, socket: SocketIndex) -> usize {
-        self.data.get(usize::from(socket.0)).map_or(1, |socket| socket.state.max_gso_segments())
+        let segments = |socket: &DataSocket| socket.state.max_gso_segments();
+        let found = match socket.is_extra() {
+            true => self.extra_socket(socket).map(|extra| segments(&extra.socket)),
+            false => self.data.get(usize::from(socket.0)).map(segments),
+        };
+        found.unwrap_or(1)
     }
 }
 
@@ -77,7 +87,26 @@ impl UdpSockets {
 
     /// Sends; with a full send buffer waits up to `patience` for room.
     fn send_within(&self, transmit: &Transmit<'_>, patience: Duration) {
+        if transmit.socket.is_extra() {
+            if let Some(extra) = self.extra_socket(transmit.socket) {
+                let destination = self.extra_destination(&extra, transmit.remote);
+                self.send_from(Some(&extra.socket), destination, transmit, patience);
+            }
+            return;
+        }
         let (socket, destination) = self.way(transmit.socket, transmit.remote);
+        let socket = socket.and_then(|index| self.data.get(index));
+        self.send_from(socket, destination, transmit, patience);
+    }
+
+    /// Sends from that socket; `None`: nothing is sent there.
+    fn send_from(
+        &self,
+        socket: Option<&DataSocket>,
+        destination: SocketAddr,
+        transmit: &Transmit<'_>,
+        patience: Duration,
+    ) {
         let udp = quinn_udp::Transmit {
             destination,
             ecn: quinn_udp::EcnCodepoint::from_bits(transmit.ecn),
@@ -85,7 +114,7 @@ impl UdpSockets {
             segment_size: transmit.segment_size,
             src_ip: None,
         };
-        let Some(socket) = socket.and_then(|index| self.data.get(index)) else {
+        let Some(socket) = socket else {
             return self.count_send(Err(io::ErrorKind::HostUnreachable.into()), &udp);
         };
         // The parent goes on with the same keys and counters: what is sealed here may have nonces that it

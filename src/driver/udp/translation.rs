@@ -40,7 +40,7 @@ impl UdpSockets {
     }
 
     /// The data socket that leaves by the same interface as the `index`th, in the other family.
-    fn twin(&self, index: usize) -> Option<usize> {
+    pub(super) fn twin(&self, index: usize) -> Option<usize> {
         let one = self.data.get(index)?;
         let is_twin = |other: &DataSocket| {
             other.local.is_ipv4() != one.local.is_ipv4()

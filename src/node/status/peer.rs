@@ -78,8 +78,9 @@ pub struct AttemptStatus {
     /// The address.
     pub address: SocketAddr,
     /// What kind it is of: `interface` (of the peer's machine), `mapped` (as seen from outside), `forwarded`
-    /// (by a router that was asked to), `relayed` (by the peer's TURN server), or `predicted` (the port that
-    /// a NAT box was expected to use next).
+    /// (by a router that was asked to), `relayed` (by the peer's TURN server), `predicted` (the port that
+    /// a NAT box was expected to use next), or `birthday` (many ports were sent from, or to; then the port is
+    /// 0).
     pub kind: &'static str,
     /// Whether a root of this node's has seen the peer at that IP address. Others get a few packets only.
     pub vouched: bool,
@@ -192,6 +193,7 @@ fn attempted(now: Instant, attempt: &DirectAttempt) -> AttemptStatus {
     AttemptStatus {
         address: attempt.address,
         kind: match attempt.kind {
+            _ if attempt.by_many_ports => "birthday",
             _ if attempt.predicted => "predicted",
             CandidateKind::Interface => "interface",
             CandidateKind::Mapped => "mapped",

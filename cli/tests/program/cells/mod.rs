@@ -63,7 +63,7 @@ mod selection {
     }
 
     #[test]
-    fn a_root_relays_for_ports_that_nobody_can_guess() {
+    fn a_port_that_nobody_can_guess_is_found_among_many() {
         of_kinds(["apd-apd", "20s"]);
     }
 

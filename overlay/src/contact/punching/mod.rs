@@ -14,8 +14,12 @@
 //! the other node's address in, so that what that node sends to the relayed address arrives. They are spread
 //! over the round, for the server's permission takes a round trip.
 //!
+//! Where all that fails because one side's box gives each destination a port that nobody can guess, many
+//! ports are tried: [`birthday`] says when that is worth it, and remembers what came of it.
+//!
 //! A node may name anybody's address as its own: [`bounds`] says how much is sent there.
 
+mod birthday;
 mod bounds;
 #[cfg(test)]
 mod tests;
@@ -27,6 +31,7 @@ use std::time::{Duration, Instant};
 use super::{Candidate, CandidateKind, Contact, DirectAttempt, DirectOutcome, HolePunch, NotTried, Vouched};
 use crate::bucket::{Bucket, Rate};
 use crate::reach::{Place, SocketIndex, SocketInfo};
+use birthday::Record;
 pub(crate) use bounds::Allowances;
 use bounds::{Bounds, UNVOUCHED_SHOTS, Word};
 
@@ -101,6 +106,8 @@ pub(crate) struct Punching {
     bounds: Bounds,
     questions: Bucket,
     asks: Bucket,
+    /// The search by many ports.
+    birthday: Record,
 }
 
 /// An address that is sent to.
@@ -138,6 +145,8 @@ pub(crate) struct Due {
     pub(crate) question: Option<u32>,
     /// The challenges to send: from which TURN allocation, if from one, and where to.
     pub(crate) shots: Vec<(Option<SocketIndex>, SocketAddr, [u8; 8])>,
+    /// A search by many ports may be worth it.
+    pub(crate) birthday: bool,
 }
 
 /// What a node has said of where it is.
@@ -165,6 +174,7 @@ impl Punching {
             bounds: Bounds::new(now),
             questions: Bucket::new(Rate::every(QUESTION_INTERVAL, QUESTION_BURST), now),
             asks: Bucket::new(Rate::every(SPACING, ASK_BURST), now),
+            birthday: Record::default(),
         }
     }
 
@@ -190,6 +200,7 @@ impl Punching {
     pub(crate) fn restart(&mut self) {
         self.rounds = 0;
         self.asking = None;
+        self.birthday.restart();
     }
 
     /// Whether another round is due while traffic flows.
@@ -241,6 +252,7 @@ impl Punching {
         self.aim(own, &HolePunch::new(own, &believed, Duration::ZERO), start, draw);
         self.left_out.extend(doubted.into_iter().map(|candidate| (candidate, NotTried::OtherLan)));
         self.theirs = Some(said.contact.clone());
+        self.birthday.note_round(start);
         self.note_round(now);
     }
 
@@ -304,6 +316,7 @@ impl Punching {
     pub(crate) fn stop(&mut self) {
         self.shots.clear();
         self.asking = None;
+        self.birthday.note_end();
     }
 
     /// Whether initiations may be sent where there is no session.
@@ -321,7 +334,7 @@ impl Punching {
         rtt: Duration,
         now: Instant,
     ) -> Due {
-        let mut due = Due::default();
+        let mut due = Due { birthday: self.birthday.take_due(now), ..Due::default() };
         if let Some(asking) = self.asking.as_mut().filter(|asking| now >= asking.next) {
             if asking.times >= MAX_ASKED {
                 // It does not know this message, or nothing passes.
@@ -357,7 +370,7 @@ impl Punching {
     /// When something is due.
     pub(crate) fn next(&self) -> Option<Instant> {
         let shot = self.shots.front().map(|(at, _)| *at);
-        shot.into_iter().chain(self.asking.map(|asking| asking.next)).min()
+        shot.into_iter().chain(self.asking.map(|asking| asking.next)).chain(self.birthday.next()).min()
     }
 
     /// The node repeats, from `place`, what was sent there; gives the round trip if it is known. `None` if
@@ -387,6 +400,7 @@ impl Punching {
             address: target.address,
             kind: target.kind,
             predicted: target.predicted,
+            by_many_ports: false,
             vouched: target.vouched != Word::Own,
             sent: target.sent,
             tried: target.last,
@@ -401,12 +415,13 @@ impl Punching {
             address: candidate.address,
             kind: candidate.kind,
             predicted: false,
+            by_many_ports: false,
             vouched: self.word_on(&candidate.address.ip()) != Word::Own,
             sent: 0,
             tried: None,
             outcome: DirectOutcome::NotTried(*why),
         });
-        tried.chain(left_out).collect()
+        tried.chain(left_out).chain(self.birthday.attempt()).collect()
     }
 
     /// The node's candidates that may be what it says, and the others. Private addresses are for nodes that a

@@ -1,0 +1,254 @@
+use super::*;
+use crate::testing::instant;
+
+const SECOND: Duration = Duration::from_secs(1);
+const HARD: u8 = 1;
+
+#[test]
+fn the_first_socket_on_which_the_other_side_is_heard_stays_alone() {
+    let mut run = Run::new();
+    let sockets = run.open(MOST_SOCKETS);
+    assert_eq!(run.until_silent().len(), MOST_SOCKETS, "one from each");
+    let place = |socket| Place::Direct { socket, remote: there() };
+    let elsewhere = Place::Direct { socket: sockets[7], remote: "203.0.113.66:5000".parse().unwrap() };
+    assert!(!run.birthday.heard(HARD, elsewhere, run.now), "somebody else");
+    assert!(!run.birthday.heard(2, place(sockets[7]), run.now), "another node");
+    assert!(run.birthday.heard(HARD, place(sockets[7]), run.now));
+    assert!(!run.birthday.heard(HARD, place(sockets[8]), run.now), "it was closed");
+    assert_eq!(run.wanted(), [sockets[7]]);
+    let shots = run.due().shots;
+    let [(Some(from), to, data)] = shots[..] else { panic!("{shots:?}") };
+    assert_eq!((from, to), (sockets[7], there()));
+    assert_eq!(run.birthday.answered(HARD, place(sockets[8]), data, run.now), None);
+    assert_eq!(run.birthday.answered(HARD, place(sockets[7]), [0; 8], run.now), None);
+    assert_eq!(run.birthday.answered(HARD, place(sockets[7]), data, run.now), Some(None), "sent twice");
+    let told = run.birthday.succeeded(HARD, place(sockets[7]), run.now);
+    assert_eq!(told, Some((there(), 257, DirectOutcome::Answered)));
+    assert_eq!(run.birthday.poll_wanted().map(|all| all.len()), Some(1), "the path leads over it");
+    run.birthday.close_unused(&[sockets[7]], run.now + 600 * SECOND);
+    assert!(run.birthday.is_wanting());
+    run.birthday.close_unused(&[], run.now + 659 * SECOND);
+    assert!(run.birthday.is_wanting(), "the path may come back");
+    run.birthday.close_unused(&[], run.now + 660 * SECOND);
+    assert_eq!(run.wanted(), []);
+}
+
+#[test]
+fn sockets_are_given_up_if_nothing_is_heard() {
+    let mut run = Run::new();
+    run.open(MOST_SOCKETS);
+    let begin = run.now;
+    run.until_over();
+    assert_eq!(run.now - begin, LISTENING);
+    assert_eq!(run.wanted(), []);
+    assert_eq!(run.last, Some((there(), 256, DirectOutcome::Silent)));
+}
+
+#[test]
+fn a_few_sockets_are_not_enough() {
+    for (count, is_enough) in [(LEAST_SOCKETS, true), (LEAST_SOCKETS - 1, false), (0, false)] {
+        let mut run = Run::new();
+        run.open(count);
+        let due = run.due();
+        assert_eq!((due.shots.is_empty(), due.stop.is_some()), (!is_enough, !is_enough), "{count}");
+        assert_eq!(run.wanted().len(), if is_enough { count } else { 0 });
+    }
+    // A driver that opens none does not even say so.
+    let mut run = Run::new();
+    run.agree();
+    run.now += OPENING;
+    assert!(run.due().stop.is_some());
+    assert_eq!(run.last, Some((there(), 0, DirectOutcome::NotTried(NotTried::NoSockets))));
+}
+
+#[test]
+fn who_does_not_answer_is_asked_three_times() {
+    let mut run = Run::new();
+    let mut asked = 1;
+    while let Some(next) = run.birthday.next(HARD) {
+        run.now = next;
+        asked += u32::from(run.due().ask.is_some());
+    }
+    assert_eq!(asked, MAX_ASKED);
+    assert_eq!(run.last, Some((there(), 0, DirectOutcome::NotTried(NotTried::Refused))));
+    run.birthday.agreed(HARD, 7, run.now);
+    assert_eq!(run.wanted(), [], "too late");
+}
+
+#[test]
+fn only_the_node_that_was_asked_can_agree() {
+    let mut run = Run::new();
+    run.birthday.agreed(2, 7, run.now);
+    run.birthday.agreed(HARD, 8, run.now);
+    assert_eq!(run.wanted(), []);
+    assert_eq!(run.birthday.refused(HARD, 8), None);
+    run.birthday.agreed(HARD, 7, run.now);
+    assert_eq!(run.wanted().len(), MOST_SOCKETS);
+}
+
+#[test]
+fn ports_are_guessed_once_each_and_an_answer_must_be_that_of_its_port() {
+    let (mut birthday, mut now, mut draw) = (Birthday::new(true, instant()), instant(), Count::default());
+    let host = there().ip();
+    assert_eq!(birthday.join(HARD, 7, host, SECOND / 20, now), Join::New);
+    assert_eq!(birthday.join(HARD, 7, host, SECOND / 20, now), Join::Again, "the answer was lost");
+    assert_eq!(birthday.join(HARD, 8, host, SECOND / 20, now), Join::Not);
+    assert_eq!(birthday.join(2, 9, host, SECOND / 20, now), Join::Not, "one at a time");
+    let begin = now;
+    let mut shots = Vec::new();
+    let mut first = None;
+    while let Some(next) = birthday.next(HARD) {
+        now = next;
+        let due = birthday.take_due(HARD, SECOND / 10, now, &mut draw);
+        assert!(due.shots.len() <= TICK_SHOTS);
+        first = first.or(due.shots.first().map(|_| now - begin));
+        for (from, to, data) in due.shots {
+            assert_eq!(from, None);
+            shots.push((to, data));
+        }
+        if let Some([(to, data), (other, _)]) =
+            shots.first_chunk().copied().filter(|_| now < begin + 2 * SECOND)
+        {
+            let place = |remote| Place::Direct { socket: SocketIndex(0), remote };
+            assert_eq!(birthday.answered(HARD, place(other), data, now), None, "a neighbour's port");
+            assert_eq!(birthday.answered(2, place(to), data, now), None);
+            assert_eq!(birthday.answered(HARD, place(to), data, now), Some(None));
+        }
+    }
+    assert_eq!(first, Some(LEAD + SECOND / 20));
+    let mut ports: Vec<_> = shots.iter().map(|(to, _)| to.port()).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    assert_eq!((shots.len(), ports.len()), (MOST_GUESSES, MOST_GUESSES));
+    assert!(shots.iter().all(|(to, _)| to.ip() == host));
+    // 200 a second.
+    assert_eq!(
+        now - begin,
+        LEAD + SECOND / 20 + TICK * (MOST_GUESSES / TICK_SHOTS - 1) as u32 + LAST_ANSWERS
+    );
+}
+
+/// However many nodes ask, and however often.
+#[test]
+fn all_searches_of_a_node_send_little() {
+    let begin = instant();
+    let (mut birthday, mut draw) = (Birthday::new(true, begin), Count::default());
+    let mut sent = 0;
+    let minutes = 30;
+    for tick in 0..minutes * 60 * 50 {
+        let now = begin + tick * SECOND / 50;
+        let node = (tick % 200) as u8;
+        birthday.join(node, tick, there().ip(), Duration::ZERO, now);
+        if let Some(node) = birthday.node() {
+            sent += birthday.take_due(node, Duration::ZERO, now, &mut draw).shots.len();
+        }
+    }
+    let most = MOST_GUESSES * (STARTS + minutes) as usize;
+    assert!((MOST_GUESSES * minutes as usize..=most).contains(&sent), "{sent} of {most}");
+}
+
+#[test]
+fn a_node_that_has_it_switched_off_does_nothing() {
+    let now = instant();
+    let mut birthday = Birthday::new(false, now);
+    assert!(!birthday.begin(HARD, 7, (SocketIndex(0), there()), now));
+    assert_eq!(birthday.join(HARD, 7, there().ip(), Duration::ZERO, now), Join::Not);
+}
+
+#[test]
+fn a_search_that_nobody_steps_any_more_makes_room() {
+    let mut run = Run::new();
+    run.open(MOST_SOCKETS);
+    assert!(!run.birthday.begin(2, 9, (SocketIndex(0), there()), run.now + MOST / 2));
+    assert!(run.birthday.begin(2, 9, (SocketIndex(0), there()), run.now + MOST));
+    assert_eq!(run.wanted(), []);
+}
+
+/// The hard side of one search, which has asked.
+struct Run {
+    birthday: Birthday<u8>,
+    draw: Count,
+    now: Instant,
+    last: Option<(SocketAddr, u32, DirectOutcome)>,
+}
+
+impl Run {
+    fn new() -> Self {
+        let now = instant();
+        let mut birthday = Birthday::new(true, now);
+        assert!(birthday.begin(HARD, 7, (SocketIndex(0), there()), now));
+        let mut run = Self { birthday, draw: Count::default(), now, last: None };
+        assert_eq!(run.due().ask, Some(7));
+        run
+    }
+
+    fn agree(&mut self) {
+        self.birthday.agreed(HARD, 7, self.now);
+        assert_eq!(self.wanted().len(), MOST_SOCKETS);
+    }
+
+    /// The other side agrees, and the driver opens so many sockets.
+    fn open(&mut self, count: usize) -> Vec<SocketIndex> {
+        self.agree();
+        let open: Vec<_> = self.wanted().into_iter().take(count).collect();
+        self.birthday.opened(open.iter().copied(), self.now, &mut self.draw);
+        open
+    }
+
+    fn wanted(&self) -> Vec<SocketIndex> {
+        self.birthday.wanted().map(|one| one.index).collect()
+    }
+
+    fn due(&mut self) -> Due {
+        let due = self.birthday.take_due(HARD, SECOND / 10, self.now, &mut self.draw);
+        self.last = due.progress.or(self.last);
+        due
+    }
+
+    /// What is sent while the sockets are gone through.
+    fn until_silent(&mut self) -> Vec<Shot> {
+        let begin = self.now;
+        let mut shots = Vec::new();
+        while let Some(next) = self.birthday.next(HARD).filter(|next| *next < begin + 5 * SECOND) {
+            self.now = next;
+            let due = self.due().shots;
+            assert!(due.len() <= TICK_SHOTS);
+            shots.extend(due);
+        }
+        let mut from: Vec<_> = shots.iter().map(|(from, ..)| *from).collect();
+        from.sort_unstable();
+        from.dedup();
+        assert_eq!(from.len(), shots.len());
+        shots
+    }
+
+    fn until_over(&mut self) {
+        while let Some(next) = self.birthday.next(HARD) {
+            self.now = next;
+            self.due();
+        }
+    }
+}
+
+/// Numbers and ports that are all different, but for each second port, which comes twice.
+#[derive(Default)]
+struct Count {
+    numbers: u64,
+    ports: u32,
+}
+
+impl Draw for Count {
+    fn number(&mut self) -> Option<[u8; 8]> {
+        self.numbers += 1;
+        Some(self.numbers.to_be_bytes())
+    }
+
+    fn port(&mut self) -> u16 {
+        self.ports += 1;
+        1024 + (self.ports / 2 % 60_000) as u16
+    }
+}
+
+fn there() -> SocketAddr {
+    "203.0.113.9:5000".parse().expect("an address")
+}

@@ -1,0 +1,212 @@
+//! Nodes of which one is behind a box whose ports nobody can guess, and the other behind one that lets in only
+//! whom its node has sent to: they find each other by many ports.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use peersock_overlay::wire::{BirthdayStep, Control};
+use peersock_overlay::{Contact, DirectAttempt, DirectOutcome, Event, Mapping, Nat, NotTried};
+
+use crate::attack::{Attack, home};
+use crate::nat::{On, Ports};
+use crate::net::{Net, Sent};
+use crate::punching::{homes, is_direct};
+
+const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+
+/// What a box does, and whether its driver knows by how much the next port differs.
+type Cell = (On, On, Ports, bool);
+
+const EASY: Cell = (On::Nothing, On::Endpoint, Ports::Random, false);
+const HARD: Cell = (On::Endpoint, On::Endpoint, Ports::Random, false);
+
+#[test]
+fn one_port_among_many_is_found_and_everything_else_is_closed() {
+    let mut found = 0;
+    for (near, far) in [(EASY, HARD), (HARD, EASY)] {
+        for latency in [5, 20, 60, 100, 150] {
+            let mut net = homes(near, far, 2, latency * MS);
+            let hard = usize::from(far == HARD);
+            net.send(0, 1, b"first");
+            chat(&mut net, 13);
+            let attempts = [0, 1].map(|node| birthday(&net, node).expect("it was tried"));
+            if !is_direct(&mut net, 0) {
+                assert!(attempts.iter().all(|one| one.outcome == DirectOutcome::Silent), "{attempts:?}");
+                continue;
+            }
+            found += 1;
+            assert!(is_direct(&mut net, 1), "both or neither");
+            assert!(attempts.iter().all(|one| one.outcome == DirectOutcome::Answered && one.vouched));
+            assert_eq!([attempts[hard].sent >= 256, attempts[1 - hard].sent <= 1024], [true; 2]);
+            // Of all sockets that one is left over which the path leads, and it is used.
+            let path = net.peer(hard, 1 - hard).path().expect("a path");
+            assert_eq!(net.nodes[hard].extra, [path.socket()]);
+            assert_eq!(net.nodes[1 - hard].extra, []);
+            let before = net.sent.len();
+            net.nodes[0].inbox.clear();
+            let sent = chat(&mut net, 300);
+            assert_eq!(net.received(0).len(), sent, "it carries everything from now on");
+            assert_eq!(net.nodes[hard].extra, [path.socket()], "as long as it is used");
+            // Handshakes are tried everywhere.
+            let relayed = |sent: &&Sent| sent.bytes[0] == 0xD9 && sent.bytes.get(12) == Some(&0xD4);
+            assert_eq!(net.sent[before..].iter().filter(relayed).count(), 0);
+            let lost = |event: &Event| matches!(event, Event::SessionLost(_) | Event::PeerGone(..));
+            assert_eq!(net.count(0, lost) + net.count(1, lost), 0);
+        }
+    }
+    // Each by a chance of 98 in 100; these seeds stay as they are.
+    assert!(found >= 9, "{found} of 10");
+}
+
+#[test]
+fn a_search_is_bounded_in_packets_and_their_pace() {
+    let mut net = homes(EASY, HARD, 2, 20 * MS);
+    // The hard side hears nothing, so that all is sent that ever is.
+    let hard = net.nats[1].external;
+    net.filter = Box::new(move |sent| sent.to.ip() != hard || sent.from.port() == 7420);
+    net.send(0, 1, b"first");
+    chat(&mut net, 60);
+    let guesses: Vec<&Sent> = guesses(&net, 0, hard);
+    assert_eq!(guesses.len(), 1024);
+    assert!(guesses.iter().all(|sent| sent.bytes.len() == 38 && sent.to.port() >= 1024));
+    let ports: BTreeSet<u16> = guesses.iter().map(|sent| sent.to.port()).collect();
+    assert_eq!(ports.len(), 1024, "each port once");
+    for from in &guesses {
+        let in_a_second =
+            guesses.iter().filter(|sent| sent.at >= from.at && sent.at < from.at + SECOND).count();
+        assert!(in_a_second <= 204, "{in_a_second}");
+    }
+    assert!(net.counter(1, "birthday_probes_sent") == 256 && net.counter(0, "birthday_probes_sent") == 1024);
+    assert_eq!(net.nodes[1].extra, [], "all are closed");
+    let attempt = birthday(&net, 1).expect("it was tried");
+    assert_eq!((attempt.outcome, attempt.sent), (DirectOutcome::Silent, 256));
+    // Further rounds of few ports make no further search by many for ten minutes.
+    chat(&mut net, 530);
+    assert_eq!([0, 1].map(|node| net.counter(node, "birthdays_begun")), [1, 1]);
+    chat(&mut net, 710);
+    assert_eq!([0, 1].map(|node| net.counter(node, "birthdays_begun")), [2, 2]);
+}
+
+#[test]
+fn two_boxes_whose_ports_nobody_can_guess_are_not_tried() {
+    let mut net = homes(HARD, HARD, 2, 10 * MS);
+    net.send(0, 1, b"first");
+    chat(&mut net, 20);
+    for node in 0..2 {
+        let attempt = birthday(&net, node).expect("it is said why");
+        assert_eq!(attempt.outcome, DirectOutcome::NotTried(NotTried::BothUnpredictable));
+        assert_eq!((attempt.sent, net.counter(node, "birthday_probes_sent")), (0, 0));
+    }
+}
+
+#[test]
+fn who_cannot_open_sockets_says_so_and_the_other_side_sends_nothing() {
+    let mut net = homes(EASY, HARD, 2, 20 * MS);
+    net.nodes[1].most_extra = 10;
+    net.send(0, 1, b"first");
+    chat(&mut net, 20);
+    let attempt = birthday(&net, 1).expect("it is said why");
+    assert_eq!(attempt.outcome, DirectOutcome::NotTried(NotTried::NoSockets));
+    assert_eq!([0, 1].map(|node| net.counter(node, "birthday_probes_sent")), [0; 2]);
+    assert_eq!(net.nodes[1].extra, []);
+}
+
+#[test]
+fn who_has_it_switched_off_neither_asks_nor_takes_part() {
+    for off in 0..2 {
+        let mut net = homes_with_one_off(off);
+        net.send(0, 1, b"first");
+        chat(&mut net, 20);
+        assert_eq!([0, 1].map(|node| net.counter(node, "birthday_probes_sent")), [0; 2]);
+        let outcome = birthday(&net, 1).map(|one| one.outcome);
+        let expected = (off == 0).then_some(DirectOutcome::NotTried(NotTried::Refused));
+        assert_eq!(outcome, expected, "node {off} has it off");
+    }
+}
+
+#[test]
+fn an_address_that_no_root_vouches_for_gets_no_packet_of_it() {
+    let victim: SocketAddr = "203.0.113.77:4000".parse().expect("an address");
+    // Either side names the address of a third party, and the right mapping. No root has seen its own.
+    for liar in 0..2 {
+        let mut net = homes(EASY, HARD, 2, 20 * MS);
+        net.send(0, 1, b"first");
+        net.run(500 * MS);
+        let mapping = if liar == 0 { Mapping::EndpointIndependent } else { Mapping::AddressAndPortDependent };
+        let nat = Nat { mapping, ..Nat::default() };
+        let named =
+            peersock_overlay::Candidate { kind: peersock_overlay::CandidateKind::Mapped, address: victim };
+        net.nodes[liar].endpoint.set_contact(net.now, Contact::new(nat, [named]));
+        chat(&mut net, 60);
+        let hits = net.sent.iter().filter(|sent| sent.to.ip() == victim.ip());
+        let hits: Vec<_> = hits.map(|sent| (sent.to.port(), sent.bytes.len())).collect();
+        // The few of the rounds of few ports, which go to the port that was named.
+        assert!(hits.len() <= 24 && hits.iter().all(|hit| *hit == (4000, 38)), "{hits:?}");
+    }
+}
+
+#[test]
+fn who_asks_for_packets_again_and_again_gets_none() {
+    // A member with a session that is reached directly, and so needs no such search.
+    let mut attack = Attack::with_session();
+    for id in 0..200 {
+        let mut plaintext = Vec::new();
+        Control::Birthday { id, step: BirthdayStep::Ask }.emit(&mut plaintext);
+        attack.send_sealed(home(), &plaintext);
+        Control::Birthday { id, step: BirthdayStep::Agree }.emit(&mut plaintext);
+        attack.send_sealed(home(), &plaintext);
+        attack.run(SECOND / 10);
+    }
+    assert_eq!(attack.net.counter(0, "birthdays_begun"), 0);
+    assert_eq!(attack.net.counter(0, "birthday_probes_sent"), 0);
+}
+
+/// Two homes, of which one node has no searches by many ports.
+fn homes_with_one_off(off: usize) -> Net {
+    let mut net = homes(EASY, HARD, 0, 20 * MS);
+    net.birthday = false;
+    let unix_time = crate::net::UNIX_TIME;
+    net.restart_behind(off, unix_time);
+    net.birthday = true;
+    for root in 1..=2 {
+        crate::roots::add_root(&mut net, root);
+    }
+    for node in 0..2 {
+        if net.nodes[node].endpoint.networks().is_empty() {
+            net.join(node, &crate::net::open_network());
+        }
+        crate::roots::use_roots(&mut net, node);
+    }
+    net.run(SECOND);
+    net
+}
+
+/// Both send now and then; says how often.
+fn chat(net: &mut Net, seconds: u32) -> usize {
+    let begin = net.now;
+    let mut times = 0;
+    while net.now < begin + seconds * SECOND {
+        net.send(0, 1, b"to and fro");
+        net.send(1, 0, b"to and fro");
+        times += 1;
+        net.run(SECOND);
+    }
+    times
+}
+
+/// What is said of the search by many ports for the other node.
+fn birthday(net: &Net, node: usize) -> Option<DirectAttempt> {
+    let peers = net.nodes[node].endpoint.peers();
+    peers.first()?.attempts.iter().copied().find(|attempt| attempt.by_many_ports)
+}
+
+/// What a node has sent to ports of an address that it guessed: those that got one packet.
+fn guesses(net: &Net, node: usize, host: IpAddr) -> Vec<&Sent> {
+    let own = net.nats[node].external;
+    let is_to = |sent: &&Sent| sent.from.ip() == own && sent.to.ip() == host;
+    let all: Vec<&Sent> = net.sent.iter().filter(is_to).collect();
+    let times = |port: u16| all.iter().filter(|sent| sent.to.port() == port).count();
+    all.iter().copied().filter(|sent| times(sent.to.port()) == 1).collect()
+}

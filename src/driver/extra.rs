@@ -1,0 +1,151 @@
+//! The thread that has extra UDP sockets open while the overlay wants some, and reads them.
+//!
+//! There is no such thread while none is wanted, which is nearly always.
+
+use std::io::{self, IoSliceMut};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::thread;
+use std::time::Duration;
+
+use peersock_overlay::{RecvMeta, WantedSocket, is_endpoint};
+use peersock_stack::Batch;
+use rustix::event::{PollFd, PollFlags};
+
+use super::Driver;
+use super::poll::{self, Wakeup};
+use super::udp::{ExtraSocket, RECEIVE_BATCH};
+use crate::datapath::Ingress;
+use crate::sync;
+
+/// Bytes of one GRO batch at most.
+const BUFFER: usize = 65536;
+
+/// Receive calls for one socket before the others have their turn.
+const MAX_CALLS: usize = 8;
+
+/// Errors taken at a time.
+const MAX_ERRORS: usize = 64;
+
+/// The thread looks so often whether the node is still there.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// What is wanted of the thread.
+pub(super) struct ExtraSockets {
+    driver: OnceLock<Weak<Driver>>,
+    state: Mutex<State>,
+    wakeup: Wakeup,
+}
+
+#[derive(Default)]
+struct State {
+    wanted: Vec<WantedSocket>,
+    /// The thread has not seen that yet.
+    is_new: bool,
+    is_running: bool,
+    is_stopped: bool,
+}
+
+impl ExtraSockets {
+    pub(super) fn new() -> io::Result<Self> {
+        Ok(Self { driver: OnceLock::new(), state: Mutex::default(), wakeup: Wakeup::new()? })
+    }
+
+    /// Says whose sockets they are. To be called once.
+    pub(super) fn attach(&self, driver: &Arc<Driver>) {
+        let _ = self.driver.set(Arc::downgrade(driver));
+    }
+
+    /// Says which sockets are to be open, and no others. Called under the lock of control, so that it only
+    /// notes that.
+    pub(super) fn want(self: &Arc<Self>, wanted: Vec<WantedSocket>) {
+        let mut state = sync::lock(&self.state);
+        (state.wanted, state.is_new) = (wanted, true);
+        if state.is_running {
+            return self.wakeup.wake();
+        }
+        if state.wanted.is_empty() || state.is_stopped {
+            return;
+        }
+        let extra = Arc::clone(self);
+        let thread = thread::Builder::new().name("peersock-extra".into()).spawn(move || extra.run());
+        // Without a thread there are no sockets, which the overlay finds out by itself.
+        state.is_running = thread.inspect_err(|error| tracing::debug!(%error, "no thread")).is_ok();
+    }
+
+    /// Ends the thread, which closes the sockets.
+    pub(super) fn stop(&self) {
+        let mut state = sync::lock(&self.state);
+        (state.wanted, state.is_new, state.is_stopped) = (Vec::new(), true, true);
+        self.wakeup.wake();
+    }
+
+    fn run(&self) {
+        let mut buffers = vec![vec![0; BUFFER]; RECEIVE_BATCH];
+        let mut ingress = Ingress::default();
+        let mut open = Vec::new();
+        loop {
+            let Some(driver) = self.driver.get().and_then(Weak::upgrade) else { return };
+            let news = {
+                let mut state = sync::lock(&self.state);
+                let is_new = std::mem::take(&mut state.is_new);
+                if !is_new && open.is_empty() {
+                    state.is_running = false;
+                    return;
+                }
+                is_new.then(|| state.wanted.clone())
+            };
+            if let Some(wanted) = news {
+                let infos = driver.sockets.set_extra(&wanted);
+                open = driver.sockets.extra();
+                driver.datapath.set_extra_sockets(driver.now(), infos, &mut Batch::default());
+                driver.kick();
+                continue;
+            }
+            drop(driver);
+            let mut fds: Vec<_> = open.iter().map(|extra| PollFd::new(&**extra, PollFlags::IN)).collect();
+            fds.push(PollFd::new(&self.wakeup, PollFlags::IN));
+            poll::readable(&mut fds, Some(LOOK));
+            let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+            if ready[open.len()] {
+                self.wakeup.clear();
+            }
+            for (extra, _) in open.iter().zip(ready).filter(|(_, is_ready)| *is_ready) {
+                self.read(extra, &mut buffers, &mut ingress);
+            }
+        }
+    }
+
+    /// Gives what a socket holds to the data path, up to a bound.
+    fn read(&self, extra: &ExtraSocket, buffers: &mut [Vec<u8>], ingress: &mut Ingress) {
+        let Some(driver) = self.driver.get().and_then(Weak::upgrade) else { return };
+        for _ in 0..MAX_CALLS {
+            let mut meta = [quinn_udp::RecvMeta::default(); RECEIVE_BATCH];
+            let received = {
+                let mut buffers = buffers.iter_mut();
+                let mut slices: [IoSliceMut<'_>; RECEIVE_BATCH] =
+                    std::array::from_fn(|_| IoSliceMut::new(buffers.next().map_or(&mut [], |buffer| buffer)));
+                extra.receive(&mut slices, &mut meta)
+            };
+            let Ok(received) = received else {
+                // What networks say of single datagrams (ICMP) says nothing of the search, and would wake this
+                // thread again and again.
+                (0..MAX_ERRORS).take_while(|_| extra.take_error()).for_each(drop);
+                return;
+            };
+            let now = driver.now();
+            for (meta, buffer) in meta.iter().zip(buffers.iter()).take(received) {
+                let remote = driver.sockets.extra_remote(meta.addr);
+                if !is_endpoint(&remote) {
+                    continue;
+                }
+                let origin = RecvMeta { remote, socket: extra.index(), multicast: false, relay: None };
+                let marked = meta.ecn == Some(quinn_udp::EcnCodepoint::Ce);
+                driver.datapath.receive(now, ingress, origin, &buffer[..meta.len], meta.stride, marked);
+            }
+            driver.datapath.finish_receive(now, ingress);
+            if received < RECEIVE_BATCH {
+                return;
+            }
+        }
+    }
+}
