@@ -4,7 +4,7 @@ use std::path::Path;
 
 use peersock::interfaces::{LoadTurnError, load_turn_servers};
 use peersock::state::read_secret_file;
-use peersock::{RootAddress, RootSource, RootsError, TurnServer};
+use peersock::{RootAddress, RootSource, RootsError, TurnServer, TurnServerError};
 use zeroize::Zeroizing;
 
 use crate::failure::{Failure, Outcome};
@@ -56,6 +56,9 @@ pub(crate) fn roots_failure(place: &str, error: RootsError) -> Failure {
 pub(crate) fn turn_servers(texts: &[Zeroizing<String>]) -> Outcome<Vec<TurnServer>> {
     let mut servers = Vec::new();
     for text in texts {
+        if text.trim().is_empty() {
+            return Err(Failure::usage(format_args!("--turn: {}", TurnServerError::Empty), TURN_HINT));
+        }
         // The text is not repeated: it has a password.
         servers.extend(load_turn_servers(text).map_err(|error| match error {
             LoadTurnError::File(error) => {

@@ -166,6 +166,15 @@ impl Outbox {
         true
     }
 
+    /// Makes closing it, which follows, an end in order. An application that accepts just now writes nothing
+    /// any more that would be left unread.
+    pub(super) fn end_in_order(&mut self) {
+        if let Front::Mark(_) = self.front {
+            let _ = rustix::net::shutdown(&self.fd, rustix::net::Shutdown::Read);
+        }
+        self.release();
+    }
+
     /// Whether closing it now is a reset to the application, because something is unread.
     pub(super) fn is_reset_on_close(&self) -> bool {
         self.there() > 0

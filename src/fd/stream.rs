@@ -228,7 +228,7 @@ impl Stream {
             // One who still has it open while the node ends has to see that the connection does, too, unless
             // its peer has said all.
             if !drain || self.is_closed() || self.is_complete() {
-                self.unix.release();
+                self.unix.end_in_order();
             } else if self.has_unread_by_application() {
                 self.connection.flow().set_reset_on_close(true);
             }
@@ -245,7 +245,7 @@ impl Stream {
             app_end::poison(self.unix.as_fd(), self.process)
         } else {
             // Who has seen the end in order, and lost nothing, gets no other.
-            self.unix.release();
+            self.unix.end_in_order();
             false
         };
         let is_untold = !(is_told && error == Errno::CONNRESET);

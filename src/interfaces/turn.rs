@@ -58,7 +58,6 @@ pub enum LoadTurnError {
 pub fn load_turn_servers(text: &str) -> Result<Vec<TurnServer>, LoadTurnError> {
     match text.trim().strip_prefix('@') {
         Some(path) => load_file(path),
-        None if text.trim().is_empty() => Err(TurnServerError::Empty.into()),
         None => Ok(parse(text)?),
     }
 }

@@ -62,13 +62,6 @@ impl Attempt {
         self.wanted.is_some()
     }
 
-    /// Whether a root need not relay yet, because another one just has: the first answer mostly comes before
-    /// the second round, in which all of them do.
-    fn waits_for_another_root(&self, place: &Place) -> bool {
-        let is_relayed = |pending: &Pending| pending.targets.iter().any(|target| target.relay().is_some());
-        self.rounds == 1 && place.relay().is_some() && self.pending.iter().any(is_relayed)
-    }
-
     /// Whether an initiation that may still be answered began like this.
     pub(crate) fn has_sent(&self, beginning: &[u8]) -> bool {
         self.pending.iter().any(|pending| pending.begins_with(beginning))
@@ -157,18 +150,9 @@ impl Link {
         // So does each that is relayed to, and each root at the end of a stream.
         let is_apart = attempt.apart || !place.is_plain();
         let is_shared = attempt.pending.back().is_some_and(|pending| !pending.is_apart);
-        if attempt.waits_for_another_root(place) {
-            return;
-        }
         if is_apart || is_behind || (!attempt.pending.is_empty() && !is_shared) {
             if cx.reach.spend(place, Initiation::MIN) {
-                if attempt.pending.is_empty() && round == 1 {
-                    // There was nowhere to send to until now, so the wait for an answer begins here.
-                    let late = cx.now.saturating_duration_since(attempt.started);
-                    attempt.next_round += late.min(interval(0));
-                }
                 self.initiate_at(cx, vec![*place], is_apart);
-                self.arm_attempt(cx);
             }
             return;
         }
@@ -432,9 +416,7 @@ impl Link {
             self.challenge(cx, place, Why::Move);
         }
         // The responder may not use the session before it has seen a packet on it.
-        if session.sent_packets() == 0 || !is_proven {
-            self.send_keepalive(cx, &session);
-        }
+        self.send_keepalive(cx, &session);
         true
     }
 

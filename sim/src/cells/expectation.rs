@@ -138,7 +138,7 @@ mod tests {
             (Kind::Cgn, Kind::Double, Expected::Direct),
             (Kind::Nat64, Kind::Double, Expected::Direct),
             (Kind::Nat64, Kind::Ipv6, Expected::Direct),
-            (Kind::Nat64Dependent, Kind::Cgn, Expected::Relay),
+            (Kind::Nat64Dependent, Kind::Cgn, Expected::Likely),
             (Kind::Cgn, Kind::UdpBlocked, Expected::Nothing),
         ] {
             assert_eq!([Expected::of(a, b), Expected::of(b, a)], [expected; 2], "{a} {b}");
