@@ -44,8 +44,8 @@ impl Error for NotTurn {}
 ///
 /// let mut reader = TurnReader::default();
 /// let mut messages = Vec::new();
-/// // A STUN message without attributes, then ChannelData of three bytes, padded, and the beginning of
-/// another. let stun = b"\x01\x01\x00\x00\x21\x12\xa4\x42transaction!";
+/// // A STUN message without attributes, then ChannelData of three bytes, padded, and the beginning of more.
+/// let stun = b"\x01\x01\x00\x00\x21\x12\xa4\x42transaction!";
 /// reader.read(stun, |message| messages.push(message.to_vec()))?;
 /// reader.read(b"\x40\x00\x00\x03abc\x00\x40", |message| messages.push(message.to_vec()))?;
 /// assert_eq!(messages, [&stun[..], b"\x40\x00\x00\x03abc\x00"]);

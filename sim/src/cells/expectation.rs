@@ -28,7 +28,7 @@ struct Front {
     is_fixed: bool,
     /// Whether it is the one after the last, where it is not.
     is_predictable: bool,
-    /// Whether roots see its address, and so vouch for it.
+    /// Whether roots see its address, and so vouch for it, and a search by many ports is made from there.
     is_seen: bool,
     filtering: Behaviour,
 }
@@ -95,11 +95,11 @@ fn front_v4(kind: Kind) -> Option<Front> {
         // The strictest filter on the way is what counts.
         Kind::ShortLived | Kind::Double | Kind::Cgn => Some(HOME),
         Kind::Nat64 => Some(Front { filtering: Behaviour::AddressDependent, ..HOME }),
-        Kind::CgnDependent | Kind::Nat64Dependent => {
-            Some(Front { is_fixed: false, is_predictable: false, ..HOME })
+        Kind::CgnDependent => Some(Front { is_fixed: false, is_predictable: false, ..HOME }),
+        // The one reaches roots by IPv6, the other one does not search by many ports through a NAT64.
+        Kind::DualStack | Kind::Nat64Dependent => {
+            Some(Front { is_fixed: false, is_predictable: false, is_seen: false, ..HOME })
         }
-        // It reaches roots by IPv6.
-        Kind::DualStack => Some(Front { is_fixed: false, is_predictable: false, is_seen: false, ..HOME }),
         Kind::UdpBlocked | Kind::Ipv6 | Kind::Ipv6Firewall => None,
     }
 }
@@ -138,7 +138,7 @@ mod tests {
             (Kind::Cgn, Kind::Double, Expected::Direct),
             (Kind::Nat64, Kind::Double, Expected::Direct),
             (Kind::Nat64, Kind::Ipv6, Expected::Direct),
-            (Kind::Nat64Dependent, Kind::Cgn, Expected::Likely),
+            (Kind::Nat64Dependent, Kind::Cgn, Expected::Relay),
             (Kind::Cgn, Kind::UdpBlocked, Expected::Nothing),
         ] {
             assert_eq!([Expected::of(a, b), Expected::of(b, a)], [expected; 2], "{a} {b}");
