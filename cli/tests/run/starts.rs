@@ -60,9 +60,6 @@ fn what_an_environment_has_stays_there() {
          hello, 3 variables, others: none\n\
          hello, 10003 variables, others: none\n"
     );
-    // Who says that there is another node, or none, means it.
-    let script = "up 7000; env -i PEERSOCK_NODE= /bin/sh -c 'echo ${LD_PRELOAD-alone}'";
-    assert_eq!(lab.bash("beta", script).text(), "alone\n");
 }
 
 #[test]
