@@ -196,7 +196,7 @@ impl ServerState {
             Request::Interfaces => Some(Reply::Interfaces(self.interfaces())),
             Request::Alongside(socket) => done(self.put_alongside(socket, fd)),
             Request::Vacate(port) => {
-                self.sweep(Some(port));
+                self.sweep(port);
                 Some(Reply::Done)
             }
             Request::Unacknowledged(which) => {

@@ -150,19 +150,15 @@ impl ServerState {
     /// takes system calls, so it is done only once there are twice as many as were left last time.
     fn sweep_unused(&mut self) {
         let fresh = self.opened.values().filter(|opened| opened.phase == Phase::Fresh);
-        let fresh: Vec<_> = fresh.map(|opened| opened.socket).collect();
-        for socket in fresh {
-            if !self.is_open(socket) {
-                self.forget(socket);
-            }
-        }
+        let fresh = fresh.map(|opened| opened.socket).collect();
+        self.forget_dead(fresh);
         self.sweep_at = LEAST_SWEPT.max(2 * self.opened.len());
     }
 
     /// Binds; where the address is taken, looks whether by a socket that is closed.
     pub(super) fn bind(&mut self, socket: peersock_fd::Opened, local: SocketAddr) -> Result<(), Errno> {
         match self.bind_once(socket, local) {
-            Err(Errno::ADDRINUSE) if self.sweep(Some(local.port())) => self.bind_once(socket, local),
+            Err(Errno::ADDRINUSE) if self.sweep(local.port()) => self.bind_once(socket, local),
             Err(Errno::ACCESS) => {
                 self.note_refusal(local.port());
                 Err(Errno::ACCESS)
@@ -250,18 +246,20 @@ impl ServerState {
         alias.map_or_else(|| shown(family, address), |alias| SocketAddr::new(alias.into(), address.port()))
     }
 
-    /// Forgets the bound sockets that nobody has open any more, of one port or of all. The kernel tells of no
-    /// closing of a socket that is not connected. True if there were any.
-    pub(super) fn sweep(&mut self, port: Option<u16>) -> bool {
-        let bound = |opened: &&Opened| match port {
-            Some(port) => opened.bound().is_some_and(|bound| bound.port() == port),
-            None => true,
-        };
+    /// Forgets the sockets bound to a port that nobody has open any more. The kernel tells of no closing of a
+    /// socket that is not connected. True if there were any.
+    pub(super) fn sweep(&mut self, port: u16) -> bool {
+        let bound = |opened: &&Opened| opened.bound().is_some_and(|bound| bound.port() == port);
         let idle = |opened: &&Opened| {
             matches!(opened.phase, Phase::Fresh | Phase::Listening(_) | Phase::Datagrams(_))
         };
-        let candidates: Vec<_> =
+        let candidates =
             self.opened.values().filter(bound).filter(idle).map(|opened| opened.socket).collect();
+        self.forget_dead(candidates)
+    }
+
+    /// Forgets those of the sockets that nobody has open any more. True if there were any.
+    fn forget_dead(&mut self, candidates: Vec<peersock_fd::Opened>) -> bool {
         let is_dead = |socket: &_| !self.is_open(*socket) || self.is_taken_over(*socket);
         let dead: Vec<_> = candidates.into_iter().filter(is_dead).collect();
         for socket in &dead {
