@@ -113,34 +113,33 @@ pub(crate) fn none_up(allowed: &Interfaces) -> String {
 
 /// Whether the system knows a way to `remote`.
 pub(crate) fn has_route(remote: SocketAddr) -> bool {
-    source_towards(remote).is_some()
+    source_towards(remote, None).is_ok()
 }
 
-/// Whether the system knows a way to `remote` that leaves by this interface; `None` stands for any.
-pub(crate) fn has_route_by(device: Option<&str>, remote: SocketAddr) -> bool {
-    source_by(device, remote).is_some()
-}
-
-/// The address that the system sends to `remote` from.
-fn source_towards(remote: SocketAddr) -> Option<IpAddr> {
-    source_by(None, remote)
-}
-
-fn source_by(device: Option<&str>, remote: SocketAddr) -> Option<IpAddr> {
-    let socket = Socket::new(Domain::for_address(remote), Type::DGRAM, Some(Protocol::UDP)).ok()?;
+/// A UDP socket for the way to `remote` that leaves by this interface; `None` stands for any.
+pub(crate) fn socket_towards(remote: SocketAddr, device: Option<&str>) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(remote), Type::DGRAM, Some(Protocol::UDP))?;
     if let Some(device) = device {
-        socket.bind_device(Some(device.as_bytes())).ok()?;
+        socket.bind_device(Some(device.as_bytes()))?;
     }
-    let socket: UdpSocket = socket.into();
+    Ok(socket)
+}
+
+/// The address that the system sends to `remote` from, by this interface; `None` stands for any.
+///
+/// # Errors
+/// The system knows no way there.
+pub(crate) fn source_towards(remote: SocketAddr, device: Option<&str>) -> io::Result<IpAddr> {
+    let socket: UdpSocket = socket_towards(remote, device)?.into();
     // No packet leaves: that only makes the system choose a route.
-    socket.connect(remote).ok()?;
-    Some(socket.local_addr().ok()?.ip())
+    socket.connect(remote)?;
+    Ok(socket.local_addr()?.ip())
 }
 
 /// The interface over which the system sends to `remote`, for the log: asks the system, so it is not for
 /// every packet.
 pub(crate) fn leading_to(remote: SocketAddr) -> Option<String> {
-    let local = source_towards(remote)?;
+    let local = source_towards(remote, None).ok()?;
     let entries = if_addrs::get_if_addrs().ok()?;
     entries.into_iter().find(|entry| entry.ip() == local).map(|entry| entry.name)
 }

@@ -197,7 +197,7 @@ impl Search {
 fn routes(devices: &[Option<String>]) -> Routes {
     let leads = |to: SocketAddr| {
         let mut devices = devices.iter();
-        devices.any(|device| interfaces::has_route_by(device.as_deref(), to))
+        devices.any(|device| interfaces::source_towards(to, device.as_deref()).is_ok())
     };
     // Any of the Internet's addresses would do: no packet is sent.
     match (leads((SOME_IPV4, 9).into()), leads((SOME_IPV6, 9).into())) {

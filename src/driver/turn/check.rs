@@ -13,7 +13,8 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 
 use super::stream;
-use super::udp::{connect, source_towards};
+use super::udp::connect;
+use crate::driver::interfaces::source_towards;
 
 /// How long one server may take.
 const PATIENCE: Duration = Duration::from_secs(5);

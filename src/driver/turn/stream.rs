@@ -13,9 +13,10 @@ use tokio::runtime::Builder;
 use tokio::time::{sleep, sleep_until, timeout};
 
 use super::keeper::{self, Ended, Keeper};
-use super::udp::{is_another, source_towards};
+use super::udp::is_another;
 use super::{Allocation, Link};
 use crate::datapath::Ingress;
+use crate::driver::interfaces::source_towards;
 use crate::sync;
 
 /// A connection on which nothing arrives for so long, or nothing leaves, has ended. The client asks each 10 s
@@ -148,12 +149,17 @@ pub(super) async fn connect(
     };
     let place = server.target();
     let mut target = TurnTarget::new(place.host.clone(), place.port);
-    // A name is one of IPv6 already: where there is a NAT64, the DNS sees to that.
-    let literal = || Some(SocketAddr::new(place.host.parse().ok()?, place.port)).filter(|_| nat64.is_some());
     let is_direct = options.proxy.proxy_for(&place.host, place.port).is_none();
-    if let Some(address) = elsewhere.or_else(literal).filter(|_| elsewhere.is_some() || is_direct) {
-        let outer = nat64.filter(|_| is_direct).map(|prefix| prefix.synthesize(address));
-        target = target.at(outer.unwrap_or(address));
+    let at = match nat64.filter(|_| is_direct) {
+        Some(prefix) => {
+            // A name is one of IPv6 already: where there is a NAT64, the DNS sees to that.
+            let literal = place.host.parse().ok().map(|ip| SocketAddr::new(ip, place.port));
+            elsewhere.or(literal).map(|address| prefix.synthesize(address))
+        }
+        None => elsewhere,
+    };
+    if let Some(at) = at {
+        target = target.at(at);
     }
     if server.transport() == TurnTransport::Tls {
         target =

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::keeper::{choose, round};
-use super::udp::source_towards;
 use crate::driver::Driver;
+use crate::driver::interfaces::source_towards;
 use crate::{IdentitySource, Interfaces, Node};
 
 const ALLOCATE: u16 = 0x0003;

@@ -1,7 +1,7 @@
 //! Allocations over UDP: a socket that talks to the server alone.
 
 use std::io::{self, IoSliceMut};
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _, UdpSocket};
+use std::net::{SocketAddr, ToSocketAddrs as _, UdpSocket};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -9,12 +9,11 @@ use peersock_nat::turn::{Client, TurnServer};
 use peersock_overlay::is_endpoint;
 use quinn_udp::{UdpSockRef, UdpSocketState};
 use rustix::event::{PollFd, PollFlags};
-use socket2::{Domain, Protocol, Socket, Type};
 
 use super::keeper::{Ended, Keeper, Way};
 use super::{Allocation, Link, Opening};
 use crate::datapath::Ingress;
-use crate::driver::interfaces::canonical;
+use crate::driver::interfaces::{canonical, socket_towards, source_towards};
 use crate::driver::poll;
 use crate::driver::udp::RECEIVE_BATCH;
 use crate::sync;
@@ -197,27 +196,10 @@ pub(super) fn is_another(server: &SocketAddr) -> bool {
     is_endpoint(server) && !server.ip().is_loopback() && !server.ip().is_multicast()
 }
 
-/// A UDP socket for the way to the server.
-fn socket(server: SocketAddr, device: Option<&str>) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(server), Type::DGRAM, Some(Protocol::UDP))?;
-    if let Some(device) = device {
-        socket.bind_device(Some(device.as_bytes()))?;
-    }
-    Ok(socket)
-}
-
 /// A socket that talks to the server alone.
 pub(super) fn connect(server: SocketAddr, device: Option<&str>) -> io::Result<UdpSocket> {
-    let socket = socket(server, device)?;
+    let socket = socket_towards(server, device)?;
     socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
     socket.connect(&server.into())?;
     Ok(socket.into())
-}
-
-/// The machine's own address on the way there, by that interface.
-pub(super) fn source_towards(server: SocketAddr, device: Option<&str>) -> io::Result<IpAddr> {
-    let socket = socket(server, device)?;
-    socket.connect(&server.into())?;
-    let io: UdpSocket = socket.into();
-    Ok(io.local_addr()?.ip())
 }

@@ -258,7 +258,12 @@ impl UdpSockets {
 
     /// The data socket among all sockets, if it is one.
     fn data_at(&self, index: usize) -> Option<&DataSocket> {
-        self.data.get(index.checked_sub(self.discovery.len())?)
+        self.data.get(self.data_position(index)?)
+    }
+
+    /// Which of the data sockets the `index`th of all sockets is. `None`: it is a discovery socket.
+    fn data_position(&self, index: usize) -> Option<usize> {
+        index.checked_sub(self.discovery.len())
     }
 
     /// Receives up to [`RECEIVE_BATCH`] GRO batches from the `index`th socket without waiting.
@@ -278,10 +283,10 @@ impl UdpSockets {
     /// Takes the oldest error about datagrams of the `index`th socket: `None` if there is none, `Some(None)`
     /// if it says nothing of the peer.
     pub(super) fn take_error(&self, index: usize) -> Option<Option<Refused>> {
-        let index = index.checked_sub(self.discovery.len())?;
-        let mut error = errors::take(&self.data.get(index)?.io)?;
+        let position = self.data_position(index)?;
+        let mut error = errors::take(&self.data.get(position)?.io)?;
         if let Some(refused) = &mut error {
-            refused.remote = self.origin_of_data(index, refused.remote).1;
+            refused.remote = self.origin_of_data(position, refused.remote).1;
         }
         Some(error)
     }
@@ -290,11 +295,11 @@ impl UdpSockets {
     /// answer from, and whether it was a beacon's way in. `None`: it came over an interface that the node may
     /// not use, or to the discovery port by unicast.
     pub(crate) fn origin(&self, index: usize, meta: &quinn_udp::RecvMeta) -> Option<RecvMeta> {
-        let Some(discovery) = self.discovery.get(index) else {
-            let (socket, remote) = self.origin_of_data(index - self.discovery.len(), meta.addr);
+        if let Some(position) = self.data_position(index) {
+            let (socket, remote) = self.origin_of_data(position, meta.addr);
             return Some(RecvMeta { remote, socket, multicast: false, relay: None });
-        };
-        let ipv4 = discovery.ipv4;
+        }
+        let ipv4 = self.discovery.get(index)?.ipv4;
         let list = sync::read(&self.interfaces);
         let interface = list.iter().find(|interface| Some(interface.index) == meta.interface_index)?;
         if !interface.is_for_all(meta.dst_ip) {

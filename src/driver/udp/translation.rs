@@ -33,10 +33,12 @@ impl UdpSockets {
     pub(super) fn origin_of_data(&self, index: usize, from: SocketAddr) -> (SocketIndex, SocketAddr) {
         let from = canonical(from);
         let inner = self.nat64.inner(from);
-        match self.twin(index).filter(|_| inner != from) {
-            Some(twin) => (SocketIndex(twin as u16), inner),
-            None => (SocketIndex(index as u16), from),
+        let own = (SocketIndex(index as u16), from);
+        // Each batch comes here, and only what is from behind a NAT64 needs the search for the twin.
+        if inner == from {
+            return own;
         }
+        self.twin(index).map_or(own, |twin| (SocketIndex(twin as u16), inner))
     }
 
     /// The data socket that leaves by the same interface as the `index`th, in the other family.
