@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::sys::poller::EventFlags;
 use peersock_fd::{Details, Errno, Name, NodeTag, Remote, address, name_of};
-use rustix::event::epoll::EventFlags;
 use rustix::net::{RecvFlags, SendFlags, SocketType};
 
 use super::datagram::Datagrams;

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak, mpsc};
 use std::time::{Duration, Instant};
 
+use crate::sys::poller::{Event, EventFlags, Poller};
 use peersock_fd::{Errno, Name, NodeTag, SocketId, Token, address};
-use rustix::event::epoll::{Event, EventFlags};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use super::Unclosed;
@@ -26,10 +26,10 @@ use super::ready::{Key, ReadyQueue};
 use super::requests::Requester;
 use super::sockets::{LEAST_SWEPT, Opened};
 use super::stream::{Outcome, Stream};
-use crate::datapath::GsoBatch;
-use crate::driver::{Attached, Poller};
+use crate::driver::Attached;
 use crate::node::Inner;
 use crate::sync;
+use peersock_datapath::GsoBatch;
 
 /// Connections that may wait for the server.
 const BACKLOG: i32 = 4096;
@@ -461,7 +461,7 @@ impl ServerState {
 
 /// A descriptor that can be done without.
 fn spare() -> Option<OwnedFd> {
-    crate::sys::placeholder().ok()
+    crate::sys::process::placeholder().ok()
 }
 
 /// A socket of the node's, which nobody inherits and no call waits on.

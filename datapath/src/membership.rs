@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 use peersock_overlay::Peer;
 use peersock_stack::{Batch, InterfaceId, MembershipChange, membership_report, read_membership_report};
 
-use super::Datapath;
-use super::socket::PeerLink;
-use crate::sync;
+use crate::Datapath;
+use crate::socket::PeerLink;
+use peersock_primitives::sync;
 
 /// How long a peer is not sent packets to a group that it does not want: Group Membership Interval (RFC 3376
 /// 8.4).

@@ -11,9 +11,9 @@ use peersock_overlay::{
 };
 use peersock_stack::{Batch, Cidr, InterfaceConfig};
 
-use super::networks::{routes, within};
-use super::{Datapath, JoinedNetwork, Transmit};
-use crate::sync;
+use crate::networks::{routes, within};
+use crate::{Datapath, JoinedNetwork, Transmit};
+use peersock_primitives::sync;
 
 impl Datapath {
     /// Joins a network in both cores.
@@ -310,8 +310,8 @@ mod tests {
     };
     use peersock_stack::{Config, Stack};
 
-    use super::super::{Ingress, Sink};
     use super::*;
+    use crate::{Ingress, Sink};
 
     /// Counts what may wait for room and what may not.
     #[derive(Default)]

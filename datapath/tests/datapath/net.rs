@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use peersock::datapath::{Datapath, Ingress, JoinedNetwork, Sink, Transmit};
+use peersock_datapath::{Datapath, Ingress, JoinedNetwork, Sink, Transmit};
 use peersock_overlay::{
     Endpoint, EndpointConfig, Identity, NetworkConfig, NodeId, RecvMeta, RootConfig, SocketIndex, SocketInfo,
     StaticMember, StaticNetwork,
