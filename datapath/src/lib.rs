@@ -86,6 +86,8 @@ mod stage;
 #[path = "stage/tests.rs"]
 mod stage_tests;
 mod subscription;
+#[cfg(test)]
+mod testing;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};

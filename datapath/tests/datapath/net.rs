@@ -59,6 +59,7 @@ impl Net {
     /// Node 0 knows all the others, and those know node 0 and where it is. `addresses` are what a node has
     /// besides its self-certifying address: in its own description and in that of node 0.
     pub(crate) fn star(nodes: usize, addresses: impl Fn(usize) -> [Vec<IpAddr>; 2]) -> Net {
+        #[allow(clippy::disallowed_methods, reason = "std offers no other way to make an Instant")]
         let now = Instant::now();
         let wire = Wire::default();
         let member = |node: usize, addresses| StaticMember {
