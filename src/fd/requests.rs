@@ -149,6 +149,7 @@ impl ServerState {
         let done = |result: Result<(), Errno>| Some(result.map_or_else(failed, |()| Reply::Done));
         match request {
             Request::Prove(challenge) => Some(Reply::Proof(proof(self.token, challenge))),
+            Request::NameKey => Some(Reply::NameKey(self.name_key)),
             Request::Bind(socket, local) => done(self.bind(socket, local)),
             Request::Listen(socket, backlog) => done(self.listen(socket, backlog, fd)),
             Request::Connect { socket, remote, wait, timeout } => {
