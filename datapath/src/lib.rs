@@ -65,6 +65,7 @@
 //! assert!(sink.0.load(Ordering::Relaxed) > 0, "beacons");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+#![forbid(unsafe_code)]
 
 mod clock;
 mod control;
