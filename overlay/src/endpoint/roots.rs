@@ -470,6 +470,7 @@ impl Endpoint {
         }
         let Some(relay) = root.relay else { return };
         let place = relay.place(entry.channel);
+        let rtt = self.peers.get(key).and_then(|peer| self.nodes[peer.link.node].reach.rtt());
         for (network, address) in self.roots.look_ups.found(key, wanted, now) {
             let Some(joined) = self.networks.get(&network) else { continue };
             let is_there = joined.id.address_of(&node) == address;
@@ -486,7 +487,7 @@ impl Endpoint {
         }
         for peer in self.nodes.peers_of(&node) {
             self.add_relayed(now, peer, &place);
-            self.link(now, peer, |link, cx| link.try_at(cx, &place));
+            self.link(now, peer, |link, cx| link.try_relayed(cx, &place, rtt));
         }
     }
 
@@ -567,6 +568,7 @@ impl Endpoint {
                 }
             }
             for peer in peers {
+                self.link(now, peer, |link, cx| link.relay_refused(cx, root));
                 if is_path && self.peers.get(peer).is_some_and(|peer| peer.link.current().is_some()) {
                     self.link(now, peer, Link::heed_hint);
                 }
