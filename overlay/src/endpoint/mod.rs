@@ -44,13 +44,16 @@ mod guests;
 mod hints;
 mod load;
 mod log;
+mod look_ups;
 mod members;
 mod networks;
 mod nodes;
 mod peers;
 mod readdress;
+mod relays;
 mod responder;
 mod responses;
+mod root_sessions;
 mod roots;
 mod streams;
 
