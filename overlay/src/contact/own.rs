@@ -52,13 +52,17 @@ impl OwnContact {
         &self.contact
     }
 
-    /// What roots vouch for, the newest first, at most so many.
-    pub(crate) fn vouchers(&self, most: usize) -> Vec<RootVoucher> {
+    /// What roots vouch for, the newest first, at most so many, for a node behind the root at `relay`.
+    /// That root is one of its own, so the others' word on the same IP address would add nothing.
+    pub(crate) fn vouchers(&self, most: usize, relay: Option<SocketAddr>) -> Vec<RootVoucher> {
+        let ip = |one: &Seen| one.voucher.address.ip().to_canonical();
+        let relaying = self.seen.iter().find(|one| Some(one.at) == relay);
+        let is_needed = |one: &&Seen| relaying.is_none_or(|first| one.at == first.at || ip(one) != ip(first));
         let shown = |one: &Seen| RootVoucher {
             root: RootVoucher::name_of(&one.root.node_id()),
             voucher: one.voucher,
         };
-        self.seen.iter().take(most).map(shown).collect()
+        self.seen.iter().filter(is_needed).take(most).map(shown).collect()
     }
 
     fn compose(&mut self) -> bool {
@@ -204,7 +208,7 @@ mod tests {
         let ports: Vec<_> = own.contact().candidates().iter().map(|one| one.address.port()).collect();
         assert_eq!(ports, [9, 6, 7, 4000], "the newest of three mappings first");
         assert_eq!(own.contact().nat.mapping, Mapping::AddressDependent);
-        assert_eq!(own.vouchers(2).len(), 2);
+        assert_eq!(own.vouchers(2, None).len(), 2);
     }
 
     #[test]
@@ -245,12 +249,13 @@ mod tests {
         own.set_seen(vec![seen(9, 1, false), seen(9, 2, true), seen(8, 3, true)]);
         let hosts: Vec<_> = own.contact().candidates().iter().map(|one| one.address.to_string()).collect();
         assert_eq!(hosts, ["203.0.113.9:1", "203.0.113.9:2"], "another port of the same address it may say");
-        assert_eq!(own.vouchers(4).len(), 3, "who uses it himself may believe it");
+        assert_eq!(own.vouchers(4, None).len(), 3, "who uses it himself may believe it");
         own.set_seen(vec![seen(8, 3, true)]);
         assert_eq!(own.contact().public().count(), 1, "nobody else has seen it");
     }
 
-    /// What is known after roots at these hosts have seen this node there. It has an interface at 10.0.0.1:4000.
+    /// What is known after roots at these hosts have seen this node there. It has an interface at
+    /// 10.0.0.1:4000.
     fn seen_by(said: &[(u8, &str)]) -> OwnContact {
         let root = Identity::from_seed(&[1; 32]);
         let seen = said.iter().map(|(host, address)| Seen {
@@ -265,6 +270,23 @@ mod tests {
         own.set_given(Contact::new(Nat::default(), given));
         own.set_seen(seen.collect());
         own
+    }
+
+    #[test]
+    fn a_node_behind_a_root_gets_its_word_and_others_only_on_other_ip_addresses() {
+        let (here, next) = ("203.0.113.9:5000", "203.0.113.9:5001");
+        let (other, ipv6) = ("203.0.113.10:5000", "[2001:db8::9]:5000");
+        let own = seen_by(&[(1, here), (2, next), (3, other), (4, ipv6)]);
+        let shown = |relay: Option<u8>| -> Vec<String> {
+            let relay = relay.map(|host| SocketAddr::from(([198, 51, 100, host], 7420)));
+            let shown = own.vouchers(4, relay).into_iter();
+            shown.map(|one| one.voucher.address.to_string()).collect()
+        };
+        assert_eq!(shown(Some(1)), [here, other, ipv6]);
+        assert_eq!(shown(Some(2)), [next, other, ipv6]);
+        assert_eq!(shown(Some(4)), [here, next, other, ipv6]);
+        assert_eq!(shown(None).len(), 4, "nobody knows which of them the other node uses");
+        assert_eq!(shown(Some(9)).len(), 4, "no root of this node's relays");
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod birthday;
 mod context;
 mod control;
 mod event;
+mod first_relay;
 mod instances;
 mod keepalive;
 mod key;

@@ -195,12 +195,13 @@ impl Link {
     fn send_candidates(&self, cx: &mut Context<'_>, is_question: bool, id: u32) {
         let Some(path) = cx.reach.path() else { return };
         let rtt = cx.reach.rtt().unwrap_or_default().as_millis();
+        let relay = path.place.relay().map(|_| path.remote());
         let mut message = Candidates {
             is_question,
             id,
             round_trip: u16::try_from(rtt).unwrap_or(u16::MAX),
             contact: cx.core.contact.contact().clone(),
-            vouchers: cx.core.contact.vouchers(Candidates::MAX_VOUCHERS),
+            vouchers: cx.core.contact.vouchers(Candidates::MAX_VOUCHERS, relay),
         };
         loop {
             let mut plaintext = Vec::new();

@@ -45,9 +45,9 @@ impl Expected {
     /// * If one is fixed (`F`) and the other one (`D`) depends on the destination, `D` sends to `F`, from a
     ///   port that `F` does not know. `F`'s filter lets it in if it asks for nothing, or for the address
     ///   alone, to which `F` has sent: direct. If it asks for the port too, `F` has to guess it: direct
-    ///   if `D`'s ports follow each other. Otherwise it tries 1024 ports while `D` sends from 256, if roots vouch
-    ///   for the addresses of both: direct by a chance of 98 in 100. (`F`'s packets may reach `D`, if `D`
-    ///   filters nothing; the answers leave from the port that `F` does not know.)
+    ///   if `D`'s ports follow each other. Otherwise it tries 1024 ports while `D` sends from 256, if roots
+    ///   vouch for the addresses of both: direct by a chance of 98 in 100. (`F`'s packets may reach `D`, if
+    ///   `D` filters nothing; the answers leave from the port that `F` does not know.)
     /// * If both depend on the destination, each new packet may make a new port, and what is reachable
     ///   depends on who is first: either.
     pub fn of(a: Kind, b: Kind) -> Self {
