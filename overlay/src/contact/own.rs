@@ -52,13 +52,21 @@ impl OwnContact {
         &self.contact
     }
 
-    /// What roots vouch for, the newest first, at most so many.
+    /// What roots vouch for, the newest first, at most so many. The families take turns: the receiver may
+    /// have only one of them.
     pub(crate) fn vouchers(&self, most: usize) -> Vec<RootVoucher> {
         let shown = |one: &Seen| RootVoucher {
             root: RootVoucher::name_of(&one.root.node_id()),
             voucher: one.voucher,
         };
-        self.seen.iter().take(most).map(shown).collect()
+        let (v4, v6): (Vec<_>, Vec<_>) = self.seen.iter().partition(|one| one.voucher.address.is_ipv4());
+        let turns = 0..self.seen.len();
+        turns
+            .flat_map(|turn| [v4.get(turn), v6.get(turn)])
+            .flatten()
+            .take(most)
+            .map(|one| shown(one))
+            .collect()
     }
 
     fn compose(&mut self) -> bool {
@@ -205,6 +213,23 @@ mod tests {
         assert_eq!(ports, [9, 6, 7, 4000], "the newest of three mappings first");
         assert_eq!(own.contact().nat.mapping, Mapping::AddressDependent);
         assert_eq!(own.vouchers(2).len(), 2);
+    }
+
+    #[test]
+    fn vouchers_of_both_families_are_shown_in_turns_the_newest_first() {
+        let root = Identity::from_seed(&[1; 32]);
+        let seen = |address: &str, time| Seen {
+            root: *root.public(),
+            at: "198.51.100.1:7420".parse().unwrap(),
+            voucher: Voucher::sign(&root, &root.node_id(), time, address.parse().unwrap()),
+            is_guest: false,
+        };
+        let mut own = OwnContact::default();
+        let of_ipv6 = (1..=6).map(|time| seen("[2001:db8::9]:5000", 10 + time));
+        own.set_seen(of_ipv6.chain([seen("203.0.113.9:1", 1), seen("203.0.113.9:2", 2)]).collect());
+        let times = |most| own.vouchers(most).iter().map(|shown| shown.voucher.time).collect::<Vec<_>>();
+        assert_eq!(times(4), [2, 16, 1, 15]);
+        assert_eq!(times(9), [2, 16, 1, 15, 14, 13, 12, 11]);
     }
 
     #[test]

@@ -53,6 +53,7 @@ mod responder;
 mod responses;
 mod roots;
 mod streams;
+mod views;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;

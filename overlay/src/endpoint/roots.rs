@@ -169,12 +169,13 @@ impl Endpoint {
 
     /// Where the roots at which this node is registered see it.
     pub(super) fn seen_by_roots(&self, now: Instant) -> Vec<Seen> {
-        let seen = |(_, root): &(PeerKey, Root)| {
+        let views = |(_, root): &(PeerKey, Root)| {
             let (answer, relay) = (root.registering.standing(now)?, root.relay?);
             let is_guest = root.guest.is_some();
-            Some(Seen { root: root.identity, at: relay.root, voucher: answer.voucher, is_guest })
+            let seen = |(at, voucher)| Seen { root: root.identity, at, voucher, is_guest };
+            Some([Some((relay.root, answer.voucher)), root.other_view.get()].map(|view| view.map(seen)))
         };
-        self.roots.list.iter().filter_map(seen).collect()
+        self.roots.list.iter().filter_map(views).flatten().flatten().collect()
     }
 
     /// The root that listens at an address and relays for this node.
@@ -249,8 +250,9 @@ impl Endpoint {
         }
         let Some(session) = self.step_root_session(now, key) else { return };
         let stream = self.step_stream(now, key);
+        let other_view = self.step_other_view(now, key);
         let moves = self.roots.get(key).and_then(|root| root.move_at);
-        let due = [stream, moves].into_iter().flatten().fold(session, Instant::min);
+        let due = [stream, other_view, moves].into_iter().flatten().fold(session, Instant::min);
         self.core.timers.set(Timer::Root(key), due.max(now + SHORTEST));
     }
 
@@ -339,6 +341,7 @@ impl Endpoint {
                 None => self.core.counters.root_answers_refused.increment(),
             },
             RootMessage::Notice { code, channel } => self.on_notice(now, key, code, channel),
+            RootMessage::Vouched(voucher) => self.on_vouched(now, key, voucher),
             // Only roots get these.
             _ => self.core.counters.control_unknown.increment(),
         }
@@ -357,6 +360,7 @@ impl Endpoint {
             tracing::info!(root = %identity.node_id(), "registered at a root");
         }
         root.clock = Some((time, now));
+        root.other_view.ask(now);
         if let Some(guest) = &mut root.guest {
             guest.refused = 0;
         }
