@@ -36,6 +36,7 @@ use rustix::event::{PollFd, PollFlags};
 pub(crate) use attached::Attached;
 pub use interfaces::Interfaces;
 pub(crate) use interfaces::canonical;
+pub(crate) use nat64::reaches_by_ipv6_only;
 pub(crate) use poller::Poller;
 pub(crate) use streams::StreamConfig;
 pub use turn::{TurnCheck, check_turn};
