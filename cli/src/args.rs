@@ -109,7 +109,8 @@ pub(crate) struct NodeArgs {
     root_token_file: Option<PathBuf>,
 
     /// Be found, and find others, by the BitTorrent DHT, without any root: the public one, or that which
-    /// these nodes are part of (IPV4:PORT, with commas between them) [env: PEERSOCK_DHT]
+    /// these nodes are part of (IPV4:PORT, with commas between them). Needs IPv4; a NAT64 is not enough
+    /// [env: PEERSOCK_DHT]
     #[arg(long, value_name = "NODES", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "public")]
     dht: Option<Dht>,

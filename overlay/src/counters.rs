@@ -152,6 +152,8 @@ peersock_primitives::counters! {
         pub relayed_unknown,
         /// Requests to be registered, sent to roots.
         pub root_registrations_sent,
+        /// Questions for vouchers of the other address family, sent to roots.
+        pub root_vouchers_asked,
         /// Look-ups sent to roots.
         pub root_look_ups_sent,
         /// Answers of roots dropped because nobody had asked, or they were not what the node in question has

@@ -31,6 +31,7 @@ use peersock_stack::{Batch, Flow, Stack};
 pub(crate) use attached::Attached;
 pub use interfaces::Interfaces;
 pub(crate) use interfaces::canonical;
+pub(crate) use nat64::reaches_by_ipv6_only;
 pub(crate) use streams::StreamConfig;
 pub use turn::{TurnCheck, check_turn};
 pub(crate) use turn::{TurnSockets, TurnState};

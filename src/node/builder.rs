@@ -245,7 +245,8 @@ impl NodeBuilder {
     /// Whether this node can be found, and finds others, by the BitTorrent DHT, without any root of
     /// anybody's. Default: as the environment's `PEERSOCK_DHT` says, and off without that. Nodes of the DHT
     /// learn the machine's address, as those of any other, and neither the network nor the names of those
-    /// that meet.
+    /// that meet. The DHT needs IPv4: on a network that has IPv6 only, also with a NAT64, the node says so in
+    /// the log and in [`Status::dht`](crate::Status::dht), and enters it as soon as there is IPv4.
     ///
     /// ```
     /// use peersock::{Dht, Node};

@@ -53,16 +53,23 @@ impl OwnContact {
     }
 
     /// What roots vouch for, the newest first, at most so many, for a node behind the root at `relay`.
-    /// That root is one of its own, so the others' word on the same IP address would add nothing.
+    /// That root is one of its own, so the others' word on the same IP address would add nothing. The families
+    /// take turns: the receiver may have only one of them.
     pub(crate) fn vouchers(&self, most: usize, relay: Option<SocketAddr>) -> Vec<RootVoucher> {
         let ip = |one: &Seen| one.voucher.address.ip().to_canonical();
-        let relaying = self.seen.iter().find(|one| Some(one.at) == relay);
-        let is_needed = |one: &&Seen| relaying.is_none_or(|first| one.at == first.at || ip(one) != ip(first));
+        let relaying = self.seen.iter().find(|one| Some(one.at) == relay).map(|one| one.root);
+        let by_relaying = |one: &Seen| relaying == Some(one.root);
+        let is_needed = |one: &&Seen| {
+            by_relaying(one) || !self.seen.iter().any(|first| by_relaying(first) && ip(first) == ip(one))
+        };
         let shown = |one: &Seen| RootVoucher {
             root: RootVoucher::name_of(&one.root.node_id()),
             voucher: one.voucher,
         };
-        self.seen.iter().filter(is_needed).take(most).map(shown).collect()
+        let needed = self.seen.iter().filter(is_needed);
+        let (v4, v6): (Vec<_>, Vec<_>) = needed.partition(|one| one.voucher.address.is_ipv4());
+        let turns = 0..self.seen.len();
+        turns.flat_map(|turn| [v4.get(turn), v6.get(turn)]).flatten().take(most).map(|one| shown(one)).collect()
     }
 
     fn compose(&mut self) -> bool {
@@ -209,6 +216,23 @@ mod tests {
         assert_eq!(ports, [9, 6, 7, 4000], "the newest of three mappings first");
         assert_eq!(own.contact().nat.mapping, Mapping::AddressDependent);
         assert_eq!(own.vouchers(2, None).len(), 2);
+    }
+
+    #[test]
+    fn vouchers_of_both_families_are_shown_in_turns_the_newest_first() {
+        let root = Identity::from_seed(&[1; 32]);
+        let seen = |address: &str, time| Seen {
+            root: *root.public(),
+            at: "198.51.100.1:7420".parse().unwrap(),
+            voucher: Voucher::sign(&root, &root.node_id(), time, address.parse().unwrap()),
+            is_guest: false,
+        };
+        let mut own = OwnContact::default();
+        let of_ipv6 = (1..=6).map(|time| seen("[2001:db8::9]:5000", 10 + time));
+        own.set_seen(of_ipv6.chain([seen("203.0.113.9:1", 1), seen("203.0.113.9:2", 2)]).collect());
+        let times = |most| own.vouchers(most, None).iter().map(|shown| shown.voucher.time).collect::<Vec<_>>();
+        assert_eq!(times(4), [2, 16, 1, 15]);
+        assert_eq!(times(9), [2, 16, 1, 15, 14, 13, 12, 11]);
     }
 
     #[test]

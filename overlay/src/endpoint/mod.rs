@@ -56,6 +56,7 @@ mod responses;
 mod root_sessions;
 mod roots;
 mod streams;
+mod views;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;

@@ -51,8 +51,9 @@ impl Endpoint {
         }
         let Some(session) = self.step_root_session(now, key) else { return };
         let stream = self.step_stream(now, key);
+        let other_view = self.step_other_view(now, key);
         let moves = self.roots.get(key).and_then(|root| root.move_at);
-        let due = [stream, moves].into_iter().flatten().fold(session, Instant::min);
+        let due = [stream, other_view, moves].into_iter().flatten().fold(session, Instant::min);
         self.core.timers.set(Timer::Root(key), due.max(now + SHORTEST));
     }
 
@@ -141,6 +142,7 @@ impl Endpoint {
                 None => self.core.counters.root_answers_refused.increment(),
             },
             RootMessage::Notice { code, channel } => self.on_notice(now, key, code, channel),
+            RootMessage::Vouched(voucher) => self.on_vouched(now, key, voucher),
             // Only roots get these.
             _ => self.core.counters.control_unknown.increment(),
         }
@@ -159,6 +161,7 @@ impl Endpoint {
             tracing::info!(root = %identity.node_id(), "registered at a root");
         }
         root.clock = Some((time, now));
+        root.other_view.ask(now);
         if let Some(guest) = &mut root.guest {
             guest.refused = 0;
         }

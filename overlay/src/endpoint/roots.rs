@@ -164,12 +164,13 @@ impl Endpoint {
 
     /// Where the roots at which this node is registered see it.
     pub(super) fn seen_by_roots(&self, now: Instant) -> Vec<Seen> {
-        let seen = |(_, root): &(PeerKey, Root)| {
+        let views = |(_, root): &(PeerKey, Root)| {
             let (answer, relay) = (root.registering.standing(now)?, root.relay?);
             let is_guest = root.guest.is_some();
-            Some(Seen { root: root.identity, at: relay.root, voucher: answer.voucher, is_guest })
+            let seen = |(at, voucher)| Seen { root: root.identity, at, voucher, is_guest };
+            Some([Some((relay.root, answer.voucher)), root.other_view.get()].map(|view| view.map(seen)))
         };
-        self.roots.list.iter().filter_map(seen).collect()
+        self.roots.list.iter().filter_map(views).flatten().flatten().collect()
     }
 
     /// The root that listens at an address and relays for this node.

@@ -81,6 +81,20 @@ impl Link {
         None
     }
 
+    /// A message of that many bytes came in on `session` that says nothing of where the peer's path is.
+    pub(crate) fn heard_beside_path(
+        &mut self,
+        cx: &mut Context<'_>,
+        session: &Arc<Session>,
+        meta: &RecvMeta,
+        bytes: usize,
+    ) {
+        self.heard_on(cx, session);
+        if is_endpoint(&meta.remote) {
+            cx.reach.heard(meta.place(), bytes, Source::Session, cx.now);
+        }
+    }
+
     /// The peer leaves: its sessions end, but not those with a successor that was started meanwhile.
     fn on_close(&mut self, cx: &mut Context<'_>, session: &Arc<Session>) {
         let Some(instance) = self.live(session).map(|live| live.instance) else { return };

@@ -171,8 +171,10 @@ What must be the case follows from the boxes alone (`sim/src/cells/expectation.r
 * If one is fixed and the other one depends on the destination, the node with the fixed one does not know from
   where it is sent to. It is direct if its filter lets in that port nevertheless, or if the port follows the
   last one and can be guessed. Otherwise it sends to 1,024 random ports, while the other one sends from 256
-  sockets, if a root sees the addresses of both and no NAT64 is between: it is direct with a chance of 98 in
-  100, and otherwise the root relays. Of the seeds of such a cell 90 in 100 must be direct.
+  sockets: it is direct with a chance of 98 in 100, and otherwise the root relays. Of the seeds of such a cell
+  90 in 100 must be direct. A NAT64 is a NAT as others are: the sockets' IPv6 packets to its prefix make
+  mappings of IPv4. The roots see these, although the path to them is of IPv6, since they are asked by IPv4 as
+  well.
 * If both depend on the destination, it is either, by luck.
 * Without a family in common the root relays.
 ";

@@ -20,6 +20,8 @@ const LOOK_UP: u8 = 3;
 const FOUND: u8 = 4;
 const NOTICE: u8 = 5;
 const REFERRED: u8 = 6;
+const VOUCH: u8 = 7;
+const VOUCHED: u8 = 8;
 
 const BY_PREFIX: u8 = 1;
 const BY_ID: u8 = 2;
@@ -42,6 +44,8 @@ const DRAINS: u8 = 2;
 /// Notice      0x08 | 5 | code 1 | channel 8
 /// Referred    0x08 | 6 | id 4 | pass 32 | identity 64 | sequence 8 | lifetime 4 | signature 64
 ///                  | root's identity 64 | time 8 | length 2 | endpoints | root's signature 64
+/// Vouch       0x08 | 7 | 90 bytes of any value: the answer is no longer than the question
+/// Vouched     0x08 | 8 | time 8 | port 2 | address 16 | signature 64
 /// ```
 ///
 /// Bytes behind these fields are ignored, so that later versions can add some.
@@ -97,6 +101,11 @@ pub enum RootMessage {
         /// Who and where.
         referral: Box<Referral>,
     },
+    /// A registered node asks for a voucher for the address that this comes from, which need not be the one
+    /// at which the root takes it to be.
+    Vouch,
+    /// The answer, which goes to that address and nowhere else.
+    Vouched(Voucher),
 }
 
 /// What a root says when it has taken a node, and again when it sees it elsewhere or will end soon.
@@ -279,6 +288,11 @@ impl RootMessage {
                 pass: *reader.array()?,
                 referral: Box::new(Referral::read(&mut reader)?),
             },
+            VOUCH => {
+                reader.array::<{ Voucher::LEN }>()?;
+                Self::Vouch
+            }
+            VOUCHED => Self::Vouched(Voucher::read(&mut reader)?),
             _ => return Err(ParseError::Type),
         })
     }
@@ -334,6 +348,14 @@ impl RootMessage {
                 out.extend_from_slice(&id.to_be_bytes());
                 out.extend_from_slice(pass);
                 referral.write(out);
+            }
+            Self::Vouch => {
+                out.push(VOUCH);
+                out.extend_from_slice(&[0; Voucher::LEN]);
+            }
+            Self::Vouched(voucher) => {
+                out.push(VOUCHED);
+                voucher.write(out);
             }
         }
     }

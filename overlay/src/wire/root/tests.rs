@@ -48,6 +48,8 @@ fn messages() -> Vec<RootMessage> {
         registered,
         RootMessage::Notice { code: NoticeCode::Refused, channel: Channel(0) },
         RootMessage::Referred { id: 77, pass: [5; 32], referral: Box::new(referral()) },
+        RootMessage::Vouch,
+        RootMessage::Vouched(voucher()),
     ];
     all.extend(keys.map(|key| RootMessage::LookUp { id: 77, key }));
     all.extend(found.map(|result| RootMessage::Found { id: 77, result }));
