@@ -282,6 +282,7 @@ impl FakeRoot {
                 self.unix_time.as_secs(),
                 self.lies.seen_at.unwrap_or(address),
             ),
+            tcp: None,
         }))
     }
 

@@ -9,7 +9,7 @@ use super::Endpoint;
 use super::eviction::Origin;
 use super::peers::PeerState;
 use crate::bucket::Rate;
-use crate::contact::{Seen, Witness};
+use crate::contact::{Seen, SeenByTcp, Witness};
 use crate::counters::Counters;
 use crate::id::{NetworkId, NodeId, PublicIdentity};
 use crate::link::{Event, Link, NodeKey, PeerKey, Reason, Timer};
@@ -173,6 +173,16 @@ impl Endpoint {
             let (answer, relay) = (root.registering.standing(now)?, root.relay?);
             let is_guest = root.guest.is_some();
             Some(Seen { root: root.identity, at: relay.root, voucher: answer.voucher, is_guest })
+        };
+        self.roots.list.iter().filter_map(seen).collect()
+    }
+
+    /// Where the roots at which this node is registered see its streams.
+    pub(super) fn seen_by_tcp(&self, now: Instant) -> Vec<SeenByTcp> {
+        let seen = |(_, root): &(PeerKey, Root)| {
+            let (answer, port) = (root.registering.standing(now)?, root.stream.port?);
+            let is_guest = root.guest.is_some();
+            Some(SeenByTcp { root: root.identity, port, voucher: answer.tcp?, is_guest })
         };
         self.roots.list.iter().filter_map(seen).collect()
     }

@@ -15,17 +15,19 @@
 //! over the round, for the server's permission takes a round trip.
 //!
 //! Where all that fails because one side's box gives each destination a port that nobody can guess, many
-//! ports are tried: [`birthday`] says when that is worth it, and remembers what came of it.
+//! ports are tried: [`birthday`] says when that is worth it, and remembers what came of it. Where it fails
+//! because UDP does not pass, the two connect to each other by TCP: [`tcp`] says when and where to.
 //!
 //! A node may name anybody's address as its own: [`bounds`] says how much is sent there.
 
 mod birthday;
 mod bounds;
+mod tcp;
 #[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::{Candidate, CandidateKind, Contact, DirectAttempt, DirectOutcome, HolePunch, NotTried, Vouched};
@@ -34,6 +36,7 @@ use crate::reach::{Place, SocketIndex, SocketInfo};
 use birthday::Record;
 pub(crate) use bounds::Allowances;
 use bounds::{Bounds, UNVOUCHED_SHOTS, Word};
+pub(crate) use tcp::TcpDue;
 
 /// A question is repeated after so long, or two round trips if that is longer; then after twice the time.
 const REPEAT_AFTER: Duration = Duration::from_millis(500);
@@ -108,6 +111,8 @@ pub(crate) struct Punching {
     asks: Bucket,
     /// The search by many ports.
     birthday: Record,
+    /// That by TCP.
+    tcp: tcp::Record,
 }
 
 /// An address that is sent to.
@@ -147,6 +152,8 @@ pub(crate) struct Due {
     pub(crate) shots: Vec<(Option<SocketIndex>, SocketAddr, [u8; 8])>,
     /// A search by many ports may be worth it.
     pub(crate) birthday: bool,
+    /// What is due of that by TCP.
+    pub(crate) tcp: Option<TcpDue>,
 }
 
 /// What a node has said of where it is.
@@ -175,6 +182,7 @@ impl Punching {
             questions: Bucket::new(Rate::every(QUESTION_INTERVAL, QUESTION_BURST), now),
             asks: Bucket::new(Rate::every(SPACING, ASK_BURST), now),
             birthday: Record::default(),
+            tcp: tcp::Record::default(),
         }
     }
 
@@ -247,12 +255,13 @@ impl Punching {
         }
         self.asking.take_if(|asking| asking.times == 0);
         self.vouched = said.vouched;
-        let (believed, doubted) = self.believed(own, said.contact);
+        let (believed, doubted) = self.vouched.believed(own, said.contact);
         self.initiates = false;
         self.aim(own, &HolePunch::new(own, &believed, Duration::ZERO), start, draw);
         self.left_out.extend(doubted.into_iter().map(|candidate| (candidate, NotTried::OtherLan)));
         self.theirs = Some(said.contact.clone());
         self.birthday.note_round(start);
+        self.tcp.note_round(start);
         self.note_round(now);
     }
 
@@ -285,7 +294,7 @@ impl Punching {
         mut draw: impl FnMut() -> Option<[u8; 8]>,
     ) -> bool {
         let heard = self.targets.iter().filter(|target| target.heard).count();
-        let word = self.word_on(&remote.ip());
+        let word = self.vouched.word_on(&remote.ip());
         if self.shots.is_empty()
             || heard >= MAX_HEARD
             || word == Word::Own
@@ -317,6 +326,7 @@ impl Punching {
         self.shots.clear();
         self.asking = None;
         self.birthday.note_end();
+        self.tcp.note_end();
     }
 
     /// Whether initiations may be sent where there is no session.
@@ -334,7 +344,8 @@ impl Punching {
         rtt: Duration,
         now: Instant,
     ) -> Due {
-        let mut due = Due { birthday: self.birthday.take_due(now), ..Due::default() };
+        let (birthday, tcp) = (self.birthday.take_due(now), self.tcp.take_due(rtt, now));
+        let mut due = Due { birthday, tcp, ..Due::default() };
         if let Some(asking) = self.asking.as_mut().filter(|asking| now >= asking.next) {
             if asking.times >= MAX_ASKED {
                 // It does not know this message, or nothing passes.
@@ -370,7 +381,8 @@ impl Punching {
     /// When something is due.
     pub(crate) fn next(&self) -> Option<Instant> {
         let shot = self.shots.front().map(|(at, _)| *at);
-        shot.into_iter().chain(self.asking.map(|asking| asking.next)).chain(self.birthday.next()).min()
+        let asking = self.asking.map(|asking| asking.next);
+        [shot, asking, self.birthday.next(), self.tcp.next()].into_iter().flatten().min()
     }
 
     /// The node repeats, from `place`, what was sent there; gives the round trip if it is known. `None` if
@@ -401,6 +413,7 @@ impl Punching {
             kind: target.kind,
             predicted: target.predicted,
             by_many_ports: false,
+            by_tcp: false,
             vouched: target.vouched != Word::Own,
             sent: target.sent,
             tried: target.last,
@@ -416,36 +429,13 @@ impl Punching {
             kind: candidate.kind,
             predicted: false,
             by_many_ports: false,
-            vouched: self.word_on(&candidate.address.ip()) != Word::Own,
+            by_tcp: false,
+            vouched: self.vouched.word_on(&candidate.address.ip()) != Word::Own,
             sent: 0,
             tried: None,
             outcome: DirectOutcome::NotTried(*why),
         });
-        tried.chain(left_out).chain(self.birthday.attempt()).collect()
-    }
-
-    /// The node's candidates that may be what it says, and the others. Private addresses are for nodes that a
-    /// root has seen behind the same address as this one; a node without any public address has no such
-    /// proof.
-    fn believed(&self, own: &Contact, theirs: &Contact) -> (Contact, Vec<Candidate>) {
-        let is_near = own.public().next().is_none() || self.is_neighbour(own);
-        let is_believed = |candidate: &Candidate| is_near || candidate.is_global();
-        let (believed, doubted): (Vec<_>, Vec<_>) =
-            theirs.candidates().iter().copied().partition(is_believed);
-        (Contact::new(theirs.nat, believed), doubted)
-    }
-
-    /// Whether a root has seen the node behind an address that this node has, too.
-    fn is_neighbour(&self, own: &Contact) -> bool {
-        own.public().any(|ip| self.vouched.by_own.contains(&ip))
-    }
-
-    fn word_on(&self, ip: &IpAddr) -> Word {
-        match &self.vouched {
-            vouched if vouched.by_own.contains(ip) => Word::Root,
-            vouched if vouched.by_guests.contains(ip) => Word::Guest,
-            _ => Word::Own,
-        }
+        tried.chain(left_out).chain(self.birthday.attempt()).chain(self.tcp.attempts()).collect()
     }
 
     /// Makes the targets and the shots of a plan that begins at `start`.
@@ -456,7 +446,7 @@ impl Punching {
         start: Instant,
         mut draw: impl FnMut() -> Option<[u8; 8]>,
     ) {
-        let is_neighbour = self.is_neighbour(own);
+        let is_neighbour = self.vouched.is_neighbour(own);
         let known = plan.targets().iter().map(|candidate| (None, *candidate, false));
         let guess =
             |address: &SocketAddr| (None, Candidate { kind: CandidateKind::Mapped, address: *address }, true);
@@ -471,7 +461,7 @@ impl Punching {
                 kind,
                 predicted,
                 heard: false,
-                vouched: if is_inside { Word::Root } else { self.word_on(&address.ip()) },
+                vouched: if is_inside { Word::Root } else { self.vouched.word_on(&address.ip()) },
                 data: draw()?,
                 sent: 0,
                 last: None,
