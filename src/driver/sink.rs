@@ -10,7 +10,7 @@ use super::extra::ExtraSockets;
 use super::streams::Streams;
 use super::tcp::PeerStreams;
 use super::{Alarm, TurnSockets, UdpSockets};
-use crate::datapath::{Sink, Transmit};
+use peersock_datapath::{Sink, Transmit};
 
 /// Datagrams handed to a stream in one go, as to a socket with GSO.
 const STREAM_SEGMENTS: usize = 64;

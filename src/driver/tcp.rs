@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use peersock_datapath::{Ingress, Transmit};
 use peersock_overlay::{RecvMeta, SocketIndex, TcpAction, TcpPunch, TcpTarget};
 use peersock_stack::Batch;
 use peersock_streams::{Connection, PeerPort, Receiver, Sender, Way};
@@ -22,7 +23,6 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::Driver;
-use crate::datapath::{Ingress, Transmit};
 use crate::sync;
 
 /// A connection that was refused is tried again after so long.
