@@ -53,6 +53,11 @@ impl OwnContact {
         self.seen_by_tcp = seen;
     }
 
+    /// What the driver has said.
+    pub(super) fn given(&self) -> &Contact {
+        &self.given
+    }
+
     pub(super) fn seen_by_tcp(&self) -> &[SeenByTcp] {
         &self.seen_by_tcp
     }

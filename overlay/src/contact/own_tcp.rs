@@ -36,7 +36,8 @@ impl OwnContact {
     /// nodes take the number of their UDP port. Many boxes keep it, so the address where roots see the node by
     /// UDP is worth a try with that port.
     pub(crate) fn tcp(&self, most_vouchers: usize) -> Option<OwnTcp> {
-        let own = self.contact().candidates().iter().filter(|one| one.kind == CandidateKind::Interface);
+        // A node without NAT is seen at its own address, which then is no interface's in its contact.
+        let own = self.given().candidates().iter().filter(|one| one.kind == CandidateKind::Interface);
         let own: Vec<SocketAddr> = own.map(|one| one.address).collect();
         let stream = self.seen_by_tcp().iter().find(|one| !one.is_guest);
         let port = stream.map(|one| one.port).or(own.first().map(SocketAddr::port))?;
@@ -95,6 +96,17 @@ mod tests {
         );
         assert_eq!(tcp.vouchers.len(), 1, "it vouches for the IP address");
         assert_eq!(OwnContact::default().tcp(4), None);
+    }
+
+    #[test]
+    fn a_node_that_is_seen_at_its_own_address_can_be_connected_to_there() {
+        let mut own = at_home();
+        let root = Identity::from_seed(&[2; 32]);
+        let voucher = Voucher::sign(&root, &root.node_id(), 1, "10.0.0.1:4000".parse().unwrap());
+        let at = "198.51.100.1:7420".parse().unwrap();
+        own.set_seen(vec![Seen { root: *root.public(), at, voucher, is_guest: false }]);
+        let tcp = own.tcp(4).expect("addresses");
+        assert_eq!((tcp.port, texts(&tcp)), (4000, vec!["10.0.0.1:4000".to_owned()]));
     }
 
     fn at_home() -> OwnContact {

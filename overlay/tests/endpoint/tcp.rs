@@ -177,7 +177,9 @@ fn arrange(net: &mut Net, latency: Duration) {
 }
 
 fn is_by_tcp(net: &mut Net, node: usize) -> bool {
-    net.peer(node, 1 - node).path().is_some_and(|path| path.socket().is_peer_stream())
+    let peers = net.nodes[node].endpoint.peers();
+    let path = peers.first().and_then(|info| info.path);
+    path.is_some_and(|path| path.socket().is_peer_stream())
 }
 
 /// The number of the connection that a datagram goes by.
