@@ -129,6 +129,10 @@ pub(crate) struct NodeArgs {
     #[arg(long)]
     no_birthday: bool,
 
+    /// Do not look for direct paths by TCP where there is none by UDP
+    #[arg(long)]
+    no_tcp_punch: bool,
+
     /// UDP port for the overlay's own packets; 0 picks a free one
     #[arg(long, value_name = "PORT", default_value_t = 0)]
     pub(crate) overlay_port: u16,
@@ -185,6 +189,7 @@ impl NodeArgs {
     /// Has the node meet others as the options say; what they do not say is as in the environment.
     pub(crate) fn with_roots(&self, node: NodeBuilder) -> Outcome<NodeBuilder> {
         let node = node.port_mapping(!self.no_portmap).birthday(!self.no_birthday);
+        let node = node.tcp_punch(!self.no_tcp_punch);
         let node = match &self.dht {
             Some(dht) => node.dht(dht.clone()),
             None => node,

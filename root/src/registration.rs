@@ -117,6 +117,7 @@ impl Root {
             channel: registered.channel,
             rate: rate.unwrap_or_default(),
             voucher: Voucher::sign(&self.config.identity, &client.id, time, path.observed()),
+            tcp: path.connection().map(|end| Voucher::sign_tcp(&self.config.identity, &client.id, time, end)),
         });
         self.tell(slot, &message);
     }

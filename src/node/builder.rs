@@ -157,6 +157,7 @@ pub struct NodeBuilder {
     turn: Option<Vec<TurnServer>>,
     maps_ports: bool,
     birthday: bool,
+    tcp_punch: bool,
     stack: peersock_stack::Config,
 }
 
@@ -173,6 +174,7 @@ impl Default for NodeBuilder {
             turn: None,
             maps_ports: true,
             birthday: true,
+            tcp_punch: true,
             stack: peersock_stack::Config::default(),
         }
     }
@@ -302,6 +304,18 @@ impl NodeBuilder {
         self
     }
 
+    /// Whether a direct path is also looked for by TCP, where a root relays and there is none by UDP: both nodes
+    /// connect to each other at once, from and to the port by which a root has seen them, which opens the NATs
+    /// of many. The node listens on a TCP port for some seconds then. Default: yes.
+    ///
+    /// ```
+    /// let settings = peersock::Node::builder().tcp_punch(false);
+    /// ```
+    pub fn tcp_punch(mut self, on: bool) -> Self {
+        self.tcp_punch = on;
+        self
+    }
+
     /// The send and receive buffer of each TCP socket, bytes. Default: 16 MiB each. Memory is used only as
     /// far as a socket fills it.
     pub fn tcp_buffers(mut self, send: usize, receive: usize) -> Self {
@@ -350,6 +364,7 @@ impl NodeBuilder {
         config.receive_buffer = receive_buffer;
         config.introduce = self.introduce;
         config.birthday = self.birthday;
+        config.tcp_punch = self.tcp_punch;
         config.entropy = Some(Arc::new(|out| getrandom::fill(out).map_err(|_| NoEntropy)));
         let now = Instant::now();
         let unix_time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -282,6 +282,7 @@ impl FakeRoot {
             channel,
             rate: 0,
             voucher: self.voucher(node, address),
+            tcp: None,
         }))
     }
 

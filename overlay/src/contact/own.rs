@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use super::candidate::is_global;
-use super::{Candidate, CandidateKind, Contact, Mapping, Nat, seen};
+use super::{Candidate, CandidateKind, Contact, Mapping, Nat, SeenByTcp, seen};
 use crate::id::{NodeId, PublicIdentity};
 use crate::wire::{RootVoucher, Voucher};
 
@@ -16,6 +16,7 @@ const MAX_SEEN_PER_HOST: usize = 2;
 pub(crate) struct OwnContact {
     given: Contact,
     seen: Vec<Seen>,
+    seen_by_tcp: Vec<SeenByTcp>,
     contact: Contact,
 }
 
@@ -47,6 +48,20 @@ impl OwnContact {
         self.compose()
     }
 
+    /// Roots have seen this node's ends of streams there.
+    pub(crate) fn set_seen_by_tcp(&mut self, seen: Vec<SeenByTcp>) {
+        self.seen_by_tcp = seen;
+    }
+
+    /// What the driver has said.
+    pub(super) fn given(&self) -> &Contact {
+        &self.given
+    }
+
+    pub(super) fn seen_by_tcp(&self) -> &[SeenByTcp] {
+        &self.seen_by_tcp
+    }
+
     /// All of it.
     pub(crate) fn contact(&self) -> &Contact {
         &self.contact
@@ -69,7 +84,12 @@ impl OwnContact {
         let needed = self.seen.iter().filter(is_needed);
         let (v4, v6): (Vec<_>, Vec<_>) = needed.partition(|one| one.voucher.address.is_ipv4());
         let turns = 0..self.seen.len();
-        turns.flat_map(|turn| [v4.get(turn), v6.get(turn)]).flatten().take(most).map(|one| shown(one)).collect()
+        turns
+            .flat_map(|turn| [v4.get(turn), v6.get(turn)])
+            .flatten()
+            .take(most)
+            .map(|one| shown(one))
+            .collect()
     }
 
     fn compose(&mut self) -> bool {
@@ -127,8 +147,15 @@ pub(crate) struct Vouched {
 }
 
 /// Finds the IP addresses that roots of this node's have seen `node` at, of those that it shows vouchers for.
-/// How old a voucher is the clock of its root decides: this node's own may be wrong.
-pub(crate) fn vouched(node: &NodeId, shown: &[RootVoucher], roots: &[Witness], now: Instant) -> Vouched {
+/// How old a voucher is the clock of its root decides: this node's own may be wrong. Those that say where
+/// the node is seen by TCP count only `for_tcp`.
+pub(crate) fn vouched(
+    node: &NodeId,
+    shown: &[RootVoucher],
+    roots: &[Witness],
+    for_tcp: bool,
+    now: Instant,
+) -> Vouched {
     let mut vouched = Vouched::default();
     for RootVoucher { root, voucher } in shown {
         let Some(witness) = roots.iter().find(|one| RootVoucher::name_of(&one.root.node_id()) == *root)
@@ -137,7 +164,9 @@ pub(crate) fn vouched(node: &NodeId, shown: &[RootVoucher], roots: &[Witness], n
         };
         let Some((time, heard)) = witness.clock else { continue };
         let time = time.saturating_add(now.saturating_duration_since(heard).as_secs());
-        if voucher.time.abs_diff(time) <= VOUCHER_AGE && voucher.verify(&witness.root, node) {
+        let is_signed =
+            || voucher.verify(&witness.root, node) || for_tcp && voucher.verify_tcp(&witness.root, node);
+        if voucher.time.abs_diff(time) <= VOUCHER_AGE && is_signed() {
             let list = if witness.is_guest { &mut vouched.by_guests } else { &mut vouched.by_own };
             list.push(voucher.address.ip().to_canonical());
         }
@@ -168,7 +197,7 @@ mod tests {
             root: RootVoucher::name_of(&name.node_id()),
             voucher: Voucher::sign(signer, &of.node_id(), time, there),
         };
-        let find = |shown, witness| vouched(&node.node_id(), &[shown], &[witness], heard);
+        let find = |shown, witness| vouched(&node.node_id(), &[shown], &[witness], false, heard);
         let count = |shown| find(shown, known).by_own.len();
         assert_eq!(count(show(&root, &root, &node, TIME)), 1);
         assert_eq!(count(show(&root, &root, &node, TIME - 3600)), 1);
@@ -191,7 +220,7 @@ mod tests {
         // The root's clock goes on while it is not heard from.
         let count_later = |seconds| {
             let now = heard + Duration::from_secs(seconds);
-            vouched(&node.node_id(), &[good], &[known], now).by_own.len()
+            vouched(&node.node_id(), &[good], &[known], false, now).by_own.len()
         };
         assert_eq!([3600, 3601].map(count_later), [1, 0]);
     }
@@ -230,7 +259,8 @@ mod tests {
         let mut own = OwnContact::default();
         let of_ipv6 = (1..=6).map(|time| seen("[2001:db8::9]:5000", 10 + time));
         own.set_seen(of_ipv6.chain([seen("203.0.113.9:1", 1), seen("203.0.113.9:2", 2)]).collect());
-        let times = |most| own.vouchers(most, None).iter().map(|shown| shown.voucher.time).collect::<Vec<_>>();
+        let times =
+            |most| own.vouchers(most, None).iter().map(|shown| shown.voucher.time).collect::<Vec<_>>();
         assert_eq!(times(4), [2, 16, 1, 15]);
         assert_eq!(times(9), [2, 16, 1, 15, 14, 13, 12, 11]);
     }

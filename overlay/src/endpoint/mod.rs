@@ -56,6 +56,7 @@ mod responses;
 mod root_sessions;
 mod roots;
 mod streams;
+mod tcp;
 mod views;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -73,7 +74,7 @@ pub use readdress::AddressError;
 pub use responder::Recent;
 
 use crate::bucket::{Bucket, Rate};
-use crate::contact::{Allowances, Birthday, OwnContact};
+use crate::contact::{Allowances, Birthday, OwnContact, TcpStreams};
 use crate::counters::Counters;
 use crate::crypto::KeySource;
 use crate::id::NodeId;
@@ -202,6 +203,7 @@ impl Endpoint {
                 witnesses: Vec::new(),
                 allowances: Allowances::new(now),
                 birthday: Birthday::new(config.birthday, now),
+                tcp: TcpStreams::new(config.tcp_punch, now),
                 has_roots: false,
                 watched: Watched::default(),
                 root_events: VecDeque::new(),
@@ -231,6 +233,10 @@ impl Endpoint {
             self.core.counters.bad_source.increment();
             return;
         }
+        // Until a packet of a session has shown whose it is, a connection that anybody has made says nothing.
+        if meta.socket.is_peer_stream() && !self.core.tcp.is_claimed(meta.socket) {
+            return self.core.counters.tcp_strangers_dropped.increment();
+        }
         let kind = MessageType::of(datagram);
         // The discovery socket is for beacons; whoever wants more of us knows our own port.
         if meta.multicast && kind != Some(MessageType::Beacon) {
@@ -239,7 +245,7 @@ impl Endpoint {
         }
         // Local discovery is for the local network.
         let is_local = matches!(kind, Some(MessageType::Beacon | MessageType::Hello));
-        if meta.relay.is_some() && is_local {
+        if is_local && (meta.relay.is_some() || meta.socket.is_peer_stream()) {
             self.core.counters.unknown_message.increment();
             return;
         }
@@ -278,6 +284,7 @@ impl Endpoint {
                 Timer::Punch(node) => self.on_punch_timer(now, node),
                 Timer::Birthday(node) => self.on_birthday_timer(now, node),
                 Timer::Sockets => self.close_unused_sockets(now),
+                Timer::TcpStreams => self.close_unused_streams(now),
             }
         }
     }

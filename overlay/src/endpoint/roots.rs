@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::Endpoint;
 use super::eviction::Origin;
 use super::peers::PeerState;
-use crate::contact::{Seen, Witness};
+use crate::contact::{Seen, SeenByTcp, Witness};
 use crate::counters::Counters;
 use crate::id::{NetworkId, NodeId, PublicIdentity};
 use crate::link::{Link, PeerKey};
@@ -171,6 +171,16 @@ impl Endpoint {
             Some([Some((relay.root, answer.voucher)), root.other_view.get()].map(|view| view.map(seen)))
         };
         self.roots.list.iter().filter_map(views).flatten().flatten().collect()
+    }
+
+    /// Where the roots at which this node is registered see its streams.
+    pub(super) fn seen_by_tcp(&self, now: Instant) -> Vec<SeenByTcp> {
+        let seen = |(_, root): &(PeerKey, Root)| {
+            let (answer, port) = (root.registering.standing(now)?, root.stream.port?);
+            let is_guest = root.guest.is_some();
+            Some(SeenByTcp { root: root.identity, port, voucher: answer.tcp?, is_guest })
+        };
+        self.roots.list.iter().filter_map(seen).collect()
     }
 
     /// The root that listens at an address and relays for this node.

@@ -30,6 +30,7 @@ mod pending;
 mod punching;
 mod refusal;
 mod sessions;
+mod tcp;
 mod timers;
 mod timing;
 mod watch;
@@ -90,6 +91,8 @@ pub(crate) enum Timer {
     Birthday(NodeKey),
     /// Extra sockets that no path uses are to be closed.
     Sockets,
+    /// TCP connections that no path uses are to be closed.
+    TcpStreams,
 }
 
 /// Everything about one peer in one network.

@@ -15,13 +15,15 @@
 //! over the round, for the server's permission takes a round trip.
 //!
 //! Where all that fails because one side's box gives each destination a port that nobody can guess, many
-//! ports are tried: [`birthday`] says when that is worth it, and remembers what came of it.
+//! ports are tried: [`birthday`] says when that is worth it, and remembers what came of it. Where it fails
+//! because UDP does not pass, the two connect to each other by TCP: [`tcp`] says when and where to.
 //!
 //! A node may name anybody's address as its own: [`bounds`] says how much is sent there.
 
 mod birthday;
 mod bounds;
 mod targets;
+mod tcp;
 #[cfg(test)]
 mod tests;
 
@@ -36,6 +38,7 @@ use birthday::Record;
 pub(crate) use bounds::Allowances;
 use bounds::{Bounds, Word};
 use targets::Target;
+pub(crate) use tcp::TcpDue;
 
 /// A question is repeated after so long, or two round trips if that is longer; then after twice the time.
 const REPEAT_AFTER: Duration = Duration::from_millis(500);
@@ -91,6 +94,8 @@ pub(crate) struct Punching {
     asks: Bucket,
     /// The search by many ports.
     birthday: Record,
+    /// That by TCP.
+    tcp: tcp::Record,
 }
 
 /// A question to the node: where are you?
@@ -112,6 +117,8 @@ pub(crate) struct Due {
     pub(crate) shots: Vec<(Option<SocketIndex>, SocketAddr, [u8; 8])>,
     /// A search by many ports may be worth it.
     pub(crate) birthday: bool,
+    /// What is due of that by TCP.
+    pub(crate) tcp: Option<TcpDue>,
 }
 
 /// What a node has said of where it is.
@@ -140,6 +147,7 @@ impl Punching {
             questions: Bucket::new(Rate::every(QUESTION_INTERVAL, QUESTION_BURST), now),
             asks: Bucket::new(Rate::every(SPACING, ASK_BURST), now),
             birthday: Record::default(),
+            tcp: tcp::Record::default(),
         }
     }
 
@@ -212,12 +220,13 @@ impl Punching {
         }
         self.asking.take_if(|asking| asking.times == 0);
         self.vouched = said.vouched;
-        let (believed, doubted) = self.believed(own, said.contact);
+        let (believed, doubted) = self.vouched.believed(own, said.contact);
         self.initiates = false;
         self.aim(own, &HolePunch::new(own, &believed, Duration::ZERO), start, draw);
         self.left_out.extend(doubted.into_iter().map(|candidate| (candidate, NotTried::OtherLan)));
         self.theirs = Some(said.contact.clone());
         self.birthday.note_round(start);
+        self.tcp.note_round(start);
         self.note_round(now);
     }
 
@@ -244,6 +253,7 @@ impl Punching {
         self.shots.clear();
         self.asking = None;
         self.birthday.note_end();
+        self.tcp.note_end();
     }
 
     /// Whether initiations may be sent where there is no session.
@@ -261,7 +271,8 @@ impl Punching {
         rtt: Duration,
         now: Instant,
     ) -> Due {
-        let mut due = Due { birthday: self.birthday.take_due(now), ..Due::default() };
+        let (birthday, tcp) = (self.birthday.take_due(now), self.tcp.take_due(rtt, now));
+        let mut due = Due { birthday, tcp, ..Due::default() };
         if let Some(asking) = self.asking.as_mut().filter(|asking| now >= asking.next) {
             if asking.times >= MAX_ASKED {
                 // It does not know this message, or nothing passes.
@@ -297,7 +308,8 @@ impl Punching {
     /// When something is due.
     pub(crate) fn next(&self) -> Option<Instant> {
         let shot = self.shots.front().map(|(at, _)| *at);
-        shot.into_iter().chain(self.asking.map(|asking| asking.next)).chain(self.birthday.next()).min()
+        let asking = self.asking.map(|asking| asking.next);
+        [shot, asking, self.birthday.next(), self.tcp.next()].into_iter().flatten().min()
     }
 
     /// The node repeats, from `place`, what was sent there; gives the round trip if it is known. `None` if

@@ -1,7 +1,7 @@
 //! The addresses that a round sends to: those of the plan, those from which the node is heard meanwhile, and
 //! those that are left out, with the reason.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::Punching;
@@ -55,7 +55,7 @@ impl Punching {
         start: Instant,
         mut draw: impl FnMut() -> Option<[u8; 8]>,
     ) {
-        let is_neighbour = self.is_neighbour(own);
+        let is_neighbour = self.vouched.is_neighbour(own);
         let known = plan.targets().iter().map(|candidate| (None, *candidate, false));
         let guess =
             |address: &SocketAddr| (None, Candidate { kind: CandidateKind::Mapped, address: *address }, true);
@@ -70,7 +70,7 @@ impl Punching {
                 kind,
                 predicted,
                 heard: false,
-                vouched: if is_inside { Word::Root } else { self.word_on(&address.ip()) },
+                vouched: if is_inside { Word::Root } else { self.vouched.word_on(&address.ip()) },
                 data: draw()?,
                 sent: 0,
                 last: None,
@@ -126,7 +126,7 @@ impl Punching {
         mut draw: impl FnMut() -> Option<[u8; 8]>,
     ) -> bool {
         let heard = self.targets.iter().filter(|target| target.heard).count();
-        let word = self.word_on(&remote.ip());
+        let word = self.vouched.word_on(&remote.ip());
         if self.shots.is_empty()
             || heard >= MAX_HEARD
             || word == Word::Own
@@ -153,30 +153,6 @@ impl Punching {
         true
     }
 
-    /// The node's candidates that may be what it says, and the others. Private addresses are for nodes that a
-    /// root has seen behind the same address as this one; a node without any public address has no such
-    /// proof.
-    pub(super) fn believed(&self, own: &Contact, theirs: &Contact) -> (Contact, Vec<Candidate>) {
-        let is_near = own.public().next().is_none() || self.is_neighbour(own);
-        let is_believed = |candidate: &Candidate| is_near || candidate.is_global();
-        let (believed, doubted): (Vec<_>, Vec<_>) =
-            theirs.candidates().iter().copied().partition(is_believed);
-        (Contact::new(theirs.nat, believed), doubted)
-    }
-
-    /// Whether a root has seen the node behind an address that this node has, too.
-    fn is_neighbour(&self, own: &Contact) -> bool {
-        own.public().any(|ip| self.vouched.by_own.contains(&ip))
-    }
-
-    pub(super) fn word_on(&self, ip: &IpAddr) -> Word {
-        match &self.vouched {
-            vouched if vouched.by_own.contains(ip) => Word::Root,
-            vouched if vouched.by_guests.contains(ip) => Word::Guest,
-            _ => Word::Own,
-        }
-    }
-
     /// What was tried in the last round, and what was left out.
     pub(crate) fn attempts(&self) -> Vec<DirectAttempt> {
         let direct = self.targets.iter().enumerate().filter(|(_, target)| target.turn.is_none());
@@ -185,6 +161,7 @@ impl Punching {
             kind: target.kind,
             predicted: target.predicted,
             by_many_ports: false,
+            by_tcp: false,
             vouched: target.vouched != Word::Own,
             sent: target.sent,
             tried: target.last,
@@ -200,11 +177,12 @@ impl Punching {
             kind: candidate.kind,
             predicted: false,
             by_many_ports: false,
-            vouched: self.word_on(&candidate.address.ip()) != Word::Own,
+            by_tcp: false,
+            vouched: self.vouched.word_on(&candidate.address.ip()) != Word::Own,
             sent: 0,
             tried: None,
             outcome: DirectOutcome::NotTried(*why),
         });
-        tried.chain(left_out).chain(self.birthday.attempt()).collect()
+        tried.chain(left_out).chain(self.birthday.attempt()).chain(self.tcp.attempts()).collect()
     }
 }
