@@ -1,16 +1,18 @@
 //! One call that is answered: what is tried, as often as there is a reason to, until there is a result.
 //!
 //! A try never waits for anything but the node's answer, which comes at once. Each begins anew with what the
-//! thread has passed, so between two of them nothing is held but a descriptor to wait on.
+//! thread has passed, so between two of them nothing of the program's is held.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::Mutex;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use libc::{c_int, sockaddr, socklen_t};
 use peersock_bsd::{self as bsd, Errno, Result, Sides, Socket};
 use peersock_fd::{Kind, SocketFlags};
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::OFlags;
 use rustix::net::sockopt::{Timeout, socket_timeout};
@@ -51,8 +53,10 @@ pub(crate) enum Step {
 /// When to try again.
 #[derive(Debug)]
 pub(crate) struct Wait {
-    /// What to poll for; `None` where only time can tell.
-    pub(crate) on: Option<(OwnedFd, PollFlags)>,
+    /// An epoll set that becomes readable when there is a reason; `None` where only time can tell.
+    ///
+    /// A set does not keep its members open: the program's closing a socket, or its end, closes it.
+    pub(crate) on: Option<OwnedFd>,
     /// How long the call may take in all, and what it fails with then.
     pub(crate) limit: Option<Duration>,
     pub(crate) overdue: Errno,
@@ -83,9 +87,11 @@ impl Local {
     }
 
     /// For who waits until it is ready.
-    pub(crate) fn wait(self, events: PollFlags, timeout: Timeout, overdue: Errno) -> Result<Step> {
+    pub(crate) fn wait(self, events: EventFlags, timeout: Timeout, overdue: Errno) -> Result<Step> {
         let limit = self.timeout(timeout)?;
-        Ok(Step::Wait(Wait { on: Some((self.fd, events)), limit, overdue }))
+        let set = epoll::create(CreateFlags::CLOEXEC)?;
+        epoll::add(&set, &self.fd, EventData::new_u64(0), events)?;
+        Ok(Step::Wait(Wait { on: Some(set), limit, overdue }))
     }
 }
 
@@ -94,11 +100,16 @@ impl Call {
         Self { target, connects: false }
     }
 
-    /// Tries to make the call.
+    /// Tries to make the call. What goes wrong here, and not in the program, is EIO to it: it must not wait for
+    /// ever.
     ///
     /// # Errors
     /// What the call fails with.
     pub(crate) fn attempt(&mut self, context: &Context) -> Result<Step> {
+        catch_unwind(AssertUnwindSafe(|| self.try_it(context))).unwrap_or(Err(Errno::IO))
+    }
+
+    fn try_it(&mut self, context: &Context) -> Result<Step> {
         let only = context.rules.only;
         if context.images.is_preloaded(self.target.notice.thread) {
             // The library has taken the program's calls: what comes here it makes itself, or the C library's
@@ -124,6 +135,7 @@ impl Call {
             libc::SYS_getsockopt => self.getsockopt(),
             libc::SYS_setsockopt => self.setsockopt(),
             libc::SYS_shutdown => self.shutdown(),
+            libc::SYS_ioctl => self.unacknowledged(),
             libc::SYS_sendto => self.sendto(context),
             libc::SYS_recvfrom => self.recvfrom(),
             libc::SYS_sendmsg => self.sendmsg(context),
@@ -181,7 +193,7 @@ impl Call {
         match socket.begin_connect(address.get()?) {
             Err(error) if pending(&error) && socket.kind() == Kind::Stream && local.blocks()? => {
                 self.connects = true;
-                local.wait(PollFlags::OUT, Timeout::Send, Errno::INPROGRESS)
+                local.wait(EventFlags::OUT, Timeout::Send, Errno::INPROGRESS)
             }
             Err(Errno::ISCONN) if self.connects => Ok(Step::Value(0)),
             Err(error) if self.connects => {
@@ -247,10 +259,10 @@ impl Call {
         let (fd, peer) = match local.blocks()? {
             false => socket.accept(flags)?,
             true => {
-                let _held = ACCEPTING.lock().expect("no panic under this lock");
+                let _held = ACCEPTING.lock().unwrap_or_else(PoisonError::into_inner);
                 match is_ready(&local)? {
                     true => accept_now(&local, &socket, flags)?,
-                    false => return local.wait(PollFlags::IN, Timeout::Recv, Errno::AGAIN),
+                    false => return local.wait(EventFlags::IN, Timeout::Recv, Errno::AGAIN),
                 }
             }
         };
@@ -312,6 +324,17 @@ impl Call {
             Some(socket) => Ok(Step::Value(bsd::shutdown(&socket, self.target.int(1))?.into())),
             None => Ok(Step::GoOn),
         }
+    }
+
+    /// SIOCOUTQ of a stream: programs wait until it says 0, which the kernel's AF_UNIX sockets never do here.
+    fn unacknowledged(&self) -> Result<Step> {
+        let local = self.local()?;
+        let Some(socket) = bsd::overlay(local.raw()).filter(|socket| socket.kind() == Kind::Stream) else {
+            return Ok(Step::GoOn);
+        };
+        let bytes = i32::try_from(socket.unacknowledged().unwrap_or(0)).unwrap_or(i32::MAX);
+        self.target.write(self.target.word(2), &bytes.to_ne_bytes())?;
+        Ok(Step::Value(0))
     }
 }
 

@@ -62,6 +62,14 @@ pub(crate) fn program(only: bool) -> Option<BpfProgram> {
         program.push(skip_unless(BPF_JEQ, number as u32, 0, rest.len() as u8));
         program.extend(rest);
     }
+    // SIOCOUTQ, which the kernel's AF_UNIX sockets answer otherwise than TCP.
+    program.extend([
+        skip_unless(BPF_JEQ, libc::SYS_ioctl as u32, 0, 4),
+        load(argument(1)),
+        skip_unless(BPF_JEQ, libc::TIOCOUTQ as u32, 0, 1),
+        give(SECCOMP_RET_USER_NOTIF),
+        give(SECCOMP_RET_ALLOW),
+    ]);
     let rest = socket(only);
     program.push(skip_unless(BPF_JEQ, libc::SYS_socket as u32, 0, rest.len() as u8));
     program.extend(rest);
@@ -165,6 +173,8 @@ mod tests {
         for number in ALWAYS.into_iter().chain(OPTIONS) {
             assert_eq!(of(number, [0; 6]), SECCOMP_RET_USER_NOTIF);
         }
+        assert_eq!(of(libc::SYS_ioctl, [3, libc::FIONREAD, 4096, 0, 0, 0]), SECCOMP_RET_ALLOW);
+        assert_eq!(of(libc::SYS_ioctl, [3, libc::TIOCOUTQ, 4096, 0, 0, 0]), SECCOMP_RET_USER_NOTIF);
         assert_eq!(of(libc::SYS_io_uring_setup, [0; 6]), fail(libc::ENOSYS));
         assert_eq!(of(c_long::from(X32) + 41, [0; 6]), fail(libc::ENOSYS));
     }

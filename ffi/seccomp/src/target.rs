@@ -44,6 +44,9 @@ impl Target {
     /// # Errors
     /// EBADF if there is none, EPERM if the system does not let us look, ENOENT if the call was interrupted.
     pub(crate) fn fd(&self, number: RawFd) -> Result<OwnedFd> {
+        if number < 0 {
+            return Err(Errno::BADF);
+        }
         let process = process(self.notice.thread)?;
         let fd = rustix::process::pidfd_getfd(&process, number, PidfdGetfdFlags::empty())?;
         if self.is_waiting() { Ok(fd) } else { Err(Errno::NOENT) }
@@ -129,9 +132,11 @@ impl Target {
         let _ = self.listener.go_on(self.notice.id);
     }
 
-    /// Interrupts the call for the signal that [waits](Self::has_signal).
-    pub(crate) fn interrupt(&self) {
-        let _ = self.listener.answer(self.notice.id, Err(ERESTARTSYS));
+    /// Interrupts the call for the signal that [waits](Self::has_signal). One that has a time limit of its own
+    /// (SO_RCVTIMEO) is not made again, see signal(7).
+    pub(crate) fn interrupt(&self, is_limited: bool) {
+        let error = if is_limited { libc::EINTR } else { ERESTARTSYS };
+        let _ = self.listener.answer(self.notice.id, Err(error));
     }
 
     /// Whether a signal waits for the thread that the program handles.

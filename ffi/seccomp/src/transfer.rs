@@ -4,7 +4,7 @@
 use libc::{c_int, c_void};
 use peersock_bsd::{self as bsd, Errno, Result, Socket};
 use peersock_fd::Kind;
-use rustix::event::PollFlags;
+use rustix::event::epoll::EventFlags;
 use rustix::net::sockopt::Timeout;
 
 use crate::Context;
@@ -121,7 +121,7 @@ impl Call {
         let received = unsafe { bsd::recvfrom(&socket, from, data.len(), flags_now, address, length) };
         let received = match received {
             Err(Errno::AGAIN) if self.may_wait(&local, flags)? => {
-                return local.wait(PollFlags::IN, Timeout::Recv, Errno::AGAIN);
+                return local.wait(EventFlags::IN, Timeout::Recv, Errno::AGAIN);
             }
             received => received?,
         };
@@ -138,7 +138,7 @@ impl Call {
         let Some(socket) = receiver(&local, &message, flags) else { return Ok(Step::GoOn) };
         match self.receive_one(&socket, &message, flags) {
             Err(Errno::AGAIN) if self.may_wait(&local, flags)? => {
-                local.wait(PollFlags::IN, Timeout::Recv, Errno::AGAIN)
+                local.wait(EventFlags::IN, Timeout::Recv, Errno::AGAIN)
             }
             received => received.map(Step::Value),
         }
@@ -164,7 +164,7 @@ impl Call {
             match received {
                 Ok(()) => done = i64::from(index) + 1,
                 Err(Errno::AGAIN) if done == 0 && self.may_wait(&local, flags)? => {
-                    return local.wait(PollFlags::IN, Timeout::Recv, Errno::AGAIN);
+                    return local.wait(EventFlags::IN, Timeout::Recv, Errno::AGAIN);
                 }
                 Err(error) if done == 0 => return Err(error),
                 Err(_) => break,

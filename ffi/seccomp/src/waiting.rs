@@ -28,7 +28,8 @@ pub(crate) struct Waiting {
 
 struct Waiter {
     call: Call,
-    on: Option<(OwnedFd, PollFlags)>,
+    /// See [`Wait`].
+    on: Option<OwnedFd>,
     /// It was ready, and the call had to wait all the same: it is tried again after some time.
     was_early: bool,
     /// When it is over, and what the call fails with then.
@@ -96,7 +97,7 @@ impl Waiting {
     fn poll(&self, waiters: &[Waiter], timeout: Option<Duration>) -> Vec<bool> {
         let mut fds = vec![PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN)];
         fds.extend(waiters.iter().map(|waiter| match &waiter.on {
-            Some((fd, events)) if !waiter.was_early => PollFd::from_borrowed_fd(fd.as_fd(), *events),
+            Some(set) if !waiter.was_early => PollFd::from_borrowed_fd(set.as_fd(), PollFlags::IN),
             // Who waits for the time alone polls for nothing on what is there anyway.
             _ => PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::empty()),
         }));
@@ -132,7 +133,7 @@ impl Waiter {
             return None;
         }
         if is_time && self.call.target.has_signal() {
-            self.call.target.interrupt();
+            self.call.target.interrupt(self.until.is_some());
             return None;
         }
         Some(self)
