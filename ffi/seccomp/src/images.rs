@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::sync::Mutex;
 
 /// Programs that are remembered; beyond it the oldest is forgotten.
@@ -32,7 +32,12 @@ impl Images {
     /// also if it has the library.
     pub(crate) fn is_preloaded(&self, thread: i32) -> bool {
         let Some(library) = &self.library else { return false };
-        let Ok(image) = fs::read(format!("/proc/{thread}/auxv")) else { return false };
+        let image = match fs::read(format!("/proc/{thread}/auxv")) {
+            Ok(image) => image,
+            // One that protects itself (PR_SET_DUMPABLE), such as ssh-agent: programs do that when they run, and
+            // those that can have the library have it.
+            Err(error) => return error.kind() == io::ErrorKind::PermissionDenied,
+        };
         let mut known = self.known.lock().expect("no panic under this lock");
         if let Some((_, preloaded)) = known.iter().rev().find(|(known, _)| *known == image) {
             return *preloaded;

@@ -185,3 +185,68 @@ impl Call {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream, UdpSocket};
+
+    use peersock_bsd::Client;
+    use peersock_fd::{NodeTag, Token};
+
+    use super::*;
+
+    /// Without a node.
+    fn supervisor(words: &str) -> Supervisor {
+        Supervisor::new(Rules::new(Client::new(NodeTag(0x5ecc), Token(1)), words), None).unwrap()
+    }
+
+    /// Runs it in a thread that has the filter; `None` if the system does not allow that.
+    fn filtered<T: Send + 'static>(words: &str, run: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        let mut supervisor = supervisor(words);
+        let filter = supervisor.filter();
+        let thread = thread::spawn(move || match filter.install() {
+            Ok(()) => Some(run()),
+            Err(error) => {
+                eprintln!("SKIP: the system allows no such filter: {error}");
+                None
+            }
+        });
+        thread.join().unwrap()
+    }
+
+    #[test]
+    fn what_is_the_kernels_works_as_ever_and_what_may_be_the_overlays_fails_without_a_node() {
+        filtered("bind=kernel", || {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            let stream = TcpStream::connect(address).unwrap();
+            let (accepted, peer) = listener.accept().unwrap();
+            assert_eq!((stream.local_addr().unwrap(), accepted.local_addr().unwrap()), (peer, address));
+            stream.set_nodelay(true).unwrap();
+            let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+            udp.send_to(b"own", udp.local_addr().unwrap()).unwrap();
+            assert_eq!(udp.recv_from(&mut [0; 10]).unwrap(), (3, udp.local_addr().unwrap()));
+            let error = TcpStream::connect("192.0.2.1:80").unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::ENETDOWN));
+        });
+    }
+
+    #[test]
+    fn where_only_the_overlay_is_allowed_no_socket_is_the_kernels() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        filtered("only", move || {
+            // Somebody listens there, and is not reached.
+            let error = TcpStream::connect(address).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::ENETDOWN));
+            std::os::unix::net::UnixDatagram::pair().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_second_filter_that_notifies_is_refused_as_busy() {
+        let other = supervisor("").filter();
+        let refused = filtered("", move || other.install().unwrap_err().kind());
+        assert!(matches!(refused, None | Some(io::ErrorKind::ResourceBusy)), "{refused:?}");
+    }
+}
