@@ -1,5 +1,6 @@
 //! How the program's socket calls are taken: by a preloaded library, or by the kernel's notices (seccomp).
 
+use std::io;
 use std::path::Path;
 use std::process::Command;
 
@@ -82,11 +83,24 @@ impl Mode {
             return Ok(Taken { filter, supervisor: None });
         }
         let (tag, token) = FdServer::parse_environment(&server.environment())
-            .ok_or_else(|| std::io::Error::from(std::io::ErrorKind::InvalidData))?;
+            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
         let client = Client::new(tag, token);
         let library = (self != Self::Seccomp).then(|| library.name().to_owned());
-        let mut supervisor = Supervisor::new(Rules::new(client, &rules(args)), library)?;
+        let mut supervisor =
+            Supervisor::new(Rules::new(client, &rules(args)), library).map_err(not_supervised)?;
         Ok(Taken { filter: Filter::Notified(supervisor.filter()), supervisor: Some(supervisor) })
+    }
+}
+
+fn not_supervised(error: io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => Failure::new(
+            "the system does not let us look into the programs that we start (ptrace), as taking their socket calls \
+             needs",
+            "set kernel.yama.ptrace_scope to 0 or 1, allow a container CAP_SYS_PTRACE (Docker: --cap-add \
+             SYS_PTRACE), or use `peersock dial` and `peersock listen`",
+        ),
+        _ => error.into(),
     }
 }
 

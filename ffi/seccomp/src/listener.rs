@@ -53,7 +53,12 @@ impl Listener {
             fd => fd,
         }?;
         // SAFETY: the kernel has made the descriptor just now, for this process.
-        Ok(Listener(unsafe { OwnedFd::from_raw_fd(fd as RawFd) }))
+        let listener = Listener(unsafe { OwnedFd::from_raw_fd(fd as RawFd) });
+        // Before Linux 5.14 a descriptor cannot be given and the call answered at once. No call has this number.
+        match listener.answer_with(u64::MAX, listener.as_fd(), true) {
+            Err(Errno::INVAL | Errno::NOTTY) => Err(io::Error::from(io::ErrorKind::Unsupported)),
+            _ => Ok(listener),
+        }
     }
 
     /// The next call. Waits if there is none.

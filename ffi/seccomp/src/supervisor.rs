@@ -16,10 +16,10 @@ use crate::listener::Listener;
 use crate::sets::Sets;
 use crate::target::Target;
 use crate::waiting::Waiting;
-use crate::{Context, filter};
+use crate::{Context, filter, target};
 
 /// Threads that answer calls.
-const THREADS: usize = 4;
+const THREADS: usize = 8;
 
 /// What a program's system calls pass before it runs.
 ///
@@ -51,7 +51,7 @@ impl Filter {
     /// cannot gain privileges any more (PR_SET_NO_NEW_PRIVS): that is the kernel's condition.
     ///
     /// # Errors
-    /// Of the kind `Unsupported` on architectures whose calls are not known. EBUSY if a filter that notifies
+    /// Of the kind `Unsupported` on architectures whose calls are not known, and before Linux 5.14. EBUSY if a filter that notifies
     /// another process is there already, as in some containers; ENOSYS or EINVAL where the kernel has no such
     /// filters, EACCES or EPERM where a container forbids them.
     pub fn install(self) -> io::Result<()> {
@@ -82,8 +82,10 @@ impl Supervisor {
     /// shows the name of a preloaded `library` are left to that.
     ///
     /// # Errors
-    /// That the system has no more threads or descriptors.
+    /// That the system has no more threads or descriptors; of the kind `PermissionDenied` if it does not let
+    /// this process look into those that it starts (ptrace(2)).
     pub fn new(rules: Rules, library: Option<String>) -> io::Result<Self> {
+        target::check_access()?;
         let (listener, installed) = mpsc::channel::<Listener>();
         let filter = Filter { program: filter::program(rules.only), listener };
         let (images, sets, waiting) = (Images::new(library), Sets::start()?, Arc::new(Waiting::new()?));

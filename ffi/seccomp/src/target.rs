@@ -1,12 +1,13 @@
 //! The thread whose call is answered: its memory, its descriptors and its signals.
 
 use std::fs;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use libc::{c_int, c_ulong, c_void, iovec};
 use peersock_bsd::kernel::check;
 use peersock_bsd::{Errno, Result};
+use rustix::event::EventfdFlags;
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags};
 
 use crate::listener::{Listener, Notice};
@@ -62,7 +63,7 @@ impl Target {
             return Ok(());
         }
         let local = iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
-        let copied = self.transfer(libc::SYS_process_vm_readv, local, address)?;
+        let copied = transfer(libc::SYS_process_vm_readv, self.notice.thread, local, address)?;
         match copied == buf.len() {
             _ if !self.is_waiting() => Err(Errno::NOENT),
             true => Ok(()),
@@ -82,20 +83,8 @@ impl Target {
             return Err(Errno::NOENT);
         }
         let local = iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
-        let copied = self.transfer(libc::SYS_process_vm_writev, local, address)?;
+        let copied = transfer(libc::SYS_process_vm_writev, self.notice.thread, local, address)?;
         if copied == data.len() { Ok(()) } else { Err(Errno::FAULT) }
-    }
-
-    fn transfer(&self, call: i64, local: iovec, address: u64) -> Result<usize> {
-        // The address is the other thread's: here it is a number.
-        let remote = iovec { iov_base: address as *mut c_void, iov_len: local.iov_len };
-        let (one, flags): (c_ulong, c_ulong) = (1, 0);
-        // SAFETY: the local piece is live memory of its length, which is written to only if the caller has
-        // borrowed it mutably; of the other process's the kernel checks each page.
-        let copied = check(unsafe {
-            libc::syscall(call, self.notice.thread, &raw const local, one, &raw const remote, one, flags)
-        });
-        copied.map(|copied| copied as usize)
     }
 
     /// As [`read`](Self::read), a number.
@@ -157,6 +146,45 @@ impl Target {
             unsafe { libc::syscall(libc::SYS_tgkill, process, self.notice.thread, libc::SIGPIPE) };
         }
     }
+}
+
+/// Whether the system lets this process look into those that it starts: at their descriptors and memory
+/// (ptrace(2)).
+///
+/// # Errors
+/// EPERM if it does not.
+pub(crate) fn check_access() -> Result<()> {
+    const CAP_SYS_PTRACE: u32 = 19;
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let capabilities = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let capabilities = capabilities.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    // From 2 on not even a parent may.
+    let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
+    let is_restricted = scope.trim().parse::<u32>().is_ok_and(|scope| scope >= 2);
+    if is_restricted && (capabilities & 1 << CAP_SYS_PTRACE == 0 || scope.trim() == "3") {
+        return Err(Errno::PERM);
+    }
+    // Containers forbid the calls themselves.
+    let own = rustix::thread::gettid().as_raw_nonzero().get();
+    let fd = rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?;
+    rustix::process::pidfd_getfd(&process(own)?, fd.as_raw_fd(), PidfdGetfdFlags::empty())?;
+    let (mut copy, original) = (0_u64, 42_u64);
+    let size = size_of::<u64>();
+    let local = iovec { iov_base: (&raw mut copy).cast(), iov_len: size };
+    transfer(libc::SYS_process_vm_readv, own, local, (&raw const original).addr() as u64)?;
+    if copy == original { Ok(()) } else { Err(Errno::PERM) }
+}
+
+/// Copies between a local piece of memory and another process's; gives how much.
+fn transfer(call: i64, thread: i32, local: iovec, address: u64) -> Result<usize> {
+    // The address is the other thread's: here it is a number.
+    let remote = iovec { iov_base: address as *mut c_void, iov_len: local.iov_len };
+    let (one, flags): (c_ulong, c_ulong) = (1, 0);
+    // SAFETY: the local piece is live memory of its length, which is written to only if the caller has
+    // borrowed it mutably; of the other process's the kernel checks each page.
+    let copied =
+        check(unsafe { libc::syscall(call, thread, &raw const local, one, &raw const remote, one, flags) });
+    copied.map(|copied| copied as usize)
 }
 
 /// A descriptor of a thread, or of its process in kernels before 6.9: there all threads have the same
