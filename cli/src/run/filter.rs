@@ -37,16 +37,16 @@ pub(super) fn notify(filter: peersock_seccomp::Filter) -> Outcome {
     filter.install().map_err(|error| {
         let hint = match error.kind() {
             io::ErrorKind::ResourceBusy => {
-                "this process is supervised in the same way already, as in some containers: run it outside, or \
-                 use `peersock dial` and `peersock listen`"
+                "this process is supervised in the same way already, as in some containers: run it outside, \
+                 or use `peersock dial` and `peersock listen`"
             }
             io::ErrorKind::PermissionDenied => {
                 "allow seccomp(2) in the container's profile (Docker: --security-opt seccomp=unconfined), or \
                  use `peersock dial` and `peersock listen`"
             }
             _ => {
-                "it takes Linux 5.14 on x86-64, AArch64 or RISC-V with CONFIG_SECCOMP_FILTER; use a dynamically \
-                 linked build of the program, or `peersock dial` and `peersock listen`"
+                "it takes Linux 5.14 on x86-64, AArch64 or RISC-V with CONFIG_SECCOMP_FILTER; use a \
+                 dynamically linked build of the program, or `peersock dial` and `peersock listen`"
             }
         };
         Failure::new(

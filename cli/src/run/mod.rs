@@ -39,9 +39,9 @@ use crate::stdio;
 /// system as before. What it listens on without naming an address is reached by the peers; --bind says
 /// otherwise. Its children are on the network too. Names of members are resolved.
 ///
-/// Its calls are taken by a library that is loaded with it. Programs that make system calls themselves, static
-/// ones and those of Go, are reached by a filter with which the kernel asks about their socket calls (seccomp);
-/// --mode says which of the two it is to be. Those that change their user by a bit in the file system are
+/// Its calls are taken by a library that is loaded with it. Programs that make system calls themselves,
+/// static ones and those of Go, are reached by a filter with which the kernel asks about their socket calls
+/// (seccomp); --mode says which of the two it is to be. Those that change their user by a bit in the file system are
 /// refused, and a program that turns out to run without the library, because its environment was cleared for
 /// instance, is ended with status 1.
 ///

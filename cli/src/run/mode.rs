@@ -95,8 +95,8 @@ impl Mode {
 fn not_supervised(error: io::Error) -> Failure {
     match error.kind() {
         io::ErrorKind::PermissionDenied => Failure::new(
-            "the system does not let us look into the programs that we start (ptrace), as taking their socket calls \
-             needs",
+            "the system does not let us look into the programs that we start (ptrace), as taking their \
+             socket calls needs",
             "set kernel.yama.ptrace_scope to 0 or 1, allow a container CAP_SYS_PTRACE (Docker: --cap-add \
              SYS_PTRACE), or use `peersock dial` and `peersock listen`",
         ),
@@ -108,7 +108,8 @@ fn passed_by(path: &Path, bypass: Bypass) -> Failure {
     let hint = match bypass {
         Bypass::Go => "leave --mode preload out, or use `peersock dial` and `peersock listen`",
         Bypass::Static => {
-            "leave --mode preload out, use a dynamically linked build of it, or `peersock dial` and `peersock listen`"
+            "leave --mode preload out, use a dynamically linked build of it, or `peersock dial` and \
+             `peersock listen`"
         }
     };
     let message =

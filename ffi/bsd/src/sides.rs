@@ -69,8 +69,8 @@ impl Sides<'_> {
         }
     }
 
-    /// bind(2). `None` if the socket is the kernel's, which the caller has to ask itself: whoever asks has other
-    /// privileges.
+    /// bind(2). `None` if the socket is the kernel's, which the caller has to ask itself: whoever asks has
+    /// other privileges.
     ///
     /// # Errors
     /// Those of bind(2), and as [`convert`](crate::convert()).
@@ -111,8 +111,8 @@ impl Sides<'_> {
         chosen?.map(|socket| unsafe { crate::bind(&socket, address, length) }).transpose()
     }
 
-    /// bind(2) of the kernel, for a socket that [`bind`](Self::bind) has left to it. The port may be that of a
-    /// socket that is closed, and that the node still has.
+    /// bind(2) of the kernel, for a socket that [`bind`](Self::bind) has left to it. The port may be that of
+    /// a socket that is closed, and that the node still has.
     ///
     /// # Errors
     /// Those of bind(2).

@@ -100,8 +100,8 @@ impl Call {
         Self { target, connects: false }
     }
 
-    /// Tries to make the call. What goes wrong here, and not in the program, is EIO to it: it must not wait for
-    /// ever.
+    /// Tries to make the call. What goes wrong here, and not in the program, is EIO to it: it must not wait
+    /// for ever.
     ///
     /// # Errors
     /// What the call fails with.

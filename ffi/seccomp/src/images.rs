@@ -34,8 +34,8 @@ impl Images {
         let Some(library) = &self.library else { return false };
         let image = match fs::read(format!("/proc/{thread}/auxv")) {
             Ok(image) => image,
-            // One that protects itself (PR_SET_DUMPABLE), such as ssh-agent: programs do that when they run, and
-            // those that can have the library have it.
+            // One that protects itself (PR_SET_DUMPABLE), such as ssh-agent: programs do that when they run,
+            // and those that can have the library have it.
             Err(error) => return error.kind() == io::ErrorKind::PermissionDenied,
         };
         let mut known = self.known.lock().expect("no panic under this lock");

@@ -16,8 +16,8 @@
 //! (SECCOMP_IOCTL_NOTIF_ADDFD). Reading, writing and polling are the kernel's own, and not notified.
 //!
 //! # No security boundary
-//! Where the supervisor finds that a call is the kernel's matter, it has the kernel go on with it, which reads
-//! the arguments again: another thread may have changed them, so a program that means to get past the
+//! Where the supervisor finds that a call is the kernel's matter, it has the kernel go on with it, which
+//! reads the arguments again: another thread may have changed them, so a program that means to get past the
 //! overlay can. Where nothing but the overlay is allowed it gets no socket of the kernel's to do so with.
 //!
 //! # Waiting

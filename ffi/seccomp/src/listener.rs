@@ -46,15 +46,16 @@ impl Listener {
             check(unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, &raw const program) })
         };
         let listens = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
-        // Since Linux 5.19 a call that was taken up is interrupted by fatal signals only, so what was done for
-        // it is not done for nothing.
+        // Since Linux 5.19 a call that was taken up is interrupted by fatal signals only, so what was done
+        // for it is not done for nothing.
         let fd = match load(listens | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV) {
             Err(Errno::INVAL) => load(listens),
             fd => fd,
         }?;
         // SAFETY: the kernel has made the descriptor just now, for this process.
         let listener = Listener(unsafe { OwnedFd::from_raw_fd(fd as RawFd) });
-        // Before Linux 5.14 a descriptor cannot be given and the call answered at once. No call has this number.
+        // Before Linux 5.14 a descriptor cannot be given and the call answered at once. No call has this
+        // number.
         match listener.answer_with(u64::MAX, listener.as_fd(), true) {
             Err(Errno::INVAL | Errno::NOTTY) => Err(io::Error::from(io::ErrorKind::Unsupported)),
             _ => Ok(listener),

@@ -121,8 +121,8 @@ impl Target {
         let _ = self.listener.go_on(self.notice.id);
     }
 
-    /// Interrupts the call for the signal that [waits](Self::has_signal). One that has a time limit of its own
-    /// (SO_RCVTIMEO) is not made again, see signal(7).
+    /// Interrupts the call for the signal that [waits](Self::has_signal). One that has a time limit of its
+    /// own (SO_RCVTIMEO) is not made again, see signal(7).
     pub(crate) fn interrupt(&self, is_limited: bool) {
         let error = if is_limited { libc::EINTR } else { ERESTARTSYS };
         let _ = self.listener.answer(self.notice.id, Err(error));
