@@ -201,6 +201,23 @@ impl<'fd> Socket<'fd> {
     /// ECONNREFUSED, ETIMEDOUT, EHOSTUNREACH, ENETUNREACH, EINPROGRESS, EALREADY, EISCONN, EACCES,
     /// EADDRINUSE, EINTR.
     pub fn connect(&self, remote: Option<SocketAddr>) -> Result<(), Errno> {
+        self.connect_with(remote, || Ok(!rustix::fs::fcntl_getfl(self.fd)?.contains(OFlags::NONBLOCK)))
+    }
+
+    /// connect(2) as of a non-blocking socket, whether it is one or not: for who waits in another way, until
+    /// the socket is writable.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub fn begin_connect(&self, remote: Option<SocketAddr>) -> Result<(), Errno> {
+        self.connect_with(remote, || Ok(false))
+    }
+
+    fn connect_with(
+        &self,
+        remote: Option<SocketAddr>,
+        waits: impl FnOnce() -> Result<bool, Errno>,
+    ) -> Result<(), Errno> {
         if let Some(remote) = remote {
             self.check_family(remote)?;
         }
@@ -209,12 +226,12 @@ impl<'fd> Socket<'fd> {
         }
         let remote = remote.ok_or(Errno::AFNOSUPPORT)?;
         if rustix::net::getpeername(self.fd).is_ok() {
-            return self.connect_again();
+            return self.connect_again(waits()?);
         }
         if sockopt::socket_acceptconn(self.fd)? {
             return Err(Errno::ISCONN);
         }
-        let wait = !rustix::fs::fcntl_getfl(self.fd)?.contains(OFlags::NONBLOCK);
+        let wait = waits()?;
         let timeout = sockopt::socket_timeout(self.fd, sockopt::Timeout::Send)?;
         match self.ask(Request::Connect { socket: self.opened, remote, wait, timeout }) {
             Ok(_) if wait => {
@@ -239,7 +256,7 @@ impl<'fd> Socket<'fd> {
     }
 
     /// Another connect(2) of a socket that is connecting or connected.
-    fn connect_again(&self) -> Result<(), Errno> {
+    fn connect_again(&self, wait: bool) -> Result<(), Errno> {
         match self.ask(Request::TakeError(self.which()))? {
             Reply::Error(0) => {}
             Reply::Error(errno) => return Err(Errno::from_raw_os_error(errno)),
@@ -247,7 +264,7 @@ impl<'fd> Socket<'fd> {
         }
         match self.addresses()? {
             (_, Some(_)) => Err(Errno::ISCONN),
-            (_, None) if rustix::fs::fcntl_getfl(self.fd)?.contains(OFlags::NONBLOCK) => Err(Errno::ALREADY),
+            (_, None) if !wait => Err(Errno::ALREADY),
             (_, None) => {
                 let mut fds = [PollFd::from_borrowed_fd(self.fd, PollFlags::OUT)];
                 rustix::event::poll(&mut fds, None)?;
