@@ -4,7 +4,7 @@ use std::os::fd::AsRawFd;
 use std::{ptr, slice};
 
 use libc::{c_int, c_void, socklen_t};
-use peersock_fd::{Errno, Kind, Socket};
+use peersock_fd::{Errno, Family, Kind, Socket};
 
 use crate::{Result, kernel, option_hints};
 
@@ -48,7 +48,7 @@ pub unsafe fn getsockopt(
         }),
         (libc::SOL_SOCKET, libc::SO_DOMAIN) => int(domain(socket)),
         (libc::SOL_SOCKET, libc::SO_PROTOCOL) => int(protocol(socket)),
-        _ => socket.option(level, name, room)?,
+        _ => socket.option(level, name, room).map_err(|error| unknown(socket, level, error))?,
     };
     let fits = found.len().min(room as usize);
     // SAFETY: the caller says that `room` bytes are there.
@@ -56,6 +56,16 @@ pub unsafe fn getsockopt(
     // SAFETY: as above.
     unsafe { ptr::write_unaligned(length, fits as socklen_t) };
     Ok(0)
+}
+
+/// What getsockopt(2) says of a level that IPv4 sockets do not have.
+fn unknown(socket: &Socket<'_>, level: c_int, error: Errno) -> Errno {
+    let is_known = match level {
+        libc::SOL_SOCKET | libc::IPPROTO_IP => true,
+        libc::IPPROTO_TCP if socket.kind() == Kind::Stream => true,
+        _ => socket.family() != Family::V4 || matches!(socket.kind(), Kind::Raw(_) | Kind::Echo),
+    };
+    if error == Errno::NOPROTOOPT && !is_known { Errno::OPNOTSUPP } else { error }
 }
 
 /// setsockopt(2).

@@ -87,6 +87,7 @@ pub(crate) fn meaning(fd: RawFd, error: Errno) -> Errno {
     }
     match overlay(fd) {
         Some(socket) if socket.kind() == Kind::Stream => socket.stream_error(error),
+        Some(_) if error == Errno::NOTCONN => Errno::DESTADDRREQ,
         Some(socket) if error == Errno::CONNRESET => {
             socket.take_error().ok().flatten().unwrap_or(Errno::CONNREFUSED)
         }
