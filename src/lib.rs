@@ -34,14 +34,8 @@ mod fd;
 mod node;
 mod socket;
 mod sys;
-mod wait;
-#[cfg(test)]
-#[path = "wait/tests.rs"]
-mod wait_tests;
 
 pub mod blocking;
-#[doc(hidden)]
-pub mod datapath;
 pub mod interfaces;
 pub mod management;
 pub mod net;

@@ -14,7 +14,7 @@ use peersock_stack::UdpOptions;
 use serde::Serialize;
 
 #[allow(dead_code, reason = "shared with the tests of the data path, which do more")]
-#[path = "../../tests/datapath/net.rs"]
+#[path = "../../datapath/tests/datapath/net.rs"]
 mod net;
 
 use net::Net;

@@ -65,9 +65,7 @@ where
 fn by_count(verbose: u8) -> EnvFilter {
     without_silent(EnvFilter::new(match verbose {
         0 => "warn",
-        1 => {
-            "info,peersock_overlay=debug,peersock_root=debug,peersock::driver=debug,peersock::datapath=debug"
-        }
+        1 => "info,peersock_overlay=debug,peersock_root=debug,peersock::driver=debug,peersock_datapath=debug",
         2 => "debug",
         _ => "trace",
     }))

@@ -4,7 +4,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -19,8 +19,8 @@ use rustix::process::Pid;
 
 use crate::known_clients::KnownClients;
 use crate::known_sizes::KnownSizes;
-use crate::name::{Name, NodeTag, SocketId};
-use crate::proof::is_proof;
+use crate::name::{Name, NodeTag, Remote, SocketId};
+use crate::proof::{NameKey, is_proof};
 use crate::requests::{MAX_MESSAGE, Message, Reply, Request, Token, VERSION, Which, decode, encode};
 use crate::sys::{Credentials, peer_credentials};
 
@@ -42,6 +42,9 @@ pub struct Client {
     token: Token,
     /// The process and the user of the node, as [`pack`] has them; 0 until it was asked something.
     node: AtomicU64,
+    /// The halves of the node's [`NameKey`], if it is there.
+    name_key: [AtomicU64; 2],
+    has_name_key: AtomicBool,
     idle: Mutex<Vec<Connection>>,
     known_sizes: Mutex<KnownSizes>,
 }
@@ -70,7 +73,8 @@ impl Client {
 
     fn unused(tag: NodeTag, token: Token) -> Self {
         let (idle, known_sizes) = (Mutex::default(), Mutex::default());
-        Self { tag, token, node: AtomicU64::new(0), idle, known_sizes }
+        let (name_key, has_name_key) = (Default::default(), AtomicBool::new(false));
+        Self { tag, token, node: AtomicU64::new(0), name_key, has_name_key, idle, known_sizes }
     }
 
     /// The node that it is about.
@@ -153,6 +157,25 @@ impl Client {
         pack(credentials) == self.node.load(Ordering::Relaxed)
     }
 
+    /// Whether a datagram comes from the node's end that has this name. Where the sender's process cannot be
+    /// seen, the name must be one that only the node and its applications know.
+    pub(crate) fn is_end(&self, sender: Credentials, name: &Remote) -> bool {
+        self.is_by_node(sender) && (sender.pid != 0 || self.name_key().is_ok_and(|key| key.has_sealed(name)))
+    }
+
+    /// The key of the names of the node's ends of datagram sockets.
+    pub(crate) fn name_key(&self) -> Result<NameKey, Errno> {
+        let [high, low] = &self.name_key;
+        if !self.has_name_key.load(Ordering::Acquire) {
+            let Reply::NameKey(NameKey(key)) = self.ask(Request::NameKey)? else { return Err(Errno::PROTO) };
+            // Threads that do this at the same time store the same.
+            high.store((key >> 64) as u64, Ordering::Relaxed);
+            low.store(key as u64, Ordering::Relaxed);
+            self.has_name_key.store(true, Ordering::Release);
+        }
+        Ok(NameKey(u128::from(high.load(Ordering::Relaxed)) << 64 | u128::from(low.load(Ordering::Relaxed))))
+    }
+
     /// Whether the node has lately let a datagram pass that was at least as long. As above, a forked child
     /// may not know.
     pub(crate) fn has_passed(&self, to: (SocketId, SocketAddr), length: usize) -> bool {
@@ -220,7 +243,10 @@ impl Client {
         let (process, identity) = (rustix::process::getpid(), identity(high.as_fd())?);
         let connection = Connection { fd: Some(high), process, identity };
         self.check_node(&connection, credentials)?;
-        self.node.store(pack(credentials), Ordering::Relaxed);
+        if self.node.swap(pack(credentials), Ordering::Relaxed) != pack(credentials) {
+            // Perhaps another node has the tag now.
+            self.has_name_key.store(false, Ordering::Relaxed);
+        }
         Ok(connection)
     }
 

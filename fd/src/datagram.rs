@@ -9,9 +9,9 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrUnix, sendmsg, sendmsg_addr};
 
-use crate::client::address;
 use crate::known_sizes::ALWAYS_WHOLE;
 use crate::name::{Details, Family, Kind, Name, PacketInfo, Remote};
+use crate::remote_names;
 use crate::requests::{Reply, Report, Request};
 use crate::socket::{Socket, name_of};
 use crate::sys::{self, Datagram};
@@ -52,7 +52,7 @@ impl Socket<'_> {
         let remote = remote.map(|remote| self.without_port(remote));
         self.ask(Request::Associate(self.opened(), remote))?;
         match remote {
-            Some(remote) => rustix::net::connect(self.fd(), &self.remote_name(remote, None)),
+            Some(remote) => rustix::net::connect(self.fd(), &self.remote_name(remote, None)?),
             None => rustix::net::connect_unspec(self.fd()),
         }
     }
@@ -80,7 +80,7 @@ impl Socket<'_> {
         let details = scoped(remote, details);
         let remote = self.without_port(remote);
         self.check_path(data, remote, details)?;
-        let name = self.remote_name(remote, details);
+        let name = self.remote_name(remote, details)?;
         let send = || sendmsg_addr(self.fd(), &name, data, &mut SendAncillaryBuffer::default(), flags);
         match send() {
             // The node has no such socket, or none any more.
@@ -141,9 +141,10 @@ impl Socket<'_> {
                 let (remote, details, timestamp) = (None, None, None);
                 return Ok(Received { length: 0, truncated: false, remote, details, timestamp });
             }
-            let by_node = datagram.sender.is_some_and(|sender| self.client().is_by_node(sender));
+            let is_by_node =
+                |name: &Remote| datagram.sender.is_some_and(|sender| self.client().is_end(sender, name));
             let remote = match datagram.name.as_deref().and_then(Name::parse) {
-                Some(Name::Remote(tag, remote)) if by_node && tag == self.tag() => remote,
+                Some(Name::Remote(tag, remote)) if tag == self.tag() && is_by_node(&remote) => remote,
                 // What another program of this machine has sent.
                 _ => {
                     self.drop_peeked(flags);
@@ -241,9 +242,9 @@ impl Socket<'_> {
         SocketAddr::new(remote.ip(), port)
     }
 
-    fn remote_name(&self, remote: SocketAddr, details: Option<Details>) -> SocketAddrUnix {
-        let remote = Remote { id: self.opened().id, address: remote, details };
-        address(&Name::Remote(self.tag(), remote))
+    fn remote_name(&self, remote: SocketAddr, details: Option<Details>) -> Result<SocketAddrUnix, Errno> {
+        let key = self.client().name_key()?;
+        Ok(remote_names::address_of(self.tag(), key, self.opened().id, remote, details))
     }
 }
 

@@ -21,6 +21,7 @@ mod options;
 mod passed;
 mod pause;
 mod proof;
+mod remote_names;
 mod requests;
 mod socket;
 mod sys;
@@ -31,7 +32,7 @@ pub use known_sizes::ALWAYS_WHOLE;
 pub use name::{
     Accepted, Details, Family, Kind, Name, NodeTag, Opened, PacketInfo, Passed, Remote, SocketId,
 };
-pub use proof::proof;
+pub use proof::{NameKey, proof};
 pub use requests::{
     Interface, MAX_MESSAGE, Message, Reply, Report, Request, Route, Token, VERSION, Which, decode, encode,
 };

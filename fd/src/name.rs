@@ -10,6 +10,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 /// What every name begins with.
 const PREFIX: &str = "ps/";
 
+/// The digits of RFC 4648 5.
+const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+/// Of 64 and of 128 bits.
+const SEAL_DIGITS: u32 = 11;
+const IPV6_DIGITS: u32 = 22;
+
 /// Names one node among those of a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct NodeTag(pub u32);
@@ -106,6 +112,9 @@ pub struct Remote {
     pub address: SocketAddr,
     /// What the IP headers say beside it, for sockets that asked for it.
     pub details: Option<Details>,
+    /// What only the node and its applications can say of the rest: nobody else can take the name before the
+    /// node does, nor make up another one. See [`NameKey::remote`](crate::NameKey::remote).
+    pub seal: u64,
 }
 
 /// What ancillary data tells of a datagram, or asks for one (RFC 3542, ip(7)).
@@ -215,8 +224,9 @@ impl Name {
             "p" => {
                 let (family, id) = text.family_and_id()?;
                 let address = text.address(family)?;
+                let seal = u64::try_from(text.base64(SEAL_DIGITS)?).ok()?;
                 let details = if text.0.is_empty() { None } else { Some(text.details(family)?) };
-                Self::Remote(tag, Remote { id, address, details })
+                Self::Remote(tag, Remote { id, address, details, seal })
             }
             kind => {
                 let protocol = text.hex(2)? as u8;
@@ -259,9 +269,10 @@ impl fmt::Display for Name {
                 write!(f, "k{}/{:012x}/", digit(Family::of(peer.ip())), id.0)?;
                 write_address(f, peer)
             }
-            Self::Remote(_, Remote { id, address, details }) => {
+            Self::Remote(_, Remote { id, address, details, seal }) => {
                 write!(f, "p{}/{:012x}/", digit(Family::of(address.ip())), id.0)?;
                 write_address(f, address)?;
+                write_base64(f, (*seal).into(), SEAL_DIGITS)?;
                 let Some(details) = details else { return Ok(()) };
                 write_details(f, details)
             }
@@ -288,6 +299,14 @@ fn write_ip(f: &mut fmt::Formatter<'_>, ip: IpAddr) -> fmt::Result {
     }
 }
 
+/// Where hexadecimal digits would be too many.
+fn write_base64(f: &mut fmt::Formatter<'_>, value: u128, digits: u32) -> fmt::Result {
+    (0..digits).rev().try_for_each(|at| {
+        let digit = BASE64[(value >> (6 * at)) as usize % BASE64.len()];
+        fmt::Write::write_char(f, digit.into())
+    })
+}
+
 /// Which there are, and then those.
 fn write_details(f: &mut fmt::Formatter<'_>, details: &Details) -> fmt::Result {
     let Details { packet_info, hop_limit, traffic_class, path_mtu } = details;
@@ -297,7 +316,10 @@ fn write_details(f: &mut fmt::Formatter<'_>, details: &Details) -> fmt::Result {
     let present = [packet_info.is_some(), hop_limit.is_some(), traffic_class.is_some()];
     write!(f, "{:x}", (0..3).map(|bit| u8::from(present[bit]) << bit).sum::<u8>())?;
     if let Some(PacketInfo { local, interface }) = packet_info {
-        write_ip(f, *local)?;
+        match local {
+            IpAddr::V4(_) => write_ip(f, *local)?,
+            IpAddr::V6(local) => write_base64(f, local.to_bits(), IPV6_DIGITS)?,
+        }
         write!(f, "{interface:04x}")?;
     }
     [hop_limit, traffic_class].into_iter().flatten().try_for_each(|octet| write!(f, "{octet:02x}"))
@@ -327,6 +349,12 @@ impl<'a> Text<'a> {
         let digits = self.take(digits)?;
         let plain = digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
         u128::from_str_radix(digits, 16).ok().filter(|_| plain)
+    }
+
+    fn base64(&mut self, digits: u32) -> Option<u128> {
+        let value = |byte| BASE64.iter().position(|digit| *digit == byte).map(|value| value as u128);
+        let text = self.take(digits as usize)?;
+        text.bytes().try_fold(0u128, |sum, byte| sum.checked_mul(1 << 6)?.checked_add(value(byte)?))
     }
 
     fn family_and_id(&mut self) -> Option<(Family, SocketId)> {
@@ -364,8 +392,11 @@ impl<'a> Text<'a> {
         }
         let mut details = Details::default();
         if present & 1 != 0 {
-            details.packet_info =
-                Some(PacketInfo { local: self.ip(family)?, interface: self.hex(4)? as u16 });
+            let local = match family {
+                Family::V4 => self.ip(family)?,
+                Family::V6 => Ipv6Addr::from_bits(self.base64(IPV6_DIGITS)?).into(),
+            };
+            details.packet_info = Some(PacketInfo { local, interface: self.hex(4)? as u16 });
         }
         if present & 2 != 0 {
             details.hop_limit = Some(self.hex(2)? as u8);
@@ -406,6 +437,7 @@ mod tests {
                 path_mtu: None,
             };
             let one = Details { hop_limit: Some(octet), ..Details::default() };
+            let seal = (a as u64).rotate_left(7) ^ b as u64;
             let mtu = Details { path_mtu: Some(tag.0), ..Details::default() };
             for name in [
                 Name::Requests(tag),
@@ -413,11 +445,11 @@ mod tests {
                 Name::Opened(tag, Opened { family, kind, id }),
                 Name::Accepted(tag, Accepted { id, peer, local }),
                 Name::Passed(tag, Passed { id, peer }),
-                Name::Remote(tag, Remote { id, address: peer, details: None }),
-                Name::Remote(tag, Remote { id, address: peer, details: Some(all) }),
-                Name::Remote(tag, Remote { id, address: peer, details: Some(one) }),
-                Name::Remote(tag, Remote { id, address: peer, details: Some(mtu) }),
-                Name::Remote(tag, Remote { id, address: peer, details: Some(Details::default()) }),
+                Name::Remote(tag, Remote { id, address: peer, details: None, seal }),
+                Name::Remote(tag, Remote { id, address: peer, details: Some(all), seal }),
+                Name::Remote(tag, Remote { id, address: peer, details: Some(one), seal }),
+                Name::Remote(tag, Remote { id, address: peer, details: Some(mtu), seal }),
+                Name::Remote(tag, Remote { id, address: peer, details: Some(Details::default()), seal }),
             ] {
                 let text = name.to_string();
                 // What sockaddr_un has beside the byte that makes it abstract.

@@ -1,15 +1,23 @@
-//! How a node proves to an application that it is the one which gave it its token: names in the abstract
-//! namespace are free again when a node dies, and then any user of the machine may take them.
+//! What strangers cannot say, with whom a node and its applications share an abstract namespace: any user of
+//! the machine may take a name there that nobody has, before the node does or when it has died.
+//!
+//! A node [proves](proof()) to an application that it is the one which gave it its token. The names of its ends
+//! of datagram sockets are [sealed](NameKey).
+
+use std::fmt;
+use std::net::SocketAddr;
 
 use blake2::Blake2sMac;
 use blake2::digest::consts::U16;
 use blake2::digest::{FixedOutput, KeyInit, Update};
 use subtle::ConstantTimeEq;
 
-use crate::requests::Token;
+use crate::name::{Details, Remote, SocketId};
+use crate::requests::{Token, encode};
 
 /// Says what the hash is for.
 const CONTEXT: &[u8] = b"peersock descriptors: the node's proof";
+const SEAL_CONTEXT: &[u8] = b"peersock descriptors: the seal of a name";
 
 /// What only those who know the token can say about a number: keyed BLAKE2s (RFC 7693) of 16 bytes.
 ///
@@ -22,11 +30,50 @@ const CONTEXT: &[u8] = b"peersock descriptors: the node's proof";
 /// assert_ne!(proof(token, 1), proof(Token(8), 1));
 /// ```
 pub fn proof(token: Token, challenge: u128) -> u128 {
-    let key = token.0.to_le_bytes();
-    let mut mac = <Blake2sMac<U16> as KeyInit>::new_from_slice(&key).expect("a key may have 16 bytes");
-    mac.update(CONTEXT);
-    mac.update(&challenge.to_le_bytes());
+    mac(token.0, CONTEXT, &challenge.to_le_bytes())
+}
+
+fn mac(key: u128, context: &[u8], data: &[u8]) -> u128 {
+    let mut mac =
+        <Blake2sMac<U16> as KeyInit>::new_from_slice(&key.to_le_bytes()).expect("a key may have 16 bytes");
+    mac.update(context);
+    mac.update(data);
     u128::from_le_bytes(mac.finalize_fixed().into())
+}
+
+/// What a node tells those who may use it, so that they know the names of its ends of datagram sockets.
+///
+/// ```
+/// use peersock_fd::{NameKey, SocketId};
+///
+/// let (id, address) = (SocketId::new(1), "[fd00::1]:53".parse().unwrap());
+/// let name = NameKey(7).remote(id, address, None);
+/// assert!(NameKey(7).has_sealed(&name));
+/// assert!(!NameKey(8).has_sealed(&name));
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct NameKey(pub u128);
+
+impl NameKey {
+    /// The name of the node's end of a datagram socket for one remote address, sealed: keyed BLAKE2s, of
+    /// which 64 bits are kept. Who wants to guess one has to try names one by one at the kernel.
+    pub fn remote(self, id: SocketId, address: SocketAddr, details: Option<Details>) -> Remote {
+        let rest = encode(&(id, address, details));
+        let seal = mac(self.0, SEAL_CONTEXT, &rest) as u64;
+        Remote { id, address, details, seal }
+    }
+
+    /// Whether such a name is one that [`remote`](Self::remote) has made.
+    pub fn has_sealed(self, name: &Remote) -> bool {
+        let made = self.remote(name.id, name.address, name.details);
+        made.seal.to_le_bytes().ct_eq(&name.seal.to_le_bytes()).into()
+    }
+}
+
+impl fmt::Debug for NameKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NameKey([redacted])")
+    }
 }
 
 /// Whether it is the proof, in a time that does not depend on how much of it is right.

@@ -8,9 +8,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::name::{Details, Opened, SocketId};
+use crate::proof::NameKey;
 
 /// The version of requests and replies. A node answers requests of its own version only.
-pub const VERSION: u8 = 3;
+pub const VERSION: u8 = 4;
 
 /// The longest request and the longest reply, bytes.
 pub const MAX_MESSAGE: usize = 32 << 10;
@@ -78,6 +79,8 @@ pub enum Request {
     /// The socket's other end has been connected and filled until it took no more, so that it is not writable
     /// while the attempt goes on. A descriptor of it comes along. There is no reply.
     Filled(Opened),
+    /// The key of the names of the node's ends of datagram sockets.
+    NameKey,
     /// connect(2) of a datagram socket; `None` dissolves the association.
     Associate(Opened, Option<SocketAddr>),
     /// The socket wants to send to this address: there must be a socket of the name
@@ -142,6 +145,8 @@ pub enum Request {
 pub enum Reply {
     /// To [`Request::Prove`].
     Proof(u128),
+    /// To [`Request::NameKey`].
+    NameKey(NameKey),
     /// It is done.
     Done,
     /// It failed with this `errno`.

@@ -1,11 +1,16 @@
 //! What both cores of peersock and the node are built with.
 //!
 //! * [`sync`]: the locks and atomics of the standard library, taken without regard to poison.
+//! * [`wait`]: how threads and tasks wait for a socket.
 //! * [`Key`]: keyed hashing, for hash tables and numbers that strangers must not predict.
 //! * [`Counter`]: a count of events. [`counters!`] makes a struct of them that lists its names and values.
 #![forbid(unsafe_code)]
 
 pub mod sync;
+pub mod wait;
+#[cfg(test)]
+#[path = "wait/tests.rs"]
+mod wait_tests;
 
 mod counter;
 mod keyed;

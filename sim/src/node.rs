@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
-use peersock::datapath::{Datapath, Ingress, JoinedNetwork, Sink, Subscription, Transmit};
 use peersock::{JoinError, NetworkId};
+use peersock_datapath::{Datapath, Ingress, JoinedNetwork, Sink, Subscription, Transmit};
 use peersock_overlay::{
     Endpoint, EndpointConfig, Event, Identity, Limits, NetworkConfig, Portable, RecvMeta, SocketIndex,
     SocketInfo, WantedSocket, default_provider,

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use crate::node::Inner;
 use crate::socket;
 use crate::sync;
-use crate::wait::{Interest, Waiters};
+use peersock_primitives::wait::{Interest, Waiters};
 
 /// How the calls on one socket wait; shared by its clones, as the flags of a duplicated descriptor are.
 #[derive(Debug, Default)]

@@ -9,7 +9,7 @@ use peersock_stack::EchoRequest;
 
 use crate::node::{self, Node};
 use crate::socket;
-use crate::wait::Interest;
+use peersock_primitives::wait::Interest;
 
 /// Sends ICMP echo requests to one member and waits for the replies.
 ///

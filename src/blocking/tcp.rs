@@ -11,7 +11,7 @@ use peersock_stack::{CongestionControl, TcpInfo};
 use super::Mode;
 use crate::node::{self, Node};
 use crate::socket::{self, Acceptor, Connection, ToSocketAddrs, resolve};
-use crate::wait::Interest;
+use peersock_primitives::wait::Interest;
 
 /// A TCP connection through the overlay, as [`std::net::TcpStream`].
 ///

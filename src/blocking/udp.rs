@@ -11,7 +11,7 @@ use peersock_stack::Received;
 use super::Mode;
 use crate::node::{self, Node};
 use crate::socket::{Datagrams, ToSocketAddrs, resolve};
-use crate::wait::Interest;
+use peersock_primitives::wait::Interest;
 
 /// A UDP socket on the overlay, as [`std::net::UdpSocket`].
 ///

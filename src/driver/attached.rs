@@ -4,11 +4,11 @@ use std::sync::{Arc, RwLock};
 use std::time::Instant;
 
 use crate::sync;
-use rustix::event::epoll::Event;
+use crate::sys::poller::Event;
 
 /// Something with descriptors and deadlines of its own, run by the engine thread.
 ///
-/// It adds its descriptors to the driver's [`Poller`](super::poller::Poller).
+/// It adds its descriptors to the driver's [`Poller`](crate::sys::poller::Poller).
 ///
 /// So what arrives for a socket passes from the UDP socket to the application's descriptor, and back, without
 /// another thread being woken in between.

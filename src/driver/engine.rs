@@ -6,12 +6,11 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use peersock_stack::Batch;
-use rustix::event::epoll::{Event, EventFlags};
 
-use super::interfaces::InterfaceWatch;
-use super::poller::{Poller, Sleeper};
 use super::role::Claim;
 use super::{Attached, Driver};
+use crate::sys::interface_watch::InterfaceWatch;
+use crate::sys::poller::{Event, EventFlags, Poller, Sleeper};
 
 /// Tokens of what the driver itself waits for. The UDP sockets have those from [`Poller::OWN`] on.
 const WAKEUP: u64 = Poller::OWN | 1 << 32;

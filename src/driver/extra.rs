@@ -9,13 +9,12 @@ use std::time::Duration;
 
 use peersock_overlay::{RecvMeta, WantedSocket, is_endpoint};
 use peersock_stack::Batch;
-use rustix::event::{PollFd, PollFlags};
 
 use super::Driver;
-use super::poll::{self, Wakeup};
 use super::udp::{ExtraSocket, RECEIVE_BATCH};
-use crate::datapath::Ingress;
 use crate::sync;
+use crate::sys::poll::{self, PollFd, PollFlags, Wakeup};
+use peersock_datapath::Ingress;
 
 /// Bytes of one GRO batch at most.
 const BUFFER: usize = 65536;

@@ -4,11 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use if_addrs::{IfAddr, IfOperStatus};
-use rustix::net::netlink::SocketAddrNetlink;
-use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// Which of the machine's network interfaces a node sends and receives on.
@@ -188,46 +185,10 @@ pub(crate) fn canonical(addr: SocketAddr) -> SocketAddr {
     }
 }
 
-/// Becomes readable when an interface or an address comes or goes (rtnetlink(7)).
-#[derive(Debug)]
-pub(crate) struct InterfaceWatch {
-    socket: OwnedFd,
-}
-
-impl InterfaceWatch {
-    pub(crate) fn new() -> io::Result<InterfaceWatch> {
-        let socket = rustix::net::socket_with(
-            AddressFamily::NETLINK,
-            SocketType::RAW,
-            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-            None, // protocol 0 is NETLINK_ROUTE
-        )?;
-        let groups = (libc::RTMGRP_LINK | libc::RTMGRP_IPV4_IFADDR | libc::RTMGRP_IPV6_IFADDR) as u32;
-        rustix::net::bind(&socket, &SocketAddrNetlink::new(0, groups))?;
-        Ok(InterfaceWatch { socket })
-    }
-
-    /// Drops the queued messages; they only say that the list should be read again.
-    pub(crate) fn drain(&self) {
-        let mut buf = [0u8; 4096];
-        // Bounded: a storm of messages must not keep the engine here.
-        for _ in 0..64 {
-            match rustix::net::recv(&self.socket, &mut buf[..], RecvFlags::DONTWAIT) {
-                Ok(_) => continue,
-                Err(_) => break,
-            }
-        }
-    }
-}
-
-impl AsFd for InterfaceWatch {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::*;
 
     #[test]
@@ -291,10 +252,5 @@ mod tests {
     fn mapped_addresses_become_ipv4() {
         let mapped: SocketAddr = "[::ffff:192.0.2.1]:7".parse().expect("address");
         assert_eq!(canonical(mapped), "192.0.2.1:7".parse().expect("address"));
-    }
-
-    #[test]
-    fn the_watch_opens_without_privilege() {
-        InterfaceWatch::new().expect("rtnetlink").drain();
     }
 }

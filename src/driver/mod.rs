@@ -5,12 +5,9 @@
 
 mod attached;
 mod engine;
-mod errors;
 mod extra;
 mod interfaces;
 mod nat64;
-pub(crate) mod poll;
-mod poller;
 mod receiver;
 mod role;
 #[cfg(test)]
@@ -18,7 +15,6 @@ mod role;
 mod role_tests;
 mod sink;
 mod streams;
-mod suspend;
 mod turn;
 mod udp;
 
@@ -31,28 +27,27 @@ use std::time::{Duration, Instant};
 use peersock_nat::turn::TurnServer;
 use peersock_overlay::{Endpoint, SocketInfo};
 use peersock_stack::{Batch, Flow, Stack};
-use rustix::event::{PollFd, PollFlags};
 
 pub(crate) use attached::Attached;
 pub use interfaces::Interfaces;
 pub(crate) use interfaces::canonical;
-pub(crate) use poller::Poller;
 pub(crate) use streams::StreamConfig;
 pub use turn::{TurnCheck, check_turn};
 pub(crate) use turn::{TurnSockets, TurnState};
 pub(crate) use udp::{OutsideAnswer, UdpSockets};
 
-use crate::datapath::Datapath;
 use crate::sync;
-use crate::wait::{Interest, Waiters};
+use crate::sys::interface_watch::InterfaceWatch;
+use crate::sys::poll::{self, PollFd, PollFlags, Wakeup};
+use crate::sys::poller::Poller;
+use crate::sys::suspend::Suspension;
 use extra::ExtraSockets;
-use interfaces::InterfaceWatch;
 use nat64::Search;
-use poll::Wakeup;
+use peersock_datapath::Datapath;
+use peersock_primitives::wait::{Interest, Waiters};
 use role::ReceiveRole;
 use sink::DriverSink;
 use streams::Streams;
-use suspend::Suspension;
 
 /// How long a node that stops waits for the thread that reads the sockets: for ever would be too long if it
 /// is that thread itself which, called back with news, stops the node.
@@ -303,7 +298,7 @@ impl Driver {
                 ticket.sleep(deadline);
                 announced.set_busy(true);
             } else if let Some(mut receiver) = self.role.try_hold(1) {
-                ticket.also_wake(&self.role.wakeup);
+                ticket.also_wake(&self.role.waker);
                 let value = self.receive_until(&mut receiver, now, patience, &mut attempt);
                 announced.set_busy(value.is_some());
                 if self.role.release(receiver, value.is_some(), 1, Instant::now()) {

@@ -7,7 +7,7 @@ use peersock_overlay::is_endpoint;
 use peersock_stack::Batch;
 
 use super::udp::{RECEIVE_BATCH, UdpSockets};
-use crate::datapath::{Datapath, Ingress};
+use peersock_datapath::{Datapath, Ingress};
 
 /// Bytes of one GRO batch at most.
 const BUFFER: usize = 65536;

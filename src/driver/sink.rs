@@ -9,7 +9,7 @@ use peersock_overlay::{SocketIndex, WantedSocket, WantedStream};
 use super::extra::ExtraSockets;
 use super::streams::Streams;
 use super::{Alarm, TurnSockets, UdpSockets};
-use crate::datapath::{Sink, Transmit};
+use peersock_datapath::{Sink, Transmit};
 
 /// Datagrams handed to a stream in one go, as to a socket with GSO.
 const STREAM_SEGMENTS: usize = 64;

@@ -29,8 +29,8 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, sleep_until, timeout};
 
 use super::Driver;
-use crate::datapath::{Ingress, Transmit};
 use crate::sync;
+use peersock_datapath::{Ingress, Transmit};
 
 /// One way has so long before the next one is tried beside it.
 const STAGGER: Duration = Duration::from_millis(500);

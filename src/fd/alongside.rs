@@ -7,8 +7,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::sys::poller::EventFlags;
 use peersock_fd::{Errno, Kind, Name, Passed, SocketId};
-use rustix::event::epoll::EventFlags;
 use rustix::fs::OFlags;
 use rustix::net::{AddressFamily, SocketFlags, ipproto, sockopt};
 

@@ -16,7 +16,7 @@ use super::server::{Entry, ServerState};
 use super::sockets::{Phase, errno};
 use super::stream::{self, Origin, Stream};
 use crate::socket::Connection;
-use crate::wait::Interest;
+use peersock_primitives::wait::Interest;
 
 /// How long an application may take to connect its descriptor after the connection stands.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::sys::poller::EventFlags;
 use peersock_fd::{Details, Errno, Name, NodeTag, Remote, address, name_of};
-use rustix::event::epoll::EventFlags;
 use rustix::net::{RecvFlags, SendFlags, SocketType};
 
 use super::datagram::Datagrams;
@@ -26,6 +26,7 @@ pub(super) struct End {
     /// The socket that it belongs to.
     pub(super) owner: Key,
     pub(super) place: Place,
+    name: Remote,
     /// Connected to the application's end.
     pub(super) fd: OwnedFd,
     /// Whether nobody else can send to it: while the application's end is connected to another, it cannot be
@@ -64,8 +65,7 @@ impl End {
     /// Makes the kernel report ECONNRESET to the application's end, which is connected to this one: it does
     /// when this one goes away with something unread. The application asks the node what that means.
     pub(super) fn report_error(&self, tag: NodeTag, socket: peersock_fd::Opened) {
-        let remote = Remote { id: socket.id, address: self.place.0, details: self.place.1 };
-        let own = address(&Name::Remote(tag, remote));
+        let own = address(&Name::Remote(tag, self.name));
         // Only while it is not connected can it send to itself, and only what is here already is left unread.
         let reported = rustix::net::connect_unspec(&self.fd)
             .and_then(|()| rustix::net::sendto(&self.fd, &[], SendFlags::DONTWAIT, &own))
@@ -106,24 +106,25 @@ impl ServerState {
         } else if self.ends >= MOST {
             self.evict_any(datagrams);
         }
-        let (fd, is_private) = match self.make_end(datagrams.socket, place) {
+        let name = self.name_key.remote(datagrams.socket.id, place.0, place.1);
+        let (fd, is_private) = match self.make_end(datagrams.socket, name) {
             Err(Errno::MFILE | Errno::NFILE) => {
                 self.evict_any(datagrams);
-                self.make_end(datagrams.socket, place)?
+                self.make_end(datagrams.socket, name)?
             }
             fd => fd?,
         };
         let key = self.new_key();
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::ET;
         self.watch(fd.as_fd(), key, flags).map_err(|_| Errno::NOMEM)?;
-        let end = End { owner, place, fd, is_private, used: AtomicU64::new(0) };
+        let end = End { owner, place, name, fd, is_private, used: AtomicU64::new(0) };
         end.note_use(&mut self.uses);
         self.insert(key, Entry::End(end));
         datagrams.ends.insert(place, key);
         Ok(key)
     }
 
-    fn make_end(&self, socket: peersock_fd::Opened, place: Place) -> Result<(OwnedFd, bool), Errno> {
+    fn make_end(&self, socket: peersock_fd::Opened, name: Remote) -> Result<(OwnedFd, bool), Errno> {
         let fd = unix(SocketType::DGRAM)?;
         // Connected before it has a name: nobody but the application's end can send to it.
         let is_private = match rustix::net::connect(&fd, &address(&Name::Opened(self.tag, socket))) {
@@ -132,8 +133,7 @@ impl ServerState {
             Err(Errno::PERM) => false,
             Err(error) => return Err(error),
         };
-        let remote = Remote { id: socket.id, address: place.0, details: place.1 };
-        rustix::net::bind(&fd, &address(&Name::Remote(self.tag, remote)))?;
+        rustix::net::bind(&fd, &address(&Name::Remote(self.tag, name)))?;
         Ok((fd, is_private))
     }
 

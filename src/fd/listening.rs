@@ -19,9 +19,9 @@ use super::ready::{self, Key};
 use super::server::{Entry, Readiness, ServerState, unix};
 use super::sockets::Phase;
 use super::stream::{self, Origin, Stream};
-use crate::datapath::JoinedNetwork;
 use crate::socket::{Connection, port_refusal};
-use crate::wait::Interest;
+use peersock_datapath::JoinedNetwork;
+use peersock_primitives::wait::Interest;
 
 /// How soon, and how late at most, an application is looked at again whose queue of connections was full. The
 /// kernel does not tell when there is room.

@@ -4,12 +4,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use crate::sys::poller::EventFlags;
 use peersock_fd::{
     Errno, Interface, MAX_MESSAGE, Message, Reply, Report, Request, Route, SendFlags, SocketId, Token,
     VERSION, Which, decode, encode, peer_credentials, proof, receive,
 };
 use peersock_stack::{Cidr, Flow};
-use rustix::event::epoll::EventFlags;
 use rustix::net::SocketFlags;
 
 use super::aliases::RANGE;
@@ -19,7 +19,7 @@ use super::server::{Entry, ServerState};
 use super::sockets::{Phase, errno};
 use super::stream::Stream;
 use super::transport;
-use crate::datapath::JoinedNetwork;
+use peersock_datapath::JoinedNetwork;
 
 /// Connections to the request socket that are accepted, and requests that are answered, before others have
 /// their turn.
@@ -149,6 +149,7 @@ impl ServerState {
         let done = |result: Result<(), Errno>| Some(result.map_or_else(failed, |()| Reply::Done));
         match request {
             Request::Prove(challenge) => Some(Reply::Proof(proof(self.token, challenge))),
+            Request::NameKey => Some(Reply::NameKey(self.name_key)),
             Request::Bind(socket, local) => done(self.bind(socket, local)),
             Request::Listen(socket, backlog) => done(self.listen(socket, backlog, fd)),
             Request::Connect { socket, remote, wait, timeout } => {

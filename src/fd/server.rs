@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak, mpsc};
 use std::time::{Duration, Instant};
 
-use peersock_fd::{Errno, Name, NodeTag, SocketId, Token, address};
-use rustix::event::epoll::{Event, EventFlags};
+use crate::sys::poller::{Event, EventFlags, Poller};
+use peersock_fd::{Errno, Name, NameKey, NodeTag, SocketId, Token, address};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use super::Unclosed;
@@ -26,10 +26,10 @@ use super::ready::{Key, ReadyQueue};
 use super::requests::Requester;
 use super::sockets::{LEAST_SWEPT, Opened};
 use super::stream::{Outcome, Stream};
-use crate::datapath::GsoBatch;
-use crate::driver::{Attached, Poller};
+use crate::driver::Attached;
 use crate::node::Inner;
 use crate::sync;
+use peersock_datapath::GsoBatch;
 
 /// Connections that may wait for the server.
 const BACKLOG: i32 = 4096;
@@ -56,6 +56,8 @@ pub(super) struct Server {
 pub(super) struct ServerState {
     pub(super) tag: NodeTag,
     pub(super) token: Token,
+    /// Of the names of the ends of datagram sockets.
+    pub(super) name_key: NameKey,
     pub(super) node: Weak<Inner>,
     pub(super) ready: Arc<ReadyQueue>,
     poller: Arc<Poller>,
@@ -138,9 +140,11 @@ impl From<EventFlags> for Readiness {
 impl Server {
     pub(super) fn new(node: &Arc<Inner>) -> io::Result<Self> {
         let random = |buf: &mut [u8]| getrandom::fill(buf).map_err(io::Error::other);
-        let mut token = [0; 16];
-        random(&mut token)?;
-        let token = Token(u128::from_le_bytes(token));
+        let secret = || {
+            let mut bytes = [0; 16];
+            random(&mut bytes).map(|()| u128::from_le_bytes(bytes))
+        };
+        let (token, name_key) = (Token(secret()?), NameKey(secret()?));
         let (tag, requests) = loop {
             let mut tag = [0; 4];
             random(&mut tag)?;
@@ -156,6 +160,7 @@ impl Server {
         let mut state = ServerState {
             tag,
             token,
+            name_key,
             node: Arc::downgrade(node),
             ready: Arc::clone(&ready),
             poller: Arc::clone(&node.driver.poller),
@@ -461,7 +466,7 @@ impl ServerState {
 
 /// A descriptor that can be done without.
 fn spare() -> Option<OwnedFd> {
-    crate::sys::placeholder().ok()
+    crate::sys::process::placeholder().ok()
 }
 
 /// A socket of the node's, which nobody inherits and no call waits on.

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use crate::sys::poller::EventFlags;
 use peersock_fd::{Errno, SendFlags, SocketId};
 use peersock_stack::{Delivery, PIECES, Ready};
-use rustix::event::epoll::EventFlags;
 use rustix::event::{PollFd, PollFlags};
 use rustix::net::{SendAncillaryBuffer, sockopt};
 
@@ -21,8 +21,8 @@ use super::ready;
 use super::server::Readiness;
 use super::sockets::errno;
 use crate::socket::Connection;
-use crate::sys;
-use crate::wait::Interest;
+use crate::sys::process;
+use peersock_primitives::wait::Interest;
 
 /// How often a stream goes on at once before others have their turn.
 const ROUNDS: usize = 4;
@@ -280,7 +280,7 @@ impl Stream {
 
     /// Whether the application's descriptor holds something that it has not read.
     fn has_unread_by_application(&self) -> bool {
-        sys::unread_by_peer(self.unix.as_fd()) > 0
+        process::unread_by_peer(self.unix.as_fd()) > 0
     }
 
     /// Whether all that the application has written is on its way, as far as it was looked at.

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use super::TcpStream;
 use crate::node::{self, Node};
 use crate::socket::{Acceptor, TaskUser, ToSocketAddrs, poll_io, resolve};
-use crate::wait::Interest;
+use peersock_primitives::wait::Interest;
 
 /// A TCP listener on the overlay, as `tokio::net::TcpListener`. Up to 128 connections wait to be accepted.
 ///

@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::split::{self, OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
 use crate::node::{self, Node};
 use crate::socket::{Connection, TaskUser, ToSocketAddrs, poll_io, resolve};
-use crate::wait::Interest;
+use peersock_primitives::wait::Interest;
 
 /// A TCP connection through the overlay, as `tokio::net::TcpStream`.
 ///

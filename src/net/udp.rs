@@ -9,7 +9,7 @@ use peersock_stack::Received;
 
 use crate::node::{self, Node};
 use crate::socket::{Datagrams, TaskUser, ToSocketAddrs, poll_io, resolve};
-use crate::wait::Interest;
+use peersock_primitives::wait::Interest;
 
 /// A UDP socket on the overlay, as `tokio::net::UdpSocket`.
 ///

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use peersock_overlay::{NodeId, Peer, Place};
 
-use crate::datapath::Subscription;
+use peersock_datapath::Subscription;
 
 /// Something that happened to a node's peers.
 ///

@@ -9,7 +9,7 @@ use peersock_overlay::{Lookup, NetworkId};
 use peersock_stack::Batch;
 
 use super::{Node, PeerStatus};
-use crate::datapath;
+use peersock_datapath::JoinedNetwork;
 
 /// A network that a node has joined.
 ///
@@ -25,11 +25,11 @@ use crate::datapath;
 #[derive(Debug, Clone)]
 pub struct Joined {
     node: Node,
-    network: datapath::JoinedNetwork,
+    network: JoinedNetwork,
 }
 
 impl Joined {
-    pub(super) fn new(node: Node, network: datapath::JoinedNetwork) -> Joined {
+    pub(super) fn new(node: Node, network: JoinedNetwork) -> Joined {
         Joined { node, network }
     }
 

@@ -16,7 +16,7 @@ use peersock_stack::Batch;
 
 use super::{Inner, Node};
 use crate::config::{HostEndpoint, MemberHosts};
-use crate::datapath::{self, Heard};
+use peersock_datapath::{Heard, JoinedNetwork};
 
 /// How long after a name could not be resolved it is tried again: at first, and at most.
 const RETRY_MIN: Duration = Duration::from_millis(500);
@@ -36,12 +36,7 @@ pub(super) fn ask_system(endpoint: &HostEndpoint) -> io::Result<Vec<SocketAddr>>
 }
 
 /// Keeps the endpoints of a network's members up to date until the network is left or the node ends.
-pub(super) fn start(
-    node: &Node,
-    network: &datapath::JoinedNetwork,
-    members: Vec<MemberHosts>,
-    resolve: Box<Resolve>,
-) {
+pub(super) fn start(node: &Node, network: &JoinedNetwork, members: Vec<MemberHosts>, resolve: Box<Resolve>) {
     if members.is_empty() {
         return;
     }
@@ -71,7 +66,7 @@ pub(super) fn start(
 
 struct Resolver {
     node: Weak<Inner>,
-    network: datapath::JoinedNetwork,
+    network: JoinedNetwork,
     members: Vec<Member>,
     resolve: Box<Resolve>,
 }
@@ -124,7 +119,7 @@ impl Resolver {
 }
 
 /// Whether there is a session with a member; `None` if the node has ended or the network was left.
-fn connected(node: &Weak<Inner>, network: &datapath::JoinedNetwork, member: &NodeId) -> Option<bool> {
+fn connected(node: &Weak<Inner>, network: &JoinedNetwork, member: &NodeId) -> Option<bool> {
     let node = node.upgrade()?;
     let datapath = &node.driver.datapath;
     datapath.networks().iter().find(|joined| joined.index == network.index)?;
@@ -138,7 +133,7 @@ fn look_up(
     member: &MemberHosts,
     resolve: &Resolve,
     turn: &Turn,
-    network: &datapath::JoinedNetwork,
+    network: &JoinedNetwork,
 ) -> (Vec<SocketAddr>, bool) {
     let mut endpoints = member.addresses.clone();
     let mut resolved = true;

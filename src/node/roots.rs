@@ -19,9 +19,9 @@ use peersock_streams::{ProxySettings, Target, Transport};
 use super::Inner;
 use super::resolver::{Resolve, Turn};
 use crate::config::{HostEndpoint, RootAddress, RootTransport};
-use crate::datapath::{Heard, Subscription};
 use crate::driver::{StreamConfig, canonical};
 use crate::sync;
+use peersock_datapath::{Heard, Subscription};
 
 /// A root that UDP has had no answer from for so long is reached by a stream, if it takes any.
 const STREAM_AFTER: Duration = Duration::from_secs(1);

@@ -44,7 +44,7 @@ pub(super) fn install(builder: NodeBuilder) -> Result<Node, StartError> {
 
 fn fill(slot: &mut Option<Node>, builder: NodeBuilder) -> Result<Node, StartError> {
     let node = builder.start()?;
-    crate::sys::at_exit(drain);
+    crate::sys::process::at_exit(drain);
     Ok(slot.insert(node).clone())
 }
 

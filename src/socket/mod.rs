@@ -20,9 +20,9 @@ use std::time::Instant;
 
 use peersock_stack::{Error, InterfaceId};
 
-use crate::datapath::{JoinedNetwork, SocketState};
 use crate::node::Inner;
-use crate::wait::{Interest, Waiters};
+use peersock_datapath::{JoinedNetwork, SocketState};
+use peersock_primitives::wait::{Interest, Waiters};
 
 /// The interface that a local address to bind belongs to; `None` for the wildcard address, which stands for
 /// all.
@@ -112,7 +112,7 @@ macro_rules! waited {
     ($($socket:ty),*) => {$(
         impl Waited for $socket {
             fn waiters(&self) -> &Waiters {
-                &SocketState::of(self.context()).waiters
+                SocketState::of(self.context()).waiters()
             }
         }
     )*};

@@ -9,7 +9,7 @@ use peersock_stack::{EchoReply, EchoRequest, Error, IcmpSocket};
 
 use super::Waited;
 use crate::node::{Inner, Node};
-use crate::wait::Waiters;
+use peersock_primitives::wait::Waiters;
 
 /// A ping socket: sends echo requests to members of one network and receives their replies.
 pub(crate) struct Ping {

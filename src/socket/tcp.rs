@@ -13,7 +13,7 @@ use peersock_stack::{
 use super::{Waited, explain, interface_of, interface_within};
 use crate::node::{Inner, Node};
 use crate::sync;
-use crate::wait::{Interest, Waiters};
+use peersock_primitives::wait::{Interest, Waiters};
 
 /// Connections that may wait to be accepted: `std::net`'s number.
 const BACKLOG: usize = 128;

@@ -9,7 +9,7 @@ use peersock_stack::{Error, Received, UdpOptions, UdpSocket};
 
 use super::{Waited, explain, interface_of};
 use crate::node::{Inner, Node};
-use crate::wait::Waiters;
+use peersock_primitives::wait::Waiters;
 
 /// A UDP socket. Dropping it frees its port.
 pub(crate) struct Datagrams {

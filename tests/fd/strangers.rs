@@ -1,17 +1,20 @@
 //! What other users of the machine try: every user sees the abstract names, and may connect to them.
 
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::process::{Command, Stdio};
 use std::thread;
 
 use peersock_fd::{
-    Errno, Kind, Message, Name, NodeTag, Reply, Request, Socket, SocketFlags, Token, VERSION, address,
-    decode, encode, receive, send_with,
+    Client, Errno, Family, Kind, Message, Name, NameKey, NodeTag, RecvFlags, Reply, Request, Socket,
+    SocketFlags, Token, VERSION, address, decode, encode, name_of, receive, send_with,
 };
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::{AddressFamily, SendFlags, SocketType};
 use rustix::thread::set_thread_res_uid;
 
-use crate::common::{Served, overlay};
+use crate::common::{self, Served, overlay, send_to, try_receive};
 
 /// A connection to the request socket of a node.
 fn connect(tag: NodeTag) -> Result<OwnedFd, Errno> {
@@ -136,9 +139,8 @@ fn sockets_that_are_closed_give_up_their_ports_unasked() {
             socket.local_addr().expect("it is bound")
         })
         .collect();
-    let is_free = |local: &&std::net::SocketAddr| {
-        peersock::blocking::TcpListener::bind_on(served.node(), **local).is_ok()
-    };
+    let is_free =
+        |local: &&SocketAddr| peersock::blocking::TcpListener::bind_on(served.node(), **local).is_ok();
     let free = ports.iter().filter(is_free).count();
     assert!(free >= MANY / 2, "only {free} of {MANY} ports are free again");
 }
@@ -191,4 +193,98 @@ fn who_takes_the_name_of_a_listener_does_not_keep_its_port() {
     };
     let again = served.socket(SocketFlags::empty());
     assert_eq!(overlay(&again).bind(address), Ok(()), "the port is not free again");
+}
+
+/// A datagram socket that has the name of a node's end, as far as who does not know the node's key can make
+/// it.
+fn impostor(application: &impl AsFd, remote: SocketAddr) -> OwnedFd {
+    let Some(Name::Opened(tag, socket)) = name_of(rustix::net::getsockname(application).expect("a name"))
+    else {
+        panic!("it is an application's socket")
+    };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None).expect("a socket");
+    let name = Name::Remote(tag, NameKey(1).remote(socket.id, remote, None));
+    rustix::net::bind(&fd, &address(&name)).expect("the name is free");
+    fd
+}
+
+#[test]
+fn who_is_there_before_the_node_gets_no_datagram() {
+    let (a, b) = Served::pair();
+    let ((client, _), (server, there)) = (a.bound(), b.bound());
+    let Some(intruder) = as_stranger(|| impostor(&client, there)) else { return };
+    send_to(&client, b"secret", there).expect("a route");
+    assert_eq!(common::receive(&server).0, b"secret");
+    overlay(&client).connect(Some(there)).expect("its far end is free");
+    rustix::io::write(&client, b"more").expect("it is connected");
+    assert_eq!(common::receive(&server).0, b"more");
+    assert_eq!(rustix::io::read(&intruder, &mut [0; 10]), Err(Errno::AGAIN));
+    as_stranger(|| {
+        let fd = connect(a.client.tag()).expect("everybody may connect");
+        assert_eq!(ask(&fd, Token::NONE, Request::NameKey), Some(Reply::Failed(libc::EPERM)));
+    });
+}
+
+/// Tells the child of the test below, which sees no process of its parent's namespace, of the node.
+const NODE: &str = "PEERSOCK_TEST_NODE";
+
+#[test]
+fn where_the_nodes_process_cannot_be_seen_nobody_else_is_taken_for_it() {
+    if let Ok(node) = std::env::var(NODE) {
+        return receive_in_another_namespace(&node);
+    }
+    let (a, b) = Served::pair();
+    let (sender, _) = b.bound();
+    let name = thread::current().name().expect("the test's name").to_owned();
+    let mut child = Command::new("unshare");
+    child.args(["--pid", "--fork"]).arg(std::env::current_exe().expect("this program"));
+    child.args(["--exact", &name, "--nocapture"]).stdout(Stdio::piped());
+    child.env(NODE, format!("{},{},{}", a.client.tag().0, a.server.token().0, a.ip()));
+    let mut child = match child.spawn() {
+        Ok(child) => child,
+        Err(error) => return eprintln!("SKIP {name}: unshare: {error}"),
+    };
+    let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+    let mut told = |what: &str| {
+        let line =
+            lines.find_map(|line| line.expect("text").split_once(what).map(|(_, rest)| rest.to_owned()));
+        line.filter(|line| !line.is_empty())
+    };
+    let Some(local) = told("bound ") else {
+        child.wait().expect("it has ended");
+        return eprintln!("SKIP {name}: only root can make a namespace");
+    };
+    let (id, local) = local.split_once(' ').expect("both");
+    let socket = peersock_fd::Opened {
+        family: Family::V6,
+        kind: Kind::Datagram,
+        id: peersock_fd::SocketId(id.parse().expect("a number")),
+    };
+    let tag = a.client.tag();
+    let forged = NameKey(1).remote(socket.id, "[fd00::1]:53".parse().expect("an address"), None);
+    let intruder = rustix::net::socket(AddressFamily::UNIX, SocketType::DGRAM, None).expect("a socket");
+    rustix::net::bind(&intruder, &address(&Name::Remote(tag, forged))).expect("the name is free");
+    let to = address(&Name::Opened(tag, socket));
+    rustix::net::sendto(&intruder, b"forged", SendFlags::empty(), &to).expect("everybody may send");
+    send_to(&sender, b"genuine", local.parse().expect("an address")).expect("a route");
+    let received = told("received ");
+    assert!(child.wait().expect("it ends").success());
+    assert_eq!(received.as_deref(), Some("genuine"));
+}
+
+fn receive_in_another_namespace(node: &str) {
+    let mut parts = node.split(',');
+    let mut next = || parts.next().expect("three parts");
+    let tag = NodeTag(next().parse().expect("a number"));
+    let client = Client::new(tag, Token(next().parse().expect("a number")));
+    let local = SocketAddr::new(next().parse().expect("an address"), 0);
+    let fd = peersock_fd::open(&client, Family::V6, Kind::Datagram, SocketFlags::empty()).expect("a socket");
+    overlay(&fd).bind(local).expect("a free port");
+    let Some(Name::Opened(_, socket)) = name_of(rustix::net::getsockname(&fd).expect("a name")) else {
+        panic!("it is an application's socket")
+    };
+    println!("bound {} {}", socket.id.0, overlay(&fd).local_addr().expect("it is bound"));
+    let (data, _) = try_receive(&fd, RecvFlags::empty()).expect("a datagram");
+    println!("received {}", String::from_utf8_lossy(&data));
 }

@@ -7,7 +7,7 @@ mod plan;
 
 use std::time::Instant;
 
-use peersock::datapath::Datapath;
+use peersock_datapath::Datapath;
 use peersock_stack::Batch;
 
 use crate::Time;

@@ -10,6 +10,7 @@
 //! themselves; at worst it hears of a packet when a lease is over.
 
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 // Relative, so that the tests can mount this module over locks whose interleavings they choose.
@@ -39,6 +40,8 @@ pub(crate) struct ReceiveRole {
     engine_watches: AtomicBool,
     /// Ends the `poll` of the thread that holds the role.
     pub(super) wakeup: Arc<Wakeup>,
+    /// The same, for those who know of no `poll`.
+    pub(super) waker: Waker,
 }
 
 /// What the engine should do about the sockets.
@@ -52,6 +55,7 @@ pub(super) enum Claim {
 
 impl ReceiveRole {
     pub(super) fn new(base: Instant, wakeup: Wakeup) -> ReceiveRole {
+        let wakeup = Arc::new(wakeup);
         ReceiveRole {
             base,
             state: AtomicU64::new(ENGINE),
@@ -60,7 +64,8 @@ impl ReceiveRole {
             tasks: AtomicUsize::new(0),
             taken: AtomicU64::new(0),
             engine_watches: AtomicBool::new(false),
-            wakeup: Arc::new(wakeup),
+            waker: Waker::from(Arc::clone(&wakeup)),
+            wakeup,
         }
     }
 

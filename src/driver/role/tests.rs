@@ -19,7 +19,7 @@ mod receiver {
 }
 
 mod poll {
-    pub(super) use crate::driver::poll::Wakeup;
+    pub(super) use crate::sys::poll::Wakeup;
 }
 
 #[allow(

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::Notify;
 
-use crate::driver::poll::Wakeup;
+use crate::sys::poll::Wakeup;
 
 /// Wakes the thread of one allocation. Senders wake it often, for its timers; only news of the network may
 /// cost the allocation, so they are told apart.

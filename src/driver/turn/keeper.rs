@@ -10,14 +10,13 @@ use peersock_nat::nat64::Nat64Prefix;
 use peersock_nat::turn::{Event, Failure, TurnServer, TurnTransport};
 use peersock_overlay::{RecvMeta, is_endpoint};
 use peersock_stack::Batch;
-use rustix::event::{PollFd, PollFlags};
 
 use super::bell::Bell;
 use super::{Allocation, STOP_PATIENCE, TurnSockets, index_of};
-use crate::datapath::Ingress;
 use crate::driver::Driver;
-use crate::driver::poll;
 use crate::sync;
+use crate::sys::poll::{self, PollFd, PollFlags};
+use peersock_datapath::Ingress;
 
 /// An IPv6 allocation is asked for so much later than the IPv4 one, which most peers need: a server may grant
 /// one for each user.

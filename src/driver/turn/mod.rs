@@ -25,12 +25,12 @@ use peersock_overlay::{SocketIndex, SocketInfo};
 use peersock_streams::Sender;
 
 use super::Driver;
-use crate::datapath::Transmit;
 use crate::sync;
-use crate::sys::Process;
+use crate::sys::process::Process;
 use bell::Bell;
 pub use check::{TurnCheck, check_turn};
 use keeper::Keeper;
+use peersock_datapath::Transmit;
 use udp::UdpLink;
 
 /// The largest datagram to or from a peer: with all headers and what the way over the server adds it fits

@@ -15,9 +15,9 @@ use tokio::time::{sleep, sleep_until, timeout};
 use super::keeper::{self, Ended, Keeper};
 use super::udp::is_another;
 use super::{Allocation, Link};
-use crate::datapath::Ingress;
 use crate::driver::interfaces::source_towards;
 use crate::sync;
+use peersock_datapath::Ingress;
 
 /// A connection on which nothing arrives for so long, or nothing leaves, has ended. The client asks each 10 s
 /// and gives up after 36 s; this is for servers that send parts of messages.

@@ -8,15 +8,14 @@ use std::time::Instant;
 use peersock_nat::turn::{Client, TurnServer};
 use peersock_overlay::is_endpoint;
 use quinn_udp::{UdpSockRef, UdpSocketState};
-use rustix::event::{PollFd, PollFlags};
 
 use super::keeper::{Ended, Keeper, Way};
 use super::{Allocation, Link, Opening};
-use crate::datapath::Ingress;
 use crate::driver::interfaces::{canonical, socket_towards, source_towards};
-use crate::driver::poll;
 use crate::driver::udp::RECEIVE_BATCH;
 use crate::sync;
+use crate::sys::poll::{self, PollFd, PollFlags};
+use peersock_datapath::Ingress;
 
 /// Bytes of one GRO batch at most.
 const BUFFER: usize = 65536;

@@ -12,11 +12,11 @@ use std::time::Instant;
 use peersock_overlay::PublicIdentity;
 use peersock_overlay::load::{Limiter, Rate};
 use peersock_overlay::wire::Announcement;
-use rustix::event::{PollFd, PollFlags};
 
 use super::{RECEIVE_BATCH, UdpSockets, UdpStats};
-use crate::driver::{canonical, poll};
+use crate::driver::canonical;
 use crate::sync;
+use crate::sys::poll::{self, PollFd, PollFlags};
 
 /// Announcements that are read, of all and of each address: so many each second, and so many at once. A root
 /// sends one from each of its addresses in five seconds.

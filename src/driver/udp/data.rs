@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use quinn_udp::{UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::driver::errors;
 use crate::driver::interfaces::{HostInterface, Interfaces};
+use crate::sys::{icmp_errors, socket_buffer};
 
 /// Asked of the kernel for a data socket's receive buffer, bytes. It grants up to `rmem_max` unless
 /// privileged.
@@ -187,14 +187,12 @@ impl DataSocket {
         if let Some(device) = device {
             socket.bind_device(Some(device.name.as_bytes()))?;
         }
-        if rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, RECEIVE_BUFFER).is_err() {
-            socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
-        }
+        socket_buffer::set_receive(&socket, RECEIVE_BUFFER)?;
         socket.set_send_buffer_size(SEND_BUFFER)?;
         socket.bind(&address.into())?;
         let io: UdpSocket = socket.into();
         let state = UdpSocketState::new(UdpSockRef::from(&io))?;
-        if let Err(error) = errors::enable(&io, address.is_ipv4()) {
+        if let Err(error) = icmp_errors::enable(&io, address.is_ipv4()) {
             tracing::debug!(%error, "peers whose program is killed will be noticed late");
         }
         let local = io.local_addr()?;

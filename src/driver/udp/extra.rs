@@ -12,9 +12,9 @@ use rustix::process::{Resource, getrlimit};
 
 use super::data::DataSocket;
 use super::{MAX_PAYLOAD, RECEIVE_BATCH, UdpSockets};
-use crate::driver::errors;
 use crate::driver::interfaces::canonical;
 use crate::sync;
+use crate::sys::icmp_errors;
 
 /// One of them.
 pub(crate) struct ExtraSocket {
@@ -109,7 +109,7 @@ impl ExtraSocket {
 
     /// Takes the oldest error about its datagrams; false if there is none.
     pub(crate) fn take_error(&self) -> bool {
-        errors::take(&self.socket.io).is_some()
+        icmp_errors::take(&self.socket.io).is_some()
     }
 }
 

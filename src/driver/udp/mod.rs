@@ -20,16 +20,16 @@ use peersock_overlay::wire::MessageType;
 use peersock_overlay::{RecvMeta, SocketIndex, SocketInfo};
 use quinn_udp::{UdpSockRef, UdpSocketState};
 
-use super::errors::{self, Refused};
 use super::interfaces::{self, HostInterface, Interfaces};
 use super::nat64::Nat64;
-use crate::datapath::{Sink, Transmit};
 use crate::sync;
-use crate::sys::Process;
+use crate::sys::icmp_errors::{self, Refused};
+use crate::sys::process::Process;
 use announcements::{Announcements, OnAnnouncement};
 use data::{DataSocket, DataSockets};
 use discovery::DiscoverySocket;
 pub(crate) use extra::ExtraSocket;
+use peersock_datapath::{Sink, Transmit};
 pub(crate) use questions::OutsideAnswer;
 use questions::Questions;
 pub(super) use sending::name_of;
@@ -284,7 +284,7 @@ impl UdpSockets {
     /// if it says nothing of the peer.
     pub(super) fn take_error(&self, index: usize) -> Option<Option<Refused>> {
         let position = self.data_position(index)?;
-        let mut error = errors::take(&self.data.get(position)?.io)?;
+        let mut error = icmp_errors::take(&self.data.get(position)?.io)?;
         if let Some(refused) = &mut error {
             refused.remote = self.origin_of_data(position, refused.remote).1;
         }
@@ -352,10 +352,10 @@ mod tests {
         let index = sockets.discovery.iter().position(|socket| socket.ipv4).unwrap();
         let mut taken = Vec::new();
         while taken.len() < 2 {
-            super::super::poll::readable(
-                &mut [rustix::event::PollFd::from_borrowed_fd(
+            crate::sys::poll::readable(
+                &mut [crate::sys::poll::PollFd::from_borrowed_fd(
                     sockets.fd(index),
-                    rustix::event::PollFlags::IN,
+                    crate::sys::poll::PollFlags::IN,
                 )],
                 None,
             );

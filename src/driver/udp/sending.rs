@@ -10,9 +10,9 @@ use peersock_overlay::wire::MessageType;
 
 use super::UdpSockets;
 use super::data::DataSocket;
-use crate::datapath::{Sink, Transmit};
 use crate::driver::{interfaces, poll};
 use crate::sync;
+use peersock_datapath::{Sink, Transmit};
 
 /// How long a sender waits for room in a full UDP send buffer before the datagram counts as lost.
 const SEND_WAIT: Duration = Duration::from_millis(10);
@@ -152,7 +152,7 @@ mod tests {
 
     use super::*;
     use crate::driver::Interfaces;
-    use crate::sys;
+    use crate::sys::process;
 
     #[test]
     fn a_forked_child_sends_nothing() {
@@ -166,7 +166,7 @@ mod tests {
             ecn: 0,
         };
         let errors = || sockets.stats.udp_send_errors.get();
-        assert!(sys::in_child(|| {
+        assert!(process::in_child(|| {
             sockets.send(&transmit(b"child"));
             sockets.send_at_once(&transmit(b"child"));
             errors() == 2
@@ -177,7 +177,7 @@ mod tests {
         let len = receiver.recv(&mut buffer).unwrap();
         assert_eq!((&buffer[..len], errors()), (&b"parent"[..], 0));
         // What the child makes itself is its own.
-        assert!(sys::in_child(|| {
+        assert!(process::in_child(|| {
             let own = UdpSockets::bind(Interfaces::Loopback, 0, None).unwrap();
             own.send(&transmit(b"own"));
             own.stats.udp_sent_datagrams.get() == 1

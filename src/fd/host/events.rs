@@ -7,13 +7,12 @@ use std::task::Waker;
 use std::time::Duration;
 
 use peersock_fd::{Errno, peer_credentials};
-use rustix::event::{PollFd, PollFlags};
 use rustix::net::{AddressFamily, SendFlags, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::thread::Job;
 use super::{Host, down};
-use crate::driver::poll::{self, Wakeup};
 use crate::node::{Event, Node};
+use crate::sys::poll::{self, PollFd, PollFlags, Wakeup};
 
 /// How long the node's side waits for the caller, who connects at once.
 const PATIENCE: Duration = Duration::from_secs(5);

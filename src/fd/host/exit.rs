@@ -16,7 +16,7 @@ static AT_EXIT: Once = Once::new();
 
 /// Stops a host when the process exits, if it still runs then.
 pub(super) fn remember(hosted: &Arc<Hosted>) {
-    AT_EXIT.call_once(|| crate::sys::at_exit(stop_all));
+    AT_EXIT.call_once(|| crate::sys::process::at_exit(stop_all));
     // A child that was forked while another thread held the lock does without.
     if let Ok(mut hosts) = HOSTS.try_lock() {
         hosts.retain(|host| host.strong_count() > 0);

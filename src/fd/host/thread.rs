@@ -11,7 +11,7 @@ use rustix::process::Pid;
 use crate::fd::{FdServer, Unclosed};
 use crate::node::{Node, NodeBuilder, StartError};
 use crate::sync;
-use crate::sys;
+use crate::sys::process;
 
 /// How long a host that stops waits for the jobs that run apart. They end when the node is shut down.
 const APART_PATIENCE: Duration = Duration::from_secs(2);
@@ -43,8 +43,8 @@ pub(super) fn start(settings: NodeBuilder) -> Result<Arc<Hosted>, StartError> {
     let (started, result) = mpsc::sync_channel(1);
     let thread = Builder::new().name("peersock-host".into()).spawn(move || {
         // While there is nothing to tell apart yet: signals first.
-        sys::block_signals();
-        match sys::leave_descriptors().map_err(StartError::Io).and_then(|()| open(settings)) {
+        process::block_signals();
+        match process::leave_descriptors().map_err(StartError::Io).and_then(|()| open(settings)) {
             Ok((node, server)) => {
                 let _ = started.send(Ok((rustix::thread::gettid(), server.tag(), server.token())));
                 serve(node, server, &todo);

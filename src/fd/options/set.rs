@@ -11,8 +11,8 @@ use peersock_stack::{IcmpFilter, InterfaceId};
 use super::table::{self, Access, Row};
 use super::value::{self, InterfaceRef, flag, integer, octet, small, within};
 use super::{HOPS, Options, Side, interface_name};
-use crate::datapath::JoinedNetwork;
 use crate::fd::server::ServerState;
+use peersock_datapath::JoinedNetwork;
 
 /// The largest queue that an application may ask for, bytes.
 const MOST_BUFFER: i32 = 16 << 20;

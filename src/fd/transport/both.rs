@@ -12,12 +12,12 @@ use peersock_stack::{Error, GroupChange, InterfaceId, SendOptions, TrafficClass}
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, sockopt};
 
 use super::{Arrived, Transport};
-use crate::datapath::GsoBatch;
 use crate::fd::options::Options;
 use crate::fd::requests::routes;
 use crate::fd::sockets::canonical;
 use crate::node::Inner;
 use crate::sync;
+use peersock_datapath::GsoBatch;
 
 /// How long it is believed which addresses are the overlay's.
 const LIFETIME: Duration = Duration::from_secs(1);

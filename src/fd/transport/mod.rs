@@ -19,8 +19,8 @@ pub(super) use both::Both;
 
 use super::options::Options;
 use super::sockets::errno;
-use crate::datapath::{GsoBatch, Resolved};
 use crate::node::Inner;
+use peersock_datapath::{GsoBatch, Resolved};
 
 /// One socket of an application, as the stack has it. Dropping it closes it.
 ///

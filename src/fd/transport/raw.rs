@@ -9,11 +9,11 @@ use peersock_fd::Report;
 use peersock_stack::{Error, GroupChange, InterfaceId, RawOptions, RawSocket, SendOptions};
 
 use super::{Arrived, MAX_QUOTED, Transport, reachable, report};
-use crate::datapath::{GsoBatch, SocketState};
 use crate::fd::options::Options;
 use crate::node::Inner;
 use crate::socket::{Waited, interface_within};
-use crate::wait::Interest;
+use peersock_datapath::{GsoBatch, SocketState};
+use peersock_primitives::wait::Interest;
 
 /// See the module.
 pub(super) struct Raw {

@@ -11,13 +11,13 @@ use peersock_fd::Report;
 use peersock_stack::{Error, GroupChange, InterfaceId, SendOptions, UdpSocket};
 
 use super::{Arrived, MAX_QUOTED, Transport, follow, reachable, report};
-use crate::datapath::{GsoBatch, SocketState};
 use crate::fd::options::Options;
 use crate::fd::sockets::{bind_aliased, bind_families};
 use crate::node::Inner;
 use crate::socket::{Waited, interface_within};
 use crate::sync;
-use crate::wait::Interest;
+use peersock_datapath::{GsoBatch, SocketState};
+use peersock_primitives::wait::Interest;
 
 /// See the module.
 pub(super) struct Udp {

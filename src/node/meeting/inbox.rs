@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use peersock_dht::Event;
 use peersock_overlay::{Contact, DiscoveryKey, NetworkIndex};
 
-use crate::datapath::{JoinedNetwork, Want};
 use crate::sync;
+use peersock_datapath::{JoinedNetwork, Want};
 
 /// What may be lost is kept up to this number.
 pub(super) const MAX_NOTES: usize = 1024;

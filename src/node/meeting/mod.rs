@@ -23,9 +23,9 @@ use peersock_overlay::{Contact, DiscoveryKey, Identity, NetworkIndex, PublicIden
 
 use super::Inner;
 use crate::config::Dht;
-use crate::datapath::JoinedNetwork;
 use crate::driver::Interfaces;
 use crate::sync;
+use peersock_datapath::JoinedNetwork;
 
 use entry::Entry;
 use inbox::{Inbox, Note};

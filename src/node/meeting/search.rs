@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use peersock_dht::{NodeTail, Record, Target};
 use peersock_overlay::{NetworkIndex, PublicIdentity};
 
-use crate::datapath::Want;
+use peersock_datapath::Want;
 
 /// How much time the local network and the roots have to find a peer before the DHT is asked.
 const GRACE: Duration = Duration::from_millis(300);

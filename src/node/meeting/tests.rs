@@ -5,8 +5,8 @@ use peersock_overlay::NetworkId;
 
 use super::inbox::MAX_NOTES;
 use super::*;
-use crate::datapath::Want;
 use crate::{IdentitySource, Network, Node, RootSource};
+use peersock_datapath::Want;
 
 #[test]
 fn whoever_joins_or_leaves_a_network_does_not_wait_for_a_thread_that_is_held() {

@@ -18,10 +18,10 @@ use std::time::{Duration, Instant};
 use super::resolver::ask_system;
 use super::{Inner, RootListStatus, roots};
 use crate::config::{RootAddress, RootDomain, RootSource};
-use crate::datapath::{Heard, Subscription};
 use crate::sync;
 use cache::Cache;
 pub(crate) use once::ask_lists;
+use peersock_datapath::{Heard, Subscription};
 
 /// The most roots that one domain can list.
 const MAX_LISTED: usize = 8;

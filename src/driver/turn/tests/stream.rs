@@ -6,8 +6,8 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use peersock_overlay::SocketIndex;
 
 use super::*;
-use crate::datapath::Transmit;
 use crate::interfaces::check_turn;
+use peersock_datapath::Transmit;
 
 const CREATE_PERMISSION: u16 = 0x0008;
 const SEND: u16 = 0x0016;

@@ -5,7 +5,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::event::epoll::{self, CreateFlags, EventData};
+pub(crate) use rustix::event::epoll::{Event, EventFlags};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags};
 
 use super::poll::timespec;
@@ -16,7 +17,7 @@ const EVENTS: usize = 256;
 /// The descriptors that the engine thread waits for (epoll(7)), each under a token.
 ///
 /// Tokens from [`Poller::OWN`] on are the driver's; those below belong to what is
-/// [attached](super::Attached).
+/// [attached](crate::driver::Attached).
 pub(crate) struct Poller {
     epoll: OwnedFd,
     timer: OwnedFd,
@@ -24,11 +25,11 @@ pub(crate) struct Poller {
 
 impl Poller {
     /// The first of the driver's tokens.
-    pub(super) const OWN: u64 = 1 << 63;
+    pub(crate) const OWN: u64 = 1 << 63;
     /// The timer's token.
     const TIMER: u64 = u64::MAX;
 
-    pub(super) fn new() -> io::Result<Poller> {
+    pub(crate) fn new() -> io::Result<Poller> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
         // It goes on while the machine is suspended: sessions have ended then, and beacons are due. For those
@@ -55,7 +56,7 @@ impl Poller {
 }
 
 /// The waiting of the one thread that does.
-pub(super) struct Sleeper<'a> {
+pub(crate) struct Sleeper<'a> {
     poller: &'a Poller,
     room: [MaybeUninit<Event>; EVENTS],
     /// When the timer goes off. It is left alone while that is no later than what is waited for: deadlines
@@ -64,12 +65,12 @@ pub(super) struct Sleeper<'a> {
 }
 
 impl<'a> Sleeper<'a> {
-    pub(super) fn new(poller: &'a Poller) -> Sleeper<'a> {
+    pub(crate) fn new(poller: &'a Poller) -> Sleeper<'a> {
         Sleeper { poller, room: [const { MaybeUninit::uninit() }; EVENTS], armed: None }
     }
 
     /// Sleeps until there are events, no later than `deadline`; it may return early without any.
-    pub(super) fn sleep(&mut self, deadline: Option<Instant>) -> &[Event] {
+    pub(crate) fn sleep(&mut self, deadline: Option<Instant>) -> &[Event] {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         let at_once = timespec(Duration::ZERO);
         let timeout = match (left, deadline) {

@@ -8,7 +8,7 @@ use peersock_overlay::wire::MessageType;
 use peersock_overlay::{Attention, DATA_OVERHEAD, Opened, RecvMeta, RelayReader, Session, data_index};
 use peersock_stack::{Batch, Coalescer, Flushed, InterfaceId};
 
-use super::{Datapath, ecn};
+use crate::{Datapath, ecn};
 
 /// The state of one receiver: buffers that are kept between batches. Whoever holds it has the receive role.
 #[derive(Default)]

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 use peersock_overlay::{Endpoint, Event, Gone, Peer, Prefix, Route};
 use peersock_stack::{Batch, Cidr, Departure, Error, InterfaceId};
 
-use super::Datapath;
-use super::route::Entry;
-use super::socket::PeerLink;
+use crate::Datapath;
+use crate::route::Entry;
+use crate::socket::PeerLink;
 
 impl Datapath {
     /// A peer was found that something waits for: ask for a session at once.

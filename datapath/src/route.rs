@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use peersock_overlay::{Lookup, NetworkIndex, Peer, Route};
 use peersock_stack::{Batch, Error, Flow, InterfaceId};
 
-use super::Datapath;
-use super::socket::{Kept, SocketState};
+use crate::Datapath;
+use crate::socket::{Kept, SocketState};
 
 /// How long a packet may wait for its destination to be found before the socket hears EHOSTUNREACH, as a
 /// kernel's neighbour discovery would report it (three solicitations, one second apart; RFC 4861 section 10).
@@ -33,7 +33,8 @@ const MAX_WAITING_DESTINATIONS: usize = 4096;
 
 /// What a look-up found.
 #[derive(Debug)]
-pub(crate) enum Resolved {
+pub enum Resolved {
+    /// Packets go there.
     Route(Route),
     /// Not known yet; the overlay is looking for it.
     Unknown,
@@ -61,7 +62,7 @@ impl Datapath {
 
     /// Where the packets to an address go. Control is asked only about an address that the table does not
     /// know.
-    pub(crate) fn resolve(
+    pub fn resolve(
         &self,
         now: Instant,
         interface: InterfaceId,

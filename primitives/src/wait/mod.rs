@@ -1,23 +1,38 @@
-//! How a thread or a task waits for a socket: each socket has one [`Waiters`], notified by the data path when
-//! the socket's readiness may have changed.
+//! How a thread or a task waits for a socket: each socket has one [`Waiters`], notified when the socket's
+//! readiness may have changed.
 //!
-//! No wake-up is lost: a waiter first announces itself, then looks at the socket, then sleeps; the data path
+//! No wake-up is lost: a waiter first announces itself, then looks at the socket, then sleeps; who notifies
 //! first changes the socket (under the socket's own lock), then looks for waiters. When nobody waits, telling
 //! costs one load.
+//!
+//! ```
+//! use std::sync::atomic::{AtomicBool, Ordering};
+//!
+//! use peersock_primitives::wait::{Interest, Waiters};
+//!
+//! let (waiters, has_data) = (Waiters::default(), AtomicBool::new(false));
+//! std::thread::scope(|scope| {
+//!     scope.spawn(|| {
+//!         let mut ticket = waiters.enter(Interest::Read);
+//!         while !has_data.load(Ordering::SeqCst) {
+//!             ticket.sleep(None);
+//!         }
+//!     });
+//!     has_data.store(true, Ordering::SeqCst);
+//!     waiters.notify(true, false);
+//! });
+//! ```
 
-use std::sync::Arc;
 use std::task::Waker;
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
-
-use crate::driver::poll::Wakeup;
 
 // Relative, so that the tests can mount this module over locks whose interleavings they choose.
 use super::sync::{self, AtomicU8, Condvar, Mutex, MutexGuard, Ordering};
 
 /// What is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Interest {
+pub enum Interest {
     /// Data, end of stream, a connection to accept, or an error.
     Read,
     /// Room to write, an established connection, or an error.
@@ -32,7 +47,7 @@ impl Interest {
 
 /// Who waits for one socket.
 #[derive(Debug, Default)]
-pub(crate) struct Waiters {
+pub struct Waiters {
     /// Bits of the interests that somebody has, so that telling nobody costs one load.
     interested: AtomicU8,
     list: Mutex<WaiterList>,
@@ -47,13 +62,13 @@ struct WaiterList {
     generation: [u64; 2],
     /// Threads that are asleep on the condition variable.
     asleep: u32,
-    /// Threads that wait in `poll(2)` with the receive role instead.
-    polling: Vec<(ThreadId, Arc<Wakeup>)>,
+    /// Threads that wait for something else instead, with what ends that.
+    elsewhere: Vec<(ThreadId, Waker)>,
 }
 
 impl Waiters {
     /// Wakes those who wait for `read` or `write`.
-    pub(crate) fn notify(&self, read: bool, write: bool) {
+    pub fn notify(&self, read: bool, write: bool) {
         let mask = (u8::from(read) * Interest::Read.bit()) | (u8::from(write) * Interest::Write.bit());
         if self.interested.load(Ordering::SeqCst) & mask == 0 {
             return;
@@ -66,11 +81,10 @@ impl Waiters {
                 woken.append(&mut state.wakers[interest as usize]);
             }
         }
-        // A thread that reads the UDP sockets itself looks again after what it has read; it needs no waking
-        // for that.
+        // A thread that notifies itself looks again afterwards; it needs no waking for that.
         let own = std::thread::current().id();
-        for (_, wakeup) in state.polling.iter().filter(|(thread, _)| *thread != own) {
-            wakeup.wake();
+        for (_, waker) in state.elsewhere.iter().filter(|(thread, _)| *thread != own) {
+            waker.wake_by_ref();
         }
         let threads = state.asleep > 0;
         self.publish(&state);
@@ -82,7 +96,7 @@ impl Waiters {
     }
 
     /// Registers `waker` for the next notification. The caller looks at the socket again afterwards.
-    pub(crate) fn register(&self, interest: Interest, waker: &Waker) {
+    pub fn register(&self, interest: Interest, waker: &Waker) {
         let mut state = self.lock();
         let wakers = &mut state.wakers[interest as usize];
         if !wakers.iter().any(|known| known.will_wake(waker)) {
@@ -92,12 +106,12 @@ impl Waiters {
     }
 
     /// Announces a thread that is about to wait. Dropping the ticket ends that.
-    pub(crate) fn enter(&self, interest: Interest) -> Ticket<'_> {
+    pub fn enter(&self, interest: Interest) -> Ticket<'_> {
         let mut state = self.lock();
         state.threads[interest as usize] += 1;
         let generation = state.generation[interest as usize];
         self.publish(&state);
-        Ticket { waiters: self, interest, generation, wakeup: None }
+        Ticket { waiters: self, interest, generation, waker: None }
     }
 
     fn publish(&self, state: &WaiterList) {
@@ -117,17 +131,17 @@ impl Waiters {
 }
 
 /// A thread's announcement that it waits.
-pub(crate) struct Ticket<'a> {
+pub struct Ticket<'a> {
     waiters: &'a Waiters,
     interest: Interest,
     generation: u64,
-    wakeup: Option<Arc<Wakeup>>,
+    waker: Option<Waker>,
 }
 
 impl Ticket<'_> {
     /// Sleeps until notified or until `deadline`; true if notified. Returns at once if that has happened
     /// since the last call.
-    pub(crate) fn sleep(&mut self, deadline: Option<Instant>) -> bool {
+    pub fn sleep(&mut self, deadline: Option<Instant>) -> bool {
         let mut state = self.waiters.lock();
         let i = self.interest as usize;
         state.asleep += 1;
@@ -151,11 +165,12 @@ impl Ticket<'_> {
         woken
     }
 
-    /// Lets notifications also wake a `poll(2)` on `wakeup`.
-    pub(crate) fn also_wake(&mut self, wakeup: &Arc<Wakeup>) {
-        if self.wakeup.is_none() {
-            self.waiters.lock().polling.push((std::thread::current().id(), Arc::clone(wakeup)));
-            self.wakeup = Some(Arc::clone(wakeup));
+    /// Has notifications by other threads also wake `waker`: this thread is about to wait for something else,
+    /// which `waker` ends. Only the first call counts.
+    pub fn also_wake(&mut self, waker: &Waker) {
+        if self.waker.is_none() {
+            self.waiters.lock().elsewhere.push((std::thread::current().id(), waker.clone()));
+            self.waker = Some(waker.clone());
         }
     }
 }
@@ -164,10 +179,10 @@ impl Drop for Ticket<'_> {
     fn drop(&mut self) {
         let mut state = self.waiters.lock();
         state.threads[self.interest as usize] -= 1;
-        if let Some(mine) = &self.wakeup
-            && let Some(at) = state.polling.iter().position(|(_, wakeup)| Arc::ptr_eq(wakeup, mine))
+        if let Some(mine) = &self.waker
+            && let Some(at) = state.elsewhere.iter().position(|(_, waker)| waker.will_wake(mine))
         {
-            state.polling.swap_remove(at);
+            state.elsewhere.swap_remove(at);
         }
         self.waiters.publish(&state);
     }

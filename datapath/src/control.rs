@@ -11,9 +11,9 @@ use peersock_overlay::{
 };
 use peersock_stack::{Batch, Cidr, InterfaceConfig};
 
-use super::networks::{routes, within};
-use super::{Datapath, JoinedNetwork, Transmit};
-use crate::sync;
+use crate::networks::{routes, within};
+use crate::{Datapath, JoinedNetwork, Transmit};
+use peersock_primitives::sync;
 
 impl Datapath {
     /// Joins a network in both cores.
@@ -310,8 +310,9 @@ mod tests {
     };
     use peersock_stack::{Config, Stack};
 
-    use super::super::{Ingress, Sink};
     use super::*;
+    use crate::testing::instant;
+    use crate::{Ingress, Sink};
 
     /// Counts what may wait for room and what may not.
     #[derive(Default)]
@@ -336,7 +337,7 @@ mod tests {
 
     #[test]
     fn control_never_waits_for_room_while_it_holds_its_lock() {
-        let now = Instant::now();
+        let now = instant();
         let (datapath, sink) = datapath(now, Limits::default());
         let socket = SocketInfo {
             index: SocketIndex(0),
@@ -356,7 +357,7 @@ mod tests {
 
     #[test]
     fn what_waits_for_a_peer_goes_when_the_peer_is_forgotten() {
-        let now = Instant::now();
+        let now = instant();
         let (datapath, _) = datapath(now, Limits { peers_per_network: 1, ..Limits::default() });
         let mut batch = Batch::default();
         let config = NetworkConfig::AdHoc { id: NetworkId::ad_hoc(1..=9).unwrap(), psk: None };
@@ -387,7 +388,7 @@ mod tests {
 
     #[test]
     fn who_looks_elsewhere_is_told_what_is_wanted_and_has_time_to_find_it() {
-        let now = Instant::now();
+        let now = instant();
         let (datapath, _) = datapath(now, Limits::default());
         let (told, wants) = std::sync::mpsc::channel();
         let patience = Duration::from_secs(60);

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use peersock::datapath::{Datapath, Ingress, JoinedNetwork, Sink, Transmit};
+use peersock_datapath::{Datapath, Ingress, JoinedNetwork, Sink, Transmit};
 use peersock_overlay::{
     Endpoint, EndpointConfig, Identity, NetworkConfig, NodeId, RecvMeta, RootConfig, SocketIndex, SocketInfo,
     StaticMember, StaticNetwork,
@@ -59,6 +59,7 @@ impl Net {
     /// Node 0 knows all the others, and those know node 0 and where it is. `addresses` are what a node has
     /// besides its self-certifying address: in its own description and in that of node 0.
     pub(crate) fn star(nodes: usize, addresses: impl Fn(usize) -> [Vec<IpAddr>; 2]) -> Net {
+        #[allow(clippy::disallowed_methods, reason = "std offers no other way to make an Instant")]
         let now = Instant::now();
         let wire = Wire::default();
         let member = |node: usize, addresses| StaticMember {

@@ -8,10 +8,10 @@ use peersock_stack::{
     Batch, EchoRequest, Error, IcmpSocket, InterfaceId, MAX_DATAGRAM, RawSocket, SendOptions, UdpSocket,
 };
 
-use super::egress::with_packet;
-use super::route::Resolved;
-use super::socket::SocketState;
-use super::{Datapath, GsoBatch};
+use crate::egress::with_packet;
+use crate::route::Resolved;
+use crate::socket::SocketState;
+use crate::{Datapath, GsoBatch};
 
 /// What every path carries (PLPMTU base, RFC 8899 section 5.1.2).
 pub(super) const BASE_DATAGRAM: usize = 1200;
@@ -44,7 +44,7 @@ impl Datapath {
     ///
     /// # Errors
     /// Those of [`UdpSocket::route_with`] and [`UdpSocket::send_with`].
-    pub(crate) fn send_udp_with(
+    pub fn send_udp_with(
         &self,
         now: Instant,
         socket: &UdpSocket,
@@ -153,7 +153,7 @@ impl Datapath {
     }
 
     /// The largest IP packet that can go to `destination` now, bytes.
-    pub(crate) fn mtu_to(&self, now: Instant, interface: InterfaceId, destination: IpAddr) -> usize {
+    pub fn mtu_to(&self, now: Instant, interface: InterfaceId, destination: IpAddr) -> usize {
         self.inner_mtu(now, interface, None, destination)
     }
 

@@ -1,8 +1,8 @@
 //! Where the two cores meet: inner IP packets pass between the stack and the overlay's sessions.
 //!
 //! [`Datapath`] performs no I/O of its own, reads no clock and starts no thread: datagrams come in with the
-//! time, datagrams leave through a [`Sink`]. The driver (`src/driver`) runs it from the application's threads
-//! and its engine thread; the simulator runs the same code from one thread in virtual time.
+//! time, datagrams leave through a [`Sink`]. The node's driver runs it from the application's threads and its
+//! engine thread; the simulator runs the same code from one thread in virtual time.
 //!
 //! # One packet
 //! * **Out** (`egress`): a flow's super-segment is cut into packets of the path's size, each sealed straight
@@ -16,6 +16,55 @@
 //! 2. the control state machine (`Datapath::control`), never on the path of a packet of a standing session:
 //!    who has an address is asked of [`Routes`], when control is due next is kept beside it;
 //! 3. the locks inside the cores (one per flow, one per session), each held for one copy or one look-up.
+//!
+//! # Example
+//! A node that joins a network and sends beacons, to a network that loses everything:
+//!
+//! ```
+//! use std::sync::Arc;
+//! use std::sync::atomic::{AtomicUsize, Ordering};
+//! use std::time::{Duration, Instant};
+//!
+//! use peersock_datapath::{Datapath, Sink, Transmit};
+//! use peersock_overlay::{
+//!     Endpoint, EndpointConfig, Identity, NetworkConfig, NetworkId, SocketIndex, SocketInfo,
+//! };
+//! use peersock_stack::{Batch, Config, Stack};
+//!
+//! #[derive(Default)]
+//! struct Nowhere(AtomicUsize);
+//!
+//! impl Sink for Nowhere {
+//!     fn send(&self, transmit: &Transmit<'_>) {
+//!         self.0.fetch_add(transmit.contents.len(), Ordering::Relaxed);
+//!     }
+//!
+//!     fn max_segments(&self, _: SocketIndex) -> usize {
+//!         1
+//!     }
+//! }
+//!
+//! let (now, mut batch) = (Instant::now(), Batch::default());
+//! let identity = Arc::new(Identity::from_seed(&[1; 32]));
+//! let endpoint = Endpoint::new(EndpointConfig::new(identity), [2; 32], now, Duration::from_secs(1_800_000_000));
+//! let sink = Arc::new(Nowhere::default());
+//! let datapath = Datapath::new(endpoint, Stack::new(Config::default(), [3; 32], now), sink.clone());
+//!
+//! let socket = SocketInfo {
+//!     index: SocketIndex(0),
+//!     ipv4: true,
+//!     loopback: false,
+//!     max_datagram: 1472,
+//!     beacon_targets: vec!["239.255.112.115:7473".parse()?],
+//! };
+//! datapath.set_sockets(now, vec![socket], &mut batch);
+//! let network = NetworkConfig::AdHoc { id: NetworkId::ad_hoc(80..=80)?, psk: None };
+//! let joined = datapath.join(now, network, &mut batch)?;
+//! assert_eq!(datapath.networks()[0].addresses, joined.addresses);
+//! datapath.handle_timeout(now + Duration::from_secs(4), &mut batch);
+//! assert!(sink.0.load(Ordering::Relaxed) > 0, "beacons");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod clock;
 mod control;
@@ -37,29 +86,31 @@ mod stage;
 #[path = "stage/tests.rs"]
 mod stage_tests;
 mod subscription;
+#[cfg(test)]
+mod testing;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use peersock_overlay::{Endpoint, Relays, Routes, SessionTable, SocketIndex, WantedSocket, WantedStream};
+use peersock_primitives::sync;
 use peersock_stack::{Batch, Stack};
 
 pub use counters::DatapathCounters;
 pub use elsewhere::Want;
-pub(crate) use gso::GsoBatch;
+pub use gso::GsoBatch;
 pub use ingress::Ingress;
 pub use networks::JoinedNetwork;
+pub use route::Resolved;
 pub use socket::SocketState;
 pub use subscription::{Heard, Subscription};
 
-use crate::sync;
 use clock::OverlayClock;
 use elsewhere::Elsewhere;
 use membership::Repeats;
 use multicast::Members;
 use networks::Networks;
-pub(crate) use route::Resolved;
 use route::Waiting;
 use subscription::Subscribers;
 

@@ -18,22 +18,22 @@ const CONTROL: usize = 512;
 
 /// A datagram that was sent to a port where nobody listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Refused {
+pub(crate) struct Refused {
     /// Where it was sent to.
-    pub(super) remote: SocketAddr,
+    pub(crate) remote: SocketAddr,
     quoted: [u8; QUOTED],
     length: usize,
 }
 
 impl Refused {
     /// Its beginning, as far as the error repeats it.
-    pub(super) fn quoted(&self) -> &[u8] {
+    pub(crate) fn quoted(&self) -> &[u8] {
         &self.quoted[..self.length]
     }
 }
 
 /// Has the kernel keep the errors about a socket's datagrams.
-pub(super) fn enable(socket: &UdpSocket, ipv4: bool) -> io::Result<()> {
+pub(crate) fn enable(socket: &UdpSocket, ipv4: bool) -> io::Result<()> {
     match ipv4 {
         true => setsockopt(socket, sockopt::Ipv4RecvErr, &true)?,
         false => setsockopt(socket, sockopt::Ipv6RecvErr, &true)?,
@@ -43,7 +43,7 @@ pub(super) fn enable(socket: &UdpSocket, ipv4: bool) -> io::Result<()> {
 
 /// Takes the oldest error: `None` if there is none, `Some(None)` if it was of a kind that says nothing of the
 /// peer.
-pub(super) fn take(socket: &UdpSocket) -> Option<Option<Refused>> {
+pub(crate) fn take(socket: &UdpSocket) -> Option<Option<Refused>> {
     let mut quoted = [0; QUOTED];
     let mut control = [0; CONTROL];
     let mut parts = [IoSliceMut::new(&mut quoted)];

@@ -7,8 +7,8 @@ use std::sync::{Arc, RwLock};
 use peersock_overlay::{NetworkId, NetworkIndex, Prefix};
 use peersock_stack::{Cidr, InterfaceId};
 
-use super::Datapath;
-use crate::sync;
+use crate::Datapath;
+use peersock_primitives::sync;
 
 /// A joined network as both cores know it.
 #[derive(Debug, Clone)]

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::task::Wake;
 use std::time::Duration;
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
+use rustix::event::{EventfdFlags, Timespec};
+pub(crate) use rustix::event::{PollFd, PollFlags};
 
 /// Waits until a descriptor is readable or `timeout` (none: for ever) is over. Interruptions count as a
 /// wake-up.
@@ -23,7 +24,7 @@ pub(crate) fn writable(fd: BorrowedFd<'_>, timeout: Duration) -> bool {
     matches!(rustix::event::poll(&mut fds, Some(&timespec(timeout))), Ok(n) if n > 0)
 }
 
-pub(super) fn timespec(timeout: Duration) -> Timespec {
+pub(crate) fn timespec(timeout: Duration) -> Timespec {
     Timespec { tv_sec: timeout.as_secs().min(i64::MAX as u64) as i64, tv_nsec: timeout.subsec_nanos().into() }
 }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use peersock_overlay::Event;
 
-use super::Datapath;
-use crate::sync;
+use crate::Datapath;
+use peersock_primitives::sync;
 
 /// Events kept for a subscriber that does not read; the oldest go first.
 const MAX_QUEUED_EVENTS: usize = 1024;

@@ -7,15 +7,19 @@ use std::time::Instant;
 use peersock_overlay::{DATA_OVERHEAD, Route, Sender};
 use peersock_stack::{Batch, InterfaceId};
 
-use super::egress::MAX_BATCH;
-use super::route::Resolved;
-use super::socket::SocketState;
-use super::{Datapath, ecn};
+use crate::egress::MAX_BATCH;
+use crate::route::Resolved;
+use crate::socket::SocketState;
+use crate::{Datapath, ecn};
 
 /// Sealed packets of equal size but for the last, which is no longer, that wait for others to leave with.
-/// Whoever puts some there has them [send_gso](Datapath::send_gso).
+/// Whoever puts some there sends them with [`Datapath::send_gso`].
+///
+/// ```
+/// assert!(peersock_datapath::GsoBatch::default().is_empty());
+/// ```
 #[derive(Default)]
-pub(crate) struct GsoBatch {
+pub struct GsoBatch {
     /// Where they go; `None` if there are none.
     to: Option<Sender>,
     ecn: u8,
@@ -29,7 +33,7 @@ pub(crate) struct GsoBatch {
 
 impl GsoBatch {
     /// Whether nothing waits there.
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.to.is_none()
     }
 
@@ -92,8 +96,8 @@ impl Datapath {
         }
     }
 
-    /// Sends what waits in a gso.
-    pub(crate) fn send_gso(&self, now: Instant, gso: &mut GsoBatch, batch: &mut Batch) {
+    /// Sends what waits in `gso`. What that wakes lands in `batch`, for [`Datapath::settle`].
+    pub fn send_gso(&self, now: Instant, gso: &mut GsoBatch, batch: &mut Batch) {
         let Some(sender) = gso.to.take() else { return };
         let segment_size = (gso.count > 1).then_some(gso.size);
         self.transmit(&sender, &gso.sealed[..gso.length], segment_size, gso.ecn);
@@ -102,7 +106,7 @@ impl Datapath {
     }
 
     /// As above, and settles what that causes.
-    pub(crate) fn send_gso_and_settle(&self, now: Instant, gso: &mut GsoBatch) {
+    pub fn send_gso_and_settle(&self, now: Instant, gso: &mut GsoBatch) {
         let mut batch = Batch::default();
         self.send_gso(now, gso, &mut batch);
         self.settle(now, &mut batch);

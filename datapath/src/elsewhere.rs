@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use peersock_overlay::{NetworkIndex, Peer, PublicIdentity, Route};
 
-use super::Datapath;
+use crate::Datapath;
 
 /// A peer that is wanted and has no session.
 #[derive(Debug, Clone)]

@@ -1,4 +1,4 @@
-//! The few places where the operating system needs `unsafe`.
+//! Forks and exits of the process, its signals and descriptors: the few places where the node needs `unsafe`.
 #![allow(unsafe_code)]
 
 use std::fs;

@@ -43,10 +43,11 @@ impl OverlayClock {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::instant;
 
     #[test]
     fn the_overlays_time_is_ahead_by_what_the_machine_was_suspended_and_never_goes_back() {
-        let (clock, now) = (OverlayClock::default(), Instant::now());
+        let (clock, now) = (OverlayClock::default(), instant());
         assert_eq!((clock.overlay(now), clock.stack(now)), (now, now));
         let night = Duration::from_secs(8 * 3600);
         clock.note_suspended(night);

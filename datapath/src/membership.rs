@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 use peersock_overlay::Peer;
 use peersock_stack::{Batch, InterfaceId, MembershipChange, membership_report, read_membership_report};
 
-use super::Datapath;
-use super::socket::PeerLink;
-use crate::sync;
+use crate::Datapath;
+use crate::socket::PeerLink;
+use peersock_primitives::sync;
 
 /// How long a peer is not sent packets to a group that it does not want: Group Membership Interval (RFC 3376
 /// 8.4).
@@ -175,12 +175,13 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
+    use crate::testing::instant;
 
     const GROUP: IpAddr = IpAddr::V4(Ipv4Addr::new(239, 1, 2, 3));
 
     #[test]
     fn a_group_that_a_peer_has_left_is_not_for_it_until_it_joins_or_time_has_passed() {
-        let (reported, now) = (Reported::default(), Instant::now());
+        let (reported, now) = (Reported::default(), instant());
         assert!(reported.wants(now, GROUP));
         reported.note(now, GROUP, false);
         assert!(!reported.wants(now, GROUP));
@@ -194,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_peer_fills_a_bounded_place() {
-        let (reported, now) = (Reported::default(), Instant::now());
+        let (reported, now) = (Reported::default(), instant());
         for low in 0..2 * MOST_UNWANTED as u32 {
             reported.note(now, Ipv4Addr::from_bits(0xef00_0000 + low).into(), false);
         }
@@ -203,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_peer_is_told_of_a_group_once_a_second() {
-        let (reported, now) = (Reported::default(), Instant::now());
+        let (reported, now) = (Reported::default(), instant());
         assert!(reported.may_answer(now, GROUP));
         assert!(!reported.may_answer(now, GROUP));
         assert!(reported.may_answer(now + ANSWER_AGAIN, GROUP));
@@ -211,7 +212,7 @@ mod tests {
 
     #[test]
     fn however_many_groups_it_sends_to_a_peer_gets_few_reports() {
-        let (reported, now) = (Reported::default(), Instant::now());
+        let (reported, now) = (Reported::default(), instant());
         let group = |low: u32| IpAddr::from(Ipv4Addr::from_bits(0xef00_0000 + low));
         let told =
             |now, groups: u32| (0..1000).filter(|at| reported.may_answer(now, group(at % groups))).count();
@@ -222,7 +223,7 @@ mod tests {
 
     #[test]
     fn joining_is_reported_three_times_in_all_unless_it_is_undone() {
-        let (repeats, now) = (Repeats::default(), Instant::now());
+        let (repeats, now) = (Repeats::default(), instant());
         let mut change = MembershipChange { interface: InterfaceId(1), group: GROUP, joined: true };
         repeats.note(now, &change);
         assert_eq!(repeats.take_due(now), []);

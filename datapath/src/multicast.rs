@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use peersock_overlay::{DATA_OVERHEAD, Event, NetworkIndex, NodeId, Peer};
 use peersock_stack::{Batch, InterfaceId, MAX_DATAGRAM};
 
-use super::Datapath;
-use super::datagrams::BASE_DATAGRAM;
-use super::socket::PeerLink;
-use crate::sync;
+use crate::Datapath;
+use crate::datagrams::BASE_DATAGRAM;
+use crate::socket::PeerLink;
+use peersock_primitives::sync;
 
 /// Peers of a network that a packet is copied for, in the order in which they were learned of. Others do not
 /// get it.

@@ -33,6 +33,7 @@ mod sync {
 
 #[allow(
     dead_code,
+    unreachable_pub,
     clippy::duplicate_mod,
     reason = "it is compiled a second time, over the locks of the scheduler that tests, which need not all of it"
 )]

@@ -8,9 +8,9 @@ use std::time::Instant;
 use peersock_overlay::{Attention, DATA_OVERHEAD, Peer, Route, Sender, Session};
 use peersock_stack::{Batch, Egress, Error, Flow, InterfaceId, MAX_DATAGRAM, Ready, Reply};
 
-use super::route::Resolved;
-use super::socket::{PeerLink, SocketState};
-use super::{Datapath, Transmit, ecn};
+use crate::route::Resolved;
+use crate::socket::{PeerLink, SocketState};
+use crate::{Datapath, Transmit, ecn};
 
 /// Largest IP packet, and so largest super-segment.
 const MAX_PACKET: usize = 65535;
@@ -102,7 +102,7 @@ impl Datapath {
             let contexts = contexts.chain(round.udp.iter().map(|socket| socket.context()));
             let contexts = contexts.chain(round.raw.iter().map(|socket| socket.context()));
             for context in contexts.chain(round.icmp.iter().map(|socket| socket.context())) {
-                SocketState::of(context).waiters.notify(true, false);
+                SocketState::of(context).waiters().notify(true, false);
             }
             for reply in round.replies() {
                 self.send_reply(now, reply, batch);
@@ -220,7 +220,7 @@ impl Datapath {
         if is_over(ready) {
             socket.unwatch();
         }
-        socket.waiters.notify(
+        socket.waiters().notify(
             ready.intersects(Ready::READABLE | Ready::READ_CLOSED | Ready::ERROR),
             ready.intersects(Ready::WRITABLE | Ready::WRITE_CLOSED | Ready::ERROR | Ready::CONNECTED),
         );

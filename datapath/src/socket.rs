@@ -9,16 +9,25 @@ use std::sync::{Arc, Mutex, OnceLock};
 use peersock_overlay::{NetworkIndex, Peer, Route, Watch};
 use peersock_stack::InterfaceId;
 
-use super::membership::Reported;
-use super::multicast::Asked;
-use super::stage::Stage;
-use crate::sync;
-use crate::wait::Waiters;
+use crate::membership::Reported;
+use crate::multicast::Asked;
+use crate::stage::Stage;
+use peersock_primitives::sync;
+use peersock_primitives::wait::Waiters;
 
 /// The node's share of one socket's state.
+///
+/// ```
+/// use peersock_datapath::SocketState;
+///
+/// let context = Default::default();
+/// let state = SocketState::of(&context);
+/// state.set_largest_packet(Some(1280));
+/// assert_eq!(SocketState::of(&context).limit(9000), 1280);
+/// ```
 #[derive(Default)]
 pub struct SocketState {
-    pub(crate) waiters: Waiters,
+    waiters: Waiters,
     /// Where a packet went last.
     kept: Mutex<Option<Kept>>,
     stage: Stage,
@@ -33,22 +42,27 @@ pub struct SocketState {
 }
 
 impl SocketState {
-    /// The state kept in a socket's context slot, made on first use.
-    pub(crate) fn of(context: &OnceLock<Arc<dyn Any + Send + Sync>>) -> &SocketState {
+    /// The state kept in a socket's context slot, made on first use. Nothing else may be kept there.
+    pub fn of(context: &OnceLock<Arc<dyn Any + Send + Sync>>) -> &SocketState {
         context
             .get_or_init(|| Arc::new(SocketState::default()))
             .downcast_ref()
             .expect("only the data path fills the contexts of sockets")
     }
 
+    /// Who waits for the socket.
+    pub fn waiters(&self) -> &Waiters {
+        &self.waiters
+    }
+
     /// Has packets that are larger than so many bytes be sent in fragments, whatever the path takes:
     /// IPV6_USE_MIN_MTU.
-    pub(crate) fn set_largest_packet(&self, bytes: Option<usize>) {
+    pub fn set_largest_packet(&self, bytes: Option<usize>) {
         self.largest_packet.store(bytes.unwrap_or(0), Ordering::Relaxed);
     }
 
     /// What packets of this socket may have of bytes where the path takes `mtu`.
-    pub(crate) fn limit(&self, mtu: usize) -> usize {
+    pub fn limit(&self, mtu: usize) -> usize {
         match self.largest_packet.load(Ordering::Relaxed) {
             0 => mtu,
             largest => largest.min(mtu),

@@ -12,7 +12,7 @@ use rustix::time::{
 /// Measures that from the start on: CLOCK_BOOTTIME counts it, CLOCK_MONOTONIC, which [`Instant`] shows, does
 /// not.
 #[derive(Debug)]
-pub(super) struct Suspension {
+pub(crate) struct Suspension {
     /// The start by both clocks.
     start: (Duration, Instant),
     /// What was told last, in milliseconds.
@@ -24,25 +24,25 @@ pub(super) struct Suspension {
 
 /// What the clocks show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Reading {
-    pub(super) now: Instant,
+pub(crate) struct Reading {
+    pub(crate) now: Instant,
     /// How long the machine was suspended in all since the start.
-    pub(super) suspended: Duration,
+    pub(crate) suspended: Duration,
     /// Nobody was told of the last suspension before.
-    pub(super) is_news: bool,
+    pub(crate) is_news: bool,
 }
 
 /// What is less is no suspension, but time that passed between two readings.
 const LEAST: Duration = Duration::from_millis(100);
 
 impl Suspension {
-    pub(super) fn new() -> Suspension {
+    pub(crate) fn new() -> Suspension {
         let watch = watch().map_err(|error| tracing::debug!(%error, "the end of a suspension is seen late"));
         Suspension { start: read(), told: AtomicU64::new(0), watch: watch.ok() }
     }
 
     /// The time now, and what there is to know of suspensions.
-    pub(super) fn now(&self) -> Reading {
+    pub(crate) fn now(&self) -> Reading {
         let (boottime, now) = read();
         self.reading(boottime, now)
     }
@@ -64,12 +64,12 @@ impl Suspension {
     }
 
     /// What becomes readable when the machine goes on after a suspension.
-    pub(super) fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+    pub(crate) fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         self.watch.as_ref().map(AsFd::as_fd)
     }
 
     /// To be called when that is readable.
-    pub(super) fn watch_again(&self) {
+    pub(crate) fn watch_again(&self) {
         if let Some(watch) = &self.watch {
             // It fails with ECANCELED after each jump of the clock, and watches on.
             let _ = rustix::io::read(watch, &mut [0u8; 8]);
