@@ -17,3 +17,4 @@ mod roaming;
 mod roots;
 mod silent;
 mod streams;
+mod turn;
