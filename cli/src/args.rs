@@ -109,7 +109,8 @@ pub(crate) struct NodeArgs {
     root_token_file: Option<PathBuf>,
 
     /// Be found, and find others, by the BitTorrent DHT, without any root: the public one, or that which
-    /// these nodes are part of (IPV4:PORT, with commas between them) [env: PEERSOCK_DHT]
+    /// these nodes are part of (IPV4:PORT, with commas between them). Needs IPv4; a NAT64 is not enough
+    /// [env: PEERSOCK_DHT]
     #[arg(long, value_name = "NODES", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "public")]
     dht: Option<Dht>,
@@ -127,6 +128,10 @@ pub(crate) struct NodeArgs {
     /// Do not look for direct paths by many ports, which some providers take for a port scan
     #[arg(long)]
     no_birthday: bool,
+
+    /// Do not look for direct paths by TCP where there is none by UDP
+    #[arg(long)]
+    no_tcp_punch: bool,
 
     /// UDP port for the overlay's own packets; 0 picks a free one
     #[arg(long, value_name = "PORT", default_value_t = 0)]
@@ -184,6 +189,7 @@ impl NodeArgs {
     /// Has the node meet others as the options say; what they do not say is as in the environment.
     pub(crate) fn with_roots(&self, node: NodeBuilder) -> Outcome<NodeBuilder> {
         let node = node.port_mapping(!self.no_portmap).birthday(!self.no_birthday);
+        let node = node.tcp_punch(!self.no_tcp_punch);
         let node = match &self.dht {
             Some(dht) => node.dht(dht.clone()),
             None => node,

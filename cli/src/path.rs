@@ -17,6 +17,8 @@ pub(crate) struct Path {
     root: Option<String>,
     /// Whether a TURN server relays.
     turn: bool,
+    /// Whether it is a TCP connection to the peer.
+    tcp: bool,
 }
 
 /// The member with this address, if it is known.
@@ -45,7 +47,7 @@ impl Path {
         // By a stream a root is reached, and a root relays: without it the stream has ended just now.
         let is_known = peer.connected && (remote.is_some() || peer.root.is_some());
         let root = peer.root.map(|root| root.to_string());
-        is_known.then_some(Path { remote, stream, root, turn: peer.turn })
+        is_known.then_some(Path { remote, stream, root, turn: peer.turn, tcp: peer.tcp })
     }
 
     pub(crate) fn is_direct(&self) -> bool {
@@ -60,6 +62,7 @@ impl Path {
             "stream": self.stream,
             "root": self.root,
             "turn": self.turn,
+            "tcp": self.tcp,
         })
     }
 }
@@ -68,6 +71,7 @@ impl fmt::Display for Path {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.root {
             None if self.turn => f.write_str("by TURN")?,
+            None if self.tcp => f.write_str("direct by TCP")?,
             None => f.write_str("direct")?,
             Some(root) => write!(f, "relayed by root {root}")?,
         }
@@ -86,15 +90,21 @@ mod tests {
     #[test]
     fn a_path_is_direct_or_a_root_relays() {
         let remote = Some("192.0.2.1:7420".parse().expect("an address"));
-        let direct = Path { remote, stream: None, root: None, turn: false };
+        let direct = Path { remote, stream: None, root: None, turn: false, tcp: false };
         assert_eq!(direct.to_string(), "direct to 192.0.2.1:7420");
         assert_eq!(
             direct.json(),
-            json!({"direct": true, "remote": "192.0.2.1:7420", "stream": null, "root": null, "turn": false})
+            json!({
+                "direct": true, "remote": "192.0.2.1:7420", "stream": null, "root": null, "turn": false,
+                "tcp": false
+            })
         );
         let relayed = Path { root: Some("a1".into()), ..direct.clone() };
         assert_eq!(relayed.to_string(), "relayed by root a1 at 192.0.2.1:7420");
         assert!(!relayed.is_direct() && relayed.json()["root"] == "a1");
+        let by_tcp = Path { tcp: true, ..direct.clone() };
+        assert_eq!(by_tcp.to_string(), "direct by TCP to 192.0.2.1:7420");
+        assert!(by_tcp.is_direct() && by_tcp.json()["tcp"] == true);
         let by_turn = Path { turn: true, ..direct };
         assert_eq!(by_turn.to_string(), "by TURN to 192.0.2.1:7420");
         assert!(!by_turn.is_direct() && by_turn.json()["turn"] == true);

@@ -130,7 +130,8 @@ impl Session {
         let member = self.network.members().iter().find(is_its);
         let endpoints = member.map_or_else(Vec::new, |member| self.network.endpoints_of(&member.identity));
         let place = match &endpoints[..] {
-            [] => "on the same LAN (a static network can name an endpoint for a peer elsewhere, see docs/NETWORKS.md)"
+            [] => "on the same LAN (a static network can name an endpoint for a peer elsewhere, \
+                   see docs/NETWORKS.md)"
                 .to_owned(),
             endpoints => format!(
                 "on the same LAN or at {}, with --overlay-port for the port there",
@@ -144,8 +145,8 @@ impl Session {
         let roots = self.roots_to_check(address);
         let servers = self.named.to_check(&self.node);
         format!(
-            "{roots}{servers}check that the other program runs {same}, {place}, and that IP packets of {packets} bytes pass; -v \
-             shows what was tried"
+            "{roots}{servers}check that the other program runs {same}, {place}, and that IP packets of \
+             {packets} bytes pass; -v shows what was tried"
         )
     }
 
@@ -157,7 +158,8 @@ impl Session {
                 RootState::Refused => format!("{name} does not take this node, it may want a token; "),
                 RootState::Registered | RootState::Draining => {
                     format!(
-                        "{name} was reached and does not know {address}, give the other program the same root; "
+                        "{name} was reached and does not know {address}, \
+                         give the other program the same root; "
                     )
                 }
                 _ => format!(

@@ -7,7 +7,7 @@ use std::time::Instant;
 use peersock_overlay::{
     AddressError, Contact, Elsewhere, Endpoint, Event, JoinError, Lookup, NetworkConfig, NetworkId,
     NetworkIndex, NetworkInfo, NetworkSummary, NodeId, PeerInfo, Prefix, PublicIdentity, RootConfig,
-    RootInfo, Route, SessionTable, SocketInfo,
+    RootInfo, Route, SessionTable, SocketIndex, SocketInfo,
 };
 use peersock_stack::{Batch, Cidr, InterfaceConfig};
 
@@ -136,15 +136,43 @@ impl Datapath {
         self.settle(now, batch);
     }
 
-    /// There is a stream to a root, or none any more ([`Endpoint::set_stream`]).
-    pub fn set_stream(&self, now: Instant, root: &NodeId, is_open: bool, batch: &mut Batch) {
-        self.with_control(now, batch, |endpoint, now| endpoint.set_stream(now, root, is_open));
+    /// There is a stream to a root, with that local port, or none any more ([`Endpoint::set_stream`]).
+    pub fn set_stream(
+        &self,
+        now: Instant,
+        root: &NodeId,
+        is_open: bool,
+        port: Option<u16>,
+        batch: &mut Batch,
+    ) {
+        self.with_control(now, batch, |endpoint, now| endpoint.set_stream(now, root, is_open, port));
         self.settle(now, batch);
     }
 
     /// Gives the extra sockets that are open, in place of those given before.
     pub fn set_extra_sockets(&self, now: Instant, open: Vec<SocketInfo>, batch: &mut Batch) {
         self.with_control(now, batch, |endpoint, now| endpoint.set_extra_sockets(now, open));
+        self.settle(now, batch);
+    }
+
+    /// There is a TCP connection to another node ([`Endpoint::tcp_opened`]). False if it is to be closed.
+    pub fn tcp_opened(
+        &self,
+        now: Instant,
+        id: Option<u32>,
+        socket: SocketIndex,
+        remote: SocketAddr,
+        batch: &mut Batch,
+    ) -> bool {
+        let is_taken =
+            self.with_control(now, batch, |endpoint, now| endpoint.tcp_opened(now, id, socket, remote));
+        self.settle(now, batch);
+        is_taken
+    }
+
+    /// A TCP connection to another node has ended ([`Endpoint::tcp_closed`]).
+    pub fn tcp_closed(&self, now: Instant, socket: SocketIndex, batch: &mut Batch) {
+        self.with_control(now, batch, |endpoint, now| endpoint.tcp_closed(now, socket));
         self.settle(now, batch);
     }
 
@@ -282,6 +310,9 @@ impl Datapath {
             if let Some(wanted) = endpoint.poll_extra_sockets() {
                 self.sink.want_extra_sockets(wanted);
             }
+            while let Some(action) = endpoint.poll_tcp() {
+                self.sink.act_on_tcp(action);
+            }
             let due = endpoint.poll_timeout();
             // Under the control lock, so that the last one to have it leaves what is true.
             *sync::lock(&self.control_due) = due;
@@ -306,7 +337,7 @@ mod tests {
 
     use peersock_overlay::wire::Hello;
     use peersock_overlay::{
-        Candidate, CandidateKind, EndpointConfig, Identity, Limits, Nat, RecvMeta, SocketIndex, SuiteSet,
+        Candidate, CandidateKind, EndpointConfig, Identity, Limits, Nat, RecvMeta, SuiteSet,
     };
     use peersock_stack::{Config, Stack};
 

@@ -65,6 +65,7 @@
 //! assert!(sink.0.load(Ordering::Relaxed) > 0, "beacons");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+#![forbid(unsafe_code)]
 
 mod clock;
 mod control;
@@ -93,7 +94,9 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use peersock_overlay::{Endpoint, Relays, Routes, SessionTable, SocketIndex, WantedSocket, WantedStream};
+use peersock_overlay::{
+    Endpoint, Relays, Routes, SessionTable, SocketIndex, TcpAction, WantedSocket, WantedStream,
+};
 use peersock_primitives::sync;
 use peersock_stack::{Batch, Stack};
 
@@ -165,6 +168,13 @@ pub trait Sink: Send + Sync {
     /// none need not listen.
     fn want_extra_sockets(&self, wanted: Vec<WantedSocket>) {
         let _ = wanted;
+    }
+
+    /// Says what to do about TCP connections to other nodes; [`Datapath::tcp_opened`] and
+    /// [`Datapath::tcp_closed`] say what came of it. Control calls it under its lock. A driver that can connect
+    /// to nobody need not listen.
+    fn act_on_tcp(&self, action: TcpAction) {
+        let _ = action;
     }
 }
 

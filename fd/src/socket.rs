@@ -17,6 +17,7 @@ use crate::name::{Accepted, Family, Kind, Name, NodeTag, Opened, SocketId};
 use crate::passed;
 use crate::pause;
 use crate::requests::{Reply, Request, Which};
+use crate::sys;
 
 /// The kernel's buffer of each end, bytes, as far as the system allows so much (net.core.wmem_max).
 pub const BUFFER: usize = 1 << 20;
@@ -165,7 +166,10 @@ impl<'fd> Socket<'fd> {
         loop {
             let (fd, from) = match rustix::net::acceptfrom_with(self.fd, flags) {
                 // What a socket that was shut down gives, depending on whether it waits.
-                Err(error @ (Errno::AGAIN | Errno::INVAL)) => return Err(self.end().unwrap_or(error)),
+                Err(error @ (Errno::AGAIN | Errno::INVAL)) => {
+                    let shut = if self.is_shut() { Errno::INVAL } else { error };
+                    return Err(self.end().unwrap_or(shut));
+                }
                 accepted => accepted?,
             };
             // Every program of this machine may connect to an abstract name. Only the node is believed.
@@ -178,10 +182,7 @@ impl<'fd> Socket<'fd> {
                         return Err(Errno::NETDOWN);
                     }
                     enlarge(fd.as_fd());
-                    // As with TCP: what the listener has its connections have.
-                    if let Ok(Some(linger)) = sockopt::socket_linger(self.fd) {
-                        sockopt::set_socket_linger(&fd, Some(linger))?;
-                    }
+                    inherit(self.fd, fd.as_fd())?;
                     return Ok((fd, accepted.peer));
                 }
                 Some(Name::Passed(_, passed)) => {
@@ -200,6 +201,23 @@ impl<'fd> Socket<'fd> {
     /// ECONNREFUSED, ETIMEDOUT, EHOSTUNREACH, ENETUNREACH, EINPROGRESS, EALREADY, EISCONN, EACCES,
     /// EADDRINUSE, EINTR.
     pub fn connect(&self, remote: Option<SocketAddr>) -> Result<(), Errno> {
+        self.connect_with(remote, || Ok(!rustix::fs::fcntl_getfl(self.fd)?.contains(OFlags::NONBLOCK)))
+    }
+
+    /// connect(2) as of a non-blocking socket, whether it is one or not: for who waits in another way, until
+    /// the socket is writable.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub fn begin_connect(&self, remote: Option<SocketAddr>) -> Result<(), Errno> {
+        self.connect_with(remote, || Ok(false))
+    }
+
+    fn connect_with(
+        &self,
+        remote: Option<SocketAddr>,
+        waits: impl FnOnce() -> Result<bool, Errno>,
+    ) -> Result<(), Errno> {
         if let Some(remote) = remote {
             self.check_family(remote)?;
         }
@@ -208,12 +226,12 @@ impl<'fd> Socket<'fd> {
         }
         let remote = remote.ok_or(Errno::AFNOSUPPORT)?;
         if rustix::net::getpeername(self.fd).is_ok() {
-            return self.connect_again();
+            return self.connect_again(waits()?);
         }
         if sockopt::socket_acceptconn(self.fd)? {
             return Err(Errno::ISCONN);
         }
-        let wait = !rustix::fs::fcntl_getfl(self.fd)?.contains(OFlags::NONBLOCK);
+        let wait = waits()?;
         let timeout = sockopt::socket_timeout(self.fd, sockopt::Timeout::Send)?;
         match self.ask(Request::Connect { socket: self.opened, remote, wait, timeout }) {
             Ok(_) if wait => {
@@ -238,7 +256,7 @@ impl<'fd> Socket<'fd> {
     }
 
     /// Another connect(2) of a socket that is connecting or connected.
-    fn connect_again(&self) -> Result<(), Errno> {
+    fn connect_again(&self, wait: bool) -> Result<(), Errno> {
         match self.ask(Request::TakeError(self.which()))? {
             Reply::Error(0) => {}
             Reply::Error(errno) => return Err(Errno::from_raw_os_error(errno)),
@@ -246,7 +264,7 @@ impl<'fd> Socket<'fd> {
         }
         match self.addresses()? {
             (_, Some(_)) => Err(Errno::ISCONN),
-            (_, None) if rustix::fs::fcntl_getfl(self.fd)?.contains(OFlags::NONBLOCK) => Err(Errno::ALREADY),
+            (_, None) if !wait => Err(Errno::ALREADY),
             (_, None) => {
                 let mut fds = [PollFd::from_borrowed_fd(self.fd, PollFlags::OUT)];
                 rustix::event::poll(&mut fds, None)?;
@@ -294,6 +312,10 @@ impl<'fd> Socket<'fd> {
             Kind::Stream => rustix::net::getpeername(self.fd).is_ok() || sockopt::socket_acceptconn(self.fd)?,
             _ => self.addresses()?.1.is_some(),
         };
+        if !is_connected && self.kind() != Kind::Stream {
+            // It fails, as in Linux, and wakes those who wait for datagrams all the same.
+            let _ = rustix::net::shutdown(self.fd, how);
+        }
         if !is_connected || self.is_broken() {
             return Err(if self.is_down() { Errno::NETDOWN } else { Errno::NOTCONN });
         }
@@ -395,25 +417,32 @@ impl<'fd> Socket<'fd> {
     /// `None` as long as there may be something to wait for, and after the application's own shutdown(2).
     /// A program that asks for the same again and again is held up, see the module `pause`.
     pub fn end(&self) -> Option<Errno> {
-        let mut fds = [PollFd::from_borrowed_fd(self.fd, PollFlags::RDHUP)];
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        rustix::event::poll(&mut fds, Some(&now)).ok()?;
-        if !fds[0].revents().intersects(PollFlags::RDHUP | PollFlags::HUP) {
-            return None;
-        }
-        if !self.is_down() {
+        if !self.is_shut() || !self.is_down() {
             return None;
         }
         pause::before_error();
         Some(Errno::NETDOWN)
     }
 
+    /// Whether nothing more comes: it was shut down, by the application or by the node.
+    fn is_shut(&self) -> bool {
+        let mut fds = [PollFd::from_borrowed_fd(self.fd, PollFlags::RDHUP)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        rustix::event::poll(&mut fds, Some(&now)).is_ok()
+            && fds[0].revents().intersects(PollFlags::RDHUP | PollFlags::HUP)
+    }
+
     /// What an error means that the kernel reports of a stream. It knows only that the node has closed its end,
     /// which is so after a reset by the peer, after all other errors of the connection, such as ETIMEDOUT, and
     /// when the session ends (ENETDOWN).
     pub fn stream_error(&self, error: Errno) -> Errno {
-        if self.kind() != Kind::Stream || !matches!(error, Errno::CONNRESET | Errno::PIPE) {
-            return error;
+        match error {
+            _ if self.kind() != Kind::Stream => return error,
+            // What AF_UNIX says of a socket that is not connected to who receives, and to who sends.
+            Errno::INVAL if rustix::net::getpeername(self.fd).is_err() => return Errno::NOTCONN,
+            Errno::NOTCONN if rustix::net::getpeername(self.fd).is_err() => return Errno::PIPE,
+            Errno::CONNRESET | Errno::PIPE => {}
+            _ => return error,
         }
         match self.ask(Request::Ending(self.which())) {
             Ok(Reply::Error(errno)) if errno != 0 => Errno::from_raw_os_error(errno),
@@ -433,6 +462,22 @@ impl<'fd> Socket<'fd> {
 
     pub(crate) fn check_family(&self, address: SocketAddr) -> Result<(), Errno> {
         if Family::of(address.ip()) == self.family() { Ok(()) } else { Err(Errno::AFNOSUPPORT) }
+    }
+}
+
+/// As with TCP: what the listener has, and the kernel keeps, its connections have.
+fn inherit(listener: BorrowedFd<'_>, connection: BorrowedFd<'_>) -> Result<(), Errno> {
+    if let Ok(Some(linger)) = sockopt::socket_linger(listener) {
+        sockopt::set_socket_linger(connection, Some(linger))?;
+    }
+    for direction in [sockopt::Timeout::Recv, sockopt::Timeout::Send] {
+        if let Ok(Some(time)) = sockopt::socket_timeout(listener, direction) {
+            sockopt::set_socket_timeout(connection, direction, Some(time))?;
+        }
+    }
+    match sys::low_water(listener)? {
+        ..=1 => Ok(()),
+        bytes => sys::set_low_water(connection, bytes),
     }
 }
 

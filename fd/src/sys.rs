@@ -41,11 +41,55 @@ pub fn peer_credentials(fd: BorrowedFd<'_>) -> Result<Credentials, Errno> {
         )
     };
     if result != 0 {
-        return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO));
+        return Err(last_error());
     }
     // SAFETY: every bit pattern is a `ucred`, and the kernel has written one over the zeros.
     let credentials = unsafe { credentials.assume_init() };
     Ok(Credentials { pid: credentials.pid, uid: credentials.uid })
+}
+
+/// SO_RCVLOWAT: how many bytes recv(2) waits for.
+///
+/// # Errors
+/// Those of getsockopt(2).
+pub(crate) fn low_water(fd: BorrowedFd<'_>) -> Result<i32, Errno> {
+    let mut bytes: libc::c_int = 0;
+    let mut length = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: both pointers are to live variables, of the sizes that the kernel is told.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_getsockopt,
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVLOWAT,
+            &raw mut bytes,
+            &raw mut length,
+        )
+    };
+    if result == 0 { Ok(bytes) } else { Err(last_error()) }
+}
+
+/// Sets that.
+///
+/// # Errors
+/// Those of setsockopt(2).
+pub(crate) fn set_low_water(fd: BorrowedFd<'_>, bytes: i32) -> Result<(), Errno> {
+    // SAFETY: the pointer is to a live variable, of the size that the kernel is told.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_setsockopt,
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVLOWAT,
+            &raw const bytes,
+            size_of::<libc::c_int>(),
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(last_error()) }
+}
+
+fn last_error() -> Errno {
+    Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)
 }
 
 /// A datagram, and what the kernel tells of it.

@@ -103,6 +103,13 @@ impl HostInterface {
     }
 }
 
+/// Remote endpoints of IPv4 and IPv6 for the question which interface leads to the Internet. Nothing is sent
+/// there.
+pub(crate) const ANYWHERE: [SocketAddr; 2] = [
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9),
+    SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)), 9),
+];
+
 /// The address that the system sends from to a remote one: the interface with that address is the default
 /// one.
 pub(crate) fn source(interface: Option<&str>, remote: SocketAddr) -> Option<IpAddr> {

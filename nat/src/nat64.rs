@@ -14,6 +14,8 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
 
+use serde::{Serialize, Serializer};
+
 /// The prefix behind which a NAT64 has the IPv4 Internet.
 ///
 /// ```
@@ -136,6 +138,13 @@ impl Nat64Prefix {
 impl fmt::Display for Nat64Prefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.network, self.len)
+    }
+}
+
+/// As text.
+impl Serialize for Nat64Prefix {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

@@ -141,6 +141,14 @@ peersock_primitives::counters! {
         pub birthdays_begun,
         /// Packets sent in them.
         pub birthday_probes_sent,
+        /// Rounds in which this node and another one tried to connect to each other by TCP.
+        pub tcp_punches_begun,
+        /// TCP connections to or from other nodes.
+        pub tcp_streams_opened,
+        /// TCP connections from others that were closed at once, because there were too many.
+        pub tcp_streams_refused,
+        /// Messages on such connections that were dropped, because nothing has shown whose it is.
+        pub tcp_strangers_dropped,
         /// Path MTU probes sent.
         pub probes_sent,
         /// Times that a path stopped carrying datagrams of its size.
@@ -152,6 +160,8 @@ peersock_primitives::counters! {
         pub relayed_unknown,
         /// Requests to be registered, sent to roots.
         pub root_registrations_sent,
+        /// Questions for vouchers of the other address family, sent to roots.
+        pub root_vouchers_asked,
         /// Look-ups sent to roots.
         pub root_look_ups_sent,
         /// Answers of roots dropped because nobody had asked, or they were not what the node in question has

@@ -72,7 +72,7 @@ pub use crypto::{
 
 pub use contact::{
     Candidate, CandidateKind, Contact, DirectAttempt, DirectOutcome, Filtering, HolePunch, Mapping, Nat,
-    NotTried, Shot, WantedSocket,
+    NotTried, Shot, TcpAction, TcpPunch, TcpTarget, WantedSocket,
 };
 pub use counters::Counters;
 pub use endpoint::{

@@ -297,6 +297,7 @@ fn control() -> Section {
     let candidate = Candidate { kind: CandidateKind::Mapped, address };
     let voucher = Voucher::sign(&root, &node, 1_700_000_000, address);
     let message = Candidates {
+        of_tcp: false,
         is_question: true,
         id: 0x0102_0304,
         round_trip: 40,

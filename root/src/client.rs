@@ -59,6 +59,7 @@ pub(crate) struct Buckets {
     pub(crate) handshakes: Nanos,
     pub(crate) cookies: Nanos,
     pub(crate) registrations: Nanos,
+    pub(crate) vouchers: Nanos,
     pub(crate) look_ups: Nanos,
     pub(crate) notices: Nanos,
     /// The notice that the budget is used up has an interval of its own.

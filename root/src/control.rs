@@ -50,12 +50,16 @@ impl Root {
     ) {
         let is_at_path = self.clients.get(slot).is_some_and(|client| client.path == Some(source));
         if RootMessage::is_one(plaintext) {
+            let message = RootMessage::parse(plaintext);
+            if message == Ok(RootMessage::Vouch) {
+                return self.on_vouch(now, source, slot);
+            }
             if !is_at_path {
                 // An answer would be longer than the question, and could be for somebody else's benefit.
                 self.counters.from_unproven.increment();
                 return self.challenge(now, source, slot);
             }
-            return match RootMessage::parse(plaintext) {
+            return match message {
                 Ok(RootMessage::Register { registration, access }) => {
                     self.on_register(now, slot, since, &registration, &access);
                 }

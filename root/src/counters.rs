@@ -71,6 +71,10 @@ peersock_primitives::counters! {
         pub registrations_limited,
         /// Registrations that ran out.
         pub registrations_expired,
+        /// Vouchers given for an address besides the one that a node is registered at.
+        pub vouchers,
+        /// Questions for those dropped because too many came, or their sender is not registered.
+        pub vouchers_refused,
         /// Nodes that were looked up.
         pub look_ups,
         /// Look-ups that found somebody.

@@ -6,13 +6,16 @@ use peersock_overlay::load::{Limiter, Rate};
 use peersock_overlay::wire::{self, Channel, NoticeCode, Registration, RelayToken, RootMessage, Voucher};
 use rand::RngExt;
 
-use crate::Root;
 use crate::budget::{Budget, Nanos};
 use crate::client::Registered;
 use crate::clients::Slot;
+use crate::{Root, Source};
 
 /// A registration costs a signature to check and one to make. Of one node:
 const OF_ONE: Budget = Budget::new(1, 5);
+
+/// A voucher costs a signature to make. Of one node:
+const VOUCHERS_OF_ONE: Budget = Budget::new(1, 5);
 
 /// What nodes together may register: those that come do not use up what those that stay need, and those of
 /// one source prefix not what others need.
@@ -20,13 +23,14 @@ const OF_ONE: Budget = Budget::new(1, 5);
 pub(crate) struct Registrations {
     new: Limiter,
     renewals: Limiter,
+    vouchers: Limiter,
 }
 
 impl Registrations {
     /// `key` is random and kept secret.
     pub(crate) fn new(key: u64, now: Instant) -> Self {
         let limiter = || Limiter::new(Rate::per_second(2000, 4000), Rate::per_second(200, 1000), key, now);
-        Self { new: limiter(), renewals: limiter() }
+        Self { new: limiter(), renewals: limiter(), vouchers: limiter() }
     }
 }
 
@@ -113,8 +117,30 @@ impl Root {
             channel: registered.channel,
             rate: rate.unwrap_or_default(),
             voucher: Voucher::sign(&self.config.identity, &client.id, time, path.observed()),
+            tcp: path.connection().map(|end| Voucher::sign_tcp(&self.config.identity, &client.id, time, end)),
         });
         self.tell(slot, &message);
+    }
+
+    /// A registered node asks for a voucher for the address that this came from. The answer is sealed and
+    /// goes there, so a node that does not receive there never has it to show.
+    pub(crate) fn on_vouch(&mut self, now: Instant, source: Source, slot: Slot) {
+        // Over a stream no address is seen that is of use.
+        if !matches!(source, Source::Udp { .. }) {
+            return self.counters.control_unknown.increment();
+        }
+        let (at, time) = (self.nanos(now), self.unix_seconds(now));
+        let Some(client) = self.clients.get_mut(slot).filter(|client| client.registered.is_some()) else {
+            return self.counters.vouchers_refused.increment();
+        };
+        if !VOUCHERS_OF_ONE.take(&mut client.buckets.vouchers, 1, at)
+            || !self.registrations.vouchers.take(source.ip(), now)
+        {
+            return self.counters.vouchers_refused.increment();
+        }
+        let voucher = Voucher::sign(&self.config.identity, &client.id, time, source.observed());
+        self.counters.vouchers.increment();
+        self.answer_there(slot, source, &RootMessage::Vouched(voucher));
     }
 
     /// A name that nobody has. 0 stands for none.

@@ -270,7 +270,18 @@ impl Root {
     pub(crate) fn answer(&mut self, slot: Slot, to: Source, message: Control) -> bool {
         let mut plaintext = Vec::new();
         message.emit(&mut plaintext);
-        let Some(datagram) = self.seal(slot, &plaintext) else { return false };
+        self.answer_sealed(slot, to, &plaintext)
+    }
+
+    /// The same of a root's own message.
+    pub(crate) fn answer_there(&mut self, slot: Slot, to: Source, message: &RootMessage) -> bool {
+        let mut plaintext = Vec::new();
+        message.emit(&mut plaintext);
+        self.answer_sealed(slot, to, &plaintext)
+    }
+
+    fn answer_sealed(&mut self, slot: Slot, to: Source, plaintext: &[u8]) -> bool {
+        let Some(datagram) = self.seal(slot, plaintext) else { return false };
         if self.clients.get(slot).is_some_and(|client| client.path == Some(to)) {
             self.outbox.send(&self.counters, to, datagram);
             return true;

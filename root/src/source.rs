@@ -55,6 +55,15 @@ impl Source {
             Self::Stream { .. } => SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0),
         }
     }
+
+    /// The other end of the TCP connection, if it is a stream: where the node is seen by TCP. Behind a proxy
+    /// it is the proxy's.
+    pub fn connection(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Udp { .. } => None,
+            Self::Stream { .. } => Some(self.remote()),
+        }
+    }
 }
 
 impl fmt::Display for Source {

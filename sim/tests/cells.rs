@@ -24,10 +24,9 @@ fn whoever_can_reach_each_other_does_and_a_root_relays_for_the_others() {
 
 #[test]
 fn little_is_relayed_before_a_usual_pair_is_direct() {
-    let usual = [Kind::ShortLived, Kind::Double, Kind::Cgn, Kind::Nat64];
     let mut relayed = Vec::new();
-    for (at, &one) in usual.iter().enumerate() {
-        for &other in &usual[at..] {
+    for (at, &one) in Kind::USUAL.iter().enumerate() {
+        for &other in &Kind::USUAL[at..] {
             for seed in SEEDS.start..SEEDS.start + 12 {
                 let outcome = Cell { kinds: [one, other], seed }.run(false).expect("nothing is violated");
                 assert!(outcome.direct_after.is_some(), "cell {one} {other} {seed}");
@@ -39,9 +38,9 @@ fn little_is_relayed_before_a_usual_pair_is_direct() {
     assert!(mean <= MOST_RELAYED, "{mean} bytes are relayed before the path is direct");
 }
 
-/// What a root carries on average until the direct path does, bytes. The two programs write 4,000 at first, of
-/// which a part mostly goes straight.
-const MOST_RELAYED: u64 = 4500;
+/// What a root carries on average until the direct path does, bytes. The two programs write 4,000 at first,
+/// of which a part mostly goes straight.
+const MOST_RELAYED: u64 = 4000;
 
 /// Those that depend on luck, with enough seeds to tell luck from its absence.
 #[test]
@@ -50,7 +49,9 @@ fn a_port_that_nobody_can_guess_is_found_among_many() {
     let kind = |name: &str| {
         Kind::all().into_iter().find(|kind| kind.to_string() == name).expect("a kind of this name")
     };
-    for names in [["ei-apd", "apd-apd"], ["cgn-apd", "double"]] {
+    // The last two reach roots by IPv6, and the other side has IPv4 only.
+    let pairs = [["ei-apd", "apd-apd"], ["cgn-apd", "double"], ["ei-apd", "nat64-apd"], ["dual", "20s"]];
+    for names in pairs {
         let kinds = names.map(kind);
         assert_eq!(Expected::of(kinds[0], kinds[1]), Expected::Likely);
         let is_direct = |seed: &u64| {

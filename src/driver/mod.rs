@@ -15,6 +15,7 @@ mod role;
 mod role_tests;
 mod sink;
 mod streams;
+mod tcp;
 mod turn;
 mod udp;
 
@@ -31,6 +32,7 @@ use peersock_stack::{Batch, Flow, Stack};
 pub(crate) use attached::Attached;
 pub use interfaces::Interfaces;
 pub(crate) use interfaces::canonical;
+pub(crate) use nat64::reaches_by_ipv6_only;
 pub(crate) use streams::StreamConfig;
 pub use turn::{TurnCheck, check_turn};
 pub(crate) use turn::{TurnSockets, TurnState};
@@ -48,6 +50,7 @@ use peersock_primitives::wait::{Interest, Waiters};
 use role::ReceiveRole;
 use sink::DriverSink;
 use streams::Streams;
+use tcp::PeerStreams;
 
 /// How long a node that stops waits for the thread that reads the sockets: for ever would be too long if it
 /// is that thread itself which, called back with news, stops the node.
@@ -60,6 +63,7 @@ pub(crate) struct Driver {
     pub(crate) streams: Arc<Streams>,
     pub(crate) turn: Arc<TurnSockets>,
     extra: Arc<ExtraSockets>,
+    pub(crate) tcp: Arc<PeerStreams>,
     pub(crate) role: ReceiveRole,
     /// What the engine thread waits for.
     pub(crate) poller: Arc<Poller>,
@@ -87,11 +91,13 @@ impl Driver {
         let streams = Arc::new(Streams::new());
         let turn = Arc::new(TurnSockets::new());
         let extra = Arc::new(ExtraSockets::new()?);
+        let tcp = Arc::new(PeerStreams::default());
         let sink = DriverSink {
             sockets: Arc::clone(&sockets),
             streams: Arc::clone(&streams),
             turn: Arc::clone(&turn),
             extra: Arc::clone(&extra),
+            tcp: Arc::clone(&tcp),
             alarm: Arc::clone(&alarm),
         };
         let driver = Arc::new(Driver {
@@ -100,6 +106,7 @@ impl Driver {
             streams,
             turn,
             extra,
+            tcp,
             role: ReceiveRole::new(base, Wakeup::new()?),
             poller: Arc::new(Poller::new()?),
             alarm,
@@ -112,6 +119,7 @@ impl Driver {
             thread: Mutex::new(None),
         });
         driver.extra.attach(&driver);
+        driver.tcp.attach(&driver);
         driver.datapath.set_sockets(base, driver.socket_infos(), &mut Batch::default());
         let watch = InterfaceWatch::new()
             .map_err(|error| tracing::debug!(%error, "changes of the network interfaces will not be seen"))
@@ -153,8 +161,10 @@ impl Driver {
         self.streams.start(self, config)
     }
 
-    /// Closes the streams to roots. What was sent just before still leaves, within half a second.
+    /// Closes the streams to roots and other nodes. What was sent just before still leaves, within half a
+    /// second each.
     pub(crate) fn stop_streams(&self) {
+        self.tcp.stop();
         self.streams.stop();
     }
 

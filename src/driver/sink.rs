@@ -4,29 +4,32 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use peersock_overlay::{SocketIndex, WantedSocket, WantedStream};
+use peersock_overlay::{SocketIndex, TcpAction, WantedSocket, WantedStream};
 
 use super::extra::ExtraSockets;
 use super::streams::Streams;
+use super::tcp::PeerStreams;
 use super::{Alarm, TurnSockets, UdpSockets};
 use peersock_datapath::{Sink, Transmit};
 
 /// Datagrams handed to a stream in one go, as to a socket with GSO.
 const STREAM_SEGMENTS: usize = 64;
 
-/// The data path's way out: the UDP sockets, the TURN allocations, the streams to roots, and the engine's
+/// The data path's way out: the UDP sockets, the TURN allocations, the streams, and the engine's
 /// alarm.
 pub(super) struct DriverSink {
     pub(super) sockets: Arc<UdpSockets>,
     pub(super) streams: Arc<Streams>,
     pub(super) turn: Arc<TurnSockets>,
     pub(super) extra: Arc<ExtraSockets>,
+    pub(super) tcp: Arc<PeerStreams>,
     pub(super) alarm: Arc<Alarm>,
 }
 
 impl Sink for DriverSink {
     fn send(&self, transmit: &Transmit<'_>) {
         match transmit.socket {
+            stream if stream.is_peer_stream() => self.tcp.send(transmit),
             stream if stream.is_stream() => self.streams.send(transmit),
             turn if turn.is_turn() => self.turn.send(transmit),
             _ => self.sockets.send(transmit),
@@ -35,6 +38,7 @@ impl Sink for DriverSink {
 
     fn send_at_once(&self, transmit: &Transmit<'_>) {
         match transmit.socket {
+            stream if stream.is_peer_stream() => self.tcp.send(transmit),
             stream if stream.is_stream() => self.streams.send(transmit),
             turn if turn.is_turn() => self.turn.send(transmit),
             _ => self.sockets.send_at_once(transmit),
@@ -43,6 +47,7 @@ impl Sink for DriverSink {
 
     fn interface_of(&self, socket: SocketIndex, remote: SocketAddr) -> String {
         match socket {
+            stream if stream.is_peer_stream() => "a TCP connection".to_owned(),
             stream if stream.is_stream() => "a stream".to_owned(),
             turn if turn.is_turn() => "a TURN server".to_owned(),
             _ => self.sockets.interface_of(socket, remote),
@@ -67,5 +72,9 @@ impl Sink for DriverSink {
 
     fn want_extra_sockets(&self, wanted: Vec<WantedSocket>) {
         self.extra.want(wanted);
+    }
+
+    fn act_on_tcp(&self, action: TcpAction) {
+        self.tcp.act(action);
     }
 }

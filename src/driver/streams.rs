@@ -78,6 +78,8 @@ pub(crate) struct Streams {
 struct Open {
     sender: Sender,
     name: String,
+    /// Its local port, if no proxy is in between.
+    port: Option<u16>,
 }
 
 /// How the roots of a node are reached by streams.
@@ -227,10 +229,11 @@ impl Keeper {
                     let by =
                         connection.proxy().map(|proxy| format!(" by way of {proxy}")).unwrap_or_default();
                     let name = format!("{target}{by}");
+                    let port = connection.proxy().is_none().then(|| connection.local_addr().port());
                     tracing::debug!(%root, way = %name, "a root is reached by a stream");
                     sync::write(&self.streams.errors).remove(&root);
                     let (since, (sender, receiver)) = (Instant::now(), connection.split());
-                    self.set_open(&root, socket, Some(Open { sender: sender.clone(), name }));
+                    self.set_open(&root, socket, Some(Open { sender: sender.clone(), name, port }));
                     let reason = tokio::select! {
                         reason = self.receive(socket, receiver) => reason,
                         () = doubt(&sender, &mut network) => String::new(),
@@ -275,14 +278,14 @@ impl Keeper {
     /// Tells those who send, and the endpoint, whether there is a stream. Returns what sent on the one
     /// before.
     fn set_open(&self, root: &NodeId, socket: SocketIndex, open: Option<Open>) -> Option<Sender> {
-        let is_open = open.is_some();
+        let (is_open, port) = (open.is_some(), open.as_ref().and_then(|open| open.port));
         let before = match open {
             Some(open) => sync::write(&self.streams.open).insert(socket, open),
             None => sync::write(&self.streams.open).remove(&socket),
         };
         if is_open || before.is_some() {
             let driver = self.driver.upgrade()?;
-            driver.datapath.set_stream(driver.now(), root, is_open, &mut Batch::default());
+            driver.datapath.set_stream(driver.now(), root, is_open, port, &mut Batch::default());
         }
         before.map(|open| open.sender)
     }

@@ -269,8 +269,16 @@ impl ServerState {
     /// What has ended a connection, where the kernel calls it a reset.
     fn ending(&mut self, which: Which) -> i32 {
         let broken = self.stream(which).and_then(Stream::broken);
+        let is_other = |error: &mut Errno| !matches!(*error, Errno::CONNRESET | Errno::PIPE);
+        let of_attempt = match which {
+            Which::Opened(socket) => {
+                self.opened.get_mut(&socket.id).and_then(|opened| opened.error.take_if(is_other))
+            }
+            Which::Accepted(_) => None,
+        };
         let broken = broken.filter(|error| !matches!(*error, Errno::CONNRESET | Errno::PIPE));
-        broken.or_else(|| self.endings.take_meaning(id(which))).map_or(0, |error| error.raw_os_error())
+        let ended = broken.or(of_attempt).or_else(|| self.endings.take_meaning(id(which)));
+        ended.map_or(0, |error| error.raw_os_error())
     }
 
     /// MSG_ERRQUEUE. With its report an error is told.

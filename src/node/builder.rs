@@ -157,6 +157,7 @@ pub struct NodeBuilder {
     turn: Option<Vec<TurnServer>>,
     maps_ports: bool,
     birthday: bool,
+    tcp_punch: bool,
     stack: peersock_stack::Config,
 }
 
@@ -173,6 +174,7 @@ impl Default for NodeBuilder {
             turn: None,
             maps_ports: true,
             birthday: true,
+            tcp_punch: true,
             stack: peersock_stack::Config::default(),
         }
     }
@@ -245,7 +247,8 @@ impl NodeBuilder {
     /// Whether this node can be found, and finds others, by the BitTorrent DHT, without any root of
     /// anybody's. Default: as the environment's `PEERSOCK_DHT` says, and off without that. Nodes of the DHT
     /// learn the machine's address, as those of any other, and neither the network nor the names of those
-    /// that meet.
+    /// that meet. The DHT needs IPv4: on a network that has IPv6 only, also with a NAT64, the node says so in
+    /// the log and in [`Status::dht`](crate::Status::dht), and enters it as soon as there is IPv4.
     ///
     /// ```
     /// use peersock::{Dht, Node};
@@ -301,6 +304,18 @@ impl NodeBuilder {
         self
     }
 
+    /// Whether a direct path is also looked for by TCP, where a root relays and there is none by UDP: both nodes
+    /// connect to each other at once, from and to the port by which a root has seen them, which opens the NATs
+    /// of many. The node listens on a TCP port for some seconds then. Default: yes.
+    ///
+    /// ```
+    /// let settings = peersock::Node::builder().tcp_punch(false);
+    /// ```
+    pub fn tcp_punch(mut self, on: bool) -> Self {
+        self.tcp_punch = on;
+        self
+    }
+
     /// The send and receive buffer of each TCP socket, bytes. Default: 16 MiB each. Memory is used only as
     /// far as a socket fills it.
     pub fn tcp_buffers(mut self, send: usize, receive: usize) -> Self {
@@ -349,6 +364,7 @@ impl NodeBuilder {
         config.receive_buffer = receive_buffer;
         config.introduce = self.introduce;
         config.birthday = self.birthday;
+        config.tcp_punch = self.tcp_punch;
         config.entropy = Some(Arc::new(|out| getrandom::fill(out).map_err(|_| NoEntropy)));
         let now = Instant::now();
         let unix_time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

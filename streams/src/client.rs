@@ -141,13 +141,8 @@ impl Connector {
         Ok(self.run(carrier, Role::TurnClient, ends, proxy))
     }
 
-    /// Has a task run the connection.
     fn run(&self, carrier: Carrier, role: Role, ends: Ends, proxy: Option<String>) -> Connection {
-        let options = &self.options;
-        let shared = Arc::new(Shared::new(options.send_queue, Arc::new(Counters::default())));
-        let incoming = Arc::new(Queue::new(options.receive_queue));
-        tokio::spawn(run(carrier, role, shared.clone(), incoming.clone(), options.timing));
-        Connection::new(shared, incoming, proxy, ends)
+        start(&self.options, carrier, role, ends, proxy)
     }
 
     /// A TCP connection to a host, or one that a proxy has made.
@@ -220,6 +215,20 @@ impl Connector {
         let limit = self.options.step_timeout;
         timeout(limit, work).await.unwrap_or(Err(ConnectError::TimedOut { step, limit, hint }))
     }
+}
+
+/// Has a task run a connection.
+pub(crate) fn start(
+    options: &ConnectOptions,
+    carrier: Carrier,
+    role: Role,
+    ends: Ends,
+    proxy: Option<String>,
+) -> Connection {
+    let shared = Arc::new(Shared::new(options.send_queue, Arc::new(Counters::default())));
+    let incoming = Arc::new(Queue::new(options.receive_queue));
+    tokio::spawn(run(carrier, role, shared.clone(), incoming.clone(), options.timing));
+    Connection::new(shared, incoming, proxy, ends)
 }
 
 /// A stream to a host.

@@ -9,6 +9,8 @@ use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::sleep;
 
+use crate::between::share_port;
+
 /// How long one address has before the next one is tried beside it (RFC 8305, 5).
 const STAGGER: Duration = Duration::from_millis(250);
 
@@ -83,6 +85,9 @@ pub(crate) async fn dial(addresses: &[SocketAddr], way: &Way) -> io::Result<TcpS
 
 async fn attempt(address: SocketAddr, way: &Way) -> io::Result<TcpStream> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // A node may use the port for connections to other nodes as well, which find it by the same mapping of a
+    // NAT box. Where the system has no such sharing, there are none.
+    let _ = share_port(&socket);
     if let Some(interface) = &way.interface {
         bind_device(&socket, interface)?;
     }
@@ -92,12 +97,12 @@ async fn attempt(address: SocketAddr, way: &Way) -> io::Result<TcpStream> {
 }
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
-fn bind_device(socket: &TcpSocket, interface: &str) -> io::Result<()> {
+pub(crate) fn bind_device(socket: &TcpSocket, interface: &str) -> io::Result<()> {
     socket.bind_device(Some(interface.as_bytes()))
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn bind_device(_: &TcpSocket, _: &str) -> io::Result<()> {
+pub(crate) fn bind_device(_: &TcpSocket, _: &str) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::Unsupported, "connections cannot be bound to an interface here"))
 }
 

@@ -16,10 +16,13 @@
 //! are encrypted and authenticated inside these datagrams, end to end. TLS is there to pass, and to hide; see
 //! [`RootKey`] for what its certificates show.
 //!
+//! Two nodes have the same frames on connections between them, each by its [`PeerPort`].
+//!
 //! A [`Connector`] also connects to TURN servers by TCP and TLS (RFC 8656), in the same way: their messages are
 //! the datagrams then, as [`TurnReader`] finds them.
 #![forbid(unsafe_code)]
 
+mod between;
 mod carrier;
 mod client;
 mod connection;
@@ -35,6 +38,7 @@ mod tls;
 mod turn_messages;
 mod turn_target;
 
+pub use between::{PeerListener, PeerPort};
 pub use client::{ConnectOptions, Connector, PATH};
 pub use connection::{Closed, Connection, Counters, Receiver, SendError, Sender};
 pub use dial::Way;

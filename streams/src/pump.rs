@@ -214,7 +214,7 @@ impl<D: FnMut(Bytes) + Send> Pump<D> {
 
     fn begin_probe(&mut self, now: Instant) {
         let Some(patience) = self.shared.take_probe() else { return };
-        if self.role == Role::Client && self.probe.is_none() {
+        if self.role.asks() && self.probe.is_none() {
             self.probe = Some((now + patience, patience));
             self.ask(now);
         }
@@ -238,7 +238,7 @@ impl<D: FnMut(Bytes) + Send> Pump<D> {
         if self.blocked.is_some_and(|since| now.saturating_duration_since(since) >= dead) {
             return Err(Closed::Stalled(dead));
         }
-        if self.role == Role::Client && now >= self.keepalive_at() {
+        if self.role.asks() && now >= self.keepalive_at() {
             self.ask(now);
             self.send(cx)?.is_ready();
         }
@@ -250,7 +250,7 @@ impl<D: FnMut(Bytes) + Send> Pump<D> {
         let dead = self.blocked.unwrap_or(self.heard).min(self.heard) + self.timing.dead_after;
         let dead = self.probe.map_or(dead, |(until, _)| until.min(dead));
         match self.role {
-            Role::Client => dead.min(self.keepalive_at()),
+            Role::Client | Role::Accepted => dead.min(self.keepalive_at()),
             Role::Server | Role::TurnClient => dead,
         }
     }

@@ -195,6 +195,13 @@ impl FakeRoot {
     fn on_data(&mut self, from: SocketAddr, datagram: &[u8]) -> Out {
         let Some((index, plaintext)) = self.open(datagram) else { return Vec::new() };
         let node = self.sessions[&index].client.node_id();
+        // It moves nobody.
+        if RootMessage::parse(&plaintext) == Ok(RootMessage::Vouch) {
+            let say = self.clients.contains_key(&node).then(|| self.voucher(&node, from));
+            let session = self.sessions.get_mut(&index).expect("it was there just now");
+            let say = say.map(|voucher| Say::Root(RootMessage::Vouched(voucher)));
+            return say.into_iter().map(|say| (from, session.say_any(&say))).collect();
+        }
         let has_moved = self.clients.get_mut(&node).is_some_and(|client| {
             let before = std::mem::replace(&mut client.address, from);
             before != from
@@ -266,8 +273,6 @@ impl FakeRoot {
     /// What it tells a node that is registered.
     fn registered(&self, node: &NodeId) -> Option<RootMessage> {
         let Client { address, token, channel, registration, .. } = *self.clients.get(node)?;
-        let stranger = Identity::from_seed(&[0xee; 32]);
-        let signer = if self.lies.wrong_voucher { &stranger } else { &self.identity };
         Some(RootMessage::Registered(Registered {
             sequence: registration.sequence,
             lifetime: registration.lifetime,
@@ -276,13 +281,16 @@ impl FakeRoot {
             token,
             channel,
             rate: 0,
-            voucher: Voucher::sign(
-                signer,
-                node,
-                self.unix_time.as_secs(),
-                self.lies.seen_at.unwrap_or(address),
-            ),
+            voucher: self.voucher(node, address),
+            tcp: None,
         }))
+    }
+
+    /// What it says of a node that it sees at this address.
+    fn voucher(&self, node: &NodeId, address: SocketAddr) -> Voucher {
+        let stranger = Identity::from_seed(&[0xee; 32]);
+        let signer = if self.lies.wrong_voucher { &stranger } else { &self.identity };
+        Voucher::sign(signer, node, self.unix_time.as_secs(), self.lies.seen_at.unwrap_or(address))
     }
 
     fn find(&mut self, key: &LookUpKey) -> Result<Entry, NotFound> {

@@ -30,6 +30,9 @@ pub(super) fn text(
     for interface in &report.interfaces {
         interface_lines(&mut text, interface);
     }
+    if let Some(prefix) = report.nat64 {
+        line(&mut text, "NAT64", prefix);
+    }
     for RootList { source, roots, error, .. } in lists {
         let said =
             error.clone().unwrap_or_else(|| format!("{roots} root{}", if *roots == 1 { "" } else { "s" }));

@@ -24,13 +24,15 @@ use crate::stdio::note;
 const SAY_AFTER: Duration = Duration::from_secs(1);
 
 /// How the program's system calls are filtered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum Filter {
     None,
     /// What the preloaded library does not see.
     Bypasses,
     /// Whatever leaves the machine, too.
     Internet,
+    /// Socket calls are taken by a supervisor.
+    Notified(peersock_seccomp::Filter),
 }
 
 /// When signals came that ask for the end.
@@ -183,8 +185,11 @@ fn reap(program: Pid, guard: Option<Pid>, running: &Mutex<Option<Pid>>, events: 
 /// children's.
 fn spawn(mut command: Command, filter: Filter) -> Outcome<Child> {
     let spawning = thread::Builder::new().name("start".into()).spawn(move || {
-        if filter != Filter::None {
-            filter::apply(filter == Filter::Internet)?;
+        match filter {
+            Filter::None => {}
+            Filter::Bypasses => filter::apply(false)?,
+            Filter::Internet => filter::apply(true)?,
+            Filter::Notified(filter) => filter::notify(filter)?,
         }
         command.spawn().map_err(|error| {
             let status = if error.kind() == io::ErrorKind::PermissionDenied { 126 } else { 127 };

@@ -4,6 +4,8 @@
 //! nothing but the overlay is allowed, socket(2) fails for the Internet's families: so nobody gets past the
 //! library, not the C library's resolver, a static program, or one with a clean environment.
 
+use std::io;
+
 use crate::failure::{Failure, Outcome};
 
 /// Filters the calling thread's system calls and those of all that it starts from now on. They cannot gain
@@ -25,4 +27,31 @@ pub(super) fn apply(only: bool) -> Outcome {
         }
         Ok(()) => Ok(()),
     }
+}
+
+/// Has socket calls of the calling thread and of all that it starts from now on be taken by a supervisor.
+///
+/// # Errors
+/// When the kernel does not do it: then nobody would take the program's calls.
+pub(super) fn notify(filter: peersock_seccomp::Filter) -> Outcome {
+    filter.install().map_err(|error| {
+        let hint = match error.kind() {
+            io::ErrorKind::ResourceBusy => {
+                "this process is supervised in the same way already, as in some containers: run it outside, \
+                 or use `peersock dial` and `peersock listen`"
+            }
+            io::ErrorKind::PermissionDenied => {
+                "allow seccomp(2) in the container's profile (Docker: --security-opt seccomp=unconfined), or \
+                 use `peersock dial` and `peersock listen`"
+            }
+            _ => {
+                "it takes Linux 5.14 on x86-64, AArch64 or RISC-V with CONFIG_SECCOMP_FILTER; use a \
+                 dynamically linked build of the program, or `peersock dial` and `peersock listen`"
+            }
+        };
+        Failure::new(
+            format_args!("the kernel does not let us take the program's socket calls (seccomp): {error}"),
+            hint,
+        )
+    })
 }

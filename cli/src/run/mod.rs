@@ -6,6 +6,7 @@ mod filter;
 mod guard;
 mod library;
 mod library_path;
+mod mode;
 mod program;
 mod watch;
 
@@ -19,11 +20,12 @@ use std::time::Duration;
 
 use peersock::{FdServer, IdentitySource, Network, Node, Outstanding};
 
-use self::children::{Ended, Filter, Requests};
+use self::children::{Ended, Requests};
 use self::guard::Guard;
 pub(crate) use self::guard::{Args as GuardArgs, run as guard};
 use self::library::Library;
 pub(crate) use self::library_path::{Args as LibraryArgs, run as provide_library};
+use self::mode::{Mode, Taken};
 use self::watch::Watch;
 use crate::args::{NetworksArgs, NodeArgs};
 use crate::failure::{Failure, Outcome};
@@ -37,13 +39,14 @@ use crate::stdio;
 /// system as before. What it listens on without naming an address is reached by the peers; --bind says
 /// otherwise. Its children are on the network too. Names of members are resolved.
 ///
-/// It has to be linked dynamically: programs that make system calls themselves (static ones, most of Go's)
-/// and those that change their user by a bit in the file system are not reached. They are refused, and a
-/// program that turns out to run without the library, because its environment was cleared for instance, is
-/// ended with status 1.
+/// Its calls are taken by a library that is loaded with it. Programs that make system calls themselves,
+/// static ones and those of Go, are reached by a filter with which the kernel asks about their socket calls
+/// (seccomp); --mode says which of the two it is to be. Those that change their user by a bit in the file system are
+/// refused, and a program that turns out to run without the library, because its environment was cleared for
+/// instance, is ended with status 1.
 ///
-/// The kernel refuses io_uring to the program and its children, because it would pass by the library. For
-/// that they give up gaining privileges: sudo does not work in them. --no-filter leaves it out.
+/// The kernel refuses io_uring to the program and its children, because it would pass by. For that
+/// they give up gaining privileges: sudo does not work in them. --no-filter leaves it out.
 ///
 /// Ends with the program's exit status, when its last child has ended too and what they have sent is
 /// delivered. Signals are passed on to the program, and when it has ended to what it has left; what still
@@ -57,13 +60,19 @@ Examples:
   peersock run -n office.toml -- python3 -m http.server 8080
   peersock run -n office.toml --bind 8080=both -- python3 -m http.server 8080
   peersock run -n office.toml --bind kernel --bind 5432=overlay -- postgres -D data
-  peersock run -n office.toml --only -- ssh alpha")]
+  peersock run -n office.toml --only -- ssh alpha
+  peersock run -n office.toml -- ./server-written-in-go -listen :8080
+  peersock run -n office.toml --mode seccomp -- sh -c 'busybox wget -O - http://10.77.0.1:8080/'")]
 pub(crate) struct Args {
     #[command(flatten)]
     networks: NetworksArgs,
 
     #[command(flatten)]
     node: NodeArgs,
+
+    /// How socket calls are taken
+    #[arg(long, value_enum, default_value_t = Mode::Auto)]
+    mode: Mode,
 
     /// Refuse addresses outside the networks, this machine's own included, also to programs that cannot be
     /// reached
@@ -115,23 +124,18 @@ pub(crate) fn run(args: &Args) -> Outcome {
         ));
     }
     let library = Library::provide()?;
-    let path = program::check(Path::new(&args.program[0]))?;
+    let (path, reach) = program::check(Path::new(&args.program[0]))?;
+    let is_notified = args.mode.is_notified(args, &path, reach)?;
     let networks = args.networks.resolve()?;
     let node = start(args, networks)?;
     let roots = RootWatch::start(&node)?;
     let server = FdServer::start(&node)?;
     let mut command = Command::new(&path);
     command.arg0(&args.program[0]).args(&args.program[1..]);
-    command.env(peersock::ENVIRONMENT, server.environment());
-    command.env("PEERSOCK_RULES", rules(args));
-    command.env("LD_PRELOAD", preload(library.path()));
     // The node's, not the program's.
     command.env_remove("PEERSOCK_SECRET");
-    let filter = match (args.no_filter, args.only) {
-        (true, _) => Filter::None,
-        (false, false) => Filter::Bypasses,
-        (false, true) => Filter::Internet,
-    };
+    let Taken { filter, supervisor } =
+        args.mode.prepare(args, is_notified, &mut command, &server, &library)?;
     let refusals = server.refusals();
     let saying = thread::Builder::new().name("refusals".into());
     let saying = saying.spawn(move || refusals.iter().for_each(stdio::note))?;
@@ -143,7 +147,9 @@ pub(crate) fn run(args: &Args) -> Outcome {
         children::run(command, filter, &requests, guarding, args.quiet, |program| {
             // Only now: the program has the limit that its user has set.
             FdServer::raise_descriptor_limit();
-            watch = Some(Watch::start(program, library.name(), server.contacts())?);
+            if !is_notified {
+                watch = Some(Watch::start(program, library.name(), server.contacts())?);
+            }
             Ok(())
         })?;
     match guard {
@@ -152,7 +158,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
         Some(guard) => guard.leave(),
         None => {}
     }
-    let is_reached = watch.is_some_and(|watch| watch.finish(&path));
+    let is_reached = is_notified || watch.is_some_and(|watch| watch.finish(&path));
+    drop(supervisor);
     let outstanding = delivery::deliver(&server, &requests);
     drop(roots);
     node.shutdown(Duration::ZERO);

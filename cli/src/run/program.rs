@@ -1,4 +1,4 @@
-//! The program to run, and whether a preloaded library can reach it at all.
+//! The program to run, and how its socket calls can be taken.
 
 use std::env;
 use std::fs::{File, Metadata};
@@ -6,6 +6,8 @@ use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+
+use peersock_seccomp::is_go;
 
 use crate::failure::{Failure, Outcome};
 
@@ -21,8 +23,34 @@ const CANNOT_RUN: u8 = 126;
 /// Bytes of a file's beginning that are looked at.
 const HEAD: u64 = 64 << 10;
 
-/// Finds the program as a shell would, and refuses one that a preloaded library cannot reach.
-pub(super) fn check(program: &Path) -> Outcome<PathBuf> {
+/// How a program's socket calls are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// By a preloaded library.
+    Library,
+    /// Only by the kernel, for this reason.
+    Kernel(Bypass),
+}
+
+/// Why a preloaded library does not see a program's calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bypass {
+    Go,
+    Static,
+}
+
+impl Bypass {
+    /// As a message says it of a program.
+    pub(super) fn text(self) -> &'static str {
+        match self {
+            Self::Go => "is written in Go: it makes system calls itself",
+            Self::Static => "is linked statically: it makes system calls itself",
+        }
+    }
+}
+
+/// Finds the program as a shell would, and how it can be reached; refuses one that cannot.
+pub(super) fn check(program: &Path) -> Outcome<(PathBuf, Reach)> {
     let path = find(program)?;
     let unreadable = |error: io::Error| {
         Failure::with_status(
@@ -53,8 +81,10 @@ pub(super) fn check(program: &Path) -> Outcome<PathBuf> {
     }
     let head = File::open(&path).and_then(head).map_err(unreadable)?;
     if let Some(interpreter) = script_interpreter(&head) {
-        check_interpreter(Path::new(&interpreter), &path)?;
-    } else if is_32_bit(&head) {
+        let reach = check_interpreter(Path::new(&interpreter), &path)?;
+        return Ok((path, reach));
+    }
+    if is_32_bit(&head) {
         return Err(Failure::new(
             format_args!(
                 "{} is a 32-bit program, and the library that takes its socket calls is not",
@@ -62,24 +92,15 @@ pub(super) fn check(program: &Path) -> Outcome<PathBuf> {
             ),
             "use a 64-bit build of it",
         ));
-    } else if is_go(&head) {
-        return Err(Failure::new(
-            format_args!(
-                "{} is written in Go: it makes system calls itself, and its sockets cannot be put on the overlay",
-                path.display()
-            ),
-            "use `peersock dial` and `peersock listen`",
-        ));
-    } else if is_static(&head) {
-        return Err(Failure::new(
-            format_args!(
-                "{} is linked statically: it makes system calls itself, and its sockets cannot be put on the overlay",
-                path.display()
-            ),
-            "use a dynamically linked build of it, or `peersock dial` and `peersock listen`",
-        ));
     }
-    Ok(path)
+    let reach = if is_go(&head) {
+        Reach::Kernel(Bypass::Go)
+    } else if is_static(&head) {
+        Reach::Kernel(Bypass::Static)
+    } else {
+        Reach::Library
+    };
+    Ok((path, reach))
 }
 
 /// A file's beginning.
@@ -130,8 +151,8 @@ fn find(program: &Path) -> Outcome<PathBuf> {
 }
 
 /// As [`check`], for what the first line of `script` names.
-fn check_interpreter(interpreter: &Path, script: &Path) -> Outcome {
-    check(interpreter).map(drop).map_err(|failure| match failure.status() {
+fn check_interpreter(interpreter: &Path, script: &Path) -> Outcome<Reach> {
+    check(interpreter).map(|(_, reach)| reach).map_err(|failure| match failure.status() {
         NOT_FOUND => Failure::with_status(
             NOT_FOUND,
             format_args!(
@@ -170,14 +191,6 @@ fn has_capabilities(path: &Path) -> bool {
 
 fn is_32_bit(head: &[u8]) -> bool {
     head.starts_with(b"\x7fELF\x01")
-}
-
-/// Whether an ELF file has the note of Go's build ID. Such a program makes system calls itself, also if it is
-/// linked dynamically.
-fn is_go(head: &[u8]) -> bool {
-    // The length of the name, that of the ID, the type, and the name.
-    let is_note = |note: &[u8]| note.starts_with(&[4, 0, 0, 0]) && note.ends_with(b"\x04\0\0\0Go\0\0");
-    head.starts_with(b"\x7fELF") && head.windows(16).step_by(4).any(is_note)
 }
 
 /// Whether an ELF file names no program interpreter (PT_INTERP): then nothing is loaded before it runs.

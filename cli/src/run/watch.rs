@@ -141,7 +141,7 @@ fn complain(program: &std::path::Path) {
     stdio::note(format!(
         "{} does not have the library of peersock loaded, so its sockets are the system's: it is ended. It is linked \
          statically, or what started it has called the system itself with another environment, or the system ignores \
-         LD_PRELOAD for it",
+         LD_PRELOAD for it; `--mode seccomp` does without the library",
         program.display()
     ));
 }

@@ -117,6 +117,8 @@ pub(crate) struct Peer {
     pub(crate) root: Option<String>,
     #[serde(default)]
     pub(crate) turn: bool,
+    #[serde(default)]
+    pub(crate) tcp: bool,
     pub(crate) datagram_size: Option<usize>,
     pub(crate) cipher: Option<String>,
     pub(crate) rtt_ms: Option<f64>,

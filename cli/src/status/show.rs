@@ -162,6 +162,9 @@ impl fmt::Display for Line<'_> {
             if peer.turn {
                 write!(f, " by TURN")?;
             }
+            if peer.tcp {
+                write!(f, " by TCP")?;
+            }
             if let Some(size) = peer.datagram_size {
                 write!(f, ", datagrams of up to {size} bytes")?;
             }

@@ -54,6 +54,55 @@ fn a_root_that_takes_streams_only_is_reached_through_a_nat64() {
     root.interrupt();
 }
 
+#[test]
+fn netcheck_asks_servers_with_ipv4_by_the_nat64_and_tells_how_that_maps() {
+    let Some(net) = Net::lay("netcheck") else { return };
+    // Roots are STUN servers, too.
+    let roots = [("root", ROOT), ("peer", PEER)].map(|(host, ip)| net.root_at(host, &["--listen", ip]).0);
+    let servers = [ROOT, PEER].map(|ip| format!("{ip}:7420"));
+    let words = ["netcheck", "--json", "--stun", &servers[0], "--stun", &servers[1]];
+    let report = net.inside("phone", "netcheck", &words).finish().success();
+    let report: Value = serde_json::from_str(report.text()).expect("JSON");
+    assert_eq!(
+        (&report["nat64"], &report["udp"]),
+        (&Value::from(format!("{PREFIX}/96")), &Value::from(true))
+    );
+    for (server, target) in report["servers"].as_array().expect("servers").iter().zip(&servers) {
+        let at = &server["addresses"][0];
+        assert_eq!((&at["address"], &at["reachable"]), (&Value::from(target.as_str()), &Value::from(true)));
+        assert!(at["rtt_ms"].as_f64().is_some(), "{server}");
+    }
+    let mut interfaces = report["interfaces"].as_array().expect("interfaces").iter();
+    let eth0 = interfaces.find(|interface| interface["name"] == "eth0").expect("it is up");
+    assert!(eth0["ipv4"]["mapped"].as_str().unwrap_or_default().starts_with(POOL), "{eth0:#}");
+    // It gives each host an address of its own.
+    assert_eq!(eth0["ipv4"]["mapping"], "endpoint-independent", "{eth0:#}");
+    assert_eq!(eth0["ipv4"]["translated"], true);
+    assert_eq!(eth0["ipv6"], Value::Null, "no server has IPv6");
+    for root in roots {
+        root.interrupt();
+    }
+}
+
+#[test]
+fn the_dht_is_said_to_need_ipv4() {
+    let Some(net) = Net::lay("dht") else { return };
+    let words = ["listen", &PORT.to_string(), "--no-portmap", "--network", &net.lab.network];
+    for dht in ["--dht", "--dht=198.51.100.3:6881"] {
+        let listener = net.node("phone", &[&words, &[dht][..]].concat());
+        let said = listener.wait_for_stderr("the DHT cannot be used");
+        assert!(said.contains("needs IPv4"), "{said}");
+        // It goes on: there are other ways to be found.
+        listener.wait_for_target();
+        let status = net.status("phone");
+        assert!(
+            status["dht"]["error"].as_str().is_some_and(|error| error.contains("needs IPv4")),
+            "{status:#}"
+        );
+        listener.interrupt();
+    }
+}
+
 /// Four namespaces: a host with IPv6 only, the gateway with the NAT64 and the nameserver, and two hosts with
 /// IPv4 only.
 struct Net {
@@ -157,7 +206,11 @@ impl Net {
 
     /// Starts a root; its text is what it prints first.
     fn root(&self, words: &[&str]) -> (Running, String) {
-        let root = self.inside("root", "root", &[&["root", "--ephemeral", "--drain", "0"], words].concat());
+        self.root_at("root", words)
+    }
+
+    fn root_at(&self, host: &str, words: &[&str]) -> (Running, String) {
+        let root = self.inside(host, host, &[&["root", "--ephemeral", "--drain", "0"], words].concat());
         let said = root.wait_for_stdout("\n");
         let text = said.lines().next().expect("a line").to_owned();
         (root, text)

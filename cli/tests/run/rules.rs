@@ -123,7 +123,10 @@ fn programs_that_cannot_be_reached_are_refused_with_the_reason() {
     let mut cc = Command::new("cc");
     cc.args(["-static", "-o"]).arg(&program).arg(source);
     run(cc).success();
-    run(lab.command("beta", &[], &[&program])).failure(1, &["linked statically", "peersock dial"]);
+    let preload = ["--mode", "preload"];
+    run(lab.command("beta", &preload, &[&program])).failure(1, &["linked statically", "peersock dial"]);
+    run(lab.command("beta", &["--no-filter"], &[&program])).failure(2, &["linked statically", "--no-filter"]);
+    run(lab.command("beta", &["--no-filter", "--mode", "seccomp"], &["true"])).failure(2, &["--no-filter"]);
 
     // The beginning of a program of Go: an interpreter, and its note.
     let mut go = fs::read("/bin/sh").unwrap();
@@ -133,7 +136,7 @@ fn programs_that_cannot_be_reached_are_refused_with_the_reason() {
     let path = lab.path("go");
     fs::write(&path, &go).unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-    run(lab.command("beta", &[], &[&path])).failure(1, &["Go", "system calls itself"]);
+    run(lab.command("beta", &preload, &[&path])).failure(1, &["Go", "system calls itself"]);
 
     fs::write(&path, b"\x7fELF\x01\x01\x01").unwrap();
     run(lab.command("beta", &[], &[&path])).failure(1, &["32-bit"]);
@@ -142,9 +145,11 @@ fn programs_that_cannot_be_reached_are_refused_with_the_reason() {
         eprintln!("SKIP programs_that_change_their_user: only root can start a program as somebody else");
         return;
     }
-    let mut command = as_nobody(&lab);
-    command.args(["run", "--ephemeral", "--network", "ff0001ffff000000", "--", "su"]);
-    run(command).failure(1, &["setuid", "peersock dial"]);
+    for mode in ["auto", "preload", "seccomp"] {
+        let mut command = as_nobody(&lab);
+        command.args(["run", "--ephemeral", "--network", "ff0001ffff000000", "--mode", mode, "--", "su"]);
+        run(command).failure(1, &["setuid", "peersock dial"]);
+    }
 }
 
 #[test]

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use super::Bootstrap;
 use crate::ping::ping_question;
 
-/// So long the names of the well-known nodes may take where others are known: the resolver may wait for minutes.
+/// So long the names of the well-known nodes may take where others are known: the resolver may wait for
+/// minutes.
 const NAMES_PATIENCE: Duration = Duration::from_secs(3);
 
 /// The addresses of these nodes, as far as names are resolved.

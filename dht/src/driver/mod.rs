@@ -242,8 +242,8 @@ impl Service {
         *self.shared.lock().counters()
     }
 
-    /// The nodes of [`Settings::bootstrap`] by which the DHT was entered. None if their names were not resolved
-    /// in time, and it was entered by those alone that were known from before.
+    /// The nodes of [`Settings::bootstrap`] by which the DHT was entered. None if their names were not
+    /// resolved in time, and it was entered by those alone that were known from before.
     pub fn entries(&self) -> &[SocketAddrV4] {
         &self.entries
     }

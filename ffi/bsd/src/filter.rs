@@ -13,7 +13,7 @@ use libc::{
 use seccompiler::{BpfProgram, sock_filter};
 
 /// The kernel's name of this architecture (AUDIT_ARCH_*); `None` where we do not know it.
-const ARCHITECTURE: Option<u32> = match () {
+pub const ARCHITECTURE: Option<u32> = match () {
     _ if cfg!(target_arch = "x86_64") => Some(0xc000_003e),
     _ if cfg!(target_arch = "aarch64") => Some(0xc000_00b7),
     _ if cfg!(target_arch = "riscv64") => Some(0xc000_00f3),
@@ -21,10 +21,10 @@ const ARCHITECTURE: Option<u32> = match () {
 };
 
 /// System calls of the x32 ABI have this bit.
-const X32: u32 = 0x4000_0000;
+pub const X32: u32 = 0x4000_0000;
 
 /// Families of sockets that do not leave the machine. AF_NETLINK lists interfaces and addresses.
-const LOCAL_FAMILIES: [c_int; 3] = [libc::AF_UNIX, libc::AF_NETLINK, libc::AF_ALG];
+pub const LOCAL_FAMILIES: [c_int; 3] = [libc::AF_UNIX, libc::AF_NETLINK, libc::AF_ALG];
 
 /// Filters the calling thread's system calls and those of all that it starts from now on. They cannot gain
 /// privileges any more (PR_SET_NO_NEW_PRIVS): that is the kernel's condition. With `only` they get no sockets
@@ -72,20 +72,23 @@ fn program(architecture: u32, only: bool) -> BpfProgram {
     program
 }
 
-fn load(offset: usize) -> sock_filter {
+/// Loads four bytes of `seccomp_data`.
+pub fn load(offset: usize) -> sock_filter {
     instruction(BPF_LD | BPF_W | BPF_ABS, 0, 0, offset as u32)
 }
 
 /// Skips `yes` instructions if the comparison holds, otherwise `no`.
-fn skip_unless(comparison: u32, value: u32, yes: u8, no: u8) -> sock_filter {
+pub fn skip_unless(comparison: u32, value: u32, yes: u8, no: u8) -> sock_filter {
     instruction(BPF_JMP | comparison | BPF_K, yes, no, value)
 }
 
-fn give(verdict: u32) -> sock_filter {
+/// Ends the filter with a verdict (SECCOMP_RET_*).
+pub fn give(verdict: u32) -> sock_filter {
     instruction(BPF_RET | BPF_K, 0, 0, verdict)
 }
 
-fn fail(errno: c_int) -> u32 {
+/// The verdict that the call fails.
+pub fn fail(errno: c_int) -> u32 {
     SECCOMP_RET_ERRNO | errno as u32
 }
 

@@ -20,6 +20,7 @@ mod messages;
 mod option_hints;
 mod options;
 mod rules;
+mod sides;
 mod sockaddr;
 
 pub use calls::{accept4, bind, close, connect, getpeername, getsockname, listen, shutdown, socket};
@@ -29,6 +30,7 @@ pub use option_hints::{lingers, may_be_too_long};
 pub use options::{getsockopt, setsockopt};
 pub use peersock_fd::{Client, Errno, Socket};
 pub use rules::{Rules, Side};
+pub use sides::{Sides, bound, is_candidate, overlay};
 pub use sockaddr::{read as read_address, write as write_address};
 
 /// What a call gives: its return value, or the `errno` that it fails with.

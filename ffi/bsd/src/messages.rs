@@ -16,6 +16,9 @@ use crate::sockaddr::{read, write, write_to};
 /// What one call moves at most, bytes: Linux's MAX_RW_COUNT for pages of 4 KiB.
 const MAX_BYTES: usize = 0x7fff_f000;
 
+/// What one call with MSG_TRUNC discards of a stream at most, bytes.
+const MOST_DISCARDED: usize = 256 << 10;
+
 /// The most pieces of one message (UIO_MAXIOV).
 const MAX_PIECES: usize = 1024;
 
@@ -83,7 +86,16 @@ pub unsafe fn recvfrom(
 ) -> Result<ssize_t> {
     if socket.kind() == Kind::Stream && flags & libc::MSG_ERRQUEUE == 0 {
         let (none, no_length) = (ptr::null_mut(), ptr::null_mut());
-        // SAFETY: the caller's pointer goes to the kernel as it is.
+        // With MSG_TRUNC TCP copies nothing, and needs no room.
+        let mut discarded = match flags & libc::MSG_TRUNC {
+            0 => Vec::new(),
+            _ => vec![0u8; size.min(MOST_DISCARDED)],
+        };
+        let (buf, size) = match flags & libc::MSG_TRUNC {
+            0 => (buf, size),
+            _ => (discarded.as_mut_ptr().cast(), discarded.len()),
+        };
+        // SAFETY: the caller's pointer goes to the kernel as it is, or that of the room above with its size.
         let received = unsafe { kernel::recvfrom(raw(socket), buf, size, flags, none, no_length) };
         let received = received.map_err(|error| socket.stream_error(error))?;
         if !address.is_null() && !length.is_null() {

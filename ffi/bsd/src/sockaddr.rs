@@ -15,7 +15,7 @@ const LEAST_IN6: usize = offset_of!(sockaddr_in6, sin6_scope_id);
 /// Reads an address; `None` for AF_UNSPEC.
 ///
 /// # Errors
-/// EFAULT for a null pointer, EINVAL for a length that is too short, EAFNOSUPPORT for other families.
+/// EFAULT for a null pointer, EINVAL for a length that is too short or longer than any address, EAFNOSUPPORT for other families.
 ///
 /// # Safety
 /// `address` is null or points to `length` bytes.
@@ -24,7 +24,7 @@ pub unsafe fn read(address: *const sockaddr, length: socklen_t) -> Result<Option
         return Err(Errno::FAULT);
     }
     let length = length as usize;
-    if length < size_of::<libc::sa_family_t>() {
+    if !(size_of::<libc::sa_family_t>()..=size_of::<libc::sockaddr_storage>()).contains(&length) {
         return Err(Errno::INVAL);
     }
     // SAFETY: at least the family is there; it need not be aligned.

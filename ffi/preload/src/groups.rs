@@ -82,7 +82,7 @@ pub(crate) unsafe fn set(
         unsafe { peersock_bsd::setsockopt(&socket, level, name, value, length) }
     };
     // Where it is bound it stays.
-    let is_free = || crate::hooks::bound(fd).is_none_or(|bound| bound.port() == 0);
+    let is_free = || peersock_bsd::bound(fd).is_none_or(|bound| bound.port() == 0);
     if let Some(InterfaceRef::Address(ip)) = interface
         && rules.is_overlays(ip.into()) == Some(true)
         && is_free()

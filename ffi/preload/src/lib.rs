@@ -10,7 +10,6 @@
 //! environment it is given.
 #![allow(unsafe_code)]
 
-mod alongside;
 mod convert;
 mod epoll;
 mod exec;

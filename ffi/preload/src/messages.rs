@@ -38,6 +38,11 @@ pub(crate) unsafe extern "C" fn send(fd: RawFd, data: *const c_void, size: size_
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn recv(fd: RawFd, buf: *mut c_void, size: size_t, flags: c_int) -> ssize_t {
     let (none, length) = (std::ptr::null_mut::<sockaddr>(), std::ptr::null_mut::<socklen_t>());
+    // AF_UNIX streams do not know what it means to TCP.
+    if flags & libc::MSG_TRUNC != 0 {
+        // SAFETY: the program's pointers, as it must pass them to recv(2).
+        return unsafe { recvfrom(fd, buf, size, flags, none, length) };
+    }
     hooked(|| {
         // SAFETY: the program's pointers, as it must pass them to recv(2).
         let received = unsafe { bsd::kernel::recvfrom(fd, buf, size, flags, none, length) };
@@ -77,7 +82,7 @@ pub(crate) unsafe extern "C" fn __recv_chk(
 
 /// What the kernel's error means on an overlay socket: the node has something to tell, or has ended.
 pub(crate) fn meaning(fd: RawFd, error: Errno) -> Errno {
-    if !matches!(error, Errno::CONNRESET | Errno::PIPE) {
+    if !matches!(error, Errno::CONNRESET | Errno::PIPE | Errno::INVAL | Errno::NOTCONN) {
         return error;
     }
     match overlay(fd) {

@@ -25,24 +25,18 @@ mod route;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::thread;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::host::{self, HostInterface};
+use crate::host::{self, ANYWHERE, HostInterface};
 use crate::probe::{self, Settings};
 pub use block::IpBlock;
 pub use nat::InterfaceNat;
 pub use route::{BoundRoute, Route, RoutePool};
-
-/// A remote endpoint for the question which interface leads to the Internet. Nothing is sent there.
-const ANYWHERE: [SocketAddr; 2] = [
-    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9),
-    SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)), 9),
-];
 
 /// IPv4 or IPv6.
 ///
@@ -358,6 +352,8 @@ fn external(
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     fn loopback() -> Interface {

@@ -34,6 +34,14 @@ pub(super) fn advise(report: &Report) -> Vec<Advice> {
             Some("connect it to a network; peers on the same machine or LAN are reached without"),
         );
     }
+    if let Some(prefix) = report.nat64 {
+        say(
+            format!(
+                "this machine has no IPv4: what has IPv4 only is reached by the network's NAT64, {prefix}"
+            ),
+            Some("use a root: nodes of the DHT have IPv4 addresses only, and are not reached (--dht)"),
+        );
+    }
     names(report, &mut say);
     udp(report, &mut say);
     tcp(report, &mut say);
@@ -266,6 +274,7 @@ mod tests {
             nameservers: Vec::new(),
             tcp: Vec::new(),
             proxies: Vec::new(),
+            nat64: None,
             udp: None,
             advice: Vec::new(),
             took: Duration::ZERO,

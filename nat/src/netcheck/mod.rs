@@ -4,6 +4,7 @@ mod advice;
 mod dns;
 mod proxies;
 mod tcp;
+mod ways;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,15 +18,18 @@ use serde::{Serialize, Serializer};
 
 use crate::behavior::{Nat, NatKind, Observations};
 use crate::host::{self, HostInterface};
+use crate::nat64::Nat64Prefix;
 use crate::portmap::{self, Found, Gateway};
-use crate::probe;
 pub use advice::Advice;
 pub use dns::Nameserver;
 pub use proxies::Proxy;
 pub use tcp::TcpCheck;
+use ways::Ways;
 
 /// Names are resolved within this time, or count as not resolved.
 const RESOLVE: Duration = Duration::from_millis(1500);
+/// The question for a NAT64 is asked beside the names, and has so long when these are known.
+const AFTER_NAMES: Duration = Duration::from_millis(500);
 /// What everything behind that may take.
 const PROBE: Duration = Duration::from_secs(4);
 /// Routers answer within milliseconds; this is for repetitions.
@@ -95,6 +99,8 @@ pub struct Report {
     pub tcp: Vec<TcpCheck>,
     /// Proxies that the environment names.
     pub proxies: Vec<Proxy>,
+    /// The network's NAT64, by which servers with IPv4 were asked where the machine has no route for IPv4.
+    pub nat64: Option<Nat64Prefix>,
     /// Whether UDP gets out and back; `None` if no server could be asked.
     pub udp: Option<bool>,
     /// What follows from it, the most important first.
@@ -111,7 +117,8 @@ pub struct InterfaceReport {
     /// The interface itself.
     #[serde(flatten)]
     pub host: HostInterface,
-    /// The NAT in front of its IPv4 addresses; `None` if nobody could be asked by it.
+    /// The NAT in front of its IPv4 addresses, or the network's [NAT64](Report::nat64); `None` if nobody could
+    /// be asked by it.
     pub ipv4: Option<NatReport>,
     /// The same for IPv6.
     pub ipv6: Option<NatReport>,
@@ -178,29 +185,40 @@ pub fn run(targets: &[Target], only: &[String]) -> io::Result<Report> {
     interfaces.retain(|interface| only.is_empty() || only.contains(&interface.name));
     interfaces.truncate(MAX_INTERFACES);
     let proxies = proxies::from_environment();
-    let (nameservers, port_mapping, (resolved, observed, tcp)) = thread::scope(|scope| {
+    let (nameservers, port_mapping, nat64, (resolved, observed, tcp)) = thread::scope(|scope| {
         let nameservers = scope.spawn(|| dns::check(&interfaces));
         let ports: Vec<_> = interfaces.iter().map(|interface| scope.spawn(|| ports_of(interface))).collect();
-        let resolved = resolve(targets, &proxies);
+        let asked = ways::ask_for_nat64(&interfaces);
+        let mut resolved = resolve(targets, &proxies);
+        let left = RESOLVE.saturating_sub(begin.elapsed()).max(AFTER_NAMES);
+        let nat64 = asked.and_then(|asked| ways::nat64_of(&asked, left));
+        if let Some(prefix) = nat64 {
+            // The system's resolver has names of IPv4 hosts in the NAT64's prefix.
+            let addresses = resolved.iter_mut().filter_map(|(_, addresses)| addresses.as_mut().ok());
+            addresses.flatten().for_each(|address| *address = prefix.restore(*address));
+        }
+        let ways = Ways { interfaces: &interfaces, nat64 };
         let servers: Vec<SocketAddr> = udp_servers(&resolved);
-        let connections = tcp_targets(&resolved, &proxies, &interfaces);
-        let tcp = scope.spawn(move || tcp::check(&connections, PROBE));
+        let connections = tcp_targets(&resolved, &proxies, ways);
+        let tcp = scope.spawn(move || tcp::check(&connections, nat64, PROBE));
         let observed: Vec<_> = interfaces
             .iter()
             .map(|interface| {
                 [false, true].map(|v6| {
                     let servers = servers.clone();
-                    scope.spawn(move || observe(interface, v6, &servers))
+                    scope.spawn(move || ways.observe(interface, v6, &servers))
                 })
             })
             .collect();
         let join = |thread: thread::ScopedJoinHandle<'_, Option<Observations>>| thread.join().ok().flatten();
         let observed: Vec<_> = observed.into_iter().map(|families| families.map(join)).collect();
         let ports: Vec<_> = ports.into_iter().map(|thread| thread.join().unwrap_or_default()).collect();
-        (nameservers.join().unwrap_or_default(), ports, (resolved, observed, tcp.join().unwrap_or_default()))
+        let found = (resolved, observed, tcp.join().unwrap_or_default());
+        (nameservers.join().unwrap_or_default(), ports, nat64, found)
     });
 
-    let servers = server_reports(&resolved, &interfaces, observed.iter().flatten().flatten());
+    let ways = Ways { interfaces: &interfaces, nat64 };
+    let servers = server_reports(&resolved, ways, observed.iter().flatten().flatten());
     let decide = |seen: &Option<Observations>| {
         let nat = seen.as_ref()?.decide();
         Some(NatReport { kind: nat.kind(), nat })
@@ -221,6 +239,7 @@ pub fn run(targets: &[Target], only: &[String]) -> io::Result<Report> {
         nameservers,
         tcp,
         proxies,
+        nat64,
         udp,
         advice: Vec::new(),
         took: begin.elapsed(),
@@ -280,11 +299,7 @@ fn udp_servers(resolved: &[Resolved]) -> Vec<SocketAddr> {
 
 /// What is tried by TCP: what the caller and the environment name, and port 443 of every server, which shows
 /// whether the servers are up if UDP brings no answer.
-fn tcp_targets(
-    resolved: &[Resolved],
-    proxies: &[Proxy],
-    interfaces: &[HostInterface],
-) -> Vec<(Target, SocketAddr)> {
+fn tcp_targets(resolved: &[Resolved], proxies: &[Proxy], ways: Ways<'_>) -> Vec<(Target, SocketAddr)> {
     let mut targets: BTreeMap<Target, SocketAddr> = BTreeMap::new();
     for (target, addresses) in resolved {
         let Some(first) = addresses.as_ref().ok().and_then(|addresses| addresses.first()) else { continue };
@@ -297,20 +312,7 @@ fn tcp_targets(
             targets.entry(https).or_insert(SocketAddr::new(first.ip(), 443));
         }
     }
-    let leads = |address: SocketAddr| interfaces.iter().any(|one| one.source_towards(address).is_some());
-    targets.into_iter().filter(|(_, address)| leads(*address)).collect()
-}
-
-/// Probes the NAT in front of an interface; `None` if no server is reached by it.
-fn observe(interface: &HostInterface, v6: bool, servers: &[SocketAddr]) -> Option<Observations> {
-    let leads = |server: &&SocketAddr| server.is_ipv6() == v6 && interface.source_towards(**server).is_some();
-    let servers: Vec<SocketAddr> = servers.iter().filter(leads).copied().collect();
-    let local = interface.source_towards(*servers.first()?)?;
-    let settings = probe::Settings { deadline: PROBE, ..probe::Settings::new(servers) };
-    let name = (!interface.loopback).then_some(interface.name.as_str());
-    probe::run(local, name, &settings)
-        .inspect_err(|error| tracing::debug!(%error, interface = interface.name, "not probed"))
-        .ok()
+    targets.into_iter().filter(|(_, address)| ways.lead_to(*address)).collect()
 }
 
 /// By what the interface's routers open ports: the one for IPv4, else the one for IPv6.
@@ -322,7 +324,7 @@ fn ports_of(interface: &HostInterface) -> Vec<Found> {
 
 fn server_reports<'a>(
     resolved: &[Resolved],
-    interfaces: &[HostInterface],
+    ways: Ways<'_>,
     seen: impl Iterator<Item = &'a Observations>,
 ) -> Vec<ServerReport> {
     let mut shortest: BTreeMap<SocketAddr, Duration> = BTreeMap::new();
@@ -332,7 +334,7 @@ fn server_reports<'a>(
     }
     let at = |address: &SocketAddr| ServerAddress {
         address: *address,
-        reachable: interfaces.iter().any(|interface| interface.source_towards(*address).is_some()),
+        reachable: ways.lead_to(*address),
         rtt_ms: shortest.get(address).map(|rtt| round(rtt.as_secs_f64() * 1e3)),
     };
     let udp = resolved.iter().filter(|(target, _)| target.transport == Transport::Udp);

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::{Target, as_text, round};
+use crate::nat64::Nat64Prefix;
 
 /// A TCP connection that was tried.
 #[derive(Debug, Clone, Serialize)]
@@ -25,19 +26,24 @@ pub struct TcpCheck {
 }
 
 /// Tries all at once.
-pub(super) fn check(targets: &[(Target, SocketAddr)], timeout: Duration) -> Vec<TcpCheck> {
+pub(super) fn check(
+    targets: &[(Target, SocketAddr)],
+    nat64: Option<Nat64Prefix>,
+    timeout: Duration,
+) -> Vec<TcpCheck> {
     thread::scope(|scope| {
         let tried: Vec<_> = targets
             .iter()
-            .map(|(target, address)| scope.spawn(move || connect(target, *address, timeout)))
+            .map(|(target, address)| scope.spawn(move || connect(target, *address, nat64, timeout)))
             .collect();
         tried.into_iter().filter_map(|tried| tried.join().ok()).collect()
     })
 }
 
-fn connect(target: &Target, address: SocketAddr, timeout: Duration) -> TcpCheck {
+fn connect(target: &Target, address: SocketAddr, nat64: Option<Nat64Prefix>, timeout: Duration) -> TcpCheck {
     let begin = Instant::now();
-    let opened = TcpStream::connect_timeout(&address, timeout);
+    let outer = nat64.map_or(address, |prefix| prefix.synthesize(address));
+    let opened = TcpStream::connect_timeout(&outer, timeout);
     let connect_ms = opened.is_ok().then(|| round(begin.elapsed().as_secs_f64() * 1e3));
     let refused = opened.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused);
     TcpCheck { target: target.clone(), address, connect_ms, refused }
@@ -57,10 +63,10 @@ mod tests {
         let target = |address: SocketAddr| {
             (Target::parse(&address.to_string(), Transport::Tcp).expect("an endpoint"), address)
         };
-        let checks = check(&[target(open)], Duration::from_secs(2));
+        let checks = check(&[target(open)], None, Duration::from_secs(2));
         assert!(checks[0].connect_ms.is_some() && !checks[0].refused);
         drop(listener);
-        let checks = check(&[target(open)], Duration::from_secs(2));
+        let checks = check(&[target(open)], None, Duration::from_secs(2));
         assert!(checks[0].connect_ms.is_none() && checks[0].refused);
     }
 }

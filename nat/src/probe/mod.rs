@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use rand::{Rng as _, SeedableRng as _, rngs::ChaCha20Rng};
 
 use crate::behavior::{Observations, Sample};
+use crate::nat64::Nat64Prefix;
 use crate::stun::{Answer, AnswerFrom, TransactionId, binding_request, canonical, request_id};
 pub use run::run;
 use transaction::{Schedule, Transaction};
@@ -45,19 +46,23 @@ pub const MAX_SERVERS: usize = 8;
 /// ```
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Whom: STUN servers or roots, of the sockets' family. The first [`MAX_SERVERS`] count.
+    /// Whom: STUN servers or roots, of the sockets' family, or of IPv4 where there is [`Self::nat64`]. The
+    /// first [`MAX_SERVERS`] count.
     pub servers: Vec<SocketAddr>,
     /// When to stop in any case. Tests that are not over then count as not done. Default: 4 s.
     pub deadline: Duration,
     /// Stop at the first answer: it says as what the local address is seen, and nothing else is asked.
     /// Default: no.
     pub address_only: bool,
+    /// The network's NAT64, if servers with IPv4 are asked by way of it: then the sockets are of IPv6, and it
+    /// is the NAT that is probed. Default: none.
+    pub nat64: Option<Nat64Prefix>,
 }
 
 impl Settings {
     /// All tests by means of these servers.
     pub fn new(servers: Vec<SocketAddr>) -> Self {
-        Self { servers, deadline: Duration::from_secs(4), address_only: false }
+        Self { servers, deadline: Duration::from_secs(4), address_only: false, nat64: None }
     }
 }
 
@@ -138,7 +143,11 @@ impl Prober {
     /// With too few sockets.
     pub fn new(local: Vec<SocketAddr>, settings: &Settings, seed: [u8; 32], now: Instant) -> Self {
         assert!(local.len() >= Self::MIN_SOCKETS, "{} sockets are too few", local.len());
-        let is_usable = |server: &&SocketAddr| server.is_ipv4() == local[MAIN].is_ipv4();
+        // What the NAT64 does not translate would not leave.
+        let is_usable = |server: &&SocketAddr| match settings.nat64 {
+            Some(prefix) => prefix.synthesize(**server) != **server,
+            None => server.is_ipv4() == local[MAIN].is_ipv4(),
+        };
         let mut servers: Vec<SocketAddr> = Vec::new();
         for server in settings.servers.iter().filter(is_usable) {
             if !servers.contains(server) && servers.len() < MAX_SERVERS {

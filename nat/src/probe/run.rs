@@ -18,7 +18,8 @@ const TAKEN_AT_ONCE: usize = 16;
 
 /// Asks the servers about the NAT in front of one local address. Blocks for at most [`Settings::deadline`].
 ///
-/// With the name of an interface its datagrams leave by that one; else by the system's route.
+/// With a NAT64 `local` is an IPv6 address, and servers, mapped endpoints and other endpoints of servers are
+/// those of IPv4. With the name of an interface its datagrams leave by that one; else by the system's route.
 ///
 /// ```no_run
 /// use peersock_nat::probe::{self, Settings};
@@ -42,7 +43,8 @@ pub fn run(local: IpAddr, interface: Option<&str>, settings: &Settings) -> io::R
     while !prober.is_finished() {
         while let Some(transmit) = prober.poll_transmit() {
             // What cannot be sent counts as lost: it is repeated, and then has no answer.
-            if let Err(error) = sockets[transmit.socket].send_to(&transmit.data, transmit.to) {
+            let to = settings.nat64.map_or(transmit.to, |prefix| prefix.synthesize(transmit.to));
+            if let Err(error) = sockets[transmit.socket].send_to(&transmit.data, to) {
                 tracing::debug!(%error, to = %transmit.to, "a STUN request was not sent");
             }
         }
@@ -53,6 +55,7 @@ pub fn run(local: IpAddr, interface: Option<&str>, settings: &Settings) -> io::R
             for _ in 0..TAKEN_AT_ONCE {
                 // An error is an ICMP message about an earlier request, or that there is nothing.
                 let Ok((len, from)) = socket.recv_from(&mut buffer) else { break };
+                let from = settings.nat64.map_or(from, |prefix| prefix.restore(canonical(from)));
                 prober.handle_datagram(Instant::now(), index, from, &buffer[..len]);
             }
         }

@@ -55,6 +55,8 @@ struct World {
     is_rest_dead: bool,
     /// The server answers from where it is asked, whatever it is asked for.
     ignores_change: bool,
+    /// The prober has IPv6 only, and the box is a NAT64.
+    nat64: Option<Nat64Prefix>,
     mappings: BTreeMap<Key, u16>,
     /// To where each mapped port has sent.
     sent: Vec<(u16, SocketAddr)>,
@@ -72,6 +74,7 @@ impl World {
             knows_behavior: true,
             is_rest_dead: false,
             ignores_change: false,
+            nat64: None,
             mappings: BTreeMap::new(),
             sent: Vec::new(),
             last: (20_000, 0),
@@ -83,10 +86,11 @@ impl World {
 
     /// Runs a probe to its end; also how long it took.
     fn probe(mut self) -> (Nat, Duration) {
+        let host = at(if self.nat64.is_some() { "[2001:db8:1::2]:0" } else { "192.168.1.2:0" }).ip();
         let local: Vec<SocketAddr> = [50_123, 41_007, 7_777, 40_000, 40_001, 40_002, 9_100, 33_333, 51_777]
-            .map(|port| SocketAddr::from(([192, 168, 1, 2], port)))
+            .map(|port| SocketAddr::new(host, port))
             .to_vec();
-        let settings = Settings::new(self.servers.clone());
+        let settings = Settings { nat64: self.nat64, ..Settings::new(self.servers.clone()) };
         let start = Instant::now();
         let mut now = start;
         let mut prober = Prober::new(local.clone(), &settings, [9; 32], now);
@@ -314,6 +318,29 @@ fn servers_of_the_other_family_are_not_asked() {
     world.servers = vec![at("[2001:db8::1]:3478")];
     let (nat, took) = world.probe();
     assert_eq!((nat.udp, took), (None, Duration::ZERO));
+}
+
+#[test]
+fn a_nat64_is_probed_from_ipv6_as_a_nat_is_from_ipv4() {
+    let prefix = Nat64Prefix::new("64:ff9b::".parse().expect("an address"), 96);
+    let both = [Mapping::EndpointIndependent, Mapping::AddressAndPortDependent];
+    let filters =
+        [Filtering::EndpointIndependent, Filtering::AddressDependent, Filtering::AddressAndPortDependent];
+    for mapping in both {
+        for filtering in filters {
+            let model = Model { mapping: Some(mapping), filtering, hairpin: true, ..EASY };
+            let probe = |nat64| World { nat64, ..World::new(model, 1) }.probe().0;
+            let nat = probe(prefix);
+            assert_eq!((nat.translated, nat.mapping), (Some(true), Some(mapping)), "{nat:?}");
+            assert_eq!(nat.mapped.map(|mapped| mapped.ip().to_string()).as_deref(), Some(OUTSIDE));
+            assert_eq!(nat, probe(None), "but for the way there it is the same");
+        }
+    }
+    // It translates neither IPv6 nor what means something on one network only.
+    for server in ["[2001:db8::1]:3478", "10.0.0.1:3478"] {
+        let world = World { nat64: prefix, servers: vec![at(server)], ..World::new(EASY, 1) };
+        assert_eq!(world.probe().0.udp, None, "{server}");
+    }
 }
 
 #[test]

@@ -32,10 +32,12 @@ pub struct DirectAttempt {
     /// The node's box, or this one's, gives each destination a port that nobody can guess: many ports were
     /// sent to, or sent from. The port of the address is 0 in the first case.
     pub by_many_ports: bool,
+    /// A TCP connection to there was tried.
+    pub by_tcp: bool,
     /// Whether a root of this node's has seen the node at that IP address, also one that another root has
     /// named. Others get a few packets only.
     pub vouched: bool,
-    /// Packets sent there in the last round.
+    /// Packets sent there in the last round; by TCP, the most connections that were tried.
     pub sent: u32,
     /// When the last of these was sent.
     pub tried: Option<Instant>,

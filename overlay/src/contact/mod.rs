@@ -8,9 +8,11 @@ mod birthday;
 mod candidate;
 mod nat;
 mod own;
+mod own_tcp;
 mod punch;
 mod punching;
 mod seen;
+mod tcp;
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -20,8 +22,11 @@ pub(crate) use birthday::{Birthday, Draw, Join};
 pub use candidate::{Candidate, CandidateKind};
 pub use nat::{Filtering, Mapping, Nat};
 pub(crate) use own::{OwnContact, Seen, Vouched, Witness, vouched};
+pub(crate) use own_tcp::SeenByTcp;
 pub use punch::{HolePunch, NotTried, Shot};
-pub(crate) use punching::{Allowances, Punching, Said};
+pub(crate) use punching::{Allowances, Punching, Said, TcpDue};
+pub(crate) use tcp::{Opened, ROUND, TcpStreams};
+pub use tcp::{TcpAction, TcpPunch, TcpTarget};
 
 /// How a node can be reached.
 ///

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use super::candidate::is_global;
-use super::{Candidate, CandidateKind, Contact, Mapping, Nat, seen};
+use super::{Candidate, CandidateKind, Contact, Mapping, Nat, SeenByTcp, seen};
 use crate::id::{NodeId, PublicIdentity};
 use crate::wire::{RootVoucher, Voucher};
 
@@ -16,6 +16,7 @@ const MAX_SEEN_PER_HOST: usize = 2;
 pub(crate) struct OwnContact {
     given: Contact,
     seen: Vec<Seen>,
+    seen_by_tcp: Vec<SeenByTcp>,
     contact: Contact,
 }
 
@@ -47,18 +48,48 @@ impl OwnContact {
         self.compose()
     }
 
+    /// Roots have seen this node's ends of streams there.
+    pub(crate) fn set_seen_by_tcp(&mut self, seen: Vec<SeenByTcp>) {
+        self.seen_by_tcp = seen;
+    }
+
+    /// What the driver has said.
+    pub(super) fn given(&self) -> &Contact {
+        &self.given
+    }
+
+    pub(super) fn seen_by_tcp(&self) -> &[SeenByTcp] {
+        &self.seen_by_tcp
+    }
+
     /// All of it.
     pub(crate) fn contact(&self) -> &Contact {
         &self.contact
     }
 
-    /// What roots vouch for, the newest first, at most so many.
-    pub(crate) fn vouchers(&self, most: usize) -> Vec<RootVoucher> {
+    /// What roots vouch for, the newest first, at most so many, for a node behind the root at `relay`.
+    /// That root is one of its own, so the others' word on the same IP address would add nothing. The families
+    /// take turns: the receiver may have only one of them.
+    pub(crate) fn vouchers(&self, most: usize, relay: Option<SocketAddr>) -> Vec<RootVoucher> {
+        let ip = |one: &Seen| one.voucher.address.ip().to_canonical();
+        let relaying = self.seen.iter().find(|one| Some(one.at) == relay).map(|one| one.root);
+        let by_relaying = |one: &Seen| relaying == Some(one.root);
+        let is_needed = |one: &&Seen| {
+            by_relaying(one) || !self.seen.iter().any(|first| by_relaying(first) && ip(first) == ip(one))
+        };
         let shown = |one: &Seen| RootVoucher {
             root: RootVoucher::name_of(&one.root.node_id()),
             voucher: one.voucher,
         };
-        self.seen.iter().take(most).map(shown).collect()
+        let needed = self.seen.iter().filter(is_needed);
+        let (v4, v6): (Vec<_>, Vec<_>) = needed.partition(|one| one.voucher.address.is_ipv4());
+        let turns = 0..self.seen.len();
+        turns
+            .flat_map(|turn| [v4.get(turn), v6.get(turn)])
+            .flatten()
+            .take(most)
+            .map(|one| shown(one))
+            .collect()
     }
 
     fn compose(&mut self) -> bool {
@@ -116,8 +147,15 @@ pub(crate) struct Vouched {
 }
 
 /// Finds the IP addresses that roots of this node's have seen `node` at, of those that it shows vouchers for.
-/// How old a voucher is the clock of its root decides: this node's own may be wrong.
-pub(crate) fn vouched(node: &NodeId, shown: &[RootVoucher], roots: &[Witness], now: Instant) -> Vouched {
+/// How old a voucher is the clock of its root decides: this node's own may be wrong. Those that say where
+/// the node is seen by TCP count only `for_tcp`.
+pub(crate) fn vouched(
+    node: &NodeId,
+    shown: &[RootVoucher],
+    roots: &[Witness],
+    for_tcp: bool,
+    now: Instant,
+) -> Vouched {
     let mut vouched = Vouched::default();
     for RootVoucher { root, voucher } in shown {
         let Some(witness) = roots.iter().find(|one| RootVoucher::name_of(&one.root.node_id()) == *root)
@@ -126,7 +164,9 @@ pub(crate) fn vouched(node: &NodeId, shown: &[RootVoucher], roots: &[Witness], n
         };
         let Some((time, heard)) = witness.clock else { continue };
         let time = time.saturating_add(now.saturating_duration_since(heard).as_secs());
-        if voucher.time.abs_diff(time) <= VOUCHER_AGE && voucher.verify(&witness.root, node) {
+        let is_signed =
+            || voucher.verify(&witness.root, node) || for_tcp && voucher.verify_tcp(&witness.root, node);
+        if voucher.time.abs_diff(time) <= VOUCHER_AGE && is_signed() {
             let list = if witness.is_guest { &mut vouched.by_guests } else { &mut vouched.by_own };
             list.push(voucher.address.ip().to_canonical());
         }
@@ -157,7 +197,7 @@ mod tests {
             root: RootVoucher::name_of(&name.node_id()),
             voucher: Voucher::sign(signer, &of.node_id(), time, there),
         };
-        let find = |shown, witness| vouched(&node.node_id(), &[shown], &[witness], heard);
+        let find = |shown, witness| vouched(&node.node_id(), &[shown], &[witness], false, heard);
         let count = |shown| find(shown, known).by_own.len();
         assert_eq!(count(show(&root, &root, &node, TIME)), 1);
         assert_eq!(count(show(&root, &root, &node, TIME - 3600)), 1);
@@ -180,7 +220,7 @@ mod tests {
         // The root's clock goes on while it is not heard from.
         let count_later = |seconds| {
             let now = heard + Duration::from_secs(seconds);
-            vouched(&node.node_id(), &[good], &[known], now).by_own.len()
+            vouched(&node.node_id(), &[good], &[known], false, now).by_own.len()
         };
         assert_eq!([3600, 3601].map(count_later), [1, 0]);
     }
@@ -204,7 +244,25 @@ mod tests {
         let ports: Vec<_> = own.contact().candidates().iter().map(|one| one.address.port()).collect();
         assert_eq!(ports, [9, 6, 7, 4000], "the newest of three mappings first");
         assert_eq!(own.contact().nat.mapping, Mapping::AddressDependent);
-        assert_eq!(own.vouchers(2).len(), 2);
+        assert_eq!(own.vouchers(2, None).len(), 2);
+    }
+
+    #[test]
+    fn vouchers_of_both_families_are_shown_in_turns_the_newest_first() {
+        let root = Identity::from_seed(&[1; 32]);
+        let seen = |address: &str, time| Seen {
+            root: *root.public(),
+            at: "198.51.100.1:7420".parse().unwrap(),
+            voucher: Voucher::sign(&root, &root.node_id(), time, address.parse().unwrap()),
+            is_guest: false,
+        };
+        let mut own = OwnContact::default();
+        let of_ipv6 = (1..=6).map(|time| seen("[2001:db8::9]:5000", 10 + time));
+        own.set_seen(of_ipv6.chain([seen("203.0.113.9:1", 1), seen("203.0.113.9:2", 2)]).collect());
+        let times =
+            |most| own.vouchers(most, None).iter().map(|shown| shown.voucher.time).collect::<Vec<_>>();
+        assert_eq!(times(4), [2, 16, 1, 15]);
+        assert_eq!(times(9), [2, 16, 1, 15, 14, 13, 12, 11]);
     }
 
     #[test]
@@ -245,12 +303,13 @@ mod tests {
         own.set_seen(vec![seen(9, 1, false), seen(9, 2, true), seen(8, 3, true)]);
         let hosts: Vec<_> = own.contact().candidates().iter().map(|one| one.address.to_string()).collect();
         assert_eq!(hosts, ["203.0.113.9:1", "203.0.113.9:2"], "another port of the same address it may say");
-        assert_eq!(own.vouchers(4).len(), 3, "who uses it himself may believe it");
+        assert_eq!(own.vouchers(4, None).len(), 3, "who uses it himself may believe it");
         own.set_seen(vec![seen(8, 3, true)]);
         assert_eq!(own.contact().public().count(), 1, "nobody else has seen it");
     }
 
-    /// What is known after roots at these hosts have seen this node there. It has an interface at 10.0.0.1:4000.
+    /// What is known after roots at these hosts have seen this node there. It has an interface at
+    /// 10.0.0.1:4000.
     fn seen_by(said: &[(u8, &str)]) -> OwnContact {
         let root = Identity::from_seed(&[1; 32]);
         let seen = said.iter().map(|(host, address)| Seen {
@@ -265,6 +324,23 @@ mod tests {
         own.set_given(Contact::new(Nat::default(), given));
         own.set_seen(seen.collect());
         own
+    }
+
+    #[test]
+    fn a_node_behind_a_root_gets_its_word_and_others_only_on_other_ip_addresses() {
+        let (here, next) = ("203.0.113.9:5000", "203.0.113.9:5001");
+        let (other, ipv6) = ("203.0.113.10:5000", "[2001:db8::9]:5000");
+        let own = seen_by(&[(1, here), (2, next), (3, other), (4, ipv6)]);
+        let shown = |relay: Option<u8>| -> Vec<String> {
+            let relay = relay.map(|host| SocketAddr::from(([198, 51, 100, host], 7420)));
+            let shown = own.vouchers(4, relay).into_iter();
+            shown.map(|one| one.voucher.address.to_string()).collect()
+        };
+        assert_eq!(shown(Some(1)), [here, other, ipv6]);
+        assert_eq!(shown(Some(2)), [next, other, ipv6]);
+        assert_eq!(shown(Some(4)), [here, next, other, ipv6]);
+        assert_eq!(shown(None).len(), 4, "nobody knows which of them the other node uses");
+        assert_eq!(shown(Some(9)).len(), 4, "no root of this node's relays");
     }
 
     #[test]

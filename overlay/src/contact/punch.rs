@@ -59,6 +59,8 @@ pub enum NotTried {
     NoSockets,
     /// This node has begun as many searches by many ports as it may.
     TooOften,
+    /// No node uses that TCP port, but services do.
+    Service,
 }
 
 impl fmt::Display for NotTried {
@@ -73,6 +75,7 @@ impl fmt::Display for NotTried {
             Self::Refused => "the other node takes no part in it",
             Self::NoSockets => "no further sockets could be opened",
             Self::TooOften => "this node has begun as many such searches as it may",
+            Self::Service => "a port of services",
         })
     }
 }

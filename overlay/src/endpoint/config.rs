@@ -49,6 +49,11 @@ pub struct EndpointConfig {
     /// ([`Endpoint::poll_extra_sockets`](crate::Endpoint::poll_extra_sockets)) where this node's NAT gives
     /// each destination another port, and by up to 1024 packets where a peer's does. Default: true.
     pub birthday: bool,
+    /// Whether a direct way is looked for by TCP where there is none by UDP ([`Endpoint::poll_tcp`]).
+    /// Default: false, because a driver has to connect.
+    ///
+    /// [`Endpoint::poll_tcp`]: crate::Endpoint::poll_tcp
+    pub tcp_punch: bool,
 }
 
 impl EndpointConfig {
@@ -62,13 +67,15 @@ impl EndpointConfig {
             limits: Limits::default(),
             introduce: true,
             birthday: true,
+            tcp_punch: false,
         }
     }
 }
 
 impl fmt::Debug for EndpointConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { identity, provider, receive_buffer, entropy, limits, introduce, birthday } = self;
+        let Self { identity, provider, receive_buffer, entropy, limits, introduce, birthday, tcp_punch } =
+            self;
         f.debug_struct("EndpointConfig")
             .field("identity", identity)
             .field("suites", &provider.suites())
@@ -77,6 +84,7 @@ impl fmt::Debug for EndpointConfig {
             .field("limits", limits)
             .field("introduce", introduce)
             .field("birthday", birthday)
+            .field("tcp_punch", tcp_punch)
             .finish()
     }
 }

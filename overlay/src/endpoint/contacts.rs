@@ -53,6 +53,7 @@ impl Endpoint {
 
     /// The roots, or what they have seen, may have changed.
     pub(super) fn renew_contact(&mut self, now: Instant) {
+        self.core.contact.set_seen_by_tcp(self.seen_by_tcp(now));
         let seen = self.seen_by_roots(now);
         if self.core.contact.set_seen(seen) {
             self.tell_contact(now);

@@ -33,8 +33,12 @@ impl Endpoint {
     pub fn handle_control(&mut self, now: Instant, session: &Arc<Session>, meta: RecvMeta, message: &[u8]) {
         let peer = session.peer();
         if peer.is_root() && RootMessage::is_one(message) {
-            let why = Attention::Packet(meta, message.len() + DATA_OVERHEAD);
-            self.link_of(now, peer, |link, cx| link.on_attention(cx, session, why));
+            let len = message.len() + DATA_OVERHEAD;
+            let is_beside_path = matches!(RootMessage::parse(message), Ok(RootMessage::Vouched(_)));
+            self.link_of(now, peer, |link, cx| match is_beside_path {
+                true => link.heard_beside_path(cx, session, &meta, len),
+                false => link.on_attention(cx, session, Attention::Packet(meta, len)),
+            });
             if let Some(key) = self.key_of(peer) {
                 self.on_root_message(now, key, message);
             }

@@ -11,7 +11,7 @@ use super::{Endpoint, JoinError, Lookup, NetworkInfo, PeerInfo};
 use crate::contact::Punching;
 use crate::id::{NodeId, PublicIdentity};
 use crate::link::{Link, PeerKey, Timer};
-use crate::network::{NetworkConfig, NetworkIndex, Policy, Prefix};
+use crate::network::{NetworkConfig, NetworkIndex, Policy, Prefix, is_endpoint};
 use crate::reach::place_of;
 use crate::routes::Route;
 use crate::session::Peer;
@@ -194,7 +194,7 @@ impl Endpoint {
                 suite: session.as_ref().map(|session| session.suite()),
                 established: session.map(|session| session.established()),
                 rtt: reach.rtt(),
-                candidates: reach.remotes().collect(),
+                candidates: reach.remotes().filter(is_endpoint).collect(),
                 contact: reach.known_punching().and_then(|punching| punching.theirs().cloned()),
                 attempts: reach.known_punching().map_or_else(Vec::new, Punching::attempts),
                 connecting: link.is_connecting(),

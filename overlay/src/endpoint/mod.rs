@@ -44,15 +44,20 @@ mod guests;
 mod hints;
 mod load;
 mod log;
+mod look_ups;
 mod members;
 mod networks;
 mod nodes;
 mod peers;
 mod readdress;
+mod relays;
 mod responder;
 mod responses;
+mod root_sessions;
 mod roots;
 mod streams;
+mod tcp;
+mod views;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -69,7 +74,7 @@ pub use readdress::AddressError;
 pub use responder::Recent;
 
 use crate::bucket::{Bucket, Rate};
-use crate::contact::{Allowances, Birthday, OwnContact};
+use crate::contact::{Allowances, Birthday, OwnContact, TcpStreams};
 use crate::counters::Counters;
 use crate::crypto::KeySource;
 use crate::id::NodeId;
@@ -198,6 +203,7 @@ impl Endpoint {
                 witnesses: Vec::new(),
                 allowances: Allowances::new(now),
                 birthday: Birthday::new(config.birthday, now),
+                tcp: TcpStreams::new(config.tcp_punch, now),
                 has_roots: false,
                 watched: Watched::default(),
                 root_events: VecDeque::new(),
@@ -227,6 +233,10 @@ impl Endpoint {
             self.core.counters.bad_source.increment();
             return;
         }
+        // Until a packet of a session has shown whose it is, a connection that anybody has made says nothing.
+        if meta.socket.is_peer_stream() && !self.core.tcp.is_claimed(meta.socket) {
+            return self.core.counters.tcp_strangers_dropped.increment();
+        }
         let kind = MessageType::of(datagram);
         // The discovery socket is for beacons; whoever wants more of us knows our own port.
         if meta.multicast && kind != Some(MessageType::Beacon) {
@@ -235,7 +245,7 @@ impl Endpoint {
         }
         // Local discovery is for the local network.
         let is_local = matches!(kind, Some(MessageType::Beacon | MessageType::Hello));
-        if meta.relay.is_some() && is_local {
+        if is_local && (meta.relay.is_some() || meta.socket.is_peer_stream()) {
             self.core.counters.unknown_message.increment();
             return;
         }
@@ -274,6 +284,7 @@ impl Endpoint {
                 Timer::Punch(node) => self.on_punch_timer(now, node),
                 Timer::Birthday(node) => self.on_birthday_timer(now, node),
                 Timer::Sockets => self.close_unused_sockets(now),
+                Timer::TcpStreams => self.close_unused_streams(now),
             }
         }
     }
@@ -296,10 +307,10 @@ impl Endpoint {
         self.core.events.pop_front()
     }
 
-    /// Gives the driver's UDP sockets, in place of those given before, but for streams and extra sockets. To be called again when interfaces
-    /// come, go or change their addresses: it makes the node announce itself at once, also to each peer with
-    /// a session, and peers on a socket that is gone are asked for an answer on another. A socket keeps its
-    /// index.
+    /// Gives the driver's UDP sockets, in place of those given before, but for streams and extra sockets. To be
+    /// called again when interfaces come, go or change their addresses: it makes the node announce itself at
+    /// once, also to each peer with a session, and peers on a socket that is gone are asked for an answer on
+    /// another. A socket keeps its index.
     pub fn set_sockets(&mut self, now: Instant, sockets: Vec<SocketInfo>) {
         let is_kept = |known: &mut SocketInfo| known.index.is_stream() || known.index.is_extra();
         let kept: Vec<_> = self.core.sockets.extract_if(.., is_kept).collect();

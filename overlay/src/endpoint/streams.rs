@@ -10,7 +10,7 @@ use crate::reach::{Place, SocketIndex, SocketInfo, Why, place_of};
 use crate::roots::{Reached, WantedStream};
 
 /// The largest datagram that a stream carries, in bytes.
-const MAX_DATAGRAM: usize = 16_384;
+pub(super) const MAX_DATAGRAM: usize = 16_384;
 
 impl Endpoint {
     /// The roots to which the driver is to keep a stream, if that has changed since the last call: it opens
@@ -27,12 +27,14 @@ impl Endpoint {
 
     /// Says whether there is a stream to a root: datagrams to [`WantedStream::socket`] leave by it, and those
     /// that come in by it have that socket and [its end](SocketIndex::stream_end) as source. One that was
-    /// opened in the place of another is told again.
-    pub fn set_stream(&mut self, now: Instant, root: &NodeId, is_open: bool) {
+    /// opened in the place of another is told again. `port` is its local one, by which TCP leads to the root
+    /// itself and not to a proxy, and that other connections may leave from as well.
+    pub fn set_stream(&mut self, now: Instant, root: &NodeId, is_open: bool, port: Option<u16>) {
         let found = self.roots.list.iter_mut().find(|(_, known)| known.identity.node_id() == *root);
         let Some((key, root)) = found else { return };
         let (key, socket) = (*key, root.stream.socket);
         root.stream.is_open = is_open;
+        root.stream.port = port.filter(|_| is_open);
         root.stream.ask_soon();
         self.core.sockets.retain(|known| known.index != socket);
         if is_open {
@@ -57,6 +59,7 @@ impl Endpoint {
             self.link(now, key, |link, cx| link.try_at(cx, &place));
         }
         self.update_relay(now, key);
+        self.core.contact.set_seen_by_tcp(self.seen_by_tcp(now));
         self.core.timers.set(Timer::Root(key), now);
     }
 

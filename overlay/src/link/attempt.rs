@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt;
 
+use super::first_relay::FirstRelay;
 use super::pending::{PENDING_FOR, Pending, thin};
 use super::timing::{
     GIVE_UP_AFTER, HINT_GIVE_UP_AFTER, REJECT_AFTER, REKEY_AFTER, RETRY_LOST, RETRY_MAX, RETRY_MIN,
@@ -45,9 +46,16 @@ pub(crate) struct Attempt {
     last: Option<SessionIndex>,
     /// Somebody who gets our initiations forges answers to them, so each address gets one of its own.
     apart: bool,
+    /// The root that relays alone in the first round, if one does.
+    pub(super) first_relay: Option<FirstRelay>,
 }
 
 impl Attempt {
+    /// Whether what was sent last belongs to the first round, and more may be sent in it.
+    pub(super) fn is_first_round(&self) -> bool {
+        self.rounds == 1 && !self.given_up
+    }
+
     fn position(&self, index: SessionIndex) -> Option<usize> {
         self.pending.iter().position(|pending| pending.index() == index)
     }
@@ -130,6 +138,7 @@ impl Link {
             pending: late.unwrap_or_default(),
             last: None,
             apart: false,
+            first_relay: None,
         });
         cx.core.counters.attempts_started.increment();
         if !cx.reach.any_proven() {
@@ -188,6 +197,7 @@ impl Link {
         if cx.now >= attempt.next_round {
             self.next_round(cx);
         } else {
+            self.try_other_relays(cx);
             self.arm_attempt(cx);
         }
     }
@@ -219,6 +229,7 @@ impl Link {
         // Up to a fifth shorter, so that two sides do not repeat in step, and never longer than the bound.
         let jitter = interval / 5 * cx.core.rng.random_range(0..=100) / 100;
         attempt.rounds += 1;
+        attempt.first_relay = None;
         attempt.hastened = false;
         attempt.set_right = false;
         attempt.next_round = cx.now + interval - jitter;
@@ -231,10 +242,11 @@ impl Link {
         }
     }
 
-    fn arm_attempt(&self, cx: &mut Context<'_>) {
+    pub(super) fn arm_attempt(&self, cx: &mut Context<'_>) {
         let Some(attempt) = &self.attempt else { return };
         let unreachable = attempt.wanted.map(|since| since + UNREACHABLE_AFTER);
-        let at = attempt.next_round.min(attempt.until);
+        let relays = attempt.first_relay.as_ref().and_then(FirstRelay::due);
+        let at = relays.into_iter().fold(attempt.next_round.min(attempt.until), Instant::min);
         cx.set_timer(Timer::Attempt, Some(unreachable.map_or(at, |unreachable| at.min(unreachable))));
     }
 
@@ -415,8 +427,11 @@ impl Link {
         if !is_proven {
             self.challenge(cx, place, Why::Move);
         }
-        // The responder may not use the session before it has seen a packet on it.
-        self.send_keepalive(cx, &session);
+        // The responder may not use the session before it has seen a packet on it. Where a root relays, the
+        // question where the peer is has just left.
+        if session.sent_packets() == 0 || !is_proven {
+            self.send_keepalive(cx, &session);
+        }
         true
     }
 

@@ -13,7 +13,7 @@ use super::outbox::Outbox;
 use super::timers::Timers;
 use super::{Event, Timer};
 use crate::bucket::{Bucket, Rate};
-use crate::contact::{Allowances, Birthday, OwnContact, Witness};
+use crate::contact::{Allowances, Birthday, OwnContact, TcpStreams, Witness};
 use crate::counters::Counters;
 use crate::crypto::{KeySource, NoEntropy, Provider};
 use crate::id::{Identity, NetworkId, NodeId, Psk};
@@ -56,6 +56,8 @@ pub(crate) struct Core {
     pub(crate) allowances: Allowances,
     /// The search for a direct way by many ports, of which there is one at a time.
     pub(crate) birthday: Birthday<NodeKey>,
+    /// TCP connections to other nodes.
+    pub(crate) tcp: TcpStreams<NodeKey>,
     /// Whether there are roots at which nodes can be looked for.
     pub(crate) has_roots: bool,
     /// How many peers have connections.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use super::paths::may_answer_at;
 use super::{Context, Effect, Event, Gone, Link};
-use crate::network::is_endpoint;
 use crate::reach::{RecvMeta, Source};
 use crate::session::Session;
 use crate::wire::{Candidates, Control, DATA_OVERHEAD, ProbeSize};
@@ -40,7 +39,10 @@ impl Link {
         };
         match &control {
             // The peer looks whether we receive there, or answers that; it may be elsewhere.
-            Some(Ok(message)) if message.is_probing() && is_endpoint(&meta.remote) => {
+            Some(Ok(message)) if message.is_probing() && meta.is_from_node() => {
+                if place.socket().is_peer_stream() {
+                    self.claim_stream(cx, place.socket());
+                }
                 cx.reach.heard(place, bytes, Source::Session, cx.now)
             }
             _ => self.heard_at(cx, meta, bytes),
@@ -79,6 +81,20 @@ impl Link {
             Err(_) => cx.core.counters.control_unknown.increment(),
         }
         None
+    }
+
+    /// A message of that many bytes came in on `session` that says nothing of where the peer's path is.
+    pub(crate) fn heard_beside_path(
+        &mut self,
+        cx: &mut Context<'_>,
+        session: &Arc<Session>,
+        meta: &RecvMeta,
+        bytes: usize,
+    ) {
+        self.heard_on(cx, session);
+        if meta.is_from_node() {
+            cx.reach.heard(meta.place(), bytes, Source::Session, cx.now);
+        }
     }
 
     /// The peer leaves: its sessions end, but not those with a successor that was started meanwhile.

@@ -160,6 +160,16 @@ impl Link {
         }
     }
 
+    /// Seals a short plaintext and sends it to a place that need not be the path, and where nobody may
+    /// receive: it is no sign of life.
+    pub(crate) fn send_beside_path(&self, cx: &mut Context<'_>, place: &Place, plaintext: &[u8]) {
+        let Some(session) = self.current() else { return };
+        let mut datagram = vec![0; plaintext.len() + DATA_OVERHEAD];
+        if session.seal(plaintext, &mut datagram).is_ok() {
+            cx.core.transmit(place, datagram);
+        }
+    }
+
     /// Sends a packet that says no more than that we are here.
     pub(super) fn send_keepalive(&self, cx: &mut Context<'_>, session: &Arc<Session>) {
         let Some(place) = cx.reach.place() else { return };

@@ -20,6 +20,7 @@ mod birthday;
 mod context;
 mod control;
 mod event;
+mod first_relay;
 mod instances;
 mod keepalive;
 mod key;
@@ -29,6 +30,7 @@ mod pending;
 mod punching;
 mod refusal;
 mod sessions;
+mod tcp;
 mod timers;
 mod timing;
 mod watch;
@@ -89,6 +91,8 @@ pub(crate) enum Timer {
     Birthday(NodeKey),
     /// Extra sockets that no path uses are to be closed.
     Sockets,
+    /// TCP connections that no path uses are to be closed.
+    TcpStreams,
 }
 
 /// Everything about one peer in one network.

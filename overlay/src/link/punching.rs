@@ -85,6 +85,9 @@ impl Link {
         if due.birthday {
             self.begin_birthday(cx);
         }
+        if let Some(due) = due.tcp {
+            self.step_tcp(cx, due);
+        }
         if let Some(id) = due.question {
             self.send_candidates(cx, true, id);
         }
@@ -110,6 +113,9 @@ impl Link {
 
     /// The peer says where it is, because it was asked, or asks itself.
     pub(super) fn on_candidates(&mut self, cx: &mut Context<'_>, message: &Candidates) {
+        if message.of_tcp {
+            return self.on_tcp_candidates(cx, message);
+        }
         let now = cx.now;
         if self.handle.network() == NetworkIndex::ROOTS {
             return cx.core.counters.control_unknown.increment();
@@ -138,10 +144,12 @@ impl Link {
             return self.challenge(cx, place, Why::Announce);
         }
         let core = &mut *cx.core;
-        let vouched = vouched(self.handle.id(), &message.vouchers, &core.witnesses, now);
+        let vouched = vouched(self.handle.id(), &message.vouchers, &core.witnesses, false, now);
         let own = core.contact.contact().clone();
         core.counters.punches_begun.increment();
         let said = Said { contact: &message.contact, vouched };
+        let is_blocked = cx.reach.place().is_some_and(|place| place.socket().is_stream());
+        cx.reach.punching(now).set_turn(is_blocked, core.own_id > *self.handle.id());
         cx.reach.punching(now).set_sockets(&core.sockets);
         cx.reach.punching(now).begin(&own, said, start, now, || core.nonce());
         self.step_punching(cx);
@@ -155,6 +163,13 @@ impl Link {
         if place.socket().is_extra() {
             if cx.core.birthday.heard(cx.node, *place, cx.now) {
                 self.step_birthday(cx);
+            }
+            return;
+        }
+        if place.socket().is_stream() {
+            // The node with the smaller ID chooses among the connections that there may be.
+            if cx.core.own_id < *self.handle.id() {
+                self.ask_on_stream(cx, place.socket());
             }
             return;
         }
@@ -172,10 +187,16 @@ impl Link {
         }
         let found = cx.reach.is_answer(place, data, cx.now);
         let found = found.or_else(|| cx.core.birthday.answered(cx.node, place, data, cx.now));
-        let Some(rtt) = found else { return false };
+        let by_tcp = cx.core.tcp.answered(cx.node, &place, data, cx.now);
+        let Some(rtt) = found.or(by_tcp.map(|(rtt, _)| Some(rtt))) else { return false };
+        if let Some((_, remote)) = by_tcp {
+            cx.reach.punching(cx.now).note_tcp_answer(&remote);
+        }
         cx.reach.punched(place, rtt, cx.now);
         cx.core.counters.punches_answered.increment();
         let better = match cx.reach.place() {
+            // The peer chooses, and this node follows.
+            _ if by_tcp.is_some() && cx.core.own_id > *self.handle.id() => None,
             None => Some(place),
             Some(_) if cx.reach.is_relayed() => cx.reach.better(&cx.core.sockets, cx.now),
             Some(_) => None,
@@ -191,17 +212,21 @@ impl Link {
         true
     }
 
-    /// Tells the peer where this node is, with as many vouchers as fit into a datagram of the path.
+    /// Tells the peer where this node is.
     fn send_candidates(&self, cx: &mut Context<'_>, is_question: bool, id: u32) {
+        let contact = cx.core.contact.contact().clone();
+        let relayed = cx.reach.path().filter(|path| path.place.relay().is_some());
+        let relay = relayed.map(|path| path.remote());
+        let vouchers = cx.core.contact.vouchers(Candidates::MAX_VOUCHERS, relay);
+        let (of_tcp, round_trip) = (false, 0);
+        self.send_fitting(cx, Candidates { of_tcp, is_question, id, round_trip, contact, vouchers });
+    }
+
+    /// Sends candidates, with the round trip, and as many vouchers as fit into a datagram of the path.
+    pub(super) fn send_fitting(&self, cx: &mut Context<'_>, mut message: Candidates) {
         let Some(path) = cx.reach.path() else { return };
         let rtt = cx.reach.rtt().unwrap_or_default().as_millis();
-        let mut message = Candidates {
-            is_question,
-            id,
-            round_trip: u16::try_from(rtt).unwrap_or(u16::MAX),
-            contact: cx.core.contact.contact().clone(),
-            vouchers: cx.core.contact.vouchers(Candidates::MAX_VOUCHERS),
-        };
+        message.round_trip = u16::try_from(rtt).unwrap_or(u16::MAX);
         loop {
             let mut plaintext = Vec::new();
             message.emit(&mut plaintext);

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use super::timing::{REJECT_AFTER, UNCONFIRMED_FOR};
 use super::{Context, Effect, Event, Gone, Link, Live, Reason, Timer};
-use crate::network::is_endpoint;
 use crate::reach::{RecvMeta, Source, Why};
 use crate::session::{Opened, Session};
 use crate::wire::Control;
@@ -89,9 +88,12 @@ impl Link {
             return;
         }
         // What is sent there would go to many.
-        if !is_endpoint(&meta.remote) {
+        if !meta.is_from_node() {
             cx.core.counters.bad_source.increment();
             return;
+        }
+        if place.socket().is_peer_stream() {
+            self.claim_stream(cx, place.socket());
         }
         if cx.reach.place() != Some(place) {
             // What is sent now would go to the old place. The answer to the challenge confirms the new one.

@@ -199,6 +199,12 @@ impl Reach {
         self.candidates.remove(|key| key.via == Some(closed));
     }
 
+    /// Forgets the place at the end of a TCP connection that is closed. The path stays until there is another
+    /// one.
+    pub(crate) fn forget_stream(&mut self, closed: SocketIndex) {
+        self.candidates.remove(|key| Some(key.remote) == closed.stream_end());
+    }
+
     /// Until when the search for the path's datagram size waits, because a direct way is likely to be found
     /// in a moment: what it sends is many times what the two nodes have to tell each other for that.
     pub(crate) fn hold_probes(&self, now: Instant) -> Option<Instant> {

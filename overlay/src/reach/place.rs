@@ -3,11 +3,12 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use crate::network::is_endpoint;
 use crate::wire::{Channel, RelayToken, Relayed};
 
-/// Which of the driver's UDP sockets, of its TURN allocations, or of its streams to roots. The driver numbers
-/// sockets and allocations, each from 0 on; the endpoint numbers the streams, and the *extra* sockets that it
-/// asks for ([`WantedSocket`](crate::WantedSocket)).
+/// Which of the driver's UDP sockets, of its TURN allocations, or of its streams to roots and to other nodes.
+/// The driver numbers sockets, allocations and streams to nodes, each from 0 on; the endpoint numbers the
+/// streams to roots, and the *extra* sockets that it asks for ([`WantedSocket`](crate::WantedSocket)).
 ///
 /// A TURN allocation is as good as a UDP socket whose address is the relayed one: what is sent from it leaves
 /// the TURN server. It is slower, and costs somebody's bandwidth, so it counts as relayed.
@@ -38,6 +39,9 @@ impl SocketIndex {
 
     /// Streams are numbered from here on.
     const STREAMS: u16 = 0x8000;
+
+    /// Streams to other nodes are numbered from here on.
+    const PEER_STREAMS: u16 = 0xC000;
 
     /// The index of the extra socket with that number; only its lower 13 bits count.
     ///
@@ -78,9 +82,27 @@ impl SocketIndex {
         (Self::TURN..Self::STREAMS).contains(&self.0)
     }
 
-    /// The index of the stream with that number; only its lower 15 bits count.
+    /// The index of the stream to a root with that number; only its lower 14 bits count.
     pub fn stream(number: u16) -> Self {
-        Self(Self::STREAMS | number)
+        Self(Self::STREAMS | (number & (Self::PEER_STREAMS - Self::STREAMS - 1)))
+    }
+
+    /// The index of the stream to another node with that number; only its lower 14 bits count. The driver
+    /// numbers those ([`TcpAction`](crate::TcpAction)).
+    ///
+    /// ```
+    /// use peersock_overlay::SocketIndex;
+    ///
+    /// assert!(SocketIndex::peer_stream(0).is_stream() && SocketIndex::peer_stream(0).is_peer_stream());
+    /// assert!(!SocketIndex::stream(0).is_peer_stream());
+    /// ```
+    pub fn peer_stream(number: u16) -> Self {
+        Self(Self::PEER_STREAMS | number)
+    }
+
+    /// Whether it is a stream to another node.
+    pub fn is_peer_stream(self) -> bool {
+        self.0 >= Self::PEER_STREAMS
     }
 
     /// Whether it is a stream, and no UDP socket or TURN allocation.
@@ -93,7 +115,7 @@ impl SocketIndex {
         self.0 & !Self::STREAMS
     }
 
-    /// What stands for the address of the root at the other end of a stream; `None` for a UDP socket.
+    /// What stands for the address of the root or node at the other end of a stream; `None` for a UDP socket.
     pub fn stream_end(self) -> Option<SocketAddr> {
         let number = self.0.checked_sub(Self::STREAMS)?;
         Some(SocketAddr::new(Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, number).into(), 1))
@@ -254,6 +276,9 @@ impl PlaceKey {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Direct { socket, .. } if socket.is_peer_stream() => {
+                write!(f, "TCP connection {}", socket.number() & !SocketIndex::PEER_STREAMS)
+            }
             Self::Direct { socket, .. } if socket.is_stream() => write!(f, "stream {}", socket.number()),
             Self::Relayed { socket, .. } if socket.is_stream() => {
                 write!(f, "relay by stream {}", socket.number())
@@ -304,6 +329,13 @@ pub struct RecvMeta {
 }
 
 impl RecvMeta {
+    /// Whether its source is one that a node's datagrams may come from: an endpoint of UDP, or the end of the
+    /// stream to a node that it came in by.
+    pub(crate) fn is_from_node(&self) -> bool {
+        let is_end = self.socket.is_peer_stream() && self.socket.stream_end() == Some(self.remote);
+        is_endpoint(&self.remote) || is_end
+    }
+
     /// Where an answer would go.
     pub fn place(&self) -> Place {
         match self.relay {

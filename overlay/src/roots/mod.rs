@@ -7,6 +7,8 @@
 //! - **Registration** (`registration`): this node says, signed, that it is to be found at the root, and gets
 //!   a channel, which is its name there, a token for relayed frames, and a voucher for the address where the
 //!   root sees it.
+//! - **The other family** (`views`): a root that is reached by IPv6 is asked by IPv4 for a voucher, too, or
+//!   the other way round.
 //! - **Look-ups** (`lookups`): who has an address, and under which channel is it reached? All roots are
 //!   asked. A root cannot make an answer up: the key follows from the address, and the node itself has signed
 //!   that it is at this root. A root may refer to another one, which is then a guest for a while
@@ -26,6 +28,7 @@ mod lookups;
 mod registration;
 mod relays;
 mod stream;
+mod views;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -35,6 +38,7 @@ pub(crate) use lookups::LookUps;
 pub(crate) use registration::Registering;
 pub use relays::{RelayReader, Relays};
 pub(crate) use stream::{Reached, Stream};
+pub(crate) use views::OtherView;
 
 use crate::bucket::{Bucket, Rate};
 use crate::id::{NodeId, PublicIdentity};
@@ -96,6 +100,8 @@ pub(crate) struct Root {
     /// What its operator gave to those who may register.
     pub(crate) access: Vec<u8>,
     pub(crate) registering: Registering,
+    /// Where it sees this node by the other address family.
+    pub(crate) other_view: OtherView,
     /// How it is reached as a relay, as it was last made known.
     pub(crate) relay: Option<Relay>,
     /// Changes of that, each of which moves the paths of all nodes behind it. They follow from what the root
@@ -141,6 +147,7 @@ impl Root {
             identity,
             access: Vec::new(),
             registering: Registering::default(),
+            other_view: OtherView::default(),
             relay: None,
             moves: Unasked::default(),
             move_at: None,

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::Unasked;
 use crate::id::{Identity, NodeId, PublicIdentity};
-use crate::wire::{Registered, Registration, RootMessage, SessionIndex};
+use crate::wire::{Registered, Registration, RootMessage, SessionIndex, Voucher};
 
 /// For how long this node wants to be registered, in seconds.
 const LIFETIME: u32 = 600;
@@ -99,7 +99,8 @@ impl Registering {
         let is_asked = self.tries > 0 && answer.sequence > before && answer.sequence <= self.sequence;
         let is_update = before > 0 && answer.sequence == before && answer.voucher.time >= seen;
         let is_taken = is_asked || is_update && self.heeds(now);
-        if !is_taken || !answer.voucher.verify(root, own) {
+        let is_signed = |tcp: &Voucher| tcp.verify_tcp(root, own) && tcp.time == answer.voucher.time;
+        if !is_taken || !answer.voucher.verify(root, own) || !answer.tcp.as_ref().is_none_or(is_signed) {
             return false;
         }
         if is_update {
@@ -328,6 +329,7 @@ mod tests {
                 channel: Channel(1),
                 rate: 0,
                 voucher: Voucher::sign(&self.root, &own, 1_800_000_000, address),
+                tcp: None,
             };
             self.registering.answered(answer, self.root.public(), &own, now)
         }

@@ -26,6 +26,8 @@ pub(crate) struct Stream {
     pub(crate) after: Option<Duration>,
     pub(crate) is_wanted: bool,
     pub(crate) is_open: bool,
+    /// The local port of the stream, if that leads to the root without a proxy.
+    pub(crate) port: Option<u16>,
     /// Since when nothing is heard by UDP.
     silent: Option<Instant>,
     /// Since when UDP is the path again.
@@ -64,6 +66,7 @@ impl Stream {
             after: None,
             is_wanted: false,
             is_open: false,
+            port: None,
             silent: None,
             back: None,
             ask_at: None,

@@ -3,6 +3,7 @@ use crate::contact::Contact;
 use crate::id::NodeId;
 
 const CANDIDATES: u8 = 0x09;
+const TCP_CANDIDATES: u8 = 0x0B;
 
 /// The flag of a message that wants an answer.
 const WANTED: u8 = 1;
@@ -17,6 +18,8 @@ const WANTED: u8 = 1;
 ///        +------+-------+------+------------+---------+-------+--------------------------------+
 /// ```
 ///
+/// The same with first byte 0x0B has the sender's addresses for TCP. An answer without any refuses.
+///
 /// Bytes behind these fields are ignored, so that later versions can add some.
 ///
 /// ```
@@ -24,13 +27,15 @@ const WANTED: u8 = 1;
 /// use peersock_overlay::wire::Candidates;
 ///
 /// let message =
-///     Candidates { is_question: true, id: 7, round_trip: 40, contact: Contact::default(), vouchers: Vec::new() };
+///     Candidates { of_tcp: false, is_question: true, id: 7, round_trip: 40, contact: Contact::default(), vouchers: Vec::new() };
 /// let mut plaintext = Vec::new();
 /// message.emit(&mut plaintext);
 /// assert_eq!(Candidates::parse(&plaintext), Ok(message));
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidates {
+    /// The addresses are for TCP, and both nodes are to connect at once; otherwise they are for UDP.
+    pub of_tcp: bool,
     /// The receiver is to answer by the same message with the same id; otherwise this is that answer.
     pub is_question: bool,
     /// Chosen by who asks.
@@ -79,7 +84,7 @@ impl Candidates {
 
     /// Whether a plaintext is this message, by its first byte.
     pub fn is_one(plaintext: &[u8]) -> bool {
-        plaintext.first() == Some(&CANDIDATES)
+        matches!(plaintext.first(), Some(&(CANDIDATES | TCP_CANDIDATES)))
     }
 
     /// Reads a plaintext.
@@ -89,9 +94,11 @@ impl Candidates {
     /// candidates or vouchers than it may.
     pub fn parse(plaintext: &[u8]) -> Result<Self, ParseError> {
         let mut reader = Reader(plaintext);
-        if reader.u8()? != CANDIDATES {
-            return Err(ParseError::Type);
-        }
+        let of_tcp = match reader.u8()? {
+            CANDIDATES => false,
+            TCP_CANDIDATES => true,
+            _ => return Err(ParseError::Type),
+        };
         let is_question = reader.u8()? & WANTED != 0;
         let (id, round_trip) = (reader.u32()?, reader.u16()?);
         let (contact, rest) = Contact::parse(reader.0).ok_or(ParseError::Length)?;
@@ -105,13 +112,14 @@ impl Candidates {
             let root = *reader.array()?;
             vouchers.push(RootVoucher { root, voucher: Voucher::read(&mut reader)? });
         }
-        Ok(Self { is_question, id, round_trip, contact, vouchers })
+        Ok(Self { of_tcp, is_question, id, round_trip, contact, vouchers })
     }
 
     /// Appends the plaintext to `out`.
     pub fn emit(&self, out: &mut Vec<u8>) {
         let vouchers = &self.vouchers[..self.vouchers.len().min(Self::MAX_VOUCHERS)];
-        out.extend([CANDIDATES, if self.is_question { WANTED } else { 0 }]);
+        out.push(if self.of_tcp { TCP_CANDIDATES } else { CANDIDATES });
+        out.push(if self.is_question { WANTED } else { 0 });
         out.extend(self.id.to_be_bytes());
         out.extend(self.round_trip.to_be_bytes());
         self.contact.emit(out);

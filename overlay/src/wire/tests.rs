@@ -42,14 +42,15 @@ proptest! {
 
     #[test]
     fn candidates_round_trip(
-        is_question: bool, id: u32, round_trip: u16, contact in any_contact(), seeds in prop::collection::vec(any::<u8>(), 0..6)
+        of_tcp: bool, is_question: bool, id: u32, round_trip: u16, contact in any_contact(),
+        seeds in prop::collection::vec(any::<u8>(), 0..6)
     ) {
         let shown = |seed: &u8| RootVoucher {
             root: [*seed; 8],
             voucher: Voucher { time: 5, address: ([192, 0, 2, *seed], 7).into(), signature: [*seed; 64] },
         };
-        let mut message =
-            Candidates { is_question, id, round_trip, contact, vouchers: seeds.iter().map(shown).collect() };
+        let vouchers = seeds.iter().map(shown).collect();
+        let mut message = Candidates { of_tcp, is_question, id, round_trip, contact, vouchers };
         let mut plaintext = Vec::new();
         message.emit(&mut plaintext);
         message.vouchers.truncate(Candidates::MAX_VOUCHERS);
@@ -279,7 +280,8 @@ fn probe_carries_its_size() {
 #[test]
 fn candidates_with_too_many_vouchers_are_refused() {
     let contact = Contact::default();
-    let message = Candidates { is_question: true, id: 1, round_trip: 0, contact, vouchers: Vec::new() };
+    let (id, vouchers) = (1, Vec::new());
+    let message = Candidates { of_tcp: false, is_question: true, id, round_trip: 0, contact, vouchers };
     let mut plaintext = Vec::new();
     message.emit(&mut plaintext);
     plaintext.extend([0; 1000]);

@@ -25,5 +25,6 @@ mod reflection;
 mod roots;
 mod signals;
 mod streams;
+mod tcp;
 mod third_parties;
 mod watched;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use peersock_overlay::{
     Endpoint, EndpointConfig, EntropySource, Event, Identity, Limits, Lookup, NetworkConfig, NetworkId,
-    NetworkIndex, Peer, Place, RecvMeta, RelayReader, SocketIndex, SocketInfo, WantedStream,
+    NetworkIndex, Peer, Place, RecvMeta, RelayReader, SocketIndex, SocketInfo, TcpPunch, WantedStream,
 };
 use peersock_testnet::{Queue, TestRoot};
 
@@ -32,6 +32,12 @@ pub(crate) struct Node {
     /// The extra sockets that are open, and how many its system lets it have.
     pub(crate) extra: Vec<SocketIndex>,
     pub(crate) most_extra: usize,
+    /// The TCP connections that are open: to which node, and in which of the rounds of this one, if in one.
+    pub(crate) tcp: Vec<(SocketIndex, usize, u32)>,
+    /// The rounds in which it was to connect, with the time when.
+    pub(crate) punched: Vec<(Instant, TcpPunch)>,
+    /// The connections that it was told to close.
+    pub(crate) closed: Vec<SocketIndex>,
     pub(crate) events: Vec<(Instant, Event)>,
     /// Inner packets received, with their sender and the time.
     pub(crate) inbox: Vec<(Instant, Arc<Peer>, Vec<u8>)>,
@@ -71,6 +77,8 @@ pub(crate) struct Net {
     pub(crate) entropy: Option<EntropySource>,
     /// Whether they look for each other by many ports.
     pub(crate) birthday: bool,
+    /// Whether they connect to each other by TCP.
+    pub(crate) tcp_punch: bool,
     /// Machines whose node is down say that nobody listens there, and quote so many bytes of what came.
     pub(crate) refuses: Option<usize>,
     pub(crate) sent: Vec<Sent>,
@@ -90,6 +98,7 @@ impl Net {
             limits: Limits::default(),
             entropy: None,
             birthday: true,
+            tcp_punch: false,
             refuses: None,
             sent: Vec::new(),
             roots: Vec::new(),
@@ -188,6 +197,7 @@ impl Net {
         config.limits = self.limits;
         config.entropy = self.entropy.clone();
         config.birthday = self.birthday;
+        config.tcp_punch = self.tcp_punch;
         let mut key = [seed; 32];
         key[0] = identity;
         let mut node = self.start(config, key, unix_time);
@@ -207,6 +217,9 @@ impl Net {
             streams: Vec::new(),
             extra: Vec::new(),
             most_extra: usize::MAX,
+            tcp: Vec::new(),
+            punched: Vec::new(),
+            closed: Vec::new(),
             events: Vec::new(),
             inbox: Vec::new(),
             relay: RelayReader::default(),
@@ -316,6 +329,7 @@ impl Net {
     /// Drains every node: events, packets that waited for them, and datagrams onto the wire.
     pub(crate) fn pump(&mut self) {
         let mut buf = Vec::new();
+        crate::tcp::keep(&mut self.nodes, self.now);
         for index in 0..self.nodes.len() {
             let node = &mut self.nodes[index];
             let mut ready = false;
@@ -335,7 +349,7 @@ impl Net {
         }
     }
 
-    fn transmit(&mut self, from: usize, place: &Place, bytes: Vec<u8>) {
+    pub(crate) fn transmit(&mut self, from: usize, place: &Place, bytes: Vec<u8>) {
         let (node, to) = (&self.nodes[from], place.remote());
         let inner = crate::extra_sockets::address(node, place.socket());
         if !node.up {
@@ -359,6 +373,9 @@ impl Net {
     }
 
     fn arrive(&mut self, datagram: &Sent) {
+        if let Some((index, meta)) = crate::tcp::arrive(&self.nodes, datagram) {
+            return self.deliver(index, meta, &datagram.bytes);
+        }
         if let Some((index, meta)) = crate::streams::leave(&self.nodes, datagram) {
             return self.deliver(index, meta, &datagram.bytes);
         }

@@ -113,13 +113,13 @@ fn a_stream_that_ends_is_missed_at_once_and_used_again_when_it_is_back() {
     net.roots[0].root.restart(now);
     for node in &mut net.nodes {
         let root = node.endpoint.roots(net.now)[0].node;
-        node.endpoint.set_stream(net.now, &root, false);
+        node.endpoint.set_stream(net.now, &root, false, None);
     }
     net.run(5 * SECOND);
     assert!(net.nodes.iter().all(|node| node.streams.len() == 1), "they are still wanted");
     for node in &mut net.nodes {
         let root = node.endpoint.roots(net.now)[0].node;
-        node.endpoint.set_stream(net.now, &root, true);
+        node.endpoint.set_stream(net.now, &root, true, None);
     }
     net.wait(SECOND, |net| net.nodes.iter().all(|node| node.endpoint.roots(net.now)[0].address.is_none()));
     assert!(talk(&mut net, 10) <= 2 * SECOND);
@@ -215,10 +215,10 @@ pub(crate) fn keep(node: &mut Node, now: std::time::Instant) {
     let Some(wanted) = node.endpoint.poll_streams() else { return };
     let before = std::mem::replace(&mut node.streams, wanted);
     for gone in before.iter().filter(|one| !node.streams.contains(one)) {
-        node.endpoint.set_stream(now, &gone.root, false);
+        node.endpoint.set_stream(now, &gone.root, false, None);
     }
     for new in node.streams.iter().filter(|one| !before.contains(one)) {
-        node.endpoint.set_stream(now, &new.root, true);
+        node.endpoint.set_stream(now, &new.root, true, None);
     }
 }
 

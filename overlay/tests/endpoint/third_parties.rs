@@ -123,6 +123,7 @@ fn a_voucher_for_somebody_else_or_of_somebody_else_is_none() {
     let address = Candidate { kind: CandidateKind::Mapped, address: victim() };
     for id in 0..100 {
         let message = Candidates {
+            of_tcp: false,
             is_question: id % 2 == 0,
             id,
             round_trip: 0,

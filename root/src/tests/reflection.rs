@@ -27,6 +27,7 @@ fn datagrams(world: &mut World) -> Vec<(&'static str, Vec<u8>)> {
         ("empty keepalive", node.seal(&[])),
         ("register", node.seal_message(&RootMessage::Register { registration, access: vec![1; 9] })),
         ("look-up", node.seal_message(&RootMessage::LookUp { id: 1, key })),
+        ("vouch", node.seal_message(&RootMessage::Vouch)),
         ("short look-up", node.seal_message(&RootMessage::LookUp { id: 1, key: LookUpKey::Prefix([1; 10]) })),
         ("relayed", node.frame(node.channel, b"x")),
         ("STUN", stun),
@@ -74,6 +75,7 @@ fn every_message_from_an_unproven_place_pays_for_its_answer() {
             "keepalive",
             "register",
             "look-up",
+            "vouch",
             "short look-up",
             "padded STUN",
             "control",
@@ -117,7 +119,7 @@ proptest! {
     /// Any datagram, from any of a few places: no panic, and nobody unproven gets more than he sent.
     #[test]
     fn any_datagrams_are_safe(
-        steps in prop::collection::vec((0usize..20, 0u32..4, prop::collection::vec((any::<u16>(), any::<u8>()), 0..3), any::<u16>()), 1..60)
+        steps in prop::collection::vec((0usize..21, 0u32..4, prop::collection::vec((any::<u16>(), any::<u8>()), 0..3), any::<u16>()), 1..60)
     ) {
         let mut world = World::new();
         let known = datagrams(&mut world);

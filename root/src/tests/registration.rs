@@ -169,3 +169,44 @@ fn a_node_that_registers_all_the_time_is_limited() {
     assert_eq!(answered, 5);
     assert_eq!(world.root.counters().registrations_limited.get(), 95);
 }
+
+#[test]
+fn a_registered_node_gets_a_voucher_for_another_address_and_stays_where_it_is() {
+    let mut world = World::new();
+    let mut node = world.registered(1, source(1));
+    let question = node.seal_message(&RootMessage::Vouch);
+    let sent = world.send(udp("[2001:db8::7]:5000"), &question);
+    let [(to, answer)] = &sent[..] else { panic!("{sent:?}") };
+    assert_eq!(
+        (*to, answer.len()),
+        (udp("[2001:db8::7]:5000"), question.len()),
+        "no longer than the question"
+    );
+    let message = RootMessage::parse(&node.open(answer).expect("sealed"));
+    let Ok(RootMessage::Vouched(voucher)) = message else { panic!("{message:?}") };
+    assert_eq!(voucher.address, "[2001:db8::7]:5000".parse().unwrap());
+    assert!(voucher.verify(config().identity.public(), &node.identity.node_id()));
+    assert!(world.root.clients.by_source(&source(1)).is_some(), "it receives where it did");
+    assert_eq!(world.root.counters().challenges_sent.get(), 0);
+}
+
+#[test]
+fn vouchers_are_for_registered_nodes_not_for_streams_and_not_without_end() {
+    let mut world = World::new();
+    let mut stranger = world.connected(1, source(1));
+    assert_eq!(stranger.ask(&mut world, &RootMessage::Vouch), None);
+    let mut node = world.registered(2, source(2));
+    let stream = Source::Stream { number: 5, remote: "192.0.2.7:4000".parse().unwrap() };
+    let question = node.seal_message(&RootMessage::Vouch);
+    assert_eq!(world.send(stream, &question), []);
+    let mut ask = |world: &mut World| {
+        let question = node.seal_message(&RootMessage::Vouch);
+        world.send(source(3), &question).len()
+    };
+    let asked: usize = (0..100).map(|_| ask(&mut world)).sum();
+    assert_eq!(asked, 5);
+    assert_eq!(world.root.counters().vouchers.get(), 5);
+    assert_eq!(world.root.counters().vouchers_refused.get(), 96);
+    world.pass(SECOND);
+    assert_eq!(ask(&mut world), 1);
+}

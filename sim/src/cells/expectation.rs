@@ -28,8 +28,6 @@ struct Front {
     is_fixed: bool,
     /// Whether it is the one after the last, where it is not.
     is_predictable: bool,
-    /// Whether roots see its address, and so vouch for it, and a search by many ports is made from there.
-    is_seen: bool,
     filtering: Behaviour,
 }
 
@@ -45,9 +43,9 @@ impl Expected {
     /// * If one is fixed (`F`) and the other one (`D`) depends on the destination, `D` sends to `F`, from a
     ///   port that `F` does not know. `F`'s filter lets it in if it asks for nothing, or for the address
     ///   alone, to which `F` has sent: direct. If it asks for the port too, `F` has to guess it: direct
-    ///   if `D`'s ports follow each other. Otherwise it tries 1024 ports while `D` sends from 256, if roots vouch
-    ///   for the addresses of both: direct by a chance of 98 in 100. (`F`'s packets may reach `D`, if `D`
-    ///   filters nothing; the answers leave from the port that `F` does not know.)
+    ///   if `D`'s ports follow each other. Otherwise it tries 1024 ports while `D` sends from 256: direct by
+    ///   a chance of 98 in 100. (`F`'s packets may reach `D`, if `D` filters nothing; the answers leave from
+    ///   the port that `F` does not know.)
     /// * If both depend on the destination, each new packet may make a new port, and what is reachable
     ///   depends on who is first: either.
     pub fn of(a: Kind, b: Kind) -> Self {
@@ -70,18 +68,13 @@ impl Expected {
         match fixed.filtering {
             Behaviour::EndpointIndependent | Behaviour::AddressDependent => Self::Direct,
             Behaviour::AddressAndPortDependent if other.is_predictable => Self::Direct,
-            Behaviour::AddressAndPortDependent if fixed.is_seen && other.is_seen => Self::Likely,
-            Behaviour::AddressAndPortDependent => Self::Relay,
+            Behaviour::AddressAndPortDependent => Self::Likely,
         }
     }
 }
 
-const HOME: Front = Front {
-    is_fixed: true,
-    is_predictable: true,
-    is_seen: true,
-    filtering: Behaviour::AddressAndPortDependent,
-};
+const HOME: Front =
+    Front { is_fixed: true, is_predictable: true, filtering: Behaviour::AddressAndPortDependent };
 
 fn front_v4(kind: Kind) -> Option<Front> {
     match kind {
@@ -89,16 +82,13 @@ fn front_v4(kind: Kind) -> Option<Front> {
         Kind::Nat { mapping, filtering, predictable } => Some(Front {
             is_fixed: mapping == Behaviour::EndpointIndependent,
             is_predictable: predictable,
-            is_seen: true,
             filtering,
         }),
         // The strictest filter on the way is what counts.
         Kind::ShortLived | Kind::Double | Kind::Cgn => Some(HOME),
         Kind::Nat64 => Some(Front { filtering: Behaviour::AddressDependent, ..HOME }),
-        Kind::CgnDependent => Some(Front { is_fixed: false, is_predictable: false, ..HOME }),
-        // The one reaches roots by IPv6, the other one does not search by many ports through a NAT64.
-        Kind::DualStack | Kind::Nat64Dependent => {
-            Some(Front { is_fixed: false, is_predictable: false, is_seen: false, ..HOME })
+        Kind::CgnDependent | Kind::DualStack | Kind::Nat64Dependent => {
+            Some(Front { is_fixed: false, is_predictable: false, ..HOME })
         }
         Kind::UdpBlocked | Kind::Ipv6 | Kind::Ipv6Firewall => None,
     }
@@ -129,7 +119,7 @@ mod tests {
             (symmetric, restricted, Expected::Direct),
             (symmetric, port_restricted, Expected::Likely),
             (Kind::CgnDependent, Kind::Double, Expected::Likely),
-            (Kind::DualStack, port_restricted, Expected::Relay),
+            (Kind::DualStack, port_restricted, Expected::Likely),
             (symmetric, Kind::Open, Expected::Direct),
             (symmetric, symmetric, Expected::Either),
             (Kind::Ipv6, Kind::Open, Expected::Relay),
@@ -138,7 +128,7 @@ mod tests {
             (Kind::Cgn, Kind::Double, Expected::Direct),
             (Kind::Nat64, Kind::Double, Expected::Direct),
             (Kind::Nat64, Kind::Ipv6, Expected::Direct),
-            (Kind::Nat64Dependent, Kind::Cgn, Expected::Relay),
+            (Kind::Nat64Dependent, Kind::Cgn, Expected::Likely),
             (Kind::Cgn, Kind::UdpBlocked, Expected::Nothing),
         ] {
             assert_eq!([Expected::of(a, b), Expected::of(b, a)], [expected; 2], "{a} {b}");

@@ -98,7 +98,7 @@ pub(super) fn connect(
             let timeout = TIMEOUT;
             let config = NatConfig { mapping, filtering, timeout, ports, ..NatConfig::new(public.into()) };
             let mut nat = Nat::new(config, random.fork());
-            // Roots are reached by IPv6, and so see nothing of this.
+            // Roots are reached by IPv6. They see another mapping of this when they are asked by IPv4.
             let inner = v6.map(|net| SocketAddr::from((with_host(net), port)));
             mapped = inner.and_then(|inner| nat.outbound(world.now(), inner, STUN_SERVER));
             gateway.nat = Some(nat);
@@ -113,7 +113,7 @@ pub(super) fn connect(
             let ports = unpredictable_ports(random);
             let config = NatConfig { mapping: apd, timeout: TIMEOUT, ports, ..NatConfig::new(public.into()) };
             let mut nat = Nat::new(config, random.fork());
-            // Roots are reached by IPv6, and so see nothing of this.
+            // As above.
             mapped =
                 nat.outbound(world.now(), SocketAddr::from(([192, 168, number, HOST], port)), STUN_SERVER);
             gateway.nat = Some(nat);

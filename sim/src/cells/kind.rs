@@ -52,6 +52,9 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// The kinds that most nodes are behind, for which it is measured how much roots relay.
+    pub const USUAL: [Self; 4] = [Self::ShortLived, Self::Double, Self::Cgn, Self::Nat64];
+
     /// All kinds, in the order of the table.
     pub fn all() -> Vec<Self> {
         let mut all = vec![Self::Open];

@@ -29,6 +29,56 @@ fn the_first_byte_comes_within_three_round_trips_to_the_root_and_200_ms() {
     }
 }
 
+/// What is wrong with a root of two while a connection begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wrong {
+    /// It was killed a moment ago, and nobody knows yet.
+    Dead(usize),
+    /// It says where the peer is, and drops all frames.
+    Drops(usize),
+}
+
+#[test]
+fn a_root_that_drops_all_frames_delays_the_first_byte_by_two_round_trips_and_a_little() {
+    for millis in [1, 5, 10, 14] {
+        let (usual, to_root) = first_byte(millis, None);
+        let bound = 3 * to_root + Duration::from_millis(200);
+        let mut dropped = Vec::new();
+        for root in [0, 1] {
+            let (took, _) = first_byte(millis, Some(Wrong::Dead(root)));
+            assert!(took <= bound, "{millis}: {took:?} with root {root} dead, {to_root:?}");
+            let (took, _) = first_byte(millis, Some(Wrong::Drops(root)));
+            dropped.push(took.saturating_sub(usual));
+        }
+        eprintln!("round trip {to_root:?}, first byte {usual:?}; more if a root drops frames: {dropped:?}");
+        // Delays differ by a little from packet to packet.
+        let price = to_root * 21 / 10 + Duration::from_millis(20);
+        assert!(dropped.iter().all(|more| *more <= price), "{millis}: {dropped:?}, {to_root:?}");
+        assert!(dropped.iter().any(|more| *more >= to_root), "{millis}: one of them was asked first");
+    }
+}
+
+/// From the call to connect to the first byte, in homes that are so far from the core as the two roots are; and the
+/// round trip to the first root.
+fn first_byte(millis: u64, wrong: Option<Wrong>) -> (Duration, Duration) {
+    let mut homes = Homes::with_liars(2, Duration::from_millis(millis));
+    homes.run(5 * SECOND);
+    let to_root = homes.info(0, 0).rtt.expect("it is registered");
+    match wrong {
+        Some(Wrong::Dead(root)) => homes.world.kill_root((homes.roots[root], ROOT_PORT)),
+        Some(Wrong::Drops(root)) => {
+            let place = (homes.roots[root], ROOT_PORT);
+            homes.world.root_mut(place).expect("a root").lies().swallows = true;
+        }
+        None => {}
+    }
+    let begin = homes.world.now();
+    homes.world.converse(Arc::new(homes.greeting())).expect("a connection");
+    let going = |world: &mut World| world.ledger.bytes_checked == 0;
+    assert!(!homes.world.run_while(begin + 10 * SECOND, going).expect("no violation"), "nothing came");
+    (homes.world.now() - begin, to_root)
+}
+
 #[test]
 fn a_connection_outlives_the_death_of_the_root_that_carries_it() {
     for sender in [0, 1] {

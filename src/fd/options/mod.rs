@@ -332,7 +332,14 @@ impl ServerState {
             true => self.path_option(which, row)?,
             false => match (self.stream(which), which) {
                 (Some(stream), _) => get::get(&stream.options, Some(&stream.connection), row)?,
-                (None, Which::Opened(socket)) => get::get(&self.socket(socket).options, None, row)?,
+                (None, Which::Opened(socket)) => {
+                    let opened = self.socket(socket);
+                    if is_tcp_info(row) && matches!(opened.phase, Phase::Listening(_)) {
+                        tcp_info::of_listener()
+                    } else {
+                        get::get(&opened.options, None, row)?
+                    }
+                }
                 (None, Which::Accepted(_)) => get::get(&Options::default(), None, row)?,
             },
         };
@@ -369,4 +376,7 @@ impl ServerState {
             _ => None,
         }
     }
+}
+fn is_tcp_info(row: &Row) -> bool {
+    (row.level, row.number) == (libc::IPPROTO_TCP, libc::TCP_INFO)
 }

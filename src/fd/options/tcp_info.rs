@@ -6,6 +6,11 @@ use peersock_stack::State;
 
 use crate::socket::Connection;
 
+/// Bytes up to and with `tcpi_snd_wnd`.
+const LENGTH: usize = 232;
+/// TCP_LISTEN.
+const LISTEN: u8 = 10;
+
 /// The states as Linux numbers them.
 fn state(state: State) -> u8 {
     match state {
@@ -25,13 +30,9 @@ fn state(state: State) -> u8 {
 /// The structure up to `tcpi_snd_wnd`. What the node does not count is 0; of no connection all is, but for
 /// the state.
 pub(super) fn tcp_info(connection: Option<&Connection>) -> Vec<u8> {
-    let mut out = Fields(Vec::with_capacity(232));
     let info = connection.and_then(|connection| connection.info().ok());
-    let Some(info) = info else {
-        out.0.push(state(State::Closed));
-        out.0.resize(232, 0);
-        return out.0;
-    };
+    let Some(info) = info else { return only_state(state(State::Closed)) };
+    let mut out = Fields(Vec::with_capacity(LENGTH));
     let path_mtu = connection.and_then(|connection| connection.flow().path_mtu()).unwrap_or(0);
     let segments = |bytes: u64| bytes.div_ceil(info.mss.max(1));
     let micros = |time: Duration| u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
@@ -67,6 +68,17 @@ pub(super) fn tcp_info(connection: Option<&Connection>) -> Vec<u8> {
     out.0
 }
 
+/// The same of a socket that listens.
+pub(super) fn of_listener() -> Vec<u8> {
+    only_state(LISTEN)
+}
+
+fn only_state(state: u8) -> Vec<u8> {
+    let mut info = vec![0; LENGTH];
+    info[0] = state;
+    info
+}
+
 struct Fields(Vec<u8>);
 
 impl Fields {
@@ -88,5 +100,6 @@ mod tests {
     fn the_structure_has_linux_s_length() {
         let none = tcp_info(None);
         assert_eq!((none.len(), none[0]), (232, 7));
+        assert_eq!((of_listener().len(), of_listener()[0]), (232, 10));
     }
 }

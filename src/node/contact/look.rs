@@ -140,7 +140,8 @@ impl Look {
         if self.probe_due <= now {
             let servers = self.servers(around);
             if !servers.is_empty() {
-                self.note_probes(probe_all(&self.interfaces, &servers), Instant::now());
+                let probed = probe_all(&self.interfaces, &servers, self.nat64);
+                self.note_probes(probed, Instant::now());
             }
         }
         self.next(&outsiders, around)
@@ -358,18 +359,30 @@ fn in_turns(all: Vec<Outsider>) -> Vec<Outsider> {
     turns.flatten().take(MAX_ASKED).copied().collect()
 }
 
-/// Probes the NAT in front of each interface that leads to servers, those with a router and IPv4 first.
-fn probe_all(interfaces: &[HostInterface], servers: &[SocketAddr]) -> Vec<Probed> {
+/// Probes the NAT in front of each interface that leads to servers, those with a router and IPv4 first. The
+/// NAT64, if there is one, counts as that of IPv4.
+fn probe_all(
+    interfaces: &[HostInterface],
+    servers: &[SocketAddr],
+    nat64: Option<Nat64Prefix>,
+) -> Vec<Probed> {
     let mut ways: Vec<_> =
         interfaces.iter().flat_map(|interface| [(interface, false), (interface, true)]).collect();
-    ways.sort_by_key(|(interface, is_v6)| (interface.router(*is_v6).is_none(), *is_v6));
+    let leaves_by_v6 = |is_v6: bool| is_v6 || nat64.is_some();
+    ways.sort_by_key(|(interface, is_v6)| (interface.router(leaves_by_v6(*is_v6)).is_none(), *is_v6));
+    let outer = |server: SocketAddr| nat64.map_or(server, |prefix| prefix.synthesize(server));
     let probe = |interface: &HostInterface, is_v6: bool| {
-        let leads =
-            |server: &&SocketAddr| server.is_ipv6() == is_v6 && interface.source_towards(**server).is_some();
+        let leads = |server: &&SocketAddr| {
+            server.is_ipv6() == is_v6 && interface.source_towards(outer(**server)).is_some()
+        };
         let servers: Vec<_> = servers.iter().filter(leads).copied().collect();
-        let local = interface.source_towards(*servers.first()?)?;
+        let local = interface.source_towards(outer(*servers.first()?))?;
         let name = (!interface.loopback).then_some(interface.name.as_str());
-        let probed = probe::run(local, name, &probe::Settings::new(servers));
+        let settings = probe::Settings {
+            nat64: nat64.filter(|_| !is_v6 && local.is_ipv6()),
+            ..probe::Settings::new(servers)
+        };
+        let probed = probe::run(local, name, &settings);
         let observed = probed.inspect_err(|error| tracing::debug!(%error, "the NAT was not probed")).ok()?;
         let newest = observed.fresh.last().map(|flow| flow.mapped);
         Some(Probed { interface: interface.name.clone(), nat: observed.decide(), newest })

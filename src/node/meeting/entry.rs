@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use peersock_dht::{Bootstrap, Settings, answers_any};
 
 use crate::config::Dht;
-use crate::driver::Interfaces;
+use crate::driver::{Interfaces, reaches_by_ipv6_only};
 use crate::state::StateDir;
 
 use super::inbox::Inbox;
@@ -63,9 +63,12 @@ impl Entry {
     /// How the DHT is entered now.
     ///
     /// # Errors
-    /// There is no address now.
+    /// There is no address now, or the machine reaches the Internet by IPv6 alone.
     pub(super) fn settings(&self) -> io::Result<Settings> {
         let known = self.kept.clone();
+        if !self.allowed.is_loopback_only() && reaches_by_ipv6_only(&self.named()) {
+            return Err(refusal(NEEDS_IPV4));
+        }
         Ok(Settings { bind: self.bind()?, known, ..Settings::new(self.named.clone()) })
     }
 
@@ -200,6 +203,10 @@ fn named(dht: &Dht, allowed: &Interfaces) -> io::Result<Bootstrap> {
         _ => Ok(Bootstrap::Public),
     }
 }
+
+/// A NAT64 is of no use: `mainline` has a socket of IPv4 only, as all nodes of this DHT have.
+const NEEDS_IPV4: &str = "it needs IPv4, and this machine has IPv6 only: use a root (--root), which is reached \
+                          by a NAT64 as well, or a network with IPv4";
 
 fn refusal(text: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, text)

@@ -229,8 +229,13 @@ impl Meeter {
                 sync::lock(&self.state).error = None;
             }
             Err(error) => {
-                tracing::warn!(%error, "the DHT cannot be used; trying again");
-                sync::lock(&self.state).error = Some(error.to_string());
+                let text = Some(error.to_string());
+                let before = std::mem::replace(&mut sync::lock(&self.state).error, text.clone());
+                if before == text {
+                    tracing::debug!(%error, "the DHT cannot be used yet");
+                } else {
+                    tracing::warn!(%error, "the DHT cannot be used; trying again");
+                }
                 self.enter_at = Instant::now() + self.pause;
                 self.pause = (self.pause * 2).min(RETRY_MAX);
             }

@@ -4,7 +4,9 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use peersock_overlay::{CandidateKind, DirectAttempt, DirectOutcome, Elsewhere, NetworkId, NodeId, PeerInfo};
+use peersock_overlay::{
+    CandidateKind, DirectAttempt, DirectOutcome, Elsewhere, NetworkId, NodeId, PeerInfo, SocketIndex,
+};
 use serde::Serialize;
 
 use super::{Traffic, display, display_some};
@@ -44,6 +46,8 @@ pub struct PeerStatus {
     pub root: Option<NodeId>,
     /// Whether the path leads over a TURN server: this node's, or the peer's as far as it has said so.
     pub turn: bool,
+    /// Whether the path is a TCP connection to the peer, whose other end `path` is.
+    pub tcp: bool,
     /// The largest datagram known to pass on the path, bytes of UDP payload without what a root needs in
     /// front.
     pub datagram_size: Option<usize>,
@@ -79,8 +83,8 @@ pub struct AttemptStatus {
     pub address: SocketAddr,
     /// What kind it is of: `interface` (of the peer's machine), `mapped` (as seen from outside), `forwarded`
     /// (by a router that was asked to), `relayed` (by the peer's TURN server), `predicted` (the port that
-    /// a NAT box was expected to use next), or `birthday` (many ports were sent from, or to; then the port is
-    /// 0).
+    /// a NAT box was expected to use next), `birthday` (many ports were sent from, or to; then the port is
+    /// 0), or `tcp` (connections were tried there, because there was no path by UDP).
     pub kind: &'static str,
     /// Whether a root of this node's has seen the peer at that IP address. Others get a few packets only.
     pub vouched: bool,
@@ -150,7 +154,13 @@ pub(in crate::node) fn peers(node: &Inner) -> Vec<PeerStatus> {
     let shown = |info: PeerInfo| {
         let stream = info.path.as_ref().map(|path| path.socket()).filter(|socket| socket.is_stream());
         let stream = stream.and_then(|socket| node.driver.streams.name(socket));
-        Some(peer(now, network_of(&info)?, stream, info))
+        let is_tcp = |socket: &SocketIndex| socket.is_peer_stream();
+        let by_tcp = info.path.as_ref().map(|path| path.socket()).filter(is_tcp);
+        let mut status = peer(now, network_of(&info)?, stream, info);
+        if let Some(socket) = by_tcp {
+            (status.tcp, status.path) = (true, node.driver.tcp.remote(socket));
+        }
+        Some(status)
     };
     datapath.peers().into_iter().filter_map(shown).collect()
 }
@@ -177,6 +187,7 @@ fn peer(now: Instant, network: NetworkId, stream: Option<String>, info: PeerInfo
         stream,
         root: info.root,
         turn: info.turn,
+        tcp: false,
         datagram_size: info.path.map(|path| path.datagram_size),
         cipher: info.suite.map(|suite| suite.to_string()),
         rtt_ms: info.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
@@ -194,6 +205,7 @@ fn attempted(now: Instant, attempt: &DirectAttempt) -> AttemptStatus {
         address: attempt.address,
         kind: match attempt.kind {
             _ if attempt.by_many_ports => "birthday",
+            _ if attempt.by_tcp => "tcp",
             _ if attempt.predicted => "predicted",
             CandidateKind::Interface => "interface",
             CandidateKind::Mapped => "mapped",

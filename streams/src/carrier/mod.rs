@@ -26,10 +26,19 @@ pub(crate) type BoxedStream = Box<dyn Stream>;
 pub(crate) enum Role {
     /// Asks whether the other side is still there.
     Client,
+    /// The same, after the other side, which has connected.
+    Accepted,
     /// Answers.
     Server,
     /// Neither: what is carried has questions of its own, and there are no keepalives.
     TurnClient,
+}
+
+impl Role {
+    /// Whether it asks whether the other side is still there.
+    pub(crate) fn asks(self) -> bool {
+        matches!(self, Self::Client | Self::Accepted)
+    }
 }
 
 /// What has arrived.

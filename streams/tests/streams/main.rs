@@ -1,5 +1,6 @@
 //! Both ends as their users have them, and what others may do to them.
 
+mod between;
 mod certificates;
 mod common;
 mod hostile;

@@ -2,9 +2,9 @@
 //!
 //! A step that fails does not stop the others. [`steps`] lists them; [`outcome`] counts what they did,
 //! [`sources`] are the checks of our own source code, [`dependencies`] those of others', [`readme`] and
-//! [`dist`] try what users are told and given, and [`fuzz`] runs the fuzz targets. What the later ones need is
-//! built while tests wait ([`ahead`]). A test that cannot run on
-//! this machine prints a line `SKIP name: reason` and counts as skipped.
+//! [`dist`] try what users are told and given, and [`fuzz`] runs the fuzz targets. What the later ones need
+//! is built while tests wait ([`ahead`]). A test that cannot run on this machine prints a line
+//! `SKIP name: reason` and counts as skipped.
 
 use std::time::Instant;
 

@@ -1,8 +1,8 @@
 //! Checks of our own source code that no compiler makes.
 //!
-//! Every crate has to take the workspace's lints. The two cores, what they are built with, and the state
-//! machine of the root must stay pure: no clock, socket, thread, async or system randomness, because only
-//! then does one seed of the simulation replay exactly. What follows from the kind of a network is decided in
+//! Every crate has to take the workspace's lints. The two cores, their junction, what they are built with, and
+//! the state machine of the root must stay pure: no clock, socket, thread, async or system randomness, because
+//! only then does one seed of the simulation replay exactly. What follows from the kind of a network is decided in
 //! `overlay/src/network` alone. Texts for people have none of Rust's Debug forms ([`debug_forms`]), and say
 //! where the files of networks come from ([`network_files`]). What runs a test that is ignored, its reason says
 //! ([`slow`]).
@@ -15,8 +15,13 @@ use super::workspace::{Package, Workspace};
 use super::{debug_forms, network_files, slow};
 use crate::{Result, root};
 
-/// The two cores, and what they are built with.
-const CORES: [&str; 3] = ["peersock-overlay", "peersock-primitives", "peersock-stack"];
+/// The two cores, where they meet, and what they are built with: there threads wait, in the folder beside.
+const CORES: [(&str, Option<&str>); 4] = [
+    ("peersock-datapath", None),
+    ("peersock-overlay", None),
+    ("peersock-primitives", Some("wait")),
+    ("peersock-stack", None),
+];
 
 /// A crate whose state machine is as pure, beside a driver that is not: the folder with the driver.
 const CORES_WITH_DRIVER: [(&str, &str); 1] = [("peersock-root", "server")];
@@ -77,10 +82,10 @@ pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
         note(slow::complaints(package)?);
     }
     note(network_files::complaints(workspace)?);
-    for core in CORES {
+    for (core, apart) in CORES {
         let package = workspace.package(core).ok_or_else(|| format!("there is no crate {core}"))?;
         note(dependency_complaints(package));
-        note(core_complaints(package, None)?);
+        note(core_complaints(package, apart)?);
     }
     for (core, driver) in CORES_WITH_DRIVER {
         let package = workspace.package(core).ok_or_else(|| format!("there is no crate {core}"))?;

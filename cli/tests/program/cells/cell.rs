@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use peersock_sim::cells::Expected;
 use peersock_testnet::Lab as Nats;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::kind::{Access, SITES};
-use crate::common::{Lab, PATIENCE, PORT, Running, peersock, run};
+use crate::common::{Lab, PATIENCE, PORT, Running, peersock, run, signal};
 
 /// A file to which every cell adds a line of JSON: what was seen.
 const RESULTS: &str = "PEERSOCK_CELLS";
@@ -64,7 +65,7 @@ pub(super) struct Meeting {
     /// What they have printed.
     roots: Vec<String>,
     /// Fields are dropped in this order: the roots end before the lab does.
-    _serving: Vec<Running>,
+    serving: Vec<Running>,
     nats: Nats,
     lab: Lab,
 }
@@ -89,7 +90,15 @@ impl Meeting {
             said.lines().next().expect("a line").to_owned()
         };
         let texts = serving.iter().map(first_line).collect();
-        Some(Self { roots: texts, _serving: serving, nats, lab: Lab::new() })
+        Some(Self { roots: texts, serving, nats, lab: Lab::new() })
+    }
+
+    /// Kills the roots.
+    pub(super) fn kill_roots(&mut self) {
+        for root in &self.serving {
+            signal(Signal::KILL, root.id());
+        }
+        self.serving.clear();
     }
 
     /// Has a program at each of these hosts, the first of which dials, talk until their path is as expected
@@ -240,6 +249,11 @@ pub(super) struct Seen {
 }
 
 impl Seen {
+    /// Whether both paths are TCP connections of the two nodes.
+    pub(super) fn is_by_tcp(&self) -> bool {
+        self.paths.iter().all(|peer| peer["tcp"] == true && peer["root"].is_null())
+    }
+
     fn is_direct(&self) -> bool {
         self.paths.iter().all(|peer| peer["path"].is_string() && peer["root"].is_null())
     }

@@ -29,11 +29,20 @@ impl Access {
         Self::Simulated(kind.unwrap_or_else(|| panic!("there is no kind {name}")))
     }
 
-    /// What two of them allow. A root that takes streams relays where UDP is blocked.
+    fn has_ipv4(self) -> bool {
+        !matches!(self, Self::Simulated(kind) if kind.to_string().starts_with("ip6"))
+    }
+
+    /// What two of them allow. A root that takes streams relays where UDP is blocked and TCP cannot be punched.
     pub(super) fn expected(a: Self, b: Self) -> Expected {
         match (a, b) {
             (Self::Simulated(a), Self::Simulated(b)) => Expected::of(a, b),
-            _ => Expected::Relay,
+            (Self::Only443, _) | (_, Self::Only443) => Expected::Relay,
+            // By TCP, for which all boxes of natlab keep the port.
+            (Self::NoUdp, other) | (other, Self::NoUdp) => match other.has_ipv4() {
+                true => Expected::Direct,
+                false => Expected::Relay,
+            },
         }
     }
 

@@ -4,8 +4,10 @@ use std::thread;
 use std::time::Duration;
 
 use peersock_sim::cells::Expected;
+use peersock_testnet::Lab as Nats;
 
 use super::cell::Meeting;
+use super::kind::{Access, SITES};
 
 /// Two customers of one carrier, whose box passes on what one sends to the outer address of the other.
 #[test]
@@ -53,4 +55,36 @@ fn a_path_outlives_its_mappings() {
     let seen = meeting.end(talk);
     seen.report(["20s, silence"; 2], Expected::Direct);
     seen.assert_fits(Expected::Direct);
+}
+
+/// No UDP leaves either network, and the roots are reached by TCP alone. Both boxes masquerade, and let in only
+/// whom their node has sent to.
+#[test]
+fn two_home_routers_that_let_no_udp_pass_are_punched_by_tcp_and_the_path_outlives_the_roots() {
+    let topology = "one=port-restricted:link.delay=10 other=port-restricted:link.delay=10";
+    let no_udp = |nats: &Nats| SITES.iter().for_each(|site| Access::NoUdp.finish(nats, site));
+    let Some(mut meeting) = Meeting::arrange("tcp-punch", topology, no_udp) else { return };
+    let mut talk = meeting.begin(["one1", "other1"]);
+    talk.until_direct();
+    talk.write_for(5);
+    meeting.kill_roots();
+    talk.write_for(50);
+    let seen = meeting.end(talk);
+    seen.report(["no-udp, roots killed"; 2], Expected::Direct);
+    seen.assert_fits(Expected::Direct);
+    assert!(seen.is_by_tcp(), "no UDP passes");
+}
+
+/// The same where one of the two is behind a box that lets in nobody, and the other can be connected to.
+#[test]
+fn a_node_that_can_be_connected_to_is_reached_by_tcp() {
+    let topology = "one=symmetric:link.delay=10 other=routed:link.delay=10";
+    let no_udp = |nats: &Nats| Access::NoUdp.finish(nats, SITES[0]);
+    let Some(meeting) = Meeting::arrange("tcp-open", topology, no_udp) else { return };
+    let mut talk = meeting.begin(["one1", "other1"]);
+    talk.until_direct();
+    talk.write_for(5);
+    let seen = meeting.end(talk);
+    seen.report(["no-udp, open"; 2], Expected::Direct);
+    assert!(seen.is_by_tcp(), "no UDP passes");
 }

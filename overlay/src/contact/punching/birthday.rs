@@ -86,7 +86,7 @@ impl Punching {
         let is_it = |candidate: &&Candidate| {
             let ip = candidate.address.ip();
             let is_outer = candidate.kind == CandidateKind::Mapped && ip.is_ipv4() && candidate.is_global();
-            is_outer && self.word_on(&ip) == Word::Root && own.public().all(|own| own != ip)
+            is_outer && self.vouched.word_on(&ip) == Word::Root && own.public().all(|own| own != ip)
         };
         theirs.candidates().iter().find(is_it).copied()
     }
@@ -128,7 +128,8 @@ impl Punching {
             kind: CandidateKind::Mapped,
             predicted: false,
             by_many_ports: true,
-            vouched: self.word_on(&address.ip()) != Word::Own,
+            by_tcp: false,
+            vouched: self.vouched.word_on(&address.ip()) != Word::Own,
             sent,
             tried,
             outcome,

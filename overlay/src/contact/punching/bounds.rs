@@ -11,9 +11,11 @@
 //! session. The initiations to all such nodes have one allowance, of which those that nobody here wants, but
 //! who have knocked, get one half: whoever knocks as often as he can must not keep this node from others.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::bucket::{Bucket, Rate};
+use crate::contact::{Candidate, Contact, Vouched};
 
 /// Challenges to one address that nobody vouches for, in one round.
 pub(super) const UNVOUCHED_SHOTS: u32 = 6;
@@ -43,6 +45,11 @@ const MEETINGS_BURST: u32 = 480;
 const UNWANTED_PER_SECOND: u32 = MEETINGS_PER_SECOND / 2;
 const UNWANTED_BURST: u32 = MEETINGS_BURST / 2;
 
+/// TCP connections to addresses of all nodes that no root of this node's own vouches for: so many at once, and
+/// one per interval. Each is three SYN packets at most.
+const TCP_UNVOUCHED_BURST: u32 = 8;
+const TCP_UNVOUCHED_INTERVAL: Duration = Duration::from_secs(30);
+
 /// What may be sent to addresses of all nodes that no root of this node's own vouches for.
 #[derive(Debug)]
 pub(crate) struct Allowances {
@@ -54,6 +61,8 @@ pub(crate) struct Allowances {
     meetings: Bucket,
     /// Those of them to nodes that nobody here wants.
     unwanted: Bucket,
+    /// TCP connections to addresses that nobody vouches for, or only guests.
+    tcp_unvouched: Bucket,
 }
 
 impl Allowances {
@@ -63,12 +72,19 @@ impl Allowances {
         let by_guests = Rate::every(BY_GUESTS_INTERVAL, BY_GUESTS_BURST);
         let meetings = Rate::per_second(MEETINGS_PER_SECOND, MEETINGS_BURST);
         let unwanted_meetings = Rate::per_second(UNWANTED_PER_SECOND, UNWANTED_BURST);
+        let tcp_unvouched = Rate::every(TCP_UNVOUCHED_INTERVAL, TCP_UNVOUCHED_BURST);
         Self {
+            tcp_unvouched: Bucket::new(tcp_unvouched, now),
             unvouched: Bucket::new(unvouched, now),
             by_guests: Bucket::new(by_guests, now),
             meetings: Bucket::new(meetings, now),
             unwanted: Bucket::new(unwanted_meetings, now),
         }
+    }
+
+    /// Whether a TCP connection may be tried to an address that is known by this word.
+    pub(super) fn take_tcp(&mut self, word: Word, now: Instant) -> bool {
+        word == Word::Root || self.tcp_unvouched.take(now)
     }
 
     /// Whether an initiation may be sent to an address that a record or a knock has named; `is_wanted` says
@@ -88,6 +104,32 @@ pub(super) enum Word {
     Guest,
     /// A root that this node was told to use.
     Root,
+}
+
+impl Vouched {
+    pub(super) fn word_on(&self, ip: &IpAddr) -> Word {
+        match self {
+            vouched if vouched.by_own.contains(ip) => Word::Root,
+            vouched if vouched.by_guests.contains(ip) => Word::Guest,
+            _ => Word::Own,
+        }
+    }
+
+    /// Whether a root has seen the node behind an address that this node has, too.
+    pub(super) fn is_neighbour(&self, own: &Contact) -> bool {
+        own.public().any(|ip| self.by_own.contains(&ip))
+    }
+
+    /// The node's candidates that may be what it says, and the others. Private addresses are for nodes that a
+    /// root has seen behind the same address as this one; a node without any public address has no such
+    /// proof.
+    pub(super) fn believed(&self, own: &Contact, theirs: &Contact) -> (Contact, Vec<Candidate>) {
+        let is_near = own.public().next().is_none() || self.is_neighbour(own);
+        let is_believed = |candidate: &Candidate| is_near || candidate.is_global();
+        let (believed, doubted): (Vec<_>, Vec<_>) =
+            theirs.candidates().iter().copied().partition(is_believed);
+        (Contact::new(theirs.nat, believed), doubted)
+    }
 }
 
 /// What may be sent to the addresses of one node.

@@ -15,25 +15,30 @@
 //! over the round, for the server's permission takes a round trip.
 //!
 //! Where all that fails because one side's box gives each destination a port that nobody can guess, many
-//! ports are tried: [`birthday`] says when that is worth it, and remembers what came of it.
+//! ports are tried: [`birthday`] says when that is worth it, and remembers what came of it. Where it fails
+//! because UDP does not pass, the two connect to each other by TCP: [`tcp`] says when and where to.
 //!
 //! A node may name anybody's address as its own: [`bounds`] says how much is sent there.
 
 mod birthday;
 mod bounds;
+mod targets;
+mod tcp;
 #[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::{Candidate, CandidateKind, Contact, DirectAttempt, DirectOutcome, HolePunch, NotTried, Vouched};
+use super::{Candidate, Contact, HolePunch, NotTried, Vouched};
 use crate::bucket::{Bucket, Rate};
 use crate::reach::{Place, SocketIndex, SocketInfo};
 use birthday::Record;
 pub(crate) use bounds::Allowances;
-use bounds::{Bounds, UNVOUCHED_SHOTS, Word};
+use bounds::{Bounds, Word};
+use targets::Target;
+pub(crate) use tcp::TcpDue;
 
 /// A question is repeated after so long, or two round trips if that is longer; then after twice the time.
 const REPEAT_AFTER: Duration = Duration::from_millis(500);
@@ -47,19 +52,6 @@ const SPACING: Duration = Duration::from_secs(1);
 /// The pause after the first round; it doubles up to the second.
 const PAUSE: [Duration; 2] = [Duration::from_secs(30), Duration::from_secs(600)];
 
-/// When challenges leave a TURN allocation, from the begin of a round on.
-const BY_TURN: [Duration; 6] = [
-    Duration::ZERO,
-    Duration::from_millis(500),
-    Duration::from_millis(1500),
-    Duration::from_millis(3500),
-    Duration::from_millis(7500),
-    Duration::from_millis(11500),
-];
-
-/// The most addresses that are sent to from all TURN allocations.
-const MAX_BY_TURN: usize = 8;
-
 /// What should have been sent so long ago is not sent any more: the machine was suspended.
 const TOO_LATE: Duration = Duration::from_secs(2);
 
@@ -69,12 +61,6 @@ const QUESTION_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Questions that are asked of the node at once; then one each second.
 const ASK_BURST: u32 = 4;
-
-/// An address at which the node was heard, and which it has not named, is sent to after so long.
-const HEARD_SHOTS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(100), Duration::from_millis(400)];
-
-/// So many such addresses are sent to in one round.
-const MAX_HEARD: usize = 4;
 
 /// An answer to a challenge counts for so long.
 const VALID_FOR: Duration = Duration::from_secs(20);
@@ -108,24 +94,8 @@ pub(crate) struct Punching {
     asks: Bucket,
     /// The search by many ports.
     birthday: Record,
-}
-
-/// An address that is sent to.
-#[derive(Debug)]
-struct Target {
-    /// The TURN allocation that it is sent to from, if not from a UDP socket.
-    turn: Option<SocketIndex>,
-    address: SocketAddr,
-    kind: CandidateKind,
-    predicted: bool,
-    /// It was learned in this round, from a challenge of the node.
-    heard: bool,
-    vouched: Word,
-    /// What the challenges there say.
-    data: [u8; 8],
-    sent: u32,
-    last: Option<Instant>,
-    answered: bool,
+    /// That by TCP.
+    tcp: tcp::Record,
 }
 
 /// A question to the node: where are you?
@@ -147,6 +117,8 @@ pub(crate) struct Due {
     pub(crate) shots: Vec<(Option<SocketIndex>, SocketAddr, [u8; 8])>,
     /// A search by many ports may be worth it.
     pub(crate) birthday: bool,
+    /// What is due of that by TCP.
+    pub(crate) tcp: Option<TcpDue>,
 }
 
 /// What a node has said of where it is.
@@ -175,6 +147,7 @@ impl Punching {
             questions: Bucket::new(Rate::every(QUESTION_INTERVAL, QUESTION_BURST), now),
             asks: Bucket::new(Rate::every(SPACING, ASK_BURST), now),
             birthday: Record::default(),
+            tcp: tcp::Record::default(),
         }
     }
 
@@ -247,12 +220,13 @@ impl Punching {
         }
         self.asking.take_if(|asking| asking.times == 0);
         self.vouched = said.vouched;
-        let (believed, doubted) = self.believed(own, said.contact);
+        let (believed, doubted) = self.vouched.believed(own, said.contact);
         self.initiates = false;
         self.aim(own, &HolePunch::new(own, &believed, Duration::ZERO), start, draw);
         self.left_out.extend(doubted.into_iter().map(|candidate| (candidate, NotTried::OtherLan)));
         self.theirs = Some(said.contact.clone());
         self.birthday.note_round(start);
+        self.tcp.note_round(start);
         self.note_round(now);
     }
 
@@ -274,49 +248,12 @@ impl Punching {
         self.note_round(now);
     }
 
-    /// The node sends from `remote` while a direct way is looked for. If it has not named that address, its
-    /// NAT box has mapped this destination to a port of its own, and the address is sent to at once (RFC
-    /// 8445, 7.3.1.4). That is done only where a root vouches for the IP address. True if something is due
-    /// now.
-    pub(crate) fn heard(
-        &mut self,
-        remote: SocketAddr,
-        now: Instant,
-        mut draw: impl FnMut() -> Option<[u8; 8]>,
-    ) -> bool {
-        let heard = self.targets.iter().filter(|target| target.heard).count();
-        let word = self.word_on(&remote.ip());
-        if self.shots.is_empty()
-            || heard >= MAX_HEARD
-            || word == Word::Own
-            || self.targets.iter().any(|target| target.address == remote)
-        {
-            return false;
-        }
-        let Some(data) = draw() else { return false };
-        let at = self.targets.len();
-        self.targets.push(Target {
-            turn: None,
-            address: remote,
-            kind: CandidateKind::Mapped,
-            predicted: true,
-            heard: true,
-            vouched: word,
-            data,
-            sent: 0,
-            last: None,
-            answered: false,
-        });
-        self.shots.extend(HEARD_SHOTS.map(|after| (now + after, at)));
-        self.shots.make_contiguous().sort_by_key(|(when, _)| *when);
-        true
-    }
-
     /// There is a direct path: nothing more is to be sent.
     pub(crate) fn stop(&mut self) {
         self.shots.clear();
         self.asking = None;
         self.birthday.note_end();
+        self.tcp.note_end();
     }
 
     /// Whether initiations may be sent where there is no session.
@@ -334,7 +271,8 @@ impl Punching {
         rtt: Duration,
         now: Instant,
     ) -> Due {
-        let mut due = Due { birthday: self.birthday.take_due(now), ..Due::default() };
+        let (birthday, tcp) = (self.birthday.take_due(now), self.tcp.take_due(rtt, now));
+        let mut due = Due { birthday, tcp, ..Due::default() };
         if let Some(asking) = self.asking.as_mut().filter(|asking| now >= asking.next) {
             if asking.times >= MAX_ASKED {
                 // It does not know this message, or nothing passes.
@@ -370,7 +308,8 @@ impl Punching {
     /// When something is due.
     pub(crate) fn next(&self) -> Option<Instant> {
         let shot = self.shots.front().map(|(at, _)| *at);
-        shot.into_iter().chain(self.asking.map(|asking| asking.next)).chain(self.birthday.next()).min()
+        let asking = self.asking.map(|asking| asking.next);
+        [shot, asking, self.birthday.next(), self.tcp.next()].into_iter().flatten().min()
     }
 
     /// The node repeats, from `place`, what was sent there; gives the round trip if it is known. `None` if
@@ -391,129 +330,6 @@ impl Punching {
     /// What the node has said of itself.
     pub(crate) fn theirs(&self) -> Option<&Contact> {
         self.theirs.as_ref()
-    }
-
-    /// What was tried in the last round, and what was left out.
-    pub(crate) fn attempts(&self) -> Vec<DirectAttempt> {
-        let direct = self.targets.iter().enumerate().filter(|(_, target)| target.turn.is_none());
-        let tried = direct.map(|(at, target)| DirectAttempt {
-            address: target.address,
-            kind: target.kind,
-            predicted: target.predicted,
-            by_many_ports: false,
-            vouched: target.vouched != Word::Own,
-            sent: target.sent,
-            tried: target.last,
-            outcome: match () {
-                () if target.answered => DirectOutcome::Answered,
-                () if self.shots.iter().any(|(_, other)| *other == at) => DirectOutcome::Trying,
-                () if target.sent == 0 => DirectOutcome::NotTried(NotTried::Unvouched),
-                () => DirectOutcome::Silent,
-            },
-        });
-        let left_out = self.left_out.iter().map(|(candidate, why)| DirectAttempt {
-            address: candidate.address,
-            kind: candidate.kind,
-            predicted: false,
-            by_many_ports: false,
-            vouched: self.word_on(&candidate.address.ip()) != Word::Own,
-            sent: 0,
-            tried: None,
-            outcome: DirectOutcome::NotTried(*why),
-        });
-        tried.chain(left_out).chain(self.birthday.attempt()).collect()
-    }
-
-    /// The node's candidates that may be what it says, and the others. Private addresses are for nodes that a
-    /// root has seen behind the same address as this one; a node without any public address has no such
-    /// proof.
-    fn believed(&self, own: &Contact, theirs: &Contact) -> (Contact, Vec<Candidate>) {
-        let is_near = own.public().next().is_none() || self.is_neighbour(own);
-        let is_believed = |candidate: &Candidate| is_near || candidate.is_global();
-        let (believed, doubted): (Vec<_>, Vec<_>) =
-            theirs.candidates().iter().copied().partition(is_believed);
-        (Contact::new(theirs.nat, believed), doubted)
-    }
-
-    /// Whether a root has seen the node behind an address that this node has, too.
-    fn is_neighbour(&self, own: &Contact) -> bool {
-        own.public().any(|ip| self.vouched.by_own.contains(&ip))
-    }
-
-    fn word_on(&self, ip: &IpAddr) -> Word {
-        match &self.vouched {
-            vouched if vouched.by_own.contains(ip) => Word::Root,
-            vouched if vouched.by_guests.contains(ip) => Word::Guest,
-            _ => Word::Own,
-        }
-    }
-
-    /// Makes the targets and the shots of a plan that begins at `start`.
-    fn aim(
-        &mut self,
-        own: &Contact,
-        plan: &HolePunch,
-        start: Instant,
-        mut draw: impl FnMut() -> Option<[u8; 8]>,
-    ) {
-        let is_neighbour = self.is_neighbour(own);
-        let known = plan.targets().iter().map(|candidate| (None, *candidate, false));
-        let guess =
-            |address: &SocketAddr| (None, Candidate { kind: CandidateKind::Mapped, address: *address }, true);
-        let by_turn = self.by_turn(plan).into_iter().map(|(turn, candidate)| (Some(turn), candidate, false));
-        let all = known.chain(plan.predicted().iter().map(guess)).chain(by_turn);
-        let target = |(turn, candidate, predicted): (Option<SocketIndex>, Candidate, bool)| {
-            let Candidate { kind, address } = candidate;
-            let is_inside = is_neighbour && !candidate.is_global();
-            Some(Target {
-                turn,
-                address,
-                kind,
-                predicted,
-                heard: false,
-                vouched: if is_inside { Word::Root } else { self.word_on(&address.ip()) },
-                data: draw()?,
-                sent: 0,
-                last: None,
-                answered: false,
-            })
-        };
-        self.targets = all.filter_map(target).collect();
-        self.left_out = plan.left_out().to_vec();
-        self.shots.clear();
-        let mut shots = vec![0; self.targets.len()];
-        for shot in plan.shots() {
-            let is_it = |target: &Target| target.turn.is_none() && target.address == shot.to;
-            let Some(at) = self.targets.iter().position(is_it) else { continue };
-            shots[at] += 1;
-            let Target { kind, address, vouched, .. } = self.targets[at];
-            // Only the node itself says that it is on this LAN.
-            let is_met = self.initiates && Candidate { kind, address }.is_global();
-            if is_met || vouched != Word::Own || shots[at] <= UNVOUCHED_SHOTS {
-                self.shots.push_back((start + shot.after, at));
-            }
-        }
-        let by_turn = self.targets.iter().enumerate().filter(|(_, target)| target.turn.is_some());
-        let by_turn = by_turn.flat_map(|(at, _)| BY_TURN.map(|after| (start + after, at)));
-        let mut shots: Vec<_> = self.shots.drain(..).chain(by_turn).collect();
-        shots.sort_by_key(|(when, _)| *when);
-        self.shots = shots.into();
-    }
-
-    /// What is sent to from which TURN allocation: what the plan aims at, and addresses of a family that only
-    /// the TURN server has. On loopback there is another host as seen from there.
-    fn by_turn(&self, plan: &HolePunch) -> Vec<(SocketIndex, Candidate)> {
-        let is_far = |why: &NotTried| *why == NotTried::OtherFamily;
-        let far = plan.left_out().iter().filter(|(candidate, why)| is_far(why) && candidate.is_global());
-        let all = plan.targets().iter().chain(far.map(|(candidate, _)| candidate));
-        let all = all.filter(|candidate| !candidate.address.ip().is_loopback());
-        // A private address is one of the TURN server's network there: who is met must not aim at that.
-        let all = all.filter(|candidate| candidate.is_global() || !self.initiates);
-        let ways = all.flat_map(|candidate| {
-            let leads = |turn: &&(SocketIndex, bool)| turn.1 == candidate.address.is_ipv4();
-            self.turns.iter().filter(leads).map(|(turn, _)| (*turn, *candidate))
-        });
-        ways.take(MAX_BY_TURN).collect()
     }
 
     fn note_round(&mut self, now: Instant) {

@@ -1,6 +1,8 @@
+use super::bounds::UNVOUCHED_SHOTS;
+use super::targets::{MAX_BY_TURN, MAX_HEARD};
 use super::*;
 use crate::contact::tests::contact;
-use crate::contact::{Mapping, Nat};
+use crate::contact::{CandidateKind, DirectOutcome, Mapping, Nat};
 use crate::testing::instant;
 
 const SECOND: Duration = Duration::from_secs(1);

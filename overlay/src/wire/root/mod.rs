@@ -20,6 +20,8 @@ const LOOK_UP: u8 = 3;
 const FOUND: u8 = 4;
 const NOTICE: u8 = 5;
 const REFERRED: u8 = 6;
+const VOUCH: u8 = 7;
+const VOUCHED: u8 = 8;
 
 const BY_PREFIX: u8 = 1;
 const BY_ID: u8 = 2;
@@ -28,13 +30,15 @@ const BY_ID: u8 = 2;
 const RELAYS: u8 = 1;
 /// The root is about to end: the node shall go to another one.
 const DRAINS: u8 = 2;
+/// A voucher for the node's TCP connection follows.
+const TCP: u8 = 4;
 
 /// A message between a node and a root, inside their session: a data packet whose plaintext begins with 8.
 ///
 /// ```text
 /// Register    0x08 | 1 | sequence 8 | lifetime 4 | signature 64 | token length 1 | token
 /// Registered  0x08 | 2 | sequence 8 | lifetime 4 | flags 1 | relay token 3 | channel 8 | bytes per second 4
-///                  | time 8 | port 2 | address 16 | signature 64
+///                  | time 8 | port 2 | address 16 | signature 64, and the same four of TCP with flag 4
 /// LookUp      0x08 | 3 | id 4 | 1 | first 10 bytes of a node ID
 ///             0x08 | 3 | id 4 | 2 | node ID 32
 /// Found       0x08 | 4 | id 4 | 0 | identity 64 | channel 8 | sequence 8 | lifetime 4 | signature 64
@@ -42,6 +46,8 @@ const DRAINS: u8 = 2;
 /// Notice      0x08 | 5 | code 1 | channel 8
 /// Referred    0x08 | 6 | id 4 | pass 32 | identity 64 | sequence 8 | lifetime 4 | signature 64
 ///                  | root's identity 64 | time 8 | length 2 | endpoints | root's signature 64
+/// Vouch       0x08 | 7 | 90 bytes of any value: the answer is no longer than the question
+/// Vouched     0x08 | 8 | time 8 | port 2 | address 16 | signature 64
 /// ```
 ///
 /// Bytes behind these fields are ignored, so that later versions can add some.
@@ -97,6 +103,11 @@ pub enum RootMessage {
         /// Who and where.
         referral: Box<Referral>,
     },
+    /// A registered node asks for a voucher for the address that this comes from, which need not be the one
+    /// at which the root takes it to be.
+    Vouch,
+    /// The answer, which goes to that address and nowhere else.
+    Vouched(Voucher),
 }
 
 /// What a root says when it has taken a node, and again when it sees it elsewhere or will end soon.
@@ -118,6 +129,9 @@ pub struct Registered {
     pub rate: u32,
     /// Where the root has seen the node receive.
     pub voucher: Voucher,
+    /// The other end of the TCP connection by which the node is reached, if it is by one. Signed as
+    /// [`Voucher::sign_tcp`] does.
+    pub tcp: Option<Voucher>,
 }
 
 impl Registered {
@@ -132,17 +146,22 @@ impl Registered {
             channel: Channel(reader.u64()?),
             rate: reader.u32()?,
             voucher: Voucher::read(reader)?,
+            tcp: if flags & TCP != 0 { Some(Voucher::read(reader)?) } else { None },
         })
     }
 
     fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.sequence.to_be_bytes());
         out.extend_from_slice(&self.lifetime.to_be_bytes());
-        out.push((u8::from(self.relays) * RELAYS) | (u8::from(self.drains) * DRAINS));
+        let tcp = u8::from(self.tcp.is_some()) * TCP;
+        out.push((u8::from(self.relays) * RELAYS) | (u8::from(self.drains) * DRAINS) | tcp);
         out.extend_from_slice(&self.token.to_be_bytes());
         out.extend_from_slice(&self.channel.0.to_be_bytes());
         out.extend_from_slice(&self.rate.to_be_bytes());
         self.voucher.write(out);
+        if let Some(tcp) = &self.tcp {
+            tcp.write(out);
+        }
     }
 }
 
@@ -279,6 +298,11 @@ impl RootMessage {
                 pass: *reader.array()?,
                 referral: Box::new(Referral::read(&mut reader)?),
             },
+            VOUCH => {
+                reader.array::<{ Voucher::LEN }>()?;
+                Self::Vouch
+            }
+            VOUCHED => Self::Vouched(Voucher::read(&mut reader)?),
             _ => return Err(ParseError::Type),
         })
     }
@@ -334,6 +358,14 @@ impl RootMessage {
                 out.extend_from_slice(&id.to_be_bytes());
                 out.extend_from_slice(pass);
                 referral.write(out);
+            }
+            Self::Vouch => {
+                out.push(VOUCH);
+                out.extend_from_slice(&[0; Voucher::LEN]);
+            }
+            Self::Vouched(voucher) => {
+                out.push(VOUCHED);
+                voucher.write(out);
             }
         }
     }

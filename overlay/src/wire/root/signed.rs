@@ -7,6 +7,7 @@ use crate::wire::{ParseError, Reader, write_address};
 
 const REGISTRATION_LABEL: &[u8] = b"peersock registration v1";
 const VOUCHER_LABEL: &[u8] = b"peersock voucher v1";
+const TCP_VOUCHER_LABEL: &[u8] = b"peersock TCP voucher v1";
 
 /// A node's word that it is to be found at a root. No root can make one, and none can use one that was made
 /// for another root.
@@ -63,7 +64,8 @@ impl Registration {
 /// so that these send there what opens a NAT box's mapping: without it anybody could have packets sent to
 /// whomever he names.
 ///
-/// The signature is over `"peersock voucher v1" || node ID || time || port || address`.
+/// The signature is over `"peersock voucher v1" || node ID || time || port || address`, or with `"peersock TCP
+/// voucher v1"` if the address is the other end of a TCP connection: neither can be shown for the other.
 ///
 /// ```
 /// use peersock_overlay::wire::Voucher;
@@ -90,16 +92,38 @@ impl Voucher {
 
     /// A root says where it has seen a node.
     pub fn sign(root: &Identity, node: &NodeId, time: u64, address: SocketAddr) -> Self {
-        Self { time, address, signature: root.sign(&Self::signed(node, time, &address)) }
+        let signature = root.sign(&Self::signed(VOUCHER_LABEL, node, time, &address));
+        Self { time, address, signature }
+    }
+
+    /// A root says where a node's TCP connection comes from.
+    ///
+    /// ```
+    /// use peersock_overlay::wire::Voucher;
+    /// use peersock_overlay::Identity;
+    ///
+    /// let (node, root) = (Identity::from_seed(&[1; 32]).node_id(), Identity::from_seed(&[2; 32]));
+    /// let voucher = Voucher::sign_tcp(&root, &node, 1_800_000_000, "192.0.2.1:4000".parse()?);
+    /// assert!(voucher.verify_tcp(root.public(), &node) && !voucher.verify(root.public(), &node));
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
+    pub fn sign_tcp(root: &Identity, node: &NodeId, time: u64, address: SocketAddr) -> Self {
+        let signature = root.sign(&Self::signed(TCP_VOUCHER_LABEL, node, time, &address));
+        Self { time, address, signature }
     }
 
     /// Whether that root has said it of that node.
     pub fn verify(&self, root: &PublicIdentity, node: &NodeId) -> bool {
-        root.verify(&Self::signed(node, self.time, &self.address), &self.signature)
+        root.verify(&Self::signed(VOUCHER_LABEL, node, self.time, &self.address), &self.signature)
     }
 
-    fn signed(node: &NodeId, time: u64, address: &SocketAddr) -> Vec<u8> {
-        let mut text = [VOUCHER_LABEL, node.as_bytes(), &time.to_be_bytes()].concat();
+    /// Whether that root has said it of a TCP connection of that node.
+    pub fn verify_tcp(&self, root: &PublicIdentity, node: &NodeId) -> bool {
+        root.verify(&Self::signed(TCP_VOUCHER_LABEL, node, self.time, &self.address), &self.signature)
+    }
+
+    fn signed(label: &[u8], node: &NodeId, time: u64, address: &SocketAddr) -> Vec<u8> {
+        let mut text = [label, node.as_bytes(), &time.to_be_bytes()].concat();
         write_address(address, &mut text);
         text
     }

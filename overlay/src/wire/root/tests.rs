@@ -32,7 +32,7 @@ fn messages() -> Vec<RootMessage> {
     let codes = [NoticeCode::Drains, NoticeCode::NoChannel, NoticeCode::OverRate, NoticeCode::NotRegistered];
     let found = [Ok(entry), Err(NotFound::Unknown), Err(NotFound::Limited), Err(NotFound::Partial)];
     let keys = [LookUpKey::Prefix([7; 10]), LookUpKey::Id(identity(1).node_id())];
-    let registered = RootMessage::Registered(Registered {
+    let registered = Registered {
         sequence: 5,
         lifetime: 600,
         relays: true,
@@ -41,13 +41,18 @@ fn messages() -> Vec<RootMessage> {
         channel: Channel(u64::MAX),
         rate: 1 << 20,
         voucher: voucher(),
-    });
+        tcp: None,
+    };
+    let by_tcp = Registered { tcp: Some(voucher()), ..registered };
     let mut all = vec![
         RootMessage::Register { registration: registration(), access: Vec::new() },
         RootMessage::Register { registration: registration(), access: b"let me in".to_vec() },
-        registered,
+        RootMessage::Registered(registered),
+        RootMessage::Registered(by_tcp),
         RootMessage::Notice { code: NoticeCode::Refused, channel: Channel(0) },
         RootMessage::Referred { id: 77, pass: [5; 32], referral: Box::new(referral()) },
+        RootMessage::Vouch,
+        RootMessage::Vouched(voucher()),
     ];
     all.extend(keys.map(|key| RootMessage::LookUp { id: 77, key }));
     all.extend(found.map(|result| RootMessage::Found { id: 77, result }));

@@ -1,0 +1,118 @@
+//! How the program's socket calls are taken: by a preloaded library, or by the kernel's notices (seccomp).
+
+use std::io;
+use std::path::Path;
+use std::process::Command;
+
+use peersock::FdServer;
+use peersock_bsd::{Client, Rules};
+use peersock_seccomp::Supervisor;
+
+use super::children::Filter;
+use super::library::Library;
+use super::program::{Bypass, Reach};
+use super::{Args, preload, rules};
+use crate::failure::{Failure, Outcome};
+
+/// What `--mode` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Mode {
+    /// seccomp for programs that are linked statically or written in Go, preload for all others
+    Auto,
+    /// A library that is loaded with the program; others are refused
+    Preload,
+    /// The kernel asks about each call, of whatever program
+    Seccomp,
+}
+
+/// What takes the program's calls, while it runs.
+pub(super) struct Taken {
+    pub(super) filter: Filter,
+    /// `None` where the preloaded library takes them.
+    pub(super) supervisor: Option<Supervisor>,
+}
+
+impl Mode {
+    /// Whether the kernel is to ask.
+    ///
+    /// # Errors
+    /// If the program cannot be reached in this mode.
+    pub(super) fn is_notified(self, args: &Args, path: &Path, reach: Reach) -> Outcome<bool> {
+        let notified = match (self, reach) {
+            (Self::Auto | Self::Preload, Reach::Library) => false,
+            (Self::Auto, Reach::Kernel(_)) | (Self::Seccomp, _) => true,
+            (Self::Preload, Reach::Kernel(bypass)) => return Err(passed_by(path, bypass)),
+        };
+        if notified && args.no_filter {
+            let why = match reach {
+                Reach::Kernel(bypass) => bypass.text(),
+                Reach::Library => "is to be run in seccomp mode",
+            };
+            return Err(Failure::usage(
+                format_args!(
+                    "{} {why}, and its socket calls are taken by filtering its system calls",
+                    path.display()
+                ),
+                "leave --no-filter out",
+            ));
+        }
+        Ok(notified)
+    }
+
+    /// Prepares the program's environment, and what takes its calls.
+    pub(super) fn prepare(
+        self,
+        args: &Args,
+        is_notified: bool,
+        command: &mut Command,
+        server: &FdServer,
+        library: &Library,
+    ) -> Outcome<Taken> {
+        if self != Self::Seccomp {
+            // Also for what static programs start.
+            command.env(peersock::ENVIRONMENT, server.environment());
+            command.env("PEERSOCK_RULES", rules(args));
+            command.env("LD_PRELOAD", preload(library.path()));
+        }
+        if !is_notified {
+            let filter = match (args.no_filter, args.only) {
+                (true, _) => Filter::None,
+                (false, false) => Filter::Bypasses,
+                (false, true) => Filter::Internet,
+            };
+            return Ok(Taken { filter, supervisor: None });
+        }
+        let (tag, token) = FdServer::parse_environment(&server.environment())
+            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+        let client = Client::new(tag, token);
+        let library = (self != Self::Seccomp).then(|| library.name().to_owned());
+        let mut supervisor =
+            Supervisor::new(Rules::new(client, &rules(args)), library).map_err(not_supervised)?;
+        Ok(Taken { filter: Filter::Notified(supervisor.filter()), supervisor: Some(supervisor) })
+    }
+}
+
+fn not_supervised(error: io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => Failure::new(
+            "the system does not let us look into the programs that we start (ptrace), as taking their \
+             socket calls needs",
+            "set kernel.yama.ptrace_scope to 0 or 1, allow a container CAP_SYS_PTRACE (Docker: --cap-add \
+             SYS_PTRACE), or use `peersock dial` and `peersock listen`",
+        ),
+        _ => error.into(),
+    }
+}
+
+fn passed_by(path: &Path, bypass: Bypass) -> Failure {
+    let hint = match bypass {
+        Bypass::Go => "leave --mode preload out, or use `peersock dial` and `peersock listen`",
+        Bypass::Static => {
+            "leave --mode preload out, use a dynamically linked build of it, or `peersock dial` and \
+             `peersock listen`"
+        }
+    };
+    let message =
+        format!("{} {}, and its sockets cannot be put on the overlay", path.display(), bypass.text());
+    Failure::new(format_args!("{message} by a preloaded library"), hint)
+}

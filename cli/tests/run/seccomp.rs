@@ -1,0 +1,120 @@
+//! Programs that no library is loaded into: `--mode seccomp`, and what static programs get by themselves.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use rustix::process::Signal;
+
+use crate::common::{run, signal};
+use crate::lab::Lab;
+
+/// Answers on port 7000 with what it is told, as `calls.c` wants it.
+const ECHO: &str =
+    "socat UDP-RECVFROM:7000,fork EXEC:cat & exec socat TCP-LISTEN:7000,fork,reuseaddr EXEC:cat";
+
+#[test]
+fn sockets_without_the_library_are_what_programs_expect() {
+    let test = "sockets_without_the_library_are_what_programs_expect";
+    let Some(lab) = Lab::with(test, &["cc", "socat"]) else { return };
+    let (alone, linked) = (compile(&lab, "calls", &["-static"]), compile(&lab, "calls", &[]));
+    let _echo = lab.start("alpha", &["sh", "-c", ECHO]);
+    lab.bash("beta", "up 7000");
+    for (program, mode) in [(&alone, "auto"), (&alone, "seccomp"), (&linked, "seccomp")] {
+        let program = [program.to_str().unwrap(), "10.77.0.1", "7000", "7999"];
+        for options in [&["--mode", mode][..], &["--mode", mode, "--only"]] {
+            let got = run(lab.command("beta", options, &program)).success();
+            assert_eq!(got.text(), "all well\n", "{program:?} {options:?}");
+        }
+    }
+    let server = lab.start("gamma", &[&alone]);
+    let said = server.wait_for_stdout("\n");
+    let port = said.trim().strip_prefix("port ").unwrap();
+    assert_eq!(lab.bash("beta", &format!("head -n 1 < /dev/tcp/10.77.0.3/{port}")).text(), "accepted\n");
+    server.finish().success();
+}
+
+#[test]
+fn calls_that_wait_hold_up_nobody_and_are_interrupted() {
+    let test = "calls_that_wait_hold_up_nobody_and_are_interrupted";
+    let Some(lab) = Lab::with(test, &["cc"]) else { return };
+    let program = compile(&lab, "waits", &["-static", "-pthread"]);
+    let program = program.to_str().unwrap();
+    let _server = lab.start("alpha", &[program, "serve", "10.77.0.1", "7000"]);
+    lab.bash("beta", "up 7000");
+    for how in ["ask", "threads", "signals", "refused"] {
+        let got = run(lab.command("beta", &[], &[program, how, "10.77.0.1", "7000"])).success();
+        assert_eq!(got.text(), "all well\n", "{how}");
+    }
+}
+
+#[test]
+fn a_process_that_is_killed_while_it_waits_leaves_its_port_to_the_next() {
+    let test = "a_process_that_is_killed_while_it_waits_leaves_its_port_to_the_next";
+    let Some(lab) = Lab::with(test, &["cc"]) else { return };
+    let program = compile(&lab, "waits", &["-static"]);
+    let program = program.to_str().unwrap();
+    let server = lab.start("alpha", &[program, "again", "10.77.0.1", "7000"]);
+    server.wait_for_stdout("again");
+    let got = run(lab.command("beta", &[], &[program, "ask", "10.77.0.1", "7000"])).success();
+    assert_eq!(got.text(), "all well\n");
+}
+
+#[test]
+fn static_and_dynamic_programs_start_each_other() {
+    let test = "static_and_dynamic_programs_start_each_other";
+    let Some(lab) = Lab::with(test, &["busybox", "curl", "python3", "sh"]) else { return };
+    lab.write("file", "content\n");
+    let _server = lab.start("alpha", &["busybox", "httpd", "-f", "-p", "8080", "-h", lab.folder()]);
+    let _other = lab.start("gamma", &["python3", "-m", "http.server", "--directory", lab.folder(), "8080"]);
+    lab.bash("beta", "up 8080; up 8080 10.77.0.3");
+    // What a static shell starts has the library, and with it the names of members.
+    let both = "busybox wget -q -O - http://10.77.0.1:8080/file; curl -sSf http://gamma:8080/file
+         busybox sh -c 'curl -sSf http://alpha:8080/file; busybox wget -q -O - http://10.77.0.3:8080/file'";
+    for options in [&[][..], &["--only"]] {
+        let got = run(lab.command("beta", options, &["busybox", "sh", "-e", "-c", both])).success();
+        assert_eq!(got.text(), "content\n".repeat(4), "{options:?}");
+    }
+    let by_address = both.replace("gamma", "10.77.0.3").replace("alpha", "10.77.0.1");
+    for options in [&["--mode", "seccomp"][..], &["--mode", "seccomp", "--only"]] {
+        let got = run(lab.command("beta", options, &["sh", "-e", "-c", &by_address])).success();
+        assert_eq!(got.text(), "content\n".repeat(4), "{options:?}");
+        let cleared = "env -i $(command -v curl) -sSf http://10.77.0.1:8080/file";
+        let got = run(lab.command("beta", options, &["sh", "-e", "-c", cleared])).success();
+        assert_eq!(got.text(), "content\n", "{options:?}");
+    }
+}
+
+#[test]
+fn other_addresses_are_the_systems_and_the_launcher_ends_as_the_program() {
+    let test = "other_addresses_are_the_systems_and_the_launcher_ends_as_the_program";
+    let Some(lab) = Lab::with(test, &["busybox"]) else { return };
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        use std::io::Write as _;
+        for connection in listener.incoming() {
+            let _ = connection.unwrap().write_all(b"system\n");
+        }
+    });
+    let script = format!("busybox nc 127.0.0.1 {port} < /dev/null; exit 9");
+    let finished = run(lab.command("beta", &[], &["busybox", "sh", "-c", &script]));
+    finished.failure(9, &[]);
+    assert_eq!(finished.text(), "system\n");
+    let only = run(lab.command("beta", &["--only"], &["busybox", "sh", "-c", &script]));
+    assert_eq!((only.status.code(), only.text()), (Some(9), ""));
+    let script = "trap 'kill $!; exit 5' TERM; echo ready; busybox sleep 600 & wait";
+    let running = lab.start("beta", &["busybox", "sh", "-c", script]);
+    running.wait_for_stdout("ready");
+    signal(Signal::TERM, running.id());
+    let finished = running.finish();
+    assert_eq!(finished.status.code(), Some(5));
+}
+
+fn compile(lab: &Lab, name: &str, options: &[&str]) -> PathBuf {
+    let program = lab.path(&format!("{name}{}", options.concat()));
+    let mut cc = Command::new("cc");
+    cc.args(["-O2", "-Wall", "-DBY_KERNEL=1"]).args(options).arg("-o").arg(&program);
+    cc.arg(format!("{}/tests/run/{name}.c", env!("CARGO_MANIFEST_DIR")));
+    run(cc).success();
+    program
+}

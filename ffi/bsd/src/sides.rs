@@ -1,0 +1,258 @@
+//! The calls of a program whose sockets are the kernel's until it says where to: an address of the overlay
+//! turns a descriptor into an overlay socket, all others stay what they are.
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::os::fd::{OwnedFd, RawFd};
+
+use libc::{c_int, sockaddr, socklen_t};
+use peersock_fd::{Client, Errno, Request, Socket};
+
+use crate::kernel::{borrow, check, int_option};
+use crate::{EpollSets, Result, Rules, Side, alongside, kernel, replace};
+
+/// The rules, and how this process's descriptors become overlay sockets.
+///
+/// ```
+/// use peersock_bsd::{Rules, Sides};
+///
+/// /// For programs without epoll sets.
+/// fn sides(rules: &Rules) -> Sides<'_> {
+///     Sides { rules, counterpart: peersock_bsd::counterpart, sets: |_| Vec::new() }
+/// }
+/// ```
+#[derive(Clone, Copy)]
+pub struct Sides<'a> {
+    /// Where sockets belong.
+    pub rules: &'a Rules,
+    /// Opens an overlay socket like a descriptor, see [`counterpart`](crate::counterpart).
+    pub counterpart: fn(&Client, RawFd) -> Result<OwnedFd>,
+    /// Takes a descriptor out of the epoll sets that it is in, and names them.
+    pub sets: fn(RawFd) -> EpollSets,
+}
+
+/// The overlay socket that a descriptor is.
+pub fn overlay<'fd>(fd: RawFd) -> Option<Socket<'fd>> {
+    Socket::of(borrow(fd)?)
+}
+
+/// Whether a descriptor is an IPv4 or IPv6 socket of the kernel's that the overlay could have.
+pub fn is_candidate(fd: RawFd) -> bool {
+    let option = |name| int_option(fd, libc::SOL_SOCKET, name);
+    let has_family = matches!(option(libc::SO_DOMAIN), Some(libc::AF_INET | libc::AF_INET6));
+    let kinds = [libc::IPPROTO_TCP, libc::IPPROTO_UDP, libc::IPPROTO_ICMP, libc::IPPROTO_ICMPV6];
+    has_family && option(libc::SO_PROTOCOL).is_some_and(|protocol| kinds.contains(&protocol))
+}
+
+/// The address that a socket of the kernel's is bound to.
+pub fn bound(fd: RawFd) -> Option<SocketAddr> {
+    let address = rustix::net::getsockname(borrow(fd)?).ok()?;
+    SocketAddr::try_from(address).ok()
+}
+
+impl Sides<'_> {
+    /// socket(2). Where nothing but the overlay is allowed, the kernel refuses its own.
+    ///
+    /// # Errors
+    /// Those of socket(2).
+    pub fn socket(&self, domain: c_int, kind: c_int, protocol: c_int) -> Result<c_int> {
+        let overlay = || crate::socket(&self.rules.client, domain, kind, protocol);
+        let is_internet = matches!(domain, libc::AF_INET | libc::AF_INET6);
+        if is_internet && self.rules.only {
+            return overlay();
+        }
+        // SAFETY: no pointers.
+        match check(unsafe { libc::syscall(libc::SYS_socket, domain, kind, protocol) }) {
+            // Unprivileged users can ping members even where the system denies them echo sockets.
+            Err(error @ (Errno::PERM | Errno::ACCESS)) if is_internet => overlay().map_err(|_| error),
+            opened => opened.map(|fd| fd as c_int),
+        }
+    }
+
+    /// bind(2). `None` if the socket is the kernel's, which the caller has to ask itself: whoever asks has
+    /// other privileges.
+    ///
+    /// # Errors
+    /// Those of bind(2), and as [`convert`](crate::convert()).
+    ///
+    /// # Safety
+    /// As bind(2).
+    pub unsafe fn bind(
+        &self,
+        fd: RawFd,
+        address: *const sockaddr,
+        length: socklen_t,
+    ) -> Result<Option<c_int>> {
+        // SAFETY: the caller's.
+        let local = unsafe { crate::read_address(address, length) };
+        let side_of = |local| self.rules.of_local(local);
+        if let Ok(Some(local)) = local
+            && overlay(fd).is_none()
+            && bound(fd).is_some_and(|bound| bound.port() == 0)
+            && is_udp(fd)
+            && is_candidate(fd)
+            && side_of(local) == Side::Both
+        {
+            return alongside::bind_datagrams(self.rules, fd, local, self.counterpart, self.sets).map(Some);
+        }
+        let chosen = self.choose(fd, || match local {
+            // A client that binds to nothing in particular: connecting, sending or listening will tell.
+            Ok(Some(local)) if local.port() == 0 && local.ip().is_unspecified() => Side::Kernel,
+            Ok(Some(local)) => match side_of(local) {
+                // Whether it listens is not known yet.
+                Side::Both if is_stream(fd) => Side::Kernel,
+                // It is bound already, of which the kernel shall complain itself.
+                Side::Both if is_udp(fd) => Side::Kernel,
+                side => side,
+            },
+            Ok(None) | Err(_) => Side::Kernel,
+        });
+        // SAFETY: the caller's.
+        chosen?.map(|socket| unsafe { crate::bind(&socket, address, length) }).transpose()
+    }
+
+    /// bind(2) of the kernel, for a socket that [`bind`](Self::bind) has left to it. The port may be that of
+    /// a socket that is closed, and that the node still has.
+    ///
+    /// # Errors
+    /// Those of bind(2).
+    ///
+    /// # Safety
+    /// As bind(2).
+    pub unsafe fn bind_kernels(
+        &self,
+        fd: RawFd,
+        address: *const sockaddr,
+        length: socklen_t,
+    ) -> Result<c_int> {
+        // SAFETY: the caller's.
+        let bind = || unsafe { kernel::bind(fd, address, length) };
+        match bind() {
+            Err(Errno::ADDRINUSE) => {
+                // SAFETY: the caller's.
+                self.vacate(unsafe { crate::read_address(address, length) }?)?;
+                bind()
+            }
+            result => result,
+        }
+    }
+
+    /// Has the node forget closed sockets that are bound where a socket of both networks wants to be.
+    ///
+    /// # Errors
+    /// ENETDOWN if the node is no more.
+    pub fn vacate(&self, local: Option<SocketAddr>) -> Result<()> {
+        match local {
+            Some(local) if self.rules.of_local(local) == Side::Both => {
+                alongside::vacate(&self.rules.client, local.port())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// listen(2).
+    ///
+    /// # Errors
+    /// Those of listen(2) on either network, and as [`convert`](crate::convert()).
+    pub fn listen(&self, fd: RawFd, backlog: c_int) -> Result<c_int> {
+        let local = bound(fd).unwrap_or_else(|| SocketAddr::from(([0; 4], 0)));
+        if overlay(fd).is_none()
+            && is_stream(fd)
+            && is_candidate(fd)
+            && self.rules.of_local(local) == Side::Both
+        {
+            return alongside::listen(self.rules, fd, local, backlog, self.counterpart, self.sets);
+        }
+        let suits = Cell::new(true);
+        let asked = |port| {
+            suits.set(self.rules.client.ask(Request::MayListen(port)) != Err(Errno::ACCESS));
+            suits.get()
+        };
+        match self.choose_if(fd, || self.rules.of_local(local), asked)? {
+            Some(socket) => {
+                // The program may have been told a port already. One that no network allows is nobody's wish:
+                // it was bound to no port in particular.
+                if suits.get() && local.port() != 0 && socket.local_addr()?.port() == 0 {
+                    socket.bind(local)?;
+                }
+                crate::listen(&socket, backlog)
+            }
+            // SAFETY: no pointers.
+            None => unsafe { kernel::listen(fd, backlog) },
+        }
+    }
+
+    /// The socket to use for a call that names a remote address; `None` if it is the kernel's.
+    ///
+    /// # Errors
+    /// ENETUNREACH or ENETDOWN if the address belongs nowhere, and as [`convert`](crate::convert()).
+    ///
+    /// # Safety
+    /// As [`read_address`](crate::read_address).
+    pub unsafe fn by_remote<'fd>(
+        &self,
+        fd: RawFd,
+        address: *const sockaddr,
+        length: socklen_t,
+    ) -> Result<Option<Socket<'fd>>> {
+        // What the kernel would complain of, it shall complain of itself.
+        // SAFETY: the caller's.
+        let remote = unsafe { crate::read_address(address, length) };
+        self.choose(fd, || match remote {
+            Ok(Some(remote)) => self.rules.of_remote(remote),
+            Ok(None) | Err(_) => Side::Kernel,
+        })
+    }
+
+    /// Turns `fd` into an overlay socket, see [`convert`](crate::convert()).
+    ///
+    /// # Errors
+    /// As [`convert`](crate::convert()).
+    pub fn convert(&self, fd: RawFd) -> Result<()> {
+        replace(fd, &(self.counterpart)(&self.rules.client, fd)?, self.sets)
+    }
+
+    /// Turns the descriptor into an overlay socket if that is where it belongs. Fails if it belongs nowhere.
+    fn choose<'fd>(&self, fd: RawFd, side: impl FnOnce() -> Side) -> Result<Option<Socket<'fd>>> {
+        self.choose_if(fd, side, |_| true)
+    }
+
+    /// The same. A port that the kernel has chosen is the overlay's too if it `suits`.
+    fn choose_if<'fd>(
+        &self,
+        fd: RawFd,
+        side: impl FnOnce() -> Side,
+        suits: impl FnOnce(u16) -> bool,
+    ) -> Result<Option<Socket<'fd>>> {
+        if let Some(socket) = overlay(fd) {
+            return Ok(Some(socket));
+        }
+        if !is_candidate(fd) {
+            return Ok(None);
+        }
+        match side() {
+            Side::Kernel => Ok(None),
+            Side::Nowhere(error) => Err(error),
+            Side::Overlay | Side::Both => {
+                let local = bound(fd).filter(|local| local.port() != 0 && local.ip().is_unspecified());
+                let local = local.filter(|local| suits(local.port()));
+                self.convert(fd)?;
+                let socket = overlay(fd);
+                if let (Some(socket), Some(local)) = (&socket, local) {
+                    // The program may have been told the port. On the overlay it may be another's: then it is
+                    // any.
+                    let _ = socket.bind(local);
+                }
+                Ok(socket)
+            }
+        }
+    }
+}
+
+fn is_udp(fd: RawFd) -> bool {
+    int_option(fd, libc::SOL_SOCKET, libc::SO_PROTOCOL) == Some(libc::IPPROTO_UDP)
+}
+
+fn is_stream(fd: RawFd) -> bool {
+    int_option(fd, libc::SOL_SOCKET, libc::SO_TYPE) == Some(libc::SOCK_STREAM)
+}

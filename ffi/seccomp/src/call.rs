@@ -1,0 +1,369 @@
+//! One call that is answered: what is tried, as often as there is a reason to, until there is a result.
+//!
+//! A try never waits for anything but the node's answer, which comes at once. Each begins anew with what the
+//! thread has passed, so between two of them nothing of the program's is held.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use libc::{c_int, sockaddr, socklen_t};
+use peersock_bsd::{self as bsd, Errno, Result, Sides, Socket};
+use peersock_fd::{Kind, SocketFlags};
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::OFlags;
+use rustix::net::sockopt::{Timeout, socket_timeout};
+
+use crate::Context;
+use crate::address::{Address, Answer};
+use crate::sets;
+use crate::target::Target;
+
+/// The longest value of an option, bytes.
+const MAX_VALUE: u32 = 4096;
+
+/// Held while a connection is accepted for who waits: then nobody else takes it whom we answer.
+static ACCEPTING: Mutex<()> = Mutex::new(());
+
+/// A call, and what was tried before.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) target: Target,
+    /// Its attempt to connect was begun here, and goes on.
+    connects: bool,
+}
+
+/// What came of a try.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// What the call returns.
+    Value(i64),
+    /// The call returns this as a new descriptor, closed by exec or not.
+    Descriptor(OwnedFd, bool),
+    /// The kernel shall make the call itself. What it reads may have changed meanwhile: this is no boundary
+    /// for programs that mean to get past it.
+    GoOn,
+    /// Nothing yet.
+    Wait(Wait),
+}
+
+/// When to try again.
+#[derive(Debug)]
+pub(crate) struct Wait {
+    /// An epoll set that becomes readable when there is a reason; `None` where only time can tell.
+    ///
+    /// A set does not keep its members open: the program's closing a socket, or its end, closes it.
+    pub(crate) on: Option<OwnedFd>,
+    /// How long the call may take in all, and what it fails with then.
+    pub(crate) limit: Option<Duration>,
+    pub(crate) overdue: Errno,
+}
+
+/// The descriptor that a call is about.
+#[derive(Debug)]
+pub(crate) struct Local {
+    fd: OwnedFd,
+    number: RawFd,
+    /// Of the socket that it stood for at first.
+    inode: u64,
+}
+
+impl Local {
+    pub(crate) fn raw(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+
+    /// Whether calls wait on it.
+    pub(crate) fn blocks(&self) -> Result<bool> {
+        Ok(!rustix::fs::fcntl_getfl(&self.fd)?.contains(OFlags::NONBLOCK))
+    }
+
+    /// SO_RCVTIMEO or SO_SNDTIMEO.
+    pub(crate) fn timeout(&self, which: Timeout) -> Result<Option<Duration>> {
+        socket_timeout(&self.fd, which)
+    }
+
+    /// For who waits until it is ready.
+    pub(crate) fn wait(self, events: EventFlags, timeout: Timeout, overdue: Errno) -> Result<Step> {
+        let limit = self.timeout(timeout)?;
+        let set = epoll::create(CreateFlags::CLOEXEC)?;
+        epoll::add(&set, &self.fd, EventData::new_u64(0), events)?;
+        Ok(Step::Wait(Wait { on: Some(set), limit, overdue }))
+    }
+}
+
+impl Call {
+    pub(crate) fn new(target: Target) -> Self {
+        Self { target, connects: false }
+    }
+
+    /// Tries to make the call. What goes wrong here, and not in the program, is EIO to it: it must not wait
+    /// for ever.
+    ///
+    /// # Errors
+    /// What the call fails with.
+    pub(crate) fn attempt(&mut self, context: &Context) -> Result<Step> {
+        catch_unwind(AssertUnwindSafe(|| self.try_it(context))).unwrap_or(Err(Errno::IO))
+    }
+
+    fn try_it(&mut self, context: &Context) -> Result<Step> {
+        let only = context.rules.only;
+        if context.images.is_preloaded(self.target.notice.thread) {
+            // The library has taken the program's calls: what comes here it makes itself, or the C library's
+            // resolver.
+            let is_refused = only && self.target.notice.number == libc::SYS_socket;
+            return if is_refused { Err(Errno::AFNOSUPPORT) } else { Ok(Step::GoOn) };
+        }
+        match self.target.notice.number {
+            libc::SYS_socket => self.socket(context),
+            libc::SYS_connect => self.connect(context),
+            libc::SYS_bind => self.bind(context),
+            libc::SYS_listen => self.listen(context),
+            libc::SYS_accept => self.accept(0),
+            libc::SYS_accept4 => self.accept(self.target.int(3)),
+            libc::SYS_getsockname => self.name(|socket, to| {
+                // SAFETY: the answer has room for what it says.
+                unsafe { bsd::getsockname(socket, to.address, to.length) }
+            }),
+            libc::SYS_getpeername => self.name(|socket, to| {
+                // SAFETY: the answer has room for what it says.
+                unsafe { bsd::getpeername(socket, to.address, to.length) }
+            }),
+            libc::SYS_getsockopt => self.getsockopt(),
+            libc::SYS_setsockopt => self.setsockopt(),
+            libc::SYS_shutdown => self.shutdown(),
+            libc::SYS_ioctl => self.unacknowledged(),
+            libc::SYS_sendto => self.sendto(context),
+            libc::SYS_recvfrom => self.recvfrom(),
+            libc::SYS_sendmsg => self.sendmsg(context),
+            libc::SYS_recvmsg => self.recvmsg(),
+            libc::SYS_sendmmsg => self.sendmmsg(context),
+            libc::SYS_recvmmsg => self.recvmmsg(),
+            _ => Ok(Step::GoOn),
+        }
+    }
+
+    /// The descriptor that the first argument names.
+    pub(crate) fn local(&self) -> Result<Local> {
+        let number = self.target.int(0);
+        let fd = self.target.fd(number)?;
+        let inode = rustix::fs::fstat(&fd)?.st_ino;
+        Ok(Local { fd, number, inode })
+    }
+
+    /// Has the thread's descriptor stand for what ours stands for, if that has changed.
+    pub(crate) fn settle(&self, context: &Context, local: &Local) -> Result<()> {
+        if rustix::fs::fstat(&local.fd)?.st_ino == local.inode {
+            return Ok(());
+        }
+        let thread = self.target.notice.thread;
+        let sets = sets::find(thread, local.number, local.inode);
+        context.sets.remove(thread, local.number, &sets);
+        self.target.put(local.fd.as_fd(), local.number)?;
+        context.sets.add(thread, local.number, sets);
+        Ok(())
+    }
+
+    fn socket(&self, context: &Context) -> Result<Step> {
+        let (domain, kind, protocol) = (self.target.int(0), self.target.int(1), self.target.int(2));
+        let opened = match context.sides().socket(domain, kind, protocol) {
+            Err(_) if !context.rules.only => return Ok(Step::GoOn),
+            opened => opened?,
+        };
+        // SAFETY: it was just opened, and nobody else knows of it.
+        let fd = unsafe { OwnedFd::from_raw_fd(opened) };
+        // The kernel's the thread opens itself: it may not have our privileges.
+        match bsd::overlay(opened) {
+            Some(_) => Ok(Step::Descriptor(fd, kind & libc::SOCK_CLOEXEC != 0)),
+            None => Ok(Step::GoOn),
+        }
+    }
+
+    fn connect(&mut self, context: &Context) -> Result<Step> {
+        let local = self.local()?;
+        let address = Address::read(&self.target, self.target.word(1), self.target.int(2))?;
+        if !address.is_internets() {
+            return Ok(Step::GoOn);
+        }
+        let Some(socket) = self.by_remote(context, &local, &address)? else { return Ok(Step::GoOn) };
+        let pending = |error: &Errno| matches!(*error, Errno::INPROGRESS | Errno::ALREADY);
+        match socket.begin_connect(address.get()?) {
+            Err(error) if pending(&error) && socket.kind() == Kind::Stream && local.blocks()? => {
+                self.connects = true;
+                local.wait(EventFlags::OUT, Timeout::Send, Errno::INPROGRESS)
+            }
+            Err(Errno::ISCONN) if self.connects => Ok(Step::Value(0)),
+            Err(error) if self.connects => {
+                // Other than the kernel's AF_UNIX sockets, one of TCP may try again.
+                let _ = bsd::renew(&socket, |_| Vec::new());
+                self.settle(context, &local)?;
+                Err(error)
+            }
+            connected => connected.map(|()| Step::Value(0)),
+        }
+    }
+
+    /// The overlay socket that a descriptor is, or becomes because of an address; `None` if it is the
+    /// kernel's.
+    pub(crate) fn by_remote<'fd>(
+        &self,
+        context: &Context,
+        local: &Local,
+        address: &Address,
+    ) -> Result<Option<Socket<'fd>>> {
+        // SAFETY: the address is as long as it says.
+        let socket = unsafe { context.sides().by_remote(local.raw(), address.pointer(), address.length()) };
+        self.settle(context, local)?;
+        socket
+    }
+
+    fn bind(&self, context: &Context) -> Result<Step> {
+        let local = self.local()?;
+        let address = Address::read(&self.target, self.target.word(1), self.target.int(2))?;
+        if !address.is_internets() {
+            return Ok(Step::GoOn);
+        }
+        let sides = context.sides();
+        // SAFETY: the address is as long as it says.
+        let bound = unsafe { sides.bind(local.raw(), address.pointer(), address.length()) };
+        self.settle(context, &local)?;
+        if let Some(bound) = bound? {
+            return Ok(Step::Value(bound.into()));
+        }
+        // What is wrong with it the kernel says.
+        if let Ok(address) = address.get() {
+            sides.vacate(address)?;
+        }
+        Ok(Step::GoOn)
+    }
+
+    fn listen(&self, context: &Context) -> Result<Step> {
+        let local = self.local()?;
+        if bsd::overlay(local.raw()).is_none() && !bsd::is_candidate(local.raw()) {
+            return Ok(Step::GoOn);
+        }
+        let listens = context.sides().listen(local.raw(), self.target.int(1));
+        self.settle(context, &local)?;
+        listens.map(|value| Step::Value(value.into()))
+    }
+
+    fn accept(&self, flags: c_int) -> Result<Step> {
+        let local = self.local()?;
+        let Some(socket) = bsd::overlay(local.raw()) else { return Ok(Step::GoOn) };
+        let known = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let flags = SocketFlags::from_bits(flags as u32).filter(|flags| known.contains(*flags));
+        let flags = flags.ok_or(Errno::INVAL)?;
+        let (fd, peer) = match local.blocks()? {
+            false => socket.accept(flags)?,
+            true => {
+                let _held = ACCEPTING.lock().unwrap_or_else(PoisonError::into_inner);
+                match is_ready(&local)? {
+                    true => accept_now(&local, &socket, flags)?,
+                    false => return local.wait(EventFlags::IN, Timeout::Recv, Errno::AGAIN),
+                }
+            }
+        };
+        if self.target.word(1) != 0 {
+            let mut answer = Answer::read(&self.target, self.target.word(1), self.target.word(2))?;
+            let to = answer.pointers();
+            // SAFETY: the answer has room for what it says.
+            unsafe { bsd::write_address(peer, to.address, to.length) }?;
+            answer.write(&self.target)?;
+        }
+        Ok(Step::Descriptor(fd, flags.contains(SocketFlags::CLOEXEC)))
+    }
+
+    fn name(&self, call: impl FnOnce(&Socket<'_>, Pointers) -> Result<c_int>) -> Result<Step> {
+        let local = self.local()?;
+        let Some(socket) = bsd::overlay(local.raw()) else { return Ok(Step::GoOn) };
+        let mut answer = Answer::read(&self.target, self.target.word(1), self.target.word(2))?;
+        let value = call(&socket, answer.pointers())?;
+        answer.write(&self.target)?;
+        Ok(Step::Value(value.into()))
+    }
+
+    fn getsockopt(&self) -> Result<Step> {
+        let local = self.local()?;
+        let Some(socket) = bsd::overlay(local.raw()) else { return Ok(Step::GoOn) };
+        let (value_at, length_at) = (self.target.word(3), self.target.word(4));
+        let room = self.target.read_u32(length_at)?;
+        if i32::try_from(room).is_err() {
+            return Err(Errno::INVAL);
+        }
+        let mut length: socklen_t = room.min(MAX_VALUE);
+        let mut value = vec![0; length as usize];
+        let (to, at) = (value.as_mut_ptr().cast(), &raw mut length);
+        // SAFETY: the value has room for as much as the length says.
+        let done = unsafe { bsd::getsockopt(&socket, self.target.int(1), self.target.int(2), to, at) }?;
+        self.target.write(value_at, &value[..(length as usize).min(value.len())])?;
+        self.target.write(length_at, &length.to_ne_bytes())?;
+        Ok(Step::Value(done.into()))
+    }
+
+    fn setsockopt(&self) -> Result<Step> {
+        let local = self.local()?;
+        let Some(socket) = bsd::overlay(local.raw()) else { return Ok(Step::GoOn) };
+        let length = u32::try_from(self.target.int(4)).map_err(|_| Errno::INVAL)?;
+        if length > MAX_VALUE {
+            return Err(Errno::INVAL);
+        }
+        let mut value = vec![0; length as usize];
+        self.target.read(self.target.word(3), &mut value)?;
+        let from = value.as_ptr().cast();
+        // SAFETY: the value is as long as the length says.
+        let done = unsafe { bsd::setsockopt(&socket, self.target.int(1), self.target.int(2), from, length) }?;
+        Ok(Step::Value(done.into()))
+    }
+
+    fn shutdown(&self) -> Result<Step> {
+        let local = self.local()?;
+        match bsd::overlay(local.raw()) {
+            Some(socket) => Ok(Step::Value(bsd::shutdown(&socket, self.target.int(1))?.into())),
+            None => Ok(Step::GoOn),
+        }
+    }
+
+    /// SIOCOUTQ of a stream: programs wait until it says 0, which the kernel's AF_UNIX sockets never do here.
+    fn unacknowledged(&self) -> Result<Step> {
+        let local = self.local()?;
+        let Some(socket) = bsd::overlay(local.raw()).filter(|socket| socket.kind() == Kind::Stream) else {
+            return Ok(Step::GoOn);
+        };
+        let bytes = i32::try_from(socket.unacknowledged().unwrap_or(0)).unwrap_or(i32::MAX);
+        self.target.write(self.target.word(2), &bytes.to_ne_bytes())?;
+        Ok(Step::Value(0))
+    }
+}
+
+/// Where a call puts an address.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pointers {
+    pub(crate) address: *mut sockaddr,
+    pub(crate) length: *mut socklen_t,
+}
+
+impl Context {
+    /// How descriptors of ours become overlay sockets; the thread's become so by [`Call::settle`].
+    pub(crate) fn sides(&self) -> Sides<'_> {
+        Sides { rules: &self.rules, counterpart: bsd::counterpart, sets: |_| Vec::new() }
+    }
+}
+
+fn is_ready(local: &Local) -> Result<bool> {
+    let mut fds = [PollFd::from_borrowed_fd(local.fd.as_fd(), PollFlags::IN)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    Ok(rustix::event::poll(&mut fds, Some(&now))? > 0)
+}
+
+/// accept(2) of a listener that is ready, without waiting in any case: a process of which we are not told may
+/// have taken the connection. That it may see the listener non-blocking for this moment is the lesser evil.
+fn accept_now(local: &Local, socket: &Socket<'_>, flags: SocketFlags) -> Result<(OwnedFd, SocketAddr)> {
+    let usual = rustix::fs::fcntl_getfl(&local.fd)?;
+    rustix::fs::fcntl_setfl(&local.fd, usual | OFlags::NONBLOCK)?;
+    let accepted = socket.accept(flags);
+    rustix::fs::fcntl_setfl(&local.fd, usual)?;
+    accepted
+}

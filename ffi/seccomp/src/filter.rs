@@ -1,0 +1,199 @@
+//! Which system calls are notified: those on sockets that the kernel cannot answer of an overlay socket.
+//!
+//! Everything else runs without notice, `read`, `write`, `poll`, `epoll_wait` and `close` among it, and so do
+//! `send` and `recv`, which are sendto(2) and recvfrom(2) without an address.
+
+use std::mem::offset_of;
+
+use libc::{
+    BPF_JEQ, BPF_JGE, BPF_JSET, SECCOMP_RET_ALLOW, SECCOMP_RET_KILL_PROCESS, SECCOMP_RET_USER_NOTIF, c_long,
+    seccomp_data,
+};
+use peersock_bsd::filter::{ARCHITECTURE, LOCAL_FAMILIES, X32, fail, give, load, skip_unless};
+use seccompiler::{BpfProgram, sock_filter};
+
+/// Calls that are notified whatever their arguments are.
+const ALWAYS: [c_long; 12] = [
+    libc::SYS_connect,
+    libc::SYS_bind,
+    libc::SYS_listen,
+    libc::SYS_accept,
+    libc::SYS_accept4,
+    libc::SYS_getsockname,
+    libc::SYS_getpeername,
+    libc::SYS_shutdown,
+    libc::SYS_sendmsg,
+    libc::SYS_recvmsg,
+    libc::SYS_sendmmsg,
+    libc::SYS_recvmmsg,
+];
+
+/// Calls about options, which are notified always, too: AF_UNIX sockets do not have TCP's.
+const OPTIONS: [c_long; 2] = [libc::SYS_setsockopt, libc::SYS_getsockopt];
+
+/// Calls that are notified if they name an address, or have one of these flags.
+const WITH_ADDRESS: [(c_long, i32); 2] = [
+    (libc::SYS_sendto, libc::MSG_OOB | libc::MSG_FASTOPEN),
+    (libc::SYS_recvfrom, libc::MSG_OOB | libc::MSG_ERRQUEUE),
+];
+
+/// The filter; `None` on architectures whose calls are not known. With `only` no socket of the Internet's
+/// families is the kernel's.
+///
+/// The io_uring calls fail as in kernels without them: they would pass by.
+pub(crate) fn program(only: bool) -> Option<BpfProgram> {
+    // Numbers of other ABIs mean other calls. Their programs are not reached.
+    let foreign = if only { SECCOMP_RET_KILL_PROCESS } else { SECCOMP_RET_ALLOW };
+    let mut program = vec![
+        load(offset_of!(seccomp_data, arch)),
+        skip_unless(BPF_JEQ, ARCHITECTURE?, 1, 0),
+        give(foreign),
+        load(offset_of!(seccomp_data, nr)),
+        skip_unless(BPF_JGE, X32, 0, 1),
+        give(fail(libc::ENOSYS)),
+        skip_unless(BPF_JEQ, libc::SYS_io_uring_setup as u32, 0, 1),
+        give(fail(libc::ENOSYS)),
+    ];
+    for number in ALWAYS.into_iter().chain(OPTIONS) {
+        program.extend([skip_unless(BPF_JEQ, number as u32, 0, 1), give(SECCOMP_RET_USER_NOTIF)]);
+    }
+    for (number, flags) in WITH_ADDRESS {
+        let rest = with_address(flags as u32);
+        program.push(skip_unless(BPF_JEQ, number as u32, 0, rest.len() as u8));
+        program.extend(rest);
+    }
+    // SIOCOUTQ, which the kernel's AF_UNIX sockets answer otherwise than TCP.
+    program.extend([
+        skip_unless(BPF_JEQ, libc::SYS_ioctl as u32, 0, 4),
+        load(argument(1)),
+        skip_unless(BPF_JEQ, libc::TIOCOUTQ as u32, 0, 1),
+        give(SECCOMP_RET_USER_NOTIF),
+        give(SECCOMP_RET_ALLOW),
+    ]);
+    let rest = socket(only);
+    program.push(skip_unless(BPF_JEQ, libc::SYS_socket as u32, 0, rest.len() as u8));
+    program.extend(rest);
+    program.push(give(SECCOMP_RET_ALLOW));
+    Some(program)
+}
+
+/// The verdict on sendto(2) and recvfrom(2): their fourth argument has flags, the fifth is the address.
+fn with_address(flags: u32) -> Vec<sock_filter> {
+    vec![
+        load(argument(3)),
+        skip_unless(BPF_JSET, flags, 4, 0),
+        load(argument(4)),
+        skip_unless(BPF_JEQ, 0, 0, 2),
+        load(argument(4) + 4),
+        skip_unless(BPF_JEQ, 0, 1, 0),
+        give(SECCOMP_RET_USER_NOTIF),
+        give(SECCOMP_RET_ALLOW),
+    ]
+}
+
+/// The verdict on socket(2).
+fn socket(only: bool) -> Vec<sock_filter> {
+    let mut program = vec![load(argument(0))];
+    if only {
+        for family in LOCAL_FAMILIES {
+            program.extend([skip_unless(BPF_JEQ, family as u32, 0, 1), give(SECCOMP_RET_ALLOW)]);
+        }
+    }
+    // The kernel's sockets become the overlay's when they are bound or connected, but for those of ICMP and
+    // raw ones, which it may deny.
+    program.extend([
+        skip_unless(BPF_JEQ, libc::AF_INET as u32, 2, 0),
+        skip_unless(BPF_JEQ, libc::AF_INET6 as u32, 1, 0),
+        give(if only { fail(libc::EAFNOSUPPORT) } else { SECCOMP_RET_ALLOW }),
+    ]);
+    if !only {
+        program.push(load(argument(2)));
+        for protocol in [0, libc::IPPROTO_TCP, libc::IPPROTO_UDP] {
+            program.extend([skip_unless(BPF_JEQ, protocol as u32, 0, 1), give(SECCOMP_RET_ALLOW)]);
+        }
+    }
+    program.push(give(SECCOMP_RET_USER_NOTIF));
+    program
+}
+
+/// Where an argument's low half is: all of our architectures are little-endian.
+fn argument(index: usize) -> usize {
+    offset_of!(seccomp_data, args) + index * size_of::<u64>()
+}
+
+#[cfg(test)]
+mod tests {
+    use libc::{BPF_ABS, BPF_JMP, BPF_K, BPF_LD, BPF_W, c_int};
+
+    use super::*;
+
+    /// What the filter says to a call.
+    fn verdict(program: &[sock_filter], number: c_long, arguments: [u64; 6]) -> u32 {
+        let (mut at, mut accumulator) = (0, 0);
+        loop {
+            let sock_filter { code, jt, jf, k } = program[at].clone();
+            at += 1;
+            let jump = |holds: bool| usize::from(if holds { jt } else { jf });
+            match u32::from(code) {
+                code if code == BPF_LD | BPF_W | BPF_ABS => {
+                    accumulator = match k {
+                        0 => number as u32,
+                        4 => ARCHITECTURE.expect("tests run where it is known"),
+                        16.. => (arguments[(k as usize - 16) / 8] >> (8 * (k % 8))) as u32,
+                        other => panic!("nothing is read at {other}"),
+                    }
+                }
+                code if code == BPF_JMP | BPF_JEQ | BPF_K => at += jump(accumulator == k),
+                code if code == BPF_JMP | BPF_JGE | BPF_K => at += jump(accumulator >= k),
+                code if code == BPF_JMP | BPF_JSET | BPF_K => at += jump(accumulator & k != 0),
+                _ => return k,
+            }
+        }
+    }
+
+    fn named(family: c_int, protocol: c_int) -> [u64; 6] {
+        [family as u64, 0, protocol as u64, 0, 0, 0]
+    }
+
+    #[test]
+    fn calls_that_move_data_are_not_notified() {
+        let program = program(false).unwrap();
+        let of = |number, arguments| verdict(&program, number, arguments);
+        for number in [libc::SYS_read, libc::SYS_write, libc::SYS_close, libc::SYS_epoll_ctl] {
+            assert_eq!(of(number, [7; 6]), SECCOMP_RET_ALLOW);
+        }
+        for number in [libc::SYS_sendto, libc::SYS_recvfrom] {
+            assert_eq!(of(number, [3, 4096, 10, 0, 0, 0]), SECCOMP_RET_ALLOW);
+            assert_eq!(of(number, [3, 4096, 10, libc::MSG_NOSIGNAL as u64, 0, 0]), SECCOMP_RET_ALLOW);
+            assert_eq!(of(number, [3, 4096, 10, libc::MSG_OOB as u64, 0, 0]), SECCOMP_RET_USER_NOTIF);
+            assert_eq!(of(number, [3, 4096, 10, 0, 4096, 16]), SECCOMP_RET_USER_NOTIF);
+            // The address of which has nothing in its low half.
+            assert_eq!(of(number, [3, 4096, 10, 0, 7 << 32, 16]), SECCOMP_RET_USER_NOTIF);
+        }
+        for number in ALWAYS.into_iter().chain(OPTIONS) {
+            assert_eq!(of(number, [0; 6]), SECCOMP_RET_USER_NOTIF);
+        }
+        assert_eq!(of(libc::SYS_ioctl, [3, libc::FIONREAD, 4096, 0, 0, 0]), SECCOMP_RET_ALLOW);
+        assert_eq!(of(libc::SYS_ioctl, [3, libc::TIOCOUTQ, 4096, 0, 0, 0]), SECCOMP_RET_USER_NOTIF);
+        assert_eq!(of(libc::SYS_io_uring_setup, [0; 6]), fail(libc::ENOSYS));
+        assert_eq!(of(c_long::from(X32) + 41, [0; 6]), fail(libc::ENOSYS));
+    }
+
+    #[test]
+    fn sockets_are_notified_where_the_kernel_may_deny_them_or_the_overlay_is_all_that_is_allowed() {
+        for only in [false, true] {
+            let program = program(only).unwrap();
+            let of = |family, protocol| verdict(&program, libc::SYS_socket, named(family, protocol));
+            for family in [libc::AF_INET, libc::AF_INET6] {
+                let usual = if only { SECCOMP_RET_USER_NOTIF } else { SECCOMP_RET_ALLOW };
+                assert_eq!(of(family, 0), usual);
+                assert_eq!(of(family, libc::IPPROTO_UDP), usual);
+                assert_eq!(of(family, libc::IPPROTO_ICMPV6), SECCOMP_RET_USER_NOTIF);
+            }
+            assert_eq!(of(libc::AF_UNIX, 0), SECCOMP_RET_ALLOW);
+            assert_eq!(of(libc::AF_NETLINK, 0), SECCOMP_RET_ALLOW);
+            let others = if only { fail(libc::EAFNOSUPPORT) } else { SECCOMP_RET_ALLOW };
+            assert_eq!(of(libc::AF_PACKET, 0), others);
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Which programs have the preloaded library: their calls are its, and only what it passes on comes here.
+
+use std::collections::VecDeque;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::sync::Mutex;
+
+/// Programs that are remembered; beyond it the oldest is forgotten.
+const MOST: usize = 256;
+
+/// Bytes of a program's beginning that are looked at.
+const HEAD: u64 = 64 << 10;
+
+/// What was found out about programs that run.
+#[derive(Debug)]
+pub(crate) struct Images {
+    /// A name that the memory map of a program with the library shows.
+    library: Option<String>,
+    known: Mutex<VecDeque<(Image, bool)>>,
+}
+
+/// What the kernel tells each program anew when it starts, random addresses among it. Children that were
+/// forked have their parent's, and its libraries.
+type Image = Vec<u8>;
+
+impl Images {
+    pub(crate) fn new(library: Option<String>) -> Self {
+        Self { library, known: Mutex::default() }
+    }
+
+    /// Whether the library takes the calls of the program that a thread runs. One of Go's makes them itself,
+    /// also if it has the library.
+    pub(crate) fn is_preloaded(&self, thread: i32) -> bool {
+        let Some(library) = &self.library else { return false };
+        let image = match fs::read(format!("/proc/{thread}/auxv")) {
+            Ok(image) => image,
+            // One that protects itself (PR_SET_DUMPABLE), such as ssh-agent: programs do that when they run,
+            // and those that can have the library have it.
+            Err(error) => return error.kind() == io::ErrorKind::PermissionDenied,
+        };
+        let mut known = self.known.lock().expect("no panic under this lock");
+        if let Some((_, preloaded)) = known.iter().rev().find(|(known, _)| *known == image) {
+            return *preloaded;
+        }
+        let maps = fs::read(format!("/proc/{thread}/maps")).unwrap_or_default();
+        let has_library = String::from_utf8_lossy(&maps).contains(library.as_str());
+        let preloaded = has_library && !head(thread).is_some_and(|head| is_go(&head));
+        if known.len() >= MOST {
+            known.pop_front();
+        }
+        known.push_back((image, preloaded));
+        preloaded
+    }
+}
+
+fn head(thread: i32) -> Option<Vec<u8>> {
+    let mut head = Vec::new();
+    File::open(format!("/proc/{thread}/exe")).ok()?.take(HEAD).read_to_end(&mut head).ok()?;
+    Some(head)
+}
+
+/// Whether an ELF file, by its beginning, has the note of Go's build ID. Such a program makes system calls
+/// itself, also if it is linked dynamically.
+///
+/// ```
+/// assert!(!peersock_seccomp::is_go(b"\x7fELF"));
+/// ```
+pub fn is_go(head: &[u8]) -> bool {
+    // The length of the name, that of the ID, the type, and the name.
+    let is_note = |note: &[u8]| note.starts_with(&[4, 0, 0, 0]) && note.ends_with(b"\x04\0\0\0Go\0\0");
+    head.starts_with(b"\x7fELF") && head.windows(16).step_by(4).any(is_note)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_has_the_libraries_that_its_map_shows() {
+        let thread = std::process::id() as i32;
+        assert!(!Images::new(None).is_preloaded(thread));
+        assert!(!Images::new(Some("no such library".into())).is_preloaded(thread));
+        let name = std::env::current_exe().unwrap().file_name().unwrap().to_string_lossy().into_owned();
+        let images = Images::new(Some(name));
+        assert!(images.is_preloaded(thread) && images.is_preloaded(thread));
+        assert_eq!(images.known.lock().unwrap().len(), 1);
+    }
+}

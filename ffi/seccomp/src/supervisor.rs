@@ -1,0 +1,254 @@
+//! The threads that answer calls.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+
+use peersock_bsd::{Errno, Result, Rules};
+use rustix::event::{EventfdFlags, PollFd, PollFlags};
+use seccompiler::BpfProgram;
+
+use crate::call::{Call, Step};
+use crate::images::Images;
+use crate::listener::Listener;
+use crate::sets::Sets;
+use crate::target::Target;
+use crate::waiting::Waiting;
+use crate::{Context, filter, target};
+
+/// Threads that answer calls.
+const THREADS: usize = 8;
+
+/// What a program's system calls pass before it runs.
+///
+/// ```no_run
+/// use peersock_bsd::{Client, Rules};
+/// use peersock_fd::{NodeTag, Token};
+/// use peersock_seccomp::{Filter, Supervisor};
+///
+/// let rules = Rules::new(Client::new(NodeTag(42), Token(7)), "");
+/// let mut supervisor = Supervisor::new(rules, None)?;
+/// let filter = supervisor.filter();
+/// // In a thread of its own: the filter stays with the thread.
+/// let child = std::thread::spawn(move || {
+///     filter.install()?;
+///     std::process::Command::new("/usr/bin/static-program").spawn()
+/// });
+/// let mut child = child.join().expect("it does not panic")?;
+/// child.wait()?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Filter {
+    program: Option<BpfProgram>,
+    listener: mpsc::Sender<Listener>,
+}
+
+impl Filter {
+    /// Filters the calling thread's system calls and those of all that it starts from now on, for ever. They
+    /// cannot gain privileges any more (PR_SET_NO_NEW_PRIVS): that is the kernel's condition.
+    ///
+    /// # Errors
+    /// Of the kind `Unsupported` on architectures whose calls are not known, and before Linux 5.14. EBUSY if a
+    /// filter that notifies another process is there already, as in some containers; ENOSYS or EINVAL where
+    /// the kernel has no such filters, EACCES or EPERM where a container forbids them.
+    pub fn install(self) -> io::Result<()> {
+        let program = self.program.ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))?;
+        // From here on the calls that the filter names are to be answered: by threads that do not have it.
+        let _ = self.listener.send(Listener::install(&program)?);
+        Ok(())
+    }
+}
+
+/// Answers the socket calls of programs with its filter, until all of them have ended or it is dropped. After
+/// that the calls fail with ENOSYS.
+pub struct Supervisor {
+    filter: Option<Filter>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    context: Context,
+    /// The right to receive a call.
+    receiving: Mutex<()>,
+    stopped: AtomicBool,
+    stop: OwnedFd,
+}
+
+impl Supervisor {
+    /// Starts the threads. `rules` say which sockets are the overlay's; calls of programs whose memory map
+    /// shows the name of a preloaded `library` are left to that.
+    ///
+    /// # Errors
+    /// That the system has no more threads or descriptors; of the kind `PermissionDenied` if it does not let
+    /// this process look into those that it starts (ptrace(2)).
+    pub fn new(rules: Rules, library: Option<String>) -> io::Result<Self> {
+        target::check_access()?;
+        let (listener, installed) = mpsc::channel::<Listener>();
+        let filter = Filter { program: filter::program(rules.only), listener };
+        let (images, sets, waiting) = (Images::new(library), Sets::start()?, Arc::new(Waiting::new()?));
+        let shared = Arc::new(Shared {
+            context: Context { rules, images, sets, waiting },
+            receiving: Mutex::default(),
+            stopped: AtomicBool::new(false),
+            stop: rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?,
+        });
+        let serving = Arc::clone(&shared);
+        thread::Builder::new().name("waiting calls".into()).spawn(move || {
+            serving.context.waiting.serve(&serving.context, || serving.stopped.load(Ordering::Relaxed));
+        })?;
+        let answering = Arc::clone(&shared);
+        thread::Builder::new().name("socket calls".into()).spawn(move || {
+            // Without a filter there is nothing to do.
+            let Ok(listener) = installed.recv().map(Arc::new) else { return };
+            thread::scope(|scope| {
+                for _ in 0..THREADS {
+                    scope.spawn(|| answering.answer(&listener));
+                }
+            });
+        })?;
+        Ok(Self { filter: Some(filter), shared })
+    }
+
+    /// The filter of the programs that are to be supervised.
+    ///
+    /// # Panics
+    /// The second time: there is one filter.
+    pub fn filter(&mut self) -> Filter {
+        self.filter.take().expect("it was not taken yet")
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        self.filter = None;
+        self.shared.stopped.store(true, Ordering::Relaxed);
+        let _ = rustix::io::write(&self.shared.stop, &1_u64.to_ne_bytes());
+        // The threads end soon, and nobody waits for them: kernels before 6.6 may hold one that wants a call.
+        self.shared.context.waiting.wake();
+    }
+}
+
+impl Shared {
+    /// Answers calls until there is nobody left to make them.
+    fn answer(&self, listener: &Arc<Listener>) {
+        while let Some(target) = self.next(listener) {
+            let mut call = Call::new(target);
+            match call.attempt(&self.context) {
+                Ok(Step::Wait(wait)) => self.context.waiting.add(call, wait),
+                result => call.finish(result),
+            }
+        }
+    }
+
+    /// The next call; `None` at the end. One thread at a time waits for it: receiving what another has
+    /// received already would wait for ever.
+    fn next(&self, listener: &Arc<Listener>) -> Option<Target> {
+        let _receiving = self.receiving.lock().expect("no panic under this lock");
+        loop {
+            let mut fds = [
+                PollFd::new(&**listener, PollFlags::IN),
+                PollFd::from_borrowed_fd(self.stop.as_fd(), PollFlags::IN),
+            ];
+            match rustix::event::poll(&mut fds, None) {
+                Err(Errno::INTR) => continue,
+                Err(_) => return None,
+                Ok(_) => {}
+            }
+            let (calls, stop) = (fds[0].revents(), fds[1].revents());
+            if !stop.is_empty() {
+                return None;
+            }
+            if calls.contains(PollFlags::IN) {
+                // The call may have been interrupted meanwhile.
+                if let Ok(notice) = listener.receive() {
+                    return Some(Target { listener: Arc::clone(listener), notice });
+                }
+            } else if calls.intersects(PollFlags::HUP | PollFlags::ERR) {
+                return None;
+            }
+        }
+    }
+}
+
+impl Call {
+    /// Gives the call its result.
+    pub(crate) fn finish(self, result: Result<Step>) {
+        match result {
+            Ok(Step::Value(value)) => self.target.answer(Ok(value)),
+            Ok(Step::Descriptor(fd, close_on_exec)) => self.target.answer_with(&fd, close_on_exec),
+            Ok(Step::GoOn) => self.target.go_on(),
+            Ok(Step::Wait(_)) => unreachable!("who waits has no result"),
+            // The kernel knows best what is wrong with a descriptor that is none.
+            Err(Errno::BADF) => self.target.go_on(),
+            Err(error) => self.target.answer(Err(error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream, UdpSocket};
+
+    use peersock_bsd::Client;
+    use peersock_fd::{NodeTag, Token};
+
+    use super::*;
+
+    /// Without a node.
+    fn supervisor(words: &str) -> Supervisor {
+        Supervisor::new(Rules::new(Client::new(NodeTag(0x5ecc), Token(1)), words), None).unwrap()
+    }
+
+    /// Runs it in a thread that has the filter; `None` if the system does not allow that.
+    fn filtered<T: Send + 'static>(words: &str, run: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        let mut supervisor = supervisor(words);
+        let filter = supervisor.filter();
+        let thread = thread::spawn(move || match filter.install() {
+            Ok(()) => Some(run()),
+            Err(error) => {
+                eprintln!("SKIP: the system allows no such filter: {error}");
+                None
+            }
+        });
+        thread.join().unwrap()
+    }
+
+    #[test]
+    fn what_is_the_kernels_works_as_ever_and_what_may_be_the_overlays_fails_without_a_node() {
+        filtered("bind=kernel", || {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            let stream = TcpStream::connect(address).unwrap();
+            let (accepted, peer) = listener.accept().unwrap();
+            assert_eq!((stream.local_addr().unwrap(), accepted.local_addr().unwrap()), (peer, address));
+            stream.set_nodelay(true).unwrap();
+            let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+            udp.send_to(b"own", udp.local_addr().unwrap()).unwrap();
+            assert_eq!(udp.recv_from(&mut [0; 10]).unwrap(), (3, udp.local_addr().unwrap()));
+            let error = TcpStream::connect("192.0.2.1:80").unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::ENETDOWN));
+        });
+    }
+
+    #[test]
+    fn where_only_the_overlay_is_allowed_no_socket_is_the_kernels() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        filtered("only", move || {
+            // Somebody listens there, and is not reached.
+            let error = TcpStream::connect(address).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::ENETDOWN));
+            std::os::unix::net::UnixDatagram::pair().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_second_filter_that_notifies_is_refused_as_busy() {
+        let other = supervisor("").filter();
+        let refused = filtered("", move || other.install().unwrap_err().kind());
+        assert!(matches!(refused, None | Some(io::ErrorKind::ResourceBusy)), "{refused:?}");
+    }
+}

@@ -1,0 +1,214 @@
+//! The thread whose call is answered: its memory, its descriptors and its signals.
+
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
+
+use libc::{c_int, c_ulong, c_void, iovec};
+use peersock_bsd::kernel::check;
+use peersock_bsd::{Errno, Result};
+use rustix::event::EventfdFlags;
+use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags};
+
+use crate::listener::{Listener, Notice};
+
+/// Interrupted as by a signal: the kernel makes the call again, or has it fail with EINTR, as the handler was
+/// installed. Programs never see the number.
+const ERESTARTSYS: c_int = 512;
+
+/// A thread that waits for the answer to a call.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) listener: Arc<Listener>,
+    pub(crate) notice: Notice,
+}
+
+impl Target {
+    /// An argument of the call that is a number, with a sign or without.
+    pub(crate) fn int(&self, index: usize) -> c_int {
+        self.notice.arguments[index] as c_int
+    }
+
+    /// An argument that is an address or a size.
+    pub(crate) fn word(&self, index: usize) -> u64 {
+        self.notice.arguments[index]
+    }
+
+    /// Whether the call still waits. What was read before is then the thread's own: its number was not given
+    /// to another one.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.listener.is_waiting(self.notice.id)
+    }
+
+    /// A descriptor like one of the thread's: both stand for the same open file.
+    ///
+    /// # Errors
+    /// EBADF if there is none, EPERM if the system does not let us look, ENOENT if the call was interrupted.
+    pub(crate) fn fd(&self, number: RawFd) -> Result<OwnedFd> {
+        if number < 0 {
+            return Err(Errno::BADF);
+        }
+        let process = process(self.notice.thread)?;
+        let fd = rustix::process::pidfd_getfd(&process, number, PidfdGetfdFlags::empty())?;
+        if self.is_waiting() { Ok(fd) } else { Err(Errno::NOENT) }
+    }
+
+    /// Reads the thread's memory.
+    ///
+    /// # Errors
+    /// EFAULT if it is not there, EPERM if the system does not let us look, ENOENT if the call was
+    /// interrupted.
+    pub(crate) fn read(&self, address: u64, buf: &mut [u8]) -> Result<()> {
+        if buf.is_empty() {
+            return Ok(());
+        }
+        let local = iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
+        let copied = transfer(libc::SYS_process_vm_readv, self.notice.thread, local, address)?;
+        match copied == buf.len() {
+            _ if !self.is_waiting() => Err(Errno::NOENT),
+            true => Ok(()),
+            false => Err(Errno::FAULT),
+        }
+    }
+
+    /// Writes to the thread's memory.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub(crate) fn write(&self, address: u64, data: &[u8]) -> Result<()> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        if !self.is_waiting() {
+            return Err(Errno::NOENT);
+        }
+        let local = iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
+        let copied = transfer(libc::SYS_process_vm_writev, self.notice.thread, local, address)?;
+        if copied == data.len() { Ok(()) } else { Err(Errno::FAULT) }
+    }
+
+    /// As [`read`](Self::read), a number.
+    pub(crate) fn read_u32(&self, address: u64) -> Result<u32> {
+        let mut bytes = [0; 4];
+        self.read(address, &mut bytes)?;
+        Ok(u32::from_ne_bytes(bytes))
+    }
+
+    /// Has the descriptor `number` stand for `fd`, closed by exec as it was before.
+    ///
+    /// # Errors
+    /// ENOENT if the call was interrupted, EMFILE.
+    pub(crate) fn put(&self, fd: BorrowedFd<'_>, number: RawFd) -> Result<()> {
+        self.listener.put(self.notice.id, fd, number, closes_on_exec(self.notice.thread, number))
+    }
+
+    /// The call's result.
+    pub(crate) fn answer(&self, returned: Result<i64>) {
+        // Nobody waits any more if it was interrupted.
+        let _ = self.listener.answer(self.notice.id, returned.map_err(Errno::raw_os_error));
+    }
+
+    /// The call returns a new descriptor; if it was interrupted, `fd` is closed.
+    pub(crate) fn answer_with(&self, fd: &OwnedFd, close_on_exec: bool) {
+        match self.listener.answer_with(self.notice.id, fd.as_fd(), close_on_exec) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => self.answer(Err(error)),
+        }
+    }
+
+    /// Has the kernel make the call.
+    pub(crate) fn go_on(&self) {
+        let _ = self.listener.go_on(self.notice.id);
+    }
+
+    /// Interrupts the call for the signal that [waits](Self::has_signal). One that has a time limit of its
+    /// own (SO_RCVTIMEO) is not made again, see signal(7).
+    pub(crate) fn interrupt(&self, is_limited: bool) {
+        let error = if is_limited { libc::EINTR } else { ERESTARTSYS };
+        let _ = self.listener.answer(self.notice.id, Err(error));
+    }
+
+    /// Whether a signal waits for the thread that the program handles.
+    pub(crate) fn has_signal(&self) -> bool {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.notice.thread)).unwrap_or_default();
+        let mask = |name| {
+            let mask = status.lines().find_map(|line| line.strip_prefix(name));
+            mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+        };
+        (mask("SigPnd:") | mask("ShdPnd:")) & mask("SigCgt:") & !mask("SigBlk:") != 0
+    }
+
+    /// SIGPIPE, as the kernel sends it to who writes where nobody reads.
+    pub(crate) fn signal_broken_pipe(&self) {
+        let Some(process) = thread_group(self.notice.thread) else { return };
+        if self.is_waiting() {
+            // SAFETY: no pointers.
+            unsafe { libc::syscall(libc::SYS_tgkill, process, self.notice.thread, libc::SIGPIPE) };
+        }
+    }
+}
+
+/// Whether the system lets this process look into those that it starts: at their descriptors and memory
+/// (ptrace(2)).
+///
+/// # Errors
+/// EPERM if it does not.
+pub(crate) fn check_access() -> Result<()> {
+    const CAP_SYS_PTRACE: u32 = 19;
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let capabilities = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let capabilities = capabilities.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    // From 2 on not even a parent may.
+    let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
+    let is_restricted = scope.trim().parse::<u32>().is_ok_and(|scope| scope >= 2);
+    if is_restricted && (capabilities & 1 << CAP_SYS_PTRACE == 0 || scope.trim() == "3") {
+        return Err(Errno::PERM);
+    }
+    // Containers forbid the calls themselves.
+    let own = rustix::thread::gettid().as_raw_nonzero().get();
+    let fd = rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?;
+    rustix::process::pidfd_getfd(&process(own)?, fd.as_raw_fd(), PidfdGetfdFlags::empty())?;
+    let (mut copy, original) = (0_u64, 42_u64);
+    let size = size_of::<u64>();
+    let local = iovec { iov_base: (&raw mut copy).cast(), iov_len: size };
+    transfer(libc::SYS_process_vm_readv, own, local, (&raw const original).addr() as u64)?;
+    if copy == original { Ok(()) } else { Err(Errno::PERM) }
+}
+
+/// Copies between a local piece of memory and another process's; gives how much.
+fn transfer(call: i64, thread: i32, local: iovec, address: u64) -> Result<usize> {
+    // The address is the other thread's: here it is a number.
+    let remote = iovec { iov_base: address as *mut c_void, iov_len: local.iov_len };
+    let (one, flags): (c_ulong, c_ulong) = (1, 0);
+    // SAFETY: the local piece is live memory of its length, which is written to only if the caller has
+    // borrowed it mutably; of the other process's the kernel checks each page.
+    let copied =
+        check(unsafe { libc::syscall(call, thread, &raw const local, one, &raw const remote, one, flags) });
+    copied.map(|copied| copied as usize)
+}
+
+/// A descriptor of a thread, or of its process in kernels before 6.9: there all threads have the same
+/// descriptors but for those that have left that (unshare(2)).
+pub(crate) fn process(thread: i32) -> Result<OwnedFd> {
+    let open = |process, flags| {
+        let process = Pid::from_raw(process).ok_or(Errno::SRCH)?;
+        rustix::process::pidfd_open(process, flags)
+    };
+    match open(thread, PidfdFlags::from_bits_retain(libc::PIDFD_THREAD)) {
+        Err(Errno::INVAL) => open(thread_group(thread).ok_or(Errno::SRCH)?, PidfdFlags::empty()),
+        process => process,
+    }
+}
+
+/// The process that a thread belongs to.
+fn thread_group(thread: i32) -> Option<i32> {
+    let status = fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
+}
+
+fn closes_on_exec(thread: i32, number: RawFd) -> bool {
+    let info = fs::read_to_string(format!("/proc/{thread}/fdinfo/{number}")).unwrap_or_default();
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+    let flags = flags.and_then(|flags| c_int::from_str_radix(flags.trim(), 8).ok()).unwrap_or(0);
+    flags & libc::O_CLOEXEC != 0
+}

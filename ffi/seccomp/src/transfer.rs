@@ -1,0 +1,223 @@
+//! Sending and receiving, where it is more than reading and writing: with addresses, ancillary data or flags
+//! that the kernel's AF_UNIX sockets do not have.
+
+use libc::{c_int, c_void};
+use peersock_bsd::{self as bsd, Errno, Result, Socket};
+use peersock_fd::Kind;
+use rustix::event::epoll::EventFlags;
+use rustix::net::sockopt::Timeout;
+
+use crate::Context;
+use crate::address::{Address, Answer};
+use crate::call::{Call, Local, Step, Wait};
+use crate::message::{MANY_STRIDE, MOST, Message, Received, empty, piece};
+
+/// The most messages of one call that are moved at once: the caller asks again for the others.
+const MANY: u32 = 64;
+
+/// Nobody waits but who has called, and a broken pipe is told to the caller.
+const OURS: c_int = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+
+impl Call {
+    pub(crate) fn sendto(&self, context: &Context) -> Result<Step> {
+        let target = &self.target;
+        let (size, flags) = (usize::try_from(target.word(2)).map_err(|_| Errno::INVAL)?, target.int(3));
+        let local = self.local()?;
+        let address = Address::read(target, target.word(4), target.int(5))?;
+        let Some(socket) = self.by_address(context, &local, &address)? else { return Ok(Step::GoOn) };
+        let is_stream = socket.kind() == Kind::Stream;
+        if size > MOST && !is_stream {
+            return Err(Errno::MSGSIZE);
+        }
+        let mut data = vec![0; size.min(MOST)];
+        target.read(target.word(1), &mut data)?;
+        let (from, to) = (data.as_ptr().cast::<c_void>(), address.pointer());
+        // SAFETY: data and address are as long as they say.
+        let sent = unsafe { bsd::sendto(&socket, from, data.len(), flags | OURS, to, address.length()) };
+        self.sent(local, flags, sent.map(|sent| sent as i64))
+    }
+
+    pub(crate) fn sendmsg(&self, context: &Context) -> Result<Step> {
+        let (message, flags) = (Message::read(&self.target, self.target.word(1))?, self.target.int(2));
+        let local = self.local()?;
+        let Some(socket) = self.by_message(context, &local, &message, flags)? else { return Ok(Step::GoOn) };
+        let sent = self.send_one(&socket, &message, flags);
+        self.sent(local, flags, sent)
+    }
+
+    /// Sends as many as go without waiting.
+    pub(crate) fn sendmmsg(&self, context: &Context) -> Result<Step> {
+        let (first, count, flags) = (self.target.word(1), self.target.int(2) as u32, self.target.int(3));
+        let local = self.local()?;
+        if count == 0 {
+            return Ok(Step::GoOn);
+        }
+        let message = Message::read(&self.target, first)?;
+        let Some(socket) = self.by_message(context, &local, &message, flags)? else { return Ok(Step::GoOn) };
+        let mut done = 0;
+        for index in 0..count.min(MANY) {
+            let at = first + u64::from(index) * MANY_STRIDE;
+            let sent = Message::read(&self.target, at)
+                .and_then(|message| self.send_one(&socket, &message, flags))
+                .and_then(|sent| self.target.write(at + MANY_STRIDE - 8, &(sent as u32).to_ne_bytes()));
+            match sent {
+                Ok(()) => done = i64::from(index) + 1,
+                Err(error) if done == 0 => return self.sent(local, flags, Err(error)),
+                Err(_) => break,
+            }
+        }
+        Ok(Step::Value(done))
+    }
+
+    fn send_one(&self, socket: &Socket<'_>, message: &Message, flags: c_int) -> Result<i64> {
+        let data = message.data(&self.target, socket.kind() != Kind::Stream)?;
+        let mut control = message.control(&self.target)?;
+        let (name, length) = message.name();
+        let name = Address::read(&self.target, name, length.cast_signed())?;
+        let mut piece = piece(&data);
+        let mut header = empty();
+        (header.msg_iov, header.msg_iovlen) = (&raw mut piece, 1);
+        (header.msg_name, header.msg_namelen) = (name.pointer().cast_mut().cast(), name.length());
+        if !control.is_empty() {
+            header.msg_control = control.as_mut_ptr().cast();
+            header.msg_controllen = message.control_length() as _;
+        }
+        // SAFETY: all that the header points to is live, and as long as it says.
+        unsafe { bsd::sendmsg(socket, &raw const header, flags | OURS) }.map(|sent| sent as i64)
+    }
+
+    /// What a call returns that sends; who may wait does so if there is no room.
+    fn sent(&self, local: Local, flags: c_int, sent: Result<i64>) -> Result<Step> {
+        match sent {
+            Err(Errno::AGAIN) if flags & libc::MSG_DONTWAIT == 0 && local.blocks()? => {
+                let limit = local.timeout(Timeout::Send)?;
+                // A datagram socket is writable for the kernel, also while who gets it has no room.
+                Ok(Step::Wait(Wait { on: None, limit, overdue: Errno::AGAIN }))
+            }
+            Err(Errno::PIPE) if flags & libc::MSG_NOSIGNAL == 0 => {
+                self.target.signal_broken_pipe();
+                Err(Errno::PIPE)
+            }
+            sent => sent.map(Step::Value),
+        }
+    }
+
+    pub(crate) fn recvfrom(&self) -> Result<Step> {
+        let target = &self.target;
+        let (size, flags) = (usize::try_from(target.word(2)).map_err(|_| Errno::INVAL)?, target.int(3));
+        let local = self.local()?;
+        let Some(socket) = bsd::overlay(local.raw()) else { return Ok(Step::GoOn) };
+        let mut answer = match target.word(4) {
+            0 => None,
+            at => Some(Answer::read(target, at, target.word(5))?),
+        };
+        let mut data = vec![0_u8; size.min(MOST)];
+        let to = answer.as_mut().map(Answer::pointers);
+        let (address, length) =
+            to.map_or((std::ptr::null_mut(), std::ptr::null_mut()), |to| (to.address, to.length));
+        let from = data.as_mut_ptr().cast::<c_void>();
+        let flags_now = flags | libc::MSG_DONTWAIT;
+        // SAFETY: data and answer have room for what they say.
+        let received = unsafe { bsd::recvfrom(&socket, from, data.len(), flags_now, address, length) };
+        let received = match received {
+            Err(Errno::AGAIN) if self.may_wait(&local, flags)? => {
+                return local.wait(EventFlags::IN, Timeout::Recv, Errno::AGAIN);
+            }
+            received => received?,
+        };
+        target.write(target.word(1), &data[..(received as usize).min(data.len())])?;
+        if let Some(answer) = answer {
+            answer.write(target)?;
+        }
+        Ok(Step::Value(received as i64))
+    }
+
+    pub(crate) fn recvmsg(&self) -> Result<Step> {
+        let (message, flags) = (Message::read(&self.target, self.target.word(1))?, self.target.int(2));
+        let local = self.local()?;
+        let Some(socket) = receiver(&local, &message, flags) else { return Ok(Step::GoOn) };
+        match self.receive_one(&socket, &message, flags) {
+            Err(Errno::AGAIN) if self.may_wait(&local, flags)? => {
+                local.wait(EventFlags::IN, Timeout::Recv, Errno::AGAIN)
+            }
+            received => received.map(Step::Value),
+        }
+    }
+
+    /// Receives as many as there are, and waits for the first only.
+    pub(crate) fn recvmmsg(&self) -> Result<Step> {
+        let (first, count, flags) = (self.target.word(1), self.target.int(2) as u32, self.target.int(3));
+        let local = self.local()?;
+        if count == 0 {
+            return Ok(Step::GoOn);
+        }
+        let message = Message::read(&self.target, first)?;
+        let Some(socket) = receiver(&local, &message, flags) else { return Ok(Step::GoOn) };
+        let mut done = 0;
+        for index in 0..count.min(MANY) {
+            let at = first + u64::from(index) * MANY_STRIDE;
+            let received = Message::read(&self.target, at)
+                .and_then(|message| self.receive_one(&socket, &message, flags & !libc::MSG_WAITFORONE))
+                .and_then(|received| {
+                    self.target.write(at + MANY_STRIDE - 8, &(received as u32).to_ne_bytes())
+                });
+            match received {
+                Ok(()) => done = i64::from(index) + 1,
+                Err(Errno::AGAIN) if done == 0 && self.may_wait(&local, flags)? => {
+                    return local.wait(EventFlags::IN, Timeout::Recv, Errno::AGAIN);
+                }
+                Err(error) if done == 0 => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(Step::Value(done))
+    }
+
+    fn receive_one(&self, socket: &Socket<'_>, message: &Message, flags: c_int) -> Result<i64> {
+        let mut data = vec![0; message.size().min(MOST)];
+        let mut into = Received::for_message(message, &mut data);
+        // SAFETY: all that the header points to is live, and has room for what it says.
+        let received = unsafe { bsd::recvmsg(socket, &raw mut into.header, flags | libc::MSG_DONTWAIT) }?;
+        message.write(&self.target, &data[..(received as usize).min(data.len())], &into)?;
+        Ok(received as i64)
+    }
+
+    fn may_wait(&self, local: &Local, flags: c_int) -> Result<bool> {
+        Ok(flags & (libc::MSG_DONTWAIT | libc::MSG_ERRQUEUE) == 0 && local.blocks()?)
+    }
+
+    /// The overlay socket for a call with an address, or without.
+    fn by_address<'fd>(
+        &self,
+        context: &Context,
+        local: &Local,
+        address: &Address,
+    ) -> Result<Option<Socket<'fd>>> {
+        match address.is_none() {
+            true => Ok(bsd::overlay(local.raw())),
+            false if address.is_internets() => self.by_remote(context, local, address),
+            false => Ok(None),
+        }
+    }
+
+    /// The same for a message. Of a stream the kernel sends plain data.
+    fn by_message<'fd>(
+        &self,
+        context: &Context,
+        local: &Local,
+        message: &Message,
+        flags: c_int,
+    ) -> Result<Option<Socket<'fd>>> {
+        let (at, length) = message.name();
+        let address = Address::read(&self.target, at, length.cast_signed())?;
+        let socket = self.by_address(context, local, &address)?;
+        let is_special = flags & (libc::MSG_OOB | libc::MSG_FASTOPEN) != 0 || !message.is_plain();
+        Ok(socket.filter(|socket| is_special || socket.kind() != Kind::Stream))
+    }
+}
+
+/// The overlay socket that receives; of a stream the kernel receives plain data.
+fn receiver<'fd>(local: &Local, message: &Message, flags: c_int) -> Option<Socket<'fd>> {
+    let is_special = flags & (libc::MSG_OOB | libc::MSG_ERRQUEUE) != 0 || !message.is_plain();
+    bsd::overlay(local.raw()).filter(|socket| is_special || socket.kind() != Kind::Stream)
+}

@@ -1,0 +1,141 @@
+//! Calls that wait for their sockets.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use peersock_bsd::Errno;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
+
+use crate::Context;
+use crate::call::{Call, Step, Wait};
+
+/// Calls that wait at the same time; more fail with ENOBUFS.
+const MOST: usize = 4096;
+
+/// How often it is looked whether a call was interrupted, and tried again what only time can tell. With many
+/// that wait, less often.
+const LOOK: Duration = Duration::from_millis(10);
+const LOOK_FOR_EACH: Duration = Duration::from_micros(200);
+
+/// The calls that wait. One thread [serves](Self::serve) them.
+pub(crate) struct Waiting {
+    /// What has come since they were looked at last.
+    added: Mutex<Vec<Waiter>>,
+    wake: OwnedFd,
+}
+
+struct Waiter {
+    call: Call,
+    /// See [`Wait`].
+    on: Option<OwnedFd>,
+    /// It was ready, and the call had to wait all the same: it is tried again after some time.
+    was_early: bool,
+    /// When it is over, and what the call fails with then.
+    until: Option<Instant>,
+    overdue: Errno,
+}
+
+impl Waiting {
+    /// # Errors
+    /// Those of eventfd(2).
+    pub(crate) fn new() -> io::Result<Self> {
+        let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Self { added: Mutex::default(), wake })
+    }
+
+    /// Keeps a call until there is a result.
+    pub(crate) fn add(&self, call: Call, wait: Wait) {
+        let mut added = self.added.lock().expect("no panic under this lock");
+        if added.len() >= MOST {
+            return call.target.answer(Err(Errno::NOBUFS));
+        }
+        let until = wait.limit.map(|limit| Instant::now() + limit);
+        added.push(Waiter { call, on: wait.on, was_early: false, until, overdue: wait.overdue });
+        drop(added);
+        self.wake();
+    }
+
+    /// Has who serves look again.
+    pub(crate) fn wake(&self) {
+        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+    }
+
+    /// Serves them until somebody `stopped` it.
+    pub(crate) fn serve(&self, context: &Context, stopped: impl Fn() -> bool) {
+        let mut waiters: Vec<Waiter> = Vec::new();
+        let mut looked = Instant::now();
+        while !stopped() {
+            let step = LOOK.max(LOOK_FOR_EACH * waiters.len() as u32);
+            let timeout = if waiters.is_empty() { None } else { Some(step) };
+            let ready = self.poll(&waiters, timeout);
+            let now = Instant::now();
+            let is_time = now >= looked + step;
+            if is_time {
+                looked = now;
+            }
+            let mut ready = ready.into_iter();
+            waiters = waiters
+                .into_iter()
+                .filter_map(|waiter| {
+                    let is_ready = ready.next().unwrap_or(false);
+                    waiter.look(context, is_ready, is_time, now)
+                })
+                .collect();
+            let mut added = self.added.lock().expect("no panic under this lock");
+            for waiter in added.drain(..) {
+                match waiters.len() < MOST {
+                    true => waiters.push(waiter),
+                    false => waiter.call.target.answer(Err(Errno::NOBUFS)),
+                }
+            }
+        }
+    }
+
+    /// Which are ready, after this time at most.
+    fn poll(&self, waiters: &[Waiter], timeout: Option<Duration>) -> Vec<bool> {
+        let mut fds = vec![PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::IN)];
+        fds.extend(waiters.iter().map(|waiter| match &waiter.on {
+            Some(set) if !waiter.was_early => PollFd::from_borrowed_fd(set.as_fd(), PollFlags::IN),
+            // Who waits for the time alone polls for nothing on what is there anyway.
+            _ => PollFd::from_borrowed_fd(self.wake.as_fd(), PollFlags::empty()),
+        }));
+        let timeout = timeout.map(|timeout| Timespec {
+            tv_sec: timeout.as_secs() as i64,
+            tv_nsec: timeout.subsec_nanos().into(),
+        });
+        // Interrupted or not, they are looked at.
+        let _ = rustix::event::poll(&mut fds, timeout.as_ref());
+        let _ = rustix::io::read(&self.wake, &mut [0; 8]);
+        fds[1..].iter().map(|fd| !fd.revents().is_empty()).collect()
+    }
+}
+
+impl Waiter {
+    /// Tries the call if it is `ready`, and at some `time` looks whether it is still there. `None` if it is
+    /// over.
+    fn look(mut self, context: &Context, is_ready: bool, is_time: bool, now: Instant) -> Option<Self> {
+        if is_time && !self.call.target.is_waiting() {
+            return None;
+        }
+        if is_ready || (is_time && (self.on.is_none() || self.was_early)) {
+            match self.call.attempt(context) {
+                Ok(Step::Wait(wait)) => (self.on, self.was_early) = (wait.on, is_ready),
+                result => {
+                    self.call.finish(result);
+                    return None;
+                }
+            }
+        }
+        if self.until.is_some_and(|until| until <= now) {
+            self.call.target.answer(Err(self.overdue));
+            return None;
+        }
+        if is_time && self.call.target.has_signal() {
+            self.call.target.interrupt(self.until.is_some());
+            return None;
+        }
+        Some(self)
+    }
+}

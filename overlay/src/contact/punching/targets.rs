@@ -1,0 +1,188 @@
+//! The addresses that a round sends to: those of the plan, those from which the node is heard meanwhile, and
+//! those that are left out, with the reason.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::Punching;
+use super::bounds::{UNVOUCHED_SHOTS, Word};
+use crate::contact::{Candidate, CandidateKind, Contact, DirectAttempt, DirectOutcome, HolePunch, NotTried};
+use crate::reach::SocketIndex;
+
+/// When challenges leave a TURN allocation, from the begin of a round on.
+const BY_TURN: [Duration; 6] = [
+    Duration::ZERO,
+    Duration::from_millis(500),
+    Duration::from_millis(1500),
+    Duration::from_millis(3500),
+    Duration::from_millis(7500),
+    Duration::from_millis(11500),
+];
+
+/// The most addresses that are sent to from all TURN allocations.
+pub(super) const MAX_BY_TURN: usize = 8;
+
+/// An address at which the node was heard, and which it has not named, is sent to after so long.
+const HEARD_SHOTS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(100), Duration::from_millis(400)];
+
+/// So many such addresses are sent to in one round.
+pub(super) const MAX_HEARD: usize = 4;
+
+/// An address that is sent to.
+#[derive(Debug)]
+pub(super) struct Target {
+    /// The TURN allocation that it is sent to from, if not from a UDP socket.
+    pub(super) turn: Option<SocketIndex>,
+    pub(super) address: SocketAddr,
+    pub(super) kind: CandidateKind,
+    pub(super) predicted: bool,
+    /// It was learned in this round, from a challenge of the node.
+    pub(super) heard: bool,
+    pub(super) vouched: Word,
+    /// What the challenges there say.
+    pub(super) data: [u8; 8],
+    pub(super) sent: u32,
+    pub(super) last: Option<Instant>,
+    pub(super) answered: bool,
+}
+
+impl Punching {
+    /// Makes the targets and the shots of a plan that begins at `start`.
+    pub(super) fn aim(
+        &mut self,
+        own: &Contact,
+        plan: &HolePunch,
+        start: Instant,
+        mut draw: impl FnMut() -> Option<[u8; 8]>,
+    ) {
+        let is_neighbour = self.vouched.is_neighbour(own);
+        let known = plan.targets().iter().map(|candidate| (None, *candidate, false));
+        let guess =
+            |address: &SocketAddr| (None, Candidate { kind: CandidateKind::Mapped, address: *address }, true);
+        let by_turn = self.by_turn(plan).into_iter().map(|(turn, candidate)| (Some(turn), candidate, false));
+        let all = known.chain(plan.predicted().iter().map(guess)).chain(by_turn);
+        let target = |(turn, candidate, predicted): (Option<SocketIndex>, Candidate, bool)| {
+            let Candidate { kind, address } = candidate;
+            let is_inside = is_neighbour && !candidate.is_global();
+            Some(Target {
+                turn,
+                address,
+                kind,
+                predicted,
+                heard: false,
+                vouched: if is_inside { Word::Root } else { self.vouched.word_on(&address.ip()) },
+                data: draw()?,
+                sent: 0,
+                last: None,
+                answered: false,
+            })
+        };
+        self.targets = all.filter_map(target).collect();
+        self.left_out = plan.left_out().to_vec();
+        self.shots.clear();
+        let mut shots = vec![0; self.targets.len()];
+        for shot in plan.shots() {
+            let is_it = |target: &Target| target.turn.is_none() && target.address == shot.to;
+            let Some(at) = self.targets.iter().position(is_it) else { continue };
+            shots[at] += 1;
+            let Target { kind, address, vouched, .. } = self.targets[at];
+            // Only the node itself says that it is on this LAN.
+            let is_met = self.initiates && Candidate { kind, address }.is_global();
+            if is_met || vouched != Word::Own || shots[at] <= UNVOUCHED_SHOTS {
+                self.shots.push_back((start + shot.after, at));
+            }
+        }
+        let by_turn = self.targets.iter().enumerate().filter(|(_, target)| target.turn.is_some());
+        let by_turn = by_turn.flat_map(|(at, _)| BY_TURN.map(|after| (start + after, at)));
+        let mut shots: Vec<_> = self.shots.drain(..).chain(by_turn).collect();
+        shots.sort_by_key(|(when, _)| *when);
+        self.shots = shots.into();
+    }
+
+    /// What is sent to from which TURN allocation: what the plan aims at, and addresses of a family that only
+    /// the TURN server has. On loopback there is another host as seen from there.
+    fn by_turn(&self, plan: &HolePunch) -> Vec<(SocketIndex, Candidate)> {
+        let is_far = |why: &NotTried| *why == NotTried::OtherFamily;
+        let far = plan.left_out().iter().filter(|(candidate, why)| is_far(why) && candidate.is_global());
+        let all = plan.targets().iter().chain(far.map(|(candidate, _)| candidate));
+        let all = all.filter(|candidate| !candidate.address.ip().is_loopback());
+        // A private address is one of the TURN server's network there: who is met must not aim at that.
+        let all = all.filter(|candidate| candidate.is_global() || !self.initiates);
+        let ways = all.flat_map(|candidate| {
+            let leads = |turn: &&(SocketIndex, bool)| turn.1 == candidate.address.is_ipv4();
+            self.turns.iter().filter(leads).map(|(turn, _)| (*turn, *candidate))
+        });
+        ways.take(MAX_BY_TURN).collect()
+    }
+
+    /// The node sends from `remote` while a direct way is looked for. If it has not named that address, its
+    /// NAT box has mapped this destination to a port of its own, and the address is sent to at once (RFC
+    /// 8445, 7.3.1.4). That is done only where a root vouches for the IP address. True if something is due
+    /// now.
+    pub(crate) fn heard(
+        &mut self,
+        remote: SocketAddr,
+        now: Instant,
+        mut draw: impl FnMut() -> Option<[u8; 8]>,
+    ) -> bool {
+        let heard = self.targets.iter().filter(|target| target.heard).count();
+        let word = self.vouched.word_on(&remote.ip());
+        if self.shots.is_empty()
+            || heard >= MAX_HEARD
+            || word == Word::Own
+            || self.targets.iter().any(|target| target.address == remote)
+        {
+            return false;
+        }
+        let Some(data) = draw() else { return false };
+        let at = self.targets.len();
+        self.targets.push(Target {
+            turn: None,
+            address: remote,
+            kind: CandidateKind::Mapped,
+            predicted: true,
+            heard: true,
+            vouched: word,
+            data,
+            sent: 0,
+            last: None,
+            answered: false,
+        });
+        self.shots.extend(HEARD_SHOTS.map(|after| (now + after, at)));
+        self.shots.make_contiguous().sort_by_key(|(when, _)| *when);
+        true
+    }
+
+    /// What was tried in the last round, and what was left out.
+    pub(crate) fn attempts(&self) -> Vec<DirectAttempt> {
+        let direct = self.targets.iter().enumerate().filter(|(_, target)| target.turn.is_none());
+        let tried = direct.map(|(at, target)| DirectAttempt {
+            address: target.address,
+            kind: target.kind,
+            predicted: target.predicted,
+            by_many_ports: false,
+            by_tcp: false,
+            vouched: target.vouched != Word::Own,
+            sent: target.sent,
+            tried: target.last,
+            outcome: match () {
+                () if target.answered => DirectOutcome::Answered,
+                () if self.shots.iter().any(|(_, other)| *other == at) => DirectOutcome::Trying,
+                () if target.sent == 0 => DirectOutcome::NotTried(NotTried::Unvouched),
+                () => DirectOutcome::Silent,
+            },
+        });
+        let left_out = self.left_out.iter().map(|(candidate, why)| DirectAttempt {
+            address: candidate.address,
+            kind: candidate.kind,
+            predicted: false,
+            by_many_ports: false,
+            by_tcp: false,
+            vouched: self.vouched.word_on(&candidate.address.ip()) != Word::Own,
+            sent: 0,
+            tried: None,
+            outcome: DirectOutcome::NotTried(*why),
+        });
+        tried.chain(left_out).chain(self.birthday.attempt()).chain(self.tcp.attempts()).collect()
+    }
+}

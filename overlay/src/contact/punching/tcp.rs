@@ -1,0 +1,345 @@
+//! When two nodes try to reach each other by TCP, where to, and what came of it.
+//!
+//! TCP is the last resort: datagrams that are lost on the way hold up those behind them. So it is tried when a
+//! round by UDP has led to no direct path, and at once where this node reaches the relay by a stream, which
+//! says that its UDP does not pass. Both sides tell each other their addresses for TCP, listen, and connect
+//! to each other at the same moment: where a NAT box is in the way, each side's SYN opens its own box for the
+//! other's, and the two connections are one (RFC 9293, 3.5; RFC 5382, REQ-2).
+//!
+//! What a node names may be anybody's address. Only where a root of this node's own has seen the node are
+//! several connections tried; others get one, of an allowance for all nodes together. Ports below 1024
+//! are those of services, and get none.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::bounds::Allowances;
+use super::{Asking, MAX_ASKED, Punching, REPEAT_AFTER, Said, Word};
+use crate::contact::{Candidate, Contact, DirectAttempt, DirectOutcome, HolePunch, NotTried, TcpTarget};
+
+/// A round by UDP has failed if there is no direct path after so long.
+const AFTER: Duration = Duration::from_secs(2);
+
+/// Of two nodes that would ask at the same moment, the one with the greater ID waits for so long.
+const TURN: Duration = Duration::from_millis(300);
+
+/// A search by many ports takes so long.
+const MANY_PORTS: Duration = Duration::from_secs(15);
+
+/// A node that has asked does so again after so long, or later if the other one has refused.
+const PAUSE: Duration = Duration::from_secs(25);
+const PAUSE_REFUSED: Duration = Duration::from_secs(60);
+
+/// The other side takes part again after so long. Less, so that it does not refuse who keeps the pause.
+const PAUSE_ASKED: Duration = Duration::from_secs(20);
+
+/// The most addresses of one node that are tried, and of those the ones that nobody vouches for.
+const MAX_TARGETS: usize = 6;
+const MAX_UNVOUCHED: usize = 2;
+
+/// The most connections to one address: each that is refused is followed by the next.
+const TRIES: u32 = 6;
+
+/// Below are the ports of services.
+const FIRST_PORT: u16 = 1024;
+
+/// What is remembered of the search by TCP for one node.
+#[derive(Debug, Default)]
+pub(super) struct Record {
+    /// When the round by UDP counts as failed.
+    due: Option<Instant>,
+    /// A round by UDP counts as failed at once: this node's UDP is blocked.
+    is_blocked: bool,
+    /// This node has the greater ID.
+    is_second: bool,
+    asking: Option<Asking>,
+    /// The last question of the other node that was answered.
+    answered: Option<u32>,
+    /// Before that this node does not ask.
+    own_after: Option<Instant>,
+    /// Before that it takes part in nothing that the other one asks for.
+    asked_after: Option<Instant>,
+    /// When the round by TCP ends.
+    ends: Option<Instant>,
+    attempts: Vec<DirectAttempt>,
+}
+
+/// What is due of the search by TCP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TcpDue {
+    /// It may be worth it to begin.
+    Begin,
+    /// The other node is to be asked, with this id.
+    Ask(u32),
+}
+
+impl Record {
+    /// A round by UDP begins at `start`.
+    pub(super) fn note_round(&mut self, start: Instant) {
+        let wait = if self.is_blocked { Duration::ZERO } else { AFTER };
+        self.due = Some(start + wait + if self.is_second { TURN } else { Duration::ZERO });
+    }
+
+    /// Nothing is looked for any more.
+    pub(super) fn note_end(&mut self) {
+        (self.due, self.asking) = (None, None);
+    }
+
+    pub(super) fn take_due(&mut self, rtt: Duration, now: Instant) -> Option<TcpDue> {
+        if self.ends.take_if(|ends| now >= *ends).is_some() {
+            let open = self.attempts.iter_mut().filter(|one| one.outcome == DirectOutcome::Trying);
+            open.for_each(|one| one.outcome = DirectOutcome::Silent);
+        }
+        if let Some(asking) = self.asking.as_mut().filter(|asking| now >= asking.next) {
+            if asking.times < MAX_ASKED {
+                asking.next = now + REPEAT_AFTER.max(rtt * 2) * 2u32.pow(asking.times);
+                asking.times += 1;
+                return Some(TcpDue::Ask(asking.id));
+            }
+            // It does not know this message, or nothing passes.
+            self.asking = None;
+        }
+        self.due.take_if(|due| now >= *due).map(|_| TcpDue::Begin)
+    }
+
+    pub(super) fn next(&self) -> Option<Instant> {
+        let asking = self.asking.map(|asking| asking.next);
+        [self.due, asking, self.ends].into_iter().flatten().min()
+    }
+
+    pub(super) fn attempts(&self) -> Vec<DirectAttempt> {
+        self.attempts.clone()
+    }
+}
+
+impl Punching {
+    /// Says what decides when the search by TCP begins: whether this node's UDP does not pass, and whether it
+    /// lets the other node ask first.
+    pub(crate) fn set_turn(&mut self, is_blocked: bool, is_second: bool) {
+        (self.tcp.is_blocked, self.tcp.is_second) = (is_blocked, is_second);
+    }
+
+    /// Asks the node to take part in a search by TCP: now, or when the pause since the last time is over. `id`
+    /// is random. False if nothing is due now.
+    pub(crate) fn ask_by_tcp(&mut self, id: u32, now: Instant) -> bool {
+        if let Some(next) = self.tcp.own_after.filter(|next| now < *next) {
+            self.tcp.due = Some(next);
+            return false;
+        }
+        let is_new = self.tcp.asking.is_none();
+        if is_new {
+            self.tcp.own_after = Some(now + PAUSE);
+            self.tcp.asking = Some(Asking { id, next: now, first: None, times: 0 });
+        }
+        is_new
+    }
+
+    /// A search by many ports runs: that by TCP has time.
+    pub(crate) fn postpone_tcp(&mut self, now: Instant) {
+        self.tcp.due = Some(now + MANY_PORTS);
+    }
+
+    /// Whether the node was asked and has not answered.
+    pub(crate) fn is_asking_by_tcp(&self) -> bool {
+        self.tcp.asking.is_some()
+    }
+
+    /// The node answers the question with this id. False if that is not the one that was asked.
+    pub(crate) fn take_tcp_answer(&mut self, id: u32, has_agreed: bool, now: Instant) -> bool {
+        let is_it = |asking: &mut Asking| asking.id == id && asking.times > 0;
+        let is_answer = self.tcp.asking.take_if(is_it).is_some();
+        if is_answer && !has_agreed {
+            self.tcp.own_after = Some(now + PAUSE_REFUSED);
+        }
+        is_answer
+    }
+
+    /// Whether the question with this id was agreed to before: its answer was lost.
+    pub(crate) fn has_agreed_by_tcp(&self, id: u32) -> bool {
+        self.tcp.answered == Some(id)
+    }
+
+    /// Whether this node may take part in a search by TCP now that the node asks for.
+    pub(crate) fn may_join_by_tcp(&self, now: Instant) -> bool {
+        self.tcp.asked_after.is_none_or(|next| now >= next)
+    }
+
+    /// This node agrees to the question with this id. It asks nothing itself then.
+    pub(crate) fn join_by_tcp(&mut self, id: u32, now: Instant) {
+        (self.tcp.answered, self.tcp.asking, self.tcp.due) = (Some(id), None, None);
+        self.tcp.asked_after = Some(now + PAUSE_ASKED);
+    }
+
+    /// Where connections are to be tried in a round that lasts until `ends`. `own` and what the node has said
+    /// are addresses for TCP.
+    pub(crate) fn plan_by_tcp(
+        &mut self,
+        own: &Contact,
+        said: &Said<'_>,
+        allowances: &mut Allowances,
+        ends: Instant,
+        now: Instant,
+    ) -> Vec<TcpTarget> {
+        let vouched = &said.vouched;
+        let (believed, doubted) = vouched.believed(own, said.contact);
+        let plan = HolePunch::new(own, &believed, Duration::ZERO);
+        let is_neighbour = vouched.is_neighbour(own);
+        let (mut targets, mut attempts, mut unvouched) = (Vec::new(), Vec::new(), 0);
+        for candidate in plan.targets() {
+            let is_inside = is_neighbour && !candidate.is_global();
+            let word = if is_inside { Word::Root } else { vouched.word_on(&candidate.address.ip()) };
+            let is_service = candidate.address.port() < FIRST_PORT;
+            let outcome = match () {
+                () if is_service => DirectOutcome::NotTried(NotTried::Service),
+                () if targets.len() >= MAX_TARGETS => DirectOutcome::NotTried(NotTried::TooMany),
+                () if word != Word::Root && unvouched >= MAX_UNVOUCHED => {
+                    DirectOutcome::NotTried(NotTried::Unvouched)
+                }
+                () if !allowances.take_tcp(word, now) => DirectOutcome::NotTried(NotTried::Unvouched),
+                () => DirectOutcome::Trying,
+            };
+            let tries = if word == Word::Root { TRIES } else { 1 };
+            let is_tried = outcome == DirectOutcome::Trying;
+            if is_tried {
+                unvouched += usize::from(word != Word::Root);
+                targets.push(TcpTarget { address: candidate.address, tries });
+            }
+            let sent = if is_tried { tries } else { 0 };
+            attempts.push(attempt(candidate, word, sent, outcome, now));
+        }
+        let doubted = doubted.iter().map(|candidate| (candidate, NotTried::OtherLan));
+        let left_out = plan.left_out().iter().map(|(candidate, why)| (candidate, *why)).chain(doubted);
+        attempts.extend(left_out.map(|(candidate, why)| {
+            attempt(candidate, vouched.word_on(&candidate.address.ip()), 0, DirectOutcome::NotTried(why), now)
+        }));
+        self.tcp.attempts = attempts;
+        self.tcp.ends = Some(ends);
+        targets
+    }
+
+    /// The node has answered on a connection to that address.
+    pub(crate) fn note_tcp_answer(&mut self, remote: &SocketAddr) {
+        let known = self.tcp.attempts.iter_mut().find(|one| one.address == *remote);
+        if let Some(known) = known {
+            known.outcome = DirectOutcome::Answered;
+        }
+    }
+}
+
+fn attempt(
+    candidate: &Candidate,
+    word: Word,
+    sent: u32,
+    outcome: DirectOutcome,
+    now: Instant,
+) -> DirectAttempt {
+    DirectAttempt {
+        address: candidate.address,
+        kind: candidate.kind,
+        predicted: false,
+        by_many_ports: false,
+        by_tcp: true,
+        vouched: word != Word::Own,
+        sent,
+        tried: (sent > 0).then_some(now),
+        outcome,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contact::Vouched;
+    use crate::contact::tests::contact;
+    use crate::testing::instant;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn where_a_root_has_seen_the_node_several_connections_are_tried_and_one_elsewhere() {
+        let tried = plan(&["203.0.113.9:5000", "198.51.100.66:6000"], &["203.0.113.9"]);
+        assert_eq!(tried, [("203.0.113.9:5000".to_owned(), TRIES), ("198.51.100.66:6000".to_owned(), 1)]);
+        let others = ["198.51.100.1:4000", "198.51.100.2:4000", "198.51.100.3:4000"];
+        assert_eq!(plan(&others, &[]).len(), MAX_UNVOUCHED);
+    }
+
+    #[test]
+    fn services_and_other_networks_get_none() {
+        let services = ["203.0.113.9:25", "203.0.113.9:443", "203.0.113.9:1023"];
+        assert_eq!(plan(&services, &["203.0.113.9"]), []);
+        assert_eq!(plan(&["10.1.1.1:5000", "127.0.0.1:5000"], &["203.0.113.9"]), []);
+    }
+
+    #[test]
+    fn all_nodes_together_have_few_connections_tried_where_nobody_vouches() {
+        let now = instant();
+        let mut allowances = Allowances::new(now);
+        let mut tried = 0;
+        for node in 0..200u8 {
+            let named = format!("198.51.100.{node}:6000");
+            let later = now + SECOND * node.into();
+            tried += plan_with(&mut allowances, &[&named], &[], later).len();
+        }
+        assert!((8..=15).contains(&tried), "{tried}");
+    }
+
+    #[test]
+    fn a_node_is_asked_some_times_and_again_after_a_pause() {
+        let (mut punching, start) = (Punching::new(instant()), instant());
+        punching.set_turn(true, false);
+        punching.tcp.note_round(start);
+        let due = |punching: &mut Punching, now| punching.tcp.take_due(Duration::ZERO, now);
+        assert_eq!(due(&mut punching, start), Some(TcpDue::Begin));
+        assert!(punching.ask_by_tcp(7, start));
+        let mut asked = Vec::new();
+        let mut now = start;
+        while let Some(next) = punching.tcp.next() {
+            now = now.max(next);
+            asked.extend(due(&mut punching, now).map(|_| (now - start).as_millis()));
+        }
+        assert_eq!(asked, [0, 500, 1500, 3500]);
+        assert!(!punching.ask_by_tcp(8, start + 24 * SECOND));
+        assert_eq!(punching.tcp.next(), Some(start + PAUSE), "later");
+        assert_eq!(due(&mut punching, start + PAUSE), Some(TcpDue::Begin));
+        assert!(punching.ask_by_tcp(8, start + PAUSE));
+        due(&mut punching, start + PAUSE);
+        assert!(!punching.take_tcp_answer(7, true, now), "that was another question");
+        assert!(punching.take_tcp_answer(8, false, start + PAUSE));
+        assert!(!punching.ask_by_tcp(9, start + 2 * PAUSE), "it has refused");
+        assert!(punching.ask_by_tcp(9, start + PAUSE + PAUSE_REFUSED));
+    }
+
+    #[test]
+    fn udp_has_its_time_unless_it_is_known_to_be_blocked() {
+        let (mut punching, start) = (Punching::new(instant()), instant());
+        for (is_blocked, is_second, wait) in
+            [(false, false, AFTER), (true, false, Duration::ZERO), (true, true, TURN)]
+        {
+            punching.set_turn(is_blocked, is_second);
+            punching.tcp.note_round(start);
+            assert_eq!(punching.tcp.next(), Some(start + wait));
+        }
+        punching.stop();
+        assert_eq!(punching.tcp.next(), None);
+    }
+
+    /// Where connections are tried, and how many, if the node names these addresses and roots of this node's
+    /// own have seen it at those.
+    fn plan(named: &[&str], seen: &[&str]) -> Vec<(String, u32)> {
+        let now = instant();
+        plan_with(&mut Allowances::new(now), named, seen, now)
+    }
+
+    fn plan_with(
+        allowances: &mut Allowances,
+        named: &[&str],
+        seen: &[&str],
+        now: Instant,
+    ) -> Vec<(String, u32)> {
+        let own = contact(&["198.51.100.200:4000"]);
+        let by_own = seen.iter().map(|ip| ip.parse().unwrap()).collect();
+        let said = Said { contact: &contact(named), vouched: Vouched { by_own, by_guests: Vec::new() } };
+        let targets = Punching::new(now).plan_by_tcp(&own, &said, allowances, now + SECOND, now);
+        targets.into_iter().map(|target| (target.address.to_string(), target.tries)).collect()
+    }
+}

@@ -1,0 +1,376 @@
+//! TCP connections to other nodes: what the driver is asked for, and whose those are that it has.
+//!
+//! A connection is another way to a node, on which the two send the same sealed datagrams as by UDP. Which
+//! node is at its other end nothing but such a datagram says. Until one has come, a connection that somebody
+//! else has begun is a stranger's: nothing is said on it, only packets of sessions that there are already are
+//! looked at, and it ends after some seconds. There are few of them at a time.
+//!
+//! Connections that no path leads over are closed: two nodes that have connected to several addresses of each
+//! other at once keep one. The node with the smaller ID chooses it.
+//!
+//! The machine is pure. It says what the driver has to do; the driver says what came of it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::bucket::{Bucket, Rate};
+use crate::reach::{Place, SocketIndex};
+
+/// A round lasts for so long: SYN packets leave at its start, after 1 s and after 3 s.
+pub(crate) const ROUND: Duration = Duration::from_secs(6);
+
+/// Rounds that this node takes part in: so many at once, and one per interval from then on.
+const STARTS: u32 = 8;
+const START_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Rounds at a time.
+const MAX_ROUNDS: usize = 4;
+
+/// Connections of all nodes, and those of which nobody knows yet whose they are.
+const MAX_STREAMS: usize = 512;
+const MAX_STRANGERS: usize = 8;
+
+/// Whoever connects has so long to show who he is.
+const STRANGER: Duration = Duration::from_secs(5);
+
+/// A connection that no path leads over is closed after so long.
+const SPARE: Duration = Duration::from_secs(15);
+
+/// A connection over which a path leads, but without a session, is closed after so long.
+const IDLE: Duration = Duration::from_secs(600);
+
+/// Connections that are in use are looked at so often.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// An answer counts for so long.
+const VALID_FOR: Duration = Duration::from_secs(20);
+
+/// What the driver has to do about TCP connections to other nodes; see
+/// [`Endpoint::poll_tcp`](crate::Endpoint::poll_tcp).
+///
+/// ```
+/// use peersock_overlay::TcpAction;
+///
+/// fn describe(action: &TcpAction) -> String {
+///     match action {
+///         TcpAction::Punch(punch) => format!("connect to {} addresses from port {}", punch.targets.len(), punch.port),
+///         TcpAction::Close(socket) => format!("close {socket:?}"),
+///         _ => "something else".to_owned(),
+///     }
+/// }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TcpAction {
+    /// Listen, and connect to a node.
+    Punch(TcpPunch),
+    /// Close the connection with that index.
+    Close(SocketIndex),
+}
+
+/// One side of a TCP hole punch: while the driver connects to the addresses of the other node, it listens on
+/// the port that it connects from, and takes whoever connects to it.
+///
+/// ```
+/// use peersock_overlay::TcpPunch;
+///
+/// fn most_connections(punch: &TcpPunch) -> u32 {
+///     punch.targets.iter().map(|target| target.tries).sum()
+/// }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TcpPunch {
+    /// Names it in [`Endpoint::tcp_opened`](crate::Endpoint::tcp_opened).
+    pub id: u32,
+    /// The local port to connect from and to listen on.
+    pub port: u16,
+    /// Where to connect to; six addresses at most.
+    pub targets: Vec<TcpTarget>,
+    /// How long to wait before the first connection is begun, from the call on that gave this. Listening
+    /// begins at once.
+    pub after: Duration,
+    /// For how long to try and to listen from then on: 6 s.
+    pub lasts: Duration,
+}
+
+/// An address that a TCP connection is tried to.
+///
+/// ```
+/// let target = peersock_overlay::TcpTarget { address: "192.0.2.1:4000".parse()?, tries: 6 };
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TcpTarget {
+    /// The address.
+    pub address: SocketAddr,
+    /// How often to connect at most, 1 to 6 times, if the connection is refused.
+    pub tries: u32,
+}
+
+/// All TCP connections to other nodes. `K` names these.
+#[derive(Debug)]
+pub(crate) struct TcpStreams<K> {
+    is_on: bool,
+    starts: Bucket,
+    next_id: u32,
+    rounds: Vec<Round<K>>,
+    streams: BTreeMap<SocketIndex, Stream<K>>,
+    actions: VecDeque<TcpAction>,
+}
+
+#[derive(Debug)]
+struct Round<K> {
+    id: u32,
+    node: K,
+    ends: Instant,
+}
+
+#[derive(Debug)]
+struct Stream<K> {
+    remote: SocketAddr,
+    /// Whose it is, as a packet has shown.
+    node: Option<K>,
+    /// When it was opened, or a path with a session led over it last.
+    used: Instant,
+    /// No path has led over it for so long.
+    patience: Duration,
+    /// What the challenge on it says, and when it was sent.
+    asked: Option<([u8; 8], Instant)>,
+}
+
+/// Whose a connection is that was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Opened<K> {
+    /// It was begun towards that node.
+    To(K),
+    /// Somebody has connected.
+    Stranger,
+    /// There are too many.
+    Refused,
+}
+
+impl<K: Copy + PartialEq> TcpStreams<K> {
+    pub(crate) fn new(is_on: bool, now: Instant) -> Self {
+        Self {
+            is_on,
+            starts: Bucket::new(Rate::every(START_INTERVAL, STARTS), now),
+            next_id: 0,
+            rounds: Vec::new(),
+            streams: BTreeMap::new(),
+            actions: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn is_on(&self) -> bool {
+        self.is_on
+    }
+
+    /// Whether this node takes part in another round.
+    pub(crate) fn take_start(&mut self, now: Instant) -> bool {
+        self.rounds.retain(|round| now < round.ends);
+        self.rounds.len() < MAX_ROUNDS && self.starts.take(now)
+    }
+
+    /// Has the driver connect to a node, `after` from now.
+    pub(crate) fn start(
+        &mut self,
+        node: K,
+        (port, targets): (u16, Vec<TcpTarget>),
+        after: Duration,
+        now: Instant,
+    ) {
+        self.next_id = self.next_id.wrapping_add(1);
+        self.rounds.retain(|round| now < round.ends && round.node != node);
+        self.rounds.push(Round { id: self.next_id, node, ends: now + after + ROUND });
+        let punch = TcpPunch { id: self.next_id, port, targets, after, lasts: ROUND };
+        self.actions.push_back(TcpAction::Punch(punch));
+    }
+
+    /// The driver has a connection.
+    pub(crate) fn opened(
+        &mut self,
+        id: Option<u32>,
+        socket: SocketIndex,
+        remote: SocketAddr,
+        now: Instant,
+    ) -> Opened<K> {
+        let strangers = self.streams.values().filter(|stream| stream.node.is_none()).count();
+        let is_full = self.streams.len() >= MAX_STREAMS || (id.is_none() && strangers >= MAX_STRANGERS);
+        if !self.is_on || is_full || !socket.is_peer_stream() || self.streams.contains_key(&socket) {
+            return Opened::Refused;
+        }
+        let stream = Stream { remote, node: None, used: now, patience: STRANGER, asked: None };
+        self.streams.insert(socket, stream);
+        let round = self.rounds.iter().find(|round| Some(round.id) == id);
+        round.map_or(Opened::Stranger, |round| Opened::To(round.node))
+    }
+
+    /// A packet has shown whose a connection is.
+    pub(crate) fn claim(&mut self, socket: SocketIndex, node: K) {
+        if let Some(stream) = self.streams.get_mut(&socket).filter(|stream| stream.node.is_none()) {
+            (stream.node, stream.patience) = (Some(node), SPARE);
+        }
+    }
+
+    /// Whether it is known whose a connection is.
+    pub(crate) fn is_claimed(&self, socket: SocketIndex) -> bool {
+        self.streams.get(&socket).is_some_and(|stream| stream.node.is_some())
+    }
+
+    /// What to ask on a connection, if that was not done yet.
+    pub(crate) fn ask(
+        &mut self,
+        socket: SocketIndex,
+        now: Instant,
+        draw: impl FnOnce() -> Option<[u8; 8]>,
+    ) -> Option<[u8; 8]> {
+        let stream = self.streams.get_mut(&socket).filter(|stream| stream.asked.is_none())?;
+        let data = draw()?;
+        stream.asked = Some((data, now));
+        Some(data)
+    }
+
+    /// A node repeats at `place` what it was asked on that connection: gives the round trip, and the address
+    /// that TCP leads to.
+    pub(crate) fn answered(
+        &self,
+        node: K,
+        place: &Place,
+        data: [u8; 8],
+        now: Instant,
+    ) -> Option<(Duration, SocketAddr)> {
+        let stream = self.streams.get(&place.socket()).filter(|stream| stream.node == Some(node))?;
+        let (asked, at) = stream.asked.filter(|(asked, at)| *asked == data && now < *at + VALID_FOR)?;
+        debug_assert_eq!(asked, data);
+        Some((now.saturating_duration_since(at), stream.remote))
+    }
+
+    /// A connection has ended.
+    pub(crate) fn closed(&mut self, socket: SocketIndex) {
+        self.streams.remove(&socket);
+    }
+
+    /// Has those closed that are not used: `paths` are those over which paths lead, and whether there is a
+    /// session. Returns them, and when to look again.
+    pub(crate) fn close_unused(
+        &mut self,
+        paths: &[(SocketIndex, bool)],
+        now: Instant,
+    ) -> (Vec<SocketIndex>, Option<Instant>) {
+        for (socket, has_session) in paths {
+            let Some(stream) = self.streams.get_mut(socket) else { continue };
+            stream.patience = IDLE;
+            if *has_session {
+                stream.used = now;
+            }
+        }
+        for (socket, stream) in &mut self.streams {
+            if stream.patience == IDLE && paths.iter().all(|(path, _)| path != socket) {
+                (stream.patience, stream.used) = (SPARE, now);
+            }
+        }
+        let is_over = |_: &SocketIndex, stream: &mut Stream<K>| now >= stream.used + stream.patience;
+        let closed: Vec<_> = self.streams.extract_if(.., is_over).map(|(socket, _)| socket).collect();
+        self.actions.extend(closed.iter().map(|socket| TcpAction::Close(*socket)));
+        (closed, self.next_look(now))
+    }
+
+    /// When connections are to be looked at.
+    pub(crate) fn next_look(&self, now: Instant) -> Option<Instant> {
+        let ends = self.streams.values().map(|stream| stream.used + stream.patience);
+        ends.min().map(|end| end.min(now + LOOK))
+    }
+
+    /// What the driver has to do next.
+    pub(crate) fn poll(&mut self) -> Option<TcpAction> {
+        self.actions.pop_front()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::instant;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_stranger_has_little_time_and_there_are_few() {
+        let (mut streams, now) = (streams(), instant());
+        let opened = (0..20).map(|number| open(&mut streams, None, number, now));
+        assert_eq!(opened.filter(|opened| *opened == Opened::Stranger).count(), MAX_STRANGERS);
+        assert_eq!(streams.next_look(now), Some(now + STRANGER));
+        streams.claim(SocketIndex::peer_stream(3), 'a');
+        let (closed, _) = streams.close_unused(&[], now + STRANGER);
+        assert_eq!(closed.len(), MAX_STRANGERS - 1);
+        assert!(streams.is_claimed(SocketIndex::peer_stream(3)));
+        assert_eq!(std::iter::from_fn(|| streams.poll()).count(), MAX_STRANGERS - 1);
+    }
+
+    #[test]
+    fn of_several_connections_to_a_node_the_one_stays_over_which_the_path_leads() {
+        let (mut streams, now) = (streams(), instant());
+        let [used, spare] = [0, 1].map(SocketIndex::peer_stream);
+        for number in [0, 1] {
+            open(&mut streams, None, number, now);
+            streams.claim(SocketIndex::peer_stream(number), 'a');
+        }
+        for second in 1..1000 {
+            let (closed, _) = streams.close_unused(&[(used, true)], now + SECOND * second);
+            assert_eq!(closed, if second == 15 { vec![spare] } else { vec![] }, "{second}");
+        }
+        // The session ends, and later the path leads elsewhere.
+        let later = now + 1000 * SECOND;
+        assert!(streams.close_unused(&[(used, false)], later + 500 * SECOND).0.is_empty());
+        assert!(streams.close_unused(&[], later + 500 * SECOND).0.is_empty());
+        assert_eq!(streams.close_unused(&[], later + 515 * SECOND).0, [used]);
+    }
+
+    #[test]
+    fn an_answer_counts_once_it_is_known_whose_it_is_and_on_its_own_connection() {
+        let (mut streams, now) = (streams(), instant());
+        streams.start('a', (4000, Vec::new()), Duration::ZERO, now);
+        let Some(TcpAction::Punch(TcpPunch { id, .. })) = streams.poll() else { panic!("a round") };
+        assert_eq!(open(&mut streams, Some(id), 0, now), Opened::To('a'));
+        assert_eq!(open(&mut streams, Some(id + 1), 1, now), Opened::Stranger);
+        let [socket, other] = [0, 1].map(SocketIndex::peer_stream);
+        assert_eq!(streams.ask(socket, now, || Some([7; 8])), Some([7; 8]));
+        assert_eq!(streams.ask(socket, now, || Some([8; 8])), None, "once");
+        let place = |socket: SocketIndex| Place::Direct { socket, remote: socket.stream_end().unwrap() };
+        let later = now + SECOND;
+        assert_eq!(streams.answered('a', &place(socket), [7; 8], later), None);
+        streams.claim(socket, 'a');
+        streams.claim(socket, 'b');
+        assert_eq!(streams.answered('b', &place(socket), [7; 8], later), None);
+        assert_eq!(streams.answered('a', &place(other), [7; 8], later), None);
+        assert_eq!(streams.answered('a', &place(socket), [8; 8], later), None);
+        assert!(streams.answered('a', &place(socket), [7; 8], later).is_some());
+        assert!(streams.answered('a', &place(socket), [7; 8], later + VALID_FOR).is_none());
+    }
+
+    #[test]
+    fn rounds_are_few_at_a_time_and_in_all() {
+        let (mut streams, start) = (streams(), instant());
+        let mut begun = 0;
+        for second in 0..600 {
+            let now = start + SECOND * second;
+            for node in ['a', 'b', 'c', 'd', 'e', 'f'] {
+                if streams.take_start(now) {
+                    streams.start(node, (4000, Vec::new()), Duration::ZERO, now);
+                    begun += 1;
+                }
+            }
+            assert!(streams.rounds.len() <= MAX_ROUNDS);
+        }
+        assert!((60..=68).contains(&begun), "{begun}");
+    }
+
+    fn streams() -> TcpStreams<char> {
+        TcpStreams::new(true, instant())
+    }
+
+    fn open(streams: &mut TcpStreams<char>, id: Option<u32>, number: u16, now: Instant) -> Opened<char> {
+        streams.opened(id, SocketIndex::peer_stream(number), ([192, 0, 2, 1], 4000).into(), now)
+    }
+}

@@ -1,0 +1,83 @@
+//! How roots are reached as relays: what that changes about the places behind them.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use super::Endpoint;
+use crate::link::{Link, PeerKey, Timer};
+use crate::reach::{Place, Relay};
+use crate::roots::{Root, Unasked};
+use crate::wire::{Channel, LookUpKey};
+
+impl Endpoint {
+    /// Makes known how a root is reached as a relay, if that has changed.
+    pub(super) fn update_relay(&mut self, now: Instant, key: PeerKey) {
+        let Some(peer) = self.peers.get(key) else { return };
+        let place = peer.link.handle.path().map(|path| path.place);
+        let Some(root) = self.roots.get_mut(key) else { return };
+        let Some(token) = root.registering.standing(now).map(|answer| answer.token) else { return };
+        let Some(Place::Direct { socket, remote }) = place else { return };
+        let relay = Relay { socket, root: remote, token };
+        // What comes by UDP is relayed as soon as the root knows that this node is there, and not before.
+        let is_known = |root: &Root| {
+            root.registering.standing(now).is_some_and(|answer| answer.voucher.address.port() != 0)
+        };
+        let is_stream = |relay: &Relay| relay.socket == root.stream.socket && root.stream.is_open;
+        if !socket.is_stream() && !is_known(root) && root.relay.as_ref().is_some_and(is_stream) {
+            return;
+        }
+        root.move_at = None;
+        if root.relay.is_some_and(|before| before != relay) && !root.moves.take(now) {
+            let later = now + Unasked::INTERVAL;
+            root.move_at = Some(later);
+            return self.core.timers.set_earlier(Timer::Root(key), later);
+        }
+        let Some(before) = root.relay.replace(relay) else { return self.publish_relays() };
+        if before == relay {
+            return;
+        }
+        self.publish_relays();
+        for node in self.nodes.keys() {
+            let path = self.nodes[node].reach.place();
+            if self.nodes[node].reach.move_relay(before.root, &relay) {
+                self.nodes.note_path(node, path);
+                for peer in self.nodes[node].peers.clone() {
+                    self.link(now, peer, Link::path_moved);
+                }
+            }
+        }
+    }
+
+    pub(super) fn publish_relays(&mut self) {
+        let relays = self.roots.list.iter().filter_map(|(_, root)| root.relay);
+        self.roots.relays.publish(relays.map(|relay| (relay.root, relay.token)).collect());
+    }
+
+    /// A root does not know a node by that channel, or relays no more: nodes that are reached there are
+    /// looked for elsewhere.
+    pub(super) fn forget_relayed(&mut self, now: Instant, root: SocketAddr, channel: Option<Channel>) {
+        for node in self.nodes.keys() {
+            if !self.nodes[node].reach.is_behind(&root) {
+                continue;
+            }
+            let of_path = |place: Place| place.relay().filter(|_| place.remote() == root);
+            let used = self.nodes[node].reach.place().and_then(of_path);
+            let is_path = used.is_some_and(|used| channel.is_none_or(|channel| channel == used.channel));
+            self.nodes[node].reach.forget_relayed(&root, channel);
+            let peers = self.nodes[node].peers.clone();
+            // The peers of a node have the same ID.
+            if let Some(peer) = peers.first().and_then(|peer| self.peers.get(*peer)) {
+                let id = LookUpKey::Id(*peer.link.handle.id());
+                for (key, _) in &self.roots.list {
+                    self.roots.look_ups.forget_found(*key, &id, now);
+                }
+            }
+            for peer in peers {
+                self.link(now, peer, |link, cx| link.relay_refused(cx, root));
+                if is_path && self.peers.get(peer).is_some_and(|peer| peer.link.current().is_some()) {
+                    self.link(now, peer, Link::heed_hint);
+                }
+            }
+        }
+    }
+}

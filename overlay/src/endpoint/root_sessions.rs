@@ -1,0 +1,210 @@
+//! The sessions with roots: begun, kept, and what is said in them.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Endpoint;
+use crate::bucket::Rate;
+use crate::link::{Event, PeerKey, Reason, Timer};
+use crate::reach::Why;
+use crate::roots::{ANSWER_TIMEOUT, KEEP_INTERVAL, MAX_UNANSWERED, RETRY_INTERVAL};
+use crate::session::Session;
+use crate::wire::{Channel, NoticeCode, Registered, RootMessage};
+
+impl Endpoint {
+    /// Something has changed about the link to a root.
+    pub(super) fn on_root_event(&mut self, now: Instant, event: &Event) {
+        let Some(key) = self.key_of(event.peer()) else { return };
+        let Some(root) = self.roots.get_mut(key) else { return };
+        match event {
+            Event::PeerUnreachable(_) => {
+                root.is_unreachable = true;
+                root.registering.interrupted();
+            }
+            Event::SessionReady(_) | Event::PathConfirmed(_) => {
+                // It may have forgotten this node meanwhile.
+                if std::mem::take(&mut root.is_unreachable) {
+                    root.registering.renew_soon(now);
+                }
+            }
+            Event::SessionLost(_) => root.registering.interrupted(),
+            Event::PathChanged(_) => {}
+            _ => return,
+        }
+        // The root follows to where something else than a probe comes from.
+        if matches!(event, Event::PathChanged(_)) && root.stream.is_open {
+            root.registering.renew_soon(now);
+        }
+        self.update_relay(now, key);
+        // Not from here: this may be in the middle of a step of that link.
+        self.core.timers.set(Timer::Root(key), now);
+    }
+
+    /// Sees to it that there is a session with a root, that this node is registered, and that the root is
+    /// heard from now and then.
+    pub(super) fn step_root(&mut self, now: Instant, key: PeerKey) {
+        if self.leave_idle_guest(now, key) {
+            return;
+        }
+        if self.roots.get(key).is_some_and(|root| root.move_at.is_some_and(|at| now >= at)) {
+            self.update_relay(now, key);
+        }
+        let Some(session) = self.step_root_session(now, key) else { return };
+        let stream = self.step_stream(now, key);
+        let other_view = self.step_other_view(now, key);
+        let moves = self.roots.get(key).and_then(|root| root.move_at);
+        let due = [stream, other_view, moves].into_iter().flatten().fold(session, Instant::min);
+        self.core.timers.set(Timer::Root(key), due.max(now + SHORTEST));
+    }
+
+    /// Returns when to look again.
+    fn step_root_session(&mut self, now: Instant, key: PeerKey) -> Option<Instant> {
+        let peer = self.peers.get(key)?;
+        let handle = Arc::clone(&peer.link.handle);
+        let Some(session) = handle.sender().map(|sender| sender.session) else {
+            if !peer.link.is_connecting() {
+                let tried = self.roots.get(key).is_some_and(|root| root.is_unreachable);
+                let reason = if tried { Reason::Hint } else { Reason::Traffic };
+                self.link(now, key, |link, cx| link.attempt(cx, reason));
+            }
+            return Some(now + RETRY_INTERVAL);
+        };
+        self.register_if_due(now, key, &session);
+        let activity = handle.activity();
+        let (sent, heard) = (activity.last_sent(), activity.last_received());
+        let root = self.roots.get_mut(key)?;
+        root.asked.take_if(|(since, _)| heard.is_some_and(|heard| heard >= *since));
+        let due = match root.asked {
+            Some((since, times)) => since + ANSWER_TIMEOUT * times,
+            None => sent.map_or(now, |sent| sent + KEEP_INTERVAL),
+        };
+        let due = if now < due {
+            due
+        } else {
+            let (since, times) = root.asked.unwrap_or((now, 0));
+            root.asked = Some((since, times + 1));
+            if times >= MAX_UNANSWERED {
+                root.asked = None;
+                root.registering.interrupted();
+                self.link(now, key, |link, cx| link.attempt(cx, Reason::Traffic));
+                now + RETRY_INTERVAL
+            } else {
+                // A NAT box may show this node elsewhere than before: then the root is to follow.
+                self.link(now, key, |link, cx| link.ask_path(cx, Why::Announce));
+                now + ANSWER_TIMEOUT
+            }
+        };
+        let register = self.roots.get(key).and_then(|root| root.registering.next());
+        Some(register.map_or(due, |at| due.min(at)))
+    }
+
+    fn register_if_due(&mut self, now: Instant, key: PeerKey, session: &Session) {
+        let unix_time = self.core.clock.unix_time(now);
+        let identity = Arc::clone(&self.core.identity);
+        let Some(root) = self.roots.get_mut(key) else { return };
+        if !root.registering.is_due(session.index(), now) {
+            return;
+        }
+        let (id, access) = (root.identity.node_id(), root.access.clone());
+        let message = root.registering.ask(&identity, &id, &access, session.index(), unix_time, now);
+        // It has an answer. Repeated without one it must not look as if all was well.
+        root.asked.get_or_insert((now, 1));
+        self.core.counters.root_registrations_sent.increment();
+        self.tell_root(now, key, &message);
+    }
+
+    pub(super) fn tell_root(&mut self, now: Instant, key: PeerKey, message: &RootMessage) {
+        let mut plaintext = Vec::new();
+        message.emit(&mut plaintext);
+        self.link(now, key, |link, cx| link.send_message(cx, &plaintext));
+    }
+
+    /// This node's own addresses have changed, and with them what the roots see.
+    pub(super) fn renew_registrations(&mut self, now: Instant) {
+        for (key, root) in &mut self.roots.list {
+            root.registering.renew_soon(now + ADDRESS_SETTLES);
+            self.core.timers.set_earlier(Timer::Root(*key), now + ADDRESS_SETTLES);
+        }
+    }
+
+    /// A root says something in its session.
+    pub(super) fn on_root_message(&mut self, now: Instant, key: PeerKey, plaintext: &[u8]) {
+        let Ok(message) = RootMessage::parse(plaintext) else {
+            return self.core.counters.control_unknown.increment();
+        };
+        match message {
+            RootMessage::Registered(answer) => self.on_registered(now, key, answer),
+            RootMessage::Found { id, result } => match self.roots.look_ups.take_open(key, id) {
+                Some(wanted) => result.into_iter().for_each(|entry| self.on_found(now, key, &wanted, &entry)),
+                None => self.core.counters.root_answers_refused.increment(),
+            },
+            RootMessage::Referred { id, pass, referral } => match self.roots.look_ups.take_open(key, id) {
+                Some(wanted) => self.on_referred(now, key, &wanted, &pass, &referral),
+                None => self.core.counters.root_answers_refused.increment(),
+            },
+            RootMessage::Notice { code, channel } => self.on_notice(now, key, code, channel),
+            RootMessage::Vouched(voucher) => self.on_vouched(now, key, voucher),
+            // Only roots get these.
+            _ => self.core.counters.control_unknown.increment(),
+        }
+    }
+
+    fn on_registered(&mut self, now: Instant, key: PeerKey, answer: Registered) {
+        let own = self.own_id;
+        let Some(root) = self.roots.get_mut(key) else { return };
+        let identity = root.identity;
+        let was_registered = root.registering.standing(now).is_some();
+        let time = answer.voucher.time;
+        if !root.registering.answered(answer, &identity, &own, now) {
+            return self.core.counters.root_answers_refused.increment();
+        }
+        if !was_registered {
+            tracing::info!(root = %identity.node_id(), "registered at a root");
+        }
+        root.clock = Some((time, now));
+        root.other_view.ask(now);
+        if let Some(guest) = &mut root.guest {
+            guest.refused = 0;
+        }
+        self.publish_clocks();
+        self.update_relay(now, key);
+        self.renew_contact(now);
+        self.core.timers.set(Timer::Root(key), now);
+        if !was_registered {
+            self.ask_root(now, key);
+        }
+    }
+
+    fn on_notice(&mut self, now: Instant, key: PeerKey, code: NoticeCode, channel: Channel) {
+        let Some(root) = self.roots.get_mut(key) else { return };
+        tracing::debug!(root = %root.identity.node_id(), code = code as u8, %channel, "a root says");
+        match code {
+            NoticeCode::NotRegistered => root.registering.lost(now),
+            NoticeCode::Refused if root.show_next_pass(now) => {}
+            NoticeCode::Refused => root.registering.refused(now),
+            NoticeCode::Drains => root.registering.drains(),
+            NoticeCode::OverRate => self.core.counters.root_over_rate.increment(),
+            NoticeCode::NoChannel => {
+                // Each looks at all nodes. One that is dropped comes again with the next frame.
+                if !root.notices.take_of(Rate::per_second(NOTICES, NOTICES_BURST), now) {
+                    return self.core.counters.root_notices_limited.increment();
+                }
+                if let Some(relay) = root.relay {
+                    self.forget_relayed(now, relay.root, Some(channel));
+                }
+            }
+        }
+        self.core.timers.set(Timer::Root(key), now);
+    }
+}
+
+/// Notices that a root does not know a channel, of which so many in a second are heeded, and so many at once:
+/// each peer behind a root that was restarted may cause one.
+const NOTICES: u32 = 50;
+const NOTICES_BURST: u32 = 500;
+
+/// A timer that is due again is set at least so far ahead, so that nothing can run without end.
+pub(super) const SHORTEST: Duration = Duration::from_millis(1);
+
+/// After a change of address it takes a moment until the root has seen this node there.
+const ADDRESS_SETTLES: Duration = Duration::from_millis(500);

@@ -1,0 +1,291 @@
+//! TCP connections to other nodes, where no UDP passes between the two.
+//!
+//! The overlay says when to try, from which port and to which addresses. The thread here listens on that port
+//! and connects from it, so that the two sides' SYN packets open the NAT boxes for each other, and carries
+//! the datagrams of the connections that come about. Whose a connection is only what comes in on it shows;
+//! the overlay has those closed that are nobody's, and those that no path leads over.
+//!
+//! There is no such thread before the first round, which most nodes never have.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use peersock_datapath::{Ingress, Transmit};
+use peersock_overlay::{RecvMeta, SocketIndex, TcpAction, TcpPunch, TcpTarget};
+use peersock_stack::Batch;
+use peersock_streams::{Connection, PeerPort, Receiver, Sender, Way};
+use tokio::runtime::Builder;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+
+use super::Driver;
+use crate::sync;
+
+/// A connection that was refused is tried again after so long.
+const AGAIN: Duration = Duration::from_millis(250);
+
+/// Interfaces that connections leave by at most, where they are restricted to some.
+const MAX_WAYS: usize = 4;
+
+/// Datagrams handed to the data path in one go.
+const BATCH: usize = 64;
+
+/// What is queued when the connections are closed has so long to leave.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+const LAST_WORDS_LOOK: Duration = Duration::from_millis(5);
+
+/// The TCP connections to other nodes.
+#[derive(Debug, Default)]
+pub(crate) struct PeerStreams {
+    driver: OnceLock<Weak<Driver>>,
+    open: RwLock<BTreeMap<SocketIndex, Open>>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct Open {
+    sender: Sender,
+    /// The other end.
+    remote: SocketAddr,
+    /// Reads it.
+    task: Option<AbortHandle>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// There is a thread.
+    actions: Option<UnboundedSender<(Instant, TcpAction)>>,
+    thread: Option<JoinHandle<()>>,
+    is_stopped: bool,
+    /// The number of the next connection.
+    next: u16,
+}
+
+impl PeerStreams {
+    /// Says whose connections they are. To be called once.
+    pub(super) fn attach(&self, driver: &Arc<Driver>) {
+        let _ = self.driver.set(Arc::downgrade(driver));
+    }
+
+    /// Has the thread do something. Called under the lock of control, so that it only notes that.
+    pub(super) fn act(self: &Arc<Self>, action: TcpAction) {
+        let mut state = sync::lock(&self.state);
+        if state.is_stopped {
+            return;
+        }
+        if state.actions.is_none() {
+            let (actions, taken) = unbounded_channel();
+            let streams = Arc::clone(self);
+            let run = move || match Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime.block_on(streams.run(taken)),
+                Err(error) => tracing::debug!(%error, "no TCP connections to other nodes"),
+            };
+            match thread::Builder::new().name("peersock-tcp".into()).spawn(run) {
+                Ok(thread) => (state.thread, state.actions) = (Some(thread), Some(actions)),
+                // Nothing comes about, which the overlay is used to.
+                Err(error) => return tracing::debug!(%error, "no thread"),
+            }
+        }
+        if let Some(actions) = &state.actions {
+            // The overlay bounds how many there are. A thread that has ended takes none.
+            let _ = actions.send((Instant::now(), action));
+        }
+    }
+
+    /// Queues datagrams; never waits.
+    pub(super) fn send(&self, transmit: &Transmit<'_>) {
+        let open = sync::read(&self.open);
+        let Some(Open { sender, .. }) = open.get(&transmit.socket) else { return };
+        let size = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
+        for datagram in transmit.contents.chunks(size) {
+            // Only a connection that has just ended refuses: then the datagram is lost.
+            let _ = sender.send(datagram.to_vec());
+        }
+    }
+
+    /// The other end of that connection.
+    pub(crate) fn remote(&self, socket: SocketIndex) -> Option<SocketAddr> {
+        sync::read(&self.open).get(&socket).map(|open| open.remote)
+    }
+
+    /// Closes all connections when what is queued has left, or could not for a while, and ends the thread.
+    pub(super) fn stop(&self) {
+        let thread = {
+            let mut state = sync::lock(&self.state);
+            (state.is_stopped, state.actions) = (true, None);
+            state.thread.take()
+        };
+        if let Some(thread) = thread
+            && thread.thread().id() != thread::current().id()
+        {
+            // It does not panic; if it did, the connections are closed all the same.
+            let _ = thread.join();
+        }
+    }
+
+    async fn run(self: Arc<Self>, mut actions: UnboundedReceiver<(Instant, TcpAction)>) {
+        let mut rounds = JoinSet::new();
+        loop {
+            tokio::select! {
+                action = actions.recv() => match action {
+                    Some((at, TcpAction::Punch(punch))) => _ = rounds.spawn(Arc::clone(&self).punch(punch, at)),
+                    Some((_, TcpAction::Close(socket))) => self.close(socket),
+                    Some(_) => {}
+                    None => break,
+                },
+                _ = rounds.join_next(), if !rounds.is_empty() => {}
+            }
+        }
+        rounds.abort_all();
+        let senders: Vec<_> = sync::read(&self.open).values().map(|open| open.sender.clone()).collect();
+        let waits = async {
+            while senders.iter().any(|sender| sender.queued() > 0) {
+                sleep(LAST_WORDS_LOOK).await;
+            }
+            // What has left the queue is written in the same turn of its task.
+            sleep(LAST_WORDS_LOOK).await;
+        };
+        if !senders.is_empty() {
+            let _ = timeout(LAST_WORDS, waits).await;
+        }
+        sync::write(&self.open).clear();
+    }
+
+    /// One round: listens, and connects to all addresses of a node.
+    async fn punch(self: Arc<Self>, punch: TcpPunch, begun: Instant) {
+        let TcpPunch { id, port, targets, after, lasts, .. } = punch;
+        let Some(driver) = self.driver.get().and_then(Weak::upgrade) else { return };
+        let devices = driver.sockets.devices();
+        drop(driver);
+        let ways = devices.into_iter().take(MAX_WAYS).map(|interface| Way { interface });
+        let ports: Vec<_> = ways.map(|way| PeerPort::new(port, way)).collect();
+        let (start, until) = (begun + after, begun + after + lasts);
+        let mut tasks = JoinSet::new();
+        for port in &ports {
+            for is_ipv4 in [true, false] {
+                match port.listen(is_ipv4) {
+                    Ok(listener) => {
+                        let streams = Arc::clone(&self);
+                        tasks.spawn(async move {
+                            loop {
+                                match timeout_at(until, listener.accept()).await {
+                                    Ok(Ok(connection)) => streams.take(None, connection),
+                                    // One that has ended already, or no descriptors are left.
+                                    Ok(Err(_)) => sleep(AGAIN).await,
+                                    Err(_) => return,
+                                }
+                            }
+                        });
+                    }
+                    Err(error) => tracing::debug!(%error, is_ipv4, "a port for TCP cannot be listened on"),
+                }
+            }
+        }
+        sleep_until(start).await;
+        for target in targets {
+            for (port, tries) in ports.iter().zip(shares(target.tries, ports.len())) {
+                let (streams, port) = (Arc::clone(&self), port.clone());
+                let target = TcpTarget { tries, ..target };
+                tasks.spawn(async move {
+                    let reached = timeout_at(until, reach(&port, target)).await;
+                    if let Ok(Some(connection)) = reached {
+                        streams.take(Some(id), connection);
+                    }
+                });
+            }
+        }
+        while tasks.join_next().await.is_some() {}
+    }
+
+    /// There is a connection.
+    fn take(self: &Arc<Self>, id: Option<u32>, connection: Connection) {
+        let Some(driver) = self.driver.get().and_then(Weak::upgrade) else { return };
+        let remote = connection.remote_addr();
+        let remote = SocketAddr::new(remote.ip().to_canonical(), remote.port());
+        let (sender, receiver) = connection.split();
+        let socket = {
+            let mut open = sync::write(&self.open);
+            let mut state = sync::lock(&self.state);
+            let mut numbers = (0..=u16::MAX).map(|n| SocketIndex::peer_stream(state.next.wrapping_add(n)));
+            let Some(socket) = numbers.find(|socket| !open.contains_key(socket)) else { return };
+            state.next = socket.0.wrapping_add(1);
+            // Before the overlay knows of it, which sends at once.
+            open.insert(socket, Open { sender, remote, task: None });
+            socket
+        };
+        if !driver.datapath.tcp_opened(driver.now(), id, socket, remote, &mut Batch::default()) {
+            sync::write(&self.open).remove(&socket);
+            return;
+        }
+        let task = tokio::spawn(Arc::clone(self).receive(socket, receiver)).abort_handle();
+        match sync::write(&self.open).get_mut(&socket) {
+            Some(open) => open.task = Some(task),
+            // Closed meanwhile.
+            None => task.abort(),
+        }
+    }
+
+    fn close(&self, socket: SocketIndex) {
+        let closed = sync::write(&self.open).remove(&socket);
+        if let Some(task) = closed.and_then(|open| open.task) {
+            task.abort();
+        }
+    }
+
+    /// Gives what arrives to the data path until the connection ends.
+    async fn receive(self: Arc<Self>, socket: SocketIndex, mut receiver: Receiver) {
+        let Some(remote) = socket.stream_end() else { return };
+        let meta = RecvMeta { remote, socket, multicast: false, relay: None };
+        let (mut ingress, mut datagrams) = (Ingress::default(), Vec::new());
+        let reason = loop {
+            if let Err(reason) = receiver.recv_many(&mut datagrams, BATCH).await {
+                break reason;
+            }
+            let Some(driver) = self.driver.get().and_then(Weak::upgrade) else { return };
+            let now = driver.now();
+            for datagram in datagrams.drain(..) {
+                driver.datapath.receive(now, &mut ingress, meta, &datagram, datagram.len(), false);
+            }
+            driver.datapath.finish_receive(now, &mut ingress);
+        };
+        tracing::debug!(%reason, "a TCP connection to a node has ended");
+        let was_open = sync::write(&self.open).remove(&socket).is_some();
+        if let Some(driver) = self.driver.get().and_then(Weak::upgrade).filter(|_| was_open) {
+            driver.datapath.tcp_closed(driver.now(), socket, &mut Batch::default());
+        }
+    }
+}
+
+/// Connects to an address, again if it is refused: the other side's box may not have been open yet.
+async fn reach(port: &PeerPort, target: TcpTarget) -> Option<Connection> {
+    for _ in 0..target.tries {
+        match port.connect(target.address).await {
+            Ok(connection) => return Some(connection),
+            Err(error) => tracing::debug!(address = %target.address, %error, "no TCP connection to a node"),
+        }
+        sleep(AGAIN).await;
+    }
+    None
+}
+
+/// Shares out the tries of one address among so many ways.
+fn shares(tries: u32, ways: usize) -> impl Iterator<Item = u32> {
+    let ways = u32::try_from(ways).unwrap_or(u32::MAX).max(1);
+    (0..ways).map(move |way| (tries + ways - 1 - way) / ways)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_ways_together_have_the_tries_of_one() {
+        for (tries, ways, expected) in [(1, 1, vec![1]), (1, 3, vec![1, 0, 0]), (6, 4, vec![2, 2, 1, 1])] {
+            assert_eq!(shares(tries, ways).collect::<Vec<_>>(), expected);
+        }
+    }
+}
