@@ -273,6 +273,7 @@ fn where_the_nodes_process_cannot_be_seen_nobody_else_is_taken_for_it() {
     assert_eq!(received.as_deref(), Some("genuine"));
 }
 
+#[expect(clippy::print_stdout, reason = "the parent reads it")]
 fn receive_in_another_namespace(node: &str) {
     let mut parts = node.split(',');
     let mut next = || parts.next().expect("three parts");

@@ -15,6 +15,7 @@ mod forks;
 mod go;
 mod groups;
 mod lab;
+mod observations;
 mod pipes;
 mod rules;
 mod seccomp;

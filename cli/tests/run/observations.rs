@@ -1,0 +1,44 @@
+//! What a program observes of sockets is what it observes of the kernel's, but for what is known.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use crate::common::run;
+use crate::lab::Lab;
+
+/// Lines that differ from the kernel's, each below the reason.
+const KNOWN: &str = include_str!("observations.txt");
+
+#[test]
+fn overlay_sockets_are_observed_as_the_kernels_are() {
+    let test = "overlay_sockets_are_observed_as_the_kernels_are";
+    let Some(lab) = Lab::with(test, &["cc"]) else { return };
+    let program = lab.path("observations");
+    let mut cc = Command::new("cc");
+    cc.args(["-O1", "-Wall", "-Wextra", "-Werror", "-Wno-unused-value", "-pthread", "-o"]).arg(&program);
+    cc.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/run/observations.c"));
+    run(cc).success();
+    let known: BTreeSet<&str> =
+        KNOWN.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+    let mut seen = BTreeSet::new();
+    let mut unknown = String::new();
+    for (kernels, overlays) in [("::1", "fd77::2"), ("127.0.0.1", "10.77.0.2")] {
+        let mut command = Command::new(&program);
+        command.arg(kernels);
+        let wanted = run(command).success();
+        let got = run(lab.command("beta", &[], &[program.to_str().unwrap(), overlays])).success();
+        let (wanted, got): (Vec<&str>, Vec<&str>) =
+            (wanted.text().lines().collect(), got.text().lines().collect());
+        assert!(wanted.len() > 400, "{} observations", wanted.len());
+        assert_eq!(wanted.len(), got.len(), "the program went another way");
+        for (wanted, got) in wanted.into_iter().zip(got).filter(|(wanted, got)| wanted != got) {
+            if !known.contains(got) {
+                unknown += &format!("{overlays}:\n# {wanted}\n{got}\n");
+            }
+            seen.insert(got.to_owned());
+        }
+    }
+    assert!(unknown.is_empty(), "the kernel's, and the overlay's:\n{unknown}");
+    let gone: Vec<&str> = known.into_iter().filter(|known| !seen.contains(*known)).collect();
+    assert!(gone.is_empty(), "these do not differ any more: take them out\n{gone:#?}");
+}
