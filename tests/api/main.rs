@@ -8,6 +8,7 @@ mod delivery;
 mod dht;
 mod down;
 mod killed;
+mod moves;
 mod node;
 #[path = "../delivery/process.rs"]
 mod process;
@@ -16,3 +17,4 @@ mod roaming;
 mod roots;
 mod silent;
 mod streams;
+mod turn;

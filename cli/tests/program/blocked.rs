@@ -25,10 +25,16 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use crate::common::{Lab, PATIENCE, PORT, Running, run, signal, without_variables};
+use crate::common::{Lab, PATIENCE, PORT, Running, lacks, run, signal, without_variables};
 
 /// Where the servers are.
 const SERVER: &str = "10.97.3.1";
+
+/// Where a's SOCKS proxy is, if there is one.
+const PROXY: &str = "10.97.1.1:1080";
+
+/// A word that the status has nowhere else.
+const PROXY_PASSWORD: &str = "swordfish";
 
 #[test]
 fn nodes_whose_udp_is_blocked_reach_each_other_by_turn_over_tcp_and_tls_also_after_its_restart() {
@@ -73,6 +79,41 @@ fn nodes_whose_udp_is_blocked_reach_each_other_by_turn_over_tcp_and_tls_also_aft
     listening.wait_for_stdout("still there\n");
     listening.send(b"of course\n");
     dialing.wait_for_stdout("of course\n");
+    dialing.end_stdin();
+    listening.finish().success();
+    dialing.finish().success();
+}
+
+#[test]
+fn turn_over_tcp_leads_through_a_socks_proxy_where_nothing_else_leads_out() {
+    const TEST: &str = "turn_over_tcp_leads_through_a_socks_proxy";
+    if lacks(TEST, &["microsocks"]) {
+        return;
+    }
+    let Some(lab) = Blocked::build(TEST) else { return };
+    let roots = lab.start_root();
+    let _coturn = lab.start_coturn();
+    let _proxy = lab.start_proxy();
+    let mut command = lab.command(0, &roots.1, &lab.by_tcp(), &["listen", &PORT.to_string()]);
+    command.env("ALL_PROXY", format!("socks5h://me:{PROXY_PASSWORD}@{PROXY}"));
+    let mut listening = Running::start(command);
+    let target = listening.wait_for_target();
+    lab.wait_for_status(0, |now| relayed(now).is_some_and(|at| at.starts_with(SERVER)));
+    let mut dialing = lab.node(1, &roots.1, &lab.by_tls(), &["dial", &target]);
+    dialing.send(b"by TURN and a proxy\n");
+    listening.wait_for_stdout("by TURN and a proxy\n");
+    let line = [b'x'; 1023];
+    for _ in 0..1000 {
+        dialing.send(&line);
+        dialing.send(b"\n");
+    }
+    dialing.send(b"end\n");
+    listening.wait_for_stdout("end\n");
+    listening.send(b"and back\n");
+    dialing.wait_for_stdout("and back\n");
+    let now = lab.wait_for_status(0, |now| now["peers"][0]["turn"] == true);
+    assert!(now["peers"][0]["root"].is_null(), "{now:#}");
+    assert!(!now.to_string().contains(PROXY_PASSWORD), "the proxy's password is not told: {now:#}");
     dialing.end_stdin();
     listening.finish().success();
     dialing.finish().success();
@@ -193,10 +234,14 @@ impl Blocked {
     }
 
     fn node(&self, which: usize, roots: &str, turn: &str, words: &[&str]) -> Running {
+        Running::start(self.command(which, roots, turn, words))
+    }
+
+    fn command(&self, which: usize, roots: &str, turn: &str, words: &[&str]) -> Command {
         let mut command = self.at(which, words);
         command.args(["-v", "--network", &self.lab.network, "--state"]).arg(self.state(which));
         command.env("PEERSOCK_ROOTS", roots.trim()).env("PEERSOCK_TURN", turn);
-        Running::start(command)
+        command
     }
 
     fn state(&self, which: usize) -> std::path::PathBuf {
@@ -241,6 +286,29 @@ impl Blocked {
                 thread::sleep(Duration::from_millis(20));
             }
         }
+        running
+    }
+
+    /// A SOCKS proxy for a, from where nothing but that is reached any more.
+    fn start_proxy(&self) -> Running {
+        let server = &self.names[2];
+        let (address, port) = PROXY.split_once(':').expect("a port");
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", server]).arg(find_in_path("microsocks").expect("it was there"));
+        command.args(["-i", address, "-p", port, "-u", "me", "-P", PROXY_PASSWORD]);
+        let running = Running::start(command);
+        let rule = format!("add rule ip f i iifname left tcp dport != {port} drop");
+        assert!(ip(["netns", "exec", server, "nft", &rule]));
+        let reaches = |to: &str| {
+            let to = to.parse().expect("an address");
+            self.inside(0, || TcpStream::connect_timeout(&to, Duration::from_millis(300)).is_ok())
+        };
+        let give_up = Instant::now() + PATIENCE;
+        while !reaches(PROXY) {
+            assert!(Instant::now() < give_up, "microsocks does not listen: {}", running.said());
+            thread::sleep(Duration::from_millis(20));
+        }
+        assert!(!reaches(&format!("{SERVER}:3478")), "coturn is reached without the proxy");
         running
     }
 

@@ -6,7 +6,9 @@
 //! packets pass both ways.
 //!
 //! Interfaces may change all the time, by a fault or because somebody on the link advertises prefixes. So
-//! announcements begin at least a second apart; the last change is announced in any case.
+//! announcements begin at least a second apart; the last change is announced in any case. An address that is
+//! exchanged for another makes two changes, one right after the other: what has begun with the first goes on, to
+//! the nodes that have not answered, so that the second need not wait for its own announcement.
 
 use std::time::{Duration, Instant};
 
@@ -40,6 +42,8 @@ pub(super) struct Announcement {
     rung: usize,
     /// When the last one was begun.
     last: Option<Instant>,
+    /// There was another change since: the next one begins as soon as it may.
+    again: bool,
 }
 
 impl Endpoint {
@@ -48,8 +52,8 @@ impl Endpoint {
     pub(super) fn announce_address(&mut self, now: Instant) {
         let next = self.announcement.last.map_or(now, |last| last + INTERVAL);
         if now < next {
-            self.announcement = Announcement { since: None, rung: 0, ..self.announcement };
-            return self.core.timers.set(Timer::Announce, next);
+            self.announcement.again = true;
+            return self.core.timers.set_earlier(Timer::Announce, next);
         }
         let mut any = false;
         for peer in self.peers.iter_mut() {
@@ -65,20 +69,22 @@ impl Endpoint {
         for key in waiting {
             self.link(now, key, Link::retry_at_once);
         }
-        self.announcement = Announcement { since: any.then_some(now), rung: 0, last };
+        self.announcement = Announcement { since: any.then_some(now), rung: 0, last, again: false };
         self.announce_next(now);
     }
 
     pub(super) fn on_announce_timer(&mut self, now: Instant) {
-        match self.announcement.since {
-            Some(_) => self.announce_next(now),
-            None => self.announce_address(now),
+        let is_due = |last: Instant| now >= last + INTERVAL;
+        match self.announcement {
+            Announcement { since: Some(_), again: false, .. } => self.announce_next(now),
+            Announcement { since: Some(_), last, .. } if !last.is_none_or(is_due) => self.announce_next(now),
+            _ => self.announce_address(now),
         }
     }
 
     /// Sends the next challenge to the nodes that have not answered.
     fn announce_next(&mut self, now: Instant) {
-        let Announcement { since: Some(since), rung, last } = self.announcement else {
+        let Announcement { since: Some(since), rung, last, again } = self.announcement else {
             return self.core.timers.clear(Timer::Announce);
         };
         let told = self.peers.keys(|peer| peer.link.told.is_some());
@@ -93,16 +99,15 @@ impl Endpoint {
                 self.link(now, key, |link, cx| link.attempt(cx, Reason::Hint));
             }
         }
-        let next = LADDER.get(rung + 1).filter(|_| !told.is_empty());
-        match next {
-            Some(&wait) => {
-                self.announcement.rung = rung + 1;
-                self.core.timers.set(Timer::Announce, since + wait);
-            }
-            None => {
-                self.announcement = Announcement { since: None, rung: 0, last };
-                self.core.timers.clear(Timer::Announce);
-            }
+        let next = LADDER.get(rung + 1).filter(|_| !told.is_empty()).map(|wait| since + *wait);
+        self.announcement = match next {
+            Some(_) => Announcement { rung: rung + 1, ..self.announcement },
+            None => Announcement { since: None, rung: 0, ..self.announcement },
+        };
+        let anew = last.filter(|_| again).map(|last| last + INTERVAL);
+        match next.into_iter().chain(anew).min() {
+            Some(at) => self.core.timers.set(Timer::Announce, at),
+            None => self.core.timers.clear(Timer::Announce),
         }
     }
 }

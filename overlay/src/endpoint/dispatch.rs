@@ -118,6 +118,7 @@ impl Endpoint {
                 self.look_up_peer(now, key);
             }
             Effect::LookUp => self.look_up_peer(now, key),
+            Effect::Silent(since) => self.doubt_roots_since(now, since),
             Effect::Refile => _ = self.refile(key),
             Effect::Met(place) if place.relay().is_some() => {}
             Effect::Met(place) => {

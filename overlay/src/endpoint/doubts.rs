@@ -20,6 +20,18 @@ impl Endpoint {
         }
     }
 
+    /// A peer has been silent since then: asks the roots that were not heard since either, however much was
+    /// sent there before.
+    pub(super) fn doubt_roots_since(&mut self, now: Instant, since: Instant) {
+        for key in self.roots.list.iter().map(|(key, _)| *key).collect::<Vec<_>>() {
+            let connected = self.peers.get(key).filter(|peer| peer.link.current().is_some());
+            let heard = connected.and_then(|peer| peer.link.handle.activity().last_received());
+            if heard.is_some_and(|heard| heard < since) {
+                self.doubt_root(now, key);
+            }
+        }
+    }
+
     /// A peer is silent: if a root relays to it, that may be silent, too, and is asked.
     pub(super) fn doubt_root_of(&mut self, now: Instant, peer: PeerKey) {
         let path = self.peers.get(peer).and_then(|peer| peer.link.handle.path());

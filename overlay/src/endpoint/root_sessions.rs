@@ -89,7 +89,8 @@ impl Endpoint {
                 self.link(now, key, |link, cx| link.attempt(cx, Reason::Traffic));
                 now + RETRY_INTERVAL
             } else {
-                self.link(now, key, |link, cx| link.ask_path(cx, Why::Doubt));
+                // A NAT box may show this node elsewhere than before: then the root is to follow.
+                self.link(now, key, |link, cx| link.ask_path(cx, Why::Announce));
                 now + ANSWER_TIMEOUT
             }
         };

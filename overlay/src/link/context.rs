@@ -154,6 +154,8 @@ pub(crate) enum Effect {
     /// Nothing is known of where the peer is, or it does not answer there: it is to be looked for at the
     /// roots.
     LookUp,
+    /// Data to the peer has been unanswered since then.
+    Silent(Instant),
     /// What the peer is worth has changed, for when its network needs room.
     Refile,
     /// The peer has been met at this place.

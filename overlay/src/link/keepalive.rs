@@ -112,9 +112,14 @@ impl Link {
     /// Traffic that needs no answer pays a small packet a second for that.
     pub(super) fn watch_silence(&mut self, cx: &mut Context<'_>) {
         let Some(due) = self.silence_at(cx).filter(|due| *due <= cx.now) else { return };
-        let since = self.handle.activity().unanswered_since();
-        if self.questioned.is_none_or(|at| Some(at) < since) {
+        let Some(since) = self.handle.activity().unanswered_since() else { return };
+        if self.questioned.is_none_or(|at| at < since) {
             self.questioned = Some(cx.now);
+            // Roots that have lost this node are to know it again before the handshake, which may need them.
+            // Traffic of which nobody waits for the end does not pay for that.
+            if self.handle.is_watched() {
+                cx.effects.push(Effect::Silent(since));
+            }
             return self.ask_path(cx, Why::Doubt);
         }
         self.questioned = None;
@@ -122,6 +127,7 @@ impl Link {
             peer = %self.handle.logged(), late_ms = (cx.now - due).as_millis(),
             "the path is silent: the peer is looked for elsewhere"
         );
+        cx.effects.push(Effect::Silent(since));
         cx.effects.push(Effect::LookUp);
         self.attempt(cx, Reason::Traffic);
     }

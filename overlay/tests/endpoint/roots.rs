@@ -224,6 +224,36 @@ fn a_node_that_doubts_a_path_asks_its_roots_too() {
 }
 
 #[test]
+fn roots_are_asked_about_a_silent_path_though_they_were_just_told_something() {
+    let mut net = on_one_network();
+    let peer = net.peer(0, 1);
+    let _connection = peer.watch();
+    let (node, root) = (net.nodes[0].socket, net.roots[0].socket);
+    let now = net.now;
+    net.nodes[0].endpoint.path_suspected(now, &peer);
+    net.run(100 * MS);
+    // From now on neither is reached from where the node was, and it is seen elsewhere.
+    let elsewhere: SocketAddr = "203.0.113.77:4242".parse().unwrap();
+    net.filter = Box::new(move |sent| sent.from != node && sent.to != node);
+    let begin = net.now;
+    let mut asked = None;
+    while asked.is_none() {
+        net.send(0, 1, b"one way");
+        net.run(20 * MS);
+        let found = net.sent.iter().rfind(|sent| sent.at >= begin && sent.from == node && sent.to == root);
+        asked = found.cloned();
+        assert!(net.now - begin <= 600 * MS, "the root is not asked");
+    }
+    // The root follows: it asks back where the question came from, which is no answer only.
+    net.filter = Box::new(|_| true);
+    let begin = net.now;
+    net.inject(Sent { from: elsewhere, ..asked.unwrap() });
+    net.run(10 * MS);
+    let back = net.sent.iter().filter(|sent| sent.at >= begin && sent.from == root && sent.to == elsewhere);
+    assert_eq!(back.count(), 2, "an answer and a challenge");
+}
+
+#[test]
 fn packets_that_nobody_answers_leave_a_dead_way_too() {
     let mut net = on_one_network();
     assert_eq!(net.roots[0].root.look_ups(), 0, "a root need not know who talks on a local network");

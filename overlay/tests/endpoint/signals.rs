@@ -265,6 +265,22 @@ fn an_announcement_is_repeated_until_it_is_answered_and_then_no_more() {
 }
 
 #[test]
+fn an_address_that_is_exchanged_is_announced_at_once_though_that_makes_two_changes() {
+    let mut net = Net::connected_pair();
+    net.run(5 * SECOND);
+    // One address goes, and the other one comes a moment later.
+    let moved = net.now;
+    let open = moved + Duration::from_millis(4);
+    net.filter = Box::new(move |datagram| datagram.at >= open);
+    net.nodes[1].socket.set_port(5555);
+    net.nodes[1].endpoint.set_sockets(net.now, vec![lan_socket()]);
+    net.run(Duration::from_millis(4));
+    net.nodes[1].endpoint.set_sockets(net.now, vec![lan_socket()]);
+    net.wait(3 * SECOND, |net| net.peer(0, 1).path().is_some_and(|path| path.remote().port() == 5555));
+    assert!(net.now - moved <= Duration::from_millis(150), "{:?}", net.now - moved);
+}
+
+#[test]
 fn a_node_without_peers_announces_itself_to_nobody() {
     let mut net = Net::pair();
     net.join(0, &open_network());

@@ -1,0 +1,227 @@
+//! Data goes on while addresses change: those of machines, and those that NAT boxes have outside; and while
+//! the way begins to lose long packets without a word.
+//!
+//! Two nodes and a root in network namespaces. One node sends at an even pace; every arrival is noted, and so
+//! is the longest time without one around the change. It is promised to be 1 s at most: half a second of
+//! silence, two fifths of one in which a question to the path is not answered, and the round trips of a
+//! handshake by the root. Tests allow a busy machine two seconds more. This needs root and `natlab`; tests
+//! skip otherwise.
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use peersock::blocking::{TcpListener, TcpStream};
+use peersock::{IdentitySource, Joined, Network, NetworkId, Node, RootSource};
+use peersock_testnet::Lab;
+
+use crate::common::{PATIENCE, network, pattern};
+use crate::streams::Root;
+
+/// What is promised, and what a busy machine may add.
+const STALL: Duration = Duration::from_secs(1);
+const SLACK: Duration = Duration::from_secs(2);
+
+/// Data flows for so long before the change, and after it.
+const BEFORE: Duration = Duration::from_millis(700);
+const AFTER: Duration = Duration::from_millis(4000);
+
+/// Without a byte for so long it is over.
+const LOST: Duration = Duration::from_secs(30);
+
+/// The sender's pace.
+const CHUNK: usize = 6000;
+const PAUSE: Duration = Duration::from_millis(4);
+
+#[test]
+fn data_goes_on_when_a_machine_on_the_same_lan_gets_another_address() {
+    let Some(pair) = Pair::build("moves-lan", "root=public home=port-restricted:2", ["home1", "home2"])
+    else {
+        return;
+    };
+    pair.both_ways("an address on the LAN", |lab| lab.readdress("home1"));
+}
+
+#[test]
+fn data_goes_on_when_a_machine_behind_a_nat_gets_another_address() {
+    let Some(pair) = Pair::behind_nats("moves-host") else { return };
+    pair.both_ways("an address behind a NAT", |lab| lab.readdress("home1"));
+}
+
+#[test]
+fn data_goes_on_when_the_outer_address_of_a_nat_changes() {
+    let Some(pair) = Pair::behind_nats("moves-outer") else { return };
+    pair.both_ways("the outer address of a NAT", |lab| lab.readdress("home"));
+}
+
+#[test]
+fn data_goes_on_when_both_machines_get_another_address() {
+    let Some(pair) = Pair::behind_nats("moves-hosts") else { return };
+    pair.both_ways("addresses behind both NATs", |lab| {
+        lab.readdress("home1");
+        lab.readdress("work1");
+    });
+}
+
+#[test]
+fn data_goes_on_when_the_outer_addresses_of_both_nats_change() {
+    let Some(pair) = Pair::behind_nats("moves-outers") else { return };
+    pair.both_ways("the outer addresses of both NATs", |lab| {
+        lab.readdress("home");
+        lab.readdress("work");
+    });
+}
+
+#[test]
+fn data_goes_on_when_the_way_begins_to_lose_long_packets() {
+    for longest in [1400, 1000, 500] {
+        let Some(pair) = Pair::behind_nats("moves-narrow") else { return };
+        let what = format!("packets of {longest} bytes at most");
+        // Once per pair: the size is known afterwards.
+        pair.stalls(&what, 0, |pair| pair.carry_at_most(longest));
+    }
+}
+
+/// Two nodes that have found each other, on a direct way.
+struct Pair {
+    nodes: [(Node, Joined); 2],
+    _root: Root,
+    lab: Lab,
+}
+
+impl Pair {
+    /// Each behind a NAT of its own that filters by address and port.
+    fn behind_nats(test: &str) -> Option<Pair> {
+        Pair::build(test, "root=public home=port-restricted work=port-restricted", ["home1", "work1"])
+    }
+
+    fn build(test: &str, topology: &str, hosts: [&str; 2]) -> Option<Pair> {
+        let lab = Lab::build(test, topology)?;
+        let at = SocketAddr::new(lab.ip4("root"), 0);
+        let root = lab.within("root", || Root::listen(&[at], at));
+        let address = format!("{}@{}", root.identity(), root.udp()[0]);
+        let id = network();
+        let nodes = hosts.map(|host| {
+            // Otherwise several datagrams cross the lab as one packet, which is longer than any of them.
+            lab.natlab(&["exec", host, "--", "ip", "link", "set", "eth0", "gso_max_segs", "1"]);
+            lab.within(host, || start(&address, id))
+        });
+        let [(_, home), (_, away)] = &nodes;
+        home.wait_peer(away.address().into(), PATIENCE).expect("it is found");
+        let pair = Pair { nodes, _root: root, lab };
+        pair.wait_direct();
+        Some(pair)
+    }
+
+    fn wait_direct(&self) {
+        let since = Instant::now();
+        let is_direct = |node: &Node| {
+            let peers = node.status().peers;
+            peers.iter().any(|peer| peer.path.is_some() && peer.root.is_none())
+        };
+        while !self.nodes.iter().all(|(node, _)| is_direct(node)) {
+            assert!(since.elapsed() < PATIENCE, "no direct way: {:?}", self.nodes[0].0.status().peers);
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Gives a machine, or a NAT box outside, the next free address, and takes away the one that it has.
+    ///
+    /// Meanwhile a NAT box passes nothing on: else it could give old mappings to its new table.
+    fn readdress(&self, name: &str) {
+        let hold = "{ chain passing { type filter hook forward priority -10; policy drop; }; }";
+        self.nft(name, &format!("table inet hold {hold}"));
+        self.lab.natlab(&["readdr", name]);
+        self.nft(name, "delete table inet hold");
+    }
+
+    fn nft(&self, node: &str, rules: &str) {
+        let nft = || Command::new("nft").arg(rules).stdout(Stdio::null()).status().expect("nft").success();
+        assert!(self.lab.within(node, nft), "{rules}");
+    }
+
+    /// Has one NAT box drop longer packets, both ways.
+    fn carry_at_most(&self, bytes: u32) {
+        let hook = "type filter hook forward priority 0";
+        let rules =
+            format!("table inet small {{ chain passing {{ {hook}; meta length > {bytes} drop; }}; }}");
+        self.nft("home", &rules);
+    }
+
+    /// The change happens while the first node sends, and again while it receives.
+    fn both_ways(&self, what: &str, change: impl Fn(&Pair)) {
+        for sender in [0, 1] {
+            self.stalls(what, sender, &change);
+            self.wait_direct();
+        }
+    }
+
+    /// Has data flow, makes the change meanwhile, and judges the time without arrivals.
+    fn stalls(&self, what: &str, sender: usize, change: impl Fn(&Pair)) {
+        let [(from, _), (to, at)] = [&self.nodes[sender], &self.nodes[1 - sender]];
+        let listener = TcpListener::bind_on(to, "[::]:1500").expect("a free port");
+        let address = SocketAddr::new(at.address().into(), 1500);
+        let mut out = TcpStream::connect_on(from, address).expect("connected");
+        let (mut into, _) = listener.accept().expect("a connection");
+        let (arrivals, stop) = (Mutex::new(vec![Instant::now()]), AtomicBool::new(false));
+        let data = pattern(9, CHUNK);
+        into.set_read_timeout(Some(LOST)).expect("a time");
+        out.set_write_timeout(Some(LOST)).expect("a time");
+        let (began, ended) = thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::SeqCst) {
+                    out.write_all(&data).expect("no reset");
+                    thread::sleep(PAUSE);
+                }
+                out.shutdown(std::net::Shutdown::Write).expect("no reset");
+            });
+            scope.spawn(|| {
+                let (mut buf, mut at) = (vec![0; CHUNK], 0);
+                loop {
+                    let count = match into.read(&mut buf) {
+                        Ok(0) => break,
+                        Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                        other => other.expect("no reset"),
+                    };
+                    arrivals.lock().expect("no panic").push(Instant::now());
+                    let expected = data[at..].iter().chain(&data).take(count);
+                    assert!(buf[..count].iter().eq(expected), "wrong bytes");
+                    at = (at + count) % CHUNK;
+                }
+                assert_eq!(at, 0, "the end is missing");
+            });
+            thread::sleep(BEFORE);
+            let began = Instant::now();
+            change(self);
+            let ended = Instant::now();
+            thread::sleep(AFTER);
+            stop.store(true, Ordering::SeqCst);
+            (began, ended)
+        });
+        let arrivals = arrivals.into_inner().expect("no panic");
+        let gaps = arrivals.windows(2).filter(|pair| pair[1] >= began);
+        let longest = gaps.max_by_key(|pair| pair[1] - pair[0]).expect("data arrives after the change");
+        let gap = longest[1] - longest[0];
+        // Without a way there is nothing to be done: the time counts from when there is one again.
+        let stall = longest[1].saturating_duration_since(ended.max(longest[0]));
+        let which = ["sends", "receives"][sender];
+        eprintln!(
+            "{what}, the one that changes {which}: {stall:?} after the change was complete, {gap:?} without \
+             a byte in all, of which {:?} is the change itself",
+            ended - began
+        );
+        assert!(stall <= STALL + SLACK, "{what}, the one that changes {which}: {stall:?}");
+    }
+}
+
+fn start(root: &str, network: NetworkId) -> (Node, Joined) {
+    let builder = Node::builder().identity(IdentitySource::Ephemeral).port_mapping(false);
+    let roots = RootSource::load(root).expect("a root");
+    let node = builder.roots(roots).start().expect("sockets");
+    let joined = node.join(Network::ad_hoc(network)).expect("joined");
+    (node, joined)
+}
