@@ -530,6 +530,7 @@ static void moving(void) {
         while (send(client, chunk, sizeof chunk, 0) > 0) quiet = 0;
         usleep(5000);
     }
+    while (send(client, chunk, 1, 0) == 1) continue;
     SEE(send(client, chunk, 1, 0));
     POLL(client, 0);
     long taken = 0, got;

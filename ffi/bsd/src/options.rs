@@ -116,8 +116,8 @@ fn is_the_kernels(kind: Kind, level: c_int, name: c_int) -> bool {
 /// SO_DOMAIN.
 fn domain(socket: &Socket<'_>) -> c_int {
     match socket.family() {
-        peersock_fd::Family::V4 => libc::AF_INET,
-        peersock_fd::Family::V6 => libc::AF_INET6,
+        Family::V4 => libc::AF_INET,
+        Family::V6 => libc::AF_INET6,
     }
 }
 
