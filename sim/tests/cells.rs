@@ -39,8 +39,8 @@ fn little_is_relayed_before_a_usual_pair_is_direct() {
 }
 
 /// What a root carries on average until the direct path does, bytes. The two programs write 4,000 at first,
-/// of which a part mostly goes straight.
-const MOST_RELAYED: u64 = 4000;
+/// of which a part mostly goes straight. Nodes behind a NAT64 show a voucher for each family.
+const MOST_RELAYED: u64 = 4100;
 
 /// Those that depend on luck, with enough seeds to tell luck from its absence.
 #[test]

@@ -311,12 +311,14 @@ mod tests {
     /// What is known after roots at these hosts have seen this node there. It has an interface at
     /// 10.0.0.1:4000.
     fn seen_by(said: &[(u8, &str)]) -> OwnContact {
-        let root = Identity::from_seed(&[1; 32]);
-        let seen = said.iter().map(|(host, address)| Seen {
-            root: *root.public(),
-            at: ([198, 51, 100, *host], 7420).into(),
-            voucher: Voucher::sign(&root, &root.node_id(), 1, address.parse().unwrap()),
-            is_guest: false,
+        let seen = said.iter().zip(1..).map(|((host, address), seed)| {
+            let root = Identity::from_seed(&[seed; 32]);
+            Seen {
+                root: *root.public(),
+                at: ([198, 51, 100, *host], 7420).into(),
+                voucher: Voucher::sign(&root, &root.node_id(), 1, address.parse().unwrap()),
+                is_guest: false,
+            }
         });
         let mut own = OwnContact::default();
         let address = "10.0.0.1:4000".parse().unwrap();
@@ -336,9 +338,10 @@ mod tests {
             let shown = own.vouchers(4, relay).into_iter();
             shown.map(|one| one.voucher.address.to_string()).collect()
         };
-        assert_eq!(shown(Some(1)), [here, other, ipv6]);
-        assert_eq!(shown(Some(2)), [next, other, ipv6]);
-        assert_eq!(shown(Some(4)), [here, next, other, ipv6]);
+        // The families take turns.
+        assert_eq!(shown(Some(1)), [here, ipv6, other]);
+        assert_eq!(shown(Some(2)), [next, ipv6, other]);
+        assert_eq!(shown(Some(4)), [here, ipv6, next, other]);
         assert_eq!(shown(None).len(), 4, "nobody knows which of them the other node uses");
         assert_eq!(shown(Some(9)).len(), 4, "no root of this node's relays");
     }
