@@ -43,6 +43,23 @@ pub fn bind_datagrams(
     Ok(0)
 }
 
+/// Has a UDP socket of the kernel's that is bound to `local` be the overlay's as well.
+///
+/// # Errors
+/// Those of bind(2) on the overlay, and as [`convert`](crate::convert()).
+pub fn share_datagrams(
+    rules: &Rules,
+    fd: RawFd,
+    local: SocketAddr,
+    counterpart: impl Fn(&Client, RawFd) -> Result<OwnedFd>,
+    sets: impl FnOnce(RawFd) -> EpollSets,
+) -> Result<()> {
+    let new = counterpart(&rules.client, fd)?;
+    socket(&new)?.bind(local)?;
+    ask(&rules.client, Request::Alongside(socket(&new)?.opened()), borrow(fd))?;
+    replace(fd, &new, sets)
+}
+
 /// listen(2) of a socket of the kernel's that is bound to `local`, or to no port yet.
 ///
 /// # Errors
@@ -72,7 +89,7 @@ pub fn listen(
 }
 
 /// Binds the kernel's socket and a new one of the overlay to the same port.
-fn bind_counterpart(
+pub(crate) fn bind_counterpart(
     client: &Client,
     fd: RawFd,
     local: SocketAddr,

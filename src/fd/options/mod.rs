@@ -23,7 +23,7 @@ use super::transport::Arrived;
 use crate::socket::Connection;
 pub(super) use groups::Membership;
 use table::{Access, Row};
-pub(super) use value::interface_name;
+pub(super) use value::{index as interface_index, interface_name};
 
 /// What every path of IPv6 takes, bytes (RFC 8200 5).
 const MIN_MTU: usize = 1280;
