@@ -81,15 +81,13 @@ fn builds(workspace: &Workspace) -> Result<Vec<Build>> {
         command.args(["build", "--release", "--package", package]);
         command
     };
-    let mut libraries = vec![install::command(false)];
     let mut python = Command::new("python3");
     python.arg("--version");
-    if works(python) {
-        libraries.push(release("peersock-python"));
-    }
+    let module = if works(python) { vec![release("peersock-python")] } else { Vec::new() };
     Ok(vec![
+        Build { steps: &["python", "dist"], commands: module },
         Build { steps: &["demo", "readme", "dist"], commands: vec![release("peersock-cli")] },
-        Build { steps: &["readme", "dist"], commands: libraries },
+        Build { steps: &["readme", "dist"], commands: vec![install::command(false)] },
         Build { steps: &["fuzz"], commands: fuzz::builds(workspace)? },
     ])
 }

@@ -14,8 +14,9 @@ const SMALL: &str = "iniconfig";
 
 /// Builds, installs and checks the package.
 ///
-/// The wheel is built with the profile of development, in which ciphers, TCP and the cores are optimised: so
-/// it shares all that the other tests have built.
+/// The wheel is the one that users get: [`super::ahead`] builds what is in it while other tests wait. With the
+/// profile of development half of all crates would be compiled once more, because cargo chooses other features
+/// for one package than for all.
 pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
     let folder = folder();
     let python = match interpreter()? {
@@ -26,7 +27,7 @@ pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
     // An earlier wheel of another version would be installed as well.
     let _ = fs::remove_dir_all(&wheels);
     let mut build = module(&python, "maturin");
-    build.args(["build", "--profile", "dev", "--out"]).arg(&wheels);
+    build.args(["build", "--release", "--locked", "--out"]).arg(&wheels);
     let mut total = named("the wheel", run(build)?.0);
     let wheel =
         fs::read_dir(&wheels).ok().and_then(|mut listed| listed.next()?.ok()).map(|entry| entry.path());
