@@ -27,7 +27,8 @@ fn programs_find_the_networks_among_the_interfaces_and_bind_to_them() {
 fn what_asks_for_interfaces_from_other_languages_gets_the_same() {
     let test = "what_asks_for_interfaces_from_other_languages_gets_the_same";
     let Some(lab) = Lab::with(test, &["python3", "node"]) else { return };
-    let python = "import socket; print(*sorted(name for _, name in socket.if_nameindex() if name.startswith('ps')))";
+    let python =
+        "import socket; print(*sorted(name for _, name in socket.if_nameindex() if name.startswith('ps')))";
     let found = run(lab.command("beta", &[], &["python3", "-c", python])).success();
     assert_eq!(found.text(), "ps1\n");
     let node = "console.log(require('os').networkInterfaces().ps1.map(one => one.cidr).join(' '))";

@@ -5,9 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::{ptr, slice};
 
 use libc::{c_int, c_uint, cmsghdr, in_pktinfo, in6_pktinfo, msghdr, timespec, timeval};
-use peersock_fd::{
-    Details, Errno, Family, PacketInfo, Report, Timestamp, interface_index, network_of_index,
-};
+use peersock_fd::{Details, Errno, Family, PacketInfo, Report, Timestamp, interface_index, network_of_index};
 
 use crate::Result;
 use crate::sockaddr::write_to;

@@ -64,7 +64,7 @@ impl Entry {
 }
 
 fn put(ip: IpAddr, to: &mut sockaddr_storage) {
-    let mut length = size_of::<sockaddr_storage>() as libc::socklen_t;
+    let mut length = size_of::<sockaddr_storage>() as socklen_t;
     // SAFETY: there are so many bytes.
     let written = unsafe { write_address((ip, 0).into(), ptr::from_mut(to).cast(), &raw mut length) };
     debug_assert_eq!(written, Ok(()), "any address fits");
@@ -115,6 +115,7 @@ pub(crate) unsafe extern "C" fn getifaddrs(list: *mut *mut ifaddrs) -> c_int {
 /// As freeifaddrs(3).
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn freeifaddrs(list: *mut ifaddrs) {
+    let next = next!(FreeIfAddrs, c"freeifaddrs");
     let mut first = list;
     let mut end = &raw mut first;
     // SAFETY: a list of getifaddrs(3), which ends with null; ours are at its end, and each is a box.
@@ -127,9 +128,7 @@ pub(crate) unsafe extern "C" fn freeifaddrs(list: *mut ifaddrs) {
             let entry = Box::from_raw(ours.cast::<Entry>());
             ours = entry.shown.ifa_next;
         }
-        if !first.is_null()
-            && let Some(next) = next!(FreeIfAddrs, c"freeifaddrs")
-        {
+        if let Some(next) = next.filter(|_| !first.is_null()) {
             next(first);
         }
     }
@@ -139,7 +138,7 @@ pub(crate) unsafe extern "C" fn freeifaddrs(list: *mut ifaddrs) {
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn if_nameindex() -> *mut libc::if_nameindex {
     quietly(
-        |list| !list.is_null(),
+        |list: &*mut libc::if_nameindex| !list.is_null(),
         || {
             let Some(next) = next!(IfNameIndex, c"if_nameindex") else { return ptr::null_mut() };
             let Some(free) = next!(FreeNameIndex, c"if_freenameindex") else { return ptr::null_mut() };
@@ -216,7 +215,7 @@ pub(crate) unsafe extern "C" fn if_nametoindex(name: *const c_char) -> c_uint {
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn if_indextoname(index: c_uint, name: *mut c_char) -> *mut c_char {
     quietly(
-        |name| !name.is_null(),
+        |name: &*mut c_char| !name.is_null(),
         || {
             let machines = next!(IndexToName, c"if_indextoname")
                 // SAFETY: the program's pointer, as it must pass it to if_indextoname(3).
