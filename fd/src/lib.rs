@@ -18,6 +18,7 @@ mod interface_index;
 mod known_clients;
 mod known_sizes;
 mod name;
+pub mod option_table;
 mod options;
 mod passed;
 mod pause;

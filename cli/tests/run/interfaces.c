@@ -41,7 +41,9 @@ static void addresses(const char *v4, const char *v6) {
     unsigned flags = IFF_UP | IFF_RUNNING | IFF_MULTICAST;
     CHECK((four->ifa_flags & flags) == flags && !(four->ifa_flags & (IFF_LOOPBACK | IFF_POINTOPOINT)));
     struct sockaddr_in *mask = (void *)four->ifa_netmask;
-    CHECK(mask != NULL && mask->sin_family == AF_INET && mask->sin_addr.s_addr == INADDR_NONE);
+    CHECK(mask != NULL && mask->sin_family == AF_INET);
+    unsigned others = ~ntohl(mask->sin_addr.s_addr);
+    CHECK((others & (others + 1)) == 0);
     CHECK(four->ifa_dstaddr == NULL && four->ifa_data == NULL);
     strcpy(network, four->ifa_name);
     freeifaddrs(list);

@@ -1,4 +1,4 @@
-//! Sockets that are bound to any port.
+//! What a socket has before it is known which network it is for: a port, and options.
 
 use crate::common::run;
 use crate::lab::{ALPHA, Lab};
@@ -83,6 +83,53 @@ print('all well')
         "alpha",
         &["python3", "-c", "import socket\ns = socket.create_server(('', 7000))\nwhile True: s.accept()"],
     );
+    lab.bash("beta", "up 7000");
+    assert_eq!(run(lab.command("beta", &[], &["python3", &script])).success().text(), "all well\n");
+}
+
+/// What was set before a socket connects or listens is there afterwards.
+#[test]
+fn options_that_were_set_before_are_kept() {
+    let test = "options_that_were_set_before_are_kept";
+    let Some(lab) = Lab::with(test, &["python3"]) else { return };
+    let script = lab.write(
+        "options.py",
+        "from socket import *
+both = [(SOL_SOCKET, SO_RCVBUF, 50000), (SOL_SOCKET, SO_SNDBUF, 60000), (SOL_SOCKET, SO_PRIORITY, 3),
+    (SOL_SOCKET, SO_MARK, 7), (SOL_SOCKET, SO_RCVLOWAT, 9), (SOL_SOCKET, SO_DONTROUTE, 1),
+    (IPPROTO_IP, IP_TTL, 33), (IPPROTO_IP, IP_TOS, 16), (IPPROTO_IP, 15, 1)]
+stream = both + [(SOL_SOCKET, SO_OOBINLINE, 1), (SOL_SOCKET, SO_KEEPALIVE, 1), (IPPROTO_TCP, TCP_MAXSEG, 1000),
+    (IPPROTO_TCP, TCP_LINGER2, 5), (IPPROTO_TCP, TCP_SYNCNT, 3), (IPPROTO_TCP, TCP_WINDOW_CLAMP, 70000),
+    (IPPROTO_TCP, TCP_KEEPIDLE, 77), (IPPROTO_TCP, TCP_NODELAY, 1), (IPPROTO_TCP, TCP_USER_TIMEOUT, 5000)]
+datagram = both + [(IPPROTO_IP, IP_MULTICAST_TTL, 5), (IPPROTO_IP, IP_RECVTOS, 1)]
+for kind, options in (SOCK_STREAM, stream), (SOCK_DGRAM, datagram):
+    for listens in (False, True)[:1 + (kind == SOCK_STREAM)]:
+        s = socket(AF_INET, kind)
+        taken = []
+        for level, name, value in options:
+            try:
+                s.setsockopt(level, name, value)
+                taken.append((level, name))
+            except PermissionError:
+                pass
+        # Linux derives one from another.
+        before = [(level, name, s.getsockopt(level, name)) for level, name in taken]
+        if kind == SOCK_STREAM:
+            s.setsockopt(IPPROTO_TCP, TCP_CONGESTION, b'reno')
+        if listens:
+            s.listen()
+        else:
+            s.connect(('10.77.0.1', 7000))
+        for level, name, value in before:
+            after = s.getsockopt(level, name)
+            assert after == value, (kind, listens, level, name, value, after)
+        if kind == SOCK_STREAM:
+            assert s.getsockopt(IPPROTO_TCP, TCP_CONGESTION, 16).rstrip(b'\\0') == b'reno'
+print('all well')
+",
+    );
+    let server = "import socket\ns = socket.create_server(('', 7000))\nwhile True: s.accept()";
+    let _server = lab.start("alpha", &["python3", "-c", server]);
     lab.bash("beta", "up 7000");
     assert_eq!(run(lab.command("beta", &[], &["python3", &script])).success().text(), "all well\n");
 }

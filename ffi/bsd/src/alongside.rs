@@ -88,8 +88,18 @@ pub fn listen(
     Ok(0)
 }
 
+/// bind(2) of a socket of the kernel's to any port, one that is free on the overlay and allowed there, too: the
+/// program may tell others the port before it is known which network the socket is for. The node keeps the
+/// port until somebody else asks for it.
+///
+/// # Errors
+/// Those of bind(2) on either network, and as [`convert`](crate::convert()).
+pub fn bind_to_any(client: &Client, fd: RawFd, local: SocketAddr) -> Result<()> {
+    bind_counterpart(client, fd, local, crate::counterpart).map(drop)
+}
+
 /// Binds the kernel's socket and a new one of the overlay to the same port.
-pub(crate) fn bind_counterpart(
+fn bind_counterpart(
     client: &Client,
     fd: RawFd,
     local: SocketAddr,

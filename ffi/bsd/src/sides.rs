@@ -103,7 +103,8 @@ impl Sides<'_> {
             && bound(fd).is_some_and(|bound| bound.port() == 0)
             && (is_stream(fd) || is_udp(fd))
             && is_candidate(fd)
-            && self.bind_to_any(fd, local)
+            // Where that fails the kernel's own call tells the reason.
+            && alongside::bind_to_any(&self.rules.client, fd, local).is_ok()
         {
             return Ok(Some(0));
         }
@@ -121,13 +122,6 @@ impl Sides<'_> {
         });
         // SAFETY: the caller's.
         chosen?.map(|socket| unsafe { crate::bind(&socket, address, length) }).transpose()
-    }
-
-    /// Binds a socket of the kernel's to a port that is free on the overlay, too: it may be told to others
-    /// before it is known which network it is for. The node keeps the port until somebody else asks for it.
-    /// False where that fails; the kernel's own call tells the reason.
-    fn bind_to_any(&self, fd: RawFd, local: SocketAddr) -> bool {
-        alongside::bind_counterpart(&self.rules.client, fd, local, crate::counterpart).is_ok()
     }
 
     /// Has a UDP socket of the kernel's that is bound to a wildcard address be the overlay's, too, at the same
