@@ -29,7 +29,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let workspace = manifest.parent().ok_or("the crate lies in the workspace")?;
     println!("cargo::rerun-if-changed=build.rs");
     for source in SOURCES {
-        println!("cargo::rerun-if-changed={}", workspace.join(source).display());
+        // Relative to this package: in a checkout that was copied or moved the old place says nothing.
+        println!("cargo::rerun-if-changed=../{source}");
     }
     let out = PathBuf::from(variable("OUT_DIR")?);
     let built = build(workspace, &out.join("preload"))?;

@@ -159,6 +159,10 @@ fn accept_one(listeners: Vec<TcpListener>) -> io::Result<(TcpStream, SocketAddr)
 fn datagrams(args: &Args, session: &Session, stdin: Option<&Stdin>, stdout: &File) -> Outcome {
     let address = args.bind.unwrap_or(session.joined.address().into());
     let local = SocketAddr::new(address, args.port);
+    // Binding is allowed: a client may have any port. Nobody would reach a server there.
+    if args.port != 0 && session.node.port_refusal(args.port).is_some() {
+        return Err(explain(session, local, io::ErrorKind::PermissionDenied.into()));
+    }
     let socket = UdpSocket::bind_on(&session.node, local).map_err(|error| explain(session, local, error))?;
     announce(session, socket.local_addr()?);
     announce_command(args, session, socket.local_addr()?);

@@ -9,6 +9,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrUnix, sendmsg, sendmsg_addr};
 
+use crate::interface_index::network_of_index;
 use crate::known_sizes::ALWAYS_WHOLE;
 use crate::name::{Details, Family, Kind, Name, PacketInfo, Remote};
 use crate::remote_names;
@@ -255,7 +256,8 @@ fn length_of(data: &[IoSlice<'_>]) -> usize {
 /// With the interface that an address's scope stands for, unless the details name one.
 fn scoped(remote: SocketAddr, details: Option<Details>) -> Option<Details> {
     let SocketAddr::V6(v6) = remote else { return details };
-    let interface = u16::try_from(v6.scope_id()).unwrap_or(u16::MAX);
+    // There is no network of this number: the node refuses it.
+    let interface = network_of_index(v6.scope_id()).unwrap_or(u16::MAX);
     let details = details.filter(|details| !details.is_empty());
     if interface == 0 || details.is_some_and(|details| details.packet_info.is_some()) {
         return details;

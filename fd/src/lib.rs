@@ -14,9 +14,11 @@
 
 mod client;
 mod datagram;
+mod interface_index;
 mod known_clients;
 mod known_sizes;
 mod name;
+pub mod option_table;
 mod options;
 mod passed;
 mod pause;
@@ -28,6 +30,7 @@ mod sys;
 
 pub use client::{Client, address, receive, send_with};
 pub use datagram::{Received, Timestamp};
+pub use interface_index::{interface_index, network_of_index};
 pub use known_sizes::ALWAYS_WHOLE;
 pub use name::{
     Accepted, Details, Family, Kind, Name, NodeTag, Opened, PacketInfo, Passed, Remote, SocketId,

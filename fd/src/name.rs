@@ -146,7 +146,8 @@ pub struct Details {
 pub struct PacketInfo {
     /// The own address, or the group: where it came to, or what it shall come from, unspecified for any.
     pub local: IpAddr,
-    /// The index of the interface, counted from 1; to send, 0 for any.
+    /// The number of the network, counted from 1; to send, 0 for any. Applications see it as
+    /// [`interface_index`](crate::interface_index).
     pub interface: u16,
 }
 

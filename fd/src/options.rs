@@ -5,11 +5,12 @@
 
 use std::time::Duration;
 
-use libc::{IPPROTO_IP, IPPROTO_IPV6, SOL_SOCKET};
+use libc::IPPROTO_IPV6;
 use rustix::io::Errno;
 use rustix::net::sockopt;
 
 use crate::name::Kind;
+use crate::option_table::{self, Note};
 use crate::requests::{Reply, Request};
 use crate::socket::Socket;
 
@@ -21,20 +22,19 @@ impl Socket<'_> {
     pub fn set_option(&self, level: i32, name: i32, value: &[u8]) -> Result<(), Errno> {
         let client = self.client();
         client.ask(Request::SetOption(self.which(), level, name, value.to_vec()))?;
-        match (level, name) {
-            (SOL_SOCKET, libc::SO_LINGER) => {
+        match option_table::find(self.kind(), self.family(), level, name).map(|row| row.note) {
+            Some(Note::Linger) => {
                 let (on, seconds) = (number(value), number(value.get(4..).unwrap_or_default()));
                 let linger = (on != 0).then(|| Duration::from_secs(seconds.max(0) as u64));
                 sockopt::set_socket_linger(self.fd(), linger)?;
             }
-            (IPPROTO_IP, libc::IP_MTU_DISCOVER)
-            | (IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER | libc::IPV6_DONTFRAG) => {
+            Some(Note::Cutting) => {
                 client.forget_passed();
                 if forbids_cutting(level, name, number(value)) {
                     sockopt::set_socket_broadcast(self.fd(), true)?;
                 }
             }
-            _ => {}
+            Some(Note::Nothing) | None => {}
         }
         Ok(())
     }

@@ -222,9 +222,9 @@ impl Route {
 /// A network as if_nameindex(3) and getifaddrs(3) show it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interface {
-    /// From 1 on.
+    /// As [`interface_index`](crate::interface_index) has it.
     pub index: u32,
-    /// `ps` and the network's ID.
+    /// `ps` and the network's number.
     pub name: String,
     /// The node's own addresses.
     pub addresses: Vec<Route>,

@@ -85,10 +85,7 @@ def if_nameindex() -> list[tuple[int, str]]:
     """if_nameindex()
 
     Returns a list of network interface information (index, name) tuples."""
-    system = _if_nameindex()
-    # Networks have numbers of their own, some of which may be the system's, too.
-    taken = {index for index, _ in system}
-    return system + [(index, name) for index, name in _peersock.interfaces() if index not in taken]
+    return _if_nameindex() + _peersock.interfaces()
 
 
 def if_nametoindex(oname: str, /) -> int:

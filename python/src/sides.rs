@@ -85,9 +85,20 @@ pub(crate) fn choose_by_local(
     if let Some(local) = local
         && int_option(fd, libc::SOL_SOCKET, libc::SO_PROTOCOL) == Some(libc::IPPROTO_UDP)
         && bound(fd).is_some_and(|bound| bound.port() == 0)
-        && let Some(rules) = of_both(fd, local)
+        && let Some(rules) = kernels_for(fd, local, Side::Both)
     {
         at_once(py, || alongside::bind_datagrams(&rules, fd, local, counterpart, epoll::find))?;
+        return Ok(DONE);
+    }
+    if let Some(local) = local
+        && local.port() == 0
+        && local.ip().is_unspecified()
+        && int_option(fd, libc::SOL_SOCKET, libc::SO_TYPE) == Some(libc::SOCK_STREAM)
+        && bound(fd).is_some_and(|bound| bound.port() == 0)
+        && let Some(rules) = kernels_for(fd, local, Side::Overlay)
+        // Where that fails the kernel's own call tells the reason.
+        && at_once(py, || alongside::bind_to_any(&rules.client, fd, local)).is_ok()
+    {
         return Ok(DONE);
     }
     choose_side(py, fd, |rules| match local {
@@ -109,7 +120,7 @@ pub(crate) fn choose_by_local(
 pub(crate) fn choose_by_listen(py: Python<'_>, fd: RawFd, backlog: i32) -> PyResult<i32> {
     let local = bound(fd).unwrap_or_else(|| SocketAddr::from(([0; 4], 0)));
     if int_option(fd, libc::SOL_SOCKET, libc::SO_TYPE) == Some(libc::SOCK_STREAM)
-        && let Some(rules) = of_both(fd, local)
+        && let Some(rules) = kernels_for(fd, local, Side::Both)
     {
         at_once(py, || alongside::listen(&rules, fd, local, backlog, counterpart, epoll::find))?;
         return Ok(DONE);
@@ -123,10 +134,10 @@ pub(crate) fn choose_by_listen(py: Python<'_>, fd: RawFd, backlog: i32) -> PyRes
     Ok(chosen)
 }
 
-/// The rules, if a socket of the kernel's that is to be reached at `local` belongs on both networks.
-fn of_both(fd: RawFd, local: SocketAddr) -> Option<Arc<Rules>> {
+/// The rules, if a socket of the kernel's that is to be reached at `local` belongs on that side.
+fn kernels_for(fd: RawFd, local: SocketAddr, side: Side) -> Option<Arc<Rules>> {
     let is_kernels = borrow(fd).is_some_and(|fd| Socket::of(fd).is_none());
-    rules().filter(|rules| is_kernels && is_candidate(fd) && rules.of_local(local) == Side::Both)
+    rules().filter(|rules| is_kernels && is_candidate(fd) && rules.of_local(local) == side)
 }
 
 /// Has the node forget closed sockets that are bound to a port. False if there is no node.

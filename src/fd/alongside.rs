@@ -7,7 +7,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::sys::option;
 use crate::sys::poller::EventFlags;
+use peersock_fd::option_table::Row;
 use peersock_fd::{Errno, Kind, Name, Passed, SocketId};
 use rustix::fs::OFlags;
 use rustix::net::{AddressFamily, SocketFlags, ipproto, sockopt};
@@ -54,32 +56,9 @@ impl Alongside {
 
     /// Sets what its connections begin with. What the kernel does not take it refuses as it would have at the
     /// application.
-    fn follow(&self, level: i32, name: i32, value: &[u8]) {
-        let number = |at: usize| {
-            let bytes = value.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
-            bytes.map(i32::from_ne_bytes)
-        };
-        let Some(first) = number(0) else { return };
-        let (fd, amount) = (&self.fd, u32::try_from(first).unwrap_or(0));
-        let seconds = Duration::from_secs(amount.into());
-        let set = match (level, name) {
-            (libc::SOL_SOCKET, libc::SO_KEEPALIVE) => sockopt::set_socket_keepalive(fd, first != 0),
-            (libc::SOL_SOCKET, libc::SO_RCVBUF) => sockopt::set_socket_recv_buffer_size(fd, amount as usize),
-            (libc::SOL_SOCKET, libc::SO_SNDBUF) => sockopt::set_socket_send_buffer_size(fd, amount as usize),
-            (libc::SOL_SOCKET, libc::SO_LINGER) => {
-                let span = number(4).and_then(|span| u64::try_from(span).ok()).unwrap_or(0);
-                sockopt::set_socket_linger(fd, (first != 0).then(|| Duration::from_secs(span)))
-            }
-            (libc::IPPROTO_TCP, libc::TCP_NODELAY) => sockopt::set_tcp_nodelay(fd, first != 0),
-            (libc::IPPROTO_TCP, libc::TCP_CORK) => sockopt::set_tcp_cork(fd, first != 0),
-            (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE) => sockopt::set_tcp_keepidle(fd, seconds),
-            (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL) => sockopt::set_tcp_keepintvl(fd, seconds),
-            (libc::IPPROTO_TCP, libc::TCP_KEEPCNT) => sockopt::set_tcp_keepcnt(fd, amount),
-            (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT) => sockopt::set_tcp_user_timeout(fd, amount),
-            _ => Ok(()),
-        };
-        if let Err(error) = set {
-            tracing::debug!(%error, name, "the kernel refuses an option");
+    fn follow(&self, row: &Row, value: &[u8]) {
+        if let Err(error) = option::set(self.fd.as_fd(), row.level, row.number, value) {
+            tracing::debug!(%error, option = row.name, "the kernel refuses an option");
         }
     }
 }
@@ -144,11 +123,12 @@ impl ServerState {
     }
 
     /// An option of a socket was set: the one of the kernel's that receives for it has it, too.
-    pub(super) fn follow_alongside(&self, socket: peersock_fd::Opened, level: i32, name: i32, value: &[u8]) {
-        if let Some(Phase::Listening(key)) = self.opened.get(&socket.id).map(|opened| opened.phase)
+    pub(super) fn follow_alongside(&self, socket: peersock_fd::Opened, row: &Row, value: &[u8]) {
+        if row.is_followed
+            && let Some(Phase::Listening(key)) = self.opened.get(&socket.id).map(|opened| opened.phase)
             && let Some(Entry::Listening(Listening { alongside: Some(alongside), .. })) = self.entry(key)
         {
-            alongside.follow(level, name, value);
+            alongside.follow(row, value);
         }
     }
 

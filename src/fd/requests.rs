@@ -13,7 +13,7 @@ use peersock_stack::{Cidr, Flow};
 use rustix::net::SocketFlags;
 
 use super::aliases::RANGE;
-use super::options::interface_name;
+use super::options::{interface_index, interface_name};
 use super::ready::Key;
 use super::server::{Entry, ServerState};
 use super::sockets::{Phase, errno};
@@ -310,7 +310,7 @@ impl ServerState {
         let interface = |network: &JoinedNetwork| {
             let name = interface_name(network.interface);
             Interface {
-                index: network.interface.0,
+                index: interface_index(network.interface).unsigned_abs(),
                 name,
                 addresses: network.prefixes.iter().map(shown).collect(),
             }

@@ -163,6 +163,13 @@ impl ServerState {
                 self.note_refusal(local.port());
                 Err(Errno::ACCESS)
             }
+            // It may be a client's, so it is bound; nobody reaches a server there, which is said.
+            Ok(()) if socket.kind == peersock_fd::Kind::Datagram && local.port() != 0 => {
+                if self.may_listen(local.port()).is_err() {
+                    self.note_refusal(local.port());
+                }
+                Ok(())
+            }
             result => result,
         }
     }

@@ -5,12 +5,14 @@
 //! * [`poller`]: what the engine thread sleeps on;
 //! * [`interface_watch`]: interfaces and addresses that come and go;
 //! * [`icmp_errors`]: what the kernel has learned about datagrams that were sent;
+//! * [`option`]: any option of a socket;
 //! * [`suspend`]: how long the machine was suspended;
 //! * [`socket_buffer`]: room for what arrives;
 //! * [`process`]: forks, exits, signals, and the table of descriptors.
 
 pub(crate) mod icmp_errors;
 pub(crate) mod interface_watch;
+pub(crate) mod option;
 pub(crate) mod poll;
 pub(crate) mod poller;
 pub(crate) mod process;

@@ -43,6 +43,23 @@ pub fn bind_datagrams(
     Ok(0)
 }
 
+/// Has a UDP socket of the kernel's that is bound to `local` be the overlay's as well.
+///
+/// # Errors
+/// Those of bind(2) on the overlay, and as [`convert`](crate::convert()).
+pub fn share_datagrams(
+    rules: &Rules,
+    fd: RawFd,
+    local: SocketAddr,
+    counterpart: impl Fn(&Client, RawFd) -> Result<OwnedFd>,
+    sets: impl FnOnce(RawFd) -> EpollSets,
+) -> Result<()> {
+    let new = counterpart(&rules.client, fd)?;
+    socket(&new)?.bind(local)?;
+    ask(&rules.client, Request::Alongside(socket(&new)?.opened()), borrow(fd))?;
+    replace(fd, &new, sets)
+}
+
 /// listen(2) of a socket of the kernel's that is bound to `local`, or to no port yet.
 ///
 /// # Errors
@@ -69,6 +86,16 @@ pub fn listen(
     ask(&rules.client, Request::Alongside(overlay.opened()), borrow(fd))?;
     replace(fd, &new, sets)?;
     Ok(0)
+}
+
+/// bind(2) of a socket of the kernel's to any port, one that is free on the overlay and allowed there, too: the
+/// program may tell others the port before it is known which network the socket is for. The node keeps the
+/// port until somebody else asks for it.
+///
+/// # Errors
+/// Those of bind(2) on either network, and as [`convert`](crate::convert()).
+pub fn bind_to_any(client: &Client, fd: RawFd, local: SocketAddr) -> Result<()> {
+    bind_counterpart(client, fd, local, crate::counterpart).map(drop)
 }
 
 /// Binds the kernel's socket and a new one of the overlay to the same port.

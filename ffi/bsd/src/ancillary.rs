@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::{ptr, slice};
 
 use libc::{c_int, c_uint, cmsghdr, in_pktinfo, in6_pktinfo, msghdr, timespec, timeval};
-use peersock_fd::{Details, Errno, Family, PacketInfo, Report, Timestamp};
+use peersock_fd::{Details, Errno, Family, PacketInfo, Report, Timestamp, interface_index, network_of_index};
 
 use crate::Result;
 use crate::sockaddr::write_to;
@@ -87,7 +87,8 @@ fn read_one(header: &cmsghdr, value: &[u8], details: &mut Details) -> Result<()>
 }
 
 fn packet_info(local: IpAddr, index: c_int) -> Result<PacketInfo> {
-    let interface = u16::try_from(index).map_err(|_| Errno::NODEV)?;
+    let index = u32::try_from(index).map_err(|_| Errno::NODEV)?;
+    let interface = network_of_index(index).ok_or(Errno::NODEV)?;
     Ok(PacketInfo { local, interface })
 }
 
@@ -133,7 +134,7 @@ impl<'a> ControlBuffer<'a> {
                 let own = if local.is_multicast() { Ipv4Addr::UNSPECIFIED } else { local };
                 let address = |ip: Ipv4Addr| libc::in_addr { s_addr: u32::from_ne_bytes(ip.octets()) };
                 let info = in_pktinfo {
-                    ipi_ifindex: interface.into(),
+                    ipi_ifindex: interface_index(interface) as c_int,
                     ipi_spec_dst: address(own),
                     ipi_addr: address(local),
                 };
@@ -146,7 +147,7 @@ impl<'a> ControlBuffer<'a> {
                 };
                 let info = in6_pktinfo {
                     ipi6_addr: libc::in6_addr { s6_addr: octets },
-                    ipi6_ifindex: c_uint::from(interface) as _,
+                    ipi6_ifindex: interface_index(interface) as _,
                 };
                 self.put(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &info);
             }

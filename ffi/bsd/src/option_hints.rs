@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use libc::c_int;
+use peersock_fd::option_table::Note;
 
 /// SO_LINGER.
 static LINGERS: AtomicBool = AtomicBool::new(false);
@@ -21,13 +21,10 @@ pub fn may_be_too_long(length: usize) -> bool {
     length > peersock_fd::ALWAYS_WHOLE && FORBIDS_CUTTING.load(Ordering::Relaxed)
 }
 
-pub(crate) fn note(level: c_int, name: c_int) {
-    match (level, name) {
-        (libc::SOL_SOCKET, libc::SO_LINGER) => LINGERS.store(true, Ordering::Relaxed),
-        (libc::IPPROTO_IP, libc::IP_MTU_DISCOVER)
-        | (libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER | libc::IPV6_DONTFRAG) => {
-            FORBIDS_CUTTING.store(true, Ordering::Relaxed);
-        }
-        _ => {}
+pub(crate) fn note(note: Note) {
+    match note {
+        Note::Linger => LINGERS.store(true, Ordering::Relaxed),
+        Note::Cutting => FORBIDS_CUTTING.store(true, Ordering::Relaxed),
+        Note::Nothing => {}
     }
 }

@@ -4,6 +4,7 @@ use std::os::fd::AsRawFd;
 use std::{ptr, slice};
 
 use libc::{c_int, c_void, socklen_t};
+use peersock_fd::option_table::{self, Access, Note, Row};
 use peersock_fd::{Errno, Family, Kind, Socket};
 
 use crate::{Result, kernel, option_hints};
@@ -25,7 +26,7 @@ pub unsafe fn getsockopt(
     value: *mut c_void,
     length: *mut socklen_t,
 ) -> Result<c_int> {
-    if is_the_kernels(socket.kind(), level, name) {
+    if is_the_kernels(row(socket, level, name)) {
         // SAFETY: the caller's pointers go to the kernel as they are.
         return unsafe { kernel::getsockopt(raw(socket), level, name, value, length) };
     }
@@ -82,7 +83,8 @@ pub unsafe fn setsockopt(
     value: *const c_void,
     length: socklen_t,
 ) -> Result<c_int> {
-    if is_the_kernels(socket.kind(), level, name) {
+    let row = row(socket, level, name);
+    if is_the_kernels(row) {
         // SAFETY: the caller's pointer goes to the kernel as it is.
         return unsafe { kernel::setsockopt(raw(socket), level, name, value, length) };
     }
@@ -99,18 +101,18 @@ pub unsafe fn setsockopt(
         _ => unsafe { slice::from_raw_parts(value.cast::<u8>(), length) },
     };
     socket.set_option(level, name, value)?;
-    option_hints::note(level, name);
+    option_hints::note(row.map_or(Note::Nothing, |row| row.note));
     Ok(0)
 }
 
-/// Options that concern the application's end alone: the kernel's AF_UNIX sockets have them.
-fn is_the_kernels(kind: Kind, level: c_int, name: c_int) -> bool {
-    let is_its = match name {
-        libc::SO_RCVTIMEO | libc::SO_SNDTIMEO | libc::SO_RCVLOWAT | libc::SO_ACCEPTCONN => true,
-        libc::SO_TIMESTAMP | libc::SO_TIMESTAMPNS => kind != Kind::Stream,
-        _ => false,
-    };
-    level == libc::SOL_SOCKET && is_its
+/// The row of an option.
+fn row(socket: &Socket<'_>, level: c_int, name: c_int) -> Option<&'static Row> {
+    option_table::find(socket.kind(), socket.family(), level, name)
+}
+
+/// Whether the kernel's AF_UNIX socket has it.
+fn is_the_kernels(row: Option<&Row>) -> bool {
+    row.is_some_and(|row| row.access == Access::Kernel)
 }
 
 /// SO_DOMAIN.

@@ -95,6 +95,19 @@ impl Sides<'_> {
         {
             return alongside::bind_datagrams(self.rules, fd, local, self.counterpart, self.sets).map(Some);
         }
+        if let Ok(Some(local)) = local
+            && local.port() == 0
+            && local.ip().is_unspecified()
+            && side_of(local) == Side::Overlay
+            && overlay(fd).is_none()
+            && bound(fd).is_some_and(|bound| bound.port() == 0)
+            && (is_stream(fd) || is_udp(fd))
+            && is_candidate(fd)
+            // Where that fails the kernel's own call tells the reason.
+            && alongside::bind_to_any(&self.rules.client, fd, local).is_ok()
+        {
+            return Ok(Some(0));
+        }
         let chosen = self.choose(fd, || match local {
             // A client that binds to nothing in particular: connecting, sending or listening will tell.
             Ok(Some(local)) if local.port() == 0 && local.ip().is_unspecified() => Side::Kernel,
@@ -109,6 +122,23 @@ impl Sides<'_> {
         });
         // SAFETY: the caller's.
         chosen?.map(|socket| unsafe { crate::bind(&socket, address, length) }).transpose()
+    }
+
+    /// Has a UDP socket of the kernel's that is bound to a wildcard address be the overlay's, too, at the same
+    /// port. It stays the kernel's where it belongs there, or is connected.
+    ///
+    /// # Errors
+    /// Those of bind(2) on the overlay, and as [`convert`](crate::convert()).
+    pub fn share(&self, fd: RawFd) -> Result<()> {
+        let Some(local) = bound(fd).filter(|local| local.port() != 0 && local.ip().is_unspecified()) else {
+            return Ok(());
+        };
+        let is_connected = || borrow(fd).is_some_and(|fd| rustix::net::getpeername(fd).is_ok());
+        let any = SocketAddr::new(local.ip(), 0);
+        if self.rules.of_local(any) != Side::Overlay || !is_udp(fd) || is_connected() {
+            return Ok(());
+        }
+        alongside::share_datagrams(self.rules, fd, local, self.counterpart, self.sets)
     }
 
     /// bind(2) of the kernel, for a socket that [`bind`](Self::bind) has left to it. The port may be that of

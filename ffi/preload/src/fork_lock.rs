@@ -87,9 +87,11 @@ extern "C" fn before() {
     unsafe { (*MASK.value.get()).write(mask) };
     crate::epoll::KNOWN.take();
     crate::groups::KNOWN.take();
+    crate::ephemeral::KNOWN.take();
 }
 
 extern "C" fn after() {
+    crate::ephemeral::KNOWN.give_back();
     crate::groups::KNOWN.give_back();
     crate::epoll::KNOWN.give_back();
     // SAFETY: `before` has taken the lock, on this thread, and has written the mask.

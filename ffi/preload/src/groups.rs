@@ -1,7 +1,7 @@
 //! Multicast options of sockets that are still the kernel's: which side they choose, and what is to be
 //! repeated on the other.
 //!
-//! Who names an address of the overlay as the interface wants the overlay, and so does who names none where
+//! Who names an address or an index of the overlay as the interface wants the overlay, and so does who names none where
 //! the kernel has none. Memberships of a socket that becomes the overlay's later are repeated there; the
 //! kernel does not tell them, so they are remembered.
 
@@ -11,6 +11,7 @@ use std::slice;
 
 use libc::{c_int, c_void, socklen_t};
 use peersock_bsd::{Errno, Rules, Socket, kernel};
+use peersock_fd::network_of_index;
 
 use crate::convert::convert;
 use crate::fork_lock::ForkLock;
@@ -51,8 +52,8 @@ enum Act {
 enum InterfaceRef {
     Any,
     Address(Ipv4Addr),
-    /// One of the kernel's: programs ask the kernel for indices.
-    Index,
+    /// One of the kernel's, or a network's.
+    Index(u32),
 }
 
 /// setsockopt(2) of a socket of the kernel's that the overlay could have.
@@ -83,10 +84,12 @@ pub(crate) unsafe fn set(
     };
     // Where it is bound it stays.
     let is_free = || peersock_bsd::bound(fd).is_none_or(|bound| bound.port() == 0);
-    if let Some(InterfaceRef::Address(ip)) = interface
-        && rules.is_overlays(ip.into()) == Some(true)
-        && is_free()
-    {
+    let names_overlay = match interface {
+        Some(InterfaceRef::Address(ip)) => rules.is_overlays(ip.into()) == Some(true),
+        Some(InterfaceRef::Index(index)) => network_of_index(index).is_some(),
+        Some(InterfaceRef::Any) | None => false,
+    };
+    if names_overlay && is_free() {
         return by_overlay();
     }
     let done = by_kernel();
@@ -162,9 +165,9 @@ fn interface(level: c_int, name: c_int, value: &[u8]) -> Option<InterfaceRef> {
         _ => (Some(four(4)?), four(8)),
     };
     let address = address.map_or(Ipv4Addr::UNSPECIFIED, Ipv4Addr::from);
-    Some(match (index.is_some_and(|index| index != [0; 4]), address) {
-        (true, _) => InterfaceRef::Index,
-        (false, Ipv4Addr::UNSPECIFIED) => InterfaceRef::Any,
-        (false, address) => InterfaceRef::Address(address),
+    Some(match (index.map_or(0, u32::from_ne_bytes), address) {
+        (0, Ipv4Addr::UNSPECIFIED) => InterfaceRef::Any,
+        (0, address) => InterfaceRef::Address(address),
+        (index, _) => InterfaceRef::Index(index),
     })
 }

@@ -10,7 +10,7 @@ use peersock_fd::Kind;
 
 use crate::convert::counterpart;
 use crate::kernel::hooked;
-use crate::{epoll, groups, rules};
+use crate::{ephemeral, epoll, groups, interfaces, rules};
 
 /// The overlay socket that a descriptor is.
 pub(crate) fn overlay<'a>(fd: RawFd) -> Option<Socket<'a>> {
@@ -69,12 +69,19 @@ pub(crate) unsafe extern "C" fn connect(fd: RawFd, address: *const sockaddr, len
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn bind(fd: RawFd, address: *const sockaddr, length: socklen_t) -> c_int {
     hooked(|| match sides() {
-        // SAFETY: the program's pointers, as it must pass them to bind(2).
-        Some(sides) => match unsafe { sides.bind(fd, address, length) }? {
-            Some(bound) => Ok(bound),
+        Some(sides) => {
             // SAFETY: as above.
-            None => unsafe { sides.bind_kernels(fd, address, length) },
-        },
+            let bound = match unsafe { sides.bind(fd, address, length) }? {
+                Some(bound) => bound,
+                // SAFETY: as above.
+                None => unsafe { sides.bind_kernels(fd, address, length) }?,
+            };
+            // SAFETY: as above.
+            if let Ok(Some(local)) = unsafe { bsd::read_address(address, length) } {
+                ephemeral::note(fd, local);
+            }
+            Ok(bound)
+        }
         // SAFETY: as above.
         None => unsafe { bsd::kernel::bind(fd, address, length) },
     })
@@ -123,11 +130,16 @@ pub(crate) unsafe extern "C" fn getsockname(
     address: *mut sockaddr,
     length: *mut socklen_t,
 ) -> c_int {
-    hooked(|| match overlay(fd) {
-        // SAFETY: the program's pointers, as it must pass them to getsockname(2).
-        Some(socket) => unsafe { bsd::getsockname(&socket, address, length) },
-        // SAFETY: as above.
-        None => unsafe { bsd::kernel::getsockname(fd, address, length) },
+    hooked(|| {
+        if let Some(sides) = sides() {
+            ephemeral::told(&sides, fd);
+        }
+        match overlay(fd) {
+            // SAFETY: the program's pointers, as it must pass them to getsockname(2).
+            Some(socket) => unsafe { bsd::getsockname(&socket, address, length) },
+            // SAFETY: as above.
+            None => unsafe { bsd::kernel::getsockname(fd, address, length) },
+        }
     })
 }
 
@@ -178,15 +190,17 @@ pub(crate) unsafe extern "C" fn setsockopt(
     hooked(|| match overlay(fd) {
         // SAFETY: the program's pointers, as it must pass them to setsockopt(2).
         Some(socket) => unsafe { bsd::setsockopt(&socket, level, name, value, length) },
-        // SAFETY: as above.
-        None => match rules()
-            .filter(|_| level == libc::IPPROTO_IP || level == libc::IPPROTO_IPV6)
-            .filter(|_| bsd::is_candidate(fd))
-        {
+        None => match (rules().filter(|_| bsd::is_candidate(fd)), level, name) {
+            (Some(rules), libc::IPPROTO_IP | libc::IPPROTO_IPV6, _) => {
+                // SAFETY: as above.
+                unsafe { groups::set(rules, fd, level, name, value, length) }
+            }
+            (Some(rules), libc::SOL_SOCKET, libc::SO_BINDTODEVICE) => {
+                // SAFETY: as above.
+                unsafe { interfaces::bind_to(rules, fd, value, length) }
+            }
             // SAFETY: as above.
-            Some(rules) => unsafe { groups::set(rules, fd, level, name, value, length) },
-            // SAFETY: as above.
-            None => unsafe { bsd::kernel::setsockopt(fd, level, name, value, length) },
+            _ => unsafe { bsd::kernel::setsockopt(fd, level, name, value, length) },
         },
     })
 }

@@ -11,6 +11,7 @@
 #![allow(unsafe_code)]
 
 mod convert;
+mod ephemeral;
 mod epoll;
 mod exec;
 mod fork_lock;
@@ -18,6 +19,7 @@ mod groups;
 mod hooks;
 mod hostent;
 mod inherit;
+mod interfaces;
 mod kernel;
 mod messages;
 mod names;

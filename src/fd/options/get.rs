@@ -5,12 +5,12 @@ use std::net::{IpAddr, SocketAddr};
 use libc::{IPPROTO_ICMPV6, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_RAW, IPPROTO_TCP, SOL_SOCKET};
 use peersock_fd::{Errno, PacketInfo, Which};
 
-use super::table::{self, Access, Row};
 use super::tcp_info::tcp_info;
 use super::value::{index, number};
 use super::{BUFFER, Options, Side, interface_name};
 use crate::fd::server::ServerState;
 use crate::socket::Connection;
+use peersock_fd::option_table::{self as table, Access, Row};
 
 /// The largest segment that every path takes (RFC 9293 3.7.1).
 const LEAST_SEGMENT: u16 = 536;

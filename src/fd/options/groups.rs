@@ -6,10 +6,10 @@ use libc::{IPPROTO_IP, IPPROTO_IPV6};
 use peersock_fd::{Errno, Which};
 use peersock_stack::{Error, GroupChange, InterfaceId, SourceChange, SourceFilter};
 
-use super::table::{self, Row};
 use super::value::{self, InterfaceRef};
 use crate::fd::server::ServerState;
 use crate::fd::sockets::errno;
+use peersock_fd::option_table::{self as table, Row};
 
 /// Most groups of a socket that is not bound: the stack's own.
 const MOST: usize = 20;

@@ -3,7 +3,6 @@
 mod get;
 mod groups;
 mod set;
-mod table;
 mod tcp_info;
 mod value;
 
@@ -11,6 +10,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use peersock_fd::option_table::{self as table, Access, Row};
 use peersock_fd::{Details, Errno, Family, PacketInfo, Which};
 use peersock_stack::{
     CongestionControl, Fragmentation, IcmpFilter, InterfaceId, IpOptions, KeepAlive, RawOptions, TcpOptions,
@@ -22,8 +22,7 @@ use super::sockets::Phase;
 use super::transport::Arrived;
 use crate::socket::Connection;
 pub(super) use groups::Membership;
-use table::{Access, Row};
-pub(super) use value::interface_name;
+pub(super) use value::{index as interface_index, interface_name};
 
 /// What every path of IPv6 takes, bytes (RFC 8200 5).
 const MIN_MTU: usize = 1280;
@@ -312,7 +311,7 @@ impl ServerState {
         for acceptor in &opened.reserved {
             acceptor.set_options(opened.options.tcp(acceptor.local_addr().is_ipv4()));
         }
-        self.follow_alongside(socket, level, name, value);
+        self.follow_alongside(socket, row, value);
         Ok(())
     }
 

@@ -8,11 +8,11 @@ use libc::{IPPROTO_ICMPV6, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_RAW, IPPROTO_TCP, S
 use peersock_fd::{Errno, PacketInfo};
 use peersock_stack::{IcmpFilter, InterfaceId};
 
-use super::table::{self, Access, Row};
 use super::value::{self, InterfaceRef, flag, integer, octet, small, within};
 use super::{HOPS, Options, Side, interface_name};
 use crate::fd::server::ServerState;
 use peersock_datapath::JoinedNetwork;
+use peersock_fd::option_table::{self as table, Access, Row};
 
 /// The largest queue that an application may ask for, bytes.
 const MOST_BUFFER: i32 = 16 << 20;

@@ -135,9 +135,10 @@ pub(super) fn multicast_interface_v6(value: &[u8]) -> Result<InterfaceRef, Errno
     Ok(InterfaceRef::by_index(integer(value)?))
 }
 
-/// The index of an interface: from 1 on.
-pub(super) fn index(interface: InterfaceId) -> i32 {
-    i32::try_from(interface.0).unwrap_or(i32::MAX)
+/// The index of an interface, as applications see it.
+pub(in crate::fd) fn index(interface: InterfaceId) -> i32 {
+    let number = u16::try_from(interface.0).unwrap_or(u16::MAX);
+    i32::try_from(peersock_fd::interface_index(number)).unwrap_or(i32::MAX)
 }
 
 /// What interfaces are called.

@@ -1,0 +1,135 @@
+//! What a socket has before it is known which network it is for: a port, and options.
+
+use crate::common::run;
+use crate::lab::{ALPHA, Lab};
+
+/// A server may tell others its port before it listens, and then listens there.
+#[test]
+fn whoever_is_told_a_port_listens_there() {
+    let test = "whoever_is_told_a_port_listens_there";
+    let Some(lab) = Lab::with(test, &["python3"]) else { return };
+    let script = lab.write(
+        "many.py",
+        "import resource, socket
+resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
+open_ones = []
+for n in range(900):
+    family, any = [(socket.AF_INET, '0.0.0.0'), (socket.AF_INET6, '::')][n % 2]
+    s = socket.socket(family)
+    s.bind((any, 0))
+    told = s.getsockname()[1]
+    s.listen(1)
+    assert s.getsockname()[1] == told, (n, told, s.getsockname())
+    open_ones.append(s)
+print(len({s.getsockname()[1] for s in open_ones}))
+",
+    );
+    assert_eq!(run(lab.command("beta", &[], &["python3", &script])).success().text(), "900\n");
+}
+
+/// The same for datagrams: whoever was told the port reaches it, from both networks.
+#[test]
+fn a_datagram_server_at_any_port_is_reached() {
+    let test = "a_datagram_server_at_any_port_is_reached";
+    let Some(lab) = Lab::with(test, &["python3"]) else { return };
+    let script = lab.write(
+        "server.py",
+        "import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(('0.0.0.0', 0))
+print('port', s.getsockname()[1], flush=True)
+for _ in range(2):
+    text, sender = s.recvfrom(100)
+    s.sendto(text.upper(), sender)
+",
+    );
+    let server = lab.start("alpha", &["python3", &script]);
+    let said = server.wait_for_stdout("\n");
+    let port = said.trim().strip_prefix("port ").unwrap();
+    for address in [ALPHA, "127.0.0.1"] {
+        let client = format!(
+            "import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(30)
+s.sendto(b'hello', ('{address}', {port}))
+print(s.recv(100).decode())"
+        );
+        assert_eq!(run(lab.command("beta", &[], &["python3", "-c", &client])).success().text(), "HELLO\n");
+    }
+    server.finish().success();
+}
+
+/// Clients bind so, too, and then reach whom they like.
+#[test]
+fn a_socket_that_was_told_its_port_may_still_connect_to_either_network() {
+    let test = "a_socket_that_was_told_its_port_may_still_connect_to_either_network";
+    let Some(lab) = Lab::with(test, &["python3"]) else { return };
+    let script = lab.write(
+        "client.py",
+        "import socket
+own = socket.create_server(('127.0.0.1', 0))
+for kind in socket.SOCK_STREAM, socket.SOCK_DGRAM:
+    for address in own.getsockname(), ('10.77.0.1', 7000):
+        s = socket.socket(socket.AF_INET, kind)
+        s.bind(('0.0.0.0', 0))
+        port = s.getsockname()[1]
+        s.connect(address)
+        assert s.getsockname()[1] == port, (kind, address)
+        assert s.getpeername() == address
+print('all well')
+",
+    );
+    let _server = lab.start(
+        "alpha",
+        &["python3", "-c", "import socket\ns = socket.create_server(('', 7000))\nwhile True: s.accept()"],
+    );
+    lab.bash("beta", "up 7000");
+    assert_eq!(run(lab.command("beta", &[], &["python3", &script])).success().text(), "all well\n");
+}
+
+/// What was set before a socket connects or listens is there afterwards.
+#[test]
+fn options_that_were_set_before_are_kept() {
+    let test = "options_that_were_set_before_are_kept";
+    let Some(lab) = Lab::with(test, &["python3"]) else { return };
+    let script = lab.write(
+        "options.py",
+        "from socket import *
+both = [(SOL_SOCKET, SO_RCVBUF, 50000), (SOL_SOCKET, SO_SNDBUF, 60000), (SOL_SOCKET, SO_PRIORITY, 3),
+    (SOL_SOCKET, SO_MARK, 7), (SOL_SOCKET, SO_RCVLOWAT, 9), (SOL_SOCKET, SO_DONTROUTE, 1),
+    (IPPROTO_IP, IP_TTL, 33), (IPPROTO_IP, IP_TOS, 16), (IPPROTO_IP, 15, 1)]
+stream = both + [(SOL_SOCKET, SO_OOBINLINE, 1), (SOL_SOCKET, SO_KEEPALIVE, 1), (IPPROTO_TCP, TCP_MAXSEG, 1000),
+    (IPPROTO_TCP, TCP_LINGER2, 5), (IPPROTO_TCP, TCP_SYNCNT, 3), (IPPROTO_TCP, TCP_WINDOW_CLAMP, 70000),
+    (IPPROTO_TCP, TCP_KEEPIDLE, 77), (IPPROTO_TCP, TCP_NODELAY, 1), (IPPROTO_TCP, TCP_USER_TIMEOUT, 5000)]
+datagram = both + [(IPPROTO_IP, IP_MULTICAST_TTL, 5), (IPPROTO_IP, IP_RECVTOS, 1)]
+for kind, options in (SOCK_STREAM, stream), (SOCK_DGRAM, datagram):
+    for listens in (False, True)[:1 + (kind == SOCK_STREAM)]:
+        s = socket(AF_INET, kind)
+        taken = []
+        for level, name, value in options:
+            try:
+                s.setsockopt(level, name, value)
+                taken.append((level, name))
+            except PermissionError:
+                pass
+        # Linux derives one from another.
+        before = [(level, name, s.getsockopt(level, name)) for level, name in taken]
+        if kind == SOCK_STREAM:
+            s.setsockopt(IPPROTO_TCP, TCP_CONGESTION, b'reno')
+        if listens:
+            s.listen()
+        else:
+            s.connect(('10.77.0.1', 7000))
+        for level, name, value in before:
+            after = s.getsockopt(level, name)
+            assert after == value, (kind, listens, level, name, value, after)
+        if kind == SOCK_STREAM:
+            assert s.getsockopt(IPPROTO_TCP, TCP_CONGESTION, 16).rstrip(b'\\0') == b'reno'
+print('all well')
+",
+    );
+    let server = "import socket\ns = socket.create_server(('', 7000))\nwhile True: s.accept()";
+    let _server = lab.start("alpha", &["python3", "-c", server]);
+    lab.bash("beta", "up 7000");
+    assert_eq!(run(lab.command("beta", &[], &["python3", &script])).success().text(), "all well\n");
+}

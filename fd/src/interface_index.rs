@@ -1,0 +1,38 @@
+//! What applications call the interface of a network: its index, as if_nametoindex(3) gives it.
+//!
+//! A node counts its networks from 1. The machine counts its interfaces from 1, too, and a program may see
+//! both at once. So the indices of networks begin where no machine's ever come: then an index alone tells
+//! which side it belongs to, in `ipv6_mreq` or `in6_pktinfo` for example.
+
+/// What is added to a network's number.
+const BASE: u32 = 1 << 24;
+
+/// The index of the interface of a network, by the network's number: from 1 on. 0 stays 0, which stands for any.
+pub fn interface_index(number: u16) -> u32 {
+    if number == 0 { 0 } else { BASE + u32::from(number) }
+}
+
+/// The number of the network that an index stands for, 0 for any; `None` for indices of the machine's own
+/// interfaces.
+pub fn network_of_index(index: u32) -> Option<u16> {
+    if index == 0 {
+        return Some(0);
+    }
+    index.checked_sub(BASE).and_then(|number| u16::try_from(number).ok()).filter(|number| *number != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_stands_for_one_network_or_for_none() {
+        for number in [0, 1, 2, 300, u16::MAX] {
+            assert_eq!(network_of_index(interface_index(number)), Some(number));
+        }
+        for machines in [1, 2, 70_000, BASE, BASE + 65_536, u32::MAX] {
+            assert_eq!(network_of_index(machines), None);
+        }
+        assert!(i32::try_from(interface_index(u16::MAX)).is_ok(), "it fits an int");
+    }
+}

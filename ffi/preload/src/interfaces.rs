@@ -1,0 +1,278 @@
+//! Interfaces: the networks stand behind the machine's own, so that programs that bind to each address of the
+//! machine serve the overlay, too.
+//!
+//! Programs that ask the kernel by netlink(7) or ioctl(2) see its interfaces only.
+
+use std::ffi::{CStr, CString};
+use std::mem::{offset_of, zeroed};
+use std::net::IpAddr;
+use std::os::fd::RawFd;
+use std::{ptr, slice};
+
+use libc::{c_char, c_int, c_uint, c_void, ifaddrs, sockaddr, sockaddr_storage, socklen_t};
+use peersock_bsd::{Errno, Rules, kernel, write_address};
+use peersock_fd::{Interface, Reply, Request, Route};
+
+use crate::convert::convert;
+use crate::hooks::overlay;
+use crate::kernel::{quietly, set_errno};
+use crate::names::next;
+use crate::rules;
+
+type GetIfAddrs = unsafe extern "C" fn(*mut *mut ifaddrs) -> c_int;
+type FreeIfAddrs = unsafe extern "C" fn(*mut ifaddrs);
+type IfNameIndex = unsafe extern "C" fn() -> *mut libc::if_nameindex;
+type FreeNameIndex = unsafe extern "C" fn(*mut libc::if_nameindex);
+type NameToIndex = unsafe extern "C" fn(*const c_char) -> c_uint;
+type IndexToName = unsafe extern "C" fn(c_uint, *mut c_char) -> *mut c_char;
+
+/// Networks carry groups, and no frames.
+const FLAGS: c_uint = (libc::IFF_UP | libc::IFF_RUNNING | libc::IFF_NOARP | libc::IFF_MULTICAST) as c_uint;
+
+/// An entry of ours in a list of getifaddrs(3). Its name lies right behind what the program knows of it: by
+/// that it is told from the C library's entries, behind which their addresses lie.
+#[repr(C)]
+struct Entry {
+    shown: ifaddrs,
+    name: [c_char; libc::IF_NAMESIZE],
+    address: sockaddr_storage,
+    netmask: sockaddr_storage,
+}
+
+impl Entry {
+    fn allocate(name: &str, of: &Route) -> Box<Self> {
+        // SAFETY: zeros are null pointers, empty names and addresses of no family.
+        let mut entry: Box<Self> = Box::new(unsafe { zeroed() });
+        for (to, byte) in entry.name[..libc::IF_NAMESIZE - 1].iter_mut().zip(name.bytes()) {
+            *to = byte as c_char;
+        }
+        put(of.address, &mut entry.address);
+        put(netmask(of), &mut entry.netmask);
+        entry.shown.ifa_name = entry.name.as_mut_ptr();
+        entry.shown.ifa_flags = FLAGS;
+        entry.shown.ifa_addr = (&raw mut entry.address).cast::<sockaddr>();
+        entry.shown.ifa_netmask = (&raw mut entry.netmask).cast::<sockaddr>();
+        entry
+    }
+
+    /// # Safety
+    /// It is an entry of a list of getifaddrs(3).
+    unsafe fn is_ours(shown: *const ifaddrs) -> bool {
+        // SAFETY: the caller's.
+        unsafe { (*shown).ifa_name }.addr() == shown.addr() + offset_of!(Entry, name)
+    }
+}
+
+fn put(ip: IpAddr, to: &mut sockaddr_storage) {
+    let mut length = size_of::<sockaddr_storage>() as socklen_t;
+    // SAFETY: there are so many bytes.
+    let written = unsafe { write_address((ip, 0).into(), ptr::from_mut(to).cast(), &raw mut length) };
+    debug_assert_eq!(written, Ok(()), "any address fits");
+}
+
+fn netmask(of: &Route) -> IpAddr {
+    let prefix = u32::from(of.prefix);
+    match of.address {
+        IpAddr::V4(_) => IpAddr::V4(u32::MAX.checked_shl(32 - prefix.min(32)).unwrap_or(0).into()),
+        IpAddr::V6(_) => IpAddr::V6(u128::MAX.checked_shl(128 - prefix.min(128)).unwrap_or(0).into()),
+    }
+}
+
+/// # Safety
+/// As getifaddrs(3).
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn getifaddrs(list: *mut *mut ifaddrs) -> c_int {
+    quietly(
+        |error| *error == 0,
+        || {
+            let Some(next) = next!(GetIfAddrs, c"getifaddrs") else {
+                set_errno(libc::ENOSYS);
+                return -1;
+            };
+            // SAFETY: the program's pointer, as it must pass it to getifaddrs(3).
+            let error = unsafe { next(list) };
+            if error == 0 {
+                let mut end = list;
+                // SAFETY: the C library has just made the list, which ends with null; what is appended is new.
+                unsafe {
+                    while !(*end).is_null() {
+                        end = &raw mut (**end).ifa_next;
+                    }
+                    for interface in &interfaces() {
+                        for address in &interface.addresses {
+                            *end = Box::into_raw(Entry::allocate(&interface.name, address)).cast();
+                            end = &raw mut (**end).ifa_next;
+                        }
+                    }
+                }
+            }
+            error
+        },
+    )
+}
+
+/// # Safety
+/// As freeifaddrs(3).
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn freeifaddrs(list: *mut ifaddrs) {
+    let next = next!(FreeIfAddrs, c"freeifaddrs");
+    let mut first = list;
+    let mut end = &raw mut first;
+    // SAFETY: a list of getifaddrs(3), which ends with null; ours are at its end, and each is a box.
+    unsafe {
+        while !(*end).is_null() && !Entry::is_ours(*end) {
+            end = &raw mut (**end).ifa_next;
+        }
+        let mut ours = std::mem::replace(&mut *end, ptr::null_mut());
+        while !ours.is_null() {
+            let entry = Box::from_raw(ours.cast::<Entry>());
+            ours = entry.shown.ifa_next;
+        }
+        if let Some(next) = next.filter(|_| !first.is_null()) {
+            next(first);
+        }
+    }
+}
+
+/// if_nameindex(3).
+#[unsafe(no_mangle)]
+pub(crate) extern "C" fn if_nameindex() -> *mut libc::if_nameindex {
+    quietly(
+        |list: &*mut libc::if_nameindex| !list.is_null(),
+        || {
+            let Some(next) = next!(IfNameIndex, c"if_nameindex") else { return ptr::null_mut() };
+            let Some(free) = next!(FreeNameIndex, c"if_freenameindex") else { return ptr::null_mut() };
+            // SAFETY: it takes nothing.
+            let machines = unsafe { next() };
+            if machines.is_null() {
+                return machines;
+            }
+            let mut all = Vec::new();
+            let mut at = machines;
+            // SAFETY: the array ends with the first entry that has no name. It is copied, because the C
+            // library's own is as long as it is.
+            unsafe {
+                while !(*at).if_name.is_null() {
+                    all.push(named((*at).if_index, CStr::from_ptr((*at).if_name).to_owned()));
+                    at = at.add(1);
+                }
+                free(machines);
+            }
+            let named_ours = |interface: Interface| {
+                named(interface.index, CString::new(interface.name).unwrap_or_default())
+            };
+            all.extend(interfaces().into_iter().map(named_ours));
+            all.push(libc::if_nameindex { if_index: 0, if_name: ptr::null_mut() });
+            Box::into_raw(all.into_boxed_slice()).cast()
+        },
+    )
+}
+
+/// # Safety
+/// As if_freenameindex(3).
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn if_freenameindex(list: *mut libc::if_nameindex) {
+    if list.is_null() {
+        return;
+    }
+    let mut count = 0;
+    // SAFETY: made by `if_nameindex` above: a boxed slice of names by `into_raw`, of which the last is null.
+    unsafe {
+        loop {
+            let name = (*list.add(count)).if_name;
+            count += 1;
+            if name.is_null() {
+                break;
+            }
+            drop(CString::from_raw(name));
+        }
+        drop(Box::from_raw(ptr::slice_from_raw_parts_mut(list, count)));
+    }
+}
+
+/// # Safety
+/// As if_nametoindex(3).
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn if_nametoindex(name: *const c_char) -> c_uint {
+    quietly(
+        |index| *index != 0,
+        || {
+            // SAFETY: the program's pointer, as it must pass it to if_nametoindex(3).
+            let machines = next!(NameToIndex, c"if_nametoindex").map_or(0, |next| unsafe { next(name) });
+            if machines != 0 || name.is_null() {
+                return machines;
+            }
+            // SAFETY: as above.
+            let name = unsafe { CStr::from_ptr(name) }.to_bytes();
+            let ours = interfaces().into_iter().find(|interface| interface.name.as_bytes() == name);
+            ours.map_or(0, |interface| interface.index)
+        },
+    )
+}
+
+/// # Safety
+/// As if_indextoname(3).
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn if_indextoname(index: c_uint, name: *mut c_char) -> *mut c_char {
+    quietly(
+        |name: &*mut c_char| !name.is_null(),
+        || {
+            let machines = next!(IndexToName, c"if_indextoname")
+                // SAFETY: the program's pointer, as it must pass it to if_indextoname(3).
+                .map_or(ptr::null_mut(), |next| unsafe { next(index, name) });
+            if !machines.is_null() {
+                return machines;
+            }
+            let Some(ours) = interfaces().into_iter().find(|interface| interface.index == index) else {
+                return machines;
+            };
+            let bytes = &ours.name.as_bytes()[..ours.name.len().min(libc::IF_NAMESIZE - 1)];
+            // SAFETY: the program says that there is room for IF_NAMESIZE bytes.
+            unsafe {
+                ptr::copy_nonoverlapping(bytes.as_ptr().cast(), name, bytes.len());
+                *name.add(bytes.len()) = 0;
+            }
+            name
+        },
+    )
+}
+
+/// SO_BINDTODEVICE of a socket of the kernel's that the overlay could have: with the name of a network it
+/// becomes the overlay's.
+///
+/// # Safety
+/// `value` points to `length` bytes.
+pub(crate) unsafe fn bind_to(
+    rules: &Rules,
+    fd: RawFd,
+    value: *const c_void,
+    length: socklen_t,
+) -> Result<c_int, Errno> {
+    let (level, option) = (libc::SOL_SOCKET, libc::SO_BINDTODEVICE);
+    let room = (length as usize).min(libc::IF_NAMESIZE);
+    // SAFETY: the caller says that so many bytes are there.
+    let bytes = if value.is_null() { &[][..] } else { unsafe { slice::from_raw_parts(value.cast(), room) } };
+    // With or without its end.
+    let name = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
+    let is_networks = || interfaces().iter().any(|interface| interface.name.as_bytes() == name);
+    if name.is_empty() || !is_networks() {
+        // SAFETY: the caller's.
+        return unsafe { kernel::setsockopt(fd, level, option, value, length) };
+    }
+    convert(&rules.client, fd)?;
+    let socket = overlay(fd).ok_or(Errno::BADF)?;
+    // SAFETY: the caller's.
+    unsafe { peersock_bsd::setsockopt(&socket, level, option, value, length) }
+}
+
+fn named(if_index: c_uint, name: CString) -> libc::if_nameindex {
+    libc::if_nameindex { if_index, if_name: name.into_raw() }
+}
+
+/// The networks, if this process was started by `peersock run`.
+fn interfaces() -> Vec<Interface> {
+    match rules().map(|rules| rules.client.ask(Request::Interfaces)) {
+        Some(Ok(Reply::Interfaces(interfaces))) => interfaces,
+        _ => Vec::new(),
+    }
+}
