@@ -51,10 +51,7 @@ impl OwnContact {
             address: SocketAddr::new(address.ip(), port),
         });
         let contact = Contact::new(Nat::default(), mapped.chain(inside));
-        let shown = |one: &SeenByTcp| RootVoucher {
-            root: RootVoucher::name_of(&one.root.node_id()),
-            voucher: one.voucher,
-        };
+        let shown = |one: &SeenByTcp| RootVoucher::new(&one.root.node_id(), one.voucher);
         let mut vouchers: Vec<_> = seen.map(shown).collect();
         vouchers.extend(self.vouchers(most_vouchers, None));
         vouchers.truncate(most_vouchers);

@@ -93,7 +93,7 @@ impl Link {
             return;
         }
         if place.socket().is_peer_stream() {
-            self.claim_stream(cx, place.socket());
+            cx.core.tcp.claim(place.socket(), cx.node);
         }
         if cx.reach.place() != Some(place) {
             // What is sent now would go to the old place. The answer to the challenge confirms the new one.

@@ -110,13 +110,6 @@ impl Link {
         }
     }
 
-    /// A packet of the peer has come in by a TCP connection.
-    pub(super) fn claim_stream(&mut self, cx: &mut Context<'_>, socket: SocketIndex) {
-        if !cx.core.tcp.is_claimed(socket) {
-            cx.core.tcp.claim(socket, cx.node);
-        }
-    }
-
     /// The connection over which the path leads, if that is one, has ended.
     pub(crate) fn on_stream_lost(&mut self, cx: &mut Context<'_>) {
         if self.current().is_some() {

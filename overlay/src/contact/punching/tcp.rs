@@ -120,18 +120,14 @@ impl Punching {
     }
 
     /// Asks the node to take part in a search by TCP: now, or when the pause since the last time is over. `id`
-    /// is random. False if nothing is due now.
-    pub(crate) fn ask_by_tcp(&mut self, id: u32, now: Instant) -> bool {
+    /// is random.
+    pub(crate) fn ask_by_tcp(&mut self, id: u32, now: Instant) {
         if let Some(next) = self.tcp.own_after.filter(|next| now < *next) {
             self.tcp.due = Some(next);
-            return false;
-        }
-        let is_new = self.tcp.asking.is_none();
-        if is_new {
+        } else if self.tcp.asking.is_none() {
             self.tcp.own_after = Some(now + PAUSE);
             self.tcp.asking = Some(Asking { id, next: now, first: None, times: 0 });
         }
-        is_new
     }
 
     /// A search by many ports runs: that by TCP has time.
@@ -289,8 +285,12 @@ mod tests {
         punching.set_turn(true, false);
         punching.tcp.note_round(start);
         let due = |punching: &mut Punching, now| punching.tcp.take_due(Duration::ZERO, now);
+        let asks = |punching: &mut Punching, id, now| {
+            punching.ask_by_tcp(id, now);
+            punching.tcp.asking.is_some_and(|asking| asking.id == id)
+        };
         assert_eq!(due(&mut punching, start), Some(TcpDue::Begin));
-        assert!(punching.ask_by_tcp(7, start));
+        assert!(asks(&mut punching, 7, start));
         let mut asked = Vec::new();
         let mut now = start;
         while let Some(next) = punching.tcp.next() {
@@ -298,15 +298,15 @@ mod tests {
             asked.extend(due(&mut punching, now).map(|_| (now - start).as_millis()));
         }
         assert_eq!(asked, [0, 500, 1500, 3500]);
-        assert!(!punching.ask_by_tcp(8, start + 24 * SECOND));
+        assert!(!asks(&mut punching, 8, start + 24 * SECOND));
         assert_eq!(punching.tcp.next(), Some(start + PAUSE), "later");
         assert_eq!(due(&mut punching, start + PAUSE), Some(TcpDue::Begin));
-        assert!(punching.ask_by_tcp(8, start + PAUSE));
+        assert!(asks(&mut punching, 8, start + PAUSE));
         due(&mut punching, start + PAUSE);
         assert!(!punching.take_tcp_answer(7, true, now), "that was another question");
         assert!(punching.take_tcp_answer(8, false, start + PAUSE));
-        assert!(!punching.ask_by_tcp(9, start + 2 * PAUSE), "it has refused");
-        assert!(punching.ask_by_tcp(9, start + PAUSE + PAUSE_REFUSED));
+        assert!(!asks(&mut punching, 9, start + 2 * PAUSE), "it has refused");
+        assert!(asks(&mut punching, 9, start + PAUSE + PAUSE_REFUSED));
     }
 
     #[test]
