@@ -29,7 +29,7 @@ use self::mode::{Mode, Taken};
 use self::watch::Watch;
 use crate::args::{NetworksArgs, NodeArgs};
 use crate::failure::{Failure, Outcome};
-use crate::root_watch::RootWatch;
+use crate::root_watch;
 use crate::session::interfaces;
 use crate::stdio;
 
@@ -128,7 +128,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let is_notified = args.mode.is_notified(args, &path, reach)?;
     let networks = args.networks.resolve()?;
     let node = start(args, networks)?;
-    let roots = RootWatch::start(&node)?;
+    let roots = root_watch::start(&node)?;
     let server = FdServer::start(&node)?;
     let mut command = Command::new(&path);
     command.arg0(&args.program[0]).args(&args.program[1..]);
