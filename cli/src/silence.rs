@@ -21,8 +21,8 @@ const INTERVAL: Duration = Duration::from_millis(250);
 const STOPPED: Duration = Duration::from_secs(2);
 
 /// Watches a connection with a peer's address until what this returns is dropped. It has keep-alives and is
-/// given up after a silence of `timeout`; 0: never. Then there are no keep-alives, a silence says nothing, and
-/// nothing is watched.
+/// given up after a silence of `timeout`; 0: never. Then there are no keep-alives, a silence says nothing,
+/// and nothing is watched.
 pub(crate) fn watch(
     session: &Session,
     stream: &TcpStream,

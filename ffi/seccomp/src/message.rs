@@ -17,8 +17,8 @@ const MAX_NAME: u32 = size_of::<libc::sockaddr_storage>() as u32;
 /// What one call moves at most, bytes: no datagram is longer, and a stream is not obliged to take more.
 pub(crate) const MOST: usize = 64 << 10;
 
-/// Bytes of the kernel's `struct user_msghdr` on our architectures, and of `mmsghdr`, which has a length behind
-/// it.
+/// Bytes of the kernel's `struct user_msghdr` on our architectures, and of `mmsghdr`, which has a length
+/// behind it.
 const HEADER: usize = 56;
 pub(crate) const MANY_STRIDE: u64 = 64;
 

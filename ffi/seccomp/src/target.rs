@@ -208,7 +208,8 @@ fn closes_on_exec(thread: i32, number: RawFd) -> bool {
     flags & libc::O_CLOEXEC != 0
 }
 
-/// A field of the kernel's text about a process or a descriptor (proc(5)) that is a mask; 0 if it is not there.
+/// A field of the kernel's text about a process or a descriptor (proc(5)) that is a mask; 0 if it is not
+/// there.
 fn mask(text: &str, name: &str) -> u64 {
     field(text, name).and_then(|mask| u64::from_str_radix(mask, 16).ok()).unwrap_or(0)
 }

@@ -68,8 +68,8 @@ impl OwnContact {
     }
 
     /// What roots vouch for, the newest first, at most so many, for a node behind the root at `relay`.
-    /// That root is one of its own, so the others' word on the same IP address would add nothing. The families
-    /// take turns: the receiver may have only one of them.
+    /// That root is one of its own, so the others' word on the same IP address would add nothing. The
+    /// families take turns: the receiver may have only one of them.
     pub(crate) fn vouchers(&self, most: usize, relay: Option<SocketAddr>) -> Vec<RootVoucher> {
         let ip = |one: &Seen| one.voucher.address.ip().to_canonical();
         let relaying = self.seen.iter().find(|one| Some(one.at) == relay).map(|one| one.root);

@@ -54,7 +54,9 @@ const VALID_FOR: Duration = Duration::from_secs(20);
 ///
 /// fn describe(action: &TcpAction) -> String {
 ///     match action {
-///         TcpAction::Punch(punch) => format!("connect to {} addresses from port {}", punch.targets.len(), punch.port),
+///         TcpAction::Punch(punch) => {
+///             format!("connect to {} addresses from port {}", punch.targets.len(), punch.port)
+///         }
 ///         TcpAction::Close(socket) => format!("close {socket:?}"),
 ///         _ => "something else".to_owned(),
 ///     }

@@ -18,9 +18,9 @@ impl Endpoint {
 
     /// There is a TCP connection to another node, whose other end is at `remote`: one that was begun for the
     /// [`TcpPunch`](crate::TcpPunch) with that id, or that somebody else has begun if there is no id.
-    /// Datagrams to `socket`, a number that no other open connection has ([`SocketIndex::peer_stream`]), leave
-    /// by it, and those that come in by it have that socket and [its end](SocketIndex::stream_end) as source.
-    /// False if there are too many: then it is to be closed, and this endpoint knows nothing of it.
+    /// Datagrams to `socket`, a number that no other open connection has ([`SocketIndex::peer_stream`]),
+    /// leave by it, and those that come in by it have that socket and [its end](SocketIndex::stream_end) as
+    /// source. False if there are too many: then it is to be closed, and this endpoint knows nothing of it.
     pub fn tcp_opened(
         &mut self,
         now: Instant,

@@ -96,8 +96,8 @@ impl Link {
         self.step_punching(cx);
     }
 
-    /// The driver has connected to where the peer is, or the peer has shown that a connection is its own: asks
-    /// there whether it receives.
+    /// The driver has connected to where the peer is, or the peer has shown that a connection is its own:
+    /// asks there whether it receives.
     pub(crate) fn ask_on_stream(&mut self, cx: &mut Context<'_>, socket: SocketIndex) {
         let (core, now) = (&mut *cx.core, cx.now);
         let Some((session, remote)) = self.current().zip(socket.stream_end()) else { return };

@@ -1,11 +1,11 @@
 //! Checks of our own source code that no compiler makes.
 //!
-//! Every crate has to take the workspace's lints. The two cores, their junction, what they are built with, and
-//! the state machine of the root must stay pure: no clock, socket, thread, async or system randomness, because
-//! only then does one seed of the simulation replay exactly. What follows from the kind of a network is decided in
-//! `overlay/src/network` alone. Texts for people have none of Rust's Debug forms ([`debug_forms`]), and say
-//! where the files of networks come from ([`network_files`]). What runs a test that is ignored, its reason says
-//! ([`slow`]).
+//! Every crate has to take the workspace's lints. The two cores, their junction, what they are built with,
+//! and the state machine of the root must stay pure: no clock, socket, thread, async or system randomness,
+//! because only then does one seed of the simulation replay exactly. What follows from the kind of a network
+//! is decided in `overlay/src/network` alone. Texts for people have none of Rust's Debug forms
+//! ([`debug_forms`]), and say where the files of networks come from ([`network_files`]). What runs a test
+//! that is ignored, its reason says ([`slow`]).
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,8 +15,8 @@ use super::workspace::{Package, Workspace};
 use super::{debug_forms, network_files, slow};
 use crate::{Result, root};
 
-/// The crates that are pure: the two cores, where they meet, what they are built with, and the state machine of
-/// the root.
+/// The crates that are pure: the two cores, where they meet, what they are built with, and the state machine
+/// of the root.
 const CORES: [(&str, Apart); 5] = [
     ("peersock-datapath", Apart::Nothing),
     ("peersock-overlay", Apart::Nothing),

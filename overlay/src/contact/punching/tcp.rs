@@ -1,7 +1,7 @@
 //! When two nodes try to reach each other by TCP, where to, and what came of it.
 //!
-//! TCP is the last resort: datagrams that are lost on the way hold up those behind them. So it is tried when a
-//! round by UDP has led to no direct path, and at once where this node reaches the relay by a stream, which
+//! TCP is the last resort: datagrams that are lost on the way hold up those behind them. So it is tried when
+//! a round by UDP has led to no direct path, and at once where this node reaches the relay by a stream, which
 //! says that its UDP does not pass. Both sides tell each other their addresses for TCP, listen, and connect
 //! to each other at the same moment: where a NAT box is in the way, each side's SYN opens its own box for the
 //! other's, and the two connections are one (RFC 9293, 3.5; RFC 5382, REQ-2).
@@ -119,8 +119,8 @@ impl Punching {
         (self.tcp.is_blocked, self.tcp.is_second) = (is_blocked, is_second);
     }
 
-    /// Asks the node to take part in a search by TCP: now, or when the pause since the last time is over. `id`
-    /// is random.
+    /// Asks the node to take part in a search by TCP: now, or when the pause since the last time is over.
+    /// `id` is random.
     pub(crate) fn ask_by_tcp(&mut self, id: u32, now: Instant) {
         if let Some(next) = self.tcp.own_after.filter(|next| now < *next) {
             self.tcp.due = Some(next);
