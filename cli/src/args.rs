@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use peersock::interfaces::ROOTS_VARIABLE;
+use peersock::interfaces::{ROOTS_VARIABLE, TURN_VARIABLE};
 use peersock::overlay::{Identity, NetworkId, PublicIdentity};
 use peersock::state::StateDir;
 use peersock::{Dht, Network, NodeBuilder, RootSource};
@@ -20,9 +20,6 @@ pub(crate) const NETWORK_VARIABLE: &str = "PEERSOCK_NETWORK";
 
 /// Takes the place of `--state`.
 const STATE_VARIABLE: &str = "PEERSOCK_STATE";
-
-/// Takes the place of `--turn`.
-const TURN_VARIABLE: &str = "PEERSOCK_TURN";
 
 /// Takes the place of `--dht`.
 const DHT_VARIABLE: &str = "PEERSOCK_DHT";

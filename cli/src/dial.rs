@@ -86,7 +86,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     } else {
         let stream = connect(&session, &targets, begin + timeout)?;
         stream::watch(&stream, args.peer_timeout)?;
-        let _watch = silence::Watch::start(&session, &stream, stream.peer_addr()?.ip(), args.peer_timeout)?;
+        let _watch = silence::watch(&session, &stream, stream.peer_addr()?.ip(), args.peer_timeout)?;
         let input = stdin.as_ref().map_or(Input::EmptyAtEnd, |stdin| Input::Stdin { stdin, turn: None });
         let progress = Progress::start(input.is_stdin(), args.quiet);
         stream::run(&stream, &input, &mut &stdout, AfterPeer::Continue, &progress)?;

@@ -15,7 +15,7 @@ use crate::datagrams::{self, Partner};
 use crate::failure::{Failure, Outcome};
 use crate::progress::Progress;
 use crate::reach;
-use crate::root_watch::RootWatch;
+use crate::root_watch;
 use crate::session::Session;
 use crate::silence;
 use crate::stdio::{self, Stdin};
@@ -88,7 +88,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let stdout = stdio::stdout()?;
     let session = Session::open(&args.node, &args.network)?;
     reach::warn_of_other_port(&session, args.node.overlay_port);
-    let _roots = RootWatch::start(&session.node)?;
+    let _roots = root_watch::start(&session.node)?;
     let result = match (args.udp, args.keep) {
         (true, _) => datagrams(args, &session, stdin.as_ref(), &stdout),
         (false, true) => listeners(args, &session)
@@ -103,7 +103,7 @@ fn one_connection(args: &Args, session: &Session, stdin: Option<&Stdin>, stdout:
     let (stream, client) = accept_one(listeners(args, session)?)?;
     tracing::info!(%client, "connected");
     stream::watch(&stream, args.peer_timeout)?;
-    let _watch = silence::Watch::start(session, &stream, client.ip(), args.peer_timeout)?;
+    let _watch = silence::watch(session, &stream, client.ip(), args.peer_timeout)?;
     let input = stdin.map_or(Input::EmptyAtEnd, |stdin| Input::Stdin { stdin, turn: None });
     let progress = Progress::start(input.is_stdin(), args.quiet);
     stream::run(&stream, &input, &mut &*stdout, AfterPeer::Continue, &progress)

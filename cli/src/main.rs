@@ -6,6 +6,7 @@
 mod addr;
 mod args;
 mod arrivals;
+mod background;
 mod clients;
 mod clock;
 mod completions;

@@ -2,49 +2,32 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
-use std::thread::{self, JoinHandle};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 use peersock::overlay::NodeId;
 use peersock::{Node, RootState, RootStatus};
 
+use crate::background::Background;
 use crate::stdio;
 
 /// How often the roots are looked at.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// Watches the roots of a node until it is dropped.
-pub(crate) struct RootWatch {
-    end: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl RootWatch {
-    /// Begins. Roots that other roots have named are left out: nobody has asked for them.
-    pub(crate) fn start(node: &Node) -> io::Result<RootWatch> {
-        let node = node.clone();
-        let (end, is_over) = mpsc::channel();
-        let thread = thread::Builder::new().name("root-watch".into()).spawn(move || {
-            let mut teller = Teller::default();
-            while is_over.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
-                for root in node.roots().iter().filter(|root| !root.guest) {
-                    if let Some(text) = teller.tell(root.id, root.state, || name(root)) {
-                        stdio::note(text);
-                    }
+/// Watches the roots of a node until what this returns is dropped. Roots that other roots have named are left
+/// out: nobody has asked for them.
+pub(crate) fn start(node: &Node) -> io::Result<Background> {
+    let node = node.clone();
+    Background::start("root-watch", move |is_over| {
+        let mut teller = Teller::default();
+        while is_over.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
+            for root in node.roots().iter().filter(|root| !root.guest) {
+                if let Some(text) = teller.tell(root.id, root.state, || name(root)) {
+                    stdio::note(text);
                 }
             }
-        })?;
-        Ok(RootWatch { end: Some(end), thread: Some(thread) })
-    }
-}
-
-impl Drop for RootWatch {
-    fn drop(&mut self) {
-        self.end = None;
-        // It has nothing to say if it has panicked.
-        let _ = self.thread.take().map(JoinHandle::join);
-    }
+        }
+    })
 }
 
 /// A root with what people know of it: where it is.

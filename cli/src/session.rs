@@ -9,7 +9,7 @@ use peersock::{IdentitySource, Interfaces, Joined, Network, Node, RootState, Roo
 
 use crate::args::{NetworkArgs, NodeArgs};
 use crate::failure::{Failure, Outcome};
-use crate::waiting::Waiting;
+use crate::waiting;
 use crate::{arrivals, reach, root_watch, signals, stdio};
 
 /// How long a node may take to have its sockets and addresses. It takes milliseconds.
@@ -79,7 +79,7 @@ impl Session {
     pub(crate) fn wait_peer(&self, address: IpAddr, within: Duration, quiet: bool) -> Outcome {
         let (node, id) = (self.node.clone(), self.network.id());
         let text = move || looking_for(&node, address, id, within);
-        let waiting = if quiet { None } else { Some(Waiting::start(text)?) };
+        let waiting = if quiet { None } else { Some(waiting::start(text)?) };
         let found = self.joined.wait_peer(address, within);
         drop(waiting);
         found.map_err(|error| match error.kind() {

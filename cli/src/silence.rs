@@ -2,12 +2,12 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
-use std::thread::{self, JoinHandle};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use peersock::blocking::TcpStream;
 
+use crate::background::Background;
 use crate::session::Session;
 use crate::stdio;
 
@@ -20,52 +20,36 @@ const INTERVAL: Duration = Duration::from_millis(250);
 /// If a look comes so late, this program was stopped itself, and the peer may have answered meanwhile.
 const STOPPED: Duration = Duration::from_secs(2);
 
-/// Watches one connection until it is dropped.
-pub(crate) struct Watch {
-    end: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Watch {
-    /// Watches a connection with a peer's address that has keep-alives and is given up after a silence of
-    /// `timeout`; 0: never. Then there are no keep-alives, a silence says nothing, and nothing is watched.
-    pub(crate) fn start(
-        session: &Session,
-        stream: &TcpStream,
-        address: IpAddr,
-        timeout: Duration,
-    ) -> io::Result<Watch> {
-        if timeout.is_zero() {
-            return Ok(Watch { end: None, thread: None });
-        }
-        let (joined, stream) = (session.joined.clone(), stream.try_clone()?);
-        let (end, is_over) = mpsc::channel();
-        let thread = thread::Builder::new().name("silence".into()).spawn(move || {
-            let mut teller = Teller::new(timeout);
-            let (mut awake_since, mut before) = (Instant::now(), Instant::now());
-            while is_over.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
-                let now = Instant::now();
-                if now - before > STOPPED {
-                    awake_since = now;
-                }
-                before = now;
-                let silence = silence(&joined.peers(), address);
-                let is_due = is_answer_due(&stream) && now - awake_since >= teller.tell_after;
-                if let Some(text) = teller.tell(silence, is_due) {
-                    stdio::note(text);
-                }
+/// Watches a connection with a peer's address until what this returns is dropped. It has keep-alives and is
+/// given up after a silence of `timeout`; 0: never. Then there are no keep-alives, a silence says nothing,
+/// and nothing is watched.
+pub(crate) fn watch(
+    session: &Session,
+    stream: &TcpStream,
+    address: IpAddr,
+    timeout: Duration,
+) -> io::Result<Option<Background>> {
+    if timeout.is_zero() {
+        return Ok(None);
+    }
+    let (joined, stream) = (session.joined.clone(), stream.try_clone()?);
+    let thread = Background::start("silence", move |is_over| {
+        let mut teller = Teller::new(timeout);
+        let (mut awake_since, mut before) = (Instant::now(), Instant::now());
+        while is_over.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
+            let now = Instant::now();
+            if now - before > STOPPED {
+                awake_since = now;
             }
-        })?;
-        Ok(Watch { end: Some(end), thread: Some(thread) })
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.end = None;
-        // It has nothing to say if it has panicked.
-        let _ = self.thread.take().map(JoinHandle::join);
-    }
+            before = now;
+            let silence = silence(&joined.peers(), address);
+            let is_due = is_answer_due(&stream) && now - awake_since >= teller.tell_after;
+            if let Some(text) = teller.tell(silence, is_due) {
+                stdio::note(text);
+            }
+        }
+    })?;
+    Ok(Some(thread))
 }
 
 /// For how long nothing has come from the member with this address; 0 if it is not known.

@@ -46,7 +46,8 @@
 //!
 //! let (now, mut batch) = (Instant::now(), Batch::default());
 //! let identity = Arc::new(Identity::from_seed(&[1; 32]));
-//! let endpoint = Endpoint::new(EndpointConfig::new(identity), [2; 32], now, Duration::from_secs(1_800_000_000));
+//! let unix_time = Duration::from_secs(1_800_000_000);
+//! let endpoint = Endpoint::new(EndpointConfig::new(identity), [2; 32], now, unix_time);
 //! let sink = Arc::new(Nowhere::default());
 //! let datapath = Datapath::new(endpoint, Stack::new(Config::default(), [3; 32], now), sink.clone());
 //!
@@ -171,8 +172,8 @@ pub trait Sink: Send + Sync {
     }
 
     /// Says what to do about TCP connections to other nodes; [`Datapath::tcp_opened`] and
-    /// [`Datapath::tcp_closed`] say what came of it. Control calls it under its lock. A driver that can connect
-    /// to nobody need not listen.
+    /// [`Datapath::tcp_closed`] say what came of it. Control calls it under its lock. A driver that can
+    /// connect to nobody need not listen.
     fn act_on_tcp(&self, action: TcpAction) {
         let _ = action;
     }

@@ -1,5 +1,5 @@
-//! The IPv4 Internet from a network that has IPv6 only: how IPv4 addresses are written for a NAT64 (RFC 6052),
-//! and how its prefix is found (RFC 7050).
+//! The IPv4 Internet from a network that has IPv6 only: how IPv4 addresses are written for a NAT64
+//! (RFC 6052), and how its prefix is found (RFC 7050).
 //!
 //! An IPv6-only network, as those of phones are, may have a NAT64: a router that sends what comes for
 //! `PREFIX + IPv4 address` on by IPv4. The prefix differs from network to network. The network's DNS has
@@ -115,8 +115,8 @@ impl Nat64Prefix {
         octets.into()
     }
 
-    /// The IPv4 address for which an IPv6 address of this prefix stands, if it is the one that [`Self::embed`]
-    /// makes of it: each place has one name.
+    /// The IPv4 address for which an IPv6 address of this prefix stands, if it is the one that
+    /// [`Self::embed`] makes of it: each place has one name.
     fn embedded(&self, ip: IpAddr) -> Option<Ipv4Addr> {
         let IpAddr::V6(ip) = ip else { return None };
         let octets = ip.octets();

@@ -302,7 +302,7 @@ fn control() -> Section {
         id: 0x0102_0304,
         round_trip: 40,
         contact: Contact::new(nat, [candidate]),
-        vouchers: vec![RootVoucher { root: RootVoucher::name_of(&root.node_id()), voucher }],
+        vouchers: vec![RootVoucher::new(&root.node_id(), voucher)],
     };
     let mut plaintext = Vec::new();
     message.emit(&mut plaintext);

@@ -33,7 +33,8 @@ pub(crate) fn is_overlay(fd: RawFd) -> bool {
     borrow(fd).and_then(Socket::of).is_some()
 }
 
-/// What ECONNRESET or EPIPE of the kernel's means on a descriptor: if it is an overlay stream, the node knows.
+/// What ECONNRESET or EPIPE of the kernel's means on a descriptor: if it is an overlay stream, the node
+/// knows.
 #[pyfunction]
 pub(crate) fn stream_error(py: Python<'_>, fd: RawFd, number: i32) -> i32 {
     let error = Errno::from_raw_os_error(number);

@@ -143,7 +143,8 @@ impl TcpStream {
     ///
     /// # use peersock::blocking::{TcpListener, TcpStream};
     /// # use peersock::{IdentitySource, Interfaces, Network, Node};
-    /// # let node = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback).start()?;
+    /// # let node = Node::builder().identity(IdentitySource::Ephemeral);
+    /// # let node = node.interfaces(Interfaces::Loopback).start()?;
     /// # let network = node.join(Network::ad_hoc("ff00500050000000".parse()?))?;
     /// # let listener = TcpListener::bind_on(&node, "[::]:80")?;
     /// # let mut client = TcpStream::connect_on(&node, (network.address(), 80))?;
@@ -243,7 +244,8 @@ impl TcpStream {
     /// # use peersock::{IdentitySource, Interfaces, Network, Node};
     /// use peersock::CongestionControl;
     ///
-    /// # let node = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback).start()?;
+    /// # let node = Node::builder().identity(IdentitySource::Ephemeral);
+    /// # let node = node.interfaces(Interfaces::Loopback).start()?;
     /// # let network = node.join(Network::ad_hoc("ff00500050000000".parse()?))?;
     /// # let listener = TcpListener::bind_on(&node, "[::]:80")?;
     /// let stream = TcpStream::connect_on(&node, (network.address(), 80))?;
@@ -264,7 +266,8 @@ impl TcpStream {
     /// ```
     /// # use peersock::blocking::{TcpListener, TcpStream};
     /// # use peersock::{IdentitySource, Interfaces, Network, Node};
-    /// # let node = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback).start()?;
+    /// # let node = Node::builder().identity(IdentitySource::Ephemeral);
+    /// # let node = node.interfaces(Interfaces::Loopback).start()?;
     /// # let network = node.join(Network::ad_hoc("ff00500050000000".parse()?))?;
     /// # let listener = TcpListener::bind_on(&node, "[::]:80")?;
     /// let stream = TcpStream::connect_on(&node, (network.address(), 80))?;
@@ -330,7 +333,8 @@ impl TcpStream {
     ///
     /// # use peersock::blocking::{TcpListener, TcpStream};
     /// # use peersock::{IdentitySource, Interfaces, Network, Node};
-    /// # let node = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback).start()?;
+    /// # let node = Node::builder().identity(IdentitySource::Ephemeral);
+    /// # let node = node.interfaces(Interfaces::Loopback).start()?;
     /// # let network = node.join(Network::ad_hoc("ff00500050000000".parse()?))?;
     /// # let listener = TcpListener::bind_on(&node, "[::]:80")?;
     /// # let reader = std::thread::spawn(move || listener.accept().unwrap().0.read_to_end(&mut Vec::new()));
@@ -489,7 +493,8 @@ impl TcpListener {
     /// ```
     /// # use peersock::blocking::TcpListener;
     /// # use peersock::{IdentitySource, Interfaces, Network, Node};
-    /// # let node = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback).start()?;
+    /// # let node = Node::builder().identity(IdentitySource::Ephemeral);
+    /// # let node = node.interfaces(Interfaces::Loopback).start()?;
     /// # node.join(Network::ad_hoc("ff00500050000000".parse()?))?;
     /// let listener = TcpListener::bind_on(&node, "[::]:80")?;
     /// let waiting = listener.try_clone()?;

@@ -2,7 +2,7 @@
 //!
 //! There is no such thread while none is wanted, which is nearly always.
 
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::thread;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use peersock_overlay::{RecvMeta, WantedSocket, is_endpoint};
 use peersock_stack::Batch;
 
 use super::Driver;
-use super::udp::{ExtraSocket, RECEIVE_BATCH};
+use super::udp::{ExtraSocket, RECEIVE_BATCH, as_slices, receive_buffers};
 use crate::sync;
 use crate::sys::poll::{self, PollFd, PollFlags, Wakeup};
 use peersock_datapath::Ingress;
@@ -79,7 +79,7 @@ impl ExtraSockets {
     }
 
     fn run(&self) {
-        let mut buffers = vec![vec![0; BUFFER]; RECEIVE_BATCH];
+        let mut buffers = receive_buffers(BUFFER);
         let mut ingress = Ingress::default();
         let mut open = Vec::new();
         loop {
@@ -115,19 +115,13 @@ impl ExtraSockets {
     }
 
     /// Gives what a socket holds to the data path, up to a bound.
-    fn read(&self, extra: &ExtraSocket, buffers: &mut [Vec<u8>], ingress: &mut Ingress) {
+    fn read(&self, extra: &ExtraSocket, buffers: &mut [Vec<u8>; RECEIVE_BATCH], ingress: &mut Ingress) {
         let Some(driver) = self.driver.get().and_then(Weak::upgrade) else { return };
         for _ in 0..MAX_CALLS {
             let mut meta = [quinn_udp::RecvMeta::default(); RECEIVE_BATCH];
-            let received = {
-                let mut buffers = buffers.iter_mut();
-                let mut slices: [IoSliceMut<'_>; RECEIVE_BATCH] =
-                    std::array::from_fn(|_| IoSliceMut::new(buffers.next().map_or(&mut [], |buffer| buffer)));
-                extra.receive(&mut slices, &mut meta)
-            };
-            let Ok(received) = received else {
-                // What networks say of single datagrams (ICMP) says nothing of the search, and would wake this
-                // thread again and again.
+            let Ok(received) = extra.receive(&mut as_slices(buffers), &mut meta) else {
+                // What networks say of single datagrams (ICMP) says nothing of the search, and would wake
+                // this thread again and again.
                 (0..MAX_ERRORS).take_while(|_| extra.take_error()).for_each(drop);
                 return;
             };

@@ -14,6 +14,7 @@ mod role;
 #[path = "role/tests.rs"]
 mod role_tests;
 mod sink;
+mod stream_io;
 mod streams;
 mod tcp;
 mod turn;

@@ -2,8 +2,8 @@
 //!
 //! The rest of the node knows IPv4 addresses. Here is the border: what is sent to one of the Internet's IPv4
 //! addresses leaves as an IPv6 datagram to the address that the NAT64 translates, and what comes from such an
-//! address is taken for what it stands for. So each place has one name, whichever network this node is on, and
-//! a path outlives the way from a network with IPv4 to one without.
+//! address is taken for what it stands for. So each place has one name, whichever network this node is on,
+//! and a path outlives the way from a network with IPv4 to one without.
 //!
 //! The prefix is looked for only while the machine has a route for IPv6 and none for IPv4, in a thread of its
 //! own, since the system's resolver blocks.

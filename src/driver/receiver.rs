@@ -1,12 +1,12 @@
 //! Reading the UDP sockets into the data path.
 
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::time::Instant;
 
 use peersock_overlay::is_endpoint;
 use peersock_stack::Batch;
 
-use super::udp::{RECEIVE_BATCH, UdpSockets};
+use super::udp::{RECEIVE_BATCH, UdpSockets, as_slices, receive_buffers};
 use peersock_datapath::{Datapath, Ingress};
 
 /// Bytes of one GRO batch at most.
@@ -19,8 +19,7 @@ const MAX_ERRORS: usize = 64;
 
 /// The buffers of whoever has the receive role.
 pub(super) struct Receiver {
-    /// Untouched pages of a fresh zeroed buffer take no memory.
-    buffers: Vec<Vec<u8>>,
+    buffers: [Vec<u8>; RECEIVE_BATCH],
     ingress: Ingress,
     /// What errors have touched.
     batch: Batch,
@@ -57,11 +56,7 @@ enum Received {
 
 impl Default for Receiver {
     fn default() -> Receiver {
-        Receiver {
-            buffers: vec![vec![0; BUFFER]; RECEIVE_BATCH],
-            ingress: Ingress::default(),
-            batch: Batch::default(),
-        }
+        Receiver { buffers: receive_buffers(BUFFER), ingress: Ingress::default(), batch: Batch::default() }
     }
 }
 
@@ -105,16 +100,11 @@ impl Receiver {
         index: usize,
     ) -> Received {
         let mut meta = [quinn_udp::RecvMeta::default(); RECEIVE_BATCH];
-        let received = {
-            let mut buffers = self.buffers.iter_mut();
-            let mut slices: [IoSliceMut<'_>; RECEIVE_BATCH] =
-                std::array::from_fn(|_| IoSliceMut::new(buffers.next().map_or(&mut [], |buffer| buffer)));
-            match sockets.receive(index, &mut slices, &mut meta) {
-                Ok(received) => received,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Received::Nothing,
-                // Of an earlier datagram (ICMP); what has come can be read after it.
-                Err(_) => return Received::Failed,
-            }
+        let received = match sockets.receive(index, &mut as_slices(&mut self.buffers), &mut meta) {
+            Ok(received) => received,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Received::Nothing,
+            // Of an earlier datagram (ICMP); what has come can be read after it.
+            Err(_) => return Received::Failed,
         };
         for (meta, buffer) in meta.iter().zip(&self.buffers).take(received) {
             let Some(origin) = sockets.origin(index, meta) else { continue };

@@ -18,19 +18,19 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use peersock_nat::nat64::Nat64Prefix;
-use peersock_overlay::{NodeId, RecvMeta, SocketIndex, WantedStream};
+use peersock_overlay::{NodeId, SocketIndex, WantedStream};
 use peersock_stack::Batch;
 use peersock_streams::{
-    ConnectOptions, Connection, Connector, ProxySettings, Receiver, Sender, Target, Transport, Way,
+    ConnectOptions, Connection, Connector, ProxySettings, Sender, Target, Transport, Way,
 };
 use tokio::runtime::Builder;
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, sleep_until, timeout};
 
-use super::Driver;
+use super::{Driver, stream_io};
 use crate::sync;
-use peersock_datapath::{Ingress, Transmit};
+use peersock_datapath::Transmit;
 
 /// One way has so long before the next one is tried beside it.
 const STAGGER: Duration = Duration::from_millis(500);
@@ -48,16 +48,9 @@ const LASTED: Duration = Duration::from_secs(10);
 /// left alone for so long, and for ever longer if the network goes on changing, up to the second.
 const DOUBTED: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(16)];
 
-/// Datagrams handed to the data path in one go.
-const BATCH: usize = 64;
-
 /// Names of roots that are looked up at a time, each by a thread that the system's resolver may hold for
 /// long: whoever can change the list of roots must not be able to make threads without bound.
 const MAX_RESOLVERS: usize = 16;
-
-/// What is queued when streams are closed has so long to leave.
-const LAST_WORDS: Duration = Duration::from_millis(500);
-const LAST_WORDS_LOOK: Duration = Duration::from_millis(5);
 
 /// The open streams, as those who send see them.
 #[derive(Debug)]
@@ -114,11 +107,8 @@ impl Streams {
     /// Queues datagrams; never waits.
     pub(super) fn send(&self, transmit: &Transmit<'_>) {
         let open = sync::read(&self.open);
-        let Some(Open { sender, .. }) = open.get(&transmit.socket) else { return };
-        let size = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
-        for datagram in transmit.contents.chunks(size) {
-            // Only a stream that has just ended refuses: then the datagram is lost.
-            let _ = sender.send(datagram.to_vec());
+        if let Some(Open { sender, .. }) = open.get(&transmit.socket) {
+            stream_io::send(sender, transmit);
         }
     }
 
@@ -166,12 +156,7 @@ impl Streams {
     pub(super) fn stop(&self) {
         self.wanted.send_replace(None);
         let thread = sync::lock(&self.thread).take();
-        if let Some(thread) = thread
-            && thread.thread().id() != thread::current().id()
-        {
-            // It does not panic; if it did, the streams are closed all the same.
-            let _ = thread.join();
-        }
+        stream_io::join(thread);
     }
 }
 
@@ -210,14 +195,7 @@ impl Keeper {
                 return;
             }
         }
-        let waits = async {
-            while closed.iter().any(|sender| sender.queued() > 0) {
-                sleep(LAST_WORDS_LOOK).await;
-            }
-            // What has left the queue is written in the same turn of its task.
-            sleep(LAST_WORDS_LOOK).await;
-        };
-        let _ = timeout(LAST_WORDS, waits).await;
+        stream_io::drain(&closed).await;
     }
 
     /// Keeps one stream open until the task is aborted.
@@ -235,7 +213,9 @@ impl Keeper {
                     let (since, (sender, receiver)) = (Instant::now(), connection.split());
                     self.set_open(&root, socket, Some(Open { sender: sender.clone(), name, port }));
                     let reason = tokio::select! {
-                        reason = self.receive(socket, receiver) => reason,
+                        reason = stream_io::receive(&self.driver, socket, receiver) => {
+                            reason.map(|reason| reason.to_string()).unwrap_or_default()
+                        }
                         () = doubt(&sender, &mut network) => String::new(),
                     };
                     tracing::debug!(%root, %reason, "the stream to a root has ended");
@@ -288,24 +268,6 @@ impl Keeper {
             driver.datapath.set_stream(driver.now(), root, is_open, port, &mut Batch::default());
         }
         before.map(|open| open.sender)
-    }
-
-    /// Gives what arrives to the data path until the stream ends; returns why it has.
-    async fn receive(&self, socket: SocketIndex, mut receiver: Receiver) -> String {
-        let Some(remote) = socket.stream_end() else { return String::new() };
-        let meta = RecvMeta { remote, socket, multicast: false, relay: None };
-        let (mut ingress, mut datagrams) = (Ingress::default(), Vec::new());
-        loop {
-            if let Err(reason) = receiver.recv_many(&mut datagrams, BATCH).await {
-                return reason.to_string();
-            }
-            let Some(driver) = self.driver.upgrade() else { return String::new() };
-            let now = driver.now();
-            for datagram in datagrams.drain(..) {
-                driver.datapath.receive(now, &mut ingress, meta, &datagram, datagram.len(), false);
-            }
-            driver.datapath.finish_receive(now, &mut ingress);
-        }
     }
 
     /// Tries all ways to a root, and returns the connection on which it answers first.

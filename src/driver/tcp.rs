@@ -13,16 +13,16 @@ use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use peersock_datapath::{Ingress, Transmit};
-use peersock_overlay::{RecvMeta, SocketIndex, TcpAction, TcpPunch, TcpTarget};
+use peersock_datapath::Transmit;
+use peersock_overlay::{SocketIndex, TcpAction, TcpPunch, TcpTarget};
 use peersock_stack::Batch;
 use peersock_streams::{Connection, PeerPort, Receiver, Sender, Way};
 use tokio::runtime::Builder;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
-use super::Driver;
+use super::{Driver, stream_io};
 use crate::sync;
 
 /// A connection that was refused is tried again after so long.
@@ -30,13 +30,6 @@ const AGAIN: Duration = Duration::from_millis(250);
 
 /// Interfaces that connections leave by at most, where they are restricted to some.
 const MAX_WAYS: usize = 4;
-
-/// Datagrams handed to the data path in one go.
-const BATCH: usize = 64;
-
-/// What is queued when the connections are closed has so long to leave.
-const LAST_WORDS: Duration = Duration::from_millis(500);
-const LAST_WORDS_LOOK: Duration = Duration::from_millis(5);
 
 /// The TCP connections to other nodes.
 #[derive(Debug, Default)]
@@ -99,11 +92,8 @@ impl PeerStreams {
     /// Queues datagrams; never waits.
     pub(super) fn send(&self, transmit: &Transmit<'_>) {
         let open = sync::read(&self.open);
-        let Some(Open { sender, .. }) = open.get(&transmit.socket) else { return };
-        let size = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
-        for datagram in transmit.contents.chunks(size) {
-            // Only a connection that has just ended refuses: then the datagram is lost.
-            let _ = sender.send(datagram.to_vec());
+        if let Some(Open { sender, .. }) = open.get(&transmit.socket) {
+            stream_io::send(sender, transmit);
         }
     }
 
@@ -119,12 +109,7 @@ impl PeerStreams {
             (state.is_stopped, state.actions) = (true, None);
             state.thread.take()
         };
-        if let Some(thread) = thread
-            && thread.thread().id() != thread::current().id()
-        {
-            // It does not panic; if it did, the connections are closed all the same.
-            let _ = thread.join();
-        }
+        stream_io::join(thread);
     }
 
     async fn run(self: Arc<Self>, mut actions: UnboundedReceiver<(Instant, TcpAction)>) {
@@ -142,15 +127,8 @@ impl PeerStreams {
         }
         rounds.abort_all();
         let senders: Vec<_> = sync::read(&self.open).values().map(|open| open.sender.clone()).collect();
-        let waits = async {
-            while senders.iter().any(|sender| sender.queued() > 0) {
-                sleep(LAST_WORDS_LOOK).await;
-            }
-            // What has left the queue is written in the same turn of its task.
-            sleep(LAST_WORDS_LOOK).await;
-        };
         if !senders.is_empty() {
-            let _ = timeout(LAST_WORDS, waits).await;
+            stream_io::drain(&senders).await;
         }
         sync::write(&self.open).clear();
     }
@@ -237,24 +215,12 @@ impl PeerStreams {
     }
 
     /// Gives what arrives to the data path until the connection ends.
-    async fn receive(self: Arc<Self>, socket: SocketIndex, mut receiver: Receiver) {
-        let Some(remote) = socket.stream_end() else { return };
-        let meta = RecvMeta { remote, socket, multicast: false, relay: None };
-        let (mut ingress, mut datagrams) = (Ingress::default(), Vec::new());
-        let reason = loop {
-            if let Err(reason) = receiver.recv_many(&mut datagrams, BATCH).await {
-                break reason;
-            }
-            let Some(driver) = self.driver.get().and_then(Weak::upgrade) else { return };
-            let now = driver.now();
-            for datagram in datagrams.drain(..) {
-                driver.datapath.receive(now, &mut ingress, meta, &datagram, datagram.len(), false);
-            }
-            driver.datapath.finish_receive(now, &mut ingress);
-        };
+    async fn receive(self: Arc<Self>, socket: SocketIndex, receiver: Receiver) {
+        let Some(driver) = self.driver.get() else { return };
+        let Some(reason) = stream_io::receive(driver, socket, receiver).await else { return };
         tracing::debug!(%reason, "a TCP connection to a node has ended");
         let was_open = sync::write(&self.open).remove(&socket).is_some();
-        if let Some(driver) = self.driver.get().and_then(Weak::upgrade).filter(|_| was_open) {
+        if let Some(driver) = driver.upgrade().filter(|_| was_open) {
             driver.datapath.tcp_closed(driver.now(), socket, &mut Batch::default());
         }
     }

@@ -260,10 +260,10 @@ impl NodeBuilder {
         self
     }
 
-    /// TURN servers (RFC 8656) that relay to this node, at most four; more are an error at the start. Where no
-    /// direct path to a peer opens, one over a TURN server is used, as one over a root is. Default: those that
-    /// the environment's `PEERSOCK_TURN` names, with white space between them. A node without roots and DHT
-    /// asks none, for its peers would not learn of the relayed address.
+    /// TURN servers (RFC 8656) that relay to this node, at most four; more are an error at the start. Where
+    /// no direct path to a peer opens, one over a TURN server is used, as one over a root is. Default: those
+    /// that the environment's `PEERSOCK_TURN` names, with white space between them. A node without roots and
+    /// DHT asks none, for its peers would not learn of the relayed address.
     ///
     /// ```
     /// use peersock::{Node, TurnServer};
@@ -304,9 +304,9 @@ impl NodeBuilder {
         self
     }
 
-    /// Whether a direct path is also looked for by TCP, where a root relays and there is none by UDP: both nodes
-    /// connect to each other at once, from and to the port by which a root has seen them, which opens the NATs
-    /// of many. The node listens on a TCP port for some seconds then. Default: yes.
+    /// Whether a direct path is also looked for by TCP, where a root relays and there is none by UDP: both
+    /// nodes connect to each other at once, from and to the port by which a root has seen them, which opens
+    /// the NATs of many. The node listens on a TCP port for some seconds then. Default: yes.
     ///
     /// ```
     /// let settings = peersock::Node::builder().tcp_punch(false);

@@ -181,7 +181,8 @@ impl Node {
     /// ```
     /// use peersock::{IdentitySource, Interfaces, Network, Node};
     ///
-    /// let node = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback).start()?;
+    /// let node = Node::builder().identity(IdentitySource::Ephemeral);
+    /// let node = node.interfaces(Interfaces::Loopback).start()?;
     /// node.join(Network::ad_hoc("ff13881393000000".parse()?))?;
     /// assert_eq!(node.port_refusal(5001), None);
     /// let text = node.port_refusal(80).expect("it allows others");

@@ -3,9 +3,9 @@
 //!
 //! Where NAT boxes are in the way, a connection comes about because both sides connect at once (RFC 9293,
 //! 3.5). So each uses the port by which others have seen it, for all its connections and for listening:
-//! SO_REUSEADDR and SO_REUSEPORT allow that to the sockets of one user. There is no client and no server; each
-//! side sends keepalives, and answers none. Whoever accepts says nothing of its own accord for the first ten
-//! seconds.
+//! SO_REUSEADDR and SO_REUSEPORT allow that to the sockets of one user. There is no client and no server;
+//! each side sends keepalives, and answers none. Whoever accepts says nothing of its own accord for the first
+//! ten seconds.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -66,7 +66,8 @@ impl PeerPort {
     /// Connects from this port. It waits as long as the system does; dropping it ends the attempt.
     ///
     /// # Errors
-    /// Those of bind(2) and connect(2): refused, unreachable, or that the two ports have a connection already.
+    /// Those of bind(2) and connect(2): refused, unreachable, or that the two ports have a connection
+    /// already.
     ///
     /// # Panics
     /// Outside a tokio runtime that has I/O and time.

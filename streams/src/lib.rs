@@ -18,8 +18,8 @@
 //!
 //! Two nodes have the same frames on connections between them, each by its [`PeerPort`].
 //!
-//! A [`Connector`] also connects to TURN servers by TCP and TLS (RFC 8656), in the same way: their messages are
-//! the datagrams then, as [`TurnReader`] finds them.
+//! A [`Connector`] also connects to TURN servers by TCP and TLS (RFC 8656), in the same way: their messages
+//! are the datagrams then, as [`TurnReader`] finds them.
 #![forbid(unsafe_code)]
 
 mod between;

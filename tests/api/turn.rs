@@ -1,5 +1,5 @@
-//! What a program is told of paths over a TURN server, coturn. Needs root, `natlab` and coturn; the test skips
-//! otherwise.
+//! What a program is told of paths over a TURN server, coturn. Needs root, `natlab` and coturn; the test
+//! skips otherwise.
 
 use std::net::Ipv4Addr;
 use std::thread;

@@ -123,8 +123,8 @@ pub(crate) fn build(debug: bool) -> Result<PathBuf> {
 /// What builds it.
 pub(crate) fn command(debug: bool) -> Command {
     let mut command = cargo();
-    // The program has no library. It is named because cargo chooses features for all that is named together: so
-    // what both need, which is nearly all, is built once for both.
+    // The program has no library. It is named because cargo chooses features for all that is named together:
+    // so what both need, which is nearly all, is built once for both.
     command.args(["build", "--package", "peersock-ffi", "--package", "peersock-cli", "--lib"]);
     if !debug {
         command.arg("--release");

@@ -29,7 +29,7 @@ use self::mode::{Mode, Taken};
 use self::watch::Watch;
 use crate::args::{NetworksArgs, NodeArgs};
 use crate::failure::{Failure, Outcome};
-use crate::root_watch::RootWatch;
+use crate::root_watch;
 use crate::session::interfaces;
 use crate::stdio;
 
@@ -41,9 +41,9 @@ use crate::stdio;
 ///
 /// Its calls are taken by a library that is loaded with it. Programs that make system calls themselves,
 /// static ones and those of Go, are reached by a filter with which the kernel asks about their socket calls
-/// (seccomp); --mode says which of the two it is to be. Those that change their user by a bit in the file system are
-/// refused, and a program that turns out to run without the library, because its environment was cleared for
-/// instance, is ended with status 1.
+/// (seccomp); --mode says which of the two it is to be. Those that change their user by a bit in the file
+/// system are refused, and a program that turns out to run without the library, because its environment was
+/// cleared for instance, is ended with status 1.
 ///
 /// The kernel refuses io_uring to the program and its children, because it would pass by. For that
 /// they give up gaining privileges: sudo does not work in them. --no-filter leaves it out.
@@ -128,7 +128,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let is_notified = args.mode.is_notified(args, &path, reach)?;
     let networks = args.networks.resolve()?;
     let node = start(args, networks)?;
-    let roots = RootWatch::start(&node)?;
+    let roots = root_watch::start(&node)?;
     let server = FdServer::start(&node)?;
     let mut command = Command::new(&path);
     command.arg0(&args.program[0]).args(&args.program[1..]);

@@ -26,6 +26,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use crate::common::{Lab, PATIENCE, PORT, Running, lacks, run, signal, without_variables};
+use crate::turn::{relayed, send_much};
 
 /// Where the servers are.
 const SERVER: &str = "10.97.3.1";
@@ -59,14 +60,7 @@ fn nodes_whose_udp_is_blocked_reach_each_other_by_turn_over_tcp_and_tls_also_aft
         let expected = ["turn:alice@10.97.3.1:3478?transport=tcp", "turns:alice@10.97.3.1:5349"];
         assert_eq!(server, expected[which], "{now:#}");
     }
-    // More than a few packets.
-    let line = [b'x'; 1023];
-    for _ in 0..1000 {
-        dialing.send(&line);
-        dialing.send(b"\n");
-    }
-    dialing.send(b"end\n");
-    listening.wait_for_stdout("end\n");
+    send_much(&mut dialing, &listening);
 
     signal(Signal::KILL, coturn.id());
     drop(coturn);
@@ -102,13 +96,7 @@ fn turn_over_tcp_leads_through_a_socks_proxy_where_nothing_else_leads_out() {
     let mut dialing = lab.node(1, &roots.1, &lab.by_tls(), &["dial", &target]);
     dialing.send(b"by TURN and a proxy\n");
     listening.wait_for_stdout("by TURN and a proxy\n");
-    let line = [b'x'; 1023];
-    for _ in 0..1000 {
-        dialing.send(&line);
-        dialing.send(b"\n");
-    }
-    dialing.send(b"end\n");
-    listening.wait_for_stdout("end\n");
+    send_much(&mut dialing, &listening);
     listening.send(b"and back\n");
     dialing.wait_for_stdout("and back\n");
     let now = lab.wait_for_status(0, |now| now["peers"][0]["turn"] == true);
@@ -165,11 +153,6 @@ fn netcheck_says_of_each_turn_server_what_is_wrong_with_it() {
     assert!(text.text().contains("turns:alice@10.97.3.1:5349  relays at 10.97.3.1:"), "{}", text.text());
     assert!(text.text().contains("turn:alice@10.97.3.1:3478  not reached"), "{}", text.text());
     assert!(text.text().contains("to do: correct the user name"), "{}", text.text());
-}
-
-/// What TURN does for a node, as its status has it.
-fn relayed(status: &Value) -> Option<&str> {
-    status["turn"].as_array()?.iter().find_map(|turn| turn["relayed"].as_str())
 }
 
 struct Blocked {

@@ -1,5 +1,5 @@
-//! A node on a network that has IPv6 only, with a real NAT64 (the program `tayga`) and a nameserver that knows
-//! of it, and a root and a peer that have IPv4 only.
+//! A node on a network that has IPv6 only, with a real NAT64 (the program `tayga`) and a nameserver that
+//! knows of it, and a root and a peer that have IPv4 only.
 //!
 //! Needs root, `ip`, `tayga` and /dev/net/tun; skips otherwise. The namespaces belong to the test and go with
 //! it.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use peersock_testnet::{Lab as Nats, LocalDht, find_in_path};
 use serde_json::Value;
 
-use crate::common::{Lab, PATIENCE, PORT};
+use crate::common::{Lab, PATIENCE, PORT, Running};
 use crate::nats::{FIRST, NODES, add_dht_addresses, start, wait_for_status};
 
 /// The account that the lab's coturn has.
@@ -28,8 +28,19 @@ fn build(test: &str) -> Option<Nats> {
 }
 
 /// What TURN does for a node, as its status has it.
-fn relayed(status: &Value) -> Option<&str> {
+pub(crate) fn relayed(status: &Value) -> Option<&str> {
     status["turn"].as_array()?.iter().find_map(|turn| turn["relayed"].as_str())
+}
+
+/// Sends more than a few packets, and waits until all of it has come.
+pub(crate) fn send_much(from: &mut Running, to: &Running) {
+    let line = [b'x'; 1023];
+    for _ in 0..1000 {
+        from.send(&line);
+        from.send(b"\n");
+    }
+    from.send(b"end\n");
+    to.wait_for_stdout("end\n");
 }
 
 /// One side alone has a TURN server. It does not matter which: who listens, or who dials.
@@ -72,14 +83,8 @@ fn meets_by_turn(test: &str, listener_has_it: bool) {
     assert_eq!(there["peers"][0]["path"], *relay, "{there:#}");
     assert!(!format!("{here}").contains("natlab:"), "the password is not told: {here:#}");
 
-    // More than a few packets, which go by a channel from then on.
-    let line = [b'x'; 1023];
-    for _ in 0..1000 {
-        dialing.send(&line);
-        dialing.send(b"\n");
-    }
-    dialing.send(b"end\n");
-    listening.wait_for_stdout("end\n");
+    // They go by a channel from then on.
+    send_much(&mut dialing, &listening);
     dialing.end_stdin();
     listening.finish().success();
     dialing.finish().success();

@@ -129,7 +129,8 @@ struct Log {
 
 impl Subscriber for Log {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        // The STUN library warns of each malformed datagram, which anybody can send, and has keys in its spans.
+        // The STUN library warns of each malformed datagram, which anybody can send, and has keys in its
+        // spans.
         let is_ours = !metadata.target().starts_with("stun_types");
         is_ours && number(*metadata.level()) <= LEVEL.load(Ordering::Relaxed)
     }

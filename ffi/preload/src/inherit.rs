@@ -199,8 +199,8 @@ impl<'a> Found<'a> {
     /// Writes the environment with what is missing.
     ///
     /// # Safety
-    /// `list` has room for all variables, [`MOST_ADDED`] more and the end; the text that is to be joined for as
-    /// much as LD_PRELOAD becomes with the others.
+    /// `list` has room for all variables, [`MOST_ADDED`] more and the end; the text that is to be joined for
+    /// as much as LD_PRELOAD becomes with the others.
     unsafe fn write(
         &self,
         environment: Environment,
@@ -280,8 +280,8 @@ pub(crate) fn with_room<T>(bytes: usize, body: impl FnOnce(*mut u8) -> T) -> Opt
         return None;
     }
     let result = body(pages.cast());
-    // SAFETY: the whole mapping that was made above; `body` has ended. A child of vfork(2) in which `body` starts
-    // a program leaves it to its parent.
+    // SAFETY: the whole mapping that was made above; `body` has ended. A child of vfork(2) in which `body`
+    // starts a program leaves it to its parent.
     unsafe { libc::munmap(pages, bytes) };
     Some(result)
 }

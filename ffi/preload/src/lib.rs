@@ -6,8 +6,8 @@
 //! that are no overlay sockets go straight to the kernel.
 //!
 //! Reading and writing are the C library's, but for what an error means; polling and duplicating are not
-//! touched, and closing only once a socket has SO_LINGER. What a program starts has the library, too, whatever
-//! environment it is given.
+//! touched, and closing only once a socket has SO_LINGER. What a program starts has the library, too,
+//! whatever environment it is given.
 #![allow(unsafe_code)]
 
 mod convert;

@@ -1,6 +1,6 @@
-//! The functions that take the place of the C library's: reading and writing. They are the C library's own, but
-//! for what an error means: the kernel says of an overlay socket whose node has ended only that its other end
-//! was closed.
+//! The functions that take the place of the C library's: reading and writing. They are the C library's own,
+//! but for what an error means: the kernel says of an overlay socket whose node has ended only that its other
+//! end was closed.
 //!
 //! They are called through the C library, and so are the cancellation points that programs take them for:
 //! `extern "C-unwind"`, and nothing to be dropped while the call is made.

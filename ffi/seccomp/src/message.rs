@@ -17,7 +17,8 @@ const MAX_NAME: u32 = size_of::<libc::sockaddr_storage>() as u32;
 /// What one call moves at most, bytes: no datagram is longer, and a stream is not obliged to take more.
 pub(crate) const MOST: usize = 64 << 10;
 
-/// Bytes of the kernel's `struct user_msghdr` on our architectures, and of `mmsghdr`.
+/// Bytes of the kernel's `struct user_msghdr` on our architectures, and of `mmsghdr`, which has a length
+/// behind it.
 const HEADER: usize = 56;
 pub(crate) const MANY_STRIDE: u64 = 64;
 
@@ -149,6 +150,14 @@ impl Message {
         target.write(self.control, &control[..(used as usize).min(self.control_length())])?;
         target.write(self.at + 40, &used.to_ne_bytes())?;
         target.write(self.at + 48, &received.header.msg_flags.to_ne_bytes())
+    }
+
+    /// Writes how much was moved, if it is one of many (`msg_len` of `mmsghdr`).
+    ///
+    /// # Errors
+    /// As [`Target::write`].
+    pub(crate) fn write_length(&self, target: &Target, moved: i64) -> Result<()> {
+        target.write(self.at + HEADER as u64, &(moved as u32).to_ne_bytes())
     }
 }
 

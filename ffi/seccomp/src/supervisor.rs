@@ -51,8 +51,8 @@ impl Filter {
     /// cannot gain privileges any more (PR_SET_NO_NEW_PRIVS): that is the kernel's condition.
     ///
     /// # Errors
-    /// Of the kind `Unsupported` on architectures whose calls are not known, and before Linux 5.14. EBUSY if a
-    /// filter that notifies another process is there already, as in some containers; ENOSYS or EINVAL where
+    /// Of the kind `Unsupported` on architectures whose calls are not known, and before Linux 5.14. EBUSY if
+    /// a filter that notifies another process is there already, as in some containers; ENOSYS or EINVAL where
     /// the kernel has no such filters, EACCES or EPERM where a container forbids them.
     pub fn install(self) -> io::Result<()> {
         let program = self.program.ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))?;

@@ -131,10 +131,7 @@ impl Target {
     /// Whether a signal waits for the thread that the program handles.
     pub(crate) fn has_signal(&self) -> bool {
         let status = fs::read_to_string(format!("/proc/{}/status", self.notice.thread)).unwrap_or_default();
-        let mask = |name| {
-            let mask = status.lines().find_map(|line| line.strip_prefix(name));
-            mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
-        };
+        let mask = |name| mask(&status, name);
         (mask("SigPnd:") | mask("ShdPnd:")) & mask("SigCgt:") & !mask("SigBlk:") != 0
     }
 
@@ -156,8 +153,7 @@ impl Target {
 pub(crate) fn check_access() -> Result<()> {
     const CAP_SYS_PTRACE: u32 = 19;
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let capabilities = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let capabilities = capabilities.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    let capabilities = mask(&status, "CapEff:");
     // From 2 on not even a parent may.
     let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
     let is_restricted = scope.trim().parse::<u32>().is_ok_and(|scope| scope >= 2);
@@ -203,12 +199,21 @@ pub(crate) fn process(thread: i32) -> Result<OwnedFd> {
 /// The process that a thread belongs to.
 fn thread_group(thread: i32) -> Option<i32> {
     let status = fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
-    status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
+    field(&status, "Tgid:")?.parse().ok()
 }
 
 fn closes_on_exec(thread: i32, number: RawFd) -> bool {
     let info = fs::read_to_string(format!("/proc/{thread}/fdinfo/{number}")).unwrap_or_default();
-    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
-    let flags = flags.and_then(|flags| c_int::from_str_radix(flags.trim(), 8).ok()).unwrap_or(0);
+    let flags = field(&info, "flags:").and_then(|flags| c_int::from_str_radix(flags, 8).ok()).unwrap_or(0);
     flags & libc::O_CLOEXEC != 0
+}
+
+/// A field of the kernel's text about a process or a descriptor (proc(5)) that is a mask; 0 if it is not
+/// there.
+fn mask(text: &str, name: &str) -> u64 {
+    field(text, name).and_then(|mask| u64::from_str_radix(mask, 16).ok()).unwrap_or(0)
+}
+
+fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
 }

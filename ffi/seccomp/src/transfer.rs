@@ -57,9 +57,10 @@ impl Call {
         let mut done = 0;
         for index in 0..count.min(MANY) {
             let at = first + u64::from(index) * MANY_STRIDE;
-            let sent = Message::read(&self.target, at)
-                .and_then(|message| self.send_one(&socket, &message, flags))
-                .and_then(|sent| self.target.write(at + MANY_STRIDE - 8, &(sent as u32).to_ne_bytes()));
+            let sent = Message::read(&self.target, at).and_then(|message| {
+                let sent = self.send_one(&socket, &message, flags)?;
+                message.write_length(&self.target, sent)
+            });
             match sent {
                 Ok(()) => done = i64::from(index) + 1,
                 Err(error) if done == 0 => return self.sent(local, flags, Err(error)),
@@ -156,11 +157,11 @@ impl Call {
         let mut done = 0;
         for index in 0..count.min(MANY) {
             let at = first + u64::from(index) * MANY_STRIDE;
-            let received = Message::read(&self.target, at)
-                .and_then(|message| self.receive_one(&socket, &message, flags & !libc::MSG_WAITFORONE))
-                .and_then(|received| {
-                    self.target.write(at + MANY_STRIDE - 8, &(received as u32).to_ne_bytes())
-                });
+            let received = Message::read(&self.target, at).and_then(|message| {
+                let flags = flags & !libc::MSG_WAITFORONE;
+                let received = self.receive_one(&socket, &message, flags)?;
+                message.write_length(&self.target, received)
+            });
             match received {
                 Ok(()) => done = i64::from(index) + 1,
                 Err(Errno::AGAIN) if done == 0 && self.may_wait(&local, flags)? => {

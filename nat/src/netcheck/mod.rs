@@ -117,8 +117,8 @@ pub struct InterfaceReport {
     /// The interface itself.
     #[serde(flatten)]
     pub host: HostInterface,
-    /// The NAT in front of its IPv4 addresses, or the network's [NAT64](Report::nat64); `None` if nobody could
-    /// be asked by it.
+    /// The NAT in front of its IPv4 addresses, or the network's [NAT64](Report::nat64); `None` if nobody
+    /// could be asked by it.
     pub ipv4: Option<NatReport>,
     /// The same for IPv6.
     pub ipv6: Option<NatReport>,

@@ -43,7 +43,8 @@ pub enum Filtering {
 /// ```
 /// use peersock_overlay::{Filtering, Mapping, Nat};
 ///
-/// let nat = Nat { mapping: Mapping::EndpointIndependent, filtering: Filtering::AddressDependent, port_delta: 0 };
+/// let (mapping, filtering) = (Mapping::EndpointIndependent, Filtering::AddressDependent);
+/// let nat = Nat { mapping, filtering, port_delta: 0 };
 /// assert_ne!(nat, Nat::default());
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -68,18 +68,14 @@ impl OwnContact {
     }
 
     /// What roots vouch for, the newest first, at most so many, for a node behind the root at `relay`.
-    /// That root is one of its own, so the others' word on the same IP address would add nothing. The families
-    /// take turns: the receiver may have only one of them.
+    /// That root is one of its own, so the others' word on the same IP address would add nothing. The
+    /// families take turns: the receiver may have only one of them.
     pub(crate) fn vouchers(&self, most: usize, relay: Option<SocketAddr>) -> Vec<RootVoucher> {
         let ip = |one: &Seen| one.voucher.address.ip().to_canonical();
         let relaying = self.seen.iter().find(|one| Some(one.at) == relay).map(|one| one.root);
         let by_relaying = |one: &Seen| relaying == Some(one.root);
         let is_needed = |one: &&Seen| {
             by_relaying(one) || !self.seen.iter().any(|first| by_relaying(first) && ip(first) == ip(one))
-        };
-        let shown = |one: &Seen| RootVoucher {
-            root: RootVoucher::name_of(&one.root.node_id()),
-            voucher: one.voucher,
         };
         let needed = self.seen.iter().filter(is_needed);
         let (v4, v6): (Vec<_>, Vec<_>) = needed.partition(|one| one.voucher.address.is_ipv4());
@@ -88,7 +84,7 @@ impl OwnContact {
             .flat_map(|turn| [v4.get(turn), v6.get(turn)])
             .flatten()
             .take(most)
-            .map(|one| shown(one))
+            .map(|one| RootVoucher::new(&one.root.node_id(), one.voucher))
             .collect()
     }
 
@@ -193,9 +189,8 @@ mod tests {
         let heard = instant();
         let known = Witness { root: *root.public(), clock: Some((TIME, heard)), is_guest: false };
         let there: SocketAddr = "203.0.113.9:5000".parse().unwrap();
-        let show = |signer: &Identity, name: &Identity, of: &Identity, time| RootVoucher {
-            root: RootVoucher::name_of(&name.node_id()),
-            voucher: Voucher::sign(signer, &of.node_id(), time, there),
+        let show = |signer: &Identity, name: &Identity, of: &Identity, time| {
+            RootVoucher::new(&name.node_id(), Voucher::sign(signer, &of.node_id(), time, there))
         };
         let find = |shown, witness| vouched(&node.node_id(), &[shown], &[witness], false, heard);
         let count = |shown| find(shown, known).by_own.len();

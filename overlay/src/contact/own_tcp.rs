@@ -33,8 +33,8 @@ impl OwnContact {
     ///
     /// A node that reaches a root by a stream connects to others from the port of that: a NAT box that maps
     /// endpoint-independently has one address for both, which the root has seen (RFC 5382, REQ-1). Other
-    /// nodes take the number of their UDP port. Many boxes keep it, so the address where roots see the node by
-    /// UDP is worth a try with that port.
+    /// nodes take the number of their UDP port. Many boxes keep it, so the address where roots see the node
+    /// by UDP is worth a try with that port.
     pub(crate) fn tcp(&self, most_vouchers: usize) -> Option<OwnTcp> {
         // A node without NAT is seen at its own address, which then is no interface's in its contact.
         let own = self.given().candidates().iter().filter(|one| one.kind == CandidateKind::Interface);
@@ -51,10 +51,7 @@ impl OwnContact {
             address: SocketAddr::new(address.ip(), port),
         });
         let contact = Contact::new(Nat::default(), mapped.chain(inside));
-        let shown = |one: &SeenByTcp| RootVoucher {
-            root: RootVoucher::name_of(&one.root.node_id()),
-            voucher: one.voucher,
-        };
+        let shown = |one: &SeenByTcp| RootVoucher::new(&one.root.node_id(), one.voucher);
         let mut vouchers: Vec<_> = seen.map(shown).collect();
         vouchers.extend(self.vouchers(most_vouchers, None));
         vouchers.truncate(most_vouchers);

@@ -90,7 +90,8 @@ impl fmt::Display for NotTried {
 ///     let address = text.parse()?;
 ///     Ok(Contact::new(Nat::default(), [Candidate { kind: CandidateKind::Mapped, address }]))
 /// };
-/// let plan = HolePunch::new(&contact("198.51.100.7:4000")?, &contact("203.0.113.9:5000")?, Duration::from_secs(2));
+/// let (own, other) = (contact("198.51.100.7:4000")?, contact("203.0.113.9:5000")?);
+/// let plan = HolePunch::new(&own, &other, Duration::from_secs(2));
 /// assert!(plan.shots().iter().all(|shot| shot.to.port() == 5000));
 /// # Ok::<(), std::net::AddrParseError>(())
 /// ```

@@ -54,7 +54,9 @@ const VALID_FOR: Duration = Duration::from_secs(20);
 ///
 /// fn describe(action: &TcpAction) -> String {
 ///     match action {
-///         TcpAction::Punch(punch) => format!("connect to {} addresses from port {}", punch.targets.len(), punch.port),
+///         TcpAction::Punch(punch) => {
+///             format!("connect to {} addresses from port {}", punch.targets.len(), punch.port)
+///         }
 ///         TcpAction::Close(socket) => format!("close {socket:?}"),
 ///         _ => "something else".to_owned(),
 ///     }
@@ -241,8 +243,7 @@ impl<K: Copy + PartialEq> TcpStreams<K> {
         now: Instant,
     ) -> Option<(Duration, SocketAddr)> {
         let stream = self.streams.get(&place.socket()).filter(|stream| stream.node == Some(node))?;
-        let (asked, at) = stream.asked.filter(|(asked, at)| *asked == data && now < *at + VALID_FOR)?;
-        debug_assert_eq!(asked, data);
+        let (_, at) = stream.asked.filter(|(asked, at)| *asked == data && now < *at + VALID_FOR)?;
         Some((now.saturating_duration_since(at), stream.remote))
     }
 
@@ -252,12 +253,8 @@ impl<K: Copy + PartialEq> TcpStreams<K> {
     }
 
     /// Has those closed that are not used: `paths` are those over which paths lead, and whether there is a
-    /// session. Returns them, and when to look again.
-    pub(crate) fn close_unused(
-        &mut self,
-        paths: &[(SocketIndex, bool)],
-        now: Instant,
-    ) -> (Vec<SocketIndex>, Option<Instant>) {
+    /// session. Returns them.
+    pub(crate) fn close_unused(&mut self, paths: &[(SocketIndex, bool)], now: Instant) -> Vec<SocketIndex> {
         for (socket, has_session) in paths {
             let Some(stream) = self.streams.get_mut(socket) else { continue };
             stream.patience = IDLE;
@@ -273,7 +270,7 @@ impl<K: Copy + PartialEq> TcpStreams<K> {
         let is_over = |_: &SocketIndex, stream: &mut Stream<K>| now >= stream.used + stream.patience;
         let closed: Vec<_> = self.streams.extract_if(.., is_over).map(|(socket, _)| socket).collect();
         self.actions.extend(closed.iter().map(|socket| TcpAction::Close(*socket)));
-        (closed, self.next_look(now))
+        closed
     }
 
     /// When connections are to be looked at.
@@ -302,7 +299,7 @@ mod tests {
         assert_eq!(opened.filter(|opened| *opened == Opened::Stranger).count(), MAX_STRANGERS);
         assert_eq!(streams.next_look(now), Some(now + STRANGER));
         streams.claim(SocketIndex::peer_stream(3), 'a');
-        let (closed, _) = streams.close_unused(&[], now + STRANGER);
+        let closed = streams.close_unused(&[], now + STRANGER);
         assert_eq!(closed.len(), MAX_STRANGERS - 1);
         assert!(streams.is_claimed(SocketIndex::peer_stream(3)));
         assert_eq!(std::iter::from_fn(|| streams.poll()).count(), MAX_STRANGERS - 1);
@@ -317,14 +314,14 @@ mod tests {
             streams.claim(SocketIndex::peer_stream(number), 'a');
         }
         for second in 1..1000 {
-            let (closed, _) = streams.close_unused(&[(used, true)], now + SECOND * second);
+            let closed = streams.close_unused(&[(used, true)], now + SECOND * second);
             assert_eq!(closed, if second == 15 { vec![spare] } else { vec![] }, "{second}");
         }
         // The session ends, and later the path leads elsewhere.
         let later = now + 1000 * SECOND;
-        assert!(streams.close_unused(&[(used, false)], later + 500 * SECOND).0.is_empty());
-        assert!(streams.close_unused(&[], later + 500 * SECOND).0.is_empty());
-        assert_eq!(streams.close_unused(&[], later + 515 * SECOND).0, [used]);
+        assert!(streams.close_unused(&[(used, false)], later + 500 * SECOND).is_empty());
+        assert!(streams.close_unused(&[], later + 500 * SECOND).is_empty());
+        assert_eq!(streams.close_unused(&[], later + 515 * SECOND), [used]);
     }
 
     #[test]

@@ -7,8 +7,8 @@
 //!
 //! Interfaces may change all the time, by a fault or because somebody on the link advertises prefixes. So
 //! announcements begin at least a second apart; the last change is announced in any case. An address that is
-//! exchanged for another makes two changes, one right after the other: what has begun with the first goes on, to
-//! the nodes that have not answered, so that the second need not wait for its own announcement.
+//! exchanged for another makes two changes, one right after the other: what has begun with the first goes on,
+//! to the nodes that have not answered, so that the second need not wait for its own announcement.
 
 use std::time::{Duration, Instant};
 

@@ -307,10 +307,10 @@ impl Endpoint {
         self.core.events.pop_front()
     }
 
-    /// Gives the driver's UDP sockets, in place of those given before, but for streams and extra sockets. To be
-    /// called again when interfaces come, go or change their addresses: it makes the node announce itself at
-    /// once, also to each peer with a session, and peers on a socket that is gone are asked for an answer on
-    /// another. A socket keeps its index.
+    /// Gives the driver's UDP sockets, in place of those given before, but for streams and extra sockets. To
+    /// be called again when interfaces come, go or change their addresses: it makes the node announce itself
+    /// at once, also to each peer with a session, and peers on a socket that is gone are asked for an answer
+    /// on another. A socket keeps its index.
     pub fn set_sockets(&mut self, now: Instant, sockets: Vec<SocketInfo>) {
         let is_kept = |known: &mut SocketInfo| known.index.is_stream() || known.index.is_extra();
         let kept: Vec<_> = self.core.sockets.extract_if(.., is_kept).collect();

@@ -9,9 +9,6 @@ use crate::network::NetworkIndex;
 use crate::reach::{Place, SocketIndex, SocketInfo, Why, place_of};
 use crate::roots::{Reached, WantedStream};
 
-/// The largest datagram that a stream carries, in bytes.
-pub(super) const MAX_DATAGRAM: usize = 16_384;
-
 impl Endpoint {
     /// The roots to which the driver is to keep a stream, if that has changed since the last call: it opens
     /// those that are new, and closes the others. To be called after every other call that takes `&mut self`.
@@ -38,13 +35,7 @@ impl Endpoint {
         root.stream.ask_soon();
         self.core.sockets.retain(|known| known.index != socket);
         if is_open {
-            self.core.sockets.push(SocketInfo {
-                index: socket,
-                ipv4: false,
-                loopback: false,
-                max_datagram: MAX_DATAGRAM,
-                beacon_targets: Vec::new(),
-            });
+            self.core.sockets.push(SocketInfo::of_stream(socket));
         }
         self.configure_root(now, key);
         let Some(peer) = self.peers.get(key) else { return };

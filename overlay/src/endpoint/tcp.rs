@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::Endpoint;
-use super::streams::MAX_DATAGRAM;
 use crate::contact::{Opened, TcpAction};
 use crate::link::{Link, NodeKey, Timer};
 use crate::reach::{SocketIndex, SocketInfo};
@@ -19,9 +18,9 @@ impl Endpoint {
 
     /// There is a TCP connection to another node, whose other end is at `remote`: one that was begun for the
     /// [`TcpPunch`](crate::TcpPunch) with that id, or that somebody else has begun if there is no id.
-    /// Datagrams to `socket`, a number that no other open connection has ([`SocketIndex::peer_stream`]), leave
-    /// by it, and those that come in by it have that socket and [its end](SocketIndex::stream_end) as source.
-    /// False if there are too many: then it is to be closed, and this endpoint knows nothing of it.
+    /// Datagrams to `socket`, a number that no other open connection has ([`SocketIndex::peer_stream`]),
+    /// leave by it, and those that come in by it have that socket and [its end](SocketIndex::stream_end) as
+    /// source. False if there are too many: then it is to be closed, and this endpoint knows nothing of it.
     pub fn tcp_opened(
         &mut self,
         now: Instant,
@@ -35,13 +34,7 @@ impl Endpoint {
             return false;
         }
         self.core.counters.tcp_streams_opened.increment();
-        self.core.sockets.push(SocketInfo {
-            index: socket,
-            ipv4: false,
-            loopback: false,
-            max_datagram: MAX_DATAGRAM,
-            beacon_targets: Vec::new(),
-        });
+        self.core.sockets.push(SocketInfo::of_stream(socket));
         if let Opened::To(node) = opened
             && let Some(key) = self.carrier(node)
         {
@@ -66,8 +59,7 @@ impl Endpoint {
             .filter(|(socket, _)| socket.is_peer_stream())
             .map(|(socket, node)| (socket, self.carrier(node).is_some()))
             .collect();
-        let (closed, _) = self.core.tcp.close_unused(&paths, now);
-        for socket in closed {
+        for socket in self.core.tcp.close_unused(&paths, now) {
             self.forget_stream(now, socket);
         }
         self.watch_streams(now);

@@ -21,7 +21,8 @@ const MEETING_LABEL: &[u8] = b"peersock meeting v1";
 /// use peersock_overlay::{DiscoveryKey, NetworkId, Psk};
 ///
 /// let network = NetworkId::ad_hoc(80..=80)?;
-/// let (open, secret) = (DiscoveryKey::new(network, None, None), DiscoveryKey::new(network, Some(&Psk::new([1; 32])), None));
+/// let open = DiscoveryKey::new(network, None, None);
+/// let secret = DiscoveryKey::new(network, Some(&Psk::new([1; 32])), None);
 /// assert_ne!(open.beacon_tag(&[0; 16]), secret.beacon_tag(&[0; 16]));
 /// # Ok::<(), peersock_overlay::ParseNetworkIdError>(())
 /// ```

@@ -41,7 +41,7 @@ impl Link {
             // The peer looks whether we receive there, or answers that; it may be elsewhere.
             Some(Ok(message)) if message.is_probing() && meta.is_from_node() => {
                 if place.socket().is_peer_stream() {
-                    self.claim_stream(cx, place.socket());
+                    cx.core.tcp.claim(place.socket(), cx.node);
                 }
                 cx.reach.heard(place, bytes, Source::Session, cx.now)
             }

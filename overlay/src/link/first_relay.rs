@@ -83,8 +83,8 @@ impl Link {
         }
     }
 
-    /// The root at this address passes nothing on to the peer: if it was the first one, the others are tried at
-    /// once.
+    /// The root at this address passes nothing on to the peer: if it was the first one, the others are tried
+    /// at once.
     pub(crate) fn relay_refused(&mut self, cx: &mut Context<'_>, root: SocketAddr) {
         let first = self.attempt.as_mut().and_then(|attempt| attempt.first_relay.as_mut());
         if let Some(first) = first.filter(|first| first.place.remote() == root) {

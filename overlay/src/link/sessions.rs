@@ -15,7 +15,8 @@ use crate::wire::Control;
 /// ```
 /// use peersock_overlay::{Attention, Opened, RecvMeta, SocketIndex};
 ///
-/// let meta = RecvMeta { remote: "192.0.2.1:4000".parse()?, socket: SocketIndex(0), multicast: false, relay: None };
+/// let remote = "192.0.2.1:4000".parse()?;
+/// let meta = RecvMeta { remote, socket: SocketIndex(0), multicast: false, relay: None };
 /// assert_eq!(Attention::received(meta, 100, Opened::Packet(72)), Attention::Packet(meta, 100));
 /// assert_eq!(Attention::received(meta, 28, Opened::Control(0)), Attention::Control(meta));
 /// # Ok::<(), std::net::AddrParseError>(())
@@ -93,7 +94,7 @@ impl Link {
             return;
         }
         if place.socket().is_peer_stream() {
-            self.claim_stream(cx, place.socket());
+            cx.core.tcp.claim(place.socket(), cx.node);
         }
         if cx.reach.place() != Some(place) {
             // What is sent now would go to the old place. The answer to the challenge confirms the new one.

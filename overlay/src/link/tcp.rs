@@ -96,8 +96,8 @@ impl Link {
         self.step_punching(cx);
     }
 
-    /// The driver has connected to where the peer is, or the peer has shown that a connection is its own: asks
-    /// there whether it receives.
+    /// The driver has connected to where the peer is, or the peer has shown that a connection is its own:
+    /// asks there whether it receives.
     pub(crate) fn ask_on_stream(&mut self, cx: &mut Context<'_>, socket: SocketIndex) {
         let (core, now) = (&mut *cx.core, cx.now);
         let Some((session, remote)) = self.current().zip(socket.stream_end()) else { return };
@@ -107,13 +107,6 @@ impl Link {
         let keys = &mut core.keys;
         if let Some(data) = core.tcp.ask(socket, now, || keys.nonce().ok()) {
             send_shot(cx, &session, &Place::Direct { socket, remote }, data);
-        }
-    }
-
-    /// A packet of the peer has come in by a TCP connection.
-    pub(super) fn claim_stream(&mut self, cx: &mut Context<'_>, socket: SocketIndex) {
-        if !cx.core.tcp.is_claimed(socket) {
-            cx.core.tcp.claim(socket, cx.node);
         }
     }
 

@@ -173,8 +173,8 @@ impl Reach {
         self.punching.as_deref()
     }
 
-    /// The answer to a challenge of that search came from `place`, if it is one: gives the round trip if it is
-    /// known.
+    /// The answer to a challenge of that search came from `place`, if it is one: gives the round trip if it
+    /// is known.
     pub(crate) fn is_answer(
         &mut self,
         place: Place,

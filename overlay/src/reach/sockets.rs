@@ -33,6 +33,17 @@ pub struct SocketInfo {
     pub beacon_targets: Vec<SocketAddr>,
 }
 
+/// The largest datagram that a stream carries, in bytes.
+const MAX_STREAM_DATAGRAM: usize = 16_384;
+
+impl SocketInfo {
+    /// What stands for a stream to a root or to another node: its end is the only remote that it fits.
+    pub(crate) fn of_stream(index: SocketIndex) -> Self {
+        let max_datagram = MAX_STREAM_DATAGRAM;
+        Self { index, ipv4: false, loopback: false, max_datagram, beacon_targets: Vec::new() }
+    }
+}
+
 /// Finds the socket that can reach `remote`: the one named by `hint` if it fits, else the first that does,
 /// and for a loopback address one that is bound to loopback before others. A TURN allocation or an extra
 /// socket is found only if the hint names it, and then nothing else is.

@@ -56,7 +56,7 @@ pub struct Candidates {
 ///
 /// let (root, node) = (Identity::from_seed(&[2; 32]), Identity::from_seed(&[1; 32]).node_id());
 /// let voucher = Voucher::sign(&root, &node, 1_800_000_000, "192.0.2.1:4000".parse()?);
-/// let shown = RootVoucher { root: RootVoucher::name_of(&root.node_id()), voucher };
+/// let shown = RootVoucher::new(&root.node_id(), voucher);
 /// assert_eq!(shown.root, root.node_id().as_bytes()[..8]);
 /// # Ok::<(), std::net::AddrParseError>(())
 /// ```
@@ -70,6 +70,11 @@ pub struct RootVoucher {
 }
 
 impl RootVoucher {
+    /// A voucher that the root with this node ID has given.
+    pub fn new(root: &NodeId, voucher: Voucher) -> Self {
+        Self { root: Self::name_of(root), voucher }
+    }
+
     /// How a voucher names a root.
     pub fn name_of(root: &NodeId) -> [u8; 8] {
         let mut name = [0; 8];

@@ -1,5 +1,5 @@
-//! Nodes of which one is behind a box whose ports nobody can guess, and the other behind one that lets in only
-//! whom its node has sent to: they find each other by many ports.
+//! Nodes of which one is behind a box whose ports nobody can guess, and the other behind one that lets in
+//! only whom its node has sent to: they find each other by many ports.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};

@@ -128,7 +128,7 @@ fn a_voucher_for_somebody_else_or_of_somebody_else_is_none() {
             id,
             round_trip: 0,
             contact: Contact::new(Nat::default(), [address]),
-            vouchers: vec![RootVoucher { root: RootVoucher::name_of(&root.node_id()), voucher }; 4],
+            vouchers: vec![RootVoucher::new(&root.node_id(), voucher); 4],
         };
         let mut plaintext = Vec::new();
         message.emit(&mut plaintext);

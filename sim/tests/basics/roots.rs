@@ -58,8 +58,8 @@ fn a_root_that_drops_all_frames_delays_the_first_byte_by_two_round_trips_and_a_l
     }
 }
 
-/// From the call to connect to the first byte, in homes that are so far from the core as the two roots are; and the
-/// round trip to the first root.
+/// From the call to connect to the first byte, in homes that are so far from the core as the two roots are;
+/// and the round trip to the first root.
 fn first_byte(millis: u64, wrong: Option<Wrong>) -> (Duration, Duration) {
     let mut homes = Homes::with_liars(2, Duration::from_millis(millis));
     homes.run(5 * SECOND);

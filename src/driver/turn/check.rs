@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _, UdpSocket};
+use std::slice;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,6 +16,7 @@ use tokio::time::timeout;
 use super::stream;
 use super::udp::connect;
 use crate::driver::interfaces::source_towards;
+use crate::driver::stream_io;
 
 /// How long one server may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -316,7 +318,7 @@ impl Wire {
     /// Has what was sent leave.
     fn close(self) {
         if let Self::Stream { runtime, sender, receiver, .. } = self {
-            runtime.block_on(stream::finish(&sender));
+            runtime.block_on(stream_io::drain(slice::from_ref(&sender)));
             drop(receiver);
             runtime.shutdown_background();
         }

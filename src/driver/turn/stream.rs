@@ -2,33 +2,28 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::slice;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use peersock_nat::turn::{Client, TurnServer, TurnTransport};
 use peersock_streams::{
-    ConnectOptions, Connection, Connector, ProxySettings, Receiver, Sender, Timing, TurnTarget, TurnTls, Way,
+    ConnectOptions, Connection, Connector, ProxySettings, Receiver, Timing, TurnTarget, TurnTls, Way,
 };
 use tokio::runtime::Builder;
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::time::sleep_until;
 
 use super::keeper::{self, Ended, Keeper};
 use super::udp::is_another;
 use super::{Allocation, Link};
 use crate::driver::interfaces::source_towards;
+use crate::driver::stream_io::{self, BATCH};
 use crate::sync;
 use peersock_datapath::Ingress;
 
 /// A connection on which nothing arrives for so long, or nothing leaves, has ended. The client asks each 10 s
 /// and gives up after 36 s; this is for servers that send parts of messages.
 const DEAD_AFTER: Duration = Duration::from_secs(45);
-
-/// Messages taken in one go.
-const BATCH: usize = 64;
-
-/// What is queued when a connection is closed has so long to leave.
-const LAST_WORDS: Duration = Duration::from_millis(500);
-const LAST_WORDS_LOOK: Duration = Duration::from_millis(5);
 
 impl Keeper {
     /// Connects, asks for an allocation and serves it until it ends.
@@ -73,7 +68,7 @@ impl Keeper {
         let (ended, receiver) = self.serve_by_stream(&allocation, receiver, has_moved).await;
         if let Some(receiver) = receiver {
             allocation.give_back();
-            finish(&sender).await;
+            stream_io::drain(slice::from_ref(&sender)).await;
             drop(receiver);
         }
         drop(opening);
@@ -166,16 +161,4 @@ pub(super) async fn connect(
             target.with_tls(server.fingerprint().map_or(TurnTls::Names, |one| TurnTls::Fingerprint(*one)));
     }
     Connector::new(options).connect_turn(&target).await.map_err(|error| error.to_string())
-}
-
-/// Waits a moment until what was sent has left.
-pub(super) async fn finish(sender: &Sender) {
-    let waits = async {
-        while sender.queued() > 0 {
-            sleep(LAST_WORDS_LOOK).await;
-        }
-        // What has left the queue is written in the same turn of its task.
-        sleep(LAST_WORDS_LOOK).await;
-    };
-    let _ = timeout(LAST_WORDS, waits).await;
 }

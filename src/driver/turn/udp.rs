@@ -1,6 +1,6 @@
 //! Allocations over UDP: a socket that talks to the server alone.
 
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _, UdpSocket};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -12,7 +12,7 @@ use quinn_udp::{UdpSockRef, UdpSocketState};
 use super::keeper::{Ended, Keeper, Way};
 use super::{Allocation, Link, Opening};
 use crate::driver::interfaces::{canonical, socket_towards, source_towards};
-use crate::driver::udp::RECEIVE_BATCH;
+use crate::driver::udp::{RECEIVE_BATCH, as_slices, receive_buffers};
 use crate::sync;
 use crate::sys::poll::{self, PollFd, PollFlags};
 use peersock_datapath::Ingress;
@@ -106,7 +106,7 @@ impl Keeper {
         if !self.is_wanted() {
             return Ended::Stopped;
         }
-        let mut buffers = vec![vec![0; BUFFER]; RECEIVE_BATCH];
+        let mut buffers = receive_buffers(BUFFER);
         let mut ingress = Ingress::default();
         let mut stop_at = None;
         loop {
@@ -142,25 +142,18 @@ impl Keeper {
         &self,
         allocation: &Allocation,
         link: &UdpLink,
-        buffers: &mut [Vec<u8>],
+        buffers: &mut [Vec<u8>; RECEIVE_BATCH],
         ingress: &mut Ingress,
     ) -> bool {
         let mut meta = [quinn_udp::RecvMeta::default(); RECEIVE_BATCH];
-        let received = {
-            let mut buffers = buffers.iter_mut();
-            let mut slices: [IoSliceMut<'_>; RECEIVE_BATCH] =
-                std::array::from_fn(|_| IoSliceMut::new(buffers.next().map_or(&mut [], |buffer| buffer)));
-            // Errors are of earlier datagrams (ICMP), and can be forged: they end nothing.
-            match link.state.recv(UdpSockRef::from(&link.io), &mut slices, &mut meta) {
-                Ok(received) => received,
-                Err(error) => {
-                    if error.kind() == io::ErrorKind::ConnectionRefused
-                        && self.turn.note(self.position, CLOSED)
-                    {
-                        tracing::debug!(server = %self.server, "no TURN allocation yet: {CLOSED}");
-                    }
-                    return error.kind() != io::ErrorKind::WouldBlock;
+        // Errors are of earlier datagrams (ICMP), and can be forged: they end nothing.
+        let received = match link.state.recv(UdpSockRef::from(&link.io), &mut as_slices(buffers), &mut meta) {
+            Ok(received) => received,
+            Err(error) => {
+                if error.kind() == io::ErrorKind::ConnectionRefused && self.turn.note(self.position, CLOSED) {
+                    tracing::debug!(server = %self.server, "no TURN allocation yet: {CLOSED}");
                 }
+                return error.kind() != io::ErrorKind::WouldBlock;
             }
         };
         // The kernel delivers what comes from the server alone, once the socket is connected.

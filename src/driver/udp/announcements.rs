@@ -4,7 +4,7 @@
 //! in it is a point on a curve, which has to be decompressed. So their number is limited before they are
 //! read.
 
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::time::Instant;
@@ -13,7 +13,7 @@ use peersock_overlay::PublicIdentity;
 use peersock_overlay::load::{Limiter, Rate};
 use peersock_overlay::wire::Announcement;
 
-use super::{RECEIVE_BATCH, UdpSockets, UdpStats};
+use super::{RECEIVE_BATCH, UdpSockets, UdpStats, as_slices, receive_buffers};
 use crate::driver::canonical;
 use crate::sync;
 use crate::sys::poll::{self, PollFd, PollFlags};
@@ -58,7 +58,7 @@ impl UdpSockets {
     /// Reads announcements, and nothing else, until then or until `is_enough`. For programs that have sockets
     /// and no node that reads them.
     pub(crate) fn hear_announcements(&self, until: Instant, is_enough: impl Fn() -> bool) {
-        let mut buffers = vec![vec![0; BUFFER]; RECEIVE_BATCH];
+        let mut buffers = receive_buffers(BUFFER);
         let discovery = 0..self.discovery.len();
         while !is_enough() {
             let left = until.saturating_duration_since(Instant::now());
@@ -75,14 +75,9 @@ impl UdpSockets {
         }
     }
 
-    fn hear_once(&self, index: usize, buffers: &mut [Vec<u8>]) {
+    fn hear_once(&self, index: usize, buffers: &mut [Vec<u8>; RECEIVE_BATCH]) {
         let mut meta = [quinn_udp::RecvMeta::default(); RECEIVE_BATCH];
-        let received = {
-            let mut each = buffers.iter_mut();
-            let mut slices: [IoSliceMut<'_>; RECEIVE_BATCH] =
-                std::array::from_fn(|_| IoSliceMut::new(each.next().map_or(&mut [], |buffer| buffer)));
-            self.receive(index, &mut slices, &mut meta).unwrap_or_default()
-        };
+        let received = self.receive(index, &mut as_slices(buffers), &mut meta).unwrap_or_default();
         for (meta, buffer) in meta.iter().zip(&*buffers).take(received) {
             if self.origin(index, meta).is_some_and(|origin| origin.multicast) {
                 for datagram in buffer[..meta.len].chunks(meta.stride.max(1)) {

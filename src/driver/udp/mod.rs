@@ -40,6 +40,16 @@ const MAX_PAYLOAD: usize = 65507;
 /// Buffers handed to one receive call; each takes one GRO batch.
 pub(crate) const RECEIVE_BATCH: usize = 4;
 
+/// The buffers of a receive call, of so many bytes each. Untouched pages of fresh ones take no memory.
+pub(crate) fn receive_buffers(size: usize) -> [Vec<u8>; RECEIVE_BATCH] {
+    std::array::from_fn(|_| vec![0; size])
+}
+
+/// The buffers as the receive call takes them.
+pub(crate) fn as_slices(buffers: &mut [Vec<u8>; RECEIVE_BATCH]) -> [IoSliceMut<'_>; RECEIVE_BATCH] {
+    buffers.each_mut().map(|buffer| IoSliceMut::new(buffer))
+}
+
 /// The sockets of one node.
 pub(crate) struct UdpSockets {
     data: DataSockets,
@@ -359,11 +369,9 @@ mod tests {
                 )],
                 None,
             );
-            let mut buffers = vec![vec![0; 2048]; RECEIVE_BATCH];
-            let mut buffers = buffers.iter_mut();
-            let mut slices = std::array::from_fn(|_| IoSliceMut::new(buffers.next().unwrap()));
+            let mut buffers = receive_buffers(2048);
             let mut meta = [quinn_udp::RecvMeta::default(); RECEIVE_BATCH];
-            let received = sockets.receive(index, &mut slices, &mut meta).unwrap();
+            let received = sockets.receive(index, &mut as_slices(&mut buffers), &mut meta).unwrap();
             let from = |meta: &quinn_udp::RecvMeta| (meta.addr.port(), sockets.origin(index, meta).is_some());
             taken.extend(meta[..received].iter().map(from));
         }

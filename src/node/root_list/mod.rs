@@ -37,8 +37,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(300);
 
-/// What a nameserver's answer lists, and how long that may be believed; `None` if that is nothing, or it is no
-/// answer to this question. For the fuzz targets.
+/// What a nameserver's answer lists, and how long that may be believed; `None` if that is nothing, or it is
+/// no answer to this question. For the fuzz targets.
 pub fn listed_in(answer: &[u8], question: Option<&[u8]>) -> Option<(Vec<RootAddress>, Duration)> {
     let is_its = question.is_none_or(|question| dns::check(answer, question).is_ok());
     let listed = is_its.then(|| dns::read(answer).ok()).flatten()?;

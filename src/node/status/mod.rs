@@ -27,7 +27,8 @@ use reach::{contact, dht, turn};
 ///
 /// ```
 /// # use peersock::{IdentitySource, Interfaces, Node};
-/// # let node = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback).start()?;
+/// # let node = Node::builder().identity(IdentitySource::Ephemeral);
+/// # let node = node.interfaces(Interfaces::Loopback).start()?;
 /// let status = node.status();
 /// assert_eq!(status.node_id, node.id());
 /// assert!(status.peers.is_empty());

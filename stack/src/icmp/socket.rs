@@ -71,7 +71,8 @@ pub struct EchoRequest<'a> {
 /// let stack = Stack::new(Config::default(), [7; 32], now);
 /// let net = stack.add_interface(InterfaceConfig::new("net", ["10.0.0.1/8".parse()?]));
 /// let socket = stack.icmp_open(net, false)?;
-/// let request = EchoRequest { destination: "10.0.0.1".parse()?, sequence: 1, payload: b"ping", hop_limit: 64 };
+/// let destination = "10.0.0.1".parse()?;
+/// let request = EchoRequest { destination, sequence: 1, payload: b"ping", hop_limit: 64 };
 ///
 /// // The node asks itself: the request comes in, and then what it is answered with.
 /// let (mut packet, mut batch) = ([0; 100], Batch::new());

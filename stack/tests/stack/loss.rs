@@ -222,9 +222,9 @@ fn silence_is_how_long_something_has_waited_in_vain() {
 }
 
 /// The path comes back, and the first packet of the peer that is answered says so (`revive`): every flow with
-/// something outstanding goes on within a second, however long the outage was, and sends in each round trip no
-/// more than its window lets it, which begins anew and doubles at most: what is lost is not thrown at the path
-/// at once.
+/// something outstanding goes on within a second, however long the outage was, and sends in each round trip
+/// no more than its window lets it, which begins anew and doubles at most: what is lost is not thrown at the
+/// path at once.
 #[test]
 fn after_an_outage_flows_go_on_within_a_second_and_in_bounded_bursts() {
     const FLOWS: usize = 5;

@@ -14,9 +14,9 @@ const SMALL: &str = "iniconfig";
 
 /// Builds, installs and checks the package.
 ///
-/// The wheel is the one that users get: [`super::ahead`] builds what is in it while other tests wait. With the
-/// profile of development half of all crates would be compiled once more, because cargo chooses other features
-/// for one package than for all.
+/// The wheel is the one that users get: [`super::ahead`] builds what is in it while other tests wait. With
+/// the profile of development half of all crates would be compiled once more, because cargo chooses other
+/// features for one package than for all.
 pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
     let folder = folder();
     let python = match interpreter()? {

@@ -1,11 +1,11 @@
 //! Checks of our own source code that no compiler makes.
 //!
-//! Every crate has to take the workspace's lints. The two cores, their junction, what they are built with, and
-//! the state machine of the root must stay pure: no clock, socket, thread, async or system randomness, because
-//! only then does one seed of the simulation replay exactly. What follows from the kind of a network is decided in
-//! `overlay/src/network` alone. Texts for people have none of Rust's Debug forms ([`debug_forms`]), and say
-//! where the files of networks come from ([`network_files`]). What runs a test that is ignored, its reason says
-//! ([`slow`]).
+//! Every crate has to take the workspace's lints. The two cores, their junction, what they are built with,
+//! and the state machine of the root must stay pure: no clock, socket, thread, async or system randomness,
+//! because only then does one seed of the simulation replay exactly. What follows from the kind of a network
+//! is decided in `overlay/src/network` alone. Texts for people have none of Rust's Debug forms
+//! ([`debug_forms`]), and say where the files of networks come from ([`network_files`]). What runs a test
+//! that is ignored, its reason says ([`slow`]).
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,16 +15,25 @@ use super::workspace::{Package, Workspace};
 use super::{debug_forms, network_files, slow};
 use crate::{Result, root};
 
-/// The two cores, where they meet, and what they are built with: there threads wait, in the folder beside.
-const CORES: [(&str, Option<&str>); 4] = [
-    ("peersock-datapath", None),
-    ("peersock-overlay", None),
-    ("peersock-primitives", Some("wait")),
-    ("peersock-stack", None),
+/// The crates that are pure: the two cores, where they meet, what they are built with, and the state machine
+/// of the root.
+const CORES: [(&str, Apart); 5] = [
+    ("peersock-datapath", Apart::Nothing),
+    ("peersock-overlay", Apart::Nothing),
+    ("peersock-primitives", Apart::Waits("wait")),
+    ("peersock-root", Apart::Driver("server")),
+    ("peersock-stack", Apart::Nothing),
 ];
 
-/// A crate whose state machine is as pure, beside a driver that is not: the folder with the driver.
-const CORES_WITH_DRIVER: [(&str, &str); 1] = [("peersock-root", "server")];
+/// The part of a core that need not be pure.
+enum Apart {
+    /// There is none.
+    Nothing,
+    /// The folder in which threads wait. It depends on no more than the rest.
+    Waits(&'static str),
+    /// The folder with the driver, and the crates that only this depends on.
+    Driver(&'static str),
+}
 
 /// What code in a core must not name, and why.
 const FORBIDDEN: &[(&str, &str)] = &[
@@ -84,12 +93,15 @@ pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
     note(network_files::complaints(workspace)?);
     for (core, apart) in CORES {
         let package = workspace.package(core).ok_or_else(|| format!("there is no crate {core}"))?;
-        note(dependency_complaints(package));
-        note(core_complaints(package, apart)?);
-    }
-    for (core, driver) in CORES_WITH_DRIVER {
-        let package = workspace.package(core).ok_or_else(|| format!("there is no crate {core}"))?;
-        note(core_complaints(package, Some(driver))?);
+        let (folder, has_driver) = match apart {
+            Apart::Nothing => (None, false),
+            Apart::Waits(folder) => (Some(folder), false),
+            Apart::Driver(folder) => (Some(folder), true),
+        };
+        if !has_driver {
+            note(dependency_complaints(package));
+        }
+        note(core_complaints(package, folder)?);
     }
     Ok(outcome)
 }
@@ -105,15 +117,15 @@ fn dependency_complaints(package: &Package) -> Vec<String> {
     forbidden.map(|name| format!("{}: must not depend on {name}", package.name)).collect()
 }
 
-/// What is impure in a crate's source, apart from the folder with its driver.
-fn core_complaints(package: &Package, driver: Option<&str>) -> Result<Vec<String>> {
+/// What is impure in a crate's source, apart from one folder.
+fn core_complaints(package: &Package, apart: Option<&str>) -> Result<Vec<String>> {
     let mut complaints = Vec::new();
     let source = package.manifest.with_file_name("src");
     if !fs::read_to_string(source.join("lib.rs"))?.contains("#![forbid(unsafe_code)]") {
         complaints.push(format!("{}: lib.rs lacks #![forbid(unsafe_code)]", package.name));
     }
     for file in rust_files(&source)? {
-        if driver.is_some_and(|driver| file.starts_with(source.join(driver))) {
+        if apart.is_some_and(|folder| file.starts_with(source.join(folder))) {
             continue;
         }
         let text = fs::read_to_string(&file)?;

@@ -33,7 +33,8 @@ impl Access {
         !matches!(self, Self::Simulated(kind) if kind.to_string().starts_with("ip6"))
     }
 
-    /// What two of them allow. A root that takes streams relays where UDP is blocked and TCP cannot be punched.
+    /// What two of them allow. A root that takes streams relays where UDP is blocked and TCP cannot be
+    /// punched.
     pub(super) fn expected(a: Self, b: Self) -> Expected {
         match (a, b) {
             (Self::Simulated(a), Self::Simulated(b)) => Expected::of(a, b),

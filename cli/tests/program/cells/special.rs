@@ -57,8 +57,8 @@ fn a_path_outlives_its_mappings() {
     seen.assert_fits(Expected::Direct);
 }
 
-/// No UDP leaves either network, and the roots are reached by TCP alone. Both boxes masquerade, and let in only
-/// whom their node has sent to.
+/// No UDP leaves either network, and the roots are reached by TCP alone. Both boxes masquerade, and let in
+/// only whom their node has sent to.
 #[test]
 fn two_home_routers_that_let_no_udp_pass_are_punched_by_tcp_and_the_path_outlives_the_roots() {
     let topology = "one=port-restricted:link.delay=10 other=port-restricted:link.delay=10";

@@ -45,8 +45,8 @@ const MEETINGS_BURST: u32 = 480;
 const UNWANTED_PER_SECOND: u32 = MEETINGS_PER_SECOND / 2;
 const UNWANTED_BURST: u32 = MEETINGS_BURST / 2;
 
-/// TCP connections to addresses of all nodes that no root of this node's own vouches for: so many at once, and
-/// one per interval. Each is three SYN packets at most.
+/// TCP connections to addresses of all nodes that no root of this node's own vouches for: so many at once,
+/// and one per interval. Each is three SYN packets at most.
 const TCP_UNVOUCHED_BURST: u32 = 8;
 const TCP_UNVOUCHED_INTERVAL: Duration = Duration::from_secs(30);
 

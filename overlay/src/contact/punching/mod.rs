@@ -261,8 +261,8 @@ impl Punching {
         self.initiates
     }
 
-    /// Takes what is due. `is_wanted` says whether a program waits for the node; `allowances` are those of all
-    /// nodes, `rtt` the relayed path's.
+    /// Takes what is due. `is_wanted` says whether a program waits for the node; `allowances` are those of
+    /// all nodes, `rtt` the relayed path's.
     pub(crate) fn take_due(
         &mut self,
         has_session: bool,

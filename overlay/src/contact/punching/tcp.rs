@@ -1,7 +1,7 @@
 //! When two nodes try to reach each other by TCP, where to, and what came of it.
 //!
-//! TCP is the last resort: datagrams that are lost on the way hold up those behind them. So it is tried when a
-//! round by UDP has led to no direct path, and at once where this node reaches the relay by a stream, which
+//! TCP is the last resort: datagrams that are lost on the way hold up those behind them. So it is tried when
+//! a round by UDP has led to no direct path, and at once where this node reaches the relay by a stream, which
 //! says that its UDP does not pass. Both sides tell each other their addresses for TCP, listen, and connect
 //! to each other at the same moment: where a NAT box is in the way, each side's SYN opens its own box for the
 //! other's, and the two connections are one (RFC 9293, 3.5; RFC 5382, REQ-2).
@@ -119,19 +119,15 @@ impl Punching {
         (self.tcp.is_blocked, self.tcp.is_second) = (is_blocked, is_second);
     }
 
-    /// Asks the node to take part in a search by TCP: now, or when the pause since the last time is over. `id`
-    /// is random. False if nothing is due now.
-    pub(crate) fn ask_by_tcp(&mut self, id: u32, now: Instant) -> bool {
+    /// Asks the node to take part in a search by TCP: now, or when the pause since the last time is over.
+    /// `id` is random.
+    pub(crate) fn ask_by_tcp(&mut self, id: u32, now: Instant) {
         if let Some(next) = self.tcp.own_after.filter(|next| now < *next) {
             self.tcp.due = Some(next);
-            return false;
-        }
-        let is_new = self.tcp.asking.is_none();
-        if is_new {
+        } else if self.tcp.asking.is_none() {
             self.tcp.own_after = Some(now + PAUSE);
             self.tcp.asking = Some(Asking { id, next: now, first: None, times: 0 });
         }
-        is_new
     }
 
     /// A search by many ports runs: that by TCP has time.
@@ -289,8 +285,12 @@ mod tests {
         punching.set_turn(true, false);
         punching.tcp.note_round(start);
         let due = |punching: &mut Punching, now| punching.tcp.take_due(Duration::ZERO, now);
+        let asks = |punching: &mut Punching, id, now| {
+            punching.ask_by_tcp(id, now);
+            punching.tcp.asking.is_some_and(|asking| asking.id == id)
+        };
         assert_eq!(due(&mut punching, start), Some(TcpDue::Begin));
-        assert!(punching.ask_by_tcp(7, start));
+        assert!(asks(&mut punching, 7, start));
         let mut asked = Vec::new();
         let mut now = start;
         while let Some(next) = punching.tcp.next() {
@@ -298,15 +298,15 @@ mod tests {
             asked.extend(due(&mut punching, now).map(|_| (now - start).as_millis()));
         }
         assert_eq!(asked, [0, 500, 1500, 3500]);
-        assert!(!punching.ask_by_tcp(8, start + 24 * SECOND));
+        assert!(!asks(&mut punching, 8, start + 24 * SECOND));
         assert_eq!(punching.tcp.next(), Some(start + PAUSE), "later");
         assert_eq!(due(&mut punching, start + PAUSE), Some(TcpDue::Begin));
-        assert!(punching.ask_by_tcp(8, start + PAUSE));
+        assert!(asks(&mut punching, 8, start + PAUSE));
         due(&mut punching, start + PAUSE);
         assert!(!punching.take_tcp_answer(7, true, now), "that was another question");
         assert!(punching.take_tcp_answer(8, false, start + PAUSE));
-        assert!(!punching.ask_by_tcp(9, start + 2 * PAUSE), "it has refused");
-        assert!(punching.ask_by_tcp(9, start + PAUSE + PAUSE_REFUSED));
+        assert!(!asks(&mut punching, 9, start + 2 * PAUSE), "it has refused");
+        assert!(asks(&mut punching, 9, start + PAUSE + PAUSE_REFUSED));
     }
 
     #[test]

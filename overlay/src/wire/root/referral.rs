@@ -23,7 +23,8 @@ const PORT: u16 = 7420;
 /// use peersock_overlay::Identity;
 ///
 /// let root = Identity::from_seed(&[2; 32]);
-/// let record = RootRecord::sign(&root, 1_800_000_000, "192.0.2.1:7420,tls:root.example:443").expect("short");
+/// let endpoints = "192.0.2.1:7420,tls:root.example:443";
+/// let record = RootRecord::sign(&root, 1_800_000_000, endpoints).expect("short");
 /// assert!(record.verify());
 /// assert_eq!(record.addresses(), ["192.0.2.1:7420".parse()?]);
 /// # Ok::<(), std::net::AddrParseError>(())

@@ -64,8 +64,9 @@ impl Registration {
 /// so that these send there what opens a NAT box's mapping: without it anybody could have packets sent to
 /// whomever he names.
 ///
-/// The signature is over `"peersock voucher v1" || node ID || time || port || address`, or with `"peersock TCP
-/// voucher v1"` if the address is the other end of a TCP connection: neither can be shown for the other.
+/// The signature is over `"peersock voucher v1" || node ID || time || port || address`, or with
+/// `"peersock TCP voucher v1"` if the address is the other end of a TCP connection: neither can be shown for
+/// the other.
 ///
 /// ```
 /// use peersock_overlay::wire::Voucher;

@@ -1,0 +1,72 @@
+//! Datagrams over streams: what the streams to roots, to other nodes and to TURN servers have in common.
+
+use std::sync::Weak;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use peersock_datapath::{Ingress, Transmit};
+use peersock_overlay::{RecvMeta, SocketIndex};
+use peersock_streams::{Closed, Receiver, Sender};
+use tokio::time::{sleep, timeout};
+
+use super::Driver;
+
+/// Datagrams handed to the data path in one go.
+pub(super) const BATCH: usize = 64;
+
+/// What is queued when streams are closed has so long to leave.
+const DRAIN: Duration = Duration::from_millis(500);
+const DRAIN_LOOK: Duration = Duration::from_millis(5);
+
+/// Queues the datagrams of one transmit; never waits.
+pub(super) fn send(sender: &Sender, transmit: &Transmit<'_>) {
+    let size = transmit.segment_size.unwrap_or(transmit.contents.len()).max(1);
+    for datagram in transmit.contents.chunks(size) {
+        // Only a stream that has just ended refuses: then the datagram is lost.
+        let _ = sender.send(datagram.to_vec());
+    }
+}
+
+/// Gives what arrives to the data path until the stream ends. Returns why it has; `None` if the node is gone.
+pub(super) async fn receive(
+    driver: &Weak<Driver>,
+    socket: SocketIndex,
+    mut receiver: Receiver,
+) -> Option<Closed> {
+    let remote = socket.stream_end()?;
+    let meta = RecvMeta { remote, socket, multicast: false, relay: None };
+    let (mut ingress, mut datagrams) = (Ingress::default(), Vec::new());
+    loop {
+        if let Err(reason) = receiver.recv_many(&mut datagrams, BATCH).await {
+            return Some(reason);
+        }
+        let driver = driver.upgrade()?;
+        let now = driver.now();
+        for datagram in datagrams.drain(..) {
+            driver.datapath.receive(now, &mut ingress, meta, &datagram, datagram.len(), false);
+        }
+        driver.datapath.finish_receive(now, &mut ingress);
+    }
+}
+
+/// Waits until what is queued has left, but not for long.
+pub(super) async fn drain(senders: &[Sender]) {
+    let waits = async {
+        while senders.iter().any(|sender| sender.queued() > 0) {
+            sleep(DRAIN_LOOK).await;
+        }
+        // What has left the queue is written in the same turn of its task.
+        sleep(DRAIN_LOOK).await;
+    };
+    let _ = timeout(DRAIN, waits).await;
+}
+
+/// Waits until a thread has ended, unless it is this one.
+pub(super) fn join(thread: Option<JoinHandle<()>>) {
+    if let Some(thread) = thread
+        && thread.thread().id() != thread::current().id()
+    {
+        // It does not panic; if it did, its streams are closed all the same.
+        let _ = thread.join();
+    }
+}
