@@ -38,6 +38,8 @@ pub(super) struct Reported(Mutex<Said>);
 struct Said {
     /// The groups that it is no member of, and until when that is believed.
     unwanted: Vec<(IpAddr, Instant)>,
+    /// The groups that it has joined, and when, of the last second.
+    joined: Vec<(IpAddr, Instant)>,
     /// The groups that it was told not to send to, and when, of the last second.
     answered: Vec<(IpAddr, Instant)>,
 }
@@ -50,8 +52,21 @@ impl Reported {
 
     fn note(&self, now: Instant, group: IpAddr, joined: bool) {
         let mut said = self.lock();
+        said.joined.retain(|(_, at)| now.saturating_duration_since(*at) < ANSWER_AGAIN);
+        if joined {
+            said.unwanted.retain(|(known, _)| *known != group);
+            if said.joined.len() < MOST_UNWANTED {
+                said.joined.push((group, now));
+            }
+            return;
+        }
+        // The answer to a packet from before it joined may have been overtaken on its way. Who has really left
+        // answers again.
+        if said.joined.iter().any(|(known, _)| *known == group) {
+            return;
+        }
         said.unwanted.retain(|(known, until)| *known != group && now < *until);
-        if !joined && said.unwanted.len() < MOST_UNWANTED {
+        if said.unwanted.len() < MOST_UNWANTED {
             said.unwanted.push((group, now + FORGET));
         }
     }
@@ -194,12 +209,25 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_that_joining_has_overtaken_does_not_keep_a_member_out() {
+        let (reported, now) = (Reported::default(), instant());
+        reported.note(now, GROUP, true);
+        reported.note(now, GROUP, false);
+        assert!(reported.wants(now, GROUP));
+        reported.note(now + ANSWER_AGAIN, GROUP, false);
+        assert!(!reported.wants(now + ANSWER_AGAIN, GROUP), "it has left since");
+    }
+
+    #[test]
     fn a_peer_fills_a_bounded_place() {
         let (reported, now) = (Reported::default(), instant());
-        for low in 0..2 * MOST_UNWANTED as u32 {
-            reported.note(now, Ipv4Addr::from_bits(0xef00_0000 + low).into(), false);
-        }
-        assert_eq!(reported.lock().unwanted.len(), MOST_UNWANTED);
+        let group = |low: usize| IpAddr::from(Ipv4Addr::from_bits(0xef00_0000 + low as u32));
+        (0..2 * MOST_UNWANTED).for_each(|low| reported.note(now, group(low), false));
+        (0..2 * MOST_UNWANTED).for_each(|low| reported.note(now, group(3 * MOST_UNWANTED + low), true));
+        assert_eq!(
+            (reported.lock().unwanted.len(), reported.lock().joined.len()),
+            (MOST_UNWANTED, MOST_UNWANTED)
+        );
     }
 
     #[test]
