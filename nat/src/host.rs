@@ -96,6 +96,11 @@ impl HostInterface {
         })
     }
 
+    /// The device to keep sockets to. The loopback interface also leads to this machine's other addresses.
+    pub(crate) fn device(&self) -> Option<&str> {
+        (!self.loopback).then_some(self.name.as_str())
+    }
+
     /// Our address on this interface towards a remote one, as the kernel chooses it; `None` if this interface
     /// does not lead there.
     pub fn source_towards(&self, remote: SocketAddr) -> Option<IpAddr> {

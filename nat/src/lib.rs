@@ -37,5 +37,6 @@ mod quiet;
 mod socket;
 pub mod stun;
 pub mod turn;
+mod ways;
 
 pub use behavior::{Delta, DeltaKind, Filtering, Mapping, Nat, NatKind, Observations, Sample};

@@ -62,6 +62,21 @@ def silent() -> None:
     server.close()
 
 
+def failing() -> None:
+    """Accepts one connection and reads from it until that fails; says the number of the error."""
+    server = _listen(socket.AF_INET6)
+    connection, _ = server.accept()
+    try:
+        while connection.recv(1 << 16):
+            pass
+    except OSError as error:
+        say("failed", error.errno)
+    else:
+        say("ended")
+    connection.close()
+    server.close()
+
+
 def deaf() -> None:
     """Accepts one connection and reads nothing of it."""
     server = _listen(socket.AF_INET6)
@@ -135,7 +150,7 @@ def connect(address: str, port: str) -> None:
 
 FUNCTIONS: dict[str, Callable[..., None]] = {
     function.__name__: function
-    for function in (echo, echo_many, silent, deaf, throw_away, receive, datagrams, tls, connect)
+    for function in (echo, echo_many, silent, failing, deaf, throw_away, receive, datagrams, tls, connect)
 }
 
 

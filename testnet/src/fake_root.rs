@@ -67,6 +67,8 @@ pub struct Lies {
     pub repeats: bool,
     /// Vouchers are for this address, well signed.
     pub seen_at: Option<SocketAddr>,
+    /// It says that it relays handshakes and a few messages, and no more.
+    pub is_scarce: bool,
     /// It registers nobody.
     pub refuses: bool,
     /// It registers those only who show this.
@@ -276,7 +278,7 @@ impl FakeRoot {
         Some(RootMessage::Registered(Registered {
             sequence: registration.sequence,
             lifetime: registration.lifetime,
-            relays: true,
+            relays: !self.lies.is_scarce,
             drains: false,
             token,
             channel,

@@ -27,13 +27,14 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::host::{self, ANYWHERE, HostInterface};
 use crate::probe::{self, Settings};
+use crate::ways::{self, Ways};
 pub use block::IpBlock;
 pub use nat::InterfaceNat;
 pub use route::{BoundRoute, Route, RoutePool};
@@ -199,7 +200,10 @@ impl Interface {
         let host = found.ok_or_else(missing)?;
         let blocks: Vec<IpBlock> =
             host.addresses.iter().map(|address| IpBlock::of_interface(address.ip, address.prefix)).collect();
-        let seen = external(host, &blocks, servers, timeout);
+        let begin = Instant::now();
+        let ways = Ways { interfaces: &all, nat64: ways::find_nat64(host, servers, timeout) };
+        let left = timeout.saturating_sub(begin.elapsed());
+        let seen = external(host, &blocks, &ways.inner(servers), left);
         let seen_as = |ip: IpAddr| seen.get(&ip).copied();
         let of = |family| blocks.iter().filter(|block| block.family() == family).copied().collect::<Vec<_>>();
         let routes = [grouping::ipv4(&of(Family::Ip4), seen_as), grouping::ipv6(&of(Family::Ip6), seen_as)];
@@ -209,7 +213,9 @@ impl Interface {
 
     /// Finds out the NAT in front of the interface. Blocks for at most the timeout.
     ///
-    /// Of several families the one with a NAT counts, since IPv6 has none as a rule.
+    /// Of several families the one with a NAT counts, since IPv6 has none as a rule. Where the interface leads
+    /// to the Internet by IPv6 alone, servers with IPv4 are asked by way of the network's NAT64, if it has one:
+    /// then that is the NAT which is found out.
     ///
     /// # Errors
     /// The interface is gone, or has no sockets left.
@@ -218,16 +224,11 @@ impl Interface {
         let host = all.iter().find(|interface| interface.name == self.name).ok_or_else(|| {
             io::Error::new(io::ErrorKind::NotFound, format!("the interface {} is gone", self.name))
         })?;
-        for family in Family::ALL {
-            let leads = |server: &&SocketAddr| {
-                Family::of(server.ip()) == family && host.source_towards(**server).is_some()
-            };
-            let servers: Vec<SocketAddr> = servers.iter().filter(leads).copied().collect();
-            let Some(local) = servers.first().and_then(|server| host.source_towards(*server)) else {
-                continue;
-            };
-            let settings = Settings { deadline: timeout, ..Settings::new(servers) };
-            let nat = probe::run(local, device(host), &settings)?.decide();
+        let begin = Instant::now();
+        let ways = Ways { interfaces: &all, nat64: ways::find_nat64(host, servers, timeout) };
+        let (servers, left) = (ways.inner(servers), timeout.saturating_sub(begin.elapsed()));
+        for seen in ways.observe(host, &servers, left) {
+            let Some(nat) = seen?.map(|seen| seen.decide()) else { continue };
             self.nat = InterfaceNat::of(&nat);
             if nat.translated == Some(true) {
                 break;
@@ -317,11 +318,6 @@ fn default_interface(all: &[HostInterface]) -> Option<&HostInterface> {
     chosen.or_else(|| all.iter().find(|one| !one.loopback)).or_else(|| all.first())
 }
 
-/// The device to keep sockets to. The loopback interface also leads to this machine's other addresses.
-fn device(host: &HostInterface) -> Option<&str> {
-    (!host.loopback).then_some(host.name.as_str())
-}
-
 /// As what the servers see the first address of each block, all at once; of private IPv4 blocks only that of
 /// the first one counts, so the rest is not asked for.
 fn external(
@@ -341,8 +337,9 @@ fn external(
     thread::scope(|scope| {
         let ask = |ip: IpAddr| {
             scope.spawn(move || {
-                let seen = probe::run(ip, device(host), settings).ok()?;
-                Some((ip, seen.decide().mapped?.ip()))
+                let seen = probe::run(ip, host.device(), settings).ok()?.decide().mapped?.ip();
+                // By a NAT64 that nobody knows of a server with IPv4 may answer.
+                (Family::of(seen) == Family::of(ip)).then_some((ip, seen))
             })
         };
         let asked: Vec<_> = blocks.iter().filter(asks).filter_map(|block| block.nth(0)).map(ask).collect();

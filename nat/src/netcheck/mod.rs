@@ -4,7 +4,6 @@ mod advice;
 mod dns;
 mod proxies;
 mod tcp;
-mod ways;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,11 +19,11 @@ use crate::behavior::{Nat, NatKind, Observations};
 use crate::host::{self, HostInterface};
 use crate::nat64::Nat64Prefix;
 use crate::portmap::{self, Found, Gateway};
+use crate::ways::{self, Ways};
 pub use advice::Advice;
 pub use dns::Nameserver;
 pub use proxies::Proxy;
 pub use tcp::TcpCheck;
-use ways::Ways;
 
 /// Names are resolved within this time, or count as not resolved.
 const RESOLVE: Duration = Duration::from_millis(1500);
@@ -201,17 +200,16 @@ pub fn run(targets: &[Target], only: &[String]) -> io::Result<Report> {
         let servers: Vec<SocketAddr> = udp_servers(&resolved);
         let connections = tcp_targets(&resolved, &proxies, ways);
         let tcp = scope.spawn(move || tcp::check(&connections, nat64, PROBE));
-        let observed: Vec<_> = interfaces
-            .iter()
-            .map(|interface| {
-                [false, true].map(|v6| {
-                    let servers = servers.clone();
-                    scope.spawn(move || ways.observe(interface, v6, &servers))
-                })
-            })
-            .collect();
-        let join = |thread: thread::ScopedJoinHandle<'_, Option<Observations>>| thread.join().ok().flatten();
-        let observed: Vec<_> = observed.into_iter().map(|families| families.map(join)).collect();
+        let observe = |interface| {
+            let servers = servers.clone();
+            scope.spawn(move || ways.observe(interface, &servers, PROBE))
+        };
+        let observed: Vec<_> = interfaces.iter().map(observe).collect();
+        let told = |error: &io::Error| tracing::debug!(%error, "an interface is not probed");
+        let known = |seen: io::Result<Option<Observations>>| seen.inspect_err(told).ok().flatten();
+        let known = |families: [_; 2]| families.map(known);
+        let observed = observed.into_iter().map(|thread| thread.join().map(known).unwrap_or_default());
+        let observed: Vec<_> = observed.collect();
         let ports: Vec<_> = ports.into_iter().map(|thread| thread.join().unwrap_or_default()).collect();
         let found = (resolved, observed, tcp.join().unwrap_or_default());
         (nameservers.join().unwrap_or_default(), ports, nat64, found)

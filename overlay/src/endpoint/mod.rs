@@ -201,6 +201,7 @@ impl Endpoint {
                 events: VecDeque::new(),
                 contact: OwnContact::default(),
                 witnesses: Vec::new(),
+                scarce: Vec::new(),
                 allowances: Allowances::new(now),
                 birthday: Birthday::new(config.birthday, now),
                 tcp: TcpStreams::new(config.tcp_punch, now),

@@ -140,7 +140,7 @@ mod tests {
             let key = nodes.find_or_add(&Identity::from_seed(&[port as u8; 32]).node_id());
             let place = at(port);
             nodes[key].reach.prove(place, Source::Handshake, now);
-            nodes[key].reach.use_place(place, 1472, now);
+            nodes[key].reach.use_place(place, 1472, &[], now);
             nodes.note_path(key, None);
         }
         let mut take = |port, now| (0..100).filter(|_| nodes.take_handshake(&at(port).key(), now)).count();

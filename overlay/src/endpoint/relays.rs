@@ -15,9 +15,10 @@ impl Endpoint {
         let Some(peer) = self.peers.get(key) else { return };
         let place = peer.link.handle.path().map(|path| path.place);
         let Some(root) = self.roots.get_mut(key) else { return };
-        let Some(token) = root.registering.standing(now).map(|answer| answer.token) else { return };
+        let Some(answer) = root.registering.standing(now) else { return };
+        let (token, is_scarce) = (answer.token, !answer.relays);
         let Some(Place::Direct { socket, remote }) = place else { return };
-        let relay = Relay { socket, root: remote, token };
+        let relay = Relay { socket, root: remote, token, is_scarce };
         // What comes by UDP is relayed as soon as the root knows that this node is there, and not before.
         let is_known = |root: &Root| {
             root.registering.standing(now).is_some_and(|answer| answer.voucher.address.port() != 0)
@@ -37,6 +38,9 @@ impl Endpoint {
             return;
         }
         self.publish_relays();
+        if (Relay { is_scarce, ..before }) == relay {
+            return;
+        }
         for node in self.nodes.keys() {
             let path = self.nodes[node].reach.place();
             if self.nodes[node].reach.move_relay(before.root, &relay) {
@@ -50,7 +54,8 @@ impl Endpoint {
 
     pub(super) fn publish_relays(&mut self) {
         let relays = self.roots.list.iter().filter_map(|(_, root)| root.relay);
-        self.roots.relays.publish(relays.map(|relay| (relay.root, relay.token)).collect());
+        self.roots.relays.publish(relays.clone().map(|relay| (relay.root, relay.token)).collect());
+        self.core.scarce = relays.filter(|relay| relay.is_scarce).map(|relay| relay.root).collect();
     }
 
     /// A root does not know a node by that channel, or relays no more: nodes that are reached there are

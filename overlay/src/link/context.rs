@@ -1,6 +1,7 @@
 //! What a link works with besides its own state.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -52,6 +53,8 @@ pub(crate) struct Core {
     pub(crate) contact: OwnContact,
     /// The roots that this node uses: their word counts about where other nodes are.
     pub(crate) witnesses: Vec<Witness>,
+    /// Addresses of the roots that relay no more than what is free.
+    pub(crate) scarce: Vec<SocketAddr>,
     /// What may still be sent to addresses that peers name and no root of this node's own vouches for.
     pub(crate) allowances: Allowances,
     /// The search for a direct way by many ports, of which there is one at a time.

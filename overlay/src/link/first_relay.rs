@@ -123,6 +123,7 @@ mod tests {
 
     fn behind(number: u8) -> Place {
         let root = ([198, 51, 100, number], 7420).into();
-        Relay { socket: SocketIndex(0), root, token: RelayToken::from_be_bytes([1, 2, 3]) }.place(Channel(7))
+        let token = RelayToken::from_be_bytes([1, 2, 3]);
+        Relay { socket: SocketIndex(0), root, token, is_scarce: false }.place(Channel(7))
     }
 }

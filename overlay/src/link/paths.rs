@@ -1,11 +1,12 @@
 //! What connects the ways to a node with a session: challenges and path MTU probes, and what follows from
 //! their answers.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Context, Effect, Event, Link, Timer};
-use crate::reach::{Answer, BASE, BUSY_CONFIRM_INTERVAL, Place, Why, socket_for};
+use crate::reach::{Answer, BASE, BUSY_CONFIRM_INTERVAL, Kind, Place, Why, socket_for};
 use crate::session::Session;
 use crate::wire::{Control, DATA_OVERHEAD};
 
@@ -70,12 +71,17 @@ impl Link {
     ///
     /// When a path leaves a root or a TURN server, packets that it still has arrive after those on the new
     /// path; and both sides may leave one at once, each for another place. So a path that beats a relayed
-    /// place follows the peer there only if it does not answer any more: a direct one beats each, and of
-    /// relayed ones that of the node with the smaller ID.
+    /// place follows the peer there only if it does not answer any more: one of a greater kind does, and of
+    /// one kind that of the node with the smaller ID.
     pub(super) fn may_follow(&mut self, cx: &mut Context<'_>, place: &Place) -> bool {
-        let is_relayed = cx.reach.relays(&place.key());
-        let Some(path) = cx.reach.place().filter(|_| is_relayed) else { return true };
-        if cx.reach.relays(&path.key()) && cx.core.own_id > *self.handle.id() {
+        let kind = |key| cx.reach.kind(&key, &cx.core.scarce);
+        let Some(path) = cx.reach.place() else { return true };
+        let follows = match kind(place.key()).cmp(&kind(path.key())) {
+            Ordering::Less => false,
+            Ordering::Equal => kind(path.key()) == Kind::Direct || cx.core.own_id > *self.handle.id(),
+            Ordering::Greater => true,
+        };
+        if follows {
             return true;
         }
         let wait = STRAY_WAIT.max(cx.reach.rtt().unwrap_or_default() * 2);
@@ -104,7 +110,7 @@ impl Link {
         if why == Why::Move || known.is_none() {
             self.move_path(cx, place);
         } else if why == Why::Compare {
-            if let Some(better) = cx.reach.better(&cx.core.sockets, cx.now) {
+            if let Some(better) = cx.reach.better(&cx.core.sockets, &cx.core.scarce, cx.now) {
                 tracing::debug!(from = known.map(tracing::field::display), to = %better, "a better path");
                 self.move_path(cx, better);
             }
@@ -128,7 +134,7 @@ impl Link {
         let max = socket_for(&cx.core.sockets, Some(place.socket()), &place.remote());
         let max = max.map_or(BASE, |socket| socket.max_datagram.saturating_sub(place.overhead()));
         let before = cx.reach.place();
-        if cx.reach.use_place(place, max, cx.now) {
+        if cx.reach.use_place(place, max, &cx.core.scarce, cx.now) {
             if before.is_some() {
                 cx.core.counters.paths_moved.increment();
             }
@@ -248,7 +254,7 @@ impl Link {
         // A new session counts from zero.
         cx.reach.carried(total.checked_sub(before).unwrap_or(total), cx.now);
         self.probe_mtu(cx);
-        if let Some(place) = cx.reach.compare(&cx.core.sockets, CHALLENGE_LEN, cx.now) {
+        if let Some(place) = cx.reach.compare(&cx.core.sockets, &cx.core.scarce, CHALLENGE_LEN, cx.now) {
             self.challenge(cx, place, Why::Compare);
         }
         self.watch_relayed(cx);

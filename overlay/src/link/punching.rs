@@ -198,7 +198,7 @@ impl Link {
             // The peer chooses, and this node follows.
             _ if by_tcp.is_some() && cx.core.own_id > *self.handle.id() => None,
             None => Some(place),
-            Some(_) if cx.reach.is_relayed() => cx.reach.better(&cx.core.sockets, cx.now),
+            Some(_) if cx.reach.is_relayed() => cx.reach.better(&cx.core.sockets, &cx.core.scarce, cx.now),
             Some(_) => None,
         };
         if let Some(better) = better {

@@ -38,8 +38,9 @@
 //!
 //! A place may also be **relayed**: a root passes datagrams on, or a TURN server, this node's or the peer's.
 //! It is proven and measured as any other, and among relayed ones the better wins; but a direct place that
-//! answers beats them all, and no relayed one takes the path from it while it does. A direct path that has
-//! gone silent is left by a handshake, which goes to all places at once.
+//! answers beats them all, and no relayed one takes the path from it while it does. Among relayed places those
+//! behind roots that relay only a few messages come last in the same way (`choice`). A path that has gone
+//! silent is left by a handshake, which goes to all places at once.
 //!
 //! # Datagram size
 //!
@@ -48,9 +49,11 @@
 
 mod candidates;
 mod challenge;
+mod choice;
 mod mtud;
 mod place;
 mod quality;
+mod relayed;
 mod sockets;
 #[cfg(test)]
 mod tests;
@@ -61,6 +64,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use candidates::Source;
 pub(crate) use challenge::{Answer, Why};
+pub(crate) use choice::Kind;
 pub(crate) use mtud::{BASE, BUSY_CONFIRM_INTERVAL};
 pub use place::{Path, Place, RecvMeta, SocketIndex};
 pub(crate) use place::{PlaceKey, Relay, is_discarded};
@@ -69,7 +73,6 @@ pub(crate) use sockets::{place_of, socket_for, usable};
 
 use crate::contact::Punching;
 use crate::network::NetworkIndex;
-use crate::wire::Channel;
 use candidates::Candidates;
 use challenge::Challenges;
 use mtud::Mtud;
@@ -109,13 +112,6 @@ struct Used {
     too_small: bool,
 }
 
-/// Two comparisons are at least this far apart, whatever the number of places.
-const COMPARE_SPACING: Duration = Duration::from_secs(1);
-
-/// Relayed places are not compared for so long after the path has become one: a direct way is looked for
-/// then, and mostly found.
-const RELAYS_SETTLE: Duration = Duration::from_secs(1);
-
 /// A path MTU probe to send, and what the last answers have changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MtuStep {
@@ -145,22 +141,6 @@ impl Reach {
     /// The place that packets are sent to, if the socket that they leave from is still there.
     pub(crate) fn usable_path(&self, sockets: &[SocketInfo]) -> Option<Place> {
         self.place().filter(|place| sockets.iter().any(|socket| socket.index == place.socket()))
-    }
-
-    /// Whether a root or a TURN server relays on the path.
-    pub(crate) fn is_relayed(&self) -> bool {
-        self.place().is_some_and(|place| self.relays(&place.key()))
-    }
-
-    /// Whether there is a path on which nobody relays.
-    pub(crate) fn is_direct(&self) -> bool {
-        self.place().is_some_and(|place| !self.relays(&place.key()))
-    }
-
-    /// Whether a root relays there, or a TURN server: this node's, or the peer's as far as it has said so.
-    pub(crate) fn relays(&self, key: &PlaceKey) -> bool {
-        let theirs = self.punching.as_ref().and_then(|punching| punching.theirs());
-        key.is_relayed() || theirs.is_some_and(|contact| contact.is_relayed_at(&key.remote))
     }
 
     /// The search for a direct way.
@@ -326,85 +306,21 @@ impl Reach {
         answer
     }
 
-    /// Traffic flows: the place that is to be challenged now for comparison, if there is a choice and one is
-    /// due.
-    pub(crate) fn compare(&mut self, sockets: &[SocketInfo], bytes: usize, now: Instant) -> Option<Place> {
-        let candidates = &self.candidates;
-        let timeout =
-            |place: Place| candidates.get(&place.key()).map_or(Duration::ZERO, |c| c.quality.timeout());
-        if let Some(lost) = self.challenges.take_unanswered(timeout, now)
-            && let Some(candidate) = self.candidates.get_mut(&lost.key())
-        {
-            candidate.quality.lost();
-        }
-        let current = self.place()?;
-        if self.compare_at.is_some_and(|at| now < at) || self.challenges.is_busy(now) {
-            return None;
-        }
-        self.compare_at = Some(now + COMPARE_SPACING);
-        // While a direct path answers, nothing is gained by knowing how good a relayed one is.
-        let is_settled = self.relayed_since.is_none_or(|since| now >= since + RELAYS_SETTLE);
-        let relays_count = self.is_relayed() && is_settled;
-        let counts: Vec<_> = self.candidates.iter().map(candidates::Candidate::key).collect();
-        let counts: Vec<_> = counts.into_iter().filter(|key| relays_count || !self.relays(key)).collect();
-        let is_rival = |c: &candidates::Candidate| counts.contains(&c.key()) && c.may_spend(bytes);
-        let is_other =
-            |c: &candidates::Candidate| c.place(sockets).is_some_and(|place| place.key() != current.key());
-        if !self.candidates.iter().any(|c| is_rival(c) && is_other(c)) {
-            return None;
-        }
-        let rivals = self.candidates.iter_mut().filter(|c| is_rival(c));
-        let due = rivals.filter(|c| c.quality.is_due(now));
-        let next = due.min_by_key(|c| (c.quality.ask_at(), c.key()))?;
-        // The path keeps its own socket.
-        let place = if next.key() == current.key() { current } else { next.place(sockets)? };
-        next.quality.asked(now);
-        Some(place)
-    }
-
-    /// The place that the path should be changed to, if one is so much better that it is worth it.
-    pub(crate) fn better(&mut self, sockets: &[SocketInfo], now: Instant) -> Option<Place> {
-        let current = self.place()?;
-        let is_relayed = self.is_relayed();
-        if is_relayed {
-            let direct = self.candidates.iter().filter(|candidate| !self.relays(&candidate.key()));
-            let works = direct.filter(|candidate| candidate.is_proven() && candidate.quality.works());
-            // An extra socket may be closed.
-            let there = works.filter_map(|candidate| Some((candidate, candidate.place(sockets)?)));
-            let nearest = there.min_by_key(|(candidate, _)| (candidate.quality.rtt(), candidate.key()));
-            if let Some((_, place)) = nearest {
-                self.settled = Some(now);
-                return Some(place);
-            }
-        }
-        if self.settled.is_some_and(|at| now < at + quality::SETTLE) {
-            return None;
-        }
-        let own = self.candidates.get(&current.key())?.quality;
-        let mut best: Option<&candidates::Candidate> = None;
-        for candidate in self.candidates.iter() {
-            let may_win = candidate.is_proven() && (is_relayed || !self.relays(&candidate.key()));
-            let beats = may_win && own.is_beaten_by(&candidate.quality);
-            if beats && best.as_ref().is_none_or(|best| candidate.quality.is_cheaper_than(&best.quality)) {
-                best = Some(candidate);
-            }
-        }
-        let place = best?.place(sockets)?;
-        self.settled = Some(now);
-        Some(place)
-    }
-
     /// Makes `place`, which is proven, the path, from a socket that sends at most `max_datagram` bytes.
     /// True if it was not the path before.
-    pub(crate) fn use_place(&mut self, place: Place, max_datagram: usize, now: Instant) -> bool {
+    pub(crate) fn use_place(
+        &mut self,
+        place: Place,
+        max_datagram: usize,
+        scarce: &[SocketAddr],
+        now: Instant,
+    ) -> bool {
         if self.place() == Some(place) {
             return false;
         }
         let is_relayed = self.relays(&place.key());
         self.relayed_since = self.relayed_since.or(Some(now)).filter(|_| is_relayed);
-        if is_relayed {
-            self.doubt_direct();
-        }
+        self.doubt_better(self.kind(&place.key(), scarce), scarce);
         let left = self.left.take_if(|left| left.place == place);
         let used = left.unwrap_or_else(|| {
             let mtud = Mtud::new(place, max_datagram, now);
@@ -414,58 +330,12 @@ impl Reach {
         true
     }
 
-    /// Datagrams are relayed from now on: a direct place is the path again as soon as it answers, and not
-    /// before. So each is asked at once.
-    fn doubt_direct(&mut self) {
-        let direct: Vec<_> = self.candidates.iter().map(candidates::Candidate::key).collect();
-        for key in direct.into_iter().filter(|key| !self.relays(key)).collect::<Vec<_>>() {
-            if let Some(candidate) = self.candidates.get_mut(&key) {
-                candidate.quality.doubt();
-            }
-        }
-    }
-
     /// Whether there is another place than the path at which the node has shown that it receives.
     pub(crate) fn has_choice(&self) -> bool {
         let path = self.place().map(|place| place.key());
         self.candidates.iter().any(|candidate| {
             Some(candidate.key()) != path && (candidate.is_proven() || candidate.is_free_relay())
         })
-    }
-
-    /// A root says that the node is at `place`, and has the node's word for it. True if that is new.
-    pub(crate) fn add_relayed(&mut self, place: &Place) -> bool {
-        let path = self.path.as_ref().map(|used| used.place.key());
-        self.candidates.add_relayed(place, path)
-    }
-
-    /// Whether a root listens at that address behind which the node is known to be.
-    pub(crate) fn is_behind(&self, root: &SocketAddr) -> bool {
-        let mut keys = self.candidates.iter().map(candidates::Candidate::key);
-        keys.any(|key| key.is_behind_root() && key.remote == *root)
-    }
-
-    /// The root at `root` knows no node of that name, or any: what was known of it is worth nothing. The path
-    /// stays until there is another one.
-    pub(crate) fn forget_relayed(&mut self, root: &SocketAddr, channel: Option<Channel>) {
-        self.candidates.remove(|key| {
-            key.remote == *root && key.channel.is_some_and(|own| channel.is_none_or(|other| own == other))
-        });
-    }
-
-    /// The root that was reached at `before` is reached otherwise from now on, or has given this node another
-    /// token. True if that changes the path.
-    pub(crate) fn move_relay(&mut self, before: SocketAddr, now: &Relay) -> bool {
-        self.candidates.move_relay(before, now);
-        let mut moved = false;
-        for (used, is_path) in [(&mut self.path, true), (&mut self.left, false)] {
-            let Some(used) = used else { continue };
-            if let Some(header) = used.place.relay().filter(|_| used.place.remote() == before) {
-                used.place = now.place(header.channel);
-                moved |= is_path;
-            }
-        }
-        moved
     }
 
     /// Says which path MTU probe is due. To be asked after all that may have changed that.

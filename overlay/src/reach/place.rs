@@ -233,6 +233,8 @@ pub(crate) struct Relay {
     pub(crate) root: SocketAddr,
     /// This node's own there.
     pub(crate) token: RelayToken,
+    /// It relays no more than what is free.
+    pub(crate) is_scarce: bool,
 }
 
 impl Relay {

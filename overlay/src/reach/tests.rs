@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::contact::{Candidate, CandidateKind, Contact, Nat};
 use crate::testing::instant;
+use crate::wire::{Channel, RelayToken, Relayed};
 
 /// Bytes of the challenge that these tests send.
 const CHALLENGE: usize = 38;
@@ -12,7 +13,7 @@ const CHALLENGE: usize = 38;
 #[test]
 fn a_path_that_is_much_better_is_found_and_kept() {
     let mut node = Run::new(&[(1, 80), (2, 20)]);
-    node.reach.use_place(place(1), 1472, node.now);
+    node.reach.use_place(place(1), 1472, &[], node.now);
     node.run(Duration::from_secs(120));
     assert_eq!(node.moves, [place(2)]);
     // Worse, but not by a quarter: nothing changes.
@@ -27,7 +28,7 @@ fn a_path_that_is_much_better_is_found_and_kept() {
 #[test]
 fn places_whose_times_cross_again_and_again_change_the_path_rarely() {
     let mut node = Run::new(&[(1, 20), (2, 20)]);
-    node.reach.use_place(place(1), 1472, node.now);
+    node.reach.use_place(place(1), 1472, &[], node.now);
     for turn in 0..600 {
         let (fast, slow) = if turn % 2 == 0 { (1, 2) } else { (2, 1) };
         node.rtt.insert(fast, 10);
@@ -40,11 +41,11 @@ fn places_whose_times_cross_again_and_again_change_the_path_rarely() {
 #[test]
 fn places_are_compared_rarely_and_only_where_there_is_a_choice() {
     let mut alone = Run::new(&[(1, 20)]);
-    alone.reach.use_place(place(1), 1472, alone.now);
+    alone.reach.use_place(place(1), 1472, &[], alone.now);
     alone.run(Duration::from_secs(600));
     assert_eq!(alone.asked, 0);
     let mut many = Run::new(&[(1, 20), (2, 20), (3, 20), (4, 20)]);
-    many.reach.use_place(place(1), 1472, many.now);
+    many.reach.use_place(place(1), 1472, &[], many.now);
     many.run(Duration::from_secs(600));
     assert!((200..=250).contains(&many.asked), "{}", many.asked);
 }
@@ -52,7 +53,7 @@ fn places_are_compared_rarely_and_only_where_there_is_a_choice() {
 #[test]
 fn a_place_that_loses_packets_is_left() {
     let mut node = Run::new(&[(1, 20), (2, 30)]);
-    node.reach.use_place(place(1), 1472, node.now);
+    node.reach.use_place(place(1), 1472, &[], node.now);
     node.run(Duration::from_secs(120));
     assert_eq!(node.moves, []);
     node.loses = Some((1, 3));
@@ -77,15 +78,15 @@ fn the_addresses_of_a_network_go_with_it() {
 fn a_path_keeps_what_is_known_of_it_while_another_is_used() {
     let mut reach = Reach::default();
     let now = instant();
-    assert!(reach.use_place(place(1), 1472, now));
+    assert!(reach.use_place(place(1), 1472, &[], now));
     let Some((id, size)) = reach.probe_mtu(now).probe else { panic!("a new path is probed") };
     reach.probe_acknowledged(id, now);
     assert_eq!(reach.probe_mtu(now).changed, Some((1200, size)));
-    assert!(reach.use_place(place(2), 1472, now));
+    assert!(reach.use_place(place(2), 1472, &[], now));
     assert_eq!(reach.path().map(|path| path.datagram_size), Some(1200));
-    assert!(reach.use_place(place(1), 1472, now));
+    assert!(reach.use_place(place(1), 1472, &[], now));
     assert_eq!(reach.path().map(|path| path.datagram_size), Some(size));
-    assert!(!reach.use_place(place(1), 1472, now));
+    assert!(!reach.use_place(place(1), 1472, &[], now));
 }
 
 #[test]
@@ -95,7 +96,7 @@ fn a_direct_place_takes_the_path_from_one_over_a_turn_server_and_keeps_it() {
     let sockets = [socket(), SocketInfo { index: SocketIndex::turn(0), ..socket() }];
     let mut reach = Reach::default();
     reach.prove(by_turn, Source::Session, now);
-    reach.use_place(by_turn, 1400, now);
+    reach.use_place(by_turn, 1400, &[], now);
     assert!(reach.is_relayed() && !reach.is_direct());
     // The same address is another place without the server.
     assert!(!reach.is_proven(&place(1)));
@@ -103,13 +104,59 @@ fn a_direct_place_takes_the_path_from_one_over_a_turn_server_and_keeps_it() {
     let data = reach.challenge(place(1), Why::Compare, [1; 8], CHALLENGE, now).expect("it is paid for");
     assert_eq!(reach.answer(by_turn, data, now), Answer::Wrong);
     assert!(matches!(reach.answer(place(1), data, now), Answer::Right { .. }));
-    assert_eq!(reach.better(&sockets, now), Some(place(1)));
-    reach.use_place(place(1), 1472, now);
+    assert_eq!(reach.better(&sockets, &[], now), Some(place(1)));
+    reach.use_place(place(1), 1472, &[], now);
     for _ in 0..600 {
         now += Duration::from_secs(1);
-        assert_eq!((reach.compare(&sockets, CHALLENGE, now), reach.better(&sockets, now)), (None, None));
+        assert_eq!(
+            (reach.compare(&sockets, &[], CHALLENGE, now), reach.better(&sockets, &[], now)),
+            (None, None)
+        );
     }
     assert_eq!(usable(&[socket()], &by_turn), None, "the allocation is gone");
+}
+
+#[test]
+fn a_relay_takes_the_path_from_a_root_that_relays_little_and_keeps_it() {
+    let mut now = instant();
+    let root: SocketAddr = ([198, 51, 100, 1], 7420).into();
+    let header = Relayed { token: RelayToken::from_be_bytes([1, 2, 3]), channel: Channel(7) };
+    let by_root = Place::Relayed { socket: SocketIndex(0), root, header };
+    let by_turn = Place::Direct { socket: SocketIndex::turn(0), remote: place(1).remote() };
+    let sockets = [socket(), SocketInfo { index: SocketIndex::turn(0), ..socket() }];
+    let answer = |reach: &mut Reach, at: Place, rtt: u64, now: Instant| {
+        let data = reach.challenge(at, Why::Compare, [rtt as u8; 8], CHALLENGE, now).expect("it is proven");
+        let answer = reach.answer(at, data, now + Duration::from_millis(rtt));
+        assert!(matches!(answer, Answer::Right { .. }), "{answer:?}");
+    };
+    for (scarce, beats) in [(&[][..], false), (&[root][..], true)] {
+        let mut reach = Reach::default();
+        reach.prove(by_root, Source::Handshake, now);
+        reach.prove(by_turn, Source::Session, now);
+        reach.use_place(by_root, 1400, scarce, now);
+        answer(&mut reach, by_root, 1, now);
+        assert_eq!(reach.better(&sockets, scarce, now), None, "the other one has not answered");
+        // It is the slower one by far.
+        answer(&mut reach, by_turn, 200, now);
+        assert_eq!(reach.better(&sockets, scarce, now), Some(by_turn).filter(|_| beats));
+        if !beats {
+            continue;
+        }
+        reach.use_place(by_turn, 1400, scarce, now);
+        for _ in 0..600 {
+            now += Duration::from_secs(1);
+            assert_eq!(reach.compare(&sockets, scarce, CHALLENGE, now), None);
+            assert_eq!(reach.better(&sockets, scarce, now), None);
+        }
+        // It was silent, so that a handshake has led back to the root: it has to answer again, and is asked
+        // at once.
+        reach.use_place(by_root, 1400, scarce, now);
+        now += Duration::from_secs(1);
+        assert_eq!(reach.better(&sockets, scarce, now), None);
+        assert_eq!(reach.compare(&sockets, scarce, CHALLENGE, now), Some(by_turn));
+        answer(&mut reach, by_turn, 200, now);
+        assert_eq!(reach.better(&sockets, scarce, now), Some(by_turn));
+    }
 }
 
 #[test]
@@ -117,7 +164,7 @@ fn an_address_that_a_node_calls_relayed_is_no_direct_one() {
     let now = instant();
     let mut reach = Reach::default();
     reach.prove(place(1), Source::Session, now);
-    reach.use_place(place(1), 1472, now);
+    reach.use_place(place(1), 1472, &[], now);
     assert!(reach.is_direct());
     let relayed = Candidate { kind: CandidateKind::Relayed, address: place(1).remote() };
     let theirs = Contact::new(Nat::default(), [relayed]);
@@ -128,7 +175,7 @@ fn an_address_that_a_node_calls_relayed_is_no_direct_one() {
     reach.heard(place(2), CHALLENGE, Source::Session, now);
     let data = reach.challenge(place(2), Why::Compare, [1; 8], CHALLENGE, now).expect("it is proven");
     reach.answer(place(2), data, now);
-    assert_eq!(reach.better(&[socket()], now), Some(place(2)));
+    assert_eq!(reach.better(&[socket()], &[], now), Some(place(2)));
 }
 
 proptest! {
@@ -200,7 +247,7 @@ impl Run {
     fn run(&mut self, time: Duration) {
         let end = self.now + time;
         while self.now < end {
-            if let Some(at) = self.reach.compare(&[socket()], CHALLENGE, self.now) {
+            if let Some(at) = self.reach.compare(&[socket()], &[], CHALLENGE, self.now) {
                 self.asked += 1;
                 let data = (self.asked as u64).to_be_bytes();
                 let data = self
@@ -213,9 +260,9 @@ impl Run {
                     let answer = self.reach.answer(at, data, self.now + rtt);
                     assert_eq!(answer, Answer::Right { why: Why::Compare, rtt: Some(rtt) });
                 }
-                if let Some(better) = self.reach.better(&[socket()], self.now) {
+                if let Some(better) = self.reach.better(&[socket()], &[], self.now) {
                     self.moves.push(better);
-                    self.reach.use_place(better, 1472, self.now);
+                    self.reach.use_place(better, 1472, &[], self.now);
                 }
             }
             self.now += Duration::from_millis(100);

@@ -63,6 +63,30 @@ fn a_root_that_swallows_frames_or_names_wrong_channels_can_only_refuse() {
 }
 
 #[test]
+fn what_the_first_root_drops_or_refuses_another_one_relays_a_little_later() {
+    let far = Duration::from_millis(20);
+    let took = |liar: Option<usize>, swallows: bool| {
+        let mut net = apart_with_liars(2);
+        net.latency = far;
+        net.run(2 * SECOND);
+        if let Some(liar) = liar {
+            let lies = net.roots[liar].root.lies();
+            (lies.swallows, lies.wrong_channel) = (swallows, !swallows);
+        }
+        net.send(0, 1, b"first");
+        net.wait(2 * SECOND, |net| !net.received(1).is_empty())
+    };
+    let (usual, round_trip) = (took(None, false), far * 2);
+    for (swallows, price) in [(false, round_trip), (true, round_trip * 2 + Duration::from_millis(20))] {
+        let more = [0, 1].map(|liar| took(Some(liar), swallows).saturating_sub(usual));
+        assert!(more.contains(&Duration::ZERO), "one of them is not the first: {more:?}");
+        let longest = more.into_iter().max().expect("two");
+        assert!(longest > round_trip / 2, "one of them is: {more:?}");
+        assert!(longest <= price + Duration::from_millis(2), "{swallows}: {more:?}");
+    }
+}
+
+#[test]
 fn a_root_that_begins_to_swallow_frames_is_left() {
     let mut net = apart_with_liars(2);
     net.run(SECOND);

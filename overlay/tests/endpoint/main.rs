@@ -23,6 +23,7 @@ mod recovery;
 mod referrals;
 mod reflection;
 mod roots;
+mod scarce;
 mod signals;
 mod streams;
 mod tcp;

@@ -5,6 +5,7 @@
 
 use std::fs;
 
+use syn::buffer::{Cursor, TokenBuffer};
 use syn::punctuated::Punctuated;
 use syn::visit::{self, Visit};
 use syn::{Attribute, Expr, ExprPath, ImplItemFn, ItemFn, ItemImpl, ItemMod, Macro, Meta, Token};
@@ -29,7 +30,20 @@ const TEXTS: [&str; 10] =
     ["eprint", "eprintln", "format", "format_args", "json", "print", "println", "write", "writeln", "concat"];
 
 /// Macros that log. Their fields may be Debug forms by a `?`.
-const LOGS: [&str; 6] = ["debug", "error", "event", "info", "trace", "warn"];
+const LOGS: [&str; 12] = [
+    "debug",
+    "debug_span",
+    "error",
+    "error_span",
+    "event",
+    "info",
+    "info_span",
+    "span",
+    "trace",
+    "trace_span",
+    "warn",
+    "warn_span",
+];
 
 /// The Debug forms in a crate's source code.
 ///
@@ -58,23 +72,51 @@ fn debug_forms(source: &str) -> Result<Vec<String>> {
 
 struct Forms(Vec<String>);
 
-impl<'ast> Visit<'ast> for Forms {
-    fn visit_macro(&mut self, called: &'ast Macro) {
-        let name = called.path.segments.last().map(|segment| segment.ident.to_string()).unwrap_or_default();
-        let text = called.tokens.to_string();
-        let is_log = LOGS.contains(&name.as_str());
-        if (is_log || TEXTS.contains(&name.as_str())) && has_debug_text(&text)
-            || is_log && has_debug_field(&text)
-        {
+impl Forms {
+    /// Looks at a macro that was called with this text.
+    fn look_into(&mut self, name: &str, text: &str) {
+        let is_log = LOGS.contains(&name);
+        if (is_log || TEXTS.contains(&name)) && has_debug_text(text) || is_log && has_debug_field(text) {
             self.0.push(format!("{name}!({text})"));
-        }
-        // Within others there may be one of these.
-        if let Ok(arguments) = called.parse_body_with(Punctuated::<Expr, Token![,]>::parse_terminated) {
-            arguments.iter().for_each(|argument| self.visit_expr(argument));
         }
     }
 
-    /// `#[error("…")]` on the variants of an error.
+    /// Looks for macros in the tokens of one with a grammar of its own, as those that log, `select!` and
+    /// `macro_rules!` have.
+    fn visit_tokens(&mut self, mut at: Cursor<'_>) {
+        let mut called: Option<(String, bool)> = None;
+        while !at.eof() {
+            if let Some((group, _, _, rest)) = at.any_group() {
+                if let Some((name, true)) = called.take() {
+                    self.look_into(&name, &group.token_stream().to_string());
+                }
+                self.visit_tokens(group);
+                at = rest;
+            } else if let Some((name, rest)) = at.ident() {
+                (called, at) = (Some((name.to_string(), false)), rest);
+            } else if let Some((punct, rest)) = at.punct() {
+                called = called.filter(|_| punct.as_char() == '!').map(|(name, _)| (name, true));
+                at = rest;
+            } else {
+                let Some((_, rest)) = at.token_tree() else { return };
+                (called, at) = (None, rest);
+            }
+        }
+    }
+}
+
+impl<'ast> Visit<'ast> for Forms {
+    fn visit_macro(&mut self, called: &'ast Macro) {
+        let name = called.path.segments.last().map(|segment| segment.ident.to_string()).unwrap_or_default();
+        self.look_into(&name, &called.tokens.to_string());
+        // Within others there may be one of these.
+        match called.parse_body_with(Punctuated::<Expr, Token![,]>::parse_terminated) {
+            Ok(arguments) => arguments.iter().for_each(|argument| self.visit_expr(argument)),
+            Err(_) => self.visit_tokens(TokenBuffer::new2(called.tokens.clone()).begin()),
+        }
+    }
+
+    /// `#[error("…")]` on the variants of an error; `#[instrument]`, which logs arguments by their Debug forms.
     fn visit_attribute(&mut self, attribute: &'ast Attribute) {
         if let Meta::List(list) = &attribute.meta
             && list.path.is_ident("error")
@@ -82,14 +124,18 @@ impl<'ast> Visit<'ast> for Forms {
         {
             self.0.push(format!("#[error({})]", list.tokens));
         }
+        if attribute.path().segments.last().is_some_and(|segment| segment.ident == "instrument") {
+            self.0.push("#[instrument]".to_owned());
+        }
     }
 
-    /// `fmt::Debug::fmt`, by which a Display form could be the Debug form.
+    /// `fmt::Debug::fmt`, by which a Display form could be the Debug form, and `tracing::field::debug`.
     fn visit_expr_path(&mut self, path: &'ast ExprPath) {
-        let mut names = path.path.segments.iter().rev().map(|segment| segment.ident.to_string());
-        if names.next().is_some_and(|name| name == "fmt") && names.next().is_some_and(|name| name == "Debug")
+        let names: Vec<_> = path.path.segments.iter().map(|segment| segment.ident.to_string()).collect();
+        if let [.., of, name] = &names[..]
+            && matches!((of.as_str(), name.as_str()), ("Debug", "fmt") | ("field", "debug"))
         {
-            self.0.push("Debug::fmt".to_owned());
+            self.0.push(format!("{of}::{name}"));
         }
         visit::visit_expr_path(self, path);
     }
@@ -180,11 +226,18 @@ mod tests {
             r#"write!(f, "{:?}", self)"#,
             r#"println!("{}", format!("{x:?}"))"#,
             r#"fmt::Debug::fmt(self, f)"#,
+            r#"tracing::info_span!("dial", ?peer)"#,
+            r#"span.record("peer", tracing::field::debug(&peer))"#,
+            r#"tracing::debug!(peer = %id, text = format!("{x:?}"), "text")"#,
+            r#"tokio::select! { read = socket.recv() => { tracing::warn!(?read, "read"); } _ = ended => {} }"#,
+            r#"macro_rules! tell { ($x:expr) => { tracing::debug!(x = ?$x, "it is so") } }"#,
         ] {
             assert!(!look(bad).is_empty(), "{bad}");
         }
         let errors = r#"enum E { #[error("{0:?} is wrong")] A(String) }"#;
         assert_eq!(debug_forms(errors).expect("it is Rust").len(), 1);
+        let instrumented = r#"#[tracing::instrument(skip(key))] fn f(peer: Peer, key: Key) {}"#;
+        assert_eq!(debug_forms(instrumented).expect("it is Rust").len(), 1);
         let display = r#"impl Display for E { fn fmt(&self) { write!(f, "{:?}", self.0) } }"#;
         assert_eq!(debug_forms(display).expect("it is Rust").len(), 1);
     }
@@ -197,6 +250,8 @@ mod tests {
             r#"panic!("{y:?}")"#,
             r#"format!("{y}")"#,
             r#"let z = x?"#,
+            r#"tokio::select! { read = socket.recv() => { tracing::warn!(%read, size = f(read)?, "read"); } }"#,
+            r#"tracing::info_span!("dial", %peer)"#,
         ] {
             assert_eq!(look(good), [""; 0], "{good}");
         }

@@ -20,6 +20,7 @@ pub(crate) struct Program {
     library: Option<&'static str>,
     is_static: bool,
     pub(crate) has_folder: bool,
+    pub(crate) is_alone: bool,
 }
 
 /// A program that was built.
@@ -31,7 +32,7 @@ pub(crate) struct Built {
 
 impl Program {
     pub(crate) fn new(source: &'static str) -> Program {
-        Program { sources: vec![source], library: None, is_static: false, has_folder: false }
+        Program { sources: vec![source], library: None, is_static: false, has_folder: false, is_alone: false }
     }
 
     /// It has another source file.
@@ -52,6 +53,12 @@ impl Program {
         self
     }
 
+    /// It runs in a network namespace of its own, where it may change what there is.
+    pub(crate) fn alone(mut self) -> Program {
+        self.is_alone = true;
+        self
+    }
+
     pub(crate) fn linked_statically(mut self) -> Program {
         self.is_static = true;
         self
@@ -69,6 +76,11 @@ impl Program {
         }
         if mode == Mode::Valgrind && !works(Command::new("valgrind").arg("--version")) {
             return skip("valgrind is not installed");
+        }
+        if self.is_alone
+            && !["ip", "nft"].iter().all(|tool| works(Command::new("unshare").args(["--net", tool, "-V"])))
+        {
+            return skip("network namespaces need root and the programs unshare, ip and nft");
         }
         let libraries = &*LIBRARIES;
         let folder = tempfile::tempdir().expect("a directory");

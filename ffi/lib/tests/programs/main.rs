@@ -81,6 +81,12 @@ fn a_program_of_fifteen_lines_reaches_the_overlay() {
     assert_eq!(output.stdout, b"hello\n");
 }
 
+/// Not in Valgrind: the program measures a time that is promised.
+#[test]
+fn a_path_that_carries_too_little_is_told_within_fifteen_seconds() {
+    run::check(Program::new("narrow.c").alone(), Mode::Plain);
+}
+
 #[test]
 fn the_static_library_is_enough() {
     run::check(Program::new("echo.c").linked_statically(), Mode::Plain);

@@ -13,7 +13,7 @@ const LIMIT: Duration = Duration::from_secs(300);
 /// Builds and runs a program; it must end with success.
 pub(crate) fn check(program: Program, mode: Mode) {
     let Some(built) = program.build(mode) else { return };
-    let mut command = command(&built, mode);
+    let mut command = command(&program, &built, mode);
     command.env("PEERSOCK_TEST_PORT", port().to_string());
     command.env("ASAN_OPTIONS", "detect_leaks=1:abort_on_error=0");
     match mode {
@@ -47,7 +47,13 @@ pub(crate) fn check(program: Program, mode: Mode) {
     assert!(status.success(), "{status}: {}", read(&out));
 }
 
-fn command(built: &Built, mode: Mode) -> Command {
+fn command(program: &Program, built: &Built, mode: Mode) -> Command {
+    if program.is_alone {
+        // It becomes the program: their process is the same.
+        let mut command = Command::new("unshare");
+        command.arg("--net").arg(&built.path);
+        return command;
+    }
     if mode != Mode::Valgrind {
         return Command::new(&built.path);
     }

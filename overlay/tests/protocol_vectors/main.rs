@@ -4,6 +4,8 @@
 //! protocol_vectors` writes both the document's section and `vectors/protocol.json` anew.
 #![cfg(feature = "aws-lc")]
 
+mod messages;
+
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,12 +15,10 @@ use data_encoding::HEXLOWER;
 use peersock_overlay::noise::{
     CookieJar, InitiationPayload, Initiator, MacWriter, Received, ResponsePayload, SessionKeys, Timestamp,
 };
-use peersock_overlay::wire::{
-    Beacon, BirthdayStep, Candidates, Control, Data, Hello, ProbeSize, RootVoucher, UnknownSession, Voucher,
-};
+use peersock_overlay::wire::{Beacon, Data, Hello, UnknownSession};
 use peersock_overlay::{
-    AwsLc, Candidate, CandidateKind, Contact, DATA_HEADER, DATA_OVERHEAD, DiscoveryKey, Identity, Mapping,
-    Nat, NetworkId, Provider, Psk, SessionIndex, Suite, SuiteSet,
+    AwsLc, DATA_HEADER, DATA_OVERHEAD, DiscoveryKey, Identity, NetworkId, Provider, Psk, SessionIndex, Suite,
+    SuiteSet,
 };
 use serde_json::{Value, json};
 
@@ -76,7 +76,9 @@ fn sections() -> Vec<Section> {
         world.cookie(),
         world.stale(),
         world.data(&keys),
-        control(),
+        messages::control(),
+        messages::candidates(),
+        messages::of_roots(),
     ]
 }
 
@@ -260,54 +262,6 @@ impl World {
         }
         section
     }
-}
-
-fn control() -> Section {
-    let mut section = Section::new("Control messages (plaintext)");
-    for (name, message) in [
-        (
-            "probe 01020304 of 20 bytes",
-            Control::Probe { id: 0x0102_0304, len: ProbeSize::new(20).expect("in range") },
-        ),
-        ("its acknowledgement, 48 bytes seen", Control::ProbeAck { id: 0x0102_0304, size: 48 }),
-        (
-            "parameters: 1 MiB, instance of A",
-            Control::Params { receive_buffer: 0x10_0000, instance: 0x1111_2222_3333_4444 },
-        ),
-        ("challenge 0102030405060708", Control::Challenge { data: [1, 2, 3, 4, 5, 6, 7, 8], here: false }),
-        ("the same, here", Control::Challenge { data: [1, 2, 3, 4, 5, 6, 7, 8], here: true }),
-        ("its answer", Control::Answer { data: [1, 2, 3, 4, 5, 6, 7, 8] }),
-        ("close", Control::Close { reason: 0 }),
-        (
-            "elsewhere: instance of A, 192.0.2.1:5000",
-            Control::Elsewhere {
-                instance: 0x1111_2222_3333_4444,
-                remote: "192.0.2.1:5000".parse().expect("an address"),
-            },
-        ),
-        ("birthday 01020304 is asked for", Control::Birthday { id: 0x0102_0304, step: BirthdayStep::Ask }),
-    ] {
-        let mut plaintext = Vec::new();
-        message.emit(&mut plaintext);
-        section.hex(name, &plaintext);
-    }
-    let (root, node) = (Identity::from_seed(&[2; 32]), Identity::from_seed(&[1; 32]).node_id());
-    let address = "192.0.2.1:5000".parse().expect("an address");
-    let nat = Nat { mapping: Mapping::EndpointIndependent, ..Nat::default() };
-    let candidate = Candidate { kind: CandidateKind::Mapped, address };
-    let voucher = Voucher::sign(&root, &node, 1_700_000_000, address);
-    let message = Candidates {
-        of_tcp: false,
-        is_question: true,
-        id: 0x0102_0304,
-        round_trip: 40,
-        contact: Contact::new(nat, [candidate]),
-        vouchers: vec![RootVoucher::new(&root.node_id(), voucher)],
-    };
-    let mut plaintext = Vec::new();
-    message.emit(&mut plaintext);
-    section.hex("candidates of A, a question, with a voucher of B as a root", &plaintext);
-    section
 }
 
 fn suites() -> SuiteSet {

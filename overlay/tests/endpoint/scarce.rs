@@ -1,0 +1,81 @@
+//! Roots that relay handshakes and a few messages, and no more: another way is used if there is one.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use peersock_overlay::Event;
+
+use crate::net::{Net, Sent};
+use crate::roots::{add_liar, apart, apart_with_liars, id, talk, use_roots};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn a_root_that_relays_is_used_before_one_that_relays_little() {
+    for scarce in 0..2 {
+        let mut net = apart(0);
+        (1..=2).for_each(|number| add_liar(&mut net, number));
+        net.roots[scarce].root.lies().is_scarce = true;
+        (0..2).for_each(|node| use_roots(&mut net, node));
+        net.run(SECOND);
+        net.send(0, 1, b"first");
+        talk(&mut net, 3 * SECOND);
+        let wanted = net.roots[1 - scarce].socket;
+        assert_eq!(paths(&mut net), [wanted; 2], "{scarce}");
+        let before = [0, 1].map(|node| changes(&net, node));
+        talk(&mut net, Duration::from_secs(120));
+        assert_eq!(
+            (paths(&mut net), [0, 1].map(|node| changes(&net, node))),
+            ([wanted; 2], before),
+            "{scarce}"
+        );
+    }
+}
+
+#[test]
+fn a_root_that_relays_little_is_used_as_long_as_nothing_else_answers() {
+    let mut net = apart(0);
+    (1..=2).for_each(|number| add_liar(&mut net, number));
+    net.roots[0].root.lies().is_scarce = true;
+    (0..2).for_each(|node| use_roots(&mut net, node));
+    net.run(SECOND);
+    net.send(0, 1, b"first");
+    talk(&mut net, 3 * SECOND);
+    assert_eq!(paths(&mut net), [net.roots[1].socket; 2]);
+    net.roots[1].root.lies().swallows = true;
+    let longest = talk(&mut net, 20 * SECOND);
+    assert!(longest <= 2 * SECOND, "{longest:?}");
+    assert_eq!(paths(&mut net), [net.roots[0].socket; 2]);
+    net.roots[1].root.lies().swallows = false;
+    // It is asked now and then.
+    let longest = talk(&mut net, Duration::from_secs(120));
+    assert!(longest <= SECOND, "{longest:?}");
+    assert_eq!(paths(&mut net), [net.roots[1].socket; 2]);
+}
+
+#[test]
+fn a_root_that_relays_little_from_now_on_is_left_for_another_one() {
+    let mut net = apart_with_liars(2);
+    net.run(SECOND);
+    net.send(0, 1, b"first");
+    talk(&mut net, 3 * SECOND);
+    let [used, same] = paths(&mut net);
+    assert_eq!(used, same);
+    let (at, now) = (net.roots.iter().position(|root| root.socket == used).unwrap(), net.now);
+    net.roots[at].root.lies().is_scarce = true;
+    for node in 0..2 {
+        for (to, bytes) in net.roots[at].root.fake().register_again(&id(node)) {
+            net.inject(Sent { at: now, from: used, to, bytes });
+        }
+    }
+    talk(&mut net, 15 * SECOND);
+    assert_eq!(paths(&mut net), [net.roots[1 - at].socket; 2]);
+}
+
+fn paths(net: &mut Net) -> [SocketAddr; 2] {
+    [(0, 1), (1, 0)].map(|(at, of)| net.peer(at, of).path().unwrap().remote())
+}
+
+fn changes(net: &Net, node: usize) -> usize {
+    net.count(node, |event| matches!(event, Event::PathChanged(_)))
+}

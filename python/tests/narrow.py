@@ -1,0 +1,56 @@
+"""A program in a network namespace of its own: ``python -m tests.narrow FOLDER``.
+
+What sockets say when the path begins to lose all but the shortest packets, a line each: of who sends and of who
+connects the error's number and the seconds that it took, between them what the other end of the connection says.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import peersock
+from peersock import socket
+
+from .conftest import Network, Peer
+
+#: Acknowledgements and keep-alives still pass.
+RULES = "table inet small { chain arriving { type filter hook input priority 0; meta length > 150 drop; }; }"
+
+
+def _say_error(call: Callable[[], object], began: float) -> None:
+    try:
+        call()
+    except OSError as error:
+        print(error.errno, time.monotonic() - began, flush=True)
+    else:
+        print("no error", flush=True)
+
+
+def _main(folder: Path) -> None:
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    # Otherwise several datagrams cross it as one packet, which is longer than any of them.
+    subprocess.run(["ip", "link", "set", "lo", "gso_max_segs", "1"], check=True)
+    network = Network(folder)
+    seed = network.seeds["here"]
+    with peersock.Session(network.path, identity=seed, interfaces="loopback", linger=0) as session:
+        peer, newcomer = Peer(network), Peer(network, network.spare())
+        assert session.wait_peer(peer.v6, 60)
+        port = peer.port("failing")
+        with socket.create_connection((peer.v6, port), timeout=60) as sock:
+            subprocess.run(["nft", RULES], check=True)
+            began = time.monotonic()
+            sock.sendall(bytes(5000))
+            _say_error(lambda: sock.recv(1), began)
+            print(peer.answer(), flush=True)
+            began = time.monotonic()
+            _say_error(lambda: socket.create_connection((newcomer.v6, 9), timeout=60), began)
+        peer.kill()
+        newcomer.kill()
+
+
+if __name__ == "__main__":
+    _main(Path(sys.argv[1]))
