@@ -130,18 +130,19 @@ impl Served {
 
 const NETWORK: &str = "ff0001ffff000000";
 
-/// A discovery port of this process's own: tests that run at the same time do not meet.
+/// A discovery port of this test's own: tests that run at the same time do not meet.
 pub(crate) fn port() -> u16 {
     use std::net::UdpSocket;
-    use std::sync::LazyLock;
     // It is held: otherwise the system may give it to the next socket that wants any. Those of discovery may
-    // share it.
-    static HELD: LazyLock<UdpSocket> = LazyLock::new(|| {
-        let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
-        rustix::net::sockopt::set_socket_reuseaddr(&socket, true).expect("an option");
-        socket
-    });
-    HELD.local_addr().expect("it is bound").port()
+    // share it. Each test has a thread of its own, and must not meet the nodes of others.
+    thread_local! {
+        static HELD: UdpSocket = {
+            let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+            rustix::net::sockopt::set_socket_reuseaddr(&socket, true).expect("an option");
+            socket
+        };
+    }
+    HELD.with(|held| held.local_addr().expect("it is bound").port())
 }
 
 pub(crate) fn overlay(fd: &impl AsFd) -> Socket<'_> {

@@ -4,6 +4,7 @@
 //! Needs root, `ip`, `tayga` and /dev/net/tun; skips otherwise. The namespaces belong to the test and go with
 //! it.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::net::{Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::os::fd::AsFd as _;
@@ -14,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use peersock_nat::interfaces::{Family, Interface};
 use peersock_testnet::find_in_path;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
@@ -82,6 +84,46 @@ fn netcheck_asks_servers_with_ipv4_by_the_nat64_and_tells_how_that_maps() {
     for root in roots {
         root.interrupt();
     }
+}
+
+#[test]
+fn programs_that_probe_for_themselves_see_the_nat64_as_netcheck_does() {
+    let Some(net) = Net::lay("probe") else { return };
+    let roots = [("root", ROOT), ("peer", PEER)].map(|(host, ip)| net.root_at(host, &["--listen", ip]).0);
+    // The second one as a resolver behind a NAT64 gives it.
+    let servers = format!("{ROOT}:7420 [{PREFIX}{PEER}]:7420");
+    let mut probe = net.command("phone", "probe", std::env::current_exe().expect("this one").as_os_str());
+    probe.args(["--exact", "nat64::what_a_program_sees", "--nocapture"]).env(PROBED_SERVERS, servers);
+    let said = Running::start(probe).finish().success();
+    let (begin, end) = (said.text().find('{').expect("JSON"), said.text().rfind('}').expect("JSON"));
+    let nic: Value = serde_json::from_str(&said.text()[begin..=end]).expect("JSON");
+    assert_eq!(nic["name"], "eth0", "{nic:#}");
+    // tayga gives each host an address of its own, with all ports. What is assumed without answers is random.
+    assert_eq!(
+        (&nic["nat"]["delta_info"], &nic["nat"]["nat_info"]),
+        (&"equal".into(), &"restrict port".into())
+    );
+    let [ip4, ip6] = [Family::Ip4, Family::Ip6].map(|family| &nic["rp"][family.number().to_string()]);
+    assert_eq!(*ip4, Value::Array(Vec::new()), "it has no address of IPv4: {nic:#}");
+    assert_eq!(ip6[0]["ext_ips"][0]["ip"], "2001:db8:1::2", "{nic:#}");
+    for root in roots {
+        root.interrupt();
+    }
+}
+
+/// Servers that [`what_a_program_sees`] asks.
+const PROBED_SERVERS: &str = "PEERSOCK_TEST_SERVERS";
+
+/// The program of that test: prints what it sees of its interface. Without being asked to it does nothing.
+#[test]
+#[expect(clippy::print_stdout, reason = "the test that starts it reads this")]
+fn what_a_program_sees() {
+    let Ok(servers) = std::env::var(PROBED_SERVERS) else { return };
+    let servers: Vec<_> = servers.split(' ').map(|server| server.parse().expect("an endpoint")).collect();
+    let timeout = Duration::from_secs(4);
+    let mut nic = Interface::load(None, &servers, timeout).expect("there is an interface");
+    nic.load_nat(&servers, timeout).expect("it is still there");
+    println!("{}", nic.to_json());
 }
 
 #[test]
@@ -256,14 +298,21 @@ impl Net {
     /// Runs the program at a host, where the network's nameserver is in resolv.conf. What `ip netns exec`
     /// mounts, and what is mounted below it, nobody else sees.
     fn inside(&self, host: &str, name: &str, words: &[&str]) -> Running {
+        let mut command = self.command(host, name, OsStr::new(env!("CARGO_BIN_EXE_peersock")));
+        command.args(words);
+        Running::start(command)
+    }
+
+    /// The same for any program.
+    fn command(&self, host: &str, name: &str, program: &OsStr) -> Command {
         let conf = self.lab.dir.path().join(format!("{name}.resolv.conf"));
         write_file(&conf, "nameserver 2001:db8:1::1\noptions timeout:1\n", 0o644);
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &format!("{}{host}", self.name), "sh", "-c"]);
         command.arg("mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"").arg(conf);
-        command.arg(env!("CARGO_BIN_EXE_peersock")).args(words);
+        command.arg(program);
         without_variables(&mut command);
-        Running::start(command)
+        command
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use peersock_testnet::{Lab as Nats, LocalDht, find_in_path};
 use serde_json::Value;
 
-use crate::common::{Lab, PATIENCE, PORT, Running};
+use crate::common::{Lab, PATIENCE, PORT, Running, peersock};
 use crate::nats::{FIRST, NODES, add_dht_addresses, start, wait_for_status};
 
 /// The account that the lab's coturn has.
@@ -98,6 +98,51 @@ fn who_listens_behind_a_bad_nat_is_reached_by_its_turn_server() {
 #[test]
 fn who_dials_from_behind_a_bad_nat_does_so_by_its_turn_server() {
     meets_by_turn("turn-dials", false);
+}
+
+/// The root is nearer, and answers whatever it is asked, but carries 2 kB/s.
+#[test]
+fn a_turn_server_carries_what_a_root_does_not_relay() {
+    let Some(nats) = build("turn-off") else { return };
+    let mut command = peersock(&["root", "--ephemeral", "--no-relay", "--port", "7420", "--listen"]);
+    command.arg(nats.ip4("root").to_string());
+    let root = start(&nats, "root", command);
+    let address = root.wait_for_stdout("\n").lines().next().expect("a line").to_owned();
+    let lab = Lab::new();
+    let node = |name: &str, words: &[&str]| {
+        let mut command = lab.command(name, words);
+        // Else they would connect to each other by TCP.
+        command.args(["--network", &lab.network, "--root", &address, "--no-tcp-punch"]);
+        command
+    };
+    let listening = node("listener", &["listen", &PORT.to_string()]);
+    let listening = start(&nats, "home1", listening);
+    let target = listening.wait_for_target();
+    let mut dialing = node("dialer", &["dial", &target]);
+    dialing.env("PEERSOCK_TURN", format!("turn:{ACCOUNT}@{}:3478", nats.ip4("relay")));
+    let mut dialing = start(&nats, "work1", dialing);
+    dialing.send(b"first by the root\n");
+    listening.wait_for_stdout("first by the root\n");
+    for name in ["dialer", "listener"] {
+        let now = wait_for_status(&lab, name, |now| now["peers"][0]["turn"] == true);
+        assert_eq!(now["roots"][0]["relays"], false, "{now:#}");
+    }
+
+    // The root would take eight minutes for it.
+    let line = [b'x'; 1023];
+    for _ in 0..1000 {
+        dialing.send(&line);
+        dialing.send(b"\n");
+    }
+    dialing.send(b"end\n");
+    listening.wait_for_stdout("end\n");
+    for name in ["dialer", "listener"] {
+        wait_for_status(&lab, name, |now| now["peers"][0]["turn"] == true);
+    }
+    dialing.end_stdin();
+    listening.finish().success();
+    dialing.finish().success();
+    root.interrupt();
 }
 
 #[test]
