@@ -32,10 +32,11 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         help="a network: its ID, or the file of a static one, which `peersock network new` makes"
-        " and docs/NETWORKS.md describes",
+        " and docs/NETWORKS.md describes (default: that of PEERSOCK_NETWORK)",
     )
     run.add_argument("--secret-file", help="file with the networks' passphrase")
-    run.add_argument("--state", help="directory that holds the node's identity (default: a fresh one)")
+    state, fresh = os.environ.get("PEERSOCK_STATE"), "(default: that of PEERSOCK_STATE, else a fresh one)"
+    run.add_argument("--state", default=state, help=f"directory that holds the node's identity {fresh}")
     run.add_argument("--interface", action="append", default=[], help="use only this network interface")
     run.add_argument(
         "--root",
@@ -51,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("program", help="a script, or with -m a module")
     run.add_argument("arguments", nargs=argparse.REMAINDER, help="the program's arguments")
     identity = commands.add_parser("id", help="print the node ID and the public key of an identity")
-    identity.add_argument("--state", help="directory that holds the identity (default: a fresh one)")
+    identity.add_argument("--state", default=state, help=f"directory that holds the identity {fresh}")
     return parser
 
 

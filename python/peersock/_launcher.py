@@ -51,10 +51,13 @@ def enter(options: Namespace, secret: str | None) -> None:
     reloader has started again. Otherwise this process becomes the launcher, and never returns.
     """
     if not options.network:
-        if not os.environ.get(_node.NODE):
-            _fail("name a network (-n), or run this within `peersock run`")
-        _spawn.keep()
-        return
+        if os.environ.get(_node.NODE):
+            _spawn.keep()
+            return
+        network = os.environ.get("PEERSOCK_NETWORK")
+        if not network:
+            _fail("name a network (-n, or PEERSOCK_NETWORK), or run this within `peersock run`")
+        options.network = [network]
     digest = _digest(options)
     if os.environ.get(RUN) == f"{_node_name()}:{digest}" and _peersock.interfaces():
         _spawn.keep()

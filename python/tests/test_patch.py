@@ -142,6 +142,15 @@ def test_run_needs_a_network() -> None:
         run_python("import sys; from peersock.__main__ import main; main(['run', 'x.py'])", PEERSOCK_NODE="")
 
 
+def test_run_takes_the_network_of_the_environment(tmp_path: Path) -> None:
+    script = tmp_path / "names.py"
+    script.write_text("import socket; print([name for _, name in socket.if_nameindex() if name.startswith('ps')])")
+    run = [sys.executable, "-m", "peersock", "run", "--interface", "lo", "--quiet", str(script)]
+    environment = {**os.environ, "PEERSOCK_NODE": "", "PEERSOCK_NETWORK": "ff0001ffff000000"}
+    ran = subprocess.run(run, capture_output=True, text=True, timeout=60, check=False, env=environment)
+    assert ran.stdout == "['ps1']\n", ran.stderr
+
+
 def test_the_identity_is_told(tmp_path: Path) -> None:
     code = "import sys; from peersock.__main__ import main; main(['id', '--state', sys.argv[1]])"
     told = run_python(code, str(tmp_path / "state"))

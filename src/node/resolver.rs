@@ -150,7 +150,8 @@ fn look_up(
                 if turn.failures == 0 {
                     tracing::warn!(
                         network = %network.id,
-                        "the host name of a member's endpoint is not resolved; trying again (-vv names it)"
+                        endpoint = %host,
+                        "the host name of a member's endpoint is not resolved; trying again"
                     );
                 }
             }

@@ -276,7 +276,7 @@ impl Host {
             tracing::debug!(endpoint = %self.endpoint, "the host name of a root was not resolved");
         }
         if self.turn.looked_up(now, is_resolved) && !is_resolved {
-            tracing::warn!("the host name of a root is not resolved; trying again (-vv names it)");
+            tracing::warn!(endpoint = %self.endpoint, "the host name of a root is not resolved; trying again");
         }
         let found = distinct(found);
         let is_new = is_resolved && found != self.found;
