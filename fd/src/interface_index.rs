@@ -8,8 +8,8 @@
 const BASE: u32 = 1 << 24;
 
 /// The index of the interface of a network, by the network's number: from 1 on. 0 stays 0, which stands for any.
-pub fn interface_index(number: u16) -> u32 {
-    if number == 0 { 0 } else { BASE + u32::from(number) }
+pub const fn interface_index(number: u16) -> u32 {
+    if number == 0 { 0 } else { BASE + number as u32 }
 }
 
 /// The number of the network that an index stands for, 0 for any; `None` for indices of the machine's own

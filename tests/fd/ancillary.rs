@@ -4,7 +4,7 @@ use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 
-use peersock_fd::{Details, Errno, Family, Kind, PacketInfo, SendFlags};
+use peersock_fd::{Details, Errno, Family, Kind, PacketInfo, SendFlags, interface_index};
 use rustix::event::PollFlags;
 
 use crate::common::{Served, errno, get_bytes, overlay, poll, receive, send_to, set, set_bytes, try_receive};
@@ -120,9 +120,9 @@ fn a_sticky_source_is_what_all_datagrams_leave_with() {
     assert_eq!(errno(sticky(&value(b.ip(), 0))), Errno::ADDRNOTAVAIL);
     assert_eq!(errno(sticky(&value(none, 9))), Errno::NODEV);
     assert_eq!(errno(sticky(&[0; 19])), Errno::INVAL);
-    sticky(&value(a.ip(), 1)).expect("its own");
+    sticky(&value(a.ip(), interface_index(1))).expect("its own");
     let asked = get_bytes(&client, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO);
-    assert_eq!(asked, Ok(value(a.ip(), 1)));
+    assert_eq!(asked, Ok(value(a.ip(), interface_index(1))));
     let to = SocketAddr::new(b.ip(), 5000);
     send_to(&client, b"x", to).expect("it is sent");
     assert_eq!(receive(&server).1.remote.map(|remote| remote.ip()), Some(a.ip()));

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use libc::{IPPROTO_IP, IPPROTO_IPV6};
-use peersock_fd::{Errno, Family, Kind, RecvFlags};
+use peersock_fd::{Errno, Family, Kind, RecvFlags, interface_index};
 use rustix::event::PollFlags;
 
 use crate::common::{Served, errno, overlay, poll_for, receive, send_to, set, set_bytes, try_receive};
@@ -84,9 +84,9 @@ fn ipv4_groups_are_joined_by_address_by_index_and_before_binding() {
     // One each: of who has left and joins again the sender hears only later.
     let groups = [1, 2, 3].map(|last| [239, 1, 2, last]);
     let by_address = [groups[0], own.octets()].concat();
-    let by_index = [&groups[1][..], &[0; 4], &1i32.to_ne_bytes()].concat();
+    let by_index = [&groups[1][..], &[0; 4], &interface_index(1).to_ne_bytes()].concat();
     let mut request = vec![0; 136];
-    request[..4].copy_from_slice(&1i32.to_ne_bytes());
+    request[..4].copy_from_slice(&interface_index(1).to_ne_bytes());
     request[8..10].copy_from_slice(&(libc::AF_INET as u16).to_ne_bytes());
     request[12..16].copy_from_slice(&groups[2]);
     for (group, port, option, value) in [
@@ -186,7 +186,7 @@ fn source_request(group: IpAddr, source: IpAddr) -> Vec<u8> {
         }
         storage
     };
-    [&1u32.to_ne_bytes()[..], &[0; 4], &storage(group), &storage(source)].concat()
+    [&interface_index(1).to_ne_bytes()[..], &[0; 4], &storage(group), &storage(source)].concat()
 }
 
 const JOIN_SOURCE: i32 = 46;

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use libc::{IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP, SOL_SOCKET};
-use peersock_fd::{Errno, Kind, SocketFlags};
+use peersock_fd::{Errno, Kind, SocketFlags, interface_index};
 
 use crate::common::{Served, errno, get, get_bytes, overlay, receive, send_to, set, set_bytes};
 
@@ -52,7 +52,7 @@ const DATAGRAM: &[Case] = &[
     (IPPROTO_IP, libc::IP_RECVTOS, &[1, 0], &[]),
     (IPPROTO_IPV6, libc::IPV6_MULTICAST_HOPS, &[0, 255, 1], &[256, -2]),
     (IPPROTO_IPV6, libc::IPV6_MULTICAST_LOOP, &[0, 1], &[2]),
-    (IPPROTO_IPV6, libc::IPV6_MULTICAST_IF, &[1, 0], &[]),
+    (IPPROTO_IPV6, libc::IPV6_MULTICAST_IF, &[interface_index(1) as i32, 0], &[]),
     (IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, &[1, 0], &[]),
     (IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT, &[1, 0], &[]),
     (IPPROTO_IPV6, libc::IPV6_RECVTCLASS, &[1, 0], &[]),

@@ -3,6 +3,8 @@
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
+#include <ifaddrs.h>
+#include <net/if.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -200,6 +202,20 @@ static void names(const char *name) {
     QUIET(gethostbyname2_r(name, AF_INET, &entry, room, sizeof room, &found, &error) == 0 && found != NULL);
 }
 
+static void interfaces(void) {
+    struct ifaddrs *list;
+    struct if_nameindex *indices;
+    char name[IF_NAMESIZE];
+    QUIET(getifaddrs(&list) == 0);
+    QUIET((freeifaddrs(list), 1));
+    QUIET((indices = if_nameindex()) != NULL);
+    unsigned last = 0;
+    for (struct if_nameindex *one = indices; one->if_name != NULL; one++) last = one->if_index;
+    QUIET((if_freenameindex(indices), 1));
+    QUIET(if_indextoname(last, name) == name);
+    QUIET(if_nametoindex(name) == last);
+}
+
 int main(int count, char **words) {
     if (count != 5) return 2;
     struct sockaddr_in server = {.sin_family = AF_INET, .sin_port = htons(atoi(words[2]))}, own = server;
@@ -217,6 +233,7 @@ int main(int count, char **words) {
     loopback.sin_addr.s_addr = htonl(INADDR_LOOPBACK), own.sin_port = 0;
     listener_on(&any), listener_on(&own), listener_on(&loopback);
     names(words[4]);
+    interfaces();
     programs();
     puts("all quiet");
     return 0;
