@@ -224,10 +224,8 @@ mod tests {
         let group = |low: usize| IpAddr::from(Ipv4Addr::from_bits(0xef00_0000 + low as u32));
         (0..2 * MOST_UNWANTED).for_each(|low| reported.note(now, group(low), false));
         (0..2 * MOST_UNWANTED).for_each(|low| reported.note(now, group(3 * MOST_UNWANTED + low), true));
-        assert_eq!(
-            (reported.lock().unwanted.len(), reported.lock().joined.len()),
-            (MOST_UNWANTED, MOST_UNWANTED)
-        );
+        let said = reported.lock();
+        assert_eq!((said.unwanted.len(), said.joined.len()), (MOST_UNWANTED, MOST_UNWANTED));
     }
 
     #[test]
