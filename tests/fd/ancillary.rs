@@ -131,7 +131,7 @@ fn a_sticky_source_is_what_all_datagrams_leave_with() {
     // Of the two it is the single datagram's that counts; another network is not this one.
     a.node().join(peersock::Network::ad_hoc("ff0001fffe000000".parse().expect("an ID"))).expect("a network");
     overlay(&client).connect(None).expect("it forgets its peer");
-    sticky(&value(none, 2)).expect("an interface");
+    sticky(&value(none, interface_index(2))).expect("an interface");
     let other = SocketAddr::new(b.ip(), 5001);
     assert_eq!(errno(send_to(&client, b"x", other)), Errno::NETUNREACH);
     let own = Details { packet_info: info(a.ip(), 1), ..Details::default() };

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use libc::{IPPROTO_ICMPV6, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_RAW, IPPROTO_TCP, SOL_SOCKET};
-use peersock_fd::{Errno, PacketInfo, Which};
+use peersock_fd::{Errno, PacketInfo, Which, interface_index};
 
 use super::tcp_info::tcp_info;
 use super::value::{index, number};
@@ -177,7 +177,7 @@ fn packet_info(info: Option<PacketInfo>) -> Vec<u8> {
         Some(IpAddr::V6(local)) => local.octets(),
         _ => [0; 16],
     };
-    [&local[..], &number(info.map_or(0, |info| info.interface))].concat()
+    [&local[..], &number(info.map_or(0, |info| interface_index(info.interface)))].concat()
 }
 
 /// A `sockaddr_in6`.
