@@ -21,7 +21,9 @@ use crate::known_clients::KnownClients;
 use crate::known_sizes::KnownSizes;
 use crate::name::{Name, NodeTag, Remote, SocketId};
 use crate::proof::{NameKey, is_proof};
-use crate::requests::{MAX_MESSAGE, Message, Reply, Request, Token, VERSION, Which, decode, encode};
+use crate::requests::{
+    Interface, MAX_MESSAGE, Message, Reply, Request, Token, VERSION, Which, decode, encode,
+};
 use crate::sys::{Credentials, peer_credentials};
 
 /// Own descriptors get numbers from here on, so that programs find the low ones where they expect them.
@@ -102,6 +104,14 @@ impl Client {
         let reply = connection.reply(waits)?;
         self.put_back(connection);
         reply
+    }
+
+    /// The node's networks as interfaces; none if there is no such node any more.
+    pub fn interfaces(&self) -> Vec<Interface> {
+        match self.ask(Request::Interfaces) {
+            Ok(Reply::Interfaces(interfaces)) => interfaces,
+            _ => Vec::new(),
+        }
     }
 
     /// Closes a socket by `close`, and waits up to `time` until what was written to it is acknowledged:

@@ -7,7 +7,8 @@
 /// What is added to a network's number.
 const BASE: u32 = 1 << 24;
 
-/// The index of the interface of a network, by the network's number: from 1 on. 0 stays 0, which stands for any.
+/// The index of the interface of a network, by the network's number: from 1 on. 0 stays 0, which stands for
+/// any.
 pub const fn interface_index(number: u16) -> u32 {
     if number == 0 { 0 } else { BASE + number as u32 }
 }

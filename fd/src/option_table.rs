@@ -1,5 +1,5 @@
-//! The socket options that there are: who keeps each, and what has to be done where it is set. The only list of
-//! them: `docs/SOCKETS.md` has the same table, and a test compares them.
+//! The socket options that there are: who keeps each, and what has to be done where it is set. The only list
+//! of them: `docs/SOCKETS.md` has the same table, and a test compares them.
 
 use libc::{IPPROTO_ICMPV6, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_RAW, IPPROTO_TCP, SOL_SOCKET};
 

@@ -37,8 +37,6 @@ pub(crate) fn is_overlays(py: Python<'_>, address: &str) -> bool {
 #[pyfunction]
 pub(crate) fn interfaces(py: Python<'_>) -> Vec<(u32, String)> {
     let Some(rules) = rules() else { return Vec::new() };
-    match py.detach(|| rules.client.ask(Request::Interfaces)) {
-        Ok(Reply::Interfaces(found)) => found.into_iter().map(|found| (found.index, found.name)).collect(),
-        _ => Vec::new(),
-    }
+    let found = py.detach(|| rules.client.interfaces());
+    found.into_iter().map(|found| (found.index, found.name)).collect()
 }

@@ -5,7 +5,7 @@ use std::os::fd::RawFd;
 use std::sync::{Arc, RwLock};
 
 use peersock_bsd::kernel::{borrow, int_option};
-use peersock_bsd::{Client, Errno, Rules, Side, Socket, alongside, convert, counterpart};
+use peersock_bsd::{Client, Errno, Rules, Side, Socket, alongside, convert, counterpart, is_any};
 use peersock_fd::{NodeTag, Token};
 use pyo3::prelude::*;
 
@@ -91,8 +91,7 @@ pub(crate) fn choose_by_local(
         return Ok(DONE);
     }
     if let Some(local) = local
-        && local.port() == 0
-        && local.ip().is_unspecified()
+        && is_any(local)
         && int_option(fd, libc::SOL_SOCKET, libc::SO_TYPE) == Some(libc::SOCK_STREAM)
         && bound(fd).is_some_and(|bound| bound.port() == 0)
         && let Some(rules) = kernels_for(fd, local, Side::Overlay)
@@ -103,7 +102,7 @@ pub(crate) fn choose_by_local(
     }
     choose_side(py, fd, |rules| match local {
         // A client that binds to nothing in particular: connecting, sending or listening will tell.
-        Some(local) if local.port() == 0 && local.ip().is_unspecified() => Side::Kernel,
+        Some(local) if is_any(local) => Side::Kernel,
         Some(local) => match rules.of_local(local) {
             // Whether a stream listens is not known yet; of what is bound already the kernel shall complain
             // itself.

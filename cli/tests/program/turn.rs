@@ -129,13 +129,7 @@ fn a_turn_server_carries_what_a_root_does_not_relay() {
     }
 
     // The root would take eight minutes for it.
-    let line = [b'x'; 1023];
-    for _ in 0..1000 {
-        dialing.send(&line);
-        dialing.send(b"\n");
-    }
-    dialing.send(b"end\n");
-    listening.wait_for_stdout("end\n");
+    send_much(&mut dialing, &listening);
     for name in ["dialer", "listener"] {
         wait_for_status(&lab, name, |now| now["peers"][0]["turn"] == true);
     }

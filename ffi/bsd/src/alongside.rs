@@ -38,8 +38,7 @@ pub fn bind_datagrams(
     sets: impl FnOnce(RawFd) -> EpollSets,
 ) -> Result<c_int> {
     let new = bind_counterpart(&rules.client, fd, local, counterpart)?;
-    ask(&rules.client, Request::Alongside(socket(&new)?.opened()), borrow(fd))?;
-    replace(fd, &new, sets)?;
+    hand_over(rules, fd, &new, sets)?;
     Ok(0)
 }
 
@@ -56,8 +55,7 @@ pub fn share_datagrams(
 ) -> Result<()> {
     let new = counterpart(&rules.client, fd)?;
     socket(&new)?.bind(local)?;
-    ask(&rules.client, Request::Alongside(socket(&new)?.opened()), borrow(fd))?;
-    replace(fd, &new, sets)
+    hand_over(rules, fd, &new, sets)
 }
 
 /// listen(2) of a socket of the kernel's that is bound to `local`, or to no port yet.
@@ -83,14 +81,19 @@ pub fn listen(
     overlay.listen(backlog)?;
     // SAFETY: no pointers.
     unsafe { kernel::listen(fd, backlog) }?;
-    ask(&rules.client, Request::Alongside(overlay.opened()), borrow(fd))?;
-    replace(fd, &new, sets)?;
+    hand_over(rules, fd, &new, sets)?;
     Ok(0)
 }
 
-/// bind(2) of a socket of the kernel's to any port, one that is free on the overlay and allowed there, too: the
-/// program may tell others the port before it is known which network the socket is for. The node keeps the
-/// port until somebody else asks for it.
+/// Gives the kernel's socket to the node, and has its descriptor stand for the overlay's.
+fn hand_over(rules: &Rules, fd: RawFd, new: &OwnedFd, sets: impl FnOnce(RawFd) -> EpollSets) -> Result<()> {
+    ask(&rules.client, Request::Alongside(socket(new)?.opened()), borrow(fd))?;
+    replace(fd, new, sets)
+}
+
+/// bind(2) of a socket of the kernel's to any port, one that is free on the overlay and allowed there, too:
+/// the program may tell others the port before it is known which network the socket is for. The node keeps
+/// the port until somebody else asks for it.
 ///
 /// # Errors
 /// Those of bind(2) on either network, and as [`convert`](crate::convert()).

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
-use libc::{c_int, epoll_event};
+use libc::{c_int, c_void, epoll_event, socklen_t};
 use peersock_fd::option_table::{self, Repeat};
 use peersock_fd::{Client, Errno, Socket};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -40,18 +40,22 @@ pub fn counterpart(client: &Client, fd: RawFd) -> Result<OwnedFd, Errno> {
 }
 
 fn get_kernels(fd: RawFd, level: c_int, name: c_int, value: &mut [u8]) -> Result<usize, Errno> {
-    let mut length = value.len() as libc::socklen_t;
-    let value = value.as_mut_ptr().cast();
     // SAFETY: both pointers are to live variables of the sizes that the kernel is told.
-    unsafe { crate::kernel::getsockopt(fd, level, name, value, &raw mut length) }?;
-    Ok(length as usize)
+    read_value(value, |value, length| unsafe { crate::kernel::getsockopt(fd, level, name, value, length) })
 }
 
 fn get_overlays(socket: &Socket<'_>, level: c_int, name: c_int, value: &mut [u8]) -> Result<usize, Errno> {
-    let mut length = value.len() as libc::socklen_t;
-    let value = value.as_mut_ptr().cast();
     // SAFETY: both pointers are to live variables of the sizes that are told.
-    unsafe { crate::getsockopt(socket, level, name, value, &raw mut length) }?;
+    read_value(value, |value, length| unsafe { crate::getsockopt(socket, level, name, value, length) })
+}
+
+/// Has a value written, and gives its length.
+fn read_value(
+    value: &mut [u8],
+    get: impl FnOnce(*mut c_void, *mut socklen_t) -> Result<c_int, Errno>,
+) -> Result<usize, Errno> {
+    let mut length = value.len() as socklen_t;
+    get(value.as_mut_ptr().cast(), &raw mut length)?;
     Ok(length as usize)
 }
 
@@ -97,8 +101,8 @@ pub fn renew(socket: &Socket<'_>, sets: impl FnOnce(RawFd) -> EpollSets) -> Resu
     if local.port() == 0 { Ok(()) } else { Socket::of(new.as_fd()).ok_or(Errno::NOTSOCK)?.bind(local) }
 }
 
-/// Opens an overlay socket with the flags of `fd`, and the options that `get` gives. `of_new` gives those that
-/// nobody has set; it is told of the new socket.
+/// Opens an overlay socket with the flags of `fd`, and the options that `get` gives. `of_new` gives those
+/// that nobody has set; it is told of the new socket.
 fn open_like(
     client: &Client,
     fd: RawFd,
@@ -176,7 +180,8 @@ fn repeat_options(
             Repeat::UnlessNew(_) | Repeat::Buffer => {
                 let mut usual = [0u8; MOST];
                 let length = of_new(new, row.level, row.number, &mut usual[..size.min(MOST)]);
-                length.is_ok_and(|length| usual.get(..length) == Some(old))
+                // Where it is not known, as when there are no descriptors left, nothing is taken over.
+                length.map_or(true, |length| usual.get(..length) == Some(old))
             }
         };
         if is_usual {
@@ -188,7 +193,7 @@ fn repeat_options(
             // What is told is twice what was asked for (socket(7)).
             old.copy_from_slice(&(told / 2).to_ne_bytes());
         }
-        let length = old.len() as libc::socklen_t;
+        let length = old.len() as socklen_t;
         // SAFETY: the value is as long as we say.
         let _ = unsafe { crate::setsockopt(new, row.level, row.number, old.as_ptr().cast(), length) };
     }

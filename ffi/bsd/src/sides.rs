@@ -89,28 +89,27 @@ impl Sides<'_> {
         if let Ok(Some(local)) = local
             && overlay(fd).is_none()
             && bound(fd).is_some_and(|bound| bound.port() == 0)
-            && is_udp(fd)
             && is_candidate(fd)
-            && side_of(local) == Side::Both
         {
-            return alongside::bind_datagrams(self.rules, fd, local, self.counterpart, self.sets).map(Some);
-        }
-        if let Ok(Some(local)) = local
-            && local.port() == 0
-            && local.ip().is_unspecified()
-            && side_of(local) == Side::Overlay
-            && overlay(fd).is_none()
-            && bound(fd).is_some_and(|bound| bound.port() == 0)
-            && (is_stream(fd) || is_udp(fd))
-            && is_candidate(fd)
-            // Where that fails the kernel's own call tells the reason.
-            && alongside::bind_to_any(&self.rules.client, fd, local).is_ok()
-        {
-            return Ok(Some(0));
+            let Self { rules, counterpart, sets } = *self;
+            match side_of(local) {
+                Side::Both if is_udp(fd) => {
+                    return alongside::bind_datagrams(rules, fd, local, counterpart, sets).map(Some);
+                }
+                // Where that fails the kernel's own call tells the reason.
+                Side::Overlay
+                    if is_any(local)
+                        && (is_stream(fd) || is_udp(fd))
+                        && alongside::bind_to_any(&rules.client, fd, local).is_ok() =>
+                {
+                    return Ok(Some(0));
+                }
+                _ => {}
+            }
         }
         let chosen = self.choose(fd, || match local {
             // A client that binds to nothing in particular: connecting, sending or listening will tell.
-            Ok(Some(local)) if local.port() == 0 && local.ip().is_unspecified() => Side::Kernel,
+            Ok(Some(local)) if is_any(local) => Side::Kernel,
             Ok(Some(local)) => match side_of(local) {
                 // Whether it listens is not known yet.
                 Side::Both if is_stream(fd) => Side::Kernel,
@@ -124,8 +123,8 @@ impl Sides<'_> {
         chosen?.map(|socket| unsafe { crate::bind(&socket, address, length) }).transpose()
     }
 
-    /// Has a UDP socket of the kernel's that is bound to a wildcard address be the overlay's, too, at the same
-    /// port. It stays the kernel's where it belongs there, or is connected.
+    /// Has a UDP socket of the kernel's that is bound to a wildcard address be the overlay's, too, at the
+    /// same port. It stays the kernel's where it belongs there, or is connected.
     ///
     /// # Errors
     /// Those of bind(2) on the overlay, and as [`convert`](crate::convert()).
@@ -277,6 +276,11 @@ impl Sides<'_> {
             }
         }
     }
+}
+
+/// Whether an address to bind names nothing in particular: any port of a wildcard address.
+pub fn is_any(local: SocketAddr) -> bool {
+    local.port() == 0 && local.ip().is_unspecified()
 }
 
 fn is_udp(fd: RawFd) -> bool {

@@ -4,7 +4,8 @@ use std::ffi::CString;
 use std::ptr;
 
 use libc::{c_char, c_uint};
-use peersock_fd::{Interface, Reply, Request};
+use peersock_bsd::name_index;
+use peersock_fd::Interface;
 
 use crate::boundary::{guarded_or, set_errno};
 use crate::registry::{PEERSOCK_DEFAULT, find};
@@ -46,14 +47,8 @@ pub unsafe extern "C" fn peersock_if_indextoname(index: c_uint, name: *mut c_cha
 #[unsafe(no_mangle)]
 pub extern "C" fn peersock_if_nameindex() -> *mut libc::if_nameindex {
     guarded_or(ptr::null_mut(), || {
-        let found = interfaces();
-        let named = |interface: &Interface| libc::if_nameindex {
-            if_index: interface.index,
-            if_name: CString::new(interface.name.as_str()).unwrap_or_default().into_raw(),
-        };
-        let end = libc::if_nameindex { if_index: 0, if_name: ptr::null_mut() };
-        let list: Vec<_> = found.iter().map(named).chain([end]).collect();
-        Box::into_raw(list.into_boxed_slice()).cast()
+        let named = |found: Interface| (found.index, CString::new(found.name).unwrap_or_default());
+        name_index::list(interfaces().into_iter().map(named))
     })
 }
 
@@ -63,31 +58,12 @@ pub extern "C" fn peersock_if_nameindex() -> *mut libc::if_nameindex {
 /// `list` is NULL or comes from `peersock_if_nameindex()` and was not freed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn peersock_if_freenameindex(list: *mut libc::if_nameindex) {
-    if list.is_null() {
-        return;
-    }
-    guarded_or((), || {
-        let mut count = 0;
-        loop {
-            // SAFETY: the array ends with the first entry that has no name, and was not read so far yet.
-            let name = unsafe { (*list.add(count)).if_name };
-            count += 1;
-            if name.is_null() {
-                break;
-            }
-            // SAFETY: made by `into_raw` above.
-            drop(unsafe { CString::from_raw(name) });
-        }
-        // SAFETY: a boxed slice of so many entries, as it was made above.
-        drop(unsafe { Box::from_raw(ptr::slice_from_raw_parts_mut(list, count)) });
-    });
+    // SAFETY: the caller's.
+    guarded_or((), || unsafe { name_index::free(list) });
 }
 
 fn interfaces() -> Vec<Interface> {
-    match find(PEERSOCK_DEFAULT).ok().map(|node| node.client.ask(Request::Interfaces)) {
-        Some(Ok(Reply::Interfaces(interfaces))) => interfaces,
-        _ => Vec::new(),
-    }
+    find(PEERSOCK_DEFAULT).map(|node| node.client.interfaces()).unwrap_or_default()
 }
 
 fn none<T>(value: T, errno: i32) -> T {

@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
 
-use peersock_bsd::Sides;
+use peersock_bsd::{Sides, is_any};
 
 use crate::fork_lock::ForkLock;
 use crate::kernel::{cookie, int_option};
@@ -19,8 +19,7 @@ pub(crate) static KNOWN: ForkLock<Vec<u64>> = ForkLock::new(Vec::new());
 
 /// Notes that a socket was bound.
 pub(crate) fn note(fd: RawFd, local: SocketAddr) {
-    let is_any = local.port() == 0 && local.ip().is_unspecified();
-    if !is_any || int_option(fd, libc::SOL_SOCKET, libc::SO_PROTOCOL) != Some(libc::IPPROTO_UDP) {
+    if !is_any(local) || int_option(fd, libc::SOL_SOCKET, libc::SO_PROTOCOL) != Some(libc::IPPROTO_UDP) {
         return;
     }
     let Some(cookie) = cookie(fd) else { return };

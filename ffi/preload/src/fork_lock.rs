@@ -5,6 +5,7 @@
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 use std::ops::{Deref, DerefMut};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use libc::sigset_t;
@@ -35,7 +36,6 @@ impl<T> ForkLock<T> {
         Guard { lock: self, mask }
     }
 
-    /// Takes the lock until [`give_back`](Self::give_back): signals are blocked.
     fn take(&self) {
         while self.is_taken.swap(true, Ordering::Acquire) {
             std::thread::yield_now();
@@ -73,11 +73,35 @@ impl<T> Drop for Guard<'_, T> {
 /// The thread's signals before a fork, for whoever holds all locks.
 static MASK: ForkLock<MaybeUninit<sigset_t>> = ForkLock::new(MaybeUninit::uninit());
 
-/// Has fork(2) take all locks first and give them back on both sides, so that what they guard is whole in the
-/// child. To be called once.
-pub(crate) fn survive_forks() {
-    // SAFETY: the functions are there as long as the library, which is never unloaded.
-    unsafe { libc::pthread_atfork(Some(before), Some(after), Some(after)) };
+/// The locks that a fork takes, in the order in which it does.
+static ALL: OnceLock<&'static [&'static dyn Lock]> = OnceLock::new();
+
+/// A lock whatever it guards.
+pub(crate) trait Lock: Sync {
+    /// Takes it until [`give_back`](Self::give_back): signals are blocked.
+    fn take(&self);
+
+    /// Lets others have it.
+    fn give_back(&self);
+}
+
+impl<T: Send> Lock for ForkLock<T> {
+    fn take(&self) {
+        Self::take(self);
+    }
+
+    fn give_back(&self) {
+        Self::give_back(self);
+    }
+}
+
+/// Has fork(2) take all these locks first and give them back on both sides, so that what they guard is whole
+/// in the child. To be called once.
+pub(crate) fn survive_forks(all: &'static [&'static dyn Lock]) {
+    if ALL.set(all).is_ok() {
+        // SAFETY: the functions are there as long as the library, which is never unloaded.
+        unsafe { libc::pthread_atfork(Some(before), Some(after), Some(after)) };
+    }
 }
 
 extern "C" fn before() {
@@ -85,15 +109,11 @@ extern "C" fn before() {
     MASK.take();
     // SAFETY: the lock is held.
     unsafe { (*MASK.value.get()).write(mask) };
-    crate::epoll::KNOWN.take();
-    crate::groups::KNOWN.take();
-    crate::ephemeral::KNOWN.take();
+    ALL.get().into_iter().copied().flatten().for_each(|lock| lock.take());
 }
 
 extern "C" fn after() {
-    crate::ephemeral::KNOWN.give_back();
-    crate::groups::KNOWN.give_back();
-    crate::epoll::KNOWN.give_back();
+    ALL.get().into_iter().copied().flatten().rev().for_each(|lock| lock.give_back());
     // SAFETY: `before` has taken the lock, on this thread, and has written the mask.
     let mask = unsafe { (*MASK.value.get()).assume_init() };
     MASK.give_back();

@@ -1,9 +1,9 @@
 //! Multicast options of sockets that are still the kernel's: which side they choose, and what is to be
 //! repeated on the other.
 //!
-//! Who names an address or an index of the overlay as the interface wants the overlay, and so does who names none where
-//! the kernel has none. Memberships of a socket that becomes the overlay's later are repeated there; the
-//! kernel does not tell them, so they are remembered.
+//! Who names an address or an index of the overlay as the interface wants the overlay, and so does who names
+//! none where the kernel has none. Memberships of a socket that becomes the overlay's later are repeated
+//! there; the kernel does not tell them, so they are remembered.
 
 use std::net::Ipv4Addr;
 use std::os::fd::RawFd;
@@ -13,7 +13,7 @@ use libc::{c_int, c_void, socklen_t};
 use peersock_bsd::{Errno, Rules, Socket, kernel};
 use peersock_fd::network_of_index;
 
-use crate::convert::convert;
+use crate::convert::convert_and_set;
 use crate::fork_lock::ForkLock;
 use crate::kernel::cookie;
 
@@ -76,12 +76,8 @@ pub(crate) unsafe fn set(
     // SAFETY: the caller says that so many bytes are there.
     let bytes = unsafe { slice::from_raw_parts(value.cast::<u8>(), length as usize) };
     let interface = interface(level, name, bytes);
-    let by_overlay = || {
-        convert(&rules.client, fd)?;
-        let socket = crate::hooks::overlay(fd).ok_or(Errno::BADF)?;
-        // SAFETY: the caller's.
-        unsafe { peersock_bsd::setsockopt(&socket, level, name, value, length) }
-    };
+    // SAFETY: the caller's.
+    let by_overlay = || unsafe { convert_and_set(&rules.client, fd, (level, name), value, length) };
     // Where it is bound it stays.
     let is_free = || peersock_bsd::bound(fd).is_none_or(|bound| bound.port() == 0);
     let names_overlay = match interface {

@@ -10,11 +10,10 @@ use std::os::fd::RawFd;
 use std::{ptr, slice};
 
 use libc::{c_char, c_int, c_uint, c_void, ifaddrs, sockaddr, sockaddr_storage, socklen_t};
-use peersock_bsd::{Errno, Rules, kernel, write_address};
-use peersock_fd::{Interface, Reply, Request, Route};
+use peersock_bsd::{Errno, Rules, kernel, name_index, write_address};
+use peersock_fd::{Interface, Route};
 
-use crate::convert::convert;
-use crate::hooks::overlay;
+use crate::convert::convert_and_set;
 use crate::kernel::{quietly, set_errno};
 use crate::names::next;
 use crate::rules;
@@ -93,7 +92,8 @@ pub(crate) unsafe extern "C" fn getifaddrs(list: *mut *mut ifaddrs) -> c_int {
             let error = unsafe { next(list) };
             if error == 0 {
                 let mut end = list;
-                // SAFETY: the C library has just made the list, which ends with null; what is appended is new.
+                // SAFETY: the C library has just made the list, which ends with null; what is appended is
+                // new.
                 unsafe {
                     while !(*end).is_null() {
                         end = &raw mut (**end).ifa_next;
@@ -153,17 +153,14 @@ pub(crate) extern "C" fn if_nameindex() -> *mut libc::if_nameindex {
             // library's own is as long as it is.
             unsafe {
                 while !(*at).if_name.is_null() {
-                    all.push(named((*at).if_index, CStr::from_ptr((*at).if_name).to_owned()));
+                    all.push(((*at).if_index, CStr::from_ptr((*at).if_name).to_owned()));
                     at = at.add(1);
                 }
                 free(machines);
             }
-            let named_ours = |interface: Interface| {
-                named(interface.index, CString::new(interface.name).unwrap_or_default())
-            };
-            all.extend(interfaces().into_iter().map(named_ours));
-            all.push(libc::if_nameindex { if_index: 0, if_name: ptr::null_mut() });
-            Box::into_raw(all.into_boxed_slice()).cast()
+            let named = |found: Interface| (found.index, CString::new(found.name).unwrap_or_default());
+            all.extend(interfaces().into_iter().map(named));
+            name_index::list(all)
         },
     )
 }
@@ -172,22 +169,8 @@ pub(crate) extern "C" fn if_nameindex() -> *mut libc::if_nameindex {
 /// As if_freenameindex(3).
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn if_freenameindex(list: *mut libc::if_nameindex) {
-    if list.is_null() {
-        return;
-    }
-    let mut count = 0;
-    // SAFETY: made by `if_nameindex` above: a boxed slice of names by `into_raw`, of which the last is null.
-    unsafe {
-        loop {
-            let name = (*list.add(count)).if_name;
-            count += 1;
-            if name.is_null() {
-                break;
-            }
-            drop(CString::from_raw(name));
-        }
-        drop(Box::from_raw(ptr::slice_from_raw_parts_mut(list, count)));
-    }
+    // SAFETY: made by `if_nameindex` above, or null.
+    unsafe { name_index::free(list) };
 }
 
 /// # Safety
@@ -259,20 +242,11 @@ pub(crate) unsafe fn bind_to(
         // SAFETY: the caller's.
         return unsafe { kernel::setsockopt(fd, level, option, value, length) };
     }
-    convert(&rules.client, fd)?;
-    let socket = overlay(fd).ok_or(Errno::BADF)?;
     // SAFETY: the caller's.
-    unsafe { peersock_bsd::setsockopt(&socket, level, option, value, length) }
-}
-
-fn named(if_index: c_uint, name: CString) -> libc::if_nameindex {
-    libc::if_nameindex { if_index, if_name: name.into_raw() }
+    unsafe { convert_and_set(&rules.client, fd, (level, option), value, length) }
 }
 
 /// The networks, if this process was started by `peersock run`.
 fn interfaces() -> Vec<Interface> {
-    match rules().map(|rules| rules.client.ask(Request::Interfaces)) {
-        Some(Ok(Reply::Interfaces(interfaces))) => interfaces,
-        _ => Vec::new(),
-    }
+    rules().map(|rules| rules.client.interfaces()).unwrap_or_default()
 }

@@ -32,6 +32,9 @@ use peersock_bsd::Rules;
 /// What the launcher has told us, read before the program can overwrite its environment.
 static RULES: OnceLock<Option<Rules>> = OnceLock::new();
 
+/// The locks of this library, in the order in which a fork takes them.
+static LOCKS: &[&dyn fork_lock::Lock] = &[&epoll::KNOWN, &groups::KNOWN, &ephemeral::KNOWN];
+
 /// The rules; `None` if this process was not started by `peersock run`.
 fn rules() -> Option<&'static Rules> {
     RULES.get_or_init(Rules::from_environment).as_ref()
@@ -42,7 +45,7 @@ extern "C" fn initialize() {
     exec::find_originals();
     read_write::find_originals();
     if let Some(rules) = rules() {
-        fork_lock::survive_forks();
+        fork_lock::survive_forks(LOCKS);
         inherit::remember();
         // The launcher sees by this that the library took hold.
         rules.refresh();
