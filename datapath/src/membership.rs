@@ -60,8 +60,8 @@ impl Reported {
             }
             return;
         }
-        // The answer to a packet from before it joined may have been overtaken on its way. Who has really left
-        // answers again.
+        // The answer to a packet from before it joined may have been overtaken on its way. Who has really
+        // left answers again.
         if said.joined.iter().any(|(known, _)| *known == group) {
             return;
         }

@@ -37,8 +37,8 @@ impl Ways<'_> {
         servers.iter().map(|server| self.nat64.map_or(*server, |prefix| prefix.restore(*server))).collect()
     }
 
-    /// Probes the NAT in front of an interface for IPv4 and for IPv6, both at once; `None` if no server of the
-    /// family is reached by it. Blocks for `deadline` at most.
+    /// Probes the NAT in front of an interface for IPv4 and for IPv6, both at once; `None` if no server of
+    /// the family is reached by it. Blocks for `deadline` at most.
     ///
     /// # Errors
     /// There are no sockets at the interface's address.
@@ -89,8 +89,8 @@ pub(crate) fn ask_for_nat64(interfaces: &[HostInterface]) -> Option<Asked> {
     Some(receiver)
 }
 
-/// The network's NAT64, if the interface leads to the Internet by IPv6 alone and servers are to be asked. Blocks
-/// for half of `timeout` at most, which leaves the rest for the servers.
+/// The network's NAT64, if the interface leads to the Internet by IPv6 alone and servers are to be asked.
+/// Blocks for half of `timeout` at most, which leaves the rest for the servers.
 pub(crate) fn find_nat64(
     interface: &HostInterface,
     servers: &[SocketAddr],

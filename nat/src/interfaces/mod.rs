@@ -213,9 +213,9 @@ impl Interface {
 
     /// Finds out the NAT in front of the interface. Blocks for at most the timeout.
     ///
-    /// Of several families the one with a NAT counts, since IPv6 has none as a rule. Where the interface leads
-    /// to the Internet by IPv6 alone, servers with IPv4 are asked by way of the network's NAT64, if it has one:
-    /// then that is the NAT which is found out.
+    /// Of several families the one with a NAT counts, since IPv6 has none as a rule. Where the interface
+    /// leads to the Internet by IPv6 alone, servers with IPv4 are asked by way of the network's NAT64, if it
+    /// has one: then that is the NAT which is found out.
     ///
     /// # Errors
     /// The interface is gone, or has no sockets left.

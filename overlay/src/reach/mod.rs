@@ -38,9 +38,9 @@
 //!
 //! A place may also be **relayed**: a root passes datagrams on, or a TURN server, this node's or the peer's.
 //! It is proven and measured as any other, and among relayed ones the better wins; but a direct place that
-//! answers beats them all, and no relayed one takes the path from it while it does. Among relayed places those
-//! behind roots that relay only a few messages come last in the same way (`choice`). A path that has gone
-//! silent is left by a handshake, which goes to all places at once.
+//! answers beats them all, and no relayed one takes the path from it while it does. Among relayed places
+//! those behind roots that relay only a few messages come last in the same way (`choice`). A path that has
+//! gone silent is left by a handshake, which goes to all places at once.
 //!
 //! # Datagram size
 //!

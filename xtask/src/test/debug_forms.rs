@@ -116,7 +116,8 @@ impl<'ast> Visit<'ast> for Forms {
         }
     }
 
-    /// `#[error("…")]` on the variants of an error; `#[instrument]`, which logs arguments by their Debug forms.
+    /// `#[error("…")]` on the variants of an error; `#[instrument]`, which logs arguments by their Debug
+    /// forms.
     fn visit_attribute(&mut self, attribute: &'ast Attribute) {
         if let Meta::List(list) = &attribute.meta
             && list.path.is_ident("error")
