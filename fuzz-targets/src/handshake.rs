@@ -40,6 +40,7 @@ impl Exchange {
             instance: self.instance,
             receive_buffer: self.receive_buffer,
             suites: SuiteSet::from_wire(self.suites),
+            room: 0,
         }
     }
 
@@ -78,7 +79,7 @@ impl Exchange {
     }
 
     fn answer(&self) -> ResponsePayload {
-        ResponsePayload { instance: !self.instance, receive_buffer: self.receive_buffer }
+        ResponsePayload { instance: !self.instance, receive_buffer: self.receive_buffer, question: None }
     }
 }
 

@@ -138,7 +138,11 @@ impl Root {
             self.counters.entropy_failures.increment();
             return None;
         };
-        let answer = ResponsePayload { instance: self.instance, receive_buffer: self.config.receive_buffer };
+        let answer = ResponsePayload {
+            instance: self.instance,
+            receive_buffer: self.config.receive_buffer,
+            question: None,
+        };
         let mut response = Vec::new();
         let keys = received.respond(&Psk::open(), *ephemeral, index, suite, &answer, &mut response).ok()?;
         MacWriter::new(&id).append(now, &mut response);

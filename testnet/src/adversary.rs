@@ -193,6 +193,7 @@ impl Adversary {
             instance: self.instance,
             receive_buffer: 1 << 20,
             suites: SuiteSet::CHACHA20_POLY1305,
+            room: 0,
         };
         let index = SessionIndex::from_be_bytes(self.random.bytes());
         let mut datagram = Vec::new();
@@ -242,7 +243,7 @@ impl Adversary {
     pub fn respond(&mut self, now: Instant) -> Option<Vec<u8>> {
         let received = Received::read(&self.identity, self.initiations.back()?).ok()?;
         let index = SessionIndex::from_be_bytes(self.random.bytes());
-        let payload = ResponsePayload { instance: self.instance, receive_buffer: 1 << 20 };
+        let payload = ResponsePayload { instance: self.instance, receive_buffer: 1 << 20, question: None };
         let (ephemeral, suite) = (self.random.bytes(), Suite::ChaCha20Poly1305);
         let mut datagram = Vec::new();
         let keys = received.respond(&self.psk, ephemeral, index, suite, &payload, &mut datagram).ok()?;

@@ -57,6 +57,8 @@ pub struct Lies {
     pub wrong_channel: bool,
     /// It takes frames and passes none on.
     pub swallows: bool,
+    /// It passes no frames on, and says of each that it was too much.
+    pub over_rate: bool,
     /// Vouchers are signed by somebody else.
     pub wrong_voucher: bool,
     /// Relayed frames seem to come from a channel of nobody.
@@ -184,7 +186,7 @@ impl FakeRoot {
             return None;
         }
         let index = SessionIndex::from_be_bytes(self.random.bytes());
-        let payload = ResponsePayload { instance: 1, receive_buffer: 1 << 20 };
+        let payload = ResponsePayload { instance: 1, receive_buffer: 1 << 20, question: None };
         let (ephemeral, suite) = (self.random.bytes(), Suite::ChaCha20Poly1305);
         let client = *received.initiator();
         let mut response = Vec::new();
@@ -312,8 +314,10 @@ impl FakeRoot {
         let sender = self.clients.values().find(|client| client.address == from);
         let Some(sender) = sender.filter(|client| client.token == header.token) else { return Vec::new() };
         let (node, mut origin) = (sender.identity.node_id(), sender.channel);
-        let Some(receiver) = self.clients.values().find(|client| client.channel == header.channel) else {
-            let notice = RootMessage::Notice { code: NoticeCode::NoChannel, channel: header.channel };
+        let receiver = self.clients.values().find(|client| client.channel == header.channel);
+        let Some(receiver) = receiver.filter(|_| !self.lies.over_rate) else {
+            let code = if receiver.is_some() { NoticeCode::OverRate } else { NoticeCode::NoChannel };
+            let notice = RootMessage::Notice { code, channel: header.channel };
             let session = self.sessions.values_mut().rfind(|one| one.client.node_id() == node);
             return session.map(|session| (from, session.say(&notice))).into_iter().collect();
         };

@@ -365,6 +365,7 @@ impl Client {
                 instance: 1,
                 receive_buffer: 1 << 20,
                 suites: SuiteSet::CHACHA20_POLY1305,
+                room: 0,
             };
             let (index, mut initiation) = (SessionIndex::from_be_bytes([0, 0, seed]), Vec::new());
             let ephemeral = [seed | 0x80; 32];

@@ -6,14 +6,18 @@ use std::time::{Duration, Instant};
 use rand::RngExt;
 
 use super::timing::{REJECT_AFTER, REKEY_AFTER_RESPONDER, UNCONFIRMED_FOR, closest_to_neighbours, rekey_age};
-use super::{Context, Link, Live, Timer};
+use super::{Context, Link, Live, Question, Timer};
 use crate::noise::{MacWriter, Received, ResponsePayload, Timestamp};
-use crate::reach::{RecvMeta, Source};
+use crate::reach::{Place, RecvMeta, Source};
 use crate::session::Session;
 use crate::wire::StaleReply;
 
 /// At most this many answered handshakes of a peer are kept without that it used one.
 const MAX_UNCONFIRMED: usize = 4;
+
+/// An initiation by a root that is older than one that came another way, and was answered so lately, was
+/// overtaken.
+const OVERTAKEN: Duration = Duration::from_secs(2);
 
 /// Once there are so many, another one is answered no sooner than this after the last.
 const ANSWER_INTERVAL: Duration = Duration::from_millis(200);
@@ -44,7 +48,8 @@ impl Link {
 
     /// An initiation that is authentic and not new is a replay, or its sender's clock went back. It gets no
     /// response, but the newest timestamp, readable by its sender only: a live peer begins again with a newer
-    /// one. And now and then a handshake of ours, which a live peer answers whatever its clock says.
+    /// one. And now and then a handshake of ours, which a live peer answers whatever its clock says. Where
+    /// two roots relay, a newer one may have come first; then its answer is on its way.
     fn on_stale_initiation(
         &mut self,
         cx: &mut Context<'_>,
@@ -68,11 +73,20 @@ impl Link {
             cx.core.counters.stale_replies_sent.increment();
             cx.core.transmit(&place, reply);
         }
+        let is_overtaken = place.relay().is_some() && self.has_answered_elsewhere(cx.now, &place);
         if self.is_connecting() {
             self.try_at(cx, &place);
-        } else {
+        } else if !is_overtaken {
             self.heed_hint(cx);
         }
+    }
+
+    /// Whether an initiation that came another way was answered just now.
+    fn has_answered_elsewhere(&self, now: Instant, place: &Place) -> bool {
+        let is_recent =
+            |live: &&Live| !live.session.is_initiator() && now < live.session.established() + OVERTAKEN;
+        let mut answered = self.sessions.iter().filter(is_recent).filter_map(|live| live.place);
+        answered.any(|other| other.key() != place.key())
     }
 
     fn respond(
@@ -84,12 +98,14 @@ impl Link {
         if let Some(unlikely) = self.take_unlikely(cx.now) {
             self.discard(cx, vec![unlikely]);
         }
-        let (core, now, place) = (&mut *cx.core, cx.now, meta.place());
+        let (now, place) = (cx.now, meta.place());
+        let payload = *received.payload();
+        let question = self.question_in_response(cx, &place, payload.room_in_response());
+        let core = &mut *cx.core;
         if self.unconfirmed() >= MAX_UNCONFIRMED {
             core.counters.handshakes_refused.increment();
             return Err("earlier answers to this peer were not used");
         }
-        let payload = *received.payload();
         let Some(suite) = core.provider.suites().choose(payload.suites) else {
             core.counters.suites_unsupported.increment();
             return Err("its sender has no cipher that this node has");
@@ -99,7 +115,9 @@ impl Link {
             core.counters.sessions_refused.increment();
             return Err("there is no room for more sessions");
         };
-        let answer = ResponsePayload { instance: core.instance, receive_buffer: core.receive_buffer };
+        let id = question.as_ref().map(|question| question.id);
+        let (instance, receive_buffer) = (core.instance, core.receive_buffer);
+        let answer = ResponsePayload { instance, receive_buffer, question };
         let mut response = Vec::new();
         core.counters.handshake_x25519.add(3);
         let keys = received.respond(cx.psk, *ephemeral, index, suite, &answer, &mut response);
@@ -119,6 +137,7 @@ impl Link {
             // Who uses the session has read the response, which goes there and nowhere else.
             place: Some(place),
             rekey_at: now + rekey_age(REKEY_AFTER_RESPONDER, &mut core.rng),
+            question: id.map(Question::Ours),
         });
         core.sessions.insert(session);
         MacWriter::new(self.handle.id()).append(now, &mut response);

@@ -16,7 +16,7 @@ use super::timing::{
     GIVE_UP_AFTER, HINT_GIVE_UP_AFTER, REJECT_AFTER, REKEY_AFTER, RETRY_LOST, RETRY_MAX, RETRY_MIN,
     RETRY_REFUSED, UNREACHABLE_AFTER, rekey_age,
 };
-use super::{Context, Effect, Event, Link, Live, Timer};
+use super::{Context, Effect, Event, Link, Live, Question, Timer};
 use crate::noise::{InitiationPayload, Initiator};
 use crate::reach::{Place, RecvMeta, Source, Why};
 use crate::session::Session;
@@ -32,13 +32,13 @@ pub(crate) struct Attempt {
     /// Since when traffic wants the peer and was not told that it is unreachable.
     wanted: Option<Instant>,
     rounds: u32,
-    next_round: Instant,
+    pub(super) next_round: Instant,
     /// A cookie makes the next round come at once, but once per round only.
     hastened: bool,
     /// So does the news that our clock is behind.
     set_right: bool,
     /// Nothing suggests that the path has failed: the first round goes there alone.
-    renews: bool,
+    pub(super) renews: bool,
     /// It is given up: nothing more is sent, and only answers that are on their way still count.
     given_up: bool,
     pending: VecDeque<Pending>,
@@ -285,6 +285,7 @@ impl Link {
 
     /// Makes one initiation and sends it to these places.
     pub(super) fn initiate_at(&mut self, cx: &mut Context<'_>, targets: Vec<Place>, is_apart: bool) -> bool {
+        let room = self.room_for_question(cx, &targets);
         let Some(attempt) = &mut self.attempt else { return false };
         let (core, now) = (&mut *cx.core, cx.now);
         let Some(ephemeral) = core.ephemeral() else { return false };
@@ -298,9 +299,10 @@ impl Link {
             instance: core.instance,
             receive_buffer: core.receive_buffer,
             suites: core.provider.suites(),
+            room,
         };
         self.floor = Some(payload.timestamp);
-        let mut datagram = Vec::with_capacity(Initiation::MIN);
+        let mut datagram = Vec::with_capacity(Initiation::MIN + room);
         let responder = self.handle.identity();
         let started = Initiator::start(&core.identity, responder, *ephemeral, index, &payload, &mut datagram);
         core.counters.handshake_x25519.add(3);
@@ -415,6 +417,7 @@ impl Link {
             receive_buffer: said.receive_buffer,
             place: is_proven.then_some(place),
             rekey_at: now + rekey_age(REKEY_AFTER, &mut cx.core.rng),
+            question: said.question.map(|question| Question::Theirs(Box::new(question))),
         });
         cx.core.counters.handshakes_initiated.increment();
         if let Some(instead) = instead {
@@ -427,8 +430,8 @@ impl Link {
         if !is_proven {
             self.challenge(cx, place, Why::Move);
         }
-        // The responder may not use the session before it has seen a packet on it. Where a root relays, the
-        // question where the peer is has just left.
+        // The responder may not use the session before it has seen a packet on it. Where a root relays, a
+        // question where the peer is, or the answer to its own, has just left.
         if session.sent_packets() == 0 || !is_proven {
             self.send_keepalive(cx, &session);
         }

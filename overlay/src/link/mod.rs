@@ -12,7 +12,8 @@
 //!   (`refusal`). A peer with connections is asked for a sign of life now and then (`watch`).
 //! - **Control messages** inside a session (`control`) and the ways to the peer (`paths`), which the link
 //!   shares with those to the same node in other networks: they are in its [`Reach`](crate::reach::Reach).
-//!   While datagrams are relayed, a direct way is looked for (`punching`, and then `birthday`).
+//!   While datagrams are relayed, a direct way is looked for (`punching`, and then `birthday`); the first
+//!   question where the other node is travels in the handshake (`question`).
 
 mod answering;
 mod attempt;
@@ -28,6 +29,7 @@ mod outbox;
 mod paths;
 mod pending;
 mod punching;
+mod question;
 mod refusal;
 mod sessions;
 mod tcp;
@@ -58,6 +60,7 @@ use crate::session::{Peer, Session, SessionStats};
 use crate::wire::UnknownSession;
 use attempt::Attempt;
 use paths::Stray;
+use question::Question;
 use refusal::Refusal;
 
 /// What a deadline is for. Peers that wait for nothing have none.
@@ -164,6 +167,8 @@ struct Live {
     place: Option<Place>,
     /// When the session is replaced if it is in use then.
     rekey_at: Instant,
+    /// The question that was in its response, until the search for a direct way begins with it.
+    question: Option<Question>,
 }
 
 /// Unauthenticated hints are heeded once per 5 s, after a few at once.

@@ -22,9 +22,12 @@ const LATELY: Duration = Duration::from_secs(15);
 
 impl Link {
     /// Datagrams are relayed from now on, and the two nodes tell each other where they are: who has begun
-    /// the session asks first.
+    /// the session asks first, unless it was asked in the response.
     pub(super) fn seek_direct_in_turn(&mut self, cx: &mut Context<'_>) {
         let Some(session) = self.current() else { return };
+        if self.begin_with_question(cx, &session) {
+            return;
+        }
         self.seek_direct(cx, if session.is_initiator() { Duration::ZERO } else { TURN });
     }
 

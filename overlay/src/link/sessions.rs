@@ -157,6 +157,7 @@ impl Link {
             cx.core.emit(Event::SessionLost(handle.clone()));
         }
         if let Some(place) = place.or(cx.reach.place()) {
+            let place = if restarted { place } else { self.path_or(cx, place) };
             self.move_path(cx, place);
             handle.activity().take_silence();
             let ready = restarted || before.is_none() || was_waiting;

@@ -29,6 +29,7 @@ const PROLOGUE_LABEL: &[u8] = b"peersock handshake v1";
 ///     instance: 1,
 ///     receive_buffer: 1 << 20,
 ///     suites: SuiteSet::CHACHA20_POLY1305,
+///     room: 0,
 /// };
 ///
 /// let mut initiation = Vec::new();
@@ -38,7 +39,7 @@ const PROLOGUE_LABEL: &[u8] = b"peersock handshake v1";
 /// let received = Received::read(&bob, &initiation)?;
 /// assert_eq!(received.initiator(), alice.public());
 /// let mut response = Vec::new();
-/// let answer = ResponsePayload { instance: 2, receive_buffer: 1 << 20 };
+/// let answer = ResponsePayload { instance: 2, receive_buffer: 1 << 20, question: None };
 /// let theirs = received.respond(&psk, [4; 32], index, Suite::ChaCha20Poly1305, &answer, &mut response)?;
 /// response.extend([0; 32]);
 ///

@@ -1,13 +1,14 @@
 use super::Timestamp;
 use crate::crypto::SuiteSet;
 use crate::id::NetworkId;
+use crate::wire::{Candidates, Initiation, Response};
 
 /// What an initiation says besides its keys.
 ///
 /// ```text
 /// offset  0             32        40           52         60               64       65
 ///        +-------------+---------+------------+----------+----------------+--------+---------
-///        | Ed25519 key | network | timestamp  | instance | receive buffer | suites | more ..
+///        | Ed25519 key | network | timestamp  | instance | receive buffer | suites | room ..
 ///        | 32          | 8       | 12         | 8        | 4              | 1      | ignored
 ///        +-------------+---------+------------+----------+----------------+--------+---------
 /// ```
@@ -23,14 +24,25 @@ pub struct InitiationPayload {
     pub receive_buffer: u32,
     /// The data suites to choose from.
     pub suites: SuiteSet,
+    /// Zeros behind these fields, in bytes; at most [`Self::MAX_ROOM`] are written. No response is longer
+    /// than its initiation, so they are room for what the responder asks in it.
+    pub room: usize,
 }
 
 impl InitiationPayload {
-    /// Length on the wire with the Ed25519 key, in bytes.
+    /// Length on the wire with the Ed25519 key and without room, in bytes.
     pub(super) const LEN: usize = 65;
 
-    pub(super) fn emit(&self, ed25519: &[u8; 32]) -> [u8; Self::LEN] {
-        let mut bytes = [0; Self::LEN];
+    /// The most room that an initiation has, in bytes.
+    pub const MAX_ROOM: usize = Initiation::MAX - Initiation::MIN;
+
+    /// Bytes that a response may have behind its fields without being longer than this initiation.
+    pub fn room_in_response(&self) -> usize {
+        Initiation::MIN - Response::MIN + self.room
+    }
+
+    pub(super) fn emit(&self, ed25519: &[u8; 32]) -> Vec<u8> {
+        let mut bytes = vec![0; Self::LEN + self.room.min(Self::MAX_ROOM)];
         bytes[..32].copy_from_slice(ed25519);
         bytes[32..40].copy_from_slice(&self.network.as_u64().to_be_bytes());
         bytes[40..52].copy_from_slice(self.timestamp.as_bytes());
@@ -42,13 +54,14 @@ impl InitiationPayload {
 
     /// The payload and the Ed25519 key, or `None` if it is cut off or the network ID is none.
     pub(super) fn parse(bytes: &[u8]) -> Option<(Self, [u8; 32])> {
-        let bytes: &[u8; Self::LEN] = bytes.first_chunk()?;
+        let (bytes, more): (&[u8; Self::LEN], _) = bytes.split_first_chunk()?;
         let payload = Self {
             network: NetworkId::new(u64::from_be_bytes(field(bytes, 32))).ok()?,
             timestamp: Timestamp::from_bytes(field(bytes, 40)),
             instance: u64::from_be_bytes(field(bytes, 52)),
             receive_buffer: u32::from_be_bytes(field(bytes, 60)),
             suites: SuiteSet::from_wire(bytes[64]),
+            room: more.len(),
         };
         Some((payload, field(bytes, 0)))
     }
@@ -58,36 +71,45 @@ impl InitiationPayload {
 ///
 /// ```text
 /// offset  0          8                12
-///        +----------+----------------+---------
-///        | instance | receive buffer | more ..
-///        | 8        | 4              | ignored
-///        +----------+----------------+---------
+///        +----------+----------------+------------------
+///        | instance | receive buffer | question, if any
+///        | 8        | 4              |
+///        +----------+----------------+------------------
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResponsePayload {
     /// Random at each start of the responder.
     pub instance: u64,
     /// The size of the responder's UDP receive buffer, in bytes.
     pub receive_buffer: u32,
+    /// Where the responder can be reached, and that it wants to know that of the initiator. Only the
+    /// initiator can read it, with the network's key. A reader takes anything else that stands here for
+    /// `None`.
+    pub question: Option<Candidates>,
 }
 
 impl ResponsePayload {
-    /// Length on the wire, in bytes.
+    /// Length on the wire without a question, in bytes.
     pub(super) const LEN: usize = 12;
 
-    pub(super) fn emit(&self) -> [u8; Self::LEN] {
-        let mut bytes = [0; Self::LEN];
-        bytes[..8].copy_from_slice(&self.instance.to_be_bytes());
-        bytes[8..].copy_from_slice(&self.receive_buffer.to_be_bytes());
+    pub(super) fn emit(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(Self::LEN);
+        bytes.extend(self.instance.to_be_bytes());
+        bytes.extend(self.receive_buffer.to_be_bytes());
+        if let Some(question) = &self.question {
+            question.emit(&mut bytes);
+        }
         bytes
     }
 
     /// `None` if it is cut off.
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
-        let bytes: &[u8; Self::LEN] = bytes.first_chunk()?;
+        let (bytes, more): (&[u8; Self::LEN], _) = bytes.split_first_chunk()?;
+        let question = Candidates::parse(more).ok();
         Some(Self {
             instance: u64::from_be_bytes(field(bytes, 0)),
             receive_buffer: u32::from_be_bytes(field(bytes, 8)),
+            question: question.filter(|question| question.is_question && !question.of_tcp),
         })
     }
 }

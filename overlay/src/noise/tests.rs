@@ -10,11 +10,12 @@ use x25519_dalek::{PublicKey, StaticSecret};
 
 use super::ik::{read_first, write_first};
 use super::*;
+use crate::contact::tests::contact;
 use crate::crypto::{AeadKey, Portable, Provider, Suite, SuiteSet};
 use crate::id::{Identity, NetworkId, Psk};
 use crate::testing::instant;
 use crate::wire::SessionIndex;
-use crate::wire::{CookieReply, Initiation, Response};
+use crate::wire::{Candidates, CookieReply, Initiation, Response};
 
 const MACS: usize = 32;
 
@@ -194,6 +195,51 @@ fn handshake_agrees_on_everything() {
 }
 
 #[test]
+fn a_question_needs_no_more_than_the_room_that_the_initiation_leaves() {
+    let pair = Pair::new();
+    let question = Candidates {
+        of_tcp: false,
+        is_question: true,
+        id: 7,
+        round_trip: 0,
+        contact: contact(&["198.51.100.7:5", "10.0.0.7:5"]),
+        vouchers: Vec::new(),
+    };
+    for room in [0, 50, 5000] {
+        let (pending, initiation) = pair.initiate_with(InitiationPayload { room, ..payload() });
+        assert_eq!(initiation.len(), Initiation::MIN + room.min(InitiationPayload::MAX_ROOM));
+        let received = Received::read(&pair.responder, &initiation).expect("authentic");
+        let left = received.payload().room_in_response();
+        assert_eq!(left, initiation.len() - Response::MIN);
+        assert!(question.len() <= left);
+        let answer = ResponsePayload { question: Some(question.clone()), ..ANSWER };
+        let (_, response) = pair.respond_with(received, Suite::ChaCha20Poly1305, &answer);
+        assert_eq!(response.len(), Response::MIN + question.len());
+        let (_, said) = pending.read_response(&pair.initiator, &pair.psk, &response).expect("authentic");
+        assert_eq!(said, answer);
+    }
+}
+
+#[test]
+fn what_is_no_question_in_a_response_means_nothing() {
+    let message = |of_tcp, is_question| {
+        let (contact, vouchers) = (contact(&["198.51.100.7:5"]), Vec::new());
+        let mut bytes = ANSWER.emit();
+        Candidates { of_tcp, is_question, id: 7, round_trip: 0, contact, vouchers }.emit(&mut bytes);
+        bytes
+    };
+    let question = message(false, true);
+    let read = |bytes: &[u8]| ResponsePayload::parse(bytes).expect("long enough").question;
+    assert!(read(&question).is_some());
+    assert!(read(&[&question[..], b"more"].concat()).is_some(), "later versions may put more behind it");
+    for other in [message(true, true), message(false, false), ANSWER.emit()] {
+        assert_eq!(read(&other), None);
+    }
+    (ResponsePayload::LEN..question.len()).for_each(|end| assert_eq!(read(&question[..end]), None));
+    assert_eq!(ResponsePayload::parse(&question[..ResponsePayload::LEN - 1]), None);
+}
+
+#[test]
 fn another_network_key_fails_only_at_the_initiator() {
     let mut pair = Pair::new();
     let (pending, initiation) = pair.initiate();
@@ -370,26 +416,39 @@ impl Pair {
     }
 
     fn initiate(&self) -> (Initiator, Vec<u8>) {
+        self.initiate_with(payload())
+    }
+
+    fn initiate_with(&self, payload: InitiationPayload) -> (Initiator, Vec<u8>) {
         let mut out = Vec::new();
         let responder = self.responder.public();
         let pending =
-            Initiator::start(&self.initiator, responder, [4; 32], index(0x01_02_03), &payload(), &mut out)
+            Initiator::start(&self.initiator, responder, [4; 32], index(0x01_02_03), &payload, &mut out)
                 .expect("good keys");
         out.extend([0; MACS]);
         (pending, out)
     }
 
     fn respond(&self, received: Received, suite: Suite) -> (SessionKeys, Vec<u8>) {
+        self.respond_with(received, suite, &ANSWER)
+    }
+
+    fn respond_with(
+        &self,
+        received: Received,
+        suite: Suite,
+        answer: &ResponsePayload,
+    ) -> (SessionKeys, Vec<u8>) {
         let mut out = Vec::new();
         let keys = received
-            .respond(&self.psk, [5; 32], index(0x0a_0b_0c), suite, &ANSWER, &mut out)
+            .respond(&self.psk, [5; 32], index(0x0a_0b_0c), suite, answer, &mut out)
             .expect("good keys");
         out.extend([0; MACS]);
         (keys, out)
     }
 }
 
-const ANSWER: ResponsePayload = ResponsePayload { instance: 22, receive_buffer: 4 << 20 };
+const ANSWER: ResponsePayload = ResponsePayload { instance: 22, receive_buffer: 4 << 20, question: None };
 
 fn payload() -> InitiationPayload {
     InitiationPayload {
@@ -398,6 +457,7 @@ fn payload() -> InitiationPayload {
         instance: 11,
         receive_buffer: 1 << 20,
         suites: SuiteSet::AES_256_GCM | SuiteSet::CHACHA20_POLY1305,
+        room: 0,
     }
 }
 

@@ -122,6 +122,11 @@ impl Candidate {
         self.key
     }
 
+    /// When the node was last heard here, as far as that is noted: not for each packet on the path.
+    pub(super) fn heard_at(&self) -> Option<Instant> {
+        self.heard
+    }
+
     /// Takes `bytes` from what may be sent here, if that is allowed.
     fn spend(&mut self, bytes: usize) -> bool {
         if self.is_free() {

@@ -245,6 +245,12 @@ impl Reach {
         self.candidates.get(&place.key()).is_some_and(|candidate| candidate.is_proven())
     }
 
+    /// Whether the node was found at a place, or heard there, at most so long ago.
+    pub(crate) fn heard_since(&self, place: &Place, now: Instant, ago: Duration) -> bool {
+        let candidate = self.candidates.get(&place.key());
+        candidate.and_then(|candidate| candidate.heard_at()).is_some_and(|at| now < at + ago)
+    }
+
     /// Whether the node has shown that it receives somewhere.
     pub(crate) fn any_proven(&self) -> bool {
         self.candidates.any_proven()

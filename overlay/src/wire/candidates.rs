@@ -120,6 +120,13 @@ impl Candidates {
         Ok(Self { of_tcp, is_question, id, round_trip, contact, vouchers })
     }
 
+    /// The length of the plaintext, in bytes.
+    pub(crate) fn len(&self) -> usize {
+        let mut plaintext = Vec::new();
+        self.emit(&mut plaintext);
+        plaintext.len()
+    }
+
     /// Appends the plaintext to `out`.
     pub fn emit(&self, out: &mut Vec<u8>) {
         let vouchers = &self.vouchers[..self.vouchers.len().min(Self::MAX_VOUCHERS)];

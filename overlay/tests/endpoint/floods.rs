@@ -323,6 +323,7 @@ impl Stranger {
             instance: 1,
             receive_buffer: 0,
             suites: SuiteSet::CHACHA20_POLY1305,
+            room: 0,
         };
         let mut ephemeral = [0x66; 32];
         ephemeral[..4].copy_from_slice(&n.to_be_bytes());

@@ -17,6 +17,7 @@ mod nat;
 mod net;
 mod paths;
 mod punching;
+mod question;
 mod reach;
 mod readdress;
 mod recovery;

@@ -73,6 +73,7 @@ fn sections() -> Vec<Section> {
         world.node("Node B, the responder", &world.b, 2),
         world.discovery(),
         handshake,
+        world.question(),
         world.cookie(),
         world.stale(),
         world.data(&keys),
@@ -158,7 +159,7 @@ impl World {
             (Suite::Aes256Gcm, ["response, AES-256-GCM", "handshake hash, AES-256-GCM"]),
         ] {
             let received = Received::read(&self.b, &initiation).expect("A's own");
-            let answer = ResponsePayload { instance: 0x5555_6666_7777_8888, receive_buffer: 0x40_0000 };
+            let answer = answer();
             let mut response = Vec::new();
             let theirs = received
                 .respond(&self.psk, [5; 32], index([0x0a, 0x0b, 0x0c]), suite, &answer, &mut response)
@@ -179,13 +180,39 @@ impl World {
         unreachable!("AES-256-GCM is the last in the list")
     }
 
+    /// The same handshake, with a question of B in its response.
+    fn question(&self) -> Section {
+        let mut section = Section::new("Handshake of A with B by a root");
+        let (pending, initiation) = self.initiate_with_room(200);
+        let received = Received::read(&self.b, &initiation).expect("A's own");
+        let question = messages::candidates_of_b();
+        let mut plaintext = Vec::new();
+        question.emit(&mut plaintext);
+        let answer = ResponsePayload { question: Some(question), ..answer() };
+        let mut response = Vec::new();
+        let (index, suite) = (index([0x0a, 0x0b, 0x0c]), Suite::ChaCha20Poly1305);
+        received.respond(&self.psk, [5; 32], index, suite, &answer, &mut response).expect("good keys");
+        MacWriter::new(&self.a.node_id()).append(self.now, &mut response);
+        section.hex("initiation with room of 200 bytes", &initiation);
+        section.hex("question of B (plaintext)", &plaintext);
+        section.hex("response with it, ChaCha20-Poly1305", &response);
+        let (_, said) = pending.read_response(&self.a, &self.psk, &response).expect("B's own");
+        assert_eq!(said, answer);
+        section
+    }
+
     fn initiate(&self) -> (Initiator, Vec<u8>) {
+        self.initiate_with_room(0)
+    }
+
+    fn initiate_with_room(&self, room: usize) -> (Initiator, Vec<u8>) {
         let payload = InitiationPayload {
             network: self.network,
             timestamp: Timestamp::from_unix(Duration::new(1_700_000_000, 123_456_789)),
             instance: 0x1111_2222_3333_4444,
             receive_buffer: 0x10_0000,
             suites: suites(),
+            room,
         };
         let mut initiation = Vec::new();
         let pending =
@@ -262,6 +289,10 @@ impl World {
         }
         section
     }
+}
+
+fn answer() -> ResponsePayload {
+    ResponsePayload { instance: 0x5555_6666_7777_8888, receive_buffer: 0x40_0000, question: None }
 }
 
 fn suites() -> SuiteSet {

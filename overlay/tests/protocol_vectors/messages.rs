@@ -67,6 +67,14 @@ pub(crate) fn candidates() -> Section {
     section
 }
 
+/// A question of B, which no root vouches for.
+pub(crate) fn candidates_of_b() -> Candidates {
+    let candidate = Candidate { kind: CandidateKind::Mapped, address: address() };
+    let contact = Contact::new(Nat::default(), [candidate]);
+    let (of_tcp, is_question) = (false, true);
+    Candidates { of_tcp, is_question, id: 0x0506_0708, round_trip: 0, contact, vouchers: Vec::new() }
+}
+
 /// Between A and B as its root.
 pub(crate) fn of_roots() -> Section {
     let mut section = Section::new("Messages between A and B as a root (plaintext)");

@@ -50,6 +50,7 @@ fn two_nodes_shake_hands_through_a_root_that_relays_nothing_else() {
         instance: 1,
         receive_buffer: 1 << 20,
         suites: SuiteSet::CHACHA20_POLY1305,
+        room: 0,
     };
     let (index, psk) = (SessionIndex::from_be_bytes([0, 0, 1]), Psk::new([5; 32]));
     let mut initiation = Vec::new();
@@ -63,7 +64,7 @@ fn two_nodes_shake_hands_through_a_root_that_relays_nothing_else() {
     let received = Received::read(&b.identity, inner).expect("for b");
     assert_eq!(received.initiator(), a.identity.public());
     let mut response = Vec::new();
-    let answer = ResponsePayload { instance: 2, receive_buffer: 1 << 20 };
+    let answer = ResponsePayload { instance: 2, receive_buffer: 1 << 20, question: None };
     let suite = Suite::ChaCha20Poly1305;
     let theirs = received.respond(&psk, [4; 32], index, suite, &answer, &mut response).unwrap();
     MacWriter::new(&a.identity.node_id()).append(world.now, &mut response);

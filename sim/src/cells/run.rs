@@ -39,7 +39,8 @@ pub struct Outcome {
     pub path: PathKind,
     /// From the call to connect until the paths of both were direct.
     pub direct_after: Option<Duration>,
-    /// Bytes in sealed datagrams that roots had relayed for both by then, or in all.
+    /// Bytes in sealed datagrams that roots have relayed for both, those included that were on their way when
+    /// the path became direct.
     pub relayed_bytes: u64,
 }
 
@@ -126,15 +127,12 @@ impl Cell {
             }
             if outcome.direct_after.is_none() && path(world) == PathKind::Direct {
                 outcome.direct_after = Some(took);
-                outcome.relayed_bytes = relayed(world, &places) - relayed_before;
             }
             world.ledger.ends < 2
         })?;
         outcome.is_complete = world.ledger.completed().0 == 1;
         outcome.path = path(&world);
-        if outcome.direct_after.is_none() {
-            outcome.relayed_bytes = relayed(&world, &places) - relayed_before;
-        }
+        outcome.relayed_bytes = relayed(&world, &places) - relayed_before;
         Ok(outcome)
     }
 }

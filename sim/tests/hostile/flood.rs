@@ -249,6 +249,7 @@ fn initiation(random: &mut Random, target: &Identity, flooded: &Flooded) -> Vec<
         instance: random.number(),
         receive_buffer: 1 << 20,
         suites: SuiteSet::CHACHA20_POLY1305,
+        room: 0,
     };
     let mut datagram = Vec::new();
     let index = SessionIndex::from_be_bytes(random.bytes());

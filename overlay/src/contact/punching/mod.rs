@@ -169,6 +169,18 @@ impl Punching {
         }
     }
 
+    /// The node was asked at `first`, in what it has read by now.
+    pub(crate) fn asked(&mut self, id: u32, first: Instant, now: Instant) {
+        if self.asking.is_none_or(|asking| asking.times == 0) {
+            self.asking = Some(Asking { id, next: now + REPEAT_AFTER, first: Some(first), times: 1 });
+        }
+    }
+
+    /// When the last round was begun.
+    pub(crate) fn began(&self) -> Option<Instant> {
+        self.began
+    }
+
     /// This node's contact has changed: pauses are short again, and what was asked before said the old one.
     pub(crate) fn restart(&mut self) {
         self.rounds = 0;
