@@ -173,7 +173,7 @@ peersock_primitives::counters! {
         pub root_referrals,
         /// Of these, those not followed: too many others are, or no address is named.
         pub root_referrals_ignored,
-        /// Notices of roots that they do not know a channel, not heeded because there were too many.
+        /// Notices of roots about a channel, not heeded because there were too many.
         pub root_notices_limited,
         /// Times that a root dropped frames because it relays no more for this node.
         pub root_over_rate,

@@ -58,6 +58,19 @@ impl Endpoint {
         self.core.scarce = relays.filter(|relay| relay.is_scarce).map(|relay| relay.root).collect();
     }
 
+    /// A root has not passed on what was for that channel: it was too much. Nodes that are to be met there
+    /// are tried behind other roots at once.
+    pub(super) fn relay_over_rate(&mut self, now: Instant, root: SocketAddr, channel: Channel) {
+        for node in self.nodes.keys() {
+            if !self.nodes[node].reach.is_behind(&root) {
+                continue;
+            }
+            for peer in self.nodes[node].peers.clone() {
+                self.link(now, peer, |link, cx| link.relay_refused(cx, root, Some(channel)));
+            }
+        }
+    }
+
     /// A root does not know a node by that channel, or relays no more: nodes that are reached there are
     /// looked for elsewhere.
     pub(super) fn forget_relayed(&mut self, now: Instant, root: SocketAddr, channel: Option<Channel>) {
@@ -78,7 +91,7 @@ impl Endpoint {
                 }
             }
             for peer in peers {
-                self.link(now, peer, |link, cx| link.relay_refused(cx, root));
+                self.link(now, peer, |link, cx| link.relay_refused(cx, root, channel));
                 if is_path && self.peers.get(peer).is_some_and(|peer| peer.link.current().is_some()) {
                     self.link(now, peer, Link::heed_hint);
                 }

@@ -183,14 +183,17 @@ impl Endpoint {
             NoticeCode::Refused if root.show_next_pass(now) => {}
             NoticeCode::Refused => root.registering.refused(now),
             NoticeCode::Drains => root.registering.drains(),
-            NoticeCode::OverRate => self.core.counters.root_over_rate.increment(),
-            NoticeCode::NoChannel => {
+            NoticeCode::OverRate | NoticeCode::NoChannel => {
+                let is_over_rate = code == NoticeCode::OverRate;
+                self.core.counters.root_over_rate.add(is_over_rate.into());
                 // Each looks at all nodes. One that is dropped comes again with the next frame.
                 if !root.notices.take_of(Rate::per_second(NOTICES, NOTICES_BURST), now) {
                     return self.core.counters.root_notices_limited.increment();
                 }
-                if let Some(relay) = root.relay {
-                    self.forget_relayed(now, relay.root, Some(channel));
+                match root.relay.map(|relay| relay.root) {
+                    Some(root) if is_over_rate => self.relay_over_rate(now, root, channel),
+                    Some(root) => self.forget_relayed(now, root, Some(channel)),
+                    None => {}
                 }
             }
         }
@@ -198,8 +201,8 @@ impl Endpoint {
     }
 }
 
-/// Notices that a root does not know a channel, of which so many in a second are heeded, and so many at once:
-/// each peer behind a root that was restarted may cause one.
+/// Notices that a root does not know a channel, or that something was too much, of which so many in a second
+/// are heeded, and so many at once: each peer behind a root that was restarted may cause one.
 const NOTICES: u32 = 50;
 const NOTICES_BURST: u32 = 500;
 

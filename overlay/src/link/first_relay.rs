@@ -1,21 +1,26 @@
 //! Which root relays the first initiation to a node, and when further roots do.
 //!
-//! Several roots may know the node. A root pays 298 bytes for an initiation and the answer, and where
+//! Several roots may know the node. A root pays some 650 bytes for an initiation and the answer, and where
 //! nothing has failed one answer is enough. So the root that was first to say where the node is relays
 //! alone: its round trip is the shortest. The others follow when its answer is late, so that a root which
-//! drops frames costs no more than that wait. A node that was reached before is looked for through all
-//! roots at once, since then something has failed.
+//! drops frames costs no more than that wait, or the round trip to it if it says so. A root that relays next
+//! to nothing may have used that up, and holds back none that relays. A node that was reached before is
+//! looked for through all roots at once, since then something has failed.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use super::timing::RETRY_MIN;
 use super::{Context, Link};
 use crate::reach::Place;
+use crate::wire::Channel;
 
 /// The first root of an attempt, and what waits for its answer.
 #[derive(Debug)]
 pub(super) struct FirstRelay {
     place: Place,
+    /// The root there relays no more than what is free.
+    is_scarce: bool,
     /// It relays alone until then.
     until: Instant,
     /// Places behind other roots.
@@ -23,8 +28,16 @@ pub(super) struct FirstRelay {
 }
 
 impl FirstRelay {
-    fn new(place: Place, rtt: Option<Duration>, now: Instant) -> Self {
-        Self { place, until: now + wait(rtt), others: Vec::new() }
+    fn new(place: Place, is_scarce: bool, rtt: Option<Duration>, now: Instant) -> Self {
+        Self { place, is_scarce, until: now + wait(rtt), others: Vec::new() }
+    }
+
+    /// A root says so of `place`: it is the first one instead of one that relays less.
+    fn outdo(&mut self, place: &Place, is_scarce: bool, rtt: Option<Duration>, now: Instant) {
+        if self.is_scarce && !is_scarce {
+            let others = std::mem::take(&mut self.others);
+            *self = Self { others, ..Self::new(*place, is_scarce, rtt, now) };
+        }
     }
 
     /// When further roots are to relay, if any waits for that.
@@ -60,6 +73,14 @@ fn wait(rtt: Option<Duration>) -> Duration {
     rtt.map_or(UNKNOWN, |rtt| rtt * 2 + MARGIN)
 }
 
+/// When the next round may begin: the way of the answer may be longer than that to the root.
+fn next_round(rtt: Option<Duration>) -> Duration {
+    (wait(rtt) * 3 / 2).clamp(RETRY_MIN, MAX_ROUND)
+}
+
+/// However long the round trip to the root is.
+const MAX_ROUND: Duration = Duration::from_secs(1);
+
 impl Link {
     /// A root with that round trip says that the peer is at `place`: an attempt that runs tries it there,
     /// at once or when the answer by another root is late.
@@ -70,7 +91,13 @@ impl Link {
         if cx.reach.any_proven() {
             return self.try_at(cx, place);
         }
-        let first = attempt.first_relay.get_or_insert_with(|| FirstRelay::new(*place, rtt, cx.now));
+        let (now, is_scarce) = (cx.now, cx.core.scarce.contains(&place.remote()));
+        if attempt.first_relay.is_none() {
+            // The look-up has taken time of this round, and the answer may take longer than a round.
+            attempt.next_round = attempt.next_round.max(now + next_round(rtt));
+        }
+        let first = attempt.first_relay.get_or_insert_with(|| FirstRelay::new(*place, is_scarce, rtt, now));
+        first.outdo(place, is_scarce, rtt, now);
         if first.holds(place, cx.now) { self.arm_attempt(cx) } else { self.try_at(cx, place) }
     }
 
@@ -83,11 +110,15 @@ impl Link {
         }
     }
 
-    /// The root at this address passes nothing on to the peer: if it was the first one, the others are tried
-    /// at once.
-    pub(crate) fn relay_refused(&mut self, cx: &mut Context<'_>, root: SocketAddr) {
+    /// The root at this address has not passed on what was for that channel, or for any: if it was the first
+    /// one, the others are tried at once.
+    pub(crate) fn relay_refused(&mut self, cx: &mut Context<'_>, root: SocketAddr, channel: Option<Channel>) {
         let first = self.attempt.as_mut().and_then(|attempt| attempt.first_relay.as_mut());
-        if let Some(first) = first.filter(|first| first.place.remote() == root) {
+        let is_it = |first: &&mut FirstRelay| {
+            let to = first.place.relay().map(|header| header.channel);
+            first.place.remote() == root && (channel.is_none() || channel == to)
+        };
+        if let Some(first) = first.filter(is_it) {
             first.until = first.until.min(cx.now);
             self.try_other_relays(cx);
         }
@@ -99,12 +130,12 @@ mod tests {
     use super::*;
     use crate::reach::{Relay, SocketIndex};
     use crate::testing::instant;
-    use crate::wire::{Channel, RelayToken};
+    use crate::wire::RelayToken;
 
     #[test]
     fn one_root_relays_alone_for_two_round_trips_and_a_little() {
         let now = instant();
-        let mut first = FirstRelay::new(behind(1), Some(Duration::from_millis(30)), now);
+        let mut first = FirstRelay::new(behind(1), false, Some(Duration::from_millis(30)), now);
         assert!(!first.holds(&behind(1), now), "it is the first one itself");
         assert!(first.holds(&behind(2), now) && first.holds(&behind(2), now) && first.holds(&behind(3), now));
         assert_eq!(first.others, [behind(2), behind(3)]);
@@ -115,10 +146,23 @@ mod tests {
     #[test]
     fn nothing_is_due_where_no_other_root_waits_and_few_do() {
         let now = instant();
-        let mut first = FirstRelay::new(behind(1), None, now);
+        let mut first = FirstRelay::new(behind(1), false, None, now);
         assert_eq!(first.due(), None);
         (2..100).for_each(|number| assert!(first.holds(&behind(number), now)));
         assert_eq!(first.others.len(), MAX_OTHERS);
+    }
+
+    #[test]
+    fn a_root_that_relays_comes_before_one_that_relays_little_and_no_other_one_does() {
+        let (now, rtt) = (instant(), Some(Duration::from_millis(30)));
+        let mut first = FirstRelay::new(behind(1), true, rtt, now);
+        first.outdo(&behind(2), true, rtt, now);
+        assert!(first.holds(&behind(2), now), "it relays no more");
+        first.outdo(&behind(3), false, rtt, now);
+        assert!(!first.holds(&behind(3), now));
+        assert_eq!(first.others, [behind(2)], "it still waits");
+        first.outdo(&behind(4), false, rtt, now);
+        assert!(first.holds(&behind(4), now), "the first one of those that relay stays");
     }
 
     fn behind(number: u8) -> Place {

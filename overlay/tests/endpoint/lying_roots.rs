@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use peersock_overlay::wire::{Channel, Entry, NoticeCode, Registration, RootMessage};
 use peersock_overlay::{Event, HolePunch, Identity, RootState};
+use peersock_testnet::Lies;
 
 use crate::net::{Net, Sent};
 use crate::roots::{add_liar, add_root, apart, apart_with_liars, id, talk, use_roots};
@@ -65,24 +66,28 @@ fn a_root_that_swallows_frames_or_names_wrong_channels_can_only_refuse() {
 #[test]
 fn what_the_first_root_drops_or_refuses_another_one_relays_a_little_later() {
     let far = Duration::from_millis(20);
-    let took = |liar: Option<usize>, swallows: bool| {
+    let took = |liar: Option<usize>, lie: fn(&mut Lies)| {
         let mut net = apart_with_liars(2);
         net.latency = far;
         net.run(2 * SECOND);
         if let Some(liar) = liar {
-            let lies = net.roots[liar].root.lies();
-            (lies.swallows, lies.wrong_channel) = (swallows, !swallows);
+            lie(net.roots[liar].root.lies());
         }
         net.send(0, 1, b"first");
         net.wait(2 * SECOND, |net| !net.received(1).is_empty())
     };
-    let (usual, round_trip) = (took(None, false), far * 2);
-    for (swallows, price) in [(false, round_trip), (true, round_trip * 2 + Duration::from_millis(20))] {
-        let more = [0, 1].map(|liar| took(Some(liar), swallows).saturating_sub(usual));
+    let (usual, round_trip) = (took(None, |_| ()), far * 2);
+    let cases: [(fn(&mut Lies), Duration); 3] = [
+        (|lies| lies.wrong_channel = true, round_trip),
+        (|lies| lies.over_rate = true, round_trip),
+        (|lies| lies.swallows = true, round_trip * 2 + Duration::from_millis(20)),
+    ];
+    for (case, (lie, price)) in cases.into_iter().enumerate() {
+        let more = [0, 1].map(|liar| took(Some(liar), lie).saturating_sub(usual));
         assert!(more.contains(&Duration::ZERO), "one of them is not the first: {more:?}");
         let longest = more.into_iter().max().expect("two");
         assert!(longest > round_trip / 2, "one of them is: {more:?}");
-        assert!(longest <= price + Duration::from_millis(2), "{swallows}: {more:?}");
+        assert!(longest <= price + Duration::from_millis(2), "{case}: {more:?}");
     }
 }
 

@@ -33,6 +33,43 @@ fn a_root_that_relays_is_used_before_one_that_relays_little() {
 }
 
 #[test]
+fn a_root_that_relays_little_and_nothing_now_costs_no_time_where_another_one_relays() {
+    let took = |scarce: Option<usize>| {
+        let mut net = apart(0);
+        net.latency = Duration::from_millis(20);
+        (1..=2).for_each(|number| add_liar(&mut net, number));
+        if let Some(scarce) = scarce {
+            net.roots[scarce].root.lies().is_scarce = true;
+        }
+        (0..2).for_each(|node| use_roots(&mut net, node));
+        net.run(2 * SECOND);
+        if let Some(scarce) = scarce {
+            net.roots[scarce].root.lies().swallows = true;
+        }
+        net.send(0, 1, b"first");
+        net.wait(2 * SECOND, |net| !net.received(1).is_empty())
+    };
+    assert_eq!([0, 1].map(|scarce| took(Some(scarce))), [took(None); 2], "whichever answers first");
+}
+
+#[test]
+fn of_two_roots_that_relay_little_one_has_the_first_initiation() {
+    let mut net = apart(0);
+    (1..=2).for_each(|number| add_liar(&mut net, number));
+    (0..2).for_each(|root| net.roots[root].root.lies().is_scarce = true);
+    (0..2).for_each(|node| use_roots(&mut net, node));
+    net.run(SECOND);
+    net.send(0, 1, b"first");
+    net.wait(SECOND, |net| !net.received(1).is_empty());
+    assert_eq!(net.counter(0, "handshakes_initiated"), 3, "with each root, and with the other node");
+    let is_initiation = |sent: &&Sent| sent.bytes[0] == 0xD9 && sent.bytes[12] == 0xD1;
+    let sent = net.sent.iter().filter(is_initiation);
+    let by: std::collections::BTreeSet<_> =
+        sent.filter(|sent| sent.from == net.nodes[0].socket).map(|sent| sent.to).collect();
+    assert_eq!(by.len(), 1, "{by:?}");
+}
+
+#[test]
 fn a_root_that_relays_little_is_used_as_long_as_nothing_else_answers() {
     let mut net = apart(0);
     (1..=2).for_each(|number| add_liar(&mut net, number));
