@@ -121,6 +121,7 @@ class socket(_std.socket):
         if local is None:
             return super().bind(address)
         chosen = _peersock.choose_by_local(self.fileno(), local, family == V6)
+        self._is_open = local[1] == 0 and local[0] in ("0.0.0.0", "::") and _type(self) == _DGRAM
         if chosen == _BOUND:
             _warn_of_port(self, local[1])
             return None
@@ -138,7 +139,6 @@ class socket(_std.socket):
             if error.errno != errno.EADDRINUSE or not _peersock.vacate(local[1]):
                 raise
             super().bind(local)
-        self._is_open = local[1] == 0 and local[0] in ("0.0.0.0", "::") and _type(self) == _DGRAM
         return None
 
     def connect(self, address: Any, /) -> None:
@@ -192,7 +192,7 @@ class socket(_std.socket):
         if self._is_open:
             # Who asks for its port wants to be reached there.
             self._is_open = False
-            _peersock.choose_by_listen(self.fileno(), 0)
+            _peersock.share(self.fileno())
         return _peersock.getsockname(self.fileno()) if _ours(self) else super().getsockname()
 
     def getpeername(self) -> Any:
