@@ -366,7 +366,9 @@ impl<'fd> Socket<'fd> {
         // The node is asked only where nothing can be written any more, because the direction has ended or
         // the node reads no more.
         let nothing = rustix::net::send(self.fd, &[], SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
-        nothing == Err(Errno::PIPE) && !matches!(self.addresses(), Ok((_, Some(_))))
+        // What is asked for tells the node, too, that a call fails by the end of the connection. The addresses
+        // do not: whoever describes a socket asks for them.
+        nothing == Err(Errno::PIPE) && self.unacknowledged().is_err()
     }
 
     /// getsockname(2).
