@@ -405,12 +405,13 @@ impl<'fd> Socket<'fd> {
     /// # Errors
     /// Those of getsockopt(2).
     pub fn take_error(&self) -> Result<Option<Errno>, Errno> {
-        let kernel = sockopt::socket_error(self.fd)?.err();
+        // The node first: what it is about to do to its end when it is asked, it has done when it answers.
         let node = match self.ask(Request::TakeError(self.which())) {
             Ok(Reply::Error(errno)) if errno != 0 => Some(Errno::from_raw_os_error(errno)),
             Err(Errno::NETDOWN) => Some(Errno::NETDOWN),
             _ => None,
         };
+        let kernel = sockopt::socket_error(self.fd)?.err();
         Ok(node.or(kernel))
     }
 
