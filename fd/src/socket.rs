@@ -366,7 +366,9 @@ impl<'fd> Socket<'fd> {
         // The node is asked only where nothing can be written any more, because the direction has ended or
         // the node reads no more.
         let nothing = rustix::net::send(self.fd, &[], SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
-        nothing == Err(Errno::PIPE) && !matches!(self.addresses(), Ok((_, Some(_))))
+        // What is asked for tells the node, too, that a call fails by the end of the connection. The addresses
+        // do not: whoever describes a socket asks for them.
+        nothing == Err(Errno::PIPE) && self.unacknowledged().is_err()
     }
 
     /// getsockname(2).
@@ -403,12 +405,13 @@ impl<'fd> Socket<'fd> {
     /// # Errors
     /// Those of getsockopt(2).
     pub fn take_error(&self) -> Result<Option<Errno>, Errno> {
-        let kernel = sockopt::socket_error(self.fd)?.err();
+        // The node first: what it is about to do to its end when it is asked, it has done when it answers.
         let node = match self.ask(Request::TakeError(self.which())) {
             Ok(Reply::Error(errno)) if errno != 0 => Some(Errno::from_raw_os_error(errno)),
             Err(Errno::NETDOWN) => Some(Errno::NETDOWN),
             _ => None,
         };
+        let kernel = sockopt::socket_error(self.fd)?.err();
         Ok(node.or(kernel))
     }
 

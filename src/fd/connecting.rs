@@ -190,9 +190,13 @@ impl ServerState {
         }
         match outcome {
             Ok(()) => self.begin_stream(key, connecting),
-            // Closed with its filling unread, the descriptor reports an error.
+            // Closed with the last byte of its filling unread, the descriptor reports an error.
             Err(error) => {
+                // First of all, so that who finds it writable is told of it.
                 self.socket_failed(connecting.id, Some(error));
+                // The kernel wakes who waits before it frees what is unread, and with it the room to write:
+                // otherwise there would be an error for a moment, and no room.
+                connecting.take_filling(&mut self.buf);
                 None
             }
         }
@@ -205,21 +209,8 @@ impl ServerState {
     }
 
     fn begin_stream(&mut self, key: Key, mut connecting: Connecting) -> Option<Entry> {
+        connecting.take_filling(&mut self.buf);
         let data = connecting.data.take()?;
-        if let Some(app_end) = connecting.filled.take() {
-            // It became full and was not writable since, so whatever is there now is filling. Once some of it
-            // is taken the application may write. The last byte stays, see `outbox`.
-            let mut filling = rustix::io::ioctl_fionread(&data).unwrap_or(0).saturating_sub(1) as usize;
-            while filling > 0 {
-                let room = filling.min(self.buf.len());
-                match rustix::net::recv(&data, &mut self.buf[..room], RecvFlags::DONTWAIT) {
-                    Ok((taken @ 1.., _)) => filling -= taken,
-                    Err(Errno::INTR) => {}
-                    _ => break,
-                }
-            }
-            enlarge(app_end.as_fd());
-        }
         enlarge(data.as_fd());
         let process = peer_credentials(data.as_fd()).map_or(0, |credentials| credentials.pid);
         let opened = self.opened.get_mut(&connecting.id)?;
@@ -247,6 +238,23 @@ impl Connecting {
     /// not here yet.
     pub(super) fn is_standing(&self) -> bool {
         self.outcome == Some(Ok(()))
+    }
+
+    /// Makes the application's descriptor writable, if it was filled.
+    fn take_filling(&mut self, buf: &mut [u8]) {
+        let (Some(data), Some(app_end)) = (&self.data, self.filled.take()) else { return };
+        // It became full and was not writable since, so whatever is there now is filling. Once some of it is
+        // taken the application may write. The last byte stays, see `outbox`.
+        let mut filling = rustix::io::ioctl_fionread(data).unwrap_or(0).saturating_sub(1) as usize;
+        while filling > 0 {
+            let room = filling.min(buf.len());
+            match rustix::net::recv(data, &mut buf[..room], RecvFlags::DONTWAIT) {
+                Ok((taken @ 1.., _)) => filling -= taken,
+                Err(Errno::INTR) => {}
+                _ => break,
+            }
+        }
+        enlarge(app_end.as_fd());
     }
 
     /// Has the connection reset when this is dropped.

@@ -1,38 +1,109 @@
-//! Why connections have ended, for applications that ask when the node has nothing else of them any more.
+//! Why connections have ended, for applications that ask when the node has nothing else of them any more, and
+//! what was lost without any call having said so.
+//!
+//! The node hears of the calls that fail through the library, which asks what the error means. The kernel does
+//! not tell: a copy of the application's descriptor would show an error that nobody has taken (POLLERR), but as
+//! long as there is one, closing the descriptor does not take it out of the program's epoll(7).
 
 use std::collections::{HashMap, VecDeque};
 
 use peersock_fd::{Errno, SocketId};
 
-use super::stream::Broken;
-
 /// Connections that are remembered; beyond it the oldest is forgotten. Most applications never ask.
 const MOST: usize = 4096;
+
+/// What a connection leaves behind that was broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ending {
+    pub(super) error: Errno,
+    /// The peer has not had everything: bytes that are not acknowledged. They may be none, as of a peer that
+    /// closes without reading.
+    pub(super) lost: Option<u64>,
+    /// The application had its descriptor open when it broke.
+    pub(super) was_open: bool,
+    /// A call of the application's has failed by it.
+    pub(super) is_noticed: bool,
+    /// The application has not been told by the kernel: SO_ERROR has to.
+    pub(super) is_untold: bool,
+}
 
 /// The connections that broke last.
 #[derive(Default)]
 pub(super) struct Endings {
-    known: HashMap<SocketId, Broken>,
+    known: HashMap<SocketId, Ending>,
     order: VecDeque<SocketId>,
+    /// Lost by connections that were open when they broke, or at a drain, and that no call has told of.
+    unnoticed: Losses,
+    /// Lost by connections that the application had closed before.
+    closed: Losses,
+}
+
+/// What connections have lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Losses {
+    pub(super) connections: usize,
+    pub(super) bytes: u64,
+}
+
+impl Losses {
+    pub(super) fn add(&mut self, bytes: u64) {
+        self.connections += 1;
+        self.bytes += bytes;
+    }
+
+    fn take_back(&mut self, bytes: u64) {
+        self.connections -= 1;
+        self.bytes -= bytes;
+    }
 }
 
 impl Endings {
-    pub(super) fn note(&mut self, id: SocketId, broken: Broken) {
+    pub(super) fn note(&mut self, id: SocketId, ending: Ending) {
         if self.order.len() == MOST
             && let Some(oldest) = self.order.pop_front()
         {
+            // Whether it is noticed later is not known any more.
             self.known.remove(&oldest);
         }
-        if self.known.insert(id, broken).is_none() {
+        if self.known.insert(id, ending).is_none() {
             self.order.push_back(id);
         }
+        if let Some((losses, bytes)) = self.counted(ending) {
+            losses.add(bytes);
+        }
+    }
+
+    /// Where an ending is counted, if it is.
+    fn counted(&mut self, ending: Ending) -> Option<(&mut Losses, u64)> {
+        let bytes = ending.lost.filter(|_| !ending.is_noticed)?;
+        Some((if ending.was_open { &mut self.unnoticed } else { &mut self.closed }, bytes))
+    }
+
+    /// A call of the application's has failed by what has ended the connection, or will.
+    pub(super) fn note_noticed(&mut self, id: SocketId) {
+        let Some(ending) = self.known.get_mut(&id) else { return };
+        let before = *ending;
+        ending.is_noticed = true;
+        if let Some((losses, bytes)) = self.counted(before) {
+            losses.take_back(bytes);
+        }
+    }
+
+    /// What was lost that no call has told of, by connections that the application had open.
+    pub(super) fn unnoticed(&self) -> Losses {
+        self.unnoticed
+    }
+
+    /// Whether anything was lost that no call has told of.
+    pub(super) fn has_losses(&self) -> bool {
+        self.unnoticed.connections + self.closed.connections > 0
     }
 
     /// SO_ERROR: what broke a connection, if the application does not hear of it from the kernel; once.
     pub(super) fn take_error(&mut self, id: SocketId) -> Option<Errno> {
-        let broken = self.known.get_mut(&id).filter(|broken| broken.is_untold)?;
-        broken.is_untold = false;
-        Some(broken.error)
+        let ending = self.known.get_mut(&id).filter(|ending| ending.is_untold)?;
+        ending.is_untold = false;
+        Some(ending.error)
     }
 
     /// What broke a connection, if the kernel tells its application another error: once, and of the end of its
@@ -41,20 +112,20 @@ impl Endings {
         if self.is_down(id) {
             return Some(Errno::NETDOWN);
         }
-        let broken = self.known.get_mut(&id)?;
-        let is_new = broken.is_untold && !matches!(broken.error, Errno::CONNRESET | Errno::PIPE);
-        broken.is_untold &= !is_new;
-        is_new.then_some(broken.error)
+        let ending = self.known.get_mut(&id)?;
+        let is_new = ending.is_untold && !matches!(ending.error, Errno::CONNRESET | Errno::PIPE);
+        ending.is_untold &= !is_new;
+        is_new.then_some(ending.error)
     }
 
     /// Whether a connection has ended with its network.
     pub(super) fn is_down(&self, id: SocketId) -> bool {
-        self.known.get(&id).is_some_and(|broken| broken.error == Errno::NETDOWN)
+        self.known.get(&id).is_some_and(|ending| ending.error == Errno::NETDOWN)
     }
 
     /// What broke a connection that has lost something.
     pub(super) fn loss(&self, id: SocketId) -> Option<Errno> {
-        self.known.get(&id).filter(|broken| broken.is_lost).map(|broken| broken.error)
+        self.known.get(&id).filter(|ending| ending.lost.is_some()).map(|ending| ending.error)
     }
 }
 
@@ -62,12 +133,34 @@ impl Endings {
 mod tests {
     use super::*;
 
+    fn ending(error: Errno, lost: Option<u64>) -> Ending {
+        Ending { error, lost, was_open: true, is_noticed: false, is_untold: true }
+    }
+
+    #[test]
+    fn losses_that_a_call_has_told_of_are_not_counted() {
+        let mut endings = Endings::default();
+        let reset = |lost| ending(Errno::CONNRESET, lost);
+        let [unread, nothing, noticed, closed] = [1, 2, 3, 4].map(SocketId::new);
+        endings.note(nothing, reset(None));
+        endings.note(noticed, Ending { is_noticed: true, ..reset(Some(7)) });
+        assert!(!endings.has_losses());
+        endings.note(closed, Ending { was_open: false, ..reset(Some(5)) });
+        assert_eq!((endings.unnoticed(), endings.has_losses()), (Losses::default(), true));
+        endings.note(unread, reset(Some(0)));
+        assert_eq!(endings.unnoticed(), Losses { connections: 1, bytes: 0 });
+        for id in [unread, unread, nothing, noticed, closed] {
+            endings.note_noticed(id);
+        }
+        assert!(!endings.has_losses());
+    }
+
     #[test]
     fn each_error_is_told_once_and_the_oldest_is_forgotten() {
         let mut endings = Endings::default();
         for bits in 0..=MOST as u64 {
-            let broken = Broken { error: Errno::PIPE, not_taken: 0, is_untold: true, is_lost: bits % 2 == 1 };
-            endings.note(SocketId::new(bits), broken);
+            let lost = (bits % 2 == 1).then_some(bits);
+            endings.note(SocketId::new(bits), ending(Errno::PIPE, lost));
         }
         assert_eq!(endings.take_error(SocketId::new(0)), None);
         assert_eq!(endings.take_error(SocketId::new(1)), Some(Errno::PIPE));
@@ -82,8 +175,7 @@ mod tests {
         let errors = [Errno::TIMEDOUT, Errno::NETDOWN, Errno::PIPE];
         let mut endings = Endings::default();
         for (bits, error) in (0..).zip(errors) {
-            let broken = Broken { error, not_taken: 0, is_untold: true, is_lost: true };
-            endings.note(SocketId::new(bits), broken);
+            endings.note(SocketId::new(bits), ending(error, Some(0)));
         }
         let [overdue, down, reset] = [0, 1, 2].map(SocketId::new);
         assert_eq!([0, 1].map(|_| endings.take_meaning(overdue)), [Some(Errno::TIMEDOUT), None]);

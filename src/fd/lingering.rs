@@ -68,6 +68,9 @@ impl ServerState {
         let mut all = std::mem::take(&mut self.lingering.waiting);
         all.retain(|waiting| match self.outcome(waiting, now) {
             Some(reply) => {
+                if matches!(reply, Reply::Failed(_)) {
+                    self.note_noticed(waiting.which);
+                }
                 self.reply(waiting.requester, &reply);
                 false
             }

@@ -136,16 +136,25 @@ impl FdServer {
         self.node.inner.driver.kick();
     }
 
-    /// What has not been delivered yet, or never will be, of what applications have written. Connections that
-    /// ended before
-    /// [`FdServer::begin_drain`] are not counted.
+    /// Says that who uses the sockets that this process has opened reads and writes by the kernel's own calls,
+    /// without the library: C programs, and those whose other calls this process makes for them. Whether a call
+    /// has told them of a connection that broke is not known, and they are taken to have heard of it.
+    pub fn note_unseen_calls(&self) {
+        self.server.note_unseen_calls();
+    }
+
+    /// What has not been delivered yet, or never will be, of what applications have written.
+    ///
+    /// Connections that ended before [`FdServer::begin_drain`] are counted if the application had them open
+    /// when they broke, and no call has told it: none of its own has failed, and it has not asked SO_ERROR.
+    /// What it had closed before is the peer's affair, as with the kernel.
     pub fn undelivered(&self) -> Outstanding {
         self.server.undelivered()
     }
 
     /// Takes what applications have written until now, closes their connections in order, and waits up to
-    /// `patience` until everything is delivered. True if it was. For the end of a process that has sockets
-    /// open.
+    /// `patience` until everything is delivered. True if it was, and nothing was lost earlier without a call
+    /// that has told of it. For the end of a process that has sockets open.
     pub fn drain(&self, patience: Duration) -> bool {
         self.end(patience, Unclosed::Finish)
     }
@@ -166,7 +175,7 @@ impl FdServer {
             self.server.reset_streams();
         }
         let left = deadline.saturating_duration_since(Instant::now());
-        self.node.shutdown(left) && taken
+        self.node.shutdown(left) && taken && !self.server.has_losses()
     }
 }
 

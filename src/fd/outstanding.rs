@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use peersock_stack::{Delivery, Flow};
 
+use super::endings::Losses;
 use super::server::{Entry, ServerState};
 
 /// What applications have written and what has not arrived, see
@@ -16,7 +17,8 @@ pub struct Outstanding {
     pub waiting: u64,
     /// Connections that have delivered all bytes and wait until the peer knows that there are no more.
     pub ends: usize,
-    /// Connections that have ended since the drain began, or been reset, without delivering everything.
+    /// Connections that have ended without delivering everything: since the drain began, or before that while
+    /// the application had them open, if no call has told it.
     pub lost: usize,
     /// Bytes of those that were not acknowledged.
     pub lost_bytes: u64,
@@ -31,8 +33,7 @@ pub struct Outstanding {
 #[derive(Default)]
 pub(super) struct Delivering {
     flows: Vec<Arc<Flow>>,
-    lost: usize,
-    lost_bytes: u64,
+    lost: Losses,
 }
 
 impl Delivering {
@@ -42,20 +43,12 @@ impl Delivering {
         }
     }
 
-    /// A connection broke before it had got so many bytes.
-    pub(super) fn note_loss(&mut self, bytes: usize) {
-        self.lost_bytes += bytes as u64;
-        // What the connection had got tells of itself.
-        self.lost += usize::from(bytes > 0);
-    }
-
     /// Looks at what has become of them.
     fn look(&mut self) {
-        let Self { flows, lost, lost_bytes } = self;
+        let Self { flows, lost } = self;
         flows.retain(|flow| match flow.delivery() {
             Delivery::Lost(loss) => {
-                *lost += 1;
-                *lost_bytes += loss.unacked;
+                lost.add(loss.unacked);
                 false
             }
             Delivery::Done => false,
@@ -75,9 +68,10 @@ impl ServerState {
     pub(super) fn undelivered(&mut self) -> Outstanding {
         self.delivering.look();
         let now = Instant::now();
+        let (closed, broken) = (self.delivering.lost, self.endings.unnoticed());
         let mut found = Outstanding {
-            lost: self.delivering.lost,
-            lost_bytes: self.delivering.lost_bytes,
+            lost: closed.connections + broken.connections,
+            lost_bytes: closed.bytes + broken.bytes,
             ..Outstanding::default()
         };
         let mut silence = None;

@@ -186,7 +186,10 @@ impl ServerState {
             Request::Linger(which, time) => match requester.held.take() {
                 Some(flow) => self.linger(key, which, flow, time),
                 // It was over before.
-                None => Some(self.endings.loss(id(which)).map_or(Reply::Done, failed)),
+                None => {
+                    self.note_noticed(which);
+                    Some(self.endings.loss(id(which)).map_or(Reply::Done, failed))
+                }
             },
             Request::Routes => {
                 let aliases = self.has_no_ipv4().then_some(RANGE);
@@ -247,13 +250,15 @@ impl ServerState {
     }
 
     /// SIOCOUTQ.
-    fn unacknowledged(&self, which: Which) -> Result<u32, Errno> {
+    fn unacknowledged(&mut self, which: Which) -> Result<u32, Errno> {
+        self.note_noticed(which);
         let stream = self.stream(which).filter(|stream| stream.broken().is_none()).ok_or(Errno::NOTCONN)?;
         let bytes = stream.not_taken() + stream.connection.flow().unacked();
         Ok(u32::try_from(bytes).unwrap_or(u32::MAX))
     }
 
     fn take_error(&mut self, which: Which) -> i32 {
+        self.note_noticed(which);
         let broken = self.stream(which).and_then(|stream| stream.broken());
         let of_socket = match which {
             Which::Opened(socket) => self.opened.get_mut(&socket.id).and_then(|opened| {
@@ -268,6 +273,7 @@ impl ServerState {
 
     /// What has ended a connection, where the kernel calls it a reset.
     fn ending(&mut self, which: Which) -> i32 {
+        self.note_noticed(which);
         let broken = self.stream(which).and_then(Stream::broken);
         let is_other = |error: &mut Errno| !matches!(*error, Errno::CONNRESET | Errno::PIPE);
         let of_attempt = match which {
@@ -283,8 +289,9 @@ impl ServerState {
 
     /// MSG_ERRQUEUE. With its report an error is told.
     fn take_report(&mut self, which: Which) -> Option<Report> {
-        if let Some(stream) = self.stream(which) {
+        if let Some(stream) = self.stream_mut(which) {
             let report = stream.connection.flow().recv_error().ok()?;
+            stream.note_noticed();
             return Some(transport::report(&report, &[]));
         }
         let Which::Opened(socket) = which else { return None };

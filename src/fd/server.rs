@@ -95,6 +95,9 @@ pub(super) struct ServerState {
     pub(super) sweep_at: usize,
     /// Connections that applications have made to the request socket.
     pub(super) contacts: u64,
+    /// Nobody sees who reads and writes the sockets that this process has opened, see
+    /// [`FdServer::note_unseen_calls`](super::FdServer::note_unseen_calls).
+    pub(super) has_unseen_calls: bool,
     /// Who is told of ports that no network allows, and those that were told.
     pub(super) refusals: Option<mpsc::Sender<String>>,
     pub(super) refused: BTreeSet<u16>,
@@ -184,6 +187,7 @@ impl Server {
             strangers: VecDeque::new(),
             sweep_at: LEAST_SWEPT,
             contacts: 0,
+            has_unseen_calls: false,
             refusals: None,
             refused: BTreeSet::new(),
         };
@@ -207,6 +211,10 @@ impl Server {
         self.lock().contacts
     }
 
+    pub(super) fn note_unseen_calls(&self) {
+        self.lock().has_unseen_calls = true;
+    }
+
     pub(super) fn refusals(&self) -> mpsc::Receiver<String> {
         let (sender, receiver) = mpsc::channel();
         self.lock().refusals = Some(sender);
@@ -215,6 +223,11 @@ impl Server {
 
     pub(super) fn undelivered(&self) -> Outstanding {
         self.lock().undelivered()
+    }
+
+    /// Whether anything was lost that no call has told of.
+    pub(super) fn has_losses(&self) -> bool {
+        self.lock().endings.has_losses()
     }
 
     pub(super) fn begin_drain(&self, unclosed: Unclosed) {
@@ -261,7 +274,10 @@ impl Server {
             let mut streams = Vec::new();
             for key in keys {
                 if let Some(Entry::Stream(mut stream)) = state.remove(key) {
-                    state.forget_stream(&stream);
+                    let id = state.forget_stream(&stream);
+                    if let Some(ending) = stream.ending() {
+                        state.note_ending(id, &stream, ending);
+                    }
                     stream.keep_end();
                     streams.push(stream);
                 }

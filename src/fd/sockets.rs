@@ -3,13 +3,15 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use peersock_fd::{Errno, Family, Name, SocketId, address};
+use peersock_fd::{Errno, Family, Name, SocketId, Which, address};
 use peersock_stack::Error;
 use rustix::net::SocketType;
 
 use super::app_end;
+use super::endings::Ending;
 use super::options::Options;
 use super::ready::Key;
+use super::requests::id;
 use super::server::{Entry, ServerState, unix};
 use super::stream::{Origin, Stream};
 use super::transport::Transport;
@@ -319,16 +321,30 @@ impl ServerState {
 
     /// A stream has ended.
     pub(super) fn end_stream(&mut self, mut stream: Stream) {
-        let broken = stream.finish(self.draining.is_some());
+        let is_draining = self.draining.is_some();
+        let ending = stream.finish(is_draining);
         let id = self.forget_stream(&stream);
-        if let Some(broken) = broken {
-            self.endings.note(id, broken);
-            if self.draining.is_some() {
-                self.delivering.note_loss(broken.not_taken);
-            }
+        match ending {
+            Some(ending) => self.note_ending(id, &stream, ending),
+            None if is_draining => self.delivering.add(Arc::clone(stream.connection.flow())),
+            None => {}
         }
-        if self.draining.is_some() {
-            self.delivering.add(Arc::clone(stream.connection.flow()));
+    }
+
+    /// Remembers what has ended a stream, and what was lost.
+    pub(super) fn note_ending(&mut self, id: SocketId, stream: &Stream, ending: Ending) {
+        let is_draining = self.draining.is_some();
+        let is_seen = !self.has_unseen_calls || stream.process() != rustix::process::getpid().as_raw_pid();
+        let was_open = is_draining || ending.was_open;
+        let is_noticed = ending.is_noticed || !(is_seen || is_draining);
+        self.endings.note(id, Ending { was_open, is_noticed, ..ending });
+    }
+
+    /// A call has told an application what has ended a connection, or does so now.
+    pub(super) fn note_noticed(&mut self, which: Which) {
+        match self.stream_mut(which) {
+            Some(stream) => stream.note_noticed(),
+            None => self.endings.note_noticed(id(which)),
         }
     }
 
@@ -347,17 +363,27 @@ impl ServerState {
     }
 
     /// The stream of a socket that is connected.
-    pub(super) fn stream(&self, which: peersock_fd::Which) -> Option<&Stream> {
-        let key = match which {
-            peersock_fd::Which::Accepted(id) => *self.accepted.get(&id)?,
-            peersock_fd::Which::Opened(socket) => match self.opened.get(&socket.id)?.phase {
-                Phase::Connected(key) => key,
-                _ => return None,
-            },
-        };
-        match self.entry(key)? {
+    pub(super) fn stream(&self, which: Which) -> Option<&Stream> {
+        match self.entry(self.stream_key(which)?)? {
             Entry::Stream(stream) => Some(stream),
             _ => None,
+        }
+    }
+
+    pub(super) fn stream_mut(&mut self, which: Which) -> Option<&mut Stream> {
+        match self.entry_mut(self.stream_key(which)?)? {
+            Entry::Stream(stream) => Some(stream),
+            _ => None,
+        }
+    }
+
+    fn stream_key(&self, which: Which) -> Option<Key> {
+        match which {
+            Which::Accepted(id) => self.accepted.get(&id).copied(),
+            Which::Opened(socket) => match self.opened.get(&socket.id)?.phase {
+                Phase::Connected(key) => Some(key),
+                _ => None,
+            },
         }
     }
 }

@@ -15,6 +15,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::net::{SendAncillaryBuffer, sockopt};
 
 use super::app_end;
+use super::endings::Ending;
 use super::options::Options;
 use super::outbox::{Outbox, Taken};
 use super::ready;
@@ -70,8 +71,7 @@ pub(super) struct Stream {
     inward: Way,
     /// What was read from the application and did not fit.
     left: Vec<u8>,
-    /// What has ended the connection before its time.
-    broken: Option<Errno>,
+    broken: Option<Break>,
     /// The peer has ended its direction, and the application is told so then at the latest.
     end_until: Option<Instant>,
     holds_end: bool,
@@ -110,16 +110,14 @@ enum Progress {
     Broken,
 }
 
-/// What a stream leaves behind that was broken.
+/// What has ended a connection before its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Broken {
-    pub(super) error: Errno,
-    /// Bytes of the application's that the connection never had.
-    pub(super) not_taken: usize,
-    /// The application has not been told by the kernel: SO_ERROR has to.
-    pub(super) is_untold: bool,
-    /// The peer has not had everything.
-    pub(super) is_lost: bool,
+struct Break {
+    error: Errno,
+    /// The application had its descriptor open then.
+    was_open: bool,
+    /// A call has failed by it.
+    is_noticed: bool,
 }
 
 impl Stream {
@@ -216,15 +214,31 @@ impl Stream {
     }
 
     fn look_for_errors(&mut self) {
-        if self.broken.is_none() && self.connection.flow().readiness().contains(Ready::ERROR) {
-            self.broken = self.connection.flow().take_error().map(errno);
+        if self.broken.is_none()
+            && self.connection.flow().readiness().contains(Ready::ERROR)
+            && let Some(error) = self.connection.flow().take_error()
+        {
+            self.note_break(errno(error));
+        }
+    }
+
+    fn note_break(&mut self, error: Errno) {
+        if self.broken.is_none() {
+            self.broken = Some(Break { error, was_open: !self.is_closed(), is_noticed: false });
+        }
+    }
+
+    /// A call of the application's has failed, or will, by what has ended the connection, if something has.
+    pub(super) fn note_noticed(&mut self) {
+        if let Some(broken) = &mut self.broken {
+            broken.is_noticed = true;
         }
     }
 
     /// Has the application told how the stream has ended, when its descriptor is closed next. Gives what it
     /// cannot be told that way, if the connection broke.
-    pub(super) fn finish(&mut self, drain: bool) -> Option<Broken> {
-        let Some(error) = self.broken else {
+    pub(super) fn finish(&mut self, drain: bool) -> Option<Ending> {
+        let Some(mut broken) = self.ending() else {
             // One who still has it open while the node ends has to see that the connection does, too, unless
             // its peer has said all.
             if !drain || self.is_closed() || self.is_complete() {
@@ -234,22 +248,31 @@ impl Stream {
             }
             return None;
         };
-        let not_taken = self.not_taken();
-        let is_lost = not_taken > 0 || matches!(self.connection.flow().delivery(), Delivery::Lost(_));
         let remote = self.connection.peer_addr().ok().map(tracing::field::display);
-        tracing::debug!(remote, %error, is_lost, "a connection broke");
+        tracing::debug!(remote, error = %broken.error, lost = broken.lost, "a connection broke");
         if self.hung_up {
-            return Some(Broken { error, not_taken, is_untold: is_lost, is_lost });
+            return Some(broken);
         }
-        let is_told = if self.inward == Way::Open || is_lost {
+        let is_told = if self.inward == Way::Open || broken.lost.is_some() {
             app_end::poison(self.unix.as_fd(), self.process)
         } else {
             // Who has seen the end in order, and lost nothing, gets no other.
             self.unix.end_in_order();
             false
         };
-        let is_untold = !(is_told && error == Errno::CONNRESET);
-        Some(Broken { error, not_taken, is_untold, is_lost })
+        broken.is_untold = !(is_told && broken.error == Errno::CONNRESET);
+        Some(broken)
+    }
+
+    /// What is to be remembered of a connection that broke.
+    pub(super) fn ending(&self) -> Option<Ending> {
+        let Break { error, was_open, is_noticed } = self.broken?;
+        let not_taken = self.not_taken() as u64;
+        let lost = match self.connection.flow().delivery() {
+            Delivery::Lost(loss) => Some(not_taken + loss.unacked),
+            _ => (not_taken > 0).then_some(not_taken),
+        };
+        Some(Ending { error, lost, was_open, is_noticed, is_untold: lost.is_some() })
     }
 
     /// Has the application see the end of what its peer has sent as what it is, though the node ends, if both
@@ -270,7 +293,7 @@ impl Stream {
 
     /// What has ended the connection, though the application may still have something to read.
     pub(super) fn broken(&self) -> Option<Errno> {
-        self.broken
+        self.broken.map(|broken| broken.error)
     }
 
     /// Bytes that the application has written and the connection has not got.
@@ -417,7 +440,7 @@ impl Stream {
         });
         match (read, sent) {
             // The error that ended it is known already. After the peer's own end it concerns writing only.
-            (Ok(0), Ok(_)) if shown == 0 && self.broken.is_some_and(|error| error != Errno::PIPE) => {
+            (Ok(0), Ok(_)) if shown == 0 && self.broken().is_some_and(|error| error != Errno::PIPE) => {
                 Progress::Broken
             }
             (Ok(0), Ok(_)) if shown == 0 && self.broken.is_none() && self.holds_back_end() => {
@@ -480,7 +503,7 @@ impl Stream {
     }
 
     fn break_by(&mut self, error: &io::Error) -> Progress {
-        self.broken.get_or_insert(Errno::from_io_error(error).unwrap_or(Errno::IO));
+        self.note_break(Errno::from_io_error(error).unwrap_or(Errno::IO));
         // What has come before can still be read.
         if self.inward == Way::Open && !self.hung_up { Progress::More } else { Progress::Broken }
     }

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use peersock_fd::{Errno, SocketFlags};
 use rustix::event::PollFlags;
@@ -98,14 +98,56 @@ fn a_refusal_without_waiting_is_an_error_of_the_socket() {
     let fd = a.socket(SocketFlags::NONBLOCK);
     let socket = overlay(&fd);
     assert_eq!(errno(socket.connect(Some(SocketAddr::new(b.ip(), 9)))), Errno::INPROGRESS);
-    // The kernel wakes who waits before it frees what is unread, and with it the room to write.
+    // At first the node makes room.
     let mut flags = PollFlags::empty();
-    while !flags.contains(PollFlags::OUT) {
+    while !flags.contains(PollFlags::HUP) {
         flags = poll(&fd, PollFlags::IN | PollFlags::OUT);
-        assert!(flags.contains(PollFlags::IN | PollFlags::ERR | PollFlags::HUP), "{flags:?}");
+        assert!(flags.contains(PollFlags::OUT), "{flags:?}");
     }
+    assert!(flags.contains(PollFlags::IN | PollFlags::ERR), "{flags:?}");
     assert_eq!(socket.take_error(), Ok(Some(Errno::CONNREFUSED)));
     assert_eq!(socket.take_error(), Ok(None));
+}
+
+/// The kernel wakes who waits for a socket before it frees what is unread in it.
+#[test]
+fn who_sees_that_a_socket_was_refused_can_write_to_it_and_is_told_why() {
+    let (a, b) = Served::pair();
+    for _ in 0..300 {
+        let fd = a.socket(SocketFlags::NONBLOCK);
+        let socket = overlay(&fd);
+        assert_eq!(errno(socket.connect(Some(SocketAddr::new(b.ip(), 9)))), Errno::INPROGRESS);
+        let until = Instant::now() + Duration::from_secs(20);
+        // Without sleeping in between, so that it is the first to know.
+        let flags = loop {
+            let flags = crate::common::poll_for(&fd, PollFlags::IN | PollFlags::OUT, 0);
+            if flags.contains(PollFlags::ERR) {
+                break flags;
+            }
+            assert!(Instant::now() < until);
+        };
+        assert!(flags.contains(PollFlags::OUT | PollFlags::HUP), "{flags:?}");
+        assert_eq!(socket.take_error(), Ok(Some(Errno::CONNREFUSED)));
+        assert_eq!(socket.take_error(), Ok(None));
+    }
+}
+
+/// Who looks as soon as it is writable, too, before the kernel has an error to tell.
+#[test]
+fn whoever_finds_a_refused_socket_writable_is_told_why_once() {
+    let (a, b) = Served::pair();
+    for _ in 0..300 {
+        let fd = a.socket(SocketFlags::NONBLOCK);
+        let socket = overlay(&fd);
+        assert_eq!(errno(socket.connect(Some(SocketAddr::new(b.ip(), 9)))), Errno::INPROGRESS);
+        let until = Instant::now() + Duration::from_secs(20);
+        while crate::common::poll_for(&fd, PollFlags::OUT, 0).is_empty() {
+            assert!(Instant::now() < until);
+        }
+        assert_eq!(socket.take_error(), Ok(Some(Errno::CONNREFUSED)));
+        assert_eq!(socket.take_error(), Ok(None));
+        assert_eq!(rustix::io::read(&fd, &mut [0; 1]), Ok(0), "it was told");
+    }
 }
 
 #[test]

@@ -258,3 +258,106 @@ fn the_table_of_deliveries_holds_for_descriptors() {
         }
     }
 }
+
+/// What a program does with a connection whose peer has reset it, so that what was sent is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Afterwards {
+    Closes,
+    KeepsItOpen,
+    Writes,
+    Reads,
+    Shuts,
+    AsksForTheError,
+}
+
+/// A connection whose peer has reset it, while `size` bytes of this end's were in all the buffers there are.
+fn reset_by_peer(a: &Served, b: &Served, size: usize) -> File {
+    let (sender, receiver) = a.connect(b);
+    rustix::io::ioctl_fionbio(&sender, true).expect("a flag");
+    rustix::io::write(&sender, &vec![7; size]).expect("room for some");
+    rustix::io::ioctl_fionbio(&sender, false).expect("a flag");
+    assert!(poll(&receiver, PollFlags::IN).contains(PollFlags::IN));
+    Side::Overlay.reset_on_close(&receiver);
+    drop(receiver);
+    assert!(poll(&sender, PollFlags::empty()).contains(PollFlags::HUP), "it is not reset");
+    sender
+}
+
+#[test]
+fn losses_that_no_call_has_told_of_are_said_at_the_end() {
+    use Afterwards::*;
+    for how in [Closes, KeepsItOpen, Writes, Reads, Shuts, AsksForTheError] {
+        for size in [4000, 10_000_000] {
+            let (a, b) = Served::pair();
+            let mut sender = reset_by_peer(&a, &b, size);
+            // The libraries ask what an error of the kernel's means.
+            let meaning = |error: io::Error| {
+                overlay(&sender).stream_error(Errno::from_io_error(&error).expect("the kernel's"))
+            };
+            match how {
+                Closes | KeepsItOpen => {}
+                Writes => {
+                    let error = (&sender).write(b"more").expect_err("it is reset");
+                    assert_eq!(meaning(error), Errno::PIPE);
+                }
+                Reads => {
+                    let error = (&sender).read(&mut [0; 1]).expect_err("it is reset");
+                    assert_eq!(meaning(error), Errno::CONNRESET);
+                }
+                Shuts => assert_eq!(Side::Overlay.shutdown(&sender), Err(Errno::NOTCONN)),
+                AsksForTheError => assert_eq!(Side::Overlay.take_error(&sender), Some(Errno::CONNRESET)),
+            }
+            let is_told = !matches!(how, Closes | KeepsItOpen);
+            if how == KeepsItOpen {
+                sender = sender.try_clone().expect("a copy");
+            } else {
+                drop(sender);
+                sender = File::open("/dev/null").expect("a file");
+            }
+            let left = a.server.undelivered();
+            assert_eq!(left.lost, usize::from(!is_told), "{how:?} {size}");
+            // Of few bytes the peer's node has acknowledged all before they were thrown away.
+            assert_eq!(left.lost_bytes > 0, !is_told && size > 1_000_000, "{how:?} {size}");
+            let delivered = match how {
+                KeepsItOpen => a.server.drain_and_reset(Duration::from_secs(20)),
+                _ => a.server.drain(Duration::from_secs(20)),
+            };
+            assert_eq!(delivered, is_told, "{how:?} {size}");
+            drop(sender);
+        }
+    }
+}
+
+/// As with the kernel, what becomes of a connection that was closed before is the node's affair.
+#[test]
+fn losses_of_what_was_closed_before_are_said_by_the_end_alone() {
+    let (a, b) = Served::pair();
+    let (mut sender, receiver) = a.connect(&b);
+    sender.write_all(&[7; 4000]).expect("room");
+    assert!(poll(&receiver, PollFlags::IN).contains(PollFlags::IN));
+    drop(sender);
+    Side::Overlay.reset_on_close(&receiver);
+    drop(receiver);
+    let mut probe = a.connect(&b);
+    for _ in 0..10 {
+        // What goes to and fro takes the reset along.
+        probe.0.write_all(b"?").expect("room");
+        probe.1.read_exact(&mut [0; 1]).expect("it comes");
+        probe.1.write_all(b"!").expect("room");
+        probe.0.read_exact(&mut [0; 1]).expect("it comes");
+    }
+    assert_eq!(a.server.undelivered().lost, 0);
+    drop(probe);
+    assert!(!a.server.drain(Duration::from_secs(20)));
+}
+
+#[test]
+fn of_calls_that_nobody_sees_every_one_may_have_told() {
+    let (a, b) = Served::pair();
+    a.server.note_unseen_calls();
+    let mut sender = reset_by_peer(&a, &b, 4000);
+    sender.write_all(b"more").expect_err("it is reset");
+    drop(sender);
+    assert_eq!(a.server.undelivered().lost, 0);
+    assert!(a.server.drain(Duration::from_secs(20)));
+}

@@ -84,6 +84,8 @@ impl Mode {
         }
         let (tag, token) = FdServer::parse_environment(&server.environment())
             .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+        // It is asked about the calls that make connections, not about those that use them.
+        server.note_unseen_calls();
         let client = Client::new(tag, token);
         let library = (self != Self::Seccomp).then(|| library.name().to_owned());
         let mut supervisor =

@@ -16,6 +16,7 @@ mod go;
 mod groups;
 mod interfaces;
 mod lab;
+mod lost;
 mod observations;
 mod pipes;
 mod ports;

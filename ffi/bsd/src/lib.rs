@@ -14,6 +14,8 @@ pub mod alongside;
 mod ancillary;
 mod calls;
 mod convert;
+pub mod either;
+pub mod epoll_sets;
 pub mod filter;
 pub mod kernel;
 mod messages;
@@ -25,13 +27,14 @@ mod sides;
 mod sockaddr;
 
 pub use calls::{accept4, bind, close, connect, getpeername, getsockname, listen, shutdown, socket};
-pub use convert::{EpollSets, convert, counterpart, has_failed, renew, replace};
+pub use convert::{convert, counterpart, dissolve, has_failed, renew, replace};
+pub use epoll_sets::EpollSets;
 pub use messages::{recvfrom, recvmmsg, recvmsg, sendmmsg, sendmsg, sendto};
 pub use option_hints::{lingers, may_be_too_long};
 pub use options::{getsockopt, setsockopt};
 pub use peersock_fd::{Client, Errno, Socket};
 pub use rules::{Rules, Side};
-pub use sides::{Sides, bound, is_any, is_candidate, overlay};
+pub use sides::{Chosen, Sides, bound, is_any, is_candidate, overlay};
 pub use sockaddr::{read as read_address, write as write_address};
 
 /// What a call gives: its return value, or the `errno` that it fails with.

@@ -40,7 +40,7 @@ pub(crate) struct Running {
 
 impl Running {
     fn start(settings: NodeBuilder) -> Result<Arc<Running>, StartError> {
-        let host = Host::start(settings)?;
+        let host = Host::start_with_unseen_calls(settings)?;
         let client = Client::new(host.tag(), host.token());
         Ok(Arc::new(Running { host, client, callback: Mutex::default() }))
     }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use peersock_fd::{NodeTag, Token};
 
-use super::Unclosed;
+use super::{FdServer, Unclosed};
 use crate::node::{Event, Node, NodeBuilder, StartError};
 use thread::{Hosted, Job};
 
@@ -62,7 +62,20 @@ impl Host {
     /// # Errors
     /// Those of [`NodeBuilder::start`], and when the system does not allow another table of descriptors.
     pub fn start(settings: NodeBuilder) -> Result<Host, StartError> {
-        let hosted = thread::start(settings)?;
+        Self::start_in(settings, |_| ())
+    }
+
+    /// As [`Host::start`], for a process that reads and writes by the kernel's own calls, as C programs do: see
+    /// [`FdServer::note_unseen_calls`].
+    ///
+    /// # Errors
+    /// Those of [`Host::start`].
+    pub fn start_with_unseen_calls(settings: NodeBuilder) -> Result<Host, StartError> {
+        Self::start_in(settings, FdServer::note_unseen_calls)
+    }
+
+    fn start_in(settings: NodeBuilder, prepare: fn(&FdServer)) -> Result<Host, StartError> {
+        let hosted = thread::start(settings, prepare)?;
         exit::remember(&hosted);
         Ok(Host { hosted: Some(hosted) })
     }
@@ -148,7 +161,8 @@ impl Host {
     }
 
     /// Takes what was written until now, waits up to `linger` until everything is delivered, and ends the
-    /// node. True if it was delivered. After that a host can be started anew.
+    /// node. True if it was delivered, and nothing was lost earlier without a call that has told of it. After
+    /// that a host can be started anew.
     ///
     /// Connections that the process has not closed are reset, after what was written to them: a peer does not
     /// take a node that goes away for the end of what was to be said. Calls that wait, and later ones, fail

@@ -38,7 +38,7 @@ pub(super) enum Job {
 type Work = dyn FnOnce(&Node, &Apart) + Send;
 
 /// Starts the thread, and waits until the node is up.
-pub(super) fn start(settings: NodeBuilder) -> Result<Arc<Hosted>, StartError> {
+pub(super) fn start(settings: NodeBuilder, prepare: fn(&FdServer)) -> Result<Arc<Hosted>, StartError> {
     let (jobs, todo) = mpsc::channel();
     let (started, result) = mpsc::sync_channel(1);
     let thread = Builder::new().name("peersock-host".into()).spawn(move || {
@@ -46,6 +46,7 @@ pub(super) fn start(settings: NodeBuilder) -> Result<Arc<Hosted>, StartError> {
         process::block_signals();
         match process::leave_descriptors().map_err(StartError::Io).and_then(|()| open(settings)) {
             Ok((node, server)) => {
+                prepare(&server);
                 let _ = started.send(Ok((rustix::thread::gettid(), server.tag(), server.token())));
                 serve(node, server, &todo);
             }

@@ -17,7 +17,7 @@ use peersock_stack::{
     TrafficClass, UdpOptions,
 };
 
-use super::server::{Entry, ServerState};
+use super::server::ServerState;
 use super::sockets::Phase;
 use super::transport::Arrived;
 use crate::socket::Connection;
@@ -361,21 +361,8 @@ impl ServerState {
         }
         Ok(row)
     }
-
-    fn stream_mut(&mut self, which: Which) -> Option<&mut super::stream::Stream> {
-        let key = match which {
-            Which::Accepted(id) => *self.accepted.get(&id)?,
-            Which::Opened(socket) => match self.opened.get(&socket.id)?.phase {
-                Phase::Connected(key) => key,
-                _ => return None,
-            },
-        };
-        match self.entry_mut(key)? {
-            Entry::Stream(stream) => Some(stream),
-            _ => None,
-        }
-    }
 }
+
 fn is_tcp_info(row: &Row) -> bool {
     (row.level, row.number) == (libc::IPPROTO_TCP, libc::TCP_INFO)
 }
