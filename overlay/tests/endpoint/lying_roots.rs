@@ -11,6 +11,9 @@ use crate::roots::{add_liar, add_root, apart, apart_with_liars, id, talk, use_ro
 
 const SECOND: Duration = Duration::from_secs(1);
 
+/// Has a root lie.
+type Lie = fn(&mut Lies);
+
 #[test]
 fn a_root_that_names_another_node_is_not_believed() {
     let mut net = apart_with_liars(2);
@@ -66,7 +69,7 @@ fn a_root_that_swallows_frames_or_names_wrong_channels_can_only_refuse() {
 #[test]
 fn what_the_first_root_drops_or_refuses_another_one_relays_a_little_later() {
     let far = Duration::from_millis(20);
-    let took = |liar: Option<usize>, lie: fn(&mut Lies)| {
+    let took = |liar: Option<usize>, lie: Lie| {
         let mut net = apart_with_liars(2);
         net.latency = far;
         net.run(2 * SECOND);
@@ -77,7 +80,7 @@ fn what_the_first_root_drops_or_refuses_another_one_relays_a_little_later() {
         net.wait(2 * SECOND, |net| !net.received(1).is_empty())
     };
     let (usual, round_trip) = (took(None, |_| ()), far * 2);
-    let cases: [(fn(&mut Lies), Duration); 3] = [
+    let cases: [(Lie, Duration); 3] = [
         (|lies| lies.wrong_channel = true, round_trip),
         (|lies| lies.over_rate = true, round_trip),
         (|lies| lies.swallows = true, round_trip * 2 + Duration::from_millis(20)),
