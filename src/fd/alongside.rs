@@ -14,11 +14,12 @@ use peersock_fd::{Errno, Kind, Name, Passed, SocketId};
 use rustix::fs::OFlags;
 use rustix::net::{AddressFamily, SocketFlags, ipproto, sockopt};
 
+use super::context::Context;
 use super::details::hand_over;
 use super::listening::{LAST_RETRY, Listening};
 use super::ready::Key;
-use super::server::{Entry, Readiness, ServerState};
-use super::sockets::Phase;
+use super::socket_table::Phase;
+use super::state::{Entry, Readiness, ServerState};
 use super::transport::{Both, Transport};
 
 /// Connections that are accepted before others have their turn.
@@ -81,7 +82,7 @@ impl ServerState {
         if !matches!(sockopt::socket_domain(&fd)?, AddressFamily::INET | AddressFamily::INET6) {
             return Err(Errno::INVAL);
         }
-        let key = match self.opened.get(&socket.id).map(|opened| opened.phase) {
+        let key = match self.sockets.phase(socket.id) {
             Some(Phase::Datagrams(key)) => return self.put_datagrams_alongside(key, socket, fd),
             Some(Phase::Listening(key))
                 if socket.kind == Kind::Stream && sockopt::socket_acceptconn(&fd)? =>
@@ -92,7 +93,7 @@ impl ServerState {
         };
         let status = rustix::fs::fcntl_getfl(&fd)?;
         rustix::fs::fcntl_setfl(&fd, status | OFlags::NONBLOCK)?;
-        self.watch(fd.as_fd(), key, EVENTS).map_err(|_| Errno::NOMEM)?;
+        self.context.watch(fd.as_fd(), key, EVENTS).map_err(|_| Errno::NOMEM)?;
         let Some(Entry::Listening(listening)) = self.entry_mut(key) else { return Err(Errno::INVAL) };
         listening.alongside = Some(Alongside { fd, is_ready: true, left: 0 });
         self.handle(key, Readiness::default());
@@ -109,15 +110,15 @@ impl ServerState {
         if socket.kind != Kind::Datagram || sockopt::socket_protocol(&fd)? != Some(ipproto::UDP) {
             return Err(Errno::INVAL);
         }
-        let node = self.node.upgrade().ok_or(Errno::NETDOWN)?;
+        let node = self.context.node()?;
         let fd = Arc::new(fd);
-        let opened = self.opened.get_mut(&socket.id).ok_or(Errno::INVAL)?;
+        let opened = self.sockets.get_mut(socket.id).ok_or(Errno::INVAL)?;
         let overlay = opened.transport.clone().ok_or(Errno::INVAL)?;
         let both: Arc<dyn Transport> = Arc::new(Both::new(&node, overlay, Arc::clone(&fd))?);
         opened.transport = Some(Arc::clone(&both));
         let Some(Entry::Datagrams(datagrams)) = self.entry_mut(key) else { return Err(Errno::INVAL) };
-        datagrams.transport = both;
-        self.watch(fd.as_fd(), key, EVENTS).map_err(|_| Errno::NOMEM)?;
+        datagrams.set_transport(both);
+        self.context.watch(fd.as_fd(), key, EVENTS).map_err(|_| Errno::NOMEM)?;
         self.handle(key, Readiness::default());
         Ok(())
     }
@@ -125,16 +126,18 @@ impl ServerState {
     /// An option of a socket was set: the one of the kernel's that receives for it has it, too.
     pub(super) fn follow_alongside(&self, socket: peersock_fd::Opened, row: &Row, value: &[u8]) {
         if row.is_followed
-            && let Some(Phase::Listening(key)) = self.opened.get(&socket.id).map(|opened| opened.phase)
+            && let Some(Phase::Listening(key)) = self.sockets.phase(socket.id)
             && let Some(Entry::Listening(Listening { alongside: Some(alongside), .. })) = self.entry(key)
         {
             alongside.follow(row, value);
         }
     }
+}
 
+impl Listening {
     /// The next connection of the kernel's queue.
-    pub(super) fn accept_alongside(&mut self, key: Key, listening: &mut Listening) -> Option<Incoming> {
-        let alongside = listening.alongside.as_mut().filter(|alongside| alongside.is_ready)?;
+    pub(super) fn accept_alongside(&mut self, key: Key, context: &mut Context) -> Option<Incoming> {
+        let alongside = self.alongside.as_mut().filter(|alongside| alongside.is_ready)?;
         while alongside.left > 0 {
             alongside.left -= 1;
             match rustix::net::acceptfrom_with(&alongside.fd, SocketFlags::CLOEXEC) {
@@ -149,19 +152,19 @@ impl ServerState {
                 }
                 // Left where it is until there are descriptors again: of that the kernel tells nothing.
                 Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
-                    self.set_timer(Instant::now() + LAST_RETRY, key);
+                    context.set_timer(Instant::now() + LAST_RETRY, key);
                     return None;
                 }
                 // It listens no more.
                 Err(Errno::INVAL | Errno::BADF | Errno::NOTSOCK | Errno::OPNOTSUPP) => {
-                    listening.alongside = None;
+                    self.alongside = None;
                     return None;
                 }
                 // What has gone wrong with that one connection, see accept(2).
                 Err(_) => {}
             }
         }
-        self.set_timer(Instant::now(), key);
+        context.set_timer(Instant::now(), key);
         None
     }
 
@@ -169,8 +172,8 @@ impl ServerState {
     ///
     /// # Errors
     /// EAGAIN if there is no room now, ECONNREFUSED once nobody has the listener open.
-    pub(super) fn pass(&self, listening: &Listening, incoming: Incoming) -> Result<(), (Errno, Incoming)> {
-        match self.try_pass(listening, &incoming) {
+    pub(super) fn pass(&self, context: &Context, incoming: Incoming) -> Result<(), (Errno, Incoming)> {
+        match self.try_pass(context, &incoming) {
             Ok(()) => Ok(()),
             // Descriptors, or those that are on their way (ETOOMANYREFS): there will be some again.
             Err(Errno::MFILE | Errno::NFILE | Errno::TOOMANYREFS | Errno::NOBUFS | Errno::NOMEM) => {
@@ -180,10 +183,10 @@ impl ServerState {
         }
     }
 
-    fn try_pass(&self, listening: &Listening, incoming: &Incoming) -> Result<(), Errno> {
+    fn try_pass(&self, context: &Context, incoming: &Incoming) -> Result<(), Errno> {
         let id = SocketId::new(getrandom::u64().map_err(|_| Errno::IO)?);
         let passed = Passed { id, peer: incoming.peer };
-        let end = self.connect_to(listening, &Name::Passed(self.tag, passed))?;
+        let end = self.connect_to(context, &Name::Passed(context.tag, passed))?;
         // Where that fails, the application finds an end that says nothing, and waits for the next.
         match hand_over(&end, &[0], Some(incoming.fd.as_fd())) {
             // It has closed its listener just now.

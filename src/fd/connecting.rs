@@ -10,10 +10,12 @@ use std::time::{Duration, Instant};
 use peersock_fd::{Errno, Name, Reply, SocketId, enlarge, name_of, peer_credentials};
 use rustix::net::{RecvFlags, SocketFlags};
 
+use super::context::Context;
 use super::outbox::Outbox;
 use super::ready::{self, Key};
-use super::server::{Entry, ServerState};
-use super::sockets::{Phase, errno};
+use super::requests::failed;
+use super::socket_table::{Phase, errno};
+use super::state::{Entry, ServerState};
 use super::stream::{self, Origin, Stream};
 use crate::socket::Connection;
 use peersock_primitives::wait::Interest;
@@ -51,7 +53,7 @@ impl ServerState {
         remote: SocketAddr,
         asker: Option<(Key, Option<Duration>)>,
     ) -> Result<(), Errno> {
-        let node = self.node.upgrade().ok_or(Errno::NETDOWN)?;
+        let node = self.context.node()?;
         let opened = self.socket(socket);
         match opened.phase {
             Phase::Fresh => {}
@@ -67,7 +69,7 @@ impl ServerState {
             Phase::Connected(_) | Phase::Listening(_) => return Err(Errno::ISCONN),
             Phase::Datagrams(_) => return Err(Errno::INVAL),
         }
-        let remote = self.meant(remote);
+        let remote = self.context.meant(remote);
         let opened = self.socket(socket);
         if remote.ip().is_unspecified() || remote.port() == 0 {
             return Err(Errno::CONNREFUSED);
@@ -82,14 +84,14 @@ impl ServerState {
         // It is this socket itself that has the port.
         options.reuse_address |= local.is_some();
         let opened = Connection::open(&node, device, local, remote, options).map_err(errno);
-        let connection = self.note_if_refused(opened, remote)?;
-        let key = self.new_key();
-        let (waker, entry) = self.ready.waker(key);
+        let connection = self.context.note_if_refused(opened, remote)?;
+        let key = self.context.new_key();
+        let (waker, entry) = self.context.waker(key);
         let now = Instant::now();
         let fills = asker.is_none();
         let asker = asker.map(|(asker, timeout)| (asker, timeout.map(|timeout| now + timeout)));
         if let Some((_, Some(until))) = asker {
-            self.set_timer(until, key);
+            self.context.set_timer(until, key);
         }
         let opened = self.socket(socket);
         opened.phase = Phase::Connecting(key);
@@ -122,118 +124,134 @@ impl ServerState {
             };
             // A stranger cannot have the name of a socket that a known application has asked to connect.
             let Some(Name::Opened(_, socket)) = from.and_then(name_of) else { continue };
-            if let Some(Phase::Connecting(key)) = self.opened.get(&socket.id).map(|opened| opened.phase)
-                && let Some(Entry::Connecting(mut connecting)) = self.remove(key)
-            {
-                connecting.data.get_or_insert(fd);
-                self.insert(key, Entry::Connecting(connecting));
-                self.handle(key, super::server::Readiness::default());
+            if let Some((key, attempt)) = self.attempt_of(socket) {
+                attempt.data.get_or_insert(fd);
+                self.advance(key);
             }
         }
     }
 
     /// An application has filled its descriptor, and waits for it to become writable.
     pub(super) fn filled(&mut self, socket: peersock_fd::Opened, app_end: Option<OwnedFd>) {
-        if let Some(Phase::Connecting(key)) = self.opened.get(&socket.id).map(|opened| opened.phase)
-            && let Some(Entry::Connecting(mut connecting)) = self.remove(key)
-        {
-            connecting.fills = true;
-            connecting.filled = app_end;
-            self.insert(key, Entry::Connecting(connecting));
-            self.handle(key, super::server::Readiness::default());
+        if let Some((key, attempt)) = self.attempt_of(socket) {
+            attempt.fills = true;
+            attempt.filled = app_end;
+            self.advance(key);
+        }
+    }
+
+    fn attempt_of(&mut self, socket: peersock_fd::Opened) -> Option<(Key, &mut Connecting)> {
+        let Some(Phase::Connecting(key)) = self.sockets.phase(socket.id) else { return None };
+        match self.entry_mut(key) {
+            Some(Entry::Connecting(attempt)) => Some((key, attempt)),
+            _ => None,
         }
     }
 
     /// Looks how far an attempt has come.
-    pub(super) fn advance(&mut self, key: Key, mut connecting: Connecting) -> Option<Entry> {
-        connecting.entry.begin();
+    pub(super) fn advance(&mut self, key: Key) {
+        let Some(Entry::Connecting(attempt)) = self.entries.get_mut(&key) else { return };
+        let id = attempt.id;
+        let (reply, step) = attempt.advance(key, &mut self.context);
+        if let Some((asker, reply)) = reply {
+            self.reply(asker, &reply);
+        }
+        match step {
+            Step::Waits => {}
+            Step::Failed(error) => {
+                if let Some(opened) = self.sockets.get_mut(id) {
+                    (opened.phase, opened.error) = (Phase::Fresh, error);
+                }
+                self.remove(key);
+            }
+            Step::GivenUp => {
+                self.sockets.remove(id);
+                self.remove(key);
+            }
+            Step::Stands => {
+                if let Some(Entry::Connecting(attempt)) = self.remove(key) {
+                    self.begin_stream(key, attempt);
+                }
+            }
+        }
+    }
+
+    fn begin_stream(&mut self, key: Key, attempt: Connecting) {
+        let Connecting { id, connection, waker, entry, data: Some(data), .. } = attempt else { return };
+        enlarge(data.as_fd());
+        let process = peer_credentials(data.as_fd()).map_or(0, |credentials| credentials.pid);
+        let Some(opened) = self.sockets.get_mut(id) else { return };
+        opened.phase = Phase::Connected(key);
+        let options = opened.options.clone();
+        if self.context.watch(data.as_fd(), key, stream::EVENTS).is_err() {
+            self.sockets.remove(id);
+            return;
+        }
+        waker.wake_by_ref();
+        let (origin, unix) = (Origin::Opened(id), Outbox::of_connected(data));
+        let stream = Stream::new(connection, origin, options, unix, process, (waker, entry));
+        self.insert(key, Entry::Stream(stream));
+    }
+}
+
+/// What follows from a look at an attempt.
+enum Step {
+    /// It goes on.
+    Waits,
+    /// The socket may try again; this is its SO_ERROR, unless the application was told by a reply.
+    Failed(Option<Errno>),
+    /// The application does not connect its descriptor.
+    GivenUp,
+    /// The connection stands, and the descriptor is here.
+    Stands,
+}
+
+impl Connecting {
+    /// Looks how far it has come: what somebody who waits is told, and what follows.
+    fn advance(&mut self, key: Key, context: &mut Context) -> (Option<(Key, Reply)>, Step) {
+        self.entry.begin();
         let now = Instant::now();
-        if connecting.outcome.is_none() {
-            connecting.connection.waiters().register(Interest::Write, &connecting.waker);
-            connecting.outcome = match connecting.connection.check_connected() {
+        if self.outcome.is_none() {
+            self.connection.waiters().register(Interest::Write, &self.waker);
+            self.outcome = match self.connection.check_connected() {
                 Ok(()) => Some(Ok(())),
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => None,
                 Err(error) => Some(Err(Errno::from_io_error(&error).unwrap_or(Errno::IO))),
             };
         }
-        let (asker, outcome) = (connecting.asker, connecting.outcome);
-        match (asker, outcome) {
-            (Some((asker, _)), Some(outcome)) => {
-                connecting.asker = None;
-                self.reply(
-                    asker,
-                    &outcome.map_or_else(|error| Reply::Failed(error.raw_os_error()), |()| Reply::Done),
-                );
-                if outcome.is_err() {
-                    // It may try again.
-                    self.socket_failed(connecting.id, None);
-                    return None;
-                }
+        let mut reply = None;
+        match (self.asker, self.outcome) {
+            (Some((asker, _)), Some(Err(error))) => {
+                return (Some((asker, failed(error))), Step::Failed(None));
+            }
+            (Some((asker, _)), Some(Ok(()))) => {
+                self.asker = None;
+                reply = Some((asker, Reply::Done));
             }
             (Some((asker, Some(until))), None) if until <= now => {
                 // It goes on, as with TCP; the application leaves its descriptor filled.
-                (connecting.fills, connecting.asker) = (true, None);
-                self.reply(asker, &Reply::Failed(Errno::INPROGRESS.raw_os_error()));
+                (self.fills, self.asker) = (true, None);
+                reply = Some((asker, failed(Errno::INPROGRESS)));
             }
             _ => {}
         }
-        let Some(outcome) = outcome else { return Some(Entry::Connecting(connecting)) };
-        let is_here = connecting.data.is_some() && (!connecting.fills || connecting.filled.is_some());
+        let Some(outcome) = self.outcome else { return (reply, Step::Waits) };
+        let is_here = self.data.is_some() && (!self.fills || self.filled.is_some());
         if !is_here {
-            let until = *connecting.until.get_or_insert(now + PATIENCE);
+            let until = *self.until.get_or_insert(now + PATIENCE);
             if until <= now {
-                self.opened.remove(&connecting.id);
-                return None;
+                return (reply, Step::GivenUp);
             }
-            self.set_timer(until, key);
-            return Some(Entry::Connecting(connecting));
+            context.set_timer(until, key);
+            return (reply, Step::Waits);
         }
-        match outcome {
-            Ok(()) => self.begin_stream(key, connecting),
-            // Closed with the last byte of its filling unread, the descriptor reports an error.
-            Err(error) => {
-                // First of all, so that who finds it writable is told of it.
-                self.socket_failed(connecting.id, Some(error));
-                // The kernel wakes who waits before it frees what is unread, and with it the room to write:
-                // otherwise there would be an error for a moment, and no room.
-                connecting.take_filling(&mut self.buf);
-                None
-            }
-        }
+        // The kernel wakes who waits before it frees what is unread, and with it the room to write: without
+        // this, a descriptor whose connection was refused would have an error for a moment, and no room.
+        // Closed with the last byte of its filling unread, it reports an error.
+        self.take_filling(&mut context.buf);
+        (reply, outcome.map_or_else(|error| Step::Failed(Some(error)), |()| Step::Stands))
     }
 
-    fn socket_failed(&mut self, id: SocketId, error: Option<Errno>) {
-        if let Some(opened) = self.opened.get_mut(&id) {
-            (opened.phase, opened.error) = (Phase::Fresh, error);
-        }
-    }
-
-    fn begin_stream(&mut self, key: Key, mut connecting: Connecting) -> Option<Entry> {
-        connecting.take_filling(&mut self.buf);
-        let data = connecting.data.take()?;
-        enlarge(data.as_fd());
-        let process = peer_credentials(data.as_fd()).map_or(0, |credentials| credentials.pid);
-        let opened = self.opened.get_mut(&connecting.id)?;
-        opened.phase = Phase::Connected(key);
-        let options = opened.options.clone();
-        if self.watch(data.as_fd(), key, stream::EVENTS).is_err() {
-            self.opened.remove(&connecting.id);
-            return None;
-        }
-        let Connecting { id, connection, waker, entry, .. } = connecting;
-        waker.wake_by_ref();
-        Some(Entry::Stream(Stream::new(
-            connection,
-            Origin::Opened(id),
-            options,
-            Outbox::of_connected(data),
-            process,
-            (waker, entry),
-        )))
-    }
-}
-
-impl Connecting {
     /// Whether the connection stands and the application was told: it may be writing to a descriptor that is
     /// not here yet.
     pub(super) fn is_standing(&self) -> bool {

@@ -1,30 +1,26 @@
 //! The node's ends of datagram sockets: an AF_UNIX socket for each remote address, whose name says which.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::os::fd::OwnedFd;
 
-use crate::sys::poller::EventFlags;
 use peersock_fd::{Details, Errno, Name, NodeTag, Remote, address, name_of};
 use rustix::net::{RecvFlags, SendFlags, SocketType};
 
-use super::datagram::Datagrams;
+use super::context::unix;
 use super::ready::Key;
-use super::server::{Entry, ServerState, unix};
 
 /// Ends that one socket may have; beyond, those go that were not used for longest. They come back when they
 /// are needed.
-const MOST_PER_SOCKET: usize = 1024;
+pub(super) const MOST_PER_SOCKET: usize = 1024;
 /// Ends that all sockets may have together.
-const MOST: usize = 8192;
+pub(super) const MOST: usize = 8192;
 
 /// What the name of an end says: a remote address as the application names it, and details.
 pub(super) type Place = (SocketAddr, Option<Details>);
 
 /// One of the node's ends.
 pub(super) struct End {
-    /// The socket that it belongs to.
-    pub(super) owner: Key,
     pub(super) place: Place,
     name: Remote,
     /// Connected to the application's end.
@@ -33,13 +29,27 @@ pub(super) struct End {
     /// connected.
     is_private: bool,
     /// When it was last used, in an order of all uses.
-    used: AtomicU64,
+    used: u64,
 }
 
 impl End {
-    pub(super) fn note_use(&self, uses: &mut u64) {
-        *uses += 1;
-        self.used.store(*uses, Ordering::Relaxed);
+    /// Makes one, for the application's end of a socket.
+    pub(super) fn new(
+        tag: NodeTag,
+        socket: peersock_fd::Opened,
+        place: Place,
+        name: Remote,
+    ) -> Result<Self, Errno> {
+        let fd = unix(SocketType::DGRAM)?;
+        // Connected before it has a name: nobody but the application's end can send to it.
+        let is_private = match rustix::net::connect(&fd, &address(&Name::Opened(tag, socket))) {
+            Ok(()) => true,
+            // The application's end is connected to another.
+            Err(Errno::PERM) => false,
+            Err(error) => return Err(error),
+        };
+        rustix::net::bind(&fd, &address(&Name::Remote(tag, name)))?;
+        Ok(Self { place, name, fd, is_private, used: 0 })
     }
 
     /// Connects it to the application's end, if that is connected to no other.
@@ -47,7 +57,7 @@ impl End {
         rustix::net::connect(&self.fd, &address(&Name::Opened(tag, socket)))
     }
 
-    /// Takes what the application has sent; 0 bytes of what others have.
+    /// Takes what the application has sent; `None` of what others have.
     pub(super) fn receive(
         &self,
         socket: peersock_fd::Opened,
@@ -78,98 +88,84 @@ impl End {
     }
 }
 
-impl ServerState {
-    /// The end of a socket for one place, made if there is none.
-    pub(super) fn end(&mut self, owner: Key, place: Place) -> Result<Key, Errno> {
-        let Some(Entry::Datagrams(mut datagrams)) = self.remove(owner) else { return Err(Errno::INVAL) };
-        let end = self.end_of(owner, &mut datagrams, place);
-        self.insert(owner, Entry::Datagrams(datagrams));
-        end
+/// The ends of one datagram socket.
+#[derive(Default)]
+pub(super) struct Ends {
+    by_key: HashMap<Key, End>,
+    by_place: HashMap<Place, Key>,
+}
+
+impl Ends {
+    pub(super) fn len(&self) -> usize {
+        self.by_key.len()
     }
 
-    /// As above, of a socket that is being looked at.
-    pub(super) fn end_of(
-        &mut self,
-        owner: Key,
-        datagrams: &mut Datagrams,
-        place: Place,
-    ) -> Result<Key, Errno> {
-        if let Some(&key) = datagrams.ends.get(&place)
-            && let Some(Entry::End(end)) = self.entries.get(&key)
-        {
-            end.note_use(&mut self.uses);
-            return Ok(key);
-        }
-        if datagrams.ends.len() >= MOST_PER_SOCKET {
-            let own: Vec<Key> = datagrams.ends.values().copied().collect();
-            self.evict(own, datagrams);
-        } else if self.ends >= MOST {
-            self.evict_any(datagrams);
-        }
-        let name = self.name_key.remote(datagrams.socket.id, place.0, place.1);
-        let (fd, is_private) = match self.make_end(datagrams.socket, name) {
-            Err(Errno::MFILE | Errno::NFILE) => {
-                self.evict_any(datagrams);
-                self.make_end(datagrams.socket, name)?
-            }
-            fd => fd?,
-        };
-        let key = self.new_key();
-        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::ET;
-        self.watch(fd.as_fd(), key, flags).map_err(|_| Errno::NOMEM)?;
-        let end = End { owner, place, name, fd, is_private, used: AtomicU64::new(0) };
-        end.note_use(&mut self.uses);
-        self.insert(key, Entry::End(end));
-        datagrams.ends.insert(place, key);
-        Ok(key)
+    pub(super) fn get(&self, key: Key) -> Option<&End> {
+        self.by_key.get(&key)
     }
 
-    fn make_end(&self, socket: peersock_fd::Opened, name: Remote) -> Result<(OwnedFd, bool), Errno> {
-        let fd = unix(SocketType::DGRAM)?;
-        // Connected before it has a name: nobody but the application's end can send to it.
-        let is_private = match rustix::net::connect(&fd, &address(&Name::Opened(self.tag, socket))) {
-            Ok(()) => true,
-            // The application's end is connected to another.
-            Err(Errno::PERM) => false,
-            Err(error) => return Err(error),
-        };
-        rustix::net::bind(&fd, &address(&Name::Remote(self.tag, name)))?;
-        Ok((fd, is_private))
+    pub(super) fn at(&self, place: Place) -> Option<Key> {
+        self.by_place.get(&place).copied()
     }
 
-    /// Makes room among all ends.
-    fn evict_any(&mut self, current: &mut Datagrams) {
-        let ends = self.entries.iter().filter(|(_, entry)| matches!(entry, Entry::End(_)));
-        let keys = ends.map(|(key, _)| *key).collect();
-        self.evict(keys, current);
+    pub(super) fn keys(&self) -> Vec<Key> {
+        self.by_key.keys().copied().collect()
     }
 
-    /// Removes the eighth of some ends that was not used for longest; those that a socket is connected to
-    /// stay.
-    fn evict(&mut self, keys: Vec<Key>, current: &mut Datagrams) {
-        let mut order: Vec<(u64, Key)> = keys
-            .into_iter()
-            .filter_map(|key| match self.entries.get(&key) {
-                Some(Entry::End(end)) => Some((end.used.load(Ordering::Relaxed), key)),
-                _ => None,
-            })
-            .collect();
-        order.sort_unstable();
-        let count = (order.len() / 8).max(1);
-        for (_, key) in order.into_iter().take(count) {
-            let Some(Entry::End(end)) = self.entries.get(&key) else { continue };
-            let (owner, place) = (end.owner, end.place);
-            let owner = match self.entries.get_mut(&owner) {
-                Some(Entry::Datagrams(owner)) => owner,
-                // The one that is being looked at is not in the table.
-                _ => &mut *current,
-            };
-            if owner.peer.is_none_or(|peer| (peer, None) != place) && owner.ends.get(&place) == Some(&key) {
-                owner.ends.remove(&place);
-                // What the application has just sent is not lost.
-                self.handle(key, super::server::Readiness { readable: true, ..Default::default() });
-                self.remove(key);
-            }
+    pub(super) fn insert(&mut self, key: Key, end: End) {
+        self.by_place.insert(end.place, key);
+        self.by_key.insert(key, end);
+    }
+
+    pub(super) fn remove(&mut self, key: Key) {
+        if let Some(end) = self.by_key.remove(&key) {
+            self.by_place.remove(&end.place);
         }
     }
+
+    pub(super) fn note_use(&mut self, key: Key, index: &mut EndIndex) {
+        if let Some(end) = self.by_key.get_mut(&key) {
+            index.uses += 1;
+            end.used = index.uses;
+        }
+    }
+
+    /// When each was used last.
+    pub(super) fn uses(&self) -> impl Iterator<Item = (u64, Key)> {
+        self.by_key.iter().map(|(key, end)| (end.used, *key))
+    }
+}
+
+/// Whose the ends of all sockets are.
+#[derive(Default)]
+pub(super) struct EndIndex {
+    owners: HashMap<Key, Key>,
+    /// Counts their uses, to tell which was not used for longest.
+    uses: u64,
+}
+
+impl EndIndex {
+    /// The datagram socket that an end belongs to.
+    pub(super) fn owner(&self, end: Key) -> Option<Key> {
+        self.owners.get(&end).copied()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.owners.len()
+    }
+
+    pub(super) fn insert(&mut self, end: Key, owner: Key) {
+        self.owners.insert(end, owner);
+    }
+
+    pub(super) fn remove(&mut self, end: Key) {
+        self.owners.remove(&end);
+    }
+}
+
+/// The eighth of some ends that was not used for longest.
+pub(super) fn least_used<T: Ord>(mut ends: Vec<(u64, T)>) -> impl Iterator<Item = T> {
+    ends.sort_unstable();
+    let count = (ends.len() / 8).max(1);
+    ends.into_iter().take(count).map(|(_, end)| end)
 }

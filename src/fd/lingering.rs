@@ -8,8 +8,8 @@ use peersock_stack::{Delivery, Flow};
 
 use super::ready::Key;
 use super::requests::{failed, id};
-use super::server::ServerState;
-use super::sockets::errno;
+use super::socket_table::errno;
+use super::state::ServerState;
 
 /// How often it is looked whether everything is acknowledged, while somebody waits.
 const LOOK: Duration = Duration::from_millis(2);
@@ -79,7 +79,7 @@ impl ServerState {
         self.lingering.waiting = all;
         if !self.lingering.waiting.is_empty() && self.lingering.look.is_none_or(|look| look <= now) {
             self.lingering.look = Some(now + LOOK);
-            self.set_timer(now + LOOK, NOBODY);
+            self.context.set_timer(now + LOOK, NOBODY);
         }
     }
 

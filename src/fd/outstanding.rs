@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use peersock_stack::{Delivery, Flow};
 
 use super::endings::Losses;
-use super::server::{Entry, ServerState};
+use super::state::{Entry, ServerState};
 
 /// What applications have written and what has not arrived, see
 /// [`FdServer::undelivered`](super::FdServer::undelivered).
@@ -60,7 +60,7 @@ impl Delivering {
 impl ServerState {
     /// Notes what closed connections still have to deliver.
     pub(super) fn note_closing(&mut self) {
-        let closing = self.node.upgrade().map(|node| node.closing()).unwrap_or_default();
+        let closing = self.context.node().map(|node| node.closing()).unwrap_or_default();
         closing.into_iter().for_each(|flow| self.delivering.add(flow));
     }
 

@@ -8,7 +8,7 @@ use peersock_fd::{Errno, PacketInfo, Which, interface_index};
 use super::tcp_info::tcp_info;
 use super::value::{index, number};
 use super::{BUFFER, Options, Side, interface_name};
-use crate::fd::server::ServerState;
+use crate::fd::state::ServerState;
 use crate::socket::Connection;
 use peersock_fd::option_table::{self as table, Access, Row};
 
@@ -159,7 +159,7 @@ impl ServerState {
 
     /// IP_MULTICAST_IF is asked for as an address.
     pub(super) fn address_of(&self, value: &[u8]) -> Result<Vec<u8>, Errno> {
-        let networks = self.networks();
+        let networks = self.context.networks();
         let network = networks.iter().find(|network| number(index(network.interface)) == value);
         let address = network.and_then(|network| {
             network.addresses.iter().find_map(|address| match address {

@@ -7,8 +7,8 @@ use peersock_fd::{Errno, Which};
 use peersock_stack::{Error, GroupChange, InterfaceId, SourceChange, SourceFilter};
 
 use super::value::{self, InterfaceRef};
-use crate::fd::server::ServerState;
-use crate::fd::sockets::errno;
+use crate::fd::socket_table::errno;
+use crate::fd::state::ServerState;
 use peersock_fd::option_table::{self as table, Row};
 
 /// Most groups of a socket that is not bound: the stack's own.

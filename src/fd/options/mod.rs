@@ -17,8 +17,8 @@ use peersock_stack::{
     TrafficClass, UdpOptions,
 };
 
-use super::server::ServerState;
-use super::sockets::Phase;
+use super::socket_table::Phase;
+use super::state::ServerState;
 use super::transport::Arrived;
 use crate::socket::Connection;
 pub(super) use groups::Membership;

@@ -10,7 +10,7 @@ use peersock_stack::{IcmpFilter, InterfaceId};
 
 use super::value::{self, InterfaceRef, flag, integer, octet, small, within};
 use super::{HOPS, Options, Side, interface_name};
-use crate::fd::server::ServerState;
+use crate::fd::state::ServerState;
 use peersock_datapath::JoinedNetwork;
 use peersock_fd::option_table::{self as table, Access, Row};
 
@@ -239,6 +239,6 @@ fn set_ipv6(side: &mut Side, place: &Place<'_>, number: i32, value: &[u8]) -> Re
 impl ServerState {
     /// Knows the interfaces as of now.
     pub(super) fn interface_finder(&self) -> Interfaces {
-        Interfaces(self.networks())
+        Interfaces(self.context.networks())
     }
 }

@@ -14,7 +14,7 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, sockopt};
 use super::{Arrived, Transport};
 use crate::fd::options::Options;
 use crate::fd::requests::routes;
-use crate::fd::sockets::canonical;
+use crate::fd::socket_table::canonical;
 use crate::node::Inner;
 use crate::sync;
 use peersock_datapath::GsoBatch;

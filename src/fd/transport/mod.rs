@@ -18,7 +18,7 @@ use peersock_stack::{
 pub(super) use both::Both;
 
 use super::options::Options;
-use super::sockets::errno;
+use super::socket_table::errno;
 use crate::node::Inner;
 use peersock_datapath::{GsoBatch, Resolved};
 
