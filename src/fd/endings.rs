@@ -1,9 +1,9 @@
 //! Why connections have ended, for applications that ask when the node has nothing else of them any more, and
 //! what was lost without any call having said so.
 //!
-//! The node hears of the calls that fail through the library, which asks what the error means. The kernel does
-//! not tell: a copy of the application's descriptor would show an error that nobody has taken (POLLERR), but as
-//! long as there is one, closing the descriptor does not take it out of the program's epoll(7).
+//! The node hears of the calls that fail through the library, which asks what the error means. The kernel
+//! does not tell: a copy of the application's descriptor would show an error that nobody has taken (POLLERR),
+//! but as long as there is one, closing the descriptor does not take it out of the program's epoll(7).
 
 use std::collections::{HashMap, VecDeque};
 
@@ -106,8 +106,8 @@ impl Endings {
         Some(ending.error)
     }
 
-    /// What broke a connection, if the kernel tells its application another error: once, and of the end of its
-    /// network always.
+    /// What broke a connection, if the kernel tells its application another error: once, and of the end of
+    /// its network always.
     pub(super) fn take_meaning(&mut self, id: SocketId) -> Option<Errno> {
         if self.is_down(id) {
             return Some(Errno::NETDOWN);

@@ -143,9 +143,10 @@ impl FdServer {
         self.node.inner.driver.kick();
     }
 
-    /// Says that who uses the sockets that this process has opened reads and writes by the kernel's own calls,
-    /// without the library: C programs, and those whose other calls this process makes for them. Whether a call
-    /// has told them of a connection that broke is not known, and they are taken to have heard of it.
+    /// Says that the users of the sockets that this process has opened read and write by the kernel's own
+    /// calls, without the library: C programs do, and those whose other calls this process makes for them.
+    /// Whether a call has told them of a connection that broke is not known, and they are taken to have heard
+    /// of it.
     pub fn note_unseen_calls(&self) {
         self.server.note_unseen_calls();
     }
