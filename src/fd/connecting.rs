@@ -12,11 +12,11 @@ use rustix::net::{RecvFlags, SocketFlags};
 
 use super::context::Context;
 use super::outbox::Outbox;
-use super::ready::{self, Key};
 use super::requests::failed;
 use super::socket_table::{Phase, errno};
 use super::state::{Entry, ServerState};
 use super::stream::{self, Origin, Stream};
+use super::wakers::{self, Key};
 use crate::socket::Connection;
 use peersock_primitives::wait::Interest;
 
@@ -31,7 +31,7 @@ pub(super) struct Connecting {
     id: SocketId,
     connection: Connection,
     waker: Waker,
-    entry: Arc<ready::Entry>,
+    entry: Arc<wakers::Entry>,
     /// Who waits for the outcome, and until when.
     asker: Option<(Key, Option<Instant>)>,
     /// Whether the application's descriptor is filled, so that it is not writable until we say so.

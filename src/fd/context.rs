@@ -14,12 +14,12 @@ use peersock_datapath::{GsoBatch, JoinedNetwork};
 use peersock_fd::{Errno, Family, Name, NameKey, NodeTag, Token, address};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-use super::aliases::Aliases;
 use super::datagram::LONGEST;
-use super::ends::EndIndex;
-use super::ready::{self, Key, ReadyQueue};
+use super::datagram_ends::EndIndex;
+use super::ipv4_aliases::Aliases;
 use super::refusals::Refusals;
 use super::socket_table::{canonical, shown};
+use super::wakers::{self, Key, ReadyQueue};
 use crate::node::Inner;
 use crate::sys::poller::{EventFlags, Poller};
 
@@ -92,7 +92,7 @@ impl Context {
     }
 
     /// What has a key handled when it is woken.
-    pub(super) fn waker(&self, key: Key) -> (Waker, Arc<ready::Entry>) {
+    pub(super) fn waker(&self, key: Key) -> (Waker, Arc<wakers::Entry>) {
         self.ready.waker(key)
     }
 

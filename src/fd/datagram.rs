@@ -14,13 +14,13 @@ use crate::sys::poller::EventFlags;
 use peersock_fd::{Details, Errno, Family, SendFlags};
 use peersock_stack::Error;
 
+use super::ancillary::{descriptor, hand_over};
 use super::context::Context;
-use super::details::{descriptor, hand_over};
-use super::ends::{self, End, Ends, Place};
+use super::datagram_ends::{self, End, Ends, Place};
 use super::options::Options;
-use super::ready::{self, Key};
 use super::socket_table::{Opened, errno};
 use super::transport::{Arrived, Transport};
+use super::wakers::{self, Key};
 
 /// Datagrams that are moved for one socket before others have their turn.
 pub(super) const ROUNDS: usize = 64;
@@ -41,7 +41,7 @@ pub(super) struct Datagrams {
     pub(super) socket: peersock_fd::Opened,
     transport: Arc<dyn Transport>,
     waker: Waker,
-    entry: Arc<ready::Entry>,
+    entry: Arc<wakers::Entry>,
     ends: Ends,
     /// Whom it is connected to, as the application names it.
     peer: Option<SocketAddr>,
@@ -327,11 +327,11 @@ impl Datagrams {
             self.ends.note_use(key, &mut context.ends);
             return Ok(key);
         }
-        if self.ends.len() >= ends::MOST_PER_SOCKET {
-            for end in ends::least_used(self.ends.uses().collect()) {
+        if self.ends.len() >= datagram_ends::MOST_PER_SOCKET {
+            for end in datagram_ends::least_used(self.ends.uses().collect()) {
                 self.give_up_end(end, context, options);
             }
-        } else if context.ends.len() >= ends::MOST && !is_room_made {
+        } else if context.ends.len() >= datagram_ends::MOST && !is_room_made {
             return Err(NoEnd::Room);
         }
         let name = context.name_key.remote(self.socket.id, place.0, place.1);

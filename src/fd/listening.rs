@@ -12,13 +12,13 @@ use peersock_fd::{
 };
 use rustix::net::{SocketType, sockopt};
 
-use super::alongside::{Alongside, Incoming};
 use super::context::{Context, unix};
+use super::kernel_listener::{Alongside, Incoming};
 use super::outbox::Outbox;
-use super::ready::{self, Key};
 use super::socket_table::{Opened, Phase};
 use super::state::{Entry, Readiness, ServerState};
 use super::stream::{self, Origin, Stream};
+use super::wakers::{self, Key};
 use crate::socket::Connection;
 use peersock_primitives::wait::Interest;
 
@@ -38,7 +38,7 @@ pub(super) struct Listening {
     /// The inode of the application's descriptor.
     pub(super) inode: u64,
     waker: Waker,
-    entry: Arc<ready::Entry>,
+    entry: Arc<wakers::Entry>,
     /// Accepted from the stack, for which the application had no room.
     waiting: VecDeque<Waiting>,
     /// The kernel's socket that listens, too.

@@ -5,35 +5,35 @@
 //! node's engine thread: what arrives passes from the UDP socket to the application's descriptor without a
 //! thread being woken in between.
 
-mod aliases;
-mod alongside;
-mod app_end;
+mod ancillary;
+mod application_fd;
 mod connecting;
+mod connection_errors;
 mod context;
 mod datagram;
+mod datagram_ends;
 mod datagram_sockets;
-mod details;
-mod endings;
-mod ends;
 mod families;
 mod host;
-mod lingering;
+mod ipv4_aliases;
+mod kernel_listener;
 mod listening;
 mod options;
 mod outbox;
-mod outstanding;
 mod path_mtu;
-mod ready;
 mod refusals;
 mod requester;
 mod requests;
 mod server;
+mod so_linger;
 mod socket_table;
 mod sockets;
 mod state;
 mod stream;
 mod streams;
 mod transport;
+mod undelivered;
+mod wakers;
 
 use std::fmt;
 use std::io;
@@ -45,8 +45,8 @@ use peersock_fd::{NodeTag, Token};
 use crate::node::Node;
 use crate::socket::TaskUser;
 pub use host::Host;
-pub use outstanding::Outstanding;
 use server::Server;
+pub use undelivered::Outstanding;
 
 /// The environment variable that tells a process its node.
 pub const ENVIRONMENT: &str = "PEERSOCK_NODE";
@@ -88,7 +88,7 @@ impl FdServer {
     /// process look: their calls fail with ENETDOWN. A node that ends in order does so itself. Returns the
     /// processes that have such sockets, connections included.
     pub fn end_sockets_of(tag: NodeTag) -> Vec<u32> {
-        app_end::shut_everywhere(tag)
+        application_fd::shut_everywhere(tag)
     }
 
     /// What the names of its sockets call the node.

@@ -6,11 +6,11 @@ use std::time::Instant;
 use peersock_fd::{Details, Errno};
 use peersock_stack::Error;
 
+use super::ancillary::descriptor;
 use super::datagram::at_home;
-use super::details::descriptor;
-use super::ready::Key;
 use super::socket_table::errno;
 use super::state::ServerState;
+use super::wakers::Key;
 
 impl ServerState {
     /// Whether a datagram of so many bytes can be sent; what it has run into is told as if it had been.

@@ -11,8 +11,8 @@ use peersock_stack::Flow;
 use rustix::net::SocketFlags;
 
 use super::context::Context;
-use super::ready::Key;
 use super::state::{Entry, ServerState};
+use super::wakers::Key;
 use crate::sys::poller::EventFlags;
 
 /// Connections that are accepted before others have their turn.

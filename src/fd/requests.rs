@@ -9,14 +9,14 @@ use peersock_fd::{
 };
 use peersock_stack::{Cidr, Flow};
 
-use super::aliases::RANGE;
+use super::ipv4_aliases::RANGE;
 use super::options::{interface_index, interface_name};
-use super::ready::Key;
 use super::requester::Received;
 use super::socket_table::{Phase, errno};
 use super::state::{Entry, ServerState};
 use super::stream::Stream;
 use super::transport;
+use super::wakers::Key;
 use peersock_datapath::JoinedNetwork;
 
 /// Requests that are answered before others have their turn.

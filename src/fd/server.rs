@@ -10,12 +10,12 @@ use peersock_fd::{Errno, Name, NameKey, NodeTag, Token, address};
 use rustix::net::SocketType;
 
 use super::Unclosed;
-use super::app_end;
+use super::application_fd;
 use super::context::{Context, unix};
-use super::outstanding::Outstanding;
-use super::ready::{Key, ReadyQueue};
 use super::state::{Entry, LOOK, ServerState};
 use super::stream::Stream;
+use super::undelivered::Outstanding;
+use super::wakers::{Key, ReadyQueue};
 use crate::driver::Attached;
 use crate::node::Inner;
 use crate::sync;
@@ -151,7 +151,7 @@ impl Server {
             return;
         }
         for process in processes {
-            app_end::poison_all(self.tag, process);
+            application_fd::poison_all(self.tag, process);
         }
         // What an application has closed just now, and all of which is taken, ends in order.
         for stream in streams.iter().filter(|stream| !(stream.is_closed() && stream.is_taken())) {
@@ -175,7 +175,7 @@ impl Server {
         };
         drop((entries, sockets));
         for process in processes {
-            app_end::shut(self.tag, process);
+            application_fd::shut(self.tag, process);
         }
     }
 

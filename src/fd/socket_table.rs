@@ -9,8 +9,8 @@ use peersock_stack::Error;
 
 use super::families::bind_families;
 use super::options::Options;
-use super::ready::Key;
 use super::transport::Transport;
+use super::wakers::Key;
 use crate::node::Inner;
 use crate::socket::Acceptor;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use peersock_fd::{Errno, Family, Name};
 
-use super::app_end;
+use super::application_fd;
 use super::socket_table::{Opened, Phase};
 use super::state::{Entry, ServerState};
 use crate::node::Inner;
@@ -107,7 +107,7 @@ impl ServerState {
         let Some(opened) = self.sockets.get_mut(socket.id).filter(|opened| !opened.is_down) else { return };
         opened.is_down = true;
         for process in self.processes() {
-            app_end::shut_one(self.context.tag, socket, process);
+            application_fd::shut_one(self.context.tag, socket, process);
         }
     }
 

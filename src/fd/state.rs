@@ -10,16 +10,16 @@ use rustix::net::SocketFlags;
 
 use super::Unclosed;
 use super::connecting::Connecting;
+use super::connection_errors::Endings;
 use super::context::Context;
 use super::datagram::Datagrams;
-use super::endings::Endings;
-use super::lingering::Lingering;
 use super::listening::Listening;
-use super::outstanding::Delivering;
-use super::ready::Key;
 use super::requester::{Requester, Strangers};
+use super::so_linger::Lingering;
 use super::socket_table::Sockets;
 use super::stream::{Outcome, Stream};
+use super::undelivered::Delivering;
+use super::wakers::Key;
 use crate::sys::poller::EventFlags;
 
 /// How often it is looked whether everything is delivered, before what is open is reset.

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use peersock_fd::{SocketId, Which};
 
-use super::endings::Ending;
-use super::ready::Key;
+use super::connection_errors::Ending;
 use super::requests::id;
 use super::state::{Entry, ServerState};
 use super::stream::{Origin, Stream};
+use super::wakers::Key;
 
 impl ServerState {
     /// A stream has ended.

@@ -16,13 +16,13 @@ use peersock_stack::{Delivery, Ready};
 use rustix::event::{PollFd, PollFlags};
 use rustix::net::sockopt;
 
-use super::app_end;
-use super::endings::Ending;
+use super::application_fd;
+use super::connection_errors::Ending;
 use super::options::Options;
 use super::outbox::Outbox;
-use super::ready;
 use super::socket_table::errno;
 use super::state::Readiness;
+use super::wakers;
 use crate::socket::Connection;
 use crate::sys::process;
 use peersock_primitives::wait::Interest;
@@ -53,7 +53,7 @@ pub(super) struct Stream {
     /// A process that has the application's descriptor, most likely.
     process: i32,
     waker: Waker,
-    entry: Arc<ready::Entry>,
+    entry: Arc<wakers::Entry>,
     /// As far as we know, the descriptor has something to read, and room.
     readable: bool,
     writable: bool,
@@ -124,7 +124,7 @@ impl Stream {
         options: Options,
         unix: Outbox,
         process: i32,
-        (waker, entry): (Waker, Arc<ready::Entry>),
+        (waker, entry): (Waker, Arc<wakers::Entry>),
     ) -> Self {
         Self {
             connection,
@@ -256,7 +256,7 @@ impl Stream {
             return Some(broken);
         }
         let is_told = if self.inward == Way::Open || broken.lost.is_some() {
-            app_end::poison(self.unix.as_fd(), self.process)
+            application_fd::poison(self.unix.as_fd(), self.process)
         } else {
             // Who has seen the end in order, and lost nothing, gets no other.
             self.unix.end_in_order();

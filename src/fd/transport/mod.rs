@@ -1,6 +1,6 @@
 //! What datagram sockets of applications stand for: UDP, ICMP echo and raw sockets of the stack, all alike.
 
-mod both;
+mod dual_udp;
 mod echo;
 mod raw;
 mod udp;
@@ -15,7 +15,7 @@ use peersock_stack::{
     Error, ErrorReport, GroupChange, InterfaceId, IpOptions, Received, SendOptions, TrafficClass,
 };
 
-pub(super) use both::Both;
+pub(super) use dual_udp::Both;
 
 use super::options::Options;
 use super::socket_table::errno;

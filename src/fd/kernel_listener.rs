@@ -14,13 +14,13 @@ use peersock_fd::{Errno, Kind, Name, Passed, SocketId};
 use rustix::fs::OFlags;
 use rustix::net::{AddressFamily, SocketFlags, ipproto, sockopt};
 
+use super::ancillary::hand_over;
 use super::context::Context;
-use super::details::hand_over;
 use super::listening::{LAST_RETRY, Listening};
-use super::ready::Key;
 use super::socket_table::Phase;
 use super::state::{Entry, Readiness, ServerState};
 use super::transport::{Both, Transport};
+use super::wakers::Key;
 
 /// Connections that are accepted before others have their turn.
 const ROUNDS: usize = 64;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use peersock_stack::{Delivery, Flow};
 
-use super::endings::Losses;
+use super::connection_errors::Losses;
 use super::state::{Entry, ServerState};
 
 /// What applications have written and what has not arrived, see

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use peersock_fd::{Errno, Reply, Which};
 use peersock_stack::{Delivery, Flow};
 
-use super::ready::Key;
 use super::requests::{failed, id};
 use super::socket_table::errno;
 use super::state::ServerState;
+use super::wakers::Key;
 
 /// How often it is looked whether everything is acknowledged, while somebody waits.
 const LOOK: Duration = Duration::from_millis(2);

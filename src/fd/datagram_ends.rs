@@ -8,7 +8,7 @@ use peersock_fd::{Details, Errno, Name, NodeTag, Remote, address, name_of};
 use rustix::net::{RecvFlags, SendFlags, SocketType};
 
 use super::context::unix;
-use super::ready::Key;
+use super::wakers::Key;
 
 /// Ends that one socket may have; beyond, those go that were not used for longest. They come back when they
 /// are needed.
