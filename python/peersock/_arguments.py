@@ -25,8 +25,17 @@ def networks(net_id: NetworkId | Iterable[NetworkId] | None, static: str | os.Pa
     if static is not None:
         found.append(_path("static", static))
     if not found:
-        raise ValueError("a session needs a network")
+        raise ValueError("a session needs a network: give its ID or its file, or set PEERSOCK_NETWORK")
     return found
+
+
+def of_environment() -> tuple[int | str, str | None] | None:
+    """The network that the environment names, if it does, and its passphrase: a static one has it in its own file."""
+    text = os.environ.get("PEERSOCK_NETWORK")
+    if not text:
+        return None
+    network = _network(text)
+    return network, os.environ.get("PEERSOCK_SECRET") or None if isinstance(network, int) else None
 
 
 def _network(net_id: object) -> int | str:

@@ -9,6 +9,7 @@ import os
 import socket as _std
 import sys
 import time
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from . import _node, _peersock
@@ -120,13 +121,17 @@ class socket(_std.socket):
         if local is None:
             return super().bind(address)
         chosen = _peersock.choose_by_local(self.fileno(), local, family == V6)
+        self._is_open = local[1] == 0 and local[0] in ("0.0.0.0", "::") and _type(self) == _DGRAM
         if chosen == _BOUND:
+            _warn_of_port(self, local[1])
             return None
         if chosen:
             try:
-                return _peersock.bind(self.fileno(), local)
+                _peersock.bind(self.fileno(), local)
             except PermissionError as error:
                 raise _refused(error, local[1]) from None
+            _warn_of_port(self, local[1])
+            return None
         try:
             super().bind(local)
         except OSError as error:
@@ -134,7 +139,6 @@ class socket(_std.socket):
             if error.errno != errno.EADDRINUSE or not _peersock.vacate(local[1]):
                 raise
             super().bind(local)
-        self._is_open = local[1] == 0 and local[0] in ("0.0.0.0", "::") and _type(self) == _DGRAM
         return None
 
     def connect(self, address: Any, /) -> None:
@@ -188,7 +192,7 @@ class socket(_std.socket):
         if self._is_open:
             # Who asks for its port wants to be reached there.
             self._is_open = False
-            _peersock.choose_by_listen(self.fileno(), 0)
+            _peersock.share(self.fileno())
         return _peersock.getsockname(self.fileno()) if _ours(self) else super().getsockname()
 
     def getpeername(self) -> Any:
@@ -408,11 +412,27 @@ class socket(_std.socket):
 
 def _refused(error: PermissionError, port: int) -> PermissionError:
     """The error of a port that no network allows, with those that are allowed."""
-    networks = [network for network in _node.allowed_ports() if not network[1] <= port <= network[2]]
+    networks = _refusing(port)
     if error.errno != errno.EACCES or not networks:
         return error
-    allowed = ", ".join(f"network {network} allows ports {first} to {last}" for network, first, last in networks)
-    return PermissionError(errno.EACCES, f"port {port} is not allowed: {allowed}")
+    return PermissionError(errno.EACCES, f"port {port} is not allowed: {_allowed(networks)}")
+
+
+def _warn_of_port(sock: _std.socket, port: int) -> None:
+    """Says that nobody reaches a datagram socket: it may be a client's, so that its bind succeeds."""
+    networks = _refusing(port)
+    if port and _type(sock) == _DGRAM and networks and len(networks) == len(_node.allowed_ports()):
+        text = f"no other member reaches UDP port {port}: {_allowed(networks)}"
+        warnings.warn(text, RuntimeWarning, stacklevel=3)
+
+
+def _refusing(port: int) -> list[tuple[str, int, int]]:
+    """The networks that do not allow a port, with their first and last."""
+    return [network for network in _node.allowed_ports() if not network[1] <= port <= network[2]]
+
+
+def _allowed(networks: list[tuple[str, int, int]]) -> str:
+    return ", ".join(f"network {network} allows ports {first} to {last}" for network, first, last in networks)
 
 
 def _iterable(items: Iterable[Any], what: str) -> list[Any]:

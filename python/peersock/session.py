@@ -29,14 +29,16 @@ class Session:
 
     The first session starts the node, the last one that is closed stops it, unless it was asked to keep it. While there
     is one, the sockets of `peersock.socket` that go to addresses of the networks are the overlay's. A session is open
-    as soon as it is made; in a ``with`` statement it is closed at the end of the block.
+    as soon as it is made; in a ``with`` statement it is closed at the end of the block, which raises ConnectionError if
+    not everything that was sent was delivered.
 
     A session that is closed before its sockets ends them: connections are reset once what was written to them is
     delivered, and whatever waits fails with ENETDOWN.
 
     Args:
         net_id: The network, or several: an ID as a number or 16 hexadecimal digits, or the file of a static network,
-            which ``peersock network new`` makes and docs/NETWORKS.md describes.
+            which ``peersock network new`` makes and docs/NETWORKS.md describes. Without this and ``static``, that of
+            the variable ``PEERSOCK_NETWORK``, with the passphrase of ``PEERSOCK_SECRET`` if there is one.
         secret: The passphrase of the networks (``str``), or their key (32 ``bytes``, also as a ``bytearray`` or a
             ``memoryview``). A network that another session of this process has joined is used as it is if there is
             none here; it must be the same secret otherwise.
@@ -119,6 +121,8 @@ class Session:
             raise ValueError(f"only=True leaves nothing but the overlay: it does not go with bind={side!r}")
         patience = given.optional_seconds("ready_timeout", ready_timeout)
         lingering = given.seconds("linger", linger)
+        if net_id is None and static is None and (usual := given.of_environment()) is not None:
+            net_id, secret = usual[0], usual[1] if secret is None else secret
         wanted = given.networks(net_id, static)
         key = given.secret(secret)
         self._running, self._networks = _node.enter(settings, lingering, side, restricted, wanted, key)
@@ -157,7 +161,7 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        _tell(self.close(), error)
 
     async def __aenter__(self) -> Session:
         self._open()
@@ -168,7 +172,7 @@ class Session:
     ) -> None:
         import asyncio
 
-        await asyncio.to_thread(self.close)
+        _tell(await asyncio.to_thread(self.close), error)
 
     def __repr__(self) -> str:
         if self._running is None:
@@ -277,6 +281,12 @@ class Session:
                 continue
             return network
         return self._networks[0]
+
+
+def _tell(is_delivered: bool, error: BaseException | None) -> None:
+    """Says at the end of a block what its close has found out, if nothing else has ended the block."""
+    if not is_delivered and error is None:
+        raise ConnectionError("not everything that was sent was delivered before the session ended")
 
 
 async def _repeat(attempt: Any, timeout: float | None) -> bool:

@@ -54,7 +54,7 @@ mod _peersock {
     use crate::process::{adopt_orphans, forbid_dumps, keep_to_overlay};
     #[pymodule_export]
     use crate::sides::{
-        choose_by_listen, choose_by_local, choose_by_remote, clear_rules, has_rules, set_rules, vacate,
+        choose_by_listen, choose_by_local, choose_by_remote, clear_rules, has_rules, set_rules, share, vacate,
     };
 
     #[pymodule_init]

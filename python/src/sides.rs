@@ -1,11 +1,10 @@
 //! Which sockets are the overlay's, and their becoming so.
 
-use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::sync::{Arc, RwLock};
 
-use peersock_bsd::kernel::{borrow, int_option};
-use peersock_bsd::{Client, Errno, Rules, Side, Socket, alongside, convert, counterpart, is_any};
+use peersock_bsd::kernel::borrow;
+use peersock_bsd::{Chosen, Client, Errno, Rules, Sides, Socket, alongside, counterpart};
 use peersock_fd::{NodeTag, Token};
 use pyo3::prelude::*;
 
@@ -64,13 +63,11 @@ pub(crate) fn choose_by_remote(
     address: &Bound<'_, PyAny>,
     is_v6: bool,
 ) -> PyResult<bool> {
-    let chosen = choose_side(py, fd, |rules| match numeric(address, is_v6) {
-        Some(remote) if remote.ip().is_unspecified() => Side::Kernel,
-        Some(remote) => rules.of_remote(remote),
-        // Of what is wrong the kernel's socket shall complain.
-        None => Side::Kernel,
-    });
-    chosen.map(|chosen| chosen != KERNEL)
+    let remote = numeric(address, is_v6);
+    let towards = |sides: &Sides<'_>| {
+        sides.towards(fd, remote).map(|socket| socket.map_or(Chosen::Kernels, Chosen::Overlays))
+    };
+    choose(py, fd, towards).map(|chosen| chosen != KERNEL)
 }
 
 /// Which side the socket is on, now that it is to be bound to `address`. A UDP socket of both is bound.
@@ -82,61 +79,23 @@ pub(crate) fn choose_by_local(
     is_v6: bool,
 ) -> PyResult<i32> {
     let local = numeric(address, is_v6);
-    if let Some(local) = local
-        && int_option(fd, libc::SOL_SOCKET, libc::SO_PROTOCOL) == Some(libc::IPPROTO_UDP)
-        && bound(fd).is_some_and(|bound| bound.port() == 0)
-        && let Some(rules) = kernels_for(fd, local, Side::Both)
-    {
-        at_once(py, || alongside::bind_datagrams(&rules, fd, local, counterpart, epoll::find))?;
-        return Ok(DONE);
-    }
-    if let Some(local) = local
-        && is_any(local)
-        && int_option(fd, libc::SOL_SOCKET, libc::SO_TYPE) == Some(libc::SOCK_STREAM)
-        && bound(fd).is_some_and(|bound| bound.port() == 0)
-        && let Some(rules) = kernels_for(fd, local, Side::Overlay)
-        // Where that fails the kernel's own call tells the reason.
-        && at_once(py, || alongside::bind_to_any(&rules.client, fd, local)).is_ok()
-    {
-        return Ok(DONE);
-    }
-    choose_side(py, fd, |rules| match local {
-        // A client that binds to nothing in particular: connecting, sending or listening will tell.
-        Some(local) if is_any(local) => Side::Kernel,
-        Some(local) => match rules.of_local(local) {
-            // Whether a stream listens is not known yet; of what is bound already the kernel shall complain
-            // itself.
-            Side::Both => Side::Kernel,
-            side => side,
-        },
-        None => Side::Kernel,
-    })
+    choose(py, fd, |sides| sides.by_local(fd, local))
 }
 
 /// Which side the socket is on, now that it is to be reached where it is bound, which was left open so far. A
 /// stream of both listens, with this backlog.
 #[pyfunction]
 pub(crate) fn choose_by_listen(py: Python<'_>, fd: RawFd, backlog: i32) -> PyResult<i32> {
-    let local = bound(fd).unwrap_or_else(|| SocketAddr::from(([0; 4], 0)));
-    if int_option(fd, libc::SOL_SOCKET, libc::SO_TYPE) == Some(libc::SOCK_STREAM)
-        && let Some(rules) = kernels_for(fd, local, Side::Both)
-    {
-        at_once(py, || alongside::listen(&rules, fd, local, backlog, counterpart, epoll::find))?;
-        return Ok(DONE);
-    }
-    let was_overlays = borrow(fd).and_then(Socket::of).is_some();
-    let chosen = choose_side(py, fd, |rules| rules.of_local(local))?;
-    if chosen == OVERLAY && !was_overlays && local.port() != 0 {
-        // The program may have been told the port already.
-        at_once(py, || borrow(fd).and_then(Socket::of).ok_or(Errno::BADF)?.bind(local))?;
-    }
-    Ok(chosen)
+    choose(py, fd, |sides| sides.by_listen(fd, backlog))
 }
 
-/// The rules, if a socket of the kernel's that is to be reached at `local` belongs on that side.
-fn kernels_for(fd: RawFd, local: SocketAddr, side: Side) -> Option<Arc<Rules>> {
-    let is_kernels = borrow(fd).is_some_and(|fd| Socket::of(fd).is_none());
-    rules().filter(|rules| is_kernels && is_candidate(fd) && rules.of_local(local) == side)
+/// Has a UDP socket at any port be reached from the overlay, too. Where that has no room for it, it stays the
+/// kernel's.
+#[pyfunction]
+pub(crate) fn share(py: Python<'_>, fd: RawFd) {
+    if let Some(rules) = rules() {
+        let _ = py.detach(|| sides(&rules).share(fd));
+    }
 }
 
 /// Has the node forget closed sockets that are bound to a port. False if there is no node.
@@ -145,32 +104,25 @@ pub(crate) fn vacate(py: Python<'_>, port: u16) -> bool {
     rules().is_some_and(|rules| py.detach(|| alongside::vacate(&rules.client, port)).is_ok())
 }
 
-fn choose_side(py: Python<'_>, fd: RawFd, side: impl FnOnce(&Rules) -> Side) -> PyResult<i32> {
+fn sides(rules: &Rules) -> Sides<'_> {
+    Sides { rules, counterpart, sets: epoll::find }
+}
+
+fn choose(
+    py: Python<'_>,
+    fd: RawFd,
+    decide: impl Fn(&Sides<'_>) -> Result<Chosen<'static>, Errno> + Send + Sync,
+) -> PyResult<i32> {
     let Some(borrowed) = borrow(fd) else { return Err(errno(py, Errno::BADF)) };
     if Socket::of(borrowed).is_some() {
         return Ok(OVERLAY);
     }
-    let Some(rules) = rules().filter(|_| is_candidate(fd)) else { return Ok(KERNEL) };
-    match side(&rules) {
-        Side::Kernel => Ok(KERNEL),
-        Side::Nowhere(error) => Err(errno(py, error)),
-        Side::Overlay | Side::Both => {
-            at_once(py, || convert(&rules.client, fd, epoll::find)).map(|()| OVERLAY)
-        }
-    }
-}
-
-/// Whether it is an IPv4 or IPv6 socket of the kernel's that the overlay could have.
-fn is_candidate(fd: RawFd) -> bool {
-    let option = |name| int_option(fd, libc::SOL_SOCKET, name);
-    let has_family = matches!(option(libc::SO_DOMAIN), Some(libc::AF_INET | libc::AF_INET6));
-    let kinds = [libc::IPPROTO_TCP, libc::IPPROTO_UDP, libc::IPPROTO_ICMP, libc::IPPROTO_ICMPV6];
-    let is_raw = option(libc::SO_TYPE) == Some(libc::SOCK_RAW);
-    has_family && (is_raw || option(libc::SO_PROTOCOL).is_some_and(|protocol| kinds.contains(&protocol)))
-}
-
-/// The address that a socket of the kernel's is bound to.
-fn bound(fd: RawFd) -> Option<SocketAddr> {
-    let address = rustix::net::getsockname(borrow(fd)?).ok()?;
-    SocketAddr::try_from(address).ok()
+    let Some(rules) = rules() else { return Ok(KERNEL) };
+    at_once(py, || {
+        decide(&sides(&rules)).map(|chosen| match chosen {
+            Chosen::Kernels => KERNEL,
+            Chosen::Overlays(_) => OVERLAY,
+            Chosen::Done => DONE,
+        })
+    })
 }

@@ -268,3 +268,18 @@ def test_ports_that_are_not_allowed_are_named_with_those_that_are() -> None:
         "    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
     )
     assert run_python(code) == "7\n"
+
+
+def test_a_datagram_socket_that_nobody_reaches_is_told_of() -> None:
+    code = ALONE + (
+        "import warnings\n"
+        "with open('ff13881393000000') as session, warnings.catch_warnings(record=True) as said:\n"
+        "    warnings.simplefilter('always')\n"
+        "    for port in (5001, 0, 80):\n"
+        "        for where in (session.address, '::'):\n"
+        "            with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:\n"
+        "                sock.bind((where, port))\n"
+        "    for warning in said: print(warning.category.__name__, warning.filename, warning.message)\n"
+    )
+    says = "no other member reaches UDP port 80: network ff13881393000000 allows ports 5000 to 5011"
+    assert run_python(code).splitlines() == [f"RuntimeWarning <string> {says}"] * 2

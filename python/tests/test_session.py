@@ -123,6 +123,60 @@ def test_sessions_share_the_process_s_node() -> None:
     assert run_python(code) == "closed\n"
 
 
+def test_the_environment_names_the_network_where_nothing_else_does() -> None:
+    code = ALONE + (
+        "import os, sys\n"
+        "os.environ['PEERSOCK_NETWORK'] = AD_HOC\n"
+        "with peersock.Session(identity=bytes(range(32)), interfaces='loopback') as session:\n"
+        "    print(session.networks == [int(AD_HOC, 16)])\n"
+        "    with peersock.Session('ff00500050000000') as other: print(other.networks == [0xff00500050000000])\n"
+        "    try: peersock.Session(AD_HOC, secret='horse')\n"
+        "    except ValueError as error: print('secret' in str(error))\n"
+        "os.environ['PEERSOCK_SECRET'] = 'horse'\n"
+        "with peersock.Session(interfaces='loopback') as session:\n"
+        "    peersock.Session(AD_HOC, secret='horse').close()\n"
+        "    try: peersock.Session(AD_HOC, secret='donkey')\n"
+        "    except ValueError as error: print('secret' in str(error))\n"
+        "os.environ['PEERSOCK_NETWORK'] = 'nowhere'\n"
+        "try: peersock.Session()\n"
+        "except ValueError as error: print('nowhere' in str(error))\n"
+    )
+    assert run_python(code) == "True\n" * 5
+
+
+LOSES = ALONE + (
+    "import asyncio\n"
+    "def lose(session):\n"
+    "    with session.socket() as server:\n"
+    "        server.bind((session.address, 0)); server.listen()\n"
+    "        sock = session.socket(); sock.connect(server.getsockname()[:2]); reader, _ = server.accept()\n"
+    "        sock.settimeout(2)\n"
+    "        try: sock.sendall(bytes(1 << 30))\n"
+    "        except TimeoutError: return sock, reader\n"
+    "    raise AssertionError\n"
+)
+
+
+def test_a_block_that_loses_something_raises() -> None:
+    code = LOSES + (
+        "try:\n"
+        "    with peersock.Session(AD_HOC, interfaces='loopback', linger=0.1) as session: held = lose(session)\n"
+        "except ConnectionError as error: print(error)\n"
+        "async def main():\n"
+        "    async with peersock.Session(AD_HOC, interfaces='loopback', linger=0.1) as session:\n"
+        "        return lose(session)\n"
+        "try: held = asyncio.run(main())\n"
+        "except ConnectionError as error: print(error)\n"
+        "try:\n"
+        "    with peersock.Session(AD_HOC, interfaces='loopback', linger=0.1) as session:\n"
+        "        held = lose(session); raise KeyError('first')\n"
+        "except KeyError as error: print(error)\n"
+        "with peersock.Session(AD_HOC, interfaces='loopback'): print('nothing')\n"
+    )
+    lost = "not everything that was sent was delivered before the session ended"
+    assert run_python(code).splitlines() == [lost, lost, "'first'", "nothing"]
+
+
 def test_only_refuses_what_is_not_the_overlay_s(session: peersock.Session) -> None:
     code = ALONE + (
         "import errno\n"

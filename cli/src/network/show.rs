@@ -7,7 +7,7 @@ use peersock::state::StateDir;
 use peersock::{Network, NodeId, Ports};
 use serde_json::{Value, json};
 
-use crate::args::StateArgs;
+use crate::args::{NETWORK_VARIABLE, StateArgs};
 use crate::failure::{Failure, Outcome};
 use crate::output::print;
 use crate::style::{BOLD, paint};
@@ -22,6 +22,7 @@ Examples:
   peersock network show office.toml --json | jq -r '.members[].name'")]
 pub(super) struct Show {
     /// The network's file
+    #[arg(env = NETWORK_VARIABLE, hide_env_values = true)]
     file: PathBuf,
 
     #[command(flatten)]

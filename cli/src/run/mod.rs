@@ -188,7 +188,7 @@ fn loss(path: &Path, left: &Outstanding) -> Option<String> {
     let bytes = left.waiting + left.lost_bytes;
     let what = match (bytes, left.lost) {
         (0, 0) => return None,
-        (0, _) => "a peer has not read everything".to_owned(),
+        (0, _) => "a peer may not have read everything".to_owned(),
         (bytes, _) => format!("{bytes} bytes were not delivered"),
     };
     let why = if left.waiting > 0 {

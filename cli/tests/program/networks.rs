@@ -44,6 +44,9 @@ fn a_network_is_made_edited_and_shown() {
     for words in ["3 members", "beta", "(this node)", "10.7.0.2", "alpha.example.org:7420", &key] {
         assert!(text.text().contains(words), "{words} is not in: {}", text.text());
     }
+    let mut unnamed = lab.command("b", &["network", "show"]);
+    unnamed.env("PEERSOCK_NETWORK", path);
+    assert_eq!(run(unnamed).success().text(), text.text());
     // The addresses are those that the members have.
     let addresses = run(lab.command("b", &["addr", path])).success();
     assert_eq!(addresses.text().lines().next().unwrap(), members[1]["addresses"][0].as_str().unwrap());

@@ -14,6 +14,7 @@ pub mod alongside;
 mod ancillary;
 mod calls;
 mod convert;
+pub mod either;
 pub mod filter;
 pub mod kernel;
 mod messages;
@@ -31,7 +32,7 @@ pub use option_hints::{lingers, may_be_too_long};
 pub use options::{getsockopt, setsockopt};
 pub use peersock_fd::{Client, Errno, Socket};
 pub use rules::{Rules, Side};
-pub use sides::{Sides, bound, is_any, is_candidate, overlay};
+pub use sides::{Chosen, Sides, bound, is_any, is_candidate, overlay};
 pub use sockaddr::{read as read_address, write as write_address};
 
 /// What a call gives: its return value, or the `errno` that it fails with.

@@ -9,7 +9,7 @@ use libc::{c_int, sockaddr, socklen_t};
 use peersock_fd::{Client, Errno, Request, Socket};
 
 use crate::kernel::{borrow, check, int_option};
-use crate::{EpollSets, Result, Rules, Side, alongside, kernel, replace};
+use crate::{EpollSets, Result, Rules, Side, alongside, either, kernel, replace};
 
 /// The rules, and how this process's descriptors become overlay sockets.
 ///
@@ -31,6 +31,16 @@ pub struct Sides<'a> {
     pub sets: fn(RawFd) -> EpollSets,
 }
 
+/// Where a call goes.
+pub enum Chosen<'fd> {
+    /// To the kernel's socket, which the caller has to ask itself.
+    Kernels,
+    /// To the overlay's.
+    Overlays(Socket<'fd>),
+    /// It is made: the socket is bound, or listens, on both networks, or may do so.
+    Done,
+}
+
 /// The overlay socket that a descriptor is.
 pub fn overlay<'fd>(fd: RawFd) -> Option<Socket<'fd>> {
     Socket::of(borrow(fd)?)
@@ -41,7 +51,8 @@ pub fn is_candidate(fd: RawFd) -> bool {
     let option = |name| int_option(fd, libc::SOL_SOCKET, name);
     let has_family = matches!(option(libc::SO_DOMAIN), Some(libc::AF_INET | libc::AF_INET6));
     let kinds = [libc::IPPROTO_TCP, libc::IPPROTO_UDP, libc::IPPROTO_ICMP, libc::IPPROTO_ICMPV6];
-    has_family && option(libc::SO_PROTOCOL).is_some_and(|protocol| kinds.contains(&protocol))
+    let is_raw = option(libc::SO_TYPE) == Some(libc::SOCK_RAW);
+    has_family && (is_raw || option(libc::SO_PROTOCOL).is_some_and(|protocol| kinds.contains(&protocol)))
 }
 
 /// The address that a socket of the kernel's is bound to.
@@ -83,10 +94,24 @@ impl Sides<'_> {
         address: *const sockaddr,
         length: socklen_t,
     ) -> Result<Option<c_int>> {
+        // Of what is wrong the kernel's socket shall complain.
         // SAFETY: the caller's.
-        let local = unsafe { crate::read_address(address, length) };
+        let local = unsafe { crate::read_address(address, length) }.ok().flatten();
+        match self.by_local(fd, local)? {
+            Chosen::Kernels => Ok(None),
+            Chosen::Done => Ok(Some(0)),
+            // SAFETY: the caller's.
+            Chosen::Overlays(socket) => unsafe { crate::bind(&socket, address, length) }.map(Some),
+        }
+    }
+
+    /// Where bind(2) goes of a socket that is to be bound to `local`; `None` is what is no address.
+    ///
+    /// # Errors
+    /// Those of bind(2), and as [`convert`](crate::convert()).
+    pub fn by_local<'fd>(&self, fd: RawFd, local: Option<SocketAddr>) -> Result<Chosen<'fd>> {
         let side_of = |local| self.rules.of_local(local);
-        if let Ok(Some(local)) = local
+        if let Some(local) = local
             && overlay(fd).is_none()
             && bound(fd).is_some_and(|bound| bound.port() == 0)
             && is_candidate(fd)
@@ -94,7 +119,8 @@ impl Sides<'_> {
             let Self { rules, counterpart, sets } = *self;
             match side_of(local) {
                 Side::Both if is_udp(fd) => {
-                    return alongside::bind_datagrams(rules, fd, local, counterpart, sets).map(Some);
+                    alongside::bind_datagrams(rules, fd, local, counterpart, sets)?;
+                    return Ok(Chosen::Done);
                 }
                 // Where that fails the kernel's own call tells the reason.
                 Side::Overlay
@@ -102,25 +128,24 @@ impl Sides<'_> {
                         && (is_stream(fd) || is_udp(fd))
                         && alongside::bind_to_any(&rules.client, fd, local).is_ok() =>
                 {
-                    return Ok(Some(0));
+                    return Ok(Chosen::Done);
                 }
                 _ => {}
             }
         }
         let chosen = self.choose(fd, || match local {
             // A client that binds to nothing in particular: connecting, sending or listening will tell.
-            Ok(Some(local)) if is_any(local) => Side::Kernel,
-            Ok(Some(local)) => match side_of(local) {
+            Some(local) if is_any(local) => Side::Kernel,
+            Some(local) => match side_of(local) {
                 // Whether it listens is not known yet.
                 Side::Both if is_stream(fd) => Side::Kernel,
                 // It is bound already, of which the kernel shall complain itself.
                 Side::Both if is_udp(fd) => Side::Kernel,
                 side => side,
             },
-            Ok(None) | Err(_) => Side::Kernel,
+            None => Side::Kernel,
         });
-        // SAFETY: the caller's.
-        chosen?.map(|socket| unsafe { crate::bind(&socket, address, length) }).transpose()
+        Ok(chosen?.map_or(Chosen::Kernels, Chosen::Overlays))
     }
 
     /// Has a UDP socket of the kernel's that is bound to a wildcard address be the overlay's, too, at the
@@ -184,31 +209,41 @@ impl Sides<'_> {
     /// # Errors
     /// Those of listen(2) on either network, and as [`convert`](crate::convert()).
     pub fn listen(&self, fd: RawFd, backlog: c_int) -> Result<c_int> {
+        match self.by_listen(fd, backlog)? {
+            Chosen::Kernels => either::listen(None, fd, backlog),
+            Chosen::Overlays(socket) => either::listen(Some(&socket), fd, backlog),
+            Chosen::Done => Ok(0),
+        }
+    }
+
+    /// Where listen(2) goes. One of both networks listens then, with this backlog.
+    ///
+    /// # Errors
+    /// As [`listen`](Self::listen).
+    pub fn by_listen<'fd>(&self, fd: RawFd, backlog: c_int) -> Result<Chosen<'fd>> {
         let local = bound(fd).unwrap_or_else(|| SocketAddr::from(([0; 4], 0)));
         if overlay(fd).is_none()
             && is_stream(fd)
             && is_candidate(fd)
             && self.rules.of_local(local) == Side::Both
         {
-            return alongside::listen(self.rules, fd, local, backlog, self.counterpart, self.sets);
+            alongside::listen(self.rules, fd, local, backlog, self.counterpart, self.sets)?;
+            return Ok(Chosen::Done);
         }
         let suits = Cell::new(true);
         let asked = |port| {
             suits.set(self.rules.client.ask(Request::MayListen(port)) != Err(Errno::ACCESS));
             suits.get()
         };
-        match self.choose_if(fd, || self.rules.of_local(local), asked)? {
-            Some(socket) => {
-                // The program may have been told a port already. One that no network allows is nobody's wish:
-                // it was bound to no port in particular.
-                if suits.get() && local.port() != 0 && socket.local_addr()?.port() == 0 {
-                    socket.bind(local)?;
-                }
-                crate::listen(&socket, backlog)
-            }
-            // SAFETY: no pointers.
-            None => unsafe { kernel::listen(fd, backlog) },
+        let Some(socket) = self.choose_if(fd, || self.rules.of_local(local), asked)? else {
+            return Ok(Chosen::Kernels);
+        };
+        // The program may have been told a port already. One that no network allows is nobody's wish: it was
+        // bound to no port in particular.
+        if suits.get() && local.port() != 0 && socket.local_addr()?.port() == 0 {
+            socket.bind(local)?;
         }
+        Ok(Chosen::Overlays(socket))
     }
 
     /// The socket to use for a call that names a remote address; `None` if it is the kernel's.
@@ -226,11 +261,15 @@ impl Sides<'_> {
     ) -> Result<Option<Socket<'fd>>> {
         // What the kernel would complain of, it shall complain of itself.
         // SAFETY: the caller's.
-        let remote = unsafe { crate::read_address(address, length) };
-        self.choose(fd, || match remote {
-            Ok(Some(remote)) => self.rules.of_remote(remote),
-            Ok(None) | Err(_) => Side::Kernel,
-        })
+        self.towards(fd, unsafe { crate::read_address(address, length) }.ok().flatten())
+    }
+
+    /// As [`by_remote`](Self::by_remote); `None` is what is no address.
+    ///
+    /// # Errors
+    /// As [`by_remote`](Self::by_remote).
+    pub fn towards<'fd>(&self, fd: RawFd, remote: Option<SocketAddr>) -> Result<Option<Socket<'fd>>> {
+        self.choose(fd, || remote.map_or(Side::Kernel, |remote| self.rules.of_remote(remote)))
     }
 
     /// Turns `fd` into an overlay socket, see [`convert`](crate::convert()).

@@ -6,7 +6,7 @@ use std::os::fd::{BorrowedFd, RawFd};
 
 use libc::{c_int, c_void, msghdr, size_t, sockaddr, socklen_t, ssize_t};
 use peersock_bsd as bsd;
-use peersock_bsd::{Errno, Socket};
+use peersock_bsd::{Errno, Socket, either};
 
 use crate::boundary::{posix, posix_with_text, remember};
 use crate::registry::{PEERSOCK_DEFAULT, find, node_of, peersock_node};
@@ -47,16 +47,13 @@ pub extern "C" fn peersock_node_socket(
 /// Pointers must be what the call of the same name in POSIX asks for.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn peersock_bind(fd: RawFd, address: *const sockaddr, length: socklen_t) -> c_int {
-    posix(|| match overlay(fd)? {
-        Some(socket) => {
-            // SAFETY: the caller's pointers.
-            let result = unsafe { bsd::bind(&socket, address, length) };
-            // SAFETY: as above.
-            result
-                .inspect_err(|error| explain(*error, &socket, unsafe { bsd::read_address(address, length) }))
-        }
-        // SAFETY: the caller's pointers go to the kernel as they are.
-        None => unsafe { bsd::kernel::bind(fd, address, length) },
+    posix(|| {
+        let socket = overlay(fd)?;
+        // SAFETY: the caller's pointers.
+        let bound = unsafe { either::bind(socket.as_ref(), fd, address, length) };
+        // SAFETY: as above.
+        let local = || unsafe { bsd::read_address(address, length) };
+        bound.inspect_err(|error| explain(*error, socket.as_ref(), local))
     })
 }
 
@@ -66,12 +63,8 @@ pub unsafe extern "C" fn peersock_bind(fd: RawFd, address: *const sockaddr, leng
 /// Pointers must be what the call of the same name in POSIX asks for.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn peersock_connect(fd: RawFd, address: *const sockaddr, length: socklen_t) -> c_int {
-    posix(|| match overlay(fd)? {
-        // SAFETY: the caller's pointers.
-        Some(socket) => unsafe { bsd::connect(&socket, address, length) },
-        // SAFETY: the caller's pointers go to the kernel as they are.
-        None => unsafe { bsd::kernel::connect(fd, address, length) },
-    })
+    // SAFETY: the caller's pointers.
+    posix(|| unsafe { either::connect(overlay(fd)?.as_ref(), fd, address, length) })
 }
 
 /// As listen(2).
@@ -79,11 +72,11 @@ pub unsafe extern "C" fn peersock_connect(fd: RawFd, address: *const sockaddr, l
 /// EACCES if no network allows the port; `peersock_last_error()` names those that they allow.
 #[unsafe(no_mangle)]
 pub extern "C" fn peersock_listen(fd: RawFd, backlog: c_int) -> c_int {
-    posix(|| match overlay(fd)? {
-        Some(socket) => bsd::listen(&socket, backlog)
-            .inspect_err(|error| explain(*error, &socket, socket.local_addr().map(Some))),
-        // SAFETY: the caller's pointers go to the kernel as they are.
-        None => unsafe { bsd::kernel::listen(fd, backlog) },
+    posix(|| {
+        let socket = overlay(fd)?;
+        let listens = either::listen(socket.as_ref(), fd, backlog);
+        let local = || socket.as_ref().map(Socket::local_addr).transpose();
+        listens.inspect_err(|error| explain(*error, socket.as_ref(), local))
     })
 }
 
@@ -108,12 +101,8 @@ pub unsafe extern "C" fn peersock_accept4(
     length: *mut socklen_t,
     flags: c_int,
 ) -> c_int {
-    posix(|| match overlay(fd)? {
-        // SAFETY: the caller's pointers.
-        Some(socket) => unsafe { bsd::accept4(&socket, address, length, flags) },
-        // SAFETY: the caller's pointers go to the kernel as they are.
-        None => unsafe { bsd::kernel::accept4(fd, address, length, flags) },
-    })
+    // SAFETY: the caller's pointers.
+    posix(|| unsafe { either::accept4(overlay(fd)?.as_ref(), fd, address, length, flags) })
 }
 
 /// As send(2).
@@ -154,12 +143,8 @@ pub unsafe extern "C" fn peersock_sendto(
     address: *const sockaddr,
     length: socklen_t,
 ) -> ssize_t {
-    posix(|| match overlay(fd)? {
-        // SAFETY: the caller's pointers.
-        Some(socket) => unsafe { bsd::sendto(&socket, data, size, flags, address, length) },
-        // SAFETY: the caller's pointers go to the kernel as they are.
-        None => unsafe { bsd::kernel::sendto(fd, data, size, flags, address, length) },
-    })
+    // SAFETY: the caller's pointers.
+    posix(|| unsafe { either::sendto(overlay(fd)?.as_ref(), fd, data, size, flags, address, length) })
 }
 
 /// As recvfrom(2).
@@ -175,12 +160,8 @@ pub unsafe extern "C" fn peersock_recvfrom(
     address: *mut sockaddr,
     length: *mut socklen_t,
 ) -> ssize_t {
-    posix(|| match overlay(fd)? {
-        // SAFETY: the caller's pointers.
-        Some(socket) => unsafe { bsd::recvfrom(&socket, buf, size, flags, address, length) },
-        // SAFETY: the caller's pointers go to the kernel as they are.
-        None => unsafe { bsd::kernel::recvfrom(fd, buf, size, flags, address, length) },
-    })
+    // SAFETY: the caller's pointers.
+    posix(|| unsafe { either::recvfrom(overlay(fd)?.as_ref(), fd, buf, size, flags, address, length) })
 }
 
 /// As sendmsg(2).
@@ -189,12 +170,8 @@ pub unsafe extern "C" fn peersock_recvfrom(
 /// Pointers must be what the call of the same name in POSIX asks for.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn peersock_sendmsg(fd: RawFd, message: *const msghdr, flags: c_int) -> ssize_t {
-    posix(|| match overlay(fd)? {
-        // SAFETY: the caller's pointers.
-        Some(socket) => unsafe { bsd::sendmsg(&socket, message, flags) },
-        // SAFETY: the caller's pointers go to the kernel as they are.
-        None => unsafe { bsd::kernel::sendmsg(fd, message, flags) },
-    })
+    // SAFETY: the caller's pointers.
+    posix(|| unsafe { either::sendmsg(overlay(fd)?.as_ref(), fd, message, flags) })
 }
 
 /// As recvmsg(2).
@@ -203,22 +180,14 @@ pub unsafe extern "C" fn peersock_sendmsg(fd: RawFd, message: *const msghdr, fla
 /// Pointers must be what the call of the same name in POSIX asks for.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn peersock_recvmsg(fd: RawFd, message: *mut msghdr, flags: c_int) -> ssize_t {
-    posix(|| match overlay(fd)? {
-        // SAFETY: the caller's pointers.
-        Some(socket) => unsafe { bsd::recvmsg(&socket, message, flags) },
-        // SAFETY: the caller's pointers go to the kernel as they are.
-        None => unsafe { bsd::kernel::recvmsg(fd, message, flags) },
-    })
+    // SAFETY: the caller's pointers.
+    posix(|| unsafe { either::recvmsg(overlay(fd)?.as_ref(), fd, message, flags) })
 }
 
 /// As shutdown(2).
 #[unsafe(no_mangle)]
 pub extern "C" fn peersock_shutdown(fd: RawFd, how: c_int) -> c_int {
-    posix(|| match overlay(fd)? {
-        Some(socket) => bsd::shutdown(&socket, how),
-        // SAFETY: the caller's pointers go to the kernel as they are.
-        None => unsafe { bsd::kernel::shutdown(fd, how) },
-    })
+    posix(|| either::shutdown(overlay(fd)?.as_ref(), fd, how))
 }
 
 /// As close(2), which may be used as well. Only this one waits as SO_LINGER with a time says, and fails then
@@ -239,12 +208,8 @@ pub unsafe extern "C" fn peersock_getsockname(
     address: *mut sockaddr,
     length: *mut socklen_t,
 ) -> c_int {
-    posix(|| match overlay(fd)? {
-        // SAFETY: the caller's pointers.
-        Some(socket) => unsafe { bsd::getsockname(&socket, address, length) },
-        // SAFETY: the caller's pointers go to the kernel as they are.
-        None => unsafe { bsd::kernel::getsockname(fd, address, length) },
-    })
+    // SAFETY: the caller's pointers.
+    posix(|| unsafe { either::getsockname(overlay(fd)?.as_ref(), fd, address, length) })
 }
 
 /// As getpeername(2).
@@ -257,12 +222,8 @@ pub unsafe extern "C" fn peersock_getpeername(
     address: *mut sockaddr,
     length: *mut socklen_t,
 ) -> c_int {
-    posix(|| match overlay(fd)? {
-        // SAFETY: the caller's pointers.
-        Some(socket) => unsafe { bsd::getpeername(&socket, address, length) },
-        // SAFETY: the caller's pointers go to the kernel as they are.
-        None => unsafe { bsd::kernel::getpeername(fd, address, length) },
-    })
+    // SAFETY: the caller's pointers.
+    posix(|| unsafe { either::getpeername(overlay(fd)?.as_ref(), fd, address, length) })
 }
 
 /// As getsockopt(2).
@@ -277,12 +238,8 @@ pub unsafe extern "C" fn peersock_getsockopt(
     value: *mut c_void,
     length: *mut socklen_t,
 ) -> c_int {
-    posix(|| match overlay(fd)? {
-        // SAFETY: the caller's pointers.
-        Some(socket) => unsafe { bsd::getsockopt(&socket, level, name, value, length) },
-        // SAFETY: the caller's pointers go to the kernel as they are.
-        None => unsafe { bsd::kernel::getsockopt(fd, level, name, value, length) },
-    })
+    // SAFETY: the caller's pointers.
+    posix(|| unsafe { either::getsockopt(overlay(fd)?.as_ref(), fd, level, name, value, length) })
 }
 
 /// As setsockopt(2).
@@ -297,20 +254,18 @@ pub unsafe extern "C" fn peersock_setsockopt(
     value: *const c_void,
     length: socklen_t,
 ) -> c_int {
-    posix(|| match overlay(fd)? {
-        // SAFETY: the caller's pointers.
-        Some(socket) => unsafe { bsd::setsockopt(&socket, level, name, value, length) },
-        // SAFETY: the caller's pointers go to the kernel as they are.
-        None => unsafe { bsd::kernel::setsockopt(fd, level, name, value, length) },
-    })
+    // SAFETY: the caller's pointers.
+    posix(|| unsafe { either::setsockopt(overlay(fd)?.as_ref(), fd, level, name, value, length) })
 }
 
 /// Remembers which ports are allowed, if that is why a call has failed.
-fn explain(error: Errno, socket: &Socket<'_>, local: Result<Option<SocketAddr>, Errno>) {
-    if error != Errno::ACCESS {
-        return;
-    }
-    let (Ok(Some(local)), Ok(Some(node))) = (local, node_of(socket)) else { return };
+fn explain(
+    error: Errno,
+    socket: Option<&Socket<'_>>,
+    local: impl FnOnce() -> Result<Option<SocketAddr>, Errno>,
+) {
+    let Some(socket) = socket.filter(|_| error == Errno::ACCESS) else { return };
+    let (Ok(Some(local)), Ok(Some(node))) = (local(), node_of(socket)) else { return };
     if let Ok(Some(text)) = node.run(move |node| node.port_refusal(local.port())) {
         remember(&text);
     }

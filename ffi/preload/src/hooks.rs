@@ -5,7 +5,7 @@ use std::os::fd::RawFd;
 use libc::{c_int, c_ulong, c_void, epoll_event, sockaddr, socklen_t};
 use peersock_bsd as bsd;
 use peersock_bsd::kernel::check;
-use peersock_bsd::{Errno, Sides, Socket};
+use peersock_bsd::{Errno, Sides, Socket, either};
 use peersock_fd::Kind;
 
 use crate::convert::counterpart;
@@ -55,12 +55,11 @@ pub(crate) extern "C" fn socket(domain: c_int, kind: c_int, protocol: c_int) -> 
 /// As connect(2).
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn connect(fd: RawFd, address: *const sockaddr, length: socklen_t) -> c_int {
-    // SAFETY: the program's pointers, as it must pass them to connect(2).
-    hooked(|| match unsafe { choose_by_remote(fd, address, length) }? {
+    hooked(|| {
+        // SAFETY: the program's pointers, as it must pass them to connect(2).
+        let socket = unsafe { choose_by_remote(fd, address, length) }?;
         // SAFETY: as above.
-        Some(socket) => unsafe { bsd::connect(&socket, address, length) },
-        // SAFETY: as above.
-        None => unsafe { bsd::kernel::connect(fd, address, length) },
+        unsafe { either::connect(socket.as_ref(), fd, address, length) }
     })
 }
 
@@ -83,7 +82,7 @@ pub(crate) unsafe extern "C" fn bind(fd: RawFd, address: *const sockaddr, length
             Ok(bound)
         }
         // SAFETY: as above.
-        None => unsafe { bsd::kernel::bind(fd, address, length) },
+        None => unsafe { either::bind(None, fd, address, length) },
     })
 }
 
@@ -92,8 +91,7 @@ pub(crate) unsafe extern "C" fn bind(fd: RawFd, address: *const sockaddr, length
 pub(crate) extern "C" fn listen(fd: RawFd, backlog: c_int) -> c_int {
     hooked(|| match sides() {
         Some(sides) => sides.listen(fd, backlog),
-        // SAFETY: no pointers.
-        None => unsafe { bsd::kernel::listen(fd, backlog) },
+        None => either::listen(None, fd, backlog),
     })
 }
 
@@ -106,12 +104,8 @@ pub(crate) unsafe extern "C" fn accept4(
     length: *mut socklen_t,
     flags: c_int,
 ) -> c_int {
-    hooked(|| match overlay(fd) {
-        // SAFETY: the program's pointers, as it must pass them to accept4(2).
-        Some(socket) => unsafe { bsd::accept4(&socket, address, length, flags) },
-        // SAFETY: as above.
-        None => unsafe { bsd::kernel::accept4(fd, address, length, flags) },
-    })
+    // SAFETY: the program's pointers, as it must pass them to accept4(2).
+    hooked(|| unsafe { either::accept4(overlay(fd).as_ref(), fd, address, length, flags) })
 }
 
 /// # Safety
@@ -134,12 +128,8 @@ pub(crate) unsafe extern "C" fn getsockname(
         if let Some(sides) = sides() {
             ephemeral::told(&sides, fd);
         }
-        match overlay(fd) {
-            // SAFETY: the program's pointers, as it must pass them to getsockname(2).
-            Some(socket) => unsafe { bsd::getsockname(&socket, address, length) },
-            // SAFETY: as above.
-            None => unsafe { bsd::kernel::getsockname(fd, address, length) },
-        }
+        // SAFETY: the program's pointers, as it must pass them to getsockname(2).
+        unsafe { either::getsockname(overlay(fd).as_ref(), fd, address, length) }
     })
 }
 
@@ -151,12 +141,8 @@ pub(crate) unsafe extern "C" fn getpeername(
     address: *mut sockaddr,
     length: *mut socklen_t,
 ) -> c_int {
-    hooked(|| match overlay(fd) {
-        // SAFETY: the program's pointers, as it must pass them to getpeername(2).
-        Some(socket) => unsafe { bsd::getpeername(&socket, address, length) },
-        // SAFETY: as above.
-        None => unsafe { bsd::kernel::getpeername(fd, address, length) },
-    })
+    // SAFETY: the program's pointers, as it must pass them to getpeername(2).
+    hooked(|| unsafe { either::getpeername(overlay(fd).as_ref(), fd, address, length) })
 }
 
 /// # Safety
@@ -169,12 +155,8 @@ pub(crate) unsafe extern "C" fn getsockopt(
     value: *mut c_void,
     length: *mut socklen_t,
 ) -> c_int {
-    hooked(|| match overlay(fd) {
-        // SAFETY: the program's pointers, as it must pass them to getsockopt(2).
-        Some(socket) => unsafe { bsd::getsockopt(&socket, level, name, value, length) },
-        // SAFETY: as above.
-        None => unsafe { bsd::kernel::getsockopt(fd, level, name, value, length) },
-    })
+    // SAFETY: the program's pointers, as it must pass them to getsockopt(2).
+    hooked(|| unsafe { either::getsockopt(overlay(fd).as_ref(), fd, level, name, value, length) })
 }
 
 /// # Safety
@@ -208,11 +190,7 @@ pub(crate) unsafe extern "C" fn setsockopt(
 /// shutdown(2).
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn shutdown(fd: RawFd, how: c_int) -> c_int {
-    hooked(|| match overlay(fd) {
-        Some(socket) => bsd::shutdown(&socket, how),
-        // SAFETY: no pointers.
-        None => unsafe { bsd::kernel::shutdown(fd, how) },
-    })
+    hooked(|| either::shutdown(overlay(fd).as_ref(), fd, how))
 }
 
 /// close(2). All but what SO_LINGER needs is the kernel's: a look at each descriptor would cost every

@@ -5,7 +5,7 @@ use std::os::fd::RawFd;
 
 use libc::{c_int, c_uint, c_void, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec};
 use peersock_bsd as bsd;
-use peersock_bsd::Errno;
+use peersock_bsd::{Errno, either};
 use peersock_fd::Kind;
 
 use crate::hooks::{choose_by_remote, overlay};
@@ -112,12 +112,8 @@ pub(crate) unsafe extern "C" fn sendto(
             // SAFETY: the program's pointers, as it must pass them to sendto(2).
             false => unsafe { choose_by_remote(fd, address, length) },
         };
-        match socket? {
-            // SAFETY: as above.
-            Some(socket) => unsafe { bsd::sendto(&socket, data, size, flags, address, length) },
-            // SAFETY: as above.
-            None => unsafe { bsd::kernel::sendto(fd, data, size, flags, address, length) },
-        }
+        // SAFETY: as above.
+        unsafe { either::sendto(socket?.as_ref(), fd, data, size, flags, address, length) }
     })
 }
 
@@ -132,12 +128,8 @@ pub(crate) unsafe extern "C" fn recvfrom(
     address: *mut sockaddr,
     length: *mut socklen_t,
 ) -> ssize_t {
-    hooked(|| match overlay(fd) {
-        // SAFETY: the program's pointers, as it must pass them to recvfrom(2).
-        Some(socket) => unsafe { bsd::recvfrom(&socket, buf, size, flags, address, length) },
-        // SAFETY: as above.
-        None => unsafe { bsd::kernel::recvfrom(fd, buf, size, flags, address, length) },
-    })
+    // SAFETY: the program's pointers, as it must pass them to recvfrom(2).
+    hooked(|| unsafe { either::recvfrom(overlay(fd).as_ref(), fd, buf, size, flags, address, length) })
 }
 
 /// recvfrom(2) as programs call it that were compiled with `_FORTIFY_SOURCE`.
@@ -175,12 +167,8 @@ pub(crate) unsafe extern "C" fn sendmsg(fd: RawFd, message: *const msghdr, flags
             },
             _ => Ok(overlay(fd)),
         };
-        match socket? {
-            // SAFETY: as above.
-            Some(socket) => unsafe { bsd::sendmsg(&socket, message, flags) },
-            // SAFETY: as above.
-            None => unsafe { bsd::kernel::sendmsg(fd, message, flags) },
-        }
+        // SAFETY: as above.
+        unsafe { either::sendmsg(socket?.as_ref(), fd, message, flags) }
     })
 }
 
@@ -188,12 +176,8 @@ pub(crate) unsafe extern "C" fn sendmsg(fd: RawFd, message: *const msghdr, flags
 /// As recvmsg(2).
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn recvmsg(fd: RawFd, message: *mut msghdr, flags: c_int) -> ssize_t {
-    hooked(|| match overlay(fd) {
-        // SAFETY: the program's pointers, as it must pass them to recvmsg(2).
-        Some(socket) => unsafe { bsd::recvmsg(&socket, message, flags) },
-        // SAFETY: as above.
-        None => unsafe { bsd::kernel::recvmsg(fd, message, flags) },
-    })
+    // SAFETY: the program's pointers, as it must pass them to recvmsg(2).
+    hooked(|| unsafe { either::recvmsg(overlay(fd).as_ref(), fd, message, flags) })
 }
 
 /// # Safety
@@ -215,12 +199,8 @@ pub(crate) unsafe extern "C" fn sendmmsg(
             },
             _ => Ok(overlay(fd)),
         };
-        match socket? {
-            // SAFETY: as above.
-            Some(socket) => unsafe { bsd::sendmmsg(&socket, messages, count, flags) },
-            // SAFETY: as above.
-            None => unsafe { bsd::kernel::sendmmsg(fd, messages, count, flags) },
-        }
+        // SAFETY: as above.
+        unsafe { either::sendmmsg(socket?.as_ref(), fd, messages, count, flags) }
     })
 }
 
@@ -234,10 +214,6 @@ pub(crate) unsafe extern "C" fn recvmmsg(
     flags: c_int,
     timeout: *mut timespec,
 ) -> c_int {
-    hooked(|| match overlay(fd) {
-        // SAFETY: the program's pointers, as it must pass them to recvmmsg(2).
-        Some(socket) => unsafe { bsd::recvmmsg(&socket, messages, count, flags, timeout) },
-        // SAFETY: as above.
-        None => unsafe { bsd::kernel::recvmmsg(fd, messages, count, flags, timeout) },
-    })
+    // SAFETY: the program's pointers, as it must pass them to recvmmsg(2).
+    hooked(|| unsafe { either::recvmmsg(overlay(fd).as_ref(), fd, messages, count, flags, timeout) })
 }

@@ -1,0 +1,71 @@
+//! The socket calls on any descriptor: an overlay socket's are made by this crate, all others by the kernel.
+//! The one place that tells them apart.
+
+use libc::{c_int, c_uint, c_void, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec};
+use peersock_fd::Socket;
+
+use crate::{Result, kernel};
+
+macro_rules! calls {
+    ($($call:ident($($argument:ident: $type:ty),*) -> $result:ty;)*) => {$(
+        #[doc = concat!(stringify!($call), "(2) of `socket`, or of the kernel's `fd` if that is none.")]
+        ///
+        /// # Errors
+        /// Those of the overlay's call, or the kernel's.
+        ///
+        /// # Safety
+        /// See the crate.
+        pub unsafe fn $call(socket: Option<&Socket<'_>>, fd: c_int, $($argument: $type),*) -> Result<$result> {
+            match socket {
+                // SAFETY: the caller's.
+                Some(socket) => unsafe { crate::$call(socket, $($argument),*) },
+                // SAFETY: the caller's.
+                None => unsafe { kernel::$call(fd, $($argument),*) },
+            }
+        }
+    )*};
+}
+
+calls! {
+    bind(address: *const sockaddr, length: socklen_t) -> c_int;
+    connect(address: *const sockaddr, length: socklen_t) -> c_int;
+    accept4(address: *mut sockaddr, length: *mut socklen_t, flags: c_int) -> c_int;
+    getsockname(address: *mut sockaddr, length: *mut socklen_t) -> c_int;
+    getpeername(address: *mut sockaddr, length: *mut socklen_t) -> c_int;
+    getsockopt(level: c_int, name: c_int, value: *mut c_void, length: *mut socklen_t) -> c_int;
+    setsockopt(level: c_int, name: c_int, value: *const c_void, length: socklen_t) -> c_int;
+    sendto(
+        data: *const c_void, size: size_t, flags: c_int, address: *const sockaddr, length: socklen_t
+    ) -> ssize_t;
+    recvfrom(
+        buf: *mut c_void, size: size_t, flags: c_int, address: *mut sockaddr, length: *mut socklen_t
+    ) -> ssize_t;
+    sendmsg(message: *const msghdr, flags: c_int) -> ssize_t;
+    recvmsg(message: *mut msghdr, flags: c_int) -> ssize_t;
+    sendmmsg(messages: *mut mmsghdr, count: c_uint, flags: c_int) -> c_int;
+    recvmmsg(messages: *mut mmsghdr, count: c_uint, flags: c_int, timeout: *mut timespec) -> c_int;
+}
+
+/// listen(2) of `socket`, or of the kernel's `fd` if that is none.
+///
+/// # Errors
+/// As [`bind`].
+pub fn listen(socket: Option<&Socket<'_>>, fd: c_int, backlog: c_int) -> Result<c_int> {
+    match socket {
+        Some(socket) => crate::listen(socket, backlog),
+        // SAFETY: no pointers.
+        None => unsafe { kernel::listen(fd, backlog) },
+    }
+}
+
+/// shutdown(2) of `socket`, or of the kernel's `fd` if that is none.
+///
+/// # Errors
+/// As [`bind`].
+pub fn shutdown(socket: Option<&Socket<'_>>, fd: c_int, how: c_int) -> Result<c_int> {
+    match socket {
+        Some(socket) => crate::shutdown(socket, how),
+        // SAFETY: no pointers.
+        None => unsafe { kernel::shutdown(fd, how) },
+    }
+}
