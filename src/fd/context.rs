@@ -14,8 +14,7 @@ use peersock_datapath::{GsoBatch, JoinedNetwork};
 use peersock_fd::{Errno, Family, Name, NameKey, NodeTag, Token, address};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-use super::datagram::LONGEST;
-use super::datagram_ends::EndIndex;
+use super::end_index::EndIndex;
 use super::ipv4_aliases::Aliases;
 use super::refusals::Refusals;
 use super::socket_table::{canonical, shown};
@@ -25,6 +24,9 @@ use crate::sys::poller::{EventFlags, Poller};
 
 /// Bytes that are moved for one stream before others have their turn.
 const BUFFER: usize = 256 << 10;
+
+/// The longest datagram, bytes: a whole IPv4 packet of a raw socket.
+pub(super) const LONGEST: usize = 65535;
 
 /// The last key that was given. No two servers have the same: events of a descriptor that somebody has
 /// inherited from one that is gone are nobody's.

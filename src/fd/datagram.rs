@@ -15,7 +15,7 @@ use peersock_fd::{Details, Errno, Family, SendFlags};
 use peersock_stack::Error;
 
 use super::ancillary::{descriptor, hand_over};
-use super::context::Context;
+use super::context::{Context, LONGEST};
 use super::datagram_ends::{self, End, Ends, Place};
 use super::options::Options;
 use super::socket_table::{Opened, errno};
@@ -28,9 +28,6 @@ pub(super) const ROUNDS: usize = 64;
 /// How often it is looked whether the application's end is still open: the kernel does not tell. Longer by a
 /// millisecond for each socket that there is, so that many cost no more than a thousand.
 const SWEEP: Duration = Duration::from_secs(1);
-
-/// The longest datagram, bytes: a whole IPv4 packet of a raw socket.
-pub(super) const LONGEST: usize = 65535;
 
 /// What the kernel shall tell of an end.
 const EVENTS: EventFlags = EventFlags::IN.union(EventFlags::OUT).union(EventFlags::ET);

@@ -8,6 +8,7 @@ use peersock_fd::{Details, Errno, Name, NodeTag, Remote, address, name_of};
 use rustix::net::{RecvFlags, SendFlags, SocketType};
 
 use super::context::unix;
+use super::end_index::EndIndex;
 use super::wakers::Key;
 
 /// Ends that one socket may have; beyond, those go that were not used for longest. They come back when they
@@ -125,41 +126,13 @@ impl Ends {
 
     pub(super) fn note_use(&mut self, key: Key, index: &mut EndIndex) {
         if let Some(end) = self.by_key.get_mut(&key) {
-            index.uses += 1;
-            end.used = index.uses;
+            end.used = index.next_use();
         }
     }
 
     /// When each was used last.
     pub(super) fn uses(&self) -> impl Iterator<Item = (u64, Key)> {
         self.by_key.iter().map(|(key, end)| (end.used, *key))
-    }
-}
-
-/// Whose the ends of all sockets are.
-#[derive(Default)]
-pub(super) struct EndIndex {
-    owners: HashMap<Key, Key>,
-    /// Counts their uses, to tell which was not used for longest.
-    uses: u64,
-}
-
-impl EndIndex {
-    /// The datagram socket that an end belongs to.
-    pub(super) fn owner(&self, end: Key) -> Option<Key> {
-        self.owners.get(&end).copied()
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.owners.len()
-    }
-
-    pub(super) fn insert(&mut self, end: Key, owner: Key) {
-        self.owners.insert(end, owner);
-    }
-
-    pub(super) fn remove(&mut self, end: Key) {
-        self.owners.remove(&end);
     }
 }
 

@@ -12,9 +12,9 @@ use super::datagram::{Datagrams, NoEnd, ROUNDS, Step, at_home};
 use super::datagram_ends::{Place, least_used};
 use super::options::Membership;
 use super::socket_table::{Opened, Phase, canonical, errno};
-use super::state::{Entry, Readiness, ServerState};
+use super::state::{Entry, ServerState};
 use super::transport::{self, Transport};
-use super::wakers::Key;
+use super::wakers::{Key, Readiness};
 
 /// Datagrams that an end holds at most, with the kernel's usual buffers: empty ones.
 const MOST_HELD: usize = 320;

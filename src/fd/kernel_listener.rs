@@ -4,29 +4,25 @@
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::sys::option;
 use crate::sys::poller::EventFlags;
 use peersock_fd::option_table::Row;
-use peersock_fd::{Errno, Kind, Name, Passed, SocketId};
+use peersock_fd::{Errno, Name, Passed, SocketId};
 use rustix::fs::OFlags;
-use rustix::net::{AddressFamily, SocketFlags, ipproto, sockopt};
+use rustix::net::{SocketFlags, sockopt};
 
 use super::ancillary::hand_over;
 use super::context::Context;
 use super::listening::{LAST_RETRY, Listening};
-use super::socket_table::Phase;
-use super::state::{Entry, Readiness, ServerState};
-use super::transport::{Both, Transport};
 use super::wakers::Key;
 
 /// Connections that are accepted before others have their turn.
 const ROUNDS: usize = 64;
 
 /// What the kernel shall tell of its listener.
-const EVENTS: EventFlags = EventFlags::IN.union(EventFlags::ET);
+pub(super) const EVENTS: EventFlags = EventFlags::IN.union(EventFlags::ET);
 
 /// The kernel's listener.
 pub(super) struct Alongside {
@@ -44,6 +40,15 @@ pub(super) struct Incoming {
 }
 
 impl Alongside {
+    /// Has the kernel tell of a listener of its own by the key of the overlay socket's. Accepting does not
+    /// wait any more.
+    pub(super) fn new(fd: OwnedFd, key: Key, context: &Context) -> Result<Self, Errno> {
+        let status = rustix::fs::fcntl_getfl(&fd)?;
+        rustix::fs::fcntl_setfl(&fd, status | OFlags::NONBLOCK)?;
+        context.watch(fd.as_fd(), key, EVENTS).map_err(|_| Errno::NOMEM)?;
+        Ok(Self { fd, is_ready: true, left: 0 })
+    }
+
     /// A turn begins.
     pub(super) fn begin(&mut self, news: bool) {
         self.is_ready |= news;
@@ -57,7 +62,7 @@ impl Alongside {
 
     /// Sets what its connections begin with. What the kernel does not take it refuses as it would have at the
     /// application.
-    fn follow(&self, row: &Row, value: &[u8]) {
+    pub(super) fn follow(&self, row: &Row, value: &[u8]) {
         if let Err(error) = option::set(self.fd.as_fd(), row.level, row.number, value) {
             tracing::debug!(%error, option = row.name, "the kernel refuses an option");
         }
@@ -68,69 +73,6 @@ impl Incoming {
     /// Resets it, as the kernel does with what nobody has accepted.
     pub(super) fn refuse(self) {
         let _ = sockopt::set_socket_linger(&self.fd, Some(Duration::ZERO));
-    }
-}
-
-impl ServerState {
-    /// Has what comes to a socket of the kernel's go to one of the overlay's as well.
-    pub(super) fn put_alongside(
-        &mut self,
-        socket: peersock_fd::Opened,
-        fd: Option<OwnedFd>,
-    ) -> Result<(), Errno> {
-        let fd = fd.ok_or(Errno::BADF)?;
-        if !matches!(sockopt::socket_domain(&fd)?, AddressFamily::INET | AddressFamily::INET6) {
-            return Err(Errno::INVAL);
-        }
-        let key = match self.sockets.phase(socket.id) {
-            Some(Phase::Datagrams(key)) => return self.put_datagrams_alongside(key, socket, fd),
-            Some(Phase::Listening(key))
-                if socket.kind == Kind::Stream && sockopt::socket_acceptconn(&fd)? =>
-            {
-                key
-            }
-            _ => return Err(Errno::INVAL),
-        };
-        let status = rustix::fs::fcntl_getfl(&fd)?;
-        rustix::fs::fcntl_setfl(&fd, status | OFlags::NONBLOCK)?;
-        self.context.watch(fd.as_fd(), key, EVENTS).map_err(|_| Errno::NOMEM)?;
-        let Some(Entry::Listening(listening)) = self.entry_mut(key) else { return Err(Errno::INVAL) };
-        listening.alongside = Some(Alongside { fd, is_ready: true, left: 0 });
-        self.handle(key, Readiness::default());
-        Ok(())
-    }
-
-    /// Has a UDP socket receive from both networks, and send to both.
-    fn put_datagrams_alongside(
-        &mut self,
-        key: Key,
-        socket: peersock_fd::Opened,
-        fd: OwnedFd,
-    ) -> Result<(), Errno> {
-        if socket.kind != Kind::Datagram || sockopt::socket_protocol(&fd)? != Some(ipproto::UDP) {
-            return Err(Errno::INVAL);
-        }
-        let node = self.context.node()?;
-        let fd = Arc::new(fd);
-        let opened = self.sockets.get_mut(socket.id).ok_or(Errno::INVAL)?;
-        let overlay = opened.transport.clone().ok_or(Errno::INVAL)?;
-        let both: Arc<dyn Transport> = Arc::new(Both::new(&node, overlay, Arc::clone(&fd))?);
-        opened.transport = Some(Arc::clone(&both));
-        let Some(Entry::Datagrams(datagrams)) = self.entry_mut(key) else { return Err(Errno::INVAL) };
-        datagrams.set_transport(both);
-        self.context.watch(fd.as_fd(), key, EVENTS).map_err(|_| Errno::NOMEM)?;
-        self.handle(key, Readiness::default());
-        Ok(())
-    }
-
-    /// An option of a socket was set: the one of the kernel's that receives for it has it, too.
-    pub(super) fn follow_alongside(&self, socket: peersock_fd::Opened, row: &Row, value: &[u8]) {
-        if row.is_followed
-            && let Some(Phase::Listening(key)) = self.sockets.phase(socket.id)
-            && let Some(Entry::Listening(Listening { alongside: Some(alongside), .. })) = self.entry(key)
-        {
-            alongside.follow(row, value);
-        }
     }
 }
 

@@ -7,18 +7,15 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use peersock_fd::{
-    Accepted, Credentials, Errno, Family, Name, SocketId, address, enlarge, name_of, peer_credentials,
-};
-use rustix::net::{SocketType, sockopt};
+use peersock_fd::{Accepted, Credentials, Errno, Family, Name, SocketId, address, enlarge, peer_credentials};
+use rustix::net::SocketType;
 
 use super::context::{Context, unix};
 use super::kernel_listener::{Alongside, Incoming};
 use super::outbox::Outbox;
-use super::socket_table::{Opened, Phase};
-use super::state::{Entry, Readiness, ServerState};
+use super::socket_table::Opened;
 use super::stream::{self, Origin, Stream};
-use super::wakers::{self, Key};
+use super::wakers::{self, Key, Readiness};
 use crate::socket::Connection;
 use peersock_primitives::wait::Interest;
 
@@ -32,11 +29,11 @@ const SWEEP: Duration = Duration::from_secs(1);
 
 /// A socket that listens.
 pub(super) struct Listening {
-    pub(super) socket: peersock_fd::Opened,
+    socket: peersock_fd::Opened,
     /// Who called listen(2) last.
-    pub(super) owner: Credentials,
+    owner: Credentials,
     /// The inode of the application's descriptor.
-    pub(super) inode: u64,
+    inode: u64,
     waker: Waker,
     entry: Arc<wakers::Entry>,
     /// Accepted from the stack, for which the application had no room.
@@ -65,104 +62,9 @@ impl Waiting {
     }
 }
 
-impl ServerState {
-    /// listen(2), also once more to change the backlog.
-    pub(super) fn listen(
-        &mut self,
-        socket: peersock_fd::Opened,
-        backlog: u32,
-        fd: Option<OwnedFd>,
-    ) -> Result<(), Errno> {
-        let fd = fd.ok_or(Errno::BADF)?;
-        let named = rustix::net::getsockname(&fd).ok().and_then(name_of);
-        if named != Some(Name::Opened(self.context.tag, socket)) || !sockopt::socket_acceptconn(&fd)? {
-            return Err(Errno::INVAL);
-        }
-        // Of a socket that listens they are those of who called listen(2).
-        let (owner, inode) = (peer_credentials(fd.as_fd())?, rustix::fs::fstat(&fd)?.st_ino);
-        if self.socket(socket).reserved.is_empty() {
-            self.bind(socket, (socket.family.unspecified(), 0).into())?;
-        }
-        self.check_port(socket)?;
-        let opened = self.socket(socket);
-        match opened.phase {
-            Phase::Fresh | Phase::Listening(_) => {}
-            Phase::Connecting(_) | Phase::Connected(_) | Phase::Datagrams(_) => return Err(Errno::INVAL),
-        }
-        for acceptor in &opened.reserved {
-            acceptor.listen(backlog as usize);
-        }
-        if let Phase::Listening(key) = opened.phase
-            && let Some(Entry::Listening(listening)) = self.entry_mut(key)
-        {
-            listening.owner = owner;
-            if let Some(alongside) = &listening.alongside {
-                alongside.listen(backlog)?;
-            }
-        }
-        let opened = self.socket(socket);
-        if opened.phase == Phase::Fresh {
-            let key = self.context.new_key();
-            let (waker, entry) = self.context.waker(key);
-            self.socket(socket).phase = Phase::Listening(key);
-            let sweep = Instant::now() + SWEEP;
-            self.context.set_timer(sweep, key);
-            let listening = Listening {
-                socket,
-                owner,
-                inode,
-                waker: waker.clone(),
-                entry,
-                waiting: VecDeque::new(),
-                alongside: None,
-                kernel_first: false,
-                retry: None,
-                sweep,
-            };
-            self.insert(key, Entry::Listening(listening));
-            waker.wake();
-        }
-        Ok(())
-    }
-
-    /// Refuses a port that no network allows. A socket that is bound to a wildcard may have one, as long as
-    /// it only connects.
-    fn check_port(&mut self, socket: peersock_fd::Opened) -> Result<(), Errno> {
-        let port = self.socket(socket).reserved.first().map_or(0, |acceptor| acceptor.local_addr().port());
-        if port == 0 {
-            Ok(())
-        } else {
-            self.context.may_listen(port).inspect_err(|_| self.context.note_refusal(port))
-        }
-    }
-
-    /// Gives what has come to the application.
-    pub(super) fn accept_connections(&mut self, key: Key, readiness: Readiness) {
-        let Some(Entry::Listening(listening)) = self.entries.get_mut(&key) else { return };
-        let socket = listening.socket;
-        let Some(opened) = self.sockets.get(socket.id) else { return };
-        let mut accepted = Vec::new();
-        let step = listening.accept(key, &mut self.context, opened, readiness, &mut accepted);
-        for (key, id, stream) in accepted {
-            self.sockets.note_accepted(id, key);
-            let wake = stream.waker();
-            self.insert(key, Entry::Stream(stream));
-            wake.wake();
-        }
-        match step {
-            Step::Waits => {}
-            Step::NetworkDown => self.take_down(socket),
-            Step::Closed => {
-                self.sockets.remove(socket.id);
-                self.remove(key);
-            }
-        }
-    }
-}
-
 /// What follows from a look at a listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
+pub(super) enum Step {
     /// It goes on.
     Waits,
     /// The node has left the network that it is bound to.
@@ -172,16 +74,47 @@ enum Step {
 }
 
 /// What a listener has accepted.
-type Accepting = Vec<(Key, SocketId, Stream)>;
+pub(super) type Accepting = Vec<(Key, SocketId, Stream)>;
 
 impl Listening {
+    /// Begins to listen for an application that has called listen(2).
+    pub(super) fn new(
+        key: Key,
+        socket: peersock_fd::Opened,
+        (owner, inode): (Credentials, u64),
+        context: &mut Context,
+    ) -> Self {
+        let (waker, entry) = context.waker(key);
+        let sweep = Instant::now() + SWEEP;
+        context.set_timer(sweep, key);
+        waker.wake_by_ref();
+        let (waiting, alongside, kernel_first, retry) = (VecDeque::new(), None, false, None);
+        Self { socket, owner, inode, waker, entry, waiting, alongside, kernel_first, retry, sweep }
+    }
+
+    /// The socket.
+    pub(super) fn socket(&self) -> peersock_fd::Opened {
+        self.socket
+    }
+
+    /// The inode of the application's descriptor.
+    pub(super) fn inode(&self) -> u64 {
+        self.inode
+    }
+
+    /// listen(2) once more, maybe by another process.
+    pub(super) fn listen_again(&mut self, owner: Credentials, backlog: u32) -> Result<(), Errno> {
+        self.owner = owner;
+        self.alongside.as_ref().map_or(Ok(()), |alongside| alongside.listen(backlog))
+    }
+
     /// A process that has the application's descriptor, most likely.
     pub(super) fn process(&self) -> i32 {
         self.owner.pid
     }
 
     /// Connects descriptors to the application's for what has come.
-    fn accept(
+    pub(super) fn accept(
         &mut self,
         key: Key,
         context: &mut Context,

@@ -7,16 +7,19 @@
 
 mod ancillary;
 mod application_fd;
+mod attempts;
 mod connecting;
 mod connection_errors;
 mod context;
 mod datagram;
 mod datagram_ends;
 mod datagram_sockets;
+mod end_index;
 mod families;
 mod host;
 mod ipv4_aliases;
 mod kernel_listener;
+mod listeners;
 mod listening;
 mod options;
 mod outbox;
@@ -153,9 +156,9 @@ impl FdServer {
 
     /// What has not been delivered yet, or never will be, of what applications have written.
     ///
-    /// Connections that ended before [`FdServer::begin_drain`] are counted if the application had them open
-    /// when they broke, and no call has told it: none of its own has failed, and it has not asked SO_ERROR.
-    /// What it had closed before is the peer's affair, as with the kernel.
+    /// Of connections that ended before [`FdServer::begin_drain`] those are counted, by themselves, that the
+    /// application had open when they broke, if no call has told it: none of its own has failed, and it has
+    /// not asked SO_ERROR. What it had closed before is the peer's affair, as with the kernel.
     pub fn undelivered(&self) -> Outstanding {
         self.server.undelivered()
     }

@@ -5,18 +5,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use peersock_fd::{
-    Errno, MAX_MESSAGE, Message, Reply, Request, SendFlags, Token, decode, encode, peer_credentials, receive,
+    Credentials, Errno, MAX_MESSAGE, Message, Reply, Request, SendFlags, SocketId, Token, Which, decode,
+    encode, receive,
 };
 use peersock_stack::Flow;
-use rustix::net::SocketFlags;
 
 use super::context::Context;
-use super::state::{Entry, ServerState};
 use super::wakers::Key;
-use crate::sys::poller::EventFlags;
-
-/// Connections that are accepted before others have their turn.
-const MOST_ACCEPTS: usize = 64;
 
 /// Connections of other users that have not shown the token. Beyond it those go that came first: processes
 /// with the token show it at once.
@@ -47,6 +42,19 @@ pub(super) enum Received {
 }
 
 impl Requester {
+    /// Of a connection that was accepted.
+    pub(super) fn new(fd: OwnedFd, credentials: Credentials) -> Self {
+        let own = rustix::process::geteuid().as_raw();
+        let is_own = credentials.uid == own && own != OVERFLOW_UID;
+        let is_trusted = is_own || credentials.uid == 0;
+        Self { fd, process: credentials.pid, is_trusted, held: None }
+    }
+
+    /// Whether it needs no token, or has shown it.
+    pub(super) fn is_trusted(&self) -> bool {
+        self.is_trusted
+    }
+
     /// The process that connected; 0 if it cannot be seen from here.
     pub(super) fn process(&self) -> i32 {
         self.process
@@ -94,39 +102,9 @@ pub(super) struct Strangers(VecDeque<Key>);
 
 impl Strangers {
     /// One more; gives the oldest if there are too many.
-    fn add(&mut self, key: Key) -> Option<Key> {
+    pub(super) fn add(&mut self, key: Key) -> Option<Key> {
         self.0.push_back(key);
         if self.0.len() > MOST_STRANGERS { self.0.pop_front() } else { None }
-    }
-}
-
-impl ServerState {
-    pub(super) fn accept_requester(&mut self, listener: &OwnedFd) {
-        for _ in 0..MOST_ACCEPTS {
-            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            let fd = match rustix::net::accept_with(listener, flags) {
-                Ok(fd) => fd,
-                Err(error) => return self.turn_away(listener, error),
-            };
-            let Ok(credentials) = peer_credentials(fd.as_fd()) else { continue };
-            let key = self.context.new_key();
-            if self.context.watch(fd.as_fd(), key, EventFlags::IN).is_err() {
-                continue;
-            }
-            self.contacts += 1;
-            let own = rustix::process::geteuid().as_raw();
-            let is_own = credentials.uid == own && own != OVERFLOW_UID;
-            let is_trusted = is_own || credentials.uid == 0;
-            // The oldest goes of those that have not shown the token.
-            if !is_trusted
-                && let Some(oldest) = self.strangers.add(key)
-                && matches!(self.entry(oldest), Some(Entry::Requester(requester)) if !requester.is_trusted)
-            {
-                self.remove(oldest);
-            }
-            let requester = Requester { fd, process: credentials.pid, is_trusted, held: None };
-            self.insert(key, Entry::Requester(requester));
-        }
     }
 }
 
@@ -134,4 +112,16 @@ impl ServerState {
 fn is_same(shown: Token, token: Token) -> bool {
     use subtle::ConstantTimeEq;
     shown.0.to_le_bytes().ct_eq(&token.0.to_le_bytes()).into()
+}
+
+/// The socket that a request is about.
+pub(super) fn id(which: Which) -> SocketId {
+    match which {
+        Which::Opened(socket) => socket.id,
+        Which::Accepted(id) => id,
+    }
+}
+
+pub(super) fn failed(error: Errno) -> Reply {
+    Reply::Failed(error.raw_os_error())
 }

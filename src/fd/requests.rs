@@ -1,28 +1,57 @@
 //! Requests of applications.
 
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use peersock_fd::{
-    Errno, Interface, Message, Reply, Report, Request, Route, SocketId, VERSION, Which, proof,
+    Errno, Interface, Message, Reply, Report, Request, Route, VERSION, Which, peer_credentials, proof,
 };
 use peersock_stack::{Cidr, Flow};
+use rustix::net::SocketFlags;
 
 use super::ipv4_aliases::RANGE;
 use super::options::{interface_index, interface_name};
-use super::requester::Received;
+use super::requester::{Received, Requester, failed, id};
 use super::socket_table::{Phase, errno};
 use super::state::{Entry, ServerState};
 use super::stream::Stream;
 use super::transport;
 use super::wakers::Key;
+use crate::sys::poller::EventFlags;
 use peersock_datapath::JoinedNetwork;
 
-/// Requests that are answered before others have their turn.
+/// Connections to the request socket that are accepted, and requests that are answered, before others have
+/// their turn.
 const MOST: usize = 64;
 
 impl ServerState {
+    /// An application has connected to the request socket.
+    pub(super) fn accept_requester(&mut self, listener: &OwnedFd) {
+        for _ in 0..MOST {
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            let fd = match rustix::net::accept_with(listener, flags) {
+                Ok(fd) => fd,
+                Err(error) => return self.turn_away(listener, error),
+            };
+            let Ok(credentials) = peer_credentials(fd.as_fd()) else { continue };
+            let key = self.context.new_key();
+            if self.context.watch(fd.as_fd(), key, EventFlags::IN).is_err() {
+                continue;
+            }
+            self.contacts += 1;
+            let requester = Requester::new(fd, credentials);
+            // The oldest goes of those that have not shown the token.
+            if !requester.is_trusted()
+                && let Some(oldest) = self.strangers.add(key)
+                && matches!(self.entry(oldest), Some(Entry::Requester(oldest)) if !oldest.is_trusted())
+            {
+                self.remove(oldest);
+            }
+            self.insert(key, Entry::Requester(requester));
+        }
+    }
+
     /// Answers what has come. A requester goes once the application has closed its end.
     pub(super) fn serve(&mut self, key: Key) {
         for _ in 0..MOST {
@@ -254,18 +283,6 @@ impl ServerState {
         let node = self.context.node().ok()?;
         node.driver.datapath.name_at(ip)
     }
-}
-
-/// The socket that a request is about.
-pub(super) fn id(which: Which) -> SocketId {
-    match which {
-        Which::Opened(socket) => socket.id,
-        Which::Accepted(id) => id,
-    }
-}
-
-pub(super) fn failed(error: Errno) -> Reply {
-    Reply::Failed(error.raw_os_error())
 }
 
 /// The addresses that are reached over a network.

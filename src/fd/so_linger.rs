@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use peersock_fd::{Errno, Reply, Which};
 use peersock_stack::{Delivery, Flow};
 
-use super::requests::{failed, id};
+use super::requester::{failed, id};
 use super::socket_table::errno;
 use super::state::ServerState;
 use super::wakers::Key;

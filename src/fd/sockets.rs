@@ -140,7 +140,7 @@ impl ServerState {
         };
         let Some(Entry::Listening(listening)) = self.entry(key) else { return false };
         let name = Name::Opened(self.context.tag, socket).to_string();
-        holder_of(&name).is_some_and(|inode| inode != listening.inode)
+        holder_of(&name).is_some_and(|inode| inode != listening.inode())
     }
 
     /// Somebody has closed a socket. If nobody has it open any more, who connects now is refused at once.

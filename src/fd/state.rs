@@ -19,8 +19,7 @@ use super::so_linger::Lingering;
 use super::socket_table::Sockets;
 use super::stream::{Outcome, Stream};
 use super::undelivered::Delivering;
-use super::wakers::Key;
-use crate::sys::poller::EventFlags;
+use super::wakers::{Key, Readiness};
 
 /// How often it is looked whether everything is delivered, before what is open is reset.
 pub(super) const LOOK: Duration = Duration::from_millis(2);
@@ -57,31 +56,6 @@ pub(super) enum Entry {
     Connecting(Connecting),
     Stream(Stream),
     Datagrams(Datagrams),
-}
-
-/// Why an entry is looked at.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Readiness {
-    /// Its descriptor can be read from.
-    pub(super) readable: bool,
-    /// Its descriptor can be written to.
-    pub(super) writable: bool,
-    /// Its descriptor's other end sends no more.
-    pub(super) ended: bool,
-    /// Its descriptor's other end is closed.
-    pub(super) hung_up: bool,
-}
-
-impl From<EventFlags> for Readiness {
-    fn from(flags: EventFlags) -> Self {
-        let hung_up = flags.intersects(EventFlags::HUP | EventFlags::ERR);
-        Self {
-            readable: hung_up || flags.intersects(EventFlags::IN | EventFlags::RDHUP),
-            ended: hung_up || flags.contains(EventFlags::RDHUP),
-            writable: hung_up || flags.contains(EventFlags::OUT),
-            hung_up,
-        }
-    }
 }
 
 impl ServerState {

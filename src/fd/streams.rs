@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use peersock_fd::{SocketId, Which};
 
-use super::connection_errors::Ending;
-use super::requests::id;
+use super::connection_errors::{Ending, When};
+use super::requester::id;
 use super::state::{Entry, ServerState};
 use super::stream::{Origin, Stream};
 use super::wakers::Key;
@@ -28,9 +28,9 @@ impl ServerState {
     pub(super) fn note_ending(&mut self, id: SocketId, stream: &Stream, ending: Ending) {
         let is_draining = self.draining.is_some();
         let is_seen = !self.has_unseen_calls || stream.process() != rustix::process::getpid().as_raw_pid();
-        let was_open = is_draining || ending.was_open;
+        let when = if is_draining { When::Draining } else { ending.when };
         let is_noticed = ending.is_noticed || !(is_seen || is_draining);
-        self.endings.note(id, Ending { was_open, is_noticed, ..ending });
+        self.endings.note(id, Ending { when, is_noticed, ..ending });
     }
 
     /// A call has told an application what has ended a connection, or does so now.

@@ -17,11 +17,14 @@ pub struct Outstanding {
     pub waiting: u64,
     /// Connections that have delivered all bytes and wait until the peer knows that there are no more.
     pub ends: usize,
-    /// Connections that have ended without delivering everything: since the drain began, or before that while
-    /// the application had them open, if no call has told it.
+    /// Connections that have ended since the drain began, or been reset, without delivering everything.
     pub lost: usize,
     /// Bytes of those that were not acknowledged.
     pub lost_bytes: u64,
+    /// Connections that were reset before that while the application had them open, if no call has told it.
+    pub lost_before: usize,
+    /// Bytes of those that were not acknowledged.
+    pub lost_before_bytes: u64,
     /// For how long none of the peers that bytes wait for has been heard; zero if nothing waits.
     pub silence: Duration,
     /// The longest smoothed round-trip time of connections that wait for acknowledgements of bytes or of
@@ -68,10 +71,13 @@ impl ServerState {
     pub(super) fn undelivered(&mut self) -> Outstanding {
         self.delivering.look();
         let now = Instant::now();
-        let (closed, broken) = (self.delivering.lost, self.endings.unnoticed());
+        let (closed, broken) = (self.delivering.lost, self.endings.lost_at_drain());
+        let before = self.endings.lost_while_open();
         let mut found = Outstanding {
             lost: closed.connections + broken.connections,
             lost_bytes: closed.bytes + broken.bytes,
+            lost_before: before.connections,
+            lost_before_bytes: before.bytes,
             ..Outstanding::default()
         };
         let mut silence = None;

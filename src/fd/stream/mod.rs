@@ -17,12 +17,11 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::net::sockopt;
 
 use super::application_fd;
-use super::connection_errors::Ending;
+use super::connection_errors::{Ending, When};
 use super::options::Options;
 use super::outbox::Outbox;
 use super::socket_table::errno;
-use super::state::Readiness;
-use super::wakers;
+use super::wakers::{self, Readiness};
 use crate::socket::Connection;
 use crate::sys::process;
 use peersock_primitives::wait::Interest;
@@ -274,7 +273,8 @@ impl Stream {
             Delivery::Lost(loss) => Some(not_taken + loss.unacked),
             _ => (not_taken > 0).then_some(not_taken),
         };
-        Some(Ending { error, lost, was_open, is_noticed, is_untold: lost.is_some() })
+        let when = if was_open { When::Open } else { When::Closed };
+        Some(Ending { error, lost, when, is_noticed, is_untold: lost.is_some() })
     }
 
     /// Has the application see the end of what its peer has sent as what it is, though the node ends, if both
