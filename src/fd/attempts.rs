@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use peersock_fd::{Errno, Name, SocketId, name_of};
 use rustix::net::SocketFlags;
 
+use super::addresses::errno;
 use super::connecting::{Connecting, Step};
-use super::socket_table::{Phase, errno};
+use super::socket_table::Phase;
 use super::state::{Entry, ServerState};
 use super::wakers::Key;
 use crate::socket::Connection;

@@ -14,10 +14,10 @@ use peersock_datapath::{GsoBatch, JoinedNetwork};
 use peersock_fd::{Errno, Family, Name, NameKey, NodeTag, Token, address};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
+use super::addresses::{canonical, shown};
 use super::end_index::EndIndex;
 use super::ipv4_aliases::Aliases;
 use super::refusals::Refusals;
-use super::socket_table::{canonical, shown};
 use super::wakers::{self, Key, ReadyQueue};
 use crate::node::Inner;
 use crate::sys::poller::{EventFlags, Poller};

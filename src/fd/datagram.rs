@@ -14,11 +14,12 @@ use crate::sys::poller::EventFlags;
 use peersock_fd::{Details, Errno, Family, SendFlags};
 use peersock_stack::Error;
 
+use super::addresses::errno;
 use super::ancillary::{descriptor, hand_over};
 use super::context::{Context, LONGEST};
 use super::datagram_ends::{self, End, Ends, Place};
 use super::options::Options;
-use super::socket_table::{Opened, errno};
+use super::socket_table::Opened;
 use super::transport::{Arrived, Transport};
 use super::wakers::{self, Key};
 

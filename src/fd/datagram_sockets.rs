@@ -7,11 +7,12 @@ use std::sync::Arc;
 use peersock_fd::{Details, Errno, Family};
 use peersock_stack::GroupChange;
 
+use super::addresses::{canonical, errno};
 use super::context::Context;
 use super::datagram::{Datagrams, NoEnd, ROUNDS, Step, at_home};
 use super::datagram_ends::{Place, least_used};
 use super::options::Membership;
-use super::socket_table::{Opened, Phase, canonical, errno};
+use super::socket_table::{Opened, Phase};
 use super::state::{Entry, ServerState};
 use super::transport::{self, Transport};
 use super::wakers::{Key, Readiness};

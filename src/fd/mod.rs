@@ -5,6 +5,7 @@
 //! node's engine thread: what arrives passes from the UDP socket to the application's descriptor without a
 //! thread being woken in between.
 
+mod addresses;
 mod ancillary;
 mod application_fd;
 mod attempts;

@@ -6,9 +6,9 @@ use std::time::Instant;
 use peersock_fd::{Details, Errno};
 use peersock_stack::Error;
 
+use super::addresses::errno;
 use super::ancillary::descriptor;
 use super::datagram::at_home;
-use super::socket_table::errno;
 use super::state::ServerState;
 use super::wakers::Key;
 

@@ -5,15 +5,16 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use peersock_fd::{
-    Errno, Interface, Message, Reply, Report, Request, Route, VERSION, Which, peer_credentials, proof,
+    Errno, Interface, Message, Reply, Report, Request, VERSION, Which, peer_credentials, proof,
 };
-use peersock_stack::{Cidr, Flow};
+use peersock_stack::Flow;
 use rustix::net::SocketFlags;
 
+use super::addresses::{errno, route, routes};
 use super::ipv4_aliases::RANGE;
 use super::options::{interface_index, interface_name};
 use super::requester::{Received, Requester, failed, id};
-use super::socket_table::{Phase, errno};
+use super::socket_table::Phase;
 use super::state::{Entry, ServerState};
 use super::stream::Stream;
 use super::transport;
@@ -130,7 +131,10 @@ impl ServerState {
                 Some(Reply::Done)
             }
             Request::Linger(which, time) => match self.take_held(key) {
-                Some(flow) => self.linger(key, which, flow, time),
+                Some(flow) => {
+                    self.lingering.add(key, which, flow, time);
+                    None
+                }
                 // It was over before.
                 None => {
                     self.note_noticed(which);
@@ -268,7 +272,7 @@ impl ServerState {
             Interface {
                 index: interface_index(network.interface).unsigned_abs(),
                 name,
-                addresses: network.prefixes.iter().map(shown).collect(),
+                addresses: network.prefixes.iter().map(route).collect(),
             }
         };
         self.context.networks().iter().map(interface).collect()
@@ -283,14 +287,4 @@ impl ServerState {
         let node = self.context.node().ok()?;
         node.driver.datapath.name_at(ip)
     }
-}
-
-/// The addresses that are reached over a network.
-pub(super) fn routes(network: &JoinedNetwork) -> impl Iterator<Item = Route> + '_ {
-    network.routes.iter().map(shown)
-}
-
-/// An address with its prefix, as applications are told it.
-fn shown(cidr: &Cidr) -> Route {
-    Route { address: cidr.address(), prefix: cidr.prefix() }
 }

@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 use peersock_fd::{Errno, Reply, Which};
 use peersock_stack::{Delivery, Flow};
 
-use super::requester::{failed, id};
-use super::socket_table::errno;
-use super::state::ServerState;
+use super::addresses::errno;
+use super::requester::failed;
 use super::wakers::Key;
 
 /// How often it is looked whether everything is acknowledged, while somebody waits.
@@ -17,7 +16,7 @@ const LOOK: Duration = Duration::from_millis(2);
 /// one of its own, and has copies of all meanwhile.
 const SHARED: Duration = Duration::from_millis(5);
 /// A timer that is only to have the server look around.
-const NOBODY: Key = 0;
+pub(super) const NOBODY: Key = 0;
 
 /// Those who wait.
 #[derive(Default)]
@@ -36,65 +35,62 @@ struct Waiting {
     shared_until: Instant,
 }
 
-impl ServerState {
-    /// The connection of a socket that is about to be closed: afterwards it may be gone before anybody asks
-    /// about it.
-    pub(super) fn flow_of(&self, which: Which) -> Option<Arc<Flow>> {
-        self.stream(which).map(|stream| Arc::clone(stream.connection.flow()))
-    }
-
-    /// The reply comes once everything is acknowledged, when the connection breaks or the time is over, which
-    /// is an error; at once if others have the socket open.
-    pub(super) fn linger(
-        &mut self,
-        requester: Key,
-        which: Which,
-        flow: Arc<Flow>,
-        time: Duration,
-    ) -> Option<Reply> {
-        let now = Instant::now();
-        // A time that ends with the world is none.
-        let until = now + time.min(Duration::from_secs(u32::MAX.into()));
-        self.lingering.waiting.push(Waiting { requester, which, flow, until, shared_until: now + SHARED });
-        None
-    }
-
-    /// Answers those who have waited for long enough.
-    pub(super) fn check_lingering(&mut self) {
-        if self.lingering.waiting.is_empty() {
-            return;
-        }
-        let now = Instant::now();
-        let mut all = std::mem::take(&mut self.lingering.waiting);
-        all.retain(|waiting| match self.outcome(waiting, now) {
-            Some(reply) => {
-                if matches!(reply, Reply::Failed(_)) {
-                    self.note_noticed(waiting.which);
-                }
-                self.reply(waiting.requester, &reply);
-                false
-            }
-            None => true,
-        });
-        self.lingering.waiting = all;
-        if !self.lingering.waiting.is_empty() && self.lingering.look.is_none_or(|look| look <= now) {
-            self.lingering.look = Some(now + LOOK);
-            self.context.set_timer(now + LOOK, NOBODY);
-        }
-    }
-
-    /// What one of them is told, if it need not wait any more.
-    fn outcome(&mut self, waiting: &Waiting, now: Instant) -> Option<Reply> {
-        let delivery = match self.stream(waiting.which) {
-            Some(stream) if now >= waiting.shared_until && !stream.is_closed() => return Some(Reply::Done),
+impl Waiting {
+    /// What it is told, if it need not wait any more. `is_closed` is that of the stream, if there still is
+    /// one, and `loss` what broke it.
+    fn outcome(&self, now: Instant, is_closed: Option<bool>, loss: Option<Errno>) -> Option<Reply> {
+        let delivery = match is_closed {
+            Some(false) if now >= self.shared_until => return Some(Reply::Done),
             Some(_) => Delivery::Pending,
-            None => waiting.flow.delivery(),
+            None => self.flow.delivery(),
         };
         match delivery {
             Delivery::Lost(loss) => Some(failed(errno(loss.error))),
             // What broke it may have done so before it had got everything.
-            Delivery::Done => Some(self.endings.loss(id(waiting.which)).map_or(Reply::Done, failed)),
-            _ => (waiting.until <= now).then(|| failed(Errno::TIMEDOUT)),
+            Delivery::Done => Some(loss.map_or(Reply::Done, failed)),
+            _ => (self.until <= now).then(|| failed(Errno::TIMEDOUT)),
         }
+    }
+}
+
+impl Lingering {
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// The reply comes once everything is acknowledged, when the connection breaks or the time is over, which
+    /// is an error; at once if others have the socket open.
+    pub(super) fn add(&mut self, requester: Key, which: Which, flow: Arc<Flow>, time: Duration) {
+        let now = Instant::now();
+        // A time that ends with the world is none.
+        let until = now + time.min(Duration::from_secs(u32::MAX.into()));
+        self.waiting.push(Waiting { requester, which, flow, until, shared_until: now + SHARED });
+    }
+
+    /// Those who have waited for long enough, and what they are told. `look` says of a connection whether its
+    /// descriptor is closed, if there still is a stream, and what it was broken by.
+    pub(super) fn take_ended(
+        &mut self,
+        now: Instant,
+        look: impl Fn(Which) -> (Option<bool>, Option<Errno>),
+    ) -> Vec<(Key, Which, Reply)> {
+        let mut ended = Vec::new();
+        self.waiting.retain(|waiting| {
+            let (is_closed, loss) = look(waiting.which);
+            let outcome = waiting.outcome(now, is_closed, loss);
+            let waits = outcome.is_none();
+            ended.extend(outcome.map(|reply| (waiting.requester, waiting.which, reply)));
+            waits
+        });
+        ended
+    }
+
+    /// When they are to be looked at again, if that is not known yet.
+    pub(super) fn next_look(&mut self, now: Instant) -> Option<Instant> {
+        if self.waiting.is_empty() || self.look.is_some_and(|look| look > now) {
+            return None;
+        }
+        self.look = Some(now + LOOK);
+        self.look
     }
 }

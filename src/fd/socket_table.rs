@@ -1,12 +1,12 @@
 //! The sockets that applications have: what each is bound to, and how far it has come.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use peersock_fd::{Errno, Family, SocketId, Which};
-use peersock_stack::Error;
 
+use super::addresses::{canonical, errno, shown};
 use super::families::bind_families;
 use super::options::Options;
 use super::transport::Transport;
@@ -166,22 +166,4 @@ impl Sockets {
             },
         }
     }
-}
-
-/// An address as a socket of a family shows it: IPv4 is mapped into IPv6 (RFC 4291 2.5.5.2).
-pub(super) fn shown(family: Family, address: SocketAddr) -> SocketAddr {
-    match (family, address.ip()) {
-        (Family::V6, IpAddr::V4(ip)) => SocketAddr::new(ip.to_ipv6_mapped().into(), address.port()),
-        _ => address,
-    }
-}
-
-/// The address that is meant: a mapped one is IPv4's.
-pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
-}
-
-/// What the C library calls an error of the stack.
-pub(super) fn errno(error: Error) -> Errno {
-    Errno::from_raw_os_error(error.errno())
 }

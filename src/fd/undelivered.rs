@@ -1,12 +1,11 @@
 //! What of the applications' data has not arrived yet, at the end of a node.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use peersock_stack::{Delivery, Flow};
 
 use super::connection_errors::Losses;
-use super::state::{Entry, ServerState};
 
 /// What applications have written and what has not arrived, see
 /// [`FdServer::undelivered`](super::FdServer::undelivered).
@@ -47,7 +46,7 @@ impl Delivering {
     }
 
     /// Looks at what has become of them.
-    fn look(&mut self) {
+    pub(super) fn look(&mut self) {
         let Self { flows, lost } = self;
         flows.retain(|flow| match flow.delivery() {
             Delivery::Lost(loss) => {
@@ -58,50 +57,14 @@ impl Delivering {
             _ => true,
         });
     }
-}
 
-impl ServerState {
-    /// Notes what closed connections still have to deliver.
-    pub(super) fn note_closing(&mut self) {
-        let closing = self.context.node().map(|node| node.closing()).unwrap_or_default();
-        closing.into_iter().for_each(|flow| self.delivering.add(flow));
+    /// What those have lost that were looked at.
+    pub(super) fn lost(&self) -> Losses {
+        self.lost
     }
 
-    /// What has not arrived now.
-    pub(super) fn undelivered(&mut self) -> Outstanding {
-        self.delivering.look();
-        let now = Instant::now();
-        let (closed, broken) = (self.delivering.lost, self.endings.lost_at_drain());
-        let before = self.endings.lost_while_open();
-        let mut found = Outstanding {
-            lost: closed.connections + broken.connections,
-            lost_bytes: closed.bytes + broken.bytes,
-            lost_before: before.connections,
-            lost_before_bytes: before.bytes,
-            ..Outstanding::default()
-        };
-        let mut silence = None;
-        let streams = self.entries.values().filter_map(|entry| match entry {
-            Entry::Stream(stream) => Some((stream.connection.flow(), stream.not_taken())),
-            _ => None,
-        });
-        // The application was told that it is connected. It may have closed its descriptor before it came
-        // here.
-        let coming = |entry: &&Entry| matches!(entry, Entry::Connecting(one) if one.is_standing());
-        found.ends = self.entries.values().filter(coming).count();
-        for (flow, not_taken) in streams.chain(self.delivering.flows.iter().map(|flow| (flow, 0))) {
-            let bytes = (flow.unacked() + not_taken) as u64;
-            let round_trip = flow.info().and_then(|info| info.rtt).unwrap_or_default();
-            found.round_trip = found.round_trip.max(round_trip);
-            if bytes == 0 {
-                found.ends += 1;
-                continue;
-            }
-            found.waiting += bytes;
-            let heard = flow.silence(now).unwrap_or_default();
-            silence = Some(silence.map_or(heard, |least: Duration| least.min(heard)));
-        }
-        found.silence = silence.unwrap_or_default();
-        found
+    /// The others.
+    pub(super) fn flows(&self) -> impl Iterator<Item = &Arc<Flow>> {
+        self.flows.iter()
     }
 }

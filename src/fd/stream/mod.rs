@@ -16,11 +16,11 @@ use peersock_stack::{Delivery, Ready};
 use rustix::event::{PollFd, PollFlags};
 use rustix::net::sockopt;
 
+use super::addresses::errno;
 use super::application_fd;
 use super::connection_errors::{Ending, When};
 use super::options::Options;
 use super::outbox::Outbox;
-use super::socket_table::errno;
 use super::wakers::{self, Readiness};
 use crate::socket::Connection;
 use crate::sys::process;

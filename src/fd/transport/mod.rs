@@ -17,8 +17,8 @@ use peersock_stack::{
 
 pub(super) use dual_udp::Both;
 
+use super::addresses::errno;
 use super::options::Options;
-use super::socket_table::errno;
 use crate::node::Inner;
 use peersock_datapath::{GsoBatch, Resolved};
 
