@@ -201,6 +201,16 @@ static void refused(void) {
         SEE(send(fd, "x", 1, MSG_NOSIGNAL));
         close(fd);
     }
+    topic = "connect again";
+    fd = opened(SOCK_STREAM | SOCK_NONBLOCK);
+    SEE(connect(fd, &other.any, size));
+    POLL(fd, POLLERR | POLLHUP | POLLOUT | POLLIN);
+    SEE(option(fd, SOL_SOCKET, SO_ERROR));
+    block(fd, 1);
+    int listener = listening(4);
+    SEE(connect(fd, &own.any, size));
+    SEE(send(fd, "x", 1, MSG_NOSIGNAL));
+    part(fd, listener);
     topic = "connect";
     fd = opened(SOCK_STREAM);
     SEE(connect(fd, &own.any, 3));
@@ -249,8 +259,21 @@ static void connected(void) {
     SEE(connect(client, &none, sizeof none));
     say("peer %s", shown(client, getpeername));
     POLL(server, POLLIN | POLLERR | POLLHUP);
+    SEE(option(server, SOL_SOCKET, SO_ERROR));
+    close(server);
+    SEE(option(client, SOL_SOCKET, SO_ERROR));
+    SEE(connect(client, &none, sizeof none));
+    SEE(connect(client, &own.any, size));
+    server = MUST(accept(listener, NULL, NULL));
+    SEE(send(client, "again", 5, 0));
+    await(server, POLLIN);
+    char again[10];
+    SEE(recv(server, again, 10, 0));
     part(client, server);
-    close(listener);
+    SEE(connect(listener, &none, sizeof none));
+    client = opened(SOCK_STREAM);
+    SEE(connect(client, &own.any, size));
+    part(client, listener);
 }
 
 static void moving(void) {

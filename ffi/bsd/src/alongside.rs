@@ -11,7 +11,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use libc::c_int;
 use peersock_fd::{Client, Errno, Request, Socket};
 
-use crate::convert::{EpollSets, replace};
+use crate::EpollSets;
+use crate::convert::replace;
 use crate::kernel::borrow;
 use crate::{Result, Rules, kernel};
 

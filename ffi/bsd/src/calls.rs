@@ -6,7 +6,7 @@ use libc::{c_int, sockaddr, socklen_t};
 use peersock_fd::{Client, Errno, Family, Kind, Shutdown, Socket, SocketFlags};
 
 use crate::sockaddr::{read, write};
-use crate::{Result, kernel};
+use crate::{Result, dissolve, epoll_sets, has_failed, kernel, renew};
 
 /// socket(2), for AF_INET and AF_INET6.
 ///
@@ -64,17 +64,25 @@ pub fn listen(socket: &Socket<'_>, backlog: c_int) -> Result<c_int> {
     Ok(0)
 }
 
-/// connect(2).
+/// connect(2). As with TCP, a stream may try again that has failed without being waited for, and AF_UNSPEC
+/// dissolves its connection: its descriptor stands for another socket then.
 ///
 /// # Errors
-/// Those of [`Socket::connect`], EFAULT, EINVAL.
+/// Those of [`Socket::connect`], EFAULT, EINVAL, and those of dup3(2).
 ///
 /// # Safety
 /// See the crate.
 pub unsafe fn connect(socket: &Socket<'_>, address: *const sockaddr, length: socklen_t) -> Result<c_int> {
     // SAFETY: the caller's.
     let address = unsafe { read(address, length) }?;
-    socket.connect(address)?;
+    match address {
+        None if socket.kind() == Kind::Stream => dissolve(socket, epoll_sets::find)?,
+        Some(_) if has_failed(socket) => {
+            renew(socket, epoll_sets::find)?;
+            Socket::of(socket.fd()).ok_or(Errno::BADF)?.connect(address)?;
+        }
+        _ => socket.connect(address)?,
+    }
     Ok(0)
 }
 

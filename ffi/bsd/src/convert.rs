@@ -2,20 +2,19 @@
 
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
-use libc::{c_int, c_void, epoll_event, socklen_t};
+use libc::{c_int, c_void, socklen_t};
 use peersock_fd::option_table::{self, Repeat};
 use peersock_fd::{Client, Errno, Socket};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::OFlags;
 use rustix::io::{DupFlags, FdFlags};
+use rustix::net::sockopt;
 
+use crate::EpollSets;
 use crate::kernel::{borrow, int_option};
 
 /// The longest value of an option that is taken over, bytes.
 const MOST: usize = 32;
-
-/// The epoll sets that a descriptor is in, and with which events.
-pub type EpollSets = Vec<(RawFd, epoll_event)>;
 
 /// Turns `fd` into an overlay socket of the same family and kind, with the options that were set, and puts it
 /// again into the epoll sets that `sets` finds it in.
@@ -87,18 +86,41 @@ pub fn has_failed(socket: &Socket<'_>) -> bool {
 /// # Errors
 /// Those of socket(2), dup3(2) and bind(2).
 pub fn renew(socket: &Socket<'_>, sets: impl FnOnce(RawFd) -> EpollSets) -> Result<(), Errno> {
+    let local = socket.local_addr()?;
+    let new = open_again(socket)?;
+    replace(socket.fd().as_raw_fd(), &new, sets)?;
+    // The old one has let go of its port.
+    if local.port() == 0 { Ok(()) } else { Socket::of(new.as_fd()).ok_or(Errno::NOTSOCK)?.bind(local) }
+}
+
+/// connect(2) of an overlay stream to AF_UNSPEC: resets its connection, or has it listen no more. The
+/// descriptor then stands for a new socket with the same options that is bound to nothing.
+///
+/// # Errors
+/// Those of socket(2) and dup3(2).
+pub fn dissolve(socket: &Socket<'_>, sets: impl FnOnce(RawFd) -> EpollSets) -> Result<(), Errno> {
+    let is_used = rustix::net::getpeername(socket.fd()).is_ok() || sockopt::socket_acceptconn(socket.fd())?;
+    if !is_used {
+        return Ok(());
+    }
+    let new = open_again(socket)?;
+    let reset = libc::linger { l_onoff: 1, l_linger: 0 };
+    let (value, length) = ((&raw const reset).cast(), size_of_val(&reset) as socklen_t);
+    // Closed with this, a connection is reset.
+    // SAFETY: the value is as long as we say.
+    unsafe { crate::setsockopt(socket, libc::SOL_SOCKET, libc::SO_LINGER, value, length) }?;
+    replace(socket.fd().as_raw_fd(), &new, sets)
+}
+
+/// Opens an overlay socket with the flags and options of another.
+fn open_again(socket: &Socket<'_>) -> Result<OwnedFd, Errno> {
     let get = |level, name, value: &mut [u8]| get_overlays(socket, level, name, value);
     let int = |name| {
         let mut value = [0; 4];
         get(libc::SOL_SOCKET, name, &mut value).map(|_| c_int::from_ne_bytes(value))
     };
     let kind = (int(libc::SO_DOMAIN)?, int(libc::SO_TYPE)?, int(libc::SO_PROTOCOL)?);
-    let local = socket.local_addr()?;
-    let fd = socket.fd().as_raw_fd();
-    let new = open_like(&socket.client(), fd, kind, get_overlays, get)?;
-    replace(fd, &new, sets)?;
-    // The old one has let go of its port.
-    if local.port() == 0 { Ok(()) } else { Socket::of(new.as_fd()).ok_or(Errno::NOTSOCK)?.bind(local) }
+    open_like(&socket.client(), socket.fd().as_raw_fd(), kind, get_overlays, get)
 }
 
 /// Opens an overlay socket with the flags of `fd`, and the options that `get` gives. `of_new` gives those

@@ -15,6 +15,7 @@ mod ancillary;
 mod calls;
 mod convert;
 pub mod either;
+pub mod epoll_sets;
 pub mod filter;
 pub mod kernel;
 mod messages;
@@ -26,7 +27,8 @@ mod sides;
 mod sockaddr;
 
 pub use calls::{accept4, bind, close, connect, getpeername, getsockname, listen, shutdown, socket};
-pub use convert::{EpollSets, convert, counterpart, has_failed, renew, replace};
+pub use convert::{convert, counterpart, dissolve, has_failed, renew, replace};
+pub use epoll_sets::EpollSets;
 pub use messages::{recvfrom, recvmmsg, recvmsg, sendmmsg, sendmsg, sendto};
 pub use option_hints::{lingers, may_be_too_long};
 pub use options::{getsockopt, setsockopt};
