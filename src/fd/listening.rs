@@ -74,7 +74,10 @@ pub(super) enum Step {
 }
 
 /// What a listener has accepted.
-pub(super) type Accepting = Vec<(Key, SocketId, Stream)>;
+pub(super) type Accepting = Vec<AcceptedStream>;
+
+/// A stream, by which key it is known and what its name says.
+type AcceptedStream = (Key, SocketId, Stream);
 
 impl Listening {
     /// Begins to listen for an application that has called listen(2).
@@ -220,7 +223,7 @@ impl Listening {
         context: &mut Context,
         opened: &Opened,
         connection: Connection,
-    ) -> Result<Option<(Key, SocketId, Stream)>, (Errno, Connection)> {
+    ) -> Result<Option<AcceptedStream>, (Errno, Connection)> {
         let Ok(peer) = connection.peer_addr() else { return Ok(None) };
         let id = match getrandom::u64() {
             Ok(bits) => SocketId::new(bits),
