@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use libc::{c_int, c_void, socklen_t};
 use peersock_fd::option_table::{self, Repeat};
-use peersock_fd::{Client, Errno, Socket};
+use peersock_fd::{Client, Errno, Request, Socket, Which};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::OFlags;
 use rustix::io::{DupFlags, FdFlags};
@@ -99,8 +99,8 @@ pub fn renew(socket: &Socket<'_>, sets: impl FnOnce(RawFd) -> EpollSets) -> Resu
 /// # Errors
 /// Those of socket(2) and dup3(2).
 pub fn dissolve(socket: &Socket<'_>, sets: impl FnOnce(RawFd) -> EpollSets) -> Result<(), Errno> {
-    let is_used = rustix::net::getpeername(socket.fd()).is_ok() || sockopt::socket_acceptconn(socket.fd())?;
-    if !is_used {
+    let listens = sockopt::socket_acceptconn(socket.fd())?;
+    if !listens && rustix::net::getpeername(socket.fd()).is_err() {
         return Ok(());
     }
     let new = open_again(socket)?;
@@ -109,7 +109,12 @@ pub fn dissolve(socket: &Socket<'_>, sets: impl FnOnce(RawFd) -> EpollSets) -> R
     // Closed with this, a connection is reset.
     // SAFETY: the value is as long as we say.
     unsafe { crate::setsockopt(socket, libc::SOL_SOCKET, libc::SO_LINGER, value, length) }?;
-    replace(socket.fd().as_raw_fd(), &new, sets)
+    replace(socket.fd().as_raw_fd(), &new, sets)?;
+    if listens && let Which::Opened(opened) = socket.which() {
+        // Of connections the node hears by itself. Without a node there is nobody to tell.
+        let _ = socket.client().ask(Request::Closed(opened));
+    }
+    Ok(())
 }
 
 /// Opens an overlay socket with the flags and options of another.
