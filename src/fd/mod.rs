@@ -5,28 +5,39 @@
 //! node's engine thread: what arrives passes from the UDP socket to the application's descriptor without a
 //! thread being woken in between.
 
-mod aliases;
-mod alongside;
-mod app_end;
+mod addresses;
+mod ancillary;
+mod application_fd;
+mod attempts;
 mod connecting;
+mod connection_errors;
+mod context;
 mod datagram;
-mod details;
-mod endings;
-mod ends;
+mod datagram_ends;
+mod datagram_sockets;
+mod end_index;
+mod families;
 mod host;
-mod lingering;
+mod ipv4_aliases;
+mod kernel_listener;
+mod listeners;
 mod listening;
 mod options;
 mod outbox;
-mod outstanding;
 mod path_mtu;
-mod reaching;
-mod ready;
+mod refusals;
+mod requester;
 mod requests;
 mod server;
+mod so_linger;
+mod socket_table;
 mod sockets;
+mod state;
 mod stream;
+mod streams;
 mod transport;
+mod undelivered;
+mod wakers;
 
 use std::fmt;
 use std::io;
@@ -38,8 +49,8 @@ use peersock_fd::{NodeTag, Token};
 use crate::node::Node;
 use crate::socket::TaskUser;
 pub use host::Host;
-pub use outstanding::Outstanding;
 use server::Server;
+pub use undelivered::Outstanding;
 
 /// The environment variable that tells a process its node.
 pub const ENVIRONMENT: &str = "PEERSOCK_NODE";
@@ -81,7 +92,7 @@ impl FdServer {
     /// process look: their calls fail with ENETDOWN. A node that ends in order does so itself. Returns the
     /// processes that have such sockets, connections included.
     pub fn end_sockets_of(tag: NodeTag) -> Vec<u32> {
-        app_end::shut_everywhere(tag)
+        application_fd::shut_everywhere(tag)
     }
 
     /// What the names of its sockets call the node.
@@ -136,18 +147,19 @@ impl FdServer {
         self.node.inner.driver.kick();
     }
 
-    /// Says that who uses the sockets that this process has opened reads and writes by the kernel's own calls,
-    /// without the library: C programs, and those whose other calls this process makes for them. Whether a call
-    /// has told them of a connection that broke is not known, and they are taken to have heard of it.
+    /// Says that the users of the sockets that this process has opened read and write by the kernel's own
+    /// calls, without the library: C programs do, and those whose other calls this process makes for them.
+    /// Whether a call has told them of a connection that broke is not known, and they are taken to have heard
+    /// of it.
     pub fn note_unseen_calls(&self) {
         self.server.note_unseen_calls();
     }
 
     /// What has not been delivered yet, or never will be, of what applications have written.
     ///
-    /// Connections that ended before [`FdServer::begin_drain`] are counted if the application had them open
-    /// when they broke, and no call has told it: none of its own has failed, and it has not asked SO_ERROR.
-    /// What it had closed before is the peer's affair, as with the kernel.
+    /// Of connections that ended before [`FdServer::begin_drain`] those are counted, by themselves, that the
+    /// application had open when they broke, if no call has told it: none of its own has failed, and it has
+    /// not asked SO_ERROR. What it had closed before is the peer's affair, as with the kernel.
     pub fn undelivered(&self) -> Outstanding {
         self.server.undelivered()
     }

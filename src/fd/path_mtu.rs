@@ -1,16 +1,16 @@
 //! Datagrams that are too long for their path and must not be cut: EMSGSIZE and IPV6_RECVPATHMTU.
 
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsFd;
 use std::time::Instant;
 
 use peersock_fd::{Details, Errno};
 use peersock_stack::Error;
 
-use super::details::{descriptor, hand_over};
-use super::ready::Key;
-use super::server::{Entry, ServerState};
-use super::sockets::errno;
+use super::addresses::errno;
+use super::ancillary::descriptor;
+use super::datagram::at_home;
+use super::state::ServerState;
+use super::wakers::Key;
 
 impl ServerState {
     /// Whether a datagram of so many bytes can be sent; what it has run into is told as if it had been.
@@ -25,8 +25,8 @@ impl ServerState {
         if let Some(error) = self.socket(socket).error.take() {
             return Err(error);
         }
-        let target = super::datagram::at_home(self.meant(remote), transport.local());
-        let options = self.send_options(socket, target.ip(), details);
+        let target = at_home(self.context.meant(remote), transport.local());
+        let options = self.context.send_options(&self.sockets.open(socket).options, target.ip(), details);
         let checked = transport.check_length(target, length, &options);
         if checked == Err(Error::MessageSize) {
             self.tell_path_mtu(key, remote);
@@ -36,7 +36,7 @@ impl ServerState {
 
     /// Has those told whose datagrams were too long since it was done last.
     pub(super) fn tell_path_mtus(&mut self) {
-        for (owner, remote) in std::mem::take(&mut self.too_long) {
+        for (owner, remote) in self.context.take_too_long() {
             self.tell_path_mtu(owner, remote);
         }
     }
@@ -44,9 +44,8 @@ impl ServerState {
     /// Tells the path's MTU with an empty datagram, if the socket wants to know it (RFC 3542 11.3). As in
     /// Linux that is the node's own finding; what others report by ICMP is for IPV6_RECVERR.
     fn tell_path_mtu(&mut self, owner: Key, remote: SocketAddr) {
-        let Some(Entry::Datagrams(datagrams)) = self.entry(owner) else { return };
-        let (peer, id) = (datagrams.peer, datagrams.socket.id);
-        let wants = self.opened.get(&id).is_some_and(|opened| opened.options.wants_path_mtu());
+        let Some((datagrams, opened, _)) = self.datagrams_at(owner) else { return };
+        let (peer, wants) = (datagrams.peer(), opened.options.wants_path_mtu());
         if !wants || remote.ip().to_canonical().is_ipv4() {
             return;
         }
@@ -59,8 +58,8 @@ impl ServerState {
             Some(_) => return,
         };
         if let Ok(end) = self.end(owner, place)
-            && let Some(Entry::End(end)) = self.entry(end)
-            && let Err(error) = hand_over(&end.fd, &[], along.as_ref().map(|fd| fd.as_fd()))
+            && let Some((datagrams, ..)) = self.datagrams_at(owner)
+            && let Err(error) = datagrams.tell(end, along)
         {
             tracing::debug!(%error, "a path's MTU was not told");
         }
@@ -71,9 +70,9 @@ impl ServerState {
     /// # Errors
     /// ENETUNREACH if it is in no network.
     pub(super) fn path_mtu(&self, remote: IpAddr) -> Result<usize, Errno> {
-        let node = self.node.upgrade().ok_or(Errno::NETDOWN)?;
+        let node = self.context.node()?;
         let datapath = &node.driver.datapath;
-        let (now, remote) = (Instant::now(), self.aliases.meant(remote.to_canonical()));
+        let (now, remote) = (Instant::now(), self.context.aliases.meant(remote.to_canonical()));
         let interface = datapath.interface_to(now, remote).ok_or(Errno::NETUNREACH)?;
         let reported = datapath.stack().path_mtu(interface, remote);
         let link = datapath.mtu_to(now, interface, remote);

@@ -4,53 +4,30 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use crate::sys::poller::EventFlags;
 use peersock_fd::{
-    Errno, Interface, MAX_MESSAGE, Message, Reply, Report, Request, Route, SendFlags, SocketId, Token,
-    VERSION, Which, decode, encode, peer_credentials, proof, receive,
+    Errno, Interface, Message, Reply, Report, Request, VERSION, Which, peer_credentials, proof,
 };
-use peersock_stack::{Cidr, Flow};
+use peersock_stack::Flow;
 use rustix::net::SocketFlags;
 
-use super::aliases::RANGE;
+use super::addresses::{errno, route, routes};
+use super::ipv4_aliases::RANGE;
 use super::options::{interface_index, interface_name};
-use super::ready::Key;
-use super::server::{Entry, ServerState};
-use super::sockets::{Phase, errno};
+use super::requester::{Received, Requester, failed, id};
+use super::socket_table::Phase;
+use super::state::{Entry, ServerState};
 use super::stream::Stream;
 use super::transport;
+use super::wakers::Key;
+use crate::sys::poller::EventFlags;
 use peersock_datapath::JoinedNetwork;
 
 /// Connections to the request socket that are accepted, and requests that are answered, before others have
 /// their turn.
 const MOST: usize = 64;
 
-/// Connections of other users that have not shown the token. Beyond it those go that came first: processes
-/// with the token show it at once.
-const MOST_STRANGERS: usize = 64;
-
-/// Who owns what comes from a user that the own user namespace does not know.
-const OVERFLOW_UID: u32 = 65534;
-
-/// An application's connection to the request socket.
-pub(super) struct Requester {
-    fd: OwnedFd,
-    /// The process that connected.
-    process: i32,
-    /// Of the node's user or root, and needs no token; or it has shown the token.
-    is_trusted: bool,
-    /// A connection that somebody is about to close, see [`Request::Hold`].
-    held: Option<Arc<Flow>>,
-}
-
-impl Requester {
-    /// The process that connected; 0 if it cannot be seen from here.
-    pub(super) fn process(&self) -> i32 {
-        self.process
-    }
-}
-
 impl ServerState {
+    /// An application has connected to the request socket.
     pub(super) fn accept_requester(&mut self, listener: &OwnedFd) {
         for _ in 0..MOST {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
@@ -59,97 +36,64 @@ impl ServerState {
                 Err(error) => return self.turn_away(listener, error),
             };
             let Ok(credentials) = peer_credentials(fd.as_fd()) else { continue };
-            let key = self.new_key();
-            if self.watch(fd.as_fd(), key, EventFlags::IN).is_err() {
+            let key = self.context.new_key();
+            if self.context.watch(fd.as_fd(), key, EventFlags::IN).is_err() {
                 continue;
             }
             self.contacts += 1;
-            let own = rustix::process::geteuid().as_raw();
-            let is_own = credentials.uid == own && own != OVERFLOW_UID;
-            let is_trusted = is_own || credentials.uid == 0;
-            if !is_trusted {
-                self.note_stranger(key);
-            }
-            self.insert(
-                key,
-                Entry::Requester(Requester { fd, process: credentials.pid, is_trusted, held: None }),
-            );
-        }
-    }
-
-    /// Answers what has come; `None` once the application has closed its end.
-    pub(super) fn serve(&mut self, key: Key, mut requester: Requester) -> Option<Requester> {
-        for _ in 0..MOST {
-            let (length, fd) = match receive(requester.fd.as_fd(), &mut self.buf[..MAX_MESSAGE]) {
-                Ok((0, _)) => return None,
-                Ok(received) => received,
-                Err(Errno::AGAIN | Errno::INTR) => break,
-                Err(_) => return None,
-            };
-            let message = decode::<Message>(&self.buf[..length]);
-            requester.is_trusted |= message.as_ref().is_some_and(|message| self.is_token(message.token));
-            let is_challenge = |message: &Message| matches!(message.request, Request::Prove(_));
-            if !requester.is_trusted && !message.as_ref().is_some_and(is_challenge) {
-                // Nothing else of it will be answered.
-                let _ = send(&requester, &Reply::Failed(libc::EPERM));
-                return None;
-            }
-            let reply = match message {
-                Some(Message { version: VERSION, request, .. }) => {
-                    self.answer(key, &mut requester, request, fd)
-                }
-                _ => Some(Reply::Failed(libc::EPROTO)),
-            };
-            if let Some(reply) = reply
-                && send(&requester, &reply).is_err()
+            let requester = Requester::new(fd, credentials);
+            // The oldest goes of those that have not shown the token.
+            if !requester.is_trusted()
+                && let Some(oldest) = self.strangers.add(key)
+                && matches!(self.entry(oldest), Some(Entry::Requester(oldest)) if !oldest.is_trusted())
             {
-                return None;
+                self.remove(oldest);
             }
+            self.insert(key, Entry::Requester(requester));
         }
-        Some(requester)
     }
 
-    /// Whether it is the token, in a time that does not depend on how much of it is right.
-    fn is_token(&self, token: Token) -> bool {
-        use subtle::ConstantTimeEq;
-        token.0.to_le_bytes().ct_eq(&self.token.0.to_le_bytes()).into()
-    }
-
-    /// Closes the oldest connection of those that have not shown the token, if there are too many.
-    fn note_stranger(&mut self, key: Key) {
-        self.strangers.push_back(key);
-        if self.strangers.len() > MOST_STRANGERS
-            && let Some(oldest) = self.strangers.pop_front()
-            && matches!(self.entry(oldest), Some(Entry::Requester(requester)) if !requester.is_trusted)
-        {
-            self.remove(oldest);
+    /// Answers what has come. A requester goes once the application has closed its end.
+    pub(super) fn serve(&mut self, key: Key) {
+        for _ in 0..MOST {
+            let Some(Entry::Requester(requester)) = self.entries.get_mut(&key) else { return };
+            match requester.receive(&mut self.context) {
+                Received::Nothing => return,
+                Received::End => {
+                    self.remove(key);
+                    return;
+                }
+                Received::Message(message, fd) => {
+                    let reply = match message {
+                        Some(Message { version: VERSION, request, .. }) => self.answer(key, request, fd),
+                        _ => Some(Reply::Failed(libc::EPROTO)),
+                    };
+                    if let Some(reply) = reply {
+                        self.reply(key, &reply);
+                    }
+                }
+            }
         }
     }
 
     /// Sends a reply that somebody waits for.
     pub(super) fn reply(&mut self, key: Key, reply: &Reply) {
         if let Some(Entry::Requester(requester)) = self.entry(key)
-            && send(requester, reply).is_err()
+            && requester.send(reply).is_err()
         {
             self.remove(key);
         }
     }
 
     /// The reply, unless there is none or it comes later.
-    fn answer(
-        &mut self,
-        key: Key,
-        requester: &mut Requester,
-        request: Request,
-        fd: Option<OwnedFd>,
-    ) -> Option<Reply> {
+    fn answer(&mut self, key: Key, request: Request, fd: Option<OwnedFd>) -> Option<Reply> {
         if self.is_ending {
             return Some(failed(Errno::NETDOWN));
         }
         let done = |result: Result<(), Errno>| Some(result.map_or_else(failed, |()| Reply::Done));
         match request {
-            Request::Prove(challenge) => Some(Reply::Proof(proof(self.token, challenge))),
-            Request::NameKey => Some(Reply::NameKey(self.name_key)),
+            Request::Prove(challenge) => Some(Reply::Proof(proof(self.context.token, challenge))),
+            Request::NameKey => Some(Reply::NameKey(self.context.name_key)),
             Request::Bind(socket, local) => done(self.bind(socket, local)),
             Request::Listen(socket, backlog) => done(self.listen(socket, backlog, fd)),
             Request::Connect { socket, remote, wait, timeout } => {
@@ -180,11 +124,17 @@ impl ServerState {
             }
             Request::TakeReport(which) => Some(Reply::Report(self.take_report(which))),
             Request::Hold(which) => {
-                requester.held = self.flow_of(which);
+                let flow = self.flow_of(which);
+                if let Some(Entry::Requester(requester)) = self.entry_mut(key) {
+                    requester.hold(flow);
+                }
                 Some(Reply::Done)
             }
-            Request::Linger(which, time) => match requester.held.take() {
-                Some(flow) => self.linger(key, which, flow, time),
+            Request::Linger(which, time) => match self.take_held(key) {
+                Some(flow) => {
+                    self.lingering.add(key, which, flow, time);
+                    None
+                }
                 // It was over before.
                 None => {
                     self.note_noticed(which);
@@ -192,8 +142,8 @@ impl ServerState {
                 }
             },
             Request::Routes => {
-                let aliases = self.has_no_ipv4().then_some(RANGE);
-                Some(Reply::Routes(self.networks().iter().flat_map(routes).chain(aliases).collect()))
+                let aliases = self.context.has_no_ipv4().then_some(RANGE);
+                Some(Reply::Routes(self.context.networks().iter().flat_map(routes).chain(aliases).collect()))
             }
             Request::Resolve(name) => Some(Reply::Resolved(self.resolve(&name))),
             Request::NameOf(ip) => Some(Reply::Name(self.name_of(ip))),
@@ -206,7 +156,7 @@ impl ServerState {
             Request::Unacknowledged(which) => {
                 Some(self.unacknowledged(which).map_or_else(failed, Reply::Count))
             }
-            Request::MayListen(port) => done(self.may_listen(port)),
+            Request::MayListen(port) => done(self.context.may_listen(port)),
             Request::Closed(socket) => done(self.closed(socket)),
         }
     }
@@ -218,7 +168,10 @@ impl ServerState {
                 Which::Accepted(_) => peersock_fd::Family::of(stream.connection.local_addr().ip()),
             };
             let (local, peer) = (stream.connection.local_addr(), stream.connection.peer_addr().ok());
-            return Reply::Addresses(self.shown(family, local), peer.map(|peer| self.shown(family, peer)));
+            return Reply::Addresses(
+                self.context.shown(family, local),
+                peer.map(|peer| self.context.shown(family, peer)),
+            );
         }
         let is_down = self.stream(which).and_then(Stream::broken) == Some(Errno::NETDOWN);
         if is_down || self.endings.is_down(id(which)) {
@@ -226,7 +179,7 @@ impl ServerState {
         }
         let Which::Opened(socket) = which else { return failed(Errno::NOTCONN) };
         let unbound = socket.family.unspecified();
-        let opened = self.opened.get(&socket.id);
+        let opened = self.sockets.get(socket.id);
         if opened.is_some_and(|opened| opened.is_down) {
             return failed(Errno::NETDOWN);
         }
@@ -239,12 +192,12 @@ impl ServerState {
         });
         match connecting {
             Some((local, peer)) => {
-                let peer = peer.map(|peer| self.shown(socket.family, peer));
-                Reply::Addresses(self.shown(socket.family, local), peer)
+                let peer = peer.map(|peer| self.context.shown(socket.family, peer));
+                Reply::Addresses(self.context.shown(socket.family, local), peer)
             }
             None => {
                 let bound = opened.and_then(|opened| opened.bound()).unwrap_or((unbound, 0).into());
-                Reply::Addresses(self.shown(socket.family, bound), self.peer_of(socket))
+                Reply::Addresses(self.context.shown(socket.family, bound), self.peer_of(socket))
             }
         }
     }
@@ -261,7 +214,7 @@ impl ServerState {
         self.note_noticed(which);
         let broken = self.stream(which).and_then(|stream| stream.broken());
         let of_socket = match which {
-            Which::Opened(socket) => self.opened.get_mut(&socket.id).and_then(|opened| {
+            Which::Opened(socket) => self.sockets.get_mut(socket.id).and_then(|opened| {
                 let of_transport = opened.transport.as_ref().and_then(|transport| transport.take_error());
                 opened.error.take().or(of_transport.map(errno))
             }),
@@ -278,7 +231,7 @@ impl ServerState {
         let is_other = |error: &mut Errno| !matches!(*error, Errno::CONNRESET | Errno::PIPE);
         let of_attempt = match which {
             Which::Opened(socket) => {
-                self.opened.get_mut(&socket.id).and_then(|opened| opened.error.take_if(is_other))
+                self.sockets.get_mut(socket.id).and_then(|opened| opened.error.take_if(is_other))
             }
             Which::Accepted(_) => None,
         };
@@ -295,22 +248,22 @@ impl ServerState {
             return Some(transport::report(&report, &[]));
         }
         let Which::Opened(socket) = which else { return None };
-        let opened = self.opened.get_mut(&socket.id)?;
+        let opened = self.sockets.get_mut(socket.id)?;
         let mut report = opened.transport.as_ref()?.take_report()?;
         opened.error = None;
-        report.destination = self.shown(socket.family, report.destination);
-        report.offender =
-            report.offender.map(|offender| self.shown(socket.family, SocketAddr::new(offender, 0)).ip());
+        report.destination = self.context.shown(socket.family, report.destination);
+        report.offender = report
+            .offender
+            .map(|offender| self.context.shown(socket.family, SocketAddr::new(offender, 0)).ip());
         Some(report)
     }
 
-    /// Whether none of its networks gives the node an IPv4 address.
-    pub(super) fn has_no_ipv4(&self) -> bool {
-        !self.networks().iter().flat_map(|network| &network.addresses).any(IpAddr::is_ipv4)
-    }
-
-    pub(super) fn networks(&self) -> Arc<[JoinedNetwork]> {
-        self.node.upgrade().map(|node| node.driver.datapath.networks()).unwrap_or_default()
+    /// The connection that somebody has said to be about to close.
+    fn take_held(&mut self, key: Key) -> Option<Arc<Flow>> {
+        match self.entry_mut(key) {
+            Some(Entry::Requester(requester)) => requester.take_held(),
+            _ => None,
+        }
     }
 
     fn interfaces(&self) -> Vec<Interface> {
@@ -319,46 +272,19 @@ impl ServerState {
             Interface {
                 index: interface_index(network.interface).unsigned_abs(),
                 name,
-                addresses: network.prefixes.iter().map(shown).collect(),
+                addresses: network.prefixes.iter().map(route).collect(),
             }
         };
-        self.networks().iter().map(interface).collect()
+        self.context.networks().iter().map(interface).collect()
     }
 
     fn resolve(&self, name: &str) -> Vec<IpAddr> {
-        let Some(node) = self.node.upgrade() else { return Vec::new() };
+        let Ok(node) = self.context.node() else { return Vec::new() };
         node.driver.datapath.addresses_named(name)
     }
 
     fn name_of(&self, ip: IpAddr) -> Option<String> {
-        let node = self.node.upgrade()?;
+        let node = self.context.node().ok()?;
         node.driver.datapath.name_at(ip)
     }
-}
-
-/// The socket that a request is about.
-pub(super) fn id(which: Which) -> SocketId {
-    match which {
-        Which::Opened(socket) => socket.id,
-        Which::Accepted(id) => id,
-    }
-}
-
-pub(super) fn failed(error: Errno) -> Reply {
-    Reply::Failed(error.raw_os_error())
-}
-
-fn send(requester: &Requester, reply: &Reply) -> Result<(), Errno> {
-    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-    rustix::net::send(&requester.fd, &encode(reply), flags).map(drop)
-}
-
-/// The addresses that are reached over a network.
-pub(super) fn routes(network: &JoinedNetwork) -> impl Iterator<Item = Route> + '_ {
-    network.routes.iter().map(shown)
-}
-
-/// An address with its prefix, as applications are told it.
-fn shown(cidr: &Cidr) -> Route {
-    Route { address: cidr.address(), prefix: cidr.prefix() }
 }

@@ -315,9 +315,9 @@ fn losses_that_no_call_has_told_of_are_said_at_the_end() {
                 sender = File::open("/dev/null").expect("a file");
             }
             let left = a.server.undelivered();
-            assert_eq!(left.lost, usize::from(!is_told), "{how:?} {size}");
+            assert_eq!(left.lost_before, usize::from(!is_told), "{how:?} {size}");
             // Of few bytes the peer's node has acknowledged all before they were thrown away.
-            assert_eq!(left.lost_bytes > 0, !is_told && size > 1_000_000, "{how:?} {size}");
+            assert_eq!(left.lost_before_bytes > 0, !is_told && size > 1_000_000, "{how:?} {size}");
             let delivered = match how {
                 KeepsItOpen => a.server.drain_and_reset(Duration::from_secs(20)),
                 _ => a.server.drain(Duration::from_secs(20)),
@@ -346,7 +346,7 @@ fn losses_of_what_was_closed_before_are_said_by_the_end_alone() {
         probe.1.write_all(b"!").expect("room");
         probe.0.read_exact(&mut [0; 1]).expect("it comes");
     }
-    assert_eq!(a.server.undelivered().lost, 0);
+    assert_eq!(a.server.undelivered().lost_before, 0);
     drop(probe);
     assert!(!a.server.drain(Duration::from_secs(20)));
 }
@@ -358,6 +358,6 @@ fn of_calls_that_nobody_sees_every_one_may_have_told() {
     let mut sender = reset_by_peer(&a, &b, 4000);
     sender.write_all(b"more").expect_err("it is reset");
     drop(sender);
-    assert_eq!(a.server.undelivered().lost, 0);
+    assert_eq!(a.server.undelivered().lost_before, 0);
     assert!(a.server.drain(Duration::from_secs(20)));
 }

@@ -52,7 +52,9 @@ use crate::stdio;
 /// delivered. Signals are passed on to the program, and when it has ended to what it has left; what still
 /// runs at a second one is left to itself, without the network. If something cannot be delivered, because a
 /// peer has vanished for 10 seconds or has reset the connection, a line says so and the status is not 0.
-/// After SIGTERM or Ctrl-C delivering takes 2 seconds at most, after a second one no time.
+/// Another line says what was lost while the program ran, if a peer has reset a connection that it had open
+/// and no call has told it. After SIGTERM or Ctrl-C delivering takes 2 seconds at most, after a second one no
+/// time.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -166,6 +168,12 @@ pub(crate) fn run(args: &Args) -> Outcome {
     // A new receiver takes the place of the other, which ends when all that it had is said.
     drop(server.refusals());
     let _ = saying.join();
+    // The program has gone on after it, as it does with the kernel: its own status says whether that matters.
+    if outstanding.lost_before > 0 {
+        let what = lost(outstanding.lost_before_bytes);
+        let reset = "a peer had reset the connection, and no call has told the program";
+        stdio::note(format!("{what} of what {} has sent: {reset}", path.display()));
+    }
     match (status, loss(&path, &outstanding)) {
         _ if !is_reached => Err(Failure::silent(1)),
         _ if !left.is_empty() => Err(Failure::with_status(
@@ -186,17 +194,23 @@ pub(crate) fn run(args: &Args) -> Outcome {
 /// What of the program's data has not arrived; `None` if all has.
 fn loss(path: &Path, left: &Outstanding) -> Option<String> {
     let bytes = left.waiting + left.lost_bytes;
-    let what = match (bytes, left.lost) {
-        (0, 0) => return None,
-        (0, _) => "a peer may not have read everything".to_owned(),
-        (bytes, _) => format!("{bytes} bytes were not delivered"),
-    };
+    if (bytes, left.lost) == (0, 0) {
+        return None;
+    }
+    let what = lost(bytes);
     let why = if left.waiting > 0 {
         "the peer does not answer, or does not take them"
     } else {
         "the peer has reset the connection"
     };
     Some(format!("{what} of what {} has sent: {why}", path.display()))
+}
+
+fn lost(bytes: u64) -> String {
+    match bytes {
+        0 => "a peer may not have read everything".to_owned(),
+        bytes => format!("{bytes} bytes were not delivered"),
+    }
 }
 
 fn start(args: &Args, networks: Vec<Network>) -> Outcome<Node> {

@@ -65,8 +65,8 @@ impl Host {
         Self::start_in(settings, |_| ())
     }
 
-    /// As [`Host::start`], for a process that reads and writes by the kernel's own calls, as C programs do: see
-    /// [`FdServer::note_unseen_calls`].
+    /// As [`Host::start`], for a process that reads and writes by the kernel's own calls, as C programs do:
+    /// see [`FdServer::note_unseen_calls`].
     ///
     /// # Errors
     /// Those of [`Host::start`].

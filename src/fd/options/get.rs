@@ -3,12 +3,11 @@
 use std::net::{IpAddr, SocketAddr};
 
 use libc::{IPPROTO_ICMPV6, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_RAW, IPPROTO_TCP, SOL_SOCKET};
-use peersock_fd::{Errno, PacketInfo, Which, interface_index};
+use peersock_fd::{Errno, PacketInfo, interface_index};
 
 use super::tcp_info::tcp_info;
 use super::value::{index, number};
 use super::{BUFFER, Options, Side, interface_name};
-use crate::fd::server::ServerState;
 use crate::socket::Connection;
 use peersock_fd::option_table::{self as table, Access, Row};
 
@@ -141,36 +140,6 @@ pub(super) fn is_of_path(row: &Row) -> bool {
     )
 }
 
-impl ServerState {
-    /// The MTU of a connected socket's path, as a number or as an `ip6_mtuinfo`.
-    pub(super) fn path_option(&mut self, which: Which, row: &Row) -> Result<Vec<u8>, Errno> {
-        if let Some(stream) = self.stream(which) {
-            let mtu = stream.connection.flow().path_mtu().ok_or(Errno::NOTCONN)?;
-            return Ok(number(mtu as i64));
-        }
-        let Which::Opened(socket) = which else { return Err(Errno::NOTCONN) };
-        let peer = self.peer_of(socket).ok_or(Errno::NOTCONN)?;
-        let mtu = self.path_mtu(peer.ip())?;
-        if row.number != table::IPV6_PATHMTU || row.level != IPPROTO_IPV6 {
-            return Ok(number(mtu as i64));
-        }
-        Ok([sockaddr_in6(peer), number(mtu as i64)].concat())
-    }
-
-    /// IP_MULTICAST_IF is asked for as an address.
-    pub(super) fn address_of(&self, value: &[u8]) -> Result<Vec<u8>, Errno> {
-        let networks = self.networks();
-        let network = networks.iter().find(|network| number(index(network.interface)) == value);
-        let address = network.and_then(|network| {
-            network.addresses.iter().find_map(|address| match address {
-                IpAddr::V4(address) => Some(address.octets().to_vec()),
-                IpAddr::V6(_) => None,
-            })
-        });
-        Ok(address.unwrap_or(vec![0; 4]))
-    }
-}
-
 /// An `in6_pktinfo`; zeros if there is none.
 fn packet_info(info: Option<PacketInfo>) -> Vec<u8> {
     let local = match info.map(|info| info.local) {
@@ -181,7 +150,7 @@ fn packet_info(info: Option<PacketInfo>) -> Vec<u8> {
 }
 
 /// A `sockaddr_in6`.
-fn sockaddr_in6(address: SocketAddr) -> Vec<u8> {
+pub(super) fn sockaddr_in6(address: SocketAddr) -> Vec<u8> {
     let ip = match address.ip() {
         IpAddr::V4(ip) => ip.to_ipv6_mapped(),
         IpAddr::V6(ip) => ip,

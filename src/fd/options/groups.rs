@@ -3,12 +3,10 @@
 use std::net::IpAddr;
 
 use libc::{IPPROTO_IP, IPPROTO_IPV6};
-use peersock_fd::{Errno, Which};
+use peersock_fd::Errno;
 use peersock_stack::{Error, GroupChange, InterfaceId, SourceChange, SourceFilter};
 
 use super::value::{self, InterfaceRef};
-use crate::fd::server::ServerState;
-use crate::fd::sockets::errno;
 use peersock_fd::option_table::{self as table, Row};
 
 /// Most groups of a socket that is not bound: the stack's own.
@@ -34,7 +32,7 @@ fn source_change(number: i32) -> Option<SourceChange> {
 }
 
 /// What an option asks for: the group, where, and what. `None` if it is not about groups.
-fn request(row: &Row, value: &[u8]) -> Option<Result<(IpAddr, InterfaceRef, GroupChange), Errno>> {
+pub(super) fn request(row: &Row, value: &[u8]) -> Option<Result<(IpAddr, InterfaceRef, GroupChange), Errno>> {
     let from_source =
         |kind| move |(group, interface, source)| (group, interface, GroupChange::Source(kind, source));
     Some(match (row.level, row.number) {
@@ -61,7 +59,7 @@ fn left((group, interface): (IpAddr, InterfaceRef)) -> (IpAddr, InterfaceRef, Gr
 }
 
 /// As the stack does it for sockets that are bound.
-fn change_later(
+pub(super) fn change_later(
     groups: &mut Vec<Membership>,
     interface: Option<InterfaceId>,
     group: IpAddr,
@@ -77,53 +75,6 @@ fn change_later(
         (None, None) => {}
     }
     Ok(())
-}
-
-impl ServerState {
-    /// Changes a membership, at once or when the socket is bound; `None` if the option is about something
-    /// else.
-    pub(super) fn change_membership(
-        &mut self,
-        which: Which,
-        row: &Row,
-        value: &[u8],
-    ) -> Option<Result<(), Errno>> {
-        let (group, interface, change) = match request(row, value)? {
-            Ok(request) => request,
-            Err(error) => return Some(Err(error)),
-        };
-        Some(self.change_group(which, row.level, group, interface, change))
-    }
-
-    fn change_group(
-        &mut self,
-        which: Which,
-        level: i32,
-        group: IpAddr,
-        interface: InterfaceRef,
-        change: GroupChange,
-    ) -> Result<(), Errno> {
-        let Which::Opened(socket) = which else { return Err(Errno::INVAL) };
-        let is_v4 = level == IPPROTO_IP;
-        let stranger = matches!(change, GroupChange::Source(_, source) if source.is_ipv4() != is_v4);
-        if group.is_ipv4() != is_v4 || stranger {
-            return Err(Errno::ADDRNOTAVAIL);
-        }
-        if !group.is_multicast() {
-            return Err(Errno::INVAL);
-        }
-        let interface = self.interface_finder().find(interface)?;
-        let opened = self.socket(socket);
-        let changed = match &opened.transport {
-            Some(transport) => transport.change_group(interface, group, change),
-            None => change_later(&mut opened.options.groups, interface, group, change),
-        };
-        changed.map_err(|error| match error {
-            // As Linux: beyond igmp_max_memberships and igmp_max_msf.
-            Error::OutOfMemory => Errno::NOBUFS,
-            error => errno(error),
-        })
-    }
 }
 
 #[cfg(test)]

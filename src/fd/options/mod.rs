@@ -2,6 +2,7 @@
 
 mod get;
 mod groups;
+mod requests;
 mod set;
 mod tcp_info;
 mod value;
@@ -10,15 +11,13 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use peersock_fd::option_table::{self as table, Access, Row};
-use peersock_fd::{Details, Errno, Family, PacketInfo, Which};
+use peersock_fd::option_table::Row;
+use peersock_fd::{Details, Family, PacketInfo};
 use peersock_stack::{
     CongestionControl, Fragmentation, IcmpFilter, InterfaceId, IpOptions, KeepAlive, RawOptions, TcpOptions,
     TrafficClass, UdpOptions,
 };
 
-use super::server::ServerState;
-use super::sockets::Phase;
 use super::transport::Arrived;
 use crate::socket::Connection;
 pub(super) use groups::Membership;
@@ -264,102 +263,6 @@ impl Options {
 
     fn side(&self, is_v4: bool) -> &Side {
         if is_v4 { &self.v4 } else { &self.v6 }
-    }
-}
-
-impl ServerState {
-    /// setsockopt(2).
-    pub(super) fn set_option(
-        &mut self,
-        which: Which,
-        level: i32,
-        name: i32,
-        value: &[u8],
-    ) -> Result<(), Errno> {
-        let row = self.row(which, level, name)?;
-        if !matches!(row.access, Access::Both | Access::Set | Access::Kept(_)) {
-            return Err(Errno::NOPROTOOPT);
-        }
-        if let Some(changed) = self.change_membership(which, row, value) {
-            return changed;
-        }
-        let interfaces = self.interface_finder();
-        if let Some(stream) = self.stream_mut(which) {
-            let mut options = stream.options.clone();
-            set::set(&mut options, &set::Place { is_bound: true, interfaces: &interfaces }, row, value)?;
-            options.apply(&stream.connection);
-            if row.number == libc::TCP_QUICKACK && row.level == libc::IPPROTO_TCP {
-                stream.connection.flow().set_quick_ack(options.quick_ack);
-            }
-            stream.options = options;
-            return Ok(());
-        }
-        let Which::Opened(socket) = which else {
-            // The connection has ended, and nothing has to follow. Linux takes the options of such a socket,
-            // too.
-            let place = set::Place { is_bound: true, interfaces: &interfaces };
-            return set::set(&mut Options::default(), &place, row, value);
-        };
-        let opened = self.socket(socket);
-        let is_bound = opened.bound().is_some() || opened.phase != Phase::Fresh;
-        let mut options = opened.options.clone();
-        set::set(&mut options, &set::Place { is_bound, interfaces: &interfaces }, row, value)?;
-        opened.options = options;
-        if let Some(transport) = &opened.transport {
-            transport.apply(&opened.options);
-        }
-        for acceptor in &opened.reserved {
-            acceptor.set_options(opened.options.tcp(acceptor.local_addr().is_ipv4()));
-        }
-        self.follow_alongside(socket, row, value);
-        Ok(())
-    }
-
-    /// getsockopt(2): the value, at most `length` bytes of it.
-    pub(super) fn option(
-        &mut self,
-        which: Which,
-        level: i32,
-        name: i32,
-        length: usize,
-    ) -> Result<Vec<u8>, Errno> {
-        let row = self.row(which, level, name)?;
-        if !matches!(row.access, Access::Both | Access::Get | Access::Kept(_)) {
-            return Err(Errno::NOPROTOOPT);
-        }
-        let mut value = match get::is_of_path(row) {
-            true => self.path_option(which, row)?,
-            false => match (self.stream(which), which) {
-                (Some(stream), _) => get::get(&stream.options, Some(&stream.connection), row)?,
-                (None, Which::Opened(socket)) => {
-                    let opened = self.socket(socket);
-                    if is_tcp_info(row) && matches!(opened.phase, Phase::Listening(_)) {
-                        tcp_info::of_listener()
-                    } else {
-                        get::get(&opened.options, None, row)?
-                    }
-                }
-                (None, Which::Accepted(_)) => get::get(&Options::default(), None, row)?,
-            },
-        };
-        if (row.level, row.number) == (libc::IPPROTO_IP, libc::IP_MULTICAST_IF) {
-            value = self.address_of(&value)?;
-        }
-        value.truncate(length);
-        Ok(value)
-    }
-
-    fn row(&self, which: Which, level: i32, name: i32) -> Result<&'static Row, Errno> {
-        let (kind, family) = match which {
-            Which::Opened(socket) => (socket.kind, socket.family),
-            // Its name says the family, which the stream does not know.
-            Which::Accepted(_) => (peersock_fd::Kind::Stream, Family::V6),
-        };
-        let row = table::find(kind, family, level, name).ok_or(Errno::NOPROTOOPT)?;
-        if row.access == Access::Refused {
-            tracing::debug!(option = row.name, why = row.what, "an option was refused");
-        }
-        Ok(row)
     }
 }
 

@@ -10,7 +10,6 @@ use peersock_stack::{IcmpFilter, InterfaceId};
 
 use super::value::{self, InterfaceRef, flag, integer, octet, small, within};
 use super::{HOPS, Options, Side, interface_name};
-use crate::fd::server::ServerState;
 use peersock_datapath::JoinedNetwork;
 use peersock_fd::option_table::{self as table, Access, Row};
 
@@ -27,7 +26,7 @@ pub(super) struct Place<'a> {
 }
 
 /// The networks, as interfaces.
-pub(super) struct Interfaces(Arc<[JoinedNetwork]>);
+pub(super) struct Interfaces(pub(super) Arc<[JoinedNetwork]>);
 
 impl Interfaces {
     pub(super) fn find(&self, wanted: InterfaceRef) -> Result<Option<InterfaceId>, Errno> {
@@ -234,11 +233,4 @@ fn set_ipv6(side: &mut Side, place: &Place<'_>, number: i32, value: &[u8]) -> Re
         _ => return Err(Errno::NOPROTOOPT),
     }
     Ok(())
-}
-
-impl ServerState {
-    /// Knows the interfaces as of now.
-    pub(super) fn interface_finder(&self) -> Interfaces {
-        Interfaces(self.networks())
-    }
 }

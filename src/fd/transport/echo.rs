@@ -11,8 +11,8 @@ use peersock_fd::Report;
 use peersock_stack::{Error, GroupChange, IcmpSocket, InterfaceId, SendOptions};
 
 use super::{Arrived, Transport, follow, reachable, report};
+use crate::fd::families::bind_aliased;
 use crate::fd::options::Options;
-use crate::fd::sockets::bind_aliased;
 use crate::node::Inner;
 use crate::socket::{Waited, interface_within};
 use crate::sync;

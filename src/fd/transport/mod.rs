@@ -1,6 +1,6 @@
 //! What datagram sockets of applications stand for: UDP, ICMP echo and raw sockets of the stack, all alike.
 
-mod both;
+mod dual_udp;
 mod echo;
 mod raw;
 mod udp;
@@ -15,10 +15,10 @@ use peersock_stack::{
     Error, ErrorReport, GroupChange, InterfaceId, IpOptions, Received, SendOptions, TrafficClass,
 };
 
-pub(super) use both::Both;
+pub(super) use dual_udp::Both;
 
+use super::addresses::errno;
 use super::options::Options;
-use super::sockets::errno;
 use crate::node::Inner;
 use peersock_datapath::{GsoBatch, Resolved};
 

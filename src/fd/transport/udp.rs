@@ -11,8 +11,8 @@ use peersock_fd::Report;
 use peersock_stack::{Error, GroupChange, InterfaceId, SendOptions, UdpSocket};
 
 use super::{Arrived, MAX_QUOTED, Transport, follow, reachable, report};
+use crate::fd::families::{bind_aliased, bind_families};
 use crate::fd::options::Options;
-use crate::fd::sockets::{bind_aliased, bind_families};
 use crate::node::Inner;
 use crate::socket::{Waited, interface_within};
 use crate::sync;

@@ -9,20 +9,20 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use peersock_fd::{Details, Errno, Family, PacketInfo, SendFlags, send_with};
 use peersock_stack::{InterfaceId, SendOptions, TrafficClass};
 
-use super::server::ServerState;
+use super::context::Context;
+use super::options::Options;
 
-impl ServerState {
+impl Context {
     /// What a datagram to `remote` is sent with: what its ancillary data asks for, and else the socket's own
     /// options.
     pub(super) fn send_options(
         &self,
-        socket: peersock_fd::Opened,
+        options: &Options,
         remote: IpAddr,
         details: Option<Details>,
     ) -> SendOptions {
         let details = details.unwrap_or_default();
-        let sticky = || self.opened.get(&socket.id).and_then(|opened| opened.options.sticky(remote));
-        let info = details.packet_info.or_else(sticky);
+        let info = details.packet_info.or_else(|| options.sticky(remote));
         SendOptions {
             hop_limit: details.hop_limit,
             traffic_class: details.traffic_class.map(TrafficClass),

@@ -12,9 +12,9 @@ use peersock_stack::{Error, GroupChange, InterfaceId, SendOptions, TrafficClass}
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, sockopt};
 
 use super::{Arrived, Transport};
+use crate::fd::addresses::canonical;
+use crate::fd::addresses::routes;
 use crate::fd::options::Options;
-use crate::fd::requests::routes;
-use crate::fd::sockets::canonical;
 use crate::node::Inner;
 use crate::sync;
 use peersock_datapath::GsoBatch;

@@ -1,37 +1,33 @@
 //! One connection and the application's descriptor for it: bytes from the one to the other, in both
 //! directions.
 
-use std::io::{self, IoSlice};
-use std::net::Shutdown;
+mod inward;
+mod outward;
+
+use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::sys::poller::EventFlags;
-use peersock_fd::{Errno, SendFlags, SocketId};
-use peersock_stack::{Delivery, PIECES, Ready};
+use peersock_fd::{Errno, SocketId};
+use peersock_stack::{Delivery, Ready};
 use rustix::event::{PollFd, PollFlags};
-use rustix::net::{SendAncillaryBuffer, sockopt};
+use rustix::net::sockopt;
 
-use super::app_end;
-use super::endings::Ending;
+use super::addresses::errno;
+use super::application_fd;
+use super::connection_errors::{Ending, When};
 use super::options::Options;
-use super::outbox::{Outbox, Taken};
-use super::ready;
-use super::server::Readiness;
-use super::sockets::errno;
+use super::outbox::Outbox;
+use super::wakers::{self, Readiness};
 use crate::socket::Connection;
 use crate::sys::process;
 use peersock_primitives::wait::Interest;
 
 /// How often a stream goes on at once before others have their turn.
 const ROUNDS: usize = 4;
-
-/// How long the peer's end is held back beyond two round trips, and how long at most. A peer on a busy
-/// machine may take a while to refuse what has come.
-const END_PATIENCE: Duration = Duration::from_millis(500);
-const MOST_END_PATIENCE: Duration = Duration::from_secs(1);
 
 /// What the kernel shall tell of an application's descriptor.
 pub(super) const EVENTS: EventFlags =
@@ -56,7 +52,7 @@ pub(super) struct Stream {
     /// A process that has the application's descriptor, most likely.
     process: i32,
     waker: Waker,
-    entry: Arc<ready::Entry>,
+    entry: Arc<wakers::Entry>,
     /// As far as we know, the descriptor has something to read, and room.
     readable: bool,
     writable: bool,
@@ -127,7 +123,7 @@ impl Stream {
         options: Options,
         unix: Outbox,
         process: i32,
-        (waker, entry): (Waker, Arc<ready::Entry>),
+        (waker, entry): (Waker, Arc<wakers::Entry>),
     ) -> Self {
         Self {
             connection,
@@ -149,6 +145,11 @@ impl Stream {
             end_until: None,
             holds_end: false,
         }
+    }
+
+    /// What has it looked at.
+    pub(super) fn waker(&self) -> Waker {
+        self.waker.clone()
     }
 
     /// Moves what there is, up to a bound. With `drain`, what the application has not written by now does not
@@ -254,7 +255,7 @@ impl Stream {
             return Some(broken);
         }
         let is_told = if self.inward == Way::Open || broken.lost.is_some() {
-            app_end::poison(self.unix.as_fd(), self.process)
+            application_fd::poison(self.unix.as_fd(), self.process)
         } else {
             // Who has seen the end in order, and lost nothing, gets no other.
             self.unix.end_in_order();
@@ -272,7 +273,8 @@ impl Stream {
             Delivery::Lost(loss) => Some(not_taken + loss.unacked),
             _ => (not_taken > 0).then_some(not_taken),
         };
-        Some(Ending { error, lost, was_open, is_noticed, is_untold: lost.is_some() })
+        let when = if was_open { When::Open } else { When::Closed };
+        Some(Ending { error, lost, when, is_noticed, is_untold: lost.is_some() })
     }
 
     /// Has the application see the end of what its peer has sent as what it is, though the node ends, if both
@@ -325,81 +327,6 @@ impl Stream {
         self.process
     }
 
-    /// From the application to the connection.
-    fn pump_out(&mut self, buf: &mut [u8]) -> Progress {
-        if self.outward == Way::Ended {
-            return Progress::Blocked;
-        }
-        if !self.left.is_empty() {
-            match self.connection.write(&self.left) {
-                Ok(written) => drop(self.left.drain(..written)),
-                Err(error) => return self.blocked(Interest::Write, error),
-            }
-        }
-        if !self.readable || !self.left.is_empty() {
-            return Progress::Blocked;
-        }
-        if let Err(error) = self.connection.is_ready(Interest::Write) {
-            let progress = self.blocked(Interest::Write, error);
-            // It may have become writable before we were registered.
-            if self.connection.is_ready(Interest::Write).is_err() {
-                return progress;
-            }
-        }
-        // When nothing fits it is because the connection has ended: then writing tells why.
-        let room = self.connection.flow().writable().clamp(1, buf.len());
-        match self.unix.take(&mut buf[..room], self.ended) {
-            Taken::End if self.is_closed() => {
-                // Closing the connection sends its end, or a reset if something was not read. An end before
-                // the reset would be taken for all there is.
-                (self.outward, self.hung_up) = (Way::Ended, true);
-                Progress::Blocked
-            }
-            Taken::End => {
-                self.outward = Way::Ended;
-                match self.connection.shutdown(Shutdown::Write) {
-                    Err(error) if error.kind() != io::ErrorKind::NotConnected => self.break_by(&error),
-                    _ => Progress::Blocked,
-                }
-            }
-            Taken::Bytes(length, has_more) => match self.connection.write(&buf[..length]) {
-                Ok(written) => {
-                    self.left.extend_from_slice(&buf[written..length]);
-                    // Where that was all, the descriptor tells when there is more.
-                    self.readable = has_more || self.ended || self.draining;
-                    // The next turn finds out what the rest waits for.
-                    if self.readable || !self.left.is_empty() { Progress::More } else { Progress::Blocked }
-                }
-                Err(error) => {
-                    self.left.extend_from_slice(&buf[..length]);
-                    self.blocked(Interest::Write, error)
-                }
-            },
-            Taken::Nothing => {
-                self.readable = false;
-                Progress::Blocked
-            }
-            Taken::Interrupted => Progress::More,
-            // The application has closed it and not read all there was: RFC 2525 2.17.
-            Taken::Reset => {
-                self.connection.flow().set_reset_on_close(true);
-                (self.outward, self.hung_up) = (Way::Ended, true);
-                Progress::Blocked
-            }
-        }
-    }
-
-    /// The connection is broken: what the application has written goes nowhere, and it is told so when it
-    /// writes more, however long it takes to read what has come.
-    fn discard(&mut self, buf: &mut [u8]) -> Progress {
-        // First of all: once there is room the application would write into it.
-        if self.unix.is_reset_on_close() {
-            let _ = rustix::net::shutdown(&self.unix, rustix::net::Shutdown::Read);
-        }
-        self.unix.discard(buf);
-        Progress::Blocked
-    }
-
     /// Whether the application has closed its descriptor, and not only ended its direction.
     pub(super) fn is_closed(&self) -> bool {
         let mut fds = [PollFd::new(&self.unix, PollFlags::empty())];
@@ -417,80 +344,6 @@ impl Stream {
         self.connection.waiters().register(Interest::Read, &self.waker);
         self.connection.flow().readable() > 0
             || sockopt::socket_error(&self.unix) == Ok(Err(Errno::CONNRESET))
-    }
-
-    /// From the connection to the application.
-    fn pump_in(&mut self) -> Progress {
-        if self.inward == Way::Ended || !self.writable {
-            return Progress::Blocked;
-        }
-        let mut shown = 0;
-        let mut sent = Ok(0);
-        let unix = &self.unix;
-        let read = self.connection.read_with(|pieces| {
-            shown = pieces.iter().map(|piece| piece.len()).sum();
-            let mut slices = [IoSlice::new(&[]); PIECES];
-            for (slice, piece) in slices.iter_mut().zip(pieces) {
-                *slice = IoSlice::new(piece);
-            }
-            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-            let slices = &slices[..pieces.len()];
-            sent = rustix::net::sendmsg(unix, slices, &mut SendAncillaryBuffer::default(), flags);
-            sent.unwrap_or(0)
-        });
-        match (read, sent) {
-            // The error that ended it is known already. After the peer's own end it concerns writing only.
-            (Ok(0), Ok(_)) if shown == 0 && self.broken().is_some_and(|error| error != Errno::PIPE) => {
-                Progress::Broken
-            }
-            (Ok(0), Ok(_)) if shown == 0 && self.broken.is_none() && self.holds_back_end() => {
-                Progress::Blocked
-            }
-            (Ok(0), Ok(_)) if shown == 0 => {
-                self.inward = Way::Ended;
-                // It may have closed it meanwhile.
-                let _ = rustix::net::shutdown(&self.unix, rustix::net::Shutdown::Write);
-                Progress::Blocked
-            }
-            (Ok(_), Ok(sent)) => {
-                self.writable = sent == shown;
-                if self.writable { Progress::More } else { Progress::Blocked }
-            }
-            (Ok(_), Err(Errno::AGAIN)) => {
-                self.writable = false;
-                Progress::Blocked
-            }
-            (Ok(_), Err(Errno::INTR)) => Progress::More,
-            // SHUT_RD, or it is closed: what comes is thrown away.
-            (Ok(_), Err(_)) => {
-                self.inward = Way::Ended;
-                let _ = self.connection.shutdown(Shutdown::Read);
-                Progress::Blocked
-            }
-            (Err(error), _) if error.kind() == io::ErrorKind::WouldBlock => {
-                let progress = self.blocked(Interest::Read, error);
-                match self.connection.is_ready(Interest::Read) {
-                    Ok(()) => Progress::More,
-                    Err(_) => progress,
-                }
-            }
-            (Err(error), _) => self.break_by(&error),
-        }
-    }
-
-    /// Whether the peer's end is not told yet: if the peer does not read what is on its way to it, a reset
-    /// follows in about a round trip, and after the end nobody would hear of it.
-    fn holds_back_end(&mut self) -> bool {
-        let flow = self.connection.flow();
-        let now = Instant::now();
-        let until = *self.end_until.get_or_insert_with(|| {
-            let round_trip = flow.info().and_then(|info| info.rtt).unwrap_or_default();
-            now + (2 * round_trip + END_PATIENCE).min(MOST_END_PATIENCE)
-        });
-        // News of what the application has written just now may not have come yet.
-        let is_waiting = flow.unacked() > 0 || self.not_taken() > 0;
-        self.holds_end = is_waiting && !self.draining && now < until;
-        self.holds_end
     }
 
     /// Asks to be told when a direction of the connection goes on.

@@ -1,4 +1,4 @@
-//! Which sockets have news from the data path.
+//! What entities are looked at for: news from the kernel, and wakers for those from the data path.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
@@ -7,9 +7,35 @@ use std::thread::ThreadId;
 
 use crate::node::Inner;
 use crate::sync;
+use crate::sys::poller::EventFlags;
 
 /// Names one thing that a server has to do with.
 pub(super) type Key = u64;
+
+/// Why an entry is looked at.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Readiness {
+    /// Its descriptor can be read from.
+    pub(super) readable: bool,
+    /// Its descriptor can be written to.
+    pub(super) writable: bool,
+    /// Its descriptor's other end sends no more.
+    pub(super) ended: bool,
+    /// Its descriptor's other end is closed.
+    pub(super) hung_up: bool,
+}
+
+impl From<EventFlags> for Readiness {
+    fn from(flags: EventFlags) -> Self {
+        let hung_up = flags.intersects(EventFlags::HUP | EventFlags::ERR);
+        Self {
+            readable: hung_up || flags.intersects(EventFlags::IN | EventFlags::RDHUP),
+            ended: hung_up || flags.contains(EventFlags::RDHUP),
+            writable: hung_up || flags.contains(EventFlags::OUT),
+            hung_up,
+        }
+    }
+}
 
 /// The sockets that were told of news and not looked at since.
 pub(super) struct ReadyQueue {

@@ -1,9 +1,9 @@
 //! Why connections have ended, for applications that ask when the node has nothing else of them any more, and
 //! what was lost without any call having said so.
 //!
-//! The node hears of the calls that fail through the library, which asks what the error means. The kernel does
-//! not tell: a copy of the application's descriptor would show an error that nobody has taken (POLLERR), but as
-//! long as there is one, closing the descriptor does not take it out of the program's epoll(7).
+//! The node hears of the calls that fail through the library, which asks what the error means. The kernel
+//! does not tell: a copy of the application's descriptor would show an error that nobody has taken (POLLERR),
+//! but as long as there is one, closing the descriptor does not take it out of the program's epoll(7).
 
 use std::collections::{HashMap, VecDeque};
 
@@ -19,12 +19,22 @@ pub(super) struct Ending {
     /// The peer has not had everything: bytes that are not acknowledged. They may be none, as of a peer that
     /// closes without reading.
     pub(super) lost: Option<u64>,
-    /// The application had its descriptor open when it broke.
-    pub(super) was_open: bool,
+    pub(super) when: When,
     /// A call of the application's has failed by it.
     pub(super) is_noticed: bool,
     /// The application has not been told by the kernel: SO_ERROR has to.
     pub(super) is_untold: bool,
+}
+
+/// When a connection broke.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum When {
+    /// The application had its descriptor open.
+    Open,
+    /// The application had closed it.
+    Closed,
+    /// The node was draining.
+    Draining,
 }
 
 /// The connections that broke last.
@@ -32,10 +42,12 @@ pub(super) struct Ending {
 pub(super) struct Endings {
     known: HashMap<SocketId, Ending>,
     order: VecDeque<SocketId>,
-    /// Lost by connections that were open when they broke, or at a drain, and that no call has told of.
-    unnoticed: Losses,
+    /// Lost by connections that were open when they broke, and that no call has told of.
+    open: Losses,
     /// Lost by connections that the application had closed before.
     closed: Losses,
+    /// Lost at a drain.
+    draining: Losses,
 }
 
 /// What connections have lost.
@@ -76,7 +88,12 @@ impl Endings {
     /// Where an ending is counted, if it is.
     fn counted(&mut self, ending: Ending) -> Option<(&mut Losses, u64)> {
         let bytes = ending.lost.filter(|_| !ending.is_noticed)?;
-        Some((if ending.was_open { &mut self.unnoticed } else { &mut self.closed }, bytes))
+        let losses = match ending.when {
+            When::Open => &mut self.open,
+            When::Closed => &mut self.closed,
+            When::Draining => &mut self.draining,
+        };
+        Some((losses, bytes))
     }
 
     /// A call of the application's has failed by what has ended the connection, or will.
@@ -90,13 +107,18 @@ impl Endings {
     }
 
     /// What was lost that no call has told of, by connections that the application had open.
-    pub(super) fn unnoticed(&self) -> Losses {
-        self.unnoticed
+    pub(super) fn lost_while_open(&self) -> Losses {
+        self.open
+    }
+
+    /// What was lost at the drain.
+    pub(super) fn lost_at_drain(&self) -> Losses {
+        self.draining
     }
 
     /// Whether anything was lost that no call has told of.
     pub(super) fn has_losses(&self) -> bool {
-        self.unnoticed.connections + self.closed.connections > 0
+        self.open.connections + self.closed.connections + self.draining.connections > 0
     }
 
     /// SO_ERROR: what broke a connection, if the application does not hear of it from the kernel; once.
@@ -106,8 +128,8 @@ impl Endings {
         Some(ending.error)
     }
 
-    /// What broke a connection, if the kernel tells its application another error: once, and of the end of its
-    /// network always.
+    /// What broke a connection, if the kernel tells its application another error: once, and of the end of
+    /// its network always.
     pub(super) fn take_meaning(&mut self, id: SocketId) -> Option<Errno> {
         if self.is_down(id) {
             return Some(Errno::NETDOWN);
@@ -134,7 +156,7 @@ mod tests {
     use super::*;
 
     fn ending(error: Errno, lost: Option<u64>) -> Ending {
-        Ending { error, lost, was_open: true, is_noticed: false, is_untold: true }
+        Ending { error, lost, when: When::Open, is_noticed: false, is_untold: true }
     }
 
     #[test]
@@ -145,10 +167,10 @@ mod tests {
         endings.note(nothing, reset(None));
         endings.note(noticed, Ending { is_noticed: true, ..reset(Some(7)) });
         assert!(!endings.has_losses());
-        endings.note(closed, Ending { was_open: false, ..reset(Some(5)) });
-        assert_eq!((endings.unnoticed(), endings.has_losses()), (Losses::default(), true));
+        endings.note(closed, Ending { when: When::Closed, ..reset(Some(5)) });
+        assert_eq!((endings.lost_while_open(), endings.has_losses()), (Losses::default(), true));
         endings.note(unread, reset(Some(0)));
-        assert_eq!(endings.unnoticed(), Losses { connections: 1, bytes: 0 });
+        assert_eq!(endings.lost_while_open(), Losses { connections: 1, bytes: 0 });
         for id in [unread, unread, nothing, noticed, closed] {
             endings.note_noticed(id);
         }

@@ -4,28 +4,25 @@
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::sys::option;
 use crate::sys::poller::EventFlags;
 use peersock_fd::option_table::Row;
-use peersock_fd::{Errno, Kind, Name, Passed, SocketId};
+use peersock_fd::{Errno, Name, Passed, SocketId};
 use rustix::fs::OFlags;
-use rustix::net::{AddressFamily, SocketFlags, ipproto, sockopt};
+use rustix::net::{SocketFlags, sockopt};
 
-use super::details::hand_over;
+use super::ancillary::hand_over;
+use super::context::Context;
 use super::listening::{LAST_RETRY, Listening};
-use super::ready::Key;
-use super::server::{Entry, Readiness, ServerState};
-use super::sockets::Phase;
-use super::transport::{Both, Transport};
+use super::wakers::Key;
 
 /// Connections that are accepted before others have their turn.
 const ROUNDS: usize = 64;
 
 /// What the kernel shall tell of its listener.
-const EVENTS: EventFlags = EventFlags::IN.union(EventFlags::ET);
+pub(super) const EVENTS: EventFlags = EventFlags::IN.union(EventFlags::ET);
 
 /// The kernel's listener.
 pub(super) struct Alongside {
@@ -43,6 +40,15 @@ pub(super) struct Incoming {
 }
 
 impl Alongside {
+    /// Has the kernel tell of a listener of its own by the key of the overlay socket's. Accepting does not
+    /// wait any more.
+    pub(super) fn new(fd: OwnedFd, key: Key, context: &Context) -> Result<Self, Errno> {
+        let status = rustix::fs::fcntl_getfl(&fd)?;
+        rustix::fs::fcntl_setfl(&fd, status | OFlags::NONBLOCK)?;
+        context.watch(fd.as_fd(), key, EVENTS).map_err(|_| Errno::NOMEM)?;
+        Ok(Self { fd, is_ready: true, left: 0 })
+    }
+
     /// A turn begins.
     pub(super) fn begin(&mut self, news: bool) {
         self.is_ready |= news;
@@ -56,7 +62,7 @@ impl Alongside {
 
     /// Sets what its connections begin with. What the kernel does not take it refuses as it would have at the
     /// application.
-    fn follow(&self, row: &Row, value: &[u8]) {
+    pub(super) fn follow(&self, row: &Row, value: &[u8]) {
         if let Err(error) = option::set(self.fd.as_fd(), row.level, row.number, value) {
             tracing::debug!(%error, option = row.name, "the kernel refuses an option");
         }
@@ -70,71 +76,10 @@ impl Incoming {
     }
 }
 
-impl ServerState {
-    /// Has what comes to a socket of the kernel's go to one of the overlay's as well.
-    pub(super) fn put_alongside(
-        &mut self,
-        socket: peersock_fd::Opened,
-        fd: Option<OwnedFd>,
-    ) -> Result<(), Errno> {
-        let fd = fd.ok_or(Errno::BADF)?;
-        if !matches!(sockopt::socket_domain(&fd)?, AddressFamily::INET | AddressFamily::INET6) {
-            return Err(Errno::INVAL);
-        }
-        let key = match self.opened.get(&socket.id).map(|opened| opened.phase) {
-            Some(Phase::Datagrams(key)) => return self.put_datagrams_alongside(key, socket, fd),
-            Some(Phase::Listening(key))
-                if socket.kind == Kind::Stream && sockopt::socket_acceptconn(&fd)? =>
-            {
-                key
-            }
-            _ => return Err(Errno::INVAL),
-        };
-        let status = rustix::fs::fcntl_getfl(&fd)?;
-        rustix::fs::fcntl_setfl(&fd, status | OFlags::NONBLOCK)?;
-        self.watch(fd.as_fd(), key, EVENTS).map_err(|_| Errno::NOMEM)?;
-        let Some(Entry::Listening(listening)) = self.entry_mut(key) else { return Err(Errno::INVAL) };
-        listening.alongside = Some(Alongside { fd, is_ready: true, left: 0 });
-        self.handle(key, Readiness::default());
-        Ok(())
-    }
-
-    /// Has a UDP socket receive from both networks, and send to both.
-    fn put_datagrams_alongside(
-        &mut self,
-        key: Key,
-        socket: peersock_fd::Opened,
-        fd: OwnedFd,
-    ) -> Result<(), Errno> {
-        if socket.kind != Kind::Datagram || sockopt::socket_protocol(&fd)? != Some(ipproto::UDP) {
-            return Err(Errno::INVAL);
-        }
-        let node = self.node.upgrade().ok_or(Errno::NETDOWN)?;
-        let fd = Arc::new(fd);
-        let opened = self.opened.get_mut(&socket.id).ok_or(Errno::INVAL)?;
-        let overlay = opened.transport.clone().ok_or(Errno::INVAL)?;
-        let both: Arc<dyn Transport> = Arc::new(Both::new(&node, overlay, Arc::clone(&fd))?);
-        opened.transport = Some(Arc::clone(&both));
-        let Some(Entry::Datagrams(datagrams)) = self.entry_mut(key) else { return Err(Errno::INVAL) };
-        datagrams.transport = both;
-        self.watch(fd.as_fd(), key, EVENTS).map_err(|_| Errno::NOMEM)?;
-        self.handle(key, Readiness::default());
-        Ok(())
-    }
-
-    /// An option of a socket was set: the one of the kernel's that receives for it has it, too.
-    pub(super) fn follow_alongside(&self, socket: peersock_fd::Opened, row: &Row, value: &[u8]) {
-        if row.is_followed
-            && let Some(Phase::Listening(key)) = self.opened.get(&socket.id).map(|opened| opened.phase)
-            && let Some(Entry::Listening(Listening { alongside: Some(alongside), .. })) = self.entry(key)
-        {
-            alongside.follow(row, value);
-        }
-    }
-
+impl Listening {
     /// The next connection of the kernel's queue.
-    pub(super) fn accept_alongside(&mut self, key: Key, listening: &mut Listening) -> Option<Incoming> {
-        let alongside = listening.alongside.as_mut().filter(|alongside| alongside.is_ready)?;
+    pub(super) fn accept_alongside(&mut self, key: Key, context: &mut Context) -> Option<Incoming> {
+        let alongside = self.alongside.as_mut().filter(|alongside| alongside.is_ready)?;
         while alongside.left > 0 {
             alongside.left -= 1;
             match rustix::net::acceptfrom_with(&alongside.fd, SocketFlags::CLOEXEC) {
@@ -149,19 +94,19 @@ impl ServerState {
                 }
                 // Left where it is until there are descriptors again: of that the kernel tells nothing.
                 Err(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM) => {
-                    self.set_timer(Instant::now() + LAST_RETRY, key);
+                    context.set_timer(Instant::now() + LAST_RETRY, key);
                     return None;
                 }
                 // It listens no more.
                 Err(Errno::INVAL | Errno::BADF | Errno::NOTSOCK | Errno::OPNOTSUPP) => {
-                    listening.alongside = None;
+                    self.alongside = None;
                     return None;
                 }
                 // What has gone wrong with that one connection, see accept(2).
                 Err(_) => {}
             }
         }
-        self.set_timer(Instant::now(), key);
+        context.set_timer(Instant::now(), key);
         None
     }
 
@@ -169,8 +114,8 @@ impl ServerState {
     ///
     /// # Errors
     /// EAGAIN if there is no room now, ECONNREFUSED once nobody has the listener open.
-    pub(super) fn pass(&self, listening: &Listening, incoming: Incoming) -> Result<(), (Errno, Incoming)> {
-        match self.try_pass(listening, &incoming) {
+    pub(super) fn pass(&self, context: &Context, incoming: Incoming) -> Result<(), (Errno, Incoming)> {
+        match self.try_pass(context, &incoming) {
             Ok(()) => Ok(()),
             // Descriptors, or those that are on their way (ETOOMANYREFS): there will be some again.
             Err(Errno::MFILE | Errno::NFILE | Errno::TOOMANYREFS | Errno::NOBUFS | Errno::NOMEM) => {
@@ -180,10 +125,10 @@ impl ServerState {
         }
     }
 
-    fn try_pass(&self, listening: &Listening, incoming: &Incoming) -> Result<(), Errno> {
+    fn try_pass(&self, context: &Context, incoming: &Incoming) -> Result<(), Errno> {
         let id = SocketId::new(getrandom::u64().map_err(|_| Errno::IO)?);
         let passed = Passed { id, peer: incoming.peer };
-        let end = self.connect_to(listening, &Name::Passed(self.tag, passed))?;
+        let end = self.connect_to(context, &Name::Passed(context.tag, passed))?;
         // Where that fails, the application finds an end that says nothing, and waits for the next.
         match hand_over(&end, &[0], Some(incoming.fd.as_fd())) {
             // It has closed its listener just now.

@@ -1,0 +1,93 @@
+//! From the connection to the application.
+
+use std::io::{self, IoSlice};
+use std::net::Shutdown;
+use std::time::{Duration, Instant};
+
+use peersock_fd::{Errno, SendFlags};
+use peersock_primitives::wait::Interest;
+use peersock_stack::PIECES;
+use rustix::net::SendAncillaryBuffer;
+
+use super::{Progress, Stream, Way};
+
+/// How long the peer's end is held back beyond two round trips, and how long at most. A peer on a busy
+/// machine may take a while to refuse what has come.
+const END_PATIENCE: Duration = Duration::from_millis(500);
+const MOST_END_PATIENCE: Duration = Duration::from_secs(1);
+
+impl Stream {
+    /// From the connection to the application.
+    pub(super) fn pump_in(&mut self) -> Progress {
+        if self.inward == Way::Ended || !self.writable {
+            return Progress::Blocked;
+        }
+        let mut shown = 0;
+        let mut sent = Ok(0);
+        let unix = &self.unix;
+        let read = self.connection.read_with(|pieces| {
+            shown = pieces.iter().map(|piece| piece.len()).sum();
+            let mut slices = [IoSlice::new(&[]); PIECES];
+            for (slice, piece) in slices.iter_mut().zip(pieces) {
+                *slice = IoSlice::new(piece);
+            }
+            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+            let slices = &slices[..pieces.len()];
+            sent = rustix::net::sendmsg(unix, slices, &mut SendAncillaryBuffer::default(), flags);
+            sent.unwrap_or(0)
+        });
+        match (read, sent) {
+            // The error that ended it is known already. After the peer's own end it concerns writing only.
+            (Ok(0), Ok(_)) if shown == 0 && self.broken().is_some_and(|error| error != Errno::PIPE) => {
+                Progress::Broken
+            }
+            (Ok(0), Ok(_)) if shown == 0 && self.broken.is_none() && self.holds_back_end() => {
+                Progress::Blocked
+            }
+            (Ok(0), Ok(_)) if shown == 0 => {
+                self.inward = Way::Ended;
+                // It may have closed it meanwhile.
+                let _ = rustix::net::shutdown(&self.unix, rustix::net::Shutdown::Write);
+                Progress::Blocked
+            }
+            (Ok(_), Ok(sent)) => {
+                self.writable = sent == shown;
+                if self.writable { Progress::More } else { Progress::Blocked }
+            }
+            (Ok(_), Err(Errno::AGAIN)) => {
+                self.writable = false;
+                Progress::Blocked
+            }
+            (Ok(_), Err(Errno::INTR)) => Progress::More,
+            // SHUT_RD, or it is closed: what comes is thrown away.
+            (Ok(_), Err(_)) => {
+                self.inward = Way::Ended;
+                let _ = self.connection.shutdown(Shutdown::Read);
+                Progress::Blocked
+            }
+            (Err(error), _) if error.kind() == io::ErrorKind::WouldBlock => {
+                let progress = self.blocked(Interest::Read, error);
+                match self.connection.is_ready(Interest::Read) {
+                    Ok(()) => Progress::More,
+                    Err(_) => progress,
+                }
+            }
+            (Err(error), _) => self.break_by(&error),
+        }
+    }
+
+    /// Whether the peer's end is not told yet: if the peer does not read what is on its way to it, a reset
+    /// follows in about a round trip, and after the end nobody would hear of it.
+    fn holds_back_end(&mut self) -> bool {
+        let flow = self.connection.flow();
+        let now = Instant::now();
+        let until = *self.end_until.get_or_insert_with(|| {
+            let round_trip = flow.info().and_then(|info| info.rtt).unwrap_or_default();
+            now + (2 * round_trip + END_PATIENCE).min(MOST_END_PATIENCE)
+        });
+        // News of what the application has written just now may not have come yet.
+        let is_waiting = flow.unacked() > 0 || self.not_taken() > 0;
+        self.holds_end = is_waiting && !self.draining && now < until;
+        self.holds_end
+    }
+}
