@@ -221,6 +221,10 @@ pub(crate) fn run(args: &Args) -> Outcome {
             if end.await.is_err() {
                 std::future::pending::<()>().await;
             }
+            note(format_args!(
+                "ending: nodes have {} s to move to other roots; a second signal ends at once",
+                args.drain.as_secs_f64()
+            ));
         };
         server.run(shutdown).await.map_err(|error| cannot_listen(&error))
     });

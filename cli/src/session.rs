@@ -130,9 +130,11 @@ impl Session {
         let member = self.network.members().iter().find(is_its);
         let endpoints = member.map_or_else(Vec::new, |member| self.network.endpoints_of(&member.identity));
         let place = match &endpoints[..] {
-            [] => "on the same LAN (a static network can name an endpoint for a peer elsewhere, \
-                   see docs/NETWORKS.md)"
-                .to_owned(),
+            [] if self.node.roots().is_empty() => {
+                "on the same LAN (give both programs a root if they are not, see `peersock root --help`)"
+                    .to_owned()
+            }
+            [] => "on the same LAN or at one of the same roots".to_owned(),
             endpoints => format!(
                 "on the same LAN or at {}, with --overlay-port for the port there",
                 endpoints.join(" or ")

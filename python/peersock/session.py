@@ -43,8 +43,8 @@ class Session:
             ``memoryview``). A network that another session of this process has joined is used as it is if there is
             none here; it must be the same secret otherwise.
         static: The file of one more, static, network, as for ``net_id``.
-        identity: The directory that holds the node's identity, or a seed of 32 bytes. By default the node has a fresh
-            identity, which is forgotten.
+        identity: The directory that holds the node's identity, or a seed of 32 bytes. By default that of the variable
+            ``PEERSOCK_STATE``, or else a fresh identity, which is forgotten.
         interfaces: Which network interfaces the node may use: ``"all"``, ``"loopback"``, or names.
         port: The node's UDP port; 0 lets the system choose.
         discovery: Whether to find, and be found by, peers on this machine and the local networks.

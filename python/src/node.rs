@@ -143,6 +143,10 @@ impl Node {
         match joined.map_err(|error| io_error(py, error))? {
             // Another session of this process may have joined it.
             Ok(()) | Err(JoinError::AlreadyJoined(_)) => Ok(id),
+            Err(error @ JoinError::NotAMember { .. }) => Err(invalid(format_args!(
+                "{error}: give it the identity of one (identity=, --state or PEERSOCK_STATE), or add its key, \
+                 see docs/NETWORKS.md"
+            ))),
             Err(error) => Err(invalid(error)),
         }
     }

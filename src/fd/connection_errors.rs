@@ -6,11 +6,16 @@
 //! but as long as there is one, closing the descriptor does not take it out of the program's epoll(7).
 
 use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
 
 use peersock_fd::{Errno, SocketId};
 
 /// Connections that are remembered; beyond it the oldest is forgotten. Most applications never ask.
 const MOST: usize = 4096;
+
+/// What was closed so short a time before a drain was closed by the end of the process that it is for: the
+/// kernel closes a process's descriptors before it tells anybody that the process has ended.
+const EXIT: Duration = Duration::from_secs(1);
 
 /// What a connection leaves behind that was broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +46,8 @@ pub(super) enum When {
 #[derive(Default)]
 pub(super) struct Endings {
     known: HashMap<SocketId, Ending>,
+    /// Those that broke last after they were closed, and when.
+    closed_last: VecDeque<(Instant, SocketId)>,
     order: VecDeque<SocketId>,
     /// Lost by connections that were open when they broke, and that no call has told of.
     open: Losses,
@@ -70,7 +77,11 @@ impl Losses {
 }
 
 impl Endings {
-    pub(super) fn note(&mut self, id: SocketId, ending: Ending) {
+    pub(super) fn note(&mut self, now: Instant, id: SocketId, ending: Ending) {
+        self.forget_closed(now);
+        if ending.when == When::Closed && ending.lost.is_some_and(|bytes| bytes > 0) {
+            self.closed_last.push_back((now, id));
+        }
         if self.order.len() == MOST
             && let Some(oldest) = self.order.pop_front()
         {
@@ -82,6 +93,31 @@ impl Endings {
         }
         if let Some((losses, bytes)) = self.counted(ending) {
             losses.add(bytes);
+        }
+    }
+
+    fn forget_closed(&mut self, now: Instant) {
+        while let Some((at, _)) = self.closed_last.front()
+            && (now.duration_since(*at) > EXIT || self.closed_last.len() > MOST)
+        {
+            self.closed_last.pop_front();
+        }
+    }
+
+    /// A drain begins: bytes that were lost a moment ago by connections that are closed are lost at the drain.
+    pub(super) fn begin_drain(&mut self, now: Instant) {
+        self.forget_closed(now);
+        for (_, id) in std::mem::take(&mut self.closed_last) {
+            let Some(ending) = self.known.get_mut(&id) else { continue };
+            let before = *ending;
+            (ending.when, ending.is_noticed) = (When::Draining, false);
+            let after = *ending;
+            if let Some((losses, bytes)) = self.counted(before) {
+                losses.take_back(bytes);
+            }
+            if let Some((losses, bytes)) = self.counted(after) {
+                losses.add(bytes);
+            }
         }
     }
 
@@ -164,12 +200,12 @@ mod tests {
         let mut endings = Endings::default();
         let reset = |lost| ending(Errno::CONNRESET, lost);
         let [unread, nothing, noticed, closed] = [1, 2, 3, 4].map(SocketId::new);
-        endings.note(nothing, reset(None));
-        endings.note(noticed, Ending { is_noticed: true, ..reset(Some(7)) });
+        endings.note(Instant::now(), nothing, reset(None));
+        endings.note(Instant::now(), noticed, Ending { is_noticed: true, ..reset(Some(7)) });
         assert!(!endings.has_losses());
-        endings.note(closed, Ending { when: When::Closed, ..reset(Some(5)) });
+        endings.note(Instant::now(), closed, Ending { when: When::Closed, ..reset(Some(5)) });
         assert_eq!((endings.lost_while_open(), endings.has_losses()), (Losses::default(), true));
-        endings.note(unread, reset(Some(0)));
+        endings.note(Instant::now(), unread, reset(Some(0)));
         assert_eq!(endings.lost_while_open(), Losses { connections: 1, bytes: 0 });
         for id in [unread, unread, nothing, noticed, closed] {
             endings.note_noticed(id);
@@ -178,11 +214,28 @@ mod tests {
     }
 
     #[test]
+    fn what_broke_just_before_a_drain_is_lost_at_the_drain() {
+        let mut endings = Endings::default();
+        let begin = Instant::now();
+        let closed = |lost| Ending { when: When::Closed, ..ending(Errno::CONNRESET, Some(lost)) };
+        let [long_ago, acknowledged, now, unseen] = [1, 2, 3, 4].map(SocketId::new);
+        endings.note(begin, long_ago, closed(1));
+        let later = begin + 2 * EXIT;
+        endings.note(later, acknowledged, closed(0));
+        endings.note(later, now, closed(5));
+        endings.note(later, unseen, Ending { is_noticed: true, ..closed(7) });
+        assert_eq!(endings.lost_at_drain(), Losses::default());
+        endings.begin_drain(later + EXIT / 2);
+        assert_eq!(endings.lost_at_drain(), Losses { connections: 2, bytes: 12 });
+        assert_eq!(endings.closed, Losses { connections: 2, bytes: 1 });
+    }
+
+    #[test]
     fn each_error_is_told_once_and_the_oldest_is_forgotten() {
         let mut endings = Endings::default();
         for bits in 0..=MOST as u64 {
             let lost = (bits % 2 == 1).then_some(bits);
-            endings.note(SocketId::new(bits), ending(Errno::PIPE, lost));
+            endings.note(Instant::now(), SocketId::new(bits), ending(Errno::PIPE, lost));
         }
         assert_eq!(endings.take_error(SocketId::new(0)), None);
         assert_eq!(endings.take_error(SocketId::new(1)), Some(Errno::PIPE));
@@ -197,7 +250,7 @@ mod tests {
         let errors = [Errno::TIMEDOUT, Errno::NETDOWN, Errno::PIPE];
         let mut endings = Endings::default();
         for (bits, error) in (0..).zip(errors) {
-            endings.note(SocketId::new(bits), ending(error, Some(0)));
+            endings.note(Instant::now(), SocketId::new(bits), ending(error, Some(0)));
         }
         let [overdue, down, reset] = [0, 1, 2].map(SocketId::new);
         assert_eq!([0, 1].map(|_| endings.take_meaning(overdue)), [Some(Errno::TIMEDOUT), None]);

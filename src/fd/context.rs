@@ -89,6 +89,14 @@ impl Context {
         self.node.upgrade().ok_or(Errno::NETDOWN)
     }
 
+    /// Whether an address is one of the node's own.
+    pub(super) fn is_own(&self, ip: IpAddr) -> bool {
+        self.node().is_ok_and(|node| {
+            let stack = node.driver.datapath.stack();
+            stack.route(ip).is_some_and(|interface| stack.is_local(interface, ip))
+        })
+    }
+
     pub(super) fn new_key(&self) -> Key {
         LAST_KEY.fetch_add(1, Ordering::Relaxed) + 1
     }

@@ -97,6 +97,7 @@ impl Server {
         state.note_closing();
         let streams: Vec<Key> = state.entries.keys().copied().collect();
         let now = Instant::now();
+        state.endings.begin_drain(now);
         for key in streams {
             state.context.set_timer(now, key);
         }
@@ -135,6 +136,12 @@ impl Server {
             let mut streams = Vec::new();
             for key in keys {
                 if let Some(Entry::Stream(mut stream)) = state.remove(key) {
+                    // What an application has closed just now, and all of which is taken, ends in order. So does
+                    // what leads to another socket of this node: its application is told that the node ends.
+                    let is_over = stream.is_closed() && stream.is_taken();
+                    if !is_over && !state.context.is_own(stream.connection.flow().remote().ip()) {
+                        stream.connection.flow().set_reset_on_close(true);
+                    }
                     let id = state.forget_stream(&stream);
                     if let Some(ending) = stream.ending() {
                         state.note_ending(id, &stream, ending);
@@ -152,10 +159,6 @@ impl Server {
         }
         for process in processes {
             application_fd::poison_all(self.tag, process);
-        }
-        // What an application has closed just now, and all of which is taken, ends in order.
-        for stream in streams.iter().filter(|stream| !(stream.is_closed() && stream.is_taken())) {
-            stream.connection.flow().set_reset_on_close(true);
         }
     }
 

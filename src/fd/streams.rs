@@ -35,7 +35,7 @@ impl ServerState {
         let is_seen = !self.has_unseen_calls || stream.process() != rustix::process::getpid().as_raw_pid();
         let when = if is_draining { When::Draining } else { ending.when };
         let is_noticed = ending.is_noticed || !(is_seen || is_draining);
-        self.endings.note(id, Ending { when, is_noticed, ..ending });
+        self.endings.note(Instant::now(), id, Ending { when, is_noticed, ..ending });
     }
 
     /// A call has told an application what has ended a connection, or does so now.

@@ -361,3 +361,20 @@ fn of_calls_that_nobody_sees_every_one_may_have_told() {
     assert_eq!(a.server.undelivered().lost_before, 0);
     assert!(a.server.drain(Duration::from_secs(20)));
 }
+
+#[test]
+fn a_node_that_ends_loses_nothing_that_its_own_sockets_have_read_from_each_other() {
+    // Whose end goes first is chance.
+    for round in 0..8 {
+        let (a, _b) = Served::pair();
+        let (mut one, mut other) = a.connect(&a);
+        one.write_all(b"hello").expect("room");
+        other.read_exact(&mut [0; 5]).expect("what was sent");
+        if round % 2 == 0 {
+            other.write_all(b"hello").expect("room");
+            one.read_exact(&mut [0; 5]).expect("what was sent");
+        }
+        assert!(a.server.drain_and_reset(Duration::from_secs(20)), "round {round}");
+        drop((one, other));
+    }
+}

@@ -6,6 +6,7 @@ use std::io::{self, ErrorKind};
 
 use peersock::management::ManagementError;
 use peersock::overlay::JoinError;
+use peersock::overlay::NetworkId;
 use peersock::state::StateError;
 use peersock::{ConfigError, NetworkIdError, RootsError, StartError};
 
@@ -40,6 +41,11 @@ impl Failure {
     /// The file at `path` does not describe a network.
     pub(crate) fn network_file(path: &str, error: ConfigError) -> Failure {
         match error {
+            ConfigError::File(_) if path.parse::<NetworkId>().is_ok() => Failure::usage(
+                format_args!("{path} is the ID of a network, and not a file"),
+                "give the path of a static network's file; one of an ID alone has none, and `peersock members` \
+                 asks who is there",
+            ),
             ConfigError::File(error) => {
                 let quoted = if path.contains([' ', '\'']) { "FILE" } else { path };
                 Failure::file(
@@ -266,7 +272,7 @@ pub(super) mod samples {
     }
 
     fn config_errors(
-        id: peersock::NetworkId,
+        id: NetworkId,
         node: peersock::NodeId,
     ) -> [peersock::overlay::NetworkConfigError; 8] {
         use peersock::overlay::NetworkConfigError as Error;

@@ -89,3 +89,28 @@ fn programs_whose_writing_nobody_sees_are_not_blamed() {
     let command = lab.command("beta", &["--mode", "seccomp"], &["python3", "-c", &program, "5000"]);
     assert_eq!(run(command).success().stderr, "");
 }
+
+/// The kernel closes what a program has open before anybody hears that the program has ended.
+#[test]
+fn what_is_reset_while_the_program_ends_is_said() {
+    let Some(lab) = Lab::with("what_is_reset_while_the_program_ends_is_said", &["python3"]) else { return };
+    let closing = "
+import socket
+s = socket.create_server(('', 7000))
+while True: s.accept()[0].close()
+";
+    let _serving = lab.start("alpha", &["python3", "-c", closing]);
+    lab.bash("gamma", "up 7000");
+    let program = "
+import os, socket
+s = socket.create_connection(('10.77.0.1', 7000))
+try: s.send(bytes(1_000_000))
+except OSError: os._exit(7)
+os._exit(0)
+";
+    for round in 0..8 {
+        let got = run(lab.command("beta", &[], &["python3", "-c", program]));
+        let is_told = got.status.code() == Some(7) || got.stderr.contains("not delivered");
+        assert!(is_told, "round {round}: {:?}, {}", got.status, got.stderr);
+    }
+}
