@@ -271,10 +271,7 @@ pub(super) mod samples {
         all
     }
 
-    fn config_errors(
-        id: NetworkId,
-        node: peersock::NodeId,
-    ) -> [peersock::overlay::NetworkConfigError; 8] {
+    fn config_errors(id: NetworkId, node: peersock::NodeId) -> [peersock::overlay::NetworkConfigError; 8] {
         use peersock::overlay::NetworkConfigError as Error;
         let address = "10.0.0.1".parse().expect("an address");
         [
