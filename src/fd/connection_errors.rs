@@ -25,6 +25,8 @@ pub(super) struct Ending {
     /// closes without reading.
     pub(super) lost: Option<u64>,
     pub(super) when: When,
+    /// The application has connected it, and not accepted it.
+    pub(super) is_own_attempt: bool,
     /// A call of the application's has failed by it.
     pub(super) is_noticed: bool,
     /// The application has not been told by the kernel: SO_ERROR has to.
@@ -49,9 +51,10 @@ pub(super) struct Endings {
     /// Those that broke last after they were closed, and when.
     closed_last: VecDeque<(Instant, SocketId)>,
     order: VecDeque<SocketId>,
-    /// Lost by connections that were open when they broke, and that no call has told of.
-    open: Losses,
-    /// Lost by connections that the application had closed before.
+    /// Lost before a drain, and no call has told of it: by connections that were open when they broke, and
+    /// bytes of those that the application had connected itself and closed.
+    before: Losses,
+    /// Lost by others that the application had closed. Who serves has clients that go away as they like.
     closed: Losses,
     /// Lost at a drain.
     draining: Losses,
@@ -125,7 +128,8 @@ impl Endings {
     fn counted(&mut self, ending: Ending) -> Option<(&mut Losses, u64)> {
         let bytes = ending.lost.filter(|_| !ending.is_noticed)?;
         let losses = match ending.when {
-            When::Open => &mut self.open,
+            When::Open => &mut self.before,
+            When::Closed if ending.is_own_attempt && bytes > 0 => &mut self.before,
             When::Closed => &mut self.closed,
             When::Draining => &mut self.draining,
         };
@@ -142,9 +146,9 @@ impl Endings {
         }
     }
 
-    /// What was lost that no call has told of, by connections that the application had open.
-    pub(super) fn lost_while_open(&self) -> Losses {
-        self.open
+    /// What was lost before a drain, and is worth a word.
+    pub(super) fn lost_before(&self) -> Losses {
+        self.before
     }
 
     /// What was lost at the drain.
@@ -154,7 +158,7 @@ impl Endings {
 
     /// Whether anything was lost that no call has told of.
     pub(super) fn has_losses(&self) -> bool {
-        self.open.connections + self.closed.connections + self.draining.connections > 0
+        self.before.connections + self.closed.connections + self.draining.connections > 0
     }
 
     /// SO_ERROR: what broke a connection, if the application does not hear of it from the kernel; once.
@@ -192,21 +196,27 @@ mod tests {
     use super::*;
 
     fn ending(error: Errno, lost: Option<u64>) -> Ending {
-        Ending { error, lost, when: When::Open, is_noticed: false, is_untold: true }
+        Ending { error, lost, when: When::Open, is_own_attempt: false, is_noticed: false, is_untold: true }
     }
 
     #[test]
     fn losses_that_a_call_has_told_of_are_not_counted() {
         let mut endings = Endings::default();
         let reset = |lost| ending(Errno::CONNRESET, lost);
-        let [unread, nothing, noticed, closed] = [1, 2, 3, 4].map(SocketId::new);
+        let [unread, nothing, noticed, closed, acknowledged, attempt] = [1, 2, 3, 4, 5, 6].map(SocketId::new);
         endings.note(Instant::now(), nothing, reset(None));
         endings.note(Instant::now(), noticed, Ending { is_noticed: true, ..reset(Some(7)) });
         assert!(!endings.has_losses());
+        let own = |lost| Ending { when: When::Closed, is_own_attempt: true, ..reset(Some(lost)) };
+        endings.note(Instant::now(), acknowledged, own(0));
+        endings.note(Instant::now(), attempt, own(9));
+        assert_eq!(endings.lost_before(), Losses { connections: 1, bytes: 9 });
+        endings.note_noticed(attempt);
+        endings.note_noticed(acknowledged);
         endings.note(Instant::now(), closed, Ending { when: When::Closed, ..reset(Some(5)) });
-        assert_eq!((endings.lost_while_open(), endings.has_losses()), (Losses::default(), true));
+        assert_eq!((endings.lost_before(), endings.has_losses()), (Losses::default(), true));
         endings.note(Instant::now(), unread, reset(Some(0)));
-        assert_eq!(endings.lost_while_open(), Losses { connections: 1, bytes: 0 });
+        assert_eq!(endings.lost_before(), Losses { connections: 1, bytes: 0 });
         for id in [unread, unread, nothing, noticed, closed] {
             endings.note_noticed(id);
         }

@@ -116,7 +116,7 @@ impl ServerState {
         self.delivering.look();
         let now = Instant::now();
         let (closed, broken) = (self.delivering.lost(), self.endings.lost_at_drain());
-        let before = self.endings.lost_while_open();
+        let before = self.endings.lost_before();
         let mut found = Outstanding {
             lost: closed.connections + broken.connections,
             lost_bytes: closed.bytes + broken.bytes,

@@ -20,7 +20,8 @@ pub struct Outstanding {
     pub lost: usize,
     /// Bytes of those that were not acknowledged.
     pub lost_bytes: u64,
-    /// Connections that were reset before that while the application had them open, if no call has told it.
+    /// Connections that were reset before that, if no call has told the application: those that it had open,
+    /// and those that it had connected itself and closed before the peer had every byte.
     pub lost_before: usize,
     /// Bytes of those that were not acknowledged.
     pub lost_before_bytes: u64,

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use peersock::overlay::Identity;
-use peersock::{FdServer, IdentitySource, Interfaces, Joined, Network, Node, Seed};
+use peersock::{FdServer, IdentitySource, Interfaces, Joined, Network, Node, Seed, StartError};
 use peersock_fd::{Client, Errno, Family, Kind, Received, RecvFlags, SendFlags, Socket, SocketFlags};
 
 /// A node that serves sockets.
@@ -42,6 +42,11 @@ impl Served {
 
     /// Two in a static network, where they have IPv4 addresses as well: 10.7.0.1 and 10.7.0.2.
     pub(crate) fn pair_with_ipv4() -> (Served, Served) {
+        // Between asking for free ports and taking them somebody else may have one.
+        (0..16).find_map(|_| Self::pair_at_free_ports()).expect("ports that stay free for a moment")
+    }
+
+    fn pair_at_free_ports() -> Option<(Served, Served)> {
         let seeds = [[1; 32], [2; 32]];
         // Both at the same time, so that they are two.
         let sockets = [(); 2].map(|()| std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port"));
@@ -57,21 +62,22 @@ impl Served {
             })
             .collect();
         let file = format!("network = \"fe{:014x}\"\n{}", ports[0], members.concat());
-        let [one, other] = [0, 1].map(|at| {
-            let node = Node::builder()
-                .identity(IdentitySource::Seed(Seed(seeds[at])))
-                .interfaces(Interfaces::Loopback)
-                .discovery(false)
-                .port(ports[at])
-                .start()
-                .expect("a node on loopback");
+        let nodes = [0, 1].map(|at| {
+            let builder = Node::builder().identity(IdentitySource::Seed(Seed(seeds[at])));
+            match builder.interfaces(Interfaces::Loopback).discovery(false).port(ports[at]).start() {
+                Err(StartError::PortTaken { .. }) => None,
+                started => Some(started.expect("a node on loopback")),
+            }
+        });
+        let [Some(one), Some(other)] = nodes else { return None };
+        let [one, other] = [one, other].map(|node| {
             let network = node.join(Network::parse_toml(&file).expect("a file")).expect("a new network");
             let server = FdServer::start(&node).expect("descriptors");
             let client = Client::new(server.tag(), server.token());
             Served { network, client, server, node }
         });
         one.network.wait_peer(other.v4(), std::time::Duration::from_secs(20)).expect("it is reached");
-        (one, other)
+        Some((one, other))
     }
 
     pub(crate) fn node(&self) -> &Node {

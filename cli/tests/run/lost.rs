@@ -114,3 +114,24 @@ os._exit(0)
         assert!(is_told, "round {round}: {:?}, {}", got.status, got.stderr);
     }
 }
+
+#[test]
+fn what_a_program_has_left_in_its_own_connections_is_said_at_the_end() {
+    let test = "what_a_program_has_left_in_its_own_connections_is_said_at_the_end";
+    let Some(lab) = Lab::with(test, &["python3"]) else { return };
+    let _serving = start(&lab);
+    // The connection is reset only once it is closed: the serving one waits for something to read, and all that
+    // the descriptor holds has not been taken by then.
+    let program = "
+import socket, time
+s = socket.create_connection(('10.77.0.1', 7000))
+s.setblocking(False)
+s.send(bytes(10_000_000))
+s.close()
+time.sleep(3)
+";
+    for _ in 0..3 {
+        let got = run(lab.command("beta", &[], &["python3", "-c", program])).success();
+        assert!(got.stderr.contains("bytes were not delivered"), "{}", got.stderr);
+    }
+}

@@ -16,7 +16,7 @@ pub fn list(interfaces: impl IntoIterator<Item = (c_uint, CString)>) -> *mut if_
 /// Frees a list. Null is allowed.
 ///
 /// # Safety
-/// `list` is null or comes from [`list`](self::list), and was not freed.
+/// `list` is null or comes from [`list()`], and was not freed.
 pub unsafe fn free(list: *mut if_nameindex) {
     if list.is_null() {
         return;

@@ -15,7 +15,7 @@ use crate::wire::StaleReply;
 /// At most this many answered handshakes of a peer are kept without that it used one.
 const MAX_UNCONFIRMED: usize = 4;
 
-/// An initiation by a root that is older than one that came another way, and was answered so lately, was
+/// An initiation by a root that is older than one that came by another root, and was answered so lately, was
 /// overtaken.
 const OVERTAKEN: Duration = Duration::from_secs(2);
 
@@ -73,7 +73,7 @@ impl Link {
             cx.core.counters.stale_replies_sent.increment();
             cx.core.transmit(&place, reply);
         }
-        let is_overtaken = place.relay().is_some() && self.has_answered_elsewhere(cx.now, &place);
+        let is_overtaken = place.relay().is_some() && self.has_answered_by_another_root(cx.now, &place);
         if self.is_connecting() {
             self.try_at(cx, &place);
         } else if !is_overtaken {
@@ -81,12 +81,13 @@ impl Link {
         }
     }
 
-    /// Whether an initiation that came another way was answered just now.
-    fn has_answered_elsewhere(&self, now: Instant, place: &Place) -> bool {
+    /// Whether an initiation that came by another root was answered just now. The answer to one that came
+    /// straight may be lost, where the way works in one direction only.
+    fn has_answered_by_another_root(&self, now: Instant, place: &Place) -> bool {
         let is_recent =
             |live: &&Live| !live.session.is_initiator() && now < live.session.established() + OVERTAKEN;
         let mut answered = self.sessions.iter().filter(is_recent).filter_map(|live| live.place);
-        answered.any(|other| other.key() != place.key())
+        answered.any(|other| other.relay().is_some() && other.key() != place.key())
     }
 
     fn respond(

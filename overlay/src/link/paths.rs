@@ -26,9 +26,6 @@ pub(super) struct Stray {
 /// The path's answer to that is waited for so long at least.
 const STRAY_WAIT: Duration = Duration::from_millis(400);
 
-/// A path that was heard so lately is not left for a worse one without being asked.
-const JUST_NOW: Duration = Duration::from_secs(1);
-
 /// A path that has answered is not asked again for so long.
 const STRAY_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -103,12 +100,12 @@ impl Link {
         }
     }
 
-    /// The place that the path leads to after a handshake that has proved `place`: that one, unless a better
-    /// way has answered while the handshake was under way.
-    pub(super) fn path_or(&self, cx: &Context<'_>, place: Place) -> Place {
+    /// The place that the path leads to after a handshake that began then and has proved `place`: that one,
+    /// unless a better way has answered while the handshake was under way.
+    pub(super) fn path_or(&self, cx: &Context<'_>, place: Place, begin: Instant) -> Place {
         let kind = |place: &Place| cx.reach.kind(&place.key(), &cx.core.scarce);
         let path = cx.reach.place().filter(|path| kind(path) > kind(&place));
-        path.filter(|path| cx.reach.heard_since(path, cx.now, JUST_NOW)).unwrap_or(place)
+        path.filter(|path| cx.reach.is_proven_since(path, begin)).unwrap_or(place)
     }
 
     fn on_right_answer(&mut self, cx: &mut Context<'_>, place: Place, why: Why) {

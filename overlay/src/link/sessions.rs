@@ -134,6 +134,8 @@ impl Link {
         let has_path = place.is_some() || cx.has_path();
         let was_waiting = std::mem::replace(&mut self.is_waiting_for_path, !has_path);
         // A handshake that began before this one did has reached its end by it.
+        let begin =
+            self.attempt.as_ref().map_or(session.established(), |a| a.started.min(session.established()));
         let satisfied = has_path && self.attempt.as_ref().is_some_and(|a| a.started <= session.established());
 
         self.discard(cx, obsolete);
@@ -157,7 +159,7 @@ impl Link {
             cx.core.emit(Event::SessionLost(handle.clone()));
         }
         if let Some(place) = place.or(cx.reach.place()) {
-            let place = if restarted { place } else { self.path_or(cx, place) };
+            let place = if restarted { place } else { self.path_or(cx, place, begin) };
             self.move_path(cx, place);
             handle.activity().take_silence();
             let ready = restarted || before.is_none() || was_waiting;

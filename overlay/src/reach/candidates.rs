@@ -73,6 +73,8 @@ pub(super) struct Candidate {
     /// Where it was learned, one bit for each [`Source`].
     sources: u8,
     proven: Option<Proof>,
+    /// When it was last proven.
+    proven_at: Option<Instant>,
     /// Bytes that may still be sent while it is neither proven nor configured. Beyond what came from there
     /// this is what was granted to one that a root has named.
     credit: usize,
@@ -88,6 +90,7 @@ impl Candidate {
             socket: None,
             sources: 0,
             proven: None,
+            proven_at: None,
             credit: 0,
             heard: None,
             quality: Quality::default(),
@@ -122,9 +125,9 @@ impl Candidate {
         self.key
     }
 
-    /// When the node was last heard here, as far as that is noted: not for each packet on the path.
-    pub(super) fn heard_at(&self) -> Option<Instant> {
-        self.heard
+    /// When somebody has last shown that he receives there.
+    pub(super) fn proven_at(&self) -> Option<Instant> {
+        self.proven_at
     }
 
     /// Takes `bytes` from what may be sent here, if that is allowed.
@@ -236,10 +239,11 @@ impl Candidates {
     }
 
     /// The node has shown that it receives there, by a message of this kind.
-    pub(super) fn prove(&mut self, key: PlaceKey, source: Source) {
+    pub(super) fn prove(&mut self, key: PlaceKey, source: Source, now: Instant) {
         let proof = if source == Source::Hello { Proof::Claimed } else { Proof::Authentic };
         if let Some(candidate) = self.get_mut(&key) {
             candidate.proven = candidate.proven.max(Some(proof));
+            candidate.proven_at = Some(now);
         }
     }
 
@@ -340,7 +344,7 @@ mod tests {
         // Hearing from it again renews the credit, but saves nothing up.
         hear(&mut candidates, 1, 100, now);
         assert!(!candidates.spend(&key(1), 101));
-        candidates.prove(key(1), Source::Session);
+        candidates.prove(key(1), Source::Session, now);
         assert!(candidates.spend(&key(1), 100_000) && candidates.spend(&key(1), 100_000));
     }
 
@@ -352,7 +356,7 @@ mod tests {
         assert_eq!(spent, 3);
         candidates.add_named(remote(1), 100, None);
         assert!(candidates.spend(&key(1), 100) && !candidates.spend(&key(1), 1), "it does not add up");
-        candidates.prove(key(1), Source::Session);
+        candidates.prove(key(1), Source::Session, now);
         assert!(candidates.spend(&key(1), 100_000));
     }
 

@@ -237,7 +237,7 @@ impl Reach {
     /// The node, heard at `place`, has shown that it receives there.
     pub(crate) fn prove(&mut self, place: Place, source: Source, now: Instant) {
         self.heard(place, 0, source, now);
-        self.candidates.prove(place.key(), source);
+        self.candidates.prove(place.key(), source, now);
     }
 
     /// Whether a place is proven, so that it may be the path.
@@ -245,10 +245,11 @@ impl Reach {
         self.candidates.get(&place.key()).is_some_and(|candidate| candidate.is_proven())
     }
 
-    /// Whether the node was found at a place, or heard there, at most so long ago.
-    pub(crate) fn heard_since(&self, place: &Place, now: Instant, ago: Duration) -> bool {
+    /// Whether the node has shown since then that it receives at a place. That it is heard there does not
+    /// tell: a path may work in one direction only.
+    pub(crate) fn is_proven_since(&self, place: &Place, begin: Instant) -> bool {
         let candidate = self.candidates.get(&place.key());
-        candidate.and_then(|candidate| candidate.heard_at()).is_some_and(|at| now < at + ago)
+        candidate.and_then(|candidate| candidate.proven_at()).is_some_and(|at| at >= begin)
     }
 
     /// Whether the node has shown that it receives somewhere.

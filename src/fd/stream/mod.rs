@@ -274,7 +274,8 @@ impl Stream {
             _ => (not_taken > 0).then_some(not_taken),
         };
         let when = if was_open { When::Open } else { When::Closed };
-        Some(Ending { error, lost, when, is_noticed, is_untold: lost.is_some() })
+        let is_own_attempt = matches!(self.origin, Origin::Opened(_));
+        Some(Ending { error, lost, when, is_own_attempt, is_noticed, is_untold: lost.is_some() })
     }
 
     /// Has the application see the end of what its peer has sent as what it is, though the node ends, if both
