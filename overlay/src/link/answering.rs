@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rand::RngExt;
 
 use super::timing::{REJECT_AFTER, REKEY_AFTER_RESPONDER, UNCONFIRMED_FOR, closest_to_neighbours, rekey_age};
-use super::{Context, Link, Live, Question, Timer};
+use super::{Context, Effect, Link, Live, Question, Timer};
 use crate::noise::{MacWriter, Received, ResponsePayload, Timestamp};
 use crate::reach::{Place, RecvMeta, Source};
 use crate::session::Session;
@@ -43,6 +43,9 @@ impl Link {
         }
         self.newest = Some(timestamp);
         self.forget_unconfirmed(cx);
+        if self.unconfirmed() > 0 {
+            cx.effects.push(Effect::Unheard);
+        }
         self.respond(cx, meta, received)
     }
 

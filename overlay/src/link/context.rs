@@ -159,6 +159,8 @@ pub(crate) enum Effect {
     LookUp,
     /// Data to the peer has been unanswered since then.
     Silent(Instant),
+    /// The peer does not use answers to its handshakes: they may not arrive.
+    Unheard,
     /// What the peer is worth has changed, for when its network needs room.
     Refile,
     /// The peer has been met at this place.

@@ -350,6 +350,7 @@ mod tests {
 
     #[test]
     fn an_address_that_a_root_has_named_gets_no_more_than_was_granted() {
+        let now = instant();
         let mut candidates = Candidates::default();
         candidates.add_named(remote(1), 300, None);
         let spent = (0..10).filter(|_| !candidates.spend_everywhere(100, &[socket()]).is_empty()).count();
@@ -367,7 +368,7 @@ mod tests {
         let mut candidates = Candidates::default();
         candidates.set_configured([remote(1)].into_iter(), None);
         hear(&mut candidates, 2, 1, at(0));
-        candidates.prove(key(2), Source::Session);
+        candidates.prove(key(2), Source::Session, now);
         for port in 3..100 {
             hear(&mut candidates, port, 1, at(port.into()));
         }

@@ -224,6 +224,22 @@ fn a_node_that_doubts_a_path_asks_its_roots_too() {
 }
 
 #[test]
+fn a_node_whose_answers_do_not_arrive_asks_its_roots() {
+    let mut net = on_one_network();
+    let peer = net.peer(1, 0);
+    net.run(5 * SECOND);
+    let [node, other, root] = [net.nodes[0].socket, net.nodes[1].socket, net.roots[0].socket];
+    // The box of the node has forgotten the roots, and then the way from it to the peer works no more.
+    net.filter = Box::new(move |sent| (sent.from, sent.to) != (node, other) && sent.from != root);
+    let begin = net.now;
+    let answered = net.counter(0, "handshakes_answered");
+    net.nodes[1].endpoint.peer_unresponsive(begin, &peer);
+    net.wait(2 * SECOND, |net| net.counter(0, "handshakes_answered") >= answered + 2);
+    let is_asked = |sent: &Sent| sent.at >= begin && sent.from == node && sent.to == root;
+    assert!(net.sent.iter().any(is_asked), "the box has the root in mind again");
+}
+
+#[test]
 fn roots_are_asked_about_a_silent_path_though_they_were_just_told_something() {
     let mut net = on_one_network();
     let peer = net.peer(0, 1);
