@@ -315,7 +315,7 @@ impl Stack {
     /// any other call: a flow may have got an earlier deadline.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let Shared { timers, reassembly, path_mtus, memberships, memory, .. } = &*self.shared;
-        let next = earlier(timers.next(), memory.next_relief());
+        let next = earlier(timers.next(), earlier(memory.next_relief(), memory.chunks().next_trim()));
         let next = earlier(next, earlier(reassembly.next(), path_mtus.next()));
         let next = if memberships.changed() { Some(Time::ZERO) } else { next };
         next.map(|time| self.shared.clock.instant(time))
@@ -335,6 +335,7 @@ impl Stack {
         }
         batch.due = due;
         self.relieve_memory(now, time, batch);
+        self.shared.memory.chunks().trim(time);
         self.expire_fragments(time, batch);
         self.shared.path_mtus.expire(time);
         self.shared.memberships.take_changes(&mut batch.memberships);

@@ -2,19 +2,23 @@
 //! emptied.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::chunk_pool::{CHUNK, ChunkPool};
 
 /// The smallest and the largest chunk that is allocated, bytes. Allocators keep what is under 1 KiB at hand.
 const SMALLEST: usize = 1000;
-const LARGEST: usize = 64 << 10;
+const LARGEST: usize = CHUNK;
 
 /// Bytes of a stream from one offset to another.
 #[derive(Debug, Default)]
 pub(crate) struct ByteQueue {
     chunks: VecDeque<Chunk>,
     start: u64,
-    end: u64,
     /// Bytes allocated.
     allocated: usize,
+    /// Where the largest chunks come from and go to.
+    pool: Option<Arc<ChunkPool>>,
 }
 
 #[derive(Debug)]
@@ -33,7 +37,12 @@ impl Chunk {
 impl ByteQueue {
     /// An empty queue whose next byte has this offset.
     pub(crate) fn new(offset: u64) -> Self {
-        Self { start: offset, end: offset, ..Self::default() }
+        Self { start: offset, ..Self::default() }
+    }
+
+    /// Has its largest chunks come from there and go there.
+    pub(crate) fn set_pool(&mut self, pool: &Arc<ChunkPool>) {
+        self.pool = Some(Arc::clone(pool));
     }
 
     /// The offset of the first byte.
@@ -43,11 +52,11 @@ impl ByteQueue {
 
     /// The offset after the last byte.
     pub(crate) fn end(&self) -> u64 {
-        self.end
+        self.chunks.back().map_or(self.start, Chunk::end)
     }
 
     pub(crate) fn len(&self) -> usize {
-        (self.end - self.start) as usize
+        (self.end() - self.start) as usize
     }
 
     /// Bytes of memory that it occupies, bookkeeping aside.
@@ -61,7 +70,6 @@ impl ByteQueue {
             let room = last.bytes.capacity() - last.bytes.len();
             let (fits, rest) = bytes.split_at(room.min(bytes.len()));
             last.bytes.extend_from_slice(fits);
-            self.end += fits.len() as u64;
             bytes = rest;
         }
         while !bytes.is_empty() {
@@ -69,7 +77,10 @@ impl ByteQueue {
             let before = self.chunks.back().map_or(0, |last| last.bytes.capacity());
             let size = bytes.len().max(2 * before).clamp(SMALLEST, LARGEST);
             let (fits, rest) = bytes.split_at(size.min(bytes.len()));
-            let mut chunk = Vec::with_capacity(size);
+            let mut chunk = match &self.pool {
+                Some(pool) if size == LARGEST => pool.take(),
+                _ => Vec::with_capacity(size),
+            };
             chunk.extend_from_slice(fits);
             self.push(chunk);
             bytes = rest;
@@ -86,8 +97,7 @@ impl ByteQueue {
             // Mostly there is one.
             self.chunks.reserve_exact(1);
         }
-        let start = self.end;
-        self.end += bytes.len() as u64;
+        let start = self.end();
         self.chunks.push_back(Chunk { start, bytes });
     }
 
@@ -123,12 +133,14 @@ impl ByteQueue {
 
     /// Drops what lies before `offset`.
     pub(crate) fn drop_until(&mut self, offset: u64) {
-        self.start = offset.clamp(self.start, self.end);
+        self.start = offset.clamp(self.start, self.end());
         while let Some(first) = self.chunks.front()
             && first.end() <= self.start
         {
             self.allocated -= first.bytes.capacity();
-            self.chunks.pop_front();
+            if let (Some(chunk), Some(pool)) = (self.chunks.pop_front(), &self.pool) {
+                pool.give(chunk.bytes);
+            }
         }
         if self.chunks.is_empty() && self.chunks.capacity() > 8 {
             self.chunks = VecDeque::new();

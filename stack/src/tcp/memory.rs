@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use super::chunk_pool::ChunkPool;
 use crate::host::clock::{Time, after};
 
 /// Bytes that every connection may hold for its application, however little memory is left.
@@ -27,6 +28,8 @@ pub(crate) struct Memory {
     relieved: AtomicI64,
     /// Bytes copied because they came out of order, since they were last taken.
     reordered: AtomicU64,
+    /// Not part of the account: it is bounded by itself.
+    chunks: Arc<ChunkPool>,
 }
 
 impl Memory {
@@ -38,11 +41,17 @@ impl Memory {
             limit_per_peer,
             relieved: AtomicI64::new(0),
             reordered: AtomicU64::new(0),
+            chunks: Arc::default(),
         }
     }
 
     pub(crate) fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
+    }
+
+    /// Spare chunks of queues.
+    pub(crate) fn chunks(&self) -> &Arc<ChunkPool> {
+        &self.chunks
     }
 
     /// Takes the count of bytes that were copied because they came out of order.
@@ -79,6 +88,11 @@ pub(crate) struct Share {
 impl Share {
     pub(crate) fn new(node: &Arc<Memory>) -> Self {
         Self { node: node.clone(), used: AtomicUsize::new(0) }
+    }
+
+    /// The node's spare chunks of queues.
+    pub(crate) fn chunks(&self) -> &Arc<ChunkPool> {
+        &self.node.chunks
     }
 
     /// So many bytes were copied because they came out of order.

@@ -13,6 +13,7 @@
 
 pub(crate) mod arithmetic;
 mod byte_queue;
+mod chunk_pool;
 pub(crate) mod congestion;
 mod connection;
 mod cookie;

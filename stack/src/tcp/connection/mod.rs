@@ -185,17 +185,16 @@ impl Connection {
         let default = if local.is_ipv4() { DEFAULT_MSS_V4 } else { DEFAULT_MSS_V6 };
         let mut sender = Sender::new(now, settings.congestion, u64::from(default), 0);
         sender.nodelay = settings.nodelay;
+        sender.set_chunk_pool(settings.memory.chunks());
+        let (buffer, fixed) = (settings.receive_buffer as usize, settings.receive_fixed);
+        let mut receiver = Receiver::new(now, buffer, fixed, settings.memory.has_room());
+        receiver.set_chunk_pool(settings.memory.chunks());
         Self {
             state: State::Closed,
             isn,
             irs: 0,
             sender,
-            receiver: Receiver::new(
-                now,
-                settings.receive_buffer as usize,
-                settings.receive_fixed,
-                settings.memory.has_room(),
-            ),
+            receiver,
             syn: Syn::default(),
             reset_due: false,
             says_read: false,

@@ -3,9 +3,11 @@
 mod window;
 
 use std::num::NonZeroU64;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::byte_queue::ByteQueue;
+use super::chunk_pool::ChunkPool;
 use super::memory::{LEAST_BUFFER, Share};
 use super::reassembly::Reassembly;
 use crate::host::clock::{Time, after};
@@ -100,6 +102,11 @@ impl Receiver {
             unanswered: 0,
             acked: 1,
         }
+    }
+
+    /// Where the queue's chunks come from and go to.
+    pub(crate) fn set_chunk_pool(&mut self, pool: &Arc<ChunkPool>) {
+        self.queue.set_pool(pool);
     }
 
     /// The next offset that is expected.

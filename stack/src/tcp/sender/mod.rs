@@ -12,6 +12,7 @@ mod pace;
 mod timers;
 
 use std::num::NonZeroU64;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use ack::Acknowledgement;
@@ -20,6 +21,7 @@ pub(crate) use output::Plan;
 use self::pace::Pace;
 use self::timers::Timer;
 use super::byte_queue::ByteQueue;
+use super::chunk_pool::ChunkPool;
 use super::congestion::{Algorithm, CongestionControl, Controller, Phase, View};
 use super::rack::Rack;
 use super::rate::Sampler;
@@ -248,6 +250,11 @@ impl Sender {
 
     pub(crate) fn largest_window(&self) -> u64 {
         self.largest_window
+    }
+
+    /// Where the queue's chunks come from and go to.
+    pub(crate) fn set_chunk_pool(&mut self, pool: &Arc<ChunkPool>) {
+        self.queue.set_pool(pool);
     }
 
     /// The end of what is queued.
