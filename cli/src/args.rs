@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use crate::failure::{Failure, Outcome};
 use crate::secret::SecretArgs;
 use crate::servers;
+use crate::twice;
 
 /// Takes the place of `-n`.
 pub(crate) const NETWORK_VARIABLE: &str = "PEERSOCK_NETWORK";
@@ -258,12 +259,15 @@ pub(crate) struct NetworksArgs {
 impl NetworksArgs {
     /// The networks as described. The passphrase, if there is one, is that of all ad-hoc ones.
     pub(crate) fn resolve(&self) -> Outcome<Vec<Network>> {
-        let named = self.networks.iter().filter(|text| !text.is_empty());
-        let networks: Vec<_> = named.map(|text| parse_network(text)).collect::<Outcome<_>>()?;
+        let named: Vec<_> =
+            self.networks.iter().map(String::as_str).filter(|text| !text.is_empty()).collect();
+        let networks: Vec<_> = named.iter().map(|text| parse_network(text)).collect::<Outcome<_>>()?;
         if networks.is_empty() {
             return Err(no_network());
         }
-        self.secret.add_to(networks)
+        let networks = self.secret.add_to(networks)?;
+        twice::refuse(&named, &networks)?;
+        Ok(networks)
     }
 }
 
@@ -292,8 +296,8 @@ impl NetworkArgs {
 fn no_network() -> Failure {
     Failure::usage(
         "no network is named",
-        "give its ID or its file, as -n NETWORK or in PEERSOCK_NETWORK: whoever knows an ID such as ff0001ffff000000 \
-         is in that network, and `peersock network new` makes a file",
+        "give its ID or its file, as --network NETWORK (-n) or in PEERSOCK_NETWORK: whoever knows an ID such \
+         as ff0001ffff000000 is in that network, and `peersock network new` makes a file",
     )
 }
 

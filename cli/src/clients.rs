@@ -134,7 +134,8 @@ impl Server {
         });
         if let Err(error) = serving {
             tracing::warn!(client = %address, %error, "there is no thread for this client");
-            // The thread that was not started has dropped the connection. Who waits has even less of a chance.
+            // The thread that was not started has dropped the connection. Who waits has even less of a
+            // chance.
             let mut next = self.places().leave(peer);
             while let Some((peer, client)) = next {
                 drop(client);

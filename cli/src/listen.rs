@@ -32,11 +32,11 @@ use crate::stream::{self, AfterPeer, Input};
 /// bytes of a longer line, is one datagram to the first peer that sent one.
 ///
 /// With -k clients are served for ever, up to 256 at once, 64 of them of one peer; others wait for their
-/// turn, up to 64 of each peer, and a line on stderr says so. A peer that has none is served beyond that. A
-/// client is done when it has closed its side, and one that is slow or dead holds up nobody. A single client's data appears as it comes;
-/// that of several is mixed by lines: a line appears when it is whole, or 64 KiB long. Stdin goes to the
-/// client that has been connected longest, and then to the next. With -k and --udp the datagrams of everyone
-/// are shown, and stdin goes to who sent last.
+/// turn, up to 64 of each peer, and a line on stderr says so. A peer that has none is served beyond that.
+/// A client is done when it has closed its side, and one that is slow or dead holds up nobody. A single
+/// client's data appears as it comes; that of several is mixed by lines: a line appears when it is whole,
+/// or 64 KiB long. Stdin goes to the client that has been connected longest, and then to the next. With
+/// -k and --udp the datagrams of everyone are shown, and stdin goes to who sent last.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

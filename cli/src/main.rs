@@ -41,6 +41,7 @@ mod status;
 mod stdio;
 mod stream;
 mod style;
+mod twice;
 mod waiting;
 
 use std::io::{self, Write as _};

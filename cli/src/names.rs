@@ -15,8 +15,13 @@ pub(crate) fn member_at(network: &Network, address: IpAddr) -> Option<&StaticMem
 
 /// An address with the name of its member, if the network's file has one: `alpha (10.7.0.1)`.
 pub(crate) fn called(network: &Network, address: IpAddr) -> String {
-    match member_at(network, address).and_then(|member| member.name.as_deref()) {
+    match name_of(network, address) {
         Some(name) => format!("{name} ({address})"),
         None => address.to_string(),
     }
+}
+
+/// The name of the member with an address, if the network's file has one.
+pub(crate) fn name_of(network: &Network, address: IpAddr) -> Option<&str> {
+    member_at(network, address)?.name.as_deref()
 }

@@ -86,10 +86,13 @@ impl Session {
         found.map_err(|error| match error.kind() {
             io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable => {
                 self.log_silence(address, within);
+                let who = match names::name_of(&self.network, address) {
+                    Some(name) => format!("{name} ({address}) has not"),
+                    None => format!("nobody with address {address}"),
+                };
                 Failure::new(
                     format_args!(
-                        "nobody with address {} answered in network {} within {} s",
-                        names::called(&self.network, address),
+                        "{who} answered in network {} within {} s",
                         self.network.id(),
                         within.as_secs_f64()
                     ),

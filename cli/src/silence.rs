@@ -1,5 +1,5 @@
-//! Gives connections up whose peer does not answer any more, and says that they stand still, because of that or
-//! because their packets are lost, and that they go on.
+//! Gives connections up whose peer does not answer any more, and says that they stand still, because of
+//! that or because their packets are lost, and that they go on.
 //!
 //! What the node hears decides: any authentic packet of the peer shows that it is there, also where packets
 //! are lost so often that none of this connection has come for long. So a connection's own silence ends it
@@ -219,8 +219,8 @@ impl Teller {
             false if stalled >= self.tell_after && silence < self.tell_after / 2 => {
                 self.is_loss_told = true;
                 Some(format!(
-                    "nothing of what is sent has arrived for {}, though the peer is there: it is lost on the way, \
-                     and sent again and again",
+                    "nothing of what is sent has arrived for {}, though the peer is there: it is lost on the \
+                     way, and sent again and again",
                     seconds(stalled)
                 ))
             }

@@ -1,5 +1,5 @@
-//! Addresses of members that do not answer: told to whoever wants to know when something has waited for one in
-//! vain.
+//! Addresses of members that do not answer: told to whoever wants to know when something has waited for
+//! one in vain.
 
 use std::net::IpAddr;
 use std::sync::Mutex;
@@ -14,8 +14,8 @@ use crate::Datapath;
 /// Most addresses that wait to be read; more are not told.
 const MOST: usize = 64;
 
-/// An address to which something was to be sent, and from which no answer came: attempts to connect to it have
-/// failed, and packets to it were dropped.
+/// An address to which something was to be sent, and from which no answer came: attempts to connect to it
+/// have failed, and packets to it were dropped.
 ///
 /// ```
 /// fn say(unanswered: &peersock_datapath::Unanswered) -> String {

@@ -109,8 +109,8 @@ impl Joined {
         self.node.peers().into_iter().filter(|peer| peer.network == self.id()).collect()
     }
 
-    /// The member that has `address`, as far as this node knows; none for its own addresses. Costs one look-up,
-    /// however many members there are.
+    /// The member that has `address`, as far as this node knows; none for its own addresses. Costs one
+    /// look-up, however many members there are.
     ///
     /// ```
     /// # use peersock::{IdentitySource, Interfaces, Network, Node};

@@ -176,9 +176,10 @@ impl Node {
         Events::new(self.inner.driver.datapath.subscribe())
     }
 
-    /// The addresses of members that do not answer from now on, each as often as something has waited in vain:
-    /// attempts to connect to it have failed, and packets to it were dropped. Of more than 64 that were not
-    /// read the newest are missing. A new receiver takes the place of the one before, which ends.
+    /// The addresses of members that do not answer from now on, each as often as something has waited in
+    /// vain: attempts to connect to it have failed, and packets to it were dropped. Of more than 64 that
+    /// were not read the newest are missing. A new receiver takes the place of the one before, which
+    /// ends.
     ///
     /// ```
     /// # use peersock::{IdentitySource, Interfaces, Network, Node};

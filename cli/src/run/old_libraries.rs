@@ -22,8 +22,8 @@ pub(super) fn note_use(file: &File) {
     }
 }
 
-/// Removes the files whose names begin with `prefix` from a folder, those of other versions than `name` and what
-/// was left by a write that was interrupted, once nobody needs them.
+/// Removes the files whose names begin with `prefix` from a folder, those of other versions than `name`
+/// and what was left by a write that was interrupted, once nobody needs them.
 pub(super) fn remove(directory: &OwnedFd, prefix: &str, name: &str) {
     let Ok(entries) = rustix::fs::Dir::read_from(directory) else { return };
     for entry in entries.flatten() {
@@ -50,8 +50,8 @@ fn age(file: &File) -> Option<Duration> {
     SystemTime::now().duration_since(modified).ok()
 }
 
-/// Whether a process has a file of this name mapped, as far as this user can see: one whose launcher has ended
-/// passes the library on to what it starts.
+/// Whether a process has a file of this name mapped, as far as this user can see: one whose launcher has
+/// ended passes the library on to what it starts.
 fn is_mapped(name: &str) -> bool {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let is_number = |entry: &fs::DirEntry| entry.file_name().as_bytes().iter().all(u8::is_ascii_digit);

@@ -92,6 +92,11 @@ fn every_error_says_what_is_wrong_and_what_to_do() {
         (lab.command("no-directory", &["id"]), 1, &["no-directory is a file", "--state DIR"]),
         (peersock(&["listen", "7000", "--ephemeral"]), 2, &["no network is named", "-n", "PEERSOCK_NETWORK"]),
         (peersock(&["run", "--ephemeral", "--", "true"]), 2, &["no network is named", "PEERSOCK_NETWORK"]),
+        (
+            peersock(&["run", "--ephemeral", "-n", &lab.network, "-n", &lab.network, "--", "true"]),
+            2,
+            &["is named twice", "name each network once"],
+        ),
         (lab.node("a", &["dial", "[fd00::1]:0"]), 2, &["port 0", "`peersock listen` printed"]),
         (lab.node("a", &["ping", "[fd00::1]:80"]), 2, &["has a port", "leave the port out"]),
         (in_home("/proc/1/nothing"), 1, &["--state DIR or --ephemeral"]),
