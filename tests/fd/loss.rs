@@ -329,6 +329,34 @@ fn losses_that_no_call_has_told_of_are_said_at_the_end() {
 }
 
 /// As with the kernel, what becomes of a connection that was closed before is the node's affair.
+/// Two connected descriptors. The node of the second knows that the first has read all that came.
+fn read_and_reset(a: &Served, b: &Served, unread: usize) -> File {
+    let (sender, mut receiver) = a.connect(b);
+    (&sender).write_all(&[7; 5000]).expect("room");
+    receiver.read_exact(&mut vec![0; 5000 - unread]).expect("it comes");
+    // The rest has come, too.
+    assert!(unread == 0 || poll(&receiver, PollFlags::IN).contains(PollFlags::IN));
+    Side::Overlay.reset_on_close(&receiver);
+    drop(receiver);
+    assert!(poll(&sender, PollFlags::empty()).contains(PollFlags::HUP), "it is not reset");
+    sender
+}
+
+#[test]
+fn a_reset_by_who_has_read_everything_loses_nothing() {
+    for (unread, lost) in [(0, 0), (1, 1)] {
+        let (a, b) = Served::pair();
+        let sender = read_and_reset(&a, &b, unread);
+        // As the kernel's: the call fails, for the peer takes nothing more.
+        let copy = sender.try_clone().expect("a copy");
+        drop(sender);
+        assert_eq!(a.server.undelivered().lost_before, lost, "{unread} bytes unread");
+        assert_eq!((&copy).read(&mut [0; 1]).expect_err("it is reset").kind(), ErrorKind::ConnectionReset);
+        drop(copy);
+        assert_eq!(a.server.drain(Duration::from_secs(20)), lost == 0, "{unread} bytes unread");
+    }
+}
+
 #[test]
 fn losses_of_what_was_closed_before_are_said_by_the_end_alone() {
     let (a, b) = Served::pair();

@@ -62,6 +62,8 @@ pub(super) struct Stream {
     draining: bool,
     /// The application has closed its descriptor.
     hung_up: bool,
+    /// It had not read all that was in it.
+    left_unread: bool,
     /// Nothing more comes from the application, or goes to it.
     outward: Way,
     inward: Way,
@@ -125,6 +127,7 @@ impl Stream {
         process: i32,
         (waker, entry): (Waker, Arc<wakers::Entry>),
     ) -> Self {
+        connection.flow().set_forwarded(true);
         Self {
             connection,
             origin,
@@ -138,6 +141,7 @@ impl Stream {
             ended: false,
             draining: false,
             hung_up: false,
+            left_unread: false,
             outward: Way::Open,
             inward: Way::Open,
             left: Vec::new(),
@@ -178,10 +182,15 @@ impl Stream {
             _ if self.broken.is_some() && (self.hung_up || self.inward == Way::Ended) => Outcome::Ended,
             (Progress::More, _) | (_, Progress::More) => Outcome::HasMore,
             // Nothing but the reset tells the peer, and it does not wait for what was written.
-            _ if self.hung_up && self.options.resets_on_close() => Outcome::Ended,
+            _ if self.hung_up && self.options.resets_on_close() => {
+                if !self.left_unread() {
+                    self.connection.flow().set_forwarded(false);
+                }
+                Outcome::Ended
+            }
             _ if self.hung_up && self.outward == Way::Ended => {
                 // It had ended its own direction before it closed the descriptor with something unread.
-                if sockopt::socket_error(&self.unix) == Ok(Err(Errno::CONNRESET)) {
+                if self.left_unread() {
                     self.connection.flow().set_reset_on_close(true);
                 }
                 Outcome::Ended
@@ -338,13 +347,18 @@ impl Stream {
 
     /// Whether something has come that the application, which has closed its descriptor, will not read: as
     /// TCP does, the connection is reset then (RFC 1122 4.2.2.13). Asks to be told of what comes later.
-    fn has_unread(&self) -> bool {
+    fn has_unread(&mut self) -> bool {
         if self.inward == Way::Ended {
             return false;
         }
         self.connection.waiters().register(Interest::Read, &self.waker);
-        self.connection.flow().readable() > 0
-            || sockopt::socket_error(&self.unix) == Ok(Err(Errno::CONNRESET))
+        self.connection.flow().readable() > 0 || self.left_unread()
+    }
+
+    /// Whether the application has closed its descriptor and not read all that was in it.
+    fn left_unread(&mut self) -> bool {
+        self.left_unread |= sockopt::socket_error(&self.unix) == Ok(Err(Errno::CONNRESET));
+        self.left_unread
     }
 
     /// Asks to be told when a direction of the connection goes on.

@@ -66,6 +66,7 @@ impl Stream {
             Taken::Interrupted => Progress::More,
             // The application has closed it and not read all there was: RFC 2525 2.17.
             Taken::Reset => {
+                self.left_unread = true;
                 self.connection.flow().set_reset_on_close(true);
                 (self.outward, self.hung_up) = (Way::Ended, true);
                 Progress::Blocked
