@@ -99,25 +99,27 @@ impl Server {
             let arrival = self.places().arrive(peer, Client { address, _watched, stream });
             match arrival {
                 Arrival::Served(client) => self.start(peer, client, ended),
-                Arrival::Waits => {
-                    let why = "waits for its turn";
-                    limit.tell(Instant::now(), || self.limit_reached(address, why)).map(stdio::note);
-                }
+                Arrival::Waits => self.tell_limit(&mut limit, address, "waits for its turn"),
                 Arrival::Refused(client) => {
                     // Not even the end of an empty stream: it might be taken for an answer.
                     let _ = client.stream.set_linger(Some(Duration::ZERO));
-                    let why = "is refused";
-                    limit.tell(Instant::now(), || self.limit_reached(address, why)).map(stdio::note);
+                    self.tell_limit(&mut limit, address, "is refused");
                 }
             }
         }
     }
 
-    fn limit_reached(&self, client: SocketAddr, what: &str) -> String {
-        format!(
-            "a connection of {} {what}: {MOST_OF_PEER} of one peer are served at once, and {MOST} of all",
-            names::called(&self.network, client.ip())
-        )
+    /// Says now and then what happens to connections for which there is no place.
+    fn tell_limit(&self, rarely: &mut Rarely, client: SocketAddr, what: &str) {
+        let line = || {
+            format!(
+                "a connection of {} {what}: {MOST_OF_PEER} of one peer are served at once, and {MOST} of all",
+                names::called(&self.network, client.ip())
+            )
+        };
+        if let Some(line) = rarely.tell(Instant::now(), line) {
+            stdio::note(line);
+        }
     }
 
     /// Serves a client on a thread of its own, which goes on with those who wait for a place.

@@ -342,6 +342,7 @@ mod tests {
     use peersock_stack::{Config, Stack};
 
     use super::*;
+    use crate::Unanswered;
     use crate::testing::instant;
     use crate::{Ingress, Sink};
 
