@@ -56,6 +56,7 @@ pub use node::{
     IdentitySource, Joined, NetworkStatus, Node, NodeBuilder, PeerStatus, Ports, Presence, RootListStatus,
     RootStatus, Seed, StartError, Status, Traffic, TurnStatus, Undelivered, node,
 };
+pub use peersock_datapath::Unanswered;
 pub use peersock_nat::turn::{TurnServer, TurnServerError, TurnTransport};
 pub use peersock_overlay as overlay;
 pub use peersock_overlay::{

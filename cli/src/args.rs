@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use crate::failure::{Failure, Outcome};
 use crate::secret::SecretArgs;
 use crate::servers;
+use crate::twice;
 
 /// Takes the place of `-n`.
 pub(crate) const NETWORK_VARIABLE: &str = "PEERSOCK_NETWORK";
@@ -47,11 +48,14 @@ pub(crate) struct StateArgs {
 impl StateArgs {
     /// The directory named, or the default one.
     pub(crate) fn path(&self) -> Outcome<PathBuf> {
-        if let Some(path) = &self.state {
-            return Ok(path.clone());
-        }
-        match env::var_os(STATE_VARIABLE).filter(|path| !path.is_empty()) {
-            Some(path) => Ok(path.into()),
+        let of_environment =
+            || env::var_os(STATE_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
+        match self.state.clone().or_else(of_environment) {
+            Some(path) if path.is_file() => Err(Failure::new(
+                format_args!("{} is a file, and a node's state is a directory", path.display()),
+                "give the directory, as --state DIR or in PEERSOCK_STATE; it is made if it is not there",
+            )),
+            Some(path) => Ok(path),
             None => Ok(StateDir::default_path()?),
         }
     }
@@ -156,6 +160,12 @@ impl NodeArgs {
         !self.turn.is_empty() || env::var_os(TURN_VARIABLE).is_some_and(is_set)
     }
 
+    /// Whether options or the environment name a root or a DHT.
+    pub(crate) fn names_meeting_place(&self) -> bool {
+        let is_set = |text: std::ffi::OsString| !text.to_string_lossy().trim().is_empty();
+        !self.roots.is_empty() || env::var_os(ROOTS_VARIABLE).is_some_and(is_set) || self.dht().is_on()
+    }
+
     /// Whether no option names a root, and the variable that could is set and empty.
     pub(crate) fn has_empty_roots(&self) -> bool {
         let is_empty = |text: std::ffi::OsString| text.to_string_lossy().trim().is_empty();
@@ -204,8 +214,9 @@ impl NodeArgs {
 pub(crate) struct NetworkArgs {
     /// The network: its ID (16 hexadecimal digits), or the TOML file of a static network, which `peersock
     /// network new` makes and docs/NETWORKS.md describes
+    // Not required by clap: its error would not say what a network is.
     #[arg(short, long, value_name = "NETWORK", env = NETWORK_VARIABLE, hide_env_values = true)]
-    network: String,
+    network: Option<String>,
 
     #[command(flatten)]
     secret: SecretArgs,
@@ -226,7 +237,7 @@ pub(crate) struct OptionalNetworkArgs {
 impl OptionalNetworkArgs {
     /// The network as described, with its passphrase.
     pub(crate) fn resolve(&self) -> Outcome<Option<Network>> {
-        let Some(text) = &self.network else { return Ok(None) };
+        let Some(text) = self.network.as_ref().filter(|text| !text.is_empty()) else { return Ok(None) };
         Ok(self.secret.add_to(vec![parse_network(text)?])?.pop())
     }
 }
@@ -236,7 +247,8 @@ impl OptionalNetworkArgs {
 pub(crate) struct NetworksArgs {
     /// A network: its ID (16 hexadecimal digits), or the TOML file of a static network, which `peersock
     /// network new` makes and docs/NETWORKS.md describes; may be given several times
-    #[arg(short, long = "network", value_name = "NETWORK", required = true, env = NETWORK_VARIABLE)]
+    // Not required by clap: its error would not say what a network is.
+    #[arg(short, long = "network", value_name = "NETWORK", env = NETWORK_VARIABLE)]
     #[arg(hide_env_values = true)]
     networks: Vec<String>,
 
@@ -247,8 +259,15 @@ pub(crate) struct NetworksArgs {
 impl NetworksArgs {
     /// The networks as described. The passphrase, if there is one, is that of all ad-hoc ones.
     pub(crate) fn resolve(&self) -> Outcome<Vec<Network>> {
-        let networks = self.networks.iter().map(|text| parse_network(text)).collect::<Outcome<_>>()?;
-        self.secret.add_to(networks)
+        let named: Vec<_> =
+            self.networks.iter().map(String::as_str).filter(|text| !text.is_empty()).collect();
+        let networks: Vec<_> = named.iter().map(|text| parse_network(text)).collect::<Outcome<_>>()?;
+        if networks.is_empty() {
+            return Err(no_network());
+        }
+        let networks = self.secret.add_to(networks)?;
+        twice::refuse(&named, &networks)?;
+        Ok(networks)
     }
 }
 
@@ -257,18 +276,29 @@ impl NetworkArgs {
     pub(crate) fn as_options(&self, network: &Network) -> String {
         let needs_secret = self.secret.is_for(network);
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_./:,+@%".contains(c);
-        let network = match self.network.chars().all(is_plain) {
-            true => self.network.clone(),
-            false => format!("'{}'", self.network.replace('\'', r"'\''")),
+        let named = self.network.as_deref().unwrap_or_default();
+        let network = match named.chars().all(is_plain) {
+            true => named.to_owned(),
+            false => format!("'{}'", named.replace('\'', r"'\''")),
         };
         format!("-n {network}{}", if needs_secret { " --secret-file FILE" } else { "" })
     }
 
     /// The network as described, with its passphrase.
     pub(crate) fn resolve(&self) -> Outcome<Network> {
-        let mut networks = self.secret.add_to(vec![parse_network(&self.network)?])?;
+        let named = self.network.as_ref().filter(|text| !text.is_empty()).ok_or_else(no_network)?;
+        let mut networks = self.secret.add_to(vec![parse_network(named)?])?;
         Ok(networks.remove(0))
     }
+}
+
+/// Neither an option nor the environment names a network.
+fn no_network() -> Failure {
+    Failure::usage(
+        "no network is named",
+        "give its ID or its file, as --network NETWORK (-n) or in PEERSOCK_NETWORK: whoever knows an ID such \
+         as ff0001ffff000000 is in that network, and `peersock network new` makes a file",
+    )
 }
 
 /// Understands an ID or the path of a static network's file.
@@ -304,6 +334,10 @@ fn parse_hosts(network: &Network, text: &str) -> Outcome<Vec<IpAddr>> {
     }
     match network.addresses_named(text) {
         addresses if !addresses.is_empty() => Ok(addresses),
+        _ if has_port(text) => Err(Failure::usage(
+            format_args!("`{text}` has a port, and a member's address has none"),
+            "leave the port out, and the brackets with it",
+        )),
         _ if !network.summary().by_file => Err(Failure::usage(
             format_args!("`{text}` is not an IP address"),
             "give the address that `peersock addr` or `listen` prints there; only static networks have names",
@@ -318,8 +352,25 @@ fn parse_hosts(network: &Network, text: &str) -> Outcome<Vec<IpAddr>> {
     }
 }
 
+/// Whether it is an address or a name, and a port.
+fn has_port(text: &str) -> bool {
+    let port = text.rsplit_once(':').filter(|(host, _)| !host.is_empty() && !host.contains(':'));
+    text.parse::<SocketAddr>().is_ok() || port.is_some_and(|(_, port)| port.parse::<u16>().is_ok())
+}
+
 /// Understands `[IPV6]:PORT`, `IPV4:PORT` and `NAME:PORT`; gives one place at least.
 pub(crate) fn parse_targets(network: &Network, text: &str) -> Outcome<Vec<SocketAddr>> {
+    let targets = parse_places(network, text)?;
+    match targets[0].port() {
+        0 => Err(Failure::usage(
+            "nobody listens on port 0: `listen 0` picks a free port and prints it",
+            "give the port that `peersock listen` printed there",
+        )),
+        _ => Ok(targets),
+    }
+}
+
+fn parse_places(network: &Network, text: &str) -> Outcome<Vec<SocketAddr>> {
     if let Ok(target) = text.parse() {
         return Ok(vec![target]);
     }
@@ -389,9 +440,17 @@ mod tests {
         for text in ["[fd00::1]:80", "10.0.0.1:80"] {
             assert_eq!(parse_targets(&network, text).unwrap(), [text.parse().unwrap()]);
         }
-        for text in
-            ["fd00::1:80", "fd00::1", "[fd00::1]", "[fd00::1]:", "[fd00::1]:65536", "alpha:80", ":80", ""]
-        {
+        for text in [
+            "fd00::1:80",
+            "fd00::1",
+            "[fd00::1]",
+            "[fd00::1]:",
+            "[fd00::1]:65536",
+            "alpha:80",
+            ":80",
+            "",
+            "10.0.0.1:0",
+        ] {
             assert_eq!(parse_targets(&network, text).unwrap_err().status(), 2, "{text}");
         }
     }
@@ -408,6 +467,11 @@ mod tests {
         let targets = [SocketAddr::new(own.into(), 80), "10.7.0.1:80".parse().unwrap()];
         assert_eq!(parse_targets(&network, "alpha:80").unwrap(), targets);
         assert_eq!(parse_host(&network, "beta").unwrap_err().status(), 2);
+        for text in ["[fd00::1]:80", "10.7.0.1:80", "alpha:80", "beta:80"] {
+            let said = parse_host(&network, text).unwrap_err().to_string();
+            assert!(said.contains("has a port") && said.contains("leave the port out"), "{said}");
+        }
+        assert!(parse_targets(&network, "alpha:0").unwrap_err().to_string().contains("port 0"));
     }
 
     #[test]

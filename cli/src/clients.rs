@@ -8,30 +8,42 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use peersock::blocking::{TcpListener, TcpStream};
+use peersock::{Joined, Network};
 
 use crate::failure::{Failure, Outcome};
+use crate::names;
+use crate::places::{Arrival, MOST, MOST_OF_PEER, Peer, Places};
 use crate::progress::Progress;
-use crate::stdio::Stdin;
+use crate::rarely::Rarely;
+use crate::session::Session;
+use crate::silence;
+use crate::stdio::{self, Stdin};
 use crate::stream::{self, AfterPeer, Input, Output};
-
-/// Clients that are served at once, for each address that is listened on; more wait to be accepted.
-const MOST_CLIENTS: usize = 256;
 
 /// A line that is longer is written in parts, between which other clients' lines may come.
 const LONGEST_LINE: usize = 64 * 1024;
 
 /// Serves clients until nobody can connect any more, or nobody reads stdout.
 pub(crate) fn serve(
+    session: &Session,
     listeners: Vec<TcpListener>,
     stdin: Option<Stdin>,
     stdout: File,
     peer_timeout: Duration,
 ) -> Outcome {
-    let (stdout, connected) = (Mutex::new(stdout), AtomicUsize::new(0));
-    let server = Arc::new(Server { stdin, stdout, connected, turns: Arc::default(), peer_timeout });
+    let server = Arc::new(Server {
+        joined: session.joined.clone(),
+        network: session.network.clone(),
+        stdin,
+        stdout: Mutex::new(stdout),
+        connected: AtomicUsize::new(0),
+        places: Mutex::default(),
+        watch: silence::Watch::start(&session.joined, peer_timeout, false)?,
+        turns: Arc::default(),
+    });
     let (ended, end) = mpsc::channel();
     for listener in listeners {
         let (server, ended) = (Arc::clone(&server), ended.clone());
@@ -44,47 +56,109 @@ pub(crate) fn serve(
 }
 
 struct Server {
+    joined: Joined,
+    network: Network,
     stdin: Option<Stdin>,
     stdout: Mutex<File>,
     /// Clients that are being served, at all addresses.
     connected: AtomicUsize,
+    places: Mutex<Places<Client>>,
+    watch: silence::Watch,
     turns: Arc<Turns>,
-    peer_timeout: Duration,
+}
+
+/// A connection, from when it was accepted.
+struct Client {
+    address: SocketAddr,
+    // Dropped before the stream: it has a copy.
+    _watched: silence::Watched,
+    stream: TcpStream,
 }
 
 impl Server {
     /// Serves each client of a listener on a thread of its own; gives the reason why there are no more.
     fn accept_all(self: &Arc<Self>, listener: &TcpListener, ended: &Sender<Failure>) -> Failure {
-        let places = Arc::new(Places::default());
+        let mut limit = Rarely::default();
         loop {
-            let place = places.take(MOST_CLIENTS);
-            let (stream, client) = match listener.accept() {
+            let (stream, address) = match listener.accept() {
                 Ok(accepted) => accepted,
                 Err(error) => return no_more_clients(&error),
             };
-            tracing::info!(%client, "connected");
-            let (server, ended) = (Arc::clone(self), ended.clone());
-            // A thread that cannot be started drops the connection.
-            let serving = thread::Builder::new().name("client".into()).spawn(move || {
-                let _place = place;
-                server.serve_one(&stream, client, &ended);
-            });
-            if let Err(error) = serving {
-                tracing::warn!(%client, %error, "there is no thread for this client");
+            tracing::info!(client = %address, "connected");
+            let _watched = match self.watch.add(&stream, address.ip()) {
+                Ok(watched) => watched,
+                Err(error) => {
+                    tracing::warn!(client = %address, %error, "the connection cannot be watched");
+                    continue;
+                }
+            };
+            let peer = match self.joined.peer_at(address.ip()) {
+                Some(id) => Peer::Member(id),
+                None => Peer::Address(address.ip()),
+            };
+            let arrival = self.places().arrive(peer, Client { address, _watched, stream });
+            match arrival {
+                Arrival::Served(client) => self.start(peer, client, ended),
+                Arrival::Waits => self.tell_limit(&mut limit, address, "waits for its turn"),
+                Arrival::Refused(client) => {
+                    // Not even the end of an empty stream: it might be taken for an answer.
+                    let _ = client.stream.set_linger(Some(Duration::ZERO));
+                    self.tell_limit(&mut limit, address, "is refused");
+                }
             }
         }
     }
 
-    fn serve_one(&self, stream: &TcpStream, client: SocketAddr, ended: &Sender<Failure>) {
+    /// Says now and then what happens to connections for which there is no place.
+    fn tell_limit(&self, rarely: &mut Rarely, client: SocketAddr, what: &str) {
+        let line = || {
+            format!(
+                "a connection of {} {what}: {MOST_OF_PEER} of one peer are served at once, and {MOST} of all",
+                names::called(&self.network, client.ip())
+            )
+        };
+        if let Some(line) = rarely.tell(Instant::now(), line) {
+            stdio::note(line);
+        }
+    }
+
+    /// Serves a client on a thread of its own, which goes on with those who wait for a place.
+    fn start(self: &Arc<Self>, peer: Peer, client: Client, ended: &Sender<Failure>) {
+        let (server, ended) = (Arc::clone(self), ended.clone());
+        let address = client.address;
+        let serving = thread::Builder::new().name("client".into()).spawn(move || {
+            let mut next = Some((peer, client));
+            while let Some((peer, client)) = next {
+                server.serve_one(&client, &ended);
+                drop(client);
+                next = server.places().leave(peer);
+            }
+        });
+        if let Err(error) = serving {
+            tracing::warn!(client = %address, %error, "there is no thread for this client");
+            // The thread that was not started has dropped the connection. Who waits has even less of a
+            // chance.
+            let mut next = self.places().leave(peer);
+            while let Some((peer, client)) = next {
+                drop(client);
+                next = self.places().leave(peer);
+            }
+        }
+    }
+
+    fn places(&self) -> MutexGuard<'_, Places<Client>> {
+        self.places.lock().expect("no panic under this lock")
+    }
+
+    fn serve_one(&self, client: &Client, ended: &Sender<Failure>) {
+        let (stream, client) = (&client.stream, client.address);
         let turn = Turns::join(&self.turns);
         let input = match &self.stdin {
             Some(stdin) => Input::Stdin { stdin, turn: Some(turn) },
             None => Input::EmptyAtEnd,
         };
         let mut output = Lines::new(&self.stdout, &self.connected);
-        let served = stream::watch(stream, self.peer_timeout)
-            .and_then(|()| stream::run(stream, &input, &mut output, AfterPeer::Stop, &Progress::none()));
-        match served {
+        match stream::run(stream, &input, &mut output, AfterPeer::Stop, &Progress::none()) {
             Ok(()) => tracing::info!(%client, "finished"),
             Err(failure) if failure.is_output_closed() => {
                 let _ = ended.send(failure);
@@ -209,33 +283,6 @@ impl Drop for Turn {
     }
 }
 
-/// How many clients are being served.
-#[derive(Default)]
-struct Places {
-    taken: Mutex<usize>,
-    freed: Condvar,
-}
-
-/// One client's place, given back when dropped.
-struct Place(Arc<Places>);
-
-impl Places {
-    /// Waits until fewer than `most` are taken.
-    fn take(self: &Arc<Self>, most: usize) -> Place {
-        let taken = self.taken.lock().expect("no panic under this lock");
-        let is_full = |taken: &mut usize| *taken >= most;
-        *self.freed.wait_while(taken, is_full).expect("no panic under this lock") += 1;
-        Place(Arc::clone(self))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        *self.0.taken.lock().expect("no panic under this lock") -= 1;
-        self.0.freed.notify_one();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::{Read as _, Seek as _};
@@ -274,17 +321,5 @@ mod tests {
             drop(first);
             assert!(waiting.join().unwrap());
         });
-    }
-
-    #[test]
-    fn a_place_is_free_again_when_its_client_has_gone() {
-        let places = Arc::new(Places::default());
-        let taken = places.take(1);
-        thread::scope(|scope| {
-            let waiting = scope.spawn(|| drop(places.take(1)));
-            drop(taken);
-            waiting.join().unwrap();
-        });
-        assert_eq!(*places.taken.lock().unwrap(), 0);
     }
 }

@@ -10,6 +10,7 @@ use crate::args::{NetworkArgs, NodeArgs, parse_seconds, parse_targets};
 use crate::datagrams::{self, Partner};
 use crate::failure::{Failure, Outcome};
 use crate::progress::Progress;
+use crate::root_watch;
 use crate::session::Session;
 use crate::silence;
 use crate::stdio::{self, Stdin};
@@ -76,6 +77,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let session = Session::open(&args.node, &args.network)?;
     let targets = parse_targets(&session.network, &args.target)?;
     let target = targets[0];
+    let _roots = root_watch::start(&session.node)?;
     session.wait_peer(target.ip(), timeout, args.quiet)?;
 
     if args.udp {
@@ -85,8 +87,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
         datagrams::run(&socket, stdin.as_ref(), &stdout, Partner::Fixed(target), Some(idle))?;
     } else {
         let stream = connect(&session, &targets, begin + timeout)?;
-        stream::watch(&stream, args.peer_timeout)?;
-        let _watch = silence::watch(&session, &stream, stream.peer_addr()?.ip(), args.peer_timeout)?;
+        let watch = silence::Watch::start(&session.joined, args.peer_timeout, true)?;
+        let _watched = watch.add(&stream, stream.peer_addr()?.ip())?;
         let input = stdin.as_ref().map_or(Input::EmptyAtEnd, |stdin| Input::Stdin { stdin, turn: None });
         let progress = Progress::start(input.is_stdin(), args.quiet);
         stream::run(&stream, &input, &mut &stdout, AfterPeer::Continue, &progress)?;

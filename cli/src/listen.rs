@@ -31,11 +31,12 @@ use crate::stream::{self, AfterPeer, Input};
 /// written, so that a `dial` that ends with 0 knows that it is. With --udp each line of stdin, and each 1024
 /// bytes of a longer line, is one datagram to the first peer that sent one.
 ///
-/// With -k clients are served for ever, up to 256 at once for each address; a client is done when it has
-/// closed its side, and one that is slow or dead holds up nobody. A single client's data appears as it comes;
-/// that of several is mixed by lines: a line appears when it is whole, or 64 KiB long. Stdin goes to the
-/// client that has been connected longest, and then to the next. With -k and --udp the datagrams of everyone
-/// are shown, and stdin goes to who sent last.
+/// With -k clients are served for ever, up to 256 at once, 64 of them of one peer; others wait for their
+/// turn, up to 64 of each peer, and a line on stderr says so. A peer that has none is served beyond that.
+/// A client is done when it has closed its side, and one that is slow or dead holds up nobody. A single
+/// client's data appears as it comes; that of several is mixed by lines: a line appears when it is whole,
+/// or 64 KiB long. Stdin goes to the client that has been connected longest, and then to the next. With
+/// -k and --udp the datagrams of everyone are shown, and stdin goes to who sent last.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -92,7 +93,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let result = match (args.udp, args.keep) {
         (true, _) => datagrams(args, &session, stdin.as_ref(), &stdout),
         (false, true) => listeners(args, &session)
-            .and_then(|listeners| clients::serve(listeners, stdin, stdout, args.peer_timeout)),
+            .and_then(|listeners| clients::serve(&session, listeners, stdin, stdout, args.peer_timeout)),
         (false, false) => one_connection(args, &session, stdin.as_ref(), &stdout),
     };
     // Even a client that failed may have others before it whose data is still on its way.
@@ -102,8 +103,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
 fn one_connection(args: &Args, session: &Session, stdin: Option<&Stdin>, stdout: &File) -> Outcome {
     let (stream, client) = accept_one(listeners(args, session)?)?;
     tracing::info!(%client, "connected");
-    stream::watch(&stream, args.peer_timeout)?;
-    let _watch = silence::watch(session, &stream, client.ip(), args.peer_timeout)?;
+    let watch = silence::Watch::start(&session.joined, args.peer_timeout, true)?;
+    let _watched = watch.add(&stream, client.ip())?;
     let input = stdin.map_or(Input::EmptyAtEnd, |stdin| Input::Stdin { stdin, turn: None });
     let progress = Progress::start(input.is_stdin(), args.quiet);
     stream::run(&stream, &input, &mut &*stdout, AfterPeer::Continue, &progress)

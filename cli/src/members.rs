@@ -22,7 +22,8 @@ use crate::style::{BOLD, ERROR, paint};
 ///
 /// Where a node runs with the state directory, it is asked whom it knows in its networks. Otherwise, or with
 /// --ephemeral, a beacon asks on the local networks who is there, and those who answer within the time of
-/// --wait are listed; they do not learn who asked. Of a static network all members are listed, whether they
+/// --wait are listed; they do not learn who asked. Roots and the DHT are not asked: they find a member whose
+/// address is known, and list nobody. Of a static network all members are listed, whether they
 /// answer or not, and only a member can ask. Who is `known` was heard of and has no session with the node
 /// that was asked: it says goodbye to nobody, and may have ended up to two minutes ago. The exit status is 0
 /// also if nobody answers: then the list is empty, and a line on stderr says so.
@@ -77,6 +78,12 @@ pub(crate) fn run(args: &Args) -> Outcome {
         print(list.table())?;
     }
     list.networks.iter().for_each(|network| note(network.summary(list.source)));
+    if list.source == Source::Beacons && args.node.names_meeting_place() {
+        note(
+            "roots and the DHT were not asked: they find a member whose address is known, and list nobody; \
+             `peersock ping` looks there for one, and a running node lists whom it knows",
+        );
+    }
     Ok(())
 }
 
@@ -302,9 +309,9 @@ impl Members {
         let count = |states: &[Standing]| self.members.iter().filter(|m| states.contains(&m.state)).count();
         let mut text = match source {
             Source::Beacons => match count(&[Standing::Answered]) {
-                0 => format!("nobody answered in network {}", self.id),
-                1 => format!("1 member answered in network {}", self.id),
-                many => format!("{many} members answered in network {}", self.id),
+                0 => format!("nobody answered in network {} on the local networks", self.id),
+                1 => format!("1 member answered in network {} on the local networks", self.id),
+                many => format!("{many} members answered in network {} on the local networks", self.id),
             },
             Source::Node => {
                 let connected = count(&[Standing::Connected]);

@@ -14,8 +14,10 @@ use signal_hook::consts::SIGINT;
 
 use crate::args::{NetworkArgs, NodeArgs, parse_host, parse_seconds};
 use crate::failure::{Failure, Outcome};
+use crate::names;
 use crate::output::{print, round};
 use crate::path::{Path, peer_at, reasons};
+use crate::root_watch;
 use crate::session::Session;
 
 /// Bytes of payload in a request, as other programs of this name send.
@@ -136,11 +138,13 @@ fn measure(args: &Args, tally: &Arc<Mutex<Option<Tally>>>, summary: &Arc<Summary
         if signal == SIGINT && replies > 0 { 0 } else { 128 + signal }
     })?;
     let address = parse_host(&session.network, &args.address)?;
+    let _roots = root_watch::start(&session.node)?;
     session.wait_peer(address, args.timeout.unwrap_or_else(|| args.node.patience()), json)?;
     let ping = Ping::open_on(&session.node, address)?;
+    let whom = names::called(&session.network, address);
     *tally.lock().expect("no panic under this lock") = Some(Tally::new(address));
     if !json {
-        print(format_args!("PING {address} in network {}: {} bytes", session.network.id(), args.size))?;
+        print(format_args!("PING {whom} in network {}: {} bytes", session.network.id(), args.size))?;
     }
 
     let payload: Vec<u8> = (0..args.size).map(|i| i as u8).collect();
@@ -189,11 +193,11 @@ fn measure(args: &Args, tally: &Arc<Mutex<Option<Tally>>>, summary: &Arc<Summary
     session.close()?;
     match replies {
         1.. if args.until_direct && !path.as_ref().is_some_and(Path::is_direct) => Err(Failure::new(
-            format_args!("no direct path to {address} was found"),
+            format_args!("no direct path to {whom} was found"),
             "give it longer with --count, or look what is in the way with `peersock netcheck` on both sides",
         )),
         0 => Err(Failure::new(
-            format_args!("{address} did not reply"),
+            format_args!("{whom} did not reply"),
             "look whether the peer still runs, or give it longer with --wait",
         )),
         _ => Ok(()),

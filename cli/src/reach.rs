@@ -1,13 +1,13 @@
 //! What keeps this node from finding others, or others from finding it, as far as its settings show.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use peersock::{Node, RootListStatus, RootSource, TurnStatus};
+use peersock::{Network, Node, RootListStatus, RootSource, RootState, RootStatus, TurnStatus};
 
 use crate::args::NodeArgs;
 use crate::session::Session;
-use crate::stdio;
+use crate::{names, root_watch, stdio};
 
 /// What the options and the environment say of servers, and the node's status does not.
 pub(crate) struct Named {
@@ -40,6 +40,53 @@ impl Named {
         let failed: BTreeSet<_> = turn.iter().filter_map(|one| turn_server(one, &turn)).collect();
         said.extend(failed);
         said.into_iter().map(|clause| clause + "; ").collect()
+    }
+}
+
+/// What may keep the member with an address from being found.
+pub(crate) fn what_to_check(node: &Node, network: &Network, named: &Named, address: IpAddr) -> String {
+    let summary = network.summary();
+    let same = match (summary.by_file, summary.secret) {
+        (false, false) => "with the same network ID and, like this one, without a passphrase",
+        (false, true) => "with the same network ID and the same passphrase",
+        (true, _) => "with the same network file",
+    };
+    let member = names::member_at(network, address);
+    let endpoints = member.map_or_else(Vec::new, |member| network.endpoints_of(&member.identity));
+    let place = match &endpoints[..] {
+        [] if node.roots().is_empty() => {
+            "on the same LAN (give both programs a root if they are not, see `peersock root --help`)"
+                .to_owned()
+        }
+        [] => "on the same LAN or at one of the same roots".to_owned(),
+        endpoints => {
+            format!(
+                "on the same LAN or at {}, with --overlay-port for the port there",
+                endpoints.join(" or ")
+            )
+        }
+    };
+    let packets = match endpoints[..] {
+        [] => 322,
+        _ => 246,
+    };
+    let roots: String = node.status().roots.iter().map(|root| root_to_check(root, address)).collect();
+    let servers = named.to_check(node);
+    format!(
+        "{roots}{servers}check that the other program runs {same}, {place}, and that IP packets of {packets} \
+         bytes pass; -v shows what was tried"
+    )
+}
+
+/// What a root has to do with it.
+fn root_to_check(root: &RootStatus, address: IpAddr) -> String {
+    let name = root_watch::name(root);
+    match root.state {
+        RootState::Refused => format!("{name} does not take this node, it may want a token; "),
+        RootState::Registered | RootState::Draining => {
+            format!("{name} was reached and does not know {address}, give the other program the same root; ")
+        }
+        _ => format!("{name} does not answer, look whether it runs and has the key that --root names; "),
     }
 }
 

@@ -4,13 +4,13 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use peersock::overlay::{NetworkId, StaticMember};
-use peersock::{IdentitySource, Interfaces, Joined, Network, Node, RootState, RootStatus};
+use peersock::overlay::NetworkId;
+use peersock::{IdentitySource, Interfaces, Joined, Network, Node};
 
 use crate::args::{NetworkArgs, NodeArgs};
 use crate::failure::{Failure, Outcome};
 use crate::waiting;
-use crate::{arrivals, reach, root_watch, signals, stdio};
+use crate::{arrivals, names, reach, root_watch, signals, stdio};
 
 /// How long a node may take to have its sockets and addresses. It takes milliseconds.
 const READY_WITHIN: Duration = Duration::from_secs(10);
@@ -78,20 +78,25 @@ impl Session {
     /// waits for if that takes long.
     pub(crate) fn wait_peer(&self, address: IpAddr, within: Duration, quiet: bool) -> Outcome {
         let (node, id) = (self.node.clone(), self.network.id());
-        let text = move || looking_for(&node, address, id, within);
+        let whom = names::called(&self.network, address);
+        let text = move || looking_for(&node, &whom, id, within);
         let waiting = if quiet { None } else { Some(waiting::start(text)?) };
         let found = self.joined.wait_peer(address, within);
         drop(waiting);
         found.map_err(|error| match error.kind() {
             io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable => {
                 self.log_silence(address, within);
+                let who = match names::name_of(&self.network, address) {
+                    Some(name) => format!("{name} ({address}) has not"),
+                    None => format!("nobody with address {address}"),
+                };
                 Failure::new(
                     format_args!(
-                        "nobody with address {address} answered in network {} within {} s",
+                        "{who} answered in network {} within {} s",
                         self.network.id(),
                         within.as_secs_f64()
                     ),
-                    self.what_to_check(address),
+                    reach::what_to_check(&self.node, &self.network, &self.named, address),
                 )
             }
             io::ErrorKind::AddrNotAvailable => Failure::usage(
@@ -116,62 +121,6 @@ impl Session {
         }
     }
 
-    /// What may keep a peer from being found.
-    fn what_to_check(&self, address: IpAddr) -> String {
-        let summary = self.network.summary();
-        let same = match (summary.by_file, summary.secret) {
-            (false, false) => "with the same network ID and, like this one, without a passphrase",
-            (false, true) => "with the same network ID and the same passphrase",
-            (true, _) => "with the same network file",
-        };
-        let is_its = |member: &&StaticMember| {
-            self.network.addresses_of(&member.identity).is_some_and(|its| its.contains(&address))
-        };
-        let member = self.network.members().iter().find(is_its);
-        let endpoints = member.map_or_else(Vec::new, |member| self.network.endpoints_of(&member.identity));
-        let place = match &endpoints[..] {
-            [] if self.node.roots().is_empty() => {
-                "on the same LAN (give both programs a root if they are not, see `peersock root --help`)"
-                    .to_owned()
-            }
-            [] => "on the same LAN or at one of the same roots".to_owned(),
-            endpoints => format!(
-                "on the same LAN or at {}, with --overlay-port for the port there",
-                endpoints.join(" or ")
-            ),
-        };
-        let packets = match endpoints[..] {
-            [] => 322,
-            _ => 246,
-        };
-        let roots = self.roots_to_check(address);
-        let servers = self.named.to_check(&self.node);
-        format!(
-            "{roots}{servers}check that the other program runs {same}, {place}, and that IP packets of \
-             {packets} bytes pass; -v shows what was tried"
-        )
-    }
-
-    /// What the roots have to do with it, a sentence for each.
-    fn roots_to_check(&self, address: IpAddr) -> String {
-        let say = |root: RootStatus| {
-            let name = root_watch::name(&root);
-            match root.state {
-                RootState::Refused => format!("{name} does not take this node, it may want a token; "),
-                RootState::Registered | RootState::Draining => {
-                    format!(
-                        "{name} was reached and does not know {address}, \
-                         give the other program the same root; "
-                    )
-                }
-                _ => format!(
-                    "{name} does not answer, look whether it runs and has the key that --root names; "
-                ),
-            }
-        };
-        self.node.status().roots.into_iter().map(say).collect()
-    }
-
     /// Ends the node once everything that was written has arrived.
     pub(crate) fn close(self) -> Outcome {
         signals::leave_to_cleanup();
@@ -194,13 +143,13 @@ impl Drop for Session {
 }
 
 /// Where a peer is looked for, and for how long.
-fn looking_for(node: &Node, address: IpAddr, network: NetworkId, within: Duration) -> String {
+fn looking_for(node: &Node, whom: &str, network: NetworkId, within: Duration) -> String {
     let status = node.status();
     let roots = status.roots.iter().map(|root| format!("at {} ({})", root_watch::name(root), root.state));
     let dht = status.dht.iter().map(|_| "in the DHT".to_owned());
     let places: Vec<_> = ["on the local networks".to_owned()].into_iter().chain(roots).chain(dht).collect();
     format!(
-        "looking for {address} in network {network} {}, for up to {} s",
+        "looking for {whom} in network {network} {}, for up to {} s",
         places.join(", "),
         within.as_secs_f64()
     )

@@ -1,68 +1,177 @@
-//! Says that a connection stands still because its peer does not answer, and that it goes on.
+//! Gives connections up whose peer does not answer any more, and says that they stand still, because of
+//! that or because their packets are lost, and that they go on.
+//!
+//! What the node hears decides: any authentic packet of the peer shows that it is there, also where packets
+//! are lost so often that none of this connection has come for long. So a connection's own silence ends it
+//! late, as TCP does by itself, unless the node has heard nothing either.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::sync::mpsc::RecvTimeoutError;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use peersock::blocking::TcpStream;
+use peersock::{Joined, PeerStatus};
 
 use crate::background::Background;
-use crate::session::Session;
 use crate::stdio;
 
 /// A silence is told after this part of the time after which the connection is given up: three keep-alives.
 const TELL_AFTER_PART: u32 = 3;
 
-/// How often the peer is looked at.
+/// How often the peers are looked at.
 const INTERVAL: Duration = Duration::from_millis(250);
 
 /// If a look comes so late, this program was stopped itself, and the peer may have answered meanwhile.
 const STOPPED: Duration = Duration::from_secs(2);
 
-/// Watches a connection with a peer's address until what this returns is dropped. It has keep-alives and is
-/// given up after a silence of `timeout`; 0: never. Then there are no keep-alives, a silence says nothing,
-/// and nothing is watched.
-pub(crate) fn watch(
-    session: &Session,
-    stream: &TcpStream,
-    address: IpAddr,
+/// A silent peer is asked whether it lives this many times before it is given up.
+const PROBES: u32 = 9;
+
+/// How long a connection may be unanswered whose peer is there: the library's own time (RFC 1122 4.2.3.5).
+const UNANSWERED: Duration = Duration::from_secs(924);
+
+/// Watches connections until it is dropped.
+pub(crate) struct Watch {
+    /// A peer that is silent for so long is given up; 0: never. Then there are no keep-alives, a silence says
+    /// nothing, and nothing is watched.
     timeout: Duration,
-) -> io::Result<Option<Background>> {
-    if timeout.is_zero() {
-        return Ok(None);
-    }
-    let (joined, stream) = (session.joined.clone(), stream.try_clone()?);
-    let thread = Background::start("silence", move |is_over| {
-        let mut teller = Teller::new(timeout);
-        let (mut awake_since, mut before) = (Instant::now(), Instant::now());
-        while is_over.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
-            let now = Instant::now();
-            if now - before > STOPPED {
-                awake_since = now;
-            }
-            before = now;
-            let silence = silence(&joined.peers(), address);
-            let is_due = is_answer_due(&stream) && now - awake_since >= teller.tell_after;
-            if let Some(text) = teller.tell(silence, is_due) {
-                stdio::note(text);
-            }
+    connections: Arc<Mutex<Connections>>,
+    _thread: Option<Background>,
+}
+
+/// A connection that is watched until this is dropped.
+pub(crate) struct Watched {
+    connections: Arc<Mutex<Connections>>,
+    number: u64,
+}
+
+#[derive(Default)]
+struct Connections {
+    entries: BTreeMap<u64, Connection>,
+    last: u64,
+}
+
+struct Connection {
+    stream: TcpStream,
+    address: IpAddr,
+    /// When the peer is known to have been there last.
+    seen: Instant,
+    is_silent: bool,
+    /// The bytes that the peer has received, and when one came last, or there was none to come.
+    delivered: (u64, Instant),
+    teller: Teller,
+}
+
+impl Watch {
+    /// A watch of connections in a network. If it `tells`, silences are told on stderr, and their ends.
+    pub(crate) fn start(joined: &Joined, timeout: Duration, tells: bool) -> io::Result<Watch> {
+        let connections = Arc::<Mutex<Connections>>::default();
+        if timeout.is_zero() {
+            return Ok(Watch { timeout, connections, _thread: None });
         }
-    })?;
-    Ok(Some(thread))
+        let (watched, joined) = (Arc::clone(&connections), joined.clone());
+        let look = move |now, awake_since| {
+            let peers = if lock(&watched).entries.is_empty() { Vec::new() } else { joined.peers() };
+            let mut connections = lock(&watched);
+            for connection in connections.entries.values_mut() {
+                let told = connection.look(now, awake_since, &peers, timeout);
+                if let Some(text) = told.filter(|_| tells) {
+                    stdio::note(text);
+                }
+            }
+        };
+        let thread = Some(Background::start("silence", move |is_over| {
+            let (mut awake_since, mut before) = (Instant::now(), Instant::now());
+            while is_over.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
+                let now = Instant::now();
+                if now - before > STOPPED {
+                    awake_since = now;
+                }
+                before = now;
+                look(now, awake_since);
+            }
+        })?);
+        Ok(Watch { timeout, connections, _thread: thread })
+    }
+
+    /// Has a connection with the peer that has this address fail once that has been silent for too long,
+    /// whether it is to send or to acknowledge.
+    pub(crate) fn add(&self, stream: &TcpStream, address: IpAddr) -> io::Result<Watched> {
+        let mut connections = lock(&self.connections);
+        connections.last += 1;
+        let number = connections.last;
+        if !self.timeout.is_zero() {
+            let interval = (self.timeout / PROBES).max(Duration::from_millis(1));
+            stream.set_keepalive(Some(interval))?;
+            stream.set_user_timeout(Some(user_timeout(self.timeout, false)))?;
+            let connection = Connection {
+                stream: stream.try_clone()?,
+                address,
+                seen: Instant::now(),
+                is_silent: false,
+                delivered: (0, Instant::now()),
+                teller: Teller::new(self.timeout),
+            };
+            connections.entries.insert(number, connection);
+        }
+        Ok(Watched { connections: Arc::clone(&self.connections), number })
+    }
 }
 
-/// For how long nothing has come from the member with this address; 0 if it is not known.
-fn silence(peers: &[peersock::PeerStatus], address: IpAddr) -> Duration {
-    let peer = peers.iter().find(|peer| peer.addresses.contains(&address));
-    let seconds = peer.and_then(|peer| peer.last_seen_s).unwrap_or_default();
-    Duration::try_from_secs_f64(seconds).unwrap_or_default()
+impl Drop for Watched {
+    fn drop(&mut self) {
+        lock(&self.connections).entries.remove(&self.number);
+    }
 }
 
-/// Whether a peer that is there would say something again and again: keep-alives see to that, but for one
-/// that has no room for what is sent, which is asked less and less often.
-fn is_answer_due(stream: &TcpStream) -> bool {
-    stream.info().is_ok_and(|info| info.unacked == 0 || info.peer_window > 0)
+impl Connection {
+    /// Looks whether the peer is there; what is to be said of it.
+    fn look(
+        &mut self,
+        now: Instant,
+        awake_since: Instant,
+        peers: &[PeerStatus],
+        timeout: Duration,
+    ) -> Option<String> {
+        // A peer that the node does not know any more was there when it was last known.
+        let seen = last_seen(peers, self.address).and_then(|age| now.checked_sub(age));
+        self.seen = self.seen.max(seen.unwrap_or(self.seen));
+        let silence = now.saturating_duration_since(self.seen.max(awake_since));
+        let is_silent = silence >= timeout;
+        if is_silent != self.is_silent {
+            self.is_silent = is_silent;
+            // Fails only for a time of zero. Whether an answer was due is known to the connection.
+            let _ = self.stream.set_user_timeout(Some(user_timeout(timeout, is_silent)));
+        }
+        let info = self.stream.info().ok()?;
+        // A peer that is there would say something again and again: keep-alives see to that, but for one that
+        // has no room for what is sent, which is asked less and less often.
+        let is_due = info.unacked == 0 || info.peer_window > 0;
+        if info.delivered != self.delivered.0 || info.unacked == 0 || !is_due {
+            self.delivered = (info.delivered, now);
+        }
+        let stalled = now.saturating_duration_since(self.delivered.1.max(awake_since));
+        let told = self.teller.tell(silence, is_due);
+        told.or_else(|| self.teller.tell_loss(stalled, silence))
+    }
+}
+
+/// How long the connection itself may be unanswered.
+fn user_timeout(timeout: Duration, is_silent: bool) -> Duration {
+    if is_silent { timeout } else { timeout.max(UNANSWERED) }
+}
+
+fn lock(connections: &Mutex<Connections>) -> MutexGuard<'_, Connections> {
+    connections.lock().expect("no panic under this lock")
+}
+
+/// How long ago something authentic came from the member with this address, if it is known.
+fn last_seen(peers: &[PeerStatus], address: IpAddr) -> Option<Duration> {
+    let peer = peers.iter().find(|peer| peer.addresses.contains(&address))?;
+    Duration::try_from_secs_f64(peer.last_seen_s?).ok()
 }
 
 /// Decides what is said: each silence once, and its end.
@@ -71,11 +180,13 @@ struct Teller {
     give_up_after: Duration,
     /// The silence that was told, as long as it was when last looked at.
     told: Option<Duration>,
+    /// It was told that what is sent is lost.
+    is_loss_told: bool,
 }
 
 impl Teller {
     fn new(give_up_after: Duration) -> Teller {
-        Teller { tell_after: give_up_after / TELL_AFTER_PART, give_up_after, told: None }
+        Teller { tell_after: give_up_after / TELL_AFTER_PART, give_up_after, told: None, is_loss_told: false }
     }
 
     fn tell(&mut self, silence: Duration, is_answer_due: bool) -> Option<String> {
@@ -101,6 +212,25 @@ impl Teller {
             None => None,
         }
     }
+
+    /// Nothing of what is sent has arrived for some time, and nothing was heard from the peer for another.
+    fn tell_loss(&mut self, stalled: Duration, silence: Duration) -> Option<String> {
+        match self.is_loss_told {
+            false if stalled >= self.tell_after && silence < self.tell_after / 2 => {
+                self.is_loss_told = true;
+                Some(format!(
+                    "nothing of what is sent has arrived for {}, though the peer is there: it is lost on the \
+                     way, and sent again and again",
+                    seconds(stalled)
+                ))
+            }
+            true if stalled < self.tell_after => {
+                self.is_loss_told = false;
+                Some("what is sent arrives again; the connection goes on".to_owned())
+            }
+            _ => None,
+        }
+    }
 }
 
 fn seconds(time: Duration) -> String {
@@ -124,5 +254,22 @@ mod tests {
         assert!(told.contains("answers again after 12.3 s"), "{told}");
         assert_eq!(tell(0.3, true), None);
         assert!(tell(5.0, true).is_some(), "the next one");
+    }
+
+    #[test]
+    fn packets_that_are_lost_are_told_of_once_if_the_peer_is_heard() {
+        let mut teller = Teller::new(Duration::from_secs(15));
+        let mut tell = |stalled, silence| {
+            let [stalled, silence] = [stalled, silence].map(Duration::from_secs_f64);
+            teller.tell_loss(stalled, silence).unwrap_or_default()
+        };
+        assert_eq!(tell(4.9, 0.1), "");
+        assert_eq!(tell(5.0, 5.0), "", "that is silence");
+        let told = tell(6.0, 1.0);
+        assert!(told.contains("has arrived for 6 s, though the peer is there"), "{told}");
+        assert_eq!(tell(6.3, 1.0), "");
+        assert_eq!(tell(9.0, 8.0), "");
+        assert!(tell(0.0, 0.2).contains("arrives again"));
+        assert_eq!(tell(0.3, 0.0), "");
     }
 }

@@ -29,10 +29,6 @@ const HINT_AFTER: Duration = Duration::from_secs(3);
 /// How long the sending thread may take to notice that the connection has been given up.
 const WAKE_AFTER: Duration = Duration::from_millis(200);
 
-/// A silent peer is asked whether it lives this many times before it is given up; the library asks once at
-/// the beginning and eight times more.
-const PROBES: u32 = 9;
-
 /// What to do with stdin when the peer has finished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AfterPeer {
@@ -83,17 +79,6 @@ impl Output for &File {
     fn end(&mut self) -> Outcome {
         Ok(())
     }
-}
-
-/// Has a connection fail once the peer has been silent for `timeout`, whether it is to send or to
-/// acknowledge; zero: hardly ever.
-pub(crate) fn watch(stream: &TcpStream, timeout: Duration) -> Outcome {
-    if timeout > Duration::ZERO {
-        let interval = (timeout / PROBES).max(Duration::from_millis(1));
-        stream.set_keepalive(Some(interval))?;
-        stream.set_user_timeout(Some(timeout))?;
-    }
-    Ok(())
 }
 
 /// Connects an input and an output with a stream until both directions have ended.

@@ -342,6 +342,7 @@ mod tests {
     use peersock_stack::{Config, Stack};
 
     use super::*;
+    use crate::Unanswered;
     use crate::testing::instant;
     use crate::{Ingress, Sink};
 
@@ -423,6 +424,7 @@ mod tests {
         let (datapath, _) = datapath(now, Limits::default());
         let (told, wants) = std::sync::mpsc::channel();
         let patience = Duration::from_secs(60);
+        let unanswered = datapath.unanswered();
         datapath.seek_elsewhere(patience, Box::new(move |want| told.send(want).unwrap()));
         let mut batch = Batch::default();
         let beacon_targets = Vec::new();
@@ -465,8 +467,19 @@ mod tests {
         };
         assert_eq!(unreachable.identity, Some(identity));
         assert_eq!(datapath.lock_waiting().next_deadline(), Some(now + patience));
+        assert_eq!(unanswered.try_iter().count(), 0, "there is hope");
         datapath.handle_timeout(now + patience, &mut batch);
         assert!(datapath.lock_waiting().take(network.interface, |_| true).is_empty());
+        let told: Vec<_> = unanswered.try_iter().collect();
+        assert_eq!(told, [Unanswered { network: network.id, address: address.into() }]);
+
+        // Nobody else's packets are in it, and nothing is kept for who does not read.
+        let other = datapath.unanswered();
+        assert!(unanswered.recv().is_err(), "another takes its place");
+        for _ in 0..100 {
+            datapath.tell_unanswered(network.interface, address.into());
+        }
+        assert_eq!(other.try_iter().count(), 64);
     }
 
     fn datapath(now: Instant, limits: Limits) -> (Datapath, Arc<Counting>) {

@@ -138,8 +138,9 @@ impl Datapath {
     }
 
     fn fail_waiting_for_peer(&self, now: Instant, peer: &Peer) {
-        for (_, _, entry) in self.take_waiting(peer) {
+        for (interface, address, entry) in self.take_waiting(peer) {
             self.fail_waiting(now, entry);
+            self.tell_unanswered(interface, address);
         }
     }
 

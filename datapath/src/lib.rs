@@ -90,6 +90,7 @@ mod stage_tests;
 mod subscription;
 #[cfg(test)]
 mod testing;
+mod unanswered;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -109,6 +110,7 @@ pub use networks::JoinedNetwork;
 pub use route::Resolved;
 pub use socket::SocketState;
 pub use subscription::{Heard, Subscription};
+pub use unanswered::Unanswered;
 
 use clock::OverlayClock;
 use elsewhere::Elsewhere;
@@ -117,6 +119,7 @@ use multicast::Members;
 use networks::Networks;
 use route::Waiting;
 use subscription::Subscribers;
+use unanswered::UnansweredListener;
 
 /// One batch of datagrams to one address, for a [`Sink`].
 #[derive(Debug, Clone, Copy)]
@@ -196,6 +199,7 @@ pub struct Datapath {
     members: Members,
     repeats: Repeats,
     subscribers: Subscribers,
+    unanswered: UnansweredListener,
     counters: DatapathCounters,
 }
 
@@ -217,6 +221,7 @@ impl Datapath {
             members: Members::default(),
             repeats: Repeats::default(),
             subscribers: Subscribers::default(),
+            unanswered: UnansweredListener::default(),
             counters: DatapathCounters::default(),
         }
     }

@@ -125,8 +125,9 @@ impl Datapath {
     /// Fails what has waited too long for its destination to be found.
     pub(super) fn expire_waiting(&self, now: Instant) {
         let expired = self.lock_waiting().take_expired(now);
-        for entry in expired {
+        for ((interface, address), entry) in expired {
             self.fail_waiting(now, entry);
+            self.tell_unanswered(interface, address);
         }
     }
 
@@ -256,13 +257,13 @@ impl Waiting {
         self.entries.values().filter_map(|entry| entry.deadline).min()
     }
 
-    fn take_expired(&mut self, now: Instant) -> Vec<Entry> {
+    fn take_expired(&mut self, now: Instant) -> Vec<((InterfaceId, IpAddr), Entry)> {
         let due: Vec<_> = self
             .entries
             .iter()
             .filter(|(_, entry)| entry.deadline.is_some_and(|deadline| deadline <= now))
             .map(|(key, _)| *key)
             .collect();
-        due.into_iter().filter_map(|key| self.remove(&key)).collect()
+        due.into_iter().filter_map(|key| Some((key, self.remove(&key)?))).collect()
     }
 }

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import runpy
 import sys
 from collections.abc import Sequence
 
-from . import __version__, _launcher, _peersock, install
+from . import __version__, _launcher, _node, _peersock, install
 
 EXAMPLES = """examples:
   python -m peersock run -n ff0001ffff000000 -m http.server 8080
@@ -68,12 +69,43 @@ def _secret(path: str | None) -> str | None:
         sys.exit(f"peersock: {path} is no text in UTF-8")
 
 
+def _check_script(path: str) -> None:
+    """Ends as Python does if there is no such program: with one line, and 2."""
+    # A folder or an archive with a __main__ is a program, too.
+    if os.path.isdir(path):
+        return
+    try:
+        open(path, "rb").close()
+    except OSError as error:
+        print(f"peersock: can't open file {path!r}: {error.strerror}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _check_module(name: str) -> None:
+    """The same for a module, with 1."""
+    try:
+        found = importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError as error:
+        # Another one is an error of the package's own.
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise
+        found = False
+    if not found:
+        print(f"peersock: No module named {name}", file=sys.stderr)
+        sys.exit(1)
+
+
 def _run(options: argparse.Namespace) -> None:
+    # Before a node is started for it. That no network is named is said first.
+    named = options.network or os.environ.get("PEERSOCK_NETWORK") or os.environ.get(_node.NODE)
+    if named and not options.module:
+        _check_script(options.program)
     _launcher.enter(options, _secret(options.secret_file))
     install()
     sys.argv = [options.program, *options.arguments]
     if options.module:
         sys.path[0] = os.getcwd()
+        _check_module(options.program)
         runpy.run_module(options.program, run_name="__main__", alter_sys=True)
     else:
         sys.path[0] = os.path.dirname(os.path.abspath(options.program))

@@ -293,6 +293,21 @@ def test_what_cannot_be_run_is_said_in_one_line(place: Place, arguments: list[st
     assert done.stdout == "" and says in done.stderr and done.stderr.count("\n") == 1, done.stderr
 
 
+@pytest.mark.parametrize(
+    ("program", "status", "says"),
+    [
+        (["nosuch.py"], 2, "peersock: can't open file 'nosuch.py': No such file or directory\n"),
+        (["-m", "no_such_module"], 1, "peersock: No module named no_such_module\n"),
+        (["-m", "no_such_package.module"], 1, "peersock: No module named no_such_package.module\n"),
+    ],
+)
+def test_a_program_that_is_not_there_ends_as_with_python(
+    place: Place, program: list[str], status: int, says: str
+) -> None:
+    done = place.ask(*place.run, "--quiet", *program)
+    assert (done.returncode, done.stdout, done.stderr) == (status, "", says)
+
+
 def test_ports_that_are_not_allowed_are_named_with_those_that_are(place: Place) -> None:
     last = random.randrange(5100, 6000)
     network = f"ff{5000:04x}{last:04x}000000"

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
-use peersock_overlay::{Lookup, NetworkId};
+use peersock_overlay::{Lookup, NetworkId, NodeId};
 use peersock_stack::Batch;
 
 use super::{Node, PeerStatus};
@@ -107,6 +107,24 @@ impl Joined {
     /// The members known now, without this node.
     pub fn peers(&self) -> Vec<PeerStatus> {
         self.node.peers().into_iter().filter(|peer| peer.network == self.id()).collect()
+    }
+
+    /// The member that has `address`, as far as this node knows; none for its own addresses. Costs one
+    /// look-up, however many members there are.
+    ///
+    /// ```
+    /// # use peersock::{IdentitySource, Interfaces, Network, Node};
+    /// # let node = Node::builder().identity(IdentitySource::Ephemeral);
+    /// # let node = node.interfaces(Interfaces::Loopback).start()?;
+    /// let network = node.join(Network::ad_hoc("ff00500050000000".parse()?))?;
+    /// assert_eq!(network.peer_at(network.address().into()), None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn peer_at(&self, address: IpAddr) -> Option<NodeId> {
+        match self.node.inner.driver.datapath.find(Instant::now(), &self.network, address) {
+            Lookup::Peer(peer) => Some(*peer.id()),
+            _ => None,
+        }
     }
 
     /// Leaves the network. False if that was done before.

@@ -16,9 +16,10 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddrV4;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak, mpsc};
 use std::time::{Duration, Instant};
 
+use peersock_datapath::Unanswered;
 use peersock_overlay::{Contact, JoinError, NetworkId, NodeId, PublicIdentity};
 use peersock_stack::{Batch, Error, Flow};
 
@@ -173,6 +174,27 @@ impl Node {
     /// The events from now on.
     pub fn events(&self) -> Events {
         Events::new(self.inner.driver.datapath.subscribe())
+    }
+
+    /// The addresses of members that do not answer from now on, each as often as something has waited in
+    /// vain: attempts to connect to it have failed, and packets to it were dropped. Of more than 64 that
+    /// were not read the newest are missing. A new receiver takes the place of the one before, which
+    /// ends.
+    ///
+    /// ```
+    /// # use peersock::{IdentitySource, Interfaces, Network, Node};
+    /// # let node = Node::builder().identity(IdentitySource::Ephemeral);
+    /// # let node = node.interfaces(Interfaces::Loopback).start()?;
+    /// let unanswered = node.unanswered();
+    /// std::thread::spawn(move || {
+    ///     for one in unanswered {
+    ///         eprintln!("{} does not answer in network {}", one.address, one.network);
+    ///     }
+    /// });
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn unanswered(&self) -> mpsc::Receiver<Unanswered> {
+        self.inner.driver.datapath.unanswered()
     }
 
     /// Says why nobody could reach a TCP listener at `port`, naming the ports that the networks allow; `None`

@@ -12,11 +12,11 @@ use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 
 use rustix::fs::{AtFlags, FileType, FlockOperation, MemfdFlags, Mode, OFlags, SealFlags, StatVfsMountFlags};
 use sha2::{Digest as _, Sha256};
 
+use super::old_libraries;
 use crate::failure::{Failure, Outcome};
 
 /// The library, as `build.rs` has built it.
@@ -24,9 +24,6 @@ const LIBRARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/libpeersock_pre
 
 /// How its files' names begin.
 const PREFIX: &str = "libpeersock_preload-";
-
-/// How old the file of another version is when it is removed, if nobody runs programs with it.
-const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// How often a file that others remove or replace meanwhile is looked for.
 const TRIES: usize = 5;
@@ -87,7 +84,7 @@ impl Library {
         let directory = private_directory(folder)?;
         for _ in 0..TRIES {
             if let Some(file) = lock_current(&directory, name)? {
-                remove_others(&directory, name);
+                old_libraries::remove(&directory, PREFIX, name);
                 return Ok(Library { path, name: name.to_owned(), _file: file });
             }
             write(&directory, name)?;
@@ -206,6 +203,7 @@ fn lock_current(directory: &OwnedFd, name: &str) -> io::Result<Option<File>> {
     if content != LIBRARY {
         return Ok(None);
     }
+    old_libraries::note_use(&file);
     // Some network file systems have no locks; nothing is removed from them either.
     let _ = rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared);
     // Its last link may have gone before it was locked.
@@ -229,29 +227,6 @@ fn write(directory: &OwnedFd, name: &str) -> io::Result<()> {
         let _ = rustix::fs::unlinkat(directory, &*temporary, AtFlags::empty());
     }
     written
-}
-
-/// Removes the files of other versions, and what was left by a write that was interrupted, once nobody needs
-/// them.
-fn remove_others(directory: &OwnedFd, name: &str) {
-    let Ok(entries) = rustix::fs::Dir::read_from(directory) else { return };
-    for entry in entries.flatten() {
-        let Ok(other) = entry.file_name().to_str() else { continue };
-        if other == name || !other.trim_start_matches('.').starts_with(PREFIX) {
-            continue;
-        }
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let Ok(file) = rustix::fs::openat(directory, other, flags, Mode::empty()).map(File::from) else {
-            continue;
-        };
-        let modified = file.metadata().and_then(|metadata| metadata.modified());
-        let age = modified.ok().and_then(|modified| SystemTime::now().duration_since(modified).ok());
-        if age.is_some_and(|age| age > KEPT)
-            && rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
-        {
-            let _ = rustix::fs::unlinkat(directory, other, AtFlags::empty());
-        }
-    }
 }
 
 #[cfg(test)]
@@ -326,29 +301,5 @@ mod tests {
         // Where only owners may replace what is theirs it is safe.
         fs::set_permissions(&shared, fs::Permissions::from_mode(0o1777)).unwrap();
         Library::place(&shared.join("peersock"), &name()).unwrap();
-    }
-
-    #[test]
-    fn files_of_other_versions_go_when_they_are_old_and_nobody_uses_them() {
-        let folder = folder();
-        let make = |name: &str, days: u64| {
-            let file = File::create(folder.path().join(name)).unwrap();
-            file.set_modified(SystemTime::now() - Duration::from_secs(days * 24 * 3600)).unwrap();
-            file
-        };
-        let used = make(&format!("{PREFIX}used.so"), 100);
-        rustix::fs::flock(&used, FlockOperation::LockShared).unwrap();
-        make(&format!("{PREFIX}old.so"), 100);
-        make(&format!(".{PREFIX}old.so.0123"), 100);
-        make(&format!("{PREFIX}new.so"), 1);
-        make("another", 100);
-        let _library = Library::place(folder.path(), &name()).unwrap();
-        let left = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
-        let mut left: Vec<_> = left.map(|name| name.into_string().unwrap()).collect();
-        left.sort();
-        let mut wanted =
-            vec!["another".into(), name(), format!("{PREFIX}new.so"), format!("{PREFIX}used.so")];
-        wanted.sort();
-        assert_eq!(left, wanted);
     }
 }

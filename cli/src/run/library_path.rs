@@ -17,8 +17,8 @@ pub(crate) struct Args {
 
 /// Puts the library where programs can load it, and prints its path.
 ///
-/// The file may be removed once another version is in use for a week, unless the launcher holds a shared lock
-/// on it.
+/// The file may be removed once it was not provided for a month, unless the launcher holds a shared lock
+/// on it or a program has it loaded.
 pub(crate) fn run(_: &Args) -> Outcome {
     let library = Library::provide_file()?;
     let line = [library.path().as_os_str().as_bytes(), b"\n"].concat();

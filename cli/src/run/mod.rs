@@ -7,7 +7,9 @@ mod guard;
 mod library;
 mod library_path;
 mod mode;
+mod old_libraries;
 mod program;
+mod unanswered;
 mod watch;
 
 use std::env;
@@ -30,6 +32,7 @@ use self::mode::{Mode, Taken};
 use self::watch::Watch;
 use crate::args::{NetworksArgs, NodeArgs};
 use crate::failure::{Failure, Outcome};
+use crate::reach;
 use crate::root_watch;
 use crate::session::interfaces;
 use crate::stdio;
@@ -130,7 +133,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let (path, reach) = program::check(Path::new(&args.program[0]))?;
     let is_notified = args.mode.is_notified(args, &path, reach)?;
     let networks = args.networks.resolve()?;
-    let node = start(args, networks)?;
+    let node = start(args, networks.clone())?;
     let roots = root_watch::start(&node)?;
     let server = FdServer::start(&node)?;
     let mut command = Command::new(&path);
@@ -142,6 +145,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let refusals = server.refusals();
     let saying = thread::Builder::new().name("refusals".into());
     let saying = saying.spawn(move || refusals.iter().for_each(stdio::note))?;
+    let unanswered = unanswered::start(&node, networks, reach::Named::of(&args.node))?;
     let requests = Requests::default();
     let guard = Guard::start(&server);
     let mut watch = None;
@@ -169,6 +173,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
     // A new receiver takes the place of the other, which ends when all that it had is said.
     drop(server.refusals());
     let _ = saying.join();
+    drop(node.unanswered());
+    let _ = unanswered.join();
     // The program has gone on after it, as it does with the kernel: its own status says whether that matters.
     if outstanding.lost_before > 0 {
         let what = lost(outstanding.lost_before_bytes);

@@ -275,8 +275,11 @@ impl fmt::Display for RootLine<'_> {
         let root = self.0;
         let style = if root.state == "registered" { CONNECTED } else { Style::new() };
         write!(f, "root {}: {}", root.id, paint(style, &root.state))?;
-        if let Some(seconds) = root.registered_s {
-            write!(f, " for {}", age(seconds))?;
+        match root.registered_s {
+            // How long it has been going to end is not known.
+            Some(_) if root.state == "draining" => write!(f, ", it is about to end")?,
+            Some(seconds) => write!(f, " for {}", age(seconds))?,
+            None => {}
         }
         match (root.path, &root.stream) {
             (Some(path), _) => write!(f, "\n  at {path}")?,
@@ -403,6 +406,8 @@ mod tests {
              "stream_error": "the name a.b cannot be resolved"},
             {"id": "a3", "state": "registered", "endpoints": [], "rtt_ms": 1.5, "registered_s": 2,
              "stream": "wss:a.b:443 by way of http://192.0.2.7:3128"},
+            {"id": "a4", "state": "draining", "endpoints": ["192.0.2.4:7420"], "path": "192.0.2.4:7420",
+             "registered_s": 3600},
         ]);
         status["peers"][1]["root"] = "a1".into();
         let none = report(&status, false, 50);
@@ -419,6 +424,7 @@ mod tests {
              203.0.113.5:4000, relays to 1 peer\n",
             "\nroot a2: unreachable\n  not reached at 192.0.2.2:7420\n  no stream: the name a.b cannot be resolved\n",
             "\nroot a3: registered for 2 s\n  at wss:a.b:443 by way of http://192.0.2.7:3128, round trip 1.500 ms\n",
+            "\nroot a4: draining, it is about to end\n  at 192.0.2.4:7420\n",
             "session over 127.0.0.1:6, relayed by root a1",
             "tried 203.0.113.9:5000 (mapped): no answer, 12 packets sent, 1 min 1 s ago\n",
             "tried 10.0.0.9:5000 (interface): private address of another network\n",

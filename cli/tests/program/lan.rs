@@ -8,9 +8,10 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::common::{Lab, PATIENCE, PORT, Running};
+use crate::common::{Lab, PATIENCE, PORT, Running, vanish};
 
 #[test]
 fn nodes_on_one_cable_find_each_other_over_ipv4() {
@@ -90,6 +91,53 @@ fn a_stream_outlives_new_addresses_a_dead_cable_and_a_path_that_shrinks() {
     }
 }
 
+/// Segments of the connection are lost for three times as long as the peer may be silent, and what the nodes
+/// say to each other passes: the peer is there, and gets everything when segments pass again.
+#[test]
+fn a_peer_that_is_there_is_not_given_up_because_segments_are_lost() {
+    let Some(cable) = Cable::lay("lossy", &["10.98.7.1/24", "10.98.7.2/24"]) else { return };
+    if !cable.carries_at_most(1500) {
+        eprintln!("SKIP a_peer_that_is_there_is_not_given_up_because_segments_are_lost: there is no nft");
+        return;
+    }
+    for (keep, sends) in [(&[][..], true), (&[][..], false), (&["-k"][..], false)] {
+        let lab = Lab::new();
+        let port = PORT.to_string();
+        let words = [&["listen", &port, "--peer-timeout", "3"], keep].concat();
+        let listener = cable.inside(0, &lab, "listener", &words);
+        let target = listener.wait_for_target();
+        let words = ["dial", &target, "--peer-timeout", "3", "--timeout", "100"];
+        let mut dialer = cable.inside(1, &lab, "dialer", &words);
+        dialer.send(b"at first\n");
+        listener.wait_for_stdout("at first\n");
+        assert!(cable.loses_segments());
+        if sends {
+            dialer.send(b"lost at first\n");
+        }
+        thread::sleep(Duration::from_secs(9));
+        if sends {
+            dialer.wait_for_stderr("though the peer is there: it is lost on the way");
+        }
+        assert_eq!(listener.received(), "at first\n".len(), "the rule finds segments");
+        assert!(cable.carries_at_most(1500));
+        dialer.send(b"at last\n");
+        listener.wait_for_stdout("at last\n");
+        if sends {
+            dialer.wait_for_stderr("what is sent arrives again");
+        }
+        if keep.is_empty() {
+            dialer.interrupt();
+            listener.wait_for_end();
+        } else {
+            assert!(!listener.said().contains("broke"), "{}", listener.said());
+            // It has vanished, and that is noticed as before.
+            vanish(Signal::STOP, dialer.id());
+            listener.wait_for_stderr("the connection broke: the peer does not answer any more");
+            listener.interrupt();
+        }
+    }
+}
+
 /// Whatever a root sees that is on the same cable, there is no NAT in between.
 #[test]
 fn a_root_on_the_cable_says_nothing_about_a_nat() {
@@ -159,6 +207,14 @@ impl Cable {
         let single = |end: &String| ip(["-n", end, "link", "set", "eth0", "gso_max_segs", "1"]);
         let limit = |end: &String| single(end) && ip(["netns", "exec", end, "nft", &rules]);
         self.ends.iter().all(limit)
+    }
+
+    /// Has both ends lose datagrams as long as short segments are, and carry shorter ones, as the nodes' own
+    /// probes are, and longer ones, as handshakes are.
+    fn loses_segments(&self) -> bool {
+        let rules = "flush ruleset; table inet some { chain arriving { type filter hook input priority 0; \
+             iifname eth0 meta length 125-260 drop; }; }";
+        self.ends.iter().all(|end| ip(["netns", "exec", end, "nft", rules]))
     }
 
     fn carries_a_conversation(&self) {

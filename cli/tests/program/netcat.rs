@@ -223,6 +223,8 @@ fn members_of_a_static_network_are_reached_by_name_and_ipv4_address() {
         dialing.finish().success();
         assert_eq!(listening.running.finish().success().text(), target);
     }
+    let nobody = run(lab.node_in(network, "beta", &["ping", "alpha", "--timeout", "0.5"]));
+    nobody.failure(1, &["alpha (fd", ") has not answered in network fe00000000000001 within 0.5 s"]);
 }
 
 #[test]

@@ -1,6 +1,7 @@
-//! What `listen` says of its roots while it runs.
+//! What `listen`, `dial` and `ping` say of their roots while they run.
 
 use std::net::UdpSocket;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -53,6 +54,42 @@ fn a_listener_says_once_that_a_root_is_lost_and_that_it_is_back() {
     for words in [&lost, "takes this node again"] {
         assert_eq!(said.matches(words).count(), 1, "{words}: {said}");
     }
+}
+
+#[test]
+fn dial_and_ping_say_that_a_root_is_lost_as_a_listener_does() {
+    let lab = Lab::new();
+    let root = Root::start(&[]);
+    let with_root = |mut command: Command| {
+        command.args(["--root", &root.text()]);
+        Running::start(command)
+    };
+    let listening = with_root(lab.node("listener", &["listen", &PORT.to_string()]));
+    let target = listening.wait_for_target();
+    let mut dialing = with_root(lab.node("dialer", &["dial", &target]));
+    dialing.send(b"x");
+    listening.wait_for_stdout("x");
+    let address = target.rsplit_once(':').unwrap().0.trim_matches(['[', ']']).to_owned();
+    let pinging = with_root(lab.node("pinger", &["ping", "-i", "0.1", &address]));
+    pinging.wait_for_stdout("seq=2 ");
+    for node in ["dialer", "pinger"] {
+        let deadline = Instant::now() + PATIENCE;
+        while !run(lab.command(node, &["status"])).text().contains(": registered for ") {
+            assert!(Instant::now() < deadline, "{node} is not registered");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+    // It has been seen registered.
+    thread::sleep(Duration::from_secs(2));
+    signal(Signal::KILL, root.running.id());
+    let lost = format!("peersock: the root at {} is lost", root.address);
+    dialing.wait_for_stderr(&lost);
+    pinging.wait_for_stderr(&lost);
+    dialing.send(b"y");
+    listening.wait_for_stdout("xy");
+    pinging.interrupt().failure(0, &[]);
+    dialing.interrupt().failure(130, &[]);
+    listening.wait_for_end();
 }
 
 #[test]

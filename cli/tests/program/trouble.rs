@@ -1,12 +1,16 @@
 //! `listen` and `dial` when something goes wrong at the other end, and what they say meanwhile.
 
 use std::fs;
+use std::io::{self, Read as _, Write as _};
+use std::net::SocketAddr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use ::peersock::blocking::TcpStream;
+use ::peersock::{IdentitySource, Interfaces, Network, Node};
 use rustix::process::Signal;
 
-use crate::common::{Lab, PORT, Running, peersock, run, signal, vanish};
+use crate::common::{Lab, PATIENCE, PORT, Running, peersock, run, signal, vanish};
 use crate::delivery::fed;
 
 #[test]
@@ -47,6 +51,48 @@ fn a_client_that_does_nothing_or_is_stopped_or_dead_holds_up_nobody() {
     listening.running.send(b"answer");
     idle.wait_for_stdout("answer");
     idle.finish().success();
+    listening.running.interrupt().failure(130, &[]);
+}
+
+/// A member with more connections than it may have keeps nobody else out; those beyond that wait or are
+/// refused, and somebody says so.
+#[test]
+fn one_member_with_many_connections_does_not_shut_out_the_others() {
+    const SERVED: usize = 64;
+    const WAITING: usize = 64;
+    let lab = Lab::new();
+    let listening = lab.listen(&["-k", "--receive-only", &PORT.to_string()]);
+    let node = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback);
+    let node = node.start().unwrap();
+    let joined = node.join(Network::ad_hoc(lab.network.parse().unwrap())).unwrap();
+    let target: SocketAddr = listening.target.parse().unwrap();
+    joined.wait_peer(target.ip(), PATIENCE).unwrap();
+    let open = |number: usize| {
+        let stream = TcpStream::connect_timeout_on(&node, &target, PATIENCE).unwrap();
+        writeln!(&stream, "client {number}.").unwrap();
+        stream
+    };
+    let mut greedy: Vec<_> = (0..SERVED + WAITING).map(open).collect();
+    for number in 0..SERVED {
+        listening.running.wait_for_stdout(&format!("client {number}.\n"));
+    }
+    let said = listening.running.wait_for_stderr(&format!("a connection of {} ", joined.address()));
+    assert!(said.starts_with("waits for its turn: 64 of one peer"), "{said}");
+    let mut refused = TcpStream::connect_timeout_on(&node, &target, PATIENCE).unwrap();
+    let error = refused.read(&mut [0]).expect_err("too many wait");
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+
+    let mut other = lab.dial(&listening.target, &[]);
+    other.send(b"somebody else\n");
+    other.finish().success();
+    let shown = listening.running.wait_for_stdout("somebody else\n");
+    assert!(!shown.contains(&format!("client {SERVED}.")), "{shown}");
+    // Those that wait have their turns when others end.
+    greedy.drain(..SERVED);
+    for number in SERVED..SERVED + WAITING {
+        listening.running.wait_for_stdout(&format!("client {number}.\n"));
+    }
+    drop(greedy);
     listening.running.interrupt().failure(130, &[]);
 }
 

@@ -52,6 +52,29 @@ os.rename({path:?}, {path:?} + '.whole')",
 }
 
 #[test]
+fn a_member_that_does_not_answer_is_named_once_with_what_to_check() {
+    let test = "a_member_that_does_not_answer_is_named_once_with_what_to_check";
+    let Some(lab) = Lab::with(test, &["python3"]) else { return };
+    let script = "
+import socket, errno
+for _ in range(2):
+    try: socket.create_connection(('10.77.0.2', 80))
+    except OSError as error: print(errno.errorcode[error.errno])
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.sendto(b'x', ('10.77.0.1', 80))
+";
+    let got = run(lab.command("alpha", &[], &["python3", "-c", script])).success();
+    assert_eq!(got.text(), "EHOSTUNREACH\n".repeat(2));
+    let said = "peersock: beta (10.77.0.2) does not answer in network fe";
+    assert_eq!(got.stderr.matches(said).count(), 1, "{}", got.stderr);
+    let line = got.stderr.lines().find(|line| line.contains(said)).expect("it is there");
+    for words in ["check that the other program runs with the same network file", "on the same LAN"] {
+        assert!(line.contains(words), "{words}: {line}");
+    }
+    assert_eq!(got.stderr.lines().count(), 1, "{}", got.stderr);
+}
+
+#[test]
 fn a_port_that_may_not_be_reached_is_named_once_with_those_that_may() {
     let test = "a_port_that_may_not_be_reached_is_named_once_with_those_that_may";
     let Some(lab) = Lab::with(test, &["python3"]) else { return };

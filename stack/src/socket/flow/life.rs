@@ -299,7 +299,12 @@ impl Flow {
         let cold = inner.cold.as_ref().filter(|_| inner.connection.is_some())?;
         let KeepAlive { on, idle, interval, probes } = cold.keepalive;
         let first = after(inner.heard, idle).max(cold.watched.filter(|_| on)?);
-        Some(after(first, interval.saturating_mul(probes)))
+        // As in Linux, a user timeout takes the place of the number of probes; one of them has its chance.
+        let unanswered = match cold.user_timeout {
+            Some(timeout) => timeout.saturating_sub(idle).max(interval),
+            None => interval.saturating_mul(probes),
+        };
+        Some(after(first, unanswered))
     }
 
     /// Brings everything that follows from the connection's state up to date. The last step of every call.

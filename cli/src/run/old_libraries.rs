@@ -1,0 +1,133 @@
+//! The libraries of other versions in the user's cache: they are removed when nobody has used them for long.
+
+use std::fs::{self, File};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
+
+/// For how long the file of another version has not been provided when it is removed, if nobody runs programs
+/// with it.
+const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// The file's time says to within this when it was last provided.
+const NOTED: Duration = Duration::from_secs(24 * 3600);
+
+/// Notes that a file is in use, so that others see it also where programs find it without this process. Fails
+/// on a file system that cannot be written to, which keeps the file anyway.
+pub(super) fn note_use(file: &File) {
+    if age(file).is_none_or(|age| age > NOTED) {
+        let _ = file.set_modified(SystemTime::now());
+    }
+}
+
+/// Removes the files whose names begin with `prefix` from a folder, those of other versions than `name`
+/// and what was left by a write that was interrupted, once nobody needs them.
+pub(super) fn remove(directory: &OwnedFd, prefix: &str, name: &str) {
+    let Ok(entries) = rustix::fs::Dir::read_from(directory) else { return };
+    for entry in entries.flatten() {
+        let Ok(other) = entry.file_name().to_str() else { continue };
+        if other == name || !other.trim_start_matches('.').starts_with(prefix) {
+            continue;
+        }
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let Ok(file) = rustix::fs::openat(directory, other, flags, Mode::empty()).map(File::from) else {
+            continue;
+        };
+        if age(&file).is_some_and(|age| age > KEPT)
+            && rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
+            && !is_mapped(other)
+        {
+            let _ = rustix::fs::unlinkat(directory, other, AtFlags::empty());
+        }
+    }
+}
+
+/// How long ago a file was last provided.
+fn age(file: &File) -> Option<Duration> {
+    let modified = file.metadata().and_then(|metadata| metadata.modified()).ok()?;
+    SystemTime::now().duration_since(modified).ok()
+}
+
+/// Whether a process has a file of this name mapped, as far as this user can see: one whose launcher has
+/// ended passes the library on to what it starts.
+fn is_mapped(name: &str) -> bool {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let is_number = |entry: &fs::DirEntry| entry.file_name().as_bytes().iter().all(u8::is_ascii_digit);
+    let maps = processes.filter(is_number).map(|entry| fs::read(entry.path().join("maps")));
+    let name = name.as_bytes();
+    maps.flatten().any(|maps| maps.windows(name.len()).any(|window| window == name))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::process::Command;
+    use std::thread;
+    use std::time::Instant;
+
+    use rustix::fs::FlockOperation;
+
+    use super::*;
+
+    const PREFIX: &str = "library-";
+
+    /// Makes a file that was used so many days ago.
+    fn make(folder: &Path, name: &str, days: u64) -> File {
+        let file = fs::OpenOptions::new().write(true).create(true).truncate(false).open(folder.join(name));
+        let file = file.unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_secs(days * 24 * 3600)).unwrap();
+        file
+    }
+
+    #[test]
+    fn files_of_other_versions_go_when_they_are_old_and_nobody_uses_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let make = |name: &str, days| make(folder.path(), name, days);
+        let used = make("library-used.so", 100);
+        rustix::fs::flock(&used, FlockOperation::LockShared).unwrap();
+        make("library-old.so", 100);
+        make(".library-old.so.0123", 100);
+        make("library-new.so", 20);
+        make("library-own.so", 100);
+        make("another", 100);
+        // A program has it loaded, and who has started that has ended.
+        let library = include_bytes!(concat!(env!("OUT_DIR"), "/libpeersock_preload.so"));
+        fs::write(folder.path().join("library-loaded.so"), library).unwrap();
+        make("library-loaded.so", 100);
+        let preload = folder.path().join("library-loaded.so");
+        let mut program = Command::new("sleep").arg("1000").env("LD_PRELOAD", preload).spawn().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(100);
+        while !is_mapped("library-loaded.so") {
+            assert!(Instant::now() < deadline, "it is not loaded");
+            thread::sleep(Duration::from_millis(5));
+        }
+        let left = || {
+            let entries = fs::read_dir(folder.path()).unwrap();
+            let mut left: Vec<_> =
+                entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+            left.sort();
+            left
+        };
+        let directory = OwnedFd::from(File::open(folder.path()).unwrap());
+        remove(&directory, PREFIX, "library-own.so");
+        let kept = ["another", "library-loaded.so", "library-new.so", "library-own.so", "library-used.so"];
+        assert_eq!(left(), kept);
+        program.kill().unwrap();
+        program.wait().unwrap();
+        remove(&directory, PREFIX, "library-own.so");
+        assert_eq!(
+            left(),
+            kept.map(str::to_owned).into_iter().filter(|name| !name.contains("loaded")).collect::<Vec<_>>()
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_used_again_is_not_old() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = make(folder.path(), "library-used.so", 100);
+        note_use(&file);
+        assert!(age(&file).is_some_and(|age| age < NOTED));
+    }
+}

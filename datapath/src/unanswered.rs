@@ -1,0 +1,58 @@
+//! Addresses of members that do not answer: told to whoever wants to know when something has waited for
+//! one in vain.
+
+use std::net::IpAddr;
+use std::sync::Mutex;
+use std::sync::mpsc::{self, Receiver, SyncSender};
+
+use peersock_overlay::NetworkId;
+use peersock_primitives::sync;
+use peersock_stack::InterfaceId;
+
+use crate::Datapath;
+
+/// Most addresses that wait to be read; more are not told.
+const MOST: usize = 64;
+
+/// An address to which something was to be sent, and from which no answer came: attempts to connect to it
+/// have failed, and packets to it were dropped.
+///
+/// ```
+/// fn say(unanswered: &peersock_datapath::Unanswered) -> String {
+///     format!("{} does not answer in network {}", unanswered.address, unanswered.network)
+/// }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Unanswered {
+    /// The network.
+    pub network: NetworkId,
+    /// The address, which may be nobody's.
+    pub address: IpAddr,
+}
+
+/// Who is told. At most one.
+#[derive(Default)]
+pub(super) struct UnansweredListener(Mutex<Option<SyncSender<Unanswered>>>);
+
+impl Datapath {
+    /// The addresses that do not answer from now on, each as often as something has waited in vain; of more
+    /// than 64 that were not read the newest are missing. A new receiver takes the place of the one before,
+    /// which ends.
+    pub fn unanswered(&self) -> Receiver<Unanswered> {
+        let (sender, receiver) = mpsc::sync_channel(MOST);
+        *sync::lock(&self.unanswered.0) = Some(sender);
+        receiver
+    }
+
+    /// Something has waited in vain for an address.
+    pub(super) fn tell_unanswered(&self, interface: InterfaceId, address: IpAddr) {
+        let mut listener = sync::lock(&self.unanswered.0);
+        let Some(sender) = &*listener else { return };
+        let network = self.networks().iter().find(|network| network.interface == interface).map(|it| it.id);
+        let Some(network) = network else { return };
+        if let Err(mpsc::TrySendError::Disconnected(_)) = sender.try_send(Unanswered { network, address }) {
+            *listener = None;
+        }
+    }
+}
