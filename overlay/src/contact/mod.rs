@@ -256,7 +256,7 @@ pub(crate) mod tests {
     fn kinds_of_later_versions_are_skipped() {
         let mut bytes = Vec::new();
         contact(&["198.51.100.7:5", "198.51.100.8:5"]).emit(&mut bytes);
-        bytes[..2].fill(77);
+        bytes[..2].fill(0xff);
         bytes[5] = 77;
         assert_eq!(Contact::parse(&bytes), Some((contact(&["198.51.100.8:5"]), &[][..])));
     }

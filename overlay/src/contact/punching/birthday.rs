@@ -230,7 +230,8 @@ mod tests {
         assert_eq!(both([Hard, Hard], [Hard, Easy]), (Some(Ok(v6)), [false; 2]));
         assert_eq!(both([Unknown, Hard], [Easy, Easy]), (Some(Ok(v6)), [false; 2]));
         assert_eq!(both([Easy, Easy], [Hard, Hard]), (None, [true; 2]));
-        assert_eq!(both([Hard, Easy], [Hard, Hard]), (Some(Err(NotTried::BothUnpredictable)), [false, true]));
+        assert_eq!(both([Hard, Easy], [Hard, Hard]), (None, [false, true]), "the other one begins");
+        assert_eq!(both([Hard; 2], [Hard; 2]), (Some(Err(NotTried::BothUnpredictable)), [false; 2]));
         // Either could begin, and the one does that has to by IPv4.
         assert_eq!(both([Hard, Easy], [Easy, Hard]), (Some(Ok(v4)), [false, true]));
         assert_eq!(both([Easy, Hard], [Hard, Easy]), (None, [true, false]));
