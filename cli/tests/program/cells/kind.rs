@@ -99,7 +99,7 @@ impl Access {
         };
         let rules = format!(
             "table ip6 nat66 {{ chain out {{ type nat hook postrouting priority srcnat; \
-             oifname wan meta l4proto udp {masquerade}; oifname wan masquerade; }} }}"
+             oifname wan meta l4proto udp {masquerade}; oifname wan masquerade; }}; }}"
         );
         nats.natlab(&["exec", site, "--", "nft", &rules]);
         // Inside there are private addresses only: what comes to the public ones from outside leads nowhere.
