@@ -18,10 +18,10 @@ const SOURCES: [&str; 7] = [
     "Cargo.toml",
     "Cargo.lock",
     "ffi/preload",
-    "ffi/bsd/Cargo.toml",
-    "ffi/bsd/src",
-    "fd/Cargo.toml",
-    "fd/src",
+    "descriptors/bsd/Cargo.toml",
+    "descriptors/bsd/src",
+    "descriptors/protocol/Cargo.toml",
+    "descriptors/protocol/src",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -30,11 +30,11 @@
 
 mod config;
 mod driver;
-mod fd;
 mod node;
 mod socket;
 mod sys;
 
+pub mod attach;
 pub mod blocking;
 pub mod interfaces;
 pub mod management;
@@ -48,7 +48,6 @@ pub use config::{
     RootDomain, RootEndpoint, RootSource, RootTransport, RootsError,
 };
 pub use driver::Interfaces;
-pub use fd::{Contacts, ENVIRONMENT, FdServer, Host, Outstanding};
 pub use net::{TcpListener, TcpStream, UdpSocket};
 #[doc(hidden)]
 pub use node::listed_in;

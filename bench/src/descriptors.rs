@@ -8,7 +8,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use peersock::{Host, Network};
+use peersock::Network;
+use peersock_descriptors::Host;
 use peersock_fd::{Client, Errno, Family, Kind, Request, Socket, SocketFlags};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 

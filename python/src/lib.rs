@@ -2,7 +2,7 @@
 //!
 //! `peersock/socket.py` builds CPython's `socket` module of them, `peersock/session.py` the node. Here are
 //! only what Python cannot do itself: everything about overlay descriptors, and the node's
-//! [`peersock::Host`]. Sockets are known by their descriptors alone, so nothing has to be told of `dup`,
+//! [`peersock_descriptors::Host`]. Sockets are known by their descriptors alone, so nothing has to be told of `dup`,
 //! `fork` and `close`.
 //!
 //! While a call waits the interpreter's lock is released, and signals run their handlers in between as PEP

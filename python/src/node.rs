@@ -4,7 +4,8 @@ use std::os::fd::{IntoRawFd as _, RawFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use peersock::{Event, Host, JoinError, Joined, NetworkId, StartError};
+use peersock::{Event, JoinError, Joined, NetworkId, StartError};
+use peersock_descriptors::Host;
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 

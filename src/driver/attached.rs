@@ -6,13 +6,14 @@ use std::time::Instant;
 use crate::sync;
 use crate::sys::poller::Event;
 
-/// Something with descriptors and deadlines of its own, run by the engine thread.
+/// Something with descriptors and deadlines of its own, run by the engine thread. An example is in
+/// [`attach`](crate::attach).
 ///
-/// It adds its descriptors to the driver's [`Poller`](crate::sys::poller::Poller).
+/// It adds its descriptors to the driver's [`Poller`](crate::attach::Poller).
 ///
 /// So what arrives for a socket passes from the UDP socket to the application's descriptor, and back, without
 /// another thread being woken in between.
-pub(crate) trait Attached: Send + Sync {
+pub trait Attached: Send + Sync {
     /// Does what is to be done. Among the events are those of its descriptors, by their tokens.
     fn run(&self, events: &[Event]);
 

@@ -30,7 +30,7 @@ use peersock_nat::turn::TurnServer;
 use peersock_overlay::{Endpoint, SocketInfo};
 use peersock_stack::{Batch, Flow, Stack};
 
-pub(crate) use attached::Attached;
+pub use attached::Attached;
 pub use interfaces::Interfaces;
 pub(crate) use interfaces::canonical;
 pub(crate) use nat64::reaches_by_ipv6_only;

@@ -9,7 +9,7 @@ mod udp;
 pub use address::ToSocketAddrs;
 pub(crate) use address::resolve;
 pub(crate) use ping::Ping;
-pub(crate) use tcp::{Acceptor, Connection};
+pub use tcp::{Acceptor, Connection};
 pub(crate) use udp::Datagrams;
 
 use std::io;
@@ -70,7 +70,7 @@ fn explain(error: Error, port: u16, networks: &[JoinedNetwork]) -> io::Error {
 }
 
 /// Why nobody could reach a listener at `port`, with the ports that the networks allow.
-pub(crate) fn port_refusal(port: u16, networks: &[JoinedNetwork]) -> String {
+pub fn port_refusal(port: u16, networks: &[JoinedNetwork]) -> String {
     let allowed = networks.iter().map(|JoinedNetwork { id, ports, .. }| {
         format!("network {id} allows ports {} to {}", ports.start(), ports.end())
     });
@@ -104,7 +104,8 @@ fn unless_blocked<T>(node: &Inner, result: io::Result<T>) -> Option<io::Result<T
 }
 
 /// A socket of the stack that somebody may wait for.
-pub(crate) trait Waited: Send + Sync {
+pub trait Waited: Send + Sync {
+    /// Who waits.
     fn waiters(&self) -> &Waiters;
 }
 
@@ -147,8 +148,10 @@ pub(crate) fn poll_io<T>(
 }
 
 /// Counts a socket whose users wait as tasks: while there is one, the engine thread reads the UDP sockets.
+/// [`NodeHandle::task_user`](crate::attach::NodeHandle::task_user) gives one; an example is in
+/// [`attach`](crate::attach).
 #[derive(Debug)]
-pub(crate) struct TaskUser {
+pub struct TaskUser {
     node: Arc<Inner>,
 }
 

@@ -21,8 +21,27 @@ const BACKLOG: usize = 128;
 /// From this size on, bytes, a write looks for acknowledgements itself.
 const LARGE_WRITE: usize = 16 << 10;
 
-/// One TCP connection. Dropping it closes the connection; what was written is still delivered.
-pub(crate) struct Connection {
+/// One TCP connection, without waiting: what would block fails with [`WouldBlock`](io::ErrorKind::WouldBlock),
+/// and [`Connection::waiters`] tell when it is worth repeating. Dropping it closes the connection; what was
+/// written is still delivered. [`NodeHandle::connect`](crate::attach::NodeHandle::connect) and
+/// [`Acceptor::accept`] give one.
+///
+/// ```
+/// use peersock::attach::NodeHandle;
+/// use peersock::{IdentitySource, Interfaces, Network, Node};
+/// use peersock_stack::TcpOptions;
+///
+/// let node = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback).start()?;
+/// let network = node.join(Network::ad_hoc("ff00500050000000".parse()?))?;
+/// let local = (network.address(), 80).into();
+/// let handle = NodeHandle::of(&node);
+/// let acceptor = handle.reserve(None, local, TcpOptions::default())?;
+/// acceptor.listen(16);
+/// let connection = handle.connect(None, None, local, TcpOptions::default())?;
+/// assert_eq!(connection.flow().remote(), local);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Connection {
     pub(crate) node: Arc<Inner>,
     flow: Arc<Flow>,
     linger: Mutex<Option<Duration>>,
@@ -66,7 +85,7 @@ impl Connection {
     }
 
     /// The stack's connection.
-    pub(crate) fn flow(&self) -> &Arc<Flow> {
+    pub fn flow(&self) -> &Arc<Flow> {
         &self.flow
     }
 
@@ -79,12 +98,16 @@ impl Connection {
         }
     }
 
-    pub(crate) fn waiters(&self) -> &Waiters {
+    /// Who waits for it.
+    pub fn waiters(&self) -> &Waiters {
         Waited::waiters(&*self.flow)
     }
 
     /// `WouldBlock` until the connection stands or has failed.
-    pub(crate) fn check_connected(&self) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// What has ended the attempt, once.
+    pub fn check_connected(&self) -> io::Result<()> {
         if let Some(error) = self.flow.take_error() {
             return Err(error.into());
         }
@@ -94,7 +117,11 @@ impl Connection {
         }
     }
 
-    pub(crate) fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
+    /// Reads what there is; 0 at the end.
+    ///
+    /// # Errors
+    /// `WouldBlock`; what has ended the connection.
+    pub fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
         self.node.check_up()?;
         let now = Instant::now();
         let n = self.flow.read(now, buf)?;
@@ -106,7 +133,10 @@ impl Connection {
     }
 
     /// As [`Connection::read`], of data where it lies; see [`Flow::read_with`].
-    pub(crate) fn read_with(&self, take: impl FnOnce(&[&[u8]]) -> usize) -> io::Result<usize> {
+    ///
+    /// # Errors
+    /// Those of [`Connection::read`].
+    pub fn read_with(&self, take: impl FnOnce(&[&[u8]]) -> usize) -> io::Result<usize> {
         self.node.check_up()?;
         let now = Instant::now();
         let n = self.flow.read_with(now, take)?;
@@ -121,7 +151,11 @@ impl Connection {
         Ok(self.flow.peek(Instant::now(), buf)?)
     }
 
-    pub(crate) fn write(&self, data: &[u8]) -> io::Result<usize> {
+    /// Writes what there is room for.
+    ///
+    /// # Errors
+    /// `WouldBlock`; what has ended the connection.
+    pub fn write(&self, data: &[u8]) -> io::Result<usize> {
         self.node.check_up()?;
         // Once the buffer was full a good part of it must be free again: refilling it crumb by crumb is slow.
         self.is_ready(Interest::Write)?;
@@ -133,7 +167,11 @@ impl Connection {
         Ok(n)
     }
 
-    pub(crate) fn is_ready(&self, interest: Interest) -> io::Result<()> {
+    /// Whether a direction can go on, or has ended or failed.
+    ///
+    /// # Errors
+    /// `WouldBlock` if not.
+    pub fn is_ready(&self, interest: Interest) -> io::Result<()> {
         let wanted = match interest {
             Interest::Read => Ready::READABLE | Ready::READ_CLOSED | Ready::ERROR,
             Interest::Write => Ready::WRITABLE | Ready::WRITE_CLOSED | Ready::ERROR,
@@ -144,7 +182,11 @@ impl Connection {
         }
     }
 
-    pub(crate) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+    /// shutdown(2).
+    ///
+    /// # Errors
+    /// `NotConnected`.
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         let now = Instant::now();
         if matches!(how, Shutdown::Write | Shutdown::Both) {
             self.flow.shutdown_write(now)?;
@@ -172,11 +214,16 @@ impl Connection {
         self.error_known.store(true, Ordering::Relaxed);
     }
 
-    pub(crate) fn local_addr(&self) -> SocketAddr {
+    /// The own address.
+    pub fn local_addr(&self) -> SocketAddr {
         self.flow.local()
     }
 
-    pub(crate) fn peer_addr(&self) -> io::Result<SocketAddr> {
+    /// The peer's address.
+    ///
+    /// # Errors
+    /// `NotConnected` before the connection stands.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         match self.flow.readiness().contains(Ready::CONNECTED) {
             true => Ok(self.flow.remote()),
             false => Err(Error::NotConnected.into()),
@@ -187,18 +234,27 @@ impl Connection {
         self.flow.nodelay()
     }
 
-    pub(crate) fn set_nodelay(&self, on: bool) {
+    /// TCP_NODELAY.
+    pub fn set_nodelay(&self, on: bool) {
         self.flow.set_nodelay(on);
         if on {
             self.send();
         }
     }
 
-    pub(crate) fn congestion_control(&self) -> io::Result<CongestionControl> {
+    /// TCP_CONGESTION.
+    ///
+    /// # Errors
+    /// `NotConnected` after its end.
+    pub fn congestion_control(&self) -> io::Result<CongestionControl> {
         Ok(self.flow.congestion().ok_or(Error::NotConnected)?)
     }
 
-    pub(crate) fn set_congestion_control(&self, congestion: CongestionControl) -> io::Result<()> {
+    /// TCP_CONGESTION.
+    ///
+    /// # Errors
+    /// `NotConnected` after its end.
+    pub fn set_congestion_control(&self, congestion: CongestionControl) -> io::Result<()> {
         self.congestion_control()?;
         self.flow.set_congestion(Instant::now(), congestion);
         // The new window may be the larger one, or its pace the faster one.
@@ -206,7 +262,11 @@ impl Connection {
         Ok(())
     }
 
-    pub(crate) fn info(&self) -> io::Result<TcpInfo> {
+    /// TCP_INFO.
+    ///
+    /// # Errors
+    /// `NotConnected` after its end.
+    pub fn info(&self) -> io::Result<TcpInfo> {
         Ok(self.flow.info().ok_or(Error::NotConnected)?)
     }
 
@@ -217,7 +277,11 @@ impl Connection {
         Ok(())
     }
 
-    pub(crate) fn set_user_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+    /// TCP_USER_TIMEOUT, `None` for the default.
+    ///
+    /// # Errors
+    /// `InvalidInput` for zero.
+    pub fn set_user_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         self.flow.set_user_timeout(checked(timeout)?);
         self.send();
         Ok(())
@@ -299,8 +363,9 @@ fn checked(time: Option<Duration>) -> io::Result<Option<Duration>> {
     }
 }
 
-/// A TCP listener. Dropping it stops listening and resets what nobody accepted.
-pub(crate) struct Acceptor {
+/// A TCP listener, without waiting. Dropping it stops listening and resets what nobody accepted.
+/// [`NodeHandle::reserve`](crate::attach::NodeHandle::reserve) gives one; an example is at [`Connection`].
+pub struct Acceptor {
     pub(crate) node: Arc<Inner>,
     listener: Arc<Listener>,
 }
@@ -332,22 +397,28 @@ impl Acceptor {
         Ok(Acceptor { node: Arc::clone(node), listener })
     }
 
-    /// listen(2).
-    pub(crate) fn listen(&self, backlog: usize) {
+    /// listen(2), with room for so many connections that nobody has accepted.
+    pub fn listen(&self, backlog: usize) {
         self.listener.listen(backlog);
     }
 
-    pub(crate) fn waiters(&self) -> &Waiters {
+    /// Who waits for connections.
+    pub fn waiters(&self) -> &Waiters {
         Waited::waiters(&*self.listener)
     }
 
-    pub(crate) fn accept(&self) -> io::Result<(Connection, SocketAddr)> {
+    /// A connection that has come, and from where.
+    ///
+    /// # Errors
+    /// `WouldBlock`.
+    pub fn accept(&self) -> io::Result<(Connection, SocketAddr)> {
         let flow = self.listener.accept(Instant::now())?;
         let remote = flow.remote();
         Ok((Connection::new(&self.node, flow), remote))
     }
 
-    pub(crate) fn local_addr(&self) -> SocketAddr {
+    /// The own address.
+    pub fn local_addr(&self) -> SocketAddr {
         self.listener.local()
     }
 
@@ -361,7 +432,7 @@ impl Acceptor {
     }
 
     /// What connections have that come from now on.
-    pub(crate) fn set_options(&self, options: TcpOptions) {
+    pub fn set_options(&self, options: TcpOptions) {
         self.listener.set_options(options);
     }
 }

@@ -28,24 +28,39 @@ pub(crate) fn timespec(timeout: Duration) -> Timespec {
     Timespec { tv_sec: timeout.as_secs().min(i64::MAX as u64) as i64, tv_nsec: timeout.subsec_nanos().into() }
 }
 
-/// Ends another thread's `poll` (eventfd(2)).
+/// Ends another thread's `poll` (eventfd(2)), as a [`Waker`](std::task::Waker) if need be.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::task::Waker;
+///
+/// let wakeup = Arc::new(peersock::attach::Wakeup::new()?);
+/// Waker::from(Arc::clone(&wakeup)).wake();
+/// wakeup.clear();
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug)]
-pub(crate) struct Wakeup {
+pub struct Wakeup {
     fd: OwnedFd,
 }
 
 impl Wakeup {
-    pub(crate) fn new() -> io::Result<Wakeup> {
+    /// A descriptor that is not readable.
+    ///
+    /// # Errors
+    /// EMFILE, ENFILE.
+    pub fn new() -> io::Result<Wakeup> {
         Ok(Wakeup { fd: rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)? })
     }
 
     /// Makes the descriptor readable until [`Wakeup::clear`].
-    pub(crate) fn wake(&self) {
+    pub fn wake(&self) {
         // EAGAIN: the counter is full, so it is readable already.
         let _ = rustix::io::write(&self.fd, &1u64.to_ne_bytes());
     }
 
-    pub(crate) fn clear(&self) {
+    /// Makes the descriptor unreadable.
+    pub fn clear(&self) {
         let _ = rustix::io::read(&self.fd, &mut [0u8; 8]);
     }
 }

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::epoll::{self, CreateFlags, EventData};
-pub(crate) use rustix::event::epoll::{Event, EventFlags};
+pub use rustix::event::epoll::{Event, EventFlags};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags};
 
 use super::poll::timespec;
@@ -17,15 +17,27 @@ const EVENTS: usize = 256;
 /// The descriptors that the engine thread waits for (epoll(7)), each under a token.
 ///
 /// Tokens from [`Poller::OWN`] on are the driver's; those below belong to what is
-/// [attached](crate::driver::Attached).
-pub(crate) struct Poller {
+/// [attached](crate::attach::Attached).
+///
+/// ```
+/// # use std::os::fd::AsFd;
+/// # use peersock::{IdentitySource, Interfaces, Node};
+/// use peersock::attach::{EventFlags, NodeHandle, Wakeup};
+///
+/// # let node = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback).start()?;
+/// let (handle, wakeup) = (NodeHandle::of(&node), Wakeup::new()?);
+/// handle.poller().add(wakeup.as_fd(), 1, EventFlags::IN)?;
+/// handle.poller().remove(wakeup.as_fd());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Poller {
     epoll: OwnedFd,
     timer: OwnedFd,
 }
 
 impl Poller {
     /// The first of the driver's tokens.
-    pub(crate) const OWN: u64 = 1 << 63;
+    pub const OWN: u64 = 1 << 63;
     /// The timer's token.
     const TIMER: u64 = u64::MAX;
 
@@ -44,12 +56,12 @@ impl Poller {
     ///
     /// # Errors
     /// Those of epoll_ctl(2).
-    pub(crate) fn add(&self, fd: BorrowedFd<'_>, token: u64, flags: EventFlags) -> io::Result<()> {
+    pub fn add(&self, fd: BorrowedFd<'_>, token: u64, flags: EventFlags) -> io::Result<()> {
         Ok(epoll::add(&self.epoll, fd, EventData::new_u64(token), flags)?)
     }
 
     /// Tells no more of a descriptor.
-    pub(crate) fn remove(&self, fd: BorrowedFd<'_>) {
+    pub fn remove(&self, fd: BorrowedFd<'_>) {
         // It may never have been added.
         let _ = epoll::delete(&self.epoll, fd);
     }

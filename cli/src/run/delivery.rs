@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use peersock::{FdServer, Outstanding};
+use peersock_descriptors::{FdServer, Outstanding};
 
 use super::children::Requests;
 

@@ -12,7 +12,7 @@ use std::io::{self, Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 
-use peersock::FdServer;
+use peersock_descriptors::FdServer;
 use rustix::process::Pid;
 
 use super::children::{children, describe};
@@ -36,7 +36,10 @@ impl Guard {
     /// Starts it. It does without where the system does not allow another process.
     pub(super) fn start(server: &FdServer) -> Option<Guard> {
         let mut command = Command::new("/proc/self/exe");
-        command.arg0("peersock").arg("run-guard").env(peersock::ENVIRONMENT, server.environment());
+        command
+            .arg0("peersock")
+            .arg("run-guard")
+            .env(peersock_descriptors::ENVIRONMENT, server.environment());
         command.stdin(Stdio::piped()).stdout(Stdio::null());
         // Ctrl-C is not for it.
         let started = command.process_group(0).spawn();
@@ -75,7 +78,7 @@ impl Guard {
 
 /// The guard's process.
 pub(crate) fn run(_: &Args) -> Outcome {
-    let node = env::var(peersock::ENVIRONMENT).unwrap_or_default();
+    let node = env::var(peersock_descriptors::ENVIRONMENT).unwrap_or_default();
     let (tag, _) =
         FdServer::parse_environment(&node).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
     let mut byte = [0];

@@ -18,7 +18,8 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use peersock::{FdServer, IdentitySource, Network, Node, Outstanding};
+use peersock::{IdentitySource, Network, Node};
+use peersock_descriptors::{FdServer, Outstanding};
 
 use self::children::{Ended, Requests};
 use self::guard::Guard;

@@ -4,8 +4,8 @@ use std::io;
 use std::path::Path;
 use std::process::Command;
 
-use peersock::FdServer;
 use peersock_bsd::{Client, Rules};
+use peersock_descriptors::FdServer;
 use peersock_seccomp::Supervisor;
 
 use super::children::Filter;
@@ -70,7 +70,7 @@ impl Mode {
     ) -> Outcome<Taken> {
         if self != Self::Seccomp {
             // Also for what static programs start.
-            command.env(peersock::ENVIRONMENT, server.environment());
+            command.env(peersock_descriptors::ENVIRONMENT, server.environment());
             command.env("PEERSOCK_RULES", rules(args));
             command.env("LD_PRELOAD", preload(library.path()));
         }

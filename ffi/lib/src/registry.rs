@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 use std::time::Duration;
 
-use peersock::{Host, IdentitySource, Node, NodeBuilder, StartError};
+use peersock::{IdentitySource, Node, NodeBuilder, StartError};
 use peersock_bsd::{Client, Socket};
+use peersock_descriptors::Host;
 
 use crate::events::Callback;
 use crate::result::{Answer, Failure, PEERSOCK_E_EXISTS};

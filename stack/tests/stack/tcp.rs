@@ -175,6 +175,60 @@ fn loss(flow: &Flow) -> Option<(Error, u64)> {
     }
 }
 
+/// What `a` hears of a loss when `b` resets the connection after `b` was given ten bytes and has done
+/// something with them.
+fn lost_by_reset(seed: u64, meanwhile: impl FnOnce(&mut Pair, &Flow, &Flow)) -> Option<(Error, u64)> {
+    let mut pair = Pair::new(seed);
+    let (a, b) = pair.connected();
+    a.write(pair.now, b"ten bytes.").unwrap();
+    pair.kick(A, &a);
+    pair.run(SECOND, |_| b.readable() == 10);
+    meanwhile(&mut pair, &a, &b);
+    b.set_reset_on_close(true);
+    b.close(pair.now);
+    pair.kick(B, &b);
+    pair.run(SECOND, |_| a.state() == State::Closed);
+    assert_eq!(a.take_error(), Some(Error::ConnectionReset));
+    loss(&a)
+}
+
+#[test]
+fn a_reset_says_that_everything_was_read() {
+    let read = |pair: &Pair, b: &Flow, length: usize| {
+        assert_eq!(b.read(pair.now, &mut vec![0; length]), Ok(length));
+    };
+    assert_eq!(lost_by_reset(60, |pair, _, b| read(pair, b, 10)), None);
+    let reset = Some((Error::ConnectionReset, 0));
+    assert_eq!(lost_by_reset(61, |pair, _, b| read(pair, b, 9)), reset);
+    assert_eq!(lost_by_reset(62, |pair, _, b| b.shutdown_read(pair.now).unwrap()), reset);
+    let forwarded = |pair: &mut Pair, _: &Flow, b: &Flow| {
+        read(pair, b, 10);
+        b.set_forwarded(true);
+    };
+    assert_eq!(lost_by_reset(63, forwarded), reset);
+    // What is on its way is not acknowledged.
+    let more = |pair: &mut Pair, a: &Flow, b: &Flow| {
+        read(pair, b, 10);
+        assert_eq!(a.write(pair.now, b"more"), Ok(4));
+    };
+    assert_eq!(lost_by_reset(64, more), Some((Error::ConnectionReset, 4)));
+}
+
+#[test]
+fn a_reset_with_its_text_counts_though_the_window_is_closed() {
+    let mut pair = Pair::new(65);
+    let (a, b) = pair.connected();
+    while b.write(pair.now, &[7; 65_536]).is_ok() {
+        pair.kick(B, &b);
+        pair.run_for(SECOND / 10);
+    }
+    pair.run_for(SECOND);
+    b.abort(pair.now);
+    pair.kick(B, &b);
+    pair.run(SECOND, |_| a.state() == State::Closed);
+    assert_eq!(pair.counter(A, "tcp_resets_received"), 1);
+}
+
 #[test]
 fn a_program_that_ends_after_it_has_closed_resets_nothing() {
     let (mut pair, [_, b]) = delivered(47);

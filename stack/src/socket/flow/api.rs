@@ -392,6 +392,13 @@ impl Flow {
         self.lock().reset_on_close = on;
     }
 
+    /// Says whether what is read from this flow goes to somebody who may not have read it yet, such as
+    /// another process. Off at first: who reads is the application, and a reset tells the peer when all that
+    /// came was read (text in the reset, RFC 9293 3.5.3), so that this is no [loss](Self::delivery).
+    pub fn set_forwarded(&self, on: bool) {
+        self.lock().forwarded = on;
+    }
+
     /// The driver's own state for this socket.
     pub fn context(&self) -> &OnceLock<Arc<dyn Any + Send + Sync>> {
         &self.context

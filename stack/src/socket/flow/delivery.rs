@@ -23,7 +23,8 @@ pub struct Loss {
     /// What ended it.
     pub error: Error,
     /// Bytes that the peer has not acknowledged. 0 does not mean that the peer's application had read the
-    /// others: a peer that closes with data unread resets the connection.
+    /// others: a peer that closes with data unread resets the connection. Peers with this stack say in the
+    /// reset if it had; that is no loss.
     pub unacked: u64,
 }
 
@@ -70,9 +71,10 @@ impl Inner {
         self.cold.as_ref().and_then(|cold| cold.loss)
     }
 
-    /// The peer has reset the connection: it has not read what came, or not all of it.
+    /// The peer has reset the connection: it has not read what came, or not all of it, unless it says so.
     pub(super) fn lose_to_reset(&mut self, error: Error) {
-        if self.connection.as_ref().is_some_and(|connection| connection.has_written()) {
+        let short = |connection: &crate::tcp::Connection| connection.has_written() && !connection.was_read();
+        if self.connection.as_ref().is_some_and(|connection| short(connection)) {
             self.lose(error);
         }
     }

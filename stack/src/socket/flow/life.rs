@@ -344,8 +344,9 @@ impl Flow {
     /// Has the connection send a reset; the flow ends when that has left.
     pub(super) fn reset(&self, inner: &mut Inner) {
         inner.lose_to_own_reset();
+        let is_read = inner.is_read();
         if let Some(connection) = inner.live() {
-            connection.abort();
+            connection.abort(is_read);
             self.shared.counters.tcp_resets_sent.increment();
         }
     }
@@ -412,8 +413,9 @@ impl Flow {
             State::SynSent | State::TimeWait => self.unlink(&mut inner),
             // Not by `reset`, which would call the loss this end's own doing.
             _ => {
+                let is_read = inner.is_read();
                 if let Some(connection) = inner.live() {
-                    connection.abort();
+                    connection.abort(is_read);
                     self.shared.counters.tcp_resets_sent.increment();
                 }
             }
@@ -481,7 +483,7 @@ impl Flow {
         if connection.unread_since().is_none_or(|since| after(since, patience) > time) {
             return false;
         }
-        connection.discard();
+        inner.discard();
         self.shared.counters.tcp_memory_resets.increment();
         self.reset(&mut inner);
         // The reader learns that its data is not whole, even if the peer's end has come.

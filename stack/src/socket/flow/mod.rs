@@ -114,6 +114,8 @@ struct Inner {
     /// Data that came was thrown away, because reading was shut down.
     discarded: bool,
     write_shut: bool,
+    /// What is read goes to somebody who may not have read it yet.
+    forwarded: bool,
     /// The application has closed it.
     orphaned: bool,
     /// A write found the queue full, and a quarter has not become free since.
@@ -157,6 +159,7 @@ impl Flow {
             ended: false,
             read_shut: false,
             discarded: false,
+            forwarded: false,
             write_shut: false,
             orphaned: false,
             was_full: false,
@@ -286,6 +289,11 @@ impl Inner {
         if let Some(connection) = self.live() {
             connection.discard();
         }
+    }
+
+    /// Whether the application has read all that came, as far as this end can tell.
+    fn is_read(&self) -> bool {
+        self.readable() == 0 && !self.discarded && !self.forwarded
     }
 
     /// The connection, while the connection is alive.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Connection;
+use super::{ALL_READ, Connection};
 use crate::State;
 use crate::host::clock::{Time, after, since};
 use crate::tcp::options::MAX_BLOCKS;
@@ -104,7 +104,7 @@ impl Connection {
             return Verdict::Done;
         };
         if segment.rst {
-            return self.process_reset(now, start, next);
+            return self.process_reset(now, (start, next), segment);
         }
         if segment.syn {
             return self.process_syn(now, start, segment);
@@ -167,13 +167,17 @@ impl Connection {
         *count <= super::CHALLENGES
     }
 
-    /// RFC 5961 section 3: only the very next number resets; RFC 1337: nothing does in TIME-WAIT.
-    fn process_reset(&mut self, now: Time, start: u64, next: u64) -> Verdict {
+    /// RFC 5961 section 3: only the very next number resets; RFC 1337: nothing does in TIME-WAIT. What the text
+    /// says holds for what the reset acknowledges.
+    fn process_reset(&mut self, now: Time, (start, next): (u64, u64), segment: &Segment<'_>) -> Verdict {
         if self.state == State::TimeWait {
             return Verdict::Done;
         }
         if start == next {
             self.state = State::Closed;
+            let read = segment.ack.filter(|_| segment.payload == ALL_READ);
+            let read = read.and_then(|ack| sequence::offset(self.isn, self.sender.una(), ack));
+            self.was_read = read.is_some_and(|read| read >= self.sender.queued_end());
         } else if self.may_challenge(now) {
             self.receiver.acknowledge_now();
         }

@@ -35,6 +35,10 @@ use crate::State;
 use crate::host::clock::{Time, after, since};
 use crate::ip::MAX_PACKET;
 
+/// Text of a reset (RFC 9293 3.5.3) whose sender's application has read everything up to the acknowledgement
+/// number. Other stacks send none and look at none.
+const ALL_READ: &[u8] = b"all read";
+
 /// The segment size of a peer that names none (RFC 9293 3.7.1, MUST-15; RFC 2675 for IPv6).
 const DEFAULT_MSS_V4: u16 = 536;
 const DEFAULT_MSS_V6: u16 = 1220;
@@ -92,6 +96,10 @@ pub(crate) struct Connection {
     syn: Syn,
     /// A reset is to leave; nothing else does then.
     reset_due: bool,
+    /// The reset says that the application has read all that came.
+    says_read: bool,
+    /// The peer's reset has said so, of all that was written.
+    was_read: bool,
     /// The path has come back.
     expedite_due: bool,
     /// The largest segment that the peer takes, with its options.
@@ -190,6 +198,8 @@ impl Connection {
             ),
             syn: Syn::default(),
             reset_due: false,
+            says_read: false,
+            was_read: false,
             expedite_due: false,
             peer_mss: default,
             peer_scale: 0,
@@ -329,10 +339,11 @@ impl Connection {
         self.state = State::Closed;
     }
 
-    /// Sends RST and forgets everything.
-    pub(crate) fn abort(&mut self) {
+    /// Sends RST and forgets everything. The reset says whether the application has read all that came.
+    pub(crate) fn abort(&mut self, is_read: bool) {
         if !matches!(self.state, State::Closed | State::SynSent | State::TimeWait) {
             self.reset_due = true;
+            self.says_read = is_read && self.receiver.has_received();
         }
         self.state = State::Closed;
     }
@@ -365,6 +376,11 @@ impl Connection {
     /// Whether the application has ever written anything.
     pub(crate) fn has_written(&self) -> bool {
         self.sender.queued_end() > 1
+    }
+
+    /// Whether the peer has reset the connection and said that its application has read all of that.
+    pub(crate) fn was_read(&self) -> bool {
+        self.was_read
     }
 
     /// Whether the peer has acknowledged the FIN.

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{Connection, own_mss};
+use super::{ALL_READ, Connection, own_mss};
 use crate::State;
 use crate::host::clock::{Time, after, earlier};
 use crate::ip::MAX_PACKET;
@@ -57,7 +57,10 @@ impl Connection {
                 options: Options::default(),
                 ..self.header(now, self.wire_nxt())
             };
-            return self.finish(out, &reset, 0);
+            let text = if self.says_read { ALL_READ } else { &[] };
+            let packet = self.finish(out, &reset, text.len())?;
+            out.buf[packet.header_len..packet.len].copy_from_slice(text);
+            return Some(packet);
         }
         match self.state {
             State::Closed => None,

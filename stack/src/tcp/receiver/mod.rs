@@ -117,6 +117,11 @@ impl Receiver {
         self.acked
     }
 
+    /// Whether any data has come in order.
+    pub(crate) fn has_received(&self) -> bool {
+        self.queue.end() > 1
+    }
+
     /// The peer's FIN has come with everything before it.
     pub(crate) fn is_finished(&self) -> bool {
         self.finished

@@ -1,0 +1,139 @@
+//! The attempts of a server's sockets to connect.
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use peersock_fd::{Errno, Name, SocketId, name_of};
+use rustix::net::SocketFlags;
+
+use crate::addresses::errno;
+use crate::connecting::{Connecting, Step};
+use crate::socket_table::Phase;
+use crate::state::{Entry, ServerState};
+use crate::wakers::Key;
+
+/// Descriptors that are accepted before others have their turn.
+const MOST_ACCEPTS: usize = 64;
+
+impl ServerState {
+    /// Begins an attempt. The reply is given now, or when it is known what came of it.
+    pub(crate) fn connect(
+        &mut self,
+        socket: peersock_fd::Opened,
+        remote: SocketAddr,
+        asker: Option<(Key, Option<Duration>)>,
+    ) -> Result<(), Errno> {
+        let node = self.context.node()?;
+        let opened = self.socket(socket);
+        match opened.phase {
+            Phase::Fresh => {}
+            Phase::Connecting(key) => {
+                // It does not wait any more: its descriptor will come filled.
+                if asker.is_none()
+                    && let Some(Entry::Connecting(attempt)) = self.entry_mut(key)
+                {
+                    attempt.stop_waiting();
+                }
+                return Err(Errno::ALREADY);
+            }
+            Phase::Connected(_) | Phase::Listening(_) => return Err(Errno::ISCONN),
+            Phase::Datagrams(_) => return Err(Errno::INVAL),
+        }
+        let remote = self.context.meant(remote);
+        let opened = self.socket(socket);
+        if remote.ip().is_unspecified() || remote.port() == 0 {
+            return Err(Errno::CONNREFUSED);
+        }
+        let same_family = |local: &SocketAddr| local.is_ipv4() == remote.is_ipv4();
+        let local = opened.reserved.iter().map(|acceptor| acceptor.local_addr()).find(same_family);
+        if local.is_none() && !opened.reserved.is_empty() {
+            return Err(Errno::NETUNREACH);
+        }
+        let mut options = opened.options.tcp(remote.is_ipv4());
+        let device = opened.options.interface();
+        // It is this socket itself that has the port.
+        options.reuse_address |= local.is_some();
+        let opened = node.connect(device, local, remote, options).map_err(errno);
+        let connection = self.context.note_if_refused(opened, remote)?;
+        let key = self.context.new_key();
+        let now = Instant::now();
+        let asker = asker.map(|(asker, timeout)| (asker, timeout.map(|timeout| now + timeout)));
+        if let Some((_, Some(until))) = asker {
+            self.context.set_timer(until, key);
+        }
+        let opened = self.socket(socket);
+        (opened.phase, opened.error) = (Phase::Connecting(key), None);
+        let attempt = Connecting::new(socket.id, connection, asker, self.context.waker(key));
+        self.insert(key, Entry::Connecting(attempt));
+        Ok(())
+    }
+
+    /// An application has connected its descriptor.
+    pub(crate) fn accept_data(&mut self, listener: &OwnedFd) {
+        for _ in 0..MOST_ACCEPTS {
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            let (fd, from) = match rustix::net::acceptfrom_with(listener, flags) {
+                Ok(accepted) => accepted,
+                Err(error) => return self.turn_away(listener, error),
+            };
+            // A stranger cannot have the name of a socket that a known application has asked to connect.
+            let Some(Name::Opened(_, socket)) = from.and_then(name_of) else { continue };
+            if let Some((key, attempt)) = self.attempt_of(socket) {
+                attempt.attach(fd);
+                self.advance(key);
+            }
+        }
+    }
+
+    /// An application has filled its descriptor, and waits for it to become writable.
+    pub(crate) fn filled(&mut self, socket: peersock_fd::Opened, app_end: Option<OwnedFd>) {
+        if let Some((key, attempt)) = self.attempt_of(socket) {
+            attempt.note_filled(app_end);
+            self.advance(key);
+        }
+    }
+
+    fn attempt_of(&mut self, socket: peersock_fd::Opened) -> Option<(Key, &mut Connecting)> {
+        let Some(Phase::Connecting(key)) = self.sockets.phase(socket.id) else { return None };
+        match self.entry_mut(key) {
+            Some(Entry::Connecting(attempt)) => Some((key, attempt)),
+            _ => None,
+        }
+    }
+
+    /// Looks how far an attempt has come.
+    pub(crate) fn advance(&mut self, key: Key) {
+        let Some(Entry::Connecting(attempt)) = self.entries.get_mut(&key) else { return };
+        let id = attempt.id();
+        let (reply, step) = attempt.advance(key, &mut self.context);
+        if let Some((asker, reply)) = reply {
+            self.reply(asker, &reply);
+        }
+        match step {
+            Step::Waits => {}
+            Step::Failed(error) => {
+                if let Some(opened) = self.sockets.get_mut(id) {
+                    (opened.phase, opened.error) = (Phase::Fresh, error);
+                }
+                self.remove(key);
+            }
+            Step::GivenUp => {
+                self.sockets.remove(id);
+                self.remove(key);
+            }
+            Step::Stands => self.begin_stream(key, id),
+        }
+    }
+
+    /// The connection of an attempt stands, and the application has its descriptor.
+    fn begin_stream(&mut self, key: Key, id: SocketId) {
+        let Some(Entry::Connecting(attempt)) = self.remove(key) else { return };
+        let Some(opened) = self.sockets.get_mut(id) else { return };
+        opened.phase = Phase::Connected(key);
+        match attempt.into_stream(key, &self.context, opened.options.clone()) {
+            Some(stream) => self.insert(key, Entry::Stream(stream)),
+            None => drop(self.sockets.remove(id)),
+        }
+    }
+}

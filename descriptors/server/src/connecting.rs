@@ -1,0 +1,180 @@
+//! Sockets that connect: the attempt on the overlay, and the application's descriptor, which comes sooner or
+//! later.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use peersock_fd::{Errno, Reply, SocketId, enlarge, peer_credentials};
+use rustix::net::RecvFlags;
+
+use crate::context::Context;
+use crate::options::Options;
+use crate::outbox::Outbox;
+use crate::requester::failed;
+use crate::stream::{self, Origin, Stream};
+use crate::wakers::{self, Key};
+use peersock::attach::Connection;
+use peersock_primitives::wait::Interest;
+
+/// How long an application may take to connect its descriptor after the connection stands.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// An attempt.
+pub(crate) struct Connecting {
+    id: SocketId,
+    connection: Connection,
+    waker: Waker,
+    entry: Arc<wakers::Entry>,
+    /// Who waits for the outcome, and until when.
+    asker: Option<(Key, Option<Instant>)>,
+    /// Whether the application's descriptor is filled, so that it is not writable until we say so.
+    fills: bool,
+    /// The descriptor's other end, once the application has connected it.
+    data: Option<OwnedFd>,
+    /// The application's descriptor, once it is filled.
+    filled: Option<OwnedFd>,
+    outcome: Option<Result<(), Errno>>,
+    /// When the application is given up that does not connect its descriptor.
+    until: Option<Instant>,
+}
+
+/// What follows from a look at an attempt.
+pub(crate) enum Step {
+    /// It goes on.
+    Waits,
+    /// The socket may try again; this is its SO_ERROR, unless the application was told by a reply.
+    Failed(Option<Errno>),
+    /// The application does not connect its descriptor.
+    GivenUp,
+    /// The connection stands, and the descriptor is here.
+    Stands,
+}
+
+impl Connecting {
+    /// Begins an attempt of a socket. If nobody waits for the outcome, its descriptor will come filled.
+    pub(crate) fn new(
+        id: SocketId,
+        connection: Connection,
+        asker: Option<(Key, Option<Instant>)>,
+        (waker, entry): (Waker, Arc<wakers::Entry>),
+    ) -> Self {
+        // The first look: connections within the node stand at once.
+        waker.wake_by_ref();
+        let (fills, data, filled, outcome, until) = (asker.is_none(), None, None, None, None);
+        Self { id, connection, waker, entry, asker, fills, data, filled, outcome, until }
+    }
+
+    /// The socket.
+    pub(crate) fn id(&self) -> SocketId {
+        self.id
+    }
+
+    /// Nobody waits any more: the descriptor will come filled.
+    pub(crate) fn stop_waiting(&mut self) {
+        (self.fills, self.asker) = (true, None);
+    }
+
+    /// The application has connected its descriptor.
+    pub(crate) fn attach(&mut self, data: OwnedFd) {
+        self.data.get_or_insert(data);
+    }
+
+    /// The application has filled its descriptor, and waits for it to become writable.
+    pub(crate) fn note_filled(&mut self, app_end: Option<OwnedFd>) {
+        (self.fills, self.filled) = (true, app_end);
+    }
+
+    /// Becomes a stream; `None` if the kernel does not tell of the descriptor.
+    pub(crate) fn into_stream(self, key: Key, context: &Context, options: Options) -> Option<Stream> {
+        let Self { id, connection, waker, entry, data, .. } = self;
+        let data = data?;
+        enlarge(data.as_fd());
+        let process = peer_credentials(data.as_fd()).map_or(0, |credentials| credentials.pid);
+        context.watch(data.as_fd(), key, stream::EVENTS).ok()?;
+        waker.wake_by_ref();
+        let (origin, unix) = (Origin::Opened(id), Outbox::of_connected(data));
+        Some(Stream::new(connection, origin, options, unix, process, (waker, entry)))
+    }
+
+    /// Looks how far it has come: what somebody who waits is told, and what follows.
+    pub(crate) fn advance(&mut self, key: Key, context: &mut Context) -> (Option<(Key, Reply)>, Step) {
+        self.entry.begin();
+        let now = Instant::now();
+        if self.outcome.is_none() {
+            self.connection.waiters().register(Interest::Write, &self.waker);
+            self.outcome = match self.connection.check_connected() {
+                Ok(()) => Some(Ok(())),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => None,
+                Err(error) => Some(Err(Errno::from_io_error(&error).unwrap_or(Errno::IO))),
+            };
+        }
+        let mut reply = None;
+        match (self.asker, self.outcome) {
+            (Some((asker, _)), Some(Err(error))) => {
+                return (Some((asker, failed(error))), Step::Failed(None));
+            }
+            (Some((asker, _)), Some(Ok(()))) => {
+                self.asker = None;
+                reply = Some((asker, Reply::Done));
+            }
+            (Some((asker, Some(until))), None) if until <= now => {
+                // It goes on, as with TCP; the application leaves its descriptor filled.
+                (self.fills, self.asker) = (true, None);
+                reply = Some((asker, failed(Errno::INPROGRESS)));
+            }
+            _ => {}
+        }
+        let Some(outcome) = self.outcome else { return (reply, Step::Waits) };
+        let is_here = self.data.is_some() && (!self.fills || self.filled.is_some());
+        if !is_here {
+            let until = *self.until.get_or_insert(now + PATIENCE);
+            if until <= now {
+                return (reply, Step::GivenUp);
+            }
+            context.set_timer(until, key);
+            return (reply, Step::Waits);
+        }
+        // The kernel wakes who waits before it frees what is unread, and with it the room to write: without
+        // this, a descriptor whose connection was refused would have an error for a moment, and no room.
+        // Closed with the last byte of its filling unread, it reports an error.
+        self.take_filling(&mut context.buf);
+        (reply, outcome.map_or_else(|error| Step::Failed(Some(error)), |()| Step::Stands))
+    }
+
+    /// Whether the connection stands and the application was told: it may be writing to a descriptor that is
+    /// not here yet.
+    pub(crate) fn is_standing(&self) -> bool {
+        self.outcome == Some(Ok(()))
+    }
+
+    /// Makes the application's descriptor writable, if it was filled.
+    fn take_filling(&mut self, buf: &mut [u8]) {
+        let (Some(data), Some(app_end)) = (&self.data, self.filled.take()) else { return };
+        // It became full and was not writable since, so whatever is there now is filling. Once some of it is
+        // taken the application may write. The last byte stays, see `outbox`.
+        let mut filling = rustix::io::ioctl_fionread(data).unwrap_or(0).saturating_sub(1) as usize;
+        while filling > 0 {
+            let room = filling.min(buf.len());
+            match rustix::net::recv(data, &mut buf[..room], RecvFlags::DONTWAIT) {
+                Ok((taken @ 1.., _)) => filling -= taken,
+                Err(Errno::INTR) => {}
+                _ => break,
+            }
+        }
+        enlarge(app_end.as_fd());
+    }
+
+    /// Has the connection reset when this is dropped.
+    pub(crate) fn reset(&self) {
+        self.connection.flow().set_reset_on_close(true);
+    }
+
+    /// The own address, and the other end's once the connection stands.
+    pub(crate) fn addresses(&self) -> (SocketAddr, Option<SocketAddr>) {
+        let peer = self.connection.peer_addr().ok().filter(|_| self.outcome == Some(Ok(())));
+        (self.connection.local_addr(), peer)
+    }
+}

@@ -1,0 +1,391 @@
+//! One datagram socket with the node's ends for it: datagrams from the stack to the application's end, and
+//! from it to the stack.
+//!
+//! What has come waits in the stack's queue of the socket, which is bounded, until the application's end has
+//! room.
+
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use peersock::attach::EventFlags;
+use peersock_fd::{Details, Errno, Family, SendFlags};
+use peersock_stack::Error;
+
+use crate::addresses::errno;
+use crate::ancillary::{descriptor, hand_over};
+use crate::context::{Context, LONGEST};
+use crate::datagram_ends::{self, End, Ends, Place};
+use crate::options::Options;
+use crate::socket_table::Opened;
+use crate::transport::{Arrived, Transport};
+use crate::wakers::{self, Key};
+
+/// Datagrams that are moved for one socket before others have their turn.
+pub(crate) const ROUNDS: usize = 64;
+
+/// How often it is looked whether the application's end is still open: the kernel does not tell. Longer by a
+/// millisecond for each socket that there is, so that many cost no more than a thousand.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// What the kernel shall tell of an end.
+const EVENTS: EventFlags = EventFlags::IN.union(EventFlags::OUT).union(EventFlags::ET);
+
+/// A datagram socket that receives.
+pub(crate) struct Datagrams {
+    key: Key,
+    pub(crate) socket: peersock_fd::Opened,
+    transport: Arc<dyn Transport>,
+    waker: Waker,
+    entry: Arc<wakers::Entry>,
+    ends: Ends,
+    /// Whom it is connected to, as the application names it.
+    peer: Option<SocketAddr>,
+    /// Taken from the stack, for which the application's end had no room.
+    waiting: Option<(Arrived, Vec<u8>)>,
+    /// The details that the last datagram to a connected socket had, as a descriptor.
+    last_details: Option<(Details, OwnedFd)>,
+    sweep: Instant,
+}
+
+/// What has to be done before datagrams can be given to the application, or instead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Nothing: it waits for news.
+    Waits,
+    /// Other sockets have so many ends that there is no room for one more.
+    NeedsRoom,
+    /// The application is to be told what a datagram has run into.
+    Failed(Errno),
+    /// The node has left the network that it is bound to.
+    NetworkDown,
+    /// Nobody has the socket open.
+    Closed,
+}
+
+/// Why there is no end for a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoEnd {
+    /// Other sockets have too many, or all descriptors.
+    Room,
+    Failed(Errno),
+}
+
+/// What became of a datagram for the application.
+enum Delivery {
+    /// It is there, or lost.
+    Done,
+    /// There is no room now.
+    Full,
+    /// There is no room for an end.
+    NeedsRoom,
+    /// Nobody has the socket open.
+    Closed,
+}
+
+impl Datagrams {
+    /// Begins to receive; there are so many `others`.
+    pub(crate) fn new(
+        key: Key,
+        socket: peersock_fd::Opened,
+        transport: Arc<dyn Transport>,
+        (context, others): (&mut Context, usize),
+    ) -> Self {
+        let (waker, entry) = context.waker(key);
+        let sweep = next_sweep(Instant::now(), others);
+        context.set_timer(sweep, key);
+        waker.wake_by_ref();
+        let (ends, waiting, last_details) = (Ends::default(), None, None);
+        Self { key, socket, transport, waker, entry, ends, peer: None, waiting, last_details, sweep }
+    }
+
+    /// Whom it is connected to, as the application names it.
+    pub(crate) fn peer(&self) -> Option<SocketAddr> {
+        self.peer
+    }
+
+    /// From now on it is another socket of the stack's.
+    pub(crate) fn set_transport(&mut self, transport: Arc<dyn Transport>) {
+        self.transport = transport;
+    }
+
+    /// Whether something waits for room at the application.
+    pub(crate) fn has_waiting(&self) -> bool {
+        self.waiting.is_some()
+    }
+
+    /// It is connected elsewhere now, and so is each of its ends that is made from now on. What was sent to
+    /// those that there were leaves.
+    pub(crate) fn associate(&mut self, peer: Option<SocketAddr>, context: &mut Context, options: &Options) {
+        self.peer = peer;
+        for end in self.ends.keys() {
+            self.send_from(end, context, options);
+            self.remove_end(end, context);
+        }
+    }
+
+    /// Gives what has come to the application, at most `left` datagrams. There are so many `others`. With
+    /// `is_room_made` it makes do with the ends that there can be.
+    pub(crate) fn deliver(
+        &mut self,
+        context: &mut Context,
+        opened: &mut Opened,
+        others: usize,
+        (left, mut is_room_made): (&mut usize, bool),
+    ) -> Step {
+        self.entry.begin();
+        let now = Instant::now();
+        if self.sweep <= now {
+            if !context.is_open(self.socket) {
+                return Step::Closed;
+            }
+            self.sweep = next_sweep(now, others);
+            context.set_timer(self.sweep, self.key);
+        }
+        let mut buf = std::mem::take(&mut context.arrived);
+        let step = loop {
+            if *left == 0 {
+                context.set_timer(now, self.key);
+                break Step::Waits;
+            }
+            *left -= 1;
+            let (arrived, data) = match self.waiting.take() {
+                Some(waiting) => waiting,
+                None => match self.next(&mut buf) {
+                    Ok(arrived) => (arrived, Vec::new()),
+                    Err(Error::WouldBlock) => break Step::Waits,
+                    Err(Error::NetworkDown) => break Step::NetworkDown,
+                    Err(error) => break Step::Failed(errno(error)),
+                },
+            };
+            let bytes = if data.is_empty() { &buf[..arrived.length] } else { &data };
+            let step = match self.deliver_one(context, opened, &arrived, bytes) {
+                Delivery::Closed => break Step::Closed,
+                Delivery::Full => Step::Waits,
+                Delivery::NeedsRoom if !is_room_made => Step::NeedsRoom,
+                Delivery::Done | Delivery::NeedsRoom => {
+                    is_room_made = false;
+                    continue;
+                }
+            };
+            let data = if data.is_empty() { bytes.to_vec() } else { data };
+            self.waiting = Some((arrived, data));
+            break step;
+        };
+        context.arrived = buf;
+        step
+    }
+
+    /// The next datagram of the stack's queue.
+    fn next(&self, buf: &mut [u8]) -> Result<Arrived, Error> {
+        // What comes after a look that found nothing wakes.
+        match self.transport.receive(buf) {
+            Err(Error::WouldBlock) => {}
+            received => return received,
+        }
+        self.transport.register(&self.waker);
+        self.transport.receive(buf)
+    }
+
+    fn deliver_one(
+        &mut self,
+        context: &mut Context,
+        opened: &Opened,
+        arrived: &Arrived,
+        data: &[u8],
+    ) -> Delivery {
+        let (socket, family) = (self.socket, self.socket.family);
+        let details = opened.options.details(family, arrived);
+        let details = details.map(|details| context.shown_details(family, details));
+        let remote = context.shown(family, arrived.remote);
+        if Family::of(remote.ip()) != family {
+            // There are no more aliases.
+            return Delivery::Done;
+        }
+        // The end that a socket is connected to is the only one that may send to it.
+        let is_peer = self.peer.is_some_and(|peer| same(peer, remote));
+        let place = if is_peer { (self.peer.unwrap_or(remote), None) } else { (remote, details) };
+        let end = match self.end_at(place, context, &opened.options, false) {
+            Ok(end) => end,
+            Err(NoEnd::Room) => return Delivery::NeedsRoom,
+            Err(NoEnd::Failed(_)) => return Delivery::Done,
+        };
+        if let Some(details) = details.filter(|_| is_peer) {
+            self.describe(details);
+        }
+        let Some(end) = self.ends.get(end) else { return Delivery::Done };
+        let described = self.last_details.as_ref().filter(|(last, _)| is_peer && Some(*last) == details);
+        let along = described.map(|(_, fd)| fd.as_fd());
+        let send = || hand_over(&end.fd, data, along);
+        let sent = match send() {
+            // The application has connected elsewhere and back: that is told once.
+            Err(Errno::CONNRESET) => send(),
+            // When this end was made, the application's was connected to another.
+            Err(Errno::NOTCONN) if end.connect(context.tag, socket).is_ok() => send(),
+            sent => sent,
+        };
+        match sent {
+            Err(Errno::AGAIN) => Delivery::Full,
+            Err(Errno::CONNREFUSED | Errno::NOTCONN) if !context.is_open(socket) => Delivery::Closed,
+            // It is connected to somebody else (EPERM), receives no more (EPIPE), or the system lacks memory.
+            _ => Delivery::Done,
+        }
+    }
+
+    /// Has a descriptor that holds details, the one of the last datagram if they are the same.
+    fn describe(&mut self, details: Details) {
+        if !self.last_details.as_ref().is_some_and(|(last, _)| *last == details) {
+            self.last_details = descriptor(&details).map(|fd| (details, fd));
+        }
+    }
+
+    /// The place whose end tells of errors.
+    pub(crate) fn place_of_errors(&self) -> Place {
+        // The kernel tells an unconnected socket of nothing, so it is told with a datagram from nobody.
+        (self.peer.unwrap_or((self.socket.family.unspecified(), 0).into()), None)
+    }
+
+    /// Tells the application by an end that there is an error to be asked for.
+    pub(crate) fn report_error(&mut self, end: Key, context: &mut Context, options: &Options) {
+        if self.peer.is_some() {
+            // What the application has sent would be lost.
+            self.send_from(end, context, options);
+        }
+        let Some(end) = self.ends.get(end) else { return };
+        if self.peer.is_some() {
+            end.report_error(context.tag, self.socket);
+        } else {
+            let _ = rustix::net::send(&end.fd, &[], SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+        }
+    }
+
+    /// Gives the application an empty datagram with details.
+    pub(crate) fn tell(&self, end: Key, details: Option<OwnedFd>) -> Result<(), Errno> {
+        let end = self.ends.get(end).ok_or(Errno::NOTCONN)?;
+        hand_over(&end.fd, &[], details.as_ref().map(|fd| fd.as_fd()))
+    }
+
+    /// Sends what the application has written to one of the node's ends.
+    pub(crate) fn send_from(&mut self, key: Key, context: &mut Context, options: &Options) {
+        let Some(end) = self.ends.get(key) else { return };
+        let place = end.place;
+        let target = at_home(context.meant(place.0), self.transport.local());
+        let send_options = context.send_options(options, target.ip(), place.1);
+        let Context { buf, gso, .. } = context;
+        let (mut is_too_long, mut has_more) = (false, true);
+        for round in 0..ROUNDS {
+            match end.receive(self.socket, buf) {
+                // A longer one is no packet's.
+                Ok(length) if length.is_none_or(|length| length > LONGEST) => {}
+                Ok(length) => {
+                    let length = length.unwrap_or(0);
+                    // The first leaves at once: mostly it is the only one.
+                    let others = (round > 0).then_some(&mut *gso);
+                    if let Err(error) = self.transport.send(target, &buf[..length], &send_options, others) {
+                        tracing::trace!(%error, "a datagram was not sent");
+                        is_too_long |= error == Error::MessageSize;
+                    }
+                }
+                Err(Errno::CONNRESET | Errno::INTR) => {}
+                Err(_) => {
+                    has_more = false;
+                    break;
+                }
+            }
+        }
+        context.send_gso();
+        if has_more {
+            context.set_timer(Instant::now(), key);
+        }
+        if is_too_long {
+            context.note_too_long(self.key, place.0);
+        }
+        self.ends.note_use(key, &mut context.ends);
+    }
+
+    /// Sends what the application has written to all ends, as often as each may have a turn.
+    pub(crate) fn send_all(&mut self, turns: usize, context: &mut Context, options: &Options) {
+        for end in self.ends.keys() {
+            (0..turns).for_each(|_| self.send_from(end, context, options));
+        }
+    }
+
+    /// The end for one place, made if there is none. With `is_room_made` there may be one more than all
+    /// sockets should have together.
+    pub(crate) fn end_at(
+        &mut self,
+        place: Place,
+        context: &mut Context,
+        options: &Options,
+        is_room_made: bool,
+    ) -> Result<Key, NoEnd> {
+        if let Some(key) = self.ends.at(place) {
+            self.ends.note_use(key, &mut context.ends);
+            return Ok(key);
+        }
+        if self.ends.len() >= datagram_ends::MOST_PER_SOCKET {
+            for end in datagram_ends::least_used(self.ends.uses().collect()) {
+                self.give_up_end(end, context, options);
+            }
+        } else if context.ends.len() >= datagram_ends::MOST && !is_room_made {
+            return Err(NoEnd::Room);
+        }
+        let name = context.name_key.remote(self.socket.id, place.0, place.1);
+        let end = End::new(context.tag, self.socket, place, name).map_err(|error| match error {
+            Errno::MFILE | Errno::NFILE if !is_room_made => NoEnd::Room,
+            error => NoEnd::Failed(error),
+        })?;
+        let key = context.new_key();
+        context.watch(end.fd.as_fd(), key, EVENTS).map_err(|_| NoEnd::Failed(Errno::NOMEM))?;
+        context.ends.insert(key, self.key);
+        self.ends.insert(key, end);
+        self.ends.note_use(key, &mut context.ends);
+        Ok(key)
+    }
+
+    /// When each end was used last.
+    pub(crate) fn end_uses(&self) -> impl Iterator<Item = (u64, Key)> {
+        self.ends.uses()
+    }
+
+    /// Closes an end that was not used for long, unless the socket is connected to it.
+    pub(crate) fn give_up_end(&mut self, end: Key, context: &mut Context, options: &Options) {
+        let is_peers = |end: &End| self.peer.is_some_and(|peer| (peer, None) == end.place);
+        if self.ends.get(end).is_some_and(|end| !is_peers(end)) {
+            // What the application has just sent is not lost.
+            self.send_from(end, context, options);
+            self.remove_end(end, context);
+        }
+    }
+
+    /// Closes all ends.
+    pub(crate) fn close_ends(&mut self, context: &mut Context) {
+        for end in self.ends.keys() {
+            self.remove_end(end, context);
+        }
+    }
+
+    fn remove_end(&mut self, end: Key, context: &mut Context) {
+        self.ends.remove(end);
+        context.ends.remove(end);
+    }
+}
+
+fn next_sweep(now: Instant, others: usize) -> Instant {
+    now + SWEEP + Duration::from_millis(others as u64)
+}
+
+/// Whether two addresses mean the same, whatever scopes they name.
+fn same(one: SocketAddr, other: SocketAddr) -> bool {
+    (one.ip(), one.port()) == (other.ip(), other.port())
+}
+
+/// What to send to the unspecified address means: to this node itself, as in Linux.
+pub(crate) fn at_home(remote: SocketAddr, local: SocketAddr) -> SocketAddr {
+    match remote.ip().is_unspecified() && !local.ip().is_unspecified() {
+        true => SocketAddr::new(local.ip(), remote.port()),
+        false => remote,
+    }
+}

@@ -1,0 +1,240 @@
+//! The datagram sockets of a server: what applications ask for them (to bind, to connect, and where they want
+//! to send), and what passes between them and the stack.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use peersock_fd::{Details, Errno, Family};
+use peersock_stack::GroupChange;
+
+use crate::addresses::{canonical, errno};
+use crate::context::Context;
+use crate::datagram::{Datagrams, NoEnd, ROUNDS, Step, at_home};
+use crate::datagram_ends::{Place, least_used};
+use crate::options::Membership;
+use crate::socket_table::{Opened, Phase};
+use crate::state::{Entry, ServerState};
+use crate::transport::{self, Transport};
+use crate::wakers::{Key, Readiness};
+
+/// Datagrams that an end holds at most, with the kernel's usual buffers: empty ones.
+const MOST_HELD: usize = 320;
+
+impl ServerState {
+    /// Makes a socket known that receives without being bound.
+    pub(crate) fn open_datagrams(&mut self, socket: peersock_fd::Opened) -> Result<(), Errno> {
+        self.datagrams(socket).map(drop)
+    }
+
+    /// bind(2).
+    pub(crate) fn bind_datagrams(
+        &mut self,
+        socket: peersock_fd::Opened,
+        local: SocketAddr,
+    ) -> Result<(), Errno> {
+        // A raw socket is there before it is bound.
+        let before = match self.socket(socket).phase {
+            Phase::Datagrams(key) if matches!(socket.kind, peersock_fd::Kind::Raw(_)) => Some(key),
+            Phase::Fresh => None,
+            _ => return Err(Errno::INVAL),
+        };
+        let node = self.context.node()?;
+        let local = canonical(local);
+        let is_wildcard = local.ip() == IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let aliased = socket.family == Family::V4 && is_wildcard && self.context.has_no_ipv4();
+        let opened = self.socket(socket);
+        let transport = transport::open(&node, socket, (local, aliased), &opened.options)?;
+        transport.apply(&opened.options);
+        for Membership { interface, group, filter } in std::mem::take(&mut opened.options.groups) {
+            transport.change_group(interface, group, GroupChange::Join(filter)).map_err(errno)?;
+        }
+        opened.transport = Some(Arc::clone(&transport));
+        if let Some(before) = before {
+            self.remove_datagrams(before);
+        }
+        let key = self.context.new_key();
+        self.socket(socket).phase = Phase::Datagrams(key);
+        let others = self.sockets.len();
+        let datagrams = Datagrams::new(key, socket, transport, (&mut self.context, others));
+        self.insert(key, Entry::Datagrams(datagrams));
+        Ok(())
+    }
+
+    /// connect(2).
+    pub(crate) fn associate(
+        &mut self,
+        socket: peersock_fd::Opened,
+        remote: Option<SocketAddr>,
+    ) -> Result<(), Errno> {
+        if remote.is_none() && !matches!(self.socket(socket).phase, Phase::Datagrams(_)) {
+            return Ok(());
+        }
+        let (key, transport) = self.datagrams(socket)?;
+        let target = remote.map(|remote| at_home(self.context.meant(remote), transport.local()));
+        let own = &self.sockets.open(socket).options;
+        let options =
+            target.map(|target| self.context.send_options(own, target.ip(), None)).unwrap_or_default();
+        if let Some(target) = target {
+            let checked = transport.check(target, &options).map_err(errno);
+            self.context.note_if_refused(checked, target)?;
+        }
+        transport.connect(target, &options).map_err(errno)?;
+        self.socket(socket).error = None;
+        if let Some((datagrams, opened, context)) = self.datagrams_at(key) {
+            // Which may be connected to the application's end is different now.
+            datagrams.associate(remote, context, &opened.options);
+        }
+        if let Some(remote) = remote {
+            self.end(key, (remote, None))?;
+        }
+        Ok(())
+    }
+
+    /// The application wants to send somewhere: looks whether that can be, and has an end there.
+    pub(crate) fn reach(
+        &mut self,
+        socket: peersock_fd::Opened,
+        remote: SocketAddr,
+        details: Option<Details>,
+    ) -> Result<(), Errno> {
+        let (key, transport) = self.datagrams(socket)?;
+        if let Some(error) = self.socket(socket).error.take() {
+            return Err(error);
+        }
+        let target = at_home(self.context.meant(remote), transport.local());
+        let options = self.context.send_options(&self.sockets.open(socket).options, target.ip(), details);
+        let checked = transport.check(target, &options).map_err(errno);
+        self.context.note_if_refused(checked, target)?;
+        self.end(key, (remote, details)).map(drop)
+    }
+
+    /// The socket, bound to any address and port if it is not bound.
+    pub(crate) fn datagrams(
+        &mut self,
+        socket: peersock_fd::Opened,
+    ) -> Result<(Key, Arc<dyn Transport>), Errno> {
+        if self.socket(socket).transport.is_none() {
+            self.bind_datagrams(socket, (socket.family.unspecified(), 0).into())?;
+        }
+        let opened = self.socket(socket);
+        match (opened.phase, &opened.transport) {
+            (Phase::Datagrams(key), Some(transport)) => Ok((key, Arc::clone(transport))),
+            _ => Err(Errno::INVAL),
+        }
+    }
+
+    /// Whom a datagram socket is connected to.
+    pub(crate) fn peer_of(&self, socket: peersock_fd::Opened) -> Option<SocketAddr> {
+        match self.sockets.phase(socket.id)? {
+            Phase::Datagrams(key) => match self.entry(key)? {
+                Entry::Datagrams(datagrams) => datagrams.peer(),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// A datagram socket, what the application has set, and what both use.
+    pub(crate) fn datagrams_at(&mut self, key: Key) -> Option<(&mut Datagrams, &mut Opened, &mut Context)> {
+        let Some(Entry::Datagrams(datagrams)) = self.entries.get_mut(&key) else { return None };
+        let opened = self.sockets.get_mut(datagrams.socket.id)?;
+        Some((datagrams, opened, &mut self.context))
+    }
+
+    /// Gives what has come to the application.
+    pub(crate) fn deliver_datagrams(&mut self, key: Key) {
+        let (mut left, mut is_room_made) = (ROUNDS, false);
+        loop {
+            let others = self.sockets.len();
+            let Some((datagrams, opened, context)) = self.datagrams_at(key) else { return };
+            let socket = datagrams.socket;
+            match datagrams.deliver(context, opened, others, (&mut left, is_room_made)) {
+                Step::Waits => return,
+                Step::NeedsRoom => {
+                    self.give_up_ends();
+                    is_room_made = true;
+                }
+                Step::Failed(error) => {
+                    self.fail_datagrams(key, error);
+                    is_room_made = false;
+                }
+                Step::NetworkDown => return self.take_down(socket),
+                // Nobody has it open any more.
+                Step::Closed => return self.forget(socket),
+            }
+        }
+    }
+
+    /// Tells the application what a datagram has run into.
+    fn fail_datagrams(&mut self, key: Key, error: Errno) {
+        let Some((datagrams, opened, _)) = self.datagrams_at(key) else { return };
+        opened.error = Some(error);
+        let place = datagrams.place_of_errors();
+        if let Ok(end) = self.end(key, place)
+            && let Some((datagrams, opened, context)) = self.datagrams_at(key)
+        {
+            datagrams.report_error(end, context, &opened.options);
+        }
+    }
+
+    /// Sends what the application has written to one of the node's ends.
+    pub(crate) fn send_datagrams(&mut self, owner: Key, end: Key, readiness: Readiness) {
+        if readiness.writable
+            && matches!(self.entry(owner), Some(Entry::Datagrams(datagrams)) if datagrams.has_waiting())
+        {
+            self.deliver_datagrams(owner);
+        }
+        if let Some((datagrams, opened, context)) = self.datagrams_at(owner) {
+            datagrams.send_from(end, context, &opened.options);
+        }
+    }
+
+    /// Sends what applications have written until now, as much as an end can hold.
+    pub(crate) fn send_all_datagrams(&mut self) {
+        for entry in self.entries.values_mut() {
+            if let Entry::Datagrams(datagrams) = entry
+                && let Some(opened) = self.sockets.get(datagrams.socket.id)
+            {
+                datagrams.send_all(MOST_HELD.div_ceil(ROUNDS), &mut self.context, &opened.options);
+            }
+        }
+    }
+
+    /// The end of a socket for one place, made if there is none.
+    pub(crate) fn end(&mut self, owner: Key, place: Place) -> Result<Key, Errno> {
+        let mut is_room_made = false;
+        loop {
+            let (datagrams, opened, context) = self.datagrams_at(owner).ok_or(Errno::INVAL)?;
+            match datagrams.end_at(place, context, &opened.options, is_room_made) {
+                Ok(end) => return Ok(end),
+                Err(NoEnd::Room) => {
+                    self.give_up_ends();
+                    is_room_made = true;
+                }
+                Err(NoEnd::Failed(error)) => return Err(error),
+            }
+        }
+    }
+
+    /// Makes room among the ends of all sockets.
+    fn give_up_ends(&mut self) {
+        let mut all = Vec::new();
+        for (owner, entry) in &self.entries {
+            if let Entry::Datagrams(datagrams) = entry {
+                all.extend(datagrams.end_uses().map(|(used, end)| (used, (*owner, end))));
+            }
+        }
+        for (owner, end) in least_used(all) {
+            if let Some((datagrams, opened, context)) = self.datagrams_at(owner) {
+                datagrams.give_up_end(end, context, &opened.options);
+            }
+        }
+    }
+
+    /// Forgets a datagram socket and its ends.
+    pub(crate) fn remove_datagrams(&mut self, key: Key) {
+        if let Some(Entry::Datagrams(mut datagrams)) = self.remove(key) {
+            datagrams.close_ends(&mut self.context);
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Events that a program reads from a descriptor.
+
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::{Arc, mpsc};
+use std::task::Waker;
+
+use peersock_fd::{Errno, peer_credentials};
+use rustix::net::{AddressFamily, SendFlags, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType};
+
+use super::thread::Job;
+use super::{Host, down};
+use peersock::attach::Wakeup;
+use peersock::{Event, Node};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+/// How long the node's side waits for the caller, who connects at once.
+const PATIENCE: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
+
+/// Connects the caller with a thread of the node's that sends it the events.
+///
+/// No descriptor can be handed from one table to the other, so both ends meet by a name that the system
+/// chooses.
+pub(super) fn socket(
+    host: &Host,
+    encode: impl Fn(&Event) -> Vec<u8> + Send + 'static,
+) -> io::Result<OwnedFd> {
+    let (done, name) = mpsc::sync_channel(1);
+    host.send(Job::Run(Box::new(move |node, apart| {
+        let (listener, name) = match listen() {
+            Ok(listening) => listening,
+            Err(error) => return drop(done.send(Err(error))),
+        };
+        // The caller connects when it knows the name, and waits in the backlog.
+        apart.spawn(node, move |node| {
+            let events = node.events();
+            let _ = done.send(Ok(name));
+            if let Some(end) = accept(&listener) {
+                drop(listener);
+                forward(node, &events, &end, encode);
+            }
+        });
+    })))?;
+    let name = name.recv().map_err(|_| down())??;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let own = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    rustix::net::connect(&own, &name)?;
+    Ok(own)
+}
+
+fn listen() -> Result<(OwnedFd, SocketAddrAny), Errno> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let listener = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    rustix::net::bind(&listener, &SocketAddrUnix::new_unnamed())?;
+    rustix::net::listen(&listener, 1)?;
+    let name = rustix::net::getsockname(&listener)?;
+    Ok((listener, name))
+}
+
+/// The first connection of this process. Other programs can see the name, too.
+fn accept(listener: &OwnedFd) -> Option<OwnedFd> {
+    let own = rustix::process::getpid();
+    loop {
+        let mut fds = [PollFd::new(listener, PollFlags::IN)];
+        // An interruption, as a timeout, says that nothing has come.
+        let waited = poll(&mut fds, Some(&PATIENCE));
+        if waited == Err(Errno::INTR) {
+            continue;
+        }
+        if fds[0].revents().is_empty() {
+            return None;
+        }
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let end = rustix::net::accept_with(listener, flags).ok()?;
+        if peer_credentials(end.as_fd()).is_ok_and(|peer| peer.pid == own.as_raw_pid()) {
+            return Some(end);
+        }
+    }
+}
+
+/// Sends events until the node or the reader ends.
+fn forward(_: &Node, events: &peersock::Events, end: &OwnedFd, encode: impl Fn(&Event) -> Vec<u8>) {
+    let Ok(wakeup) = Wakeup::new() else { return };
+    let wakeup = Arc::new(wakeup);
+    let waker = Waker::from(Arc::clone(&wakeup));
+    loop {
+        while let Some(event) = events.poll_next(&waker) {
+            match rustix::net::send(end, &encode(&event), SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(Errno::AGAIN | Errno::NOBUFS) => tracing::debug!("an event found no room"),
+                Err(_) => return,
+            }
+        }
+        if events.is_over() {
+            return;
+        }
+        // Without flags: only whether the reader has gone.
+        let mut fds = [PollFd::new(end, PollFlags::empty()), PollFd::new(&*wakeup, PollFlags::IN)];
+        // Interrupted, it looks again.
+        let _ = poll(&mut fds, None);
+        if !fds[0].revents().is_empty() {
+            return;
+        }
+        wakeup.clear();
+    }
+}

@@ -1,0 +1,165 @@
+//! The thread that has the node, and what it is asked to do.
+
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, mpsc};
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use peersock_fd::{NodeTag, Token};
+use rustix::process::Pid;
+
+use crate::process;
+use crate::{FdServer, Unclosed};
+use peersock::{Node, NodeBuilder, StartError};
+use peersock_primitives::sync;
+
+/// How long a host that stops waits for the jobs that run apart. They end when the node is shut down.
+const APART_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A host's thread as others see it.
+pub(super) struct Hosted {
+    /// The process whose thread it is.
+    pub(super) process: Pid,
+    pub(super) tag: NodeTag,
+    pub(super) token: Token,
+    pub(super) jobs: mpsc::Sender<Job>,
+    own: Pid,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What the thread is asked to do.
+pub(super) enum Job {
+    Run(Box<Work>),
+    /// Ends it, after this linger time; says whether everything was delivered.
+    Stop(Duration, Unclosed, mpsc::SyncSender<bool>),
+}
+
+/// What may be done with the node.
+type Work = dyn FnOnce(&Node, &Apart) + Send;
+
+/// Starts the thread, and waits until the node is up.
+pub(super) fn start(settings: NodeBuilder, prepare: fn(&FdServer)) -> Result<Arc<Hosted>, StartError> {
+    let (jobs, todo) = mpsc::channel();
+    let (started, result) = mpsc::sync_channel(1);
+    let thread = Builder::new().name("peersock-host".into()).spawn(move || {
+        // While there is nothing to tell apart yet: signals first.
+        process::block_signals();
+        match process::leave_descriptors().map_err(StartError::Io).and_then(|()| open(settings)) {
+            Ok((node, server)) => {
+                prepare(&server);
+                let _ = started.send(Ok((rustix::thread::gettid(), server.tag(), server.token())));
+                serve(node, server, &todo);
+            }
+            Err(error) => drop(started.send(Err(error))),
+        }
+    })?;
+    let (own, tag, token) = match result.recv() {
+        Ok(result) => result?,
+        Err(_) => return Err(StartError::Io(io::Error::other("the node's thread has panicked"))),
+    };
+    let thread = Mutex::new(Some(thread));
+    Ok(Arc::new(Hosted { process: rustix::process::getpid(), tag, token, jobs, own, thread }))
+}
+
+fn open(settings: NodeBuilder) -> Result<(Node, FdServer), StartError> {
+    FdServer::raise_descriptor_limit();
+    let node = settings.start()?;
+    let server = FdServer::start(&node)?;
+    Ok((node, server))
+}
+
+fn serve(node: Node, server: FdServer, todo: &mpsc::Receiver<Job>) {
+    let apart = Apart::default();
+    for job in todo {
+        match job {
+            Job::Run(job) => job(&node, &apart),
+            Job::Stop(linger, unclosed, done) => {
+                let delivered = server.end(linger, unclosed);
+                drop(server);
+                // They have the node, and with it the lock of its state directory.
+                apart.wait(APART_PATIENCE);
+                drop(node);
+                let _ = done.send(delivered);
+                return;
+            }
+        }
+    }
+}
+
+impl Hosted {
+    /// Whether the calling thread is the host's.
+    pub(super) fn is_own_thread(&self) -> bool {
+        rustix::thread::gettid() == self.own
+    }
+
+    /// Stops the node and waits for that.
+    pub(super) fn stop(&self, linger: Duration, unclosed: Unclosed) -> bool {
+        if self.is_own_thread() {
+            return false;
+        }
+        let delivered = self.begin_stop(linger, unclosed).is_none_or(|done| done.recv().unwrap_or(true));
+        let thread = sync::lock(&self.thread).take();
+        if let Some(thread) = thread {
+            // Jobs that panic are caught.
+            let _ = thread.join();
+        }
+        delivered
+    }
+
+    /// Has the node stopped; what is returned says when it is, and how. `None` if it has stopped already.
+    pub(super) fn begin_stop(&self, linger: Duration, unclosed: Unclosed) -> Option<mpsc::Receiver<bool>> {
+        let (done, result) = mpsc::sync_channel(1);
+        self.jobs.send(Job::Stop(linger, unclosed, done)).ok().map(|()| result)
+    }
+}
+
+/// The jobs that have threads of their own.
+#[derive(Default)]
+pub(super) struct Apart {
+    running: Arc<Running>,
+}
+
+#[derive(Default)]
+struct Running {
+    count: Mutex<usize>,
+    ended: Condvar,
+}
+
+impl Apart {
+    /// Runs a job in a thread of its own. If there can be none it is dropped.
+    pub(super) fn spawn(&self, node: &Node, job: impl FnOnce(&Node) + Send + 'static) {
+        let entry = Running::enter(&self.running);
+        let node = node.clone();
+        let spawned = Builder::new().name("peersock-apart".into()).spawn(move || {
+            job(&node);
+            drop(node);
+            drop(entry);
+        });
+        if let Err(error) = spawned {
+            tracing::warn!(%error, "no thread for what has to wait");
+        }
+    }
+
+    fn wait(&self, patience: Duration) {
+        let count = sync::lock(&self.running.count);
+        let is_running = |count: &mut usize| *count > 0;
+        let _ = self.running.ended.wait_timeout_while(count, patience, is_running);
+    }
+}
+
+impl Running {
+    fn enter(this: &Arc<Running>) -> Entry {
+        *sync::lock(&this.count) += 1;
+        Entry(Arc::clone(this))
+    }
+}
+
+/// Counts one job for as long as it lives.
+struct Entry(Arc<Running>);
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        *sync::lock(&self.0.count) -= 1;
+        self.0.ended.notify_all();
+    }
+}

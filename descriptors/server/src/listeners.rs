@@ -1,0 +1,147 @@
+//! The listeners of a server, and the kernel's sockets that receive for an overlay socket as well.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use peersock_fd::option_table::Row;
+use peersock_fd::{Errno, Kind, Name, name_of, peer_credentials};
+use rustix::net::{AddressFamily, ipproto, sockopt};
+
+use crate::kernel_listener::{Alongside, EVENTS};
+use crate::listening::{Accepting, Listening, Step};
+use crate::socket_table::Phase;
+use crate::state::{Entry, ServerState};
+use crate::transport::{Both, Transport};
+use crate::wakers::{Key, Readiness};
+
+impl ServerState {
+    /// listen(2), also once more to change the backlog.
+    pub(crate) fn listen(
+        &mut self,
+        socket: peersock_fd::Opened,
+        backlog: u32,
+        fd: Option<OwnedFd>,
+    ) -> Result<(), Errno> {
+        let fd = fd.ok_or(Errno::BADF)?;
+        let named = rustix::net::getsockname(&fd).ok().and_then(name_of);
+        if named != Some(Name::Opened(self.context.tag, socket)) || !sockopt::socket_acceptconn(&fd)? {
+            return Err(Errno::INVAL);
+        }
+        // Of a socket that listens they are those of who called listen(2).
+        let (owner, inode) = (peer_credentials(fd.as_fd())?, rustix::fs::fstat(&fd)?.st_ino);
+        if self.socket(socket).reserved.is_empty() {
+            self.bind(socket, (socket.family.unspecified(), 0).into())?;
+        }
+        self.check_port(socket)?;
+        let opened = self.socket(socket);
+        match opened.phase {
+            Phase::Fresh | Phase::Listening(_) => {}
+            Phase::Connecting(_) | Phase::Connected(_) | Phase::Datagrams(_) => return Err(Errno::INVAL),
+        }
+        for acceptor in &opened.reserved {
+            acceptor.listen(backlog as usize);
+        }
+        if let Phase::Listening(key) = opened.phase
+            && let Some(Entry::Listening(listening)) = self.entry_mut(key)
+        {
+            return listening.listen_again(owner, backlog);
+        }
+        let key = self.context.new_key();
+        self.socket(socket).phase = Phase::Listening(key);
+        let listening = Listening::new(key, socket, (owner, inode), &mut self.context);
+        self.insert(key, Entry::Listening(listening));
+        Ok(())
+    }
+
+    /// Refuses a port that no network allows. A socket that is bound to a wildcard may have one, as long as
+    /// it only connects.
+    fn check_port(&mut self, socket: peersock_fd::Opened) -> Result<(), Errno> {
+        let port = self.socket(socket).reserved.first().map_or(0, |acceptor| acceptor.local_addr().port());
+        if port == 0 {
+            Ok(())
+        } else {
+            self.context.may_listen(port).inspect_err(|_| self.context.note_refusal(port))
+        }
+    }
+
+    /// Gives what has come to the application.
+    pub(crate) fn accept_connections(&mut self, key: Key, readiness: Readiness) {
+        let Some(Entry::Listening(listening)) = self.entries.get_mut(&key) else { return };
+        let socket = listening.socket();
+        let Some(opened) = self.sockets.get(socket.id) else { return };
+        let mut accepted = Accepting::new();
+        let step = listening.accept(key, &mut self.context, opened, readiness, &mut accepted);
+        for (key, id, stream) in accepted {
+            self.sockets.note_accepted(id, key);
+            let wake = stream.waker();
+            self.insert(key, Entry::Stream(stream));
+            wake.wake();
+        }
+        match step {
+            Step::Waits => {}
+            Step::NetworkDown => self.take_down(socket),
+            Step::Closed => {
+                self.sockets.remove(socket.id);
+                self.remove(key);
+            }
+        }
+    }
+
+    /// Has what comes to a socket of the kernel's go to one of the overlay's as well.
+    pub(crate) fn put_alongside(
+        &mut self,
+        socket: peersock_fd::Opened,
+        fd: Option<OwnedFd>,
+    ) -> Result<(), Errno> {
+        let fd = fd.ok_or(Errno::BADF)?;
+        if !matches!(sockopt::socket_domain(&fd)?, AddressFamily::INET | AddressFamily::INET6) {
+            return Err(Errno::INVAL);
+        }
+        let key = match self.sockets.phase(socket.id) {
+            Some(Phase::Datagrams(key)) => return self.put_datagrams_alongside(key, socket, fd),
+            Some(Phase::Listening(key))
+                if socket.kind == Kind::Stream && sockopt::socket_acceptconn(&fd)? =>
+            {
+                key
+            }
+            _ => return Err(Errno::INVAL),
+        };
+        let Some(Entry::Listening(listening)) = self.entries.get_mut(&key) else { return Err(Errno::INVAL) };
+        listening.alongside = Some(Alongside::new(fd, key, &self.context)?);
+        self.handle(key, Readiness::default());
+        Ok(())
+    }
+
+    /// Has a UDP socket receive from both networks, and send to both.
+    fn put_datagrams_alongside(
+        &mut self,
+        key: Key,
+        socket: peersock_fd::Opened,
+        fd: OwnedFd,
+    ) -> Result<(), Errno> {
+        if socket.kind != Kind::Datagram || sockopt::socket_protocol(&fd)? != Some(ipproto::UDP) {
+            return Err(Errno::INVAL);
+        }
+        let node = self.context.node()?;
+        let fd = Arc::new(fd);
+        let opened = self.sockets.get_mut(socket.id).ok_or(Errno::INVAL)?;
+        let overlay = opened.transport.clone().ok_or(Errno::INVAL)?;
+        let both: Arc<dyn Transport> = Arc::new(Both::new(&node, overlay, Arc::clone(&fd))?);
+        opened.transport = Some(Arc::clone(&both));
+        let Some(Entry::Datagrams(datagrams)) = self.entry_mut(key) else { return Err(Errno::INVAL) };
+        datagrams.set_transport(both);
+        self.context.watch(fd.as_fd(), key, EVENTS).map_err(|_| Errno::NOMEM)?;
+        self.handle(key, Readiness::default());
+        Ok(())
+    }
+
+    /// An option of a socket was set: the one of the kernel's that receives for it has it, too.
+    pub(crate) fn follow_alongside(&self, socket: peersock_fd::Opened, row: &Row, value: &[u8]) {
+        if row.is_followed
+            && let Some(Phase::Listening(key)) = self.sockets.phase(socket.id)
+            && let Some(Entry::Listening(Listening { alongside: Some(alongside), .. })) = self.entry(key)
+        {
+            alongside.follow(row, value);
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! Sockets that listen: each connection becomes one of the kernel's, to the application's own listening
+//! descriptor.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+
+use peersock_fd::{Accepted, Credentials, Errno, Family, Name, SocketId, address, enlarge, peer_credentials};
+use rustix::net::SocketType;
+
+use crate::context::{Context, unix};
+use crate::kernel_listener::{Alongside, Incoming};
+use crate::outbox::Outbox;
+use crate::socket_table::Opened;
+use crate::stream::{self, Origin, Stream};
+use crate::wakers::{self, Key, Readiness};
+use peersock::attach::Connection;
+use peersock_primitives::wait::Interest;
+
+/// How soon, and how late at most, an application is looked at again whose queue of connections was full. The
+/// kernel does not tell when there is room.
+const FIRST_RETRY: Duration = Duration::from_millis(1);
+pub(crate) const LAST_RETRY: Duration = Duration::from_millis(50);
+
+/// How often it is looked whether the descriptors that listen or are bound are still open.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// A socket that listens.
+pub(crate) struct Listening {
+    socket: peersock_fd::Opened,
+    /// Who called listen(2) last.
+    owner: Credentials,
+    /// The inode of the application's descriptor.
+    inode: u64,
+    waker: Waker,
+    entry: Arc<wakers::Entry>,
+    /// Accepted from the stack, for which the application had no room.
+    waiting: VecDeque<Waiting>,
+    /// The kernel's socket that listens, too.
+    pub(crate) alongside: Option<Alongside>,
+    /// Whose turn it is.
+    kernel_first: bool,
+    retry: Option<(Instant, Duration)>,
+    sweep: Instant,
+}
+
+/// A connection that has come.
+enum Waiting {
+    Overlay(Connection),
+    Kernel(Incoming),
+}
+
+impl Waiting {
+    /// Resets it.
+    fn refuse(self) {
+        match self {
+            Self::Overlay(connection) => connection.flow().set_reset_on_close(true),
+            Self::Kernel(incoming) => incoming.refuse(),
+        }
+    }
+}
+
+/// What follows from a look at a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// It goes on.
+    Waits,
+    /// The node has left the network that it is bound to.
+    NetworkDown,
+    /// Nobody has it open.
+    Closed,
+}
+
+/// What a listener has accepted.
+pub(crate) type Accepting = Vec<AcceptedStream>;
+
+/// A stream, by which key it is known and what its name says.
+type AcceptedStream = (Key, SocketId, Stream);
+
+impl Listening {
+    /// Begins to listen for an application that has called listen(2).
+    pub(crate) fn new(
+        key: Key,
+        socket: peersock_fd::Opened,
+        (owner, inode): (Credentials, u64),
+        context: &mut Context,
+    ) -> Self {
+        let (waker, entry) = context.waker(key);
+        let sweep = Instant::now() + SWEEP;
+        context.set_timer(sweep, key);
+        waker.wake_by_ref();
+        let (waiting, alongside, kernel_first, retry) = (VecDeque::new(), None, false, None);
+        Self { socket, owner, inode, waker, entry, waiting, alongside, kernel_first, retry, sweep }
+    }
+
+    /// The socket.
+    pub(crate) fn socket(&self) -> peersock_fd::Opened {
+        self.socket
+    }
+
+    /// The inode of the application's descriptor.
+    pub(crate) fn inode(&self) -> u64 {
+        self.inode
+    }
+
+    /// listen(2) once more, maybe by another process.
+    pub(crate) fn listen_again(&mut self, owner: Credentials, backlog: u32) -> Result<(), Errno> {
+        self.owner = owner;
+        self.alongside.as_ref().map_or(Ok(()), |alongside| alongside.listen(backlog))
+    }
+
+    /// A process that has the application's descriptor, most likely.
+    pub(crate) fn process(&self) -> i32 {
+        self.owner.pid
+    }
+
+    /// Connects descriptors to the application's for what has come.
+    pub(crate) fn accept(
+        &mut self,
+        key: Key,
+        context: &mut Context,
+        opened: &Opened,
+        readiness: Readiness,
+        accepted: &mut Accepting,
+    ) -> Step {
+        self.entry.begin();
+        if let Some(alongside) = &mut self.alongside {
+            alongside.begin(readiness.readable);
+        }
+        let now = Instant::now();
+        if self.sweep <= now {
+            if !context.is_open(self.socket) {
+                return Step::Closed;
+            }
+            self.sweep = now + SWEEP;
+            context.set_timer(self.sweep, key);
+        }
+        let mut step = Step::Waits;
+        loop {
+            let delivered = match self.next_waiting(key, context, opened, &mut step) {
+                None => return step,
+                Some(Waiting::Overlay(connection)) => self
+                    .deliver(context, opened, connection)
+                    .map(|stream| accepted.extend(stream))
+                    .map_err(|(error, connection)| (error, Waiting::Overlay(connection))),
+                Some(Waiting::Kernel(incoming)) => self
+                    .pass(context, incoming)
+                    .map_err(|(error, incoming)| (error, Waiting::Kernel(incoming))),
+            };
+            match delivered {
+                Ok(()) => self.retry = None,
+                Err((Errno::AGAIN, waiting)) => {
+                    self.waiting.push_front(waiting);
+                    let wait = match self.retry {
+                        // Its time has not come: this is another connection's news.
+                        Some((at, _)) if at > now => return step,
+                        Some((_, wait)) => (2 * wait).min(LAST_RETRY),
+                        None => FIRST_RETRY,
+                    };
+                    self.retry = Some((now + wait, wait));
+                    context.set_timer(now + wait, key);
+                    return step;
+                }
+                // The application has closed its descriptor. What was accepted is reset, as the kernel does.
+                Err((Errno::CONNREFUSED | Errno::NOENT, waiting)) => {
+                    waiting.refuse();
+                    return Step::Closed;
+                }
+                Err((error, waiting)) => {
+                    tracing::warn!(%error, "a connection was reset: the system refuses a descriptor for it");
+                    waiting.refuse();
+                }
+            }
+        }
+    }
+
+    /// The next connection of either network, in turn.
+    fn next_waiting(
+        &mut self,
+        key: Key,
+        context: &mut Context,
+        opened: &Opened,
+        step: &mut Step,
+    ) -> Option<Waiting> {
+        if let Some(waiting) = self.waiting.pop_front() {
+            return Some(waiting);
+        }
+        self.kernel_first = !self.kernel_first;
+        if self.kernel_first
+            && let Some(incoming) = self.accept_alongside(key, context)
+        {
+            return Some(Waiting::Kernel(incoming));
+        }
+        if let Some(connection) = self.accept_next(opened, step) {
+            return Some(Waiting::Overlay(connection));
+        }
+        self.accept_alongside(key, context).map(Waiting::Kernel)
+    }
+
+    /// The next connection of the stack's queue.
+    fn accept_next(&self, opened: &Opened, step: &mut Step) -> Option<Connection> {
+        for acceptor in &opened.reserved {
+            acceptor.waiters().register(Interest::Read, &self.waker);
+            match acceptor.accept() {
+                Ok((connection, _)) => {
+                    opened.options.apply(&connection);
+                    // There may be more.
+                    self.waker.wake_by_ref();
+                    return Some(connection);
+                }
+                Err(error) if error.raw_os_error() == Some(libc::ENETDOWN) => *step = Step::NetworkDown,
+                Err(_) => {}
+            }
+        }
+        None
+    }
+
+    /// Connects a descriptor to the application's. There is no stream if the connection has ended already.
+    fn deliver(
+        &self,
+        context: &mut Context,
+        opened: &Opened,
+        connection: Connection,
+    ) -> Result<Option<AcceptedStream>, (Errno, Connection)> {
+        let Ok(peer) = connection.peer_addr() else { return Ok(None) };
+        let id = match getrandom::u64() {
+            Ok(bits) => SocketId::new(bits),
+            Err(_) => return Err((Errno::IO, connection)),
+        };
+        let family = self.socket.family;
+        let (peer, local) = (context.shown(family, peer), context.shown(family, connection.local_addr()));
+        if Family::of(peer.ip()) != family || Family::of(local.ip()) != family {
+            // There are too many who have no IPv4 address.
+            return Err((Errno::ADDRNOTAVAIL, connection));
+        }
+        let accepted = Accepted { id, peer, local };
+        let name = Name::Accepted(context.tag, accepted);
+        let fd = match self.connect_to(context, &name) {
+            Ok(fd) => fd,
+            Err(error) => return Err((error, connection)),
+        };
+        let key = context.new_key();
+        let waker = context.waker(key);
+        if context.watch(fd.as_fd(), key, stream::EVENTS).is_err() {
+            return Err((Errno::NOMEM, connection));
+        }
+        let (origin, unix) = (Origin::Accepted(id), Outbox::of_accepted(fd, &name));
+        let options = opened.options.clone();
+        let stream = Stream::new(connection, origin, options, unix, self.owner.pid, waker);
+        Ok(Some((key, id, stream)))
+    }
+
+    /// A descriptor of this name that is connected to the application's.
+    ///
+    /// # Errors
+    /// EAGAIN if there is no room now, ECONNREFUSED once nobody has the listener open.
+    pub(crate) fn connect_to(&self, context: &Context, name: &Name) -> Result<OwnedFd, Errno> {
+        let fd = unix(SocketType::STREAM)?;
+        rustix::net::bind(&fd, &address(name))?;
+        enlarge(fd.as_fd());
+        rustix::net::connect(&fd, &address(&Name::Opened(context.tag, self.socket)))?;
+        match peer_credentials(fd.as_fd())? {
+            owner if owner == self.owner => Ok(fd),
+            // Another process of the user's has called listen(2), and says so in a moment.
+            owner if owner.uid == self.owner.uid => Err(Errno::AGAIN),
+            // The application has closed its descriptor, and another user has taken the name.
+            _ => Err(Errno::CONNREFUSED),
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! Socket options: what each means to the stack, and what it is answered with.
+
+mod get;
+mod groups;
+mod requests;
+mod set;
+mod tcp_info;
+mod value;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use peersock_fd::option_table::Row;
+use peersock_fd::{Details, Family, PacketInfo};
+use peersock_stack::{
+    CongestionControl, Fragmentation, IcmpFilter, InterfaceId, IpOptions, KeepAlive, RawOptions, TcpOptions,
+    TrafficClass, UdpOptions,
+};
+
+use super::transport::Arrived;
+pub(super) use groups::Membership;
+use peersock::attach::Connection;
+pub(super) use value::{index as interface_index, interface_name};
+
+/// What every path of IPv6 takes, bytes (RFC 8200 5).
+const MIN_MTU: usize = 1280;
+/// What Linux uses for hops.
+const HOPS: u8 = 64;
+/// What Linux says about the queues of sockets that nobody has set, bytes.
+const BUFFER: usize = 212_992;
+
+/// What an application has set.
+#[derive(Debug, Clone)]
+pub(super) struct Options {
+    pub(super) reuse_address: bool,
+    pub(super) reuse_port: bool,
+    pub(super) v6_only: bool,
+    broadcast: bool,
+    /// SO_BINDTODEVICE.
+    device: Option<InterfaceId>,
+    keepalive: KeepAlive,
+    nodelay: bool,
+    cork: bool,
+    quick_ack: bool,
+    max_segment: Option<u16>,
+    defer_accept: Option<Duration>,
+    user_timeout: Option<Duration>,
+    /// SO_LINGER in seconds.
+    linger: Option<u32>,
+    congestion: CongestionControl,
+    send_buffer: Option<usize>,
+    receive_buffer: Option<usize>,
+    v4: Side,
+    v6: Side,
+    header_included: bool,
+    checksum: Option<u16>,
+    icmp_filter: IcmpFilter,
+    /// Those that mean nothing here, by level and number.
+    kept: BTreeMap<(i32, i32), i32>,
+    /// IPV6_PKTINFO: where datagrams leave unless they say so themselves.
+    sticky: Option<PacketInfo>,
+    /// Groups that were joined before the socket was bound.
+    pub(super) groups: Vec<Membership>,
+}
+
+/// The options of one family.
+#[derive(Debug, Clone, Copy)]
+struct Side {
+    hops: u8,
+    class: u8,
+    /// IP_PMTUDISC_*.
+    discover: i32,
+    dont_fragment: bool,
+    /// IPV6_USE_MIN_MTU: 1 always, 0 never, -1 for groups only, whose packets are small anyway.
+    use_min_mtu: i32,
+    multicast_hops: u8,
+    multicast_loop: bool,
+    multicast_interface: Option<InterfaceId>,
+    wants_info: bool,
+    wants_hops: bool,
+    wants_class: bool,
+    wants_errors: bool,
+    wants_path_mtu: bool,
+}
+
+impl Default for Side {
+    fn default() -> Self {
+        Self {
+            hops: HOPS,
+            class: 0,
+            discover: libc::IP_PMTUDISC_WANT,
+            dont_fragment: false,
+            use_min_mtu: -1,
+            multicast_hops: 1,
+            multicast_loop: true,
+            multicast_interface: None,
+            wants_info: false,
+            wants_hops: false,
+            wants_class: false,
+            wants_errors: false,
+            wants_path_mtu: false,
+        }
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            reuse_address: false,
+            reuse_port: false,
+            v6_only: false,
+            broadcast: false,
+            device: None,
+            keepalive: KeepAlive::default(),
+            nodelay: false,
+            cork: false,
+            quick_ack: true,
+            max_segment: None,
+            defer_accept: None,
+            user_timeout: None,
+            linger: None,
+            congestion: CongestionControl::default(),
+            send_buffer: None,
+            receive_buffer: None,
+            v4: Side::default(),
+            v6: Side::default(),
+            header_included: false,
+            checksum: None,
+            icmp_filter: IcmpFilter::default(),
+            kept: BTreeMap::new(),
+            sticky: None,
+            groups: Vec::new(),
+        }
+    }
+}
+
+impl Options {
+    /// What a connection or a listener is made with that has addresses of a family.
+    pub(super) fn tcp(&self, is_v4: bool) -> TcpOptions {
+        TcpOptions {
+            nodelay: self.nodelay,
+            keepalive: self.keepalive,
+            reset_on_close: self.linger == Some(0),
+            reuse_address: self.reuse_address,
+            reuse_port: self.reuse_port,
+            defer_accept: self.defer_accept,
+            user_timeout: self.user_timeout,
+            send_buffer: self.send_buffer,
+            receive_buffer: self.receive_buffer,
+            congestion: self.congestion,
+            max_segment_size: self.max_segment,
+            ip: self.ip_for(is_v4),
+            ..TcpOptions::default()
+        }
+    }
+
+    /// What a datagram socket is bound with.
+    pub(super) fn udp(&self) -> UdpOptions {
+        UdpOptions {
+            reuse_address: self.reuse_address,
+            reuse_port: self.reuse_port,
+            receive_buffer: self.receive_buffer,
+            ..UdpOptions::default()
+        }
+    }
+
+    /// The options of a raw socket, of which `others` are not the application's.
+    pub(super) fn raw(&self, others: RawOptions) -> RawOptions {
+        RawOptions {
+            header_included: self.header_included,
+            checksum_offset: self.checksum,
+            icmp_filter: self.icmp_filter,
+            ..others
+        }
+    }
+
+    /// The largest packet of a family, bytes, where the application has asked for less than the path takes.
+    pub(super) fn largest_packet(&self, is_v4: bool) -> Option<usize> {
+        (self.side(is_v4).use_min_mtu == 1 && !is_v4).then_some(MIN_MTU)
+    }
+
+    /// What the IP headers of a family's packets say.
+    pub(super) fn ip_for(&self, is_v4: bool) -> IpOptions {
+        let side = self.side(is_v4);
+        let fragmentation = match side.discover {
+            _ if side.dont_fragment => Fragmentation::Never,
+            libc::IP_PMTUDISC_DONT | libc::IP_PMTUDISC_OMIT => Fragmentation::Always,
+            libc::IP_PMTUDISC_DO => Fragmentation::Never,
+            libc::IP_PMTUDISC_PROBE | libc::IP_PMTUDISC_INTERFACE => Fragmentation::Probe,
+            _ => Fragmentation::AtSource,
+        };
+        IpOptions {
+            hop_limit: side.hops,
+            multicast_hop_limit: side.multicast_hops,
+            traffic_class: TrafficClass(side.class),
+            fragmentation,
+            multicast_loop: side.multicast_loop,
+            multicast_interface: side.multicast_interface,
+            receive_errors: side.wants_errors,
+        }
+    }
+
+    /// What is to be told of a datagram; `None` for nothing. On an IPv6 socket, IPv4's own options decide
+    /// about what came over IPv4, as in Linux.
+    pub(super) fn details(&self, family: Family, arrived: &Arrived) -> Option<Details> {
+        let side = self.side(family == Family::V4 || arrived.remote.is_ipv4());
+        // The address of a mapped one comes as IPV6_PKTINFO.
+        let wants_info = side.wants_info || self.v6.wants_info;
+        let details = Details {
+            packet_info: wants_info.then(|| arrived.packet_info()),
+            hop_limit: side.wants_hops.then_some(arrived.hop_limit),
+            traffic_class: side.wants_class.then_some(arrived.traffic_class.0),
+            path_mtu: None,
+        };
+        (!details.is_empty() && arrived.is_overlays()).then_some(details)
+    }
+
+    /// IPV6_PKTINFO, for a datagram to `remote`: an address of the other family is none to it.
+    pub(super) fn sticky(&self, remote: IpAddr) -> Option<PacketInfo> {
+        let suits = |local: IpAddr| local.to_canonical().is_ipv4() == remote.to_canonical().is_ipv4();
+        self.sticky.map(|info| match suits(info.local) {
+            true => info,
+            false => PacketInfo { local: Family::V6.unspecified(), ..info },
+        })
+    }
+
+    /// IPV6_RECVPATHMTU.
+    pub(super) fn wants_path_mtu(&self) -> bool {
+        self.v6.wants_path_mtu
+    }
+
+    /// The one network that it is bound to.
+    pub(super) fn interface(&self) -> Option<InterfaceId> {
+        self.device
+    }
+
+    /// SO_LINGER with zero seconds.
+    pub(super) fn resets_on_close(&self) -> bool {
+        self.linger == Some(0)
+    }
+
+    /// SO_RCVBUF, bytes.
+    pub(super) fn receive_buffer(&self) -> Option<usize> {
+        self.receive_buffer
+    }
+
+    /// Has a connection that exists follow.
+    pub(super) fn apply(&self, connection: &Connection) {
+        let flow = connection.flow();
+        connection.set_nodelay(self.nodelay);
+        flow.set_reset_on_close(self.linger == Some(0));
+        flow.set_cork(self.cork);
+        flow.set_max_segment_size(self.max_segment);
+        flow.set_keepalive(self.keepalive);
+        let _ = flow.set_ip_options(self.ip_for(flow.remote().is_ipv4()));
+        // The connection may have ended: then nothing has to follow. This also sends what waits.
+        let _ = connection.set_user_timeout(self.user_timeout);
+        if connection.congestion_control().is_ok_and(|now| now != self.congestion) {
+            let _ = connection.set_congestion_control(self.congestion);
+        }
+    }
+
+    fn side(&self, is_v4: bool) -> &Side {
+        if is_v4 { &self.v4 } else { &self.v6 }
+    }
+}
+
+fn is_tcp_info(row: &Row) -> bool {
+    (row.level, row.number) == (libc::IPPROTO_TCP, libc::TCP_INFO)
+}

@@ -1,0 +1,184 @@
+//! What applications ask about options: of a connection that stands, or of another socket.
+
+use std::net::IpAddr;
+
+use libc::{IPPROTO_IP, IPPROTO_IPV6};
+use peersock_fd::option_table::{self as table, Access, Row};
+use peersock_fd::{Errno, Family, Which};
+use peersock_stack::{Error, GroupChange};
+
+use super::set::Interfaces;
+use super::value::{InterfaceRef, index, number};
+use super::{Options, get, groups, is_tcp_info, set, tcp_info};
+use crate::addresses::errno;
+use crate::socket_table::Phase;
+use crate::state::ServerState;
+
+impl ServerState {
+    /// setsockopt(2).
+    pub(crate) fn set_option(
+        &mut self,
+        which: Which,
+        level: i32,
+        name: i32,
+        value: &[u8],
+    ) -> Result<(), Errno> {
+        let row = self.row(which, level, name)?;
+        if !matches!(row.access, Access::Both | Access::Set | Access::Kept(_)) {
+            return Err(Errno::NOPROTOOPT);
+        }
+        if let Some(changed) = self.change_membership(which, row, value) {
+            return changed;
+        }
+        let interfaces = self.interface_finder();
+        if let Some(stream) = self.stream_mut(which) {
+            let mut options = stream.options.clone();
+            set::set(&mut options, &set::Place { is_bound: true, interfaces: &interfaces }, row, value)?;
+            options.apply(&stream.connection);
+            if row.number == libc::TCP_QUICKACK && row.level == libc::IPPROTO_TCP {
+                stream.connection.flow().set_quick_ack(options.quick_ack);
+            }
+            stream.options = options;
+            return Ok(());
+        }
+        let Which::Opened(socket) = which else {
+            // The connection has ended, and nothing has to follow. Linux takes the options of such a socket,
+            // too.
+            let place = set::Place { is_bound: true, interfaces: &interfaces };
+            return set::set(&mut Options::default(), &place, row, value);
+        };
+        let opened = self.socket(socket);
+        let is_bound = opened.bound().is_some() || opened.phase != Phase::Fresh;
+        let mut options = opened.options.clone();
+        set::set(&mut options, &set::Place { is_bound, interfaces: &interfaces }, row, value)?;
+        opened.options = options;
+        if let Some(transport) = &opened.transport {
+            transport.apply(&opened.options);
+        }
+        for acceptor in &opened.reserved {
+            acceptor.set_options(opened.options.tcp(acceptor.local_addr().is_ipv4()));
+        }
+        self.follow_alongside(socket, row, value);
+        Ok(())
+    }
+
+    /// getsockopt(2): the value, at most `length` bytes of it.
+    pub(crate) fn option(
+        &mut self,
+        which: Which,
+        level: i32,
+        name: i32,
+        length: usize,
+    ) -> Result<Vec<u8>, Errno> {
+        let row = self.row(which, level, name)?;
+        if !matches!(row.access, Access::Both | Access::Get | Access::Kept(_)) {
+            return Err(Errno::NOPROTOOPT);
+        }
+        let mut value = match get::is_of_path(row) {
+            true => self.path_option(which, row)?,
+            false => match (self.stream(which), which) {
+                (Some(stream), _) => get::get(&stream.options, Some(&stream.connection), row)?,
+                (None, Which::Opened(socket)) => {
+                    let opened = self.socket(socket);
+                    if is_tcp_info(row) && matches!(opened.phase, Phase::Listening(_)) {
+                        tcp_info::of_listener()
+                    } else {
+                        get::get(&opened.options, None, row)?
+                    }
+                }
+                (None, Which::Accepted(_)) => get::get(&Options::default(), None, row)?,
+            },
+        };
+        if (row.level, row.number) == (IPPROTO_IP, libc::IP_MULTICAST_IF) {
+            value = self.address_of(&value)?;
+        }
+        value.truncate(length);
+        Ok(value)
+    }
+
+    fn row(&self, which: Which, level: i32, name: i32) -> Result<&'static Row, Errno> {
+        let (kind, family) = match which {
+            Which::Opened(socket) => (socket.kind, socket.family),
+            // Its name says the family, which the stream does not know.
+            Which::Accepted(_) => (peersock_fd::Kind::Stream, Family::V6),
+        };
+        let row = table::find(kind, family, level, name).ok_or(Errno::NOPROTOOPT)?;
+        if row.access == Access::Refused {
+            tracing::debug!(option = row.name, why = row.what, "an option was refused");
+        }
+        Ok(row)
+    }
+
+    /// The MTU of a connected socket's path, as a number or as an `ip6_mtuinfo`.
+    fn path_option(&mut self, which: Which, row: &Row) -> Result<Vec<u8>, Errno> {
+        if let Some(stream) = self.stream(which) {
+            let mtu = stream.connection.flow().path_mtu().ok_or(Errno::NOTCONN)?;
+            return Ok(number(mtu as i64));
+        }
+        let Which::Opened(socket) = which else { return Err(Errno::NOTCONN) };
+        let peer = self.peer_of(socket).ok_or(Errno::NOTCONN)?;
+        let mtu = self.path_mtu(peer.ip())?;
+        if row.number != table::IPV6_PATHMTU || row.level != IPPROTO_IPV6 {
+            return Ok(number(mtu as i64));
+        }
+        Ok([get::sockaddr_in6(peer), number(mtu as i64)].concat())
+    }
+
+    /// IP_MULTICAST_IF is asked for as an address.
+    fn address_of(&self, value: &[u8]) -> Result<Vec<u8>, Errno> {
+        let networks = self.context.networks();
+        let network = networks.iter().find(|network| number(index(network.interface)) == value);
+        let address = network.and_then(|network| {
+            network.addresses.iter().find_map(|address| match address {
+                IpAddr::V4(address) => Some(address.octets().to_vec()),
+                IpAddr::V6(_) => None,
+            })
+        });
+        Ok(address.unwrap_or(vec![0; 4]))
+    }
+
+    /// Knows the interfaces as of now.
+    fn interface_finder(&self) -> Interfaces {
+        Interfaces(self.context.networks())
+    }
+
+    /// Changes a membership, at once or when the socket is bound; `None` if the option is about something
+    /// else.
+    fn change_membership(&mut self, which: Which, row: &Row, value: &[u8]) -> Option<Result<(), Errno>> {
+        let (group, interface, change) = match groups::request(row, value)? {
+            Ok(request) => request,
+            Err(error) => return Some(Err(error)),
+        };
+        Some(self.change_group(which, row.level, group, interface, change))
+    }
+
+    fn change_group(
+        &mut self,
+        which: Which,
+        level: i32,
+        group: IpAddr,
+        interface: InterfaceRef,
+        change: GroupChange,
+    ) -> Result<(), Errno> {
+        let Which::Opened(socket) = which else { return Err(Errno::INVAL) };
+        let is_v4 = level == IPPROTO_IP;
+        let stranger = matches!(change, GroupChange::Source(_, source) if source.is_ipv4() != is_v4);
+        if group.is_ipv4() != is_v4 || stranger {
+            return Err(Errno::ADDRNOTAVAIL);
+        }
+        if !group.is_multicast() {
+            return Err(Errno::INVAL);
+        }
+        let interface = self.interface_finder().find(interface)?;
+        let opened = self.socket(socket);
+        let changed = match &opened.transport {
+            Some(transport) => transport.change_group(interface, group, change),
+            None => groups::change_later(&mut opened.options.groups, interface, group, change),
+        };
+        changed.map_err(|error| match error {
+            // As Linux: beyond igmp_max_memberships and igmp_max_msf.
+            Error::OutOfMemory => Errno::NOBUFS,
+            error => errno(error),
+        })
+    }
+}

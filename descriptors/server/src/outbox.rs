@@ -1,0 +1,209 @@
+//! The node's end of an application's descriptor, from which it takes what the application has written.
+//!
+//! The kernel reports ECONNRESET to the application if this end is closed with something unread, and an end
+//! of the stream otherwise. So the last byte that was taken stays there until the stream has ended in order:
+//! whatever ends the node, a signal that cannot be caught included, the application cannot take it for the
+//! end of what its peer has sent. Before the application writes anything it is a byte of what the library has
+//! written when it connected or accepted.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use peersock_fd::{Errno, Name, RecvFlags};
+
+/// Room for every name of an abstract AF_UNIX socket (unix(7)), bytes.
+const MAX_NAME: usize = 108;
+
+/// The node's end.
+pub(crate) struct Outbox {
+    fd: OwnedFd,
+    front: Front,
+    /// Bytes that nobody took.
+    discarded: usize,
+}
+
+/// What is first in the queue and not the application's, or not any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Front {
+    Nothing,
+    /// One byte, which was taken already, or is the library's and may still be coming.
+    Byte,
+    /// What the library writes, if the application has accepted by it: the name of this end. It says nothing
+    /// else, because an application may accept by system calls of its own.
+    Mark(String),
+}
+
+/// What was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// So many bytes, at least one; and whether there are more.
+    Bytes(usize, bool),
+    /// Nothing is there now.
+    Nothing,
+    /// A signal came.
+    Interrupted,
+    /// The application writes no more.
+    End,
+    /// The application has closed its descriptor with something unread.
+    Reset,
+}
+
+impl Outbox {
+    /// Of a descriptor that the application has connected, and has written a byte to.
+    pub(crate) fn of_connected(fd: OwnedFd) -> Self {
+        Self { fd, front: Front::Byte, discarded: 0 }
+    }
+
+    /// Of a descriptor that the application accepts, and then may write this end's name to.
+    pub(crate) fn of_accepted(fd: OwnedFd, name: &Name) -> Self {
+        Self { fd, front: Front::Mark(name.to_string()), discarded: 0 }
+    }
+
+    /// Bytes that the application has written and nobody has taken.
+    pub(crate) fn not_taken(&self) -> usize {
+        self.waiting() + self.discarded
+    }
+
+    /// Bytes that can be taken.
+    fn waiting(&self) -> usize {
+        let there = self.there();
+        let front = match &self.front {
+            Front::Nothing => 0,
+            Front::Byte => 1,
+            Front::Mark(name) if there > 0 && self.begins_with(name) => name.len(),
+            Front::Mark(_) => 0,
+        };
+        there.saturating_sub(front)
+    }
+
+    /// Whether that is what is first. Something must be there: the kernel would tell a reset, which it does
+    /// once only.
+    fn begins_with(&self, name: &str) -> bool {
+        let mut buf = [0; MAX_NAME];
+        let first = &mut buf[..name.len().min(MAX_NAME)];
+        let peeked = rustix::net::recv(&self.fd, &mut *first, RecvFlags::DONTWAIT | RecvFlags::PEEK);
+        matches!(peeked, Ok((length, _)) if length == name.len()) && first == name.as_bytes()
+    }
+
+    /// Looks whether the library has written, once something is there: all of that but one byte is taken.
+    fn settle(&mut self) {
+        let Front::Mark(name) = &self.front else { return };
+        if self.there() == 0 {
+            return;
+        }
+        self.front = match self.begins_with(name) {
+            true => {
+                let mut left = name.len() - 1;
+                while left > 0 {
+                    match rustix::net::recv(&self.fd, &mut [0; MAX_NAME][..left], RecvFlags::DONTWAIT) {
+                        Ok((taken @ 1.., _)) => left -= taken,
+                        Err(Errno::INTR) => {}
+                        _ => break,
+                    }
+                }
+                Front::Byte
+            }
+            false => Front::Nothing,
+        };
+    }
+
+    /// Bytes that are there, those in front included.
+    fn there(&self) -> usize {
+        rustix::io::ioctl_fionread(&self.fd).unwrap_or(0) as usize
+    }
+
+    /// Takes what there is, as far as `buf` goes, which must not be empty. `ended` says that the kernel has
+    /// told of the end.
+    pub(crate) fn take(&mut self, buf: &mut [u8], ended: bool) -> Taken {
+        self.settle();
+        let waiting = self.waiting();
+        if waiting == 0 {
+            return if ended { self.end() } else { Taken::Nothing };
+        }
+        if !self.release() {
+            return Taken::Interrupted;
+        }
+        let wanted = waiting.min(buf.len());
+        let is_rest = wanted == waiting;
+        let read = if is_rest { wanted - 1 } else { wanted };
+        let mut length = 0;
+        if read > 0 {
+            match rustix::net::recv(&self.fd, &mut buf[..read], RecvFlags::DONTWAIT) {
+                Ok((taken, _)) => length = taken,
+                Err(_) => return Taken::Interrupted,
+            }
+        }
+        if is_rest && length == read {
+            let last = &mut buf[length..=length];
+            match rustix::net::recv(&self.fd, last, RecvFlags::DONTWAIT | RecvFlags::PEEK) {
+                Ok((1, _)) => (self.front, length) = (Front::Byte, length + 1),
+                _ if length == 0 => return Taken::Interrupted,
+                _ => {}
+            }
+        }
+        Taken::Bytes(length, length < waiting)
+    }
+
+    /// What the end is like, which has come.
+    fn end(&mut self) -> Taken {
+        // As long as a byte is there the kernel tells neither. An error it tells in another way.
+        match rustix::net::sockopt::socket_error(&self.fd) {
+            Ok(Err(Errno::CONNRESET)) => Taken::Reset,
+            _ => Taken::End,
+        }
+    }
+
+    /// Lets go of the byte that is held: from now on closing is an end in order. False if it has to be tried
+    /// again.
+    pub(crate) fn release(&mut self) -> bool {
+        self.settle();
+        if self.front == Front::Byte {
+            let taken = rustix::net::recv(&self.fd, &mut [0; 1], RecvFlags::DONTWAIT);
+            if taken == Err(Errno::INTR) {
+                return false;
+            }
+            self.front = Front::Nothing;
+        }
+        true
+    }
+
+    /// Makes closing it, which follows, an end in order. An application that accepts just now writes nothing
+    /// any more that would be left unread.
+    pub(crate) fn end_in_order(&mut self) {
+        if let Front::Mark(_) = self.front {
+            let _ = rustix::net::shutdown(&self.fd, rustix::net::Shutdown::Read);
+        }
+        self.release();
+    }
+
+    /// Whether closing it now is a reset to the application, because something is unread.
+    pub(crate) fn is_reset_on_close(&self) -> bool {
+        self.there() > 0
+    }
+
+    /// Throws away what there is but for one byte.
+    pub(crate) fn discard(&mut self, buf: &mut [u8]) {
+        self.settle();
+        // Nothing has come so far. What comes meanwhile may be the library's: the next call finds out.
+        if let Front::Mark(_) = self.front {
+            return;
+        }
+        let before = self.waiting();
+        let mut left = self.there().saturating_sub(1);
+        while left > 0 {
+            let room = left.min(buf.len());
+            match rustix::net::recv(&self.fd, &mut buf[..room], RecvFlags::DONTWAIT) {
+                // What is left was never taken.
+                Ok((length, _)) if length > 0 => (self.front, left) = (Front::Nothing, left - length),
+                Err(Errno::INTR) => {}
+                _ => break,
+            }
+        }
+        self.discarded += before.saturating_sub(self.waiting());
+    }
+}
+
+impl AsFd for Outbox {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}

@@ -1,0 +1,81 @@
+//! Datagrams that are too long for their path and must not be cut: EMSGSIZE and IPV6_RECVPATHMTU.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use peersock_fd::{Details, Errno};
+use peersock_stack::Error;
+
+use crate::addresses::errno;
+use crate::ancillary::descriptor;
+use crate::datagram::at_home;
+use crate::state::ServerState;
+use crate::wakers::Key;
+
+impl ServerState {
+    /// Whether a datagram of so many bytes can be sent; what it has run into is told as if it had been.
+    pub(crate) fn fits(
+        &mut self,
+        socket: peersock_fd::Opened,
+        remote: SocketAddr,
+        details: Option<Details>,
+        length: usize,
+    ) -> Result<(), Errno> {
+        let (key, transport) = self.datagrams(socket)?;
+        if let Some(error) = self.socket(socket).error.take() {
+            return Err(error);
+        }
+        let target = at_home(self.context.meant(remote), transport.local());
+        let options = self.context.send_options(&self.sockets.open(socket).options, target.ip(), details);
+        let checked = transport.check_length(target, length, &options);
+        if checked == Err(Error::MessageSize) {
+            self.tell_path_mtu(key, remote);
+        }
+        checked.map_err(errno)
+    }
+
+    /// Has those told whose datagrams were too long since it was done last.
+    pub(crate) fn tell_path_mtus(&mut self) {
+        for (owner, remote) in self.context.take_too_long() {
+            self.tell_path_mtu(owner, remote);
+        }
+    }
+
+    /// Tells the path's MTU with an empty datagram, if the socket wants to know it (RFC 3542 11.3). As in
+    /// Linux that is the node's own finding; what others report by ICMP is for IPV6_RECVERR.
+    fn tell_path_mtu(&mut self, owner: Key, remote: SocketAddr) {
+        let Some((datagrams, opened, _)) = self.datagrams_at(owner) else { return };
+        let (peer, wants) = (datagrams.peer(), opened.options.wants_path_mtu());
+        if !wants || remote.ip().to_canonical().is_ipv4() {
+            return;
+        }
+        let Ok(mtu) = self.path_mtu(remote.ip()) else { return };
+        let details = Details { path_mtu: Some(mtu as u32), ..Details::default() };
+        let (place, along) = match peer {
+            None => ((SocketAddr::new(remote.ip(), 0), Some(details)), None),
+            // Of a connected socket only its peer's end can send to it.
+            Some(peer) if peer.ip() == remote.ip() => ((peer, None), descriptor(&details)),
+            Some(_) => return,
+        };
+        if let Ok(end) = self.end(owner, place)
+            && let Some((datagrams, ..)) = self.datagrams_at(owner)
+            && let Err(error) = datagrams.tell(end, along)
+        {
+            tracing::debug!(%error, "a path's MTU was not told");
+        }
+    }
+
+    /// The largest IP packet that goes to `remote` as far as is known, bytes.
+    ///
+    /// # Errors
+    /// ENETUNREACH if it is in no network.
+    pub(crate) fn path_mtu(&self, remote: IpAddr) -> Result<usize, Errno> {
+        let node = self.context.node()?;
+        let datapath = &node.datapath();
+        let (now, remote) = (Instant::now(), self.context.aliases.meant(remote.to_canonical()));
+        let interface = datapath.interface_to(now, remote).ok_or(Errno::NETUNREACH)?;
+        let reported = datapath.stack().path_mtu(interface, remote);
+        let link = datapath.mtu_to(now, interface, remote);
+        Ok(reported.map_or(link, |reported| reported.min(link)))
+    }
+}

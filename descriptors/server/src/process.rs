@@ -1,0 +1,88 @@
+//! The process's signals and descriptors, and what its sockets hold: the few places where the server needs
+//! `unsafe`.
+#![allow(unsafe_code)]
+
+use std::fs;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd as _, BorrowedFd, IntoRawFd as _, OwnedFd, RawFd};
+
+use rustix::fs::{Mode, OFlags};
+
+/// The first descriptor that is not standard input, output or error.
+const FIRST: RawFd = 3;
+
+/// Memory of what was written to an AF_UNIX socket and its peer has not read, bytes (SIOCOUTQ).
+pub(crate) fn unread_by_peer(fd: BorrowedFd<'_>) -> usize {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the descriptor is open, and the call writes one `int`.
+    let asked = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if asked == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
+}
+
+/// Has the calling thread, and those that it starts, take no signals: handlers of the program would run with
+/// the descriptors of the node.
+pub(crate) fn block_signals() {
+    let mut all = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: sigfillset(3) initializes the set that it is given; pthread_sigmask(3) reads it, and may be
+    // given no place for the old one.
+    unsafe {
+        libc::sigfillset(all.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), std::ptr::null_mut());
+    }
+}
+
+/// Gives the calling thread, and those that it starts, a table of descriptors of their own. Of the process's
+/// it has standard input, output and error only.
+///
+/// # Errors
+/// When the system does not allow it.
+pub(crate) fn leave_descriptors() -> io::Result<()> {
+    // SAFETY: a system call without pointers. Nothing on this thread owns one of the descriptors, and the
+    // other threads keep theirs.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            FIRST as libc::c_uint,
+            libc::c_uint::MAX,
+            libc::CLOSE_RANGE_UNSHARE as libc::c_uint,
+        )
+    };
+    if result != 0 {
+        leave_descriptors_singly()?;
+    }
+    // Where one of the three is closed, the node's own would get its number, and what is printed would go
+    // there.
+    loop {
+        let file = placeholder()?;
+        if file.as_raw_fd() >= FIRST {
+            return Ok(());
+        }
+        let _ = file.into_raw_fd();
+    }
+}
+
+/// A descriptor that only takes a number: reading and writing fail with EBADF, as where nothing is open. It
+/// is to be had where there is no /dev/null, too.
+///
+/// # Errors
+/// EMFILE, ENFILE.
+pub(crate) fn placeholder() -> io::Result<OwnedFd> {
+    Ok(rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// For kernels before 5.9, and sandboxes that do not know close_range(2).
+fn leave_descriptors_singly() -> io::Result<()> {
+    // SAFETY: it takes no pointer; see above.
+    if unsafe { libc::unshare(libc::CLONE_FILES) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let listed = fs::read_dir("/proc/thread-self/fd")?.flatten();
+    let open: Vec<RawFd> = listed.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    for fd in open.into_iter().filter(|fd| *fd >= FIRST) {
+        // SAFETY: the table is this thread's alone, and nothing on it owns a descriptor. That of the listing
+        // is closed already, which is no harm.
+        unsafe { libc::close(fd) };
+    }
+    Ok(())
+}

@@ -1,0 +1,127 @@
+//! An application's connection to the request socket, and who may ask on it.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use peersock_fd::{
+    Credentials, Errno, MAX_MESSAGE, Message, Reply, Request, SendFlags, SocketId, Token, Which, decode,
+    encode, receive,
+};
+use peersock_stack::Flow;
+
+use crate::context::Context;
+use crate::wakers::Key;
+
+/// Connections of other users that have not shown the token. Beyond it those go that came first: processes
+/// with the token show it at once.
+const MOST_STRANGERS: usize = 64;
+
+/// Who owns what comes from a user that the own user namespace does not know.
+const OVERFLOW_UID: u32 = 65534;
+
+/// An application's connection to the request socket.
+pub(crate) struct Requester {
+    fd: OwnedFd,
+    /// The process that connected.
+    process: i32,
+    /// Of the node's user or root, and needs no token; or it has shown the token.
+    is_trusted: bool,
+    /// A connection that somebody is about to close, see [`Request::Hold`].
+    held: Option<Arc<Flow>>,
+}
+
+/// What was received from a requester.
+pub(crate) enum Received {
+    /// A message, if it can be read, and a descriptor that came along.
+    Message(Option<Message>, Option<OwnedFd>),
+    /// Nothing is there now.
+    Nothing,
+    /// The application has closed its end, or is not allowed to ask.
+    End,
+}
+
+impl Requester {
+    /// Of a connection that was accepted.
+    pub(crate) fn new(fd: OwnedFd, credentials: Credentials) -> Self {
+        let own = rustix::process::geteuid().as_raw();
+        let is_own = credentials.uid == own && own != OVERFLOW_UID;
+        let is_trusted = is_own || credentials.uid == 0;
+        Self { fd, process: credentials.pid, is_trusted, held: None }
+    }
+
+    /// Whether it needs no token, or has shown it.
+    pub(crate) fn is_trusted(&self) -> bool {
+        self.is_trusted
+    }
+
+    /// The process that connected; 0 if it cannot be seen from here.
+    pub(crate) fn process(&self) -> i32 {
+        self.process
+    }
+
+    /// The next message.
+    pub(crate) fn receive(&mut self, context: &mut Context) -> Received {
+        let buf = &mut context.buf[..MAX_MESSAGE];
+        let (length, fd) = match receive(self.fd.as_fd(), buf) {
+            Ok((0, _)) => return Received::End,
+            Ok(received) => received,
+            Err(Errno::AGAIN | Errno::INTR) => return Received::Nothing,
+            Err(_) => return Received::End,
+        };
+        let message = decode::<Message>(&buf[..length]);
+        self.is_trusted |= message.as_ref().is_some_and(|message| is_same(message.token, context.token));
+        let is_challenge = |message: &Message| matches!(message.request, Request::Prove(_));
+        if !self.is_trusted && !message.as_ref().is_some_and(is_challenge) {
+            // Nothing else of it will be answered.
+            let _ = self.send(&Reply::Failed(libc::EPERM));
+            return Received::End;
+        }
+        Received::Message(message, fd)
+    }
+
+    pub(crate) fn send(&self, reply: &Reply) -> Result<(), Errno> {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        rustix::net::send(&self.fd, &encode(reply), flags).map(drop)
+    }
+
+    /// Keeps a connection that somebody is about to close: afterwards it may be gone before anybody asks
+    /// about it.
+    pub(crate) fn hold(&mut self, flow: Option<Arc<Flow>>) {
+        self.held = flow;
+    }
+
+    pub(crate) fn take_held(&mut self) -> Option<Arc<Flow>> {
+        self.held.take()
+    }
+}
+
+/// Those who connected last of those that had to show the token, oldest first.
+#[derive(Default)]
+pub(crate) struct Strangers(VecDeque<Key>);
+
+impl Strangers {
+    /// One more; gives the oldest if there are too many.
+    pub(crate) fn add(&mut self, key: Key) -> Option<Key> {
+        self.0.push_back(key);
+        if self.0.len() > MOST_STRANGERS { self.0.pop_front() } else { None }
+    }
+}
+
+/// Whether it is the token, in a time that does not depend on how much of it is right.
+fn is_same(shown: Token, token: Token) -> bool {
+    use subtle::ConstantTimeEq;
+    shown.0.to_le_bytes().ct_eq(&token.0.to_le_bytes()).into()
+}
+
+/// The socket that a request is about.
+pub(crate) fn id(which: Which) -> SocketId {
+    match which {
+        Which::Opened(socket) => socket.id,
+        Which::Accepted(id) => id,
+    }
+}
+
+pub(crate) fn failed(error: Errno) -> Reply {
+    Reply::Failed(error.raw_os_error())
+}

@@ -1,0 +1,290 @@
+//! Requests of applications.
+
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use peersock_fd::{
+    Errno, Interface, Message, Reply, Report, Request, VERSION, Which, peer_credentials, proof,
+};
+use peersock_stack::Flow;
+use rustix::net::SocketFlags;
+
+use crate::addresses::{errno, route, routes};
+use crate::ipv4_aliases::RANGE;
+use crate::options::{interface_index, interface_name};
+use crate::requester::{Received, Requester, failed, id};
+use crate::socket_table::Phase;
+use crate::state::{Entry, ServerState};
+use crate::stream::Stream;
+use crate::transport;
+use crate::wakers::Key;
+use peersock::attach::EventFlags;
+use peersock_datapath::JoinedNetwork;
+
+/// Connections to the request socket that are accepted, and requests that are answered, before others have
+/// their turn.
+const MOST: usize = 64;
+
+impl ServerState {
+    /// An application has connected to the request socket.
+    pub(crate) fn accept_requester(&mut self, listener: &OwnedFd) {
+        for _ in 0..MOST {
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            let fd = match rustix::net::accept_with(listener, flags) {
+                Ok(fd) => fd,
+                Err(error) => return self.turn_away(listener, error),
+            };
+            let Ok(credentials) = peer_credentials(fd.as_fd()) else { continue };
+            let key = self.context.new_key();
+            if self.context.watch(fd.as_fd(), key, EventFlags::IN).is_err() {
+                continue;
+            }
+            self.contacts += 1;
+            let requester = Requester::new(fd, credentials);
+            // The oldest goes of those that have not shown the token.
+            if !requester.is_trusted()
+                && let Some(oldest) = self.strangers.add(key)
+                && matches!(self.entry(oldest), Some(Entry::Requester(oldest)) if !oldest.is_trusted())
+            {
+                self.remove(oldest);
+            }
+            self.insert(key, Entry::Requester(requester));
+        }
+    }
+
+    /// Answers what has come. A requester goes once the application has closed its end.
+    pub(crate) fn serve(&mut self, key: Key) {
+        for _ in 0..MOST {
+            let Some(Entry::Requester(requester)) = self.entries.get_mut(&key) else { return };
+            match requester.receive(&mut self.context) {
+                Received::Nothing => return,
+                Received::End => {
+                    self.remove(key);
+                    return;
+                }
+                Received::Message(message, fd) => {
+                    let reply = match message {
+                        Some(Message { version: VERSION, request, .. }) => self.answer(key, request, fd),
+                        _ => Some(Reply::Failed(libc::EPROTO)),
+                    };
+                    if let Some(reply) = reply {
+                        self.reply(key, &reply);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends a reply that somebody waits for.
+    pub(crate) fn reply(&mut self, key: Key, reply: &Reply) {
+        if let Some(Entry::Requester(requester)) = self.entry(key)
+            && requester.send(reply).is_err()
+        {
+            self.remove(key);
+        }
+    }
+
+    /// The reply, unless there is none or it comes later.
+    fn answer(&mut self, key: Key, request: Request, fd: Option<OwnedFd>) -> Option<Reply> {
+        if self.is_ending {
+            return Some(failed(Errno::NETDOWN));
+        }
+        let done = |result: Result<(), Errno>| Some(result.map_or_else(failed, |()| Reply::Done));
+        match request {
+            Request::Prove(challenge) => Some(Reply::Proof(proof(self.context.token, challenge))),
+            Request::NameKey => Some(Reply::NameKey(self.context.name_key)),
+            Request::Bind(socket, local) => done(self.bind(socket, local)),
+            Request::Listen(socket, backlog) => done(self.listen(socket, backlog, fd)),
+            Request::Connect { socket, remote, wait, timeout } => {
+                match self.connect(socket, remote, wait.then_some((key, timeout))) {
+                    Ok(()) if wait => None,
+                    result => done(result),
+                }
+            }
+            Request::Filled(socket) => {
+                self.filled(socket, fd);
+                None
+            }
+            Request::Addresses(which) => Some(self.addresses(which)),
+            Request::TakeError(which) => Some(Reply::Error(self.take_error(which))),
+            Request::Ending(which) => Some(Reply::Error(self.ending(which))),
+            Request::SetOption(which, level, name, value) => {
+                done(self.set_option(which, level, name, &value))
+            }
+            Request::Option(which, level, name, length) => {
+                let value = self.option(which, level, name, length as usize);
+                Some(value.map_or_else(failed, Reply::Option))
+            }
+            Request::Open(socket) => done(self.open_datagrams(socket)),
+            Request::Associate(socket, remote) => done(self.associate(socket, remote)),
+            Request::Reach(socket, remote, details) => done(self.reach(socket, remote, details)),
+            Request::Fits { socket, remote, details, length } => {
+                done(self.fits(socket, remote, details, length as usize))
+            }
+            Request::TakeReport(which) => Some(Reply::Report(self.take_report(which))),
+            Request::Hold(which) => {
+                let flow = self.flow_of(which);
+                if let Some(Entry::Requester(requester)) = self.entry_mut(key) {
+                    requester.hold(flow);
+                }
+                Some(Reply::Done)
+            }
+            Request::Linger(which, time) => match self.take_held(key) {
+                Some(flow) => {
+                    self.lingering.add(key, which, flow, time);
+                    None
+                }
+                // It was over before.
+                None => {
+                    self.note_noticed(which);
+                    Some(self.endings.loss(id(which)).map_or(Reply::Done, failed))
+                }
+            },
+            Request::Routes => {
+                let aliases = self.context.has_no_ipv4().then_some(RANGE);
+                Some(Reply::Routes(self.context.networks().iter().flat_map(routes).chain(aliases).collect()))
+            }
+            Request::Resolve(name) => Some(Reply::Resolved(self.resolve(&name))),
+            Request::NameOf(ip) => Some(Reply::Name(self.name_of(ip))),
+            Request::Interfaces => Some(Reply::Interfaces(self.interfaces())),
+            Request::Alongside(socket) => done(self.put_alongside(socket, fd)),
+            Request::Vacate(port) => {
+                self.sweep(port);
+                Some(Reply::Done)
+            }
+            Request::Unacknowledged(which) => {
+                Some(self.unacknowledged(which).map_or_else(failed, Reply::Count))
+            }
+            Request::MayListen(port) => done(self.context.may_listen(port)),
+            Request::Closed(socket) => done(self.closed(socket)),
+        }
+    }
+
+    fn addresses(&mut self, which: Which) -> Reply {
+        if let Some(stream) = self.stream(which).filter(|stream| stream.broken().is_none()) {
+            let family = match which {
+                Which::Opened(socket) => socket.family,
+                Which::Accepted(_) => peersock_fd::Family::of(stream.connection.local_addr().ip()),
+            };
+            let (local, peer) = (stream.connection.local_addr(), stream.connection.peer_addr().ok());
+            return Reply::Addresses(
+                self.context.shown(family, local),
+                peer.map(|peer| self.context.shown(family, peer)),
+            );
+        }
+        let is_down = self.stream(which).and_then(Stream::broken) == Some(Errno::NETDOWN);
+        if is_down || self.endings.is_down(id(which)) {
+            return failed(Errno::NETDOWN);
+        }
+        let Which::Opened(socket) = which else { return failed(Errno::NOTCONN) };
+        let unbound = socket.family.unspecified();
+        let opened = self.sockets.get(socket.id);
+        if opened.is_some_and(|opened| opened.is_down) {
+            return failed(Errno::NETDOWN);
+        }
+        let connecting = opened.and_then(|opened| match opened.phase {
+            Phase::Connecting(key) => match self.entry(key) {
+                Some(Entry::Connecting(connecting)) => Some(connecting.addresses()),
+                _ => None,
+            },
+            _ => None,
+        });
+        match connecting {
+            Some((local, peer)) => {
+                let peer = peer.map(|peer| self.context.shown(socket.family, peer));
+                Reply::Addresses(self.context.shown(socket.family, local), peer)
+            }
+            None => {
+                let bound = opened.and_then(|opened| opened.bound()).unwrap_or((unbound, 0).into());
+                Reply::Addresses(self.context.shown(socket.family, bound), self.peer_of(socket))
+            }
+        }
+    }
+
+    /// SIOCOUTQ.
+    fn unacknowledged(&mut self, which: Which) -> Result<u32, Errno> {
+        self.note_noticed(which);
+        let stream = self.stream(which).filter(|stream| stream.broken().is_none()).ok_or(Errno::NOTCONN)?;
+        let bytes = stream.not_taken() + stream.connection.flow().unacked();
+        Ok(u32::try_from(bytes).unwrap_or(u32::MAX))
+    }
+
+    fn take_error(&mut self, which: Which) -> i32 {
+        self.note_noticed(which);
+        let broken = self.stream(which).and_then(|stream| stream.broken());
+        let of_socket = match which {
+            Which::Opened(socket) => self.sockets.get_mut(socket.id).and_then(|opened| {
+                let of_transport = opened.transport.as_ref().and_then(|transport| transport.take_error());
+                opened.error.take().or(of_transport.map(errno))
+            }),
+            Which::Accepted(_) => None,
+        };
+        let error = broken.or(of_socket).or_else(|| self.endings.take_error(id(which)));
+        error.map_or(0, |error| error.raw_os_error())
+    }
+
+    /// What has ended a connection, where the kernel calls it a reset.
+    fn ending(&mut self, which: Which) -> i32 {
+        self.note_noticed(which);
+        let broken = self.stream(which).and_then(Stream::broken);
+        let is_other = |error: &mut Errno| !matches!(*error, Errno::CONNRESET | Errno::PIPE);
+        let of_attempt = match which {
+            Which::Opened(socket) => {
+                self.sockets.get_mut(socket.id).and_then(|opened| opened.error.take_if(is_other))
+            }
+            Which::Accepted(_) => None,
+        };
+        let broken = broken.filter(|error| !matches!(*error, Errno::CONNRESET | Errno::PIPE));
+        let ended = broken.or(of_attempt).or_else(|| self.endings.take_meaning(id(which)));
+        ended.map_or(0, |error| error.raw_os_error())
+    }
+
+    /// MSG_ERRQUEUE. With its report an error is told.
+    fn take_report(&mut self, which: Which) -> Option<Report> {
+        if let Some(stream) = self.stream_mut(which) {
+            let report = stream.connection.flow().recv_error().ok()?;
+            stream.note_noticed();
+            return Some(transport::report(&report, &[]));
+        }
+        let Which::Opened(socket) = which else { return None };
+        let opened = self.sockets.get_mut(socket.id)?;
+        let mut report = opened.transport.as_ref()?.take_report()?;
+        opened.error = None;
+        report.destination = self.context.shown(socket.family, report.destination);
+        report.offender = report
+            .offender
+            .map(|offender| self.context.shown(socket.family, SocketAddr::new(offender, 0)).ip());
+        Some(report)
+    }
+
+    /// The connection that somebody has said to be about to close.
+    fn take_held(&mut self, key: Key) -> Option<Arc<Flow>> {
+        match self.entry_mut(key) {
+            Some(Entry::Requester(requester)) => requester.take_held(),
+            _ => None,
+        }
+    }
+
+    fn interfaces(&self) -> Vec<Interface> {
+        let interface = |network: &JoinedNetwork| {
+            let name = interface_name(network.interface);
+            Interface {
+                index: interface_index(network.interface).unsigned_abs(),
+                name,
+                addresses: network.prefixes.iter().map(route).collect(),
+            }
+        };
+        self.context.networks().iter().map(interface).collect()
+    }
+
+    fn resolve(&self, name: &str) -> Vec<IpAddr> {
+        let Ok(node) = self.context.node() else { return Vec::new() };
+        node.datapath().addresses_named(name)
+    }
+
+    fn name_of(&self, ip: IpAddr) -> Option<String> {
+        let node = self.context.node().ok()?;
+        node.datapath().name_at(ip)
+    }
+}

@@ -1,0 +1,220 @@
+//! The server's loop: what its descriptors and its sockets have to say.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, mpsc};
+use std::time::{Duration, Instant};
+
+use peersock::attach::{Event, EventFlags};
+use peersock_fd::{Errno, Name, NameKey, NodeTag, Token, address};
+use rustix::net::SocketType;
+
+use crate::Unclosed;
+use crate::application_fd;
+use crate::context::{Context, unix};
+use crate::state::{Entry, LOOK, ServerState};
+use crate::stream::Stream;
+use crate::undelivered::Outstanding;
+use crate::wakers::{Key, ReadyQueue};
+use peersock::attach::Attached;
+use peersock::attach::NodeHandle;
+use peersock_primitives::sync;
+
+/// Connections that may wait for the server.
+const BACKLOG: i32 = 4096;
+
+/// What the engine thread runs.
+pub(crate) struct Server {
+    tag: NodeTag,
+    token: Token,
+    ready: Arc<ReadyQueue>,
+    state: Mutex<ServerState>,
+    drained: Condvar,
+}
+
+impl Server {
+    pub(crate) fn new(node: &NodeHandle) -> io::Result<Self> {
+        let random = |buf: &mut [u8]| getrandom::fill(buf).map_err(io::Error::other);
+        let secret = || {
+            let mut bytes = [0; 16];
+            random(&mut bytes).map(|()| u128::from_le_bytes(bytes))
+        };
+        let (token, name_key) = (Token(secret()?), NameKey(secret()?));
+        let (tag, requests) = loop {
+            let mut tag = [0; 4];
+            random(&mut tag)?;
+            let tag = NodeTag(u32::from_le_bytes(tag));
+            match listener(SocketType::SEQPACKET, &Name::Requests(tag)) {
+                // Another node has these 32 bits.
+                Err(Errno::ADDRINUSE) => {}
+                requests => break (tag, requests?),
+            }
+        };
+        let data = listener(SocketType::STREAM, &Name::Data(tag))?;
+        let ready = ReadyQueue::new(node);
+        let context = Context::new(node, (tag, token, name_key), Arc::clone(&ready));
+        let mut state = ServerState::new(context);
+        for (fd, entry) in [(requests, Entry::RequestListener as fn(_) -> _), (data, Entry::DataListener)] {
+            let key = state.context.new_key();
+            state.context.watch(fd.as_fd(), key, EventFlags::IN)?;
+            state.insert(key, entry(Arc::new(fd)));
+        }
+        Ok(Self { tag, token, ready, state: Mutex::new(state), drained: Condvar::new() })
+    }
+
+    pub(crate) fn tag(&self) -> NodeTag {
+        self.tag
+    }
+
+    pub(crate) fn token(&self) -> Token {
+        self.token
+    }
+
+    pub(crate) fn contacts(&self) -> u64 {
+        self.lock().contacts
+    }
+
+    pub(crate) fn note_unseen_calls(&self) {
+        self.lock().has_unseen_calls = true;
+    }
+
+    pub(crate) fn refusals(&self) -> mpsc::Receiver<String> {
+        self.lock().context.refusals.listen()
+    }
+
+    pub(crate) fn undelivered(&self) -> Outstanding {
+        self.lock().undelivered()
+    }
+
+    /// Whether anything was lost that no call has told of.
+    pub(crate) fn has_losses(&self) -> bool {
+        self.lock().endings.has_losses()
+    }
+
+    pub(crate) fn begin_drain(&self, unclosed: Unclosed) {
+        let mut state = self.lock();
+        state.draining = Some(unclosed);
+        state.note_closing();
+        let streams: Vec<Key> = state.entries.keys().copied().collect();
+        let now = Instant::now();
+        state.endings.begin_drain(now);
+        for key in streams {
+            state.context.set_timer(now, key);
+        }
+        // Nobody waits for datagrams: those that are here leave now.
+        state.send_all_datagrams();
+    }
+
+    /// Waits until no stream has anything left to deliver, or until `deadline`: then false.
+    pub(crate) fn wait_drained(&self, deadline: Instant) -> bool {
+        let mut state = self.lock();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !state.has_undelivered() || left == Duration::ZERO {
+                return !state.has_undelivered();
+            }
+            // Nobody tells when the peer of an open connection has acknowledged everything.
+            let step = if state.draining == Some(Unclosed::Reset) { left.min(LOOK) } else { left };
+            state = sync::wait_timeout(&self.drained, state, step);
+        }
+    }
+
+    /// Resets the connections that applications still have open. Both ends see that: the peer gets a reset,
+    /// the application ECONNRESET.
+    pub(crate) fn reset_streams(&self) {
+        let (streams, processes) = {
+            let mut state = self.lock();
+            state.is_ending = true;
+            let mut keys = Vec::new();
+            for (key, entry) in &state.entries {
+                match entry {
+                    Entry::Stream(_) => keys.push(*key),
+                    Entry::Connecting(connecting) => connecting.reset(),
+                    _ => {}
+                }
+            }
+            let mut streams = Vec::new();
+            for key in keys {
+                if let Some(Entry::Stream(mut stream)) = state.remove(key) {
+                    // What an application has closed just now, and all of which is taken, ends in order. So does
+                    // what leads to another socket of this node: its application is told that the node ends.
+                    let is_over = stream.is_closed() && stream.is_taken();
+                    if !is_over && !state.context.is_own(stream.connection.flow().remote().ip()) {
+                        stream.connection.flow().set_reset_on_close(true);
+                    }
+                    let id = state.forget_stream(&stream);
+                    if let Some(ending) = stream.ending() {
+                        state.note_ending(id, &stream, ending);
+                    }
+                    stream.keep_end();
+                    streams.push(stream);
+                }
+            }
+            let mut processes = state.processes();
+            processes.extend(streams.iter().map(Stream::process));
+            (streams, processes)
+        };
+        if streams.is_empty() {
+            return;
+        }
+        for process in processes {
+            application_fd::poison_all(self.tag, process);
+        }
+    }
+
+    /// Ends everything.
+    pub(crate) fn close(&self) {
+        self.reset_streams();
+        let (entries, sockets, processes) = {
+            let mut state = self.lock();
+            let processes = state.processes();
+            for entry in state.entries.values() {
+                // A child of this process may have inherited it; then closing it is not enough.
+                if let Entry::RequestListener(fd) | Entry::DataListener(fd) = entry {
+                    state.context.unwatch(fd.as_fd());
+                }
+            }
+            (std::mem::take(&mut state.entries), std::mem::take(&mut state.sockets), processes)
+        };
+        drop((entries, sockets));
+        for process in processes {
+            application_fd::shut(self.tag, process);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, ServerState> {
+        sync::lock(&self.state)
+    }
+}
+
+impl Attached for Server {
+    fn run(&self, events: &[Event]) {
+        let mut state = self.lock();
+        for event in events {
+            state.handle(event.data.u64(), event.flags.into());
+        }
+        state.fire_timers(Instant::now());
+        state.take_ready();
+        state.tell_path_mtus();
+        state.check_lingering();
+        if state.draining.is_some() && !state.has_undelivered() {
+            self.drained.notify_all();
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let state = self.lock();
+        match self.ready.is_empty() {
+            true => state.context.next_timer(),
+            false => Some(Instant::now()),
+        }
+    }
+}
+
+/// A socket that listens on an abstract name.
+fn listener(kind: SocketType, name: &Name) -> Result<OwnedFd, Errno> {
+    let fd = unix(kind)?;
+    rustix::net::bind(&fd, &address(name))?;
+    rustix::net::listen(&fd, BACKLOG)?;
+    Ok(fd)
+}

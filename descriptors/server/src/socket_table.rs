@@ -1,0 +1,169 @@
+//! The sockets that applications have: what each is bound to, and how far it has come.
+
+use std::collections::HashMap;
+use std::net::{Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use peersock_fd::{Errno, Family, SocketId, Which};
+
+use crate::addresses::{canonical, errno, shown};
+use crate::families::bind_families;
+use crate::options::Options;
+use crate::transport::Transport;
+use crate::wakers::Key;
+use peersock::attach::Acceptor;
+use peersock::attach::NodeHandle;
+
+/// Opened sockets below which it is not looked which of them are closed.
+const LEAST_SWEPT: usize = 64;
+
+/// A socket that an application has opened and told of.
+pub(crate) struct Opened {
+    pub(crate) socket: peersock_fd::Opened,
+    /// The address and port that it is bound to: for IPv6's wildcard there is one for each family.
+    pub(crate) reserved: Vec<Acceptor>,
+    /// What a datagram socket is bound to.
+    pub(crate) transport: Option<Arc<dyn Transport>>,
+    pub(crate) options: Options,
+    /// SO_ERROR.
+    pub(crate) error: Option<Errno>,
+    /// The node has left the network that it is bound to.
+    pub(crate) is_down: bool,
+    pub(crate) phase: Phase,
+}
+
+/// How far a socket has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// It may connect or listen.
+    Fresh,
+    Listening(Key),
+    Connecting(Key),
+    Connected(Key),
+    /// It carries datagrams, and is bound.
+    Datagrams(Key),
+}
+
+impl Opened {
+    fn new(socket: peersock_fd::Opened) -> Self {
+        let options = Options::default();
+        let (reserved, phase) = (Vec::new(), Phase::Fresh);
+        Self { socket, reserved, transport: None, options, error: None, is_down: false, phase }
+    }
+
+    /// The address that it is bound to, as the application should see it.
+    pub(crate) fn bound(&self) -> Option<SocketAddr> {
+        let reserved = self.reserved.first().map(|acceptor| acceptor.local_addr());
+        let bound = reserved.or_else(|| self.transport.as_ref().map(|transport| transport.local()));
+        bound.map(|bound| self.shown_local(bound))
+    }
+
+    /// An own address as a socket of this family shows it: IPv4's wildcard is IPv6's.
+    fn shown_local(&self, address: SocketAddr) -> SocketAddr {
+        match self.socket.family {
+            Family::V6 if address.ip().is_unspecified() => {
+                SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), address.port())
+            }
+            family => shown(family, address),
+        }
+    }
+
+    /// bind(2).
+    pub(crate) fn bind(&mut self, node: &NodeHandle, local: SocketAddr) -> Result<(), Errno> {
+        if !self.reserved.is_empty() || self.phase != Phase::Fresh {
+            return Err(Errno::INVAL);
+        }
+        let options = &self.options;
+        let reserve = |local: SocketAddr| {
+            let own = options.tcp(local.is_ipv4());
+            node.reserve(options.interface(), local, own)
+        };
+        let port = |acceptor: &Acceptor| acceptor.local_addr().port();
+        self.reserved =
+            bind_families(canonical(local), options.v6_only, reserve, port, drop).map_err(errno)?;
+        Ok(())
+    }
+}
+
+/// The sockets that applications have opened and told of, and the connections that listeners have accepted.
+pub(crate) struct Sockets {
+    opened: HashMap<SocketId, Opened>,
+    accepted: HashMap<SocketId, Key>,
+    /// How many opened sockets make it worth while to look which of them are closed.
+    sweep_at: usize,
+}
+
+impl Default for Sockets {
+    fn default() -> Self {
+        Self { opened: HashMap::new(), accepted: HashMap::new(), sweep_at: LEAST_SWEPT }
+    }
+}
+
+impl Sockets {
+    /// The socket, made known if it is new.
+    pub(crate) fn open(&mut self, socket: peersock_fd::Opened) -> &mut Opened {
+        self.opened.entry(socket.id).or_insert_with(|| Opened::new(socket))
+    }
+
+    /// Whether so many are known that it should be looked which are closed, before one more is. Looking takes
+    /// system calls, so it is done only once there are twice as many as were left last time.
+    pub(crate) fn is_time_to_sweep(&self, one_more: SocketId) -> bool {
+        self.opened.len() >= self.sweep_at && !self.opened.contains_key(&one_more)
+    }
+
+    /// It was looked which are closed, and those were removed.
+    pub(crate) fn note_sweep(&mut self) {
+        self.sweep_at = LEAST_SWEPT.max(2 * self.opened.len());
+    }
+
+    pub(crate) fn get(&self, id: SocketId) -> Option<&Opened> {
+        self.opened.get(&id)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: SocketId) -> Option<&mut Opened> {
+        self.opened.get_mut(&id)
+    }
+
+    pub(crate) fn phase(&self, id: SocketId) -> Option<Phase> {
+        self.opened.get(&id).map(|opened| opened.phase)
+    }
+
+    pub(crate) fn remove(&mut self, id: SocketId) -> Option<Opened> {
+        self.opened.remove(&id)
+    }
+
+    /// How many applications have opened.
+    pub(crate) fn len(&self) -> usize {
+        self.opened.len()
+    }
+
+    /// Those that applications have opened.
+    pub(crate) fn values(&self) -> impl Iterator<Item = &Opened> {
+        self.opened.values()
+    }
+
+    pub(crate) fn values_mut(&mut self) -> impl Iterator<Item = &mut Opened> {
+        self.opened.values_mut()
+    }
+
+    /// A listener has accepted a connection.
+    pub(crate) fn note_accepted(&mut self, id: SocketId, key: Key) {
+        self.accepted.insert(id, key);
+    }
+
+    /// A connection that was accepted has ended.
+    pub(crate) fn forget_accepted(&mut self, id: SocketId) {
+        self.accepted.remove(&id);
+    }
+
+    /// What stands for the stream of a socket that is connected.
+    pub(crate) fn stream(&self, which: Which) -> Option<Key> {
+        match which {
+            Which::Accepted(id) => self.accepted.get(&id).copied(),
+            Which::Opened(socket) => match self.phase(socket.id)? {
+                Phase::Connected(key) => Some(key),
+                _ => None,
+            },
+        }
+    }
+}

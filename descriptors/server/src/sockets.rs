@@ -1,0 +1,173 @@
+//! Binding the sockets that applications have opened, and forgetting those that are closed.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use peersock_fd::{Errno, Family, Name};
+
+use crate::application_fd;
+use crate::socket_table::{Opened, Phase};
+use crate::state::{Entry, ServerState};
+use peersock::attach::NodeHandle;
+
+impl ServerState {
+    /// The socket, made known if it is new.
+    pub(crate) fn socket(&mut self, socket: peersock_fd::Opened) -> &mut Opened {
+        if self.sockets.is_time_to_sweep(socket.id) {
+            self.sweep_unused();
+        }
+        self.sockets.open(socket)
+    }
+
+    /// Forgets the sockets that are closed and never carried anything: nothing tells of their closing.
+    fn sweep_unused(&mut self) {
+        let fresh = self.sockets.values().filter(|opened| opened.phase == Phase::Fresh);
+        let fresh = fresh.map(|opened| opened.socket).collect();
+        self.forget_dead(fresh);
+        self.sockets.note_sweep();
+    }
+
+    /// Binds; where the address is taken, looks whether by a socket that is closed.
+    pub(crate) fn bind(&mut self, socket: peersock_fd::Opened, local: SocketAddr) -> Result<(), Errno> {
+        match self.bind_once(socket, local) {
+            Err(Errno::ADDRINUSE) if self.sweep(local.port()) => self.bind_once(socket, local),
+            Err(Errno::ACCESS) => {
+                self.context.note_refusal(local.port());
+                Err(Errno::ACCESS)
+            }
+            // It may be a client's, so it is bound; nobody reaches a server there, which is said.
+            Ok(()) if socket.kind == peersock_fd::Kind::Datagram && local.port() != 0 => {
+                if self.context.may_listen(local.port()).is_err() {
+                    self.context.note_refusal(local.port());
+                }
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    /// Where the node has no IPv4 address, has a listener on IPv4's wildcard take IPv6 connections, too.
+    fn add_ipv6(&mut self, node: &NodeHandle, socket: peersock_fd::Opened) {
+        let has_no_ipv4 = self.context.has_no_ipv4();
+        let opened = self.socket(socket);
+        if let [only] = &opened.reserved[..]
+            && only.local_addr().ip() == IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+            && has_no_ipv4
+        {
+            let local = SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), only.local_addr().port());
+            let (device, options) = (opened.options.interface(), opened.options.tcp(false));
+            // Another socket may have the port, and keeps it.
+            opened.reserved.extend(node.reserve(device, local, options));
+        }
+    }
+
+    /// Has those on IPv4's wildcard leave IPv6 to a socket of that family, unless it wants IPv4 as well and
+    /// would fail all the same. True if there were any.
+    fn give_way(&mut self, socket: peersock_fd::Opened, local: SocketAddr) -> bool {
+        let (ip, port) = (local.ip().to_canonical(), local.port());
+        if ip.is_ipv4() || (ip.is_unspecified() && !self.socket(socket).options.v6_only) {
+            return false;
+        }
+        let mut any = false;
+        for opened in self.sockets.values_mut() {
+            if (opened.socket.family, opened.socket.kind) != (Family::V4, socket.kind) {
+                continue;
+            }
+            any |= opened.transport.as_ref().is_some_and(|transport| transport.give_way(port));
+            let is_both = opened.reserved.len() > 1;
+            if is_both && opened.reserved[0].local_addr().port() == port {
+                opened.reserved.truncate(1);
+                any = true;
+            }
+        }
+        any
+    }
+
+    fn bind_once(&mut self, socket: peersock_fd::Opened, local: SocketAddr) -> Result<(), Errno> {
+        if socket.kind != peersock_fd::Kind::Stream {
+            return match self.bind_datagrams(socket, local) {
+                Err(Errno::ADDRINUSE) if self.give_way(socket, local) => self.bind_datagrams(socket, local),
+                result => result,
+            };
+        }
+        let node = self.context.node()?;
+        match self.socket(socket).bind(&node, local) {
+            Err(Errno::ADDRINUSE) if self.give_way(socket, local) => {
+                self.socket(socket).bind(&node, local)?;
+            }
+            result => result?,
+        }
+        self.add_ipv6(&node, socket);
+        Ok(())
+    }
+
+    /// Ends what waits on a socket whose network the node has left: from now on its calls fail with ENETDOWN.
+    pub(crate) fn take_down(&mut self, socket: peersock_fd::Opened) {
+        let Some(opened) = self.sockets.get_mut(socket.id).filter(|opened| !opened.is_down) else { return };
+        opened.is_down = true;
+        for process in self.processes() {
+            application_fd::shut_one(self.context.tag, socket, process);
+        }
+    }
+
+    /// Forgets the sockets bound to a port that nobody has open any more. The kernel tells of no closing of a
+    /// socket that is not connected. True if there were any.
+    pub(crate) fn sweep(&mut self, port: u16) -> bool {
+        let bound = |opened: &&Opened| opened.bound().is_some_and(|bound| bound.port() == port);
+        let idle = |opened: &&Opened| {
+            matches!(opened.phase, Phase::Fresh | Phase::Listening(_) | Phase::Datagrams(_))
+        };
+        let candidates =
+            self.sockets.values().filter(bound).filter(idle).map(|opened| opened.socket).collect();
+        self.forget_dead(candidates)
+    }
+
+    /// Forgets those of the sockets that nobody has open any more. True if there were any.
+    fn forget_dead(&mut self, candidates: Vec<peersock_fd::Opened>) -> bool {
+        let is_dead = |socket: &_| !self.context.is_open(*socket) || self.is_taken_over(*socket);
+        let dead: Vec<_> = candidates.into_iter().filter(is_dead).collect();
+        for socket in &dead {
+            self.forget(*socket);
+        }
+        !dead.is_empty()
+    }
+
+    /// Whether the application has closed its listener and somebody else has taken its name.
+    fn is_taken_over(&self, socket: peersock_fd::Opened) -> bool {
+        let Some(Phase::Listening(key)) = self.sockets.phase(socket.id) else {
+            return false;
+        };
+        let Some(Entry::Listening(listening)) = self.entry(key) else { return false };
+        let name = Name::Opened(self.context.tag, socket).to_string();
+        holder_of(&name).is_some_and(|inode| inode != listening.inode())
+    }
+
+    /// Somebody has closed a socket. If nobody has it open any more, who connects now is refused at once.
+    pub(crate) fn closed(&mut self, socket: peersock_fd::Opened) -> Result<(), Errno> {
+        let phase = self.sockets.phase(socket.id);
+        // Of the others what they have sent may not have been taken yet.
+        if matches!(phase, Some(Phase::Listening(_))) && !self.context.is_open(socket) {
+            self.forget(socket);
+        }
+        Ok(())
+    }
+
+    /// Forgets a socket with all that belongs to it.
+    pub(crate) fn forget(&mut self, socket: peersock_fd::Opened) {
+        let Some(opened) = self.sockets.remove(socket.id) else { return };
+        match opened.phase {
+            Phase::Fresh => {}
+            Phase::Listening(key) | Phase::Connecting(key) | Phase::Connected(key) => drop(self.remove(key)),
+            Phase::Datagrams(key) => self.remove_datagrams(key),
+        }
+    }
+}
+
+/// The inode of the socket that has an abstract name, as far as the system tells: proc(5), `/proc/net/unix`.
+fn holder_of(name: &str) -> Option<u64> {
+    let listed = std::fs::read_to_string("/proc/net/unix").ok()?;
+    listed.lines().find_map(|line| {
+        let mut fields = line.split_ascii_whitespace().skip(6);
+        let (inode, path) = (fields.next()?, fields.next()?);
+        (path.strip_prefix('@')? == name).then(|| inode.parse().ok())?
+    })
+}

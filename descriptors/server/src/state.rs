@@ -1,0 +1,184 @@
+//! What a server has to do with, by the keys of the kernel's events, of timers and of wakers.
+
+use std::collections::{BTreeSet, HashMap};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use peersock_fd::Errno;
+use rustix::net::SocketFlags;
+
+use crate::Unclosed;
+use crate::connecting::Connecting;
+use crate::connection_errors::Endings;
+use crate::context::Context;
+use crate::datagram::Datagrams;
+use crate::listening::Listening;
+use crate::requester::{Requester, Strangers};
+use crate::so_linger::Lingering;
+use crate::socket_table::Sockets;
+use crate::stream::{Outcome, Stream};
+use crate::undelivered::Delivering;
+use crate::wakers::{Key, Readiness};
+
+/// How often it is looked whether everything is delivered, before what is open is reset.
+pub(crate) const LOOK: Duration = Duration::from_millis(2);
+
+/// Everything that the server has to do with.
+pub(crate) struct ServerState {
+    pub(crate) context: Context,
+    pub(crate) entries: HashMap<Key, Entry>,
+    pub(crate) sockets: Sockets,
+    /// Room for what a turn has to look at, kept from one to the next.
+    keys: Vec<Key>,
+    /// Given up for a moment when descriptors run out, see [`ServerState::turn_away`].
+    spare: Option<OwnedFd>,
+    pub(crate) delivering: Delivering,
+    pub(crate) endings: Endings,
+    pub(crate) lingering: Lingering,
+    pub(crate) strangers: Strangers,
+    pub(crate) draining: Option<Unclosed>,
+    /// The node is about to go: what is asked fails with ENETDOWN.
+    pub(crate) is_ending: bool,
+    /// Connections that applications have made to the request socket.
+    pub(crate) contacts: u64,
+    /// Nobody sees who reads and writes the sockets that this process has opened, see
+    /// [`FdServer::note_unseen_calls`](super::FdServer::note_unseen_calls).
+    pub(crate) has_unseen_calls: bool,
+}
+
+/// What a key stands for.
+pub(crate) enum Entry {
+    RequestListener(Arc<OwnedFd>),
+    DataListener(Arc<OwnedFd>),
+    Requester(Requester),
+    Listening(Listening),
+    Connecting(Connecting),
+    Stream(Stream),
+    Datagrams(Datagrams),
+}
+
+impl ServerState {
+    pub(crate) fn new(context: Context) -> Self {
+        Self {
+            context,
+            entries: HashMap::new(),
+            sockets: Sockets::default(),
+            keys: Vec::new(),
+            spare: spare(),
+            delivering: Delivering::default(),
+            endings: Endings::default(),
+            lingering: Lingering::default(),
+            strangers: Strangers::default(),
+            draining: None,
+            is_ending: false,
+            contacts: 0,
+            has_unseen_calls: false,
+        }
+    }
+
+    pub(crate) fn insert(&mut self, key: Key, entry: Entry) {
+        self.entries.insert(key, entry);
+    }
+
+    pub(crate) fn entry(&self, key: Key) -> Option<&Entry> {
+        self.entries.get(&key)
+    }
+
+    pub(crate) fn entry_mut(&mut self, key: Key) -> Option<&mut Entry> {
+        self.entries.get_mut(&key)
+    }
+
+    pub(crate) fn remove(&mut self, key: Key) -> Option<Entry> {
+        self.entries.remove(&key)
+    }
+
+    /// Closes what waits to be accepted when there are no descriptors left for it: left alone, it would wake
+    /// us for ever.
+    pub(crate) fn turn_away(&mut self, listener: &OwnedFd, error: Errno) {
+        if !matches!(error, Errno::MFILE | Errno::NFILE) {
+            return;
+        }
+        drop(self.spare.take());
+        drop(rustix::net::accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK));
+        self.spare = spare();
+        tracing::debug!("an application was turned away: there are too many open descriptors");
+    }
+
+    /// Whether a stream has something that is not delivered. While it drains: those that end in order are
+    /// there until then.
+    pub(crate) fn has_undelivered(&self) -> bool {
+        let resets = self.draining == Some(Unclosed::Reset);
+        self.entries.values().any(|entry| match entry {
+            Entry::Stream(stream) => !(resets && stream.is_delivered()),
+            Entry::Connecting(connecting) => connecting.is_standing(),
+            _ => false,
+        })
+    }
+
+    /// The processes that have sockets of this node, as far as is known: this one, and those that have asked
+    /// something.
+    pub(crate) fn processes(&self) -> BTreeSet<i32> {
+        let known = self.entries.values().filter_map(|entry| match entry {
+            Entry::Listening(listening) => Some(listening.process()),
+            Entry::Requester(requester) => Some(requester.process()),
+            _ => None,
+        });
+        known.chain([rustix::process::getpid().as_raw_pid()]).filter(|process| *process > 0).collect()
+    }
+
+    pub(crate) fn take_ready(&mut self) {
+        let mut keys = std::mem::take(&mut self.keys);
+        self.context.take_ready(&mut keys);
+        for key in keys.drain(..) {
+            self.handle(key, Readiness::default());
+        }
+        self.keys = keys;
+    }
+
+    pub(crate) fn fire_timers(&mut self, now: Instant) {
+        while let Some(key) = self.context.take_timer(now) {
+            self.handle(key, Readiness::default());
+        }
+    }
+
+    /// Looks at one entry. What is removed here is closed.
+    pub(crate) fn handle(&mut self, key: Key, readiness: Readiness) {
+        match self.entries.get_mut(&key) {
+            None => {
+                if let Some(owner) = self.context.ends.owner(key) {
+                    self.send_datagrams(owner, key, readiness);
+                }
+            }
+            Some(Entry::RequestListener(listener)) => {
+                let listener = Arc::clone(listener);
+                self.accept_requester(&listener);
+            }
+            Some(Entry::DataListener(listener)) => {
+                let listener = Arc::clone(listener);
+                self.accept_data(&listener);
+            }
+            Some(Entry::Requester(_)) => self.serve(key),
+            Some(Entry::Listening(_)) => self.accept_connections(key, readiness),
+            Some(Entry::Connecting(_)) => self.advance(key),
+            Some(Entry::Stream(stream)) => {
+                let outcome = stream.pump(readiness, &mut self.context.buf, self.draining.is_some());
+                // It is open: its end must not look as if the application had said all.
+                let stays = || self.draining == Some(Unclosed::Reset) && !stream.is_closed();
+                match outcome {
+                    Outcome::Waits => {}
+                    Outcome::Taken if stays() => {}
+                    Outcome::WaitsForDelivery => self.context.set_timer(Instant::now() + LOOK, key),
+                    Outcome::HasMore => self.context.set_timer(Instant::now(), key),
+                    Outcome::Taken | Outcome::Ended => self.end_stream(key),
+                }
+            }
+            Some(Entry::Datagrams(_)) => self.deliver_datagrams(key),
+        }
+    }
+}
+
+/// A descriptor that can be done without.
+fn spare() -> Option<OwnedFd> {
+    crate::process::placeholder().ok()
+}

@@ -1,0 +1,87 @@
+//! From the application to the connection.
+
+use std::io;
+use std::net::Shutdown;
+
+use peersock_primitives::wait::Interest;
+
+use super::{Progress, Stream, Way};
+use crate::outbox::Taken;
+
+impl Stream {
+    /// From the application to the connection.
+    pub(super) fn pump_out(&mut self, buf: &mut [u8]) -> Progress {
+        if self.outward == Way::Ended {
+            return Progress::Blocked;
+        }
+        if !self.left.is_empty() {
+            match self.connection.write(&self.left) {
+                Ok(written) => drop(self.left.drain(..written)),
+                Err(error) => return self.blocked(Interest::Write, error),
+            }
+        }
+        if !self.readable || !self.left.is_empty() {
+            return Progress::Blocked;
+        }
+        if let Err(error) = self.connection.is_ready(Interest::Write) {
+            let progress = self.blocked(Interest::Write, error);
+            // It may have become writable before we were registered.
+            if self.connection.is_ready(Interest::Write).is_err() {
+                return progress;
+            }
+        }
+        // When nothing fits it is because the connection has ended: then writing tells why.
+        let room = self.connection.flow().writable().clamp(1, buf.len());
+        match self.unix.take(&mut buf[..room], self.ended) {
+            Taken::End if self.is_closed() => {
+                // Closing the connection sends its end, or a reset if something was not read. An end before
+                // the reset would be taken for all there is.
+                (self.outward, self.hung_up) = (Way::Ended, true);
+                Progress::Blocked
+            }
+            Taken::End => {
+                self.outward = Way::Ended;
+                match self.connection.shutdown(Shutdown::Write) {
+                    Err(error) if error.kind() != io::ErrorKind::NotConnected => self.break_by(&error),
+                    _ => Progress::Blocked,
+                }
+            }
+            Taken::Bytes(length, has_more) => match self.connection.write(&buf[..length]) {
+                Ok(written) => {
+                    self.left.extend_from_slice(&buf[written..length]);
+                    // Where that was all, the descriptor tells when there is more.
+                    self.readable = has_more || self.ended || self.draining;
+                    // The next turn finds out what the rest waits for.
+                    if self.readable || !self.left.is_empty() { Progress::More } else { Progress::Blocked }
+                }
+                Err(error) => {
+                    self.left.extend_from_slice(&buf[..length]);
+                    self.blocked(Interest::Write, error)
+                }
+            },
+            Taken::Nothing => {
+                self.readable = false;
+                Progress::Blocked
+            }
+            Taken::Interrupted => Progress::More,
+            // The application has closed it and not read all there was: RFC 2525 2.17.
+            Taken::Reset => {
+                self.left_unread = true;
+                self.connection.flow().set_reset_on_close(true);
+                (self.outward, self.hung_up) = (Way::Ended, true);
+                Progress::Blocked
+            }
+        }
+    }
+
+    /// The connection is broken: what the application has written goes nowhere, and it is told so when it
+    /// writes more, however long it takes to read what has come.
+    pub(super) fn discard(&mut self, buf: &mut [u8]) -> Progress {
+        // First of all: once there is room the application would write into it.
+        if self.unix.is_reset_on_close() {
+            let _ = rustix::net::shutdown(&self.unix, rustix::net::Shutdown::Read);
+        }
+        self.unix.discard(buf);
+        Progress::Blocked
+    }
+}

@@ -1,0 +1,151 @@
+//! The streams of a server: found by what requests call them, what they have still to deliver, and what is
+//! left when they have ended.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use peersock_fd::{Reply, SocketId, Which};
+use peersock_stack::Flow;
+
+use crate::connection_errors::{Ending, When};
+use crate::requester::id;
+use crate::so_linger::NOBODY;
+use crate::state::{Entry, ServerState};
+use crate::stream::{Origin, Stream};
+use crate::undelivered::Outstanding;
+use crate::wakers::Key;
+
+impl ServerState {
+    /// A stream has ended.
+    pub(crate) fn end_stream(&mut self, key: Key) {
+        let Some(Entry::Stream(mut stream)) = self.remove(key) else { return };
+        let is_draining = self.draining.is_some();
+        let ending = stream.finish(is_draining);
+        let id = self.forget_stream(&stream);
+        match ending {
+            Some(ending) => self.note_ending(id, &stream, ending),
+            None if is_draining => self.delivering.add(Arc::clone(stream.connection.flow())),
+            None => {}
+        }
+    }
+
+    /// Remembers what has ended a stream, and what was lost.
+    pub(crate) fn note_ending(&mut self, id: SocketId, stream: &Stream, ending: Ending) {
+        let is_draining = self.draining.is_some();
+        let is_seen = !self.has_unseen_calls || stream.process() != rustix::process::getpid().as_raw_pid();
+        let when = if is_draining { When::Draining } else { ending.when };
+        let is_noticed = ending.is_noticed || !(is_seen || is_draining);
+        self.endings.note(Instant::now(), id, Ending { when, is_noticed, ..ending });
+    }
+
+    /// A call has told an application what has ended a connection, or does so now.
+    pub(crate) fn note_noticed(&mut self, which: Which) {
+        match self.stream_mut(which) {
+            Some(stream) => stream.note_noticed(),
+            None => self.endings.note_noticed(id(which)),
+        }
+    }
+
+    /// Forgets the socket of a stream that has ended.
+    pub(crate) fn forget_stream(&mut self, stream: &Stream) -> SocketId {
+        match stream.origin {
+            Origin::Opened(id) => {
+                self.sockets.remove(id);
+                id
+            }
+            Origin::Accepted(id) => {
+                self.sockets.forget_accepted(id);
+                id
+            }
+        }
+    }
+
+    /// The stream of a socket that is connected.
+    pub(crate) fn stream(&self, which: Which) -> Option<&Stream> {
+        match self.entry(self.sockets.stream(which)?)? {
+            Entry::Stream(stream) => Some(stream),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn stream_mut(&mut self, which: Which) -> Option<&mut Stream> {
+        let key = self.sockets.stream(which)?;
+        match self.entry_mut(key)? {
+            Entry::Stream(stream) => Some(stream),
+            _ => None,
+        }
+    }
+
+    /// The connection of a socket that is about to be closed: afterwards it may be gone before anybody asks
+    /// about it.
+    pub(crate) fn flow_of(&self, which: Which) -> Option<Arc<Flow>> {
+        self.stream(which).map(|stream| Arc::clone(stream.connection.flow()))
+    }
+
+    /// Answers those who have waited in close(2) for long enough.
+    pub(crate) fn check_lingering(&mut self) {
+        if self.lingering.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let Self { lingering, entries, sockets, endings, .. } = self;
+        let is_closed = |which| match entries.get(&sockets.stream(which)?)? {
+            Entry::Stream(stream) => Some(stream.is_closed()),
+            _ => None,
+        };
+        let ended = lingering.take_ended(now, |which| (is_closed(which), endings.loss(id(which))));
+        for (requester, which, reply) in ended {
+            if matches!(reply, Reply::Failed(_)) {
+                self.note_noticed(which);
+            }
+            self.reply(requester, &reply);
+        }
+        if let Some(look) = self.lingering.next_look(now) {
+            self.context.set_timer(look, NOBODY);
+        }
+    }
+
+    /// Notes what closed connections still have to deliver.
+    pub(crate) fn note_closing(&mut self) {
+        let closing = self.context.node().map(|node| node.closing()).unwrap_or_default();
+        closing.into_iter().for_each(|flow| self.delivering.add(flow));
+    }
+
+    /// What has not arrived now.
+    pub(crate) fn undelivered(&mut self) -> Outstanding {
+        self.delivering.look();
+        let now = Instant::now();
+        let (closed, broken) = (self.delivering.lost(), self.endings.lost_at_drain());
+        let before = self.endings.lost_before();
+        let mut found = Outstanding {
+            lost: closed.connections + broken.connections,
+            lost_bytes: closed.bytes + broken.bytes,
+            lost_before: before.connections,
+            lost_before_bytes: before.bytes,
+            ..Outstanding::default()
+        };
+        let mut silence = None;
+        let streams = self.entries.values().filter_map(|entry| match entry {
+            Entry::Stream(stream) => Some((stream.connection.flow(), stream.not_taken())),
+            _ => None,
+        });
+        // The application was told that it is connected. It may have closed its descriptor before it came
+        // here.
+        let coming = |entry: &&Entry| matches!(entry, Entry::Connecting(one) if one.is_standing());
+        found.ends = self.entries.values().filter(coming).count();
+        for (flow, not_taken) in streams.chain(self.delivering.flows().map(|flow| (flow, 0))) {
+            let bytes = (flow.unacked() + not_taken) as u64;
+            let round_trip = flow.info().and_then(|info| info.rtt).unwrap_or_default();
+            found.round_trip = found.round_trip.max(round_trip);
+            if bytes == 0 {
+                found.ends += 1;
+                continue;
+            }
+            found.waiting += bytes;
+            let heard = flow.silence(now).unwrap_or_default();
+            silence = Some(silence.map_or(heard, |least: Duration| least.min(heard)));
+        }
+        found.silence = silence.unwrap_or_default();
+        found
+    }
+}

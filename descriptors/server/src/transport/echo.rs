@@ -1,0 +1,212 @@
+//! ICMP echo sockets, as Linux's "ping sockets": what is sent and received begins with an ICMP header, of
+//! which the sequence number is the application's and the identifier the socket's port. Members without IPv4
+//! addresses get ICMPv6 from IPv4's sockets.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::Waker;
+use std::time::Instant;
+
+use peersock_fd::Report;
+use peersock_stack::{Error, GroupChange, IcmpSocket, InterfaceId, SendOptions};
+
+use super::{Arrived, Transport, follow, reachable, report};
+use crate::families::bind_aliased;
+use crate::options::Options;
+use peersock::attach::NodeHandle;
+use peersock::attach::Waited;
+use peersock_datapath::{GsoBatch, SocketState};
+use peersock_primitives::sync;
+use peersock_primitives::wait::Interest;
+
+/// Type, code, checksum, identifier, sequence number.
+const HEADER: usize = 8;
+/// Reports that are kept for an application that asks for them and does not read them.
+const MAX_REPORTS: usize = 64;
+
+/// See the module.
+pub(super) struct Echo {
+    node: NodeHandle,
+    /// The application's own family first if there are two.
+    sockets: Vec<Arc<IcmpSocket>>,
+    state: Mutex<EchoState>,
+}
+
+#[derive(Default)]
+struct EchoState {
+    peer: Option<IpAddr>,
+    source: SendOptions,
+    wants_reports: bool,
+    error: Option<Error>,
+    reports: Vec<Report>,
+}
+
+impl Echo {
+    pub(super) fn bind(
+        node: &NodeHandle,
+        (local, aliased): (SocketAddr, bool),
+        options: &Options,
+    ) -> Result<Self, Error> {
+        let bind = |local: SocketAddr| {
+            let interface = node.interface_within(local.ip(), options.interface())?;
+            node.datapath().stack().icmp_bind(interface, local)
+        };
+        let port = |socket: &Arc<IcmpSocket>| socket.local().port();
+        let sockets = match aliased {
+            true => bind_aliased(local, bind, port, |socket| socket.close())?,
+            false => vec![bind(local)?],
+        };
+        sockets.iter().for_each(|socket| node.add_socket(socket));
+        Ok(Self { node: node.clone(), sockets, state: Mutex::default() })
+    }
+
+    /// The socket for an address's family.
+    fn socket_for(&self, ip: IpAddr) -> Result<&Arc<IcmpSocket>, Error> {
+        let suits = |socket: &&Arc<IcmpSocket>| socket.local().is_ipv4() == ip.is_ipv4();
+        self.sockets.iter().find(suits).ok_or(Error::AddressFamily)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, EchoState> {
+        sync::lock(&self.state)
+    }
+
+    /// The types of requests and replies, as the application has them.
+    fn types(&self) -> [u8; 2] {
+        if self.sockets[0].local().is_ipv4() { [8, 0] } else { [128, 129] }
+    }
+}
+
+impl Echo {
+    fn receive_from(&self, socket: &IcmpSocket, buf: &mut [u8]) -> Result<Arrived, Error> {
+        loop {
+            let reply = socket.recv(&mut buf[HEADER..])?;
+            let mut state = self.lock();
+            if let (Some(error), Some(about)) = (reply.error, &reply.report) {
+                // Those about the peer's are told at once; others to whom asks.
+                let concerns = state.peer == Some(about.destination.ip());
+                if state.wants_reports && state.reports.len() < MAX_REPORTS {
+                    state.reports.push(report(about, &[]));
+                }
+                if concerns || state.wants_reports {
+                    state.error = Some(error);
+                    return Err(error);
+                }
+                continue;
+            }
+            if state.peer.is_some_and(|peer| peer != reply.source) {
+                continue;
+            }
+            buf[..HEADER].copy_from_slice(&[self.types()[1], 0, 0, 0, 0, 0, 0, 0]);
+            buf[4..6].copy_from_slice(&socket.ident().to_be_bytes());
+            buf[6..8].copy_from_slice(&reply.sequence.to_be_bytes());
+            return Ok(Arrived {
+                length: HEADER + reply.len,
+                remote: SocketAddr::new(reply.source, 0),
+                local: reply.destination,
+                interface: reply.interface,
+                hop_limit: reply.hop_limit,
+                traffic_class: reply.traffic_class,
+            });
+        }
+    }
+}
+
+impl Transport for Echo {
+    fn local(&self) -> SocketAddr {
+        let local = self.sockets[0].local();
+        let (peer, options) = {
+            let state = self.lock();
+            (state.peer.filter(|_| local.ip().is_unspecified()), state.source)
+        };
+        // As a connected UDP socket shows the address that it sends from.
+        let route = peer.and_then(|peer| self.socket_for(peer).ok()?.route(peer, &options).ok());
+        SocketAddr::new(route.map_or(local.ip(), |route| route.source), local.port())
+    }
+
+    fn connect(&self, remote: Option<SocketAddr>, options: &SendOptions) -> Result<(), Error> {
+        let peer = remote.map(|remote| remote.ip());
+        if let Some(peer) = peer {
+            self.socket_for(peer)?.route(peer, options)?;
+        }
+        let mut state = self.lock();
+        (state.peer, state.source) = (peer, *options);
+        Ok(())
+    }
+
+    fn check(&self, remote: SocketAddr, options: &SendOptions) -> Result<(), Error> {
+        let route = self.socket_for(remote.ip())?.route(remote.ip(), options)?;
+        reachable(&self.node, route.interface, remote.ip())
+    }
+
+    fn check_length(&self, remote: SocketAddr, length: usize, options: &SendOptions) -> Result<(), Error> {
+        let socket = self.socket_for(remote.ip())?;
+        let route = socket.route(remote.ip(), options)?;
+        let mtu = self.node.datapath().mtu_to(Instant::now(), route.interface, remote.ip());
+        // It comes with its header.
+        socket.check_length(&route, length.saturating_sub(HEADER), options, mtu)
+    }
+
+    fn send(
+        &self,
+        remote: SocketAddr,
+        data: &[u8],
+        options: &SendOptions,
+        _: Option<&mut GsoBatch>,
+    ) -> Result<(), Error> {
+        // As Linux's ping_supported: nothing but echo requests.
+        let (header, payload) = data.split_at_checked(HEADER).ok_or(Error::InvalidInput)?;
+        if header[0] != self.types()[0] || header[1] != 0 {
+            return Err(Error::InvalidInput);
+        }
+        let sequence = u16::from_be_bytes([header[6], header[7]]);
+        let (datapath, socket) = (&self.node.datapath(), self.socket_for(remote.ip())?);
+        datapath.send_echo_with(Instant::now(), socket, remote.ip(), (sequence, payload), options)
+    }
+
+    fn receive(&self, buf: &mut [u8]) -> Result<Arrived, Error> {
+        for socket in &self.sockets {
+            match self.receive_from(socket, buf) {
+                Err(Error::WouldBlock) => {}
+                received => return received,
+            }
+        }
+        Err(Error::WouldBlock)
+    }
+
+    fn take_error(&self) -> Option<Error> {
+        self.lock().error.take()
+    }
+
+    fn take_report(&self) -> Option<Report> {
+        let mut state = self.lock();
+        if state.reports.is_empty() { None } else { Some(state.reports.remove(0)) }
+    }
+
+    fn register(&self, waker: &Waker) {
+        for socket in &self.sockets {
+            Waited::waiters(&**socket).register(Interest::Read, waker);
+        }
+    }
+
+    fn apply(&self, options: &Options) {
+        let ip = options.ip_for(self.sockets[0].local().is_ipv4());
+        self.lock().wants_reports = ip.receive_errors;
+        for socket in &self.sockets {
+            follow(|ip| socket.set_ip_options(ip), ip);
+            let largest = options.largest_packet(socket.local().is_ipv4());
+            SocketState::of(socket.context()).set_largest_packet(largest);
+            options.receive_buffer().into_iter().for_each(|limit| socket.set_receive_buffer(limit));
+        }
+    }
+
+    fn change_group(&self, _: Option<InterfaceId>, _: IpAddr, _: GroupChange) -> Result<(), Error> {
+        // Replies come to own addresses only.
+        Err(Error::ProtocolUnreachable)
+    }
+}
+
+impl Drop for Echo {
+    fn drop(&mut self) {
+        self.sockets.iter().for_each(|socket| socket.close());
+    }
+}

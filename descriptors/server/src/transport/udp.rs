@@ -1,0 +1,190 @@
+//! UDP: one socket of the stack, or one for each family where an application's socket takes both, or has to
+//! do with members that have no address of its own.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::Waker;
+use std::time::Instant;
+
+use peersock_fd::Report;
+use peersock_stack::{Error, GroupChange, InterfaceId, SendOptions, UdpSocket};
+
+use super::{Arrived, MAX_QUOTED, Transport, follow, reachable, report};
+use crate::families::{bind_aliased, bind_families};
+use crate::options::Options;
+use peersock::attach::NodeHandle;
+use peersock::attach::Waited;
+use peersock_datapath::{GsoBatch, SocketState};
+use peersock_primitives::sync;
+use peersock_primitives::wait::Interest;
+
+/// See the module.
+pub(super) struct Udp {
+    node: NodeHandle,
+    /// The application's own family first if there are two.
+    sockets: Vec<Arc<UdpSocket>>,
+    /// The second has been given up, see [`Transport::give_way`].
+    only_first: AtomicBool,
+    /// Which of them is connected: the others receive nothing.
+    connected: Mutex<Option<usize>>,
+}
+
+impl Udp {
+    pub(super) fn bind(
+        node: &NodeHandle,
+        (local, aliased): (SocketAddr, bool),
+        options: &Options,
+    ) -> Result<Self, Error> {
+        let stack = node.datapath().stack();
+        let bind = |local: SocketAddr| {
+            let interface = node.interface_within(local.ip(), options.interface())?;
+            stack.udp_bind(interface, local, options.udp())
+        };
+        let port = |socket: &Arc<UdpSocket>| socket.local().port();
+        let undo = |socket: Arc<UdpSocket>| socket.close();
+        let sockets = match aliased {
+            true => bind_aliased(local, bind, port, undo)?,
+            false => bind_families(local, options.v6_only, bind, port, undo)?,
+        };
+        sockets.iter().for_each(|socket| node.add_socket(socket));
+        let (only_first, connected) = (AtomicBool::new(false), Mutex::default());
+        Ok(Self { node: node.clone(), sockets, only_first, connected })
+    }
+
+    fn sockets(&self) -> &[Arc<UdpSocket>] {
+        if self.only_first.load(Ordering::Acquire) { &self.sockets[..1] } else { &self.sockets }
+    }
+
+    /// The socket for an address's family.
+    fn socket_for(&self, ip: IpAddr) -> Result<usize, Error> {
+        let suits = |socket: &Arc<UdpSocket>| socket.local().is_ipv4() == ip.is_ipv4();
+        // As Linux: a socket bound to an address of the one family has no way to the other.
+        self.sockets().iter().position(suits).ok_or(Error::NetworkUnreachable)
+    }
+
+    fn connected(&self) -> Option<usize> {
+        *sync::lock(&self.connected)
+    }
+}
+
+impl Transport for Udp {
+    fn local(&self) -> SocketAddr {
+        self.sockets[self.connected().unwrap_or(0)].local()
+    }
+
+    fn connect(&self, remote: Option<SocketAddr>, options: &SendOptions) -> Result<(), Error> {
+        let Some(remote) = remote else {
+            *sync::lock(&self.connected) = None;
+            self.sockets.iter().for_each(|socket| socket.disconnect());
+            return Ok(());
+        };
+        let at = self.socket_for(remote.ip())?;
+        // What an earlier datagram has run into is the earlier peer's affair.
+        let _ = self.take_error();
+        self.sockets[at].connect_with(remote, options)?;
+        for other in self.sockets.iter().enumerate().filter(|(index, _)| *index != at) {
+            other.1.disconnect();
+        }
+        *sync::lock(&self.connected) = Some(at);
+        Ok(())
+    }
+
+    fn check(&self, remote: SocketAddr, options: &SendOptions) -> Result<(), Error> {
+        let socket = &self.sockets[self.socket_for(remote.ip())?];
+        let route = socket.route_with(Some(remote), options)?;
+        reachable(&self.node, route.interface, remote.ip())
+    }
+
+    fn check_length(&self, remote: SocketAddr, length: usize, options: &SendOptions) -> Result<(), Error> {
+        let socket = &self.sockets[self.socket_for(remote.ip())?];
+        let route = socket.route_with(Some(remote), options)?;
+        let mtu = self.node.datapath().mtu_to(Instant::now(), route.interface, remote.ip());
+        socket.check_length(&route, length, options, SocketState::of(socket.context()).limit(mtu))
+    }
+
+    fn send(
+        &self,
+        remote: SocketAddr,
+        data: &[u8],
+        options: &SendOptions,
+        gso: Option<&mut GsoBatch>,
+    ) -> Result<(), Error> {
+        let socket = &self.sockets[self.socket_for(remote.ip())?];
+        let connected = socket.peer() == Some(remote);
+        let remote = if connected { None } else { Some(remote) };
+        self.node.datapath().send_udp_with(Instant::now(), socket, remote, data, options, gso)
+    }
+
+    fn receive(&self, buf: &mut [u8]) -> Result<Arrived, Error> {
+        let connected = self.connected();
+        for (at, socket) in self.sockets().iter().enumerate() {
+            loop {
+                let received = match socket.recv_from(buf) {
+                    Err(Error::WouldBlock) => break,
+                    received => received?,
+                };
+                // A connected socket has only one peer, whatever the other family's wildcard has taken in.
+                if connected.is_some_and(|connected| connected != at) {
+                    continue;
+                }
+                return Ok(Arrived::new(&received, received.source));
+            }
+        }
+        Err(Error::WouldBlock)
+    }
+
+    fn take_error(&self) -> Option<Error> {
+        self.sockets.iter().find_map(|socket| socket.take_error())
+    }
+
+    fn take_report(&self) -> Option<Report> {
+        let mut quoted = [0; MAX_QUOTED];
+        let found = self.sockets.iter().find_map(|socket| socket.recv_error(&mut quoted).ok());
+        found.map(|found| report(&found, &quoted))
+    }
+
+    fn register(&self, waker: &Waker) {
+        for socket in &self.sockets {
+            Waited::waiters(&**socket).register(Interest::Read, waker);
+        }
+    }
+
+    fn apply(&self, options: &Options) {
+        for socket in &self.sockets {
+            // To an IPv4 socket everything is IPv4.
+            let is_v4 = socket.local().is_ipv4() || self.sockets[0].local().is_ipv4();
+            follow(|ip| socket.set_ip_options(ip), options.ip_for(is_v4));
+            SocketState::of(socket.context()).set_largest_packet(options.largest_packet(is_v4));
+            options.receive_buffer().into_iter().for_each(|limit| socket.set_receive_buffer(limit));
+        }
+    }
+
+    fn change_group(
+        &self,
+        interface: Option<InterfaceId>,
+        group: IpAddr,
+        change: GroupChange,
+    ) -> Result<(), Error> {
+        let socket = self.sockets.iter().find(|socket| socket.local().is_ipv4() == group.is_ipv4());
+        let socket = socket.ok_or(Error::AddressFamily)?;
+        socket.change_group(interface, group, change)
+    }
+
+    fn give_way(&self, port: u16) -> bool {
+        let [first, second] = &self.sockets[..] else { return false };
+        let is_alias = first.local().is_ipv4() && first.local().port() == port;
+        // Who talks to such a member goes on.
+        if !is_alias || self.connected() == Some(1) || self.only_first.swap(true, Ordering::AcqRel) {
+            return false;
+        }
+        second.close();
+        true
+    }
+}
+
+impl Drop for Udp {
+    fn drop(&mut self) {
+        self.sockets.iter().for_each(|socket| socket.close());
+    }
+}

@@ -1,0 +1,71 @@
+//! What of the applications' data has not arrived yet, at the end of a node.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use peersock_stack::{Delivery, Flow};
+
+use crate::connection_errors::Losses;
+
+/// What applications have written and what has not arrived, see
+/// [`FdServer::undelivered`](super::FdServer::undelivered).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Outstanding {
+    /// Bytes that wait for acknowledgements.
+    pub waiting: u64,
+    /// Connections that have delivered all bytes and wait until the peer knows that there are no more.
+    pub ends: usize,
+    /// Connections that have ended since the drain began, or been reset, without delivering everything.
+    pub lost: usize,
+    /// Bytes of those that were not acknowledged.
+    pub lost_bytes: u64,
+    /// Connections that were reset before that, if no call has told the application: those that it had open,
+    /// and those that it had connected itself and closed before the peer had every byte.
+    pub lost_before: usize,
+    /// Bytes of those that were not acknowledged.
+    pub lost_before_bytes: u64,
+    /// For how long none of the peers that bytes wait for has been heard; zero if nothing waits.
+    pub silence: Duration,
+    /// The longest smoothed round-trip time of connections that wait for acknowledgements of bytes or of
+    /// their ends; zero if none was measured.
+    pub round_trip: Duration,
+}
+
+/// The connections that are to be delivered once a drain has begun.
+#[derive(Default)]
+pub(crate) struct Delivering {
+    flows: Vec<Arc<Flow>>,
+    lost: Losses,
+}
+
+impl Delivering {
+    pub(crate) fn add(&mut self, flow: Arc<Flow>) {
+        if !self.flows.iter().any(|known| Arc::ptr_eq(known, &flow)) {
+            self.flows.push(flow);
+        }
+    }
+
+    /// Looks at what has become of them.
+    pub(crate) fn look(&mut self) {
+        let Self { flows, lost } = self;
+        flows.retain(|flow| match flow.delivery() {
+            Delivery::Lost(loss) => {
+                lost.add(loss.unacked);
+                false
+            }
+            Delivery::Done => false,
+            _ => true,
+        });
+    }
+
+    /// What those have lost that were looked at.
+    pub(crate) fn lost(&self) -> Losses {
+        self.lost
+    }
+
+    /// The others.
+    pub(crate) fn flows(&self) -> impl Iterator<Item = &Arc<Flow>> {
+        self.flows.iter()
+    }
+}

@@ -1,0 +1,229 @@
+//! Two nodes that know each other, and applications of theirs.
+
+use std::fs::File;
+use std::io::{IoSlice, IoSliceMut};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::Command;
+use std::sync::Arc;
+
+use peersock::overlay::Identity;
+use peersock::{IdentitySource, Interfaces, Joined, Network, Node, Seed, StartError};
+use peersock_descriptors::FdServer;
+use peersock_fd::{Client, Errno, Family, Kind, Received, RecvFlags, SendFlags, Socket, SocketFlags};
+
+/// A node that serves sockets.
+pub(crate) struct Served {
+    pub(crate) network: Joined,
+    pub(crate) client: Arc<Client>,
+    pub(crate) server: FdServer,
+    node: Node,
+}
+
+impl Served {
+    pub(crate) fn new(id: &str) -> Served {
+        let node = Node::builder()
+            .identity(IdentitySource::Ephemeral)
+            .interfaces(Interfaces::Loopback)
+            .discovery_port(port());
+        let node = node.start().expect("a node on loopback");
+        let network = node.join(Network::ad_hoc(id.parse().expect("an ID"))).expect("a new network");
+        let server = FdServer::start(&node).expect("descriptors");
+        let client = Client::new(server.tag(), server.token());
+        Served { network, client, server, node }
+    }
+
+    /// Two that are in one network with all ports.
+    pub(crate) fn pair() -> (Served, Served) {
+        let pair = (Served::new(NETWORK), Served::new(NETWORK));
+        let wait = std::time::Duration::from_secs(20);
+        pair.0.network.wait_peer(pair.1.ip(), wait).expect("they find each other");
+        pair
+    }
+
+    /// Two in a static network, where they have IPv4 addresses as well: 10.7.0.1 and 10.7.0.2.
+    pub(crate) fn pair_with_ipv4() -> (Served, Served) {
+        // Between asking for free ports and taking them somebody else may have one.
+        (0..16).find_map(|_| Self::pair_at_free_ports()).expect("ports that stay free for a moment")
+    }
+
+    fn pair_at_free_ports() -> Option<(Served, Served)> {
+        let seeds = [[1; 32], [2; 32]];
+        // Both at the same time, so that they are two.
+        let sockets = [(); 2].map(|()| std::net::UdpSocket::bind("127.0.0.1:0").expect("a free port"));
+        let ports = sockets.each_ref().map(|socket| socket.local_addr().expect("it is bound").port());
+        drop(sockets);
+        let members: Vec<String> = (0..2)
+            .map(|at| {
+                let key = Identity::from_seed(&seeds[at]).public().to_string();
+                let (host, port) = (at + 1, ports[at]);
+                format!(
+                    "[[member]]\nkey = \"{key}\"\naddresses = [\"10.7.0.{host}\"]\nendpoints = [\"127.0.0.1:{port}\"]\n"
+                )
+            })
+            .collect();
+        let file = format!("network = \"fe{:014x}\"\n{}", ports[0], members.concat());
+        let nodes = [0, 1].map(|at| {
+            let builder = Node::builder().identity(IdentitySource::Seed(Seed(seeds[at])));
+            match builder.interfaces(Interfaces::Loopback).discovery(false).port(ports[at]).start() {
+                Err(StartError::PortTaken { .. }) => None,
+                started => Some(started.expect("a node on loopback")),
+            }
+        });
+        let [Some(one), Some(other)] = nodes else { return None };
+        let [one, other] = [one, other].map(|node| {
+            let network = node.join(Network::parse_toml(&file).expect("a file")).expect("a new network");
+            let server = FdServer::start(&node).expect("descriptors");
+            let client = Client::new(server.tag(), server.token());
+            Served { network, client, server, node }
+        });
+        one.network.wait_peer(other.v4(), std::time::Duration::from_secs(20)).expect("it is reached");
+        Some((one, other))
+    }
+
+    pub(crate) fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// Its IPv4 address.
+    pub(crate) fn v4(&self) -> IpAddr {
+        *self.network.addresses().iter().find(|address| address.is_ipv4()).expect("a static network")
+    }
+
+    pub(crate) fn ip(&self) -> IpAddr {
+        self.network.address().into()
+    }
+
+    pub(crate) fn socket(&self, flags: SocketFlags) -> OwnedFd {
+        peersock_fd::open(&self.client, Family::V6, Kind::Stream, flags).expect("a socket")
+    }
+
+    /// A datagram socket of any kind.
+    pub(crate) fn open(&self, kind: Kind) -> OwnedFd {
+        self.open_in(Family::V6, kind)
+    }
+
+    pub(crate) fn open_in(&self, family: Family, kind: Kind) -> OwnedFd {
+        peersock_fd::open(&self.client, family, kind, SocketFlags::empty()).expect("a socket")
+    }
+
+    /// A UDP socket that is bound to a port of the system's choice, and its address.
+    pub(crate) fn bound(&self) -> (OwnedFd, SocketAddr) {
+        let fd = self.open(Kind::Datagram);
+        overlay(&fd).bind(SocketAddr::new(self.ip(), 0)).expect("a free port");
+        let local = overlay(&fd).local_addr().expect("it is bound");
+        (fd, local)
+    }
+
+    /// A socket that listens on a port of the system's choice, and its address.
+    pub(crate) fn listen(&self, flags: SocketFlags) -> (OwnedFd, SocketAddr) {
+        let fd = self.socket(flags);
+        let socket = overlay(&fd);
+        socket.bind(SocketAddr::new(self.ip(), 0)).expect("a free port");
+        socket.listen(16).expect("it listens");
+        let local = socket.local_addr().expect("it is bound");
+        (fd, local)
+    }
+
+    /// A connection from here to there, as files.
+    pub(crate) fn connect(&self, other: &Served) -> (File, File) {
+        let (listener, address) = other.listen(SocketFlags::empty());
+        let client = self.socket(SocketFlags::empty());
+        overlay(&client).connect(Some(address)).expect("somebody listens");
+        let (server, _) = overlay(&listener).accept(SocketFlags::empty()).expect("a connection");
+        (client.into(), server.into())
+    }
+}
+
+const NETWORK: &str = "ff0001ffff000000";
+
+/// A discovery port of this test's own: tests that run at the same time do not meet.
+pub(crate) fn port() -> u16 {
+    use std::net::UdpSocket;
+    // It is held: otherwise the system may give it to the next socket that wants any. Those of discovery may
+    // share it. Each test has a thread of its own, and must not meet the nodes of others.
+    thread_local! {
+        static HELD: UdpSocket = {
+            let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
+            rustix::net::sockopt::set_socket_reuseaddr(&socket, true).expect("an option");
+            socket
+        };
+    }
+    HELD.with(|held| held.local_addr().expect("it is bound").port())
+}
+
+pub(crate) fn overlay(fd: &impl AsFd) -> Socket<'_> {
+    Socket::of(fd.as_fd()).expect("an overlay socket")
+}
+
+/// What poll(2) says now, waiting up to ten seconds for something of `wanted`.
+pub(crate) fn poll(fd: &impl AsFd, wanted: rustix::event::PollFlags) -> rustix::event::PollFlags {
+    poll_for(fd, wanted, 10)
+}
+
+pub(crate) fn poll_for(
+    fd: &impl AsFd,
+    wanted: rustix::event::PollFlags,
+    seconds: i64,
+) -> rustix::event::PollFlags {
+    use rustix::event::{PollFd, Timespec};
+    let mut fds = [PollFd::new(fd, wanted)];
+    let timeout = Timespec { tv_sec: seconds, tv_nsec: 0 };
+    rustix::event::poll(&mut fds, Some(&timeout)).expect("poll");
+    fds[0].revents()
+}
+
+/// sendto(2).
+pub(crate) fn send_to(fd: &impl AsFd, data: &[u8], remote: SocketAddr) -> Result<usize, Errno> {
+    overlay(fd).send_to(&[IoSlice::new(data)], SendFlags::empty(), remote, None)
+}
+
+/// recvfrom(2) of one that comes within ten seconds: what it says, and all that is told of it.
+pub(crate) fn receive(fd: &impl AsFd) -> (Vec<u8>, Received) {
+    assert!(poll(fd, rustix::event::PollFlags::IN).contains(rustix::event::PollFlags::IN), "nothing came");
+    try_receive(fd, RecvFlags::DONTWAIT).expect("a datagram")
+}
+
+pub(crate) fn try_receive(fd: &impl AsFd, flags: RecvFlags) -> Result<(Vec<u8>, Received), Errno> {
+    let mut buf = vec![0; 70_000];
+    let received = overlay(fd).recv_from(&mut [IoSliceMut::new(&mut buf)], flags)?;
+    buf.truncate(received.length);
+    Ok((buf, received))
+}
+
+/// setsockopt(2) of an `int`.
+pub(crate) fn set(fd: &impl AsFd, level: i32, name: i32, value: i32) -> Result<(), Errno> {
+    set_bytes(fd, level, name, &value.to_ne_bytes())
+}
+
+pub(crate) fn set_bytes(fd: &impl AsFd, level: i32, name: i32, value: &[u8]) -> Result<(), Errno> {
+    overlay(fd).set_option(level, name, value)
+}
+
+/// getsockopt(2) of an `int`.
+pub(crate) fn get(fd: &impl AsFd, level: i32, name: i32) -> Result<i32, Errno> {
+    let bytes = get_bytes(fd, level, name)?;
+    Ok(i32::from_ne_bytes(bytes[..4].try_into().expect("four bytes")))
+}
+
+pub(crate) fn get_bytes(fd: &impl AsFd, level: i32, name: i32) -> Result<Vec<u8>, Errno> {
+    overlay(fd).option(level, name, 4096)
+}
+
+/// Python, which runs a script. `None`, having said so, if it is not installed.
+pub(crate) fn python(test: &str, script: &str) -> Option<Command> {
+    if Command::new("python3").arg("--version").output().is_err() {
+        eprintln!("SKIP {test}: python3 is not installed");
+        return None;
+    }
+    let mut command = Command::new("python3");
+    command.args(["-c", script]);
+    Some(command)
+}
+
+pub(crate) fn errno<T>(result: Result<T, Errno>) -> Errno {
+    match result {
+        Ok(_) => panic!("it should have failed"),
+        Err(error) => error,
+    }
+}

@@ -1,0 +1,184 @@
+//! A node with a table of descriptors of its own.
+
+use std::io::{Read as _, Write as _};
+use std::net::IpAddr;
+use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::time::{Duration, Instant};
+
+use peersock::{Event, IdentitySource, Interfaces, Network, Node, NodeBuilder};
+use peersock_descriptors::Host;
+use peersock_fd::{Client, Errno, Family, Kind, SocketFlags};
+use rustix::event::PollFlags;
+
+use crate::common::{overlay, poll, port};
+
+const LINGER: Duration = Duration::from_secs(10);
+
+#[test]
+fn jobs_get_the_node_and_their_panics_come_back() {
+    let host = Host::start(settings()).expect("a host");
+    let id = host.run(|node| node.id()).expect("it runs");
+    assert_eq!(host.run_apart(|node| node.id()).expect("it runs"), id);
+    let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| host.run(|_| panic!("no"))));
+    assert!(panic.is_err());
+    assert!(host.is_running());
+    assert!(host.stop(LINGER));
+    let error = host.run(|node| node.id()).expect_err("it has stopped");
+    assert_eq!(error.raw_os_error(), Some(Errno::NETDOWN.raw_os_error()));
+    assert!(!host.is_running());
+}
+
+#[test]
+fn a_host_starts_again_in_the_same_state_directory_while_somebody_waits_for_a_peer() {
+    let place = tempfile::tempdir().expect("a directory");
+    let start = || Host::start(settings().identity(IdentitySource::StateDir(place.path().join("state"))));
+    let first = start().expect("a host");
+    let id = first.run(|node| node.id()).expect("it runs");
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| {
+            first.run_apart(move |node| {
+                let joined =
+                    node.join(Network::ad_hoc(NETWORK.parse().expect("an ID"))).expect("a new network");
+                let mut address = joined.address().octets();
+                address[15] ^= 1;
+                joined.wait_peer(IpAddr::from(address), Duration::from_secs(600))
+            })
+        });
+        std::thread::sleep(Duration::from_millis(100));
+        let begun = Instant::now();
+        first.stop(LINGER);
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+        assert_eq!(start().expect("again").run(|node| node.id()).expect("it runs"), id);
+        let waited = waiting.join().expect("no panic").expect("it has run");
+        assert_eq!(waited.expect_err("nobody is there").kind(), std::io::ErrorKind::NetworkDown);
+    });
+}
+
+#[test]
+fn stopping_delivers_what_was_written() {
+    let (a, b) = (Host::start(settings()).expect("a host"), Host::start(settings()).expect("a host"));
+    let (sender, mut receiver) = connection(&a, &b);
+    let reader = std::thread::spawn(move || {
+        let mut all = Vec::new();
+        receiver.read_to_end(&mut all).expect("it ends in order");
+        all.len()
+    });
+    std::fs::File::from(sender).write_all(&vec![7; 4 << 20]).expect("it is taken");
+    assert!(a.stop(LINGER));
+    assert_eq!(reader.join().expect("no panic"), 4 << 20);
+}
+
+#[test]
+fn stopping_resets_what_is_open_and_finishing_ends_it() {
+    for exits in [false, true] {
+        let (a, b) = (Host::start(settings()).expect("a host"), Host::start(settings()).expect("a host"));
+        let (sender, mut receiver) = connection(&a, &b);
+        let reader = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            let end = receiver.read_to_end(&mut all).map(drop).map_err(|error| error.kind());
+            (all.len(), end)
+        });
+        rustix::net::send(&sender, &[7; 100_000], rustix::net::SendFlags::empty()).expect("it is taken");
+        assert!(if exits { a.finish(LINGER) } else { a.stop(LINGER) });
+        let end = if exits { Ok(()) } else { Err(std::io::ErrorKind::ConnectionReset) };
+        assert_eq!(reader.join().expect("no panic"), (100_000, end));
+        if !exits {
+            let told = rustix::net::recv(&sender, &mut [0; 1][..], rustix::net::RecvFlags::empty());
+            assert_eq!(told.expect_err("the node is gone"), Errno::CONNRESET);
+        }
+    }
+}
+
+#[test]
+fn what_waits_when_the_host_stops_and_what_comes_later_is_told_that_it_is_down() {
+    let host = Host::start(settings()).expect("a host");
+    let address = join(&host);
+    let client = Client::new(host.tag(), host.token());
+    let open = |kind, flags| peersock_fd::open(&client, Family::V6, kind, flags).expect("a socket");
+    for flags in [SocketFlags::empty(), SocketFlags::NONBLOCK] {
+        let (listener, own) = (open(Kind::Stream, flags), open(Kind::Datagram, flags));
+        for socket in [&listener, &own] {
+            overlay(socket).bind((address, 0).into()).expect("a free port");
+        }
+        overlay(&listener).listen(1).expect("it listens");
+        let calls = || {
+            let accepted = overlay(&listener).accept(SocketFlags::empty()).map(drop);
+            let mut buf = [0];
+            let pieces = &mut [std::io::IoSliceMut::new(&mut buf)];
+            let received = overlay(&own).recv_from(pieces, peersock_fd::RecvFlags::empty()).map(drop);
+            [accepted, received]
+        };
+        if flags.is_empty() {
+            std::thread::scope(|scope| {
+                let waiting = scope.spawn(calls);
+                std::thread::sleep(Duration::from_millis(200));
+                let left = host.run(|node| node.leave(NETWORK.parse().expect("an ID"))).expect("it runs");
+                assert!(left);
+                assert_eq!(waiting.join().expect("no panic"), [Err(Errno::NETDOWN); 2]);
+            });
+            assert_eq!(join(&host), address);
+        } else {
+            assert_eq!(calls(), [Err(Errno::AGAIN); 2]);
+            host.stop(LINGER);
+        }
+        for _ in 0..3 {
+            assert_eq!(calls(), [Err(Errno::NETDOWN); 2]);
+        }
+    }
+}
+
+#[test]
+fn events_are_read_from_a_descriptor_until_the_node_stops() {
+    let (a, b) = (Host::start(settings()).expect("a host"), Host::start(settings()).expect("a host"));
+    let encode = |event: &Event| match event {
+        Event::PeerReachable { id, .. } => id.to_string().into_bytes(),
+        _ => b"other".to_vec(),
+    };
+    let events = a.event_socket(encode).expect("a socket");
+    let address = join(&b);
+    join(&a);
+    let wait = move |node: &Node| node.networks()[0].wait_peer(address.into(), LINGER);
+    a.run_apart(wait).expect("it runs").expect("they find each other");
+    let id = b.run(|node| node.id().to_string()).expect("it runs");
+    let mut buf = [0; 100];
+    loop {
+        assert_eq!(poll(&events, PollFlags::IN), PollFlags::IN);
+        let length = rustix::io::read(&events, &mut buf).expect("it is readable");
+        if &buf[..length] == id.as_bytes() {
+            break;
+        }
+        assert_eq!(&buf[..length], b"other");
+    }
+    a.stop(LINGER);
+    while rustix::io::read(&events, &mut buf).expect("its end") > 0 {}
+    // It is the caller's: its number means this socket here.
+    assert!(rustix::fs::fstat(events.as_fd()).is_ok() && events.as_raw_fd() > 2);
+}
+
+const NETWORK: &str = "ff0001ffff000000";
+
+fn settings() -> NodeBuilder {
+    Node::builder()
+        .identity(IdentitySource::Ephemeral)
+        .interfaces(Interfaces::Loopback)
+        .discovery_port(port())
+}
+
+fn join(host: &Host) -> std::net::Ipv6Addr {
+    let network = Network::ad_hoc(NETWORK.parse().expect("an ID"));
+    host.run(|node| node.join(network).expect("a new network").address()).expect("it runs")
+}
+
+/// A stream from the first host to the second, and its ends.
+fn connection(a: &Host, b: &Host) -> (OwnedFd, std::fs::File) {
+    let address = join(b);
+    join(a);
+    let (client, server) = (Client::new(a.tag(), a.token()), Client::new(b.tag(), b.token()));
+    let open = |client| peersock_fd::open(client, Family::V6, Kind::Stream, SocketFlags::empty());
+    let (listener, sender) = (open(&server).expect("a socket"), open(&client).expect("a socket"));
+    overlay(&listener).bind((address, 7000).into()).expect("a free port");
+    overlay(&listener).listen(1).expect("it listens");
+    overlay(&sender).connect(Some((address, 7000).into())).expect("somebody listens");
+    let (receiver, _) = overlay(&listener).accept(SocketFlags::empty()).expect("a connection");
+    (sender, std::fs::File::from(receiver))
+}

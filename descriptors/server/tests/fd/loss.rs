@@ -1,0 +1,408 @@
+//! Whoever sends is told when something was not delivered, at every stage at which a peer can go; and where
+//! the kernel's TCP says that all is well, so it is here.
+
+#[path = "../../../../tests/delivery/receiver.rs"]
+mod receiver;
+#[path = "../../../../tests/delivery/scenario.rs"]
+mod scenario;
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use peersock_fd::{Errno, RecvFlags, SocketFlags};
+use rustix::event::PollFlags;
+use rustix::net::{Shutdown, sockopt};
+
+use self::receiver::{Stream, receive};
+use self::scenario::{Outcome, Step, content, judge, table};
+use crate::common::{Served, overlay, poll, set, set_bytes};
+
+/// What the peer does with a connection that something is sent over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Peer {
+    ReadsAll,
+    /// Closes before anything has come.
+    ClosesAtOnce,
+    /// Closes when something has come, which it does not read.
+    ClosesUnread,
+    ClosesAfterHalf,
+    /// SO_LINGER of zero.
+    ResetsAtOnce,
+    ResetsAfterHalf,
+    /// Reads everything and resets then.
+    ResetsAtTheEnd,
+    /// Ends its own direction first, and reads all the same.
+    ShutsAndReads,
+    /// Writes something of its own, and closes without reading.
+    AnswersUnread,
+}
+
+const PEERS: [Peer; 9] = [
+    Peer::ReadsAll,
+    Peer::ClosesAtOnce,
+    Peer::ClosesUnread,
+    Peer::ClosesAfterHalf,
+    Peer::ResetsAtOnce,
+    Peer::ResetsAfterHalf,
+    Peer::ResetsAtTheEnd,
+    Peer::ShutsAndReads,
+    Peer::AnswersUnread,
+];
+
+const SIZES: [usize; 4] = [1, 4000, 300_000, 10_000_000];
+
+/// What a sender is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Told {
+    AllIsWell,
+    Error(&'static str, ErrorKind),
+}
+
+/// Where a connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Kernel,
+    Overlay,
+}
+
+impl Side {
+    fn shutdown(self, file: &File) -> Result<(), Errno> {
+        match self {
+            Side::Overlay => overlay(file).shutdown(Shutdown::Write),
+            Side::Kernel => rustix::net::shutdown(file, Shutdown::Write),
+        }
+    }
+
+    fn take_error(self, file: &File) -> Option<Errno> {
+        match self {
+            Side::Overlay => overlay(file).take_error().expect("an option"),
+            Side::Kernel => sockopt::socket_error(file).expect("an option").err(),
+        }
+    }
+
+    fn reset_on_close(self, file: &File) {
+        match self {
+            Side::Overlay => set_bytes(file, libc::SOL_SOCKET, libc::SO_LINGER, &[1, 0, 0, 0, 0, 0, 0, 0]),
+            Side::Kernel => sockopt::set_socket_linger(file, Some(Duration::ZERO)),
+        }
+        .expect("an option");
+    }
+
+    /// Sends, ends the direction, and reads until the peer's end comes.
+    fn send(self, mut file: &File, size: usize) -> Told {
+        let told = |what, error: io::Error| Told::Error(what, error.kind());
+        if let Err(error) = file.write_all(&vec![7; size]) {
+            return told("write", error);
+        }
+        if let Err(error) = self.shutdown(file) {
+            return told("shutdown", error.into());
+        }
+        let mut answer = Vec::new();
+        if let Err(error) = file.read_to_end(&mut answer) {
+            return told("read", error);
+        }
+        self.take_error(file).map_or(Told::AllIsWell, |error| told("SO_ERROR", error.into()))
+    }
+
+    /// Does as the peer; true if it has had everything.
+    fn receive(self, peer: Peer, mut file: File, size: usize) -> bool {
+        let half = |file: &mut File| {
+            let mut buf = vec![0; size.div_ceil(2)];
+            file.read_exact(&mut buf).expect("what was sent");
+            buf.len() == size
+        };
+        match peer {
+            Peer::ClosesAtOnce => false,
+            Peer::ClosesUnread | Peer::AnswersUnread => {
+                assert!(poll(&file, PollFlags::IN).contains(PollFlags::IN));
+                if peer == Peer::AnswersUnread {
+                    file.write_all(b"no, thanks").expect("room");
+                }
+                false
+            }
+            Peer::ClosesAfterHalf => half(&mut file),
+            Peer::ResetsAtOnce => {
+                self.reset_on_close(&file);
+                false
+            }
+            Peer::ResetsAfterHalf => {
+                self.reset_on_close(&file);
+                half(&mut file)
+            }
+            Peer::ReadsAll | Peer::ResetsAtTheEnd | Peer::ShutsAndReads => {
+                if peer == Peer::ShutsAndReads {
+                    self.shutdown(&file).expect("it is connected");
+                }
+                let mut all = Vec::new();
+                file.read_to_end(&mut all).expect("what was sent");
+                if peer == Peer::ResetsAtTheEnd {
+                    self.reset_on_close(&file);
+                }
+                all.len() == size
+            }
+        }
+    }
+
+    fn run(self, (sender, receiver): (File, File), peer: Peer, size: usize) -> (Told, bool) {
+        let receiving = thread::spawn(move || self.receive(peer, receiver, size));
+        let told = self.send(&sender, size);
+        (told, receiving.join().expect("no panic"))
+    }
+}
+
+fn kernels() -> (File, File) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let client = TcpStream::connect(listener.local_addr().expect("it is bound")).expect("it listens");
+    let (server, _) = listener.accept().expect("a connection");
+    (OwnedFd::from(client).into(), OwnedFd::from(server).into())
+}
+
+#[test]
+fn whoever_sends_is_told_of_what_was_not_delivered() {
+    let (a, b) = Served::pair();
+    for peer in PEERS {
+        for size in SIZES {
+            for round in 0..5 {
+                let what = format!("{peer:?}, {size} bytes, round {round}");
+                let (kernel, _) = Side::Kernel.run(kernels(), peer, size);
+                let (told, has_all) = Side::Overlay.run(a.connect(&b), peer, size);
+                match has_all {
+                    // Whether the sender has seen all acknowledged before the reset is a matter of time, as
+                    // with the kernel.
+                    true if matches!(peer, Peer::ResetsAtTheEnd | Peer::ResetsAfterHalf) => {}
+                    true => assert_eq!(told, Told::AllIsWell, "{what}, of the kernel {kernel:?}"),
+                    false => assert_ne!(told, Told::AllIsWell, "{what}, of the kernel {kernel:?}"),
+                }
+            }
+        }
+    }
+}
+
+impl Stream for File {
+    fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
+        poll(self, PollFlags::IN);
+        Ok(rustix::net::recv(self, buf, RecvFlags::PEEK).map(|(length, _)| length)?)
+    }
+
+    fn shutdown(&self, how: std::net::Shutdown) -> io::Result<()> {
+        let how = match how {
+            std::net::Shutdown::Read => Shutdown::Read,
+            std::net::Shutdown::Write => Shutdown::Write,
+            std::net::Shutdown::Both => Shutdown::Both,
+        };
+        Ok(overlay(self).shutdown(how)?)
+    }
+
+    fn reset_on_close(&self) -> io::Result<()> {
+        // Also if the connection has ended meanwhile.
+        Ok(set_bytes(self, libc::SOL_SOCKET, libc::SO_LINGER, &[1, 0, 0, 0, 0, 0, 0, 0])?)
+    }
+}
+
+/// The sender of the table: waiting for the delivery is closing with SO_LINGER.
+fn deliver(fd: OwnedFd, size: usize) -> io::Result<()> {
+    let mut file = File::from(fd.try_clone()?);
+    file.write_all(&content(size))?;
+    overlay(&fd).shutdown(Shutdown::Write)?;
+    file.read_to_end(&mut Vec::new())?;
+    drop(file);
+    let (client, which) = (overlay(&fd).client(), overlay(&fd).which());
+    Ok(client.close_lingering(which, Duration::from_secs(60), || drop(fd)).1?)
+}
+
+#[test]
+fn the_table_of_deliveries_holds_for_descriptors() {
+    let (a, b) = Served::pair();
+    let (scenarios, sizes) = table();
+    // Receivers that die or stop need a process of their own: the tests of `run` and of the C library have
+    // those.
+    for scenario in scenarios.iter().filter(|scenario| !scenario.ends_process()) {
+        for &size in &sizes {
+            let (listener, address) = match scenario.steps[0] {
+                Step::Refuse => (None, (b.ip(), 9).into()),
+                _ => {
+                    let (listener, address) = b.listen(SocketFlags::empty());
+                    // So that half of the largest size is more than its buffer holds, which grows with what
+                    // is read.
+                    set(&listener, libc::SOL_SOCKET, libc::SO_RCVBUF, 1 << 17).expect("a size");
+                    (Some(listener), address)
+                }
+            };
+            let (connected, is_connected) = mpsc::channel();
+            let (told, read) = thread::scope(|scope| {
+                let receiving = scope.spawn(move || {
+                    receive(scenario, size, listener, &is_connected, |listener| {
+                        let listener = listener.as_ref().expect("somebody listens");
+                        Ok(File::from(overlay(listener).accept(SocketFlags::empty())?.0))
+                    })
+                });
+                let client = a.socket(SocketFlags::empty());
+                let told = overlay(&client).connect(Some(address)).map_err(io::Error::from).and_then(|()| {
+                    // A receiver that is done already does not wait for it.
+                    let _ = connected.send(());
+                    if scenario.steps[0] == Step::Unlisten {
+                        // It has to be gone before the end is read.
+                        thread::sleep(Duration::from_millis(50));
+                    }
+                    deliver(client, size)
+                });
+                (told, receiving.join().expect("no panic"))
+            });
+            let told = if told.is_ok() { Outcome::Delivered } else { Outcome::Error };
+            judge(scenario, size, "descriptors", told, &read);
+        }
+    }
+}
+
+/// What a program does with a connection whose peer has reset it, so that what was sent is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Afterwards {
+    Closes,
+    KeepsItOpen,
+    Writes,
+    Reads,
+    Shuts,
+    AsksForTheError,
+}
+
+/// A connection whose peer has reset it, while `size` bytes of this end's were in all the buffers there are.
+fn reset_by_peer(a: &Served, b: &Served, size: usize) -> File {
+    let (sender, receiver) = a.connect(b);
+    rustix::io::ioctl_fionbio(&sender, true).expect("a flag");
+    rustix::io::write(&sender, &vec![7; size]).expect("room for some");
+    rustix::io::ioctl_fionbio(&sender, false).expect("a flag");
+    assert!(poll(&receiver, PollFlags::IN).contains(PollFlags::IN));
+    Side::Overlay.reset_on_close(&receiver);
+    drop(receiver);
+    assert!(poll(&sender, PollFlags::empty()).contains(PollFlags::HUP), "it is not reset");
+    sender
+}
+
+#[test]
+fn losses_that_no_call_has_told_of_are_said_at_the_end() {
+    use Afterwards::*;
+    for how in [Closes, KeepsItOpen, Writes, Reads, Shuts, AsksForTheError] {
+        for size in [4000, 10_000_000] {
+            let (a, b) = Served::pair();
+            let mut sender = reset_by_peer(&a, &b, size);
+            // The libraries ask what an error of the kernel's means.
+            let meaning = |error: io::Error| {
+                overlay(&sender).stream_error(Errno::from_io_error(&error).expect("the kernel's"))
+            };
+            match how {
+                Closes | KeepsItOpen => {}
+                Writes => {
+                    let error = (&sender).write(b"more").expect_err("it is reset");
+                    assert_eq!(meaning(error), Errno::PIPE);
+                }
+                Reads => {
+                    let error = (&sender).read(&mut [0; 1]).expect_err("it is reset");
+                    assert_eq!(meaning(error), Errno::CONNRESET);
+                }
+                Shuts => assert_eq!(Side::Overlay.shutdown(&sender), Err(Errno::NOTCONN)),
+                AsksForTheError => assert_eq!(Side::Overlay.take_error(&sender), Some(Errno::CONNRESET)),
+            }
+            let is_told = !matches!(how, Closes | KeepsItOpen);
+            if how == KeepsItOpen {
+                sender = sender.try_clone().expect("a copy");
+            } else {
+                drop(sender);
+                sender = File::open("/dev/null").expect("a file");
+            }
+            let left = a.server.undelivered();
+            assert_eq!(left.lost_before, usize::from(!is_told), "{how:?} {size}");
+            // Of few bytes the peer's node has acknowledged all before they were thrown away.
+            assert_eq!(left.lost_before_bytes > 0, !is_told && size > 1_000_000, "{how:?} {size}");
+            let delivered = match how {
+                KeepsItOpen => a.server.drain_and_reset(Duration::from_secs(20)),
+                _ => a.server.drain(Duration::from_secs(20)),
+            };
+            assert_eq!(delivered, is_told, "{how:?} {size}");
+            drop(sender);
+        }
+    }
+}
+
+/// As with the kernel, what becomes of a connection that was closed before is the node's affair.
+/// Two connected descriptors. The node of the second knows that the first has read all that came.
+fn read_and_reset(a: &Served, b: &Served, unread: usize) -> File {
+    let (sender, mut receiver) = a.connect(b);
+    (&sender).write_all(&[7; 5000]).expect("room");
+    receiver.read_exact(&mut vec![0; 5000 - unread]).expect("it comes");
+    // The rest has come, too.
+    assert!(unread == 0 || poll(&receiver, PollFlags::IN).contains(PollFlags::IN));
+    Side::Overlay.reset_on_close(&receiver);
+    drop(receiver);
+    assert!(poll(&sender, PollFlags::empty()).contains(PollFlags::HUP), "it is not reset");
+    sender
+}
+
+#[test]
+fn a_reset_by_who_has_read_everything_loses_nothing() {
+    for (unread, lost) in [(0, 0), (1, 1)] {
+        let (a, b) = Served::pair();
+        let sender = read_and_reset(&a, &b, unread);
+        // As the kernel's: the call fails, for the peer takes nothing more.
+        let copy = sender.try_clone().expect("a copy");
+        drop(sender);
+        assert_eq!(a.server.undelivered().lost_before, lost, "{unread} bytes unread");
+        assert_eq!((&copy).read(&mut [0; 1]).expect_err("it is reset").kind(), ErrorKind::ConnectionReset);
+        drop(copy);
+        assert_eq!(a.server.drain(Duration::from_secs(20)), lost == 0, "{unread} bytes unread");
+    }
+}
+
+#[test]
+fn losses_of_what_was_closed_before_are_said_by_the_end_alone() {
+    let (a, b) = Served::pair();
+    let (mut sender, receiver) = a.connect(&b);
+    sender.write_all(&[7; 4000]).expect("room");
+    assert!(poll(&receiver, PollFlags::IN).contains(PollFlags::IN));
+    drop(sender);
+    Side::Overlay.reset_on_close(&receiver);
+    drop(receiver);
+    let mut probe = a.connect(&b);
+    for _ in 0..10 {
+        // What goes to and fro takes the reset along.
+        probe.0.write_all(b"?").expect("room");
+        probe.1.read_exact(&mut [0; 1]).expect("it comes");
+        probe.1.write_all(b"!").expect("room");
+        probe.0.read_exact(&mut [0; 1]).expect("it comes");
+    }
+    assert_eq!(a.server.undelivered().lost_before, 0);
+    drop(probe);
+    assert!(!a.server.drain(Duration::from_secs(20)));
+}
+
+#[test]
+fn of_calls_that_nobody_sees_every_one_may_have_told() {
+    let (a, b) = Served::pair();
+    a.server.note_unseen_calls();
+    let mut sender = reset_by_peer(&a, &b, 4000);
+    sender.write_all(b"more").expect_err("it is reset");
+    drop(sender);
+    assert_eq!(a.server.undelivered().lost_before, 0);
+    assert!(a.server.drain(Duration::from_secs(20)));
+}
+
+#[test]
+fn a_node_that_ends_loses_nothing_that_its_own_sockets_have_read_from_each_other() {
+    // Whose end goes first is chance.
+    for round in 0..8 {
+        let (a, _b) = Served::pair();
+        let (mut one, mut other) = a.connect(&a);
+        one.write_all(b"hello").expect("room");
+        other.read_exact(&mut [0; 5]).expect("what was sent");
+        if round % 2 == 0 {
+            other.write_all(b"hello").expect("room");
+            one.read_exact(&mut [0; 5]).expect("what was sent");
+        }
+        assert!(a.server.drain_and_reset(Duration::from_secs(20)), "round {round}");
+        drop((one, other));
+    }
+}

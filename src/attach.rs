@@ -1,0 +1,185 @@
+//! For crates that give the sockets of a node another form: a handle of the node, its sockets without waiting,
+//! and a place in the node's engine thread.
+//!
+//! `peersock-descriptors` is made with it. Programs use [`net`](crate::net) and [`blocking`](crate::blocking).
+//!
+//! ```
+//! use std::sync::{Arc, mpsc};
+//! use std::time::Instant;
+//!
+//! use peersock::attach::{Attached, Event, NodeHandle};
+//! use peersock::{IdentitySource, Interfaces, Node};
+//!
+//! struct Bell(mpsc::Sender<()>);
+//!
+//! impl Attached for Bell {
+//!     fn run(&self, _: &[Event]) {
+//!         let _ = self.0.send(());
+//!     }
+//!
+//!     fn deadline(&self) -> Option<Instant> {
+//!         None
+//!     }
+//! }
+//!
+//! let node = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback).start()?;
+//! let handle = NodeHandle::of(&node);
+//! let _user = handle.task_user();
+//! let (ring, rings) = mpsc::channel();
+//! handle.attach(Some(Arc::new(Bell(ring))));
+//! handle.kick();
+//! rings.recv().expect("the engine thread runs it");
+//! handle.attach(None);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Weak};
+
+use peersock_datapath::Datapath;
+use peersock_stack::{Error, Flow, InterfaceId, TcpOptions};
+
+pub use crate::driver::Attached;
+use crate::node::{Inner, Node};
+pub use crate::socket::{Acceptor, Connection, TaskUser, Waited, port_refusal};
+pub use crate::sys::poll::Wakeup;
+pub use crate::sys::poller::{Event, EventFlags, Poller};
+pub use crate::sys::process::at_exit;
+
+/// What belongs to a node, and keeps it running. See the [module](self).
+///
+/// ```
+/// # use peersock::{IdentitySource, Interfaces, Node};
+/// # use peersock::attach::NodeHandle;
+/// # let node = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback).start()?;
+/// let handle = NodeHandle::of(&node);
+/// assert!(handle.datapath().networks().is_empty());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct NodeHandle(pub(crate) Arc<Inner>);
+
+impl NodeHandle {
+    /// The handle of a node.
+    pub fn of(node: &Node) -> NodeHandle {
+        NodeHandle(Arc::clone(&node.inner))
+    }
+
+    /// A handle that does not keep the node running.
+    pub fn downgrade(&self) -> WeakNodeHandle {
+        WeakNodeHandle(Arc::downgrade(&self.0))
+    }
+
+    /// The node's stack and overlay.
+    pub fn datapath(&self) -> &Datapath {
+        &self.0.driver.datapath
+    }
+
+    /// What the engine thread sleeps on.
+    pub fn poller(&self) -> &Arc<Poller> {
+        &self.0.driver.poller
+    }
+
+    /// Has the engine thread do what is due, and look at its deadline again.
+    pub fn kick(&self) {
+        self.0.driver.kick();
+    }
+
+    /// Gives the engine thread something else to run, or nothing any more. There is one such place.
+    pub fn attach(&self, attached: Option<Arc<dyn Attached>>) {
+        self.0.driver.attach(attached);
+    }
+
+    /// Counts one who waits as a task: while there is one, the engine thread reads the UDP sockets.
+    pub fn task_user(&self) -> TaskUser {
+        TaskUser::new(&self.0)
+    }
+
+    /// Begins a connection, from `local` if given, and over one interface only if given. It stands when
+    /// [`Connection::check_connected`] says so.
+    ///
+    /// # Errors
+    /// Those of [`Stack::tcp_connect`](peersock_stack::Stack::tcp_connect); [`Error::NetworkUnreachable`] if
+    /// no network, or not this one, leads there.
+    pub fn connect(
+        &self,
+        interface: Option<InterfaceId>,
+        local: Option<SocketAddr>,
+        remote: SocketAddr,
+        options: TcpOptions,
+    ) -> Result<Connection, Error> {
+        Connection::open(&self.0, interface, local, remote, options)
+    }
+
+    /// Takes an address and a port, on one interface only if given; connections come after
+    /// [`Acceptor::listen`].
+    ///
+    /// # Errors
+    /// Those of [`Stack::tcp_bind`](peersock_stack::Stack::tcp_bind) and of
+    /// [`interface_within`](Self::interface_within).
+    pub fn reserve(
+        &self,
+        interface: Option<InterfaceId>,
+        local: SocketAddr,
+        options: TcpOptions,
+    ) -> Result<Acceptor, Error> {
+        Acceptor::reserve(&self.0, interface, local, options)
+    }
+
+    /// Has those who wait for a socket told when the node is shut down. Connections need no such word: they
+    /// fail.
+    pub fn add_socket<S: Waited + 'static>(&self, socket: &Arc<S>) {
+        self.0.add_socket(socket);
+    }
+
+    /// The closed connections that may still lose something.
+    pub fn closing(&self) -> Vec<Arc<Flow>> {
+        self.0.closing()
+    }
+
+    /// The interface that a local address belongs to, for a socket that may be bound to one already; `None`
+    /// for a wildcard address, which stands for all. Groups are nobody's address.
+    ///
+    /// # Errors
+    /// [`Error::AddrNotAvailable`] if it is not an address of this node, or of another interface.
+    pub fn interface_within(
+        &self,
+        local: IpAddr,
+        bound: Option<InterfaceId>,
+    ) -> Result<Option<InterfaceId>, Error> {
+        crate::socket::interface_within(&self.0, local, bound)
+    }
+}
+
+impl fmt::Debug for NodeHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodeHandle").finish_non_exhaustive()
+    }
+}
+
+/// What belongs to a node and does not keep it running, see [`NodeHandle::downgrade`].
+///
+/// ```
+/// # use peersock::{IdentitySource, Interfaces, Node};
+/// # use peersock::attach::NodeHandle;
+/// # let node = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback).start()?;
+/// let weak = NodeHandle::of(&node).downgrade();
+/// assert!(weak.upgrade().is_some());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct WeakNodeHandle(Weak<Inner>);
+
+impl WeakNodeHandle {
+    /// The handle, if the node is still there.
+    pub fn upgrade(&self) -> Option<NodeHandle> {
+        self.0.upgrade().map(NodeHandle)
+    }
+}
+
+impl fmt::Debug for WeakNodeHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WeakNodeHandle").finish_non_exhaustive()
+    }
+}
