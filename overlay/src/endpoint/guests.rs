@@ -153,11 +153,12 @@ impl Endpoint {
         record: &RootRecord,
         said_by: PeerKey,
     ) {
-        let Some(peer) = self.peers.get(guest) else { return };
-        let has_session = peer.link.current().is_some();
-        let state = self.roots.get(guest).and_then(|root| root.guest.as_ref());
-        let is_due = state.is_some_and(|state| now >= state.granted + RETRY_INTERVAL);
-        if has_session || !is_due {
+        let (Some(peer), Some(root)) = (self.peers.get(guest), self.roots.get(guest)) else { return };
+        // One that was reached by UDP may be reached by a stream only from now on.
+        let is_lost = root.stream.is_silent() && !root.stream.is_wanted;
+        let is_reached = peer.link.current().is_some() && !is_lost;
+        let is_due = root.guest.as_ref().is_some_and(|state| now >= state.granted + RETRY_INTERVAL);
+        if is_reached || !is_due {
             return;
         }
         let granted = self.granted(now, own, record, said_by);

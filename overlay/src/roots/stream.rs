@@ -95,6 +95,11 @@ impl Stream {
         (self.ways, self.after, self.until) = (ways, Some(after), Some(until));
     }
 
+    /// Whether nothing is heard by UDP, nor by the stream.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.silent.is_some()
+    }
+
     /// Decides whether the stream is wanted, and whether UDP is to be asked.
     pub(crate) fn step(&mut self, reached: Reached, now: Instant) -> StreamStep {
         let Some(after) = self.after else {

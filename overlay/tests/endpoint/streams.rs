@@ -183,6 +183,22 @@ fn a_root_that_another_one_has_named_is_reached_by_a_stream_where_no_udp_passes(
 }
 
 #[test]
+fn a_root_that_another_one_has_named_is_reached_by_a_stream_when_udp_ends_later() {
+    let mut net = each_at_its_own_root_and_one_without_udp();
+    let blocked = std::mem::replace(&mut net.filter, Box::new(is_through_root));
+    let there = net.roots[1].socket;
+    name_root(&mut net, &format!("{there},tcp:{}:443", there.ip()));
+    net.send(0, 1, b"first");
+    net.wait(SECOND, |net| !net.received(1).is_empty());
+    talk(&mut net, 60);
+    assert!(!net.peer(0, 1).path().expect("a path").socket().is_stream());
+    net.filter = blocked;
+    let longest = talk(&mut net, 60);
+    assert!(net.peer(0, 1).path().expect("a path").socket().is_stream());
+    assert!(longest <= 6 * SECOND, "{longest:?}");
+}
+
+#[test]
 fn a_root_that_is_named_and_does_not_answer_is_tried_by_streams_for_a_while() {
     let mut net = each_at_its_own_root_and_one_without_udp();
     let there = net.roots[1].socket;

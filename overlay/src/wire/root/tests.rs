@@ -178,3 +178,12 @@ fn streams_of_a_record_are_those_by_addresses_that_a_connection_can_lead_to() {
     let many = (1..20).map(|port| format!("tcp:192.0.2.1:{port}")).collect::<Vec<_>>().join(",");
     assert_eq!(streams(&many).len(), 8);
 }
+
+proptest! {
+    #[test]
+    fn any_text_of_endpoints_is_safe_to_read(text in "((tcp|tls|wss|x)?:?[0-9.:\\[\\]a-f,]{0,20}){0,20}") {
+        if let Some(record) = RootRecord::sign(&identity(2), 1, &text) {
+            prop_assert!(record.streams().len() <= 8 && record.addresses().len() <= 8);
+        }
+    }
+}
