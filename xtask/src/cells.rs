@@ -21,7 +21,7 @@ pub(crate) const EXAMPLES: &str = "Examples:
 This needs root and natlab, which PEERSOCK_NATLAB names.";
 
 /// The kinds of the table, in its order.
-const KINDS: [&str; 15] = [
+const KINDS: [&str; 17] = [
     "open",
     "ei-ei",
     "ei-ad",
