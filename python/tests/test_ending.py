@@ -13,6 +13,7 @@ import peersock
 from peersock import socket
 
 from .conftest import Network, run_python
+from .peer import CERTIFICATE
 
 ALONE = (
     "import asyncio, errno, os, resource, socket as plain, threading, time\n"
@@ -47,6 +48,27 @@ def test_calls_after_the_end_fail_at_once(timeout: str) -> None:
         "for sock in (client, other): down(sock.recv, 1); down(sock.send, b'x'); down(sock.sendall, b'x')\n"
         "down(server.getsockname)\n"
         "assert time.monotonic() - begun < 10\n"
+        "print('ended')\n"
+    )
+    assert run_python(code) == "ended\n"
+
+
+@pytest.mark.parametrize("call", ["send, b'x'", "sendall, b'x'", "write, b'x'", "unwrap"])
+def test_tls_says_why_it_has_ended(call: str) -> None:
+    # OpenSSL writes the descriptor itself. Where it reads, some versions of Python tell of an end in order.
+    code = ALONE + (
+        "import ssl\n"
+        "server = socket.create_server((me, 0), family=socket.AF_INET6)\n"
+        "client = socket.create_connection(server.getsockname()[:2]); other = server.accept()[0]\n"
+        f"theirs = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER); theirs.load_cert_chain({str(CERTIFICATE)!r})\n"
+        f"ours = ssl.create_default_context(cafile={str(CERTIFICATE)!r})\n"
+        "wrapped = []\n"
+        "accepts = threading.Thread(target=lambda: wrapped.append(theirs.wrap_socket(other, server_side=True)))\n"
+        "with peersock.patched():\n"
+        "    accepts.start(); client = ours.wrap_socket(client, server_hostname='here'); accepts.join()\n"
+        "other = wrapped[0]; client.sendall(b'hello'); assert other.recv(5) == b'hello'\n"
+        "session.close()\n"
+        f"down(client.{call}); down(other.{call})\n"
         "print('ended')\n"
     )
     assert run_python(code) == "ended\n"

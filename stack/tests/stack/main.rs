@@ -3,6 +3,7 @@
 mod checksums;
 mod craft;
 mod demux;
+mod ending;
 mod errors;
 mod fragments;
 mod headers;

@@ -159,7 +159,7 @@ impl Transport for Echo {
             return Err(Error::InvalidInput);
         }
         let sequence = u16::from_be_bytes([header[6], header[7]]);
-        let (datapath, socket) = (&self.node.datapath(), self.socket_for(remote.ip())?);
+        let (datapath, socket) = (self.node.datapath(), self.socket_for(remote.ip())?);
         datapath.send_echo_with(Instant::now(), socket, remote.ip(), (sequence, payload), options)
     }
 
