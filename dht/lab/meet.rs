@@ -120,7 +120,7 @@ fn contact(socket: &UdpSocket, stun: SocketAddr) -> Result<Contact> {
     let nat = Nat {
         mapping: Mapping::EndpointIndependent,
         filtering: Filtering::AddressAndPortDependent,
-        port_delta: 0,
+        ..Nat::default()
     };
     let mapped = Candidate { kind: CandidateKind::Mapped, address: ask_stun(socket, stun)? };
     Ok(Contact::new(nat, [mapped, Candidate { kind: CandidateKind::Interface, address: local }]))

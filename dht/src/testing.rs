@@ -19,6 +19,7 @@ pub(crate) fn any_contact() -> impl Strategy<Value = Contact> {
     });
     let nat = any::<i16>().prop_map(|port_delta| Nat {
         mapping: Mapping::AddressDependent,
+        mapping_ipv6: Mapping::NoNat,
         filtering: Filtering::AddressAndPortDependent,
         port_delta,
     });

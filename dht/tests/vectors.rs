@@ -105,7 +105,7 @@ fn contact(mapped: &str, interface: &str) -> Contact {
     let nat = Nat {
         mapping: Mapping::EndpointIndependent,
         filtering: Filtering::AddressAndPortDependent,
-        port_delta: 0,
+        ..Nat::default()
     };
     let candidate = |kind, text: &str| Candidate { kind, address: text.parse().expect("an address") };
     Contact::new(

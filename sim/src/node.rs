@@ -146,7 +146,8 @@ impl Node {
             self.extra = wanted.iter().map(|one| one.index).collect();
             let info = |one: &WantedSocket| SocketInfo {
                 index: one.index,
-                ipv4: true,
+                // As the world has them.
+                ipv4: one.like == SocketIndex(0),
                 loopback: false,
                 max_datagram: 65_507,
                 beacon_targets: Vec::new(),

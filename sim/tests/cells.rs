@@ -8,7 +8,7 @@ const SEEDS: std::ops::Range<u64> = 1_000_000..1_000_001;
 #[test]
 fn whoever_can_reach_each_other_does_and_a_root_relays_for_the_others() {
     let pairs = Table::pairs();
-    assert_eq!(pairs.len(), 26 * 27 / 2);
+    assert_eq!(pairs.len(), 28 * 29 / 2);
     let mut wrong = Vec::new();
     for kinds in pairs {
         for seed in SEEDS {
@@ -49,8 +49,16 @@ fn a_port_that_nobody_can_guess_is_found_among_many() {
     let kind = |name: &str| {
         Kind::all().into_iter().find(|kind| kind.to_string() == name).expect("a kind of this name")
     };
-    // The last two reach roots by IPv6, and the other side has IPv4 only.
-    let pairs = [["ei-apd", "apd-apd"], ["cgn-apd", "double"], ["ei-apd", "nat64-apd"], ["dual", "20s"]];
+    let pairs = [
+        ["ei-apd", "apd-apd"],
+        ["cgn-apd", "double"],
+        // These reach roots by IPv6, and the other side has IPv4 only.
+        ["ei-apd", "nat64-apd"],
+        ["dual", "20s"],
+        // By IPv6, of which one side has a firewall, and IPv4 that nobody can guess the ports of.
+        ["nat66", "nat66-apd"],
+        ["dual", "nat66-apd"],
+    ];
     for names in pairs {
         let kinds = names.map(kind);
         assert_eq!(Expected::of(kinds[0], kinds[1]), Expected::Likely);

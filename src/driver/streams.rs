@@ -13,11 +13,12 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, RwLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, RwLock, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use peersock_nat::nat64::Nat64Prefix;
+use peersock_overlay::wire::{StreamKind, StreamWay};
 use peersock_overlay::{NodeId, SocketIndex, WantedStream};
 use peersock_stack::Batch;
 use peersock_streams::{
@@ -64,7 +65,14 @@ pub(crate) struct Streams {
     wanted: watch::Sender<Option<Vec<WantedStream>>>,
     /// How often the network has changed.
     network: watch::Sender<u64>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    driver: OnceLock<Weak<Driver>>,
+    thread: Mutex<Running>,
+}
+
+#[derive(Debug, Default)]
+struct Running {
+    thread: Option<JoinHandle<()>>,
+    is_stopped: bool,
 }
 
 #[derive(Debug)]
@@ -100,6 +108,7 @@ impl Streams {
             config: RwLock::new(StreamConfig::none()),
             wanted,
             network: watch::channel(0).0,
+            driver: OnceLock::new(),
             thread: Mutex::default(),
         }
     }
@@ -113,8 +122,13 @@ impl Streams {
     }
 
     /// Says which streams are to be open.
-    pub(super) fn want(&self, wanted: Vec<WantedStream>) {
+    pub(super) fn want(self: &Arc<Self>, wanted: Vec<WantedStream>) {
+        let is_one = !wanted.is_empty();
         self.wanted.send_replace(Some(wanted));
+        // Without a thread there is no stream, and the root stays unreachable by it.
+        if is_one && let Err(error) = self.run() {
+            tracing::warn!(%error, "no thread for streams to roots");
+        }
     }
 
     /// The machine's interfaces or addresses have changed, or it was suspended.
@@ -132,30 +146,41 @@ impl Streams {
         sync::read(&self.errors).get(root).cloned()
     }
 
-    /// Says how roots are reached from now on, and starts the thread that opens streams unless it runs.
+    /// Says how roots are reached from now on, and starts the thread that opens streams unless it runs. If no
+    /// root has a way by one, it is started when there is one that other roots have named.
     pub(super) fn start(self: &Arc<Self>, driver: &Arc<Driver>, config: StreamConfig) -> io::Result<()> {
+        let is_needed = !config.targets.is_empty();
         *sync::write(&self.config) = config;
+        let _ = self.driver.set(Arc::downgrade(driver));
+        if is_needed { self.run() } else { Ok(()) }
+    }
+
+    fn run(self: &Arc<Self>) -> io::Result<()> {
         let mut running = sync::lock(&self.thread);
-        if running.is_some() {
+        let Some(driver) = self.driver.get().filter(|_| !running.is_stopped) else { return Ok(()) };
+        if running.thread.is_some() {
             return Ok(());
         }
         let mut runtime = Builder::new_current_thread();
         let runtime = runtime.enable_all().max_blocking_threads(MAX_RESOLVERS).build()?;
-        let (driver, streams, wanted) = (Arc::downgrade(driver), Arc::clone(self), self.wanted.subscribe());
+        let (driver, streams, wanted) = (Weak::clone(driver), Arc::clone(self), self.wanted.subscribe());
         let keeper = Keeper { driver, streams };
         let thread = thread::Builder::new().name("peersock-streams".into()).spawn(move || {
             runtime.block_on(keeper.run(wanted));
             // A look-up of a name may hang in the system's resolver.
             runtime.shutdown_background();
         })?;
-        *running = Some(thread);
+        running.thread = Some(thread);
         Ok(())
     }
 
     /// Closes all streams when what is queued has left, or could not for a while, and ends the thread.
     pub(super) fn stop(&self) {
         self.wanted.send_replace(None);
-        let thread = sync::lock(&self.thread).take();
+        let mut running = sync::lock(&self.thread);
+        running.is_stopped = true;
+        let thread = running.thread.take();
+        drop(running);
         stream_io::join(thread);
     }
 }
@@ -186,7 +211,7 @@ impl Keeper {
             }
             for one in list {
                 kept.entry(one.socket).or_insert_with(|| {
-                    let task = tokio::spawn(self.clone().keep(one.root, one.socket));
+                    let task = tokio::spawn(self.clone().keep(one.root, one.socket, targets_of(one)));
                     (one.root, task.abort_handle())
                 });
             }
@@ -198,11 +223,11 @@ impl Keeper {
         stream_io::drain(&closed).await;
     }
 
-    /// Keeps one stream open until the task is aborted.
-    async fn keep(self, root: NodeId, socket: SocketIndex) {
+    /// Keeps one stream open until the task is aborted: by `named` ways, if there are some.
+    async fn keep(self, root: NodeId, socket: SocketIndex, named: Vec<Target>) {
         let (mut wait, mut network) = (AGAIN[0], self.streams.network.subscribe());
         loop {
-            match self.connect_anew(&root, &mut network).await {
+            match self.connect_anew(&root, &named, &mut network).await {
                 Ok((connection, target)) => {
                     let by =
                         connection.proxy().map(|proxy| format!(" by way of {proxy}")).unwrap_or_default();
@@ -239,6 +264,7 @@ impl Keeper {
     async fn connect_anew(
         &self,
         root: &NodeId,
+        named: &[Target],
         network: &mut watch::Receiver<u64>,
     ) -> Result<(Connection, Target), String> {
         let mut least = DOUBTED[0];
@@ -249,7 +275,7 @@ impl Keeper {
                 sleep_until(begun + least).await;
             };
             tokio::select! {
-                connected = self.connect(root) => return connected,
+                connected = self.connect(root, named) => return connected,
                 () = is_over => least = (least * 2).min(DOUBTED[1]),
             }
         }
@@ -271,7 +297,7 @@ impl Keeper {
     }
 
     /// Tries all ways to a root, and returns the connection on which it answers first.
-    async fn connect(&self, root: &NodeId) -> Result<(Connection, Target), String> {
+    async fn connect(&self, root: &NodeId, named: &[Target]) -> Result<(Connection, Target), String> {
         let StreamConfig { targets, proxy } = sync::read(&self.streams.config).clone();
         let proxy = proxy?;
         let around =
@@ -281,7 +307,10 @@ impl Keeper {
             return Err("no network interface that may be used is up".to_owned());
         }
         let leave_by: Vec<_> = devices.into_iter().map(|interface| Way { interface }).collect();
-        let mut targets = targets.get(root).cloned().unwrap_or_default();
+        let mut targets = match named {
+            [] => targets.get(root).cloned().unwrap_or_default(),
+            named => named.to_vec(),
+        };
         // What a proxy lets pass is HTTPS first of all.
         let is_last = |target: &Target| {
             target.transport != Transport::WebSocket && proxy.proxy_for(&target.host, target.port).is_some()
@@ -318,6 +347,21 @@ impl Keeper {
             }
         }
     }
+}
+
+/// The ways to a root that another one has named.
+fn targets_of(wanted: &WantedStream) -> Vec<Target> {
+    let target = |way: &StreamWay| {
+        let transport = match way.kind {
+            StreamKind::Tcp => Transport::Tcp,
+            StreamKind::Tls => Transport::Tls,
+            StreamKind::WebSocket => Transport::WebSocket,
+            _ => return None,
+        };
+        let target = Target::new(transport, way.address.ip().to_string(), way.address.port());
+        Some(target.with_key(*wanted.identity.ed25519()))
+    };
+    wanted.ways.iter().filter_map(target).collect()
 }
 
 /// The target as this machine reaches it: an IPv4 address by way of the NAT64, unless a proxy reaches it for

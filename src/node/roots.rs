@@ -190,9 +190,6 @@ fn start_streams(node: &Arc<Inner>, roots: &[&RootAddress]) {
             known.push(target.with_key(*root.identity().ed25519()));
         }
     }
-    if targets.is_empty() {
-        return;
-    }
     let driver = &node.driver;
     let proxy = ProxySettings::from_environment().map_err(|error| error.to_string());
     if let Err(error) = driver.start_streams(StreamConfig { targets, proxy }) {

@@ -21,9 +21,24 @@ pub(crate) const EXAMPLES: &str = "Examples:
 This needs root and natlab, which PEERSOCK_NATLAB names.";
 
 /// The kinds of the table, in its order.
-const KINDS: [&str; 15] = [
-    "open", "ei-ei", "ei-ad", "ei-apd", "apd-apd", "apd-apd+", "20s", "double", "cgn", "cgn-apd", "no-udp",
-    "only-443", "ip6", "ip6-fw", "dual",
+const KINDS: [&str; 17] = [
+    "open",
+    "ei-ei",
+    "ei-ad",
+    "ei-apd",
+    "apd-apd",
+    "apd-apd+",
+    "20s",
+    "double",
+    "cgn",
+    "cgn-apd",
+    "no-udp",
+    "only-443",
+    "ip6",
+    "ip6-fw",
+    "dual",
+    "nat66",
+    "nat66-apd",
 ];
 
 /// What stands before the section in the document; the simulator's command leaves it and all below alone.

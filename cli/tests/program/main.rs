@@ -7,6 +7,7 @@ mod common;
 mod copies;
 mod delivery;
 mod errors;
+mod guests;
 mod identity;
 mod lan;
 mod manual;

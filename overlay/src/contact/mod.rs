@@ -76,6 +76,23 @@ impl Contact {
         global.map(|candidate| candidate.address.ip())
     }
 
+    /// How its addresses of one family are mapped. One that it has no public address of is not mapped to any.
+    pub(crate) fn mapping(&self, is_ipv4: bool) -> Mapping {
+        let has_ipv4 = || self.public().any(|ip| ip.is_ipv4());
+        match self.nat.mapping_ipv6 {
+            _ if is_ipv4 => self.nat.mapping,
+            Mapping::Unknown if !has_ipv4() => self.nat.mapping,
+            known => known,
+        }
+    }
+
+    /// Whether the node has any address of that family, without which a packet cannot leave. One on a TURN
+    /// server is for packets that leave there.
+    pub(crate) fn has_family(&self, is_ipv4: bool) -> bool {
+        let mut its = self.candidates.iter().filter(|candidate| candidate.kind != CandidateKind::Relayed);
+        its.any(|candidate| candidate.address.is_ipv4() == is_ipv4)
+    }
+
     /// Whether a TURN server relays to the node at this address, as it says itself.
     pub(crate) fn is_relayed_at(&self, address: &SocketAddr) -> bool {
         let address = canonical(*address);
@@ -84,13 +101,7 @@ impl Contact {
 
     /// Appends its bytes, as they are in `docs/PROTOCOL.md`, section 14.
     pub fn emit(&self, out: &mut Vec<u8>) {
-        out.push(match self.nat.mapping {
-            Mapping::Unknown => 0,
-            Mapping::NoNat => 1,
-            Mapping::EndpointIndependent => 2,
-            Mapping::AddressDependent => 3,
-            Mapping::AddressAndPortDependent => 4,
-        });
+        out.push(self.nat.mapping.number() | self.nat.mapping_ipv6.number() << 4);
         out.push(match self.nat.filtering {
             Filtering::Unknown => 0,
             Filtering::EndpointIndependent => 1,
@@ -120,13 +131,8 @@ impl Contact {
     pub fn parse(bytes: &[u8]) -> Option<(Self, &[u8])> {
         let (head, mut rest) = bytes.split_first_chunk::<5>()?;
         let nat = Nat {
-            mapping: match head[0] {
-                1 => Mapping::NoNat,
-                2 => Mapping::EndpointIndependent,
-                3 => Mapping::AddressDependent,
-                4 => Mapping::AddressAndPortDependent,
-                _ => Mapping::Unknown,
-            },
+            mapping: Mapping::of_number(head[0] & 0x0f),
+            mapping_ipv6: Mapping::of_number(head[0] >> 4),
             filtering: match head[1] {
                 1 => Filtering::EndpointIndependent,
                 2 => Filtering::AddressDependent,
@@ -178,20 +184,18 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn any_contact() -> impl Strategy<Value = Contact> {
-        let nat = (0..5_usize, 0..4_usize, any::<i16>()).prop_map(|(mapping, filtering, port_delta)| Nat {
-            mapping: [
-                Mapping::Unknown,
-                Mapping::NoNat,
-                Mapping::EndpointIndependent,
-                Mapping::AddressDependent,
-                Mapping::AddressAndPortDependent,
-            ][mapping],
-            filtering: [
-                Filtering::Unknown,
-                Filtering::EndpointIndependent,
-                Filtering::AddressDependent,
-                Filtering::AddressAndPortDependent,
-            ][filtering],
+        let filtering = prop::sample::select(vec![
+            Filtering::Unknown,
+            Filtering::EndpointIndependent,
+            Filtering::AddressDependent,
+            Filtering::AddressAndPortDependent,
+        ]);
+        let mapping = || (0..5_u8).prop_map(Mapping::of_number);
+        let nat = (mapping(), mapping(), filtering, any::<i16>());
+        let nat = nat.prop_map(|(mapping, mapping_ipv6, filtering, port_delta)| Nat {
+            mapping,
+            mapping_ipv6,
+            filtering,
             port_delta,
         });
         let kind = prop::sample::select(vec![
@@ -216,6 +220,21 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn each_family_is_mapped_in_its_own_way() {
+        use Mapping::{AddressDependent, NoNat, Unknown};
+        let (v4, v6) = ("198.51.100.7:5", "[2001:db8::7]:5");
+        let mapping = |addresses: &[&str], mapping, mapping_ipv6| {
+            let mut there = contact(addresses);
+            there.nat = Nat { mapping, mapping_ipv6, ..there.nat };
+            [true, false].map(|is_ipv4| there.mapping(is_ipv4))
+        };
+        assert_eq!(mapping(&[v4, v6], AddressDependent, NoNat), [AddressDependent, NoNat]);
+        assert_eq!(mapping(&[v4, v6], AddressDependent, Unknown), [AddressDependent, Unknown]);
+        assert_eq!(mapping(&[v6], AddressDependent, Unknown)[1], AddressDependent, "it has no other");
+        assert_eq!(mapping(&[v6], AddressDependent, NoNat)[1], NoNat);
+    }
+
+    #[test]
     fn addresses_of_nobody_are_left_out() {
         let there = contact(&[
             "198.51.100.7:0",
@@ -237,7 +256,7 @@ pub(crate) mod tests {
     fn kinds_of_later_versions_are_skipped() {
         let mut bytes = Vec::new();
         contact(&["198.51.100.7:5", "198.51.100.8:5"]).emit(&mut bytes);
-        bytes[..2].fill(77);
+        bytes[..2].fill(0xff);
         bytes[5] = 77;
         assert_eq!(Contact::parse(&bytes), Some((contact(&["198.51.100.8:5"]), &[][..])));
     }

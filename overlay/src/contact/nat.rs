@@ -20,6 +20,40 @@ pub enum Mapping {
     AddressAndPortDependent,
 }
 
+impl Mapping {
+    /// Its number on the wire.
+    pub(super) fn number(self) -> u8 {
+        match self {
+            Self::Unknown => 0,
+            Self::NoNat => 1,
+            Self::EndpointIndependent => 2,
+            Self::AddressDependent => 3,
+            Self::AddressAndPortDependent => 4,
+        }
+    }
+
+    /// That of a number on the wire; of one that a later version has nothing is known.
+    pub(super) fn of_number(number: u8) -> Self {
+        match number {
+            1 => Self::NoNat,
+            2 => Self::EndpointIndependent,
+            3 => Self::AddressDependent,
+            4 => Self::AddressAndPortDependent,
+            _ => Self::Unknown,
+        }
+    }
+
+    /// Whether the outer port depends on the destination.
+    pub(super) fn varies(self) -> bool {
+        matches!(self, Self::AddressDependent | Self::AddressAndPortDependent)
+    }
+
+    /// Whether it is known to be one for all destinations.
+    pub(super) fn is_fixed(self) -> bool {
+        matches!(self, Self::EndpointIndependent | Self::NoNat)
+    }
+}
+
 /// Whose packets a NAT or firewall lets in (RFC 4787, 5).
 ///
 /// ```
@@ -44,13 +78,15 @@ pub enum Filtering {
 /// use peersock_overlay::{Filtering, Mapping, Nat};
 ///
 /// let (mapping, filtering) = (Mapping::EndpointIndependent, Filtering::AddressDependent);
-/// let nat = Nat { mapping, filtering, port_delta: 0 };
+/// let nat = Nat { mapping, filtering, ..Nat::default() };
 /// assert_ne!(nat, Nat::default());
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Nat {
-    /// How it maps.
+    /// How it maps IPv4; if nothing is known of that, how it maps IPv6.
     pub mapping: Mapping,
+    /// How it maps IPv6: firewalls of IPv6 do not map at all, NAT66 boxes do.
+    pub mapping_ipv6: Mapping,
     /// How it filters.
     pub filtering: Filtering,
     /// By how much the external port of the next mapping differs from the last one's; 0 if that is not known.

@@ -101,17 +101,22 @@ impl OwnContact {
         let given = self.given.candidates().iter().copied();
         let (forwarded, others): (Vec<_>, Vec<_>) =
             given.partition(|candidate| candidate.kind == CandidateKind::Forwarded);
-        let nat = Nat { mapping: self.mapping(&believed), ..self.given.nat };
+        let [of_ipv4, mapping_ipv6] = [true, false].map(|is_ipv4| self.mapping(&believed, is_ipv4));
+        // Of nodes with both families IPv4 says more: it has NAT boxes.
+        let mapping = if of_ipv4 == Mapping::Unknown { mapping_ipv6 } else { of_ipv4 };
+        let nat = Nat { mapping, mapping_ipv6, ..self.given.nat };
         let contact = Contact::new(nat, forwarded.into_iter().chain(seen).chain(others));
         let is_new = contact != self.contact;
         self.contact = contact;
         is_new
     }
 
-    /// How the NAT box maps: as the driver has measured it, or as roots have seen it.
-    fn mapping(&self, believed: &[&Seen]) -> Mapping {
-        if self.given.nat.mapping != Mapping::Unknown {
-            return self.given.nat.mapping;
+    /// How the NAT box maps one family: as the driver has measured it, or as roots have seen it.
+    fn mapping(&self, believed: &[&Seen], is_ipv4: bool) -> Mapping {
+        let Nat { mapping, mapping_ipv6, .. } = self.given.nat;
+        let given = if is_ipv4 { mapping } else { mapping_ipv6 };
+        if given != Mapping::Unknown {
+            return given;
         }
         let is_own = |address: &SocketAddr| {
             let mut given = self.given.candidates().iter();
@@ -119,7 +124,7 @@ impl OwnContact {
         };
         // A root of the local network sees what this node has there, whatever NAT others are behind.
         let tells = |one: &&Seen| is_global(&one.at.ip()) || !is_own(&one.voucher.address);
-        seen::mapping(&believed.iter().copied().filter(tells).collect::<Vec<_>>(), is_own)
+        seen::mapping(&believed.iter().copied().filter(tells).collect::<Vec<_>>(), is_ipv4, is_own)
     }
 }
 

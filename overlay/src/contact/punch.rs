@@ -10,7 +10,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::{Candidate, CandidateKind, Contact, Mapping};
+use super::{Candidate, CandidateKind, Contact};
 
 /// One packet to send.
 ///
@@ -181,7 +181,7 @@ fn targets(own: &Contact, peer: &Contact) -> (Vec<Candidate>, Vec<(Candidate, No
         let is_own = own.candidates().iter().any(|own| own.address == to);
         let of_host = targets.iter().filter(|other| host(&other.address.ip()) == host(&to.ip())).count();
         let why = match () {
-            () if !has_family(own, &to) => NotTried::OtherFamily,
+            () if !own.has_family(to.is_ipv4()) => NotTried::OtherFamily,
             () if !candidate.is_global() && !is_near => NotTried::OtherLan,
             () if is_own => NotTried::Own,
             () if of_host >= HolePunch::MAX_PER_HOST => NotTried::TooMany,
@@ -199,9 +199,8 @@ fn targets(own: &Contact, peer: &Contact) -> (Vec<Candidate>, Vec<(Candidate, No
 /// a host first, which is the one that is furthest on.
 fn predicted(peer: &Contact, known: &[SocketAddr]) -> Vec<SocketAddr> {
     let delta = i32::from(peer.nat.port_delta);
-    let maps_anew = matches!(peer.nat.mapping, Mapping::AddressDependent | Mapping::AddressAndPortDependent);
     let mut guessed: Vec<SocketAddr> = Vec::new();
-    if maps_anew && delta != 0 {
+    if peer.nat.mapping.varies() && delta != 0 {
         let mapped = peer.candidates().iter().filter(|candidate| candidate.kind == CandidateKind::Mapped);
         let mut bases: Vec<SocketAddr> =
             mapped.map(|candidate| candidate.address).filter(|address| known.contains(address)).collect();
@@ -230,13 +229,6 @@ fn host(ip: &IpAddr) -> u128 {
     }
 }
 
-/// Whether `own` has any address of the family of `to`, without which a packet cannot leave. One on a TURN
-/// server is for packets that leave there.
-fn has_family(own: &Contact, to: &SocketAddr) -> bool {
-    let mut its = own.candidates().iter().filter(|candidate| candidate.kind != CandidateKind::Relayed);
-    its.any(|candidate| candidate.address.is_ipv4() == to.is_ipv4())
-}
-
 /// Whether both may be on one LAN, where private addresses mean the same thing to both: they are seen at one
 /// public address, or neither knows one.
 fn shares_lan(own: &Contact, peer: &Contact) -> bool {
@@ -256,8 +248,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::contact::Nat;
     use crate::contact::tests::{any_contact, contact};
+    use crate::contact::{Mapping, Nat};
 
     fn aims(own: &Contact, peer: &Contact) -> Vec<String> {
         let plan = HolePunch::new(own, peer, Duration::ZERO);

@@ -29,22 +29,16 @@ pub(super) fn believed(seen: &[Seen]) -> Vec<&Seen> {
     seen.iter().filter(is_believed).collect()
 }
 
-/// How the NAT box maps, as far as that follows; `is_own` says which addresses this node itself has. IPv4
-/// counts more: there are NAT boxes.
-pub(super) fn mapping(seen: &[&Seen], is_own: impl Fn(&SocketAddr) -> bool) -> Mapping {
-    let of_family = |is_ipv4: bool| {
-        let mut voices: BTreeMap<IpAddr, BTreeSet<View>> = BTreeMap::new();
-        for one in seen.iter().filter(|one| one.voucher.address.is_ipv4() == is_ipv4) {
-            let address = one.voucher.address;
-            let view = if is_own(&address) { View::Own } else { View::Mapped(address) };
-            voices.entry(one.at.ip()).or_default().insert(view);
-        }
-        decide(&voices.into_values().collect::<Vec<_>>())
-    };
-    match of_family(true) {
-        Mapping::Unknown => of_family(false),
-        known => known,
+/// How the NAT box maps IPv4, or IPv6, as far as that follows; `is_own` says which addresses this node itself
+/// has.
+pub(super) fn mapping(seen: &[&Seen], is_ipv4: bool, is_own: impl Fn(&SocketAddr) -> bool) -> Mapping {
+    let mut voices: BTreeMap<IpAddr, BTreeSet<View>> = BTreeMap::new();
+    for one in seen.iter().filter(|one| one.voucher.address.is_ipv4() == is_ipv4) {
+        let address = one.voucher.address;
+        let view = if is_own(&address) { View::Own } else { View::Mapped(address) };
+        voices.entry(one.at.ip()).or_default().insert(view);
     }
+    decide(&voices.into_values().collect::<Vec<_>>())
 }
 
 /// Where a root sees this node: on an interface of its own, or where somebody maps it to.

@@ -8,11 +8,11 @@
 //!
 //! Whoever has two keys can say in their names that a node is at a root, and that this root listens at any
 //! address. So a root's referrals have the first few initiations sent there and no more, until something
-//! comes back; and each of this node's own roots has a share of the places and of such addresses, so that
-//! none takes them from the others.
+//! comes back, and where that leads to nothing TCP connections for a while; and each of this node's own roots
+//! has a share of the places and of such addresses, so that none takes them from the others.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::Endpoint;
@@ -20,7 +20,7 @@ use crate::contact::{Candidate, CandidateKind};
 use crate::link::{PeerKey, Timer};
 use crate::reach::place_of;
 use crate::roots::{Guest, RETRY_INTERVAL, Root};
-use crate::wire::{Initiation, LookUpKey, Referral, RootRecord};
+use crate::wire::{Initiation, LookUpKey, Referral, RootRecord, StreamWay};
 
 /// Most such roots at once, if this node's own roots do not change; and most that one of those has named.
 const MAX_GUESTS: usize = 16;
@@ -31,6 +31,13 @@ const MIN_OF_ONE: usize = 2;
 const MAX_EVER: usize = 2 * MAX_GUESTS;
 /// Most addresses of one that are tried.
 const MAX_ADDRESSES: usize = 4;
+/// Most ways by streams that are tried, so long after UDP, and for so long unless it answers.
+const MAX_WAYS: usize = 4;
+const STREAM_AFTER: Duration = Duration::from_secs(1);
+const STREAM_TRIED: Duration = Duration::from_secs(10);
+/// Ports below are those of services that a root has nothing to do with, except those of the web.
+const FIRST_PORT: u16 = 1024;
+const WEB_PORTS: [u16; 2] = [80, 443];
 /// What is sent to one of them before something has come from there.
 const GRANTED: usize = 4 * Initiation::MIN;
 /// Most nodes that one of them is asked for; those beyond wait until it is left.
@@ -106,8 +113,8 @@ impl Endpoint {
         if of_one >= share || all >= MAX_EVER {
             return None;
         }
-        let addresses = self.granted(now, own, &referral.root, said_by);
-        if addresses.is_empty() {
+        let granted = self.granted(now, own, &referral.root, said_by);
+        if granted.is_empty() {
             return None;
         }
         tracing::info!(root = %referral.root.identity.node_id(), "uses a root that another one has named");
@@ -123,9 +130,18 @@ impl Endpoint {
             granted: now,
         });
         self.publish_roots();
-        let node = self.peers.get(guest)?.link.node;
-        self.nodes[node].reach.add_named(&addresses, GRANTED);
+        self.grant(now, guest, &granted);
         Some(guest)
+    }
+
+    /// Has the addresses tried that were granted to a guest.
+    fn grant(&mut self, now: Instant, guest: PeerKey, granted: &Granted) {
+        let (Some(peer), Some(root)) = (self.peers.get(guest), self.roots.get_mut(guest)) else { return };
+        self.nodes[peer.link.node].reach.add_named(&granted.addresses, GRANTED);
+        if !granted.ways.is_empty() {
+            let after = if granted.addresses.is_empty() { Duration::ZERO } else { STREAM_AFTER };
+            root.stream.try_named(granted.ways.clone(), after, now + after + STREAM_TRIED);
+        }
     }
 
     /// Tries the addresses of a guest once more that did not answer for a while.
@@ -137,19 +153,21 @@ impl Endpoint {
         record: &RootRecord,
         said_by: PeerKey,
     ) {
-        let Some(peer) = self.peers.get(guest) else { return };
-        let (node, has_session) = (peer.link.node, peer.link.current().is_some());
-        let state = self.roots.get(guest).and_then(|root| root.guest.as_ref());
-        let is_due = state.is_some_and(|state| now >= state.granted + RETRY_INTERVAL);
-        if has_session || !is_due {
+        let (Some(peer), Some(root)) = (self.peers.get(guest), self.roots.get(guest)) else { return };
+        // One that was reached by UDP may be reached by a stream only from now on.
+        let is_lost = root.stream.is_silent() && !root.stream.is_wanted;
+        let is_reached = peer.link.current().is_some() && !is_lost;
+        let is_due = root.guest.as_ref().is_some_and(|state| now >= state.granted + RETRY_INTERVAL);
+        if is_reached || !is_due {
             return;
         }
-        let addresses = self.granted(now, own, record, said_by);
-        self.nodes[node].reach.add_named(&addresses, GRANTED);
+        let granted = self.granted(now, own, record, said_by);
+        self.grant(now, guest, &granted);
         if let Some(state) = self.roots.get_mut(guest).and_then(|root| root.guest.as_mut()) {
             state.granted = now;
         }
-        let places = addresses.iter().filter_map(|remote| place_of(&self.core.sockets, None, *remote));
+        let places =
+            granted.addresses.iter().filter_map(|remote| place_of(&self.core.sockets, None, *remote));
         for place in places.collect::<Vec<_>>() {
             self.link(now, guest, |link, cx| link.try_at(cx, &place));
         }
@@ -157,23 +175,28 @@ impl Endpoint {
 
     /// The addresses of a record that may be tried now. Private ones are for those who are told so by a root
     /// that is at such an address itself, and loopback ones for those whose root is on this machine.
-    fn granted(
-        &mut self,
-        now: Instant,
-        own: PeerKey,
-        record: &RootRecord,
-        said_by: PeerKey,
-    ) -> Vec<SocketAddr> {
+    fn granted(&mut self, now: Instant, own: PeerKey, record: &RootRecord, said_by: PeerKey) -> Granted {
         let path = self.peers.get(said_by).and_then(|peer| peer.link.handle.path());
         let here = path.filter(|path| !path.socket().is_stream()).map(|path| path.remote());
         let nearest = here.map_or(Scope::Global, Scope::of);
-        let Some(root) = self.roots.get_mut(own) else { return Vec::new() };
-        let addresses = record.addresses().into_iter();
-        let good =
-            addresses.filter(|address| candidate(*address).is_valid() && Scope::of(*address) >= nearest);
+        let Some(root) = self.roots.get_mut(own) else { return Granted::default() };
+        let is_good = |address: &SocketAddr| candidate(*address).is_valid() && Scope::of(*address) >= nearest;
         let sockets = &self.core.sockets;
-        let good = good.filter(|address| place_of(sockets, None, *address).is_some());
-        good.take(MAX_ADDRESSES).take_while(|_| root.named.take(now)).collect()
+        let is_in_reach = |address: &SocketAddr| place_of(sockets, None, *address).is_some();
+        let good = record.addresses().into_iter().filter(|address| is_good(address) && is_in_reach(address));
+        let addresses: Vec<_> = good.take(MAX_ADDRESSES).take_while(|_| root.named.take(now)).collect();
+        // One host is paid for once.
+        let mut hosts: Vec<IpAddr> = addresses.iter().map(SocketAddr::ip).collect();
+        let is_no_service = |port: u16| port >= FIRST_PORT || WEB_PORTS.contains(&port);
+        let good = record.streams().into_iter();
+        let good = good.filter(|way| is_good(&way.address) && is_no_service(way.address.port()));
+        let ways = good.take(MAX_WAYS).take_while(|way| {
+            let host = way.address.ip();
+            let is_paid = hosts.contains(&host) || root.named.take(now);
+            hosts.push(host);
+            is_paid
+        });
+        Granted { ways: ways.collect(), addresses }
     }
 
     /// Leaves a root that was named by another one, if nobody has been reached through it for a while. True
@@ -259,6 +282,20 @@ impl Root {
         self.access = guest.named_by[guest.shown].1.to_vec();
         self.registering.ask_again(now);
         true
+    }
+}
+
+/// Where a root may be tried that another one has named.
+#[derive(Debug, Default)]
+struct Granted {
+    /// By UDP.
+    addresses: Vec<SocketAddr>,
+    ways: Vec<StreamWay>,
+}
+
+impl Granted {
+    fn is_empty(&self) -> bool {
+        self.addresses.is_empty() && self.ways.is_empty()
     }
 }
 

@@ -81,7 +81,7 @@ impl Endpoint {
             };
             if let Some(root) = self.roots.get_mut(key) {
                 (root.access, root.guest) = (config.access, None);
-                (root.stream.after, root.stream.endpoints) = (config.stream_after, endpoints);
+                root.stream.set_own(config.stream_after, endpoints);
             }
             self.publish_roots();
             self.configure_root(now, key);

@@ -7,7 +7,7 @@ use crate::id::NodeId;
 use crate::link::{PeerKey, Reason, Timer};
 use crate::network::NetworkIndex;
 use crate::reach::{Place, SocketIndex, SocketInfo, Why, place_of};
-use crate::roots::{Reached, WantedStream};
+use crate::roots::{Reached, Root, WantedStream};
 
 impl Endpoint {
     /// The roots to which the driver is to keep a stream, if that has changed since the last call: it opens
@@ -17,9 +17,13 @@ impl Endpoint {
             return None;
         }
         let wanted = self.roots.list.iter().filter(|(_, root)| root.stream.is_wanted);
-        let wanted = wanted
-            .map(|(_, root)| WantedStream { root: root.identity.node_id(), socket: root.stream.socket });
-        Some(wanted.collect())
+        let stream = |(_, root): &(PeerKey, Root)| WantedStream {
+            root: root.identity.node_id(),
+            identity: root.identity,
+            ways: root.stream.ways.clone(),
+            socket: root.stream.socket,
+        };
+        Some(wanted.map(stream).collect())
     }
 
     /// Says whether there is a stream to a root: datagrams to [`WantedStream::socket`] leave by it, and those

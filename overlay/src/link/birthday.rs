@@ -63,7 +63,8 @@ impl Link {
             cx.reach.punching(now).set_birthday(address, sent, outcome, now);
         }
         self.wait_for_birthday(cx);
-        let asked = due.ask.map(|id| (id, BirthdayStep::Ask));
+        let ask = |is_ipv4| if is_ipv4 { BirthdayStep::Ask } else { BirthdayStep::AskIpv6 };
+        let asked = due.ask.map(|(id, is_ipv4)| (id, ask(is_ipv4)));
         for (id, step) in asked.into_iter().chain(due.stop.map(|id| (id, BirthdayStep::Stop))) {
             self.send_on_current(cx, Control::Birthday { id, step });
         }
@@ -82,8 +83,10 @@ impl Link {
         }
         let (node, now) = (cx.node, cx.now);
         match step {
-            BirthdayStep::Ask => {
-                let step = if self.joins(cx, id) { BirthdayStep::Agree } else { BirthdayStep::Refuse };
+            BirthdayStep::Ask | BirthdayStep::AskIpv6 => {
+                let is_ipv4 = step == BirthdayStep::Ask;
+                let step =
+                    if self.joins(cx, id, is_ipv4) { BirthdayStep::Agree } else { BirthdayStep::Refuse };
                 self.send_on_current(cx, Control::Birthday { id, step });
             }
             BirthdayStep::Agree => cx.core.birthday.agreed(node, id, now),
@@ -104,15 +107,15 @@ impl Link {
         self.step_birthday(cx);
     }
 
-    /// Whether this node sends to many ports of the peer, which asks for that.
-    fn joins(&self, cx: &mut Context<'_>, id: u32) -> bool {
+    /// Whether this node sends to many ports of the peer, which asks for that by IPv4 or IPv6.
+    fn joins(&self, cx: &mut Context<'_>, id: u32, is_ipv4: bool) -> bool {
         let (core, now) = (&mut *cx.core, cx.now);
         if !cx.reach.is_relayed() {
             return false;
         }
         let half = cx.reach.rtt().unwrap_or_default().min(MAX_ROUND_TRIP) / 2;
         let punching = cx.reach.punching(now);
-        let Some(host) = punching.birthday_host(core.contact.contact()) else { return false };
+        let Some(host) = punching.birthday_host(core.contact.contact(), is_ipv4) else { return false };
         if !core.birthday.is_for(cx.node) && !punching.may_join_birthday(now) {
             return false;
         }

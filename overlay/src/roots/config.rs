@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::id::{NodeId, PublicIdentity};
 use crate::reach::SocketIndex;
-use crate::wire::Channel;
+use crate::wire::{Channel, StreamWay};
 
 /// A root that a node is to use; see [`Endpoint::set_roots`](crate::Endpoint::set_roots).
 ///
@@ -43,11 +43,15 @@ pub struct RootConfig {
 ///     wanted.socket.is_stream()
 /// }
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WantedStream {
     /// The root that it leads to.
     pub root: NodeId,
+    /// Its keys.
+    pub identity: PublicIdentity,
+    /// The ways to it, if another root has named it. Those to other roots the driver knows.
+    pub ways: Vec<StreamWay>,
     /// What datagrams for it are sent from. It is the same for every stream to this root.
     pub socket: SocketIndex,
 }

@@ -3,11 +3,15 @@
 //! UDP is better: a stream makes datagrams wait for those that were lost before them. So a stream is wanted
 //! only when UDP has had no answer for a while. As long as the stream is the path, UDP is asked now and then;
 //! when it has answered, and the root has seen this node there, the stream is closed.
+//!
+//! To a guest, which another root has named, a stream is tried for a while only, until it has answered: anybody
+//! can say that a root is at any address.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::reach::SocketIndex;
+use crate::wire::StreamWay;
 
 /// The waits between two questions by UDP while a stream is the path, from the first to the longest.
 const ASK: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(30)];
@@ -26,6 +30,10 @@ pub(crate) struct Stream {
     pub(crate) after: Option<Duration>,
     pub(crate) is_wanted: bool,
     pub(crate) is_open: bool,
+    /// The ways to a root that another one has named.
+    pub(crate) ways: Vec<StreamWay>,
+    /// Such a root is tried so long. `None` if there is no limit: it is no guest, or has answered.
+    until: Option<Instant>,
     /// The local port of the stream, if that leads to the root without a proxy.
     pub(crate) port: Option<u16>,
     /// Since when nothing is heard by UDP.
@@ -64,6 +72,8 @@ impl Stream {
             socket,
             endpoints: Vec::new(),
             after: None,
+            ways: Vec::new(),
+            until: None,
             is_wanted: false,
             is_open: false,
             port: None,
@@ -72,6 +82,22 @@ impl Stream {
             ask_at: None,
             asked: 0,
         }
+    }
+
+    /// This is a root that the user has named.
+    pub(crate) fn set_own(&mut self, after: Option<Duration>, endpoints: Vec<SocketAddr>) {
+        (self.after, self.endpoints) = (after, endpoints);
+        (self.ways, self.until) = (Vec::new(), None);
+    }
+
+    /// A root that another one has named may be tried by these ways, until then.
+    pub(crate) fn try_named(&mut self, ways: Vec<StreamWay>, after: Duration, until: Instant) {
+        (self.ways, self.after, self.until) = (ways, Some(after), Some(until));
+    }
+
+    /// Whether nothing is heard by UDP, nor by the stream.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.silent.is_some()
     }
 
     /// Decides whether the stream is wanted, and whether UDP is to be asked.
@@ -95,6 +121,7 @@ impl Stream {
                 StreamStep { ask: None, next: self.is_wanted.then_some(since + BACK) }
             }
             Reached::Stream => {
+                self.until = None;
                 (self.silent, self.back, self.is_wanted) = (None, None, true);
                 self.ask(now)
             }
@@ -108,9 +135,14 @@ impl Stream {
     /// Nothing is heard by UDP.
     fn wait(&mut self, after: Duration, now: Instant) -> StreamStep {
         self.back = None;
+        let until = self.until.filter(|_| !self.is_open);
+        if until.is_some_and(|until| now >= until) {
+            self.is_wanted = false;
+            return StreamStep::default();
+        }
         let due = self.silent.unwrap_or(now) + after;
         self.is_wanted |= now >= due;
-        StreamStep { ask: None, next: (!self.is_wanted).then_some(due) }
+        StreamStep { ask: None, next: if self.is_wanted { until } else { Some(due) } }
     }
 
     /// The network has changed, or the stream is new: UDP is asked soon.
@@ -144,6 +176,26 @@ mod tests {
     use crate::testing::instant;
 
     const AFTER: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_root_that_was_only_named_is_tried_for_a_while_and_without_limit_once_it_has_answered() {
+        let (mut stream, start) = (Stream::new(SocketIndex::stream(0)), instant());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let not = Reached::Not { since: start };
+        stream.try_named(Vec::new(), AFTER, at(11));
+        assert_eq!(stream.step(not, start), StreamStep { ask: None, next: Some(at(1)) });
+        assert_eq!(stream.step(not, at(1)), StreamStep { ask: None, next: Some(at(11)) });
+        assert!(stream.is_wanted);
+        assert_eq!(stream.step(not, at(11)), StreamStep::default());
+        assert!(!stream.is_wanted, "nobody has answered");
+        stream.try_named(Vec::new(), AFTER, at(50));
+        stream.step(not, at(40));
+        (stream.is_open, stream.is_wanted) = (true, true);
+        stream.step(Reached::Stream, at(41));
+        stream.is_open = false;
+        stream.step(not, at(100));
+        assert!(stream.is_wanted, "it is a root");
+    }
 
     #[test]
     fn it_is_wanted_when_udp_is_silent_and_no_more_when_the_root_has_seen_it_there() {

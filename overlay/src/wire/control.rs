@@ -106,8 +106,10 @@ pub enum Control {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BirthdayStep {
     /// "My NAT gives each destination another port: send to many ports of the address where your roots see
-    /// me. I send from many."
+    /// me by IPv4. I send from many."
     Ask,
+    /// The same by IPv6.
+    AskIpv6,
     /// "I do so in 1.5 s and half a round trip."
     Agree,
     /// "I do not."
@@ -164,6 +166,7 @@ impl Control {
                     1 => BirthdayStep::Agree,
                     2 => BirthdayStep::Refuse,
                     3 => BirthdayStep::Stop,
+                    4 => BirthdayStep::AskIpv6,
                     _ => return Err(ParseError::Type),
                 };
                 Self::Birthday { id, step }
@@ -216,6 +219,7 @@ impl Control {
                     BirthdayStep::Agree => 1,
                     BirthdayStep::Refuse => 2,
                     BirthdayStep::Stop => 3,
+                    BirthdayStep::AskIpv6 => 4,
                 });
             }
         }

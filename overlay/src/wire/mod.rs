@@ -44,7 +44,7 @@ pub use index::SessionIndex;
 pub use relay::{Channel, RelayToken, Relayed};
 pub use root::{
     Entry, LookUpKey, NotFound, NoticeCode, Referral, Registered, Registration, RootMessage, RootRecord,
-    Voucher, access_pass,
+    StreamKind, StreamWay, Voucher, access_pass,
 };
 pub use unknown::UnknownSession;
 

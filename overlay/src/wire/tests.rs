@@ -293,8 +293,8 @@ fn candidates_with_too_many_vouchers_are_refused() {
     assert_eq!(Candidates::parse(&[8]), Err(ParseError::Type));
 }
 
-const BIRTHDAY: [BirthdayStep; 4] =
-    [BirthdayStep::Ask, BirthdayStep::Agree, BirthdayStep::Refuse, BirthdayStep::Stop];
+const BIRTHDAY: [BirthdayStep; 5] =
+    [BirthdayStep::Ask, BirthdayStep::AskIpv6, BirthdayStep::Agree, BirthdayStep::Refuse, BirthdayStep::Stop];
 
 fn control() -> impl Strategy<Value = Control> {
     prop_oneof![

@@ -153,7 +153,8 @@ fn who_asks_for_packets_again_and_again_gets_none() {
     let mut attack = Attack::with_session();
     for id in 0..200 {
         let mut plaintext = Vec::new();
-        Control::Birthday { id, step: BirthdayStep::Ask }.emit(&mut plaintext);
+        let step = if id % 2 == 0 { BirthdayStep::Ask } else { BirthdayStep::AskIpv6 };
+        Control::Birthday { id, step }.emit(&mut plaintext);
         attack.send_sealed(home(), &plaintext);
         Control::Birthday { id, step: BirthdayStep::Agree }.emit(&mut plaintext);
         attack.send_sealed(home(), &plaintext);

@@ -29,6 +29,8 @@ pub(crate) struct Node {
     pub(crate) up: bool,
     /// The streams that it wants, which it has.
     pub(crate) streams: Vec<WantedStream>,
+    /// Whether those to roots are opened that others have named.
+    pub(crate) opens_streams: bool,
     /// The extra sockets that are open, and how many its system lets it have.
     pub(crate) extra: Vec<SocketIndex>,
     pub(crate) most_extra: usize,
@@ -215,6 +217,7 @@ impl Net {
             nat: None,
             up: true,
             streams: Vec::new(),
+            opens_streams: true,
             extra: Vec::new(),
             most_extra: usize::MAX,
             tcp: Vec::new(),

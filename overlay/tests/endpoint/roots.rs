@@ -471,11 +471,11 @@ fn real_root(net: &Net, number: u8) -> TestRoot {
     RealRoot::new(root_identity(number), net.now, UNIX_TIME, random).into()
 }
 
-fn fake_root(_: &Net, number: u8) -> TestRoot {
+pub(crate) fn fake_root(_: &Net, number: u8) -> TestRoot {
     FakeRoot::new(root_identity(number), UNIX_TIME, Random::from_seed(number.into())).into()
 }
 
-fn place(net: &mut Net, number: u8, root: TestRoot) {
+pub(crate) fn place(net: &mut Net, number: u8, root: TestRoot) {
     let socket = SocketAddr::from(([198, 51, 100, number], 7420));
     net.roots.push(RootNode { root, socket, up: true });
 }

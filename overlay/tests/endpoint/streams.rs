@@ -3,10 +3,14 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use peersock_overlay::{Event, Place, RecvMeta, RootConfig, RootState, SocketIndex, SocketInfo};
+use peersock_overlay::wire::StreamKind;
+use peersock_overlay::{
+    Event, Place, RecvMeta, RootConfig, RootState, SocketIndex, SocketInfo, WantedStream,
+};
+use peersock_testnet::TestRoot;
 
 use crate::net::{Net, Node, RootNode, Sent, lan_socket, open_network};
-use crate::roots::add_root;
+use crate::roots::{add_root, config_of, fake_root, id, place};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -152,6 +156,120 @@ fn sockets_change_and_streams_stay() {
     assert_eq!(net.nodes[0].streams, []);
 }
 
+#[test]
+fn a_root_that_another_one_has_named_is_reached_by_a_stream_where_no_udp_passes() {
+    let mut net = each_at_its_own_root_and_one_without_udp();
+    let there = net.roots[1].socket;
+    let endpoints = format!("{there},wss:a.name:443,tcp:{}:443,tls:{}:8443", there.ip(), there.ip());
+    name_root(&mut net, &endpoints);
+    net.send(0, 1, b"first");
+    net.run(2 * SECOND);
+    // A second for UDP, and no name is looked up on the word of others.
+    let guest = net.nodes[0].streams.iter().find(|one| one.identity == *net.roots[1].root.identity());
+    let ways: Vec<_> = guest.expect("one is wanted").ways.iter().map(|way| (way.kind, way.address)).collect();
+    let at = |port| SocketAddr::new(there.ip(), port);
+    assert_eq!(ways, [(StreamKind::Tcp, at(443)), (StreamKind::Tls, at(8443))]);
+    assert!(net.nodes[0].streams.iter().any(|one| one.ways.is_empty()), "its own root's the driver knows");
+    net.wait(SECOND, |net| !net.received(1).is_empty());
+    let infos = net.nodes[0].endpoint.roots(net.now);
+    assert!(infos[1].is_guest && infos[1].stream.is_some(), "{infos:?}");
+    let path = net.peer(0, 1).path().expect("a path");
+    assert!(path.place.relay().is_some() && path.socket() == infos[1].stream.unwrap());
+    assert!(talk(&mut net, 300) <= SECOND, "as long as it is used");
+    // The peer goes, and the root that nobody is reached through.
+    net.nodes[1].up = false;
+    net.run(900 * SECOND);
+    assert_eq!((net.nodes[0].streams.len(), net.nodes[0].endpoint.roots(net.now).len()), (1, 1));
+}
+
+#[test]
+fn a_root_that_another_one_has_named_is_reached_by_a_stream_when_udp_ends_later() {
+    let mut net = each_at_its_own_root_and_one_without_udp();
+    let blocked = std::mem::replace(&mut net.filter, Box::new(is_through_root));
+    let there = net.roots[1].socket;
+    name_root(&mut net, &format!("{there},tcp:{}:443", there.ip()));
+    net.send(0, 1, b"first");
+    net.wait(SECOND, |net| !net.received(1).is_empty());
+    talk(&mut net, 60);
+    assert!(!net.peer(0, 1).path().expect("a path").socket().is_stream());
+    net.filter = blocked;
+    let longest = talk(&mut net, 60);
+    assert!(net.peer(0, 1).path().expect("a path").socket().is_stream());
+    assert!(longest <= 6 * SECOND, "{longest:?}");
+}
+
+#[test]
+fn a_root_that_is_named_and_does_not_answer_is_tried_by_streams_for_a_while() {
+    let mut net = each_at_its_own_root_and_one_without_udp();
+    let there = net.roots[1].socket;
+    name_root(&mut net, &format!("tcp:{}:443", there.ip()));
+    // Nobody answers, by any way.
+    let here = net.nodes[0].socket.ip();
+    net.filter = Box::new(move |sent| {
+        is_by_stream(sent)
+            && sent.to != there
+            && sent.from != there
+            && [sent.from, sent.to].iter().any(|at| at.ip() == here)
+    });
+    net.nodes[0].opens_streams = false;
+    let begin = net.now;
+    let (mut wanted, mut times) = (0, 0);
+    for _ in 0..600 {
+        net.send(0, 1, b"is anybody there");
+        let before = net.nodes[0].streams.len();
+        net.run(SECOND / 2);
+        let after = net.nodes[0].streams.len();
+        wanted += usize::from(after == 2);
+        times += usize::from(before < after);
+    }
+    // Each time that it is named: after 30 s again at the earliest.
+    let most = 1 + (net.now - begin).as_secs() as usize / 30;
+    assert!((1..=most).contains(&times) && wanted <= times * 21, "{times} times, {wanted} half seconds");
+}
+
+#[test]
+fn no_stream_leads_to_services_and_addresses_inside_because_a_root_has_named_them() {
+    let mut net = each_at_its_own_root_and_one_without_udp();
+    for endpoints in
+        ["tcp:203.0.113.9:25", "tls:127.0.0.1:443", "wss:[::1]:443", "tcp:10.0.0.1:443", "tcp:inside:443"]
+    {
+        name_root(&mut net, endpoints);
+        let ignored = net.counter(0, "root_referrals_ignored");
+        net.send(0, 1, b"first");
+        net.wait(10 * SECOND, |net| net.counter(0, "root_referrals_ignored") > ignored);
+        assert_eq!(net.nodes[0].streams.len(), 1, "{endpoints}");
+    }
+}
+
+/// Two nodes at a root each, of which the first one reaches its by a stream only.
+fn each_at_its_own_root_and_one_without_udp() -> Net {
+    let mut net = Net::pair();
+    for number in 1..=2 {
+        let root = fake_root(&net, number);
+        place(&mut net, number, root);
+    }
+    let here = net.nodes[0].socket.ip();
+    net.filter = Box::new(move |sent| {
+        let by_udp = |at: SocketAddr| at.ip() == here && at.port() < STREAMS;
+        is_through_root(sent) && !by_udp(sent.from) && !by_udp(sent.to)
+    });
+    for node in 0..2 {
+        net.join(node, &open_network());
+        let mut config = config_of(&net.roots[node]);
+        config.stream_after = (node == 0).then_some(SECOND);
+        net.nodes[node].endpoint.set_roots(net.now, vec![config]);
+    }
+    net.wait(3 * SECOND, registered);
+    net
+}
+
+/// The first root says that the second node is at the second root, and that this one listens there.
+fn name_root(net: &mut Net, endpoints: &str) {
+    let TestRoot::Fake(root) = &net.roots[1].root else { panic!("it refers") };
+    let referral = root.referral(&id(1), endpoints).expect("the node is registered");
+    net.roots[0].root.fake().referrals = vec![(referral, [7; 32])];
+}
+
 const MS: Duration = Duration::from_millis(1);
 
 /// Two nodes that reach nobody but one root, by streams too if they have a time for that.
@@ -217,7 +335,8 @@ pub(crate) fn keep(node: &mut Node, now: std::time::Instant) {
     for gone in before.iter().filter(|one| !node.streams.contains(one)) {
         node.endpoint.set_stream(now, &gone.root, false, None);
     }
-    for new in node.streams.iter().filter(|one| !before.contains(one)) {
+    let is_opened = |one: &&WantedStream| node.opens_streams || one.ways.is_empty();
+    for new in node.streams.iter().filter(|one| !before.contains(one)).filter(is_opened) {
         node.endpoint.set_stream(now, &new.root, true, None);
     }
 }

@@ -90,14 +90,15 @@ fn front_v4(kind: Kind) -> Option<Front> {
         Kind::CgnDependent | Kind::DualStack | Kind::Nat64Dependent => {
             Some(Front { is_fixed: false, is_predictable: false, ..HOME })
         }
-        Kind::UdpBlocked | Kind::Ipv6 | Kind::Ipv6Firewall => None,
+        Kind::UdpBlocked | Kind::Ipv6 | Kind::Ipv6Firewall | Kind::Nat66 | Kind::Nat66Dependent => None,
     }
 }
 
 fn front_v6(kind: Kind) -> Option<Front> {
     match kind {
         Kind::Ipv6 => Some(Front { filtering: Behaviour::EndpointIndependent, ..HOME }),
-        Kind::Ipv6Firewall | Kind::DualStack | Kind::Nat64 | Kind::Nat64Dependent => Some(HOME),
+        Kind::Ipv6Firewall | Kind::DualStack | Kind::Nat64 | Kind::Nat64Dependent | Kind::Nat66 => Some(HOME),
+        Kind::Nat66Dependent => Some(Front { is_fixed: false, is_predictable: false, ..HOME }),
         _ => None,
     }
 }
@@ -129,6 +130,12 @@ mod tests {
             (Kind::Nat64, Kind::Double, Expected::Direct),
             (Kind::Nat64, Kind::Ipv6, Expected::Direct),
             (Kind::Nat64Dependent, Kind::Cgn, Expected::Likely),
+            (Kind::Nat66, Kind::Ipv6Firewall, Expected::Direct),
+            (Kind::Nat66, Kind::Double, Expected::Relay),
+            (Kind::Nat66Dependent, Kind::Nat66, Expected::Likely),
+            (Kind::Nat66Dependent, Kind::DualStack, Expected::Likely),
+            (Kind::Nat66Dependent, Kind::Ipv6, Expected::Direct),
+            (Kind::Nat66Dependent, Kind::Nat66Dependent, Expected::Either),
             (Kind::Cgn, Kind::UdpBlocked, Expected::Nothing),
         ] {
             assert_eq!([Expected::of(a, b), Expected::of(b, a)], [expected; 2], "{a} {b}");

@@ -30,7 +30,8 @@ pub(super) fn connect(
     let is_open = matches!(kind, Kind::Open);
     let v4 = (has_v4 || kind == Kind::UdpBlocked)
         .then(|| if is_open { Ipv4Addr::new(203, 0, number, 0) } else { Ipv4Addr::new(192, 168, number, 0) });
-    let v6 = has_v6.then(|| Ipv6Addr::new(0x2001, 0xdb8, 0, number.into(), 0, 0, 0, 0));
+    let net_v6 = if is_nat66(kind) { Ipv6Addr::new(0xfd00, 0x66, 0, 0, 0, 0, 0, 0) } else { PUBLIC_V6 };
+    let v6 = has_v6.then(|| Ipv6Addr::from_bits(net_v6.to_bits() | u128::from(number) << 64));
     let lan = world.net.add_lan(Prefixes { ipv4: v4, ipv6: v6 });
     let public = Ipv4Addr::new(203, 0, 113, number);
     let apd = Behaviour::AddressAndPortDependent;
@@ -107,6 +108,17 @@ pub(super) fn connect(
             gateway.out = Pipe::new([Stage::Cut]);
             gateway.into = Pipe::new([Stage::Cut]);
         }
+        // How it maps follows from what roots see.
+        Kind::Nat66 | Kind::Nat66Dependent => {
+            let (mapping, ports) = match kind {
+                Kind::Nat66 => (Behaviour::EndpointIndependent, any_ports(random)),
+                _ => (apd, unpredictable_ports(random)),
+            };
+            let external = PUBLIC_V6.to_bits() | u128::from(number) << 64 | 1;
+            let external = Ipv6Addr::from_bits(external).into();
+            let config = NatConfig { mapping, timeout: TIMEOUT, ports, ..NatConfig::new(external) };
+            gateway.nat = Some(Nat::new(config, random.fork()));
+        }
         Kind::Ipv6Firewall => gateway.firewall = Some(Firewall::new(apd, TIMEOUT)),
         Kind::DualStack => {
             gateway.firewall = Some(Firewall::new(apd, TIMEOUT));
@@ -126,6 +138,13 @@ pub(super) fn connect(
     let mapped = mapped.map(|address| Candidate { kind: CandidateKind::Mapped, address });
     Ok((host, Contact::new(found, mapped)))
 }
+
+fn is_nat66(kind: Kind) -> bool {
+    matches!(kind, Kind::Nat66 | Kind::Nat66Dependent)
+}
+
+/// The homes' public networks of IPv6 are a part of this.
+const PUBLIC_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0);
 
 fn as_found(mapping: Behaviour) -> Mapping {
     match mapping {

@@ -49,6 +49,10 @@ pub enum Kind {
     Nat64,
     /// The same with a NAT64 that maps each destination to any port.
     Nat64Dependent,
+    /// A private IPv6 address behind a NAT66 that is as the usual home router, no IPv4.
+    Nat66,
+    /// The same with a NAT66 that maps each destination to any port.
+    Nat66Dependent,
 }
 
 impl Kind {
@@ -69,6 +73,7 @@ impl Kind {
         }
         all.extend([Self::ShortLived, Self::Double, Self::Cgn, Self::CgnDependent, Self::UdpBlocked]);
         all.extend([Self::Ipv6, Self::Ipv6Firewall, Self::DualStack, Self::Nat64, Self::Nat64Dependent]);
+        all.extend([Self::Nat66, Self::Nat66Dependent]);
         all
     }
 
@@ -99,6 +104,10 @@ impl Kind {
             Self::DualStack => "`ip6-fw`, and IPv4 by `apd-apd`".into(),
             Self::Nat64 => "`ip6-fw`, and a NAT64 that is as `ei-ad` (RFC 6146)".into(),
             Self::Nat64Dependent => "`ip6-fw`, and a NAT64 that is as `apd-apd`".into(),
+            Self::Nat66 => "private IPv6 address behind a NAT66 that is as `ei-apd`, no IPv4".into(),
+            Self::Nat66Dependent => {
+                "private IPv6 address behind a NAT66 that is as `apd-apd`, no IPv4".into()
+            }
         }
     }
 
@@ -107,6 +116,7 @@ impl Kind {
         match self {
             Self::UdpBlocked => [false; 2],
             Self::Ipv6 | Self::Ipv6Firewall | Self::Nat64 | Self::Nat64Dependent => [false, true],
+            Self::Nat66 | Self::Nat66Dependent => [false, true],
             Self::DualStack => [true; 2],
             _ => [true, false],
         }
@@ -137,6 +147,8 @@ impl fmt::Display for Kind {
             Self::DualStack => "dual",
             Self::Nat64 => "nat64",
             Self::Nat64Dependent => "nat64-apd",
+            Self::Nat66 => "nat66",
+            Self::Nat66Dependent => "nat66-apd",
         };
         f.write_str(name)
     }

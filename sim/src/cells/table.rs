@@ -175,6 +175,7 @@ What must be the case follows from the boxes alone (`sim/src/cells/expectation.r
   90 in 100 must be direct. A NAT64 is a NAT as others are: the sockets' IPv6 packets to its prefix make
   mappings of IPv4. The roots see these, although the path to them is of IPv6, since they are asked by IPv4 as
   well.
+* A NAT66 is a NAT as others are, too: how a node's addresses are mapped is known of each family.
 * If both depend on the destination, it is either, by luck.
 * Without a family in common the root relays.
 ";

@@ -61,7 +61,8 @@ impl Known {
     pub(super) fn nat(&self) -> Nat {
         let probed = self.probed.as_ref();
         let translated = probed.and_then(|nat| nat.translated);
-        let mapping = match mapping(&self.seen, &self.own) {
+        let [of_ipv4, mapping_ipv6] = [true, false].map(|is_ipv4| mapping(&self.seen, &self.own, is_ipv4));
+        let mapping = match of_ipv4 {
             Mapping::Unknown if translated == Some(false) => Mapping::NoNat,
             Mapping::Unknown => match probed.and_then(|nat| nat.mapping) {
                 None => Mapping::Unknown,
@@ -78,16 +79,16 @@ impl Known {
             Some(nat::Filtering::AddressAndPortDependent) => Filtering::AddressAndPortDependent,
         };
         let delta = probed.and_then(|nat| nat.delta).filter(|delta| delta.kind == DeltaKind::Independent);
-        Nat { mapping, filtering, port_delta: delta.map_or(0, |delta| delta.value) }
+        Nat { mapping, mapping_ipv6, filtering, port_delta: delta.map_or(0, |delta| delta.value) }
     }
 }
 
-/// How the mapped endpoints of one socket follow from who looks at it. It takes two hosts to tell a NAT that
-/// maps each destination anew, and one alone cannot talk others out of what they agree about.
-fn mapping(seen: &[Seen], own: &[SocketAddr]) -> Mapping {
+/// How the mapped endpoints of one socket of a family follow from who looks at it. It takes two hosts to tell a
+/// NAT that maps each destination anew, and one alone cannot talk others out of what they agree about.
+fn mapping(seen: &[Seen], own: &[SocketAddr], is_ipv4: bool) -> Mapping {
     let is_own = |at: &SocketAddr| own.iter().any(|own| own.ip() == at.ip());
-    let of_ipv4: Vec<_> = seen.iter().filter(|seen| seen.at.is_ipv4()).copied().collect();
-    let views = views(&of_ipv4);
+    let of_family: Vec<_> = seen.iter().filter(|seen| seen.at.is_ipv4() == is_ipv4).copied().collect();
+    let views = views(&of_family);
     if !views.is_empty() && views.iter().all(|view| view.prevailing().iter().all(is_own)) {
         return Mapping::NoNat;
     }
@@ -347,7 +348,7 @@ mod tests {
         let nat = Nat {
             mapping: Mapping::EndpointIndependent,
             filtering: Filtering::AddressAndPortDependent,
-            port_delta: 0,
+            ..Nat::default()
         };
         assert_eq!(known.nat(), nat);
         known.own = vec![at("192.168.1.2:7420")];

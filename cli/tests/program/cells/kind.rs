@@ -30,7 +30,7 @@ impl Access {
     }
 
     fn has_ipv4(self) -> bool {
-        !matches!(self, Self::Simulated(kind) if kind.to_string().starts_with("ip6"))
+        !matches!(self, Self::Simulated(Kind::Ipv6 | Kind::Ipv6Firewall | Kind::Nat66 | Kind::Nat66Dependent))
     }
 
     /// What two of them allow. A root that takes streams relays where UDP is blocked and TCP cannot be
@@ -78,6 +78,8 @@ impl Access {
             "ip6" => one("v6only:v6=open"),
             "ip6-fw" => one("v6only"),
             "dual" => one("symmetric:v6=firewall"),
+            // The NAT66 is added to it.
+            "nat66" | "nat66-apd" => one("v6only"),
             other => panic!("natlab cannot build {other}"),
         }
     }
@@ -89,8 +91,36 @@ impl Access {
                 ["nft", "insert", "rule", "inet", "natlab_fw", "forward", "meta", "l4proto", "udp", "drop"];
             nats.natlab(&[&["exec", site, "--"], &rule[..]].concat());
         }
+        let masquerade = match self {
+            Self::Simulated(Kind::Nat66) => "masquerade",
+            // Each destination gets a port of its own.
+            Self::Simulated(Kind::Nat66Dependent) => "masquerade random",
+            _ => return,
+        };
+        let rules = format!(
+            "table ip6 nat66 {{ chain out {{ type nat hook postrouting priority srcnat; \
+             oifname wan meta l4proto udp {masquerade}; oifname wan masquerade; }}; }}"
+        );
+        nats.natlab(&["exec", site, "--", "nft", &rules]);
+        // Inside there are private addresses only: what comes to the public ones from outside leads nowhere.
+        let host = format!("{site}1");
+        let private = |node: &str, commands: &str| nats.natlab(&["exec", node, "--", "sh", "-c", commands]);
+        private(site, &format!("ip addr add {PRIVATE_ROUTER}/64 dev lan nodad"));
+        private(
+            &host,
+            &format!(
+                "dev=$(ip -6 route show default | sed 's/.* dev \\([^ ]*\\).*/\\1/'); \
+                 ip -6 addr flush dev $dev scope global && \
+                 ip addr add {PRIVATE_HOST}/64 dev $dev nodad && \
+                 ip -6 route replace default via {PRIVATE_ROUTER} dev $dev"
+            ),
+        );
     }
 }
+
+/// Behind a NAT66.
+const PRIVATE_ROUTER: &str = "fd00:66::1";
+const PRIVATE_HOST: &str = "fd00:66::10";
 
 /// The names of the two sites.
 pub(super) const SITES: [&str; 2] = ["one", "other"];

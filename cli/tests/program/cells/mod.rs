@@ -45,6 +45,8 @@ mod all {
         ip6 "ip6"
         ip6_fw "ip6-fw"
         dual "dual"
+        nat66 "nat66"
+        nat66_apd "nat66-apd"
     }
 }
 
@@ -75,6 +77,11 @@ mod selection {
     #[test]
     fn a_root_relays_between_the_families() {
         of_kinds(["ei-ei", "ip6-fw"]);
+    }
+
+    #[test]
+    fn a_port_that_nobody_can_guess_is_found_among_many_by_ipv6() {
+        of_kinds(["nat66", "nat66-apd"]);
     }
 
     #[test]

@@ -142,8 +142,8 @@ pub(crate) type Shot = (Option<SocketIndex>, SocketAddr, [u8; 8]);
 /// What is due now.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Due {
-    /// The other node is to be asked, with this id.
-    pub(crate) ask: Option<u32>,
+    /// The other node is to be asked, with this id, and to send by IPv4 or IPv6.
+    pub(crate) ask: Option<(u32, bool)>,
     /// The other node is to be told that there is nothing more to do, with this id.
     pub(crate) stop: Option<u32>,
     pub(crate) shots: Vec<Shot>,
@@ -326,13 +326,13 @@ impl<K: Copy + PartialEq> Birthday<K> {
         let Some(run) = self.run.as_mut().filter(|run| run.node == node) else { return due };
         let mut over = (now >= run.ends).then_some(DirectOutcome::Silent);
         match &mut run.stage {
-            Stage::Asking { times, next, .. } if now >= *next => {
+            Stage::Asking { to, times, next, .. } if now >= *next => {
                 if *times >= MAX_ASKED {
                     over = over.or(Some(DirectOutcome::NotTried(NotTried::Refused)));
                 } else {
                     *next = now + REPEAT_AFTER.max(rtt * 2) * 2u32.pow(*times);
                     *times += 1;
-                    due.ask = Some(run.id);
+                    due.ask = Some((run.id, to.is_ipv4()));
                 }
             }
             Stage::Asking { .. } => {}

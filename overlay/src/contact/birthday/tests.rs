@@ -178,7 +178,7 @@ impl Run {
         let mut birthday = Birthday::new(true, now);
         assert!(birthday.begin(HARD, 7, (SocketIndex(0), there()), now));
         let mut run = Self { birthday, draw: Count::default(), now, last: None };
-        assert_eq!(run.due().ask, Some(7));
+        assert_eq!(run.due().ask, Some((7, true)));
         run
     }
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::{Punching, Word};
-use crate::contact::{Candidate, CandidateKind, Contact, DirectAttempt, DirectOutcome, Mapping, NotTried};
+use crate::contact::{Candidate, CandidateKind, Contact, DirectAttempt, DirectOutcome, NotTried};
 
 /// A round of few ports has failed if there is no direct path after so long.
 const AFTER: Duration = Duration::from_secs(2);
@@ -61,32 +61,43 @@ impl Record {
 impl Punching {
     /// Where this node has to send from many ports to reach the other one. `None` if this node's NAT, as far
     /// as it is known, is no reason to do so, or the other one's is no reason to expect anything.
+    ///
+    /// It is done by one family, by IPv4 where that is possible. Where it would be the other node that begins
+    /// by IPv4, this one does not by IPv6: both would be refused.
     pub(crate) fn birthday_target(&self, own: &Contact) -> Option<Result<SocketAddr, NotTried>> {
         let theirs = self.theirs.as_ref()?;
-        if !varies(own) {
-            return None;
+        let mut is_hopeless = false;
+        for is_ipv4 in [true, false] {
+            let Some(there) = self.vouched_for(own, theirs, is_ipv4) else { continue };
+            let (here, other) = (own.mapping(is_ipv4), theirs.mapping(is_ipv4));
+            if here.varies() && other.is_fixed() {
+                return Some(Ok(there.address));
+            }
+            if here.is_fixed() && other.varies() {
+                return None;
+            }
+            is_hopeless |= here.varies() && other.varies();
         }
-        if varies(theirs) {
-            return Some(Err(NotTried::BothUnpredictable));
-        }
-        let there = self.vouched_for(own, theirs)?;
-        is_fixed(theirs).then_some(Ok(there.address))
+        is_hopeless.then_some(Err(NotTried::BothUnpredictable))
     }
 
-    /// The address whose ports this node is to send to if the other one sends from many. `None` if it must
-    /// not, or that would be of no use.
-    pub(crate) fn birthday_host(&self, own: &Contact) -> Option<IpAddr> {
+    /// The address, of the family that the other node asks for, whose ports this node is to send to if the
+    /// other one sends from many. `None` if it must not, or that would be of no use.
+    pub(crate) fn birthday_host(&self, own: &Contact, is_ipv4: bool) -> Option<IpAddr> {
         let theirs = self.theirs.as_ref()?;
-        let there = self.vouched_for(own, theirs).filter(|_| is_fixed(own) && varies(theirs))?;
+        let is_of_use = own.mapping(is_ipv4).is_fixed() && theirs.mapping(is_ipv4).varies();
+        let there = self.vouched_for(own, theirs, is_ipv4).filter(|_| is_of_use)?;
         Some(there.address.ip())
     }
 
-    /// The IPv4 address at which roots of this node's own see the other one, and not this node itself.
-    fn vouched_for(&self, own: &Contact, theirs: &Contact) -> Option<Candidate> {
+    /// The address of a family that this node has, too, at which roots of its own see the other one, and not
+    /// this node itself.
+    fn vouched_for(&self, own: &Contact, theirs: &Contact, is_ipv4: bool) -> Option<Candidate> {
         let is_it = |candidate: &&Candidate| {
             let ip = candidate.address.ip();
-            let is_outer = candidate.kind == CandidateKind::Mapped && ip.is_ipv4() && candidate.is_global();
-            is_outer && self.vouched.word_on(&ip) == Word::Root && own.public().all(|own| own != ip)
+            let is_outer = candidate.kind == CandidateKind::Mapped && candidate.is_global();
+            let is_there = is_outer && ip.is_ipv4() == is_ipv4 && own.has_family(is_ipv4);
+            is_there && self.vouched.word_on(&ip) == Word::Root && own.public().all(|own| own != ip)
         };
         theirs.candidates().iter().find(is_it).copied()
     }
@@ -138,28 +149,20 @@ impl Punching {
 
     /// Why the last search by many ports that this node should have begun was none.
     pub(crate) fn refuse_birthday(&mut self, own: &Contact, why: NotTried, now: Instant) {
-        let there = self.theirs.as_ref().and_then(|theirs| self.vouched_for(own, theirs));
+        let there = self.theirs.as_ref().and_then(|theirs| {
+            [true, false].into_iter().find_map(|is_ipv4| self.vouched_for(own, theirs, is_ipv4))
+        });
         if let Some(there) = there {
             self.set_birthday(there.address, 0, DirectOutcome::NotTried(why), now);
         }
     }
 }
 
-/// Whether the outer port of a node depends on the destination.
-fn varies(contact: &Contact) -> bool {
-    matches!(contact.nat.mapping, Mapping::AddressDependent | Mapping::AddressAndPortDependent)
-}
-
-/// Whether it is known to be one for all destinations.
-fn is_fixed(contact: &Contact) -> bool {
-    matches!(contact.nat.mapping, Mapping::EndpointIndependent | Mapping::NoNat)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::contact::tests::contact;
-    use crate::contact::{Said, Vouched};
+    use crate::contact::{Mapping, Nat, Said, Vouched};
     use crate::testing::instant;
 
     const SEEN: &str = "203.0.113.9:5000";
@@ -174,6 +177,10 @@ mod tests {
                 assert_eq!(roles(fixed, varying, &[SEEN], Vouching::Own), (None, Some(there.ip())));
                 assert_eq!(roles(fixed, fixed, &[SEEN], Vouching::Own), (None, None));
             }
+            // The same by IPv6, where it is the only family.
+            let there: SocketAddr = SEEN6.parse().unwrap();
+            assert_eq!(roles(varying, NoNat, &[SEEN6], Vouching::Own), (Some(Ok(there)), None));
+            assert_eq!(roles(NoNat, varying, &[SEEN6], Vouching::Own), (None, Some(there.ip())));
             let both = Some(Err(NotTried::BothUnpredictable));
             assert_eq!(roles(varying, varying, &[SEEN], Vouching::Own), (both, None));
             assert_eq!(roles(varying, Unknown, &[SEEN], Vouching::Own), (None, None));
@@ -190,18 +197,51 @@ mod tests {
         };
         none(&[SEEN], Vouching::Nobody);
         none(&[SEEN], Vouching::Guest);
-        // A root on the same LAN, a family that has no such boxes, and this node's own address.
+        // A root on the same LAN, and this node's own address.
         none(&["10.0.0.9:5000"], Vouching::Own);
         none(&["100.64.0.9:5000"], Vouching::Own);
         none(&["127.0.0.1:5000"], Vouching::Own);
-        none(&["[2001:db8::9]:5000"], Vouching::Own);
+        none(&["[fd00::9]:5000"], Vouching::Own);
         none(&[OWN], Vouching::Own);
+        none(&[OWN6], Vouching::Own);
+        none(&[SEEN6], Vouching::Nobody);
+        none(&[SEEN6], Vouching::Guest);
         // One of a third party in front changes nothing.
         let (_, host) = roles(fixed, varying, &["203.0.113.66:4000", SEEN], Vouching::Last);
         assert_eq!(host.map(|host| host.to_string()).as_deref(), Some("203.0.113.9"));
     }
 
+    /// Both nodes have both families, and the other one is vouched for at both addresses.
+    #[test]
+    fn the_family_is_one_in_which_both_know_what_to_do_and_ipv4_if_there_are_two() {
+        use Mapping::{AddressDependent as Hard, NoNat as Easy, Unknown};
+        let (v4, v6): (SocketAddr, SocketAddr) = (SEEN.parse().unwrap(), SEEN6.parse().unwrap());
+        let both = |own: [Mapping; 2], theirs: [Mapping; 2]| {
+            let [mut here, mut there] = [contact(&[OWN, OWN6]), contact(&[SEEN, SEEN6])];
+            for (contact, [mapping, mapping_ipv6]) in [(&mut here, own), (&mut there, theirs)] {
+                contact.nat = Nat { mapping, mapping_ipv6, ..Nat::default() };
+            }
+            let by_own = there.public().collect();
+            let punching = told(&here, &there, Vouched { by_own, by_guests: Vec::new() });
+            let hosts = [true, false].map(|is_ipv4| punching.birthday_host(&here, is_ipv4).is_some());
+            (punching.birthday_target(&here), hosts)
+        };
+        assert_eq!(both([Hard, Hard], [Easy, Easy]), (Some(Ok(v4)), [false; 2]));
+        assert_eq!(both([Hard, Hard], [Hard, Easy]), (Some(Ok(v6)), [false; 2]));
+        assert_eq!(both([Unknown, Hard], [Easy, Easy]), (Some(Ok(v6)), [false; 2]));
+        assert_eq!(both([Easy, Easy], [Hard, Hard]), (None, [true; 2]));
+        assert_eq!(both([Hard, Easy], [Hard, Hard]), (None, [false, true]), "the other one begins");
+        assert_eq!(both([Hard; 2], [Hard; 2]), (Some(Err(NotTried::BothUnpredictable)), [false; 2]));
+        // Either could begin, and the one does that has to by IPv4.
+        assert_eq!(both([Hard, Easy], [Easy, Hard]), (Some(Ok(v4)), [false, true]));
+        assert_eq!(both([Easy, Hard], [Hard, Easy]), (None, [true, false]));
+        // What is known of IPv4 says nothing of IPv6.
+        assert_eq!(both([Hard, Unknown], [Unknown, Easy]), (None, [false; 2]));
+    }
+
+    const SEEN6: &str = "[2001:db8::9]:5000";
     const OWN: &str = "198.51.100.7:4000";
+    const OWN6: &str = "[2001:db8::7]:4000";
 
     /// Who has seen the node at the addresses that it names.
     #[derive(Clone, Copy)]
@@ -220,8 +260,8 @@ mod tests {
         named: &[&str],
         vouching: Vouching,
     ) -> (Option<Result<SocketAddr, NotTried>>, Option<IpAddr>) {
-        let now = instant();
-        let (mut here, mut there) = (contact(&[OWN]), contact(named));
+        let is_ipv4 = !named.iter().all(|one| one.starts_with('['));
+        let (mut here, mut there) = (contact(&[if is_ipv4 { OWN } else { OWN6 }]), contact(named));
         (here.nat.mapping, there.nat.mapping) = (own, theirs);
         let all: Vec<_> = there.candidates().iter().map(|candidate| candidate.address.ip()).collect();
         let vouched = match vouching {
@@ -230,8 +270,14 @@ mod tests {
             Vouching::Nobody => Vouched::default(),
             Vouching::Last => Vouched { by_own: all[all.len() - 1..].to_vec(), by_guests: Vec::new() },
         };
+        let punching = told(&here, &there, vouched);
+        (punching.birthday_target(&here), punching.birthday_host(&here, is_ipv4))
+    }
+
+    fn told(own: &Contact, theirs: &Contact, vouched: Vouched) -> Punching {
+        let now = instant();
         let mut punching = Punching::new(now);
-        punching.begin(&here, Said { contact: &there, vouched }, now, now, || Some([1; 8]));
-        (punching.birthday_target(&here), punching.birthday_host(&here))
+        punching.begin(own, Said { contact: theirs, vouched }, now, now, || Some([1; 8]));
+        punching
     }
 }

@@ -5,7 +5,7 @@ mod signed;
 #[cfg(test)]
 mod tests;
 
-pub use referral::{Referral, RootRecord, access_pass};
+pub use referral::{Referral, RootRecord, StreamKind, StreamWay, access_pass};
 pub use signed::{Registration, Voucher};
 
 use super::{Channel, ParseError, Reader, RelayToken};

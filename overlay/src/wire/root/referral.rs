@@ -68,6 +68,28 @@ impl RootRecord {
         addresses.filter(is_endpoint).take(8).collect()
     }
 
+    /// The ways by streams that name an address: at most eight, in the order of the text. Those with host names
+    /// are left out: whoever makes up a record would have others look up any name.
+    ///
+    /// ```
+    /// use peersock_overlay::wire::{RootRecord, StreamKind};
+    /// use peersock_overlay::Identity;
+    ///
+    /// let endpoints = "192.0.2.1:7420,tls:192.0.2.1:443,wss:root.example:443";
+    /// let record = RootRecord::sign(&Identity::from_seed(&[2; 32]), 1_800_000_000, endpoints).expect("short");
+    /// let [way] = record.streams()[..] else { panic!("one is by an address") };
+    /// assert_eq!((way.kind, way.address), (StreamKind::Tls, "192.0.2.1:443".parse()?));
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
+    pub fn streams(&self) -> Vec<StreamWay> {
+        let parse = |text: &str| {
+            let (kind, address) = text.trim().split_once(':')?;
+            Some(StreamWay { kind: StreamKind::named(kind)?, address: address.parse().ok()? })
+        };
+        let ways = self.endpoints.split(',').filter_map(parse);
+        ways.filter(|way| is_endpoint(&way.address)).take(8).collect()
+    }
+
     fn signed(time: u64, endpoints: &str) -> Vec<u8> {
         [RECORD_LABEL, &time.to_be_bytes(), endpoints.as_bytes()].concat()
     }
@@ -101,6 +123,53 @@ impl RootRecord {
         let endpoints = std::str::from_utf8(text).map_err(|_| ParseError::Value)?.to_owned();
         Ok(Self { identity, time, endpoints, signature: *reader.array()? })
     }
+}
+
+/// What carries datagrams to a root in place of UDP; see [`RootRecord::streams`].
+///
+/// ```
+/// use peersock_overlay::wire::StreamKind;
+///
+/// assert_eq!(StreamKind::named("wss"), Some(StreamKind::WebSocket));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum StreamKind {
+    /// TCP.
+    Tcp,
+    /// TLS.
+    Tls,
+    /// A WebSocket inside TLS.
+    WebSocket,
+}
+
+impl StreamKind {
+    /// The kind that the text of a root calls like this.
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "tcp" => Some(Self::Tcp),
+            "tls" => Some(Self::Tls),
+            "wss" => Some(Self::WebSocket),
+            _ => None,
+        }
+    }
+}
+
+/// A way to a root by a stream; see [`RootRecord::streams`].
+///
+/// ```
+/// use peersock_overlay::wire::{StreamKind, StreamWay};
+///
+/// let way = StreamWay { kind: StreamKind::Tls, address: "192.0.2.1:443".parse()? };
+/// assert_eq!(way.address.port(), 443);
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StreamWay {
+    /// What carries the datagrams.
+    pub kind: StreamKind,
+    /// Where the root listens for that.
+    pub address: SocketAddr,
 }
 
 /// A node that is registered at another root, and where that root listens. Two signatures bind it: the

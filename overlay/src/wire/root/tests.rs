@@ -160,3 +160,30 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn streams_of_a_record_are_those_by_addresses_that_a_connection_can_lead_to() {
+    let streams = |endpoints: &str| {
+        let record = RootRecord::sign(&identity(2), 1, endpoints).expect("it is short");
+        record.streams().iter().map(|way| format!("{:?} {}", way.kind, way.address)).collect::<Vec<_>>()
+    };
+    let all = "192.0.2.1, tcp:192.0.2.1:443,tls:[2001:db8::1]:443,wss:192.0.2.1:8443";
+    assert_eq!(streams(all), ["Tcp 192.0.2.1:443", "Tls [2001:db8::1]:443", "WebSocket 192.0.2.1:8443"]);
+    for none in
+        ["", "tcp:7420", "tls:root.example:443", "quic:192.0.2.1:443", "tcp:192.0.2.1", "tcp:192.0.2.1:0"]
+    {
+        assert_eq!(streams(none), [""; 0], "{none}");
+    }
+    assert_eq!(streams("tcp:224.0.0.1:443,tcp:0.0.0.0:443"), [""; 0]);
+    let many = (1..20).map(|port| format!("tcp:192.0.2.1:{port}")).collect::<Vec<_>>().join(",");
+    assert_eq!(streams(&many).len(), 8);
+}
+
+proptest! {
+    #[test]
+    fn any_text_of_endpoints_is_safe_to_read(text in "((tcp|tls|wss|x)?:?[0-9.:\\[\\]a-f,]{0,20}){0,20}") {
+        if let Some(record) = RootRecord::sign(&identity(2), 1, &text) {
+            prop_assert!(record.streams().len() <= 8 && record.addresses().len() <= 8);
+        }
+    }
+}

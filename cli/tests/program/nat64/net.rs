@@ -1,8 +1,4 @@
-//! A node on a network that has IPv6 only, with a real NAT64 (the program `tayga`) and a nameserver that
-//! knows of it, and a root and a peer that have IPv4 only.
-//!
-//! Needs root, `ip`, `tayga` and /dev/net/tun; skips otherwise. The namespaces belong to the test and go with
-//! it.
+//! The network of these tests: an IPv6-only host behind a NAT64, and hosts with IPv4.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -15,141 +11,29 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use peersock_nat::interfaces::{Family, Interface};
 use peersock_testnet::find_in_path;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
 
 use crate::common::{Lab, PATIENCE, PORT, Running, run, without_variables, write_file};
 
-const ROOT: &str = "198.51.100.2";
-const PEER: &str = "198.51.100.3";
+pub(super) const ROOT: &str = "198.51.100.2";
+pub(super) const PEER: &str = "198.51.100.3";
+pub(super) const OTHER_ROOT: &str = "198.51.100.4";
+const HOSTS: [&str; 4] = ["phone", "root", "peer", "other"];
 /// The node's address there, as the IPv4 Internet sees it, is the pool's first one.
-const POOL: &str = "203.0.113.";
+pub(super) const POOL: &str = "203.0.113.";
 /// No well-known prefix: the node has to find it.
-const PREFIX: &str = "2001:db8:64::";
+pub(super) const PREFIX: &str = "2001:db8:64::";
 
 /// A direct path is there after a few round trips; the rest is for a machine that has other work.
 const DIRECT_BY: Duration = Duration::from_secs(60);
 
-#[test]
-fn a_root_and_a_peer_with_ipv4_only_are_reached_through_a_nat64() {
-    let Some(net) = Net::lay("udp") else { return };
-    let (root, text) = net.root(&["--listen", ROOT]);
-    let status = net.converse(&text, |status| status["peers"][0]["root"].is_null());
-    let path = status["peers"][0]["path"].as_str().unwrap_or_default();
-    assert!(path.starts_with(PEER), "straight to the peer: {status:#}");
-    assert_eq!(status["roots"][0]["path"], format!("{ROOT}:7420"));
-    let observed = status["roots"][0]["observed"].as_str().unwrap_or_default();
-    assert!(observed.starts_with(POOL), "the root sees what the NAT64 makes of it: {status:#}");
-    root.interrupt();
-}
-
-#[test]
-fn a_root_that_takes_streams_only_is_reached_through_a_nat64() {
-    let Some(net) = Net::lay("tcp") else { return };
-    let (root, text) = net.root(&["--listen", ROOT, "--stream", "443"]);
-    let (key, _) = text.split_once('@').expect("a key and endpoints");
-    let way = format!("tcp:{ROOT}:443");
-    let status = net.converse(&format!("{key}@{way}"), |_| true);
-    assert_eq!(status["roots"][0]["stream"], way);
-    root.interrupt();
-}
-
-#[test]
-fn netcheck_asks_servers_with_ipv4_by_the_nat64_and_tells_how_that_maps() {
-    let Some(net) = Net::lay("netcheck") else { return };
-    // Roots are STUN servers, too.
-    let roots = [("root", ROOT), ("peer", PEER)].map(|(host, ip)| net.root_at(host, &["--listen", ip]).0);
-    let servers = [ROOT, PEER].map(|ip| format!("{ip}:7420"));
-    let words = ["netcheck", "--json", "--stun", &servers[0], "--stun", &servers[1]];
-    let report = net.inside("phone", "netcheck", &words).finish().success();
-    let report: Value = serde_json::from_str(report.text()).expect("JSON");
-    assert_eq!(
-        (&report["nat64"], &report["udp"]),
-        (&Value::from(format!("{PREFIX}/96")), &Value::from(true))
-    );
-    for (server, target) in report["servers"].as_array().expect("servers").iter().zip(&servers) {
-        let at = &server["addresses"][0];
-        assert_eq!((&at["address"], &at["reachable"]), (&Value::from(target.as_str()), &Value::from(true)));
-        assert!(at["rtt_ms"].as_f64().is_some(), "{server}");
-    }
-    let mut interfaces = report["interfaces"].as_array().expect("interfaces").iter();
-    let eth0 = interfaces.find(|interface| interface["name"] == "eth0").expect("it is up");
-    assert!(eth0["ipv4"]["mapped"].as_str().unwrap_or_default().starts_with(POOL), "{eth0:#}");
-    // It gives each host an address of its own.
-    assert_eq!(eth0["ipv4"]["mapping"], "endpoint-independent", "{eth0:#}");
-    assert_eq!(eth0["ipv4"]["translated"], true);
-    assert_eq!(eth0["ipv6"], Value::Null, "no server has IPv6");
-    for root in roots {
-        root.interrupt();
-    }
-}
-
-#[test]
-fn programs_that_probe_for_themselves_see_the_nat64_as_netcheck_does() {
-    let Some(net) = Net::lay("probe") else { return };
-    let roots = [("root", ROOT), ("peer", PEER)].map(|(host, ip)| net.root_at(host, &["--listen", ip]).0);
-    // The second one as a resolver behind a NAT64 gives it.
-    let servers = format!("{ROOT}:7420 [{PREFIX}{PEER}]:7420");
-    let mut probe = net.command("phone", "probe", std::env::current_exe().expect("this one").as_os_str());
-    probe.args(["--exact", "nat64::what_a_program_sees", "--nocapture"]).env(PROBED_SERVERS, servers);
-    let said = Running::start(probe).finish().success();
-    let (begin, end) = (said.text().find('{').expect("JSON"), said.text().rfind('}').expect("JSON"));
-    let nic: Value = serde_json::from_str(&said.text()[begin..=end]).expect("JSON");
-    assert_eq!(nic["name"], "eth0", "{nic:#}");
-    // tayga gives each host an address of its own, with all ports. What is assumed without answers is random.
-    assert_eq!(
-        (&nic["nat"]["delta_info"], &nic["nat"]["nat_info"]),
-        (&"equal".into(), &"restrict port".into())
-    );
-    let [ip4, ip6] = [Family::Ip4, Family::Ip6].map(|family| &nic["rp"][family.number().to_string()]);
-    assert_eq!(*ip4, Value::Array(Vec::new()), "it has no address of IPv4: {nic:#}");
-    assert_eq!(ip6[0]["ext_ips"][0]["ip"], "2001:db8:1::2", "{nic:#}");
-    for root in roots {
-        root.interrupt();
-    }
-}
-
-/// Servers that [`what_a_program_sees`] asks.
-const PROBED_SERVERS: &str = "PEERSOCK_TEST_SERVERS";
-
-/// The program of that test: prints what it sees of its interface. Without being asked to it does nothing.
-#[test]
-#[expect(clippy::print_stdout, reason = "the test that starts it reads this")]
-fn what_a_program_sees() {
-    let Ok(servers) = std::env::var(PROBED_SERVERS) else { return };
-    let servers: Vec<_> = servers.split(' ').map(|server| server.parse().expect("an endpoint")).collect();
-    let timeout = Duration::from_secs(4);
-    let mut nic = Interface::load(None, &servers, timeout).expect("there is an interface");
-    nic.load_nat(&servers, timeout).expect("it is still there");
-    println!("{}", nic.to_json());
-}
-
-#[test]
-fn the_dht_is_said_to_need_ipv4() {
-    let Some(net) = Net::lay("dht") else { return };
-    let words = ["listen", &PORT.to_string(), "--no-portmap", "--network", &net.lab.network];
-    for dht in ["--dht", "--dht=198.51.100.3:6881"] {
-        let listener = net.node("phone", &[&words, &[dht][..]].concat());
-        let said = listener.wait_for_stderr("the DHT cannot be used");
-        assert!(said.contains("needs IPv4"), "{said}");
-        // It goes on: there are other ways to be found.
-        listener.wait_for_target();
-        let status = net.status("phone");
-        assert!(
-            status["dht"]["error"].as_str().is_some_and(|error| error.contains("needs IPv4")),
-            "{status:#}"
-        );
-        listener.interrupt();
-    }
-}
-
-/// Four namespaces: a host with IPv6 only, the gateway with the NAT64 and the nameserver, and two hosts with
-/// IPv4 only.
-struct Net {
-    lab: Lab,
-    name: String,
+/// Five namespaces: a host with IPv6 only, the gateway with the NAT64 and the nameserver, and three hosts
+/// with IPv4 only.
+pub(super) struct Net {
+    pub(super) lab: Lab,
+    pub(super) name: String,
     nat64: Option<Child>,
     nameserver: Option<JoinHandle<()>>,
     is_over: Arc<AtomicBool>,
@@ -157,7 +41,7 @@ struct Net {
 
 impl Net {
     /// Builds it; `None`, with a line that says why, if that cannot be done on this machine.
-    fn lay(test: &str) -> Option<Net> {
+    pub(super) fn lay(test: &str) -> Option<Net> {
         let missing = |what: &str| {
             eprintln!("SKIP nat64 ({test}): {what}");
             None
@@ -180,7 +64,7 @@ impl Net {
 
     fn wire(&self) {
         let name = &self.name;
-        for host in ["phone", "root", "peer"] {
+        for host in HOSTS {
             assert!(ip(&format!("netns add {name}{host}")));
         }
         let cable = |end: &str, host: &str| {
@@ -191,7 +75,8 @@ impl Net {
                 assert!(ip(&format!("-n {name}{at} link set {device} up")));
             }
         };
-        for (end, host, address) in [("v4", "root", ROOT), ("w4", "peer", PEER)] {
+        for (end, host, address) in [("v4", "root", ROOT), ("w4", "peer", PEER), ("x4", "other", OTHER_ROOT)]
+        {
             cable(end, host);
             assert!(ip(&format!("-n {name}gate addr add 198.51.100.1/32 peer {address}/32 dev {end}")));
             assert!(ip(&format!("-n {name}{host} addr add {address} peer 198.51.100.1/32 dev eth0")));
@@ -247,11 +132,11 @@ impl Net {
     }
 
     /// Starts a root; its text is what it prints first.
-    fn root(&self, words: &[&str]) -> (Running, String) {
+    pub(super) fn root(&self, words: &[&str]) -> (Running, String) {
         self.root_at("root", words)
     }
 
-    fn root_at(&self, host: &str, words: &[&str]) -> (Running, String) {
+    pub(super) fn root_at(&self, host: &str, words: &[&str]) -> (Running, String) {
         let root = self.inside(host, host, &[&["root", "--ephemeral", "--drain", "0"], words].concat());
         let said = root.wait_for_stdout("\n");
         let text = said.lines().next().expect("a line").to_owned();
@@ -259,8 +144,20 @@ impl Net {
     }
 
     /// Has the node with IPv6 only talk to the peer; gives its status once that is as wanted.
-    fn converse(&self, root: &str, is_wanted: impl Fn(&Value) -> bool) -> Value {
-        let common = ["-v", "--no-portmap", "--network", &self.lab.network, "--root", root];
+    pub(super) fn converse(&self, roots: &[&str], is_wanted: impl Fn(&Value) -> bool) -> Value {
+        self.try_converse(roots, &[], &is_wanted).unwrap_or_else(|said| panic!("{said}"))
+    }
+
+    /// The same; what was said if it is not as wanted in time.
+    pub(super) fn try_converse(
+        &self,
+        roots: &[&str],
+        words: &[&str],
+        is_wanted: &impl Fn(&Value) -> bool,
+    ) -> Result<Value, String> {
+        let common = ["-v", "--no-portmap", "--network", &self.lab.network];
+        let of_roots = roots.iter().flat_map(|root| ["--root", *root]);
+        let common: Vec<&str> = common.into_iter().chain(of_roots).chain(words.iter().copied()).collect();
         let mut listener = self.node("peer", &[&["listen", &PORT.to_string()], &common[..]].concat());
         let target = listener.wait_for_target();
         let patience = PATIENCE.as_secs().to_string();
@@ -273,7 +170,9 @@ impl Net {
         let deadline = Instant::now() + DIRECT_BY;
         let mut status = self.status("phone");
         while !is_wanted(&status) {
-            assert!(Instant::now() < deadline, "{status:#}\n{}\n{}", dialer.said(), listener.said());
+            if Instant::now() >= deadline {
+                return Err(format!("{status:#}\n{}\n{}", dialer.said(), listener.said()));
+            }
             thread::sleep(Duration::from_millis(100));
             status = self.status("phone");
         }
@@ -281,30 +180,37 @@ impl Net {
         listener.end_stdin();
         dialer.finish().success();
         listener.finish().success();
-        status
+        Ok(status)
     }
 
-    fn status(&self, node: &str) -> Value {
+    /// Has the packet filter of a host take these rules.
+    pub(super) fn nft(&self, host: &str, rules: &str) {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &format!("{}{host}", self.name), "nft", rules]);
+        assert!(command.status().is_ok_and(|status| status.success()), "nft refuses {rules}");
+    }
+
+    pub(super) fn status(&self, node: &str) -> Value {
         let text = run(self.lab.command(node, &["status", "--json"])).success();
         serde_json::from_slice(&text.stdout).expect("JSON")
     }
 
     /// Runs a node at a host.
-    fn node(&self, host: &str, words: &[&str]) -> Running {
+    pub(super) fn node(&self, host: &str, words: &[&str]) -> Running {
         let state = self.lab.state(host).display().to_string();
         self.inside(host, host, &[words, &["--state", &state]].concat())
     }
 
     /// Runs the program at a host, where the network's nameserver is in resolv.conf. What `ip netns exec`
     /// mounts, and what is mounted below it, nobody else sees.
-    fn inside(&self, host: &str, name: &str, words: &[&str]) -> Running {
+    pub(super) fn inside(&self, host: &str, name: &str, words: &[&str]) -> Running {
         let mut command = self.command(host, name, OsStr::new(env!("CARGO_BIN_EXE_peersock")));
         command.args(words);
         Running::start(command)
     }
 
     /// The same for any program.
-    fn command(&self, host: &str, name: &str, program: &OsStr) -> Command {
+    pub(super) fn command(&self, host: &str, name: &str, program: &OsStr) -> Command {
         let conf = self.lab.dir.path().join(format!("{name}.resolv.conf"));
         write_file(&conf, "nameserver 2001:db8:1::1\noptions timeout:1\n", 0o644);
         let mut command = Command::new("ip");
@@ -326,7 +232,7 @@ impl Drop for Net {
         if let Some(nameserver) = self.nameserver.take() {
             let _ = nameserver.join();
         }
-        for host in ["gate", "phone", "root", "peer"] {
+        for host in HOSTS.iter().chain(&["gate"]) {
             let _ = ip(&format!("netns del {}{host}", self.name));
         }
     }
@@ -362,7 +268,7 @@ fn answer(question: &[u8]) -> Vec<u8> {
     said
 }
 
-fn ip(words: &str) -> bool {
+pub(super) fn ip(words: &str) -> bool {
     let output = Command::new("ip").args(words.split(' ')).stdin(Stdio::null()).output();
     output.is_ok_and(|output| output.status.success())
 }
