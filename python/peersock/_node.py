@@ -9,7 +9,7 @@ import os
 import socket as _std
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from . import _peersock
 
@@ -52,6 +52,12 @@ class Settings:
         if self.turn is not None:
             config = config.with_turn(list(self.turn))
         return _peersock.Node(config)
+
+    def differing(self, other: Settings) -> list[str]:
+        """What they do not share, by the names that `Session` has for it."""
+        names = {"state": "identity", "seed": "identity"}
+        differ = [one.name for one in fields(self) if getattr(self, one.name) != getattr(other, one.name)]
+        return list(dict.fromkeys(names.get(name, name) for name in differ))
 
     def _check_interfaces(self) -> None:
         there = [name for _, name in _if_nameindex()]
@@ -156,7 +162,8 @@ def enter(
             rules = Rules(bind or "overlay", bool(only))
             running = _running = Running(settings.start(), settings, linger, rules)
         elif settings not in (Settings(), running.settings):
-            raise ValueError("this process has a node already, with other settings")
+            other = ", ".join(settings.differing(running.settings))
+            raise ValueError(f"this process has a node already, with other settings: {other}")
         elif bind not in (None, running.rules.bind):
             raise ValueError(f"this process has a node already, with bind={running.rules.bind!r}")
         elif only not in (None, running.rules.only):

@@ -287,3 +287,13 @@ def test_the_environment_is_as_before_when_a_session_has_ended() -> None:
     )
     assert run_python(code, PEERSOCK_NODE="") == "True\n"
     assert "PEERSOCK_NODE" not in os.environ or os.environ["PEERSOCK_NODE"]
+
+
+def test_settings_of_another_node_are_named() -> None:
+    code = (
+        "import peersock\n"
+        "first = peersock.Session('ff0001ffff000000', interfaces='loopback')\n"
+        "try: peersock.Session('ff0001ffff000000', interfaces='loopback', identity=bytes(32), discovery=False)\n"
+        "except ValueError as error: print(error)\n"
+    )
+    assert run_python(code) == "this process has a node already, with other settings: identity, discovery\n"

@@ -216,7 +216,7 @@ pub const TABLE: &[Row] = {
         row("TCP_CORK", IPPROTO_TCP, libc::TCP_CORK, "t", Both, "a segment that is not full waits, 200 ms at most").repeated(Unless(0)).followed(),
         row("TCP_KEEPIDLE", IPPROTO_TCP, libc::TCP_KEEPIDLE, "t", Both, "seconds of silence before the first probe").repeated(Unless(7200)).followed(),
         row("TCP_KEEPINTVL", IPPROTO_TCP, libc::TCP_KEEPINTVL, "t", Both, "seconds between two probes").repeated(Unless(75)).followed(),
-        row("TCP_KEEPCNT", IPPROTO_TCP, libc::TCP_KEEPCNT, "t", Both, "probes without an answer until the peer is given up").repeated(Unless(9)).followed(),
+        row("TCP_KEEPCNT", IPPROTO_TCP, libc::TCP_KEEPCNT, "t", Both, "probes without an answer until the peer is given up, unless TCP_USER_TIMEOUT is set").repeated(Unless(9)).followed(),
         row("TCP_USER_TIMEOUT", IPPROTO_TCP, libc::TCP_USER_TIMEOUT, "t", Both, "milliseconds that what was sent may stay unacknowledged").repeated(Unless(0)).followed(),
         row("TCP_INFO", IPPROTO_TCP, libc::TCP_INFO, "t", Get, "`struct tcp_info`; what the node does not count is 0"),
         row("TCP_QUICKACK", IPPROTO_TCP, libc::TCP_QUICKACK, "t", Both, "the next segments are acknowledged at once").repeated(Unless(1)),
