@@ -1,19 +1,20 @@
-//! For crates that give the sockets of a node another form: a handle of the node, its sockets without waiting,
-//! and a place in the node's engine thread.
+//! Gives other crates what they need to offer a node's sockets in another form: a handle of the node, sockets
+//! that never wait, and the engine thread to run in.
 //!
-//! `peersock-descriptors` is made with it. Programs use [`net`](crate::net) and [`blocking`](crate::blocking).
+//! `peersock-descriptors` builds on it; programs use [`net`](crate::net) and [`blocking`](crate::blocking).
+//! Types of the stack and the data path are those of `peersock-stack` and `peersock-datapath`.
 //!
 //! ```
 //! use std::sync::{Arc, mpsc};
 //! use std::time::Instant;
 //!
-//! use peersock::attach::{Attached, Event, NodeHandle};
+//! use peersock::attach::{Attached, NodeHandle, PollEvent};
 //! use peersock::{IdentitySource, Interfaces, Node};
 //!
 //! struct Bell(mpsc::Sender<()>);
 //!
 //! impl Attached for Bell {
-//!     fn run(&self, _: &[Event]) {
+//!     fn run(&self, _: &[PollEvent]) {
 //!         let _ = self.0.send(());
 //!     }
 //!
@@ -42,12 +43,14 @@ use peersock_stack::{Error, Flow, InterfaceId, TcpOptions};
 
 pub use crate::driver::Attached;
 use crate::node::{Inner, Node};
-pub use crate::socket::{Acceptor, Connection, TaskUser, Waited, port_refusal};
+pub use crate::socket::{Acceptor, Connection, TaskUser, Waited, port_refusal_text};
 pub use crate::sys::poll::Wakeup;
-pub use crate::sys::poller::{Event, EventFlags, Poller};
+pub use crate::sys::poller::Poller;
+/// rustix's, as epoll(7) gives them.
+pub use crate::sys::poller::{Event as PollEvent, EventFlags};
 pub use crate::sys::process::at_exit;
 
-/// What belongs to a node, and keeps it running. See the [module](self).
+/// Refers to a running node and keeps it running, as a [`Node`] does.
 ///
 /// ```
 /// # use peersock::{IdentitySource, Interfaces, Node};
@@ -58,35 +61,38 @@ pub use crate::sys::process::at_exit;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
-pub struct NodeHandle(pub(crate) Arc<Inner>);
+pub struct NodeHandle(Arc<Inner>);
 
 impl NodeHandle {
-    /// The handle of a node.
+    /// Returns the handle of a node.
     pub fn of(node: &Node) -> NodeHandle {
         NodeHandle(Arc::clone(&node.inner))
     }
 
-    /// A handle that does not keep the node running.
+    /// Returns a handle that does not keep the node running.
     pub fn downgrade(&self) -> WeakNodeHandle {
         WeakNodeHandle(Arc::downgrade(&self.0))
     }
 
-    /// The node's stack and overlay.
+    /// Returns the node's data path, with its stack.
     pub fn datapath(&self) -> &Datapath {
         &self.0.driver.datapath
     }
 
-    /// What the engine thread sleeps on.
+    /// Returns what the engine thread sleeps on: descriptors are added here.
     pub fn poller(&self) -> &Arc<Poller> {
         &self.0.driver.poller
     }
 
-    /// Has the engine thread do what is due, and look at its deadline again.
+    /// Wakes the engine thread: it does what is due, calls [`Attached::run`], and asks for the deadline
+    /// again.
     pub fn kick(&self) {
         self.0.driver.kick();
     }
 
-    /// Gives the engine thread something else to run, or nothing any more. There is one such place.
+    /// Has the engine thread run `attached` besides, in place of what was attached before; `None` ends that.
+    /// A node has one such place, which a server of descriptors takes: a second one stops the first, and
+    /// dropping either empties it.
     pub fn attach(&self, attached: Option<Arc<dyn Attached>>) {
         self.0.driver.attach(attached);
     }
@@ -127,13 +133,12 @@ impl NodeHandle {
         Acceptor::reserve(&self.0, interface, local, options)
     }
 
-    /// Has those who wait for a socket told when the node is shut down. Connections need no such word: they
-    /// fail.
+    /// Wakes those who wait for a socket when the node is shut down. Connections need no such call: they fail.
     pub fn add_socket<S: Waited + 'static>(&self, socket: &Arc<S>) {
         self.0.add_socket(socket);
     }
 
-    /// The closed connections that may still lose something.
+    /// Returns the closed connections whose data has not all arrived.
     pub fn closing(&self) -> Vec<Arc<Flow>> {
         self.0.closing()
     }
@@ -158,7 +163,7 @@ impl fmt::Debug for NodeHandle {
     }
 }
 
-/// What belongs to a node and does not keep it running, see [`NodeHandle::downgrade`].
+/// Refers to a node without keeping it running; [`NodeHandle::downgrade`] gives one.
 ///
 /// ```
 /// # use peersock::{IdentitySource, Interfaces, Node};

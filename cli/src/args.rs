@@ -11,10 +11,10 @@ use peersock::state::StateDir;
 use peersock::{Dht, Network, NodeBuilder, RootSource};
 use zeroize::Zeroizing;
 
+use crate::duplicate_networks;
 use crate::failure::{Failure, Outcome};
 use crate::secret::SecretArgs;
 use crate::servers;
-use crate::twice;
 
 /// Takes the place of `-n`.
 pub(crate) const NETWORK_VARIABLE: &str = "PEERSOCK_NETWORK";
@@ -156,20 +156,17 @@ impl NodeArgs {
 
     /// Whether an option or the environment names a TURN server.
     pub(crate) fn names_turn(&self) -> bool {
-        let is_set = |text: std::ffi::OsString| !text.to_string_lossy().trim().is_empty();
-        !self.turn.is_empty() || env::var_os(TURN_VARIABLE).is_some_and(is_set)
+        !self.turn.is_empty() || is_set(TURN_VARIABLE)
     }
 
     /// Whether options or the environment name a root or a DHT.
     pub(crate) fn names_meeting_place(&self) -> bool {
-        let is_set = |text: std::ffi::OsString| !text.to_string_lossy().trim().is_empty();
-        !self.roots.is_empty() || env::var_os(ROOTS_VARIABLE).is_some_and(is_set) || self.dht().is_on()
+        !self.roots.is_empty() || is_set(ROOTS_VARIABLE) || self.dht().is_on()
     }
 
     /// Whether no option names a root, and the variable that could is set and empty.
     pub(crate) fn has_empty_roots(&self) -> bool {
-        let is_empty = |text: std::ffi::OsString| text.to_string_lossy().trim().is_empty();
-        self.roots.is_empty() && env::var_os(ROOTS_VARIABLE).is_some_and(is_empty)
+        self.roots.is_empty() && env::var_os(ROOTS_VARIABLE).is_some() && !is_set(ROOTS_VARIABLE)
     }
 
     /// The options with which a node elsewhere finds this one, for a shell; each has a space in front. They
@@ -207,6 +204,21 @@ impl NodeArgs {
         }
         Ok(node.roots(servers::roots(&self.roots, self.root_token_file.as_deref())?))
     }
+}
+
+/// Whether a variable of the environment has something in it.
+fn is_set(variable: &str) -> bool {
+    env::var_os(variable).is_some_and(|text| !text.to_string_lossy().trim().is_empty())
+}
+
+/// When a peer that does not answer is given up.
+#[derive(clap::Args)]
+pub(crate) struct PeerTimeoutArgs {
+    /// Give the connection up when this node has heard nothing from the peer for so many seconds although an
+    /// answer was due, 0: never. While the peer is heard, a connection whose packets are lost goes on for a
+    /// quarter of an hour.
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "25")]
+    pub(crate) peer_timeout: Duration,
 }
 
 /// Which network, and what lets this node in.
@@ -266,7 +278,7 @@ impl NetworksArgs {
             return Err(no_network());
         }
         let networks = self.secret.add_to(networks)?;
-        twice::refuse(&named, &networks)?;
+        duplicate_networks::check(&named, &networks)?;
         Ok(networks)
     }
 }
@@ -360,7 +372,7 @@ fn has_port(text: &str) -> bool {
 
 /// Understands `[IPV6]:PORT`, `IPV4:PORT` and `NAME:PORT`; gives one place at least.
 pub(crate) fn parse_targets(network: &Network, text: &str) -> Outcome<Vec<SocketAddr>> {
-    let targets = parse_places(network, text)?;
+    let targets = parse_any_targets(network, text)?;
     match targets[0].port() {
         0 => Err(Failure::usage(
             "nobody listens on port 0: `listen 0` picks a free port and prints it",
@@ -370,7 +382,7 @@ pub(crate) fn parse_targets(network: &Network, text: &str) -> Outcome<Vec<Socket
     }
 }
 
-fn parse_places(network: &Network, text: &str) -> Outcome<Vec<SocketAddr>> {
+fn parse_any_targets(network: &Network, text: &str) -> Outcome<Vec<SocketAddr>> {
     if let Ok(target) = text.parse() {
         return Ok(vec![target]);
     }

@@ -1,6 +1,7 @@
 //! `listen -k`: many clients at once, of whom none waits for another.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
@@ -13,11 +14,13 @@ use std::time::{Duration, Instant};
 use peersock::blocking::{TcpListener, TcpStream};
 use peersock::{Joined, Network};
 
+use crate::admission::{
+    Admission, Arrival, MOST_OF_PEER, MOST_SERVED, MOST_WAITING, MOST_WAITING_OF_PEER, Peer,
+};
 use crate::failure::{Failure, Outcome};
+use crate::line_limit::LineLimit;
 use crate::names;
-use crate::places::{Arrival, MOST, MOST_OF_PEER, Peer, Places};
 use crate::progress::Progress;
-use crate::rarely::Rarely;
 use crate::session::Session;
 use crate::silence;
 use crate::stdio::{self, Stdin};
@@ -40,7 +43,7 @@ pub(crate) fn serve(
         stdin,
         stdout: Mutex::new(stdout),
         connected: AtomicUsize::new(0),
-        places: Mutex::default(),
+        admission: Mutex::default(),
         watch: silence::Watch::start(&session.joined, peer_timeout, false)?,
         turns: Arc::default(),
     });
@@ -62,7 +65,7 @@ struct Server {
     stdout: Mutex<File>,
     /// Clients that are being served, at all addresses.
     connected: AtomicUsize,
-    places: Mutex<Places<Client>>,
+    admission: Mutex<Admission<Client>>,
     watch: silence::Watch,
     turns: Arc<Turns>,
 }
@@ -78,7 +81,7 @@ struct Client {
 impl Server {
     /// Serves each client of a listener on a thread of its own; gives the reason why there are no more.
     fn accept_all(self: &Arc<Self>, listener: &TcpListener, ended: &Sender<Failure>) -> Failure {
-        let mut limit = Rarely::default();
+        let (mut waiting, mut refused) = (LineLimit::default(), LineLimit::default());
         loop {
             let (stream, address) = match listener.accept() {
                 Ok(accepted) => accepted,
@@ -96,58 +99,76 @@ impl Server {
                 Some(id) => Peer::Member(id),
                 None => Peer::Address(address.ip()),
             };
-            let arrival = self.places().arrive(peer, Client { address, _watched, stream });
+            let arrival = self.admission().arrive(peer, Client { address, _watched, stream });
             match arrival {
                 Arrival::Served(client) => self.start(peer, client, ended),
-                Arrival::Waits => self.tell_limit(&mut limit, address, "waits for its turn"),
+                Arrival::Waits => {
+                    self.tell_limit(
+                        &mut waiting,
+                        address,
+                        format_args!(
+                            "waits for its turn: {MOST_OF_PEER} of one peer are served at once, and \
+                             {MOST_SERVED} of all"
+                        ),
+                    );
+                }
                 Arrival::Refused(client) => {
                     // Not even the end of an empty stream: it might be taken for an answer.
                     let _ = client.stream.set_linger(Some(Duration::ZERO));
-                    self.tell_limit(&mut limit, address, "is refused");
+                    self.tell_limit(
+                        &mut refused,
+                        address,
+                        format_args!(
+                            "is refused: {MOST_WAITING_OF_PEER} of one peer wait already, or {MOST_WAITING} \
+                             of all; try again when some have ended, or listen at another port, too"
+                        ),
+                    );
                 }
             }
         }
     }
 
-    /// Says now and then what happens to connections for which there is no place.
-    fn tell_limit(&self, rarely: &mut Rarely, client: SocketAddr, what: &str) {
-        let line = || {
-            format!(
-                "a connection of {} {what}: {MOST_OF_PEER} of one peer are served at once, and {MOST} of all",
-                names::called(&self.network, client.ip())
-            )
-        };
-        if let Some(line) = rarely.tell(Instant::now(), line) {
+    /// Says now and then what happens to connections that are not served at once.
+    fn tell_limit(&self, limit: &mut LineLimit, client: SocketAddr, what: fmt::Arguments<'_>) {
+        let line = || format!("a connection of {} {what}", names::called(&self.network, client.ip()));
+        if let Some(line) = limit.pass(Instant::now(), line) {
             stdio::note(line);
         }
     }
 
-    /// Serves a client on a thread of its own, which goes on with those who wait for a place.
+    /// Serves a client on a thread of its own, which goes on with those who wait to be served.
     fn start(self: &Arc<Self>, peer: Peer, client: Client, ended: &Sender<Failure>) {
         let (server, ended) = (Arc::clone(self), ended.clone());
         let address = client.address;
+        // Shares the connection, which is dropped with the closure where no thread starts.
+        let stream = client.stream.try_clone();
         let serving = thread::Builder::new().name("client".into()).spawn(move || {
             let mut next = Some((peer, client));
             while let Some((peer, client)) = next {
                 server.serve_one(&client, &ended);
                 drop(client);
-                next = server.places().leave(peer);
+                next = server.admission().leave(peer);
             }
         });
         if let Err(error) = serving {
             tracing::warn!(client = %address, %error, "there is no thread for this client");
-            // The thread that was not started has dropped the connection. Who waits has even less of a
-            // chance.
-            let mut next = self.places().leave(peer);
+            // A reset: the end of an empty stream might be taken for an answer.
+            let reset = |stream: &TcpStream| {
+                let _ = stream.set_linger(Some(Duration::ZERO));
+            };
+            stream.iter().for_each(reset);
+            // Who waits would be served next, and there is no thread for that either.
+            let mut next = self.admission().leave(peer);
             while let Some((peer, client)) = next {
+                reset(&client.stream);
                 drop(client);
-                next = self.places().leave(peer);
+                next = self.admission().leave(peer);
             }
         }
     }
 
-    fn places(&self) -> MutexGuard<'_, Places<Client>> {
-        self.places.lock().expect("no panic under this lock")
+    fn admission(&self) -> MutexGuard<'_, Admission<Client>> {
+        self.admission.lock().expect("no panic under this lock")
     }
 
     fn serve_one(&self, client: &Client, ended: &Sender<Failure>) {

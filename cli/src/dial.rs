@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use peersock::blocking::{TcpStream, UdpSocket};
 
-use crate::args::{NetworkArgs, NodeArgs, parse_seconds, parse_targets};
+use crate::args::{NetworkArgs, NodeArgs, PeerTimeoutArgs, parse_seconds, parse_targets};
 use crate::datagrams::{self, Partner};
 use crate::failure::{Failure, Outcome};
 use crate::progress::Progress;
@@ -23,9 +23,9 @@ const UDP_IDLE: Duration = Duration::from_secs(1);
 ///
 /// The end of stdin closes this direction only; the connection ends when the peer has finished, too. The exit
 /// status is 0 only if the peer has acknowledged everything and has not closed with something unread. A peer
-/// that does not answer for 25 s is taken for dead (see --peer-timeout); after a third of that its silence is
-/// told, and its end if it answers again. With --udp each line of stdin, and each 1024 bytes of a longer
-/// line, is one datagram.
+/// of which nothing is heard for 25 s although an answer was due is taken for dead (see --peer-timeout);
+/// after a third of that its silence is told, and its end if it answers again. With --udp each line of stdin,
+/// and each 1024 bytes of a longer line, is one datagram.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -54,10 +54,8 @@ pub(crate) struct Args {
     #[arg(short = 'w', long, value_name = "SECONDS", value_parser = parse_seconds, requires = "udp")]
     idle: Option<Duration>,
 
-    /// Give the connection up when nothing has come from the peer for so many seconds although it had reason
-    /// to answer, 0: never (with the network's defaults, a quarter of an hour for what is sent)
-    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "25")]
-    peer_timeout: Duration,
+    #[command(flatten)]
+    silence: PeerTimeoutArgs,
 
     /// Show no progress on the terminal, and do not say whom is looked for
     #[arg(short, long)]
@@ -87,7 +85,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         datagrams::run(&socket, stdin.as_ref(), &stdout, Partner::Fixed(target), Some(idle))?;
     } else {
         let stream = connect(&session, &targets, begin + timeout)?;
-        let watch = silence::Watch::start(&session.joined, args.peer_timeout, true)?;
+        let watch = silence::Watch::start(&session.joined, args.silence.peer_timeout, true)?;
         let _watched = watch.add(&stream, stream.peer_addr()?.ip())?;
         let input = stdin.as_ref().map_or(Input::EmptyAtEnd, |stdin| Input::Stdin { stdin, turn: None });
         let progress = Progress::start(input.is_stdin(), args.quiet);
@@ -117,19 +115,7 @@ fn connect(session: &Session, targets: &[SocketAddr], until: Instant) -> Outcome
 
 fn explain(session: &Session, target: SocketAddr, error: io::Error) -> Failure {
     match error.kind() {
-        io::ErrorKind::PermissionDenied => {
-            let ports = session.joined.allowed_ports();
-            Failure::usage(
-                format_args!(
-                    "port {} is outside the range {}-{} that network {} allows",
-                    target.port(),
-                    ports.start(),
-                    ports.end(),
-                    session.network.id()
-                ),
-                "choose a port in that range, or a network whose ID allows more",
-            )
-        }
+        io::ErrorKind::PermissionDenied => session.port_outside(target.port()),
         _ => Failure::new(
             format_args!("cannot connect to {target}: {error}"),
             "look whether the program at the other end still runs; -v shows what was tried",

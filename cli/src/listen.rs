@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use peersock::blocking::{TcpListener, TcpStream, UdpSocket};
 
-use crate::args::{NetworkArgs, NodeArgs, parse_port, parse_seconds};
+use crate::args::{NetworkArgs, NodeArgs, PeerTimeoutArgs, parse_port, parse_seconds};
 use crate::clients;
 use crate::datagrams::{self, Partner};
 use crate::failure::{Failure, Outcome};
@@ -25,18 +25,18 @@ use crate::stream::{self, AfterPeer, Input};
 ///
 /// Ends after one connection, when both sides have finished: the end of stdin closes this direction only. If
 /// stdin is a terminal, the peer's end is enough. Nobody else can connect meanwhile. The exit status is 0
-/// only if the peer has acknowledged everything and has not closed with something unread. A peer that does
-/// not answer for 25 s is taken for dead (see --peer-timeout); after a third of that its silence is told, and
-/// its end if it answers again. With --receive-only this direction is closed when all that has come is
-/// written, so that a `dial` that ends with 0 knows that it is. With --udp each line of stdin, and each 1024
-/// bytes of a longer line, is one datagram to the first peer that sent one.
+/// only if the peer has acknowledged everything and has not closed with something unread. A peer of which
+/// nothing is heard for 25 s although an answer was due is taken for dead (see --peer-timeout); after a third
+/// of that its silence is told, and its end if it answers again. With --receive-only this direction is closed
+/// when all that has come is written, so that a `dial` that ends with 0 knows that it is. With --udp each
+/// line of stdin, and each 1024 bytes of a longer line, is one datagram to the first peer that sent one.
 ///
 /// With -k clients are served for ever, up to 256 at once, 64 of them of one peer; others wait for their
-/// turn, up to 64 of each peer, and a line on stderr says so. A peer that has none is served beyond that.
-/// A client is done when it has closed its side, and one that is slow or dead holds up nobody. A single
-/// client's data appears as it comes; that of several is mixed by lines: a line appears when it is whole,
-/// or 64 KiB long. Stdin goes to the client that has been connected longest, and then to the next. With
-/// -k and --udp the datagrams of everyone are shown, and stdin goes to who sent last.
+/// turn, up to 64 of each peer, and a line on stderr says so. A peer that has none is served beyond that, up
+/// to 512 in all. A client is done when it has closed its side, and one that is slow or dead holds up nobody.
+/// A single client's data appears as it comes; that of several is mixed by lines: a line appears when it is
+/// whole, or 64 KiB long. Stdin goes to the client that has been connected longest, and then to the next.
+/// With -k and --udp the datagrams of everyone are shown, and stdin goes to who sent last.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -70,10 +70,8 @@ pub(crate) struct Args {
     #[arg(short = 'w', long, value_name = "SECONDS", value_parser = parse_seconds, requires = "udp")]
     idle: Option<Duration>,
 
-    /// Give the connection up when nothing has come from the peer for so many seconds although it had reason
-    /// to answer, 0: never (with the network's defaults, a quarter of an hour for what is sent)
-    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "25")]
-    peer_timeout: Duration,
+    #[command(flatten)]
+    silence: PeerTimeoutArgs,
 
     /// Show no progress on the terminal
     #[arg(short, long)]
@@ -92,8 +90,9 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let _roots = root_watch::start(&session.node)?;
     let result = match (args.udp, args.keep) {
         (true, _) => datagrams(args, &session, stdin.as_ref(), &stdout),
-        (false, true) => listeners(args, &session)
-            .and_then(|listeners| clients::serve(&session, listeners, stdin, stdout, args.peer_timeout)),
+        (false, true) => listeners(args, &session).and_then(|listeners| {
+            clients::serve(&session, listeners, stdin, stdout, args.silence.peer_timeout)
+        }),
         (false, false) => one_connection(args, &session, stdin.as_ref(), &stdout),
     };
     // Even a client that failed may have others before it whose data is still on its way.
@@ -103,7 +102,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
 fn one_connection(args: &Args, session: &Session, stdin: Option<&Stdin>, stdout: &File) -> Outcome {
     let (stream, client) = accept_one(listeners(args, session)?)?;
     tracing::info!(%client, "connected");
-    let watch = silence::Watch::start(&session.joined, args.peer_timeout, true)?;
+    let watch = silence::Watch::start(&session.joined, args.silence.peer_timeout, true)?;
     let _watched = watch.add(&stream, client.ip())?;
     let input = stdin.map_or(Input::EmptyAtEnd, |stdin| Input::Stdin { stdin, turn: None });
     let progress = Progress::start(input.is_stdin(), args.quiet);
@@ -207,19 +206,7 @@ fn explain(session: &Session, local: SocketAddr, error: io::Error) -> Failure {
                 "give one of those to --bind, or leave --bind out",
             )
         }
-        io::ErrorKind::PermissionDenied => {
-            let ports = session.joined.allowed_ports();
-            Failure::usage(
-                format_args!(
-                    "port {} is outside the range {}-{} that network {} allows",
-                    local.port(),
-                    ports.start(),
-                    ports.end(),
-                    session.network.id()
-                ),
-                "choose a port in that range, or a network whose ID allows more",
-            )
-        }
+        io::ErrorKind::PermissionDenied => session.port_outside(local.port()),
         _ => Failure::new(
             format_args!("cannot listen on {local}: {error}"),
             "choose another port, or 0 for a free one",

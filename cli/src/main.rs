@@ -4,6 +4,7 @@
 //! One file per command; [`args`] and [`session`] hold what they share.
 
 mod addr;
+mod admission;
 mod args;
 mod arrivals;
 mod background;
@@ -13,8 +14,10 @@ mod completions;
 mod datagrams;
 mod demo;
 mod dial;
+mod duplicate_networks;
 mod failure;
 mod id;
+mod line_limit;
 mod listen;
 mod log;
 mod manual;
@@ -25,9 +28,7 @@ mod network;
 mod output;
 mod path;
 mod ping;
-mod places;
 mod progress;
-mod rarely;
 mod reach;
 mod root;
 mod root_watch;
@@ -41,7 +42,6 @@ mod status;
 mod stdio;
 mod stream;
 mod style;
-mod twice;
 mod waiting;
 
 use std::io::{self, Write as _};

@@ -10,14 +10,14 @@ use crate::session::Session;
 use crate::{names, root_watch, stdio};
 
 /// What the options and the environment say of servers, and the node's status does not.
-pub(crate) struct Named {
+pub(crate) struct NamedServers {
     turn: bool,
     has_empty_roots: bool,
 }
 
-impl Named {
-    pub(crate) fn of(args: &NodeArgs) -> Named {
-        Named { turn: args.names_turn(), has_empty_roots: args.has_empty_roots() }
+impl NamedServers {
+    pub(crate) fn of(args: &NodeArgs) -> NamedServers {
+        NamedServers { turn: args.names_turn(), has_empty_roots: args.has_empty_roots() }
     }
 
     /// What lists of roots and TURN servers have to do with it that nobody is found: a clause for each, with
@@ -44,7 +44,7 @@ impl Named {
 }
 
 /// What may keep the member with an address from being found.
-pub(crate) fn what_to_check(node: &Node, network: &Network, named: &Named, address: IpAddr) -> String {
+pub(crate) fn what_to_check(node: &Node, network: &Network, named: &NamedServers, address: IpAddr) -> String {
     let summary = network.summary();
     let same = match (summary.by_file, summary.secret) {
         (false, false) => "with the same network ID and, like this one, without a passphrase",
@@ -54,7 +54,7 @@ pub(crate) fn what_to_check(node: &Node, network: &Network, named: &Named, addre
     let member = names::member_at(network, address);
     let endpoints = member.map_or_else(Vec::new, |member| network.endpoints_of(&member.identity));
     let place = match &endpoints[..] {
-        [] if node.roots().is_empty() => {
+        [] if node.roots().iter().all(|root| root.guest) => {
             "on the same LAN (give both programs a root if they are not, see `peersock root --help`)"
                 .to_owned()
         }
@@ -70,7 +70,10 @@ pub(crate) fn what_to_check(node: &Node, network: &Network, named: &Named, addre
         [] => 322,
         _ => 246,
     };
-    let roots: String = node.status().roots.iter().map(|root| root_to_check(root, address)).collect();
+    // Roots that others have named are left out: the user can do nothing about them.
+    let roots = node.status().roots;
+    let roots = roots.iter().filter(|root| !root.guest);
+    let roots: String = roots.map(|root| root_to_check(root, address)).collect();
     let servers = named.to_check(node);
     format!(
         "{roots}{servers}check that the other program runs {same}, {place}, and that IP packets of {packets} \
@@ -84,7 +87,10 @@ fn root_to_check(root: &RootStatus, address: IpAddr) -> String {
     match root.state {
         RootState::Refused => format!("{name} does not take this node, it may want a token; "),
         RootState::Registered | RootState::Draining => {
-            format!("{name} was reached and does not know {address}, give the other program the same root; ")
+            format!(
+                "{name} was reached, and {address} was not met there: give the other program the same root, \
+                 if it has another; "
+            )
         }
         _ => format!("{name} does not answer, look whether it runs and has the key that --root names; "),
     }

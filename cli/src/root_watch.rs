@@ -19,10 +19,10 @@ const INTERVAL: Duration = Duration::from_millis(500);
 pub(crate) fn start(node: &Node) -> io::Result<Background> {
     let node = node.clone();
     Background::start("root-watch", move |is_over| {
-        let mut teller = Teller::default();
+        let mut messages = RootMessages::default();
         while is_over.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
             for root in node.roots().iter().filter(|root| !root.guest) {
-                if let Some(text) = teller.tell(root.id, root.state, || name(root)) {
+                if let Some(text) = messages.tell(root.id, root.state, || name(root)) {
                     stdio::note(text);
                 }
             }
@@ -42,7 +42,7 @@ pub(crate) fn name(root: &RootStatus) -> String {
 
 /// Decides what is said: each change once.
 #[derive(Default)]
-struct Teller {
+struct RootMessages {
     known: BTreeMap<NodeId, Known>,
 }
 
@@ -54,7 +54,7 @@ enum Known {
     Refused,
 }
 
-impl Teller {
+impl RootMessages {
     fn tell(&mut self, root: NodeId, state: RootState, name: impl FnOnce() -> String) -> Option<String> {
         let now = match state {
             RootState::Registered | RootState::Draining => Known::Registered,
@@ -97,8 +97,8 @@ mod tests {
     #[test]
     fn each_change_of_a_root_is_told_once() {
         let [one, other] = [1, 2].map(|seed| Identity::from_seed(&[seed; 32]).node_id());
-        let mut teller = Teller::default();
-        let mut tell = |root, state| teller.tell(root, state, || "the root".to_owned()).unwrap_or_default();
+        let mut messages = RootMessages::default();
+        let mut tell = |root, state| messages.tell(root, state, || "the root".to_owned()).unwrap_or_default();
         assert_eq!(tell(one, RootState::Connecting), "");
         assert_eq!(tell(one, RootState::Registered), "", "all is as it should be");
         assert!(tell(other, RootState::Unreachable).contains("the root does not answer"));

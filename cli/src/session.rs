@@ -26,7 +26,7 @@ pub(crate) struct Session {
     pub(crate) joined: Joined,
     pub(crate) network: Network,
     /// What the options say of servers, for when nobody is found.
-    named: reach::Named,
+    named: reach::NamedServers,
 }
 
 impl Session {
@@ -71,7 +71,7 @@ impl Session {
                 "start the command again; -v shows what happens",
             )
         })?;
-        Ok(Session { node, joined, network, named: reach::Named::of(args) })
+        Ok(Session { node, joined, network, named: reach::NamedServers::of(args) })
     }
 
     /// Waits until a peer is found and a session with it stands. Unless it is to be `quiet`, it says what it
@@ -121,6 +121,20 @@ impl Session {
         }
     }
 
+    /// What is wrong with a port that the network does not allow.
+    pub(crate) fn port_outside(&self, port: u16) -> Failure {
+        let ports = self.joined.allowed_ports();
+        Failure::usage(
+            format_args!(
+                "port {port} is outside the range {}-{} that network {} allows",
+                ports.start(),
+                ports.end(),
+                self.network.id()
+            ),
+            "choose a port in that range, or a network whose ID allows more",
+        )
+    }
+
     /// Ends the node once everything that was written has arrived.
     pub(crate) fn close(self) -> Outcome {
         signals::leave_to_cleanup();
@@ -145,7 +159,9 @@ impl Drop for Session {
 /// Where a peer is looked for, and for how long.
 fn looking_for(node: &Node, whom: &str, network: NetworkId, within: Duration) -> String {
     let status = node.status();
-    let roots = status.roots.iter().map(|root| format!("at {} ({})", root_watch::name(root), root.state));
+    // Roots that others have named are left out: the user does not know of them.
+    let roots = status.roots.iter().filter(|root| !root.guest);
+    let roots = roots.map(|root| format!("at {} ({})", root_watch::name(root), root.state));
     let dht = status.dht.iter().map(|_| "in the DHT".to_owned());
     let places: Vec<_> = ["on the local networks".to_owned()].into_iter().chain(roots).chain(dht).collect();
     format!(

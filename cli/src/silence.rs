@@ -62,7 +62,7 @@ struct Connection {
     is_silent: bool,
     /// The bytes that the peer has received, and when one came last, or there was none to come.
     delivered: (u64, Instant),
-    teller: Teller,
+    messages: SilenceMessages,
 }
 
 impl Watch {
@@ -113,7 +113,7 @@ impl Watch {
                 seen: Instant::now(),
                 is_silent: false,
                 delivered: (0, Instant::now()),
-                teller: Teller::new(self.timeout),
+                messages: SilenceMessages::new(self.timeout),
             };
             connections.entries.insert(number, connection);
         }
@@ -154,8 +154,8 @@ impl Connection {
             self.delivered = (info.delivered, now);
         }
         let stalled = now.saturating_duration_since(self.delivered.1.max(awake_since));
-        let told = self.teller.tell(silence, is_due);
-        told.or_else(|| self.teller.tell_loss(stalled, silence))
+        let told = self.messages.tell(silence, is_due);
+        told.or_else(|| self.messages.tell_loss(stalled, silence))
     }
 }
 
@@ -175,24 +175,30 @@ fn last_seen(peers: &[PeerStatus], address: IpAddr) -> Option<Duration> {
 }
 
 /// Decides what is said: each silence once, and its end.
-struct Teller {
+struct SilenceMessages {
     tell_after: Duration,
     give_up_after: Duration,
-    /// The silence that was told, as long as it was when last looked at.
-    told: Option<Duration>,
+    /// The silence that the last message tells of, as long as it was when last looked at; none if it has
+    /// ended.
+    last_message: Option<Duration>,
     /// It was told that what is sent is lost.
     is_loss_told: bool,
 }
 
-impl Teller {
-    fn new(give_up_after: Duration) -> Teller {
-        Teller { tell_after: give_up_after / TELL_AFTER_PART, give_up_after, told: None, is_loss_told: false }
+impl SilenceMessages {
+    fn new(give_up_after: Duration) -> SilenceMessages {
+        SilenceMessages {
+            tell_after: give_up_after / TELL_AFTER_PART,
+            give_up_after,
+            last_message: None,
+            is_loss_told: false,
+        }
     }
 
     fn tell(&mut self, silence: Duration, is_answer_due: bool) -> Option<String> {
-        match self.told {
+        match self.last_message {
             None if silence >= self.tell_after && is_answer_due => {
-                self.told = Some(silence);
+                self.last_message = Some(silence);
                 Some(format!(
                     "the peer has not answered for {}; without an answer the connection is given up after {} \
                      (--peer-timeout)",
@@ -201,12 +207,12 @@ impl Teller {
                 ))
             }
             Some(longest) if silence < longest => {
-                self.told = None;
+                self.last_message = None;
                 let longest = seconds(longest);
                 Some(format!("the peer answers again after {longest} of silence; the connection goes on"))
             }
             Some(_) => {
-                self.told = Some(silence);
+                self.last_message = Some(silence);
                 None
             }
             None => None,
@@ -220,7 +226,7 @@ impl Teller {
                 self.is_loss_told = true;
                 Some(format!(
                     "nothing of what is sent has arrived for {}, though the peer is there: it is lost on the \
-                     way, and sent again and again",
+                     way, and sent again and again; `peersock ping` shows how much of what is sent arrives",
                     seconds(stalled)
                 ))
             }
@@ -243,8 +249,8 @@ mod tests {
 
     #[test]
     fn each_silence_is_told_once_and_so_is_its_end() {
-        let mut teller = Teller::new(Duration::from_secs(15));
-        let mut tell = |silence, is_due| teller.tell(Duration::from_secs_f64(silence), is_due);
+        let mut messages = SilenceMessages::new(Duration::from_secs(15));
+        let mut tell = |silence, is_due| messages.tell(Duration::from_secs_f64(silence), is_due);
         assert_eq!(tell(4.9, true), None);
         assert_eq!(tell(60.0, false), None, "it has no room, and is asked seldom");
         let told = tell(5.02, true).expect("a line");
@@ -258,10 +264,10 @@ mod tests {
 
     #[test]
     fn packets_that_are_lost_are_told_of_once_if_the_peer_is_heard() {
-        let mut teller = Teller::new(Duration::from_secs(15));
+        let mut messages = SilenceMessages::new(Duration::from_secs(15));
         let mut tell = |stalled, silence| {
             let [stalled, silence] = [stalled, silence].map(Duration::from_secs_f64);
-            teller.tell_loss(stalled, silence).unwrap_or_default()
+            messages.tell_loss(stalled, silence).unwrap_or_default()
         };
         assert_eq!(tell(4.9, 0.1), "");
         assert_eq!(tell(5.0, 5.0), "", "that is silence");

@@ -12,7 +12,7 @@ use peersock_stack::InterfaceId;
 use crate::Datapath;
 
 /// Most addresses that wait to be read; more are not told.
-const MOST: usize = 64;
+const QUEUE: usize = 64;
 
 /// An address to which something was to be sent, and from which no answer came: attempts to connect to it
 /// have failed, and packets to it were dropped.
@@ -36,11 +36,11 @@ pub struct Unanswered {
 pub(super) struct UnansweredListener(Mutex<Option<SyncSender<Unanswered>>>);
 
 impl Datapath {
-    /// The addresses that do not answer from now on, each as often as something has waited in vain; of more
-    /// than 64 that were not read the newest are missing. A new receiver takes the place of the one before,
-    /// which ends.
+    /// Returns a receiver of the addresses for which something has waited in vain from now on, one message
+    /// for each time. It holds 64; further ones are dropped until some are read. A new receiver ends the one
+    /// before.
     pub fn unanswered(&self) -> Receiver<Unanswered> {
-        let (sender, receiver) = mpsc::sync_channel(MOST);
+        let (sender, receiver) = mpsc::sync_channel(QUEUE);
         *sync::lock(&self.unanswered.0) = Some(sender);
         receiver
     }

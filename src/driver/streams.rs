@@ -42,6 +42,9 @@ const FIRST_ANSWER: Duration = Duration::from_secs(5);
 /// The wait before a root is tried again, from the first to the longest.
 const AGAIN: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(30)];
 
+/// The first wait where only another root has named the ways: anybody can make up a record that names others.
+const NAMED_AGAIN: Duration = Duration::from_secs(2);
+
 /// A stream that has lasted for so long was a good one: the next wait is the first again.
 const LASTED: Duration = Duration::from_secs(10);
 
@@ -65,6 +68,7 @@ pub(crate) struct Streams {
     wanted: watch::Sender<Option<Vec<WantedStream>>>,
     /// How often the network has changed.
     network: watch::Sender<u64>,
+    /// Set by [`Streams::start`]. The thread begins when the first stream is wanted.
     driver: OnceLock<Weak<Driver>>,
     thread: Mutex<Running>,
 }
@@ -123,10 +127,10 @@ impl Streams {
 
     /// Says which streams are to be open.
     pub(super) fn want(self: &Arc<Self>, wanted: Vec<WantedStream>) {
-        let is_one = !wanted.is_empty();
+        let is_any = !wanted.is_empty();
         self.wanted.send_replace(Some(wanted));
         // Without a thread there is no stream, and the root stays unreachable by it.
-        if is_one && let Err(error) = self.run() {
+        if is_any && let Err(error) = self.run() {
             tracing::warn!(%error, "no thread for streams to roots");
         }
     }
@@ -146,8 +150,9 @@ impl Streams {
         sync::read(&self.errors).get(root).cloned()
     }
 
-    /// Says how roots are reached from now on, and starts the thread that opens streams unless it runs. If no
-    /// root has a way by one, it is started when there is one that other roots have named.
+    /// Says how roots are reached from now on, and starts the thread that opens streams unless it runs. If none
+    /// of them has a way by a stream, the first [`Streams::want`] that is not empty starts it: other roots may
+    /// name such roots.
     pub(super) fn start(self: &Arc<Self>, driver: &Arc<Driver>, config: StreamConfig) -> io::Result<()> {
         let is_needed = !config.targets.is_empty();
         *sync::write(&self.config) = config;
@@ -225,7 +230,8 @@ impl Keeper {
 
     /// Keeps one stream open until the task is aborted: by `named` ways, if there are some.
     async fn keep(self, root: NodeId, socket: SocketIndex, named: Vec<Target>) {
-        let (mut wait, mut network) = (AGAIN[0], self.streams.network.subscribe());
+        let first = if named.is_empty() { AGAIN[0] } else { NAMED_AGAIN };
+        let (mut wait, mut network) = (first, self.streams.network.subscribe());
         loop {
             match self.connect_anew(&root, &named, &mut network).await {
                 Ok((connection, target)) => {
@@ -247,7 +253,7 @@ impl Keeper {
                     sync::write(&self.streams.errors).insert(root, reason);
                     self.set_open(&root, socket, None);
                     if since.elapsed() >= LASTED {
-                        wait = AGAIN[0];
+                        wait = first;
                     }
                 }
                 Err(error) => {

@@ -41,7 +41,7 @@ use self::meeting::Meetings;
 use crate::config::Network;
 use crate::driver::Driver;
 use crate::management::ManagementServer;
-use crate::socket::{Waited, port_refusal};
+use crate::socket::{Waited, port_refusal_text};
 use crate::state::StateDir;
 use crate::sync;
 
@@ -176,10 +176,9 @@ impl Node {
         Events::new(self.inner.driver.datapath.subscribe())
     }
 
-    /// The addresses of members that do not answer from now on, each as often as something has waited in
-    /// vain: attempts to connect to it have failed, and packets to it were dropped. Of more than 64 that
-    /// were not read the newest are missing. A new receiver takes the place of the one before, which
-    /// ends.
+    /// Returns a receiver of the addresses for which something has waited in vain from now on, one message
+    /// for each time. It holds 64; further ones are dropped until some are read. A new receiver ends the one
+    /// before.
     ///
     /// ```
     /// # use peersock::{IdentitySource, Interfaces, Network, Node};
@@ -213,7 +212,7 @@ impl Node {
     /// ```
     pub fn port_refusal(&self, port: u16) -> Option<String> {
         let datapath = &self.inner.driver.datapath;
-        (!datapath.stack().allows_port(port)).then(|| port_refusal(port, &datapath.networks()))
+        (!datapath.stack().allows_port(port)).then(|| port_refusal_text(port, &datapath.networks()))
     }
 
     /// Waits up to `linger` for what sockets still have to deliver, closed ones or not, then resets what is

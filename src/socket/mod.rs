@@ -62,7 +62,7 @@ pub(crate) fn interface_within(
 /// Says which ports the networks allow where that is why `port` was refused, and that a port is taken.
 fn explain(error: Error, port: u16, networks: &[JoinedNetwork]) -> io::Error {
     let message = match error {
-        Error::PermissionDenied => port_refusal(port, networks),
+        Error::PermissionDenied => port_refusal_text(port, networks),
         Error::AddrInUse => format!("port {port} is in use by another socket of this node; choose another"),
         _ => return error.into(),
     };
@@ -70,7 +70,7 @@ fn explain(error: Error, port: u16, networks: &[JoinedNetwork]) -> io::Error {
 }
 
 /// Why nobody could reach a listener at `port`, with the ports that the networks allow.
-pub fn port_refusal(port: u16, networks: &[JoinedNetwork]) -> String {
+pub fn port_refusal_text(port: u16, networks: &[JoinedNetwork]) -> String {
     let allowed = networks.iter().map(|JoinedNetwork { id, ports, .. }| {
         format!("network {id} allows ports {} to {}", ports.start(), ports.end())
     });

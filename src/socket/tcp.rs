@@ -50,7 +50,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Sends the SYN. The connection stands when [`Connection::poll_connected`] says so.
+    /// Sends the SYN. The connection stands when [`Connection::check_connected`] says so.
     pub(crate) fn start(node: &Node, remote: SocketAddr) -> io::Result<Connection> {
         let inner = &node.inner;
         inner.check_up()?;
@@ -103,7 +103,7 @@ impl Connection {
         Waited::waiters(&*self.flow)
     }
 
-    /// `WouldBlock` until the connection stands or has failed.
+    /// Checks an attempt to connect: `WouldBlock` until the connection stands or has failed.
     ///
     /// # Errors
     /// What has ended the attempt, once.

@@ -204,8 +204,9 @@ fn lock_current(directory: &OwnedFd, name: &str) -> io::Result<Option<File>> {
         return Ok(None);
     }
     old_libraries::note_use(&file);
-    // Some network file systems have no locks; nothing is removed from them either.
-    let _ = rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared);
+    // Who looks whether the file is old has the lock for a moment. Some network file systems have no locks;
+    // nothing is removed from them either.
+    let _ = rustix::fs::flock(&file, FlockOperation::LockShared);
     // Its last link may have gone before it was locked.
     Ok((rustix::fs::fstat(&file)?.st_nlink > 0).then_some(file))
 }

@@ -145,7 +145,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let refusals = server.refusals();
     let saying = thread::Builder::new().name("refusals".into());
     let saying = saying.spawn(move || refusals.iter().for_each(stdio::note))?;
-    let unanswered = unanswered::start(&node, networks, reach::Named::of(&args.node))?;
+    let unanswered = unanswered::start(&node, networks, reach::NamedServers::of(&args.node))?;
     let requests = Requests::default();
     let guard = Guard::start(&server);
     let mut watch = None;

@@ -12,12 +12,12 @@ use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 const KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// The file's time says to within this when it was last provided.
-const NOTED: Duration = Duration::from_secs(24 * 3600);
+const USE_PRECISION: Duration = Duration::from_secs(24 * 3600);
 
-/// Notes that a file is in use, so that others see it also where programs find it without this process. Fails
-/// on a file system that cannot be written to, which keeps the file anyway.
+/// Sets the file's time to now, so that others keep it although no process of ours holds its lock. Errors are
+/// ignored: a file system that cannot be written to keeps the file anyway.
 pub(super) fn note_use(file: &File) {
-    if age(file).is_none_or(|age| age > NOTED) {
+    if age(file).is_none_or(|age| age > USE_PRECISION) {
         let _ = file.set_modified(SystemTime::now());
     }
 }
@@ -35,9 +35,12 @@ pub(super) fn remove(directory: &OwnedFd, prefix: &str, name: &str) {
         let Ok(file) = rustix::fs::openat(directory, other, flags, Mode::empty()).map(File::from) else {
             continue;
         };
-        if age(&file).is_some_and(|age| age > KEPT)
+        let is_old = || age(&file).is_some_and(|age| age > KEPT);
+        // Looked at again at last: who waits for the lock has noted its use first.
+        if is_old()
             && rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
             && !is_mapped(other)
+            && is_old()
         {
             let _ = rustix::fs::unlinkat(directory, other, AtFlags::empty());
         }
@@ -128,6 +131,6 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = make(folder.path(), "library-used.so", 100);
         note_use(&file);
-        assert!(age(&file).is_some_and(|age| age < NOTED));
+        assert!(age(&file).is_some_and(|age| age < USE_PRECISION));
     }
 }

@@ -111,7 +111,8 @@ fn whoever_finds_nobody_is_told_what_the_roots_have_to_do_with_it() {
         command.args(["--root", root]);
         run(command)
     };
-    dial(&open.text()).failure(1, &["nobody", "127.0.0.1", "was reached and does not know", "the same root"]);
+    dial(&open.text())
+        .failure(1, &["nobody", "127.0.0.1", "was reached", "was not met there", "the same root"]);
     dial(&closed.text()).failure(1, &["nobody", "does not take this node", "token"]);
     // The key of another root.
     let text = open.text();

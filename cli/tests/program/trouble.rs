@@ -81,6 +81,7 @@ fn one_member_with_many_connections_does_not_shut_out_the_others() {
     let mut refused = TcpStream::connect_timeout_on(&node, &target, PATIENCE).unwrap();
     let error = refused.read(&mut [0]).expect_err("too many wait");
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    listening.running.wait_for_stderr("is refused: 64 of one peer wait already");
 
     let mut other = lab.dial(&listening.target, &[]);
     other.send(b"somebody else\n");

@@ -7,7 +7,7 @@
 //! * [`Name`]: what an abstract name of such a socket says;
 //! * [`Request`] and [`Reply`]: what an application asks of its node;
 //! * [`Client`], [`open()`] and [`Socket`]: the application's side, on which the C library, the preloaded
-//!   library and Python build. The node's side is in the crate `peersock`.
+//!   library and Python build. The node's side is in the crate `peersock-descriptors`.
 //!
 //! System calls are made without the C library's functions, so that a library that takes their place may call
 //! this one.

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use peersock::attach::Connection;
 use peersock_fd::{Errno, Reply, SocketId, enlarge, peer_credentials};
+use peersock_primitives::wait::Interest;
 use rustix::net::RecvFlags;
 
 use crate::context::Context;
@@ -16,8 +18,6 @@ use crate::outbox::Outbox;
 use crate::requester::failed;
 use crate::stream::{self, Origin, Stream};
 use crate::wakers::{self, Key};
-use peersock::attach::Connection;
-use peersock_primitives::wait::Interest;
 
 /// How long an application may take to connect its descriptor after the connection stands.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
 use std::time::Instant;
 
+use peersock::attach::{EventFlags, NodeHandle, Poller, WeakNodeHandle};
 use peersock_datapath::{GsoBatch, JoinedNetwork};
 use peersock_fd::{Errno, Family, Name, NameKey, NodeTag, Token, address};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
@@ -19,8 +20,6 @@ use crate::end_index::EndIndex;
 use crate::ipv4_aliases::Aliases;
 use crate::refusals::Refusals;
 use crate::wakers::{self, Key, ReadyQueue};
-use peersock::attach::{EventFlags, Poller};
-use peersock::attach::{NodeHandle, WeakNodeHandle};
 
 /// Bytes that are moved for one stream before others have their turn.
 const BUFFER: usize = 256 << 10;

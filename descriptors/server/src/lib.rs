@@ -49,11 +49,11 @@ use std::io;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use peersock::Node;
+use peersock::attach::{NodeHandle, TaskUser};
 use peersock_fd::{NodeTag, Token};
 
 pub use host::Host;
-use peersock::Node;
-use peersock::attach::{NodeHandle, TaskUser};
 use server::Server;
 pub use undelivered::Outstanding;
 
@@ -84,7 +84,7 @@ pub struct FdServer {
 }
 
 impl FdServer {
-    /// Starts to serve.
+    /// Starts to serve. A node has one server at a time.
     ///
     /// # Errors
     /// When the system refuses sockets or randomness.

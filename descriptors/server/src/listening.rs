@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use peersock::attach::Connection;
 use peersock_fd::{Accepted, Credentials, Errno, Family, Name, SocketId, address, enlarge, peer_credentials};
+use peersock_primitives::wait::Interest;
 use rustix::net::SocketType;
 
 use crate::context::{Context, unix};
@@ -16,8 +18,6 @@ use crate::outbox::Outbox;
 use crate::socket_table::Opened;
 use crate::stream::{self, Origin, Stream};
 use crate::wakers::{self, Key, Readiness};
-use peersock::attach::Connection;
-use peersock_primitives::wait::Interest;
 
 /// How soon, and how late at most, an application is looked at again whose queue of connections was full. The
 /// kernel does not tell when there is room.

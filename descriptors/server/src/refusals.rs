@@ -3,9 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::mpsc;
 
+use peersock::attach::port_refusal_text;
 use peersock_datapath::JoinedNetwork;
-
-use peersock::attach::port_refusal;
 
 /// Who is told of ports that no network allows, and those that were told.
 #[derive(Default)]
@@ -36,7 +35,7 @@ impl Refusals {
             && self.told.insert(port)
         {
             // Nobody may listen any more.
-            let _ = listener.send(port_refusal(port, &networks));
+            let _ = listener.send(port_refusal_text(port, &networks));
         }
     }
 }

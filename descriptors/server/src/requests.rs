@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use peersock::attach::EventFlags;
 use peersock_fd::{
     Errno, Interface, Message, Reply, Report, Request, VERSION, Which, peer_credentials, proof,
 };
@@ -19,7 +20,6 @@ use crate::state::{Entry, ServerState};
 use crate::stream::Stream;
 use crate::transport;
 use crate::wakers::Key;
-use peersock::attach::EventFlags;
 use peersock_datapath::JoinedNetwork;
 
 /// Connections to the request socket that are accepted, and requests that are answered, before others have

@@ -5,8 +5,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, mpsc};
 use std::time::{Duration, Instant};
 
-use peersock::attach::{Event, EventFlags};
+use peersock::attach::{Attached, EventFlags, NodeHandle, PollEvent};
 use peersock_fd::{Errno, Name, NameKey, NodeTag, Token, address};
+use peersock_primitives::sync;
 use rustix::net::SocketType;
 
 use crate::Unclosed;
@@ -16,9 +17,6 @@ use crate::state::{Entry, LOOK, ServerState};
 use crate::stream::Stream;
 use crate::undelivered::Outstanding;
 use crate::wakers::{Key, ReadyQueue};
-use peersock::attach::Attached;
-use peersock::attach::NodeHandle;
-use peersock_primitives::sync;
 
 /// Connections that may wait for the server.
 const BACKLOG: i32 = 4096;
@@ -188,7 +186,7 @@ impl Server {
 }
 
 impl Attached for Server {
-    fn run(&self, events: &[Event]) {
+    fn run(&self, events: &[PollEvent]) {
         let mut state = self.lock();
         for event in events {
             state.handle(event.data.u64(), event.flags.into());

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
+use peersock::attach::{Acceptor, NodeHandle};
 use peersock_fd::{Errno, Family, SocketId, Which};
 
 use crate::addresses::{canonical, errno, shown};
@@ -11,8 +12,6 @@ use crate::families::bind_families;
 use crate::options::Options;
 use crate::transport::Transport;
 use crate::wakers::Key;
-use peersock::attach::Acceptor;
-use peersock::attach::NodeHandle;
 
 /// Opened sockets below which it is not looked which of them are closed.
 const LEAST_SWEPT: usize = 64;

@@ -2,12 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use peersock::attach::NodeHandle;
 use peersock_fd::{Errno, Family, Name};
 
 use crate::application_fd;
 use crate::socket_table::{Opened, Phase};
 use crate::state::{Entry, ServerState};
-use peersock::attach::NodeHandle;
 
 impl ServerState {
     /// The socket, made known if it is new.

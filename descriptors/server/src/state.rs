@@ -43,7 +43,7 @@ pub(crate) struct ServerState {
     /// Connections that applications have made to the request socket.
     pub(crate) contacts: u64,
     /// Nobody sees who reads and writes the sockets that this process has opened, see
-    /// [`FdServer::note_unseen_calls`](super::FdServer::note_unseen_calls).
+    /// [`FdServer::note_unseen_calls`](crate::FdServer::note_unseen_calls).
     pub(crate) has_unseen_calls: bool,
 }
 

@@ -8,7 +8,7 @@ use peersock_stack::{Delivery, Flow};
 use crate::connection_errors::Losses;
 
 /// What applications have written and what has not arrived, see
-/// [`FdServer::undelivered`](super::FdServer::undelivered).
+/// [`FdServer::undelivered`](crate::FdServer::undelivered).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Outstanding {

@@ -5,8 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Wake, Waker};
 use std::thread::ThreadId;
 
-use peersock::attach::EventFlags;
-use peersock::attach::{NodeHandle, WeakNodeHandle};
+use peersock::attach::{EventFlags, NodeHandle, WeakNodeHandle};
 use peersock_primitives::sync;
 
 /// Names one thing that a server has to do with.

@@ -200,10 +200,13 @@ fn targets(own: &Contact, peer: &Contact) -> (Vec<Candidate>, Vec<(Candidate, No
 fn predicted(peer: &Contact, known: &[SocketAddr]) -> Vec<SocketAddr> {
     let delta = i32::from(peer.nat.port_delta);
     let mut guessed: Vec<SocketAddr> = Vec::new();
-    if peer.nat.mapping.varies() && delta != 0 {
+    if delta != 0 {
+        let varies = |at: &SocketAddr| peer.mapping(at.is_ipv4()).varies();
         let mapped = peer.candidates().iter().filter(|candidate| candidate.kind == CandidateKind::Mapped);
-        let mut bases: Vec<SocketAddr> =
-            mapped.map(|candidate| candidate.address).filter(|address| known.contains(address)).collect();
+        let mut bases: Vec<SocketAddr> = mapped
+            .map(|candidate| candidate.address)
+            .filter(|address| known.contains(address) && varies(address))
+            .collect();
         bases.sort_by_key(|at| (host(&at.ip()), -i32::from(at.port()) * delta.signum()));
         for base in bases {
             for i in 1..=HolePunch::PREDICTED as i32 {

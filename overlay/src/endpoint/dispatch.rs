@@ -119,7 +119,6 @@ impl Endpoint {
             }
             Effect::LookUp => self.look_up_peer(now, key),
             Effect::Silent(since) => self.doubt_roots_since(now, since),
-            Effect::Unheard => self.doubt_roots(now),
             Effect::Refile => _ = self.refile(key),
             Effect::Met(place) if place.relay().is_some() => {}
             Effect::Met(place) => {

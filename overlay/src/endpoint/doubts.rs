@@ -7,9 +7,9 @@ use crate::link::{PeerKey, Timer};
 use crate::roots::{DOUBT_INTERVAL, Root};
 
 impl Endpoint {
-    /// The path to some peer may have failed, in one direction at least. What has broken it, such as a NAT
-    /// box that has forgotten its mappings, may have broken the ways to roots, too, by which the peer will
-    /// look for this node: asks those that nothing was sent to lately.
+    /// The path to some peer may have failed. What has broken it, such as a NAT box that has forgotten its
+    /// mappings, may have broken the ways to roots, too, by which the peer will look for this node: asks
+    /// those that nothing was sent to lately.
     pub(super) fn doubt_roots(&mut self, now: Instant) {
         for key in self.roots.list.iter().map(|(key, _)| *key).collect::<Vec<_>>() {
             let connected = self.peers.get(key).filter(|peer| peer.link.current().is_some());
@@ -20,8 +20,8 @@ impl Endpoint {
         }
     }
 
-    /// A peer has been silent since then: asks the roots that were not heard since either, however much was
-    /// sent there before.
+    /// A peer has been silent since then, or has not used what this node answers: asks the roots that were
+    /// not heard since either, however much was sent there before.
     pub(super) fn doubt_roots_since(&mut self, now: Instant, since: Instant) {
         for key in self.roots.list.iter().map(|(key, _)| *key).collect::<Vec<_>>() {
             let connected = self.peers.get(key).filter(|peer| peer.link.current().is_some());

@@ -31,9 +31,11 @@ const MIN_OF_ONE: usize = 2;
 const MAX_EVER: usize = 2 * MAX_GUESTS;
 /// Most addresses of one that are tried.
 const MAX_ADDRESSES: usize = 4;
-/// Most ways by streams that are tried, so long after UDP, and for so long unless it answers.
+/// Most ways by streams that are tried.
 const MAX_WAYS: usize = 4;
+/// They are tried so long after UDP addresses.
 const STREAM_AFTER: Duration = Duration::from_secs(1);
+/// And for so long, unless the root answers.
 const STREAM_TRIED: Duration = Duration::from_secs(10);
 /// Ports below are those of services that a root has nothing to do with, except those of the web.
 const FIRST_PORT: u16 = 1024;
@@ -173,7 +175,7 @@ impl Endpoint {
         }
     }
 
-    /// The addresses of a record that may be tried now. Private ones are for those who are told so by a root
+    /// What may be tried now of a record: addresses by UDP, ways by streams. Private addresses are for those who are told so by a root
     /// that is at such an address itself, and loopback ones for those whose root is on this machine.
     fn granted(&mut self, now: Instant, own: PeerKey, record: &RootRecord, said_by: PeerKey) -> Granted {
         let path = self.peers.get(said_by).and_then(|peer| peer.link.handle.path());
@@ -187,9 +189,9 @@ impl Endpoint {
         let addresses: Vec<_> = good.take(MAX_ADDRESSES).take_while(|_| root.named.take(now)).collect();
         // One host is paid for once.
         let mut hosts: Vec<IpAddr> = addresses.iter().map(SocketAddr::ip).collect();
-        let is_no_service = |port: u16| port >= FIRST_PORT || WEB_PORTS.contains(&port);
+        let is_allowed_port = |port: u16| port >= FIRST_PORT || WEB_PORTS.contains(&port);
         let good = record.streams().into_iter();
-        let good = good.filter(|way| is_good(&way.address) && is_no_service(way.address.port()));
+        let good = good.filter(|way| is_good(&way.address) && is_allowed_port(way.address.port()));
         let ways = good.take(MAX_WAYS).take_while(|way| {
             let host = way.address.ip();
             let is_paid = hosts.contains(&host) || root.named.take(now);

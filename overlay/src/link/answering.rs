@@ -43,9 +43,9 @@ impl Link {
         }
         self.newest = Some(timestamp);
         self.forget_unconfirmed(cx);
-        if self.unconfirmed() > 0 {
-            cx.effects.push(Effect::Unheard);
-        }
+        // Responses may not reach the peer, nor what it sends by roots this node.
+        let unused = self.sessions.iter().filter(|live| !live.session.is_confirmed());
+        cx.effects.extend(unused.map(|live| live.session.established()).min().map(Effect::Silent));
         self.respond(cx, meta, received)
     }
 

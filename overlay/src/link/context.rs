@@ -157,10 +157,9 @@ pub(crate) enum Effect {
     /// Nothing is known of where the peer is, or it does not answer there: it is to be looked for at the
     /// roots.
     LookUp,
-    /// Data to the peer has been unanswered since then.
+    /// Data to the peer has been unanswered since then, or the peer has used no response to its handshakes
+    /// since then and begins another one.
     Silent(Instant),
-    /// The peer does not use answers to its handshakes: they may not arrive.
-    Unheard,
     /// What the peer is worth has changed, for when its network needs room.
     Refile,
     /// The peer has been met at this place.

@@ -135,14 +135,14 @@ impl Stream {
     /// Nothing is heard by UDP.
     fn wait(&mut self, after: Duration, now: Instant) -> StreamStep {
         self.back = None;
-        let until = self.until.filter(|_| !self.is_open);
-        if until.is_some_and(|until| now >= until) {
+        // That a stream is open proves nothing: whoever listens there may have sent something.
+        if self.until.is_some_and(|until| now >= until) {
             self.is_wanted = false;
             return StreamStep::default();
         }
         let due = self.silent.unwrap_or(now) + after;
         self.is_wanted |= now >= due;
-        StreamStep { ask: None, next: if self.is_wanted { until } else { Some(due) } }
+        StreamStep { ask: None, next: if self.is_wanted { self.until } else { Some(due) } }
     }
 
     /// The network has changed, or the stream is new: UDP is asked soon.

@@ -248,7 +248,8 @@ pub struct TcpOptions {
     /// TCP_DEFER_ACCEPT, of listeners: a connection can be accepted once data, or its end, has come, or after
     /// this time. Until then it holds a place of the backlog as a handshake does. Default none.
     pub defer_accept: Option<Duration>,
-    /// TCP_USER_TIMEOUT (RFC 5482), instead of [`Config::user_timeout`].
+    /// TCP_USER_TIMEOUT (RFC 5482), instead of [`Config::user_timeout`]. With keep-alives it is also how long
+    /// the peer may be silent, in place of [`KeepAlive::probes`].
     pub user_timeout: Option<Duration>,
     /// SO_SNDBUF: a queue of this size from the start instead of one that grows to [`Config::send_buffer`],
     /// bytes.
@@ -290,7 +291,7 @@ pub struct KeepAlive {
     /// ms at least.
     pub interval: Duration,
     /// TCP_KEEPCNT: so many unanswered probes, with an interval behind the last, are a dead peer. Default 9,
-    /// as Linux, 1 at least.
+    /// as Linux, 1 at least. Ignored where [`TcpOptions::user_timeout`] is set, as in Linux.
     pub probes: u32,
 }
 

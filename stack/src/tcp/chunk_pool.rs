@@ -19,7 +19,7 @@ const MOST: usize = 64;
 /// What nobody has wanted for so long is given back.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// See the module.
+/// Keeps spare chunks for the queues of one node's connections.
 #[derive(Debug, Default)]
 pub(crate) struct ChunkPool {
     spare: Mutex<Spare>,

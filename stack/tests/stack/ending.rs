@@ -88,16 +88,20 @@ fn lost_by_reset(seed: u64, meanwhile: impl FnOnce(&mut Pair, &Flow, &Flow)) -> 
 fn a_reset_says_that_everything_was_read() {
     let read = |pair: &Pair, b: &Flow, length: usize| {
         assert_eq!(b.read(pair.now, &mut vec![0; length]), Ok(length));
+        b.set_all_read();
     };
     assert_eq!(lost_by_reset(60, |pair, _, b| read(pair, b, 10)), None);
     let reset = Some((Error::ConnectionReset, 0));
     assert_eq!(lost_by_reset(61, |pair, _, b| read(pair, b, 9)), reset);
-    assert_eq!(lost_by_reset(62, |pair, _, b| b.shutdown_read(pair.now).unwrap()), reset);
-    let forwarded = |pair: &mut Pair, _: &Flow, b: &Flow| {
-        read(pair, b, 10);
-        b.set_forwarded(true);
+    let discards = |pair: &mut Pair, _: &Flow, b: &Flow| {
+        b.shutdown_read(pair.now).unwrap();
+        b.set_all_read();
     };
-    assert_eq!(lost_by_reset(63, forwarded), reset);
+    assert_eq!(lost_by_reset(62, discards), reset);
+    let says_nothing = |pair: &mut Pair, _: &Flow, b: &Flow| {
+        assert_eq!(b.read(pair.now, &mut [0; 10]), Ok(10));
+    };
+    assert_eq!(lost_by_reset(63, says_nothing), reset);
     // What is on its way is not acknowledged.
     let more = |pair: &mut Pair, a: &Flow, b: &Flow| {
         read(pair, b, 10);

@@ -5,13 +5,13 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::{Arc, mpsc};
 use std::task::Waker;
 
+use peersock::attach::Wakeup;
+use peersock::{Event, Node};
 use peersock_fd::{Errno, peer_credentials};
 use rustix::net::{AddressFamily, SendFlags, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType};
 
 use super::thread::Job;
 use super::{Host, down};
-use peersock::attach::Wakeup;
-use peersock::{Event, Node};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// How long the node's side waits for the caller, who connects at once.

@@ -11,10 +11,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use peersock::{Event, Node, NodeBuilder, StartError};
 use peersock_fd::{NodeTag, Token};
 
 use super::{FdServer, Unclosed};
-use peersock::{Event, Node, NodeBuilder, StartError};
 use thread::{Hosted, Job};
 
 /// How long dropping a host waits for what was sent to be acknowledged.

@@ -5,13 +5,13 @@ use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
+use peersock::{Node, NodeBuilder, StartError};
 use peersock_fd::{NodeTag, Token};
+use peersock_primitives::sync;
 use rustix::process::Pid;
 
 use crate::process;
 use crate::{FdServer, Unclosed};
-use peersock::{Node, NodeBuilder, StartError};
-use peersock_primitives::sync;
 
 /// How long a host that stops waits for the jobs that run apart. They end when the node is shut down.
 const APART_PATIENCE: Duration = Duration::from_secs(2);

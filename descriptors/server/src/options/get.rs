@@ -3,12 +3,12 @@
 use std::net::{IpAddr, SocketAddr};
 
 use libc::{IPPROTO_ICMPV6, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_RAW, IPPROTO_TCP, SOL_SOCKET};
+use peersock::attach::Connection;
 use peersock_fd::{Errno, PacketInfo, interface_index};
 
 use super::tcp_info::tcp_info;
 use super::value::{index, number};
 use super::{BUFFER, Options, Side, interface_name};
-use peersock::attach::Connection;
 use peersock_fd::option_table::{self as table, Access, Row};
 
 /// The largest segment that every path takes (RFC 9293 3.7.1).

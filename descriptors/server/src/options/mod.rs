@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use peersock::attach::Connection;
 use peersock_fd::option_table::Row;
 use peersock_fd::{Details, Family, PacketInfo};
 use peersock_stack::{
@@ -20,7 +21,6 @@ use peersock_stack::{
 
 use super::transport::Arrived;
 pub(super) use groups::Membership;
-use peersock::attach::Connection;
 pub(super) use value::{index as interface_index, interface_name};
 
 /// What every path of IPv6 takes, bytes (RFC 8200 5).

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use peersock_stack::State;
-
 use peersock::attach::Connection;
+use peersock_stack::State;
 
 /// Bytes up to and with `tcpi_snd_wnd`.
 const LENGTH: usize = 232;

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
-use peersock::attach::EventFlags;
+use peersock::attach::{Connection, EventFlags};
 use peersock_fd::{Errno, SocketId};
+use peersock_primitives::wait::Interest;
 use peersock_stack::{Delivery, Ready};
 use rustix::event::{PollFd, PollFlags};
 use rustix::net::sockopt;
@@ -23,8 +24,6 @@ use super::options::Options;
 use super::outbox::Outbox;
 use super::wakers::{self, Readiness};
 use crate::process;
-use peersock::attach::Connection;
-use peersock_primitives::wait::Interest;
 
 /// How often a stream goes on at once before others have their turn.
 const ROUNDS: usize = 4;
@@ -127,7 +126,6 @@ impl Stream {
         process: i32,
         (waker, entry): (Waker, Arc<wakers::Entry>),
     ) -> Self {
-        connection.flow().set_forwarded(true);
         Self {
             connection,
             origin,
@@ -184,7 +182,7 @@ impl Stream {
             // Nothing but the reset tells the peer, and it does not wait for what was written.
             _ if self.hung_up && self.options.resets_on_close() => {
                 if !self.left_unread() {
-                    self.connection.flow().set_forwarded(false);
+                    self.connection.flow().set_all_read();
                 }
                 Outcome::Ended
             }

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
+use peersock::attach::NodeHandle;
 use peersock_fd::{Errno, Report, Route};
+use peersock_primitives::sync;
 use peersock_stack::{Error, GroupChange, InterfaceId, SendOptions, TrafficClass};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, sockopt};
 
@@ -15,9 +17,7 @@ use super::{Arrived, Transport};
 use crate::addresses::canonical;
 use crate::addresses::routes;
 use crate::options::Options;
-use peersock::attach::NodeHandle;
 use peersock_datapath::GsoBatch;
-use peersock_primitives::sync;
 
 /// How long it is believed which addresses are the overlay's.
 const LIFETIME: Duration = Duration::from_secs(1);

@@ -7,17 +7,16 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
 use std::time::Instant;
 
+use peersock::attach::{NodeHandle, Waited};
 use peersock_fd::Report;
+use peersock_primitives::sync;
+use peersock_primitives::wait::Interest;
 use peersock_stack::{Error, GroupChange, IcmpSocket, InterfaceId, SendOptions};
 
 use super::{Arrived, Transport, follow, reachable, report};
 use crate::families::bind_aliased;
 use crate::options::Options;
-use peersock::attach::NodeHandle;
-use peersock::attach::Waited;
 use peersock_datapath::{GsoBatch, SocketState};
-use peersock_primitives::sync;
-use peersock_primitives::wait::Interest;
 
 /// Type, code, checksum, identifier, sequence number.
 const HEADER: usize = 8;

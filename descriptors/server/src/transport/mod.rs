@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
+use peersock::attach::NodeHandle;
 use peersock_fd::{Errno, Kind, PacketInfo, Report};
 use peersock_stack::{
     Error, ErrorReport, GroupChange, InterfaceId, IpOptions, Received, SendOptions, TrafficClass,
@@ -19,7 +20,6 @@ pub(super) use dual_udp::Both;
 
 use super::addresses::errno;
 use super::options::Options;
-use peersock::attach::NodeHandle;
 use peersock_datapath::{GsoBatch, Resolved};
 
 /// One socket of an application, as the stack has it. Dropping it closes it.

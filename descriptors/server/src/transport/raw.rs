@@ -5,15 +5,14 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
 
+use peersock::attach::{NodeHandle, Waited};
 use peersock_fd::Report;
+use peersock_primitives::wait::Interest;
 use peersock_stack::{Error, GroupChange, InterfaceId, RawOptions, RawSocket, SendOptions};
 
 use super::{Arrived, MAX_QUOTED, Transport, reachable, report};
 use crate::options::Options;
-use peersock::attach::NodeHandle;
-use peersock::attach::Waited;
 use peersock_datapath::{GsoBatch, SocketState};
-use peersock_primitives::wait::Interest;
 
 /// See the module.
 pub(super) struct Raw {

@@ -392,11 +392,12 @@ impl Flow {
         self.lock().reset_on_close = on;
     }
 
-    /// Says whether what is read from this flow goes to somebody who may not have read it yet, such as
-    /// another process. Off at first: who reads is the application, and a reset tells the peer when all that
-    /// came was read (text in the reset, RFC 9293 3.5.3), so that this is no [loss](Self::delivery).
-    pub fn set_forwarded(&self, on: bool) {
-        self.lock().forwarded = on;
+    /// Says that the application has made use of all that was taken out of this flow. If nothing is left in
+    /// it, a reset tells the peer so (text in the reset, RFC 9293 3.5.3), to whom it is no
+    /// [loss](Self::delivery) then. That something was taken out does not say it: whoever has taken it may
+    /// have passed it on, or may fail to.
+    pub fn set_all_read(&self) {
+        self.lock().said_read = true;
     }
 
     /// The driver's own state for this socket.

@@ -114,8 +114,8 @@ struct Inner {
     /// Data that came was thrown away, because reading was shut down.
     discarded: bool,
     write_shut: bool,
-    /// What is read goes to somebody who may not have read it yet.
-    forwarded: bool,
+    /// The application has said that it has read what was taken out of here.
+    said_read: bool,
     /// The application has closed it.
     orphaned: bool,
     /// A write found the queue full, and a quarter has not become free since.
@@ -159,7 +159,7 @@ impl Flow {
             ended: false,
             read_shut: false,
             discarded: false,
-            forwarded: false,
+            said_read: false,
             write_shut: false,
             orphaned: false,
             was_full: false,
@@ -291,9 +291,9 @@ impl Inner {
         }
     }
 
-    /// Whether the application has read all that came, as far as this end can tell.
+    /// Whether the application has read all that came.
     fn is_read(&self) -> bool {
-        self.readable() == 0 && !self.discarded && !self.forwarded
+        self.said_read && self.readable() == 0 && !self.discarded
     }
 
     /// The connection, while the connection is alive.

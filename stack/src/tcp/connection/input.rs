@@ -177,7 +177,8 @@ impl Connection {
             self.state = State::Closed;
             let read = segment.ack.filter(|_| segment.payload == ALL_READ);
             let read = read.and_then(|ack| sequence::offset(self.isn, self.sender.una(), ack));
-            self.was_read = read.is_some_and(|read| read >= self.sender.queued_end());
+            let (all, sent) = (self.sender.queued_end(), self.sender.nxt());
+            self.was_read = read.is_some_and(|read| (all..=sent).contains(&read));
         } else if self.may_challenge(now) {
             self.receiver.acknowledge_now();
         }

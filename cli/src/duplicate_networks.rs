@@ -8,7 +8,7 @@ use peersock::overlay::StaticMember;
 use crate::failure::{Failure, Outcome};
 
 /// Refuses networks of which two have the same ID. `names` is how they were named, in the same order.
-pub(crate) fn refuse(names: &[&str], networks: &[Network]) -> Outcome {
+pub(crate) fn check(names: &[&str], networks: &[Network]) -> Outcome {
     for (at, network) in networks.iter().enumerate() {
         let Some(first) = networks[..at].iter().position(|other| other.id() == network.id()) else {
             continue;
@@ -71,7 +71,7 @@ mod tests {
         };
         let refused = |one: &Network, other: &Network| {
             let networks = [Network::ad_hoc("ff0001ffff000000".parse().unwrap()), one.clone(), other.clone()];
-            refuse(&["ff0001ffff000000", "a.toml", "b.toml"], &networks).unwrap_err().to_string()
+            check(&["ff0001ffff000000", "a.toml", "b.toml"], &networks).unwrap_err().to_string()
         };
         let (plain, secret) = (file("", "10.7.0.1"), file("passphrase = \"a b c\"", "10.7.0.1"));
         let said = refused(&plain, &plain);
@@ -82,6 +82,6 @@ mod tests {
         let said = refused(&file("passphrase = \"d e f\"", "10.7.0.2"), &secret);
         assert!(said.contains("their secrets differ, and they differ in the members beta\n"), "{said}");
         let others = [plain, Network::ad_hoc("ff0001ffff000000".parse().unwrap())];
-        assert!(refuse(&["a.toml", "ff0001ffff000000"], &others).is_ok());
+        assert!(check(&["a.toml", "ff0001ffff000000"], &others).is_ok());
     }
 }

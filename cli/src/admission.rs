@@ -6,20 +6,20 @@ use std::net::IpAddr;
 use peersock::overlay::NodeId;
 
 /// Clients that are served at once.
-pub(crate) const MOST: usize = 256;
+pub(crate) const MOST_SERVED: usize = 256;
 
 /// Clients of one peer that are served at once.
 pub(crate) const MOST_OF_PEER: usize = 64;
 
-/// Clients that are served at once if each beyond [`MOST`] is the only one of its peer: a few peers that have
-/// all they may have leave room for the others.
-const MOST_WITH_ONLY_ONES: usize = 2 * MOST;
+/// Clients that are served at once if each beyond [`MOST_SERVED`] is the only one of its peer: a few peers
+/// that have all they may have leave room for the others.
+const MOST_WITH_FIRST_ONES: usize = 2 * MOST_SERVED;
 
-/// Clients of one peer that wait for a place; more are refused.
-const MOST_WAITING_OF_PEER: usize = 64;
+/// Clients of one peer that wait to be served; more are refused.
+pub(crate) const MOST_WAITING_OF_PEER: usize = 64;
 
 /// The same for all peers together.
-const MOST_WAITING: usize = 1024;
+pub(crate) const MOST_WAITING: usize = 1024;
 
 /// Whose clients are counted together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,7 +30,7 @@ pub(crate) enum Peer {
 }
 
 /// The clients of all peers; `C` is one of them.
-pub(crate) struct Places<C> {
+pub(crate) struct Admission<C> {
     peers: BTreeMap<Peer, OfPeer<C>>,
     served: usize,
     waiting: usize,
@@ -47,21 +47,21 @@ struct OfPeer<C> {
 /// What becomes of a client that has arrived.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Arrival<C> {
-    /// It has a place, until [`Places::leave`].
+    /// It is served, until [`Admission::leave`].
     Served(C),
-    /// [`Places::leave`] returns it when it has a place.
+    /// [`Admission::leave`] returns it when it is to be served.
     Waits,
     /// Too many wait already.
     Refused(C),
 }
 
-impl<C> Default for Places<C> {
+impl<C> Default for Admission<C> {
     fn default() -> Self {
-        Places { peers: BTreeMap::new(), served: 0, waiting: 0, arrived: 0 }
+        Admission { peers: BTreeMap::new(), served: 0, waiting: 0, arrived: 0 }
     }
 }
 
-impl<C> Places<C> {
+impl<C> Admission<C> {
     /// Takes a client in, if there is room.
     pub(crate) fn arrive(&mut self, peer: Peer, client: C) -> Arrival<C> {
         self.arrived += 1;
@@ -81,8 +81,8 @@ impl<C> Places<C> {
         Arrival::Waits
     }
 
-    /// A client has ended that was served: gives the one that has its place now. It is of the peer with the
-    /// fewest.
+    /// A client has ended that was served: gives the one that is served instead. It is of the peer with
+    /// the fewest.
     pub(crate) fn leave(&mut self, peer: Peer) -> Option<(Peer, C)> {
         if let Some(own) = self.peers.get_mut(&peer) {
             own.served -= 1;
@@ -111,7 +111,7 @@ impl<C> Places<C> {
 impl<C> OfPeer<C> {
     /// Whether one more may be served, if so many of all peers are.
     fn may_have_more(&self, all: usize) -> bool {
-        let most = if self.served == 0 { MOST_WITH_ONLY_ONES } else { MOST };
+        let most = if self.served == 0 { MOST_WITH_FIRST_ONES } else { MOST_SERVED };
         self.served < MOST_OF_PEER && all < most
     }
 }
@@ -132,55 +132,55 @@ mod tests {
 
     #[test]
     fn one_peer_has_its_limit_and_others_get_in() {
-        let mut places = Places::default();
-        let arrivals: Vec<_> = (0..200).map(|number| places.arrive(peer(0), number)).collect();
+        let mut admission = Admission::default();
+        let arrivals: Vec<_> = (0..200).map(|number| admission.arrive(peer(0), number)).collect();
         assert!(arrivals[..MOST_OF_PEER].iter().all(|arrival| matches!(arrival, Arrival::Served(_))));
         let waiting = &arrivals[MOST_OF_PEER..MOST_OF_PEER + MOST_WAITING_OF_PEER];
         assert!(waiting.iter().all(|arrival| *arrival == Arrival::Waits));
         let refused = &arrivals[MOST_OF_PEER + MOST_WAITING_OF_PEER..];
         assert!(refused.iter().all(|arrival| matches!(arrival, Arrival::Refused(_))));
-        assert_eq!(places.arrive(peer(1), 500), Arrival::Served(500));
+        assert_eq!(admission.arrive(peer(1), 500), Arrival::Served(500));
         // Who leaves makes room for its own peer's, in the order of arrival.
-        assert_eq!(places.leave(peer(0)), Some((peer(0), MOST_OF_PEER)));
-        assert_eq!(places.leave(peer(1)), None);
+        assert_eq!(admission.leave(peer(0)), Some((peer(0), MOST_OF_PEER)));
+        assert_eq!(admission.leave(peer(1)), None);
     }
 
     #[test]
     fn peers_that_have_all_they_may_have_leave_room_for_the_others() {
-        let mut places = Places::default();
-        for greedy in 0..MOST / MOST_OF_PEER {
+        let mut admission = Admission::default();
+        for greedy in 0..MOST_SERVED / MOST_OF_PEER {
             for _ in 0..MOST_OF_PEER + 1 {
-                places.arrive(peer(greedy), greedy);
+                admission.arrive(peer(greedy), greedy);
             }
         }
-        for other in 100..100 + MOST {
-            assert_eq!(places.arrive(peer(other), other), Arrival::Served(other));
-            assert_eq!(places.arrive(peer(other), other), Arrival::Waits);
+        for other in 100..100 + MOST_SERVED {
+            assert_eq!(admission.arrive(peer(other), other), Arrival::Served(other));
+            assert_eq!(admission.arrive(peer(other), other), Arrival::Waits);
         }
-        assert_eq!(places.arrive(peer(1000), 1000), Arrival::Waits, "there is an end");
-        let next = places.leave(peer(100));
+        assert_eq!(admission.arrive(peer(1000), 1000), Arrival::Waits, "there is an end");
+        let next = admission.leave(peer(100));
         assert_eq!(next, Some((peer(100), 100)), "of those that have none it has waited longest");
-        assert_eq!(places.leave(peer(100)), Some((peer(1000), 1000)));
-        for other in 101..100 + MOST {
-            assert_eq!(places.leave(peer(other)), Some((peer(other), other)));
+        assert_eq!(admission.leave(peer(100)), Some((peer(1000), 1000)));
+        for other in 101..100 + MOST_SERVED {
+            assert_eq!(admission.leave(peer(other)), Some((peer(other), other)));
         }
-        for other in 101..100 + MOST {
-            assert_eq!(places.leave(peer(other)), None, "those that wait have all they may have");
+        for other in 101..100 + MOST_SERVED {
+            assert_eq!(admission.leave(peer(other)), None, "those that wait have all they may have");
         }
-        assert_eq!(places.leave(peer(1000)), None);
-        assert_eq!(places.leave(peer(0)), Some((peer(0), 0)));
+        assert_eq!(admission.leave(peer(1000)), None);
+        assert_eq!(admission.leave(peer(0)), Some((peer(0), 0)));
     }
 
     #[test]
     fn nothing_is_kept_of_peers_that_have_gone() {
-        let mut places = Places::default();
+        let mut admission = Admission::default();
         for number in 0..10 {
-            places.arrive(peer(number), ());
+            admission.arrive(peer(number), ());
         }
         for number in 0..10 {
-            assert_eq!(places.leave(peer(number)), None);
+            assert_eq!(admission.leave(peer(number)), None);
         }
-        assert!(places.peers.is_empty());
-        assert_eq!((places.served, places.waiting), (0, 0));
+        assert!(admission.peers.is_empty());
+        assert_eq!((admission.served, admission.waiting), (0, 0));
     }
 }
