@@ -16,7 +16,8 @@ impl Endpoint {
         let place = peer.link.handle.path().map(|path| path.place);
         let Some(root) = self.roots.get_mut(key) else { return };
         let Some(answer) = root.registering.standing(now) else { return };
-        let (token, is_scarce) = (answer.token, !answer.relays);
+        // A root that will end soon is left while it still relays, if there is another way.
+        let (token, is_scarce) = (answer.token, !answer.relays || answer.drains);
         let Some(Place::Direct { socket, remote }) = place else { return };
         let relay = Relay { socket, root: remote, token, is_scarce };
         // What comes by UDP is relayed as soon as the root knows that this node is there, and not before.
@@ -38,6 +39,11 @@ impl Endpoint {
             return;
         }
         self.publish_relays();
+        if is_scarce && !before.is_scarce {
+            for node in self.nodes.keys() {
+                self.nodes[node].reach.root_yields(&before.root, &self.core.scarce);
+            }
+        }
         if (Relay { is_scarce, ..before }) == relay {
             return;
         }

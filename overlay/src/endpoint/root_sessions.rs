@@ -182,7 +182,10 @@ impl Endpoint {
             NoticeCode::NotRegistered => root.registering.lost(now),
             NoticeCode::Refused if root.show_next_pass(now) => {}
             NoticeCode::Refused => root.registering.refused(now),
-            NoticeCode::Drains => root.registering.drains(),
+            NoticeCode::Drains => {
+                root.registering.drains();
+                self.update_relay(now, key);
+            }
             NoticeCode::OverRate | NoticeCode::NoChannel => {
                 let is_over_rate = code == NoticeCode::OverRate;
                 self.core.counters.root_over_rate.add(is_over_rate.into());

@@ -123,6 +123,14 @@ impl Reach {
         Some(place)
     }
 
+    /// A root relays little from now on: if the path leads there, other ways are asked at once.
+    pub(crate) fn root_yields(&mut self, root: &SocketAddr, scarce: &[SocketAddr]) {
+        if let Some(place) = self.place().filter(|place| place.relay().is_some() && place.remote() == *root) {
+            self.doubt_better(self.kind(&place.key(), scarce), scarce);
+            self.compare_at = None;
+        }
+    }
+
     /// The path is of this kind from now on: a place of a greater kind is the path again as soon as it
     /// answers, and not before. So each is asked at once.
     pub(super) fn doubt_better(&mut self, than: Kind, scarce: &[SocketAddr]) {

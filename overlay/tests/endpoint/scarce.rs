@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use peersock_overlay::Event;
+use peersock_overlay::wire::{Channel, NoticeCode, RootMessage};
 
 use crate::net::{Net, Sent};
 use crate::roots::{add_liar, apart, apart_with_liars, id, talk, use_roots};
@@ -106,6 +107,26 @@ fn a_root_that_relays_little_from_now_on_is_left_for_another_one() {
         }
     }
     talk(&mut net, 15 * SECOND);
+    assert_eq!(paths(&mut net), [net.roots[1 - at].socket; 2]);
+}
+
+#[test]
+fn a_root_that_will_end_is_left_before_it_does() {
+    let mut net = apart_with_liars(2);
+    net.run(SECOND);
+    net.send(0, 1, b"first");
+    talk(&mut net, 3 * SECOND);
+    let [used, same] = paths(&mut net);
+    assert_eq!(used, same);
+    let (at, now) = (net.roots.iter().position(|root| root.socket == used).unwrap(), net.now);
+    let drains = RootMessage::Notice { code: NoticeCode::Drains, channel: Channel(0) };
+    for node in 0..2 {
+        for (to, bytes) in net.roots[at].root.fake().say(&id(node), &drains) {
+            net.inject(Sent { at: now, from: used, to, bytes });
+        }
+    }
+    // A root goes on for ten seconds unless it is told otherwise.
+    talk(&mut net, 8 * SECOND);
     assert_eq!(paths(&mut net), [net.roots[1 - at].socket; 2]);
 }
 
