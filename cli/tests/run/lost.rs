@@ -41,18 +41,25 @@ fn start(lab: &Lab) -> Running {
 fn what_a_peer_has_reset_unnoticed_is_said_at_the_end() {
     let test = "what_a_peer_has_reset_unnoticed_is_said_at_the_end";
     let Some(lab) = Lab::with(test, &["python3"]) else { return };
-    let _serving = start(&lab);
-    // Of few bytes the peer's node has acknowledged all before they were thrown away.
-    for (size, what) in
-        [("5000", "a peer may not have read everything"), ("10000000", "bytes were not delivered")]
-    {
-        let said = [what, "python3", "a peer had reset the connection, and no call has told the program"];
-        // The status is the program's: such losses are the affair of both ends, as those of iperf3, whose
-        // server resets what it does not wait for.
-        for (end, status) in [("s.close()", 0), ("", 0), ("s.close(); sys.exit(7)", 7)] {
-            let program = format!("{SENDING}{end}");
-            let finished = run(lab.command("beta", &[], &["python3", "-c", &program, size]));
-            finished.failure(status, &said);
+    let why = "a peer had reset the connection, and no call has told the program";
+    // The status is the program's: such losses are the affair of both ends, as those of iperf3, whose server
+    // resets what it does not wait for.
+    let ends = [("s.close()", 0), ("", 0), ("s.close(); sys.exit(7)", 7)];
+    let serving = start(&lab);
+    for (end, status) in ends {
+        let program = format!("{SENDING}{end}");
+        let finished = run(lab.command("beta", &[], &["python3", "-c", &program, "5000"]));
+        // The peer's node has acknowledged all before it was thrown away.
+        finished.failure(status, &["a peer may not have read everything", "python3", why]);
+    }
+    drop(serving);
+    for (end, status) in ends {
+        let then = format!(
+            "sign()\nimport select\npoll = select.poll()\npoll.register(s, 0)\nassert poll.poll(60000)\n{end}"
+        );
+        for said in said_of(&lab, 1, &then) {
+            assert!(said.starts_with(&format!("Some({status})")), "{said}");
+            assert!(said.contains("bytes were not delivered") && said.contains(why), "{said}");
         }
     }
 }
@@ -90,28 +97,48 @@ fn programs_whose_writing_nobody_sees_are_not_blamed() {
     assert_eq!(run(command).success().stderr, "");
 }
 
+/// Resets each connection on which something has come when it is given the sign, a file.
+const CLOSING: &str = "
+import os, socket, sys, time
+s = socket.create_server(('', 7000))
+while True:
+    c = s.accept()[0]
+    if c.recv(1, socket.MSG_PEEK):
+        while not os.path.exists(sys.argv[1]): time.sleep(.001)
+        os.remove(sys.argv[1])
+    c.close()
+";
+
+/// Sends until all buffers are full: what is in the last of them nobody has acknowledged.
+const FILLING: &str = "
+import os, socket, sys, time
+s = socket.create_connection(('10.77.0.1', 7000))
+s.setblocking(False)
+full = 0
+while full < 100:
+    try: s.send(bytes(1_000_000)); full = 0
+    except BlockingIOError: full += 1; time.sleep(.005)
+def sign(): open(sys.argv[1], 'w')
+";
+
+/// What the launcher says of programs that fill all buffers and then do this. The peer resets the connection
+/// when they have called `sign`.
+fn said_of(lab: &Lab, rounds: usize, then: &str) -> Vec<String> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let sign = folder.path().join("sign").display().to_string();
+    let _serving = lab.start("alpha", &["python3", "-c", CLOSING, &sign]);
+    lab.bash("gamma", "up 7000");
+    let program = format!("{FILLING}{then}");
+    let run = |_| run(lab.command("beta", &[], &["python3", "-c", &program, &sign]));
+    (0..rounds).map(run).map(|got| format!("{:?}: {}", got.status.code(), got.stderr)).collect()
+}
+
 /// The kernel closes what a program has open before anybody hears that the program has ended.
 #[test]
 fn what_is_reset_while_the_program_ends_is_said() {
     let Some(lab) = Lab::with("what_is_reset_while_the_program_ends_is_said", &["python3"]) else { return };
-    let closing = "
-import socket
-s = socket.create_server(('', 7000))
-while True: s.accept()[0].close()
-";
-    let _serving = lab.start("alpha", &["python3", "-c", closing]);
-    lab.bash("gamma", "up 7000");
-    let program = "
-import os, socket
-s = socket.create_connection(('10.77.0.1', 7000))
-try: s.send(bytes(1_000_000))
-except OSError: os._exit(7)
-os._exit(0)
-";
-    for round in 0..8 {
-        let got = run(lab.command("beta", &[], &["python3", "-c", program]));
-        let is_told = got.status.code() == Some(7) || got.stderr.contains("not delivered");
-        assert!(is_told, "round {round}: {:?}, {}", got.status, got.stderr);
+    for said in said_of(&lab, 8, "sign(); os._exit(0)") {
+        assert!(said.contains("not delivered"), "{said}");
     }
 }
 
@@ -119,19 +146,8 @@ os._exit(0)
 fn what_a_program_has_left_in_its_own_connections_is_said_at_the_end() {
     let test = "what_a_program_has_left_in_its_own_connections_is_said_at_the_end";
     let Some(lab) = Lab::with(test, &["python3"]) else { return };
-    let _serving = start(&lab);
-    // The connection is reset only once it is closed: the serving one waits for something to read, and all that
-    // the descriptor holds has not been taken by then.
-    let program = "
-import socket, time
-s = socket.create_connection(('10.77.0.1', 7000))
-s.setblocking(False)
-s.send(bytes(10_000_000))
-s.close()
-time.sleep(3)
-";
-    for _ in 0..3 {
-        let got = run(lab.command("beta", &[], &["python3", "-c", program])).success();
-        assert!(got.stderr.contains("bytes were not delivered"), "{}", got.stderr);
+    // The connection is reset once it is closed, and long before the end.
+    for said in said_of(&lab, 3, "s.close(); sign(); time.sleep(3)") {
+        assert!(said.starts_with("Some(0)") && said.contains("bytes were not delivered"), "{said}");
     }
 }

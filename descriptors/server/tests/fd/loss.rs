@@ -275,6 +275,15 @@ fn reset_by_peer(a: &Served, b: &Served, size: usize) -> File {
     let (sender, receiver) = a.connect(b);
     rustix::io::ioctl_fionbio(&sender, true).expect("a flag");
     rustix::io::write(&sender, &vec![7; size]).expect("room for some");
+    // What is in the last of all buffers is not acknowledged: of much they are filled until nothing moves.
+    let mut pauses = 0;
+    while size > 1_000_000 && pauses < 50 {
+        pauses += 1;
+        match rustix::io::write(&sender, &vec![7; size]) {
+            Ok(_) => pauses = 0,
+            Err(_) => thread::sleep(Duration::from_millis(5)),
+        }
+    }
     rustix::io::ioctl_fionbio(&sender, false).expect("a flag");
     assert!(poll(&receiver, PollFlags::IN).contains(PollFlags::IN));
     Side::Overlay.reset_on_close(&receiver);
