@@ -133,7 +133,8 @@ impl NodeHandle {
         Acceptor::reserve(&self.0, interface, local, options)
     }
 
-    /// Wakes those who wait for a socket when the node is shut down. Connections need no such call: they fail.
+    /// Wakes those who wait for a socket when the node is shut down. Connections need no such call: they
+    /// fail.
     pub fn add_socket<S: Waited + 'static>(&self, socket: &Arc<S>) {
         self.0.add_socket(socket);
     }

@@ -2,8 +2,8 @@
 //!
 //! `peersock/socket.py` builds CPython's `socket` module of them, `peersock/session.py` the node. Here are
 //! only what Python cannot do itself: everything about overlay descriptors, and the node's
-//! [`peersock_descriptors::Host`]. Sockets are known by their descriptors alone, so nothing has to be told of `dup`,
-//! `fork` and `close`.
+//! [`peersock_descriptors::Host`]. Sockets are known by their descriptors alone, so nothing has to be told of
+//! `dup`, `fork` and `close`.
 //!
 //! While a call waits the interpreter's lock is released, and signals run their handlers in between as PEP
 //! 475 says.

@@ -283,8 +283,9 @@ impl TcpStream {
     }
 
     /// SO_KEEPALIVE and TCP_KEEPIDLE: a silent peer is probed at this interval, 1 ms at least, and given up
-    /// (`TimedOut`) after eight probes without an answer, or after [`set_user_timeout`](Self::set_user_timeout)
-    /// if that is set. `None`, the default: an idle connection stands for ever.
+    /// (`TimedOut`) after eight probes without an answer, or after
+    /// [`set_user_timeout`](Self::set_user_timeout) if that is set. `None`, the default: an idle connection
+    /// stands for ever.
     ///
     /// # Errors
     /// `InvalidInput` for an interval of zero.

@@ -150,9 +150,9 @@ impl Streams {
         sync::read(&self.errors).get(root).cloned()
     }
 
-    /// Says how roots are reached from now on, and starts the thread that opens streams unless it runs. If none
-    /// of them has a way by a stream, the first [`Streams::want`] that is not empty starts it: other roots may
-    /// name such roots.
+    /// Says how roots are reached from now on, and starts the thread that opens streams unless it runs. If
+    /// none of them has a way by a stream, the first [`Streams::want`] that is not empty starts it: other
+    /// roots may name such roots.
     pub(super) fn start(self: &Arc<Self>, driver: &Arc<Driver>, config: StreamConfig) -> io::Result<()> {
         let is_needed = !config.targets.is_empty();
         *sync::write(&self.config) = config;

@@ -21,9 +21,10 @@ const BACKLOG: usize = 128;
 /// From this size on, bytes, a write looks for acknowledgements itself.
 const LARGE_WRITE: usize = 16 << 10;
 
-/// One TCP connection, without waiting: what would block fails with [`WouldBlock`](io::ErrorKind::WouldBlock),
-/// and [`Connection::waiters`] tell when it is worth repeating. Dropping it closes the connection; what was
-/// written is still delivered. [`NodeHandle::connect`](crate::attach::NodeHandle::connect) and
+/// One TCP connection, without waiting: what would block fails with
+/// [`WouldBlock`](io::ErrorKind::WouldBlock), and [`Connection::waiters`] tell when it is worth repeating.
+/// Dropping it closes the connection; what was written is still delivered.
+/// [`NodeHandle::connect`](crate::attach::NodeHandle::connect) and
 /// [`Acceptor::accept`] give one.
 ///
 /// ```

@@ -44,19 +44,7 @@ pub fn apply(only: bool) -> Result<(), String> {
 
 /// The filter for the Berkeley packet filter's machine.
 fn program(architecture: u32, only: bool) -> BpfProgram {
-    // Other ABIs' calls have other numbers. Their programs cannot be reached, and run as they would
-    // elsewhere, or not.
-    let foreign = if only { SECCOMP_RET_KILL_PROCESS } else { SECCOMP_RET_ALLOW };
-    let mut program = vec![
-        load(offset_of!(seccomp_data, arch)),
-        skip_unless(BPF_JEQ, architecture, 1, 0),
-        give(foreign),
-        load(offset_of!(seccomp_data, nr)),
-        skip_unless(BPF_JGE, X32, 0, 1),
-        give(fail(libc::ENOSYS)),
-        skip_unless(BPF_JEQ, libc::SYS_io_uring_setup as u32, 0, 1),
-        give(fail(libc::ENOSYS)),
-    ];
+    let mut program = begin(architecture, only);
     if only {
         program.push(skip_unless(BPF_JEQ, libc::SYS_socket as u32, 1, 0));
         program.push(give(SECCOMP_RET_ALLOW));
@@ -70,6 +58,24 @@ fn program(architecture: u32, only: bool) -> BpfProgram {
     }
     program.push(give(SECCOMP_RET_ALLOW));
     program
+}
+
+/// The beginning of each filter: the calls of other ABIs, and io_uring, which fails as in kernels without it.
+/// The call's number is loaded behind it.
+pub fn begin(architecture: u32, only: bool) -> BpfProgram {
+    // Other ABIs' calls have other numbers. Their programs cannot be reached, and run as they would
+    // elsewhere, or not.
+    let foreign = if only { SECCOMP_RET_KILL_PROCESS } else { SECCOMP_RET_ALLOW };
+    vec![
+        load(offset_of!(seccomp_data, arch)),
+        skip_unless(BPF_JEQ, architecture, 1, 0),
+        give(foreign),
+        load(offset_of!(seccomp_data, nr)),
+        skip_unless(BPF_JGE, X32, 0, 1),
+        give(fail(libc::ENOSYS)),
+        skip_unless(BPF_JEQ, libc::SYS_io_uring_setup as u32, 0, 1),
+        give(fail(libc::ENOSYS)),
+    ]
 }
 
 /// Loads four bytes of `seccomp_data`.

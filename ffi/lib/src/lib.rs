@@ -7,8 +7,8 @@
 //!   the text of the last failure is the thread's own;
 //! * the *socket calls* are POSIX's: -1 and `errno`.
 //!
-//! The node lives in threads with a table of descriptors of their own ([`peersock_descriptors::Host`]). No panic crosses
-//! into C, and pointers and lengths are looked at first.
+//! The node lives in threads with a table of descriptors of their own ([`peersock_descriptors::Host`]). No
+//! panic crosses into C, and pointers and lengths are looked at first.
 #![allow(unsafe_code)]
 #![allow(non_camel_case_types, reason = "names as C has them")]
 

@@ -5,11 +5,8 @@
 
 use std::mem::offset_of;
 
-use libc::{
-    BPF_JEQ, BPF_JGE, BPF_JSET, SECCOMP_RET_ALLOW, SECCOMP_RET_KILL_PROCESS, SECCOMP_RET_USER_NOTIF, c_long,
-    seccomp_data,
-};
-use peersock_bsd::filter::{ARCHITECTURE, LOCAL_FAMILIES, X32, fail, give, load, skip_unless};
+use libc::{BPF_JEQ, BPF_JSET, SECCOMP_RET_ALLOW, SECCOMP_RET_USER_NOTIF, c_long, seccomp_data};
+use peersock_bsd::filter::{ARCHITECTURE, LOCAL_FAMILIES, begin, fail, give, load, skip_unless};
 use seccompiler::{BpfProgram, sock_filter};
 
 /// Calls that are notified whatever their arguments are.
@@ -42,18 +39,7 @@ const WITH_ADDRESS: [(c_long, i32); 2] = [
 ///
 /// The io_uring calls fail as in kernels without them: they would pass by.
 pub(crate) fn program(only: bool) -> Option<BpfProgram> {
-    // Numbers of other ABIs mean other calls. Their programs are not reached.
-    let foreign = if only { SECCOMP_RET_KILL_PROCESS } else { SECCOMP_RET_ALLOW };
-    let mut program = vec![
-        load(offset_of!(seccomp_data, arch)),
-        skip_unless(BPF_JEQ, ARCHITECTURE?, 1, 0),
-        give(foreign),
-        load(offset_of!(seccomp_data, nr)),
-        skip_unless(BPF_JGE, X32, 0, 1),
-        give(fail(libc::ENOSYS)),
-        skip_unless(BPF_JEQ, libc::SYS_io_uring_setup as u32, 0, 1),
-        give(fail(libc::ENOSYS)),
-    ];
+    let mut program = begin(ARCHITECTURE?, only);
     for number in ALWAYS.into_iter().chain(OPTIONS) {
         program.extend([skip_unless(BPF_JEQ, number as u32, 0, 1), give(SECCOMP_RET_USER_NOTIF)]);
     }
@@ -123,7 +109,8 @@ fn argument(index: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use libc::{BPF_ABS, BPF_JMP, BPF_K, BPF_LD, BPF_W, c_int};
+    use libc::{BPF_ABS, BPF_JGE, BPF_JMP, BPF_K, BPF_LD, BPF_W, c_int};
+    use peersock_bsd::filter::X32;
 
     use super::*;
 

@@ -175,8 +175,9 @@ impl Endpoint {
         }
     }
 
-    /// What may be tried now of a record: addresses by UDP, ways by streams. Private addresses are for those who are told so by a root
-    /// that is at such an address itself, and loopback ones for those whose root is on this machine.
+    /// What may be tried now of a record: addresses by UDP, ways by streams. Private addresses are for those
+    /// who are told so by a root that is at such an address itself, and loopback ones for those whose root is
+    /// on this machine.
     fn granted(&mut self, now: Instant, own: PeerKey, record: &RootRecord, said_by: PeerKey) -> Granted {
         let path = self.peers.get(said_by).and_then(|peer| peer.link.handle.path());
         let here = path.filter(|path| !path.socket().is_stream()).map(|path| path.remote());

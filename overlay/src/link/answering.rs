@@ -44,8 +44,8 @@ impl Link {
         self.newest = Some(timestamp);
         self.forget_unconfirmed(cx);
         // Responses may not reach the peer, nor what it sends by roots this node.
-        let unused = self.sessions.iter().filter(|live| !live.session.is_confirmed());
-        cx.effects.extend(unused.map(|live| live.session.established()).min().map(Effect::Silent));
+        let unused_since = self.unconfirmed().map(|live| live.session.established()).min();
+        cx.effects.extend(unused_since.map(Effect::Silent));
         self.respond(cx, meta, received)
     }
 
@@ -106,7 +106,7 @@ impl Link {
         let payload = *received.payload();
         let question = self.question_in_response(cx, &place, payload.room_in_response());
         let core = &mut *cx.core;
-        if self.unconfirmed() >= MAX_UNCONFIRMED {
+        if self.unconfirmed().count() >= MAX_UNCONFIRMED {
             core.counters.handshakes_refused.increment();
             return Err("earlier answers to this peer were not used");
         }
@@ -160,7 +160,7 @@ impl Link {
     /// stays, which is used first however long the way is, and the last ones, of which one is used when the
     /// way has been blocked for a while.
     fn take_unlikely(&mut self, now: Instant) -> Option<Arc<Session>> {
-        let unused: Vec<_> = self.sessions.iter().filter(|live| !live.session.is_confirmed()).collect();
+        let unused: Vec<_> = self.unconfirmed().collect();
         let mut times: Vec<_> = unused.iter().map(|live| live.session.established()).collect();
         if times.len() < MAX_UNCONFIRMED || times.last().is_some_and(|last| now < *last + ANSWER_INTERVAL) {
             return None;

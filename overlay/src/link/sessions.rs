@@ -252,8 +252,8 @@ impl Link {
     }
 
     /// Sessions that the peer has not used yet.
-    pub(super) fn unconfirmed(&self) -> usize {
-        self.sessions.iter().filter(|live| !live.session.is_confirmed()).count()
+    pub(super) fn unconfirmed(&self) -> impl Iterator<Item = &Live> {
+        self.sessions.iter().filter(|live| !live.session.is_confirmed())
     }
 
     /// Takes out the sessions that `newest`, just confirmed, makes obsolete: older ones of another instance

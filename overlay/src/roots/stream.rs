@@ -4,8 +4,8 @@
 //! only when UDP has had no answer for a while. As long as the stream is the path, UDP is asked now and then;
 //! when it has answered, and the root has seen this node there, the stream is closed.
 //!
-//! To a guest, which another root has named, a stream is tried for a while only, until it has answered: anybody
-//! can say that a root is at any address.
+//! To a guest, which another root has named, a stream is tried for a while only, until it has answered:
+//! anybody can say that a root is at any address.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

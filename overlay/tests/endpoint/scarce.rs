@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use peersock_overlay::Event;
 use peersock_overlay::wire::{Channel, NoticeCode, RootMessage};
+use peersock_overlay::{Event, NodeId};
+use peersock_testnet::TestRoot;
 
 use crate::net::{Net, Sent};
 use crate::roots::{add_liar, apart, apart_with_liars, id, talk, use_roots};
@@ -93,25 +94,21 @@ fn a_root_that_relays_little_is_used_as_long_as_nothing_else_answers() {
 
 #[test]
 fn a_root_that_relays_little_from_now_on_is_left_for_another_one() {
-    let mut net = apart_with_liars(2);
-    net.run(SECOND);
-    net.send(0, 1, b"first");
-    talk(&mut net, 3 * SECOND);
-    let [used, same] = paths(&mut net);
-    assert_eq!(used, same);
-    let (at, now) = (net.roots.iter().position(|root| root.socket == used).unwrap(), net.now);
-    net.roots[at].root.lies().is_scarce = true;
-    for node in 0..2 {
-        for (to, bytes) in net.roots[at].root.fake().register_again(&id(node)) {
-            net.inject(Sent { at: now, from: used, to, bytes });
-        }
-    }
-    talk(&mut net, 15 * SECOND);
-    assert_eq!(paths(&mut net), [net.roots[1 - at].socket; 2]);
+    left_within(15 * SECOND, |root, node| {
+        root.lies().is_scarce = true;
+        root.fake().register_again(node)
+    });
 }
 
 #[test]
 fn a_root_that_will_end_is_left_before_it_does() {
+    let drains = RootMessage::Notice { code: NoticeCode::Drains, channel: Channel(0) };
+    // A root goes on for ten seconds unless it is told otherwise.
+    left_within(8 * SECOND, |root, node| root.fake().say(node, &drains));
+}
+
+/// The root by which two nodes talk says something to each of them: then they talk by another one.
+fn left_within(time: Duration, says: impl Fn(&mut TestRoot, &NodeId) -> Vec<(SocketAddr, Vec<u8>)>) {
     let mut net = apart_with_liars(2);
     net.run(SECOND);
     net.send(0, 1, b"first");
@@ -119,14 +116,12 @@ fn a_root_that_will_end_is_left_before_it_does() {
     let [used, same] = paths(&mut net);
     assert_eq!(used, same);
     let (at, now) = (net.roots.iter().position(|root| root.socket == used).unwrap(), net.now);
-    let drains = RootMessage::Notice { code: NoticeCode::Drains, channel: Channel(0) };
     for node in 0..2 {
-        for (to, bytes) in net.roots[at].root.fake().say(&id(node), &drains) {
+        for (to, bytes) in says(&mut net.roots[at].root, &id(node)) {
             net.inject(Sent { at: now, from: used, to, bytes });
         }
     }
-    // A root goes on for ten seconds unless it is told otherwise.
-    talk(&mut net, 8 * SECOND);
+    talk(&mut net, time);
     assert_eq!(paths(&mut net), [net.roots[1 - at].socket; 2]);
 }
 

@@ -83,8 +83,8 @@ impl Known {
     }
 }
 
-/// How the mapped endpoints of one socket of a family follow from who looks at it. It takes two hosts to tell a
-/// NAT that maps each destination anew, and one alone cannot talk others out of what they agree about.
+/// How the mapped endpoints of one socket of a family follow from who looks at it. It takes two hosts to tell
+/// a NAT that maps each destination anew, and one alone cannot talk others out of what they agree about.
 fn mapping(seen: &[Seen], own: &[SocketAddr], is_ipv4: bool) -> Mapping {
     let is_own = |at: &SocketAddr| own.iter().any(|own| own.ip() == at.ip());
     let of_family: Vec<_> = seen.iter().filter(|seen| seen.at.is_ipv4() == is_ipv4).copied().collect();

@@ -1,8 +1,8 @@
 //! A node on a network that has IPv6 only, with a real NAT64 (the program `tayga`) and a nameserver that
 //! knows of it, and roots and a peer that have IPv4 only.
 //!
-//! Needs root, `ip`, `tayga` and /dev/net/tun, one test `nft`; skips otherwise. The namespaces belong to the test and go with
-//! it.
+//! Needs root, `ip`, `tayga` and /dev/net/tun, one test `nft`; skips otherwise. The namespaces belong to the
+//! test and go with it.
 
 mod net;
 

@@ -68,8 +68,8 @@ impl RootRecord {
         addresses.filter(is_endpoint).take(8).collect()
     }
 
-    /// The ways by streams that name an address: at most eight, in the order of the text. Those with host names
-    /// are left out: whoever makes up a record would have others look up any name.
+    /// The ways by streams that name an address: at most eight, in the order of the text. Those with host
+    /// names are left out: whoever makes up a record would have others look up any name.
     ///
     /// ```
     /// use peersock_overlay::wire::{RootRecord, StreamKind};

@@ -167,8 +167,8 @@ impl Connection {
         *count <= super::CHALLENGES
     }
 
-    /// RFC 5961 section 3: only the very next number resets; RFC 1337: nothing does in TIME-WAIT. What the text
-    /// says holds for what the reset acknowledges.
+    /// RFC 5961 section 3: only the very next number resets; RFC 1337: nothing does in TIME-WAIT. What the
+    /// text says holds for what the reset acknowledges.
     fn process_reset(&mut self, now: Time, (start, next): (u64, u64), segment: &Segment<'_>) -> Verdict {
         if self.state == State::TimeWait {
             return Verdict::Done;
