@@ -1,0 +1,466 @@
+"""`peersock.net`: connections and listeners, over the kernel."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import io
+import os
+import socket as std
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from peersock import net
+
+from .background import background
+
+PLACES = ["127.0.0.1:0", "[::1]:0", ":0", "unix"]
+LARGE = bytes(range(256)) * 10_000
+
+
+def listening(place: str, folder: Path) -> net.TCPListener | net.UnixListener:
+    return net.listen(str(folder / "listener"), "unix") if place == "unix" else net.listen(place)
+
+
+def dialed(listener: net.TCPListener | net.UnixListener) -> tuple[Any, Any]:
+    """Both ends of a connection."""
+    address = listener.addr()
+    client = net.dial(str(address), address.network)
+    return client, listener.accept()
+
+
+@pytest.fixture(params=PLACES)
+def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Any, Any]]:
+    with listening(request.param, tmp_path) as listener:
+        client, server = dialed(listener)
+        with client, server:
+            yield client, server
+
+
+def test_read_gives_what_is_there(pair: tuple[Any, Any]) -> None:
+    client, server = pair
+    assert client.write(b"hello") == 5
+    # Without a size it does not wait for the end.
+    assert server.read() == b"hello"
+    assert server.write(bytearray(b"0123456789")) == 10
+    assert client.read(4) == b"0123"
+    assert client.read(0) == b""
+    room = bytearray(4)
+    assert client.read_into(room) == 4
+    assert room == b"4567"
+    assert client.read(100) == b"89"
+    with pytest.raises(ValueError):
+        client.read(-1)
+    with pytest.raises(TypeError):
+        client.read_into(b"1")
+    with pytest.raises(TypeError):
+        client.write("text")
+    assert client.write(b"") == 0
+    client.close_write()
+    assert (server.read(), server.read()) == (b"", b"")
+
+
+def test_write_writes_all(pair: tuple[Any, Any]) -> None:
+    client, server = pair
+
+    def send() -> int:
+        written = client.write(memoryview(LARGE))
+        client.close_write()
+        return int(written)
+
+    told = background(send)
+    received = b"".join(server.chunks())
+    assert told.result(60) == len(LARGE)
+    assert received == LARGE
+    with pytest.raises(BrokenPipeError):
+        client.write(b"more")
+    # The other direction is open.
+    server.write(b"back")
+    assert client.read() == b"back"
+
+
+def test_writes_of_threads_do_not_mix(pair: tuple[Any, Any]) -> None:
+    client, server = pair
+    pieces = [bytes([letter]) * 300_000 for letter in b"abcd"]
+    written = [background(functools.partial(client.write, piece)) for piece in pieces]
+    received = b""
+    while len(received) < 1_200_000:
+        received += server.read()
+    assert [one.result(60) for one in written] == [300_000] * 4
+    assert sorted(received[at : at + 300_000] for at in range(0, 1_200_000, 300_000)) == pieces
+
+
+def test_close_read_gives_nothing_more(pair: tuple[Any, Any]) -> None:
+    client, server = pair
+    waiting = background(client.read)
+    client.close_read()
+    assert waiting.result(20) == b""
+    assert client.read() == b""
+    # Writing still works.
+    client.write(b"x")
+    assert server.read() == b"x"
+
+
+def test_shutdown_takes_the_numbers_of_socket(pair: tuple[Any, Any]) -> None:
+    client, server = pair
+    client.shutdown(std.SHUT_RDWR)
+    assert (client.read(), server.read()) == (b"", b"")
+    with pytest.raises(net.SocketError):
+        client.shutdown(77)
+
+
+def test_lines_chunks_and_files(pair: tuple[Any, Any]) -> None:
+    client, server = pair
+    client.write(b"one\ntwo\n\nthree")
+    assert server.read_line() == b"one\n"
+    # What was read ahead is not lost to reads.
+    assert server.read(2) == b"tw"
+    client.close_write()
+    assert list(server) == [b"o\n", b"\n", b"three"]
+    assert server.read_line() == b""
+    with server.file("w", encoding="utf-8", newline="\n") as file:
+        file.write("grüße\nende")
+    server.close_write()
+    with client.file("r", encoding="utf-8") as file:
+        assert list(file) == ["grüße\n", "ende"]
+    # A file's end is not the connection's.
+    assert not client.closed
+    for mode in ("", "x", "b", "rr", "r+"):
+        with pytest.raises(ValueError):
+            client.file(mode)
+    with pytest.raises(ValueError):
+        client.file("r", 0)
+    with pytest.raises(io.UnsupportedOperation):
+        client.file("rb").write(b"")
+
+
+def test_files_go_both_ways_without_a_buffer(pair: tuple[Any, Any]) -> None:
+    client, server = pair
+    with client.file("rwb", 0) as raw, server.file("rwb") as file:
+        assert raw.write(b"question\n") == 9
+        assert file.readline() == b"question\n"
+        file.write(b"answer\n")
+        file.flush()
+        assert raw.read(100) == b"answer\n"
+        assert raw.fileno() == client.fileno()
+
+
+def test_lines_have_a_limit(pair: tuple[Any, Any]) -> None:
+    client, server = pair
+    client.write(b"1234\n12345\n")
+    assert server.read_line(5) == b"1234\n"
+    with pytest.raises(net.SocketError) as long:
+        server.read_line(5)
+    assert long.value.errno == errno.EMSGSIZE
+    assert server.read(5) == b"12345"
+    with pytest.raises(ValueError):
+        server.read_line(0)
+
+
+def test_both_ends_know_their_addresses(pair: tuple[Any, Any]) -> None:
+    client, server = pair
+    if isinstance(client, net.UnixConn):
+        assert client.remote_addr() == server.local_addr()
+        assert server.remote_addr() == client.local_addr() == net.UnixAddr("", "unix")
+    else:
+        assert isinstance(client, net.TCPConn)
+        assert client.local_addr() == server.remote_addr()
+        assert client.remote_addr() == server.local_addr()
+        assert isinstance(client.local_addr(), net.TCPAddr)
+    local = client.local_addr()
+    client.close()
+    assert client.local_addr() == local
+    assert "closed" in repr(client)
+
+
+def test_without_waiting_calls_say_that_they_would(pair: tuple[Any, Any]) -> None:
+    client, server = pair
+    client.setblocking(False)
+    assert client.gettimeout() == 0
+    with pytest.raises(BlockingIOError):
+        client.read()
+    with pytest.raises(BlockingIOError) as full:
+        while True:
+            client.write(LARGE)
+    assert full.value.characters_written > 0
+    client.setblocking(True)
+    client.close_write()
+    assert len(b"".join(server.chunks())) >= full.value.characters_written
+
+
+def test_only_what_listeners_do(tmp_path: Path) -> None:
+    for place in PLACES:
+        with listening(place, tmp_path) as listener:
+            assert isinstance(listener, net.Listener)
+            for name in ("read", "write", "read_from", "write_to", "connect", "bind", "local_addr", "shutdown", "file"):
+                assert not hasattr(listener, name)
+            own = {name for name in vars(net.Listener) if not name.startswith("_")}
+            assert own == {"accept", "addr", "close"}
+            address = listener.addr()
+        assert listener.addr() == address
+
+
+def test_iterating_over_a_listener_ends_when_it_is_closed() -> None:
+    with net.listen("127.0.0.1:0") as listener:
+
+        def serve() -> list[bytes]:
+            received = []
+            for connection in listener:
+                with connection:
+                    received.append(connection.read())
+            return received
+
+        served = background(serve)
+        for word in (b"a", b"b"):
+            with net.dial(str(listener.addr())) as connection:
+                connection.write(word)
+                assert connection.read() == b""
+        listener.close()
+        assert served.result(20) == [b"a", b"b"]
+
+
+def test_an_empty_host_is_every_family_and_this_machine() -> None:
+    with net.listen(":0") as listener:
+        addr = listener.addr()
+        for host in ("127.0.0.1", "::1", ""):
+            with net.dial(net.join_host_port(host, addr.port)) as client, listener.accept() as server:
+                assert server.remote_addr() == client.local_addr()
+    for network, loopback, any_host in (("tcp4", "127.0.0.1", "0.0.0.0"), ("tcp6", "::1", "::")):
+        with net.listen(":0", network) as listener:
+            addr = listener.addr()
+            assert str(addr.ip) == any_host
+            with net.dial(f":{addr.port}", network) as client:
+                remote = client.remote_addr()
+                assert isinstance(remote, net.TCPAddr)
+                assert str(remote.ip) == loopback
+    with net.listen_tcp(None) as listener, net.dial_tcp(None, net.TCPAddr("::1", listener.addr().port)):
+        pass
+
+
+def test_dial_tcp_from_an_own_address() -> None:
+    with net.listen_tcp(net.TCPAddr("127.0.0.1")) as listener:
+        addr = listener.addr()
+        with net.dial_tcp(net.TCPAddr("127.0.0.2"), addr, "tcp4", timeout=20) as client:
+            local = client.local_addr()
+            assert str(local.ip) == "127.0.0.2"
+        with net.dial(str(addr), local=net.TCPAddr("127.0.0.3")) as second:
+            assert str(second.local_addr()).startswith("127.0.0.3:")
+        with pytest.raises(net.SocketError) as taken:
+            net.listen_tcp(addr)
+        assert taken.value.errno == errno.EADDRINUSE
+        assert f"listen tcp {addr}: " in str(taken.value)
+
+
+def test_a_connection_made_by_hand() -> None:
+    with net.listen("127.0.0.1:0") as listener, net.TCPConn() as client:
+        for call in (client.read, client.local_addr, lambda: client.write(b"x"), client.close_write):
+            with pytest.raises(net.SocketError) as unconnected:
+                call()
+            assert unconnected.value.errno == errno.ENOTCONN
+        assert (client.remote_addr(), client.fileno()) == (None, -1)
+        client.bind(net.TCPAddr("127.0.0.1"), reuse=False)
+        local = client.local_addr()
+        client.connect(listener.addr())
+        assert (client.remote_addr(), client.local_addr()) == (listener.addr(), local)
+        with listener.accept() as server:
+            assert server.remote_addr() == local
+        with pytest.raises(net.AddressError):
+            client.connect(net.UnixAddr("x"))
+        with pytest.raises(net.SocketError) as again:
+            client.connect(listener.addr())
+        assert again.value.errno == errno.EISCONN
+    client = net.TCPConn("tcp6")
+    with pytest.raises(net.AddressError, match="no address of the network tcp6"):
+        client.connect(net.TCPAddr("127.0.0.1", 1))
+    client.close()
+    with pytest.raises(net.ClosedError):
+        client.connect(net.TCPAddr("::1", 1))
+
+
+def test_options_of_tcp() -> None:
+    with net.listen("127.0.0.1:0") as listener:
+        client, server = dialed(listener)
+        with server.detach() as raw:
+            assert raw.gettimeout() is None
+            assert raw.getsockopt(std.IPPROTO_TCP, std.TCP_NODELAY) != 0
+            assert server.closed
+            client.set_no_delay(False)
+            client.set_keep_alive(True)
+            with pytest.raises(net.ClosedError):
+                server.set_no_delay(True)
+            client.set_linger(0)
+            client.close()
+            with pytest.raises(ConnectionResetError):
+                raw.recv(1)
+
+
+# Datagrams.
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_udp(host: str) -> None:
+    network = "udp6" if ":" in host else "udp4"
+    with net.listen_udp(net.UDPAddr(host), network) as server:
+        address = server.local_addr()
+        with net.dial_udp(None, address, network) as client, net.dial(str(address), "udp") as other:
+            assert isinstance(other, net.UDPConn)
+            assert (client.remote_addr(), server.remote_addr()) == (address, None)
+            assert client.write(b"hello") == 5
+            data, sender = server.read_from()
+            assert (data, sender) == (b"hello", client.local_addr())
+            assert server.write_to(b"0123456789", sender) == 10
+            # What has no room is cut off.
+            assert client.read(4) == b"0123"
+            server.write_to(b"", sender)
+            server.write_to(b"next", sender)
+            assert client.read() == b""
+            assert client.read_from() == (b"next", address)
+            with pytest.raises(net.SocketError) as connected:
+                client.write_to(b"x", address)
+            assert connected.value.errno == errno.EISCONN
+            with pytest.raises(net.SocketError) as nowhere:
+                server.write(b"x")
+            assert nowhere.value.errno == errno.EDESTADDRREQ
+            with pytest.raises(net.SocketError) as long:
+                client.write(bytes(70_000))
+            assert long.value.errno == errno.EMSGSIZE
+
+
+def test_udp_of_both_families() -> None:
+    with net.listen_udp(None) as server, net.dial_udp(None, None) as unbound:
+        address = server.local_addr()
+        for host in ("127.0.0.1", "::1"):
+            unbound.write_to(b"hi", net.UDPAddr(host, address.port))
+            data, sender = server.read_from()
+            assert isinstance(sender, net.UDPAddr)
+            assert (data, str(sender.ip)) == (b"hi", host)
+            server.write_to(b"back", sender)
+            assert unbound.read_from() == (b"back", net.UDPAddr(host, address.port))
+
+
+def test_udp_to_where_nobody_is() -> None:
+    with net.listen_udp(net.UDPAddr("127.0.0.1")) as gone:
+        address = gone.local_addr()
+    with net.dial_udp(net.UDPAddr("127.0.0.1"), address) as client:
+        client.write(b"x")
+        with pytest.raises(ConnectionRefusedError):
+            client.read()
+
+
+def test_iterating_over_datagrams_ends_when_it_is_closed() -> None:
+    with net.listen_udp(net.UDPAddr("127.0.0.1")) as server, net.UDPConn() as client:
+        read = threading.Semaphore(0)
+
+        def collect() -> list[bytes]:
+            received = []
+            for data in server:
+                received.append(data)
+                read.release()
+            return received
+
+        told = background(collect)
+        for word in (b"a", b"", b"b"):
+            client.write_to(word, server.local_addr())
+            assert read.acquire(timeout=20)
+        server.close()
+        assert told.result(20) == [b"a", b"", b"b"]
+
+
+# Paths.
+
+
+def test_listeners_remove_their_path(tmp_path: Path) -> None:
+    path = net.UnixAddr(str(tmp_path / "s"))
+    with net.listen_unix(path) as listener:
+        assert os.path.exists(path.name)
+        with pytest.raises(net.SocketError) as taken:
+            net.listen_unix(path)
+        assert taken.value.errno == errno.EADDRINUSE
+        with net.dial_unix(net.UnixAddr(str(tmp_path / "c")), path) as client, listener.accept() as server:
+            assert isinstance(server, net.UnixConn)
+            assert server.remote_addr() == client.local_addr() == net.UnixAddr(str(tmp_path / "c"))
+            assert client.write(b"x") == 1
+            assert server.read_from() == (b"x", server.remote_addr())
+            with pytest.raises(net.SocketError):
+                client.write_to(b"x", path)
+        # A connection leaves its own.
+        assert os.path.exists(tmp_path / "c")
+    assert not os.path.exists(path.name)
+    with pytest.raises(FileNotFoundError) as missing:
+        net.dial_unix(None, path)
+    assert isinstance(missing.value, net.SocketError)
+
+
+def test_set_unlink_on_close(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    listener = net.listen_unix(net.UnixAddr(str(path)))
+    listener.set_unlink_on_close(False)
+    listener.close()
+    assert path.exists()
+    path.unlink()
+    with net.listen_unixgram(net.UnixAddr(str(path), "unixgram")) as server:
+        server.set_unlink_on_close(True)
+    assert not path.exists()
+    with pytest.raises(net.ClosedError):
+        server.set_unlink_on_close(True)
+    # Somebody else's file may be at the path by then; one that is gone is no error.
+    with net.listen_unix(net.UnixAddr(str(path))):
+        path.unlink()
+
+
+def test_a_forked_child_leaves_the_path(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with net.listen_unix(net.UnixAddr(str(path))) as listener:
+        child = os.fork()
+        if not child:
+            listener.close()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        assert path.exists()
+
+
+def test_unixgram(tmp_path: Path) -> None:
+    here, there = (net.UnixAddr(str(tmp_path / name), "unixgram") for name in ("here", "there"))
+    with net.listen_unixgram(there) as server, net.dial_unix(here, there, "unixgram") as client:
+        assert (client.local_addr(), client.remote_addr()) == (here, there)
+        client.write(b"hello")
+        assert server.read_from() == (b"hello", here)
+        assert server.write_to(b"back", here) == 4
+        assert client.read() == b"back"
+        # Who has no path gets no answer.
+        with net.dial(there.name, "unixgram") as nameless, net.dial_unix(None, None, "unixgram") as unconnected:
+            nameless.write(b"1")
+            assert server.read_from() == (b"1", net.UnixAddr("", "unixgram"))
+            unconnected.write_to(b"2", there)
+            assert server.read() == b"2"
+    assert os.path.exists(there.name)
+
+
+def test_unixgram_waits_for_room(tmp_path: Path) -> None:
+    there = net.UnixAddr(str(tmp_path / "there"), "unixgram")
+    count = 2_000
+    with net.listen_unixgram(there) as server:
+        for sender in (net.dial_unix(None, None, "unixgram"), net.dial(there.name, "unixgram")):
+            assert isinstance(sender, net.UnixConn)
+
+            def send(sender: net.UnixConn = sender) -> None:
+                for number in range(count):
+                    data = number.to_bytes(4, "big")
+                    sender.write(data) if sender.remote_addr() else sender.write_to(data, there)
+
+            with sender:
+                told = background(send)
+                assert [int.from_bytes(server.read(), "big") for _ in range(count)] == list(range(count))
+                told.result(60)
+
+
+def test_abstract_names() -> None:
+    name = f"@peersock-net-{os.getpid()}"
+    with net.listen(name, "unix") as listener:
+        assert listener.addr() == net.UnixAddr(name)
+        with net.dial(name, "unix") as client, listener.accept() as server:
+            assert client.remote_addr() == server.local_addr() == net.UnixAddr(name)
