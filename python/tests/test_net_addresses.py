@@ -243,6 +243,8 @@ def test_each_network_has_its_addresses(tmp_path: Any) -> None:
     assert net.resolve_tcp_addr(":80") == net.TCPAddr(None, 80)
     with pytest.raises(net.AddressError, match="NUL"):
         net.resolve_unix_addr("a\0b")
+    with pytest.raises(net.UnknownNetworkError):
+        net.UnixAddr("x", "tcp")
 
 
 @pytest.mark.parametrize("network", ["", "TCP", "tcp5", "sctp", "tcp ", 4, None, b"tcp"])
@@ -306,6 +308,15 @@ def test_the_three_errors_and_pythons() -> None:
     assert issubclass(net.DeadlineError, TimeoutError)
     with net.listen("127.0.0.1:0") as listener:
         address = str(listener.addr())
+    with pytest.raises(net.ClosedError) as closed:
+        listener.accept()
+    with pytest.raises(net.UnknownNetworkError) as unknown:
+        net.dial(address, "sctp")
+    with pytest.raises(net.AddressError) as malformed:
+        net.dial("127.0.0.1")
+    for error in (closed.value, unknown.value, malformed.value):
+        copy = pickle.loads(pickle.dumps(error))
+        assert (type(copy), str(copy), vars(copy)) == (type(error), str(error), vars(error))
     with pytest.raises(net.SocketError) as refused:
         net.dial(address)
     assert isinstance(refused.value, ConnectionRefusedError)

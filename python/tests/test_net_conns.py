@@ -360,9 +360,13 @@ def test_listeners_remove_their_path(tmp_path: Path) -> None:
         # A connection leaves its own.
         assert os.path.exists(tmp_path / "c")
     assert not os.path.exists(path.name)
-    with pytest.raises(FileNotFoundError) as missing:
-        net.dial_unix(None, path)
-    assert isinstance(missing.value, net.SocketError)
+    os.unlink(tmp_path / "c")
+    for own in (None, net.UnixAddr(str(tmp_path / "c"))):
+        with pytest.raises(FileNotFoundError) as missing:
+            net.dial_unix(own, path)
+        assert isinstance(missing.value, net.SocketError)
+    # What was bound in vain is gone.
+    assert not os.path.exists(tmp_path / "c")
 
 
 def test_set_unlink_on_close(tmp_path: Path) -> None:

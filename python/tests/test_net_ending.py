@@ -108,6 +108,18 @@ def test_a_deadline_wakes_what_waits_in_another_thread(ends: Ends, which: int) -
         call()
 
 
+def test_the_address_is_free_when_close_returns(session: peersock.Session) -> None:
+    for host in ("127.0.0.1", session.address):
+        addr = net.TCPAddr(host)
+        for _ in range(50):
+            with net.listen_tcp(addr) as listener:
+                addr = listener.addr()
+                told = background(listener.accept)
+                until_it_waits(listener, 0)
+                listener.close()
+            assert isinstance(told.exception(FOREVER), net.ClosedError)
+
+
 @pytest.mark.parametrize("which", range(4))
 def test_a_deadline_comes_by_itself(ends: Ends, which: int) -> None:
     endpoint, call = ends.waiting()[which]

@@ -11,6 +11,7 @@ from typing import Any
 from .. import _names
 from ._errors import AddressError
 from ._hostport import join_host_port
+from ._networks import network_of
 
 IP = IPv4Address | IPv6Address
 
@@ -136,10 +137,19 @@ class UnixAddr(Addr):
         name: The path. With ``@`` before it it is a name in Linux's abstract namespace. Empty where an endpoint has no
             name.
         net: ``unix`` for streams, ``unixgram`` for datagrams.
+
+    Raises:
+        AddressError: The path has a NUL in it.
+        UnknownNetworkError: The network is another one.
     """
 
     name: str
     net: str = "unix"
+
+    def __post_init__(self) -> None:
+        network_of(self.net, "unix")
+        if "\0" in self.name and not self.name.startswith("@"):
+            raise AddressError("a path has no NUL in it", repr(self.name))
 
     @property
     def network(self) -> str:

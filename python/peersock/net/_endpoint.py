@@ -20,6 +20,9 @@ from ._steps import READ, WRITE
 #: A point in time: seconds of `time.time()`, or a date.
 Deadline = float | datetime.datetime
 
+#: How long `close()` waits at most for those that it has woken, seconds.
+_PATIENCE = 1.0
+
 
 class Waker(Protocol):
     """Somebody who waits."""
@@ -40,7 +43,9 @@ class Endpoint:
         self._sock = sock
         self._network = network
         self._is_closed = False
-        self._users = 0
+        # The threads that are in calls.
+        self._users: list[int] = []
+        self._idle = threading.Condition(self._lock)
         self._deadlines: list[float | None] = [None, None]
         self._timeout: float | None = None
         self._wakers: tuple[set[Waker], set[Waker]] = (set(), set())
@@ -67,7 +72,11 @@ class Endpoint:
             self._unlink()
             for waker in (*self._wakers[READ], *self._wakers[WRITE]):
                 waker.wake()
-            is_over = self._users == 0 or self._is_alone
+            is_over = not self._users or self._is_alone
+            if not is_over and threading.get_ident() not in self._users:
+                # The last of them closes it: then its address is free again. A signal's handler cannot wait for what
+                # it has interrupted.
+                self._idle.wait_for(lambda: not self._users, _PATIENCE)
         if is_over and self._sock is not None:
             self._sock.close()
 
@@ -83,7 +92,7 @@ class Endpoint:
     def _opened(self, what: str) -> socket:
         """The socket, if there is one."""
         if self._is_closed:
-            raise ClosedError(what)
+            raise ClosedError.during(what)
         if self._sock is None:
             raise of_system(what, OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN)))
         return self._sock
@@ -92,21 +101,22 @@ class Endpoint:
         """Begins a call: the descriptor lives until it has left."""
         with self._lock:
             self._check(what, direction)
-            self._users += 1
+            self._users.append(threading.get_ident())
 
     def _leave(self) -> None:
         with self._lock:
-            self._users -= 1
-            is_over = self._is_closed and self._users == 0
-        if is_over and self._sock is not None:
-            self._sock.close()
+            self._users.remove(threading.get_ident())
+            if self._is_closed and not self._users:
+                if self._sock is not None:
+                    self._sock.close()
+                self._idle.notify_all()
 
     def _check(self, what: str, direction: int) -> None:
         if self._is_closed:
-            raise ClosedError(what)
+            raise ClosedError.during(what)
         deadline = self._deadlines[direction]
         if deadline is not None and time.monotonic() >= deadline:
-            raise DeadlineError(what)
+            raise DeadlineError.during(what)
 
     def _until(self, direction: int, *others: float | None) -> float | None:
         """The earliest of these times and of the deadline."""
@@ -124,7 +134,7 @@ class Endpoint:
         until = None if deadline is None else time.monotonic() + (deadline - time.time())
         with self._lock:
             if self._is_closed:
-                raise ClosedError("set deadline")
+                raise ClosedError.during("set deadline")
             for direction in directions:
                 self._deadlines[direction] = until
                 for waker in tuple(self._wakers[direction]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from typing import Any
 
 
 class SocketError(OSError):
@@ -37,19 +38,26 @@ class UnknownNetworkError(SocketError):
         #: The network, as it was given.
         self.network = network
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.network,)
+
 
 class ClosedError(SocketError):
     """The connection or listener was closed, before the call or during it: Go's `ErrClosed`."""
 
-    def __init__(self, what: str = "use") -> None:
-        super().__init__(errno.EBADF, f"{what}: use of closed network connection")
+    @classmethod
+    def during(cls, what: str) -> ClosedError:
+        """The error of an operation."""
+        return cls(errno.EBADF, f"{what}: use of closed network connection")
 
 
 class DeadlineError(SocketError, TimeoutError):
     """The deadline or timeout was over: Go's `ErrDeadlineExceeded`. With a new deadline the connection goes on."""
 
-    def __init__(self, what: str = "use") -> None:
-        super().__init__(errno.ETIMEDOUT, f"{what}: deadline exceeded")
+    @classmethod
+    def during(cls, what: str) -> DeadlineError:
+        """The error of an operation."""
+        return cls(errno.ETIMEDOUT, f"{what}: deadline exceeded")
 
 
 # Errors of the system, each for one of Python's classes.

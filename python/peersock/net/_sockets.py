@@ -112,13 +112,19 @@ def dialed(network: Network, addresses: Sequence[Addr], local: Addr | None) -> S
 
 def _dialed_unix(network: Network, remote: Addr, local: Addr | None) -> Steps[tuple[socket, Addr]]:
     sock = socket(family_of(network, remote), network.type)
+    path = None
     try:
         sock.setblocking(False)
         if local is not None:
             sock.bind(to_system(local, family_of(network, local)))
+            path = str(local)
         yield from connect(sock, remote)
     except BaseException:
         sock.close()
+        if path and not path.startswith("@"):
+            # Otherwise who tries again would find it taken.
+            with contextlib.suppress(OSError):
+                os.unlink(path)
         raise
     return sock, remote
 

@@ -86,7 +86,7 @@ def run(what: str, steps: Steps[_T], timeout: float | None = None) -> _T:
     def wait(wanted: Wait) -> Collection[int]:
         ready = wait_for(wanted, limit)
         if not ready and limit is not None and time.monotonic() >= limit:
-            raise DeadlineError(what)
+            raise DeadlineError.during(what)
         return ready
 
     with opened(what):
@@ -128,5 +128,5 @@ class Blocking(Endpoint):
             _give_back(alarm)
         self._check(what, direction)
         if limit is not None and time.monotonic() >= limit and not ready:
-            raise DeadlineError(what)
+            raise DeadlineError.during(what)
         return ready

@@ -48,7 +48,7 @@ async def dial(
     try:
         addresses = await asyncio.wait_for(asyncio.to_thread(_resolve.lookup, address, found), timeout)
     except asyncio.TimeoutError:
-        raise DeadlineError(f"dial {network} {address}") from None
+        raise DeadlineError.during(f"dial {network} {address}") from None
     if timeout is not None:
         timeout -= loop.time() - begun
     conn: TCPConn | UDPConn | UnixConn = await _dialed(address, found, addresses, local, timeout)

@@ -88,7 +88,7 @@ async def run(what: str, steps: Steps[_T], timeout: float | None = None) -> _T:
     async def wait(wanted: Wait) -> Collection[int]:
         ready = await _Waiting(wanted).ready(_earliest(wanted.until, limit))
         if not ready and limit is not None and time.monotonic() >= limit:
-            raise DeadlineError(what)
+            raise DeadlineError.during(what)
         return ready
 
     with opened(what):
@@ -128,5 +128,5 @@ class Awaited(Endpoint):
             self._wakers[direction].discard(waiting)
         self._check(what, direction)
         if limit is not None and time.monotonic() >= limit and not ready:
-            raise DeadlineError(what)
+            raise DeadlineError.during(what)
         return ready
