@@ -270,6 +270,27 @@ def test_a_dial_has_a_timeout(session: peersock.Session, network: Network, tmp_p
         net.dial(f"{network.v4['spare59']}:80", timeout=0.2)
 
 
+def test_a_forked_child_has_no_part_in_calls_of_its_parent(ends: Ends) -> None:
+    told = background(ends.client.read)
+    until_it_waits(ends.client, 0)
+    child = os.fork()
+    if not child:
+        try:
+            ends.client.settimeout(0.01)
+            with pytest.raises(net.DeadlineError):
+                ends.client.read()
+            fd = ends.client.fileno()
+            ends.client.close()
+            with pytest.raises(OSError):
+                os.fstat(fd)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    ends.server.write(b"x")
+    assert told.result(FOREVER) == b"x"
+
+
 def test_a_forked_child_has_its_own_alarms(ends: Ends) -> None:
     ends.client.settimeout(0.01)
     with pytest.raises(net.DeadlineError):

@@ -38,19 +38,29 @@ class Endpoint:
     _is_alone = False
 
     def __init__(self, network: str, sock: socket | None = None) -> None:
-        # A signal's handler may close what the thread that it interrupts uses.
-        self._lock = threading.RLock()
         self._sock = sock
         self._network = network
         self._is_closed = False
-        # The threads that are in calls.
-        self._users: list[int] = []
-        self._idle = threading.Condition(self._lock)
         self._deadlines: list[float | None] = [None, None]
         self._timeout: float | None = None
-        self._wakers: tuple[set[Waker], set[Waker]] = (set(), set())
         self._unlinks: str | None = None
         self._maker = os.getpid()
+        self._begin()
+
+    def _begin(self) -> None:
+        """In each process there is nobody at first who uses it."""
+        self._process = os.getpid()
+        # A signal's handler may close what the thread that it interrupts uses.
+        self._lock = threading.RLock()
+        self._idle = threading.Condition(self._lock)
+        # The threads that are in calls.
+        self._users: list[int] = []
+        self._wakers: tuple[set[Waker], set[Waker]] = (set(), set())
+
+    def _settle(self) -> None:
+        """Forgets what threads of a parent process do with it."""
+        if self._process != os.getpid():
+            self._begin()
 
     # The life of it.
 
@@ -65,6 +75,7 @@ class Endpoint:
 
     def close(self) -> None:
         """Closes it. Calls that wait end with `ClosedError` at once. Closing it again does nothing."""
+        self._settle()
         with self._lock:
             if self._is_closed:
                 return
@@ -99,6 +110,7 @@ class Endpoint:
 
     def _enter(self, what: str, direction: int) -> None:
         """Begins a call: the descriptor lives until it has left."""
+        self._settle()
         with self._lock:
             self._check(what, direction)
             self._users.append(threading.get_ident())

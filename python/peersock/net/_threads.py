@@ -9,7 +9,7 @@ import select
 import threading
 import time
 from collections.abc import Collection
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ._endpoint import Endpoint
 from ._errors import DeadlineError
@@ -96,8 +96,8 @@ def run(what: str, steps: Steps[_T], timeout: float | None = None) -> _T:
 class Blocking(Endpoint):
     """An endpoint whose calls block the thread."""
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
+    def _begin(self) -> None:
+        super()._begin()
         self._turns = (threading.Lock(), threading.Lock())
 
     def _run(self, what: str, direction: int, steps: Steps[_T]) -> _T:

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Collection
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from .._endpoint import Endpoint
 from .._errors import DeadlineError
@@ -100,8 +100,8 @@ class Awaited(Endpoint):
 
     _is_alone = True
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
+    def _begin(self) -> None:
+        super()._begin()
         self._turns = (asyncio.Lock(), asyncio.Lock())
 
     async def _run(self, what: str, direction: int, steps: Steps[_T]) -> _T:
