@@ -21,7 +21,7 @@ const MOST: usize = 32;
 ///
 /// # Errors
 /// EPROTONOSUPPORT where the overlay has no such sockets, and those of socket(2) and dup3(2).
-pub fn convert(client: &Client, fd: RawFd, sets: impl FnOnce(RawFd) -> EpollSets) -> Result<(), Errno> {
+pub fn convert(client: &Client, fd: RawFd, sets: impl Fn(RawFd) -> EpollSets) -> Result<(), Errno> {
     replace(fd, &counterpart(client, fd)?, sets)
 }
 
@@ -85,7 +85,7 @@ pub fn has_failed(socket: &Socket<'_>) -> bool {
 ///
 /// # Errors
 /// Those of socket(2), dup3(2) and bind(2).
-pub fn renew(socket: &Socket<'_>, sets: impl FnOnce(RawFd) -> EpollSets) -> Result<(), Errno> {
+pub fn renew(socket: &Socket<'_>, sets: impl Fn(RawFd) -> EpollSets) -> Result<(), Errno> {
     let local = socket.local_addr()?;
     let new = open_again(socket)?;
     replace(socket.fd().as_raw_fd(), &new, sets)?;
@@ -98,7 +98,7 @@ pub fn renew(socket: &Socket<'_>, sets: impl FnOnce(RawFd) -> EpollSets) -> Resu
 ///
 /// # Errors
 /// Those of socket(2) and dup3(2).
-pub fn dissolve(socket: &Socket<'_>, sets: impl FnOnce(RawFd) -> EpollSets) -> Result<(), Errno> {
+pub fn dissolve(socket: &Socket<'_>, sets: impl Fn(RawFd) -> EpollSets) -> Result<(), Errno> {
     let listens = sockopt::socket_acceptconn(socket.fd())?;
     if !listens && rustix::net::getpeername(socket.fd()).is_err() {
         return Ok(());
@@ -115,6 +115,18 @@ pub fn dissolve(socket: &Socket<'_>, sets: impl FnOnce(RawFd) -> EpollSets) -> R
         let _ = socket.client().ask(Request::Closed(opened));
     }
     Ok(())
+}
+
+/// Has a stream that is bound, or about to listen, be a socket of the kernel's to which nobody but the node
+/// can connect, under the same descriptor, see [`Socket::private`].
+///
+/// # Errors
+/// Those of socket(2) and dup3(2), ENETDOWN.
+pub fn make_private(socket: &Socket<'_>, sets: impl Fn(RawFd) -> EpollSets) -> Result<(), Errno> {
+    match socket.private()? {
+        Some(new) => replace(socket.fd().as_raw_fd(), &new, sets),
+        None => Ok(()),
+    }
 }
 
 /// Opens an overlay socket with the flags and options of another.
@@ -155,7 +167,7 @@ fn open_like(
 ///
 /// # Errors
 /// Those of dup3(2).
-pub fn replace(fd: RawFd, new: &OwnedFd, sets: impl FnOnce(RawFd) -> EpollSets) -> Result<(), Errno> {
+pub fn replace(fd: RawFd, new: &OwnedFd, sets: impl Fn(RawFd) -> EpollSets) -> Result<(), Errno> {
     let old = borrow(fd).ok_or(Errno::BADF)?;
     let flags = match rustix::io::fcntl_getfd(old)?.contains(FdFlags::CLOEXEC) {
         true => DupFlags::CLOEXEC,

@@ -27,7 +27,7 @@ mod sides;
 mod sockaddr;
 
 pub use calls::{accept4, bind, close, connect, getpeername, getsockname, listen, shutdown, socket};
-pub use convert::{convert, counterpart, dissolve, has_failed, renew, replace};
+pub use convert::{convert, counterpart, dissolve, has_failed, make_private, renew, replace};
 pub use epoll_sets::EpollSets;
 pub use messages::{recvfrom, recvmmsg, recvmsg, sendmmsg, sendmsg, sendto};
 pub use option_hints::{lingers, may_be_too_long};

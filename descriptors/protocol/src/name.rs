@@ -244,6 +244,30 @@ impl Name {
         };
         text.0.is_empty().then_some(name)
     }
+
+    /// What the file of a socket with such a name is called, see [`Request::MakePrivate`].
+    ///
+    /// ```
+    /// use peersock_fd::{Name, NodeTag};
+    ///
+    /// let name = Name::Data(NodeTag(42));
+    /// assert_eq!(name.file_name(), "ps:0000002a:data");
+    /// // Only an application's stream socket may be a file.
+    /// assert_eq!(Name::of_path(b"/run/ps:0000002a:data"), None);
+    /// ```
+    ///
+    /// [`Request::MakePrivate`]: crate::Request::MakePrivate
+    pub fn file_name(&self) -> String {
+        self.to_string().replace('/', ":")
+    }
+
+    /// Reads the last part of a path as [`file_name`](Self::file_name) has written it, of an application's
+    /// stream socket; `None` for any other path.
+    pub fn of_path(path: &[u8]) -> Option<Self> {
+        let file = path.rsplit(|byte| *byte == b'/').next()?;
+        let text: Vec<u8> = file.iter().map(|&byte| if byte == b':' { b'/' } else { byte }).collect();
+        Self::parse(&text).filter(|name| matches!(name, Self::Opened(_, Opened { kind: Kind::Stream, .. })))
+    }
 }
 
 impl fmt::Display for Name {
@@ -456,6 +480,10 @@ mod tests {
                 // What sockaddr_un has beside the byte that makes it abstract.
                 prop_assert!(text.len() <= 107, "{text}");
                 prop_assert_eq!(Name::parse(text.as_bytes()), Some(name));
+                let is_private = matches!(name, Name::Opened(_, Opened { kind: Kind::Stream, .. }));
+                let path = format!("/proc/thread-self/fd/2147483647/{}", name.file_name());
+                prop_assert!(!is_private || path.len() <= 107, "{path}");
+                prop_assert_eq!(Name::of_path(path.as_bytes()), is_private.then_some(name));
             }
         }
 

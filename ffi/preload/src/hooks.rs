@@ -5,7 +5,7 @@ use std::os::fd::RawFd;
 use libc::{c_int, c_ulong, c_void, epoll_event, sockaddr, socklen_t};
 use peersock_bsd as bsd;
 use peersock_bsd::kernel::check;
-use peersock_bsd::{Errno, Sides, Socket, either};
+use peersock_bsd::{EpollSets, Errno, Sides, Socket, either};
 use peersock_fd::Kind;
 
 use crate::convert::counterpart;
@@ -20,7 +20,15 @@ pub(crate) fn overlay<'a>(fd: RawFd) -> Option<Socket<'a>> {
 
 /// How the program's sockets become the overlay's; `None` if this process was not started by `peersock run`.
 pub(crate) fn sides() -> Option<Sides<'static>> {
-    rules().map(|rules| Sides { rules, counterpart, sets: epoll::take })
+    rules().map(|rules| Sides { rules, counterpart, sets })
+}
+
+/// Takes a descriptor out of the epoll sets that it is in. Those of overlay sockets are not remembered.
+fn sets(fd: RawFd) -> EpollSets {
+    match bsd::overlay(fd) {
+        Some(_) => bsd::epoll_sets::find(fd),
+        None => epoll::take(fd),
+    }
 }
 
 /// The socket to use for a call that names a remote address.
