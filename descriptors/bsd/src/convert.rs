@@ -10,8 +10,8 @@ use rustix::fs::OFlags;
 use rustix::io::{DupFlags, FdFlags};
 use rustix::net::sockopt;
 
-use crate::EpollSets;
 use crate::kernel::{borrow, int_option};
+use crate::{EpollSets, copies};
 
 /// The longest value of an option that is taken over, bytes.
 const MOST: usize = 32;
@@ -163,11 +163,19 @@ fn open_like(
     Ok(new)
 }
 
-/// Has `fd` stand for `new` from now on, also in the epoll sets that `sets` finds it in.
+/// Has `fd` stand for `new` from now on, also in the epoll sets that `sets` finds it in, and with it its
+/// [copies](crate::copies).
 ///
 /// # Errors
 /// Those of dup3(2).
 pub fn replace(fd: RawFd, new: &OwnedFd, sets: impl Fn(RawFd) -> EpollSets) -> Result<(), Errno> {
+    for copy in copies::of(fd) {
+        replace_one(copy, new, &sets)?;
+    }
+    replace_one(fd, new, &sets)
+}
+
+fn replace_one(fd: RawFd, new: &OwnedFd, sets: &impl Fn(RawFd) -> EpollSets) -> Result<(), Errno> {
     let old = borrow(fd).ok_or(Errno::BADF)?;
     let flags = match rustix::io::fcntl_getfd(old)?.contains(FdFlags::CLOEXEC) {
         true => DupFlags::CLOEXEC,

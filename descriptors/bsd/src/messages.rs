@@ -95,6 +95,7 @@ pub unsafe fn recvfrom(
             0 => (buf, size),
             _ => (discarded.as_mut_ptr().cast(), discarded.len()),
         };
+        await_bytes(socket, flags, size)?;
         // SAFETY: the caller's pointer goes to the kernel as it is, or that of the room above with its size.
         let received = unsafe { kernel::recvfrom(raw(socket), buf, size, flags, none, no_length) };
         let received = received.map_err(|error| socket.stream_error(error))?;
@@ -189,6 +190,11 @@ pub unsafe fn recvmsg(socket: &Socket<'_>, message: *mut msghdr, flags: c_int) -
         let mut plain = *message;
         (plain.msg_name, plain.msg_namelen) = (ptr::null_mut(), 0);
         (plain.msg_control, plain.msg_controllen) = (ptr::null_mut(), 0);
+        if is_patient_peek(flags) {
+            // SAFETY: the caller's.
+            let pieces = unsafe { vectors(message) }?;
+            await_bytes(socket, flags, pieces.iter().map(|piece| piece.iov_len).sum())?;
+        }
         // SAFETY: the caller's pointers go to the kernel as they are.
         let received = unsafe { kernel::recvmsg(raw(socket), &raw mut plain, flags) };
         let received = received.map_err(|error| socket.stream_error(error))?;
@@ -320,6 +326,47 @@ pub unsafe fn recvmmsg(
         }
     }
     Ok(messages.len() as c_int)
+}
+
+/// Whether a call peeks, and waits for as much as it has room for.
+pub fn is_patient_peek(flags: c_int) -> bool {
+    let wanted = libc::MSG_PEEK | libc::MSG_WAITALL;
+    flags & (wanted | libc::MSG_DONTWAIT) == wanted
+}
+
+/// Waits for so many bytes of a stream, if a call wants to peek at them all: the kernel's AF_UNIX sockets give
+/// what there is. It ends earlier where the call would: at the stream's end, and when its time is over or a
+/// signal comes; that is an error only if there is nothing.
+fn await_bytes(socket: &Socket<'_>, flags: c_int, wanted: size_t) -> Result<()> {
+    if !is_patient_peek(flags) {
+        return Ok(());
+    }
+    loop {
+        let there = rustix::io::ioctl_fionread(socket.fd())?;
+        if there as usize >= wanted {
+            return Ok(());
+        }
+        // A peek behind what there is waits for more.
+        set_peek_offset(socket, i32::try_from(there).unwrap_or(i32::MAX))?;
+        let (none, no_length) = (ptr::null_mut(), ptr::null_mut());
+        let mut byte = 0_u8;
+        let room = (&raw mut byte).cast();
+        // SAFETY: there is room for the one byte.
+        let peeked = unsafe { kernel::recvfrom(raw(socket), room, 1, libc::MSG_PEEK, none, no_length) };
+        set_peek_offset(socket, -1)?;
+        match peeked {
+            Ok(1..) => {}
+            Err(error) if there == 0 => return Err(socket.stream_error(error)),
+            Ok(_) | Err(_) => return Ok(()),
+        }
+    }
+}
+
+/// SO_PEEK_OFF, which AF_UNIX sockets have.
+fn set_peek_offset(socket: &Socket<'_>, offset: c_int) -> Result<()> {
+    let (value, length) = ((&raw const offset).cast(), size_of_val(&offset) as socklen_t);
+    // SAFETY: the value is as long as we say.
+    unsafe { kernel::setsockopt(raw(socket), libc::SOL_SOCKET, libc::SO_PEEK_OFF, value, length) }.map(drop)
 }
 
 /// What no overlay socket can be asked to send with.

@@ -5,12 +5,13 @@
 //! are. Where a program that listens is to be reached is the rule's matter ([`Rules`]). Calls on descriptors
 //! that are no overlay sockets go straight to the kernel.
 //!
-//! Reading and writing are the C library's, but for what an error means; polling and duplicating are not
-//! touched, and closing only once a socket has SO_LINGER. What a program starts has the library, too,
+//! Reading and writing are the C library's, but for what an error means; polling is not touched, duplicating is
+//! noted, and closing is not touched unless a socket has SO_LINGER. What a program starts has the library, too,
 //! whatever environment it is given.
 #![allow(unsafe_code)]
 
 mod convert;
+mod duplicates;
 mod ephemeral;
 mod epoll;
 mod exec;
@@ -44,6 +45,7 @@ fn rules() -> Option<&'static Rules> {
 extern "C" fn initialize() {
     exec::find_originals();
     read_write::find_originals();
+    duplicates::find_originals();
     if let Some(rules) = rules() {
         fork_lock::survive_forks(LOCKS);
         inherit::remember();
