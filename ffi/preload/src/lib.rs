@@ -10,6 +10,7 @@
 //! whatever environment it is given.
 #![allow(unsafe_code)]
 
+mod accept;
 mod convert;
 mod duplicates;
 mod ephemeral;
@@ -25,6 +26,7 @@ mod kernel;
 mod messages;
 mod names;
 mod read_write;
+mod waits;
 
 use std::sync::OnceLock;
 
@@ -46,6 +48,7 @@ extern "C" fn initialize() {
     exec::find_originals();
     read_write::find_originals();
     duplicates::find_originals();
+    waits::find_originals();
     if let Some(rules) = rules() {
         fork_lock::survive_forks(LOCKS);
         inherit::remember();
