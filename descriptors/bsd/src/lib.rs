@@ -16,6 +16,7 @@ mod calls;
 mod convert;
 pub mod copies;
 pub mod either;
+pub mod elf;
 pub mod epoll_sets;
 pub mod filter;
 pub mod kernel;

@@ -175,6 +175,8 @@ pub enum Name {
     Requests(NodeTag),
     /// Where connecting stream sockets connect to (SOCK_STREAM).
     Data(NodeTag),
+    /// Where the launcher is told of programs that no library reaches (SOCK_STREAM).
+    Programs(NodeTag),
     /// An application's end.
     Opened(NodeTag, Opened),
     /// The node's end of a connection that was accepted.
@@ -191,6 +193,7 @@ impl Name {
         match *self {
             Self::Requests(tag)
             | Self::Data(tag)
+            | Self::Programs(tag)
             | Self::Opened(tag, _)
             | Self::Accepted(tag, _)
             | Self::Passed(tag, _)
@@ -213,6 +216,7 @@ impl Name {
         let name = match text.take(1)? {
             "c" => text.rest("tl").map(|()| Self::Requests(tag))?,
             "d" => text.rest("ata").map(|()| Self::Data(tag))?,
+            "e" => text.rest("xec").map(|()| Self::Programs(tag))?,
             "a" => {
                 let (family, id) = text.family_and_id()?;
                 let peer = text.address(family)?;
@@ -276,6 +280,7 @@ impl fmt::Display for Name {
         match self {
             Self::Requests(_) => f.write_str("ctl"),
             Self::Data(_) => f.write_str("data"),
+            Self::Programs(_) => f.write_str("exec"),
             Self::Opened(_, Opened { family, kind, id }) => {
                 let (letter, protocol) = match kind {
                     Kind::Stream => ('t', 0),
@@ -467,6 +472,7 @@ mod tests {
             for name in [
                 Name::Requests(tag),
                 Name::Data(tag),
+                Name::Programs(tag),
                 Name::Opened(tag, Opened { family, kind, id }),
                 Name::Accepted(tag, Accepted { id, peer, local }),
                 Name::Passed(tag, Passed { id, peer }),

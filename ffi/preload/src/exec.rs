@@ -4,7 +4,7 @@
 //! The C library's own functions do not call each other by name, so each of them is replaced.
 
 use std::arch::naked_asm;
-use std::ffi::c_char;
+use std::ffi::{CStr, c_char};
 
 use libc::{c_int, c_void, pid_t, posix_spawn_file_actions_t, posix_spawnattr_t};
 use peersock_bsd::Errno;
@@ -12,6 +12,9 @@ use peersock_bsd::Errno;
 use crate::inherit::{Environment, complete, complete_own, own, with_room};
 use crate::kernel::{quietly, set_errno};
 use crate::names::next;
+use crate::supervise::{
+    before_exec, before_exec_at, before_exec_of, before_search, bypasses, bypasses_by_name,
+};
 
 type Arguments = *const *const c_char;
 type Fexecve = unsafe extern "C" fn(c_int, Arguments, Environment) -> c_int;
@@ -39,6 +42,10 @@ pub(crate) unsafe extern "C" fn execve(
     arguments: Arguments,
     environment: Environment,
 ) -> c_int {
+    // SAFETY: the program's pointer, as it must pass it to execve(2).
+    if let Err(error) = unsafe { before_exec(path) } {
+        return fail(error);
+    }
     // SAFETY: the program's pointers, as it must pass them to execve(2).
     let failed = unsafe {
         complete(environment, |environment| libc::syscall(libc::SYS_execve, path, arguments, environment))
@@ -56,6 +63,10 @@ pub(crate) unsafe extern "C" fn execveat(
     environment: Environment,
     flags: c_int,
 ) -> c_int {
+    // SAFETY: the program's pointer, as it must pass it to execveat(2).
+    if let Err(error) = unsafe { before_exec_at(folder, path, flags) } {
+        return fail(error);
+    }
     // SAFETY: the program's pointers, as it must pass them to execveat(2).
     let failed = unsafe {
         complete(environment, |environment| {
@@ -70,6 +81,9 @@ pub(crate) unsafe extern "C" fn execveat(
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn fexecve(fd: c_int, arguments: Arguments, environment: Environment) -> c_int {
     let Some(next) = next_fexecve() else { return fail(Errno::NOSYS) };
+    if let Err(error) = before_exec_of(fd) {
+        return fail(error);
+    }
     // SAFETY: the program's pointers, as it must pass them to fexecve(3).
     let failed = unsafe { complete(environment, |environment| next(fd, arguments, environment)) };
     failed.unwrap_or_else(|| fail(Errno::NOMEM))
@@ -100,6 +114,10 @@ pub(crate) unsafe extern "C" fn execvpe(
     environment: Environment,
 ) -> c_int {
     let Some(next) = next_execvpe() else { return fail(Errno::NOSYS) };
+    // SAFETY: the program's pointer, as it must pass it to execvpe(3).
+    if let Err(error) = unsafe { before_search(file) } {
+        return fail(error);
+    }
     // SAFETY: the program's pointers, as it must pass them to execvpe(3).
     let failed = unsafe { complete(environment, |environment| next(file, arguments, environment)) };
     failed.unwrap_or_else(|| fail(Errno::NOMEM))
@@ -117,6 +135,11 @@ pub(crate) unsafe extern "C" fn posix_spawn(
     environment: Environment,
 ) -> c_int {
     let Some(next) = next_posix_spawn() else { return libc::ENOSYS };
+    // SAFETY: the program's pointer, as it must pass it to posix_spawn(3).
+    if unsafe { bypasses(path) } {
+        // SAFETY: the program's pointers, as it must pass them to posix_spawn(3).
+        return unsafe { spawn_by_shell(process, path, (actions, attributes), arguments, environment) };
+    }
     let spawn = |environment| {
         // SAFETY: the program's pointers, as it must pass them to posix_spawn(3).
         unsafe { next(process, path, actions, attributes, arguments, environment) }
@@ -137,6 +160,11 @@ pub(crate) unsafe extern "C" fn posix_spawnp(
     environment: Environment,
 ) -> c_int {
     let Some(next) = next_posix_spawnp() else { return libc::ENOSYS };
+    // SAFETY: the program's pointer, as it must pass it to posix_spawnp(3).
+    if unsafe { bypasses_by_name(file) } {
+        // SAFETY: the program's pointers, as it must pass them to posix_spawnp(3).
+        return unsafe { spawn_by_shell(process, file, (actions, attributes), arguments, environment) };
+    }
     let spawn = |environment| {
         // SAFETY: the program's pointers, as it must pass them to posix_spawnp(3).
         unsafe { next(process, file, actions, attributes, arguments, environment) }
@@ -144,6 +172,50 @@ pub(crate) unsafe extern "C" fn posix_spawnp(
     // The search leaves in `errno` where the file was not.
     // SAFETY: as above.
     quietly(|error| *error == 0, || unsafe { complete(environment, spawn) }.unwrap_or(libc::ENOMEM))
+}
+
+/// posix_spawn(3) of a program that no library reaches. The C library's own child cannot be filtered, so a
+/// shell, which has the library, starts the program in its own place. The program's name is then `file`,
+/// whatever its first argument is.
+///
+/// # Safety
+/// As posix_spawn(3).
+unsafe fn spawn_by_shell(
+    process: *mut pid_t,
+    file: *const c_char,
+    (actions, attributes): (*const posix_spawn_file_actions_t, *const posix_spawnattr_t),
+    arguments: Arguments,
+    environment: Environment,
+) -> c_int {
+    const SHELL: &CStr = c"/bin/sh";
+    let Some(next) = next_posix_spawn() else { return libc::ENOSYS };
+    let mut count = 0;
+    // SAFETY: the caller's: a null pointer ends them.
+    while !arguments.is_null() && !unsafe { *arguments.add(count) }.is_null() {
+        count += 1;
+    }
+    let first = [SHELL.as_ptr(), c"-c".as_ptr(), c"exec \"$0\" \"$@\"".as_ptr(), file];
+    let all = first.len() + count.saturating_sub(1) + 1;
+    let spawned = with_room(all * size_of::<*const c_char>(), |room| {
+        let list = room.cast::<*const c_char>();
+        for (at, argument) in first.into_iter().enumerate() {
+            // SAFETY: there is room for all.
+            unsafe { *list.add(at) = argument };
+        }
+        for at in 1..=count.max(1) {
+            // SAFETY: as above; the last one is the end, also where there is no argument.
+            unsafe {
+                *list.add(first.len() + at - 1) =
+                    if at < count { *arguments.add(at) } else { std::ptr::null() };
+            }
+        }
+        // SAFETY: the caller's.
+        let spawn =
+            |environment| unsafe { next(process, SHELL.as_ptr(), actions, attributes, list, environment) };
+        // SAFETY: the caller's.
+        quietly(|error| *error == 0, || unsafe { complete(environment, spawn) }.unwrap_or(libc::ENOMEM))
+    });
+    spawned.unwrap_or(libc::ENOMEM)
 }
 
 /// system(3), a cancellation point.

@@ -26,6 +26,7 @@ mod kernel;
 mod messages;
 mod names;
 mod read_write;
+mod supervise;
 mod waits;
 
 use std::sync::OnceLock;
@@ -52,6 +53,7 @@ extern "C" fn initialize() {
     if let Some(rules) = rules() {
         fork_lock::survive_forks(LOCKS);
         inherit::remember();
+        supervise::prepare();
         // The launcher sees by this that the library took hold.
         rules.refresh();
     }
