@@ -101,6 +101,8 @@ pub enum Request {
     Addresses(Which),
     /// setsockopt(2).
     SetOption(Which, i32, i32, Vec<u8>),
+    /// setsockopt(2) of what cannot fail. There is no reply.
+    TellOption(Which, i32, i32, Vec<u8>),
     /// getsockopt(2), with the length of the caller's buffer.
     Option(Which, i32, i32, u32),
     /// SO_ERROR.
