@@ -11,6 +11,7 @@ use peersock_fd::{Errno, Kind, RecvFlags, SendFlags, Socket};
 use crate::Result;
 use crate::ancillary::{self, ControlBuffer};
 use crate::kernel;
+use crate::peek::{await_bytes, is_patient_peek};
 use crate::sockaddr::{read, write, write_to};
 
 /// What one call moves at most, bytes: Linux's MAX_RW_COUNT for pages of 4 KiB.
@@ -326,47 +327,6 @@ pub unsafe fn recvmmsg(
         }
     }
     Ok(messages.len() as c_int)
-}
-
-/// Whether a call peeks, and waits for as much as it has room for.
-pub fn is_patient_peek(flags: c_int) -> bool {
-    let wanted = libc::MSG_PEEK | libc::MSG_WAITALL;
-    flags & (wanted | libc::MSG_DONTWAIT) == wanted
-}
-
-/// Waits for so many bytes of a stream, if a call wants to peek at them all: the kernel's AF_UNIX sockets give
-/// what there is. It ends earlier where the call would: at the stream's end, and when its time is over or a
-/// signal comes; that is an error only if there is nothing.
-fn await_bytes(socket: &Socket<'_>, flags: c_int, wanted: size_t) -> Result<()> {
-    if !is_patient_peek(flags) {
-        return Ok(());
-    }
-    loop {
-        let there = rustix::io::ioctl_fionread(socket.fd())?;
-        if there as usize >= wanted {
-            return Ok(());
-        }
-        // A peek behind what there is waits for more.
-        set_peek_offset(socket, i32::try_from(there).unwrap_or(i32::MAX))?;
-        let (none, no_length) = (ptr::null_mut(), ptr::null_mut());
-        let mut byte = 0_u8;
-        let room = (&raw mut byte).cast();
-        // SAFETY: there is room for the one byte.
-        let peeked = unsafe { kernel::recvfrom(raw(socket), room, 1, libc::MSG_PEEK, none, no_length) };
-        set_peek_offset(socket, -1)?;
-        match peeked {
-            Ok(1..) => {}
-            Err(error) if there == 0 => return Err(socket.stream_error(error)),
-            Ok(_) | Err(_) => return Ok(()),
-        }
-    }
-}
-
-/// SO_PEEK_OFF, which AF_UNIX sockets have.
-fn set_peek_offset(socket: &Socket<'_>, offset: c_int) -> Result<()> {
-    let (value, length) = ((&raw const offset).cast(), size_of_val(&offset) as socklen_t);
-    // SAFETY: the value is as long as we say.
-    unsafe { kernel::setsockopt(raw(socket), libc::SOL_SOCKET, libc::SO_PEEK_OFF, value, length) }.map(drop)
 }
 
 /// What no overlay socket can be asked to send with.

@@ -26,6 +26,7 @@ mod kernel;
 mod messages;
 mod names;
 mod read_write;
+mod spawn;
 mod supervise;
 mod waits;
 
@@ -47,6 +48,7 @@ fn rules() -> Option<&'static Rules> {
 /// Runs when the library is loaded.
 extern "C" fn initialize() {
     exec::find_originals();
+    spawn::find_originals();
     read_write::find_originals();
     duplicates::find_originals();
     waits::find_originals();
