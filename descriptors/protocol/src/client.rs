@@ -20,7 +20,7 @@ use rustix::process::Pid;
 use crate::known_clients::KnownClients;
 use crate::known_sizes::KnownSizes;
 use crate::name::{Name, NodeTag, Remote, SocketId};
-use crate::proof::{NameKey, is_proof};
+use crate::proof::{NameKey, is_proof, proof};
 use crate::requests::{
     Interface, MAX_MESSAGE, Message, Reply, Request, Token, VERSION, Which, decode, encode,
 };
@@ -82,6 +82,11 @@ impl Client {
     /// The node that it is about.
     pub fn tag(&self) -> NodeTag {
         self.tag
+    }
+
+    /// What only those who know the token can say about a number, see [`proof`](crate::proof()).
+    pub fn prove(&self, challenge: u128) -> u128 {
+        proof(self.token, challenge)
     }
 
     /// Asks the node and waits for its reply.

@@ -140,6 +140,10 @@ pub enum Request {
     /// A descriptor of the socket was closed, maybe the last one. The kernel tells the node of listeners only
     /// later.
     Closed(Opened),
+    /// The descriptor that comes along, of a new socket, is to stand for this stream socket from now on. The
+    /// node binds it to a file that nobody else can reach, and removes the file: who knows an abstract name
+    /// can connect to it and fill the backlog of whoever listens.
+    MakePrivate(Opened),
 }
 
 /// A node's answer.

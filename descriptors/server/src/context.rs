@@ -19,6 +19,7 @@ use crate::addresses::{canonical, shown};
 use crate::end_index::EndIndex;
 use crate::ipv4_aliases::Aliases;
 use crate::refusals::Refusals;
+use crate::socket_table::Opened;
 use crate::wakers::{self, Key, ReadyQueue};
 
 /// Bytes that are moved for one stream before others have their turn.
@@ -218,8 +219,16 @@ impl Context {
         result
     }
 
-    /// Whether anybody still has a socket open: then its name is taken.
-    pub(crate) fn is_open(&self, socket: peersock_fd::Opened) -> bool {
+    /// Whether anybody still has a socket open.
+    pub(crate) fn is_open(&self, opened: &Opened) -> bool {
+        match &opened.private {
+            Some(private) => private.is_open(),
+            None => self.is_name_taken(opened.socket),
+        }
+    }
+
+    /// Whether anybody has a socket of this abstract name open.
+    pub(crate) fn is_name_taken(&self, socket: peersock_fd::Opened) -> bool {
         let name = address(&Name::Opened(self.tag, socket));
         let kind = match socket.kind {
             peersock_fd::Kind::Stream => SocketType::STREAM,

@@ -98,7 +98,8 @@ impl ServerState {
             Request::Bind(socket, local) => done(self.bind(socket, local)),
             Request::Listen(socket, backlog) => done(self.listen(socket, backlog, fd)),
             Request::Connect { socket, remote, wait, timeout } => {
-                match self.connect(socket, remote, wait.then_some((key, timeout))) {
+                let process = self.process_of(key);
+                match self.connect(socket, remote, process, wait.then_some((key, timeout))) {
                     Ok(()) if wait => None,
                     result => done(result),
                 }
@@ -165,6 +166,15 @@ impl ServerState {
             }
             Request::MayListen(port) => done(self.context.may_listen(port)),
             Request::Closed(socket) => done(self.closed(socket)),
+            Request::MakePrivate(socket) => done(self.make_private(key, socket, fd)),
+        }
+    }
+
+    /// The process that asks; 0 if it cannot be seen from here.
+    pub(crate) fn process_of(&self, asker: Key) -> i32 {
+        match self.entry(asker) {
+            Some(Entry::Requester(requester)) => requester.process(),
+            _ => 0,
         }
     }
 
