@@ -32,7 +32,7 @@ fn text(error: &clap::Error, program: &Command, words: impl Iterator<Item = OsSt
 }
 
 /// The command that these words begin with, and how it is called.
-fn command_of<'a>(program: &'a Command, words: impl Iterator<Item = OsString>) -> (String, &'a Command) {
+fn command_of(program: &Command, words: impl Iterator<Item = OsString>) -> (String, &Command) {
     let (mut name, mut command) = (program.get_name().to_owned(), program);
     for word in words.skip(1) {
         match command.find_subcommand(&word) {

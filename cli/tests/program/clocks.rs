@@ -61,7 +61,7 @@ fn a_clock_that_went_back_between_two_runs_costs_a_second_at_most() {
     let usual = (0..3).map(|_| dial(0)).max().expect("three times");
     assert_eq!(stale(), 0);
     // Each earlier than the one before; the machine may be busy at one time or another.
-    let back = (1..=3).map(|hours| dial(hours)).min().expect("three times");
+    let back = (1..=3).map(dial).min().expect("three times");
     assert!(stale() >= 3, "the clock did not go back: {} stale initiations", stale());
     eprintln!("{usual:?} as usual, {back:?} after the clock went back");
     assert!(back <= usual + COST, "{usual:?} as usual, {back:?} after the clock went back");
