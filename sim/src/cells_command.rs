@@ -25,8 +25,8 @@ pub(crate) fn measure(seeds: u64, out: Option<&Path>, only: &[String], jobs: usi
     let apart = pairs.flat_map(|kinds| (0..seeds).map(move |seed| Place::Apart(Cell { kinds, seed })));
     let is_wanted = |shared: &Shared| only.is_empty() || only.contains(&shared.to_string());
     let together = Shared::all().into_iter().filter(is_wanted);
-    let together = together
-        .flat_map(|shared| (0..seeds).map(move |seed| Place::Together(Together { shared, seed })));
+    let together =
+        together.flat_map(|shared| (0..seeds).map(move |seed| Place::Together(Together { shared, seed })));
     let cells: Vec<Place> = apart.chain(together).collect();
     let (next, outcomes) = (AtomicUsize::new(0), Mutex::new(vec![None; cells.len()]));
     std::thread::scope(|scope| {

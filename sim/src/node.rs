@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use peersock::{JoinError, NetworkId};
 use peersock_datapath::{Datapath, Ingress, JoinedNetwork, Sink, Subscription, Transmit};
 use peersock_overlay::{
-    Endpoint, EndpointConfig, Event, Identity, Limits, NetworkConfig, Portable, RecvMeta, SocketIndex,
-    NodeId, SocketInfo, WantedSocket, WantedStream, default_provider,
+    Endpoint, EndpointConfig, Event, Identity, Limits, NetworkConfig, NodeId, Portable, RecvMeta,
+    SocketIndex, SocketInfo, WantedSocket, WantedStream, default_provider,
 };
 use peersock_stack::{Batch, Config, Flow, Listener, Stack, TcpOptions, UdpOptions};
 

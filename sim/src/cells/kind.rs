@@ -73,7 +73,14 @@ impl Kind {
                 }
             }
         }
-        all.extend([Self::ShortLived, Self::Double, Self::Cgn, Self::CgnDependent, Self::UdpBlocked, Self::Only443]);
+        all.extend([
+            Self::ShortLived,
+            Self::Double,
+            Self::Cgn,
+            Self::CgnDependent,
+            Self::UdpBlocked,
+            Self::Only443,
+        ]);
         all.extend([Self::Ipv6, Self::Ipv6Firewall, Self::DualStack, Self::Nat64, Self::Nat64Dependent]);
         all.extend([Self::Nat66, Self::Nat66Dependent]);
         all

@@ -321,7 +321,10 @@ impl Net {
         let Some(place) = self.lans.get(&lan) else { return };
         let to = datagram.to.ip();
         let multicast = to.is_multicast() || place.prefixes.is_broadcast(to);
-        if place.is_isolated && place.prefixes.contain(datagram.from.ip()) && (multicast || place.prefixes.contain(to)) {
+        if place.is_isolated
+            && place.prefixes.contain(datagram.from.ip())
+            && (multicast || place.prefixes.contain(to))
+        {
             return self.stats.unroutable += 1;
         }
         let mut found = false;

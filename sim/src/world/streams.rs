@@ -58,9 +58,8 @@ impl World {
     /// The node has these streams from now on, and no others.
     pub(super) fn want_streams(&mut self, number: usize, wanted: &[WantedStream]) -> Result<(), Violation> {
         let node = self.machines[number].sender();
-        let is_kept = |stream: &Stream| {
-            stream.node == node && wanted.iter().any(|one| one.socket == stream.socket)
-        };
+        let is_kept =
+            |stream: &Stream| stream.node == node && wanted.iter().any(|one| one.socket == stream.socket);
         let has_ended = self.end_streams(|stream| stream.node.node == number && !is_kept(stream));
         for WantedStream { root, socket, .. } in wanted {
             let mut known = self.streams.values();
@@ -123,9 +122,9 @@ impl World {
 
     fn way_to(&self, host: crate::net::HostId, place: RootPlace, port: u16) -> Option<TcpWay> {
         let cards = self.net.attachments(place.0);
-        let addresses = cards.iter().flat_map(|card| {
-            card.ipv4.map(IpAddr::V4).into_iter().chain(card.ipv6.map(IpAddr::V6))
-        });
+        let addresses = cards
+            .iter()
+            .flat_map(|card| card.ipv4.map(IpAddr::V4).into_iter().chain(card.ipv6.map(IpAddr::V6)));
         let reached = |address| {
             let to = SocketAddr::new(address, port);
             self.net.tcp_way(host, self.net.nat64(host).map_or(to, |prefix| prefix.synthesize(to)))
