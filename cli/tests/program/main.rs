@@ -3,10 +3,13 @@
 mod beacons;
 mod blocked;
 mod cells;
+mod chaos;
 mod common;
 mod copies;
 mod delivery;
 mod errors;
+mod flow;
+mod goodput;
 mod guests;
 mod identity;
 mod lan;
