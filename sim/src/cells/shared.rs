@@ -116,13 +116,12 @@ impl Shared {
                 ([1, 2].map(|number| home::add_customer(world, random, carrier, number)), found(one))
             }
         };
-        let mut hosts = Vec::new();
-        for (number, lan) in (1..).zip(lans) {
-            let net = if lans[0] == lans[1] { 1 } else { number };
-            let host = home::add_host(world, lan, Ipv4Addr::new(192, 168, net, number))?;
-            hosts.push((host, Contact::new(found, [])));
-        }
-        Ok(hosts.try_into().ok().expect("there are two"))
+        let mut add = |at: usize| {
+            let net = if lans[0] == lans[1] { 1 } else { at as u8 + 1 };
+            let host = home::add_host(world, lans[at], Ipv4Addr::new(192, 168, net, at as u8 + 1))?;
+            Ok((host, Contact::new(found, [])))
+        };
+        Ok([add(0)?, add(1)?])
     }
 }
 
