@@ -140,12 +140,12 @@ impl Client {
         (closed, delivered)
     }
 
-    /// Tells the node something that has no reply, with a descriptor.
+    /// Tells the node something that has no reply, perhaps with a descriptor.
     ///
     /// # Errors
     /// ENETDOWN if there is no such node any more.
-    pub fn tell(&self, request: Request, fd: BorrowedFd<'_>) -> Result<(), Errno> {
-        let connection = self.send(request, Some(fd))?;
+    pub fn tell(&self, request: Request, fd: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
+        let connection = self.send(request, fd)?;
         self.put_back(connection);
         Ok(())
     }

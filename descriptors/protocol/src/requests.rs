@@ -11,7 +11,7 @@ use crate::name::{Details, Opened, SocketId};
 use crate::proof::NameKey;
 
 /// The version of requests and replies. A node answers requests of its own version only.
-pub const VERSION: u8 = 4;
+pub const VERSION: u8 = 5;
 
 /// The longest request and the longest reply, bytes.
 pub const MAX_MESSAGE: usize = 32 << 10;
@@ -101,6 +101,8 @@ pub enum Request {
     Addresses(Which),
     /// setsockopt(2).
     SetOption(Which, i32, i32, Vec<u8>),
+    /// setsockopt(2) of what cannot fail. There is no reply.
+    TellOption(Which, i32, i32, Vec<u8>),
     /// getsockopt(2), with the length of the caller's buffer.
     Option(Which, i32, i32, u32),
     /// SO_ERROR.

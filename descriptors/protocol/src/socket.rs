@@ -283,7 +283,7 @@ impl<'fd> Socket<'fd> {
         self.attach()?;
         // One by one: the node takes all but the last byte, and only what is taken whole makes room.
         while rustix::net::send(self.fd, &[0], UNSEEN).is_ok() {}
-        self.client().tell(Request::Filled(self.opened), self.fd)?;
+        self.client().tell(Request::Filled(self.opened), Some(self.fd))?;
         Err(error)
     }
 

@@ -115,6 +115,13 @@ impl Context {
         self.poller.add(fd, key, flags)
     }
 
+    /// Has the kernel tell of other things of a descriptor that it tells of.
+    pub(crate) fn rewatch(&self, fd: BorrowedFd<'_>, key: Key, flags: EventFlags) {
+        if let Err(error) = self.poller.modify(fd, key, flags) {
+            tracing::warn!(%error, "a descriptor is not watched as it should be");
+        }
+    }
+
     /// Has the kernel tell no more of a descriptor that others may have open as well.
     pub(crate) fn unwatch(&self, fd: BorrowedFd<'_>) {
         self.poller.remove(fd);

@@ -88,7 +88,8 @@ impl ServerState {
     /// The reply, unless there is none or it comes later.
     fn answer(&mut self, key: Key, request: Request, fd: Option<OwnedFd>) -> Option<Reply> {
         if self.is_ending {
-            return Some(failed(Errno::NETDOWN));
+            let is_waited_for = !matches!(request, Request::Filled(_) | Request::TellOption(..));
+            return is_waited_for.then(|| failed(Errno::NETDOWN));
         }
         let done = |result: Result<(), Errno>| Some(result.map_or_else(failed, |()| Reply::Done));
         match request {
@@ -111,6 +112,12 @@ impl ServerState {
             Request::Ending(which) => Some(Reply::Error(self.ending(which))),
             Request::SetOption(which, level, name, value) => {
                 done(self.set_option(which, level, name, &value))
+            }
+            Request::TellOption(which, level, name, value) => {
+                if let Err(error) = self.set_option(which, level, name, &value) {
+                    tracing::debug!(%error, level, name, "an option was not set");
+                }
+                None
             }
             Request::Option(which, level, name, length) => {
                 let value = self.option(which, level, name, length as usize);
