@@ -7,7 +7,7 @@
 //!
 //! There is one target per parser, and three kinds of oracle: what was parsed is written and parsed again
 //! ([`wire`], [`control`], [`identifiers`], [`frames`], [`proxy_answers`], [`stun`], [`port_mapping`],
-//! [`root_list`]); a valid message is altered and must then be refused ([`hello`], [`initiation`],
+//! [`root_list`], [`root_messages`], [`turn_frames`]); a valid message is altered and must then be refused ([`hello`], [`initiation`],
 //! [`response`], [`cookie`], [`session`], [`meeting`]); and sequences of operations run against a model that
 //! knows what may come out ([`coalescer`], [`connection`], [`overlay_ops`], [`root_ops`], [`stack_ops`],
 //! [`turn`]).
@@ -26,6 +26,7 @@ mod nat;
 mod overlay;
 mod root;
 mod root_list;
+mod root_messages;
 mod session;
 mod stack;
 mod streams;
@@ -38,9 +39,10 @@ pub use nat::{port_mapping, stun, turn};
 pub use overlay::overlay_ops;
 pub use root::root_ops;
 pub use root_list::root_list;
+pub use root_messages::root_messages;
 pub use session::session;
 pub use stack::{coalescer, connection, packets, segments, stack_ops};
-pub use streams::{frames, proxy_answers};
+pub use streams::{frames, proxy_answers, turn_frames};
 pub use text::{identifiers, identity_file, network_file};
 pub use wire::{control, hello, wire};
 
@@ -78,11 +80,13 @@ targets! {
     proxy_answers,
     response,
     root_list,
+    root_messages,
     root_ops,
     segments,
     session,
     stack_ops,
     stun,
     turn,
+    turn_frames,
     wire,
 }

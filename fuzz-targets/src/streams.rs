@@ -1,7 +1,8 @@
-//! What a root's clients and their proxies send by TCP.
+//! What a root's clients, their proxies and TURN servers send by TCP.
 
 use peersock_streams::{
-    ConnectAnswer, FrameReader, FrameTooLong, MAX_DATAGRAM, Proxy, ProxySettings, SocksReply, UpgradeRequest,
+    ConnectAnswer, FrameReader, FrameTooLong, MAX_DATAGRAM, NotTurn, Proxy, ProxySettings, SocksReply,
+    TurnReader, UpgradeRequest,
 };
 
 /// Frames in a stream: however it is cut, the same ones are found, and what was found is what was there.
@@ -30,6 +31,37 @@ fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Result<usize, FrameT
     let (mut reader, mut found) = (FrameReader::default(), Vec::new());
     for piece in pieces {
         if let Err(error) = reader.read(piece, |frame| found.push(frame.to_vec())) {
+            return (Err(error), found);
+        }
+    }
+    (Ok(reader.pending()), found)
+}
+
+/// The longest message of a TURN server: a header of 20 bytes and attributes.
+const MAX_TURN: usize = 20 + 0xffff + 1;
+
+/// Messages of TURN in a stream: however it is cut, the same ones are found, they are what was there, and
+/// little is kept.
+pub fn turn_frames(data: &[u8]) {
+    let [cut, stream @ ..] = data else { return };
+    let (whole, found) = read_turn([stream]);
+    let (pieces, found_in_pieces) = read_turn(stream.chunks(usize::from(*cut).max(1)));
+    assert_eq!(whole, pieces);
+    // A byte that is wrong is seen as soon as it is there, and what came before it was found.
+    assert_eq!(found, found_in_pieces);
+    let found = found.concat();
+    assert!(stream.starts_with(&found));
+    if let Ok(pending) = whole {
+        assert_eq!(found.len() + pending, stream.len());
+        assert!(pending < MAX_TURN);
+    }
+}
+
+/// As [`read`].
+fn read_turn<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Result<usize, NotTurn>, Vec<Vec<u8>>) {
+    let (mut reader, mut found) = (TurnReader::default(), Vec::new());
+    for piece in pieces {
+        if let Err(error) = reader.read(piece, |message| found.push(message.to_vec())) {
             return (Err(error), found);
         }
     }

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use peersock_sim::cells::{Cell, Expected, Kind, Outcome, Table};
+use peersock_sim::Violation;
+use peersock_sim::cells::{Cell, Expected, Kind, Outcome, Shared, Table, Together};
 
 /// The heading of the part of the file that this command does not make.
 const REAL: &str = "\n## Real processes\n";
@@ -21,7 +22,12 @@ pub(crate) fn measure(seeds: u64, out: Option<&Path>, only: &[String], jobs: usi
         _ => named(*a) && named(*b),
     };
     let pairs = Table::pairs().into_iter().filter(is_wanted);
-    let cells: Vec<Cell> = pairs.flat_map(|kinds| (0..seeds).map(move |seed| Cell { kinds, seed })).collect();
+    let apart = pairs.flat_map(|kinds| (0..seeds).map(move |seed| Place::Apart(Cell { kinds, seed })));
+    let is_wanted = |shared: &Shared| only.is_empty() || only.contains(&shared.to_string());
+    let together = Shared::all().into_iter().filter(is_wanted);
+    let together =
+        together.flat_map(|shared| (0..seeds).map(move |seed| Place::Together(Together { shared, seed })));
+    let cells: Vec<Place> = apart.chain(together).collect();
     let (next, outcomes) = (AtomicUsize::new(0), Mutex::new(vec![None; cells.len()]));
     std::thread::scope(|scope| {
         for _ in 0..jobs {
@@ -29,7 +35,7 @@ pub(crate) fn measure(seeds: u64, out: Option<&Path>, only: &[String], jobs: usi
                 while let Some((at, cell)) =
                     Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|at| Some((at, cells.get(at)?)))
                 {
-                    let outcome = run(cell, false);
+                    let outcome = cell.run(false);
                     outcomes.lock().expect("nothing panics while it is held")[at] = outcome;
                     if (at + 1).is_multiple_of(1000) {
                         eprintln!("{} of {}", at + 1, cells.len());
@@ -41,7 +47,10 @@ pub(crate) fn measure(seeds: u64, out: Option<&Path>, only: &[String], jobs: usi
     let mut table = Table::default();
     let outcomes = outcomes.into_inner().expect("nothing panics while it is held");
     for (cell, outcome) in cells.iter().zip(outcomes) {
-        table.add(cell, outcome);
+        match cell {
+            Place::Apart(cell) => table.add(cell, outcome),
+            Place::Together(cell) => table.add_together(cell, outcome),
+        }
     }
     let only = only.iter().map(|kind| format!(" --only {kind}")).collect::<String>();
     let target = out.map(|path| format!(" --out {}", path.display())).unwrap_or_default();
@@ -60,9 +69,9 @@ pub(crate) fn measure(seeds: u64, out: Option<&Path>, only: &[String], jobs: usi
         None => print!("{text}"),
     }
     let mut failed = 0;
-    for ([a, b], seeds) in table.failures() {
+    for (name, expected, seeds) in table.failures() {
         failed += seeds.len();
-        eprintln!("{a} and {b}: {:?} is not what seeds {seeds:?} gave", Expected::of(a, b));
+        eprintln!("{name}: {expected:?} is not what seeds {seeds:?} gave");
     }
     eprintln!("{} of {} as expected", cells.len() - failed, cells.len());
     let mut rare = 0;
@@ -91,25 +100,67 @@ pub(crate) fn again(kinds: [&str; 2], seed: u64, trace: bool) -> ExitCode {
         kind
     };
     let [Some(a), Some(b)] = kinds.map(parse) else { return ExitCode::FAILURE };
-    let cell = Cell { kinds: [a, b], seed };
-    let Some(outcome) = run(&cell, trace) else { return ExitCode::FAILURE };
-    let expected = Expected::of(a, b);
-    eprintln!("{outcome:?}; expected: {expected:?}");
-    ExitCode::from(u8::from(!outcome.fits(expected)))
+    Place::Apart(Cell { kinds: [a, b], seed }).judge(trace)
 }
 
-/// `None` if something happened that must never happen; it is printed.
-fn run(cell: &Cell, trace: bool) -> Option<Outcome> {
-    let [a, b] = cell.kinds;
-    match catch_unwind(AssertUnwindSafe(|| cell.run(trace))) {
-        Ok(Ok(outcome)) => Some(outcome),
-        Ok(Err(violation)) => {
-            eprintln!("{a} and {b}, seed {}: {violation}", cell.seed);
-            None
+/// Runs one seed of two nodes behind one box.
+pub(crate) fn again_together(name: &str, seed: u64, trace: bool) -> ExitCode {
+    let Some(shared) = Shared::all().into_iter().find(|shared| shared.to_string() == name) else {
+        let all: Vec<String> = Shared::all().iter().map(Shared::to_string).collect();
+        eprintln!("there is no {name:?}; there are {}", all.join("; "));
+        return ExitCode::FAILURE;
+    };
+    Place::Together(Together { shared, seed }).judge(trace)
+}
+
+/// One cell with one seed.
+enum Place {
+    Apart(Cell),
+    Together(Together),
+}
+
+impl Place {
+    fn name(&self) -> (String, u64) {
+        match self {
+            Self::Apart(Cell { kinds: [a, b], seed }) => (format!("{a} and {b}"), *seed),
+            Self::Together(Together { shared, seed }) => (shared.to_string(), *seed),
         }
-        Err(_) => {
-            eprintln!("{a} and {b}, seed {}: a panic", cell.seed);
-            None
+    }
+
+    fn expected(&self) -> Expected {
+        match self {
+            Self::Apart(Cell { kinds: [a, b], .. }) => Expected::of(*a, *b),
+            Self::Together(Together { shared, .. }) => shared.expected(),
+        }
+    }
+
+    /// Runs it, prints what came of it, and fails if that is not as expected.
+    fn judge(&self, trace: bool) -> ExitCode {
+        let Some(outcome) = self.run(trace) else { return ExitCode::FAILURE };
+        let expected = self.expected();
+        eprintln!("{outcome:?}; expected: {expected:?}");
+        ExitCode::from(u8::from(!outcome.fits(expected)))
+    }
+
+    /// `None` if something happened that must never happen; it is printed.
+    fn run(&self, trace: bool) -> Option<Outcome> {
+        let (name, seed) = self.name();
+        let run = || -> Result<Outcome, Violation> {
+            match self {
+                Self::Apart(cell) => cell.run(trace),
+                Self::Together(cell) => cell.run(trace),
+            }
+        };
+        match catch_unwind(AssertUnwindSafe(run)) {
+            Ok(Ok(outcome)) => Some(outcome),
+            Ok(Err(violation)) => {
+                eprintln!("{name}, seed {seed}: {violation}");
+                None
+            }
+            Err(_) => {
+                eprintln!("{name}, seed {seed}: a panic");
+                None
+            }
         }
     }
 }

@@ -67,6 +67,16 @@ enum Command {
         #[arg(long)]
         trace: bool,
     },
+    /// Run one seed of two nodes behind one box again, which the table of cells calls by this name.
+    Together {
+        /// What they have in common.
+        name: String,
+        /// Which.
+        seed: u64,
+        /// Print every event.
+        #[arg(long)]
+        trace: bool,
+    },
     /// Run one seed again.
     Replay {
         /// Which.
@@ -86,6 +96,7 @@ fn main() -> ExitCode {
         Command::Cells { seeds, out, only, jobs } => {
             cells_command::measure(seeds, out.as_deref(), &only, or_processors(jobs))
         }
+        Command::Together { name, seed, trace } => cells_command::again_together(&name, seed, trace),
         Command::Cell { first, second, seed, trace } => cells_command::again([&first, &second], seed, trace),
         Command::Replay { seed, trace } => {
             let report = Scenario { trace, ..Scenario::new(seed) }.run();

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use peersock::{JoinError, NetworkId};
 use peersock_datapath::{Datapath, Ingress, JoinedNetwork, Sink, Subscription, Transmit};
 use peersock_overlay::{
-    Endpoint, EndpointConfig, Event, Identity, Limits, NetworkConfig, Portable, RecvMeta, SocketIndex,
-    SocketInfo, WantedSocket, default_provider,
+    Endpoint, EndpointConfig, Event, Identity, Limits, NetworkConfig, NodeId, Portable, RecvMeta,
+    SocketIndex, SocketInfo, WantedSocket, WantedStream, default_provider,
 };
 use peersock_stack::{Batch, Config, Flow, Listener, Stack, TcpOptions, UdpOptions};
 
@@ -65,6 +65,8 @@ pub struct Node {
     scratch: Vec<u8>,
     /// The extra sockets that are open.
     extra: Vec<SocketIndex>,
+    /// The streams to roots that it wants.
+    streams: Vec<WantedStream>,
     /// Bytes of the datagrams that it has taken in.
     received: u64,
     /// The most networks that it was in at a time.
@@ -106,6 +108,7 @@ impl Node {
         let outbox = Arc::new(Outbox {
             sent: Mutex::default(),
             wanted: Mutex::default(),
+            streams: Mutex::default(),
             max_segments: config.max_segments,
         });
         let datapath = Datapath::new(endpoint, stack, outbox.clone());
@@ -122,6 +125,7 @@ impl Node {
             programs: Programs::default(),
             scratch: vec![0; 64 * 1024],
             extra: Vec::new(),
+            streams: Vec::new(),
             received: 0,
             most_networks: 0,
         };
@@ -160,6 +164,23 @@ impl Node {
     /// The extra sockets that are open.
     pub(crate) fn extra_sockets(&self) -> &[SocketIndex] {
         &self.extra
+    }
+
+    /// The streams to roots that it wants, if that has changed.
+    pub(crate) fn take_wanted_streams(&mut self) -> Option<Vec<WantedStream>> {
+        let wanted = self.outbox.streams.lock().expect("one thread").take()?;
+        self.streams.clone_from(&wanted);
+        Some(wanted)
+    }
+
+    /// Whether it wants a stream that this stands for.
+    pub(crate) fn wants_stream(&self, socket: SocketIndex) -> bool {
+        self.streams.iter().any(|stream| stream.socket == socket)
+    }
+
+    /// There is a stream to a root, or none any more.
+    pub(crate) fn set_stream(&mut self, at: Instant, root: &NodeId, is_open: bool) {
+        self.datapath.set_stream(at, root, is_open, None, &mut self.batch);
     }
 
     /// Joins a network, and listens on the ports given.
@@ -387,6 +408,8 @@ struct Outbox {
     sent: Mutex<Vec<Sent>>,
     /// The extra sockets that are wanted, if that has changed.
     wanted: Mutex<Option<Vec<WantedSocket>>>,
+    /// The streams to roots that are wanted, if that has changed.
+    streams: Mutex<Option<Vec<WantedStream>>>,
     max_segments: usize,
 }
 
@@ -404,6 +427,10 @@ impl Sink for Outbox {
 
     fn want_extra_sockets(&self, wanted: Vec<WantedSocket>) {
         *self.wanted.lock().expect("one thread") = Some(wanted);
+    }
+
+    fn want_streams(&self, wanted: Vec<WantedStream>) {
+        *self.streams.lock().expect("one thread") = Some(wanted);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Every cell of the table with one seed. `cargo run --release -p peersock-sim -- cells` runs a hundred.
 
-use peersock_sim::cells::{Cell, Expected, Kind, PathKind, Table};
+use peersock_sim::cells::{Cell, Expected, Kind, PathKind, Shared, Table, Together};
 
 /// Others than the command's first ones.
 const SEEDS: std::ops::Range<u64> = 1_000_000..1_000_001;
@@ -8,7 +8,7 @@ const SEEDS: std::ops::Range<u64> = 1_000_000..1_000_001;
 #[test]
 fn whoever_can_reach_each_other_does_and_a_root_relays_for_the_others() {
     let pairs = Table::pairs();
-    assert_eq!(pairs.len(), 28 * 29 / 2);
+    assert_eq!(pairs.len(), 29 * 30 / 2);
     let mut wrong = Vec::new();
     for kinds in pairs {
         for seed in SEEDS {
@@ -20,6 +20,37 @@ fn whoever_can_reach_each_other_does_and_a_root_relays_for_the_others() {
         }
     }
     assert!(wrong.is_empty(), "cargo run --release -p peersock-sim --\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn two_nodes_behind_one_box_reach_each_other_directly_where_it_lets_them() {
+    let mut wrong = Vec::new();
+    for shared in Shared::all() {
+        for seed in SEEDS.start..SEEDS.start + 4 {
+            let (expected, outcome) = (shared.expected(), Together { shared, seed }.run(false));
+            if !outcome.as_ref().is_ok_and(|outcome| outcome.fits(expected)) {
+                wrong.push(format!("cell {shared:?} {seed} is not {expected:?}: {outcome:?}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Of each such pair the first byte waits for a second without an answer by UDP, a stream's three round trips
+/// and the usual ones.
+#[test]
+fn whoever_reaches_roots_by_streams_alone_talks_by_them() {
+    for other in Kind::all() {
+        for one in [Kind::UdpBlocked, Kind::Only443] {
+            for seed in SEEDS.start..SEEDS.start + 3 {
+                let cell = Cell { kinds: [one.min(other), one.max(other)], seed };
+                let outcome = cell.run(false).expect("nothing is violated");
+                assert!(outcome.is_complete, "{one} {other} {seed}: {outcome:?}");
+                assert_eq!((outcome.path, outcome.direct_after), (PathKind::Relayed, None));
+                assert!(outcome.relayed_bytes > 4000, "{one} {other} {seed}: {outcome:?}");
+            }
+        }
+    }
 }
 
 #[test]

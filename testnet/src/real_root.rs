@@ -49,12 +49,27 @@ impl RealRoot {
 
     /// Takes a datagram and gives those that it answers with or passes on.
     pub fn handle(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) -> Vec<(SocketAddr, Vec<u8>)> {
-        self.root.handle_datagram(now, Source::Udp { socket: 0, remote: from }, datagram);
+        to_remotes(self.hear(now, Source::Udp { socket: 0, remote: from }, datagram))
+    }
+
+    /// The same for a datagram that may come by a stream, as the answers may go by one.
+    pub fn hear(&mut self, now: Instant, from: Source, datagram: &[u8]) -> Vec<(Source, Vec<u8>)> {
+        self.root.handle_datagram(now, from, datagram);
         self.drain()
+    }
+
+    /// A stream has ended.
+    pub fn lose(&mut self, source: Source) {
+        self.root.handle_disconnect(source);
     }
 
     /// Does what is due, and gives what it sends.
     pub fn handle_timeout(&mut self, now: Instant) -> Vec<(SocketAddr, Vec<u8>)> {
+        to_remotes(self.pass_time(now))
+    }
+
+    /// The same, and says which datagrams go by streams.
+    pub fn pass_time(&mut self, now: Instant) -> Vec<(Source, Vec<u8>)> {
         self.root.handle_timeout(now);
         self.drain()
     }
@@ -74,9 +89,13 @@ impl RealRoot {
         (self.relayed_before.0 + frames, self.relayed_before.1 + inside)
     }
 
-    fn drain(&mut self) -> Vec<(SocketAddr, Vec<u8>)> {
+    fn drain(&mut self) -> Vec<(Source, Vec<u8>)> {
         let mut out = Vec::new();
-        let next = || Some((self.root.poll_transmit(&mut out)?.remote(), out.clone()));
+        let next = || Some((self.root.poll_transmit(&mut out)?, out.clone()));
         std::iter::from_fn(next).collect()
     }
+}
+
+fn to_remotes(sent: Vec<(Source, Vec<u8>)>) -> Vec<(SocketAddr, Vec<u8>)> {
+    sent.into_iter().map(|(to, datagram)| (to.remote(), datagram)).collect()
 }

@@ -2,6 +2,7 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use peersock_overlay::PublicIdentity;
+use peersock_root::Source;
 
 use crate::{FakeRoot, Lies, RealRoot};
 
@@ -39,6 +40,30 @@ impl TestRoot {
         match self {
             Self::Real(root) => root.handle(now, from, datagram),
             Self::Fake(root) => root.handle(now, from, datagram),
+        }
+    }
+
+    /// The same for a datagram that may come by a stream, as the answers may go by one. The one that lies
+    /// knows UDP alone.
+    pub fn hear(&mut self, now: Instant, from: Source, datagram: &[u8]) -> Vec<(Source, Vec<u8>)> {
+        match self {
+            Self::Real(root) => root.hear(now, from, datagram),
+            Self::Fake(root) => by_udp(root.handle(now, from.remote(), datagram)),
+        }
+    }
+
+    /// A stream has ended.
+    pub fn lose(&mut self, source: Source) {
+        if let Self::Real(root) = self {
+            root.lose(source);
+        }
+    }
+
+    /// As [`Self::handle_timeout`], and says which datagrams go by streams.
+    pub fn pass_time(&mut self, now: Instant) -> Vec<(Source, Vec<u8>)> {
+        match self {
+            Self::Real(root) => root.pass_time(now),
+            Self::Fake(_) => Vec::new(),
         }
     }
 
@@ -111,6 +136,10 @@ impl TestRoot {
             Self::Fake(_) => panic!("this root lies"),
         }
     }
+}
+
+fn by_udp(sent: Vec<(SocketAddr, Vec<u8>)>) -> Vec<(Source, Vec<u8>)> {
+    sent.into_iter().map(|(remote, datagram)| (Source::Udp { socket: 0, remote }, datagram)).collect()
 }
 
 impl From<RealRoot> for TestRoot {

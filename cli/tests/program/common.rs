@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::{Read, Write as _};
+use std::net::TcpStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -392,4 +393,13 @@ impl Collected {
 /// The address of a node that need not run.
 pub(crate) fn address_of(lab: &Lab, node: &str) -> String {
     run(lab.command(node, &["addr", &lab.network])).success().text().trim().to_owned()
+}
+
+/// What a server answers to a request for a path, with the head.
+pub(crate) fn http(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
 }

@@ -140,3 +140,45 @@ fn a_node_with_a_root_knows_its_nat_and_has_a_port_forwarded_until_it_ends() {
     assert!(!is_open(), "it was closed: {}", rules());
     root.interrupt();
 }
+
+/// Both NATs give each destination a port that nobody can guess, and let in only whom a node has sent to: no
+/// other way than that by the router's port is direct.
+#[test]
+fn a_node_is_reached_directly_at_the_port_that_its_router_forwards() {
+    let topology = "root=public home=symmetric:upnp work=symmetric";
+    let Some(nats) = Nats::build("forwarded", topology) else { return };
+    let mut command = peersock(&["root", "--ephemeral", "--port", "7420", "--listen"]);
+    command.arg(nats.ip4("root").to_string());
+    let root = start(&nats, "root", command);
+    let address = root.wait_for_stdout("\n").lines().next().expect("a line").to_owned();
+    let lab = Lab::new();
+    let node = |name: &str, words: &[&str]| {
+        let mut command = lab.command(name, words);
+        command.args(["--network", &lab.network, "--root", &address]);
+        command
+    };
+    let mut listening = start(&nats, "home1", node("listener", &["listen", &PORT.to_string()]));
+    let target = listening.wait_for_target();
+    let forwarded = |now: &Value| {
+        let candidates = now["contact"]["candidates"].as_array().cloned().unwrap_or_default();
+        let one = candidates.into_iter().find(|one| one["kind"] == "forwarded")?;
+        Some(one["address"].as_str()?.to_owned())
+    };
+    let known = wait_for_status(&lab, "listener", |now| {
+        forwarded(now).is_some() && now["roots"][0]["state"] == "registered"
+    });
+    let at = forwarded(&known).expect("it was there");
+    let mut dialing = start(&nats, "work1", node("dialer", &["dial", "--no-portmap", &target]));
+    dialing.send(b"by the router's port\n");
+    listening.wait_for_stdout("by the router's port\n");
+    let known = wait_for_status(&lab, "dialer", |now| {
+        let peer = &now["peers"][0];
+        peer["path"].is_string() && peer["root"].is_null()
+    });
+    assert_eq!(known["peers"][0]["path"], at, "{known:#}");
+    listening.send(b"and back\n");
+    dialing.wait_for_stdout("and back\n");
+    dialing.end_stdin();
+    listening.finish().success();
+    dialing.finish().success();
+}

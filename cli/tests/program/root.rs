@@ -1,7 +1,6 @@
 //! `root`: a real root on the loopback interface, and clients made of the overlay's messages.
 
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -19,7 +18,7 @@ use rustix::process::Signal;
 
 use serde_json::Value;
 
-use crate::common::{Lab, PATIENCE, PORT, Running, address_of, peersock, run, signal, write_file};
+use crate::common::{Lab, PATIENCE, PORT, Running, address_of, http, peersock, run, signal, write_file};
 
 #[test]
 fn a_root_serves_and_ends_when_all_nodes_have_been_told() {
@@ -496,13 +495,4 @@ impl Client {
         key.open(data.counter, data.sealed, &mut plaintext).ok()?;
         Some(plaintext)
     }
-}
-
-/// What a web server says.
-fn http(address: &str, path: &str) -> String {
-    let mut stream = TcpStream::connect(address).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
-    text
 }

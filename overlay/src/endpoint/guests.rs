@@ -340,6 +340,11 @@ mod tests {
             ("[::ffff:192.168.0.1]:1", Scope::Private),
             ("100.64.0.1:1", Scope::Private),
             ("[fd00::1]:1", Scope::Private),
+            ("[fec0::1]:1", Scope::Private),
+            ("[64:ff9b::10.0.0.1]:1", Scope::Private),
+            ("[64:ff9b::127.0.0.1]:1", Scope::Private),
+            ("[2002:c0a8:101::1]:1", Scope::Private),
+            ("[64:ff9b::203.0.113.1]:1", Scope::Global),
             ("203.0.113.1:1", Scope::Global),
             ("[2001:db8::1]:1", Scope::Global),
         ] {

@@ -17,8 +17,6 @@ pub enum Expected {
     Either,
     /// Through a root.
     Relay,
-    /// Not at all.
-    Nothing,
 }
 
 /// What stands between a node and the outside in one address family, as others meet it.
@@ -48,9 +46,13 @@ impl Expected {
     ///   the port that `F` does not know.)
     /// * If both depend on the destination, each new packet may make a new port, and what is reachable
     ///   depends on who is first: either.
+    ///
+    /// Where no UDP passes, a root relays. (Real nodes punch by TCP then. The simulator has no TCP but that to
+    /// roots.)
     pub fn of(a: Kind, b: Kind) -> Self {
-        if a == Kind::UdpBlocked || b == Kind::UdpBlocked {
-            return Self::Nothing;
+        let has_no_udp = |kind| matches!(kind, Kind::UdpBlocked | Kind::Only443);
+        if has_no_udp(a) || has_no_udp(b) {
+            return Self::Relay;
         }
         let families = [front_v4(a).zip(front_v4(b)), front_v6(a).zip(front_v6(b))];
         let of_family = |(a, b): (Front, Front)| match (a.is_fixed, b.is_fixed) {
@@ -90,7 +92,8 @@ fn front_v4(kind: Kind) -> Option<Front> {
         Kind::CgnDependent | Kind::DualStack | Kind::Nat64Dependent => {
             Some(Front { is_fixed: false, is_predictable: false, ..HOME })
         }
-        Kind::UdpBlocked | Kind::Ipv6 | Kind::Ipv6Firewall | Kind::Nat66 | Kind::Nat66Dependent => None,
+        Kind::UdpBlocked | Kind::Only443 => None,
+        Kind::Ipv6 | Kind::Ipv6Firewall | Kind::Nat66 | Kind::Nat66Dependent => None,
     }
 }
 
@@ -136,7 +139,8 @@ mod tests {
             (Kind::Nat66Dependent, Kind::DualStack, Expected::Likely),
             (Kind::Nat66Dependent, Kind::Ipv6, Expected::Direct),
             (Kind::Nat66Dependent, Kind::Nat66Dependent, Expected::Either),
-            (Kind::Cgn, Kind::UdpBlocked, Expected::Nothing),
+            (Kind::Cgn, Kind::UdpBlocked, Expected::Relay),
+            (Kind::Only443, Kind::Open, Expected::Relay),
         ] {
             assert_eq!([Expected::of(a, b), Expected::of(b, a)], [expected; 2], "{a} {b}");
         }

@@ -7,7 +7,7 @@ use peersock_nat::nat64::Nat64Prefix;
 use peersock_overlay::{Candidate, CandidateKind, Contact, Mapping, Nat as Found};
 
 use crate::net::{
-    Behaviour, Firewall, Gateway, HostId, LanId, Nat, NatConfig, Pipe, PortDelta, Prefixes, Stage,
+    Behaviour, Firewall, Gateway, HostId, LanId, Nat, NatConfig, Passes, Pipe, PortDelta, Prefixes, Stage,
 };
 use crate::world::World;
 use crate::{Random, Violation};
@@ -28,7 +28,7 @@ pub(super) fn connect(
     let access = Access::random(random);
     let [has_v4, has_v6] = kind.families();
     let is_open = matches!(kind, Kind::Open);
-    let v4 = (has_v4 || kind == Kind::UdpBlocked)
+    let v4 = has_v4
         .then(|| if is_open { Ipv4Addr::new(203, 0, number, 0) } else { Ipv4Addr::new(192, 168, number, 0) });
     let net_v6 = if is_nat66(kind) { Ipv6Addr::new(0xfd00, 0x66, 0, 0, 0, 0, 0, 0) } else { PUBLIC_V6 };
     let v6 = has_v6.then(|| Ipv6Addr::from_bits(net_v6.to_bits() | u128::from(number) << 64));
@@ -104,9 +104,9 @@ pub(super) fn connect(
             mapped = inner.and_then(|inner| nat.outbound(world.now(), inner, STUN_SERVER));
             gateway.nat = Some(nat);
         }
-        Kind::UdpBlocked => {
-            gateway.out = Pipe::new([Stage::Cut]);
-            gateway.into = Pipe::new([Stage::Cut]);
+        Kind::UdpBlocked | Kind::Only443 => {
+            gateway.passes = if kind == Kind::Only443 { Passes::TcpTo443 } else { Passes::Tcp };
+            gateway.nat = Some(home(public, random));
         }
         // How it maps follows from what roots see.
         Kind::Nat66 | Kind::Nat66Dependent => {
@@ -146,7 +146,7 @@ fn is_nat66(kind: Kind) -> bool {
 /// The homes' public networks of IPv6 are a part of this.
 const PUBLIC_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0);
 
-fn as_found(mapping: Behaviour) -> Mapping {
+pub(super) fn as_found(mapping: Behaviour) -> Mapping {
     match mapping {
         Behaviour::EndpointIndependent => Mapping::EndpointIndependent,
         Behaviour::AddressDependent => Mapping::AddressDependent,
@@ -163,9 +163,33 @@ const STUN_SERVER: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(1
 pub(super) fn add_carrier(world: &mut World, random: &mut Random, nat: NatConfig, number: u8) -> LanId {
     let prefixes = Prefixes { ipv4: Some(Ipv4Addr::new(100, 64, number, 0)), ipv6: None };
     let lan = world.net.add_lan(prefixes);
+    put_behind(world, random, lan, nat);
+    lan
+}
+
+/// Puts a LAN behind a box that leads to the core.
+pub(super) fn put_behind(world: &mut World, random: &mut Random, lan: LanId, nat: NatConfig) {
     let nat = Some(Nat::new(nat, random.fork()));
     world.net.set_gateway(lan, Some(Gateway { nat, ..Access::random(random).gateway() }));
+}
+
+/// Adds the LAN of a customer of a carrier's, behind a usual home router.
+pub(super) fn add_customer(world: &mut World, random: &mut Random, carrier: LanId, number: u8) -> LanId {
+    let prefixes = Prefixes { ipv4: Some(Ipv4Addr::new(192, 168, number, 0)), ipv6: None };
+    let lan = world.net.add_lan(prefixes);
+    let external = Ipv4Addr::new(100, 64, 0, number + 1);
+    let config = NatConfig { ports: any_ports(random), ..NatConfig::new(external.into()) };
+    let nat = Some(Nat::new(config, random.fork()));
+    let gateway = Gateway { nat, upstream: Some(carrier), ..Access::random(random).gateway() };
+    world.net.set_gateway(lan, Some(gateway));
     lan
+}
+
+/// Adds a host with this address to a LAN.
+pub(super) fn add_host(world: &mut World, lan: LanId, address: Ipv4Addr) -> Result<HostId, Violation> {
+    let host = world.net.add_host();
+    world.attach(host, lan, (Some(address), None), (wire(), wire()))?;
+    Ok(host)
 }
 
 /// Connects a host of a root, without any box; gives its addresses too.
@@ -241,7 +265,15 @@ fn unpredictable_ports(random: &mut Random) -> PortDelta {
     ])
 }
 
-fn any_ports(random: &mut Random) -> PortDelta {
+/// Any rule for boxes that map like this.
+pub(super) fn ports(mapping: Behaviour, random: &mut Random) -> PortDelta {
+    match mapping {
+        Behaviour::EndpointIndependent => any_ports(random),
+        _ => unpredictable_ports(random),
+    }
+}
+
+pub(super) fn any_ports(random: &mut Random) -> PortDelta {
     if random.chance(0.2) {
         return PortDelta::Independent { step: *random.pick(&STEPS) };
     }

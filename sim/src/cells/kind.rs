@@ -37,8 +37,10 @@ pub enum Kind {
     Cgn,
     /// A usual home router behind a carrier's box that maps each destination to any port.
     CgnDependent,
-    /// UDP does not leave. The simulator carries no streams, by which a node would still reach its roots.
+    /// A usual home router that lets no UDP out: roots are reached by streams.
     UdpBlocked,
+    /// The same, and of TCP only what goes to port 443.
+    Only443,
     /// A public IPv6 address, no filter, no IPv4.
     Ipv6,
     /// A public IPv6 address behind a firewall, no IPv4.
@@ -71,7 +73,14 @@ impl Kind {
                 }
             }
         }
-        all.extend([Self::ShortLived, Self::Double, Self::Cgn, Self::CgnDependent, Self::UdpBlocked]);
+        all.extend([
+            Self::ShortLived,
+            Self::Double,
+            Self::Cgn,
+            Self::CgnDependent,
+            Self::UdpBlocked,
+            Self::Only443,
+        ]);
         all.extend([Self::Ipv6, Self::Ipv6Firewall, Self::DualStack, Self::Nat64, Self::Nat64Dependent]);
         all.extend([Self::Nat66, Self::Nat66Dependent]);
         all
@@ -98,7 +107,8 @@ impl Kind {
             Self::Double => "`ei-apd` behind `ei-apd`".into(),
             Self::Cgn => "`ei-apd` behind a carrier's `ei-ei` that hairpins (RFC 6888)".into(),
             Self::CgnDependent => "`ei-apd` behind a carrier's `apd-apd`".into(),
-            Self::UdpBlocked => "no UDP leaves (the simulator has no streams)".into(),
+            Self::UdpBlocked => "no UDP leaves, but any TCP: roots are reached by streams".into(),
+            Self::Only443 => "nothing leaves but TCP to port 443, by which roots take streams, too".into(),
             Self::Ipv6 => "public IPv6 address, no filter, no IPv4".into(),
             Self::Ipv6Firewall => "public IPv6 address, address-and-port-dependent firewall, no IPv4".into(),
             Self::DualStack => "`ip6-fw`, and IPv4 by `apd-apd`".into(),
@@ -114,7 +124,6 @@ impl Kind {
     /// Whether it has addresses of IPv4, of IPv6 that lead outside.
     pub(super) fn families(self) -> [bool; 2] {
         match self {
-            Self::UdpBlocked => [false; 2],
             Self::Ipv6 | Self::Ipv6Firewall | Self::Nat64 | Self::Nat64Dependent => [false, true],
             Self::Nat66 | Self::Nat66Dependent => [false, true],
             Self::DualStack => [true; 2],
@@ -142,6 +151,7 @@ impl fmt::Display for Kind {
             Self::Cgn => "cgn",
             Self::CgnDependent => "cgn-apd",
             Self::UdpBlocked => "no-udp",
+            Self::Only443 => "only-443",
             Self::Ipv6 => "ip6",
             Self::Ipv6Firewall => "ip6-fw",
             Self::DualStack => "dual",

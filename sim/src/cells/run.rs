@@ -2,13 +2,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use peersock_overlay::{Identity, NetworkConfig, NetworkId, RootConfig, RootState};
+use peersock_overlay::{Contact, Identity, NetworkConfig, NetworkId, RootConfig, RootState};
 
+use crate::net::HostId;
 use crate::trace::Trace;
 use crate::world::{Limits, MachineConfig, RootPlace, World};
 use crate::{NodeConfig, Plan, Random, Reader, Script, Step, Time, Violation};
 
-use super::{Expected, Kind, home};
+use super::{Expected, Kind, Shared, home};
 
 /// Two kinds of connection, and a seed for everything else.
 ///
@@ -25,6 +26,22 @@ pub struct Cell {
     /// connected to.
     pub kinds: [Kind; 2],
     /// The lines' delays and rates, the boxes' ports, and all that the nodes draw.
+    pub seed: u64,
+}
+
+/// Two nodes behind one box, and a seed for everything else.
+///
+/// ```
+/// use peersock_sim::cells::{PathKind, Shared, Together};
+///
+/// let outcome = Together { shared: Shared::Home, seed: 1 }.run(false).unwrap();
+/// assert_eq!(outcome.path, PathKind::Direct);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Together {
+    /// What they have in common.
+    pub shared: Shared,
+    /// As in a [`Cell`].
     pub seed: u64,
 }
 
@@ -59,7 +76,6 @@ impl Outcome {
     /// Whether this is how two nodes must be connected that can be connected as expected.
     pub fn fits(&self, expected: Expected) -> bool {
         match expected {
-            Expected::Nothing => self.path == PathKind::Nothing && self.first_byte.is_none(),
             Expected::Relay => self.is_complete && self.path == PathKind::Relayed,
             Expected::Either | Expected::Likely => self.is_complete && self.path >= PathKind::Relayed,
             Expected::Direct => self.is_complete && self.path == PathKind::Direct,
@@ -85,25 +101,72 @@ impl Cell {
     /// # Errors
     /// Something happened that must never happen.
     pub fn run(&self, trace: bool) -> Result<Outcome, Violation> {
-        let mut random = Random::from_seed(self.seed);
+        let mut meeting = Meeting::new(self.seed, trace)?;
+        for (number, kind) in (1..).zip(self.kinds) {
+            let port = meeting.port();
+            let Meeting { world, random, .. } = &mut meeting;
+            let (host, contact) = home::connect(world, random, kind, (number, port))?;
+            meeting.start(host, port, contact)?;
+        }
+        meeting.hold(self.seed)
+    }
+}
+
+impl Together {
+    /// As [`Cell::run`].
+    ///
+    /// # Errors
+    /// Something happened that must never happen.
+    pub fn run(&self, trace: bool) -> Result<Outcome, Violation> {
+        let mut meeting = Meeting::new(self.seed, trace)?;
+        let Meeting { world, random, .. } = &mut meeting;
+        for (host, contact) in self.shared.connect(world, random)? {
+            let port = meeting.port();
+            meeting.start(host, port, contact)?;
+        }
+        meeting.hold(self.seed)
+    }
+}
+
+/// Two nodes and the roots that they use.
+struct Meeting {
+    world: World,
+    random: Random,
+    places: Vec<RootPlace>,
+    roots: Vec<RootConfig>,
+    network: NetworkConfig,
+}
+
+impl Meeting {
+    fn new(seed: u64, trace: bool) -> Result<Self, Violation> {
+        let mut random = Random::from_seed(seed);
         let mut world = World::new(random.fork(), Trace::new(trace), Limits::default());
-        let (places, configs) = add_roots(&mut world, &mut random)?;
+        let (places, roots) = add_roots(&mut world, &mut random)?;
         let network =
             NetworkConfig::AdHoc { id: NetworkId::ad_hoc(1000..=3000).expect("a range"), psk: None };
-        for (number, kind) in (1..).zip(self.kinds) {
-            let port = random.within(1024..=60_000) as u16;
-            let (host, contact) = home::connect(&mut world, &mut random, kind, (number, port))?;
-            let machine = world.add_machine(MachineConfig {
-                host,
-                port,
-                node: NodeConfig::usual(random.bytes()),
-                clock: CLOCK,
-                networks: vec![(network.clone(), vec![PORT])],
-                roots: configs.clone(),
-                contact,
-            });
-            world.start(machine)?;
-        }
+        Ok(Self { world, random, places, roots, network })
+    }
+
+    /// A node's UDP port.
+    fn port(&mut self) -> u16 {
+        self.random.within(1024..=60_000) as u16
+    }
+
+    fn start(&mut self, host: HostId, port: u16, contact: Contact) -> Result<(), Violation> {
+        let machine = self.world.add_machine(MachineConfig {
+            host,
+            port,
+            node: NodeConfig::usual(self.random.bytes()),
+            clock: CLOCK,
+            networks: vec![(self.network.clone(), vec![PORT])],
+            roots: self.roots.clone(),
+            contact,
+        });
+        self.world.start(machine)
+    }
+
+    fn hold(self, seed: u64) -> Result<Outcome, Violation> {
+        let Self { mut world, places, network, .. } = self;
         let all_registered = |world: &World| (0..2).all(|node| is_registered(world, node));
         world.run_while(REGISTERED_BY, |world| !all_registered(world))?;
         // Look-ups and the like are over.
@@ -111,7 +174,7 @@ impl Cell {
         world.run_until(settled)?;
 
         let (begun, relayed_before) = (world.now(), relayed(&world, &places));
-        let ends = if self.seed.is_multiple_of(2) { (0, 1) } else { (1, 0) };
+        let ends = if seed.is_multiple_of(2) { (0, 1) } else { (1, 0) };
         world.converse(Arc::new(plan(network.id(), ends)))?;
         let mut outcome = Outcome {
             is_complete: false,
@@ -137,8 +200,10 @@ impl Cell {
     }
 }
 
-/// Registration takes a handshake and a round trip; a node whose UDP is blocked never gets there.
+/// Registration takes a handshake and a round trip, where UDP is blocked by a stream after a second.
 const REGISTERED_BY: Time = Duration::from_secs(5);
+/// So long an answer by UDP is waited for, as nodes do.
+const STREAM_AFTER: Duration = Duration::from_secs(1);
 /// After that nothing is waited for.
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -148,7 +213,9 @@ fn add_roots(world: &mut World, random: &mut Random) -> Result<(Vec<RootPlace>, 
         let identity = Identity::from_seed(&random.bytes());
         let (host, v4, v6) = home::connect_root(world, random, number)?;
         let sockets = vec![SocketAddr::from((v4, ROOT_PORT)), SocketAddr::from((v6, ROOT_PORT))];
-        configs.push(RootConfig::new(*identity.public(), sockets));
+        let mut config = RootConfig::new(*identity.public(), sockets);
+        config.stream_after = Some(STREAM_AFTER);
+        configs.push(config);
         world.add_root((host, ROOT_PORT), identity, CLOCK);
         places.push((host, ROOT_PORT));
     }

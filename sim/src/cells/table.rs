@@ -2,12 +2,13 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::{Cell, Expected, Kind, Outcome, PathKind};
+use super::{Cell, Expected, Kind, Outcome, PathKind, Shared, Together};
 
 /// The outcomes of all cells.
 #[derive(Debug, Default)]
 pub struct Table {
     cells: BTreeMap<[Kind; 2], Summary>,
+    together: BTreeMap<Shared, Summary>,
 }
 
 /// The outcomes of one cell with all its seeds.
@@ -28,12 +29,14 @@ impl Table {
 
     /// Enters what came of a cell.
     pub fn add(&mut self, cell: &Cell, outcome: Option<Outcome>) {
-        let summary = self.cells.entry(cell.kinds).or_default();
         let [a, b] = cell.kinds;
-        if !outcome.is_some_and(|outcome| outcome.fits(Expected::of(a, b))) {
-            summary.failed.push(cell.seed);
-        }
-        summary.outcomes.extend(outcome);
+        self.cells.entry(cell.kinds).or_default().add(cell.seed, outcome, Expected::of(a, b));
+    }
+
+    /// Enters what came of two nodes behind one box.
+    pub fn add_together(&mut self, cell: &Together, outcome: Option<Outcome>) {
+        let summary = self.together.entry(cell.shared).or_default();
+        summary.add(cell.seed, outcome, cell.shared.expected());
     }
 
     /// The cells that should mostly be direct and are too rarely, with the share that was, in percent.
@@ -43,10 +46,14 @@ impl Table {
         shares.filter(|(_, share)| *share < Expected::LIKELY)
     }
 
-    /// The cells in which a seed failed, with those seeds.
-    pub fn failures(&self) -> impl Iterator<Item = ([Kind; 2], &[u64])> {
-        let failed = self.cells.iter().filter(|(_, summary)| !summary.failed.is_empty());
-        failed.map(|(&kinds, summary)| (kinds, &summary.failed[..]))
+    /// The cells in which a seed failed, by their names, with what was expected and those seeds.
+    pub fn failures(&self) -> impl Iterator<Item = (String, Expected, &[u64])> {
+        let apart = self.cells.iter();
+        let apart = apart.map(|([a, b], summary)| (format!("{a} and {b}"), Expected::of(*a, *b), summary));
+        let together = self.together.iter();
+        let together = together.map(|(shared, summary)| (shared.to_string(), shared.expected(), summary));
+        let failed = apart.chain(together).filter(|(.., summary)| !summary.failed.is_empty());
+        failed.map(|(name, expected, summary)| (name, expected, &summary.failed[..]))
     }
 
     /// Bytes that roots relay on average before two of the [`Kind::USUAL`] are connected directly; `None`
@@ -76,6 +83,13 @@ impl Table {
             let cells = kinds.iter().map(|&column| self.entry(row, column));
             let _ = writeln!(out, "| **{row}** | {} |", cells.collect::<Vec<_>>().join(" | "));
         }
+        if !self.together.is_empty() {
+            out += TOGETHER;
+        }
+        for (shared, summary) in &self.together {
+            let mark = summary.entry(shared.expected());
+            let _ = writeln!(out, "| `{shared}` | {} | {mark} |", shared.description());
+        }
         out += "\n## Times\n\n";
         out += TIMES;
         if let Some(bytes) = self.relayed_in_usual_cells() {
@@ -86,25 +100,39 @@ impl Table {
         for ([a, b], summary) in &self.cells {
             let _ = writeln!(out, "| `{a}` | `{b}` | {} |", summary.columns(Expected::of(*a, *b)));
         }
+        for (shared, summary) in &self.together {
+            let _ = writeln!(out, "| `{shared}` | the same | {} |", summary.columns(shared.expected()));
+        }
         out
     }
 
     fn entry(&self, row: Kind, column: Kind) -> String {
         let key = [row.min(column), row.max(column)];
         let Some(summary) = self.cells.get(&key) else { return String::new() };
-        let mark = match Expected::of(row, column) {
-            Expected::Direct => "D",
-            Expected::Likely => "L",
-            Expected::Either => "E",
-            Expected::Relay => "R",
-            Expected::Nothing => return if summary.failed.is_empty() { "-".into() } else { "!".into() },
-        };
-        let fails = if summary.failed.is_empty() { "" } else { "!" };
-        format!("{mark} {}{fails}", summary.percent_direct())
+        summary.entry(Expected::of(row, column))
     }
 }
 
 impl Summary {
+    fn add(&mut self, seed: u64, outcome: Option<Outcome>, expected: Expected) {
+        if !outcome.is_some_and(|outcome| outcome.fits(expected)) {
+            self.failed.push(seed);
+        }
+        self.outcomes.extend(outcome);
+    }
+
+    /// What the matrix says of this cell.
+    fn entry(&self, expected: Expected) -> String {
+        let mark = match expected {
+            Expected::Direct => "D",
+            Expected::Likely => "L",
+            Expected::Either => "E",
+            Expected::Relay => "R",
+        };
+        let fails = if self.failed.is_empty() { "" } else { "!" };
+        format!("{mark} {}{fails}", self.percent_direct())
+    }
+
     fn percent_direct(&self) -> usize {
         let direct = self.outcomes.iter().filter(|outcome| outcome.path == PathKind::Direct).count();
         (direct * 100).checked_div(self.outcomes.len()).unwrap_or_default()
@@ -117,7 +145,6 @@ impl Summary {
             Expected::Likely => "likely",
             Expected::Either => "either",
             Expected::Relay => "relay",
-            Expected::Nothing => "nothing",
         };
         let talked = self.outcomes.iter().filter(|outcome| outcome.is_complete).count();
         let millis = |time: Duration| time.as_millis() as u64;
@@ -178,13 +205,27 @@ What must be the case follows from the boxes alone (`sim/src/cells/expectation.r
 * A NAT66 is a NAT as others are, too: how a node's addresses are mapped is known of each family.
 * If both depend on the destination, it is either, by luck.
 * Without a family in common the root relays.
+* Where no UDP passes, a root relays, too: it is reached by a stream, which is wanted after a second without an
+  answer by UDP. The simulator has streams to roots and no other TCP; real nodes punch by TCP (below).
+
+The roots take TCP on the port that they have for UDP, and TLS with a WebSocket in it on port 443. A stream
+delivers datagrams whole, once and in order, after the delays of the lines.
 ";
 
 const MATRIX: &str = "\
 `D`: it must be direct; `L`: it is likely to be direct; `R`: it must be relayed; `E`: either; then the
-percentage of seeds that were direct in the end. `-`: nothing is expected, since the simulator has no streams.
-`!`: some seeds were not as expected.
+percentage of seeds that were direct in the end. `!`: some seeds were not as expected.
 
+";
+
+const TOGETHER: &str = "
+## Two nodes behind one box
+
+The private addresses lead nowhere but in `one home`. A box that hairpins sends back in what goes to an outer
+address of its own.
+
+| name | what it is | |
+|---|---|---|
 ";
 
 const TIMES: &str = "\

@@ -20,6 +20,7 @@ mod host;
 mod nat;
 mod pipe;
 mod stage;
+mod tcp;
 #[cfg(test)]
 mod tests;
 mod topology;
@@ -30,4 +31,5 @@ pub use host::{Attachment, HostId};
 pub use nat::{Behaviour, Nat, NatConfig, PortDelta};
 pub use pipe::{FaultId, Pipe};
 pub use stage::Stage;
+pub use tcp::{Passes, TcpWay};
 pub use topology::{Delivery, Gateway, LanId, LinkId, Net, NetStats, Prefixes};

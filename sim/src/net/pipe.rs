@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::Datagram;
 use super::stage::{Memory, Stage, Timed};
 use crate::{Random, Time};
@@ -21,6 +23,16 @@ impl Pipe {
     pub fn new(stages: impl IntoIterator<Item = Stage>) -> Self {
         let stages = stages.into_iter().map(|stage| (stage, Memory::default())).collect();
         Self { stages, faults: Vec::new() }
+    }
+
+    /// How long datagrams take at least.
+    pub fn delay(&self) -> Duration {
+        let stages = self.stages.iter().map(|(stage, _)| stage);
+        let delays = stages.filter_map(|stage| match stage {
+            Stage::Delay { base, .. } => Some(*base),
+            _ => None,
+        });
+        delays.sum()
     }
 
     /// Adds a stage until [`Self::repair`].

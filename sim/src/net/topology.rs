@@ -5,7 +5,7 @@ use std::time::Duration;
 use peersock_nat::nat64::Nat64Prefix;
 use peersock_testnet::Queue;
 
-use super::{Attachment, Datagram, Firewall, HostId, Nat, Pipe};
+use super::{Attachment, Datagram, Firewall, HostId, Nat, Passes, Pipe};
 use crate::{Random, Time};
 
 /// Names a LAN of a [`Net`].
@@ -32,6 +32,8 @@ pub struct Gateway {
     /// Filters what is not translated. Where there is a NAT box but no firewall, the other family does not
     /// pass.
     pub firewall: Option<Firewall>,
+    /// What it lets out of the LAN.
+    pub passes: Passes,
     /// The LAN that it leads to, in which the NAT box has its outer address. Without it, the core.
     pub upstream: Option<LanId>,
     /// From the LAN to the core.
@@ -97,26 +99,28 @@ pub struct NetStats {
 /// ```
 #[derive(Debug)]
 pub struct Net {
-    lans: BTreeMap<LanId, Lan>,
-    hosts: BTreeMap<HostId, Vec<Card>>,
+    pub(super) lans: BTreeMap<LanId, Lan>,
+    pub(super) hosts: BTreeMap<HostId, Vec<Card>>,
     moving: Queue<Time, (Place, Datagram)>,
     /// From which LAN to which one the core passes nothing.
-    blocked: BTreeSet<(LanId, LanId)>,
+    pub(super) blocked: BTreeSet<(LanId, LanId)>,
     random: Random,
     stats: NetStats,
 }
 
 #[derive(Debug)]
-struct Lan {
-    prefixes: Prefixes,
-    gateway: Option<Gateway>,
+pub(super) struct Lan {
+    pub(super) prefixes: Prefixes,
+    pub(super) gateway: Option<Gateway>,
+    /// Its hosts hear nothing of each other.
+    is_isolated: bool,
 }
 
 #[derive(Debug)]
-struct Card {
-    attachment: Attachment,
-    up: Pipe,
-    down: Pipe,
+pub(super) struct Card {
+    pub(super) attachment: Attachment,
+    pub(super) up: Pipe,
+    pub(super) down: Pipe,
 }
 
 /// Where a datagram is, when it has passed a pipe.
@@ -150,7 +154,7 @@ impl Net {
     /// Adds a LAN that leads nowhere else.
     pub fn add_lan(&mut self, prefixes: Prefixes) -> LanId {
         let id = LanId(self.lans.len() as u32);
-        self.lans.insert(id, Lan { prefixes, gateway: None });
+        self.lans.insert(id, Lan { prefixes, gateway: None, is_isolated: false });
         id
     }
 
@@ -158,6 +162,13 @@ impl Net {
     pub fn set_gateway(&mut self, lan: LanId, gateway: Option<Gateway>) {
         if let Some(lan) = self.lans.get_mut(&lan) {
             lan.gateway = gateway;
+        }
+    }
+
+    /// Keeps the hosts of a LAN from each other, as access points for guests do: they reach the gateway alone.
+    pub fn isolate(&mut self, lan: LanId) {
+        if let Some(lan) = self.lans.get_mut(&lan) {
+            lan.is_isolated = true;
         }
     }
 
@@ -310,6 +321,12 @@ impl Net {
         let Some(place) = self.lans.get(&lan) else { return };
         let to = datagram.to.ip();
         let multicast = to.is_multicast() || place.prefixes.is_broadcast(to);
+        if place.is_isolated
+            && place.prefixes.contain(datagram.from.ip())
+            && (multicast || place.prefixes.contain(to))
+        {
+            return self.stats.unroutable += 1;
+        }
         let mut found = false;
         for (&host, cards) in &mut self.hosts {
             for card in cards.iter_mut().filter(|card| card.attachment.lan == lan) {
@@ -335,6 +352,9 @@ impl Net {
 
     fn at_gateway(&mut self, at: Time, lan: LanId, mut datagram: Datagram) {
         let Some(gateway) = self.lans.get_mut(&lan).and_then(|lan| lan.gateway.as_mut()) else { return };
+        if !gateway.passes.udp() {
+            return self.stats.unroutable += 1;
+        }
         if let Some(prefix) = gateway.nat64 {
             datagram.to = prefix.restore(datagram.to);
         }
@@ -409,13 +429,13 @@ impl Net {
 }
 
 impl Gateway {
-    fn translates(&self, to: IpAddr) -> bool {
+    pub(super) fn translates(&self, to: IpAddr) -> bool {
         self.nat.as_ref().is_some_and(|nat| nat.config().external.is_ipv4() == to.is_ipv4())
     }
 }
 
 impl Prefixes {
-    fn contain(&self, address: IpAddr) -> bool {
+    pub(super) fn contain(&self, address: IpAddr) -> bool {
         match address {
             IpAddr::V4(v4) => self.ipv4.is_some_and(|net| net.octets()[..3] == v4.octets()[..3]),
             IpAddr::V6(v6) => self.ipv6.is_some_and(|net| net.octets()[..8] == v6.octets()[..8]),

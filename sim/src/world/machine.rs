@@ -124,6 +124,7 @@ impl World {
     /// Kills a node without a word.
     pub fn crash(&mut self, number: usize) {
         self.machines[number].node = None;
+        self.end_streams_of(number);
         self.ledger.disturb(number, None);
         self.trace.note(self.now, format_args!("{number} crashes"), &[]);
     }

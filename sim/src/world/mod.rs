@@ -10,6 +10,7 @@ mod intruder;
 mod machine;
 mod roots;
 mod siege;
+mod streams;
 mod talk;
 
 use std::collections::BTreeMap;
@@ -44,6 +45,9 @@ pub struct World {
     sockets: BTreeMap<(HostId, u16), usize>,
     /// Roots by the socket that they listen on.
     roots: BTreeMap<RootPlace, roots::RootMachine>,
+    /// Streams to roots, by their numbers.
+    streams: BTreeMap<u64, streams::Stream>,
+    next_stream: u64,
     /// Every endpoint that a node has or had; none is used by two. Roots are numbered from the greatest
     /// number down.
     owners: BTreeMap<SocketAddr, usize>,
@@ -89,6 +93,8 @@ enum Event {
     RootAlarm(RootPlace),
     /// A client tries again.
     Converse(Arc<Plan>),
+    /// Something happens to a stream.
+    Stream(streams::StreamEvent),
     /// The adversary sends something.
     Intrude,
 }
@@ -104,6 +110,8 @@ impl World {
             machines: Vec::new(),
             sockets: BTreeMap::new(),
             roots: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            next_stream: 0,
             owners: BTreeMap::new(),
             ledger: Ledger::default(),
             wire: WireObserver::default(),
@@ -246,6 +254,7 @@ impl World {
                 Ok(())
             }
             Event::Converse(plan) => self.converse(plan),
+            Event::Stream(event) => self.on_stream(event),
             Event::Intrude => {
                 self.intrude();
                 Ok(())
@@ -310,6 +319,8 @@ impl World {
         let Some(node) = &mut machine.node else { return Ok(()) };
         let unconnected = node.run_programs(now, at, &mut self.ledger)?;
         node.serve_extra_sockets(at);
+        let streams = node.take_wanted_streams();
+        let mut by_stream = Vec::new();
         while let Some(event) = node.next_event() {
             let (kind, peer) = (event_name(&event), event.peer().id());
             self.trace.note(now, format_args!("{number} reports {kind} {peer:?}"), &[]);
@@ -318,6 +329,10 @@ impl World {
             let port = if sent.socket.is_extra() { extra_port(number, sent.socket) } else { port };
             let what = describe(&sent.payload);
             self.trace.note(now, format_args!("{number} sends {what} to {}", sent.to), &sent.payload);
+            if sent.socket.is_stream() {
+                by_stream.push(sent);
+                continue;
+            }
             if let Some(intruder) = &mut self.intruder {
                 intruder.note_sent(number, sent.to, sent.payload.len())?;
             }
@@ -340,6 +355,15 @@ impl World {
         {
             machine.alarm = Some(wake);
             self.queue.push(wake, Event::Alarm(sender));
+        }
+        for sent in by_stream {
+            let inside = Relayed::parse(&sent.payload).map_or(&sent.payload[..], |(_, inside)| inside);
+            let root = self.root_behind(sender, sent.socket);
+            self.wire.see(sender, (sent.to, root), inside)?;
+            self.send_by_stream(sender, sent.socket, sent.payload);
+        }
+        if let Some(wanted) = streams {
+            self.want_streams(number, &wanted)?;
         }
         unconnected.into_iter().try_for_each(|(id, error)| self.retry(id, error))
     }

@@ -3,7 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use peersock_overlay::Identity;
+use peersock_overlay::{Identity, NodeId};
+use peersock_root::Source;
 use peersock_testnet::{RealRoot, TestRoot};
 
 use super::{Event, World, describe};
@@ -13,9 +14,21 @@ use crate::net::HostId;
 /// A place where a root runs, is killed, and is started again.
 pub(super) struct RootMachine {
     root: TestRoot,
+    /// As the observer of the wire knows it.
+    number: usize,
     runs: bool,
     /// When its alarm rings next.
     alarm: Option<Time>,
+}
+
+impl RootMachine {
+    pub(super) fn id(&self) -> NodeId {
+        self.root.identity().node_id()
+    }
+
+    pub(super) fn number(&self) -> usize {
+        self.number
+    }
 }
 
 /// Where a root listens: the host and its UDP port.
@@ -37,7 +50,7 @@ impl World {
             let addresses = card.ipv4.map(IpAddr::V4).into_iter().chain(card.ipv6.map(IpAddr::V6));
             self.owners.extend(addresses.map(|address| (SocketAddr::new(address, place.1), number)));
         }
-        self.roots.insert(place, RootMachine { root, runs: true, alarm: None });
+        self.roots.insert(place, RootMachine { root, number, runs: true, alarm: None });
     }
 
     /// Kills a root without a word.
@@ -46,6 +59,7 @@ impl World {
         if let Some(machine) = self.roots.get_mut(&place) {
             machine.runs = false;
         }
+        self.break_streams_to(place);
     }
 
     /// Starts a root again, whether it runs or not: it has its keys, and knows nobody.
@@ -56,6 +70,7 @@ impl World {
             machine.root.restart(at);
             machine.runs = true;
         }
+        self.break_streams_to(place);
     }
 
     /// The root at a place, running or not.
@@ -70,13 +85,26 @@ impl World {
 
     /// Gives a datagram to the root at a place; false if there is none.
     pub(super) fn root_receives(&mut self, place: RootPlace, from: SocketAddr, payload: &[u8]) -> bool {
-        let at = self.instant();
-        let Some(machine) = self.roots.get_mut(&place) else { return false };
-        if machine.runs {
-            let sent = machine.root.handle(at, from, payload);
-            self.settle_root(place, sent);
+        let is_root = self.roots.contains_key(&place);
+        if is_root {
+            self.root_hears(place, Source::Udp { socket: 0, remote: from }, payload);
         }
-        true
+        is_root
+    }
+
+    /// A datagram comes to a root, by UDP or by a stream.
+    pub(super) fn root_hears(&mut self, place: RootPlace, from: Source, payload: &[u8]) {
+        let at = self.instant();
+        let Some(machine) = self.roots.get_mut(&place).filter(|machine| machine.runs) else { return };
+        let sent = machine.root.hear(at, from, payload);
+        self.settle_root(place, sent);
+    }
+
+    /// A root hears that a stream has ended.
+    pub(super) fn root_loses(&mut self, place: RootPlace, source: Source) {
+        if let Some(machine) = self.roots.get_mut(&place).filter(|machine| machine.runs) {
+            machine.root.lose(source);
+        }
     }
 
     /// A root's alarm rings.
@@ -89,18 +117,21 @@ impl World {
         machine.alarm = None;
         if machine.runs {
             let is_due = machine.root.next_timeout().is_some_and(|timeout| timeout <= at);
-            let sent = if is_due { machine.root.handle_timeout(at) } else { Vec::new() };
+            let sent = if is_due { machine.root.pass_time(at) } else { Vec::new() };
             self.settle_root(place, sent);
         }
     }
 
     /// Sends what a root sends, and sets its alarm.
-    fn settle_root(&mut self, place: RootPlace, sent: Vec<(SocketAddr, Vec<u8>)>) {
+    fn settle_root(&mut self, place: RootPlace, sent: Vec<(Source, Vec<u8>)>) {
         let now = self.now;
         for (to, payload) in sent {
             let what = describe(&payload);
             self.trace.note(now, format_args!("the root at {place:?} sends {what} to {to}"), &payload);
-            self.net.send(now, place.0, place.1, to, payload);
+            match to {
+                Source::Udp { remote, .. } => self.net.send(now, place.0, place.1, remote, payload),
+                Source::Stream { number, .. } => self.answer_by_stream(number, payload),
+            }
         }
         let Some(machine) = self.roots.get_mut(&place) else { return };
         let timeout = machine.root.next_timeout().map(|at| at.saturating_duration_since(self.base));

@@ -4,6 +4,7 @@ mod chaos;
 mod cut;
 mod far;
 mod forgotten;
+mod goodput;
 mod groups;
 mod homes;
 #[path = "../lab/mod.rs"]

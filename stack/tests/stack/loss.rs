@@ -166,6 +166,34 @@ fn flows_are_revived_only_after_their_timers_have_fired_in_vain() {
     assert!(!revive(&mut pair));
 }
 
+/// An outage begins while data is on its way and acknowledgements are lost: what the peer has got is no sign
+/// that the rest is under way, and the timer was not too fast (RFC 5682 would say so).
+#[test]
+fn what_the_peer_got_before_an_outage_does_not_delay_the_rest_of_a_revived_flow() {
+    let mut pair = Pair::new(1);
+    let (a, b) = pair.connected();
+    let data = vec![7; 6000];
+    assert_eq!(a.write(pair.now, &data), Ok(6000));
+    pair.kick(A, &a);
+    pair.link.loss = 1000;
+    pair.run_for(2 * pair.link.latency);
+    assert_eq!(b.readable(), 6000, "it has arrived, and nobody knows");
+    assert_eq!(a.write(pair.now, &data), Ok(6000));
+    pair.kick(A, &a);
+    // Until the first timeout.
+    for _ in 0..1000 {
+        pair.run_for(Duration::from_millis(5));
+        pair.link.loss = 0;
+        if revive(&mut pair) {
+            break;
+        }
+        pair.link.loss = 1000;
+    }
+    assert_eq!(pair.link.loss, 0, "it has timed out");
+    let took = elapsed(&mut pair, |_| b.readable() == 12_000);
+    assert!(took < 8 * pair.link.latency, "{took:?}");
+}
+
 #[test]
 fn a_closed_window_is_asked_about_at_once_when_a_flow_is_revived() {
     let mut pair = Pair::with(5, small_buffers(), false);

@@ -7,13 +7,14 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use peersock::overlay::wire::Relayed;
 use peersock_sim::cells::Expected;
 use peersock_testnet::Lab as Nats;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::kind::{Access, SITES};
-use crate::common::{Lab, PATIENCE, PORT, Running, peersock, run, signal};
+use crate::common::{Lab, PATIENCE, PORT, Running, http, peersock, run, signal};
 
 /// A file to which every cell adds a line of JSON: what was seen.
 const RESULTS: &str = "PEERSOCK_CELLS";
@@ -64,6 +65,8 @@ fn run_once(kinds: [&str; 2], expected: Expected) -> Option<bool> {
 pub(super) struct Meeting {
     /// What they have printed.
     roots: Vec<String>,
+    /// Where each serves its metrics.
+    metrics: [String; 2],
     /// Fields are dropped in this order: the roots end before the lab does.
     serving: Vec<Running>,
     nats: Nats,
@@ -73,8 +76,7 @@ pub(super) struct Meeting {
 impl Meeting {
     /// Builds it; `None`, with a line that says why, if that cannot be done on this machine.
     pub(super) fn arrange(name: &str, topology: &str, finish: impl FnOnce(&Nats)) -> Option<Self> {
-        let roots = ["root1", "root2"];
-        let words = roots.map(|root| format!("{root}=public:link.delay=5")).join(" ");
+        let words = ROOTS.map(|root| format!("{root}=public:link.delay=5")).join(" ");
         let nats = Nats::build(name, &format!("{words} {topology}"))?;
         finish(&nats);
         let serve = |root: &&str| {
@@ -82,15 +84,18 @@ impl Meeting {
             for address in [nats.ip4(root), nats.ip6(root)] {
                 command.args(["--listen", &address.to_string()]);
             }
+            command.args(["--metrics", "127.0.0.1:0"]);
             nats.within(root, || Running::start(command))
         };
-        let serving: Vec<Running> = roots.iter().map(serve).collect();
+        let serving: Vec<Running> = ROOTS.iter().map(serve).collect();
         let first_line = |root: &Running| {
             let said = root.wait_for_stdout("\n");
             said.lines().next().expect("a line").to_owned()
         };
         let texts = serving.iter().map(first_line).collect();
-        Some(Self { roots: texts, serving, nats, lab: Lab::new() })
+        let metrics = [0, 1].map(|at| serving[at].wait_for_stderr("metrics on http://"));
+        let metrics = metrics.map(|address| address.trim_end_matches("/metrics").to_owned());
+        Some(Self { roots: texts, metrics, serving, nats, lab: Lab::new() })
     }
 
     /// Kills the roots.
@@ -107,10 +112,26 @@ impl Meeting {
         let mut talk = self.begin([&hosts[0], &hosts[1]]);
         talk.until_settled(expected);
         talk.write_for(AFTERWARDS);
-        let seen = self.end(talk);
+        let relayed = self.relayed();
+        let seen = Seen { relayed: Some(relayed), ..self.end(talk) };
         seen.report(kinds, expected);
         seen.assert_fits(expected);
         seen.is_direct()
+    }
+
+    /// Bytes of the datagrams that both roots have relayed, without the header of the relay.
+    fn relayed(&self) -> u64 {
+        let of_root = |(root, address): (&str, &String)| {
+            let text = self.nats.within(root, || http(address, "/metrics"));
+            let count = |name: &str| -> u64 {
+                let lines = text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+                lines.map(|number| number.parse::<u64>().expect("a number")).sum()
+            };
+            let (frames, bytes) =
+                (count("peersock_root_relayed_total"), count("peersock_root_relayed_bytes_total"));
+            bytes - frames * Relayed::LEN as u64
+        };
+        ROOTS.into_iter().zip(&self.metrics).map(of_root).sum()
     }
 
     /// Ends both programs, and compares what has arrived with what was written.
@@ -133,16 +154,26 @@ impl Meeting {
         wait_until_registered(&self.lab, NODES[1], &listening);
         let since = Instant::now();
         let dialing = node(NODES[0], hosts[0], &["dial", &target]);
-        let mut talk =
-            Talk { programs: [dialing, listening], since, written: 0, first_byte: None, direct: None };
+        let mut talk = Talk {
+            programs: [dialing, listening],
+            since,
+            written: 0,
+            first_byte: None,
+            ready: None,
+            direct: None,
+        };
         talk.write(FIRST);
         while talk.first_byte.is_none() {
             assert!(since.elapsed() < PATIENCE, "no byte arrives; {}", talk.logs());
             talk.wait(POLL);
         }
+        talk.ready = registered_after(&self.lab, NODES[0], since);
         talk
     }
 }
+
+/// The hosts of the roots.
+const ROOTS: [&str; 2] = ["root1", "root2"];
 
 /// The states of the two programs: the one that dials, the one that listens.
 const NODES: [&str; 2] = ["dialer", "listener"];
@@ -158,6 +189,8 @@ pub(super) struct Talk {
     /// Bytes that each has been given.
     written: usize,
     first_byte: Option<Duration>,
+    /// When the one that dials was registered at a root.
+    ready: Option<Duration>,
     /// Since when both paths have been direct, as the logs say.
     direct: Option<Duration>,
 }
@@ -229,7 +262,7 @@ impl Talk {
             assert_eq!(arrived.len(), self.written, "side {side} has received all and no more");
         }
         let first_byte = self.first_byte.expect("it was waited for");
-        Seen { first_byte, direct: self.direct, paths, logs }
+        Seen { first_byte, ready: self.ready, direct: self.direct, relayed: None, paths, logs }
     }
 
     fn logs(&self) -> String {
@@ -242,7 +275,10 @@ impl Talk {
 pub(super) struct Seen {
     /// Since the start of the program that dials.
     first_byte: Duration,
+    ready: Option<Duration>,
     direct: Option<Duration>,
+    /// Bytes that the roots have relayed.
+    relayed: Option<u64>,
     /// What both nodes say of each other in the end.
     paths: [Value; 2],
     logs: String,
@@ -267,6 +303,8 @@ impl Seen {
             "direct": self.is_direct(),
             "first_byte_ms": millis(self.first_byte),
             "direct_ms": self.direct.filter(|_| self.is_direct()).map(millis),
+            "ready_ms": self.ready.map(millis),
+            "relayed": self.relayed,
         });
         eprintln!("{seen}");
         if let Some(path) = env::var_os(RESULTS) {
@@ -282,7 +320,6 @@ impl Seen {
             Expected::Direct => self.is_direct(),
             Expected::Relay => !self.is_direct(),
             Expected::Either | Expected::Likely => true,
-            Expected::Nothing => false,
         };
         assert!(fits, "{expected:?} is expected: {:#?}\n{}", self.paths, self.logs);
     }
@@ -297,6 +334,17 @@ fn content(side: usize, at: usize) -> u8 {
 fn is_direct(log: &str) -> bool {
     let last = log.lines().rev().find_map(|line| line.split_once(" path=").map(|(_, path)| path));
     last.is_some_and(|path| !path.starts_with("relay"))
+}
+
+/// When a node was registered at the first of its roots, as a duration after `since`.
+fn registered_after(lab: &Lab, node: &str, since: Instant) -> Option<Duration> {
+    let asked = since.elapsed();
+    let now = status(lab, node);
+    // The answer is from some moment between the two.
+    let answered = asked + (since.elapsed() - asked) / 2;
+    let roots = now["roots"].as_array()?.iter();
+    let longest = roots.filter_map(|root| root["registered_s"].as_f64()).fold(0.0, f64::max);
+    (longest > 0.0).then(|| answered.saturating_sub(Duration::from_secs_f64(longest)))
 }
 
 fn wait_until_registered(lab: &Lab, node: &str, running: &Running) {

@@ -145,5 +145,7 @@ impl Sender {
             return;
         }
         self.lose_all(now);
+        // What the peer has got before, and could not acknowledge, is no sign that the rest is under way.
+        self.undo = Undo::default();
     }
 }

@@ -1,0 +1,140 @@
+//! Data flows both ways between two programs behind NATs, for forty seconds in which something is done to the
+//! network every two and a half: the direct path ends and is there again, roots are killed and started,
+//! packets are lost in one direction, a host gets another address, a NAT box is switched off and on and has
+//! forgotten everything. There is always another way, or there is one again when it is over.
+//!
+//! No connection is reset, every byte is the right one, and of a hundred stalls one at most is longer than two
+//! seconds: that is none of these. Where nothing can pass for a while, the time counts from when it can again.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::flow::{NODES, Record, SITES, Scene, Writer, assert_is_written, is_direct};
+use crate::nats::wait_for_status;
+
+/// What is promised, and what a busy machine may add.
+const STALL: Duration = Duration::from_secs(2);
+const SLACK: Duration = Duration::from_secs(2);
+
+/// Something is done so often.
+const EVERY: Duration = Duration::from_millis(2500);
+const STEPS: usize = 16;
+
+/// The pace of the two programs.
+const CHUNK: usize = 2000;
+const PAUSE: Duration = Duration::from_millis(10);
+
+#[test]
+fn data_flows_on_whatever_fails_every_few_seconds() {
+    let site = |name: &str| format!("{name}=port-restricted:link.delay=5");
+    let topology = format!("root1=public root2=public {} {}", site("home"), site("work"));
+    let Some(mut scene) = Scene::build("chaos", &topology) else { return };
+    let mut programs = scene.connect();
+    let direct_by = Instant::now() + Duration::from_secs(60);
+    while !programs.iter().all(|program| is_direct(&program.said())) {
+        assert!(Instant::now() < direct_by, "no direct path: {}", programs[0].said());
+        thread::sleep(Duration::from_millis(20));
+    }
+    let stdins = programs.each_mut().map(|program| program.stdin.take().expect("it is open"));
+    let mut side = 0..;
+    let writers = stdins.map(|stdin| Writer::start(side.next().expect("two"), stdin, CHUNK, PAUSE));
+    let (record, is_over) = (Record::default(), AtomicBool::new(false));
+    let steps = thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::SeqCst) {
+                record.note(&programs);
+                thread::sleep(Duration::from_millis(10));
+            }
+        });
+        thread::sleep(EVERY);
+        let mut steps: Vec<(String, [Instant; 2])> = Vec::new();
+        for step in 0..STEPS {
+            let began = Instant::now();
+            let what = act(&mut scene, step);
+            steps.push((what, [began, Instant::now()]));
+            thread::sleep(EVERY);
+        }
+        is_over.store(true, Ordering::SeqCst);
+        steps
+    });
+    let mut stalls: Vec<(Duration, usize, &str)> = Vec::new();
+    for (number, (what, [began, ended])) in steps.iter().enumerate() {
+        let next = steps.get(number + 1).map_or(*ended + EVERY, |(_, [began, _])| *began);
+        for side in 0..2 {
+            stalls.push((record.stall(side, [*began, *ended, next]), side, what));
+        }
+    }
+    for (stall, side, what) in &stalls {
+        eprintln!("{what}: {stall:?} without a byte at the {}", NODES[*side]);
+    }
+    stalls.sort_unstable_by_key(|(stall, ..)| *stall);
+    let p99 = stalls[stalls.len() * 99 / 100];
+    eprintln!("p99: {p99:?} of {} stalls", stalls.len());
+    assert!(p99.0 <= STALL + SLACK, "{p99:?}");
+
+    let written = writers.map(Writer::stop);
+    let in_the_end = wait_for_status(&scene.lab, NODES[0], |now| now["peers"][0]["path"].is_string());
+    for (side, program) in programs.into_iter().enumerate() {
+        let finished = program.finish().success();
+        assert_is_written(side, &finished.stdout, written[1 - side]);
+    }
+    eprintln!("{written:?} bytes written; the path in the end: {}", in_the_end["peers"][0]["path"]);
+}
+
+/// Does the next thing, and says what.
+fn act(scene: &mut Scene, step: usize) -> String {
+    let [home, work] = scene.outer();
+    let both = |scene: &Scene, is_blocked: bool| {
+        for (from, to) in [(home, work), (work, home)] {
+            match is_blocked {
+                true => scene.block(SITES[0], from, to),
+                false => scene.unblock(SITES[0], from, to),
+            }
+        }
+    };
+    let what = match step {
+        0 | 8 => {
+            both(scene, true);
+            "the direct path ends"
+        }
+        1 | 9 => {
+            both(scene, false);
+            "it is there again"
+        }
+        2 | 10 => {
+            scene.kill_root(usize::from(step == 10));
+            "a root is killed"
+        }
+        3 | 11 => {
+            scene.start_root(usize::from(step == 11));
+            "it is started again"
+        }
+        4 => {
+            scene.block(SITES[0], home, work);
+            "one direction loses everything"
+        }
+        5 => {
+            scene.unblock(SITES[0], home, work);
+            "it loses nothing"
+        }
+        12 => {
+            scene.block(SITES[0], work, home);
+            "the other direction loses everything"
+        }
+        13 => {
+            scene.unblock(SITES[0], work, home);
+            "it loses nothing any more"
+        }
+        6 | 14 => {
+            let site = SITES[usize::from(step == 14)];
+            scene.nats.natlab(&["readdr", &format!("{site}1")]);
+            "a host gets another address"
+        }
+        _ => {
+            scene.nats.natlab(&["reboot", SITES[usize::from(step == 15)]]);
+            "a NAT box forgets everything"
+        }
+    };
+    format!("{step}: {what}")
+}

@@ -1,0 +1,212 @@
+//! Two programs behind NATs between which data flows at an even pace or as fast as it can, while things are
+//! done to the network; what has arrived is watched all the while. Needs root and `natlab`.
+
+use std::collections::VecDeque;
+use std::io::Write as _;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::{ChildStdin, Command};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use peersock_testnet::Lab as Nats;
+use rustix::process::Signal;
+
+use crate::common::{Lab, PATIENCE, PORT, Running, peersock, vanish};
+use crate::nats::wait_for_status;
+
+/// The states of the two programs, and the sites of their hosts.
+pub(crate) const NODES: [&str; 2] = ["dialer", "listener"];
+pub(crate) const SITES: [&str; 2] = ["home", "work"];
+pub(crate) const ROOTS: [&str; 2] = ["root1", "root2"];
+
+/// Two sites, `home` and `work`, each with a host whose name has a 1 behind it, and two roots, which have
+/// keys that stay.
+pub(crate) struct Scene {
+    roots: [Option<Running>; 2],
+    texts: [String; 2],
+    pub(crate) nats: Nats,
+    pub(crate) lab: Lab,
+}
+
+impl Scene {
+    /// `None`, with a line that says why, if it cannot be built on this machine.
+    pub(crate) fn build(test: &str, topology: &str) -> Option<Self> {
+        let nats = Nats::build(test, topology)?;
+        let mut scene = Self { roots: [None, None], texts: Default::default(), nats, lab: Lab::new() };
+        for number in 0..ROOTS.len() {
+            scene.start_root(number);
+        }
+        Some(scene)
+    }
+
+    /// Starts a root, with the keys that it had before.
+    pub(crate) fn start_root(&mut self, number: usize) {
+        let name = ROOTS[number];
+        let state: PathBuf = self.lab.state(name);
+        let mut command = peersock(&["root", "--port", "7420", "--drain", "0", "--listen"]);
+        command.arg(self.nats.ip4(name).to_string()).arg("--state").arg(state);
+        let root = self.nats.within(name, || Running::start(command));
+        let said = root.wait_for_stdout("\n");
+        let text = said.lines().next().expect("a line").to_owned();
+        assert!(self.texts[number].is_empty() || self.texts[number] == text, "its keys stay");
+        self.texts[number] = text;
+        self.roots[number] = Some(root);
+    }
+
+    /// Kills a root by SIGKILL.
+    pub(crate) fn kill_root(&mut self, number: usize) {
+        let root = self.roots[number].take().expect("it runs");
+        vanish(Signal::KILL, root.id());
+    }
+
+    /// Has one site drop what goes from one outer address to another, both ways through it.
+    pub(crate) fn block(&self, at: &str, from: IpAddr, to: IpAddr) {
+        let name = rule_name(from, to);
+        // The chain comes after the translation of what comes in, and before that of what leaves.
+        let rules = format!(
+            "table ip {name} {{ \
+               chain raw {{ type filter hook prerouting priority -300; ip saddr {from} ip daddr {to} drop; }}; \
+               chain out {{ type filter hook postrouting priority 300; ip saddr {from} ip daddr {to} drop; }}; \
+             }}"
+        );
+        self.nft(at, &rules);
+    }
+
+    pub(crate) fn unblock(&self, at: &str, from: IpAddr, to: IpAddr) {
+        self.nft(at, &format!("delete table ip {}", rule_name(from, to)));
+    }
+
+    pub(crate) fn nft(&self, node: &str, rules: &str) {
+        self.nats.natlab(&["exec", node, "--", "nft", rules]);
+    }
+
+    /// The outer addresses of the two sites.
+    pub(crate) fn outer(&self) -> [IpAddr; 2] {
+        SITES.map(|site| self.nats.ip4(site))
+    }
+
+    /// Starts both programs, and waits until they are connected.
+    pub(crate) fn connect(&self) -> [Running; 2] {
+        let node = |name: &str, host: &str, words: &[&str]| {
+            let mut command: Command = self.lab.command(name, words);
+            command.args(["-v", "--no-portmap", "--network", &self.lab.network]);
+            for root in &self.texts {
+                command.args(["--root", root]);
+            }
+            self.nats.within(host, || Running::start(command))
+        };
+        let mut listening = node(NODES[1], "work1", &["listen", &PORT.to_string()]);
+        let target = listening.wait_for_target();
+        wait_for_status(&self.lab, NODES[1], |now| {
+            let roots = now["roots"].as_array().map(Vec::as_slice).unwrap_or_default();
+            roots.len() == ROOTS.len() && roots.iter().all(|root| root["state"] == "registered")
+        });
+        let mut dialing = node(NODES[0], "home1", &["dial", &target]);
+        dialing.send(&[content(0, 0)]);
+        listening.send(&[content(1, 0)]);
+        let since = Instant::now();
+        while [&dialing, &listening].iter().any(|program| program.received() == 0) {
+            assert!(since.elapsed() < PATIENCE, "no byte arrives: {}", dialing.said());
+            thread::sleep(Duration::from_millis(5));
+        }
+        [dialing, listening]
+    }
+}
+
+fn rule_name(from: IpAddr, to: IpAddr) -> String {
+    format!("drop_{from}_{to}").replace('.', "_")
+}
+
+/// What stands at this place of what a side writes.
+pub(crate) fn content(side: usize, at: usize) -> u8 {
+    (at.wrapping_mul(2_654_435_761) >> 16) as u8 ^ (side as u8 * 0x5a)
+}
+
+/// Compares what has arrived with what the other side has written.
+pub(crate) fn assert_is_written(side: usize, arrived: &[u8], count: usize) {
+    let wrong = (0..).zip(arrived).position(|(at, &byte)| byte != content(1 - side, at));
+    assert_eq!(wrong, None, "a wrong byte at side {side}");
+    assert_eq!(arrived.len(), count, "side {side} has received all and no more");
+}
+
+/// Whether the path that a log names last leads to the peer itself.
+pub(crate) fn is_direct(log: &str) -> bool {
+    let last = log.lines().rev().find_map(|line| line.split_once(" path=").map(|(_, path)| path));
+    last.is_some_and(|path| !path.starts_with("relay"))
+}
+
+/// Writes to a program until it is told to stop.
+pub(crate) struct Writer {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<usize>,
+}
+
+impl Writer {
+    /// Writes `chunk` bytes, pauses, and so on; without a pause as fast as the program takes them.
+    pub(crate) fn start(side: usize, mut stdin: ChildStdin, chunk: usize, pause: Duration) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            // The first byte has been written.
+            let mut written = 1;
+            while !told.load(Ordering::SeqCst) {
+                let bytes: Vec<u8> = (written..written + chunk).map(|at| content(side, at)).collect();
+                stdin.write_all(&bytes).expect("the program reads its stdin");
+                written += chunk;
+                thread::sleep(pause);
+            }
+            written
+        });
+        Self { stop, thread }
+    }
+
+    /// Stops, and returns how many bytes were written.
+    pub(crate) fn stop(self) -> usize {
+        self.stop.store(true, Ordering::SeqCst);
+        self.thread.join().expect("it has not failed")
+    }
+}
+
+/// What had arrived when, at each of two programs.
+#[derive(Default)]
+pub(crate) struct Record {
+    noted: Mutex<[VecDeque<(Instant, usize)>; 2]>,
+}
+
+impl Record {
+    /// Notes what has arrived until now.
+    pub(crate) fn note(&self, programs: &[Running; 2]) {
+        let mut noted = self.noted.lock().expect("nothing panics while it is held");
+        for (noted, program) in noted.iter_mut().zip(programs) {
+            noted.push_back((Instant::now(), program.received()));
+        }
+    }
+
+    /// What had arrived at a side by then.
+    pub(crate) fn by(&self, side: usize, time: Instant) -> usize {
+        let noted = &self.noted.lock().expect("nothing panics while it is held")[side];
+        let next = noted.partition_point(|(at, _)| *at <= time);
+        next.checked_sub(1).map_or(0, |at| noted[at].1)
+    }
+
+    /// The longest time without a byte at a side that ends after `begin` and begins before `end`, without what
+    /// of it lies before `from`.
+    pub(crate) fn stall(&self, side: usize, [begin, from, end]: [Instant; 3]) -> Duration {
+        let noted = &self.noted.lock().expect("nothing panics while it is held")[side];
+        let mut arrivals: Vec<Instant> = Vec::new();
+        let mut known = usize::MAX;
+        for (at, bytes) in noted {
+            if *bytes != known {
+                arrivals.push(*at);
+                known = *bytes;
+            }
+        }
+        let last = noted.back().map(|(at, _)| *at);
+        let ends = arrivals[1..].iter().copied().chain(last);
+        let gaps = arrivals.iter().copied().zip(ends).filter(|(since, until)| *until > begin && *since < end);
+        gaps.map(|(since, until)| until.saturating_duration_since(since.max(from))).max().unwrap_or_default()
+    }
+}

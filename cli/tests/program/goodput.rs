@@ -1,0 +1,104 @@
+//! What arrives while a transfer between two programs moves from a relay to a direct path, and back when that
+//! one dies. The lines have rates, so that what is measured does not depend on the machine: of what the lower
+//! path carries in a second four fifths arrive in the second around the move.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::common::{PATIENCE, Running};
+use crate::flow::{Record, SITES, Scene, Writer, assert_is_written, is_direct};
+
+/// Of the lower path's second, percent.
+const LEAST: usize = 80;
+
+/// A busy machine may keep a program from running for tenths of a second: then it is measured again.
+const TRIES: usize = 3;
+
+/// Bytes per second that a path carries if it is measured at all; the lines carry at least 750,000.
+const LEAST_RATE: usize = 100_000;
+
+const STEP: Duration = Duration::from_millis(10);
+const TENTH: Duration = Duration::from_millis(100);
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn little_goodput_is_lost_in_the_second_in_which_the_path_moves() {
+    let line = |rate: u32, delay: u32| format!("link.rate={rate}:link.delay={delay}");
+    // The relay is the lower one, and then the direct path is not better than it.
+    for root_rate in [6, 40] {
+        let sites = SITES.map(|site| format!("{site}=port-restricted:{}", line(12, 10))).join(" ");
+        let root = line(root_rate, 5);
+        let topology = format!("root1=public:{root} root2=public:{root} {sites}");
+        let Some(scene) = Scene::build(&format!("goodput{root_rate}"), &topology) else { return };
+        let ratios: Vec<[f64; 2]> = measure(&scene);
+        eprintln!("roots with {root_rate} Mbit/s: {ratios:.2?} of the lower path");
+        for (way, what) in ["to the direct path", "to the relay"].iter().enumerate() {
+            let best = ratios.iter().map(|both| both[way]).fold(0.0, f64::max);
+            assert!(best * 100.0 >= LEAST as f64, "{what}, roots with {root_rate} Mbit/s: {ratios:.2?}");
+        }
+    }
+}
+
+/// The shares of the lower path that arrived in the second around the move to the direct path, and in that
+/// which began with the move back; for each try.
+fn measure(scene: &Scene) -> Vec<[f64; 2]> {
+    let [home, work] = scene.outer();
+    let block = || [(home, work), (work, home)].map(|(from, to)| scene.block(SITES[0], from, to));
+    let unblock = || [(home, work), (work, home)].map(|(from, to)| scene.unblock(SITES[0], from, to));
+    block();
+    let mut programs = scene.connect();
+    let stdin = programs[0].stdin.take().expect("it is open");
+    let writer = Writer::start(0, stdin, 64 * 1024, Duration::ZERO);
+    let record = Record::default();
+    let mut ratios = Vec::new();
+    pass(&programs, &record, 6 * SECOND);
+    for _ in 0..TRIES {
+        unblock();
+        let there = until(&programs, &record, true);
+        pass(&programs, &record, 8 * SECOND);
+        block();
+        let back = until(&programs, &record, false);
+        pass(&programs, &record, 8 * SECOND);
+        let arrived = |from: Instant, time: Duration| record.by(1, from + time) - record.by(1, from);
+        let share = |moved: Instant, from: Instant| {
+            // What is read in order comes in bursts where something was lost: so a path's second is a mean.
+            let before = arrived(moved - 5 * SECOND, 4 * SECOND) / 4;
+            let after = arrived(moved + SECOND, 6 * SECOND) / 6;
+            let tenths = (0..20).map(|tenth| arrived(moved - SECOND + tenth * TENTH, TENTH));
+            let tenths: Vec<usize> = tenths.collect();
+            eprintln!("{before} B/s, then {after}; per 100 ms from a second before the move: {tenths:?}");
+            let lower = before.min(after);
+            // Less is no transfer.
+            if lower < LEAST_RATE { 0.0 } else { arrived(from, SECOND) as f64 / lower as f64 }
+        };
+        ratios.push([share(there, there - SECOND / 2), share(back, back)]);
+        if ratios.last().is_some_and(|both| both.iter().all(|share| share * 100.0 >= LEAST as f64)) {
+            break;
+        }
+    }
+    let written = writer.stop();
+    programs[1].end_stdin();
+    let [dialing, listening] = programs;
+    dialing.finish().success();
+    assert_is_written(1, &listening.finish().success().stdout, written);
+    ratios
+}
+
+fn pass(programs: &[Running; 2], record: &Record, time: Duration) {
+    let end = Instant::now() + time;
+    while Instant::now() < end {
+        record.note(programs);
+        thread::sleep(STEP);
+    }
+}
+
+/// Waits until the path of the one that sends is direct, or is not.
+fn until(programs: &[Running; 2], record: &Record, wanted: bool) -> Instant {
+    let since = Instant::now();
+    while is_direct(&programs[0].said()) != wanted {
+        assert!(since.elapsed() < PATIENCE, "the path stays: {}", programs[0].said());
+        record.note(programs);
+        thread::sleep(STEP);
+    }
+    Instant::now()
+}

@@ -1,0 +1,64 @@
+//! What roots and their clients say to each other inside a session, and what others have signed in it.
+
+use arbitrary::Arbitrary;
+use peersock_overlay::Identity;
+use peersock_overlay::wire::{Referral, Registration, RootMessage, RootRecord};
+
+use crate::input::{Damage, damaged, one};
+
+#[derive(Debug, Arbitrary)]
+struct Introduction {
+    node: u8,
+    root: u8,
+    sequence: u64,
+    lifetime: u32,
+    time: u64,
+    endpoints: String,
+    damages: Vec<Damage>,
+}
+
+/// Messages of roots and of their clients: what parses is written to bytes that parse to the same. A referral
+/// that was altered is not signed, unless it names another node or another root.
+pub fn root_messages(data: &[u8]) {
+    read_again(data);
+    let Some(input) = one::<Introduction>(data) else { return };
+    let [node, root] = [input.node, input.root].map(|seed| Identity::from_seed(&[seed; 32]));
+    let Some(record) = RootRecord::sign(&root, input.time, &input.endpoints) else {
+        assert!(input.endpoints.len() > RootRecord::MAX_ENDPOINTS);
+        return;
+    };
+    let mut written = Vec::new();
+    record.emit(&mut written);
+    assert_eq!(RootRecord::parse(&written).as_ref(), Ok(&record));
+    let referral = Referral {
+        identity: *node.public(),
+        registration: Registration::sign(&node, &root.node_id(), input.sequence, input.lifetime),
+        root: record,
+    };
+    assert!(referral.verify());
+    let mut message = Vec::new();
+    let referred = RootMessage::Referred { id: 1, pass: [7; 32], referral: Box::new(referral.clone()) };
+    referred.emit(&mut message);
+    assert_eq!(RootMessage::parse(&message), Ok(referred));
+    let altered = damaged(&message, &input.damages);
+    read_again(&altered);
+    if let Ok(RootMessage::Referred { referral: altered, .. }) = RootMessage::parse(&altered) {
+        let ids = |one: &Referral| [one.identity.node_id(), one.root.identity.node_id()];
+        assert!(!altered.verify() || ids(&altered) != ids(&referral) || *altered == referral);
+    }
+}
+
+fn read_again(data: &[u8]) {
+    assert!(RootMessage::parse(data).is_err() || RootMessage::is_one(data));
+    let Ok(message) = RootMessage::parse(data) else { return };
+    let mut out = Vec::new();
+    message.emit(&mut out);
+    assert!(out.len() <= data.len(), "what is behind it is left out");
+    if let RootMessage::Referred { referral, .. } = &message {
+        let record = &referral.root;
+        assert!(record.endpoints.len() <= RootRecord::MAX_ENDPOINTS);
+        assert!(record.addresses().len() <= 8 && record.streams().len() <= 8);
+        assert!(record.addresses().iter().all(peersock_overlay::is_endpoint));
+    }
+    assert_eq!(RootMessage::parse(&out), Ok(message));
+}

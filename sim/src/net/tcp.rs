@@ -1,0 +1,94 @@
+//! TCP connections from a host to a server in the open: whether one can be made, and how long bytes take.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use super::{Gateway, HostId, Net};
+
+/// What a gateway lets out of its LAN.
+///
+/// ```
+/// use peersock_sim::net::Passes;
+///
+/// assert!(Passes::TcpTo443.tcp(443) && !Passes::TcpTo443.tcp(80) && !Passes::TcpTo443.udp());
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Passes {
+    /// Everything.
+    #[default]
+    All,
+    /// No UDP, but any TCP.
+    Tcp,
+    /// TCP to port 443, and nothing else.
+    TcpTo443,
+}
+
+impl Passes {
+    /// Whether UDP passes.
+    pub fn udp(self) -> bool {
+        self == Self::All
+    }
+
+    /// Whether TCP connections to that port pass.
+    pub fn tcp(self, port: u16) -> bool {
+        self != Self::TcpTo443 || port == 443
+    }
+}
+
+/// A way that TCP connections take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TcpWay {
+    /// The host's IP address as the server sees it.
+    pub seen: IpAddr,
+    /// How long bytes take in each direction.
+    pub delay: Duration,
+}
+
+impl Net {
+    /// The way of a TCP connection from a host to a server that no box is in front of; `None` if there is
+    /// none.
+    ///
+    /// Of the links that it crosses the delays count: what is lost there is repeated, and the sender slows
+    /// down to their rates.
+    pub fn tcp_way(&self, host: HostId, mut to: SocketAddr) -> Option<TcpWay> {
+        let cards = self.hosts.get(&host)?;
+        let card = cards.iter().find(|card| {
+            card.attachment.address_for(&to).is_some() && self.lans[&card.attachment.lan].gateway.is_some()
+        })?;
+        let (first, mut lan) = (card.attachment.lan, card.attachment.lan);
+        let (mut seen, mut delay) = (card.attachment.address_for(&to)?, card.up.delay());
+        loop {
+            let gateway = self.lans[&lan].gateway.as_ref()?;
+            if !gateway.passes.tcp(to.port()) {
+                return None;
+            }
+            if let Some(prefix) = gateway.nat64 {
+                to = prefix.restore(to);
+            }
+            seen = outer(gateway, seen, &to)?;
+            delay += gateway.out.delay();
+            match gateway.upstream {
+                Some(upstream) => lan = upstream,
+                None => break,
+            }
+        }
+        let is_there = |place: &super::topology::Lan| {
+            place.prefixes.contain(to.ip()) && place.gateway.as_ref().is_some_and(|gate| gate.nat.is_none())
+        };
+        let (&last, place) = self.lans.iter().find(|(_, place)| is_there(place))?;
+        let is_blocked = self.blocked.contains(&(first, last)) || self.blocked.contains(&(last, first));
+        let mut cards = self.hosts.values().flatten();
+        let server = cards.find(|card| card.attachment.owns(to.ip())).filter(|_| !is_blocked)?;
+        delay += place.gateway.as_ref()?.into.delay() + server.down.delay();
+        Some(TcpWay { seen, delay })
+    }
+}
+
+/// What the source address becomes; `None` if the family does not pass.
+fn outer(gateway: &Gateway, seen: IpAddr, to: &SocketAddr) -> Option<IpAddr> {
+    match (&gateway.nat, &gateway.firewall) {
+        (Some(nat), _) if gateway.translates(to.ip()) => Some(nat.config().external),
+        (Some(_), None) => None,
+        _ => Some(seen),
+    }
+}
