@@ -144,7 +144,7 @@ def test_a_cancelled_recv_has_taken_nothing(proto: int, count: int, moment: str)
                 taken = [task.result() for task in waiting if not task.cancelled()]
                 assert (taken or [await other.recv(timeout=PATIENCE)]) == [message]
                 continue
-            done, _ = await asyncio.wait(waiting, timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waiting, timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
             await until(lambda: any(task.done() and not task.cancelled() for task in waiting))  # noqa: B023
             for task in waiting:
                 task.cancel()
@@ -163,7 +163,7 @@ def test_full_queues_of_datagrams_drop_the_oldest_and_say_so(caplog: pytest.LogC
         odd = server.subscribe(b"[13579]$")
         for number in range(30):
             await client.send(b"%02d" % number)
-            await until(lambda: _starts(server, b"%02d" % number))
+            await until(lambda: _starts(server, b"%02d" % number))  # noqa: B023
         assert [await server.recv(timeout=0) for _ in range(11)] == [b"%02d" % n for n in range(20, 30)] + [None]
         assert server.dropped == 20 + 5 and odd.dropped == 5
         server.unsubscribe(odd)
@@ -183,7 +183,7 @@ def test_queues_are_bounded_by_bytes_too() -> None:
         client = await pipe_open(UDP, server.local_tup)
         for number in range(5):
             await client.send(b"%02d" % number + bytes(398))
-            await until(lambda: _starts(server, b"%02d" % number))
+            await until(lambda: _starts(server, b"%02d" % number))  # noqa: B023
         assert server.dropped == 3
         # One is held, however large it is.
         await client.send(b"05" + bytes(5000))
@@ -275,7 +275,7 @@ def test_slow_callbacks_are_bounded_too(caplog: pytest.LogCaptureFixture) -> Non
 
 def test_callbacks_of_a_stream_have_one_message_after_the_other() -> None:
     async def main() -> None:
-        running, parts = 0, []
+        running, parts = 0, list[bytes]()
 
         async def slow(msg: bytes, client_tup: Any, pipe: Pipe) -> None:
             nonlocal running
@@ -333,7 +333,7 @@ def test_requests_are_repeated() -> None:
         client = await pipe_open(UDP, server.local_tup, conf={"send_retry": 3})
         for number in (1, 2):
             await client.send(b"not answered")
-            await until(lambda: asked == number)
+            await until(lambda: asked == number)  # noqa: B023
         assert await send_recv_loop(None, client, b"request", timeout=PATIENCE) == b"at last"
         before = asked
         client2 = await pipe_open(UDP, server.local_tup, conf={"send_retry": 2})

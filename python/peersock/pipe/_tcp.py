@@ -106,8 +106,10 @@ class _Stream(asyncio.Protocol):
 
     def __init__(self, pipe: TcpPipe) -> None:
         self._pipe = pipe
+        self._is_tls = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._is_tls = transport.get_extra_info("sslcontext") is not None
         self._pipe._open(cast(asyncio.Transport, transport))
 
     def data_received(self, data: bytes) -> None:
@@ -119,7 +121,7 @@ class _Stream(asyncio.Protocol):
         # Callbacks may have to answer what came before.
         self._pipe._runner.when_idle(self._close)
         # TLS has no connections that are half open.
-        return self._pipe._transport is not None and self._pipe._transport.get_extra_info("sslcontext") is None
+        return not self._is_tls
 
     def _close(self) -> None:
         if self._pipe._transport is not None:
