@@ -98,7 +98,7 @@ def test_traceroute6(pair: Pair) -> None:
     assert line.count(address) == 3
 
 
-def test_pipe_echo(pair: Pair) -> None:
+def test_pipe_echo() -> None:
     done = subprocess.run(
         [sys.executable, str(EXAMPLES / "pipe_echo.py")],
         stdout=subprocess.PIPE,

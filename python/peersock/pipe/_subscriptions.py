@@ -82,10 +82,13 @@ def _block(host: object) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
 class Subscription:
     """A queue of the messages that match. It is counted what its bounds have it drop."""
 
-    def __init__(self, sub: Sub, pattern: re.Pattern[bytes] | None, sources: _Sources | None, queue: MessageQueue):
+    # The types are none of the interface.
+    def __init__(self, sub: Sub, pattern: Any, sources: Any, queue: Any) -> None:
         #: What it was made for.
         self.sub = sub
-        self._pattern, self._sources, self._queue = pattern, sources, queue
+        self._pattern: re.Pattern[bytes] | None = pattern
+        self._sources: _Sources | None = sources
+        self._queue: MessageQueue = queue
 
     def __len__(self) -> int:
         return len(self._queue)
