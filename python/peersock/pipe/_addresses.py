@@ -22,9 +22,9 @@ UDP = _std.SOCK_DGRAM
 AF_ANY = _std.AF_UNSPEC
 
 #: An address and a port. The address of a link in IPv6 has its interface behind a ``%``.
-Tup: TypeAlias = "tuple[str, int]"
+Tup: TypeAlias = tuple[str, int]
 
-_IPAddress: TypeAlias = "ipaddress.IPv4Address | ipaddress.IPv6Address"
+_IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 _LOOPBACK = {IP4: "127.0.0.1", IP6: "::1"}
 
 

@@ -11,6 +11,13 @@ from typing import Any
 from ._queue import Message, MessageQueue, log
 
 
+def checked(callback: Any) -> Any:
+    """A callback, as far as can be seen."""
+    if not callable(callback):
+        raise TypeError(f"a callback is a function, not {callback!r} ({type(callback).__name__})")
+    return callback
+
+
 def call(callbacks: Iterable[Callable[..., Any]], *arguments: Any) -> list[Awaitable[Any]]:
     """Calls functions, and gives what is still to be awaited. What one raises is logged."""
     awaited: list[Awaitable[Any]] = []

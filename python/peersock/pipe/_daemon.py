@@ -11,14 +11,15 @@ from typing import Any, TypeAlias, TypeVar
 from ..interfaces import IP4, IP6, Interface, Route
 from ..session import Session
 from ._addresses import AF_ANY, TCP, Tup, parse_port
+from ._callbacks import checked
 from ._open import pipe_open
 from ._options import NET_CONF, Options, dict_child
-from ._pipe import MsgCallback, Pipe, checked
+from ._pipe import MsgCallback, Pipe
 from ._sockets import bound_route, overlay_route
 
 #: Where a daemon listens: an address, all those of an interface, or those of a session in the overlay.
-Target: TypeAlias = "Route | Interface | Session"
-Self = TypeVar("Self", bound="Daemon")
+Target: TypeAlias = Route | Interface | Session
+T = TypeVar("T", bound="Daemon")
 
 #: The options of daemons.
 DAEMON_CONF: Mapping[str, Any] = dict_child({"reuse_addr": True})
@@ -47,7 +48,7 @@ class Daemon:
         #: The functions of `add_msg_cb`.
         self.msg_cbs: list[MsgCallback] = []
 
-    async def __aenter__(self: Self) -> Self:
+    async def __aenter__(self: T) -> T:
         return self
 
     async def __aexit__(
@@ -95,14 +96,14 @@ class Daemon:
         return server.local_tup[1], server
 
     async def listen_all(
-        self: Self,
+        self: T,
         targets: Target | Iterable[Target],
         ports: int | Iterable[int | Sequence[int]],
         protos: int | Iterable[int],
         af: int = AF_ANY,
         msg_cb: MsgCallback | None = None,
         error_on_af: bool = False,
-    ) -> Self:
+    ) -> T:
         """Listens at each target, on each port, by each protocol. Gives the daemon itself.
 
         If one of the servers cannot listen, none does that this call has begun.

@@ -10,8 +10,9 @@ from typing import Any, cast
 
 from ..interfaces import IP4, Interface, Route
 from ._addresses import AF_ANY, TCP, UDP, Address, Tup, parse_tup
+from ._callbacks import checked
 from ._options import NET_CONF, Options
-from ._pipe import MsgCallback, Pipe, StateCallback, checked
+from ._pipe import MsgCallback, Pipe, StateCallback
 from ._server import TcpServer, finite
 from ._sockets import bound_route, check_side, connect, open_server, open_socket
 from ._subscriptions import SUB_ALL

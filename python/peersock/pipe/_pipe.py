@@ -12,16 +12,16 @@ from typing import Any, Literal, TypeAlias, overload
 
 from ..interfaces import Route
 from ._addresses import UDP, Tup, tup_of
-from ._callbacks import Runner, call, finish, is_within
+from ._callbacks import Runner, call, checked, finish, is_within
 from ._errors import PipeClosedError
 from ._options import Options
 from ._queue import Message, MessageQueue, log
 from ._subscriptions import SUB_ALL, Source, Subscription, Subscriptions
 
 #: ``msg_cb(msg, client_tup, pipe)``, plain or asynchronous.
-MsgCallback: TypeAlias = "Callable[[bytes, Tup, Pipe], Any]"
+MsgCallback: TypeAlias = Callable[[bytes, Tup, "Pipe"], Any]
 #: ``end_cb(None, client_tup, pipe)``, plain or asynchronous; those for pipes that are up are the same.
-StateCallback: TypeAlias = "Callable[[None, Tup, Pipe], Any]"
+StateCallback: TypeAlias = Callable[[None, Tup, "Pipe"], Any]
 
 #: Datagrams that asynchronous callbacks of one pipe may work on at the same time.
 _DATAGRAMS_AT_ONCE = 64
@@ -141,7 +141,7 @@ class Pipe(ABC):
         """Sends a message, once the network has room."""
 
     @overload
-    async def recv(self, sub: Any = ..., timeout: float | None = ...) -> bytes | None: ...
+    async def recv(self, sub: Any = ..., timeout: float | None = ..., full: Literal[False] = ...) -> bytes | None: ...
     @overload
     async def recv(self, sub: Any, timeout: float | None, full: Literal[True]) -> tuple[Tup, bytes] | None: ...
     @overload
@@ -397,10 +397,3 @@ class Pipe(ABC):
             task = self._loop.create_task(finish(self, awaited))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-
-
-def checked(callback: Any) -> Any:
-    """A callback, as far as can be seen."""
-    if not callable(callback):
-        raise TypeError(f"a callback is a function, not {callback!r} ({type(callback).__name__})")
-    return callback

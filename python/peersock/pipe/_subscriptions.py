@@ -11,8 +11,8 @@ from ..interfaces import IPRange
 from ._addresses import Tup, parse_ip, parse_port, plain
 from ._queue import Message, MessageQueue
 
-Pattern: TypeAlias = "bytes | str | re.Pattern[bytes] | None"
-Source: TypeAlias = "tuple[Any, int] | str | IPRange | re.Pattern[str] | None"
+Pattern: TypeAlias = bytes | str | re.Pattern[bytes] | None
+Source: TypeAlias = tuple[Any, int] | str | IPRange | re.Pattern[str] | None
 
 
 class Sub(NamedTuple):
