@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import warnings
 from typing import Any
 
 import pytest
 
 from peersock.interfaces import IP4, IP6, Interface, IPRange, Route
-from peersock.pipe import AF_ANY, TCP, UDP, Daemon, Pipe, pipe_open
+from peersock.pipe import AF_ANY, TCP, UDP, Daemon, Pipe, dict_child, pipe_open
 
 from .pipes import PATIENCE, echo, run, until
 
@@ -166,3 +167,17 @@ def test_wrong_arguments_are_refused(targets: Any, ports: Any, protos: Any, erro
 def test_wrong_options_are_refused() -> None:
     with pytest.raises(ValueError, match="option"):
         Daemon({"no_such_option": 1})
+
+
+def test_options_are_for_both_protocols() -> None:
+    async def main() -> None:
+        conf = dict_child({"max_clients": 1, "enable_msg_ids": True, "reuse_addr": True})
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            daemon = await Daemon(conf).listen_all(loopback(), 0, [TCP, UDP])
+        stream, datagrams = daemon.servers
+        assert stream.conf.max_clients == 1 and stream.conf.reuse_addr
+        assert datagrams.conf.enable_msg_ids and not datagrams.conf.reuse_addr
+        await daemon.close()
+
+    run(main())

@@ -14,7 +14,7 @@ import pytest
 
 from peersock import _names
 from peersock.pipe import NET_CONF, TCP, UDP, Options, Pipe, PipeOptionWarning, dict_child, pipe_open
-from peersock.pipe._options import _TCP_ONLY, _TLS_ONLY, _UDP_ONLY
+from peersock.pipe._options import TCP_ONLY, TLS_ONLY, UDP_ONLY
 
 from .peer import CERTIFICATE
 from .pipes import PATIENCE, close, echo, pair, read, run, until
@@ -49,8 +49,8 @@ def test_options_that_do_nothing_are_warned_of(proto: int) -> None:
         "send_retry": 0,
         "loop": asyncio.get_event_loop_policy,
     }
-    useless = {"loop", *_TLS_ONLY, *(_UDP_ONLY if proto == TCP else _TCP_ONLY)}
-    assert set(others) == {"loop", *_TLS_ONLY, *_UDP_ONLY, *_TCP_ONLY}
+    useless = {"loop", *TLS_ONLY, *(UDP_ONLY if proto == TCP else TCP_ONLY)}
+    assert set(others) == {"loop", *TLS_ONLY, *UDP_ONLY, *TCP_ONLY}
 
     async def main() -> None:
         for name in sorted(useless):

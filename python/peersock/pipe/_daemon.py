@@ -13,7 +13,7 @@ from ..session import Session
 from ._addresses import AF_ANY, TCP, Tup, parse_port
 from ._callbacks import checked
 from ._open import pipe_open
-from ._options import NET_CONF, Options, dict_child
+from ._options import TCP_ONLY, TLS_ONLY, UDP_ONLY, Options, dict_child
 from ._pipe import MsgCallback, Pipe
 from ._sockets import bound_route, overlay_route
 
@@ -86,8 +86,9 @@ class Daemon:
         Raises:
             OSError: The route cannot be bound: EADDRINUSE where another server listens there.
         """
-        conf = self.conf if proto == TCP else {**self.conf, "reuse_addr": False}
-        used = {name: value for name, value in conf.items() if value != NET_CONF.get(name)}
+        # A daemon has options for both protocols, and there is nothing to warn of.
+        useless = UDP_ONLY if proto == TCP else (*TCP_ONLY, *TLS_ONLY, "reuse_addr")
+        used = {name: value for name, value in self.conf.items() if name not in useless}
         server = await pipe_open(proto, route=route, msg_cb=self.msg_cb, up_cb=self.up_cb, conf=used)
         server.add_end_cb(self.end_cb)
         for msg_cb in self.msg_cbs:

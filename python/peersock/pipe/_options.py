@@ -67,9 +67,9 @@ NET_CONF: Mapping[str, Any] = types.MappingProxyType(
 _DEFAULT_QUEUE = 1024
 _MOST = (1 << 31) - 1
 #: Options that do something for one of the protocols only.
-_TCP_ONLY = ("use_ssl", "ssl_handshake", "con_timeout", "reader_limit", "linger", "max_clients")
-_TLS_ONLY = ("ssl_context", "server_hostname")
-_UDP_ONLY = ("enable_msg_ids", "max_msg_ids", "broadcast", "send_retry")
+TCP_ONLY = ("use_ssl", "ssl_handshake", "con_timeout", "reader_limit", "linger", "max_clients")
+TLS_ONLY = ("ssl_context", "server_hostname")
+UDP_ONLY = ("enable_msg_ids", "max_msg_ids", "broadcast", "send_retry")
 
 
 def dict_child(child: Mapping[str, Any], parent: Mapping[str, Any] = NET_CONF) -> dict[str, Any]:
@@ -148,8 +148,8 @@ class Options:
 
     def _warn(self, every: Mapping[str, Any], proto: int, stacklevel: int) -> None:
         useless = ["loop"]
-        useless += _UDP_ONLY if proto == TCP else _TCP_ONLY
-        useless += _TLS_ONLY if proto == UDP or not self.use_ssl else ()
+        useless += UDP_ONLY if proto == TCP else TCP_ONLY
+        useless += TLS_ONLY if proto == UDP or not self.use_ssl else ()
         for name in useless:
             # All of the defaults may be there, as in P2PD's programs.
             if every[name] != NET_CONF[name]:
