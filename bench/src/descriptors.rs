@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use peersock::Network;
 use peersock_descriptors::Host;
-use peersock_fd::{Client, Errno, Family, Kind, Request, Socket, SocketFlags};
+use peersock_fd::{Client, Errno, Family, Kind, Socket, SocketFlags};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
 use crate::overlay::NodeOptions;
@@ -109,11 +109,8 @@ impl Write for FdStream {
 
 impl Stream for FdStream {
     fn set_nodelay(&self, on: bool) -> io::Result<()> {
-        let socket = overlay(&self.0)?;
         // IPPROTO_TCP and TCP_NODELAY.
-        let request = Request::SetOption(socket.which(), 6, 1, i32::from(on).to_ne_bytes().to_vec());
-        socket.client().ask(request)?;
-        Ok(())
+        Ok(overlay(&self.0)?.set_option(6, 1, &i32::from(on).to_ne_bytes())?)
     }
 
     fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {

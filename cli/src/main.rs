@@ -42,12 +42,13 @@ mod status;
 mod stdio;
 mod stream;
 mod style;
+mod usage;
 mod waiting;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use clap::{ArgAction, Parser, Subcommand};
+use clap::{ArgAction, CommandFactory as _, Parser, Subcommand};
 
 use failure::{Failure, Outcome};
 
@@ -123,8 +124,7 @@ fn main() -> ExitCode {
 /// Shows what the parser has to say instead of running a command: an error, or the help that was asked for.
 fn show(answer: &clap::Error) -> Outcome {
     if answer.use_stderr() {
-        // Without a stderr there is nobody to tell.
-        let _ = answer.print();
+        usage::report(answer, &Cli::command(), std::env::args_os());
         return Err(Failure::silent(2));
     }
     output::check_open()?;
@@ -157,8 +157,6 @@ fn run(cli: &Cli) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

@@ -5,7 +5,7 @@
 //! are lost so often that none of this connection has come for long. So a connection's own silence ends it
 //! late, as TCP does by itself, unless the node has heard nothing either.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::IpAddr;
 use std::sync::mpsc::RecvTimeoutError;
@@ -75,9 +75,10 @@ impl Watch {
         let (watched, joined) = (Arc::clone(&connections), joined.clone());
         let look = move |now, awake_since| {
             let peers = if lock(&watched).entries.is_empty() { Vec::new() } else { joined.peers() };
+            let ages = ages(&peers);
             let mut connections = lock(&watched);
             for connection in connections.entries.values_mut() {
-                let told = connection.look(now, awake_since, &peers, timeout);
+                let told = connection.look(now, awake_since, &ages, timeout);
                 if let Some(text) = told.filter(|_| tells) {
                     stdio::note(text);
                 }
@@ -133,11 +134,11 @@ impl Connection {
         &mut self,
         now: Instant,
         awake_since: Instant,
-        peers: &[PeerStatus],
+        ages: &HashMap<IpAddr, Duration>,
         timeout: Duration,
     ) -> Option<String> {
         // A peer that the node does not know any more was there when it was last known.
-        let seen = last_seen(peers, self.address).and_then(|age| now.checked_sub(age));
+        let seen = ages.get(&self.address).and_then(|age| now.checked_sub(*age));
         self.seen = self.seen.max(seen.unwrap_or(self.seen));
         let silence = now.saturating_duration_since(self.seen.max(awake_since));
         let is_silent = silence >= timeout;
@@ -168,10 +169,17 @@ fn lock(connections: &Mutex<Connections>) -> MutexGuard<'_, Connections> {
     connections.lock().expect("no panic under this lock")
 }
 
-/// How long ago something authentic came from the member with this address, if it is known.
-fn last_seen(peers: &[PeerStatus], address: IpAddr) -> Option<Duration> {
-    let peer = peers.iter().find(|peer| peer.addresses.contains(&address))?;
-    Duration::try_from_secs_f64(peer.last_seen_s?).ok()
+/// How long ago something authentic came from the member with each address, if it is known. Of members that
+/// have the same one the first counts.
+fn ages(peers: &[PeerStatus]) -> HashMap<IpAddr, Duration> {
+    let mut ages = HashMap::new();
+    for peer in peers {
+        let age = peer.last_seen_s.and_then(|age| Duration::try_from_secs_f64(age).ok());
+        for address in &peer.addresses {
+            ages.entry(*address).or_insert(age);
+        }
+    }
+    ages.into_iter().filter_map(|(address, age)| Some((address, age?))).collect()
 }
 
 /// Decides what is said: each silence once, and its end.

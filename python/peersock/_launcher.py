@@ -17,6 +17,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from argparse import Namespace
 from pathlib import Path
 from typing import NoReturn
@@ -38,6 +40,8 @@ _FORWARDED = {
     signal.SIGUSR2,
     signal.SIGWINCH,
 }
+#: Those that end programs.
+_ENDING = {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM}
 #: What siginfo_t.si_code is of a signal that the terminal has sent to all processes of its group.
 _BY_KERNEL = 0x80
 #: How long what was sent may take to arrive after the program has ended, and after it was made to, seconds.
@@ -137,11 +141,11 @@ def _launch(options: Namespace, secret: str | None, digest: str, program: int, w
     with contextlib.suppress(BrokenPipeError), os.fdopen(writer, "w") as pipe:
         pipe.write(json.dumps(environment))
     status, was_told = _wait(program)
-    if was_told and session._running is not None:
-        session._running.linger = _SHORT_LINGER
-    if not session.close():
+    closed = _close(session, was_told)
+    if not closed:
         print("peersock: not everything that was sent was confirmed", file=sys.stderr)
-    _end_like(status)
+    # What still waits for peers holds up nothing.
+    _end_like(status, at_once=closed is None)
 
 
 def _before(first: str, others: str | None) -> str:
@@ -168,6 +172,32 @@ def _library() -> str | None:
     return None
 
 
+def _close(session: Session, was_told: bool) -> bool | None:
+    """Ends the session, and waits until everything is delivered: shortly once a signal has come that ends programs,
+    and not at all once a second one has. Says whether it was delivered, ``None`` if nobody waited for that."""
+    if was_told and session._running is not None:
+        session._running.linger = _SHORT_LINGER
+    delivered: list[bool] = []
+    this = threading.get_ident()
+
+    def close() -> None:
+        delivered.append(session.close())
+        # Wakes who waits below. Like all signals there it is blocked, and waits until it is taken.
+        signal.pthread_kill(this, signal.SIGCHLD)
+
+    threading.Thread(target=close, daemon=True).start()
+    end = None
+    while not delivered:
+        left = None if end is None else max(end - time.monotonic(), 0)
+        wanted = {*_ENDING, signal.SIGCHLD}
+        info = signal.sigwaitinfo(wanted) if left is None else signal.sigtimedwait(wanted, left)
+        if info is None or (was_told and info.si_signo in _ENDING):
+            break
+        if info.si_signo in _ENDING:
+            was_told, end = True, time.monotonic() + _SHORT_LINGER
+    return delivered[0] if delivered else None
+
+
 def _wait(program: int) -> tuple[int, bool]:
     """Waits until the program and all that it has started have ended; passes signals on meanwhile. Gives the program's
     status, and whether a signal was passed on that ends programs."""
@@ -177,7 +207,7 @@ def _wait(program: int) -> tuple[int, bool]:
         info = signal.sigwaitinfo({*_FORWARDED, signal.SIGCHLD})
         if info.si_signo != signal.SIGCHLD:
             by_terminal = info.si_code == _BY_KERNEL and running is not None
-            was_told |= info.si_signo in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+            was_told |= info.si_signo in _ENDING
             for target in [] if by_terminal else [running] if running is not None else _children():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(target, info.si_signo)
@@ -202,8 +232,8 @@ def _children() -> list[int]:
     return found
 
 
-def _end_like(status: int) -> NoReturn:
-    """Ends this process as the program has ended."""
+def _end_like(status: int, at_once: bool) -> NoReturn:
+    """Ends this process as the program has ended; `at_once` without what is done at the end of Python's programs."""
     sys.stdout.flush()
     sys.stderr.flush()
     if os.WIFSIGNALED(status):
@@ -214,4 +244,7 @@ def _end_like(status: int) -> NoReturn:
         _peersock.forbid_dumps()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
         os.kill(os.getpid(), number)
-    sys.exit(os.waitstatus_to_exitcode(status))
+    code = os.waitstatus_to_exitcode(status)
+    if at_once:
+        os._exit(code)
+    sys.exit(code)

@@ -3,7 +3,7 @@
 use std::os::fd::{IntoRawFd as _, RawFd};
 
 use peersock_bsd::kernel::borrow;
-use peersock_bsd::{Errno, Socket, has_failed, renew};
+use peersock_bsd::{Errno, Socket, has_failed, make_private, renew};
 use peersock_fd::{Family, Kind, Request, SocketFlags, Which};
 use pyo3::prelude::*;
 use rustix::event::PollFlags;
@@ -71,13 +71,20 @@ pub(crate) fn open_socket(py: Python<'_>, family: i32, kind: i32, protocol: i32)
 pub(crate) fn bind(py: Python<'_>, fd: RawFd, address: &Bound<'_, PyAny>) -> PyResult<()> {
     let (socket, is_v6) = with_family(py, fd)?;
     let local = needed(address, is_v6)?;
-    at_once(py, || socket.bind(local))
+    at_once(py, || {
+        socket.bind(local)?;
+        make_private(&socket, epoll::find)
+    })
 }
 
 /// listen(2).
 #[pyfunction]
 pub(crate) fn listen(py: Python<'_>, fd: RawFd, backlog: i32) -> PyResult<()> {
-    at_once(py, || overlay(fd)?.listen(backlog))
+    at_once(py, || {
+        let socket = overlay(fd)?;
+        make_private(&socket, epoll::find)?;
+        socket.listen(backlog)
+    })
 }
 
 /// accept(2). Gives the descriptor, which is not inherited, and the address of the other end.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ PEER = f"{__package__}.peer"
 #: The folder from which it is found.
 ROOT = Path(__file__).parent.parent
 #: Members of the network that single tests may be.
-SPARE = 60
+SPARE = 100
 
 
 class Network:
@@ -116,3 +117,31 @@ def run_python(code: str, *arguments: str, timeout: float = 60, **environment: s
     )
     assert process.returncode == 0, process.stderr
     return process.stdout
+
+
+class Place:
+    """A network of a test's own, and this process's servers: on the overlay, and on the machine."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.network = f"ff{random.randrange(1, 0x1000):04x}ffff000000"
+        self.run = [sys.executable, "-m", "peersock", "run", "-n", self.network, "--interface", "lo"]
+
+    def write(self, name: str, text: str) -> str:
+        """A program."""
+        path = self.folder / name
+        path.write_text(text)
+        return str(path)
+
+    def ask(self, *command: str, timeout: float = 120, **more: str) -> subprocess.CompletedProcess[str]:
+        """Runs to the end."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PEERSOCK_")}
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=timeout, check=False, env={**environment, **more}
+        )
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    """Where programs are run."""
+    return Place(tmp_path)

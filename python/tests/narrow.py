@@ -1,4 +1,4 @@
-"""A program in a network namespace of its own: ``python -m tests.narrow FOLDER``.
+"""A program in a network namespace of its own: ``python -m tests.narrow FOLDER HOW``.
 
 What sockets say when the path begins to lose all but the shortest packets, a line each: of who sends and of who
 connects the error's number and the seconds that it took, between them what the other end of the connection says.
@@ -30,10 +30,11 @@ def _say_error(call: Callable[[], object], began: float) -> None:
         print("no error", flush=True)
 
 
-def _main(folder: Path) -> None:
+def _main(folder: Path, how: str) -> None:
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    # Otherwise several datagrams cross it as one packet, which is longer than any of them.
-    subprocess.run(["ip", "link", "set", "lo", "gso_max_segs", "1"], check=True)
+    if how == "one by one":
+        # Otherwise several datagrams cross it as one packet, which is longer than any of them.
+        subprocess.run(["ip", "link", "set", "lo", "gso_max_segs", "1"], check=True)
     network = Network(folder)
     seed = network.seeds["here"]
     with peersock.Session(network.path, identity=seed, interfaces="loopback", linger=0) as session:
@@ -53,4 +54,4 @@ def _main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    _main(Path(sys.argv[1]))
+    _main(Path(sys.argv[1]), sys.argv[2])

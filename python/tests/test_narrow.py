@@ -24,8 +24,9 @@ def _may_make_networks() -> bool:
 
 
 @pytest.mark.skipif(not _may_make_networks(), reason="network namespaces need root and unshare, ip and nft")
-def test_a_path_that_carries_too_little_is_told_within_fifteen_seconds(tmp_path: Path) -> None:
-    command = ["unshare", "--net", sys.executable, "-m", f"{__package__}.narrow", str(tmp_path)]
+@pytest.mark.parametrize("how", ["one by one", "together"])
+def test_a_path_that_carries_too_little_is_told_within_fifteen_seconds(tmp_path: Path, how: str) -> None:
+    command = ["unshare", "--net", sys.executable, "-m", f"{__package__}.narrow", str(tmp_path), how]
     program = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
     assert program.returncode == 0, program.stderr
     (sending, took), there, (connecting, connecting_took) = (line.split() for line in program.stdout.splitlines())

@@ -155,13 +155,39 @@ def test_a_handler_s_exception_ends_what_waits(
         sock.close()
 
 
-def test_ctrl_c_ends_a_program_that_waits() -> None:
+#: What a program may wait for. The application's own shutdown may make a socket ready to the kernel, for ever, though
+#: there is nothing to take.
+WAITS = {
+    "a listener": "server.accept()",
+    "a listener that was shut down": "server.shutdown(socket.SHUT_RDWR); again(server.accept)",
+    "datagrams of a socket that was shut down": "shut(datagrams); again(lambda: datagrams.recvfrom(1))",
+    "datagrams of a shut socket with a timeout": (
+        "datagrams.settimeout(1000); shut(datagrams); again(lambda: datagrams.recvfrom(1))"
+    ),
+    "room in a connection that the peer does not read": "while True: client.sendall(bytes(1_000_000))",
+    "a connection whose other half was shut down": "client.shutdown(socket.SHUT_WR); client.recv(1)",
+}
+
+
+@pytest.mark.parametrize("waits", WAITS)
+def test_ctrl_c_ends_a_program_that_waits(waits: str) -> None:
     code = (
         "import peersock\nfrom peersock import socket\n"
-        "with peersock.Session('ff0001ffff000000', interfaces='loopback') as session:\n"
-        "    server = socket.create_server(('', 0), family=socket.AF_INET6)\n"
+        # Whether the call waits or fails at once is another test's matter.
+        "def again(call):\n"
+        "    while True:\n"
+        "        try: call()\n"
+        "        except OSError: pass\n"
+        "def shut(sock):\n"
+        "    try: sock.shutdown(socket.SHUT_RDWR)\n"
+        "    except OSError: pass\n"
+        "with peersock.Session('ff0001ffff000000', interfaces='loopback', linger=0) as session:\n"
+        "    server = socket.create_server((session.address, 0), family=socket.AF_INET6)\n"
+        "    client = socket.create_connection(server.getsockname()[:2]); other = server.accept()[0]\n"
+        "    datagrams = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)\n"
+        "    datagrams.bind((session.address, 0))\n"
         "    print('ready', flush=True)\n"
-        "    server.accept()\n"
+        f"    {WAITS[waits]}\n"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -20,6 +20,8 @@ import pytest
 import peersock
 from peersock import socket
 
+from .conftest import Place
+
 #: What a program finds out: whether it reaches a member by plain sockets, and a server of the machine.
 ASK = textwrap.dedent(
     """\
@@ -88,33 +90,12 @@ STARTER = textwrap.dedent(
 )
 
 
-class Place:
-    """A network of a test's own, and this process's servers: on the overlay, and on the machine."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.network = f"ff{random.randrange(1, 0x1000):04x}ffff000000"
-        self.run = [sys.executable, "-m", "peersock", "run", "-n", self.network, "--interface", "lo"]
-        (folder / "report.py").write_text(REPORT)
-
-    def write(self, name: str, text: str) -> str:
-        """A program."""
-        path = self.folder / name
-        path.write_text(text)
-        return str(path)
-
-    def ask(self, *command: str, timeout: float = 120, **more: str) -> subprocess.CompletedProcess[str]:
-        """Runs to the end."""
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("PEERSOCK_")}
-        return subprocess.run(
-            command, capture_output=True, text=True, timeout=timeout, check=False, env={**environment, **more}
-        )
-
-
 @pytest.fixture
 def place(tmp_path: Path) -> Place:
-    """Where programs are run."""
-    return Place(tmp_path)
+    """Where programs are run, and say what they reach."""
+    place = Place(tmp_path)
+    place.write("report.py", REPORT)
+    return place
 
 
 @pytest.fixture

@@ -32,13 +32,19 @@ pub(crate) fn run(options: &Options) -> io::Result<()> {
     let root = Process::root()?;
     let mut world = World::new("0.0.0.0:0", root.address)?;
     let mut nodes: Vec<Node> = Vec::new();
+    let fresh = root.memory()?;
+    // What its first traffic costs a root is no further node's.
+    let mut first = node(&world, 0);
+    world.connect(&mut first);
+    world.register(&mut first);
+    nodes.push(first);
     let empty = root.memory()?;
-    // What a root without nodes grows to with its first traffic is in the first row.
+    println!("the first node and its traffic: {} kB\n", (empty - fresh) / 1000);
     println!(
         "{:>8} {:>12} {:>17} {:>25}",
         "nodes", "memory", "per further node", "root's time for a session"
     );
-    let (mut nodes_before, mut memory_before) = (0, 0);
+    let (mut nodes_before, mut memory_before) = (nodes.len(), 0);
     for &most in &options.nodes {
         let (from, before) = (nodes.len(), root.processor_time()?);
         while nodes.len() < most as usize {

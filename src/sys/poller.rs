@@ -60,6 +60,15 @@ impl Poller {
         Ok(epoll::add(&self.epoll, fd, EventData::new_u64(token), flags)?)
     }
 
+    /// Has the kernel tell of other things of a descriptor that was added. What is true of it already is told
+    /// again.
+    ///
+    /// # Errors
+    /// Those of epoll_ctl(2).
+    pub fn modify(&self, fd: BorrowedFd<'_>, token: u64, flags: EventFlags) -> io::Result<()> {
+        Ok(epoll::modify(&self.epoll, fd, EventData::new_u64(token), flags)?)
+    }
+
     /// Tells no more of a descriptor.
     pub fn remove(&self, fd: BorrowedFd<'_>) {
         // It may never have been added.

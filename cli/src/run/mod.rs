@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use peersock::{IdentitySource, Network, Node};
 use peersock_descriptors::{FdServer, Outstanding};
+use peersock_seccomp::Supervisor;
 
 use self::children::{Ended, Requests};
 use self::guard::Guard;
@@ -45,7 +46,7 @@ use crate::stdio;
 ///
 /// Its calls are taken by a library that is loaded with it. Programs that make system calls themselves,
 /// static ones and those of Go, are reached by a filter with which the kernel asks about their socket calls
-/// (seccomp); --mode says which of the two it is to be. Those that change their user by a bit in the file
+/// (seccomp), also if others start them; --mode says which of the two it is to be. Those that change their user by a bit in the file
 /// system are refused, and a program that turns out to run without the library, because its environment was
 /// cleared for instance, is ended with status 1.
 ///
@@ -68,7 +69,7 @@ Examples:
   peersock run -n office.toml --bind kernel --bind 5432=overlay -- postgres -D data
   peersock run -n office.toml --only -- ssh alpha
   peersock run -n office.toml -- ./server-written-in-go -listen :8080
-  peersock run -n office.toml --mode seccomp -- sh -c 'busybox wget -O - http://10.77.0.1:8080/'")]
+  peersock run -n office.toml --mode seccomp --only -- sh -c 'busybox wget -O - http://10.77.0.1:8080/'")]
 pub(crate) struct Args {
     #[command(flatten)]
     networks: NetworksArgs,
@@ -155,7 +156,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
             // Only now: the program has the limit that its user has set.
             FdServer::raise_descriptor_limit();
             if !is_notified {
-                watch = Some(Watch::start(program, library.name(), server.contacts())?);
+                let supervised = supervisor.as_ref().map(Supervisor::supervised).unwrap_or_default();
+                watch = Some(Watch::start(program, library.name(), supervised, server.contacts())?);
             }
             Ok(())
         })?;

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
 use peersock_bsd::{Client, Rules};
 use peersock_descriptors::FdServer;
@@ -28,7 +29,7 @@ pub(super) enum Mode {
 /// What takes the program's calls, while it runs.
 pub(super) struct Taken {
     pub(super) filter: Filter,
-    /// `None` where the preloaded library takes them.
+    /// Where the preloaded library takes them: of what it starts and cannot reach.
     pub(super) supervisor: Option<Supervisor>,
 }
 
@@ -80,18 +81,38 @@ impl Mode {
                 (false, false) => Filter::Bypasses,
                 (false, true) => Filter::Internet,
             };
-            return Ok(Taken { filter, supervisor: None });
+            // With --only the filter refuses what no library reaches its sockets.
+            let takes_others = self == Self::Auto && !args.no_filter && !args.only;
+            let supervisor = takes_others.then(|| supervise_others(args, server, library)).transpose();
+            let supervisor = supervisor.unwrap_or_else(|error| {
+                tracing::debug!(%error, "static programs that the program starts use the system's network");
+                None
+            });
+            return Ok(Taken { filter, supervisor });
         }
-        let (tag, token) = FdServer::parse_environment(&server.environment())
-            .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
         // It is asked about the calls that make connections, not about those that use them.
         server.note_unseen_calls();
-        let client = Client::new(tag, token);
+        let client = client(server)?;
         let library = (self != Self::Seccomp).then(|| library.name().to_owned());
         let mut supervisor =
             Supervisor::new(Rules::new(client, &rules(args)), library).map_err(not_supervised)?;
         Ok(Taken { filter: Filter::Notified(supervisor.filter()), supervisor: Some(supervisor) })
     }
+}
+
+fn client(server: &FdServer) -> io::Result<Arc<Client>> {
+    let (tag, token) = FdServer::parse_environment(&server.environment())
+        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
+    Ok(Client::new(tag, token))
+}
+
+/// What takes the calls of programs that those with the library start, and it does not reach.
+fn supervise_others(args: &Args, server: &FdServer, library: &Library) -> io::Result<Supervisor> {
+    let rules = Rules::new(client(server)?, &rules(args));
+    let supervisor = Supervisor::new(rules, Some(library.name().to_owned()))?;
+    supervisor.admit()?;
+    server.note_unseen_calls();
+    Ok(supervisor)
 }
 
 fn not_supervised(error: io::Error) -> Failure {

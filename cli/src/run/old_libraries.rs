@@ -1,5 +1,6 @@
 //! The libraries of other versions in the user's cache: they are removed when nobody has used them for long.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
@@ -26,6 +27,8 @@ pub(super) fn note_use(file: &File) {
 /// and what was left by a write that was interrupted, once nobody needs them.
 pub(super) fn remove(directory: &OwnedFd, prefix: &str, name: &str) {
     let Ok(entries) = rustix::fs::Dir::read_from(directory) else { return };
+    // Looked at once for all, and only if there is one to remove.
+    let mut mapped = None;
     for entry in entries.flatten() {
         let Ok(other) = entry.file_name().to_str() else { continue };
         if other == name || !other.trim_start_matches('.').starts_with(prefix) {
@@ -39,7 +42,7 @@ pub(super) fn remove(directory: &OwnedFd, prefix: &str, name: &str) {
         // Looked at again at last: who waits for the lock has noted its use first.
         if is_old()
             && rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
-            && !is_mapped(other)
+            && !mapped.get_or_insert_with(|| mapped_names(prefix)).contains(other)
             && is_old()
         {
             let _ = rustix::fs::unlinkat(directory, other, AtFlags::empty());
@@ -53,14 +56,21 @@ fn age(file: &File) -> Option<Duration> {
     SystemTime::now().duration_since(modified).ok()
 }
 
-/// Whether a process has a file of this name mapped, as far as this user can see: one whose launcher has
-/// ended passes the library on to what it starts.
-fn is_mapped(name: &str) -> bool {
+/// The names, beginning with `prefix` or with dots before that, of the files that processes have mapped, as
+/// far as this user can see: one whose launcher has ended passes the library on to what it starts.
+fn mapped_names(prefix: &str) -> BTreeSet<String> {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let is_number = |entry: &fs::DirEntry| entry.file_name().as_bytes().iter().all(u8::is_ascii_digit);
     let maps = processes.filter(is_number).map(|entry| fs::read(entry.path().join("maps")));
-    let name = name.as_bytes();
-    maps.flatten().any(|maps| maps.windows(name.len()).any(|window| window == name))
+    let mut names = BTreeSet::new();
+    for maps in maps.flatten() {
+        let maps = String::from_utf8_lossy(&maps);
+        // A file that was replaced meanwhile has ` (deleted)` behind its name.
+        let files = maps.lines().filter_map(|line| line.rsplit('/').next()?.split(' ').next());
+        let ours = files.filter(|name| name.trim_start_matches('.').starts_with(prefix));
+        names.extend(ours.map(str::to_owned));
+    }
+    names
 }
 
 #[cfg(test)]
@@ -102,7 +112,7 @@ mod tests {
         let preload = folder.path().join("library-loaded.so");
         let mut program = Command::new("sleep").arg("1000").env("LD_PRELOAD", preload).spawn().unwrap();
         let deadline = Instant::now() + Duration::from_secs(100);
-        while !is_mapped("library-loaded.so") {
+        while !mapped_names(PREFIX).contains("library-loaded.so") {
             assert!(Instant::now() < deadline, "it is not loaded");
             thread::sleep(Duration::from_millis(5));
         }

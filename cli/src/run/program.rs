@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use peersock_seccomp::is_go;
+use peersock_bsd::elf::{is_go, is_static};
 
 use crate::failure::{Failure, Outcome};
 
@@ -193,48 +193,9 @@ fn is_32_bit(head: &[u8]) -> bool {
     head.starts_with(b"\x7fELF\x01")
 }
 
-/// Whether an ELF file names no program interpreter (PT_INTERP): then nothing is loaded before it runs.
-pub(super) fn is_static(head: &[u8]) -> bool {
-    let Ok(mut entries) = program_headers(head) else { return false };
-    const PT_INTERP: u32 = 3;
-    !entries.any(|kind| kind == PT_INTERP)
-}
-
-/// The types of an ELF64 file's program headers; an error if it is none, or the table is not at its
-/// beginning.
-fn program_headers(head: &[u8]) -> io::Result<impl Iterator<Item = u32> + '_> {
-    let bad = || io::Error::from(io::ErrorKind::InvalidData);
-    let number = |at: usize, length: usize| -> io::Result<u64> {
-        let bytes = head.get(at..at + length).ok_or_else(bad)?;
-        let mut full = [0; 8];
-        full[..length].copy_from_slice(bytes);
-        Ok(u64::from_le_bytes(full))
-    };
-    const ELF64_LITTLE_ENDIAN: &[u8] = b"\x7fELF\x02\x01";
-    if !head.starts_with(ELF64_LITTLE_ENDIAN) {
-        return Err(bad());
-    }
-    let (at, size, count) = (number(32, 8)? as usize, number(54, 2)? as usize, number(56, 2)? as usize);
-    let table = head.get(at..at + size * count).ok_or_else(bad)?;
-    if size < 4 {
-        return Err(bad());
-    }
-    Ok(table.chunks_exact(size).map(|entry| u32::from_le_bytes([entry[0], entry[1], entry[2], entry[3]])))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn this_test_is_linked_dynamically_and_a_program_without_interpreter_is_not() {
-        let own = File::open(env::current_exe().expect("a path")).expect("a file");
-        let mut head = head(own).expect("it can be read");
-        assert!(!is_static(&head));
-        // The same without its program headers.
-        head[56..58].fill(0);
-        assert!(is_static(&head));
-    }
 
     #[test]
     fn scripts_name_their_interpreter() {

@@ -15,7 +15,9 @@ use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use peersock_bsd::elf::is_static;
 use peersock_descriptors::Contacts;
+use peersock_seccomp::Supervised;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, Signal};
 
@@ -81,8 +83,14 @@ enum Sight {
 }
 
 impl Watch {
-    /// Begins to watch a child that has not been waited for. `library` is a name that its memory map shows.
-    pub(super) fn start(program: Pid, library: &str, contacts: Contacts) -> io::Result<Watch> {
+    /// Begins to watch a child that has not been waited for. `library` is a name that its memory map shows,
+    /// unless its calls are taken without the library: then it is one of the `supervised`.
+    pub(super) fn start(
+        program: Pid,
+        library: &str,
+        supervised: Supervised,
+        contacts: Contacts,
+    ) -> io::Result<Watch> {
         let handle = rustix::process::pidfd_open(program, PidfdFlags::empty())?;
         // Files below this are those of the same process, also when its number is another's.
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -100,6 +108,9 @@ impl Watch {
                 if now.is_none() || now != image {
                     match look(&process, &library) {
                         Sight::Library => (verdict, image) = (Verdict::Reached, now),
+                        Sight::Passed(_) if supervised.has(program) => {
+                            (verdict, image) = (Verdict::Reached, now);
+                        }
                         Sight::Passed(_) if !suspicion.is_confirmed_by(now) => continue,
                         Sight::Passed(path) => {
                             // It may have ended just now, or belong to another user since.
@@ -159,7 +170,7 @@ fn look(process: &OwnedFd, library: &str) -> Sight {
     let program = PathBuf::from(OsString::from_vec(program.into_bytes()));
     let is_static = || {
         let head = rustix::fs::openat(process, "exe", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-        head.is_ok_and(|file| program::head(File::from(file)).is_ok_and(|head| program::is_static(&head)))
+        head.is_ok_and(|file| program::head(File::from(file)).is_ok_and(|head| is_static(&head)))
     };
     judge(&maps, program, library, is_static)
 }

@@ -160,6 +160,16 @@ fn every_error_says_what_is_wrong_and_what_to_do() {
         (lab.command("b", &["network", "add", &path("none.toml")]), 1, &["peersock network new"]),
         (peersock(&["network", "remove", &path("office.toml"), "beta"]), 2, &["peersock network show"]),
         (peersock(&["network", "remove", &path("office.toml"), "alpha"]), 2, &["last member", "rm"]),
+        (peersock(&["dail"]), 2, &["'dail'", "`peersock listen --ephemeral -n ff0001ffff000000 7000`"]),
+        (peersock(&["dial"]), 2, &["<TARGET>", "`peersock dial -n ff0001ffff000000 '[fd12:"]),
+        (peersock(&["ping", "--cuont", "1"]), 2, &["'--cuont'", "'--count'", "`peersock ping --help`"]),
+        (peersock(&["ping", "x", "-i", "soon"]), 2, &["'soon'", "`peersock ping -c 100 -i 0.01"]),
+        (
+            peersock(&["run", "--mode", "magic", "x"]),
+            2,
+            &["magic", "seccomp", "`peersock run -n office.toml --mode"],
+        ),
+        (peersock(&["network", "ad"]), 2, &["'ad'", "`peersock network new office.toml"]),
     ] {
         let shown = format!("{command:?}");
         let finished = run(command);
@@ -291,7 +301,11 @@ fn is_well_said(finished: &Finished, command: &str) {
     assert!(of_the_parser || said.starts_with("peersock: "), "{command}: {said}");
     let lines: Vec<_> = said.lines().collect();
     assert!(lines.len() <= 2 || of_the_parser, "{command}: more than an error and a hint: {said}");
-    let has_advice = ["hint: ", "run: ", "; use ", "; move ", "; restore ", "; upgrade ", "--help"];
+    // Of the command that was meant.
+    let has_example =
+        said.lines().last().is_some_and(|line| line.starts_with("hint: for example `peersock "));
+    assert!(has_example || !of_the_parser, "{command}: no example: {said}");
+    let has_advice = ["hint: ", "run: ", "; use ", "; move ", "; restore ", "; upgrade "];
     assert!(has_advice.iter().any(|advice| said.contains(advice)), "{command}: no advice: {said}");
     for line in lines {
         let line = line.trim_start_matches("peersock: ").trim_start_matches("hint: ");

@@ -1,9 +1,5 @@
-//! Two machines on one cable: network namespaces joined by a veth pair, in which nodes find each other by
-//! beacon.
-//!
-//! Needs root and `ip`; skips otherwise. The namespaces belong to the test and go with it.
+//! Two machines on one cable, on which nodes find each other by beacon, and what happens on the cable.
 
-use std::ffi::OsStr;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,52 +7,25 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::cable::{Cable, ip};
 use crate::common::{Lab, PATIENCE, PORT, Running, vanish};
 
 #[test]
 fn nodes_on_one_cable_find_each_other_over_ipv4() {
     let Some(cable) = Cable::lay("v4", &["10.98.7.1/24", "10.98.7.2/24"]) else { return };
-    cable.carries_a_conversation();
+    carries_a_conversation(&cable);
 }
 
 #[test]
 fn nodes_on_one_cable_find_each_other_with_nothing_but_link_local_ipv6() {
     let Some(cable) = Cable::lay("v6", &[]) else { return };
-    cable.carries_a_conversation();
-}
-
-#[test]
-fn a_cable_that_carries_too_little_is_said_to() {
-    let Some(cable) = Cable::lay("less", &["10.98.7.1/24", "10.98.7.2/24"]) else { return };
-    if !cable.carries_at_most(1500) {
-        eprintln!("SKIP a_cable_that_carries_too_little_is_said_to: there is no nft");
-        return;
-    }
-    let lab = Lab::new();
-    let listener = cable.inside(0, &lab, "listener", &["listen", &PORT.to_string()]);
-    let target = listener.wait_for_target();
-    let patience = PATIENCE.as_secs().to_string();
-    let mut dialer = cable.inside(1, &lab, "dialer", &["dial", &target, "--timeout", &patience]);
-    dialer.send(b"over the cable");
-    listener.wait_for_stdout("over the cable");
-    // Acknowledgements and keep-alives still pass.
-    assert!(cable.carries_at_most(150));
-    dialer.send(&[b'x'; 5000]);
-    let said = ["the path carries too little", "5000 bytes were not acknowledged", "246 bytes"];
-    dialer.finish().failure(1, &said);
-    listener.finish().failure(1, &["the peer has reset it"]);
-
-    // From the beginning.
-    let listener = cable.inside(0, &lab, "listener", &["listen", &PORT.to_string()]);
-    let target = listener.wait_for_target();
-    let dialer = cable.inside(1, &lab, "dialer", &["dial", &target]);
-    dialer.finish().failure(1, &["answered in network", "within 15 s", "322 bytes"]);
-    listener.interrupt();
+    carries_a_conversation(&cable);
 }
 
 #[test]
 fn a_stream_outlives_new_addresses_a_dead_cable_and_a_path_that_shrinks() {
-    let Some(cable) = Cable::lay("moves", &["10.98.7.1/24", "10.98.7.2/24"]) else { return };
+    let Some(cable) = Cable::with_filter("moves") else { return };
+    cable.takes_datagrams_one_by_one();
     let lab = Lab::new();
     let listener = cable.inside(0, &lab, "listener", &["listen", &PORT.to_string()]);
     let target = listener.wait_for_target();
@@ -85,21 +54,17 @@ fn a_stream_outlives_new_addresses_a_dead_cable_and_a_path_that_shrinks() {
     thread::sleep(Duration::from_secs(14));
     assert!(ip(["-n", &cable.ends[0], "link", "set", "eth0", "up"]));
     hear("while the cable was dead", Instant::now());
-    if cable.carries_at_most(1300) {
-        say("over less");
-        hear("over less", Instant::now());
-    }
+    cable.carries_at_most(1300);
+    say("over less");
+    hear("over less", Instant::now());
 }
 
 /// Segments of the connection are lost for three times as long as the peer may be silent, and what the nodes
 /// say to each other passes: the peer is there, and gets everything when segments pass again.
 #[test]
 fn a_peer_that_is_there_is_not_given_up_because_segments_are_lost() {
-    let Some(cable) = Cable::lay("lossy", &["10.98.7.1/24", "10.98.7.2/24"]) else { return };
-    if !cable.carries_at_most(1500) {
-        eprintln!("SKIP a_peer_that_is_there_is_not_given_up_because_segments_are_lost: there is no nft");
-        return;
-    }
+    let Some(cable) = Cable::with_filter("lossy") else { return };
+    cable.takes_datagrams_one_by_one();
     for (keep, sends) in [(&[][..], true), (&[][..], false), (&["-k"][..], false)] {
         let lab = Lab::new();
         let port = PORT.to_string();
@@ -110,7 +75,7 @@ fn a_peer_that_is_there_is_not_given_up_because_segments_are_lost() {
         let mut dialer = cable.inside(1, &lab, "dialer", &words);
         dialer.send(b"at first\n");
         listener.wait_for_stdout("at first\n");
-        assert!(cable.loses_segments());
+        cable.loses_segments();
         if sends {
             dialer.send(b"lost at first\n");
         }
@@ -119,7 +84,7 @@ fn a_peer_that_is_there_is_not_given_up_because_segments_are_lost() {
             dialer.wait_for_stderr("though the peer is there: it is lost on the way");
         }
         assert_eq!(listener.received(), "at first\n".len(), "the rule finds segments");
-        assert!(cable.carries_at_most(1500));
+        cable.carries(true);
         dialer.send(b"at last\n");
         listener.wait_for_stdout("at last\n");
         if sends {
@@ -170,83 +135,14 @@ fn a_root_on_the_cable_says_nothing_about_a_nat() {
 /// How long nothing may arrive: the product's promise is a second, and a busy machine adds to it.
 const AGAIN: Duration = Duration::from_secs(5);
 
-struct Cable {
-    ends: [String; 2],
-}
-
-impl Cable {
-    /// Joins two namespaces; `addresses` are the IPv4 addresses of the ends, and none means that IPv4 is not
-    /// there.
-    fn lay(name: &str, addresses: &[&str]) -> Option<Cable> {
-        let ends = ["a", "b"].map(|end| format!("ps-{}-{name}{end}", std::process::id()));
-        if !ip(["netns", "add", &ends[0]]) {
-            eprintln!("SKIP nodes_on_one_cable ({name}): network namespaces need root and the program ip");
-            return None;
-        }
-        let cable = Cable { ends };
-        let [a, b] = &cable.ends;
-        assert!(ip(["netns", "add", b]));
-        assert!(ip(["link", "add", "eth0", "netns", a, "type", "veth", "peer", "name", "eth0", "netns", b]));
-        for (index, end) in cable.ends.iter().enumerate() {
-            if let Some(address) = addresses.get(index) {
-                assert!(ip(["-n", end, "addr", "add", address, "dev", "eth0"]));
-            }
-            assert!(ip(["-n", end, "link", "set", "lo", "up"]));
-            assert!(ip(["-n", end, "link", "set", "eth0", "up"]));
-        }
-        Some(cable)
-    }
-
-    /// Has both ends lose IP packets of more bytes without a word; false if that cannot be done.
-    fn carries_at_most(&self, bytes: usize) -> bool {
-        let rules = format!(
-            "flush ruleset; table inet small {{ chain arriving {{ type filter hook input priority 0; \
-             iifname eth0 meta length > {bytes} drop; }}; }}"
-        );
-        // Otherwise several datagrams cross the cable as one packet, which is longer than any of them.
-        let single = |end: &String| ip(["-n", end, "link", "set", "eth0", "gso_max_segs", "1"]);
-        let limit = |end: &String| single(end) && ip(["netns", "exec", end, "nft", &rules]);
-        self.ends.iter().all(limit)
-    }
-
-    /// Has both ends lose datagrams as long as short segments are, and carry shorter ones, as the nodes' own
-    /// probes are, and longer ones, as handshakes are.
-    fn loses_segments(&self) -> bool {
-        let rules = "flush ruleset; table inet some { chain arriving { type filter hook input priority 0; \
-             iifname eth0 meta length 125-260 drop; }; }";
-        self.ends.iter().all(|end| ip(["netns", "exec", end, "nft", rules]))
-    }
-
-    fn carries_a_conversation(&self) {
-        let lab = Lab::new();
-        let listener = self.inside(0, &lab, "listener", &["listen", &PORT.to_string()]);
-        let target = listener.wait_for_target();
-        let patience = PATIENCE.as_secs().to_string();
-        let mut dialer = self.inside(1, &lab, "dialer", &["dial", &target, "--timeout", &patience]);
-        dialer.send(b"over the cable");
-        dialer.end_stdin();
-        assert_eq!(listener.finish().success().text(), "over the cable");
-        dialer.finish().success();
-    }
-
-    /// Runs the program at one end, on all interfaces there.
-    fn inside(&self, end: usize, lab: &Lab, node: &str, words: &[&str]) -> Running {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.ends[end], env!("CARGO_BIN_EXE_peersock")]).args(words);
-        command.arg("--state").arg(lab.state(node)).args(["--network", &lab.network]);
-        Running::start(command)
-    }
-}
-
-impl Drop for Cable {
-    fn drop(&mut self) {
-        for end in &self.ends {
-            ip(["netns", "del", end]);
-        }
-    }
-}
-
-fn ip(words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> bool {
-    let done = Command::new("ip").args(words).output();
-    done.is_ok_and(|output| output.status.success())
+fn carries_a_conversation(cable: &Cable) {
+    let lab = Lab::new();
+    let listener = cable.inside(0, &lab, "listener", &["listen", &PORT.to_string()]);
+    let target = listener.wait_for_target();
+    let patience = PATIENCE.as_secs().to_string();
+    let mut dialer = cable.inside(1, &lab, "dialer", &["dial", &target, "--timeout", &patience]);
+    dialer.send(b"over the cable");
+    dialer.end_stdin();
+    assert_eq!(listener.finish().success().text(), "over the cable");
+    dialer.finish().success();
 }

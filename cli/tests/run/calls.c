@@ -128,6 +128,27 @@ static void descriptors_that_are_copied(void) {
     close(fd);
 }
 
+/* A copy that was made before is the same socket. */
+static void copies_that_are_made_early(void) {
+    int set = epoll_create1(0), fd = socket(AF_INET, SOCK_STREAM, 0);
+    int copies[] = {dup(fd), fcntl(fd, F_DUPFD, 60), dup2(fd, 70)};
+    struct epoll_event event = {.events = EPOLLIN, .data.u64 = 78};
+    CHECK(epoll_ctl(set, EPOLL_CTL_ADD, copies[0], &event) == 0);
+    CHECK(connect(fd, (void *)&server, sizeof server) == 0);
+    for (int i = 0; i < 3; i++) echoes(copies[i], "a copy");
+    close(fd), close(copies[1]), close(copies[2]), echoes(copies[0], "the last copy");
+    CHECK(write(copies[0], "x", 1) == 1 && epoll_wait(set, &event, 1, 10000) == 1 && event.data.u64 == 78);
+    close(copies[0]), close(set);
+    struct sockaddr_in any = {.sin_family = AF_INET};
+    socklen_t length = sizeof any;
+    fd = socket(AF_INET, SOCK_STREAM, 0);
+    int copy = dup(fd);
+    CHECK(bind(copy, (void *)&any, sizeof any) == 0 && listen(copy, 5) == 0);
+    CHECK(getsockname(fd, (void *)&any, &length) == 0 && any.sin_port != 0);
+    CHECK(fcntl(fd, F_SETFL, O_NONBLOCK) == 0 && accept(fd, NULL, NULL) == -1 && errno == EAGAIN);
+    close(fd), close(copy);
+}
+
 static void descriptors_that_are_passed(void) {
     int pair[2];
     CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
@@ -314,7 +335,8 @@ int main(int count, char **words) {
     server.sin_family = AF_INET, server.sin_port = htons(atoi(words[2]));
     CHECK(inet_pton(AF_INET, words[1], &server.sin_addr) == 1);
     closed = server, closed.sin_port = htons(atoi(words[3]));
-    epoll_before_connect(), ppoll_and_pselect(), descriptors_that_are_copied(), descriptors_that_are_passed();
+    epoll_before_connect(), ppoll_and_pselect(), descriptors_that_are_copied();
+    copies_that_are_made_early(), descriptors_that_are_passed();
     everything_closed(), many_at_once(), errors_and_options(), datagrams();
     long_datagrams_urgent_data_and_lingering();
     puts("all well");

@@ -28,6 +28,20 @@ fn sockets_survive_what_programs_do_with_descriptors() {
 }
 
 #[test]
+fn threads_that_are_cancelled_while_they_wait_leave_nothing() {
+    let test = "threads_that_are_cancelled_while_they_wait_leave_nothing";
+    let Some(lab) = Lab::with(test, &["cc", "socat"]) else { return };
+    let program = lab.path("cancel");
+    let mut cc = Command::new("cc");
+    cc.args(["-O2", "-Wall", "-Werror", "-pthread", "-o"]).arg(&program);
+    cc.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/run/cancel.c"));
+    run(cc).success();
+    let _echo = lab.start("alpha", &["socat", "TCP-LISTEN:7000,fork,reuseaddr", "EXEC:cat"]);
+    let got = lab.bash("beta", "up 7000; ./cancel 10.77.0.1 7000");
+    assert_eq!(got.text(), "all well\n");
+}
+
+#[test]
 fn members_have_names_for_every_resolver_function() {
     let test = "members_have_names_for_every_resolver_function";
     let Some(lab) = Lab::with(test, &["python3"]) else { return };

@@ -18,13 +18,29 @@ const SILENCE: &str = "1000";
 
 #[test]
 fn programs_are_told_what_the_table_says() {
-    let Some(lab) = Lab::with("programs_are_told_what_the_table_says", &["python3"]) else { return };
+    play_table("programs_are_told_what_the_table_says", Face::Overlay);
+}
+
+#[test]
+fn programs_that_no_library_is_loaded_into_are_told_what_the_table_says() {
+    play_table("programs_that_no_library_is_loaded_into_are_told_what_the_table_says", Face::Filter);
+}
+
+/// The programs that this test has are right: the kernel's TCP tells them what the table says.
+#[test]
+fn the_kernel_tells_programs_what_the_table_says() {
+    play_table("the_kernel_tells_programs_what_the_table_says", Face::Kernel);
+}
+
+/// Plays the scenarios in which the receiver lives.
+fn play_table(test: &str, face: Face) {
+    let Some(lab) = Lab::with(test, &["python3"]) else { return };
     let (scenarios, sizes) = table();
-    let mut ends = Ends::start(&lab, Face::Overlay);
+    let mut ends = Ends::start(&lab, face);
     for scenario in scenarios.iter().filter(|scenario| !scenario.ends_process()) {
         for &size in &sizes {
             let (told, read) = ends.play(scenario, size);
-            judge(scenario, size, "run", told, &read);
+            judge(scenario, size, &format!("{face:?}"), told, &read);
         }
     }
 }
@@ -32,27 +48,39 @@ fn programs_are_told_what_the_table_says() {
 #[test]
 fn programs_are_told_that_the_receivers_node_has_died() {
     let test = "programs_are_told_that_the_receivers_node_has_died";
-    play_ends_of_nodes(test, Step::Killed, Signal::KILL);
+    play_ends_of_nodes(test, Face::Overlay, Step::Killed, Signal::KILL);
 }
 
 #[test]
 fn programs_are_told_that_the_receivers_node_has_stopped() {
     let test = "programs_are_told_that_the_receivers_node_has_stopped";
-    play_ends_of_nodes(test, Step::Stopped, Signal::STOP);
+    play_ends_of_nodes(test, Face::Overlay, Step::Stopped, Signal::STOP);
+}
+
+#[test]
+fn programs_that_no_library_is_loaded_into_are_told_that_the_receivers_node_has_died() {
+    let test = "programs_that_no_library_is_loaded_into_are_told_that_the_receivers_node_has_died";
+    play_ends_of_nodes(test, Face::Filter, Step::Killed, Signal::KILL);
+}
+
+#[test]
+fn programs_that_no_library_is_loaded_into_are_told_that_the_receivers_node_has_stopped() {
+    let test = "programs_that_no_library_is_loaded_into_are_told_that_the_receivers_node_has_stopped";
+    play_ends_of_nodes(test, Face::Filter, Step::Stopped, Signal::STOP);
 }
 
 /// Plays the scenarios with this last step; the receiver's node gets the signal.
-fn play_ends_of_nodes(test: &str, last: Step, how: Signal) {
+fn play_ends_of_nodes(test: &str, face: Face, last: Step, how: Signal) {
     let Some(lab) = Lab::with(test, &["python3"]) else { return };
     let (scenarios, sizes) = table();
-    let mut sender = lab.python("beta", SENDER, Face::Overlay);
+    let mut sender = lab.python("beta", SENDER, face);
     for scenario in scenarios.iter().filter(|scenario| scenario.steps.last() == Some(&last)) {
         for &size in &sizes {
             let receiver = lab.python("alpha", RECEIVER, Face::Overlay);
             let ends = Ends { sender, receiver, host: ALPHA, number: String::new() };
             let told;
             (told, sender) = ends.play_to_the_end(scenario, size, |receiver, _| vanish(how, receiver.id()));
-            judge(scenario, size, "run", told, &[]);
+            judge(scenario, size, &format!("{face:?}"), told, &[]);
         }
     }
 }
@@ -75,23 +103,13 @@ fn programs_are_told_that_the_receiver_was_killed_as_by_the_kernel() {
     }
 }
 
-/// The programs that this test has are right: the kernel's TCP tells them what the table says.
-#[test]
-fn the_kernel_tells_programs_what_the_table_says() {
-    let Some(lab) = Lab::with("the_kernel_tells_programs_what_the_table_says", &["python3"]) else { return };
-    let (scenarios, sizes) = table();
-    let mut ends = Ends::start(&lab, Face::Kernel);
-    for scenario in scenarios.iter().filter(|scenario| !scenario.ends_process()) {
-        for &size in &sizes {
-            let (told, read) = ends.play(scenario, size);
-            judge(scenario, size, "kernel", told, &read);
-        }
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// What a sender's sockets are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Face {
+    /// The overlay's, by the library.
     Overlay,
+    /// The overlay's, by the kernel's questions about socket calls.
+    Filter,
     Kernel,
 }
 
@@ -106,8 +124,9 @@ struct Ends {
 
 impl Ends {
     fn start(lab: &Lab, face: Face) -> Ends {
-        let host = if face == Face::Overlay { ALPHA } else { "127.0.0.1" };
-        let (sender, receiver) = (lab.python("beta", SENDER, face), lab.python("alpha", RECEIVER, face));
+        let host = if face == Face::Kernel { "127.0.0.1" } else { ALPHA };
+        let receivers = if face == Face::Kernel { face } else { Face::Overlay };
+        let (sender, receiver) = (lab.python("beta", SENDER, face), lab.python("alpha", RECEIVER, receivers));
         Ends { sender, receiver, host, number: String::new() }
     }
 
@@ -163,6 +182,7 @@ impl Lab {
         let words = ["python3", "-c", program, self.folder()];
         match face {
             Face::Overlay => self.start(member, &words),
+            Face::Filter => Running::start(self.command(member, &["--mode", "seccomp"], &words)),
             Face::Kernel => {
                 let mut command = Command::new(words[0]);
                 command.args(&words[1..]);

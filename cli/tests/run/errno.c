@@ -92,6 +92,13 @@ static void stream_to(const struct sockaddr *server, socklen_t length) {
     struct linger linger = {1, 60};
     QUIET((fd = socket(server->sa_family, SOCK_STREAM, 0)) >= 0);
     QUIET(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) == 0);
+    int copy;
+    QUIET((copy = dup(fd)) >= 0);
+    QUIET(dup2(fd, copy) == copy);
+    QUIET(dup3(fd, copy, O_CLOEXEC) == copy);
+    QUIET(fcntl(copy, F_GETFL) >= 0);
+    QUIET(fcntl64(copy, F_GETFD) == FD_CLOEXEC);
+    close(copy);
     QUIET(epoll_ctl(set, EPOLL_CTL_ADD, fd, &event) == 0);
     QUIET(connect(fd, server, length) == 0);
     exchange(fd);

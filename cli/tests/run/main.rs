@@ -7,6 +7,7 @@ mod calls;
 #[path = "../program/common.rs"]
 #[allow(dead_code, reason = "the other tests use the rest")]
 mod common;
+mod copies;
 mod data;
 mod delivery;
 mod ending;

@@ -276,6 +276,12 @@ static void connected(void) {
     part(client, listener);
 }
 
+static void *send_later(void *fd) {
+    usleep(100000);
+    send(*(int *)fd, "cd", 2, 0);
+    return NULL;
+}
+
 static void moving(void) {
     int client, server, count;
     char bytes[100] = "", more[100];
@@ -322,6 +328,18 @@ static void moving(void) {
     SEE(send(client, "y", 1, MSG_EOR));
     for (count = 0; count < 2; ioctl(server, FIONREAD, &count)) usleep(1000);
     SEE(recv(server, bytes, 2, MSG_WAITALL));
+    pthread_t later;
+    MUST(send(client, "ab", 2, 0));
+    MUST(pthread_create(&later, NULL, send_later, &client));
+    SEE(recv(server, bytes, 4, MSG_PEEK | MSG_WAITALL));
+    pthread_join(later, NULL);
+    say("%.4s", bytes);
+    SEE(recv(server, bytes, 2, 0));
+    MUST(pthread_create(&later, NULL, send_later, &client));
+    message = (struct msghdr){.msg_iov = room, .msg_iovlen = 1};
+    SEE(recvmsg(server, &message, MSG_PEEK | MSG_WAITALL));
+    pthread_join(later, NULL);
+    SEE(recv(server, bytes, 100, 0));
     struct mmsghdr many[2] = {{.msg_hdr = {.msg_iov = parts, .msg_iovlen = 1}}, {.msg_hdr = {.msg_iov = parts + 2, .msg_iovlen = 1}}};
     SEE(sendmmsg(client, many, 2, 0));
     for (count = 0; count < 6; ioctl(server, FIONREAD, &count)) usleep(1000);
@@ -418,6 +436,7 @@ static void endings(void) {
     POLL(client, POLLIN | POLLRDHUP);
     SEE(recv(client, bytes, 100, 0));
     SEE(send(server, "late", 4, MSG_NOSIGNAL));
+    SEE(recv(client, bytes, 100, 0));
     SEE(send(client, "still", 5, MSG_NOSIGNAL));
     await(server, POLLIN);
     SEE(recv(server, bytes, 100, 0));

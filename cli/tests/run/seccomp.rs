@@ -85,6 +85,51 @@ fn static_and_dynamic_programs_start_each_other() {
 }
 
 #[test]
+fn static_programs_that_a_dynamic_one_starts_are_on_the_overlay() {
+    let test = "static_programs_that_a_dynamic_one_starts_are_on_the_overlay";
+    let Some(lab) = Lab::with(test, &["busybox", "python3", "sh", "env"]) else { return };
+    lab.write("file", "content\n");
+    let _server = lab.start("alpha", &["busybox", "httpd", "-f", "-p", "8080", "-h", lab.folder()]);
+    lab.bash("beta", "up 8080");
+    let busybox = run({
+        let mut which = Command::new("sh");
+        which.args(["-c", "command -v busybox"]);
+        which
+    });
+    let busybox = busybox.success().text().trim().to_owned();
+    let wget = "wget -q -O - http://10.77.0.1:8080/file";
+    lab.write("script", &format!("#!{busybox} sh\n{wget}\n"));
+    let start = format!(
+        "import os, subprocess
+words = ['busybox'] + '{wget}'.split()
+subprocess.run(words, check=True)
+os.waitpid(os.posix_spawnp('busybox', words, os.environ), 0)
+os.waitpid(os.posix_spawn('{busybox}', words, os.environ), 0)
+file = os.open('{busybox}', os.O_RDONLY)
+if os.fork() == 0: os.execve(file, words, os.environ)
+os.wait()
+os.execvp('busybox', words)
+"
+    );
+    let shell =
+        format!("busybox {wget}; sh ./script; chmod +x script; ./script; env -i {busybox} {wget}; true");
+    let cases = [
+        (vec!["sh", "-e", "-c", &shell], 4),
+        // In the program's own place.
+        (vec!["sh", "-c", &shell[..shell.find(';').unwrap()]], 1),
+        (vec!["python3", "-c", &start], 5),
+    ];
+    for (program, times) in cases {
+        let got = run(lab.command("beta", &[], &program)).success();
+        assert_eq!(got.text(), "content\n".repeat(times), "{program:?}");
+    }
+    // What such a program starts has the library again, and the names of members.
+    let back =
+        "busybox sh -c 'python3 -c \"import socket; print(socket.gethostbyname(\\\"alpha\\\"))\"'; true";
+    assert_eq!(run(lab.command("beta", &[], &["sh", "-c", back])).success().text(), "10.77.0.1\n");
+}
+
+#[test]
 fn other_addresses_are_the_systems_and_the_launcher_ends_as_the_program() {
     let test = "other_addresses_are_the_systems_and_the_launcher_ends_as_the_program";
     let Some(lab) = Lab::with(test, &["busybox"]) else { return };

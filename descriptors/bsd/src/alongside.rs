@@ -36,7 +36,7 @@ pub fn bind_datagrams(
     fd: RawFd,
     local: SocketAddr,
     counterpart: impl Fn(&Client, RawFd) -> Result<OwnedFd>,
-    sets: impl FnOnce(RawFd) -> EpollSets,
+    sets: impl Fn(RawFd) -> EpollSets,
 ) -> Result<c_int> {
     let new = bind_counterpart(&rules.client, fd, local, counterpart)?;
     hand_over(rules, fd, &new, sets)?;
@@ -52,7 +52,7 @@ pub fn share_datagrams(
     fd: RawFd,
     local: SocketAddr,
     counterpart: impl Fn(&Client, RawFd) -> Result<OwnedFd>,
-    sets: impl FnOnce(RawFd) -> EpollSets,
+    sets: impl Fn(RawFd) -> EpollSets,
 ) -> Result<()> {
     let new = counterpart(&rules.client, fd)?;
     socket(&new)?.bind(local)?;
@@ -69,7 +69,7 @@ pub fn listen(
     local: SocketAddr,
     backlog: c_int,
     counterpart: impl Fn(&Client, RawFd) -> Result<OwnedFd>,
-    sets: impl FnOnce(RawFd) -> EpollSets,
+    sets: impl Fn(RawFd) -> EpollSets,
 ) -> Result<c_int> {
     let new = if local.port() == 0 {
         bind_counterpart(&rules.client, fd, local, counterpart)?
@@ -78,6 +78,8 @@ pub fn listen(
         socket(&new)?.bind(local)?;
         new
     };
+    let private = socket(&new)?.private()?;
+    let new = private.unwrap_or(new);
     let overlay = socket(&new)?;
     overlay.listen(backlog)?;
     // SAFETY: no pointers.
@@ -87,7 +89,7 @@ pub fn listen(
 }
 
 /// Gives the kernel's socket to the node, and has its descriptor stand for the overlay's.
-fn hand_over(rules: &Rules, fd: RawFd, new: &OwnedFd, sets: impl FnOnce(RawFd) -> EpollSets) -> Result<()> {
+fn hand_over(rules: &Rules, fd: RawFd, new: &OwnedFd, sets: impl Fn(RawFd) -> EpollSets) -> Result<()> {
     ask(&rules.client, Request::Alongside(socket(new)?.opened()), borrow(fd))?;
     replace(fd, new, sets)
 }

@@ -6,7 +6,7 @@ use libc::{c_int, sockaddr, socklen_t};
 use peersock_fd::{Client, Errno, Family, Kind, Shutdown, Socket, SocketFlags};
 
 use crate::sockaddr::{read, write};
-use crate::{Result, dissolve, epoll_sets, has_failed, kernel, renew};
+use crate::{EpollSets, Result, dissolve, epoll_sets, has_failed, kernel, make_private, renew};
 
 /// socket(2), for AF_INET and AF_INET6.
 ///
@@ -50,8 +50,23 @@ fn socket_flags(flags: c_int) -> Result<SocketFlags> {
 /// See the crate.
 pub unsafe fn bind(socket: &Socket<'_>, address: *const sockaddr, length: socklen_t) -> Result<c_int> {
     // SAFETY: the caller's.
+    unsafe { bind_with(socket, address, length, epoll_sets::find) }
+}
+
+/// The same, of a descriptor that is in the epoll sets that `sets` finds.
+///
+/// # Safety
+/// See the crate.
+pub(crate) unsafe fn bind_with(
+    socket: &Socket<'_>,
+    address: *const sockaddr,
+    length: socklen_t,
+    sets: impl Fn(RawFd) -> EpollSets,
+) -> Result<c_int> {
+    // SAFETY: the caller's.
     let address = unsafe { read(address, length) }?.ok_or(Errno::AFNOSUPPORT)?;
     socket.bind(address)?;
+    make_private(socket, sets)?;
     Ok(0)
 }
 
@@ -60,6 +75,17 @@ pub unsafe fn bind(socket: &Socket<'_>, address: *const sockaddr, length: sockle
 /// # Errors
 /// Those of [`Socket::listen`].
 pub fn listen(socket: &Socket<'_>, backlog: c_int) -> Result<c_int> {
+    listen_with(socket, backlog, epoll_sets::find)
+}
+
+/// The same, of a descriptor that is in the epoll sets that `sets` finds.
+pub(crate) fn listen_with(
+    socket: &Socket<'_>,
+    backlog: c_int,
+    sets: impl Fn(RawFd) -> EpollSets,
+) -> Result<c_int> {
+    // One that was bound is private already.
+    make_private(socket, sets)?;
     socket.listen(backlog)?;
     Ok(0)
 }

@@ -10,8 +10,8 @@ use rustix::fs::OFlags;
 use rustix::io::{DupFlags, FdFlags};
 use rustix::net::sockopt;
 
-use crate::EpollSets;
 use crate::kernel::{borrow, int_option};
+use crate::{EpollSets, copies};
 
 /// The longest value of an option that is taken over, bytes.
 const MOST: usize = 32;
@@ -21,7 +21,7 @@ const MOST: usize = 32;
 ///
 /// # Errors
 /// EPROTONOSUPPORT where the overlay has no such sockets, and those of socket(2) and dup3(2).
-pub fn convert(client: &Client, fd: RawFd, sets: impl FnOnce(RawFd) -> EpollSets) -> Result<(), Errno> {
+pub fn convert(client: &Client, fd: RawFd, sets: impl Fn(RawFd) -> EpollSets) -> Result<(), Errno> {
     replace(fd, &counterpart(client, fd)?, sets)
 }
 
@@ -85,7 +85,7 @@ pub fn has_failed(socket: &Socket<'_>) -> bool {
 ///
 /// # Errors
 /// Those of socket(2), dup3(2) and bind(2).
-pub fn renew(socket: &Socket<'_>, sets: impl FnOnce(RawFd) -> EpollSets) -> Result<(), Errno> {
+pub fn renew(socket: &Socket<'_>, sets: impl Fn(RawFd) -> EpollSets) -> Result<(), Errno> {
     let local = socket.local_addr()?;
     let new = open_again(socket)?;
     replace(socket.fd().as_raw_fd(), &new, sets)?;
@@ -98,7 +98,7 @@ pub fn renew(socket: &Socket<'_>, sets: impl FnOnce(RawFd) -> EpollSets) -> Resu
 ///
 /// # Errors
 /// Those of socket(2) and dup3(2).
-pub fn dissolve(socket: &Socket<'_>, sets: impl FnOnce(RawFd) -> EpollSets) -> Result<(), Errno> {
+pub fn dissolve(socket: &Socket<'_>, sets: impl Fn(RawFd) -> EpollSets) -> Result<(), Errno> {
     let listens = sockopt::socket_acceptconn(socket.fd())?;
     if !listens && rustix::net::getpeername(socket.fd()).is_err() {
         return Ok(());
@@ -115,6 +115,18 @@ pub fn dissolve(socket: &Socket<'_>, sets: impl FnOnce(RawFd) -> EpollSets) -> R
         let _ = socket.client().ask(Request::Closed(opened));
     }
     Ok(())
+}
+
+/// Has a stream that is bound, or about to listen, be a socket of the kernel's to which nobody but the node
+/// can connect, under the same descriptor, see [`Socket::private`].
+///
+/// # Errors
+/// Those of socket(2) and dup3(2), ENETDOWN.
+pub fn make_private(socket: &Socket<'_>, sets: impl Fn(RawFd) -> EpollSets) -> Result<(), Errno> {
+    match socket.private()? {
+        Some(new) => replace(socket.fd().as_raw_fd(), &new, sets),
+        None => Ok(()),
+    }
 }
 
 /// Opens an overlay socket with the flags and options of another.
@@ -151,11 +163,19 @@ fn open_like(
     Ok(new)
 }
 
-/// Has `fd` stand for `new` from now on, also in the epoll sets that `sets` finds it in.
+/// Has `fd` stand for `new` from now on, also in the epoll sets that `sets` finds it in, and with it its
+/// [copies](crate::copies).
 ///
 /// # Errors
 /// Those of dup3(2).
-pub fn replace(fd: RawFd, new: &OwnedFd, sets: impl FnOnce(RawFd) -> EpollSets) -> Result<(), Errno> {
+pub fn replace(fd: RawFd, new: &OwnedFd, sets: impl Fn(RawFd) -> EpollSets) -> Result<(), Errno> {
+    for copy in copies::of(fd) {
+        replace_one(copy, new, &sets)?;
+    }
+    replace_one(fd, new, &sets)
+}
+
+fn replace_one(fd: RawFd, new: &OwnedFd, sets: &impl Fn(RawFd) -> EpollSets) -> Result<(), Errno> {
     let old = borrow(fd).ok_or(Errno::BADF)?;
     let flags = match rustix::io::fcntl_getfd(old)?.contains(FdFlags::CLOEXEC) {
         true => DupFlags::CLOEXEC,

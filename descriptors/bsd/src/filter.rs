@@ -7,8 +7,8 @@
 use std::mem::offset_of;
 
 use libc::{
-    BPF_ABS, BPF_JEQ, BPF_JGE, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W, SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO,
-    SECCOMP_RET_KILL_PROCESS, c_int, seccomp_data,
+    BPF_ABS, BPF_JEQ, BPF_JGE, BPF_JMP, BPF_JSET, BPF_K, BPF_LD, BPF_RET, BPF_W, SECCOMP_RET_ALLOW,
+    SECCOMP_RET_ERRNO, SECCOMP_RET_KILL_PROCESS, c_int, c_long, seccomp_data,
 };
 use seccompiler::{BpfProgram, sock_filter};
 
@@ -98,6 +98,44 @@ pub fn fail(errno: c_int) -> u32 {
     SECCOMP_RET_ERRNO | errno as u32
 }
 
+/// What a filter made of the instructions above says to a call: for tests of filters.
+///
+/// # Panics
+/// If the filter loads something else than the number, the architecture or a part of an argument, or has no
+/// end.
+///
+/// ```
+/// use peersock_bsd::filter::{begin, fail, give, verdict};
+///
+/// const X86_64: u32 = 0xc000_003e;
+/// let mut program = begin(X86_64, false);
+/// program.push(give(libc::SECCOMP_RET_ALLOW));
+/// assert_eq!(verdict(&program, X86_64, libc::SYS_io_uring_setup, [0; 6]), fail(libc::ENOSYS));
+/// assert_eq!(verdict(&program, X86_64, libc::SYS_read, [0; 6]), libc::SECCOMP_RET_ALLOW);
+/// ```
+pub fn verdict(program: &[sock_filter], architecture: u32, number: c_long, arguments: [u64; 6]) -> u32 {
+    let (mut at, mut accumulator) = (0, 0);
+    loop {
+        let sock_filter { code, jt, jf, k } = program[at].clone();
+        at += 1;
+        let jump = |holds: bool| usize::from(if holds { jt } else { jf });
+        match u32::from(code) {
+            code if code == BPF_LD | BPF_W | BPF_ABS => {
+                accumulator = match k {
+                    0 => number as u32,
+                    4 => architecture,
+                    16.. => (arguments[(k as usize - 16) / 8] >> (8 * (k % 8))) as u32,
+                    other => panic!("nothing is read at {other}"),
+                }
+            }
+            code if code == BPF_JMP | BPF_JEQ | BPF_K => at += jump(accumulator == k),
+            code if code == BPF_JMP | BPF_JGE | BPF_K => at += jump(accumulator >= k),
+            code if code == BPF_JMP | BPF_JSET | BPF_K => at += jump(accumulator & k != 0),
+            _ => return k,
+        }
+    }
+}
+
 fn instruction(code: u32, jt: u8, jf: u8, k: u32) -> sock_filter {
     sock_filter { code: code as u16, jt, jf, k }
 }
@@ -106,27 +144,8 @@ fn instruction(code: u32, jt: u8, jf: u8, k: u32) -> sock_filter {
 mod tests {
     use super::*;
 
-    /// What the filter says to a call.
-    fn verdict(program: &[sock_filter], arch: u32, number: i64, argument: c_int) -> u32 {
-        let (mut at, mut accumulator) = (0, 0);
-        loop {
-            let sock_filter { code, jt, jf, k } = program[at].clone();
-            at += 1;
-            let jump = |holds: bool| usize::from(if holds { jt } else { jf });
-            match u32::from(code) {
-                code if code == BPF_LD | BPF_W | BPF_ABS => {
-                    accumulator = match k as usize {
-                        0 => number as u32,
-                        4 => arch,
-                        16 => argument as u32,
-                        other => panic!("nothing begins at {other}"),
-                    }
-                }
-                code if code == BPF_JMP | BPF_JEQ | BPF_K => at += jump(accumulator == k),
-                code if code == BPF_JMP | BPF_JGE | BPF_K => at += jump(accumulator >= k),
-                _ => return k,
-            }
-        }
+    fn of_call(architecture: u32, number: c_long, argument: c_int, program: &[sock_filter]) -> u32 {
+        verdict(program, architecture, number, [argument as u64, 0, 0, 0, 0, 0])
     }
 
     #[test]
@@ -134,7 +153,7 @@ mod tests {
         const HERE: u32 = 0xc000_003e;
         for only in [false, true] {
             let program = program(HERE, only);
-            let of = |number, argument| verdict(&program, HERE, number, argument);
+            let of = |number, argument| of_call(HERE, number, argument, &program);
             assert_eq!(of(libc::SYS_io_uring_setup, 8), fail(libc::ENOSYS));
             assert_eq!(of(i64::from(X32) + 41, 1), fail(libc::ENOSYS));
             assert_eq!(of(libc::SYS_read, libc::AF_INET), SECCOMP_RET_ALLOW);
@@ -145,7 +164,7 @@ mod tests {
                 assert_eq!(of(libc::SYS_socket, family), internet);
             }
             let foreign = if only { SECCOMP_RET_KILL_PROCESS } else { SECCOMP_RET_ALLOW };
-            assert_eq!(verdict(&program, 0x4000_0003, 359, libc::AF_INET), foreign);
+            assert_eq!(of_call(0x4000_0003, 359, libc::AF_INET, &program), foreign);
         }
     }
 }

@@ -11,6 +11,7 @@ use peersock_fd::{Errno, Kind, RecvFlags, SendFlags, Socket};
 use crate::Result;
 use crate::ancillary::{self, ControlBuffer};
 use crate::kernel;
+use crate::peek::{await_bytes, is_patient_peek};
 use crate::sockaddr::{read, write, write_to};
 
 /// What one call moves at most, bytes: Linux's MAX_RW_COUNT for pages of 4 KiB.
@@ -95,6 +96,7 @@ pub unsafe fn recvfrom(
             0 => (buf, size),
             _ => (discarded.as_mut_ptr().cast(), discarded.len()),
         };
+        await_bytes(socket, flags, size)?;
         // SAFETY: the caller's pointer goes to the kernel as it is, or that of the room above with its size.
         let received = unsafe { kernel::recvfrom(raw(socket), buf, size, flags, none, no_length) };
         let received = received.map_err(|error| socket.stream_error(error))?;
@@ -189,6 +191,11 @@ pub unsafe fn recvmsg(socket: &Socket<'_>, message: *mut msghdr, flags: c_int) -
         let mut plain = *message;
         (plain.msg_name, plain.msg_namelen) = (ptr::null_mut(), 0);
         (plain.msg_control, plain.msg_controllen) = (ptr::null_mut(), 0);
+        if is_patient_peek(flags) {
+            // SAFETY: the caller's.
+            let pieces = unsafe { vectors(message) }?;
+            await_bytes(socket, flags, pieces.iter().map(|piece| piece.iov_len).sum())?;
+        }
         // SAFETY: the caller's pointers go to the kernel as they are.
         let received = unsafe { kernel::recvmsg(raw(socket), &raw mut plain, flags) };
         let received = received.map_err(|error| socket.stream_error(error))?;

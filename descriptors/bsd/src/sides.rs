@@ -9,7 +9,7 @@ use libc::{c_int, sockaddr, socklen_t};
 use peersock_fd::{Client, Errno, Request, Socket};
 
 use crate::kernel::{borrow, check, int_option};
-use crate::{EpollSets, Result, Rules, Side, alongside, either, kernel, replace};
+use crate::{EpollSets, Result, Rules, Side, alongside, calls, either, kernel, replace};
 
 /// The rules, and how this process's descriptors become overlay sockets.
 ///
@@ -27,7 +27,8 @@ pub struct Sides<'a> {
     pub rules: &'a Rules,
     /// Opens an overlay socket like a descriptor, see [`counterpart`](crate::counterpart).
     pub counterpart: fn(&Client, RawFd) -> Result<OwnedFd>,
-    /// Takes a descriptor out of the epoll sets that it is in, and names them.
+    /// Takes a descriptor, of the kernel's or the overlay's, out of the epoll sets that it is in, and names
+    /// them.
     pub sets: fn(RawFd) -> EpollSets,
 }
 
@@ -100,8 +101,10 @@ impl Sides<'_> {
         match self.by_local(fd, local)? {
             Chosen::Kernels => Ok(None),
             Chosen::Done => Ok(Some(0)),
-            // SAFETY: the caller's.
-            Chosen::Overlays(socket) => unsafe { crate::bind(&socket, address, length) }.map(Some),
+            Chosen::Overlays(socket) => {
+                // SAFETY: the caller's.
+                unsafe { calls::bind_with(&socket, address, length, self.sets) }.map(Some)
+            }
         }
     }
 
@@ -211,7 +214,7 @@ impl Sides<'_> {
     pub fn listen(&self, fd: RawFd, backlog: c_int) -> Result<c_int> {
         match self.by_listen(fd, backlog)? {
             Chosen::Kernels => either::listen(None, fd, backlog),
-            Chosen::Overlays(socket) => either::listen(Some(&socket), fd, backlog),
+            Chosen::Overlays(socket) => calls::listen_with(&socket, backlog, self.sets),
             Chosen::Done => Ok(0),
         }
     }

@@ -20,7 +20,7 @@ use rustix::process::Pid;
 use crate::known_clients::KnownClients;
 use crate::known_sizes::KnownSizes;
 use crate::name::{Name, NodeTag, Remote, SocketId};
-use crate::proof::{NameKey, is_proof};
+use crate::proof::{NameKey, is_proof, proof};
 use crate::requests::{
     Interface, MAX_MESSAGE, Message, Reply, Request, Token, VERSION, Which, decode, encode,
 };
@@ -84,6 +84,11 @@ impl Client {
         self.tag
     }
 
+    /// What only those who know the token can say about a number, see [`proof`](crate::proof()).
+    pub fn prove(&self, challenge: u128) -> u128 {
+        proof(self.token, challenge)
+    }
+
     /// Asks the node and waits for its reply.
     ///
     /// # Errors
@@ -140,12 +145,12 @@ impl Client {
         (closed, delivered)
     }
 
-    /// Tells the node something that has no reply, with a descriptor.
+    /// Tells the node something that has no reply, perhaps with a descriptor.
     ///
     /// # Errors
     /// ENETDOWN if there is no such node any more.
-    pub fn tell(&self, request: Request, fd: BorrowedFd<'_>) -> Result<(), Errno> {
-        let connection = self.send(request, Some(fd))?;
+    pub fn tell(&self, request: Request, fd: Option<BorrowedFd<'_>>) -> Result<(), Errno> {
+        let connection = self.send(request, fd)?;
         self.put_back(connection);
         Ok(())
     }

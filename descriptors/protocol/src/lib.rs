@@ -12,6 +12,7 @@
 //! System calls are made without the C library's functions, so that a library that takes their place may call
 //! this one.
 
+mod accept;
 mod client;
 mod datagram;
 mod interface_index;
@@ -22,6 +23,7 @@ pub mod option_table;
 mod options;
 mod passed;
 mod pause;
+mod private;
 mod proof;
 mod remote_names;
 mod requests;

@@ -175,6 +175,8 @@ pub enum Name {
     Requests(NodeTag),
     /// Where connecting stream sockets connect to (SOCK_STREAM).
     Data(NodeTag),
+    /// Where the launcher is told of programs that no library reaches (SOCK_STREAM).
+    Programs(NodeTag),
     /// An application's end.
     Opened(NodeTag, Opened),
     /// The node's end of a connection that was accepted.
@@ -191,6 +193,7 @@ impl Name {
         match *self {
             Self::Requests(tag)
             | Self::Data(tag)
+            | Self::Programs(tag)
             | Self::Opened(tag, _)
             | Self::Accepted(tag, _)
             | Self::Passed(tag, _)
@@ -213,6 +216,7 @@ impl Name {
         let name = match text.take(1)? {
             "c" => text.rest("tl").map(|()| Self::Requests(tag))?,
             "d" => text.rest("ata").map(|()| Self::Data(tag))?,
+            "e" => text.rest("xec").map(|()| Self::Programs(tag))?,
             "a" => {
                 let (family, id) = text.family_and_id()?;
                 let peer = text.address(family)?;
@@ -244,6 +248,30 @@ impl Name {
         };
         text.0.is_empty().then_some(name)
     }
+
+    /// What the file of a socket with such a name is called, see [`Request::MakePrivate`].
+    ///
+    /// ```
+    /// use peersock_fd::{Name, NodeTag};
+    ///
+    /// let name = Name::Data(NodeTag(42));
+    /// assert_eq!(name.file_name(), "ps:0000002a:data");
+    /// // Only an application's stream socket may be a file.
+    /// assert_eq!(Name::of_path(b"/run/ps:0000002a:data"), None);
+    /// ```
+    ///
+    /// [`Request::MakePrivate`]: crate::Request::MakePrivate
+    pub fn file_name(&self) -> String {
+        self.to_string().replace('/', ":")
+    }
+
+    /// Reads the last part of a path as [`file_name`](Self::file_name) has written it, of an application's
+    /// stream socket; `None` for any other path.
+    pub fn of_path(path: &[u8]) -> Option<Self> {
+        let file = path.rsplit(|byte| *byte == b'/').next()?;
+        let text: Vec<u8> = file.iter().map(|&byte| if byte == b':' { b'/' } else { byte }).collect();
+        Self::parse(&text).filter(|name| matches!(name, Self::Opened(_, Opened { kind: Kind::Stream, .. })))
+    }
 }
 
 impl fmt::Display for Name {
@@ -252,6 +280,7 @@ impl fmt::Display for Name {
         match self {
             Self::Requests(_) => f.write_str("ctl"),
             Self::Data(_) => f.write_str("data"),
+            Self::Programs(_) => f.write_str("exec"),
             Self::Opened(_, Opened { family, kind, id }) => {
                 let (letter, protocol) = match kind {
                     Kind::Stream => ('t', 0),
@@ -443,6 +472,7 @@ mod tests {
             for name in [
                 Name::Requests(tag),
                 Name::Data(tag),
+                Name::Programs(tag),
                 Name::Opened(tag, Opened { family, kind, id }),
                 Name::Accepted(tag, Accepted { id, peer, local }),
                 Name::Passed(tag, Passed { id, peer }),
@@ -456,6 +486,10 @@ mod tests {
                 // What sockaddr_un has beside the byte that makes it abstract.
                 prop_assert!(text.len() <= 107, "{text}");
                 prop_assert_eq!(Name::parse(text.as_bytes()), Some(name));
+                let is_private = matches!(name, Name::Opened(_, Opened { kind: Kind::Stream, .. }));
+                let path = format!("/proc/thread-self/fd/2147483647/{}", name.file_name());
+                prop_assert!(!is_private || path.len() <= 107, "{path}");
+                prop_assert_eq!(Name::of_path(path.as_bytes()), is_private.then_some(name));
             }
         }
 

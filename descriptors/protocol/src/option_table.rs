@@ -31,6 +31,8 @@ pub struct Row {
     pub repeat: Repeat,
     /// Whether the kernel's listener of a server on both networks gets it, too.
     pub is_followed: bool,
+    /// Whether setting it to a whole `int` cannot fail: the node is told, and nobody waits for an answer.
+    pub is_told: bool,
     /// What the application's end has to know of it.
     pub note: Note,
     /// What the documentation says of it.
@@ -90,6 +92,10 @@ impl Row {
 
     const fn followed(self) -> Self {
         Self { is_followed: true, ..self }
+    }
+
+    const fn told(self) -> Self {
+        Self { is_told: true, ..self }
     }
 
     const fn noted(self, note: Note) -> Self {
@@ -174,8 +180,8 @@ const fn row(
     access: Access,
     what: &'static str,
 ) -> Row {
-    let (repeat, is_followed, note) = (Repeat::Never, false, Note::Nothing);
-    Row { name, level, number, kinds, access, repeat, is_followed, note, what }
+    let (repeat, is_followed, is_told, note) = (Repeat::Never, false, false, Note::Nothing);
+    Row { name, level, number, kinds, access, repeat, is_followed, is_told, note, what }
 }
 
 /// All that are known. Every other is refused with ENOPROTOOPT.
@@ -194,7 +200,7 @@ pub const TABLE: &[Row] = {
         row("SO_RCVLOWAT", SOL_SOCKET, libc::SO_RCVLOWAT, "tuir", Kernel, "the kernel's own").repeated(Unless(1)),
         row("SO_REUSEADDR", SOL_SOCKET, libc::SO_REUSEADDR, "tuir", Both, "streams: a port with connections in TIME-WAIT can be bound. Datagrams: sockets that all have it share an address, the youngest gets what comes, and each member its copy of what goes to a group").repeated(Unless(0)),
         row("SO_REUSEPORT", SOL_SOCKET, libc::SO_REUSEPORT, "tuir", Both, "sockets that all have it share a port, and each gets its share of the connections or datagrams, by the other end's address").repeated(Unless(0)),
-        row("SO_KEEPALIVE", SOL_SOCKET, libc::SO_KEEPALIVE, "t", Both, "a silent peer is probed").repeated(Unless(0)).followed(),
+        row("SO_KEEPALIVE", SOL_SOCKET, libc::SO_KEEPALIVE, "t", Both, "a silent peer is probed").repeated(Unless(0)).followed().told(),
         row("SO_LINGER", SOL_SOCKET, libc::SO_LINGER, "tuir", Both, "streams: with 0 seconds closing resets the connection; with more `peersock_close`, and `close` under `peersock run`, wait until what was written is acknowledged. Others: kept").repeated(UnlessZeros(8)).followed().noted(Note::Linger),
         row("SO_RCVBUF", SOL_SOCKET, libc::SO_RCVBUF, "tuir", Both, "streams: the queue of connections made from then on. Others: the queue, from now on. As in Linux twice what was asked for").repeated(Buffer).followed(),
         row("SO_SNDBUF", SOL_SOCKET, libc::SO_SNDBUF, "tuir", Both, "streams: the queue of connections made from then on. Others: kept, for datagrams leave at once. As in Linux twice what was asked for").repeated(Buffer).followed(),
@@ -211,7 +217,7 @@ pub const TABLE: &[Row] = {
         row("SO_TIMESTAMPNS", SOL_SOCKET, libc::SO_TIMESTAMPNS, "t", Kept(0), "as SO_TIMESTAMP").repeated(Unless(0)),
         row("SO_TIMESTAMPNS", SOL_SOCKET, libc::SO_TIMESTAMPNS, "uir", Kernel, "the kernel's own: SCM_TIMESTAMPNS, as above").repeated(Unless(0)),
 
-        row("TCP_NODELAY", IPPROTO_TCP, libc::TCP_NODELAY, "t", Both, "small writes leave at once").repeated(Unless(0)).followed(),
+        row("TCP_NODELAY", IPPROTO_TCP, libc::TCP_NODELAY, "t", Both, "small writes leave at once").repeated(Unless(0)).followed().told(),
         row("TCP_MAXSEG", IPPROTO_TCP, libc::TCP_MAXSEG, "t", Both, "the largest segment, 88 to 32767 bytes; asked for, the present one").repeated(UnlessNew(4)),
         row("TCP_CORK", IPPROTO_TCP, libc::TCP_CORK, "t", Both, "a segment that is not full waits, 200 ms at most").repeated(Unless(0)).followed(),
         row("TCP_KEEPIDLE", IPPROTO_TCP, libc::TCP_KEEPIDLE, "t", Both, "seconds of silence before the first probe").repeated(Unless(7200)).followed(),
@@ -219,7 +225,7 @@ pub const TABLE: &[Row] = {
         row("TCP_KEEPCNT", IPPROTO_TCP, libc::TCP_KEEPCNT, "t", Both, "probes without an answer until the peer is given up; TCP_USER_TIMEOUT, if set, decides instead").repeated(Unless(9)).followed(),
         row("TCP_USER_TIMEOUT", IPPROTO_TCP, libc::TCP_USER_TIMEOUT, "t", Both, "milliseconds that what was sent may stay unacknowledged, and, with SO_KEEPALIVE, that the peer may be silent").repeated(Unless(0)).followed(),
         row("TCP_INFO", IPPROTO_TCP, libc::TCP_INFO, "t", Get, "`struct tcp_info`; what the node does not count is 0"),
-        row("TCP_QUICKACK", IPPROTO_TCP, libc::TCP_QUICKACK, "t", Both, "the next segments are acknowledged at once").repeated(Unless(1)),
+        row("TCP_QUICKACK", IPPROTO_TCP, libc::TCP_QUICKACK, "t", Both, "the next segments are acknowledged at once").repeated(Unless(1)).told(),
         row("TCP_DEFER_ACCEPT", IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, "t", Both, "a connection can be accepted once data has come, or after so many seconds").repeated(Unless(0)),
         row("TCP_FASTOPEN_CONNECT", IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, "t", Kept(0), "no data goes with the handshake"),
         row("TCP_LINGER2", IPPROTO_TCP, libc::TCP_LINGER2, "t", Kept(60), "how long is the node's own choice").repeated(UnlessNew(4)),

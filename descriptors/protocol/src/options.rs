@@ -21,8 +21,12 @@ impl Socket<'_> {
     /// ENOPROTOOPT, EINVAL, and others that the option has.
     pub fn set_option(&self, level: i32, name: i32, value: &[u8]) -> Result<(), Errno> {
         let client = self.client();
+        let row = option_table::find(self.kind(), self.family(), level, name);
+        if value.len() >= size_of::<i32>() && row.is_some_and(|row| row.is_told) {
+            return client.tell(Request::TellOption(self.which(), level, name, value.to_vec()), None);
+        }
         client.ask(Request::SetOption(self.which(), level, name, value.to_vec()))?;
-        match option_table::find(self.kind(), self.family(), level, name).map(|row| row.note) {
+        match row.map(|row| row.note) {
             Some(Note::Linger) => {
                 let (on, seconds) = (number(value), number(value.get(4..).unwrap_or_default()));
                 let linger = (on != 0).then(|| Duration::from_secs(seconds.max(0) as u64));

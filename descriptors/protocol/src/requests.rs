@@ -11,7 +11,7 @@ use crate::name::{Details, Opened, SocketId};
 use crate::proof::NameKey;
 
 /// The version of requests and replies. A node answers requests of its own version only.
-pub const VERSION: u8 = 4;
+pub const VERSION: u8 = 5;
 
 /// The longest request and the longest reply, bytes.
 pub const MAX_MESSAGE: usize = 32 << 10;
@@ -101,6 +101,8 @@ pub enum Request {
     Addresses(Which),
     /// setsockopt(2).
     SetOption(Which, i32, i32, Vec<u8>),
+    /// setsockopt(2) of what cannot fail. There is no reply.
+    TellOption(Which, i32, i32, Vec<u8>),
     /// getsockopt(2), with the length of the caller's buffer.
     Option(Which, i32, i32, u32),
     /// SO_ERROR.
@@ -138,6 +140,10 @@ pub enum Request {
     /// A descriptor of the socket was closed, maybe the last one. The kernel tells the node of listeners only
     /// later.
     Closed(Opened),
+    /// The descriptor that comes along, of a new socket, is to stand for this stream socket from now on. The
+    /// node binds it to a file that nobody else can reach, and removes the file: who knows an abstract name
+    /// can connect to it and fill the backlog of whoever listens.
+    MakePrivate(Opened),
 }
 
 /// A node's answer.

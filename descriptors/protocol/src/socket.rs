@@ -14,10 +14,8 @@ use rustix::net::{
 
 use crate::client::{Client, address};
 use crate::name::{Accepted, Family, Kind, Name, NodeTag, Opened, SocketId};
-use crate::passed;
 use crate::pause;
 use crate::requests::{Reply, Request, Which};
-use crate::sys;
 
 /// The kernel's buffer of each end, bytes, as far as the system allows so much (net.core.wmem_max).
 pub const BUFFER: usize = 1 << 20;
@@ -30,7 +28,7 @@ const ACKNOWLEDGED_WITHIN: Duration = Duration::from_millis(500);
 const ACKNOWLEDGED_LOOK: Duration = Duration::from_millis(1);
 
 /// How the library writes by itself to a descriptor of the application.
-const UNSEEN: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
+pub(crate) const UNSEEN: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
 
 /// How often an attempt is repeated while the node is too busy to take another connection.
 const BUSY_TRIES: u32 = 1000;
@@ -44,6 +42,8 @@ pub struct Socket<'fd> {
     tag: NodeTag,
     opened: Opened,
     accepted: Option<Accepted>,
+    /// Nobody but the node can connect to it, see [`private`](Self::private).
+    pub(crate) is_private: bool,
 }
 
 /// Opens a socket of a node, as socket(2).
@@ -76,13 +76,22 @@ pub fn open(client: &Client, family: Family, kind: Kind, flags: SocketFlags) -> 
 
 /// What an address of the kernel says, if it is one of ours.
 pub fn name_of(address: SocketAddrAny) -> Option<Name> {
-    Name::parse(SocketAddrUnix::try_from(address).ok()?.abstract_name()?)
+    named(&SocketAddrUnix::try_from(address).ok()?)
+}
+
+fn named(address: &SocketAddrUnix) -> Option<Name> {
+    match address.abstract_name() {
+        Some(name) => Name::parse(name),
+        None => Name::of_path(address.path_bytes()?),
+    }
 }
 
 impl<'fd> Socket<'fd> {
     /// The overlay socket that `fd` is; `None` for every other descriptor.
     pub fn of(fd: BorrowedFd<'fd>) -> Option<Self> {
-        let Name::Opened(tag, opened) = name_of(rustix::net::getsockname(fd).ok()?)? else { return None };
+        let address = SocketAddrUnix::try_from(rustix::net::getsockname(fd).ok()?).ok()?;
+        let Name::Opened(tag, opened) = named(&address)? else { return None };
+        let is_private = address.abstract_name().is_none();
         let accepted = match opened.kind {
             Kind::Stream => match rustix::net::getpeername(fd).ok().flatten().and_then(name_of) {
                 Some(Name::Accepted(_, accepted)) => Some(accepted),
@@ -90,7 +99,7 @@ impl<'fd> Socket<'fd> {
             },
             _ => None,
         };
-        Some(Self { fd, tag, opened, accepted })
+        Some(Self { fd, tag, opened, accepted, is_private })
     }
 
     /// Its address family.
@@ -152,47 +161,6 @@ impl<'fd> Socket<'fd> {
         rustix::net::listen(self.fd, backlog)?;
         let request = Request::Listen(self.opened, backlog as u32);
         self.client().ask_with(request, Some(self.fd)).map(drop)
-    }
-
-    /// accept4(2). Gives the address of the other end.
-    ///
-    /// # Errors
-    /// Those of accept(2); ENETDOWN if the node is no more, or has left the network.
-    pub fn accept(&self, flags: SocketFlags) -> Result<(OwnedFd, SocketAddr), Errno> {
-        if self.kind() != Kind::Stream {
-            return Err(Errno::OPNOTSUPP);
-        }
-        let client = self.client();
-        loop {
-            let (fd, from) = match rustix::net::acceptfrom_with(self.fd, flags) {
-                // What a socket that was shut down gives, depending on whether it waits.
-                Err(error @ (Errno::AGAIN | Errno::INVAL)) => {
-                    let shut = if self.is_shut() { Errno::INVAL } else { error };
-                    return Err(self.end().unwrap_or(shut));
-                }
-                accepted => accepted?,
-            };
-            // Every program of this machine may connect to an abstract name. Only the node is believed.
-            match from.and_then(name_of).filter(|_| client.is_node(fd.as_fd())) {
-                Some(name @ Name::Accepted(_, accepted)) => {
-                    // As long as the node does not take it, its death is no end of the stream.
-                    let name = name.to_string();
-                    let written = rustix::net::send(&fd, name.as_bytes(), UNSEEN);
-                    if written == Err(Errno::PIPE) && self.is_down() {
-                        return Err(Errno::NETDOWN);
-                    }
-                    enlarge(fd.as_fd());
-                    inherit(self.fd, fd.as_fd())?;
-                    return Ok((fd, accepted.peer));
-                }
-                Some(Name::Passed(_, passed)) => {
-                    if let Some(connection) = passed::take(fd, flags, passed.peer)? {
-                        return Ok(connection);
-                    }
-                }
-                _ => {}
-            }
-        }
     }
 
     /// connect(2). `None`, for datagram sockets, dissolves an association (AF_UNSPEC).
@@ -283,7 +251,7 @@ impl<'fd> Socket<'fd> {
         self.attach()?;
         // One by one: the node takes all but the last byte, and only what is taken whole makes room.
         while rustix::net::send(self.fd, &[0], UNSEEN).is_ok() {}
-        self.client().tell(Request::Filled(self.opened), self.fd)?;
+        self.client().tell(Request::Filled(self.opened), Some(self.fd))?;
         Err(error)
     }
 
@@ -428,7 +396,7 @@ impl<'fd> Socket<'fd> {
     }
 
     /// Whether nothing more comes: it was shut down, by the application or by the node.
-    fn is_shut(&self) -> bool {
+    pub(crate) fn is_shut(&self) -> bool {
         let mut fds = [PollFd::from_borrowed_fd(self.fd, PollFlags::RDHUP)];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         rustix::event::poll(&mut fds, Some(&now)).is_ok()
@@ -465,22 +433,6 @@ impl<'fd> Socket<'fd> {
 
     pub(crate) fn check_family(&self, address: SocketAddr) -> Result<(), Errno> {
         if Family::of(address.ip()) == self.family() { Ok(()) } else { Err(Errno::AFNOSUPPORT) }
-    }
-}
-
-/// As with TCP: what the listener has, and the kernel keeps, its connections have.
-fn inherit(listener: BorrowedFd<'_>, connection: BorrowedFd<'_>) -> Result<(), Errno> {
-    if let Ok(Some(linger)) = sockopt::socket_linger(listener) {
-        sockopt::set_socket_linger(connection, Some(linger))?;
-    }
-    for direction in [sockopt::Timeout::Recv, sockopt::Timeout::Send] {
-        if let Ok(Some(time)) = sockopt::socket_timeout(listener, direction) {
-            sockopt::set_socket_timeout(connection, direction, Some(time))?;
-        }
-    }
-    match sys::low_water(listener)? {
-        ..=1 => Ok(()),
-        bytes => sys::set_low_water(connection, bytes),
     }
 }
 

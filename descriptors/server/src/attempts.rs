@@ -1,10 +1,10 @@
 //! The attempts of a server's sockets to connect.
 
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use peersock_fd::{Errno, Name, SocketId, name_of};
+use peersock_fd::{Errno, Name, SocketId, name_of, peer_credentials};
 use rustix::net::SocketFlags;
 
 use crate::addresses::errno;
@@ -22,6 +22,7 @@ impl ServerState {
         &mut self,
         socket: peersock_fd::Opened,
         remote: SocketAddr,
+        process: i32,
         asker: Option<(Key, Option<Duration>)>,
     ) -> Result<(), Errno> {
         let node = self.context.node()?;
@@ -64,7 +65,8 @@ impl ServerState {
         }
         let opened = self.socket(socket);
         (opened.phase, opened.error) = (Phase::Connecting(key), None);
-        let attempt = Connecting::new(socket.id, connection, asker, self.context.waker(key));
+        let private = opened.private.is_some().then_some(process);
+        let attempt = Connecting::new((socket.id, private), connection, asker, self.context.waker(key));
         self.insert(key, Entry::Connecting(attempt));
         Ok(())
     }
@@ -77,9 +79,13 @@ impl ServerState {
                 Ok(accepted) => accepted,
                 Err(error) => return self.turn_away(listener, error),
             };
-            // A stranger cannot have the name of a socket that a known application has asked to connect.
+            // A stranger cannot have the abstract name of a socket that a known application has asked to
+            // connect. The text of a private one he can have, and the abstract one that it had before.
             let Some(Name::Opened(_, socket)) = from.and_then(name_of) else { continue };
-            if let Some((key, attempt)) = self.attempt_of(socket) {
+            let process = || peer_credentials(fd.as_fd()).map_or(0, |credentials| credentials.pid);
+            if let Some((key, attempt)) = self.attempt_of(socket)
+                && attempt.is_of(process)
+            {
                 attempt.attach(fd);
                 self.advance(key);
             }

@@ -25,6 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// An attempt.
 pub(crate) struct Connecting {
     id: SocketId,
+    /// Of a socket whose name others can have: the process that connects.
+    process: Option<i32>,
     connection: Connection,
     waker: Waker,
     entry: Arc<wakers::Entry>,
@@ -56,7 +58,7 @@ pub(crate) enum Step {
 impl Connecting {
     /// Begins an attempt of a socket. If nobody waits for the outcome, its descriptor will come filled.
     pub(crate) fn new(
-        id: SocketId,
+        (id, process): (SocketId, Option<i32>),
         connection: Connection,
         asker: Option<(Key, Option<Instant>)>,
         (waker, entry): (Waker, Arc<wakers::Entry>),
@@ -64,12 +66,17 @@ impl Connecting {
         // The first look: connections within the node stand at once.
         waker.wake_by_ref();
         let (fills, data, filled, outcome, until) = (asker.is_none(), None, None, None, None);
-        Self { id, connection, waker, entry, asker, fills, data, filled, outcome, until }
+        Self { id, process, connection, waker, entry, asker, fills, data, filled, outcome, until }
     }
 
     /// The socket.
     pub(crate) fn id(&self) -> SocketId {
         self.id
+    }
+
+    /// Whether a descriptor that a process has connected is the application's.
+    pub(crate) fn is_of(&self, process: impl FnOnce() -> i32) -> bool {
+        self.process.is_none_or(|own| own != 0 && own == process())
     }
 
     /// Nobody waits any more: the descriptor will come filled.

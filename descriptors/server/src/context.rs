@@ -19,6 +19,7 @@ use crate::addresses::{canonical, shown};
 use crate::end_index::EndIndex;
 use crate::ipv4_aliases::Aliases;
 use crate::refusals::Refusals;
+use crate::socket_table::Opened;
 use crate::wakers::{self, Key, ReadyQueue};
 
 /// Bytes that are moved for one stream before others have their turn.
@@ -113,6 +114,13 @@ impl Context {
     /// Has the kernel tell of a descriptor. When it is closed that ends.
     pub(crate) fn watch(&self, fd: BorrowedFd<'_>, key: Key, flags: EventFlags) -> io::Result<()> {
         self.poller.add(fd, key, flags)
+    }
+
+    /// Has the kernel tell of other things of a descriptor that it tells of.
+    pub(crate) fn rewatch(&self, fd: BorrowedFd<'_>, key: Key, flags: EventFlags) {
+        if let Err(error) = self.poller.modify(fd, key, flags) {
+            tracing::warn!(%error, "a descriptor is not watched as it should be");
+        }
     }
 
     /// Has the kernel tell no more of a descriptor that others may have open as well.
@@ -211,8 +219,16 @@ impl Context {
         result
     }
 
-    /// Whether anybody still has a socket open: then its name is taken.
-    pub(crate) fn is_open(&self, socket: peersock_fd::Opened) -> bool {
+    /// Whether anybody still has a socket open.
+    pub(crate) fn is_open(&self, opened: &Opened) -> bool {
+        match &opened.private {
+            Some(private) => private.is_open(),
+            None => self.is_name_taken(opened.socket),
+        }
+    }
+
+    /// Whether anybody has a socket of this abstract name open.
+    pub(crate) fn is_name_taken(&self, socket: peersock_fd::Opened) -> bool {
         let name = address(&Name::Opened(self.tag, socket));
         let kind = match socket.kind {
             peersock_fd::Kind::Stream => SocketType::STREAM,

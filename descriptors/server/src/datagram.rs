@@ -138,7 +138,7 @@ impl Datagrams {
         self.entry.begin();
         let now = Instant::now();
         if self.sweep <= now {
-            if !context.is_open(self.socket) {
+            if !context.is_name_taken(self.socket) {
                 return Step::Closed;
             }
             self.sweep = next_sweep(now, others);
@@ -228,7 +228,7 @@ impl Datagrams {
         };
         match sent {
             Err(Errno::AGAIN) => Delivery::Full,
-            Err(Errno::CONNREFUSED | Errno::NOTCONN) if !context.is_open(socket) => Delivery::Closed,
+            Err(Errno::CONNREFUSED | Errno::NOTCONN) if !context.is_name_taken(socket) => Delivery::Closed,
             // It is connected to somebody else (EPERM), receives no more (EPIPE), or the system lacks memory.
             _ => Delivery::Done,
         }

@@ -28,6 +28,7 @@ mod listening;
 mod options;
 mod outbox;
 mod path_mtu;
+mod private_name;
 mod process;
 mod refusals;
 mod requester;

@@ -9,7 +9,8 @@ use rustix::net::{AddressFamily, ipproto, sockopt};
 
 use crate::kernel_listener::{Alongside, EVENTS};
 use crate::listening::{Accepting, Listening, Step};
-use crate::socket_table::Phase;
+use crate::private_name::PrivateName;
+use crate::socket_table::{Opened, Phase};
 use crate::state::{Entry, ServerState};
 use crate::transport::{Both, Transport};
 use crate::wakers::{Key, Readiness};
@@ -25,6 +26,11 @@ impl ServerState {
         let fd = fd.ok_or(Errno::BADF)?;
         let named = rustix::net::getsockname(&fd).ok().and_then(name_of);
         if named != Some(Name::Opened(self.context.tag, socket)) || !sockopt::socket_acceptconn(&fd)? {
+            return Err(Errno::INVAL);
+        }
+        // Others may have descriptors of the socket as it was before it became private.
+        let private = self.sockets.get(socket.id).and_then(|opened| opened.private.clone());
+        if private.as_ref().is_some_and(|private| !private.is_of(fd.as_fd())) {
             return Err(Errno::INVAL);
         }
         // Of a socket that listens they are those of who called listen(2).
@@ -48,8 +54,33 @@ impl ServerState {
         }
         let key = self.context.new_key();
         self.socket(socket).phase = Phase::Listening(key);
-        let listening = Listening::new(key, socket, (owner, inode), &mut self.context);
+        let listening = Listening::new(key, socket, (owner, inode), private, &mut self.context);
         self.insert(key, Entry::Listening(listening));
+        Ok(())
+    }
+
+    /// Has a new descriptor stand for a stream, to which nobody but the node can connect.
+    pub(crate) fn make_private(
+        &mut self,
+        asker: Key,
+        socket: peersock_fd::Opened,
+        fd: Option<OwnedFd>,
+    ) -> Result<(), Errno> {
+        let fd = fd.ok_or(Errno::BADF)?;
+        let is_private = |opened: &Opened| opened.private.as_ref().is_some_and(|private| private.is_open());
+        let opened = self.sockets.get(socket.id);
+        if socket.kind != Kind::Stream
+            || opened.is_some_and(|opened| opened.phase != Phase::Fresh || is_private(opened))
+        {
+            return Err(Errno::INVAL);
+        }
+        // Who connects from such a socket is known by its process, see `accept_data`.
+        if self.process_of(asker) == 0 {
+            return Err(Errno::OPNOTSUPP);
+        }
+        let bound = PrivateName::bind(fd.as_fd(), &Name::Opened(self.context.tag, socket));
+        let bound = bound.inspect_err(|error| tracing::debug!(%error, "a socket keeps its abstract name"))?;
+        self.socket(socket).private = Some(Arc::new(bound));
         Ok(())
     }
 

@@ -15,6 +15,7 @@ use rustix::net::SocketType;
 use crate::context::{Context, unix};
 use crate::kernel_listener::{Alongside, Incoming};
 use crate::outbox::Outbox;
+use crate::private_name::PrivateName;
 use crate::socket_table::Opened;
 use crate::stream::{self, Origin, Stream};
 use crate::wakers::{self, Key, Readiness};
@@ -34,6 +35,8 @@ pub(crate) struct Listening {
     owner: Credentials,
     /// The inode of the application's descriptor.
     inode: u64,
+    /// Where nobody else can connect to it.
+    private: Option<Arc<PrivateName>>,
     waker: Waker,
     entry: Arc<wakers::Entry>,
     /// Accepted from the stack, for which the application had no room.
@@ -85,6 +88,7 @@ impl Listening {
         key: Key,
         socket: peersock_fd::Opened,
         (owner, inode): (Credentials, u64),
+        private: Option<Arc<PrivateName>>,
         context: &mut Context,
     ) -> Self {
         let (waker, entry) = context.waker(key);
@@ -92,7 +96,7 @@ impl Listening {
         context.set_timer(sweep, key);
         waker.wake_by_ref();
         let (waiting, alongside, kernel_first, retry) = (VecDeque::new(), None, false, None);
-        Self { socket, owner, inode, waker, entry, waiting, alongside, kernel_first, retry, sweep }
+        Self { socket, owner, inode, private, waker, entry, waiting, alongside, kernel_first, retry, sweep }
     }
 
     /// The socket.
@@ -131,7 +135,7 @@ impl Listening {
         }
         let now = Instant::now();
         if self.sweep <= now {
-            if !context.is_open(self.socket) {
+            if !context.is_open(opened) {
                 return Step::Closed;
             }
             self.sweep = now + SWEEP;
@@ -260,6 +264,10 @@ impl Listening {
         let fd = unix(SocketType::STREAM)?;
         rustix::net::bind(&fd, &address(name))?;
         enlarge(fd.as_fd());
+        if let Some(private) = &self.private {
+            rustix::net::connect(&fd, &private.address()?)?;
+            return Ok(fd);
+        }
         rustix::net::connect(&fd, &address(&Name::Opened(context.tag, self.socket)))?;
         match peer_credentials(fd.as_fd())? {
             owner if owner == self.owner => Ok(fd),

@@ -6,17 +6,24 @@
 //! end of what its peer has sent. Before the application writes anything it is a byte of what the library has
 //! written when it connected or accepted.
 
+use std::io::IoSliceMut;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use peersock_fd::{Errno, Name, RecvFlags};
+use rustix::net::{RecvAncillaryBuffer, RecvMsg, ReturnFlags};
 
 /// Room for every name of an abstract AF_UNIX socket (unix(7)), bytes.
 const MAX_NAME: usize = 108;
+
+/// Up to so many bytes are looked at before they are taken. That copies them twice and saves two system calls.
+const SHORT: usize = 4 << 10;
 
 /// The node's end.
 pub(crate) struct Outbox {
     fd: OwnedFd,
     front: Front,
+    /// There was more than [`SHORT`] when something was taken last.
+    is_long: bool,
     /// Bytes that nobody took.
     discarded: usize,
 }
@@ -25,8 +32,10 @@ pub(crate) struct Outbox {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Front {
     Nothing,
-    /// One byte, which was taken already, or is the library's and may still be coming.
-    Byte,
+    /// One byte of the library's, which may still be coming.
+    Expected,
+    /// One byte, which is there and was taken already, or is the library's.
+    Held,
     /// What the library writes, if the application has accepted by it: the name of this end. It says nothing
     /// else, because an application may accept by system calls of its own.
     Mark(String),
@@ -50,12 +59,12 @@ pub(crate) enum Taken {
 impl Outbox {
     /// Of a descriptor that the application has connected, and has written a byte to.
     pub(crate) fn of_connected(fd: OwnedFd) -> Self {
-        Self { fd, front: Front::Byte, discarded: 0 }
+        Self { fd, front: Front::Expected, is_long: false, discarded: 0 }
     }
 
     /// Of a descriptor that the application accepts, and then may write this end's name to.
     pub(crate) fn of_accepted(fd: OwnedFd, name: &Name) -> Self {
-        Self { fd, front: Front::Mark(name.to_string()), discarded: 0 }
+        Self { fd, front: Front::Mark(name.to_string()), is_long: false, discarded: 0 }
     }
 
     /// Bytes that the application has written and nobody has taken.
@@ -68,7 +77,7 @@ impl Outbox {
         let there = self.there();
         let front = match &self.front {
             Front::Nothing => 0,
-            Front::Byte => 1,
+            Front::Expected | Front::Held => 1,
             Front::Mark(name) if there > 0 && self.begins_with(name) => name.len(),
             Front::Mark(_) => 0,
         };
@@ -100,7 +109,7 @@ impl Outbox {
                         _ => break,
                     }
                 }
-                Front::Byte
+                Front::Held
             }
             false => Front::Nothing,
         };
@@ -115,32 +124,75 @@ impl Outbox {
     /// told of the end.
     pub(crate) fn take(&mut self, buf: &mut [u8], ended: bool) -> Taken {
         self.settle();
+        if self.front == Front::Held
+            && !self.is_long
+            && let Some(taken) = self.take_short(buf)
+        {
+            return taken;
+        }
         let waiting = self.waiting();
+        self.is_long = waiting > SHORT;
         if waiting == 0 {
             return if ended { self.end() } else { Taken::Nothing };
         }
-        if !self.release() {
-            return Taken::Interrupted;
-        }
         let wanted = waiting.min(buf.len());
+        // The last byte is read and stays.
         let is_rest = wanted == waiting;
         let read = if is_rest { wanted - 1 } else { wanted };
-        let mut length = 0;
-        if read > 0 {
-            match rustix::net::recv(&self.fd, &mut buf[..read], RecvFlags::DONTWAIT) {
-                Ok((taken, _)) => length = taken,
-                Err(_) => return Taken::Interrupted,
-            }
-        }
+        let Some(mut length) = self.receive(&mut buf[..read]) else { return Taken::Interrupted };
         if is_rest && length == read {
             let last = &mut buf[length..=length];
             match rustix::net::recv(&self.fd, last, RecvFlags::DONTWAIT | RecvFlags::PEEK) {
-                Ok((1, _)) => (self.front, length) = (Front::Byte, length + 1),
+                Ok((1, _)) => (self.front, length) = (Front::Held, length + 1),
                 _ if length == 0 => return Taken::Interrupted,
                 _ => {}
             }
         }
-        Taken::Bytes(length, length < waiting)
+        match length {
+            0 => Taken::Interrupted,
+            _ => Taken::Bytes(length, length < waiting),
+        }
+    }
+
+    /// Takes what there is behind the byte that is held, if it is little: `None` if it is not, or nothing.
+    fn take_short(&mut self, buf: &mut [u8]) -> Option<Taken> {
+        let room = buf.len().min(SHORT);
+        let seen = self.receive_with_front(&mut buf[..room], RecvFlags::PEEK).ok()?;
+        // With descriptors among it, the kernel shows what is before them only.
+        if seen.bytes < 2 || seen.bytes > room || seen.flags.contains(ReturnFlags::CTRUNC) {
+            return None;
+        }
+        let length = seen.bytes - 1;
+        // The same again, but for the last byte, which is held from now on.
+        match self.receive_with_front(&mut buf[..length - 1], RecvFlags::empty()) {
+            Ok(taken) if taken.bytes == length => Some(Taken::Bytes(length, false)),
+            Ok(RecvMsg { bytes: taken @ 1.., .. }) => {
+                self.front = Front::Nothing;
+                Some(if taken > 1 { Taken::Bytes(taken - 1, true) } else { Taken::Interrupted })
+            }
+            _ => Some(Taken::Interrupted),
+        }
+    }
+
+    /// Receives what is behind the byte in front, which is let go of. `None` if it has to be tried again.
+    fn receive(&mut self, buf: &mut [u8]) -> Option<usize> {
+        if matches!(self.front, Front::Nothing | Front::Mark(_)) {
+            return match buf.is_empty() {
+                true => Some(0),
+                false => rustix::net::recv(&self.fd, buf, RecvFlags::DONTWAIT).ok().map(|(length, _)| length),
+            };
+        }
+        let length = self.receive_with_front(buf, RecvFlags::empty()).ok()?.bytes.checked_sub(1)?;
+        self.front = Front::Nothing;
+        Some(length)
+    }
+
+    /// Receives the byte in front, which goes nowhere, and what is behind it.
+    fn receive_with_front(&self, buf: &mut [u8], flags: RecvFlags) -> Result<RecvMsg, Errno> {
+        let mut front = [0];
+        let mut slices = [IoSliceMut::new(&mut front), IoSliceMut::new(buf)];
+        let flags = RecvFlags::DONTWAIT | flags;
+        rustix::net::recvmsg(&self.fd, &mut slices, &mut RecvAncillaryBuffer::default(), flags)
     }
 
     /// What the end is like, which has come.
@@ -156,7 +208,7 @@ impl Outbox {
     /// again.
     pub(crate) fn release(&mut self) -> bool {
         self.settle();
-        if self.front == Front::Byte {
+        if matches!(self.front, Front::Expected | Front::Held) {
             let taken = rustix::net::recv(&self.fd, &mut [0; 1], RecvFlags::DONTWAIT);
             if taken == Err(Errno::INTR) {
                 return false;
@@ -207,3 +259,6 @@ impl AsFd for Outbox {
         self.fd.as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -88,7 +88,8 @@ impl ServerState {
     /// The reply, unless there is none or it comes later.
     fn answer(&mut self, key: Key, request: Request, fd: Option<OwnedFd>) -> Option<Reply> {
         if self.is_ending {
-            return Some(failed(Errno::NETDOWN));
+            let is_waited_for = !matches!(request, Request::Filled(_) | Request::TellOption(..));
+            return is_waited_for.then(|| failed(Errno::NETDOWN));
         }
         let done = |result: Result<(), Errno>| Some(result.map_or_else(failed, |()| Reply::Done));
         match request {
@@ -97,7 +98,8 @@ impl ServerState {
             Request::Bind(socket, local) => done(self.bind(socket, local)),
             Request::Listen(socket, backlog) => done(self.listen(socket, backlog, fd)),
             Request::Connect { socket, remote, wait, timeout } => {
-                match self.connect(socket, remote, wait.then_some((key, timeout))) {
+                let process = self.process_of(key);
+                match self.connect(socket, remote, process, wait.then_some((key, timeout))) {
                     Ok(()) if wait => None,
                     result => done(result),
                 }
@@ -111,6 +113,12 @@ impl ServerState {
             Request::Ending(which) => Some(Reply::Error(self.ending(which))),
             Request::SetOption(which, level, name, value) => {
                 done(self.set_option(which, level, name, &value))
+            }
+            Request::TellOption(which, level, name, value) => {
+                if let Err(error) = self.set_option(which, level, name, &value) {
+                    tracing::debug!(%error, level, name, "an option was not set");
+                }
+                None
             }
             Request::Option(which, level, name, length) => {
                 let value = self.option(which, level, name, length as usize);
@@ -158,6 +166,15 @@ impl ServerState {
             }
             Request::MayListen(port) => done(self.context.may_listen(port)),
             Request::Closed(socket) => done(self.closed(socket)),
+            Request::MakePrivate(socket) => done(self.make_private(key, socket, fd)),
+        }
+    }
+
+    /// The process that asks; 0 if it cannot be seen from here.
+    pub(crate) fn process_of(&self, asker: Key) -> i32 {
+        match self.entry(asker) {
+            Some(Entry::Requester(requester)) => requester.process(),
+            _ => 0,
         }
     }
 

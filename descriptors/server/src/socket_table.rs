@@ -10,6 +10,7 @@ use peersock_fd::{Errno, Family, SocketId, Which};
 use crate::addresses::{canonical, errno, shown};
 use crate::families::bind_families;
 use crate::options::Options;
+use crate::private_name::PrivateName;
 use crate::transport::Transport;
 use crate::wakers::Key;
 
@@ -24,6 +25,8 @@ pub(crate) struct Opened {
     /// What a datagram socket is bound to.
     pub(crate) transport: Option<Arc<dyn Transport>>,
     pub(crate) options: Options,
+    /// What it is bound to at the kernel, if that is no abstract name.
+    pub(crate) private: Option<Arc<PrivateName>>,
     /// SO_ERROR.
     pub(crate) error: Option<Errno>,
     /// The node has left the network that it is bound to.
@@ -47,7 +50,8 @@ impl Opened {
     fn new(socket: peersock_fd::Opened) -> Self {
         let options = Options::default();
         let (reserved, phase) = (Vec::new(), Phase::Fresh);
-        Self { socket, reserved, transport: None, options, error: None, is_down: false, phase }
+        let (transport, private, error) = (None, None, None);
+        Self { socket, reserved, transport, options, private, error, is_down: false, phase }
     }
 
     /// The address that it is bound to, as the application should see it.

@@ -123,7 +123,7 @@ impl ServerState {
 
     /// Forgets those of the sockets that nobody has open any more. True if there were any.
     fn forget_dead(&mut self, candidates: Vec<peersock_fd::Opened>) -> bool {
-        let is_dead = |socket: &_| !self.context.is_open(*socket) || self.is_taken_over(*socket);
+        let is_dead = |socket: &_| !self.is_open(*socket) || self.is_taken_over(*socket);
         let dead: Vec<_> = candidates.into_iter().filter(is_dead).collect();
         for socket in &dead {
             self.forget(*socket);
@@ -131,11 +131,18 @@ impl ServerState {
         !dead.is_empty()
     }
 
+    fn is_open(&self, socket: peersock_fd::Opened) -> bool {
+        self.sockets.get(socket.id).is_some_and(|opened| self.context.is_open(opened))
+    }
+
     /// Whether the application has closed its listener and somebody else has taken its name.
     fn is_taken_over(&self, socket: peersock_fd::Opened) -> bool {
-        let Some(Phase::Listening(key)) = self.sockets.phase(socket.id) else {
+        let Some(opened) = self.sockets.get(socket.id) else { return false };
+        // The abstract name that a private one had before means nothing any more.
+        let Phase::Listening(key) = opened.phase else { return false };
+        if opened.private.is_some() {
             return false;
-        };
+        }
         let Some(Entry::Listening(listening)) = self.entry(key) else { return false };
         let name = Name::Opened(self.context.tag, socket).to_string();
         holder_of(&name).is_some_and(|inode| inode != listening.inode())
@@ -145,7 +152,7 @@ impl ServerState {
     pub(crate) fn closed(&mut self, socket: peersock_fd::Opened) -> Result<(), Errno> {
         let phase = self.sockets.phase(socket.id);
         // Of the others what they have sent may not have been taken yet.
-        if matches!(phase, Some(Phase::Listening(_))) && !self.context.is_open(socket) {
+        if matches!(phase, Some(Phase::Listening(_))) && !self.is_open(socket) {
             self.forget(socket);
         }
         Ok(())

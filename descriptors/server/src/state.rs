@@ -163,6 +163,9 @@ impl ServerState {
             Some(Entry::Connecting(_)) => self.advance(key),
             Some(Entry::Stream(stream)) => {
                 let outcome = stream.pump(readiness, &mut self.context.buf, self.draining.is_some());
+                if let Some((fd, events)) = stream.changed_events() {
+                    self.context.rewatch(fd, key, events);
+                }
                 // It is open: its end must not look as if the application had said all.
                 let stays = || self.draining == Some(Unclosed::Reset) && !stream.is_closed();
                 match outcome {

@@ -6,29 +6,21 @@
 use std::arch::naked_asm;
 use std::ffi::c_char;
 
-use libc::{c_int, c_void, pid_t, posix_spawn_file_actions_t, posix_spawnattr_t};
+use libc::{c_int, c_void};
 use peersock_bsd::Errno;
 
 use crate::inherit::{Environment, complete, complete_own, own, with_room};
 use crate::kernel::{quietly, set_errno};
 use crate::names::next;
+use crate::supervise::{before_exec, before_exec_at, before_exec_of, before_search};
 
-type Arguments = *const *const c_char;
+pub(crate) type Arguments = *const *const c_char;
 type Fexecve = unsafe extern "C" fn(c_int, Arguments, Environment) -> c_int;
 type Execvpe = unsafe extern "C" fn(*const c_char, Arguments, Environment) -> c_int;
-type PosixSpawn = unsafe extern "C" fn(
-    *mut pid_t,
-    *const c_char,
-    *const posix_spawn_file_actions_t,
-    *const posix_spawnattr_t,
-    Arguments,
-    Environment,
-) -> c_int;
-
 /// Finds the C library's functions, which a child of `fork` must not do: another thread may have held the
 /// loader's lock.
 pub(crate) fn find_originals() {
-    let _ = (next_fexecve(), next_execvpe(), next_posix_spawn(), next_posix_spawnp());
+    let _ = (next_fexecve(), next_execvpe());
 }
 
 /// # Safety
@@ -39,6 +31,10 @@ pub(crate) unsafe extern "C" fn execve(
     arguments: Arguments,
     environment: Environment,
 ) -> c_int {
+    // SAFETY: the program's pointer, as it must pass it to execve(2).
+    if let Err(error) = unsafe { before_exec(path) } {
+        return fail(error);
+    }
     // SAFETY: the program's pointers, as it must pass them to execve(2).
     let failed = unsafe {
         complete(environment, |environment| libc::syscall(libc::SYS_execve, path, arguments, environment))
@@ -56,6 +52,10 @@ pub(crate) unsafe extern "C" fn execveat(
     environment: Environment,
     flags: c_int,
 ) -> c_int {
+    // SAFETY: the program's pointer, as it must pass it to execveat(2).
+    if let Err(error) = unsafe { before_exec_at(folder, path, flags) } {
+        return fail(error);
+    }
     // SAFETY: the program's pointers, as it must pass them to execveat(2).
     let failed = unsafe {
         complete(environment, |environment| {
@@ -70,6 +70,9 @@ pub(crate) unsafe extern "C" fn execveat(
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn fexecve(fd: c_int, arguments: Arguments, environment: Environment) -> c_int {
     let Some(next) = next_fexecve() else { return fail(Errno::NOSYS) };
+    if let Err(error) = before_exec_of(fd) {
+        return fail(error);
+    }
     // SAFETY: the program's pointers, as it must pass them to fexecve(3).
     let failed = unsafe { complete(environment, |environment| next(fd, arguments, environment)) };
     failed.unwrap_or_else(|| fail(Errno::NOMEM))
@@ -100,50 +103,13 @@ pub(crate) unsafe extern "C" fn execvpe(
     environment: Environment,
 ) -> c_int {
     let Some(next) = next_execvpe() else { return fail(Errno::NOSYS) };
+    // SAFETY: the program's pointer, as it must pass it to execvpe(3).
+    if let Err(error) = unsafe { before_search(file) } {
+        return fail(error);
+    }
     // SAFETY: the program's pointers, as it must pass them to execvpe(3).
     let failed = unsafe { complete(environment, |environment| next(file, arguments, environment)) };
     failed.unwrap_or_else(|| fail(Errno::NOMEM))
-}
-
-/// # Safety
-/// As posix_spawn(3).
-#[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn posix_spawn(
-    process: *mut pid_t,
-    path: *const c_char,
-    actions: *const posix_spawn_file_actions_t,
-    attributes: *const posix_spawnattr_t,
-    arguments: Arguments,
-    environment: Environment,
-) -> c_int {
-    let Some(next) = next_posix_spawn() else { return libc::ENOSYS };
-    let spawn = |environment| {
-        // SAFETY: the program's pointers, as it must pass them to posix_spawn(3).
-        unsafe { next(process, path, actions, attributes, arguments, environment) }
-    };
-    // SAFETY: as above.
-    quietly(|error| *error == 0, || unsafe { complete(environment, spawn) }.unwrap_or(libc::ENOMEM))
-}
-
-/// # Safety
-/// As posix_spawnp(3).
-#[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn posix_spawnp(
-    process: *mut pid_t,
-    file: *const c_char,
-    actions: *const posix_spawn_file_actions_t,
-    attributes: *const posix_spawnattr_t,
-    arguments: Arguments,
-    environment: Environment,
-) -> c_int {
-    let Some(next) = next_posix_spawnp() else { return libc::ENOSYS };
-    let spawn = |environment| {
-        // SAFETY: the program's pointers, as it must pass them to posix_spawnp(3).
-        unsafe { next(process, file, actions, attributes, arguments, environment) }
-    };
-    // The search leaves in `errno` where the file was not.
-    // SAFETY: as above.
-    quietly(|error| *error == 0, || unsafe { complete(environment, spawn) }.unwrap_or(libc::ENOMEM))
 }
 
 /// system(3), a cancellation point.
@@ -323,14 +289,6 @@ fn next_fexecve() -> Option<Fexecve> {
 
 fn next_execvpe() -> Option<Execvpe> {
     next!(Execvpe, c"execvpe")
-}
-
-fn next_posix_spawn() -> Option<PosixSpawn> {
-    next!(PosixSpawn, c"posix_spawn")
-}
-
-fn next_posix_spawnp() -> Option<PosixSpawn> {
-    next!(PosixSpawn, c"posix_spawnp")
 }
 
 fn fail(error: Errno) -> c_int {

@@ -5,11 +5,12 @@ use std::os::fd::RawFd;
 use libc::{c_int, c_ulong, c_void, epoll_event, sockaddr, socklen_t};
 use peersock_bsd as bsd;
 use peersock_bsd::kernel::check;
-use peersock_bsd::{Errno, Sides, Socket, either};
+use peersock_bsd::{EpollSets, Errno, Sides, Socket, either};
 use peersock_fd::Kind;
 
 use crate::convert::counterpart;
-use crate::kernel::hooked;
+use crate::kernel::{hooked, quietly};
+use crate::waits::{missing, next_connect, test_cancel};
 use crate::{ephemeral, epoll, groups, interfaces, rules};
 
 /// The overlay socket that a descriptor is.
@@ -20,7 +21,15 @@ pub(crate) fn overlay<'a>(fd: RawFd) -> Option<Socket<'a>> {
 
 /// How the program's sockets become the overlay's; `None` if this process was not started by `peersock run`.
 pub(crate) fn sides() -> Option<Sides<'static>> {
-    rules().map(|rules| Sides { rules, counterpart, sets: epoll::take })
+    rules().map(|rules| Sides { rules, counterpart, sets })
+}
+
+/// Takes a descriptor out of the epoll sets that it is in. Those of overlay sockets are not remembered.
+fn sets(fd: RawFd) -> EpollSets {
+    match bsd::overlay(fd) {
+        Some(_) => bsd::epoll_sets::find(fd),
+        None => epoll::take(fd),
+    }
 }
 
 /// The socket to use for a call that names a remote address.
@@ -32,11 +41,9 @@ pub(crate) unsafe fn choose_by_remote<'a>(
     address: *const sockaddr,
     length: socklen_t,
 ) -> Result<Option<Socket<'a>>, Errno> {
-    match sides() {
-        // SAFETY: the caller's.
-        Some(sides) => unsafe { sides.by_remote(fd, address, length) },
-        None => Ok(None),
-    }
+    let Some(sides) = sides() else { return Ok(None) };
+    // SAFETY: the caller's.
+    quietly(Result::is_ok, || unsafe { sides.by_remote(fd, address, length) })
 }
 
 /// socket(2). Where nothing but the overlay is allowed, the kernel refuses its own.
@@ -51,16 +58,28 @@ pub(crate) extern "C" fn socket(domain: c_int, kind: c_int, protocol: c_int) -> 
     })
 }
 
+/// connect(2). On an overlay socket it is a cancellation point where it begins, and not while it waits.
+///
 /// # Safety
 /// As connect(2).
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn connect(fd: RawFd, address: *const sockaddr, length: socklen_t) -> c_int {
-    hooked(|| {
-        // SAFETY: the program's pointers, as it must pass them to connect(2).
-        let socket = unsafe { choose_by_remote(fd, address, length) }?;
+pub(crate) unsafe extern "C-unwind" fn connect(
+    fd: RawFd,
+    address: *const sockaddr,
+    length: socklen_t,
+) -> c_int {
+    let Some(next) = next_connect() else { return missing() };
+    // SAFETY: the program's pointers, as it must pass them to connect(2).
+    match unsafe { choose_by_remote(fd, address, length) } {
         // SAFETY: as above.
-        unsafe { either::connect(socket.as_ref(), fd, address, length) }
-    })
+        Ok(None) => unsafe { next(fd, address, length) },
+        Ok(Some(socket)) => {
+            test_cancel();
+            // SAFETY: as above.
+            hooked(|| unsafe { bsd::connect(&socket, address, length) })
+        }
+        Err(error) => hooked(|| Err(error)),
+    }
 }
 
 /// # Safety
@@ -93,27 +112,6 @@ pub(crate) extern "C" fn listen(fd: RawFd, backlog: c_int) -> c_int {
         Some(sides) => sides.listen(fd, backlog),
         None => either::listen(None, fd, backlog),
     })
-}
-
-/// # Safety
-/// As accept4(2).
-#[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn accept4(
-    fd: RawFd,
-    address: *mut sockaddr,
-    length: *mut socklen_t,
-    flags: c_int,
-) -> c_int {
-    // SAFETY: the program's pointers, as it must pass them to accept4(2).
-    hooked(|| unsafe { either::accept4(overlay(fd).as_ref(), fd, address, length, flags) })
-}
-
-/// # Safety
-/// As accept(2).
-#[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn accept(fd: RawFd, address: *mut sockaddr, length: *mut socklen_t) -> c_int {
-    // SAFETY: the caller's.
-    unsafe { accept4(fd, address, length, 0) }
 }
 
 /// # Safety

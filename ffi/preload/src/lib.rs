@@ -5,12 +5,14 @@
 //! are. Where a program that listens is to be reached is the rule's matter ([`Rules`]). Calls on descriptors
 //! that are no overlay sockets go straight to the kernel.
 //!
-//! Reading and writing are the C library's, but for what an error means; polling and duplicating are not
-//! touched, and closing only once a socket has SO_LINGER. What a program starts has the library, too,
+//! Reading and writing are the C library's, but for what an error means; polling is not touched, duplicating is
+//! noted, and closing is not touched unless a socket has SO_LINGER. What a program starts has the library, too,
 //! whatever environment it is given.
 #![allow(unsafe_code)]
 
+mod accept;
 mod convert;
+mod duplicates;
 mod ephemeral;
 mod epoll;
 mod exec;
@@ -24,6 +26,9 @@ mod kernel;
 mod messages;
 mod names;
 mod read_write;
+mod spawn;
+mod supervise;
+mod waits;
 
 use std::sync::OnceLock;
 
@@ -43,10 +48,14 @@ fn rules() -> Option<&'static Rules> {
 /// Runs when the library is loaded.
 extern "C" fn initialize() {
     exec::find_originals();
+    spawn::find_originals();
     read_write::find_originals();
+    duplicates::find_originals();
+    waits::find_originals();
     if let Some(rules) = rules() {
         fork_lock::survive_forks(LOCKS);
         inherit::remember();
+        supervise::prepare();
         // The launcher sees by this that the library took hold.
         rules.refresh();
     }

@@ -5,11 +5,15 @@ use std::os::fd::RawFd;
 
 use libc::{c_int, c_uint, c_void, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec};
 use peersock_bsd as bsd;
-use peersock_bsd::{Errno, either};
+use peersock_bsd::Errno;
 use peersock_fd::Kind;
 
 use crate::hooks::{choose_by_remote, overlay};
-use crate::kernel::hooked;
+use crate::kernel::{errno, hooked, set_errno};
+use crate::waits::{
+    NONE, missing, next_recv, next_recvfrom, next_recvmmsg, next_recvmsg, next_send, next_sendmmsg,
+    next_sendmsg, next_sendto, receive, test_cancel,
+};
 
 /// send(2). All but what only an overlay socket needs is the kernel's: a look at each descriptor would cost
 /// every program.
@@ -17,18 +21,30 @@ use crate::kernel::hooked;
 /// # Safety
 /// As send(2).
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn send(fd: RawFd, data: *const c_void, size: size_t, flags: c_int) -> ssize_t {
+pub(crate) unsafe extern "C-unwind" fn send(
+    fd: RawFd,
+    data: *const c_void,
+    size: size_t,
+    flags: c_int,
+) -> ssize_t {
     let none = std::ptr::null::<sockaddr>();
     // The kernel's AF_UNIX sockets would take urgent data out of the stream, and do not know a path's MTU.
     if flags & libc::MSG_OOB != 0 || bsd::may_be_too_long(size) {
         // SAFETY: the program's pointers, as it must pass them to send(2).
         return unsafe { sendto(fd, data, size, flags, none, 0) };
     }
-    hooked(|| {
-        // SAFETY: as above.
-        let sent = unsafe { bsd::kernel::sendto(fd, data, size, flags, none, 0) };
-        sent.map_err(|error| meaning(fd, error))
-    })
+    let Some(next) = next_send() else { return missing() };
+    // SAFETY: as above.
+    told(fd, unsafe { next(fd, data, size, flags) })
+}
+
+/// What a call has returned, with the error that it means.
+fn told(fd: RawFd, returned: ssize_t) -> ssize_t {
+    if returned == -1 {
+        let error = Errno::from_raw_os_error(errno());
+        set_errno(meaning(fd, error).raw_os_error());
+    }
+    returned
 }
 
 /// recv(2), in the same way.
@@ -36,28 +52,27 @@ pub(crate) unsafe extern "C" fn send(fd: RawFd, data: *const c_void, size: size_
 /// # Safety
 /// As recv(2).
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn recv(fd: RawFd, buf: *mut c_void, size: size_t, flags: c_int) -> ssize_t {
+pub(crate) unsafe extern "C-unwind" fn recv(
+    fd: RawFd,
+    buf: *mut c_void,
+    size: size_t,
+    flags: c_int,
+) -> ssize_t {
     let (none, length) = (std::ptr::null_mut::<sockaddr>(), std::ptr::null_mut::<socklen_t>());
     // AF_UNIX streams do not know what it means to TCP.
-    if flags & libc::MSG_TRUNC != 0 {
+    if flags & libc::MSG_TRUNC != 0 || bsd::is_patient_peek(flags) {
         // SAFETY: the program's pointers, as it must pass them to recv(2).
         return unsafe { recvfrom(fd, buf, size, flags, none, length) };
     }
-    hooked(|| {
-        // SAFETY: the program's pointers, as it must pass them to recv(2).
-        let received = unsafe { bsd::kernel::recvfrom(fd, buf, size, flags, none, length) };
-        match received {
-            // A datagram socket whose node is no more receives nothing for ever.
-            Ok(0) => match overlay(fd)
-                .filter(|socket| socket.kind() != Kind::Stream)
-                .and_then(|socket| socket.end())
-            {
-                Some(error) => Err(error),
-                None => Ok(0),
-            },
-            received => received.map_err(|error| meaning(fd, error)),
-        }
-    })
+    let Some(next) = next_recv() else { return missing() };
+    // SAFETY: as above.
+    let received = unsafe { next(fd, buf, size, flags) };
+    if received != 0 {
+        return told(fd, received);
+    }
+    // A datagram socket whose node is no more receives nothing for ever.
+    let end = || overlay(fd).filter(|socket| socket.kind() != Kind::Stream).and_then(|socket| socket.end());
+    hooked(|| end().map_or(Ok(0), Err))
 }
 
 /// recv(2) as programs call it that were compiled with `_FORTIFY_SOURCE`.
@@ -65,7 +80,7 @@ pub(crate) unsafe extern "C" fn recv(fd: RawFd, buf: *mut c_void, size: size_t, 
 /// # Safety
 /// As recv(2).
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn __recv_chk(
+pub(crate) unsafe extern "C-unwind" fn __recv_chk(
     fd: RawFd,
     buf: *mut c_void,
     size: size_t,
@@ -98,7 +113,7 @@ pub(crate) fn meaning(fd: RawFd, error: Errno) -> Errno {
 /// # Safety
 /// As sendto(2).
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn sendto(
+pub(crate) unsafe extern "C-unwind" fn sendto(
     fd: RawFd,
     data: *const c_void,
     size: size_t,
@@ -106,21 +121,28 @@ pub(crate) unsafe extern "C" fn sendto(
     address: *const sockaddr,
     length: socklen_t,
 ) -> ssize_t {
-    hooked(|| {
-        let socket = match address.is_null() {
-            true => Ok(overlay(fd)),
-            // SAFETY: the program's pointers, as it must pass them to sendto(2).
-            false => unsafe { choose_by_remote(fd, address, length) },
-        };
+    let Some(next) = next_sendto() else { return missing() };
+    let socket = match address.is_null() {
+        true => Ok(overlay(fd)),
+        // SAFETY: the program's pointers, as it must pass them to sendto(2).
+        false => unsafe { choose_by_remote(fd, address, length) },
+    };
+    match socket {
         // SAFETY: as above.
-        unsafe { either::sendto(socket?.as_ref(), fd, data, size, flags, address, length) }
-    })
+        Ok(None) => unsafe { next(fd, data, size, flags, address, length) },
+        Ok(Some(socket)) => {
+            test_cancel();
+            // SAFETY: as above.
+            hooked(|| unsafe { bsd::sendto(&socket, data, size, flags, address, length) })
+        }
+        Err(error) => hooked(|| Err(error)),
+    }
 }
 
 /// # Safety
 /// As recvfrom(2).
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn recvfrom(
+pub(crate) unsafe extern "C-unwind" fn recvfrom(
     fd: RawFd,
     buf: *mut c_void,
     size: size_t,
@@ -128,8 +150,27 @@ pub(crate) unsafe extern "C" fn recvfrom(
     address: *mut sockaddr,
     length: *mut socklen_t,
 ) -> ssize_t {
-    // SAFETY: the program's pointers, as it must pass them to recvfrom(2).
-    hooked(|| unsafe { either::recvfrom(overlay(fd).as_ref(), fd, buf, size, flags, address, length) })
+    let Some(next) = next_recvfrom() else { return missing() };
+    let Some(socket) = overlay(fd) else {
+        // SAFETY: the program's pointers, as it must pass them to recvfrom(2).
+        return unsafe { next(fd, buf, size, flags, address, length) };
+    };
+    // SAFETY: as above.
+    let received = |flags| hooked(|| unsafe { bsd::recvfrom(&socket, buf, size, flags, address, length) });
+    if socket.kind() != Kind::Stream {
+        return receive(fd, flags, received);
+    }
+    if flags & (libc::MSG_TRUNC | libc::MSG_ERRQUEUE) != 0 || bsd::is_patient_peek(flags) {
+        test_cancel();
+        return received(flags);
+    }
+    // SAFETY: as above. TCP tells no address here.
+    let received = told(fd, unsafe { next(fd, buf, size, flags, NONE.0, NONE.1) });
+    if received >= 0 && !address.is_null() && !length.is_null() {
+        // SAFETY: as above.
+        unsafe { length.write_unaligned(0) };
+    }
+    received
 }
 
 /// recvfrom(2) as programs call it that were compiled with `_FORTIFY_SOURCE`.
@@ -137,7 +178,7 @@ pub(crate) unsafe extern "C" fn recvfrom(
 /// # Safety
 /// As recvfrom(2).
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn __recvfrom_chk(
+pub(crate) unsafe extern "C-unwind" fn __recvfrom_chk(
     fd: RawFd,
     buf: *mut c_void,
     size: size_t,
@@ -157,33 +198,53 @@ pub(crate) unsafe extern "C" fn __recvfrom_chk(
 /// # Safety
 /// As sendmsg(2).
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn sendmsg(fd: RawFd, message: *const msghdr, flags: c_int) -> ssize_t {
-    hooked(|| {
-        // SAFETY: the program's pointers, as it must pass them to sendmsg(2).
-        let socket = match unsafe { message.as_ref() } {
-            // SAFETY: as above.
-            Some(message) if !message.msg_name.is_null() => unsafe {
-                choose_by_remote(fd, message.msg_name.cast(), message.msg_namelen)
-            },
-            _ => Ok(overlay(fd)),
-        };
+pub(crate) unsafe extern "C-unwind" fn sendmsg(fd: RawFd, message: *const msghdr, flags: c_int) -> ssize_t {
+    let Some(next) = next_sendmsg() else { return missing() };
+    // SAFETY: the program's pointers, as it must pass them to sendmsg(2).
+    let socket = match unsafe { message.as_ref() } {
         // SAFETY: as above.
-        unsafe { either::sendmsg(socket?.as_ref(), fd, message, flags) }
-    })
+        Some(message) if !message.msg_name.is_null() => unsafe {
+            choose_by_remote(fd, message.msg_name.cast(), message.msg_namelen)
+        },
+        _ => Ok(overlay(fd)),
+    };
+    match socket {
+        // SAFETY: as above.
+        Ok(None) => unsafe { next(fd, message, flags) },
+        Ok(Some(socket)) => {
+            test_cancel();
+            // SAFETY: as above.
+            hooked(|| unsafe { bsd::sendmsg(&socket, message, flags) })
+        }
+        Err(error) => hooked(|| Err(error)),
+    }
 }
 
 /// # Safety
 /// As recvmsg(2).
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn recvmsg(fd: RawFd, message: *mut msghdr, flags: c_int) -> ssize_t {
-    // SAFETY: the program's pointers, as it must pass them to recvmsg(2).
-    hooked(|| unsafe { either::recvmsg(overlay(fd).as_ref(), fd, message, flags) })
+pub(crate) unsafe extern "C-unwind" fn recvmsg(fd: RawFd, message: *mut msghdr, flags: c_int) -> ssize_t {
+    let Some(next) = next_recvmsg() else { return missing() };
+    let Some(socket) = overlay(fd) else {
+        // SAFETY: the program's pointers, as it must pass them to recvmsg(2).
+        return unsafe { next(fd, message, flags) };
+    };
+    // SAFETY: as above.
+    let received = |flags| hooked(|| unsafe { bsd::recvmsg(&socket, message, flags) });
+    match socket.kind() {
+        // What is there of as much as is wanted is not all.
+        Kind::Stream if flags & libc::MSG_WAITALL != 0 => {
+            test_cancel();
+            received(flags)
+        }
+        _ => receive(fd, flags, received),
+    }
 }
 
 /// # Safety
 /// As sendmmsg(2).
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn sendmmsg(
+pub(crate) unsafe extern "C-unwind" fn sendmmsg(
     fd: RawFd,
     messages: *mut mmsghdr,
     count: c_uint,
@@ -191,29 +252,42 @@ pub(crate) unsafe extern "C" fn sendmmsg(
 ) -> c_int {
     // SAFETY: the program's pointers, as it must pass them to sendmmsg(2).
     let first = if count == 0 { None } else { unsafe { messages.as_ref() } };
-    hooked(|| {
-        let socket = match first {
-            // SAFETY: as above.
-            Some(first) if !first.msg_hdr.msg_name.is_null() => unsafe {
-                choose_by_remote(fd, first.msg_hdr.msg_name.cast(), first.msg_hdr.msg_namelen)
-            },
-            _ => Ok(overlay(fd)),
-        };
+    let Some(next) = next_sendmmsg() else { return missing() };
+    let socket = match first {
         // SAFETY: as above.
-        unsafe { either::sendmmsg(socket?.as_ref(), fd, messages, count, flags) }
-    })
+        Some(first) if !first.msg_hdr.msg_name.is_null() => unsafe {
+            choose_by_remote(fd, first.msg_hdr.msg_name.cast(), first.msg_hdr.msg_namelen)
+        },
+        _ => Ok(overlay(fd)),
+    };
+    match socket {
+        // SAFETY: as above.
+        Ok(None) => unsafe { next(fd, messages, count, flags) },
+        Ok(Some(socket)) => {
+            test_cancel();
+            // SAFETY: as above.
+            hooked(|| unsafe { bsd::sendmmsg(&socket, messages, count, flags) })
+        }
+        Err(error) => hooked(|| Err(error)),
+    }
 }
 
 /// # Safety
 /// As recvmmsg(2).
 #[unsafe(no_mangle)]
-pub(crate) unsafe extern "C" fn recvmmsg(
+pub(crate) unsafe extern "C-unwind" fn recvmmsg(
     fd: RawFd,
     messages: *mut mmsghdr,
     count: c_uint,
     flags: c_int,
     timeout: *mut timespec,
 ) -> c_int {
-    // SAFETY: the program's pointers, as it must pass them to recvmmsg(2).
-    hooked(|| unsafe { either::recvmmsg(overlay(fd).as_ref(), fd, messages, count, flags, timeout) })
+    let Some(next) = next_recvmmsg() else { return missing() };
+    let Some(socket) = overlay(fd) else {
+        // SAFETY: the program's pointers, as it must pass them to recvmmsg(2).
+        return unsafe { next(fd, messages, count, flags, timeout) };
+    };
+    test_cancel();
+    // SAFETY: as above.
+    hooked(|| unsafe { bsd::recvmmsg(&socket, messages, count, flags, timeout) })
 }

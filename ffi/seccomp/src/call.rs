@@ -154,16 +154,20 @@ impl Call {
         Ok(Local { fd, number, inode })
     }
 
-    /// Has the thread's descriptor stand for what ours stands for, if that has changed.
+    /// Has the thread's descriptor stand for what ours stands for, if that has changed, and with it its copies
+    /// in the same process.
     pub(crate) fn settle(&self, context: &Context, local: &Local) -> Result<()> {
         if rustix::fs::fstat(&local.fd)?.st_ino == local.inode {
             return Ok(());
         }
         let thread = self.target.notice.thread;
-        let sets = sets::find(thread, local.number, local.inode);
-        context.sets.remove(thread, local.number, &sets);
-        self.target.put(local.fd.as_fd(), local.number)?;
-        context.sets.add(thread, local.number, sets);
+        let copies = sets::copies(thread, local.inode).into_iter().filter(|copy| *copy != local.number);
+        for number in copies.chain([local.number]) {
+            let sets = sets::find(thread, number, local.inode);
+            context.sets.remove(thread, number, &sets);
+            self.target.put(local.fd.as_fd(), number)?;
+            context.sets.add(thread, number, sets);
+        }
         Ok(())
     }
 

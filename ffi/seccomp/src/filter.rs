@@ -109,33 +109,14 @@ fn argument(index: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use libc::{BPF_ABS, BPF_JGE, BPF_JMP, BPF_K, BPF_LD, BPF_W, c_int};
-    use peersock_bsd::filter::X32;
+    use libc::c_int;
+    use peersock_bsd::filter::{self, X32};
 
     use super::*;
 
     /// What the filter says to a call.
     fn verdict(program: &[sock_filter], number: c_long, arguments: [u64; 6]) -> u32 {
-        let (mut at, mut accumulator) = (0, 0);
-        loop {
-            let sock_filter { code, jt, jf, k } = program[at].clone();
-            at += 1;
-            let jump = |holds: bool| usize::from(if holds { jt } else { jf });
-            match u32::from(code) {
-                code if code == BPF_LD | BPF_W | BPF_ABS => {
-                    accumulator = match k {
-                        0 => number as u32,
-                        4 => ARCHITECTURE.expect("tests run where it is known"),
-                        16.. => (arguments[(k as usize - 16) / 8] >> (8 * (k % 8))) as u32,
-                        other => panic!("nothing is read at {other}"),
-                    }
-                }
-                code if code == BPF_JMP | BPF_JEQ | BPF_K => at += jump(accumulator == k),
-                code if code == BPF_JMP | BPF_JGE | BPF_K => at += jump(accumulator >= k),
-                code if code == BPF_JMP | BPF_JSET | BPF_K => at += jump(accumulator & k != 0),
-                _ => return k,
-            }
-        }
+        filter::verdict(program, ARCHITECTURE.expect("tests run where it is known"), number, arguments)
     }
 
     fn named(family: c_int, protocol: c_int) -> [u64; 6] {

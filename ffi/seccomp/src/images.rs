@@ -5,6 +5,8 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::sync::Mutex;
 
+use peersock_bsd::elf::is_go;
+
 /// Programs that are remembered; beyond it the oldest is forgotten.
 const MOST: usize = 256;
 
@@ -57,18 +59,6 @@ fn head(thread: i32) -> Option<Vec<u8>> {
     let mut head = Vec::new();
     File::open(format!("/proc/{thread}/exe")).ok()?.take(HEAD).read_to_end(&mut head).ok()?;
     Some(head)
-}
-
-/// Whether an ELF file, by its beginning, has the note of Go's build ID. Such a program makes system calls
-/// itself, also if it is linked dynamically.
-///
-/// ```
-/// assert!(!peersock_seccomp::is_go(b"\x7fELF"));
-/// ```
-pub fn is_go(head: &[u8]) -> bool {
-    // The length of the name, that of the ID, the type, and the name.
-    let is_note = |note: &[u8]| note.starts_with(&[4, 0, 0, 0]) && note.ends_with(b"\x04\0\0\0Go\0\0");
-    head.starts_with(b"\x7fELF") && head.windows(16).step_by(4).any(is_note)
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@
 #![allow(unsafe_code)]
 
 mod address;
+mod admission;
 mod call;
 mod filter;
 mod images;
@@ -43,8 +44,8 @@ use std::sync::Arc;
 
 use peersock_bsd::Rules;
 
-pub use images::is_go;
-pub use supervisor::{Filter, Supervisor};
+pub use peersock_bsd::elf::is_go;
+pub use supervisor::{Filter, Supervised, Supervisor};
 
 /// What every call needs.
 struct Context {

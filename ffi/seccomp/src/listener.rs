@@ -53,7 +53,15 @@ impl Listener {
             fd => fd,
         }?;
         // SAFETY: the kernel has made the descriptor just now, for this process.
-        let listener = Listener(unsafe { OwnedFd::from_raw_fd(fd as RawFd) });
+        Self::of(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+    }
+
+    /// The listener that a descriptor is.
+    ///
+    /// # Errors
+    /// Of the kind `Unsupported` if it is none, and before Linux 5.14.
+    pub(crate) fn of(fd: OwnedFd) -> io::Result<Listener> {
+        let listener = Listener(fd);
         // Before Linux 5.14 a descriptor cannot be given and the call answered at once. No call has this
         // number.
         match listener.answer_with(u64::MAX, listener.as_fd(), true) {

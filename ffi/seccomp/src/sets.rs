@@ -40,6 +40,15 @@ pub(crate) fn find(thread: i32, number: RawFd, inode: u64) -> Vec<Registration> 
     events.collect()
 }
 
+/// The descriptors of a process that stand for the socket with this inode.
+pub(crate) fn copies(thread: i32, inode: u64) -> Vec<RawFd> {
+    let entries = fs::read_dir(format!("/proc/{thread}/fd")).into_iter().flatten().flatten().take(MOST);
+    let wanted = format!("socket:[{inode}]");
+    let copies =
+        entries.filter(|entry| fs::read_link(entry.path()).is_ok_and(|to| to.as_os_str() == wanted.as_str()));
+    copies.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
 /// The events of a line of a set's fdinfo (proc_pid_fdinfo(5)), if it is about this member.
 fn member(line: &str, number: RawFd, inode: u64) -> Option<epoll_event> {
     let mut words = line.split([' ', ':']).filter(|word| !word.is_empty());

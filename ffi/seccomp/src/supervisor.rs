@@ -1,5 +1,6 @@
 //! The threads that answer calls.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,6 +9,7 @@ use std::thread;
 
 use peersock_bsd::{Errno, Result, Rules};
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
+use rustix::process::Pid;
 use seccompiler::BpfProgram;
 
 use crate::call::{Call, Step};
@@ -16,7 +18,7 @@ use crate::listener::Listener;
 use crate::sets::Sets;
 use crate::target::Target;
 use crate::waiting::Waiting;
-use crate::{Context, filter, target};
+use crate::{Context, admission, filter, target};
 
 /// Threads that answer calls.
 const THREADS: usize = 8;
@@ -69,12 +71,33 @@ pub struct Supervisor {
     shared: Arc<Shared>,
 }
 
-struct Shared {
-    context: Context,
-    /// The right to receive a call.
-    receiving: Mutex<()>,
-    stopped: AtomicBool,
-    stop: OwnedFd,
+pub(crate) struct Shared {
+    pub(crate) context: Context,
+    pub(crate) supervised: Supervised,
+    pub(crate) stopped: AtomicBool,
+    pub(crate) stop: OwnedFd,
+}
+
+/// The processes that are about to become programs which no library reaches, and whose calls are taken.
+///
+/// ```
+/// use peersock_seccomp::Supervised;
+///
+/// let this = rustix::process::getpid();
+/// assert!(!Supervised::default().has(this));
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Supervised(Arc<Mutex<BTreeSet<i32>>>);
+
+impl Supervised {
+    /// Whether a process is one of them.
+    pub fn has(&self, process: Pid) -> bool {
+        self.0.lock().expect("no panic under this lock").contains(&process.as_raw_pid())
+    }
+
+    pub(crate) fn add(&self, process: i32) {
+        self.0.lock().expect("no panic under this lock").insert(process);
+    }
 }
 
 impl Supervisor {
@@ -91,7 +114,7 @@ impl Supervisor {
         let (images, sets, waiting) = (Images::new(library), Sets::start()?, Arc::new(Waiting::new()?));
         let shared = Arc::new(Shared {
             context: Context { rules, images, sets, waiting },
-            receiving: Mutex::default(),
+            supervised: Supervised::default(),
             stopped: AtomicBool::new(false),
             stop: rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?,
         });
@@ -103,13 +126,29 @@ impl Supervisor {
         thread::Builder::new().name("socket calls".into()).spawn(move || {
             // Without a filter there is nothing to do.
             let Ok(listener) = installed.recv().map(Arc::new) else { return };
+            let receiving = Mutex::default();
             thread::scope(|scope| {
                 for _ in 0..THREADS {
-                    scope.spawn(|| answering.answer(&listener));
+                    scope.spawn(|| answering.answer(&listener, &receiving));
                 }
             });
         })?;
         Ok(Self { filter: Some(filter), shared })
+    }
+
+    /// Takes the calls of further programs, those that programs with the preloaded library are about to start
+    /// and that it does not reach: each gets the filter before it runs.
+    ///
+    /// # Errors
+    /// Of the kind `Unsupported` on architectures whose calls are not known; that the system has no more
+    /// threads or descriptors.
+    pub fn admit(&self) -> io::Result<()> {
+        admission::start(&self.shared)
+    }
+
+    /// Those that were [admitted](Self::admit).
+    pub fn supervised(&self) -> Supervised {
+        self.shared.supervised.clone()
     }
 
     /// The filter of the programs that are to be supervised.
@@ -133,8 +172,8 @@ impl Drop for Supervisor {
 
 impl Shared {
     /// Answers calls until there is nobody left to make them.
-    fn answer(&self, listener: &Arc<Listener>) {
-        while let Some(target) = self.next(listener) {
+    pub(crate) fn answer(&self, listener: &Arc<Listener>, receiving: &Mutex<()>) {
+        while let Some(target) = self.next(listener, receiving) {
             let mut call = Call::new(target);
             match call.attempt(&self.context) {
                 Ok(Step::Wait(wait)) => self.context.waiting.add(call, wait),
@@ -145,8 +184,8 @@ impl Shared {
 
     /// The next call; `None` at the end. One thread at a time waits for it: receiving what another has
     /// received already would wait for ever.
-    fn next(&self, listener: &Arc<Listener>) -> Option<Target> {
-        let _receiving = self.receiving.lock().expect("no panic under this lock");
+    fn next(&self, listener: &Arc<Listener>, receiving: &Mutex<()>) -> Option<Target> {
+        let _receiving = receiving.lock().expect("no panic under this lock");
         loop {
             let mut fds = [
                 PollFd::new(&**listener, PollFlags::IN),

@@ -5,7 +5,7 @@ mod inward;
 mod outward;
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
@@ -28,9 +28,9 @@ use crate::process;
 /// How often a stream goes on at once before others have their turn.
 const ROUNDS: usize = 4;
 
-/// What the kernel shall tell of an application's descriptor.
-pub(super) const EVENTS: EventFlags =
-    EventFlags::IN.union(EventFlags::OUT).union(EventFlags::RDHUP).union(EventFlags::ET);
+/// What the kernel shall tell of an application's descriptor. Of room only where it is waited for: it would
+/// tell whenever the application reads.
+pub(super) const EVENTS: EventFlags = EventFlags::IN.union(EventFlags::RDHUP).union(EventFlags::ET);
 
 /// Whose connection it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +55,9 @@ pub(super) struct Stream {
     /// As far as we know, the descriptor has something to read, and room.
     readable: bool,
     writable: bool,
+    /// The kernel tells of room; and it has told of some that was known.
+    watches_room: bool,
+    is_told_of_known_room: bool,
     /// The application sends no more.
     ended: bool,
     /// What the application has written by now is taken to the last byte.
@@ -136,6 +139,8 @@ impl Stream {
             entry,
             readable: true,
             writable: true,
+            watches_room: false,
+            is_told_of_known_room: false,
             ended: false,
             draining: false,
             hung_up: false,
@@ -154,6 +159,17 @@ impl Stream {
         self.waker.clone()
     }
 
+    /// What the kernel shall tell of from now on, if that is not what it was.
+    pub(super) fn changed_events(&mut self) -> Option<(BorrowedFd<'_>, EventFlags)> {
+        let is_waiting = !self.writable && self.inward == Way::Open;
+        if is_waiting == self.watches_room || (!is_waiting && !self.is_told_of_known_room) {
+            return None;
+        }
+        self.watches_room = is_waiting;
+        self.is_told_of_known_room = false;
+        Some((self.unix.as_fd(), if is_waiting { EVENTS | EventFlags::OUT } else { EVENTS }))
+    }
+
     /// Moves what there is, up to a bound. With `drain`, what the application has not written by now does not
     /// count.
     pub(super) fn pump(&mut self, readiness: Readiness, buf: &mut [u8], drain: bool) -> Outcome {
@@ -161,6 +177,7 @@ impl Stream {
         self.draining |= drain;
         // News of what was written before the drain may not have been taken yet.
         self.readable |= readiness.readable || drain;
+        self.is_told_of_known_room |= readiness.writable && self.writable;
         self.writable |= readiness.writable;
         self.ended |= readiness.ended;
         self.hung_up |= readiness.hung_up;

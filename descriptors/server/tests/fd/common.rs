@@ -117,7 +117,17 @@ impl Served {
 
     /// A socket that listens on a port of the system's choice, and its address.
     pub(crate) fn listen(&self, flags: SocketFlags) -> (OwnedFd, SocketAddr) {
-        let fd = self.socket(flags);
+        let fd = private(self.socket(flags));
+        let socket = overlay(&fd);
+        socket.bind(SocketAddr::new(self.ip(), 0)).expect("a free port");
+        socket.listen(16).expect("it listens");
+        let local = socket.local_addr().expect("it is bound");
+        (fd, local)
+    }
+
+    /// The same where the node finds no folder for a private name.
+    pub(crate) fn listen_by_abstract_name(&self) -> (OwnedFd, SocketAddr) {
+        let fd = self.socket(SocketFlags::empty());
         let socket = overlay(&fd);
         socket.bind(SocketAddr::new(self.ip(), 0)).expect("a free port");
         socket.listen(16).expect("it listens");
@@ -150,6 +160,11 @@ pub(crate) fn port() -> u16 {
         };
     }
     HELD.with(|held| held.local_addr().expect("it is bound").port())
+}
+
+/// A stream as it is once a program has bound it.
+pub(crate) fn private(fd: OwnedFd) -> OwnedFd {
+    overlay(&fd).private().expect("a node").expect("a folder for its name")
 }
 
 pub(crate) fn overlay(fd: &impl AsFd) -> Socket<'_> {

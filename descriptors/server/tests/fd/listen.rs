@@ -60,7 +60,7 @@ fn who_connects_to_a_listener_that_is_said_to_be_closed_is_refused() {
 #[test]
 fn a_stranger_that_connects_to_the_listener_is_not_accepted() {
     let (a, b) = Served::pair();
-    let (listener, address) = b.listen(SocketFlags::empty());
+    let (listener, address) = b.listen_by_abstract_name();
     let name = rustix::net::getsockname(&listener).expect("it has a name");
     let unix = rustix::net::SocketAddrUnix::try_from(name).expect("of this family");
     // Under a name of the right form, but from another process than the node's: a child.

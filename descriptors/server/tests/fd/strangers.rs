@@ -11,10 +11,10 @@ use peersock_fd::{
     SocketFlags, Token, VERSION, address, decode, encode, name_of, receive, send_with,
 };
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::net::{AddressFamily, SendFlags, SocketType};
+use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketType};
 use rustix::thread::set_thread_res_uid;
 
-use crate::common::{self, Served, overlay, send_to, try_receive};
+use crate::common::{self, Served, overlay, private, send_to, try_receive};
 
 /// A connection to the request socket of a node.
 fn connect(tag: NodeTag) -> Result<OwnedFd, Errno> {
@@ -145,10 +145,45 @@ fn sockets_that_are_closed_give_up_their_ports_unasked() {
     assert!(free >= MANY / 2, "only {free} of {MANY} ports are free again");
 }
 
+/// Those who connect to a listener's name fill its backlog, and have the application accept in vain.
+#[test]
+fn nobody_but_the_node_can_connect_to_a_listener() {
+    let (a, b) = Served::pair();
+    let (listener, address_of_b) = b.listen(SocketFlags::empty());
+    let own = rustix::net::getsockname(&listener).expect("it has a name");
+    let inode = rustix::fs::fstat(&listener).expect("it is open").st_ino;
+    let listed = std::fs::read_to_string("/proc/net/unix").expect("proc(5)");
+    let is_listener = |line: &&str| line.split_ascii_whitespace().nth(6) == Some(&inode.to_string());
+    let line = listed.lines().find(is_listener).expect("it is listed");
+    let name = line.split_ascii_whitespace().nth(7).expect("it has a name");
+    as_stranger(|| {
+        let name = SocketAddrUnix::new(name).expect("it fits");
+        let by_id = address(&Name::Opened(b.client.tag(), overlay(&listener).opened()));
+        for to in [own, name.into(), by_id.into()] {
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            let kind = SocketType::STREAM;
+            let fd = rustix::net::socket_with(AddressFamily::UNIX, kind, flags, None).expect("a socket");
+            let connected = rustix::net::connect(&fd, &to);
+            assert!(
+                matches!(connected, Err(Errno::CONNREFUSED | Errno::NOENT | Errno::NOTDIR)),
+                "{connected:?}"
+            );
+        }
+    });
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut fds = [PollFd::new(&listener, PollFlags::IN)];
+    assert_eq!(rustix::event::poll(&mut fds, Some(&now)), Ok(0), "somebody waits to be accepted");
+    let client = a.socket(SocketFlags::empty());
+    overlay(&client).connect(Some(address_of_b)).expect("somebody listens");
+    let (server, _) = overlay(&listener).accept(SocketFlags::empty()).expect("a connection");
+    rustix::io::write(&client, b"x").expect("it is connected");
+    assert_eq!(rustix::io::read(&server, &mut [0; 10]), Ok(1));
+}
+
 #[test]
 fn who_takes_the_name_of_a_listener_that_is_closed_gets_no_connection() {
     let (a, b) = Served::pair();
-    let (listener, address_of_b) = b.listen(SocketFlags::empty());
+    let (listener, address_of_b) = b.listen_by_abstract_name();
     let name = rustix::net::getsockname(&listener).expect("it has a name");
     drop(listener);
     let Some(intruder) = as_stranger(|| {
@@ -181,7 +216,7 @@ fn who_takes_the_name_of_a_listener_that_is_closed_gets_no_connection() {
 #[test]
 fn who_takes_the_name_of_a_listener_does_not_keep_its_port() {
     let served = Served::new("ff0001ffff000000");
-    let (listener, address) = served.listen(SocketFlags::empty());
+    let (listener, address) = served.listen_by_abstract_name();
     let name = rustix::net::getsockname(&listener).expect("it has a name");
     drop(listener);
     let Some(_intruder) = as_stranger(|| {
@@ -193,6 +228,70 @@ fn who_takes_the_name_of_a_listener_does_not_keep_its_port() {
     };
     let again = served.socket(SocketFlags::empty());
     assert_eq!(overlay(&again).bind(address), Ok(()), "the port is not free again");
+}
+
+/// A socket of this abstract name, by another user; `None` if there can be none.
+fn named_by_stranger(name: &Name) -> Option<OwnedFd> {
+    as_stranger(|| {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None);
+        let fd = fd.expect("a socket");
+        rustix::net::bind(&fd, &address(name)).expect("the name is free");
+        fd
+    })
+}
+
+#[test]
+fn who_takes_the_name_that_a_listener_had_before_it_was_bound_changes_nothing() {
+    let (a, b) = Served::pair();
+    let (listener, address_of_b) = b.listen(SocketFlags::empty());
+    let name = Name::Opened(b.client.tag(), overlay(&listener).opened());
+    let Some(intruder) = named_by_stranger(&name) else { return };
+    rustix::net::listen(&intruder, 8).expect("it is bound");
+    let other = b.socket(SocketFlags::empty());
+    // A connection that was there leaves the port free for this one.
+    common::set(&other, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1).expect("an option");
+    assert_eq!(overlay(&other).bind(address_of_b), Err(Errno::ADDRINUSE), "the listener is taken for closed");
+    let client = a.socket(SocketFlags::empty());
+    overlay(&client).connect(Some(address_of_b)).expect("somebody listens");
+    overlay(&listener).accept(SocketFlags::empty()).expect("a connection");
+    drop(listener);
+    assert_eq!(overlay(&other).bind(address_of_b), Ok(()), "the port is not free again");
+    let accepted = rustix::net::acceptfrom_with(&intruder, SocketFlags::NONBLOCK);
+    assert_eq!(accepted.err(), Some(Errno::AGAIN));
+}
+
+/// Connects to the node by the name of another process's socket, and says what comes of it.
+const IMPOSTOR: &str = "import socket, sys
+fd = socket.socket(socket.AF_UNIX)
+fd.bind('\\0' + sys.argv[1])
+fd.connect('\\0' + sys.argv[2])
+print('connected', flush=True)
+print('received', fd.recv(10))
+";
+
+#[test]
+fn who_takes_the_name_of_a_client_that_was_bound_does_not_get_its_connection() {
+    let (a, b) = Served::pair();
+    let (listener, address_of_b) = b.listen(SocketFlags::empty());
+    let client = private(a.socket(SocketFlags::empty()));
+    let socket = overlay(&client).opened();
+    let (name, data) = (Name::Opened(a.client.tag(), socket), Name::Data(a.client.tag()));
+    let test = "who_takes_the_name_of_a_client_that_was_bound_does_not_get_its_connection";
+    let Some(mut impostor) = common::python(test, IMPOSTOR) else { return };
+    let request = Request::Connect { socket, remote: address_of_b, wait: true, timeout: None };
+    a.client.ask(request).expect("somebody listens");
+    impostor.args([name.to_string(), data.to_string()]).stdout(Stdio::piped());
+    let mut impostor = impostor.spawn().expect("it can be run");
+    let mut lines = BufReader::new(impostor.stdout.take().expect("a pipe")).lines();
+    assert_eq!(lines.next().expect("a line").expect("text"), "connected");
+    let (server, _) = overlay(&listener).accept(SocketFlags::empty()).expect("a connection");
+    rustix::io::write(&server, b"secret").expect("it is connected");
+    rustix::net::connect(&client, &address(&data)).expect("the node is there");
+    let mut buf = [0; 10];
+    assert_eq!(rustix::io::read(&client, &mut buf), Ok(6));
+    assert_eq!(lines.next().expect("a line").expect("text"), "received b''");
+    assert!(impostor.wait().expect("it ends").success());
 }
 
 /// A datagram socket that has the name of a node's end, as far as who does not know the node's key can make

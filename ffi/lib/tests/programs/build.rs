@@ -21,6 +21,7 @@ pub(crate) struct Program {
     is_static: bool,
     pub(crate) has_folder: bool,
     pub(crate) is_alone: bool,
+    pub(crate) argument: Option<&'static str>,
 }
 
 /// A program that was built.
@@ -32,7 +33,14 @@ pub(crate) struct Built {
 
 impl Program {
     pub(crate) fn new(source: &'static str) -> Program {
-        Program { sources: vec![source], library: None, is_static: false, has_folder: false, is_alone: false }
+        Program {
+            sources: vec![source],
+            library: None,
+            is_static: false,
+            has_folder: false,
+            is_alone: false,
+            argument: None,
+        }
     }
 
     /// It has another source file.
@@ -56,6 +64,12 @@ impl Program {
     /// It runs in a network namespace of its own, where it may change what there is.
     pub(crate) fn alone(mut self) -> Program {
         self.is_alone = true;
+        self
+    }
+
+    /// It is called with a word that says what it is to do.
+    pub(crate) fn with_argument(mut self, argument: &'static str) -> Program {
+        self.argument = Some(argument);
         self
     }
 

@@ -49,6 +49,7 @@ programs! {
     exit: Program::new("exit.c");
     loss: Program::new("loss.c");
     many_threads: Program::new("threads.c");
+    one_identity_at_two_places: Program::new("twins.c");
     keepalive: Program::new("keepalive.c");
     openssl: Program::new("tls.c").library("openssl");
     in_the_manner_of_libzt: Program::new("libzt.c");
@@ -85,6 +86,11 @@ fn a_program_of_fifteen_lines_reaches_the_overlay() {
 #[test]
 fn a_path_that_carries_too_little_is_told_within_fifteen_seconds() {
     run::check(Program::new("narrow.c").alone(), Mode::Plain);
+}
+
+#[test]
+fn it_is_told_within_fifteen_seconds_where_datagrams_travel_together() {
+    run::check(Program::new("narrow.c").alone().with_argument("together"), Mode::Plain);
 }
 
 #[test]

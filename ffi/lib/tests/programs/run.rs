@@ -28,6 +28,7 @@ pub(crate) fn check(program: Program, mode: Mode) {
     if program.has_folder {
         command.arg(built.folder.path());
     }
+    command.args(program.argument);
     let out = built.folder.path().join("output");
     let file = std::fs::File::create(&out).expect("a file");
     command.stdin(Stdio::null()).stdout(file.try_clone().expect("another handle")).stderr(file);

@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 
 use super::place::Place;
 use crate::wire::Initiation;
-use trial::{Answer, MAX_PROBES, MAX_PROBES_IF_SUSPECTED, Trial, Verdict};
+use trial::{Answer, MAX_PROBES, Trial, Verdict};
 
 /// BASE_PLPMTU for UDP payloads (RFC 8899 section 5.1.2 suggests 1200).
 pub(crate) const BASE: usize = 1200;
@@ -69,6 +69,8 @@ pub(crate) struct Mtud {
     phase: Phase,
     trial: Option<Trial>,
     confirmed: Instant,
+    /// A size that was suspected does not pass, and none that does is known yet.
+    is_hurried: bool,
     /// Of thousand companions that are sent so many are not acknowledged, smoothed.
     losses: u32,
     /// Not even the least size passes, though companions do.
@@ -132,6 +134,7 @@ impl Mtud {
             phase: Phase::Idle,
             trial: None,
             confirmed: now,
+            is_hurried: false,
             losses: 0,
             stuck: None,
             searched: now,
@@ -187,7 +190,7 @@ impl Mtud {
             Phase::Confirm { suspected: already, .. } => {
                 *already |= suspected;
                 if let Some(trial) = self.trial.as_mut().filter(|_| suspected) {
-                    trial.require(MAX_PROBES_IF_SUSPECTED);
+                    trial.hurry();
                 }
                 return;
             }
@@ -231,8 +234,9 @@ impl Mtud {
             match trial.verdict(now) {
                 Verdict::Wait => return None,
                 Verdict::SendPair => {
-                    let lost = trial.has_lost_companion();
-                    self.note_companion(lost);
+                    if let Some(lost) = trial.has_lost_companion(now) {
+                        self.note_companion(lost);
+                    }
                 }
                 Verdict::TooLarge => {
                     self.trial = None;
@@ -250,9 +254,12 @@ impl Mtud {
                 return None;
             }
             let size = self.target()?;
-            let suspected = matches!(self.phase, Phase::Confirm { suspected: true, .. });
-            let least = if suspected { MAX_PROBES_IF_SUSPECTED } else { MAX_PROBES };
-            self.trial = Some(Trial::new(size, least, self.losses, rtt));
+            let mut trial = Trial::new(size, MAX_PROBES, self.losses, rtt);
+            let is_suspected = matches!(self.phase, Phase::Confirm { suspected: true, .. });
+            if is_suspected || (self.is_hurried && self.trust == Trust::Doubted) {
+                trial.hurry();
+            }
+            self.trial = Some(trial);
         }
         let trial = self.trial.as_mut()?;
         trial.sent(id, now);
@@ -271,6 +278,7 @@ impl Mtud {
         self.trial = None;
         self.confirmed = now;
         self.trust = Trust::Proven;
+        self.is_hurried = false;
         if self.stuck.take().is_some() {
             self.phase = Phase::Idle;
             self.search();
@@ -311,6 +319,7 @@ impl Mtud {
 
     /// The current size does not pass any more.
     fn fall_below(&mut self, size: usize, now: Instant) {
+        self.is_hurried |= matches!(self.phase, Phase::Confirm { suspected: true, .. });
         match FLOORS.into_iter().find(|floor| *floor < size) {
             Some(floor) => {
                 self.current = floor;

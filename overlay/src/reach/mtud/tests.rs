@@ -83,6 +83,35 @@ fn a_black_hole_falls_back_and_then_finds_the_new_size() {
     }
 }
 
+/// Who sends over a long way waits for nothing but these round trips.
+#[test]
+fn each_size_that_no_longer_passes_costs_a_round_trip_and_a_half_once_it_is_suspected() {
+    let rtt = Duration::from_millis(200);
+    for (link, sizes) in [(1350, 1), (1000, 2), (300, 3)] {
+        let mut path = Run::new(V4, LARGEST);
+        path.finish(1472);
+        path.now += CONFIRM_SPACING;
+        path.mtud.confirm(true);
+        let (start, mut answers) = (path.now, Vec::new());
+        while path.mtud.current() > link {
+            let next = answers.iter().map(|(at, _)| *at).chain(path.mtud.deadline()).min();
+            path.now = path.now.max(next.unwrap_or(path.now));
+            let (due, later) = answers.into_iter().partition::<Vec<_>, _>(|(at, _)| *at <= path.now);
+            answers = later;
+            for (_, id) in due {
+                path.mtud.acknowledged(id, path.now);
+            }
+            path.id += 2;
+            if let Some(size) = path.mtud.poll(path.now, Some(rtt), path.id) {
+                let passes =
+                    [(path.id, size), (path.id + 1, SMALL)].into_iter().filter(|(_, size)| *size <= link);
+                answers.extend(passes.map(|(id, _)| (path.now + rtt, id)));
+            }
+        }
+        assert!(path.now - start <= sizes * rtt * 3 / 2, "{link}: {:?}", path.now - start);
+    }
+}
+
 #[test]
 fn one_lost_confirmation_is_not_a_black_hole() {
     for suspected in [true, false] {

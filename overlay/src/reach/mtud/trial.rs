@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 pub(super) const MAX_PROBES: usize = 3;
 
 /// Lost probes that are enough if something above had reason to suspect the size.
-pub(super) const MAX_PROBES_IF_SUSPECTED: usize = 2;
+const MAX_PROBES_IF_SUSPECTED: usize = 2;
 
 /// A size is given up when losing so many probes by chance has a probability of at most 10 in a million.
 const BY_CHANCE: u64 = 10;
@@ -38,6 +38,8 @@ pub(super) struct Trial {
     pub(super) size: usize,
     /// Lost probes that make the size too large, at least.
     least: usize,
+    /// So many leave shortly after each other. Further ones wait for the answers to those before.
+    is_hasty: bool,
     /// Of thousand companions so many were lost before.
     losses: u32,
     /// How long a probe's answer is waited for once its companion's is there.
@@ -87,6 +89,7 @@ impl Trial {
         Self {
             size,
             least,
+            is_hasty: false,
             losses,
             margin: rtt.map_or(MAX_MARGIN, margin),
             timeout: timeout.clamp(MIN_TIMEOUT, MAX_TIMEOUT),
@@ -94,9 +97,11 @@ impl Trial {
         }
     }
 
-    /// So many lost probes are needed from now on at least.
-    pub(super) fn require(&mut self, least: usize) {
-        self.least = least;
+    /// Something above waits for what passes: as few lost probes as possible are needed from now on, and they
+    /// leave without waiting for each other. Not at once, so that one full queue does not drop them all.
+    pub(super) fn hurry(&mut self) {
+        self.least = MAX_PROBES_IF_SUSPECTED;
+        self.is_hasty = true;
     }
 
     /// Lost probes that show that their size is at fault: the more, the more companions are lost, in this
@@ -119,9 +124,10 @@ impl Trial {
         self.pairs.iter().rev().take_while(|pair| pair.passed.is_none()).count()
     }
 
-    /// Whether the last companion is not acknowledged.
-    pub(super) fn has_lost_companion(&self) -> bool {
-        self.pairs.last().is_some_and(|pair| pair.passed.is_none())
+    /// Whether the last companion was lost; `None` while that is not known.
+    pub(super) fn has_lost_companion(&self, now: Instant) -> Option<bool> {
+        let is_lost = self.pairs.last()?.passed.is_none();
+        (!is_lost || now >= self.given_up_at()?).then_some(is_lost)
     }
 
     /// A probe was sent under `id`, and its companion under the next.
@@ -156,8 +162,15 @@ impl Trial {
         }
     }
 
-    /// When the last pair is given up.
+    /// When the last pair is given up, or the next one leaves without waiting for that.
     pub(super) fn next_at(&self) -> Option<Instant> {
+        let given_up = self.given_up_at()?;
+        let last = self.pairs.last().filter(|_| self.is_hasty && self.pairs.len() < self.least);
+        Some(last.map_or(given_up, |last| given_up.min(last.sent + self.margin)))
+    }
+
+    /// When the last pair is given up.
+    fn given_up_at(&self) -> Option<Instant> {
         let last = self.pairs.last()?;
         // Where losses are usual a few of them are no reason to wait.
         let usual = if self.losses < LOSSY { 1 } else { OUTAGE };

@@ -1,0 +1,69 @@
+//! A clock that goes back between two runs of a program: its peers know the later time, and yet it is with
+//! them as soon as before.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::common::{Lab, PATIENCE, PORT, Running, lacks, run};
+
+/// What a clock that went back may cost.
+const COST: Duration = Duration::from_secs(1);
+
+/// Takes the place of the C library's function, with a wall clock that is an hour slower for each step.
+const CLOCK: &str = "
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <time.h>
+
+int clock_gettime(clockid_t clock, struct timespec *time) {
+    int (*real)(clockid_t, struct timespec *) =
+        (int (*)(clockid_t, struct timespec *))dlsym(RTLD_NEXT, \"clock_gettime\");
+    const char *back = getenv(\"HOURS_BACK\");
+    int result = real(clock, time);
+    if (result == 0 && back && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE))
+        time->tv_sec -= 3600L * atoi(back);
+    return result;
+}
+";
+
+#[test]
+fn a_clock_that_went_back_between_two_runs_costs_a_second_at_most() {
+    if lacks("a_clock_that_went_back_between_two_runs_costs_a_second_at_most", &["cc"]) {
+        return;
+    }
+    let lab = Lab::new();
+    let (source, clock) = (lab.dir.path().join("clock.c"), lab.dir.path().join("clock.so"));
+    std::fs::write(&source, CLOCK).expect("room for a file");
+    let mut cc = Command::new("cc");
+    cc.args(["-Wall", "-Werror", "-shared", "-fPIC", "-o"]).args([&clock, &source]).arg("-ldl");
+    run(cc).success();
+
+    let listening = lab.listen(&["-k", &PORT.to_string()]);
+    let patience = PATIENCE.as_secs().to_string();
+    let dial = |hours: u32| {
+        let mut command = lab.dial_command(&listening.target, &["--timeout", &patience]);
+        command.env("LD_PRELOAD", &clock).env("HOURS_BACK", hours.to_string());
+        let began = Instant::now();
+        let mut dialer = Running::start(command);
+        let text = format!("{hours} hours ago\n");
+        dialer.send(text.as_bytes());
+        listening.running.wait_for_stdout(&text);
+        let took = began.elapsed();
+        dialer.finish().success();
+        took
+    };
+    let stale = || {
+        let status = run(lab.command("listener", &["status", "--json"])).success();
+        let status: serde_json::Value = serde_json::from_str(status.text()).expect("JSON");
+        status["counters"]["initiations_stale"].as_u64().unwrap_or_else(|| panic!("{status:#}"))
+    };
+    let usual = (0..3).map(|_| dial(0)).max().expect("three times");
+    assert_eq!(stale(), 0);
+    // Each earlier than the one before; the machine may be busy at one time or another.
+    let back = (1..=3).map(dial).min().expect("three times");
+    assert!(stale() >= 3, "the clock did not go back: {} stale initiations", stale());
+    eprintln!("{usual:?} as usual, {back:?} after the clock went back");
+    assert!(back <= usual + COST, "{usual:?} as usual, {back:?} after the clock went back");
+    listening.running.interrupt();
+}

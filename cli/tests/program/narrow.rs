@@ -1,0 +1,161 @@
+//! A cable that carries less than the smallest datagram: every command says so within 15 s, and so do
+//! programs under `peersock run`.
+//!
+//! Each is tried twice: datagrams cross the cable one by one, and together, as one packet that is longer than
+//! any of them. The second way loses short datagrams that leave together, too.
+
+use std::time::{Duration, Instant};
+
+use crate::cable::Cable;
+use crate::common::{Lab, PATIENCE, PORT, address_of, lacks};
+
+/// What is promised.
+const TOLD: Duration = Duration::from_secs(15);
+
+/// Acknowledgements and keep-alives still pass.
+const BYTES: usize = 150;
+
+#[test]
+fn dial_and_listen_say_that_the_cable_carries_too_little() {
+    dial_and_listen("thin", true);
+}
+
+#[test]
+fn dial_and_listen_say_it_where_datagrams_cross_the_cable_together() {
+    dial_and_listen("thin-all", false);
+}
+
+fn dial_and_listen(name: &str, one_by_one: bool) {
+    let Some(cable) = cable(name, one_by_one) else { return };
+    let lab = Lab::new();
+    let listener = cable.inside(0, &lab, "listener", &["listen", &PORT.to_string()]);
+    let target = listener.wait_for_target();
+    let patience = PATIENCE.as_secs().to_string();
+    let mut dialer = cable.inside(1, &lab, "dialer", &["dial", &target, "--timeout", &patience]);
+    dialer.send(b"over the cable");
+    listener.wait_for_stdout("over the cable");
+    cable.carries_at_most(BYTES);
+    let began = Instant::now();
+    dialer.send(&[b'x'; 5000]);
+    let said = ["the path carries too little", "5000 bytes were not acknowledged", "246 bytes"];
+    dialer.wait_for_end().failure(1, &said);
+    assert!(began.elapsed() < TOLD, "{:?}", began.elapsed());
+    listener.finish().failure(1, &["the peer has reset it"]);
+
+    // From the beginning.
+    let listener = cable.inside(0, &lab, "listener", &["listen", &PORT.to_string()]);
+    let target = listener.wait_for_target();
+    let dialer = cable.inside(1, &lab, "dialer", &["dial", &target]);
+    let datagrams = cable.inside(1, &lab, "sender", &["dial", "--udp", &target]);
+    let address = address_of(&lab, "listener");
+    let ping = cable.inside(1, &lab, "pinger", &["ping", &address]);
+    for command in [dialer, datagrams, ping] {
+        command.finish().failure(1, &["answered in network", "within 15 s", "322 bytes"]);
+    }
+    listener.interrupt();
+}
+
+/// Nobody acknowledges datagrams: who waits for an answer is told of each that does not come.
+#[test]
+fn ping_and_datagrams_do_not_hang_on_a_cable_that_carries_too_little() {
+    for (name, one_by_one) in [("ping-one", true), ("ping-all", false)] {
+        let Some(cable) = cable(name, one_by_one) else { return };
+        let lab = Lab::new();
+        let listener = cable.inside(0, &lab, "listener", &["listen", "--udp", &PORT.to_string()]);
+        let target = listener.wait_for_target();
+        let address = address_of(&lab, "listener");
+        let ping = cable.inside(1, &lab, "pinger", &["ping", "-W", "1", &address]);
+        ping.wait_for_stdout("bytes from");
+        let mut sender = cable.inside(1, &lab, "sender", &["dial", "--udp", &target]);
+        sender.send(b"over the cable\n");
+        listener.wait_for_stdout("over the cable\n");
+        cable.carries_at_most(BYTES);
+        ping.wait_for_stdout("no reply to seq=");
+        sender.send(&[b'x'; 5000]);
+        let began = Instant::now();
+        sender.finish().success();
+        assert!(began.elapsed() < TOLD, "{:?}", began.elapsed());
+        let began = Instant::now();
+        ping.interrupt().success();
+        assert!(began.elapsed() < TOLD, "{:?}", began.elapsed());
+        listener.interrupt();
+    }
+}
+
+const SERVER: &str = "
+import errno, socket, sys
+server = socket.create_server(('::', int(sys.argv[1])), family=socket.AF_INET6)
+print('listens', flush=True)
+connection = server.accept()[0]
+connection.recv(5000, socket.MSG_WAITALL)
+connection.sendall(b'x')
+try: connection.recv(1)
+except OSError as error: print(errno.errorcode[error.errno], flush=True)
+";
+
+const CLIENT: &str = "
+import errno, socket, sys, time
+def say(what, call):
+    began = time.monotonic()
+    try: call()
+    except OSError as error: print(what, errno.errorcode[error.errno], time.monotonic() - began, flush=True)
+    else: print(what, 'nothing', 0, flush=True)
+to = sys.argv[1], int(sys.argv[2])
+if sys.argv[3] == 'send':
+    connection = socket.create_connection(to)
+    connection.sendall(bytes(5000))
+    assert connection.recv(1) == b'x'
+    print('ready', flush=True)
+    sys.stdin.readline()
+    connection.sendall(bytes(5000))
+    say('recv', lambda: connection.recv(1))
+else: say('connect', lambda: socket.create_connection(to))
+";
+
+#[test]
+fn programs_are_told_that_the_cable_carries_too_little() {
+    programs("run", true);
+}
+
+#[test]
+fn programs_are_told_it_where_datagrams_cross_the_cable_together() {
+    programs("run-all", false);
+}
+
+fn programs(name: &str, one_by_one: bool) {
+    if lacks("programs_are_told_that_the_cable_carries_too_little", &["python3"]) {
+        return;
+    }
+    let Some(cable) = cable(name, one_by_one) else { return };
+    let lab = Lab::new();
+    let port = PORT.to_string();
+    let server = cable.run(0, &lab, "server", &[], &["python3", "-c", SERVER, &port]);
+    server.wait_for_stdout("listens");
+    let address = address_of(&lab, "server");
+    let start = |node, what| cable.run(1, &lab, node, &[], &["python3", "-c", CLIENT, &address, &port, what]);
+    let mut client = start("client", "send");
+    client.wait_for_stdout("ready");
+    cable.carries_at_most(BYTES);
+    let newcomer = start("newcomer", "connect");
+    client.send(b"\n");
+    let told = |running: crate::common::Running, what: &str, errors: &[&str]| {
+        let finished = running.finish();
+        let said = finished.text().lines().find_map(|line| line.strip_prefix(what)).expect("a line");
+        let (error, took) = said.trim().split_once(' ').expect("two words");
+        assert!(errors.contains(&error), "{what}: {said}; {}", finished.stderr);
+        assert!(took.parse::<f64>().expect("seconds") < TOLD.as_secs_f64(), "{what}: {said}");
+        finished.stderr
+    };
+    told(client, "recv", &["EMSGSIZE"]);
+    assert!(server.finish().text().ends_with("ECONNRESET\n"));
+    let said = told(newcomer, "connect", &["EHOSTUNREACH", "ETIMEDOUT"]);
+    assert!(said.contains("does not answer") && said.contains("IP packets of 322 bytes pass"), "{said}");
+}
+
+fn cable(name: &str, one_by_one: bool) -> Option<Cable> {
+    let cable = Cable::with_filter(name)?;
+    if one_by_one {
+        cable.takes_datagrams_one_by_one();
+    }
+    Some(cable)
+}

@@ -1,0 +1,96 @@
+//! A cable that is cut for half a minute: who has something to send does so as soon as the nodes hear each
+//! other again.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::cable::Cable;
+use crate::common::{Lab, PATIENCE, PORT, Running, address_of, lacks};
+
+/// TCP's own timer has doubled so often by then that the next segment leaves after 20 s or so.
+const OUTAGE: Duration = Duration::from_secs(30);
+
+/// While its peer does not answer a node tries a handshake so often.
+const HANDSHAKES: Duration = Duration::from_secs(1);
+
+/// What is promised from the first packet on that is answered.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// What a busy machine adds at most, to each of several connections.
+const SLACK: Duration = Duration::from_secs(3);
+
+const SERVER: &str = "
+import socket, sys
+server = socket.create_server(('::', int(sys.argv[1])), family=socket.AF_INET6)
+print('listens', flush=True)
+connection = server.accept()[0]
+while data := connection.recv(1 << 16):
+    sys.stdout.write(data.decode())
+    sys.stdout.flush()
+";
+
+const CLIENT: &str = "
+import socket, sys
+connection = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+for line in sys.stdin: connection.sendall(line.encode())
+";
+
+#[test]
+fn bytes_flow_within_a_second_of_the_first_answer_after_an_outage_of_thirty_seconds() {
+    let test = "bytes_flow_within_a_second_of_the_first_answer_after_an_outage_of_thirty_seconds";
+    if lacks(test, &["python3"]) {
+        return;
+    }
+    let Some(cable) = Cable::with_filter("outage") else { return };
+    let lab = Lab::new();
+    let patience = PATIENCE.as_secs().to_string();
+    // Who sends, and who receives.
+    let mut pairs: Vec<(Running, Running)> = Vec::new();
+    for dialer_sends in [true, false, true, false] {
+        let [one, other] = ["listener", "dialer"].map(|role| format!("{role}-{}", pairs.len()));
+        let waits = ["--peer-timeout", "0"];
+        let listener = cable.inside(0, &lab, &one, &[&["listen", "0"], &waits[..]].concat());
+        let target = listener.wait_for_target();
+        let words = ["dial", &target, "--timeout", &patience];
+        let dialer = cable.inside(1, &lab, &other, &[&words, &waits[..]].concat());
+        pairs.push(if dialer_sends { (dialer, listener) } else { (listener, dialer) });
+    }
+    let port = PORT.to_string();
+    let server = cable.run(0, &lab, "server", &[], &["python3", "-c", SERVER, &port]);
+    server.wait_for_stdout("listens");
+    let address = address_of(&lab, "server");
+    let client = cable.run(1, &lab, "client", &[], &["python3", "-c", CLIENT, &address, &port]);
+    pairs.push((client, server));
+    for (sender, receiver) in &mut pairs {
+        sender.send(b"at first\n");
+        receiver.wait_for_stdout("at first\n");
+    }
+
+    cable.carries(false);
+    for (sender, _) in &mut pairs {
+        sender.send(b"while it was cut\n");
+    }
+    thread::sleep(OUTAGE);
+    for (_, receiver) in &pairs {
+        assert!(
+            !receiver.wait_for_stdout("at first\n").contains("while it was cut"),
+            "the cable was not cut"
+        );
+    }
+    cable.carries(true);
+    let mended = Instant::now();
+    let took = thread::scope(|scope| {
+        let waiting = pairs.iter().map(|(_, receiver)| {
+            scope.spawn(move || {
+                receiver.wait_for_stdout("while it was cut\n");
+                mended.elapsed()
+            })
+        });
+        let waiting: Vec<_> = waiting.collect();
+        waiting.into_iter().map(|waits| waits.join().expect("bytes")).collect::<Vec<_>>()
+    });
+    eprintln!("bytes again after {took:?}");
+    // The machine may have been busy for some of them.
+    assert!(took.iter().min().is_some_and(|took| *took <= HANDSHAKES + AGAIN), "{took:?}");
+    assert!(took.iter().all(|took| *took <= HANDSHAKES + AGAIN + SLACK), "{took:?}");
+}

@@ -1,0 +1,50 @@
+//! Copies of a socket's descriptor: when one stands for another socket, those of this process do, too.
+//!
+//! The kernel is asked for them (proc(5), /proc/self/fd), and only once somebody has said that there may be
+//! some.
+
+use std::fs;
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::kernel::borrow;
+
+static MAY_BE_THERE: AtomicBool = AtomicBool::new(false);
+
+/// Says that a descriptor has a copy: of dup(2) and its relatives.
+pub fn note() {
+    MAY_BE_THERE.store(true, Ordering::Relaxed);
+}
+
+/// The other descriptors of this process that stand for the same socket, as far as somebody has noted that
+/// there may be any.
+pub(crate) fn of(fd: RawFd) -> Vec<RawFd> {
+    if !MAY_BE_THERE.load(Ordering::Relaxed) {
+        return Vec::new();
+    }
+    let identity = |fd: RawFd| {
+        let stat = rustix::fs::fstat(borrow(fd)?).ok()?;
+        Some((stat.st_dev, stat.st_ino))
+    };
+    let Some(own) = identity(fd) else { return Vec::new() };
+    let open = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let numbers = open.filter_map(|entry| entry.file_name().to_str()?.parse::<RawFd>().ok());
+    numbers.filter(|other| *other != fd && identity(*other) == Some(own)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd as _;
+
+    use super::*;
+
+    #[test]
+    fn copies_are_found_once_one_is_noted() {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let copy = socket.try_clone().unwrap();
+        let _other = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        assert_eq!(of(socket.as_raw_fd()), []);
+        note();
+        assert_eq!(of(socket.as_raw_fd()), [copy.as_raw_fd()]);
+    }
+}

@@ -1,0 +1,61 @@
+//! Streams that nobody but the node can connect to: other users of the machine could fill the backlog of one
+//! that listens.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+
+use crate::name::Kind;
+use crate::requests::Request;
+use crate::socket::Socket;
+use crate::sys;
+
+impl Socket<'_> {
+    /// Opens another socket of the kernel's for this stream, which has its flags and what is set on it, and
+    /// to which nobody but the node can connect. It should take the descriptor's place before the stream
+    /// listens, and before it is passed to others, so when it is bound.
+    ///
+    /// `None` if the stream is such a socket already, or has come further, and where the node has no way to
+    /// make one: then other users of the machine can fill its backlog.
+    ///
+    /// # Errors
+    /// Those of socket(2) and fcntl(2), ENETDOWN.
+    pub fn private(&self) -> Result<Option<OwnedFd>, Errno> {
+        let has_begun =
+            || Ok(sockopt::socket_acceptconn(self.fd())? || rustix::net::getpeername(self.fd()).is_ok());
+        if self.kind() != Kind::Stream || self.is_private || has_begun()? {
+            return Ok(None);
+        }
+        let flags = SocketFlags::CLOEXEC;
+        let new = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        match self.client().ask_with(Request::MakePrivate(self.opened()), Some(new.as_fd())) {
+            Ok(_) => {}
+            Err(Errno::NETDOWN) => return Err(Errno::NETDOWN),
+            Err(_) => return Ok(None),
+        }
+        let status = rustix::fs::fcntl_getfl(self.fd())?;
+        let kept = OFlags::NONBLOCK | OFlags::from_bits_retain(libc::O_ASYNC as u32);
+        rustix::fs::fcntl_setfl(&new, status & kept)?;
+        inherit(self.fd(), new.as_fd())?;
+        Ok(Some(new))
+    }
+}
+
+/// Sets on a socket what another one has, and the kernel keeps: on a connection what its listener has, as with
+/// TCP.
+pub(crate) fn inherit(listener: BorrowedFd<'_>, connection: BorrowedFd<'_>) -> Result<(), Errno> {
+    if let Ok(Some(linger)) = sockopt::socket_linger(listener) {
+        sockopt::set_socket_linger(connection, Some(linger))?;
+    }
+    for direction in [sockopt::Timeout::Recv, sockopt::Timeout::Send] {
+        if let Ok(Some(time)) = sockopt::socket_timeout(listener, direction) {
+            sockopt::set_socket_timeout(connection, direction, Some(time))?;
+        }
+    }
+    match sys::low_water(listener)? {
+        ..=1 => Ok(()),
+        bytes => sys::set_low_water(connection, bytes),
+    }
+}

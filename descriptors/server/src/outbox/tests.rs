@@ -1,0 +1,124 @@
+//! What is taken is what was written, whatever the pieces.
+
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+
+use proptest::prelude::*;
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+};
+
+use super::*;
+
+/// An outbox whose library has written its byte, and the application's end.
+fn pair() -> (Outbox, OwnedFd) {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let (end, application) =
+        rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None).expect("a pair");
+    rustix::io::write(&application, &[0]).expect("the library's byte");
+    (Outbox::of_connected(end), application)
+}
+
+fn send_with_descriptor(application: &OwnedFd, bytes: &[u8]) {
+    let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut room);
+    let fds = [application.as_fd()];
+    assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
+    let sent = rustix::net::sendmsg(application, &[IoSlice::new(bytes)], &mut control, SendFlags::empty());
+    assert_eq!(sent, Ok(bytes.len()));
+}
+
+/// Takes all there is, as `room` goes, until the outbox says that there is no more.
+fn take_all(outbox: &mut Outbox, room: usize) -> Vec<u8> {
+    let (mut buf, mut all) = (vec![0; room], Vec::new());
+    loop {
+        match outbox.take(&mut buf, false) {
+            Taken::Bytes(length, more) => {
+                assert!((1..=room).contains(&length));
+                all.extend_from_slice(&buf[..length]);
+                if !more {
+                    return all;
+                }
+            }
+            Taken::Interrupted => {}
+            other => {
+                assert_eq!(other, Taken::Nothing);
+                return all;
+            }
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Write(usize),
+    /// With a descriptor, which means nothing here.
+    WriteWithDescriptor(usize),
+    Take(usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let length = prop_oneof![1..20_usize, SHORT - 2..SHORT + 3, 1..3 * SHORT];
+    prop_oneof![
+        4 => length.clone().prop_map(Step::Write),
+        1 => length.clone().prop_map(Step::WriteWithDescriptor),
+        4 => length.prop_map(Step::Take),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn every_byte_is_taken_once_and_the_last_stays(steps in prop::collection::vec(step(), 1..30)) {
+        let (mut outbox, application) = pair();
+        let (mut written, mut taken) = (Vec::new(), Vec::new());
+        for step in steps {
+            let next = written.len() as u8;
+            let bytes = |length: usize| -> Vec<u8> { (0..length).map(|i| next.wrapping_add(i as u8)).collect() };
+            match step {
+                Step::Write(length) => {
+                    let bytes = bytes(length);
+                    prop_assert_eq!(rustix::io::write(&application, &bytes), Ok(length));
+                    written.extend(bytes);
+                }
+                Step::WriteWithDescriptor(length) => {
+                    let bytes = bytes(length);
+                    send_with_descriptor(&application, &bytes);
+                    written.extend(bytes);
+                }
+                Step::Take(room) => {
+                    prop_assert_eq!(outbox.not_taken(), written.len() - taken.len());
+                    taken.extend(take_all(&mut outbox, room));
+                    prop_assert_eq!(&taken, &written);
+                }
+            }
+            prop_assert!(outbox.is_reset_on_close());
+        }
+        taken.extend(take_all(&mut outbox, SHORT));
+        prop_assert_eq!(taken, written);
+        prop_assert!(outbox.is_reset_on_close());
+        prop_assert!(outbox.release());
+        prop_assert!(!outbox.is_reset_on_close());
+    }
+}
+
+#[test]
+fn the_end_comes_after_the_last_byte() {
+    let (mut outbox, application) = pair();
+    rustix::io::write(&application, b"all").expect("room");
+    drop(application);
+    let mut buf = [0; 8];
+    assert_eq!(outbox.take(&mut buf, true), Taken::Bytes(3, false));
+    assert_eq!(&buf[..3], b"all");
+    assert_eq!(outbox.take(&mut buf, true), Taken::End);
+}
+
+#[test]
+fn who_closes_with_something_unread_resets() {
+    let (mut outbox, application) = pair();
+    rustix::io::write(outbox.as_fd(), b"unread").expect("room");
+    rustix::io::write(&application, b"all").expect("room");
+    drop(application);
+    let mut buf = [0; 8];
+    assert_eq!(outbox.take(&mut buf, true), Taken::Bytes(3, false));
+    assert_eq!(outbox.take(&mut buf, true), Taken::Reset);
+}

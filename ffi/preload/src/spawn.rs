@@ -1,0 +1,129 @@
+//! The functions that take the place of the C library's: posix_spawn(3) and posix_spawnp(3).
+
+use std::ffi::{CStr, c_char};
+
+use libc::{c_int, pid_t, posix_spawn_file_actions_t, posix_spawnattr_t};
+
+use crate::exec::Arguments;
+use crate::inherit::{Environment, complete, with_room};
+use crate::kernel::quietly;
+use crate::names::next;
+use crate::supervise::{bypasses, bypasses_by_name};
+
+type PosixSpawn = unsafe extern "C" fn(
+    *mut pid_t,
+    *const c_char,
+    *const posix_spawn_file_actions_t,
+    *const posix_spawnattr_t,
+    Arguments,
+    Environment,
+) -> c_int;
+
+/// Finds the C library's functions, which a child of `fork` must not do: another thread may have held the
+/// loader's lock.
+pub(crate) fn find_originals() {
+    let _ = (next_posix_spawn(), next_posix_spawnp());
+}
+
+/// # Safety
+/// As posix_spawn(3).
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn posix_spawn(
+    process: *mut pid_t,
+    path: *const c_char,
+    actions: *const posix_spawn_file_actions_t,
+    attributes: *const posix_spawnattr_t,
+    arguments: Arguments,
+    environment: Environment,
+) -> c_int {
+    let Some(next) = next_posix_spawn() else { return libc::ENOSYS };
+    // SAFETY: the program's pointer, as it must pass it to posix_spawn(3).
+    if unsafe { bypasses(path) } {
+        // SAFETY: the program's pointers, as it must pass them to posix_spawn(3).
+        return unsafe { spawn_by_shell(process, path, (actions, attributes), arguments, environment) };
+    }
+    let spawn = |environment| {
+        // SAFETY: the program's pointers, as it must pass them to posix_spawn(3).
+        unsafe { next(process, path, actions, attributes, arguments, environment) }
+    };
+    // SAFETY: as above.
+    quietly(|error| *error == 0, || unsafe { complete(environment, spawn) }.unwrap_or(libc::ENOMEM))
+}
+
+/// # Safety
+/// As posix_spawnp(3).
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn posix_spawnp(
+    process: *mut pid_t,
+    file: *const c_char,
+    actions: *const posix_spawn_file_actions_t,
+    attributes: *const posix_spawnattr_t,
+    arguments: Arguments,
+    environment: Environment,
+) -> c_int {
+    let Some(next) = next_posix_spawnp() else { return libc::ENOSYS };
+    // SAFETY: the program's pointer, as it must pass it to posix_spawnp(3).
+    if unsafe { bypasses_by_name(file) } {
+        // SAFETY: the program's pointers, as it must pass them to posix_spawnp(3).
+        return unsafe { spawn_by_shell(process, file, (actions, attributes), arguments, environment) };
+    }
+    let spawn = |environment| {
+        // SAFETY: the program's pointers, as it must pass them to posix_spawnp(3).
+        unsafe { next(process, file, actions, attributes, arguments, environment) }
+    };
+    // The search leaves in `errno` where the file was not.
+    // SAFETY: as above.
+    quietly(|error| *error == 0, || unsafe { complete(environment, spawn) }.unwrap_or(libc::ENOMEM))
+}
+
+/// posix_spawn(3) of a program that no library reaches. The C library's own child cannot be filtered, so a
+/// shell, which has the library, starts the program in its own place. The program's name is then `file`,
+/// whatever its first argument is.
+///
+/// # Safety
+/// As posix_spawn(3).
+unsafe fn spawn_by_shell(
+    process: *mut pid_t,
+    file: *const c_char,
+    (actions, attributes): (*const posix_spawn_file_actions_t, *const posix_spawnattr_t),
+    arguments: Arguments,
+    environment: Environment,
+) -> c_int {
+    const SHELL: &CStr = c"/bin/sh";
+    let Some(next) = next_posix_spawn() else { return libc::ENOSYS };
+    let mut count = 0;
+    // SAFETY: the caller's: a null pointer ends them.
+    while !arguments.is_null() && !unsafe { *arguments.add(count) }.is_null() {
+        count += 1;
+    }
+    let first = [SHELL.as_ptr(), c"-c".as_ptr(), c"exec \"$0\" \"$@\"".as_ptr(), file];
+    let all = first.len() + count.saturating_sub(1) + 1;
+    let spawned = with_room(all * size_of::<*const c_char>(), |room| {
+        let list = room.cast::<*const c_char>();
+        for (at, argument) in first.into_iter().enumerate() {
+            // SAFETY: there is room for all.
+            unsafe { *list.add(at) = argument };
+        }
+        for at in 1..=count.max(1) {
+            // SAFETY: as above; the last one is the end, also where there is no argument.
+            unsafe {
+                *list.add(first.len() + at - 1) =
+                    if at < count { *arguments.add(at) } else { std::ptr::null() };
+            }
+        }
+        // SAFETY: the caller's.
+        let spawn =
+            |environment| unsafe { next(process, SHELL.as_ptr(), actions, attributes, list, environment) };
+        // SAFETY: the caller's.
+        quietly(|error| *error == 0, || unsafe { complete(environment, spawn) }.unwrap_or(libc::ENOMEM))
+    });
+    spawned.unwrap_or(libc::ENOMEM)
+}
+
+fn next_posix_spawn() -> Option<PosixSpawn> {
+    next!(PosixSpawn, c"posix_spawn")
+}
+
+fn next_posix_spawnp() -> Option<PosixSpawn> {
+    next!(PosixSpawn, c"posix_spawnp")
+}

@@ -1,0 +1,245 @@
+//! Programs that this one starts and that no library reaches, because they make system calls themselves: the
+//! launcher takes their calls by a filter that the process gets before it becomes such a program. See the
+//! module `admission` of `peersock-seccomp`, the other end.
+//!
+//! What runs here may be a child of `vfork` or of `fork` in a program with threads, so nothing here takes a
+//! lock or memory of the heap.
+
+use std::ffi::{CStr, OsStr, c_char};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::slice;
+use std::sync::OnceLock;
+
+use libc::{c_int, c_ulong, sock_filter, sock_fprog};
+use peersock_bsd::Errno;
+use peersock_bsd::elf::{is_go, is_static, script_interpreter};
+use peersock_bsd::kernel::check;
+use peersock_fd::{Name, address, peer_credentials};
+use rustix::fs::{Mode, OFlags};
+use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
+
+use crate::rules;
+
+/// Bytes of a file's beginning that are looked at: there the program headers are, and Go's note.
+const HEAD: usize = 8 << 10;
+
+/// The longest path that is looked at (PATH_MAX).
+const MOST_PATH: usize = 4096;
+
+/// The most instructions of a filter that is taken.
+const MOST_INSTRUCTIONS: usize = 512;
+
+/// Where the C library looks for programs if PATH is not set.
+const USUAL_PATH: &CStr = c"/bin:/usr/bin";
+
+/// Where the launcher is told.
+static LAUNCHER: OnceLock<Option<SocketAddrUnix>> = OnceLock::new();
+
+/// Makes ready what must not be made in a child.
+pub(crate) fn prepare() {
+    LAUNCHER.get_or_init(|| rules().map(|rules| address(&Name::Programs(rules.client.tag()))));
+}
+
+/// Has the launcher take this process's calls if the program at `path`, which it is about to become, makes them
+/// itself. Without a launcher that does so, and in kernels without such filters, nothing is done.
+///
+/// # Errors
+/// EAGAIN if the launcher has too many such programs.
+///
+/// # Safety
+/// `path` is null or a C string.
+pub(crate) unsafe fn before_exec(path: *const c_char) -> Result<(), Errno> {
+    // SAFETY: the caller's.
+    match unsafe { bypasses(path) } {
+        true => supervise(),
+        false => Ok(()),
+    }
+}
+
+/// The same for a name that is looked for in PATH.
+///
+/// # Errors
+/// As [`before_exec`].
+///
+/// # Safety
+/// `file` is null or a C string.
+pub(crate) unsafe fn before_search(file: *const c_char) -> Result<(), Errno> {
+    // SAFETY: the caller's.
+    match unsafe { bypasses_by_name(file) } {
+        true => supervise(),
+        false => Ok(()),
+    }
+}
+
+/// The same for an open file.
+///
+/// # Errors
+/// As [`before_exec`].
+pub(crate) fn before_exec_of(fd: RawFd) -> Result<(), Errno> {
+    let bypasses = || peersock_bsd::kernel::borrow(fd).is_some_and(|file| file_bypasses(file, 0));
+    if has_launcher() && bypasses() { supervise() } else { Ok(()) }
+}
+
+/// The same for execveat(2).
+///
+/// # Errors
+/// As [`before_exec`].
+///
+/// # Safety
+/// `path` is null or a C string.
+pub(crate) unsafe fn before_exec_at(folder: RawFd, path: *const c_char, flags: c_int) -> Result<(), Errno> {
+    if path.is_null() || !has_launcher() {
+        return Ok(());
+    }
+    // SAFETY: the caller's.
+    let path = unsafe { CStr::from_ptr(path) };
+    if path.is_empty() && flags & libc::AT_EMPTY_PATH != 0 {
+        return before_exec_of(folder);
+    }
+    let call = libc::SYS_openat;
+    let access = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK;
+    // SAFETY: the path is a C string.
+    let Ok(fd) = check(unsafe { libc::syscall(call, folder, path.as_ptr(), access) }) else { return Ok(()) };
+    // SAFETY: it was just opened, and nobody else knows of it.
+    let file = unsafe { OwnedFd::from_raw_fd(fd as RawFd) };
+    if file_bypasses(file.as_fd(), 0) { supervise() } else { Ok(()) }
+}
+
+fn has_launcher() -> bool {
+    LAUNCHER.get().is_some_and(Option::is_some)
+}
+
+/// Whether no library reaches the program at a path, and the launcher is to.
+///
+/// # Safety
+/// As [`before_exec`].
+pub(crate) unsafe fn bypasses(path: *const c_char) -> bool {
+    // SAFETY: the caller's.
+    has_launcher() && !path.is_null() && path_bypasses(unsafe { CStr::from_ptr(path) }.to_bytes(), 0)
+}
+
+/// The same of a name that is looked for in PATH.
+///
+/// # Safety
+/// As [`before_exec`].
+pub(crate) unsafe fn bypasses_by_name(file: *const c_char) -> bool {
+    if !has_launcher() || file.is_null() {
+        return false;
+    }
+    // SAFETY: the caller's.
+    let name = unsafe { CStr::from_ptr(file) }.to_bytes();
+    if name.contains(&b'/') {
+        return path_bypasses(name, 0);
+    }
+    // SAFETY: the name is a C string; what it gives is one, which the program must not change meanwhile.
+    let folders = unsafe { libc::getenv(c"PATH".as_ptr()) };
+    // SAFETY: as above.
+    let folders = if folders.is_null() { USUAL_PATH } else { unsafe { CStr::from_ptr(folders) } };
+    let mut joined = [0; MOST_PATH];
+    for folder in folders.to_bytes().split(|byte| *byte == b':') {
+        let folder = if folder.is_empty() { b"." } else { folder };
+        let length = folder.len() + 1 + name.len();
+        let Some(path) = joined.get_mut(..length) else { continue };
+        path[..folder.len()].copy_from_slice(folder);
+        path[folder.len()] = b'/';
+        path[folder.len() + 1..].copy_from_slice(name);
+        let access = rustix::fs::access(OsStr::from_bytes(path), rustix::fs::Access::EXEC_OK);
+        if access.is_ok() {
+            return path_bypasses(path, 0);
+        }
+    }
+    false
+}
+
+fn path_bypasses(path: &[u8], depth: u32) -> bool {
+    // A pipe of this name must not be waited for.
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let file = rustix::fs::open(OsStr::from_bytes(path), flags, Mode::empty());
+    file.is_ok_and(|file| file_bypasses(file.as_fd(), depth))
+}
+
+fn file_bypasses(file: std::os::fd::BorrowedFd<'_>, depth: u32) -> bool {
+    let mut room = [0; HEAD];
+    let Ok(length) = rustix::io::pread(file, &mut room[..], 0) else { return false };
+    let head = &room[..length];
+    match script_interpreter(head) {
+        // As deep as the kernel goes.
+        Some(interpreter) => depth < 5 && path_bypasses(interpreter, depth + 1),
+        None => is_static(head) || is_go(head),
+    }
+}
+
+/// Has this thread filtered, and the launcher answer its calls.
+fn supervise() -> Result<(), Errno> {
+    let Some(launcher) = LAUNCHER.get().and_then(Option::as_ref) else { return Ok(()) };
+    let flags = SocketFlags::CLOEXEC;
+    let Ok(socket) = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None) else {
+        return Err(Errno::AGAIN);
+    };
+    // No launcher, or one that does not take calls.
+    if rustix::net::connect(&socket, launcher).is_err() {
+        return Ok(());
+    }
+    let own = rustix::process::geteuid().as_raw();
+    if !peer_credentials(socket.as_fd()).is_ok_and(|peer| [0, own].contains(&peer.uid)) {
+        return Ok(());
+    }
+    let mut hello = [0_u8; 20];
+    read_exact(&socket, &mut hello)?;
+    let (challenge, count) = hello.split_at(16);
+    let challenge = challenge.first_chunk().map_or(0, |bytes| u128::from_ne_bytes(*bytes));
+    let count = count.first_chunk().map_or(0, |bytes| u32::from_ne_bytes(*bytes)) as usize;
+    if count == 0 || count > MOST_INSTRUCTIONS {
+        return Err(Errno::AGAIN);
+    }
+    let mut program = [const { MaybeUninit::<sock_filter>::zeroed() }; MOST_INSTRUCTIONS];
+    let size = count * size_of::<sock_filter>();
+    // SAFETY: the array has room for so many bytes, which are zeros; every bit pattern is an instruction.
+    let bytes = unsafe { slice::from_raw_parts_mut(program.as_mut_ptr().cast::<u8>(), size) };
+    read_exact(&socket, bytes)?;
+    // One that has such a filter already is supervised, and a kernel that has none cannot be helped.
+    let Some(listener) = install(&mut program[..count]) else { return Ok(()) };
+    // From here on only calls that the filter does not name.
+    let mut answer = [0; 20];
+    let proof = rules().map_or(0, |rules| rules.client.prove(challenge));
+    answer[..4].copy_from_slice(&listener.as_raw_fd().to_ne_bytes());
+    answer[4..].copy_from_slice(&proof.to_ne_bytes());
+    let told = rustix::net::send(&socket, &answer, SendFlags::NOSIGNAL);
+    if told != Ok(answer.len()) {
+        return Err(Errno::AGAIN);
+    }
+    // Without an answer the listener is closed, and the program's socket calls fail.
+    read_exact(&socket, &mut [0; 1])
+}
+
+/// seccomp(2) with a listener; `None` if there is one already, or the kernel refuses.
+fn install(program: &mut [MaybeUninit<sock_filter>]) -> Option<OwnedFd> {
+    rustix::thread::set_no_new_privs(true).ok()?;
+    let program = sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr().cast() };
+    let load = |flags: c_ulong| {
+        let mode = libc::SECCOMP_SET_MODE_FILTER;
+        // SAFETY: the program is live, as long as it says, and all of it was written.
+        check(unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, &raw const program) })
+    };
+    let listens = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
+    let fd = match load(listens | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV) {
+        Err(Errno::INVAL) => load(listens),
+        fd => fd,
+    };
+    // SAFETY: the kernel has made the descriptor just now, for this process.
+    fd.ok().map(|fd| unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+fn read_exact(socket: &OwnedFd, mut room: &mut [u8]) -> Result<(), Errno> {
+    while !room.is_empty() {
+        match rustix::io::read(socket, &mut *room) {
+            Ok(0) => return Err(Errno::AGAIN),
+            Ok(read) => room = &mut room[read..],
+            Err(Errno::INTR) => {}
+            Err(_) => return Err(Errno::AGAIN),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,108 @@
+//! Calls that wait are the C library's own, and so the cancellation points that programs take them for
+//! (pthread_cancel(3)): a thread that is cancelled there holds no lock and has no descriptor of this library's.
+//!
+//! They are called from functions that are `extern "C-unwind"`, and have nothing to be dropped while a call is
+//! made: cancelling unwinds through them.
+
+use std::os::fd::RawFd;
+use std::ptr;
+
+use libc::{c_int, c_uint, c_void, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec};
+use peersock_bsd::Errno;
+use rustix::fs::OFlags;
+
+use crate::kernel::{borrow, errno, set_errno};
+use crate::messages::meaning;
+use crate::names::next;
+
+pub(crate) type Accept4 = unsafe extern "C-unwind" fn(RawFd, *mut sockaddr, *mut socklen_t, c_int) -> c_int;
+pub(crate) type Connect = unsafe extern "C-unwind" fn(RawFd, *const sockaddr, socklen_t) -> c_int;
+pub(crate) type Send = unsafe extern "C-unwind" fn(RawFd, *const c_void, size_t, c_int) -> ssize_t;
+pub(crate) type Recv = unsafe extern "C-unwind" fn(RawFd, *mut c_void, size_t, c_int) -> ssize_t;
+pub(crate) type SendTo =
+    unsafe extern "C-unwind" fn(RawFd, *const c_void, size_t, c_int, *const sockaddr, socklen_t) -> ssize_t;
+pub(crate) type RecvFrom =
+    unsafe extern "C-unwind" fn(RawFd, *mut c_void, size_t, c_int, *mut sockaddr, *mut socklen_t) -> ssize_t;
+pub(crate) type SendMsg = unsafe extern "C-unwind" fn(RawFd, *const msghdr, c_int) -> ssize_t;
+pub(crate) type RecvMsg = unsafe extern "C-unwind" fn(RawFd, *mut msghdr, c_int) -> ssize_t;
+pub(crate) type SendMmsg = unsafe extern "C-unwind" fn(RawFd, *mut mmsghdr, c_uint, c_int) -> c_int;
+pub(crate) type RecvMmsg =
+    unsafe extern "C-unwind" fn(RawFd, *mut mmsghdr, c_uint, c_int, *mut timespec) -> c_int;
+type TestCancel = unsafe extern "C-unwind" fn();
+
+/// Finds the C library's functions, which a child of `fork` must not do: another thread may have held the
+/// loader's lock.
+pub(crate) fn find_originals() {
+    let _ = (next_accept4(), next_connect(), next_send(), next_recv(), next_sendto(), next_recvfrom());
+    let _ = (next_sendmsg(), next_recvmsg(), next_sendmmsg(), next_recvmmsg(), next_test_cancel());
+}
+
+macro_rules! originals {
+    ($($name:ident: $type:ty = $original:literal;)*) => {$(
+        pub(crate) fn $name() -> Option<$type> {
+            next!($type, $original)
+        }
+    )*};
+}
+
+originals! {
+    next_accept4: Accept4 = c"accept4";
+    next_connect: Connect = c"connect";
+    next_send: Send = c"send";
+    next_recv: Recv = c"recv";
+    next_sendto: SendTo = c"sendto";
+    next_recvfrom: RecvFrom = c"recvfrom";
+    next_sendmsg: SendMsg = c"sendmsg";
+    next_recvmsg: RecvMsg = c"recvmsg";
+    next_sendmmsg: SendMmsg = c"sendmmsg";
+    next_recvmmsg: RecvMmsg = c"recvmmsg";
+    next_test_cancel: TestCancel = c"pthread_testcancel";
+}
+
+/// A cancellation point for calls that this library makes itself, and that do not wait for long.
+pub(crate) extern "C-unwind" fn test_cancel() {
+    if let Some(test) = next_test_cancel() {
+        // SAFETY: it takes nothing.
+        unsafe { test() };
+    }
+}
+
+/// Makes a call that receives on an overlay socket, as often as it finds nothing, without waiting in it;
+/// between two tries it waits, if the call would, until something is there. `receive` is given the flags.
+///
+/// What `receive` has captured must not need to be dropped.
+pub(crate) fn receive(fd: RawFd, flags: c_int, receive: impl Fn(c_int) -> ssize_t) -> ssize_t {
+    let Some(next) = next_recv() else { return missing() };
+    loop {
+        let received = receive(flags | libc::MSG_DONTWAIT);
+        if received != -1 || errno() != libc::EAGAIN || !waits(fd, flags) {
+            return received;
+        }
+        let mut byte = 0_u8;
+        // SAFETY: there is room for the byte.
+        let peeked = unsafe { next(fd, (&raw mut byte).cast(), 1, libc::MSG_PEEK) };
+        if peeked == -1 {
+            set_errno(meaning(fd, Errno::from_raw_os_error(errno())).raw_os_error());
+            return -1;
+        }
+        // Nothing, once more, is the end: of that the next try tells if it knows more.
+        if peeked == 0 {
+            return receive(flags);
+        }
+    }
+}
+
+/// Whether a call with these flags waits.
+fn waits(fd: RawFd, flags: c_int) -> bool {
+    let not = libc::MSG_DONTWAIT | libc::MSG_ERRQUEUE;
+    let status = || borrow(fd).and_then(|fd| rustix::fs::fcntl_getfl(fd).ok());
+    flags & not == 0 && status().is_some_and(|status| !status.contains(OFlags::NONBLOCK))
+}
+
+pub(crate) fn missing<T: From<i8>>() -> T {
+    set_errno(libc::ENOSYS);
+    T::from(-1)
+}
+
+/// No address.
+pub(crate) const NONE: (*mut sockaddr, *mut socklen_t) = (ptr::null_mut(), ptr::null_mut());

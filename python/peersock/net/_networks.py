@@ -1,0 +1,59 @@
+"""The networks by their names."""
+
+from __future__ import annotations
+
+import socket as _std
+from dataclasses import dataclass
+
+from ._errors import UnknownNetworkError
+
+
+@dataclass(frozen=True)
+class Network:
+    """What a name stands for."""
+
+    name: str
+    #: ``tcp``, ``udp``, ``unix`` or ``ip``.
+    kind: str
+    #: A family of addresses; 0 where it may be any.
+    family: int
+    #: The type of sockets.
+    type: int
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether there are connections."""
+        return self.type == _std.SOCK_STREAM
+
+
+_STREAM, _DGRAM = int(_std.SOCK_STREAM), int(_std.SOCK_DGRAM)
+_V4, _V6, _UNIX = int(_std.AF_INET), int(_std.AF_INET6), int(_std.AF_UNIX)
+
+_NETWORKS = {
+    network.name: network
+    for network in (
+        Network("tcp", "tcp", 0, _STREAM),
+        Network("tcp4", "tcp", _V4, _STREAM),
+        Network("tcp6", "tcp", _V6, _STREAM),
+        Network("udp", "udp", 0, _DGRAM),
+        Network("udp4", "udp", _V4, _DGRAM),
+        Network("udp6", "udp", _V6, _DGRAM),
+        Network("unix", "unix", _UNIX, _STREAM),
+        Network("unixgram", "unix", _UNIX, _DGRAM),
+        Network("ip", "ip", 0, 0),
+        Network("ip4", "ip", _V4, 0),
+        Network("ip6", "ip", _V6, 0),
+    )
+}
+
+
+def network_of(name: str, *kinds: str) -> Network:
+    """The network of this name, if it is of one of these kinds.
+
+    Raises:
+        UnknownNetworkError: It is not, or there is none.
+    """
+    found = _NETWORKS.get(name) if isinstance(name, str) else None
+    if found is None or found.kind not in kinds:
+        raise UnknownNetworkError(name)
+    return found

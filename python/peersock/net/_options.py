@@ -1,0 +1,64 @@
+"""What single kinds of connections and listeners have."""
+
+from __future__ import annotations
+
+import os
+import socket as _std
+import struct
+
+from ._addr import TCPAddr, UDPAddr, UnixAddr
+from ._endpoint import Connection, Endpoint
+
+
+class TCPOptions(Connection):
+    """What TCP connections have."""
+
+    def local_addr(self) -> TCPAddr:
+        own = super().local_addr()
+        assert isinstance(own, TCPAddr)
+        return own
+
+    def remote_addr(self) -> TCPAddr | None:
+        remote = super().remote_addr()
+        assert remote is None or isinstance(remote, TCPAddr)
+        return remote
+
+    def set_no_delay(self, flag: bool) -> None:
+        """Whether small writes are sent at once (TCP_NODELAY). They are, by default."""
+        self._opened("set no delay").setsockopt(_std.IPPROTO_TCP, _std.TCP_NODELAY, int(flag))
+
+    def set_keep_alive(self, flag: bool) -> None:
+        """Whether the other end is asked now and then if it is there (SO_KEEPALIVE). By default it is not."""
+        self._opened("set keep alive").setsockopt(_std.SOL_SOCKET, _std.SO_KEEPALIVE, int(flag))
+
+    def set_linger(self, seconds: int) -> None:
+        """What `close()` does with what was not sent yet: below 0 it goes on in the background, which is the default;
+        0 drops it and resets the connection; otherwise `close()` waits so many seconds for it."""
+        value = struct.pack("ii", int(seconds >= 0), max(seconds, 0))
+        self._opened("set linger").setsockopt(_std.SOL_SOCKET, _std.SO_LINGER, value)
+
+
+class UDPOptions(Connection):
+    """What UDP sockets have."""
+
+    def local_addr(self) -> UDPAddr:
+        own = super().local_addr()
+        assert isinstance(own, UDPAddr)
+        return own
+
+    def remote_addr(self) -> UDPAddr | None:
+        remote = super().remote_addr()
+        assert remote is None or isinstance(remote, UDPAddr)
+        return remote
+
+
+class UnixOptions(Endpoint):
+    """What can be set of sockets that have a path."""
+
+    def set_unlink_on_close(self, unlink: bool) -> None:
+        """Whether `close()` removes the path to which it is bound. By default listeners do, connections do not."""
+        with self._lock:
+            address = self._own_address()
+            assert isinstance(address, UnixAddr)
+            has_path = bool(address.name) and not address.name.startswith("@")
+            self._unlinks = os.path.abspath(address.name) if unlink and has_path else None

@@ -1,0 +1,132 @@
+"""Waiting as threads do it: each in a poll of its own, from which others can wake it."""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import select
+import threading
+import time
+from collections.abc import Collection
+from typing import TypeVar
+
+from ._endpoint import Endpoint
+from ._errors import DeadlineError
+from ._sockets import opened
+from ._steps import Steps, Wait, drive
+
+_T = TypeVar("_T")
+
+
+class _Alarm:
+    """Wakes the one thread that it belongs to."""
+
+    def __init__(self) -> None:
+        self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+
+    def wake(self) -> None:
+        """Ends its poll, or the next one."""
+        os.eventfd_write(self.fd, 1)
+
+    def forget(self) -> None:
+        """Undoes what nobody waits for any more."""
+        try:
+            os.eventfd_read(self.fd)
+        except BlockingIOError:
+            pass
+
+    def __del__(self) -> None:
+        os.close(self.fd)
+
+
+_own = threading.local()
+
+
+def _renew() -> None:
+    # The parent's thread reads from the same one.
+    global _own
+    _own = threading.local()
+
+
+os.register_at_fork(after_in_child=_renew)
+
+
+def _alarm() -> _Alarm:
+    """This thread's; another one for a signal's handler that waits while its thread waits."""
+    kept: list[_Alarm] = vars(_own).setdefault("alarms", [])
+    return kept.pop() if kept else _Alarm()
+
+
+def _give_back(alarm: _Alarm) -> None:
+    alarm.forget()
+    vars(_own).setdefault("alarms", []).append(alarm)
+
+
+def wait_for(wanted: Wait, until: float | None, alarm: _Alarm | None = None) -> Collection[int]:
+    """Waits for descriptors, a time, or an alarm. Gives the descriptors that are ready."""
+    poll = select.poll()
+    for fd in wanted.readers:
+        poll.register(fd, select.POLLIN)
+    for fd in wanted.writers:
+        poll.register(fd, select.POLLOUT)
+    if alarm is not None:
+        poll.register(alarm.fd, select.POLLIN)
+    times = [time for time in (wanted.until, until) if time is not None]
+    rest = min(times) - time.monotonic() if times else None
+    # No more than poll's own number takes.
+    ready = poll.poll(None if rest is None else min(max(math.ceil(rest * 1000), 0), 0x7FFFFFFF))
+    return [fd for fd, _ in ready]
+
+
+def run(what: str, steps: Steps[_T], timeout: float | None = None) -> _T:
+    """Runs an operation that no endpoint has yet, within so many seconds."""
+    limit = None if timeout is None else time.monotonic() + timeout
+
+    def wait(wanted: Wait) -> Collection[int]:
+        ready = wait_for(wanted, limit)
+        if not ready and limit is not None and time.monotonic() >= limit:
+            raise DeadlineError.during(what)
+        return ready
+
+    with opened(what):
+        return drive(steps, wait)
+
+
+class Blocking(Endpoint):
+    """An endpoint whose calls block the thread."""
+
+    def _begin(self) -> None:
+        super()._begin()
+        self._turns = (threading.Lock(), threading.Lock())
+
+    def _run(self, what: str, direction: int, steps: Steps[_T]) -> _T:
+        """Runs an operation, after those of the same direction that other threads have begun."""
+        limit = None if self._timeout is None else time.monotonic() + self._timeout
+        self._enter(what, direction)
+        try:
+            # Who has the turn is woken by all that ends the wait of others, too.
+            with self._turns[direction], opened(what):
+                self._check(what, direction)
+                return drive(steps, lambda wanted: self._wait(what, direction, wanted, limit))
+        finally:
+            self._leave()
+
+    def _wait(self, what: str, direction: int, wanted: Wait, limit: float | None) -> Collection[int]:
+        if self._timeout == 0:
+            raise BlockingIOError(errno.EAGAIN, f"{what}: {os.strerror(errno.EAGAIN)}")
+        alarm = _alarm()
+        try:
+            with self._lock:
+                self._check(what, direction)
+                self._wakers[direction].add(alarm)
+                until = self._until(direction, limit)
+            ready = wait_for(wanted, until, alarm)
+        finally:
+            with self._lock:
+                self._wakers[direction].discard(alarm)
+            _give_back(alarm)
+        self._check(what, direction)
+        if limit is not None and time.monotonic() >= limit and not ready:
+            raise DeadlineError.during(what)
+        return ready

@@ -1,0 +1,87 @@
+"""How ``python -m peersock run`` ends where a peer has vanished to which something was sent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .conftest import Place
+
+#: Accepts one connection and reads nothing of it.
+DEAF = (
+    "import socket, time\n"
+    "server = socket.create_server(('::', 0), family=socket.AF_INET6); print(server.getsockname()[1], flush=True)\n"
+    "connection, _ = server.accept(); time.sleep(1000)\n"
+)
+
+
+@pytest.fixture
+def deaf(place: Place) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
+    """A member that accepts a connection, as a process whose node stops with it; its address and port."""
+    command = [*place.run, place.write("deaf.py", DEAF)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        address = process.stderr.readline().removeprefix("address: ").strip()
+        yield process, address, process.stdout.readline().strip()
+        process.send_signal(signal.SIGCONT)
+        process.terminate()
+
+
+#: The launcher waits so long for a peer when it is asked to end (2 s), and what a loaded machine needs beside that.
+SOON = 4
+#: A second signal waits for nobody: it takes less than a first one would.
+AT_ONCE = 1.5
+
+
+@pytest.mark.parametrize("ends_itself", [False, True])
+@pytest.mark.parametrize("signals", [1, 2])
+def test_a_peer_that_vanished_holds_up_the_end_for_two_seconds_and_a_second_signal_for_none(
+    place: Place, deaf: tuple[subprocess.Popen[str], str, str], signals: int, ends_itself: bool
+) -> None:
+    victim, address, port = deaf
+    program = place.write(
+        "program.py",
+        "import os, socket, sys, time\n"
+        "sock = socket.create_connection((sys.argv[1], int(sys.argv[2])))\n"
+        "print(os.getpid(), flush=True); sys.stdin.readline()\n"
+        "sock.sendall(bytes(5000)); print('sent', flush=True)\n"
+        f"time.sleep({0 if ends_itself else 1000})\n",
+    )
+    command, pipe = [*place.run, "--quiet", program, address, port], subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdin is not None and process.stdout is not None
+        number = int(process.stdout.readline())
+        victim.send_signal(signal.SIGSTOP)
+        # None of its threads acknowledges anything any more.
+        os.waitid(os.P_PID, victim.pid, os.WSTOPPED)
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "sent\n"
+        if ends_itself:
+            wait_until_gone(number)
+        begun = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        if signals == 2:
+            wait_until_gone(number)
+            begun = time.monotonic()
+            # Now it waits for the peer. Two signals that come before a busy process looks are one.
+            while process.poll() is None and time.monotonic() - begun < 60:
+                process.send_signal(signal.SIGTERM)
+                time.sleep(0.1)
+        _, errors = process.communicate(timeout=60)
+        took = time.monotonic() - begun
+        assert took < (AT_ONCE if signals == 2 else SOON), took
+        assert process.returncode == (0 if ends_itself else -signal.SIGTERM)
+        assert "not everything that was sent was confirmed" in errors
+
+
+def wait_until_gone(process: int) -> None:
+    """Waits until the launcher has seen the end of its program."""
+    while Path(f"/proc/{process}").exists():
+        time.sleep(0.005)
