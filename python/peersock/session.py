@@ -21,6 +21,8 @@ from .peers import Peer
 
 #: How often an asynchronous wait looks, seconds.
 _STEP = 0.02
+#: How long a thread waits for an asynchronous wait, seconds: for so long it goes on after that was cancelled.
+_ROUND = 0.25
 _AF_INET6 = int(_std.AF_INET6)
 
 
@@ -269,7 +271,17 @@ class Session:
 
     async def wait_peer_async(self, address: str | IPv4Address | IPv6Address, timeout: float | None = None) -> bool:
         """As `wait_peer()`, in asyncio."""
-        return await _repeat(lambda: self.wait_peer(address, 0), timeout)
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        deadline = None if timeout is None else loop.time() + timeout
+        while True:
+            left = _ROUND if deadline is None else min(max(deadline - loop.time(), 0), _ROUND)
+            # Only a call that waits has the node look for the peer.
+            if await asyncio.to_thread(self.wait_peer, address, left):
+                return True
+            if deadline is not None and loop.time() >= deadline:
+                return False
 
     def _network_of(self, address: str) -> int:
         """The network that an address belongs to; the first one if that is not known."""

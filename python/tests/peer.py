@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import select
 import ssl
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import peersock
-from peersock import socket
+from peersock import pipe, socket
 
 from . import delivery
 
@@ -148,9 +149,63 @@ def connect(address: str, port: str) -> None:
         say("done", connection.recv(100).decode().strip())
 
 
+def pipe_echo(proto: str, address: str) -> None:
+    """Sends back what a pipe hears, until it hears ``end``."""
+
+    async def main() -> None:
+        ended = asyncio.Event()
+
+        async def answer(msg: bytes, client_tup: Any, other: pipe.Pipe) -> None:
+            if msg == b"end":
+                ended.set()
+            else:
+                await other.send(msg, client_tup)
+
+        async with await pipe.pipe_open(int(proto), route=(address, 0), msg_cb=answer) as server:
+            say(server.local_tup[1])
+            await ended.wait()
+
+    asyncio.run(main())
+
+
+def pipe_node() -> None:
+    """A node that sends back what it hears, until it hears ``end``."""
+
+    async def main() -> None:
+        ended = asyncio.Event()
+
+        async def answer(msg: bytes, client_tup: Any, other: pipe.Pipe) -> None:
+            await other.send(msg.upper())
+            if msg == b"end":
+                ended.set()
+
+        async with pipe.P2PNode(port=0, session=sessions[0]) as node:
+            node.add_msg_cb(answer)
+            say(node.addr_bytes.decode())
+            await ended.wait()
+
+    asyncio.run(main())
+
+
+#: The one of this process.
+sessions: list[peersock.Session] = []
+
 FUNCTIONS: dict[str, Callable[..., None]] = {
     function.__name__: function
-    for function in (echo, echo_many, silent, failing, deaf, throw_away, receive, datagrams, tls, connect)
+    for function in (
+        echo,
+        echo_many,
+        silent,
+        failing,
+        deaf,
+        throw_away,
+        receive,
+        datagrams,
+        tls,
+        connect,
+        pipe_echo,
+        pipe_node,
+    )
 }
 
 
@@ -158,6 +213,7 @@ def main() -> None:
     """Runs what it is told."""
     path, seed = sys.argv[1:]
     with peersock.Session(path, identity=bytes.fromhex(seed), interfaces="loopback", linger=1) as session:
+        sessions.append(session)
         say(session.address)
         for line in sys.stdin:
             name, *arguments = line.split()

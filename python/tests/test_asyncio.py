@@ -11,7 +11,7 @@ import pytest
 import peersock
 from peersock import socket
 
-from .conftest import Peer
+from .conftest import Network, Peer, run_python
 from .peer import CERTIFICATE
 
 
@@ -137,3 +137,18 @@ def test_waiting_for_a_peer(peer: Peer, session: peersock.Session) -> None:
             await session.wait_peer_async(session.address[: session.address.rindex(":")] + ":1", 0.05)
 
     asyncio.run(main())
+
+
+_WAITING = """
+import asyncio, sys, peersock
+
+async def main():
+    async with peersock.Session(sys.argv[1], identity=bytes.fromhex(sys.argv[2]), interfaces="loopback") as session:
+        print(await session.wait_peer_async(sys.argv[3], 20))
+
+asyncio.run(main())
+"""
+
+
+def test_waiting_for_a_peer_to_which_nothing_was_sent(peer: Peer, network: Network) -> None:
+    assert run_python(_WAITING, str(network.path), network.spare().hex(), peer.v6) == "True\n"

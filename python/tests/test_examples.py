@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,9 +28,9 @@ class Pair:
         loopback = Path(__file__).resolve().with_name("loopback.py")
         return [sys.executable, str(loopback), str(EXAMPLES / f"{example}.py"), self.network, *arguments]
 
-    def serve(self, example: str) -> str:
+    def serve(self, example: str, *arguments: str) -> str:
         """Starts a server. Returns its first line, which says where it is."""
-        server = subprocess.Popen(self.command(example), stdout=subprocess.PIPE, text=True, cwd=self.folder)
+        server = subprocess.Popen(self.command(example, *arguments), stdout=subprocess.PIPE, text=True, cwd=self.folder)
         self.servers.append(server)
         assert server.stdout is not None
         return server.stdout.readline().strip()
@@ -95,3 +96,37 @@ def test_traceroute6(pair: Pair) -> None:
     (line,) = pair.ask("traceroute6", address).splitlines()
     assert line.split()[0] == "1"
     assert line.count(address) == 3
+
+
+def test_pipe_echo() -> None:
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / "pipe_echo.py")],
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+    expected = [f"{proto} {ip} b'hello'" for ip in ("127.0.0.1", "::1") for proto in ("TCP", "UDP")]
+    assert done.stdout.splitlines() == expected
+
+
+def test_pipes(pair: Pair) -> None:
+    address = pair.serve("pipe_server")
+    assert pair.ask("pipe_client", address) == "3 9\n12 144\n"
+    stdout = pair.servers[0].stdout
+    assert stdout is not None and stdout.readline() == "heard good day\n"
+
+
+def test_pipe_relay(pair: Pair) -> None:
+    address = pair.serve("asyncio_server")
+    port = int(pair.serve("pipe_relay", address))
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as client:
+        client.settimeout(PATIENCE)
+        client.sendall(b"through\nthe relay\n")
+        with client.makefile("rb") as answers:
+            assert [answers.readline(), answers.readline()] == [b"THROUGH\n", b"THE RELAY\n"]
+
+
+def test_pipe_node(pair: Pair) -> None:
+    text = pair.serve("pipe_node")
+    assert pair.ask("pipe_node", text) == "PONG\n"

@@ -8,7 +8,7 @@ import ipaddress
 import os
 import socket
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, overload
 
 from ._addresses import IP4, IP6, IPAddress, IPRange, family
@@ -87,13 +87,22 @@ class Route:
             raise ValueError("the route is not bound: await route.bind() first")
         return self._bound
 
-    def socket(self, type: int = socket.SOCK_STREAM) -> socket.socket:
+    def socket(
+        self,
+        type: int = socket.SOCK_STREAM,
+        proto: int = 0,
+        *,
+        prepare: Callable[[socket.socket], None] | None = None,
+    ) -> socket.socket:
         """Opens a socket of the operating system at the endpoint.
 
-        It is kept to the interface, unless the endpoint's address is none of the route's.
+        It is kept to the interface, unless the endpoint's address is none of the route's. `prepare` is called with the
+        socket before it is bound.
         """
-        sock = socket.socket(self.af, type)
+        sock = socket.socket(self.af, type, proto)
         try:
+            if prepare is not None:
+                prepare(sock)
             is_here = any(self.bind_tup[0] in block for block in (*self.nic_ips, *self.ext_ips))
             if self.interface and is_here and hasattr(socket, "SO_BINDTODEVICE"):
                 try:

@@ -1,0 +1,11 @@
+"""What goes wrong with pipes, beside what the system says of their sockets."""
+
+from __future__ import annotations
+
+
+class PipeClosedError(ConnectionError):
+    """The pipe is closed, by this program or by the other end."""
+
+
+class PipeOptionWarning(UserWarning):
+    """An option was given that does nothing for a pipe of this kind."""

@@ -1,0 +1,260 @@
+"""Nodes: pipes to and from the members of networks, by an address text."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+from collections.abc import Generator, Iterable, Mapping
+from types import TracebackType
+from typing import Any
+
+from ..interfaces import IP4, IP6, Interface, IPRange, Route, list_interfaces, load_interfaces
+from ..session import Session
+from ._addresses import TCP, Tup, family_of
+from ._daemon import DAEMON_CONF, Daemon
+from ._node_text import NodeAddress
+from ._open import pipe_open
+from ._options import NET_CONF, Options
+from ._pipe import MsgCallback, Pipe
+
+#: The port of nodes, unless they are given another one; P2PD's.
+NODE_PORT = 10001
+#: How long a node looks for another one, seconds.
+PATIENCE = 30.0
+#: The most entries of a list in the text.
+_MOST = 64
+
+
+class P2PNode:
+    """A member of networks that takes connections from the others. Awaiting it starts it::
+
+        node = await P2PNode(session=session)
+        node.add_msg_cb(msg_cb)
+        text = node.addr_bytes                  # to be given to another node
+        pipe = await other.connect(text)
+
+    Connections lead over the overlay: it finds the way, directly or through NATs or roots, and encrypts.
+
+    Args:
+        ifs: The machine's interfaces that the address text tells of. None is all, or those that the session is
+            limited to; they are only asked for their external addresses and NATs if there are STUN servers, see
+            `peersock.interfaces`.
+        port: The port of the overlay at which it takes connections; 0 is any.
+        conf: The options of its pipes.
+        session: The session whose networks it is in. It is not closed with the node.
+        net_id: Without a session, the network or networks of its own one.
+        options: Without a session, what else `peersock.Session` takes.
+
+    Raises:
+        TypeError, ValueError: The arguments make no sense.
+    """
+
+    def __init__(
+        self,
+        ifs: Iterable[Interface] | None = None,
+        port: int = NODE_PORT,
+        conf: Mapping[str, Any] = DAEMON_CONF,
+        *,
+        session: Session | None = None,
+        net_id: Any = None,
+        **options: Any,
+    ) -> None:
+        if session is not None and (net_id is not None or options):
+            raise ValueError("a node has a session, or what makes one: not both")
+        Options.parse(conf)
+        self.ifs = None if ifs is None else list(ifs)
+        self.conf = conf
+        self.port = port
+        self._given, self._net_id, self._session_options = session, net_id, options
+        self._session: Session | None = session
+        self._daemon = Daemon(conf)
+        self._opened: list[Pipe] = []
+        self._is_started = False
+
+    def __await__(self) -> Generator[Any, None, P2PNode]:
+        return self.start().__await__()
+
+    async def __aenter__(self) -> P2PNode:
+        return await self.start()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def start(self) -> P2PNode:
+        """Joins the networks, if there is no session yet, and listens. Gives the node itself.
+
+        Raises:
+            OSError: The node cannot be started, or the port is used: EADDRINUSE.
+        """
+        if self._is_started:
+            return self
+        if self._session is None:
+            self._session = await asyncio.to_thread(Session, self._net_id, **self._session_options)
+        try:
+            if self.ifs is None:
+                self.ifs = await _interfaces(self._session)
+            for address in self._session.addresses:
+                route = await Route(family_of((address, 0)), [IPRange(address)]).bind(self.port, address)
+                # All addresses have the same port.
+                self.port, _ = await self._daemon.add_listener(TCP, route)
+        except BaseException:
+            await self.close()
+            raise
+        self._is_started = True
+        return self
+
+    @property
+    def session(self) -> Session:
+        """The session whose networks it is in.
+
+        Raises:
+            ValueError: The node is not started.
+        """
+        if self._session is None or not self._is_started:
+            raise ValueError("the node is not started: await it first")
+        return self._session
+
+    @property
+    def pipes(self) -> list[Pipe]:
+        """The pipes that are open, to and from other nodes."""
+        accepted = [pipe for server in self._daemon.servers for pipe in server.clients]
+        return [*accepted, *self._opened]
+
+    @property
+    def address(self) -> NodeAddress:
+        """Where the node is now.
+
+        Raises:
+            ValueError: The node is not started.
+        """
+        session, interfaces = self.session, self.ifs or []
+        status = session.status()
+        return NodeAddress(
+            id=session.id,
+            public_key=session.public_key,
+            networks={
+                network["id"]: list(network["addresses"])
+                for network in status["networks"]
+                if int(network["id"], 16) in session.networks
+            },
+            port=self.port,
+            candidates=_candidates(status, interfaces),
+            interfaces=[interface.to_dict() for interface in interfaces[:_MOST]],
+            roots=[root["id"] for root in status["roots"][:_MOST]],
+        )
+
+    @property
+    def addr_bytes(self) -> bytes:
+        """The text for `connect`, as ASCII: where the node is now, as `address` has it. Nothing in it is secret; it
+        does say which addresses the machine has.
+
+        Raises:
+            ValueError: The node is not started.
+        """
+        return self.address.to_bytes()
+
+    def add_msg_cb(self, msg_cb: MsgCallback) -> P2PNode:
+        """Has ``msg_cb(msg, client_tup, pipe)`` called for messages, also of connections that this node makes."""
+        self._daemon.add_msg_cb(msg_cb)
+        for pipe in self._opened:
+            pipe.add_msg_cb(msg_cb)
+        return self
+
+    def del_msg_cb(self, msg_cb: MsgCallback) -> P2PNode:
+        """Takes a callback away. It may be none."""
+        self._daemon.del_msg_cb(msg_cb)
+        for pipe in self._opened:
+            pipe.del_msg_cb(msg_cb)
+        return self
+
+    async def connect(self, addr: bytes | str | NodeAddress, timeout: float = PATIENCE) -> Pipe:
+        """Connects to the node that the text is of. Its messages are also queued for `Pipe.recv`.
+
+        Args:
+            addr: What the other node has as `addr_bytes`.
+            timeout: How long the node is looked for, seconds. The option ``con_timeout`` is for the connection then.
+
+        Raises:
+            TypeError, ValueError: It is no such text, or this node is not started.
+            LookupError: The nodes have no network in common.
+            TimeoutError: The node was not found in time.
+            OSError: It takes no connection.
+        """
+        where = addr if isinstance(addr, NodeAddress) else NodeAddress.parse(addr)
+        session = self.session
+        common = [where.networks.get(f"{network:016x}") for network in session.networks]
+        ip = next((addresses[0] for addresses in common if addresses), None)
+        if ip is None:
+            raise LookupError("the nodes have no network in common")
+        if ip not in session.addresses and not await session.wait_peer_async(ip, timeout):
+            raise TimeoutError(f"the node was not found in {timeout:g} s")
+        conf = {name: value for name, value in self.conf.items() if value != NET_CONF[name]}
+        pipe = await pipe_open(TCP, (ip, where.port), conf={**conf, "reuse_addr": False})
+        for msg_cb in self._daemon.msg_cbs:
+            pipe.add_msg_cb(msg_cb)
+        self._opened.append(pipe)
+        pipe.add_end_cb(self._forget)
+        return pipe
+
+    def _forget(self, message: None, client_tup: Tup, pipe: Pipe) -> None:
+        if pipe in self._opened:
+            self._opened.remove(pipe)
+
+    async def close(self) -> None:
+        """Closes its pipes, and the session if it is its own. Calling it again does nothing."""
+        self._is_started = False
+        await self._daemon.close()
+        await asyncio.gather(*(pipe.close() for pipe in list(self._opened)))
+        if self._given is None and self._session is not None:
+            session, self._session = self._session, None
+            await asyncio.to_thread(session.close)
+
+
+async def init_p2pd() -> list[str]:
+    """The names of the machine's interfaces, for `start_p2p_node`. There is nothing to be prepared."""
+    return await list_interfaces()
+
+
+async def start_p2p_node(netifaces: Iterable[str] | None = None, port: int = NODE_PORT, **options: Any) -> P2PNode:
+    """Starts a node.
+
+    Args:
+        netifaces: The names of the interfaces that its address text tells of; None is as for `P2PNode`.
+        port: Its port.
+        options: What else `P2PNode` takes.
+    """
+    ifs = None if netifaces is None else await load_interfaces(netifaces, skip_nat=not _has_stun())
+    return await P2PNode(ifs, port, **options)
+
+
+async def _interfaces(session: Session) -> list[Interface]:
+    """The interfaces of the session's node."""
+    limits = session._open().settings.interfaces
+    names = await list_interfaces() if limits is None else list(limits or ("lo",))
+    return await load_interfaces(names, skip_nat=not _has_stun())
+
+
+def _has_stun() -> bool:
+    """Whether there is a server that can say something of NATs."""
+    return any(os.environ.get(name) for name in ("PEERSOCK_STUN", "PEERSOCK_ROOTS"))
+
+
+def _candidates(status: dict[str, Any], interfaces: list[Interface]) -> list[str]:
+    """Where others may reach the node's UDP sockets."""
+    contact = status.get("contact") or {}
+    found = [candidate["address"] for candidate in contact.get("candidates", ())]
+    for endpoint in status["endpoints"]:
+        host, _, port = endpoint.rpartition(":")
+        ip = ipaddress.ip_address(host.strip("[]").partition("%")[0])
+        if not ip.is_unspecified:
+            found.append(endpoint)
+            continue
+        # A socket for all addresses: those that there are.
+        for interface in interfaces:
+            for route in interface.rp[IP4 if ip.version == 4 else IP6].routes:
+                own = [block[0] for block in (*route.nic_ips, *route.ext_ips) if not block[0].is_link_local]
+                found += [f"{ip}:{port}" if ip.version == 4 else f"[{ip}]:{port}" for ip in own]
+    return list(dict.fromkeys(found))[:_MOST]

@@ -1,0 +1,156 @@
+"""Servers of connections."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import math
+import socket as _std
+from typing import Any
+
+from ..interfaces import Route
+from ._addresses import TCP, Tup, parse_tup, tup_of
+from ._options import Options
+from ._pipe import Pipe
+from ._queue import Waiting, log
+from ._tcp import TcpPipe
+
+#: How long a server waits where the system lacks something for a connection, seconds.
+_PAUSE = 1.0
+#: Errors of connections that are gone before they were accepted.
+_OF_CLIENTS = (errno.ECONNABORTED, errno.EPROTO, errno.ECONNRESET, errno.EPERM, errno.EINTR)
+#: Errors of the listening socket itself.
+_OF_SERVER = (errno.EBADF, errno.EINVAL, errno.ENOTSOCK, errno.ENETDOWN, errno.EOPNOTSUPP)
+
+
+class TcpServer(Pipe):
+    """A server: awaiting it gives the pipe of the next client. Its callbacks are those of all clients."""
+
+    def __init__(self, sock: _std.socket, route: Route | None, options: Options) -> None:
+        super().__init__(TCP, sock, route, options)
+        self._own_tup = tup_of(sock.getsockname())
+        self._live: set[TcpPipe] = set()
+        # The last one of an address and port: at several own addresses there may be several.
+        self._by_tup: dict[Tup, TcpPipe] = {}
+        # Those that nobody has awaited. They may have ended, with messages in their queues.
+        self._arrived: Waiting[TcpPipe] = Waiting()
+        self._opening = 0
+        self._room = asyncio.Event()
+        self._openers: set[asyncio.Task[None]] = set()
+        self._acceptor = self._loop.create_task(self._accept())
+
+    @property
+    def local_tup(self) -> Tup:
+        """The own address and port."""
+        return self._own_tup
+
+    @property
+    def clients(self) -> list[Pipe]:
+        """The pipes of the clients that are connected."""
+        return list(self._live)
+
+    async def _next_client(self) -> Pipe:
+        client = await self._arrived.take(math.inf)
+        assert client is not None
+        self._room.set()
+        return client
+
+    async def _send(self, data: bytes, dest_tup: Any) -> int:
+        if dest_tup is None:
+            raise ValueError("a server needs to be told to which client: send(data, client_tup)")
+        client = self._by_tup.get(parse_tup(dest_tup))
+        if client is None:
+            raise LookupError(f"the server has no client {dest_tup!r}")
+        return await client.send(data)
+
+    async def _accept(self) -> None:
+        """Accepts connections until the server is closed; who is too many waits in the system's queue."""
+        while not self._is_closing:
+            while self._is_crowded:
+                self._room.clear()
+                await self._room.wait()
+            try:
+                sock, _ = await self._loop.sock_accept(self.sock)
+            except OSError as error:
+                if error.errno in _OF_SERVER:
+                    self._fail(error)
+                    return
+                if error.errno not in _OF_CLIENTS:
+                    log.warning("no connection can be accepted: %s", error)
+                    await asyncio.sleep(_PAUSE)
+                continue
+            self._opening += 1
+            task = self._loop.create_task(self._open(sock))
+            self._openers.add(task)
+            task.add_done_callback(self._openers.discard)
+
+    async def _open(self, sock: _std.socket) -> None:
+        """Makes a connection a pipe."""
+        tls = self.conf.ssl_context if self.conf.use_ssl else None
+        patience = finite(self.conf.ssl_handshake) if tls is not None else None
+        try:
+            client = TcpPipe(sock, self.route, self.conf, server=self)
+            if not (self._msg_cbs or self._pipes or len(self._subs)):
+                client._subscribe_by_default()
+            await self._loop.connect_accepted_socket(
+                lambda: client._stream, sock, ssl=tls, ssl_handshake_timeout=patience
+            )
+        except (OSError, asyncio.TimeoutError) as error:
+            log.debug("a connection has ended before it was open: %s", error)
+            sock.close()
+        except BaseException:
+            sock.close()
+            raise
+        finally:
+            self._opening -= 1
+            self._room.set()
+
+    def _add(self, client: TcpPipe) -> None:
+        self._live.add(client)
+        self._by_tup[client.client_tup] = client
+        self._arrived.append(client)
+
+    def _remove_client(self, client: TcpPipe) -> None:
+        self._live.discard(client)
+        if self._by_tup.get(client.client_tup) is client:
+            del self._by_tup[client.client_tup]
+        if self._msg_cbs or self._pipes:
+            # Nobody needs to await clients whose messages are worked on.
+            self._arrived.discard(client)
+        self._room.set()
+
+    @property
+    def _is_crowded(self) -> bool:
+        ended = sum(client not in self._live for client in self._arrived)
+        return len(self._live) + self._opening + ended >= self.conf.max_clients
+
+    def _flow(self) -> None:
+        for client in list(self._live):
+            client._flow()
+
+    def _fail(self, error: OSError) -> None:
+        if not self._is_closing:
+            log.warning("the server accepts no more connections: %s", error)
+            self._arrived.end(self._closed())
+            self.sock.close()
+            self._end(error)
+
+    async def _close(self) -> None:
+        self._acceptor.cancel()
+        self._arrived.end(self._closed())
+        for task in list(self._openers):
+            task.cancel()
+        try:
+            await asyncio.wait((self._acceptor, *self._openers))
+            await asyncio.gather(*(client.close() for client in list(self._live)))
+        finally:
+            self.sock.close()
+            self._end(None)
+
+    def _end_tup(self) -> Tup:
+        return self._own_tup
+
+
+def finite(seconds: float) -> float:
+    """A time for asyncio, which knows no handshake that may take for ever."""
+    return min(seconds, 1e9)

@@ -1,0 +1,138 @@
+"""Connections."""
+
+from __future__ import annotations
+
+import asyncio
+import socket as _std
+from typing import TYPE_CHECKING, Any, cast
+
+from ..interfaces import Route
+from ._addresses import TCP, Tup, parse_tup, tup_of
+from ._options import Options
+from ._pipe import CLOSE_PATIENCE, Pipe
+from ._queue import log
+
+if TYPE_CHECKING:
+    from ._server import TcpServer
+
+
+class TcpPipe(Pipe):
+    """A connection. What comes in is a stream: a message is any piece of it."""
+
+    def __init__(
+        self,
+        sock: _std.socket,
+        route: Route | None,
+        options: Options,
+        name: Tup | None = None,
+        server: TcpServer | None = None,
+    ) -> None:
+        super().__init__(TCP, sock, route, options)
+        self._parent = self._server = server
+        self.dest_tup = tup_of(sock.getpeername())
+        self._own_tup = tup_of(sock.getsockname())
+        # The destination as the program has named it.
+        self._name = name
+        self._stream = _Stream(self)
+        self._transport: asyncio.Transport | None = None
+        self._is_paused = False
+        # In the order of the calls.
+        self._turn = asyncio.Lock()
+        self._room = asyncio.Event()
+        self._room.set()
+
+    @property
+    def local_tup(self) -> Tup:
+        """The own address and port."""
+        return self._own_tup
+
+    def _open(self, transport: asyncio.Transport) -> None:
+        """The connection can be used."""
+        self._transport = transport
+        if self._server is not None:
+            self._server._add(self)
+        self._run([*(self._server._up_cbs if self._server is not None else ()), *self._up_cbs])
+
+    def _finish(self) -> None:
+        super()._finish()
+        if self._server is not None:
+            self._server._remove_client(self)
+
+    async def _send(self, data: bytes, dest_tup: Any) -> int:
+        if dest_tup is not None and not self._is_dest(dest_tup):
+            raise ValueError(f"the connection leads to {self.dest_tup}, not to {dest_tup!r}")
+        async with self._turn:
+            await self._room.wait()
+            if not self.is_running or self._transport is None or self._transport.is_closing():
+                raise self._closed()
+            self._transport.write(data)
+            await self._room.wait()
+            if self._ended is not None:
+                raise self._closed()
+        return len(data)
+
+    def _is_dest(self, dest_tup: Any) -> bool:
+        tup = parse_tup(dest_tup)
+        return tup in (self.dest_tup, self._name)
+
+    def _flow(self) -> None:
+        transport = self._transport
+        if transport is None or transport.is_closing() or self._wants_pause == self._is_paused:
+            return
+        self._is_paused = not self._is_paused
+        if self._is_paused:
+            transport.pause_reading()
+        else:
+            transport.resume_reading()
+
+    async def _close(self) -> None:
+        if self._transport is None:
+            self.sock.close()
+            self._end(None)
+            return
+        self._transport.close()
+        try:
+            await asyncio.wait_for(self._gone.wait(), CLOSE_PATIENCE)
+        except asyncio.TimeoutError:
+            log.warning("the other end has not taken all that was sent before the pipe was closed")
+        finally:
+            # For who is cancelled as well.
+            if not self._gone.is_set():
+                self._transport.abort()
+
+
+class _Stream(asyncio.Protocol):
+    """What the event loop tells of a connection."""
+
+    def __init__(self, pipe: TcpPipe) -> None:
+        self._pipe = pipe
+        self._is_tls = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._is_tls = transport.get_extra_info("sslcontext") is not None
+        self._pipe._open(cast(asyncio.Transport, transport))
+
+    def data_received(self, data: bytes) -> None:
+        pipe, limit = self._pipe, self._pipe.conf.reader_limit
+        tup = pipe.client_tup
+        pipe._receive([(tup, bytes(data[at : at + limit])) for at in range(0, len(data), limit)])
+
+    def eof_received(self) -> bool:
+        # Callbacks may have to answer what came before.
+        self._pipe._runner.when_idle(self._close)
+        # TLS has no connections that are half open.
+        return not self._is_tls
+
+    def _close(self) -> None:
+        if self._pipe._transport is not None:
+            self._pipe._transport.close()
+
+    def pause_writing(self) -> None:
+        self._pipe._room.clear()
+
+    def resume_writing(self) -> None:
+        self._pipe._room.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._pipe._end(exc)
+        self._pipe._room.set()

@@ -1,0 +1,211 @@
+"""Nodes and the texts that say where they are."""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+import zlib
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import peersock
+from peersock.interfaces import Interface
+from peersock.pipe import NodeAddress, P2PNode, Pipe, init_p2pd, start_p2p_node
+from peersock.pipe import _node_text as text_module
+
+from .conftest import Peer
+from .pipes import PATIENCE, run
+
+
+def test_a_node_connects_to_another_one_by_its_text(peer: Peer, session: peersock.Session) -> None:
+    text = peer.start("pipe_node")
+
+    async def main() -> None:
+        heard: list[bytes] = []
+
+        async def msg_cb(msg: bytes, client_tup: Any, pipe: Pipe) -> None:
+            heard.append(msg)
+
+        async with P2PNode(port=0, session=session) as node:
+            node.add_msg_cb(msg_cb)
+            for form in (text, text.encode(), NodeAddress.parse(text)):
+                pipe = await node.connect(form, PATIENCE)
+                assert pipe.client_tup[0] == peer.v6 and node.pipes == [pipe]
+                await pipe.send(b"hello")
+                assert await pipe.recv(timeout=PATIENCE) == b"HELLO"
+                await pipe.close()
+                assert node.pipes == []
+            assert heard == [b"HELLO"] * 3
+            node.del_msg_cb(msg_cb)
+            last = await node.connect(text, PATIENCE)
+            await last.send(b"end")
+            assert await last.recv(timeout=PATIENCE) == b"END" and len(heard) == 3
+        assert not last.is_running
+
+    run(main())
+
+
+def test_a_node_connects_to_itself_as_in_p2pd_s_example(session: peersock.Session) -> None:
+    async def main() -> None:
+        async def msg_cb(msg: bytes, client_tup: Any, pipe: Pipe) -> None:
+            if b"PING" in msg:
+                await pipe.send(b"PONG")
+
+        netifaces = await init_p2pd()
+        assert "lo" in netifaces
+        node = await start_p2p_node(netifaces=["lo"], port=0, session=session)
+        assert await node is node
+        node.add_msg_cb(msg_cb)
+        pipe = await node.connect(node.addr_bytes)
+        await pipe.send(b"PING")
+        assert await pipe.recv(timeout=PATIENCE) == b"PONG"
+        assert len(node.pipes) == 2
+        await pipe.close()
+        await node.close()
+        await node.close()
+        assert not session.closed
+        with pytest.raises(ValueError, match="not started"):
+            _ = node.addr_bytes
+
+    run(main())
+
+
+def test_a_text_has_all_that_is_known_of_a_node(session: peersock.Session) -> None:
+    async def main() -> None:
+        async with P2PNode([await Interface("lo")], 0, session=session) as node:
+            address = NodeAddress.parse(node.addr_bytes)
+            assert address == node.address and address.id == session.id
+            assert address.public_key == session.public_key
+            assert address.networks == {f"{session.networks[0]:016x}": session.addresses}
+            assert address.port == node.port > 0
+            assert set(session.status()["endpoints"]) <= set(address.candidates)
+            (nic,) = [Interface.from_dict(one) for one in address.interfaces]
+            assert nic.name == "lo" and str(nic.route().nic()) in ("127.0.0.1", "::1")
+            assert {"type", "delta", "nat_info", "delta_info"} <= set(nic.nat)
+            assert address.roots == []
+
+    run(main())
+
+
+def test_a_node_has_a_session_of_its_own_if_it_is_given_none() -> None:
+    from .conftest import run_python
+
+    network = f"ff{random.randrange(1, 0x1000):04x}ffff000000"
+    code = """
+import asyncio, sys
+from peersock.pipe import P2PNode
+
+async def main():
+    async with P2PNode(port=40000, net_id=sys.argv[1], interfaces="loopback") as node:
+        session = node.session
+        print([nic.name for nic in node.ifs], node.port, len(node.addr_bytes) < 1000)
+    print(session.closed)
+
+asyncio.run(main())
+"""
+    assert run_python(code, network) == "['lo'] 40000 True\nTrue\n"
+
+
+def test_wrong_arguments_are_refused(session: peersock.Session) -> None:
+    with pytest.raises(ValueError, match="not both"):
+        P2PNode(session=session, net_id=5)
+    with pytest.raises(ValueError, match="option"):
+        P2PNode(session=session, conf={"enable_upnp": True})
+
+    async def main() -> None:
+        node = P2PNode(port=0, session=session)
+        with pytest.raises(ValueError, match="not started"):
+            await node.connect(ADDRESS)
+        async with node:
+            with pytest.raises(LookupError, match="in common"):
+                await node.connect(ADDRESS)
+            # The other one has the port.
+            with pytest.raises(OSError):
+                await P2PNode(port=node.port, session=session)
+            nobody = replace(node.address, networks={f"{session.networks[0]:016x}": [session.address[:-1] + "0"]})
+            with pytest.raises(OSError):
+                await node.connect(nobody, 0.05)
+            with pytest.raises(TypeError):
+                await node.connect(5)  # type: ignore[arg-type]
+
+    run(main())
+
+
+ADDRESS = NodeAddress("ab" * 32, "A" * 86, {"ff0001ffff000000": ["fd00::1"]}, 5, ["192.0.2.1:5"], [{"a": 1}], [])
+
+
+def encode(value: object) -> str:
+    packed = zlib.compress(json.dumps(value).encode())
+    return text_module.PREFIX + base64.urlsafe_b64encode(packed).decode().rstrip("=")
+
+
+def test_texts_are_read_as_they_are_written() -> None:
+    text = ADDRESS.to_bytes()
+    assert NodeAddress.parse(text) == NodeAddress.parse(f" {text.decode()}\n") == ADDRESS
+    # A later version may say more.
+    assert NodeAddress.parse(encode({**vars(ADDRESS), "more": [1]})) == ADDRESS
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"id": "short"},
+        {"id": 5},
+        {"public_key": ""},
+        {"networks": {}},
+        {"networks": []},
+        {"networks": {"ff0001ffff000000": []}},
+        {"networks": {"ff0001ffff000000": ["name"]}},
+        {"networks": {"x": ["fd00::1"]}},
+        {"networks": {"ff0001ffff000000": ["fd00::1"] * 65}},
+        {"port": 0},
+        {"port": 65536},
+        {"port": "5"},
+        {"candidates": ["\n"]},
+        {"candidates": "text"},
+        {"interfaces": [5]},
+        {"roots": [None]},
+    ],
+)
+def test_texts_that_make_no_sense_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError):
+        NodeAddress.parse(encode({**vars(ADDRESS), **change}))
+
+
+def test_texts_that_are_damaged_are_refused() -> None:
+    good = ADDRESS.to_bytes().decode()
+    huge = base64.urlsafe_b64encode(zlib.compress(b" " * (10 << 20))).decode()
+    deep = base64.urlsafe_b64encode(zlib.compress(b"[" * 60_000)).decode().rstrip("=")
+    for text in (
+        "",
+        "name.tld",
+        good[:-3],
+        good + "AAAA",
+        good.replace(":1:", ":2:"),
+        good[:30] + "!" + good[30:],
+        text_module.PREFIX,
+        text_module.PREFIX + huge.rstrip("="),
+        text_module.PREFIX + deep,
+        text_module.PREFIX + "A" * (32 << 10),
+        encode(5),
+        encode([]),
+        encode({}),
+    ):
+        with pytest.raises(ValueError):
+            NodeAddress.parse(text)
+    with pytest.raises(TypeError):
+        NodeAddress.parse(None)  # type: ignore[arg-type]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.one_of(st.text(), st.binary(), st.recursive(st.none() | st.integers() | st.text(), st.lists)))
+def test_no_text_is_too_strange(value: Any) -> None:
+    for text in (value, encode(value) if not isinstance(value, bytes) else text_module.PREFIX.encode() + value):
+        if isinstance(text, (str, bytes)):
+            with pytest.raises(ValueError):
+                NodeAddress.parse(text)
