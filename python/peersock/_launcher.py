@@ -181,9 +181,13 @@ def _close(session: Session, was_told: bool) -> bool | None:
     this = threading.get_ident()
 
     def close() -> None:
-        delivered.append(session.close())
-        # Wakes who waits below. Like all signals there it is blocked, and waits until it is taken.
-        signal.pthread_kill(this, signal.SIGCHLD)
+        result = False
+        try:
+            result = session.close()
+        finally:
+            delivered.append(result)
+            # Wakes who waits below. Like all signals there it is blocked, and waits until it is taken.
+            signal.pthread_kill(this, signal.SIGCHLD)
 
     threading.Thread(target=close, daemon=True).start()
     end = None
