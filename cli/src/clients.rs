@@ -184,7 +184,7 @@ impl Server {
             Err(failure) if failure.is_output_closed() => {
                 let _ = ended.send(failure);
             }
-            Err(failure) => tracing::warn!(%client, "{}", failure.message()),
+            Err(failure) => stdio::note(format_args!("warning: {client}: {failure}")),
         }
     }
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import os
 import runpy
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from . import __version__, _launcher, _node, _peersock, install
+from . import _arguments as given
 
 EXAMPLES = """examples:
   python -m peersock run -n ff0001ffff000000 -m http.server 8080
@@ -57,9 +59,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _secret(path: str | None) -> str | None:
+def _secret(path: str | None, are_static: bool) -> str | None:
     if path is None:
-        return os.environ.pop("PEERSOCK_SECRET", None)
+        secret = os.environ.pop("PEERSOCK_SECRET", None)
+        if secret and are_static:
+            print(
+                "peersock: warning: PEERSOCK_SECRET is not used: it is for ad-hoc networks, and a static network has"
+                " its secret in its own file",
+                file=sys.stderr,
+            )
+        return None if are_static else secret
     try:
         with open(path, encoding="utf-8") as file:
             return file.read().rstrip("\r\n")
@@ -67,6 +76,14 @@ def _secret(path: str | None) -> str | None:
         sys.exit(f"peersock: {path}: {error.strerror}")
     except UnicodeDecodeError:
         sys.exit(f"peersock: {path} is no text in UTF-8")
+
+
+def _are_static(named: list[str]) -> bool:
+    wanted = named or [name for name in [os.environ.get("PEERSOCK_NETWORK")] if name]
+    # What is wrong with a name is said where the networks are joined.
+    with contextlib.suppress(ValueError):
+        return bool(wanted) and given.are_static(given.networks(wanted, None))
+    return False
 
 
 def _check_script(path: str) -> None:
@@ -100,7 +117,7 @@ def _run(options: argparse.Namespace) -> None:
     named = options.network or os.environ.get("PEERSOCK_NETWORK") or os.environ.get(_node.NODE)
     if named and not options.module:
         _check_script(options.program)
-    _launcher.enter(options, _secret(options.secret_file))
+    _launcher.enter(options, _secret(options.secret_file, _are_static(options.network)))
     install()
     sys.argv = [options.program, *options.arguments]
     if options.module:

@@ -29,13 +29,18 @@ def networks(net_id: NetworkId | Iterable[NetworkId] | None, static: str | os.Pa
     return found
 
 
+def are_static(wanted: Iterable[int | str]) -> bool:
+    """Whether all of what `networks` gives are static networks: they have their secrets in their own files."""
+    return all(isinstance(network, str) for network in wanted)
+
+
 def of_environment() -> tuple[int | str, str | None] | None:
     """The network that the environment names, if it does, and its passphrase: a static one has it in its own file."""
     text = os.environ.get("PEERSOCK_NETWORK")
     if not text:
         return None
     network = _network(text)
-    return network, os.environ.get("PEERSOCK_SECRET") or None if isinstance(network, int) else None
+    return network, os.environ.get("PEERSOCK_SECRET") if isinstance(network, int) else None
 
 
 def _network(net_id: object) -> int | str:

@@ -44,6 +44,8 @@ _FORWARDED = {
 _ENDING = {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM}
 #: What siginfo_t.si_code is of a signal that the terminal has sent to all processes of its group.
 _BY_KERNEL = 0x80
+#: How a program ends that has succeeded, though what it has sent did not arrive: with status 1, as wait(2) has it.
+_LOST = 1 << 8
 #: How long what was sent may take to arrive after the program has ended, and after it was made to, seconds.
 _LINGER, _SHORT_LINGER = 5.0, 2.0
 
@@ -144,6 +146,9 @@ def _launch(options: Namespace, secret: str | None, digest: str, program: int, w
     closed = _close(session, was_told)
     if not closed:
         print("peersock: not everything that was sent was confirmed", file=sys.stderr)
+    if status == 0 and not closed:
+        # As `peersock run`: what is lost is no success.
+        status = _LOST
     # What still waits for peers holds up nothing.
     _end_like(status, at_once=closed is None)
 

@@ -187,8 +187,11 @@ def _join(running: Running, network: int | str, secret: str | bytes | None) -> i
     else:
         passphrase = secret if isinstance(secret, str) else None
         key = secret if isinstance(secret, bytes) else None
-        join = running.node.join_id if isinstance(network, int) else running.node.join_file
-        joined = join(network, passphrase, key)  # type: ignore[arg-type]
+        if isinstance(network, int):
+            joined = running.node.join_id(network, passphrase, key)
+        else:
+            # Another secret than the file's would part this node from all members.
+            joined = running.node.join_file(network)
     running.networks[joined] = running.networks.get(joined, 0) + 1
     return joined
 

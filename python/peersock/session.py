@@ -43,7 +43,7 @@ class Session:
             the variable ``PEERSOCK_NETWORK``, with the passphrase of ``PEERSOCK_SECRET`` if there is one.
         secret: The passphrase of the networks (``str``), or their key (32 ``bytes``, also as a ``bytearray`` or a
             ``memoryview``). A network that another session of this process has joined is used as it is if there is
-            none here; it must be the same secret otherwise.
+            none here; it must be the same secret otherwise. Static networks have theirs in their files, which stays.
         static: The file of one more, static, network, as for ``net_id``.
         identity: The directory that holds the node's identity, or a seed of 32 bytes. By default that of the variable
             ``PEERSOCK_STATE``, or else a fresh identity, which is forgotten.
@@ -127,6 +127,8 @@ class Session:
             net_id, secret = usual[0], usual[1] if secret is None else secret
         wanted = given.networks(net_id, static)
         key = given.secret(secret)
+        if key is not None and given.are_static(wanted):
+            raise ValueError("secret is for ad-hoc networks: a static one has its secret in its own file")
         self._running, self._networks = _node.enter(settings, lingering, side, restricted, wanted, key)
         try:
             if not self.wait_ready(patience):

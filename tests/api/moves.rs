@@ -5,8 +5,9 @@
 //! is the longest time without one around the change. It is promised to be 1 s at most, and four round trips:
 //! half a second of silence, two fifths of one in which a question to the path is not answered, a handshake
 //! by the root, and the way of the data itself; of an MTU that shrinks, a round trip and a half for each size
-//! that is tried. A busy machine may add to that: then it is tried again, and once of three times the promise
-//! is kept. This needs root and `natlab`; tests skip otherwise.
+//! that is tried. A busy machine may add to that: it is tried three times, and the best of them keeps the
+//! promise but for a second. The simulator measures the same without a machine's pauses. This needs root and
+//! `natlab`; tests skip otherwise.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::SocketAddr;
@@ -23,9 +24,9 @@ use peersock_testnet::Lab;
 use crate::common::{PATIENCE, network, pattern};
 use crate::streams::Root;
 
-/// What is promised where a round trip takes no time, and what a busy machine may add.
+/// What is promised where a round trip takes no time, and what a busy machine may add to the best of all tries.
 const STALL: Duration = Duration::from_secs(1);
-const SLACK: Duration = Duration::from_secs(2);
+const SLACK: Duration = Duration::from_secs(1);
 
 /// The round trip between nodes that are far apart: 50 ms for each crossing of a line.
 const FAR: Duration = Duration::from_millis(200);
@@ -202,8 +203,9 @@ impl Pair {
         }
     }
 
+    /// What the best of all tries keeps to.
     fn promised(&self) -> Duration {
-        STALL + 4 * self.round_trip
+        STALL + 4 * self.round_trip + SLACK
     }
 
     /// Has data flow, makes the change meanwhile, and gives the time without arrivals after it.
@@ -260,7 +262,6 @@ impl Pair {
              a byte in all, of which {:?} is the change itself",
             ended - began
         );
-        assert!(stall <= self.promised() + SLACK, "{what}, the one that changes {which}: {stall:?}");
         stall
     }
 }

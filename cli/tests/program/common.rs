@@ -165,6 +165,11 @@ impl Running {
         self.stderr.text()
     }
 
+    /// What has come on stdout so far.
+    pub(crate) fn shown(&self) -> String {
+        self.stdout.text()
+    }
+
     /// How many bytes have come on stdout so far.
     pub(crate) fn received(&self) -> usize {
         self.stdout.0.content.lock().unwrap().bytes.len()

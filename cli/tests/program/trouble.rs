@@ -1,9 +1,11 @@
 //! `listen` and `dial` when something goes wrong at the other end, and what they say meanwhile.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use ::peersock::blocking::TcpStream;
@@ -72,27 +74,49 @@ fn one_member_with_many_connections_does_not_shut_out_the_others() {
         writeln!(&stream, "client {number}.").unwrap();
         stream
     };
-    let mut greedy: Vec<_> = (0..SERVED + WAITING).map(open).collect();
-    for number in 0..SERVED {
-        listening.running.wait_for_stdout(&format!("client {number}.\n"));
-    }
+    // They are not accepted in the order in which they were opened. One is too many.
+    let mut greedy: BTreeMap<usize, TcpStream> =
+        (0..=SERVED + WAITING).map(|number| (number, open(number))).collect();
+    let wait_until_served = |count: usize| {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let shown = listening.running.shown();
+            let numbers = shown.lines().filter_map(|line| line.strip_prefix("client ")?.strip_suffix('.'));
+            let served: BTreeSet<usize> = numbers.map(|number| number.parse().expect("a number")).collect();
+            if served.len() >= count {
+                assert_eq!(served.len(), count);
+                return served;
+            }
+            assert!(Instant::now() < deadline, "{} of {count} are served", served.len());
+            thread::sleep(Duration::from_millis(10));
+        }
+    };
+    let served = wait_until_served(SERVED);
     let said = listening.running.wait_for_stderr(&format!("a connection of {} ", joined.address()));
     assert!(said.starts_with("waits for its turn: 64 of one peer"), "{said}");
-    let mut refused = TcpStream::connect_timeout_on(&node, &target, PATIENCE).unwrap();
-    let error = refused.read(&mut [0]).expect_err("too many wait");
-    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     listening.running.wait_for_stderr("is refused: 64 of one peer wait already");
+    let is_refused = |stream: &mut TcpStream| {
+        stream.set_read_timeout(Some(Duration::from_millis(10))).unwrap();
+        stream.read(&mut [0]).expect_err("nothing is sent").kind() == io::ErrorKind::ConnectionReset
+    };
+    let deadline = Instant::now() + PATIENCE;
+    let refused = loop {
+        let found = greedy.iter_mut().find_map(|(number, stream)| is_refused(stream).then_some(*number));
+        if let Some(number) = found {
+            break number;
+        }
+        assert!(Instant::now() < deadline, "none is reset");
+    };
+    assert!(!served.contains(&refused), "{refused}");
 
     let mut other = lab.dial(&listening.target, &[]);
     other.send(b"somebody else\n");
     other.finish().success();
-    let shown = listening.running.wait_for_stdout("somebody else\n");
-    assert!(!shown.contains(&format!("client {SERVED}.")), "{shown}");
+    listening.running.wait_for_stdout("somebody else\n");
+    assert_eq!(wait_until_served(SERVED), served);
     // Those that wait have their turns when others end.
-    greedy.drain(..SERVED);
-    for number in SERVED..SERVED + WAITING {
-        listening.running.wait_for_stdout(&format!("client {number}.\n"));
-    }
+    greedy.retain(|number, _| !served.contains(number));
+    assert!(!wait_until_served(SERVED + WAITING).contains(&refused));
     drop(greedy);
     listening.running.interrupt().failure(130, &[]);
 }

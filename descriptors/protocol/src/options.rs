@@ -22,7 +22,9 @@ impl Socket<'_> {
     pub fn set_option(&self, level: i32, name: i32, value: &[u8]) -> Result<(), Errno> {
         let client = self.client();
         let row = option_table::find(self.kind(), self.family(), level, name);
-        if value.len() >= size_of::<i32>() && row.is_some_and(|row| row.is_told) {
+        // What is set on others is inherited: by who connects next, when this has returned.
+        let is_connected = || rustix::net::getpeername(self.fd()).is_ok();
+        if value.len() >= size_of::<i32>() && row.is_some_and(|row| row.is_told) && is_connected() {
             return client.tell(Request::TellOption(self.which(), level, name, value.to_vec()), None);
         }
         client.ask(Request::SetOption(self.which(), level, name, value.to_vec()))?;
