@@ -64,11 +64,15 @@ class Events(Iterator[Event], AsyncIterator[Event]):
         self._socket.close()
 
     def next_timeout(self, timeout: float | None) -> Event | None:
-        """The next event; ``None`` when the time, in seconds, is over, or at the end."""
+        """The next event; ``None`` when the time, in seconds, is over, or at the end.
+
+        A time of 0 gives an event that is there already.
+        """
         self._socket.settimeout(timeout)
         try:
             return next(self, None)
-        except TimeoutError:
+        except (TimeoutError, BlockingIOError):
+            # The second one is what a socket says whose time is 0.
             return None
         finally:
             self._socket.settimeout(None)

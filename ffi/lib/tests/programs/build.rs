@@ -21,6 +21,7 @@ pub(crate) struct Program {
     is_static: bool,
     pub(crate) has_folder: bool,
     pub(crate) is_alone: bool,
+    pub(crate) has_launcher: bool,
     pub(crate) argument: Option<&'static str>,
 }
 
@@ -39,6 +40,7 @@ impl Program {
             is_static: false,
             has_folder: false,
             is_alone: false,
+            has_launcher: false,
             argument: None,
         }
     }
@@ -64,6 +66,12 @@ impl Program {
     /// It runs in a network namespace of its own, where it may change what there is.
     pub(crate) fn alone(mut self) -> Program {
         self.is_alone = true;
+        self
+    }
+
+    /// It is called with the path of the program `peersock`.
+    pub(crate) fn with_launcher(mut self) -> Program {
+        self.has_launcher = true;
         self
     }
 
@@ -97,6 +105,9 @@ impl Program {
             return skip("network namespaces need root and the programs unshare, ip and nft");
         }
         let libraries = &*LIBRARIES;
+        if self.has_launcher && !launcher().is_file() {
+            return skip("peersock is not built (cargo build -p peersock-cli)");
+        }
         let folder = tempfile::tempdir().expect("a directory");
         let path = folder.path().join("program");
         let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -152,6 +163,11 @@ static LIBRARIES: LazyLock<PathBuf> = LazyLock::new(|| {
     let library = files.next().expect("cargo says what it has built");
     library.parent().expect("it is in a folder").into()
 });
+
+/// Where the program `peersock` is, if it is built: beside the libraries.
+pub(crate) fn launcher() -> PathBuf {
+    LIBRARIES.join("peersock")
+}
 
 /// What the compiler is to be told of a library.
 fn pkg_config(name: &str) -> Option<Vec<String>> {

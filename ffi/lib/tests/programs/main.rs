@@ -93,6 +93,12 @@ fn it_is_told_within_fifteen_seconds_where_datagrams_travel_together() {
     run::check(Program::new("narrow.c").alone().with_argument("together"), Mode::Plain);
 }
 
+/// Not in Valgrind, which does not follow a program's children.
+#[test]
+fn events_and_the_status_say_when_a_root_relays() {
+    run::check(Program::new("paths.c").alone().with_launcher(), Mode::Plain);
+}
+
 #[test]
 fn the_static_library_is_enough() {
     run::check(Program::new("echo.c").linked_statically(), Mode::Plain);

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::build::{Built, Mode, Program};
+use crate::build::{Built, Mode, Program, launcher};
 
 /// No program takes longer.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -27,6 +27,9 @@ pub(crate) fn check(program: Program, mode: Mode) {
     }
     if program.has_folder {
         command.arg(built.folder.path());
+    }
+    if program.has_launcher {
+        command.arg(launcher());
     }
     command.args(program.argument);
     let out = built.folder.path().join("output");
