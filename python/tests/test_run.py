@@ -20,7 +20,7 @@ import pytest
 import peersock
 from peersock import socket
 
-from .conftest import Place
+from .conftest import Network, Place
 
 #: What a program finds out: whether it reaches a member by plain sockets, and a server of the machine.
 ASK = textwrap.dedent(
@@ -272,6 +272,16 @@ def test_what_cannot_be_run_is_said_in_one_line(place: Place, arguments: list[st
     done = place.ask(sys.executable, "-m", "peersock", "run", *arguments, place.write("program.py", "print('ran')"))
     assert done.returncode == 1, done
     assert done.stdout == "" and says in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
+def test_no_secret_takes_the_place_of_a_static_networks_own(place: Place, tmp_path: Path) -> None:
+    path = str(Network(tmp_path).path)
+    command = [sys.executable, "-m", "peersock", "run", "-n", path, "--interface", "lo"]
+    program = place.write("program.py", "print('ran')")
+    done = place.ask(*command, program, PEERSOCK_SECRET="horse")
+    assert "PEERSOCK_SECRET is not used" in done.stderr, done.stderr
+    done = place.ask(*command, "--secret-file", place.write("secret", "horse"), program)
+    assert (done.returncode, done.stdout) == (1, "") and "its own file" in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize(

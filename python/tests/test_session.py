@@ -62,6 +62,22 @@ def test_networks_are_named_in_many_ways(tmp_path: Path) -> None:
     assert lines[5].split() == [lines[0], lines[4], network.v4["here"]]
 
 
+def test_a_secret_does_not_part_a_node_from_its_static_network(tmp_path: Path) -> None:
+    network = Network(tmp_path)
+    code = ALONE + (
+        "import os, sys\n"
+        "seed = bytes.fromhex(sys.argv[2])\n"
+        "try: peersock.Session(sys.argv[1], secret='horse', identity=seed, interfaces='loopback')\n"
+        "except ValueError as error: print('its own file' in str(error))\n"
+        "with peersock.Session(sys.argv[1], identity=seed, interfaces='loopback'):\n"
+        "    with peersock.Session([AD_HOC, sys.argv[1]], secret='horse') as both: print(len(both.networks))\n"
+        "os.environ.update(PEERSOCK_NETWORK=AD_HOC, PEERSOCK_SECRET='')\n"
+        "try: peersock.Session(interfaces='loopback')\n"
+        "except ValueError as error: print('secret is empty' in str(error))\n"
+    )
+    assert run_python(code, str(network.path), network.seeds["here"].hex()) == "True\n2\nTrue\n"
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

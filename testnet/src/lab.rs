@@ -14,7 +14,7 @@ use rustix::process::geteuid;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
 
-/// Where the program is if it is not in PATH.
+/// Another program of this kind than the one here.
 const PROGRAM: &str = "PEERSOCK_NATLAB";
 
 /// What the names of all namespaces begin with.
@@ -42,7 +42,7 @@ impl Lab {
         if !geteuid().is_root() {
             return missing("network namespaces need root");
         }
-        for tool in ["nft", "conntrack", "ip"] {
+        for tool in ["nft", "conntrack", "ip", "python3"] {
             if find_in_path(tool).is_none() {
                 return missing(&format!("there is no {tool}"));
             }
@@ -163,14 +163,11 @@ impl Drop for Lab {
     }
 }
 
-/// From the variable, from PATH, or from `shared/natlab` in a folder above this crate's.
+/// From the variable, from PATH, or this crate's own.
 fn program() -> Option<PathBuf> {
     let named = env::var_os(PROGRAM).map(PathBuf::from);
-    let above = || {
-        let folders = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors();
-        folders.map(|folder| folder.join("shared/natlab/natlab")).find(|path| path.exists())
-    };
-    named.or_else(|| find_in_path("natlab")).or_else(above)
+    let own = || Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("natlab/natlab")).filter(|path| path.exists());
+    named.or_else(|| find_in_path("natlab")).or_else(own)
 }
 
 /// Where a program is; servers are often where users' paths do not look.

@@ -18,7 +18,7 @@ pub(crate) const EXAMPLES: &str = "Examples:
   cargo xtask cells --write             all cells, and what was seen goes into docs/CELLS.md
   cargo xtask cells --only all::ei_apd  some of them
 
-This needs root and natlab, which PEERSOCK_NATLAB names.";
+This needs root.";
 
 /// The kinds of the table, in its order.
 const KINDS: [&str; 17] = [
