@@ -166,7 +166,8 @@ impl Drop for Lab {
 /// From the variable, from PATH, or this crate's own.
 fn program() -> Option<PathBuf> {
     let named = env::var_os(PROGRAM).map(PathBuf::from);
-    let own = || Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("natlab/natlab")).filter(|path| path.exists());
+    let own =
+        || Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("natlab/natlab")).filter(|path| path.exists());
     named.or_else(|| find_in_path("natlab")).or_else(own)
 }
 
