@@ -14,6 +14,7 @@ use super::library::Library;
 use super::program::{Bypass, Reach};
 use super::{Args, preload, rules};
 use crate::failure::{Failure, Outcome};
+use crate::stdio;
 
 /// What `--mode` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -60,6 +61,12 @@ impl Mode {
         Ok(notified)
     }
 
+    /// Whether what the program starts, and the library does not reach, is admitted to a supervisor. With --only
+    /// the filter refuses it its sockets; one that has the kernel's notices already hands them on.
+    fn admits(self, args: &Args, is_notified: bool) -> bool {
+        self == Self::Auto && !is_notified && !args.no_filter && !args.only
+    }
+
     /// Prepares the program's environment, and what takes its calls.
     pub(super) fn prepare(
         self,
@@ -72,7 +79,11 @@ impl Mode {
         if self != Self::Seccomp {
             // Also for what static programs start.
             command.env(peersock_descriptors::ENVIRONMENT, server.environment());
-            command.env("PEERSOCK_RULES", rules(args));
+            let mut words = rules(args);
+            if self.admits(args, is_notified) {
+                words.push_str(",admits");
+            }
+            command.env("PEERSOCK_RULES", words);
             command.env("LD_PRELOAD", preload(library.path()));
         }
         if !is_notified {
@@ -81,11 +92,10 @@ impl Mode {
                 (false, false) => Filter::Bypasses,
                 (false, true) => Filter::Internet,
             };
-            // With --only the filter refuses what no library reaches its sockets.
-            let takes_others = self == Self::Auto && !args.no_filter && !args.only;
-            let supervisor = takes_others.then(|| supervise_others(args, server, library)).transpose();
+            let admits = self.admits(args, is_notified);
+            let supervisor = admits.then(|| supervise_others(args, server, library)).transpose();
             let supervisor = supervisor.unwrap_or_else(|error| {
-                tracing::debug!(%error, "static programs that the program starts use the system's network");
+                say_not_admitted(&error);
                 None
             });
             return Ok(Taken { filter, supervisor });
@@ -113,6 +123,25 @@ fn supervise_others(args: &Args, server: &FdServer, library: &Library) -> io::Re
     supervisor.admit()?;
     server.note_unseen_calls();
     Ok(supervisor)
+}
+
+/// Where the system has no such filters, or does not let us look into other processes, it is as the manual
+/// says. Everything else somebody can mend.
+fn say_not_admitted(error: &io::Error) {
+    const EFFECT: &str = "static programs and those of Go that this one starts may fail to start, or use the \
+                          system's network";
+    match error.kind() {
+        io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied => {
+            tracing::debug!(%error, "{EFFECT}");
+        }
+        io::ErrorKind::AddrInUse => stdio::note(format_args!(
+            "another process has the name by which programs ask to be taken along (`ss -xlp` shows it, \
+             ending in /exec): {EFFECT}; end that process and start again, or use --only"
+        )),
+        _ => stdio::note(format_args!(
+            "{EFFECT}: {error}; start again when the system has descriptors and threads, or use --only"
+        )),
+    }
 }
 
 fn not_supervised(error: io::Error) -> Failure {

@@ -1,12 +1,15 @@
 //! Programs that no library is loaded into: `--mode seccomp`, and what static programs get by themselves.
 
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::PathBuf;
 use std::process::Command;
+use std::thread;
 
-use rustix::process::Signal;
+use rustix::process::{Signal, Uid};
 
-use crate::common::{run, signal};
-use crate::lab::Lab;
+use crate::common::{peersock, run, signal};
+use crate::lab::{Lab, is_root};
 
 /// Answers on port 7000 with what it is told, as `calls.c` wants it.
 const ECHO: &str =
@@ -105,6 +108,8 @@ words = ['busybox'] + '{wget}'.split()
 subprocess.run(words, check=True)
 os.waitpid(os.posix_spawnp('busybox', words, os.environ), 0)
 os.waitpid(os.posix_spawn('{busybox}', words, os.environ), 0)
+os.chdir(os.path.dirname('{busybox}'))
+os.waitpid(os.posix_spawn('busybox', words, dict(os.environ, PATH='/nowhere')), 0)
 file = os.open('{busybox}', os.O_RDONLY)
 if os.fork() == 0: os.execve(file, words, os.environ)
 os.wait()
@@ -117,11 +122,18 @@ os.execvp('busybox', words)
         (vec!["sh", "-e", "-c", &shell], 4),
         // In the program's own place.
         (vec!["sh", "-c", &shell[..shell.find(';').unwrap()]], 1),
-        (vec!["python3", "-c", &start], 5),
+        (vec!["python3", "-c", &start], 6),
     ];
     for (program, times) in cases {
         let got = run(lab.command("beta", &[], &program)).success();
         assert_eq!(got.text(), "content\n".repeat(times), "{program:?}");
+    }
+    // Where nobody takes their calls they are started with the arguments that they are given.
+    let named =
+        format!("import os; os.waitpid(os.posix_spawn('{busybox}', ['echo', 'content'], os.environ), 0)");
+    for options in [&["--only"][..], &["--no-filter"], &["--mode", "preload"]] {
+        let got = run(lab.command("beta", options, &["python3", "-c", &named])).success();
+        assert_eq!(got.text(), "content\n", "{options:?}");
     }
     // What such a program starts has the library again, and the names of members.
     let back =
@@ -130,12 +142,49 @@ os.execvp('busybox', words)
 }
 
 #[test]
+fn another_user_who_has_the_launchers_name_is_not_taken_for_it() {
+    let test = "another_user_who_has_the_launchers_name_is_not_taken_for_it";
+    let Some(lab) = Lab::with(test, &["busybox", "sh"]) else { return };
+    if !is_root() {
+        return eprintln!("SKIP {test}: only root can be another user");
+    }
+    let mut provide = peersock(&["run-library", env!("CARGO_PKG_VERSION")]);
+    let library = run({
+        provide.env("XDG_CACHE_HOME", lab.path("cache"));
+        provide
+    });
+    let library = library.success();
+    // Of a launcher that has ended, or another one that begins.
+    let tag = std::process::id();
+    let start = || {
+        let mut command = Command::new("sh");
+        command.args(["-c", "exec busybox echo started"]).env("LD_PRELOAD", library.text().trim());
+        command.env("PEERSOCK_NODE", format!("{tag:x}:1")).env("PEERSOCK_RULES", "admits");
+        run(command)
+    };
+    assert_eq!(start().success().text(), "started\n");
+    let taken = thread::spawn(move || {
+        let nobody = Uid::from_raw(65534);
+        // The kernel changes the user of this thread only.
+        rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();
+        let name = SocketAddr::from_abstract_name(format!("ps/{tag:08x}/exec")).unwrap();
+        UnixListener::bind_addr(&name).unwrap()
+    });
+    let taken = taken.join().unwrap();
+    let refused = start();
+    assert!(!refused.status.success());
+    assert_eq!(refused.text(), "", "the program was started without a launcher");
+    drop(taken);
+    assert_eq!(start().success().text(), "started\n");
+}
+
+#[test]
 fn other_addresses_are_the_systems_and_the_launcher_ends_as_the_program() {
     let test = "other_addresses_are_the_systems_and_the_launcher_ends_as_the_program";
     let Some(lab) = Lab::with(test, &["busybox"]) else { return };
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    std::thread::spawn(move || {
+    thread::spawn(move || {
         use std::io::Write as _;
         for connection in listener.incoming() {
             let _ = connection.unwrap().write_all(b"system\n");
@@ -147,7 +196,7 @@ fn other_addresses_are_the_systems_and_the_launcher_ends_as_the_program() {
     assert_eq!(finished.text(), "system\n");
     let only = run(lab.command("beta", &["--only"], &["busybox", "sh", "-c", &script]));
     assert_eq!((only.status.code(), only.text()), (Some(9), ""));
-    let script = "trap 'kill $!; exit 5' TERM; echo ready; busybox sleep 600 & wait";
+    let script = "trap 'kill $!; exit 5' TERM; (echo ready; exec busybox sleep 600) & wait";
     let running = lab.start("beta", &["busybox", "sh", "-c", script]);
     running.wait_for_stdout("ready");
     signal(Signal::TERM, running.id());

@@ -164,18 +164,27 @@ fn open_like(
 }
 
 /// Has `fd` stand for `new` from now on, also in the epoll sets that `sets` finds it in, and with it its
-/// [copies](crate::copies).
+/// [copies](crate::copies), as far as they are still there.
 ///
 /// # Errors
 /// Those of dup3(2).
 pub fn replace(fd: RawFd, new: &OwnedFd, sets: impl Fn(RawFd) -> EpollSets) -> Result<(), Errno> {
+    let identity = copies::identity(fd);
     for copy in copies::of(fd) {
-        replace_one(copy, new, &sets)?;
+        // Another thread may have given the number to another file meanwhile.
+        let _ = replace_one(copy, new, &sets, || copies::identity(copy) == identity);
     }
-    replace_one(fd, new, &sets)
+    replace_one(fd, new, &sets, || true)
 }
 
-fn replace_one(fd: RawFd, new: &OwnedFd, sets: &impl Fn(RawFd) -> EpollSets) -> Result<(), Errno> {
+/// # Errors
+/// Those of dup3(2), EBADF if it `is` not the one any more.
+fn replace_one(
+    fd: RawFd,
+    new: &OwnedFd,
+    sets: &impl Fn(RawFd) -> EpollSets,
+    is: impl FnOnce() -> bool,
+) -> Result<(), Errno> {
     let old = borrow(fd).ok_or(Errno::BADF)?;
     let flags = match rustix::io::fcntl_getfd(old)?.contains(FdFlags::CLOEXEC) {
         true => DupFlags::CLOEXEC,
@@ -185,6 +194,9 @@ fn replace_one(fd: RawFd, new: &OwnedFd, sets: &impl Fn(RawFd) -> EpollSets) -> 
     // SAFETY: the program's descriptor, which goes on being its own; `dup3` replaces what it stands for at
     // once.
     let mut target = std::mem::ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(fd) });
+    if !is() {
+        return Err(Errno::BADF);
+    }
     rustix::io::dup3(new, &mut target, flags)?;
     restore(target.as_raw_fd(), sets);
     Ok(())

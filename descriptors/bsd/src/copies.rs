@@ -22,14 +22,16 @@ pub(crate) fn of(fd: RawFd) -> Vec<RawFd> {
     if !MAY_BE_THERE.load(Ordering::Relaxed) {
         return Vec::new();
     }
-    let identity = |fd: RawFd| {
-        let stat = rustix::fs::fstat(borrow(fd)?).ok()?;
-        Some((stat.st_dev, stat.st_ino))
-    };
     let Some(own) = identity(fd) else { return Vec::new() };
     let open = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
     let numbers = open.filter_map(|entry| entry.file_name().to_str()?.parse::<RawFd>().ok());
     numbers.filter(|other| *other != fd && identity(*other) == Some(own)).collect()
+}
+
+/// What tells an open file from every other: its device and its inode. `None` if the number is not open.
+pub(crate) fn identity(fd: RawFd) -> Option<(u64, u64)> {
+    let stat = rustix::fs::fstat(borrow(fd)?).ok()?;
+    Some((stat.st_dev, stat.st_ino))
 }
 
 #[cfg(test)]

@@ -28,6 +28,8 @@ pub struct Rules {
     pub client: Arc<Client>,
     /// Addresses outside the overlay are refused.
     pub only: bool,
+    /// The launcher takes the calls of programs that the preloaded library does not reach.
+    pub admits: bool,
     /// Where listeners without an address are, by port, and all that are not named.
     ports: Vec<(u16, Side)>,
     others: Side,
@@ -44,14 +46,15 @@ impl Rules {
         Some(Self::new(Client::new(tag, token), &std::env::var("PEERSOCK_RULES").unwrap_or_default()))
     }
 
-    /// Rules as words with commas between them: `only`, `bind=overlay`, `bind=kernel`, `PORT=overlay` and
-    /// `PORT=kernel`.
+    /// Rules as words with commas between them: `only`, `admits`, `bind=overlay`, `bind=kernel`, `PORT=overlay`
+    /// and `PORT=kernel`.
     pub fn new(client: Arc<Client>, words: &str) -> Self {
-        let mut rules =
-            Self { client, only: false, ports: Vec::new(), others: Side::Overlay, routes: Mutex::default() };
+        let (ports, routes) = (Vec::new(), Mutex::default());
+        let mut rules = Self { client, only: false, admits: false, ports, others: Side::Overlay, routes };
         for rule in words.split(',') {
             match rule.split_once('=') {
                 None if rule == "only" => rules.only = true,
+                None if rule == "admits" => rules.admits = true,
                 Some(("bind", side)) => rules.others = side_named(side),
                 Some((port, side)) => {
                     rules.ports.extend(port.parse::<u16>().map(|port| (port, side_named(side))));

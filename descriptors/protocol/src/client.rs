@@ -20,7 +20,7 @@ use rustix::process::Pid;
 use crate::known_clients::KnownClients;
 use crate::known_sizes::KnownSizes;
 use crate::name::{Name, NodeTag, Remote, SocketId};
-use crate::proof::{NameKey, is_proof, proof};
+use crate::proof::{NameKey, admission_proof, is_admission_proof, is_proof};
 use crate::requests::{
     Interface, MAX_MESSAGE, Message, Reply, Request, Token, VERSION, Which, decode, encode,
 };
@@ -84,9 +84,15 @@ impl Client {
         self.tag
     }
 
-    /// What only those who know the token can say about a number, see [`proof`](crate::proof()).
+    /// What a program that has the token says to its launcher about a number, see [`admission_proof`].
     pub fn prove(&self, challenge: u128) -> u128 {
-        proof(self.token, challenge)
+        admission_proof(self.token, challenge)
+    }
+
+    /// Whether somebody has said what [`prove`](Self::prove) gives, in a time that does not depend on how much of
+    /// it is right.
+    pub fn is_proven(&self, challenge: u128, answer: u128) -> bool {
+        is_admission_proof(self.token, challenge, answer)
     }
 
     /// Asks the node and waits for its reply.

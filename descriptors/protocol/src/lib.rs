@@ -37,7 +37,7 @@ pub use known_sizes::ALWAYS_WHOLE;
 pub use name::{
     Accepted, Details, Family, Kind, Name, NodeTag, Opened, PacketInfo, Passed, Remote, SocketId,
 };
-pub use proof::{NameKey, proof};
+pub use proof::{NameKey, admission_proof, proof};
 pub use requests::{
     Interface, MAX_MESSAGE, Message, Reply, Report, Request, Route, Token, VERSION, Which, decode, encode,
 };

@@ -1,8 +1,9 @@
 //! What strangers cannot say, with whom a node and its applications share an abstract namespace: any user of
 //! the machine may take a name there that nobody has, before the node does or when it has died.
 //!
-//! A node [proves](proof()) to an application that it is the one which gave it its token. The names of its ends
-//! of datagram sockets are [sealed](NameKey).
+//! A node [proves](proof()) to an application that it is the one which gave it its token. A program
+//! [proves](admission_proof) to its launcher that it has the token. The names of a node's ends of datagram sockets
+//! are [sealed](NameKey).
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -17,6 +18,7 @@ use crate::requests::{Token, encode};
 
 /// Says what the hash is for.
 const CONTEXT: &[u8] = b"peersock descriptors: the node's proof";
+const ADMISSION_CONTEXT: &[u8] = b"peersock descriptors: a program's proof to its launcher";
 const SEAL_CONTEXT: &[u8] = b"peersock descriptors: the seal of a name";
 
 /// What only those who know the token can say about a number: keyed BLAKE2s (RFC 7693) of 16 bytes.
@@ -31,6 +33,21 @@ const SEAL_CONTEXT: &[u8] = b"peersock descriptors: the seal of a name";
 /// ```
 pub fn proof(token: Token, challenge: u128) -> u128 {
     mac(token.0, CONTEXT, &challenge.to_le_bytes())
+}
+
+/// As [`proof`], of a program that wants its launcher to take calls. It is another hash: what strangers have a
+/// node prove says nothing here.
+///
+/// # Examples
+/// ```
+/// use peersock_fd::{Token, admission_proof, proof};
+/// let token = Token(7);
+/// assert_eq!(admission_proof(token, 1), admission_proof(token, 1));
+/// assert_ne!(admission_proof(token, 1), proof(token, 1));
+/// assert_ne!(admission_proof(token, 1), admission_proof(Token(8), 1));
+/// ```
+pub fn admission_proof(token: Token, challenge: u128) -> u128 {
+    mac(token.0, ADMISSION_CONTEXT, &challenge.to_le_bytes())
 }
 
 fn mac(key: u128, context: &[u8], data: &[u8]) -> u128 {
@@ -76,7 +93,17 @@ impl fmt::Debug for NameKey {
     }
 }
 
-/// Whether it is the proof, in a time that does not depend on how much of it is right.
+/// Whether it is the node's proof.
 pub(crate) fn is_proof(token: Token, challenge: u128, answer: u128) -> bool {
-    proof(token, challenge).to_le_bytes().ct_eq(&answer.to_le_bytes()).into()
+    are_same(proof(token, challenge), answer)
+}
+
+/// Whether it is a program's proof.
+pub(crate) fn is_admission_proof(token: Token, challenge: u128, answer: u128) -> bool {
+    are_same(admission_proof(token, challenge), answer)
+}
+
+/// Compares in a time that does not depend on how much is the same.
+fn are_same(wanted: u128, answer: u128) -> bool {
+    wanted.to_le_bytes().ct_eq(&answer.to_le_bytes()).into()
 }

@@ -40,7 +40,9 @@ pub(crate) unsafe extern "C" fn posix_spawn(
     // SAFETY: the program's pointer, as it must pass it to posix_spawn(3).
     if unsafe { bypasses(path) } {
         // SAFETY: the program's pointers, as it must pass them to posix_spawn(3).
-        return unsafe { spawn_by_shell(process, path, (actions, attributes), arguments, environment) };
+        return unsafe {
+            spawn_by_shell(process, path, false, (actions, attributes), arguments, environment)
+        };
     }
     let spawn = |environment| {
         // SAFETY: the program's pointers, as it must pass them to posix_spawn(3).
@@ -65,7 +67,7 @@ pub(crate) unsafe extern "C" fn posix_spawnp(
     // SAFETY: the program's pointer, as it must pass it to posix_spawnp(3).
     if unsafe { bypasses_by_name(file) } {
         // SAFETY: the program's pointers, as it must pass them to posix_spawnp(3).
-        return unsafe { spawn_by_shell(process, file, (actions, attributes), arguments, environment) };
+        return unsafe { spawn_by_shell(process, file, true, (actions, attributes), arguments, environment) };
     }
     let spawn = |environment| {
         // SAFETY: the program's pointers, as it must pass them to posix_spawnp(3).
@@ -78,13 +80,15 @@ pub(crate) unsafe extern "C" fn posix_spawnp(
 
 /// posix_spawn(3) of a program that no library reaches. The C library's own child cannot be filtered, so a
 /// shell, which has the library, starts the program in its own place. The program's name is then `file`,
-/// whatever its first argument is.
+/// whatever its first argument is. One without a slash the shell looks for in PATH; where posix_spawn(3) does
+/// not `search`, it is in the working directory.
 ///
 /// # Safety
 /// As posix_spawn(3).
 unsafe fn spawn_by_shell(
     process: *mut pid_t,
     file: *const c_char,
+    search: bool,
     (actions, attributes): (*const posix_spawn_file_actions_t, *const posix_spawnattr_t),
     arguments: Arguments,
     environment: Environment,
@@ -96,7 +100,10 @@ unsafe fn spawn_by_shell(
     while !arguments.is_null() && !unsafe { *arguments.add(count) }.is_null() {
         count += 1;
     }
-    let first = [SHELL.as_ptr(), c"-c".as_ptr(), c"exec \"$0\" \"$@\"".as_ptr(), file];
+    // SAFETY: the caller's; it is not null.
+    let is_path = unsafe { CStr::from_ptr(file) }.to_bytes().contains(&b'/');
+    let script = if search || is_path { c"exec \"$0\" \"$@\"" } else { c"exec \"./$0\" \"$@\"" };
+    let first = [SHELL.as_ptr(), c"-c".as_ptr(), script.as_ptr(), file];
     let all = first.len() + count.saturating_sub(1) + 1;
     let spawned = with_room(all * size_of::<*const c_char>(), |room| {
         let list = room.cast::<*const c_char>();

@@ -3,12 +3,11 @@
 //! module `admission` of `peersock-seccomp`, the other end.
 //!
 //! What runs here may be a child of `vfork` or of `fork` in a program with threads, so nothing here takes a
-//! lock or memory of the heap.
+//! lock or memory of the heap: paths go to the kernel as they are, because `rustix` copies long ones to the heap.
 
-use std::ffi::{CStr, OsStr, c_char};
+use std::ffi::{CStr, c_char};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStrExt as _;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::slice;
 use std::sync::OnceLock;
 
@@ -17,7 +16,6 @@ use peersock_bsd::Errno;
 use peersock_bsd::elf::{is_go, is_static, script_interpreter};
 use peersock_bsd::kernel::check;
 use peersock_fd::{Name, address, peer_credentials};
-use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::rules;
@@ -25,7 +23,10 @@ use crate::rules;
 /// Bytes of a file's beginning that are looked at: there the program headers are, and Go's note.
 const HEAD: usize = 8 << 10;
 
-/// The longest path that is looked at (PATH_MAX).
+/// Interpreters of scripts that are scripts themselves, as deep as the kernel goes.
+const DEEPEST: usize = 5;
+
+/// The longest path that is looked at, with its end (PATH_MAX).
 const MOST_PATH: usize = 4096;
 
 /// The most instructions of a filter that is taken.
@@ -39,14 +40,15 @@ static LAUNCHER: OnceLock<Option<SocketAddrUnix>> = OnceLock::new();
 
 /// Makes ready what must not be made in a child.
 pub(crate) fn prepare() {
-    LAUNCHER.get_or_init(|| rules().map(|rules| address(&Name::Programs(rules.client.tag()))));
+    let launcher = || rules().filter(|rules| rules.admits);
+    LAUNCHER.get_or_init(|| launcher().map(|rules| address(&Name::Programs(rules.client.tag()))));
 }
 
 /// Has the launcher take this process's calls if the program at `path`, which it is about to become, makes them
 /// itself. Without a launcher that does so, and in kernels without such filters, nothing is done.
 ///
 /// # Errors
-/// EAGAIN if the launcher has too many such programs.
+/// EAGAIN if the launcher refuses, as where it has too many such programs, or somebody else has its name.
 ///
 /// # Safety
 /// `path` is null or a C string.
@@ -78,7 +80,7 @@ pub(crate) unsafe fn before_search(file: *const c_char) -> Result<(), Errno> {
 /// # Errors
 /// As [`before_exec`].
 pub(crate) fn before_exec_of(fd: RawFd) -> Result<(), Errno> {
-    let bypasses = || peersock_bsd::kernel::borrow(fd).is_some_and(|file| file_bypasses(file, 0));
+    let bypasses = || peersock_bsd::kernel::borrow(fd).is_some_and(file_bypasses);
     if has_launcher() && bypasses() { supervise() } else { Ok(()) }
 }
 
@@ -98,13 +100,10 @@ pub(crate) unsafe fn before_exec_at(folder: RawFd, path: *const c_char, flags: c
     if path.is_empty() && flags & libc::AT_EMPTY_PATH != 0 {
         return before_exec_of(folder);
     }
-    let call = libc::SYS_openat;
-    let access = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK;
-    // SAFETY: the path is a C string.
-    let Ok(fd) = check(unsafe { libc::syscall(call, folder, path.as_ptr(), access) }) else { return Ok(()) };
-    // SAFETY: it was just opened, and nobody else knows of it.
-    let file = unsafe { OwnedFd::from_raw_fd(fd as RawFd) };
-    if file_bypasses(file.as_fd(), 0) { supervise() } else { Ok(()) }
+    match open(folder, path).is_some_and(|file| file_bypasses(file.as_fd())) {
+        true => supervise(),
+        false => Ok(()),
+    }
 }
 
 fn has_launcher() -> bool {
@@ -117,7 +116,7 @@ fn has_launcher() -> bool {
 /// As [`before_exec`].
 pub(crate) unsafe fn bypasses(path: *const c_char) -> bool {
     // SAFETY: the caller's.
-    has_launcher() && !path.is_null() && path_bypasses(unsafe { CStr::from_ptr(path) }.to_bytes(), 0)
+    has_launcher() && !path.is_null() && path_bypasses(unsafe { CStr::from_ptr(path) })
 }
 
 /// The same of a name that is looked for in PATH.
@@ -129,9 +128,10 @@ pub(crate) unsafe fn bypasses_by_name(file: *const c_char) -> bool {
         return false;
     }
     // SAFETY: the caller's.
-    let name = unsafe { CStr::from_ptr(file) }.to_bytes();
+    let file = unsafe { CStr::from_ptr(file) };
+    let name = file.to_bytes();
     if name.contains(&b'/') {
-        return path_bypasses(name, 0);
+        return path_bypasses(file);
     }
     // SAFETY: the name is a C string; what it gives is one, which the program must not change meanwhile.
     let folders = unsafe { libc::getenv(c"PATH".as_ptr()) };
@@ -141,34 +141,52 @@ pub(crate) unsafe fn bypasses_by_name(file: *const c_char) -> bool {
     for folder in folders.to_bytes().split(|byte| *byte == b':') {
         let folder = if folder.is_empty() { b"." } else { folder };
         let length = folder.len() + 1 + name.len();
-        let Some(path) = joined.get_mut(..length) else { continue };
+        let Some(path) = joined.get_mut(..=length) else { continue };
         path[..folder.len()].copy_from_slice(folder);
         path[folder.len()] = b'/';
-        path[folder.len() + 1..].copy_from_slice(name);
-        let access = rustix::fs::access(OsStr::from_bytes(path), rustix::fs::Access::EXEC_OK);
-        if access.is_ok() {
-            return path_bypasses(path, 0);
+        path[folder.len() + 1..length].copy_from_slice(name);
+        path[length] = 0;
+        let Ok(path) = CStr::from_bytes_with_nul(path) else { continue };
+        let (call, folder) = (libc::SYS_faccessat, libc::AT_FDCWD);
+        // SAFETY: the path is a C string.
+        if check(unsafe { libc::syscall(call, folder, path.as_ptr(), libc::X_OK) }).is_ok() {
+            return path_bypasses(path);
         }
     }
     false
 }
 
-fn path_bypasses(path: &[u8], depth: u32) -> bool {
-    // A pipe of this name must not be waited for.
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let file = rustix::fs::open(OsStr::from_bytes(path), flags, Mode::empty());
-    file.is_ok_and(|file| file_bypasses(file.as_fd(), depth))
+fn path_bypasses(path: &CStr) -> bool {
+    open(libc::AT_FDCWD, path).is_some_and(|file| file_bypasses(file.as_fd()))
 }
 
-fn file_bypasses(file: std::os::fd::BorrowedFd<'_>, depth: u32) -> bool {
-    let mut room = [0; HEAD];
-    let Ok(length) = rustix::io::pread(file, &mut room[..], 0) else { return false };
-    let head = &room[..length];
-    match script_interpreter(head) {
-        // As deep as the kernel goes.
-        Some(interpreter) => depth < 5 && path_bypasses(interpreter, depth + 1),
-        None => is_static(head) || is_go(head),
+/// Opens a file to read it.
+fn open(folder: RawFd, path: &CStr) -> Option<OwnedFd> {
+    // A pipe of this name must not be waited for.
+    let access = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK;
+    // SAFETY: the path is a C string.
+    let fd = check(unsafe { libc::syscall(libc::SYS_openat, folder, path.as_ptr(), access) }).ok()?;
+    // SAFETY: it was just opened, and nobody else knows of it.
+    Some(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+fn file_bypasses(file: BorrowedFd<'_>) -> bool {
+    // With room for the end of an interpreter's path.
+    let mut room = [0; HEAD + 1];
+    let mut interpreter: Option<OwnedFd> = None;
+    for _ in 0..=DEEPEST {
+        let file = interpreter.as_ref().map_or(file, |interpreter| interpreter.as_fd());
+        let Ok(length) = rustix::io::pread(file, &mut room[..HEAD], 0) else { return false };
+        let head = &room[..length];
+        let Some(path) = script_interpreter(head) else { return is_static(head) || is_go(head) };
+        let begin = path.as_ptr().addr() - head.as_ptr().addr();
+        let end = begin + path.len();
+        room[end] = 0;
+        let Ok(path) = CStr::from_bytes_until_nul(&room[begin..=end]) else { return false };
+        let Some(opened) = open(libc::AT_FDCWD, path) else { return false };
+        interpreter = Some(opened);
     }
+    false
 }
 
 /// Has this thread filtered, and the launcher answer its calls.
@@ -178,13 +196,14 @@ fn supervise() -> Result<(), Errno> {
     let Ok(socket) = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None) else {
         return Err(Errno::AGAIN);
     };
-    // No launcher, or one that does not take calls.
+    // The launcher has ended, or is in another network namespace.
     if rustix::net::connect(&socket, launcher).is_err() {
         return Ok(());
     }
     let own = rustix::process::geteuid().as_raw();
+    // Somebody else has taken its name.
     if !peer_credentials(socket.as_fd()).is_ok_and(|peer| [0, own].contains(&peer.uid)) {
-        return Ok(());
+        return Err(Errno::AGAIN);
     }
     let mut hello = [0_u8; 20];
     read_exact(&socket, &mut hello)?;
@@ -199,19 +218,27 @@ fn supervise() -> Result<(), Errno> {
     // SAFETY: the array has room for so many bytes, which are zeros; every bit pattern is an instruction.
     let bytes = unsafe { slice::from_raw_parts_mut(program.as_mut_ptr().cast::<u8>(), size) };
     read_exact(&socket, bytes)?;
+    let mut answer = [0; 20];
+    let proof = rules().map_or(0, |rules| rules.client.prove(challenge));
+    answer[..4].copy_from_slice(&socket.as_raw_fd().to_ne_bytes());
+    answer[4..].copy_from_slice(&proof.to_ne_bytes());
+    send(&socket, &answer)?;
+    // The launcher can fetch descriptors of this process, and has a place for it. A filter could not be undone.
+    read_exact(&socket, &mut [0; 1])?;
     // One that has such a filter already is supervised, and a kernel that has none cannot be helped.
     let Some(listener) = install(&mut program[..count]) else { return Ok(()) };
     // From here on only calls that the filter does not name.
-    let mut answer = [0; 20];
-    let proof = rules().map_or(0, |rules| rules.client.prove(challenge));
-    answer[..4].copy_from_slice(&listener.as_raw_fd().to_ne_bytes());
-    answer[4..].copy_from_slice(&proof.to_ne_bytes());
-    let told = rustix::net::send(&socket, &answer, SendFlags::NOSIGNAL);
-    if told != Ok(answer.len()) {
-        return Err(Errno::AGAIN);
-    }
+    send(&socket, &listener.as_raw_fd().to_ne_bytes())?;
     // Without an answer the listener is closed, and the program's socket calls fail.
     read_exact(&socket, &mut [0; 1])
+}
+
+/// Sends a piece at once, as the launcher wants it.
+fn send(socket: &OwnedFd, piece: &[u8]) -> Result<(), Errno> {
+    match rustix::net::send(socket, piece, SendFlags::NOSIGNAL) {
+        Ok(sent) if sent == piece.len() => Ok(()),
+        _ => Err(Errno::AGAIN),
+    }
 }
 
 /// seccomp(2) with a listener; `None` if there is one already, or the kernel refuses.

@@ -25,7 +25,8 @@ use crate::target::Target;
 /// The longest value of an option, bytes.
 const MAX_VALUE: u32 = 4096;
 
-/// Held while a connection is accepted for who waits: then nobody else takes it whom we answer.
+/// Held while a connection is accepted: then nobody else takes it whom we answer, and whether a listener blocks
+/// is what the program has said.
 static ACCEPTING: Mutex<()> = Mutex::new(());
 
 /// A call, and what was tried before.
@@ -165,8 +166,14 @@ impl Call {
         for number in copies.chain([local.number]) {
             let sets = sets::find(thread, number, local.inode);
             context.sets.remove(thread, number, &sets);
-            self.target.put(local.fd.as_fd(), number)?;
+            // Another thread may have given the number to another file meanwhile.
+            let is_it = number == local.number || sets::is_socket(thread, number, local.inode);
+            let put = if is_it { self.target.put(local.fd.as_fd(), number) } else { Ok(()) };
             context.sets.add(thread, number, sets);
+            // A copy that is not there any more is nobody's loss.
+            if number == local.number {
+                put?;
+            }
         }
         Ok(())
     }
@@ -260,16 +267,14 @@ impl Call {
         let known = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let flags = SocketFlags::from_bits(flags as u32).filter(|flags| known.contains(*flags));
         let flags = flags.ok_or(Errno::INVAL)?;
+        // Before the question whether it blocks: for a moment it does not while somebody else accepts.
+        let accepting = ACCEPTING.lock().unwrap_or_else(PoisonError::into_inner);
         let (fd, peer) = match local.blocks()? {
             false => socket.accept(flags)?,
-            true => {
-                let _held = ACCEPTING.lock().unwrap_or_else(PoisonError::into_inner);
-                match is_ready(&local)? {
-                    true => accept_now(&local, &socket, flags)?,
-                    false => return local.wait(EventFlags::IN, Timeout::Recv, Errno::AGAIN),
-                }
-            }
+            true if is_ready(&local)? => accept_now(&local, &socket, flags)?,
+            true => return local.wait(EventFlags::IN, Timeout::Recv, Errno::AGAIN),
         };
+        drop(accepting);
         if self.target.word(1) != 0 {
             let mut answer = Answer::read(&self.target, self.target.word(1), self.target.word(2))?;
             let to = answer.pointers();

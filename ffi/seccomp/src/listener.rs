@@ -1,6 +1,7 @@
 //! The kernel's side of seccomp user notification (seccomp_unotify(2)): what a filter's listener is asked
 //! and told.
 
+use std::fs;
 use std::io;
 use std::mem::zeroed;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -9,6 +10,9 @@ use libc::{c_int, c_ulong, c_void, seccomp_notif, seccomp_notif_addfd, seccomp_n
 use peersock_bsd::kernel::check;
 use peersock_bsd::{Errno, Result};
 use seccompiler::sock_filter;
+
+/// What the kernel calls a listener's file (proc(5), /proc/self/fd).
+const NAME: &str = "anon_inode:seccomp notify";
 
 /// Who is told of the calls that a filter notifies.
 #[derive(Debug)]
@@ -61,12 +65,15 @@ impl Listener {
     /// # Errors
     /// Of the kind `Unsupported` if it is none, and before Linux 5.14.
     pub(crate) fn of(fd: OwnedFd) -> io::Result<Listener> {
+        // Other files may answer the request below as they like (FUSE), but have other names.
+        let name = fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+        let is_named_so = name.is_ok_and(|name| name.as_os_str() == NAME);
         let listener = Listener(fd);
-        // Before Linux 5.14 a descriptor cannot be given and the call answered at once. No call has this
+        // Before Linux 5.14 a descriptor cannot be given and the call answered at once: EINVAL. No call has this
         // number.
         match listener.answer_with(u64::MAX, listener.as_fd(), true) {
-            Err(Errno::INVAL | Errno::NOTTY) => Err(io::Error::from(io::ErrorKind::Unsupported)),
-            _ => Ok(listener),
+            Err(Errno::NOENT) if is_named_so => Ok(listener),
+            _ => Err(io::Error::from(io::ErrorKind::Unsupported)),
         }
     }
 
@@ -153,5 +160,30 @@ impl Listener {
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::event::EventfdFlags;
+    use rustix::fs::{MemfdFlags, Mode, OFlags};
+
+    use super::*;
+
+    #[test]
+    fn what_is_no_listener_is_refused() {
+        let open = |flags| rustix::fs::open("/proc/self/exe", flags, Mode::empty()).unwrap();
+        let others = [
+            open(OFlags::RDONLY | OFlags::CLOEXEC),
+            // Which no ioctl(2) reaches.
+            open(OFlags::PATH | OFlags::CLOEXEC),
+            rustix::fs::memfd_create(NAME, MemfdFlags::CLOEXEC).unwrap(),
+            rustix::event::eventfd(0, EventfdFlags::CLOEXEC).unwrap(),
+            io::pipe().unwrap().0.into(),
+        ];
+        for fd in others {
+            let shown = format!("{fd:?}");
+            assert_eq!(Listener::of(fd).unwrap_err().kind(), io::ErrorKind::Unsupported, "{shown}");
+        }
     }
 }

@@ -43,10 +43,14 @@ pub(crate) fn find(thread: i32, number: RawFd, inode: u64) -> Vec<Registration> 
 /// The descriptors of a process that stand for the socket with this inode.
 pub(crate) fn copies(thread: i32, inode: u64) -> Vec<RawFd> {
     let entries = fs::read_dir(format!("/proc/{thread}/fd")).into_iter().flatten().flatten().take(MOST);
-    let wanted = format!("socket:[{inode}]");
-    let copies =
-        entries.filter(|entry| fs::read_link(entry.path()).is_ok_and(|to| to.as_os_str() == wanted.as_str()));
-    copies.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+    let numbers = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    numbers.filter(|number| is_socket(thread, *number, inode)).collect()
+}
+
+/// Whether a descriptor of a process stands for the socket with this inode.
+pub(crate) fn is_socket(thread: i32, number: RawFd, inode: u64) -> bool {
+    let name = fs::read_link(format!("/proc/{thread}/fd/{number}"));
+    name.is_ok_and(|name| name.as_os_str() == format!("socket:[{inode}]").as_str())
 }
 
 /// The events of a line of a set's fdinfo (proc_pid_fdinfo(5)), if it is about this member.

@@ -125,13 +125,9 @@ impl Supervisor {
         let answering = Arc::clone(&shared);
         thread::Builder::new().name("socket calls".into()).spawn(move || {
             // Without a filter there is nothing to do.
-            let Ok(listener) = installed.recv().map(Arc::new) else { return };
-            let receiving = Mutex::default();
-            thread::scope(|scope| {
-                for _ in 0..THREADS {
-                    scope.spawn(|| answering.answer(&listener, &receiving));
-                }
-            });
+            if let Ok(listener) = installed.recv() {
+                answering.serve(&Arc::new(listener), THREADS);
+            }
         })?;
         Ok(Self { filter: Some(filter), shared })
     }
@@ -171,8 +167,25 @@ impl Drop for Supervisor {
 }
 
 impl Shared {
+    /// Answers a program's calls until it and all that it has started have ended, in this thread and further
+    /// ones, so many in all; in fewer if the system has no more.
+    pub(crate) fn serve(&self, listener: &Arc<Listener>, threads: usize) {
+        let receiving = Mutex::default();
+        thread::scope(|scope| {
+            for _ in 1..threads {
+                let builder = thread::Builder::new().name("socket calls".into());
+                let spawned = builder.spawn_scoped(scope, || self.answer(listener, &receiving));
+                if let Err(error) = spawned {
+                    tracing::debug!(%error, "fewer threads answer a program's calls");
+                    break;
+                }
+            }
+            self.answer(listener, &receiving);
+        });
+    }
+
     /// Answers calls until there is nobody left to make them.
-    pub(crate) fn answer(&self, listener: &Arc<Listener>, receiving: &Mutex<()>) {
+    fn answer(&self, listener: &Arc<Listener>, receiving: &Mutex<()>) {
         while let Some(target) = self.next(listener, receiving) {
             let mut call = Call::new(target);
             match call.attempt(&self.context) {
@@ -205,7 +218,8 @@ impl Shared {
                 if let Ok(notice) = listener.receive() {
                     return Some(Target { listener: Arc::clone(listener), notice });
                 }
-            } else if calls.intersects(PollFlags::HUP | PollFlags::ERR) {
+            // ERR says nothing of the listener: a signal came while the kernel looked.
+            } else if calls.intersects(PollFlags::HUP | PollFlags::NVAL) {
                 return None;
             }
         }

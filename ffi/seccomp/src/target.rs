@@ -1,7 +1,7 @@
 //! The thread whose call is answered: its memory, its descriptors and its signals.
 
 use std::fs;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use libc::{c_int, c_ulong, c_void, iovec};
@@ -131,8 +131,11 @@ impl Target {
     /// Whether a signal waits for the thread that the program handles.
     pub(crate) fn has_signal(&self) -> bool {
         let status = fs::read_to_string(format!("/proc/{}/status", self.notice.thread)).unwrap_or_default();
-        let mask = |name| mask(&status, name);
-        (mask("SigPnd:") | mask("ShdPnd:")) & mask("SigCgt:") & !mask("SigBlk:") != 0
+        let own = |name| mask(&status, name);
+        let handled = own("SigCgt:") & !own("SigBlk:");
+        let of_process = own("ShdPnd:") & handled;
+        own("SigPnd:") & handled != 0
+            || of_process != 0 && of_process & !taken_by_leader(&status, self.notice.thread) != 0
     }
 
     /// SIGPIPE, as the kernel sends it to who writes where nobody reads.
@@ -193,6 +196,41 @@ pub(crate) fn process(thread: i32) -> Result<OwnedFd> {
     match open(thread, PidfdFlags::from_bits_retain(libc::PIDFD_THREAD)) {
         Err(Errno::INVAL) => open(thread_group(thread).ok_or(Errno::SRCH)?, PidfdFlags::empty()),
         process => process,
+    }
+}
+
+/// The signals to the process that its first thread takes, and not the one with this `status`: those that it does
+/// not block. Without that, each thread that waits would be interrupted for one signal.
+fn taken_by_leader(status: &str, thread: i32) -> u64 {
+    let leader = field(status, "Tgid:").and_then(|leader| leader.parse().ok());
+    let Some(leader) = leader.filter(|leader: &i32| *leader != thread) else { return 0 };
+    let status = fs::read_to_string(format!("/proc/{leader}/status")).unwrap_or_default();
+    // One that has ended takes none.
+    let has_ended = field(&status, "State:").is_none_or(|state| state.starts_with(['Z', 'X']));
+    if has_ended { 0 } else { !mask(&status, "SigBlk:") }
+}
+
+/// A descriptor of the process that has connected a socket; in kernels before 6.5 of the one that has its
+/// number now.
+///
+/// # Errors
+/// ESRCH if it has ended.
+pub(crate) fn peer_process(socket: BorrowedFd<'_>, number: i32) -> Result<OwnedFd> {
+    /// Since Linux 6.5, on all of our architectures.
+    const SO_PEERPIDFD: c_int = 77;
+    let mut fd: c_int = -1;
+    let mut length = size_of::<c_int>() as libc::socklen_t;
+    let (level, to, at) = (libc::SOL_SOCKET, (&raw mut fd).cast(), &raw mut length);
+    // SAFETY: both pointers are to live variables of the sizes that the kernel is told.
+    let told = unsafe { peersock_bsd::kernel::getsockopt(socket.as_raw_fd(), level, SO_PEERPIDFD, to, at) };
+    match told {
+        // SAFETY: the kernel has made the descriptor just now, for this process.
+        Ok(_) => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+        Err(Errno::NOPROTOOPT) => {
+            let process = Pid::from_raw(number).ok_or(Errno::SRCH)?;
+            rustix::process::pidfd_open(process, PidfdFlags::empty())
+        }
+        Err(error) => Err(error),
     }
 }
 
