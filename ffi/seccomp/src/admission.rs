@@ -17,7 +17,7 @@
 //! It cannot undo the filter, so whatever can be refused is refused before.
 //!
 //! The name is everybody's to connect to. Of another user nothing is read, and who has not proven anything
-//! occupies no slot, only one place of a few, which he loses to those that come later.
+//! occupies no slot, only one place of a few, which he soon loses to those that come later.
 
 use std::collections::VecDeque;
 use std::io;
@@ -43,8 +43,12 @@ use crate::target::peer_process;
 /// Programs that are admitted at the same time, with what they have started; more cannot be started.
 const MOST: usize = 512;
 
-/// Connections that have not proven anything. Beyond it those go that came first.
-const MOST_UNPROVEN: usize = 64;
+/// Connections that have not proven anything. Beyond it others wait until the one that came first has had its
+/// time; then it goes.
+const MOST_UNPROVEN: usize = 128;
+
+/// That time: libraries prove it at once, but many may be started at once, too.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Threads that answer the calls of each.
 const THREADS: usize = 2;
@@ -88,7 +92,8 @@ struct Connection {
     process: OwnedFd,
     number: i32,
     challenge: u128,
-    deadline: Instant,
+    /// When it was accepted.
+    begin: Instant,
 }
 
 impl Admission {
@@ -102,11 +107,13 @@ impl Admission {
                 if let Err(error) = self.prove(connection) {
                     tracing::debug!(%error, "a program is not admitted");
                 }
-            } else if now < connection.deadline {
+            } else if now < connection.begin + PATIENCE {
                 self.unproven.push_back(connection);
             }
         }
-        while let Some(socket) = self.accept() {
+        while self.full_until().is_none()
+            && let Some(socket) = self.accept()
+        {
             match self.greet(socket) {
                 Ok(connection) => self.unproven.push_back(connection),
                 Err(error) => tracing::debug!(%error, "a program is not admitted"),
@@ -118,16 +125,26 @@ impl Admission {
         true
     }
 
+    /// Until when no connection is accepted; `None` if one is.
+    fn full_until(&self) -> Option<Instant> {
+        let first = self.unproven.front().filter(|_| self.unproven.len() >= MOST_UNPROVEN)?;
+        Some(first.begin + GRACE).filter(|until| Instant::now() < *until)
+    }
+
     /// Waits for connections, and tells which of the unproven ones are ready; `None` at the end.
     fn wait(&self) -> Option<Vec<bool>> {
+        let full_until = self.full_until();
+        let wanted = if full_until.is_none() { PollFlags::IN } else { PollFlags::empty() };
         let mut fds = vec![
             PollFd::from_borrowed_fd(self.shared.stop.as_fd(), PollFlags::IN),
-            PollFd::new(&self.socket, PollFlags::IN),
+            PollFd::new(&self.socket, wanted),
         ];
         fds.extend(self.unproven.iter().map(|connection| PollFd::new(&connection.socket, PollFlags::IN)));
-        let left = self.unproven.front().map(Connection::left);
-        let timeout =
-            left.map(|left| Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() });
+        let until = full_until.or_else(|| Some(self.unproven.front()?.begin + PATIENCE));
+        let timeout = until.map(|until| {
+            let left = until.saturating_duration_since(Instant::now());
+            Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() }
+        });
         match rustix::event::poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(_) => return None,
@@ -165,13 +182,7 @@ impl Admission {
         getrandom::fill(&mut challenge).map_err(io::Error::other)?;
         send(&socket, &[&challenge, &*self.program].concat())?;
         let challenge = u128::from_ne_bytes(challenge);
-        Ok(Connection {
-            socket,
-            process,
-            number: credentials.pid,
-            challenge,
-            deadline: Instant::now() + PATIENCE,
-        })
+        Ok(Connection { socket, process, number: credentials.pid, challenge, begin: Instant::now() })
     }
 
     /// Takes a library's proof, and has a thread go on.
@@ -197,17 +208,12 @@ impl Admission {
 }
 
 impl Connection {
-    /// How long the library may still take.
-    fn left(&self) -> Duration {
-        self.deadline.saturating_duration_since(Instant::now())
-    }
-
     /// Takes the listener of a process, in which its end of the connection has a `number`.
     fn admit(self, shared: &Shared, number: RawFd) -> io::Result<Listener> {
         // What the system does not let us do with this one it does not with the listener, either.
         drop(self.fetch(number)?);
         send(&self.socket, &[1])?;
-        let left = self.left().max(Duration::from_millis(1));
+        let left = PATIENCE.saturating_sub(self.begin.elapsed()).max(Duration::from_millis(1));
         set_socket_timeout(&self.socket, Timeout::Recv, Some(left))?;
         let mut number = [0; 4];
         receive(&self.socket, &mut number, RecvFlags::empty())?;
@@ -349,11 +355,11 @@ mod tests {
     fn who_proves_nothing_keeps_nobody_out() {
         let tag = NodeTag(0xad03);
         let _supervisor = supervisor(tag);
-        let silent: Vec<_> = (0..MOST + 1).map(|_| connect(tag)).collect();
+        let silent: Vec<_> = (0..2 * MOST_UNPROVEN).map(|_| connect(tag)).collect();
         let socket = connect(tag);
         let proof = admission_proof(TOKEN, challenge(&socket));
         assert_eq!(answer(&socket, socket.as_raw_fd(), proof), [1]);
-        // All were accepted before it.
+        // All were accepted before it, and those that came first had to go.
         let is_open = |socket: &&OwnedFd| {
             challenge(socket);
             let look = RecvFlags::PEEK | RecvFlags::DONTWAIT;
