@@ -18,6 +18,7 @@ use peersock_bsd::kernel::check;
 use peersock_fd::{Name, address, peer_credentials};
 use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 
+use crate::kernel::quietly;
 use crate::rules;
 
 /// Bytes of a file's beginning that are looked at: there the program headers are, and Go's note.
@@ -116,7 +117,7 @@ fn has_launcher() -> bool {
 /// As [`before_exec`].
 pub(crate) unsafe fn bypasses(path: *const c_char) -> bool {
     // SAFETY: the caller's.
-    has_launcher() && !path.is_null() && path_bypasses(unsafe { CStr::from_ptr(path) })
+    has_launcher() && !path.is_null() && quietly(|_| true, || path_bypasses(unsafe { CStr::from_ptr(path) }))
 }
 
 /// The same of a name that is looked for in PATH.
@@ -124,6 +125,13 @@ pub(crate) unsafe fn bypasses(path: *const c_char) -> bool {
 /// # Safety
 /// As [`before_exec`].
 pub(crate) unsafe fn bypasses_by_name(file: *const c_char) -> bool {
+    // SAFETY: the caller's.
+    quietly(|_| true, || unsafe { found_bypasses(file) })
+}
+
+/// # Safety
+/// As [`bypasses_by_name`].
+unsafe fn found_bypasses(file: *const c_char) -> bool {
     if !has_launcher() || file.is_null() {
         return false;
     }
