@@ -22,7 +22,6 @@ fn programs_are_told_what_the_table_says() {
 }
 
 #[test]
-#[ignore = "cargo xtask test --only slow: on a busy machine a connect of the filtered sender may stand still"]
 fn programs_that_no_library_is_loaded_into_are_told_what_the_table_says() {
     play_table("programs_that_no_library_is_loaded_into_are_told_what_the_table_says", Face::Filter);
 }

@@ -232,6 +232,11 @@ impl<'fd> Socket<'fd> {
         }
         match self.addresses()? {
             (_, Some(_)) => Err(Errno::ISCONN),
+            // It stood, and has broken before anybody looked, as of TCP sockets.
+            (_, None) if self.is_hung_up() => {
+                let error = sockopt::socket_error(self.fd)?.err();
+                Err(error.unwrap_or(Errno::CONNABORTED))
+            }
             (_, None) if !wait => Err(Errno::ALREADY),
             (_, None) => {
                 let mut fds = [PollFd::from_borrowed_fd(self.fd, PollFlags::OUT)];
@@ -243,6 +248,13 @@ impl<'fd> Socket<'fd> {
                 }
             }
         }
+    }
+
+    /// Whether the node has closed its end.
+    fn is_hung_up(&self) -> bool {
+        let mut fds = [PollFd::from_borrowed_fd(self.fd, PollFlags::empty())];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        rustix::event::poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().contains(PollFlags::HUP)
     }
 
     /// Makes the socket unwritable until the attempt has come to something.
