@@ -7,10 +7,10 @@
 //!
 //! There is one target per parser, and three kinds of oracle: what was parsed is written and parsed again
 //! ([`wire`], [`control`], [`identifiers`], [`frames`], [`proxy_answers`], [`stun`], [`port_mapping`],
-//! [`root_list`], [`root_messages`], [`turn_frames`]); a valid message is altered and must then be refused ([`hello`], [`initiation`],
-//! [`response`], [`cookie`], [`session`], [`meeting`]); and sequences of operations run against a model that
-//! knows what may come out ([`coalescer`], [`connection`], [`overlay_ops`], [`root_ops`], [`stack_ops`],
-//! [`turn`]).
+//! [`root_list`], [`root_messages`], [`turn_frames`]); a valid message is altered and must then be refused
+//! ([`hello`], [`initiation`], [`response`], [`cookie`], [`session`], [`meeting`]); and sequences of
+//! operations run against a model that knows what may come out ([`coalescer`], [`connection`],
+//! [`overlay_ops`], [`root_ops`], [`stack_ops`], [`turn`]).
 //!
 //! ```
 //! for target in peersock_fuzz_targets::TARGETS {

@@ -66,13 +66,15 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-def test_http_server_and_urllib(session: peersock.Session, tmp_path: Path) -> None:
+def test_http_server_and_urllib(
+    session: peersock.Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_bytes(bytes(100_000))
 
     class Server(http.server.ThreadingHTTPServer):
         address_family = std.AF_INET6
 
-    os.chdir(tmp_path)
+    monkeypatch.chdir(tmp_path)
     with peersock.patched(), Server((session.address, 0), Quiet) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()

@@ -24,7 +24,8 @@ use peersock_testnet::Lab;
 use crate::common::{PATIENCE, network, pattern};
 use crate::streams::Root;
 
-/// What is promised where a round trip takes no time, and what a busy machine may add to the best of all tries.
+/// What is promised where a round trip takes no time, and what a busy machine may add to the best of all
+/// tries.
 const STALL: Duration = Duration::from_secs(1);
 const SLACK: Duration = Duration::from_secs(1);
 

@@ -46,9 +46,9 @@ use crate::stdio;
 ///
 /// Its calls are taken by a library that is loaded with it. Programs that make system calls themselves,
 /// static ones and those of Go, are reached by a filter with which the kernel asks about their socket calls
-/// (seccomp), also if others start them; --mode says which of the two it is to be. Those that change their user by a bit in the file
-/// system are refused, and a program that turns out to run without the library, because its environment was
-/// cleared for instance, is ended with status 1.
+/// (seccomp), also if others start them; --mode says which of the two it is to be. Those that change their
+/// user by a bit in the file system are refused, and a program that turns out to run without the library,
+/// because its environment was cleared for instance, is ended with status 1.
 ///
 /// The kernel refuses io_uring to the program and its children, because it would pass by. For that
 /// they give up gaining privileges: sudo does not work in them. --no-filter leaves it out.

@@ -61,8 +61,8 @@ impl Mode {
         Ok(notified)
     }
 
-    /// Whether what the program starts, and the library does not reach, is admitted to a supervisor. With --only
-    /// the filter refuses it its sockets; one that has the kernel's notices already hands them on.
+    /// Whether what the program starts, and the library does not reach, is admitted to a supervisor. With
+    /// --only the filter refuses it its sockets; one that has the kernel's notices already hands them on.
     fn admits(self, args: &Args, is_notified: bool) -> bool {
         self == Self::Auto && !is_notified && !args.no_filter && !args.only
     }
@@ -76,11 +76,12 @@ impl Mode {
         server: &FdServer,
         library: &Library,
     ) -> Outcome<Taken> {
+        let admits = self.admits(args, is_notified);
         if self != Self::Seccomp {
             // Also for what static programs start.
             command.env(peersock_descriptors::ENVIRONMENT, server.environment());
             let mut words = rules(args);
-            if self.admits(args, is_notified) {
+            if admits {
                 words.push_str(",admits");
             }
             command.env("PEERSOCK_RULES", words);
@@ -92,7 +93,6 @@ impl Mode {
                 (false, false) => Filter::Bypasses,
                 (false, true) => Filter::Internet,
             };
-            let admits = self.admits(args, is_notified);
             let supervisor = admits.then(|| supervise_others(args, server, library)).transpose();
             let supervisor = supervisor.unwrap_or_else(|error| {
                 say_not_admitted(&error);

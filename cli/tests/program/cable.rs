@@ -4,7 +4,7 @@
 use std::ffi::OsStr;
 use std::process::Command;
 
-use crate::common::{Lab, Running};
+use crate::common::{Lab, PATIENCE, PORT, Running};
 
 pub(crate) struct Cable {
     pub(crate) ends: [String; 2],
@@ -91,6 +91,14 @@ impl Cable {
     /// Runs the program at one end, on all interfaces there.
     pub(crate) fn inside(&self, end: usize, lab: &Lab, node: &str, words: &[&str]) -> Running {
         Running::start(self.command(end, lab, node, words))
+    }
+
+    /// `listen` at the first end and `dial` at the second one, which talks to it.
+    pub(crate) fn talk(&self, lab: &Lab) -> (Running, Running) {
+        let listener = self.inside(0, lab, "listener", &["listen", &PORT.to_string()]);
+        let target = listener.wait_for_target();
+        let patience = PATIENCE.as_secs().to_string();
+        (listener, self.inside(1, lab, "dialer", &["dial", &target, "--timeout", &patience]))
     }
 
     /// Runs a program at one end under `peersock run`.

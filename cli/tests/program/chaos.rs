@@ -3,8 +3,9 @@
 //! packets are lost in one direction, a host gets another address, a NAT box is switched off and on and has
 //! forgotten everything. There is always another way, or there is one again when it is over.
 //!
-//! No connection is reset, every byte is the right one, and of a hundred stalls one at most is longer than two
-//! seconds: that is none of these. Where nothing can pass for a while, the time counts from when it can again.
+//! No connection is reset, every byte is the right one, and of a hundred stalls one at most is longer than
+//! two seconds: that is none of these. Where nothing can pass for a while, the time counts from when it can
+//! again.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;

@@ -192,8 +192,8 @@ impl Record {
         next.checked_sub(1).map_or(0, |at| noted[at].1)
     }
 
-    /// The longest time without a byte at a side that ends after `begin` and begins before `end`, without what
-    /// of it lies before `from`.
+    /// The longest time without a byte at a side that ends after `begin` and begins before `end`, without
+    /// what of it lies before `from`.
     pub(crate) fn stall(&self, side: usize, [begin, from, end]: [Instant; 3]) -> Duration {
         let noted = &self.noted.lock().expect("nothing panics while it is held")[side];
         let mut arrivals: Vec<Instant> = Vec::new();

@@ -27,10 +27,7 @@ fn a_stream_outlives_new_addresses_a_dead_cable_and_a_path_that_shrinks() {
     let Some(cable) = Cable::with_filter("moves") else { return };
     cable.takes_datagrams_one_by_one();
     let lab = Lab::new();
-    let listener = cable.inside(0, &lab, "listener", &["listen", &PORT.to_string()]);
-    let target = listener.wait_for_target();
-    let patience = PATIENCE.as_secs().to_string();
-    let mut dialer = cable.inside(1, &lab, "dialer", &["dial", &target, "--timeout", &patience]);
+    let (listener, mut dialer) = cable.talk(&lab);
     dialer.send(b"at first\n");
     listener.wait_for_stdout("at first\n");
 
@@ -137,10 +134,7 @@ const AGAIN: Duration = Duration::from_secs(5);
 
 fn carries_a_conversation(cable: &Cable) {
     let lab = Lab::new();
-    let listener = cable.inside(0, &lab, "listener", &["listen", &PORT.to_string()]);
-    let target = listener.wait_for_target();
-    let patience = PATIENCE.as_secs().to_string();
-    let mut dialer = cable.inside(1, &lab, "dialer", &["dial", &target, "--timeout", &patience]);
+    let (listener, mut dialer) = cable.talk(&lab);
     dialer.send(b"over the cable");
     dialer.end_stdin();
     assert_eq!(listener.finish().success().text(), "over the cable");

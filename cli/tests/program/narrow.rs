@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use crate::cable::Cable;
-use crate::common::{Lab, PATIENCE, PORT, address_of, lacks};
+use crate::common::{Lab, PORT, address_of, lacks};
 
 /// What is promised.
 const TOLD: Duration = Duration::from_secs(15);
@@ -28,10 +28,7 @@ fn dial_and_listen_say_it_where_datagrams_cross_the_cable_together() {
 fn dial_and_listen(name: &str, one_by_one: bool) {
     let Some(cable) = cable(name, one_by_one) else { return };
     let lab = Lab::new();
-    let listener = cable.inside(0, &lab, "listener", &["listen", &PORT.to_string()]);
-    let target = listener.wait_for_target();
-    let patience = PATIENCE.as_secs().to_string();
-    let mut dialer = cable.inside(1, &lab, "dialer", &["dial", &target, "--timeout", &patience]);
+    let (listener, mut dialer) = cable.talk(&lab);
     dialer.send(b"over the cable");
     listener.wait_for_stdout("over the cable");
     cable.carries_at_most(BYTES);

@@ -30,6 +30,15 @@ pub(crate) fn start(nats: &Nats, node: &str, command: Command) -> Running {
     nats.within(node, || Running::start(command))
 }
 
+/// Starts a root at the node `root`; gives its text, too.
+pub(crate) fn start_root(nats: &Nats, words: &[&str]) -> (Running, String) {
+    let mut command = peersock(&["root", "--ephemeral", "--port", "7420", "--listen"]);
+    command.arg(nats.ip4("root").to_string()).args(words);
+    let root = start(nats, "root", command);
+    let text = root.wait_for_stdout("\n").lines().next().expect("a line").to_owned();
+    (root, text)
+}
+
 fn status(lab: &Lab, node: &str) -> Value {
     let text: Finished = run(lab.command(node, &["status", "--json"]));
     serde_json::from_slice(&text.success().stdout).expect("JSON")
@@ -94,10 +103,7 @@ fn two_programs_behind_nats_reach_each_other_by_the_dht_alone() {
 fn a_node_with_a_root_knows_its_nat_and_has_a_port_forwarded_until_it_ends() {
     let topology = "stun=stun root=public home=port-restricted:upnp";
     let Some(nats) = Nats::build("by-root", topology) else { return };
-    let mut command = peersock(&["root", "--ephemeral", "--port", "7420", "--listen"]);
-    command.arg(nats.ip4("root").to_string());
-    let root = start(&nats, "root", command);
-    let address = root.wait_for_stdout("\n").lines().next().expect("a line").to_owned();
+    let (root, address) = start_root(&nats, &[]);
 
     let lab = Lab::new();
     let node = |name: &str, words: &[&str]| {
@@ -147,10 +153,7 @@ fn a_node_with_a_root_knows_its_nat_and_has_a_port_forwarded_until_it_ends() {
 fn a_node_is_reached_directly_at_the_port_that_its_router_forwards() {
     let topology = "root=public home=symmetric:upnp work=symmetric";
     let Some(nats) = Nats::build("forwarded", topology) else { return };
-    let mut command = peersock(&["root", "--ephemeral", "--port", "7420", "--listen"]);
-    command.arg(nats.ip4("root").to_string());
-    let root = start(&nats, "root", command);
-    let address = root.wait_for_stdout("\n").lines().next().expect("a line").to_owned();
+    let (_root, address) = start_root(&nats, &[]);
     let lab = Lab::new();
     let node = |name: &str, words: &[&str]| {
         let mut command = lab.command(name, words);

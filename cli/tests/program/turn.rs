@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use peersock_testnet::{Lab as Nats, LocalDht, find_in_path};
 use serde_json::Value;
 
-use crate::common::{Lab, PATIENCE, PORT, Running, peersock};
-use crate::nats::{FIRST, NODES, add_dht_addresses, start, wait_for_status};
+use crate::common::{Lab, PATIENCE, PORT, Running};
+use crate::nats::{FIRST, NODES, add_dht_addresses, start, start_root, wait_for_status};
 
 /// The account that the lab's coturn has.
 const ACCOUNT: &str = "natlab:natlab";
@@ -104,10 +104,7 @@ fn who_dials_from_behind_a_bad_nat_does_so_by_its_turn_server() {
 #[test]
 fn a_turn_server_carries_what_a_root_does_not_relay() {
     let Some(nats) = build("turn-off") else { return };
-    let mut command = peersock(&["root", "--ephemeral", "--no-relay", "--port", "7420", "--listen"]);
-    command.arg(nats.ip4("root").to_string());
-    let root = start(&nats, "root", command);
-    let address = root.wait_for_stdout("\n").lines().next().expect("a line").to_owned();
+    let (root, address) = start_root(&nats, &["--no-relay"]);
     let lab = Lab::new();
     let node = |name: &str, words: &[&str]| {
         let mut command = lab.command(name, words);

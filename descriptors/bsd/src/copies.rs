@@ -7,6 +7,8 @@ use std::fs;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use peersock_fd::Identity;
+
 use crate::kernel::borrow;
 
 static MAY_BE_THERE: AtomicBool = AtomicBool::new(false);
@@ -28,10 +30,9 @@ pub(crate) fn of(fd: RawFd) -> Vec<RawFd> {
     numbers.filter(|other| *other != fd && identity(*other) == Some(own)).collect()
 }
 
-/// What tells an open file from every other: its device and its inode. `None` if the number is not open.
-pub(crate) fn identity(fd: RawFd) -> Option<(u64, u64)> {
-    let stat = rustix::fs::fstat(borrow(fd)?).ok()?;
-    Some((stat.st_dev, stat.st_ino))
+/// What tells an open file from every other; `None` if the number is not open.
+pub(crate) fn identity(fd: RawFd) -> Option<Identity> {
+    peersock_fd::identity(borrow(fd)?).ok()
 }
 
 #[cfg(test)]

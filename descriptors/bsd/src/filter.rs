@@ -5,12 +5,16 @@
 //! library, not the C library's resolver, a static program, or one with a clean environment.
 
 use std::mem::offset_of;
+use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
 
 use libc::{
     BPF_ABS, BPF_JEQ, BPF_JGE, BPF_JMP, BPF_JSET, BPF_K, BPF_LD, BPF_RET, BPF_W, SECCOMP_RET_ALLOW,
-    SECCOMP_RET_ERRNO, SECCOMP_RET_KILL_PROCESS, c_int, c_long, seccomp_data,
+    SECCOMP_RET_ERRNO, SECCOMP_RET_KILL_PROCESS, c_int, c_long, c_ulong, seccomp_data, sock_fprog,
 };
+use peersock_fd::Errno;
 use seccompiler::{BpfProgram, sock_filter};
+
+use crate::kernel::check;
 
 /// The kernel's name of this architecture (AUDIT_ARCH_*); `None` where we do not know it.
 pub const ARCHITECTURE: Option<u32> = match () {
@@ -58,6 +62,34 @@ fn program(architecture: u32, only: bool) -> BpfProgram {
     }
     program.push(give(SECCOMP_RET_ALLOW));
     program
+}
+
+/// Filters the calling thread's system calls and those of all that it starts from now on, as above, and gives
+/// the filter's listener, to which the calls are told that it notifies. It takes no memory of the heap.
+///
+/// # Errors
+/// EBUSY if a filter that notifies another process is there, ENOSYS or EINVAL if the kernel has no such
+/// filters, EACCES or EPERM where a container forbids them.
+///
+/// # Safety
+/// The program is live, and as long as it says.
+pub unsafe fn listen(program: &sock_fprog) -> Result<OwnedFd, Errno> {
+    // The kernel's condition for filters of unprivileged processes.
+    rustix::thread::set_no_new_privs(true)?;
+    let load = |flags: c_ulong| {
+        let mode = libc::SECCOMP_SET_MODE_FILTER;
+        // SAFETY: the caller's.
+        check(unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, &raw const *program) })
+    };
+    let listens = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
+    // Since Linux 5.19 a call that was taken up is interrupted by fatal signals only, so what was done for it
+    // is not done for nothing.
+    let fd = match load(listens | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV) {
+        Err(Errno::INVAL) => load(listens),
+        fd => fd,
+    }?;
+    // SAFETY: the kernel has made the descriptor just now, for this process.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
 /// The beginning of each filter: the calls of other ABIs, and io_uring, which fails as in kernels without it.

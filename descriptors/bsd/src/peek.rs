@@ -14,9 +14,9 @@ pub fn is_patient_peek(flags: c_int) -> bool {
     flags & (wanted | libc::MSG_DONTWAIT) == wanted
 }
 
-/// Waits for so many bytes of a stream, if a call wants to peek at them all: the kernel's AF_UNIX sockets give
-/// what there is. It ends earlier where the call would: at the stream's end, and when its time is over or a
-/// signal comes; that is an error only if there is nothing.
+/// Waits for so many bytes of a stream, if a call wants to peek at them all: the kernel's AF_UNIX sockets
+/// give what there is. It ends earlier where the call would: at the stream's end, and when its time is over
+/// or a signal comes; that is an error only if there is nothing.
 pub(crate) fn await_bytes(socket: &Socket<'_>, flags: c_int, wanted: size_t) -> Result<()> {
     if !is_patient_peek(flags) {
         return Ok(());

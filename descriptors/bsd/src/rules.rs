@@ -46,8 +46,8 @@ impl Rules {
         Some(Self::new(Client::new(tag, token), &std::env::var("PEERSOCK_RULES").unwrap_or_default()))
     }
 
-    /// Rules as words with commas between them: `only`, `admits`, `bind=overlay`, `bind=kernel`, `PORT=overlay`
-    /// and `PORT=kernel`.
+    /// Rules as words with commas between them: `only`, `admits`, `bind=overlay`, `bind=kernel`,
+    /// `PORT=overlay` and `PORT=kernel`.
     pub fn new(client: Arc<Client>, words: &str) -> Self {
         let (ports, routes) = (Vec::new(), Mutex::default());
         let mut rules = Self { client, only: false, admits: false, ports, others: Side::Overlay, routes };

@@ -24,7 +24,7 @@ use crate::proof::{NameKey, admission_proof, is_admission_proof, is_proof};
 use crate::requests::{
     Interface, MAX_MESSAGE, Message, Reply, Request, Token, VERSION, Which, decode, encode,
 };
-use crate::sys::{Credentials, peer_credentials};
+use crate::sys::{Credentials, Identity, identity, peer_credentials};
 
 /// Own descriptors get numbers from here on, so that programs find the low ones where they expect them.
 const LOWEST: i32 = 400;
@@ -59,9 +59,6 @@ struct Connection {
     identity: Identity,
 }
 
-/// What tells an open file from every other: its device and its inode.
-type Identity = (u64, u64);
-
 impl Client {
     /// The client of a node, with the token that the node gave to this process.
     pub fn new(tag: NodeTag, token: Token) -> Arc<Self> {
@@ -89,8 +86,8 @@ impl Client {
         admission_proof(self.token, challenge)
     }
 
-    /// Whether somebody has said what [`prove`](Self::prove) gives, in a time that does not depend on how much of
-    /// it is right.
+    /// Whether somebody has said what [`prove`](Self::prove) gives, in a time that does not depend on how
+    /// much of it is right.
     pub fn is_proven(&self, challenge: u128, answer: u128) -> bool {
         is_admission_proof(self.token, challenge, answer)
     }
@@ -343,11 +340,6 @@ impl Drop for Connection {
             std::mem::forget(self.fd.take());
         }
     }
-}
-
-fn identity(fd: BorrowedFd<'_>) -> Result<Identity, Errno> {
-    let stat = rustix::fs::fstat(fd)?;
-    Ok((stat.st_dev, stat.st_ino))
 }
 
 /// A process and its user in one number, which is not 0: a process that cannot be seen from here has the

@@ -44,4 +44,4 @@ pub use requests::{
 pub use rustix::io::Errno;
 pub use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags};
 pub use socket::{BUFFER, Socket, enlarge, name_of, open};
-pub use sys::{Credentials, peer_credentials};
+pub use sys::{Credentials, Identity, identity, peer_credentials};

@@ -31,8 +31,8 @@ pub struct Row {
     pub repeat: Repeat,
     /// Whether the kernel's listener of a server on both networks gets it, too.
     pub is_followed: bool,
-    /// Whether setting it to a whole `int` cannot fail: for a connection the node is told, and nobody waits for
-    /// an answer.
+    /// Whether setting it to a whole `int` cannot fail: for a connection the node is told, and nobody waits
+    /// for an answer.
     pub is_told: bool,
     /// What the application's end has to know of it.
     pub note: Note,

@@ -43,8 +43,8 @@ impl Socket<'_> {
     }
 }
 
-/// Sets on a socket what another one has, and the kernel keeps: on a connection what its listener has, as with
-/// TCP.
+/// Sets on a socket what another one has, and the kernel keeps: on a connection what its listener has, as
+/// with TCP.
 pub(crate) fn inherit(listener: BorrowedFd<'_>, connection: BorrowedFd<'_>) -> Result<(), Errno> {
     if let Ok(Some(linger)) = sockopt::socket_linger(listener) {
         sockopt::set_socket_linger(connection, Some(linger))?;

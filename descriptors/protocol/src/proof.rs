@@ -2,8 +2,8 @@
 //! the machine may take a name there that nobody has, before the node does or when it has died.
 //!
 //! A node [proves](proof()) to an application that it is the one which gave it its token. A program
-//! [proves](admission_proof) to its launcher that it has the token. The names of a node's ends of datagram sockets
-//! are [sealed](NameKey).
+//! [proves](admission_proof) to its launcher that it has the token. The names of a node's ends of datagram
+//! sockets are [sealed](NameKey).
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -35,8 +35,8 @@ pub fn proof(token: Token, challenge: u128) -> u128 {
     mac(token.0, CONTEXT, &challenge.to_le_bytes())
 }
 
-/// As [`proof`], of a program that wants its launcher to take calls. It is another hash: what strangers have a
-/// node prove says nothing here.
+/// As [`proof`], of a program that wants its launcher to take calls. It is another hash: what strangers have
+/// a node prove says nothing here.
 ///
 /// # Examples
 /// ```

@@ -225,11 +225,7 @@ impl<'fd> Socket<'fd> {
 
     /// Another connect(2) of a socket that is connecting or connected.
     fn connect_again(&self, wait: bool) -> Result<(), Errno> {
-        match self.ask(Request::TakeError(self.which()))? {
-            Reply::Error(0) => {}
-            Reply::Error(errno) => return Err(Errno::from_raw_os_error(errno)),
-            _ => return Err(Errno::PROTO),
-        }
+        self.take_failure()?;
         match self.addresses()? {
             (_, Some(_)) => Err(Errno::ISCONN),
             // It stood, and has broken before anybody looked, as of TCP sockets.
@@ -241,20 +237,30 @@ impl<'fd> Socket<'fd> {
             (_, None) => {
                 let mut fds = [PollFd::from_borrowed_fd(self.fd, PollFlags::OUT)];
                 rustix::event::poll(&mut fds, None)?;
-                match self.ask(Request::TakeError(self.which()))? {
-                    Reply::Error(0) => Ok(()),
-                    Reply::Error(errno) => Err(Errno::from_raw_os_error(errno)),
-                    _ => Err(Errno::PROTO),
-                }
+                self.take_failure()
             }
         }
     }
 
+    /// What the node tells of the socket once, if something went wrong.
+    fn take_failure(&self) -> Result<(), Errno> {
+        match self.ask(Request::TakeError(self.which()))? {
+            Reply::Error(0) => Ok(()),
+            Reply::Error(errno) => Err(Errno::from_raw_os_error(errno)),
+            _ => Err(Errno::PROTO),
+        }
+    }
+
+    /// Which of these events the kernel tells of now, besides those that it tells unasked.
+    fn events(&self, wanted: PollFlags) -> Result<PollFlags, Errno> {
+        let mut fds = [PollFd::from_borrowed_fd(self.fd, wanted)];
+        rustix::event::poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
+        Ok(fds[0].revents())
+    }
+
     /// Whether the node has closed its end.
     fn is_hung_up(&self) -> bool {
-        let mut fds = [PollFd::from_borrowed_fd(self.fd, PollFlags::empty())];
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        rustix::event::poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().contains(PollFlags::HUP)
+        self.events(PollFlags::empty()).is_ok_and(|events| events.contains(PollFlags::HUP))
     }
 
     /// Makes the socket unwritable until the attempt has come to something.
@@ -309,10 +315,7 @@ impl<'fd> Socket<'fd> {
     /// it: one that has closed the connection resets it instead, and after the end nobody would hear of it.
     /// Where the kernel has both ends it happens at once.
     fn await_acknowledgement(&self) -> Result<(), Errno> {
-        let mut fds = [PollFd::from_borrowed_fd(self.fd, PollFlags::RDHUP)];
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        rustix::event::poll(&mut fds, Some(&now))?;
-        let has_ended = fds[0].revents().contains(PollFlags::RDHUP);
+        let has_ended = self.events(PollFlags::RDHUP)?.contains(PollFlags::RDHUP);
         if !has_ended || rustix::fs::fcntl_getfl(self.fd)?.contains(OFlags::NONBLOCK) {
             return Ok(());
         }
@@ -409,10 +412,8 @@ impl<'fd> Socket<'fd> {
 
     /// Whether nothing more comes: it was shut down, by the application or by the node.
     pub(crate) fn is_shut(&self) -> bool {
-        let mut fds = [PollFd::from_borrowed_fd(self.fd, PollFlags::RDHUP)];
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        rustix::event::poll(&mut fds, Some(&now)).is_ok()
-            && fds[0].revents().intersects(PollFlags::RDHUP | PollFlags::HUP)
+        let ends = PollFlags::RDHUP | PollFlags::HUP;
+        self.events(PollFlags::RDHUP).is_ok_and(|events| events.intersects(ends))
     }
 
     /// What an error means that the kernel reports of a stream. It knows only that the node has closed its end,

@@ -21,6 +21,18 @@ pub struct Credentials {
     pub uid: u32,
 }
 
+/// What tells an open file from every other: its device and its inode.
+pub type Identity = (u64, u64);
+
+/// What tells an open file from every other.
+///
+/// # Errors
+/// Those of fstat(2).
+pub fn identity(fd: BorrowedFd<'_>) -> Result<Identity, Errno> {
+    let stat = rustix::fs::fstat(fd)?;
+    Ok((stat.st_dev, stat.st_ino))
+}
+
 /// SO_PEERCRED. By system call, so that a library that takes the place of getsockopt(3) does not see it, and
 /// because a process in another PID namespace has the ID 0.
 ///

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
@@ -13,13 +13,14 @@ use std::time::Instant;
 use peersock::attach::{EventFlags, NodeHandle, Poller, WeakNodeHandle};
 use peersock_datapath::{GsoBatch, JoinedNetwork};
 use peersock_fd::{Errno, Family, Name, NameKey, NodeTag, Token, address};
-use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use rustix::net::SocketType;
 
 use crate::addresses::{canonical, shown};
 use crate::end_index::EndIndex;
 use crate::ipv4_aliases::Aliases;
 use crate::refusals::Refusals;
 use crate::socket_table::Opened;
+use crate::unix::unix;
 use crate::wakers::{self, Key, ReadyQueue};
 
 /// Bytes that are moved for one stream before others have their turn.
@@ -238,10 +239,4 @@ impl Context {
         // Without a descriptor to ask with, nobody knows: then it is not taken for closed.
         probe.map_or(true, |probe| rustix::net::bind(&probe, &name) != Ok(()))
     }
-}
-
-/// A socket of the node's, which nobody inherits and no call waits on.
-pub(crate) fn unix(kind: SocketType) -> Result<OwnedFd, Errno> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    rustix::net::socket_with(AddressFamily::UNIX, kind, flags, None)
 }

@@ -7,8 +7,8 @@ use std::os::fd::OwnedFd;
 use peersock_fd::{Details, Errno, Name, NodeTag, Remote, address, name_of};
 use rustix::net::{RecvFlags, SendFlags, SocketType};
 
-use crate::context::unix;
 use crate::end_index::EndIndex;
+use crate::unix::unix;
 use crate::wakers::Key;
 
 /// Ends that one socket may have; beyond, those go that were not used for longest. They come back when they

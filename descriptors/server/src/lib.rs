@@ -43,6 +43,7 @@ mod stream;
 mod streams;
 mod transport;
 mod undelivered;
+mod unix;
 mod wakers;
 
 use std::fmt;

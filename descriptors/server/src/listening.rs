@@ -12,12 +12,13 @@ use peersock_fd::{Accepted, Credentials, Errno, Family, Name, SocketId, address,
 use peersock_primitives::wait::Interest;
 use rustix::net::SocketType;
 
-use crate::context::{Context, unix};
+use crate::context::Context;
 use crate::kernel_listener::{Alongside, Incoming};
 use crate::outbox::Outbox;
 use crate::private_name::PrivateName;
 use crate::socket_table::Opened;
 use crate::stream::{self, Origin, Stream};
+use crate::unix::unix;
 use crate::wakers::{self, Key, Readiness};
 
 /// How soon, and how late at most, an application is looked at again whose queue of connections was full. The

@@ -15,7 +15,8 @@ use rustix::net::{RecvAncillaryBuffer, RecvMsg, ReturnFlags};
 /// Room for every name of an abstract AF_UNIX socket (unix(7)), bytes.
 const MAX_NAME: usize = 108;
 
-/// Up to so many bytes are looked at before they are taken. That copies them twice and saves two system calls.
+/// Up to so many bytes are looked at before they are taken. That copies them twice and saves two system
+/// calls.
 const SHORT: usize = 4 << 10;
 
 /// The node's end.

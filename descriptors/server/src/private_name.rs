@@ -13,7 +13,7 @@ use peersock_fd::{Errno, Name};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, sockopt};
 
-use crate::context::unix;
+use crate::unix::unix;
 
 /// How a folder is opened in which others are to be made.
 const FOLDER: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);

@@ -12,10 +12,11 @@ use rustix::net::SocketType;
 
 use crate::Unclosed;
 use crate::application_fd;
-use crate::context::{Context, unix};
+use crate::context::Context;
 use crate::state::{Entry, LOOK, ServerState};
 use crate::stream::Stream;
 use crate::undelivered::Outstanding;
+use crate::unix::unix;
 use crate::wakers::{Key, ReadyQueue};
 
 /// Connections that may wait for the server.

@@ -38,8 +38,8 @@ pub(crate) unsafe extern "C-unwind" fn accept4(
     }
 }
 
-/// What accept4(2) gives to the program of what it has returned; `None` if the next connection is to be waited
-/// for.
+/// What accept4(2) gives to the program of what it has returned; `None` if the next connection is to be
+/// waited for.
 ///
 /// # Safety
 /// As accept4(2).

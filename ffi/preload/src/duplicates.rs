@@ -1,5 +1,5 @@
-//! The functions that take the place of the C library's: copies of descriptors. They are the kernel's, and it is
-//! noted that a socket which may become the overlay's has one: the copy becomes so, too.
+//! The functions that take the place of the C library's: copies of descriptors. They are the kernel's, and it
+//! is noted that a socket which may become the overlay's has one: the copy becomes so, too.
 
 use std::os::fd::RawFd;
 
@@ -7,9 +7,10 @@ use libc::{c_int, c_long};
 use peersock_bsd::kernel::check;
 use peersock_bsd::{copies, is_candidate};
 
-use crate::kernel::{hooked, set_errno};
+use crate::kernel::{errno, hooked, set_errno};
 use crate::names::next;
 use crate::rules;
+use crate::waits::missing;
 
 /// Finds the C library's functions.
 pub(crate) fn find_originals() {
@@ -84,11 +85,11 @@ fn note_command(fd: RawFd, command: c_int) {
 
 /// Notes a copy, unless nothing can become of it.
 fn note(fd: RawFd) {
-    let error = crate::kernel::errno();
+    let before = errno();
     if rules().is_some() && (is_candidate(fd) || peersock_bsd::overlay(fd).is_some()) {
         copies::note();
     }
-    set_errno(error);
+    set_errno(before);
 }
 
 fn next_fcntl() -> Option<Fcntl> {
@@ -97,9 +98,4 @@ fn next_fcntl() -> Option<Fcntl> {
 
 fn next_fcntl64() -> Option<Fcntl> {
     next!(Fcntl, c"fcntl64")
-}
-
-fn missing() -> c_int {
-    set_errno(libc::ENOSYS);
-    -1
 }

@@ -10,7 +10,7 @@ use peersock_fd::Kind;
 
 use crate::convert::counterpart;
 use crate::kernel::{hooked, quietly};
-use crate::waits::{missing, next_connect, test_cancel};
+use crate::waits::{by_side, missing, next_connect};
 use crate::{ephemeral, epoll, groups, interfaces, rules};
 
 /// The overlay socket that a descriptor is.
@@ -70,16 +70,13 @@ pub(crate) unsafe extern "C-unwind" fn connect(
 ) -> c_int {
     let Some(next) = next_connect() else { return missing() };
     // SAFETY: the program's pointers, as it must pass them to connect(2).
-    match unsafe { choose_by_remote(fd, address, length) } {
-        // SAFETY: as above.
-        Ok(None) => unsafe { next(fd, address, length) },
-        Ok(Some(socket)) => {
-            test_cancel();
-            // SAFETY: as above.
-            hooked(|| unsafe { bsd::connect(&socket, address, length) })
-        }
-        Err(error) => hooked(|| Err(error)),
-    }
+    let chosen = unsafe { choose_by_remote(fd, address, length) };
+    // SAFETY: as above, of both.
+    by_side(
+        chosen,
+        || unsafe { next(fd, address, length) },
+        |socket| unsafe { bsd::connect(socket, address, length) },
+    )
 }
 
 /// # Safety

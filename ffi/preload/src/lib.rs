@@ -5,9 +5,9 @@
 //! are. Where a program that listens is to be reached is the rule's matter ([`Rules`]). Calls on descriptors
 //! that are no overlay sockets go straight to the kernel.
 //!
-//! Reading and writing are the C library's, but for what an error means; polling is not touched, duplicating is
-//! noted, and closing is not touched unless a socket has SO_LINGER. What a program starts has the library, too,
-//! whatever environment it is given.
+//! Reading and writing are the C library's, but for what an error means; polling is not touched, duplicating
+//! is noted, and closing is not touched unless a socket has SO_LINGER. What a program starts has the library,
+//! too, whatever environment it is given.
 #![allow(unsafe_code)]
 
 mod accept;

@@ -11,7 +11,7 @@ use peersock_fd::Kind;
 use crate::hooks::{choose_by_remote, overlay};
 use crate::kernel::{errno, hooked, set_errno};
 use crate::waits::{
-    NONE, missing, next_recv, next_recvfrom, next_recvmmsg, next_recvmsg, next_send, next_sendmmsg,
+    NONE, by_side, missing, next_recv, next_recvfrom, next_recvmmsg, next_recvmsg, next_send, next_sendmmsg,
     next_sendmsg, next_sendto, receive, test_cancel,
 };
 
@@ -127,16 +127,12 @@ pub(crate) unsafe extern "C-unwind" fn sendto(
         // SAFETY: the program's pointers, as it must pass them to sendto(2).
         false => unsafe { choose_by_remote(fd, address, length) },
     };
-    match socket {
-        // SAFETY: as above.
-        Ok(None) => unsafe { next(fd, data, size, flags, address, length) },
-        Ok(Some(socket)) => {
-            test_cancel();
-            // SAFETY: as above.
-            hooked(|| unsafe { bsd::sendto(&socket, data, size, flags, address, length) })
-        }
-        Err(error) => hooked(|| Err(error)),
-    }
+    // SAFETY: as above, of both.
+    by_side(
+        socket,
+        || unsafe { next(fd, data, size, flags, address, length) },
+        |socket| unsafe { bsd::sendto(socket, data, size, flags, address, length) },
+    )
 }
 
 /// # Safety
@@ -208,16 +204,12 @@ pub(crate) unsafe extern "C-unwind" fn sendmsg(fd: RawFd, message: *const msghdr
         },
         _ => Ok(overlay(fd)),
     };
-    match socket {
-        // SAFETY: as above.
-        Ok(None) => unsafe { next(fd, message, flags) },
-        Ok(Some(socket)) => {
-            test_cancel();
-            // SAFETY: as above.
-            hooked(|| unsafe { bsd::sendmsg(&socket, message, flags) })
-        }
-        Err(error) => hooked(|| Err(error)),
-    }
+    // SAFETY: as above, of both.
+    by_side(
+        socket,
+        || unsafe { next(fd, message, flags) },
+        |socket| unsafe { bsd::sendmsg(socket, message, flags) },
+    )
 }
 
 /// # Safety
@@ -260,16 +252,12 @@ pub(crate) unsafe extern "C-unwind" fn sendmmsg(
         },
         _ => Ok(overlay(fd)),
     };
-    match socket {
-        // SAFETY: as above.
-        Ok(None) => unsafe { next(fd, messages, count, flags) },
-        Ok(Some(socket)) => {
-            test_cancel();
-            // SAFETY: as above.
-            hooked(|| unsafe { bsd::sendmmsg(&socket, messages, count, flags) })
-        }
-        Err(error) => hooked(|| Err(error)),
-    }
+    // SAFETY: as above, of both.
+    by_side(
+        socket,
+        || unsafe { next(fd, messages, count, flags) },
+        |socket| unsafe { bsd::sendmmsg(socket, messages, count, flags) },
+    )
 }
 
 /// # Safety

@@ -14,6 +14,7 @@ use peersock_bsd::Errno;
 use crate::kernel::{errno, set_errno};
 use crate::messages::meaning;
 use crate::names::next;
+use crate::waits::missing;
 
 type Read = unsafe extern "C-unwind" fn(RawFd, *mut c_void, size_t) -> ssize_t;
 type CheckedRead = unsafe extern "C-unwind" fn(RawFd, *mut c_void, size_t, size_t) -> ssize_t;
@@ -139,9 +140,4 @@ fn next_readv() -> Option<Vectored> {
 
 fn next_writev() -> Option<Vectored> {
     next!(Vectored, c"writev")
-}
-
-fn missing() -> ssize_t {
-    set_errno(libc::ENOSYS);
-    -1
 }

@@ -44,12 +44,8 @@ pub(crate) unsafe extern "C" fn posix_spawn(
             spawn_by_shell(process, path, false, (actions, attributes), arguments, environment)
         };
     }
-    let spawn = |environment| {
-        // SAFETY: the program's pointers, as it must pass them to posix_spawn(3).
-        unsafe { next(process, path, actions, attributes, arguments, environment) }
-    };
     // SAFETY: as above.
-    quietly(|error| *error == 0, || unsafe { complete(environment, spawn) }.unwrap_or(libc::ENOMEM))
+    unsafe { spawn(next, process, path, (actions, attributes), arguments, environment) }
 }
 
 /// # Safety
@@ -69,12 +65,28 @@ pub(crate) unsafe extern "C" fn posix_spawnp(
         // SAFETY: the program's pointers, as it must pass them to posix_spawnp(3).
         return unsafe { spawn_by_shell(process, file, true, (actions, attributes), arguments, environment) };
     }
+    // SAFETY: as above.
+    unsafe { spawn(next, process, file, (actions, attributes), arguments, environment) }
+}
+
+/// Has one of the C library's two start a program, with what of the environment it needs. A search leaves in
+/// `errno` where the file was not.
+///
+/// # Safety
+/// As posix_spawn(3).
+unsafe fn spawn(
+    next: PosixSpawn,
+    process: *mut pid_t,
+    file: *const c_char,
+    (actions, attributes): (*const posix_spawn_file_actions_t, *const posix_spawnattr_t),
+    arguments: Arguments,
+    environment: Environment,
+) -> c_int {
     let spawn = |environment| {
-        // SAFETY: the program's pointers, as it must pass them to posix_spawnp(3).
+        // SAFETY: the caller's.
         unsafe { next(process, file, actions, attributes, arguments, environment) }
     };
-    // The search leaves in `errno` where the file was not.
-    // SAFETY: as above.
+    // SAFETY: the caller's.
     quietly(|error| *error == 0, || unsafe { complete(environment, spawn) }.unwrap_or(libc::ENOMEM))
 }
 
@@ -119,10 +131,7 @@ unsafe fn spawn_by_shell(
             }
         }
         // SAFETY: the caller's.
-        let spawn =
-            |environment| unsafe { next(process, SHELL.as_ptr(), actions, attributes, list, environment) };
-        // SAFETY: the caller's.
-        quietly(|error| *error == 0, || unsafe { complete(environment, spawn) }.unwrap_or(libc::ENOMEM))
+        unsafe { spawn(next, process, SHELL.as_ptr(), (actions, attributes), list, environment) }
     });
     spawned.unwrap_or(libc::ENOMEM)
 }

@@ -3,7 +3,8 @@
 //! module `admission` of `peersock-seccomp`, the other end.
 //!
 //! What runs here may be a child of `vfork` or of `fork` in a program with threads, so nothing here takes a
-//! lock or memory of the heap: paths go to the kernel as they are, because `rustix` copies long ones to the heap.
+//! lock or memory of the heap: paths go to the kernel as they are, because `rustix` copies long ones to the
+//! heap.
 
 use std::ffi::{CStr, c_char};
 use std::mem::MaybeUninit;
@@ -11,10 +12,10 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, 
 use std::slice;
 use std::sync::OnceLock;
 
-use libc::{c_int, c_ulong, sock_filter, sock_fprog};
-use peersock_bsd::Errno;
+use libc::{c_int, sock_filter, sock_fprog};
 use peersock_bsd::elf::{is_go, is_static, script_interpreter};
 use peersock_bsd::kernel::check;
+use peersock_bsd::{Errno, filter};
 use peersock_fd::{Name, address, peer_credentials};
 use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 
@@ -45,8 +46,8 @@ pub(crate) fn prepare() {
     LAUNCHER.get_or_init(|| launcher().map(|rules| address(&Name::Programs(rules.client.tag()))));
 }
 
-/// Has the launcher take this process's calls if the program at `path`, which it is about to become, makes them
-/// itself. Without a launcher that does so, and in kernels without such filters, nothing is done.
+/// Has the launcher take this process's calls if the program at `path`, which it is about to become, makes
+/// them itself. Without a launcher that does so, and in kernels without such filters, nothing is done.
 ///
 /// # Errors
 /// EAGAIN if the launcher refuses, as where it has too many such programs, or somebody else has its name.
@@ -231,7 +232,8 @@ fn supervise() -> Result<(), Errno> {
     answer[..4].copy_from_slice(&socket.as_raw_fd().to_ne_bytes());
     answer[4..].copy_from_slice(&proof.to_ne_bytes());
     send(&socket, &answer)?;
-    // The launcher can fetch descriptors of this process, and has a place for it. A filter could not be undone.
+    // The launcher can fetch descriptors of this process, and has a place for it. A filter could not be
+    // undone.
     read_exact(&socket, &mut [0; 1])?;
     // One that has such a filter already is supervised, and a kernel that has none cannot be helped.
     let Some(listener) = install(&mut program[..count]) else { return Ok(()) };
@@ -251,20 +253,9 @@ fn send(socket: &OwnedFd, piece: &[u8]) -> Result<(), Errno> {
 
 /// seccomp(2) with a listener; `None` if there is one already, or the kernel refuses.
 fn install(program: &mut [MaybeUninit<sock_filter>]) -> Option<OwnedFd> {
-    rustix::thread::set_no_new_privs(true).ok()?;
     let program = sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr().cast() };
-    let load = |flags: c_ulong| {
-        let mode = libc::SECCOMP_SET_MODE_FILTER;
-        // SAFETY: the program is live, as long as it says, and all of it was written.
-        check(unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, &raw const program) })
-    };
-    let listens = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
-    let fd = match load(listens | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV) {
-        Err(Errno::INVAL) => load(listens),
-        fd => fd,
-    };
-    // SAFETY: the kernel has made the descriptor just now, for this process.
-    fd.ok().map(|fd| unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+    // SAFETY: the program is live, as long as it says, and all of it was written.
+    unsafe { filter::listen(&program) }.ok()
 }
 
 fn read_exact(socket: &OwnedFd, mut room: &mut [u8]) -> Result<(), Errno> {

@@ -1,17 +1,18 @@
 //! Calls that wait are the C library's own, and so the cancellation points that programs take them for
-//! (pthread_cancel(3)): a thread that is cancelled there holds no lock and has no descriptor of this library's.
+//! (pthread_cancel(3)): a thread that is cancelled there holds no lock and has no descriptor of this
+//! library's.
 //!
-//! They are called from functions that are `extern "C-unwind"`, and have nothing to be dropped while a call is
-//! made: cancelling unwinds through them.
+//! They are called from functions that are `extern "C-unwind"`, and have nothing to be dropped while a call
+//! is made: cancelling unwinds through them.
 
 use std::os::fd::RawFd;
 use std::ptr;
 
 use libc::{c_int, c_uint, c_void, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec};
-use peersock_bsd::Errno;
+use peersock_bsd::{Errno, Socket};
 use rustix::fs::OFlags;
 
-use crate::kernel::{borrow, errno, set_errno};
+use crate::kernel::{borrow, errno, hooked, set_errno};
 use crate::messages::meaning;
 use crate::names::next;
 
@@ -64,6 +65,25 @@ pub(crate) extern "C-unwind" fn test_cancel() {
     if let Some(test) = next_test_cancel() {
         // SAFETY: it takes nothing.
         unsafe { test() };
+    }
+}
+
+/// Makes a call by the side that was chosen for it: the kernel's, which is a cancellation point for as long
+/// as it waits, or the overlay's, which is one where it begins.
+///
+/// What both have captured must not need to be dropped.
+pub(crate) fn by_side<T: From<i8>>(
+    chosen: Result<Option<Socket<'_>>, Errno>,
+    kernels: impl FnOnce() -> T,
+    overlays: impl FnOnce(&Socket<'_>) -> Result<T, Errno>,
+) -> T {
+    match chosen {
+        Ok(None) => kernels(),
+        Ok(Some(socket)) => {
+            test_cancel();
+            hooked(|| overlays(&socket))
+        }
+        Err(error) => hooked(|| Err(error)),
     }
 }
 

@@ -13,8 +13,8 @@
 //!    | <--- one byte: calls are answered ------- |
 //! ```
 //!
-//! Once it is filtered the library reads and writes only: other calls would wait for somebody who answers them.
-//! It cannot undo the filter, so whatever can be refused is refused before.
+//! Once it is filtered the library reads and writes only: other calls would wait for somebody who answers
+//! them. It cannot undo the filter, so whatever can be refused is refused before.
 //!
 //! The name is everybody's to connect to. Of another user nothing is read, and who has not proven anything
 //! occupies no slot, only one place of a few, which he soon loses to those that come later.

@@ -25,8 +25,8 @@ use crate::target::Target;
 /// The longest value of an option, bytes.
 const MAX_VALUE: u32 = 4096;
 
-/// Held while a connection is accepted: then nobody else takes it whom we answer, and whether a listener blocks
-/// is what the program has said.
+/// Held while a connection is accepted: then nobody else takes it whom we answer, and whether a listener
+/// blocks is what the program has said.
 static ACCEPTING: Mutex<()> = Mutex::new(());
 
 /// A call, and what was tried before.
@@ -155,8 +155,8 @@ impl Call {
         Ok(Local { fd, number, inode })
     }
 
-    /// Has the thread's descriptor stand for what ours stands for, if that has changed, and with it its copies
-    /// in the same process.
+    /// Has the thread's descriptor stand for what ours stands for, if that has changed, and with it its
+    /// copies in the same process.
     pub(crate) fn settle(&self, context: &Context, local: &Local) -> Result<()> {
         if rustix::fs::fstat(&local.fd)?.st_ino == local.inode {
             return Ok(());

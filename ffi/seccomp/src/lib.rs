@@ -44,7 +44,6 @@ use std::sync::Arc;
 
 use peersock_bsd::Rules;
 
-pub use peersock_bsd::elf::is_go;
 pub use supervisor::{Filter, Supervised, Supervisor};
 
 /// What every call needs.

@@ -4,11 +4,11 @@
 use std::fs;
 use std::io;
 use std::mem::zeroed;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-use libc::{c_int, c_ulong, c_void, seccomp_notif, seccomp_notif_addfd, seccomp_notif_resp, sock_fprog};
+use libc::{c_int, c_void, seccomp_notif, seccomp_notif_addfd, seccomp_notif_resp, sock_fprog};
 use peersock_bsd::kernel::check;
-use peersock_bsd::{Errno, Result};
+use peersock_bsd::{Errno, Result, filter};
 use seccompiler::sock_filter;
 
 /// What the kernel calls a listener's file (proc(5), /proc/self/fd).
@@ -37,27 +37,13 @@ impl Listener {
     /// EBUSY if a filter that notifies another process is there, ENOSYS or EINVAL if the kernel has no such
     /// filters, EACCES or EPERM where a container forbids them.
     pub(crate) fn install(program: &[sock_filter]) -> io::Result<Listener> {
-        // The kernel's condition for filters of unprivileged processes.
-        rustix::thread::set_no_new_privs(true)?;
         let program = sock_fprog {
             len: program.len() as u16,
             // It is the same structure, and only read.
             filter: program.as_ptr().cast_mut().cast(),
         };
-        let load = |flags: c_ulong| {
-            let mode = libc::SECCOMP_SET_MODE_FILTER;
-            // SAFETY: the program is live, and as long as it says.
-            check(unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, &raw const program) })
-        };
-        let listens = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
-        // Since Linux 5.19 a call that was taken up is interrupted by fatal signals only, so what was done
-        // for it is not done for nothing.
-        let fd = match load(listens | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV) {
-            Err(Errno::INVAL) => load(listens),
-            fd => fd,
-        }?;
-        // SAFETY: the kernel has made the descriptor just now, for this process.
-        Self::of(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+        // SAFETY: the program is live, and as long as it says.
+        Self::of(unsafe { filter::listen(&program) }?)
     }
 
     /// The listener that a descriptor is.
@@ -69,8 +55,8 @@ impl Listener {
         let name = fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()));
         let is_named_so = name.is_ok_and(|name| name.as_os_str() == NAME);
         let listener = Listener(fd);
-        // Before Linux 5.14 a descriptor cannot be given and the call answered at once: EINVAL. No call has this
-        // number.
+        // Before Linux 5.14 a descriptor cannot be given and the call answered at once: EINVAL. No call has
+        // this number.
         match listener.answer_with(u64::MAX, listener.as_fd(), true) {
             Err(Errno::NOENT) if is_named_so => Ok(listener),
             _ => Err(io::Error::from(io::ErrorKind::Unsupported)),

@@ -199,8 +199,8 @@ pub(crate) fn process(thread: i32) -> Result<OwnedFd> {
     }
 }
 
-/// The signals to the process that its first thread takes, and not the one with this `status`: those that it does
-/// not block. Without that, each thread that waits would be interrupted for one signal.
+/// The signals to the process that its first thread takes, and not the one with this `status`: those that it
+/// does not block. Without that, each thread that waits would be interrupted for one signal.
 fn taken_by_leader(status: &str, thread: i32) -> u64 {
     let leader = field(status, "Tgid:").and_then(|leader| leader.parse().ok());
     let Some(leader) = leader.filter(|leader: &i32| *leader != thread) else { return 0 };

@@ -47,8 +47,8 @@ impl Expected {
     /// * If both depend on the destination, each new packet may make a new port, and what is reachable
     ///   depends on who is first: either.
     ///
-    /// Where no UDP passes, a root relays. (Real nodes punch by TCP then. The simulator has no TCP but that to
-    /// roots.)
+    /// Where no UDP passes, a root relays. (Real nodes punch by TCP then. The simulator has no TCP but that
+    /// to roots.)
     pub fn of(a: Kind, b: Kind) -> Self {
         let has_no_udp = |kind| matches!(kind, Kind::UdpBlocked | Kind::Only443);
         if has_no_udp(a) || has_no_udp(b) {

@@ -52,9 +52,9 @@ impl Shared {
 
     /// How the two must be connected in the end.
     ///
-    /// By the outer addresses, where the box sends back in what goes there: if the outer ports are fixed, both
-    /// know them, and send at the same time. If they depend on the destination, it is as between two such
-    /// boxes.
+    /// By the outer addresses, where the box sends back in what goes there: if the outer ports are fixed,
+    /// both know them, and send at the same time. If they depend on the destination, it is as between two
+    /// such boxes.
     pub fn expected(self) -> Expected {
         match self {
             Self::Home => Expected::Direct,

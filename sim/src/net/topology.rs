@@ -165,7 +165,8 @@ impl Net {
         }
     }
 
-    /// Keeps the hosts of a LAN from each other, as access points for guests do: they reach the gateway alone.
+    /// Keeps the hosts of a LAN from each other, as access points for guests do: they reach the gateway
+    /// alone.
     pub fn isolate(&mut self, lan: LanId) {
         if let Some(lan) = self.lans.get_mut(&lan) {
             lan.is_isolated = true;

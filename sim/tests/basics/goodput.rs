@@ -1,10 +1,10 @@
 //! How much of a transfer arrives while its path moves: from a relay to a direct path, back when that one
 //! dies, and from one direct path to another.
 //!
-//! In the second around a move from a path that works, at least four fifths of what the lower of the two paths
-//! carries in a second arrive. When a path dies, all that is on its way is lost, and TCP begins anew with a
-//! small window: then it is seven tenths, in the second from the first byte on. All lines have a rate and a
-//! queue that drops what comes when it is full, and the two paths differ in their rates or round trips.
+//! In the second around a move from a path that works, at least four fifths of what the lower of the two
+//! paths carries in a second arrive. When a path dies, all that is on its way is lost, and TCP begins anew
+//! with a small window: then it is seven tenths, in the second from the first byte on. All lines have a rate
+//! and a queue that drops what comes when it is full, and the two paths differ in their rates or round trips.
 
 use std::sync::Arc;
 use std::time::Duration;

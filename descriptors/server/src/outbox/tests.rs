@@ -73,7 +73,8 @@ proptest! {
         let (mut written, mut taken) = (Vec::new(), Vec::new());
         for step in steps {
             let next = written.len() as u8;
-            let bytes = |length: usize| -> Vec<u8> { (0..length).map(|i| next.wrapping_add(i as u8)).collect() };
+            let byte = |at: usize| next.wrapping_add(at as u8);
+            let bytes = |length: usize| -> Vec<u8> { (0..length).map(byte).collect() };
             match step {
                 Step::Write(length) => {
                     let bytes = bytes(length);
