@@ -50,6 +50,8 @@ pub enum NotTried {
     TooMany,
     /// No root vouches for it, and as much was sent to such addresses as may be.
     Unvouched,
+    /// Before it was its turn there was a direct path.
+    NotNeeded,
     /// The NATs of both nodes give each destination another port, so that neither can be found by sending to
     /// many ports.
     BothUnpredictable,
@@ -71,6 +73,7 @@ impl fmt::Display for NotTried {
             Self::Own => "this node's own address",
             Self::TooMany => "too many addresses of one host",
             Self::Unvouched => "no root vouches for it, and the allowance is used up",
+            Self::NotNeeded => "there was a direct path before",
             Self::BothUnpredictable => "the NATs of both nodes give each destination another port",
             Self::Refused => "the other node takes no part in it",
             Self::NoSockets => "no further sockets could be opened",

@@ -74,11 +74,12 @@ impl Link {
     /// Sends what is due, and comes back when the next thing is.
     pub(crate) fn step_punching(&mut self, cx: &mut Context<'_>) {
         let (now, session) = (cx.now, self.current());
-        let (rtt, is_direct) = (cx.reach.rtt().unwrap_or_default(), cx.reach.is_direct());
+        let (rtt, path) = (cx.reach.rtt().unwrap_or_default(), cx.reach.place());
+        let direct = path.filter(|_| session.is_some() && cx.reach.is_direct());
         let is_wanted = self.is_wanted();
         let punching = cx.reach.punching(now);
-        if (session.is_some() && is_direct) || (session.is_none() && !punching.initiates()) {
-            punching.stop();
+        if direct.is_some() || (session.is_none() && !punching.initiates()) {
+            punching.stop(direct);
         }
         let due = punching.take_due(session.is_some(), is_wanted, &mut cx.core.allowances, rtt, now);
         match punching.next() {

@@ -204,6 +204,34 @@ fn why_each_address_was_no_use_is_told() {
 }
 
 #[test]
+fn the_address_that_the_path_leads_to_has_answered_whoever_came_first() {
+    let all = [(OPEN, OPEN), (OPEN, PORT_CONE), (PORT_CONE, PORT_CONE), (OPEN, SYMMETRIC), (PORT_CONE, COUNTING)];
+    let mut spared = 0;
+    for (near, far) in all.into_iter().flat_map(|(one, other)| [(one, other), (other, one)]) {
+        for latency in [5, 25, 60] {
+            let mut net = homes(near, far, 1, latency * MS);
+            net.send(0, 1, b"first");
+            direct_after(&mut net, SECOND).expect("a direct path");
+            net.run(SECOND);
+            for node in 0..2 {
+                let what = format!("{near:?} {far:?} {latency} ms, node {node}");
+                let path = net.peer(node, 1 - node).path().expect("it is direct").remote();
+                let attempts = net.nodes[node].endpoint.peers()[0].attempts.clone();
+                for attempt in attempts {
+                    let is_used = attempt.address == path && !attempt.by_tcp;
+                    assert!(!is_used || attempt.outcome == DirectOutcome::Answered, "{what}: {attempt:?}");
+                    // All that the nodes name here is vouched for.
+                    let refused = DirectOutcome::NotTried(NotTried::Unvouched);
+                    assert_ne!(attempt.outcome, refused, "{what}: {attempt:?}");
+                    spared += u32::from(attempt.outcome == DirectOutcome::NotTried(NotTried::NotNeeded));
+                }
+            }
+        }
+    }
+    assert!(spared > 0, "no path was there before an attempt");
+}
+
+#[test]
 fn what_cannot_be_punched_is_tried_again_with_growing_pauses_while_data_flows() {
     let mut net = homes(SYMMETRIC, SYMMETRIC, 1, 10 * MS);
     net.send(0, 1, b"first");

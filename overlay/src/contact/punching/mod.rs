@@ -260,9 +260,13 @@ impl Punching {
         self.note_round(now);
     }
 
-    /// There is a direct path: nothing more is to be sent.
-    pub(crate) fn stop(&mut self) {
-        self.shots.clear();
+    /// Nothing more is to be sent: there is a direct path, if so where it leads; or there is no session.
+    pub(crate) fn stop(&mut self, path: Option<Place>) {
+        let (targets, shots) = (&mut self.targets, &mut self.shots);
+        shots.drain(..).for_each(|(_, at)| targets[at].spared = true);
+        if let Some(target) = path.and_then(|path| targets.iter_mut().find(|target| target.is_at(&path))) {
+            target.answered = true;
+        }
         self.asking = None;
         self.birthday.note_end();
         self.tcp.note_end();
@@ -328,10 +332,8 @@ impl Punching {
     /// this was not sent there.
     pub(crate) fn answered(&mut self, place: Place, data: [u8; 8], now: Instant) -> Option<Option<Duration>> {
         let is_valid = |target: &Target| target.last.is_some_and(|last| now < last + VALID_FOR);
-        let (turn, remote) = (Some(place.socket()).filter(|socket| socket.is_turn()), place.remote());
-        let is_there = |target: &Target| target.turn == turn && target.address == remote;
         let is_right = |target: &&mut Target| {
-            is_there(target) && target.data == data && target.sent > 0 && is_valid(target)
+            target.is_at(&place) && target.data == data && target.sent > 0 && is_valid(target)
         };
         let target = self.targets.iter_mut().find(is_right)?;
         target.answered = true;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::Punching;
 use super::bounds::{UNVOUCHED_SHOTS, Word};
 use crate::contact::{Candidate, CandidateKind, Contact, DirectAttempt, DirectOutcome, HolePunch, NotTried};
-use crate::reach::SocketIndex;
+use crate::reach::{Place, SocketIndex};
 
 /// When challenges leave a TURN allocation, from the begin of a round on.
 const BY_TURN: [Duration; 6] = [
@@ -43,7 +43,27 @@ pub(super) struct Target {
     pub(super) data: [u8; 8],
     pub(super) sent: u32,
     pub(super) last: Option<Instant>,
+    /// The node has answered from there, or a path leads there that was found otherwise.
     pub(super) answered: bool,
+    /// More would have been sent there, but there was a path already.
+    pub(super) spared: bool,
+}
+
+impl Target {
+    pub(super) fn is_at(&self, place: &Place) -> bool {
+        let turn = Some(place.socket()).filter(|socket| socket.is_turn());
+        self.turn == turn && self.address == place.remote()
+    }
+
+    fn outcome(&self, is_due: bool) -> DirectOutcome {
+        match () {
+            () if self.answered => DirectOutcome::Answered,
+            () if is_due => DirectOutcome::Trying,
+            () if self.sent == 0 && self.spared => DirectOutcome::NotTried(NotTried::NotNeeded),
+            () if self.sent == 0 => DirectOutcome::NotTried(NotTried::Unvouched),
+            () => DirectOutcome::Silent,
+        }
+    }
 }
 
 impl Punching {
@@ -75,6 +95,7 @@ impl Punching {
                 sent: 0,
                 last: None,
                 answered: false,
+                spared: false,
             })
         };
         self.targets = all.filter_map(target).collect();
@@ -147,6 +168,7 @@ impl Punching {
             sent: 0,
             last: None,
             answered: false,
+            spared: false,
         });
         self.shots.extend(HEARD_SHOTS.map(|after| (now + after, at)));
         self.shots.make_contiguous().sort_by_key(|(when, _)| *when);
@@ -165,12 +187,7 @@ impl Punching {
             vouched: target.vouched != Word::Own,
             sent: target.sent,
             tried: target.last,
-            outcome: match () {
-                () if target.answered => DirectOutcome::Answered,
-                () if self.shots.iter().any(|(_, other)| *other == at) => DirectOutcome::Trying,
-                () if target.sent == 0 => DirectOutcome::NotTried(NotTried::Unvouched),
-                () => DirectOutcome::Silent,
-            },
+            outcome: target.outcome(self.shots.iter().any(|(_, other)| *other == at)),
         });
         let left_out = self.left_out.iter().map(|(candidate, why)| DirectAttempt {
             address: candidate.address,

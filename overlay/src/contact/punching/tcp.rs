@@ -319,7 +319,7 @@ mod tests {
             punching.tcp.note_round(start);
             assert_eq!(punching.tcp.next(), Some(start + wait));
         }
-        punching.stop();
+        punching.stop(None);
         assert_eq!(punching.tcp.next(), None);
     }
 

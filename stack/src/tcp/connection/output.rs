@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{ALL_READ, Connection, own_mss};
+use super::{ALL_READ, Connection, INITIAL_WINDOW, own_mss};
 use crate::State;
 use crate::host::clock::{Time, after, earlier};
 use crate::ip::MAX_PACKET;
@@ -132,7 +132,10 @@ impl Connection {
                 self.syn.tries = self.syn.tries.min(1);
             }
             State::Closed => {}
-            _ => self.sender.expedite(now),
+            _ => {
+                let initial_window = INITIAL_WINDOW * self.mss();
+                self.sender.expedite(now, self.settings.congestion, initial_window);
+            }
         }
     }
 

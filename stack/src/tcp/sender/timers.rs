@@ -2,7 +2,7 @@
 
 use super::{Sender, Undo};
 use crate::host::clock::{Time, after_micros, earlier};
-use crate::tcp::congestion::{Algorithm, Phase};
+use crate::tcp::congestion::{Algorithm, CongestionControl, Phase};
 
 /// What the sender's timer is set for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,7 +137,11 @@ impl Sender {
 
     /// The path has come back: what is outstanding leaves again at once, and the peer's silence was nobody's
     /// congestion.
-    pub(crate) fn expedite(&mut self, now: Time) {
+    ///
+    /// After a timeout it may be another path, or no longer what it was: congestion control begins anew, with
+    /// this window (RFC 9000 9.4, RFC 5681 4.1), and does not go on from one segment.
+    pub(crate) fn expedite(&mut self, now: Time, algorithm: CongestionControl, initial_window: u64) {
+        let stalled = self.rtt.backoff() > 0;
         self.rtt.reset_backoff();
         self.pace.reset();
         if self.board.is_empty() {
@@ -145,6 +149,9 @@ impl Sender {
             return;
         }
         self.lose_all(now);
+        if stalled {
+            self.congestion = algorithm.start(now, self.mss, initial_window);
+        }
         // What the peer has got before, and could not acknowledge, is no sign that the rest is under way.
         self.undo = Undo::default();
     }
