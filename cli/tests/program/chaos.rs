@@ -7,11 +7,10 @@
 //! two seconds: that is none of these. Where nothing can pass for a while, the time counts from when it can
 //! again.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::flow::{NODES, Record, SITES, Scene, Writer, assert_is_written, is_direct};
+use crate::flow::{NODES, Record, SITES, Scene, assert_all_arrives, is_direct, write_to_both};
 use crate::nats::wait_for_status;
 
 /// What is promised, and what a busy machine may add.
@@ -37,17 +36,9 @@ fn data_flows_on_whatever_fails_every_few_seconds() {
         assert!(Instant::now() < direct_by, "no direct path: {}", programs[0].said());
         thread::sleep(Duration::from_millis(20));
     }
-    let stdins = programs.each_mut().map(|program| program.stdin.take().expect("it is open"));
-    let mut side = 0..;
-    let writers = stdins.map(|stdin| Writer::start(side.next().expect("two"), stdin, CHUNK, PAUSE));
-    let (record, is_over) = (Record::default(), AtomicBool::new(false));
-    let steps = thread::scope(|scope| {
-        scope.spawn(|| {
-            while !is_over.load(Ordering::SeqCst) {
-                record.note(&programs);
-                thread::sleep(Duration::from_millis(10));
-            }
-        });
+    let writers = write_to_both(&mut programs, CHUNK, PAUSE);
+    let record = Record::default();
+    let steps = record.during(&programs, || {
         thread::sleep(EVERY);
         let mut steps: Vec<(String, [Instant; 2])> = Vec::new();
         for step in 0..STEPS {
@@ -56,7 +47,6 @@ fn data_flows_on_whatever_fails_every_few_seconds() {
             steps.push((what, [began, Instant::now()]));
             thread::sleep(EVERY);
         }
-        is_over.store(true, Ordering::SeqCst);
         steps
     });
     let mut stalls: Vec<(Duration, usize, &str)> = Vec::new();
@@ -74,12 +64,8 @@ fn data_flows_on_whatever_fails_every_few_seconds() {
     eprintln!("p99: {p99:?} of {} stalls", stalls.len());
     assert!(p99.0 <= STALL + SLACK, "{p99:?}");
 
-    let written = writers.map(Writer::stop);
     let in_the_end = wait_for_status(&scene.lab, NODES[0], |now| now["peers"][0]["path"].is_string());
-    for (side, program) in programs.into_iter().enumerate() {
-        let finished = program.finish().success();
-        assert_is_written(side, &finished.stdout, written[1 - side]);
-    }
+    let written = assert_all_arrives(programs, writers);
     eprintln!("{written:?} bytes written; the path in the end: {}", in_the_end["peers"][0]["path"]);
 }
 

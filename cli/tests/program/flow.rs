@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use peersock_testnet::Lab as Nats;
 use rustix::process::Signal;
 
-use crate::common::{Lab, PATIENCE, PORT, Running, peersock, vanish};
+use crate::common::{Lab, PATIENCE, PORT, Running, peersock, signal, vanish};
 use crate::nats::wait_for_status;
 
 /// The states of the two programs, and the sites of their hosts.
@@ -46,7 +46,7 @@ impl Scene {
     pub(crate) fn start_root(&mut self, number: usize) {
         let name = ROOTS[number];
         let state: PathBuf = self.lab.state(name);
-        let mut command = peersock(&["root", "--port", "7420", "--drain", "0", "--listen"]);
+        let mut command = peersock(&["root", "--port", "7420", "--drain", "30", "--listen"]);
         command.arg(self.nats.ip4(name).to_string()).arg("--state").arg(state);
         let root = self.nats.within(name, || Running::start(command));
         let said = root.wait_for_stdout("\n");
@@ -60,6 +60,13 @@ impl Scene {
     pub(crate) fn kill_root(&mut self, number: usize) {
         let root = self.roots[number].take().expect("it runs");
         vanish(Signal::KILL, root.id());
+    }
+
+    /// Tells a root to end.
+    pub(crate) fn end_root(&mut self, number: usize) -> Running {
+        let root = self.roots[number].take().expect("it runs");
+        signal(Signal::TERM, root.id());
+        root
     }
 
     /// Has one site drop what goes from one outer address to another, both ways through it.
@@ -90,21 +97,7 @@ impl Scene {
 
     /// Starts both programs, and waits until they are connected.
     pub(crate) fn connect(&self) -> [Running; 2] {
-        let node = |name: &str, host: &str, words: &[&str]| {
-            let mut command: Command = self.lab.command(name, words);
-            command.args(["-v", "--no-portmap", "--network", &self.lab.network]);
-            for root in &self.texts {
-                command.args(["--root", root]);
-            }
-            self.nats.within(host, || Running::start(command))
-        };
-        let mut listening = node(NODES[1], "work1", &["listen", &PORT.to_string()]);
-        let target = listening.wait_for_target();
-        wait_for_status(&self.lab, NODES[1], |now| {
-            let roots = now["roots"].as_array().map(Vec::as_slice).unwrap_or_default();
-            roots.len() == ROOTS.len() && roots.iter().all(|root| root["state"] == "registered")
-        });
-        let mut dialing = node(NODES[0], "home1", &["dial", &target]);
+        let [mut listening, mut dialing] = self.listen_and(&["dial"]);
         dialing.send(&[content(0, 0)]);
         listening.send(&[content(1, 0)]);
         let since = Instant::now();
@@ -113,6 +106,28 @@ impl Scene {
             thread::sleep(Duration::from_millis(5));
         }
         [dialing, listening]
+    }
+
+    /// Starts `listen` and, once it is registered at all roots, another program that is told whom to reach:
+    /// by `dial` where, by others only at which address.
+    pub(crate) fn listen_and(&self, words: &[&str]) -> [Running; 2] {
+        let node = |name: &str, host: &str, words: &[&str]| {
+            let mut command: Command = self.lab.command(name, words);
+            command.args(["-v", "--no-portmap", "--network", &self.lab.network]);
+            for root in &self.texts {
+                command.args(["--root", root]);
+            }
+            self.nats.within(host, || Running::start(command))
+        };
+        let listening = node(NODES[1], "work1", &["listen", &PORT.to_string()]);
+        let target = listening.wait_for_target();
+        wait_for_status(&self.lab, NODES[1], |now| {
+            let roots = now["roots"].as_array().map(Vec::as_slice).unwrap_or_default();
+            roots.len() == ROOTS.len() && roots.iter().all(|root| root["state"] == "registered")
+        });
+        let host = target.rsplit_once(':').map_or("", |(host, _)| host.trim_matches(['[', ']']));
+        let whom = if words == ["dial"] { &target } else { host };
+        [listening, node(NODES[0], "home1", &[words, &[whom]].concat())]
     }
 }
 
@@ -170,6 +185,23 @@ impl Writer {
     }
 }
 
+/// Has both programs be written to, this many bytes at a time.
+pub(crate) fn write_to_both(programs: &mut [Running; 2], chunk: usize, pause: Duration) -> [Writer; 2] {
+    let stdins = programs.each_mut().map(|program| program.stdin.take().expect("it is open"));
+    let mut side = 0..;
+    stdins.map(|stdin| Writer::start(side.next().expect("two"), stdin, chunk, pause))
+}
+
+/// Ends what is written, and compares all that has arrived with it. Gives how much it was.
+pub(crate) fn assert_all_arrives(programs: [Running; 2], writers: [Writer; 2]) -> [usize; 2] {
+    let written = writers.map(Writer::stop);
+    for (side, program) in programs.into_iter().enumerate() {
+        let finished = program.finish().success();
+        assert_is_written(side, &finished.stdout, written[1 - side]);
+    }
+    written
+}
+
 /// What had arrived when, at each of two programs.
 #[derive(Default)]
 pub(crate) struct Record {
@@ -183,6 +215,22 @@ impl Record {
         for (noted, program) in noted.iter_mut().zip(programs) {
             noted.push_back((Instant::now(), program.received()));
         }
+    }
+
+    /// Notes what arrives while something is done.
+    pub(crate) fn during<T>(&self, programs: &[Running; 2], work: impl FnOnce() -> T) -> T {
+        let is_over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::SeqCst) {
+                    self.note(programs);
+                    thread::sleep(Duration::from_millis(10));
+                }
+            });
+            // The other thread ends also if that panics.
+            let _end = OnDrop(&is_over);
+            work()
+        })
     }
 
     /// What had arrived at a side by then.
@@ -208,5 +256,14 @@ impl Record {
         let ends = arrivals[1..].iter().copied().chain(last);
         let gaps = arrivals.iter().copied().zip(ends).filter(|(since, until)| *until > begin && *since < end);
         gaps.map(|(since, until)| until.saturating_duration_since(since.max(from))).max().unwrap_or_default()
+    }
+}
+
+/// Sets a flag when it is dropped.
+struct OnDrop<'a>(&'a AtomicBool);
+
+impl Drop for OnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
     }
 }

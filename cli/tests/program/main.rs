@@ -9,6 +9,7 @@ mod clocks;
 mod common;
 mod copies;
 mod delivery;
+mod drain;
 mod errors;
 mod flow;
 mod goodput;

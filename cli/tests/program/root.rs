@@ -69,6 +69,9 @@ fn a_root_serves_and_ends_when_all_nodes_have_been_told() {
         let told = client.message(|message| matches!(message, RootMessage::Notice { .. }));
         assert_eq!(told, RootMessage::Notice { code: NoticeCode::Drains, channel: Channel(0) });
     }
+    // So load balancers send nobody new there.
+    let health = http(address, "/health");
+    assert!(health.starts_with("HTTP/1.1 503") && health.ends_with("draining\n"), "{health}");
     a.relay(b.channel, b"still");
     assert_eq!(b.relayed(), (a.channel, b"still".to_vec()));
     // When the last node has left, nothing is waited for any more.

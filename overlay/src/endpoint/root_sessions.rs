@@ -7,7 +7,7 @@ use super::Endpoint;
 use crate::bucket::Rate;
 use crate::link::{Event, PeerKey, Reason, Timer};
 use crate::reach::Why;
-use crate::roots::{ANSWER_TIMEOUT, KEEP_INTERVAL, MAX_UNANSWERED, RETRY_INTERVAL};
+use crate::roots::{ANSWER_TIMEOUT, MAX_UNANSWERED, RETRY_INTERVAL};
 use crate::session::Session;
 use crate::wire::{Channel, NoticeCode, Registered, RootMessage};
 
@@ -76,7 +76,7 @@ impl Endpoint {
         root.asked.take_if(|(since, _)| heard.is_some_and(|heard| heard >= *since));
         let due = match root.asked {
             Some((since, times)) => since + ANSWER_TIMEOUT * times,
-            None => sent.map_or(now, |sent| sent + KEEP_INTERVAL),
+            None => sent.map_or(now, |sent| sent + root.keeping.pause()),
         };
         let due = if now < due {
             due
@@ -123,6 +123,7 @@ impl Endpoint {
     pub(super) fn renew_registrations(&mut self, now: Instant) {
         for (key, root) in &mut self.roots.list {
             root.registering.renew_soon(now + ADDRESS_SETTLES);
+            root.keeping.reset();
             self.core.timers.set_earlier(Timer::Root(*key), now + ADDRESS_SETTLES);
         }
     }
@@ -154,7 +155,7 @@ impl Endpoint {
         let Some(root) = self.roots.get_mut(key) else { return };
         let identity = root.identity;
         let was_registered = root.registering.standing(now).is_some();
-        let time = answer.voucher.time;
+        let (time, seen) = (answer.voucher.time, answer.voucher.address);
         if !root.registering.answered(answer, &identity, &own, now) {
             return self.core.counters.root_answers_refused.increment();
         }
@@ -162,6 +163,10 @@ impl Endpoint {
             tracing::info!(root = %identity.node_id(), "registered at a root");
         }
         root.clock = Some((time, now));
+        let path = self.peers.get(key).and_then(|peer| peer.link.handle.path());
+        if let Some(way) = path.map(|path| path.place).filter(|place| !place.socket().is_stream()) {
+            root.keeping.note((way.socket(), way.remote()), seen);
+        }
         root.other_view.ask(now);
         if let Some(guest) = &mut root.guest {
             guest.refused = 0;

@@ -24,6 +24,7 @@
 //! Everything here is plain state: `endpoint/roots` moves it and sends what it says.
 
 mod config;
+mod keeping;
 mod lookups;
 mod registration;
 mod relays;
@@ -34,6 +35,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 pub use config::{RootConfig, RootInfo, RootState, WantedStream};
+pub(crate) use keeping::Keeping;
 pub(crate) use lookups::LookUps;
 pub(crate) use registration::Registering;
 pub use relays::{RelayReader, Relays};
@@ -48,9 +50,6 @@ use crate::reach::{Relay, SocketIndex};
 /// Most roots that one node uses at once, besides those that others have named. Each costs a small packet
 /// every 25 s.
 pub const MAX_ROOTS: usize = 8;
-
-/// A root hears from this node at least so often, so that a NAT box on the way keeps its mapping.
-pub(crate) const KEEP_INTERVAL: Duration = Duration::from_secs(25);
 
 /// An answer from a root is waited for so long, then it is asked again.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
@@ -100,6 +99,7 @@ pub(crate) struct Root {
     /// What its operator gave to those who may register.
     pub(crate) access: Vec<u8>,
     pub(crate) registering: Registering,
+    pub(crate) keeping: Keeping,
     /// Where it sees this node by the other address family.
     pub(crate) other_view: OtherView,
     /// How it is reached as a relay, as it was last made known.
@@ -147,6 +147,7 @@ impl Root {
             identity,
             access: Vec::new(),
             registering: Registering::default(),
+            keeping: Keeping::default(),
             other_view: OtherView::default(),
             relay: None,
             moves: Unasked::default(),

@@ -34,6 +34,12 @@ impl Homes {
         Self::with_roots(1, roots, &|number| dependent(number), far_pipe(far), real)
     }
 
+    /// One root, and boxes that forget a mapping after so long without a packet from inside.
+    pub(crate) fn forgetful(timeout: Duration) -> Self {
+        let nat = |number| NatConfig { timeout, ..dependent(number) };
+        Self::with_roots(1, 1, &nat, far_pipe(Duration::from_millis(5)), real)
+    }
+
     /// Two roots, boxes that can be punched through, and lines of so many bytes per second.
     pub(crate) fn punchable(seed: u64, bytes_per_second: u64) -> Self {
         let delay = Duration::from_millis(10);

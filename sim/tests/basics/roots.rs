@@ -154,6 +154,23 @@ fn an_idle_node_can_be_reached_though_mappings_live_for_half_a_minute() {
 }
 
 #[test]
+fn an_idle_node_can_be_reached_at_any_time_though_mappings_live_for_twenty_seconds() {
+    // The first look at the pauses, which are too long at the beginning.
+    let settles = 120;
+    for after in (0..30).step_by(3) {
+        let mut homes = Homes::forgetful(20 * SECOND);
+        homes.run((settles + 3600 + after) * SECOND);
+        let begin = homes.world.now();
+        homes.world.converse(Arc::new(homes.greeting())).expect("a connection");
+        while homes.world.ledger.completed() != (1, 1) {
+            homes.run(SECOND / 100);
+            let took = homes.world.now() - begin;
+            assert!(took < SECOND, "nothing came {after} s after the hour");
+        }
+    }
+}
+
+#[test]
 fn roots_that_are_killed_and_started_in_turns_reset_no_connection() {
     let mut homes = Homes::new(2, Duration::from_millis(5));
     homes.run(5 * SECOND);

@@ -6,6 +6,7 @@ use peersock_overlay::SessionIndex;
 use peersock_sim::{Plan, Reader, Script, Step};
 
 use crate::SECOND;
+use crate::homes::Homes;
 use crate::lab::{Lab, open_network};
 
 #[test]
@@ -27,6 +28,27 @@ fn sessions_age_while_a_machine_is_suspended_and_connections_do_not() {
     // The connection goes on with a new session.
     lab.run(40 * SECOND);
     assert_eq!(lab.world.ledger.bytes_checked, 300);
+}
+
+#[test]
+fn a_connection_goes_on_soon_after_a_night_in_which_both_boxes_have_forgotten_it() {
+    for sender in [0, 1] {
+        let mut homes = Homes::punchable(1, 1_000_000);
+        homes.run(5 * SECOND);
+        homes.transfer(sender);
+        homes.run(5 * SECOND);
+        assert_eq!(homes.root_of_path(0), None, "the path is direct");
+        for lan in homes.lans[0].clone() {
+            homes.world.net.nat_mut(lan).expect("a box").reboot();
+        }
+        homes.world.wake_up(0, 8 * 3600 * SECOND).expect("no violation");
+        // What was under way arrives still.
+        homes.run(SECOND / 10);
+        let stall = homes.stall(10 * SECOND);
+        assert!(stall <= 2 * SECOND, "node {sender} sends: {stall:?}");
+        homes.run(60 * SECOND);
+        assert_eq!(homes.root_of_path(0), None, "it is direct again");
+    }
 }
 
 /// Whether node 0 has a session of this index.

@@ -84,6 +84,25 @@ fn an_answer_counts_where_it_was_asked_for_and_while_it_is_new() {
 }
 
 #[test]
+fn a_path_that_was_there_before_the_first_packet_has_answered_and_spares_the_rest() {
+    let all = ["203.0.113.9:5000", "203.0.113.9:6000"];
+    for sends in [false, true] {
+        let mut run = Run::new(&all);
+        run.begin();
+        if sends {
+            assert_eq!(run.due().shots.len(), 2);
+        }
+        let [used, other] = all.map(|address| address.parse().expect("an address"));
+        run.punching.stop(Some(Place::Direct { socket: SocketIndex(0), remote: used }));
+        let attempts = run.punching.attempts();
+        let outcome = |address| attempts.iter().find(|one| one.address == address).map(|one| one.outcome);
+        assert_eq!(outcome(used), Some(DirectOutcome::Answered));
+        let spared = DirectOutcome::NotTried(NotTried::NotNeeded);
+        assert_eq!(outcome(other), Some(if sends { DirectOutcome::Silent } else { spared }));
+    }
+}
+
+#[test]
 fn a_turn_allocation_sends_a_few_and_is_a_place_of_its_own() {
     let mut run = Run::new(&["203.0.113.9:5000", "[2001:db8::9]:5000"]);
     let turn = SocketIndex::turn(1);

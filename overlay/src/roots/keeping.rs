@@ -1,0 +1,73 @@
+//! How often a root hears from this node, so that the NAT boxes on the way keep their mapping.
+//!
+//! RFC 4787 asks boxes for two minutes at least, and most keep to half a minute. Where one keeps a mapping
+//! for less, nobody can reach an idle node by its root between the mapping's end and the next packet. The
+//! root tells: it sees the node at another port then, though nothing of the node's own has changed.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::reach::SocketIndex;
+
+/// The longest pauses, from the first to that for mappings that last the shortest; seconds.
+const PAUSES: [u64; 3] = [25, 15, 10];
+
+/// The pauses in what one root hears from this node.
+#[derive(Debug, Default)]
+pub(crate) struct Keeping {
+    /// Which of the pauses it is.
+    at: usize,
+    /// The socket and the root's address, and where the root saw the packets from there.
+    seen: Option<((SocketIndex, SocketAddr), SocketAddr)>,
+}
+
+impl Keeping {
+    /// The longest pause.
+    pub(crate) fn pause(&self) -> Duration {
+        Duration::from_secs(PAUSES[self.at])
+    }
+
+    /// The root sees at `address` what it gets by `way`, which is a UDP socket and an address of the root's.
+    pub(crate) fn note(&mut self, way: (SocketIndex, SocketAddr), address: SocketAddr) {
+        let before = self.seen.replace((way, address));
+        let Some((_, before)) = before.filter(|(known, _)| *known == way) else { return };
+        if before.ip() == address.ip() && before.port() != address.port() {
+            self.at = (self.at + 1).min(PAUSES.len() - 1);
+        }
+    }
+
+    /// This node's own addresses have changed: it may be behind other boxes.
+    pub(crate) fn reset(&mut self) {
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().expect("an address")
+    }
+
+    #[test]
+    fn pauses_grow_shorter_when_a_mapping_was_lost_and_only_then() {
+        let mut keeping = Keeping::default();
+        let way = (SocketIndex(0), address("198.51.100.1:7420"));
+        let mut seen = |keeping: &mut Keeping, way, text| {
+            keeping.note(way, address(text));
+            keeping.pause().as_secs()
+        };
+        assert_eq!(seen(&mut keeping, way, "203.0.113.1:4000"), 25);
+        assert_eq!(seen(&mut keeping, way, "203.0.113.1:4000"), 25, "it is still there");
+        assert_eq!(seen(&mut keeping, way, "203.0.113.2:4001"), 25, "another box");
+        let other = (SocketIndex(0), address("198.51.100.2:7420"));
+        assert_eq!(seen(&mut keeping, other, "203.0.113.2:4002"), 25, "another destination");
+        assert_eq!(seen(&mut keeping, other, "203.0.113.2:4003"), 15);
+        assert_eq!(seen(&mut keeping, other, "203.0.113.2:4003"), 15);
+        assert_eq!(seen(&mut keeping, other, "203.0.113.2:4004"), 10);
+        assert_eq!(seen(&mut keeping, other, "203.0.113.2:4005"), 10, "no shorter");
+        keeping.reset();
+        assert_eq!(seen(&mut keeping, other, "203.0.113.9:4006"), 25);
+    }
+}
