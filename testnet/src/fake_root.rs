@@ -44,6 +44,8 @@ pub struct FakeRoot {
     pub registrations: usize,
     /// What the last of them showed for access.
     pub shown: Vec<u8>,
+    /// All that has come in, and what of it was for the root, opened; if it is curious.
+    pub heard: Option<Vec<Vec<u8>>>,
     /// What it says of nodes that it does not have, and gives for access there.
     pub referrals: Vec<(Referral, [u8; 32])>,
 }
@@ -111,6 +113,7 @@ impl FakeRoot {
             look_ups: 0,
             registrations: 0,
             shown: Vec::new(),
+            heard: None,
             referrals: Vec::new(),
         }
     }
@@ -172,6 +175,11 @@ impl FakeRoot {
 
     /// Takes a datagram and gives those that it answers with or passes on.
     pub fn handle(&mut self, now: Instant, from: SocketAddr, datagram: &[u8]) -> Out {
+        let opened = self.heard.is_some().then(|| self.open(datagram)).flatten();
+        if let Some(heard) = &mut self.heard {
+            heard.push(datagram.to_vec());
+            heard.extend(opened.map(|(_, plaintext)| plaintext));
+        }
         match MessageType::of(datagram) {
             Some(MessageType::Initiation) => self.respond(now, from, datagram).into_iter().collect(),
             Some(MessageType::Data) => self.on_data(from, datagram),

@@ -6,7 +6,7 @@ use peersock_overlay::wire::{Channel, Entry, NoticeCode, Registration, RootMessa
 use peersock_overlay::{Event, HolePunch, Identity, RootState};
 use peersock_testnet::Lies;
 
-use crate::net::{Net, Sent};
+use crate::net::{Net, Sent, open_network};
 use crate::roots::{add_liar, add_root, apart, apart_with_liars, id, talk, use_roots};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -145,6 +145,25 @@ fn a_root_that_refuses_is_asked_rarely() {
     assert_eq!(net.nodes[0].endpoint.roots(net.now)[0].state, RootState::Refused);
     let registrations = net.roots[0].root.fake().registrations;
     assert!((5..=25).contains(&registrations), "{registrations}");
+}
+
+#[test]
+fn a_curious_root_finds_neither_the_network_nor_what_is_said_in_what_it_gets() {
+    let mut net = apart_with_liars(1);
+    net.roots[0].root.fake().heard = Some(Vec::new());
+    net.run(SECOND);
+    let text = b"for nobody else";
+    net.send(0, 1, text);
+    net.run(SECOND);
+    net.send(1, 0, text);
+    talk(&mut net, 300 * SECOND);
+    assert_eq!((net.received(1)[0].as_slice(), net.received(0)[0].as_slice()), (&text[..], &text[..]));
+    let heard = net.roots[0].root.fake().heard.take().expect("it listens");
+    let has = |bytes: &[u8]| heard.iter().any(|one| one.windows(bytes.len()).any(|part| part == bytes));
+    assert!(heard.len() > 500 && has(&id(1).as_bytes()[..10]), "whom it was asked for");
+    let network = open_network().id().as_u64();
+    assert!(!has(&network.to_be_bytes()) && !has(&network.to_le_bytes()), "the network");
+    assert!(!has(text), "what is said");
 }
 
 #[test]
