@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, WaitStatus};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH};
 use signal_hook::iterator::SignalsInfo;
 use signal_hook::iterator::exfiltrator::WithOrigin;
 use signal_hook::low_level::siginfo::{Cause, Sent};
@@ -89,8 +89,13 @@ pub(super) fn run(
     // Programs that become daemons leave their parents; they shall be ours then, so that we know when they
     // end.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
-    let mut signals =
-        SignalsInfo::<WithOrigin>::new([SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH])?;
+    let own = rustix::process::getpid();
+    // What nohup(1) has ignored stays so for the program, which inherits no handler.
+    let is_heeded = |number: &i32| Signal::from_named_raw(*number).is_none_or(|one| !is_ignored(one, own));
+    let passed = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH].into_iter().filter(is_heeded);
+    let mut signals = SignalsInfo::<WithOrigin>::new(passed)?;
+    // Where that is ignored nobody learns how a child has ended (wait(2)); a handler is enough.
+    signal_hook::flag::register(SIGCHLD, Arc::default())?;
     let guard = guard.and_then(|guard| Pid::from_raw(guard as i32));
     let name = command.get_program().display().to_string();
     let mut child = spawn(command, filter)?;
@@ -219,11 +224,16 @@ fn pass_on(signal: Signal, by_terminal: bool, program: Option<Pid>, guard: Optio
 
 /// The signal that asks a process for what `signal` asks: shells have their background jobs ignore Ctrl-C.
 fn heeded(signal: Signal, process: Pid) -> Signal {
+    let is_asking = matches!(signal, Signal::INT | Signal::QUIT);
+    if is_asking && is_ignored(signal, process) { Signal::TERM } else { signal }
+}
+
+/// Whether a process ignores a signal; false if nobody knows.
+fn is_ignored(signal: Signal, process: Pid) -> bool {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
-    let is_ignored = ignored & (1 << (signal.as_raw() - 1)) != 0;
-    if is_ignored && matches!(signal, Signal::INT | Signal::QUIT) { Signal::TERM } else { signal }
+    ignored & (1 << (signal.as_raw() - 1)) != 0
 }
 
 /// What the program has left behind, if it has ended.

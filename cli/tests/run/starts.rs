@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::common::run;
+use rustix::process::Signal;
+
+use crate::common::{Running, run};
 use crate::lab::Lab;
 
 /// The calls that start programs, with an environment that has nothing in it, and how many variables the
@@ -82,6 +84,29 @@ fn programs_of_the_shell_with_a_cleared_environment_stay_on_the_overlay() {
     for options in [&[][..], &["--only"]] {
         assert_eq!(lab.bash_with("beta", options, &script).text(), "hello\n".repeat(5), "{options:?}");
     }
+}
+
+/// As by nohup(1), and by a parent that does not want to hear of its children.
+#[test]
+fn signals_that_are_ignored_from_the_start_stay_ignored_and_the_status_is_the_programs() {
+    let Some(lab) = Lab::with("signals_that_are_ignored_from_the_start_stay_ignored", &["grep"]) else { return };
+    let program = ["sh", "-c", "grep SigIgn /proc/self/status; exit 3"];
+    let launcher = lab.command("alpha", &[], &program);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "trap '' HUP CHLD USR1; exec \"$@\"", "sh"]);
+    shell.arg(launcher.get_program()).args(launcher.get_args());
+    for (name, value) in launcher.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    let finished = Running::start(shell).finish();
+    assert_eq!(finished.status.code(), Some(3), "{}", finished.text());
+    let mask = finished.text().rsplit_once(':').map(|(_, mask)| mask.trim().to_owned());
+    let mask = mask.and_then(|mask| u64::from_str_radix(&mask, 16).ok()).expect("a mask");
+    let is_ignored = |signal: Signal| mask & (1 << (signal.as_raw() - 1)) != 0;
+    assert!(is_ignored(Signal::HUP) && is_ignored(Signal::USR1) && !is_ignored(Signal::TERM), "{mask:x}");
 }
 
 fn compile(lab: &Lab) {
