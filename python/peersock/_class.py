@@ -371,6 +371,15 @@ class socket(_std.socket):
             _translate(self, error, sending=True)
             raise
 
+    def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
+        try:
+            return super().sendfile(file, offset, count)
+        except OSError as error:
+            # Others may be the file's.
+            if error.errno in _BROKEN:
+                _translate(self, error, sending=True)
+            raise
+
     def sendto(self, data: Buffer, *args: Any) -> int:
         if not 1 <= len(args) <= 2 or _family(self) not in _INTERNET:
             return super().sendto(data, *args)
