@@ -113,7 +113,7 @@ class socket(_std.socket):
         target = numeric(family, address)
         if target is None:
             return False, address
-        return following(_peersock.choose_by_remote, self.fileno(), target, family == V6), target
+        return following(_peersock.choose_by_remote, self, target, family == V6), target
 
     # Connections.
 
@@ -144,14 +144,14 @@ class socket(_std.socket):
         local = numeric(family, address)
         if local is None:
             return super().bind(address)
-        chosen = following(_peersock.choose_by_local, self.fileno(), local, family == V6)
+        chosen = following(_peersock.choose_by_local, self, local, family == V6)
         self._is_open = local[1] == 0 and local[0] in ("0.0.0.0", "::") and _type(self) == _DGRAM
         if chosen == _BOUND:
             _warn_of_port(self, local[1])
             return None
         if chosen:
             try:
-                following(_peersock.bind, self.fileno(), local)
+                following(_peersock.bind, self, local)
             except PermissionError as error:
                 raise _refused(error, local[1]) from None
             _warn_of_port(self, local[1])
@@ -170,7 +170,7 @@ class socket(_std.socket):
         if not ours:
             return super().connect(target)
         sys.audit("socket.connect", self, address)
-        number = following(_peersock.connect, self.fileno(), target, self.gettimeout())
+        number = following(_peersock.connect, self, target, self.gettimeout())
         if number == errno.EWOULDBLOCK and self.gettimeout():
             raise TimeoutError("timed out")
         if number == errno.EACCES:
@@ -189,7 +189,7 @@ class socket(_std.socket):
         if not ours:
             return super().connect_ex(target)
         sys.audit("socket.connect", self, address)
-        return following(_peersock.connect, self.fileno(), target, self.gettimeout())
+        return following(_peersock.connect, self, target, self.gettimeout())
 
     def listen(self, backlog: int = _DEFAULT_BACKLOG, /) -> None:
         if _family(self) not in _INTERNET or _type(self) != _STREAM:
@@ -198,11 +198,11 @@ class socket(_std.socket):
         if not -(1 << 31) <= number < 1 << 31:
             raise OverflowError("Python int too large to convert to C int")
         try:
-            chosen = following(_peersock.choose_by_listen, self.fileno(), max(number, 0))
+            chosen = following(_peersock.choose_by_listen, self, max(number, 0))
             if chosen == _BOUND:
                 return None
             if chosen:
-                return following(_peersock.listen, self.fileno(), max(number, 0))
+                return following(_peersock.listen, self, max(number, 0))
         except PermissionError as error:
             raise _refused(error, self.getsockname()[1]) from None
         return super().listen(backlog)
@@ -216,7 +216,7 @@ class socket(_std.socket):
         if self._is_open:
             # Who asks for its port wants to be reached there.
             self._is_open = False
-            following(_peersock.share, self.fileno())
+            following(_peersock.share, self)
         return _peersock.getsockname(self.fileno()) if _ours(self) else super().getsockname()
 
     def getpeername(self) -> Any:
@@ -254,7 +254,7 @@ class socket(_std.socket):
         if len(value) >= at + 4 and _family(self) == V4 and _type(self) != _STREAM and _peersock.has_rules():
             address = _std.inet_ntoa(value[at : at + 4])
             if _peersock.is_overlays(address):
-                following(_peersock.choose_by_local, self.fileno(), (address, 0), False)
+                following(_peersock.choose_by_local, self, (address, 0), False)
 
     # Receiving. What a stream carries is the kernel's matter, all but what goes wrong.
 

@@ -11,6 +11,7 @@ import functools
 import os
 import re
 import select
+import socket as _std
 import stat
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -46,15 +47,17 @@ def noting(function: _F) -> _F:
     return copy  # type: ignore[return-value]
 
 
-def following(call: Callable[..., _T], fd: int, *arguments: Any) -> _T:
-    """Makes a call, which may put another socket under the descriptor, and has copies of the descriptor follow."""
+def following(call: Callable[..., _T], sock: _std.socket, *arguments: Any) -> _T:
+    """Makes a call with the socket's descriptor, under which it may put another socket; copies of that follow."""
+    fd = sock.fileno()
     if not _may_be_there:
         return call(fd, *arguments)
     before = _identity(fd)
     try:
         return call(fd, *arguments)
     finally:
-        if before is not None and _identity(fd) not in (None, before):
+        # Another thread may have closed it meanwhile, and the number may be another file's.
+        if before is not None and _identity(fd) != before and sock.fileno() == fd:
             for copy in _numbers():
                 if copy != fd and _identity(copy) == before:
                     _replace(copy, fd, before)

@@ -14,6 +14,7 @@ import pytest
 
 import peersock
 from peersock import socket
+from peersock._copies import following
 
 from .conftest import Peer, run_python
 
@@ -140,6 +141,24 @@ def test_a_number_that_is_another_file_s_meanwhile_is_left_alone(peer: Peer) -> 
         assert os.read(reader, 4) == b"pipe"
         for fd in (copy, reader, writer):
             os.close(fd)
+
+
+def test_a_socket_that_is_closed_while_it_connects_leaves_its_copies_alone(session: peersock.Session) -> None:
+    address = (session.address, 9)
+    with socket.socket(V6, STREAM) as sock, sock.dup() as copy, open(os.devnull) as other:
+        identity = os.fstat(copy.fileno()).st_ino
+
+        def call(fd: int, given: tuple[str, int]) -> None:
+            assert (fd, given) == (number, address)
+            # As another thread does that ends the attempt: the number is another file's then.
+            sock.close()
+            os.dup2(other.fileno(), fd)
+
+        number = sock.fileno()
+        following(call, sock, address)
+        assert os.fstat(number).st_ino != identity
+        assert os.fstat(copy.fileno()).st_ino == identity
+        os.close(number)
 
 
 def test_copies_of_other_sockets_stay_what_they_are(peer: Peer) -> None:
