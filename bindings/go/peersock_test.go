@@ -350,6 +350,9 @@ func TestFamilies(t *testing.T) {
 		if again != nil || port == "0" {
 			t.Error(again, port)
 		}
+		// Not even a part of it.
+		_, err = alice.Listen("tcp", ":"+port)
+		wants(t, err, syscall.EADDRINUSE)
 		must(listener.Close())
 	}
 	_, err := bob.Dial("tcp4", at(alice, "80"))

@@ -69,7 +69,6 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
-	"strings"
 	"syscall"
 	"time"
 	"unsafe"
@@ -112,60 +111,13 @@ func (n *Node) ListenPacket(network, address string) (net.PacketConn, error) {
 	return &PacketConn{s}, nil
 }
 
-// each tries the addresses that a text as "name:80" or "[fd12::1]:80" stands for, in turn.
-func (n *Node) each(ctx context.Context, op, networks, network, address string,
-	open func(context.Context, string, netip.AddrPort) (*socket, error)) (*socket, error) {
-	all, err := n.resolve(ctx, op, network, address)
-	if len(network) > 4 || !strings.Contains(networks, " "+network+" ") {
-		err = net.UnknownNetworkError(network)
-	}
-	if err != nil {
-		return nil, opError(op, network, nil, nil, err)
-	}
-	for _, to := range all {
-		s, failure := open(ctx, network, to)
-		if failure == nil {
-			return s, nil
-		} else if err == nil {
-			err = opError(op, network, nil, netAddr(network, to), failure)
-		}
-	}
-	return nil, err
-}
-
-func (n *Node) resolve(ctx context.Context, op, network, address string) (all []netip.AddrPort, err error) {
-	host, service, err := net.SplitHostPort(address)
-	if err != nil {
-		return nil, err
-	}
-	port, err := net.DefaultResolver.LookupPort(ctx, network, service)
-	if err != nil {
-		return nil, err
-	}
-	found := []netip.Addr{netip.IPv6Unspecified(), netip.IPv4Unspecified()}
-	if ip, err := netip.ParseAddr(host); err == nil && ip.Zone() == "" {
-		found = []netip.Addr{ip.Unmap()}
-	} else if host != "" || op == "dial" {
-		found = n.lookup(host)
-	}
-	for _, ip := range found {
-		if len(network) == 3 || strings.HasSuffix(network, "4") == ip.Is4() {
-			all = append(all, netip.AddrPortFrom(ip, uint16(port)))
-		}
-	}
-	if all == nil {
-		err = &net.DNSError{Err: "no member has this name and such an address", Name: host, IsNotFound: true}
-	}
-	return all, err
-}
-
-// listen opens a socket that has an address, and takes streams if it is for them.
+// listen opens a socket of an address, which accepts if it is for streams.
 func (n *Node) listen(_ context.Context, network string, local netip.AddrPort) (*socket, error) {
 	runtime.LockOSThread() // the text of a failure is the thread's
 	defer runtime.UnlockOSThread()
 	address := encode(local)
 	fd := C.ps_listen(n.handle, network[0] == 't', network[3:] == "6", &address)
-	s, err := adopt(fd, network)
+	s, err := adopt("bind", fd, network)
 	if fd == -C.EACCES {
 		err = fmt.Errorf("%w: %s", err, C.GoString(C.peersock_last_error()))
 	}
@@ -174,7 +126,7 @@ func (n *Node) listen(_ context.Context, network string, local netip.AddrPort) (
 
 // dial waits, as long as ctx allows, until a socket is connected.
 func (n *Node) dial(ctx context.Context, network string, to netip.AddrPort) (*socket, error) {
-	s, err := adopt(C.ps_socket(n.handle, network[0] == 't'), network)
+	s, err := adopt("socket", C.ps_socket(n.handle, network[0] == 't'), network)
 	if err != nil {
 		return nil, err
 	}
@@ -222,11 +174,11 @@ type unixConn interface {
 	SyscallConn() (syscall.RawConn, error)
 }
 
-// adopt gives a descriptor, or what is an error if it is negative, to the runtime. That knows it from then on: the
-// library puts another socket under a descriptor that is bound.
-func adopt(fd C.int, network string) (*socket, error) {
+// adopt gives the runtime what a call has given, a descriptor or a negative errno. It must be bound before: the
+// library puts another socket under it for that, and the runtime would go on waiting for the first.
+func adopt(call string, fd C.int, network string) (*socket, error) {
 	if fd < 0 {
-		return nil, os.NewSyscallError("socket", syscall.Errno(-fd))
+		return nil, os.NewSyscallError(call, syscall.Errno(-fd))
 	}
 	file := os.NewFile(uintptr(fd), network)
 	defer file.Close()
@@ -329,7 +281,7 @@ func (l *Listener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, l.s.failed("accept", err)
 	}
-	s, err := adopt(C.int(fd), l.s.network)
+	s, err := adopt("accept", C.int(fd), l.s.network)
 	if err != nil {
 		return nil, l.s.failed("accept", err)
 	}
@@ -400,13 +352,6 @@ func pointer(b []byte) unsafe.Pointer {
 		return nil
 	}
 	return unsafe.Pointer(&b[0])
-}
-
-func netAddr(network string, address netip.AddrPort) net.Addr {
-	if network[0] == 'u' {
-		return net.UDPAddrFromAddrPort(address)
-	}
-	return net.TCPAddrFromAddrPort(address)
 }
 
 func encode(address netip.AddrPort) (raw C.address) {
