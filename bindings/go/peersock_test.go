@@ -28,12 +28,17 @@ const network = "ff0001ffff000000"
 var alice, bob *Node
 
 func TestMain(m *testing.M) {
-	held, err := net.ListenPacket("udp", "127.0.0.1:0")
+	// Who wants it as nodes do may share it; nobody else gets it.
+	shared := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
+		return raw.Control(func(fd uintptr) {
+			must(syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1))
+		})
+	}}
+	held, err := shared.ListenPacket(context.Background(), "udp", "127.0.0.1:0")
 	must(err)
+	defer held.Close()
 	config := Config{Network: network, Secret: "correct horse", Interfaces: "loopback", Roots: " ",
 		DiscoveryPort: uint16(held.LocalAddr().(*net.UDPAddr).Port)}
-	// Nodes may share it with each other, but not with this socket.
-	held.Close()
 	alice, err = Open(config)
 	must(err)
 	bob, err = Open(config)
@@ -293,6 +298,8 @@ func TestDatagrams(t *testing.T) {
 	client, err := bob.Dial("udp", server.LocalAddr().String())
 	must(err)
 	defer client.Close()
+	server.SetDeadline(time.Now().Add(time.Minute))
+	client.SetDeadline(time.Now().Add(time.Minute))
 	room := make([]byte, 100)
 	for _, sent := range []string{"hello", "", strings.Repeat("x", 200)} {
 		n, err := client.Write([]byte(sent))
