@@ -237,7 +237,9 @@ func (s *socket) failed(op string, err error) error {
 	if errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
 		// That is all that the kernel knows. The node may have another reason.
 		s.raw.Control(func(fd uintptr) {
-			if errno := C.ps_outcome(C.int(fd)); errno != 0 && errno != -C.ECONNRESET && errno != -C.EINPROGRESS {
+			switch errno := C.ps_outcome(C.int(fd)); errno {
+			case 0, -C.ECONNRESET, -C.EPIPE, -C.EINPROGRESS:
+			default:
 				err = os.NewSyscallError(op, syscall.Errno(-errno))
 			}
 		})

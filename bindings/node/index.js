@@ -7,7 +7,8 @@ const native = require('./build/peersock.node');
 
 const [SOL_SOCKET, SO_REUSEADDR, SO_KEEPALIVE] = [1, 2, 9];
 const [IPPROTO_TCP, TCP_NODELAY, TCP_KEEPIDLE] = [6, 1, 4];
-const [EINTR, EAGAIN, ENETDOWN, ECONNABORTED, ECONNRESET, EINPROGRESS] = [-4, -11, -100, -103, -104, -115];
+const [EINTR, EAGAIN, EPIPE, ENETDOWN, ECONNABORTED] = [-4, -11, -32, -100, -103];
+const [ECONNRESET, EINPROGRESS] = [-104, -115];
 // What there is too little of will be there again: memory, descriptors of the system and the process, buffers.
 const FAILURES = ['OK', 'INVALID', 'DOWN', 'EXISTS', 'NOT_FOUND', 'TIMEOUT', 'SPACE', 'FILE', 'PORT', 'SYSTEM', 'BUG'];
 const SCARCE = [-12, -23, -24, -105];
@@ -98,7 +99,7 @@ class Socket extends net.Socket {
     if (#fd in this && (error?.code === 'ECONNRESET' || error?.code === 'EPIPE')) {
       // That is all that the kernel knows. The node may have another reason.
       const reason = native.outcome(this.#fd);
-      if (reason < 0 && reason !== ECONNRESET && reason !== EINPROGRESS) error = failure(error.syscall, reason);
+      if (![0, EPIPE, ECONNRESET, EINPROGRESS].includes(reason)) error = failure(error.syscall, reason);
     }
     super._destroy(error, callback);
   }
