@@ -28,7 +28,8 @@ func (n *Node) each(ctx context.Context, op, networks, network, address string,
 	return nil, err
 }
 
-// resolve gives them. Names are those of members; without a host it is the wildcard, or to dial the node itself.
+// resolve gives them. Names are those of members; without a host it is the wildcard, or to dial the node
+// itself.
 func (n *Node) resolve(ctx context.Context, op, network, address string) (all []netip.AddrPort, err error) {
 	host, service, err := net.SplitHostPort(address)
 	if err != nil {

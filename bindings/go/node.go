@@ -1,8 +1,8 @@
 // Package peersock opens TCP and UDP sockets on encrypted peer-to-peer networks, as package net has them.
 //
-// A [Node] is a program's end of its networks: [Node.DialContext] fits http.Transport, [Node.Listen] gives what
-// http.Serve takes, [Node.ListenPacket] a net.PacketConn. Errors of sockets are those of package net: *net.OpError
-// with a syscall.Errno, net.ErrClosed, os.ErrDeadlineExceeded.
+// A [Node] is a program's end of its networks: [Node.DialContext] fits http.Transport, [Node.Listen] gives
+// what http.Serve takes, [Node.ListenPacket] a net.PacketConn. Errors of sockets are those of package net:
+// *net.OpError with a syscall.Errno, net.ErrClosed, os.ErrDeadlineExceeded.
 package peersock
 
 /*
@@ -10,9 +10,9 @@ package peersock
 #include <peersock.h>
 
 // Starts a node. NULL and 0 are the library's defaults, but the identity is then a fresh one.
-static peersock_result start(const char *state, const uint8_t *seed, const char *interfaces, const char *roots,
-                             const char *turn, uint16_t port, uint16_t discovery_port, bool discovery,
-                             peersock_node *node) {
+static peersock_result start(const char *state, const uint8_t *seed, const char *interfaces,
+                             const char *roots, const char *turn, uint16_t port, uint16_t discovery_port,
+                             bool discovery, peersock_node *node) {
     peersock_config *config = peersock_config_new();
     peersock_result result = state  ? peersock_config_state_dir(config, state)
                              : seed ? peersock_config_seed(config, seed, PEERSOCK_SEED_SIZE)
@@ -53,8 +53,8 @@ type Config struct {
 	Seed    []byte // 32 secret bytes that the identity is made of, if there is no State
 
 	Interfaces string // those that the node may use: "all" (the default), "loopback", or "eth0,wlan0"
-	Roots      string // where it can be found, in the form of PEERSOCK_ROOTS, the default; " " for none
-	Turn       string // TURN servers that relay to it, in the form of PEERSOCK_TURN, the default; " " for none
+	Roots      string // where it can be found, as PEERSOCK_ROOTS, the default, has it; " " for none
+	Turn       string // TURN servers that relay to it, as PEERSOCK_TURN, the default, has them; " " for none
 	Port       uint16 // its UDP port; 0 lets the system choose
 
 	DiscoveryPort uint16 // by which nodes of one machine or local network meet; 0 is the usual one
@@ -86,8 +86,9 @@ func Open(config Config) (*Node, error) {
 	}
 	node := new(Node)
 	err := check(func() C.peersock_result {
-		return C.start(text(config.State), seed, text(config.Interfaces), text(config.Roots), text(config.Turn),
-			C.uint16_t(config.Port), C.uint16_t(config.DiscoveryPort), C.bool(!config.NoDiscovery), &node.handle)
+		return C.start(text(config.State), seed, text(config.Interfaces), text(config.Roots),
+			text(config.Turn), C.uint16_t(config.Port), C.uint16_t(config.DiscoveryPort),
+			C.bool(!config.NoDiscovery), &node.handle)
 	})
 	if err == nil && config.Network != "" {
 		if err = node.Join(config.Network, config.Secret); err != nil {
@@ -100,8 +101,8 @@ func Open(config Config) (*Node, error) {
 	return node, nil
 }
 
-// Join joins an ad-hoc network by its ID, 16 hexadecimal digits, with a passphrase unless secret is empty; or the
-// static one that a file describes, which `peersock network new` makes.
+// Join joins an ad-hoc network by its ID, 16 hexadecimal digits, with a passphrase unless secret is empty; or
+// the static one that a file describes, which `peersock network new` makes.
 func (n *Node) Join(network, secret string) error {
 	return check(func() C.peersock_result {
 		if id, err := strconv.ParseUint(network, 16, 64); err == nil && len(network) == 16 {
@@ -111,9 +112,9 @@ func (n *Node) Join(network, secret string) error {
 	})
 }
 
-// Close stops the node: what was written is delivered, within [Linger], and connections that are still open are
-// reset. It fails if not everything was delivered. Close nodes before the program ends: nothing else waits then
-// for what is not delivered yet.
+// Close stops the node: what was written is delivered, within [Linger], and connections that are still open
+// are reset. It fails if not everything was delivered. Close nodes before the program ends: nothing else
+// waits then for what is not delivered yet.
 func (n *Node) Close() error {
 	if n.closed.Swap(true) {
 		return net.ErrClosed

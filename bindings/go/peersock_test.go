@@ -370,8 +370,9 @@ func TestFamilies(t *testing.T) {
 
 func TestBadArguments(t *testing.T) {
 	for _, config := range []Config{
-		{Network: "nonsense"}, {Network: "ff0001ffff000000\x00"}, {Interfaces: "nosuch0"}, {Seed: []byte("short")},
-		{Seed: make([]byte, 32), State: "x"}, {Roots: "nonsense"}, {State: "/proc/nowhere"},
+		{Network: "nonsense"}, {Network: "ff0001ffff000000\x00"}, {Interfaces: "nosuch0"},
+		{Seed: []byte("short")}, {Seed: make([]byte, 32), State: "x"},
+		{Roots: "nonsense"}, {State: "/proc/nowhere"},
 	} {
 		if config.Interfaces == "" {
 			config.Interfaces = "loopback"
@@ -381,7 +382,9 @@ func TestBadArguments(t *testing.T) {
 			t.Errorf("%+v: %v", config, err)
 		}
 	}
-	for _, address := range []string{"", "nocolon", "[::1", "host:99999", "[::1]:nosuchservice", "nobody:80"} {
+	for _, address := range []string{
+		"", "nocolon", "[::1", "host:99999", "[::1]:nosuchservice", "nobody:80",
+	} {
 		for _, dial := range []func() (any, error){
 			func() (any, error) { return bob.Dial("tcp", address) },
 			func() (any, error) { return alice.Listen("tcp", address) },
@@ -421,7 +424,8 @@ func TestMembersHaveNames(t *testing.T) {
 	text := "network = \"fe4f0c1d2e3a4b55\"\n"
 	var nodes []*Node
 	for i, name := range []string{"alpha", "beta"} {
-		node, err := Open(Config{Seed: bytes.Repeat([]byte{byte(i + 1)}, 32), Interfaces: "loopback", Roots: " "})
+		seed := bytes.Repeat([]byte{byte(i + 1)}, 32)
+		node, err := Open(Config{Seed: seed, Interfaces: "loopback", Roots: " "})
 		must(err)
 		defer node.Close()
 		var status struct {
@@ -432,8 +436,8 @@ func TestMembersHaveNames(t *testing.T) {
 		must(err)
 		must(json.Unmarshal(said, &status))
 		_, port, _ := net.SplitHostPort(status.Endpoints[0])
-		text += fmt.Sprintf("[[member]]\nname = %q\nkey = %q\naddresses = [\"10.7.0.%d\"]\nendpoints = [\"127.0.0.1:%s\"]\n",
-			name, status.Key, i+1, port)
+		text += fmt.Sprintf("[[member]]\nname = %q\nkey = %q\n", name, status.Key)
+		text += fmt.Sprintf("addresses = [\"10.7.0.%d\"]\nendpoints = [\"127.0.0.1:%s\"]\n", i+1, port)
 		nodes = append(nodes, node)
 	}
 	must(os.WriteFile(file, []byte(text), 0o600))
@@ -443,7 +447,9 @@ func TestMembersHaveNames(t *testing.T) {
 	listener, err := nodes[0].Listen("tcp", ":80")
 	must(err)
 	defer listener.Close()
-	for address, network := range map[string]string{"alpha:80": "tcp", "ALPHA:http": "tcp4", "10.7.0.1:80": "tcp4"} {
+	for address, network := range map[string]string{
+		"alpha:80": "tcp", "ALPHA:http": "tcp4", "10.7.0.1:80": "tcp4",
+	} {
 		conn, err := nodes[1].Dial(network, address)
 		must(err)
 		accepted, err := listener.Accept()
@@ -476,7 +482,8 @@ func TestMembersHaveNames(t *testing.T) {
 }
 
 func TestStates(t *testing.T) {
-	config := Config{State: filepath.Join(t.TempDir(), "state"), Interfaces: "loopback", Roots: " ", NoDiscovery: true}
+	state := filepath.Join(t.TempDir(), "state")
+	config := Config{State: state, Interfaces: "loopback", Roots: " ", NoDiscovery: true}
 	var first netip.Addr
 	for i := 0; i < 2; i++ {
 		node, err := Open(config)

@@ -8,8 +8,8 @@ package peersock
 #include <poll.h>
 #include <unistd.h>
 
-// The library's calls, which give a negative errno when they fail. All sockets are of IPv6, and have addresses of
-// IPv4 mapped. As those of package net, streams do not collect small writes, nor wait for old ones of their port.
+// The library's calls, which give a negative errno when they fail. All sockets are of IPv6, with addresses of
+// IPv4 mapped. As those of package net, streams do not collect small writes, nor wait for old ones at a port.
 typedef struct sockaddr_in6 address;
 #define TO(a) (const struct sockaddr *)(a), (a) ? sizeof *(a) : 0
 #define FROM(a) (struct sockaddr *)(a), &(socklen_t){sizeof *(a)}
@@ -92,8 +92,8 @@ func (n *Node) DialContext(ctx context.Context, network, address string) (net.Co
 	}
 }
 
-// Listen waits for streams at an address of the node, in the network "tcp", "tcp4" or "tcp6". ":80" stands for all
-// its addresses, and port 0 for one that is allowed.
+// Listen waits for streams at an address of the node, in the network "tcp", "tcp4" or "tcp6". ":80" stands
+// for all its addresses, and port 0 for one that is allowed.
 func (n *Node) Listen(network, address string) (net.Listener, error) {
 	s, err := n.each(context.Background(), "listen", " tcp tcp4 tcp6 ", network, address, n.listen)
 	if err != nil {
@@ -174,8 +174,8 @@ type unixConn interface {
 	SyscallConn() (syscall.RawConn, error)
 }
 
-// adopt gives the runtime what a call has given, a descriptor or a negative errno. It must be bound before: the
-// library puts another socket under it for that, and the runtime would go on waiting for the first.
+// adopt gives the runtime what a call has given, a descriptor or a negative errno. It must be bound before:
+// the library puts another socket under it for that, and the runtime would go on waiting for the first.
 func adopt(call string, fd C.int, network string) (*socket, error) {
 	if fd < 0 {
 		return nil, os.NewSyscallError(call, syscall.Errno(-fd))

@@ -61,13 +61,14 @@ struct job {
 static void perform(napi_env env, void *data) {
     struct job *job = data;
     (void)env;
-    if (job->config && !job->result && !(job->result = peersock_start(job->config, &job->node)) && job->network) {
+    if (!job->config) job->result = peersock_stop(job->node, 5000);
+    if (job->config && !job->result) job->result = peersock_start(job->config, &job->node);
+    if (job->config && !job->result && job->network) {
         char *end;
         uint64_t id = strtoull(job->network, &end, 16);
         bool is_id = strlen(job->network) == 16 && !*end;
-        job->result = is_id ? peersock_join(job->node, id, job->secret) : peersock_join_file(job->node, job->network, NULL);
-    } else if (!job->config) {
-        job->result = peersock_stop(job->node, 5000);
+        job->result = is_id ? peersock_join(job->node, id, job->secret)
+                            : peersock_join_file(job->node, job->network, NULL);
     }
     if (!job->result) return;
     // The text is the thread's.
@@ -112,7 +113,8 @@ FUNCTION(open_node) {
     job->network = text(env, a[0]);
     job->secret = text(env, a[1]);
     bool has_seed = napi_get_typedarray_info(env, a[2], NULL, &size, &seed, NULL, NULL) == napi_ok;
-    job->result = has_seed ? peersock_config_seed(job->config, seed, size) : peersock_config_ephemeral(job->config);
+    job->result = has_seed ? peersock_config_seed(job->config, seed, size)
+                           : peersock_config_ephemeral(job->config);
     if (!job->result) job->result = peersock_config_port(job->config, (uint16_t)integer(env, a[3]));
     if (!job->result && integer(env, a[4]))
         job->result = peersock_config_discovery_port(job->config, (uint16_t)integer(env, a[4]));
@@ -163,8 +165,8 @@ FUNCTION(open_socket) {
 
 FUNCTION(set_option) {
     ARGUMENTS(4);
-    int value = integer(env, a[3]);
-    return result(env, peersock_setsockopt(integer(env, a[0]), integer(env, a[1]), integer(env, a[2]), &value, sizeof value));
+    int level = integer(env, a[1]), option = integer(env, a[2]), value = integer(env, a[3]);
+    return result(env, peersock_setsockopt(integer(env, a[0]), level, option, &value, sizeof value));
 }
 
 FUNCTION(bind_socket) {
@@ -194,8 +196,9 @@ FUNCTION(outcome) {
     ARGUMENTS(1);
     struct pollfd ready = {.fd = integer(env, a[0]), .events = POLLOUT};
     int error = 0;
+    socklen_t size = sizeof error;
     if (poll(&ready, 1, 0) == 0) return number(env, -EINPROGRESS);
-    if (peersock_getsockopt(ready.fd, SOL_SOCKET, SO_ERROR, &error, &(socklen_t){sizeof error})) error = errno;
+    if (peersock_getsockopt(ready.fd, SOL_SOCKET, SO_ERROR, &error, &size)) error = errno;
     // Without an error it stood, and was reset before anybody looked.
     return number(env, error == 0 && ready.revents & POLLHUP ? -ECONNRESET : -error);
 }
@@ -203,10 +206,12 @@ FUNCTION(outcome) {
 // The socket's own address, or that of its peer, as 'ADDRESS PORT'; empty if it has none.
 FUNCTION(name) {
     ARGUMENTS(2);
-    int (*call)(int, struct sockaddr *, socklen_t *) = integer(env, a[1]) ? peersock_getpeername : peersock_getsockname;
     struct sockaddr_in6 found;
+    socklen_t size = sizeof found;
     char host[INET6_ADDRSTRLEN], both[INET6_ADDRSTRLEN + 8];
-    if (call(integer(env, a[0]), (struct sockaddr *)&found, &(socklen_t){sizeof found})) return string(env, "");
+    int (*call)(int, struct sockaddr *, socklen_t *) = peersock_getsockname;
+    if (integer(env, a[1])) call = peersock_getpeername;
+    if (call(integer(env, a[0]), (struct sockaddr *)&found, &size)) return string(env, "");
     inet_ntop(AF_INET6, &found.sin6_addr, host, sizeof host);
     snprintf(both, sizeof both, "%s %d", host, ntohs(found.sin6_port));
     return string(env, both);
@@ -214,8 +219,9 @@ FUNCTION(name) {
 
 FUNCTION(close_socket) {
     ARGUMENTS(2);
+    struct sockaddr none = {.sa_family = AF_UNSPEC};
     // Who connects to a listener is refused from now on, and not after the node has looked.
-    if (integer(env, a[1])) peersock_connect(integer(env, a[0]), &(struct sockaddr){.sa_family = AF_UNSPEC}, sizeof(struct sockaddr));
+    if (integer(env, a[1])) peersock_connect(integer(env, a[0]), &none, sizeof none);
     return result(env, close(integer(env, a[0])));
 }
 
@@ -242,7 +248,8 @@ static void tell(uv_poll_t *poll, int status, int events) {
         napi_fatal_exception(env, error);
     }
     // After an error libuv does not poll any more.
-    if (!uv_is_closing((uv_handle_t *)poll) && !uv_is_active((uv_handle_t *)poll)) uv_poll_start(poll, watch->events, tell);
+    uv_handle_t *handle = (uv_handle_t *)poll;
+    if (!uv_is_closing(handle) && !uv_is_active(handle)) uv_poll_start(poll, watch->events, tell);
     napi_close_handle_scope(env, scope);
 }
 

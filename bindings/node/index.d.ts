@@ -56,7 +56,10 @@ export class Node {
   status(): Record<string, unknown>;
   connect(options: ConnectOptions): Promise<Socket>;
   /** For http.request() and the property of an agent. */
-  createConnection: (options: ClientRequestArgs, callback: (error: Error | null, socket: NetSocket) => void) => undefined;
+  createConnection: (
+    options: ClientRequestArgs,
+    callback: (error: Error | null, socket: NetSocket) => void,
+  ) => undefined;
   createServer(listener?: (socket: Socket) => void): Server;
   createServer(options: { allowHalfOpen?: boolean }, listener?: (socket: Socket) => void): Server;
   /** Delivers what was written, within five seconds, and stops the node. */

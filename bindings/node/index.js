@@ -1,5 +1,5 @@
 'use strict';
-// TCP on encrypted peer-to-peer networks, as net has it. Streams are libuv's own, over the library's descriptors.
+// TCP on encrypted peer-to-peer networks, as net has it. Streams are libuv's, over the library's descriptors.
 const { EventEmitter } = require('node:events');
 const net = require('node:net');
 const { getSystemErrorName } = require('node:util');
@@ -9,8 +9,8 @@ const [SOL_SOCKET, SO_REUSEADDR, SO_KEEPALIVE] = [1, 2, 9];
 const [IPPROTO_TCP, TCP_NODELAY, TCP_KEEPIDLE] = [6, 1, 4];
 const [EINTR, EAGAIN, EPIPE, ENETDOWN, ECONNABORTED] = [-4, -11, -32, -100, -103];
 const [ECONNRESET, EINPROGRESS] = [-104, -115];
-// What there is too little of will be there again: memory, descriptors of the system and the process, buffers.
-const FAILURES = ['OK', 'INVALID', 'DOWN', 'EXISTS', 'NOT_FOUND', 'TIMEOUT', 'SPACE', 'FILE', 'PORT', 'SYSTEM', 'BUG'];
+// What is scarce will be there again: memory, descriptors of the system and the process, buffers.
+const FAILURES = 'OK INVALID DOWN EXISTS NOT_FOUND TIMEOUT SPACE FILE PORT SYSTEM BUG'.split(' ');
 const SCARCE = [-12, -23, -24, -105];
 
 /** An error as Node.js has it. */
@@ -36,10 +36,11 @@ function resolve(node, host = '') {
   if (net.isIP(host)) return [host];
   const { networks = [], peers = [] } = JSON.parse(native.status(node.handle));
   const is = ({ name }) => host !== '' && name?.toLowerCase() === host.toLowerCase();
-  const found = [...(host === '' ? networks : networks.filter(is)), ...peers.filter(is)].flatMap((m) => m.addresses);
+  const members = [...(host === '' ? networks : networks.filter(is)), ...peers.filter(is)];
+  const found = members.flatMap(({ addresses }) => addresses);
   if (found.length > 0 || host === '') return found;
-  const text = `getaddrinfo ENOTFOUND ${host}`;
-  throw Object.assign(new Error(text), { errno: -3008, code: 'ENOTFOUND', syscall: 'getaddrinfo', hostname: host });
+  const what = { errno: -3008, code: 'ENOTFOUND', syscall: 'getaddrinfo', hostname: host };
+  throw Object.assign(new Error(`getaddrinfo ENOTFOUND ${host}`), what);
 }
 
 /** Sockets are all of IPv6, where addresses of IPv4 are mapped. */
@@ -122,7 +123,8 @@ class Server extends EventEmitter {
   get listening() { return this.#fd >= 0; }
 
   async listen({ host = '::', port = 0, backlog = 511 } = {}) {
-    if (this.listening) throw Object.assign(new Error('it listens already'), { code: 'ERR_SERVER_ALREADY_LISTEN' });
+    const twice = { code: 'ERR_SERVER_ALREADY_LISTEN' };
+    if (this.listening) throw Object.assign(new Error('it listens already'), twice);
     const [wanted, [address]] = [portOf(port), resolve(this.#node, host)];
     const fd = openSocket(this.#node);
     native.option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
@@ -220,7 +222,7 @@ class Node {
     return new Server(this.#node, { allowHalfOpen: options?.allowHalfOpen }, listener);
   }
 
-  /** Delivers what was written, within five seconds, and stops the node. Connections that are open are reset. */
+  /** Delivers what was written, within five seconds, and stops the node. Open connections are reset. */
   async close() {
     for (const server of this.#node.servers) server.close();
     check(await native.stop(this.#node.handle));
@@ -263,13 +265,17 @@ function check([result, value, text]) {
 
 /** Starts a node, and joins a network if one is named. */
 async function open(config = {}) {
-  const { network, secret, state, seed, interfaces, roots, turn, port = 0, discoveryPort = 0, discovery = true } = config;
+  const { network, secret, state, seed, interfaces, roots, turn } = config;
   for (const [name, value] of Object.entries({ network, secret, state, interfaces, roots, turn })) {
-    if (value !== undefined && (typeof value !== 'string' || value.includes('\0'))) throw invalid(name, 'a string');
+    const isText = typeof value === 'string' && !value.includes('\0');
+    if (value !== undefined && !isText) throw invalid(name, 'a string');
   }
-  if (seed !== undefined && (!(seed instanceof Uint8Array) || state !== undefined)) throw invalid('seed', '32 bytes, without a state');
+  const isSeed = seed instanceof Uint8Array && state === undefined;
+  if (seed !== undefined && !isSeed) throw invalid('seed', '32 bytes, without a state');
+  const { port = 0, discoveryPort = 0, discovery = true } = config;
   const numbers = [portOf(port), portOf(discoveryPort), Number(Boolean(discovery))];
-  return new Node(check(await native.open(network, secret, seed, ...numbers, state, interfaces, roots, turn)));
+  const texts = [state, interfaces, roots, turn];
+  return new Node(check(await native.open(network, secret, seed, ...numbers, ...texts)));
 }
 
 module.exports = { open, Node, Server, Socket };

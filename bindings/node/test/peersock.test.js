@@ -34,7 +34,8 @@ async function serve(options, listener) {
 /** A connection's ends: bob's and alice's. */
 async function pair(options = {}) {
   const { server, host, port } = await serve(options);
-  const [dialed, [accepted]] = await Promise.all([bob.connect({ host, port, ...options }), once(server, 'connection')]);
+  const dialing = bob.connect({ host, port, ...options });
+  const [dialed, [accepted]] = await Promise.all([dialing, once(server, 'connection')]);
   server.close();
   return { dialed, accepted };
 }
@@ -51,7 +52,8 @@ test('http: several requests at once, a large body, by createConnection and by a
     response.setHeader('from', request.socket.remoteAddress);
     response.end(body);
   });
-  const { server, host, port } = await serve({ allowHalfOpen: true }, (socket) => web.emit('connection', socket));
+  const give = (socket) => web.emit('connection', socket);
+  const { server, host, port } = await serve({ allowHalfOpen: true }, give);
   const agent = new http.Agent({ keepAlive: true });
   agent.createConnection = bob.createConnection;
   const post = async (body, how) => {
@@ -75,7 +77,8 @@ test('http: several requests at once, a large body, by createConnection and by a
 test('both ends know their addresses, and take options', async () => {
   const { dialed, accepted } = await pair();
   assert.ok(dialed instanceof Socket);
-  assert.deepStrictEqual(dialed.address(), { address: bob.addresses[0], family: 'IPv6', port: accepted.remotePort });
+  const own = { address: bob.addresses[0], family: 'IPv6', port: accepted.remotePort };
+  assert.deepStrictEqual(dialed.address(), own);
   assert.strictEqual(accepted.remoteAddress, bob.addresses[0]);
   assert.strictEqual(dialed.remoteAddress, alice.addresses[0]);
   assert.strictEqual(dialed.remotePort, accepted.localPort);
@@ -141,7 +144,10 @@ test('a signal aborts connecting, and nothing later', async () => {
   const controller = new AbortController();
   const connecting = bob.connect({ host, port: 80, signal: controller.signal });
   setTimeout(() => controller.abort(new Error('enough')), 20);
-  await assert.rejects(connecting, (error) => error.name === 'AbortError' && error.code === 'ABORT_ERR' && error.cause.message === 'enough');
+  await assert.rejects(connecting, ({ name, code, cause }) => {
+    assert.deepStrictEqual([name, code, cause.message], ['AbortError', 'ABORT_ERR', 'enough']);
+    return true;
+  });
   await assert.rejects(bob.connect({ host, port: 80, signal: controller.signal }), { name: 'AbortError' });
   const { server, port } = await serve({});
   const later = new AbortController();
@@ -157,7 +163,8 @@ test('a signal aborts connecting, and nothing later', async () => {
 test('the event loop goes on while a connection is made', async () => {
   const host = alice.addresses[0].replace(/.$/, (last) => (last === '1' ? '2' : '1'));
   const controller = new AbortController();
-  const connecting = Promise.allSettled(Array.from({ length: 10 }, () => bob.connect({ host, port: 80, signal: controller.signal })));
+  const connect = () => bob.connect({ host, port: 80, signal: controller.signal });
+  const connecting = Promise.allSettled(Array.from({ length: 10 }, connect));
   // More than libuv has threads: files are read all the same.
   assert.ok((await fs.promises.readFile(__filename)).length > 0);
   controller.abort();
@@ -167,17 +174,19 @@ test('the event loop goes on while a connection is made', async () => {
 test('members have names', async () => {
   const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'peersock-'));
   const file = path.join(folder, 'office.toml');
-  const nodes = await Promise.all([1, 2].map((byte) => open({ ...settings(), seed: new Uint8Array(32).fill(byte) })));
+  const seeds = [1, 2].map((byte) => new Uint8Array(32).fill(byte));
+  const nodes = await Promise.all(seeds.map((seed) => open({ ...settings(), seed })));
   const members = nodes.map((node, i) => {
     const { public_key: key, endpoints } = node.status();
     const port = endpoints[0].split(':').pop();
-    return `[[member]]\nname = "${['alpha', 'beta'][i]}"\nkey = "${key}"\naddresses = ["10.7.0.${i + 1}"]\nendpoints = ["127.0.0.1:${port}"]\n`;
+    return `[[member]]\nname = "${['alpha', 'beta'][i]}"\nkey = "${key}"
+addresses = ["10.7.0.${i + 1}"]\nendpoints = ["127.0.0.1:${port}"]\n`;
   });
   fs.writeFileSync(file, `network = "fe4f0c1d2e3a4b55"\n${members.join('')}`, { mode: 0o600 });
   await Promise.all(nodes.map((node) => node.close()));
   const port = (i) => Number(members[i].match(/127\.0\.0\.1:(\d+)/)[1]);
   const [alpha, beta] = await Promise.all([0, 1].map((i) =>
-    open({ ...settings(), network: file, seed: new Uint8Array(32).fill(i + 1), port: port(i) })));
+    open({ ...settings(), network: file, seed: seeds[i], port: port(i) })));
   const ended = [];
   const server = await alpha.createServer((socket) => {
     ended.push(once(socket, 'close'));
@@ -196,21 +205,30 @@ test('members have names', async () => {
 });
 
 test('bad arguments are refused', async () => {
-  for (const config of [{ network: 5 }, { network: 'x\0' }, { seed: 'short' }, { seed: new Uint8Array(32), state: 'x' }, { port: -1 }]) {
+  for (const config of [
+    { network: 5 }, { network: 'x\0' }, { seed: 'short' }, { seed: new Uint8Array(32), state: 'x' },
+    { port: -1 },
+  ]) {
     await assert.rejects(open({ ...settings(), ...config }), { code: 'ERR_INVALID_ARG_VALUE' });
   }
-  for (const [config, code] of [[{ network: 'nonsense' }, 'FILE'], [{ interfaces: 'nosuch0' }, 'SYSTEM'], [{ seed: new Uint8Array(5) }, 'INVALID'],
-    [{ roots: 'nonsense' }, 'INVALID'], [{ state: '/proc/nowhere' }, 'FILE']]) {
+  for (const [config, code] of [
+    [{ network: 'nonsense' }, 'FILE'], [{ interfaces: 'nosuch0' }, 'SYSTEM'],
+    [{ roots: 'nonsense' }, 'INVALID'], [{ seed: new Uint8Array(5) }, 'INVALID'],
+    [{ state: '/proc/nowhere' }, 'FILE'],
+  ]) {
     await assert.rejects(open({ ...settings(), ...config }), (error) => {
       assert.strictEqual(error.code, `PEERSOCK_E_${code}`, error);
       return error.message !== '';
     });
   }
-  for (const options of [undefined, {}, { port: 65536 }, { port: 'x' }, { port: 1.5 }, { host: 5, port: 80 }]) {
+  for (const options of [
+    undefined, {}, { port: 65536 }, { port: 'x' }, { port: 1.5 }, { host: 5, port: 80 },
+  ]) {
     await assert.rejects(bob.connect(options), { code: 'ERR_INVALID_ARG_VALUE' });
   }
   const server = alice.createServer();
-  await assert.rejects(server.listen({ host: bob.addresses[0], port: 80 }), { code: 'EADDRNOTAVAIL', syscall: 'listen' });
+  const foreign = { code: 'EADDRNOTAVAIL', syscall: 'listen' };
+  await assert.rejects(server.listen({ host: bob.addresses[0], port: 80 }), foreign);
   await assert.rejects(server.listen({ port: 70000 }), RangeError);
   await server.listen();
   await assert.rejects(server.listen(), { code: 'ERR_SERVER_ALREADY_LISTEN' });
@@ -221,7 +239,7 @@ test('bad arguments are refused', async () => {
 
 test('a node that is closed says so', async () => {
   const node = await open({ network: 'ff00500051000000', ...settings() });
-  await assert.rejects(node.createServer().listen({ port: 90 }), (error) => error.code === 'EACCES' && /80/.test(error.message));
+  await assert.rejects(node.createServer().listen({ port: 90 }), { code: 'EACCES', message: /80/ });
   const server = await node.createServer().listen({ port: 80 });
   const [dialed, [accepted]] = await Promise.all([node.connect({ port: 80 }), once(server, 'connection')]);
   const failed = Promise.all([once(dialed, 'error'), once(accepted, 'error')]);
