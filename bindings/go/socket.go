@@ -3,6 +3,7 @@ package peersock
 /*
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/tcp.h>
 #include <peersock.h>
 #include <poll.h>
@@ -32,6 +33,7 @@ static int ps_listen(peersock_node node, bool stream, bool only_v6, const addres
     close(fd);
     return -error;
 }
+static int ps_copy(int fd) { return fcntl(fd, F_DUPFD_CLOEXEC, 0); }
 // Has the node refuse connections at once, to whose listener this is the last descriptor; it is closed.
 static void ps_unlisten(int fd) {
     peersock_connect(fd, &(struct sockaddr){.sa_family = AF_UNSPEC}, sizeof(struct sockaddr));
@@ -293,10 +295,10 @@ func (l *Listener) Accept() (net.Conn, error) {
 
 // Close stops listening; Accept fails with net.ErrClosed.
 func (l *Listener) Close() error {
-	copied := -1
-	l.s.raw.Control(func(fd uintptr) { copied, _ = syscall.Dup(int(fd)) })
+	last := C.int(-1)
+	l.s.raw.Control(func(fd uintptr) { last = C.ps_copy(C.int(fd)) })
 	err := l.s.failed("close", l.s.Close())
-	C.ps_unlisten(C.int(copied))
+	C.ps_unlisten(last)
 	return err
 }
 
