@@ -1,6 +1,7 @@
 //! What arrives while a transfer between two programs moves from a relay to a direct path, and back when that
 //! one dies. The lines have rates, so that what is measured does not depend on the machine: of what the lower
-//! path carries in a second four fifths arrive in the second around the move.
+//! path carries in a second four fifths arrive in the second around the move. When a path dies, all that is on
+//! its way is lost, and TCP begins anew with a small window: then it is seven tenths.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -8,8 +9,8 @@ use std::time::{Duration, Instant};
 use crate::common::{PATIENCE, Running};
 use crate::flow::{Record, SITES, Scene, Writer, assert_is_written, is_direct};
 
-/// Of the lower path's second, percent.
-const LEAST: usize = 80;
+/// Of the lower path's second, percent: where the path before works, and where it has died.
+const LEAST: [usize; 2] = [80, 70];
 
 /// A busy machine may keep a program from running for tenths of a second: then it is measured again.
 const TRIES: usize = 3;
@@ -34,7 +35,7 @@ fn little_goodput_is_lost_in_the_second_in_which_the_path_moves() {
         eprintln!("roots with {root_rate} Mbit/s: {ratios:.2?} of the lower path");
         for (way, what) in ["to the direct path", "to the relay"].iter().enumerate() {
             let best = ratios.iter().map(|both| both[way]).fold(0.0, f64::max);
-            assert!(best * 100.0 >= LEAST as f64, "{what}, roots with {root_rate} Mbit/s: {ratios:.2?}");
+            assert!(best * 100.0 >= LEAST[way] as f64, "{what}, roots with {root_rate} Mbit/s: {ratios:.2?}");
         }
     }
 }
@@ -72,7 +73,8 @@ fn measure(scene: &Scene) -> Vec<[f64; 2]> {
             if lower < LEAST_RATE { 0.0 } else { arrived(from, SECOND) as f64 / lower as f64 }
         };
         ratios.push([share(there, there - SECOND / 2), share(back, back)]);
-        if ratios.last().is_some_and(|both| both.iter().all(|share| share * 100.0 >= LEAST as f64)) {
+        let is_enough = |(share, least): (&f64, usize)| share * 100.0 >= least as f64;
+        if ratios.last().is_some_and(|both| both.iter().zip(LEAST).all(is_enough)) {
             break;
         }
     }

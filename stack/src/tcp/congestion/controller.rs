@@ -98,6 +98,10 @@ impl Algorithm for Controller {
         self.begun().on_undo(view);
     }
 
+    fn on_revived(&mut self, initial_window: u64) {
+        self.begun().on_revived(initial_window);
+    }
+
     fn on_idle(&mut self, view: &View) {
         self.begun().on_idle(view);
     }

@@ -217,6 +217,10 @@ impl<G: Growth> Algorithm for LossBased<G> {
         self.threshold = self.before.threshold;
     }
 
+    fn on_revived(&mut self, initial_window: u64) {
+        self.window = self.window.max(initial_window);
+    }
+
     fn on_idle(&mut self, view: &View) {
         // RFC 5681 (4.1): nothing is known of the path any more. RFC 2861: most of what was used is worth a
         // try.

@@ -132,10 +132,7 @@ impl Connection {
                 self.syn.tries = self.syn.tries.min(1);
             }
             State::Closed => {}
-            _ => {
-                let initial_window = INITIAL_WINDOW * self.mss();
-                self.sender.expedite(now, self.settings.congestion, initial_window);
-            }
+            _ => self.sender.expedite(now, INITIAL_WINDOW * self.mss()),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::{Sender, Undo};
 use crate::host::clock::{Time, after_micros, earlier};
-use crate::tcp::congestion::{Algorithm, CongestionControl, Phase};
+use crate::tcp::congestion::{Algorithm, Phase};
 
 /// What the sender's timer is set for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,9 +138,9 @@ impl Sender {
     /// The path has come back: what is outstanding leaves again at once, and the peer's silence was nobody's
     /// congestion.
     ///
-    /// After a timeout it may be another path, or no longer what it was: congestion control begins anew, with
-    /// this window (RFC 9000 9.4, RFC 5681 4.1), and does not go on from one segment.
-    pub(crate) fn expedite(&mut self, now: Time, algorithm: CongestionControl, initial_window: u64) {
+    /// After a timeout the window is one as after a pause, `initial_window` at least (RFC 5681 4.1), and not of one segment:
+    /// that is for a path that is congested.
+    pub(crate) fn expedite(&mut self, now: Time, initial_window: u64) {
         let stalled = self.rtt.backoff() > 0;
         self.rtt.reset_backoff();
         self.pace.reset();
@@ -150,7 +150,7 @@ impl Sender {
         }
         self.lose_all(now);
         if stalled {
-            self.congestion = algorithm.start(now, self.mss, initial_window);
+            self.congestion.on_revived(initial_window);
         }
         // What the peer has got before, and could not acknowledge, is no sign that the rest is under way.
         self.undo = Undo::default();

@@ -356,6 +356,10 @@ impl Algorithm for Bbr {
         self.saved_window = 0;
     }
 
+    fn on_revived(&mut self, initial_window: u64) {
+        self.window = self.window.max(initial_window);
+    }
+
     fn on_idle(&mut self, view: &View) {
         self.restarted = true;
         self.aggregation.restart(view.now);
