@@ -1,7 +1,6 @@
 //! Interfaces: the networks stand behind the machine's own, so that programs that bind to each address of the
-//! machine serve the overlay, too.
-//!
-//! Programs that ask the kernel by netlink(7) or ioctl(2) see its interfaces only.
+//! machine serve the overlay, too. Here are the C library's functions; for programs that ask the kernel see
+//! `interface_requests` and `netlink`.
 
 use std::ffi::{CStr, CString};
 use std::mem::{offset_of, zeroed};
@@ -10,6 +9,7 @@ use std::os::fd::RawFd;
 use std::{ptr, slice};
 
 use libc::{c_char, c_int, c_uint, c_void, ifaddrs, sockaddr, sockaddr_storage, socklen_t};
+use peersock_bsd::interface::{FLAGS, netmask};
 use peersock_bsd::{Errno, Rules, kernel, name_index, write_address};
 use peersock_fd::{Interface, Route};
 
@@ -24,9 +24,6 @@ type IfNameIndex = unsafe extern "C" fn() -> *mut libc::if_nameindex;
 type FreeNameIndex = unsafe extern "C" fn(*mut libc::if_nameindex);
 type NameToIndex = unsafe extern "C" fn(*const c_char) -> c_uint;
 type IndexToName = unsafe extern "C" fn(c_uint, *mut c_char) -> *mut c_char;
-
-/// Networks carry groups, and no frames.
-const FLAGS: c_uint = (libc::IFF_UP | libc::IFF_RUNNING | libc::IFF_NOARP | libc::IFF_MULTICAST) as c_uint;
 
 /// An entry of ours in a list of getifaddrs(3). Its name lies right behind what the program knows of it: by
 /// that it is told from the C library's entries, behind which their addresses lie.
@@ -48,7 +45,7 @@ impl Entry {
         put(of.address, &mut entry.address);
         put(netmask(of), &mut entry.netmask);
         entry.shown.ifa_name = entry.name.as_mut_ptr();
-        entry.shown.ifa_flags = FLAGS;
+        entry.shown.ifa_flags = FLAGS as c_uint;
         entry.shown.ifa_addr = (&raw mut entry.address).cast::<sockaddr>();
         entry.shown.ifa_netmask = (&raw mut entry.netmask).cast::<sockaddr>();
         entry
@@ -67,14 +64,6 @@ fn put(ip: IpAddr, to: &mut sockaddr_storage) {
     // SAFETY: there are so many bytes.
     let written = unsafe { write_address((ip, 0).into(), ptr::from_mut(to).cast(), &raw mut length) };
     debug_assert_eq!(written, Ok(()), "any address fits");
-}
-
-fn netmask(of: &Route) -> IpAddr {
-    let prefix = u32::from(of.prefix);
-    match of.address {
-        IpAddr::V4(_) => IpAddr::V4(u32::MAX.checked_shl(32 - prefix.min(32)).unwrap_or(0).into()),
-        IpAddr::V6(_) => IpAddr::V6(u128::MAX.checked_shl(128 - prefix.min(128)).unwrap_or(0).into()),
-    }
 }
 
 /// # Safety
@@ -247,6 +236,6 @@ pub(crate) unsafe fn bind_to(
 }
 
 /// The networks, if this process was started by `peersock run`.
-fn interfaces() -> Vec<Interface> {
+pub(crate) fn interfaces() -> Vec<Interface> {
     rules().map(|rules| rules.client.interfaces()).unwrap_or_default()
 }
