@@ -27,12 +27,37 @@ fn programs_find_the_networks_also_by_netlink_and_ioctl() {
     let test = "programs_find_the_networks_also_by_netlink_and_ioctl";
     let Some(lab) = Lab::with(test, &["cc"]) else { return };
     let source = format!("{}/tests/run/netlink.c", env!("CARGO_MANIFEST_DIR"));
-    let program = lab.path("netlink");
-    let mut cc = Command::new("cc");
-    cc.args(["-O2", "-Wall", "-Werror", "-pthread", "-o"]).arg(&program).arg(source);
-    run(cc).success();
-    let arguments = [program.to_str().unwrap(), "10.77.0.3", "fd77::3"];
-    assert_eq!(run(lab.command("gamma", &[], &arguments)).success().text(), "found\n");
+    let compile = |name, more: &[&str]| {
+        let program = lab.path(name);
+        let mut cc = Command::new("cc");
+        cc.args(["-O2", "-Wall", "-Werror", "-pthread"]).args(more).arg("-o").arg(&program).arg(&source);
+        run(cc).success();
+        program.to_str().unwrap().to_owned()
+    };
+    let linked = [&compile("linked", &[]), "10.77.0.3", "fd77::3"].map(String::from);
+    let notified = [&compile("alone", &["-static"]), "10.77.0.3", "fd77::3", "notified"].map(String::from);
+    let by_library = run(lab.command("gamma", &[], &linked)).success();
+    let by_filter = run(lab.command("gamma", &[], &notified)).success();
+    assert_eq!((by_library.text(), by_filter.text()), ("found\n", "found\n"));
+}
+
+/// ip(8) looks at the length of each datagram before it reads it, and asks for one interface by its name.
+#[test]
+fn ip_shows_the_networks() {
+    let Some(lab) = Lab::with("ip_shows_the_networks", &["ip"]) else { return };
+    for mode in ["preload", "seccomp"] {
+        let ip = |arguments: &str| {
+            let program: Vec<_> = ["ip"].into_iter().chain(arguments.split(' ')).collect();
+            run(lab.command("beta", &["--mode", mode], &program)).success().text().to_owned()
+        };
+        let address = ip("-o -4 addr show dev ps1");
+        assert!(address.contains(" ps1 ") && address.contains(" 10.77.0.2/30 "), "{mode}: {address}");
+        assert!(ip("-o -6 addr show dev ps1").contains(" fd77::2/126 "), "{mode}");
+        let all = ip("-br link");
+        let last = all.lines().last().unwrap_or_default();
+        assert!(all.starts_with("lo ") && last.starts_with("ps1 "), "{mode}: {all}");
+        assert!(ip("-o link show ps1").contains(" mtu 1280 "), "{mode}");
+    }
 }
 
 /// dnsmasq asks by netlink which addresses the interface has, and by ioctl what it is called.

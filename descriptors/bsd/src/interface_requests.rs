@@ -1,41 +1,135 @@
-//! Requests of ioctl(2) about interfaces (netdevice(7)), as the networks answer them.
+//! Requests of ioctl(2) about interfaces (netdevice(7)): the kernel's answer, and the networks' where it knows
+//! none.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 
-use libc::c_ulong;
-use peersock_fd::{Errno, Interface, Route};
+use libc::{c_int, c_ulong, c_void, ifconf};
+use peersock_fd::{Errno, Family, Interface, Route, Socket};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 
 use crate::interface::{FLAGS, MTU, netmask};
+use crate::kernel::check;
+use crate::{Result, overlay};
 
 /// A `struct ifreq`: the name of an interface, and behind it what is asked for.
-pub type Ifreq = [u8; size_of::<libc::ifreq>()];
+type Ifreq = [u8; size_of::<libc::ifreq>()];
 
 /// Where the name ends.
 const NAME: usize = libc::IF_NAMESIZE;
 
-/// Whether a request asks something of the one interface that an `ifreq` names.
-pub fn is_about_one(request: c_ulong) -> bool {
-    matches!(
-        request,
-        libc::SIOCGIFNAME
-            | libc::SIOCGIFINDEX
-            | libc::SIOCGIFFLAGS
-            | libc::SIOCGIFMTU
-            | libc::SIOCGIFMETRIC
-            | libc::SIOCGIFTXQLEN
-            | libc::SIOCGIFHWADDR
-            | libc::SIOCGIFADDR
-            | libc::SIOCGIFDSTADDR
-            | libc::SIOCGIFBRDADDR
-            | libc::SIOCGIFNETMASK
-    )
+/// The requests about one interface that an `ifreq` names.
+const ABOUT_ONE: [c_ulong; 11] = [
+    libc::SIOCGIFNAME,
+    libc::SIOCGIFINDEX,
+    libc::SIOCGIFFLAGS,
+    libc::SIOCGIFMTU,
+    libc::SIOCGIFMETRIC,
+    libc::SIOCGIFTXQLEN,
+    libc::SIOCGIFHWADDR,
+    libc::SIOCGIFADDR,
+    libc::SIOCGIFDSTADDR,
+    libc::SIOCGIFBRDADDR,
+    libc::SIOCGIFNETMASK,
+];
+
+/// All requests about interfaces.
+pub fn all() -> impl Iterator<Item = c_ulong> {
+    ABOUT_ONE.into_iter().chain([libc::SIOCGIFCONF])
 }
 
-/// Answers such a request.
+/// Makes such a request.
+///
+/// # Errors
+/// Those of ioctl(2).
+///
+/// # Safety
+/// As ioctl(2).
+pub unsafe fn ioctl(
+    fd: c_int,
+    request: c_ulong,
+    argument: *mut c_void,
+    interfaces: impl FnOnce() -> Vec<Interface>,
+) -> Result<c_int> {
+    let overlays = overlay(fd);
+    let stand_in = overlays.as_ref().and_then(stand_in);
+    let asked = stand_in.as_ref().map_or(fd, |stand_in| stand_in.as_raw_fd());
+    // SAFETY: the caller's argument goes to the kernel as it is.
+    let kernels = || check(unsafe { libc::syscall(libc::SYS_ioctl, asked, request, argument) });
+    let is_unknown = |error: Errno| error == Errno::NODEV || (overlays.is_some() && error == Errno::NOTTY);
+    if request == libc::SIOCGIFCONF && !argument.is_null() {
+        // SAFETY: the caller's.
+        return unsafe { list(argument.cast(), || kernels().map(drop), is_unknown, interfaces) };
+    }
+    match kernels() {
+        Err(error) if is_unknown(error) && !argument.is_null() => {
+            let place = argument.cast::<Ifreq>();
+            // SAFETY: the kernel has read it.
+            let mut named = unsafe { place.read() };
+            answer(request, &mut named, &interfaces())
+                .map_err(|ours| if ours == Errno::NODEV { error } else { ours })?;
+            // SAFETY: as above.
+            unsafe { place.write(named) };
+            Ok(0)
+        }
+        answered => answered.map(|done| done as c_int),
+    }
+}
+
+/// SIOCGIFCONF.
+///
+/// # Safety
+/// `place` points to an `ifconf`, whose buffer is null or has as much room as it says.
+unsafe fn list(
+    place: *mut ifconf,
+    kernels: impl FnOnce() -> Result<()>,
+    is_unknown: impl FnOnce(Errno) -> bool,
+    interfaces: impl FnOnce() -> Vec<Interface>,
+) -> Result<c_int> {
+    // SAFETY: the caller's.
+    let before = unsafe { place.read_unaligned() };
+    let asked = kernels();
+    // SAFETY: as above.
+    let mut list = unsafe { place.read_unaligned() };
+    match asked {
+        // Nothing is known of the machine's interfaces.
+        Err(error) if is_unknown(error) => list.ifc_len = 0,
+        asked => asked?,
+    }
+    // SAFETY: both members of the union are pointers to the same.
+    let buffer = unsafe { list.ifc_ifcu.ifcu_buf }.cast::<Ifreq>();
+    for entry in entries(&interfaces()) {
+        let end = list.ifc_len.saturating_add(size_of::<Ifreq>() as c_int);
+        if !buffer.is_null() {
+            // What does not fit is left out, as the kernel does.
+            if end > before.ifc_len {
+                break;
+            }
+            // SAFETY: the caller says that there is so much room.
+            unsafe { buffer.byte_add(list.ifc_len as usize).write(entry) };
+        }
+        list.ifc_len = end;
+    }
+    // SAFETY: as above.
+    unsafe { place.write_unaligned(list) };
+    Ok(0)
+}
+
+/// A socket of the kernel's in place of an overlay socket, whose AF_UNIX socket knows nothing of addresses.
+/// `None` where nothing but the overlay is allowed.
+fn stand_in(of: &Socket<'_>) -> Option<OwnedFd> {
+    let family = match of.family() {
+        Family::V4 => AddressFamily::INET,
+        Family::V6 => AddressFamily::INET6,
+    };
+    socket_with(family, SocketType::DGRAM, SocketFlags::CLOEXEC, None).ok()
+}
+
+/// Answers a request about one interface.
 ///
 /// # Errors
 /// ENODEV if no network has that name or index, EADDRNOTAVAIL if it has no IPv4 address.
-pub fn answer(request: c_ulong, asked: &mut Ifreq, interfaces: &[Interface]) -> Result<(), Errno> {
+fn answer(request: c_ulong, asked: &mut Ifreq, interfaces: &[Interface]) -> Result<()> {
     let named = asked[..NAME].split(|byte| *byte == 0).next().unwrap_or_default();
     let index = asked[NAME..].first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
     let is_meant = |of: &&Interface| match request {
@@ -67,7 +161,7 @@ pub fn answer(request: c_ulong, asked: &mut Ifreq, interfaces: &[Interface]) -> 
 }
 
 /// The entries of the networks in what SIOCGIFCONF gives: one for each IPv4 address.
-pub fn entries(interfaces: &[Interface]) -> Vec<Ifreq> {
+fn entries(interfaces: &[Interface]) -> Vec<Ifreq> {
     let of_one = |of: &Interface| -> Vec<Ifreq> {
         let entry = |(address, _)| {
             let mut entry = [0; size_of::<libc::ifreq>()];
@@ -109,7 +203,7 @@ mod tests {
     use super::*;
     use crate::interface::tests::networks;
 
-    fn ask(request: c_ulong, name: &str) -> Result<Vec<u8>, Errno> {
+    fn ask(request: c_ulong, name: &str) -> Result<Vec<u8>> {
         let mut asked = [0xff; size_of::<libc::ifreq>()];
         put_name(&mut asked, name);
         answer(request, &mut asked, &networks())?;

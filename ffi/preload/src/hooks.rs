@@ -5,13 +5,13 @@ use std::os::fd::RawFd;
 use libc::{c_int, c_ulong, c_void, epoll_event, sockaddr, socklen_t};
 use peersock_bsd as bsd;
 use peersock_bsd::kernel::check;
-use peersock_bsd::{EpollSets, Errno, Sides, Socket, either};
+use peersock_bsd::{EpollSets, Errno, Sides, Socket, either, interface_requests};
 use peersock_fd::Kind;
 
 use crate::convert::counterpart;
 use crate::kernel::{hooked, quietly};
 use crate::waits::{by_side, missing, next_connect};
-use crate::{ephemeral, epoll, groups, interface_requests, interfaces, netlink, rules};
+use crate::{ephemeral, epoll, groups, interfaces, netlink, rules};
 
 /// The overlay socket that a descriptor is.
 pub(crate) fn overlay<'a>(fd: RawFd) -> Option<Socket<'a>> {
@@ -211,9 +211,9 @@ pub(crate) extern "C" fn close(fd: RawFd) -> c_int {
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn ioctl(fd: RawFd, request: c_ulong, argument: *mut c_void) -> c_int {
     hooked(|| {
-        if interface_requests::is_one(request) && rules().is_some() {
+        if rules().is_some() && interface_requests::all().any(|known| known == request) {
             // SAFETY: the program's argument, as it must pass it to ioctl(2).
-            return unsafe { interface_requests::ioctl(fd, request, argument) };
+            return unsafe { interface_requests::ioctl(fd, request, argument, interfaces::networks) };
         }
         if request == libc::TIOCOUTQ
             && !argument.is_null()

@@ -1,6 +1,6 @@
 //! Interfaces: the networks stand behind the machine's own, so that programs that bind to each address of the
 //! machine serve the overlay, too. Here are the C library's functions; for programs that ask the kernel see
-//! `interface_requests` and `netlink`.
+//! `netlink`, and `peersock_bsd::interface_requests`.
 
 use std::ffi::{CStr, CString};
 use std::mem::{offset_of, zeroed};
@@ -87,7 +87,7 @@ pub(crate) unsafe extern "C" fn getifaddrs(list: *mut *mut ifaddrs) -> c_int {
                     while !(*end).is_null() {
                         end = &raw mut (**end).ifa_next;
                     }
-                    for interface in &interfaces() {
+                    for interface in &networks() {
                         for address in &interface.addresses {
                             *end = Box::into_raw(Entry::allocate(&interface.name, address)).cast();
                             end = &raw mut (**end).ifa_next;
@@ -148,7 +148,7 @@ pub(crate) extern "C" fn if_nameindex() -> *mut libc::if_nameindex {
                 free(machines);
             }
             let named = |found: Interface| (found.index, CString::new(found.name).unwrap_or_default());
-            all.extend(interfaces().into_iter().map(named));
+            all.extend(networks().into_iter().map(named));
             name_index::list(all)
         },
     )
@@ -176,7 +176,7 @@ pub(crate) unsafe extern "C" fn if_nametoindex(name: *const c_char) -> c_uint {
             }
             // SAFETY: as above.
             let name = unsafe { CStr::from_ptr(name) }.to_bytes();
-            let ours = interfaces().into_iter().find(|interface| interface.name.as_bytes() == name);
+            let ours = networks().into_iter().find(|interface| interface.name.as_bytes() == name);
             ours.map_or(0, |interface| interface.index)
         },
     )
@@ -195,7 +195,7 @@ pub(crate) unsafe extern "C" fn if_indextoname(index: c_uint, name: *mut c_char)
             if !machines.is_null() {
                 return machines;
             }
-            let Some(ours) = interfaces().into_iter().find(|interface| interface.index == index) else {
+            let Some(ours) = networks().into_iter().find(|interface| interface.index == index) else {
                 return machines;
             };
             let bytes = &ours.name.as_bytes()[..ours.name.len().min(libc::IF_NAMESIZE - 1)];
@@ -226,7 +226,7 @@ pub(crate) unsafe fn bind_to(
     let bytes = if value.is_null() { &[][..] } else { unsafe { slice::from_raw_parts(value.cast(), room) } };
     // With or without its end.
     let name = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
-    let is_networks = || interfaces().iter().any(|interface| interface.name.as_bytes() == name);
+    let is_networks = || networks().iter().any(|interface| interface.name.as_bytes() == name);
     if name.is_empty() || !is_networks() {
         // SAFETY: the caller's.
         return unsafe { kernel::setsockopt(fd, level, option, value, length) };
@@ -236,6 +236,6 @@ pub(crate) unsafe fn bind_to(
 }
 
 /// The networks, if this process was started by `peersock run`.
-pub(crate) fn interfaces() -> Vec<Interface> {
+pub(crate) fn networks() -> Vec<Interface> {
     rules().map(|rules| rules.client.interfaces()).unwrap_or_default()
 }

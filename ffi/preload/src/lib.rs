@@ -21,7 +21,6 @@ mod groups;
 mod hooks;
 mod hostent;
 mod inherit;
-mod interface_requests;
 mod interfaces;
 mod kernel;
 mod messages;

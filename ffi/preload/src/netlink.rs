@@ -1,28 +1,26 @@
 //! Routing sockets (rtnetlink(7)): where the program reads the kernel's answer about interfaces or addresses,
 //! it finds the networks in it.
 //!
-//! What it asks is noted when it sends. Each call that receives looks at the kernel's next datagram first. If
-//! that ends an answer, the calls get the parts of [`Answer::in_place_of`], one each: the kernel's datagram
-//! stays where it is until the last, so that poll(2) tells the truth all the time.
+//! What it asks is noted when it sends. Each call that receives waits for the kernel's next datagram and looks
+//! at it first. If that ends an answer, the calls get parts of it with the networks between them, one each:
+//! the kernel's datagram stays where it is until the last, so that poll(2) tells the truth all the time.
 
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 use std::{ptr, slice};
 
-use libc::{c_int, c_void, iovec, mmsghdr, msghdr, size_t, sockaddr, sockaddr_nl, socklen_t, ssize_t};
-use peersock_bsd::netlink::{Answer, Outcome, questions};
-use peersock_bsd::{Errno, kernel};
+use libc::{c_int, c_void, iovec, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t};
+use peersock_bsd::Errno;
+use peersock_bsd::netlink::{self as routing, PendingAnswers, SharedAnswers};
 
 use crate::fork_lock::ForkLock;
-use crate::kernel::{cookie, hooked, int_option, quietly};
+use crate::interfaces::networks;
+use crate::kernel::{hooked, quietly};
 use crate::rules;
 use crate::waits::{missing, next_recv, next_recvmsg};
 
 /// Routing sockets that are known; beyond it the oldest sees the kernel's answers only.
 const MOST_SOCKETS: usize = 32;
-
-/// Answers that are waited for; beyond it the oldest is forgotten.
-const MOST_ANSWERS: usize = 64;
 
 /// What is looked at of one message that is sent, bytes.
 const MOST_ASKED: usize = 64 << 10;
@@ -37,21 +35,11 @@ static ANY: AtomicBool = AtomicBool::new(false);
 /// Where the next one is noted.
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 
-pub(crate) static PENDING: ForkLock<Vec<Pending>> = ForkLock::new(Vec::new());
+pub(crate) static PENDING: ForkLock<PendingAnswers> = ForkLock::new(PendingAnswers::new());
 
-/// What belongs into an answer that the program has not read to its end.
-pub(crate) struct Pending {
-    /// SO_COOKIE of its socket.
-    socket: u64,
-    answer: Answer,
-    /// What it is to receive in place of the kernel's next datagram, the first last.
-    parts: Vec<Vec<u8>>,
-}
-
-impl Pending {
-    /// What it receives next, and whether the kernel's datagram is done with then.
-    fn next_part(&self) -> Option<(Vec<u8>, bool)> {
-        Some((self.parts.last()?.clone(), self.parts.len() == 1))
+impl SharedAnswers for ForkLock<PendingAnswers> {
+    fn with<T>(&self, action: impl FnOnce(&mut PendingAnswers) -> T) -> T {
+        action(&mut self.lock())
     }
 }
 
@@ -73,14 +61,7 @@ pub(crate) fn is_one(fd: RawFd) -> bool {
     let Some(known) = SOCKETS.iter().find(|known| known.load(Ordering::Relaxed) == number) else {
         return false;
     };
-    let option = |name| int_option(fd, libc::SOL_SOCKET, name);
-    let is_one = quietly(
-        |_| true,
-        || {
-            option(libc::SO_DOMAIN) == Some(libc::AF_NETLINK)
-                && option(libc::SO_PROTOCOL) == Some(libc::NETLINK_ROUTE)
-        },
-    );
+    let is_one = quietly(|_| true, || routing::is_routing_socket(fd));
     if !is_one {
         // The program has closed it, and opened something else.
         let _ = known.compare_exchange(number, 0, Ordering::Relaxed, Ordering::Relaxed);
@@ -147,29 +128,10 @@ pub(crate) unsafe fn note_messages(fd: RawFd, messages: *const mmsghdr, count: u
 }
 
 fn note(fd: RawFd, sent: &[u8]) {
-    // What it costs the program is not its errno.
-    quietly(
-        |()| true,
-        || {
-            let strictly = || int_option(fd, libc::SOL_NETLINK, libc::NETLINK_GET_STRICT_CHK) == Some(1);
-            let asked = questions(sent, strictly);
-            let (Some(rules), Some(socket), false) = (rules(), cookie(fd), asked.is_empty()) else { return };
-            let interfaces = rules.client.interfaces();
-            for answer in asked.iter().filter_map(|question| question.answer(&interfaces)) {
-                let mut pending = PENDING.lock();
-                // The same question once more: what was sent before has failed.
-                pending.retain(|old| {
-                    old.socket != socket
-                        || old.answer.sequence() != answer.sequence()
-                        || !old.parts.is_empty()
-                });
-                if pending.len() >= MOST_ANSWERS {
-                    pending.remove(0);
-                }
-                pending.push(Pending { socket, answer, parts: Vec::new() });
-            }
-        },
-    );
+    if rules().is_some() {
+        // What goes wrong is not the program's errno.
+        quietly(|()| true, || routing::note(fd, &PENDING, sent, networks));
+    }
 }
 
 /// recv(2) and read(2) of such a socket.
@@ -258,7 +220,7 @@ pub(crate) unsafe fn receive_message(fd: RawFd, message: *mut msghdr, flags: c_i
             return length;
         }
         // SAFETY: the caller's.
-        match quietly(|_| true, || unsafe { receive_part(fd, length as usize, message, flags) }) {
+        match quietly(|_| true, || unsafe { routing::receive(fd, &PENDING, message, flags) }) {
             // SAFETY: as above.
             None => return unsafe { next(fd, message, flags) },
             // Another thread has taken it meanwhile.
@@ -266,119 +228,4 @@ pub(crate) unsafe fn receive_message(fd: RawFd, message: *mut msghdr, flags: c_i
             Some(received) => return hooked(|| received),
         }
     }
-}
-
-/// The next part of an answer that the networks belong into; `None` if the kernel's next datagram, which has
-/// so many bytes, is to be received as it is.
-///
-/// # Safety
-/// As recvmsg(2).
-unsafe fn receive_part(
-    fd: RawFd,
-    length: usize,
-    message: *mut msghdr,
-    flags: c_int,
-) -> Option<Result<ssize_t, Errno>> {
-    let socket = cookie(fd)?;
-    let (part, is_last) = next_part(fd, socket, length)?;
-    let stays = if is_last { 0 } else { libc::MSG_PEEK };
-    // The sender, and what else comes with it, is the kernel's datagram's.
-    // SAFETY: the caller's.
-    if let Err(error) = unsafe { kernel::recvmsg(fd, message, flags | stays | libc::MSG_DONTWAIT) } {
-        if error == Errno::AGAIN {
-            forget_parts(socket);
-        }
-        return Some(Err(error));
-    }
-    // SAFETY: the kernel has taken it.
-    let message = unsafe { &mut *message };
-    // SAFETY: as above.
-    let copied = unsafe { fill(message, &part) };
-    message.msg_flags &= !libc::MSG_TRUNC;
-    if copied < part.len() {
-        message.msg_flags |= libc::MSG_TRUNC;
-    }
-    if flags & libc::MSG_PEEK == 0 {
-        forget_part(socket);
-    }
-    Some(Ok(if flags & libc::MSG_TRUNC != 0 { part.len() } else { copied } as ssize_t))
-}
-
-fn next_part(fd: RawFd, socket: u64, length: usize) -> Option<(Vec<u8>, bool)> {
-    let begun =
-        |pending: &[Pending]| pending.iter().filter(|one| one.socket == socket).find_map(Pending::next_part);
-    {
-        let pending = PENDING.lock();
-        if let Some(part) = begun(&pending) {
-            return Some(part);
-        }
-        pending.iter().find(|one| one.socket == socket)?;
-    }
-    let datagram = first_datagram(fd, length)?;
-    let mut pending = PENDING.lock();
-    // Another thread may have looked at it, too.
-    if let Some(part) = begun(&pending) {
-        return Some(part);
-    }
-    let mut at = 0;
-    while let Some(one) = pending.get_mut(at) {
-        match one.answer.in_place_of(&datagram) {
-            Outcome::Instead(mut parts) if one.socket == socket => {
-                parts.reverse();
-                one.parts = parts;
-                return one.next_part();
-            }
-            Outcome::Over if one.socket == socket => drop(pending.remove(at)),
-            _ => at += 1,
-        }
-    }
-    None
-}
-
-/// The datagram that comes first, if it is the kernel's.
-fn first_datagram(fd: RawFd, length: usize) -> Option<Vec<u8>> {
-    let mut datagram = vec![0_u8; length];
-    // SAFETY: zeros are an address.
-    let mut sender: sockaddr_nl = unsafe { std::mem::zeroed() };
-    let mut sender_length = size_of::<sockaddr_nl>() as socklen_t;
-    let (to, flags) = (datagram.as_mut_ptr().cast(), libc::MSG_PEEK | libc::MSG_DONTWAIT);
-    let (from, from_length) = ((&raw mut sender).cast(), &raw mut sender_length);
-    // SAFETY: there is room for as much as is said.
-    let received = unsafe { kernel::recvfrom(fd, to, length, flags, from, from_length) }.ok()?;
-    datagram.truncate(received as usize);
-    (sender.nl_pid == 0).then_some(datagram)
-}
-
-/// The program has received a part.
-fn forget_part(socket: u64) {
-    let mut pending = PENDING.lock();
-    let Some(at) = pending.iter().position(|one| one.socket == socket && !one.parts.is_empty()) else {
-        return;
-    };
-    pending[at].parts.pop();
-    if pending[at].parts.is_empty() {
-        pending.remove(at);
-    }
-}
-
-/// The datagram whose parts these are is not there any more.
-fn forget_parts(socket: u64) {
-    PENDING.lock().retain(|one| one.socket != socket || one.parts.is_empty());
-}
-
-/// Copies as much as there is room for.
-///
-/// # Safety
-/// The message's pieces are valid.
-unsafe fn fill(message: &msghdr, part: &[u8]) -> usize {
-    let mut left = part;
-    for at in 0..message.msg_iovlen {
-        // SAFETY: the caller's.
-        let iovec { iov_base, iov_len } = unsafe { *message.msg_iov.add(at) };
-        let fits = if iov_base.is_null() { 0 } else { iov_len.min(left.len()) };
-        // SAFETY: as above.
-        unsafe { ptr::copy_nonoverlapping(left.as_ptr(), iov_base.cast(), fits) };
-        left = &left[fits..];
-    }
-    part.len() - left.len()
 }

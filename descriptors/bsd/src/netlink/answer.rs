@@ -32,7 +32,7 @@ const DATAGRAM: usize = 2048;
 
 /// Messages about the networks, on their way into an answer of the kernel's.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+pub(super) struct Answer {
     sequence: u32,
     is_dump: bool,
     /// An index or a name was asked for, which the kernel does not know.
@@ -43,7 +43,7 @@ pub struct Answer {
 
 /// What a datagram of the kernel's is to an [`Answer`].
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
+pub(super) enum Outcome {
     /// It belongs to another, or the answer goes on.
     Unrelated,
     /// The program gets these in its place, one after the other.
@@ -81,12 +81,12 @@ impl Answer {
     }
 
     /// The number of the question that it belongs to.
-    pub fn sequence(&self) -> u32 {
+    pub(super) fn sequence(&self) -> u32 {
         self.sequence
     }
 
     /// What the program gets in place of a datagram of the kernel's.
-    pub fn in_place_of(&self, datagram: &[u8]) -> Outcome {
+    pub(super) fn in_place_of(&self, datagram: &[u8]) -> Outcome {
         let mine = |message: &Message<'_>| message.sequence == self.sequence;
         for message in messages(datagram).filter(mine) {
             let error = u32_at(message.body, 0).map_or(0, u32::cast_signed);

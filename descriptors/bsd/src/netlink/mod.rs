@@ -6,10 +6,12 @@
 //! so that they fit the buffers of programs. The program reads the kernel's last datagram in parts for that.
 
 mod answer;
+mod pending;
 mod question;
 
-pub use answer::{Answer, Outcome};
-pub use question::{Question, questions};
+use answer::{Answer, Outcome};
+pub use pending::{PendingAnswers, SharedAnswers, is_routing_socket, note, receive};
+use question::{Question, questions};
 
 /// Bytes of a `struct nlmsghdr`.
 const HEADER: usize = 16;

@@ -19,7 +19,7 @@ const ADDRESS: usize = 8;
 
 /// A question whose answer the networks belong into.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Question {
+pub(super) struct Question {
     pub(super) sequence: u32,
     pub(super) about: About,
     /// NLM_F_ACK.
@@ -41,7 +41,7 @@ pub(super) enum About {
 
 /// The questions for interfaces and addresses in what a program sends. Whether its socket has
 /// NETLINK_GET_STRICT_CHK is looked up where it makes a difference.
-pub fn questions(sent: &[u8], is_strict: impl Fn() -> bool) -> Vec<Question> {
+pub(super) fn questions(sent: &[u8], is_strict: impl Fn() -> bool) -> Vec<Question> {
     let one = |message: super::Message<'_>| {
         let flags = c_int::from(message.flags);
         let family = *message.body.first()?;
@@ -89,7 +89,7 @@ fn addresses(family: u8, body: &[u8], is_strict: impl Fn() -> bool) -> Option<Ab
 
 impl Question {
     /// What the networks add to the kernel's answer; `None` for nothing.
-    pub fn answer(&self, interfaces: &[Interface]) -> Option<Answer> {
+    pub(super) fn answer(&self, interfaces: &[Interface]) -> Option<Answer> {
         Answer::of(self, interfaces)
     }
 
