@@ -22,6 +22,7 @@ pub mod filter;
 pub mod interface;
 pub mod interface_requests;
 pub mod kernel;
+mod message_pieces;
 mod messages;
 pub mod name_index;
 pub mod netlink;
