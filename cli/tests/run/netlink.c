@@ -199,7 +199,7 @@ static struct found ask(int fd, enum way way, unsigned port, struct request aske
 }
 
 static void dumps(void) {
-    unsigned port, sequence = 100;
+    unsigned port, others, sequence = 100;
     int fd = route_socket(&port);
     for (enum way way = RECV; way < WAYS; way++) {
         struct found all = ask(fd, way, port, dump(RTM_GETLINK, AF_UNSPEC, sequence++));
@@ -212,6 +212,8 @@ static void dumps(void) {
         CHECK(both.four == 1 && both.six == 1);
         CHECK(ask(fd, way, port, dump(RTM_GETLINK, AF_BRIDGE, sequence++)).networks == 0);
     }
+    /* Others that are closed again do not make a program forget the one that it keeps. */
+    for (int at = 0; at < 100; at++) CHECK(close(route_socket(&others)) == 0);
     /* The same number once more, and a request that is cut off: the kernel answers nothing. */
     CHECK(ask(fd, RECV, port, dump(RTM_GETLINK, AF_UNSPEC, 100)).networks == 1);
     struct request cut = dump(RTM_GETLINK, AF_UNSPEC, 101);

@@ -6,7 +6,7 @@
 //! the kernel's datagram stays where it is until the last, so that poll(2) tells the truth all the time.
 
 use std::os::fd::RawFd;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
 use std::{ptr, slice};
 
 use libc::{c_int, c_void, iovec, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t};
@@ -29,10 +29,10 @@ const MOST_ASKED: usize = 64 << 10;
 /// file's by now.
 static SOCKETS: [AtomicI32; MOST_SOCKETS] = [const { AtomicI32::new(0) }; MOST_SOCKETS];
 
-/// Whether there ever was one: calls of other programs cost nothing.
-static ANY: AtomicBool = AtomicBool::new(false);
+/// A bit for the number of each that there ever was, modulo 64: calls on other descriptors cost nearly nothing.
+static NUMBERS: AtomicU64 = AtomicU64::new(0);
 
-/// Where the next one is noted.
+/// Where the next one is noted once there is no room.
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 
 pub(crate) static PENDING: ForkLock<PendingAnswers> = ForkLock::new(PendingAnswers::new());
@@ -45,18 +45,28 @@ impl SharedAnswers for ForkLock<PendingAnswers> {
 
 /// Notes a socket that the program has opened.
 pub(crate) fn note_socket(fd: RawFd, domain: c_int, protocol: c_int) {
-    if (domain, protocol) == (libc::AF_NETLINK, libc::NETLINK_ROUTE) && fd >= 0 {
-        let at = NEXT.fetch_add(1, Ordering::Relaxed) % MOST_SOCKETS;
-        SOCKETS[at].store(fd.saturating_add(1), Ordering::Relaxed);
-        ANY.store(true, Ordering::Relaxed);
+    if domain == libc::AF_NETLINK && protocol == libc::NETLINK_ROUTE {
+        let number = fd.saturating_add(1);
+        let holds = |wanted| SOCKETS.iter().find(|known| known.load(Ordering::Relaxed) == wanted);
+        let oldest = || &SOCKETS[NEXT.fetch_add(1, Ordering::Relaxed) % MOST_SOCKETS];
+        let place = holds(number).or_else(|| holds(0)).unwrap_or_else(oldest);
+        place.store(number, Ordering::Relaxed);
+        NUMBERS.fetch_or(bit(fd), Ordering::Relaxed);
     }
 }
 
 /// Whether a descriptor is a routing socket of the program.
 pub(crate) fn is_one(fd: RawFd) -> bool {
-    if !ANY.load(Ordering::Relaxed) || fd < 0 {
-        return false;
-    }
+    NUMBERS.load(Ordering::Relaxed) & bit(fd) != 0 && is_known(fd)
+}
+
+fn bit(fd: RawFd) -> u64 {
+    1 << (fd & 63)
+}
+
+/// The rest of [`is_one`].
+#[cold]
+fn is_known(fd: RawFd) -> bool {
     let number = fd.saturating_add(1);
     let Some(known) = SOCKETS.iter().find(|known| known.load(Ordering::Relaxed) == number) else {
         return false;
