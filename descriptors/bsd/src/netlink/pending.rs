@@ -13,6 +13,15 @@ use crate::{Result, kernel};
 const MOST: usize = 64;
 
 /// The answers that are waited for, of all routing sockets.
+///
+/// ```
+/// use std::sync::Mutex;
+/// use peersock_bsd::netlink::{PendingAnswers, note};
+///
+/// let pending = Mutex::new(PendingAnswers::new());
+/// // What is no question for interfaces is not noted, and nobody asks which there are.
+/// note(0, &pending, b"text", || unreachable!());
+/// ```
 #[derive(Debug, Default)]
 pub struct PendingAnswers(Vec<Pending>);
 
