@@ -29,6 +29,8 @@ fn go_serves_and_fetches_linked_statically_and_dynamically() {
             run(lab.command("beta", &[], &program)).success().text().to_owned()
         };
         assert_eq!(client(["many", "http://10.77.0.1:8080/who"]), "all fetched\n");
+        let found = client(["interface", "ps1"]);
+        assert!(found.starts_with("true [fd") && found.ends_with(" 10.77.0.2/30 fd77::2/126]\n"), "{found}");
         assert_eq!(client(["ask", "10.77.0.1:8080"]), "true\n");
         let said = client(["refused", "10.77.0.1:8081"]);
         assert_eq!(said, "dial tcp 10.77.0.1:8081: connect: connection refused\ntrue\n");

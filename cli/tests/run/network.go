@@ -105,6 +105,12 @@ func main() {
 		many(os.Args[2])
 	case "refused":
 		refused(os.Args[2])
+	case "interface":
+		found, err := net.InterfaceByName(os.Args[2])
+		check(err)
+		addresses, err := found.Addrs()
+		check(err)
+		fmt.Println(found.Flags&net.FlagUp != 0, addresses)
 	case "ask":
 		ask(os.Args[2])
 	case "exit":

@@ -14,11 +14,13 @@
 
 mod accept;
 mod client;
+mod connect;
 mod datagram;
 mod interface_index;
 mod known_clients;
 mod known_sizes;
 mod name;
+mod name_text;
 pub mod option_table;
 mod options;
 mod passed;

@@ -7,14 +7,10 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use crate::name_text::{SEAL_DIGITS, Text, digit, write_address, write_base64, write_details};
+
 /// What every name begins with.
 const PREFIX: &str = "ps/";
-
-/// The digits of RFC 4648 5.
-const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-/// Of 64 and of 128 bits.
-const SEAL_DIGITS: u32 = 11;
-const IPV6_DIGITS: u32 = 22;
 
 /// Names one node among those of a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -307,134 +303,6 @@ impl fmt::Display for Name {
                 write_details(f, details)
             }
         }
-    }
-}
-
-fn digit(family: Family) -> char {
-    match family {
-        Family::V4 => '4',
-        Family::V6 => '6',
-    }
-}
-
-fn write_address(f: &mut fmt::Formatter<'_>, address: &SocketAddr) -> fmt::Result {
-    write_ip(f, address.ip())?;
-    write!(f, "{:04x}", address.port())
-}
-
-fn write_ip(f: &mut fmt::Formatter<'_>, ip: IpAddr) -> fmt::Result {
-    match ip {
-        IpAddr::V4(ip) => write!(f, "{:08x}", ip.to_bits()),
-        IpAddr::V6(ip) => write!(f, "{:032x}", ip.to_bits()),
-    }
-}
-
-/// Where hexadecimal digits would be too many.
-fn write_base64(f: &mut fmt::Formatter<'_>, value: u128, digits: u32) -> fmt::Result {
-    (0..digits).rev().try_for_each(|at| {
-        let digit = BASE64[(value >> (6 * at)) as usize % BASE64.len()];
-        fmt::Write::write_char(f, digit.into())
-    })
-}
-
-/// Which there are, and then those.
-fn write_details(f: &mut fmt::Formatter<'_>, details: &Details) -> fmt::Result {
-    let Details { packet_info, hop_limit, traffic_class, path_mtu } = details;
-    if let Some(path_mtu) = path_mtu {
-        return write!(f, "8{path_mtu:08x}");
-    }
-    let present = [packet_info.is_some(), hop_limit.is_some(), traffic_class.is_some()];
-    write!(f, "{:x}", (0..3).map(|bit| u8::from(present[bit]) << bit).sum::<u8>())?;
-    if let Some(PacketInfo { local, interface }) = packet_info {
-        match local {
-            IpAddr::V4(_) => write_ip(f, *local)?,
-            IpAddr::V6(local) => write_base64(f, local.to_bits(), IPV6_DIGITS)?,
-        }
-        write!(f, "{interface:04x}")?;
-    }
-    [hop_limit, traffic_class].into_iter().flatten().try_for_each(|octet| write!(f, "{octet:02x}"))
-}
-
-/// What is left to read of a name.
-struct Text<'a>(&'a str);
-
-impl<'a> Text<'a> {
-    fn take(&mut self, length: usize) -> Option<&'a str> {
-        let (taken, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    fn rest(&mut self, wanted: &str) -> Option<()> {
-        let matches = self.0 == wanted;
-        self.0 = "";
-        matches.then_some(())
-    }
-
-    fn slash(&mut self) -> Option<()> {
-        (self.take(1)? == "/").then_some(())
-    }
-
-    fn hex(&mut self, digits: usize) -> Option<u128> {
-        let digits = self.take(digits)?;
-        let plain = digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        u128::from_str_radix(digits, 16).ok().filter(|_| plain)
-    }
-
-    fn base64(&mut self, digits: u32) -> Option<u128> {
-        let value = |byte| BASE64.iter().position(|digit| *digit == byte).map(|value| value as u128);
-        let text = self.take(digits as usize)?;
-        text.bytes().try_fold(0u128, |sum, byte| sum.checked_mul(1 << 6)?.checked_add(value(byte)?))
-    }
-
-    fn family_and_id(&mut self) -> Option<(Family, SocketId)> {
-        let family = match self.take(1)? {
-            "4" => Family::V4,
-            "6" => Family::V6,
-            _ => return None,
-        };
-        self.slash()?;
-        let id = SocketId(self.hex(12)? as u64);
-        self.slash()?;
-        Some((family, id))
-    }
-
-    fn ip(&mut self, family: Family) -> Option<IpAddr> {
-        Some(match family {
-            Family::V4 => Ipv4Addr::from_bits(self.hex(8)? as u32).into(),
-            Family::V6 => Ipv6Addr::from_bits(self.hex(32)?).into(),
-        })
-    }
-
-    fn address(&mut self, family: Family) -> Option<SocketAddr> {
-        let ip = self.ip(family)?;
-        Some(SocketAddr::new(ip, self.hex(4)? as u16))
-    }
-
-    fn details(&mut self, family: Family) -> Option<Details> {
-        let present = self.hex(1)?;
-        match present {
-            0..=7 => {}
-            8 => {
-                return Some(Details { path_mtu: Some(self.hex(8)? as u32), ..Details::default() });
-            }
-            _ => return None,
-        }
-        let mut details = Details::default();
-        if present & 1 != 0 {
-            let local = match family {
-                Family::V4 => self.ip(family)?,
-                Family::V6 => Ipv6Addr::from_bits(self.base64(IPV6_DIGITS)?).into(),
-            };
-            details.packet_info = Some(PacketInfo { local, interface: self.hex(4)? as u16 });
-        }
-        if present & 2 != 0 {
-            details.hop_limit = Some(self.hex(2)? as u8);
-        }
-        if present & 4 != 0 {
-            details.traffic_class = Some(self.hex(2)? as u8);
-        }
-        Some(details)
     }
 }
 

@@ -20,18 +20,12 @@ use crate::requests::{Reply, Request, Which};
 /// The kernel's buffer of each end, bytes, as far as the system allows so much (net.core.wmem_max).
 pub const BUFFER: usize = 1 << 20;
 
-/// The least that SO_SNDBUF can be: what a socket has while it connects, so that it is soon full.
-const LEAST_BUFFER: usize = 1;
-
 /// How long shutdown(2) may wait for acknowledgements after the peer's end, and how often it looks.
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_millis(500);
 const ACKNOWLEDGED_LOOK: Duration = Duration::from_millis(1);
 
 /// How the library writes by itself to a descriptor of the application.
 pub(crate) const UNSEEN: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL);
-
-/// How often an attempt is repeated while the node is too busy to take another connection.
-const BUSY_TRIES: u32 = 1000;
 
 /// A descriptor that is an overlay socket.
 ///
@@ -163,130 +157,11 @@ impl<'fd> Socket<'fd> {
         self.client().ask_with(request, Some(self.fd)).map(drop)
     }
 
-    /// connect(2). `None`, for datagram sockets, dissolves an association (AF_UNSPEC).
-    ///
-    /// # Errors
-    /// ECONNREFUSED, ETIMEDOUT, EHOSTUNREACH, ENETUNREACH, EINPROGRESS, EALREADY, EISCONN, EACCES,
-    /// EADDRINUSE, EINTR.
-    pub fn connect(&self, remote: Option<SocketAddr>) -> Result<(), Errno> {
-        self.connect_with(remote, || Ok(!rustix::fs::fcntl_getfl(self.fd)?.contains(OFlags::NONBLOCK)))
-    }
-
-    /// connect(2) as of a non-blocking socket, whether it is one or not: for who waits in another way, until
-    /// the socket is writable.
-    ///
-    /// # Errors
-    /// As [`connect`](Self::connect).
-    pub fn begin_connect(&self, remote: Option<SocketAddr>) -> Result<(), Errno> {
-        self.connect_with(remote, || Ok(false))
-    }
-
-    fn connect_with(
-        &self,
-        remote: Option<SocketAddr>,
-        waits: impl FnOnce() -> Result<bool, Errno>,
-    ) -> Result<(), Errno> {
-        if let Some(remote) = remote {
-            self.check_family(remote)?;
-        }
-        if self.kind() != Kind::Stream {
-            return self.associate(remote);
-        }
-        let remote = remote.ok_or(Errno::AFNOSUPPORT)?;
-        if rustix::net::getpeername(self.fd).is_ok() {
-            return self.connect_again(waits()?);
-        }
-        if sockopt::socket_acceptconn(self.fd)? {
-            return Err(Errno::ISCONN);
-        }
-        let wait = waits()?;
-        let timeout = sockopt::socket_timeout(self.fd, sockopt::Timeout::Send)?;
-        match self.ask(Request::Connect { socket: self.opened, remote, wait, timeout }) {
-            Ok(_) if wait => {
-                enlarge(self.fd);
-                self.attach()?;
-                // As long as the node does not take it, its death is no end of the stream. If the connection
-                // has ended already nobody needs it.
-                let _ = rustix::net::send(self.fd, &[0], UNSEEN);
-                Ok(())
-            }
-            // As with TCP, an interrupted or overdue attempt goes on.
-            Ok(_) => self.leave_pending(Errno::INPROGRESS),
-            Err(Errno::INTR) if wait => {
-                // The node has to know that nobody waits, or it would take the filling for data.
-                let again = Request::Connect { socket: self.opened, remote, wait: false, timeout: None };
-                while self.ask(again.clone()) == Err(Errno::INTR) {}
-                self.leave_pending(Errno::INTR)
-            }
-            Err(Errno::INPROGRESS) if wait => self.leave_pending(Errno::INPROGRESS),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Another connect(2) of a socket that is connecting or connected.
-    fn connect_again(&self, wait: bool) -> Result<(), Errno> {
-        self.take_failure()?;
-        match self.addresses()? {
-            (_, Some(_)) => Err(Errno::ISCONN),
-            // It stood, and has broken before anybody looked, as of TCP sockets.
-            (_, None) if self.is_hung_up() => {
-                let error = sockopt::socket_error(self.fd)?.err();
-                Err(error.unwrap_or(Errno::CONNABORTED))
-            }
-            (_, None) if !wait => Err(Errno::ALREADY),
-            (_, None) => {
-                let mut fds = [PollFd::from_borrowed_fd(self.fd, PollFlags::OUT)];
-                rustix::event::poll(&mut fds, None)?;
-                self.take_failure()
-            }
-        }
-    }
-
-    /// What the node tells of the socket once, if something went wrong.
-    fn take_failure(&self) -> Result<(), Errno> {
-        match self.ask(Request::TakeError(self.which()))? {
-            Reply::Error(0) => Ok(()),
-            Reply::Error(errno) => Err(Errno::from_raw_os_error(errno)),
-            _ => Err(Errno::PROTO),
-        }
-    }
-
     /// Which of these events the kernel tells of now, besides those that it tells unasked.
-    fn events(&self, wanted: PollFlags) -> Result<PollFlags, Errno> {
+    pub(crate) fn events(&self, wanted: PollFlags) -> Result<PollFlags, Errno> {
         let mut fds = [PollFd::from_borrowed_fd(self.fd, wanted)];
         rustix::event::poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
         Ok(fds[0].revents())
-    }
-
-    /// Whether the node has closed its end.
-    fn is_hung_up(&self) -> bool {
-        self.events(PollFlags::empty()).is_ok_and(|events| events.contains(PollFlags::HUP))
-    }
-
-    /// Makes the socket unwritable until the attempt has come to something.
-    fn leave_pending(&self, error: Errno) -> Result<(), Errno> {
-        sockopt::set_socket_send_buffer_size(self.fd, LEAST_BUFFER)?;
-        self.attach()?;
-        // One by one: the node takes all but the last byte, and only what is taken whole makes room.
-        while rustix::net::send(self.fd, &[0], UNSEEN).is_ok() {}
-        self.client().tell(Request::Filled(self.opened), Some(self.fd))?;
-        Err(error)
-    }
-
-    /// Connects the application's end to the node.
-    fn attach(&self) -> Result<(), Errno> {
-        let node = address(&Name::Data(self.tag));
-        for _ in 0..BUSY_TRIES {
-            match rustix::net::connect(self.fd, &node) {
-                Ok(()) => return Ok(()),
-                // Its backlog is full.
-                Err(Errno::AGAIN) => std::thread::sleep(Duration::from_millis(1)),
-                Err(Errno::CONNREFUSED) => return Err(Errno::NETDOWN),
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Err(Errno::NETDOWN)
     }
 
     /// shutdown(2).
@@ -376,7 +251,7 @@ impl<'fd> Socket<'fd> {
         }
     }
 
-    fn addresses(&self) -> Result<(SocketAddr, Option<SocketAddr>), Errno> {
+    pub(crate) fn addresses(&self) -> Result<(SocketAddr, Option<SocketAddr>), Errno> {
         match self.ask(Request::Addresses(self.which()))? {
             Reply::Addresses(local, peer) => Ok((local, peer)),
             _ => Err(Errno::PROTO),

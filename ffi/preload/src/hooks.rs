@@ -5,13 +5,13 @@ use std::os::fd::RawFd;
 use libc::{c_int, c_ulong, c_void, epoll_event, sockaddr, socklen_t};
 use peersock_bsd as bsd;
 use peersock_bsd::kernel::check;
-use peersock_bsd::{EpollSets, Errno, Sides, Socket, either};
+use peersock_bsd::{EpollSets, Errno, Sides, Socket, either, interface_requests};
 use peersock_fd::Kind;
 
 use crate::convert::counterpart;
 use crate::kernel::{hooked, quietly};
 use crate::waits::{by_side, missing, next_connect};
-use crate::{ephemeral, epoll, groups, interfaces, rules};
+use crate::{ephemeral, epoll, groups, interfaces, netlink, rules};
 
 /// The overlay socket that a descriptor is.
 pub(crate) fn overlay<'a>(fd: RawFd) -> Option<Socket<'a>> {
@@ -50,7 +50,11 @@ pub(crate) unsafe fn choose_by_remote<'a>(
 #[unsafe(no_mangle)]
 pub(crate) extern "C" fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
     hooked(|| match sides() {
-        Some(sides) => sides.socket(domain, kind, protocol),
+        Some(sides) => {
+            let fd = sides.socket(domain, kind, protocol)?;
+            netlink::note_socket(fd, domain, protocol);
+            Ok(fd)
+        }
         None => {
             // SAFETY: no pointers.
             check(unsafe { libc::syscall(libc::SYS_socket, domain, kind, protocol) }).map(|fd| fd as c_int)
@@ -199,14 +203,18 @@ pub(crate) extern "C" fn close(fd: RawFd) -> c_int {
     })
 }
 
-/// ioctl(2), for SIOCOUTQ of streams: programs wait until it says 0, which the kernel's AF_UNIX sockets never
-/// do here.
+/// ioctl(2), for interfaces, and for SIOCOUTQ of streams: programs wait until that says 0, which the kernel's
+/// AF_UNIX sockets never do here.
 ///
 /// # Safety
 /// As ioctl(2). Its third argument is passed as a fixed one would be.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn ioctl(fd: RawFd, request: c_ulong, argument: *mut c_void) -> c_int {
     hooked(|| {
+        if rules().is_some() && interface_requests::all().any(|known| known == request) {
+            // SAFETY: the program's argument, as it must pass it to ioctl(2).
+            return unsafe { interface_requests::ioctl(fd, request, argument, interfaces::networks) };
+        }
         if request == libc::TIOCOUTQ
             && !argument.is_null()
             && let Some(socket) = overlay(fd).filter(|socket| socket.kind() == Kind::Stream)

@@ -1,7 +1,6 @@
 //! Interfaces: the networks stand behind the machine's own, so that programs that bind to each address of the
-//! machine serve the overlay, too.
-//!
-//! Programs that ask the kernel by netlink(7) or ioctl(2) see its interfaces only.
+//! machine serve the overlay, too. Here are the C library's functions; for programs that ask the kernel see
+//! `netlink`, and `peersock_bsd::interface_requests`.
 
 use std::ffi::{CStr, CString};
 use std::mem::{offset_of, zeroed};
@@ -10,6 +9,7 @@ use std::os::fd::RawFd;
 use std::{ptr, slice};
 
 use libc::{c_char, c_int, c_uint, c_void, ifaddrs, sockaddr, sockaddr_storage, socklen_t};
+use peersock_bsd::interface::{FLAGS, netmask};
 use peersock_bsd::{Errno, Rules, kernel, name_index, write_address};
 use peersock_fd::{Interface, Route};
 
@@ -24,9 +24,6 @@ type IfNameIndex = unsafe extern "C" fn() -> *mut libc::if_nameindex;
 type FreeNameIndex = unsafe extern "C" fn(*mut libc::if_nameindex);
 type NameToIndex = unsafe extern "C" fn(*const c_char) -> c_uint;
 type IndexToName = unsafe extern "C" fn(c_uint, *mut c_char) -> *mut c_char;
-
-/// Networks carry groups, and no frames.
-const FLAGS: c_uint = (libc::IFF_UP | libc::IFF_RUNNING | libc::IFF_NOARP | libc::IFF_MULTICAST) as c_uint;
 
 /// An entry of ours in a list of getifaddrs(3). Its name lies right behind what the program knows of it: by
 /// that it is told from the C library's entries, behind which their addresses lie.
@@ -48,7 +45,7 @@ impl Entry {
         put(of.address, &mut entry.address);
         put(netmask(of), &mut entry.netmask);
         entry.shown.ifa_name = entry.name.as_mut_ptr();
-        entry.shown.ifa_flags = FLAGS;
+        entry.shown.ifa_flags = FLAGS as c_uint;
         entry.shown.ifa_addr = (&raw mut entry.address).cast::<sockaddr>();
         entry.shown.ifa_netmask = (&raw mut entry.netmask).cast::<sockaddr>();
         entry
@@ -67,14 +64,6 @@ fn put(ip: IpAddr, to: &mut sockaddr_storage) {
     // SAFETY: there are so many bytes.
     let written = unsafe { write_address((ip, 0).into(), ptr::from_mut(to).cast(), &raw mut length) };
     debug_assert_eq!(written, Ok(()), "any address fits");
-}
-
-fn netmask(of: &Route) -> IpAddr {
-    let prefix = u32::from(of.prefix);
-    match of.address {
-        IpAddr::V4(_) => IpAddr::V4(u32::MAX.checked_shl(32 - prefix.min(32)).unwrap_or(0).into()),
-        IpAddr::V6(_) => IpAddr::V6(u128::MAX.checked_shl(128 - prefix.min(128)).unwrap_or(0).into()),
-    }
 }
 
 /// # Safety
@@ -98,7 +87,7 @@ pub(crate) unsafe extern "C" fn getifaddrs(list: *mut *mut ifaddrs) -> c_int {
                     while !(*end).is_null() {
                         end = &raw mut (**end).ifa_next;
                     }
-                    for interface in &interfaces() {
+                    for interface in &networks() {
                         for address in &interface.addresses {
                             *end = Box::into_raw(Entry::allocate(&interface.name, address)).cast();
                             end = &raw mut (**end).ifa_next;
@@ -159,7 +148,7 @@ pub(crate) extern "C" fn if_nameindex() -> *mut libc::if_nameindex {
                 free(machines);
             }
             let named = |found: Interface| (found.index, CString::new(found.name).unwrap_or_default());
-            all.extend(interfaces().into_iter().map(named));
+            all.extend(networks().into_iter().map(named));
             name_index::list(all)
         },
     )
@@ -187,7 +176,7 @@ pub(crate) unsafe extern "C" fn if_nametoindex(name: *const c_char) -> c_uint {
             }
             // SAFETY: as above.
             let name = unsafe { CStr::from_ptr(name) }.to_bytes();
-            let ours = interfaces().into_iter().find(|interface| interface.name.as_bytes() == name);
+            let ours = networks().into_iter().find(|interface| interface.name.as_bytes() == name);
             ours.map_or(0, |interface| interface.index)
         },
     )
@@ -206,7 +195,7 @@ pub(crate) unsafe extern "C" fn if_indextoname(index: c_uint, name: *mut c_char)
             if !machines.is_null() {
                 return machines;
             }
-            let Some(ours) = interfaces().into_iter().find(|interface| interface.index == index) else {
+            let Some(ours) = networks().into_iter().find(|interface| interface.index == index) else {
                 return machines;
             };
             let bytes = &ours.name.as_bytes()[..ours.name.len().min(libc::IF_NAMESIZE - 1)];
@@ -237,7 +226,7 @@ pub(crate) unsafe fn bind_to(
     let bytes = if value.is_null() { &[][..] } else { unsafe { slice::from_raw_parts(value.cast(), room) } };
     // With or without its end.
     let name = bytes.split(|byte| *byte == 0).next().unwrap_or_default();
-    let is_networks = || interfaces().iter().any(|interface| interface.name.as_bytes() == name);
+    let is_networks = || networks().iter().any(|interface| interface.name.as_bytes() == name);
     if name.is_empty() || !is_networks() {
         // SAFETY: the caller's.
         return unsafe { kernel::setsockopt(fd, level, option, value, length) };
@@ -247,6 +236,6 @@ pub(crate) unsafe fn bind_to(
 }
 
 /// The networks, if this process was started by `peersock run`.
-fn interfaces() -> Vec<Interface> {
+pub(crate) fn networks() -> Vec<Interface> {
     rules().map(|rules| rules.client.interfaces()).unwrap_or_default()
 }

@@ -25,6 +25,7 @@ mod interfaces;
 mod kernel;
 mod messages;
 mod names;
+mod netlink;
 mod read_write;
 mod spawn;
 mod supervise;
@@ -38,7 +39,8 @@ use peersock_bsd::Rules;
 static RULES: OnceLock<Option<Rules>> = OnceLock::new();
 
 /// The locks of this library, in the order in which a fork takes them.
-static LOCKS: &[&dyn fork_lock::Lock] = &[&epoll::KNOWN, &groups::KNOWN, &ephemeral::KNOWN];
+static LOCKS: &[&dyn fork_lock::Lock] =
+    &[&epoll::KNOWN, &groups::KNOWN, &ephemeral::KNOWN, &netlink::PENDING];
 
 /// The rules; `None` if this process was not started by `peersock run`.
 fn rules() -> Option<&'static Rules> {

@@ -10,6 +10,7 @@ use peersock_fd::Kind;
 
 use crate::hooks::{choose_by_remote, overlay};
 use crate::kernel::{errno, hooked, set_errno};
+use crate::netlink;
 use crate::waits::{
     NONE, by_side, missing, next_recv, next_recvfrom, next_recvmmsg, next_recvmsg, next_send, next_sendmmsg,
     next_sendmsg, next_sendto, receive, test_cancel,
@@ -35,6 +36,8 @@ pub(crate) unsafe extern "C-unwind" fn send(
     }
     let Some(next) = next_send() else { return missing() };
     // SAFETY: as above.
+    unsafe { netlink::note_sent(fd, data, size) };
+    // SAFETY: as above.
     told(fd, unsafe { next(fd, data, size, flags) })
 }
 
@@ -58,6 +61,10 @@ pub(crate) unsafe extern "C-unwind" fn recv(
     size: size_t,
     flags: c_int,
 ) -> ssize_t {
+    if netlink::is_one(fd) {
+        // SAFETY: the program's pointers, as it must pass them to recv(2).
+        return unsafe { netlink::receive(fd, buf, size, flags) };
+    }
     let (none, length) = (std::ptr::null_mut::<sockaddr>(), std::ptr::null_mut::<socklen_t>());
     // AF_UNIX streams do not know what it means to TCP.
     if flags & libc::MSG_TRUNC != 0 || bsd::is_patient_peek(flags) {
@@ -122,6 +129,8 @@ pub(crate) unsafe extern "C-unwind" fn sendto(
     length: socklen_t,
 ) -> ssize_t {
     let Some(next) = next_sendto() else { return missing() };
+    // SAFETY: the program's pointers, as it must pass them to sendto(2).
+    unsafe { netlink::note_sent(fd, data, size) };
     let socket = match address.is_null() {
         true => Ok(overlay(fd)),
         // SAFETY: the program's pointers, as it must pass them to sendto(2).
@@ -147,6 +156,10 @@ pub(crate) unsafe extern "C-unwind" fn recvfrom(
     length: *mut socklen_t,
 ) -> ssize_t {
     let Some(next) = next_recvfrom() else { return missing() };
+    if netlink::is_one(fd) {
+        // SAFETY: the program's pointers, as it must pass them to recvfrom(2).
+        return unsafe { netlink::receive_from(fd, buf, size, flags, address, length) };
+    }
     let Some(socket) = overlay(fd) else {
         // SAFETY: the program's pointers, as it must pass them to recvfrom(2).
         return unsafe { next(fd, buf, size, flags, address, length) };
@@ -197,6 +210,8 @@ pub(crate) unsafe extern "C-unwind" fn __recvfrom_chk(
 pub(crate) unsafe extern "C-unwind" fn sendmsg(fd: RawFd, message: *const msghdr, flags: c_int) -> ssize_t {
     let Some(next) = next_sendmsg() else { return missing() };
     // SAFETY: the program's pointers, as it must pass them to sendmsg(2).
+    unsafe { netlink::note_message(fd, message) };
+    // SAFETY: the program's pointers, as it must pass them to sendmsg(2).
     let socket = match unsafe { message.as_ref() } {
         // SAFETY: as above.
         Some(message) if !message.msg_name.is_null() => unsafe {
@@ -217,6 +232,10 @@ pub(crate) unsafe extern "C-unwind" fn sendmsg(fd: RawFd, message: *const msghdr
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C-unwind" fn recvmsg(fd: RawFd, message: *mut msghdr, flags: c_int) -> ssize_t {
     let Some(next) = next_recvmsg() else { return missing() };
+    if netlink::is_one(fd) {
+        // SAFETY: the program's pointers, as it must pass them to recvmsg(2).
+        return unsafe { netlink::receive_message(fd, message, flags) };
+    }
     let Some(socket) = overlay(fd) else {
         // SAFETY: the program's pointers, as it must pass them to recvmsg(2).
         return unsafe { next(fd, message, flags) };
@@ -245,6 +264,8 @@ pub(crate) unsafe extern "C-unwind" fn sendmmsg(
     // SAFETY: the program's pointers, as it must pass them to sendmmsg(2).
     let first = if count == 0 { None } else { unsafe { messages.as_ref() } };
     let Some(next) = next_sendmmsg() else { return missing() };
+    // SAFETY: the program's pointers, as it must pass them to sendmmsg(2).
+    unsafe { netlink::note_messages(fd, messages, count) };
     let socket = match first {
         // SAFETY: as above.
         Some(first) if !first.msg_hdr.msg_name.is_null() => unsafe {
@@ -271,6 +292,10 @@ pub(crate) unsafe extern "C-unwind" fn recvmmsg(
     timeout: *mut timespec,
 ) -> c_int {
     let Some(next) = next_recvmmsg() else { return missing() };
+    if count > 0 && !messages.is_null() && netlink::is_one(fd) {
+        // SAFETY: the program's pointers, as it must pass them to recvmmsg(2).
+        return unsafe { netlink::receive_first(fd, messages, flags) };
+    }
     let Some(socket) = overlay(fd) else {
         // SAFETY: the program's pointers, as it must pass them to recvmmsg(2).
         return unsafe { next(fd, messages, count, flags, timeout) };

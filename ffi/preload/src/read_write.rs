@@ -14,6 +14,7 @@ use peersock_bsd::Errno;
 use crate::kernel::{errno, set_errno};
 use crate::messages::meaning;
 use crate::names::next;
+use crate::netlink;
 use crate::waits::missing;
 
 type Read = unsafe extern "C-unwind" fn(RawFd, *mut c_void, size_t) -> ssize_t;
@@ -33,6 +34,10 @@ pub(crate) fn find_originals() {
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C-unwind" fn read(fd: RawFd, buf: *mut c_void, size: size_t) -> ssize_t {
     let Some(next) = next_read() else { return missing() };
+    if netlink::is_one(fd) {
+        // SAFETY: the program's pointer, as it must pass it to read(2).
+        return unsafe { netlink::receive(fd, buf, size, 0) };
+    }
     // SAFETY: the program's pointer, as it must pass it to read(2).
     told(fd, unsafe { next(fd, buf, size) })
 }
@@ -49,6 +54,10 @@ pub(crate) unsafe extern "C-unwind" fn __read_chk(
     room: size_t,
 ) -> ssize_t {
     let Some(next) = next_checked_read() else { return missing() };
+    if size <= room && netlink::is_one(fd) {
+        // SAFETY: the program's pointer, as it must pass it to read(2).
+        return unsafe { netlink::receive(fd, buf, size, 0) };
+    }
     // SAFETY: the program's pointer, as it must pass it to read(2).
     told(fd, unsafe { next(fd, buf, size, room) })
 }
@@ -59,6 +68,8 @@ pub(crate) unsafe extern "C-unwind" fn __read_chk(
 pub(crate) unsafe extern "C-unwind" fn write(fd: RawFd, data: *const c_void, size: size_t) -> ssize_t {
     let Some(next) = next_write() else { return missing() };
     // SAFETY: the program's pointer, as it must pass it to write(2).
+    unsafe { netlink::note_sent(fd, data, size) };
+    // SAFETY: the program's pointer, as it must pass it to write(2).
     told(fd, unsafe { next(fd, data, size) })
 }
 
@@ -67,6 +78,10 @@ pub(crate) unsafe extern "C-unwind" fn write(fd: RawFd, data: *const c_void, siz
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C-unwind" fn readv(fd: RawFd, pieces: *const iovec, count: c_int) -> ssize_t {
     let Some(next) = next_readv() else { return missing() };
+    if netlink::is_one(fd) {
+        // SAFETY: the program's pointers, as it must pass them to readv(2).
+        return unsafe { netlink::receive_pieces(fd, pieces, count) };
+    }
     // SAFETY: the program's pointers, as it must pass them to readv(2).
     told(fd, unsafe { next(fd, pieces, count) })
 }
@@ -76,6 +91,8 @@ pub(crate) unsafe extern "C-unwind" fn readv(fd: RawFd, pieces: *const iovec, co
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C-unwind" fn writev(fd: RawFd, pieces: *const iovec, count: c_int) -> ssize_t {
     let Some(next) = next_writev() else { return missing() };
+    // SAFETY: the program's pointers, as it must pass them to writev(2).
+    unsafe { netlink::note_pieces(fd, pieces, usize::try_from(count).unwrap_or(0)) };
     // SAFETY: the program's pointers, as it must pass them to writev(2).
     told(fd, unsafe { next(fd, pieces, count) })
 }

@@ -136,13 +136,14 @@ impl Call {
             libc::SYS_getsockopt => self.getsockopt(),
             libc::SYS_setsockopt => self.setsockopt(),
             libc::SYS_shutdown => self.shutdown(),
-            libc::SYS_ioctl => self.unacknowledged(),
+            libc::SYS_ioctl if self.target.word(1) == libc::TIOCOUTQ => self.unacknowledged(),
+            libc::SYS_ioctl => self.interface_request(context),
             libc::SYS_sendto => self.sendto(context),
-            libc::SYS_recvfrom => self.recvfrom(),
+            libc::SYS_recvfrom => self.recvfrom(context),
             libc::SYS_sendmsg => self.sendmsg(context),
-            libc::SYS_recvmsg => self.recvmsg(),
+            libc::SYS_recvmsg => self.recvmsg(context),
             libc::SYS_sendmmsg => self.sendmmsg(context),
-            libc::SYS_recvmmsg => self.recvmmsg(),
+            libc::SYS_recvmmsg => self.recvmmsg(context),
             _ => Ok(Step::GoOn),
         }
     }

@@ -7,6 +7,7 @@ use std::mem::offset_of;
 
 use libc::{BPF_JEQ, BPF_JSET, SECCOMP_RET_ALLOW, SECCOMP_RET_USER_NOTIF, c_long, seccomp_data};
 use peersock_bsd::filter::{ARCHITECTURE, LOCAL_FAMILIES, begin, fail, give, load, skip_unless};
+use peersock_bsd::interface_requests;
 use seccompiler::{BpfProgram, sock_filter};
 
 /// Calls that are notified whatever their arguments are.
@@ -48,14 +49,9 @@ pub(crate) fn program(only: bool) -> Option<BpfProgram> {
         program.push(skip_unless(BPF_JEQ, number as u32, 0, rest.len() as u8));
         program.extend(rest);
     }
-    // SIOCOUTQ, which the kernel's AF_UNIX sockets answer otherwise than TCP.
-    program.extend([
-        skip_unless(BPF_JEQ, libc::SYS_ioctl as u32, 0, 4),
-        load(argument(1)),
-        skip_unless(BPF_JEQ, libc::TIOCOUTQ as u32, 0, 1),
-        give(SECCOMP_RET_USER_NOTIF),
-        give(SECCOMP_RET_ALLOW),
-    ]);
+    let rest = request();
+    program.push(skip_unless(BPF_JEQ, libc::SYS_ioctl as u32, 0, rest.len() as u8));
+    program.extend(rest);
     let rest = socket(only);
     program.push(skip_unless(BPF_JEQ, libc::SYS_socket as u32, 0, rest.len() as u8));
     program.extend(rest);
@@ -75,6 +71,17 @@ fn with_address(flags: u32) -> Vec<sock_filter> {
         give(SECCOMP_RET_USER_NOTIF),
         give(SECCOMP_RET_ALLOW),
     ]
+}
+
+/// The verdict on ioctl(2): SIOCOUTQ, which the kernel's AF_UNIX sockets answer otherwise than TCP, and what is
+/// about interfaces is notified.
+fn request() -> Vec<sock_filter> {
+    let mut program = vec![load(argument(1))];
+    for request in interface_requests::all().chain([libc::TIOCOUTQ]) {
+        program.extend([skip_unless(BPF_JEQ, request as u32, 0, 1), give(SECCOMP_RET_USER_NOTIF)]);
+    }
+    program.push(give(SECCOMP_RET_ALLOW));
+    program
 }
 
 /// The verdict on socket(2).
@@ -143,6 +150,7 @@ mod tests {
         }
         assert_eq!(of(libc::SYS_ioctl, [3, libc::FIONREAD, 4096, 0, 0, 0]), SECCOMP_RET_ALLOW);
         assert_eq!(of(libc::SYS_ioctl, [3, libc::TIOCOUTQ, 4096, 0, 0, 0]), SECCOMP_RET_USER_NOTIF);
+        assert_eq!(of(libc::SYS_ioctl, [3, libc::SIOCGIFINDEX, 4096, 0, 0, 0]), SECCOMP_RET_USER_NOTIF);
         assert_eq!(of(libc::SYS_io_uring_setup, [0; 6]), fail(libc::ENOSYS));
         assert_eq!(of(c_long::from(X32) + 41, [0; 6]), fail(libc::ENOSYS));
     }

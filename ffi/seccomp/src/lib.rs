@@ -32,6 +32,7 @@ mod admission;
 mod call;
 mod filter;
 mod images;
+mod interfaces;
 mod listener;
 mod message;
 mod sets;
@@ -40,9 +41,10 @@ mod target;
 mod transfer;
 mod waiting;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use peersock_bsd::Rules;
+use peersock_bsd::netlink::PendingAnswers;
 
 pub use supervisor::{Filter, Supervised, Supervisor};
 
@@ -52,4 +54,6 @@ struct Context {
     images: images::Images,
     sets: sets::Sets,
     waiting: Arc<waiting::Waiting>,
+    /// Of routing sockets, into which the networks belong.
+    answers: Mutex<PendingAnswers>,
 }

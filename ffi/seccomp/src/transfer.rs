@@ -24,7 +24,12 @@ impl Call {
         let (size, flags) = (usize::try_from(target.word(2)).map_err(|_| Errno::INVAL)?, target.int(3));
         let local = self.local()?;
         let address = Address::read(target, target.word(4), target.int(5))?;
-        let Some(socket) = self.by_address(context, &local, &address)? else { return Ok(Step::GoOn) };
+        let Some(socket) = self.by_address(context, &local, &address)? else {
+            return self.note_question(context, &local, || {
+                let mut sent = vec![0; size.min(MOST)];
+                target.read(target.word(1), &mut sent).map(|()| sent)
+            });
+        };
         let is_stream = socket.kind() == Kind::Stream;
         if size > MOST && !is_stream {
             return Err(Errno::MSGSIZE);
@@ -40,7 +45,9 @@ impl Call {
     pub(crate) fn sendmsg(&self, context: &Context) -> Result<Step> {
         let (message, flags) = (Message::read(&self.target, self.target.word(1))?, self.target.int(2));
         let local = self.local()?;
-        let Some(socket) = self.by_message(context, &local, &message, flags)? else { return Ok(Step::GoOn) };
+        let Some(socket) = self.by_message(context, &local, &message, flags)? else {
+            return self.note_question(context, &local, || message.data(&self.target, false));
+        };
         let sent = self.send_one(&socket, &message, flags);
         self.sent(local, flags, sent)
     }
@@ -53,7 +60,13 @@ impl Call {
             return Ok(Step::GoOn);
         }
         let message = Message::read(&self.target, first)?;
-        let Some(socket) = self.by_message(context, &local, &message, flags)? else { return Ok(Step::GoOn) };
+        let Some(socket) = self.by_message(context, &local, &message, flags)? else {
+            for index in 0..count.min(MANY) {
+                let message = Message::read(&self.target, first + u64::from(index) * MANY_STRIDE)?;
+                self.note_question(context, &local, || message.data(&self.target, false))?;
+            }
+            return Ok(Step::GoOn);
+        };
         let mut done = 0;
         for index in 0..count.min(MANY) {
             let at = first + u64::from(index) * MANY_STRIDE;
@@ -103,11 +116,13 @@ impl Call {
         }
     }
 
-    pub(crate) fn recvfrom(&self) -> Result<Step> {
+    pub(crate) fn recvfrom(&self, context: &Context) -> Result<Step> {
         let target = &self.target;
         let (size, flags) = (usize::try_from(target.word(2)).map_err(|_| Errno::INVAL)?, target.int(3));
         let local = self.local()?;
-        let Some(socket) = bsd::overlay(local.raw()) else { return Ok(Step::GoOn) };
+        let Some(socket) = bsd::overlay(local.raw()) else {
+            return self.receive_answer_from(context, &local);
+        };
         let mut answer = match target.word(4) {
             0 => None,
             at => Some(Answer::read(target, at, target.word(5))?),
@@ -133,10 +148,13 @@ impl Call {
         Ok(Step::Value(received as i64))
     }
 
-    pub(crate) fn recvmsg(&self) -> Result<Step> {
+    pub(crate) fn recvmsg(&self, context: &Context) -> Result<Step> {
         let (message, flags) = (Message::read(&self.target, self.target.word(1))?, self.target.int(2));
         let local = self.local()?;
-        let Some(socket) = receiver(&local, &message, flags) else { return Ok(Step::GoOn) };
+        let Some(socket) = receiver(&local, &message, flags) else {
+            let received = self.receive_answer(context, &local, &message, flags)?;
+            return Ok(received.map_or(Step::GoOn, Step::Value));
+        };
         match self.receive_one(&socket, &message, flags) {
             Err(Errno::AGAIN) if self.may_wait(&local, flags)? => {
                 local.wait(EventFlags::IN, Timeout::Recv, Errno::AGAIN)
@@ -146,14 +164,16 @@ impl Call {
     }
 
     /// Receives as many as there are, and waits for the first only.
-    pub(crate) fn recvmmsg(&self) -> Result<Step> {
+    pub(crate) fn recvmmsg(&self, context: &Context) -> Result<Step> {
         let (first, count, flags) = (self.target.word(1), self.target.int(2) as u32, self.target.int(3));
         let local = self.local()?;
         if count == 0 {
             return Ok(Step::GoOn);
         }
         let message = Message::read(&self.target, first)?;
-        let Some(socket) = receiver(&local, &message, flags) else { return Ok(Step::GoOn) };
+        let Some(socket) = receiver(&local, &message, flags) else {
+            return self.receive_first_answer(context, &local, flags);
+        };
         let mut done = 0;
         for index in 0..count.min(MANY) {
             let at = first + u64::from(index) * MANY_STRIDE;

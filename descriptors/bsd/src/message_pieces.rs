@@ -1,0 +1,134 @@
+//! The pieces of messages, as C passes them and as Rust's slices may be.
+
+use std::borrow::Cow;
+use std::io::IoSliceMut;
+use std::{ptr, slice};
+
+use libc::{c_uint, c_void, iovec, mmsghdr, msghdr};
+use peersock_fd::Errno;
+
+use crate::Result;
+
+/// What one call moves at most, bytes: Linux's MAX_RW_COUNT for pages of 4 KiB.
+pub(crate) const MAX_BYTES: usize = 0x7fff_f000;
+
+/// The most pieces of one message (UIO_MAXIOV).
+const MAX_PIECES: usize = 1024;
+
+/// The pieces of a message as Rust's slices may be: not longer than Linux takes them, and none at null. They
+/// are the message's own where those are so.
+///
+/// # Errors
+/// EMSGSIZE for too many pieces, EINVAL for one of a negative length, EFAULT.
+///
+/// # Safety
+/// The message's vectors are valid, but for null with a length of 0.
+pub(crate) unsafe fn vectors(message: &msghdr) -> Result<Cow<'_, [iovec]>> {
+    // The field's type differs between C libraries.
+    #[allow(clippy::unnecessary_cast)]
+    let count = message.msg_iovlen as usize;
+    if count == 0 {
+        return Ok(Cow::Borrowed(&[]));
+    }
+    if count > MAX_PIECES {
+        return Err(Errno::MSGSIZE);
+    }
+    if message.msg_iov.is_null() {
+        return Err(Errno::FAULT);
+    }
+    // SAFETY: the caller says that so many are there.
+    let mut vectors = Cow::Borrowed(unsafe { slice::from_raw_parts(message.msg_iov, count) });
+    let mut left = MAX_BYTES;
+    for at in 0..count {
+        let iovec { iov_base, iov_len } = vectors[at];
+        if iov_len > isize::MAX as usize {
+            return Err(Errno::INVAL);
+        }
+        if iov_base.is_null() && iov_len > 0 {
+            return Err(Errno::FAULT);
+        }
+        if iov_base.is_null() {
+            vectors.to_mut()[at].iov_base = ptr::NonNull::<c_void>::dangling().as_ptr();
+        }
+        if iov_len > left {
+            vectors.to_mut()[at].iov_len = left;
+        }
+        left -= iov_len.min(left);
+    }
+    Ok(vectors)
+}
+
+/// As [`vectors`], to be written to; what cannot be the message's own is put into `own`.
+///
+/// # Safety
+/// As there; the pieces are valid for it, and the message's vectors used by nobody else.
+pub(crate) unsafe fn pieces_mut<'a>(
+    message: &msghdr,
+    own: &'a mut Vec<iovec>,
+) -> Result<&'a mut [IoSliceMut<'a>]> {
+    // SAFETY: the caller's.
+    let (first, count) = match unsafe { vectors(message) }? {
+        Cow::Borrowed([]) => return Ok(&mut []),
+        Cow::Borrowed(vectors) => (message.msg_iov, vectors.len()),
+        Cow::Owned(vectors) => {
+            *own = vectors;
+            (own.as_mut_ptr(), own.len())
+        }
+    };
+    // SAFETY: `IoSliceMut` is guaranteed to be an `iovec`; the rest is the caller's.
+    Ok(unsafe { slice::from_raw_parts_mut(first.cast::<IoSliceMut<'a>>(), count) })
+}
+
+/// # Safety
+/// `messages` points to `count` messages.
+pub(crate) unsafe fn many<'a>(messages: *mut mmsghdr, count: c_uint) -> Result<&'a mut [mmsghdr]> {
+    let count = (count as usize).min(MAX_PIECES);
+    match (messages.is_null(), count) {
+        (_, 0) => Ok(&mut []),
+        (true, _) => Err(Errno::FAULT),
+        // SAFETY: the caller's.
+        (false, _) => Ok(unsafe { slice::from_raw_parts_mut(messages, count) }),
+    }
+}
+
+/// Copies as much as fits.
+pub(crate) fn scatter(mut data: &[u8], pieces: &mut [IoSliceMut<'_>]) -> usize {
+    let whole = data.len();
+    for piece in pieces {
+        let fits = piece.len().min(data.len());
+        piece[..fits].copy_from_slice(&data[..fits]);
+        data = &data[fits..];
+    }
+    whole - data.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checked(vectors: &[(*const u8, usize)]) -> Result<Vec<(bool, usize)>> {
+        let mut vectors: Vec<iovec> = vectors
+            .iter()
+            .map(|&(base, length)| iovec { iov_base: base.cast_mut().cast(), iov_len: length })
+            .collect();
+        // SAFETY: zeros are a message.
+        let mut message: msghdr = unsafe { std::mem::zeroed() };
+        (message.msg_iov, message.msg_iovlen) = (vectors.as_mut_ptr(), vectors.len() as _);
+        // SAFETY: the vectors are there; what they point to is not looked at.
+        let checked = unsafe { super::vectors(&message) }?;
+        Ok(checked.iter().map(|vector| (vector.iov_base.is_null(), vector.iov_len)).collect())
+    }
+
+    #[test]
+    fn pieces_are_taken_as_linux_takes_them() {
+        let (null, data) = (ptr::null(), b"data".as_ptr());
+        assert_eq!(checked(&[]), Ok(vec![]));
+        assert_eq!(checked(&[(data, 4), (null, 0), (data, 2)]), Ok(vec![(false, 4), (false, 0), (false, 2)]));
+        assert_eq!(checked(&[(null, 1)]), Err(Errno::FAULT));
+        assert_eq!(checked(&[(data, usize::MAX)]), Err(Errno::INVAL));
+        let much = isize::MAX as usize;
+        assert_eq!(checked(&[(data, 4), (data, much)]), Ok(vec![(false, 4), (false, MAX_BYTES - 4)]));
+        assert_eq!(checked(&[(data, much), (data, much)]), Ok(vec![(false, MAX_BYTES), (false, 0)]));
+        assert_eq!(checked(&vec![(data, 1); MAX_PIECES + 1]), Err(Errno::MSGSIZE));
+    }
+}

@@ -1,0 +1,316 @@
+//! Answers that programs have not read to their end, and the calls that read them.
+
+use std::sync::{Mutex, PoisonError};
+use std::{mem, ptr};
+
+use libc::{c_int, iovec, msghdr, sockaddr_nl, socklen_t, ssize_t};
+use peersock_fd::{Errno, Interface};
+
+use super::{Answer, Outcome, questions};
+use crate::{Result, kernel};
+
+/// Answers that are waited for; beyond it the oldest is forgotten.
+const MOST: usize = 64;
+
+/// The answers that are waited for, of all routing sockets.
+///
+/// ```
+/// use std::sync::Mutex;
+/// use peersock_bsd::netlink::{PendingAnswers, note};
+///
+/// let pending = Mutex::new(PendingAnswers::new());
+/// // What is no question for interfaces is not noted, and nobody asks which there are.
+/// note(0, &pending, b"text", || unreachable!());
+/// ```
+#[derive(Debug, Default)]
+pub struct PendingAnswers(Vec<Pending>);
+
+/// Where they are kept: every call locks them for itself.
+pub trait SharedAnswers {
+    /// Has them for a moment, in which nothing waits.
+    fn with<T>(&self, action: impl FnOnce(&mut PendingAnswers) -> T) -> T;
+}
+
+impl SharedAnswers for Mutex<PendingAnswers> {
+    fn with<T>(&self, action: impl FnOnce(&mut PendingAnswers) -> T) -> T {
+        action(&mut self.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[derive(Debug)]
+struct Pending {
+    /// SO_COOKIE of its socket.
+    socket: u64,
+    answer: Answer,
+    /// What the program is to receive in place of the kernel's next datagram, the first last.
+    parts: Vec<Vec<u8>>,
+}
+
+/// What a program receives next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Part {
+    bytes: Vec<u8>,
+    /// The kernel's datagram goes with it.
+    is_last: bool,
+}
+
+impl Pending {
+    fn next_part(&self) -> Option<Part> {
+        Some(Part { bytes: self.parts.last()?.clone(), is_last: self.parts.len() == 1 })
+    }
+}
+
+impl PendingAnswers {
+    /// None.
+    pub const fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    fn add(&mut self, socket: u64, answer: Answer) {
+        // The same question once more: what was sent before has failed.
+        let is_same = |old: &Pending| old.socket == socket && old.answer.sequence() == answer.sequence();
+        self.0.retain(|old| !is_same(old) || !old.parts.is_empty());
+        if self.0.len() >= MOST {
+            self.0.remove(0);
+        }
+        self.0.push(Pending { socket, answer, parts: Vec::new() });
+    }
+
+    fn has(&self, socket: u64) -> bool {
+        self.0.iter().any(|one| one.socket == socket)
+    }
+
+    /// The next part of a datagram of which the program has received some.
+    fn begun(&self, socket: u64) -> Option<Part> {
+        self.0.iter().filter(|one| one.socket == socket).find_map(Pending::next_part)
+    }
+
+    /// The first part of a datagram that ends an answer.
+    fn begin(&mut self, socket: u64, datagram: &[u8]) -> Option<Part> {
+        // Another thread may have looked at it, too.
+        if let Some(part) = self.begun(socket) {
+            return Some(part);
+        }
+        let mut at = 0;
+        while let Some(one) = self.0.get_mut(at) {
+            match one.answer.in_place_of(datagram) {
+                Outcome::Instead(mut parts) if one.socket == socket => {
+                    parts.reverse();
+                    one.parts = parts;
+                    return one.next_part();
+                }
+                Outcome::Over if one.socket == socket => drop(self.0.remove(at)),
+                _ => at += 1,
+            }
+        }
+        None
+    }
+
+    /// The program has received a part.
+    fn end_part(&mut self, socket: u64) {
+        let is_begun = |one: &Pending| one.socket == socket && !one.parts.is_empty();
+        if let Some(at) = self.0.iter().position(is_begun) {
+            self.0[at].parts.pop();
+            if self.0[at].parts.is_empty() {
+                self.0.remove(at);
+            }
+        }
+    }
+
+    /// The datagram whose parts there are is not there any more.
+    fn forget_begun(&mut self, socket: u64) {
+        self.0.retain(|one| one.socket != socket || one.parts.is_empty());
+    }
+}
+
+/// Whether a descriptor is a routing socket.
+pub fn is_routing_socket(fd: c_int) -> bool {
+    let option = |name| kernel::int_option(fd, libc::SOL_SOCKET, name);
+    option(libc::SO_DOMAIN) == Some(libc::AF_NETLINK)
+        && option(libc::SO_PROTOCOL) == Some(libc::NETLINK_ROUTE)
+}
+
+/// Notes what a program is about to ask by a routing socket.
+pub fn note(
+    fd: c_int,
+    pending: &impl SharedAnswers,
+    sent: &[u8],
+    interfaces: impl FnOnce() -> Vec<Interface>,
+) {
+    let strictly = || kernel::int_option(fd, libc::SOL_NETLINK, libc::NETLINK_GET_STRICT_CHK) == Some(1);
+    let asked = questions(sent, strictly);
+    let (false, Some(socket)) = (asked.is_empty(), cookie(fd)) else { return };
+    let interfaces = interfaces();
+    for answer in asked.iter().filter_map(|question| question.answer(&interfaces)) {
+        pending.with(|pending| pending.add(socket, answer));
+    }
+}
+
+/// recvmsg(2) of a routing socket, without waiting, if what comes next is part of an answer that the networks
+/// belong into; `None` if it is to be received as it is, also if there is nothing.
+///
+/// # Safety
+/// As recvmsg(2).
+pub unsafe fn receive(
+    fd: c_int,
+    pending: &impl SharedAnswers,
+    message: *mut msghdr,
+    flags: c_int,
+) -> Option<Result<ssize_t>> {
+    let socket = cookie(fd)?;
+    let (is_waited_for, begun) = pending.with(|pending| (pending.has(socket), pending.begun(socket)));
+    if !is_waited_for {
+        return None;
+    }
+    let first = || first_datagram(fd).and_then(|datagram| pending.with(|all| all.begin(socket, &datagram)));
+    let Part { bytes, is_last } = begun.or_else(first)?;
+    let stays = if is_last { 0 } else { libc::MSG_PEEK };
+    // The sender, and what else comes with it, is the kernel's datagram's.
+    // SAFETY: the caller's.
+    if let Err(error) = unsafe { kernel::recvmsg(fd, message, flags | stays | libc::MSG_DONTWAIT) } {
+        if error == Errno::AGAIN {
+            pending.with(|pending| pending.forget_begun(socket));
+        }
+        return Some(Err(error));
+    }
+    // SAFETY: the kernel has taken it.
+    let message = unsafe { &mut *message };
+    // SAFETY: as above.
+    let copied = unsafe { fill(message, &bytes) };
+    message.msg_flags &= !libc::MSG_TRUNC;
+    if copied < bytes.len() {
+        message.msg_flags |= libc::MSG_TRUNC;
+    }
+    if flags & libc::MSG_PEEK == 0 {
+        pending.with(|pending| pending.end_part(socket));
+    }
+    Some(Ok(if flags & libc::MSG_TRUNC != 0 { bytes.len() } else { copied } as ssize_t))
+}
+
+/// SO_COOKIE: what tells a socket from all others that there have been.
+fn cookie(fd: c_int) -> Option<u64> {
+    let mut value: u64 = 0;
+    let mut length = size_of::<u64>() as socklen_t;
+    let to = (&raw mut value).cast();
+    // SAFETY: both pointers are to live variables of the sizes that the kernel is told.
+    unsafe { kernel::getsockopt(fd, libc::SOL_SOCKET, libc::SO_COOKIE, to, &raw mut length) }.ok()?;
+    Some(value)
+}
+
+/// The datagram that comes first, if there is one, and it is the kernel's.
+fn first_datagram(fd: c_int) -> Option<Vec<u8>> {
+    let look = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+    let (none, no_length) = (ptr::null_mut(), ptr::null_mut());
+    // More room would have the kernel make its next datagrams longer than the program's own calls do.
+    // SAFETY: there is room for nothing.
+    let length =
+        unsafe { kernel::recvfrom(fd, ptr::null_mut(), 0, look | libc::MSG_TRUNC, none, no_length) }.ok()?;
+    let mut datagram = vec![0_u8; length as usize];
+    // SAFETY: zeros are an address.
+    let mut sender: sockaddr_nl = unsafe { mem::zeroed() };
+    let mut sender_length = size_of::<sockaddr_nl>() as socklen_t;
+    let (from, from_length) = ((&raw mut sender).cast(), &raw mut sender_length);
+    let to = datagram.as_mut_ptr().cast();
+    // SAFETY: there is room for as much as is said.
+    let received = unsafe { kernel::recvfrom(fd, to, datagram.len(), look, from, from_length) }.ok()?;
+    datagram.truncate(received as usize);
+    (sender.nl_pid == 0).then_some(datagram)
+}
+
+/// Copies as much as there is room for.
+///
+/// # Safety
+/// The message's pieces are valid.
+unsafe fn fill(message: &msghdr, part: &[u8]) -> usize {
+    let mut left = part;
+    // The field's type differs between C libraries.
+    #[allow(clippy::unnecessary_cast)]
+    for at in 0..message.msg_iovlen as usize {
+        // SAFETY: the caller's.
+        let iovec { iov_base, iov_len } = unsafe { *message.msg_iov.add(at) };
+        let fits = if iov_base.is_null() { 0 } else { iov_len.min(left.len()) };
+        if fits > 0 {
+            // SAFETY: as above.
+            unsafe { ptr::copy_nonoverlapping(left.as_ptr(), iov_base.cast(), fits) };
+            left = &left[fits..];
+        }
+    }
+    part.len() - left.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd as _;
+
+    use super::*;
+    use crate::interface::tests::networks;
+
+    /// A dump of all interfaces.
+    fn asked(sequence: u32) -> Vec<u8> {
+        super::super::message(libc::RTM_GETLINK, 0x301, sequence, &[0; 16])
+    }
+
+    fn message(pieces: &mut [iovec]) -> msghdr {
+        // SAFETY: zeros are a message of nothing.
+        let mut message: msghdr = unsafe { mem::zeroed() };
+        (message.msg_iov, message.msg_iovlen) = (pieces.as_mut_ptr(), pieces.len() as _);
+        message
+    }
+
+    /// Receives one datagram, as a program does.
+    fn receive_one(
+        fd: c_int,
+        pending: &Mutex<PendingAnswers>,
+        flags: c_int,
+        room: usize,
+    ) -> (Vec<u8>, usize) {
+        let mut bytes = vec![0; room];
+        let mut pieces = [iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: room }];
+        let mut message = message(&mut pieces);
+        // SAFETY: the message and its piece are live.
+        let received = unsafe { receive(fd, pending, &raw mut message, flags) };
+        // SAFETY: as above.
+        let received = received.unwrap_or_else(|| unsafe { kernel::recvmsg(fd, &raw mut message, flags) });
+        let received = received.expect("there is a datagram") as usize;
+        bytes.truncate(received);
+        (bytes, received)
+    }
+
+    #[test]
+    fn a_dump_is_received_with_the_networks_before_its_end() {
+        use rustix::net::{AddressFamily, SocketType};
+        let socket = rustix::net::socket(AddressFamily::NETLINK, SocketType::RAW, None).expect("netlink");
+        let (fd, pending) = (socket.as_raw_fd(), Mutex::new(PendingAnswers::new()));
+        assert!(is_routing_socket(fd) && !is_routing_socket(0));
+        note(fd, &pending, &asked(3), networks);
+        rustix::net::send(&socket, &asked(3), rustix::net::SendFlags::empty()).expect("it is sent");
+        let mut names = Vec::new();
+        loop {
+            let (peeked, whole) = receive_one(fd, &pending, libc::MSG_PEEK | libc::MSG_TRUNC, 16);
+            assert!(peeked.len() == 16 && whole >= 16);
+            let (bytes, length) = receive_one(fd, &pending, 0, 1 << 16);
+            assert_eq!((length, &bytes[..16]), (whole, &peeked[..]), "what was looked at comes");
+            for one in super::super::messages(&bytes) {
+                let mut attributes = super::super::attributes(one.body.get(16..).unwrap_or_default());
+                names.extend(attributes.find(|(kind, _)| *kind == 3).map(|(_, name)| name.to_vec()));
+            }
+            if super::super::messages(&bytes).any(|one| c_int::from(one.kind) == libc::NLMSG_DONE) {
+                break;
+            }
+        }
+        assert!(names.ends_with(&[b"ps1\0".to_vec(), b"ps2\0".to_vec()]), "{names:?}");
+        assert!(names.contains(&b"lo\0".to_vec()));
+        assert!(!pending.with(|pending| pending.has(cookie(fd).expect("it is a socket"))));
+    }
+
+    #[test]
+    fn what_nobody_reads_is_bounded() {
+        let mut pending = PendingAnswers::new();
+        for sequence in 0..3 * MOST as u32 {
+            let [question] = &questions(&asked(sequence), || false)[..] else { panic!() };
+            pending.add(1, question.answer(&networks()).expect("there are networks"));
+            pending.add(1, question.answer(&networks()).expect("there are networks"));
+        }
+        assert_eq!(pending.0.len(), MOST);
+    }
+}
