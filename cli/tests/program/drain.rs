@@ -8,8 +8,8 @@ use serde_json::Value;
 use crate::flow::{NODES, ROOTS, Record, Scene, assert_all_arrives, write_to_both};
 use crate::nats::wait_for_status;
 
-/// Nothing is lost, so nothing has to be noticed: a path that works is left for another one. A busy machine may
-/// add to it.
+/// Nothing is lost, so nothing has to be noticed: a path that works is left for another one. A busy machine
+/// may add to it.
 const STALL: Duration = Duration::from_secs(2);
 
 #[test]

@@ -46,7 +46,7 @@ impl Scene {
     pub(crate) fn start_root(&mut self, number: usize) {
         let name = ROOTS[number];
         let state: PathBuf = self.lab.state(name);
-        let mut command = peersock(&["root", "--port", "7420", "--drain", "30", "--listen"]);
+        let mut command = peersock(&["root", "--port", "7420", "--drain", "10", "--listen"]);
         command.arg(self.nats.ip4(name).to_string()).arg("--state").arg(state);
         let root = self.nats.within(name, || Running::start(command));
         let said = root.wait_for_stdout("\n");
@@ -113,7 +113,7 @@ impl Scene {
     pub(crate) fn listen_and(&self, words: &[&str]) -> [Running; 2] {
         let node = |name: &str, host: &str, words: &[&str]| {
             let mut command: Command = self.lab.command(name, words);
-            command.args(["-v", "--no-portmap", "--network", &self.lab.network]);
+            command.args(["-v", "--no-portmap", "--no-tcp-punch", "--network", &self.lab.network]);
             for root in &self.texts {
                 command.args(["--root", root]);
             }

@@ -1,7 +1,7 @@
 //! What arrives while a transfer between two programs moves from a relay to a direct path, and back when that
 //! one dies. The lines have rates, so that what is measured does not depend on the machine: of what the lower
-//! path carries in a second four fifths arrive in the second around the move. When a path dies, all that is on
-//! its way is lost, and TCP begins anew with a small window: then it is seven tenths.
+//! path carries in a second four fifths arrive in the second around the move. When a path dies, all that is
+//! on its way is lost, and TCP begins anew with a small window: then it is seven tenths.
 
 use std::thread;
 use std::time::{Duration, Instant};

@@ -89,7 +89,9 @@ fn programs_of_the_shell_with_a_cleared_environment_stay_on_the_overlay() {
 /// As by nohup(1), and by a parent that does not want to hear of its children.
 #[test]
 fn signals_that_are_ignored_from_the_start_stay_ignored_and_the_status_is_the_programs() {
-    let Some(lab) = Lab::with("signals_that_are_ignored_from_the_start_stay_ignored", &["grep"]) else { return };
+    let Some(lab) = Lab::with("signals_that_are_ignored_from_the_start_stay_ignored", &["grep"]) else {
+        return;
+    };
     let program = ["sh", "-c", "grep SigIgn /proc/self/status; exit 3"];
     let launcher = lab.command("alpha", &[], &program);
     let mut shell = Command::new("sh");

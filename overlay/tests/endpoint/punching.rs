@@ -211,7 +211,8 @@ fn why_each_address_was_no_use_is_told() {
 
 #[test]
 fn the_address_that_the_path_leads_to_has_answered_whoever_came_first() {
-    let all = [(OPEN, OPEN), (OPEN, PORT_CONE), (PORT_CONE, PORT_CONE), (OPEN, SYMMETRIC), (PORT_CONE, COUNTING)];
+    let all =
+        [(OPEN, OPEN), (OPEN, PORT_CONE), (PORT_CONE, PORT_CONE), (OPEN, SYMMETRIC), (PORT_CONE, COUNTING)];
     let boxes = all.into_iter().flat_map(|(one, other)| [(one, other), (other, one)]);
     let apart = boxes.map(|(near, far)| (format!("{near:?} {far:?}"), homes(near, far, 1, 25 * MS)));
     let nets = apart.chain([("one home".to_owned(), one_home())]);
@@ -223,7 +224,10 @@ fn the_address_that_the_path_leads_to_has_answered_whoever_came_first() {
             let path = net.peer(node, 1 - node).path().expect("it is direct").remote();
             for attempt in net.nodes[node].endpoint.peers()[0].attempts.clone() {
                 let is_used = attempt.address == path && !attempt.by_tcp;
-                assert!(!is_used || attempt.outcome == DirectOutcome::Answered, "{what}, {node}: {attempt:?}");
+                assert!(
+                    !is_used || attempt.outcome == DirectOutcome::Answered,
+                    "{what}, {node}: {attempt:?}"
+                );
                 // All that the nodes name here is vouched for.
                 let refused = DirectOutcome::NotTried(NotTried::Unvouched);
                 assert_ne!(attempt.outcome, refused, "{what}, {node}: {attempt:?}");

@@ -113,8 +113,8 @@ pub(crate) trait Algorithm {
     /// The last congestion or timeout was none: nothing had been lost.
     fn on_undo(&mut self, view: &View);
 
-    /// A path that was dead carries packets again, or another one does, after a timeout: what was in flight is
-    /// marked lost, and this may leave at once.
+    /// A path that was dead carries packets again, or another one does, after a timeout: what was in flight
+    /// is marked lost, and this may leave at once.
     fn on_revived(&mut self, initial_window: u64);
 
     /// The connection has been idle for longer than a retransmission timeout and is about to send again.

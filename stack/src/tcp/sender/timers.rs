@@ -138,8 +138,8 @@ impl Sender {
     /// The path has come back: what is outstanding leaves again at once, and the peer's silence was nobody's
     /// congestion.
     ///
-    /// After a timeout the window is one as after a pause, `initial_window` at least (RFC 5681 4.1), and not of one segment:
-    /// that is for a path that is congested.
+    /// After a timeout the window is one as after a pause, `initial_window` at least (RFC 5681 4.1), and not
+    /// of one segment: that is for a path that is congested.
     pub(crate) fn expedite(&mut self, now: Time, initial_window: u64) {
         let stalled = self.rtt.backoff() > 0;
         self.rtt.reset_backoff();
