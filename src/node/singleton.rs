@@ -34,6 +34,15 @@ pub fn node() -> io::Result<Node> {
     }
 }
 
+/// The process's node if there is one already: nothing is started.
+///
+/// ```
+/// assert!(peersock::current_node().is_none());
+/// ```
+pub fn current_node() -> Option<Node> {
+    sync::lock(&NODE).clone()
+}
+
 pub(super) fn install(builder: NodeBuilder) -> Result<Node, StartError> {
     let mut slot = sync::lock(&NODE);
     match &*slot {
