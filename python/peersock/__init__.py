@@ -18,10 +18,11 @@ from ._node import stop
 from ._patch import install, patched, uninstall
 from ._peersock import __version__, generate_seed, public_key
 from .events import Event, EventKind, Events
-from .peers import Peer
+from .peers import Attempt, Peer
 from .session import Session
 
 __all__ = [
+    "Attempt",
     "Event",
     "EventKind",
     "Events",

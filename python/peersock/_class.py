@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import _node, _peersock
 from ._addresses import V4, V6, numeric
+from ._copies import following, note
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,12 +37,21 @@ _INTERFACE_AT = {int(_std.IP_MULTICAST_IF): 4, int(_std.IP_ADD_MEMBERSHIP): 4, 3
 # The plain numbers, without the enumerations around them, which take a while.
 _family = vars(_socket.socket)["family"].__get__
 _type = vars(_socket.socket)["type"].__get__
+_getpeername = _socket.socket.getpeername
 _is_overlay = _peersock.is_overlay
 
 
 def _ours(sock: _std.socket) -> bool:
     """Whether it is an overlay socket."""
     return _family(sock) in _INTERNET and _is_overlay(sock.fileno())
+
+
+def _is_connected(sock: _std.socket) -> bool:
+    try:
+        _getpeername(sock)
+    except OSError:
+        return False
+    return True
 
 
 def _our_datagrams(sock: _std.socket) -> bool:
@@ -56,6 +66,7 @@ class socket(_std.socket):
 
     def __init__(self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None) -> None:
         self._is_open = False
+        is_given = fileno is not None
         if fileno is None:
             try:
                 super().__init__(family, type, proto)
@@ -80,6 +91,19 @@ class socket(_std.socket):
                     own if given == -1 else given for own, given in zip(known, (family, type, proto), strict=True)
                 )
         super().__init__(family, type, proto, fileno)
+        if is_given and not _is_connected(self):
+            # The descriptor may be a copy of another one's.
+            note()
+
+    def dup(self) -> socket:
+        """dup() -> socket object
+
+        Duplicate the socket. Return a new socket object connected to the same
+        system resource. The new socket is non-inheritable.
+        """
+        copy = super().dup()
+        copy._is_open = self._is_open
+        return copy
 
     def _remote(self, address: object) -> tuple[bool, Any]:
         """Whether the socket is the overlay's now that it wants to reach an address, and the address as a number."""
@@ -89,7 +113,7 @@ class socket(_std.socket):
         target = numeric(family, address)
         if target is None:
             return False, address
-        return _peersock.choose_by_remote(self.fileno(), target, family == V6), target
+        return following(_peersock.choose_by_remote, self, target, family == V6), target
 
     # Connections.
 
@@ -120,14 +144,14 @@ class socket(_std.socket):
         local = numeric(family, address)
         if local is None:
             return super().bind(address)
-        chosen = _peersock.choose_by_local(self.fileno(), local, family == V6)
+        chosen = following(_peersock.choose_by_local, self, local, family == V6)
         self._is_open = local[1] == 0 and local[0] in ("0.0.0.0", "::") and _type(self) == _DGRAM
         if chosen == _BOUND:
             _warn_of_port(self, local[1])
             return None
         if chosen:
             try:
-                _peersock.bind(self.fileno(), local)
+                following(_peersock.bind, self, local)
             except PermissionError as error:
                 raise _refused(error, local[1]) from None
             _warn_of_port(self, local[1])
@@ -146,7 +170,7 @@ class socket(_std.socket):
         if not ours:
             return super().connect(target)
         sys.audit("socket.connect", self, address)
-        number = _peersock.connect(self.fileno(), target, self.gettimeout())
+        number = following(_peersock.connect, self, target, self.gettimeout())
         if number == errno.EWOULDBLOCK and self.gettimeout():
             raise TimeoutError("timed out")
         if number == errno.EACCES:
@@ -165,7 +189,7 @@ class socket(_std.socket):
         if not ours:
             return super().connect_ex(target)
         sys.audit("socket.connect", self, address)
-        return _peersock.connect(self.fileno(), target, self.gettimeout())
+        return following(_peersock.connect, self, target, self.gettimeout())
 
     def listen(self, backlog: int = _DEFAULT_BACKLOG, /) -> None:
         if _family(self) not in _INTERNET or _type(self) != _STREAM:
@@ -174,11 +198,11 @@ class socket(_std.socket):
         if not -(1 << 31) <= number < 1 << 31:
             raise OverflowError("Python int too large to convert to C int")
         try:
-            chosen = _peersock.choose_by_listen(self.fileno(), max(number, 0))
+            chosen = following(_peersock.choose_by_listen, self, max(number, 0))
             if chosen == _BOUND:
                 return None
             if chosen:
-                return _peersock.listen(self.fileno(), max(number, 0))
+                return following(_peersock.listen, self, max(number, 0))
         except PermissionError as error:
             raise _refused(error, self.getsockname()[1]) from None
         return super().listen(backlog)
@@ -192,7 +216,7 @@ class socket(_std.socket):
         if self._is_open:
             # Who asks for its port wants to be reached there.
             self._is_open = False
-            _peersock.share(self.fileno())
+            following(_peersock.share, self)
         return _peersock.getsockname(self.fileno()) if _ours(self) else super().getsockname()
 
     def getpeername(self) -> Any:
@@ -230,7 +254,7 @@ class socket(_std.socket):
         if len(value) >= at + 4 and _family(self) == V4 and _type(self) != _STREAM and _peersock.has_rules():
             address = _std.inet_ntoa(value[at : at + 4])
             if _peersock.is_overlays(address):
-                _peersock.choose_by_local(self.fileno(), (address, 0), False)
+                following(_peersock.choose_by_local, self, (address, 0), False)
 
     # Receiving. What a stream carries is the kernel's matter, all but what goes wrong.
 
@@ -345,6 +369,15 @@ class socket(_std.socket):
             return super().sendall(data, flags)
         except OSError as error:
             _translate(self, error, sending=True)
+            raise
+
+    def sendfile(self, file: Any, offset: int = 0, count: int | None = None) -> int:
+        try:
+            return super().sendfile(file, offset, count)
+        except OSError as error:
+            # Others may be the file's.
+            if error.errno in _BROKEN:
+                _translate(self, error, sending=True)
             raise
 
     def sendto(self, data: Buffer, *args: Any) -> int:

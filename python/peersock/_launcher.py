@@ -40,14 +40,16 @@ _FORWARDED = {
     signal.SIGUSR2,
     signal.SIGWINCH,
 }
-#: Those that end programs.
-_ENDING = {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM}
+#: Those that ask for the end. By SIGHUP servers are told to read their files again.
+_ASKING = {signal.SIGINT, signal.SIGQUIT, signal.SIGTERM}
 #: What siginfo_t.si_code is of a signal that the terminal has sent to all processes of its group.
 _BY_KERNEL = 0x80
 #: How a program ends that has succeeded, though what it has sent did not arrive: with status 1, as wait(2) has it.
 _LOST = 1 << 8
 #: How long what was sent may take to arrive after the program has ended, and after it was made to, seconds.
 _LINGER, _SHORT_LINGER = 5.0, 2.0
+#: A signal that came so long before the program has ended was not what ended it, seconds.
+_RECENT = 30.0
 
 
 def enter(options: Namespace, secret: str | None) -> None:
@@ -69,15 +71,23 @@ def enter(options: Namespace, secret: str | None) -> None:
         _spawn.keep()
         return
     reader, writer = os.pipe()
+    # What is ignored from the start stays so, as nohup(1) and shells have it for jobs in the background.
+    heeded = {number for number in _FORWARDED if signal.getsignal(number) != signal.SIG_IGN}
     # None may come before it can be passed on.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {*_FORWARDED, signal.SIGCHLD})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {*heeded, signal.SIGCHLD})
+    children = signal.getsignal(signal.SIGCHLD)
+    if children == signal.SIG_IGN:
+        # The kernel would not say how the program ends, and not that it has ended.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     sys.stdout.flush()
     sys.stderr.flush()
     program = os.fork()
     if program:
         os.close(reader)
-        _launch(options, secret, digest, program, writer)
+        _launch(options, secret, digest, program, writer, heeded)
     os.close(writer)
+    if children == signal.SIG_IGN:
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
     with os.fdopen(reader) as pipe:
         said = pipe.read()
@@ -113,7 +123,9 @@ def _digest(options: Namespace) -> str:
     return hashlib.sha256(json.dumps(words).encode()).hexdigest()[:16]
 
 
-def _launch(options: Namespace, secret: str | None, digest: str, program: int, writer: int) -> NoReturn:
+def _launch(
+    options: Namespace, secret: str | None, digest: str, program: int, writer: int, heeded: set[signal.Signals]
+) -> NoReturn:
     interfaces = options.interface if options.interface != ["lo"] else "loopback"
     _peersock.adopt_orphans()
     try:
@@ -142,8 +154,9 @@ def _launch(options: Namespace, secret: str | None, digest: str, program: int, w
         environment["LD_PRELOAD"] = _before(library, os.environ.get("LD_PRELOAD"))
     with contextlib.suppress(BrokenPipeError), os.fdopen(writer, "w") as pipe:
         pipe.write(json.dumps(environment))
-    status, was_told = _wait(program)
-    closed = _close(session, was_told)
+    status, asked = _wait(program, heeded)
+    was_asked = asked is not None and time.monotonic() - asked < _RECENT
+    closed = _close(session, was_asked, _ASKING & heeded)
     if not closed:
         print("peersock: not everything that was sent was confirmed", file=sys.stderr)
     if status == 0 and not closed:
@@ -177,10 +190,10 @@ def _library() -> str | None:
     return None
 
 
-def _close(session: Session, was_told: bool) -> bool | None:
-    """Ends the session, and waits until everything is delivered: shortly once a signal has come that ends programs,
-    and not at all once a second one has. Says whether it was delivered, ``None`` if nobody waited for that."""
-    if was_told and session._running is not None:
+def _close(session: Session, was_asked: bool, asking: set[signal.Signals]) -> bool | None:
+    """Ends the session, and waits until everything is delivered: shortly once one of the `asking` signals has come, and
+    not at all once a second one has. Says whether it was delivered, ``None`` if nobody waited for that."""
+    if was_asked and session._running is not None:
         session._running.linger = _SHORT_LINGER
     delivered: list[bool] = []
     this = threading.get_ident()
@@ -198,25 +211,27 @@ def _close(session: Session, was_told: bool) -> bool | None:
     end = None
     while not delivered:
         left = None if end is None else max(end - time.monotonic(), 0)
-        wanted = {*_ENDING, signal.SIGCHLD}
+        wanted = {*asking, signal.SIGCHLD}
         info = signal.sigwaitinfo(wanted) if left is None else signal.sigtimedwait(wanted, left)
-        if info is None or (was_told and info.si_signo in _ENDING):
+        if info is None or (was_asked and info.si_signo in asking):
             break
-        if info.si_signo in _ENDING:
-            was_told, end = True, time.monotonic() + _SHORT_LINGER
+        if info.si_signo in asking:
+            was_asked, end = True, time.monotonic() + _SHORT_LINGER
     return delivered[0] if delivered else None
 
 
-def _wait(program: int) -> tuple[int, bool]:
+def _wait(program: int, heeded: set[signal.Signals]) -> tuple[int, float | None]:
     """Waits until the program and all that it has started have ended; passes signals on meanwhile. Gives the program's
-    status, and whether a signal was passed on that ends programs."""
-    status, was_told = 0, False
+    status, and when somebody has asked for the end, by `time.monotonic()`: the last time, ``None`` if nobody has."""
+    status = 0
+    asked: float | None = None
     running: int | None = program
     while True:
-        info = signal.sigwaitinfo({*_FORWARDED, signal.SIGCHLD})
+        info = signal.sigwaitinfo({*heeded, signal.SIGCHLD})
         if info.si_signo != signal.SIGCHLD:
             by_terminal = info.si_code == _BY_KERNEL and running is not None
-            was_told |= info.si_signo in _ENDING
+            if info.si_signo in _ASKING:
+                asked = time.monotonic()
             for target in [] if by_terminal else [running] if running is not None else _children():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(target, info.si_signo)
@@ -225,7 +240,7 @@ def _wait(program: int) -> tuple[int, bool]:
             try:
                 ended, how = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
-                return status, was_told
+                return status, asked
             if ended == 0:
                 break
             if ended == running:

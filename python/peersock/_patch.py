@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import os as _os
 import socket as _std
 import ssl as _ssl
 from collections.abc import Iterator
 from typing import Any
 
+from . import _copies
 from . import socket as _ours
 from ._ssl import SSLSocket
 
 #: What of the ``socket`` module is replaced. All else there is made of these.
 _NAMES = (
+    "dup",
     "getaddrinfo",
     "gethostbyaddr",
     "gethostbyname",
@@ -39,6 +42,8 @@ def install() -> None:
 
     The names in the modules ``socket`` and ``ssl`` then mean those of `peersock.socket`. Code that has taken them out
     before (``from socket import socket``) keeps what it has: install before importing it.
+
+    ``os.dup`` and ``os.dup2`` are replaced as well, by functions that take note of the sockets that they copy.
     """
     global _depth
     _depth += 1
@@ -48,6 +53,8 @@ def install() -> None:
         _replace(_std, name, getattr(_ours, name))
     _replace(_ssl, "socket", _ours.socket)
     _replace(_ssl.SSLContext, "sslsocket_class", SSLSocket)
+    for name in ("dup", "dup2"):
+        _replace(_os, name, _copies.noting(getattr(_os, name)))
 
 
 def uninstall() -> None:

@@ -7,6 +7,42 @@ from typing import Any
 
 
 @dataclass(frozen=True)
+class Attempt:
+    """An address at which a direct path to a peer was looked for."""
+
+    #: The address, as ``ADDRESS:PORT``.
+    address: str
+    #: What kind it is of: ``interface`` (of the peer's machine), ``mapped`` (as seen from outside), ``forwarded`` (by a
+    #: router that was asked to), ``relayed`` (by the peer's TURN server), ``predicted`` (the port that a NAT was
+    #: expected to use next), ``birthday`` (many ports were sent from, or to; then the port is 0), or ``tcp``
+    #: (connections were tried there). Others may come.
+    kind: str
+    #: Whether a root has seen the peer at that IP address. Others get a few packets only.
+    vouched: bool
+    #: Packets sent there in the last round; of ``tcp`` how many connections at most.
+    sent: int
+    #: How long ago the last of them was sent, seconds; ``None`` if none was.
+    tried_s: float | None
+    #: Whether the peer has answered from there.
+    answered: bool
+    #: What came of it, or why nothing was sent there, in words.
+    outcome: str
+
+    @classmethod
+    def from_json(cls, attempt: dict[str, Any]) -> Attempt:
+        """Takes what the node says."""
+        return cls(
+            address=attempt["address"],
+            kind=attempt["kind"],
+            vouched=attempt["vouched"],
+            sent=attempt["sent"],
+            tried_s=attempt["tried_s"],
+            answered=attempt["answered"],
+            outcome=attempt["outcome"],
+        )
+
+
+@dataclass(frozen=True)
 class Peer:
     """A peer in one network."""
 
@@ -32,6 +68,8 @@ class Peer:
     session_age_s: float | None
     #: Packets and bytes of the session, both ways.
     traffic: dict[str, int] | None
+    #: Where a direct path was looked for while a root relayed, the last time that there was none, and what came of it.
+    attempts: tuple[Attempt, ...]
 
     @property
     def address(self) -> str:
@@ -53,4 +91,5 @@ class Peer:
             cipher=peer["cipher"],
             session_age_s=peer["session_age_s"],
             traffic=peer["traffic"],
+            attempts=tuple(map(Attempt.from_json, peer["attempts"])),
         )

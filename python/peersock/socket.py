@@ -12,7 +12,7 @@ import types as _types
 from socket import *  # noqa: F403
 from typing import Any, TypeVar
 
-from . import _names, _node
+from . import _copies, _names, _node
 from ._class import socket as socket
 
 _Function = TypeVar("_Function")
@@ -42,6 +42,7 @@ def _complete() -> None:
 
 _complete()
 
+dup = _copies.noting(_std.dup)
 getaddrinfo = _names.getaddrinfo
 getnameinfo = _names.getnameinfo
 gethostbyname = _names.gethostbyname
@@ -68,6 +69,8 @@ def _rebuild(handle: Any, family: int, kind: int, proto: int) -> socket:
 
 
 def _reduce(sock: socket) -> tuple[Any, ...]:
+    # The descriptor is copied for the other process.
+    _copies.note()
     return _rebuild, (_reduction.DupFd(sock.fileno()), sock.family, sock.type, sock.proto)
 
 

@@ -18,7 +18,7 @@ PEER = f"{__package__}.peer"
 #: The folder from which it is found.
 ROOT = Path(__file__).parent.parent
 #: Members of the network that single tests may be.
-SPARE = 100
+SPARE = 150
 
 
 class Network:

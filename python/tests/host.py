@@ -89,13 +89,14 @@ class Host:
     def searched(self) -> dict[str, Any]:
         """Sends bytes and awaits them, until all that is tried to do without the root has come to nothing.
 
-        Gives what the status of the session says of its peer.
+        Gives what the status of the session says of its peer, and what its object says of the attempts.
         """
         end = time.monotonic() + PATIENCE
         while not _is_over((peer := self._peer())["attempts"]) and time.monotonic() < end:
             self._send()
             time.sleep(0.05)
-        return peer
+        (same,) = self.session.peers()
+        return {"status": peer, "attempts": [asdict(attempt) for attempt in same.attempts]}
 
     def _send(self) -> None:
         self.sock.sendall(b"x")

@@ -102,11 +102,7 @@ def throw_away() -> None:
 
 def receive(scenario: str, size: str) -> None:
     """Does what a scenario of the table of deliveries says; says then how much it has read."""
-    server = socket.socket(socket.AF_INET6)
-    # So that half of the largest size is more than what buffers hold: they grow with what is read.
-    server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 18)
-    server.bind(("", 0))
-    server.listen()
+    server = delivery.listening("")
     say(server.getsockname()[1])
     try:
         say("read", delivery.receive(server, scenario, int(size)))

@@ -103,6 +103,17 @@ def test_close_read_gives_nothing_more(pair: tuple[Any, Any]) -> None:
     assert server.read() == b"x"
 
 
+def test_close_read_drops_what_was_read_ahead(pair: tuple[Any, Any]) -> None:
+    client, server = pair
+    client.write(b"one\ntwo\nthree")
+    assert server.read_line() == b"one\n"
+    waiting = background(lambda: (server.read_line(), server.read_line()))
+    server.close_read()
+    assert waiting.result(20)[1] == b""
+    assert (server.read_line(), server.read(), server.read_into(bytearray(9))) == (b"", b"", 0)
+    assert [*server.lines()] == [*server.chunks()] == []
+
+
 def test_shutdown_takes_the_numbers_of_socket(pair: tuple[Any, Any]) -> None:
     client, server = pair
     client.shutdown(std.SHUT_RDWR)

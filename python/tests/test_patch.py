@@ -66,9 +66,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         pass
 
 
-def test_http_server_and_urllib(
-    session: peersock.Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_http_server_and_urllib(session: peersock.Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_bytes(bytes(100_000))
 
     class Server(http.server.ThreadingHTTPServer):

@@ -38,13 +38,20 @@ def test_events_and_the_status_say_when_a_root_relays_and_what_was_tried_to_do_w
     assert relayed["peer"]["addresses"] == [address]
     assert (relayed["peer"]["path"], relayed["peer"]["turn"]) == (root, False)
     assert relayed["peer"]["root"] is not None
-    status = hosts.here.ask("searched")
+    searched = hosts.here.ask("searched")
+    status = searched["status"]
     assert (status["root"], status["path"], status["tcp"]) == (relayed["peer"]["root"], root, False)
     tried = status["attempts"]
     assert {attempt["address"].rsplit(":", 1)[0] for attempt in tried} == {"10.97.2.2"}
     assert not any(attempt["answered"] or attempt["outcome"] == "answered" for attempt in tried)
     sent = [attempt["outcome"] for attempt in tried if attempt["kind"] != "tcp" and attempt["sent"] > 0]
     assert set(sent) == {"no answer"}
+    # A peer's object has the same, by the same names; another round may have been between the two.
+    assert [list(attempt) for attempt in searched["attempts"]] == [list(attempt) for attempt in tried]
+    tell = ("address", "kind", "vouched", "answered")
+    assert [[attempt[name] for name in tell] for attempt in searched["attempts"]] == [
+        [attempt[name] for name in tell] for attempt in tried
+    ]
 
     hosts.forward(True)
     direct = hosts.here.ask("until", False)

@@ -158,7 +158,7 @@ def test_the_end_of_a_session_ends_its_pipes(network: Network) -> None:
     from .conftest import run_python
 
     text = run_python(_ENDING, str(network.path), network.spare().hex())
-    assert text == "server end\nudp end\nclosed\n"
+    assert text == "server end\nudp end\nthe pipe has failed: [Errno 100] Network is down\nclosed\n"
 
 
 _ENDING = """
@@ -172,6 +172,9 @@ async def main():
     ends = []
     server.add_end_cb(lambda *_: ends.append("server end"))
     datagrams.add_end_cb(lambda *_: ends.append("udp end"))
+    async def client():
+        return await server
+    waiting = asyncio.ensure_future(client())
     await asyncio.sleep(0)
     await asyncio.to_thread(session.close)
     for _ in range(2000):
@@ -179,6 +182,10 @@ async def main():
             break
         await asyncio.sleep(0.005)
     print(*sorted(ends), sep="\\n")
+    try:
+        await waiting
+    except PipeClosedError as error:
+        print(error)
     for pipe in (server, datagrams):
         await pipe.close()
     print("closed")

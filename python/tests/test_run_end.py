@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from peersock import _launcher
 
 from .conftest import Place
 
@@ -80,6 +83,98 @@ def test_a_peer_that_vanished_holds_up_the_end_for_two_seconds_and_a_second_sign
         # It was no success, whatever the program says.
         assert process.returncode == (1 if ends_itself else -signal.SIGTERM)
         assert "not everything that was sent was confirmed" in errors
+
+
+#: The same command, where a signal is forgotten sooner.
+FORGETFUL = "from peersock import __main__, _launcher; _launcher._RECENT = {}; __main__.main()"
+
+
+@pytest.mark.parametrize(
+    ("before", "recent", "signals", "least"),
+    [
+        (signal.SIGTERM, 0.1, 0, _launcher._LINGER),
+        (signal.SIGTERM, 0.1, 1, _launcher._SHORT_LINGER),
+        # Servers are told by it to read their files again.
+        (signal.SIGHUP, _launcher._RECENT, 0, _launcher._LINGER),
+    ],
+)
+def test_a_signal_before_the_end_that_has_not_asked_for_it_shortens_nothing(
+    place: Place,
+    deaf: tuple[subprocess.Popen[str], str, str],
+    before: signal.Signals,
+    recent: float,
+    signals: int,
+    least: float,
+) -> None:
+    victim, address, port = deaf
+    program = place.write(
+        "program.py",
+        "import os, signal, socket, sys\n"
+        f"signal.signal({int(before)}, lambda number, frame: print('heard', flush=True))\n"
+        "sock = socket.create_connection((sys.argv[1], int(sys.argv[2])))\n"
+        "print(os.getpid(), flush=True); sys.stdin.readline()\n"
+        "sock.sendall(bytes(5000)); print('sent', flush=True)\n"
+        "sys.stdin.readline()\n",
+    )
+    assert place.run[1:3] == ["-m", "peersock"]
+    run, pipe = [sys.executable, "-c", FORGETFUL.format(recent), *place.run[3:]], subprocess.PIPE
+    command = [*run, "--quiet", program, address, port]
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdin is not None and process.stdout is not None
+        number = int(process.stdout.readline())
+        victim.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, victim.pid, os.WSTOPPED)
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "sent\n"
+        process.send_signal(before)
+        assert process.stdout.readline() == "heard\n"
+        time.sleep(0.2)
+        # Both of what is waited for begin later than this.
+        begun = time.monotonic()
+        process.stdin.write("\n")
+        process.stdin.flush()
+        wait_until_gone(number)
+        if signals:
+            begun = time.monotonic()
+            process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+        assert time.monotonic() - begun >= least
+        assert process.returncode == 1
+
+
+#: Starts a command that ignores a signal.
+IGNORING = "import os, sys, signal as s; s.signal(int(sys.argv[1]), s.SIG_IGN); os.execv(sys.argv[2], sys.argv[2:])"
+
+
+def test_a_signal_that_was_ignored_when_it_began_is_ignored(place: Place) -> None:
+    program = place.write(
+        "program.py",
+        "import signal, sys\n"
+        "print(signal.getsignal(signal.SIGHUP) == signal.SIG_IGN)\n"
+        "for number in (signal.SIGHUP, signal.SIGUSR1):\n"
+        "    signal.signal(number, lambda number, frame: print(signal.Signals(number).name, flush=True))\n"
+        "print('ready', flush=True); sys.stdin.readline()\n",
+    )
+    command, pipe = [sys.executable, "-c", IGNORING, str(int(signal.SIGHUP)), *place.run, program], subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as process:
+        assert process.stdout is not None
+        assert [process.stdout.readline() for _ in range(2)] == ["True\n", "ready\n"]
+        # If both were heeded, that with the smaller number would come first.
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGUSR1)
+        assert process.stdout.readline() == "SIGUSR1\n"
+        output, _ = process.communicate("\n", timeout=60)
+        assert (output, process.returncode) == ("", 0)
+
+
+def test_the_end_is_seen_where_the_ends_of_children_are_ignored(place: Place) -> None:
+    program = place.write(
+        "program.py",
+        "import signal, sys\nprint(signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN)\nsys.exit(7)\n",
+    )
+    done = place.ask(sys.executable, "-c", IGNORING, str(int(signal.SIGCHLD)), *place.run, program)
+    assert (done.stdout, done.returncode) == ("True\n", 7), done
 
 
 def wait_until_gone(process: int) -> None:

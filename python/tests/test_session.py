@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,27 @@ def test_peers_and_status(session: peersock.Session, peer: Peer) -> None:
     status = session.status()
     assert status["node_id"] == session.id
     assert status["counters"]
+
+
+def test_attempts_are_told_by_the_names_of_the_status(session: peersock.Session, peer: Peer) -> None:
+    known = next(known for known in session.status()["peers"] if peer.v6 in known["addresses"])
+    # There is a direct path.
+    assert known["attempts"] == []
+    assert peersock.Peer.from_json(known).attempts == ()
+    names = [field.name for field in fields(peersock.Attempt)]
+    assert names == ["address", "kind", "vouched", "sent", "tried_s", "answered", "outcome"]
+    tried = [
+        dict(zip(names, values, strict=True))
+        for values in (
+            ("192.0.2.1:7420", "mapped", True, 6, 0.5, False, "no answer"),
+            ("[2001:db8::1]:0", "birthday", False, 0, None, False, "not tried"),
+        )
+    ]
+    # A later node may tell more.
+    told = peersock.Peer.from_json({**known, "attempts": [{**attempt, "more": 1} for attempt in tried]})
+    assert [asdict(attempt) for attempt in told.attempts] == tried
+    assert told == peersock.Peer.from_json({**known, "attempts": tried})
+    assert hash(told.attempts[0])
 
 
 def test_sockets_of_a_session(session: peersock.Session, peer: Peer) -> None:

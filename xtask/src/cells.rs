@@ -81,7 +81,8 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     let results = root().join("target/cells.jsonl");
     let _ = fs::remove_file(&results);
     let mut command = cargo();
-    command.args(["test", "--package", "peersock-cli", "--test", "program", "--"]);
+    // The whole workspace, as the other tests: a package alone has other features, and all is built again.
+    command.args(["test", "--workspace", "--test", "program", "--"]);
     command.args(["--ignored", "--test-threads", &options.jobs.to_string(), "--skip", "selection"]);
     command.arg(format!("cells::{}", options.only)).env("PEERSOCK_CELLS", &results);
     let success = command.status()?.success();

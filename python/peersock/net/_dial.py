@@ -49,8 +49,8 @@ def dial_tcp(laddr: TCPAddr | None, raddr: TCPAddr, network: str = "tcp", *, tim
 
 
 def dial_udp(laddr: UDPAddr | None, raddr: UDPAddr | None, network: str = "udp") -> UDPConn:
-    """A UDP socket, connected to ``raddr`` and bound to ``laddr``. Without one it is as `listen_udp()` makes it, or the
-    system chooses the own address.
+    """A UDP socket, connected to ``raddr`` and bound to ``laddr``. Without ``raddr`` it is not connected, as
+    `listen_udp()` makes it; without ``laddr`` the system chooses the own address.
 
     Raises:
         AddressError: An address does not fit the network, or the other one.

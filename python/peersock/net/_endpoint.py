@@ -14,7 +14,7 @@ from typing import Protocol
 from .._class import socket
 from . import _addr
 from ._addr import Addr
-from ._errors import ClosedError, DeadlineError, SocketError, of_system
+from ._errors import ClosedError, DeadlineError, SocketError, socket_error
 from ._steps import READ, WRITE
 
 #: A point in time: seconds of `time.time()`, or a date.
@@ -105,7 +105,7 @@ class Endpoint:
         if self._is_closed:
             raise ClosedError.during(what)
         if self._sock is None:
-            raise of_system(what, OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN)))
+            raise socket_error(what, OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN)))
         return self._sock
 
     def _enter(self, what: str, direction: int) -> None:
@@ -132,7 +132,7 @@ class Endpoint:
 
     def _until(self, direction: int, *others: float | None) -> float | None:
         """The earliest of these times and of the deadline."""
-        known = [time for time in (self._deadlines[direction], *others) if time is not None]
+        known = [at for at in (self._deadlines[direction], *others) if at is not None]
         return min(known, default=None)
 
     # Deadlines.
@@ -159,7 +159,7 @@ class Endpoint:
         try:
             return _addr.of_system(self._network, sock.getsockname())
         except OSError as error:
-            raise of_system("local address", error) from error
+            raise socket_error("local address", error) from error
 
     def __repr__(self) -> str:
         state = " [closed]" if self._is_closed else ""
@@ -254,7 +254,7 @@ class Connection(Endpoint):
         try:
             sock.shutdown(how)
         except OSError as error:
-            raise of_system("shutdown", error) from error
+            raise socket_error("shutdown", error) from error
 
     def detach(self) -> socket:
         """The socket itself, blocking. The connection is closed then, but not the socket.

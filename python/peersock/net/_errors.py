@@ -94,7 +94,7 @@ class TimedOut(SocketError, TimeoutError):
 _CLASSES = (Aborted, Broken, Denied, Missing, Refused, Reset, TimedOut)
 
 
-def of_system(what: str, error: OSError) -> OSError:
+def socket_error(what: str, error: OSError) -> OSError:
     """The system's error as one of ours, that says what failed."""
     if isinstance(error, (SocketError, BlockingIOError)):
         return error

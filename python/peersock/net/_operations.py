@@ -35,11 +35,13 @@ class Operations(Connection):
     def _reading(self, size: int) -> Steps[bytes]:
         if size < 0:
             raise ValueError(f"a size is a number of bytes from 0 on, not {size}")
+        if self._reads_nothing:
+            return b""
         if self._ahead:
             taken = bytes(self._ahead[:size])
             del self._ahead[: len(taken)]
             return taken
-        if self._reads_nothing or (size == 0 and self._is_stream):
+        if size == 0 and self._is_stream:
             return b""
         return (yield from _steps.receive(self._opened("read"), size, self._has_end))
 
@@ -57,12 +59,12 @@ class Operations(Connection):
         searched = 0
         while (end := self._ahead.find(b"\n", searched, limit)) < 0 and len(self._ahead) < limit:
             searched = len(self._ahead)
-            if self._reads_nothing:
-                break
             data = yield from _steps.receive(self._opened("read"), CHUNK, self._has_end)
             if not data:
                 break
             self._ahead += data
+        if self._reads_nothing:
+            return b""
         if end < 0 and len(self._ahead) >= limit:
             raise SocketError(errno.EMSGSIZE, f"read: a line is longer than {limit} bytes")
         line = bytes(self._ahead if end < 0 else self._ahead[: end + 1])

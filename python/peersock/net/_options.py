@@ -33,7 +33,8 @@ class TCPOptions(Connection):
 
     def set_linger(self, seconds: int) -> None:
         """What `close()` does with what was not sent yet: below 0 it goes on in the background, which is the default;
-        0 drops it and resets the connection; otherwise `close()` waits so many seconds for it."""
+        0 drops it and resets the connection; otherwise `close()` waits so many seconds for it, and with it, in asyncio,
+        the event loop."""
         value = struct.pack("ii", int(seconds >= 0), max(seconds, 0))
         self._opened("set linger").setsockopt(_std.SOL_SOCKET, _std.SO_LINGER, value)
 

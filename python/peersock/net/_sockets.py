@@ -9,9 +9,8 @@ import socket as _std
 from collections.abc import Iterator, Sequence
 
 from .._class import socket
-from ._addr import Addr, IPAddr, TCPAddr, UDPAddr, UnixAddr, to_system
-from ._addr import of_system as of_system_address
-from ._errors import AddressError, of_system
+from ._addr import Addr, IPAddr, TCPAddr, UDPAddr, UnixAddr, of_system, to_system
+from ._errors import AddressError, socket_error
 from ._networks import Network
 from ._race import Failures, first_connected
 from ._steps import Steps, begin_connect, connect
@@ -26,7 +25,7 @@ def opened(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        told = of_system(what, error)
+        told = socket_error(what, error)
         if told is error:
             raise
         raise told from error
@@ -134,7 +133,7 @@ def remote_of(network: str, sock: socket, address: Addr) -> Addr:
     if not isinstance(address, (TCPAddr, UDPAddr)) or not (address.ip is None or address.ip.is_unspecified):
         return address
     try:
-        return of_system_address(network, sock.getpeername())
+        return of_system(network, sock.getpeername())
     except OSError:
         # It was reset already.
         return address

@@ -72,7 +72,7 @@ def wait_for(wanted: Wait, until: float | None, alarm: _Alarm | None = None) -> 
         poll.register(fd, select.POLLOUT)
     if alarm is not None:
         poll.register(alarm.fd, select.POLLIN)
-    times = [time for time in (wanted.until, until) if time is not None]
+    times = [at for at in (wanted.until, until) if at is not None]
     rest = min(times) - time.monotonic() if times else None
     # No more than poll's own number takes.
     ready = poll.poll(None if rest is None else min(max(math.ceil(rest * 1000), 0), 0x7FFFFFFF))

@@ -25,7 +25,7 @@ AF_ANY = _std.AF_UNSPEC
 Tup: TypeAlias = tuple[str, int]
 
 _IPAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
-_LOOPBACK = {IP4: "127.0.0.1", IP6: "::1"}
+LOOPBACK = {IP4: "127.0.0.1", IP6: "::1"}
 
 
 def parse_ip(host: object) -> _IPAddress | None:
@@ -183,7 +183,7 @@ class Address:
     def _local(self, ip: _IPAddress) -> _IPAddress:
         """The address with what it lacks to be connected to."""
         if ip.is_unspecified:
-            return ipaddress.ip_address(_LOOPBACK[IP4 if ip.version == 4 else IP6])
+            return ipaddress.ip_address(LOOPBACK[IP4 if ip.version == 4 else IP6])
         interface = self.route.interface if isinstance(self.route, Route) else self.route
         if isinstance(ip, ipaddress.IPv6Address) and ip.is_link_local and not ip.scope_id and interface:
             return ipaddress.IPv6Address(f"{ip}%{interface.index}")

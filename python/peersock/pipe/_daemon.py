@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from ..interfaces import IP4, IP6, Interface, Route
 from ..session import Session
-from ._addresses import AF_ANY, TCP, Tup, parse_port
+from ._addresses import AF_ANY, LOOPBACK, TCP, Tup, parse_port
 from ._callbacks import checked
 from ._open import pipe_open
 from ._options import TCP_ONLY, TLS_ONLY, UDP_ONLY, Options, dict_child
@@ -23,7 +23,6 @@ T = TypeVar("T", bound="Daemon")
 
 #: The options of daemons.
 DAEMON_CONF: Mapping[str, Any] = dict_child({"reuse_addr": True})
-_LOOPBACK = {IP4: "127.0.0.1", IP6: "::1"}
 
 
 class Daemon:
@@ -145,7 +144,7 @@ class Daemon:
         if nic is not None and not nic.supported():
             await nic
         families = [IP4, IP6] if nic is None else nic.supported()
-        routes = [await bound_route((_LOOPBACK[IP4 if af == IP4 else IP6], 0)) for af in families]
+        routes = [await bound_route((LOOPBACK[IP4 if af == IP4 else IP6], 0)) for af in families]
         return await self._listen([(route, at, proto) for route in routes if route for at in _ports(port)])
 
     async def listen_local(

@@ -131,9 +131,9 @@ class TcpServer(Pipe):
     def _fail(self, error: OSError) -> None:
         if not self._is_closing:
             log.warning("the server accepts no more connections: %s", error)
-            self._arrived.end(self._closed())
             self.sock.close()
             self._end(error)
+            self._arrived.end(self._closed())
 
     async def _close(self) -> None:
         self._acceptor.cancel()

@@ -80,7 +80,7 @@ def _block(host: object) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
 
 
 class Subscription:
-    """A queue of the messages that match. It is counted what its bounds have it drop."""
+    """A queue of the messages that match; `dropped` counts those that its bounds have it drop."""
 
     # The types are none of the interface.
     def __init__(self, sub: Sub, pattern: Any, sources: Any, queue: Any) -> None:
@@ -140,19 +140,18 @@ class Subscriptions:
             self._all[key] = Subscription(wanted, *key, queue)
         return self._all[key]
 
-    def remove(self, sub: object, addr: Source = None) -> bool:
-        """Ends a subscription. Who waits there has LookupError. False if there is none."""
+    def remove(self, sub: object, addr: Source = None) -> None:
+        """Ends a subscription, if there is such a one. Who waits there has LookupError."""
         found = self._all.pop(_key(parse(sub, addr)), None)
         if found is None:
-            return False
+            return
         self._dropped += found.dropped
         found._queue.clear()
         found._queue.end(LookupError("the subscription was removed"))
-        return True
 
-    def find(self, sub: object, addr: Source = None) -> Subscription:
+    def find(self, sub: object) -> Subscription:
         """The subscription of this description."""
-        found = self._all.get(_key(parse(sub, addr)))
+        found = self._all.get(_key(parse(sub)))
         if found is None:
             raise LookupError("there is no such subscription: call subscribe() first")
         return found

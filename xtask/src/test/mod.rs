@@ -11,6 +11,7 @@ use std::time::Instant;
 use clap::Args;
 
 mod ahead;
+mod bindings;
 mod command;
 mod debug_forms;
 mod dependencies;

@@ -7,7 +7,7 @@ use std::thread;
 use super::command::{check, run, works};
 use super::outcome::Outcome;
 use super::workspace::{self, Workspace};
-use super::{dependencies, dist, fuzz, python, readme, slow, sources};
+use super::{bindings, dependencies, dist, fuzz, python, readme, slow, sources};
 use crate::{Result, cargo, root};
 
 /// How many random seeds the simulation runs.
@@ -53,6 +53,11 @@ pub(super) const STEPS: &[Step] = &[
         name: "python",
         what: "the Python package as a wheel: types, its tests, and CPython's own on the overlay",
         run: python::check,
+    },
+    Step {
+        name: "bindings",
+        what: "the packages for Go and Node.js: their own tests, with the C library as it is installed",
+        run: bindings::check,
     },
     Step { name: "simulation", what: "both cores in virtual time, random seeds", run: simulation },
     Step { name: "demo", what: "two real processes on this machine, end to end", run: demo },

@@ -78,7 +78,7 @@ async def drive(steps: Steps[_T], wait: Callable[[Wait], Awaitable[Collection[in
 
 
 def _earliest(*times: float | None) -> float | None:
-    return min((time for time in times if time is not None), default=None)
+    return min((at for at in times if at is not None), default=None)
 
 
 async def run(what: str, steps: Steps[_T], timeout: float | None = None) -> _T:

@@ -1,0 +1,3 @@
+module peersock
+
+go 1.19

@@ -1,0 +1,171 @@
+// Package peersock opens TCP and UDP sockets on encrypted peer-to-peer networks, as package net has them.
+//
+// A [Node] is a program's end of its networks: [Node.DialContext] fits http.Transport, [Node.Listen] gives
+// what http.Serve takes, [Node.ListenPacket] a net.PacketConn. Errors of sockets are those of package net:
+// *net.OpError with a syscall.Errno, net.ErrClosed, os.ErrDeadlineExceeded.
+package peersock
+
+/*
+#cgo pkg-config: peersock
+#include <peersock.h>
+
+// Starts a node. NULL and 0 are the library's defaults, but the identity is then a fresh one.
+static peersock_result start(const char *state, const uint8_t *seed, const char *interfaces,
+                             const char *roots, const char *turn, uint16_t port, uint16_t discovery_port,
+                             bool discovery, peersock_node *node) {
+    peersock_config *config = peersock_config_new();
+    peersock_result result = state  ? peersock_config_state_dir(config, state)
+                             : seed ? peersock_config_seed(config, seed, PEERSOCK_SEED_SIZE)
+                                    : peersock_config_ephemeral(config);
+    if (!result && interfaces) result = peersock_config_interfaces(config, interfaces);
+    if (!result && roots) result = peersock_config_roots(config, roots);
+    if (!result && turn) result = peersock_config_turn(config, turn);
+    if (!result && discovery_port) result = peersock_config_discovery_port(config, discovery_port);
+    if (!result) result = peersock_config_discovery(config, discovery);
+    if (!result) result = peersock_config_port(config, port);
+    if (!result) result = peersock_start(config, node);
+    peersock_config_free(config);
+    return result;
+}
+*/
+import "C"
+
+import (
+	"encoding/json"
+	"net"
+	"net/netip"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+	"unsafe"
+)
+
+// Linger is how long [Node.Close] waits at most until everything is delivered.
+const Linger = 5 * time.Second
+
+// Config says what a node is. The zero value is a node with a fresh identity that is in no network yet.
+type Config struct {
+	Network string // joined at once, unless it is empty, as by [Node.Join]
+	Secret  string // the network's passphrase
+	State   string // the directory that keeps the identity; one process at a time may use it
+	Seed    []byte // 32 secret bytes that the identity is made of, if there is no State
+
+	Interfaces string // those that the node may use: "all" (the default), "loopback", or "eth0,wlan0"
+	Roots      string // where it can be found, as PEERSOCK_ROOTS, the default, has it; " " for none
+	Turn       string // TURN servers that relay to it, as PEERSOCK_TURN, the default, has them; " " for none
+	Port       uint16 // its UDP port; 0 lets the system choose
+
+	DiscoveryPort uint16 // by which nodes of one machine or local network meet; 0 is the usual one
+	NoDiscovery   bool   // turns that off
+}
+
+// Error is what a call of the node itself has failed with.
+type Error struct {
+	Code int    // one of the library's PEERSOCK_E_ constants
+	Text string // what was wrong
+}
+
+func (e *Error) Error() string { return "peersock: " + e.Text }
+
+// Node is a member of networks. Several goroutines may use it at the same time.
+type Node struct {
+	handle C.peersock_node
+	closed atomic.Bool
+}
+
+// Open starts a node; a program may have several. Errors are of type [*Error].
+func Open(config Config) (*Node, error) {
+	var seed *C.uint8_t
+	if config.Seed != nil {
+		if len(config.Seed) != C.PEERSOCK_SEED_SIZE || config.State != "" {
+			return nil, &Error{C.PEERSOCK_E_INVALID, "a seed has 32 bytes, and no state directory beside it"}
+		}
+		seed = (*C.uint8_t)(&config.Seed[0])
+	}
+	node := new(Node)
+	err := check(func() C.peersock_result {
+		return C.start(text(config.State), seed, text(config.Interfaces), text(config.Roots),
+			text(config.Turn), C.uint16_t(config.Port), C.uint16_t(config.DiscoveryPort),
+			C.bool(!config.NoDiscovery), &node.handle)
+	})
+	if err == nil && config.Network != "" {
+		if err = node.Join(config.Network, config.Secret); err != nil {
+			node.Close()
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return node, nil
+}
+
+// Join joins an ad-hoc network by its ID, 16 hexadecimal digits, with a passphrase unless secret is empty; or
+// the static one that a file describes, which `peersock network new` makes.
+func (n *Node) Join(network, secret string) error {
+	return check(func() C.peersock_result {
+		if id, err := strconv.ParseUint(network, 16, 64); err == nil && len(network) == 16 {
+			return C.peersock_join(n.handle, C.uint64_t(id), text(secret))
+		}
+		return C.peersock_join_file(n.handle, text(network), nil)
+	})
+}
+
+// Close stops the node: what was written is delivered, within [Linger], and connections that are still open
+// are reset. It fails if not everything was delivered. Close nodes before the program ends: nothing else
+// waits then for what is not delivered yet.
+func (n *Node) Close() error {
+	if n.closed.Swap(true) {
+		return net.ErrClosed
+	}
+	return check(func() C.peersock_result { return C.peersock_stop(n.handle, C.int(Linger.Milliseconds())) })
+}
+
+// Status gives what the node tells of itself, as JSON; docs/STATUS.md describes it.
+func (n *Node) Status() ([]byte, error) {
+	var text *C.char
+	err := check(func() C.peersock_result { return C.peersock_status(n.handle, &text) })
+	defer C.peersock_string_free(text)
+	return []byte(C.GoString(text)), err
+}
+
+// Addresses gives the node's own addresses, those to dial first; none once it is closed.
+func (n *Node) Addresses() []netip.Addr { return n.lookup("") }
+
+// lookup gives the addresses of the member with a name, or without one those of the node itself.
+func (n *Node) lookup(name string) (found []netip.Addr) {
+	type member struct {
+		Name      string
+		Addresses []netip.Addr
+	}
+	var status struct{ Networks, Peers []member }
+	if text, err := n.Status(); err != nil || json.Unmarshal(text, &status) != nil {
+		return nil
+	}
+	for i, member := range append(status.Networks, status.Peers...) {
+		if (name == "" && i < len(status.Networks)) || (name != "" && strings.EqualFold(name, member.Name)) {
+			found = append(found, member.Addresses...)
+		}
+	}
+	return found
+}
+
+// check makes a call of the node. The text of its failure is the thread's.
+func check(call func() C.peersock_result) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if code := call(); code != C.PEERSOCK_OK {
+		return &Error{int(code), C.GoString(C.peersock_last_error())}
+	}
+	return nil
+}
+
+// text gives C a text, NULL if it is empty. A zero byte, which C cannot take, makes it one that is refused.
+func text(text string) *C.char {
+	if text == "" {
+		return nil
+	}
+	text = strings.ReplaceAll(text, "\x00", "\xff")
+	return (*C.char)(unsafe.Pointer(&append([]byte(text), 0)[0]))
+}

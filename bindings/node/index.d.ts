@@ -1,0 +1,86 @@
+import { ClientRequestArgs } from 'node:http';
+import { EventEmitter } from 'node:events';
+import { AddressInfo, Socket as NetSocket } from 'node:net';
+
+/** What a node is. */
+export interface Config {
+  /** Joined at once: the ID of an ad-hoc network, 16 hexadecimal digits, or the file of a static one. */
+  network?: string;
+  /** The passphrase of an ad-hoc network. */
+  secret?: string;
+  /** The directory that keeps the identity. Without it, or a seed, the identity is a fresh one. */
+  state?: string;
+  /** 32 secret bytes that the identity is made of. */
+  seed?: Uint8Array;
+  /** Network interfaces that the node may use: 'all' (the default), 'loopback', or 'eth0,wlan0'. */
+  interfaces?: string;
+  /** Where it can be found, in the form of PEERSOCK_ROOTS, which is the default. */
+  roots?: string;
+  /** TURN servers that relay to it, in the form of PEERSOCK_TURN, which is the default. */
+  turn?: string;
+  /** Its UDP port; 0, the default, lets the system choose. */
+  port?: number;
+  /** Whether nodes of one machine or local network find it; it is so by default. */
+  discovery?: boolean;
+  /** By which UDP port they do. */
+  discoveryPort?: number;
+}
+
+export interface ConnectOptions {
+  /** An address, or the name of a member; without it the node itself. */
+  host?: string;
+  port: number | string;
+  /** Aborts connecting with an AbortError; a connection that stands goes on. */
+  signal?: AbortSignal;
+  /** Whether the own direction stays open when the other has ended. */
+  allowHalfOpen?: boolean;
+}
+
+export interface ListenOptions {
+  /** An address of the node; without it all. */
+  host?: string;
+  /** 0, the default, is one that the networks allow. */
+  port?: number | string;
+  /** How many connections may wait to be accepted; 511 by default. */
+  backlog?: number;
+}
+
+/** Starts a node. */
+export function open(config?: Config): Promise<Node>;
+
+export class Node {
+  private constructor();
+  /** The node's own addresses, those to dial first. */
+  readonly addresses: string[];
+  /** What the node tells of itself: docs/STATUS.md. */
+  status(): Record<string, unknown>;
+  connect(options: ConnectOptions): Promise<Socket>;
+  /** For http.request() and the property of an agent. */
+  createConnection: (
+    options: ClientRequestArgs,
+    callback: (error: Error | null, socket: NetSocket) => void,
+  ) => undefined;
+  createServer(listener?: (socket: Socket) => void): Server;
+  createServer(options: { allowHalfOpen?: boolean }, listener?: (socket: Socket) => void): Server;
+  /** Delivers what was written, within five seconds, and stops the node. */
+  close(): Promise<void>;
+}
+
+export class Server extends EventEmitter {
+  private constructor();
+  readonly listening: boolean;
+  listen(options?: ListenOptions): Promise<this>;
+  address(): AddressInfo | null;
+  ref(): this;
+  unref(): this;
+  close(): void;
+  on(event: 'connection', listener: (socket: Socket) => void): this;
+  on(event: 'error', listener: (error: NodeJS.ErrnoException) => void): this;
+  on(event: 'listening' | 'close', listener: () => void): this;
+}
+
+export class Socket extends NetSocket {
+  private constructor();
+  /** As setsockopt(2), for numbers: docs/SOCKETS.md. */
+  setOption(level: number, option: number, value: number): this;
+}

@@ -1,0 +1,279 @@
+'use strict';
+const assert = require('node:assert');
+const { once } = require('node:events');
+const fs = require('node:fs');
+const http = require('node:http');
+const os = require('node:os');
+const path = require('node:path');
+const dgram = require('node:dgram');
+const { spawnSync } = require('node:child_process');
+const { test } = require('node:test');
+const { Worker } = require('node:worker_threads');
+const { open, Socket } = require('..');
+
+// Both nodes are on the loopback interface, and meet by a port that no other test has.
+let alice, bob, discoveryPort;
+const settings = () => ({ interfaces: 'loopback', roots: '', discoveryPort });
+
+test('two nodes start', async () => {
+  // Who wants it as nodes do may share it; nobody else gets it.
+  const held = dgram.createSocket({ type: 'udp4', reuseAddr: true }).bind(0, '127.0.0.1');
+  await once(held, 'listening');
+  held.unref();
+  discoveryPort = held.address().port;
+  const config = { network: 'ff0001ffff000000', secret: 'correct horse', ...settings() };
+  [alice, bob] = await Promise.all([open(config), open(config)]);
+});
+
+/** A listener of alice's, and where it is reached. */
+async function serve(options, listener) {
+  const server = await alice.createServer(options, listener).listen();
+  return { server, host: alice.addresses[0], port: server.address().port };
+}
+
+/** A connection's ends: bob's and alice's. */
+async function pair(options = {}) {
+  const { server, host, port } = await serve(options);
+  const dialing = bob.connect({ host, port, ...options });
+  const [dialed, [accepted]] = await Promise.all([dialing, once(server, 'connection')]);
+  server.close();
+  return { dialed, accepted };
+}
+
+async function read(stream) {
+  const chunks = [];
+  for await (const chunk of stream.iterator({ destroyOnReturn: false })) chunks.push(chunk);
+  return Buffer.concat(chunks);
+}
+
+test('http: several requests at once, a large body, by createConnection and by an agent', async () => {
+  const web = http.createServer(async (request, response) => {
+    const body = await read(request);
+    response.setHeader('from', request.socket.remoteAddress);
+    response.end(body);
+  });
+  const give = (socket) => web.emit('connection', socket);
+  const { server, host, port } = await serve({ allowHalfOpen: true }, give);
+  const agent = new http.Agent({ keepAlive: true });
+  agent.createConnection = bob.createConnection;
+  const post = async (body, how) => {
+    const request = http.request({ host, port, method: 'POST', ...how });
+    request.end(body);
+    const [response] = await once(request, 'response');
+    assert.strictEqual(response.headers.from, bob.addresses[0]);
+    assert.ok((await read(response)).equals(body));
+  };
+  const large = Buffer.alloc(16 << 20, '0123456789abcdef');
+  const all = [0, 2, 4, 6].flatMap((bits) => [
+    post(large.subarray(0, large.length >> bits), { createConnection: bob.createConnection }),
+    post(large.subarray(0, large.length >> bits), { agent }),
+  ]);
+  await Promise.all(all);
+  await post(large.subarray(0, 10), { agent });
+  agent.destroy();
+  server.close();
+});
+
+test('both ends know their addresses, and take options', async () => {
+  const { dialed, accepted } = await pair();
+  assert.ok(dialed instanceof Socket);
+  const own = { address: bob.addresses[0], family: 'IPv6', port: accepted.remotePort };
+  assert.deepStrictEqual(dialed.address(), own);
+  assert.strictEqual(accepted.remoteAddress, bob.addresses[0]);
+  assert.strictEqual(dialed.remoteAddress, alice.addresses[0]);
+  assert.strictEqual(dialed.remotePort, accepted.localPort);
+  assert.strictEqual(dialed.remoteFamily, 'IPv6');
+  assert.strictEqual(dialed.setNoDelay().setKeepAlive(true, 30000).setTimeout(0), dialed);
+  dialed.destroy();
+  accepted.destroy();
+  assert.strictEqual(dialed.setNoDelay(), dialed);
+});
+
+test('half closed streams go on', async () => {
+  const { dialed, accepted } = await pair({ allowHalfOpen: true });
+  dialed.end('question');
+  assert.strictEqual((await read(accepted)).toString(), 'question');
+  accepted.end('answer');
+  assert.strictEqual((await read(dialed)).toString(), 'answer');
+});
+
+test('deadlines: setTimeout tells of silence', async () => {
+  const { dialed, accepted } = await pair();
+  dialed.setTimeout(20);
+  await once(dialed, 'timeout');
+  dialed.destroy();
+  accepted.destroy();
+});
+
+test('closing ends what waits to read', async () => {
+  const { dialed, accepted } = await pair();
+  const waiting = read(dialed);
+  dialed.destroy();
+  await assert.rejects(waiting, { code: 'ERR_STREAM_PREMATURE_CLOSE' });
+  accepted.resume();
+  await once(accepted, 'close');
+});
+
+test('a reset is an error', async () => {
+  const { dialed, accepted } = await pair();
+  accepted.pause();
+  dialed.write(Buffer.alloc(8 << 20));
+  await once(accepted, 'readable');
+  accepted.destroy();
+  const [error] = await once(dialed, 'error');
+  assert.ok(['ECONNRESET', 'EPIPE'].includes(error.code), error);
+});
+
+test('who is refused is told so', async () => {
+  const host = alice.addresses[0];
+  const wanted = { code: 'ECONNREFUSED', errno: -111, syscall: 'connect', address: host, port: 1,
+    message: `connect ECONNREFUSED ${host}:1` };
+  await assert.rejects(bob.connect({ host, port: 1 }), wanted);
+  const [error] = await once(http.get({ host, port: 1, createConnection: bob.createConnection }), 'error');
+  assert.strictEqual(error.code, 'ECONNREFUSED');
+  const { server, port } = await serve({});
+  server.close();
+  await once(server, 'close');
+  assert.strictEqual(server.address(), null);
+  await assert.rejects(bob.connect({ host, port }), { code: 'ECONNREFUSED' });
+});
+
+test('a signal aborts connecting, and nothing later', async () => {
+  // Nobody has this address, so that there is no answer.
+  const host = alice.addresses[0].replace(/.$/, (last) => (last === '1' ? '2' : '1'));
+  const controller = new AbortController();
+  const connecting = bob.connect({ host, port: 80, signal: controller.signal });
+  setTimeout(() => controller.abort(new Error('enough')), 20);
+  await assert.rejects(connecting, ({ name, code, cause }) => {
+    assert.deepStrictEqual([name, code, cause.message], ['AbortError', 'ABORT_ERR', 'enough']);
+    return true;
+  });
+  await assert.rejects(bob.connect({ host, port: 80, signal: controller.signal }), { name: 'AbortError' });
+  const { server, port } = await serve({});
+  const later = new AbortController();
+  const [socket, [accepted]] = await Promise.all([
+    bob.connect({ host: alice.addresses[0], port, signal: later.signal }), once(server, 'connection')]);
+  later.abort();
+  socket.resume().end('x');
+  assert.strictEqual((await read(accepted)).toString(), 'x');
+  await once(socket, 'close');
+  server.close();
+});
+
+test('the event loop goes on while a connection is made', async () => {
+  const host = alice.addresses[0].replace(/.$/, (last) => (last === '1' ? '2' : '1'));
+  const controller = new AbortController();
+  const connect = () => bob.connect({ host, port: 80, signal: controller.signal });
+  const connecting = Promise.allSettled(Array.from({ length: 10 }, connect));
+  // More than libuv has threads: files are read all the same.
+  assert.ok((await fs.promises.readFile(__filename)).length > 0);
+  controller.abort();
+  await connecting;
+});
+
+test('members have names', async () => {
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'peersock-'));
+  const file = path.join(folder, 'office.toml');
+  const seeds = [1, 2].map((byte) => new Uint8Array(32).fill(byte));
+  const nodes = await Promise.all(seeds.map((seed) => open({ ...settings(), seed })));
+  const members = nodes.map((node, i) => {
+    const { public_key: key, endpoints } = node.status();
+    const port = endpoints[0].split(':').pop();
+    return `[[member]]\nname = "${['alpha', 'beta'][i]}"\nkey = "${key}"
+addresses = ["10.7.0.${i + 1}"]\nendpoints = ["127.0.0.1:${port}"]\n`;
+  });
+  fs.writeFileSync(file, `network = "fe4f0c1d2e3a4b55"\n${members.join('')}`, { mode: 0o600 });
+  await Promise.all(nodes.map((node) => node.close()));
+  const port = (i) => Number(members[i].match(/127\.0\.0\.1:(\d+)/)[1]);
+  const [alpha, beta] = await Promise.all([0, 1].map((i) =>
+    open({ ...settings(), network: file, seed: seeds[i], port: port(i) })));
+  const ended = [];
+  const server = await alpha.createServer((socket) => {
+    ended.push(once(socket, 'close'));
+    socket.resume().end(socket.remoteFamily);
+  }).listen({ host: '::', port: 80 });
+  assert.strictEqual((await read(await beta.connect({ host: 'alpha', port: 80 }))).toString(), 'IPv6');
+  assert.strictEqual((await read(await beta.connect({ host: 'ALPHA', port: '80' }))).toString(), 'IPv6');
+  const v4 = await beta.connect({ host: '10.7.0.1', port: 80 });
+  assert.strictEqual(v4.remoteAddress, '10.7.0.1');
+  assert.strictEqual((await read(v4)).toString(), 'IPv4');
+  await assert.rejects(beta.connect({ host: 'gamma', port: 80 }), { code: 'ENOTFOUND', hostname: 'gamma' });
+  server.close();
+  await Promise.all(ended);
+  await Promise.all([alpha.close(), beta.close()]);
+  fs.rmSync(folder, { recursive: true });
+});
+
+test('bad arguments are refused', async () => {
+  for (const config of [
+    { network: 5 }, { network: 'x\0' }, { seed: 'short' }, { seed: new Uint8Array(32), state: 'x' },
+    { port: -1 },
+  ]) {
+    await assert.rejects(open({ ...settings(), ...config }), { code: 'ERR_INVALID_ARG_VALUE' });
+  }
+  for (const [config, code] of [
+    [{ network: 'nonsense' }, 'FILE'], [{ interfaces: 'nosuch0' }, 'SYSTEM'],
+    [{ roots: 'nonsense' }, 'INVALID'], [{ seed: new Uint8Array(5) }, 'INVALID'],
+    [{ state: '/proc/nowhere' }, 'FILE'],
+  ]) {
+    await assert.rejects(open({ ...settings(), ...config }), (error) => {
+      assert.strictEqual(error.code, `PEERSOCK_E_${code}`, error);
+      return error.message !== '';
+    });
+  }
+  for (const options of [
+    undefined, {}, { port: 65536 }, { port: 'x' }, { port: 1.5 }, { host: 5, port: 80 },
+  ]) {
+    await assert.rejects(bob.connect(options), { code: 'ERR_INVALID_ARG_VALUE' });
+  }
+  const server = alice.createServer();
+  const foreign = { code: 'EADDRNOTAVAIL', syscall: 'listen' };
+  await assert.rejects(server.listen({ host: bob.addresses[0], port: 80 }), foreign);
+  await assert.rejects(server.listen({ port: 70000 }), RangeError);
+  await server.listen();
+  await assert.rejects(server.listen(), { code: 'ERR_SERVER_ALREADY_LISTEN' });
+  await assert.rejects(alice.createServer().listen(server.address()), { code: 'EADDRINUSE' });
+  server.close();
+  server.close();
+});
+
+test('a node that is closed says so', async () => {
+  const node = await open({ network: 'ff00500051000000', ...settings() });
+  await assert.rejects(node.createServer().listen({ port: 90 }), { code: 'EACCES', message: /80/ });
+  const server = await node.createServer().listen({ port: 80 });
+  const [dialed, [accepted]] = await Promise.all([node.connect({ port: 80 }), once(server, 'connection')]);
+  const failed = Promise.all([once(dialed, 'error'), once(accepted, 'error')]);
+  await node.close();
+  assert.deepStrictEqual((await failed).map(([error]) => error.code), ['ENETDOWN', 'ENETDOWN']);
+  assert.strictEqual(server.listening, false);
+  await assert.rejects(node.connect({ host: '::1', port: 80 }), { code: 'ENETDOWN' });
+  await assert.rejects(node.close(), { code: 'PEERSOCK_E_DOWN' });
+});
+
+test('a worker may end while it listens and connects', async () => {
+  const code = `const { open } = require(${JSON.stringify(path.join(__dirname, '..'))});
+    open({ network: 'ff0001ffff000000', interfaces: 'loopback', roots: '' }).then(async (node) => {
+      await node.createServer().listen();
+      node.connect({ host: node.addresses[0].replace(/.$/, (last) => (last === '1' ? '2' : '1')), port: 80 });
+      setTimeout(() => process.exit(), 20);
+    })`;
+  assert.deepStrictEqual(await once(new Worker(code, { eval: true }), 'exit'), [0]);
+});
+
+test('the program of the README runs as it stands there', () => {
+  const readme = fs.readFileSync(path.join(__dirname, '../README.md'), 'utf8');
+  const [, program] = readme.match(/```js\n([^]*?)```/);
+  const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'peersock-'));
+  fs.mkdirSync(path.join(folder, 'node_modules'));
+  fs.symlinkSync(path.join(__dirname, '..'), path.join(folder, 'node_modules/peersock'));
+  fs.writeFileSync(path.join(folder, 'program.mjs'), program);
+  const { stdout, stderr } = spawnSync(process.execPath, ['program.mjs'], { cwd: folder, encoding: 'utf8' });
+  fs.rmSync(folder, { recursive: true });
+  assert.strictEqual(stdout, 'hello\n', stderr);
+});
+
+test('both nodes end', async () => {
+  // Some tests leave something that cannot be delivered.
+  const ended = await Promise.allSettled([alice.close(), bob.close()]);
+  assert.ok(ended.every(({ reason }) => reason === undefined || reason.code === 'PEERSOCK_E_TIMEOUT'), ended);
+});
