@@ -25,6 +25,21 @@
 //! [`ListenConfig`] and [`Resolver`] are given; no node is started for anything here. It needs a tokio
 //! runtime with I/O and time.
 //!
+//! ```standalone_crate
+//! use peersock::{IdentitySource, Interfaces, Network, Node};
+//! use peersock_net as net;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let builder = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback);
+//! let network = builder.install()?.join(Network::ad_hoc("ff00500050000000".parse()?))?;
+//! let listener = net::listen(":80", "tcp").await?;
+//! let conn = net::dial(&net::join_host_port(&network.address().to_string(), 80), "tcp").await?;
+//! assert_eq!(listener.accept().await?.remote_addr(), Some(conn.local_addr()?));
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! The networks are `tcp`, `tcp4`, `tcp6`, `udp`, `udp4`, `udp6`, `unix` (streams), `unixgram` (datagrams),
 //! and, for resolving only, `ip`, `ip4` and `ip6`: see [`Network`]. An address comes before its network.
 //!
