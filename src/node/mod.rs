@@ -29,7 +29,7 @@ pub use events::{Event, Events};
 pub use joined::Joined;
 pub(crate) use root_list::ask_lists;
 pub use root_list::listed_in;
-pub use singleton::node;
+pub use singleton::{current_node, node};
 pub use status::{
     AttemptStatus, CandidateStatus, Conflict, ContactStatus, DhtStatus, FlowStatus, NetworkStatus,
     PeerStatus, Ports, Presence, RootListStatus, RootStatus, Status, Traffic, TurnStatus,

@@ -292,7 +292,9 @@ impl Connection {
         *sync::lock(&self.linger)
     }
 
-    pub(crate) fn set_linger(&self, linger: Option<Duration>) {
+    /// SO_LINGER: how long dropping it waits (blocking the thread) for delivery, after which it resets the
+    /// connection. `None`, the default: dropping does not wait.
+    pub fn set_linger(&self, linger: Option<Duration>) {
         *sync::lock(&self.linger) = linger;
         self.flow.set_reset_on_close(linger == Some(Duration::ZERO));
     }
