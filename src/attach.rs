@@ -35,6 +35,7 @@
 //! ```
 
 use std::fmt;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
 
@@ -82,6 +83,14 @@ impl NodeHandle {
     /// Returns what the engine thread sleeps on: descriptors are added here.
     pub fn poller(&self) -> &Arc<Poller> {
         &self.0.driver.poller
+    }
+
+    /// Fails once the node is shut down.
+    ///
+    /// # Errors
+    /// `NetworkDown` (ENETDOWN).
+    pub fn check_up(&self) -> io::Result<()> {
+        self.0.check_up()
     }
 
     /// Wakes the engine thread: it does what is due, calls [`Attached::run`], and asks for the deadline

@@ -54,7 +54,7 @@ pub use node::listed_in;
 pub use node::{
     AttemptStatus, CandidateStatus, Conflict, ContactStatus, DhtStatus, Event, Events, FlowStatus,
     IdentitySource, Joined, NetworkStatus, Node, NodeBuilder, PeerStatus, Ports, Presence, RootListStatus,
-    RootStatus, Seed, StartError, Status, Traffic, TurnStatus, Undelivered, node,
+    RootStatus, Seed, StartError, Status, Traffic, TurnStatus, Undelivered, current_node, node,
 };
 pub use peersock_datapath::Unanswered;
 pub use peersock_nat::turn::{TurnServer, TurnServerError, TurnTransport};

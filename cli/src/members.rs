@@ -26,7 +26,7 @@ use crate::style::{BOLD, ERROR, paint};
 /// address is known, and list nobody. Of a static network all members are listed, whether they
 /// answer or not, and only a member can ask. Who is `known` was heard of and has no session with the node
 /// that was asked: it says goodbye to nobody, and may have ended up to two minutes ago. The exit status is 0
-/// also if nobody answers: then the list is empty, and a line on stderr says so.
+/// also if nobody answers: then the list is empty, and lines on stderr say so, and what to look at.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -54,6 +54,11 @@ pub(crate) struct Args {
     json: bool,
 }
 
+/// What to do where nobody answers.
+const HINT: &str = "hint: start a node in this network, with `peersock listen` for example; if one runs, \
+    look whether it has the same network and secret, and what `peersock netcheck` says on both machines, or \
+    give it more time with --wait";
+
 pub(crate) fn run(args: &Args) -> Outcome {
     let network = args.network.resolve()?;
     let mut list = match ask_running_node(args, network.as_ref())? {
@@ -78,6 +83,9 @@ pub(crate) fn run(args: &Args) -> Outcome {
         print(list.table())?;
     }
     list.networks.iter().for_each(|network| note(network.summary(list.source)));
+    if list.source == Source::Beacons && list.networks.iter().all(Members::is_silent) {
+        note(HINT);
+    }
     if list.source == Source::Beacons && args.node.names_meeting_place() {
         note(
             "roots and the DHT were not asked: they find a member whose address is known, and list nobody; \
@@ -303,6 +311,11 @@ impl Members {
             self.members.retain(|member| member.state != Standing::Gone);
         }
         self.omitted += before - self.members.len();
+    }
+
+    /// Whether no member has answered.
+    fn is_silent(&self) -> bool {
+        !self.members.iter().any(|member| member.state == Standing::Answered)
     }
 
     fn summary(&self, source: Source) -> String {

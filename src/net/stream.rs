@@ -296,7 +296,9 @@ impl Shared {
     }
 
     async fn ready(&self, interest: Interest) -> io::Result<()> {
-        poll_fn(|cx| self.poll(cx, interest, |connection| connection.is_ready(interest))).await
+        let ready =
+            |connection: &Connection| connection.check_up().and_then(|()| connection.is_ready(interest));
+        poll_fn(|cx| self.poll(cx, interest, ready)).await
     }
 
     pub(super) fn poll_read(&self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {

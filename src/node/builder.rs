@@ -384,6 +384,7 @@ impl NodeBuilder {
                 identity: public,
                 closing: Closing::default(),
                 sockets: Mutex::default(),
+                membership: Mutex::default(),
                 down: Default::default(),
                 started: now,
                 management: Mutex::new(None),

@@ -29,7 +29,7 @@ pub use events::{Event, Events};
 pub use joined::Joined;
 pub(crate) use root_list::ask_lists;
 pub use root_list::listed_in;
-pub use singleton::node;
+pub use singleton::{current_node, node};
 pub use status::{
     AttemptStatus, CandidateStatus, Conflict, ContactStatus, DhtStatus, FlowStatus, NetworkStatus,
     PeerStatus, Ports, Presence, RootListStatus, RootStatus, Status, Traffic, TurnStatus,
@@ -80,6 +80,9 @@ pub(crate) struct Inner {
     /// Sockets that somebody may still wait for when the node is shut down. Connections are not among them:
     /// they fail.
     sockets: Mutex<Vec<Weak<dyn Waited>>>,
+    /// Held while a network is joined or left: what both cores, and the search for members, know of it changes
+    /// in several steps.
+    membership: Mutex<()>,
     down: AtomicBool,
     started: Instant,
     management: Mutex<Option<ManagementServer>>,
@@ -118,6 +121,7 @@ impl Node {
         let now = Instant::now();
         let config = network.into_config();
         let key = config.discovery_key();
+        let _membership = sync::lock(&self.inner.membership);
         let joined = self.inner.driver.datapath.join(now, config, &mut Batch::default())?;
         self.inner.driver.kick();
         if let Some(meetings) = self.inner.meetings.get() {
@@ -131,6 +135,7 @@ impl Node {
     /// (ENETDOWN), connections once.
     /// False if it was not joined.
     pub fn leave(&self, id: NetworkId) -> bool {
+        let _membership = sync::lock(&self.inner.membership);
         let datapath = &self.inner.driver.datapath;
         if let (Some(meetings), Some(network)) = (self.inner.meetings.get(), datapath.network(id)) {
             meetings.leave(network.index);
@@ -220,7 +225,9 @@ impl Node {
     /// [`Node::undelivered`].
     ///
     /// Every later call that sends, receives, connects or accepts on the node's sockets fails with
-    /// `NetworkDown` (ENETDOWN), as in C and Python. Calling this again does nothing.
+    /// `NetworkDown` (ENETDOWN), as in C and Python, and those that wait fail at once, however long the node
+    /// lingers. A connection that is dropped after that is reset all the same, after what was written to it.
+    /// Calling this again does nothing.
     pub fn shutdown(&self, linger: Duration) -> bool {
         self.inner.shutdown(linger)
     }
@@ -328,14 +335,20 @@ impl Inner {
         if let Some(meetings) = self.meetings.get() {
             meetings.stop();
         }
+        // Who waits need not wait as long as the node lingers.
+        for socket in sync::lock(&self.sockets).iter().filter_map(Weak::upgrade) {
+            socket.waiters().notify(true, true);
+        }
         let drained = self.drain(linger);
         self.closing.give_up(self.driver.datapath.stack());
         // First the threads: one of them may be about to send the acknowledgement that a peer waits for.
         self.driver.stop();
         let (now, mut batch) = (Instant::now(), Batch::default());
+        let membership = sync::lock(&self.membership);
         for network in self.driver.datapath.networks().iter() {
             self.driver.datapath.leave(now, network.id, &mut batch);
         }
+        drop(membership);
         self.driver.datapath.set_roots(now, Vec::new(), &mut batch);
         // After the goodbyes, which may need a port that a router forwards.
         if let Some(keeper) = self.keeper.get() {

@@ -34,6 +34,21 @@ pub fn node() -> io::Result<Node> {
     }
 }
 
+/// The process's node if there is one already: nothing is started.
+///
+/// ```standalone_crate
+/// use peersock::{IdentitySource, Interfaces, Node, current_node};
+///
+/// assert!(current_node().is_none());
+/// let builder = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback);
+/// let node = builder.install()?;
+/// assert_eq!(current_node().map(|node| node.id()), Some(node.id()));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn current_node() -> Option<Node> {
+    sync::lock(&NODE).clone()
+}
+
 pub(super) fn install(builder: NodeBuilder) -> Result<Node, StartError> {
     let mut slot = sync::lock(&NODE);
     match &*slot {

@@ -48,6 +48,8 @@ pub struct Connection {
     linger: Mutex<Option<Duration>>,
     /// A call has failed because there is no connection any more, so the application knows.
     error_known: AtomicBool,
+    /// A call has failed because the node is being shut down: what the application had to say is cut off.
+    was_cut_off: AtomicBool,
 }
 
 impl Connection {
@@ -96,7 +98,13 @@ impl Connection {
             flow,
             linger: Mutex::new(None),
             error_known: AtomicBool::new(false),
+            was_cut_off: AtomicBool::new(false),
         }
+    }
+
+    /// Fails once the node is shut down.
+    pub(crate) fn check_up(&self) -> io::Result<()> {
+        self.node.check_up().inspect_err(|_| self.was_cut_off.store(true, Ordering::Relaxed))
     }
 
     /// Who waits for it.
@@ -123,7 +131,7 @@ impl Connection {
     /// # Errors
     /// `WouldBlock`; what has ended the connection.
     pub fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
-        self.node.check_up()?;
+        self.check_up()?;
         let now = Instant::now();
         let n = self.flow.read(now, buf)?;
         if self.flow.has_output(now) {
@@ -138,7 +146,7 @@ impl Connection {
     /// # Errors
     /// Those of [`Connection::read`].
     pub fn read_with(&self, take: impl FnOnce(&[&[u8]]) -> usize) -> io::Result<usize> {
-        self.node.check_up()?;
+        self.check_up()?;
         let now = Instant::now();
         let n = self.flow.read_with(now, take)?;
         if self.flow.has_output(now) {
@@ -148,7 +156,7 @@ impl Connection {
     }
 
     pub(crate) fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
-        self.node.check_up()?;
+        self.check_up()?;
         Ok(self.flow.peek(Instant::now(), buf)?)
     }
 
@@ -157,7 +165,7 @@ impl Connection {
     /// # Errors
     /// `WouldBlock`; what has ended the connection.
     pub fn write(&self, data: &[u8]) -> io::Result<usize> {
-        self.node.check_up()?;
+        self.check_up()?;
         // Once the buffer was full a good part of it must be free again: refilling it crumb by crumb is slow.
         self.is_ready(Interest::Write)?;
         let n = self.flow.write(Instant::now(), data)?;
@@ -189,6 +197,10 @@ impl Connection {
     /// `NotConnected`.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         let now = Instant::now();
+        if self.was_cut_off.load(Ordering::Relaxed) && how != Shutdown::Read {
+            // No end for what was cut off.
+            return Err(Error::NetworkDown.into());
+        }
         if matches!(how, Shutdown::Write | Shutdown::Both) {
             self.flow.shutdown_write(now)?;
         }
@@ -292,7 +304,9 @@ impl Connection {
         *sync::lock(&self.linger)
     }
 
-    pub(crate) fn set_linger(&self, linger: Option<Duration>) {
+    /// SO_LINGER: how long dropping it waits (blocking the thread) for delivery, after which it resets the
+    /// connection. `None`, the default: dropping does not wait.
+    pub fn set_linger(&self, linger: Option<Duration>) {
         *sync::lock(&self.linger) = linger;
         self.flow.set_reset_on_close(linger == Some(Duration::ZERO));
     }
@@ -330,6 +344,12 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
+        let has_ended = self.flow.readiness().contains(Ready::WRITE_CLOSED);
+        if self.was_cut_off.load(Ordering::Relaxed) && !has_ended {
+            // With a FIN the peer would take what it has for everything. The node delivers what was written
+            // as long as it lingers, and resets what is open then.
+            return;
+        }
         // An error that was taken before is known to the application.
         let is_lost = matches!(self.flow.delivery(), Delivery::Lost(_));
         let error_taken = !self.flow.readiness().contains(Ready::ERROR);

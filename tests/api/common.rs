@@ -1,8 +1,10 @@
 //! Nodes for tests: ephemeral identities, the loopback interface only, and a network that no other test has.
 
+use std::env;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr};
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -72,4 +74,19 @@ pub(crate) fn pattern(seed: u8, len: usize) -> Vec<u8> {
         state as u8
     };
     (0..len).map(|_| step()).collect()
+}
+
+/// Does `work` in a process of its own, where no other test is: for what is counted for a whole process.
+/// `test` is the test that calls this.
+pub(crate) fn alone(test: &str, work: impl FnOnce()) {
+    const VARIABLE: &str = "PEERSOCK_TEST_ALONE";
+    if env::var_os(VARIABLE).is_some() {
+        return work();
+    }
+    let mut command = Command::new(env::current_exe().expect("this program"));
+    let output =
+        command.args(["--exact", "--nocapture", test]).env(VARIABLE, "1").output().expect("it starts");
+    let [out, err] = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    assert!(output.status.success() && out.contains("1 passed"), "{}: {out}\n{err}", output.status);
+    eprint!("{err}");
 }

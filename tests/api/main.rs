@@ -1,12 +1,14 @@
 //! The public API, between nodes on the loopback interface.
 
 mod async_tcp;
+mod blocked;
 mod blocking_tcp;
 mod blocking_udp;
 mod common;
 mod delivery;
 mod dht;
 mod down;
+mod joins;
 mod killed;
 mod moves;
 mod node;

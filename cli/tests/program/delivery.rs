@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use peersock::blocking::{TcpListener, TcpStream};
 use peersock::{IdentitySource, Interfaces, Network, Node};
@@ -74,6 +74,67 @@ fn listen_tells_by_its_exit_status() {
     });
 }
 
+/// It serves others, so it has no status that tells: it says on stderr what was not delivered. And it is done
+/// with a client that has ended its side, so scenarios in which a receiver does so first are left out: what
+/// has not been read of stdin by then is for the next one, and not lost.
+#[test]
+fn listen_that_keeps_on_tells_by_what_it_says() {
+    let lab = Lab::new();
+    let (node, _) = member(&lab);
+    play_outcomes("listen -k", |scenario, size| {
+        if scenario.steps.contains(&Step::ShutdownWrite) {
+            return None;
+        }
+        let listen = fed(lab.node("listener", &["listen", "-k", "-v", "0"]), &input(&lab, size));
+        let listening = Running::start(listen);
+        let target: SocketAddr = listening.wait_for_target().parse().expect("an address");
+        let (_, is_connected) = mpsc::channel();
+        let read = receive(scenario, size, (), &is_connected, |()| TcpStream::connect_on(&node, target));
+        let told = said_of_client(&listening);
+        if told == Outcome::Delivered && scenario.outcome != Some(Outcome::Delivered) {
+            assert_eq!(read.len(), taken(&listening), "{}, {size} bytes: lost in silence", scenario.name);
+            listening.interrupt().failure(130, &[]);
+            return None;
+        }
+        listening.interrupt().failure(130, &[]);
+        Some((told, read))
+    });
+}
+
+/// What `listen -k -v` says of its first client when it has ended.
+fn said_of_client(listening: &Running) -> Outcome {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let said = listening.said();
+        match said.lines().find(|line| line.contains("warning: ") || line.contains("finished")) {
+            Some(line) if line.contains("warning: ") => return Outcome::Error,
+            Some(_) => return Outcome::Delivered,
+            None => assert!(Instant::now() < deadline, "nothing is said of the client: {said}"),
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// How much of its stdin, which is a file, a program has read.
+fn taken(running: &Running) -> usize {
+    let info = fs::read_to_string(format!("/proc/{}/fdinfo/0", running.id())).expect("it runs");
+    let position = info.lines().find_map(|line| line.strip_prefix("pos:")).expect("a position");
+    position.trim().parse().expect("a number")
+}
+
+#[test]
+fn listen_that_keeps_on_tells_that_the_receiver_has_died_or_stopped() {
+    let lab = Lab::new();
+    play_victims("listen -k", &lab, |order| {
+        let listen = ephemeral(&lab, &["listen", "-k", "-v", "0"]);
+        let listening = Running::start(fed(listen, &input(&lab, order.size)));
+        let _victim = order.start(Some(listening.wait_for_target().parse().expect("an address")));
+        let told = said_of_client(&listening);
+        listening.interrupt().failure(130, &[]);
+        told
+    });
+}
+
 #[test]
 fn dial_tells_that_the_receiver_has_died_or_stopped() {
     let lab = Lab::new();
@@ -119,13 +180,23 @@ fn receiver_of_the_others() {
 /// sender's end.
 #[test]
 fn a_sender_is_told_when_its_peer_dies_or_stops() {
+    kill_receivers(&["0"], &[false, true]);
+}
+
+#[test]
+fn a_sender_is_told_when_its_peer_that_keeps_on_dies_or_stops() {
+    // At the end it has written everything, and is done.
+    kill_receivers(&["0", "-k"], &[false]);
+}
+
+fn kill_receivers(listen: &[&str], stages: &[bool]) {
     let lab = Lab::new();
     let (node, _) = member(&lab);
     let (_, sizes) = table();
     for signal in [Signal::KILL, Signal::STOP] {
         for &size in &sizes {
-            for at_the_end in [false, true] {
-                let mut listening = lab.listen(&["0"]);
+            for &at_the_end in stages {
+                let mut listening = lab.listen(listen);
                 let target: SocketAddr = listening.target.parse().expect("an address");
                 let mut stream = TcpStream::connect_on(&node, target).expect("connect");
                 let data = vec![b'x'; size + 1];
@@ -189,15 +260,24 @@ fn a_listener_that_only_receives_ends_its_side_when_all_is_written() {
 
 /// Plays the scenarios in which somebody takes the connection, or for `dial` all of them.
 fn play(face: &str, run: impl Fn(&Scenario, usize) -> (Vec<u8>, Finished)) {
+    play_outcomes(face, |scenario, size| {
+        let (read, finished) = run(scenario, size);
+        Some((told(&finished), read))
+    });
+}
+
+/// The same; `None` where `run` has judged itself, or cannot do it.
+fn play_outcomes(face: &str, run: impl Fn(&Scenario, usize) -> Option<(Outcome, Vec<u8>)>) {
     let (scenarios, sizes) = table();
     // The receivers here have no process of their own.
     for scenario in scenarios.iter().filter(|scenario| !scenario.ends_process()) {
-        if face == "listen" && scenario.steps[0] != Step::Accept {
+        if face != "dial" && scenario.steps[0] != Step::Accept {
             continue;
         }
         for &size in &sizes {
-            let (read, finished) = run(scenario, size);
-            judge(scenario, size, face, told(&finished), &read);
+            if let Some((told, read)) = run(scenario, size) {
+                judge(scenario, size, face, told, &read);
+            }
         }
     }
 }

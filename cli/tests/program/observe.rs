@@ -193,7 +193,9 @@ fn members_are_found_by_beacon_and_never_learn_who_asked() {
     let words = ["members", "--ephemeral", "--interface", "lo", "--wait", "0.3", "-n", &lab.network];
     let nobody = run(peersock(&words)).success();
     assert_eq!(nobody.text(), "");
-    assert!(nobody.stderr.contains("nobody answered"), "{}", nobody.stderr);
+    for words in ["nobody answered", "hint: start a node", "network and secret", "netcheck", "--wait"] {
+        assert!(nobody.stderr.contains(words), "{words}: {}", nobody.stderr);
+    }
 
     let listening = lab.listen(&[&PORT.to_string()]);
     let address = listening.target.rsplit_once(':').unwrap().0.trim_matches(['[', ']']).to_owned();
@@ -205,6 +207,7 @@ fn members_are_found_by_beacon_and_never_learn_who_asked() {
     let line = found.text().trim_end();
     assert!(line.starts_with(&address) && line.ends_with("answered") && line.lines().count() == 1, "{line}");
     assert!(found.stderr.contains("1 member answered"), "{}", found.stderr);
+    assert!(!found.stderr.contains("hint: "), "{}", found.stderr);
 
     // So does one that could use its identity, but needs none here.
     let json = wait_for(|| {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use ::peersock::blocking::TcpStream;
 use ::peersock::{IdentitySource, Interfaces, Network, Node};
 use rustix::process::Signal;
 
-use crate::common::{Lab, PATIENCE, PORT, Running, peersock, run, signal, vanish};
+use crate::common::{Lab, PATIENCE, PORT, Running, address_of, peersock, run, signal, vanish};
 use crate::delivery::fed;
 
 #[test]
@@ -130,6 +131,42 @@ fn a_receiver_notices_that_its_silent_peer_is_dead() {
     listening.running.wait_for_stdout("x");
     vanish(Signal::KILL, dialing.id());
     listening.running.finish().failure(1, &["the connection broke"]);
+}
+
+/// What its peer's earlier instance had under way ends as soon as the new one is heard of: also where nothing
+/// says that the earlier one is gone.
+#[test]
+fn a_listener_sees_within_a_second_that_its_peer_has_restarted() {
+    for (how, options) in
+        [(Signal::KILL, &[][..]), (Signal::STOP, &[]), (Signal::KILL, &["-k"]), (Signal::STOP, &["-k"])]
+    {
+        let lab = Lab::new();
+        let listening = lab.listen(&[options, &["--peer-timeout", "60", &PORT.to_string()]].concat());
+        let mut dialing = lab.dial(&listening.target, &[]);
+        dialing.send(b"x");
+        listening.running.wait_for_stdout("x");
+        vanish(how, dialing.id());
+        // One that is stopped keeps its directory locked.
+        fs::create_dir(lab.state("again")).unwrap();
+        let key = fs::read(lab.state("dialer").join("identity.key")).unwrap();
+        let path = lab.state("again").join("identity.key");
+        fs::write(&path, key).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        let listener = address_of(&lab, "listener");
+        let again = Running::start(lab.node("again", &["ping", "-c", "100", "-i", "0.1", &listener]));
+        // As long as the earlier instance is there, too, an answer may go to it.
+        again.wait_for_stdout("from ");
+        let heard = Instant::now();
+        if options.is_empty() {
+            listening.running.wait_for_end().failure(1, &["the connection broke", "the peer has reset it"]);
+        } else {
+            let said = listening.running.wait_for_stderr("warning: ");
+            assert!(said.contains("the connection broke"), "{said}");
+            listening.running.interrupt().failure(130, &[]);
+        }
+        assert!(heard.elapsed() < Duration::from_secs(1), "{how:?}, {options:?}: {:?}", heard.elapsed());
+        again.interrupt();
+    }
 }
 
 /// Nothing comes back, no error either, and nothing is sent that would have to be acknowledged.

@@ -2,6 +2,7 @@
 
 mod adhoc;
 mod again;
+mod blocked;
 mod both;
 mod calls;
 #[path = "../program/common.rs"]

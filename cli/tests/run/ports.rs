@@ -1,4 +1,7 @@
-//! What a socket has before it is known which network it is for: a port, and options.
+//! What a socket has before it is known which network it is for: a port, and options. And ports that a
+//! network does not allow.
+
+use std::path::Path;
 
 use crate::common::run;
 use crate::lab::{ALPHA, Lab};
@@ -132,4 +135,51 @@ print('all well')
     let _server = lab.start("alpha", &["python3", "-c", server]);
     lab.bash("beta", "up 7000");
     assert_eq!(run(lab.command("beta", &[], &["python3", &script])).success().text(), "all well\n");
+}
+
+/// The kernel has no such rule, so EACCES needs a word. A UDP socket may have any port, because a client may;
+/// that nobody can reach a server there is said.
+#[test]
+fn ports_that_the_network_does_not_allow_are_refused_and_named() {
+    let test = "ports_that_the_network_does_not_allow_are_refused_and_named";
+    let Some(lab) = Lab::with(test, &["python3"]) else { return };
+    let random = u16::from_str_radix(&lab.ad_hoc()[2..6], 16).unwrap();
+    let (first, last) = (5000, 5100 + random % 1000);
+    let network = format!("ff{first:04x}{last:04x}000000");
+    let script = "import socket, errno
+def attempt(kind, host, port):
+    family = socket.AF_INET6 if ':' in host else socket.AF_INET
+    with socket.socket(family, kind) as s:
+        try:
+            s.bind((host, port))
+            if kind == socket.SOCK_STREAM: s.listen()
+            print(port, s.getsockname()[1] == port or first <= s.getsockname()[1] <= last)
+        except OSError as error: print(port, errno.errorcode[error.errno])
+for port in 80, 80, first + 1, 0:
+    for host in '', '::': attempt(socket.SOCK_STREAM, host, port)
+for port in 90, 90, first + 2:
+    for host in '', '::': attempt(socket.SOCK_DGRAM, host, port)
+# A client: it asks nobody for its port.
+socket.socket(socket.AF_INET6, socket.SOCK_DGRAM).bind(('::', 0))
+";
+    let script = script.replace("first", &first.to_string()).replace("last", &last.to_string());
+    let wanted = format!(
+        "{}{}{}{}{}",
+        "80 EACCES\n".repeat(4),
+        "5001 True\n".repeat(2),
+        "0 True\n".repeat(2),
+        "90 True\n".repeat(4),
+        "5002 True\n".repeat(2)
+    );
+    for mode in ["preload", "seccomp"] {
+        let program = ["python3", "-c", &script];
+        let command = lab.command_in(Path::new(&network), "alpha", &["--mode", mode], &program);
+        let got = run(command).success();
+        assert_eq!(got.text(), wanted, "{mode}");
+        let said: Vec<_> = got.stderr.lines().collect();
+        let refusal = |port| {
+            format!("peersock: port {port} is not allowed: network {network} allows ports {first} to {last}")
+        };
+        assert_eq!(said, [refusal(80), refusal(90)], "{mode}");
+    }
 }

@@ -49,6 +49,8 @@ programs! {
     exit: Program::new("exit.c");
     loss: Program::new("loss.c");
     many_threads: Program::new("threads.c");
+    threads_that_join_and_leave: Program::new("joins.c");
+    waits_to_write: Program::new("blocked.c");
     one_identity_at_two_places: Program::new("twins.c");
     keepalive: Program::new("keepalive.c");
     openssl: Program::new("tls.c").library("openssl");

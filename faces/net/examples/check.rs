@@ -1,0 +1,173 @@
+//! Sends a text to echo servers of its own in each network, and says where it came back as it was.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::{Parser, ValueEnum};
+use peersock_net::{
+    self as net, Conn, Network, SocketError, UnixAddr, join_host_port, resolve_unixgram_addr, split_host_port,
+};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::task::JoinHandle;
+
+/// How long the other end may take to answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How much is sent at once, bytes.
+const PIECE: usize = 1000;
+
+/// Sends a text to echo servers of its own, and says where it came back as it was.
+#[derive(Parser)]
+pub(crate) struct Options {
+    /// What is checked.
+    #[arg(short, num_args = 1.., required_unless_present = "all", conflicts_with = "all")]
+    network: Vec<Check>,
+    /// Checks all of these.
+    #[arg(short = 'A', long = "all")]
+    all: bool,
+    /// Where servers listen.
+    #[arg(short, default_value = "127.0.0.1:0", value_name = "IP:PORT")]
+    address: String,
+    /// The path where they listen.
+    #[arg(short, value_name = "PATH")]
+    unix: Option<PathBuf>,
+    /// What is sent.
+    #[arg(short, default_value = "hello", conflicts_with = "file")]
+    text: String,
+    /// The file that is sent.
+    #[arg(short)]
+    file: Option<PathBuf>,
+}
+
+/// What can be checked.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Check {
+    Tcp,
+    Tcp6,
+    Udp,
+    Udp6,
+    /// Datagrams from a socket that is bound and not connected.
+    UnixClient,
+    /// Datagrams from a socket that is connected.
+    UnixConnect,
+    Unix,
+}
+
+#[tokio::main]
+async fn main() -> std::io::Result<ExitCode> {
+    let options = Options::parse_from(arguments(std::env::args()));
+    run(&options, tokio::io::stdout()).await
+}
+
+/// `-all` is one word, as `-n` is.
+pub(crate) fn arguments(words: impl Iterator<Item = String>) -> impl Iterator<Item = String> {
+    words.map(|word| if word == "-all" { "--all".to_owned() } else { word })
+}
+
+/// Checks what is asked, and writes a line for each.
+pub(crate) async fn run(options: &Options, mut output: impl AsyncWrite + Unpin) -> std::io::Result<ExitCode> {
+    let data = match &options.file {
+        Some(file) => std::fs::read(file)?,
+        None => options.text.clone().into_bytes(),
+    };
+    let folder = tempfile::tempdir()?;
+    let path = options.unix.clone().unwrap_or_else(|| folder.path().join("socket"));
+    let checks = if options.all { Check::value_variants() } else { &options.network };
+    let mut code = ExitCode::SUCCESS;
+    for check in checks {
+        let outcome = match came_back(*check, &options.address, &path.to_string_lossy(), &data).await {
+            Ok(true) => format!("{} bytes came back", data.len()),
+            Ok(false) => "something else came back".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        if !outcome.ends_with("bytes came back") {
+            code = ExitCode::FAILURE;
+        }
+        let name = check.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+        output.write_all(format!("{name}: {outcome}\n").as_bytes()).await?;
+        output.flush().await?;
+    }
+    Ok(code)
+}
+
+async fn came_back(check: Check, address: &str, path: &str, data: &[u8]) -> Result<bool, SocketError> {
+    let (client, server, to) = opened(check, address, path).await?;
+    let mut is_same = true;
+    for piece in data.chunks(PIECE) {
+        client.set_deadline(Instant::now() + PATIENCE)?;
+        match &to {
+            Some(to) => client.write_to(piece, &to.clone().into()).await?,
+            None => client.write(piece).await?,
+        };
+        let mut received = Vec::new();
+        while received.len() < piece.len() {
+            let more = client.read(PIECE).await?;
+            if more.is_empty() {
+                break;
+            }
+            received.extend(more);
+        }
+        is_same &= received == piece;
+    }
+    server.abort();
+    // Its path is gone when it is over.
+    let _ = server.await;
+    Ok(is_same)
+}
+
+/// A client, its server, and where the client sends to if it is not connected.
+async fn opened(
+    check: Check,
+    address: &str,
+    path: &str,
+) -> Result<(Conn, JoinHandle<()>, Option<UnixAddr>), SocketError> {
+    let v6 = || -> Result<String, SocketError> {
+        let (host, port) = split_host_port(address)?;
+        Ok(join_host_port(if host.contains(':') { host } else { "::1" }, port))
+    };
+    let (network, address) = match check {
+        Check::Tcp => (Network::Tcp, address.to_owned()),
+        Check::Tcp6 => (Network::Tcp6, v6()?),
+        Check::Udp => (Network::Udp, address.to_owned()),
+        Check::Udp6 => (Network::Udp6, v6()?),
+        Check::Unix => (Network::Unix, path.to_owned()),
+        Check::UnixClient | Check::UnixConnect => return unixgram(path, check == Check::UnixConnect).await,
+    };
+    if let Network::Udp | Network::Udp6 = network {
+        let addr = net::resolve_udp_addr(&address, network).await?;
+        let server = net::listen_udp(Some(&addr), network).await?;
+        let there = server.local_addr()?.to_string();
+        return Ok((net::dial(&there, network).await?, answering(server.into()), None));
+    }
+    let listener = net::listen(&address, network).await?;
+    let there = listener.addr().to_string();
+    let server = tokio::spawn(async move {
+        while let Ok(conn) = listener.accept().await {
+            let _ = tokio::io::copy(&mut &conn, &mut &conn).await;
+        }
+    });
+    Ok((net::dial(&there, network).await?, server, None))
+}
+
+async fn unixgram(
+    path: &str,
+    connected: bool,
+) -> Result<(Conn, JoinHandle<()>, Option<UnixAddr>), SocketError> {
+    let (there, own) = (resolve_unixgram_addr(path)?, resolve_unixgram_addr(&format!("{path}.client"))?);
+    let server = net::listen_unixgram(&there, "unixgram").await?;
+    server.set_unlink_on_close(true)?;
+    let client = net::dial_unix(Some(&own), connected.then_some(&there), "unixgram").await?;
+    client.set_unlink_on_close(true)?;
+    Ok((client.into(), answering(server.into()), (!connected).then_some(there)))
+}
+
+/// Has a server answer datagrams.
+fn answering(server: Conn) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        while let Ok((data, sender)) = server.read_from(1 << 16).await {
+            if server.write_to(&data, &sender).await.is_err() {
+                return;
+            }
+        }
+    })
+}

@@ -1,0 +1,130 @@
+//! Addresses of endpoints.
+
+mod ip;
+mod port;
+mod unix;
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use socket2::SockAddr;
+
+pub use ip::IpAddr;
+pub use port::{TcpAddr, UdpAddr};
+pub use unix::UnixAddr;
+
+use crate::network::{Family, Kind};
+use crate::{AddressError, Network};
+
+/// The address of an endpoint. Its text is what [`dial`](crate::dial()) and [`listen`](crate::listen())
+/// take.
+///
+/// ```
+/// use peersock_net::{Addr, Network, TcpAddr};
+///
+/// let addr = Addr::from("[fd00::1]:80".parse::<TcpAddr>()?);
+/// assert_eq!((addr.network(), addr.to_string()), (Network::Tcp, "[fd00::1]:80".to_owned()));
+/// # Ok::<(), peersock_net::AddressError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Addr {
+    /// Of TCP.
+    Tcp(TcpAddr),
+    /// Of UDP.
+    Udp(UdpAddr),
+    /// Without a port.
+    Ip(IpAddr),
+    /// Of a Unix domain socket.
+    Unix(UnixAddr),
+}
+
+/// An address in the form of the system's sockets.
+#[derive(Debug, Clone)]
+pub(crate) enum Place {
+    Ip(SocketAddr),
+    Unix(SockAddr),
+}
+
+impl Addr {
+    /// The network of the address: `tcp`, `udp`, `ip`, `unix` or `unixgram`.
+    pub fn network(&self) -> Network {
+        match self {
+            Addr::Tcp(_) => Network::Tcp,
+            Addr::Udp(_) => Network::Udp,
+            Addr::Ip(_) => Network::Ip,
+            Addr::Unix(addr) => addr.network(),
+        }
+    }
+
+    /// The IP address in it; `None` for a Unix domain socket.
+    pub fn ip_addr(&self) -> Option<&IpAddr> {
+        match self {
+            Addr::Tcp(addr) => Some(addr.ip_addr()),
+            Addr::Udp(addr) => Some(addr.ip_addr()),
+            Addr::Ip(addr) => Some(addr),
+            Addr::Unix(_) => None,
+        }
+    }
+
+    /// The address as one of a network of this kind.
+    pub(crate) fn of_socket(kind: Kind, address: SocketAddr) -> Addr {
+        if kind == Kind::Tcp { Addr::Tcp(address.into()) } else { Addr::Udp(address.into()) }
+    }
+
+    /// For sockets. No address in particular is `[::]`.
+    pub(crate) fn place(&self) -> Result<Place, AddressError> {
+        match self {
+            Addr::Tcp(addr) => addr.to_socket_addr().map(Place::Ip),
+            Addr::Udp(addr) => addr.to_socket_addr().map(Place::Ip),
+            Addr::Ip(addr) => addr.to_socket_addr(0).map(Place::Ip),
+            Addr::Unix(addr) => addr.place().map(Place::Unix),
+        }
+    }
+
+    /// Fails if it is none of the network's.
+    pub(crate) fn check(&self, network: Network) -> Result<(), AddressError> {
+        if self.network().kind() != network.kind() {
+            return Err(AddressError::new(format!("it is no address of the network {network}"), self));
+        }
+        let Some((addr, family)) = self.ip_addr().zip(network.family()) else { return Ok(()) };
+        if addr.ip().is_some() && addr.is_ipv6() != (family == Family::V6) {
+            return Err(AddressError::new(format!("no address of the network {network}"), self));
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Addr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Addr::Tcp(addr) => addr.fmt(f),
+            Addr::Udp(addr) => addr.fmt(f),
+            Addr::Ip(addr) => addr.fmt(f),
+            Addr::Unix(addr) => addr.fmt(f),
+        }
+    }
+}
+
+impl From<TcpAddr> for Addr {
+    fn from(addr: TcpAddr) -> Addr {
+        Addr::Tcp(addr)
+    }
+}
+
+impl From<UdpAddr> for Addr {
+    fn from(addr: UdpAddr) -> Addr {
+        Addr::Udp(addr)
+    }
+}
+
+impl From<IpAddr> for Addr {
+    fn from(addr: IpAddr) -> Addr {
+        Addr::Ip(addr)
+    }
+}
+
+impl From<UnixAddr> for Addr {
+    fn from(addr: UnixAddr) -> Addr {
+        Addr::Unix(addr)
+    }
+}

@@ -1,0 +1,286 @@
+//! What all connections are made of.
+
+use std::io;
+use std::net::Shutdown;
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use peersock_primitives::sync;
+use tokio::io::ReadBuf;
+
+use crate::socket::{Socket, TcpOption};
+use crate::wait::{Direction, Endpoint};
+use crate::{Addr, Network, SocketError};
+
+/// The most that one read gives, bytes; no datagram is longer.
+const MAX_READ: usize = 1 << 16;
+/// How much is read ahead to find the end of a line, bytes.
+const READ_AHEAD: usize = 1 << 12;
+
+/// A connection.
+pub(crate) struct Core {
+    endpoint: Endpoint<dyn Socket>,
+    network: Network,
+    remote: Option<Addr>,
+    /// Known from the beginning if it is connected.
+    local: Option<Addr>,
+    /// What was read to find the end of a line, and lies behind it.
+    ahead: Mutex<Vec<u8>>,
+    reads_nothing: AtomicBool,
+    unlink: Unlink,
+}
+
+impl Core {
+    pub(crate) fn new(network: Network, socket: Box<dyn Socket>, remote: Option<Addr>) -> Core {
+        Core {
+            network,
+            local: remote.as_ref().and_then(|_| socket.local().ok()),
+            remote,
+            endpoint: Endpoint::new(socket),
+            ahead: Mutex::default(),
+            reads_nothing: AtomicBool::new(false),
+            unlink: Unlink::default(),
+        }
+    }
+
+    pub(crate) fn network(&self) -> Network {
+        self.network
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.endpoint.is_closed()
+    }
+
+    pub(crate) fn close(&self) {
+        if !self.endpoint.is_closed() {
+            self.unlink.run();
+        }
+        self.endpoint.close();
+    }
+
+    pub(crate) fn remote(&self) -> Option<&Addr> {
+        self.remote.as_ref()
+    }
+
+    pub(crate) fn local(&self) -> Result<Addr, SocketError> {
+        match &self.local {
+            Some(local) => Ok(local.clone()),
+            None => self.with("local address", |socket| socket.local()),
+        }
+    }
+
+    pub(crate) fn set(&self, operation: &str, option: TcpOption) -> Result<(), SocketError> {
+        self.with(operation, |socket| socket.set(option))
+    }
+
+    pub(crate) fn set_unlink_on_close(&self, unlink: bool) -> Result<(), SocketError> {
+        let local = self.with("set unlink on close", |socket| socket.local())?;
+        self.unlink.set(&local, unlink)
+    }
+
+    pub(crate) fn set_deadline(
+        &self,
+        directions: &[Direction],
+        deadline: Option<Instant>,
+    ) -> Result<(), SocketError> {
+        let is_open = self.endpoint.set_deadline(directions, deadline);
+        if is_open { Ok(()) } else { Err(SocketError::closed("set deadline")) }
+    }
+
+    pub(crate) fn shutdown(&self, how: Shutdown) -> Result<(), SocketError> {
+        self.with("shutdown", |socket| socket.shutdown(how))?;
+        if how != Shutdown::Write {
+            self.reads_nothing.store(true, Ordering::SeqCst);
+            self.endpoint.wake(Direction::Read);
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn read(&self, n: usize) -> Result<Vec<u8>, SocketError> {
+        Ok(self.read_from(n).await?.0)
+    }
+
+    pub(crate) async fn read_from(&self, n: usize) -> Result<(Vec<u8>, Option<Addr>), SocketError> {
+        let mut data = vec![0; n.min(MAX_READ)];
+        let (len, sender) = self.read_into(&mut data).await?;
+        data.truncate(len);
+        // Whoever keeps a few bytes need not keep the rest.
+        data.shrink_to(2 * len);
+        Ok((data, sender))
+    }
+
+    pub(crate) async fn read_into(&self, room: &mut [u8]) -> Result<(usize, Option<Addr>), SocketError> {
+        let read = self.endpoint.wait(Direction::Read, |socket, cx| self.poll_take(socket, cx, room));
+        read.await.map_err(|failure| failure.during("read"))
+    }
+
+    pub(crate) async fn read_line(&self, limit: usize) -> Result<Vec<u8>, SocketError> {
+        let read = self.endpoint.wait(Direction::Read, |socket, cx| self.poll_line(socket, cx, limit));
+        read.await.map_err(|failure| failure.during("read"))
+    }
+
+    pub(crate) async fn write(&self, data: &[u8]) -> Result<usize, SocketError> {
+        let mut written = 0;
+        let write = self.endpoint.wait(Direction::Write, |socket, cx| {
+            if !self.network.is_stream() {
+                return socket.poll_write(cx, data, None);
+            }
+            while let rest @ [_, ..] = &data[written..] {
+                match ready!(socket.poll_write(cx, rest, None))? {
+                    0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                    n => written += n,
+                }
+            }
+            Poll::Ready(Ok(data.len()))
+        });
+        let done = write.await;
+        done.map_err(|failure| failure.during("write").after(written))
+    }
+
+    pub(crate) async fn write_to(&self, data: &[u8], to: &Addr) -> Result<usize, SocketError> {
+        let operation = format!("write {} {to}", self.network);
+        if self.is_closed() {
+            return Err(SocketError::closed(operation));
+        }
+        if self.network.is_stream() || self.remote.is_some() {
+            return Err(SocketError::errno(operation, libc::EISCONN));
+        }
+        to.check(self.network)?;
+        let place = to.place()?;
+        let write =
+            self.endpoint.wait(Direction::Write, |socket, cx| socket.poll_write(cx, data, Some(&place)));
+        write.await.map_err(|failure| failure.during(&operation))
+    }
+
+    /// As tokio's traits have it.
+    pub(crate) fn poll_read(&self, cx: &Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let room = buf.initialize_unfilled();
+        let read = self.endpoint.poll(Direction::Read, cx, |socket, cx| self.poll_take(socket, cx, room));
+        let (n, _) = ready!(read).map_err(|failure| failure.during("read"))?;
+        buf.advance(n);
+        Poll::Ready(Ok(()))
+    }
+
+    /// As tokio's traits have it.
+    pub(crate) fn poll_write(&self, cx: &Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        let write = self.endpoint.poll(Direction::Write, cx, |socket, cx| socket.poll_write(cx, data, None));
+        write.map_err(|failure| failure.during("write").into())
+    }
+
+    /// As tokio's traits have it.
+    pub(crate) fn poll_shutdown(&self) -> Poll<io::Result<()>> {
+        match self.shutdown(Shutdown::Write) {
+            // There is nothing left to end.
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),
+            done => Poll::Ready(done.map_err(io::Error::from)),
+        }
+    }
+
+    /// Takes what was read ahead, or else what has come.
+    fn poll_take(
+        &self,
+        socket: &dyn Socket,
+        cx: &mut Context<'_>,
+        room: &mut [u8],
+    ) -> Poll<io::Result<(usize, Option<Addr>)>> {
+        let mut ahead = sync::lock(&self.ahead);
+        if !ahead.is_empty() {
+            let n = room.len().min(ahead.len());
+            room[..n].copy_from_slice(&ahead[..n]);
+            ahead.drain(..n);
+            return Poll::Ready(Ok((n, self.remote.clone())));
+        }
+        if self.reads_nothing() || (room.is_empty() && self.network.is_stream()) {
+            return Poll::Ready(Ok((0, self.remote.clone())));
+        }
+        let (n, sender) = ready!(socket.poll_read(cx, room))?;
+        Poll::Ready(Ok((n, sender.or_else(|| self.remote.clone()))))
+    }
+
+    fn poll_line(
+        &self,
+        socket: &dyn Socket,
+        cx: &mut Context<'_>,
+        limit: usize,
+    ) -> Poll<io::Result<Vec<u8>>> {
+        let mut ahead = sync::lock(&self.ahead);
+        let mut searched = 0;
+        let end = loop {
+            let seen = &ahead[..ahead.len().min(limit)];
+            if let Some(at) = seen[searched..].iter().position(|byte| *byte == b'\n') {
+                break searched + at + 1;
+            }
+            if ahead.len() >= limit {
+                return Poll::Ready(Err(io::Error::from_raw_os_error(libc::EMSGSIZE)));
+            }
+            searched = ahead.len();
+            let mut piece = [0; READ_AHEAD];
+            let n = match self.reads_nothing() {
+                true => 0,
+                false => ready!(socket.poll_read(cx, &mut piece))?.0,
+            };
+            if n == 0 {
+                break searched;
+            }
+            ahead.extend_from_slice(&piece[..n]);
+        };
+        Poll::Ready(Ok(ahead.drain(..end).collect()))
+    }
+
+    fn reads_nothing(&self) -> bool {
+        self.reads_nothing.load(Ordering::SeqCst)
+    }
+
+    fn with<T>(
+        &self,
+        operation: &str,
+        look: impl FnOnce(&(dyn Socket + 'static)) -> io::Result<T>,
+    ) -> Result<T, SocketError> {
+        let found = self.endpoint.with(look).ok_or_else(|| SocketError::closed(operation))?;
+        found.map_err(|error| SocketError::of_system(operation, error))
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// The path that goes when the socket is closed.
+pub(crate) struct Unlink {
+    path: Mutex<Option<PathBuf>>,
+    /// A forked child's copy is not the last.
+    process: u32,
+}
+
+impl Default for Unlink {
+    fn default() -> Unlink {
+        Unlink { path: Mutex::default(), process: std::process::id() }
+    }
+}
+
+impl Unlink {
+    pub(crate) fn set(&self, local: &Addr, unlink: bool) -> Result<(), SocketError> {
+        let path = match local {
+            Addr::Unix(addr) if unlink => addr.path(),
+            _ => None,
+        };
+        // The working directory may be another one by then.
+        let path = path.map(std::path::absolute).transpose();
+        let path = path.map_err(|error| SocketError::of_system("set unlink on close", error))?;
+        *sync::lock(&self.path) = path;
+        Ok(())
+    }
+
+    pub(crate) fn run(&self) {
+        let path = sync::lock(&self.path).take();
+        if let Some(path) = path.filter(|_| self.process == std::process::id()) {
+            // It may be gone already, and nobody can do anything about it.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! Who waits for a socket: deadlines, an end that `close` makes, and one task after the other.
+//!
+//! A call of a direction takes a ticket, and is served when those before it are through: so writes do not
+//! mix. The socket wakes the first of them. A new deadline and the end wake all. Each of them first leaves
+//! its waker, then looks whether the socket is closed and the deadline over, then tries: no wake-up is lost.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, RwLock};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Instant;
+
+use peersock_primitives::sync;
+use tokio::time::Sleep;
+
+use crate::SocketError;
+
+/// A direction; each has its own deadline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Read,
+    Write,
+}
+
+/// Why a call has ended.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    Closed,
+    Deadline,
+    System(io::Error),
+}
+
+impl Failure {
+    pub(crate) fn during(self, operation: &str) -> SocketError {
+        match self {
+            Failure::Closed => SocketError::closed(operation),
+            Failure::Deadline => SocketError::deadline(operation),
+            Failure::System(error) => SocketError::of_system(operation, error),
+        }
+    }
+}
+
+/// A socket, until it is closed, and who waits for it.
+pub(crate) struct Endpoint<S: ?Sized> {
+    directions: [Waiting; 2],
+    /// Held for reading during each attempt, so that nobody uses the socket any more when `close` returns.
+    socket: RwLock<Option<Box<S>>>,
+}
+
+impl<S: ?Sized> Endpoint<S> {
+    pub(crate) fn new(socket: Box<S>) -> Endpoint<S> {
+        Endpoint { directions: [Waiting::default(), Waiting::default()], socket: RwLock::new(Some(socket)) }
+    }
+
+    /// What `look` finds, unless the socket is closed.
+    pub(crate) fn with<T>(&self, look: impl FnOnce(&S) -> T) -> Option<T> {
+        sync::read(&self.socket).as_deref().map(look)
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        sync::read(&self.socket).is_none()
+    }
+
+    /// Closes the socket: whatever waits ends. Does nothing the second time.
+    pub(crate) fn close(&self) {
+        let socket = sync::write(&self.socket).take();
+        if socket.is_some() {
+            self.directions.iter().for_each(|direction| direction.line.wake_all());
+        }
+        // With SO_LINGER this may take a while, and nobody else needs the lock for that.
+        drop(socket);
+    }
+
+    /// Sets until when calls may wait. False if it is closed.
+    pub(crate) fn set_deadline(&self, directions: &[Direction], deadline: Option<Instant>) -> bool {
+        if self.is_closed() {
+            return false;
+        }
+        for direction in directions {
+            self.directions[*direction as usize].set_deadline(deadline);
+        }
+        true
+    }
+
+    /// Has those who wait look again.
+    pub(crate) fn wake(&self, direction: Direction) {
+        self.directions[direction as usize].line.wake_all();
+    }
+
+    /// Repeats an attempt, which has its task woken when it is pending, until it is done; one call after the
+    /// other.
+    pub(crate) async fn wait<T>(
+        &self,
+        direction: Direction,
+        mut attempt: impl FnMut(&S, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Result<T, Failure> {
+        let direction = &self.directions[direction as usize];
+        let ticket = direction.line.enter();
+        poll_fn(|cx| {
+            let is_turn = ticket.register(cx.waker());
+            self.attempt(direction, is_turn, &mut attempt)
+        })
+        .await
+    }
+
+    /// An attempt of a task that has no ticket, and is tried while nobody has one.
+    pub(crate) fn poll<T>(
+        &self,
+        direction: Direction,
+        cx: &Context<'_>,
+        mut attempt: impl FnMut(&S, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<Result<T, Failure>> {
+        let direction = &self.directions[direction as usize];
+        let is_turn = direction.line.register(cx.waker());
+        let done = self.attempt(direction, is_turn, &mut attempt);
+        if done.is_ready() {
+            direction.line.forget(cx.waker());
+        }
+        done
+    }
+
+    fn attempt<T>(
+        &self,
+        direction: &Waiting,
+        is_turn: bool,
+        attempt: &mut impl FnMut(&S, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<Result<T, Failure>> {
+        let socket = sync::read(&self.socket);
+        let Some(socket) = socket.as_deref() else { return Poll::Ready(Err(Failure::Closed)) };
+        if direction.is_over() {
+            return Poll::Ready(Err(Failure::Deadline));
+        }
+        if !is_turn {
+            return Poll::Pending;
+        }
+        attempt(socket, &mut Context::from_waker(&direction.ready)).map_err(Failure::System)
+    }
+}
+
+/// One direction of a socket.
+struct Waiting {
+    line: Arc<Line>,
+    /// What the socket wakes.
+    ready: Waker,
+    /// What the deadline wakes.
+    alarm: Waker,
+    deadline: Mutex<Deadline>,
+}
+
+#[derive(Default)]
+struct Deadline {
+    at: Option<Instant>,
+    /// Exists once somebody waits.
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Default for Waiting {
+    fn default() -> Waiting {
+        let line = Arc::<Line>::default();
+        let ready = Waker::from(Arc::new(Bell { line: Arc::clone(&line), all: false }));
+        let alarm = Waker::from(Arc::new(Bell { line: Arc::clone(&line), all: true }));
+        Waiting { line, ready, alarm, deadline: Mutex::default() }
+    }
+}
+
+impl Waiting {
+    fn set_deadline(&self, at: Option<Instant>) {
+        *sync::lock(&self.deadline) = Deadline { at, sleep: None };
+        self.line.wake_all();
+    }
+
+    /// Whether the deadline is over. If not, all are woken when it is.
+    fn is_over(&self) -> bool {
+        let mut deadline = sync::lock(&self.deadline);
+        let Some(at) = deadline.at.map(tokio::time::Instant::from_std) else { return false };
+        if tokio::time::Instant::now() >= at {
+            return true;
+        }
+        let sleep = deadline.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+        sleep.as_mut().poll(&mut Context::from_waker(&self.alarm)).is_ready()
+    }
+}
+
+/// Wakes those in a line.
+struct Bell {
+    line: Arc<Line>,
+    all: bool,
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if self.all { self.line.wake_all() } else { self.line.wake_first() }
+    }
+}
+
+/// The tasks that wait for one direction, in the order in which they came.
+#[derive(Default)]
+struct Line(Mutex<Tasks>);
+
+#[derive(Default)]
+struct Tasks {
+    next: u64,
+    tickets: VecDeque<(u64, Option<Waker>)>,
+    /// Those without a ticket: nobody says when they lose interest.
+    polling: Vec<Waker>,
+}
+
+impl Line {
+    fn enter(self: &Arc<Self>) -> Ticket {
+        let mut tasks = sync::lock(&self.0);
+        let number = tasks.next;
+        tasks.next += 1;
+        tasks.tickets.push_back((number, None));
+        Ticket { line: Arc::clone(self), number }
+    }
+
+    /// True if nobody has a ticket.
+    fn register(&self, waker: &Waker) -> bool {
+        let mut tasks = sync::lock(&self.0);
+        if !tasks.polling.iter().any(|known| known.will_wake(waker)) {
+            tasks.polling.push(waker.clone());
+        }
+        tasks.tickets.is_empty()
+    }
+
+    fn forget(&self, waker: &Waker) {
+        sync::lock(&self.0).polling.retain(|known| !known.will_wake(waker));
+    }
+
+    fn wake_first(&self) {
+        let woken = sync::lock(&self.0).first();
+        woken.into_iter().for_each(Waker::wake);
+    }
+
+    fn wake_all(&self) {
+        let mut tasks = sync::lock(&self.0);
+        let mut woken = std::mem::take(&mut tasks.polling);
+        woken.extend(tasks.tickets.iter_mut().filter_map(|(_, waker)| waker.take()));
+        drop(tasks);
+        woken.into_iter().for_each(Waker::wake);
+    }
+}
+
+impl Tasks {
+    /// Who goes on when the socket is ready.
+    fn first(&mut self) -> Vec<Waker> {
+        match self.tickets.front_mut() {
+            Some((_, waker)) => waker.take().into_iter().collect(),
+            None => std::mem::take(&mut self.polling),
+        }
+    }
+}
+
+/// A place in the line. Dropping it leaves the line.
+struct Ticket {
+    line: Arc<Line>,
+    number: u64,
+}
+
+impl Ticket {
+    /// True if it is the first.
+    fn register(&self, waker: &Waker) -> bool {
+        let mut tasks = sync::lock(&self.line.0);
+        if let Some((_, slot)) = tasks.tickets.iter_mut().find(|(number, _)| *number == self.number) {
+            *slot = Some(waker.clone());
+        }
+        tasks.tickets.front().is_some_and(|(number, _)| *number == self.number)
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let mut tasks = sync::lock(&self.line.0);
+        let was_first = tasks.tickets.front().is_some_and(|(number, _)| *number == self.number);
+        tasks.tickets.retain(|(number, _)| *number != self.number);
+        // What it was woken for may be for the next.
+        let woken = if was_first { tasks.first() } else { Vec::new() };
+        drop(tasks);
+        woken.into_iter().for_each(Waker::wake);
+    }
+}

@@ -1,0 +1,12 @@
+//! Networks as Go has them: the same subjects as Python's tests of `peersock.net`.
+
+mod addresses;
+mod common;
+mod conns;
+mod datagrams;
+mod ending;
+mod overlay;
+mod paths;
+mod programs;
+mod properties;
+mod resolving;

@@ -1,0 +1,205 @@
+//! The README's commands, run as they stand there.
+//!
+//! Every command is found in the README itself: the lines of its `sh` blocks, and what its text has in
+//! backticks that begins with one of [`PROGRAMS`]. [`TRIES`] says how each is tried. A command that no entry
+//! knows fails, as does an entry without a command. The scripts get the commands as arguments and `eval`
+//! them; where the README writes a placeholder, a script puts in what stands for it.
+
+mod tries;
+
+use std::collections::BTreeSet;
+use std::env;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use tries::{PRELUDE, TRIES, Try};
+
+use super::command::{run_for_status, works};
+use super::outcome::Outcome;
+use super::workspace::Workspace;
+use crate::{Result, root};
+
+/// With which a command begins.
+const PROGRAMS: &[&str] = &["cargo", "cc", "curl", "export", "peersock", "pip", "python", "tar"];
+
+/// What the text calls by its name and nobody types so: it has to be told more.
+const NAMES: &[&str] = &["peersock network", "peersock run"];
+
+/// Commands that are not run here, and why.
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("cargo xtask test", "this is it"),
+    ("cargo xtask bench", "it measures, for minutes, and needs the machine for itself"),
+];
+
+/// What every script needs.
+const BASICS: [&str; 2] = ["bash", "timeout"];
+
+/// Tries all commands.
+pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
+    let found = commands(&fs::read_to_string(root().join("README.md"))?);
+    let mut outcome = unknown(&found);
+    let scratch = workspace.target.join("readme");
+    let _ = fs::remove_dir_all(&scratch);
+    for entry in TRIES {
+        let name = format!("README: {}", entry.name);
+        let matches: Vec<_> = entry.commands.iter().map(|start| begin_with(&found, start)).collect();
+        if matches.iter().any(Vec::is_empty) {
+            // Counted already.
+            continue;
+        }
+        if let Some(missing) = BASICS.iter().chain(entry.needs).find(|program| !is_installed(program)) {
+            outcome.add(Outcome::skipped(&name, format!("{missing} is not installed")));
+            continue;
+        }
+        let arguments: Vec<&str> = matches.iter().map(|found| found[0].as_str()).collect();
+        outcome.add(attempt(entry, &name, &arguments, &scratch)?);
+    }
+    if outcome.failed.is_empty() {
+        let _ = fs::remove_dir_all(&scratch);
+    }
+    Ok(outcome)
+}
+
+fn attempt(entry: &Try, name: &str, arguments: &[&str], scratch: &Path) -> Result<Outcome> {
+    let (place, home) = (scratch.join(entry.name.replace(' ', "-")), scratch.join("home"));
+    fs::create_dir_all(&place)?;
+    fs::create_dir_all(&home)?;
+    let mut command = Command::new("timeout");
+    command.arg(if entry.builds { "1200" } else { "300" });
+    if !entry.builds {
+        const ALONE: [&str; 6] = ["unshare", "--net", "--pid", "--mount-proc", "--fork", "--kill-child"];
+        let mut probe = Command::new(ALONE[0]);
+        probe.args(&ALONE[1..]).args(["ip", "link", "set", "lo", "up"]);
+        if !works(probe) {
+            return Ok(Outcome::skipped(name, "needs root and iproute2, for a network of its own"));
+        }
+        command.args(ALONE).args(["sh", "-c", "ip link set lo up && exec \"$@\"", "sh"]);
+    }
+    let script = home.join(entry.name);
+    fs::write(&script, format!("{PRELUDE}{}", entry.script))?;
+    command.arg("bash").arg(script).args(arguments);
+    // Nothing of the user's is touched, and nothing of it helps.
+    let path = env::var_os("PATH").unwrap_or_default();
+    let own = [home.join("venv/bin"), scratch.join("installed/bin")];
+    let system = ["/usr/sbin".into()];
+    let path = env::join_paths(own.into_iter().chain(env::split_paths(&path)).chain(system))?;
+    let real = env::home_dir().unwrap_or_default();
+    for (variable, folder) in [("CARGO_HOME", ".cargo"), ("RUSTUP_HOME", ".rustup")] {
+        if env::var_os(variable).is_none() && real.join(folder).is_dir() {
+            command.env(variable, real.join(folder));
+        }
+    }
+    for variable in ["XDG_STATE_HOME", "XDG_CACHE_HOME", "PKG_CONFIG_PATH", "LD_LIBRARY_PATH"] {
+        command.env_remove(variable);
+    }
+    for (variable, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PEERSOCK_")) {
+        command.env_remove(variable);
+    }
+    command.env("CARGO_INSTALL_ROOT", scratch.join("installed")).env("PATH", path);
+    command.env("HOME", &home).env("ROOT", root()).current_dir(&place);
+    let (status, output) = run_for_status(command)?;
+    Ok(match status.code() {
+        Some(0) => Outcome::passed(),
+        Some(77) => Outcome::skipped(name, output.lines().last().unwrap_or("no reason was given")),
+        _ => Outcome::failed(name),
+    })
+}
+
+/// The README's commands that no entry knows, and entries without a command.
+fn unknown(found: &BTreeSet<String>) -> Outcome {
+    let known = || {
+        let tried = TRIES.iter().flat_map(|entry| entry.commands.iter().copied());
+        tried.chain(ELSEWHERE.iter().map(|(start, _)| *start))
+    };
+    let mut outcome = Outcome::default();
+    for command in found {
+        outcome.add(match known().any(|start| command.starts_with(start)) {
+            true => Outcome::passed(),
+            false => Outcome::failed(format!("README: nobody knows how to try '{command}'")),
+        });
+    }
+    for start in known().filter(|start| begin_with(found, start).is_empty()) {
+        outcome.add(Outcome::failed(format!("README: it has no command '{start}'")));
+    }
+    outcome
+}
+
+fn begin_with<'a>(found: &'a BTreeSet<String>, start: &str) -> Vec<&'a String> {
+    found.iter().filter(|command| command.starts_with(start)).collect()
+}
+
+/// All commands in a text of Markdown.
+fn commands(text: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for (number, part) in text.split("\n```").enumerate() {
+        if number % 2 == 1 {
+            let (language, block) = part.split_once('\n').unwrap_or((part, ""));
+            if language == "sh" {
+                let lines = block.lines().map(|line| line.split(" # ").next().unwrap_or(line));
+                found.extend(lines.map(words).filter(|line| !line.is_empty() && !line.starts_with('#')));
+            }
+        } else {
+            let prose = part.split_once('\n').map_or("", |(_, prose)| prose);
+            let prose = if number == 0 { part } else { prose };
+            found.extend(prose.split('`').skip(1).step_by(2).map(words).filter(|text| is_command(text)));
+        }
+    }
+    found
+}
+
+/// In one line, with one space between words.
+fn words(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Whether a text begins with a program, and is more than the name of one.
+fn is_command(text: &str) -> bool {
+    let Some((program, _)) = text.split_once(' ') else { return false };
+    PROGRAMS.contains(&program) && !NAMES.contains(&text)
+}
+
+fn is_installed(program: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).chain(["/usr/sbin".into()]).any(|folder| folder.join(program).is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_found_in_blocks_and_in_the_text() {
+        let text = "Try `cargo run -q`, `peersock status` or `peersock
+listen x`, not `peersock`, `peersock run` nor `TcpStream connect x`.
+
+```sh
+peersock  dial y   # as said
+
+# nothing
+tar c . | peersock dial
+```
+
+Then `tar -x`.
+
+```c
+int main(void) { `peersock no` }
+```
+";
+        let wanted = [
+            "cargo run -q",
+            "peersock dial y",
+            "peersock listen x",
+            "peersock status",
+            "tar -x",
+            "tar c . | peersock dial",
+        ];
+        assert_eq!(commands(text).into_iter().collect::<Vec<_>>(), wanted);
+    }
+
+    #[test]
+    fn every_command_of_the_readme_is_known() {
+        let text = fs::read_to_string(root().join("README.md")).expect("there is one");
+        assert_eq!(unknown(&commands(&text)).failed, [""; 0]);
+    }
+}
