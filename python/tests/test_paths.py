@@ -59,6 +59,9 @@ def test_events_and_the_status_say_when_a_root_relays_and_what_was_tried_to_do_w
     assert changes(direct)[-1] == ("path_changed", False)
     assert direct["peer"]["root"] is None
     assert direct["peer"]["path"].startswith("10.97.2.2:")
+    tried = [attempt for attempt in direct["peer"]["attempts"] if attempt["kind"] != "tcp"]
+    used = [attempt["outcome"] for attempt in tried if attempt["address"] == direct["peer"]["path"]]
+    assert set(used) <= {"answered"}
 
     # The connection is still the same.
     hosts.forward(False)

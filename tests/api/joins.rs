@@ -1,7 +1,7 @@
 //! Threads that join and leave networks while others use sockets of the same nodes.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::net::{Shutdown, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -145,7 +145,7 @@ fn come_and_go(node: &Node, thread: usize, round: usize) {
     accepted.read_exact(&mut [0]).expect("a byte");
     thread::scope(|scope| {
         // In half of the rounds somebody waits.
-        let waits = (round % 2 == 0).then(|| {
+        let waits = round.is_multiple_of(2).then(|| {
             [
                 scope.spawn(|| listener.accept().map(drop)),
                 scope.spawn(|| (&accepted).read(&mut [0]).map(drop)),
@@ -170,9 +170,7 @@ fn come_and_go(node: &Node, thread: usize, round: usize) {
         let kinds = [ErrorKind::NetworkUnreachable, ErrorKind::AddrNotAvailable];
         assert!(kinds.contains(&error.kind()), "{error}");
     }
-    assert!(
-        !node.status().networks.iter().any(|network| network.addresses.contains(&IpAddr::from(own.ip())))
-    );
+    assert!(!node.status().networks.iter().any(|network| network.addresses.contains(&own.ip())));
 }
 
 /// Joins a network that other threads join and leave as well.

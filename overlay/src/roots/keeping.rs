@@ -54,7 +54,7 @@ mod tests {
     fn pauses_grow_shorter_when_a_mapping_was_lost_and_only_then() {
         let mut keeping = Keeping::default();
         let way = (SocketIndex(0), address("198.51.100.1:7420"));
-        let mut seen = |keeping: &mut Keeping, way, text| {
+        let seen = |keeping: &mut Keeping, way, text| {
             keeping.note(way, address(text));
             keeping.pause().as_secs()
         };
