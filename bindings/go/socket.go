@@ -44,10 +44,10 @@ static int ps_name(int fd, address *a) { return result(peersock_getsockname(fd, 
 static int ps_accept(int fd, address *a) {
     return result(peersock_accept4(fd, FROM(a), SOCK_NONBLOCK | SOCK_CLOEXEC));
 }
-static int ps_recv(int fd, void *data, size_t size, address *a) {
+static int ps_recv(int fd, uint8_t *data, size_t size, address *a) {
     return result(peersock_recvfrom(fd, data, size, 0, FROM(a)));
 }
-static int ps_send(int fd, const void *data, size_t size, const address *a) {
+static int ps_send(int fd, const uint8_t *data, size_t size, const address *a) {
     return result(peersock_sendto(fd, data, size, 0, TO(a)));
 }
 // What has come of a connection that was begun: -EINPROGRESS as long as it goes on.
@@ -351,11 +351,12 @@ func (c *PacketConn) send(b []byte, to *C.address) (int, error) {
 	return n, c.failed("write", err)
 }
 
-func pointer(b []byte) unsafe.Pointer {
+// Pointers to bytes are passed as they are: of others cgo looks at all of the object that they point into.
+func pointer(b []byte) *C.uint8_t {
 	if len(b) == 0 {
 		return nil
 	}
-	return unsafe.Pointer(&b[0])
+	return (*C.uint8_t)(unsafe.Pointer(&b[0]))
 }
 
 func encode(address netip.AddrPort) (raw C.address) {

@@ -157,7 +157,10 @@ class Server extends EventEmitter {
   }
 
   #start() {
-    this.#watch = native.watch(this.#fd, 0, () => this.#accept());
+    const watch = native.watch(this.#fd, 0, () => this.#accept());
+    if (typeof watch !== 'number') return void (this.#watch = watch);
+    this.close();
+    process.nextTick(() => this.emit('error', failure('listen', watch)));
   }
 
   #accept() {
@@ -249,6 +252,8 @@ function dial(node, address, port, signal, options) {
       const result = native.outcome(fd);
       if (result !== EINPROGRESS) settle(result);
     });
+    // The system has no room to watch it.
+    if (typeof watch === 'number') settle(watch);
   });
 }
 

@@ -64,8 +64,11 @@ def following(call: Callable[..., _T], sock: _std.socket, *arguments: Any) -> _T
 
 
 def _numbers() -> list[int]:
-    """The descriptors of this process."""
-    return [int(name) for name in os.listdir(_FOLDER)]
+    """The descriptors of this process; none if there is none left to look with: copies stay what they are then."""
+    try:
+        return [int(name) for name in os.listdir(_FOLDER)]
+    except OSError:
+        return []
 
 
 def _identity(fd: int) -> tuple[int, int] | None:

@@ -335,9 +335,11 @@ impl Inner {
         if let Some(meetings) = self.meetings.get() {
             meetings.stop();
         }
-        // Who waits need not wait as long as the node lingers.
-        for socket in sync::lock(&self.sockets).iter().filter_map(Weak::upgrade) {
-            socket.waiters().notify(true, true);
+        // Who waits need not wait as long as the node lingers. No lock is held: a task may go on at once.
+        let sockets: Vec<_> = sync::lock(&self.sockets).iter().filter_map(Weak::upgrade).collect();
+        sockets.iter().for_each(|socket| socket.waiters().notify(true, true));
+        for flow in self.driver.datapath.stack().all_flows() {
+            Waited::waiters(&*flow).notify(true, true);
         }
         let drained = self.drain(linger);
         self.closing.give_up(self.driver.datapath.stack());
@@ -356,10 +358,9 @@ impl Inner {
         }
         self.driver.stop_turn();
         self.driver.stop_streams();
-        for socket in sync::lock(&self.sockets).drain(..) {
-            if let Some(socket) = socket.upgrade() {
-                socket.waiters().notify(true, true);
-            }
+        let sockets = std::mem::take(&mut *sync::lock(&self.sockets));
+        for socket in sockets.iter().filter_map(Weak::upgrade) {
+            socket.waiters().notify(true, true);
         }
         self.driver.datapath.end_subscriptions();
         drained && self.closing.lost().is_empty()

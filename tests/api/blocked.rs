@@ -1,7 +1,7 @@
 //! Who waits for room to write when the node ends, or leaves the network: each is told at once, and nobody
 //! uses a processor, neither before nor afterwards.
 
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -55,6 +55,27 @@ fn who_waits_to_write_does_not_wait_as_long_as_the_node_lingers() {
         });
         assert!(begun.elapsed() >= linger, "the peers are reset when the time is over");
     });
+}
+
+/// Another connection owes something to a peer that does not read, for which the node lingers.
+#[test]
+fn who_waits_to_read_does_not_wait_as_long_as_the_node_lingers() {
+    let [(node, _joined), (other, there)] = pair();
+    let listener = TcpListener::bind_on(&other, (there.address(), 1000)).expect("a port");
+    let to = SocketAddr::new(there.address().into(), 1000);
+    let [mut owing, mut idle] = [(); 2].map(|()| TcpStream::connect_on(&node, to).expect("a connection"));
+    let _peers = [(); 2].map(|()| listener.accept().expect("a connection").0);
+    owing.set_nonblocking(true).expect("it can");
+    while owing.write(&[0; 1 << 16]).is_ok() {}
+    let reading = thread::spawn(move || (idle.read(&mut [0]), Instant::now()));
+    thread::sleep(STILL);
+    assert!(!reading.is_finished(), "nothing comes");
+    let begun = Instant::now();
+    let ending = thread::spawn(move || node.shutdown(3 * AT_ONCE));
+    let (read, told) = reading.join().expect("no panic");
+    assert_eq!(read.expect_err("the node is down").kind(), ErrorKind::NetworkDown);
+    assert!(told - begun < AT_ONCE, "{:?}", told - begun);
+    assert!(!ending.join().expect("no panic"), "the other one's data is lost");
 }
 
 /// Has threads and tasks of the first node write until there is no room, then ends what they use.

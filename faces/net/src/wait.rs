@@ -199,6 +199,9 @@ impl Wake for Bell {
     }
 }
 
+/// So many tasks without a ticket are known. Nobody says when one has lost interest.
+const MOST_POLLING: usize = 64;
+
 /// The tasks that wait for one direction, in the order in which they came.
 #[derive(Default)]
 struct Line(Mutex<Tasks>);
@@ -223,10 +226,16 @@ impl Line {
     /// True if nobody has a ticket.
     fn register(&self, waker: &Waker) -> bool {
         let mut tasks = sync::lock(&self.0);
+        let mut longest = None;
         if !tasks.polling.iter().any(|known| known.will_wake(waker)) {
+            // Who waits still registers once more when it is woken.
+            longest = (tasks.polling.len() >= MOST_POLLING).then(|| tasks.polling.remove(0));
             tasks.polling.push(waker.clone());
         }
-        tasks.tickets.is_empty()
+        let is_turn = tasks.tickets.is_empty();
+        drop(tasks);
+        longest.into_iter().for_each(Waker::wake);
+        is_turn
     }
 
     fn forget(&self, waker: &Waker) {

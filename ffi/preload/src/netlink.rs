@@ -183,6 +183,16 @@ pub(crate) unsafe fn receive_from(
     received
 }
 
+/// Whether readv(2) is to read anything: of nothing a socket gives nothing, and the kernel says what is wrong.
+///
+/// # Safety
+/// As readv(2).
+pub(crate) unsafe fn has_room(pieces: *const iovec, count: c_int) -> bool {
+    let count = usize::try_from(count).ok().filter(|count| *count <= libc::UIO_MAXIOV as usize);
+    // SAFETY: the caller's.
+    !pieces.is_null() && (0..count.unwrap_or(0)).any(|at| unsafe { (*pieces.add(at)).iov_len } > 0)
+}
+
 /// readv(2) of such a socket.
 ///
 /// # Safety

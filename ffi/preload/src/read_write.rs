@@ -34,7 +34,8 @@ pub(crate) fn find_originals() {
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C-unwind" fn read(fd: RawFd, buf: *mut c_void, size: size_t) -> ssize_t {
     let Some(next) = next_read() else { return missing() };
-    if netlink::is_one(fd) {
+    // Of nothing a socket gives nothing, and waits for nothing.
+    if size > 0 && netlink::is_one(fd) {
         // SAFETY: the program's pointer, as it must pass it to read(2).
         return unsafe { netlink::receive(fd, buf, size, 0) };
     }
@@ -54,7 +55,7 @@ pub(crate) unsafe extern "C-unwind" fn __read_chk(
     room: size_t,
 ) -> ssize_t {
     let Some(next) = next_checked_read() else { return missing() };
-    if size <= room && netlink::is_one(fd) {
+    if size > 0 && size <= room && netlink::is_one(fd) {
         // SAFETY: the program's pointer, as it must pass it to read(2).
         return unsafe { netlink::receive(fd, buf, size, 0) };
     }
@@ -78,8 +79,9 @@ pub(crate) unsafe extern "C-unwind" fn write(fd: RawFd, data: *const c_void, siz
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C-unwind" fn readv(fd: RawFd, pieces: *const iovec, count: c_int) -> ssize_t {
     let Some(next) = next_readv() else { return missing() };
-    if netlink::is_one(fd) {
-        // SAFETY: the program's pointers, as it must pass them to readv(2).
+    // SAFETY: the program's pointers, as it must pass them to readv(2).
+    if netlink::is_one(fd) && unsafe { netlink::has_room(pieces, count) } {
+        // SAFETY: as above.
         return unsafe { netlink::receive_pieces(fd, pieces, count) };
     }
     // SAFETY: the program's pointers, as it must pass them to readv(2).

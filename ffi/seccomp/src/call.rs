@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use libc::{c_int, sockaddr, socklen_t};
+use libc::{c_int, c_ulong, sockaddr, socklen_t};
 use peersock_bsd::{self as bsd, Errno, Result, Sides, Socket};
 use peersock_fd::{Kind, SocketFlags};
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
@@ -136,7 +136,7 @@ impl Call {
             libc::SYS_getsockopt => self.getsockopt(),
             libc::SYS_setsockopt => self.setsockopt(),
             libc::SYS_shutdown => self.shutdown(),
-            libc::SYS_ioctl if self.target.word(1) == libc::TIOCOUTQ => self.unacknowledged(),
+            libc::SYS_ioctl if self.request() == libc::TIOCOUTQ => self.unacknowledged(),
             libc::SYS_ioctl => self.interface_request(context),
             libc::SYS_sendto => self.sendto(context),
             libc::SYS_recvfrom => self.recvfrom(context),
@@ -146,6 +146,11 @@ impl Call {
             libc::SYS_recvmmsg => self.recvmmsg(context),
             _ => Ok(Step::GoOn),
         }
+    }
+
+    /// What ioctl(2) is to do. The kernel and the filter look at 32 bits of it, whatever stands above.
+    pub(crate) fn request(&self) -> c_ulong {
+        c_ulong::from(self.target.word(1) as u32)
     }
 
     /// The descriptor that the first argument names.

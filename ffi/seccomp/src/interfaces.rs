@@ -21,8 +21,11 @@ impl Call {
         local: &Local,
         sent: impl FnOnce() -> Result<Vec<u8>>,
     ) -> Result<Step> {
-        if netlink::is_routing_socket(local.raw()) {
-            netlink::note(local.raw(), &context.answers, &sent()?, || context.rules.client.interfaces());
+        // What cannot be read the kernel says.
+        if netlink::is_routing_socket(local.raw())
+            && let Ok(sent) = sent()
+        {
+            netlink::note(local.raw(), &context.answers, &sent, || context.rules.client.interfaces());
         }
         Ok(Step::GoOn)
     }
@@ -101,8 +104,11 @@ impl Call {
                 let flags = flags | libc::MSG_DONTWAIT;
                 // SAFETY: all that the header points to is live, and has room for what it says.
                 let received = unsafe { kernel::recvmsg(local.raw(), &raw mut into.header, flags) };
-                // The kernel waits itself, and says itself what is wrong.
-                let Ok(received) = received else { return Ok(Step::GoOn) };
+                // The kernel waits itself. It says only once what is wrong.
+                let received = match received {
+                    Err(Errno::AGAIN) => return Ok(Step::GoOn),
+                    received => received?,
+                };
                 message.write(&self.target, &data[..(received as usize).min(data.len())], &into)?;
                 received as i64
             }
@@ -113,9 +119,13 @@ impl Call {
 
     /// ioctl(2) about interfaces.
     pub(crate) fn interface_request(&self, context: &Context) -> Result<Step> {
-        let (request, at) = (self.target.word(1), self.target.word(2));
+        let at = self.target.word(2);
         let local = self.local()?;
-        if request == libc::SIOCGIFCONF {
+        // Drivers of other files may mean something else by the number.
+        if kernel::int_option(local.raw(), libc::SOL_SOCKET, libc::SO_TYPE).is_none() {
+            return Ok(Step::GoOn);
+        }
+        if self.request() == libc::SIOCGIFCONF {
             return self.list_interfaces(context, &local);
         }
         let mut asked = [0_u8; IFREQ];
@@ -160,6 +170,6 @@ impl Call {
     ) -> Result<c_int> {
         let networks = || context.rules.client.interfaces();
         // SAFETY: the caller's.
-        unsafe { interface_requests::ioctl(local.raw(), self.target.word(1), argument, networks) }
+        unsafe { interface_requests::ioctl(local.raw(), self.request(), argument, networks) }
     }
 }

@@ -2,7 +2,7 @@
 //! that the kernel's AF_UNIX sockets do not have.
 
 use libc::{c_int, c_void};
-use peersock_bsd::{self as bsd, Errno, Result, Socket};
+use peersock_bsd::{self as bsd, Errno, Result, Socket, netlink};
 use peersock_fd::Kind;
 use rustix::event::epoll::EventFlags;
 use rustix::net::sockopt::Timeout;
@@ -61,8 +61,12 @@ impl Call {
         }
         let message = Message::read(&self.target, first)?;
         let Some(socket) = self.by_message(context, &local, &message, flags)? else {
+            if !netlink::is_routing_socket(local.raw()) {
+                return Ok(Step::GoOn);
+            }
             for index in 0..count.min(MANY) {
-                let message = Message::read(&self.target, first + u64::from(index) * MANY_STRIDE)?;
+                let at = first + u64::from(index) * MANY_STRIDE;
+                let Ok(message) = Message::read(&self.target, at) else { break };
                 self.note_question(context, &local, || message.data(&self.target, false))?;
             }
             return Ok(Step::GoOn);

@@ -123,7 +123,7 @@ impl Endpoint {
     pub(super) fn renew_registrations(&mut self, now: Instant) {
         for (key, root) in &mut self.roots.list {
             root.registering.renew_soon(now + ADDRESS_SETTLES);
-            root.keeping.reset();
+            root.keeping.forget_mapping();
             self.core.timers.set_earlier(Timer::Root(*key), now + ADDRESS_SETTLES);
         }
     }

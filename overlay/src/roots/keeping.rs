@@ -4,7 +4,7 @@
 //! for less, nobody can reach an idle node by its root between the mapping's end and the next packet. The
 //! root tells: it sees the node at another port then, though nothing of the node's own has changed.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::reach::SocketIndex;
@@ -19,6 +19,8 @@ pub(crate) struct Keeping {
     at: usize,
     /// The socket and the root's address, and where the root saw the packets from there.
     seen: Option<((SocketIndex, SocketAddr), SocketAddr)>,
+    /// Behind which address the root saw this node last.
+    behind: Option<IpAddr>,
 }
 
 impl Keeping {
@@ -29,6 +31,10 @@ impl Keeping {
 
     /// The root sees at `address` what it gets by `way`, which is a UDP socket and an address of the root's.
     pub(crate) fn note(&mut self, way: (SocketIndex, SocketAddr), address: SocketAddr) {
+        if self.behind.replace(address.ip()).is_some_and(|before| before != address.ip()) {
+            // Another box, of which nothing is known.
+            self.at = 0;
+        }
         let before = self.seen.replace((way, address));
         let Some((_, before)) = before.filter(|(known, _)| *known == way) else { return };
         if before.ip() == address.ip() && before.port() != address.port() {
@@ -36,9 +42,9 @@ impl Keeping {
         }
     }
 
-    /// This node's own addresses have changed: it may be behind other boxes.
-    pub(crate) fn reset(&mut self) {
-        *self = Self::default();
+    /// This node's sockets have changed, and with them the mappings.
+    pub(crate) fn forget_mapping(&mut self) {
+        self.seen = None;
     }
 }
 
@@ -67,7 +73,9 @@ mod tests {
         assert_eq!(seen(&mut keeping, other, "203.0.113.2:4003"), 15);
         assert_eq!(seen(&mut keeping, other, "203.0.113.2:4004"), 10);
         assert_eq!(seen(&mut keeping, other, "203.0.113.2:4005"), 10, "no shorter");
-        keeping.reset();
-        assert_eq!(seen(&mut keeping, other, "203.0.113.9:4006"), 25);
+        keeping.forget_mapping();
+        assert_eq!(seen(&mut keeping, other, "203.0.113.2:4006"), 10, "other sockets behind the same box");
+        keeping.forget_mapping();
+        assert_eq!(seen(&mut keeping, other, "203.0.113.9:4007"), 25, "another box");
     }
 }

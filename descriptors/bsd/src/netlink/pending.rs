@@ -9,8 +9,10 @@ use peersock_fd::{Errno, Interface};
 use super::{Answer, Outcome, questions};
 use crate::{Result, kernel};
 
-/// Answers that are waited for; beyond it the oldest is forgotten.
-const MOST: usize = 64;
+/// Answers that are waited for, by one socket and by all; beyond it the oldest is forgotten of which nothing
+/// was received.
+const MOST_EACH: usize = 16;
+const MOST: usize = 256;
 
 /// The answers that are waited for, of all routing sockets.
 ///
@@ -70,8 +72,12 @@ impl PendingAnswers {
         // The same question once more: what was sent before has failed.
         let is_same = |old: &Pending| old.socket == socket && old.answer.sequence() == answer.sequence();
         self.0.retain(|old| !is_same(old) || !old.parts.is_empty());
-        if self.0.len() >= MOST {
-            self.0.remove(0);
+        let own = self.0.iter().filter(|old| old.socket == socket).count();
+        let may_go = |old: &Pending| old.parts.is_empty() && (own < MOST_EACH || old.socket == socket);
+        if own >= MOST_EACH || self.0.len() >= MOST {
+            // Where something was received of all, the program does not read on: it goes without.
+            let Some(oldest) = self.0.iter().position(may_go) else { return };
+            self.0.remove(oldest);
         }
         self.0.push(Pending { socket, answer, parts: Vec::new() });
     }
@@ -162,8 +168,15 @@ pub unsafe fn receive(
     if !is_waited_for {
         return None;
     }
-    let first = || first_datagram(fd).and_then(|datagram| pending.with(|all| all.begin(socket, &datagram)));
-    let Part { bytes, is_last } = begun.or_else(first)?;
+    let part = match begun {
+        Some(part) => Some(part),
+        None => match first_datagram(fd) {
+            Ok(datagram) => pending.with(|all| all.begin(socket, &datagram?)),
+            // The kernel says it only once.
+            Err(error) => return Some(Err(error)),
+        },
+    };
+    let Part { bytes, is_last } = part?;
     let stays = if is_last { 0 } else { libc::MSG_PEEK };
     // The sender, and what else comes with it, is the kernel's datagram's.
     // SAFETY: the caller's.
@@ -198,13 +211,16 @@ fn cookie(fd: c_int) -> Option<u64> {
 }
 
 /// The datagram that comes first, if there is one, and it is the kernel's.
-fn first_datagram(fd: c_int) -> Option<Vec<u8>> {
+fn first_datagram(fd: c_int) -> Result<Option<Vec<u8>>> {
     let look = libc::MSG_PEEK | libc::MSG_DONTWAIT;
     let (none, no_length) = (ptr::null_mut(), ptr::null_mut());
     // More room would have the kernel make its next datagrams longer than the program's own calls do.
     // SAFETY: there is room for nothing.
-    let length =
-        unsafe { kernel::recvfrom(fd, ptr::null_mut(), 0, look | libc::MSG_TRUNC, none, no_length) }.ok()?;
+    let length = unsafe { kernel::recvfrom(fd, ptr::null_mut(), 0, look | libc::MSG_TRUNC, none, no_length) };
+    let length = match length {
+        Err(Errno::AGAIN) => return Ok(None),
+        length => length?,
+    };
     let mut datagram = vec![0_u8; length as usize];
     // SAFETY: zeros are an address.
     let mut sender: sockaddr_nl = unsafe { mem::zeroed() };
@@ -212,9 +228,13 @@ fn first_datagram(fd: c_int) -> Option<Vec<u8>> {
     let (from, from_length) = ((&raw mut sender).cast(), &raw mut sender_length);
     let to = datagram.as_mut_ptr().cast();
     // SAFETY: there is room for as much as is said.
-    let received = unsafe { kernel::recvfrom(fd, to, datagram.len(), look, from, from_length) }.ok()?;
+    let received = match unsafe { kernel::recvfrom(fd, to, datagram.len(), look, from, from_length) } {
+        // Another thread has taken it.
+        Err(Errno::AGAIN) => return Ok(None),
+        received => received?,
+    };
     datagram.truncate(received as usize);
-    (sender.nl_pid == 0).then_some(datagram)
+    Ok((sender.nl_pid == 0).then_some(datagram))
 }
 
 /// Copies as much as there is room for.
@@ -310,6 +330,11 @@ mod tests {
             let [question] = &questions(&asked(sequence), || false)[..] else { panic!() };
             pending.add(1, question.answer(&networks()).expect("there are networks"));
             pending.add(1, question.answer(&networks()).expect("there are networks"));
+        }
+        assert_eq!(pending.0.len(), MOST_EACH);
+        for socket in 0..2 * MOST as u64 {
+            let [question] = &questions(&asked(1), || false)[..] else { panic!() };
+            pending.add(socket, question.answer(&networks()).expect("there are networks"));
         }
         assert_eq!(pending.0.len(), MOST);
     }

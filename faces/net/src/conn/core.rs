@@ -118,6 +118,10 @@ impl Core {
     }
 
     pub(crate) async fn read_line(&self, limit: usize) -> Result<Vec<u8>, SocketError> {
+        if !self.network.is_stream() {
+            // There are no lines in datagrams: they would be cut, and an empty one be the end.
+            return Err(SocketError::errno("read", libc::EOPNOTSUPP));
+        }
         let read = self.endpoint.wait(Direction::Read, |socket, cx| self.poll_line(socket, cx, limit));
         read.await.map_err(|failure| failure.during("read"))
     }

@@ -62,13 +62,18 @@ static void wait_until_still(void) {
 // Everything that this process uses of the processors in two seconds of waiting is a small part of them. Valgrind and
 // the sanitizers have work of their own.
 static void nobody_is_busy(void) {
-    double before = now(CLOCK_PROCESS_CPUTIME_ID);
-    size_t written_before = written;
-    sleep(2);
-    double used = now(CLOCK_PROCESS_CPUTIME_ID) - before;
-    CHECK(written == written_before);
-    fprintf(stderr, "%.3f s of the processors in 2 s\n", used);
-    CHECK(used < 0.2 || getenv("PEERSOCK_TEST_CHECKED") != NULL);
+    for (int tries = 0; tries < 30; tries++) {
+        double before = now(CLOCK_PROCESS_CPUTIME_ID);
+        size_t written_before = written;
+        sleep(2);
+        double used = now(CLOCK_PROCESS_CPUTIME_ID) - before;
+        // On a slow machine there was still some room.
+        if (written != written_before) continue;
+        fprintf(stderr, "%.3f s of the processors in 2 s\n", used);
+        CHECK(used < 0.2 || getenv("PEERSOCK_TEST_CHECKED") != NULL);
+        return;
+    }
+    CHECK(!"everybody waits");
 }
 
 static void play(peersock_node other, struct sockaddr_in6 to, int leaves) {

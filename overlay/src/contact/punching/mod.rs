@@ -263,7 +263,7 @@ impl Punching {
     /// Nothing more is to be sent: there is a direct path, if so where it leads; or there is no session.
     pub(crate) fn stop(&mut self, path: Option<Place>) {
         let (targets, shots) = (&mut self.targets, &mut self.shots);
-        shots.drain(..).for_each(|(_, at)| targets[at].spared = true);
+        shots.drain(..).for_each(|(_, at)| targets[at].spared = path.is_some());
         if let Some(target) = path.and_then(|path| targets.iter_mut().find(|target| target.is_at(&path))) {
             target.answered = true;
         }

@@ -52,7 +52,8 @@ pub(super) struct Target {
 impl Target {
     pub(super) fn is_at(&self, place: &Place) -> bool {
         let turn = Some(place.socket()).filter(|socket| socket.is_turn());
-        self.turn == turn && self.address == place.remote()
+        // A TCP connection is another way to the same address.
+        !place.socket().is_stream() && self.turn == turn && self.address == place.remote()
     }
 
     fn outcome(&self, is_due: bool) -> DirectOutcome {

@@ -1,5 +1,7 @@
 //! What becomes of the bytes that were written to a connection.
 
+use std::sync::Arc;
+
 use super::{Flow, Inner};
 use crate::{Error, Stack, State};
 
@@ -109,11 +111,16 @@ impl Inner {
 }
 
 impl Stack {
+    /// All connections, also those that are not closed to the end yet.
+    pub fn all_flows(&self) -> Vec<Arc<Flow>> {
+        self.shared.flows.filter(|_| true)
+    }
+
     /// How many standing connections wait for acknowledgements of data, and of how many bytes. Looks at every
     /// flow.
     pub fn undelivered(&self) -> (u64, u64) {
         // Outside of the table's locks, under which no flow may be locked.
-        let mut waiting = self.shared.flows.filter(|_| true);
+        let mut waiting = self.all_flows();
         waiting.retain(|flow| flow.delivery() == Delivery::Pending && flow.unacked() > 0);
         (waiting.len() as u64, waiting.iter().map(|flow| flow.unacked() as u64).sum())
     }
