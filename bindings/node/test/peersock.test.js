@@ -277,3 +277,9 @@ test('both nodes end', async () => {
   const ended = await Promise.allSettled([alice.close(), bob.close()]);
   assert.ok(ended.every(({ reason }) => reason === undefined || reason.code === 'PEERSOCK_E_TIMEOUT'), ended);
 });
+
+// What somebody has left would keep the process for ever: it fails instead, and says what it is.
+setTimeout(() => {
+  console.error('still there:', process.getActiveResourcesInfo());
+  process.exit(1);
+}, 120_000).unref();
