@@ -44,6 +44,7 @@ use peersock_stack::{Error, Flow, InterfaceId, TcpOptions};
 
 pub use crate::driver::Attached;
 use crate::node::{Inner, Node};
+pub use crate::node::{Linger, Patience, Remaining, loss_text, say_loss};
 pub use crate::socket::{Acceptor, Connection, TaskUser, Waited, port_refusal_text};
 pub use crate::sys::poll::Wakeup;
 pub use crate::sys::poller::Poller;
@@ -104,6 +105,11 @@ impl NodeHandle {
     /// dropping either empties it.
     pub fn attach(&self, attached: Option<Arc<dyn Attached>>) {
         self.0.driver.attach(attached);
+    }
+
+    /// As [`Node::shutdown`], with `patience` in place of a time. What was lost is in [`Node::undelivered`].
+    pub fn shutdown(&self, patience: &mut Patience) -> bool {
+        self.0.shutdown(patience)
     }
 
     /// Counts one who waits as a task: while there is one, the engine thread reads the UDP sockets.

@@ -85,6 +85,11 @@ pub fn lists_of_environment(
     discovery_port: u16,
 ) -> Result<Vec<RootList>, ServersError> {
     let sources = load_roots(&env::var(ROOTS_VARIABLE).unwrap_or_default())?;
+    Ok(lists_of(sources, allowed, discovery_port))
+}
+
+/// The roots that those sources name now that are lists; see [`lists_of_environment`].
+pub(crate) fn lists_of(sources: Vec<RootSource>, allowed: &Interfaces, discovery_port: u16) -> Vec<RootList> {
     let mut room = MAX_LISTED;
     let list = |(source, found): (RootSource, io::Result<Vec<RootAddress>>)| {
         let error = found.as_ref().err().map(ToString::to_string);
@@ -94,12 +99,37 @@ pub fn lists_of_environment(
         room -= servers.len();
         RootList { source: source.to_string(), roots: roots.len(), servers, error }
     };
-    Ok(ask_lists(sources, allowed, discovery_port).into_iter().map(list).collect())
+    ask_lists(sources, allowed, discovery_port).into_iter().map(list).collect()
 }
 
 /// The STUN servers that the environment names.
 pub(crate) fn stun_of_environment() -> Result<Vec<Target>, ServersError> {
     parse_stun(&env::var(STUN_VARIABLE).unwrap_or_default())
+}
+
+/// Reads STUN servers: texts `HOST:PORT` with white space between them, as `PEERSOCK_STUN` has them.
+///
+/// ```
+/// let servers = peersock::interfaces::load_stun_servers("stun.example.org:3478 192.0.2.1:3478")?;
+/// assert_eq!(servers.len(), 2);
+/// # Ok::<(), peersock::interfaces::LoadStunError>(())
+/// ```
+///
+/// # Errors
+/// A text is not `HOST:PORT`.
+pub fn load_stun_servers(text: &str) -> Result<Vec<Target>, LoadStunError> {
+    let target = |word: &str| {
+        Target::parse(word, Transport::Udp).ok_or_else(|| LoadStunError { text: word.to_owned() })
+    };
+    text.split_whitespace().map(target).collect()
+}
+
+/// A text that names no STUN server.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("'{text}' is not HOST:PORT")]
+pub struct LoadStunError {
+    /// The text.
+    pub text: String,
 }
 
 /// The addresses of those servers that are asked over UDP. Names are looked up, which may block for as long
@@ -120,21 +150,21 @@ pub fn addresses_of(targets: &[Target]) -> io::Result<Vec<SocketAddr>> {
 }
 
 fn parse_stun(text: &str) -> Result<Vec<Target>, ServersError> {
-    let target = |word: &str| {
-        let wrong = || ServersError { variable: STUN_VARIABLE, reason: format!("'{word}' is not HOST:PORT") };
-        Target::parse(word, Transport::Udp).ok_or_else(wrong)
-    };
-    text.split_whitespace().map(target).collect()
+    let wrong = |error: LoadStunError| ServersError { variable: STUN_VARIABLE, reason: error.to_string() };
+    load_stun_servers(text).map_err(wrong)
 }
 
 fn parse_roots(text: &str) -> Result<Vec<Target>, ServersError> {
-    let sources = load_roots(text)?;
-    // Lists of other sources take a while to be asked.
+    Ok(targets_of_roots(&load_roots(text)?))
+}
+
+/// Where those roots listen that are named by their keys: lists take a while to be asked.
+pub(crate) fn targets_of_roots(sources: &[RootSource]) -> Vec<Target> {
     let roots = sources.iter().filter_map(|source| match source {
         RootSource::Address(root) => Some(root),
         _ => None,
     });
-    Ok(roots.flat_map(targets_of).collect())
+    roots.flat_map(targets_of).collect()
 }
 
 fn load_roots(text: &str) -> Result<Vec<RootSource>, ServersError> {

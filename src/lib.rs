@@ -7,6 +7,7 @@
 //! * [`node()`] and [`Node::builder`]: the node, its identity and its networks;
 //! * [`TcpStream`], [`TcpListener`], [`UdpSocket`]: asynchronous sockets, for any executor;
 //! * [`blocking`]: the same for threads;
+//! * [`netcheck`], [`interfaces`]: what network the machine is in;
 //! * [`overlay`]: the types of identities, networks and addresses.
 //!
 //! ```
@@ -36,9 +37,18 @@ mod sys;
 
 pub mod attach;
 pub mod blocking;
+/// Networks for a device of the machine, such as a TUN device, instead of sockets: see
+/// [`Node::join_device`](crate::Node::join_device).
+pub mod device {
+    pub use peersock_datapath::{Device, Offload, Segments};
+    pub use peersock_stack::PartialChecksum;
+
+    pub use crate::node::DeviceSender;
+}
 pub mod interfaces;
 pub mod management;
 pub mod net;
+pub mod netcheck;
 pub mod state;
 
 use peersock_primitives::sync;

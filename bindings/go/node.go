@@ -102,7 +102,7 @@ func Open(config Config) (*Node, error) {
 }
 
 // Join joins an ad-hoc network by its ID, 16 hexadecimal digits, with a passphrase unless secret is empty; or
-// the static one that a file describes, which `peersock network new` makes.
+// the static one that a file describes, which `peersock network new` makes; docs/NETWORKS.md has its fields.
 func (n *Node) Join(network, secret string) error {
 	return check(func() C.peersock_result {
 		if id, err := strconv.ParseUint(network, 16, 64); err == nil && len(network) == 16 {

@@ -4,7 +4,8 @@ import { AddressInfo, Socket as NetSocket } from 'node:net';
 
 /** What a node is. */
 export interface Config {
-  /** Joined at once: the ID of an ad-hoc network, 16 hexadecimal digits, or the file of a static one. */
+  /** Joined at once: the ID of an ad-hoc network, 16 hexadecimal digits, or the file of a static one, which
+   * `peersock network new` makes and docs/NETWORKS.md describes. */
   network?: string;
   /** The passphrase of an ad-hoc network. */
   secret?: string;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use peersock::blocking::UdpSocket;
 
 use crate::failure::{Failure, Outcome};
+use crate::reach;
 use crate::stdio::{Canceller, Stdin, Token};
 
 /// A line longer than this is sent as several datagrams. Small enough for every path, whatever it crosses.
@@ -28,14 +29,15 @@ pub(crate) enum Partner {
 }
 
 /// Connects stdin and stdout with a socket until nothing has come for `idle`, counted from the end of stdin
-/// or from the last datagram, whichever is later; for ever if that is `None`.
+/// or from the last datagram, whichever is later; for ever if that is `None`. True if nothing has come since
+/// the last datagram was sent.
 pub(crate) fn run(
     socket: &UdpSocket,
     stdin: Option<&Stdin>,
     stdout: &File,
     partner: Partner,
     idle: Option<Duration>,
-) -> Outcome {
+) -> Outcome<bool> {
     let exchange = Exchange {
         socket,
         stdout,
@@ -47,6 +49,7 @@ pub(crate) fn run(
                 Partner::First | Partner::Latest => None,
             },
             input_ended: stdin.is_none().then(Instant::now),
+            is_unanswered: false,
             stopped: false,
         }),
         changed: Condvar::new(),
@@ -59,7 +62,8 @@ pub(crate) fn run(
         canceller.cancel();
         let sent = sender.map_or(Ok(()), |sender| sender.join().expect("the sending thread does not panic"));
         received.and(sent)
-    })
+    })?;
+    Ok(exchange.lock().is_unanswered)
 }
 
 struct Exchange<'a> {
@@ -75,6 +79,7 @@ struct ExchangeState {
     partner: Option<SocketAddr>,
     /// When stdin ended.
     input_ended: Option<Instant>,
+    is_unanswered: bool,
     stopped: bool,
 }
 
@@ -111,7 +116,10 @@ impl Exchange<'_> {
     fn accepts(&self, sender: SocketAddr) -> bool {
         let mut state = self.lock();
         match state.partner {
-            Some(partner) if partner == sender => true,
+            Some(partner) if partner == sender => {
+                state.is_unanswered = false;
+                true
+            }
             Some(_) if !self.follow_latest => false,
             _ => {
                 state.partner = Some(sender);
@@ -142,6 +150,7 @@ impl Exchange<'_> {
 
     fn send(&self, datagram: &[u8]) -> Outcome {
         let Some(partner) = self.partner().filter(|_| !datagram.is_empty()) else { return Ok(()) };
+        self.update(|state| state.is_unanswered = true);
         self.socket.send_to(datagram, partner).map_err(refused_or)?;
         Ok(())
     }
@@ -171,6 +180,7 @@ fn refused_or(error: io::Error) -> Failure {
             "nothing listens on that UDP port",
             "start `peersock listen --udp` there, or check the port",
         ),
+        _ if reach::is_too_small(&error) => reach::carries_too_little("datagrams do not arrive", ""),
         _ => Failure::new(
             format_args!("the exchange broke: {error}"),
             "look whether the program at the other end still runs, and start again",

@@ -10,6 +10,7 @@ use crate::args::{NetworkArgs, NodeArgs, PeerTimeoutArgs, parse_seconds, parse_t
 use crate::datagrams::{self, Partner};
 use crate::failure::{Failure, Outcome};
 use crate::progress::Progress;
+use crate::reach;
 use crate::root_watch;
 use crate::session::Session;
 use crate::silence;
@@ -82,7 +83,11 @@ pub(crate) fn run(args: &Args) -> Outcome {
         let socket = UdpSocket::bind_on(&session.node, own_address(&session, target))?;
         socket.connect(target).map_err(|error| explain(&session, target, error))?;
         let idle = args.idle.unwrap_or(UDP_IDLE);
-        datagrams::run(&socket, stdin.as_ref(), &stdout, Partner::Fixed(target), Some(idle))?;
+        let is_unanswered =
+            datagrams::run(&socket, stdin.as_ref(), &stdout, Partner::Fixed(target), Some(idle))?;
+        if is_unanswered && session.joined.check_path(target.ip(), reach::CHECK).is_err() {
+            return Err(reach::carries_too_little("datagrams did not arrive", ""));
+        }
     } else {
         let stream = connect(&session, &targets, begin + timeout)?;
         let watch = silence::Watch::start(&session.joined, args.silence.peer_timeout, true)?;

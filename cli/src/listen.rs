@@ -167,7 +167,7 @@ fn datagrams(args: &Args, session: &Session, stdin: Option<&Stdin>, stdout: &Fil
     announce(session, socket.local_addr()?);
     announce_command(args, session, socket.local_addr()?);
     let partner = if args.keep { Partner::Latest } else { Partner::First };
-    datagrams::run(&socket, stdin, stdout, partner, args.idle)
+    datagrams::run(&socket, stdin, stdout, partner, args.idle).map(drop)
 }
 
 /// Says on stderr where peers find us. Scripts know it from `peersock addr`.

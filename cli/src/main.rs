@@ -16,6 +16,7 @@ mod demo;
 mod dial;
 mod duplicate_networks;
 mod failure;
+mod forward;
 mod id;
 mod line_limit;
 mod listen;
@@ -29,12 +30,14 @@ mod output;
 mod path;
 mod ping;
 mod progress;
+mod proxy;
 mod reach;
 mod root;
 mod root_watch;
 mod run;
 mod secret;
 mod servers;
+mod serving;
 mod session;
 mod signals;
 mod silence;
@@ -42,6 +45,7 @@ mod status;
 mod stdio;
 mod stream;
 mod style;
+mod up;
 mod usage;
 mod waiting;
 
@@ -90,7 +94,10 @@ enum Command {
     Dial(dial::Args),
     Ping(ping::Args),
     Run(run::Args),
+    Proxy(proxy::Args),
+    Forward(forward::Args),
     Root(root::Args),
+    Up(up::Args),
     #[command(hide = true)]
     RunGuard(run::GuardArgs),
     #[command(hide = true)]
@@ -141,7 +148,10 @@ fn run(cli: &Cli) -> Outcome {
         Command::Dial(args) => dial::run(args),
         Command::Ping(args) => ping::run(args),
         Command::Run(args) => run::run(args),
+        Command::Proxy(args) => proxy::run(args),
+        Command::Forward(args) => forward::run(args),
         Command::Root(args) => root::run(args),
+        Command::Up(args) => up::run(args),
         Command::RunGuard(args) => run::guard(args),
         Command::RunLibrary(args) => run::provide_library(args),
         Command::Status(args) => status::run(args),

@@ -17,6 +17,7 @@ use crate::failure::{Failure, Outcome};
 use crate::names;
 use crate::output::{print, round};
 use crate::path::{Path, peer_at, reasons};
+use crate::reach;
 use crate::root_watch;
 use crate::session::Session;
 
@@ -148,7 +149,7 @@ fn measure(args: &Args, tally: &Arc<Mutex<Option<Tally>>>, summary: &Arc<Summary
     }
 
     let payload: Vec<u8> = (0..args.size).map(|i| i as u8).collect();
-    let mut sequence = 0u64;
+    let (mut sequence, mut is_lost) = (0u64, false);
     let count = args.count.or(args.until_direct.then_some(COUNT_UNTIL_DIRECT));
     look_at_path(&session, tally, json)?;
     while count.is_none_or(|count| sequence < count) {
@@ -162,6 +163,7 @@ fn measure(args: &Args, tally: &Arc<Mutex<Option<Tally>>>, summary: &Arc<Summary
         if let Ok(pong) = &result {
             tally_of(tally, |tally| tally.round_trips.push(pong.round_trip));
         }
+        is_lost = result.is_err();
         match result {
             _ if json => {}
             Ok(pong) => print(format_args!(
@@ -175,11 +177,13 @@ fn measure(args: &Args, tally: &Arc<Mutex<Option<Tally>>>, summary: &Arc<Summary
             }
             Err(error) => print(format_args!("seq={sequence}: {error}"))?,
         }
+        check_size(&session, address, is_lost, Duration::ZERO)?;
         let is_direct = look_at_path(&session, tally, json)?;
         if args.until_direct && is_direct && tally_of(tally, |tally| !tally.round_trips.is_empty()) {
             break;
         }
     }
+    check_size(&session, address, is_lost, reach::CHECK)?;
     let path = tally_of(tally, |tally| tally.path.clone());
     if !json {
         for reason in peer_at(&session.node, address).iter().flat_map(reasons) {
@@ -201,6 +205,14 @@ fn measure(args: &Args, tally: &Arc<Mutex<Option<Tally>>>, summary: &Arc<Summary
             "look whether the peer still runs, or give it longer with --wait",
         )),
         _ => Ok(()),
+    }
+}
+
+/// Fails if the path carries too little, once a request was lost.
+fn check_size(session: &Session, address: IpAddr, is_lost: bool, patience: Duration) -> Outcome {
+    match is_lost && session.joined.check_path(address, patience).is_err() {
+        true => Err(reach::carries_too_little("requests do not arrive", "")),
+        false => Ok(()),
     }
 }
 

@@ -1,11 +1,15 @@
 //! What keeps this node from finding others, or others from finding it, as far as its settings show.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use peersock::{Network, Node, RootListStatus, RootSource, RootState, RootStatus, TurnStatus};
+use rustix::io::Errno;
 
 use crate::args::NodeArgs;
+use crate::failure::Failure;
 use crate::session::Session;
 use crate::{names, root_watch, stdio};
 
@@ -78,6 +82,23 @@ pub(crate) fn what_to_check(node: &Node, network: &Network, named: &NamedServers
     format!(
         "{roots}{servers}check that the other program runs {same}, {place}, and that IP packets of {packets} \
          bytes pass; -v shows what was tried"
+    )
+}
+
+/// How long it may take until it is known whether a path carries too little.
+pub(crate) const CHECK: Duration = Duration::from_secs(12);
+
+/// Whether a path that carries too little has caused the error.
+pub(crate) fn is_too_small(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::MSGSIZE.raw_os_error())
+}
+
+/// What has ended because the path carries too little, and what was lost by that.
+pub(crate) fn carries_too_little(what: &str, lost: &str) -> Failure {
+    Failure::new(
+        format_args!("{what}: the path carries too little{lost}"),
+        "give the tunnels and links between the machines an MTU of 1280 or more; peersock needs IP packets of \
+         246 bytes at least",
     )
 }
 

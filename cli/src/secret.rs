@@ -58,7 +58,7 @@ impl SecretArgs {
         if env::var_os(SECRET_VARIABLE).is_some_and(|secret| !secret.is_empty()) {
             note(format_args!(
                 "warning: {SECRET_VARIABLE} is not used: it is for ad-hoc networks, and a static network has \
-                 its secret in its own file"
+                 its secret in its own file; unset it"
             ));
         }
         Ok(())

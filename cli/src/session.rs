@@ -2,10 +2,12 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use peersock::device::Device;
 use peersock::overlay::NetworkId;
-use peersock::{IdentitySource, Interfaces, Joined, Network, Node};
+use peersock::{IdentitySource, Interfaces, JoinError, Joined, Network, Node};
 
 use crate::args::{NetworkArgs, NodeArgs};
 use crate::failure::{Failure, Outcome};
@@ -47,10 +49,35 @@ impl Session {
             true => IdentitySource::Ephemeral,
             false => IdentitySource::StateDir(args.state.path()?),
         };
-        let node = Node::builder()
-            .identity(identity)
-            .interfaces(interfaces(&args.interfaces))
-            .port(args.overlay_port);
+        let allowed = interfaces(&args.interfaces);
+        Session::open_with(args, network, identity, allowed, Node::join, farewell)
+    }
+
+    /// Starts a node of that identity for a device, which is the interface `name` and reaches no peer itself.
+    pub(crate) fn open_for_device(
+        args: &NodeArgs,
+        network: Network,
+        identity: IdentitySource,
+        name: &str,
+        device: Arc<dyn Device>,
+    ) -> Outcome<Session> {
+        let allowed = match interfaces(&args.interfaces) {
+            Interfaces::All => Interfaces::Except(vec![name.to_owned()]),
+            named => named,
+        };
+        let join = |node: &Node, network| node.join_device(network, device);
+        Session::open_with(args, network, identity, allowed, join, |signal| 128 + signal)
+    }
+
+    fn open_with(
+        args: &NodeArgs,
+        network: Network,
+        identity: IdentitySource,
+        allowed: Interfaces,
+        join: impl FnOnce(&Node, Network) -> Result<Joined, JoinError>,
+        farewell: impl FnOnce(i32) -> i32 + Send + 'static,
+    ) -> Outcome<Session> {
+        let node = Node::builder().identity(identity).interfaces(allowed).port(args.overlay_port);
         let node = args.with_roots(node)?.start()?;
         let interrupted = node.clone();
         signals::end_with(move |signal| {
@@ -64,7 +91,7 @@ impl Session {
             }
             status
         })?;
-        let joined = node.join(network.clone())?;
+        let joined = join(&node, network.clone())?;
         joined.wait_ready(READY_WITHIN).map_err(|error| {
             Failure::new(
                 format_args!("cannot use network {}: {error}", network.id()),

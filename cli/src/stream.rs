@@ -17,6 +17,7 @@ use crate::arrivals::Arriving;
 use crate::clients::Turn;
 use crate::failure::{Failure, Outcome};
 use crate::progress::Progress;
+use crate::reach;
 use crate::signals;
 use crate::stdio::{Canceller, Stdin, Token};
 
@@ -242,11 +243,7 @@ fn broken(stream: &TcpStream, error: &io::Error) -> Failure {
             format_args!("the connection broke: the peer does not answer any more{lost}"),
             "check that the other machine runs and can be reached; --peer-timeout SECONDS waits longer",
         ),
-        _ if error.raw_os_error() == Some(rustix::io::Errno::MSGSIZE.raw_os_error()) => Failure::new(
-            format_args!("the connection broke: the path carries too little{lost}"),
-            "give the tunnels and links between the machines an MTU of 1280 or more; peersock needs IP packets of \
-             246 bytes at least",
-        ),
+        _ if reach::is_too_small(error) => reach::carries_too_little("the connection broke", &lost),
         _ => Failure::new(
             format_args!("the connection broke: {error}{lost}"),
             "look whether the program at the other end still runs, and start again",

@@ -12,7 +12,7 @@ use peersock_overlay::{
 use peersock_stack::{Batch, Cidr, InterfaceConfig};
 
 use crate::networks::{routes, within};
-use crate::{Datapath, JoinedNetwork, Transmit};
+use crate::{Datapath, Device, JoinedNetwork, Transmit};
 use peersock_primitives::sync;
 
 impl Datapath {
@@ -26,6 +26,31 @@ impl Datapath {
         config: NetworkConfig,
         batch: &mut Batch,
     ) -> Result<JoinedNetwork, JoinError> {
+        self.join_for(now, config, None, batch)
+    }
+
+    /// Joins a network in the overlay alone: `device` takes its packets, and
+    /// [`Datapath::send_from_device`] sends those that come from there.
+    ///
+    /// # Errors
+    /// As [`Datapath::join`].
+    pub fn join_device(
+        &self,
+        now: Instant,
+        config: NetworkConfig,
+        device: Arc<dyn Device>,
+        batch: &mut Batch,
+    ) -> Result<JoinedNetwork, JoinError> {
+        self.join_for(now, config, Some(device), batch)
+    }
+
+    fn join_for(
+        &self,
+        now: Instant,
+        config: NetworkConfig,
+        device: Option<Arc<dyn Device>>,
+        batch: &mut Batch,
+    ) -> Result<JoinedNetwork, JoinError> {
         let id = config.id();
         let NetworkSummary { ports, prefixes, .. } = config.policy().summary();
         let network = {
@@ -34,14 +59,16 @@ impl Datapath {
             let addresses = endpoint.addresses(index);
             let routes = routes(&prefixes, &addresses);
             let prefixes: Vec<Cidr> = addresses.iter().map(|address| within(*address, &prefixes)).collect();
+            // Sockets of the stack find no way to what a device has.
+            let in_stack = |cidrs: &[Cidr]| if device.is_none() { cidrs.to_vec() } else { Vec::new() };
             let interface = self.stack.add_interface(InterfaceConfig {
                 name: id.to_string(),
-                addresses: prefixes.clone(),
-                routes: routes.clone(),
+                addresses: in_stack(&prefixes),
+                routes: in_stack(&routes),
                 ports: ports.clone(),
                 checksums: false,
             });
-            let network = JoinedNetwork { id, index, interface, addresses, prefixes, routes, ports };
+            let network = JoinedNetwork { id, index, interface, addresses, prefixes, routes, ports, device };
             self.networks.add(network.clone());
             network
         };

@@ -9,6 +9,14 @@ peersock_primitives::counters! {
         pub(super) inner_malformed,
         /// Packets received for a network that this node is not in.
         pub(super) inner_no_network,
+        /// Packets received for a device that are not for this node, nor for what is behind it.
+        pub(super) inner_not_for_device,
+        /// Packets to or from a device that the network's ports do not allow.
+        pub(super) device_port_refused,
+        /// Packets from a device that are no IP packets.
+        pub(super) device_malformed,
+        /// Packets from a device whose source is no address of this node.
+        pub(super) device_source_not_own,
         /// Packets received that were marked for congestion and cannot carry the mark.
         pub(super) inner_congested,
         /// Packets to send to addresses that belong to nobody.

@@ -50,13 +50,13 @@ impl Datapath {
         socket: &UdpSocket,
         remote: Option<SocketAddr>,
         data: &[u8],
-        options: &SendOptions,
+        options: &SendOptions<'_>,
         gso: Option<&mut GsoBatch>,
     ) -> Result<(), Error> {
         let route = socket.route_with(remote, options)?;
         let to = Outgoing {
             interface: route.interface,
-            destination: route.destination.ip(),
+            destination: options.first_hop(route.destination.ip()),
             state: SocketState::of(socket.context()),
             loops: socket.ip_options().multicast_loop,
         };
@@ -87,12 +87,12 @@ impl Datapath {
         socket: &IcmpSocket,
         destination: IpAddr,
         request: (u16, &[u8]),
-        options: &SendOptions,
+        options: &SendOptions<'_>,
     ) -> Result<(), Error> {
         let route = socket.route(destination, options)?;
         let to = Outgoing {
             interface: route.interface,
-            destination,
+            destination: options.first_hop(destination),
             state: SocketState::of(socket.context()),
             loops: socket.ip_options().multicast_loop,
         };
@@ -109,12 +109,12 @@ impl Datapath {
         socket: &RawSocket,
         remote: Option<IpAddr>,
         data: &[u8],
-        options: &SendOptions,
+        options: &SendOptions<'_>,
     ) -> Result<(), Error> {
         let route = socket.route(remote, options)?;
         let to = Outgoing {
             interface: route.interface,
-            destination: route.destination,
+            destination: options.first_hop(route.destination),
             state: SocketState::of(socket.context()),
             loops: socket.ip_options().multicast_loop,
         };
@@ -131,7 +131,10 @@ impl Datapath {
     ) -> Result<(), Error> {
         let mut batch = Batch::default();
         let Outgoing { interface, destination, state, loops } = *to;
-        let mtu = state.limit(self.inner_mtu(now, interface, Some(state), destination));
+        let is_group = destination.is_multicast();
+        let resolved = (!is_group).then(|| self.resolve(now, interface, Some(state), destination));
+        let mtu = resolved.as_ref().map_or_else(|| self.group_mtu(interface), size_within);
+        let mtu = state.limit(mtu);
         let made = with_packet(|packet| {
             let length = make(mtu, packet)?;
             let packet = &mut packet[..length];
@@ -148,31 +151,29 @@ impl Datapath {
             }
             Ok(())
         });
+        if let (Ok(()), Some(Resolved::Route(Route::Peer(peer)))) = (&made, &resolved) {
+            self.doubt_later(now, peer);
+        }
         self.settle(now, &mut batch);
         made
     }
 
     /// The largest IP packet that can go to `destination` now, bytes.
     pub fn mtu_to(&self, now: Instant, interface: InterfaceId, destination: IpAddr) -> usize {
-        self.inner_mtu(now, interface, None, destination)
-    }
-
-    fn inner_mtu(
-        &self,
-        now: Instant,
-        interface: InterfaceId,
-        state: Option<&SocketState>,
-        destination: IpAddr,
-    ) -> usize {
         if destination.is_multicast() {
             return self.group_mtu(interface);
         }
-        match self.resolve(now, interface, state, destination) {
-            Resolved::Route(Route::Peer(peer)) => {
-                peer.sender().map_or(BASE_DATAGRAM, |sender| sender.path.datagram_size) - DATA_OVERHEAD
-            }
-            Resolved::Route(Route::Local) => MAX_DATAGRAM,
-            Resolved::Unknown | Resolved::NoRoute => BASE_DATAGRAM - DATA_OVERHEAD,
+        size_within(&self.resolve(now, interface, None, destination))
+    }
+}
+
+/// The largest IP packet that a route takes, bytes.
+fn size_within(resolved: &Resolved) -> usize {
+    match resolved {
+        Resolved::Route(Route::Peer(peer)) => {
+            peer.sender().map_or(BASE_DATAGRAM, |sender| sender.path.datagram_size) - DATA_OVERHEAD
         }
+        Resolved::Route(Route::Local) => MAX_DATAGRAM,
+        Resolved::Unknown | Resolved::NoRoute => BASE_DATAGRAM - DATA_OVERHEAD,
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use peersock_overlay::{Attention, DATA_OVERHEAD, Peer, Route, Sender, Session};
-use peersock_stack::{Batch, Egress, Error, Flow, InterfaceId, MAX_DATAGRAM, Ready, Reply};
+use peersock_stack::{Batch, Egress, Error, Flow, InterfaceId, MAX_DATAGRAM, Ready, Reply, fill_checksums};
 
 use crate::route::Resolved;
 use crate::socket::{PeerLink, SocketState};
@@ -32,9 +32,9 @@ thread_local! {
     static PACKET: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-struct Buffers {
+pub(super) struct Buffers {
     packet: Vec<u8>,
-    sealed: Vec<u8>,
+    pub(super) sealed: Vec<u8>,
 }
 
 impl Buffers {
@@ -44,7 +44,7 @@ impl Buffers {
 
     /// The thread's own; fresh ones at its very end, when those are gone already (the process's exit resets
     /// what is open).
-    fn with<R>(work: impl FnOnce(&mut Buffers) -> R) -> R {
+    pub(super) fn with<R>(work: impl FnOnce(&mut Buffers) -> R) -> R {
         let mut work = Some(work);
         let mut run = |buffers: &mut Buffers| work.take().map(|work| work(buffers));
         let done = BUFFERS.try_with(|buffers| run(&mut buffers.borrow_mut())).ok().flatten();
@@ -142,14 +142,27 @@ impl Datapath {
             Resolved::NoRoute => return self.counters.out_no_route.increment(),
         };
         let Some(sender) = peer.sender() else {
-            let kept = self.lock_waiting().add_packet(now, true, interface, destination, packet);
-            self.counters.out_waiting_dropped.add(u64::from(!kept));
-            self.tell_wanted(&peer);
-            return self.with_control(now, batch, |endpoint, now| endpoint.want_session(now, &peer));
+            return self.wait_for_session(now, interface, &peer, destination, packet, batch);
         };
         let mtu = sender.path.datagram_size - DATA_OVERHEAD;
         let mtu = socket.map_or(mtu, |socket| socket.limit(mtu));
         self.send_cut(now, interface, &sender, packet, mtu, batch);
+    }
+
+    /// Keeps a packet until its peer has a session, and asks for one.
+    pub(super) fn wait_for_session(
+        &self,
+        now: Instant,
+        interface: InterfaceId,
+        peer: &Arc<Peer>,
+        destination: IpAddr,
+        packet: &[u8],
+        batch: &mut Batch,
+    ) {
+        let kept = self.lock_waiting().add_packet(now, true, interface, destination, packet);
+        self.counters.out_waiting_dropped.add(u64::from(!kept));
+        self.tell_wanted(peer);
+        self.with_control(now, batch, |endpoint, now| endpoint.want_session(now, peer));
     }
 
     /// Sends what the stack answers to a packet (a reset, an ICMP message). That came through a session: if
@@ -193,6 +206,10 @@ impl Datapath {
         let Ok(mut fragments) = self.stack.fragments(interface, packet, mtu) else {
             return self.counters.out_too_big.increment();
         };
+        if fragments.packets() > 1 {
+            // Perhaps the peer gives the fragments to a kernel, which checks what they make.
+            fill_checksums(packet);
+        }
         let most = self.most_segments(sender, sender.path.datagram_size);
         let ecn = ecn::of(packet);
         Buffers::with(|Buffers { sealed, .. }| {

@@ -72,7 +72,7 @@ impl Datapath {
         let is_lost = |address| in_lost(address) && self.routes.get(peer.network(), address).is_none();
         let taken = self.lock_waiting().take(interface, is_lost);
         for (_, entry) in taken {
-            self.fail_waiting(now, entry);
+            self.fail_waiting(now, interface, entry);
         }
     }
 
@@ -104,6 +104,7 @@ impl Datapath {
                 if let Some(interface) = self.interface_by_network(peer.network()) {
                     self.stack.fail_waiting(now, interface, &owned(peer), Error::MessageSize, batch);
                 }
+                self.fail_datagrams(peer, batch);
             }
             Event::AddressesChanged(peer, lost) => self.fail_waiting_for(now, peer, lost),
             // Nobody tries to reach a peer that was forgotten, so nothing would come of what waits for it.
@@ -139,7 +140,7 @@ impl Datapath {
 
     fn fail_waiting_for_peer(&self, now: Instant, peer: &Peer) {
         for (interface, address, entry) in self.take_waiting(peer) {
-            self.fail_waiting(now, entry);
+            self.fail_waiting(now, interface, entry);
             self.tell_unanswered(interface, address);
         }
     }
@@ -161,7 +162,7 @@ impl Datapath {
 }
 
 /// All that belongs to a peer now.
-fn owned(peer: &Peer) -> Vec<Cidr> {
+pub(super) fn owned(peer: &Peer) -> Vec<Cidr> {
     cidrs(&peer.prefixes())
 }
 

@@ -78,10 +78,22 @@ impl Datapath {
             self.send_gso(now, gso, batch);
             return self.send_packet(now, interface, Some(state), destination, packet, batch);
         };
-        let most = self.most_segments(&sender, whole);
+        self.join_others(now, &sender, packet, gso, batch);
+    }
+
+    /// Seals a packet into `gso`, and sends those that it cannot leave with before it.
+    pub(super) fn join_others(
+        &self,
+        now: Instant,
+        sender: &Sender,
+        packet: &[u8],
+        gso: &mut GsoBatch,
+        batch: &mut Batch,
+    ) {
+        let most = self.most_segments(sender, packet.len() + DATA_OVERHEAD);
         let size = packet.len() + sender.overhead();
         let ecn = ecn::of(packet);
-        if !gso.takes(&sender, ecn, size, most) {
+        if !gso.takes(sender, ecn, size, most) {
             self.send_gso(now, gso, batch);
             (gso.ecn, gso.size) = (ecn, size);
         }
@@ -89,7 +101,7 @@ impl Datapath {
         // The session may have come to its end: then the datagram is lost, as any may be.
         if let Ok(length) = sender.seal(packet, &mut gso.sealed[gso.length..]) {
             (gso.length, gso.count) = (gso.length + length, gso.count + 1);
-            gso.to.get_or_insert(sender);
+            gso.to.get_or_insert_with(|| sender.clone());
         }
         if gso.count >= most {
             self.send_gso(now, gso, batch);

@@ -6,9 +6,13 @@ use std::time::Instant;
 
 use peersock_overlay::wire::MessageType;
 use peersock_overlay::{Attention, DATA_OVERHEAD, Opened, RecvMeta, RelayReader, Session, data_index};
-use peersock_stack::{Batch, Coalescer, Flushed, InterfaceId};
+use peersock_stack::{Batch, Coalescer, Flushed, InterfaceId, may_pass};
 
-use crate::{Datapath, ecn};
+use crate::networks::Known;
+use crate::{Datapath, Device, device, ecn};
+
+/// In the coalescer's keys: a device has the interface's packets.
+const TO_DEVICE: u64 = 1 << 32;
 
 /// The state of one receiver: buffers that are kept between batches. Whoever holds it has the receive role.
 #[derive(Default)]
@@ -19,13 +23,17 @@ pub struct Ingress {
     last: Option<Last>,
     /// Takes off what roots put in front.
     relay: RelayReader,
+    /// The device that got a packet last.
+    device: Option<(InterfaceId, Arc<dyn Device>)>,
 }
 
 struct Last {
     session: Arc<Session>,
-    interface: Option<InterfaceId>,
+    network: Option<Known>,
     /// The inner source address that was found to be the peer's.
     owned: Option<IpAddr>,
+    /// The inner destination that was found to be this node's, where a device has the packets.
+    reached: Option<IpAddr>,
     /// Whether this batch's origin was reported to the session.
     noted: bool,
 }
@@ -73,6 +81,7 @@ impl Datapath {
         self.flush(now, ingress);
         // A session of a peer that has gone must not be kept alive from here.
         ingress.last = None;
+        ingress.device = None;
         self.settle(now, &mut ingress.batch);
     }
 
@@ -89,8 +98,8 @@ impl Datapath {
         let known = ingress.last.as_ref().is_some_and(|last| last.session.index() == index);
         if !known {
             let Some(session) = self.sessions.get(index) else { return false };
-            let interface = self.interface_by_network(session.peer().network());
-            ingress.last = Some(Last { session, interface, owned: None, noted: false });
+            let network = self.known_by_network(session.peer().network());
+            ingress.last = Some(Last { session, network, owned: None, reached: None, noted: false });
         }
         let Some(last) = &mut ingress.last else { return false };
         let slot = ingress.coalescer.slot(datagram.len() - DATA_OVERHEAD);
@@ -134,10 +143,25 @@ impl Datapath {
             }
             last.owned = Some(source);
         }
-        let Some(interface) = last.interface else {
+        let Some(network) = &last.network else {
             self.counters.inner_no_network.increment();
             return true;
         };
+        let interface = network.interface;
+        if network.device.is_some() {
+            let destination = destination_address(packet);
+            if last.reached.is_none() || last.reached != destination {
+                if !destination.is_some_and(|to| to.is_multicast() || self.is_own(network, to)) {
+                    self.counters.inner_not_for_device.increment();
+                    return true;
+                }
+                last.reached = destination;
+            }
+            if !may_pass(packet, &network.ports) {
+                self.counters.device_port_refused.increment();
+                return true;
+            }
+        }
         if let Some(group) = group_of(packet) {
             self.note_group_packet(now, interface, last.session.peer(), (group, packet), &mut ingress.batch);
         }
@@ -145,17 +169,44 @@ impl Datapath {
             self.counters.inner_congested.increment();
             return true;
         }
-        let Ingress { coalescer, batch, .. } = ingress;
-        if let Some(flushed) = coalescer.commit(u64::from(interface.0), length) {
-            self.stack.receive(now, interface_of(&flushed), flushed.packet, batch);
+        let has_device = network.device.is_some();
+        let Ingress { coalescer, batch, device, .. } = ingress;
+        let key = u64::from(interface.0);
+        let flushed = match has_device {
+            false => coalescer.commit(key, length),
+            true => coalescer.commit_even(key | TO_DEVICE, length),
+        };
+        if let Some(flushed) = flushed {
+            self.hand_over(now, flushed, device, batch);
         }
         true
     }
 
+    /// Gives a packet to whatever has the interface's: the stack, or a device.
+    fn hand_over(
+        &self,
+        now: Instant,
+        flushed: Flushed<'_>,
+        known: &mut Option<(InterfaceId, Arc<dyn Device>)>,
+        batch: &mut Batch,
+    ) {
+        let interface = interface_of(&flushed);
+        if flushed.key & TO_DEVICE == 0 {
+            return self.stack.receive(now, interface, flushed.packet, batch);
+        }
+        if known.as_ref().is_none_or(|(of, _)| *of != interface) {
+            let found = self.known_by_interface(interface).and_then(|network| network.device);
+            *known = found.map(|device| (interface, device));
+        }
+        if let Some((_, device)) = known {
+            device::deliver(&**device, flushed);
+        }
+    }
+
     fn flush(&self, now: Instant, ingress: &mut Ingress) {
-        let Ingress { coalescer, batch, .. } = ingress;
+        let Ingress { coalescer, batch, device, .. } = ingress;
         if let Some(flushed) = coalescer.flush() {
-            self.stack.receive(now, interface_of(&flushed), flushed.packet, batch);
+            self.hand_over(now, flushed, device, batch);
         }
     }
 }
@@ -165,20 +216,23 @@ fn interface_of(flushed: &Flushed<'_>) -> InterfaceId {
     InterfaceId(flushed.key as u32)
 }
 
-fn source_address(packet: &[u8]) -> Option<IpAddr> {
+pub(super) fn source_address(packet: &[u8]) -> Option<IpAddr> {
     match packet.first()? >> 4 {
         4 => address::<4>(packet, 12),
         _ => address::<16>(packet, 8),
     }
 }
 
-/// The group that a packet is sent to, if it is sent to one.
-fn group_of(packet: &[u8]) -> Option<IpAddr> {
-    let destination = match packet.first()? >> 4 {
+pub(super) fn destination_address(packet: &[u8]) -> Option<IpAddr> {
+    match packet.first()? >> 4 {
         4 => address::<4>(packet, 16),
         _ => address::<16>(packet, 24),
-    };
-    destination.filter(IpAddr::is_multicast)
+    }
+}
+
+/// The group that a packet is sent to, if it is sent to one.
+fn group_of(packet: &[u8]) -> Option<IpAddr> {
+    destination_address(packet).filter(IpAddr::is_multicast)
 }
 
 fn address<const N: usize>(packet: &[u8], at: usize) -> Option<IpAddr>

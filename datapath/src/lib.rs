@@ -72,6 +72,8 @@ mod clock;
 mod control;
 mod counters;
 mod datagrams;
+mod device;
+mod doubts;
 mod ecn;
 mod egress;
 mod elsewhere;
@@ -103,6 +105,7 @@ use peersock_primitives::sync;
 use peersock_stack::{Batch, Stack};
 
 pub use counters::DatapathCounters;
+pub use device::{Device, Offload, Segments};
 pub use elsewhere::Want;
 pub use gso::GsoBatch;
 pub use ingress::Ingress;
@@ -113,6 +116,7 @@ pub use subscription::{Heard, Subscription};
 pub use unanswered::Unanswered;
 
 use clock::OverlayClock;
+use doubts::Doubts;
 use elsewhere::Elsewhere;
 use membership::Repeats;
 use multicast::Members;
@@ -198,6 +202,7 @@ pub struct Datapath {
     elsewhere: Elsewhere,
     members: Members,
     repeats: Repeats,
+    doubts: Doubts,
     subscribers: Subscribers,
     unanswered: UnansweredListener,
     counters: DatapathCounters,
@@ -220,6 +225,7 @@ impl Datapath {
             elsewhere: Elsewhere::default(),
             members: Members::default(),
             repeats: Repeats::default(),
+            doubts: Doubts::default(),
             subscribers: Subscribers::default(),
             unanswered: UnansweredListener::default(),
             counters: DatapathCounters::default(),
@@ -247,6 +253,7 @@ impl Datapath {
         }
         self.expire_waiting(now);
         self.repeat_reports(now, batch);
+        self.look_at_doubts(now, batch);
         self.settle(now, batch);
     }
 
@@ -264,10 +271,9 @@ impl Datapath {
     /// When [`Datapath::handle_timeout`] is due next. Ask again after any other call.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let waiting = self.lock_waiting().next_deadline();
-        [self.control_due(), waiting, self.repeats.next_deadline(), self.stack.poll_timeout()]
-            .into_iter()
-            .flatten()
-            .min()
+        let later = [self.repeats.next_deadline(), self.doubts.next_deadline()];
+        let due = [self.control_due(), waiting, self.stack.poll_timeout()];
+        due.into_iter().chain(later).flatten().min()
     }
 
     fn control(&self) -> MutexGuard<'_, Endpoint> {

@@ -7,7 +7,7 @@ use std::sync::{Arc, RwLock};
 use peersock_overlay::{NetworkId, NetworkIndex, Prefix};
 use peersock_stack::{Cidr, InterfaceId};
 
-use crate::Datapath;
+use crate::{Datapath, Device};
 use peersock_primitives::sync;
 
 /// A joined network as both cores know it.
@@ -28,6 +28,23 @@ pub struct JoinedNetwork {
     pub routes: Vec<Cidr>,
     /// The TCP and UDP ports on which services may be offered and reached.
     pub ports: RangeInclusive<u16>,
+    /// What has its packets in the place of the stack, in which the interface has no address then.
+    pub device: Option<Arc<dyn Device>>,
+}
+
+/// Both cores' handles of a network, and what has its packets.
+pub(super) struct Known {
+    pub(super) index: NetworkIndex,
+    pub(super) interface: InterfaceId,
+    pub(super) ports: RangeInclusive<u16>,
+    pub(super) device: Option<Arc<dyn Device>>,
+}
+
+impl Known {
+    fn of(network: &JoinedNetwork) -> Known {
+        let JoinedNetwork { index, interface, ref ports, ref device, .. } = *network;
+        Known { index, interface, ports: ports.clone(), device: device.clone() }
+    }
 }
 
 /// The list, in the order of joining.
@@ -67,6 +84,14 @@ impl Datapath {
     /// The network of that ID, if it is joined.
     pub fn network(&self, id: NetworkId) -> Option<JoinedNetwork> {
         self.networks.find(|network| network.id == id, JoinedNetwork::clone)
+    }
+
+    pub(super) fn known_by_network(&self, index: NetworkIndex) -> Option<Known> {
+        self.networks.find(|network| network.index == index, Known::of)
+    }
+
+    pub(super) fn known_by_interface(&self, interface: InterfaceId) -> Option<Known> {
+        self.networks.find(|network| network.interface == interface, Known::of)
     }
 
     pub(super) fn interface_by_network(&self, index: NetworkIndex) -> Option<InterfaceId> {

@@ -55,8 +55,8 @@ impl Datapath {
     /// The interface of the network that `address` lies in: one of its members', or this node's own there.
     pub fn interface_to(&self, now: Instant, address: IpAddr) -> Option<InterfaceId> {
         let networks = self.networks();
-        let mut networks = networks.iter();
-        let found = networks.find(|network| !matches!(self.find(now, network, address), Lookup::NoRoute))?;
+        let mut in_stack = networks.iter().filter(|network| network.device.is_none());
+        let found = in_stack.find(|network| !matches!(self.find(now, network, address), Lookup::NoRoute))?;
         Some(found.interface)
     }
 
@@ -126,13 +126,16 @@ impl Datapath {
     pub(super) fn expire_waiting(&self, now: Instant) {
         let expired = self.lock_waiting().take_expired(now);
         for ((interface, address), entry) in expired {
-            self.fail_waiting(now, entry);
+            self.fail_waiting(now, interface, entry);
             self.tell_unanswered(interface, address);
         }
     }
 
-    pub(super) fn fail_waiting(&self, now: Instant, entry: Entry) {
+    pub(super) fn fail_waiting(&self, now: Instant, interface: InterfaceId, entry: Entry) {
         self.counters.out_unreachable.add(entry.packets.len() as u64);
+        for packet in &entry.packets {
+            self.answer_waiting(now, interface, packet);
+        }
         for flow in entry.flows {
             // A standing connection outlives its peer's absence, as over any network; only a new one fails.
             if flow.state().is_connecting() {

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use peersock_overlay::{NetworkIndex, Peer, Route, Watch};
 use peersock_stack::InterfaceId;
 
+use crate::doubts::Doubt;
 use crate::membership::Reported;
 use crate::multicast::Asked;
 use crate::stage::Stage;
@@ -140,6 +141,8 @@ pub(super) struct PeerLink {
     pub(super) asked: Asked,
     /// Which groups it wants.
     pub(super) reported: Reported,
+    /// Whether its path is looked at for datagrams.
+    pub(super) doubt: Doubt,
 }
 
 impl PeerLink {

@@ -27,7 +27,7 @@ pub struct Record {
     /// Who it is.
     pub identity: PublicIdentity,
     /// When it was made, in milliseconds since the Unix epoch by the node's clock. It grows with every
-    /// record, even if that clock goes back.
+    /// record, even if that clock goes back by less than [`SKEW`].
     pub sequence: u64,
     /// For how many seconds it is valid.
     pub lifetime: u16,

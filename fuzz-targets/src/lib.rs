@@ -7,10 +7,10 @@
 //!
 //! There is one target per parser, and three kinds of oracle: what was parsed is written and parsed again
 //! ([`wire`], [`control`], [`identifiers`], [`frames`], [`proxy_answers`], [`stun`], [`port_mapping`],
-//! [`root_list`], [`root_messages`], [`turn_frames`]); a valid message is altered and must then be refused
-//! ([`hello`], [`initiation`], [`response`], [`cookie`], [`session`], [`meeting`]); and sequences of
-//! operations run against a model that knows what may come out ([`coalescer`], [`connection`],
-//! [`overlay_ops`], [`root_ops`], [`stack_ops`], [`turn`]).
+//! [`root_list`], [`root_messages`], [`turn_frames`], [`socks_messages`], [`forward_places`]); a valid
+//! message is altered and must then be refused ([`hello`], [`initiation`], [`response`], [`cookie`],
+//! [`session`], [`meeting`]); and sequences of operations run against a model that knows what may come out
+//! ([`coalescer`], [`connection`], [`overlay_ops`], [`root_ops`], [`stack_ops`], [`turn`]).
 //!
 //! ```
 //! for target in peersock_fuzz_targets::TARGETS {
@@ -24,6 +24,7 @@ mod input;
 mod meeting;
 mod nat;
 mod overlay;
+mod proxy;
 mod root;
 mod root_list;
 mod root_messages;
@@ -37,6 +38,7 @@ pub use handshake::{cookie, initiation, response};
 pub use meeting::meeting;
 pub use nat::{port_mapping, stun, turn};
 pub use overlay::overlay_ops;
+pub use proxy::{forward_places, socks_messages};
 pub use root::root_ops;
 pub use root_list::root_list;
 pub use root_messages::root_messages;
@@ -67,6 +69,7 @@ targets! {
     connection,
     control,
     cookie,
+    forward_places,
     frames,
     hello,
     identifiers,
@@ -84,6 +87,7 @@ targets! {
     root_ops,
     segments,
     session,
+    socks_messages,
     stack_ops,
     stun,
     turn,

@@ -101,6 +101,11 @@ impl HostInterface {
         (!self.loopback).then_some(self.name.as_str())
     }
 
+    /// The IPv6 address from which the system sends to the Internet by this interface, if it does.
+    pub fn source_outwards(&self) -> Option<IpAddr> {
+        self.source_towards(ANYWHERE[1])
+    }
+
     /// Our address on this interface towards a remote one, as the kernel chooses it; `None` if this interface
     /// does not lead there.
     pub fn source_towards(&self, remote: SocketAddr) -> Option<IpAddr> {

@@ -85,10 +85,10 @@ pub use id::{
 pub use link::{Attention, Elsewhere, Event, Gone, Transmit};
 pub use network::{
     NetworkConfig, NetworkConfigError, NetworkIdError, NetworkIndex, NetworkSummary, Policy, Prefix,
-    StaticMember, StaticNetwork, is_endpoint,
+    StaticMember, StaticNetwork, is_endpoint, is_route,
 };
 pub use peersock_primitives::Counter;
-pub use reach::{Path, Place, RecvMeta, SocketIndex, SocketInfo};
+pub use reach::{Path, Place, RecvMeta, SizeState, SocketIndex, SocketInfo};
 pub use roots::{MAX_ROOTS, RelayReader, Relays, RootConfig, RootInfo, RootState, WantedStream};
 pub use routes::{Route, Routes};
 pub use session::{

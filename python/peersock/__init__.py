@@ -11,9 +11,11 @@ A program joins a virtual network and opens ordinary sockets to the other member
 
 `Session` is being a member, `peersock.socket` CPython's ``socket`` module for addresses of the networks. `install()`
 and `patched()` put existing code on the overlay, as ``python -m peersock run`` does for whole programs.
+`netcheck()` says what network the machine is in.
 """
 
 from . import socket
+from ._netcheck import Advice, Netcheck, netcheck
 from ._node import stop
 from ._patch import install, patched, uninstall
 from ._peersock import __version__, generate_seed, public_key
@@ -22,15 +24,18 @@ from .peers import Attempt, Peer
 from .session import Session
 
 __all__ = [
+    "Advice",
     "Attempt",
     "Event",
     "EventKind",
     "Events",
+    "Netcheck",
     "Peer",
     "Session",
     "__version__",
     "generate_seed",
     "install",
+    "netcheck",
     "patched",
     "public_key",
     "socket",

@@ -148,6 +148,17 @@ def turn(value: str | Iterable[str] | None) -> tuple[str, ...] | None:
     return texts
 
 
+def stun(value: str | Iterable[str] | None) -> list[str] | None:
+    """Texts that name STUN servers; ``None`` for those of the environment."""
+    if value is None:
+        return None
+    texts = [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
+    for text in texts:
+        if not isinstance(text, str):
+            raise TypeError(f"STUN servers are texts, HOST:PORT, not {text!r} ({type(text).__name__})")
+    return texts
+
+
 def seconds(name: str, value: object) -> float:
     """A time that is to pass."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):

@@ -46,8 +46,9 @@ _ASKING = {signal.SIGINT, signal.SIGQUIT, signal.SIGTERM}
 _BY_KERNEL = 0x80
 #: How a program ends that has succeeded, though what it has sent did not arrive: with status 1, as wait(2) has it.
 _LOST = 1 << 8
-#: How long what was sent may take to arrive after the program has ended, and after it was made to, seconds.
-_LINGER, _SHORT_LINGER = 5.0, 2.0
+#: How long what was sent may take to arrive after the program was made to end, seconds. After one that has ended by
+#: itself it may take as long as peers take it.
+_SHORT_LINGER = 2.0
 #: A signal that came so long before the program has ended was not what ended it, seconds.
 _RECENT = 30.0
 
@@ -137,7 +138,6 @@ def _launch(
             roots=options.root,
             bind=options.bind,
             only=options.only,
-            linger=_LINGER,
         )
     except (OSError, TypeError, ValueError) as error:
         os.close(writer)
@@ -156,14 +156,14 @@ def _launch(
         pipe.write(json.dumps(environment))
     status, asked = _wait(program, heeded)
     was_asked = asked is not None and time.monotonic() - asked < _RECENT
-    closed = _close(session, was_asked, _ASKING & heeded)
-    if not closed:
-        print("peersock: not everything that was sent was confirmed", file=sys.stderr)
-    if status == 0 and not closed:
+    ended, lost = _close(session, was_asked, _ASKING & heeded)
+    if lost is not None:
+        print(f"peersock: not everything that was sent was confirmed: {lost}", file=sys.stderr)
+    if status == 0 and lost is not None:
         # As `peersock run`: what is lost is no success.
         status = _LOST
     # What still waits for peers holds up nothing.
-    _end_like(status, at_once=closed is None)
+    _end_like(status, at_once=not ended)
 
 
 def _before(first: str, others: str | None) -> str:
@@ -190,26 +190,26 @@ def _library() -> str | None:
     return None
 
 
-def _close(session: Session, was_asked: bool, asking: set[signal.Signals]) -> bool | None:
-    """Ends the session, and waits until everything is delivered: shortly once one of the `asking` signals has come, and
-    not at all once a second one has. Says whether it was delivered, ``None`` if nobody waited for that."""
-    if was_asked and session._running is not None:
-        session._running.linger = _SHORT_LINGER
-    delivered: list[bool] = []
+def _close(session: Session, was_asked: bool, asking: set[signal.Signals]) -> tuple[bool, str | None]:
+    """Ends the node, and waits until everything is delivered: shortly once one of the `asking` signals has come, and
+    not at all once a second one has. Says whether the node has ended, and what was lost, ``None`` if nothing was."""
+    if session._running is not None:
+        session._running.linger = _SHORT_LINGER if was_asked else None
+    result: list[str | None] = []
     this = threading.get_ident()
 
     def close() -> None:
-        result = False
+        lost: str | None = "the node has failed"
         try:
-            result = session.close()
+            lost = _node.finish()
         finally:
-            delivered.append(result)
+            result.append(lost)
             # Wakes who waits below. Like all signals there it is blocked, and waits until it is taken.
             signal.pthread_kill(this, signal.SIGCHLD)
 
     threading.Thread(target=close, daemon=True).start()
     end = None
-    while not delivered:
+    while not result:
         left = None if end is None else max(end - time.monotonic(), 0)
         wanted = {*asking, signal.SIGCHLD}
         info = signal.sigwaitinfo(wanted) if left is None else signal.sigtimedwait(wanted, left)
@@ -217,7 +217,7 @@ def _close(session: Session, was_asked: bool, asking: set[signal.Signals]) -> bo
             break
         if info.si_signo in asking:
             was_asked, end = True, time.monotonic() + _SHORT_LINGER
-    return delivered[0] if delivered else None
+    return (True, result[0]) if result else (False, "nobody has waited for the rest")
 
 
 def _wait(program: int, heeded: set[signal.Signals]) -> tuple[int, float | None]:

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import os
 import socket as _std
+import sys
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
@@ -17,6 +18,14 @@ from . import _peersock
 NODE, RULES = "PEERSOCK_NODE", "PEERSOCK_RULES"
 #: The IDs of the node's networks, for what children say of ports.
 NETWORKS = "PEERSOCK_NETWORKS"
+
+
+class Usual(float):
+    """A number that nobody has asked for."""
+
+
+#: How long a session that is closed waits for what was sent, seconds, if it was not told otherwise.
+LINGER = Usual(5.0)
 
 _if_nameindex = _std.if_nameindex
 
@@ -38,6 +47,10 @@ class Settings:
     def start(self) -> _peersock.Node:
         """Starts such a node."""
         self._check_interfaces()
+        return _peersock.Node(self.config())
+
+    def config(self) -> _peersock.Config:
+        """The same for the native part."""
         config = _peersock.Config(
             state=self.state,
             seed=self.seed,
@@ -51,7 +64,7 @@ class Settings:
             config = config.with_roots(list(self.roots))
         if self.turn is not None:
             config = config.with_turn(list(self.turn))
-        return _peersock.Node(config)
+        return config
 
     def differing(self, other: Settings) -> list[str]:
         """What they do not share, by the names that `Session` has for it."""
@@ -84,7 +97,8 @@ class Running:
 
     node: _peersock.Node
     settings: Settings
-    linger: float
+    #: Seconds; ``None`` is `LINGER`, and at the end of the process as long as peers take what was sent.
+    linger: float | None
     rules: Rules
     users: int = 0
     networks: dict[int, int] = field(default_factory=dict)
@@ -142,7 +156,7 @@ def current() -> Running | None:
 
 def enter(
     settings: Settings,
-    linger: float,
+    linger: float | None,
     bind: str | None,
     only: bool | None,
     networks: Iterable[int | str],
@@ -216,7 +230,7 @@ def _release(running: Running, networks: list[int], keep: bool) -> bool:
     return _stop(running) if last else True
 
 
-def _stop(running: Running, exits: bool = False) -> bool:
+def _stop(running: Running) -> bool:
     """Stops a node that has no users any more."""
     global _running
     if not running.node.is_here():
@@ -224,7 +238,7 @@ def _stop(running: Running, exits: bool = False) -> bool:
     if _running is running:
         _running = None
     try:
-        return running.node.stop(running.linger, exits)
+        return running.node.stop(LINGER if running.linger is None else running.linger)
     finally:
         running.withdraw()
 
@@ -239,13 +253,29 @@ def stop() -> bool:
         return True if running is None else _stop(running)
 
 
-@atexit.register
-def _finish() -> None:
-    """The end of the process: connections that are open end in order, as the kernel's do."""
+def finish() -> str | None:
+    """The end of a process: connections that are open end in order, as the kernel's do. Says what was lost."""
+    global _running
     with _lock:
         running = current()
-        if running is not None:
-            _stop(running, True)
+        if running is None:
+            return None
+        _running = None
+        try:
+            return running.node.finish(running.linger)
+        finally:
+            running.withdraw()
+
+
+@atexit.register
+def _finish() -> None:
+    """Says on stderr what was lost: nobody else can be told."""
+    lost: str | None = "what was still to be delivered may be lost"
+    try:
+        lost = finish()
+    finally:
+        if lost is not None and sys.stderr is not None:
+            print(f"peersock: {lost}", file=sys.stderr, flush=True)
 
 
 def allowed_ports() -> list[tuple[str, int, int]]:

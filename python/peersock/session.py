@@ -16,6 +16,8 @@ from . import _arguments as given
 from . import _node, _peersock
 from ._arguments import NetworkId
 from ._class import socket
+from ._netcheck import Netcheck, look
+from ._pending import Pending
 from .events import Events
 from .peers import Peer
 
@@ -67,7 +69,10 @@ class Session:
         only: Whether addresses outside the networks are refused. ``None`` is what the process has, no for its first
             session.
         ready_timeout: How long to wait for the node's addresses, seconds; ``None`` for ever.
-        linger: How long stopping the node may take to deliver what was sent, seconds.
+        linger: How long stopping the node may take to deliver what was sent, seconds. By default 5 when the last
+            session is closed, and at the end of the process as long as peers take what was sent: one that takes nothing
+            has 30 seconds, one that answers nothing 10, and all together 10 minutes. What is lost then is a line on
+            stderr.
         keep: Whether the node goes on after the last session, until the process ends or `stop()` is called.
 
     Raises:
@@ -97,7 +102,7 @@ class Session:
         bind: Literal["overlay", "kernel", "both"] | None = None,
         only: bool | None = None,
         ready_timeout: float | None = 30.0,
-        linger: float = 5.0,
+        linger: float = _node.LINGER,
         keep: bool = False,
     ) -> None:
         self._running: _node.Running | None = None
@@ -122,7 +127,7 @@ class Session:
         if restricted and side in ("kernel", "both"):
             raise ValueError(f"only=True leaves nothing but the overlay: it does not go with bind={side!r}")
         patience = given.optional_seconds("ready_timeout", ready_timeout)
-        lingering = given.seconds("linger", linger)
+        lingering = None if isinstance(linger, _node.Usual) else given.seconds("linger", linger)
         if net_id is None and static is None and (usual := given.of_environment()) is not None:
             net_id, secret = usual[0], usual[1] if secret is None else secret
         wanted = given.networks(net_id, static)
@@ -249,6 +254,12 @@ class Session:
         """Everything about the node, with its counters, in the form that ``peersock status --json`` prints."""
         status: dict[str, Any] = json.loads(self._own().status())
         return status
+
+    def netcheck(self, *, stun: str | Iterable[str] | None = None) -> Pending[Netcheck]:
+        """Looks what network the node is in, with the session's interfaces, roots and TURN servers: see
+        `peersock.netcheck`. Roots see a node of another identity meanwhile."""
+        self._own()
+        return look(self._open().settings, given.stun(stun))
 
     def events(self) -> Events:
         """What happens from now on, to be read in a ``for`` or an ``async for`` loop."""

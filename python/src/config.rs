@@ -2,16 +2,18 @@
 
 use std::path::PathBuf;
 
-use peersock::interfaces::{LoadTurnError, load_turn_servers};
+use peersock::interfaces::{LoadTurnError, load_stun_servers, load_turn_servers};
+use peersock::netcheck::NetcheckError;
 use peersock::overlay::Psk;
 use peersock::{
     IdentitySource, Interfaces, Network, NetworkId, NetworkIdError, Node, NodeBuilder, RootSource,
     RootsError, Seed,
 };
+use peersock_descriptors::Host;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::errors::{invalid, io_error, state_error};
+use crate::errors::{described, invalid, io_error, state_error};
 
 /// Settings of a node that is to be started.
 #[pyclass(frozen, module = "peersock._peersock")]
@@ -71,6 +73,22 @@ impl Config {
             })?);
         }
         Ok(Self { settings: self.settings.clone().turn(all) })
+    }
+
+    /// What network a node with these settings would be in, as JSON. The STUN servers, each text `HOST:PORT`,
+    /// take the place of those of the environment.
+    fn netcheck(&self, py: Python<'_>, stun: Option<Vec<String>>) -> PyResult<String> {
+        let mut check = self.settings.netcheck();
+        if let Some(stun) = stun {
+            check = check.stun(load_stun_servers(&stun.join(" ")).map_err(invalid)?);
+        }
+        let looked = py.detach(|| Host::without_node(move || check.run().map(|report| report.to_json())));
+        looked.map_err(|error| io_error(py, error))?.map_err(|error| match error {
+            NetcheckError::Roots(RootsError::State(error)) => state_error(py, &error),
+            NetcheckError::Io(error) => io_error(py, error),
+            error @ NetcheckError::NoInterface(_) => described(py, libc::ENODEV, error),
+            error => invalid(error),
+        })
     }
 
     /// The same with these roots, each text as `PEERSOCK_ROOTS` has it, in place of those of the environment.

@@ -2,6 +2,9 @@
 
 use std::os::fd::{IntoRawFd as _, RawFd};
 use std::path::PathBuf;
+use std::sync::mpsc::RecvTimeoutError;
+use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use peersock::{Event, JoinError, Joined, NetworkId, StartError};
@@ -18,7 +21,7 @@ const STEP: Duration = Duration::from_millis(50);
 /// A node in threads of its own.
 #[pyclass(frozen, module = "peersock._peersock")]
 pub(crate) struct Node {
-    host: Host,
+    host: Arc<Host>,
 }
 
 #[pymethods]
@@ -28,7 +31,7 @@ impl Node {
     fn new(py: Python<'_>, config: &Config) -> PyResult<Self> {
         let settings = config.settings.clone();
         match py.detach(|| Host::start(settings)) {
-            Ok(host) => Ok(Self { host }),
+            Ok(host) => Ok(Self { host: Arc::new(host) }),
             Err(StartError::Io(error)) => Err(io_error(py, error)),
             Err(error @ StartError::PortTaken { .. }) => Err(described(py, libc::EADDRINUSE, error)),
             Err(StartError::State(error)) => Err(state_error(py, &error)),
@@ -129,11 +132,40 @@ impl Node {
     }
 
     /// Ends the node; waits up to `linger` seconds until everything is delivered. True if it was. Connections
-    /// that are open are reset, unless the process `exits`.
-    #[pyo3(signature = (linger, exits=false))]
-    fn stop(&self, py: Python<'_>, linger: f64, exits: bool) -> PyResult<bool> {
+    /// that are open are reset.
+    fn stop(&self, py: Python<'_>, linger: f64) -> PyResult<bool> {
         let linger = Duration::try_from_secs_f64(linger).map_err(invalid)?;
-        Ok(py.detach(|| if exits { self.host.finish(linger) } else { self.host.stop(linger) }))
+        Ok(py.detach(|| self.host.stop(linger)))
+    }
+
+    /// Ends the node of a process that is about to exit: connections that are open end in order. Without a
+    /// time it waits for as long as peers take what was sent, and as signals let it. Says what was lost,
+    /// `None` if nothing was.
+    #[pyo3(signature = (linger=None))]
+    fn finish(&self, py: Python<'_>, linger: Option<f64>) -> PyResult<Option<String>> {
+        let linger = linger.map(Duration::try_from_secs_f64).transpose().map_err(invalid)?;
+        let (done, mut result) = mpsc::sync_channel(1);
+        let host = Arc::clone(&self.host);
+        let finish = move || drop(done.send(host.finish(linger)));
+        if thread::Builder::new().name("peersock-finish".into()).spawn(finish).is_err() {
+            return Ok(py.detach(|| self.host.finish(linger)));
+        }
+        loop {
+            let got;
+            (result, got) = py.detach(move || {
+                let got = result.recv_timeout(STEP);
+                (result, got)
+            });
+            match got {
+                Ok(lost) => return Ok(lost),
+                Err(RecvTimeoutError::Disconnected) => return Ok(None),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if let Err(error) = py.check_signals() {
+                self.host.give_up();
+                return Err(error);
+            }
+        }
     }
 }
 

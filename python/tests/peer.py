@@ -63,6 +63,21 @@ def silent() -> None:
     server.close()
 
 
+def meet(address: str) -> None:
+    """Says that there is a session with a member once there is one."""
+    say("met" if sessions[0].wait_peer(address, 60) else "nobody")
+
+
+def greeting() -> None:
+    """Accepts one connection, sends a byte, and is silent until it ends."""
+    server = _listen(socket.AF_INET6)
+    connection, _ = server.accept()
+    connection.sendall(b"x")
+    connection.recv(1)
+    connection.close()
+    server.close()
+
+
 def failing() -> None:
     """Accepts one connection and reads from it until that fails; says the number of the error."""
     server = _listen(socket.AF_INET6)
@@ -193,6 +208,8 @@ FUNCTIONS: dict[str, Callable[..., None]] = {
         echo_many,
         silent,
         failing,
+        greeting,
+        meet,
         deaf,
         throw_away,
         receive,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -217,3 +219,71 @@ def test_what_was_written_arrives_though_the_program_ends(network: Network, sess
         with connection, connection.makefile("rb") as stream:
             assert len(stream.read()) == 500_000
         sender.join()
+
+
+#: What is left at the end of a process, bytes, and how much of it the peer reads in a hundredth of a second: in seven
+#: seconds all. Earlier versions spent five on it.
+MUCH = 7 << 20
+STEP = MUCH // 700
+
+#: A member that sends much, and ends.
+ENDS = (
+    "import sys, peersock\nfrom peersock import socket\n"
+    "s = peersock.Session(sys.argv[1], identity=bytes.fromhex(sys.argv[2]), interfaces='loopback')\n"
+    "sock = socket.socket(socket.AF_INET6)\n"
+    f"sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, {2 * MUCH})\n"
+    "sock.connect((sys.argv[3], int(sys.argv[4])))\n"
+    f"sock.sendall(bytes({MUCH}))\n"
+)
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_what_is_left_at_the_end_is_delivered_while_the_peer_takes_it(
+    network: Network, session: peersock.Session, is_open: bool
+) -> None:
+    with narrow_server(session) as server, ending(network, server, "" if is_open else "sock.close()\n") as process:
+        server.settimeout(30)
+        connection, _ = server.accept()
+        # It reads nothing before the process ends, so that much is left then.
+        assert process.stdout is not None and process.stdout.readline() == "ending\n"
+        begun, count = time.monotonic(), 0
+        with connection:
+            connection.settimeout(60)
+            while part := connection.recv(STEP):
+                count += len(part)
+                time.sleep(0.01)
+        assert count == MUCH
+        assert time.monotonic() - begun > 6
+        assert process.communicate(timeout=60) == ("", "")
+        assert process.returncode == 0
+
+
+def test_what_was_lost_at_the_end_is_said(network: Network, session: peersock.Session) -> None:
+    with narrow_server(session) as server, ending(network, server, "sock.close()\n") as process:
+        server.settimeout(30)
+        connection, _ = server.accept()
+        assert process.stdout is not None and process.stdout.readline() == "ending\n"
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()
+        _, errors = process.communicate(timeout=60)
+        assert re.fullmatch(r"peersock: \d+ bytes that the program has sent were not delivered\n", errors), errors
+        assert process.returncode == 0
+
+
+def narrow_server(session: peersock.Session) -> socket.socket:
+    """A listener with little room: what is sent to it waits with who sends."""
+    server = socket.socket(socket.AF_INET6)
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)
+    server.bind((session.address, 0))
+    server.listen()
+    return server
+
+
+def ending(network: Network, server: socket.socket, more: str) -> subprocess.Popen[str]:
+    """A process that sends much to the server, and says when it comes to its end."""
+    code = ENDS + more + "print('ending', flush=True)\n"
+    address, port = server.getsockname()[:2]
+    command = [sys.executable, "-c", code, str(network.path), network.spare().hex(), address, str(port)]
+    # What is not closed is no news here.
+    command[1:1] = ["-W", "ignore::ResourceWarning"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -85,17 +85,52 @@ def test_a_peer_that_vanished_holds_up_the_end_for_two_seconds_and_a_second_sign
         assert "not everything that was sent was confirmed" in errors
 
 
+#: Accepts one connection, and reads 7 MB of it in seven seconds: earlier versions gave up after five.
+SLOW = (
+    "import socket, time\n"
+    "server = socket.socket(socket.AF_INET6); server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)\n"
+    "server.bind(('::', 0)); server.listen(); print(server.getsockname()[1], flush=True)\n"
+    "connection, _ = server.accept(); count = 0\n"
+    "while part := connection.recv(10486):\n"
+    "    count += len(part)\n"
+    "    time.sleep(.01)\n"
+    "print(count, flush=True)\n"
+)
+
+
+def test_what_is_left_at_the_end_is_delivered_while_the_peer_takes_it(place: Place) -> None:
+    program = place.write(
+        "program.py",
+        "import socket, sys\n"
+        "sock = socket.socket(socket.AF_INET6); sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16 << 20)\n"
+        "sock.connect((sys.argv[1], int(sys.argv[2]))); sock.sendall(bytes(7 << 20))\n",
+    )
+    command, pipe = [*place.run, place.write("slow.py", SLOW)], subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as slow:
+        assert slow.stdout is not None and slow.stderr is not None
+        address = slow.stderr.readline().removeprefix("address: ").strip()
+        begun = time.monotonic()
+        done = place.ask(*place.run, "--quiet", program, address, slow.stdout.readline().strip())
+        assert (done.returncode, done.stderr) == (0, "")
+        assert time.monotonic() - begun > 6
+        assert slow.stdout.readline() == f"{7 << 20}\n"
+
+
 #: The same command, where a signal is forgotten sooner.
 FORGETFUL = "from peersock import __main__, _launcher; _launcher._RECENT = {}; __main__.main()"
+
+
+#: A peer that answers nothing is waited for so long, seconds.
+SILENT = 10
 
 
 @pytest.mark.parametrize(
     ("before", "recent", "signals", "least"),
     [
-        (signal.SIGTERM, 0.1, 0, _launcher._LINGER),
+        (signal.SIGTERM, 0.1, 0, SILENT),
         (signal.SIGTERM, 0.1, 1, _launcher._SHORT_LINGER),
         # Servers are told by it to read their files again.
-        (signal.SIGHUP, _launcher._RECENT, 0, _launcher._LINGER),
+        (signal.SIGHUP, _launcher._RECENT, 0, SILENT),
     ],
 )
 def test_a_signal_before_the_end_that_has_not_asked_for_it_shortens_nothing(

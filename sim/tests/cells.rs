@@ -1,5 +1,7 @@
 //! Every cell of the table with one seed. `cargo run --release -p peersock-sim -- cells` runs a hundred.
 
+use std::time::Duration;
+
 use peersock_sim::cells::{Cell, Expected, Kind, PathKind, Shared, Table, Together};
 
 /// Others than the command's first ones.
@@ -9,31 +11,54 @@ const SEEDS: std::ops::Range<u64> = 1_000_000..1_000_001;
 fn whoever_can_reach_each_other_does_and_a_root_relays_for_the_others() {
     let pairs = Table::pairs();
     assert_eq!(pairs.len(), 29 * 30 / 2);
-    let mut wrong = Vec::new();
+    let (mut wrong, mut direct) = (Vec::new(), Vec::new());
     for kinds in pairs {
         for seed in SEEDS {
             let [a, b] = kinds;
             let (expected, outcome) = (Expected::of(a, b), Cell { kinds, seed }.run(false));
+            if expected == Expected::Direct {
+                direct.extend(outcome.as_ref().ok().and_then(|outcome| outcome.direct_after));
+            }
             if !outcome.as_ref().is_ok_and(|outcome| outcome.fits(expected)) {
                 wrong.push(format!("cell {a} {b} {seed} is not {expected:?}: {outcome:?}"));
             }
         }
     }
     assert!(wrong.is_empty(), "cargo run --release -p peersock-sim --\n{}", wrong.join("\n"));
+    assert_soon(direct, 120);
+}
+
+/// What is promised of paths that can be direct: after a second in the median, and after five at most. In
+/// virtual time it is the same on each machine.
+const DIRECT_IN_THE_MEDIAN: Duration = Duration::from_secs(1);
+const DIRECT_ALWAYS: Duration = Duration::from_secs(5);
+
+/// These times from the call to connect to a direct path are within the targets. There are so many at least.
+fn assert_soon(mut times: Vec<Duration>, least: usize) {
+    times.sort_unstable();
+    assert!(times.len() >= least, "{} cells are direct", times.len());
+    let (median, greatest) = (times[times.len() / 2], times[times.len() - 1]);
+    eprintln!("direct after {median:?} in the median, {greatest:?} at most, of {} cells", times.len());
+    assert!(median <= DIRECT_IN_THE_MEDIAN, "{median:?} in the median");
+    assert!(greatest <= DIRECT_ALWAYS, "{greatest:?} at most");
 }
 
 #[test]
 fn two_nodes_behind_one_box_reach_each_other_directly_where_it_lets_them() {
-    let mut wrong = Vec::new();
+    let (mut wrong, mut direct) = (Vec::new(), Vec::new());
     for shared in Shared::all() {
         for seed in SEEDS.start..SEEDS.start + 4 {
             let (expected, outcome) = (shared.expected(), Together { shared, seed }.run(false));
+            if expected == Expected::Direct {
+                direct.extend(outcome.as_ref().ok().and_then(|outcome| outcome.direct_after));
+            }
             if !outcome.as_ref().is_ok_and(|outcome| outcome.fits(expected)) {
                 wrong.push(format!("cell {shared:?} {seed} is not {expected:?}: {outcome:?}"));
             }
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert_soon(direct, 8);
 }
 
 /// Of each such pair the first byte waits for a second without an answer by UDP, a stream's three round trips

@@ -8,8 +8,8 @@ use std::ops::Range;
 
 use data_encoding::HEXLOWER_PERMISSIVE as HEX;
 use peersock_overlay::{
-    NetworkConfig, NetworkId, NetworkIdError, NodeId, Psk, PublicIdentity, StaticMember, StaticNetwork,
-    is_endpoint,
+    NetworkConfig, NetworkId, NetworkIdError, NodeId, Prefix, Psk, PublicIdentity, StaticMember,
+    StaticNetwork, is_endpoint, is_route,
 };
 use serde::Deserialize;
 use toml::Spanned;
@@ -40,6 +40,8 @@ struct Member {
     addresses: Vec<Spanned<String>>,
     #[serde(default)]
     endpoints: Vec<Spanned<String>>,
+    #[serde(default)]
+    routes: Vec<Spanned<String>>,
 }
 
 /// What is wrong, and where in the text.
@@ -138,6 +140,7 @@ struct Seen {
     names: HashMap<String, String>,
     addresses: HashMap<IpAddr, String>,
     endpoints: HashMap<Endpoint, String>,
+    routes: HashMap<Prefix, String>,
 }
 
 fn parse_member(
@@ -162,7 +165,37 @@ fn parse_member(
             Endpoint::Host(host) => hosts.push(host),
         }
     }
-    Ok((StaticMember { identity, name, addresses, endpoints }, hosts))
+    let mut routes = Vec::with_capacity(member.routes.len());
+    for text in &member.routes {
+        routes.push(parse_route(network, text, seen)?);
+    }
+    Ok((StaticMember { identity, name, addresses, endpoints, routes }, hosts))
+}
+
+fn parse_route(network: NetworkId, text: &Spanned<String>, seen: &mut Seen) -> Result<Prefix, Problem> {
+    let given = text.get_ref();
+    let parts = given.split_once('/');
+    let read = |(address, length): (&str, &str)| Prefix::new(address.parse().ok()?, length.parse().ok()?);
+    let Some(route) = parts.and_then(read) else {
+        return Err(problem(text, format!("`{given}` is not a block of addresses, such as 192.168.5.0/24")));
+    };
+    if parts.is_some_and(|(first, _)| first.parse() != Ok(route.address())) {
+        return Err(problem(text, format!("`{given}` has bits behind its length; the block is {route}")));
+    }
+    let certified = network.certified_prefix();
+    if certified.contains(route.address()) || route.contains(certified.address()) {
+        return Err(problem(text, format!("`{given}` overlaps the addresses that belong to keys")));
+    }
+    if !is_route(&route) {
+        return Err(problem(
+            text,
+            format!(
+                "`{given}` cannot lie behind a member: it has at least 8 bits of IPv4 or 16 of IPv6, and is of hosts"
+            ),
+        ));
+    }
+    once(&mut seen.routes, route, "block", text, &seen.member)?;
+    Ok(route)
 }
 
 fn parse_name(text: &Spanned<String>, seen: &mut Seen) -> Result<String, Problem> {

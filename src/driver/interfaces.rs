@@ -23,6 +23,9 @@ pub enum Interfaces {
     /// Every interface, the loopback included. The default.
     #[default]
     All,
+    /// Every interface but those of these names: tunnels through which no peer is reached, such as the
+    /// interface that this node's own network is.
+    Except(Vec<String>),
     /// Only the loopback interface: peers on this machine.
     Loopback,
     /// Only the interfaces of these names. `lo` stands for the loopback interface.
@@ -38,6 +41,7 @@ impl Interfaces {
     pub(crate) fn allows_named(&self, name: &str, is_loopback: bool) -> bool {
         match self {
             Interfaces::All => true,
+            Interfaces::Except(names) => names.iter().all(|refused| refused != name),
             Interfaces::Loopback => is_loopback,
             Interfaces::Named(names) => names.iter().any(|allowed| allowed == name),
         }
@@ -53,7 +57,7 @@ impl Interfaces {
     /// Whether no interface but the loopback can match.
     pub(crate) fn is_loopback_only(&self) -> bool {
         match self {
-            Interfaces::All => false,
+            Interfaces::All | Interfaces::Except(_) => false,
             Interfaces::Loopback => true,
             Interfaces::Named(names) => names.iter().all(|name| name == LOOPBACK_NAME),
         }
@@ -64,6 +68,7 @@ impl fmt::Display for Interfaces {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Interfaces::All => f.write_str("every interface"),
+            Interfaces::Except(names) => write!(f, "every interface but {}", names.join(", ")),
             Interfaces::Loopback => f.write_str("the loopback interface"),
             Interfaces::Named(names) => f.write_str(&names.join(", ")),
         }

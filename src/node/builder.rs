@@ -18,6 +18,7 @@ use crate::config::{Dht, ParseDhtError, RootSource, RootsError};
 use crate::driver::{Driver, Interfaces, UdpSockets};
 use crate::interfaces::{ServersError, stun_of_environment, turn_of_environment};
 use crate::management::{ManagementServer, Request};
+use crate::netcheck::Netcheck;
 use crate::state::{StateDir, StateError};
 use crate::sync;
 
@@ -322,6 +323,31 @@ impl NodeBuilder {
         self.stack.send_buffer = send;
         self.stack.receive_buffer = receive;
         self
+    }
+
+    /// A look at the network in which a node with these settings would be: with its interfaces, roots, TURN
+    /// servers and discovery port.
+    ///
+    /// ```
+    /// use peersock::{Interfaces, Node};
+    ///
+    /// let settings = Node::builder().interfaces(Interfaces::Loopback);
+    /// let report = settings.netcheck().run()?;
+    /// println!("{}", report.to_json());
+    /// # Ok::<(), peersock::netcheck::NetcheckError>(())
+    /// ```
+    pub fn netcheck(&self) -> Netcheck {
+        let mut check = Netcheck::new().interfaces(self.interfaces.clone());
+        if let Some(roots) = &self.roots {
+            check = check.roots(roots.iter().cloned());
+        }
+        if let Some(turn) = &self.turn {
+            check = check.turn(turn.iter().cloned());
+        }
+        match self.discovery_port {
+            Some(port) => check.discovery_port(port),
+            None => check,
+        }
     }
 
     /// Starts the node.

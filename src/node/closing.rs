@@ -1,7 +1,9 @@
 //! Closed connections: what they have still to deliver, and what they have lost.
 
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
+use super::patience::Remaining;
 use crate::sync;
 use peersock_stack::{Delivery, Flow, Stack, State};
 
@@ -60,12 +62,24 @@ impl Closing {
         known.lost
     }
 
-    /// Whether nothing waits for an acknowledgement: no closed flow, and no other with data.
-    pub(super) fn is_drained(&self, stack: &Stack) -> bool {
+    /// What waits for acknowledgements: data of all flows, and ends of those that are closed.
+    pub(super) fn remaining(&self, stack: &Stack, now: Instant) -> Remaining {
         let mut known = self.lock();
         known.sort_out();
-        let waits = |flow: &Arc<Flow>| flow.delivery() == Delivery::Pending;
-        !known.flows.iter().any(waits) && stack.undelivered().0 == 0
+        let waits = |flow: &&Arc<Flow>| flow.delivery() == Delivery::Pending && flow.unacked() == 0;
+        let ends: Vec<_> = known.flows.iter().filter(waits).cloned().collect();
+        drop(known);
+        let mut found = Remaining { ends: ends.len(), ..Remaining::default() };
+        let mut silence = None;
+        for flow in stack.waiting_flows() {
+            found.bytes += flow.unacked() as u64;
+            let heard = flow.silence(now).unwrap_or_default();
+            silence = Some(silence.map_or(heard, |least: Duration| least.min(heard)));
+            found.round_trip = found.round_trip.max(round_trip(&flow));
+        }
+        found.silence = silence.unwrap_or_default();
+        found.round_trip = ends.iter().map(round_trip).fold(found.round_trip, Duration::max);
+        found
     }
 
     /// The end: what waits now is lost.
@@ -100,5 +114,24 @@ impl Known {
     fn lose(&mut self, connections: u64, bytes: u64) {
         self.lost.connections += connections;
         self.lost.bytes += bytes;
+    }
+}
+
+fn round_trip(flow: &Arc<Flow>) -> Duration {
+    flow.info().and_then(|info| info.rtt).unwrap_or_default()
+}
+
+/// Says on stderr that a program has ended before everything it had sent was delivered: a process that ends
+/// has nobody else to tell.
+pub fn say_loss(bytes: u64) {
+    crate::sys::process::say(&format!("peersock: {}\n", loss_text(bytes)));
+}
+
+/// What [`say_loss`] says.
+pub fn loss_text(bytes: u64) -> String {
+    match bytes {
+        0 => "a peer may not have read everything that the program has sent".to_owned(),
+        1 => "1 byte that the program has sent was not delivered".to_owned(),
+        _ => format!("{bytes} bytes that the program has sent were not delivered"),
     }
 }

@@ -3,12 +3,13 @@
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::ops::RangeInclusive;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use peersock_overlay::{Lookup, NetworkId, NodeId};
-use peersock_stack::Batch;
+use peersock_overlay::{Lookup, NetworkId, NodeId, SizeState};
+use peersock_stack::{Batch, Error};
 
-use super::{Node, PeerStatus};
+use super::{DeviceSender, Node, PeerStatus};
 use peersock_datapath::JoinedNetwork;
 
 /// A network that a node has joined.
@@ -51,6 +52,17 @@ impl Joined {
     /// The TCP and UDP ports on which services may be offered and reached in this network.
     pub fn allowed_ports(&self) -> RangeInclusive<u16> {
         self.network.ports.clone()
+    }
+
+    /// The prefixes of addresses that are reached over the network.
+    pub fn routes(&self) -> Vec<(IpAddr, u8)> {
+        self.network.routes.iter().map(|route| (route.address(), route.prefix())).collect()
+    }
+
+    /// Sends packets of the device that the network was joined for ([`Node::join_device`]); `None` if it was
+    /// joined for sockets.
+    pub fn device_sender(&self) -> Option<DeviceSender> {
+        DeviceSender::new(&self.node, &self.network)
     }
 
     /// Waits until the node has its addresses in the network and can open sockets.
@@ -104,6 +116,28 @@ impl Joined {
         }
     }
 
+    /// Looks whether the path to a member carries datagrams at all: short packets may pass where longer ones
+    /// are lost without a word. Returns at once if that is known, and else when it is, or when nothing has
+    /// come back in that time: a member that answers nothing is no error here.
+    ///
+    /// # Errors
+    /// EMSGSIZE if the path carries less than any datagram of a node needs, IP packets of 246 bytes.
+    pub fn check_path(&self, address: IpAddr, timeout: Duration) -> io::Result<()> {
+        let deadline = Instant::now() + timeout;
+        let mut confirm = true;
+        loop {
+            let now = Instant::now();
+            let state = self.node.inner.driver.datapath.size_state(now, &self.network, address, confirm);
+            match state {
+                Some(SizeState::TooSmall) => return Err(Error::MessageSize.into()),
+                Some(SizeState::Doubted) if now < deadline => {}
+                _ => return Ok(()),
+            }
+            confirm = false;
+            thread::sleep(LOOK);
+        }
+    }
+
     /// The members known now, without this node.
     pub fn peers(&self) -> Vec<PeerStatus> {
         self.node.peers().into_iter().filter(|peer| peer.network == self.id()).collect()
@@ -141,6 +175,9 @@ impl Joined {
         Ok(())
     }
 }
+
+/// How often it is looked what is known of a path.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// How often a wait for a peer asks the local networks for it.
 const SOLICIT: Duration = Duration::from_secs(1);

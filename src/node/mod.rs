@@ -3,9 +3,11 @@
 mod builder;
 mod closing;
 mod contact;
+mod device;
 mod events;
 mod joined;
 mod meeting;
+mod patience;
 mod resolver;
 mod root_list;
 mod roots;
@@ -19,14 +21,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak, mpsc};
 use std::time::{Duration, Instant};
 
-use peersock_datapath::Unanswered;
+use peersock_datapath::{Device, Unanswered};
 use peersock_overlay::{Contact, JoinError, NetworkId, NodeId, PublicIdentity};
 use peersock_stack::{Batch, Error, Flow};
 
 pub use builder::{IdentitySource, NodeBuilder, Seed, StartError};
-pub use closing::Undelivered;
+pub use closing::{Undelivered, loss_text, say_loss};
+pub use device::DeviceSender;
 pub use events::{Event, Events};
 pub use joined::Joined;
+pub use patience::{Linger, Patience, Remaining};
 pub(crate) use root_list::ask_lists;
 pub use root_list::listed_in;
 pub use singleton::{current_node, node};
@@ -45,16 +49,14 @@ use crate::socket::{Waited, port_refusal_text};
 use crate::state::StateDir;
 use crate::sync;
 
-/// How long dropping the last handle of a node waits for what was sent to be acknowledged.
-const DEFAULT_LINGER: Duration = Duration::from_secs(5);
-
 /// A node: an identity with its networks, peers and sockets. Cloning gives another handle of the same node.
 ///
 /// Most programs need one node, [`node()`]; tests and gateways may start several with [`Node::builder`].
 ///
-/// When the last handle and the last socket are dropped, the node waits up to five seconds for everything
-/// that was sent to be acknowledged, tells its peers goodbye and stops. [`Node::shutdown`] does so at a time
-/// of your choice.
+/// When the last handle and the last socket are dropped, the node waits until everything that was sent is
+/// acknowledged, but no longer than five seconds without progress and ten minutes in all, tells its peers
+/// goodbye and stops. What was lost is a warning of [`tracing`], or, if nobody takes warnings, a line on
+/// stderr. [`Node::shutdown`] does so at a time of your choice, and returns whether anything was lost.
 ///
 /// ```
 /// use peersock::{IdentitySource, Interfaces, Network, Node};
@@ -80,8 +82,8 @@ pub(crate) struct Inner {
     /// Sockets that somebody may still wait for when the node is shut down. Connections are not among them:
     /// they fail.
     sockets: Mutex<Vec<Weak<dyn Waited>>>,
-    /// Held while a network is joined or left: what both cores, and the search for members, know of it changes
-    /// in several steps.
+    /// Held while a network is joined or left: what both cores, and the search for members, know of it
+    /// changes in several steps.
     membership: Mutex<()>,
     down: AtomicBool,
     started: Instant,
@@ -117,12 +119,20 @@ impl Node {
     /// # Errors
     /// [`JoinError`] when the network is joined already or its kind is not supported.
     pub fn join(&self, network: Network) -> Result<Joined, JoinError> {
+        self.join_for(network, None)
+    }
+
+    fn join_for(&self, network: Network, device: Option<Arc<dyn Device>>) -> Result<Joined, JoinError> {
         let hosts = network.hosts_of_others(&self.inner.identity);
         let now = Instant::now();
         let config = network.into_config();
         let key = config.discovery_key();
         let _membership = sync::lock(&self.inner.membership);
-        let joined = self.inner.driver.datapath.join(now, config, &mut Batch::default())?;
+        let (datapath, mut batch) = (&self.inner.driver.datapath, Batch::default());
+        let joined = match device {
+            None => datapath.join(now, config, &mut batch)?,
+            Some(device) => datapath.join_device(now, config, device, &mut batch)?,
+        };
         self.inner.driver.kick();
         if let Some(meetings) = self.inner.meetings.get() {
             meetings.join(&joined, key);
@@ -229,7 +239,7 @@ impl Node {
     /// lingers. A connection that is dropped after that is reset all the same, after what was written to it.
     /// Calling this again does nothing.
     pub fn shutdown(&self, linger: Duration) -> bool {
-        self.inner.shutdown(linger)
+        self.inner.shutdown(&mut Patience::new(Linger::Within(linger), Instant::now()))
     }
 
     /// What was lost without any call having said so: by connections that were dropped before their peer had
@@ -251,7 +261,7 @@ impl Node {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn undelivered(&self) -> Undelivered {
-        self.inner.closing.lost()
+        self.inner.lost()
     }
 
     pub(crate) fn downgrade(&self) -> Weak<Inner> {
@@ -327,7 +337,7 @@ impl Inner {
         }
     }
 
-    fn shutdown(&self, linger: Duration) -> bool {
+    pub(crate) fn shutdown(&self, patience: &mut Patience) -> bool {
         if self.down.swap(true, Ordering::SeqCst) {
             return self.closing.lost().is_empty();
         }
@@ -341,7 +351,7 @@ impl Inner {
         for flow in self.driver.datapath.stack().all_flows() {
             Waited::waiters(&*flow).notify(true, true);
         }
-        let drained = self.drain(linger);
+        let drained = self.drain(patience);
         self.closing.give_up(self.driver.datapath.stack());
         // First the threads: one of them may be about to send the acknowledgement that a peer waits for.
         self.driver.stop();
@@ -366,14 +376,19 @@ impl Inner {
         drained && self.closing.lost().is_empty()
     }
 
+    /// What was lost without any call having said so.
+    pub(crate) fn lost(&self) -> Undelivered {
+        self.closing.lost()
+    }
+
     /// Waits until every closed flow has delivered its queue and its FIN, and the others their queues; the
     /// engine thread does the work.
-    fn drain(&self, linger: Duration) -> bool {
-        let deadline = Instant::now() + linger;
+    fn drain(&self, patience: &mut Patience) -> bool {
         loop {
-            let drained = self.closing.is_drained(self.driver.datapath.stack());
-            if drained || Instant::now() >= deadline {
-                return drained;
+            let now = Instant::now();
+            let left = self.closing.remaining(self.driver.datapath.stack(), now);
+            if patience.is_over(now, &left) {
+                return (left.bytes, left.ends) == (0, 0);
             }
             std::thread::sleep(DRAIN_LOOK);
         }
@@ -385,10 +400,15 @@ const DRAIN_LOOK: Duration = Duration::from_millis(1);
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        let was_up = !self.down.load(Ordering::SeqCst);
-        if !self.shutdown(DEFAULT_LINGER) && was_up {
-            let Undelivered { connections, bytes } = self.closing.lost();
+        let was_up = !self.is_down();
+        if self.shutdown(&mut Patience::new(Linger::Drop, Instant::now())) || !was_up {
+            return;
+        }
+        let Undelivered { connections, bytes } = self.closing.lost();
+        if tracing::enabled!(tracing::Level::WARN) {
             tracing::warn!(connections, bytes, "the node has ended before everything was delivered");
+        } else {
+            say_loss(bytes);
         }
     }
 }

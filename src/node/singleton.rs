@@ -2,21 +2,21 @@
 
 use std::io;
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::Instant;
 
-use super::{Node, NodeBuilder, StartError};
+use super::{Linger, Node, NodeBuilder, Patience, StartError, say_loss};
 use crate::sync;
 
 static NODE: Mutex<Option<Node>> = Mutex::new(None);
 
-/// How long the process's exit waits for what was sent to be acknowledged.
-const EXIT_LINGER: Duration = Duration::from_secs(5);
-
 /// The process's node. The first call starts it with the defaults, unless [`NodeBuilder::install`] did
 /// before.
 ///
-/// When the process returns from `main` or calls `exit`, the node waits up to five seconds for what closed
-/// sockets still have to deliver.
+/// When the process returns from `main` or calls [`exit`](std::process::exit), the node delivers what was
+/// written, for as long as peers take it: one that takes nothing has 30 seconds, one that answers nothing ten
+/// and a round trip, and all together have ten minutes. What is lost then is a line on stderr; the exit
+/// status stays. Call [`Node::shutdown`] before to wait otherwise, and to be told. A process that is killed
+/// or calls `_exit(2)` delivers nothing more, and its peers see a reset.
 ///
 /// # Errors
 /// Those of [`NodeBuilder::start`], as an [`io::Error`].
@@ -69,7 +69,10 @@ extern "C" fn drain() {
         Ok(mut slot) => slot.take(),
         Err(_) => None,
     };
-    if let Some(node) = node {
-        node.shutdown(EXIT_LINGER);
+    let Some(node) = node else { return };
+    // Whoever has shut it down before was told.
+    let was_up = !node.inner.is_down();
+    if !node.inner.shutdown(&mut Patience::new(Linger::Exit, Instant::now())) && was_up {
+        say_loss(node.inner.lost().bytes);
     }
 }

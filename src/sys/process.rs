@@ -1,8 +1,8 @@
 //! Forks and exits of the process: places where the node needs `unsafe`.
 #![allow(unsafe_code)]
 
-#[cfg(test)]
 use std::io;
+use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -98,6 +98,32 @@ pub fn at_exit(handler: extern "C" fn()) {
     let failed = unsafe { libc::atexit(handler) } != 0;
     if failed {
         tracing::debug!("no exit handler: call Node::shutdown before the program ends");
+    }
+}
+
+/// Writes a line to stderr at the end of a process: once, without the locks of the standard library, which
+/// another thread may hold for ever, and without SIGPIPE, which would change how the process ends.
+pub(crate) fn say(line: &str) {
+    let mut pipe = MaybeUninit::<libc::sigset_t>::uninit();
+    let mut before = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: the sets are initialized by sigemptyset(3) and pthread_sigmask(3) before they are read; the
+    // signal that is taken is of this thread, and was blocked by it.
+    unsafe {
+        libc::sigemptyset(pipe.as_mut_ptr());
+        libc::sigaddset(pipe.as_mut_ptr(), libc::SIGPIPE);
+        if libc::pthread_sigmask(libc::SIG_BLOCK, pipe.as_ptr(), before.as_mut_ptr()) != 0 {
+            return;
+        }
+    }
+    let written = rustix::io::write(io::stderr(), line.as_bytes());
+    // SAFETY: as above.
+    unsafe {
+        let was_blocked = libc::sigismember(before.as_ptr(), libc::SIGPIPE) == 1;
+        if written == Err(rustix::io::Errno::PIPE) && !was_blocked {
+            let none = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+            libc::sigtimedwait(pipe.as_ptr(), std::ptr::null_mut(), &raw const none);
+        }
+        libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut());
     }
 }
 

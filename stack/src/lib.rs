@@ -124,8 +124,12 @@ pub use host::config::{
 pub use host::counters::Counters;
 pub use host::error::Error;
 pub use host::stack::Stack;
-pub use icmp::{EchoReply, EchoRequest, IcmpSocket};
+pub use icmp::{EchoReply, EchoRequest, IcmpSocket, Undelivered};
+pub use ip::extension_headers::{ExtensionHeaders, HeaderParts};
 pub use ip::fragments::Fragments;
+pub use ip::offload::{PartialChecksum, fill_checksums, prepare_checksum};
+pub use ip::port_rules::may_pass;
+pub use ip::received_headers::ReceivedHeaders;
 pub use ip::traffic_class::{Ecn, TrafficClass};
 pub use ip::{MAX_DATAGRAM, MAX_PACKET};
 pub use socket::error_queue::{ErrorOrigin, ErrorReport};

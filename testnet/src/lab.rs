@@ -121,6 +121,19 @@ impl Lab {
         text.parse().expect("an address")
     }
 
+    /// Has a router with `upnp` and `v6=open` drop what comes in by IPv6, unless it is an answer or miniupnpd
+    /// lets it in. The firewall of `v6=firewall` is a chain of its own, which drops what another one accepts.
+    ///
+    /// # Panics
+    /// There is no such router.
+    pub fn leave_ipv6_to_miniupnpd(&self, router: &str) {
+        let rules = "add rule inet miniupnpd forward meta nfproto ipv4 accept; \
+             add rule inet miniupnpd forward iifname lan accept; \
+             add rule inet miniupnpd forward ct state established,related accept; \
+             chain inet miniupnpd forward { policy drop; }";
+        self.natlab(&["exec", router, "--", "nft", rules]);
+    }
+
     /// What natprobe says of a node's NAT, as JSON.
     ///
     /// # Panics

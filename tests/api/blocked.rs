@@ -66,7 +66,11 @@ fn who_waits_to_read_does_not_wait_as_long_as_the_node_lingers() {
     let [mut owing, mut idle] = [(); 2].map(|()| TcpStream::connect_on(&node, to).expect("a connection"));
     let _peers = [(); 2].map(|()| listener.accept().expect("a connection").0);
     owing.set_nonblocking(true).expect("it can");
-    while owing.write(&[0; 1 << 16]).is_ok() {}
+    // What there is no room for now may find some when the peer has taken the rest in.
+    while owing.write(&[0; 1 << 16]).is_ok() {
+        while owing.write(&[0; 1 << 16]).is_ok() {}
+        thread::sleep(STILL);
+    }
     let reading = thread::spawn(move || (idle.read(&mut [0]), Instant::now()));
     thread::sleep(STILL);
     assert!(!reading.is_finished(), "nothing comes");

@@ -6,6 +6,7 @@ mod blocking_tcp;
 mod blocking_udp;
 mod common;
 mod delivery;
+mod devices;
 mod dht;
 mod down;
 mod joins;
@@ -15,6 +16,7 @@ mod node;
 #[path = "../delivery/process.rs"]
 mod process;
 mod restart;
+mod restarted;
 mod roaming;
 mod roots;
 mod silent;

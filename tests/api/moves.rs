@@ -10,7 +10,7 @@
 //! `natlab`; tests skip otherwise.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -107,6 +107,28 @@ fn data_goes_on_over_a_long_way_when_it_begins_to_lose_long_packets() {
     longest_packets_shrink(|| Pair::far_apart("moves-far-narrow"));
 }
 
+#[test]
+fn data_goes_on_by_ipv6_when_a_machine_on_the_same_lan_gets_another_address() {
+    let topology = "root=public home=v6only:2:v6=open";
+    let Some(pair) = Pair::by_ipv6("moves-lan-6", topology, ["home1", "home2"]) else { return };
+    pair.both_ways("an IPv6 address on the LAN", |lab| lab.readdress("home1"));
+}
+
+#[test]
+fn data_goes_on_by_ipv6_when_a_machine_behind_a_firewall_gets_another_address() {
+    let Some(pair) = Pair::behind_firewalls("moves-host-6") else { return };
+    pair.both_ways("an IPv6 address behind a firewall", |lab| lab.readdress("home1"));
+}
+
+#[test]
+fn data_goes_on_by_ipv6_when_both_machines_get_another_address() {
+    let Some(pair) = Pair::behind_firewalls("moves-hosts-6") else { return };
+    pair.both_ways("IPv6 addresses behind both firewalls", |lab| {
+        lab.readdress("home1");
+        lab.readdress("work1");
+    });
+}
+
 fn longest_packets_shrink(build: impl Fn() -> Option<Pair>) {
     for longest in [1400, 1000, 500] {
         let what = format!("packets of {longest} bytes at most");
@@ -139,9 +161,27 @@ impl Pair {
         Some(Pair { round_trip: FAR, ..Pair::build(test, topology, ["home1", "work1"])? })
     }
 
+    /// Each behind a firewall that lets answers in, and nothing but IPv6.
+    fn behind_firewalls(test: &str) -> Option<Pair> {
+        Pair::by_ipv6(test, "root=public home=v6only work=v6only", ["home1", "work1"])
+    }
+
     fn build(test: &str, topology: &str, hosts: [&str; 2]) -> Option<Pair> {
+        Pair::build_at(test, topology, hosts, Lab::ip4)
+    }
+
+    fn by_ipv6(test: &str, topology: &str, hosts: [&str; 2]) -> Option<Pair> {
+        Pair::build_at(test, topology, hosts, Lab::ip6)
+    }
+
+    fn build_at(
+        test: &str,
+        topology: &str,
+        hosts: [&str; 2],
+        address: fn(&Lab, &str) -> IpAddr,
+    ) -> Option<Pair> {
         let lab = Lab::build(test, topology)?;
-        let at = SocketAddr::new(lab.ip4("root"), 0);
+        let at = SocketAddr::new(address(&lab, "root"), 0);
         let root = lab.within("root", || Root::listen(&[at], at));
         let address = format!("{}@{}", root.identity(), root.udp()[0]);
         let id = network();

@@ -7,6 +7,8 @@ use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
+
 /// Set in the process: what its test is to do.
 const VARIABLE: &str = "PEERSOCK_TEST_VICTIM";
 
@@ -30,6 +32,11 @@ impl Process {
         let output = BufReader::new(child.stderr.take().expect("a pipe"));
         let address = output.lines().map_while(Result::ok).find_map(|line| line.parse().ok());
         Process { child, address: address.expect("it says where it is") }
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("it is our child");
     }
 
     /// Kills it, if it has not ended, and waits until it has.

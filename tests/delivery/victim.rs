@@ -2,7 +2,8 @@
 //! crates include this file; the process is that of the test itself, with one test to run.
 
 #[path = "process.rs"]
-mod process;
+#[allow(dead_code, reason = "not all who include this send signals")]
+pub(crate) mod process;
 
 use std::net::SocketAddr;
 use std::sync::mpsc;

@@ -116,6 +116,10 @@ impl From<StartError> for Failure {
             error @ StartError::TooManyTurnServers { .. } => {
                 Failure::usage_of_library(error, "name fewer with --turn or in PEERSOCK_TURN; one is enough")
             }
+            StartError::Dht(source) => {
+                let hint = system_hint(source.kind());
+                Failure::from_library(StartError::Dht(source), Some(hint))
+            }
             // What remains says itself what to do.
             error => Failure::from_library(error, None),
         }
@@ -208,6 +212,8 @@ fn system_hint(kind: ErrorKind) -> &'static str {
 pub(super) mod samples {
     use std::path::PathBuf;
 
+    use peersock::interfaces::ServersError;
+
     use super::*;
 
     /// One failure for each variant of each error of the library, and for each kind of the system's that has
@@ -255,6 +261,11 @@ pub(super) mod samples {
         let roots = peersock::RootSource::load("@/no/such/file").expect_err("there is none");
         all.push(StartError::Roots(roots).into());
         all.push(StartError::TooManyTurnServers { named: 5 }.into());
+        let servers = |variable| ServersError { variable, reason: "'x' is not HOST:PORT".into() };
+        all.push(StartError::Stun(servers("PEERSOCK_STUN")).into());
+        all.push(StartError::Turn(servers("PEERSOCK_TURN")).into());
+        all.push(StartError::DhtVariable("x".parse::<peersock::Dht>().expect_err("no DHT")).into());
+        all.extend(system().map(|error| Failure::from(StartError::Dht(error))));
         let id = "ff0001ffff000000".parse().expect("a network's ID");
         let node = peersock::overlay::NodeId::from_bytes([1; 32]);
         all.extend([NetworkIdError::NeedsFile(id), NetworkIdError::Managed(id)].map(Failure::from));
@@ -262,7 +273,7 @@ pub(super) mod samples {
         all.push(JoinError::NotAMember { network: id, node }.into());
         all.push(JoinError::JoinedOtherwise(id).into());
         all.push(JoinError::TooMany(64).into());
-        all.extend(config_errors(id, node).map(|error| Failure::from(JoinError::from(error))));
+        all.extend(config_errors(id, node).map(|error| Failure::from(JoinError::Config(error))));
         all.push(ManagementError::NotRunning { path: path() }.into());
         all.push(ManagementError::ForeignOwner { path: path(), owner: 1 }.into());
         let refused = |version| ManagementError::Refused { error: "unknown request".into(), version };
@@ -271,9 +282,9 @@ pub(super) mod samples {
         all
     }
 
-    fn config_errors(id: NetworkId, node: peersock::NodeId) -> [peersock::overlay::NetworkConfigError; 8] {
+    fn config_errors(id: NetworkId, node: peersock::NodeId) -> [peersock::overlay::NetworkConfigError; 11] {
         use peersock::overlay::NetworkConfigError as Error;
-        let address = "10.0.0.1".parse().expect("an address");
+        let address: std::net::IpAddr = "10.0.0.1".parse().expect("an address");
         [
             Error::Kind(id),
             Error::OpenKey,
@@ -282,6 +293,9 @@ pub(super) mod samples {
             Error::DuplicateAddress(address),
             Error::UnusableAddress(address),
             Error::CertifiedAddress(address),
+            Error::UnusableRoute(address.into()),
+            Error::CertifiedRoute(address.into()),
+            Error::DuplicateRoute(address.into()),
             Error::UnusableEndpoint((address, 0).into()),
         ]
     }

@@ -6,6 +6,8 @@
 mod library;
 #[cfg(test)]
 mod texts;
+#[cfg(test)]
+mod variants;
 
 use std::fmt::{self, Display};
 use std::io;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use syn::punctuated::Punctuated;
 use syn::visit::{self, Visit};
-use syn::{Expr, ExprCall, ExprMethodCall, ItemMod, Lit, Macro, Token};
+use syn::{Expr, ExprCall, ExprMethodCall, ItemConst, ItemMod, Lit, Local, Macro, Pat, Stmt, Token};
 
 use super::library::samples;
 
@@ -17,17 +17,32 @@ const CONSTRUCTORS: [(&str, usize); 3] = [("new", 0), ("usage", 0), ("with_statu
 
 #[test]
 fn every_text_in_the_source_has_the_house_s_style_and_a_hint() {
+    let files: Vec<_> = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))
+        .iter()
+        .map(|path| {
+            let text = fs::read_to_string(path).expect("the source can be read");
+            (path.display().to_string(), syn::parse_file(&text).expect("the source is Rust"))
+        })
+        .collect();
+    let mut constants = Constants::default();
+    for (path, file) in &files {
+        constants.path.clone_from(path);
+        constants.visit_file(file);
+    }
     let mut found = Vec::new();
-    for path in sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
-        let text = fs::read_to_string(&path).expect("the source can be read");
-        let mut texts = Texts { path: path.display().to_string(), failures: 0, faults: Vec::new() };
-        texts.visit_file(&syn::parse_file(&text).expect("the source is Rust"));
+    for (path, file) in &files {
+        let mut texts = Texts::new(path, &constants);
+        texts.visit_file(file);
         found.push(texts);
     }
     let faults: Vec<_> = found.iter().flat_map(|texts| &texts.faults).cloned().collect();
     assert!(faults.is_empty(), "{}", faults.join("\n"));
     let failures: usize = found.iter().map(|texts| texts.failures).sum();
     assert!(failures > 40, "only {failures} failures were found: does this test still see them?");
+    let resolved: usize = found.iter().map(|texts| texts.resolved).sum();
+    assert!(resolved > 5, "only {resolved} hints are constants: does this test still see them?");
+    let warnings: usize = found.iter().map(|texts| texts.warnings).sum();
+    assert!(warnings > 1, "only {warnings} warnings were found: does this test still see them?");
 }
 
 #[test]
@@ -45,8 +60,15 @@ fn every_error_of_the_library_and_the_system_says_what_to_do() {
 #[test]
 fn the_checks_find_what_they_look_for() {
     let look = |source: &str| {
-        let mut texts = Texts { path: "x".into(), failures: 0, faults: Vec::new() };
-        texts.visit_file(&syn::parse_file(&format!("fn f() {{ {source}; }}")).expect("it is Rust"));
+        let file = format!(
+            "const HINT: &str = \"start it again\"; const BAD: &str = \"Start it again\";
+             const MORE: &str = \"hint: start it again\"; fn f() {{ {source}; }}"
+        );
+        let file = syn::parse_file(&file).expect("it is Rust");
+        let mut constants = Constants { path: "x".into(), ..Constants::default() };
+        constants.visit_file(&file);
+        let mut texts = Texts::new("x", &constants);
+        texts.visit_file(&file);
         texts.faults
     };
     for good in [
@@ -54,6 +76,12 @@ fn the_checks_find_what_they_look_for() {
         r#"Failure::usage(format_args!("`{x}` is no port: {error}"), HINT)"#,
         r#"Failure::with_status(127, format!("{}: not found", p.display()), "check the spelling")"#,
         r#"print(format_args!("{x:.3}"))"#,
+        r#"Failure::new("the node is gone", hint)"#,
+        r#"let hint = match x { 1 => "start it again", _ => HINT }"#,
+        r#"note("the node listens")"#,
+        r#"stdio::note(format_args!("warning: {x} is not used: unset it"))"#,
+        r#"note(format_args!("warning: {client}: {failure}"))"#,
+        "note(MORE)",
     ] {
         assert_eq!(look(good), [""; 0], "{good}");
     }
@@ -69,6 +97,16 @@ fn the_checks_find_what_they_look_for() {
         r#"Failure::new(error, "start it again")"#,
         r#"things.map_err(Failure::new)"#,
         r#"stdio::note(format!("{x:?}"))"#,
+        r#"Failure::new("the node is gone", BAD)"#,
+        r#"Failure::new("the node is gone", ELSEWHERE)"#,
+        r#"Failure::new("the node is gone", if x { "start it again" } else { "no idea" })"#,
+        r#"let hint = match x { 1 => "start it again", _ => "No idea" }"#,
+        r#"let hint = Some(BAD)"#,
+        r#"note("The node listens")"#,
+        r#"note("the node listens.")"#,
+        r#"stdio::note(format_args!("warning: {x} is not used"))"#,
+        r#"note("hint: no idea")"#,
+        "note(BAD)",
     ] {
         assert!(!look(bad).is_empty(), "{bad}");
     }
@@ -88,14 +126,80 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Looks through one file.
-struct Texts {
+/// The texts that have names, and in which file each is.
+#[derive(Default)]
+struct Constants {
     path: String,
+    known: Vec<(String, String, String)>,
+}
+
+impl Constants {
+    /// That of this file, or else the one of this name.
+    fn find(&self, path: &str, name: &str) -> Option<String> {
+        let named = || self.known.iter().filter(|(_, known, _)| known == name);
+        let here = named().find(|(file, _, _)| file == path).or_else(|| named().next());
+        here.map(|(_, _, text)| text.clone())
+    }
+}
+
+impl<'ast> Visit<'ast> for Constants {
+    fn visit_item_const(&mut self, item: &'ast ItemConst) {
+        if let Some(text) = literal(&item.expr) {
+            self.known.push((self.path.clone(), item.ident.to_string(), text));
+        }
+    }
+}
+
+/// Looks through one file.
+struct Texts<'a> {
+    path: String,
+    constants: &'a Constants,
     failures: usize,
+    /// Hints that are constants.
+    resolved: usize,
+    warnings: usize,
     faults: Vec<String>,
 }
 
-impl Texts {
+impl<'a> Texts<'a> {
+    fn new(path: &str, constants: &'a Constants) -> Self {
+        let (path, faults) = (path.to_owned(), Vec::new());
+        Texts { path, constants, failures: 0, resolved: 0, warnings: 0, faults }
+    }
+
+    /// All that a hint may be. What a variable or the library says is looked at where it comes from.
+    fn check_hints(&mut self, hint: &Expr) {
+        for outcome in outcomes(hint) {
+            if let Some(text) = literal(outcome) {
+                self.check(Some(text), check_hint);
+            } else if let Some(name) = constant(outcome) {
+                self.resolved += 1;
+                match self.constants.find(&self.path, &name) {
+                    Some(text) => self.check(Some(text), check_hint),
+                    None => self.fault(&name, "a constant that this test cannot see"),
+                }
+            }
+        }
+    }
+
+    /// A line for people that is no failure's.
+    fn check_note(&mut self, said: &Expr) {
+        let named = || constant(said).and_then(|name| self.constants.find(&self.path, &name));
+        let Some(text) = literal(said).or_else(named) else { return };
+        if let Some(hint) = text.strip_prefix("hint: ") {
+            self.check(Some(hint.to_owned()), check_hint);
+        } else if let Some(warning) = text.strip_prefix("warning: ") {
+            self.warnings += 1;
+            // A failure has a hint of its own.
+            if !warning.ends_with("{failure}") && !has_advice(warning) {
+                self.fault(warning, "a warning that does not say what to do");
+            }
+            self.check(Some(warning.to_owned()), check_text);
+        } else {
+            self.check(Some(text), check_text);
+        }
+    }
+
     fn fault(&mut self, text: &str, fault: impl std::fmt::Display) {
         self.faults.push(format!("{}: {fault}: {text}", self.path));
     }
@@ -109,20 +213,18 @@ impl Texts {
     }
 }
 
-impl<'ast> Visit<'ast> for Texts {
+impl<'ast> Visit<'ast> for Texts<'_> {
     fn visit_expr_call(&mut self, call: &'ast ExprCall) {
         if let Some(at) = constructor(&call.func) {
             self.failures += 1;
             self.check(call.args.get(at).and_then(literal), check_text);
             match call.args.get(at + 1) {
-                // A constant, or a hint that comes from the library.
-                Some(hint) => {
-                    if let Some(hint) = literal(hint) {
-                        self.check(Some(hint), check_hint);
-                    }
-                }
+                Some(hint) => self.check_hints(hint),
                 None => self.fault("", "there is no hint"),
             }
+        }
+        if let (true, Some(said)) = (is_note(&call.func), call.args.first()) {
+            self.check_note(said);
         }
         // Not `visit_expr_call`'s own way: a constructor that is called is no constructor that is passed on.
         call.args.iter().for_each(|argument| self.visit_expr(argument));
@@ -136,6 +238,15 @@ impl<'ast> Visit<'ast> for Texts {
             self.fault("", "a constructor is passed on, so that its text cannot be seen");
         }
         visit::visit_expr_method_call(self, call);
+    }
+
+    fn visit_local(&mut self, local: &'ast Local) {
+        if let (Pat::Ident(name), Some(init)) = (&local.pat, &local.init)
+            && name.ident == "hint"
+        {
+            self.check_hints(&init.expr);
+        }
+        visit::visit_local(self, local);
     }
 
     fn visit_macro(&mut self, called: &'ast Macro) {
@@ -165,6 +276,44 @@ fn constructor(expression: &Expr) -> Option<usize> {
     let names: Vec<_> = path.path.segments.iter().map(|segment| segment.ident.to_string()).collect();
     let [.., owner, name] = &names[..] else { return None };
     CONSTRUCTORS.iter().find(|(known, _)| owner == "Failure" && name == known).map(|(_, at)| *at)
+}
+
+/// Whether an expression names the function that writes a line for people.
+fn is_note(expression: &Expr) -> bool {
+    let Expr::Path(path) = expression else { return false };
+    path.path.segments.last().is_some_and(|segment| segment.ident == "note")
+}
+
+/// The constant that an expression names.
+fn constant(expression: &Expr) -> Option<String> {
+    let Expr::Path(path) = expression else { return None };
+    let name = path.path.segments.last()?.ident.to_string();
+    let is_constant = name.chars().any(char::is_uppercase) && !name.chars().any(char::is_lowercase);
+    is_constant.then_some(name)
+}
+
+/// All that an expression may come to.
+fn outcomes(expression: &Expr) -> Vec<&Expr> {
+    match expression {
+        Expr::Match(of) => of.arms.iter().flat_map(|arm| outcomes(&arm.body)).collect(),
+        Expr::If(of) => {
+            let otherwise = of.else_branch.iter().flat_map(|(_, other)| outcomes(other));
+            of_block(&of.then_branch).into_iter().chain(otherwise).collect()
+        }
+        Expr::Block(of) => of_block(&of.block),
+        Expr::Paren(of) => outcomes(&of.expr),
+        Expr::Reference(of) => outcomes(&of.expr),
+        // `Some` of a hint.
+        Expr::Call(of) if of.args.len() == 1 => outcomes(&of.args[0]),
+        other => vec![other],
+    }
+}
+
+fn of_block(block: &syn::Block) -> Vec<&Expr> {
+    match block.stmts.last() {
+        Some(Stmt::Expr(last, None)) => outcomes(last),
+        _ => Vec::new(),
+    }
 }
 
 /// A text as it stands, or the form of one that is put together.
@@ -216,10 +365,10 @@ fn check_end(text: &str) -> Result<(), String> {
 
 /// Whether a text tells somebody to do something.
 fn has_advice(text: &str) -> bool {
-    const VERBS: [&str; 31] = [
-        "add", "ask", "build", "check", "choose", "correct", "free", "give", "install", "leave", "list",
-        "look", "make", "move", "name", "restore", "remove", "report", "restart", "run", "run:", "send",
-        "set", "start", "try", "unset", "upgrade", "use", "wait", "write", "stop",
+    const VERBS: [&str; 33] = [
+        "add", "allow", "ask", "build", "check", "choose", "correct", "end", "free", "give", "install",
+        "leave", "list", "look", "make", "move", "name", "restore", "remove", "report", "restart", "run",
+        "run:", "send", "set", "start", "try", "unset", "upgrade", "use", "wait", "write", "stop",
     ];
     let clauses = text.split([';', ':', ',']).map(|clause| clause.trim_start());
     clauses.filter_map(|clause| clause.split_whitespace().next()).any(|word| VERBS.contains(&word))

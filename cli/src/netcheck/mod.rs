@@ -1,20 +1,11 @@
 //! `peersock netcheck`
 
-mod roots;
 mod show;
 
-use std::collections::BTreeMap;
-use std::env;
-use std::thread;
-
-use peersock::interfaces::{
-    ROOTS_VARIABLE, RootList, Target, Transport, TurnCheck, check_turn, lists_of_environment,
-    servers_of_environment, turn_of_environment,
-};
+use peersock::Interfaces;
+use peersock::interfaces::ROOTS_VARIABLE;
+use peersock::netcheck::{Netcheck, NetcheckError, Target, Transport};
 use peersock::overlay::wire::DISCOVERY_PORT;
-use peersock::{Interfaces, RootSource, RootStatus};
-use peersock_nat::netcheck::{self, Advice, Report};
-use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use crate::failure::{Failure, Outcome};
@@ -64,104 +55,35 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
-    // First, because a file that cannot be read is another failure than a text that is wrong.
-    let sources = RootSource::load(&env::var(ROOTS_VARIABLE).unwrap_or_default())
-        .map_err(|error| roots_failure(ROOTS_VARIABLE, error))?;
-    let wrong = |error| Failure::usage(format_args!("{error}"), "correct the variable, or unset it");
-    let mut targets = servers_of_environment(&args.stun).map_err(wrong)?;
     let allowed = match args.interfaces.as_slice() {
         [] => Interfaces::All,
         names => Interfaces::Named(names.to_vec()),
     };
-    let lists = lists_of_environment(&allowed, args.discovery_port).map_err(wrong)?;
-    let mut origins = Origins::new();
-    for list in &lists {
-        for server in list.servers.iter().filter(|server| !targets.contains(server)) {
-            origins.entry(server.clone()).or_insert_with(|| list.source.clone());
-        }
+    let mut check = Netcheck::new().interfaces(allowed).discovery_port(args.discovery_port);
+    if !args.stun.is_empty() {
+        check = check.stun(args.stun.iter().cloned());
     }
-    targets.extend(origins.keys().cloned());
-    let servers = match args.turn.as_slice() {
-        [] => turn_of_environment().map_err(wrong)?,
-        texts => turn_servers(texts)?,
-    };
-    let (report, turn, roots) = thread::scope(|scope| {
-        let turn = scope.spawn(|| check_turn(&servers, &args.interfaces));
-        let roots = scope.spawn(|| roots::check(sources, &allowed));
-        let report = netcheck::run(&targets, &args.interfaces);
-        (report, turn.join().unwrap_or_default(), roots.join().unwrap_or_default())
-    });
-    let mut report = report.map_err(|error| {
-        Failure::new(
-            format_args!("the system does not tell its interfaces: {error}"),
-            "run it with -v to see the log",
-        )
-    })?;
-    if !args.interfaces.is_empty() && report.interfaces.is_empty() {
-        return Err(Failure::usage(
-            format_args!("no interface that is up has the name {}", args.interfaces.join(" or ")),
-            "run it without --interface to see which there are",
-        ));
+    if !args.turn.is_empty() {
+        check = check.turn(turn_servers(&args.turn)?);
     }
-    let mut advice: Vec<_> = lists.iter().filter_map(list_advice).collect();
-    advice.extend(roots::advise(&roots, &report));
-    advice.append(&mut report.advice);
-    report.advice = advice;
+    let report = check.run().map_err(failure)?;
     if args.json {
-        return print(json(&report, &turn, &lists, &roots, &origins).map_err(std::io::Error::other)?);
+        return print(report.to_json());
     }
-    print(show::text(&report, &turn, &lists, &roots, &origins))
+    print(show::text(&report))
 }
 
-/// What to do about a list that names no root.
-fn list_advice(list: &RootList) -> Option<Advice> {
-    let error = list.error.as_ref()?;
-    let what_to_do = match list.source == RootSource::Lan.to_string() {
-        true => "start `peersock root --announce` on this network, or name a root by its key",
-        false => {
-            "look whether its TXT records of _peersock are there (docs/ROOT.md), or name a root by its key"
+fn failure(error: NetcheckError) -> Failure {
+    match error {
+        NetcheckError::Roots(error) => roots_failure(ROOTS_VARIABLE, error),
+        NetcheckError::Servers(error) => {
+            Failure::usage(format_args!("{error}"), "correct the variable, or unset it")
         }
-    };
-    Some(Advice::new(format!("no root is known from {}: {error}", list.source), Some(what_to_do)))
-}
-
-/// Which list has named a server, if it was a list.
-type Origins = BTreeMap<Target, String>;
-
-fn json(
-    report: &Report,
-    turn: &[TurnCheck],
-    lists: &[RootList],
-    roots: &[RootStatus],
-    origins: &Origins,
-) -> serde_json::Result<Value> {
-    let mut value = serde_json::to_value(report)?;
-    let named = [
-        ("servers", report.servers.iter().map(|server| &server.target).collect::<Vec<_>>()),
-        ("tcp", report.tcp.iter().map(|check| &check.target).collect()),
-    ];
-    for (field, targets) in named {
-        for (at, target) in targets.into_iter().enumerate() {
-            value[field][at]["origin"] = json!(origins.get(target));
+        error @ NetcheckError::NoInterface(_) => {
+            Failure::usage(format_args!("{error}"), "run it without --interface to see which there are")
         }
+        error => Failure::new(format_args!("{error}"), "run it with -v to see the log"),
     }
-    let list = |list: &RootList| json!({ "source": list.source, "roots": list.roots, "error": list.error });
-    value["lists"] = lists.iter().map(list).collect();
-    value["roots"] = roots.iter().map(roots::json).collect();
-    value["turn"] = serde_json::to_value(turn)?;
-    if let Some(advice) = value["advice"].as_array_mut() {
-        advice.extend(
-            turn.iter().filter_map(|check| {
-                Some(json!({ "finding": finding(check)?, "what_to_do": check.what_to_do }))
-            }),
-        );
-    }
-    Ok(value)
-}
-
-/// What is wrong with a TURN server.
-fn finding(check: &TurnCheck) -> Option<String> {
-    Some(format!("TURN server {}: {}", check.server, check.error.as_ref()?))
 }
 
 fn parse_server(text: &str) -> Result<Target, String> {

@@ -2,43 +2,35 @@
 
 use std::fmt::Write as _;
 
-use peersock::RootStatus;
-use peersock::interfaces::{RootList, Target, TurnCheck};
-use peersock_nat::netcheck::{InterfaceReport, NatReport, Report};
+use peersock::interfaces::RootList;
+use peersock::netcheck::{InterfaceReport, NatReport, Report, Target};
 use peersock_nat::{DeltaKind, Nat};
 
-use super::roots::place;
-use super::{Origins, finding};
 use crate::style::{BOLD, HINT, paint};
 
 /// Where values begin.
 const WIDTH: usize = 13;
 
 /// The whole report, as lines without the last line's end.
-pub(super) fn text(
-    report: &Report,
-    turn: &[TurnCheck],
-    lists: &[RootList],
-    roots: &[RootStatus],
-    origins: &Origins,
-) -> String {
+pub(super) fn text(report: &Report) -> String {
     let mut text = String::new();
-    let origin = |target: &Target| match origins.get(target) {
+    let network = &report.network;
+    let origin = |target: &Target| match report.origins.get(target) {
         None => String::new(),
         Some(origin) => format!("  (listed by {origin})"),
     };
-    for interface in &report.interfaces {
+    for interface in &network.interfaces {
         interface_lines(&mut text, interface);
     }
-    if let Some(prefix) = report.nat64 {
+    if let Some(prefix) = network.nat64 {
         line(&mut text, "NAT64", prefix);
     }
-    for RootList { source, roots, error, .. } in lists {
+    for RootList { source, roots, error, .. } in &report.lists {
         let said =
             error.clone().unwrap_or_else(|| format!("{roots} root{}", if *roots == 1 { "" } else { "s" }));
         line(&mut text, "list", format_args!("{source}  {said}"));
     }
-    for server in &report.servers {
+    for server in &network.servers {
         let origin = origin(&server.target);
         if let Some(error) = &server.error {
             line(&mut text, "server", format_args!("{}  {error}{origin}", server.target));
@@ -50,13 +42,13 @@ pub(super) fn text(
             line(&mut text, "server", format_args!("{}{name}  UDP {outcome}{origin}", at.address));
         }
     }
-    for root in roots {
-        line(&mut text, "root", format_args!("{}  {}", place(root), root.state));
+    for root in &report.roots {
+        line(&mut text, "root", format_args!("{}  {}", root.place(), root.state));
     }
-    for nameserver in &report.nameservers {
+    for nameserver in &network.nameservers {
         line(&mut text, "nameserver", format_args!("{}  {}", nameserver.address, answer(nameserver.rtt_ms)));
     }
-    for check in &report.tcp {
+    for check in &network.tcp {
         let outcome = match check.connect_ms {
             Some(time) => format!("opens in {time:.1} ms"),
             None if check.refused => "refused".into(),
@@ -64,7 +56,7 @@ pub(super) fn text(
         };
         line(&mut text, "TCP", format_args!("{}  {outcome}{}", check.target, origin(&check.target)));
     }
-    for check in turn {
+    for check in &report.turn {
         let by = check.proxy.as_ref().map(|proxy| format!("  by way of {proxy}")).unwrap_or_default();
         let outcome = match (check.relayed, check.reached) {
             (Some(relayed), _) => format!("relays at {relayed}, {}", answer(check.rtt_ms)),
@@ -73,21 +65,14 @@ pub(super) fn text(
         };
         line(&mut text, "TURN", format_args!("{}  {outcome}{by}", check.server));
     }
-    for proxy in &report.proxies {
+    for proxy in &network.proxies {
         let place = proxy.target.as_ref().map_or_else(|| "not readable".into(), ToString::to_string);
         line(&mut text, "proxy", format_args!("{place}  {} of {}", proxy.scheme, proxy.variable));
     }
     let _ = write!(text, "\n{}", paint(BOLD, "What this means"));
-    for advice in &report.advice {
+    for advice in &network.advice {
         let _ = write!(text, "\n* {}", advice.finding);
         if let Some(what_to_do) = &advice.what_to_do {
-            let _ = write!(text, "\n  {} {what_to_do}", paint(HINT, "to do:"));
-        }
-    }
-    for check in turn {
-        let Some(finding) = finding(check) else { continue };
-        let _ = write!(text, "\n* {finding}");
-        if let Some(what_to_do) = &check.what_to_do {
             let _ = write!(text, "\n  {} {what_to_do}", paint(HINT, "to do:"));
         }
     }

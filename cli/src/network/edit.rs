@@ -134,6 +134,9 @@ fn fill(table: &mut dyn TableLike, key: &str, member: &Member) {
     if !member.addresses.is_empty() {
         table.insert("addresses", list(&mut member.addresses.iter().map(ToString::to_string)));
     }
+    if !member.routes.is_empty() {
+        table.insert("routes", list(&mut member.routes.iter().cloned()));
+    }
     if !member.endpoints.is_empty() {
         table.insert("endpoints", list(&mut member.endpoints.iter().cloned()));
     }

@@ -109,6 +109,11 @@ struct Member {
     #[arg(long = "address", value_name = "IP")]
     addresses: Vec<IpAddr>,
 
+    /// A block of addresses behind it, to which it passes packets on (see `peersock up`), as 192.168.5.0/24; may
+    /// be given several times
+    #[arg(long = "route", value_name = "IP/BITS")]
+    routes: Vec<String>,
+
     /// Where its UDP socket is found: HOST:PORT, IPV4:PORT or `[IPV6]:PORT`, with the port of its
     /// --overlay-port; may be given several times
     #[arg(long = "endpoint", value_name = "HOST:PORT")]

@@ -57,6 +57,7 @@ struct Row {
     key: String,
     node: NodeId,
     addresses: Vec<String>,
+    routes: Vec<String>,
     endpoints: Vec<String>,
 }
 
@@ -69,6 +70,7 @@ impl Shown<'_> {
                 key: member.identity.to_string(),
                 node: member.identity.node_id(),
                 addresses: addresses.iter().map(ToString::to_string).collect(),
+                routes: member.routes.iter().map(ToString::to_string).collect(),
                 endpoints: self.network.endpoints_of(&member.identity),
             }
         })
@@ -81,6 +83,7 @@ impl Shown<'_> {
                 "public_key": row.key,
                 "node_id": row.node.to_string(),
                 "addresses": row.addresses,
+                "routes": row.routes,
                 "endpoints": row.endpoints,
                 "this_node": Some(row.node) == self.own,
             })
@@ -112,6 +115,9 @@ impl fmt::Display for Shown<'_> {
             let own = if Some(row.node) == self.own { "  (this node)" } else { "" };
             write!(f, "\n\n{}{own}\n  key        {}", paint(BOLD, name), row.key)?;
             write!(f, "\n  addresses  {}", row.addresses.join(", "))?;
+            if !row.routes.is_empty() {
+                write!(f, "\n  routes     {}", row.routes.join(", "))?;
+            }
             if !row.endpoints.is_empty() {
                 write!(f, "\n  endpoints  {}", row.endpoints.join(", "))?;
             }

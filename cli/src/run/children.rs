@@ -88,8 +88,8 @@ pub(super) fn run(
 ) -> Outcome<Ended> {
     // Programs that become daemons leave their parents; they shall be ours then, so that we know when they
     // end.
-    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     let own = rustix::process::getpid();
+    rustix::process::set_child_subreaper(Some(own))?;
     // What nohup(1) has ignored stays so for the program, which inherits no handler.
     let is_heeded = |number: &i32| Signal::from_named_raw(*number).is_none_or(|one| !is_ignored(one, own));
     let passed = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH].into_iter().filter(is_heeded);

@@ -103,8 +103,8 @@ impl Report<'_> {
             }
             let hidden = count.saturating_sub(peers.len());
             if hidden > 0 {
-                let hint = if self.all { "" } else { ", --all" };
-                write!(f, "\n    … and {hidden} more{hint}")?;
+                let option = if self.all { "" } else { ", --all" };
+                write!(f, "\n    … and {hidden} more{option}")?;
             }
         }
         Ok(())

@@ -6,8 +6,12 @@ use std::time::{Duration, Instant};
 
 use crate::common::{Lab, PATIENCE, PORT, Running, lacks, run};
 
-/// What a clock that went back may cost.
+/// What a clock that went back may cost, and what a busy machine may add.
 const COST: Duration = Duration::from_secs(1);
+const SLACK: Duration = Duration::from_millis(500);
+
+/// How often the clock goes back. A fault that shows once in five times is to be seen.
+const TIMES: u32 = 20;
 
 /// Takes the place of the C library's function, with a wall clock that is an hour slower for each step.
 const CLOCK: &str = "
@@ -60,10 +64,12 @@ fn a_clock_that_went_back_between_two_runs_costs_a_second_at_most() {
     };
     let usual = (0..3).map(|_| dial(0)).max().expect("three times");
     assert_eq!(stale(), 0);
-    // Each earlier than the one before; the machine may be busy at one time or another.
-    let back = (1..=3).map(dial).min().expect("three times");
-    assert!(stale() >= 3, "the clock did not go back: {} stale initiations", stale());
+    // Each earlier than the one before.
+    let back: Vec<_> = (1..=TIMES).map(dial).collect();
+    assert!(stale() >= u64::from(TIMES), "the clock did not go back: {} stale initiations", stale());
     eprintln!("{usual:?} as usual, {back:?} after the clock went back");
-    assert!(back <= usual + COST, "{usual:?} as usual, {back:?} after the clock went back");
+    // The machine may be busy at one time or another.
+    let late = back.iter().filter(|took| **took > usual + COST + SLACK).count();
+    assert!(late <= 1, "{late} times: {usual:?} as usual, {back:?} after the clock went back");
     listening.running.interrupt();
 }

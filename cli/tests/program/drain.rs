@@ -46,17 +46,27 @@ fn bytes_flow_on_when_the_root_that_relays_them_is_told_to_end() {
     assert_all_arrives(programs, writers);
 }
 
-/// Neither few ports nor many lead anywhere between these two boxes. A round of tries takes 16 s.
+/// Neither few ports nor many lead anywhere between these two boxes. A round of tries takes 16 s, and ping says
+/// at its end what has come of it.
 #[test]
 fn ping_says_why_there_is_no_direct_path() {
     let Some(scene) = Scene::build("why", "root1=public root2=public home=symmetric work=symmetric") else {
         return;
     };
-    let [mut listening, ping] = scene.listen_and(&["ping", "-c", "40", "-i", "0.5"]);
-    let ping = ping.finish().success();
+    let [mut listening, ping] = scene.listen_and(&["ping", "-c", "1000", "-i", "0.5"]);
+    ping.wait_for_state(&scene.lab, NODES[0]);
+    let outer = scene.nats.ip4("work").to_string();
+    let is_unanswered = |attempt: &Value| {
+        let says = |key: &str, what: &str| attempt[key].as_str().is_some_and(|text| text.contains(what));
+        says("address", &outer) && says("outcome", "no answer")
+    };
+    wait_for_status(&scene.lab, NODES[0], |now| {
+        let attempts = now["peers"][0]["attempts"].as_array();
+        attempts.is_some_and(|attempts| attempts.iter().any(is_unanswered))
+    });
+    let ping = ping.interrupt();
     let reasons: Vec<&str> =
         ping.text().lines().filter_map(|line| line.strip_prefix("not direct: ")).collect();
-    let outer = scene.nats.ip4("work").to_string();
     let tried = reasons.iter().find(|reason| reason.contains(&outer) && reason.contains("no answer"));
     assert!(tried.is_some(), "{}", ping.text());
     listening.end_stdin();

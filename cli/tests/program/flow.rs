@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use peersock_testnet::Lab as Nats;
 use rustix::process::Signal;
 
-use crate::common::{Lab, PATIENCE, PORT, Running, peersock, signal, vanish};
+use crate::common::{Lab, PATIENCE, PORT, Running, address_of, peersock, signal, vanish};
 use crate::nats::wait_for_status;
 
 /// The states of the two programs, and the sites of their hosts.
@@ -125,9 +125,8 @@ impl Scene {
             let roots = now["roots"].as_array().map(Vec::as_slice).unwrap_or_default();
             roots.len() == ROOTS.len() && roots.iter().all(|root| root["state"] == "registered")
         });
-        let host = target.rsplit_once(':').map_or("", |(host, _)| host.trim_matches(['[', ']']));
-        let whom = if words == ["dial"] { &target } else { host };
-        [listening, node(NODES[0], "home1", &[words, &[whom]].concat())]
+        let whom = if words == ["dial"] { target } else { address_of(&self.lab, NODES[1]) };
+        [listening, node(NODES[0], "home1", &[words, &[&whom]].concat())]
     }
 }
 

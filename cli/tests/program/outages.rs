@@ -45,7 +45,6 @@ fn bytes_flow_within_a_second_of_the_first_answer_after_an_outage_of_thirty_seco
 }
 
 #[test]
-#[ignore = "cargo xtask test --only slow: it takes more than two minutes"]
 fn bytes_flow_within_a_second_of_the_first_answer_after_an_outage_of_two_minutes() {
     let test = "bytes_flow_within_a_second_of_the_first_answer_after_an_outage_of_two_minutes";
     play(test, "long", LONG);

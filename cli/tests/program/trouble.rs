@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -72,7 +71,8 @@ fn one_member_with_many_connections_does_not_shut_out_the_others() {
     joined.wait_peer(target.ip(), PATIENCE).unwrap();
     let open = |number: usize| {
         let stream = TcpStream::connect_timeout_on(&node, &target, PATIENCE).unwrap();
-        writeln!(&stream, "client {number}.").unwrap();
+        // In one piece: what a client begins while it is alone is shown at once, and others' lines come behind.
+        (&stream).write_all(format!("client {number}.\n").as_bytes()).unwrap();
         stream
     };
     // They are not accepted in the order in which they were opened. One is too many.
@@ -146,16 +146,7 @@ fn a_listener_sees_within_a_second_that_its_peer_has_restarted() {
         dialing.send(b"x");
         listening.running.wait_for_stdout("x");
         vanish(how, dialing.id());
-        // One that is stopped keeps its directory locked.
-        fs::create_dir(lab.state("again")).unwrap();
-        let key = fs::read(lab.state("dialer").join("identity.key")).unwrap();
-        let path = lab.state("again").join("identity.key");
-        fs::write(&path, key).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        let listener = address_of(&lab, "listener");
-        let again = Running::start(lab.node("again", &["ping", "-c", "100", "-i", "0.1", &listener]));
-        // As long as the earlier instance is there, too, an answer may go to it.
-        again.wait_for_stdout("from ");
+        let again = start_again(&lab, "dialer", ("listener", &listening.running));
         let heard = Instant::now();
         if options.is_empty() {
             listening.running.wait_for_end().failure(1, &["the connection broke", "the peer has reset it"]);
@@ -167,6 +158,42 @@ fn a_listener_sees_within_a_second_that_its_peer_has_restarted() {
         assert!(heard.elapsed() < Duration::from_secs(1), "{how:?}, {options:?}: {:?}", heard.elapsed());
         again.interrupt();
     }
+}
+
+#[test]
+fn who_has_dialed_sees_within_a_second_that_its_peer_has_restarted() {
+    for how in [Signal::KILL, Signal::STOP] {
+        let lab = Lab::new();
+        let listening = lab.listen(&[&PORT.to_string()]);
+        let mut dialing = lab.dial(&listening.target, &["--peer-timeout", "60"]);
+        dialing.send(b"x");
+        listening.running.wait_for_stdout("x");
+        vanish(how, listening.running.id());
+        let again = start_again(&lab, "listener", ("dialer", &dialing));
+        let heard = Instant::now();
+        dialing.wait_for_end().failure(1, &["the connection broke", "the peer has reset it"]);
+        assert!(heard.elapsed() < Duration::from_secs(1), "{how:?}: {:?}", heard.elapsed());
+        again.interrupt();
+    }
+}
+
+/// Starts a node with the identity of another one, which has ended or stands still, and waits until a third
+/// one, the witness, has heard of it.
+fn start_again(lab: &Lab, earlier: &str, (witness, running): (&str, &Running)) -> Running {
+    // One that is stopped keeps its directory locked.
+    fs::create_dir(lab.state("again")).unwrap();
+    let [own, again] = [earlier, "again"].map(|node| lab.state(node).join("identity.key"));
+    fs::copy(own, again).unwrap();
+    let witness = address_of(lab, witness);
+    let again = Running::start(lab.node("again", &["ping", "-c", "100", "-i", "0.1", &witness]));
+    // As long as the earlier instance is there, too, an answer may go to it; and who has seen the new one may
+    // have ended before it answers.
+    let begun = Instant::now();
+    while !again.shown().contains("from ") && !running.said().contains("the connection broke") {
+        assert!(begun.elapsed() < PATIENCE, "nothing is heard: {}", again.said());
+        thread::sleep(Duration::from_millis(5));
+    }
+    again
 }
 
 /// Nothing comes back, no error either, and nothing is sent that would have to be acknowledged.

@@ -18,29 +18,36 @@ const SILENCE: &str = "1000";
 
 #[test]
 fn programs_are_told_what_the_table_says() {
-    play_table("programs_are_told_what_the_table_says", Face::Overlay);
+    play_table("programs_are_told_what_the_table_says", [Face::Overlay; 2]);
 }
 
 #[test]
 fn programs_that_no_library_is_loaded_into_are_told_what_the_table_says() {
-    play_table("programs_that_no_library_is_loaded_into_are_told_what_the_table_says", Face::Filter);
+    let test = "programs_that_no_library_is_loaded_into_are_told_what_the_table_says";
+    play_table(test, [Face::Filter, Face::Overlay]);
+}
+
+#[test]
+fn programs_are_told_it_of_receivers_that_no_library_is_loaded_into() {
+    let test = "programs_are_told_it_of_receivers_that_no_library_is_loaded_into";
+    play_table(test, [Face::Overlay, Face::Filter]);
 }
 
 /// The programs that this test has are right: the kernel's TCP tells them what the table says.
 #[test]
 fn the_kernel_tells_programs_what_the_table_says() {
-    play_table("the_kernel_tells_programs_what_the_table_says", Face::Kernel);
+    play_table("the_kernel_tells_programs_what_the_table_says", [Face::Kernel; 2]);
 }
 
-/// Plays the scenarios in which the receiver lives.
-fn play_table(test: &str, face: Face) {
+/// Plays the scenarios in which the receiver lives. The faces are the sender's and the receiver's.
+fn play_table(test: &str, faces: [Face; 2]) {
     let Some(lab) = Lab::with(test, &["python3"]) else { return };
     let (scenarios, sizes) = table();
-    let mut ends = Ends::start(&lab, face);
+    let mut ends = Ends::start(&lab, faces);
     for scenario in scenarios.iter().filter(|scenario| !scenario.ends_process()) {
         for &size in &sizes {
             let (told, read) = ends.play(scenario, size);
-            judge(scenario, size, &format!("{face:?}"), told, &read);
+            judge(scenario, size, &format!("{faces:?}"), told, &read);
         }
     }
 }
@@ -48,39 +55,39 @@ fn play_table(test: &str, face: Face) {
 #[test]
 fn programs_are_told_that_the_receivers_node_has_died() {
     let test = "programs_are_told_that_the_receivers_node_has_died";
-    play_ends_of_nodes(test, Face::Overlay, Step::Killed, Signal::KILL);
+    play_ends_of_nodes(test, [Face::Overlay; 2], Step::Killed, Signal::KILL);
 }
 
 #[test]
 fn programs_are_told_that_the_receivers_node_has_stopped() {
     let test = "programs_are_told_that_the_receivers_node_has_stopped";
-    play_ends_of_nodes(test, Face::Overlay, Step::Stopped, Signal::STOP);
+    play_ends_of_nodes(test, [Face::Overlay; 2], Step::Stopped, Signal::STOP);
 }
 
 #[test]
 fn programs_that_no_library_is_loaded_into_are_told_that_the_receivers_node_has_died() {
     let test = "programs_that_no_library_is_loaded_into_are_told_that_the_receivers_node_has_died";
-    play_ends_of_nodes(test, Face::Filter, Step::Killed, Signal::KILL);
+    play_ends_of_nodes(test, [Face::Filter; 2], Step::Killed, Signal::KILL);
 }
 
 #[test]
 fn programs_that_no_library_is_loaded_into_are_told_that_the_receivers_node_has_stopped() {
     let test = "programs_that_no_library_is_loaded_into_are_told_that_the_receivers_node_has_stopped";
-    play_ends_of_nodes(test, Face::Filter, Step::Stopped, Signal::STOP);
+    play_ends_of_nodes(test, [Face::Filter; 2], Step::Stopped, Signal::STOP);
 }
 
 /// Plays the scenarios with this last step; the receiver's node gets the signal.
-fn play_ends_of_nodes(test: &str, face: Face, last: Step, how: Signal) {
+fn play_ends_of_nodes(test: &str, faces: [Face; 2], last: Step, how: Signal) {
     let Some(lab) = Lab::with(test, &["python3"]) else { return };
     let (scenarios, sizes) = table();
-    let mut sender = lab.python("beta", SENDER, face);
+    let mut sender = lab.python("beta", SENDER, faces[0]);
     for scenario in scenarios.iter().filter(|scenario| scenario.steps.last() == Some(&last)) {
         for &size in &sizes {
-            let receiver = lab.python("alpha", RECEIVER, Face::Overlay);
+            let receiver = lab.python("alpha", RECEIVER, faces[1]);
             let ends = Ends { sender, receiver, host: ALPHA, number: String::new() };
             let told;
             (told, sender) = ends.play_to_the_end(scenario, size, |receiver, _| vanish(how, receiver.id()));
-            judge(scenario, size, &format!("{face:?}"), told, &[]);
+            judge(scenario, size, &format!("{faces:?}"), told, &[]);
         }
     }
 }
@@ -93,17 +100,17 @@ fn programs_are_told_that_the_receiver_was_killed_as_by_the_kernel() {
     let (scenarios, sizes) = table();
     for scenario in scenarios.iter().filter(|scenario| scenario.steps.last() == Some(&Step::Killed)) {
         for &size in &sizes {
-            let told = [Face::Kernel, Face::Overlay].map(|face| {
-                let ends = Ends::start(&lab, face);
+            let told = [Face::Kernel, Face::Overlay, Face::Filter].map(|face| {
+                let ends = Ends::start(&lab, [face; 2]);
                 let kill = |_: &Running, program| vanish(Signal::KILL, program);
                 ends.play_to_the_end(scenario, size, kill).0
             });
-            assert_eq!(told[0], told[1], "{}, {size} bytes", scenario.name);
+            assert_eq!(told, [told[0]; 3], "{}, {size} bytes", scenario.name);
         }
     }
 }
 
-/// What a sender's sockets are.
+/// What a program's sockets are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Face {
     /// The overlay's, by the library.
@@ -123,10 +130,10 @@ struct Ends {
 }
 
 impl Ends {
-    fn start(lab: &Lab, face: Face) -> Ends {
-        let host = if face == Face::Kernel { "127.0.0.1" } else { ALPHA };
-        let receivers = if face == Face::Kernel { face } else { Face::Overlay };
-        let (sender, receiver) = (lab.python("beta", SENDER, face), lab.python("alpha", RECEIVER, receivers));
+    fn start(lab: &Lab, [sender, receiver]: [Face; 2]) -> Ends {
+        let host = if receiver == Face::Kernel { "127.0.0.1" } else { ALPHA };
+        let (sender, receiver) =
+            (lab.python("beta", SENDER, sender), lab.python("alpha", RECEIVER, receiver));
         Ends { sender, receiver, host, number: String::new() }
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::common::{PATIENCE, Running, run, signal, vanish};
+use crate::common::{Running, run, signal, vanish};
 use crate::lab::Lab;
 
 /// The same command with another soft limit of descriptors.
@@ -77,21 +77,28 @@ print(sum(s.recv(1) == b'x' for s in all))
     assert_eq!(got.text(), "limit 64\n2000\n");
 }
 
-/// The launcher waits so long for a peer when it is asked to end (2 s), and what a loaded machine needs
-/// beside that.
-const SOON: Duration = Duration::from_secs(4);
+/// The launcher waits so long for a peer when it is asked to end, and what a loaded machine needs beside that
+/// and what ending takes at this moment.
+const LINGER: Duration = Duration::from_secs(2);
+const SLACK: Duration = Duration::from_secs(1);
+
+/// How calls are taken: by the library, and by the filter.
+pub(crate) const MODES: [&str; 2] = ["preload", "seccomp"];
 
 /// A second signal waits for nobody.
 const AT_ONCE: Duration = Duration::from_millis(500);
 
-/// A server of `beta` that accepts and reads nothing, and a program of `alpha` that connects to it.
-fn start_pair(lab: &Lab, client: &str) -> (Running, Running) {
+/// A server of `beta` that accepts and reads nothing, and a program of `alpha` that connects to it. The calls
+/// of both are taken in this mode.
+fn start_pair(lab: &Lab, mode: &str, client: &str) -> (Running, Running) {
     let server = "import socket, time
 s = socket.create_server(('', 7000))
 print('ready', flush=True)
 c, _ = s.accept()
 time.sleep(1000)";
-    let serving = lab.start("beta", &["python3", "-c", server]);
+    let start =
+        |member, program| Running::start(lab.command(member, &["--mode", mode], &["python3", "-c", program]));
+    let serving = start("beta", server);
     serving.wait_for_stdout("ready");
     let client = format!(
         "import socket, sys, time
@@ -104,9 +111,18 @@ print('connected', flush=True)
 sys.stdin.readline()
 {client}"
     );
-    let dialing = lab.start("alpha", &["python3", "-c", &client]);
+    let dialing = start("alpha", &client);
     dialing.wait_for_stdout("connected");
     (serving, dialing)
+}
+
+/// How long a program and its launcher take to end now, where the peer answers.
+fn usual(lab: &Lab, mode: &str) -> Duration {
+    let (_serving, dialing) = start_pair(lab, mode, "");
+    let began = Instant::now();
+    signal(Signal::TERM, dialing.id());
+    dialing.finish().failure(143, &[]);
+    began.elapsed()
 }
 
 #[test]
@@ -115,13 +131,16 @@ fn an_idle_connection_to_a_peer_that_vanished_delays_nothing() {
     else {
         return;
     };
-    let (serving, dialing) = start_pair(&lab, "time.sleep(1000)");
-    vanish(Signal::STOP, serving.id());
-    let began = Instant::now();
-    signal(Signal::TERM, dialing.id());
-    dialing.finish().failure(143, &[]);
-    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
-    signal(Signal::CONT, serving.id());
+    for mode in MODES {
+        let soon = usual(&lab, mode) + LINGER + SLACK;
+        let (serving, dialing) = start_pair(&lab, mode, "time.sleep(1000)");
+        vanish(Signal::STOP, serving.id());
+        let began = Instant::now();
+        signal(Signal::TERM, dialing.id());
+        dialing.finish().failure(143, &[]);
+        assert!(began.elapsed() < soon, "{mode}: {:?}", began.elapsed());
+        signal(Signal::CONT, serving.id());
+    }
 }
 
 #[test]
@@ -129,10 +148,11 @@ fn a_second_sigterm_waits_for_no_peer_that_vanished() {
     let Some(lab) = Lab::with("a_second_sigterm_waits_for_no_peer_that_vanished", &["python3"]) else {
         return;
     };
-    for (script, said) in [("", &[][..]), ("s.sendall(bytes(5000))", &["5000 bytes were not delivered"])] {
+    let sends = ("s.sendall(bytes(5000))", &["5000 bytes were not delivered"][..]);
+    for (mode, (script, said)) in MODES.iter().flat_map(|mode| [(mode, ("", &[][..])), (mode, sends)]) {
         let script =
             format!("{script}\nimport os; print(os.getpid(), end='.', flush=True)\ntime.sleep(1000)");
-        let (serving, mut dialing) = start_pair(&lab, &script);
+        let (serving, mut dialing) = start_pair(&lab, mode, &script);
         vanish(Signal::STOP, serving.id());
         dialing.send(b"\n");
         let program = dialing.wait_for_stdout(".");
@@ -143,7 +163,7 @@ fn a_second_sigterm_waits_for_no_peer_that_vanished() {
         let began = Instant::now();
         signal(Signal::TERM, dialing.id());
         dialing.finish().failure(143, said);
-        assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
+        assert!(began.elapsed() < AT_ONCE, "{mode}: {:?}", began.elapsed());
         signal(Signal::CONT, serving.id());
     }
 }
@@ -151,9 +171,10 @@ fn a_second_sigterm_waits_for_no_peer_that_vanished() {
 #[test]
 fn what_a_peer_that_vanished_does_not_get_is_said() {
     let Some(lab) = Lab::with("what_a_peer_that_vanished_does_not_get_is_said", &["python3"]) else { return };
-    for (script, status) in [("s.sendall(bytes(5000))", 1), ("s.sendall(bytes(5000)); time.sleep(1000)", 143)]
-    {
-        let (serving, mut dialing) = start_pair(&lab, script);
+    let ends = [("s.sendall(bytes(5000))", 1), ("s.sendall(bytes(5000)); time.sleep(1000)", 143)];
+    for (mode, (script, status)) in MODES.iter().flat_map(|mode| ends.map(|end| (mode, end))) {
+        let soon = usual(&lab, mode) + LINGER + SLACK;
+        let (serving, mut dialing) = start_pair(&lab, mode, script);
         vanish(Signal::STOP, serving.id());
         dialing.send(b"\n");
         if status == 143 {
@@ -166,8 +187,8 @@ fn what_a_peer_that_vanished_does_not_get_is_said() {
         let finished = dialing.finish();
         finished.failure(status, &["5000 bytes were not delivered", "python3"]);
         // Nobody has asked it to end in the first case: it hopes for 10 s.
-        let limit = if status == 143 { SOON } else { Duration::from_secs(15) };
-        assert!(began.elapsed() < limit, "{:?}", began.elapsed());
+        let limit = if status == 143 { soon } else { Duration::from_secs(15) };
+        assert!(began.elapsed() < limit, "{mode}: {:?}", began.elapsed());
         signal(Signal::CONT, serving.id());
     }
 }
@@ -258,7 +279,7 @@ with open({path:?}, 'w') as file: file.write('\\n'.join(results))
 os.rename({path:?}, {path:?} + '.whole')",
         path = result.to_str().unwrap()
     );
-    let (_serving, mut dialing) = start_pair(&lab, &client);
+    let (_serving, mut dialing) = start_pair(&lab, "preload", &client);
     dialing.send(b"\n");
     dialing.wait_for_stdout("waiting");
     thread::sleep(Duration::from_millis(300));
@@ -267,51 +288,6 @@ os.rename({path:?}, {path:?} + '.whole')",
     let got = wait_for_file(&whole);
     let others: Vec<&str> = got.lines().filter(|line| !line.ends_with(": ENETDOWN")).collect();
     assert_eq!((got.lines().count(), others), (29, vec![]), "{got}");
-}
-
-/// The machine of a launcher that is killed still answers: whoever waits for its programs hears of it within
-/// 2 s, while something comes and also if nothing has come for long.
-#[test]
-fn who_waits_for_a_program_whose_launcher_is_killed_hears_of_it() {
-    let Some(lab) =
-        Lab::with("who_waits_for_a_program_whose_launcher_is_killed_hears_of_it", &["python3", "curl"])
-    else {
-        return;
-    };
-    let server = "import socket, threading, time
-def serve(c):
-    c.recv(1000)
-    c.sendall(b'HTTP/1.1 200 OK\\r\\n\\r\\nbegin')
-    while endless:
-        c.sendall(bytes(65536))
-        time.sleep(.01)
-    time.sleep(1000)
-import sys
-endless = sys.argv[1] == 'endless'
-s = socket.create_server(('', 7000))
-print('ready', flush=True)
-while True: threading.Thread(target=serve, args=(s.accept()[0],), daemon=True).start()";
-    for kind in ["endless", "idle"] {
-        let serving = lab.start("alpha", &["python3", "-c", server, kind]);
-        serving.wait_for_stdout("ready");
-        let body = lab.path(kind);
-        let words = ["curl", "-sS", "--no-buffer", "-o", body.to_str().unwrap(), "http://10.77.0.1:7000/"];
-        let downloading = lab.start("beta", &words);
-        let wanted = if kind == "endless" { 1_000_000 } else { 5 };
-        let deadline = Instant::now() + PATIENCE;
-        while fs::metadata(&body).map_or(0, |file| file.len()) < wanted {
-            assert!(Instant::now() < deadline, "{kind}: nothing comes");
-            thread::sleep(Duration::from_millis(5));
-        }
-        if kind == "idle" {
-            thread::sleep(Duration::from_secs(3));
-        }
-        vanish(Signal::KILL, serving.id());
-        let killed = Instant::now();
-        // curl(1): failure in receiving network data.
-        downloading.finish().failure(56, &["reset"]);
-        assert!(killed.elapsed() < Duration::from_secs(2), "{kind}: {:?}", killed.elapsed());
-    }
 }
 
 pub(crate) fn wait_for_file(path: &Path) -> String {

@@ -18,6 +18,7 @@ mod go;
 mod groups;
 mod interfaces;
 mod lab;
+mod launchers;
 mod lost;
 mod observations;
 mod pipes;

@@ -2,6 +2,7 @@
  * network or of the overlay. What is printed does not depend on chance: where something takes time, it is
  * waited for. */
 #include "observations.h"
+#include "extension_headers.h"
 
 static void openings(void) {
     topic = "socket";
@@ -777,6 +778,7 @@ int main(int count, char **arguments) {
     endings();
     waking();
     datagrams();
+    extension_headers();
     all_options(SOCK_STREAM);
     all_options(SOCK_DGRAM);
     forking();

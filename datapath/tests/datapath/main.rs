@@ -2,4 +2,5 @@
 
 mod addresses;
 mod control;
+mod narrow;
 mod net;

@@ -22,6 +22,8 @@ pub(crate) struct Net {
     pub(crate) batches_relayed: usize,
     /// What nodes send to each other directly is dropped.
     apart: bool,
+    /// The longest datagram that arrives, bytes.
+    pub(crate) longest: usize,
     wire: Wire,
 }
 
@@ -67,6 +69,7 @@ impl Net {
             name: None,
             addresses,
             endpoints: if node == 0 { vec![place(0)] } else { Vec::new() },
+            routes: Vec::new(),
         };
         let describe = |node: usize| {
             let own = member(node, addresses(node)[0].clone());
@@ -79,7 +82,7 @@ impl Net {
         };
         let nodes = (0..nodes).map(|node| Node::start(node, now, describe(node), wire.clone())).collect();
         let root = FakeRoot::new(identity(ROOT), UNIX_TIME, Random::from_seed(1));
-        Net { nodes, now, root, batches_relayed: 0, apart: false, wire }
+        Net { nodes, now, root, batches_relayed: 0, apart: false, longest: usize::MAX, wire }
     }
 
     /// All nodes are registered at the root, which alone they can reach.
@@ -119,7 +122,7 @@ impl Net {
             self.root_receives(from, &bytes, stride);
             return true;
         }
-        if self.apart && from != ROOT {
+        if self.apart && from != ROOT || stride > self.longest {
             return true;
         }
         let meta = RecvMeta { remote: place(from), socket: SocketIndex(0), multicast: false, relay: None };

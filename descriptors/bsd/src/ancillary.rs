@@ -1,109 +1,22 @@
-//! Ancillary data of datagrams: control messages in both directions (RFC 3542, ip(7), ipv6(7)).
+//! Ancillary data of datagrams that are received: control messages (RFC 3542, ip(7), ipv6(7)).
 
 use std::mem::{size_of, zeroed};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::{ptr, slice};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ptr;
 
 use libc::{c_int, c_uint, cmsghdr, in_pktinfo, in6_pktinfo, msghdr, timespec, timeval};
-use peersock_fd::{Details, Errno, Family, PacketInfo, Report, Timestamp, interface_index, network_of_index};
+use peersock_fd::{Details, Family, Header, PacketInfo, Report, Timestamp, interface_index};
 
-use crate::Result;
 use crate::sockaddr::write_to;
-
-/// What a message to be sent asks for; `None` if it asks for nothing.
-///
-/// # Errors
-/// EINVAL for what makes no sense, or is known and cannot be done; other levels are not looked at, as in
-/// Linux.
-///
-/// # Safety
-/// The message's control buffer is valid.
-pub(crate) unsafe fn read(message: &msghdr) -> Result<Option<Details>> {
-    let mut details = Details::default();
-    if message.msg_control.is_null() {
-        return Ok(None);
-    }
-    // The lengths are of other types in other C libraries.
-    let room = length(message.msg_controllen);
-    if room > c_int::MAX as usize {
-        return Err(Errno::NOBUFS);
-    }
-    // SAFETY: the caller says that the control buffer is there.
-    let mut left = unsafe { slice::from_raw_parts(message.msg_control.cast::<u8>(), room) };
-    while left.len() >= size_of::<cmsghdr>() {
-        // SAFETY: there is room for a header, which need not be aligned, and any bytes are one.
-        let header = unsafe { ptr::read_unaligned(left.as_ptr().cast::<cmsghdr>()) };
-        let whole = length(header.cmsg_len);
-        let value = left.get(HEADER..whole).ok_or(Errno::INVAL)?;
-        read_one(&header, value, &mut details)?;
-        left = left.get(whole.next_multiple_of(size_of::<usize>())..).unwrap_or_default();
-    }
-    Ok((!details.is_empty()).then_some(details))
-}
 
 /// Of `struct ip6_mtuinfo`, whose number libc does not name (RFC 3542 6.3).
 const IPV6_PATHMTU: c_int = 61;
 
 /// Bytes of a header, with what aligns the data.
-const HEADER: usize = {
+pub(crate) const HEADER: usize = {
     // SAFETY: it only computes.
     (unsafe { libc::CMSG_LEN(0) }) as usize
 };
-
-fn read_one(header: &cmsghdr, value: &[u8], details: &mut Details) -> Result<()> {
-    match (header.cmsg_level, header.cmsg_type) {
-        (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
-            // `in_pktinfo`: index, own address, and the header's destination, which means nothing here.
-            let index = number(value)?;
-            let local = Ipv4Addr::from(array::<4>(value, 4)?);
-            details.packet_info = Some(packet_info(local.into(), index)?);
-        }
-        (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
-            let index = number(value.get(16..).ok_or(Errno::INVAL)?)?;
-            let local = Ipv6Addr::from(array::<16>(value, 0)?);
-            details.packet_info = Some(packet_info(local.into(), index)?);
-        }
-        (libc::IPPROTO_IP, libc::IP_TTL) => match number(value)? {
-            hops @ 1..=255 => details.hop_limit = Some(hops as u8),
-            _ => return Err(Errno::INVAL),
-        },
-        (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT) => details.hop_limit = octet(number(value)?)?,
-        (libc::IPPROTO_IP, libc::IP_TOS) => {
-            let class = match value {
-                [class] => c_int::from(*class),
-                value => number(value)?,
-            };
-            details.traffic_class = Some(u8::try_from(class).map_err(|_| Errno::INVAL)?);
-        }
-        (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => details.traffic_class = octet(number(value)?)?,
-        // Descriptors and credentials are not for the network; Linux lets them be.
-        (libc::SOL_SOCKET, libc::SCM_RIGHTS | libc::SCM_CREDENTIALS) => {}
-        (libc::SOL_SOCKET | libc::IPPROTO_IP | libc::IPPROTO_IPV6 | libc::IPPROTO_UDP, _) => {
-            return Err(Errno::INVAL);
-        }
-        _ => {}
-    }
-    Ok(())
-}
-
-fn packet_info(local: IpAddr, index: c_int) -> Result<PacketInfo> {
-    let index = u32::try_from(index).map_err(|_| Errno::NODEV)?;
-    let interface = network_of_index(index).ok_or(Errno::NODEV)?;
-    Ok(PacketInfo { local, interface })
-}
-
-/// -1 means what is usual.
-fn octet(value: c_int) -> Result<Option<u8>> {
-    if value == -1 { Ok(None) } else { Ok(Some(u8::try_from(value).map_err(|_| Errno::INVAL)?)) }
-}
-
-fn number(value: &[u8]) -> Result<c_int> {
-    Ok(c_int::from_ne_bytes(array::<4>(value, 0)?))
-}
-
-fn array<const N: usize>(value: &[u8], at: usize) -> Result<[u8; N]> {
-    value.get(at..at + N).and_then(|bytes| bytes.try_into().ok()).ok_or(Errno::INVAL)
-}
 
 /// The control buffer of a message that receives, while it is filled.
 pub(crate) struct ControlBuffer<'a> {
@@ -165,6 +78,14 @@ impl<'a> ControlBuffer<'a> {
                 true => self.put(libc::IPPROTO_IP, libc::IP_TOS, &class),
                 false => self.put(libc::IPPROTO_IPV6, libc::IPV6_TCLASS, &c_int::from(class)),
             }
+        }
+    }
+
+    /// IPV6_HOPOPTS, IPV6_DSTOPTS, IPV6_RTHDR.
+    pub(crate) fn put_headers(&mut self, headers: &[Header]) {
+        for Header { kind, bytes } in headers {
+            // SAFETY: so many bytes are there.
+            unsafe { self.put_raw(libc::IPPROTO_IPV6, kind.option(), bytes.as_ptr(), bytes.len()) }
         }
     }
 
@@ -234,13 +155,22 @@ impl<'a> ControlBuffer<'a> {
 
     /// One control message, or as much of it as there is room for; then MSG_CTRUNC says so.
     fn put<T>(&mut self, level: c_int, kind: c_int, value: &T) {
+        // SAFETY: so many bytes are there.
+        unsafe { self.put_raw(level, kind, ptr::from_ref(value).cast(), size_of::<T>()) }
+    }
+
+    /// As [`put`](Self::put).
+    ///
+    /// # Safety
+    /// There are `length` bytes at `value`.
+    unsafe fn put_raw(&mut self, level: c_int, kind: c_int, value: *const u8, length: usize) {
         let left = self.room - self.used;
         if left < HEADER {
             self.message.msg_flags |= libc::MSG_CTRUNC;
             return;
         }
-        let fits = size_of::<T>().min(left - HEADER);
-        if fits < size_of::<T>() {
+        let fits = length.min(left - HEADER);
+        if fits < length {
             self.message.msg_flags |= libc::MSG_CTRUNC;
         }
         // SAFETY: zeros are a header.
@@ -250,7 +180,7 @@ impl<'a> ControlBuffer<'a> {
         unsafe {
             let at = self.message.msg_control.cast::<u8>().add(self.used);
             ptr::write_unaligned(at.cast(), header);
-            ptr::copy_nonoverlapping(ptr::from_ref(value).cast::<u8>(), at.add(HEADER), fits);
+            ptr::copy_nonoverlapping(value, at.add(HEADER), fits);
         }
         // SAFETY: it only computes.
         let space = unsafe { libc::CMSG_SPACE(fits as c_uint) } as usize;
@@ -260,13 +190,16 @@ impl<'a> ControlBuffer<'a> {
 }
 
 /// A length whose type differs between C libraries.
-fn length(value: impl TryInto<usize>) -> usize {
+pub(crate) fn length(value: impl TryInto<usize>) -> usize {
     value.try_into().unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]
 mod tests {
+    use peersock_fd::{Errno, HeaderKind};
+
     use super::*;
+    use crate::sent_ancillary::{SentAncillary, read};
 
     /// A message with a control buffer.
     fn message(control: &mut [u64]) -> msghdr {
@@ -279,7 +212,35 @@ mod tests {
 
     fn details(local: &str) -> Details {
         let packet_info = Some(PacketInfo { local: local.parse().expect("an address"), interface: 3 });
-        Details { packet_info, hop_limit: Some(9), traffic_class: Some(0xb8), path_mtu: None }
+        Details { packet_info, hop_limit: Some(9), traffic_class: Some(0xb8), ..Details::default() }
+    }
+
+    fn asking(details: Details) -> SentAncillary {
+        SentAncillary { details: Some(details), headers: Vec::new() }
+    }
+
+    #[test]
+    fn headers_come_behind_all_else_as_many_as_have_room() {
+        let header = |kind, eighths: u8| Header { kind, bytes: vec![eighths - 1; 8 * usize::from(eighths)] };
+        let headers = [header(HeaderKind::HopByHop, 1), header(HeaderKind::Routing, 3)];
+        for (words, used, flags) in
+            [(20, 40 + 24 + 40, 0), (12, 96, libc::MSG_CTRUNC), (5, 40, libc::MSG_CTRUNC)]
+        {
+            let mut buf = vec![0u64; words];
+            let mut written = message(&mut buf);
+            // SAFETY: the control buffer is there.
+            let mut control = unsafe { ControlBuffer::new(&mut written) };
+            let all = Details { hop_limit: None, traffic_class: None, ..details("fd00::2") };
+            control.put_details(Family::V6, None, &all);
+            control.put_headers(&headers);
+            assert_eq!((written.msg_flags, length(written.msg_controllen)), (flags, used));
+            let bytes: Vec<u8> = buf.iter().flat_map(|word| word.to_ne_bytes()).collect();
+            if words == 12 {
+                // As Linux: what is cut says how much of it is there.
+                assert_eq!(bytes[64..72], 32u64.to_ne_bytes());
+                assert_eq!(bytes[80..96], [2; 16]);
+            }
+        }
     }
 
     #[test]
@@ -297,7 +258,7 @@ mod tests {
             control.put_details(family, Some(remote.parse().expect("an address")), &details);
             assert_eq!(written.msg_flags, 0);
             // SAFETY: as above.
-            assert_eq!(unsafe { read(&written) }, Ok(Some(details)));
+            assert_eq!(unsafe { read(&written, family) }, Ok(asking(details)));
         }
     }
 
@@ -346,21 +307,21 @@ mod tests {
             let mut control = unsafe { ControlBuffer::new(&mut written) };
             control.put(level, kind, &value);
             // SAFETY: as above.
-            unsafe { read(&written) }
+            unsafe { read(&written, Family::V6) }
         };
         assert_eq!(one(libc::IPPROTO_IP, libc::IP_TTL, 0), Err(Errno::INVAL));
         assert_eq!(one(libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT, 256), Err(Errno::INVAL));
-        assert_eq!(one(libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT, -1), Ok(None));
+        assert_eq!(one(libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT, -1), Ok(SentAncillary::default()));
         assert_eq!(one(libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, 1), Err(Errno::INVAL));
         assert_eq!(one(libc::IPPROTO_UDP, 103, 1200), Err(Errno::INVAL));
-        assert_eq!(one(libc::IPPROTO_TCP, 1, 1), Ok(None));
+        assert_eq!(one(libc::IPPROTO_TCP, 1, 1), Ok(SentAncillary::default()));
         let mut buf = [u64::MAX; 4];
         // SAFETY: the control buffer is there, though it holds nonsense.
-        assert_eq!(unsafe { read(&message(&mut buf)) }, Err(Errno::INVAL));
+        assert_eq!(unsafe { read(&message(&mut buf), Family::V6) }, Err(Errno::INVAL));
         let mut much = message(&mut buf);
         much.msg_controllen = usize::MAX as _;
         // SAFETY: so long a buffer is not looked at.
-        assert_eq!(unsafe { read(&much) }, Err(Errno::NOBUFS));
+        assert_eq!(unsafe { read(&much, Family::V6) }, Err(Errno::NOBUFS));
     }
 
     #[test]
@@ -376,6 +337,10 @@ mod tests {
         };
         control.put_details(Family::V6, None, &Details { traffic_class: None, ..details });
         // SAFETY: as above.
-        assert_eq!(unsafe { read(&written) }, Ok(Some(Details { traffic_class: None, ..details })));
+        assert_eq!(
+            // SAFETY: the message and what it points to live until the end of the test.
+            unsafe { read(&written, Family::V6) },
+            Ok(asking(Details { traffic_class: None, ..details }))
+        );
     }
 }

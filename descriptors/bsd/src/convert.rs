@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use libc::{c_int, c_void, socklen_t};
-use peersock_fd::option_table::{self, Repeat};
+use peersock_fd::option_table::{self, Repeat, Row};
 use peersock_fd::{Client, Errno, Request, Socket, Which};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::OFlags;
@@ -11,10 +11,12 @@ use rustix::io::{DupFlags, FdFlags};
 use rustix::net::sockopt;
 
 use crate::kernel::{borrow, int_option};
-use crate::{EpollSets, copies};
+use crate::{EpollSets, copies, options};
 
-/// The longest value of an option that is taken over, bytes.
+/// The longest value of an option of known length that is taken over, bytes.
 const MOST: usize = 32;
+/// The longest of any length: an extension header.
+const LONGEST: usize = 8 * 256;
 
 /// Turns `fd` into an overlay socket of the same family and kind, with the options that were set, and puts it
 /// again into the epoll sets that `sets` finds it in.
@@ -223,6 +225,13 @@ fn repeat_options(
     for row in option_table::of_kind(new.kind()) {
         let size = match row.repeat {
             Repeat::Never => continue,
+            Repeat::UnlessEmpty => {
+                let mut value = [0u8; LONGEST];
+                if let Ok(length @ 1..) = get(row.level, row.number, &mut value) {
+                    set_again(new, row, value.get(..length).unwrap_or(&value));
+                }
+                continue;
+            }
             Repeat::Unless(_) | Repeat::Buffer => size_of::<c_int>(),
             Repeat::UnlessZeros(size) | Repeat::UnlessNew(size) => size,
         };
@@ -230,7 +239,7 @@ fn repeat_options(
         let Ok(length) = get(row.level, row.number, &mut old[..size.min(MOST)]) else { continue };
         let old = &mut old[..length.min(MOST)];
         let is_usual = match row.repeat {
-            Repeat::Never => true,
+            Repeat::Never | Repeat::UnlessEmpty => true,
             // An IPv6 socket has -1 hops of its own until it has others.
             Repeat::Unless(usual) => {
                 int(old).is_none_or(|value| value == usual || (value == -1 && usual == 64))
@@ -252,8 +261,12 @@ fn repeat_options(
             // What is told is twice what was asked for (socket(7)).
             old.copy_from_slice(&(told / 2).to_ne_bytes());
         }
-        let length = old.len() as socklen_t;
-        // SAFETY: the value is as long as we say.
-        let _ = unsafe { crate::setsockopt(new, row.level, row.number, old.as_ptr().cast(), length) };
+        set_again(new, row, old);
     }
+}
+
+fn set_again(new: &Socket<'_>, row: &Row, value: &[u8]) {
+    let (pointer, length) = (value.as_ptr().cast(), value.len() as socklen_t);
+    // SAFETY: the value is as long as we say.
+    let _ = unsafe { options::repeat(new, row.level, row.number, pointer, length) };
 }

@@ -1,5 +1,5 @@
-//! Requests of ioctl(2) about interfaces (netdevice(7)): the kernel's answer, and the networks' where it knows
-//! none.
+//! Requests of ioctl(2) about interfaces (netdevice(7)): the kernel's answer, and the networks' where it
+//! knows none.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsRawFd as _, OwnedFd};

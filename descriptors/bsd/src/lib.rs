@@ -18,6 +18,7 @@ pub mod copies;
 pub mod either;
 pub mod elf;
 pub mod epoll_sets;
+mod extension_headers;
 pub mod filter;
 pub mod interface;
 pub mod interface_requests;
@@ -29,7 +30,9 @@ pub mod netlink;
 mod option_hints;
 mod options;
 mod peek;
+mod privilege;
 mod rules;
+mod sent_ancillary;
 mod sides;
 mod sockaddr;
 

@@ -8,10 +8,11 @@ use libc::{c_int, c_uint, c_void, mmsghdr, msghdr, size_t, sockaddr, socklen_t, 
 use peersock_fd::{Errno, Kind, RecvFlags, SendFlags, Socket};
 
 use crate::Result;
-use crate::ancillary::{self, ControlBuffer};
+use crate::ancillary::ControlBuffer;
 use crate::kernel;
 use crate::message_pieces::{MAX_BYTES, many, pieces_mut, scatter, vectors};
 use crate::peek::{await_bytes, is_patient_peek};
+use crate::sent_ancillary::{self, SentAncillary};
 use crate::sockaddr::{read, write, write_to};
 
 /// What one call with MSG_TRUNC discards of a stream at most, bytes.
@@ -151,14 +152,25 @@ pub unsafe fn sendmsg(socket: &Socket<'_>, message: *const msghdr, flags: c_int)
     // SAFETY: `IoSlice` is guaranteed to be an `iovec`, and these were checked.
     let pieces = unsafe { slice::from_raw_parts(pieces.as_ptr().cast::<IoSlice<'_>>(), pieces.len()) };
     // SAFETY: the caller's.
-    let details = unsafe { ancillary::read(message) }?;
+    let asked = unsafe { sent_ancillary::read(message, socket.family()) }?;
     let flags = SendFlags::from_bits_retain(flags as u32);
-    let sent = match message.msg_name.is_null() {
-        true => socket.send(pieces, flags, details),
+    let remote = match message.msg_name.is_null() {
+        true => None,
         false => {
             // SAFETY: the caller's.
-            let remote = unsafe { read(message.msg_name.cast(), message.msg_namelen) }?;
-            socket.send_to(pieces, flags, remote.ok_or(Errno::AFNOSUPPORT)?, details)
+            let address = unsafe { read(message.msg_name.cast(), message.msg_namelen) }?;
+            Some(address.ok_or(Errno::AFNOSUPPORT)?)
+        }
+    };
+    let sent = match (remote, asked) {
+        (None, SentAncillary { details, headers }) if headers.is_empty() => {
+            socket.send(pieces, flags, details)
+        }
+        (Some(remote), SentAncillary { details, headers }) if headers.is_empty() => {
+            socket.send_to(pieces, flags, remote, details)
+        }
+        (remote, SentAncillary { details, headers }) => {
+            socket.send_with_headers(pieces, flags, remote, details, headers)
         }
     };
     Ok(sent? as ssize_t)
@@ -209,6 +221,7 @@ pub unsafe fn recvmsg(socket: &Socket<'_>, message: *mut msghdr, flags: c_int) -
     if let Some(details) = &received.details {
         control.put_details(socket.family(), received.remote, details);
     }
+    control.put_headers(&received.headers);
     message.msg_namelen = match received.remote {
         // SAFETY: the caller says that there is room for so much of a name.
         Some(remote) if !message.msg_name.is_null() => unsafe {

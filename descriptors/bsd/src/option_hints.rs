@@ -7,7 +7,7 @@ use peersock_fd::option_table::Note;
 
 /// SO_LINGER.
 static LINGERS: AtomicBool = AtomicBool::new(false);
-/// IP_MTU_DISCOVER, IPV6_MTU_DISCOVER or IPV6_DONTFRAG.
+/// IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, IPV6_DONTFRAG, or extension headers.
 static FORBIDS_CUTTING: AtomicBool = AtomicBool::new(false);
 
 /// Whether some socket may have SO_LINGER, so that closing is this library's.

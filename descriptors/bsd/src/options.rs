@@ -4,9 +4,10 @@ use std::os::fd::AsRawFd;
 use std::{ptr, slice};
 
 use libc::{c_int, c_void, socklen_t};
-use peersock_fd::option_table::{self, Access, Note, Row};
+use peersock_fd::option_table::{self, Access, Note, Repeat, Row};
 use peersock_fd::{Errno, Family, Kind, Socket};
 
+use crate::privilege::has_net_raw;
 use crate::{Result, kernel, option_hints};
 
 /// The longest value that is taken, bytes.
@@ -72,11 +73,32 @@ fn unknown(socket: &Socket<'_>, level: c_int, error: Errno) -> Errno {
 /// setsockopt(2).
 ///
 /// # Errors
-/// ENOPROTOOPT, EFAULT, EINVAL.
+/// ENOPROTOOPT, EFAULT, EINVAL, EPERM.
 ///
 /// # Safety
 /// See the crate.
 pub unsafe fn setsockopt(
+    socket: &Socket<'_>,
+    level: c_int,
+    name: c_int,
+    value: *const c_void,
+    length: socklen_t,
+) -> Result<c_int> {
+    if row(socket, level, name).is_some_and(|row| row.is_privileged) && !has_net_raw() {
+        return Err(Errno::PERM);
+    }
+    // SAFETY: the caller's.
+    unsafe { repeat(socket, level, name, value, length) }
+}
+
+/// As [`setsockopt`], of what the program was allowed to set on another socket.
+///
+/// # Errors
+/// As [`setsockopt`], but for EPERM.
+///
+/// # Safety
+/// See the crate.
+pub(crate) unsafe fn repeat(
     socket: &Socket<'_>,
     level: c_int,
     name: c_int,
@@ -93,7 +115,9 @@ pub unsafe fn setsockopt(
         return Err(Errno::INVAL);
     }
     if value.is_null() && length > 0 {
-        return Err(Errno::FAULT);
+        // As Linux says of extension headers.
+        let is_header = row.is_some_and(|row| row.repeat == Repeat::UnlessEmpty);
+        return Err(if is_header { Errno::INVAL } else { Errno::FAULT });
     }
     let value = match length {
         0 => &[][..],

@@ -3,12 +3,12 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrUnix, sendmsg, sendmsg_addr};
 
+use crate::headers::{AncillaryData, Header};
 use crate::interface_index::network_of_index;
 use crate::known_sizes::ALWAYS_WHOLE;
 use crate::name::{Details, Family, Kind, Name, PacketInfo, Remote};
@@ -26,14 +26,11 @@ pub struct Timestamp {
     pub is_precise: bool,
 }
 
-/// The longest encoded [`Details`], bytes.
-const DETAILS: usize = 64;
-
 /// What a packet of any family and protocol has room for, bytes.
 const ALWAYS_FITS: usize = 65507;
 
 /// A datagram as the application gets it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Received {
     /// Bytes that were copied; with MSG_TRUNC the datagram's length.
     pub length: usize,
@@ -43,6 +40,8 @@ pub struct Received {
     pub remote: Option<SocketAddr>,
     /// What its IP header says, as far as the socket has asked for it.
     pub details: Option<Details>,
+    /// Its extension headers, as far as the socket has asked for them.
+    pub headers: Vec<Header>,
     /// When it came, if the socket has asked for it.
     pub timestamp: Option<Timestamp>,
 }
@@ -82,11 +81,60 @@ impl Socket<'_> {
         let remote = self.without_port(remote);
         self.check_path(data, remote, details)?;
         let name = self.remote_name(remote, details)?;
-        let send = || sendmsg_addr(self.fd(), &name, data, &mut SendAncillaryBuffer::default(), flags);
+        self.send_named(data, flags, &name, || Request::Reach(self.opened(), remote, details, Vec::new()))
+    }
+
+    /// As [`send_to`](Self::send_to), or as [`send`](Self::send) without an address, with extension headers in
+    /// place of those that the socket's options name. Datagrams to IPv4 addresses leave without.
+    ///
+    /// The node has an end for all that a datagram asks for. Programs that seldom change that pay nothing for
+    /// it but the first time.
+    ///
+    /// # Errors
+    /// As [`send_to`](Self::send_to) and [`send`](Self::send), and EINVAL for headers that make no sense.
+    pub fn send_with_headers(
+        &self,
+        data: &[IoSlice<'_>],
+        flags: SendFlags,
+        remote: Option<SocketAddr>,
+        details: Option<Details>,
+        headers: Vec<Header>,
+    ) -> Result<usize, Errno> {
+        let remote = remote.or_else(|| self.associated()).ok_or(Errno::DESTADDRREQ)?;
+        if headers.is_empty() || remote.ip().to_canonical().is_ipv4() {
+            return self.send_to(data, flags, remote, details);
+        }
+        self.check_family(remote)?;
+        self.check_length(data, remote.ip())?;
+        if remote.port() == 0 && self.kind() == Kind::Datagram {
+            return Err(Errno::INVAL);
+        }
+        let (details, remote) = (scoped(remote, details), self.without_port(remote));
+        let socket = self.opened();
+        let length = length_of(data);
+        let between: usize = headers.iter().map(|header| header.bytes.len()).sum();
+        if length + between > ALWAYS_WHOLE {
+            let (headers, length) = (headers.clone(), length as u32);
+            self.ask(Request::Fits { socket, remote, details, headers, length })?;
+        }
+        let digest = Some(self.client().name_key()?.digest(details, &headers));
+        let name = self.remote_name(remote, Some(Details { digest, ..Details::default() }))?;
+        self.send_named(data, flags, &name, || Request::Reach(socket, remote, details, headers))
+    }
+
+    /// Sends to an end of the node, for which it is asked if it has none of this name.
+    fn send_named(
+        &self,
+        data: &[IoSlice<'_>],
+        flags: SendFlags,
+        name: &SocketAddrUnix,
+        reach: impl FnOnce() -> Request,
+    ) -> Result<usize, Errno> {
+        let send = || sendmsg_addr(self.fd(), name, data, &mut SendAncillaryBuffer::default(), flags);
         match send() {
             // The node has no such socket, or none any more.
             Err(Errno::CONNREFUSED | Errno::NOENT) => {
-                self.ask(Request::Reach(self.opened(), remote, details))?;
+                self.ask(reach())?;
                 send()
             }
             Err(Errno::CONNRESET) => Err(self.meaning()),
@@ -139,8 +187,8 @@ impl Socket<'_> {
                 if let Some(error) = self.end() {
                     return Err(error);
                 }
-                let (remote, details, timestamp) = (None, None, None);
-                return Ok(Received { length: 0, truncated: false, remote, details, timestamp });
+                let (remote, details, headers, timestamp) = (None, None, Vec::new(), None);
+                return Ok(Received { length: 0, truncated: false, remote, details, headers, timestamp });
             }
             let is_by_node =
                 |name: &Remote| datagram.sender.is_some_and(|sender| self.client().is_end(sender, name));
@@ -161,8 +209,16 @@ impl Socket<'_> {
                 }
             }
             let Datagram { length, truncated, fd, timestamp, .. } = datagram;
-            let details = remote.details.or_else(|| fd.and_then(read_details));
-            return Ok(Received { length, truncated, remote: Some(remote.address), details, timestamp });
+            let beside =
+                if remote.details.is_none() { fd.as_ref().and_then(AncillaryData::read) } else { None };
+            let (details, headers) = match beside {
+                Some(AncillaryData { details, headers }) => {
+                    (Some(details).filter(|it| !it.is_empty()), headers)
+                }
+                None => (remote.details, Vec::new()),
+            };
+            let remote = Some(remote.address);
+            return Ok(Received { length, truncated, remote, details, headers, timestamp });
         }
     }
 
@@ -232,7 +288,8 @@ impl Socket<'_> {
         if client.has_passed((socket.id, remote), length) {
             return Ok(());
         }
-        client.ask(Request::Fits { socket, remote, details, length: length as u32 })?;
+        let headers = Vec::new();
+        client.ask(Request::Fits { socket, remote, details, headers, length: length as u32 })?;
         client.note_passed((socket.id, remote), length);
         Ok(())
     }
@@ -264,12 +321,4 @@ fn scoped(remote: SocketAddr, details: Option<Details>) -> Option<Details> {
     }
     let packet_info = Some(PacketInfo { local: Family::of(remote.ip()).unspecified(), interface });
     Some(Details { packet_info, ..details.unwrap_or_default() })
-}
-
-/// The details that a descriptor holds.
-fn read_details(fd: OwnedFd) -> Option<Details> {
-    let mut buf = [0; DETAILS];
-    // The same open file comes with many datagrams: its position must not move.
-    let length = rustix::io::pread(fd.as_fd(), &mut buf[..], 0).ok()?;
-    Details::decode(&buf[..length])
 }

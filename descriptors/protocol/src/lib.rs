@@ -16,6 +16,7 @@ mod accept;
 mod client;
 mod connect;
 mod datagram;
+mod headers;
 mod interface_index;
 mod known_clients;
 mod known_sizes;
@@ -34,6 +35,7 @@ mod sys;
 
 pub use client::{Client, address, receive, send_with};
 pub use datagram::{Received, Timestamp};
+pub use headers::{AncillaryData, Header, HeaderKind};
 pub use interface_index::{interface_index, network_of_index};
 pub use known_sizes::ALWAYS_WHOLE;
 pub use name::{

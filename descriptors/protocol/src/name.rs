@@ -135,6 +135,9 @@ pub struct Details {
     /// IPV6_PATHMTU: what is told is that a datagram was longer than this, bytes of an IP packet. A name says
     /// then nothing else.
     pub path_mtu: Option<u32>,
+    /// Of a datagram that is to have extension headers: what they and all else that it asks for come to, see
+    /// [`NameKey::digest`](crate::NameKey::digest). A name says then nothing else.
+    pub digest: Option<u64>,
 }
 
 /// The near end of a datagram's way.
@@ -151,16 +154,6 @@ impl Details {
     /// Nothing is asked for or told.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
-    }
-
-    /// As bytes, for a descriptor that comes with a datagram.
-    pub fn encode(&self) -> Vec<u8> {
-        crate::requests::encode(self)
-    }
-
-    /// Reads what [`encode`](Self::encode) has written.
-    pub fn decode(bytes: &[u8]) -> Option<Self> {
-        crate::requests::decode(bytes)
     }
 }
 
@@ -332,11 +325,12 @@ mod tests {
                 packet_info: Some(PacketInfo { local: local.ip(), interface: port }),
                 hop_limit: Some(!octet),
                 traffic_class: Some(octet ^ 7),
-                path_mtu: None,
+                ..Details::default()
             };
             let one = Details { hop_limit: Some(octet), ..Details::default() };
             let seal = (a as u64).rotate_left(7) ^ b as u64;
             let mtu = Details { path_mtu: Some(tag.0), ..Details::default() };
+            let digest = Details { digest: Some(!seal), ..Details::default() };
             for name in [
                 Name::Requests(tag),
                 Name::Data(tag),
@@ -348,6 +342,7 @@ mod tests {
                 Name::Remote(tag, Remote { id, address: peer, details: Some(all), seal }),
                 Name::Remote(tag, Remote { id, address: peer, details: Some(one), seal }),
                 Name::Remote(tag, Remote { id, address: peer, details: Some(mtu), seal }),
+                Name::Remote(tag, Remote { id, address: peer, details: Some(digest), seal }),
                 Name::Remote(tag, Remote { id, address: peer, details: Some(Details::default()), seal }),
             ] {
                 let text = name.to_string();

@@ -40,9 +40,13 @@ pub(crate) fn write_base64(f: &mut fmt::Formatter<'_>, value: u128, digits: u32)
 
 /// Which there are, and then those.
 pub(crate) fn write_details(f: &mut fmt::Formatter<'_>, details: &Details) -> fmt::Result {
-    let Details { packet_info, hop_limit, traffic_class, path_mtu } = details;
+    let Details { packet_info, hop_limit, traffic_class, path_mtu, digest } = details;
     if let Some(path_mtu) = path_mtu {
         return write!(f, "8{path_mtu:08x}");
+    }
+    if let Some(digest) = digest {
+        f.write_str("9")?;
+        return write_base64(f, (*digest).into(), SEAL_DIGITS);
     }
     let present = [packet_info.is_some(), hop_limit.is_some(), traffic_class.is_some()];
     write!(f, "{:x}", (0..3).map(|bit| u8::from(present[bit]) << bit).sum::<u8>())?;
@@ -118,6 +122,10 @@ impl<'a> Text<'a> {
             0..=7 => {}
             8 => {
                 return Some(Details { path_mtu: Some(self.hex(8)? as u32), ..Details::default() });
+            }
+            9 => {
+                let digest = u64::try_from(self.base64(SEAL_DIGITS)?).ok()?;
+                return Some(Details { digest: Some(digest), ..Details::default() });
             }
             _ => return None,
         }

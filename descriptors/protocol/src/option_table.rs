@@ -34,6 +34,8 @@ pub struct Row {
     /// Whether setting it to a whole `int` cannot fail: for a connection the node is told, and nobody waits
     /// for an answer.
     pub is_told: bool,
+    /// Whether who sets it needs CAP_NET_RAW, as in Linux.
+    pub is_privileged: bool,
     /// What the application's end has to know of it.
     pub note: Note,
     /// What the documentation says of it.
@@ -73,6 +75,8 @@ pub enum Repeat {
     UnlessNew(usize),
     /// As above. What is asked for is half of what is told (socket(7)).
     Buffer,
+    /// Unless it has no bytes; a value of any length.
+    UnlessEmpty,
 }
 
 /// What the application's end notes of an option that is set, so that other calls need not ask the node.
@@ -82,7 +86,7 @@ pub enum Note {
     Nothing,
     /// Closing may have to wait.
     Linger,
-    /// Datagrams may have to go whole or not at all.
+    /// Datagrams may have to go whole or not at all, or have less room.
     Cutting,
 }
 
@@ -97,6 +101,10 @@ impl Row {
 
     const fn told(self) -> Self {
         Self { is_told: true, ..self }
+    }
+
+    const fn privileged(self) -> Self {
+        Self { is_privileged: true, ..self }
     }
 
     const fn noted(self, note: Note) -> Self {
@@ -157,19 +165,19 @@ pub const MCAST_JOIN_SOURCE_GROUP: i32 = 46;
 /// As above.
 pub const MCAST_LEAVE_SOURCE_GROUP: i32 = 47;
 /// As above (RFC 3542 5).
-const IPV6_RECVHOPOPTS: i32 = 53;
+pub const IPV6_RECVHOPOPTS: i32 = 53;
 /// As above.
-const IPV6_HOPOPTS: i32 = 54;
+pub const IPV6_HOPOPTS: i32 = 54;
 /// As above.
-const IPV6_RTHDRDSTOPTS: i32 = 55;
+pub const IPV6_RTHDRDSTOPTS: i32 = 55;
 /// As above.
-const IPV6_RECVRTHDR: i32 = 56;
+pub const IPV6_RECVRTHDR: i32 = 56;
 /// As above.
-const IPV6_RTHDR: i32 = 57;
+pub const IPV6_RTHDR: i32 = 57;
 /// As above.
-const IPV6_RECVDSTOPTS: i32 = 58;
+pub const IPV6_RECVDSTOPTS: i32 = 58;
 /// As above.
-const IPV6_DSTOPTS: i32 = 59;
+pub const IPV6_DSTOPTS: i32 = 59;
 /// As above.
 const IPV6_NEXTHOP: i32 = 9;
 
@@ -181,15 +189,16 @@ const fn row(
     access: Access,
     what: &'static str,
 ) -> Row {
-    let (repeat, is_followed, is_told, note) = (Repeat::Never, false, false, Note::Nothing);
-    Row { name, level, number, kinds, access, repeat, is_followed, is_told, note, what }
+    let (repeat, is_followed, is_told, is_privileged, note) =
+        (Repeat::Never, false, false, false, Note::Nothing);
+    Row { name, level, number, kinds, access, repeat, is_followed, is_told, is_privileged, note, what }
 }
 
 /// All that are known. Every other is refused with ENOPROTOOPT.
 #[rustfmt::skip]
 pub const TABLE: &[Row] = {
     use Access::{Application, Both, Get, Kept, Kernel, Refused, Set};
-    use Repeat::{Buffer, Unless, UnlessNew, UnlessZeros};
+    use Repeat::{Buffer, Unless, UnlessEmpty, UnlessNew, UnlessZeros};
     &[
         row("SO_TYPE", SOL_SOCKET, libc::SO_TYPE, "tuir", Application, "what the socket was opened as"),
         row("SO_PROTOCOL", SOL_SOCKET, libc::SO_PROTOCOL, "tuir", Application, "what the socket was opened as"),
@@ -287,13 +296,17 @@ pub const TABLE: &[Row] = {
         row("IPV6_RECVPATHMTU", IPPROTO_IPV6, IPV6_RECVPATHMTU, "uir", Both, "after a datagram that was too long and must not be cut, an empty one comes with IPV6_PATHMTU").repeated(Unless(0)),
         row("IPV6_PKTINFO", IPPROTO_IPV6, libc::IPV6_PKTINFO, "uir", Both, "own address and interface of all datagrams, `in6_pktinfo`; zeros for none, EADDRNOTAVAIL if it is not this node's"),
         row("IPV6_NEXTHOP", IPPROTO_IPV6, IPV6_NEXTHOP, "tuir", Refused, "every member is one hop away"),
-        row("IPV6_RTHDR", IPPROTO_IPV6, IPV6_RTHDR, "tuir", Refused, "nothing is sent with extension headers"),
-        row("IPV6_HOPOPTS", IPPROTO_IPV6, IPV6_HOPOPTS, "tuir", Refused, "as IPV6_RTHDR"),
-        row("IPV6_DSTOPTS", IPPROTO_IPV6, IPV6_DSTOPTS, "tuir", Refused, "as IPV6_RTHDR"),
-        row("IPV6_RTHDRDSTOPTS", IPPROTO_IPV6, IPV6_RTHDRDSTOPTS, "tuir", Refused, "as IPV6_RTHDR"),
-        row("IPV6_RECVRTHDR", IPPROTO_IPV6, IPV6_RECVRTHDR, "uir", Kept(0), "the node takes extension headers out, and no datagram tells them").repeated(Unless(0)),
-        row("IPV6_RECVHOPOPTS", IPPROTO_IPV6, IPV6_RECVHOPOPTS, "uir", Kept(0), "as IPV6_RECVRTHDR").repeated(Unless(0)),
-        row("IPV6_RECVDSTOPTS", IPPROTO_IPV6, IPV6_RECVDSTOPTS, "uir", Kept(0), "as IPV6_RECVRTHDR").repeated(Unless(0)),
+        row("IPV6_RTHDR", IPPROTO_IPV6, IPV6_RTHDR, "t", Refused, "streams leave without extension headers"),
+        row("IPV6_RTHDR", IPPROTO_IPV6, IPV6_RTHDR, "uir", Both, "a routing header of type 2 or 4 for all datagrams; no bytes for none").repeated(UnlessEmpty).noted(Note::Cutting),
+        row("IPV6_HOPOPTS", IPPROTO_IPV6, IPV6_HOPOPTS, "t", Refused, "as IPV6_RTHDR"),
+        row("IPV6_HOPOPTS", IPPROTO_IPV6, IPV6_HOPOPTS, "uir", Both, "hop-by-hop options for all datagrams; EPERM without CAP_NET_RAW").repeated(UnlessEmpty).privileged().noted(Note::Cutting),
+        row("IPV6_DSTOPTS", IPPROTO_IPV6, IPV6_DSTOPTS, "t", Refused, "as IPV6_RTHDR"),
+        row("IPV6_DSTOPTS", IPPROTO_IPV6, IPV6_DSTOPTS, "uir", Both, "destination options for all datagrams; EPERM without CAP_NET_RAW").repeated(UnlessEmpty).privileged().noted(Note::Cutting),
+        row("IPV6_RTHDRDSTOPTS", IPPROTO_IPV6, IPV6_RTHDRDSTOPTS, "t", Refused, "as IPV6_RTHDR"),
+        row("IPV6_RTHDRDSTOPTS", IPPROTO_IPV6, IPV6_RTHDRDSTOPTS, "uir", Both, "those in front of a routing header, and only with one; EPERM without CAP_NET_RAW").repeated(UnlessEmpty).privileged().noted(Note::Cutting),
+        row("IPV6_RECVRTHDR", IPPROTO_IPV6, IPV6_RECVRTHDR, "uir", Both, "IPV6_RTHDR comes with each datagram that has one").repeated(Unless(0)),
+        row("IPV6_RECVHOPOPTS", IPPROTO_IPV6, IPV6_RECVHOPOPTS, "uir", Both, "IPV6_HOPOPTS comes with each datagram that has them").repeated(Unless(0)),
+        row("IPV6_RECVDSTOPTS", IPPROTO_IPV6, IPV6_RECVDSTOPTS, "uir", Both, "IPV6_DSTOPTS comes with each datagram, once for each header of them").repeated(Unless(0)),
         row("IPV6_MTU", IPPROTO_IPV6, libc::IPV6_MTU, "tuir", Get, "the path's, of a connected socket"),
         row("IPV6_MTU_DISCOVER", IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, "tuir", Both, "as IP_MTU_DISCOVER").repeated(Unless(libc::IPV6_PMTUDISC_WANT)).noted(Note::Cutting),
         row("IPV6_DONTFRAG", IPPROTO_IPV6, libc::IPV6_DONTFRAG, "uir", Both, "datagrams over the path's MTU are refused with EMSGSIZE").repeated(Unless(0)).noted(Note::Cutting),

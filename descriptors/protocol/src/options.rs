@@ -9,6 +9,7 @@ use libc::IPPROTO_IPV6;
 use rustix::io::Errno;
 use rustix::net::sockopt;
 
+use crate::headers::HeaderKind;
 use crate::name::Kind;
 use crate::option_table::{self, Note};
 use crate::requests::{Reply, Request};
@@ -62,7 +63,7 @@ impl Socket<'_> {
         linger.filter(|time| !time.is_zero() && self.kind() == Kind::Stream)
     }
 
-    /// Whether datagrams may have to go whole or not at all, as [`set_option`](Self::set_option) has noted
+    /// Whether datagrams may have to go whole or not at all, or have less room, as [`set_option`](Self::set_option) has noted
     /// it. The note stays when that ends: then the node says so.
     pub(crate) fn may_forbid_cutting(&self) -> bool {
         sockopt::socket_broadcast(self.fd()).unwrap_or(false)
@@ -72,6 +73,8 @@ impl Socket<'_> {
 fn forbids_cutting(level: i32, name: i32, value: i32) -> bool {
     match (level, name) {
         (IPPROTO_IPV6, libc::IPV6_DONTFRAG) => value != 0,
+        // What they take of a packet is not there for data.
+        (IPPROTO_IPV6, name) if HeaderKind::of_option(name).is_some() => true,
         _ => !matches!(value, libc::IP_PMTUDISC_DONT | libc::IP_PMTUDISC_WANT | libc::IP_PMTUDISC_OMIT),
     }
 }

@@ -13,12 +13,14 @@ use blake2::digest::consts::U16;
 use blake2::digest::{FixedOutput, KeyInit, Update};
 use subtle::ConstantTimeEq;
 
+use crate::headers::Header;
 use crate::name::{Details, Remote, SocketId};
 use crate::requests::{Token, encode};
 
 /// Says what the hash is for.
 const CONTEXT: &[u8] = b"peersock descriptors: the node's proof";
 const ADMISSION_CONTEXT: &[u8] = b"peersock descriptors: a program's proof to its launcher";
+const DIGEST_CONTEXT: &[u8] = b"peersock descriptors: extension headers of a datagram";
 const SEAL_CONTEXT: &[u8] = b"peersock descriptors: the seal of a name";
 
 /// What only those who know the token can say about a number: keyed BLAKE2s (RFC 7693) of 16 bytes.
@@ -78,6 +80,21 @@ impl NameKey {
         let rest = encode(&(id, address, details));
         let seal = mac(self.0, SEAL_CONTEXT, &rest) as u64;
         Remote { id, address, details, seal }
+    }
+
+    /// What stands in a name for extension headers, and all else that a datagram asks for: keyed BLAKE2s, of
+    /// which 64 bits are kept. Only the node's own applications could find two that come to the same, and
+    /// would have nothing of it.
+    ///
+    /// ```
+    /// use peersock_fd::{Header, HeaderKind, NameKey};
+    ///
+    /// let header = |fill| Header { kind: HeaderKind::Destination, bytes: vec![0, 0, 1, 4, fill, 0, 0, 0] };
+    /// assert_eq!(NameKey(7).digest(None, &[header(0)]), NameKey(7).digest(None, &[header(0)]));
+    /// assert_ne!(NameKey(7).digest(None, &[header(0)]), NameKey(7).digest(None, &[header(1)]));
+    /// ```
+    pub fn digest(self, details: Option<Details>, headers: &[Header]) -> u64 {
+        mac(self.0, DIGEST_CONTEXT, &encode(&(details, headers))) as u64
     }
 
     /// Whether such a name is one that [`remote`](Self::remote) has made.

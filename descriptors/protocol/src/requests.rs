@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::headers::Header;
 use crate::name::{Details, Opened, SocketId};
 use crate::proof::NameKey;
 
 /// The version of requests and replies. A node answers requests of its own version only.
-pub const VERSION: u8 = 5;
+pub const VERSION: u8 = 6;
 
 /// The longest request and the longest reply, bytes.
 pub const MAX_MESSAGE: usize = 32 << 10;
@@ -83,9 +84,9 @@ pub enum Request {
     NameKey,
     /// connect(2) of a datagram socket; `None` dissolves the association.
     Associate(Opened, Option<SocketAddr>),
-    /// The socket wants to send to this address: there must be a socket of the name
-    /// [`Name::Remote`](crate::Name::Remote).
-    Reach(Opened, SocketAddr, Option<Details>),
+    /// The socket wants to send to this address, with extension headers if there are any: there must be a
+    /// socket of the name [`Name::Remote`](crate::Name::Remote).
+    Reach(Opened, SocketAddr, Option<Details>, Vec<Header>),
     /// Whether a datagram of so many bytes goes there, where it must not be cut.
     Fits {
         /// The socket.
@@ -94,6 +95,8 @@ pub enum Request {
         remote: SocketAddr,
         /// What else the datagram asks for.
         details: Option<Details>,
+        /// Its extension headers.
+        headers: Vec<Header>,
         /// Bytes of its payload.
         length: u32,
     },

@@ -6,23 +6,61 @@ use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
-use peersock_fd::{Details, Errno, Family, PacketInfo, SendFlags, send_with};
-use peersock_stack::{InterfaceId, SendOptions, TrafficClass};
+use peersock_fd::{AncillaryData, Details, Errno, Family, Header, PacketInfo, SendFlags, send_with};
+use peersock_stack::{ExtensionHeaders, InterfaceId, SendOptions, TrafficClass};
 
 use crate::context::Context;
-use crate::options::Options;
+use crate::options::{Options, own_headers};
+
+/// What a datagram asks for instead of what its socket's options say.
+#[derive(Debug, Default)]
+pub(crate) struct DatagramOptions {
+    details: Option<Details>,
+    headers: DatagramHeaders,
+}
+
+/// The extension headers that a datagram asks for.
+#[derive(Debug, Default)]
+enum DatagramHeaders {
+    /// Those of the socket's options.
+    #[default]
+    Usual,
+    /// These, or none at all: as in Linux those of the options are left out, of whatever kind.
+    Own(Option<ExtensionHeaders>),
+}
+
+impl DatagramOptions {
+    /// # Errors
+    /// EINVAL for headers that make no sense.
+    pub(crate) fn new(details: Option<Details>, headers: &[Header]) -> Result<Self, Errno> {
+        let headers = match headers {
+            [] => DatagramHeaders::Usual,
+            headers => DatagramHeaders::Own(own_headers(headers)?),
+        };
+        Ok(Self { details, headers })
+    }
+
+    /// Without extension headers of its own.
+    pub(crate) fn plain(details: Option<Details>) -> Self {
+        Self { details, headers: DatagramHeaders::Usual }
+    }
+}
 
 impl Context {
     /// What a datagram to `remote` is sent with: what its ancillary data asks for, and else the socket's own
     /// options.
-    pub(crate) fn send_options(
+    pub(crate) fn send_options<'a>(
         &self,
-        options: &Options,
+        options: &'a Options,
         remote: IpAddr,
-        details: Option<Details>,
-    ) -> SendOptions {
-        let details = details.unwrap_or_default();
+        asked: &'a DatagramOptions,
+    ) -> SendOptions<'a> {
+        let details = asked.details.unwrap_or_default();
         let info = details.packet_info.or_else(|| options.sticky(remote));
+        let headers = match &asked.headers {
+            DatagramHeaders::Usual => options.sticky_headers(),
+            DatagramHeaders::Own(own) => own.as_ref(),
+        };
         SendOptions {
             hop_limit: details.hop_limit,
             traffic_class: details.traffic_class.map(TrafficClass),
@@ -32,6 +70,7 @@ impl Context {
             interface: info
                 .map(|info| InterfaceId(info.interface.into()))
                 .filter(|interface| interface.0 != 0),
+            headers,
             ..SendOptions::default()
         }
     }
@@ -46,12 +85,11 @@ impl Context {
     }
 }
 
-/// A descriptor that holds details, to go along with a datagram: a connected AF_UNIX socket has only one
-/// other end, whose name cannot tell them.
-pub(crate) fn descriptor(details: &Details) -> Option<OwnedFd> {
+/// A descriptor that goes along with a datagram.
+pub(crate) fn descriptor(beside: &AncillaryData) -> Option<OwnedFd> {
     let flags = rustix::fs::MemfdFlags::CLOEXEC;
     let mut file = File::from(rustix::fs::memfd_create("details", flags).ok()?);
-    file.write_all(&details.encode()).ok()?;
+    file.write_all(&beside.encode()).ok()?;
     Some(file.into())
 }
 

@@ -13,6 +13,7 @@ use std::time::Instant;
 use peersock::attach::{EventFlags, NodeHandle, Poller, WeakNodeHandle};
 use peersock_datapath::{GsoBatch, JoinedNetwork};
 use peersock_fd::{Errno, Family, Name, NameKey, NodeTag, Token, address};
+use peersock_stack::ReceivedHeaders;
 use rustix::net::SocketType;
 
 use crate::addresses::{canonical, shown};
@@ -49,6 +50,8 @@ pub(crate) struct Context {
     pub(crate) buf: Vec<u8>,
     /// Room for a datagram that has come.
     pub(crate) arrived: Vec<u8>,
+    /// Room for its extension headers.
+    pub(crate) headers: ReceivedHeaders,
     /// Room for datagrams that leave together.
     pub(crate) gso: GsoBatch,
     /// Whose the ends of datagram sockets are.
@@ -75,6 +78,7 @@ impl Context {
             aliases: Aliases::default(),
             buf: vec![0; BUFFER],
             arrived: vec![0; LONGEST],
+            headers: ReceivedHeaders::default(),
             gso: GsoBatch::default(),
             ends: EndIndex::default(),
             too_long: Vec::new(),

@@ -11,11 +11,11 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use peersock::attach::EventFlags;
-use peersock_fd::{Details, Errno, Family, SendFlags};
-use peersock_stack::Error;
+use peersock_fd::{AncillaryData, Errno, Family, Header, SendFlags};
+use peersock_stack::{Error, ReceivedHeaders};
 
 use crate::addresses::errno;
-use crate::ancillary::{descriptor, hand_over};
+use crate::ancillary::{DatagramOptions, descriptor, hand_over};
 use crate::context::{Context, LONGEST};
 use crate::datagram_ends::{self, End, Ends, Place};
 use crate::options::Options;
@@ -44,9 +44,9 @@ pub(crate) struct Datagrams {
     /// Whom it is connected to, as the application names it.
     peer: Option<SocketAddr>,
     /// Taken from the stack, for which the application's end had no room.
-    waiting: Option<(Arrived, Vec<u8>)>,
-    /// The details that the last datagram to a connected socket had, as a descriptor.
-    last_details: Option<(Details, OwnedFd)>,
+    waiting: Option<(Arrived, Vec<Header>, Vec<u8>)>,
+    /// What stood beside the last datagram that had it in a descriptor.
+    last_ancillary: Option<(AncillaryData, OwnedFd)>,
     sweep: Instant,
 }
 
@@ -97,8 +97,8 @@ impl Datagrams {
         let sweep = next_sweep(Instant::now(), others);
         context.set_timer(sweep, key);
         waker.wake_by_ref();
-        let (ends, waiting, last_details) = (Ends::default(), None, None);
-        Self { key, socket, transport, waker, entry, ends, peer: None, waiting, last_details, sweep }
+        let (ends, waiting, last_ancillary) = (Ends::default(), None, None);
+        Self { key, socket, transport, waker, entry, ends, peer: None, waiting, last_ancillary, sweep }
     }
 
     /// Whom it is connected to, as the application names it.
@@ -151,17 +151,17 @@ impl Datagrams {
                 break Step::Waits;
             }
             *left -= 1;
-            let (arrived, data) = match self.waiting.take() {
+            let (arrived, headers, data) = match self.waiting.take() {
                 Some(waiting) => waiting,
-                None => match self.next(&mut buf) {
-                    Ok(arrived) => (arrived, Vec::new()),
+                None => match self.next(&mut buf, &mut context.headers) {
+                    Ok(arrived) => (arrived, opened.options.told_headers(&context.headers), Vec::new()),
                     Err(Error::WouldBlock) => break Step::Waits,
                     Err(Error::NetworkDown) => break Step::NetworkDown,
                     Err(error) => break Step::Failed(errno(error)),
                 },
             };
             let bytes = if data.is_empty() { &buf[..arrived.length] } else { &data };
-            let step = match self.deliver_one(context, opened, &arrived, bytes) {
+            let step = match self.deliver_one(context, opened, (&arrived, &headers), bytes) {
                 Delivery::Closed => break Step::Closed,
                 Delivery::Full => Step::Waits,
                 Delivery::NeedsRoom if !is_room_made => Step::NeedsRoom,
@@ -171,7 +171,7 @@ impl Datagrams {
                 }
             };
             let data = if data.is_empty() { bytes.to_vec() } else { data };
-            self.waiting = Some((arrived, data));
+            self.waiting = Some((arrived, headers, data));
             break step;
         };
         context.arrived = buf;
@@ -179,21 +179,21 @@ impl Datagrams {
     }
 
     /// The next datagram of the stack's queue.
-    fn next(&self, buf: &mut [u8]) -> Result<Arrived, Error> {
+    fn next(&self, buf: &mut [u8], headers: &mut ReceivedHeaders) -> Result<Arrived, Error> {
         // What comes after a look that found nothing wakes.
-        match self.transport.receive(buf) {
+        match self.transport.receive(buf, headers) {
             Err(Error::WouldBlock) => {}
             received => return received,
         }
         self.transport.register(&self.waker);
-        self.transport.receive(buf)
+        self.transport.receive(buf, headers)
     }
 
     fn deliver_one(
         &mut self,
         context: &mut Context,
         opened: &Opened,
-        arrived: &Arrived,
+        (arrived, headers): (&Arrived, &[Header]),
         data: &[u8],
     ) -> Delivery {
         let (socket, family) = (self.socket, self.socket.family);
@@ -206,18 +206,22 @@ impl Datagrams {
         }
         // The end that a socket is connected to is the only one that may send to it.
         let is_peer = self.peer.is_some_and(|peer| same(peer, remote));
-        let place = if is_peer { (self.peer.unwrap_or(remote), None) } else { (remote, details) };
+        let place = match self.peer.filter(|_| is_peer) {
+            Some(peer) => (peer, None),
+            // Names have no room for headers.
+            None => (remote, details.filter(|_| headers.is_empty())),
+        };
         let end = match self.end_at(place, context, &opened.options, false) {
             Ok(end) => end,
             Err(NoEnd::Room) => return Delivery::NeedsRoom,
             Err(NoEnd::Failed(_)) => return Delivery::Done,
         };
-        if let Some(details) = details.filter(|_| is_peer) {
-            self.describe(details);
+        let is_described = !headers.is_empty() || (is_peer && details.is_some());
+        if is_described {
+            self.describe(AncillaryData { details: details.unwrap_or_default(), headers: headers.to_vec() });
         }
         let Some(end) = self.ends.get(end) else { return Delivery::Done };
-        let described = self.last_details.as_ref().filter(|(last, _)| is_peer && Some(*last) == details);
-        let along = described.map(|(_, fd)| fd.as_fd());
+        let along = self.last_ancillary.as_ref().filter(|_| is_described).map(|(_, fd)| fd.as_fd());
         let send = || hand_over(&end.fd, data, along);
         let sent = match send() {
             // The application has connected elsewhere and back: that is told once.
@@ -234,11 +238,16 @@ impl Datagrams {
         }
     }
 
-    /// Has a descriptor that holds details, the one of the last datagram if they are the same.
-    fn describe(&mut self, details: Details) {
-        if !self.last_details.as_ref().is_some_and(|(last, _)| *last == details) {
-            self.last_details = descriptor(&details).map(|fd| (details, fd));
+    /// Has a descriptor for what stands beside a datagram, the one of the last if that had the same.
+    fn describe(&mut self, beside: AncillaryData) {
+        if !self.last_ancillary.as_ref().is_some_and(|(last, _)| *last == beside) {
+            self.last_ancillary = descriptor(&beside).map(|fd| (beside, fd));
         }
+    }
+
+    /// What is sent through one of its ends asks for this.
+    pub(crate) fn set_asked(&mut self, end: Key, asked: DatagramOptions) {
+        self.ends.set_asked(end, asked);
     }
 
     /// The place whose end tells of errors.
@@ -272,7 +281,9 @@ impl Datagrams {
         let Some(end) = self.ends.get(key) else { return };
         let place = end.place;
         let target = at_home(context.meant(place.0), self.transport.local());
-        let send_options = context.send_options(options, target.ip(), place.1);
+        let plain = DatagramOptions::plain(place.1);
+        let asked = end.asked.as_deref().unwrap_or(&plain);
+        let send_options = context.send_options(options, target.ip(), asked);
         let Context { buf, gso, .. } = context;
         let (mut is_too_long, mut has_more) = (false, true);
         for round in 0..ROUNDS {

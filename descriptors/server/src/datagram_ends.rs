@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use peersock_fd::{Details, Errno, Name, NodeTag, Remote, address, name_of};
 use rustix::net::{RecvFlags, SendFlags, SocketType};
 
+use crate::ancillary::DatagramOptions;
 use crate::end_index::EndIndex;
 use crate::unix::unix;
 use crate::wakers::Key;
@@ -23,6 +24,8 @@ pub(crate) type Place = (SocketAddr, Option<Details>);
 /// One of the node's ends.
 pub(crate) struct End {
     pub(crate) place: Place,
+    /// What is sent through it asks for this, of which the place has the digest: extension headers.
+    pub(crate) asked: Option<Box<DatagramOptions>>,
     name: Remote,
     /// Connected to the application's end.
     pub(crate) fd: OwnedFd,
@@ -50,7 +53,7 @@ impl End {
             Err(error) => return Err(error),
         };
         rustix::net::bind(&fd, &address(&Name::Remote(tag, name)))?;
-        Ok(Self { place, name, fd, is_private, used: 0 })
+        Ok(Self { place, asked: None, name, fd, is_private, used: 0 })
     }
 
     /// Connects it to the application's end, if that is connected to no other.
@@ -103,6 +106,12 @@ impl Ends {
 
     pub(crate) fn get(&self, key: Key) -> Option<&End> {
         self.by_key.get(&key)
+    }
+
+    pub(crate) fn set_asked(&mut self, key: Key, asked: DatagramOptions) {
+        if let Some(end) = self.by_key.get_mut(&key) {
+            end.asked = Some(Box::new(asked));
+        }
     }
 
     pub(crate) fn at(&self, place: Place) -> Option<Key> {

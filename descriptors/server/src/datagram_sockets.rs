@@ -4,10 +4,11 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use peersock_fd::{Details, Errno, Family};
+use peersock_fd::{Details, Errno, Family, Header};
 use peersock_stack::GroupChange;
 
 use crate::addresses::{canonical, errno};
+use crate::ancillary::DatagramOptions;
 use crate::context::Context;
 use crate::datagram::{Datagrams, NoEnd, ROUNDS, Step, at_home};
 use crate::datagram_ends::{Place, least_used};
@@ -71,9 +72,9 @@ impl ServerState {
         }
         let (key, transport) = self.datagrams(socket)?;
         let target = remote.map(|remote| at_home(self.context.meant(remote), transport.local()));
-        let own = &self.sockets.open(socket).options;
+        let (own, asked) = (&self.sockets.open(socket).options, DatagramOptions::default());
         let options =
-            target.map(|target| self.context.send_options(own, target.ip(), None)).unwrap_or_default();
+            target.map(|target| self.context.send_options(own, target.ip(), &asked)).unwrap_or_default();
         if let Some(target) = target {
             let checked = transport.check(target, &options).map_err(errno);
             self.context.note_if_refused(checked, target)?;
@@ -96,16 +97,26 @@ impl ServerState {
         socket: peersock_fd::Opened,
         remote: SocketAddr,
         details: Option<Details>,
+        headers: &[Header],
     ) -> Result<(), Errno> {
+        let asked = DatagramOptions::new(details, headers)?;
         let (key, transport) = self.datagrams(socket)?;
         if let Some(error) = self.socket(socket).error.take() {
             return Err(error);
         }
         let target = at_home(self.context.meant(remote), transport.local());
-        let options = self.context.send_options(&self.sockets.open(socket).options, target.ip(), details);
+        let options = self.context.send_options(&self.sockets.open(socket).options, target.ip(), &asked);
         let checked = transport.check(target, &options).map_err(errno);
         self.context.note_if_refused(checked, target)?;
-        self.end(key, (remote, details)).map(drop)
+        if headers.is_empty() {
+            return self.end(key, (remote, details)).map(drop);
+        }
+        let digest = Some(self.context.name_key.digest(details, headers));
+        let end = self.end(key, (remote, Some(Details { digest, ..Details::default() })))?;
+        if let Some((datagrams, ..)) = self.datagrams_at(key) {
+            datagrams.set_asked(end, asked);
+        }
+        Ok(())
     }
 
     /// The socket, bound to any address and port if it is not bound.

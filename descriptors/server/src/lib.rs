@@ -52,7 +52,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use peersock::Node;
-use peersock::attach::{NodeHandle, TaskUser};
+use peersock::attach::{Linger, NodeHandle, Patience, TaskUser};
 use peersock_fd::{NodeTag, Token};
 
 pub use host::Host;
@@ -159,8 +159,8 @@ impl FdServer {
 
     /// Says that the users of the sockets that this process has opened read and write by the kernel's own
     /// calls, without the library: C programs do, and those whose other calls this process makes for them.
-    /// Whether a call has told them of a connection that broke is not known, and they are taken to have heard
-    /// of it.
+    /// Whether a call has told them of a connection that broke while it was open is not known, and they are
+    /// taken to have heard of it.
     pub fn note_unseen_calls(&self) {
         self.server.note_unseen_calls();
     }
@@ -178,26 +178,31 @@ impl FdServer {
     /// `patience` until everything is delivered. True if it was, and nothing was lost earlier without a call
     /// that has told of it. For the end of a process that has sockets open.
     pub fn drain(&self, patience: Duration) -> bool {
-        self.end(patience, Unclosed::Finish)
+        self.end(Linger::Within(patience), Unclosed::Finish).is_none()
     }
 
     /// As [`drain`](FdServer::drain), but connections that applications still have open are reset, after what
     /// was written to them: neither end takes it for the end of what was to be said. For a node that ends
     /// before its process does.
     pub fn drain_and_reset(&self, patience: Duration) -> bool {
-        self.end(patience, Unclosed::Reset)
+        self.end(Linger::Within(patience), Unclosed::Reset).is_none()
     }
 
-    fn end(&self, patience: Duration, unclosed: Unclosed) -> bool {
-        let deadline = Instant::now() + patience;
+    /// Ends the node. `None` if everything was delivered, else the bytes that were not acknowledged.
+    fn end(&self, linger: Linger, unclosed: Unclosed) -> Option<u64> {
+        let mut patience = Patience::new(linger, Instant::now());
         self.server.begin_drain(unclosed);
         self.handle.kick();
-        let taken = self.server.wait_drained(deadline);
+        let taken = self.server.wait_drained(&mut patience);
         if unclosed == Unclosed::Reset {
             self.server.reset_streams();
         }
-        let left = deadline.saturating_duration_since(Instant::now());
-        self.node.shutdown(left) && taken && !self.server.has_losses()
+        let delivered = self.handle.shutdown(&mut patience);
+        if delivered && taken && !self.server.has_losses() {
+            return None;
+        }
+        // Streams that were reset are counted by the node, and the others by the server.
+        Some(self.undelivered().loss().unwrap_or(0).max(self.node.undelivered().bytes))
     }
 }
 

@@ -3,11 +3,11 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use peersock_fd::{Details, Errno};
+use peersock_fd::{AncillaryData, Details, Errno};
 use peersock_stack::Error;
 
 use crate::addresses::errno;
-use crate::ancillary::descriptor;
+use crate::ancillary::{DatagramOptions, descriptor};
 use crate::datagram::at_home;
 use crate::state::ServerState;
 use crate::wakers::Key;
@@ -18,7 +18,7 @@ impl ServerState {
         &mut self,
         socket: peersock_fd::Opened,
         remote: SocketAddr,
-        details: Option<Details>,
+        asked: &DatagramOptions,
         length: usize,
     ) -> Result<(), Errno> {
         let (key, transport) = self.datagrams(socket)?;
@@ -26,7 +26,7 @@ impl ServerState {
             return Err(error);
         }
         let target = at_home(self.context.meant(remote), transport.local());
-        let options = self.context.send_options(&self.sockets.open(socket).options, target.ip(), details);
+        let options = self.context.send_options(&self.sockets.open(socket).options, target.ip(), asked);
         let checked = transport.check_length(target, length, &options);
         if checked == Err(Error::MessageSize) {
             self.tell_path_mtu(key, remote);
@@ -54,7 +54,9 @@ impl ServerState {
         let (place, along) = match peer {
             None => ((SocketAddr::new(remote.ip(), 0), Some(details)), None),
             // Of a connected socket only its peer's end can send to it.
-            Some(peer) if peer.ip() == remote.ip() => ((peer, None), descriptor(&details)),
+            Some(peer) if peer.ip() == remote.ip() => {
+                ((peer, None), descriptor(&AncillaryData { details, headers: Vec::new() }))
+            }
             Some(_) => return,
         };
         if let Ok(end) = self.end(owner, place)

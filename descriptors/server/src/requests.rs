@@ -12,6 +12,7 @@ use peersock_stack::Flow;
 use rustix::net::SocketFlags;
 
 use crate::addresses::{errno, route, routes};
+use crate::ancillary::DatagramOptions;
 use crate::ipv4_aliases::RANGE;
 use crate::options::{interface_index, interface_name};
 use crate::requester::{Received, Requester, failed, id};
@@ -126,9 +127,12 @@ impl ServerState {
             }
             Request::Open(socket) => done(self.open_datagrams(socket)),
             Request::Associate(socket, remote) => done(self.associate(socket, remote)),
-            Request::Reach(socket, remote, details) => done(self.reach(socket, remote, details)),
-            Request::Fits { socket, remote, details, length } => {
-                done(self.fits(socket, remote, details, length as usize))
+            Request::Reach(socket, remote, details, headers) => {
+                done(self.reach(socket, remote, details, &headers))
+            }
+            Request::Fits { socket, remote, details, headers, length } => {
+                let asked = DatagramOptions::new(details, &headers);
+                done(asked.and_then(|asked| self.fits(socket, remote, &asked, length as usize)))
             }
             Request::TakeReport(which) => Some(Reply::Report(self.take_report(which))),
             Request::Hold(which) => {

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, mpsc};
 use std::time::{Duration, Instant};
 
-use peersock::attach::{Attached, EventFlags, NodeHandle, PollEvent};
+use peersock::attach::{Attached, EventFlags, NodeHandle, Patience, PollEvent};
 use peersock_fd::{Errno, Name, NameKey, NodeTag, Token, address};
 use peersock_primitives::sync;
 use rustix::net::SocketType;
@@ -21,6 +21,9 @@ use crate::wakers::{Key, ReadyQueue};
 
 /// Connections that may wait for the server.
 const BACKLOG: i32 = 4096;
+
+/// How often it is looked whether peers still take something. Who waits is woken when nothing is left.
+const PATIENCE_LOOK: Duration = Duration::from_millis(10);
 
 /// What the engine thread runs.
 pub(crate) struct Server {
@@ -104,17 +107,20 @@ impl Server {
         state.send_all_datagrams();
     }
 
-    /// Waits until no stream has anything left to deliver, or until `deadline`: then false.
-    pub(crate) fn wait_drained(&self, deadline: Instant) -> bool {
+    /// Waits until no stream has anything left to deliver, or until waiting makes no sense any more: then
+    /// false.
+    pub(crate) fn wait_drained(&self, patience: &mut Patience) -> bool {
         let mut state = self.lock();
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if !state.has_undelivered() || left == Duration::ZERO {
+            if !state.has_undelivered() {
+                return true;
+            }
+            if patience.is_over(Instant::now(), &state.undelivered().remaining()) {
                 return !state.has_undelivered();
             }
             // Nobody tells when the peer of an open connection has acknowledged everything.
-            let step = if state.draining == Some(Unclosed::Reset) { left.min(LOOK) } else { left };
-            state = sync::wait_timeout(&self.drained, state, step);
+            let resets = state.draining == Some(Unclosed::Reset);
+            state = sync::wait_timeout(&self.drained, state, if resets { LOOK } else { PATIENCE_LOOK });
         }
     }
 

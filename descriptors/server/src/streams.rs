@@ -34,7 +34,9 @@ impl ServerState {
         let is_draining = self.draining.is_some();
         let is_seen = !self.has_unseen_calls || stream.process() != rustix::process::getpid().as_raw_pid();
         let when = if is_draining { When::Draining } else { ending.when };
-        let is_noticed = ending.is_noticed || !(is_seen || is_draining);
+        // No call can have told of what broke after the application had closed it.
+        let is_taken_as_noticed = !is_seen && ending.when == When::Open && !is_draining;
+        let is_noticed = ending.is_noticed || is_taken_as_noticed;
         self.endings.note(Instant::now(), id, Ending { when, is_noticed, ..ending });
     }
 

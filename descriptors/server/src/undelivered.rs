@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use peersock::attach::Remaining;
 use peersock_stack::{Delivery, Flow};
 
 use crate::connection_errors::Losses;
@@ -30,6 +31,21 @@ pub struct Outstanding {
     /// The longest smoothed round-trip time of connections that wait for acknowledgements of bytes or of
     /// their ends; zero if none was measured.
     pub round_trip: Duration,
+}
+
+impl Outstanding {
+    /// What is still to be delivered.
+    pub fn remaining(&self) -> Remaining {
+        let Self { waiting: bytes, ends, silence, round_trip, .. } = *self;
+        Remaining { bytes, ends, silence, round_trip }
+    }
+
+    /// The bytes that were lost, or are if nothing more is delivered. `None` if nothing is; they may be 0, as
+    /// of a peer that closes without reading.
+    pub(crate) fn loss(&self) -> Option<u64> {
+        let is_lossless = (self.waiting, self.lost, self.lost_before) == (0, 0, 0);
+        (!is_lossless).then_some(self.waiting + self.lost_bytes + self.lost_before_bytes)
+    }
 }
 
 /// The connections that are to be delivered once a drain has begun.

@@ -18,7 +18,7 @@ use rand::rngs::ChaCha20Rng;
 use rand::{Rng, SeedableRng};
 
 use crate::item::Item;
-use crate::keys::{MeetingKeys, NodeTail};
+use crate::keys::{MeetingKeys, NodeTail, SKEW};
 use crate::record::{Record, Refused};
 use crate::seal;
 
@@ -273,9 +273,14 @@ impl Rendezvous {
         }
     }
 
-    /// A number for a record or knock: the time in milliseconds, but always a new one.
+    /// A number for a record or knock: the time in milliseconds, but always a new one. A clock that was far
+    /// ahead and is right again begins anew: nobody believes what is from the future, and what had such a
+    /// number was not believed either.
     fn next_sequence(&mut self, now: Moment) -> u64 {
-        self.sequence = (now.unix.as_millis() as u64).max(self.sequence + 1);
+        let time = now.unix.as_millis() as u64;
+        let furthest = now.unix.saturating_add(SKEW).as_millis() as u64;
+        let following = self.sequence.saturating_add(1);
+        self.sequence = if following > furthest { time } else { time.max(following) };
         self.sequence
     }
 

@@ -122,7 +122,8 @@ impl Rendezvous {
             return Err(Refused::Node);
         }
         record.check_age(now.unix)?;
-        let known = membership.records.get(&node);
+        // One that was taken while this node's clock was ahead is from the future now.
+        let known = membership.records.get(&node).filter(|known| known.check_age(now.unix).is_ok());
         if known.is_some_and(|known| known.sequence > record.sequence) {
             return Err(Refused::Replay);
         }

@@ -322,8 +322,10 @@ peersock_result peersock_start(const struct peersock_config *config, peersock_no
 // them, and later calls, fail with ENETDOWN, those on connections once. The handle is not valid any more; the
 // default node can be started again, but does not start by itself.
 //
-// A process that returns from `main` or calls exit(3) does the same with up to five seconds, but what it has
-// not closed ends in order, as the kernel does it; one that is killed or calls _exit(2) does not.
+// A process that returns from `main` or calls exit(3) delivers for as long as peers take what was written.
+// One that takes nothing has 30 seconds, one that answers nothing ten and a round trip, and all together
+// have ten minutes. What it has not closed ends in order, as the kernel does it. What is lost is a line on
+// stderr; the exit status stays. A process that is killed or calls _exit(2) delivers nothing more.
 peersock_result peersock_stop(peersock_node node, int linger_ms);
 
 // Whether a node runs in this process. It starts none.
@@ -671,6 +673,24 @@ int peersock_getnameinfo(const struct sockaddr *address,
 
 // As gai_strerror(3).
 const char *peersock_gai_strerror(int error);
+
+// Looks what network this machine is in, and gives it as JSON, in the form that `peersock netcheck --json`
+// prints; docs/NETCHECK.md explains the fields. Give the text to `peersock_string_free()`. It needs no node.
+//
+// It takes up to six seconds, and before that up to four where `dns:DOMAIN` is among the roots, up to six
+// with `lan`.
+//
+// `config` has the interfaces, roots, TURN servers and discovery port to use, and nothing else of it counts;
+// NULL means the default settings. `stun` has the STUN servers, `HOST:PORT` with white space between them;
+// an empty text: none; NULL: what the variable `PEERSOCK_STUN` has. Servers that nobody named are not asked.
+//
+// PEERSOCK_E_NOT_FOUND says that no interface that may be used is up. A network in which everything is
+// blocked is no failure.
+//
+// Pointers:
+// `config` is NULL or comes from `peersock_config_new()`; `stun` is NULL or a C string; `json` is NULL or
+// has room for a pointer.
+peersock_result peersock_netcheck(const struct peersock_config *config, const char *stun, char **json);
 
 // The peers known now in a network, or with 0 in all: as many as fit, and in `*count` how many there are.
 //

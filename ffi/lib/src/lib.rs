@@ -20,6 +20,7 @@ pub mod identity;
 pub mod interfaces;
 pub mod log;
 pub mod names;
+pub mod netcheck;
 pub mod networks;
 pub mod node;
 pub mod peers;

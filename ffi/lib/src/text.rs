@@ -1,6 +1,6 @@
 //! Texts and arrays that cross the boundary.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::ptr;
 
 use libc::{c_char, size_t};
@@ -37,6 +37,20 @@ pub(crate) unsafe fn write(text: &str, buf: *mut c_char, size: size_t) -> Answer
         ptr::copy_nonoverlapping(text.as_ptr(), buf.cast(), text.len());
         *buf.add(text.len()) = 0;
     }
+    Ok(())
+}
+
+/// Gives a text of the library's away, which `peersock_string_free()` frees.
+///
+/// # Safety
+/// `place` is null or has room for a pointer.
+pub(crate) unsafe fn give(text: String, place: *mut *mut c_char) -> Answer {
+    if place.is_null() {
+        return Err(Failure::invalid("the place for the text is NULL"));
+    }
+    let text = CString::new(text).map_err(|error| Failure::invalid(error.to_string()))?;
+    // SAFETY: the caller's.
+    unsafe { place.write(text.into_raw()) };
     Ok(())
 }
 

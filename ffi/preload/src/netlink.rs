@@ -1,9 +1,9 @@
 //! Routing sockets (rtnetlink(7)): where the program reads the kernel's answer about interfaces or addresses,
 //! it finds the networks in it.
 //!
-//! What it asks is noted when it sends. Each call that receives waits for the kernel's next datagram and looks
-//! at it first. If that ends an answer, the calls get parts of it with the networks between them, one each:
-//! the kernel's datagram stays where it is until the last, so that poll(2) tells the truth all the time.
+//! What it asks is noted when it sends. Each call that receives waits for the kernel's next datagram and
+//! looks at it first. If that ends an answer, the calls get parts of it with the networks between them, one
+//! each: the kernel's datagram stays where it is until the last, so that poll(2) tells the truth all the time.
 
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
@@ -29,7 +29,8 @@ const MOST_ASKED: usize = 64 << 10;
 /// file's by now.
 static SOCKETS: [AtomicI32; MOST_SOCKETS] = [const { AtomicI32::new(0) }; MOST_SOCKETS];
 
-/// A bit for the number of each that there ever was, modulo 64: calls on other descriptors cost nearly nothing.
+/// A bit for the number of each that there ever was, modulo 64: calls on other descriptors cost nearly
+/// nothing.
 static NUMBERS: AtomicU64 = AtomicU64::new(0);
 
 /// Where the next one is noted once there is no room.
@@ -183,7 +184,8 @@ pub(crate) unsafe fn receive_from(
     received
 }
 
-/// Whether readv(2) is to read anything: of nothing a socket gives nothing, and the kernel says what is wrong.
+/// Whether readv(2) is to read anything: of nothing a socket gives nothing, and the kernel says what is
+/// wrong.
 ///
 /// # Safety
 /// As readv(2).

@@ -73,8 +73,8 @@ fn with_address(flags: u32) -> Vec<sock_filter> {
     ]
 }
 
-/// The verdict on ioctl(2): SIOCOUTQ, which the kernel's AF_UNIX sockets answer otherwise than TCP, and what is
-/// about interfaces is notified.
+/// The verdict on ioctl(2): SIOCOUTQ, which the kernel's AF_UNIX sockets answer otherwise than TCP, and what
+/// is about interfaces is notified.
 fn request() -> Vec<sock_filter> {
     let mut program = vec![load(argument(1))];
     for request in interface_requests::all().chain([libc::TIOCOUTQ]) {

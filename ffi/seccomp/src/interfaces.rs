@@ -1,7 +1,7 @@
-//! What programs ask the kernel about interfaces, by routing sockets (rtnetlink(7)) and by ioctl(2): they find
-//! the networks in the answers.
+//! What programs ask the kernel about interfaces, by routing sockets (rtnetlink(7)) and by ioctl(2): they
+//! find the networks in the answers.
 
-use libc::{c_int, ifconf, iovec};
+use libc::{c_int, ifconf, iovec, msghdr, ssize_t};
 use peersock_bsd::{Errno, Result, interface_requests, kernel, netlink};
 
 use crate::Context;
@@ -48,10 +48,7 @@ impl Call {
         // SAFETY: all that the header points to is live, and has room for what it says.
         let received =
             unsafe { netlink::receive(local.raw(), &context.answers, &raw mut header, target.int(3)) };
-        let Some(received) = received.filter(|received| *received != Err(Errno::AGAIN)) else {
-            return Ok(Step::GoOn);
-        };
-        let received = received?;
+        let Some(received) = taken(received)? else { return Ok(Step::GoOn) };
         target.write(target.word(1), &data[..(received as usize).min(size)])?;
         // SAFETY: as above.
         unsafe { *to.length = header.msg_namelen };
@@ -70,15 +67,20 @@ impl Call {
         if !netlink::is_routing_socket(local.raw()) {
             return Ok(None);
         }
+        // SAFETY: all that the header points to is live, and has room for what it says.
+        self.take(message, |header| unsafe { netlink::receive(local.raw(), &context.answers, header, flags) })
+    }
+
+    /// Receives a message into memory of this process and gives it to the thread. `None` if there is nothing
+    /// that `receive` takes.
+    fn take(
+        &self,
+        message: &Message,
+        receive: impl FnOnce(&mut msghdr) -> Option<Result<ssize_t>>,
+    ) -> Result<Option<i64>> {
         let mut data = vec![0; message.size().min(MOST)];
         let mut into = Received::for_message(message, &mut data);
-        // SAFETY: all that the header points to is live, and has room for what it says.
-        let received =
-            unsafe { netlink::receive(local.raw(), &context.answers, &raw mut into.header, flags) };
-        let Some(received) = received.filter(|received| *received != Err(Errno::AGAIN)) else {
-            return Ok(None);
-        };
-        let received = received?;
+        let Some(received) = taken(receive(&mut into.header))? else { return Ok(None) };
         message.write(&self.target, &data[..(received as usize).min(data.len())], &into)?;
         Ok(Some(received as i64))
     }
@@ -96,23 +98,16 @@ impl Call {
         }
         let (message, flags) =
             (Message::read(&self.target, self.target.word(1))?, flags & !libc::MSG_WAITFORONE);
-        let received = match self.receive_answer(context, local, &message, flags)? {
-            Some(received) => received,
-            None => {
-                let mut data = vec![0; message.size().min(MOST)];
-                let mut into = Received::for_message(&message, &mut data);
-                let flags = flags | libc::MSG_DONTWAIT;
+        let mut received = self.receive_answer(context, local, &message, flags)?;
+        if received.is_none() {
+            let flags = flags | libc::MSG_DONTWAIT;
+            received = self.take(&message, |header| {
                 // SAFETY: all that the header points to is live, and has room for what it says.
-                let received = unsafe { kernel::recvmsg(local.raw(), &raw mut into.header, flags) };
-                // The kernel waits itself. It says only once what is wrong.
-                let received = match received {
-                    Err(Errno::AGAIN) => return Ok(Step::GoOn),
-                    received => received?,
-                };
-                message.write(&self.target, &data[..(received as usize).min(data.len())], &into)?;
-                received as i64
-            }
-        };
+                Some(unsafe { kernel::recvmsg(local.raw(), header, flags) })
+            })?;
+        }
+        // The kernel waits itself.
+        let Some(received) = received else { return Ok(Step::GoOn) };
         message.write_length(&self.target, received)?;
         Ok(Step::Value(1))
     }
@@ -172,4 +167,10 @@ impl Call {
         // SAFETY: the caller's.
         unsafe { interface_requests::ioctl(local.raw(), self.request(), argument, networks) }
     }
+}
+
+/// What a call that does not wait has received; `None` if there is nothing. The kernel tells errors once, so
+/// they are the thread's.
+fn taken(received: Option<Result<ssize_t>>) -> Result<Option<ssize_t>> {
+    received.filter(|received| *received != Err(Errno::AGAIN)).transpose()
 }

@@ -32,6 +32,7 @@ static NETWORKS: LazyLock<[NetworkConfig; 5]> = LazyLock::new(|| {
         name: None,
         addresses: vec![[10, 0, 0, which as u8].into()],
         endpoints: vec![home(which)],
+        routes: Vec::new(),
     };
     let listed = |psk| StaticNetwork {
         id: NetworkId::new(0xfe00_0000_0000_0001).expect("a static ID"),

@@ -2,10 +2,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arbitrary::Arbitrary;
-use peersock_stack::{Error, Flow, IpOptions, RawOptions, Ready, UdpOptions, read_membership_report};
+use peersock_stack::{
+    Error, ExtensionHeaders, Flow, HeaderParts, IpOptions, MAX_DATAGRAM, RawOptions, Ready, ReceivedHeaders,
+    SendOptions, UdpOptions, UdpSocket, read_membership_report,
+};
 use peersock_testnet::StackHost;
 
 use super::host::{A, B, PORT, RECEIVE_BUFFER, Travel, address, listen};
@@ -120,9 +123,12 @@ pub fn packets(data: &[u8]) {
     let StackHost { stack, net, .. } = &pair.hosts[B];
     let listener = listen(&pair.hosts[B], pair.now, true, 4);
     let any = address(B, true);
-    let udp = stack.udp_bind(Some(*net), any, UdpOptions::default()).expect("the port is free");
+    let ip = IpOptions { receive_errors: true, receive_headers: true, ..IpOptions::default() };
+    let options = UdpOptions { ip: IpOptions { receive_errors: false, ..ip }, ..UdpOptions::default() };
+    let udp = stack.udp_bind(Some(*net), any, options).expect("the port is free");
+    send_headers(data, &pair.hosts[B], &udp, pair.now);
     let pings = [true, false].map(|ipv6| stack.icmp_open(*net, ipv6).expect("an identifier is free"));
-    let ip = IpOptions { receive_errors: true, ..IpOptions::default() };
+    pings.iter().for_each(|ping| ping.set_ip_options(ip).expect("hops"));
     let members = GROUPS.map(|group| {
         let group: IpAddr = group.parse().expect("an address");
         let local = SocketAddr::new(group, PORT);
@@ -174,19 +180,22 @@ pub fn packets(data: &[u8]) {
             assert_eq!((answer.to, destination(&answer.bytes)), (A, source(&packet)));
         }
     }
-    let mut buf = [0; 100];
-    while let Ok(received) = udp.recv_from(&mut buf) {
+    let (mut buf, mut headers) = ([0; 100], ReceivedHeaders::default());
+    while let Ok(received) = udp.recv_with_headers(&mut buf, &mut headers) {
         assert!(received.len <= buf.len() && received.destination.port() == PORT);
+        for (kind, header) in headers.iter() {
+            assert!([0, 43, 60].contains(&kind) && header.len() == 8 * (1 + usize::from(header[1])));
+        }
     }
     for ping in pings {
-        while ping.recv(&mut buf).is_ok() {}
+        while ping.recv_with_headers(&mut buf, &mut headers).is_ok() {}
     }
     for socket in members {
         while !matches!(socket.recv_from(&mut buf), Err(Error::WouldBlock)) {}
         while socket.recv_error(&mut buf).is_ok() {}
     }
     for socket in raws {
-        while !matches!(socket.recv_from(&mut buf), Err(Error::WouldBlock)) {}
+        while !matches!(socket.recv_with_headers(&mut buf, &mut headers), Err(Error::WouldBlock)) {}
         while socket.recv_error(&mut buf).is_ok() {}
         socket.close();
     }
@@ -268,6 +277,35 @@ fn fragment(ipv6: bool, protocol: Protocol, ident: bool, eighths: u8, more: bool
         packet[7] = eighths;
     }
     packet
+}
+
+/// Headers of any bytes, but for their lengths, that a program wants a datagram to have: they are refused, or
+/// make packets that fit and have them.
+fn send_headers(data: &[u8], host: &StackHost, udp: &UdpSocket, now: Instant) {
+    let parts: Vec<Vec<u8>> = data
+        .chunks(data.len().div_ceil(4).max(1))
+        .map(|part| {
+            let mut part = part[..part.len().min(2048) / 8 * 8].to_vec();
+            let eighths = part.len() / 8;
+            part.get_mut(1).into_iter().for_each(|length| *length = (eighths - 1) as u8);
+            part
+        })
+        .collect();
+    let part = |at: usize| parts.get(at).map(Vec::as_slice).filter(|part| !part.is_empty());
+    for routing in [part(2), None] {
+        let parts =
+            HeaderParts { hop_by_hop: part(0), before_routing: part(1), routing, destination: part(3) };
+        let Ok(Some(headers)) = ExtensionHeaders::new(&parts) else { continue };
+        let options = SendOptions { headers: Some(&headers), ..SendOptions::default() };
+        let Ok(route) = udp.route_with(Some(address(A, true)), &options) else { continue };
+        let mut buf = vec![0; MAX_DATAGRAM];
+        let Ok(len) = udp.send_with(now, &route, &[7; 2000], &options, 1280, &mut buf) else { continue };
+        assert_eq!(len, 40 + headers.len() + 8 + 2000);
+        let mut fragments = host.stack.fragments(host.net, &buf[..len], 1280).expect("it was found to fit");
+        while let Some(fragment) = fragments.next(&mut buf) {
+            assert!(fragment.len() <= 1280);
+        }
+    }
 }
 
 /// A packet from A to B with extension headers of eight bytes each.

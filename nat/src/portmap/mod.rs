@@ -1,4 +1,5 @@
-//! Ports that a router opens on request: PCP (RFC 6887), NAT-PMP (RFC 6886) and UPnP IGD.
+//! Ports that a router opens on request: PCP (RFC 6887), NAT-PMP (RFC 6886) and UPnP IGD. With an IPv6
+//! address it is the router's firewall that is opened (a *pinhole*), by PCP or UPnP.
 //!
 //! [`find`] asks which of them the router has. [`map`] opens a port once, and a [`PortMapper`] keeps it open:
 //! it renews it at half of its lifetime, opens it again when the router has lost it, and closes it at the
@@ -186,11 +187,8 @@ pub fn find(gateway: &Gateway, budget: Duration) -> Vec<Found> {
             scope
                 .spawn(|| found(Protocol::NatPmp, natpmp::external(gateway, until).map(|ip| Some(ip.into()))))
         });
-        let upnp = gateway
-            .local
-            .is_ipv4()
-            .then(|| scope.spawn(|| found(Protocol::Upnp, upnp::external(gateway, until))));
-        [Some(pcp), natpmp, upnp]
+        let upnp = scope.spawn(|| found(Protocol::Upnp, upnp::external(gateway, until)));
+        [Some(pcp), natpmp, Some(upnp)]
             .into_iter()
             .flatten()
             .filter_map(|asked| asked.join().ok().flatten())
@@ -198,8 +196,8 @@ pub fn find(gateway: &Gateway, budget: Duration) -> Vec<Found> {
     })
 }
 
-/// Opens a port: by PCP, else by NAT-PMP, else by UPnP. Blocks for at most `budget`, of which each has a
-/// third.
+/// Opens a port: by PCP, else by NAT-PMP (IPv4), else by UPnP. Blocks for at most `budget`, of which each has
+/// its share.
 ///
 /// The same external port is asked for; the router may give another. `lifetime` is asked for in whole
 /// seconds.
@@ -216,9 +214,9 @@ pub fn map(
     let order: &[Protocol] = if gateway.local.is_ipv4() {
         &[Protocol::Pcp, Protocol::NatPmp, Protocol::Upnp]
     } else {
-        &[Protocol::Pcp]
+        &[Protocol::Pcp, Protocol::Upnp]
     };
-    let share = budget / u32::try_from(order.len()).expect("there are three");
+    let share = budget / u32::try_from(order.len()).expect("there are three at most");
     let mut refusal = None;
     let mut last = None;
     for protocol in order {

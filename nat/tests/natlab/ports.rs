@@ -1,6 +1,6 @@
 //! Ports that a real router, miniupnpd, opens on request.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,8 @@ fn gateway(lab: &Lab, node: &str) -> Gateway {
 /// Whether what is sent to a mapped port from outside arrives at the node.
 fn arrives(lab: &Lab, inside: &UdpSocket, external: SocketAddr) -> bool {
     lab.within("far", || {
-        let far = UdpSocket::bind("0.0.0.0:0").expect("there is a socket");
+        let any: IpAddr = if external.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
+        let far = UdpSocket::bind((any, 0)).expect("there is a socket");
         for _ in 0..10 {
             far.send_to(b"from outside", external).expect("it leaves");
             inside.set_read_timeout(Some(Duration::from_millis(50))).expect("not zero");
@@ -100,18 +101,35 @@ fn a_kept_port_outlives_its_lifetime_and_a_restart_of_the_router_and_ends_with_i
 }
 
 #[test]
-fn a_firewall_for_ipv6_is_opened_by_pcp() {
-    let Some(lab) = Lab::build("pinhole", "home=port-restricted:upnp:v6=firewall") else { return };
+fn a_firewall_for_ipv6_is_opened_by_pcp_and_by_upnp() {
+    let Some(lab) = Lab::build("pinhole", "far=public home=port-restricted:upnp:v6=open") else { return };
+    lab.leave_ipv6_to_miniupnpd("home");
     let local = lab.ip6("home1");
-    let gateway = Gateway { interface: None, local, router: SocketAddr::new(lab.router("home1", "ip6"), 0) };
-    let ask = || portmap::map(&gateway, Transport::Udp, 5000, PortMapper::LIFETIME, BUDGET);
-    let mapping = lab.within("home1", ask).unwrap_or_else(|error| panic!("{error}"));
-    // There is no NAT: the own endpoint becomes reachable.
-    assert_eq!(mapping.external, SocketAddr::new(local, 5000));
-    let rules = lab.natlab(&["exec", "home", "--", "nft", "list", "table", "inet", "miniupnpd"]);
-    assert!(rules.contains("th dport 5000"), "{rules}");
-    let renewed = lab.within("home1", || mapping.renew(&gateway, PortMapper::LIFETIME, BUDGET));
-    assert_eq!(renewed.unwrap_or_else(|error| panic!("{error}")).external, mapping.external);
-    // miniupnpd 2.3 with nftables forgets the nonce of pinholes and refuses to end them; they end by
-    // themselves.
+    let gateway =
+        Gateway { interface: Some("eth0".into()), local, router: (lab.router("home1", "ip6"), 0).into() };
+    let found = lab.within("home1", || portmap::find(&gateway, BUDGET));
+    let names: Vec<_> = found.iter().map(|found| (found.protocol, found.external)).collect();
+    assert_eq!(names, [(Protocol::Pcp, None), (Protocol::Upnp, None)]);
+
+    for (port, protocol) in [(5000, Protocol::Pcp), (5001, Protocol::Upnp)] {
+        let socket = lab.within("home1", || UdpSocket::bind((local, port))).expect("the port is free");
+        let own = SocketAddr::new(local, port);
+        assert!(!arrives(&lab, &socket, own), "the firewall is closed");
+        let lifetime = PortMapper::LIFETIME;
+        let ask = || portmap::map_by(protocol, &gateway, Transport::Udp, port, lifetime, BUDGET);
+        let mapping = lab.within("home1", ask).unwrap_or_else(|error| panic!("{error}"));
+        // There is no NAT: the own endpoint becomes reachable.
+        assert_eq!((mapping.protocol, mapping.external), (protocol, own));
+        assert!(arrives(&lab, &socket, own), "{protocol}: it is open");
+        let renewed = lab.within("home1", || mapping.renew(&gateway, lifetime, BUDGET));
+        assert_eq!(renewed.unwrap_or_else(|error| panic!("{error}")).external, own);
+        assert!(arrives(&lab, &socket, own), "{protocol}: it stays open");
+        // miniupnpd 2.3 with nftables forgets the nonce of PCP's pinholes and refuses to end them; they end
+        // by themselves.
+        if protocol == Protocol::Upnp {
+            lab.within("home1", || mapping.remove(&gateway, BUDGET))
+                .unwrap_or_else(|error| panic!("{error}"));
+            assert!(!arrives(&lab, &socket, own), "it is closed");
+        }
+    }
 }

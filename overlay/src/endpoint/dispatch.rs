@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::Endpoint;
 use crate::link::{Attention, Context, Effect, Link, NodeKey, PeerKey, Report, Timer};
-use crate::reach::{RecvMeta, Why, usable};
+use crate::reach::{RecvMeta, SizeState, Why, usable};
 use crate::session::{Peer, Session};
 use crate::wire::{DATA_OVERHEAD, RootMessage};
 
@@ -57,6 +57,17 @@ impl Endpoint {
     pub fn path_suspected(&mut self, now: Instant, peer: &Arc<Peer>) {
         self.link_of(now, peer, Link::doubt);
         self.doubt_roots(now);
+    }
+
+    /// Confirms at once that the path to a peer still carries its datagram size.
+    /// [`Endpoint::size_state`] tells what comes of it.
+    pub fn confirm_size(&mut self, now: Instant, peer: &Arc<Peer>) {
+        self.link_of(now, peer, Link::suspect_path);
+    }
+
+    /// What is known of the datagram size of the path to a peer. `None` without a path.
+    pub fn size_state(&mut self, now: Instant, peer: &Arc<Peer>) -> Option<SizeState> {
+        self.link_of(now, peer, |_, cx| cx.reach.mtud().map(|mtud| mtud.size_state())).flatten()
     }
 
     /// A hint from above that the peer does not answer, for example from TCP's retransmissions: confirms that

@@ -257,6 +257,7 @@ impl Endpoint {
         // The first address is the self-certifying one, which the peer makes itself.
         let watched = self.core.watched.clone();
         let handle = Arc::new(Peer::new(identity, network, members.id, &addresses[1..], watched, now));
+        handle.set_prefixes(prefixes_of(&*members.policy, &node).into());
         let node_key = self.nodes.find_or_add(&node);
         // It may be known from another network where it is.
         handle.set_path(self.nodes[node_key].reach.path());
@@ -307,7 +308,7 @@ impl Endpoint {
     }
 }
 
-/// A member's addresses, each as a prefix of its whole length.
+/// A member's addresses, each as a prefix of its whole length, and the blocks behind it.
 fn prefixes_of(policy: &dyn Policy, node: &NodeId) -> Vec<Prefix> {
-    policy.addresses_of(node).into_iter().map(Prefix::from).collect()
+    policy.addresses_of(node).into_iter().map(Prefix::from).chain(policy.routes_of(node)).collect()
 }

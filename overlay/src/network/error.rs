@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use thiserror::Error;
 
+use super::Prefix;
 use crate::id::{NetworkId, NodeId};
 
 /// Why an ID alone does not describe a network that can be joined.
@@ -51,6 +52,16 @@ pub enum NetworkConfigError {
     /// The address lies in the network's self-certifying prefix.
     #[error("address {0} is in the network's own prefix, where every address follows from a node ID")]
     CertifiedAddress(IpAddr),
+    /// The block is everything, loopback or multicast, or larger than a site may have: less than 8 bits of IPv4
+    /// or 16 of IPv6.
+    #[error("the block {0} cannot lie behind a member")]
+    UnusableRoute(Prefix),
+    /// The block has addresses of the network's self-certifying prefix.
+    #[error("the block {0} overlaps the network's own prefix, where every address follows from a node ID")]
+    CertifiedRoute(Prefix),
+    /// Two members claim one block.
+    #[error("the block {0} is given twice")]
+    DuplicateRoute(Prefix),
     /// No single host can be there: see [`is_endpoint`](crate::is_endpoint).
     #[error("{0} is not an endpoint: a datagram to it goes to no single host")]
     UnusableEndpoint(SocketAddr),

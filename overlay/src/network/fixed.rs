@@ -29,6 +29,9 @@ pub struct StaticMember {
     pub addresses: Vec<IpAddr>,
     /// Where to reach it on the underlying network, if that is known beforehand.
     pub endpoints: Vec<SocketAddr>,
+    /// Blocks of addresses behind it: packets to them go to this member, which passes them on. An address of
+    /// another member in one of them, or a smaller block, stays that member's.
+    pub routes: Vec<Prefix>,
 }
 
 impl StaticNetwork {
@@ -37,6 +40,7 @@ impl StaticNetwork {
         let mut nodes = BTreeSet::new();
         let mut addresses = BTreeSet::new();
         let mut names = BTreeSet::new();
+        let mut routes = BTreeSet::new();
         for member in &self.members {
             let id = member.identity.node_id();
             if !nodes.insert(id) {
@@ -59,12 +63,45 @@ impl StaticNetwork {
                     return Err(NetworkConfigError::DuplicateAddress(address));
                 }
             }
+            for &route in &member.routes {
+                if !is_route(&route) {
+                    return Err(NetworkConfigError::UnusableRoute(route));
+                }
+                if certified.contains(route.address()) || route.contains(certified.address()) {
+                    return Err(NetworkConfigError::CertifiedRoute(route));
+                }
+                if !routes.insert(route) {
+                    return Err(NetworkConfigError::DuplicateRoute(route));
+                }
+            }
             if let Some(endpoint) = member.endpoints.iter().find(|endpoint| !is_endpoint(endpoint)) {
                 return Err(NetworkConfigError::UnusableEndpoint(*endpoint));
             }
         }
         Ok(())
     }
+}
+
+/// The shortest prefix of a route, bits: a larger block is somebody else's, and would hold the addresses by
+/// which members reach each other.
+const SHORTEST_IPV4: u8 = 8;
+const SHORTEST_IPV6: u8 = 16;
+
+/// Whether a block of addresses can lie behind a member ([`StaticMember::routes`]): it is of single hosts, and no
+/// larger than a site's.
+///
+/// ```
+/// use peersock_overlay::{Prefix, is_route};
+///
+/// let block = |address: &str, length| Prefix::new(address.parse().unwrap(), length).unwrap();
+/// assert!(is_route(&block("192.168.5.0", 24)));
+/// assert!(!is_route(&block("0.0.0.0", 0)) && !is_route(&block("224.0.0.0", 8)));
+/// ```
+pub fn is_route(route: &Prefix) -> bool {
+    let address = route.address();
+    let shortest = if address.is_ipv4() { SHORTEST_IPV4 } else { SHORTEST_IPV6 };
+    route.length() >= shortest
+        && !(address.is_unspecified() || address.is_multicast() || address.is_loopback())
 }
 
 #[derive(Debug)]
@@ -123,21 +160,32 @@ impl Policy for Static {
         std::iter::once(self.id.address_of(node).into()).chain(given.iter().copied()).collect()
     }
 
+    fn routes_of(&self, node: &NodeId) -> Vec<Prefix> {
+        self.members.get(node).map(|member| member.routes.clone()).unwrap_or_default()
+    }
+
     fn set_addresses(&mut self, node: &NodeId, addresses: &[IpAddr]) {
         if self.members.contains_key(node) {
             self.changed.insert(*node, addresses.to_vec());
         }
     }
 
-    /// The file names no prefixes. So the addresses of one block ([`block`]) make one: the longest that holds
-    /// all of them.
+    /// The file names none for addresses. So those of one block ([`block`]) make one: the longest that holds all
+    /// of them. What lies behind members has its own.
     fn prefixes(&self) -> Vec<Prefix> {
         let mut blocks: BTreeMap<Prefix, Prefix> = BTreeMap::new();
         for &address in self.members.values().flat_map(|member| &member.addresses) {
             let prefix = blocks.entry(block(address)).or_insert_with(|| address.into());
             *prefix = prefix.widened_to(address);
         }
-        std::iter::once(self.id.certified_prefix()).chain(blocks.into_values()).collect()
+        let mut prefixes: Vec<Prefix> =
+            std::iter::once(self.id.certified_prefix()).chain(blocks.into_values()).collect();
+        for route in self.members.values().flat_map(|member| &member.routes) {
+            if !prefixes.contains(route) {
+                prefixes.push(*route);
+            }
+        }
+        prefixes
     }
 
     /// All members are known.

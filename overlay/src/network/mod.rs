@@ -45,7 +45,7 @@ use crate::id::{DiscoveryKey, NetworkId, NetworkKind, Psk};
 use crate::reach::is_discarded;
 
 pub use error::{NetworkConfigError, NetworkIdError};
-pub use fixed::{StaticMember, StaticNetwork};
+pub use fixed::{StaticMember, StaticNetwork, is_route};
 pub use policy::{NetworkSummary, Policy};
 pub use prefix::Prefix;
 pub(crate) use roots::Roots as RootsPolicy;

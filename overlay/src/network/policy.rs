@@ -50,6 +50,12 @@ pub trait Policy: fmt::Debug + Send + Sync {
     /// The addresses that belong to a node in the network now, the self-certifying one first.
     fn addresses_of(&self, node: &NodeId) -> Vec<IpAddr>;
 
+    /// The blocks of addresses behind a node, to which it passes packets on.
+    fn routes_of(&self, node: &NodeId) -> Vec<Prefix> {
+        let _ = node;
+        Vec::new()
+    }
+
     /// Gives a node other addresses, in place of all that it has besides the self-certifying one. The
     /// endpoint calls this when they change ([`Endpoint::set_addresses`](crate::Endpoint::set_addresses)),
     /// and with none when it forgets a node that is not kept.

@@ -7,6 +7,7 @@ fn member(seed: u8, addresses: &[&str]) -> StaticMember {
         name: None,
         addresses: addresses.iter().map(|a| a.parse().expect("an address")).collect(),
         endpoints: Vec::new(),
+        routes: Vec::new(),
     }
 }
 

@@ -65,6 +65,7 @@ use std::time::{Duration, Instant};
 pub(crate) use candidates::Source;
 pub(crate) use challenge::{Answer, Why};
 pub(crate) use choice::Kind;
+pub use mtud::SizeState;
 pub(crate) use mtud::{BASE, BUSY_CONFIRM_INTERVAL};
 pub use place::{Path, Place, RecvMeta, SocketIndex};
 pub(crate) use place::{PlaceKey, Relay, is_discarded};

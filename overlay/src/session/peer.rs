@@ -3,7 +3,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::activity::Activity;
 use super::{SealError, Session};
@@ -203,6 +203,11 @@ impl Peer {
             self.activity.disarm();
         }
         Watch(Arc::clone(self))
+    }
+
+    /// For how long what was sent has had no answer of any kind. `None` if nothing waits for one.
+    pub fn unanswered(&self, now: Instant) -> Option<Duration> {
+        self.activity.unanswered_since().map(|since| now.saturating_duration_since(since))
     }
 
     /// Whether there is any [`Watch`] of it.

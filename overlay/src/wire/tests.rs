@@ -10,7 +10,7 @@ use crate::id::{DiscoveryKey, Identity, NetworkId, Psk};
 
 proptest! {
     #[test]
-    fn any_bytes_are_safe_to_parse(mut bytes in prop::collection::vec(any::<u8>(), 0..1300), kind in 0xD0u8..0xDA, version: bool) {
+    fn any_bytes_are_safe_to_parse(mut bytes in prop::collection::vec(any::<u8>(), 0..1300), kind in 0xD0u8..=0xDF, version: bool) {
         if let Some(first) = bytes.first_mut() {
             *first = kind;
         }

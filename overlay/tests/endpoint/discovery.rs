@@ -292,6 +292,7 @@ fn listed(seeds: &[u8]) -> NetworkConfig {
         name: None,
         addresses: vec![[10, 0, 0, seed].into()],
         endpoints: Vec::new(),
+        routes: Vec::new(),
     };
     let id = "fe00000000000001".parse().expect("an ID");
     NetworkConfig::Static(StaticNetwork { id, psk: None, members: seeds.iter().map(member).collect() })

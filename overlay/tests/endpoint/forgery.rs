@@ -222,6 +222,7 @@ fn static_network(endpoints: &[SocketAddr]) -> NetworkConfig {
         name: None,
         addresses: Vec::new(),
         endpoints: endpoints.to_vec(),
+        routes: Vec::new(),
     };
     let id = "fe00000000000001".parse().expect("an ID");
     let members = vec![member(1, &[]), member(2, endpoints)];

@@ -111,6 +111,7 @@ fn members_of_a_static_network_are_never_forgotten() {
         name: Some(format!("m{seed}")),
         addresses: Vec::new(),
         endpoints: Vec::new(),
+        routes: Vec::new(),
     };
     let id = "fe00000000000001".parse().expect("an ID");
     let members = [1, 2, 3].map(member).to_vec();

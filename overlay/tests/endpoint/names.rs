@@ -16,6 +16,7 @@ fn member(seed: u8, name: Option<&str>) -> StaticMember {
         name: name.map(str::to_owned),
         addresses: vec![IpAddr::from([10, 7, 0, seed])],
         endpoints: Vec::new(),
+        routes: Vec::new(),
     }
 }
 

@@ -184,6 +184,7 @@ fn static_network() -> NetworkConfig {
         name: None,
         addresses: vec![[10, 0, 0, seed].into()],
         endpoints: vec![SocketAddr::from(([192, 0, 2, seed], 4000))],
+        routes: Vec::new(),
     };
     let id = "fe00000000000001".parse().expect("an ID");
     NetworkConfig::Static(StaticNetwork { id, psk: None, members: vec![member(1), member(2)] })

@@ -17,10 +17,10 @@ with random ports.
 
 from __future__ import annotations
 
+from .._pending import Pending
 from ._addresses import IP4, IP6, IPRange
 from ._interface import Interface, list_interfaces, load_interfaces
 from ._nat import Delta, DeltaType, Nat, NatType
-from ._pending import Pending
 from ._routes import Route, RoutePool
 
 __all__ = [

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 from .. import _peersock
+from .._pending import Pending
 from ._addresses import IP4, IP6, family
 from ._nat import DeltaType, Nat, NatType
-from ._pending import Pending
 from ._routes import Route, RoutePool
 
 #: What is assumed before anything is known.

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, overload
 
+from .._pending import Pending
 from ._addresses import IP4, IP6, IPAddress, IPRange, family
-from ._pending import Pending
 
 if TYPE_CHECKING:
     from ._interface import Interface

@@ -311,6 +311,7 @@ fn static_network(world: &World, random: &mut Random, number: u64, members: &[us
         name: None,
         addresses: vec![Ipv4Addr::new(10, 9, number as u8, node as u8 + 1).into()],
         endpoints: if random.chance(0.9) { world.endpoints(node) } else { Vec::new() },
+        routes: Vec::new(),
     };
     StaticNetwork {
         id: NetworkId::new(0xfe << 56 | (number + 1)).expect("an ID"),

@@ -97,6 +97,7 @@ fn configured(seconds: u64) -> Lab {
         name: None,
         addresses: Vec::new(),
         endpoints: vec![([192, 0, lan, 1], 4000).into()],
+        routes: Vec::new(),
     };
     let network = NetworkConfig::Static(StaticNetwork {
         id: NetworkId::new(0xfe << 56 | 1).expect("an ID"),

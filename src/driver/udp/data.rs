@@ -126,7 +126,9 @@ pub(super) fn bind(allowed: &Interfaces, list: &[HostInterface], port: u16) -> i
             let pairs = list.iter().map(|interface| bind_pair(interface, port));
             pairs.collect::<io::Result<Vec<_>>>()?.into_iter().flatten().collect()
         }
-        Interfaces::All | Interfaces::Loopback => open(UNSPECIFIED, port, None, false)?,
+        Interfaces::All | Interfaces::Except(_) | Interfaces::Loopback => {
+            open(UNSPECIFIED, port, None, false)?
+        }
     };
     let is_fixed = allowed.is_loopback_only() || !matches!(allowed, Interfaces::Named(_));
     let all = DataSockets::with_room(if is_fixed { sockets.len() } else { MAX_SOCKETS });

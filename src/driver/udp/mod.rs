@@ -173,7 +173,7 @@ impl UdpSockets {
     pub(crate) fn devices(&self) -> Vec<Option<String>> {
         let list = sync::read(&self.interfaces);
         match self.allowed {
-            Interfaces::All => vec![None],
+            Interfaces::All | Interfaces::Except(_) => vec![None],
             _ => list.iter().map(|interface| Some(interface.name.clone())).collect(),
         }
     }

@@ -10,8 +10,11 @@ use peersock_nat::portmap::{Gateway, PortMapper, Protocol, Transport};
 use super::gather::is_private;
 use crate::sync;
 
-/// At most so many routers are asked.
-const MAX_GATEWAYS: usize = 4;
+/// At most so many ports are asked for; each has a thread.
+const MAX_ASKS: usize = 8;
+
+/// Of an interface's IPv6 addresses so many are made reachable: machines have several that are temporary.
+const MAX_PINHOLES: usize = 3;
 
 /// A port to have forwarded, and by whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,31 +102,75 @@ impl Ports {
 }
 
 /// What to ask for: on each interface with a router, the IPv4 port if its address is a private one, and the
-/// IPv6 port if it has a public address, which a firewall may keep from others.
+/// IPv6 port of its public addresses, which a firewall may keep from others. Of several the one comes first
+/// from which the system sends.
 pub(super) fn asks(
     interfaces: &[HostInterface],
     port_on: impl Fn(&HostInterface, bool) -> Option<u16>,
 ) -> Vec<Ask> {
-    let mut asks = Vec::new();
+    let (mut asks, mut more) = (Vec::new(), Vec::new());
     for interface in interfaces.iter().filter(|interface| !interface.loopback) {
         for is_ipv4 in [true, false] {
             let Some(router) = interface.router(!is_ipv4) else { continue };
             let Some(port) = port_on(interface, is_ipv4) else { continue };
-            let local = match is_ipv4 {
-                true => interface.source_towards(router).filter(|ip| is_private(*ip)),
-                false => interface.addresses.iter().map(|address| address.ip).find(is_public_v6),
+            let locals = match is_ipv4 {
+                true => interface.source_towards(router).filter(|ip| is_private(*ip)).into_iter().collect(),
+                false => pinholes(interface),
             };
-            let Some(local) = local else { continue };
-            asks.push(Ask {
-                gateway: Gateway { interface: Some(interface.name.clone()), local, router },
-                port,
-            });
+            for (at, local) in locals.into_iter().enumerate() {
+                let gateway = Gateway { interface: Some(interface.name.clone()), local, router };
+                // Each interface has its first address reached before any has its second.
+                let list = if at == 0 { &mut asks } else { &mut more };
+                list.push(Ask { gateway, port });
+            }
         }
     }
-    asks.truncate(MAX_GATEWAYS);
+    asks.append(&mut more);
+    asks.truncate(MAX_ASKS);
     asks
+}
+
+/// The addresses of an interface for which its router is asked to open its firewall.
+fn pinholes(interface: &HostInterface) -> Vec<IpAddr> {
+    let usual = interface.source_outwards().filter(is_public_v6);
+    let others = interface.addresses.iter().map(|address| address.ip).filter(is_public_v6);
+    let others = others.filter(|ip| Some(*ip) != usual);
+    usual.into_iter().chain(others).take(MAX_PINHOLES).collect()
 }
 
 fn is_public_v6(ip: &IpAddr) -> bool {
     ip.is_ipv6() && !is_private(*ip)
+}
+
+#[cfg(test)]
+mod tests {
+    use peersock_nat::host::HostAddress;
+
+    use super::*;
+
+    fn interface(name: &str, addresses: &[&str], routers: &[&str]) -> HostInterface {
+        let ip = |text: &&str| text.parse::<IpAddr>().expect("an address");
+        HostInterface {
+            name: name.to_owned(),
+            index: 7,
+            loopback: false,
+            addresses: addresses.iter().map(|text| HostAddress { ip: ip(text), prefix: 64 }).collect(),
+            routers: routers.iter().map(ip).collect(),
+        }
+    }
+
+    #[test]
+    fn each_public_address_of_ipv6_is_asked_for_those_of_other_interfaces_first() {
+        let many = ["fe80::2", "2001:db8::1", "2001:db8::2", "fd00::2", "2001:db8::3", "2001:db8::4"];
+        let interfaces = [
+            // There is no interface of these names, so the system sends from none of their addresses.
+            interface("none1", &many, &["fe80::1"]),
+            interface("none2", &["2001:db8:1::1"], &["fe80::1"]),
+            interface("none3", &["2001:db8:2::1"], &[]),
+        ];
+        let asks = asks(&interfaces, |_, is_ipv4| (!is_ipv4).then_some(7420));
+        let locals: Vec<_> = asks.iter().map(|ask| ask.gateway.local.to_string()).collect();
+        assert_eq!(locals, ["2001:db8::1", "2001:db8:1::1", "2001:db8::2", "2001:db8::3"]);
+        assert!(asks.iter().all(|ask| ask.port == 7420 && ask.gateway.router.is_ipv6()));
+    }
 }

@@ -76,7 +76,7 @@ impl Entry {
     pub(super) fn bind(&self) -> io::Result<Ipv4Addr> {
         match &self.allowed {
             allowed if allowed.is_loopback_only() => Ok(Ipv4Addr::LOCALHOST),
-            Interfaces::All => Ok(Ipv4Addr::UNSPECIFIED),
+            Interfaces::All | Interfaces::Except(_) => Ok(Ipv4Addr::UNSPECIFIED),
             allowed => allowed.first_ipv4()?.ok_or_else(|| {
                 refusal("no interface that may be used has an IPv4 address, which the DHT needs")
             }),

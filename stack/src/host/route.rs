@@ -5,8 +5,12 @@ use std::sync::Arc;
 
 use crate::host::interface::Interface;
 use crate::host::stack::Shared;
+use crate::ip::extensions::FRAGMENT_HEADER;
 use crate::socket::ip_options::Fits;
-use crate::{Error, InterfaceId, IpOptions, SendOptions};
+use crate::{Error, ExtensionHeaders, InterfaceId, IpOptions, SendOptions};
+
+/// The header of UDP, and of ICMP, bytes.
+const UPPER_HEADER: usize = 8;
 
 /// What a datagram socket is bound to, and its settings.
 pub(crate) struct Wanted {
@@ -26,8 +30,9 @@ impl Shared {
         &self,
         wanted: &Wanted,
         remote: IpAddr,
-        options: &SendOptions,
+        options: &SendOptions<'_>,
     ) -> Result<(Arc<Interface>, IpAddr), Error> {
+        let remote = options.first_hop(remote);
         if remote.is_ipv4() != wanted.local.is_ipv4() {
             return Err(Error::AddressFamily);
         }
@@ -60,12 +65,25 @@ impl Shared {
         Ok((interface, source.ok_or(Error::AddrNotAvailable)?))
     }
 
-    /// Whether a packet with `len` bytes behind its IP header fits the path to `destination`, whose first
-    /// link takes `mtu` bytes.
-    pub(crate) fn fits(&self, interface: InterfaceId, destination: IpAddr, len: usize, mtu: usize) -> Fits {
-        let total = len + if destination.is_ipv4() { 20 } else { 40 };
+    /// Whether a packet with `len` bytes behind its headers fits the path to `destination`, whose first link
+    /// takes `mtu` bytes.
+    pub(crate) fn fits(
+        &self,
+        interface: InterfaceId,
+        destination: IpAddr,
+        (options, len): (&SendOptions<'_>, usize),
+        mtu: usize,
+    ) -> Fits {
+        let between = options.headers_to(destination).map_or(0, ExtensionHeaders::len);
+        let total = len + between + if destination.is_ipv4() { 20 } else { 40 };
         let link = total <= mtu;
-        let reported = self.path_mtus.find(interface, destination).is_none_or(|reported| total <= reported);
-        Fits { link, reported: link && reported }
+        let found = self.path_mtus.find(interface, options.first_hop(destination));
+        let reported = link && found.is_none_or(|reported| total <= reported);
+        // RFC 7112 5: the first fragment has all headers, the upper layer's as well.
+        let first_fragment = 40 + between + FRAGMENT_HEADER + UPPER_HEADER;
+        let least = found.map_or(mtu, |found| found.min(mtu));
+        let headers =
+            between == 0 || (between + len <= usize::from(u16::MAX) && (reported || first_fragment <= least));
+        Fits { link, reported, headers }
     }
 }

@@ -11,10 +11,10 @@ use crate::host::stack::Shared;
 use crate::ip::{IpHeader, extensions};
 use crate::socket::flow_table::FlowKey;
 use crate::socket::raw;
-use crate::{Batch, Error, ErrorOrigin, ErrorReport, UdpRoute};
+use crate::{Batch, Cidr, Error, ErrorOrigin, ErrorReport, InterfaceId, Stack, UdpRoute};
 
 /// IPv6's packet too big, and what says the same in IPv4: destination unreachable, fragmentation needed.
-const TOO_BIG_V6: u8 = 2;
+pub(super) const TOO_BIG_V6: u8 = 2;
 const TOO_BIG_V4: [u8; 2] = [3, 4];
 
 /// An error that is about a packet of this node, or so it says.
@@ -34,6 +34,27 @@ pub(crate) struct Complaint<'a> {
     pub(crate) source: IpAddr,
     pub(crate) destination: IpAddr,
     pub(crate) protocol: IpProtocol,
+}
+
+impl Stack {
+    /// Tells connected UDP sockets, and sockets that wait for echo replies, that nothing arrives that is sent
+    /// to some addresses: their next call fails with `error`. They are listed in `batch`. Looks at all such
+    /// sockets.
+    pub fn fail_datagrams(&self, interface: InterfaceId, remotes: &[Cidr], error: Error, batch: &mut Batch) {
+        let is_meant =
+            |through, address| through == interface && remotes.iter().any(|remote| remote.contains(address));
+        for socket in self.shared.udp_binds.filter(|_| true) {
+            if socket.fail_route(error, |route| is_meant(route.interface, route.destination.ip())) {
+                batch.touch_udp(&self.shared.rounds, socket);
+            }
+        }
+        socket::fail_waiting(
+            &self.shared,
+            error,
+            |route| is_meant(route.interface, route.destination),
+            batch,
+        );
+    }
 }
 
 /// Takes in an error: destination unreachable, packet too big, time exceeded or parameter problem.

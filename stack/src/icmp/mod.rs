@@ -14,10 +14,12 @@ use crate::host::clock::Time;
 use crate::host::interface::Interface;
 use crate::host::stack::Shared;
 use crate::ip::checksum;
-use crate::ip::{Fields, HOP_LIMIT, IpHeader, write_fields};
+use crate::ip::extension_headers::{ExtensionHeaders, write_headers};
+use crate::ip::{Fields, HOP_LIMIT, IpHeader};
 
 pub(crate) use errors::Complaint;
 pub(crate) use rate::Rates;
+pub use report::Undelivered;
 pub(crate) use report::{Problem, report};
 pub use socket::{EchoReply, EchoRequest, IcmpSocket};
 
@@ -99,7 +101,7 @@ pub(crate) fn receive(
             counters.icmp_ignored.increment();
         }
         kind if kind == types.echo_request => answer_echo(shared, interface, ip, message, batch),
-        kind if kind == types.echo_reply => socket::receive_reply(shared, interface, ip, message, batch),
+        kind if kind == types.echo_reply => socket::receive_reply(shared, interface, ip, packet, batch),
         kind if errors::is_complaint(ip.source, kind) => {
             errors::receive(shared, time, interface, ip, message, batch);
         }
@@ -135,13 +137,25 @@ fn reply_fields(source: IpAddr, len: usize) -> Fields {
 fn write(
     buf: &mut [u8],
     addresses: (IpAddr, IpAddr),
-    [kind, code]: [u8; 2],
+    head: [u8; 2],
     parts: &[&[u8]],
     fields: &Fields,
     checksums: bool,
 ) -> Option<usize> {
+    write_with_headers(buf, addresses, head, parts, (fields, None), checksums)
+}
+
+/// As [`write`], behind extension headers.
+fn write_with_headers(
+    buf: &mut [u8],
+    addresses: (IpAddr, IpAddr),
+    [kind, code]: [u8; 2],
+    parts: &[&[u8]],
+    (fields, headers): (&Fields, Option<&ExtensionHeaders>),
+    checksums: bool,
+) -> Option<usize> {
     let len = 4 + parts.iter().map(|part| part.len()).sum::<usize>();
-    let ip_len = write_fields(buf, addresses, fields, len, checksums)?;
+    let ip_len = write_headers(buf, addresses, fields, headers, len, checksums)?;
     let message = &mut buf[ip_len..ip_len + len];
     message[..4].copy_from_slice(&[kind, code, 0, 0]);
     let mut rest = &mut message[4..];

@@ -1,11 +1,15 @@
 //! ICMP errors that go out (RFC 1122 3.2.2, RFC 4443 2.4).
 
+use std::net::IpAddr;
+use std::time::Instant;
+
+use super::errors::TOO_BIG_V6;
 use super::{HEADER, is_error, reply_fields, types, write};
-use crate::Batch;
 use crate::host::clock::Time;
 use crate::host::interface::Interface;
 use crate::host::stack::Shared;
 use crate::ip::{IpHeader, extensions, is_unicast};
+use crate::{Batch, Stack};
 
 /// What is wrong with a packet, for its sender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +22,59 @@ pub(crate) enum Problem {
     ReassemblyTimeout,
     /// The byte at `pointer` has an unexpected value. Those `to_groups` are reported for multicast too.
     Parameter { code: u8, pointer: usize, to_groups: bool },
+    /// It did not get further.
+    Undelivered(Undelivered),
+}
+
+/// Why a packet that another host's IP has sent (a kernel's, behind a device) does not reach its destination.
+///
+/// ```
+/// use peersock_stack::{Config, Stack, Undelivered};
+/// # use std::time::Instant;
+///
+/// let now = Instant::now();
+/// let stack = Stack::new(Config::default(), [7; 32], now);
+/// let packet = [[0x60, 0, 0, 0, 0, 8, 17, 64].as_slice(), &[0xfd; 40]].concat();
+/// let error = stack.icmp_error(now, &packet, Undelivered::TooBig { mtu: 1300 }).expect("it may be answered");
+/// assert_eq!((error[6], error[40], &error[44..48]), (58, 2, &[0, 0, 5, 20][..]));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Undelivered {
+    /// The path takes packets of at most `mtu` bytes, and this one must not be cut (RFC 1191, RFC 8201).
+    TooBig {
+        /// Bytes of an IP packet, 1280 at least for IPv6.
+        mtu: usize,
+    },
+    /// Nobody has the address.
+    NoRoute,
+    /// Who has the address cannot be reached.
+    HostUnreachable,
+    /// The network does not allow it ([`may_pass`](crate::may_pass)).
+    Prohibited,
+}
+
+impl Stack {
+    /// The ICMP error for the sender of `packet`, with its checksums, as if it came from the packet's
+    /// destination. `None` if the packet must not be answered (RFC 1122 3.2.2, RFC 4443 2.4), or its sender
+    /// was told much already.
+    pub fn icmp_error(&self, now: Instant, packet: &[u8], why: Undelivered) -> Option<Vec<u8>> {
+        let problem = Problem::Undelivered(why);
+        let ip = IpHeader::parse(packet, false).ok()?;
+        let packet = &packet[..ip.total_len];
+        let shared = &self.shared;
+        if !may_answer(&ip, packet, problem) {
+            return None;
+        }
+        if !shared.icmp_rates.allow(shared.clock.time(now), ip.source) {
+            shared.counters.icmp_rate_limited.increment();
+            return None;
+        }
+        shared.counters.icmp_errors_sent.increment();
+        let mut error = vec![0; smallest_mtu(ip.source)];
+        let length = message(&mut error, ip.destination, &ip, packet, problem, true)?;
+        error.truncate(length);
+        Some(error)
+    }
 }
 
 /// Tells the sender of `packet`, a whole one or a fragment, what is wrong with it; unless it must not be
@@ -42,15 +99,30 @@ pub(crate) fn report(
         return shared.counters.icmp_rate_limited.increment();
     }
     shared.counters.icmp_errors_sent.increment();
-    // RFC 1812 4.3.2.3 and RFC 4443 2.4 (c): as much as fits a packet that every path takes.
-    let smallest_mtu = if ip.source.is_ipv4() { 576 } else { 1280 };
-    let quoted = packet.len().min(smallest_mtu - 40 - HEADER);
-    batch.reply(interface.id, ip.source, smallest_mtu, |buf| {
-        let (head, field) = header(&ip, problem);
-        let fields = reply_fields(ip.source, 0);
-        let parts = [&field, &packet[..quoted]];
-        write(buf, (own, ip.source), head, &parts, &fields, interface.checksums).unwrap_or(0)
+    batch.reply(interface.id, ip.source, smallest_mtu(ip.source), |buf| {
+        message(buf, own, &ip, packet, problem, interface.checksums).unwrap_or(0)
     });
+}
+
+/// Bytes that every path takes at once.
+fn smallest_mtu(address: IpAddr) -> usize {
+    if address.is_ipv4() { 576 } else { 1280 }
+}
+
+/// Writes the error about `packet` from `own` to its sender; gives its length.
+fn message(
+    buf: &mut [u8],
+    own: IpAddr,
+    ip: &IpHeader,
+    packet: &[u8],
+    problem: Problem,
+    checksums: bool,
+) -> Option<usize> {
+    // RFC 1812 4.3.2.3 and RFC 4443 2.4 (c): as much as fits a packet that every path takes.
+    let quoted = packet.len().min(smallest_mtu(ip.source) - 40 - HEADER);
+    let (head, field) = header(ip, problem);
+    let fields = reply_fields(ip.source, 0);
+    write(buf, (own, ip.source), head, &[&field, &packet[..quoted]], &fields, checksums)
 }
 
 /// RFC 1122 3.2.2 and RFC 4443 2.4 (e): never in answer to an error, to what was not sent to or by a single
@@ -79,6 +151,22 @@ fn header(ip: &IpHeader, problem: Problem) -> ([u8; 2], [u8; 4]) {
         Problem::ProtocolUnreachable { named_at } => {
             ([types.parameter_problem, 1], (named_at as u32).to_be_bytes())
         }
+        Problem::Undelivered(Undelivered::TooBig { mtu }) if ip.source.is_ipv4() => {
+            // RFC 1191 4: the lower half of the word.
+            ([types.unreachable, 4], (mtu.min(0xffff) as u32).to_be_bytes())
+        }
+        Problem::Undelivered(Undelivered::TooBig { mtu }) => ([TOO_BIG_V6, 0], (mtu as u32).to_be_bytes()),
+        Problem::Undelivered(Undelivered::NoRoute) => ([types.unreachable, 0], [0; 4]),
+        // RFC 1812 5.2.7.1, communication administratively prohibited; RFC 4443 3.1.
+        Problem::Undelivered(Undelivered::Prohibited) if ip.source.is_ipv4() => {
+            ([types.unreachable, 13], [0; 4])
+        }
+        Problem::Undelivered(Undelivered::Prohibited) => ([types.unreachable, 1], [0; 4]),
+        // Host unreachable; RFC 4443 3.1, address unreachable.
+        Problem::Undelivered(Undelivered::HostUnreachable) if ip.source.is_ipv4() => {
+            ([types.unreachable, 1], [0; 4])
+        }
+        Problem::Undelivered(Undelivered::HostUnreachable) => ([types.unreachable, 3], [0; 4]),
         Problem::ReassemblyTimeout => ([types.time_exceeded, 1], [0; 4]),
         Problem::Parameter { code, pointer, .. } if ip.source.is_ipv4() => {
             ([types.parameter_problem, code], [pointer as u8, 0, 0, 0])

@@ -7,18 +7,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use super::errors::Complaint;
-use super::{HEADER, types, write};
+use super::{HEADER, types, write_with_headers};
 use crate::host::batch::Mark;
 use crate::host::interface::Interface;
 use crate::host::route::Wanted;
 use crate::host::stack::Shared;
+use crate::ip::received_headers::HeaderChain;
 use crate::ip::{IpHeader, canonical};
 use crate::socket::demux::Bound;
 use crate::socket::ip_options::Settings;
 use crate::socket::queue::DatagramQueue;
 use crate::sync;
 use crate::{
-    Batch, Error, ErrorReport, InterfaceId, IpOptions, RawRoute, Ready, SendOptions, Stack, TrafficClass,
+    Batch, Error, ErrorReport, InterfaceId, IpOptions, RawRoute, Ready, ReceivedHeaders, SendOptions, Stack,
+    TrafficClass,
 };
 
 /// A socket that sends echo requests and receives what comes back for them.
@@ -44,6 +46,8 @@ pub struct IcmpSocket {
     ip: Settings,
     closed: AtomicBool,
     queue: Mutex<DatagramQueue<EchoReply>>,
+    /// The last request for which nothing has come back.
+    asked: Mutex<Option<(RawRoute, u16)>>,
     mark: Mark,
     context: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
@@ -156,6 +160,7 @@ impl IcmpSocket {
             ip: Settings::new(IpOptions::default()),
             closed: AtomicBool::new(false),
             queue: Mutex::new(DatagramQueue::new(shared.config.udp_receive_buffer)),
+            asked: Mutex::new(None),
             mark: Mark::default(),
             context: OnceLock::new(),
         })
@@ -182,7 +187,7 @@ impl IcmpSocket {
     /// [`Error::AddressFamily`] for the other family, [`Error::NetworkUnreachable`] if no interface leads
     /// there, [`Error::AddrNotAvailable`] without an address of this family, or if the wanted source is not
     /// this node's; [`Error::NetworkDown`] after the interface was removed, [`Error::Closed`].
-    pub fn route(&self, destination: IpAddr, options: &SendOptions) -> Result<RawRoute, Error> {
+    pub fn route(&self, destination: IpAddr, options: &SendOptions<'_>) -> Result<RawRoute, Error> {
         if self.is_closed() {
             return Err(Error::Closed);
         }
@@ -215,7 +220,7 @@ impl IcmpSocket {
         &self,
         route: &RawRoute,
         (sequence, payload): (u16, &[u8]),
-        options: &SendOptions,
+        options: &SendOptions<'_>,
         mtu: usize,
         buf: &mut [u8],
     ) -> Result<usize, Error> {
@@ -224,12 +229,15 @@ impl IcmpSocket {
         rest[..2].copy_from_slice(&self.ident().to_be_bytes());
         rest[2..].copy_from_slice(&sequence.to_be_bytes());
         let len = HEADER + payload.len();
-        let fits = self.shared.fits(route.interface, route.destination, len, mtu);
+        let fits = self.shared.fits(route.interface, route.destination, (options, len), mtu);
         let types = types(route.source);
         let fields = self.ip.load().fields(options, types.protocol, route.destination, fits)?;
         let addresses = (route.source, route.destination);
         let parts = [&rest, payload];
-        write(buf, addresses, [types.echo_request, 0], &parts, &fields, interface.checksums)
+        *sync::lock(&self.asked) = Some((*route, sequence));
+        let headers = options.headers_to(route.destination);
+        let head = [types.echo_request, 0];
+        write_with_headers(buf, addresses, head, &parts, (&fields, headers), interface.checksums)
             .ok_or(Error::MessageSize)
     }
 
@@ -241,10 +249,10 @@ impl IcmpSocket {
         &self,
         route: &RawRoute,
         len: usize,
-        options: &SendOptions,
+        options: &SendOptions<'_>,
         mtu: usize,
     ) -> Result<(), Error> {
-        let fits = self.shared.fits(route.interface, route.destination, HEADER + len, mtu);
+        let fits = self.shared.fits(route.interface, route.destination, (options, HEADER + len), mtu);
         let protocol = types(route.source).protocol;
         self.ip.load().fields(options, protocol, route.destination, fits).map(drop)
     }
@@ -267,11 +275,29 @@ impl IcmpSocket {
     /// # Errors
     /// [`Error::WouldBlock`], [`Error::NetworkDown`] after the interface was removed, [`Error::Closed`].
     pub fn recv(&self, buf: &mut [u8]) -> Result<EchoReply, Error> {
+        self.take(buf, None)
+    }
+
+    /// As [`recv`](Self::recv), with extension headers as
+    /// [`UdpSocket::recv_with_headers`](crate::UdpSocket::recv_with_headers) gives them.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv).
+    pub fn recv_with_headers(
+        &self,
+        buf: &mut [u8],
+        headers: &mut ReceivedHeaders,
+    ) -> Result<EchoReply, Error> {
+        self.take(buf, Some(headers))
+    }
+
+    fn take(&self, buf: &mut [u8], headers: Option<&mut ReceivedHeaders>) -> Result<EchoReply, Error> {
         if self.is_closed() {
             return Err(Error::Closed);
         }
         let nothing = if self.is_up() { Error::WouldBlock } else { Error::NetworkDown };
-        let (reply, len) = self.lock().pop(buf).ok_or(nothing)?;
+        let headers = headers.map(|headers| &mut headers.listed);
+        let (reply, len) = self.lock().pop(buf, headers).ok_or(nothing)?;
         Ok(EchoReply { len: len.min(buf.len()), ..reply })
     }
 
@@ -327,9 +353,10 @@ pub(super) fn receive_reply(
     shared: &Shared,
     interface: &Interface,
     ip: &IpHeader,
-    message: &[u8],
+    packet: &[u8],
     batch: &mut Batch,
 ) {
+    let message = &packet[ip.header_len..ip.total_len];
     let destination = SocketAddr::new(ip.destination, u16::from_be_bytes([message[4], message[5]]));
     let Some(socket) = shared.icmp.find(interface.id, destination) else {
         return shared.counters.icmp_ignored.increment();
@@ -346,7 +373,34 @@ pub(super) fn receive_reply(
         error: None,
         report: None,
     };
-    queue(shared, socket, reply, &message[HEADER..], batch);
+    sync::lock(&socket.asked).take_if(|(_, asked)| *asked == sequence);
+    queue(shared, socket, reply, (HeaderChain::of(packet, ip), &message[HEADER..]), batch);
+}
+
+/// Nothing that is sent to some addresses arrives: those who wait for an answer from there are told.
+pub(crate) fn fail_waiting(
+    shared: &Shared,
+    error: Error,
+    is_meant: impl Fn(&RawRoute) -> bool,
+    batch: &mut Batch,
+) {
+    for socket in shared.icmp.filter(|_| true) {
+        let Some((route, sequence)) = sync::lock(&socket.asked).take_if(|(route, _)| is_meant(route)) else {
+            continue;
+        };
+        let reply = EchoReply {
+            source: route.destination,
+            destination: route.source,
+            interface: route.interface,
+            sequence,
+            len: 0,
+            hop_limit: 0,
+            traffic_class: TrafficClass(0),
+            error: Some(error),
+            report: Some(ErrorReport::local(error, SocketAddr::new(route.destination, 0))),
+        };
+        queue(shared, socket, reply, (HeaderChain::NOTHING, &[]), batch);
+    }
 }
 
 /// An error about one of this node's requests has come from `source`; `false` if no socket sent it.
@@ -373,12 +427,19 @@ pub(super) fn receive_error(
         error: Some(complaint.error),
         report: Some(complaint.report(SocketAddr::new(complaint.destination, 0))),
     };
-    queue(shared, socket, reply, &[], batch);
+    queue(shared, socket, reply, (HeaderChain::NOTHING, &[]), batch);
     true
 }
 
-fn queue(shared: &Shared, socket: Arc<IcmpSocket>, reply: EchoReply, payload: &[u8], batch: &mut Batch) {
-    match socket.lock().push(reply, payload) {
+fn queue(
+    shared: &Shared,
+    socket: Arc<IcmpSocket>,
+    reply: EchoReply,
+    (between, payload): (HeaderChain<'_>, &[u8]),
+    batch: &mut Batch,
+) {
+    let headers = between.listed(|| socket.ip.load().receive_headers);
+    match socket.lock().push(reply, &headers, payload) {
         true => shared.counters.icmp_echo_replies.increment(),
         false => shared.counters.icmp_queue_overflows.increment(),
     }

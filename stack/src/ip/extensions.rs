@@ -208,9 +208,28 @@ impl Fragment {
 }
 
 /// The extension header at `at` as its second byte says; all but the fragment header have one.
-fn extension(packet: &[u8], at: usize) -> Option<&[u8]> {
+pub(crate) fn extension(packet: &[u8], at: usize) -> Option<&[u8]> {
     let len = 8 * (1 + usize::from(*packet.get(at + 1)?));
     packet.get(at..at + len)
+}
+
+/// Where the part of an IPv6 packet ends that each of its fragments has (RFC 8200 4.5), and the place of the
+/// byte that names what follows: behind the routing header, or the hop-by-hop options.
+pub(crate) fn unfragmentable(packet: &[u8]) -> (usize, usize) {
+    let (mut at, mut named_at) = (FIXED, 6);
+    let mut end = (at, named_at);
+    for _ in 0..MOST_HEADERS {
+        let protocol = IpProtocol::from(packet[named_at]);
+        if !matches!(protocol, IpProtocol::HopByHop | IpProtocol::Ipv6Route | IpProtocol::Ipv6Opts) {
+            break;
+        }
+        let Some(header) = extension(packet, at) else { break };
+        (at, named_at) = (at + header.len(), at);
+        if protocol != IpProtocol::Ipv6Opts {
+            end = (at, named_at);
+        }
+    }
+    end
 }
 
 /// What a packet carries, as far as can be told.
@@ -234,6 +253,21 @@ pub(crate) fn upper(packet: &[u8]) -> Option<Upper> {
         6 => skip(packet, FIXED, (*packet.get(6)?).into()),
         _ => None,
     }
+}
+
+/// Whether an IPv6 packet is a part of a larger one, or says so.
+pub(crate) fn has_fragment_header(packet: &[u8]) -> bool {
+    let (mut at, mut protocol) = (FIXED, packet.get(6).map_or(IpProtocol::Ipv6NoNxt, |&next| next.into()));
+    for _ in 0..=MOST_HEADERS {
+        match protocol {
+            IpProtocol::Ipv6Frag => return true,
+            IpProtocol::HopByHop | IpProtocol::Ipv6Opts | IpProtocol::Ipv6Route => {}
+            _ => return false,
+        }
+        let Some(header) = extension(packet, at) else { return false };
+        (protocol, at) = (header[0].into(), at + header.len());
+    }
+    false
 }
 
 /// Passes over the extension headers from `at` on; the first of them is a `protocol`. `None` if they do not

@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use smoltcp::wire::{IpProtocol, Ipv4Packet};
 
 use crate::ip::IpHeader;
-use crate::ip::extensions::FRAGMENT_HEADER;
+use crate::ip::extensions::{self, FRAGMENT_HEADER};
 use crate::{Error, InterfaceId, Stack};
 use peersock_primitives::Key;
 
-/// IPv6's header with a fragment header, the longest that a fragment starts with.
+/// IPv6's header with a fragment header, the longest that a fragment without other extension headers starts
+/// with.
 const MAX_HEADER: usize = 40 + FRAGMENT_HEADER;
 
 /// An IP packet that is to leave in pieces of at most the path's MTU, or whole if it fits.
@@ -52,10 +53,13 @@ enum Progress {
 
 #[derive(Debug, Clone)]
 struct Cut {
-    /// What every fragment starts with.
+    /// What every fragment starts with, less `between`.
     header: [u8; MAX_HEADER],
+    /// Extension headers that every fragment has between the IPv6 header and the fragment header. Empty,
+    /// without an allocation, for nearly all.
+    between: Box<[u8]>,
     header_len: usize,
-    /// Bytes of the header of the whole packet.
+    /// Bytes of the headers of the whole packet that every fragment has.
     ip_len: usize,
     /// Data bytes of every fragment but the last, a multiple of eight.
     data: usize,
@@ -96,27 +100,34 @@ impl Fragments {
     }
 
     fn cut(packet: &[u8], ip: &IpHeader, mtu: usize, ident: u32, checksums: bool) -> Result<Self, Error> {
-        let ip_len = if ip.source.is_ipv4() { 20 } else { 40 };
+        let fixed = if ip.source.is_ipv4() { 20 } else { 40 };
         let mut header = [0; MAX_HEADER];
-        header[..ip_len].copy_from_slice(&packet[..ip_len]);
-        let header_len = if ip.source.is_ipv4() {
+        header[..fixed].copy_from_slice(&packet[..fixed]);
+        let mut between: Box<[u8]> = Box::default();
+        let (ip_len, header_len) = if ip.source.is_ipv4() {
             let forbidden = packet[6] & 0x40 != 0;
-            if forbidden || ip.header_len > ip_len {
+            if forbidden || ip.header_len > fixed {
                 return Err(Error::MessageSize);
             }
             header[4..6].copy_from_slice(&(ident as u16).to_be_bytes());
-            ip_len
+            (fixed, fixed)
         } else {
-            header[6] = IpProtocol::Ipv6Frag.into();
-            header[40] = packet[6];
+            let (end, named_at) = extensions::unfragmentable(packet);
+            header[40] = packet[named_at];
             header[44..].copy_from_slice(&ident.to_be_bytes());
-            MAX_HEADER
+            if named_at < fixed {
+                header[named_at] = IpProtocol::Ipv6Frag.into();
+            } else {
+                between = packet[fixed..end].into();
+                between[named_at - fixed] = IpProtocol::Ipv6Frag.into();
+            }
+            (end, end + FRAGMENT_HEADER)
         };
         let data = mtu.saturating_sub(header_len) & !7;
         if data == 0 {
             return Err(Error::MessageSize);
         }
-        let cut = Cut { header, header_len, ip_len, data, offset: 0, covered: [0; 8], checksums };
+        let cut = Cut { header, between, header_len, ip_len, data, offset: 0, covered: [0; 8], checksums };
         Ok(Self { len: packet.len(), progress: Progress::Cut(cut) })
     }
 }
@@ -148,8 +159,8 @@ impl Cut {
 
     fn write_header(&self, packet: &mut [u8], more: bool) {
         let total = packet.len();
-        packet[..self.header_len].copy_from_slice(&self.header[..self.header_len]);
         if self.ip_len == 20 {
+            packet[..20].copy_from_slice(&self.header[..20]);
             let mut view = Ipv4Packet::new_unchecked(packet);
             view.set_total_len(total as u16);
             view.set_more_frags(more);
@@ -158,8 +169,13 @@ impl Cut {
                 view.fill_checksum();
             }
         } else {
+            let (fixed, fragment) = self.header.split_at(40);
+            packet[..40].copy_from_slice(fixed);
             packet[4..6].copy_from_slice(&((total - 40) as u16).to_be_bytes());
-            packet[42..44].copy_from_slice(&(self.offset as u16 | u16::from(more)).to_be_bytes());
+            packet[40..self.ip_len].copy_from_slice(&self.between);
+            let header = &mut packet[self.ip_len..self.header_len];
+            header.copy_from_slice(fragment);
+            header[2..4].copy_from_slice(&(self.offset as u16 | u16::from(more)).to_be_bytes());
         }
     }
 }
@@ -172,7 +188,7 @@ impl Stack {
     ///
     /// # Errors
     /// [`Error::MessageSize`] if the packet does not fit and must not be cut: IPv4's don't-fragment flag or
-    /// IP options forbid it, or the MTU is under 56 bytes. [`Error::InvalidInput`] if it is no IP packet.
+    /// IP options forbid it, or the MTU is under 56 bytes and the extension headers that every fragment has. [`Error::InvalidInput`] if it is no IP packet.
     pub fn fragments(&self, interface: InterfaceId, packet: &[u8], mtu: usize) -> Result<Fragments, Error> {
         if packet.len() <= mtu && !self.shared.path_mtus.any() {
             return Ok(Fragments { len: packet.len(), progress: Progress::Whole });

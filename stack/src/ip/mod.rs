@@ -1,14 +1,19 @@
 //! IP: the header of an arriving packet and the headers of packets made here; what `extensions` and `options`
-//! hold, packets in `fragments` and their `reassembly`, sizes of paths (`pmtu`), the choice of a `source`
-//! address.
+//! hold, the `extension_headers` of datagrams that are sent and that have come, packets in `fragments` and
+//! their `reassembly`, sizes of paths (`pmtu`), the choice of a `source` address, checksums and ports of what
+//! passes between peers and a device (`offload`, `port_rules`).
 
 pub(crate) mod checksum;
 pub(crate) mod extended;
+pub(crate) mod extension_headers;
 pub(crate) mod extensions;
 pub(crate) mod fragments;
+pub(crate) mod offload;
 pub(crate) mod options;
 pub(crate) mod pmtu;
+pub(crate) mod port_rules;
 pub(crate) mod reassembly;
+pub(crate) mod received_headers;
 pub(crate) mod source;
 pub(crate) mod traffic_class;
 
@@ -104,6 +109,16 @@ impl IpHeader {
     /// Whether the source may be answered: RFC 1122 3.2.1.3, RFC 4443 2.4 (e.6).
     pub(crate) fn source_is_unicast(&self) -> bool {
         is_unicast(self.source)
+    }
+}
+
+/// Whether a packet is a part of a larger one.
+pub(crate) fn is_fragment(packet: &[u8]) -> bool {
+    match packet.first().map(|first| first >> 4) {
+        Some(4) => {
+            packet.get(6..8).is_some_and(|field| u16::from_be_bytes([field[0], field[1]]) & 0x3fff != 0)
+        }
+        _ => extensions::has_fragment_header(packet),
     }
 }
 

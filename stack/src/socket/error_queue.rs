@@ -46,6 +46,14 @@ pub struct ErrorReport {
     pub len: usize,
 }
 
+impl ErrorReport {
+    /// What this node itself has noticed.
+    pub(crate) fn local(error: Error, destination: SocketAddr) -> Self {
+        let (kind, code, info) = (0, 0, 0);
+        Self { error, origin: ErrorOrigin::Local, kind, code, info, offender: None, destination, len: 0 }
+    }
+}
+
 /// Who has noticed an error.
 ///
 /// ```
@@ -74,11 +82,11 @@ impl ErrorQueue {
 
     /// Appends a report; `false` if there is no room.
     pub(crate) fn push(&mut self, report: ErrorReport, payload: &[u8]) -> bool {
-        self.0.get_or_insert_with(|| Box::new(DatagramQueue::new(LIMIT))).push(report, payload)
+        self.0.get_or_insert_with(|| Box::new(DatagramQueue::new(LIMIT))).push(report, &[], payload)
     }
 
     pub(crate) fn pop(&mut self, buf: &mut [u8]) -> Option<ErrorReport> {
-        let (report, len) = self.0.as_mut()?.pop(buf)?;
+        let (report, len) = self.0.as_mut()?.pop(buf, None)?;
         Some(ErrorReport { len: len.min(buf.len()), ..report })
     }
 

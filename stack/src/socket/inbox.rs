@@ -7,7 +7,7 @@ use crate::group::membership::Groups;
 use crate::host::stack::Shared;
 use crate::socket::error_queue::ErrorQueue;
 use crate::socket::queue::DatagramQueue;
-use crate::{Error, ErrorReport, InterfaceId, IpOptions, Ready, Received, TrafficClass};
+use crate::{Error, ErrorReport, InterfaceId, IpOptions, Ready, Received, ReceivedHeaders, TrafficClass};
 
 /// Where a datagram came from, and how. The ports of raw packets are 0.
 #[derive(Clone, Copy)]
@@ -43,15 +43,21 @@ impl Inbox {
         self.queue.set_limit(limit);
     }
 
-    /// Appends a datagram; `false` if there is no room.
-    pub(crate) fn push(&mut self, origin: Origin, data: &[u8]) -> bool {
-        self.queue.push(origin, data)
+    /// Appends a datagram with the listed extension headers; `false` if there is no room.
+    pub(crate) fn push(&mut self, origin: Origin, headers: &[u8], data: &[u8]) -> bool {
+        self.queue.push(origin, headers, data)
     }
 
-    /// Takes the oldest datagram.
-    pub(crate) fn pop(&mut self, closed: bool, buf: &mut [u8]) -> Result<Received, Error> {
+    /// Takes the oldest datagram, and its extension headers if they are wanted.
+    pub(crate) fn pop(
+        &mut self,
+        closed: bool,
+        buf: &mut [u8],
+        headers: Option<&mut ReceivedHeaders>,
+    ) -> Result<Received, Error> {
         self.check(closed)?;
-        let (origin, len) = self.queue.pop(buf).ok_or(Error::WouldBlock)?;
+        let headers = headers.map(|headers| &mut headers.listed);
+        let (origin, len) = self.queue.pop(buf, headers).ok_or(Error::WouldBlock)?;
         Ok(received(&origin, len, buf))
     }
 

@@ -7,7 +7,7 @@ use smoltcp::wire::IpProtocol;
 
 use crate::ip::{Fields, HOP_LIMIT};
 use crate::sync;
-use crate::{Error, InterfaceId, TrafficClass};
+use crate::{Error, ExtensionHeaders, InterfaceId, TrafficClass};
 
 /// IP settings of a UDP, echo, raw or TCP socket: what `setsockopt` sets at the levels `IPPROTO_IP` and
 /// `IPPROTO_IPV6`.
@@ -39,6 +39,9 @@ pub struct IpOptions {
     /// connected. A connection's next call fails with it; see
     /// [`Flow::take_soft_error`](crate::Flow::take_soft_error). Default off.
     pub receive_errors: bool,
+    /// IPV6_RECVHOPOPTS, IPV6_RECVDSTOPTS, IPV6_RECVRTHDR: keep the extension headers of what arrives, for
+    /// [`UdpSocket::recv_with_headers`](crate::UdpSocket::recv_with_headers) and the like. Default off.
+    pub receive_headers: bool,
 }
 
 impl Default for IpOptions {
@@ -51,6 +54,7 @@ impl Default for IpOptions {
             multicast_loop: true,
             multicast_interface: None,
             receive_errors: false,
+            receive_headers: false,
         }
     }
 }
@@ -95,7 +99,7 @@ pub enum Fragmentation {
 /// assert_eq!(options.source, None);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct SendOptions {
+pub struct SendOptions<'a> {
     /// IP_TTL, IPV6_HOPLIMIT: 1 to 255, for a group 0 to 255.
     pub hop_limit: Option<u8>,
     /// IP_TOS, IPV6_TCLASS.
@@ -106,6 +110,35 @@ pub struct SendOptions {
     pub source: Option<IpAddr>,
     /// IP_PKTINFO, IPV6_PKTINFO: the interface to send on.
     pub interface: Option<InterfaceId>,
+    /// IPV6_HOPOPTS, IPV6_RTHDRDSTOPTS, IPV6_RTHDR, IPV6_DSTOPTS. Datagrams to IPv4 addresses leave without.
+    pub headers: Option<&'a ExtensionHeaders>,
+}
+
+impl<'a> SendOptions<'a> {
+    /// The extension headers of a datagram to `destination`.
+    pub(crate) fn headers_to(&self, destination: IpAddr) -> Option<&'a ExtensionHeaders> {
+        self.headers.filter(|_| destination.is_ipv6())
+    }
+
+    /// Where a datagram to `destination` goes first: there, unless a routing header says otherwise.
+    ///
+    /// ```
+    /// use std::net::Ipv6Addr;
+    /// use peersock_stack::{ExtensionHeaders, HeaderParts, SendOptions};
+    ///
+    /// // A routing header of type 2 (RFC 6275 6.4).
+    /// let [home, host]: [Ipv6Addr; 2] = ["fd00::7", "fd00::1"].map(|text| text.parse().unwrap());
+    /// let routing = [&[0, 2, 2, 1, 0, 0, 0, 0], &home.octets()[..]].concat();
+    /// let parts = HeaderParts { routing: Some(&routing), ..HeaderParts::default() };
+    /// let headers = ExtensionHeaders::new(&parts)?;
+    /// let options = SendOptions { headers: headers.as_ref(), ..SendOptions::default() };
+    /// assert_eq!(options.first_hop(host.into()), home);
+    /// # Ok::<(), peersock_stack::Error>(())
+    /// ```
+    pub fn first_hop(&self, destination: IpAddr) -> IpAddr {
+        let hop = self.headers_to(destination).and_then(ExtensionHeaders::first_hop);
+        hop.map_or(destination, IpAddr::V6)
+    }
 }
 
 /// A socket's settings, which any thread may change.
@@ -134,11 +167,11 @@ impl IpOptions {
     /// The header of a datagram to `destination`.
     ///
     /// # Errors
-    /// [`Error::MessageSize`] if it must not be cut and does not fit, [`Error::InvalidInput`] for a hop limit
-    /// of 0.
+    /// [`Error::MessageSize`] if it must not be cut and does not fit, or has extension headers too long to be
+    /// cut; [`Error::InvalidInput`] for a hop limit of 0.
     pub(crate) fn fields(
         &self,
-        own: &SendOptions,
+        own: &SendOptions<'_>,
         protocol: IpProtocol,
         destination: IpAddr,
         fits: Fits,
@@ -148,6 +181,9 @@ impl IpOptions {
         let hop_limit = own.hop_limit.unwrap_or(usual);
         if hop_limit == 0 && !group {
             return Err(Error::InvalidInput);
+        }
+        if !fits.headers {
+            return Err(Error::MessageSize);
         }
         let may_fragment = match own.fragmentation.unwrap_or(self.fragmentation) {
             Fragmentation::Always => true,
@@ -168,6 +204,8 @@ pub(crate) struct Fits {
     pub(crate) link: bool,
     /// That, and what routers have reported.
     pub(crate) reported: bool,
+    /// Whether its extension headers leave room in each fragment, and in the longest packet.
+    pub(crate) headers: bool,
 }
 
 #[cfg(test)]
@@ -177,8 +215,8 @@ mod tests {
     #[test]
     fn each_datagram_may_differ_from_its_socket() {
         let options = IpOptions { traffic_class: TrafficClass(4), ..IpOptions::default() };
-        let fits = Fits { link: true, reported: true };
-        let fields = |own: &SendOptions, to: &str| {
+        let fits = Fits { link: true, reported: true, headers: true };
+        let fields = |own: &SendOptions<'_>, to: &str| {
             options
                 .fields(own, IpProtocol::Udp, to.parse().unwrap(), fits)
                 .map(|f| (f.hop_limit, f.traffic_class))
@@ -211,7 +249,7 @@ mod tests {
             (Probe, none, refused),
         ] {
             let options = IpOptions { fragmentation, ..IpOptions::default() };
-            let fits = Fits { link, reported };
+            let fits = Fits { link, reported, headers: true };
             let destination = "10.0.0.1".parse().unwrap();
             let fields = options.fields(&SendOptions::default(), IpProtocol::Udp, destination, fits);
             assert_eq!(fields.map(|fields| fields.may_fragment), expected, "{fragmentation:?} {fits:?}");

@@ -9,8 +9,15 @@ const CHARGE: usize = 64;
 /// traffic needs, it allocates nothing.
 pub(crate) struct DatagramQueue<T> {
     limit: usize,
-    entries: VecDeque<(T, usize)>,
+    entries: VecDeque<Entry<T>>,
+    /// Of each datagram its extension headers, and then its data.
     bytes: VecDeque<u8>,
+}
+
+struct Entry<T> {
+    about: T,
+    headers: u32,
+    data: u32,
 }
 
 impl<T: Clone> DatagramQueue<T> {
@@ -24,33 +31,51 @@ impl<T: Clone> DatagramQueue<T> {
     }
 
     /// Appends a datagram; `false` if there is no room. An empty queue takes one of any size.
-    pub(crate) fn push(&mut self, about: T, data: &[u8]) -> bool {
+    pub(crate) fn push(&mut self, about: T, headers: &[u8], data: &[u8]) -> bool {
         let used = self.bytes.len() + self.entries.len() * CHARGE;
-        if used + data.len() + CHARGE > self.limit && !self.entries.is_empty() {
+        if used + headers.len() + data.len() + CHARGE > self.limit && !self.entries.is_empty() {
             return false;
         }
-        self.entries.push_back((about, data.len()));
+        // No packet is longer.
+        self.entries.push_back(Entry { about, headers: headers.len() as u32, data: data.len() as u32 });
+        self.bytes.extend(headers);
         self.bytes.extend(data);
         true
     }
 
     /// Copies the oldest datagram as far as `buf` holds, and gives its description and its length.
     pub(crate) fn peek(&self, buf: &mut [u8]) -> Option<(T, usize)> {
-        let (about, len) = self.entries.front()?;
-        let copied = (*len).min(buf.len());
-        let (head, tail) = self.bytes.as_slices();
-        let from_head = copied.min(head.len());
-        buf[..from_head].copy_from_slice(&head[..from_head]);
-        buf[from_head..copied].copy_from_slice(&tail[..copied - from_head]);
-        Some((about.clone(), *len))
+        let Entry { about, headers, data } = self.entries.front()?;
+        let len = *data as usize;
+        let copied = len.min(buf.len());
+        self.copy(*headers as usize, &mut buf[..copied]);
+        Some((about.clone(), len))
     }
 
-    /// [`peek`](Self::peek), and takes the datagram out.
-    pub(crate) fn pop(&mut self, buf: &mut [u8]) -> Option<(T, usize)> {
+    /// [`peek`](Self::peek), and takes the datagram out, with its extension headers if they are wanted.
+    pub(crate) fn pop(&mut self, buf: &mut [u8], headers: Option<&mut Vec<u8>>) -> Option<(T, usize)> {
         let (about, len) = self.peek(buf)?;
-        self.entries.pop_front();
-        self.bytes.drain(..len);
+        let before = self.entries.pop_front()?.headers as usize;
+        if let Some(headers) = headers {
+            headers.resize(before, 0);
+            self.copy(0, headers);
+        }
+        self.bytes.drain(..before + len);
         Some((about, len))
+    }
+
+    /// Copies what is at `at`.
+    fn copy(&self, at: usize, to: &mut [u8]) {
+        let (head, tail) = self.bytes.as_slices();
+        let from_head = to.len().min(head.len().saturating_sub(at));
+        let (first, second) = to.split_at_mut(from_head);
+        if !first.is_empty() {
+            first.copy_from_slice(&head[at..at + from_head]);
+        }
+        if !second.is_empty() {
+            let at = at + from_head - head.len();
+            second.copy_from_slice(&tail[at..at + second.len()]);
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -73,12 +98,20 @@ mod tests {
         let mut buf = [0; 100];
         for round in 0..200u8 {
             let data = vec![round; usize::from(round) % 90];
-            assert!(queue.push(round, &data));
-            assert!(queue.push(round, b"second"));
-            assert_eq!(queue.pop(&mut buf), Some((round, data.len())));
+            let headers = vec![!round; usize::from(round) % 40];
+            assert!(queue.push(round, &headers, &data));
+            assert!(queue.push(round, &[], b"second"));
+            assert_eq!(queue.peek(&mut buf), Some((round, data.len())));
             assert_eq!(buf[..data.len()], data);
-            assert_eq!(queue.pop(&mut buf), Some((round, 6)));
-            assert_eq!(&buf[..6], b"second");
+            buf.fill(0);
+            // Who does not want the headers does not get them as data.
+            let mut got = vec![7; 50];
+            let wanted = (round % 3 > 0).then_some(&mut got);
+            assert_eq!(queue.pop(&mut buf, wanted), Some((round, data.len())));
+            assert_eq!(buf[..data.len()], data);
+            assert!(round % 3 == 0 || got == headers);
+            assert_eq!(queue.pop(&mut buf, Some(&mut got)), Some((round, 6)));
+            assert_eq!((&buf[..6], &got[..]), (&b"second"[..], &[][..]));
         }
         assert!(queue.is_empty());
     }
@@ -86,10 +119,12 @@ mod tests {
     #[test]
     fn the_limit_counts_bytes_and_datagrams() {
         let mut queue = DatagramQueue::new(200);
-        assert!(queue.push((), &[0; 500]), "one of any size");
-        assert!(!queue.push((), b""));
-        queue.pop(&mut []);
-        assert!((0..3).all(|_| queue.push((), b"")));
-        assert!(!queue.push((), b""));
+        assert!(queue.push((), &[0; 50], &[0; 500]), "one of any size");
+        assert!(!queue.push((), &[], b""));
+        queue.pop(&mut [], None);
+        assert!((0..3).all(|_| queue.push((), &[], b"")));
+        assert!(!queue.push((), &[], b""));
+        queue.pop(&mut [], None);
+        assert!(!queue.push((), &[0; 9], b""), "headers count");
     }
 }

@@ -12,8 +12,8 @@ use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv6Packet, TcpPacket};
 
 use crate::ip::{IpHeader, MAX_PACKET};
 
-/// Bytes of the largest headers that can join: IPv6 and TCP without options.
-const HEADERS: usize = 40 + 20;
+/// Bytes of the largest headers that can join: IPv6 and TCP with all its options.
+const HEADERS: usize = 40 + 60;
 
 /// Room for a full pending packet and one more behind it.
 const CAPACITY: usize = 2 * MAX_PACKET;
@@ -21,8 +21,8 @@ const CAPACITY: usize = 2 * MAX_PACKET;
 /// Our generic receive offload: fewer, larger packets for [`Stack::receive`](crate::Stack::receive).
 ///
 /// Segments join if they follow one another on one flow and differ in nothing but length,
-/// acknowledgement, window and PSH: same addresses, ports, traffic class and hop limit, no TCP options,
-/// no flags besides ACK and PSH. The newest acknowledgement and window win. Pure acknowledgements never
+/// acknowledgement, window and PSH: same addresses, ports, traffic class, hop limit and TCP options, no flags
+/// besides ACK and PSH. The newest acknowledgement and window win. Pure acknowledgements never
 /// join, so duplicates can be counted. Checksums are not maintained: use it on interfaces that do not
 /// verify them.
 ///
@@ -50,6 +50,25 @@ pub struct Flushed<'a> {
     pub key: u64,
     /// The IP packet.
     pub packet: &'a mut [u8],
+    /// If segments have joined, the headers of which there is one now and what the first of them carried.
+    pub joined: Option<Joined>,
+}
+
+/// What a packet says of the segments that have joined in it.
+///
+/// ```
+/// let joined = peersock_stack::Joined { header_len: 60, segment: 1400, is_even: true };
+/// assert_eq!(joined.header_len + joined.segment, 1460, "bytes of the first packet");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Joined {
+    /// Bytes of the IP and TCP headers.
+    pub header_len: usize,
+    /// Bytes of payload of the first segment.
+    pub segment: usize,
+    /// Whether every other one but the last carried as much, and the last no more: whoever cuts the packet
+    /// again gets the segments that were sent.
+    pub is_even: bool,
 }
 
 struct Pending {
@@ -65,8 +84,14 @@ struct Join {
     /// The first packet's headers. The ones in the buffer may lie under the slot.
     header: [u8; HEADERS],
     ip_len: usize,
+    header_len: usize,
     next_seq: u32,
     merged: usize,
+    /// Bytes of payload of the first segment, and whether the others are as [`Joined::is_even`] says.
+    first: usize,
+    is_even: bool,
+    /// Nothing may follow a shorter segment if the packet is to be cut again.
+    has_shorter: bool,
     newest: Newest,
 }
 
@@ -78,9 +103,10 @@ struct Newest {
     push: bool,
 }
 
-/// A TCP segment that may take part: data, no options, no flags besides ACK and PSH.
+/// A TCP segment that may take part: data, no flags besides ACK and PSH.
 struct Segment {
     ip_len: usize,
+    header_len: usize,
     seq: u32,
     payload: usize,
     newest: Newest,
@@ -131,10 +157,22 @@ impl Coalescer {
     /// # Panics
     /// If `len` is longer than the slot's buffer.
     pub fn commit(&mut self, key: u64, len: usize) -> Option<Flushed<'_>> {
+        self.commit_as(key, len, false)
+    }
+
+    /// As [`commit`](Self::commit), but joins only what can be cut again into the same segments.
+    ///
+    /// # Panics
+    /// If `len` is longer than the slot's buffer.
+    pub fn commit_even(&mut self, key: u64, len: usize) -> Option<Flushed<'_>> {
+        self.commit_as(key, len, true)
+    }
+
+    fn commit_as(&mut self, key: u64, len: usize, even: bool) -> Option<Flushed<'_>> {
         let at = self.aside.at;
         if let Some(pending) = &mut self.pending
             && pending.key == key
-            && pending.try_join(&self.buffer[at..at + len])
+            && pending.try_join(&self.buffer[at..at + len], even)
         {
             self.put_back();
             return None;
@@ -160,7 +198,7 @@ impl Coalescer {
     /// Where the next slot starts: over the last bytes of what is pending, as many as its header has.
     fn slot_start(&mut self, len: usize) -> usize {
         let Some(pending) = &mut self.pending else { return 0 };
-        let overlap = pending.join.as_ref().map_or(0, Join::header_len);
+        let overlap = pending.join.as_ref().map_or(0, |join| join.header_len);
         if pending.end - overlap + len > self.buffer.len() {
             self.buffer.copy_within(pending.start..pending.end, 0);
             pending.end -= pending.start;
@@ -184,13 +222,19 @@ impl Coalescer {
 
 impl Pending {
     /// Takes `packet` in as a continuation if it is one; its header will be overwritten.
-    fn try_join(&mut self, packet: &[u8]) -> bool {
+    fn try_join(&mut self, packet: &[u8], even: bool) -> bool {
         let Some(join) = &mut self.join else { return false };
         let Some(segment) = Segment::parse(packet) else { return false };
         let fits = self.end - self.start + segment.payload <= MAX_PACKET;
         if !fits || segment.seq != join.next_seq || !join.same_stream(packet) {
             return false;
         }
+        let stays_even = join.is_even && !join.has_shorter && segment.payload <= join.first;
+        if even && !stays_even {
+            return false;
+        }
+        join.is_even = stays_even;
+        join.has_shorter |= segment.payload < join.first;
         join.next_seq = segment.seq.wrapping_add(segment.payload as u32);
         join.newest = Newest { push: join.newest.push || segment.newest.push, ..segment.newest };
         join.merged += 1;
@@ -201,7 +245,10 @@ impl Pending {
     /// Brings the header up to what has joined.
     fn finish(self, buffer: &mut [u8]) -> Flushed<'_> {
         let packet = &mut buffer[self.start..self.end];
+        let mut joined = None;
         if let Some(join) = self.join.filter(|join| join.merged > 0) {
+            let Join { header_len, first: segment, is_even, .. } = join;
+            joined = Some(Joined { header_len, segment, is_even });
             let total = packet.len();
             match join.ip_len {
                 20 => Ipv4Packet::new_unchecked(&mut *packet).set_total_len(total as u16),
@@ -212,7 +259,7 @@ impl Pending {
             tcp[14..16].copy_from_slice(&join.newest.window);
             TcpPacket::new_unchecked(tcp).set_psh(join.newest.push);
         }
-        Flushed { key: self.key, packet }
+        Flushed { key: self.key, packet, joined }
     }
 }
 
@@ -220,25 +267,30 @@ impl Join {
     fn start(packet: &[u8]) -> Option<Self> {
         let segment = Segment::parse(packet)?;
         let mut header = [0; HEADERS];
-        header[..segment.ip_len + 20].copy_from_slice(&packet[..segment.ip_len + 20]);
+        header[..segment.header_len].copy_from_slice(&packet[..segment.header_len]);
         Some(Self {
             header,
             ip_len: segment.ip_len,
+            header_len: segment.header_len,
             next_seq: segment.seq.wrapping_add(segment.payload as u32),
             merged: 0,
+            first: segment.payload,
+            is_even: true,
+            has_shorter: false,
             newest: segment.newest,
         })
     }
 
-    fn header_len(&self) -> usize {
-        self.ip_len + 20
-    }
-
     /// Whether everything that must be equal is: version, traffic class, flow label, hop limit,
-    /// addresses and ports. IPv4's length, identification and checksum may differ.
+    /// addresses, ports and TCP options. IPv4's length, identification and checksum may differ.
     fn same_stream(&self, packet: &[u8]) -> bool {
         let ports = self.ip_len..self.ip_len + 4;
         let equal = |range: Range<usize>| self.header[range.clone()] == packet[range];
+        // The offset of the data, and the options in front of it.
+        let options = self.ip_len + 20..self.header_len;
+        if !equal(self.ip_len + 12..self.ip_len + 13) || !equal(options) {
+            return false;
+        }
         match self.ip_len {
             20 => equal(0..2) && equal(6..10) && equal(12..20) && equal(ports),
             _ => equal(0..4) && equal(6..40) && equal(ports),
@@ -256,11 +308,13 @@ impl Segment {
         let bytes = packet.get(ip.header_len..)?;
         let tcp = TcpPacket::new_checked(bytes).ok()?;
         let (ack, push) = (0x10, 0x08);
-        if bytes[12] != 5 << 4 || bytes[13] & !push != ack || tcp.payload().is_empty() {
+        let header_len = ip.header_len + usize::from(tcp.header_len());
+        if bytes[13] & !push != ack || tcp.payload().is_empty() {
             return None;
         }
         Some(Self {
             ip_len: ip.header_len,
+            header_len,
             seq: tcp.seq_number().0 as u32,
             payload: tcp.payload().len(),
             newest: Newest {

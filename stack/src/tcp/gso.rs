@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
-use smoltcp::wire::{Ipv4Packet, Ipv6Packet, TcpPacket, TcpSeqNumber};
+use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv6Packet, TcpPacket, TcpSeqNumber};
 
 use crate::ip::checksum;
-use crate::ip::{MAX_HEADERS, MAX_PACKET};
+use crate::ip::{IpHeader, MAX_HEADERS, MAX_PACKET};
 
 /// A TCP packet of up to 65,535 bytes that is to leave in pieces of at most one segment's payload.
 ///
@@ -37,6 +37,21 @@ pub struct SuperSegment {
 }
 
 impl SuperSegment {
+    /// A TCP packet that another host's stack has made (a kernel with segmentation offload), to be cut at
+    /// `segment` payload bytes. `None` if `packet` is anything but one whole TCP packet without IP options,
+    /// extension headers or fragmentation.
+    ///
+    /// ```
+    /// assert!(peersock_stack::SuperSegment::from_packet(&[0x60; 40], 1400).is_none());
+    /// ```
+    pub fn from_packet(packet: &[u8], segment: usize) -> Option<Self> {
+        let ip = IpHeader::parse(packet, false).ok()?;
+        let is_whole = ip.plain && ip.protocol == IpProtocol::Tcp && ip.total_len == packet.len();
+        let tcp = TcpPacket::new_checked(packet.get(ip.header_len..).filter(|_| is_whole)?).ok()?;
+        let header_len = ip.header_len + usize::from(tcp.header_len());
+        Some(Self::new(packet, header_len, segment, false))
+    }
+
     /// Describes the TCP packet `packet`, whose IP header is plain and whose headers take `header_len` bytes,
     /// to be cut at `segment` payload bytes.
     pub(crate) fn new(packet: &[u8], header_len: usize, segment: usize, checksums: bool) -> Self {
@@ -89,8 +104,8 @@ impl SuperSegment {
     }
 
     /// The next wire packet, contiguous in `buf`, which must be the buffer that
-    /// [`Flow::egress`](crate::Flow::egress) filled. PSH and FIN are set on the last one only, URG
-    /// as far as there is urgent data.
+    /// [`Flow::egress`](crate::Flow::egress) filled, or that holds the packet it was made from. PSH and FIN
+    /// are set on the last one only, CWR on the first, URG as far as there is urgent data.
     ///
     /// # Panics
     /// If `buf` is shorter than [`len`](Self::len).
@@ -124,6 +139,10 @@ impl SuperSegment {
         let mut tcp = TcpPacket::new_unchecked(&mut packet[self.ip_len..]);
         let seq = tcp.seq_number().0.wrapping_add(sent as i32);
         tcp.set_seq_number(TcpSeqNumber(seq));
+        if sent > 0 {
+            // RFC 3168 6.1.2: the first new data packet alone says that the window was reduced.
+            tcp.set_cwr(false);
+        }
         if tcp.urg() {
             let left = usize::from(tcp.urgent_at()).saturating_sub(sent);
             tcp.set_urg(left > 0);

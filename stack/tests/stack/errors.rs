@@ -249,3 +249,39 @@ fn an_echo_socket_gets_the_report_with_the_error() {
     assert_eq!((report.info, report.kind, report.destination.ip()), (1280, 2, destination));
     assert_eq!(pair.hosts[A].stack.path_mtu(pair.hosts[A].net, destination), Some(1280));
 }
+
+#[test]
+fn who_sends_datagrams_that_do_not_arrive_is_told_once() {
+    for ipv6 in [false, true] {
+        let pair = Pair::new(1);
+        let Host { stack, net, .. } = &pair.hosts[A];
+        let (peer, another) = (address(B, ipv6, 9), address(A, ipv6, 9));
+        let [told, elsewhere, unconnected] = [(); 3].map(|()| bind(&pair, ipv6, IpOptions::default()));
+        // Fragments arrive no more than packets do.
+        let ip = IpOptions { fragmentation: Fragmentation::Always, ..IpOptions::default() };
+        let in_fragments = bind(&pair, ipv6, ip);
+        told.connect(peer).unwrap();
+        in_fragments.connect(peer).unwrap();
+        elsewhere.connect(another).unwrap();
+        let [waits, answered] = [(); 2].map(|()| stack.icmp_open(*net, ipv6).unwrap());
+        let request =
+            |destination, sequence| EchoRequest { destination, sequence, payload: b"", hop_limit: 9 };
+        let mut buf = [0; 100];
+        waits.send(&request(peer.ip(), 7), 1280, &mut buf).unwrap();
+        answered.send(&request(another.ip(), 8), 1280, &mut buf).unwrap();
+        let mut batch = Batch::new();
+        let remotes = [Cidr::new(peer.ip(), if ipv6 { 128 } else { 32 }).unwrap()];
+        let fail = |batch: &mut Batch| stack.fail_datagrams(*net, &remotes, Error::MessageSize, batch);
+        fail(&mut batch);
+        for socket in [&told, &in_fragments] {
+            assert_eq!(socket.recv_from(&mut buf), Err(Error::MessageSize));
+            assert_eq!(socket.recv_from(&mut buf), Err(Error::WouldBlock));
+        }
+        assert_eq!([elsewhere.take_error(), unconnected.take_error()], [None; 2]);
+        let reply = waits.recv(&mut buf).unwrap();
+        assert_eq!((reply.source, reply.sequence, reply.error), (peer.ip(), 7, Some(Error::MessageSize)));
+        fail(&mut batch);
+        assert_eq!(waits.recv(&mut buf), Err(Error::WouldBlock), "it waits for nothing more");
+        assert_eq!(answered.recv(&mut buf), Err(Error::WouldBlock));
+    }
+}

@@ -16,6 +16,7 @@ mod multicast;
 mod offload;
 mod pair;
 mod raw;
+mod sent_headers;
 mod silence;
 mod tcp;
 mod threads;

@@ -160,7 +160,7 @@ fn counted(what: &str, success: bool, mut outcome: Outcome) -> Outcome {
 }
 
 fn named(what: &str, part: &str, success: bool) -> Outcome {
-    if success { Outcome::passed() } else { Outcome::failed(format!("{what}: {part}")) }
+    Outcome::of(format!("{what}: {part}"), success)
 }
 
 fn program(name: &str, arguments: &[&str]) -> Command {

@@ -18,7 +18,7 @@ const WAIT_STEP: Duration = Duration::from_millis(10);
 /// Runs a command that is one check.
 pub(super) fn check(what: &str, command: Command) -> Result<Outcome> {
     let (success, _) = run(command)?;
-    Ok(if success { Outcome::passed() } else { Outcome::failed(what) })
+    Ok(Outcome::of(what, success))
 }
 
 /// Runs a command; its output is shown, and its standard output is returned too. False if it failed.

@@ -11,6 +11,7 @@ use std::time::Instant;
 use clap::Args;
 
 mod ahead;
+mod bare;
 mod bindings;
 mod command;
 mod debug_forms;
@@ -19,6 +20,7 @@ mod dist;
 mod fuzz;
 mod network_files;
 mod outcome;
+mod preload_sources;
 mod python;
 mod readme;
 mod slow;

@@ -1,12 +1,12 @@
 //! Every place that takes the file of a static network says how to make one, and where its fields are
 //! described.
 //!
-//! The program's own helps are walked by its tests; here are the library, the C header, libzt's names, and
-//! Python.
+//! The program's own helps are walked by its tests; here are the library, the C header, libzt's names,
+//! Python, and the packages over the C library.
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::sources::rust_files;
 use super::workspace::Workspace;
@@ -18,7 +18,21 @@ const NAMES: [&str; 2] = ["peersock network new", "docs/NETWORKS.md"];
 /// With which source code reads such a file.
 const READS: &str = "Network::from_file(";
 
-/// Where it does, and the place below that users see. The program's own source code is in [`PROGRAM`].
+/// With which code of other languages does, over the C library.
+const JOINS: &str = "peersock_join_file(";
+
+/// Where it does, and the place below that users see.
+const PACKAGES: [(&str, &str); 3] = [
+    ("bindings/go", "bindings/go/node.go"),
+    ("bindings/node", "bindings/node/index.d.ts"),
+    ("ffi/compat", "ffi/compat/zts/network.h"),
+];
+
+/// In which folders it is looked for, and how its files end.
+const OTHERS: [&str; 2] = ["bindings", "ffi/compat"];
+const ENDINGS: [&str; 6] = ["c", "cpp", "go", "h", "js", "ts"];
+
+/// Where Rust does, and the place below that users see. The program's own source code is in [`PROGRAM`].
 const FACES: [(&str, &str); 2] =
     [("ffi/lib/src", "ffi/lib/include/peersock.h"), ("python/src", "python/peersock/session.py")];
 
@@ -26,7 +40,7 @@ const FACES: [(&str, &str); 2] =
 const PROGRAM: &str = "cli/src";
 
 /// A file, and between which two texts of it the names have to stand.
-const PLACES: [(&str, &str, &str); 8] = [
+const PLACES: [(&str, &str, &str); 10] = [
     ("src/config/mod.rs", "/// Reads a static network", "pub fn from_file"),
     ("ffi/lib/src/networks.rs", "/// Joins the static network", "fn peersock_join_file"),
     ("ffi/lib/include/peersock.h", "// Joins the static network", " peersock_join_file("),
@@ -35,6 +49,8 @@ const PLACES: [(&str, &str, &str); 8] = [
     ("python/peersock/session.py", "net_id: The network", "secret: The passphrase"),
     ("python/peersock/__main__.py", "\"--network\"", "\"--secret-file\""),
     ("python/docs/tutorial.rst", "(a *static* network)", "\n\n"),
+    ("bindings/go/node.go", "// Join joins an ad-hoc network", "func (n *Node) Join("),
+    ("bindings/node/index.d.ts", "/** Joined at once:", "network?: string"),
 ];
 
 /// The places that do not say it, and readers of such files that have no place here.
@@ -70,12 +86,48 @@ pub(super) fn complaints(workspace: &Workspace) -> Result<Vec<String>> {
             ));
         }
     }
+    let mut users = BTreeSet::new();
+    for folder in OTHERS {
+        for file in files(&root().join(folder), &ENDINGS)? {
+            if fs::read_to_string(&file)?.contains(JOINS) {
+                users.insert(file.strip_prefix(root()).unwrap_or(&file).to_owned());
+            }
+        }
+    }
+    for user in &users {
+        if !PACKAGES.iter().any(|(package, _)| user.starts_with(package)) {
+            let user = user.display();
+            complaints.push(format!("{user}: it takes files of networks: give it a place in network_files"));
+        }
+    }
+    for (package, place) in PACKAGES {
+        let is_user = users.iter().any(|user| user.starts_with(package));
+        if !is_user || !PLACES.iter().any(|(file, _, _)| *file == place) {
+            complaints.push(format!("{package}: it takes no files of networks any more"));
+        }
+    }
     for (face, place) in FACES {
         if !readers.contains(Path::new(face)) || !PLACES.iter().any(|(file, _, _)| *file == place) {
             complaints.push(format!("{face}: it takes no files of networks any more"));
         }
     }
     Ok(complaints)
+}
+
+/// The files of a folder whose names end so, without what package managers have put there.
+fn files(folder: &Path, endings: &[&str]) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let is_theirs = path.ends_with("node_modules") || path.ends_with("build") || path.ends_with("test");
+        if path.is_dir() && !is_theirs {
+            found.extend(files(&path, endings)?);
+        } else if path.extension().is_some_and(|ending| endings.iter().any(|known| ending == *known)) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
 }
 
 /// What a place lacks.
@@ -86,7 +138,7 @@ fn complaint(text: &str, from: &str, to: &str) -> Option<String> {
     };
     // However the lines are broken, and whatever begins them.
     let words: Vec<_> =
-        place.split_whitespace().filter(|word| !matches!(*word, "//" | "///" | "*")).collect();
+        place.split_whitespace().filter(|word| !matches!(*word, "//" | "///" | "*" | "*/")).collect();
     let place = words.join(" ");
     let missing: Vec<_> = NAMES.into_iter().filter(|name| !place.contains(name)).collect();
     (!missing.is_empty()).then(|| format!("'{from}' does not name {}", missing.join(" and ")))

@@ -29,6 +29,11 @@ impl Outcome {
         Outcome { failed: vec![what.into()], ..Outcome::default() }
     }
 
+    /// One check that passed or failed.
+    pub(super) fn of(what: impl Into<String>, success: bool) -> Outcome {
+        if success { Self::passed() } else { Self::failed(what) }
+    }
+
     /// One check that did not run.
     pub(super) fn skipped(what: &str, reason: impl Into<String>) -> Outcome {
         Outcome { skipped: vec![(what.to_owned(), reason.into())], ..Outcome::default() }

@@ -152,7 +152,7 @@ fn module(python: &Path, name: &str) -> Command {
 }
 
 fn named(what: &str, success: bool) -> Outcome {
-    if success { Outcome::passed() } else { Outcome::failed(format!("python: {what}")) }
+    Outcome::of(format!("python: {what}"), success)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::thread;
 use super::command::{check, run, works};
 use super::outcome::Outcome;
 use super::workspace::{self, Workspace};
-use super::{bindings, dependencies, dist, fuzz, python, readme, slow, sources};
+use super::{bare, bindings, dependencies, dist, fuzz, python, readme, slow, sources};
 use crate::{Result, cargo, root};
 
 /// How many random seeds the simulation runs.
@@ -66,6 +66,11 @@ pub(super) const STEPS: &[Step] = &[
         name: "dist",
         what: "packages and archives, each installed where there is nothing else",
         run: dist::check,
+    },
+    Step {
+        name: "bare",
+        what: "how the two commands begin where there is only Rust and a C compiler",
+        run: bare::check,
     },
     Step { name: "fuzz", what: "every fuzz target for a few seconds", run: fuzz::run },
     Step { name: SLOW, what: "only if it is named: tests that take minutes, or measure", run: slow::check },

@@ -101,7 +101,8 @@ mod tests {
     proptest! {
         #[test]
         fn any_bytes_are_survived(
-            (asked, datagram) in (prop::collection::vec(any::<u8>(), 0..80), prop::collection::vec(any::<u8>(), 0..200)),
+            asked in prop::collection::vec(any::<u8>(), 0..80),
+            datagram in prop::collection::vec(any::<u8>(), 0..200),
             (kind, length) in (prop::sample::select(vec![2_u16, 3, 16, 18, 22]), 0..90_u32),
         ) {
             let mut asked = asked;

@@ -1,15 +1,19 @@
 //! The end of a process that has hosts.
 
-use std::sync::{Arc, Mutex, Once, Weak};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::RecvTimeoutError;
+use std::sync::{Arc, Mutex, Once, Weak, mpsc};
 use std::time::{Duration, Instant};
 
-use super::thread::Hosted;
+use peersock::attach::{Linger, say_loss};
+
+use super::thread::{Ending, Hosted};
 use crate::Unclosed;
 
-/// How long the process's exit waits for what was sent to be acknowledged, all hosts together.
-const EXIT_LINGER: Duration = Duration::from_secs(5);
-/// What the hosts may take beyond that for ending.
-const EXIT_GRACE: Duration = Duration::from_millis(500);
+/// How long a node may take to begin its end: its thread may have another job.
+const BEGIN: Duration = Duration::from_secs(5);
+/// What the hosts may take for ending beyond what [`Linger::Exit`] takes at most.
+const END: Duration = Duration::from_secs(605);
 
 static HOSTS: Mutex<Vec<Weak<Hosted>>> = Mutex::new(Vec::new());
 static AT_EXIT: Once = Once::new();
@@ -30,15 +34,32 @@ extern "C" fn stop_all() {
     let here = hosts.drain(..).filter_map(|host| {
         let host = host.upgrade()?;
         if host.process == process && !host.is_own_thread() {
-            return host.begin_stop(EXIT_LINGER, Unclosed::Finish);
+            let given_up = host.given_up.load(Ordering::Relaxed);
+            return if given_up { None } else { host.begin_stop(Linger::Exit, Unclosed::Finish) };
         }
         // The parent's: its locks may be held for ever.
         std::mem::forget(host);
         None
     });
     let stopping: Vec<_> = here.collect();
-    let deadline = Instant::now() + EXIT_LINGER + EXIT_GRACE;
-    for host in stopping {
-        let _ = host.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+    let begun = Instant::now();
+    let lost: Vec<u64> = stopping.iter().filter_map(|stop| loss(stop, begun)).collect();
+    if !lost.is_empty() {
+        say_loss(lost.iter().sum());
+    }
+}
+
+/// Waits for the end of a node. The bytes that were lost; `None` if nothing was.
+fn loss(stop: &mpsc::Receiver<Ending>, begun: Instant) -> Option<u64> {
+    let mut deadline = begun + BEGIN;
+    loop {
+        match stop.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Ok(Ending::Begun) => deadline = begun + END,
+            Ok(Ending::Over(lost)) => return lost,
+            // Another thread has stopped it, and was told.
+            Err(RecvTimeoutError::Disconnected) => return None,
+            // Nobody knows what was lost.
+            Err(RecvTimeoutError::Timeout) => return Some(0),
+        }
     }
 }

@@ -8,17 +8,16 @@ use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use peersock::attach::{Linger, loss_text, say_loss};
 use peersock::{Event, Node, NodeBuilder, StartError};
 use peersock_fd::{NodeTag, Token};
 
 use super::{FdServer, Unclosed};
 use thread::{Hosted, Job};
-
-/// How long dropping a host waits for what was sent to be acknowledged.
-const DEFAULT_LINGER: Duration = Duration::from_secs(5);
 
 /// A node that serves sockets as file descriptors to the process it is in, out of the way of everything the
 /// process does.
@@ -33,9 +32,11 @@ const DEFAULT_LINGER: Duration = Duration::from_secs(5);
 ///
 /// The node can be used on its threads only: see [`Host::run`].
 ///
-/// When the process returns from `main` or calls exit(3), up to five seconds are spent on delivering what was
-/// written. In a forked child there are no threads of the parent: every call fails with ENETDOWN at once.
-/// Sockets go on working there, with the parent's node.
+/// When the process returns from `main` or calls exit(3), what was written is delivered, for as long as peers
+/// take it: one that takes nothing has 30 seconds, one that answers nothing ten and a round trip, and all
+/// together have ten minutes. What is lost then, or when a host is dropped, which waits five seconds without
+/// progress, is a line on stderr; the exit status stays. In a forked child there are no threads of the
+/// parent: every call fails with ENETDOWN at once. Sockets go on working there, with the parent's node.
 ///
 /// ```
 /// use std::time::Duration;
@@ -149,6 +150,27 @@ impl Host {
         received(&result)
     }
 
+    /// Calls `job` on a thread that has a table of descriptors of its own and takes no signals, as a node's
+    /// threads are, and waits for what it returns. There is no node; nothing that has a descriptor may be
+    /// returned. Threads that `job` starts are the same.
+    ///
+    /// ```
+    /// use peersock_descriptors::Host;
+    ///
+    /// let port = Host::without_node(|| std::net::UdpSocket::bind("127.0.0.1:0")?.local_addr())??.port();
+    /// assert_ne!(port, 0);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The system refuses a thread, or another table of descriptors.
+    ///
+    /// # Panics
+    /// If `job` does.
+    pub fn without_node<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+        thread::run_alone(job)?.unwrap_or_else(|panic| resume_unwind(panic))
+    }
+
     /// A descriptor of the caller's from which the events from now on can be read: one read(2) gives what
     /// `encode` has made of one event. It is a non-blocking SOCK_SEQPACKET socket, closed on exec.
     ///
@@ -171,13 +193,23 @@ impl Host {
     ///
     /// Calling it again, or in a forked child, does nothing.
     pub fn stop(&self, linger: Duration) -> bool {
-        self.is_here() && self.hosted().stop(linger, Unclosed::Reset)
+        self.is_here() && self.hosted().stop(Linger::Within(linger), Unclosed::Reset).is_none()
     }
 
     /// As [`Host::stop`], for a process that is about to exit: connections that it has not closed end in
-    /// order, as the kernel does it.
-    pub fn finish(&self, linger: Duration) -> bool {
-        self.is_here() && self.hosted().stop(linger, Unclosed::Finish)
+    /// order, as the kernel does it. Without a time it waits as the process's exit does. What is returned
+    /// says what was lost, in words; `None` if nothing was.
+    pub fn finish(&self, linger: Option<Duration>) -> Option<String> {
+        if !self.is_here() {
+            return None;
+        }
+        let linger = linger.map_or(Linger::Exit, Linger::Within);
+        self.hosted().stop(linger, Unclosed::Finish).map(loss_text)
+    }
+
+    /// Has the process's exit wait no longer for anything of this host.
+    pub fn give_up(&self) {
+        self.hosted().given_up.store(true, Ordering::Relaxed);
     }
 
     fn hosted(&self) -> &Hosted {
@@ -198,10 +230,13 @@ impl Host {
 
 impl Drop for Host {
     fn drop(&mut self) {
-        self.stop(DEFAULT_LINGER);
         if !self.is_here() {
             // In a forked child locks inside may be held for ever.
             std::mem::forget(self.hosted.take());
+        } else if !self.hosted().is_own_thread()
+            && let Some(lost) = self.hosted().stop(Linger::Drop, Unclosed::Reset)
+        {
+            say_loss(lost);
         }
     }
 }

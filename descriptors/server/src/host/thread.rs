@@ -1,10 +1,12 @@
 //! The thread that has the node, and what it is asked to do.
 
 use std::io;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
+use peersock::attach::Linger;
 use peersock::{Node, NodeBuilder, StartError};
 use peersock_fd::{NodeTag, Token};
 use peersock_primitives::sync;
@@ -25,13 +27,23 @@ pub(super) struct Hosted {
     pub(super) jobs: mpsc::Sender<Job>,
     own: Pid,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// Nothing is delivered any more when the process exits.
+    pub(super) given_up: AtomicBool,
 }
 
 /// What the thread is asked to do.
 pub(super) enum Job {
     Run(Box<Work>),
-    /// Ends it, after this linger time; says whether everything was delivered.
-    Stop(Duration, Unclosed, mpsc::SyncSender<bool>),
+    /// Ends it, and says how that goes.
+    Stop(Linger, Unclosed, mpsc::SyncSender<Ending>),
+}
+
+/// How the end of a node goes.
+pub(super) enum Ending {
+    /// The thread has come to it.
+    Begun,
+    /// It is over. `None` if everything was delivered, else the bytes that were not acknowledged.
+    Over(Option<u64>),
 }
 
 /// What may be done with the node.
@@ -58,7 +70,20 @@ pub(super) fn start(settings: NodeBuilder, prepare: fn(&FdServer)) -> Result<Arc
         Err(_) => return Err(StartError::Io(io::Error::other("the node's thread has panicked"))),
     };
     let thread = Mutex::new(Some(thread));
-    Ok(Arc::new(Hosted { process: rustix::process::getpid(), tag, token, jobs, own, thread }))
+    let (process, given_up) = (rustix::process::getpid(), AtomicBool::new(false));
+    Ok(Arc::new(Hosted { process, tag, token, jobs, own, thread, given_up }))
+}
+
+/// Runs a job on such a thread, without a node. The inner result is that of joining the thread.
+pub(super) fn run_alone<T: Send + 'static>(
+    job: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<std::thread::Result<io::Result<T>>> {
+    let thread = Builder::new().name("peersock-alone".into()).spawn(move || {
+        process::block_signals();
+        process::leave_descriptors()?;
+        Ok(job())
+    })?;
+    Ok(thread.join())
 }
 
 fn open(settings: NodeBuilder) -> Result<(Node, FdServer), StartError> {
@@ -74,12 +99,13 @@ fn serve(node: Node, server: FdServer, todo: &mpsc::Receiver<Job>) {
         match job {
             Job::Run(job) => job(&node, &apart),
             Job::Stop(linger, unclosed, done) => {
-                let delivered = server.end(linger, unclosed);
+                let _ = done.try_send(Ending::Begun);
+                let lost = server.end(linger, unclosed);
                 drop(server);
                 // They have the node, and with it the lock of its state directory.
                 apart.wait(APART_PATIENCE);
                 drop(node);
-                let _ = done.send(delivered);
+                let _ = done.try_send(Ending::Over(lost));
                 return;
             }
         }
@@ -92,23 +118,31 @@ impl Hosted {
         rustix::thread::gettid() == self.own
     }
 
-    /// Stops the node and waits for that.
-    pub(super) fn stop(&self, linger: Duration, unclosed: Unclosed) -> bool {
+    /// Stops the node and waits for that. `None` if everything was delivered, else the bytes that were not
+    /// acknowledged.
+    pub(super) fn stop(&self, linger: Linger, unclosed: Unclosed) -> Option<u64> {
         if self.is_own_thread() {
-            return false;
+            return Some(0);
         }
-        let delivered = self.begin_stop(linger, unclosed).is_none_or(|done| done.recv().unwrap_or(true));
+        let lost = self.begin_stop(linger, unclosed).and_then(|stop| {
+            let over = stop.iter().find_map(|ending| match ending {
+                Ending::Begun => None,
+                Ending::Over(lost) => Some(lost),
+            });
+            over.flatten()
+        });
         let thread = sync::lock(&self.thread).take();
         if let Some(thread) = thread {
             // Jobs that panic are caught.
             let _ = thread.join();
         }
-        delivered
+        lost
     }
 
-    /// Has the node stopped; what is returned says when it is, and how. `None` if it has stopped already.
-    pub(super) fn begin_stop(&self, linger: Duration, unclosed: Unclosed) -> Option<mpsc::Receiver<bool>> {
-        let (done, result) = mpsc::sync_channel(1);
+    /// Has the node stopped; what is returned says how that goes. `None` if it has stopped already.
+    pub(super) fn begin_stop(&self, linger: Linger, unclosed: Unclosed) -> Option<mpsc::Receiver<Ending>> {
+        // Room for both: the thread waits for nobody.
+        let (done, result) = mpsc::sync_channel(2);
         self.jobs.send(Job::Stop(linger, unclosed, done)).ok().map(|()| result)
     }
 }

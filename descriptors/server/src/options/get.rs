@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use libc::{IPPROTO_ICMPV6, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_RAW, IPPROTO_TCP, SOL_SOCKET};
 use peersock::attach::Connection;
-use peersock_fd::{Errno, PacketInfo, interface_index};
+use peersock_fd::{Errno, HeaderKind, PacketInfo, interface_index};
 
 use super::tcp_info::tcp_info;
 use super::value::{index, number};
@@ -26,6 +26,9 @@ pub(super) fn get(options: &Options, connection: Option<&Connection>, row: &Row)
         (IPPROTO_IP, name) => ip(&options.v4, name)?,
         (IPPROTO_IPV6, libc::IPV6_V6ONLY) => number(options.v6_only),
         (IPPROTO_IPV6, libc::IPV6_PKTINFO) => packet_info(options.sticky),
+        (IPPROTO_IPV6, table::IPV6_RECVHOPOPTS) => number(options.wanted_headers.hop_by_hop),
+        (IPPROTO_IPV6, table::IPV6_RECVRTHDR) => number(options.wanted_headers.routing),
+        (IPPROTO_IPV6, table::IPV6_RECVDSTOPTS) => number(options.wanted_headers.destination),
         (IPPROTO_RAW, table::ICMP_FILTER) => {
             let blocked = (0..32u8).filter(|kind| !options.icmp_filter.passes(*kind));
             blocked.fold(0u32, |mask, kind| mask | 1 << kind).to_ne_bytes().to_vec()
@@ -38,7 +41,10 @@ pub(super) fn get(options: &Options, connection: Option<&Connection>, row: &Row)
             }
             words.into_iter().flat_map(u32::to_ne_bytes).collect()
         }
-        (_, name) => ipv6(&options.v6, name)?,
+        (_, name) => match HeaderKind::of_option(name) {
+            Some(kind) => options.headers.get(kind),
+            None => ipv6(&options.v6, name)?,
+        },
     })
 }
 

@@ -2,6 +2,7 @@
 
 mod get;
 mod groups;
+mod headers;
 mod requests;
 mod set;
 mod tcp_info;
@@ -13,14 +14,16 @@ use std::time::Duration;
 
 use peersock::attach::Connection;
 use peersock_fd::option_table::Row;
-use peersock_fd::{Details, Family, PacketInfo};
+use peersock_fd::{Details, Family, Header, PacketInfo};
 use peersock_stack::{
-    CongestionControl, Fragmentation, IcmpFilter, InterfaceId, IpOptions, KeepAlive, RawOptions, TcpOptions,
-    TrafficClass, UdpOptions,
+    CongestionControl, ExtensionHeaders, Fragmentation, IcmpFilter, InterfaceId, IpOptions, KeepAlive,
+    RawOptions, ReceivedHeaders, TcpOptions, TrafficClass, UdpOptions,
 };
 
 use super::transport::Arrived;
 pub(super) use groups::Membership;
+pub(super) use headers::own_headers;
+use headers::{StickyHeaders, WantedHeaders};
 pub(super) use value::{index as interface_index, interface_name};
 
 /// What every path of IPv6 takes, bytes (RFC 8200 5).
@@ -60,6 +63,10 @@ pub(super) struct Options {
     kept: BTreeMap<(i32, i32), i32>,
     /// IPV6_PKTINFO: where datagrams leave unless they say so themselves.
     sticky: Option<PacketInfo>,
+    /// IPV6_HOPOPTS, IPV6_RTHDRDSTOPTS, IPV6_RTHDR, IPV6_DSTOPTS.
+    headers: StickyHeaders,
+    /// IPV6_RECVHOPOPTS, IPV6_RECVRTHDR, IPV6_RECVDSTOPTS.
+    wanted_headers: WantedHeaders,
     /// Groups that were joined before the socket was bound.
     pub(super) groups: Vec<Membership>,
 }
@@ -130,6 +137,8 @@ impl Default for Options {
             icmp_filter: IcmpFilter::default(),
             kept: BTreeMap::new(),
             sticky: None,
+            headers: StickyHeaders::default(),
+            wanted_headers: WantedHeaders::default(),
             groups: Vec::new(),
         }
     }
@@ -198,6 +207,7 @@ impl Options {
             multicast_loop: side.multicast_loop,
             multicast_interface: side.multicast_interface,
             receive_errors: side.wants_errors,
+            receive_headers: !is_v4 && self.wanted_headers.any(),
         }
     }
 
@@ -211,7 +221,7 @@ impl Options {
             packet_info: wants_info.then(|| arrived.packet_info()),
             hop_limit: side.wants_hops.then_some(arrived.hop_limit),
             traffic_class: side.wants_class.then_some(arrived.traffic_class.0),
-            path_mtu: None,
+            ..Details::default()
         };
         (!details.is_empty() && arrived.is_overlays()).then_some(details)
     }
@@ -223,6 +233,16 @@ impl Options {
             true => info,
             false => PacketInfo { local: Family::V6.unspecified(), ..info },
         })
+    }
+
+    /// The extension headers that datagrams have which bring none of their own.
+    pub(super) fn sticky_headers(&self) -> Option<&ExtensionHeaders> {
+        self.headers.made()
+    }
+
+    /// What is to be told of a datagram's extension headers.
+    pub(super) fn told_headers(&self, received: &ReceivedHeaders) -> Vec<Header> {
+        self.wanted_headers.of(received)
     }
 
     /// IPV6_RECVPATHMTU.

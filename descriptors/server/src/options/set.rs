@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use libc::{IPPROTO_ICMPV6, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_RAW, IPPROTO_TCP, SOL_SOCKET};
-use peersock_fd::{Errno, PacketInfo};
+use peersock_fd::{Errno, HeaderKind, PacketInfo};
 use peersock_stack::{IcmpFilter, InterfaceId};
 
 use super::value::{self, InterfaceRef, flag, integer, octet, small, within};
@@ -96,6 +96,7 @@ pub(super) fn set(options: &mut Options, place: &Place<'_>, row: &Row, value: &[
             options.sticky = place.interfaces.packet_info(value)?;
             Ok(())
         }
+        IPPROTO_IPV6 if set_headers(options, row.number, value)? => Ok(()),
         IPPROTO_RAW if row.number == table::ICMP_FILTER => {
             let mask = integer(value)? as u32;
             options.icmp_filter = IcmpFilter::default();
@@ -126,6 +127,21 @@ pub(super) fn set(options: &mut Options, place: &Place<'_>, row: &Row, value: &[
         }
         _ => set_ipv6(&mut options.v6, place, row.number, value),
     }
+}
+
+/// What is about extension headers; `false` if the option is not.
+fn set_headers(options: &mut Options, number: i32, value: &[u8]) -> Result<bool, Errno> {
+    let wanted = &mut options.wanted_headers;
+    match number {
+        table::IPV6_RECVHOPOPTS => wanted.hop_by_hop = flag(value)?,
+        table::IPV6_RECVRTHDR => wanted.routing = flag(value)?,
+        table::IPV6_RECVDSTOPTS => wanted.destination = flag(value)?,
+        _ => match HeaderKind::of_option(number) {
+            Some(kind) => options.headers.set(kind, value)?,
+            None => return Ok(false),
+        },
+    }
+    Ok(true)
 }
 
 fn set_socket(options: &mut Options, place: &Place<'_>, number: i32, value: &[u8]) -> Result<(), Errno> {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use peersock::attach::NodeHandle;
 use peersock_fd::{Errno, Report, Route};
 use peersock_primitives::sync;
-use peersock_stack::{Error, GroupChange, InterfaceId, SendOptions, TrafficClass};
+use peersock_stack::{Error, GroupChange, InterfaceId, ReceivedHeaders, SendOptions, TrafficClass};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, sockopt};
 
 use super::{Arrived, Transport};
@@ -131,7 +131,7 @@ impl Transport for Both {
         self.overlay.local()
     }
 
-    fn connect(&self, remote: Option<SocketAddr>, options: &SendOptions) -> Result<(), Error> {
+    fn connect(&self, remote: Option<SocketAddr>, options: &SendOptions<'_>) -> Result<(), Error> {
         let side = remote.map(|remote| self.side_of(remote.ip()));
         if self.lock().connected == Some(Side::Kernel) {
             rustix::net::connect_unspec(&self.kernel).map_err(meaning)?;
@@ -148,14 +148,19 @@ impl Transport for Both {
         Ok(())
     }
 
-    fn check(&self, remote: SocketAddr, options: &SendOptions) -> Result<(), Error> {
+    fn check(&self, remote: SocketAddr, options: &SendOptions<'_>) -> Result<(), Error> {
         match self.side_of(remote.ip()) {
             Side::Overlay => self.overlay.check(remote, options),
             Side::Kernel => Ok(()),
         }
     }
 
-    fn check_length(&self, remote: SocketAddr, length: usize, options: &SendOptions) -> Result<(), Error> {
+    fn check_length(
+        &self,
+        remote: SocketAddr,
+        length: usize,
+        options: &SendOptions<'_>,
+    ) -> Result<(), Error> {
         match self.side_of(remote.ip()) {
             Side::Overlay => self.overlay.check_length(remote, length, options),
             Side::Kernel => Ok(()),
@@ -166,7 +171,7 @@ impl Transport for Both {
         &self,
         remote: SocketAddr,
         data: &[u8],
-        options: &SendOptions,
+        options: &SendOptions<'_>,
         gso: Option<&mut GsoBatch>,
     ) -> Result<(), Error> {
         if self.side_of(remote.ip()) == Side::Overlay {
@@ -183,14 +188,17 @@ impl Transport for Both {
         .map_err(meaning)
     }
 
-    fn receive(&self, buf: &mut [u8]) -> Result<Arrived, Error> {
+    fn receive(&self, buf: &mut [u8], headers: &mut ReceivedHeaders) -> Result<Arrived, Error> {
         let connected = self.lock().connected;
         let kernel_first = !self.kernel_first.fetch_not(Ordering::Relaxed);
         for side in if kernel_first { [Side::Kernel, Side::Overlay] } else { [Side::Overlay, Side::Kernel] } {
             loop {
                 let received = match side {
-                    Side::Overlay => self.overlay.receive(buf),
-                    Side::Kernel => self.receive_from_kernel(buf),
+                    Side::Overlay => self.overlay.receive(buf, headers),
+                    Side::Kernel => {
+                        headers.clear();
+                        self.receive_from_kernel(buf)
+                    }
                 };
                 match received {
                     Err(Error::WouldBlock) => break,

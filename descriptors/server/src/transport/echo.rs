@@ -11,7 +11,7 @@ use peersock::attach::{NodeHandle, Waited};
 use peersock_fd::Report;
 use peersock_primitives::sync;
 use peersock_primitives::wait::Interest;
-use peersock_stack::{Error, GroupChange, IcmpSocket, InterfaceId, SendOptions};
+use peersock_stack::{Error, GroupChange, IcmpSocket, InterfaceId, ReceivedHeaders, SendOptions};
 
 use super::{Arrived, Transport, follow, reachable, report};
 use crate::families::bind_aliased;
@@ -34,7 +34,8 @@ pub(super) struct Echo {
 #[derive(Default)]
 struct EchoState {
     peer: Option<IpAddr>,
-    source: SendOptions,
+    /// What connect has asked for: where the socket is shown to send from.
+    source: SendOptions<'static>,
     wants_reports: bool,
     error: Option<Error>,
     reports: Vec<Report>,
@@ -76,9 +77,14 @@ impl Echo {
 }
 
 impl Echo {
-    fn receive_from(&self, socket: &IcmpSocket, buf: &mut [u8]) -> Result<Arrived, Error> {
+    fn receive_from(
+        &self,
+        socket: &IcmpSocket,
+        buf: &mut [u8],
+        headers: &mut ReceivedHeaders,
+    ) -> Result<Arrived, Error> {
         loop {
-            let reply = socket.recv(&mut buf[HEADER..])?;
+            let reply = socket.recv_with_headers(&mut buf[HEADER..], headers)?;
             let mut state = self.lock();
             if let (Some(error), Some(about)) = (reply.error, &reply.report) {
                 // Those about the peer's are told at once; others to whom asks.
@@ -122,25 +128,31 @@ impl Transport for Echo {
         SocketAddr::new(route.map_or(local.ip(), |route| route.source), local.port())
     }
 
-    fn connect(&self, remote: Option<SocketAddr>, options: &SendOptions) -> Result<(), Error> {
+    fn connect(&self, remote: Option<SocketAddr>, options: &SendOptions<'_>) -> Result<(), Error> {
         let peer = remote.map(|remote| remote.ip());
         if let Some(peer) = peer {
             self.socket_for(peer)?.route(peer, options)?;
         }
         let mut state = self.lock();
-        (state.peer, state.source) = (peer, *options);
+        (state.peer, state.source) = (peer, SendOptions { headers: None, ..*options });
         Ok(())
     }
 
-    fn check(&self, remote: SocketAddr, options: &SendOptions) -> Result<(), Error> {
+    fn check(&self, remote: SocketAddr, options: &SendOptions<'_>) -> Result<(), Error> {
         let route = self.socket_for(remote.ip())?.route(remote.ip(), options)?;
-        reachable(&self.node, route.interface, remote.ip())
+        reachable(&self.node, route.interface, options.first_hop(remote.ip()))
     }
 
-    fn check_length(&self, remote: SocketAddr, length: usize, options: &SendOptions) -> Result<(), Error> {
+    fn check_length(
+        &self,
+        remote: SocketAddr,
+        length: usize,
+        options: &SendOptions<'_>,
+    ) -> Result<(), Error> {
         let socket = self.socket_for(remote.ip())?;
         let route = socket.route(remote.ip(), options)?;
-        let mtu = self.node.datapath().mtu_to(Instant::now(), route.interface, remote.ip());
+        let mtu =
+            self.node.datapath().mtu_to(Instant::now(), route.interface, options.first_hop(remote.ip()));
         // It comes with its header.
         socket.check_length(&route, length.saturating_sub(HEADER), options, mtu)
     }
@@ -149,7 +161,7 @@ impl Transport for Echo {
         &self,
         remote: SocketAddr,
         data: &[u8],
-        options: &SendOptions,
+        options: &SendOptions<'_>,
         _: Option<&mut GsoBatch>,
     ) -> Result<(), Error> {
         // As Linux's ping_supported: nothing but echo requests.
@@ -162,9 +174,9 @@ impl Transport for Echo {
         datapath.send_echo_with(Instant::now(), socket, remote.ip(), (sequence, payload), options)
     }
 
-    fn receive(&self, buf: &mut [u8]) -> Result<Arrived, Error> {
+    fn receive(&self, buf: &mut [u8], headers: &mut ReceivedHeaders) -> Result<Arrived, Error> {
         for socket in &self.sockets {
-            match self.receive_from(socket, buf) {
+            match self.receive_from(socket, buf, headers) {
                 Err(Error::WouldBlock) => {}
                 received => return received,
             }

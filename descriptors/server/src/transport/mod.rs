@@ -13,7 +13,8 @@ use std::time::Instant;
 use peersock::attach::NodeHandle;
 use peersock_fd::{Errno, Kind, PacketInfo, Report};
 use peersock_stack::{
-    Error, ErrorReport, GroupChange, InterfaceId, IpOptions, Received, SendOptions, TrafficClass,
+    Error, ErrorReport, GroupChange, InterfaceId, IpOptions, Received, ReceivedHeaders, SendOptions,
+    TrafficClass,
 };
 
 pub(super) use dual_udp::Both;
@@ -30,32 +31,34 @@ pub(super) trait Transport: Send + Sync {
     fn local(&self) -> SocketAddr;
 
     /// Fixes the peer, or dissolves that.
-    fn connect(&self, remote: Option<SocketAddr>, options: &SendOptions) -> Result<(), Error>;
+    fn connect(&self, remote: Option<SocketAddr>, options: &SendOptions<'_>) -> Result<(), Error>;
 
     /// Whether a datagram could be sent there.
-    fn check(&self, remote: SocketAddr, options: &SendOptions) -> Result<(), Error>;
+    fn check(&self, remote: SocketAddr, options: &SendOptions<'_>) -> Result<(), Error>;
 
     /// Whether a datagram of so many bytes could be sent there whole, or may be cut. Reported as if it had
     /// been sent.
     ///
     /// # Errors
     /// What an earlier datagram has run into, and [`Error::MessageSize`].
-    fn check_length(&self, remote: SocketAddr, length: usize, options: &SendOptions) -> Result<(), Error>;
+    fn check_length(&self, remote: SocketAddr, length: usize, options: &SendOptions<'_>)
+    -> Result<(), Error>;
 
     /// Sends one datagram, which may wait in a GSO batch.
     fn send(
         &self,
         remote: SocketAddr,
         data: &[u8],
-        options: &SendOptions,
+        options: &SendOptions<'_>,
         gso: Option<&mut GsoBatch>,
     ) -> Result<(), Error>;
 
-    /// Takes the oldest datagram. One that `buf` does not hold is cut.
+    /// Takes the oldest datagram, with the extension headers that the stack has kept. One that `buf` does not
+    /// hold is cut.
     ///
     /// # Errors
     /// What an earlier datagram has run into, or [`Error::WouldBlock`].
-    fn receive(&self, buf: &mut [u8]) -> Result<Arrived, Error>;
+    fn receive(&self, buf: &mut [u8], headers: &mut ReceivedHeaders) -> Result<Arrived, Error>;
 
     /// What an earlier datagram has run into, once.
     fn take_error(&self) -> Option<Error>;

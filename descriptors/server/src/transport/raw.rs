@@ -8,7 +8,7 @@ use std::time::Instant;
 use peersock::attach::{NodeHandle, Waited};
 use peersock_fd::Report;
 use peersock_primitives::wait::Interest;
-use peersock_stack::{Error, GroupChange, InterfaceId, RawOptions, RawSocket, SendOptions};
+use peersock_stack::{Error, GroupChange, InterfaceId, RawOptions, RawSocket, ReceivedHeaders, SendOptions};
 
 use super::{Arrived, MAX_QUOTED, Transport, reachable, report};
 use crate::options::Options;
@@ -45,21 +45,27 @@ impl Transport for Raw {
         SocketAddr::new(route.map_or(local, |route| route.source), 0)
     }
 
-    fn connect(&self, remote: Option<SocketAddr>, options: &SendOptions) -> Result<(), Error> {
+    fn connect(&self, remote: Option<SocketAddr>, options: &SendOptions<'_>) -> Result<(), Error> {
         if let Some(remote) = remote {
             self.socket.route(Some(remote.ip()), options)?;
         }
         self.socket.connect(remote.map(|remote| remote.ip()))
     }
 
-    fn check(&self, remote: SocketAddr, options: &SendOptions) -> Result<(), Error> {
+    fn check(&self, remote: SocketAddr, options: &SendOptions<'_>) -> Result<(), Error> {
         let route = self.socket.route(Some(remote.ip()), options)?;
-        reachable(&self.node, route.interface, remote.ip())
+        reachable(&self.node, route.interface, options.first_hop(remote.ip()))
     }
 
-    fn check_length(&self, remote: SocketAddr, length: usize, options: &SendOptions) -> Result<(), Error> {
+    fn check_length(
+        &self,
+        remote: SocketAddr,
+        length: usize,
+        options: &SendOptions<'_>,
+    ) -> Result<(), Error> {
         let route = self.socket.route(Some(remote.ip()), options)?;
-        let mtu = self.node.datapath().mtu_to(Instant::now(), route.interface, remote.ip());
+        let mtu =
+            self.node.datapath().mtu_to(Instant::now(), route.interface, options.first_hop(remote.ip()));
         self.socket.check_length(&route, length, options, mtu)
     }
 
@@ -67,14 +73,14 @@ impl Transport for Raw {
         &self,
         remote: SocketAddr,
         data: &[u8],
-        options: &SendOptions,
+        options: &SendOptions<'_>,
         _: Option<&mut GsoBatch>,
     ) -> Result<(), Error> {
         self.node.datapath().send_raw(Instant::now(), &self.socket, Some(remote.ip()), data, options)
     }
 
-    fn receive(&self, buf: &mut [u8]) -> Result<Arrived, Error> {
-        let received = self.socket.recv_from(buf)?;
+    fn receive(&self, buf: &mut [u8], headers: &mut ReceivedHeaders) -> Result<Arrived, Error> {
+        let received = self.socket.recv_with_headers(buf, headers)?;
         Ok(Arrived::new(&received, SocketAddr::new(received.source.ip(), 0)))
     }
 

@@ -11,7 +11,7 @@ use peersock::attach::{NodeHandle, Waited};
 use peersock_fd::Report;
 use peersock_primitives::sync;
 use peersock_primitives::wait::Interest;
-use peersock_stack::{Error, GroupChange, InterfaceId, SendOptions, UdpSocket};
+use peersock_stack::{Error, GroupChange, InterfaceId, ReceivedHeaders, SendOptions, UdpSocket};
 
 use super::{Arrived, MAX_QUOTED, Transport, follow, reachable, report};
 use crate::families::{bind_aliased, bind_families};
@@ -72,7 +72,7 @@ impl Transport for Udp {
         self.sockets[self.connected().unwrap_or(0)].local()
     }
 
-    fn connect(&self, remote: Option<SocketAddr>, options: &SendOptions) -> Result<(), Error> {
+    fn connect(&self, remote: Option<SocketAddr>, options: &SendOptions<'_>) -> Result<(), Error> {
         let Some(remote) = remote else {
             *sync::lock(&self.connected) = None;
             self.sockets.iter().for_each(|socket| socket.disconnect());
@@ -89,16 +89,22 @@ impl Transport for Udp {
         Ok(())
     }
 
-    fn check(&self, remote: SocketAddr, options: &SendOptions) -> Result<(), Error> {
+    fn check(&self, remote: SocketAddr, options: &SendOptions<'_>) -> Result<(), Error> {
         let socket = &self.sockets[self.socket_for(remote.ip())?];
         let route = socket.route_with(Some(remote), options)?;
-        reachable(&self.node, route.interface, remote.ip())
+        reachable(&self.node, route.interface, options.first_hop(remote.ip()))
     }
 
-    fn check_length(&self, remote: SocketAddr, length: usize, options: &SendOptions) -> Result<(), Error> {
+    fn check_length(
+        &self,
+        remote: SocketAddr,
+        length: usize,
+        options: &SendOptions<'_>,
+    ) -> Result<(), Error> {
         let socket = &self.sockets[self.socket_for(remote.ip())?];
         let route = socket.route_with(Some(remote), options)?;
-        let mtu = self.node.datapath().mtu_to(Instant::now(), route.interface, remote.ip());
+        let mtu =
+            self.node.datapath().mtu_to(Instant::now(), route.interface, options.first_hop(remote.ip()));
         socket.check_length(&route, length, options, SocketState::of(socket.context()).limit(mtu))
     }
 
@@ -106,7 +112,7 @@ impl Transport for Udp {
         &self,
         remote: SocketAddr,
         data: &[u8],
-        options: &SendOptions,
+        options: &SendOptions<'_>,
         gso: Option<&mut GsoBatch>,
     ) -> Result<(), Error> {
         let socket = &self.sockets[self.socket_for(remote.ip())?];
@@ -115,11 +121,11 @@ impl Transport for Udp {
         self.node.datapath().send_udp_with(Instant::now(), socket, remote, data, options, gso)
     }
 
-    fn receive(&self, buf: &mut [u8]) -> Result<Arrived, Error> {
+    fn receive(&self, buf: &mut [u8], headers: &mut ReceivedHeaders) -> Result<Arrived, Error> {
         let connected = self.connected();
         for (at, socket) in self.sockets().iter().enumerate() {
             loop {
-                let received = match socket.recv_from(buf) {
+                let received = match socket.recv_with_headers(buf, headers) {
                     Err(Error::WouldBlock) => break,
                     received => received?,
                 };

@@ -79,7 +79,7 @@ fn stopping_resets_what_is_open_and_finishing_ends_it() {
             (all.len(), end)
         });
         rustix::net::send(&sender, &[7; 100_000], rustix::net::SendFlags::empty()).expect("it is taken");
-        assert!(if exits { a.finish(LINGER) } else { a.stop(LINGER) });
+        assert!(if exits { a.finish(Some(LINGER)).is_none() } else { a.stop(LINGER) });
         let end = if exits { Ok(()) } else { Err(std::io::ErrorKind::ConnectionReset) };
         assert_eq!(reader.join().expect("no panic"), (100_000, end));
         if !exits {

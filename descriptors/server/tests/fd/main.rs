@@ -6,6 +6,7 @@ mod ancillary;
 mod common;
 mod connect;
 mod datagram;
+mod headers;
 mod host;
 mod icmp;
 mod limits;

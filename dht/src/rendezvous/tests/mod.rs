@@ -1,5 +1,6 @@
 //! Two or more nodes and a DHT of one map, in virtual time.
 
+mod clocks;
 mod disorder;
 mod meeting;
 mod poisoning;
@@ -84,6 +85,12 @@ impl World {
 
     fn now(&self, node: usize) -> Moment {
         Moment { instant: self.start + self.elapsed, unix: self.nodes[node].clock + self.elapsed }
+    }
+
+    /// Has a node's clock jump by that many seconds, while it runs.
+    fn jump(&mut self, node: usize, seconds: i64) {
+        let clock = &mut self.nodes[node].clock;
+        *clock = Duration::from_secs(clock.as_secs().saturating_add_signed(seconds));
     }
 
     fn identity(&self, node: usize) -> PublicIdentity {

@@ -6,7 +6,7 @@ mod receiver;
 #[path = "../../../../tests/delivery/scenario.rs"]
 mod scenario;
 #[path = "../../../../tests/delivery/victim.rs"]
-mod victim;
+pub(crate) mod victim;
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -80,7 +80,7 @@ fn receiver_of_the_others() {
     victim::be_one();
 }
 
-fn network() -> String {
+pub(crate) fn network() -> String {
     let random = RandomState::new().hash_one(std::process::id());
     format!("ff{:04x}ffff000000", 1 + random as u16 % 0x7fff)
 }

@@ -4,6 +4,7 @@
 
 mod build;
 mod delivery;
+mod restarted;
 mod run;
 
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -45,6 +46,7 @@ programs! {
     misuse: Program::new("errors.c");
     node: Program::new("node.c").with_folder();
     names: Program::new("names.c").with_folder();
+    netcheck: Program::new("netcheck.c");
     forked_children: Program::new("fork.c");
     exit: Program::new("exit.c");
     loss: Program::new("loss.c");
@@ -84,6 +86,43 @@ fn a_program_of_fifteen_lines_reaches_the_overlay() {
     assert_eq!(output.stdout, b"hello\n");
 }
 
+#[test]
+fn the_header_is_accepted_by_strict_compilers_of_c99_to_cpp20() {
+    let header = concat!(env!("CARGO_MANIFEST_DIR"), "/include");
+    for (compiler, language, standards) in [
+        ("cc", "c", &["c99", "c11", "c17", "gnu99"][..]),
+        ("c++", "c++", &["c++11", "c++14", "c++17", "c++20"]),
+    ] {
+        if !build::works(Command::new(compiler).arg("--version")) {
+            println!("SKIP {compiler}: it is not installed");
+            continue;
+        }
+        for standard in standards {
+            let folder = tempfile::tempdir().expect("a directory");
+            let source = folder.path().join("only");
+            // Twice, and first of all: it needs no other header.
+            std::fs::write(&source, "#include <peersock.h>\n#include <peersock.h>\nint unused;\n")
+                .expect("room");
+            let mut command = Command::new(compiler);
+            command.args([
+                "-Wall",
+                "-Wextra",
+                "-Werror",
+                "-pedantic-errors",
+                "-fsyntax-only",
+                "-x",
+                language,
+            ]);
+            // What POSIX has beside the language has to be asked for.
+            command
+                .args([&format!("-std={standard}"), "-D_POSIX_C_SOURCE=200809L", "-I", header])
+                .arg(&source);
+            let output = command.output().expect("it was just run");
+            assert!(output.status.success(), "{standard}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
+}
+
 /// Not in Valgrind: the program measures a time that is promised.
 #[test]
 fn a_path_that_carries_too_little_is_told_within_fifteen_seconds() {
@@ -93,6 +132,12 @@ fn a_path_that_carries_too_little_is_told_within_fifteen_seconds() {
 #[test]
 fn it_is_told_within_fifteen_seconds_where_datagrams_travel_together() {
     run::check(Program::new("narrow.c").alone().with_argument("together"), Mode::Plain);
+}
+
+/// Not in Valgrind, which does not end a process as others end.
+#[test]
+fn what_is_left_at_the_end_of_main_is_delivered_or_told() {
+    run::check(Program::new("last.c"), Mode::Plain);
 }
 
 /// Not in Valgrind, which does not follow a program's children.

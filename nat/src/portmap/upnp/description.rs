@@ -13,7 +13,10 @@ const KINDS: [&str; 3] = [
     "urn:schemas-upnp-org:service:WANPPPConnection:1",
 ];
 
-/// A service of the router that maps ports.
+/// The service that opens a firewall for IPv6.
+const FIREWALL: [&str; 1] = ["urn:schemas-upnp-org:service:WANIPv6FirewallControl:1"];
+
+/// A service of the router that maps ports, or opens its firewall.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::portmap) struct Service {
     /// Its URN.
@@ -23,11 +26,20 @@ pub(in crate::portmap) struct Service {
     pub(in crate::portmap) path: String,
 }
 
-/// The best service in the description that was got from `base`.
+/// The best service for ports in the description that was got from `base`.
 pub(in crate::portmap) fn port_service(xml: &str, base: &Url) -> Option<Service> {
+    service_of(xml, base, &KINDS)
+}
+
+/// The service for the firewall, if there is one.
+pub(in crate::portmap) fn firewall_service(xml: &str, base: &Url) -> Option<Service> {
+    service_of(xml, base, &FIREWALL)
+}
+
+fn service_of(xml: &str, base: &Url, kinds: &[&str]) -> Option<Service> {
     let document = Document::parse(xml).ok()?;
     let services = || document.descendants().filter(|node| node.tag_name().name() == "service");
-    KINDS.iter().find_map(|kind| {
+    kinds.iter().find_map(|kind| {
         let service = services().find(|service| child(*service, "serviceType") == Some(kind))?;
         let url = base.join(child(service, "controlURL")?)?;
         Some(Service { kind: (*kind).to_owned(), control: url.at, path: url.path })
@@ -78,6 +90,24 @@ mod tests {
         assert_eq!((found.path.as_str(), found.control.to_string()), ("/two", "192.168.1.1:5000".into()));
         let other = description(&service("Layer3Forwarding:1", "/three"));
         assert_eq!(port_service(&other, &base()), None);
+    }
+
+    #[test]
+    fn the_firewall_is_another_service_than_that_for_ports() {
+        let both = service("WANIPConnection:2", "/ports") + &service("WANIPv6FirewallControl:1", "/6fc");
+        let path = |found: Option<Service>| found.map(|found| found.path);
+        assert_eq!(path(firewall_service(&description(&both), &base())), Some("/6fc".into()));
+        assert_eq!(path(port_service(&description(&both), &base())), Some("/ports".into()));
+        assert_eq!(firewall_service(&description(&service("WANIPConnection:2", "/ports")), &base()), None);
+    }
+
+    #[test]
+    fn a_link_local_device_keeps_its_interface() {
+        let base = Url::parse("http://[fe80::1%7]:5000/root.xml").expect("a URL");
+        for url in ["/ctl", "http://[fe80::1]:5000/ctl"] {
+            let found = firewall_service(&description(&service("WANIPv6FirewallControl:1", url)), &base);
+            assert_eq!(found.expect("it is the device itself").control, base.at);
+        }
     }
 
     #[test]

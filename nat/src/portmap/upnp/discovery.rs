@@ -1,7 +1,7 @@
-//! SSDP (UPnP Device Architecture, 1.3): which device of the local network is a gateway.
+//! SSDP (UPnP Device Architecture, 1.3 and annex A for IPv6): which device of the local network is a gateway.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
@@ -11,7 +11,11 @@ use super::description::{self, Service};
 use super::http::{Http, Url};
 use crate::socket::udp;
 
-const GROUP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(239, 255, 255, 250)), 1900);
+const GROUP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(239, 255, 255, 250)), PORT);
+/// The groups of the link and of the site.
+const GROUPS_V6: [Ipv6Addr; 2] =
+    [Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xc), Ipv6Addr::new(0xff05, 0, 0, 0, 0, 0, 0, 0xc)];
+const PORT: u16 = 1900;
 const TARGETS: [&str; 2] = [
     "urn:schemas-upnp-org:device:InternetGatewayDevice:1",
     "urn:schemas-upnp-org:device:InternetGatewayDevice:2",
@@ -21,20 +25,36 @@ const WAIT: Duration = Duration::from_millis(600);
 /// Devices that answer like a gateway and are none cost time each.
 const MAX_DEVICES: usize = 8;
 
-/// Finds the gateway's service for ports.
+/// Finds the gateway's service for ports, or with an IPv6 address that for its firewall.
 pub(super) fn find(gateway: &Gateway, http: &Http, until: Instant) -> io::Result<Service> {
-    let IpAddr::V4(local) = gateway.local else { return Err(io::ErrorKind::Unsupported.into()) };
-    let socket = udp(SocketAddr::new(local.into(), 0), gateway.interface.as_deref())?;
-    SockRef::from(&socket).set_multicast_if_v4(&local)?;
+    let socket = udp(SocketAddr::new(gateway.local, 0), gateway.interface.as_deref())?;
+    // Some routers hear only what is sent to them, and some only the groups.
+    let mut asked = Vec::new();
+    match gateway.local {
+        IpAddr::V4(local) => {
+            SockRef::from(&socket).set_multicast_if_v4(&local)?;
+            asked.push(GROUP);
+        }
+        IpAddr::V6(_) => {
+            let index = match (gateway.interface.as_deref(), gateway.router) {
+                (Some(name), _) => rustix::net::netdevice::name_to_index(&socket, name)?,
+                (None, SocketAddr::V6(router)) => router.scope_id(),
+                (None, SocketAddr::V4(_)) => 0,
+            };
+            SockRef::from(&socket).set_multicast_if_v6(index)?;
+            asked.extend(GROUPS_V6.map(|group| SocketAddr::V6(SocketAddrV6::new(group, PORT, 0, index))));
+        }
+    }
+    let mut router = gateway.router;
+    router.set_port(PORT);
+    asked.push(router);
     socket.set_nonblocking(false)?;
     let mut tried: Vec<(SocketAddr, String)> = Vec::new();
     let mut buffer = [0; 2048];
     while Instant::now() < until {
-        // Some routers hear only what is sent to them, and some only the group.
-        let router = SocketAddr::new(gateway.router.ip(), GROUP.port());
         let mut sent: io::Result<usize> = Err(io::ErrorKind::TimedOut.into());
-        for (to, target) in [GROUP, router].into_iter().flat_map(|to| TARGETS.map(|target| (to, target))) {
-            sent = socket.send_to(search(target).as_bytes(), to).or(sent);
+        for (to, target) in asked.iter().flat_map(|to| TARGETS.map(|target| (to, target))) {
+            sent = socket.send_to(search(target, *to).as_bytes(), to).or(sent);
         }
         sent?;
         let next = (Instant::now() + WAIT).min(until);
@@ -45,7 +65,7 @@ pub(super) fn find(gateway: &Gateway, http: &Http, until: Instant) -> io::Result
             }
             socket.set_read_timeout(Some(left))?;
             let Ok((len, from)) = socket.recv_from(&mut buffer) else { continue };
-            let Some(url) = location(&buffer[..len]) else { continue };
+            let Some(mut url) = location(&buffer[..len]) else { continue };
             // Whoever answers may only send us to itself: else any machine of the network could have
             // requests sent where it wants.
             let known = (url.at, url.path.clone());
@@ -53,7 +73,15 @@ pub(super) fn find(gateway: &Gateway, http: &Http, until: Instant) -> io::Result
                 continue;
             }
             tried.push(known);
-            match http.get(url.at, &url.path).map(|xml| description::port_service(&xml, &url)) {
+            url.at = SocketAddr::new(from.ip(), url.at.port());
+            if let (SocketAddr::V6(at), SocketAddr::V6(from)) = (&mut url.at, from) {
+                at.set_scope_id(from.scope_id());
+            }
+            let service = match gateway.local {
+                IpAddr::V4(_) => description::port_service,
+                IpAddr::V6(_) => description::firewall_service,
+            };
+            match http.get(url.at, &url.path).map(|xml| service(&xml, &url)) {
                 Ok(Some(service)) => return Ok(service),
                 Ok(None) => {}
                 Err(error) => tracing::debug!(%error, device = %url.at, "a gateway without description"),
@@ -63,8 +91,9 @@ pub(super) fn find(gateway: &Gateway, http: &Http, until: Instant) -> io::Result
     Err(io::ErrorKind::TimedOut.into())
 }
 
-fn search(target: &str) -> String {
-    format!("M-SEARCH * HTTP/1.1\r\nHOST: {GROUP}\r\nMAN: \"ssdp:discover\"\r\nMX: 1\r\nST: {target}\r\n\r\n")
+fn search(target: &str, to: SocketAddr) -> String {
+    let host = SocketAddr::new(to.ip(), to.port());
+    format!("M-SEARCH * HTTP/1.1\r\nHOST: {host}\r\nMAN: \"ssdp:discover\"\r\nMX: 1\r\nST: {target}\r\n\r\n")
 }
 
 /// Where the device's description is.

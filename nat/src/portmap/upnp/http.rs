@@ -40,7 +40,10 @@ impl Url {
             let folder = if reference.starts_with('/') { "" } else { folder };
             Self::parse(&format!("http://{}{folder}{reference}", self.at))?
         };
-        (url.at.ip() == self.at.ip()).then_some(url)
+        // A link-local address is one of an interface, which only the connection knows.
+        let mut at = self.at;
+        at.set_port(url.at.port());
+        (url.at.ip() == self.at.ip()).then_some(Self { at, ..url })
     }
 }
 
@@ -58,7 +61,8 @@ impl Http {
     }
 
     pub(super) fn get(&self, at: SocketAddr, path: &str) -> io::Result<String> {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\n\r\n");
+        let host = host(at);
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
         match self.exchange(at, &request)? {
             (200, body) => Ok(body),
             (status, _) => Err(io::Error::other(format!("HTTP status {status}"))),
@@ -73,9 +77,9 @@ impl Http {
         action: &str,
         body: &str,
     ) -> io::Result<(u16, String)> {
-        let length = body.len();
+        let (length, host) = (body.len(), host(at));
         let request = format!(
-            "POST {path} HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\nSOAPAction: {action}\r\n\
+            "POST {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nSOAPAction: {action}\r\n\
              Content-Type: text/xml; charset=\"utf-8\"\r\nContent-Length: {length}\r\n\r\n{body}"
         );
         self.exchange(at, &request)
@@ -112,6 +116,11 @@ impl Http {
         let left = self.until.saturating_duration_since(Instant::now());
         if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
     }
+}
+
+/// As the device calls itself: RFC 6874 (3) has the zone stay on this side.
+fn host(at: SocketAddr) -> SocketAddr {
+    SocketAddr::new(at.ip(), at.port())
 }
 
 /// Some routers leave the connection open in spite of `Connection: close`.

@@ -1,8 +1,10 @@
-//! UPnP Internet Gateway Devices, version 1 and 2: ports of `WANIPConnection` and `WANPPPConnection`.
+//! UPnP Internet Gateway Devices, version 1 and 2: ports of `WANIPConnection` and `WANPPPConnection`, and for
+//! IPv6 pinholes of `WANIPv6FirewallControl`.
 
 pub(super) mod description;
 pub(super) mod discovery;
 pub(super) mod http;
+mod pinhole;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -19,13 +21,22 @@ const CONFLICTS: [u32; 3] = [718, 724, 727];
 /// How many external ports are tried.
 const PORT_TRIES: u16 = 4;
 
-/// The router's service that made a mapping.
+/// What made a mapping.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Handle(Service);
+pub(super) enum Handle {
+    /// The router's service for ports.
+    Port(Service),
+    /// That for its firewall, and what it calls the pinhole.
+    Pinhole(Service, u16),
+}
 
-/// The router's outer address.
+/// The router's outer address. With IPv6 there is none; then only whether it has the service.
 pub(super) fn external(gateway: &Gateway, until: Instant) -> Result<Option<IpAddr>, MapError> {
     let (http, service) = discover(gateway, until)?;
+    if gateway.local.is_ipv6() {
+        pinhole::is_allowed(&http, &service)?;
+        return Ok(None);
+    }
     // A router that has no connection says 0.0.0.0.
     Ok(outer_address(&http, &service).filter(|ip| is_of_use(*ip)))
 }
@@ -37,9 +48,16 @@ pub(super) fn map(
     until: Instant,
 ) -> Result<PortMapping, MapError> {
     let (http, service) = match known {
-        Some(Handle(service)) => (Http::new(gateway, until), service.clone()),
+        Some(Handle::Pinhole(service, id)) => {
+            let http = Http::new(gateway, until);
+            return pinhole::renew(&http, service, *id, ask).or_else(|_| pinhole::open(&http, service, ask));
+        }
+        Some(Handle::Port(service)) => (Http::new(gateway, until), service.clone()),
         None => discover(gateway, until)?,
     };
+    if ask.local.is_ipv6() {
+        return pinhole::open(&http, &service, ask);
+    }
     let mut lifetime = ask.lifetime;
     let mut refusal = refused("no port is free");
     for attempt in 0..PORT_TRIES {
@@ -57,7 +75,7 @@ pub(super) fn map(
                     0 => Duration::MAX,
                     seconds => Duration::from_secs(seconds.into()),
                 };
-                let handle = MappingHandle::Upnp(Handle(service));
+                let handle = MappingHandle::Upnp(Handle::Port(service));
                 return ask.granted(Protocol::Upnp, SocketAddr::new(ip, port), lifetime, handle);
             }
             Err(Failure::Code(code)) if CONFLICTS.contains(&code) => {
@@ -75,12 +93,17 @@ pub(super) fn remove(
     handle: &Handle,
     until: Instant,
 ) -> Result<(), MapError> {
+    let http = Http::new(gateway, until);
+    let service = match handle {
+        Handle::Port(service) => service,
+        Handle::Pinhole(service, id) => return pinhole::close(&http, service, *id),
+    };
     let arguments = [
         ("NewRemoteHost", String::new()),
         ("NewExternalPort", mapping.external.port().to_string()),
         ("NewProtocol", name(mapping.transport).into()),
     ];
-    call(&Http::new(gateway, until), &handle.0, "DeletePortMapping", &arguments)?;
+    call(&http, service, "DeletePortMapping", &arguments)?;
     Ok(())
 }
 

@@ -81,6 +81,24 @@ pub(crate) struct Mtud {
     busy: (Instant, u64),
 }
 
+/// Whether a path carries the datagrams that it is used for.
+///
+/// ```
+/// # use peersock_overlay::SizeState;
+/// let state = SizeState::TooSmall;
+/// assert_ne!(state, SizeState::Passes);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SizeState {
+    /// As far as is known.
+    Passes,
+    /// It is being looked at.
+    Doubted,
+    /// Short packets pass, and none of the least size that anybody needs.
+    TooSmall,
+}
+
 /// What is known of the current size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Trust {
@@ -153,6 +171,20 @@ impl Mtud {
     /// none of the least size has passed for [`STUCK_FOR`].
     pub(crate) fn is_too_small(&self) -> bool {
         self.stuck.is_some_and(|stuck| stuck.lost >= stuck.since + STUCK_FOR)
+    }
+
+    /// What is known of the size at which it is used.
+    pub(crate) fn size_state(&self) -> SizeState {
+        let is_tested = match self.phase {
+            Phase::Confirm { .. } => true,
+            Phase::Search { .. } => self.trust == Trust::Doubted,
+            Phase::Idle => false,
+        };
+        match (self.is_too_small(), is_tested || self.stuck.is_some()) {
+            (true, _) => SizeState::TooSmall,
+            (_, true) => SizeState::Doubted,
+            _ => SizeState::Passes,
+        }
     }
 
     /// Starts another search upwards unless one runs.

@@ -116,12 +116,18 @@ impl Stack {
         self.shared.flows.filter(|_| true)
     }
 
-    /// How many standing connections wait for acknowledgements of data, and of how many bytes. Looks at every
-    /// flow.
-    pub fn undelivered(&self) -> (u64, u64) {
+    /// The standing connections that wait for acknowledgements of data. Looks at every flow.
+    pub fn waiting_flows(&self) -> Vec<Arc<Flow>> {
         // Outside of the table's locks, under which no flow may be locked.
         let mut waiting = self.all_flows();
         waiting.retain(|flow| flow.delivery() == Delivery::Pending && flow.unacked() > 0);
+        waiting
+    }
+
+    /// How many standing connections wait for acknowledgements of data, and of how many bytes. Looks at every
+    /// flow.
+    pub fn undelivered(&self) -> (u64, u64) {
+        let waiting = self.waiting_flows();
         (waiting.len() as u64, waiting.iter().map(|flow| flow.unacked() as u64).sum())
     }
 }

@@ -16,7 +16,10 @@ use crate::socket::demux::Bound;
 use crate::socket::inbox::Inbox;
 use crate::socket::ip_options::Settings;
 use crate::sync;
-use crate::{Error, ErrorReport, GroupChange, InterfaceId, IpOptions, Ready, Received, SourceFilter, Stack};
+use crate::{
+    Error, ErrorReport, GroupChange, InterfaceId, IpOptions, Ready, Received, ReceivedHeaders, SourceFilter,
+    Stack,
+};
 
 pub use filter::IcmpFilter;
 pub(crate) use receiving::{complain, receive};
@@ -266,7 +269,20 @@ impl RawSocket {
     /// What an earlier packet ran into, once; [`Error::NetworkDown`], [`Error::WouldBlock`],
     /// [`Error::Closed`].
     pub fn recv_from(&self, buf: &mut [u8]) -> Result<Received, Error> {
-        self.lock().inbox.pop(self.is_closed(), buf)
+        self.lock().inbox.pop(self.is_closed(), buf, None)
+    }
+
+    /// As [`recv_from`](Self::recv_from), with extension headers as
+    /// [`UdpSocket::recv_with_headers`](crate::UdpSocket::recv_with_headers) gives them.
+    ///
+    /// # Errors
+    /// As [`recv_from`](Self::recv_from).
+    pub fn recv_with_headers(
+        &self,
+        buf: &mut [u8],
+        headers: &mut ReceivedHeaders,
+    ) -> Result<Received, Error> {
+        self.lock().inbox.pop(self.is_closed(), buf, Some(headers))
     }
 
     /// Copies the oldest packet and leaves it there.

@@ -11,6 +11,7 @@ use crate::host::stack::Shared;
 use crate::icmp::Complaint;
 use crate::ip::IpHeader;
 use crate::ip::checksum;
+use crate::ip::received_headers::HeaderChain;
 use crate::socket::inbox::Origin;
 use crate::{Batch, TrafficClass, icmp};
 
@@ -45,7 +46,7 @@ pub(crate) fn receive(
         if socket.wants(&origin, &packet[ip.header_len..], interface.checksums) {
             taken = true;
             let data = if ip.source.is_ipv4() { &packet[..] } else { &packet[ip.header_len..] };
-            socket.deliver(origin, data);
+            socket.deliver(origin, (HeaderChain::of(packet, ip), data));
             batch.touch_raw(&shared.rounds, socket);
         }
     }
@@ -110,9 +111,10 @@ impl RawSocket {
         valid
     }
 
-    fn deliver(&self, origin: Origin, data: &[u8]) {
+    fn deliver(&self, origin: Origin, (between, data): (HeaderChain<'_>, &[u8])) {
+        let headers = between.listed(|| self.ip.load().receive_headers);
         let counters = &self.shared.counters;
-        match self.lock().inbox.push(origin, data) {
+        match self.lock().inbox.push(origin, &headers, data) {
             true => counters.raw_received.increment(),
             false => counters.raw_queue_overflows.increment(),
         }

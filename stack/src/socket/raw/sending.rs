@@ -7,7 +7,8 @@ use smoltcp::wire::{IpProtocol, Ipv4Packet};
 use super::{RawOptions, RawSocket, unspecified};
 use crate::host::route::Wanted;
 use crate::ip::checksum;
-use crate::ip::{Fields, IpHeader, MAX_PACKET, write_fields};
+use crate::ip::extension_headers::write_headers;
+use crate::ip::{Fields, IpHeader, MAX_PACKET};
 use crate::{Error, InterfaceId, SendOptions, icmp};
 
 /// Where a raw socket's packet goes out.
@@ -40,7 +41,7 @@ impl RawSocket {
     /// What an earlier packet ran into, once. [`Error::NotConnected`] without any peer,
     /// [`Error::NetworkUnreachable`] if no interface leads there, [`Error::AddressFamily`],
     /// [`Error::AddrNotAvailable`] if the wanted source is not this node's there, [`Error::Closed`].
-    pub fn route(&self, remote: Option<IpAddr>, options: &SendOptions) -> Result<RawRoute, Error> {
+    pub fn route(&self, remote: Option<IpAddr>, options: &SendOptions<'_>) -> Result<RawRoute, Error> {
         if self.is_closed() {
             return Err(Error::Closed);
         }
@@ -70,7 +71,7 @@ impl RawSocket {
         &self,
         route: &RawRoute,
         data: &[u8],
-        options: &SendOptions,
+        options: &SendOptions<'_>,
         mtu: usize,
         buf: &mut [u8],
     ) -> Result<usize, Error> {
@@ -92,7 +93,7 @@ impl RawSocket {
         &self,
         route: &RawRoute,
         len: usize,
-        options: &SendOptions,
+        options: &SendOptions<'_>,
         mtu: usize,
     ) -> Result<(), Error> {
         if self.lock().options.header_included && !self.ipv6 {
@@ -105,10 +106,10 @@ impl RawSocket {
         &self,
         route: &RawRoute,
         len: usize,
-        options: &SendOptions,
+        options: &SendOptions<'_>,
         mtu: usize,
     ) -> Result<Fields, Error> {
-        let fits = self.shared.fits(route.interface, route.destination, len, mtu);
+        let fits = self.shared.fits(route.interface, route.destination, (options, len), mtu);
         self.ip.load().fields(options, IpProtocol::from(self.protocol), route.destination, fits)
     }
 
@@ -122,7 +123,7 @@ impl RawSocket {
         &self,
         route: &RawRoute,
         data: &[u8],
-        options: &SendOptions,
+        options: &SendOptions<'_>,
         own: &RawOptions,
         mtu: usize,
         buf: &mut [u8],
@@ -135,7 +136,8 @@ impl RawSocket {
         if checksum_at.is_some_and(|offset| offset + 2 > data.len()) {
             return Err(Error::InvalidInput);
         }
-        let ip_len = write_fields(buf, addresses, &fields, data.len(), interface.checksums)
+        let headers = options.headers_to(route.destination);
+        let ip_len = write_headers(buf, addresses, &fields, headers, data.len(), interface.checksums)
             .ok_or(Error::MessageSize)?;
         let payload = &mut buf[ip_len..ip_len + data.len()];
         payload.copy_from_slice(data);

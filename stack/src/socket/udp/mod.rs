@@ -19,7 +19,10 @@ use crate::socket::demux::Bound;
 use crate::socket::inbox::Inbox;
 use crate::socket::ip_options::Settings;
 use crate::sync;
-use crate::{Error, ErrorReport, GroupChange, InterfaceId, Ready, SourceFilter, TrafficClass, UdpOptions};
+use crate::{
+    Error, ErrorReport, GroupChange, InterfaceId, Ready, ReceivedHeaders, SourceFilter, TrafficClass,
+    UdpOptions,
+};
 
 const UDP_HEADER: usize = 8;
 
@@ -167,7 +170,20 @@ impl UdpSocket {
     /// What an earlier datagram ran into, once; [`Error::NetworkDown`], [`Error::WouldBlock`],
     /// [`Error::Closed`].
     pub fn recv_from(&self, buf: &mut [u8]) -> Result<Received, Error> {
-        self.lock().inbox.pop(self.is_closed(), buf)
+        self.lock().inbox.pop(self.is_closed(), buf, None)
+    }
+
+    /// As [`recv_from`](Self::recv_from), with the extension headers with which the datagram has come. There
+    /// are some only with [`receive_headers`](crate::IpOptions::receive_headers).
+    ///
+    /// # Errors
+    /// As [`recv_from`](Self::recv_from).
+    pub fn recv_with_headers(
+        &self,
+        buf: &mut [u8],
+        headers: &mut ReceivedHeaders,
+    ) -> Result<Received, Error> {
+        self.lock().inbox.pop(self.is_closed(), buf, Some(headers))
     }
 
     /// Copies the oldest datagram and leaves it there.

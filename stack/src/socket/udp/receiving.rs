@@ -10,6 +10,7 @@ use crate::host::interface::Interface;
 use crate::host::stack::Shared;
 use crate::icmp::{Problem, report};
 use crate::ip::IpHeader;
+use crate::ip::received_headers::HeaderChain;
 use crate::socket::inbox::Origin;
 use crate::{Batch, Error, ErrorReport, Fragmentation, TrafficClass};
 
@@ -46,7 +47,8 @@ pub(crate) fn receive(
         traffic_class: TrafficClass(ip.traffic_class),
     };
     if ip.destination.is_multicast() {
-        return receive_for_group(shared, (time, service), &origin, udp.payload(), batch);
+        let data = (HeaderChain::of(packet, ip), udp.payload());
+        return receive_for_group(shared, (time, service), &origin, data, batch);
     }
     let route = UdpRoute { interface: interface.id, source: origin.destination, destination: origin.source };
     let spread = || shared.listener_key.digest((origin.destination, origin.source));
@@ -60,7 +62,7 @@ pub(crate) fn receive(
         counters.udp_no_socket.increment();
         return report(shared, time, interface, packet, Problem::PortUnreachable, batch);
     };
-    socket.deliver(origin, udp.payload());
+    socket.deliver(origin, (HeaderChain::of(packet, ip), udp.payload()));
     batch.touch_udp(&shared.rounds, socket);
 }
 
@@ -69,7 +71,7 @@ fn receive_for_group(
     shared: &Shared,
     (time, service): (Time, bool),
     origin: &Origin,
-    data: &[u8],
+    data: (HeaderChain<'_>, &[u8]),
     batch: &mut Batch,
 ) {
     let members = shared.udp_binds.matching(origin.interface, origin.destination);
@@ -111,14 +113,26 @@ impl UdpSocket {
         inner.inbox.complain(&self.shared, &ip, hard, *report, payload)
     }
 
+    /// Nothing that is sent to the addresses that are meant arrives: `false` if the socket is not connected
+    /// to one of them. Fragments do not arrive either, so that it does not matter whether it lets them be
+    /// made.
+    pub(crate) fn fail_route(&self, error: Error, is_meant: impl Fn(&UdpRoute) -> bool) -> bool {
+        let ip = self.ip.load();
+        let mut inner = self.lock();
+        let Some(peer) = inner.peer.filter(is_meant) else { return false };
+        let report = ErrorReport::local(error, peer.destination);
+        inner.inbox.complain(&self.shared, &ip, true, report, &[])
+    }
+
     /// Queues a datagram; a connected socket takes its peer's only.
-    fn deliver(&self, origin: Origin, data: &[u8]) {
+    fn deliver(&self, origin: Origin, (between, data): (HeaderChain<'_>, &[u8])) {
+        let headers = between.listed(|| self.ip.load().receive_headers);
         let mut inner = self.lock();
         if inner.peer.is_some_and(|peer| peer.destination != origin.source) || self.is_closed() {
             return;
         }
         let counters = &self.shared.counters;
-        match inner.inbox.push(origin, data) {
+        match inner.inbox.push(origin, &headers, data) {
             true => counters.udp_received.increment(),
             false => counters.udp_queue_overflows.increment(),
         }

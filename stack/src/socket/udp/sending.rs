@@ -10,7 +10,8 @@ use smoltcp::wire::{IpProtocol, UdpPacket};
 use super::{UDP_HEADER, UdpRoute, UdpSocket};
 use crate::host::clock::Time;
 use crate::host::route::Wanted;
-use crate::ip::{Fields, canonical, write_fields};
+use crate::ip::extension_headers::write_headers;
+use crate::ip::{Fields, canonical};
 use crate::{Error, ErrorOrigin, ErrorReport, IpOptions, SendOptions};
 
 impl UdpSocket {
@@ -28,7 +29,11 @@ impl UdpSocket {
     ///
     /// # Errors
     /// As [`route_with`](Self::route_with), and [`Error::AddrInUse`] if another socket has this pair.
-    pub fn connect_with(self: &Arc<Self>, remote: SocketAddr, options: &SendOptions) -> Result<(), Error> {
+    pub fn connect_with(
+        self: &Arc<Self>,
+        remote: SocketAddr,
+        options: &SendOptions<'_>,
+    ) -> Result<(), Error> {
         let route = self.route_to(canonical(remote), options)?;
         self.disconnect();
         if !self.shared.udp_connected.insert(route, self) {
@@ -63,7 +68,11 @@ impl UdpSocket {
     ///
     /// # Errors
     /// As [`route`](Self::route), and [`Error::AddrNotAvailable`] if the source is not this node's there.
-    pub fn route_with(&self, remote: Option<SocketAddr>, options: &SendOptions) -> Result<UdpRoute, Error> {
+    pub fn route_with(
+        &self,
+        remote: Option<SocketAddr>,
+        options: &SendOptions<'_>,
+    ) -> Result<UdpRoute, Error> {
         if self.is_closed() {
             return Err(Error::Closed);
         }
@@ -74,7 +83,7 @@ impl UdpSocket {
         if let Some(error) = error {
             return Err(error);
         }
-        let own = options.source.is_some() || options.interface.is_some();
+        let own = options.source.is_some() || options.interface.is_some() || options.headers.is_some();
         match (remote, peer) {
             (Some(remote), _) => self.route_to(canonical(remote), options),
             (None, Some(peer)) if own => self.route_to(peer.destination, options),
@@ -83,7 +92,7 @@ impl UdpSocket {
         }
     }
 
-    fn route_to(&self, remote: SocketAddr, options: &SendOptions) -> Result<UdpRoute, Error> {
+    fn route_to(&self, remote: SocketAddr, options: &SendOptions<'_>) -> Result<UdpRoute, Error> {
         if remote.port() == 0 {
             return Err(Error::InvalidInput);
         }
@@ -128,7 +137,7 @@ impl UdpSocket {
         now: Instant,
         route: &UdpRoute,
         data: &[u8],
-        options: &SendOptions,
+        options: &SendOptions<'_>,
         mtu: usize,
         buf: &mut [u8],
     ) -> Result<usize, Error> {
@@ -137,7 +146,9 @@ impl UdpSocket {
         let len = UDP_HEADER + data.len();
         let addresses = (route.source.ip(), route.destination.ip());
         let fields = self.fields(route, len, options, mtu)?;
-        let ip_len = write_fields(buf, addresses, &fields, len, checksums).ok_or(Error::MessageSize)?;
+        let headers = options.headers_to(addresses.1);
+        let ip_len = write_headers(buf, addresses, &fields, headers, len, checksums);
+        let ip_len = ip_len.ok_or(Error::MessageSize)?;
         let total = ip_len + len;
         buf[ip_len + UDP_HEADER..total].copy_from_slice(data);
         let mut udp = UdpPacket::new_unchecked(&mut buf[ip_len..total]);
@@ -173,7 +184,7 @@ impl UdpSocket {
         &self,
         route: &UdpRoute,
         len: usize,
-        options: &SendOptions,
+        options: &SendOptions<'_>,
         mtu: usize,
     ) -> Result<(), Error> {
         self.fields(route, UDP_HEADER + len, options, mtu).map(drop)
@@ -183,15 +194,15 @@ impl UdpSocket {
         &self,
         route: &UdpRoute,
         len: usize,
-        options: &SendOptions,
+        options: &SendOptions<'_>,
         mtu: usize,
     ) -> Result<Fields, Error> {
         let destination = route.destination.ip();
-        let fits = self.shared.fits(route.interface, destination, len, mtu);
+        let fits = self.shared.fits(route.interface, destination, (options, len), mtu);
         let ip = self.ip.load();
         let fields = ip.fields(options, IpProtocol::Udp, destination, fits);
         if fields.is_err_and(|error| error == Error::MessageSize) && ip.receive_errors {
-            let reported = self.shared.path_mtus.find(route.interface, destination);
+            let reported = self.shared.path_mtus.find(route.interface, options.first_hop(destination));
             self.report_too_big(route.destination, reported.map_or(mtu, |reported| reported.min(mtu)));
         }
         fields

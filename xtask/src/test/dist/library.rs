@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::empty_root::{EmptyRoot, NEEDS};
-use super::{named, unpack};
+use super::unpack;
 use crate::Result;
 use crate::dist::{Made, VERSION};
 use crate::test::command::{run, works};
@@ -52,7 +52,7 @@ pub(super) fn check(made: &Made, place: &Path) -> Result<Outcome> {
     let what = "dist: the C library with pkg-config";
     if works(shell("cc --version && pkg-config --version")) {
         let built = run(shell("cc program.c $(pkg-config --cflags --libs peersock) -o configured"))?.0;
-        outcome.add(named(what, built));
+        outcome.add(Outcome::of(what, built));
         programs.extend(built.then_some("configured"));
     } else {
         outcome.add(Outcome::skipped(what, "a C compiler or pkg-config is not installed"));
@@ -61,7 +61,7 @@ pub(super) fn check(made: &Made, place: &Path) -> Result<Outcome> {
     if works(shell("cc --version && cmake --version")) {
         let script = "cmake -S . -B build -DCMAKE_PREFIX_PATH=\"$PWD/anywhere\" && cmake --build build";
         let built = run(shell(script))?.0;
-        outcome.add(named(what, built));
+        outcome.add(Outcome::of(what, built));
         programs.extend(built.then_some(["build/peersock", "build/static"]).into_iter().flatten());
     } else {
         outcome.add(Outcome::skipped(what, "a C compiler or cmake is not installed"));
@@ -77,14 +77,14 @@ fn works_alone(place: &Path, program: &str) -> Result<Outcome> {
     let what = format!("dist: {program}, linked with the C library");
     let is_version = |(success, output): (bool, String)| success && output.trim() == VERSION;
     let built = place.join(program);
-    let mut outcome = named(&what, is_version(run(Command::new(&built))?));
+    let mut outcome = Outcome::of(&*what, is_version(run(Command::new(&built))?));
     let what = format!("{what}, in an empty root");
     let folder = place.join("root").join(program);
     outcome.add(match EmptyRoot::new(&folder) {
         None => Outcome::skipped(&what, NEEDS),
         Some(root) => {
             root.add(&built, "/program")?;
-            named(&what, is_version(root.run(&["/program"])?))
+            Outcome::of(&*what, is_version(root.run(&["/program"])?))
         }
     });
     Ok(outcome)

@@ -88,7 +88,7 @@ fn beside(what: &str, folder: &Path, suffix: &str) -> Result<Outcome> {
     for file in BESIDE {
         let file = if file.contains("/man/") { format!("{file}{suffix}") } else { file.to_owned() };
         let has_text = fs::metadata(folder.join(&file)).is_ok_and(|file| file.is_file() && file.len() > 100);
-        outcome.add(named(&format!("{what}: {file}"), has_text));
+        outcome.add(Outcome::of(format!("{what}: {file}"), has_text));
     }
     let what = format!("{what}: bash completes by it");
     let mut bash = Command::new("bash");
@@ -100,7 +100,7 @@ fn beside(what: &str, folder: &Path, suffix: &str) -> Result<Outcome> {
     let mut bash = Command::new("bash");
     bash.args(["--norc", "-c", COMPLETE]).arg(folder.join(BASH));
     let (success, completed) = run(bash)?;
-    outcome.add(named(&what, success && completed == "listen\n"));
+    outcome.add(Outcome::of(&*what, success && completed == "listen\n"));
     Ok(outcome)
 }
 
@@ -137,7 +137,7 @@ fn deb(made: &Made, place: &Path) -> Result<Outcome> {
     let mut outcome = beside(what, &place.join("usr"), ".gz")?;
     outcome.add(in_empty_root(what, place, "/usr/bin/peersock")?);
     let removed = run(dpkg(&["--purge", "peersock"]))?.0 && !place.join("usr/bin/peersock").exists();
-    outcome.add(named(&format!("{what}: dpkg --purge"), removed));
+    outcome.add(Outcome::of(format!("{what}: dpkg --purge"), removed));
     Ok(outcome)
 }
 
@@ -149,21 +149,21 @@ fn in_empty_root(what: &str, place: &Path, program: &str) -> Result<Outcome> {
         let mut version = Command::new(&own);
         version.arg("--version");
         let (success, output) = run(version)?;
-        let mut outcome = named(what, success && output.contains(VERSION));
+        let mut outcome = Outcome::of(what, success && output.contains(VERSION));
         outcome.add(Outcome::skipped(&format!("{what} in an empty root"), NEEDS));
         return Ok(outcome);
     };
     root.add(Path::new("/bin/cat"), "/bin/cat")?;
     root.add(&own, program)?;
     let (success, output) = root.run(&[program, "--version"])?;
-    let mut outcome = named(what, success && output.trim() == format!("peersock {VERSION}"));
+    let mut outcome = Outcome::of(what, success && output.trim() == format!("peersock {VERSION}"));
     let (success, _) = root.run(&[program, "demo", "--size", "1MiB"])?;
-    outcome.add(named(&format!("{what}: demo"), success));
+    outcome.add(Outcome::of(format!("{what}: demo"), success));
     let options =
         ["run", "--quiet", "--ephemeral", "--interface", "lo", "--network", "ff0001ffff000000", "--"];
     let (success, output) =
         root.run(&[&[program], &options[..], &["/bin/cat", "/proc/self/maps"]].concat())?;
-    outcome.add(named(&format!("{what}: run"), success && output.contains("libpeersock_preload")));
+    outcome.add(Outcome::of(format!("{what}: run"), success && output.contains("libpeersock_preload")));
     Ok(outcome)
 }
 
@@ -177,8 +177,8 @@ fn sbom(made: &Made) -> Result<Outcome> {
     let missing: Vec<&str> = wanted.into_iter().filter(|name| !has(name)).collect();
     let unwanted: Vec<&str> =
         ["xtask", "proptest", "cbindgen"].into_iter().filter(|name| has(name)).collect();
-    Ok(named(
-        &format!("dist: the list of dependencies: {missing:?} {unwanted:?}"),
+    Ok(Outcome::of(
+        format!("dist: the list of dependencies: {missing:?} {unwanted:?}"),
         missing.is_empty() && unwanted.is_empty(),
     ))
 }
@@ -193,8 +193,4 @@ fn unpack(archive: &Path, place: &Path) -> Result<()> {
         true => Ok(()),
         false => Err(format!("{} cannot be unpacked", archive.display()).into()),
     }
-}
-
-fn named(what: &str, success: bool) -> Outcome {
-    if success { Outcome::passed() } else { Outcome::failed(what) }
 }

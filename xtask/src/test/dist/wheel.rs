@@ -5,7 +5,6 @@ use std::path::Path;
 use std::process::Command;
 
 use super::empty_root::{EmptyRoot, NEEDS};
-use super::named;
 use crate::Result;
 use crate::dist::Made;
 use crate::test::command::run;
@@ -67,5 +66,5 @@ fn installed(what: &str, wheel: &str, run: impl Fn(&[&str]) -> Result<(bool, Str
     }
     let options = ["-m", "peersock", "run", "--interface", "lo", "--network", "ff0001ffff000000"];
     let (success, output) = run(&[&[OWN], &options[..], &["listener.py"]].concat())?;
-    Ok(named(what, success && output.contains("port 7000")))
+    Ok(Outcome::of(what, success && output.contains("port 7000")))
 }

@@ -162,6 +162,41 @@ END
             [ "$(cat got)" = served ]"#,
     },
     Try {
+        name: "proxy and forwards",
+        commands: &[
+            "peersock proxy -n office.toml",
+            "curl --proxy socks5h://127.0.0.1:1080",
+            "peersock forward -n office.toml overlay:8080",
+            "peersock forward -n office.toml 8081",
+        ],
+        needs: &["curl", "nginx"],
+        builds: false,
+        // Alpha's web server has the system's port 80; it, the proxy and the other forward are members of their own.
+        script: r#"
+            as() { XDG_STATE_HOME=$PWD/$1 bash -c "exec $2"; }
+            (export XDG_STATE_HOME=$PWD/alpha; peersock network new office.toml --name alpha) > said
+            for name in beta gamma; do
+              key=$(XDG_STATE_HOME=$PWD/$name peersock id --key)
+              peersock network add office.toml "$key" --name $name >> said
+            done
+            mkdir www; echo served > www/index.html
+            cat > nginx.conf <<END
+daemon off; user root; pid $PWD/nginx.pid; error_log $PWD/error.log;
+events { }
+http { access_log off; server { listen 127.0.0.1:80; root $PWD/www; } }
+END
+            nginx -c $PWD/nginx.conf & web=$!
+            as alpha "$3" > places & out=$!
+            as beta "$1" > url & proxy=$!
+            as gamma "$4" > ports & into=$!
+            until grep -F 8080 places && grep -F 1080 url && grep -F 8081 ports; do patience; done
+            until (eval "${2/curl/curl -fsS}") > got 2> error; do patience; done
+            until curl -fsS http://127.0.0.1:8081/ > got2 2> error; do patience; done
+            kill $web $out $proxy $into
+            [ "$(cat got)" = served ]
+            [ "$(cat got2)" = served ]"#,
+    },
+    Try {
         name: "C",
         commands: &["cargo xtask install --prefix", "export PKG_CONFIG_PATH=", "cc program.c"],
         needs: &["cc", "pkg-config"],

@@ -1,13 +1,16 @@
 //! Whether roots have the keys that name them. That something answers at their addresses does not show it:
 //! each server for STUN does.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use peersock::{Dht, IdentitySource, Interfaces, Node, RootSource, RootState, RootStatus, TurnServer};
 use peersock_nat::netcheck::{Advice, Report};
-use serde_json::{Value, json};
+use peersock_overlay::{NodeId, RootState};
+use serde::{Serialize, Serializer};
+
+use crate::{Dht, IdentitySource, Interfaces, Node, RootSource, RootStatus, TurnServer};
 
 /// How long roots have to answer. The rest of the report takes about as long where something is silent.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -18,9 +21,56 @@ const LOOK: Duration = Duration::from_millis(20);
 /// How long the node's goodbyes may take.
 const GOODBYE: Duration = Duration::from_millis(300);
 
-/// Has a node with a fresh identity register at those roots that are named by their keys. Returns their state
-/// once all have answered, or after four seconds; nothing if there are none, or no node can start.
-pub(super) fn check(sources: Vec<RootSource>, allowed: &Interfaces) -> Vec<RootStatus> {
+/// What came of registering at a root that is named by its key.
+///
+/// ```
+/// fn tell(root: &peersock::netcheck::RootCheck) -> String {
+///     let proof = if root.has_key == Some(true) { "has its key" } else { "has not answered" };
+///     format!("{} {proof}: {}", root.place(), root.state)
+/// }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct RootCheck {
+    /// The node ID that follows from its key.
+    #[serde(serialize_with = "as_text")]
+    pub node_id: NodeId,
+    /// Where it is, as far as its names have addresses.
+    pub endpoints: Vec<SocketAddr>,
+    /// How things stood in the end.
+    #[serde(serialize_with = "as_text")]
+    pub state: RootState,
+    /// `Some(true)` if it has proven its key; `None` if it has not answered within four seconds.
+    pub has_key: Option<bool>,
+}
+
+impl RootCheck {
+    /// Where the root is, or its node ID if no address is known.
+    pub fn place(&self) -> String {
+        let endpoints: Vec<_> = self.endpoints.iter().map(ToString::to_string).collect();
+        match &endpoints[..] {
+            [] => self.node_id.to_string(),
+            endpoints => endpoints.join(" or "),
+        }
+    }
+
+    /// What the root is called in a sentence.
+    fn name(&self) -> String {
+        let at = if self.endpoints.is_empty() { "" } else { "at " };
+        format!("the root {at}{}", self.place())
+    }
+}
+
+impl From<RootStatus> for RootCheck {
+    fn from(root: RootStatus) -> Self {
+        let has_key = has_answered(&root).then_some(true);
+        Self { node_id: root.id, endpoints: root.endpoints, state: root.state, has_key }
+    }
+}
+
+/// Has a node with a fresh identity register at those roots that are named by their keys. Returns what came
+/// of it once all have answered, or after four seconds; nothing if there are none, or no node can start.
+pub(super) fn check(sources: Vec<RootSource>, allowed: &Interfaces) -> Vec<RootCheck> {
     let named: Vec<_> =
         sources.into_iter().filter(|source| matches!(source, RootSource::Address(_))).collect();
     if named.is_empty() {
@@ -51,7 +101,7 @@ pub(super) fn check(sources: Vec<RootSource>, allowed: &Interfaces) -> Vec<RootS
         thread::sleep(LOOK);
     };
     node.shutdown(GOODBYE);
-    roots
+    roots.into_iter().map(RootCheck::from).collect()
 }
 
 /// Whether there was a handshake, which only who has the key completes.
@@ -60,52 +110,32 @@ fn has_answered(root: &RootStatus) -> bool {
 }
 
 /// What follows from it, for each root.
-pub(super) fn advise(roots: &[RootStatus], report: &Report) -> Vec<Advice> {
+pub(super) fn advise(roots: &[RootCheck], report: &Report) -> Vec<Advice> {
     let is_answering = |address: &SocketAddr| {
         let mut known = report.servers.iter().flat_map(|server| &server.addresses);
         known.any(|one| one.address == *address && one.rtt_ms.is_some())
     };
-    let advice = |root: &RootStatus| {
-        let (place, name) = (place(root), name(root));
+    let advice = |root: &RootCheck| {
+        let (place, name) = (root.place(), root.name());
         match root.state {
             RootState::Refused => Advice::new(
                 format!("{name} has its key and does not take this machine: it may want a token"),
                 Some("ask who runs it for the token, and write ?token=TEXT behind the root's text"),
             ),
-            _ if has_answered(root) => Advice::new(format!("{name} answers, and has its key"), None),
+            _ if root.has_key == Some(true) => Advice::new(format!("{name} answers, and has its key"), None),
             _ if root.endpoints.iter().any(is_answering) => Advice::new(
                 format!("something answers at {place}, but not as the root with the key that is named"),
                 Some("copy the first line that `peersock root` prints there: the key is in front of the @"),
             ),
             _ => Advice::new(
                 format!("{name} does not answer within {} s", PATIENCE.as_secs()),
-                Some("look whether it runs there, and has the key that PEERSOCK_ROOTS names"),
+                Some("look whether it runs there, and has the key that its text names"),
             ),
         }
     };
     roots.iter().map(advice).collect()
 }
 
-/// Where the root is, or what it is called if no address is known.
-pub(super) fn place(root: &RootStatus) -> String {
-    let endpoints: Vec<_> = root.endpoints.iter().map(ToString::to_string).collect();
-    match &endpoints[..] {
-        [] => root.id.to_string(),
-        endpoints => endpoints.join(" or "),
-    }
-}
-
-/// What the root is called in a sentence.
-fn name(root: &RootStatus) -> String {
-    let at = if root.endpoints.is_empty() { "" } else { "at " };
-    format!("the root {at}{}", place(root))
-}
-
-pub(super) fn json(root: &RootStatus) -> Value {
-    json!({
-        "node_id": root.id.to_string(),
-        "endpoints": root.endpoints,
-        "state": root.state.to_string(),
-        "has_key": has_answered(root).then_some(true),
-    })
+fn as_text<S: Serializer>(value: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
 }

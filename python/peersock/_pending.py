@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Generator
 from typing import Any, Generic, TypeVar
 
@@ -16,6 +15,9 @@ class Pending(Generic[T]):
         self._work = work
 
     def __await__(self) -> Generator[Any, None, T]:
+        # It takes long to load, and few need it.
+        import asyncio
+
         return asyncio.to_thread(self._work).__await__()
 
     def wait(self) -> T:

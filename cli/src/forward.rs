@@ -1,0 +1,91 @@
+//! `peersock forward`
+
+use std::time::Duration;
+
+use peersock_proxy::{Forward, ForwardSettings, Forwards};
+
+use crate::args::{NetworkArgs, NodeArgs, parse_seconds};
+use crate::failure::{Failure, Outcome};
+use crate::output;
+use crate::serving::{Serving, ServingArgs, listen_failure, tell};
+
+/// Lead connections and datagrams into the network, or from the network to a service here
+///
+/// Who connects to LOCAL is connected to REMOTE. One of the two is on the overlay: LOCAL if it is written
+/// overlay:PORT, which is this node at that port, and otherwise REMOTE. Several pairs may be given. For each
+/// place where clients connect a line goes to stdout once they can, as LOCAL and REMOTE are written, with the
+/// port that was chosen if 0 was given.
+///
+/// LOCAL is PORT (of 127.0.0.1), ADDRESS:PORT, *:PORT for all addresses, unix:PATH, systemd:NAME for a socket
+/// that systemd has opened, or overlay:[ADDRESS:]PORT. REMOTE is a member's ADDRESS:PORT or NAME:PORT, or,
+/// behind a LOCAL of the overlay, HOST:PORT, PORT or unix:PATH of the system. With udp: in front of either
+/// one datagrams are forwarded: each client's address has a flow of its own, which ends when nothing has come
+/// for a while.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  peersock forward -n ff0001ffff000000 127.0.0.1:8080 '[fd12:3456:789a:…]:80'
+  peersock forward -n office.toml overlay:8080 127.0.0.1:80
+  peersock forward -n office.toml 2222 alpha:22 udp:5353 alpha:53 unix:/run/web alpha:80")]
+pub(crate) struct Args {
+    #[arg(help = "Pairs of places: where clients connect, and where they are led")]
+    #[arg(value_names = ["LOCAL", "REMOTE"], required = true)]
+    places: Vec<String>,
+
+    #[command(flatten)]
+    network: NetworkArgs,
+
+    #[command(flatten)]
+    node: NodeArgs,
+
+    /// End a flow of datagrams when nothing has come for so many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = parse_idle, default_value = "60")]
+    udp_idle: Duration,
+
+    #[command(flatten)]
+    serving: ServingArgs,
+}
+
+pub(crate) fn run(args: &Args) -> Outcome {
+    let forwards = forwards(&args.places)?;
+    output::check_open()?;
+    let mut serving = Serving::open(&args.serving, &args.node, &args.network)?;
+    let settings = ForwardSettings {
+        timeout: args.serving.timeout(&args.node),
+        udp_idle: args.udp_idle,
+        most: args.serving.most(),
+    };
+    let listening = serving
+        .begin(async |node, activated| Forwards::listen(node, &forwards, settings, activated, tell()).await);
+    let listening = listening.map_err(listen_failure)?;
+    let (lines, stopper) = (listening.lines().to_vec(), listening.stopper());
+    serving.run(&lines, stopper, listening.run())
+}
+
+/// Understands pairs of places.
+fn forwards(places: &[String]) -> Outcome<Vec<Forward>> {
+    let (pairs, rest) = places.as_chunks::<2>();
+    if let [alone] = rest {
+        return Err(Failure::usage(
+            format_args!("`{alone}` has no REMOTE: places come in pairs"),
+            "give LOCAL and REMOTE, as in `peersock forward 8080 alpha:80`",
+        ));
+    }
+    pairs.iter().map(parse).collect()
+}
+
+fn parse([local, remote]: &[String; 2]) -> Outcome<Forward> {
+    Forward::parse(local, remote).map_err(|error| {
+        Failure::usage(
+            format_args!("{error}"),
+            "write LOCAL and REMOTE as in `peersock forward 8080 alpha:80` or `peersock forward overlay:80 8080`",
+        )
+    })
+}
+
+fn parse_idle(text: &str) -> Result<Duration, String> {
+    match parse_seconds(text)? {
+        Duration::ZERO => Err("a flow cannot last no time".to_owned()),
+        idle => Ok(idle),
+    }
+}

@@ -1,0 +1,134 @@
+//! `peersock proxy`
+
+use std::env;
+use std::path::PathBuf;
+
+use peersock::state::read_secret_file;
+use peersock_proxy::{Credentials, Place, Proxy, ProxySettings};
+use zeroize::Zeroizing;
+
+use crate::args::{NetworkArgs, NodeArgs};
+use crate::failure::{Failure, Outcome};
+use crate::serving::{Serving, ServingArgs, listen_failure, tell};
+use crate::{output, stdio};
+
+/// Takes users and passwords where `--auth-file` would be unhandy.
+const AUTH_VARIABLE: &str = "PEERSOCK_PROXY_AUTH";
+
+/// How to give users and passwords.
+const AUTH_HINT: &str = "write a line USER:PASSWORD for each user, 1 to 255 bytes each";
+
+/// Offer the network to browsers and other programs: a SOCKS5 and HTTP proxy
+///
+/// Both on one port, on this machine alone: SOCKS5 with CONNECT, BIND and UDP ASSOCIATE, HTTP with CONNECT
+/// and plain requests. Members are reached by address, in a static network by name, too. All else is refused,
+/// unless --direct has the system reach it. A line for each place where clients connect goes to stdout once
+/// they can, as the URL of a proxy.
+///
+/// PLACE is PORT or ADDRESS:PORT on this machine, overlay:PORT for the members of the network, unix:PATH, or
+/// systemd:NAME for a socket that systemd has opened. Where others than this machine's programs can connect,
+/// users and passwords are needed.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  peersock proxy -n office.toml
+  curl --proxy socks5h://127.0.0.1:1080 http://alpha:8080/
+  ssh -o ProxyCommand='nc -X 5 -x 127.0.0.1:1080 %h %p' alpha
+  peersock proxy -n office.toml --listen 192.0.2.1:1080 --auth-file users --direct")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    network: NetworkArgs,
+
+    #[command(flatten)]
+    node: NodeArgs,
+
+    /// Listen here; may be given several times [default: the sockets of systemd, or else 127.0.0.1:1080]
+    #[arg(short, long, value_name = "PLACE")]
+    listen: Vec<Place>,
+
+    /// File (mode 0600) with a line USER:PASSWORD for each who may use the proxy [env: PEERSOCK_PROXY_AUTH,
+    /// which holds the lines themselves]
+    #[arg(long, value_name = "FILE")]
+    auth_file: Option<PathBuf>,
+
+    /// Let everybody use the proxy who can connect, on other machines, too
+    #[arg(long, conflicts_with = "auth_file")]
+    no_password: bool,
+
+    /// Reach by the system what is no member's: clients get to this machine's own network and services
+    #[arg(long)]
+    direct: bool,
+
+    #[command(flatten)]
+    serving: ServingArgs,
+}
+
+pub(crate) fn run(args: &Args) -> Outcome {
+    let credentials = credentials(args)?;
+    output::check_open()?;
+    let mut serving = Serving::open(&args.serving, &args.node, &args.network)?;
+    let settings = ProxySettings {
+        listen: places(args, &serving)?,
+        credentials,
+        without_password: args.no_password,
+        direct: args.direct,
+        timeout: args.serving.timeout(&args.node),
+        most: args.serving.most(),
+    };
+    let proxy = serving.begin(async |node, activated| Proxy::listen(node, settings, activated, tell()).await);
+    let proxy = proxy.map_err(listen_failure)?;
+    let lines: Vec<_> = proxy.places().iter().map(url).collect();
+    let stopper = proxy.stopper();
+    let network = serving.session.network.id();
+    stdio::note(format_args!(
+        "a proxy for SOCKS5 and HTTP into network {network}; http:// for socks5h:// is as good"
+    ));
+    serving.run(&lines, stopper, proxy.run())
+}
+
+/// Where it listens.
+fn places(args: &Args, serving: &Serving) -> Outcome<Vec<Place>> {
+    let activated = || serving.activated.names().into_iter().map(Place::Activated).collect::<Vec<_>>();
+    Ok(match &args.listen[..] {
+        [] if serving.activated.is_empty() => ProxySettings::default().listen,
+        [] => activated(),
+        places => places.to_vec(),
+    })
+}
+
+/// A place as the URL of a proxy.
+fn url(place: &Place) -> String {
+    match place {
+        Place::System { host, port } => {
+            // Of all addresses of this machine one that leads there from here.
+            let host = host.as_ref().map_or("127.0.0.1".to_owned(), ToString::to_string);
+            format!("socks5h://{host}:{port}")
+        }
+        Place::Overlay { host, port } => {
+            let host = host.as_ref().map(ToString::to_string).unwrap_or_default();
+            format!("socks5h://{host}:{port}")
+        }
+        place => place.to_string(),
+    }
+}
+
+/// Who may use it, if not everybody may.
+fn credentials(args: &Args) -> Outcome<Option<Credentials>> {
+    let (text, origin) = match &args.auth_file {
+        Some(path) => {
+            let text = read_secret_file(path).map_err(|error| {
+                Failure::file(error, "write the users into a file of mode 0600, and give its path")
+            })?;
+            (text, path.display().to_string())
+        }
+        None => match env::var(AUTH_VARIABLE) {
+            Ok(text) if !text.is_empty() => (Zeroizing::new(text), format!("variable {AUTH_VARIABLE}")),
+            Ok(_) | Err(env::VarError::NotPresent) => return Ok(None),
+            Err(env::VarError::NotUnicode(_)) => {
+                return Err(Failure::usage(format_args!("variable {AUTH_VARIABLE} is not UTF-8"), AUTH_HINT));
+            }
+        },
+    };
+    let credentials = Credentials::parse(&text);
+    credentials.map(Some).map_err(|error| Failure::usage(format_args!("{origin}: {error}"), AUTH_HINT))
+}

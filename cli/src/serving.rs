@@ -1,0 +1,192 @@
+//! What `proxy` and `forward` share: a node, a runtime, lines about what goes wrong, and an end that cuts
+//! nobody off at once.
+
+use std::io;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use peersock::Node;
+use peersock_proxy::{Activated, Event, ListenError, Stopper, Tell};
+use rustix::process::Resource;
+use tokio::runtime::Runtime;
+
+use crate::args::{NetworkArgs, NodeArgs, parse_seconds};
+use crate::background::Background;
+use crate::failure::{Failure, Outcome};
+use crate::line_limit::LineLimit;
+use crate::session::Session;
+use crate::{reach, root_watch, signals, stdio};
+
+/// Descriptors of the program besides those of the connections.
+const OTHER_DESCRIPTORS: u64 = 256;
+
+/// How many are served, and how they end.
+#[derive(clap::Args)]
+pub(crate) struct ServingArgs {
+    /// Give up if there is no connection to what a client wants after so many seconds [default: 15, with a
+    /// DHT 60]
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    timeout: Option<Duration>,
+
+    /// Serve so many connections at once; half of them of one client on another machine
+    #[arg(long, value_name = "NUMBER", default_value = "512", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    max_connections: u32,
+
+    /// At the end (Ctrl-C, SIGTERM) let connections go on for so many seconds; then they are reset
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "5")]
+    linger: Duration,
+}
+
+impl ServingArgs {
+    pub(crate) fn timeout(&self, node: &NodeArgs) -> Duration {
+        self.timeout.unwrap_or_else(|| node.patience())
+    }
+
+    pub(crate) fn most(&self) -> usize {
+        self.max_connections as usize
+    }
+}
+
+/// A node that serves clients.
+pub(crate) struct Serving {
+    pub(crate) session: Session,
+    /// Sockets that the program was started with.
+    pub(crate) activated: Activated,
+    runtime: Runtime,
+    ending: Arc<OnceLock<Ending>>,
+    linger: Duration,
+    _roots: Background,
+}
+
+/// How serving ends when a signal comes.
+struct Ending {
+    stopper: Stopper,
+    node: Node,
+    linger: Duration,
+}
+
+impl Serving {
+    /// Starts a node.
+    pub(crate) fn open(args: &ServingArgs, node: &NodeArgs, network: &NetworkArgs) -> Outcome<Serving> {
+        // Before there is a second thread: the variables are taken away.
+        let activated = Activated::from_environment();
+        // By the system, and each may need one more there.
+        raise_descriptors(2 * u64::from(args.max_connections) + OTHER_DESCRIPTORS);
+        let ending = Arc::<OnceLock<Ending>>::default();
+        let at_signal = Arc::clone(&ending);
+        let session = Session::open_until(node, network, move |signal| {
+            if let Some(ending) = at_signal.get() {
+                ending.run();
+            }
+            128 + signal
+        })?;
+        reach::warn_of_other_port(&session, node.overlay_port);
+        let roots = root_watch::start(&session.node)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        Ok(Serving { session, activated, runtime, ending, linger: args.linger, _roots: roots })
+    }
+
+    /// Does something on the runtime, which may take the sockets that the program was started with.
+    pub(crate) fn begin<T>(&mut self, listen: impl AsyncFnOnce(&Node, &mut Activated) -> T) -> T {
+        self.runtime.block_on(listen(&self.session.node, &mut self.activated))
+    }
+
+    /// Prints lines about where clients connect, and serves them until a signal ends the program.
+    pub(crate) fn run(
+        self,
+        lines: &[String],
+        stopper: Stopper,
+        served: impl Future<Output = io::Result<()>>,
+    ) -> Outcome {
+        let (node, linger) = (self.session.node.clone(), self.linger);
+        // A signal that came before this has nobody to wait for.
+        let _ = self.ending.set(Ending { stopper, node, linger });
+        stdio::print(lines.join("\n"))?;
+        let result = self.runtime.block_on(served);
+        signals::leave_to_cleanup();
+        result.map_err(|error| {
+            Failure::new(
+                format_args!("nobody can connect any more: {error}"),
+                "start the command again: the node has ended",
+            )
+        })
+    }
+}
+
+impl Ending {
+    fn run(&self) {
+        let begin = Instant::now();
+        let open = self.stopper.open();
+        if open > 0 && !self.linger.is_zero() {
+            let seconds = self.linger.as_secs_f64();
+            stdio::note(format_args!(
+                "{} still open, for {seconds} s at most; one more signal ends the program at once",
+                connections(open, "is", "are")
+            ));
+        }
+        let left = self.stopper.stop(self.linger);
+        if left > 0 {
+            stdio::note(format_args!("{} cut off", connections(left, "was", "were")));
+        }
+        // What those have written that have ended may be on its way.
+        self.node.shutdown(self.linger.saturating_sub(begin.elapsed()));
+    }
+}
+
+fn connections(count: usize, one: &str, several: &str) -> String {
+    if count == 1 { format!("1 connection {one}") } else { format!("{count} connections {several}") }
+}
+
+/// Says now and then on stderr what goes wrong.
+pub(crate) fn tell() -> Tell {
+    let limit = Mutex::new(LineLimit::default());
+    Arc::new(move |event: Event| {
+        let mut limit = limit.lock().expect("no panic under this lock");
+        if let Some(line) = limit.pass(Instant::now(), || format!("warning: {event}")) {
+            stdio::note(line);
+        }
+    })
+}
+
+/// What to say where clients cannot connect.
+pub(crate) fn listen_failure(error: ListenError) -> Failure {
+    match error {
+        ListenError::Exposed(place) => Failure::usage(
+            format_args!("{place} can be reached by others, who could use the proxy without a password"),
+            "give users and passwords with --auth-file FILE, or --no-password if everybody may use it",
+        ),
+        ListenError::Refused { place, source } => {
+            let hint = match source.kind() {
+                io::ErrorKind::AddrInUse => {
+                    "choose another port, or 0 for a free one; another program has this one"
+                }
+                io::ErrorKind::AddrNotAvailable => {
+                    "give an address of this node or machine; `peersock addr` prints the node's"
+                }
+                io::ErrorKind::PermissionDenied => {
+                    "choose a port that this user and the network allow, and a folder that can be written to"
+                }
+                io::ErrorKind::NotFound => {
+                    "check that it is spelled like this; systemd:NAME needs a socket unit with that name"
+                }
+                _ => "choose another place; --help says how places are written",
+            };
+            Failure::new(format_args!("cannot listen at {place}: {source}"), hint)
+        }
+        error => Failure::new(
+            format_args!("cannot listen: {error}"),
+            "choose another place; --help says how places are written",
+        ),
+    }
+}
+
+/// Lets the process have more descriptors, as far as its user may.
+fn raise_descriptors(wanted: u64) {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let Some(now) = limit.current.filter(|now| *now < wanted) else { return };
+    let current = limit.maximum.map_or(wanted, |most| most.min(wanted)).max(now);
+    let raised = rustix::process::Rlimit { current: Some(current), maximum: limit.maximum };
+    if let Err(error) = rustix::process::setrlimit(Resource::Nofile, raised) {
+        tracing::debug!(%error, "the limit of descriptors stays as it is");
+    }
+}

@@ -1,0 +1,279 @@
+//! `forward`, both ways: connections, datagrams, Unix domain sockets, and sockets that systemd has opened.
+
+use std::fs;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use peersock::blocking;
+use rustix::process::Signal;
+
+use crate::common::{PATIENCE, PORT, lacks, run, signal, vanish};
+use crate::proxy_clients::Scene;
+
+/// The address in a place of TCP or UDP.
+fn address(place: &str) -> SocketAddr {
+    let (_, rest) = place.split_once(':').expect("a protocol");
+    let rest = rest.strip_prefix("overlay:").unwrap_or(rest);
+    rest.parse().unwrap_or_else(|error| panic!("{place}: {error}"))
+}
+
+fn connect(place: &str) -> TcpStream {
+    let stream = TcpStream::connect(address(place)).expect("it listens");
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+#[test]
+fn a_port_here_leads_to_a_member_and_keeps_what_tcp_says() {
+    let scene = Scene::new();
+    let (forward, places) = scene.forward("a", &["0", &scene.own.to_string()]);
+    // Nobody listens there yet: that is no end of an empty stream.
+    let mut client = connect(&places[0]);
+    assert_eq!(client.read(&mut [0; 1]).expect_err("a reset").kind(), ErrorKind::ConnectionReset);
+    assert!(forward.wait_for_stderr("cannot be connected to ").contains("refused"));
+
+    let listener = scene.listen();
+    assert!(places[0].starts_with("tcp:127.0.0.1:"), "{places:?}");
+    assert_eq!(forward.shown(), format!("{} tcp:overlay:{}\n", places[0], scene.own));
+    let pair = || {
+        let client = connect(&places[0]);
+        (client, listener.accept().expect("a connection").0)
+    };
+    let content: Vec<u8> = (0..5_000_000u32).map(|number| (number % 251) as u8).collect();
+    let (mut client, mut server) = pair();
+    let (mut up, mut down) = (Vec::new(), Vec::new());
+    let (mut reads, mut writes) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            client.write_all(&content).unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+        });
+        scope.spawn(|| server.read_to_end(&mut up).unwrap());
+        scope.spawn(|| reads.read_to_end(&mut down).unwrap());
+        writes.write_all(&content).unwrap();
+        writes.shutdown(Shutdown::Write).unwrap();
+    });
+    assert!(up == content && down == content, "{} bytes up, {} down", up.len(), down.len());
+
+    let (mut client, server) = pair();
+    server.set_linger(Some(Duration::ZERO)).unwrap();
+    drop(server);
+    assert_eq!(client.read(&mut [0; 1]).expect_err("a reset").kind(), ErrorKind::ConnectionReset);
+    let (client, mut server) = pair();
+    rustix::net::sockopt::set_socket_linger(&client, Some(Duration::ZERO)).unwrap();
+    drop(client);
+    assert_eq!(server.read(&mut [0; 1]).expect_err("a reset").kind(), ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn a_port_of_the_overlay_leads_to_services_here() {
+    let scene = Scene::new();
+    let service = TcpListener::bind("127.0.0.1:0").unwrap();
+    let path = scene.lab.dir.path().join("service");
+    let by_path = UnixListener::bind(&path).unwrap();
+    let port = service.local_addr().unwrap().port().to_string();
+    let (_forward, places) =
+        scene.forward("a", &["overlay:0", &port, "overlay:0", &format!("unix:{}", path.display())]);
+    assert_eq!(places.len(), 2, "{places:?}");
+    let member = || blocking::TcpStream::connect_on(&scene.node, address(&places[0])).expect("it listens");
+    let mut client = member();
+    let mut server = service.accept().unwrap().0;
+    client.write_all(b"request").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    let mut text = String::new();
+    server.read_to_string(&mut text).unwrap();
+    server.write_all(b"answer").unwrap();
+    drop(server);
+    client.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "requestanswer");
+
+    let mut client = blocking::TcpStream::connect_on(&scene.node, address(&places[1])).expect("it listens");
+    let mut server = by_path.accept().unwrap().0;
+    server.write_all(b"by path").unwrap();
+    drop(server);
+    text.clear();
+    client.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "by path");
+
+    drop(service);
+    let refused = member().read(&mut [0; 1]).expect_err("a reset");
+    assert_eq!(refused.kind(), ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn each_client_of_datagrams_has_its_own_answers_both_ways() {
+    let scene = Scene::new();
+    // There: an echo on the overlay, and back: one of this machine, which says from whom it has heard.
+    let there = blocking::UdpSocket::bind_on(&scene.node, scene.own).unwrap();
+    thread::spawn(move || {
+        let mut buffer = [0; 2000];
+        while let Ok((count, from)) = there.recv_from(&mut buffer) {
+            let _ = there.send_to(&buffer[..count], from);
+        }
+    });
+    let here = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = here.local_addr().unwrap().port();
+    thread::spawn(move || {
+        let mut buffer = [0; 2000];
+        while let Ok((count, from)) = here.recv_from(&mut buffer) {
+            let _ = here.send_to(&buffer[..count], from);
+        }
+    });
+    let (_forward, places) = scene.forward(
+        "a",
+        &[
+            "udp:0",
+            &scene.own.to_string(),
+            "overlay:0",
+            &format!("udp:127.0.0.1:{port}"),
+            "--udp-idle",
+            "0.5",
+        ],
+    );
+    let clients: Vec<_> = (0..3).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+    let members: Vec<_> = (0..3)
+        .map(|_| blocking::UdpSocket::bind_on(&scene.node, SocketAddr::new(scene.own.ip(), 0)).unwrap())
+        .collect();
+    let mut buffer = [0; 2000];
+    for round in 0..3u8 {
+        for (number, client) in clients.iter().enumerate() {
+            client.connect(address(&places[0])).unwrap();
+            client.set_read_timeout(Some(PATIENCE)).unwrap();
+            client.send(&[round, number as u8]).unwrap();
+        }
+        for (number, client) in clients.iter().enumerate() {
+            let count = client.recv(&mut buffer).unwrap();
+            assert_eq!(buffer[..count], [round, number as u8]);
+        }
+        for (number, member) in members.iter().enumerate() {
+            member.connect(address(&places[1])).unwrap();
+            member.set_read_timeout(Some(PATIENCE)).unwrap();
+            member.send(&[round, number as u8]).unwrap();
+        }
+        for (number, member) in members.iter().enumerate() {
+            let count = member.recv(&mut buffer).unwrap();
+            assert_eq!(buffer[..count], [round, number as u8]);
+        }
+        // Flows have ended by the next round, and new ones are made.
+        thread::sleep(Duration::from_millis(700));
+    }
+}
+
+#[test]
+fn a_unix_domain_socket_is_its_owner_s_and_goes_with_the_program() {
+    let scene = Scene::new();
+    let listener = scene.listen();
+    let path = scene.lab.dir.path().join("a socket");
+    let place = format!("unix:{}", path.display());
+    // One that nobody serves any more is replaced.
+    drop(UnixListener::bind(&path).unwrap());
+    // What looks whether it is served stays connected to nobody.
+    let (forward, places) = scene.forward("a", &[&place, &scene.own.to_string(), "--linger", "0.1"]);
+    assert_eq!(forward.shown(), format!("{place} tcp:overlay:{}\n", scene.own));
+    drop(places);
+    let found = fs::metadata(&path).unwrap();
+    assert!(found.file_type().is_socket());
+    assert_eq!(found.permissions().mode() & 0o777, 0o600);
+    let mut client = UnixStream::connect(&path).unwrap();
+    let mut server = listener.accept().unwrap().0;
+    client.write_all(b"hello").unwrap();
+    drop(client);
+    let mut text = String::new();
+    server.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "hello");
+    drop(server);
+    // One that is served is not.
+    let taken = scene.lab.node("b", &["forward", &place, &scene.own.to_string()]);
+    run(taken).failure(1, &["cannot listen at unix:", "in use", "choose another"]);
+    forward.interrupt().failure(130, &[]);
+    assert!(!path.exists());
+}
+
+#[test]
+fn sockets_of_systemd_are_taken_by_name_and_by_number() {
+    let test = "sockets_of_systemd_are_taken_by_name_and_by_number";
+    if lacks(test, &["bash"]) {
+        return;
+    }
+    let scene = Scene::new();
+    let listener = scene.listen();
+    let (web, dns) = (TcpListener::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+    let (at, dns_at) = (web.local_addr().unwrap(), dns.local_addr().unwrap());
+    let own = scene.own.to_string();
+    let words = ["forward", "systemd:web", &own, "udp:systemd:1", &own];
+    let forward = scene.lab.node("a", &words);
+    // systemd passes them as the descriptors from 3 on, and says for which process they are.
+    let mut bash = Command::new("bash");
+    bash.args([
+        "-c",
+        "exec 3<&0 4<&1 1>&2; LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=web:dns exec \"$@\"",
+        "bash",
+    ]);
+    bash.arg(forward.get_program()).args(forward.get_args());
+    crate::common::without_variables(&mut bash);
+    bash.stdin(OwnedFd::from(web)).stdout(OwnedFd::from(dns)).stderr(std::process::Stdio::piped());
+    let mut child = bash.spawn().unwrap();
+    let mut client = TcpStream::connect(at).unwrap();
+    let mut server = listener.accept().unwrap().0;
+    client.write_all(b"hello").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    let mut text = String::new();
+    server.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "hello");
+    let datagrams = blocking::UdpSocket::bind_on(&scene.node, scene.own).unwrap();
+    datagrams.set_read_timeout(Some(PATIENCE)).unwrap();
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.send_to(b"question", dns_at).unwrap();
+    let mut buffer = [0; 100];
+    let count = datagrams.recv(&mut buffer).unwrap();
+    assert_eq!(&buffer[..count], b"question");
+    signal(Signal::KILL, child.id());
+    child.wait().unwrap();
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(
+        said.contains(&format!("tcp:{at} tcp:overlay:{own}\nudp:{dns_at} udp:overlay:{own}\n")),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_forward_goes_on_when_its_member_vanishes_and_comes_back() {
+    let scene = Scene::new();
+    let service = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = service.local_addr().unwrap().port().to_string();
+    thread::spawn(move || {
+        let greet = |mut client: TcpStream| client.write_all(b"hello").map(|()| client);
+        // They stay open.
+        service.incoming().flatten().map(greet).collect::<Vec<_>>()
+    });
+    let there = format!("overlay:{PORT}");
+    let (running, places) = scene.forward("there", &[&there, &port]);
+    let to = address(&places[0]).to_string();
+    let (_here, here) = scene.forward("here", &["0", &to, "--timeout", "1"]);
+    let greeting = |client: &mut TcpStream| {
+        let mut greeting = [0; 5];
+        client.read_exact(&mut greeting).map(|()| assert_eq!(&greeting, b"hello"))
+    };
+    let mut held = connect(&here[0]);
+    greeting(&mut held).expect("the member is there");
+    vanish(Signal::KILL, running.id());
+    drop(running);
+    // Connections fail while nobody is there, each with a reset.
+    let failed = greeting(&mut connect(&here[0])).expect_err("nobody is there");
+    assert_eq!(failed.kind(), ErrorKind::ConnectionReset);
+    let _again = scene.forward("there", &[&there, &port]);
+    let begin = Instant::now();
+    while let Err(error) = greeting(&mut connect(&here[0])) {
+        assert!(error.kind() == ErrorKind::ConnectionReset && begin.elapsed() < PATIENCE, "{error}");
+    }
+    // What stood before is reset, now or before: the member knows nothing of it.
+    let asked = held.write_all(b"still there?").and_then(|()| held.read(&mut [0; 1]));
+    assert_eq!(asked.expect_err("a reset").kind(), ErrorKind::ConnectionReset);
+}

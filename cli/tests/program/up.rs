@@ -1,0 +1,220 @@
+//! Networks as interfaces of two machines: the kernels' own sockets talk over them.
+
+use std::net::Ipv6Addr;
+use std::process::Command;
+
+use peersock_testnet::find_in_path;
+
+use crate::cable::{Cable, ip};
+use crate::common::{Finished, Lab, PORT, Running, run};
+
+/// The interface of each machine.
+const NAME: &str = "peersock0";
+
+/// Two machines on one cable, on both of which the network is an interface, or on the first only.
+struct Scene {
+    cable: Cable,
+    lab: Lab,
+    ups: Vec<Running>,
+    addresses: Vec<Ipv6Addr>,
+}
+
+impl Scene {
+    fn lay(name: &str, machines: usize) -> Option<Scene> {
+        if !std::path::Path::new("/dev/net/tun").exists() {
+            eprintln!("SKIP {name}: there is no /dev/net/tun");
+            return None;
+        }
+        let cable = Cable::lay(name, &["10.98.7.1/24", "10.98.7.2/24"])?;
+        let (lab, mut ups, mut addresses) = (Lab::new(), Vec::new(), Vec::new());
+        for machine in 0..machines {
+            let up = cable.inside(machine, &lab, &format!("up{machine}"), &["up"]);
+            let shown = up.wait_for_stdout("\n");
+            addresses.push(shown.lines().next().unwrap().parse().unwrap());
+            ups.push(up);
+        }
+        Some(Scene { cable, lab, ups, addresses })
+    }
+
+    /// A program of the system's on a machine.
+    fn start(&self, machine: usize, words: &[&str]) -> Running {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.cable.ends[machine]]).args(words);
+        Running::start(command)
+    }
+
+    fn run(&self, machine: usize, words: &[&str]) -> Finished {
+        self.start(machine, words).finish()
+    }
+
+    fn said(&self) -> String {
+        self.ups.iter().map(Running::said).collect()
+    }
+}
+
+fn has(test: &str, programs: &[&str]) -> bool {
+    let missing = programs.iter().find(|program| find_in_path(program).is_none());
+    if let Some(program) = missing {
+        eprintln!("SKIP {test}: there is no {program}");
+    }
+    missing.is_none()
+}
+
+#[test]
+fn the_kernels_of_two_machines_talk_over_the_interfaces() {
+    if !has("the_kernels_of_two_machines", &["ping", "socat"]) {
+        return;
+    }
+    let Some(scene) = Scene::lay("upboth", 2) else { return };
+    let [_, other] = scene.addresses[..] else { panic!("two addresses") };
+    let other = other.to_string();
+    // Echo requests whole, and in fragments: the path takes less than the interface, or they are larger.
+    for size in ["8", "1372", "5000"] {
+        let pinged = scene.run(0, &["ping", "-c", "3", "-i", "0.2", "-s", size, &other]).success();
+        assert!(pinged.text().contains("3 received"), "{size}: {}\n{}", pinged.text(), scene.said());
+    }
+    // A large packet that must not be cut is answered with the size of the path.
+    let serving = scene.start(1, &["socat", "-u", &format!("TCP6-LISTEN:{PORT}"), "STDOUT"]);
+    let to = format!("TCP6:[{other}]:{PORT},retry=100,interval=0.1");
+    let mut sending = scene.start(0, &["socat", "-u", "STDIN", &to]);
+    let bytes: Vec<u8> = (0..20_000_000_u32).map(|at| (at ^ at >> 9) as u8).collect();
+    sending.send(&bytes);
+    sending.end_stdin();
+    sending.finish().success();
+    let received = serving.finish().success().stdout;
+    assert!(received == bytes, "{} of {} bytes", received.len(), bytes.len());
+}
+
+#[test]
+fn datagrams_of_every_size_pass_between_the_kernels() {
+    if !has("datagrams_of_every_size", &["python3"]) {
+        return;
+    }
+    let Some(scene) = Scene::lay("updgram", 2) else { return };
+    let [_, other] = scene.addresses[..] else { panic!("two addresses") };
+    let server = format!(
+        "import socket\ns = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)\ns.bind(('::', {PORT}))\n\
+         print('ready', flush=True)\nwhile True:\n data, who = s.recvfrom(70000)\n s.sendto(data, who)\n"
+    );
+    let serving = scene.start(1, &["python3", "-c", &server]);
+    serving.wait_for_stdout("ready");
+    // UDP_SEGMENT (103) has the kernel leave the cutting to the device.
+    let client = format!(
+        "import os, socket\ns = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)\ns.settimeout(60)\n\
+         s.connect(('{other}', {PORT}))\n\
+         for size in [0, 1, 1300, 1372, 1373, 3000, 20000, 65000]:\n data = os.urandom(size)\n s.send(data)\n \
+         assert s.recv(70000) == data, size\n\
+         s.setsockopt(socket.SOL_UDP, 103, 1000)\ndata = os.urandom(10500)\ns.send(data)\n\
+         got = [s.recv(70000) for _ in range(11)]\n\
+         assert [len(one) for one in got] == [1000] * 10 + [500] and b''.join(got) == data, got\n\
+         print('all', flush=True)\n"
+    );
+    let done = scene.run(0, &["python3", "-c", &client]);
+    assert!(done.text().contains("all"), "{}\n{}", done.stderr, scene.said());
+}
+
+#[test]
+fn a_machine_s_programs_talk_to_a_program_with_sockets_of_its_own() {
+    if !has("a_machine_s_programs", &["socat", "ping"]) {
+        return;
+    }
+    let Some(scene) = Scene::lay("upmixed", 1) else { return };
+    let bytes: Vec<u8> = (0..3_000_000_u32).map(|at| (at ^ at >> 7) as u8).collect();
+    // To the program's own stack.
+    let listener = scene.cable.inside(1, &scene.lab, "listener", &["listen", &PORT.to_string()]);
+    let target = listener.wait_for_target();
+    let address = target.rsplit_once(':').unwrap().0.trim_matches(['[', ']']).to_owned();
+    let mut sending = scene.start(0, &["socat", "-u", "STDIN", &format!("TCP6:{target}")]);
+    sending.send(&bytes);
+    sending.end_stdin();
+    sending.finish().success();
+    assert!(listener.finish().success().stdout == bytes);
+    // And from it.
+    let serving = scene.start(0, &["socat", "-u", &format!("TCP6-LISTEN:{PORT}"), "STDOUT"]);
+    let up = scene.addresses[0];
+    let words = ["dial", &format!("[{up}]:{PORT}"), "--timeout", "100"];
+    let mut dialer = scene.cable.inside(1, &scene.lab, "listener", &words);
+    // The kernel listens a moment later, perhaps.
+    dialer.send(&bytes);
+    dialer.end_stdin();
+    dialer.finish().success();
+    assert!(serving.finish().success().stdout == bytes);
+    // Nobody has these addresses, or is there any more: the kernel is told.
+    for nobody in [address, nobody_in(up)] {
+        let pinged = scene.run(0, &["ping", "-c", "2", "-W", "20", &nobody]);
+        assert!(pinged.text().contains("Address unreachable"), "{nobody}: {}", pinged.text());
+    }
+}
+
+/// An address of the same network that no node has.
+fn nobody_in(address: Ipv6Addr) -> String {
+    let mut octets = address.octets();
+    octets[15] ^= 1;
+    Ipv6Addr::from(octets).to_string()
+}
+
+/// A network with two members that have IPv4 addresses, and a block of addresses behind the second.
+#[test]
+fn a_gateway_passes_on_to_what_lies_behind_it() {
+    if !has("a_gateway", &["ping"]) {
+        return;
+    }
+    let Some(cable) = Cable::lay("upgate", &["10.98.7.1/24", "10.98.7.2/24"]) else { return };
+    let lab = Lab::new();
+    let file = lab.dir.path().join("office.toml");
+    let file = file.to_str().unwrap();
+    let of = |node: &str, words: &[&str]| run(lab.command(node, words)).success();
+    of("up0", &["network", "new", file, "--name", "one", "--address", "10.97.0.1"]);
+    let add = ["network", "add", file, "--name", "two", "--address", "10.97.0.2"];
+    of("up1", &[&add[..], &["--route", "192.168.77.0/24"]].concat());
+    // Behind the second: an address that only its kernel knows.
+    assert!(ip(["-n", &cable.ends[1], "addr", "add", "192.168.77.1/24", "dev", "lo"]));
+    let ups: Vec<Running> = (0..2)
+        .map(|machine| {
+            let mut command = Command::new("ip");
+            command.args(["netns", "exec", &cable.ends[machine], env!("CARGO_BIN_EXE_peersock"), "up"]);
+            command.arg("--state").arg(lab.state(&format!("up{machine}"))).args(["--network", file]);
+            let up = Running::start(command);
+            up.wait_for_stdout("10.97.0.");
+            up
+        })
+        .collect();
+    let ping = |to: &str| {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &cable.ends[0], "ping", "-c", "2", "-W", "60", to]);
+        Running::start(command).finish()
+    };
+    for to in ["10.97.0.2", "192.168.77.1"] {
+        let pinged = ping(to);
+        assert!(pinged.text().contains("2 received"), "{to}: {}\n{}", pinged.text(), ups[0].said());
+    }
+    // Of what does not lie behind it, nothing is passed on.
+    assert!(!ping("192.168.78.1").text().contains("2 received"));
+}
+
+#[test]
+fn the_interface_is_there_as_long_as_the_program_which_keeps_no_privilege() {
+    let Some(mut scene) = Scene::lay("upprivs", 1) else { return };
+    let end = scene.cable.ends[0].clone();
+    assert!(ip(["-n", &end, "link", "show", NAME]));
+    let status = std::fs::read_to_string(format!("/proc/{}/status", scene.ups[0].id())).unwrap();
+    for field in ["CapEff", "CapPrm", "CapInh", "CapAmb"] {
+        let line = status.lines().find(|line| line.starts_with(field)).unwrap();
+        assert!(line.ends_with("0000000000000000"), "{line}");
+    }
+    // A second one of that name cannot be made.
+    let again = scene.cable.inside(0, &scene.lab, "again", &["up"]).finish();
+    assert_eq!(again.status.code(), Some(1));
+    assert!(again.stderr.contains("choose another name with --name"), "{}", again.stderr);
+    scene.ups.remove(0).interrupt();
+    assert!(!ip(["-n", &end, "link", "show", NAME]));
+}
+
+#[test]
+fn a_device_that_somebody_removes_ends_the_program() {
+    let Some(mut scene) = Scene::lay("upgone", 1) else { return };
+    assert!(ip(["-n", &scene.cable.ends[0], "link", "del", NAME]));
+    let ended = scene.ups.remove(0).wait_for_end();
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(ended.stderr.contains("the interface peersock0 is gone"), "{}", ended.stderr);
+}

@@ -1,0 +1,129 @@
+//! Datagrams to which nothing comes back: whether the path still carries them is looked at, since no protocol
+//! above does so, as TCP does. Peers for which nobody waits cost little: the looks become rarer.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::time::{Duration, Instant};
+
+use peersock_overlay::{Lookup, Peer, SizeState};
+use peersock_primitives::sync;
+use peersock_stack::{Batch, Error};
+
+use crate::Datapath;
+use crate::events::owned;
+use crate::networks::JoinedNetwork;
+use crate::socket::PeerLink;
+
+/// The first look is so long after a datagram.
+const FIRST: Duration = Duration::from_secs(1);
+
+/// Who was heard since is there. Less than [`FIRST`]: the overlay's times are rounded.
+const SILENCE: Duration = Duration::from_millis(500);
+
+/// After each that has shown nothing the next is twice as late, up to 64 seconds.
+const MAX_DOUBLINGS: u32 = 6;
+
+/// Peers that are looked at; beyond it nobody is until one was.
+const MOST: usize = 4096;
+
+/// Whether a peer is looked at, and how often it was in vain.
+#[derive(Debug, Default)]
+pub(super) struct Doubt {
+    is_due: AtomicBool,
+    in_vain: AtomicU32,
+}
+
+/// The peers that are to be looked at, and when.
+#[derive(Default)]
+pub(super) struct Doubts(Mutex<Vec<(Instant, Weak<Peer>)>>);
+
+impl Doubts {
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.lock().iter().map(|(at, _)| *at).min()
+    }
+
+    fn take_due(&self, now: Instant) -> Vec<Arc<Peer>> {
+        let mut due = Vec::new();
+        self.lock().retain(|(at, peer)| {
+            let is_due = *at <= now;
+            if is_due {
+                due.extend(peer.upgrade());
+            }
+            !is_due
+        });
+        due
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<(Instant, Weak<Peer>)>> {
+        sync::lock(&self.0)
+    }
+}
+
+impl Datapath {
+    /// A datagram has left for a peer.
+    pub(super) fn doubt_later(&self, now: Instant, peer: &Arc<Peer>) {
+        let doubt = &PeerLink::of(peer).doubt;
+        if doubt.is_due.load(Ordering::Relaxed) || doubt.is_due.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let at = now + FIRST * (1 << doubt.in_vain.load(Ordering::Relaxed).min(MAX_DOUBLINGS));
+        let mut doubts = self.doubts.lock();
+        if doubts.len() < MOST {
+            doubts.push((at, Arc::downgrade(peer)));
+            drop(doubts);
+            self.sink.wake_at(at);
+        } else {
+            doubt.is_due.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Looks at peers from which nothing has come since a datagram was sent to them.
+    pub(super) fn look_at_doubts(&self, now: Instant, batch: &mut Batch) {
+        for peer in self.doubts.take_due(now) {
+            let doubt = &PeerLink::of(&peer).doubt;
+            doubt.is_due.store(false, Ordering::Relaxed);
+            let silence = peer.unanswered(self.overlay_time(now)).unwrap_or_default();
+            if silence < SILENCE {
+                doubt.in_vain.store(0, Ordering::Relaxed);
+                continue;
+            }
+            doubt.in_vain.fetch_add(1, Ordering::Relaxed);
+            let state = self.with_control(now, batch, |endpoint, now| {
+                endpoint.confirm_size(now, &peer);
+                endpoint.size_state(now, &peer)
+            });
+            if state == Some(SizeState::TooSmall) {
+                self.fail_datagrams(&peer, batch);
+            }
+        }
+    }
+
+    /// Tells those who send datagrams to a peer that its path carries too little.
+    pub(super) fn fail_datagrams(&self, peer: &Peer, batch: &mut Batch) {
+        if let Some(interface) = self.interface_by_network(peer.network()) {
+            self.stack.fail_datagrams(interface, &owned(peer), Error::MessageSize, batch);
+        }
+    }
+
+    /// What is known of the datagram size of the path to an address; with `confirm` it is looked at. `None`
+    /// if no peer with a path has the address.
+    pub fn size_state(
+        &self,
+        now: Instant,
+        network: &JoinedNetwork,
+        address: IpAddr,
+        confirm: bool,
+    ) -> Option<SizeState> {
+        let Lookup::Peer(peer) = self.find(now, network, address) else { return None };
+        let mut batch = Batch::default();
+        let state = self.with_control(now, &mut batch, |endpoint, now| {
+            if confirm {
+                endpoint.confirm_size(now, &peer);
+            }
+            endpoint.size_state(now, &peer)
+        });
+        self.settle(now, &mut batch);
+        state
+    }
+}

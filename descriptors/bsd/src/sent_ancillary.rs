@@ -1,0 +1,109 @@
+//! What a message that is sent asks for: its control messages (RFC 3542, ip(7), ipv6(7)).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{ptr, slice};
+
+use libc::{c_int, cmsghdr, msghdr};
+use peersock_fd::{Details, Errno, Family, Header, PacketInfo, network_of_index};
+
+use crate::Result;
+use crate::ancillary::{HEADER, length};
+use crate::extension_headers::read_header;
+
+/// What a message to be sent asks for.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct SentAncillary {
+    /// `None` if it asks for nothing of that.
+    pub(crate) details: Option<Details>,
+    pub(crate) headers: Vec<Header>,
+}
+
+/// What a message that a socket of a family is to send asks for.
+///
+/// # Errors
+/// EINVAL for what makes no sense, or is known and cannot be done; other levels are not looked at, as in
+/// Linux. EPERM for options headers without CAP_NET_RAW.
+///
+/// # Safety
+/// The message's control buffer is valid.
+pub(crate) unsafe fn read(message: &msghdr, family: Family) -> Result<SentAncillary> {
+    let (mut details, mut headers) = (Details::default(), Vec::new());
+    if message.msg_control.is_null() {
+        return Ok(SentAncillary::default());
+    }
+    // The lengths are of other types in other C libraries.
+    let room = length(message.msg_controllen);
+    if room > c_int::MAX as usize {
+        return Err(Errno::NOBUFS);
+    }
+    // SAFETY: the caller says that the control buffer is there.
+    let mut left = unsafe { slice::from_raw_parts(message.msg_control.cast::<u8>(), room) };
+    while left.len() >= size_of::<cmsghdr>() {
+        // SAFETY: there is room for a header, which need not be aligned, and any bytes are one.
+        let header = unsafe { ptr::read_unaligned(left.as_ptr().cast::<cmsghdr>()) };
+        let whole = length(header.cmsg_len);
+        let value = left.get(HEADER..whole).ok_or(Errno::INVAL)?;
+        let is_header = header.cmsg_level == libc::IPPROTO_IPV6
+            && read_header(family, header.cmsg_type, value, &mut headers)?;
+        if !is_header {
+            read_one(&header, value, &mut details)?;
+        }
+        left = left.get(whole.next_multiple_of(size_of::<usize>())..).unwrap_or_default();
+    }
+    Ok(SentAncillary { details: (!details.is_empty()).then_some(details), headers })
+}
+
+fn read_one(header: &cmsghdr, value: &[u8], details: &mut Details) -> Result<()> {
+    match (header.cmsg_level, header.cmsg_type) {
+        (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+            // `in_pktinfo`: index, own address, and the header's destination, which means nothing here.
+            let index = number(value)?;
+            let local = Ipv4Addr::from(array::<4>(value, 4)?);
+            details.packet_info = Some(packet_info(local.into(), index)?);
+        }
+        (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+            let index = number(value.get(16..).ok_or(Errno::INVAL)?)?;
+            let local = Ipv6Addr::from(array::<16>(value, 0)?);
+            details.packet_info = Some(packet_info(local.into(), index)?);
+        }
+        (libc::IPPROTO_IP, libc::IP_TTL) => match number(value)? {
+            hops @ 1..=255 => details.hop_limit = Some(hops as u8),
+            _ => return Err(Errno::INVAL),
+        },
+        (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT) => details.hop_limit = octet(number(value)?)?,
+        (libc::IPPROTO_IP, libc::IP_TOS) => {
+            let class = match value {
+                [class] => c_int::from(*class),
+                value => number(value)?,
+            };
+            details.traffic_class = Some(u8::try_from(class).map_err(|_| Errno::INVAL)?);
+        }
+        (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => details.traffic_class = octet(number(value)?)?,
+        // Descriptors and credentials are not for the network; Linux lets them be.
+        (libc::SOL_SOCKET, libc::SCM_RIGHTS | libc::SCM_CREDENTIALS) => {}
+        (libc::SOL_SOCKET | libc::IPPROTO_IP | libc::IPPROTO_IPV6 | libc::IPPROTO_UDP, _) => {
+            return Err(Errno::INVAL);
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn packet_info(local: IpAddr, index: c_int) -> Result<PacketInfo> {
+    let index = u32::try_from(index).map_err(|_| Errno::NODEV)?;
+    let interface = network_of_index(index).ok_or(Errno::NODEV)?;
+    Ok(PacketInfo { local, interface })
+}
+
+/// -1 means what is usual.
+fn octet(value: c_int) -> Result<Option<u8>> {
+    if value == -1 { Ok(None) } else { Ok(Some(u8::try_from(value).map_err(|_| Errno::INVAL)?)) }
+}
+
+fn number(value: &[u8]) -> Result<c_int> {
+    Ok(c_int::from_ne_bytes(array::<4>(value, 0)?))
+}
+
+fn array<const N: usize>(value: &[u8], at: usize) -> Result<[u8; N]> {
+    value.get(at..at + N).and_then(|bytes| bytes.try_into().ok()).ok_or(Errno::INVAL)
+}

@@ -1,0 +1,128 @@
+//! User names and passwords of a proxy's clients.
+
+use std::fmt;
+
+use sha2::{Digest as _, Sha256};
+use subtle::{Choice, ConstantTimeEq as _};
+
+/// The longest user name and the longest password, bytes (RFC 1929).
+const LONGEST: usize = 255;
+
+/// The most users of one proxy.
+const MOST: usize = 1000;
+
+/// Who may use a proxy. Only hashes are kept, and they are compared in constant time.
+///
+/// ```
+/// use peersock_proxy::Credentials;
+///
+/// let credentials = Credentials::parse("anna:correct horse\nbert:battery staple\n")?;
+/// assert!(credentials.admit(b"anna", b"correct horse"));
+/// assert!(!credentials.admit(b"anna", b"battery staple"));
+/// # Ok::<(), peersock_proxy::CredentialsError>(())
+/// ```
+#[derive(Clone)]
+pub struct Credentials(Vec<[u8; 32]>);
+
+/// A text with users and passwords is not understood. It repeats nothing of the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CredentialsError {
+    /// It names no user.
+    #[error("no user is named")]
+    Empty,
+    /// There are more than 1000.
+    #[error("more than {MOST} users are named")]
+    TooMany,
+    /// A line is not `USER:PASSWORD`.
+    #[error("line {0} is not USER:PASSWORD with 1 to {LONGEST} bytes each")]
+    Line(usize),
+}
+
+impl Credentials {
+    /// Understands lines of `USER:PASSWORD`, 1 to 255 bytes each; empty lines count for nothing. A password
+    /// may have colons in it.
+    ///
+    /// # Errors
+    /// What is wrong, and with which line.
+    pub fn parse(text: &str) -> Result<Credentials, CredentialsError> {
+        let mut known = Vec::new();
+        for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.is_empty()) {
+            let wrong = CredentialsError::Line(number + 1);
+            let (user, password) = line.split_once(':').ok_or(wrong)?;
+            if [user, password].iter().any(|part| part.is_empty() || part.len() > LONGEST) {
+                return Err(wrong);
+            }
+            known.push(digest(user.as_bytes(), password.as_bytes()));
+        }
+        match known.len() {
+            0 => Err(CredentialsError::Empty),
+            1..=MOST => Ok(Credentials(known)),
+            _ => Err(CredentialsError::TooMany),
+        }
+    }
+
+    /// Whether this is a user with the right password. Takes the same time whatever is wrong.
+    pub fn admit(&self, user: &[u8], password: &[u8]) -> bool {
+        let shown = digest(user, password);
+        let compare = |found: Choice, known: &[u8; 32]| found | known.ct_eq(&shown);
+        self.0.iter().fold(Choice::from(0), compare).into()
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credentials([redacted])")
+    }
+}
+
+/// The length keeps the two parts apart.
+fn digest(user: &[u8], password: &[u8]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update((user.len() as u64).to_be_bytes());
+    hash.update(user);
+    hash.update(password);
+    hash.finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_admitted_with_their_own_password_only() {
+        let credentials = Credentials::parse("a:b:c\n\nab:c\r\n").unwrap();
+        for (user, password, admitted) in [
+            ("a", "b:c", true),
+            ("ab", "c", true),
+            ("a", "bc", false),
+            ("ab", "b:c", false),
+            ("", "", false),
+            ("a", "", false),
+            ("b", "c", false),
+        ] {
+            assert_eq!(
+                credentials.admit(user.as_bytes(), password.as_bytes()),
+                admitted,
+                "{user} {password}"
+            );
+        }
+        assert_eq!(format!("{credentials:?}"), "Credentials([redacted])");
+    }
+
+    #[test]
+    fn what_names_nobody_is_refused() {
+        let long = format!("a:{}", "x".repeat(256));
+        for (text, error) in [
+            ("", CredentialsError::Empty),
+            ("\n\n", CredentialsError::Empty),
+            ("a:b\nc", CredentialsError::Line(2)),
+            (":b", CredentialsError::Line(1)),
+            ("a:", CredentialsError::Line(1)),
+            (&long, CredentialsError::Line(1)),
+        ] {
+            assert_eq!(Credentials::parse(text).unwrap_err(), error, "{text}");
+        }
+        assert_eq!(Credentials::parse(&"a:b\n".repeat(1001)).unwrap_err(), CredentialsError::TooMany);
+    }
+}

@@ -1,0 +1,131 @@
+//! Datagrams: one flow for each client's address, which ends when nothing has come for a while.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::{Lead, datagram_place};
+use crate::datagrams::Datagrams;
+use crate::error::DialError;
+use crate::event::{Event, Tell};
+use crate::gate::Gate;
+use crate::slots::{Slot, Slots};
+
+/// Datagrams of one client that wait while its flow is made.
+const MOST_WAITING: usize = 64;
+
+/// What bounds the flows of one socket.
+pub(super) struct Limits {
+    pub(super) slots: Slots,
+    pub(super) idle: Duration,
+    pub(super) tell: Tell,
+}
+
+/// Passes on what comes to `socket` until that fails.
+pub(super) async fn forward(socket: Arc<Datagrams>, lead: Lead, gate: &Gate, limits: &Limits) -> io::Error {
+    let mut flows: HashMap<SocketAddr, mpsc::Sender<Vec<u8>>> = HashMap::new();
+    let mut tasks = JoinSet::new();
+    loop {
+        let (datagram, client) = tokio::select! {
+            received = socket.receive() => match received {
+                Ok(received) => received,
+                Err(error) => return error,
+            },
+            Some(ended) = tasks.join_next() => {
+                // A new one may have taken its place.
+                if let Ok(client) = ended
+                    && flows.get(&client).is_some_and(mpsc::Sender::is_closed)
+                {
+                    flows.remove(&client);
+                }
+                continue;
+            }
+        };
+        let flow = match flows.get(&client) {
+            Some(flow) if !flow.is_closed() => flow,
+            _ => {
+                let Some(slot) = limits.slots.take(Some(client.ip().to_canonical())) else {
+                    (limits.tell)(Event::Full { client: client.to_string() });
+                    continue;
+                };
+                let (sender, datagrams) = mpsc::channel(MOST_WAITING);
+                let flow = Flow {
+                    client,
+                    socket: Arc::clone(&socket),
+                    datagrams,
+                    lead: lead.clone(),
+                    gate: gate.clone(),
+                    idle: limits.idle,
+                    _slot: slot,
+                };
+                let tell = Arc::clone(&limits.tell);
+                tasks.spawn(async move {
+                    let (client, target) = (flow.client, flow.lead.to_string());
+                    if let Err(error) = flow.run().await {
+                        let reason = error.to_string();
+                        tell(Event::Failed { client: client.to_string(), target, reason });
+                    }
+                    client
+                });
+                flows.insert(client, sender);
+                &flows[&client]
+            }
+        };
+        // What finds no room is lost, as any datagram may be.
+        let _ = flow.try_send(datagram);
+    }
+}
+
+/// One client's datagrams.
+struct Flow {
+    client: SocketAddr,
+    socket: Arc<Datagrams>,
+    datagrams: mpsc::Receiver<Vec<u8>>,
+    lead: Lead,
+    gate: Gate,
+    idle: Duration,
+    _slot: Slot,
+}
+
+impl Flow {
+    /// Passes datagrams on both ways until none has come for a while.
+    async fn run(mut self) -> Result<(), DialError> {
+        let to = datagram_place(&self.lead, &self.gate).await?;
+        let outer = self.gate.datagrams(matches!(self.lead, Lead::Overlay(_)), to.ip()).await?;
+        outer.connect(to).await?;
+        let last = Mutex::new(Instant::now());
+        let touch = || *last.lock().expect("no panic under this lock") = Instant::now();
+        let there = async {
+            while let Some(datagram) = self.datagrams.recv().await {
+                touch();
+                outer.send(&datagram).await;
+            }
+        };
+        let back = async {
+            while let Ok((datagram, _)) = outer.receive().await {
+                touch();
+                self.socket.send_to(&datagram, self.client).await;
+            }
+        };
+        let idle = async {
+            loop {
+                let since = last.lock().expect("no panic under this lock").elapsed();
+                match self.idle.checked_sub(since) {
+                    Some(left) if !left.is_zero() => tokio::time::sleep(left).await,
+                    _ => return,
+                }
+            }
+        };
+        tokio::select! {
+            () = there => {}
+            () = back => {}
+            () = idle => {}
+        }
+        Ok(())
+    }
+}

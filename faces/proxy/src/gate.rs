@@ -1,0 +1,131 @@
+//! Which targets may be reached, and by which way: members over the overlay, others by the system if that is
+//! allowed.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use peersock::attach::NodeHandle;
+use peersock::{Node, TcpStream};
+use peersock_net::{Conn, Dialer, SocketError};
+
+use crate::datagrams::Datagrams;
+use crate::error::DialError;
+use crate::stream::Link;
+use crate::target::{Host, Target};
+
+/// Reaches targets.
+#[derive(Clone)]
+pub(crate) struct Gate {
+    node: Node,
+    handle: NodeHandle,
+    /// Whether what is no member's is reached by the system.
+    direct: bool,
+    timeout: Duration,
+}
+
+/// Where a target is.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Route {
+    /// On the overlay, at one of these addresses.
+    Overlay(Vec<SocketAddr>),
+    /// Elsewhere.
+    System,
+}
+
+impl Gate {
+    pub(crate) fn new(node: &Node, direct: bool, timeout: Duration) -> Gate {
+        Gate { node: node.clone(), handle: NodeHandle::of(node), direct, timeout }
+    }
+
+    pub(crate) fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// Decides where a target is, or that it must not be reached.
+    pub(crate) fn route(&self, target: &Target) -> Result<Route, DialError> {
+        // What may be meant for the overlay goes nowhere else when the node has ended.
+        self.handle.check_up()?;
+        let addresses = match &target.host {
+            Host::Ip(address) if self.is_overlay(*address) => vec![*address],
+            Host::Ip(_) => Vec::new(),
+            Host::Name(name) => self.handle.datapath().addresses_named(name),
+        };
+        if !addresses.is_empty() {
+            let place = |address| SocketAddr::new(address, target.port);
+            return Ok(Route::Overlay(addresses.into_iter().map(place).collect()));
+        }
+        match (self.direct, &target.host) {
+            (true, _) => Ok(Route::System),
+            (false, Host::Ip(_)) => Err(DialError::ForeignAddress),
+            (false, Host::Name(_)) => Err(DialError::ForeignName),
+        }
+    }
+
+    /// Whether an address is one of the networks'. Loopback never is.
+    pub(crate) fn is_overlay(&self, address: IpAddr) -> bool {
+        let networks = self.handle.datapath().networks();
+        !address.is_loopback()
+            && networks.iter().any(|network| network.routes.iter().any(|route| route.contains(address)))
+    }
+
+    /// Connects to a target.
+    pub(crate) async fn dial(&self, target: &Target) -> Result<Dialed, DialError> {
+        let connect = async {
+            match self.route(target)? {
+                Route::Overlay(addresses) => {
+                    let stream = TcpStream::connect_on(&self.node, &addresses[..]).await?;
+                    let local = stream.local_addr()?;
+                    Ok(Dialed { link: Link::new(stream), local })
+                }
+                Route::System => dial_system(Some(&self.node), target).await,
+            }
+        };
+        tokio::time::timeout(self.timeout, connect).await.map_err(|_| DialError::TimedOut)?
+    }
+
+    /// This node's own address as a peer sees it, to listen on.
+    pub(crate) fn own_address(&self, peer: IpAddr) -> Option<IpAddr> {
+        let networks = self.node.networks();
+        let with_peer = networks.iter().find(|network| network.peer_at(peer).is_some());
+        let addresses = with_peer.or(networks.first())?.addresses();
+        let is_v4 = peer.is_ipv4() && !peer.is_unspecified();
+        addresses.into_iter().find(|own| own.is_ipv4() == is_v4)
+    }
+
+    /// A socket for datagrams to targets on this route, of the family of `like`.
+    pub(crate) async fn datagrams(&self, is_overlay: bool, like: IpAddr) -> io::Result<Datagrams> {
+        let any = unspecified(like);
+        Ok(match is_overlay {
+            true => Datagrams::Overlay(peersock::UdpSocket::bind_on(&self.node, any).await?),
+            false => Datagrams::System(tokio::net::UdpSocket::bind(any).await?),
+        })
+    }
+}
+
+/// A connection, and its own address.
+pub(crate) struct Dialed {
+    pub(crate) link: Link,
+    pub(crate) local: SocketAddr,
+}
+
+/// Connects by the system; what a name leads to is over the overlay if it is one of `node`'s.
+pub(crate) async fn dial_system(node: Option<&Node>, target: &Target) -> Result<Dialed, DialError> {
+    let dialer = node.map_or_else(Dialer::new, |node| Dialer::new().node(node));
+    let conn = dialer.dial(&target.to_string(), "tcp").await.map_err(|error| match error {
+        SocketError::Address(_) => DialError::UnknownName,
+        error => DialError::Failed(error.into()),
+    })?;
+    let Conn::Tcp(conn) = conn else { return Err(io::Error::from(io::ErrorKind::Unsupported).into()) };
+    let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+    let local = conn.local_addr().to_string().parse().unwrap_or(any);
+    Ok(Dialed { link: Link::new(conn), local })
+}
+
+/// Any address of the same family, and any port.
+pub(crate) fn unspecified(like: IpAddr) -> SocketAddr {
+    match like {
+        IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        IpAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    }
+}

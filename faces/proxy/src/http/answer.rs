@@ -1,0 +1,81 @@
+//! What the proxy itself answers.
+
+use bytes::Bytes;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt as _, Empty, Full};
+use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, PROXY_AUTHENTICATE};
+use hyper::{Response, StatusCode};
+
+use crate::error::DialError;
+use crate::target::Target;
+
+/// The body of an answer: the proxy's own, or that of the server.
+pub(super) type Body = BoxBody<Bytes, hyper::Error>;
+
+/// Why a request is not passed on.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Problem {
+    #[error(
+        "this is a proxy, and no web server: a program that uses it asks for a whole URI (GET http://host/path)"
+    )]
+    NotForProxy,
+    #[error("only http:// is asked for in plain: use CONNECT for anything else")]
+    Scheme,
+    #[error("a URI with a user or a password is not passed on")]
+    Userinfo,
+    #[error("the URI names no host and port")]
+    NoHost,
+    #[error("CONNECT needs HOST:PORT")]
+    NoTunnelTarget,
+    #[error("a field that only one version of HTTP or one hop understands makes no sense here")]
+    Fields,
+    #[error("this proxy needs a user and a password")]
+    NoPassword,
+    #[error("the user or the password is wrong")]
+    WrongPassword,
+    #[error("{0}")]
+    Elsewhere(String, StatusCode),
+}
+
+impl Problem {
+    /// A target was not reached.
+    pub(super) fn of_dial(target: &Target, error: &DialError) -> Problem {
+        Problem::Elsewhere(format!("{target} is not reached: {error}"), error.status())
+    }
+
+    /// A server does not answer as HTTP has it.
+    pub(super) fn bad_gateway(target: &Target, error: &hyper::Error) -> Problem {
+        Problem::Elsewhere(format!("{target} does not answer as it should: {error}"), StatusCode::BAD_GATEWAY)
+    }
+
+    /// What the client is told. The connection ends with it: what a client sends next may be the rest of what
+    /// was not understood.
+    pub(super) fn answer(&self) -> Response<Body> {
+        let status = match self {
+            Problem::NoPassword | Problem::WrongPassword => StatusCode::PROXY_AUTHENTICATION_REQUIRED,
+            Problem::Elsewhere(_, status) => *status,
+            _ => StatusCode::BAD_REQUEST,
+        };
+        let body = Full::from(format!("peersock: {self}\n")).map_err(|never| match never {}).boxed();
+        let mut answer = Response::new(body);
+        *answer.status_mut() = status;
+        let headers = answer.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        match status {
+            // A client that has not shown its password shows it on the same connection.
+            StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+                let challenge = "Basic realm=\"peersock\", charset=\"UTF-8\"";
+                headers.insert(PROXY_AUTHENTICATE, HeaderValue::from_static(challenge));
+            }
+            _ => {
+                headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+        }
+        answer
+    }
+}
+
+/// A body without anything.
+pub(super) fn empty() -> Body {
+    Empty::new().map_err(|never| match never {}).boxed()
+}

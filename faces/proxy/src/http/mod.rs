@@ -1,0 +1,247 @@
+//! HTTP: CONNECT, and plain requests with a whole URI in their first line (RFC 9110, RFC 9112).
+//!
+//! The library parses, frames and bounds messages: what is passed on is written anew, so that nothing that two
+//! servers might understand differently gets through.
+
+mod answer;
+mod headers;
+mod upstream;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use data_encoding::BASE64;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use hyper::header::{HeaderMap, PROXY_AUTHORIZATION};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, Uri};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::AsyncWriteExt as _;
+
+use self::answer::{Body, Problem};
+use self::upstream::Upstream;
+use crate::credentials::Credentials;
+use crate::gate::Dialed;
+use crate::proxy::{Client, FAILED_LOGIN_DELAY, Shared};
+use crate::relay::relay;
+use crate::serve::called;
+use crate::stream::Link;
+use crate::target::{Host, Target};
+
+/// How long a client may take for the head of a request, and be idle between two.
+const HEAD: Duration = Duration::from_secs(30);
+
+/// The most of a head that is kept, bytes, and the most fields that it may have.
+pub(crate) const MOST_OF_HEAD: usize = 64 << 10;
+pub(crate) const MOST_FIELDS: usize = 100;
+
+/// The port of a URI that names none.
+const HTTP_PORT: u16 = 80;
+
+/// What one client's requests share.
+struct Connection {
+    shared: Arc<Shared>,
+    /// What the client is called.
+    client: String,
+    upstream: Upstream,
+}
+
+/// Serves one client to its end.
+pub(crate) async fn serve(client: Client, shared: Arc<Shared>) {
+    let Client { link, peer, .. } = client;
+    let stop = shared.stop.clone();
+    let upstream = Upstream::new(stop.clone());
+    let connection = Arc::new(Connection { shared, client: called(peer), upstream });
+    let service = service_fn(move |request| {
+        let connection = Arc::clone(&connection);
+        async move {
+            let answered = connection.answer(request).await;
+            Ok::<_, Infallible>(answered.unwrap_or_else(|problem| problem.answer()))
+        }
+    });
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD);
+    builder.max_headers(MOST_FIELDS).max_buf_size(MOST_OF_HEAD);
+    let mut serving = std::pin::pin!(builder.serve_connection(TokioIo::new(link), service).with_upgrades());
+    let served = tokio::select! {
+        served = &mut serving => served,
+        () = stop.draining() => {
+            serving.as_mut().graceful_shutdown();
+            tokio::select! {
+                served = &mut serving => served,
+                // What is dropped here is reset.
+                () = stop.cut() => return,
+            }
+        }
+    };
+    if let Err(error) = served {
+        tracing::debug!(%error, "a client of HTTP is served no more");
+    }
+}
+
+impl Connection {
+    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, Problem> {
+        if let Some(credentials) = &self.shared.credentials {
+            check_password(request.headers(), credentials).await?;
+        }
+        if request.method() == Method::CONNECT {
+            return self.tunnel(request).await;
+        }
+        let target = plain_target(request.uri())?;
+        if let Some(answer) = headers::answer_last_hop(&request) {
+            return Ok(answer);
+        }
+        let request = headers::request_to_pass_on(request, &target)?;
+        let dial = || self.shared.gate.dial(&target);
+        match self.upstream.send(&target, request, dial).await {
+            Ok(response) => Ok(headers::response_to_pass_on(response).map(|body| body.boxed())),
+            Err(upstream::Failed::Dial(error)) => {
+                self.shared.tell_failed(self.client.clone(), &target, &error);
+                Err(Problem::of_dial(&target, &error))
+            }
+            Err(upstream::Failed::Http(error)) => Err(Problem::bad_gateway(&target, &error)),
+        }
+    }
+
+    /// CONNECT: what follows is passed on as it is.
+    async fn tunnel(&self, request: Request<Incoming>) -> Result<Response<Body>, Problem> {
+        let dialed = match self.dial_tunnel(request.uri()).await {
+            Ok(dialed) => dialed,
+            Err(problem) => {
+                // The library hands a connection that it closes over after CONNECT, whatever was answered.
+                tokio::spawn(async move {
+                    if let Some(mut link) = upgraded(request).await {
+                        let _ = link.shutdown().await;
+                    }
+                });
+                return Err(problem);
+            }
+        };
+        let stop = self.shared.stop.clone();
+        tokio::spawn(async move {
+            // The client may take its time for nothing: it is the one who is waited for.
+            let Ok(Some(link)) = stop.unless_cut(upgraded(request)).await else {
+                return dialed.link.reset();
+            };
+            relay(link, dialed.link, &stop).await;
+        });
+        Ok(Response::new(answer::empty()))
+    }
+
+    async fn dial_tunnel(&self, uri: &Uri) -> Result<Dialed, Problem> {
+        let target = tunnel_target(uri)?;
+        self.shared.gate.dial(&target).await.map_err(|error| {
+            self.shared.tell_failed(self.client.clone(), &target, &error);
+            Problem::of_dial(&target, &error)
+        })
+    }
+}
+
+/// The client's connection after CONNECT, with what the library has read of what follows.
+async fn upgraded(request: Request<Incoming>) -> Option<Link> {
+    let upgraded = hyper::upgrade::on(request).await.ok()?;
+    let parts = upgraded.downcast::<TokioIo<Link>>().ok()?;
+    let mut link = parts.io.into_inner();
+    link.put_back(&parts.read_buf);
+    Some(link)
+}
+
+/// Where CONNECT leads: a host and a port and nothing else (RFC 9110, 9.3.6).
+fn tunnel_target(uri: &Uri) -> Result<Target, Problem> {
+    let is_alone = uri.scheme().is_none() && uri.path_and_query().is_none();
+    let target = uri.authority().filter(|_| is_alone).and_then(|at| Target::parse(at.as_str()));
+    target.filter(|target| target.port != 0).ok_or(Problem::NoTunnelTarget)
+}
+
+/// Where a plain request leads. One without a host in its first line is meant for a server, and not for a
+/// proxy: a page in a browser can send no other ones.
+fn plain_target(uri: &Uri) -> Result<Target, Problem> {
+    match uri.scheme_str() {
+        None => return Err(Problem::NotForProxy),
+        Some("http") => {}
+        Some(_) => return Err(Problem::Scheme),
+    }
+    let authority = uri.authority().ok_or(Problem::NotForProxy)?;
+    if authority.as_str().contains('@') {
+        return Err(Problem::Userinfo);
+    }
+    let host = Host::parse(authority.host()).ok_or(Problem::NoHost)?;
+    let port = match authority.port() {
+        Some(port) => port.as_str().parse().ok().filter(|port| *port != 0).ok_or(Problem::NoHost)?,
+        // The port may be empty (RFC 3986, 3.2.3), but is not something that is no port.
+        None if authority.as_str().trim_end_matches(':') == authority.host() => HTTP_PORT,
+        None => return Err(Problem::NoHost),
+    };
+    Ok(Target { host, port })
+}
+
+/// RFC 7617.
+async fn check_password(headers: &HeaderMap, credentials: &Credentials) -> Result<(), Problem> {
+    let Some(shown) = headers.get(PROXY_AUTHORIZATION) else { return Err(Problem::NoPassword) };
+    if basic(shown.as_bytes()).is_some_and(|(user, password)| credentials.admit(&user, &password)) {
+        return Ok(());
+    }
+    tokio::time::sleep(FAILED_LOGIN_DELAY).await;
+    Err(Problem::WrongPassword)
+}
+
+/// The user and the password of a header field for the scheme Basic.
+fn basic(value: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+    let (scheme, rest) = value.split_at_checked(6)?;
+    if !scheme.eq_ignore_ascii_case(b"basic ") {
+        return None;
+    }
+    let mut user = BASE64.decode(rest.trim_ascii()).ok()?;
+    let colon = user.iter().position(|byte| *byte == b':')?;
+    let password = user.split_off(colon + 1);
+    user.truncate(colon);
+    Some((user, password))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_for_a_proxy_name_a_host() {
+        let plain = |text: &str| plain_target(&text.parse().unwrap()).map(|target| target.to_string());
+        for (uri, target) in [
+            ("http://alpha/x?y", "alpha:80"),
+            ("http://alpha:8080", "alpha:8080"),
+            ("HTTP://[fd00::1]:1/", "[fd00::1]:1"),
+            ("http://[fd00::1]/", "[fd00::1]:80"),
+            ("http://alpha:/", "alpha:80"),
+        ] {
+            assert_eq!(plain(uri).expect(uri), target);
+        }
+        for uri in ["/", "/x", "*", "alpha:80", "https://alpha/", "ftp://a/", "http://u:p@a/", "http://a:0/"]
+        {
+            assert!(plain(uri).is_err(), "{uri}");
+        }
+    }
+
+    #[test]
+    fn tunnels_lead_to_a_host_and_a_port() {
+        let tunnel = |text: &str| tunnel_target(&text.parse().unwrap()).map(|target| target.to_string());
+        for uri in ["alpha:443", "[fd00::1]:443", "192.0.2.1:1"] {
+            assert_eq!(tunnel(uri).expect(uri), uri);
+        }
+        for uri in ["alpha", "http://alpha:1/", "/", "u@alpha:1", "alpha:0", "alpha:"] {
+            assert!(tunnel(uri).is_err(), "{uri}");
+        }
+    }
+
+    #[test]
+    fn passwords_are_read_as_the_standard_has_them() {
+        let pair =
+            |user: &str, password: &str| Some((user.as_bytes().to_vec(), password.as_bytes().to_vec()));
+        assert_eq!(basic(b"Basic YW5uYTpwOnc="), pair("anna", "p:w"));
+        assert_eq!(basic(b"bAsIc  YW5uYTo= "), pair("anna", ""));
+        for value in ["", "Basic", "Basic ", "Basic YW5uYQ==", "Basic YW5uYTpw!", "Bearer YW5uYTpwOnc="] {
+            assert_eq!(basic(value.as_bytes()), None, "{value}");
+        }
+    }
+}

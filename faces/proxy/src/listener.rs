@@ -1,0 +1,235 @@
+//! Where clients connect: on the overlay, on the system's network, at a Unix domain socket.
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use peersock::Node;
+use socket2::{Domain, SockAddr, Socket, Type};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+
+use crate::activation::Activated;
+use crate::datagrams::Datagrams;
+use crate::place::Place;
+use crate::stream::Link;
+use crate::target::Host;
+
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 128;
+
+/// Who may connect to a Unix domain socket: its owner.
+const MODE: u32 = 0o600;
+
+/// A listener for connections.
+#[derive(Debug)]
+pub(crate) enum Listener {
+    Overlay(peersock::TcpListener),
+    Tcp(TcpListener),
+    /// With the path that goes when it is dropped, if this process has made it.
+    Unix(UnixListener, #[allow(dead_code)] Option<OwnedPath>),
+}
+
+/// A connection that has come in.
+pub(crate) struct Accepted {
+    pub(crate) link: Link,
+    /// Addresses of both ends; none at a Unix domain socket.
+    pub(crate) peer: Option<SocketAddr>,
+    pub(crate) local: Option<SocketAddr>,
+    pub(crate) is_overlay: bool,
+}
+
+impl Listener {
+    /// Waits for a connection.
+    pub(crate) async fn accept(&self) -> io::Result<Accepted> {
+        Ok(match self {
+            Listener::Overlay(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                let local = stream.local_addr().ok();
+                Accepted { link: Link::new(stream), peer: Some(peer), local, is_overlay: true }
+            }
+            Listener::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                let local = stream.local_addr().ok();
+                Accepted { link: Link::new(stream), peer: Some(peer), local, is_overlay: false }
+            }
+            Listener::Unix(listener, _) => {
+                let (stream, _) = listener.accept().await?;
+                Accepted { link: Link::new(stream), peer: None, local: None, is_overlay: false }
+            }
+        })
+    }
+
+    /// Its address.
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        match self {
+            Listener::Overlay(listener) => listener.local_addr(),
+            Listener::Tcp(listener) => listener.local_addr(),
+            Listener::Unix(..) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// Where it is, as a place is written.
+    pub(crate) fn place(&self) -> Option<Place> {
+        if let Listener::Unix(listener, _) = self {
+            return Some(Place::Unix(listener.local_addr().ok()?.as_pathname()?.to_owned()));
+        }
+        let local = self.local_addr().ok()?;
+        Some(place_of(matches!(self, Listener::Overlay(_)), local))
+    }
+
+    /// Whether others than programs of this machine may connect.
+    pub(crate) fn is_exposed(&self) -> bool {
+        match self {
+            Listener::Overlay(_) => true,
+            Listener::Tcp(listener) => !listener.local_addr().is_ok_and(|at| at.ip().is_loopback()),
+            Listener::Unix(..) => false,
+        }
+    }
+}
+
+/// How a place with this address is written.
+pub(crate) fn place_of(is_overlay: bool, at: SocketAddr) -> Place {
+    let host = (!at.ip().is_unspecified()).then(|| Host::Ip(at.ip().to_canonical()));
+    match is_overlay {
+        true => Place::Overlay { host, port: at.port() },
+        false => Place::System { host, port: at.port() },
+    }
+}
+
+/// Listens for connections at a place: with one listener for each of its addresses.
+pub(crate) async fn listen(
+    node: &Node,
+    place: &Place,
+    activated: &mut Activated,
+) -> io::Result<Vec<Listener>> {
+    match place {
+        Place::Overlay { host, port } => {
+            let mut listeners = Vec::new();
+            let mut port = *port;
+            for address in own_addresses(node, host.as_ref())? {
+                let listener = peersock::TcpListener::bind_on(node, (address, port)).await?;
+                // If the first one picked a port, the others get the same.
+                port = listener.local_addr()?.port();
+                if let Some(refusal) = node.port_refusal(port) {
+                    return Err(io::Error::new(io::ErrorKind::PermissionDenied, refusal));
+                }
+                listeners.push(Listener::Overlay(listener));
+            }
+            Ok(listeners)
+        }
+        Place::System { host, port } => {
+            let mut listeners = Vec::new();
+            let mut port = *port;
+            for address in system_addresses(host.as_ref()).await? {
+                let listener = TcpListener::bind((address, port)).await?;
+                port = listener.local_addr()?.port();
+                listeners.push(Listener::Tcp(listener));
+            }
+            Ok(listeners)
+        }
+        Place::Unix(path) => Ok(vec![listen_at_path(path).await?]),
+        Place::Activated(name) => activated.listener(name).map(|listener| vec![listener]),
+    }
+}
+
+/// A socket for datagrams at a place: one for each of its addresses.
+pub(crate) async fn bind(
+    node: &Node,
+    place: &Place,
+    activated: &mut Activated,
+) -> io::Result<Vec<Datagrams>> {
+    let mut sockets = Vec::new();
+    match place {
+        Place::Overlay { host, port } => {
+            let mut port = *port;
+            for address in own_addresses(node, host.as_ref())? {
+                let socket = peersock::UdpSocket::bind_on(node, (address, port)).await?;
+                port = socket.local_addr()?.port();
+                // Binding is allowed: a client may have any port. Nobody would reach a server there.
+                if let Some(refusal) = node.port_refusal(port) {
+                    return Err(io::Error::new(io::ErrorKind::PermissionDenied, refusal));
+                }
+                sockets.push(Datagrams::Overlay(socket));
+            }
+        }
+        Place::System { host, port } => {
+            let mut port = *port;
+            for address in system_addresses(host.as_ref()).await? {
+                let socket = tokio::net::UdpSocket::bind((address, port)).await?;
+                port = socket.local_addr()?.port();
+                sockets.push(Datagrams::System(socket));
+            }
+        }
+        Place::Activated(name) => sockets.push(Datagrams::System(activated.datagrams(name)?)),
+        Place::Unix(_) => return Err(io::ErrorKind::Unsupported.into()),
+    }
+    Ok(sockets)
+}
+
+/// The node's address that is named, or all of them.
+fn own_addresses(node: &Node, host: Option<&Host>) -> io::Result<Vec<IpAddr>> {
+    let own: Vec<_> = node.networks().iter().flat_map(peersock::Joined::addresses).collect();
+    match host {
+        None if own.is_empty() => Err(io::ErrorKind::NetworkDown.into()),
+        None => Ok(own),
+        Some(Host::Ip(address)) => Ok(vec![*address]),
+        // A name is that of a member, which is this one or another.
+        Some(Host::Name(name)) => {
+            let handle = peersock::attach::NodeHandle::of(node);
+            let named = handle.datapath().addresses_named(name);
+            let named: Vec<_> = named.into_iter().filter(|address| own.contains(address)).collect();
+            if named.is_empty() { Err(io::ErrorKind::AddrNotAvailable.into()) } else { Ok(named) }
+        }
+    }
+}
+
+/// The addresses to listen at for a host of the system.
+async fn system_addresses(host: Option<&Host>) -> io::Result<Vec<IpAddr>> {
+    match host {
+        Some(Host::Ip(address)) => Ok(vec![*address]),
+        Some(Host::Name(name)) => {
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let mut addresses: Vec<_> = found.map(|at| at.ip()).collect();
+            addresses.sort();
+            addresses.dedup();
+            Ok(addresses)
+        }
+        // One of IPv6 takes both families, where there are both.
+        None => match std::net::TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)) {
+            Ok(_) => Ok(vec![Ipv6Addr::UNSPECIFIED.into()]),
+            Err(_) => Ok(vec![Ipv4Addr::UNSPECIFIED.into()]),
+        },
+    }
+}
+
+/// Listens at a path, for this user alone. A socket that nobody serves any more is replaced.
+async fn listen_at_path(path: &Path) -> io::Result<Listener> {
+    let is_socket = fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
+    if is_socket {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)?,
+            _ => return Err(io::ErrorKind::AddrInUse.into()),
+        }
+    }
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    let path = OwnedPath(std::path::absolute(path)?);
+    // Nobody can connect before it listens, whatever the mode was.
+    fs::set_permissions(&path.0, fs::Permissions::from_mode(MODE))?;
+    socket.listen(BACKLOG)?;
+    let listener = UnixListener::from_std(std::os::fd::OwnedFd::from(socket).into())?;
+    Ok(Listener::Unix(listener, Some(path)))
+}
+
+/// A path that goes when this is dropped.
+#[derive(Debug)]
+pub(crate) struct OwnedPath(PathBuf);
+
+impl Drop for OwnedPath {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}

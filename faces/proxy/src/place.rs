@@ -1,0 +1,300 @@
+//! Where a forward listens and where it leads, as texts.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::target::{Host, Target, parse_port};
+
+/// The longest path of a Unix domain socket, bytes (unix(7)).
+const LONGEST_PATH: usize = 107;
+
+/// What is forwarded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Protocol {
+    /// Connections.
+    #[default]
+    Tcp,
+    /// Datagrams.
+    Udp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        })
+    }
+}
+
+/// A place to listen at or to lead to.
+///
+/// ```
+/// use peersock_proxy::Place;
+///
+/// assert_eq!("8080".parse::<Place>()?.to_string(), "127.0.0.1:8080");
+/// assert_eq!("overlay:80".parse::<Place>()?, Place::Overlay { host: None, port: 80 });
+/// assert_eq!("unix:/run/web".parse::<Place>()?, Place::Unix("/run/web".into()));
+/// # Ok::<(), peersock_proxy::PlaceError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// On the overlay; without a host at all of the node's addresses.
+    Overlay {
+        /// An address of the overlay or a member's name.
+        host: Option<Host>,
+        /// The port; to listen at port 0 is to let the node choose.
+        port: u16,
+    },
+    /// On the system's network; without a host at all of the machine's addresses.
+    System {
+        /// An address or a name.
+        host: Option<Host>,
+        /// The port; to listen at port 0 is to let the system choose.
+        port: u16,
+    },
+    /// A Unix domain socket for streams.
+    Unix(PathBuf),
+    /// A socket that the program was started with (systemd's socket activation): its name, or its number
+    /// counted from 0.
+    Activated(String),
+}
+
+/// A text is no place, or two places make no forward.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlaceError {
+    /// It is no place.
+    #[error(
+        "`{0}` is no place: it is written [HOST:]PORT, overlay:[ADDRESS:]PORT, unix:PATH or systemd:NAME"
+    )]
+    Malformed(String),
+    /// A path that no Unix domain socket can have.
+    #[error("the path of a Unix domain socket has 1 to {LONGEST_PATH} bytes")]
+    Path,
+    /// One is for connections and the other for datagrams.
+    #[error("`{0}` and `{1}` are for different protocols")]
+    Protocols(String, String),
+    /// Both are on the overlay, or neither.
+    #[error("one of `{0}` and `{1}` must be on the overlay, and the other one not")]
+    Sides(String, String),
+    /// It can be listened at, and leads nowhere.
+    #[error("`{0}` leads nowhere: it needs a host and a port")]
+    NoTarget(String),
+    /// Unix domain sockets for datagrams.
+    #[error("Unix domain sockets carry connections, and no datagrams")]
+    UnixDatagrams,
+}
+
+impl std::str::FromStr for Place {
+    type Err = PlaceError;
+
+    fn from_str(text: &str) -> Result<Place, PlaceError> {
+        let malformed = || PlaceError::Malformed(text.to_owned());
+        if let Some(path) = text.strip_prefix("unix:") {
+            let is_path = (1..=LONGEST_PATH).contains(&path.len()) && !path.contains('\0');
+            return is_path.then(|| Place::Unix(path.into())).ok_or(PlaceError::Path);
+        }
+        if let Some(name) = text.strip_prefix("systemd:") {
+            let is_name = !name.is_empty() && name.len() <= 255 && !name.contains([':', '\0']);
+            return is_name.then(|| Place::Activated(name.to_owned())).ok_or_else(malformed);
+        }
+        if let Some(rest) = text.strip_prefix("overlay:") {
+            let (host, port) = host_and_port(rest).ok_or_else(malformed)?;
+            return Ok(Place::Overlay { host, port });
+        }
+        match parse_port(text) {
+            Some(port) => Ok(Place::System { host: Host::parse("127.0.0.1"), port }),
+            None => {
+                let (host, port) = host_and_port(text).ok_or_else(malformed)?;
+                Ok(Place::System { host, port })
+            }
+        }
+    }
+}
+
+/// Understands `PORT`, `*:PORT` and `HOST:PORT`; `None` for anything else.
+fn host_and_port(text: &str) -> Option<(Option<Host>, u16)> {
+    let port_alone = text.strip_prefix("*:").unwrap_or(text);
+    if let Some(port) = parse_port(port_alone) {
+        return Some((None, port));
+    }
+    let target = Target::parse(text)?;
+    Some((Some(target.host), target.port))
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = |host: &Option<Host>| host.as_ref().map_or("*".to_owned(), Host::to_string);
+        match self {
+            Place::Overlay { host: at, port } => write!(f, "overlay:{}:{port}", host(at)),
+            Place::System { host: at, port } => write!(f, "{}:{port}", host(at)),
+            Place::Unix(path) => write!(f, "unix:{}", path.display()),
+            Place::Activated(name) => write!(f, "systemd:{name}"),
+        }
+    }
+}
+
+/// One forward: who connects at `local` is led to `remote`, of which exactly one is on the overlay.
+///
+/// ```
+/// use peersock_proxy::{Forward, Protocol};
+///
+/// let forward = Forward::parse("8080", "[fd00::1]:80")?;
+/// assert_eq!(forward.to_string(), "tcp:127.0.0.1:8080 tcp:overlay:[fd00::1]:80");
+/// let forward = Forward::parse("udp:overlay:53", "127.0.0.1:53")?;
+/// assert_eq!(forward.protocol, Protocol::Udp);
+/// # Ok::<(), peersock_proxy::PlaceError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forward {
+    /// What is forwarded.
+    pub protocol: Protocol,
+    /// Where it listens.
+    pub local: Place,
+    /// Where it leads.
+    pub remote: Place,
+}
+
+impl Forward {
+    /// Understands two places, each with `tcp:` or `udp:` in front or nothing. Where the local one is not on
+    /// the overlay the remote one is, whether it says so or not.
+    ///
+    /// # Errors
+    /// What makes no sense.
+    pub fn parse(local: &str, remote: &str) -> Result<Forward, PlaceError> {
+        let (local_protocol, local_at) = protocol_of(local);
+        let (remote_protocol, remote_at) = protocol_of(remote);
+        let protocol = match (local_protocol, remote_protocol) {
+            (Some(one), Some(other)) if one != other => {
+                return Err(PlaceError::Protocols(local.to_owned(), remote.to_owned()));
+            }
+            (one, other) => one.or(other).unwrap_or_default(),
+        };
+        let (local_at, remote_at): (Place, Place) = (local_at.parse()?, remote_at.parse()?);
+        let sides = || PlaceError::Sides(local.to_owned(), remote.to_owned());
+        let remote_at = match (&local_at, remote_at) {
+            (Place::Overlay { .. }, Place::Overlay { .. }) => return Err(sides()),
+            (Place::Overlay { .. }, remote_at) => remote_at,
+            (_, Place::System { .. }) if parse_port(protocol_of(remote).1).is_some() => {
+                return Err(PlaceError::NoTarget(remote.to_owned()));
+            }
+            (_, Place::System { host, port } | Place::Overlay { host, port }) => {
+                Place::Overlay { host, port }
+            }
+            (_, Place::Activated(_)) => return Err(PlaceError::NoTarget(remote.to_owned())),
+            (_, Place::Unix(_)) => return Err(sides()),
+        };
+        let leads = match &remote_at {
+            Place::Overlay { host, port } | Place::System { host, port } => host.is_some() && *port != 0,
+            Place::Unix(_) => true,
+            Place::Activated(_) => false,
+        };
+        if !leads {
+            return Err(PlaceError::NoTarget(remote.to_owned()));
+        }
+        let has_path = [&local_at, &remote_at].iter().any(|place| matches!(place, Place::Unix(_)));
+        if protocol == Protocol::Udp && has_path {
+            return Err(PlaceError::UnixDatagrams);
+        }
+        Ok(Forward { protocol, local: local_at, remote: remote_at })
+    }
+}
+
+impl fmt::Display for Forward {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} {}",
+            with_protocol(self.protocol, &self.local),
+            with_protocol(self.protocol, &self.remote)
+        )
+    }
+}
+
+/// As it is written where a forward is named.
+pub(crate) fn with_protocol(protocol: Protocol, place: &Place) -> String {
+    match place {
+        Place::Unix(_) => place.to_string(),
+        _ => format!("{protocol}:{place}"),
+    }
+}
+
+/// The protocol that stands in front of a place, and the place.
+fn protocol_of(text: &str) -> (Option<Protocol>, &str) {
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        if let Some(rest) = text.strip_prefix(&format!("{protocol}:")) {
+            return (Some(protocol), rest);
+        }
+    }
+    (None, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn forwards_are_understood() {
+        for (local, remote, text) in [
+            ("127.0.0.1:8080", "[fd00::1]:80", "tcp:127.0.0.1:8080 tcp:overlay:[fd00::1]:80"),
+            ("0", "alpha:80", "tcp:127.0.0.1:0 tcp:overlay:alpha:80"),
+            ("*:80", "overlay:alpha:80", "tcp:*:80 tcp:overlay:alpha:80"),
+            ("overlay:80", "80", "tcp:overlay:*:80 tcp:127.0.0.1:80"),
+            ("overlay:[fd00::1]:80", "unix:/a b", "tcp:overlay:[fd00::1]:80 unix:/a b"),
+            ("unix:/x", "tcp:alpha:1", "unix:/x tcp:overlay:alpha:1"),
+            ("systemd:web", "alpha:1", "tcp:systemd:web tcp:overlay:alpha:1"),
+            ("udp:[::1]:53", "alpha:53", "udp:[::1]:53 udp:overlay:alpha:53"),
+            ("overlay:53", "udp:localhost:53", "udp:overlay:*:53 udp:localhost:53"),
+        ] {
+            let forward = Forward::parse(local, remote).unwrap_or_else(|error| panic!("{local}: {error}"));
+            assert_eq!(forward.to_string(), text);
+            let (first, second) = text.split_once(' ').unwrap();
+            assert_eq!(Forward::parse(first, second), Ok(forward), "its text leads back to it");
+        }
+    }
+
+    #[test]
+    fn what_is_no_forward_is_refused() {
+        let long = format!("unix:{}", "x".repeat(108));
+        for (local, remote, said) in [
+            ("overlay:80", "overlay:81", "must be on the overlay"),
+            ("8080", "unix:/x", "must be on the overlay"),
+            ("8080", "80", "leads nowhere"),
+            ("8080", "overlay:80", "leads nowhere"),
+            ("8080", "alpha:0", "leads nowhere"),
+            ("8080", "*:80", "leads nowhere"),
+            ("overlay:80", "systemd:web", "leads nowhere"),
+            ("8080", "systemd:web", "leads nowhere"),
+            ("tcp:1", "udp:alpha:1", "different protocols"),
+            ("udp:overlay:1", "unix:/x", "no datagrams"),
+            ("", "alpha:1", "is no place"),
+            ("65536", "alpha:1", "is no place"),
+            ("alpha", "alpha:1", "is no place"),
+            ("fd00::1:80", "alpha:1", "is no place"),
+            ("overlay:", "1", "is no place"),
+            ("systemd:", "alpha:1", "is no place"),
+            ("unix:", "alpha:1", "1 to 107 bytes"),
+            (&long, "alpha:1", "1 to 107 bytes"),
+        ] {
+            let error = Forward::parse(local, remote).expect_err(local).to_string();
+            assert!(error.contains(said), "{local} {remote}: {error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_text_of_a_place_leads_back_to_it(text in "(overlay:|unix:|systemd:)?[\\[\\]:a-f0-9.*]{0,20}") {
+            if let Ok(place) = text.parse::<Place>() {
+                prop_assert_eq!(place.to_string().parse(), Ok(place));
+            }
+        }
+
+        #[test]
+        fn no_text_is_too_strange(one in "\\PC{0,40}", other in ".{0,40}") {
+            let _ = Forward::parse(&one, &other);
+        }
+    }
+}

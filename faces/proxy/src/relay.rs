@@ -1,0 +1,124 @@
+//! Two connections become one: what comes in at one goes out at the other.
+//!
+//! The end of one direction is passed on and leaves the other one open. A connection that fails takes the
+//! other one with it: both are reset.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
+
+use crate::stop::Stop;
+use crate::stream::Link;
+
+/// The most that is read at once, bytes, and the most that waits to be written in each direction. Large, so
+/// that a whole batch of packets leaves together.
+const PIECE: usize = 128 << 10;
+
+/// Pieces that are moved before other tasks have their turn.
+const TURNS: usize = 16;
+
+thread_local! {
+    /// Where all relays of a thread read to: only one that waits for room has a buffer of its own.
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; PIECE].into_boxed_slice());
+}
+
+/// Relays until both directions have ended. If one of the connections fails before, or at the end of the time
+/// that `stop` leaves, both are reset.
+pub(crate) async fn relay(mut one: Link, mut other: Link, stop: &Stop) {
+    let (mut there, mut back) = (Direction::default(), Direction::default());
+    let done = poll_fn(|cx| {
+        let there = there.poll(cx, &mut one, &mut other)?;
+        let back = back.poll(cx, &mut other, &mut one)?;
+        if there.is_ready() && back.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
+    });
+    let done: io::Result<()> = tokio::select! {
+        done = done => done,
+        () = stop.cut() => Err(io::ErrorKind::ConnectionAborted.into()),
+    };
+    if let Err(error) = done {
+        tracing::debug!(%error, "a connection has broken");
+        one.reset();
+        other.reset();
+    }
+}
+
+/// One direction.
+#[derive(Default)]
+struct Direction {
+    /// What was read and found no room.
+    waiting: Vec<u8>,
+    written: usize,
+    state: State,
+}
+
+#[derive(Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Open,
+    /// The end was read, and is to be passed on.
+    Ending,
+    Ended,
+}
+
+impl Direction {
+    fn poll(&mut self, cx: &mut Context<'_>, from: &mut Link, to: &mut Link) -> Poll<io::Result<()>> {
+        for _ in 0..TURNS {
+            ready!(self.poll_waiting(cx, to))?;
+            match self.state {
+                State::Ended => return Poll::Ready(Ok(())),
+                State::Ending => {
+                    ready!(Pin::new(&mut *to).poll_shutdown(cx))?;
+                    self.state = State::Ended;
+                    return Poll::Ready(Ok(()));
+                }
+                State::Open => ready!(self.poll_piece(cx, from, to))?,
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Writes what has found no room before.
+    fn poll_waiting(&mut self, cx: &mut Context<'_>, to: &mut Link) -> Poll<io::Result<()>> {
+        while self.written < self.waiting.len() {
+            self.written += ready!(poll_write(cx, to, &self.waiting[self.written..]))?;
+        }
+        if self.written > 0 {
+            (self.waiting, self.written) = (Vec::new(), 0);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads a piece and writes it; what finds no room is kept.
+    fn poll_piece(&mut self, cx: &mut Context<'_>, from: &mut Link, to: &mut Link) -> Poll<io::Result<()>> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut piece = ReadBuf::new(scratch);
+            ready!(Pin::new(from).poll_read(cx, &mut piece))?;
+            let mut rest = piece.filled();
+            if rest.is_empty() {
+                self.state = State::Ending;
+            }
+            while !rest.is_empty() {
+                match poll_write(cx, to, rest) {
+                    Poll::Ready(count) => rest = &rest[count?..],
+                    Poll::Pending => {
+                        self.waiting = rest.to_vec();
+                        break;
+                    }
+                }
+            }
+            Poll::Ready(Ok(()))
+        })
+    }
+}
+
+fn poll_write(cx: &mut Context<'_>, to: &mut Link, data: &[u8]) -> Poll<io::Result<usize>> {
+    match ready!(Pin::new(to).poll_write(cx, data))? {
+        0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+        count => Poll::Ready(Ok(count)),
+    }
+}

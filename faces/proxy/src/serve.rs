@@ -1,0 +1,101 @@
+//! Accepts clients and has each served by a task of its own, as many as there is room for.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use crate::event::{Event, Tell};
+use crate::listener::{Accepted, Listener};
+use crate::slots::Slots;
+use crate::stop::Stop;
+use crate::stream::Link;
+
+/// How long nothing is accepted after that has failed.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A client that has connected.
+pub(crate) struct Client {
+    pub(crate) link: Link,
+    /// Addresses of both ends; none at a Unix domain socket.
+    pub(crate) peer: Option<SocketAddr>,
+    pub(crate) local: Option<SocketAddr>,
+    pub(crate) is_overlay: bool,
+}
+
+/// What clients are served by.
+pub(crate) struct Reception {
+    pub(crate) slots: Slots,
+    pub(crate) stop: Stop,
+    pub(crate) tell: Tell,
+}
+
+impl Reception {
+    /// Accepts clients at all listeners until it is stopped; what serves them goes on after that.
+    ///
+    /// # Errors
+    /// A listener has failed for good: the node is down.
+    pub(crate) async fn accept<S, F>(self: &Arc<Self>, listeners: Vec<(Listener, S)>) -> io::Result<()>
+    where
+        S: Fn(Client) -> F + Send + Sync + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let mut tasks = JoinSet::new();
+        for (listener, serve) in listeners {
+            let reception = Arc::clone(self);
+            tasks.spawn(async move {
+                tokio::select! {
+                    error = reception.accept_at(&listener, serve) => Err(error),
+                    () = reception.stop.draining() => Ok(()),
+                }
+            });
+        }
+        while let Some(ended) = tasks.join_next().await {
+            ended.map_err(io::Error::other)??;
+        }
+        Ok(())
+    }
+
+    async fn accept_at<S, F>(&self, listener: &Listener, serve: S) -> io::Error
+    where
+        S: Fn(Client) -> F,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        loop {
+            match listener.accept().await {
+                Ok(accepted) => self.begin(accepted, &serve),
+                Err(error) if error.kind() == io::ErrorKind::NetworkDown => return error,
+                Err(error) => {
+                    let place = listener.place().map(|place| place.to_string()).unwrap_or_default();
+                    (self.tell)(Event::NotAccepted { place, reason: error.to_string() });
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn begin<S, F>(&self, accepted: Accepted, serve: &S)
+    where
+        S: Fn(Client) -> F,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let Accepted { mut link, peer, local, is_overlay } = accepted;
+        match self.slots.take(peer.map(|peer| peer.ip().to_canonical())) {
+            Some(slot) => {
+                link.hold(slot);
+                tokio::spawn(serve(Client { link, peer, local, is_overlay }));
+            }
+            None => {
+                (self.tell)(Event::Full { client: called(peer) });
+                link.reset();
+            }
+        }
+    }
+}
+
+/// What a client is called.
+pub(crate) fn called(peer: Option<SocketAddr>) -> String {
+    peer.map_or_else(|| "a local program".to_owned(), |peer| peer.to_string())
+}

@@ -1,0 +1,247 @@
+//! UDP ASSOCIATE: datagrams between the client and any target (RFC 1928, 7).
+//!
+//! An association lives as long as the connection that has asked for it. Datagrams are taken from the
+//! client's own address alone, and answers from addresses to which the client has sent.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::{DatagramHeader, Reply, Request, send};
+use crate::datagrams::Datagrams;
+use crate::gate::Route;
+use crate::proxy::{Client, Shared};
+use crate::stream::Link;
+use crate::target::{Host, Target};
+
+/// Addresses from which an association takes answers. With more, that which was sent to first is forgotten.
+const MOST_PEERS: usize = 1024;
+
+/// Names whose addresses an association keeps, and for how long.
+const MOST_NAMES: usize = 64;
+const NAME_LASTS: Duration = Duration::from_secs(60);
+
+/// How long the system may take to resolve a name.
+const RESOLVE: Duration = Duration::from_secs(5);
+
+/// Serves an association to its end. Gives the client back with what it is to be told if it is refused.
+pub(super) async fn serve(
+    mut client: Client,
+    request: &Request,
+    shared: &Shared,
+) -> Result<(), (Link, Reply)> {
+    let (Some(peer), Some(local)) = (client.peer, client.local) else {
+        // A client at a Unix domain socket has no address to send from.
+        return Err((client.link, Reply::CommandNotSupported));
+    };
+    let Some(_slot) = shared.associations.take(Some(peer.ip())) else {
+        return Err((client.link, Reply::Failure));
+    };
+    let inner = match bind(client.is_overlay, local.ip(), shared).await {
+        Ok(inner) => Arc::new(inner),
+        Err(_) => return Err((client.link, Reply::Failure)),
+    };
+    let Ok(bound) = inner.local_addr() else { return Err((client.link, Reply::Failure)) };
+    if send(&mut client.link, &Reply::Succeeded.emit(bound)).await.is_err() {
+        return Ok(());
+    }
+    let mut association = Association {
+        shared,
+        from: peer.ip().to_canonical(),
+        client: expected_port(&request.target, peer).map(|port| SocketAddr::new(peer.ip(), port)),
+        inner,
+        outer: HashMap::new(),
+        answers: JoinSet::new(),
+        peers: Arc::default(),
+        names: HashMap::new(),
+    };
+    tokio::select! {
+        () = association.run() => {}
+        () = ended(&mut client.link) => {}
+        () = shared.stop.draining() => {}
+    }
+    // There is nothing that could be incomplete.
+    let _ = client.link.shutdown().await;
+    Ok(())
+}
+
+/// A socket on the side on which the client is, at the address to which it has connected.
+async fn bind(is_overlay: bool, local: IpAddr, shared: &Shared) -> std::io::Result<Datagrams> {
+    Ok(match is_overlay {
+        true => Datagrams::Overlay(peersock::UdpSocket::bind_on(shared.gate.node(), (local, 0)).await?),
+        false => Datagrams::System(tokio::net::UdpSocket::bind((local, 0)).await?),
+    })
+}
+
+/// The port from which the client says that it will send, if it says so of its own address.
+fn expected_port(said: &Target, peer: SocketAddr) -> Option<u16> {
+    let is_own = match &said.host {
+        Host::Ip(ip) => ip.is_unspecified() || *ip == peer.ip().to_canonical(),
+        Host::Name(_) => false,
+    };
+    Some(said.port).filter(|port| is_own && *port != 0)
+}
+
+/// Returns at the end of the connection. What comes on it means nothing.
+async fn ended(link: &mut Link) {
+    while link.fill().await.unwrap_or(false) {
+        let count = link.early().len();
+        link.consume(count);
+    }
+}
+
+struct Association<'a> {
+    shared: &'a Shared,
+    /// The client's address: from others nothing is taken.
+    from: IpAddr,
+    /// With its port, once that is known.
+    client: Option<SocketAddr>,
+    inner: Arc<Datagrams>,
+    /// Sockets to the targets: whether over the overlay, and whether of IPv4.
+    outer: HashMap<(bool, bool), Arc<Datagrams>>,
+    answers: JoinSet<()>,
+    peers: Arc<Mutex<Peers>>,
+    names: HashMap<Target, (Instant, SocketAddr)>,
+}
+
+impl Association<'_> {
+    /// Passes on what the client sends.
+    async fn run(&mut self) {
+        while let Ok((datagram, source)) = self.inner.receive().await {
+            let is_client = match self.client {
+                Some(client) => client.port() == source.port(),
+                None => true,
+            };
+            if source.ip().to_canonical() != self.from || !is_client {
+                continue;
+            }
+            self.client = Some(source);
+            let header = match DatagramHeader::parse(&datagram) {
+                // Fragments are refused, as RFC 1928 allows: nobody sends any.
+                Ok(header) if header.fragment == 0 && header.target.port != 0 => header,
+                _ => continue,
+            };
+            if let Some((is_overlay, to)) = self.place(&header.target).await
+                && let Some(socket) = self.socket(is_overlay, to.ip(), source).await
+            {
+                self.peers.lock().expect("no panic under this lock").add(to.ip());
+                socket.send_to(&datagram[header.length..], to).await;
+            }
+        }
+    }
+
+    /// Where a target is, if it may be reached.
+    async fn place(&mut self, target: &Target) -> Option<(bool, SocketAddr)> {
+        match self.shared.gate.route(target) {
+            Ok(Route::Overlay(addresses)) => Some((true, *addresses.first()?)),
+            Ok(Route::System) => {
+                let place = self.resolve(target).await?;
+                // A name of the DNS may have an address of the overlay.
+                Some((self.shared.gate.is_overlay(place.ip()), place))
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a datagram is not passed on");
+                None
+            }
+        }
+    }
+
+    async fn resolve(&mut self, target: &Target) -> Option<SocketAddr> {
+        if let Host::Ip(ip) = target.host {
+            return Some((ip, target.port).into());
+        }
+        if let Some((since, place)) = self.names.get(target)
+            && since.elapsed() < NAME_LASTS
+        {
+            return Some(*place);
+        }
+        let found = timeout(RESOLVE, tokio::net::lookup_host(target.to_string())).await;
+        let place = found.ok()?.ok()?.next()?;
+        if self.names.len() >= MOST_NAMES {
+            self.names.clear();
+        }
+        self.names.insert(target.clone(), (Instant::now(), place));
+        Some(place)
+    }
+
+    /// The socket for targets of this kind; a new one has its answers passed on to the client.
+    async fn socket(&mut self, is_overlay: bool, to: IpAddr, client: SocketAddr) -> Option<Arc<Datagrams>> {
+        let kind = (is_overlay, to.is_ipv4());
+        if let Some(socket) = self.outer.get(&kind) {
+            return Some(Arc::clone(socket));
+        }
+        let socket = Arc::new(self.shared.gate.datagrams(is_overlay, to).await.ok()?);
+        self.outer.insert(kind, Arc::clone(&socket));
+        let (outer, inner, peers) = (Arc::clone(&socket), Arc::clone(&self.inner), Arc::clone(&self.peers));
+        self.answers.spawn(async move {
+            while let Ok((datagram, source)) = outer.receive().await {
+                if peers.lock().expect("no panic under this lock").have(source.ip()) {
+                    let mut message = DatagramHeader::emit(source);
+                    message.extend_from_slice(&datagram);
+                    inner.send_to(&message, client).await;
+                }
+            }
+        });
+        Some(socket)
+    }
+}
+
+/// To whom the client has sent.
+#[derive(Default)]
+struct Peers {
+    known: std::collections::HashSet<IpAddr>,
+    order: VecDeque<IpAddr>,
+}
+
+impl Peers {
+    fn add(&mut self, ip: IpAddr) {
+        let ip = ip.to_canonical();
+        if self.known.insert(ip) {
+            self.order.push_back(ip);
+            if self.order.len() > MOST_PEERS
+                && let Some(first) = self.order.pop_front()
+            {
+                self.known.remove(&first);
+            }
+        }
+    }
+
+    fn have(&self, ip: IpAddr) -> bool {
+        self.known.contains(&ip.to_canonical())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_tells_the_port_of_its_own_address_only() {
+        let peer = "127.0.0.1:5".parse().unwrap();
+        for (said, port) in [
+            ("0.0.0.0:0", None),
+            ("0.0.0.0:7", Some(7)),
+            ("127.0.0.1:7", Some(7)),
+            ("[::ffff:127.0.0.1]:7", Some(7)),
+            ("192.0.2.1:7", None),
+            ("alpha:7", None),
+        ] {
+            assert_eq!(expected_port(&Target::parse(said).unwrap(), peer), port, "{said}");
+        }
+    }
+
+    #[test]
+    fn the_first_of_many_peers_is_forgotten() {
+        let mut peers = Peers::default();
+        let ip = |number: usize| IpAddr::from((number as u128).to_be_bytes());
+        (0..=MOST_PEERS).for_each(|number| peers.add(ip(number + 16)));
+        peers.add(ip(MOST_PEERS + 16));
+        assert!(!peers.have(ip(16)) && peers.have(ip(17)) && peers.have(ip(MOST_PEERS + 16)));
+        assert_eq!((peers.order.len(), peers.known.len()), (MOST_PEERS, MOST_PEERS));
+    }
+}

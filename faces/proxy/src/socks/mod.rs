@@ -1,0 +1,167 @@
+//! SOCKS 5 (RFC 1928), with user names and passwords (RFC 1929): the server's side.
+
+mod associate;
+mod bind;
+mod message;
+
+use std::io;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt as _;
+use tokio::time::timeout;
+
+pub(crate) use message::Reply;
+pub use message::{Command, DatagramHeader, Greeting, Login, Request, SocksError};
+
+use crate::proxy::{Client, FAILED_LOGIN_DELAY, HANDSHAKE, Shared};
+use crate::relay::relay;
+use crate::stream::Link;
+
+/// Methods of authentication (RFC 1928, 3).
+const NONE: u8 = 0;
+const USERNAME: u8 = 2;
+const UNACCEPTABLE: u8 = 0xff;
+
+/// The first byte of all that a client of SOCKS 5 sends, and of one of SOCKS 4.
+pub(crate) const VERSION_5: u8 = 5;
+pub(crate) const VERSION_4: u8 = 4;
+
+/// What a client of SOCKS 4 is told: rejected.
+const REJECTED_4: [u8; 8] = [0, 91, 0, 0, 0, 0, 0, 0];
+
+/// How long a client may take to take what it is told when it is refused.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Serves one client to its end.
+pub(crate) async fn serve(mut client: Client, shared: &Shared) {
+    let asked = match timeout(HANDSHAKE, handshake(&mut client.link, shared)).await {
+        Ok(Ok(Some(request))) => request,
+        Ok(Ok(None)) => return refuse(client.link, &[]).await,
+        Ok(Err(error)) => return tracing::debug!(%error, "a client of SOCKS has gone"),
+        Err(_) => return tracing::debug!("a client of SOCKS was too slow"),
+    };
+    let served = match asked.command {
+        Command::Connect => return connect(client, &asked, shared).await,
+        Command::Bind => bind::serve(client, &asked, shared).await,
+        Command::Associate => associate::serve(client, &asked, shared).await,
+        Command::Unknown(_) => Err((client.link, Reply::CommandNotSupported)),
+    };
+    if let Err((link, reply)) = served {
+        refuse(link, &reply.emit_refusal()).await;
+    }
+}
+
+/// Tells a client of SOCKS 4 that it is not served.
+pub(crate) async fn refuse_version_4(link: Link) {
+    refuse(link, &REJECTED_4).await;
+}
+
+/// Reads up to the request. `None` if the client was told that there is nothing for it.
+async fn handshake(link: &mut Link, shared: &Shared) -> io::Result<Option<Request>> {
+    let method = loop {
+        match Greeting::parse(link.early()) {
+            Ok(Some(greeting)) => {
+                let method = choose(greeting.methods, shared.credentials.is_some());
+                let length = greeting.length;
+                link.consume(length);
+                break method;
+            }
+            Ok(None) => more(link).await?,
+            Err(error) => return Err(invalid(error)),
+        }
+    };
+    send(link, &[VERSION_5, method]).await?;
+    match method {
+        UNACCEPTABLE => return Ok(None),
+        USERNAME if !login(link, shared).await? => return Ok(None),
+        _ => {}
+    }
+    loop {
+        match Request::parse(link.early()) {
+            Ok(Some(request)) => {
+                link.consume(request.length);
+                return Ok(Some(request));
+            }
+            Ok(None) => more(link).await?,
+            Err(error @ (SocksError::AddressType(_) | SocksError::Name)) => {
+                let reply = match error {
+                    SocksError::AddressType(_) => Reply::AddressTypeNotSupported,
+                    _ => Reply::Failure,
+                };
+                send(link, &reply.emit_refusal()).await?;
+                return Ok(None);
+            }
+            Err(error) => return Err(invalid(error)),
+        }
+    }
+}
+
+/// The method to use of those that a client has. One that has nothing but a password may show it where none
+/// is needed.
+fn choose(methods: &[u8], needs_login: bool) -> u8 {
+    match needs_login {
+        false if methods.contains(&NONE) => NONE,
+        _ if methods.contains(&USERNAME) => USERNAME,
+        _ => UNACCEPTABLE,
+    }
+}
+
+/// RFC 1929. False if the client was refused.
+async fn login(link: &mut Link, shared: &Shared) -> io::Result<bool> {
+    let (is_admitted, length) = loop {
+        match Login::parse(link.early()) {
+            Ok(Some(login)) => {
+                let check = |known: &crate::Credentials| known.admit(login.user, login.password);
+                break (shared.credentials.as_ref().is_none_or(check), login.length);
+            }
+            Ok(None) => more(link).await?,
+            Err(error) => return Err(invalid(error)),
+        }
+    };
+    link.consume(length);
+    if !is_admitted {
+        tokio::time::sleep(FAILED_LOGIN_DELAY).await;
+    }
+    send(link, &[1, u8::from(!is_admitted)]).await?;
+    Ok(is_admitted)
+}
+
+async fn connect(mut client: Client, request: &Request, shared: &Shared) {
+    let dialed = match shared.stop.unless_cut(shared.gate.dial(&request.target)).await {
+        Ok(Ok(dialed)) => dialed,
+        Ok(Err(error)) => {
+            shared.failed(&client, &request.target, &error);
+            return refuse(client.link, &error.reply().emit_refusal()).await;
+        }
+        Err(_) => return client.link.reset(),
+    };
+    if send(&mut client.link, &Reply::Succeeded.emit(dialed.local)).await.is_ok() {
+        relay(client.link, dialed.link, &shared.stop).await;
+    }
+}
+
+/// Says the last words to a client and closes.
+async fn refuse(mut link: Link, message: &[u8]) {
+    let last = async {
+        link.write_all(message).await?;
+        link.shutdown().await
+    };
+    let _ = timeout(LAST_WORDS, last).await;
+}
+
+/// Waits for more of a message.
+async fn more(link: &mut Link) -> io::Result<()> {
+    match link.fill().await? {
+        true => Ok(()),
+        false => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+async fn send(link: &mut Link, message: &[u8]) -> io::Result<()> {
+    link.write_all(message).await?;
+    link.flush().await
+}
+
+fn invalid(error: SocksError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}

@@ -1,0 +1,95 @@
+//! How serving ends: first nobody new is served, then what is left is cut off.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use crate::slots::Slots;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    Serving,
+    /// Nobody new is served.
+    Draining,
+    /// What is left is reset.
+    Cut,
+}
+
+/// Ends a [`Proxy`](crate::Proxy) or [`Forwards`](crate::Forwards) from any thread.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use peersock_proxy::Stopper;
+///
+/// fn end(stopper: &Stopper) {
+///     let cut_off = stopper.stop(Duration::from_secs(5));
+///     if cut_off > 0 {
+///         eprintln!("{cut_off} connections were cut off");
+///     }
+/// }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Stopper {
+    phase: Arc<watch::Sender<Phase>>,
+    slots: Slots,
+}
+
+/// Is told when serving ends.
+#[derive(Debug, Clone)]
+pub(crate) struct Stop(watch::Receiver<Phase>);
+
+impl Stopper {
+    pub(crate) fn new(slots: Slots) -> (Stopper, Stop) {
+        let (sender, receiver) = watch::channel(Phase::Serving);
+        (Stopper { phase: Arc::new(sender), slots }, Stop(receiver))
+    }
+
+    /// Serves nobody new, waits up to `linger` for the connections to end, and resets what is left. Blocks
+    /// the thread. Returns how many were reset.
+    pub fn stop(&self, linger: Duration) -> usize {
+        // At first and not after the listeners have heard of it: what they have accepted by then counts.
+        self.phase.send_replace(Phase::Draining);
+        let left = self.slots.wait_empty(Instant::now() + linger);
+        self.phase.send_replace(Phase::Cut);
+        left
+    }
+
+    /// How many connections are open.
+    pub fn open(&self) -> usize {
+        self.slots.taken()
+    }
+}
+
+impl Stop {
+    /// Returns when nobody new is to be served.
+    pub(crate) async fn draining(&self) {
+        self.reached(Phase::Draining).await;
+    }
+
+    /// Returns when what is left is to be reset.
+    pub(crate) async fn cut(&self) {
+        self.reached(Phase::Cut).await;
+    }
+
+    /// Does something unless all is cut off meanwhile.
+    ///
+    /// # Errors
+    /// `ConnectionAborted` if it is.
+    pub(crate) async fn unless_cut<T>(&self, work: impl Future<Output = T>) -> io::Result<T> {
+        tokio::select! {
+            done = work => Ok(done),
+            () = self.cut() => Err(io::ErrorKind::ConnectionAborted.into()),
+        }
+    }
+
+    async fn reached(&self, phase: Phase) {
+        let mut phases = self.0.clone();
+        if phases.wait_for(|now| *now >= phase).await.is_err() {
+            // Nobody is left who could stop it.
+            std::future::pending::<()>().await;
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Connections of the overlay and of the system, alike.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf as _, BytesMut};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use tokio::net::UnixStream;
+
+use crate::slots::Slot;
+
+/// How often a silent peer is asked whether it is there. A connection over the overlay fails after eight
+/// questions without an answer, one of the system as the system is set up.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+
+/// How long one of the system's connections is silent before it is asked.
+const SYSTEM_KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// How long one that has been told everything may take to close, and how much of it is read meanwhile,
+/// pieces: whoever closes with something unread resets, and the other end might lose what it was told.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+const LAST_PIECES: usize = 64;
+
+/// The most that is read at once before it is known where it goes, bytes.
+const READ_AHEAD: usize = 4 << 10;
+
+/// What can be relayed.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {
+    /// Has the connection reset when it is dropped, if it is of a kind that can be.
+    fn reset_when_dropped(&self);
+
+    /// Small writes leave at once, and a peer that vanishes is noticed.
+    fn prepare(&self);
+}
+
+impl Stream for peersock::TcpStream {
+    fn reset_when_dropped(&self) {
+        let _ = self.set_linger(Some(Duration::ZERO));
+    }
+
+    fn prepare(&self) {
+        let _ = self.set_nodelay(true);
+        let _ = self.set_keepalive(Some(KEEPALIVE));
+    }
+}
+
+impl Stream for tokio::net::TcpStream {
+    fn reset_when_dropped(&self) {
+        let _ = SockRef::from(self).set_linger(Some(Duration::ZERO));
+    }
+
+    fn prepare(&self) {
+        let _ = self.set_nodelay(true);
+        let keepalive = TcpKeepalive::new().with_time(SYSTEM_KEEPALIVE).with_interval(KEEPALIVE);
+        let _ = SockRef::from(self).set_tcp_keepalive(&keepalive);
+    }
+}
+
+impl Stream for UnixStream {
+    fn reset_when_dropped(&self) {}
+
+    fn prepare(&self) {}
+}
+
+impl Stream for peersock_net::TcpConn {
+    fn reset_when_dropped(&self) {
+        let _ = self.set_linger(Duration::ZERO);
+    }
+
+    fn prepare(&self) {
+        let _ = self.set_no_delay(true);
+        let _ = self.set_keep_alive(true);
+    }
+}
+
+/// A connection that is reset when it is dropped before its writing side was ended: the other end must not
+/// take what it has for complete.
+pub(crate) struct Link {
+    /// There until it is dropped.
+    stream: Option<Box<dyn Stream>>,
+    /// What was read and not yet used.
+    early: BytesMut,
+    /// Whether all that is to be written was.
+    is_ended: bool,
+    /// Whether all that was to be read was.
+    is_read: bool,
+    /// Its place among those that are served.
+    slot: Option<Slot>,
+}
+
+impl Link {
+    pub(crate) fn new(stream: impl Stream + 'static) -> Link {
+        stream.prepare();
+        let stream: Option<Box<dyn Stream>> = Some(Box::new(stream));
+        Link { stream, early: BytesMut::new(), is_ended: false, is_read: false, slot: None }
+    }
+
+    /// Has it take a place until it is closed.
+    pub(crate) fn hold(&mut self, slot: Slot) {
+        self.slot = Some(slot);
+    }
+
+    fn stream(&mut self) -> Pin<&mut Box<dyn Stream>> {
+        Pin::new(self.stream.as_mut().expect("it is there until it is dropped"))
+    }
+
+    /// What was read ahead and not yet used.
+    pub(crate) fn early(&self) -> &[u8] {
+        &self.early
+    }
+
+    /// The first bytes of what was read ahead have been used.
+    pub(crate) fn consume(&mut self, count: usize) {
+        self.early.advance(count);
+    }
+
+    /// Puts bytes that another reader has taken in front of what comes next.
+    pub(crate) fn put_back(&mut self, bytes: &[u8]) {
+        let behind = self.early.split();
+        self.early.extend_from_slice(bytes);
+        self.early.extend_from_slice(&behind);
+    }
+
+    /// Reads ahead what there is, one byte at least; false at the end.
+    pub(crate) async fn fill(&mut self) -> io::Result<bool> {
+        self.early.reserve(READ_AHEAD);
+        let stream = self.stream.as_mut().expect("it is there until it is dropped");
+        let mut limited = bytes::BufMut::limit(&mut self.early, READ_AHEAD);
+        let is_there = stream.read_buf(&mut limited).await? > 0;
+        self.is_read |= !is_there;
+        Ok(is_there)
+    }
+
+    /// Resets the connection.
+    pub(crate) fn reset(mut self) {
+        self.is_ended = false;
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        let Some(stream) = self.stream.take() else { return };
+        match tokio::runtime::Handle::try_current() {
+            _ if !self.is_ended => stream.reset_when_dropped(),
+            Ok(runtime) if !self.is_read => {
+                let closing = close(stream, self.slot.take());
+                runtime.spawn(tokio::time::timeout(LAST_WORDS, closing));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Reads what still comes until the other end has closed, too.
+async fn close(mut stream: Box<dyn Stream>, _slot: Option<Slot>) {
+    let mut piece = [0; READ_AHEAD];
+    for _ in 0..LAST_PIECES {
+        if !matches!(stream.read(&mut piece).await, Ok(1..)) {
+            return;
+        }
+    }
+}
+
+impl AsyncRead for Link {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.early.is_empty() {
+            let count = self.early.len().min(buf.remaining());
+            buf.put_slice(&self.early[..count]);
+            self.early.advance(count);
+            return Poll::Ready(Ok(()));
+        }
+        let before = buf.filled().len();
+        ready!(self.stream().poll_read(cx, buf))?;
+        self.is_read |= buf.filled().len() == before && buf.remaining() > 0;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Link {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        self.stream().poll_write(cx, data)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream().poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.stream().poll_shutdown(cx))?;
+        self.is_ended = true;
+        Poll::Ready(Ok(()))
+    }
+}

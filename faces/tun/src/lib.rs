@@ -1,0 +1,36 @@
+//! Networks as interfaces of the machine: a TUN device has a network's packets, so that all its programs reach
+//! the members with their own sockets.
+//!
+//! [`Tun::open`] makes the device and needs `CAP_NET_ADMIN`; nothing after it does, and
+//! [`give_up_privileges`] sees to it that nothing can. [`Tun::serve`] passes packets on until the device is
+//! gone.
+//!
+//! The kernel leaves checksums and the cutting of large TCP and UDP packets to the overlay, and takes joined ones
+//! (TSO, USO, GRO; virtio's header in front of each packet), so that one system call moves up to 64 KiB.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//!
+//! use peersock::{IdentitySource, Network, Node};
+//! use peersock_tun::{Settings, Tun};
+//!
+//! let network = Network::ad_hoc("ff0001ffff000000".parse()?);
+//! let node = Node::builder().identity(IdentitySource::Ephemeral).start()?;
+//! let addresses = network.addresses_of(&node.public_identity()).expect("anybody may join");
+//! let tun = Arc::new(Tun::open(&Settings { addresses: vec![(addresses[0], 40)], ..Settings::new("peersock0") })?);
+//! let joined = node.join_device(network, tun.clone())?;
+//! let error = tun.serve(joined.device_sender().expect("it was joined for a device"));
+//! eprintln!("{error}");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+#![forbid(unsafe_code)]
+
+mod device;
+mod header;
+mod privileges;
+mod setup;
+mod udp;
+
+pub use device::Tun;
+pub use privileges::give_up_privileges;
+pub use setup::{OpenError, Settings};

@@ -1,0 +1,63 @@
+//! What network the machine is in.
+
+use libc::c_char;
+use peersock::interfaces::load_stun_servers;
+use peersock::netcheck::NetcheckError;
+use peersock_descriptors::Host;
+
+use crate::boundary::answer;
+use crate::config::peersock_config;
+use crate::registry::defaults;
+use crate::result::{Failure, PEERSOCK_E_NOT_FOUND, peersock_result};
+use crate::text;
+
+/// Looks what network this machine is in, and gives it as JSON, in the form that `peersock netcheck --json`
+/// prints; docs/NETCHECK.md explains the fields. Give the text to `peersock_string_free()`. It needs no node.
+///
+/// It takes up to six seconds, and before that up to four where `dns:DOMAIN` is among the roots, up to six
+/// with `lan`.
+///
+/// `config` has the interfaces, roots, TURN servers and discovery port to use, and nothing else of it counts;
+/// NULL means the default settings. `stun` has the STUN servers, `HOST:PORT` with white space between them;
+/// an empty text: none; NULL: what the variable `PEERSOCK_STUN` has. Servers that nobody named are not asked.
+///
+/// PEERSOCK_E_NOT_FOUND says that no interface that may be used is up. A network in which everything is
+/// blocked is no failure.
+///
+/// # Safety
+/// `config` is NULL or comes from `peersock_config_new()`; `stun` is NULL or a C string; `json` is NULL or
+/// has room for a pointer.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn peersock_netcheck(
+    config: *const peersock_config,
+    stun: *const c_char,
+    json: *mut *mut c_char,
+) -> peersock_result {
+    answer(|| {
+        if json.is_null() {
+            return Err(Failure::invalid("the place for the text is NULL"));
+        }
+        // SAFETY: the caller's.
+        let settings = unsafe { config.as_ref() }.map_or_else(defaults, |config| config.settings.clone());
+        let mut check = settings.netcheck();
+        if !stun.is_null() {
+            // SAFETY: the caller's.
+            let servers = unsafe { text::read(stun, "the STUN servers") }?;
+            let servers = load_stun_servers(servers).map_err(|error| Failure::invalid(error.to_string()))?;
+            check = check.stun(servers);
+        }
+        let report = Host::without_node(move || check.run().map(|report| report.to_json()))??;
+        // SAFETY: the caller's.
+        unsafe { text::give(report, json) }
+    })
+}
+
+impl From<NetcheckError> for Failure {
+    fn from(error: NetcheckError) -> Failure {
+        match error {
+            NetcheckError::Io(error) => error.into(),
+            NetcheckError::NoInterface(_) => Failure::new(PEERSOCK_E_NOT_FOUND, error.to_string()),
+            error => Failure::invalid(error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! What clients of a proxy send, and the texts that name places and users.
+
+use peersock_proxy::socks::{DatagramHeader, Greeting, Login, Request};
+use peersock_proxy::{Credentials, Forward, Host, Place, Target};
+
+/// The longest message of SOCKS: a login.
+const LONGEST: usize = 513;
+
+/// Messages of SOCKS 5. One that is complete is so without what follows it, and not before; the header of a
+/// datagram that was written is read as it was meant.
+pub fn socks_messages(data: &[u8]) {
+    ends_where_it_says(data, |data| Some(Greeting::parse(data).ok()??.length));
+    ends_where_it_says(data, |data| Some(Login::parse(data).ok()??.length));
+    ends_where_it_says(data, |data| Some(Request::parse(data).ok()??.length));
+    let Ok(header) = DatagramHeader::parse(data) else { return };
+    assert!(header.length <= data.len());
+    if let Host::Ip(ip) = header.target.host {
+        let source = (ip, header.target.port).into();
+        let again = DatagramHeader::parse(&DatagramHeader::emit(source)).expect("it was written so");
+        assert_eq!((again.target, again.fragment), (header.target, 0));
+    } else {
+        let text = header.target.to_string();
+        assert_eq!(Target::parse(&text), Some(header.target), "{text}");
+    }
+}
+
+fn ends_where_it_says(data: &[u8], length: impl Fn(&[u8]) -> Option<usize>) {
+    let Some(end) = length(data) else { return };
+    assert!(end <= LONGEST && end <= data.len());
+    assert_eq!(length(&data[..end]), Some(end));
+    assert_eq!(length(&data[..end - 1]), None);
+}
+
+/// Texts of places, forwards, hosts and users: what is understood is written so that it is understood again.
+pub fn forward_places(data: &[u8]) {
+    let Ok(text) = str::from_utf8(data) else { return };
+    let (local, remote) = text.split_once('\n').unwrap_or((text, ""));
+    if let Ok(place) = local.parse::<Place>() {
+        assert_eq!(place.to_string().parse(), Ok(place));
+    }
+    if let Some(target) = Target::parse(local) {
+        assert_eq!(Target::parse(&target.to_string()), Some(target));
+    }
+    if let Ok(forward) = Forward::parse(local, remote) {
+        let text = forward.to_string();
+        // A path may have a space.
+        let again =
+            text.match_indices(' ').find_map(|(at, _)| Forward::parse(&text[..at], &text[at + 1..]).ok());
+        assert!(again.is_some(), "{text}");
+    }
+    if let Ok(credentials) = Credentials::parse(text) {
+        let line = text.lines().find(|line| !line.is_empty()).expect("a user");
+        let (user, password) = line.split_once(':').expect("both");
+        assert!(credentials.admit(user.as_bytes(), password.as_bytes()));
+    }
+}

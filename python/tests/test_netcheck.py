@@ -1,0 +1,126 @@
+"""What network the machine is in. Only by the loopback interface, with servers of our own there."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket as std
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import peersock
+from peersock.interfaces import Pending
+
+from .test_interfaces import StunServer
+
+KEY = peersock.public_key(bytes([7] * 32))
+
+
+@pytest.fixture
+def stun(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    for variable in ("PEERSOCK_STUN", "PEERSOCK_ROOTS", "PEERSOCK_TURN"):
+        monkeypatch.delenv(variable, raising=False)
+    server = StunServer()
+    yield server.name
+    server.stop()
+
+
+def test_it_is_waited_for_and_awaited(stun: str) -> None:
+    found = peersock.netcheck(stun=stun, interfaces="loopback").wait()
+    (lo,) = found["interfaces"]
+    (server,) = found["servers"]
+    assert (lo["name"], found["udp"], server["target"]) == ("lo", True, stun)
+    assert server["addresses"][0]["rtt_ms"] > 0
+    # The server claims to see another address.
+    assert (lo["ipv4"]["translated"], lo["ipv4"]["mapped"].rpartition(":")[0]) == (True, "203.0.113.9")
+    assert found["advice"] and all(set(advice) == {"finding", "what_to_do"} for advice in found["advice"])
+
+    async def look() -> peersock.Netcheck:
+        turns = 0
+        task = asyncio.ensure_future(_await(peersock.netcheck(stun=[stun], interfaces=["lo"])))
+        while not task.done():
+            turns += 1
+            await asyncio.sleep(0.01)
+        # The event loop goes on meanwhile.
+        assert turns > 1
+        return task.result()
+
+    assert asyncio.run(look()).keys() == found.keys()
+
+
+async def _await(pending: Pending[peersock.Netcheck]) -> peersock.Netcheck:
+    return await pending
+
+
+def test_servers_of_the_environment_are_asked_unless_others_are_named(
+    stun: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PEERSOCK_STUN", stun)
+    assert peersock.netcheck(interfaces="loopback").wait()["udp"] is True
+    found = peersock.netcheck(interfaces="loopback", stun=()).wait()
+    assert (found["udp"], found["servers"]) == (None, [])
+    monkeypatch.setenv("PEERSOCK_STUN", "nonsense")
+    with pytest.raises(ValueError, match="PEERSOCK_STUN"):
+        peersock.netcheck(interfaces="loopback").wait()
+
+
+def test_roots_and_turn_servers_are_asked(stun: str) -> None:
+    found = peersock.netcheck(
+        interfaces="loopback",
+        stun=(),
+        roots=f"{KEY}@{stun}",
+        turn="turn:alice:sesame@127.0.0.1:9?transport=tcp",
+    ).wait()
+    (root,) = found["roots"]
+    # Something answers there, and it is not the root.
+    assert (root["has_key"], root["endpoints"]) == (None, [stun])
+    assert any("not as the root with the key" in advice["finding"] for advice in found["advice"])
+    (server,) = found["turn"]
+    assert (server["server"], server["relayed"]) == ("turn:alice@127.0.0.1:9?transport=tcp", None)
+    assert "sesame" not in str(found)
+
+
+def test_a_session_looks_with_its_own_settings(stun: str) -> None:
+    with peersock.Session(
+        "ff0001ffff000000", interfaces="loopback", discovery=False, roots=f"{KEY}@127.0.0.1:9", turn=()
+    ) as session:
+        found = session.netcheck(stun=stun).wait()
+        assert [nic["name"] for nic in found["interfaces"]] == ["lo"]
+        assert [root["endpoints"] for root in found["roots"]] == [["127.0.0.1:9"]]
+        # The look has no part in the node.
+        assert session.status()["node_id"] == session.id
+    with pytest.raises(ValueError, match="closed"):
+        session.netcheck()
+
+
+def test_it_leaves_the_process_s_descriptors_alone() -> None:
+    with std.socket(std.AF_INET, std.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        before = set(os.listdir("/proc/self/fd"))
+        server = f"127.0.0.1:{silent.getsockname()[1]}"
+        work = threading.Thread(target=peersock.netcheck(stun=server, interfaces="loopback").wait)
+        work.start()
+        # The question is out: sockets are open.
+        assert silent.recv(2048)
+        assert set(os.listdir("/proc/self/fd")) == before
+        work.join()
+
+
+def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="HOST:PORT"):
+        peersock.netcheck(stun="no port", interfaces="loopback").wait()
+    with pytest.raises(TypeError, match="STUN"):
+        peersock.netcheck(stun=[5])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="interfaces"):
+        peersock.netcheck(interfaces=[])
+    with pytest.raises(ValueError, match="discovery_port"):
+        peersock.netcheck(discovery_port=0)
+    with pytest.raises(OSError) as error:
+        peersock.netcheck(interfaces=["no such"], stun=()).wait()
+    assert error.value.errno == errno.ENODEV
+    with pytest.raises(FileNotFoundError):
+        peersock.netcheck(interfaces="loopback", roots=f"@{tmp_path}/none")

@@ -1,0 +1,96 @@
+//! The whole report, and its JSON.
+
+use std::collections::BTreeMap;
+
+use peersock_nat::netcheck::{Advice, Report as NetworkReport, Target};
+use serde_json::{Value, json};
+
+use super::RootCheck;
+use super::roots::advise;
+use crate::RootSource;
+use crate::interfaces::{RootList, TurnCheck};
+
+/// What was found out about the network. [`Report::to_json`] writes it as `peersock netcheck --json` does.
+///
+/// ```
+/// fn tell(report: &peersock::netcheck::Report) {
+///     for interface in &report.network.interfaces {
+///         let kind = interface.ipv4.as_ref().and_then(|nat| nat.kind);
+///         println!("{}: {kind:?}", interface.host.name);
+///     }
+///     for root in &report.roots {
+///         println!("{}: {}", root.place(), root.state);
+///     }
+/// }
+/// ```
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Report {
+    /// Interfaces, servers, nameservers, TCP connections and proxies. Its advice is about everything in this
+    /// report, the most important first.
+    pub network: NetworkReport,
+    /// Lists of roots that were asked.
+    pub lists: Vec<RootList>,
+    /// Roots that are named by their keys.
+    pub roots: Vec<RootCheck>,
+    /// TURN servers.
+    pub turn: Vec<TurnCheck>,
+    /// Which list has named a server, of those that a list has named.
+    pub origins: BTreeMap<Target, String>,
+}
+
+impl Report {
+    pub(super) fn new(
+        mut network: NetworkReport,
+        lists: Vec<RootList>,
+        roots: Vec<RootCheck>,
+        turn: Vec<TurnCheck>,
+        origins: BTreeMap<Target, String>,
+    ) -> Self {
+        let mut advice: Vec<_> = lists.iter().filter_map(list_advice).collect();
+        advice.extend(advise(&roots, &network));
+        advice.append(&mut network.advice);
+        advice.extend(turn.iter().filter_map(turn_advice));
+        network.advice = advice;
+        Self { network, lists, roots, turn, origins }
+    }
+
+    /// One JSON object, whose fields docs/NETCHECK.md explains.
+    pub fn to_json(&self) -> String {
+        let as_value = |value: serde_json::Result<Value>| value.expect("the keys of all maps are texts");
+        let mut value = as_value(serde_json::to_value(&self.network));
+        let named = [
+            ("servers", self.network.servers.iter().map(|server| &server.target).collect::<Vec<_>>()),
+            ("tcp", self.network.tcp.iter().map(|check| &check.target).collect()),
+        ];
+        for (field, targets) in named {
+            for (at, target) in targets.into_iter().enumerate() {
+                value[field][at]["origin"] = json!(self.origins.get(target));
+            }
+        }
+        let list =
+            |list: &RootList| json!({ "source": list.source, "roots": list.roots, "error": list.error });
+        value["lists"] = self.lists.iter().map(list).collect();
+        value["roots"] = as_value(serde_json::to_value(&self.roots));
+        value["turn"] = as_value(serde_json::to_value(&self.turn));
+        value.to_string()
+    }
+}
+
+/// What to do about a list that names no root.
+fn list_advice(list: &RootList) -> Option<Advice> {
+    let error = list.error.as_ref()?;
+    let what_to_do = match list.source == RootSource::Lan.to_string() {
+        true => "start `peersock root --announce` on this network, or name a root by its key",
+        false => {
+            "look whether its TXT records of _peersock are there (docs/ROOT.md), or name a root by its key"
+        }
+    };
+    Some(Advice::new(format!("no root is known from {}: {error}", list.source), Some(what_to_do)))
+}
+
+/// What is wrong with a TURN server.
+fn turn_advice(check: &TurnCheck) -> Option<Advice> {
+    let finding = format!("TURN server {}: {}", check.server, check.error.as_ref()?);
+    Some(Advice::new(finding, check.what_to_do.as_deref()))
+}

@@ -1,0 +1,102 @@
+//! Networks whose packets a device of the machine has, in the place of this node's sockets.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use peersock_datapath::{Device, GsoBatch, JoinedNetwork, Offload};
+use peersock_overlay::JoinError;
+use peersock_stack::Batch;
+
+use super::{Inner, Joined, Node};
+use crate::config::Network;
+
+impl Node {
+    /// Joins a network for a device: `device` takes the packets that peers send to this node, or to a block of
+    /// addresses behind it, and [`Joined::device_sender`] sends those that the device's own IP makes. Sockets
+    /// of this node are not in the network.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use peersock::device::{Device, Offload};
+    /// use peersock::{IdentitySource, Interfaces, Network, Node};
+    ///
+    /// /// A TUN device would give them to the kernel.
+    /// #[derive(Debug)]
+    /// struct Printer;
+    ///
+    /// impl Device for Printer {
+    ///     fn deliver(&self, packet: &[u8], _offload: &Offload) {
+    ///         println!("{} bytes from a peer", packet.len());
+    ///     }
+    /// }
+    ///
+    /// let node = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback).start()?;
+    /// let network = node.join_device(Network::ad_hoc("ff00500050000000".parse()?), Arc::new(Printer))?;
+    /// assert!(network.device_sender().is_some());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Node::join`].
+    pub fn join_device(&self, network: Network, device: Arc<dyn Device>) -> Result<Joined, JoinError> {
+        self.join_for(network, Some(device))
+    }
+}
+
+/// Sends the packets of a device's own IP. Each thread has one of its own.
+///
+/// Packets to one peer leave together, so [`flush`](Self::flush) when no more is at hand. What cannot be sent
+/// is answered as a router would, with an ICMP error to the [`Device`].
+///
+/// ```
+/// fn all(sender: &mut peersock::device::DeviceSender, packets: &mut [Vec<u8>]) {
+///     for packet in packets {
+///         sender.send(packet, &Default::default());
+///     }
+///     sender.flush();
+/// }
+/// ```
+pub struct DeviceSender {
+    node: Arc<Inner>,
+    network: JoinedNetwork,
+    gso: GsoBatch,
+    batch: Batch,
+}
+
+impl DeviceSender {
+    /// The sender of a network that was joined for a device.
+    pub(super) fn new(node: &Node, network: &JoinedNetwork) -> Option<DeviceSender> {
+        network.device.as_ref()?;
+        let (node, network) = (node.inner.clone(), network.clone());
+        Some(DeviceSender { node, network, gso: GsoBatch::default(), batch: Batch::default() })
+    }
+
+    /// Sends an IP packet, or keeps it for [`flush`](Self::flush). Its bytes are arbitrary afterwards.
+    ///
+    /// Packets whose source is neither this node's nor in a block of addresses behind it are dropped.
+    pub fn send(&mut self, packet: &mut [u8], offload: &Offload) {
+        let (datapath, interface) = (&self.node.driver.datapath, self.network.interface);
+        datapath.send_from_device(Instant::now(), interface, packet, offload, &mut self.gso, &mut self.batch);
+    }
+
+    /// Sends what waits.
+    pub fn flush(&mut self) {
+        let (datapath, now) = (&self.node.driver.datapath, Instant::now());
+        datapath.send_gso(now, &mut self.gso, &mut self.batch);
+        datapath.settle(now, &mut self.batch);
+    }
+}
+
+impl Drop for DeviceSender {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+impl fmt::Debug for DeviceSender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeviceSender").field("network", &self.network.id).finish_non_exhaustive()
+    }
+}

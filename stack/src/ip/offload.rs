@@ -1,0 +1,176 @@
+//! Checksums of packets that come from or go to another host's IP, such as the kernel's behind a TUN device.
+//!
+//! Between nodes nobody makes or checks them, for the overlay's tag covers every byte. A kernel wants those of
+//! what it takes, and makes those of what it sends when the device has promised to (checksum offload).
+
+use smoltcp::wire::{IpAddress, IpProtocol, Ipv4Packet, checksum};
+
+use crate::ip::{IpHeader, extensions, is_fragment};
+
+/// Where a checksum is still to be completed: over all bytes from `start` to the packet's end. The field holds
+/// the sum over the pseudo-header, as with `VIRTIO_NET_HDR_F_NEEDS_CSUM` (virtio 1.2, 5.1.6.4).
+///
+/// ```
+/// let checksum = peersock_stack::PartialChecksum { start: 40, offset: 16 };
+/// assert_eq!(checksum.start + checksum.offset, 56, "TCP's, behind an IPv6 header");
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartialChecksum {
+    /// Where the upper layer's packet starts, bytes from the IP packet's.
+    pub start: u16,
+    /// Where in it the checksum is.
+    pub offset: u16,
+}
+
+/// Makes a packet of another node fit for a host that checks: fills in IPv4's header checksum, and prepares
+/// that of TCP, UDP and ICMP for whoever completes it. `None` if there is none to complete: of a fragment it
+/// was made before the packet was cut, and other protocols' are theirs.
+///
+/// ```
+/// // An ICMPv6 echo request, whose checksum nobody has made.
+/// let mut packet = [[0x60, 0, 0, 0, 0, 8, 58, 64].as_slice(), &[0xfd; 32], &[128, 0, 0, 0, 0, 1, 0, 1]].concat();
+/// let checksum = peersock_stack::prepare_checksum(&mut packet).expect("it has one");
+/// assert_eq!((checksum.start, checksum.offset), (40, 2));
+/// ```
+pub fn prepare_checksum(packet: &mut [u8]) -> Option<PartialChecksum> {
+    let place = find(packet);
+    fill_header(packet);
+    let Place { start, offset, protocol, ip } = place?;
+    let length = (ip.total_len - start) as u32;
+    let sum = match protocol {
+        // RFC 792 has no pseudo-header.
+        IpProtocol::Icmp => 0,
+        _ => checksum::pseudo_header(
+            &IpAddress::from(ip.source),
+            &IpAddress::from(ip.destination),
+            protocol,
+            length,
+        ),
+    };
+    packet[start + offset..][..2].copy_from_slice(&sum.to_be_bytes());
+    Some(PartialChecksum { start: start as u16, offset: offset as u16 })
+}
+
+/// Makes all checksums of a whole packet: its header's, and that of TCP, UDP or ICMP. For what is going to be
+/// cut into fragments, of which no one could make it any more.
+///
+/// ```
+/// let mut packet = [[0x60, 0, 0, 0, 0, 8, 58, 64].as_slice(), &[0xfd; 32], &[128, 0, 0, 0, 0, 1, 0, 1]].concat();
+/// peersock_stack::fill_checksums(&mut packet);
+/// assert_ne!(packet[42..44], [0, 0]);
+/// ```
+pub fn fill_checksums(packet: &mut [u8]) {
+    let Some(checksum) = prepare_checksum(packet) else { return };
+    let (start, offset) = (usize::from(checksum.start), usize::from(checksum.offset));
+    let Ok(ip) = IpHeader::parse(packet, false) else { return };
+    let sum = !checksum::data(&packet[start..ip.total_len]);
+    // RFC 768: a sum of zero is sent as all ones, for zero says that there is none.
+    let is_udp = offset == UDP_OFFSET;
+    let sum = if sum == 0 && is_udp { 0xffff } else { sum };
+    packet[start + offset..][..2].copy_from_slice(&sum.to_be_bytes());
+}
+
+const TCP_OFFSET: usize = 16;
+const UDP_OFFSET: usize = 6;
+const ICMP_OFFSET: usize = 2;
+
+struct Place {
+    start: usize,
+    offset: usize,
+    protocol: IpProtocol,
+    ip: IpHeader,
+}
+
+/// The upper layer's checksum; `None` if the packet is a fragment, or has none that is known here.
+fn find(packet: &[u8]) -> Option<Place> {
+    let ip = IpHeader::parse(packet, false).ok()?;
+    if is_fragment(packet) {
+        return None;
+    }
+    let upper = extensions::upper(&packet[..ip.total_len])?;
+    let offset = match (upper.protocol, ip.source.is_ipv4()) {
+        (IpProtocol::Tcp, _) => TCP_OFFSET,
+        (IpProtocol::Udp, _) => UDP_OFFSET,
+        (IpProtocol::Icmp, true) | (IpProtocol::Icmpv6, false) => ICMP_OFFSET,
+        _ => return None,
+    };
+    (upper.at + offset + 2 <= ip.total_len).then_some(Place {
+        start: upper.at,
+        offset,
+        protocol: upper.protocol,
+        ip,
+    })
+}
+
+fn fill_header(packet: &mut [u8]) {
+    if packet.first().is_some_and(|first| first >> 4 == 4)
+        && let Ok(mut view) = Ipv4Packet::new_checked(packet)
+        && view.header_len() >= 20
+    {
+        view.fill_checksum();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ip::{Fields, write_fields};
+
+    fn packet(protocol: IpProtocol, ipv6: bool, payload: &[u8]) -> Vec<u8> {
+        let addresses = if ipv6 { ["fd00::1", "fd00::2"] } else { ["10.0.0.1", "10.0.0.2"] };
+        let [source, destination] = addresses.map(|address| address.parse::<IpAddr>().unwrap());
+        let fields = Fields { protocol, hop_limit: 9, traffic_class: 0, may_fragment: true };
+        let mut packet = vec![0; 40 + payload.len()];
+        let at = write_fields(&mut packet, (source, destination), &fields, payload.len(), false).unwrap();
+        packet.truncate(at + payload.len());
+        packet[at..].copy_from_slice(payload);
+        packet
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_filled_in_is_found_right(
+            ipv6: bool,
+            which in 0..3_usize,
+            payload in prop::collection::vec(any::<u8>(), 20..200),
+        ) {
+            let icmp = if ipv6 { IpProtocol::Icmpv6 } else { IpProtocol::Icmp };
+            let protocol = [IpProtocol::Tcp, IpProtocol::Udp, icmp][which];
+            let mut packet = packet(protocol, ipv6, &payload);
+            fill_checksums(&mut packet);
+            let ip = IpHeader::parse(&packet, true).unwrap();
+            let upper = &packet[ip.header_len..];
+            let pseudo = match protocol {
+                IpProtocol::Icmp => 0,
+                _ => checksum::pseudo_header(&ip.source.into(), &ip.destination.into(), protocol, upper.len() as u32),
+            };
+            prop_assert_eq!(checksum::combine(&[pseudo, checksum::data(upper)]), 0xffff);
+        }
+
+        #[test]
+        fn any_bytes_are_survived(mut packet in prop::collection::vec(any::<u8>(), 0..120), first in 0x40..0x70_u8) {
+            if let Some(byte) = packet.first_mut() {
+                *byte = first;
+            }
+            prepare_checksum(&mut packet);
+            fill_checksums(&mut packet);
+        }
+    }
+
+    #[test]
+    fn fragments_and_unknown_protocols_are_left_alone() {
+        let mut sctp = packet(IpProtocol::Unknown(132), true, &[7; 30]);
+        let before = sctp.clone();
+        assert_eq!(prepare_checksum(&mut sctp), None);
+        assert_eq!(sctp, before);
+        let mut first = packet(IpProtocol::Udp, false, &[7; 30]);
+        first[6] |= 0x20;
+        assert_eq!(prepare_checksum(&mut first), None);
+        assert!(IpHeader::parse(&first, true).is_ok(), "the header's own is made");
+        assert_eq!(first[20..], [7; 30]);
+    }
+}

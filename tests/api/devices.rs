@@ -1,0 +1,263 @@
+//! Networks that are joined for a device: what another IP makes and takes, here by hand.
+
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, SyncSender};
+
+use peersock::blocking::{TcpListener, TcpStream, UdpSocket};
+use peersock::device::{Device, DeviceSender, Offload, PartialChecksum, Segments};
+use peersock::{Joined, Network, NetworkId, Node};
+
+use crate::common::{PATIENCE, member, network, node, pattern};
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const ICMP: u8 = 58;
+
+/// Bytes of IPv6's header, and of UDP's.
+const IP: usize = 40;
+
+/// Keeps what it gets.
+#[derive(Debug)]
+struct Shelf(SyncSender<(Vec<u8>, Offload)>);
+
+impl Device for Shelf {
+    fn deliver(&self, packet: &[u8], offload: &Offload) {
+        let _ = self.0.try_send((packet.to_vec(), *offload));
+    }
+}
+
+/// A node whose network a device has.
+struct Host {
+    node: Node,
+    joined: Joined,
+    sender: DeviceSender,
+    got: Receiver<(Vec<u8>, Offload)>,
+}
+
+impl Host {
+    fn start(id: NetworkId) -> Host {
+        let (keep, got) = mpsc::sync_channel(1024);
+        let node = node();
+        let joined = node.join_device(Network::ad_hoc(id), Arc::new(Shelf(keep))).expect("a fresh node");
+        let sender = joined.device_sender().expect("it was joined for a device");
+        Host { node, joined, sender, got }
+    }
+
+    fn send(&mut self, packet: &[u8], offload: Offload) {
+        self.sender.send(&mut packet.to_vec(), &offload);
+        self.sender.flush();
+    }
+
+    /// The next packet of a protocol.
+    fn next(&self, protocol: u8) -> (Vec<u8>, Offload) {
+        loop {
+            let got = self.got.recv_timeout(PATIENCE).expect("a packet");
+            if got.0[6] == protocol {
+                return got;
+            }
+        }
+    }
+
+    /// A UDP datagram of this host.
+    fn datagram(&self, from: u16, to: SocketAddr, data: &[u8]) -> Vec<u8> {
+        let length = (8 + data.len()) as u16;
+        let header = [from.to_be_bytes(), to.port().to_be_bytes(), length.to_be_bytes(), [0; 2]].concat();
+        ip(self.joined.address(), to.ip(), UDP, &[&header[..], data].concat())
+    }
+}
+
+fn ip(from: Ipv6Addr, to: IpAddr, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let IpAddr::V6(to) = to else { panic!("IPv6") };
+    let length = (payload.len() as u16).to_be_bytes();
+    [&[0x60, 0, 0, 0, length[0], length[1], protocol, 64], &from.octets()[..], &to.octets(), payload].concat()
+}
+
+/// A TCP segment without options.
+fn segment((from, to): (SocketAddr, SocketAddr), (seq, ack): (u32, u32), flags: u8, data: &[u8]) -> Vec<u8> {
+    let ports = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();
+    let numbers = [seq.to_be_bytes(), ack.to_be_bytes()].concat();
+    let rest = [0x50, flags, 0xff, 0xff, 0, 0, 0, 0];
+    let IpAddr::V6(source) = from.ip() else { panic!("IPv6") };
+    ip(source, to.ip(), TCP, &[&ports, &numbers, &rest[..], data].concat())
+}
+
+fn number(packet: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes(packet[at..at + 4].try_into().expect("four bytes"))
+}
+
+#[test]
+fn datagrams_pass_between_a_host_and_a_socket() {
+    let id = network();
+    let mut host = Host::start(id);
+    let (other, away) = member(id);
+    let socket = UdpSocket::bind_on(&other, (away.address(), 1700)).expect("a port");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let to = SocketAddr::new(away.address().into(), 1700);
+    // The first waits for the session.
+    for data in [pattern(1, 100), pattern(2, 0), pattern(3, 1000)] {
+        host.send(&host.datagram(40_900, to, &data), Offload::default());
+        let mut buf = [0; 2000];
+        let (length, from) = socket.recv_from(&mut buf).expect("a datagram");
+        assert_eq!(
+            (&buf[..length], from),
+            (&data[..], SocketAddr::new(host.joined.address().into(), 40_900))
+        );
+        socket.send_to(&data, from).expect("it is sent");
+        let (packet, offload) = host.next(UDP);
+        assert_eq!(packet[IP + 8..], data);
+        assert_eq!(offload.checksum, Some(PartialChecksum { start: 40, offset: 6 }));
+    }
+    // Perhaps larger than the path: then it comes in parts, whose checksum was made before.
+    let data = pattern(4, 60_000);
+    socket.send_to(&data, (host.joined.address(), 40_900)).expect("it is sent");
+    let mut received = vec![0; 8 + data.len()];
+    let mut missing = received.len();
+    let mut is_whole = false;
+    while missing > 0 {
+        let (packet, offload) = host.got.recv_timeout(PATIENCE).expect("a packet");
+        let (at, part) = match packet[6] {
+            UDP => (0, &packet[IP..]),
+            44 => (usize::from(u16::from_be_bytes([packet[42], packet[43]]) & !7), &packet[48..]),
+            _ => continue,
+        };
+        is_whole = packet[6] == UDP;
+        assert_eq!(offload.checksum.is_some(), is_whole, "nobody could complete that of a part");
+        received[at..at + part.len()].copy_from_slice(part);
+        missing -= part.len();
+    }
+    assert_eq!(received[8..], data);
+    assert!(is_whole || is_right(&host, away.address(), &received));
+}
+
+/// Whether the checksum of a UDP datagram from `from` is (RFC 768, RFC 8200 8.1).
+fn is_right(host: &Host, from: Ipv6Addr, datagram: &[u8]) -> bool {
+    let length = (datagram.len() as u32).to_be_bytes();
+    let pseudo = [&from.octets()[..], &host.joined.address().octets(), &length, &[0, 0, 0, UDP]].concat();
+    let sum = pseudo.chunks(2).chain(datagram.chunks(2)).map(|two| match two {
+        [one, other] => u64::from(*one) << 8 | u64::from(*other),
+        [one, ..] => u64::from(*one) << 8,
+        [] => 0,
+    });
+    let mut sum: u64 = sum.sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    sum == 0xffff
+}
+
+#[test]
+fn a_large_packet_becomes_segments_and_they_one_packet() {
+    let id = network();
+    let mut host = Host::start(id);
+    let (other, away) = member(id);
+    let listener = TcpListener::bind_on(&other, (away.address(), 1700)).expect("a port");
+    let ends =
+        (SocketAddr::new(host.joined.address().into(), 40_900), SocketAddr::new(away.address().into(), 1700));
+    host.send(&segment(ends, (1000, 0), 2, &[]), Offload::default());
+    let (answer, _) = host.next(TCP);
+    assert_eq!((answer[IP + 13], number(&answer, IP + 8)), (0x12, 1001));
+    let theirs = number(&answer, IP + 4).wrapping_add(1);
+    host.send(&segment(ends, (1001, theirs), 0x10, &[]), Offload::default());
+    let (mut stream, _) = listener.accept().expect("a connection");
+    // More in each segment than any path takes: the kernel's idea of it may be old.
+    for payload in [500, 9000] {
+        let data = pattern(7, 40_000);
+        let at = if payload == 500 { 1001 } else { 41_001 };
+        let segments = Some(Segments { header_len: 60, payload });
+        host.send(&segment(ends, (at, theirs), 0x18, &data), Offload { checksum: None, segments });
+        let mut received = vec![0; data.len()];
+        stream.read_exact(&mut received).expect("all of it");
+        assert_eq!(received, data);
+    }
+    let data = pattern(8, 8000);
+    stream.write_all(&data).expect("there is room");
+    let mut received = vec![0; data.len()];
+    let mut count = 0;
+    while count < data.len() {
+        let (packet, offload) = host.next(TCP);
+        assert_eq!(offload.checksum, Some(PartialChecksum { start: 40, offset: 16 }));
+        let payload = &packet[IP + 20..];
+        match offload.segments {
+            Some(segments) => assert!(segments.header_len == 60 && segments.payload < payload.len()),
+            None => assert!(packet.len() < 1500),
+        }
+        // What is acknowledged late comes again.
+        let at = number(&packet, IP + 4).wrapping_sub(theirs) as usize;
+        received[at..at + payload.len()].copy_from_slice(payload);
+        count = count.max(at + payload.len());
+        let so_far = theirs.wrapping_add(count as u32);
+        host.send(&segment(ends, (81_001, so_far), 0x10, &[]), Offload::default());
+    }
+    assert_eq!(received, data);
+}
+
+#[test]
+fn what_may_not_pass_does_not_and_the_host_is_told() {
+    let id = network();
+    let mut host = Host::start(id);
+    let (other, away) = member(id);
+    let socket = UdpSocket::bind_on(&other, (away.address(), 1700)).expect("a port");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let to = SocketAddr::new(away.address().into(), 1700);
+    // Addresses of others as source, and no IP packets at all: they are dropped, so the last one comes first.
+    let mut forged = host.datagram(40_900, to, b"forged");
+    forged[8..24].copy_from_slice(&away.address().octets());
+    for packet in [&forged[..], &[], &[0x60; 10], &[0xff; 60]] {
+        host.send(packet, Offload::default());
+    }
+    host.send(&host.datagram(40_900, to, b"own"), Offload::default());
+    let mut buf = [0; 100];
+    assert_eq!(socket.recv(&mut buf).expect("a datagram"), 3);
+    // A port that the network does not allow.
+    let forbidden = SocketAddr::new(to.ip(), away.allowed_ports().end() + 1);
+    host.send(&host.datagram(40_900, forbidden, b"x"), Offload::default());
+    let (error, _) = host.next(ICMP);
+    assert_eq!(error[IP..IP + 2], [1, 1], "administratively prohibited");
+    assert_eq!(error[8..24], away.address().octets());
+    // Nobody can have this address, or has that.
+    let elsewhere = SocketAddr::new("2001:db8::1".parse().expect("an address"), 1700);
+    host.send(&host.datagram(40_900, elsewhere, b"x"), Offload::default());
+    assert_eq!(host.next(ICMP).0[IP..IP + 2], [1, 0], "no route");
+    let mut nobody = away.address().octets();
+    nobody[15] ^= 1;
+    host.send(&host.datagram(40_900, SocketAddr::new(nobody.into(), 1700), b"x"), Offload::default());
+    assert_eq!(host.next(ICMP).0[IP..IP + 2], [1, 3], "address unreachable");
+    // Too large for the path, and it must be told how much that takes.
+    host.send(&host.datagram(40_900, to, &pattern(1, 65_527)), Offload::default());
+    let (error, offload) = host.next(ICMP);
+    assert_eq!((error[IP], offload), (2, Offload::default()));
+    let mtu = number(&error, IP + 4) as usize;
+    let fitting = pattern(2, mtu - IP - 8);
+    host.send(&host.datagram(40_900, to, &fitting), Offload::default());
+    let mut buf = vec![0; 70_000];
+    assert_eq!(socket.recv(&mut buf).expect("a datagram"), fitting.len());
+}
+
+#[test]
+fn two_hosts_have_one_network() {
+    let id = network();
+    let [mut sender, host] = [Host::start(id), Host::start(id)];
+    let to = SocketAddr::new(host.joined.address().into(), 1700);
+    let udp = PartialChecksum { start: 40, offset: 6 };
+    for data in [pattern(1, 10), pattern(2, 1000)] {
+        let offload = Offload { checksum: Some(udp), segments: None };
+        sender.send(&sender.datagram(40_900, to, &data), offload);
+        let (packet, offload) = host.next(UDP);
+        assert_eq!((&packet[IP + 8..], offload.checksum), (&data[..], Some(udp)));
+    }
+}
+
+#[test]
+fn sockets_are_not_in_a_network_that_a_device_has() {
+    let id = network();
+    let host = Host::start(id);
+    let (other, away) = member(id);
+    let listener = TcpListener::bind_on(&other, (away.address(), 1700)).expect("a port");
+    let address = listener.local_addr().expect("it is bound");
+    TcpStream::connect_on(&host.node, address).expect_err("no way there");
+    UdpSocket::bind_on(&host.node, (host.joined.address(), 1700)).expect_err("the address is the device's");
+    assert!(away.device_sender().is_none());
+    assert!(host.node.leave(id));
+}

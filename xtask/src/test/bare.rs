@@ -1,0 +1,132 @@
+//! A machine with Rust, a C compiler and nothing else: how the README's two commands begin there.
+//!
+//! Programs are found in a folder of links alone, and cargo has a home without further tools. Steps and tests
+//! that need others say so and are skipped; nothing fails.
+
+use std::env;
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::command::run;
+use super::outcome::Outcome;
+use super::workspace::{self, Workspace};
+use crate::cleanup::Guard;
+use crate::{Result, cargo, root};
+
+/// The compiler of C with what it calls, a shell, and what every system has (coreutils).
+const PROGRAMS: &[&str] = &[
+    "ar", "as", "cat", "cc", "chmod", "cp", "cut", "date", "dirname", "echo", "env", "false", "head", "id",
+    "ld", "ln", "ls", "mkdir", "mv", "nice", "printf", "pwd", "ranlib", "readlink", "rm", "sh", "sleep",
+    "sort", "tail", "tee", "test", "touch", "tr", "true", "uname", "wc",
+];
+
+/// The steps that begin there, and those that have to be skipped.
+const STEPS: &str = "format,sources,header,clippy,python,readme";
+const SKIPPED: [&str; 4] = ["format", "clippy", "python", "README: install"];
+
+/// Runs the beginnings.
+///
+/// # Errors
+///
+/// When the folder cannot be made.
+pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
+    if !run(workspace::build())?.0 {
+        return Ok(Outcome::failed("bare: the workspace does not build"));
+    }
+    let place = Place::make(&workspace.target.join("bare"))?;
+    let mut outcome = Outcome::default();
+
+    let mut steps = place.command(Command::new(env::current_exe()?));
+    steps.args(["test", "--only", STEPS]).current_dir(root());
+    // Nothing is built there: cargo would take what it has downloaded for something else.
+    steps.env("CARGO_HOME", &place.home).env("CARGO", place.programs.join("cargo"));
+    let (success, output) = quietly(steps)?;
+    outcome.add(checked("bare: the first steps of cargo xtask test", success, &output));
+    for step in SKIPPED {
+        let is_skipped = output.lines().any(|line| line.starts_with(&format!("skipped {step}: ")));
+        outcome.add(checked(format!("bare: {step} is skipped with a reason"), is_skipped, &output));
+    }
+
+    // Most of these need a program that is not there.
+    let mut tests = place.command(cargo());
+    tests.args(["test", "--offline", "--workspace", "--test", "run", "--", "--show-output"]);
+    let (success, output) = quietly(tests)?;
+    let counted = Outcome::from_libtest(&output);
+    let are_skipped = counted.skipped.len() > 50;
+    outcome.add(checked("bare: tests that need other programs are skipped", success && are_skipped, &output));
+
+    let mut demo = place.command(Command::new(workspace.target.join("debug/peersock")));
+    demo.args(["demo", "--size", "16MiB"]);
+    let (success, output) = quietly(demo)?;
+    outcome.add(checked("bare: the demonstration", success, &output));
+    Ok(outcome)
+}
+
+/// One check; what was printed is shown if it failed.
+fn checked(what: impl Into<String>, success: bool, output: &str) -> Outcome {
+    if !success {
+        println!("{output}");
+    }
+    Outcome::of(what, success)
+}
+
+/// The folder of links, and a home of cargo's without any of its subcommands.
+struct Place {
+    programs: PathBuf,
+    home: PathBuf,
+}
+
+impl Place {
+    fn make(folder: &Path) -> Result<Place> {
+        let _ = fs::remove_dir_all(folder);
+        let (programs, home) = (folder.join("bin"), folder.join("home"));
+        fs::create_dir_all(&programs)?;
+        fs::create_dir_all(&home)?;
+        let path = env::var_os("PATH").unwrap_or_default();
+        for program in PROGRAMS {
+            let found =
+                env::split_paths(&path).map(|folder| folder.join(program)).find(|path| path.is_file());
+            // Those of coreutils that a machine lacks nobody needs there.
+            if let Some(found) = found {
+                symlink(found, programs.join(program))?;
+            }
+        }
+        // Without rustup, which would find its other components.
+        let sysroot = Command::new("rustc").args(["--print", "sysroot"]).current_dir(root()).output()?;
+        let tools = Path::new(String::from_utf8(sysroot.stdout)?.trim()).join("bin");
+        for program in ["cargo", "rustc", "rustdoc"] {
+            symlink(tools.join(program), programs.join(program))?;
+        }
+        Ok(Place { programs, home })
+    }
+
+    /// The same command there.
+    fn command(&self, mut command: Command) -> Command {
+        command.env("PATH", &self.programs);
+        command
+    }
+}
+
+/// Runs a command, and gives what it prints.
+fn quietly(mut command: Command) -> Result<(bool, String)> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let (mut child, guard) = Guard::spawn(&mut command)?;
+    let stderr = child.stderr.take().ok_or("it is piped")?;
+    let errors = std::thread::spawn(move || {
+        let mut text = Vec::new();
+        let _ = BufReader::new(stderr).read_to_end(&mut text);
+        text
+    });
+    let mut output = String::new();
+    for line in BufReader::new(child.stdout.take().ok_or("it is piped")?).split(b'\n') {
+        output += &String::from_utf8_lossy(&line?);
+        output.push('\n');
+    }
+    let status = child.wait()?;
+    guard.disarm();
+    output += &String::from_utf8_lossy(&errors.join().map_err(|_| "its output was lost")?);
+    Ok((status.success(), output))
+}
