@@ -29,6 +29,9 @@ const STRAY_WAIT: Duration = Duration::from_millis(400);
 /// A path that has answered is not asked again for so long.
 const STRAY_INTERVAL: Duration = Duration::from_secs(1);
 
+/// A peer that is heard at the place that the path left longer ago has moved.
+const LEFT_FOR: Duration = Duration::from_secs(5);
+
 impl Link {
     /// Asks the peer to repeat a random number from `place`, unless that was just done or costs more than may
     /// be sent there.
@@ -72,13 +75,24 @@ impl Link {
     /// When a path leaves a root or a TURN server, packets that it still has arrive after those on the new
     /// path; and both sides may leave one at once, each for another place. So a path that beats a relayed
     /// place follows the peer there only if it does not answer any more: one of a greater kind does, and of
-    /// one kind that of the node with the smaller ID.
+    /// one kind that of the node with the smaller ID. Of direct places that goes for the one that the path has
+    /// just left, since any other says that the peer has moved. Otherwise both nodes could follow each other
+    /// to and fro for ever.
     pub(super) fn may_follow(&mut self, cx: &mut Context<'_>, place: &Place) -> bool {
         let kind = |key| cx.reach.kind(&key, &cx.core.scarce);
         let Some(path) = cx.reach.place() else { return true };
+        let gives_way = cx.core.own_id > *self.handle.id();
         let follows = match kind(place.key()).cmp(&kind(path.key())) {
             Ordering::Less => false,
-            Ordering::Equal => kind(path.key()) == Kind::Direct || cx.core.own_id > *self.handle.id(),
+            Ordering::Equal if kind(path.key()) == Kind::Direct => {
+                let left = cx.reach.left_at(place).map(|at| cx.now.saturating_duration_since(at));
+                left.is_none_or(|left| match gives_way {
+                    // What was under way when the peer changed its path too has come by then.
+                    true => left >= STRAY_WAIT.max(cx.reach.rtt_at(place).unwrap_or_default() * 2),
+                    false => left >= LEFT_FOR,
+                })
+            }
+            Ordering::Equal => gives_way,
             Ordering::Greater => true,
         };
         if follows {

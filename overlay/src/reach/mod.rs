@@ -90,6 +90,8 @@ pub(crate) struct Reach {
     path: Option<Used>,
     /// The path before this one, in case that the node goes back to it.
     left: Option<Used>,
+    /// When the path was last changed.
+    moved: Option<Instant>,
     /// When the path was last changed for a better one.
     settled: Option<Instant>,
     /// When places may be compared again.
@@ -271,7 +273,11 @@ impl Reach {
 
     /// The smoothed round-trip time of the path.
     pub(crate) fn rtt(&self) -> Option<Duration> {
-        let place = self.place()?;
+        self.rtt_at(&self.place()?)
+    }
+
+    /// The smoothed round-trip time by way of a place.
+    pub(crate) fn rtt_at(&self, place: &Place) -> Option<Duration> {
         self.candidates.get(&place.key())?.quality.rtt()
     }
 
@@ -335,7 +341,13 @@ impl Reach {
             Used { place, known: mtud.current(), mtud, too_small: false }
         });
         self.left = self.path.replace(used);
+        self.moved = Some(now);
         true
+    }
+
+    /// When the path was changed from `place` to the one that it has now.
+    pub(crate) fn left_at(&self, place: &Place) -> Option<Instant> {
+        self.moved.filter(|_| self.left.as_ref().is_some_and(|left| left.place == *place))
     }
 
     /// Whether there is another place than the path at which the node has shown that it receives.
