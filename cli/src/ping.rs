@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use peersock::Node;
 use peersock::blocking::Ping;
 use serde_json::{Value, json};
 use signal_hook::consts::SIGINT;
@@ -124,12 +125,12 @@ const STOPPED: &str = "stopped by a signal before there was a reply";
 fn measure(args: &Args, tally: &Arc<Mutex<Option<Tally>>>, summary: &Arc<Summary>) -> Outcome {
     let (interrupted, summary) = (Arc::clone(tally), Arc::clone(summary));
     let json = args.json;
-    let session = Session::open_until(&args.node, &args.network, move |signal| {
+    let session = Session::open_until(&args.node, &args.network, move |signal, node| {
         let replies = match &*interrupted.lock().expect("no panic under this lock") {
             Some(tally) => {
                 if !json {
                     // The process is about to end; there is nobody left to tell that stdout is closed.
-                    let _ = print(format_args!("\n{tally}"));
+                    let _ = print_end(node, tally);
                 }
                 tally.round_trips.len()
             }
@@ -185,14 +186,9 @@ fn measure(args: &Args, tally: &Arc<Mutex<Option<Tally>>>, summary: &Arc<Summary
     }
     check_size(&session, address, is_lost, reach::CHECK)?;
     let path = tally_of(tally, |tally| tally.path.clone());
-    if !json {
-        for reason in peer_at(&session.node, address).iter().flat_map(reasons) {
-            print(format_args!("not direct: {reason}"))?;
-        }
-    }
     let replies = tally_of(tally, |tally| tally.round_trips.len());
     if !json {
-        print(format_args!("\n{}", tally_of(tally, |tally| tally.to_string())))?;
+        tally_of(tally, |tally| print_end(&session.node, tally))?;
     }
     session.close()?;
     match replies {
@@ -229,6 +225,14 @@ fn look_at_path(session: &Session, tally: &Mutex<Option<Tally>>, json: bool) -> 
         print(format_args!("path {}: {path}", if before.is_some() { "changed" } else { "taken" }))?;
     }
     Ok(is_direct)
+}
+
+/// Says why the path is not direct, and what came of the requests.
+fn print_end(node: &Node, tally: &Tally) -> Outcome {
+    for reason in peer_at(node, tally.address).iter().flat_map(reasons) {
+        print(format_args!("not direct: {reason}"))?;
+    }
+    print(format_args!("\n{tally}"))
 }
 
 /// The tally is there once the peer was found.

@@ -74,7 +74,7 @@ impl Serving {
         raise_descriptors(2 * u64::from(args.max_connections) + OTHER_DESCRIPTORS);
         let ending = Arc::<OnceLock<Ending>>::default();
         let at_signal = Arc::clone(&ending);
-        let session = Session::open_until(node, network, move |signal| {
+        let session = Session::open_until(node, network, move |signal, _| {
             if let Some(ending) = at_signal.get() {
                 ending.run();
             }

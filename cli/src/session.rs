@@ -34,15 +34,15 @@ pub(crate) struct Session {
 impl Session {
     /// Starts a node, joins, and sees to it that Ctrl-C ends both properly.
     pub(crate) fn open(node: &NodeArgs, network: &NetworkArgs) -> Outcome<Session> {
-        Session::open_until(node, network, |signal| 128 + signal)
+        Session::open_until(node, network, |signal, _| 128 + signal)
     }
 
-    /// As [`Session::open`]; Ctrl-C calls `farewell` first, which is told the signal and returns the exit
-    /// status.
+    /// As [`Session::open`]; Ctrl-C calls `farewell` first, which is told the signal and the node, and
+    /// returns the exit status.
     pub(crate) fn open_until(
         args: &NodeArgs,
         network: &NetworkArgs,
-        farewell: impl FnOnce(i32) -> i32 + Send + 'static,
+        farewell: impl FnOnce(i32, &Node) -> i32 + Send + 'static,
     ) -> Outcome<Session> {
         let network = network.resolve()?;
         let identity = match args.state.ephemeral {
@@ -66,7 +66,7 @@ impl Session {
             named => named,
         };
         let join = |node: &Node, network| node.join_device(network, device);
-        Session::open_with(args, network, identity, allowed, join, |signal| 128 + signal)
+        Session::open_with(args, network, identity, allowed, join, |signal, _| 128 + signal)
     }
 
     fn open_with(
@@ -75,13 +75,13 @@ impl Session {
         identity: IdentitySource,
         allowed: Interfaces,
         join: impl FnOnce(&Node, Network) -> Result<Joined, JoinError>,
-        farewell: impl FnOnce(i32) -> i32 + Send + 'static,
+        farewell: impl FnOnce(i32, &Node) -> i32 + Send + 'static,
     ) -> Outcome<Session> {
         let node = Node::builder().identity(identity).interfaces(allowed).port(args.overlay_port);
         let node = args.with_roots(node)?.start()?;
         let interrupted = node.clone();
         signals::end_with(move |signal| {
-            let status = farewell(signal);
+            let status = farewell(signal, &interrupted);
             let unacked = arrivals::finish(HURRY);
             let is_delivered = interrupted.shutdown(HURRY);
             match unacked {

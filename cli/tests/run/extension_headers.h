@@ -200,6 +200,7 @@ static void extension_headers(void) {
     SEND(two, 1, PART(IPV6_RTHDR, short_home));
     SEND(two, 1, {IPV6_RTHDR, home, 2});
     SEE(sendto(two, "as before", 9, 0, &other.any, size));
+    was_sent = 1;
     show_next(one, 400, 0);
     SEE(setsockopt(two, IPPROTO_IPV6, IPV6_HOPOPTS, NULL, 0));
     SEE(setsockopt(two, IPPROTO_IPV6, IPV6_DSTOPTS, NULL, 0));

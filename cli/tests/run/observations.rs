@@ -30,7 +30,11 @@ fn overlay_sockets_are_observed_as_the_kernels_are() {
         let (wanted, got): (Vec<&str>, Vec<&str>) =
             (wanted.text().lines().collect(), got.text().lines().collect());
         assert!(wanted.len() > 400, "{} observations", wanted.len());
-        assert_eq!(wanted.len(), got.len(), "the program went another way");
+        if wanted.len() != got.len() {
+            let at = wanted.iter().zip(&got).position(|(wanted, got)| what(wanted) != what(got));
+            let around = |lines: &[&str]| lines[at.unwrap_or(0).saturating_sub(3)..][..6].join("\n");
+            panic!("the program went another way\n{}\nand\n{}", around(&wanted), around(&got));
+        }
         for (wanted, got) in wanted.into_iter().zip(got).filter(|(wanted, got)| wanted != got) {
             if !known.contains(got) {
                 unknown += &format!("{overlays}:\n# {wanted}\n{got}\n");
@@ -41,4 +45,9 @@ fn overlay_sockets_are_observed_as_the_kernels_are() {
     assert!(unknown.is_empty(), "the kernel's, and the overlay's:\n{unknown}");
     let gone: Vec<&str> = known.into_iter().filter(|known| !seen.contains(*known)).collect();
     assert!(gone.is_empty(), "these do not differ any more: take them out\n{gone:#?}");
+}
+
+/// What was looked at, without what was seen.
+fn what(line: &str) -> &str {
+    line.split(" = ").next().unwrap_or(line)
 }
