@@ -100,8 +100,6 @@ enum Command {
     Up(up::Args),
     #[command(hide = true)]
     RunGuard(run::GuardArgs),
-    #[command(hide = true)]
-    RunLibrary(run::LibraryArgs),
     Status(status::Args),
     Members(members::Args),
     Netcheck(netcheck::Args),
@@ -153,7 +151,6 @@ fn run(cli: &Cli) -> Outcome {
         Command::Root(args) => root::run(args),
         Command::Up(args) => up::run(args),
         Command::RunGuard(args) => run::guard(args),
-        Command::RunLibrary(args) => run::provide_library(args),
         Command::Status(args) => status::run(args),
         Command::Members(args) => members::run(args),
         Command::Netcheck(args) => netcheck::run(args),

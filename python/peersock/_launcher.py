@@ -1,21 +1,19 @@
 """``python -m peersock run``: a node, and beside it the program in a process of its own.
 
 So the program may start, replace and end its processes as it likes, with exec(2) too: the node is in none of them, and
-ends when the last has. Their environment says which node it is, and has every Python among them begin with
-`_child/sitecustomize.py`; `_spawn` puts it back where a program has left it out.
+ends when the last has. Their environment says which node it is, has every Python among them begin with
+`_child/sitecustomize.py`, and all others load the library that `peersock run` preloads; `_spawn` puts it back where a
+program has left it out.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import glob
 import hashlib
 import json
 import os
-import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -28,8 +26,6 @@ from .session import Session
 
 #: Tells which `run` a process belongs to: the node's name, and what the command line said of it.
 RUN = "PEERSOCK_RUN"
-#: How long the program `peersock` may take to provide its library, seconds.
-_PATIENCE = 30.0
 
 _FORWARDED = {
     signal.SIGHUP,
@@ -130,6 +126,7 @@ def _launch(
     interfaces = options.interface if options.interface != ["lo"] else "loopback"
     _peersock.adopt_orphans()
     try:
+        library = _peersock.provide_library()
         session = Session(
             options.network,
             secret=secret,
@@ -149,9 +146,7 @@ def _launch(
     environment = {name: os.environ[name] for name in (_node.NODE, _node.RULES, _node.NETWORKS)}
     environment[RUN] = f"{_node_name()}:{digest}"
     environment["PYTHONPATH"] = _before(str(Path(__file__).parent / "_child"), os.environ.get("PYTHONPATH"))
-    library = _library()
-    if library is not None:
-        environment["LD_PRELOAD"] = _before(library, os.environ.get("LD_PRELOAD"))
+    environment["LD_PRELOAD"] = _before(library, os.environ.get("LD_PRELOAD"))
     with contextlib.suppress(BrokenPipeError), os.fdopen(writer, "w") as pipe:
         pipe.write(json.dumps(environment))
     status, asked = _wait(program, heeded)
@@ -168,26 +163,6 @@ def _launch(
 
 def _before(first: str, others: str | None) -> str:
     return f"{first}:{others}" if others else first
-
-
-def _library() -> str | None:
-    """The library that reaches children that are not Python, if the program `peersock` of this version is installed: it
-    has the library inside."""
-    program = shutil.which("peersock")
-    if program is None:
-        return None
-    command = [program, "run-library", _peersock.__version__]
-    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_PATIENCE)
-        if done.returncode == 0:
-            path = os.fsdecode(done.stdout.rstrip(b"\n"))
-            # Programs of other versions do not remove the file while it is locked; it is until this process ends.
-            held = os.open(path, os.O_RDONLY)
-            with contextlib.suppress(OSError):
-                # Some network file systems have no locks.
-                fcntl.flock(held, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return path
-    return None
 
 
 def _close(session: Session, was_asked: bool, asking: set[signal.Signals]) -> tuple[bool, str | None]:

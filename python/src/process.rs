@@ -1,10 +1,24 @@
 //! What a launcher of programs needs of the system.
 
+use std::ffi::OsStr;
+
 use peersock_bsd::filter;
+use peersock_run_library::Library;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use rustix::process::{Resource, Rlimit};
 
 use crate::errors::{described, errno};
+
+/// Others do not remove its file for as long as this process runs.
+static LIBRARY: PyOnceLock<Library> = PyOnceLock::new();
+
+/// Puts the library that reaches programs in other languages where they can load it, and gives its path.
+#[pyfunction]
+pub(crate) fn provide_library(py: Python<'_>) -> PyResult<&'static OsStr> {
+    let provide = || Library::provide().map_err(|error| described(py, libc::EIO, error));
+    Ok(LIBRARY.get_or_try_init(py, provide)?.path().as_os_str())
+}
 
 /// Has the kernel refuse sockets of the Internet to the calling thread, and to all that it starts from now
 /// on: what cannot be put on the overlay reaches nothing.

@@ -4,10 +4,7 @@ mod children;
 mod delivery;
 mod filter;
 mod guard;
-mod library;
-mod library_path;
 mod mode;
-mod old_libraries;
 mod program;
 mod unanswered;
 mod watch;
@@ -22,13 +19,12 @@ use std::time::Duration;
 
 use peersock::{IdentitySource, Network, Node};
 use peersock_descriptors::{FdServer, Outstanding};
+use peersock_run_library::Library;
 use peersock_seccomp::Supervisor;
 
 use self::children::{Ended, Requests};
 use self::guard::Guard;
 pub(crate) use self::guard::{Args as GuardArgs, run as guard};
-use self::library::Library;
-pub(crate) use self::library_path::{Args as LibraryArgs, run as provide_library};
 use self::mode::{Mode, Taken};
 use self::watch::Watch;
 use crate::args::{NetworksArgs, NodeArgs};
@@ -130,7 +126,9 @@ pub(crate) fn run(args: &Args) -> Outcome {
             "leave one of them out",
         ));
     }
-    let library = Library::provide()?;
+    let library = Library::provide().map_err(|error| {
+        Failure::new(error, "name a folder that can be written to in XDG_CACHE_HOME")
+    })?;
     let (path, reach) = program::check(Path::new(&args.program[0]))?;
     let is_notified = args.mode.is_notified(args, &path, reach)?;
     let networks = args.networks.resolve()?;

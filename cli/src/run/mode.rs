@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use peersock_bsd::{Client, Rules};
 use peersock_descriptors::FdServer;
+use peersock_run_library::Library;
 use peersock_seccomp::Supervisor;
 
 use super::children::Filter;
-use super::library::Library;
 use super::program::{Bypass, Reach};
 use super::{Args, preload, rules};
 use crate::failure::{Failure, Outcome};

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
 
+use peersock_run_library::Library;
 use rustix::process::{Signal, Uid};
 
-use crate::common::{peersock, run, signal};
+use crate::common::{run, signal};
 use crate::lab::{Lab, is_root};
 
 /// Answers on port 7000 with what it is told, as `calls.c` wants it.
@@ -148,17 +149,12 @@ fn another_user_who_has_the_launchers_name_is_not_taken_for_it() {
     if !is_root() {
         return eprintln!("SKIP {test}: only root can be another user");
     }
-    let mut provide = peersock(&["run-library", env!("CARGO_PKG_VERSION")]);
-    let library = run({
-        provide.env("XDG_CACHE_HOME", lab.path("cache"));
-        provide
-    });
-    let library = library.success();
+    let library = Library::provide().unwrap();
     // Of a launcher that has ended, or another one that begins.
     let tag = std::process::id();
     let start = || {
         let mut command = Command::new("sh");
-        command.args(["-c", "exec busybox echo started"]).env("LD_PRELOAD", library.text().trim());
+        command.args(["-c", "exec busybox echo started"]).env("LD_PRELOAD", library.path());
         command.env("PEERSOCK_NODE", format!("{tag:x}:1")).env("PEERSOCK_RULES", "admits");
         run(command)
     };

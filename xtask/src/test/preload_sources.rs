@@ -1,4 +1,4 @@
-//! What the program's build script looks at to see whether the preloaded library has changed is all that the
+//! What the launchers' build script looks at to see whether the preloaded library has changed is all that the
 //! library is made of: an old library inside a new program is noticed by nobody.
 
 use std::collections::BTreeSet;
@@ -8,7 +8,7 @@ use super::workspace::Workspace;
 use crate::{Result, root};
 
 /// The script, and how its list begins and ends.
-const SCRIPT: &str = "cli/build.rs";
+const SCRIPT: &str = "ffi/run-library/build.rs";
 const LIST: (&str, &str) = ("const SOURCES", "];");
 
 /// The library.

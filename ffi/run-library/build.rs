@@ -1,4 +1,4 @@
-//! Builds the library that `peersock run` preloads, for `src/run/library.rs` to include.
+//! Builds the library that launchers preload, for `src/lib.rs` to include.
 //!
 //! Cargo has no stable way to make a program depend on a `cdylib` (artifact dependencies are unstable), so a
 //! second cargo builds it, in a folder of its own: the first one holds the lock of the usual folder until
@@ -26,11 +26,11 @@ const SOURCES: [&str; 7] = [
 
 fn main() -> Result<(), Box<dyn Error>> {
     let manifest = PathBuf::from(variable("CARGO_MANIFEST_DIR")?);
-    let workspace = manifest.parent().ok_or("the crate lies in the workspace")?;
+    let workspace = manifest.ancestors().nth(2).ok_or("the crate lies in the workspace")?;
     println!("cargo::rerun-if-changed=build.rs");
     for source in SOURCES {
         // Relative to this package: in a checkout that was copied or moved the old place says nothing.
-        println!("cargo::rerun-if-changed=../{source}");
+        println!("cargo::rerun-if-changed=../../{source}");
     }
     let out = PathBuf::from(variable("OUT_DIR")?);
     let built = build(workspace, &out.join("preload"))?;
@@ -55,7 +55,7 @@ fn build(workspace: &Path, target: &Path) -> Result<PathBuf, Box<dyn Error>> {
         }
         // A user's configuration may name a common folder for what lies between, whose lock is held as well.
         command.env("CARGO_BUILD_BUILD_DIR", target);
-        // Clippy and the like have taken the compiler's place for the program only.
+        // Clippy and the like have taken the compiler's place for the launcher only.
         command.env_remove("RUSTC_WORKSPACE_WRAPPER");
         command
             .env("CARGO_ENCODED_RUSTFLAGS", flags(&env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default()));
@@ -66,8 +66,8 @@ fn build(workspace: &Path, target: &Path) -> Result<PathBuf, Box<dyn Error>> {
         command.env("CARGO_INCREMENTAL", "0");
         Ok(command.output()?)
     };
-    // All that it needs the program needs too, so it is there. Only if other versions were chosen for the
-    // program (`cargo install` without `--locked` does so) something has to be fetched.
+    // All that it needs the launcher needs too, so it is there. Only if other versions were chosen for the
+    // launcher (`cargo install` without `--locked` does so) something has to be fetched.
     let mut output = cargo(true)?;
     if !output.status.success() {
         output = cargo(false)?;

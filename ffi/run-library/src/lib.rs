@@ -1,11 +1,13 @@
-//! The library that takes the place of socket calls: it is inside this program, and is put where programs can
-//! load it.
+//! The library that takes the place of socket calls: it is inside of each launcher that depends on this crate,
+//! and is put where programs can load it.
 //!
 //! It is written once, under a name that has its hash, to a folder in which nobody else can write; where
 //! there is none, it is kept in memory, under a descriptor of this process.
 
+mod old_libraries;
+
 use std::env;
-use std::fmt::{Display, Write as _};
+use std::fmt::Write as _;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
@@ -16,8 +18,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{AtFlags, FileType, FlockOperation, MemfdFlags, Mode, OFlags, SealFlags, StatVfsMountFlags};
 use sha2::{Digest as _, Sha256};
 
-use super::old_libraries;
-use crate::failure::{Failure, Outcome};
+use thiserror::Error;
 
 /// The library, as `build.rs` has built it.
 const LIBRARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/libpeersock_preload.so"));
@@ -28,8 +29,25 @@ const PREFIX: &str = "libpeersock_preload-";
 /// How often a file that others remove or replace meanwhile is looked for.
 const TRIES: usize = 5;
 
+/// There is no place for the library.
+///
+/// ```
+/// let error = peersock_run_library::NowhereError(std::io::ErrorKind::OutOfMemory.into());
+/// assert!(error.to_string().contains("out of memory"));
+/// ```
+#[derive(Debug, Error)]
+#[error("the library that takes a program's socket calls can be put nowhere: {0}")]
+pub struct NowhereError(pub io::Error);
+
 /// The library as programs find it, for as long as this lives.
-pub(super) struct Library {
+///
+/// ```no_run
+/// let library = peersock_run_library::Library::provide()?;
+/// let status = std::process::Command::new("ls").env("LD_PRELOAD", library.path()).status()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Library {
     path: PathBuf,
     name: String,
     /// Its lock keeps others from removing the file; or it is the memory that holds the library.
@@ -37,41 +55,34 @@ pub(super) struct Library {
 }
 
 impl Library {
-    /// Puts the library into the first folder that will do, if it is not there yet, or else into memory.
-    pub(super) fn provide() -> Outcome<Library> {
+    /// Puts the library into the first folder that will do, if it is not there yet, or else into memory. The
+    /// file may be removed once this is gone and nobody has provided it for a month, unless a program has it
+    /// loaded.
+    ///
+    /// # Errors
+    /// When there is no memory for it either.
+    pub fn provide() -> Result<Library, NowhereError> {
         Self::provide_in(&folders())
     }
 
-    /// Puts the library into the first folder that will do: its file is there after this process has ended.
-    pub(super) fn provide_file() -> Outcome<Library> {
-        Self::place_in(&folders(), &name()).ok_or_else(|| nowhere("no folder will do"))
-    }
-
-    fn provide_in(folders: &[PathBuf]) -> Outcome<Library> {
+    fn provide_in(folders: &[PathBuf]) -> Result<Library, NowhereError> {
         let name = name();
-        match Self::place_in(folders, &name) {
-            Some(library) => Ok(library),
-            None => Self::remember(&name).map_err(nowhere),
-        }
-    }
-
-    fn place_in(folders: &[PathBuf], name: &str) -> Option<Library> {
         for folder in folders {
-            match Self::place(folder, name) {
-                Ok(library) => return Some(library),
+            match Self::place(folder, &name) {
+                Ok(library) => return Ok(library),
                 Err(error) => tracing::debug!("not in {}: {error}", folder.display()),
             }
         }
-        None
+        Self::remember(&name).map_err(NowhereError)
     }
 
     /// What LD_PRELOAD has to be.
-    pub(super) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// By which a process that has loaded the library is known.
-    pub(super) fn name(&self) -> &str {
+    pub fn name(&self) -> &str {
         &self.name
     }
 
@@ -104,13 +115,6 @@ impl Library {
         let path = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()));
         Ok(Library { path, name: name.to_owned(), _file: file })
     }
-}
-
-fn nowhere(error: impl Display) -> Failure {
-    Failure::new(
-        format_args!("the library that takes a program's socket calls can be put nowhere: {error}"),
-        "name a folder that can be written to in XDG_CACHE_HOME",
-    )
 }
 
 /// The file's name, which tells its content.
