@@ -1,6 +1,7 @@
 //! Datagrams to which nothing comes back: whether the path still carries them is looked at, since no protocol
 //! above does so, as TCP does. Peers for which nobody waits cost little: the looks become rarer.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -36,26 +37,42 @@ pub(super) struct Doubt {
 
 /// The peers that are to be looked at, and when.
 #[derive(Default)]
-pub(super) struct Doubts(Mutex<Vec<(Instant, Weak<Peer>)>>);
+pub(super) struct Doubts(Mutex<Queue>);
+
+/// By when they are due, and by number where that is the same.
+#[derive(Default)]
+struct Queue {
+    by_time: BTreeMap<(Instant, u64), Weak<Peer>>,
+    numbered: u64,
+}
 
 impl Doubts {
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.lock().iter().map(|(at, _)| *at).min()
+        self.lock().by_time.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// False if there is no room.
+    fn add(&self, at: Instant, peer: Weak<Peer>) -> bool {
+        let mut queue = self.lock();
+        let has_room = queue.by_time.len() < MOST;
+        if has_room {
+            let number = queue.numbered;
+            queue.numbered += 1;
+            queue.by_time.insert((at, number), peer);
+        }
+        has_room
     }
 
     fn take_due(&self, now: Instant) -> Vec<Arc<Peer>> {
+        let mut queue = self.lock();
         let mut due = Vec::new();
-        self.lock().retain(|(at, peer)| {
-            let is_due = *at <= now;
-            if is_due {
-                due.extend(peer.upgrade());
-            }
-            !is_due
-        });
+        while let Some(first) = queue.by_time.first_entry().filter(|first| first.key().0 <= now) {
+            due.extend(first.remove().upgrade());
+        }
         due
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<(Instant, Weak<Peer>)>> {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
         sync::lock(&self.0)
     }
 }
@@ -68,13 +85,9 @@ impl Datapath {
             return;
         }
         let at = now + FIRST * (1 << doubt.in_vain.load(Ordering::Relaxed).min(MAX_DOUBLINGS));
-        let mut doubts = self.doubts.lock();
-        if doubts.len() < MOST {
-            doubts.push((at, Arc::downgrade(peer)));
-            drop(doubts);
-            self.sink.wake_at(at);
-        } else {
-            doubt.is_due.store(false, Ordering::Relaxed);
+        match self.doubts.add(at, Arc::downgrade(peer)) {
+            true => self.sink.wake_at(at),
+            false => doubt.is_due.store(false, Ordering::Relaxed),
         }
     }
 
