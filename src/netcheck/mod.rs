@@ -66,7 +66,7 @@ pub enum NetcheckError {
     #[error(transparent)]
     Servers(#[from] ServersError),
     /// No interface that may be used is up.
-    #[error("no interface that is up has the name {0}")]
+    #[error("none of these interfaces is up: {0}")]
     NoInterface(String),
     /// The system does not tell its interfaces.
     #[error("the system does not tell its interfaces: {0}")]
@@ -147,7 +147,7 @@ impl Netcheck {
         });
         let network = network?;
         if !only.is_empty() && network.interfaces.is_empty() {
-            return Err(NetcheckError::NoInterface(only.join(" or ")));
+            return Err(NetcheckError::NoInterface(only.join(", ")));
         }
         Ok(Report::new(network, lists, roots, turn, origins))
     }
@@ -165,7 +165,7 @@ impl Netcheck {
                 }
             }
             // An empty list of names would stand for all of them below.
-            Interfaces::Named(names) if names.is_empty() => Err(NetcheckError::NoInterface(String::new())),
+            Interfaces::Named(names) if names.is_empty() => Err(NetcheckError::NoInterface("none was named".to_owned())),
             Interfaces::Named(names) => Ok(names.clone()),
         }
     }
