@@ -1,6 +1,7 @@
 //! Networks as interfaces of two machines: the kernels' own sockets talk over them.
 
 use std::net::Ipv6Addr;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use peersock_testnet::find_in_path;
@@ -190,6 +191,78 @@ fn a_gateway_passes_on_to_what_lies_behind_it() {
     }
     // Of what does not lie behind it, nothing is passed on.
     assert!(!ping("192.168.78.1").text().contains("2 received"));
+}
+
+/// The C library of one machine finds the members by their names, as its resolver is set; nobody else does.
+#[test]
+fn members_have_names_for_all_programs() {
+    if !has("members_have_names", &["ping", "unshare", "mount", "python3"]) {
+        return;
+    }
+    let Some(cable) = Cable::lay("updns", &["10.98.7.1/24", "10.98.7.2/24"]) else { return };
+    let lab = Lab::new();
+    let path = |name: &str| lab.dir.path().join(name);
+    let file = path("office.toml");
+    let file = file.to_str().unwrap();
+    let of = |node: &str, words: &[&str]| run(lab.command(node, words)).success();
+    of("up0", &["network", "new", file, "--name", "one", "--address", "10.97.0.1"]);
+    of("up1", &["network", "add", file, "--name", "two", "--address", "10.97.0.2"]);
+    // In the place of systemd's, which says what it is told.
+    let told = path("told");
+    std::fs::create_dir(path("bin")).unwrap();
+    let resolvectl = path("bin").join("resolvectl");
+    std::fs::write(&resolvectl, format!("#!/bin/sh\necho \"$@\" >>'{}'\n", told.display())).unwrap();
+    std::fs::set_permissions(&resolvectl, PermissionsExt::from_mode(0o755)).unwrap();
+    let search = format!("{}:{}", path("bin").display(), std::env::var("PATH").unwrap());
+    let inside = |machine: usize| {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &cable.ends[machine]]).env("PATH", &search);
+        command
+    };
+    let start = |machine: usize, more: &[&str]| {
+        let mut command = inside(machine);
+        command.args([env!("CARGO_BIN_EXE_peersock"), "up", "--network", file]).args(more);
+        command.arg("--state").arg(lab.state(&format!("up{machine}")));
+        let up = Running::start(command);
+        let shown = up.wait_for_stdout("10.97.0.");
+        (up, shown.lines().next().unwrap().to_owned())
+    };
+    let (up, address) = start(0, &["--dns"]);
+    let (_other, _) = start(1, &[]);
+    let told = std::fs::read_to_string(told).unwrap();
+    let words = "--no-ask-password";
+    assert_eq!(told, format!("{words} dns {NAME} {address}\n{words} domain {NAME} peersock.internal\n"));
+    assert!(up.said().contains("members have names in peersock.internal\n"), "{}", up.said());
+
+    let settings = path("resolv.conf");
+    std::fs::write(&settings, format!("nameserver {address}\nsearch peersock.internal\n")).unwrap();
+    for name in ["two", "two.peersock.internal"] {
+        let mut command = inside(0);
+        let script = "mount --bind \"$0\" /etc/resolv.conf && exec ping -4 -c 2 -W 60 \"$1\"";
+        command.args(["unshare", "--mount", "sh", "-c", script]).arg(&settings).arg(name);
+        let pinged = Running::start(command).finish();
+        let text = pinged.text();
+        assert!(text.contains("(10.97.0.2)") && text.contains("2 received"), "{name}: {text}{}", up.said());
+    }
+    // A member reaches the machine, and gets no answer there.
+    let ask = "import socket, sys
+question = bytes([7, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 3]) + b'two' + bytes([0, 0, 28, 0, 1])
+s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+s.settimeout(1)
+for _ in range(2):
+    s.sendto(question, (sys.argv[1], 53))
+    try: print('answered', s.recv(1000))
+    except TimeoutError: print('nothing')";
+    let mut command = inside(1);
+    command.args(["python3", "-c", ask, &address]);
+    assert_eq!(run(command).success().text(), "nothing\nnothing\n");
+}
+
+#[test]
+fn names_are_for_networks_that_have_some() {
+    let Some(cable) = Cable::lay("updnsno", &["10.98.7.1/24"]) else { return };
+    let refused = cable.inside(0, &Lab::new(), "up", &["up", "--dns"]).finish();
+    refused.failure(2, &["no member of network", "leave --dns out"]);
 }
 
 #[test]

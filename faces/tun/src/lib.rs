@@ -5,6 +5,8 @@
 //! [`give_up_privileges`] sees to it that nothing can. [`Tun::serve`] passes packets on until the device is
 //! gone.
 //!
+//! [`NameServer`] answers this machine's resolver what the members are called.
+//!
 //! The kernel leaves checksums and the cutting of large TCP and UDP packets to the overlay, and takes joined ones
 //! (TSO, USO, GRO; virtio's header in front of each packet), so that one system call moves up to 64 KiB.
 //!
@@ -27,10 +29,14 @@
 
 mod device;
 mod header;
+mod name_server;
+mod names;
 mod privileges;
 mod setup;
 mod udp;
 
 pub use device::Tun;
+pub use name_server::NameServer;
+pub use names::{DOMAIN, Names};
 pub use privileges::give_up_privileges;
 pub use setup::{OpenError, Settings};

@@ -1,5 +1,7 @@
 //! `peersock up`
 
+mod names;
+
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -27,7 +29,8 @@ use crate::stdio::{self, print};
 #[command(after_help = "\
 Examples:
   peersock up -n ff0001ffff000000                # as root, or after: setcap cap_net_admin+ep PROGRAM
-  peersock up -n office.toml --name office0 --state /var/lib/peersock")]
+  peersock up -n office.toml --name office0 --state /var/lib/peersock
+  peersock up -n office.toml --dns               # and then: ping alpha.peersock.internal")]
 pub(crate) struct Args {
     #[command(flatten)]
     network: NetworkArgs,
@@ -42,6 +45,15 @@ pub(crate) struct Args {
     /// Largest IP packet that the kernel sends, bytes; where a path takes less, it is told
     #[arg(long, value_name = "BYTES", default_value_t = 1420, value_parser = clap::value_parser!(u16).range(1280..))]
     mtu: u16,
+
+    /// Answer the machine's resolver what members are called: alpha.peersock.internal, where the network's file
+    /// has the name alpha. systemd-resolved is told so, if it is there
+    #[arg(long)]
+    dns: bool,
+
+    /// Port of the name server, at the interface's first address
+    #[arg(long, value_name = "PORT", default_value_t = 53, requires = "dns", value_parser = clap::value_parser!(u16).range(1..))]
+    dns_port: u16,
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
@@ -53,16 +65,23 @@ pub(crate) fn run(args: &Args) -> Outcome {
             "add it to the network's file with `peersock network add`",
         )
     })?;
+    let names = args.dns.then(|| names::of(&network)).transpose()?;
+    let first = addresses[0];
     let (addresses, routes) = placed(&network, &identity, &addresses);
     let settings = Settings { mtu: args.mtu, addresses, routes, ..Settings::new(&*args.name) };
     let tun = Arc::new(Tun::open(&settings).map_err(|error| explain(&args.name, &error))?);
-    // Before there are other threads, which would keep theirs.
+    // The port may need a privilege, and is taken while there is no other thread.
+    let server = names.map(|names| names::Server::bind(first, args.dns_port, names)).transpose()?;
+    // Other threads would keep theirs.
     give_up_privileges().map_err(|error| {
         Failure::new(
             format_args!("cannot give up the privileges that are not needed any more: {error}"),
             "check that prctl(2) and capset(2) are allowed here (a sandbox may forbid them)",
         )
     })?;
+    if let Some(server) = server {
+        server.start(tun.name())?;
+    }
     let session = Session::open_for_device(&args.node, network, source, tun.name(), tun.clone())?;
     let _roots = root_watch::start(&session.node)?;
     stdio::note(format_args!("{} is up in network {}", tun.name(), session.network.id()));

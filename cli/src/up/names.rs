@@ -1,0 +1,73 @@
+//! `peersock up --dns`: names of members for all programs of the machine.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::process::{Command, Stdio};
+
+use peersock::Network;
+use peersock_tun::{DOMAIN, NameServer, Names};
+
+use crate::failure::{Failure, Outcome};
+use crate::stdio;
+
+/// The program that sets what systemd-resolved asks.
+const RESOLVECTL: &str = "resolvectl";
+
+/// The names of a network's members.
+pub(super) fn of(network: &Network) -> Outcome<Names> {
+    let named = network.members().iter().filter_map(|member| {
+        Some((member.name.as_deref()?, network.addresses_of(&member.identity).unwrap_or_default()))
+    });
+    let names = Names::new(&network.id().to_string(), named);
+    match names.is_empty() {
+        true => Err(Failure::usage(
+            format_args!("no member of network {} has a name that --dns could serve", network.id()),
+            "leave --dns out, or describe the network in a file that names its members (docs/NETWORKS.md)",
+        )),
+        false => Ok(names),
+    }
+}
+
+/// The name server, which has its port.
+pub(super) struct Server(NameServer);
+
+impl Server {
+    /// Takes the port at an address of the interface.
+    pub(super) fn bind(address: IpAddr, port: u16, names: Names) -> Outcome<Server> {
+        let at = SocketAddr::new(address, port);
+        NameServer::bind(at, names).map(Server).map_err(|error| {
+            let hint = match error.kind() {
+                io::ErrorKind::PermissionDenied => "give another one with --dns-port, or CAP_NET_BIND_SERVICE",
+                _ => "give another one with --dns-port: `ss -lnup` shows who has this one",
+            };
+            Failure::new(format_args!("cannot answer questions for names at {at}: {error}"), hint)
+        })
+    }
+
+    /// Answers, and tells the machine's resolver so.
+    pub(super) fn start(self, interface: &str) -> Outcome {
+        let at = self.0.address();
+        self.0.serve()?;
+        let server = match at.port() {
+            53 => at.ip().to_string(),
+            _ => at.to_string(),
+        };
+        let is_told = resolvectl(&["dns", interface, &server]) && resolvectl(&["domain", interface, DOMAIN]);
+        stdio::note(match is_told {
+            true => format!("members have names in {DOMAIN}"),
+            false => format!(
+                "members have names in {DOMAIN}, once the machine's resolver asks {at} for it (docs/NETWORKS.md)"
+            ),
+        });
+        Ok(())
+    }
+}
+
+/// Whether systemd-resolved is there and does so. It forgets that when the interface is gone.
+fn resolvectl(words: &[&str]) -> bool {
+    let mut command = Command::new(RESOLVECTL);
+    command.arg("--no-ask-password").args(words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let done = command.status();
+    tracing::debug!(?words, ?done, "the machine's resolver is told");
+    done.is_ok_and(|status| status.success())
+}

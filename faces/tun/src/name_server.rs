@@ -1,0 +1,162 @@
+//! The name server for a network's members, which answers this machine alone.
+
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crate::Names;
+use crate::names::DATAGRAM;
+
+/// Connections that are served at the same time, and how long each may say nothing.
+const MOST_CONNECTIONS: usize = 16;
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A name server on an address of this machine. It is there until the process ends.
+///
+/// ```
+/// use peersock_tun::{NameServer, Names};
+///
+/// let server = NameServer::bind("127.0.0.1:0".parse()?, Names::new("ff0001ffff000000", []))?;
+/// assert_ne!(server.address().port(), 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct NameServer {
+    udp: UdpSocket,
+    tcp: TcpListener,
+    at: SocketAddr,
+    names: Names,
+    connections: AtomicUsize,
+}
+
+impl NameServer {
+    /// Takes an address, by UDP and TCP. Port 53 needs `CAP_NET_BIND_SERVICE`.
+    ///
+    /// # Errors
+    /// Those of bind(2).
+    pub fn bind(at: SocketAddr, names: Names) -> io::Result<NameServer> {
+        let udp = UdpSocket::bind(at)?;
+        let at = udp.local_addr()?;
+        let tcp = TcpListener::bind(at)?;
+        Ok(NameServer { udp, tcp, at, names, connections: AtomicUsize::new(0) })
+    }
+
+    /// Where it answers.
+    pub fn address(&self) -> SocketAddr {
+        self.at
+    }
+
+    /// Answers from now on, on two threads.
+    ///
+    /// # Errors
+    /// When there can be no thread.
+    pub fn serve(self) -> io::Result<()> {
+        let server = Arc::new(self);
+        let by_tcp = Arc::clone(&server);
+        thread::Builder::new().name("dns-udp".into()).spawn(move || server.serve_udp())?;
+        thread::Builder::new().name("dns-tcp".into()).spawn(move || by_tcp.serve_tcp())?;
+        Ok(())
+    }
+
+    /// Whether this machine asks: its own packets to one of its addresses come from that, or from another one
+    /// that peers do not have.
+    fn is_own(&self, from: SocketAddr) -> bool {
+        from.ip() == self.at.ip() || from.ip().is_loopback()
+    }
+
+    fn serve_udp(&self) {
+        let mut query = [0; DATAGRAM];
+        loop {
+            match self.udp.recv_from(&mut query) {
+                Ok((length, from)) if self.is_own(from) => {
+                    if let Some(reply) = self.names.reply(&query[..length]) {
+                        // Who does not get it asks again.
+                        let _ = self.udp.send_to(&reply, from);
+                    }
+                }
+                Ok(_) => {}
+                Err(error) => pause(&error),
+            }
+        }
+    }
+
+    fn serve_tcp(self: Arc<Self>) {
+        loop {
+            match self.tcp.accept() {
+                Ok((stream, from)) if self.is_own(from) => {
+                    if self.connections.fetch_add(1, Ordering::Relaxed) >= MOST_CONNECTIONS {
+                        self.connections.fetch_sub(1, Ordering::Relaxed);
+                        continue;
+                    }
+                    let server = Arc::clone(&self);
+                    let answering = thread::Builder::new().name("dns-tcp".into()).spawn(move || {
+                        // Who ends the connection needs no answer.
+                        let _ = server.answer_stream(stream);
+                        server.connections.fetch_sub(1, Ordering::Relaxed);
+                    });
+                    if let Err(error) = answering {
+                        self.connections.fetch_sub(1, Ordering::Relaxed);
+                        pause(&error);
+                    }
+                }
+                Ok(_) => {}
+                Err(error) => pause(&error),
+            }
+        }
+    }
+
+    /// Each message has its length before it (RFC 7766).
+    fn answer_stream(&self, mut stream: TcpStream) -> io::Result<()> {
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        loop {
+            let mut length = [0; 2];
+            stream.read_exact(&mut length)?;
+            let mut query = vec![0; usize::from(u16::from_be_bytes(length))];
+            stream.read_exact(&mut query)?;
+            let Some(reply) = self.names.reply(&query) else { return Ok(()) };
+            let length = u16::try_from(reply.len()).map_err(io::Error::other)?;
+            stream.write_all(&[&length.to_be_bytes()[..], &reply].concat())?;
+        }
+    }
+}
+
+/// What has failed may fail again at once.
+fn pause(error: &io::Error) {
+    if error.kind() != io::ErrorKind::Interrupted {
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::names::tests::{names, query, told};
+
+    #[test]
+    fn a_server_answers_by_udp_and_tcp() {
+        let server = NameServer::bind("127.0.0.1:0".parse().expect("an address"), names()).expect("a port");
+        let at = server.address();
+        server.serve().expect("threads");
+        let client = UdpSocket::bind("127.0.0.1:0").expect("a port");
+        client.set_read_timeout(Some(Duration::from_secs(60))).expect("a time");
+        client.send_to(&query("alpha", 1), at).expect("sent");
+        let mut reply = [0; 512];
+        let length = client.recv(&mut reply).expect("a reply");
+        assert_eq!(told(&reply[..length]).1, ["10.77.0.1"]);
+        let mut stream = TcpStream::connect(at).expect("connected");
+        for name in ["alpha", "beta"] {
+            let query = query(name, 28);
+            stream.write_all(&[0, u8::try_from(query.len()).expect("short")]).expect("sent");
+            stream.write_all(&query).expect("sent");
+            let mut length = [0; 2];
+            stream.read_exact(&mut length).expect("a reply");
+            let mut reply = vec![0; usize::from(u16::from_be_bytes(length))];
+            stream.read_exact(&mut reply).expect("a reply");
+            assert_eq!(told(&reply).1.len(), 1);
+        }
+    }
+}

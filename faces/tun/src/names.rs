@@ -1,0 +1,324 @@
+//! What members are called, for DNS.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use simple_dns::rdata::{OPT, PTR, RData, SOA};
+use simple_dns::{
+    CLASS, Label, Name, OPCODE, Packet, PacketFlag, QCLASS, QTYPE, Question, RCODE, ResourceRecord, TYPE,
+};
+
+/// The domain of all networks' members. `internal` is for private use (resolution of ICANN's board of 2024-07-29).
+pub const DOMAIN: &str = "peersock.internal";
+
+/// How long resolvers may keep an answer, or that there is none, seconds.
+const TTL: u32 = 60;
+
+/// What fits into one datagram, bytes (the size that DNS flag day 2020 recommends).
+pub(crate) const DATAGRAM: usize = 1232;
+
+/// What members are called: `alpha`, `alpha.peersock.internal` and `alpha.ff0001ffff000000.peersock.internal`.
+///
+/// ```
+/// let alpha = ("alpha", vec!["10.7.0.1".parse()?]);
+/// let names = peersock_tun::Names::new("ff0001ffff000000", [alpha]);
+/// assert!(!names.is_empty());
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Names {
+    /// The network's own domain.
+    domain: String,
+    addresses: BTreeMap<String, Vec<IpAddr>>,
+    names: BTreeMap<IpAddr, String>,
+}
+
+impl Names {
+    /// The members of the network with this ID that have a name, with their addresses.
+    pub fn new<'a>(network: &str, members: impl IntoIterator<Item = (&'a str, Vec<IpAddr>)>) -> Names {
+        let (mut addresses, mut names) = (BTreeMap::new(), BTreeMap::new());
+        for (name, its) in members {
+            let name = name.to_ascii_lowercase();
+            names.extend(its.iter().map(|address| (*address, name.clone())));
+            addresses.insert(name, its);
+        }
+        Names { domain: format!("{network}.{DOMAIN}"), addresses, names }
+    }
+
+    /// Whether no member has a name.
+    pub fn is_empty(&self) -> bool {
+        self.addresses.is_empty()
+    }
+
+    /// The reply to a DNS message (RFC 1035). `None` to what is no query.
+    pub fn reply(&self, query: &[u8]) -> Option<Vec<u8>> {
+        let id = u16::from_be_bytes(*query.first_chunk()?);
+        let is_query = query.get(2)? & 0x80 == 0;
+        let asked = Packet::parse(query);
+        let mut reply = Packet::new_reply(id);
+        *reply.rcode_mut() = match &asked {
+            _ if !is_query => return None,
+            Err(_) => match question_of_any_type(query) {
+                Some(question) => {
+                    reply.questions.push(question.clone());
+                    self.answer(&question, &mut reply)
+                }
+                None => RCODE::FormatError,
+            },
+            Ok(asked) => {
+                *reply.opcode_mut() = asked.opcode();
+                if asked.has_flags(PacketFlag::RECURSION_DESIRED) {
+                    reply.set_flags(PacketFlag::RECURSION_DESIRED);
+                }
+                let udp_packet_size = DATAGRAM as u16;
+                *reply.opt_mut() = asked.opt().map(|_| OPT { opt_codes: Vec::new(), udp_packet_size, version: 0 });
+                match (asked.opcode(), asked.questions.as_slice()) {
+                    (OPCODE::StandardQuery, [question]) => {
+                        reply.questions.push(question.clone());
+                        self.answer(question, &mut reply)
+                    }
+                    (OPCODE::StandardQuery, _) => RCODE::FormatError,
+                    _ => RCODE::NotImplemented,
+                }
+            }
+        };
+        reply.build_bytes_vec_compressed().ok()
+    }
+
+    /// Puts the answer into the reply, and says what became of the question.
+    fn answer<'a>(&'a self, question: &Question<'a>, reply: &mut Packet<'a>) -> RCODE {
+        if !matches!(question.qclass, QCLASS::CLASS(CLASS::IN) | QCLASS::ANY) {
+            return RCODE::Refused;
+        }
+        let name = question.qname.to_string().to_ascii_lowercase();
+        let wants = |kind: TYPE| question.qtype == QTYPE::TYPE(kind) || question.qtype == QTYPE::ANY;
+        let answer = |data| ResourceRecord::new(question.qname.clone(), CLASS::IN, TTL, data);
+        if let Some(address) = address_in(&name) {
+            // Of other addresses somebody else knows the names.
+            let Some(name) = self.names.get(&address) else { return RCODE::Refused };
+            reply.set_flags(PacketFlag::AUTHORITATIVE_ANSWER);
+            if wants(TYPE::PTR)
+                && let Ok(name) = Name::new(&format!("{name}.{DOMAIN}"))
+            {
+                reply.answers.push(answer(RData::PTR(PTR(name.into_owned()))));
+            }
+            return RCODE::NoError;
+        }
+        let member = match self.member(&name) {
+            Asked::Member(member) => Some(member),
+            Asked::Domain => None,
+            Asked::Nobody => {
+                reply.set_flags(PacketFlag::AUTHORITATIVE_ANSWER);
+                reply.name_servers.push(authority());
+                return RCODE::NameError;
+            }
+            Asked::Others => return RCODE::Refused,
+        };
+        reply.set_flags(PacketFlag::AUTHORITATIVE_ANSWER);
+        for address in member.and_then(|member| self.addresses.get(member)).into_iter().flatten() {
+            match address {
+                IpAddr::V4(address) if wants(TYPE::A) => reply.answers.push(answer(RData::A((*address).into()))),
+                IpAddr::V6(address) if wants(TYPE::AAAA) => {
+                    reply.answers.push(answer(RData::AAAA((*address).into())));
+                }
+                _ => {}
+            }
+        }
+        if reply.answers.is_empty() {
+            reply.name_servers.push(authority());
+        }
+        RCODE::NoError
+    }
+
+    /// What a name, in small letters and without the last dot, stands for.
+    fn member(&self, name: &str) -> Asked<'_> {
+        let known = |member: &str| self.addresses.get_key_value(member).map(|(member, _)| Asked::Member(member));
+        if name == DOMAIN || name == self.domain {
+            return Asked::Domain;
+        }
+        let within = |domain: &str| name.strip_suffix(domain)?.strip_suffix('.');
+        match within(&self.domain).or_else(|| within(DOMAIN)) {
+            Some(member) => known(member).unwrap_or(Asked::Nobody),
+            None => known(name).unwrap_or(Asked::Others),
+        }
+    }
+}
+
+/// What a name stands for.
+enum Asked<'a> {
+    Member(&'a str),
+    /// One of our domains itself.
+    Domain,
+    /// It would be in one of our domains.
+    Nobody,
+    Others,
+}
+
+/// What tells resolvers how long they may keep that there is nothing (RFC 2308).
+fn authority<'a>() -> ResourceRecord<'a> {
+    let domain = || Name::new_unchecked(DOMAIN);
+    let ttl = TTL as i32;
+    let soa = SOA {
+        mname: domain(),
+        rname: domain(),
+        serial: 1,
+        refresh: ttl,
+        retry: ttl,
+        expire: ttl,
+        minimum: TTL,
+    };
+    ResourceRecord::new(domain(), CLASS::IN, TTL, RData::SOA(soa))
+}
+
+/// The question of a query for records of a type that the parser does not know (RFC 3597), if it has no other
+/// fault.
+fn question_of_any_type(query: &[u8]) -> Option<Question<'_>> {
+    let (header, mut rest) = query.split_first_chunk::<12>()?;
+    // A plain query (opcode 0) with one question.
+    if header[2] & 0x78 != 0 || header[4..6] != [0, 1] {
+        return None;
+    }
+    let mut labels = Vec::new();
+    loop {
+        let (length, after) = rest.split_first()?;
+        let (label, after) = after.split_at_checked(usize::from(*length))?;
+        rest = after;
+        if label.is_empty() {
+            break;
+        }
+        labels.push(Label::new(label).ok()?);
+    }
+    let [a, b, 0, 1, ..] = *rest else { return None };
+    let kind = QTYPE::TYPE(TYPE::Unknown(u16::from_be_bytes([a, b])));
+    Some(Question::new(Name::new_with_labels(&labels), kind, QCLASS::CLASS(CLASS::IN), false))
+}
+
+/// The address that a name for reverse look-ups has (RFC 1035 3.5, RFC 3596 2.5).
+fn address_in(name: &str) -> Option<IpAddr> {
+    if let Some(labels) = name.strip_suffix(".in-addr.arpa") {
+        let reversed: Vec<&str> = labels.rsplit('.').collect();
+        return reversed.join(".").parse().map(IpAddr::V4).ok();
+    }
+    let digits: Vec<&str> = name.strip_suffix(".ip6.arpa")?.rsplit('.').collect();
+    if digits.len() != 32 || digits.iter().any(|digit| digit.len() != 1) {
+        return None;
+    }
+    let bits = u128::from_str_radix(&digits.concat(), 16).ok()?;
+    Some(IpAddr::V6(bits.into()))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ID: &str = "ff0001ffff000000";
+
+    pub(crate) fn names() -> Names {
+        let address = |text: &str| text.parse().expect("an address");
+        let alpha = ("alpha", vec![address("fd77::1"), address("10.77.0.1")]);
+        Names::new(ID, [alpha, ("Beta", vec![address("fd77::2")])])
+    }
+
+    pub(crate) fn query(name: &str, kind: u16) -> Vec<u8> {
+        let mut query = vec![7, 9, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        for label in name.split('.') {
+            query.push(u8::try_from(label.len()).expect("a short label"));
+            query.extend(label.as_bytes());
+        }
+        query.extend([0]);
+        query.extend(kind.to_be_bytes());
+        query.extend([0, 1]);
+        query
+    }
+
+    /// What is answered: the code, the answers, and whether it is said how long nothing may be believed.
+    fn ask(name: &str, kind: u16) -> (RCODE, Vec<String>, bool) {
+        told(&names().reply(&query(name, kind)).expect("a reply"))
+    }
+
+    pub(crate) fn told(reply: &[u8]) -> (RCODE, Vec<String>, bool) {
+        let reply = Packet::parse(reply).expect("a message");
+        assert_eq!(reply.id(), 0x0709);
+        assert!(reply.has_flags(PacketFlag::RESPONSE | PacketFlag::RECURSION_DESIRED));
+        let texts = reply.answers.iter().map(|record| match &record.rdata {
+            RData::A(a) => std::net::Ipv4Addr::from(a.address).to_string(),
+            RData::AAAA(a) => std::net::Ipv6Addr::from(a.address).to_string(),
+            RData::PTR(name) => name.0.to_string(),
+            other => panic!("{other:?}"),
+        });
+        (reply.rcode(), texts.collect(), !reply.name_servers.is_empty())
+    }
+
+    #[test]
+    fn members_are_found_by_each_of_their_names() {
+        for name in ["alpha", "ALPHA", "alpha.peersock.internal", "Alpha.ff0001ffff000000.Peersock.Internal"] {
+            assert_eq!(ask(name, 1), (RCODE::NoError, vec!["10.77.0.1".to_owned()], false), "{name}");
+            assert_eq!(ask(name, 28), (RCODE::NoError, vec!["fd77::1".to_owned()], false), "{name}");
+            assert_eq!(ask(name, 255).1.len(), 2, "{name}");
+        }
+        assert_eq!(ask("beta", 28).1, ["fd77::2"]);
+    }
+
+    #[test]
+    fn addresses_have_names() {
+        assert_eq!(ask("1.0.77.10.in-addr.arpa", 12).1, ["alpha.peersock.internal"]);
+        let reversed = format!("2.{}7.7.d.f.ip6.arpa", "0.".repeat(27));
+        assert_eq!(ask(&reversed, 12).1, ["beta.peersock.internal"]);
+        for others in ["1.0.0.127.in-addr.arpa", "77.10.in-addr.arpa", "0.7.7.d.f.ip6.arpa", "x.in-addr.arpa"] {
+            assert_eq!(ask(others, 12).0, RCODE::Refused, "{others}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_said() {
+        // No such record, no such member, and names of others.
+        for (name, kind) in [("beta", 1), ("alpha", 16), ("alpha", 65), ("alpha", 65_000), (DOMAIN, 1)] {
+            assert_eq!(ask(name, kind), (RCODE::NoError, vec![], true), "{name} {kind}");
+        }
+        for name in ["gamma.peersock.internal", "x.alpha.peersock.internal", "alpha.ff00.peersock.internal"] {
+            assert_eq!(ask(name, 28), (RCODE::NameError, vec![], true), "{name}");
+        }
+        for name in ["gamma", "example.org", "alpha.example.org", "alphapeersock.internal"] {
+            assert_eq!(ask(name, 28), (RCODE::Refused, vec![], false), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_query_gets_an_error_or_nothing() {
+        let code = |query: &[u8]| Packet::parse(&names().reply(query).expect("a reply")).expect("a message").rcode();
+        let whole = query("alpha", 1);
+        assert_eq!(code(&whole[..whole.len() - 1]), RCODE::FormatError);
+        let with = |at: usize, byte: u8| {
+            let mut changed = whole.clone();
+            changed[at] = byte;
+            changed
+        };
+        assert_eq!(code(&with(5, 0)), RCODE::FormatError);
+        assert_eq!(code(&with(2, 0x10)), RCODE::NotImplemented);
+        assert_eq!(code(&with(whole.len() - 1, 3)), RCODE::Refused, "of the class CHAOS");
+        assert_eq!(names().reply(&with(2, 0x81)), None, "a reply");
+        assert_eq!(names().reply(&whole[..2]), None);
+    }
+
+    #[test]
+    fn edns_is_answered_with_edns() {
+        let mut query = query("alpha", 1);
+        query[11] = 1;
+        query.extend([0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0]);
+        let reply = names().reply(&query).expect("a reply");
+        assert_eq!(Packet::parse(&reply).expect("a message").opt().map(|opt| opt.udp_packet_size), Some(1232));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..300), question: bool) {
+            let mut query = bytes;
+            if question && query.len() > 12 {
+                query[2..12].copy_from_slice(&[1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+            }
+            let _ = names().reply(&query);
+        }
+    }
+}
