@@ -140,5 +140,5 @@ pub use socket::raw::{IcmpFilter, RawOptions, RawRoute, RawSocket};
 pub use socket::ready::{Ready, State};
 pub use socket::udp::{Received, UdpRoute, UdpSocket};
 pub use tcp::congestion::{CongestionControl, UnknownCongestionControl};
-pub use tcp::gro::{Coalescer, Flushed};
+pub use tcp::gro::{Coalescer, Flushed, Joined};
 pub use tcp::gso::SuperSegment;
