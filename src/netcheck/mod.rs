@@ -165,7 +165,9 @@ impl Netcheck {
                 }
             }
             // An empty list of names would stand for all of them below.
-            Interfaces::Named(names) if names.is_empty() => Err(NetcheckError::NoInterface("none was named".to_owned())),
+            Interfaces::Named(names) if names.is_empty() => {
+                Err(NetcheckError::NoInterface("none was named".to_owned()))
+            }
             Interfaces::Named(names) => Ok(names.clone()),
         }
     }

@@ -37,7 +37,9 @@ impl Server {
         let at = SocketAddr::new(address, port);
         NameServer::bind(at, names).map(Server).map_err(|error| {
             let hint = match error.kind() {
-                io::ErrorKind::PermissionDenied => "give another one with --dns-port, or CAP_NET_BIND_SERVICE",
+                io::ErrorKind::PermissionDenied => {
+                    "give another one with --dns-port, or CAP_NET_BIND_SERVICE"
+                }
                 _ => "give another one with --dns-port: `ss -lnup` shows who has this one",
             };
             Failure::new(format_args!("cannot answer questions for names at {at}: {error}"), hint)
@@ -66,7 +68,12 @@ impl Server {
 /// Whether systemd-resolved is there and does so. It forgets that when the interface is gone.
 fn resolvectl(words: &[&str]) -> bool {
     let mut command = Command::new(RESOLVECTL);
-    command.arg("--no-ask-password").args(words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+        .arg("--no-ask-password")
+        .args(words)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     let done = command.status();
     tracing::debug!(?words, ?done, "the machine's resolver is told");
     done.is_ok_and(|status| status.success())

@@ -145,7 +145,7 @@ os.execvp('busybox', words)
 #[test]
 fn another_user_who_has_the_launchers_name_is_not_taken_for_it() {
     let test = "another_user_who_has_the_launchers_name_is_not_taken_for_it";
-    let Some(lab) = Lab::with(test, &["busybox", "sh"]) else { return };
+    let Some(_lab) = Lab::with(test, &["busybox", "sh"]) else { return };
     if !is_root() {
         return eprintln!("SKIP {test}: only root can be another user");
     }

@@ -71,7 +71,8 @@ impl Names {
                     reply.set_flags(PacketFlag::RECURSION_DESIRED);
                 }
                 let udp_packet_size = DATAGRAM as u16;
-                *reply.opt_mut() = asked.opt().map(|_| OPT { opt_codes: Vec::new(), udp_packet_size, version: 0 });
+                *reply.opt_mut() =
+                    asked.opt().map(|_| OPT { opt_codes: Vec::new(), udp_packet_size, version: 0 });
                 match (asked.opcode(), asked.questions.as_slice()) {
                     (OPCODE::StandardQuery, [question]) => {
                         reply.questions.push(question.clone());
@@ -117,7 +118,9 @@ impl Names {
         reply.set_flags(PacketFlag::AUTHORITATIVE_ANSWER);
         for address in member.and_then(|member| self.addresses.get(member)).into_iter().flatten() {
             match address {
-                IpAddr::V4(address) if wants(TYPE::A) => reply.answers.push(answer(RData::A((*address).into()))),
+                IpAddr::V4(address) if wants(TYPE::A) => {
+                    reply.answers.push(answer(RData::A((*address).into())))
+                }
                 IpAddr::V6(address) if wants(TYPE::AAAA) => {
                     reply.answers.push(answer(RData::AAAA((*address).into())));
                 }
@@ -132,7 +135,8 @@ impl Names {
 
     /// What a name, in small letters and without the last dot, stands for.
     fn member(&self, name: &str) -> Asked<'_> {
-        let known = |member: &str| self.addresses.get_key_value(member).map(|(member, _)| Asked::Member(member));
+        let known =
+            |member: &str| self.addresses.get_key_value(member).map(|(member, _)| Asked::Member(member));
         if name == DOMAIN || name == self.domain {
             return Asked::Domain;
         }
@@ -253,7 +257,8 @@ pub(crate) mod tests {
 
     #[test]
     fn members_are_found_by_each_of_their_names() {
-        for name in ["alpha", "ALPHA", "alpha.peersock.internal", "Alpha.ff0001ffff000000.Peersock.Internal"] {
+        for name in ["alpha", "ALPHA", "alpha.peersock.internal", "Alpha.ff0001ffff000000.Peersock.Internal"]
+        {
             assert_eq!(ask(name, 1), (RCODE::NoError, vec!["10.77.0.1".to_owned()], false), "{name}");
             assert_eq!(ask(name, 28), (RCODE::NoError, vec!["fd77::1".to_owned()], false), "{name}");
             assert_eq!(ask(name, 255).1.len(), 2, "{name}");
@@ -266,7 +271,8 @@ pub(crate) mod tests {
         assert_eq!(ask("1.0.77.10.in-addr.arpa", 12).1, ["alpha.peersock.internal"]);
         let reversed = format!("2.{}7.7.d.f.ip6.arpa", "0.".repeat(27));
         assert_eq!(ask(&reversed, 12).1, ["beta.peersock.internal"]);
-        for others in ["1.0.0.127.in-addr.arpa", "77.10.in-addr.arpa", "0.7.7.d.f.ip6.arpa", "x.in-addr.arpa"] {
+        for others in ["1.0.0.127.in-addr.arpa", "77.10.in-addr.arpa", "0.7.7.d.f.ip6.arpa", "x.in-addr.arpa"]
+        {
             assert_eq!(ask(others, 12).0, RCODE::Refused, "{others}");
         }
     }
@@ -287,7 +293,8 @@ pub(crate) mod tests {
 
     #[test]
     fn what_is_no_query_gets_an_error_or_nothing() {
-        let code = |query: &[u8]| Packet::parse(&names().reply(query).expect("a reply")).expect("a message").rcode();
+        let code =
+            |query: &[u8]| Packet::parse(&names().reply(query).expect("a reply")).expect("a message").rcode();
         let whole = query("alpha", 1);
         assert_eq!(code(&whole[..whole.len() - 1]), RCODE::FormatError);
         let with = |at: usize, byte: u8| {
@@ -308,7 +315,10 @@ pub(crate) mod tests {
         query[11] = 1;
         query.extend([0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0]);
         let reply = names().reply(&query).expect("a reply");
-        assert_eq!(Packet::parse(&reply).expect("a message").opt().map(|opt| opt.udp_packet_size), Some(1232));
+        assert_eq!(
+            Packet::parse(&reply).expect("a message").opt().map(|opt| opt.udp_packet_size),
+            Some(1232)
+        );
     }
 
     proptest! {
