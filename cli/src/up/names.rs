@@ -75,6 +75,7 @@ fn resolvectl(words: &[&str]) -> bool {
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     let done = command.status();
-    tracing::debug!(?words, ?done, "the machine's resolver is told");
+    let told = done.as_ref().map_or_else(ToString::to_string, ToString::to_string);
+    tracing::debug!("the machine's resolver is told: {RESOLVECTL} {}: {told}", words.join(" "));
     done.is_ok_and(|status| status.success())
 }

@@ -24,8 +24,8 @@ const PROGRAMS: &[&str] = &[
 ];
 
 /// The steps that begin there, and those that have to be skipped.
-const STEPS: &str = "format,sources,header,clippy,python,readme";
-const SKIPPED: [&str; 4] = ["format", "clippy", "python", "README: install"];
+const STEPS: &str = "format,sources,header,clippy,python";
+const SKIPPED: [&str; 3] = ["format", "clippy", "python"];
 
 /// Runs the beginnings.
 ///
