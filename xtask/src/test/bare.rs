@@ -10,6 +10,8 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use serde_json::Value;
+
 use super::command::run;
 use super::outcome::Outcome;
 use super::workspace::{self, Workspace};
@@ -52,8 +54,8 @@ pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
     }
 
     // Most of these need a program that is not there.
-    let mut tests = place.command(cargo());
-    tests.args(["test", "--offline", "--workspace", "--test", "run", "--", "--show-output"]);
+    let mut tests = place.command(Command::new(built_test("run")?));
+    tests.arg("--show-output").current_dir(root().join("cli"));
     let (success, output) = quietly(tests)?;
     let counted = Outcome::from_libtest(&output);
     let are_skipped = counted.skipped.len() > 50;
@@ -64,6 +66,19 @@ pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
     let (success, output) = quietly(demo)?;
     outcome.add(checked("bare: the demonstration", success, &output));
     Ok(outcome)
+}
+
+/// The program with the tests of this name, built as the step `tests` has it.
+fn built_test(name: &str) -> Result<PathBuf> {
+    let mut build = cargo();
+    build.args(["test", "--no-run", "--message-format", "json-render-diagnostics", "--workspace"]);
+    let (_, messages) = quietly(build)?;
+    let mut programs = messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|message| message["target"]["name"] == name)
+        .filter_map(|message| message["executable"].as_str().map(PathBuf::from));
+    programs.next().ok_or_else(|| format!("the tests `{name}` do not build").into())
 }
 
 /// One check; what was printed is shown if it failed.
