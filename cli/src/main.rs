@@ -15,6 +15,7 @@ mod datagrams;
 mod demo;
 mod dial;
 mod duplicate_networks;
+mod events;
 mod failure;
 mod forward;
 mod id;
@@ -45,6 +46,7 @@ mod status;
 mod stdio;
 mod stream;
 mod style;
+mod top;
 mod up;
 mod usage;
 mod waiting;
@@ -101,6 +103,8 @@ enum Command {
     #[command(hide = true)]
     RunGuard(run::GuardArgs),
     Status(status::Args),
+    Top(top::Args),
+    Events(events::Args),
     Members(members::Args),
     Netcheck(netcheck::Args),
     Demo(demo::Args),
@@ -152,6 +156,8 @@ fn run(cli: &Cli) -> Outcome {
         Command::Up(args) => up::run(args),
         Command::RunGuard(args) => run::guard(args),
         Command::Status(args) => status::run(args),
+        Command::Top(args) => top::run(args),
+        Command::Events(args) => events::run(args),
         Command::Members(args) => members::run(args),
         Command::Netcheck(args) => netcheck::run(args),
         Command::Demo(args) => demo::run(args),

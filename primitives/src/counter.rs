@@ -35,11 +35,13 @@ impl Counter {
     }
 }
 
-/// Makes a struct of [`Counter`]s that implements `Debug` and `Default` and has a `snapshot()`.
+/// Makes a struct of [`Counter`]s that implements `Debug` and `Default` and has a `snapshot()` and
+/// `descriptions()`.
 ///
 /// It is written as a struct whose fields have a doc comment and no type. `snapshot()` is as visible as the
-/// struct, and returns the name and the value of every counter in the order of declaration. The documentation
-/// of the struct has a table of all counters, because users see the names even where the fields are private.
+/// struct, and returns the name and the value of every counter in the order of declaration; `descriptions()`
+/// returns the names with the doc comments. The documentation of the struct has a table of all counters,
+/// because users see the names even where the fields are private.
 ///
 /// ```
 /// peersock_primitives::counters! {
@@ -55,6 +57,7 @@ impl Counter {
 /// let door = DoorCounters::default();
 /// door.opened.increment();
 /// assert_eq!(door.snapshot(), [("opened", 1), ("closed", 0)]);
+/// assert_eq!(DoorCounters::descriptions()[1], ("closed", "Times that it was closed."));
 /// ```
 #[macro_export]
 macro_rules! counters {
@@ -78,6 +81,12 @@ macro_rules! counters {
             /// Returns the name and the value of every counter, in the order of declaration.
             $vis fn snapshot(&self) -> Vec<(&'static str, u64)> {
                 vec![$((stringify!($field), self.$field.get()),)+]
+            }
+
+            /// Returns the name of every counter and what it counts, in the order of declaration.
+            #[allow(dead_code)]
+            $vis fn descriptions() -> Vec<(&'static str, &'static str)> {
+                vec![$((stringify!($field), concat!($($doc,)+).trim_ascii()),)+]
             }
         }
     };

@@ -4,8 +4,10 @@
 //! * [`wait`]: how threads and tasks wait for a socket.
 //! * [`Key`]: keyed hashing, for hash tables and numbers that strangers must not predict.
 //! * [`Counter`]: a count of events. [`counters!`] makes a struct of them that lists its names and values.
+//! * [`prometheus`]: such numbers as text for Prometheus.
 #![forbid(unsafe_code)]
 
+pub mod prometheus;
 pub mod sync;
 pub mod wait;
 #[cfg(test)]

@@ -37,7 +37,7 @@ pub(crate) use nat64::reaches_by_ipv6_only;
 pub(crate) use streams::StreamConfig;
 pub use turn::{TurnCheck, check_turn};
 pub(crate) use turn::{TurnSockets, TurnState};
-pub(crate) use udp::{OutsideAnswer, UdpSockets};
+pub(crate) use udp::{OutsideAnswer, UdpSockets, UdpStats};
 
 use crate::sync;
 use crate::sys::interface_watch::InterfaceWatch;

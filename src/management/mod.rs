@@ -2,12 +2,14 @@
 //!
 //! A node with a state directory listens on the Unix socket `management.sock` in it (mode 0600, and each side
 //! checks with `SO_PEERCRED` that the other belongs to its own user). One connection carries one request, a
-//! line of text, and one answer, a JSON document up to the end of the stream.
+//! line of text, and one answer, a JSON document or text up to the end of the stream.
 //!
 //! | request | answer |
 //! |---|---|
 //! | `status` | the node's [`Status`](crate::Status), with 10,000 peers at most |
 //! | `status peers=N` | the same with N peers at most: connected ones first, then those that were there last |
+//! | `prometheus` | its numbers as text for Prometheus, with those of 10,000 peers at most |
+//! | `prometheus peers=N` | the same with N peers at most |
 //! | anything else | `{"error": "…", "version": "…"}`, with the node's version |
 //!
 //! Later versions add fields to answers and may add requests; they change neither the meaning of what there
@@ -46,20 +48,28 @@ pub(crate) enum Request {
         /// Most peers to list.
         peers: usize,
     },
+    /// Its numbers, for Prometheus.
+    Prometheus {
+        /// Most peers that have numbers of their own.
+        peers: usize,
+    },
 }
 
 impl Request {
     /// Understands a line. `None` for what this version does not know.
     fn parse(line: &str) -> Option<Request> {
         let mut words = line.split_ascii_whitespace();
-        if words.next() != Some("status") {
-            return None;
-        }
+        let request = words.next()?;
         let peers = match words.next() {
             Some(word) => word.strip_prefix("peers=")?.parse().ok()?,
             None => MAX_PEERS,
         };
-        words.next().is_none().then_some(Request::Status { peers: peers.min(MAX_PEERS) })
+        let peers = peers.min(MAX_PEERS);
+        match (request, words.next()) {
+            ("status", None) => Some(Request::Status { peers }),
+            ("prometheus", None) => Some(Request::Prometheus { peers }),
+            _ => None,
+        }
     }
 }
 
@@ -164,6 +174,27 @@ pub fn status(state: &Path, peers: usize) -> Result<String, ManagementError> {
         Err(ManagementError::Refused { version: None, .. }) => request(state, "status"),
         answer => answer,
     }
+}
+
+/// Asks the node that uses the state directory at `state` for its numbers as text for Prometheus: what
+/// [`Status::prometheus`](crate::Status::prometheus) writes, with numbers of at most `peers` peers.
+///
+/// # Errors
+///
+/// See [`ManagementError`]; nodes of version 0.1.0 that were built before this request was known refuse it.
+///
+/// ```
+/// use peersock::{IdentitySource, Interfaces, Node, management};
+///
+/// let place = tempfile::tempdir()?;
+/// let state = IdentitySource::StateDir(place.path().into());
+/// let node = Node::builder().identity(state).interfaces(Interfaces::Loopback).start()?;
+/// let text = management::prometheus(place.path(), 50)?;
+/// assert!(text.contains(&format!("peersock_node_uptime_seconds{{node=\"{}\"}} ", node.id())));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn prometheus(state: &Path, peers: usize) -> Result<String, ManagementError> {
+    request(state, &format!("prometheus peers={peers}"))
 }
 
 fn ask(state: &Path, request: &str) -> Result<String, ManagementError> {

@@ -28,7 +28,7 @@ pub(crate) struct ManagementServer {
 }
 
 impl ManagementServer {
-    /// Listens in a state directory. `respond` makes the JSON text that answers a request, or says why it
+    /// Listens in a state directory. `respond` makes the text that answers a request, or says why it
     /// cannot; it is called on the server's thread.
     ///
     /// # Errors
@@ -68,7 +68,7 @@ impl Drop for ManagementServer {
     }
 }
 
-/// Answers a request with a JSON text, or with why not.
+/// Answers a request with a text, or with why not.
 type Respond = dyn Fn(Request) -> Result<String, &'static str>;
 
 fn serve(listener: &UnixListener, stop: &UnixStream, respond: &Respond) {
@@ -127,8 +127,15 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(request(place.path(), "status").unwrap(), "{\"fine\": true}");
         }
-        for nonsense in ["nonsense", "", "status now", "status peers=", "status peers=1 2", "status peers=-1"]
-        {
+        for nonsense in [
+            "nonsense",
+            "",
+            "status now",
+            "status peers=",
+            "status peers=1 2",
+            "status peers=-1",
+            "prometheus 1",
+        ] {
             let Err(ManagementError::Refused { error, version }) = request(place.path(), nonsense) else {
                 panic!("{nonsense:?} is understood")
             };
@@ -174,10 +181,15 @@ mod tests {
 
     #[test]
     fn requests_say_how_many_peers_are_wanted_and_the_answer_is_bounded() {
-        let peers = |line| Request::parse(line).map(|Request::Status { peers }| peers);
+        let peers = |line| match Request::parse(line)? {
+            Request::Status { peers } => Some(peers),
+            Request::Prometheus { .. } => None,
+        };
         assert_eq!(peers("status\n"), Some(10_000));
         assert_eq!(peers("status peers=50\n"), Some(50));
         assert_eq!(peers("status peers=99999999"), Some(10_000));
+        assert_eq!(Request::parse("prometheus peers=7\n"), Some(Request::Prometheus { peers: 7 }));
+        assert_eq!(Request::parse("prometheus\n"), Some(Request::Prometheus { peers: 10_000 }));
     }
 
     #[test]

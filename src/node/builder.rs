@@ -458,11 +458,16 @@ impl Node {
     fn serve_management(&self) -> io::Result<()> {
         let Some(state) = &self.inner.state else { return Ok(()) };
         let inner = self.downgrade();
-        let server = ManagementServer::start(state, move |Request::Status { peers }| {
+        let server = ManagementServer::start(state, move |request| {
             let inner = inner.upgrade().ok_or("the node has stopped")?;
             let mut status = Node { inner }.status();
-            status.limit_peers(peers);
-            serde_json::to_string(&status).map_err(|_| "the status cannot be written down")
+            match request {
+                Request::Status { peers } => {
+                    status.limit_peers(peers);
+                    serde_json::to_string(&status).map_err(|_| "the status cannot be written down")
+                }
+                Request::Prometheus { peers } => Ok(status.prometheus(peers)),
+            }
         })?;
         *sync::lock(&self.inner.management) = Some(server);
         Ok(())

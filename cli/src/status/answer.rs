@@ -122,6 +122,7 @@ pub(crate) struct Peer {
     pub(crate) datagram_size: Option<usize>,
     pub(crate) cipher: Option<String>,
     pub(crate) rtt_ms: Option<f64>,
+    pub(crate) session_age_s: Option<f64>,
     pub(crate) total_traffic: Option<Traffic>,
     pub(crate) conflict: Option<Conflict>,
     #[serde(default)]
@@ -173,7 +174,7 @@ pub(crate) struct Flows {
     pub(crate) time_wait: usize,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Copy, Deserialize)]
 pub(crate) struct Traffic {
     pub(crate) sent_packets: u64,
     pub(crate) sent_bytes: u64,
@@ -213,6 +214,49 @@ impl Peer {
     pub(crate) fn state(&self) -> Presence {
         self.state.unwrap_or(if self.connected { Presence::Connected } else { Presence::Known })
     }
+
+    /// The kind of the path, by the words of `peersock status --prometheus`; none without a session.
+    pub(crate) fn path_kind(&self) -> Option<&'static str> {
+        (self.state() == Presence::Connected).then_some(match self {
+            Peer { root: Some(_), .. } => "root",
+            Peer { turn: true, .. } => "turn",
+            Peer { tcp: true, .. } => "tcp",
+            _ => "direct",
+        })
+    }
+
+    /// The kind of the path with the root that relays, if one does.
+    pub(crate) fn path_words(&self) -> Option<String> {
+        let kind = self.path_kind()?;
+        Some(self.root.as_ref().map_or_else(|| kind.to_owned(), |root| format!("{kind} {}", short(root))))
+    }
+
+    /// Where its packets go, or by which stream.
+    pub(crate) fn via(&self) -> Option<String> {
+        self.path_kind()?;
+        self.path.map(|path| path.to_string()).or_else(|| self.stream.clone())
+    }
+
+    /// What people know it by: its name, else the address to dial, else its ID.
+    pub(crate) fn shown_name(&self) -> String {
+        let address = || self.addresses.first().map(IpAddr::to_string);
+        self.name.clone().or_else(address).unwrap_or_else(|| self.id.clone())
+    }
+}
+
+impl Presence {
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Presence::Connected => "connected",
+            Presence::Gone => "gone",
+            Presence::Known => "known",
+        }
+    }
+}
+
+/// The beginning of an ID, by which people tell IDs apart.
+pub(crate) fn short(id: &str) -> &str {
+    id.get(..8).unwrap_or(id)
 }
 
 #[cfg(test)]

@@ -1,13 +1,16 @@
 //! `peersock status`
 
 mod answer;
+mod look;
 mod show;
 mod watch;
 
 use std::time::Duration;
 
-pub(crate) use answer::{Answer, Conflict, NetworkAnswer, Peer, Presence};
-pub(crate) use show::{conflict, last_sign};
+pub(crate) use answer::{Answer, Conflict, NetworkAnswer, Peer, Presence, Root, Traffic, short};
+pub(crate) use look::{Look, has_ended};
+pub(crate) use show::{age, bytes, conflict, counted, last_sign, summary};
+pub(crate) use watch::{frame, keep_movements, size};
 
 use peersock::management;
 
@@ -30,6 +33,7 @@ Examples:
   peersock status
   peersock status --watch
   peersock status --counters
+  peersock status --prometheus > node.prom.new && mv node.prom.new /var/lib/node_exporter/node.prom
   peersock status --json | jq '.peers[] | {name, id, state, last_seen_s, rtt_ms}'")]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -46,6 +50,11 @@ pub(crate) struct Args {
     /// Show the counters, too
     #[arg(long, conflicts_with = "json")]
     counters: bool,
+
+    /// Print all numbers as text for Prometheus, as node_exporter's textfile collector reads it, with those
+    /// of 50 peers at most, or of all with --all; docs/STATUS.md lists the names
+    #[arg(long, conflicts_with_all = ["json", "counters", "watch"])]
+    prometheus: bool,
 
     /// Show it again every 2 seconds, or every so many: on a terminal in place, elsewhere one after the other
     #[arg(long, value_name = "SECONDS", value_parser = parse_interval, num_args = 0..=1)]
@@ -69,6 +78,9 @@ pub(crate) fn run(args: &Args) -> Outcome {
 /// Asks the node, and puts its answer into words, or into JSON. `first` is false when this was done before.
 fn report(args: &Args, first: bool) -> Outcome<String> {
     let most = if args.all || args.json { usize::MAX } else { MOST_PEERS };
+    if args.prometheus {
+        return Ok(management::prometheus(&args.state.path()?, most)?.trim_end().to_owned());
+    }
     let text = management::status(&args.state.path()?, most)?;
     if args.json {
         return Ok(text);
@@ -81,7 +93,7 @@ fn report(args: &Args, first: bool) -> Outcome<String> {
 }
 
 /// A time between two looks: not so short that the node is kept busy.
-fn parse_interval(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_interval(text: &str) -> Result<Duration, String> {
     let interval = parse_seconds(text)?;
     match (0.1..=86_400.0).contains(&interval.as_secs_f64()) {
         true => Ok(interval),

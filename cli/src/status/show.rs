@@ -112,7 +112,7 @@ impl Report<'_> {
 }
 
 /// The first line: how things stand in all networks.
-fn summary(answer: &Answer) -> String {
+pub(crate) fn summary(answer: &Answer) -> String {
     let sum = |count: fn(&NetworkAnswer) -> usize| answer.networks.iter().map(count).sum::<usize>();
     let (connected, known, gone) = (sum(|n| n.connected), sum(NetworkAnswer::known), sum(|n| n.gone));
     let mut text = format!(
@@ -331,7 +331,7 @@ fn both_ways(traffic: &Traffic) -> String {
     )
 }
 
-fn counted(number: impl TryInto<u64>, thing: &str) -> String {
+pub(crate) fn counted(number: impl TryInto<u64>, thing: &str) -> String {
     match number.try_into().unwrap_or(u64::MAX) {
         1 => format!("1 {thing}"),
         number => format!("{number} {thing}s"),
@@ -339,7 +339,7 @@ fn counted(number: impl TryInto<u64>, thing: &str) -> String {
 }
 
 /// A number of bytes with three digits or so.
-fn bytes(number: u64) -> String {
+pub(crate) fn bytes(number: u64) -> String {
     let mut value = number as f64;
     for unit in ["B", "KiB", "MiB", "GiB"] {
         if value < 1000.0 {
@@ -351,7 +351,7 @@ fn bytes(number: u64) -> String {
 }
 
 /// A length of time in its largest units.
-fn age(seconds: f64) -> String {
+pub(crate) fn age(seconds: f64) -> String {
     let whole = seconds.max(0.0) as u64;
     match whole {
         0..60 => format!("{whole} s"),

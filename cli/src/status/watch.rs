@@ -48,7 +48,7 @@ fn redraw(text: &str, first: bool) -> io::Result<()> {
 }
 
 /// What has to be written so that the screen shows the beginning of `text`, as far as it fits.
-fn frame(text: &str, (rows, columns): (usize, usize), first: bool) -> String {
+pub(crate) fn frame(text: &str, (rows, columns): (usize, usize), first: bool) -> String {
     let mut screen = if first { CLEAR.to_owned() } else { String::new() };
     screen += HOME;
     let mut left = rows.max(2) - 1;
@@ -68,7 +68,7 @@ fn frame(text: &str, (rows, columns): (usize, usize), first: bool) -> String {
 }
 
 /// Takes the colours out, and leaves the movements.
-fn keep_movements(screen: &str) -> String {
+pub(crate) fn keep_movements(screen: &str) -> String {
     let mut text = String::with_capacity(screen.len());
     let mut rest = screen;
     while let Some(at) = rest.find("\x1b[") {
@@ -84,7 +84,7 @@ fn keep_movements(screen: &str) -> String {
     text + rest
 }
 
-fn size() -> (usize, usize) {
+pub(crate) fn size() -> (usize, usize) {
     match rustix::termios::tcgetwinsize(io::stdout()) {
         Ok(size) if size.ws_row > 0 && size.ws_col > 0 => (size.ws_row.into(), size.ws_col.into()),
         _ => USUAL_SIZE,

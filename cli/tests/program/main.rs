@@ -35,6 +35,7 @@ mod settings;
 mod signals;
 mod status_manual;
 mod terminal;
+mod top;
 mod trouble;
 mod turn;
 mod up;

@@ -7,7 +7,7 @@ use crate::common::{Lab, PORT, Running, run, without_variables};
 use crate::delivery::fed;
 
 /// A command line in a shell whose stdin, stdout and stderr are a terminal, which is what comes on stdout.
-fn on_terminal(line: &str, variables: &[(&str, &str)]) -> Command {
+pub(crate) fn on_terminal(line: &str, variables: &[(&str, &str)]) -> Command {
     let mut command = Command::new("script");
     command.args(["-qec", line, "/dev/null"]).env("SHELL", "/bin/sh").env("TERM", "xterm");
     // Services that build software say that their logs show colours, by the variable CI.
@@ -20,7 +20,7 @@ fn on_terminal(line: &str, variables: &[(&str, &str)]) -> Command {
 }
 
 /// Whether the test can run here; says why not.
-fn has_terminals(test: &str) -> bool {
+pub(crate) fn has_terminals(test: &str) -> bool {
     let version = Command::new("script").arg("--version").stdout(Stdio::null()).status();
     let found = version.is_ok_and(|status| status.success());
     if !found {
@@ -30,7 +30,7 @@ fn has_terminals(test: &str) -> bool {
 }
 
 /// Whether a text has the sequence that selects a colour or a weight (SGR: `ESC [ … m`).
-fn is_coloured(text: &str) -> bool {
+pub(crate) fn is_coloured(text: &str) -> bool {
     text.split("\x1b[").skip(1).any(|rest| {
         rest.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';' || c == ':').starts_with('m')
     })

@@ -1,6 +1,5 @@
 //! `/metrics` in the text format of Prometheus, and `/health`.
 
-use std::fmt::Write as _;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,10 +9,12 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use peersock_streams::ServerHandle;
+use peersock_primitives::prometheus::{CONTENT_TYPE, Text};
+use peersock_streams::{ServerCounters, ServerHandle};
 use tokio::net::TcpListener;
 
-use super::Gauges;
+use super::{DirectoryTraffic, Gauges, Traffic};
+use crate::Counters;
 
 /// Serves until `ended` is ready.
 pub(super) async fn serve(
@@ -27,7 +28,7 @@ pub(super) async fn serve(
 }
 
 async fn metrics(State(gauges): State<Arc<Gauges>>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text(&gauges))
+    ([(header::CONTENT_TYPE, CONTENT_TYPE)], text(&gauges))
 }
 
 /// Load balancers take a root that drains out of their rotation.
@@ -46,39 +47,35 @@ fn text(gauges: &Gauges) -> String {
         ("connections", "Stream connections", connections as u64),
         ("draining", "Whether the root is about to end", gauges.draining.load(Ordering::Relaxed)),
     ];
-    let mut text = String::new();
+    let mut text = Text::default();
     for (name, help, value) in now {
-        // Writing to a string cannot fail.
-        let _ = writeln!(
-            text,
-            "# HELP peersock_root_{name} {help}\n# TYPE peersock_root_{name} gauge\npeersock_root_{name} {value}"
-        );
+        text.gauge(&format!("peersock_root_{name}"), help).number(&[], value);
     }
     let directory = gauges.directory.get();
     if let Some(shared) = directory {
-        let value = u64::from(shared.is_there.load(Ordering::Relaxed));
-        let _ = writeln!(
-            text,
-            "# HELP peersock_root_directory Whether the shared directory is there\n# TYPE peersock_root_directory gauge\npeersock_root_directory {value}"
-        );
+        let is_there = shared.is_there.load(Ordering::Relaxed);
+        text.gauge("peersock_root_directory", "Whether the shared directory is there").number(&[], is_there);
     }
-    let mut counters = |prefix: &str, values: Vec<(&'static str, u64)>| {
-        for (name, value) in values {
-            let name = format!("peersock_root_{prefix}{name}_total");
-            let _ = writeln!(text, "# TYPE {name} counter\n{name} {value}");
+    let mut counters = |prefix: &str, values: Values, descriptions: Descriptions| {
+        for ((name, value), (_, help)) in values.into_iter().zip(descriptions) {
+            text.counter(&format!("peersock_root_{prefix}{name}_total"), help).number(&[], value);
         }
     };
-    counters("", gauges.counters.snapshot());
-    counters("", gauges.traffic.snapshot());
+    counters("", gauges.counters.snapshot(), Counters::descriptions());
+    counters("", gauges.traffic.snapshot(), Traffic::descriptions());
     if let Some(shared) = directory {
-        counters("", shared.traffic.snapshot());
+        counters("", shared.traffic.snapshot(), DirectoryTraffic::descriptions());
     }
     if let Some(streams) = &gauges.streams {
-        counters("streams_", streams.counters().snapshot());
-        counters("streams_", streams.traffic().snapshot());
+        counters("streams_", streams.counters().snapshot(), ServerCounters::descriptions());
+        counters("streams_", streams.traffic().snapshot(), peersock_streams::Counters::descriptions());
     }
-    text
+    text.finish()
 }
+
+/// Counters by name, and what they count, both in the order of declaration.
+type Values = Vec<(&'static str, u64)>;
+type Descriptions = Vec<(&'static str, &'static str)>;
 
 #[cfg(test)]
 mod tests {
@@ -95,7 +92,9 @@ mod tests {
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let (name, value) = line.split_once(' ').expect("a name and a value");
             assert!(name.starts_with("peersock_root_") && value.parse::<u64>().is_ok(), "{line}");
-            assert!(text.contains(&format!("# TYPE {name} ")), "{line}");
+            for word in ["HELP", "TYPE"] {
+                assert!(text.contains(&format!("# {word} {name} ")), "{line}");
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod network;
 mod peer;
+mod prometheus;
 mod reach;
 
 use std::collections::BTreeMap;
@@ -105,14 +106,25 @@ impl Status {
         if self.peers.len() <= most {
             return;
         }
-        let silence = |peer: &PeerStatus| {
-            let last = [peer.last_seen_s, peer.last_heard_s].into_iter().flatten().min_by(f64::total_cmp);
-            // Those never heard of come last.
-            last.map_or(u64::MAX, |seconds| (seconds * 1e3) as u64)
-        };
-        self.peers.sort_by_cached_key(|peer| (peer.state, silence(peer)));
+        self.peers.sort_by_cached_key(importance);
         self.peers.truncate(most);
     }
+
+    /// The same peers, in no particular order.
+    fn foremost_peers(&self, most: usize) -> Vec<&PeerStatus> {
+        let mut peers: Vec<_> = self.peers.iter().collect();
+        if peers.len() > most {
+            peers.sort_by_cached_key(|peer| importance(peer));
+            peers.truncate(most);
+        }
+        peers
+    }
+}
+
+/// Orders peers: connected ones come first, then those that were there last, then those never heard of.
+fn importance(peer: &PeerStatus) -> (Presence, u64) {
+    let last = [peer.last_seen_s, peer.last_heard_s].into_iter().flatten().min_by(f64::total_cmp);
+    (peer.state, last.map_or(u64::MAX, |seconds| (seconds * 1e3) as u64))
 }
 
 pub(super) fn collect(node: &Inner) -> Status {

@@ -86,7 +86,14 @@ pub(super) const TRIES: &[Try] = &[
     },
     Try {
         name: "what a node and its network say",
-        commands: &["peersock netcheck", "peersock status", "peersock root"],
+        commands: &[
+            "peersock netcheck",
+            "peersock status",
+            "peersock root",
+            "peersock top",
+            "peersock events",
+            "peersock status --prometheus",
+        ],
         needs: &[],
         builds: false,
         // Also what the text names after `peersock --help`, and PEERSOCK_ROOTS in place of --root.
@@ -106,6 +113,12 @@ pub(super) const TRIES: &[Try] = &[
             grep -F 127.0.0.1:7420 found
             until as alpha bash -c "$2" > status && grep -F 127.0.0.1:7420 status; do patience; done
             grep -F "$address" status
+            as alpha bash -c "$4 --once" > table
+            grep PEER table
+            as alpha timeout --signal INT 3 bash -c "exec $5" > events 2> watching || :
+            grep 'watching node' watching
+            as alpha bash -c "$6" > numbers
+            grep peersock_node_uptime_seconds numbers
             as alpha peersock members | grep -F "$address"
             asked() { peersock members --ephemeral > members 2> error; }
             until asked && grep -F "$address" members; do patience; done

@@ -1,0 +1,166 @@
+//! What has changed between two looks at a node, for each second.
+
+use std::collections::HashMap;
+
+use crate::status::{Look, Traffic};
+
+/// Bytes per second.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Rate {
+    pub(super) received: f64,
+    pub(super) sent: f64,
+}
+
+/// The rates at one look. What is not known is `None`: at the first look, after a restart of the node, and of
+/// what was not there at the look before.
+#[derive(Default)]
+pub(super) struct Rates {
+    pub(super) node: Option<Rate>,
+    networks: HashMap<String, Rate>,
+    peers: HashMap<(String, String), Rate>,
+    counters: HashMap<String, f64>,
+}
+
+impl Rates {
+    pub(super) fn between(before: &Look, now: &Look) -> Rates {
+        let Some(seconds) = now.since(before).filter(|seconds| *seconds > 0.0) else {
+            return Rates::default();
+        };
+        let (before, now) = (&before.answer, &now.answer);
+        let rate = |before: Option<&Traffic>, now: Option<&Traffic>| rate(before?, now?, seconds);
+        let networks: HashMap<_, _> =
+            before.networks.iter().map(|network| (&network.id, network.traffic.as_ref())).collect();
+        let peers: HashMap<_, _> = before
+            .peers
+            .iter()
+            .map(|peer| ((&peer.network, &peer.id), peer.total_traffic.as_ref()))
+            .collect();
+        Rates {
+            node: rate(before.traffic.as_ref(), now.traffic.as_ref()),
+            networks: now
+                .networks
+                .iter()
+                .filter_map(|network| {
+                    let before = networks.get(&network.id).copied().flatten();
+                    Some((network.id.clone(), rate(before, network.traffic.as_ref())?))
+                })
+                .collect(),
+            peers: now
+                .peers
+                .iter()
+                .filter_map(|peer| {
+                    let before = peers.get(&(&peer.network, &peer.id)).copied().flatten();
+                    let rate = rate(before, peer.total_traffic.as_ref())?;
+                    Some(((peer.network.clone(), peer.id.clone()), rate))
+                })
+                .collect(),
+            counters: now
+                .counters
+                .iter()
+                .filter_map(|(name, value)| {
+                    let gained = value.checked_sub(*before.counters.get(name)?)?;
+                    Some((name.clone(), gained as f64 / seconds))
+                })
+                .collect(),
+        }
+    }
+
+    pub(super) fn network(&self, id: &str) -> Option<Rate> {
+        self.networks.get(id).copied()
+    }
+
+    pub(super) fn peer(&self, network: &str, id: &str) -> Option<Rate> {
+        self.peers.get(&(network.to_owned(), id.to_owned())).copied()
+    }
+
+    /// How fast a counter grows, or several together.
+    pub(super) fn counters(&self, names: &[&str]) -> Option<f64> {
+        names.iter().map(|name| self.counters.get(*name)).sum()
+    }
+}
+
+/// `None` if a counter went back, as when a peer was forgotten and found again.
+fn rate(before: &Traffic, now: &Traffic, seconds: f64) -> Option<Rate> {
+    Some(Rate {
+        received: now.received_bytes.checked_sub(before.received_bytes)? as f64 / seconds,
+        sent: now.sent_bytes.checked_sub(before.sent_bytes)? as f64 / seconds,
+    })
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::time::{Duration, Instant};
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::status::Answer;
+
+    #[test]
+    fn rates_are_of_the_node_s_own_time() {
+        let begin = Instant::now();
+        let before = look(begin, status(10.0, 1000));
+        // The answer took its time, so that 3 s have passed here and 2 s there.
+        let mut now = look(begin + Duration::from_secs(2), status(12.0, 5000));
+        now.answered += Duration::from_secs(1);
+        let rates = Rates::between(&before, &now);
+        let rate = Some(Rate { received: 2000.0, sent: 1000.0 });
+        assert_eq!((rates.node, rates.network("ff01"), rates.peer("ff01", "bb")), (rate, rate, rate));
+        assert_eq!(rates.counters(&["tcp_retransmits"]), Some(2000.0));
+        assert_eq!(rates.counters(&["tcp_retransmits", "new"]), None);
+        assert_eq!((rates.network("ff02"), rates.peer("ff01", "cc")), (None, None));
+    }
+
+    #[test]
+    fn a_node_that_was_restarted_has_no_rates_until_the_next_look() {
+        let begin = Instant::now();
+        let before = look(begin, status(0.5, 1000));
+        // It has run for longer than before, and counts more than before, and yet it is another run.
+        let restarted = look(begin + Duration::from_secs(1), status(0.7, 9000));
+        let rates = Rates::between(&before, &restarted);
+        assert_eq!((rates.node, rates.peer("ff01", "bb")), (None, None));
+        assert_eq!(rates.counters(&["tcp_retransmits"]), None);
+        let next = look(begin + Duration::from_secs(2), status(1.7, 9000));
+        assert_eq!(Rates::between(&restarted, &next).node, Some(Rate::default()));
+
+        // Long before, with less time and smaller counters.
+        let before = look(begin, status(500.0, 1_000_000));
+        assert_eq!(Rates::between(&before, &restarted).node, None);
+        // Another node took the directory's place.
+        let mut other = look(begin + Duration::from_secs(1), status(501.0, 2_000_000));
+        other.answer.node_id = "ee".into();
+        assert_eq!(Rates::between(&before, &other).node, None);
+    }
+
+    #[test]
+    fn a_peer_that_was_forgotten_in_between_has_no_rate() {
+        let begin = Instant::now();
+        let before = look(begin, status(10.0, 1000));
+        let mut now = status(11.0, 2000);
+        now["peers"][0]["total_traffic"]["received_bytes"] = 5.into();
+        let now = look(begin + Duration::from_secs(1), now);
+        let rates = Rates::between(&before, &now);
+        assert_eq!(rates.peer("ff01", "bb"), None);
+        assert_eq!(rates.node, Some(Rate { received: 1000.0, sent: 500.0 }));
+    }
+
+    pub(in crate::top) fn look(at: Instant, status: Value) -> Look {
+        let answer = Answer::parse(&status.to_string()).unwrap_or_else(|failure| panic!("{failure}"));
+        Look { answer, asked: at, answered: at }
+    }
+
+    pub(in crate::top) fn status(uptime: f64, received: u64) -> Value {
+        let traffic = json!({
+            "sent_packets": 1, "sent_bytes": received / 2, "received_packets": 2, "received_bytes": received
+        });
+        json!({
+            "version": "0.1.0", "node_id": "aabbccddee", "uptime_s": uptime, "endpoints": [],
+            "flows": {"total": 1}, "traffic": traffic, "counters": {"tcp_retransmits": received},
+            "networks": [{"id": "ff01", "kind": "ad-hoc", "addresses": [], "peers": 1, "connected": 1,
+                          "known": 0, "traffic": traffic}],
+            "peers": [{"id": "bb", "network": "ff01", "addresses": ["fd00::2"], "connected": true,
+                       "state": "connected", "path": "127.0.0.1:6", "rtt_ms": 1.5, "session_age_s": 61,
+                       "total_traffic": traffic}]
+        })
+    }
+}

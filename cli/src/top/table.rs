@@ -1,0 +1,415 @@
+//! A look at a node as a table of its peers, with how the node, its roots and its networks are above it.
+
+use std::cmp::Ordering;
+
+use anstyle::{AnsiColor, Style};
+
+use super::rates::{Rate, Rates};
+use crate::status::{
+    Look, NetworkAnswer, Peer, Presence, Traffic, age, bytes, conflict, counted, short, summary,
+};
+use crate::style::{BOLD, ERROR, paint};
+
+const CONNECTED: Style = AnsiColor::Green.on_default();
+const DIM: Style = Style::new().dimmed();
+const HEADS: Style = Style::new().invert();
+
+/// Counters of what was lost inside the node, and not by the network.
+const DROPPED: [&str; 7] = [
+    "transmits_dropped",
+    "udp_send_errors",
+    "out_waiting_dropped",
+    "udp_queue_overflows",
+    "raw_queue_overflows",
+    "icmp_queue_overflows",
+    "tcp_backlog_overflows",
+];
+
+/// What the peers are sorted by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Sort {
+    /// In and out together, the fastest first
+    Rate,
+    In,
+    Out,
+    Name,
+    State,
+    Path,
+    Rtt,
+    /// The age of the session
+    Age,
+}
+
+impl Sort {
+    pub(super) const KEYS: [(u8, Sort, &str); 8] = [
+        (b't', Sort::Rate, "total"),
+        (b'i', Sort::In, "in"),
+        (b'o', Sort::Out, "out"),
+        (b'n', Sort::Name, "name"),
+        (b's', Sort::State, "state"),
+        (b'p', Sort::Path, "path"),
+        (b'r', Sort::Rtt, "round trip"),
+        (b'a', Sort::Age, "age"),
+    ];
+}
+
+/// Least characters of a name on a narrow terminal.
+const MIN_NAME: usize = 12;
+
+/// How the table is made.
+#[derive(Clone, Copy)]
+pub(super) struct Form {
+    pub(super) sort: Sort,
+    /// The last ones come first.
+    pub(super) reversed: bool,
+    /// Peers that are gone are listed, too.
+    pub(super) all: bool,
+    /// Peers to leave out at the beginning.
+    pub(super) skipped: usize,
+}
+
+/// A line with its style, and without control characters.
+struct Line(Style, String);
+
+/// Writes a look as lines with styles: at most so many rows of so many columns, if there is a limit. Returns
+/// how many peers there are, too.
+pub(super) fn table(look: &Look, rates: &Rates, form: Form, size: Option<(usize, usize)>) -> (String, usize) {
+    let mut lines = head(look, rates);
+    let peers = sorted(look, rates, form);
+    let count = peers.len();
+    let (rows_left, columns) = match size {
+        // One more is for the heads of the columns, and one for what is left out.
+        Some((rows, columns)) => (rows.saturating_sub(lines.len() + 2), columns),
+        None => (usize::MAX, usize::MAX),
+    };
+    let name_width = if columns == usize::MAX { columns } else { (columns / 3).max(MIN_NAME) };
+    let mut rows = rows(&peers, look.answer.networks.len() > 1, name_width).into_iter();
+    lines.extend(rows.next());
+    // What is gone past must not hide everything when peers leave.
+    let skipped = form.skipped.min(count.saturating_sub(1));
+    lines.extend(rows.skip(skipped).take(rows_left));
+    let last = skipped.saturating_add(rows_left).min(count);
+    if count == 0 {
+        lines.push(Line(DIM, "no peers".to_owned()));
+    } else if skipped > 0 || last < count {
+        lines.push(Line(DIM, format!("… {} to {last} of {count} peers", skipped + 1)));
+    }
+    let text: Vec<_> = lines.iter().map(|line| shown(line, columns)).collect();
+    (text.join("\n"), count)
+}
+
+/// A line that is cut at so many columns.
+fn shown(Line(style, text): &Line, columns: usize) -> String {
+    let text = text.chars().map(|c| if c.is_control() { '?' } else { c });
+    let cut: String = text.take(columns).collect();
+    match *style == Style::new() {
+        true => cut,
+        false => paint(*style, cut).to_string(),
+    }
+}
+
+/// What is above the peers.
+fn head(look: &Look, rates: &Rates) -> Vec<Line> {
+    let answer = &look.answer;
+    let up = age(answer.uptime_s);
+    let mut lines =
+        vec![Line(BOLD, format!("node {}, up {up}; {}", short(&answer.node_id), summary(answer)))];
+    if let Some(other) = &answer.conflict {
+        lines.push(Line(ERROR, conflict(other)));
+    }
+    let counted_so_far =
+        |names: &[&str]| names.iter().filter_map(|name| answer.counters.get(*name)).sum::<u64>();
+    let lost = |names: &[&str], words: &str| {
+        let speed = rates.counters(names).map(|speed| format!(" ({speed:.1}/s)")).unwrap_or_default();
+        format!("{} {words}{speed}", counted_so_far(names))
+    };
+    lines.push(Line(
+        Style::new(),
+        format!(
+            "{} in, {} out; TCP: {}, {}; {}",
+            speed(rates.node.map(|rate| rate.received)),
+            speed(rates.node.map(|rate| rate.sent)),
+            lost(&["tcp_retransmits"], "sent again"),
+            lost(&["tcp_timeouts"], "timed out"),
+            lost(&DROPPED, "dropped here"),
+        ),
+    ));
+    for root in &answer.roots {
+        let mut text = format!("root {}: {}", short(&root.id), root.state);
+        if let Some(rtt) = root.rtt_ms {
+            text += &format!(", {rtt:.1} ms");
+        }
+        if root.relayed_peers > 0 {
+            text += &format!(", relays to {}", counted(root.relayed_peers, "peer"));
+        }
+        let style = if root.state == "registered" { CONNECTED } else { Style::new() };
+        lines.push(Line(style, text));
+    }
+    lines.extend(answer.networks.iter().map(|network| network_line(network, rates)));
+    lines
+}
+
+fn network_line(network: &NetworkAnswer, rates: &Rates) -> Line {
+    let rate = rates.network(&network.id);
+    let text = format!(
+        "network {}: {} connected, {} known, {} gone; {} in, {} out",
+        network.id,
+        network.connected,
+        network.known(),
+        network.gone,
+        speed(rate.map(|rate| rate.received)),
+        speed(rate.map(|rate| rate.sent)),
+    );
+    Line(Style::new(), text)
+}
+
+/// A peer with its rate.
+struct Row<'a> {
+    peer: &'a Peer,
+    rate: Option<Rate>,
+}
+
+fn sorted<'a>(look: &'a Look, rates: &Rates, form: Form) -> Vec<Row<'a>> {
+    let wanted = |peer: &&Peer| form.all || peer.state() != Presence::Gone;
+    let mut rows: Vec<_> = look
+        .answer
+        .peers
+        .iter()
+        .filter(wanted)
+        .map(|peer| Row { peer, rate: rates.peer(&peer.network, &peer.id) })
+        .collect();
+    rows.sort_by(|a, b| {
+        let order = order(form.sort, a, b);
+        let order = if form.reversed { order.reverse() } else { order };
+        // So that rows stay where they are between two looks.
+        order.then_with(|| tie(a.peer).cmp(&tie(b.peer)))
+    });
+    rows
+}
+
+fn tie(peer: &Peer) -> (u8, String, &str, &str) {
+    (rank(peer), peer.shown_name(), &peer.network, &peer.id)
+}
+
+/// Who is more likely to be there comes first.
+fn rank(peer: &Peer) -> u8 {
+    match peer.state() {
+        Presence::Connected => 0,
+        Presence::Known => 1,
+        Presence::Gone => 2,
+    }
+}
+
+/// What is largest comes first of rates, what is smallest of all else; what is not known comes last.
+fn order(sort: Sort, a: &Row<'_>, b: &Row<'_>) -> Ordering {
+    let most = |value: fn(&Rate) -> f64| {
+        let value = |row: &Row<'_>| row.rate.as_ref().map_or(-1.0, value);
+        value(b).total_cmp(&value(a))
+    };
+    let least = |value: fn(&Peer) -> Option<f64>| {
+        let value = |row: &Row<'_>| value(row.peer).unwrap_or(f64::INFINITY);
+        value(a).total_cmp(&value(b))
+    };
+    match sort {
+        Sort::Rate => most(|rate| rate.received + rate.sent),
+        Sort::In => most(|rate| rate.received),
+        Sort::Out => most(|rate| rate.sent),
+        Sort::Name => a.peer.shown_name().cmp(&b.peer.shown_name()),
+        Sort::State => rank(a.peer).cmp(&rank(b.peer)),
+        Sort::Path => {
+            let path = |row: &Row<'_>| (row.peer.path_kind().is_none(), row.peer.path_words());
+            path(a).cmp(&path(b))
+        }
+        Sort::Rtt => least(|peer| peer.rtt_ms),
+        Sort::Age => least(|peer| peer.session_age_s),
+    }
+}
+
+/// The heads of the columns, what matters most first: narrow terminals show no more than that.
+const COLUMNS: [&str; 11] =
+    ["PEER", "PATH", "RTT", "IN/s", "OUT/s", "SESSION", "SEEN", "IN", "OUT", "STATE", "VIA"];
+
+/// Columns of numbers, which end in one place.
+const NUMBERS: std::ops::RangeInclusive<usize> = 2..=8;
+
+/// The heads of the columns, and then a line for each peer, whose name has at most so many characters.
+fn rows(peers: &[Row<'_>], with_network: bool, name_width: usize) -> Vec<Line> {
+    let mut cells = vec![COLUMNS.map(str::to_owned).to_vec()];
+    if with_network {
+        cells[0].push("NETWORK".to_owned());
+    }
+    for Row { peer, rate } in peers {
+        let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+        let total = |value: fn(&Traffic) -> u64| {
+            or_dash(peer.total_traffic.as_ref().map(|traffic| bytes(value(traffic))))
+        };
+        let mut row = vec![
+            shortened(&peer.shown_name(), name_width),
+            or_dash(peer.path_words()),
+            or_dash(peer.rtt_ms.map(|rtt| format!("{rtt:.1} ms"))),
+            speed(rate.map(|rate| rate.received)),
+            speed(rate.map(|rate| rate.sent)),
+            or_dash(peer.session_age_s.map(age)),
+            or_dash(peer.last_seen_s.map(age)),
+            total(|traffic| traffic.received_bytes),
+            total(|traffic| traffic.sent_bytes),
+            peer.state().word().to_owned(),
+            or_dash(peer.via()),
+        ];
+        if with_network {
+            row.push(peer.network.clone());
+        }
+        cells.push(row);
+    }
+    let width = |column: usize| cells.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<_> = (0..cells[0].len()).map(width).collect();
+    let styles = peers.iter().map(|row| match row.peer.state() {
+        Presence::Connected => CONNECTED,
+        Presence::Known => Style::new(),
+        Presence::Gone => DIM,
+    });
+    let lines = cells.iter().map(|row| {
+        let mut text = String::new();
+        for (column, (cell, &width)) in row.iter().zip(&widths).enumerate() {
+            let gap = if column == 0 { "" } else { "  " };
+            text += &match NUMBERS.contains(&column) {
+                true => format!("{gap}{cell:>width$}"),
+                false => format!("{gap}{cell:<width$}"),
+            };
+        }
+        text.trim_end().to_owned()
+    });
+    std::iter::once(HEADS).chain(styles).zip(lines).map(|(style, text)| Line(style, text)).collect()
+}
+
+/// A text without its middle if it is longer than that: the ends of addresses differ.
+fn shortened(text: &str, most: usize) -> String {
+    let length = text.chars().count();
+    if length <= most {
+        return text.to_owned();
+    }
+    let begin: String = text.chars().take(most / 2).collect();
+    let end: String = text.chars().skip(length - most.saturating_sub(most / 2 + 1)).collect();
+    format!("{begin}…{end}")
+}
+
+fn speed(bytes_per_second: Option<f64>) -> String {
+    match bytes_per_second {
+        Some(speed) => format!("{}/s", bytes(speed.round() as u64)),
+        None => "-".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use anstream::adapter::strip_str;
+    use serde_json::{Value, json};
+
+    use super::super::rates::tests::{look, status};
+    use super::*;
+
+    const FORM: Form = Form { sort: Sort::Rate, reversed: false, all: false, skipped: 0 };
+
+    #[test]
+    fn a_peer_has_a_line_with_its_path_and_its_rates() {
+        let text = plain(&looks(), FORM, None);
+        let lines: Vec<_> = text.lines().collect();
+        assert!(lines[0].starts_with("node aabbccdd, up 11 s; 1 network: 1 connected"), "{text}");
+        assert_eq!(
+            lines[1],
+            "1.0 KiB/s in, 500 B/s out; TCP: 2000 sent again (1000.0/s), 0 timed out; 0 dropped here"
+        );
+        assert!(
+            lines[2].starts_with("network ff01: 1 connected, 0 known, 0 gone; 1.0 KiB/s in, 500 B/s out")
+        );
+        let words: Vec<_> = lines[3].split_whitespace().collect();
+        assert_eq!(words, COLUMNS);
+        let busy = lines[4];
+        for words in
+            ["fd00::2 ", " direct ", "1.5 ms", "1.0 KiB/s", "500 B/s", "2.0 KiB", "1 min 1 s", " connected "]
+        {
+            assert!(busy.contains(words), "{words} is not in {busy}");
+        }
+        assert!(busy.ends_with(" 127.0.0.1:6"), "{busy}");
+        // All lines have the same columns, and 80 have what matters most.
+        let narrow = plain(&looks(), FORM, Some((24, 80)));
+        assert!(narrow.contains("OUT/s") && narrow.contains("SESSION"), "{narrow}");
+        assert_eq!(busy.find("direct"), lines[3].find("PATH"));
+        assert!(text.contains("known") && !text.contains("gone   ") && !text.contains("?\n"), "{text}");
+    }
+
+    #[test]
+    fn the_first_look_has_no_rates_yet() {
+        let (_, now) = looks();
+        let (text, _) = table(&now, &Rates::default(), FORM, None);
+        assert!(strip_str(&text).to_string().contains("- in, - out; TCP: 2000 sent again, "), "{text}");
+    }
+
+    #[test]
+    fn peers_are_sorted_as_wanted() {
+        let order = |sort, reversed, all| {
+            let text = plain(&looks(), Form { sort, reversed, all, skipped: 0 }, None);
+            let names: Vec<_> =
+                text.lines().skip(4).map(|line| line.split(' ').next().unwrap().to_owned()).collect();
+            names.join(" ")
+        };
+        assert_eq!(order(Sort::Rate, false, false), "fd00::2 alpha zeta");
+        assert_eq!(order(Sort::Name, false, false), "alpha fd00::2 zeta");
+        assert_eq!(order(Sort::Name, true, false), "zeta fd00::2 alpha");
+        assert_eq!(order(Sort::State, false, true), "fd00::2 alpha zeta left");
+        assert_eq!(order(Sort::Rtt, false, false), "fd00::2 alpha zeta");
+        assert_eq!(order(Sort::Path, false, false), "fd00::2 alpha zeta");
+    }
+
+    #[test]
+    fn a_table_fits_the_screen_and_says_what_it_leaves_out() {
+        let looks = looks();
+        let text = plain(&looks, FORM, Some((6, 30)));
+        assert!(text.lines().all(|line| line.chars().count() <= 30), "{text}");
+        assert_eq!(text.lines().count(), 6, "{text}");
+        assert_eq!(text.lines().last(), Some("… 1 to 1 of 3 peers"));
+        let text = plain(&looks, Form { skipped: 1, ..FORM }, Some((6, 80)));
+        assert!(text.contains("alpha") && !text.contains("fd00::2"), "{text}");
+        assert_eq!(text.lines().last(), Some("… 2 to 2 of 3 peers"));
+        // Never past the last one, and not with a screen of nothing.
+        let text = plain(&looks, Form { skipped: 99, ..FORM }, Some((7, 80)));
+        assert!(text.contains("zeta"), "{text}");
+        for size in [(0, 0), (1, 1), (2, 500)] {
+            plain(&looks, FORM, Some(size));
+        }
+    }
+
+    #[test]
+    fn long_names_keep_their_ends() {
+        assert_eq!(shortened("fd00::2", 7), "fd00::2");
+        let shown = shortened("fd5f:d5b2:361a:8b9c:a26e:38fe:ca49:b487", 13);
+        assert_eq!((shown.as_str(), shown.chars().count()), ("fd5f:d…9:b487", 13));
+    }
+
+    #[test]
+    fn what_would_move_the_cursor_is_not_written() {
+        let (before, mut now) = looks();
+        now.answer.peers[0].name = Some("a\x1b[2Jb\nc".into());
+        let text = plain(&(before, now), FORM, None);
+        assert!(text.contains("a?[2Jb?c") && !text.contains('\x1b'), "{text}");
+    }
+
+    fn looks() -> (Look, Look) {
+        let at = Instant::now();
+        let mut now = status(11.0, 2000);
+        let peer = |id: &str, name: &str, state: &str| -> Value {
+            json!({"id": id, "network": "ff01", "name": name, "addresses": [], "connected": false,
+                   "state": state, "path": null})
+        };
+        let others = [peer("d1", "zeta", "known"), peer("d2", "alpha", "known"), peer("d3", "left", "gone")];
+        now["peers"].as_array_mut().unwrap().extend(others);
+        (look(at, status(10.0, 1000)), look(at + Duration::from_secs(1), now))
+    }
+
+    fn plain((before, now): &(Look, Look), form: Form, size: Option<(usize, usize)>) -> String {
+        let (text, _) = table(now, &Rates::between(before, now), form, size);
+        strip_str(&text).to_string()
+    }
+}
