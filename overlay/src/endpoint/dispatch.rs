@@ -100,12 +100,14 @@ impl Endpoint {
         let link = &mut self.peers.get_mut(key)?.link;
         let network = self.networks.get(&link.handle.network())?;
         let node = link.node;
+        let (reach, handles) = self.nodes[node].parts();
         let mut cx = Context {
             now,
             key,
             core: &mut self.core,
             node,
-            reach: &mut self.nodes[node].reach,
+            reach,
+            handles,
             network: network.id,
             psk: &network.psk,
             effects: Vec::new(),
@@ -149,6 +151,7 @@ impl Endpoint {
             }
             Effect::PathTooSmall => self.others(now, key, node, Link::path_too_small),
             Effect::Confirmed => self.others(now, key, node, Link::path_confirmed),
+            Effect::Doubted => self.others(now, key, node, Link::doubt_liveness),
             Effect::Departed => self.forget_departed(now),
             Effect::SessionLost => {
                 if self.carrier(node).is_none() {

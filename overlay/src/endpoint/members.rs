@@ -263,8 +263,9 @@ impl Endpoint {
         handle.set_path(self.nodes[node_key].reach.path());
         self.routes.publish(network, &handle.prefixes(), &Route::Peer(Arc::clone(&handle)));
         let origin = source.map_or_else(Origin::default, Origin::of);
-        let key = self.peers.insert(PeerState::new(Link::new(handle, node_key, now), listed, origin));
-        self.nodes[node_key].peers.push(key);
+        let link = Link::new(Arc::clone(&handle), node_key, now);
+        let key = self.peers.insert(PeerState::new(link, listed, origin));
+        self.nodes.add_peer(node_key, key, handle);
         members.by_node.insert(node, key);
         if !listed {
             members.order.hold(origin);

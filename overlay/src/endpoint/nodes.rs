@@ -3,12 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Index, IndexMut};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::bucket::Rate;
 use crate::id::NodeId;
 use crate::link::{NodeKey, PeerKey};
 use crate::reach::{Place, PlaceKey, Reach};
+use crate::session::Peer;
 
 /// A remote node that is a peer in at least one network.
 #[derive(Debug)]
@@ -17,8 +19,17 @@ pub(super) struct Node {
     pub(super) reach: Reach,
     /// The peers that it is, one per network, in the order in which they were learned of.
     pub(super) peers: Vec<PeerKey>,
+    /// Their handles, in the same order.
+    handles: Vec<(PeerKey, Arc<Peer>)>,
     /// When its bucket of handshakes is full.
     handshakes: Option<Instant>,
+}
+
+impl Node {
+    /// The ways to it, and the peers that it is.
+    pub(super) fn parts(&mut self) -> (&mut Reach, &[(PeerKey, Arc<Peer>)]) {
+        (&mut self.reach, &self.handles)
+    }
 }
 
 /// Initiations from the address at which a node is reached that are read though there is no room for others:
@@ -48,8 +59,14 @@ impl Nodes {
         }
         let key = NodeKey(self.next);
         self.next += 1;
-        self.table
-            .insert(key, Node { id: *id, reach: Reach::default(), peers: Vec::new(), handshakes: None });
+        let node = Node {
+            id: *id,
+            reach: Reach::default(),
+            peers: Vec::new(),
+            handles: Vec::new(),
+            handshakes: None,
+        };
+        self.table.insert(key, node);
         self.by_id.insert(*id, key);
         key
     }
@@ -68,10 +85,17 @@ impl Nodes {
         self.table.keys().copied().collect()
     }
 
+    /// The node is that peer, too.
+    pub(super) fn add_peer(&mut self, key: NodeKey, peer: PeerKey, handle: Arc<Peer>) {
+        self[key].peers.push(peer);
+        self[key].handles.push((peer, handle));
+    }
+
     /// The node is no longer that peer. It is forgotten if it is nobody's peer any more.
     pub(super) fn remove_peer(&mut self, key: NodeKey, peer: PeerKey) {
         let Some(node) = self.table.get_mut(&key) else { return };
         node.peers.retain(|known| *known != peer);
+        node.handles.retain(|(known, _)| *known != peer);
         if node.peers.is_empty()
             && let Some(node) = self.table.remove(&key)
         {

@@ -90,7 +90,7 @@ impl Endpoint {
                 now + RETRY_INTERVAL
             } else {
                 // A NAT box may show this node elsewhere than before: then the root is to follow.
-                self.link(now, key, |link, cx| link.ask_path(cx, Why::Announce));
+                self.link(now, key, |link, cx| link.renew_or_ask_path(cx, Why::Announce));
                 now + ANSWER_TIMEOUT
             }
         };

@@ -193,9 +193,10 @@ impl Endpoint {
         let handle = Peer::new(*identity, NetworkIndex::ROOTS, NetworkId::ROOTS, &[], watched, now);
         let (id, node) = (*handle.id(), self.nodes.find_or_add(&identity.node_id()));
         handle.set_path(self.nodes[node].reach.path());
-        let link = Link::new(Arc::new(handle), node, now);
+        let handle = Arc::new(handle);
+        let link = Link::new(Arc::clone(&handle), node, now);
         let key = self.peers.insert(PeerState::new(link, true, Origin::default()));
-        self.nodes[node].peers.push(key);
+        self.nodes.add_peer(node, key, handle);
         if let Some(network) = self.networks.get_mut(&NetworkIndex::ROOTS) {
             network.by_node.insert(id, key);
         }

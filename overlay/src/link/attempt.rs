@@ -225,7 +225,9 @@ impl Link {
             (_, None) => RETRY_MAX,
         };
         let Some(attempt) = &mut self.attempt else { return };
-        let interval = interval(attempt.rounds).min(longest);
+        // Nobody waits for a renewal: it is not repeated before its answer can have come.
+        let round_trips = cx.reach.rtt().filter(|_| attempt.renews).unwrap_or_default() * 2;
+        let interval = interval(attempt.rounds).max(round_trips).min(longest);
         // Up to a fifth shorter, so that two sides do not repeat in step, and never longer than the bound.
         let jitter = interval / 5 * cx.core.rng.random_range(0..=100) / 100;
         attempt.rounds += 1;

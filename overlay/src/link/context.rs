@@ -20,7 +20,7 @@ use crate::crypto::{KeySource, NoEntropy, Provider};
 use crate::id::{Identity, NetworkId, NodeId, Psk};
 use crate::noise::Timestamp;
 use crate::reach::{Place, Reach, SocketInfo, usable};
-use crate::session::{Session, SessionTable, Watched};
+use crate::session::{Peer, Session, SessionTable, Watched};
 use crate::wire::SessionIndex;
 
 /// Events kept for a driver that does not ask for them; the oldest are lost beyond that.
@@ -143,6 +143,8 @@ pub(crate) struct Context<'a> {
     /// The node that the peer is, and the ways to it. Links in other networks use them too.
     pub(crate) node: NodeKey,
     pub(crate) reach: &'a mut Reach,
+    /// The peers that the node is, this link's among them.
+    pub(crate) handles: &'a [(PeerKey, Arc<Peer>)],
     pub(crate) network: NetworkId,
     pub(crate) psk: &'a Psk,
     /// What concerns more than this link, for its owner to do after the step.
@@ -172,6 +174,8 @@ pub(crate) enum Effect {
     PathTooSmall,
     /// The node has shown that packets pass.
     Confirmed,
+    /// The node's machine refuses packets, or its program was started again.
+    Doubted,
     /// The peer has said goodbye.
     Departed,
     /// The peer's last session is gone.
@@ -189,6 +193,12 @@ impl Context<'_> {
 
     pub(crate) fn has_path(&self) -> bool {
         self.reach.place().is_some()
+    }
+
+    /// When the node was last heard from in any network; but not as a root, which may be another program.
+    pub(crate) fn heard(&self) -> Option<Instant> {
+        let peers = self.handles.iter().filter(|(_, handle)| !handle.is_root());
+        peers.filter_map(|(_, handle)| handle.activity().last_received()).max()
     }
 
     /// Ends a session for good.

@@ -148,6 +148,18 @@ impl Link {
     /// Asks the peer at its path to say that it is there, and replaces a session that is old.
     pub(crate) fn ask_path(&mut self, cx: &mut Context<'_>, why: Why) {
         self.rekey_if_due(cx);
+        self.challenge_path(cx, why);
+    }
+
+    /// The same, but a session that is old is replaced instead: the handshake says as much, and so does the
+    /// first packet of the new session.
+    pub(crate) fn renew_or_ask_path(&mut self, cx: &mut Context<'_>, why: Why) {
+        if !self.rekey_if_due(cx) {
+            self.challenge_path(cx, why);
+        }
+    }
+
+    fn challenge_path(&mut self, cx: &mut Context<'_>, why: Why) {
         if let Some(place) = cx.reach.place() {
             self.challenge(cx, place, why);
         }

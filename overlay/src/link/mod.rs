@@ -126,6 +126,9 @@ pub(crate) struct Link {
     refusal: Option<Refusal>,
     /// When the oldest probe was sent that looks whether the peer is there and that nothing has followed.
     asked: Option<Instant>,
+    /// Since when only what comes in this network shows that the peer is there, and not what comes from the
+    /// same node in others: until something does.
+    alone: Option<Instant>,
     /// When the peer was asked whether its path still works, because nothing came back from there.
     questioned: Option<Instant>,
     /// When it lost its last session.
@@ -199,6 +202,7 @@ impl Link {
             told: None,
             carried: 0,
             asked: None,
+            alone: None,
             questioned: None,
             lost: None,
             stray: None,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Context, Effect, Event, Link, Timer};
-use crate::reach::{Answer, BASE, BUSY_CONFIRM_INTERVAL, Kind, Place, Why, socket_for};
+use crate::reach::{Answer, BASE, BUSY_CONFIRM_INTERVAL, Flow, Kind, Place, Why, socket_for};
 use crate::session::Session;
 use crate::wire::{Control, DATA_OVERHEAD};
 
@@ -276,7 +276,13 @@ impl Link {
         // A new session counts from zero.
         cx.reach.carried(total.checked_sub(before).unwrap_or(total), cx.now);
         self.probe_mtu(cx);
-        if let Some(place) = cx.reach.compare(&cx.core.sockets, &cx.core.scarce, CHALLENGE_LEN, cx.now) {
+        let flow = match (self.data_flows(cx.now), self.handle.is_root()) {
+            (true, _) => Flow::Data,
+            (false, true) => Flow::Root,
+            (false, false) => Flow::None,
+        };
+        let place = cx.reach.compare(flow, &cx.core.sockets, &cx.core.scarce, CHALLENGE_LEN, cx.now);
+        if let Some(place) = place {
             self.challenge(cx, place, Why::Compare);
         }
         self.watch_relayed(cx);

@@ -49,11 +49,15 @@ impl Link {
 
     /// Packets pass on the session: begins another round if the last one was long ago.
     pub(super) fn watch_relayed(&mut self, cx: &mut Context<'_>) {
-        let data = self.handle.activity().last_data();
-        let flows = data.is_some_and(|at| cx.now.saturating_duration_since(at) < LATELY);
-        if flows && cx.reach.is_relayed() && cx.reach.punching(cx.now).is_due(cx.now) {
+        if self.data_flows(cx.now) && cx.reach.is_relayed() && cx.reach.punching(cx.now).is_due(cx.now) {
             self.seek_direct(cx, Duration::ZERO);
         }
+    }
+
+    /// Whether more than signs of life pass.
+    pub(super) fn data_flows(&self, now: Instant) -> bool {
+        let data = self.handle.activity().last_data();
+        data.is_some_and(|at| now.saturating_duration_since(at) < LATELY)
     }
 
     /// A contact of the peer was learned elsewhere; both sides begin to send at `start`.

@@ -8,7 +8,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::{Context, Event, Gone, Link, Reason, Timer};
+use super::{Context, Effect, Event, Gone, Link, Reason, Timer};
 use crate::session::Peer;
 use crate::wire::{MessageType, SessionIndex};
 
@@ -84,6 +84,7 @@ impl Link {
             }
         }
         self.attempt(cx, Reason::Hint);
+        cx.effects.push(Effect::Doubted);
         self.judge_refusal(cx);
     }
 

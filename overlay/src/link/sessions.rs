@@ -154,6 +154,7 @@ impl Link {
         );
         if restarted {
             cx.core.emit(Event::PeerGone(handle.clone(), Gone::Restarted));
+            cx.effects.push(Effect::Doubted);
         }
         if restarted && before.is_some() && !was_waiting {
             cx.core.emit(Event::SessionLost(handle.clone()));
@@ -177,14 +178,16 @@ impl Link {
         self.arm_activity(cx);
     }
 
-    /// Replaces a session in use that has reached its age.
-    pub(super) fn rekey_if_due(&mut self, cx: &mut Context<'_>) {
-        let Some(session) = self.current() else { return };
-        let Some(live) = self.live(&session) else { return };
-        if (cx.now >= live.rekey_at || session.is_worn()) && !self.is_connecting() {
+    /// Replaces a session in use that has reached its age. True if that begins now.
+    pub(super) fn rekey_if_due(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(session) = self.current() else { return false };
+        let Some(live) = self.live(&session) else { return false };
+        let is_due = (cx.now >= live.rekey_at || session.is_worn()) && !self.is_connecting();
+        if is_due {
             cx.core.counters.rekeys.increment();
             self.attempt(cx, Reason::Age);
         }
+        is_due
     }
 
     pub(crate) fn on_expire_timer(&mut self, cx: &mut Context<'_>) {

@@ -14,13 +14,20 @@
 //! connections were idle.
 //!
 //! The peer's probes do as well as own ones: the next is due a while after anything was last sent *or* heard.
-//! Two nodes that watch each other take turns, and one exchange serves both.
+//! When nothing was sent for long, the node with the smaller ID probes, and the other one acknowledges; it
+//! probes itself only if that is late ([`MARGIN`]). So an idle peer costs one packet each way in
+//! [`PROBE_MAX`], whatever both nodes' timers and the way between them do. A session that is due for its
+//! renewal is renewed in place of a probe.
+//!
+//! Two nodes that share several networks have a link in each. What is heard in one shows that the node is
+//! there, so one probe serves all, and the other links ask for themselves only if it is not answered.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rand::Rng as _;
 
+use super::timing::{REKEY_AFTER, REKEY_JITTER, RETRY_MAX};
 use super::{Context, Link, Reason, Timer};
 use crate::session::Session;
 use crate::wire::{Control, ProbeSize};
@@ -35,6 +42,15 @@ const GROWTH: u32 = 3;
 
 /// The longest time between two probes: less than what the most forgetful NAT boxes remember.
 const PROBE_MAX: Duration = Duration::from_secs(25);
+
+/// With the longest time between probes, the node with the greater ID waits longer than the other one by two
+/// round trips, within these bounds: by then the other one's probe has come, if it is alive and none is lost.
+const MARGIN: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(2)];
+
+/// Who probes renews a session of this age that the other node has begun. That is before the other node does
+/// ([`REKEY_AFTER`]), for which the probe and the renewal would be two things.
+const RENEW_OTHERS_AFTER: Duration = Duration::from_secs(100);
+const _: () = assert!(RENEW_OTHERS_AFTER.as_secs() < REKEY_AFTER.as_secs() - REKEY_JITTER.as_secs());
 
 /// The same for a peer at hand, which is dead after a second of refusals at most.
 const PROBE_MAX_AT_HAND: Duration = Duration::from_millis(600);
@@ -76,34 +92,83 @@ impl Link {
         cx.set_timer(Timer::Activity, Some(cx.now + wait));
     }
 
-    /// Sends a probe if one is due, and begins a handshake if the last one was not answered.
+    /// Sends a probe if one is due, or renews the session if that is due too, and begins a handshake if the
+    /// last probe was not answered.
     pub(super) fn check_liveness(&mut self, cx: &mut Context<'_>, session: &Arc<Session>) {
         let now = cx.now;
-        if self.probe_at(cx).is_some_and(|at| now >= at)
-            && let Some(place) = cx.reach.place()
-        {
-            cx.core.counters.liveness_probes_sent.increment();
-            self.asked = self.unanswered_probe().or(Some(now));
-            let id = cx.core.rng.next_u32();
-            self.send_control(cx, session, &place, Control::Probe { id, len: ProbeSize::MIN });
-            // A session that carries nothing else is in use, too.
-            self.rekey_if_due(cx);
-            self.watch_path(cx);
+        // While a handshake runs its initiations do what a probe would.
+        let is_due = |at: Option<Instant>| at.is_some_and(|at| now >= at);
+        if is_due(self.exchange_at(cx)) && !self.is_connecting() {
+            let renews = self.is_renewal_due(cx, session);
+            if is_due(self.probe_at(cx)) && (!renews || self.is_at_hand(cx)) {
+                self.probe_liveness(cx, session);
+            }
+            if renews {
+                cx.core.counters.rekeys.increment();
+                self.attempt(cx, Reason::Age);
+            }
         }
         if self.silent_at(cx).is_some_and(|at| now >= at) {
             self.asked = None;
+            self.alone = Some(now);
             tracing::debug!(peer = %self.handle.logged(), "a peer with connections does not answer");
             self.attempt(cx, Reason::Hint);
         }
     }
 
+    /// The node's packets in another network were refused, or it was started again there: a watched peer is
+    /// asked at once whether it is there in this one, since the probes in that network have stood for this
+    /// one's.
+    pub(crate) fn doubt_liveness(&mut self, cx: &mut Context<'_>) {
+        let is_asked = self.is_connecting() || self.unanswered_probe(cx).is_some();
+        if self.exchange_at(cx).is_none() || is_asked {
+            return;
+        }
+        if let Some(session) = self.current() {
+            self.alone = Some(cx.now);
+            self.probe_liveness(cx, &session);
+        }
+    }
+
+    fn probe_liveness(&mut self, cx: &mut Context<'_>, session: &Arc<Session>) {
+        let Some(place) = cx.reach.place() else { return };
+        cx.core.counters.liveness_probes_sent.increment();
+        self.asked = self.unanswered_probe(cx).or(Some(cx.now));
+        cx.reach.note_asked(self.handle.network(), cx.now);
+        let id = cx.core.rng.next_u32();
+        self.send_control(cx, session, &place, Control::Probe { id, len: ProbeSize::MIN });
+        self.watch_path(cx);
+    }
+
+    /// Whether a session that carries nothing but probes is to be replaced. It is in use, too.
+    fn is_renewal_due(&self, cx: &Context<'_>, session: &Arc<Session>) -> bool {
+        let Some(live) = self.live(session) else { return false };
+        let at = match session.is_initiator() {
+            true => live.rekey_at,
+            false => live.rekey_at.min(session.established() + RENEW_OTHERS_AFTER),
+        };
+        cx.now >= at || session.is_worn()
+    }
+
     /// When [`Self::check_liveness`] has something to do, if nothing happens before.
     pub(super) fn liveness_at(&self, cx: &Context<'_>) -> Option<Instant> {
-        let probe_at = self.probe_at(cx).filter(|_| cx.has_path());
+        // What is due and waits for the end of a handshake is looked at again later.
+        let later = |at: Instant| if at <= cx.now { cx.now + RETRY_MAX } else { at };
+        let probe_at = self.probe_at(cx).filter(|_| cx.has_path()).map(later);
         probe_at.into_iter().chain(self.silent_at(cx)).min()
     }
 
+    /// When this link is to probe: when an exchange is due, and what another link to the node has asked for
+    /// that has had no answer in time.
     fn probe_at(&self, cx: &Context<'_>) -> Option<Instant> {
+        let at = self.exchange_at(cx)?;
+        let asked = cx.reach.asked_elsewhere(self.handle.network()).filter(|_| !self.is_alone());
+        let asked = asked.filter(|asked| self.heard(cx).is_none_or(|heard| heard < *asked));
+        Some(asked.map_or(at, |asked| at.max(asked + patience(cx))))
+    }
+
+    /// When the node is to be heard from again, in this link's session or another's.
+    fn exchange_at(&self, cx: &Context<'_>) -> Option<Instant> {
         // Who was reported as dead has no connections left that could end.
         let is_dead = self.refusal.as_ref().is_some_and(|refusal| !refusal.is_open());
         if !self.handle.is_watched() || is_dead {
@@ -111,24 +176,49 @@ impl Link {
         }
         let activity = self.handle.activity();
         let data = activity.last_data()?;
-        let heard = activity.last_received()?;
+        let heard = self.heard(cx)?;
         let last = data.max(activity.last_sent()?).max(heard);
         let idle = last.saturating_duration_since(data);
         let answers = last.saturating_duration_since(heard) < QUIET_AFTER;
         let longest = if answers && self.is_at_hand(cx) { longest_at_hand(cx) } else { PROBE_MAX };
-        Some(last + (idle * GROWTH).clamp(PROBE_MIN, longest))
+        let wait = (idle * GROWTH).clamp(PROBE_MIN, longest);
+        let margin = match wait < PROBE_MAX || self.probes_first(cx) {
+            true => Duration::ZERO,
+            false => (cx.reach.rtt().unwrap_or_default() * 2).clamp(MARGIN[0], MARGIN[1]),
+        };
+        Some(last + wait + margin)
+    }
+
+    /// Whether this node probes, of the two, when both have been idle for long.
+    fn probes_first(&self, cx: &Context<'_>) -> bool {
+        cx.core.own_id < *self.handle.id()
+    }
+
+    /// When the node was last heard from in any network; but in this one if there is reason to believe that
+    /// it is not there in all.
+    fn heard(&self, cx: &Context<'_>) -> Option<Instant> {
+        if self.is_alone() { self.handle.activity().last_received() } else { cx.heard() }
+    }
+
+    fn is_alone(&self) -> bool {
+        let own = self.handle.activity().last_received();
+        self.alone.is_some_and(|since| own.is_none_or(|own| own < since))
     }
 
     /// When the oldest probe was sent since which nothing has come.
-    fn unanswered_probe(&self) -> Option<Instant> {
-        let heard = self.handle.activity().last_received();
+    fn unanswered_probe(&self, cx: &Context<'_>) -> Option<Instant> {
+        let heard = self.heard(cx);
         self.asked.filter(|asked| heard.is_none_or(|heard| heard < *asked))
     }
 
     fn silent_at(&self, cx: &Context<'_>) -> Option<Instant> {
-        let patience = SILENT_AFTER.max(cx.reach.rtt().unwrap_or_default() * 2);
-        Some(self.unanswered_probe()? + patience)
+        Some(self.unanswered_probe(cx)? + patience(cx))
     }
+}
+
+/// How long a probe's answer is waited for.
+fn patience(cx: &Context<'_>) -> Duration {
+    SILENT_AFTER.max(cx.reach.rtt().unwrap_or_default() * 2)
 }
 
 /// The longest time between two probes of a peer at hand, if there are as many as now.

@@ -22,8 +22,22 @@ pub(crate) enum Kind {
     Direct,
 }
 
+/// What passes between two nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flow {
+    /// Signs of life: only a way of a greater kind is worth a question.
+    None,
+    /// What is said to a root, for which all ways are of one kind, and which may relay data at any time.
+    Root,
+    /// Data.
+    Data,
+}
+
 /// Two comparisons are at least this far apart, whatever the number of places.
 const COMPARE_SPACING: Duration = Duration::from_secs(1);
+
+/// The same while no data flows: an idle node is to cost little.
+const COMPARE_SPACING_IDLE: Duration = Duration::from_secs(100);
 
 /// Relayed places are not compared for so long after the path has become one: a direct way is looked for
 /// then, and mostly found.
@@ -40,10 +54,11 @@ impl Reach {
         }
     }
 
-    /// Traffic flows: the place that is to be challenged now for comparison, if there is a choice and one is
-    /// due.
+    /// Packets pass: the place that is to be challenged now for comparison, if there is a choice and one is
+    /// due. Where they are signs of life alone, that is seldom.
     pub(crate) fn compare(
         &mut self,
+        flow: Flow,
         sockets: &[SocketInfo],
         scarce: &[SocketAddr],
         bytes: usize,
@@ -61,12 +76,17 @@ impl Reach {
         if self.compare_at.is_some_and(|at| now < at) || self.challenges.is_busy(now) {
             return None;
         }
+        let is_idle = flow != Flow::Data;
+        if is_idle && self.compare_idle_at.is_some_and(|at| now < at) {
+            return None;
+        }
         self.compare_at = Some(now + COMPARE_SPACING);
         let is_settled = self.relayed_since.is_none_or(|since| now >= since + RELAYS_SETTLE);
         let own = self.kind(&current.key(), scarce);
         let counts = |key: &PlaceKey| match self.kind(key, scarce).cmp(&own) {
             // While the path answers, nothing is gained by knowing how good what is worse by its kind is.
             Ordering::Less => false,
+            Ordering::Equal if flow == Flow::None => false,
             Ordering::Equal => own == Kind::Direct || is_settled,
             Ordering::Greater => true,
         };
@@ -82,6 +102,9 @@ impl Reach {
         // The path keeps its own socket.
         let place = if next.key() == current.key() { current } else { next.place(sockets)? };
         next.quality.asked(now);
+        if is_idle {
+            self.compare_idle_at = Some(now + COMPARE_SPACING_IDLE);
+        }
         Some(place)
     }
 
@@ -127,7 +150,7 @@ impl Reach {
     pub(crate) fn root_yields(&mut self, root: &SocketAddr, scarce: &[SocketAddr]) {
         if let Some(place) = self.place().filter(|place| place.relay().is_some() && place.remote() == *root) {
             self.doubt_better(self.kind(&place.key(), scarce), scarce);
-            self.compare_at = None;
+            (self.compare_at, self.compare_idle_at) = (None, None);
         }
     }
 

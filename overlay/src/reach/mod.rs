@@ -64,7 +64,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use candidates::Source;
 pub(crate) use challenge::{Answer, Why};
-pub(crate) use choice::Kind;
+pub(crate) use choice::{Flow, Kind};
 pub use mtud::SizeState;
 pub(crate) use mtud::{BASE, BUSY_CONFIRM_INTERVAL};
 pub use place::{Path, Place, RecvMeta, SocketIndex};
@@ -98,6 +98,10 @@ pub(crate) struct Reach {
     compare_at: Option<Instant>,
     /// Since when datagrams are relayed, if they are.
     relayed_since: Option<Instant>,
+    /// In which network the node was last asked whether it is there, and when.
+    asked: Option<(NetworkIndex, Instant)>,
+    /// When places may be compared again while no data flows.
+    compare_idle_at: Option<Instant>,
     /// Bytes sent to the node in all sessions.
     sent: u64,
     /// The id of the next path MTU probe, on whatever path.
@@ -271,6 +275,16 @@ impl Reach {
         self.candidates.spend_everywhere(bytes, sockets)
     }
 
+    /// The node is asked for a sign of life in a network.
+    pub(crate) fn note_asked(&mut self, network: NetworkIndex, now: Instant) {
+        self.asked = Some((network, now));
+    }
+
+    /// When it was last asked for one, if that was in another network.
+    pub(crate) fn asked_elsewhere(&self, network: NetworkIndex) -> Option<Instant> {
+        self.asked.filter(|(asked, _)| *asked != network).map(|(_, at)| at)
+    }
+
     /// The smoothed round-trip time of the path.
     pub(crate) fn rtt(&self) -> Option<Duration> {
         self.rtt_at(&self.place()?)
@@ -341,7 +355,7 @@ impl Reach {
             Used { place, known: mtud.current(), mtud, too_small: false }
         });
         self.left = self.path.replace(used);
-        self.moved = Some(now);
+        (self.moved, self.compare_idle_at) = (Some(now), None);
         true
     }
 

@@ -109,7 +109,7 @@ fn a_direct_place_takes_the_path_from_one_over_a_turn_server_and_keeps_it() {
     for _ in 0..600 {
         now += Duration::from_secs(1);
         assert_eq!(
-            (reach.compare(&sockets, &[], CHALLENGE, now), reach.better(&sockets, &[], now)),
+            (reach.compare(Flow::Data, &sockets, &[], CHALLENGE, now), reach.better(&sockets, &[], now)),
             (None, None)
         );
     }
@@ -145,7 +145,7 @@ fn a_relay_takes_the_path_from_a_root_that_relays_little_and_keeps_it() {
         reach.use_place(by_turn, 1400, scarce, now);
         for _ in 0..600 {
             now += Duration::from_secs(1);
-            assert_eq!(reach.compare(&sockets, scarce, CHALLENGE, now), None);
+            assert_eq!(reach.compare(Flow::Data, &sockets, scarce, CHALLENGE, now), None);
             assert_eq!(reach.better(&sockets, scarce, now), None);
         }
         // It was silent, so that a handshake has led back to the root: it has to answer again, and is asked
@@ -153,7 +153,7 @@ fn a_relay_takes_the_path_from_a_root_that_relays_little_and_keeps_it() {
         reach.use_place(by_root, 1400, scarce, now);
         now += Duration::from_secs(1);
         assert_eq!(reach.better(&sockets, scarce, now), None);
-        assert_eq!(reach.compare(&sockets, scarce, CHALLENGE, now), Some(by_turn));
+        assert_eq!(reach.compare(Flow::Data, &sockets, scarce, CHALLENGE, now), Some(by_turn));
         answer(&mut reach, by_turn, 200, now);
         assert_eq!(reach.better(&sockets, scarce, now), Some(by_turn));
     }
@@ -247,7 +247,7 @@ impl Run {
     fn run(&mut self, time: Duration) {
         let end = self.now + time;
         while self.now < end {
-            if let Some(at) = self.reach.compare(&[socket()], &[], CHALLENGE, self.now) {
+            if let Some(at) = self.reach.compare(Flow::Data, &[socket()], &[], CHALLENGE, self.now) {
                 self.asked += 1;
                 let data = (self.asked as u64).to_be_bytes();
                 let data = self

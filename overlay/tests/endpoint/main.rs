@@ -11,6 +11,7 @@ mod forgery;
 mod forgetting;
 mod handshake;
 mod hostile;
+mod idle;
 mod kinds;
 mod lying_roots;
 mod names;

@@ -394,7 +394,7 @@ fn say_interface(net: &mut Net, node: usize, nat: Nat) {
 }
 
 /// How long it takes until both send directly.
-fn direct_after(net: &mut Net, limit: Duration) -> Option<Duration> {
+pub(crate) fn direct_after(net: &mut Net, limit: Duration) -> Option<Duration> {
     let begin = net.now;
     while net.now - begin < limit {
         if !net.nodes[1].endpoint.peers().is_empty() && is_direct(net, 0) && is_direct(net, 1) {
