@@ -269,18 +269,18 @@ fn in_two_networks(net: &mut Net) -> Vec<Watch> {
     net.run(5 * SECOND);
     let mut watches = watch(net, &[0, 1]);
     for _ in 0..2 {
-        for node in 0..2 {
-            let address = net.address(node, second[node], 1 - node);
-            net.send_to(node, second[node], address, b"the last for long");
+        for (node, &network) in second.iter().enumerate() {
+            let address = net.address(node, network, 1 - node);
+            net.send_to(node, network, address, b"the last for long");
             net.run(3 * SECOND);
         }
     }
-    for node in 0..2 {
-        let peer = peer_in(net, node, second[node]);
+    for (node, &network) in second.iter().enumerate() {
+        let peer = peer_in(net, node, network);
         assert!(peer.session().is_some());
         watches.push(peer.watch());
-        let address = net.address(node, second[node], 1 - node);
-        net.send_to(node, second[node], address, b"the last for long");
+        let address = net.address(node, network, 1 - node);
+        net.send_to(node, network, address, b"the last for long");
     }
     net.run(SECOND);
     watches
