@@ -126,8 +126,9 @@ pub(crate) fn run(args: &Args) -> Outcome {
             "leave one of them out",
         ));
     }
-    let library = Library::provide()
-        .map_err(|error| Failure::new(error, "name a folder that can be written to in XDG_CACHE_HOME"))?;
+    let library = Library::provide().map_err(|error| {
+        Failure::new(format_args!("{error}"), "name a folder that can be written to in XDG_CACHE_HOME")
+    })?;
     let (path, reach) = program::check(Path::new(&args.program[0]))?;
     let is_notified = args.mode.is_notified(args, &path, reach)?;
     let networks = args.networks.resolve()?;

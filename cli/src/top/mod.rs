@@ -5,7 +5,7 @@ mod screen;
 mod table;
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
 use std::thread;
 use std::time::Duration;
 
@@ -100,7 +100,8 @@ enum News {
 
 fn draw_tables(path: PathBuf, interval: Duration, form: Form) -> Outcome {
     let first = Look::at(&path)?;
-    let (news, receiver) = mpsc::channel();
+    // A terminal that is halted keeps the looks from being many.
+    let (news, receiver) = mpsc::sync_channel(1);
     let terminal = forwarded(news.clone())?;
     let screen = Screen::enter(&terminal).map_err(Failure::output)?;
     // A node that takes its time must not keep keys waiting.
@@ -118,7 +119,7 @@ fn draw_tables(path: PathBuf, interval: Duration, form: Form) -> Outcome {
 }
 
 /// Events of the terminal go where looks go.
-fn forwarded(news: Sender<News>) -> Outcome<Sender<Event>> {
+fn forwarded(news: SyncSender<News>) -> Outcome<Sender<Event>> {
     let (sender, receiver) = mpsc::channel();
     let forward = move || receiver.into_iter().try_for_each(|event| news.send(News::Terminal(event)));
     thread::Builder::new().name("terminal".into()).spawn(forward)?;

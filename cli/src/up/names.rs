@@ -54,7 +54,10 @@ impl Server {
             53 => at.ip().to_string(),
             _ => at.to_string(),
         };
-        let is_told = resolvectl(&["dns", interface, &server]) && resolvectl(&["domain", interface, DOMAIN]);
+        // Names of others are not asked for there.
+        let is_told = resolvectl(&["dns", interface, &server])
+            && resolvectl(&["domain", interface, DOMAIN])
+            && resolvectl(&["default-route", interface, "no"]);
         stdio::note(match is_told {
             true => format!("members have names in {DOMAIN}"),
             false => format!(

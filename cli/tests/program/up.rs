@@ -230,8 +230,12 @@ fn members_have_names_for_all_programs() {
     let (up, address) = start(0, &["--dns"]);
     let (_other, _) = start(1, &[]);
     let told = std::fs::read_to_string(told).unwrap();
-    let words = "--no-ask-password";
-    assert_eq!(told, format!("{words} dns {NAME} {address}\n{words} domain {NAME} peersock.internal\n"));
+    let wanted = [
+        format!("dns {NAME} {address}"),
+        format!("domain {NAME} peersock.internal"),
+        format!("default-route {NAME} no"),
+    ];
+    assert_eq!(told, wanted.map(|words| format!("--no-ask-password {words}\n")).concat());
     assert!(up.said().contains("members have names in peersock.internal\n"), "{}", up.said());
 
     let settings = path("resolv.conf");

@@ -5,12 +5,12 @@ use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::Names;
 use crate::names::DATAGRAM;
 
-/// Connections that are served at the same time, and how long each may say nothing.
+/// Connections that are served at the same time, and how long each message may take.
 const MOST_CONNECTIONS: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -110,18 +110,36 @@ impl NameServer {
 
     /// Each message has its length before it (RFC 7766).
     fn answer_stream(&self, mut stream: TcpStream) -> io::Result<()> {
-        stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         loop {
+            let deadline = Instant::now() + PATIENCE;
             let mut length = [0; 2];
-            stream.read_exact(&mut length)?;
+            read_until(&mut stream, &mut length, deadline)?;
             let mut query = vec![0; usize::from(u16::from_be_bytes(length))];
-            stream.read_exact(&mut query)?;
+            read_until(&mut stream, &mut query, deadline)?;
             let Some(reply) = self.names.reply(&query) else { return Ok(()) };
             let length = u16::try_from(reply.len()).map_err(io::Error::other)?;
             stream.write_all(&[&length.to_be_bytes()[..], &reply].concat())?;
         }
     }
+}
+
+/// Fills `buf`, however slowly it comes, until the deadline.
+fn read_until(stream: &mut TcpStream, mut buf: &mut [u8], deadline: Instant) -> io::Result<()> {
+    while !buf.is_empty() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left))?;
+        match stream.read(buf) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => buf = &mut buf[count..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// What has failed may fail again at once.

@@ -142,10 +142,17 @@ impl Names {
         }
         let within = |domain: &str| name.strip_suffix(domain)?.strip_suffix('.');
         match within(&self.domain).or_else(|| within(DOMAIN)) {
+            // Another server knows the members of that network.
+            Some(member) if member.rsplit('.').next().is_some_and(is_network) => Asked::Others,
             Some(member) => known(member).unwrap_or(Asked::Nobody),
             None => known(name).unwrap_or(Asked::Others),
         }
     }
+}
+
+/// Whether a label is the ID of a network.
+fn is_network(label: &str) -> bool {
+    label.len() == 16 && label.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// What a name stands for.
@@ -182,11 +189,13 @@ fn question_of_any_type(query: &[u8]) -> Option<Question<'_>> {
     if header[2] & 0x78 != 0 || header[4..6] != [0, 1] {
         return None;
     }
-    let mut labels = Vec::new();
+    // With one byte for the length of each label and the last, empty one (RFC 1035, 2.3.4).
+    let (mut labels, mut room) = (Vec::new(), 255);
     loop {
         let (length, after) = rest.split_first()?;
         let (label, after) = after.split_at_checked(usize::from(*length))?;
         rest = after;
+        room = usize::checked_sub(room, 1 + label.len())?;
         if label.is_empty() {
             break;
         }
@@ -280,13 +289,17 @@ pub(crate) mod tests {
     #[test]
     fn what_is_not_there_is_said() {
         // No such record, no such member, and names of others.
-        for (name, kind) in [("beta", 1), ("alpha", 16), ("alpha", 65), ("alpha", 65_000), (DOMAIN, 1)] {
+        for (name, kind) in [("beta", 1), ("alpha", 16), ("alpha", 65), (DOMAIN, 1)] {
             assert_eq!(ask(name, kind), (RCODE::NoError, vec![], true), "{name} {kind}");
         }
+        // A type that nobody knows yet.
+        let reply = names().reply(&query("alpha", 65_000)).expect("a reply");
+        assert_eq!((reply[2] & 0x84, reply[3] & 0x0f, &reply[6..8]), (0x84, 0, &[0, 0][..]));
         for name in ["gamma.peersock.internal", "x.alpha.peersock.internal", "alpha.ff00.peersock.internal"] {
             assert_eq!(ask(name, 28), (RCODE::NameError, vec![], true), "{name}");
         }
-        for name in ["gamma", "example.org", "alpha.example.org", "alphapeersock.internal"] {
+        let other = "alpha.ff0002ffff000000.peersock.internal";
+        for name in ["gamma", "example.org", "alpha.example.org", "alphapeersock.internal", other] {
             assert_eq!(ask(name, 28), (RCODE::Refused, vec![], false), "{name}");
         }
     }
@@ -305,6 +318,8 @@ pub(crate) mod tests {
         assert_eq!(code(&with(5, 0)), RCODE::FormatError);
         assert_eq!(code(&with(2, 0x10)), RCODE::NotImplemented);
         assert_eq!(code(&with(whole.len() - 1, 3)), RCODE::Refused, "of the class CHAOS");
+        let long = query(&vec!["a"; 200].join("."), 65_000);
+        assert_eq!(code(&long), RCODE::FormatError);
         assert_eq!(names().reply(&with(2, 0x81)), None, "a reply");
         assert_eq!(names().reply(&whole[..2]), None);
     }

@@ -52,7 +52,14 @@ const MARGIN: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(2
 const RENEW_OTHERS_AFTER: Duration = Duration::from_secs(100);
 const _: () = assert!(RENEW_OTHERS_AFTER.as_secs() < REKEY_AFTER.as_secs() - REKEY_JITTER.as_secs());
 
-/// The same for a peer at hand, which is dead after a second of refusals at most.
+/// A session is renewed at this age at the latest, by the node that has begun it and by the other one: what
+/// passes in another network may stand for all probes in this one.
+const RENEW_BY: [Duration; 2] = [Duration::from_secs(140), Duration::from_secs(160)];
+
+/// The times at which something was heard are known to within this.
+const PRECISION: Duration = Duration::from_millis(1);
+
+/// The same as [`PROBE_MAX`] for a peer at hand, which is dead after a second of refusals at most.
 const PROBE_MAX_AT_HAND: Duration = Duration::from_millis(600);
 
 /// But for so long as this for each peer with connections: to all of them together a node sends 50 probes a
@@ -98,9 +105,11 @@ impl Link {
         let now = cx.now;
         // While a handshake runs its initiations do what a probe would.
         let is_due = |at: Option<Instant>| at.is_some_and(|at| now >= at);
-        if is_due(self.exchange_at(cx)) && !self.is_connecting() {
+        let is_late = is_due(self.renew_by(cx, session));
+        if (is_due(self.exchange_at(cx)) || is_late) && !self.is_connecting() {
             let renews = self.is_renewal_due(cx, session);
-            if is_due(self.probe_at(cx)) && (!renews || self.is_at_hand(cx)) {
+            let asks = is_due(self.exchange_at(cx)) && is_due(self.probe_at(cx));
+            if asks && (!renews || self.is_at_hand(cx)) {
                 self.probe_liveness(cx, session);
             }
             if renews {
@@ -155,7 +164,14 @@ impl Link {
         // What is due and waits for the end of a handshake is looked at again later.
         let later = |at: Instant| if at <= cx.now { cx.now + RETRY_MAX } else { at };
         let probe_at = self.probe_at(cx).filter(|_| cx.has_path()).map(later);
-        probe_at.into_iter().chain(self.silent_at(cx)).min()
+        let renew_by = self.current().and_then(|session| self.renew_by(cx, &session)).map(later);
+        [probe_at, renew_by, self.silent_at(cx)].into_iter().flatten().min()
+    }
+
+    /// When the session is renewed though no exchange is due in it.
+    fn renew_by(&self, cx: &Context<'_>, session: &Arc<Session>) -> Option<Instant> {
+        self.exchange_at(cx)?;
+        Some(session.established() + RENEW_BY[usize::from(!session.is_initiator())])
     }
 
     /// When this link is to probe: when an exchange is due, and what another link to the node has asked for
@@ -163,7 +179,7 @@ impl Link {
     fn probe_at(&self, cx: &Context<'_>) -> Option<Instant> {
         let at = self.exchange_at(cx)?;
         let asked = cx.reach.asked_elsewhere(self.handle.network()).filter(|_| !self.is_alone());
-        let asked = asked.filter(|asked| self.heard(cx).is_none_or(|heard| heard < *asked));
+        let asked = asked.filter(|asked| self.heard(cx).is_none_or(|heard| is_before(heard, *asked)));
         Some(asked.map_or(at, |asked| at.max(asked + patience(cx))))
     }
 
@@ -202,18 +218,23 @@ impl Link {
 
     fn is_alone(&self) -> bool {
         let own = self.handle.activity().last_received();
-        self.alone.is_some_and(|since| own.is_none_or(|own| own < since))
+        self.alone.is_some_and(|since| own.is_none_or(|own| is_before(own, since)))
     }
 
     /// When the oldest probe was sent since which nothing has come.
     fn unanswered_probe(&self, cx: &Context<'_>) -> Option<Instant> {
         let heard = self.heard(cx);
-        self.asked.filter(|asked| heard.is_none_or(|heard| heard < *asked))
+        self.asked.filter(|asked| heard.is_none_or(|heard| is_before(heard, *asked)))
     }
 
     fn silent_at(&self, cx: &Context<'_>) -> Option<Instant> {
         Some(self.unanswered_probe(cx)? + patience(cx))
     }
+}
+
+/// Whether something was heard before a question, rather than in answer to it.
+fn is_before(heard: Instant, asked: Instant) -> bool {
+    heard + PRECISION <= asked
 }
 
 /// How long a probe's answer is waited for.

@@ -97,6 +97,26 @@ fn nodes_that_share_two_networks_probe_each_other_once_and_not_in_each() {
 }
 
 #[test]
+fn a_session_is_renewed_while_probes_are_spared_because_of_another_network() {
+    let mut net = homes(PORT_CONE, PORT_CONE, 1, 20 * MS);
+    let _watches = in_two_networks(&mut net);
+    let second = NetworkIndex(net.peer(0, 1).network().0 + 1);
+    for node in 0..2 {
+        assert_eq!(peer_in(&mut net, node, second).network(), second);
+        net.nodes[node].events.clear();
+    }
+    for _ in 0..60 {
+        let address = net.address(0, second, 1);
+        net.send_to(0, second, address, b"now and then");
+        net.run(10 * SECOND);
+    }
+    for node in 0..2 {
+        let lost = net.nodes[node].events.iter().filter(|(_, event)| matches!(event, Event::SessionLost(_)));
+        assert_eq!(lost.count(), 0, "node {node}");
+    }
+}
+
+#[test]
 fn both_networks_hear_of_a_peer_that_is_killed_or_started_again_while_it_is_idle() {
     for victim in 0..2 {
         for address in ["10.0.0.2:4000", "198.51.100.2:4000"] {
