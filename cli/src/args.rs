@@ -60,6 +60,17 @@ impl StateArgs {
         }
     }
 
+    /// As [`StateArgs::path`], where a running node is to be asked.
+    pub(crate) fn path_to_ask(&self) -> Outcome<PathBuf> {
+        if self.ephemeral {
+            return Err(Failure::usage(
+                "a node with an ephemeral identity has no place where it could be asked",
+                "start the node with --state DIR, and give the same here",
+            ));
+        }
+        self.path()
+    }
+
     /// As [`StateArgs::public_identity`], for a file in which it is to stay.
     pub(crate) fn lasting_identity(&self) -> Outcome<PublicIdentity> {
         if self.ephemeral {

@@ -18,9 +18,9 @@ use crate::serving::{Serving, ServingArgs, listen_failure, tell};
 ///
 /// LOCAL is PORT (of 127.0.0.1), ADDRESS:PORT, *:PORT for all addresses, unix:PATH, systemd:NAME for a socket
 /// that systemd has opened, or overlay:PORT or overlay:ADDRESS:PORT. REMOTE is a member's ADDRESS:PORT or
-/// NAME:PORT, or, behind a LOCAL of the overlay, HOST:PORT, PORT or unix:PATH of the system. With udp: in front
-/// of either one datagrams are forwarded: each client's address has a flow of its own, which ends when nothing
-/// has come for a while.
+/// NAME:PORT, or, behind a LOCAL of the overlay, HOST:PORT, PORT or unix:PATH of the system. With udp: in
+/// front of either one datagrams are forwarded: each client's address has a flow of its own, which ends when
+/// nothing has come for a while.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

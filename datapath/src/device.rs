@@ -1,5 +1,5 @@
-//! Networks whose inner side is a device of the machine instead of this node's stack: another IP, the kernel's
-//! behind a TUN device, makes the packets and takes them in.
+//! Networks whose inner side is a device of the machine instead of this node's stack: another IP, the
+//! kernel's behind a TUN device, makes the packets and takes them in.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -11,8 +11,8 @@ use peersock_stack::{
     prepare_checksum,
 };
 
+use crate::addresses::{destination_address, source_address};
 use crate::egress::{Buffers, MAX_BATCH};
-use crate::ingress::{destination_address, source_address};
 use crate::networks::Known;
 use crate::route::Resolved;
 use crate::{Datapath, GsoBatch, ecn};

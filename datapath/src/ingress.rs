@@ -8,6 +8,7 @@ use peersock_overlay::wire::MessageType;
 use peersock_overlay::{Attention, DATA_OVERHEAD, Opened, RecvMeta, RelayReader, Session, data_index};
 use peersock_stack::{Batch, Coalescer, Flushed, InterfaceId, may_pass};
 
+use crate::addresses::{destination_address, source_address};
 use crate::networks::Known;
 use crate::{Datapath, Device, device, ecn};
 
@@ -216,28 +217,7 @@ fn interface_of(flushed: &Flushed<'_>) -> InterfaceId {
     InterfaceId(flushed.key as u32)
 }
 
-pub(super) fn source_address(packet: &[u8]) -> Option<IpAddr> {
-    match packet.first()? >> 4 {
-        4 => address::<4>(packet, 12),
-        _ => address::<16>(packet, 8),
-    }
-}
-
-pub(super) fn destination_address(packet: &[u8]) -> Option<IpAddr> {
-    match packet.first()? >> 4 {
-        4 => address::<4>(packet, 16),
-        _ => address::<16>(packet, 24),
-    }
-}
-
 /// The group that a packet is sent to, if it is sent to one.
 fn group_of(packet: &[u8]) -> Option<IpAddr> {
     destination_address(packet).filter(IpAddr::is_multicast)
-}
-
-fn address<const N: usize>(packet: &[u8], at: usize) -> Option<IpAddr>
-where
-    IpAddr: From<[u8; N]>,
-{
-    Some(<[u8; N]>::try_from(packet.get(at..at + N)?).ok()?.into())
 }

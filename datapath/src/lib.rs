@@ -68,6 +68,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod addresses;
 mod clock;
 mod control;
 mod counters;

@@ -12,9 +12,9 @@ use super::{Inner, Joined, Node};
 use crate::config::Network;
 
 impl Node {
-    /// Joins a network for a device: `device` takes the packets that peers send to this node, or to a block of
-    /// addresses behind it, and [`Joined::device_sender`] sends those that the device's own IP makes. Sockets
-    /// of this node are not in the network.
+    /// Joins a network for a device: `device` takes the packets that peers send to this node, or to a block
+    /// of addresses behind it, and [`Joined::device_sender`] sends those that the device's own IP makes.
+    /// Sockets of this node are not in the network.
     ///
     /// ```
     /// use std::sync::Arc;

@@ -93,14 +93,20 @@ fn number(packet: &[u8], at: usize) -> u32 {
     u32::from_be_bytes(packet[at..at + 4].try_into().expect("four bytes"))
 }
 
+/// Another member, with a UDP socket.
+fn member_with_socket(id: NetworkId) -> (Node, Joined, UdpSocket) {
+    let (node, joined) = member(id);
+    let socket = UdpSocket::bind_on(&node, (joined.address(), 1700)).expect("a port");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    (node, joined, socket)
+}
+
 #[test]
 fn datagrams_pass_between_a_host_and_a_socket() {
     let id = network();
     let mut host = Host::start(id);
-    let (other, away) = member(id);
-    let socket = UdpSocket::bind_on(&other, (away.address(), 1700)).expect("a port");
-    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-    let to = SocketAddr::new(away.address().into(), 1700);
+    let (_other, away, socket) = member_with_socket(id);
+    let to = socket.local_addr().expect("it is bound");
     // The first waits for the session.
     for data in [pattern(1, 100), pattern(2, 0), pattern(3, 1000)] {
         host.send(&host.datagram(40_900, to, &data), Offload::default());
@@ -203,10 +209,8 @@ fn a_large_packet_becomes_segments_and_they_one_packet() {
 fn what_may_not_pass_does_not_and_the_host_is_told() {
     let id = network();
     let mut host = Host::start(id);
-    let (other, away) = member(id);
-    let socket = UdpSocket::bind_on(&other, (away.address(), 1700)).expect("a port");
-    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-    let to = SocketAddr::new(away.address().into(), 1700);
+    let (_other, away, socket) = member_with_socket(id);
+    let to = socket.local_addr().expect("it is bound");
     // Addresses of others as source, and no IP packets at all: they are dropped, so the last one comes first.
     let mut forged = host.datagram(40_900, to, b"forged");
     forged[8..24].copy_from_slice(&away.address().octets());
@@ -230,8 +234,8 @@ fn what_may_not_pass_does_not_and_the_host_is_told() {
     nobody[15] ^= 1;
     host.send(&host.datagram(40_900, SocketAddr::new(nobody.into(), 1700), b"x"), Offload::default());
     assert_eq!(host.next(ICMP).0[IP..IP + 2], [1, 3], "address unreachable");
-    // Too large for the path, and it must be told how much that takes; but a path that takes less than IPv6 asks
-    // of each gets fragments. What it takes is found out meanwhile.
+    // Too large for the path, and it must be told how much that takes; but a path that takes less than IPv6
+    // asks of each gets fragments. What it takes is found out meanwhile.
     let large = pattern(1, 65_527);
     let end = Instant::now() + PATIENCE;
     let (error, offload) = loop {

@@ -53,13 +53,7 @@ struct Timed<'a> {
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
-    if args.state.ephemeral {
-        return Err(Failure::usage(
-            "a node with an ephemeral identity has no place where it could be asked",
-            "start the node with --state DIR, and give the same here",
-        ));
-    }
-    let path = args.state.path()?;
+    let path = args.state.path_to_ask()?;
     // Without a node the directory may be the wrong one, so that is said at the start.
     let first = Look::at(&path)?;
     signals::end_after(|| {}).map_err(Failure::from)?;

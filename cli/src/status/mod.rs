@@ -5,6 +5,7 @@ mod look;
 mod show;
 mod watch;
 
+use std::path::Path;
 use std::time::Duration;
 
 pub(crate) use answer::{Answer, Conflict, NetworkAnswer, Peer, Presence, Root, Traffic, short};
@@ -15,7 +16,7 @@ pub(crate) use watch::{frame, keep_movements, size};
 use peersock::management;
 
 use crate::args::{StateArgs, parse_seconds};
-use crate::failure::{Failure, Outcome};
+use crate::failure::Outcome;
 use crate::output::{note, print};
 use crate::status::show::Report;
 
@@ -63,25 +64,20 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
-    if args.state.ephemeral {
-        return Err(Failure::usage(
-            "a node with an ephemeral identity has no place where it could be asked",
-            "start the node with --state DIR, and give the same here",
-        ));
-    }
+    let path = args.state.path_to_ask()?;
     match args.watch {
-        None => print(report(args, true)?),
-        Some(interval) => watch::repeat(interval, !args.json, |first| report(args, first)),
+        None => print(report(args, &path, true)?),
+        Some(interval) => watch::repeat(interval, !args.json, |first| report(args, &path, first)),
     }
 }
 
 /// Asks the node, and puts its answer into words, or into JSON. `first` is false when this was done before.
-fn report(args: &Args, first: bool) -> Outcome<String> {
+fn report(args: &Args, path: &Path, first: bool) -> Outcome<String> {
     let most = if args.all || args.json { usize::MAX } else { MOST_PEERS };
     if args.prometheus {
-        return Ok(management::prometheus(&args.state.path()?, most)?.trim_end().to_owned());
+        return Ok(management::prometheus(path, most)?.trim_end().to_owned());
     }
-    let text = management::status(&args.state.path()?, most)?;
+    let text = management::status(path, most)?;
     if args.json {
         return Ok(text);
     }

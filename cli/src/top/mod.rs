@@ -24,8 +24,8 @@ use table::{Form, Sort, table};
 /// each (direct, tcp, turn, or by which root), the round-trip time, what comes in and goes out, and since
 /// when there is a session. Above it are the node's own rates, what TCP has sent again and what was dropped,
 /// the roots and the networks. A key sorts the table, and pressed again turns it round: t by the rate in
-/// both directions, i in, o out, n name, s state, p path, r round-trip time, a age of the session. The arrows,
-/// or j and k, move through the list; q ends. When the node ends, the next one is waited for.
+/// both directions, i in, o out, n name, s state, p path, r round-trip time, a age of the session. The
+/// arrows, or j and k, move through the list; q ends. When the node ends, the next one is waited for.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -59,13 +59,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
-    if args.state.ephemeral {
-        return Err(Failure::usage(
-            "a node with an ephemeral identity has no place where it could be asked",
-            "start the node with --state DIR, and give the same here",
-        ));
-    }
-    let path = args.state.path()?;
+    let path = args.state.path_to_ask()?;
     let form = Form { sort: args.sort, reversed: false, all: args.all, skipped: 0 };
     match args.count.or(args.once.then_some(1)) {
         Some(count) => print_tables(&path, args.interval, form, count),

@@ -18,10 +18,10 @@ use crate::stdio::{self, print};
 /// Make a network an interface of this machine: all its programs reach the members with their own sockets
 ///
 /// Until this is stopped, the interface has this node's addresses in the network, and the kernel sends there
-/// what has one of the network's prefixes. A static network's file may say what lies behind a member (`routes`):
-/// where that runs this, and its kernel forwards (sysctl net.ipv4.ip_forward, net.ipv6.conf.all.forwarding), it
-/// is a gateway to there. Programs need not know of it; what they listen on is reached by the
-/// members as far as the machine's firewall lets them.
+/// what has one of the network's prefixes. A static network's file may say what lies behind a member
+/// (`routes`): where that runs this, and its kernel forwards (sysctl net.ipv4.ip_forward,
+/// net.ipv6.conf.all.forwarding), it is a gateway to there. Programs need not know of it; what they listen on
+/// is reached by the members as far as the machine's firewall lets them.
 ///
 /// Needs CAP_NET_ADMIN (run it with sudo) to make the interface, and gives up that and all other capabilities
 /// before it talks to anybody. The addresses are printed to stdout, one per line, once packets are passed on.
@@ -46,8 +46,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "BYTES", default_value_t = 1420, value_parser = clap::value_parser!(u16).range(1280..))]
     mtu: u16,
 
-    /// Answer the machine's resolver what members are called: alpha.peersock.internal, where the network's file
-    /// has the name alpha. systemd-resolved is told so, if it is there
+    /// Answer the machine's resolver what members are called: alpha.peersock.internal, where the network's
+    /// file has the name alpha. systemd-resolved is told so, if it is there
     #[arg(long)]
     dns: bool,
 
@@ -108,9 +108,9 @@ fn identity(args: &Args) -> Outcome<(IdentitySource, PublicIdentity)> {
 /// Addresses and routes, each with the bits of its prefix.
 type Placed = (Vec<(IpAddr, u8)>, Vec<(IpAddr, u8)>);
 
-/// The addresses, each with the length of the network's prefix in which it lies; and the prefixes in which none
-/// of them lies, but which have one of the same family to answer to. What lies behind this node is reached by
-/// its other interfaces.
+/// The addresses, each with the length of the network's prefix in which it lies; and the prefixes in which
+/// none of them lies, but which have one of the same family to answer to. What lies behind this node is
+/// reached by its other interfaces.
 fn placed(network: &Network, identity: &PublicIdentity, addresses: &[IpAddr]) -> Placed {
     let own = network.members().iter().find(|member| member.identity == *identity);
     let behind = own.map(|member| member.routes.as_slice()).unwrap_or_default();

@@ -46,8 +46,8 @@ fn bytes_flow_on_when_the_root_that_relays_them_is_told_to_end() {
     assert_all_arrives(programs, writers);
 }
 
-/// Neither few ports nor many lead anywhere between these two boxes. A round of tries takes 16 s, and ping says
-/// at its end what has come of it.
+/// Neither few ports nor many lead anywhere between these two boxes. A round of tries takes 16 s, and ping
+/// says at its end what has come of it.
 #[test]
 fn ping_says_why_there_is_no_direct_path() {
     let Some(scene) = Scene::build("why", "root1=public root2=public home=symmetric work=symmetric") else {

@@ -18,9 +18,7 @@ fn curl_fetches_by_socks_and_by_http() {
         return;
     }
     let scene = Scene::new();
-    let web = web_server();
-    let (_web, places) = scene.forward("web", &["overlay:0", &web.to_string()]);
-    let at = places[0].strip_prefix("tcp:overlay:").expect("a place on the overlay");
+    let (_web, at) = scene.web();
     let proxy = scene.proxy(&[]);
     let body = "x".repeat(100_000);
     let (socks, http) = (format!("socks5h://{}", proxy.place), format!("http://{}", proxy.place));
@@ -48,9 +46,7 @@ fn run_curl(curl: &mut Command) -> String {
 #[test]
 fn plain_requests_lose_what_is_for_one_hop() {
     let scene = Scene::new();
-    let web = web_server();
-    let (_web, places) = scene.forward("web", &["overlay:0", &web.to_string()]);
-    let at = places[0].strip_prefix("tcp:overlay:").expect("a place on the overlay");
+    let (_web, at) = scene.web();
     let proxy = scene.proxy(&[]);
     let request = format!(
         "GET http://{at}/x HTTP/1.1\r\nHost: another.example\r\nConnection: close, X-Secret\r\nX-Secret: 1\r\n\
@@ -475,9 +471,7 @@ fn a_browser_goes_through_the_proxy() {
         return;
     }
     let scene = Scene::new();
-    let web = web_server();
-    let (_web, places) = scene.forward("web", &["overlay:0", &web.to_string()]);
-    let at = places[0].strip_prefix("tcp:overlay:").expect("a place on the overlay");
+    let (_web, at) = scene.web();
     let proxy = scene.proxy(&[]);
     for scheme in ["socks5", "http"] {
         let mut chromium = Command::new("chromium");

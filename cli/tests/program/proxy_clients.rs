@@ -1,5 +1,5 @@
-//! What tests of `proxy` and `forward` have in common: the programs, a node of the test's own, and a client of
-//! SOCKS 5 by hand.
+//! What tests of `proxy` and `forward` have in common: the programs, a node of the test's own, and a client
+//! of SOCKS 5 by hand.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -49,6 +49,13 @@ impl Scene {
         let lines = running.shown();
         let local = |line: &str| line.split(' ').next().expect("two places").to_owned();
         (running, lines.lines().map(local).collect())
+    }
+
+    /// Leads a port of the overlay to a web server of the test's own; the address, and what does it.
+    pub(crate) fn web(&self) -> (Running, String) {
+        let (running, places) = self.forward("web", &["overlay:0", &web_server().to_string()]);
+        let at = places[0].strip_prefix("tcp:overlay:").expect("a place on the overlay");
+        (running, at.to_owned())
     }
 
     /// A listener of the test's own on the overlay.

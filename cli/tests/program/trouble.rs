@@ -71,7 +71,8 @@ fn one_member_with_many_connections_does_not_shut_out_the_others() {
     joined.wait_peer(target.ip(), PATIENCE).unwrap();
     let open = |number: usize| {
         let stream = TcpStream::connect_timeout_on(&node, &target, PATIENCE).unwrap();
-        // In one piece: what a client begins while it is alone is shown at once, and others' lines come behind.
+        // In one piece: what a client begins while it is alone is shown at once, and others' lines come
+        // behind.
         (&stream).write_all(format!("client {number}.\n").as_bytes()).unwrap();
         stream
     };

@@ -17,13 +17,12 @@ use rustix::net::{
 };
 use rustix::process::Pid;
 
+use crate::encoding::{decode, encode};
 use crate::known_clients::KnownClients;
 use crate::known_sizes::KnownSizes;
 use crate::name::{Name, NodeTag, Remote, SocketId};
-use crate::proof::{NameKey, admission_proof, is_admission_proof, is_proof};
-use crate::requests::{
-    Interface, MAX_MESSAGE, Message, Reply, Request, Token, VERSION, Which, decode, encode,
-};
+use crate::proof::{NameKey, Token, admission_proof, is_admission_proof, is_proof};
+use crate::requests::{Interface, MAX_MESSAGE, Message, Reply, Request, VERSION, Which};
 use crate::sys::{Credentials, Identity, identity, peer_credentials};
 
 /// Own descriptors get numbers from here on, so that programs find the low ones where they expect them.

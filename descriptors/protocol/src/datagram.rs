@@ -84,8 +84,8 @@ impl Socket<'_> {
         self.send_named(data, flags, &name, || Request::Reach(self.opened(), remote, details, Vec::new()))
     }
 
-    /// As [`send_to`](Self::send_to), or as [`send`](Self::send) without an address, with extension headers in
-    /// place of those that the socket's options name. Datagrams to IPv4 addresses leave without.
+    /// As [`send_to`](Self::send_to), or as [`send`](Self::send) without an address, with extension headers
+    /// in place of those that the socket's options name. Datagrams to IPv4 addresses leave without.
     ///
     /// The node has an end for all that a datagram asks for. Programs that seldom change that pay nothing for
     /// it but the first time.

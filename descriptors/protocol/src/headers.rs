@@ -5,9 +5,9 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use serde::{Deserialize, Serialize};
 
+use crate::encoding::{decode, encode};
 use crate::name::Details;
 use crate::option_table::{IPV6_DSTOPTS, IPV6_HOPOPTS, IPV6_RTHDR, IPV6_RTHDRDSTOPTS};
-use crate::requests::{decode, encode};
 
 /// What a descriptor beside a datagram holds at most, bytes: more than the eight headers that a node takes.
 const LONGEST: usize = 32 << 10;
@@ -64,8 +64,8 @@ pub struct Header {
     pub bytes: Vec<u8>,
 }
 
-/// What comes beside a datagram in a descriptor: a connected AF_UNIX socket has only one other end, whose name
-/// cannot tell it, and names have no room for extension headers.
+/// What comes beside a datagram in a descriptor: a connected AF_UNIX socket has only one other end, whose
+/// name cannot tell it, and names have no room for extension headers.
 ///
 /// ```
 /// use peersock_fd::{AncillaryData, Details};

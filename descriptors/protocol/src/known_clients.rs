@@ -70,7 +70,7 @@ mod tests {
 
     use super::*;
     use crate::name::NodeTag;
-    use crate::requests::Token;
+    use crate::proof::Token;
 
     #[test]
     fn threads_that_look_at_the_same_time_do_not_lose_the_token() {

@@ -16,6 +16,7 @@ mod accept;
 mod client;
 mod connect;
 mod datagram;
+mod encoding;
 mod headers;
 mod interface_index;
 mod known_clients;
@@ -35,16 +36,15 @@ mod sys;
 
 pub use client::{Client, address, receive, send_with};
 pub use datagram::{Received, Timestamp};
+pub use encoding::{decode, encode};
 pub use headers::{AncillaryData, Header, HeaderKind};
 pub use interface_index::{interface_index, network_of_index};
 pub use known_sizes::ALWAYS_WHOLE;
 pub use name::{
     Accepted, Details, Family, Kind, Name, NodeTag, Opened, PacketInfo, Passed, Remote, SocketId,
 };
-pub use proof::{NameKey, admission_proof, proof};
-pub use requests::{
-    Interface, MAX_MESSAGE, Message, Reply, Report, Request, Route, Token, VERSION, Which, decode, encode,
-};
+pub use proof::{NameKey, Token, admission_proof, proof};
+pub use requests::{Interface, MAX_MESSAGE, Message, Reply, Report, Request, Route, VERSION, Which};
 pub use rustix::io::Errno;
 pub use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags};
 pub use socket::{BUFFER, Socket, enlarge, name_of, open};

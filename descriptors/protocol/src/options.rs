@@ -63,8 +63,8 @@ impl Socket<'_> {
         linger.filter(|time| !time.is_zero() && self.kind() == Kind::Stream)
     }
 
-    /// Whether datagrams may have to go whole or not at all, or have less room, as [`set_option`](Self::set_option) has noted
-    /// it. The note stays when that ends: then the node says so.
+    /// Whether datagrams may have to go whole or not at all, or have less room, as
+    /// [`set_option`](Self::set_option) has noted it. The note stays when that ends: then the node says so.
     pub(crate) fn may_forbid_cutting(&self) -> bool {
         sockopt::socket_broadcast(self.fd()).unwrap_or(false)
     }

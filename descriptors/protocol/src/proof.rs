@@ -11,17 +11,34 @@ use std::net::SocketAddr;
 use blake2::Blake2sMac;
 use blake2::digest::consts::U16;
 use blake2::digest::{FixedOutput, KeyInit, Update};
+use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
+use crate::encoding::encode;
 use crate::headers::Header;
 use crate::name::{Details, Remote, SocketId};
-use crate::requests::{Token, encode};
 
 /// Says what the hash is for.
 const CONTEXT: &[u8] = b"peersock descriptors: the node's proof";
 const ADMISSION_CONTEXT: &[u8] = b"peersock descriptors: a program's proof to its launcher";
 const DIGEST_CONTEXT: &[u8] = b"peersock descriptors: extension headers of a datagram";
 const SEAL_CONTEXT: &[u8] = b"peersock descriptors: the seal of a name";
+
+/// A secret that a node gives to its own processes, so that those that have changed their user may go on
+/// using it.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Token(pub u128);
+
+impl Token {
+    /// Known to everybody: good enough for processes of the node's own user.
+    pub const NONE: Self = Self(0);
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token([redacted])")
+    }
+}
 
 /// What only those who know the token can say about a number: keyed BLAKE2s (RFC 7693) of 16 bytes.
 ///

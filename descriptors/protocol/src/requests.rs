@@ -1,7 +1,6 @@
 //! What an application asks of its node, over a SOCK_SEQPACKET connection to
 //! [`Name::Requests`](crate::Name::Requests): one packet a request, one packet its reply.
 
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -9,29 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::headers::Header;
 use crate::name::{Details, Opened, SocketId};
-use crate::proof::NameKey;
+use crate::proof::{NameKey, Token};
 
 /// The version of requests and replies. A node answers requests of its own version only.
 pub const VERSION: u8 = 6;
 
 /// The longest request and the longest reply, bytes.
 pub const MAX_MESSAGE: usize = 32 << 10;
-
-/// A secret that a node gives to its own processes, so that those that have changed their user may go on
-/// using it.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Token(pub u128);
-
-impl Token {
-    /// Known to everybody: good enough for processes of the node's own user.
-    pub const NONE: Self = Self(0);
-}
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token([redacted])")
-    }
-}
 
 /// A request as it travels.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -239,21 +222,12 @@ pub struct Interface {
     pub addresses: Vec<Route>,
 }
 
-/// Writes a request or a reply.
-pub fn encode(message: &impl Serialize) -> Vec<u8> {
-    postcard::to_stdvec(message).expect("nothing in it is of unknown length")
-}
-
-/// Reads a request or a reply; `None` if it is none.
-pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Option<T> {
-    postcard::from_bytes(bytes).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::encoding::{decode, encode};
 
     proptest! {
         #[test]

@@ -59,7 +59,7 @@ impl Activated {
         }
         let listener = self.sockets.take_unix_listener(at)?.ok_or_else(missing)?;
         listener.set_nonblocking(true)?;
-        Ok(Listener::Unix(UnixListener::from_std(listener)?, None))
+        Ok(Listener::Unix { listener: UnixListener::from_std(listener)?, _path: None })
     }
 
     /// Takes a socket for datagrams.

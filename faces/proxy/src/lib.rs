@@ -1,17 +1,17 @@
 //! Proxies and forwards into an overlay, for programs that know nothing of it.
 //!
-//! A [`Proxy`] speaks SOCKS 5 (CONNECT, BIND, UDP ASSOCIATE) and HTTP (CONNECT and plain requests) on one port.
-//! [`Forwards`] listen on the system's network and lead to an address of the overlay, or the other way round,
-//! for TCP, UDP and Unix domain sockets. Both use the node that they are given, and have nothing of the overlay's
-//! own in them.
+//! A [`Proxy`] speaks SOCKS 5 (CONNECT, BIND, UDP ASSOCIATE) and HTTP (CONNECT and plain requests) on one
+//! port. [`Forwards`] listen on the system's network and lead to an address of the overlay, or the other way
+//! round, for TCP, UDP and Unix domain sockets. Both use the node that they are given, and have nothing of
+//! the overlay's own in them.
 //!
 //! Every connection that is relayed keeps what TCP says: an end of one direction is passed on and leaves the
 //! other one open, a reset on one side is a reset on the other, and who reads slowly slows the sender down. A
 //! connection that is given up is reset, so that nobody takes what it has for complete.
 //!
-//! All of it is bounded: connections, UDP associations and flows by count, half of them for one client that is on
-//! another machine; a client has 10 s to say what it wants; heads of HTTP have 64 KiB and 100 fields, messages of
-//! SOCKS 513 bytes; a relay keeps 128 KiB in each direction.
+//! All of it is bounded: connections, UDP associations and flows by count, half of them for one client that
+//! is on another machine; a client has 10 s to say what it wants; heads of HTTP have 64 KiB and 100 fields,
+//! messages of SOCKS 513 bytes; a relay keeps 128 KiB in each direction.
 #![forbid(unsafe_code)]
 
 mod activation;

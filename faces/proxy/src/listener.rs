@@ -27,8 +27,11 @@ const MODE: u32 = 0o600;
 pub(crate) enum Listener {
     Overlay(peersock::TcpListener),
     Tcp(TcpListener),
-    /// With the path that goes when it is dropped, if this process has made it.
-    Unix(UnixListener, #[allow(dead_code)] Option<OwnedPath>),
+    Unix {
+        listener: UnixListener,
+        /// It goes when this is dropped, if this process has made it.
+        _path: Option<OwnedPath>,
+    },
 }
 
 /// A connection that has come in.
@@ -54,7 +57,7 @@ impl Listener {
                 let local = stream.local_addr().ok();
                 Accepted { link: Link::new(stream), peer: Some(peer), local, is_overlay: false }
             }
-            Listener::Unix(listener, _) => {
+            Listener::Unix { listener, .. } => {
                 let (stream, _) = listener.accept().await?;
                 Accepted { link: Link::new(stream), peer: None, local: None, is_overlay: false }
             }
@@ -66,13 +69,13 @@ impl Listener {
         match self {
             Listener::Overlay(listener) => listener.local_addr(),
             Listener::Tcp(listener) => listener.local_addr(),
-            Listener::Unix(..) => Err(io::ErrorKind::Unsupported.into()),
+            Listener::Unix { .. } => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
     /// Where it is, as a place is written.
     pub(crate) fn place(&self) -> Option<Place> {
-        if let Listener::Unix(listener, _) = self {
+        if let Listener::Unix { listener, .. } = self {
             return Some(Place::Unix(listener.local_addr().ok()?.as_pathname()?.to_owned()));
         }
         let local = self.local_addr().ok()?;
@@ -84,7 +87,7 @@ impl Listener {
         match self {
             Listener::Overlay(_) => true,
             Listener::Tcp(listener) => !listener.local_addr().is_ok_and(|at| at.ip().is_loopback()),
-            Listener::Unix(..) => false,
+            Listener::Unix { .. } => false,
         }
     }
 }
@@ -221,7 +224,7 @@ async fn listen_at_path(path: &Path) -> io::Result<Listener> {
     fs::set_permissions(&path.0, fs::Permissions::from_mode(MODE))?;
     socket.listen(BACKLOG)?;
     let listener = UnixListener::from_std(std::os::fd::OwnedFd::from(socket).into())?;
-    Ok(Listener::Unix(listener, Some(path)))
+    Ok(Listener::Unix { listener, _path: Some(path) })
 }
 
 /// A path that goes when this is dropped.

@@ -1,5 +1,5 @@
-//! virtio's header in front of each packet (virtio 1.2, 5.1.6; linux/virtio_net.h): what is left to whoever comes
-//! next.
+//! virtio's header in front of each packet (virtio 1.2, 5.1.6; linux/virtio_net.h): what is left to whoever
+//! comes next.
 
 use peersock::device::{Offload, PartialChecksum, Segments};
 use tun_rs::{
@@ -7,7 +7,8 @@ use tun_rs::{
     VirtioNetHdr,
 };
 
-// What else linux/virtio_net.h defines of it: a checksum is to be completed; nothing is to be cut; TCP with ECN.
+// What else linux/virtio_net.h defines of it: a checksum is to be completed; nothing is to be cut; TCP with
+// ECN.
 const VIRTIO_NET_HDR_F_NEEDS_CSUM: u8 = 1;
 const VIRTIO_NET_HDR_GSO_NONE: u8 = 0;
 const VIRTIO_NET_HDR_GSO_ECN: u8 = 0x80;

@@ -1,5 +1,5 @@
-//! Networks as interfaces of the machine: a TUN device has a network's packets, so that all its programs reach
-//! the members with their own sockets.
+//! Networks as interfaces of the machine: a TUN device has a network's packets, so that all its programs
+//! reach the members with their own sockets.
 //!
 //! [`Tun::open`] makes the device and needs `CAP_NET_ADMIN`; nothing after it does, and
 //! [`give_up_privileges`] sees to it that nothing can. [`Tun::serve`] passes packets on until the device is
@@ -7,8 +7,8 @@
 //!
 //! [`NameServer`] answers this machine's resolver what the members are called.
 //!
-//! The kernel leaves checksums and the cutting of large TCP and UDP packets to the overlay, and takes joined ones
-//! (TSO, USO, GRO; virtio's header in front of each packet), so that one system call moves up to 64 KiB.
+//! The kernel leaves checksums and the cutting of large TCP and UDP packets to the overlay, and takes joined
+//! ones (TSO, USO, GRO; virtio's header in front of each packet), so that one system call moves up to 64 KiB.
 //!
 //! ```no_run
 //! use std::sync::Arc;

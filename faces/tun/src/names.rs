@@ -8,7 +8,8 @@ use simple_dns::{
     CLASS, Label, Name, OPCODE, Packet, PacketFlag, QCLASS, QTYPE, Question, RCODE, ResourceRecord, TYPE,
 };
 
-/// The domain of all networks' members. `internal` is for private use (resolution of ICANN's board of 2024-07-29).
+/// The domain of all networks' members. `internal` is for private use (resolution of ICANN's board of
+/// 2024-07-29).
 pub const DOMAIN: &str = "peersock.internal";
 
 /// How long resolvers may keep an answer, or that there is none, seconds.
@@ -17,7 +18,8 @@ const TTL: u32 = 60;
 /// What fits into one datagram, bytes (the size that DNS flag day 2020 recommends).
 pub(crate) const DATAGRAM: usize = 1232;
 
-/// What members are called: `alpha`, `alpha.peersock.internal` and `alpha.ff0001ffff000000.peersock.internal`.
+/// What members are called: `alpha`, `alpha.peersock.internal` and
+/// `alpha.ff0001ffff000000.peersock.internal`.
 ///
 /// ```
 /// let alpha = ("alpha", vec!["10.7.0.1".parse()?]);

@@ -8,8 +8,8 @@ use tun_rs::{DeviceBuilder, SyncDevice};
 
 use crate::Tun;
 
-/// What the paths of most networks take, with the overlay's own bytes, over IPv6 and Ethernet. Where one takes
-/// less, the kernel is told (RFC 1191, RFC 8201).
+/// What the paths of most networks take, with the overlay's own bytes, over IPv6 and Ethernet. Where one
+/// takes less, the kernel is told (RFC 1191, RFC 8201).
 const MTU: u16 = 1420;
 
 /// The longest name of an interface, bytes (IFNAMSIZ, with the zero behind it).

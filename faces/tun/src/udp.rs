@@ -5,8 +5,8 @@ use peersock::device::PartialChecksum;
 /// Bytes of UDP's header.
 const UDP: usize = 8;
 
-/// The datagrams of one large packet, each with its headers. `piece` lends the room for one. Those that make no
-/// sense give none.
+/// The datagrams of one large packet, each with its headers. `piece` lends the room for one. Those that make
+/// no sense give none.
 pub(crate) fn cut(
     packet: &[u8],
     payload: usize,

@@ -3,7 +3,8 @@
 //!
 //! What it asks is noted when it sends. Each call that receives waits for the kernel's next datagram and
 //! looks at it first. If that ends an answer, the calls get parts of it with the networks between them, one
-//! each: the kernel's datagram stays where it is until the last, so that poll(2) tells the truth all the time.
+//! each: the kernel's datagram stays where it is until the last, so that poll(2) tells the truth all the
+//! time.
 
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};

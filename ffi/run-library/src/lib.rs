@@ -1,5 +1,5 @@
-//! The library that takes the place of socket calls: it is inside of each launcher that depends on this crate,
-//! and is put where programs can load it.
+//! The library that takes the place of socket calls: it is inside of each launcher that depends on this
+//! crate, and is put where programs can load it.
 //!
 //! It is written once, under a name that has its hash, to a folder in which nobody else can write; where
 //! there is none, it is kept in memory, under a descriptor of this process.

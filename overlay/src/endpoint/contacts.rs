@@ -73,7 +73,7 @@ impl Endpoint {
 
     /// Does what is due of the search for a direct way to a node.
     pub(super) fn on_punch_timer(&mut self, now: Instant, node: NodeKey) {
-        let first = || self.nodes.get(node)?.peers.first().copied();
+        let first = || self.nodes.get(node)?.peers().next();
         if let Some(key) = self.carrier(node).or_else(first) {
             self.link(now, key, Link::step_punching);
         }

@@ -169,7 +169,7 @@ impl Endpoint {
         node: NodeKey,
         step: impl Fn(&mut Link, &mut Context<'_>),
     ) {
-        let others = self.nodes.get(node).map_or_else(Vec::new, |node| node.peers.clone());
+        let others = self.nodes.get(node).map_or_else(Vec::new, |node| node.peers().collect());
         for other in others.into_iter().filter(|other| *other != key) {
             self.link(now, other, &step);
         }
@@ -177,8 +177,8 @@ impl Endpoint {
 
     /// The peer of a node in whose session probes are sent: the one that was heard from last.
     pub(super) fn carrier(&self, node: NodeKey) -> Option<PeerKey> {
-        let peers = self.nodes.get(node)?.peers.iter();
-        let connected = peers.filter_map(|&key| {
+        let peers = self.nodes.get(node)?.peers();
+        let connected = peers.filter_map(|key| {
             let link = &self.peers.get(key)?.link;
             link.current()?;
             Some((link.handle.activity().last_received(), key))

@@ -18,17 +18,20 @@ pub(super) struct Node {
     id: NodeId,
     pub(super) reach: Reach,
     /// The peers that it is, one per network, in the order in which they were learned of.
-    pub(super) peers: Vec<PeerKey>,
-    /// Their handles, in the same order.
-    handles: Vec<(PeerKey, Arc<Peer>)>,
+    peers: Vec<(PeerKey, Arc<Peer>)>,
     /// When its bucket of handshakes is full.
     handshakes: Option<Instant>,
 }
 
 impl Node {
-    /// The ways to it, and the peers that it is.
+    /// The peers that it is.
+    pub(super) fn peers(&self) -> impl Iterator<Item = PeerKey> {
+        self.peers.iter().map(|(key, _)| *key)
+    }
+
+    /// The ways to it, and the peers that it is with their handles.
     pub(super) fn parts(&mut self) -> (&mut Reach, &[(PeerKey, Arc<Peer>)]) {
-        (&mut self.reach, &self.handles)
+        (&mut self.reach, &self.peers)
     }
 }
 
@@ -59,14 +62,8 @@ impl Nodes {
         }
         let key = NodeKey(self.next);
         self.next += 1;
-        let node = Node {
-            id: *id,
-            reach: Reach::default(),
-            peers: Vec::new(),
-            handles: Vec::new(),
-            handshakes: None,
-        };
-        self.table.insert(key, node);
+        self.table
+            .insert(key, Node { id: *id, reach: Reach::default(), peers: Vec::new(), handshakes: None });
         self.by_id.insert(*id, key);
         key
     }
@@ -78,7 +75,7 @@ impl Nodes {
     /// The peers that a node is, one per network.
     pub(super) fn peers_of(&self, id: &NodeId) -> Vec<PeerKey> {
         let node = self.by_id.get(id).and_then(|key| self.table.get(key));
-        node.map_or_else(Vec::new, |node| node.peers.clone())
+        node.map_or_else(Vec::new, |node| node.peers().collect())
     }
 
     pub(super) fn keys(&self) -> Vec<NodeKey> {
@@ -87,15 +84,13 @@ impl Nodes {
 
     /// The node is that peer, too.
     pub(super) fn add_peer(&mut self, key: NodeKey, peer: PeerKey, handle: Arc<Peer>) {
-        self[key].peers.push(peer);
-        self[key].handles.push((peer, handle));
+        self[key].peers.push((peer, handle));
     }
 
     /// The node is no longer that peer. It is forgotten if it is nobody's peer any more.
     pub(super) fn remove_peer(&mut self, key: NodeKey, peer: PeerKey) {
         let Some(node) = self.table.get_mut(&key) else { return };
-        node.peers.retain(|known| *known != peer);
-        node.handles.retain(|(known, _)| *known != peer);
+        node.peers.retain(|(known, _)| *known != peer);
         if node.peers.is_empty()
             && let Some(node) = self.table.remove(&key)
         {
@@ -113,7 +108,7 @@ impl Nodes {
 
     /// The peers whose nodes' paths lead there, of a few nodes if there are many.
     pub(super) fn peers_at(&self, place: &PlaceKey) -> Vec<PeerKey> {
-        self.at(place).take(MOST_AT).flat_map(|key| self[key].peers.iter().copied()).collect()
+        self.at(place).take(MOST_AT).flat_map(|key| self[key].peers()).collect()
     }
 
     /// The nodes whose paths lead there.

@@ -51,7 +51,7 @@ impl Endpoint {
             let path = self.nodes[node].reach.place();
             if self.nodes[node].reach.move_relay(before.root, &relay) {
                 self.nodes.note_path(node, path);
-                for peer in self.nodes[node].peers.clone() {
+                for peer in self.nodes[node].peers().collect::<Vec<_>>() {
                     self.link(now, peer, Link::path_moved);
                 }
             }
@@ -71,7 +71,7 @@ impl Endpoint {
             if !self.nodes[node].reach.is_behind(&root) {
                 continue;
             }
-            for peer in self.nodes[node].peers.clone() {
+            for peer in self.nodes[node].peers().collect::<Vec<_>>() {
                 self.link(now, peer, |link, cx| link.relay_refused(cx, root, Some(channel)));
             }
         }
@@ -88,7 +88,7 @@ impl Endpoint {
             let used = self.nodes[node].reach.place().and_then(of_path);
             let is_path = used.is_some_and(|used| channel.is_none_or(|channel| channel == used.channel));
             self.nodes[node].reach.forget_relayed(&root, channel);
-            let peers = self.nodes[node].peers.clone();
+            let peers = self.nodes[node].peers().collect::<Vec<_>>();
             // The peers of a node have the same ID.
             if let Some(peer) = peers.first().and_then(|peer| self.peers.get(*peer)) {
                 let id = LookUpKey::Id(*peer.link.handle.id());

@@ -75,9 +75,9 @@ impl Link {
     /// When a path leaves a root or a TURN server, packets that it still has arrive after those on the new
     /// path; and both sides may leave one at once, each for another place. So a path that beats a relayed
     /// place follows the peer there only if it does not answer any more: one of a greater kind does, and of
-    /// one kind that of the node with the smaller ID. Of direct places that goes for the one that the path has
-    /// just left, since any other says that the peer has moved. Otherwise both nodes could follow each other
-    /// to and fro for ever.
+    /// one kind that of the node with the smaller ID. Of direct places that goes for the one that the path
+    /// has just left, since any other says that the peer has moved. Otherwise both nodes could follow each
+    /// other to and fro for ever.
     pub(super) fn may_follow(&mut self, cx: &mut Context<'_>, place: &Place) -> bool {
         let kind = |key| cx.reach.kind(&key, &cx.core.scarce);
         let Some(path) = cx.reach.place() else { return true };

@@ -104,12 +104,11 @@ impl Link {
     pub(super) fn check_liveness(&mut self, cx: &mut Context<'_>, session: &Arc<Session>) {
         let now = cx.now;
         // While a handshake runs its initiations do what a probe would.
-        let is_due = |at: Option<Instant>| at.is_some_and(|at| now >= at);
-        let is_late = is_due(self.renew_by(cx, session));
-        if (is_due(self.exchange_at(cx)) || is_late) && !self.is_connecting() {
+        if let Some(exchange) = self.exchange_at(cx).filter(|_| !self.is_connecting())
+            && now >= exchange.min(renew_by(session))
+        {
             let renews = self.is_renewal_due(cx, session);
-            let asks = is_due(self.exchange_at(cx)) && is_due(self.probe_at(cx));
-            if asks && (!renews || self.is_at_hand(cx)) {
+            if now >= self.probe_at(cx, exchange) && (!renews || self.is_at_hand(cx)) {
                 self.probe_liveness(cx, session);
             }
             if renews {
@@ -163,24 +162,18 @@ impl Link {
     pub(super) fn liveness_at(&self, cx: &Context<'_>) -> Option<Instant> {
         // What is due and waits for the end of a handshake is looked at again later.
         let later = |at: Instant| if at <= cx.now { cx.now + RETRY_MAX } else { at };
-        let probe_at = self.probe_at(cx).filter(|_| cx.has_path()).map(later);
-        let renew_by = self.current().and_then(|session| self.renew_by(cx, &session)).map(later);
+        let exchange = self.exchange_at(cx);
+        let probe_at = exchange.filter(|_| cx.has_path()).map(|exchange| later(self.probe_at(cx, exchange)));
+        let renew_by = exchange.and(self.current()).map(|session| later(renew_by(&session)));
         [probe_at, renew_by, self.silent_at(cx)].into_iter().flatten().min()
     }
 
-    /// When the session is renewed though no exchange is due in it.
-    fn renew_by(&self, cx: &Context<'_>, session: &Arc<Session>) -> Option<Instant> {
-        self.exchange_at(cx)?;
-        Some(session.established() + RENEW_BY[usize::from(!session.is_initiator())])
-    }
-
-    /// When this link is to probe: when an exchange is due, and what another link to the node has asked for
-    /// that has had no answer in time.
-    fn probe_at(&self, cx: &Context<'_>) -> Option<Instant> {
-        let at = self.exchange_at(cx)?;
+    /// When this link is to probe, if an exchange is due at `exchange`: then, and when what another link to
+    /// the node has asked for has had no answer in time.
+    fn probe_at(&self, cx: &Context<'_>, exchange: Instant) -> Instant {
         let asked = cx.reach.asked_elsewhere(self.handle.network()).filter(|_| !self.is_alone());
         let asked = asked.filter(|asked| self.heard(cx).is_none_or(|heard| is_before(heard, *asked)));
-        Some(asked.map_or(at, |asked| at.max(asked + patience(cx))))
+        asked.map_or(exchange, |asked| exchange.max(asked + patience(cx)))
     }
 
     /// When the node is to be heard from again, in this link's session or another's.
@@ -230,6 +223,11 @@ impl Link {
     fn silent_at(&self, cx: &Context<'_>) -> Option<Instant> {
         Some(self.unanswered_probe(cx)? + patience(cx))
     }
+}
+
+/// When a session is renewed though no exchange is due in it.
+fn renew_by(session: &Session) -> Instant {
+    session.established() + RENEW_BY[usize::from(!session.is_initiator())]
 }
 
 /// Whether something was heard before a question, rather than in answer to it.

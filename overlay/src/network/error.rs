@@ -52,8 +52,8 @@ pub enum NetworkConfigError {
     /// The address lies in the network's self-certifying prefix.
     #[error("address {0} is in the network's own prefix, where every address follows from a node ID")]
     CertifiedAddress(IpAddr),
-    /// The block is everything, loopback or multicast, or larger than a site may have: less than 8 bits of IPv4
-    /// or 16 of IPv6.
+    /// The block is everything, loopback or multicast, or larger than a site may have: less than 8 bits of
+    /// IPv4 or 16 of IPv6.
     #[error("the block {0} cannot lie behind a member")]
     UnusableRoute(Prefix),
     /// The block has addresses of the network's self-certifying prefix.

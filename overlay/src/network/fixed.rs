@@ -87,8 +87,8 @@ impl StaticNetwork {
 const SHORTEST_IPV4: u8 = 8;
 const SHORTEST_IPV6: u8 = 16;
 
-/// Whether a block of addresses can lie behind a member ([`StaticMember::routes`]): it is of single hosts, and no
-/// larger than a site's.
+/// Whether a block of addresses can lie behind a member ([`StaticMember::routes`]): it is of single hosts,
+/// and no larger than a site's.
 ///
 /// ```
 /// use peersock_overlay::{Prefix, is_route};
@@ -170,8 +170,8 @@ impl Policy for Static {
         }
     }
 
-    /// The file names none for addresses. So those of one block ([`block`]) make one: the longest that holds all
-    /// of them. What lies behind members has its own.
+    /// The file names none for addresses. So those of one block ([`block`]) make one: the longest that holds
+    /// all of them. What lies behind members has its own.
     fn prefixes(&self) -> Vec<Prefix> {
         let mut blocks: BTreeMap<Prefix, Prefix> = BTreeMap::new();
         for &address in self.members.values().flat_map(|member| &member.addresses) {

@@ -192,11 +192,11 @@ impl Peer {
     /// effect with the next packet.
     ///
     /// The endpoint asks the peer for a sign of life 300 ms after the last packet of data, then each time
-    /// after four times that, at most 25 s after it was last sent to and heard (27 s where the peer is the one
-    /// of the two that asks first; what the same node says in another network counts, too); 600 ms on the same machine or
-    /// local network, or 20 ms for each peer that is watched. So a peer whose machine refuses packets is
-    /// reported by [`Event::PeerGone`](crate::Event::PeerGone), and one that was started again is noticed.
-    /// Silence alone reports nothing.
+    /// after four times that, at most 25 s after it was last sent to and heard (27 s where the peer is the
+    /// one of the two that asks first; what the same node says in another network counts, too); 600 ms on the
+    /// same machine or local network, or 20 ms for each peer that is watched. So a peer whose machine refuses
+    /// packets is reported by [`Event::PeerGone`](crate::Event::PeerGone), and one that was started again is
+    /// noticed. Silence alone reports nothing.
     pub fn watch(self: &Arc<Self>) -> Watch {
         if self.watches.fetch_add(1, Ordering::Relaxed) == 0 {
             self.watched.0.fetch_add(1, Ordering::Relaxed);

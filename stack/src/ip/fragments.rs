@@ -188,7 +188,8 @@ impl Stack {
     ///
     /// # Errors
     /// [`Error::MessageSize`] if the packet does not fit and must not be cut: IPv4's don't-fragment flag or
-    /// IP options forbid it, or the MTU is under 56 bytes and the extension headers that every fragment has. [`Error::InvalidInput`] if it is no IP packet.
+    /// IP options forbid it, or the MTU is under 56 bytes and the extension headers that every fragment has.
+    /// [`Error::InvalidInput`] if it is no IP packet.
     pub fn fragments(&self, interface: InterfaceId, packet: &[u8], mtu: usize) -> Result<Fragments, Error> {
         if packet.len() <= mtu && !self.shared.path_mtus.any() {
             return Ok(Fragments { len: packet.len(), progress: Progress::Whole });

@@ -1,14 +1,14 @@
 //! Checksums of packets that come from or go to another host's IP, such as the kernel's behind a TUN device.
 //!
-//! Between nodes nobody makes or checks them, for the overlay's tag covers every byte. A kernel wants those of
-//! what it takes, and makes those of what it sends when the device has promised to (checksum offload).
+//! Between nodes nobody makes or checks them, for the overlay's tag covers every byte. A kernel wants those
+//! of what it takes, and makes those of what it sends when the device has promised to (checksum offload).
 
 use smoltcp::wire::{IpAddress, IpProtocol, Ipv4Packet, checksum};
 
 use crate::ip::{IpHeader, extensions, is_fragment};
 
-/// Where a checksum is still to be completed: over all bytes from `start` to the packet's end. The field holds
-/// the sum over the pseudo-header, as with `VIRTIO_NET_HDR_F_NEEDS_CSUM` (virtio 1.2, 5.1.6.4).
+/// Where a checksum is still to be completed: over all bytes from `start` to the packet's end. The field
+/// holds the sum over the pseudo-header, as with `VIRTIO_NET_HDR_F_NEEDS_CSUM` (virtio 1.2, 5.1.6.4).
 ///
 /// ```
 /// let checksum = peersock_stack::PartialChecksum { start: 40, offset: 16 };

@@ -1,4 +1,5 @@
-//! A network's range of ports, for packets that no socket of this stack judges: those between a device and peers.
+//! A network's range of ports, for packets that no socket of this stack judges: those between a device and
+//! peers.
 
 use std::ops::RangeInclusive;
 
@@ -6,8 +7,8 @@ use smoltcp::wire::IpProtocol;
 
 use crate::ip::{IpHeader, extensions};
 
-/// Where answers go: clients' ports are from here on (Linux's ip_local_port_range; RFC 6335's dynamic ports lie
-/// in it).
+/// Where answers go: clients' ports are from here on (Linux's ip_local_port_range; RFC 6335's dynamic ports
+/// lie in it).
 const FIRST_EPHEMERAL: u16 = 32_768;
 
 /// Bytes of TCP's header up to the flags.

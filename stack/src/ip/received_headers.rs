@@ -1,4 +1,5 @@
-//! The extension headers with which a datagram has come, for sockets that want to know (RFC 3542 section 20.1).
+//! The extension headers with which a datagram has come, for sockets that want to know (RFC 3542 section
+//! 20.1).
 
 use smoltcp::wire::IpProtocol;
 

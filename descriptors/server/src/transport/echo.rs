@@ -13,7 +13,7 @@ use peersock_primitives::sync;
 use peersock_primitives::wait::Interest;
 use peersock_stack::{Error, GroupChange, IcmpSocket, InterfaceId, ReceivedHeaders, SendOptions};
 
-use super::{Arrived, Transport, follow, reachable, report};
+use super::{Arrived, Transport, follow, mtu_to, reachable, report};
 use crate::families::bind_aliased;
 use crate::options::Options;
 use peersock_datapath::{GsoBatch, SocketState};
@@ -140,7 +140,7 @@ impl Transport for Echo {
 
     fn check(&self, remote: SocketAddr, options: &SendOptions<'_>) -> Result<(), Error> {
         let route = self.socket_for(remote.ip())?.route(remote.ip(), options)?;
-        reachable(&self.node, route.interface, options.first_hop(remote.ip()))
+        reachable(&self.node, route.interface, remote.ip(), options)
     }
 
     fn check_length(
@@ -151,8 +151,7 @@ impl Transport for Echo {
     ) -> Result<(), Error> {
         let socket = self.socket_for(remote.ip())?;
         let route = socket.route(remote.ip(), options)?;
-        let mtu =
-            self.node.datapath().mtu_to(Instant::now(), route.interface, options.first_hop(remote.ip()));
+        let mtu = mtu_to(&self.node, route.interface, remote.ip(), options);
         // It comes with its header.
         socket.check_length(&route, length.saturating_sub(HEADER), options, mtu)
     }

@@ -144,15 +144,26 @@ pub(super) fn open(
     opened.map_err(errno)
 }
 
-/// Whether the network behind an interface may have such an address at all.
-fn reachable(node: &NodeHandle, interface: InterfaceId, remote: IpAddr) -> Result<(), Error> {
-    if remote.is_multicast() {
+/// Whether the network behind an interface may have such an address at all, or that of the first hop to it.
+fn reachable(
+    node: &NodeHandle,
+    interface: InterfaceId,
+    remote: IpAddr,
+    options: &SendOptions<'_>,
+) -> Result<(), Error> {
+    let hop = options.first_hop(remote);
+    if hop.is_multicast() {
         return Ok(());
     }
-    match node.datapath().resolve(Instant::now(), interface, None, remote) {
+    match node.datapath().resolve(Instant::now(), interface, None, hop) {
         Resolved::NoRoute => Err(Error::NetworkUnreachable),
         Resolved::Route(_) | Resolved::Unknown => Ok(()),
     }
+}
+
+/// The largest IP packet that the way to an address takes, bytes.
+fn mtu_to(node: &NodeHandle, interface: InterfaceId, remote: IpAddr, options: &SendOptions<'_>) -> usize {
+    node.datapath().mtu_to(Instant::now(), interface, options.first_hop(remote))
 }
 
 /// An error report as applications get it.

@@ -10,7 +10,7 @@ use peersock_fd::Report;
 use peersock_primitives::wait::Interest;
 use peersock_stack::{Error, GroupChange, InterfaceId, RawOptions, RawSocket, ReceivedHeaders, SendOptions};
 
-use super::{Arrived, MAX_QUOTED, Transport, reachable, report};
+use super::{Arrived, MAX_QUOTED, Transport, mtu_to, reachable, report};
 use crate::options::Options;
 use peersock_datapath::{GsoBatch, SocketState};
 
@@ -54,7 +54,7 @@ impl Transport for Raw {
 
     fn check(&self, remote: SocketAddr, options: &SendOptions<'_>) -> Result<(), Error> {
         let route = self.socket.route(Some(remote.ip()), options)?;
-        reachable(&self.node, route.interface, options.first_hop(remote.ip()))
+        reachable(&self.node, route.interface, remote.ip(), options)
     }
 
     fn check_length(
@@ -64,8 +64,7 @@ impl Transport for Raw {
         options: &SendOptions<'_>,
     ) -> Result<(), Error> {
         let route = self.socket.route(Some(remote.ip()), options)?;
-        let mtu =
-            self.node.datapath().mtu_to(Instant::now(), route.interface, options.first_hop(remote.ip()));
+        let mtu = mtu_to(&self.node, route.interface, remote.ip(), options);
         self.socket.check_length(&route, length, options, mtu)
     }
 

@@ -13,7 +13,7 @@ use peersock_primitives::sync;
 use peersock_primitives::wait::Interest;
 use peersock_stack::{Error, GroupChange, InterfaceId, ReceivedHeaders, SendOptions, UdpSocket};
 
-use super::{Arrived, MAX_QUOTED, Transport, follow, reachable, report};
+use super::{Arrived, MAX_QUOTED, Transport, follow, mtu_to, reachable, report};
 use crate::families::{bind_aliased, bind_families};
 use crate::options::Options;
 use peersock_datapath::{GsoBatch, SocketState};
@@ -92,7 +92,7 @@ impl Transport for Udp {
     fn check(&self, remote: SocketAddr, options: &SendOptions<'_>) -> Result<(), Error> {
         let socket = &self.sockets[self.socket_for(remote.ip())?];
         let route = socket.route_with(Some(remote), options)?;
-        reachable(&self.node, route.interface, options.first_hop(remote.ip()))
+        reachable(&self.node, route.interface, remote.ip(), options)
     }
 
     fn check_length(
@@ -103,8 +103,7 @@ impl Transport for Udp {
     ) -> Result<(), Error> {
         let socket = &self.sockets[self.socket_for(remote.ip())?];
         let route = socket.route_with(Some(remote), options)?;
-        let mtu =
-            self.node.datapath().mtu_to(Instant::now(), route.interface, options.first_hop(remote.ip()));
+        let mtu = mtu_to(&self.node, route.interface, remote.ip(), options);
         socket.check_length(&route, length, options, SocketState::of(socket.context()).limit(mtu))
     }
 

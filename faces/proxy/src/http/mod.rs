@@ -1,7 +1,7 @@
 //! HTTP: CONNECT, and plain requests with a whole URI in their first line (RFC 9110, RFC 9112).
 //!
-//! The library parses, frames and bounds messages: what is passed on is written anew, so that nothing that two
-//! servers might understand differently gets through.
+//! The library parses, frames and bounds messages: what is passed on is written anew, so that nothing that
+//! two servers might understand differently gets through.
 
 mod answer;
 mod headers;

@@ -1,8 +1,8 @@
 //! The messages of SOCKS 5 (RFC 1928) and of its user names and passwords (RFC 1929), as a server reads and
 //! writes them.
 //!
-//! Each is parsed from what has come so far, without I/O: `None` means that there is more to come, and nothing
-//! is longer than 513 bytes.
+//! Each is parsed from what has come so far, without I/O: `None` means that there is more to come, and
+//! nothing is longer than 513 bytes.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 

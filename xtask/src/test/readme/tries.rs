@@ -184,7 +184,8 @@ END
         ],
         needs: &["curl", "nginx"],
         builds: false,
-        // Alpha's web server has the system's port 80; it, the proxy and the other forward are members of their own.
+        // Alpha's web server has the system's port 80; it, the proxy and the other forward are members of
+        // their own.
         script: r#"
             as() { XDG_STATE_HOME=$PWD/$1 bash -c "exec $2"; }
             (export XDG_STATE_HOME=$PWD/alpha; peersock network new office.toml --name alpha) > said
