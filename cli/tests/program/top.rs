@@ -235,8 +235,9 @@ fn events_are_told_as_they_happen_over_restarts() {
     for said in ["peer found: ", "peer connected: ", ", direct 127.0.0.1:"] {
         events.wait_for_stdout(said);
     }
+    // Each looks at its own times, and what comes and goes between two looks is not seen.
+    objects.wait_for_stdout("peer-connected");
     dialing.interrupt().failure(130, &[]);
-    // Each looks at its own times.
     events.wait_for_stdout("peer gone: ");
     objects.wait_for_stdout("peer-gone");
     listening.running.interrupt().failure(130, &[]);

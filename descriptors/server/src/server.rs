@@ -144,7 +144,9 @@ impl Server {
                     // What an application has closed just now, and all of which is taken, ends in order. So does
                     // what leads to another socket of this node: its application is told that the node ends.
                     let is_over = stream.is_closed() && stream.is_taken();
-                    if !is_over && !state.context.is_own(stream.connection.flow().remote().ip()) {
+                    if is_over {
+                        stream.reset_if_unread();
+                    } else if !state.context.is_own(stream.connection.flow().remote().ip()) {
                         stream.connection.flow().set_reset_on_close(true);
                     }
                     let id = state.forget_stream(&stream);

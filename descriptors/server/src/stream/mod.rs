@@ -204,10 +204,8 @@ impl Stream {
                 Outcome::Ended
             }
             _ if self.hung_up && self.outward == Way::Ended => {
-                // It had ended its own direction before it closed the descriptor with something unread.
-                if self.left_unread() {
-                    self.connection.flow().set_reset_on_close(true);
-                }
+                // It had ended its own direction before it closed the descriptor.
+                self.reset_if_unread();
                 Outcome::Ended
             }
             // What it has written waits for a peer who may be waiting for it to read.
@@ -264,9 +262,13 @@ impl Stream {
     /// cannot be told that way, if the connection broke.
     pub(super) fn finish(&mut self, drain: bool) -> Option<Ending> {
         let Some(mut broken) = self.ending() else {
+            let is_closed = self.is_closed();
+            if is_closed {
+                self.reset_if_unread();
+            }
             // One who still has it open while the node ends has to see that the connection does, too, unless
             // its peer has said all.
-            if !drain || self.is_closed() || self.is_complete() {
+            if !drain || is_closed || self.is_complete() {
                 self.unix.end_in_order();
             } else if self.has_unread_by_application() {
                 self.connection.flow().set_reset_on_close(true);
@@ -368,6 +370,14 @@ impl Stream {
         }
         self.connection.waiters().register(Interest::Read, &self.waker);
         self.connection.flow().readable() > 0 || self.left_unread()
+    }
+
+    /// Has the connection end with a reset if the application, which has closed its descriptor, has not read
+    /// all that was in it. A node that ends may not have had news of that.
+    pub(super) fn reset_if_unread(&mut self) {
+        if self.left_unread() {
+            self.connection.flow().set_reset_on_close(true);
+        }
     }
 
     /// Whether the application has closed its descriptor and not read all that was in it.

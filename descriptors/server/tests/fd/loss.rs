@@ -337,7 +337,6 @@ fn losses_that_no_call_has_told_of_are_said_at_the_end() {
     }
 }
 
-/// As with the kernel, what becomes of a connection that was closed before is the node's affair.
 /// Two connected descriptors. The node of the second knows that the first has read all that came.
 fn read_and_reset(a: &Served, b: &Served, unread: usize) -> File {
     let (sender, mut receiver) = a.connect(b);
@@ -366,6 +365,39 @@ fn a_reset_by_who_has_read_everything_loses_nothing() {
     }
 }
 
+/// The node may begin to end before it has heard that the application has closed its descriptor. Much that
+/// goes to and fro meanwhile keeps it from hearing so at once.
+#[test]
+fn what_a_program_has_not_read_when_it_ends_is_lost_though_its_node_ends_too() {
+    for round in 0..60 {
+        let (a, b) = Served::pair();
+        let (mut sender, receiver) = a.connect(&b);
+        let (busy, mut echo) = a.connect(&b);
+        let busy = thread::spawn(move || {
+            let echoing = thread::spawn(move || {
+                let mut buf = [0; 1000];
+                while echo.read_exact(&mut buf).and_then(|()| echo.write_all(&buf)).is_ok() {}
+            });
+            while (&busy).write_all(&[1; 1000]).and_then(|()| (&busy).read_exact(&mut [0; 1000])).is_ok() {}
+            echoing.join().expect("no panic");
+        });
+        sender.write_all(&[7; 4000]).expect("room");
+        Side::Overlay.shutdown(&sender).expect("it is connected");
+        assert!(poll(&receiver, PollFlags::IN).contains(PollFlags::IN));
+        drop(receiver);
+        match round % 2 {
+            0 => b.server.drain(Duration::from_secs(20)),
+            _ => b.server.drain_and_reset(Duration::from_secs(20)),
+        };
+        let error = sender.read_to_end(&mut Vec::new()).expect_err("it was not read");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "round {round}");
+        drop(sender);
+        a.server.drain_and_reset(Duration::from_secs(20));
+        busy.join().expect("no panic");
+    }
+}
+
+/// As with the kernel, what becomes of a connection that was closed before is the node's affair.
 #[test]
 fn losses_of_what_was_closed_before_are_said_by_the_end_alone() {
     let (a, b) = Served::pair();
