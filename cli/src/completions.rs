@@ -7,6 +7,7 @@ use clap_complete::Shell;
 
 use crate::Cli;
 use crate::failure::{Failure, Outcome};
+use crate::output::check_open;
 
 /// Print what a shell needs to complete this program's commands and options
 #[derive(clap::Args)]
@@ -29,6 +30,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     if args.shell == Shell::Bash {
         script.extend(bash_additions(&command).into_bytes());
     }
+    check_open()?;
     io::stdout().write_all(&script).map_err(Failure::output)
 }
 

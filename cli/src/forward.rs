@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use peersock_proxy::{Forward, ForwardSettings, Forwards};
 
-use crate::args::{NetworkArgs, NodeArgs, parse_seconds};
+use crate::args::{NetworkArgs, NodeArgs, parse_seconds, parse_targets};
 use crate::failure::{Failure, Outcome};
 use crate::output;
 use crate::serving::{Serving, ServingArgs, listen_failure, tell};
+use crate::session::Session;
 
 /// Lead connections and datagrams into the network, or from the network to a service here
 ///
@@ -50,6 +51,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let forwards = forwards(&args.places)?;
     output::check_open()?;
     let mut serving = Serving::open(&args.serving, &args.node, &args.network)?;
+    forwards.iter().try_for_each(|forward| check_remote(&serving.session, forward))?;
     let settings = ForwardSettings {
         timeout: args.serving.timeout(&args.node),
         udp_idle: args.udp_idle,
@@ -81,6 +83,17 @@ fn parse([local, remote]: &[String; 2]) -> Outcome<Forward> {
             "write LOCAL and REMOTE as in `peersock forward 8080 alpha:80` or `peersock forward overlay:80 8080`",
         )
     })
+}
+
+/// Refuses what nobody can ever be led to: names that no member has, and ports that the network does not allow.
+fn check_remote(session: &Session, forward: &Forward) -> Outcome {
+    let remote = forward.remote.to_string();
+    let Some(target) = remote.strip_prefix("overlay:") else { return Ok(()) };
+    let port = parse_targets(&session.network, target)?[0].port();
+    match session.node.port_refusal(port) {
+        Some(_) => Err(session.port_outside(port)),
+        None => Ok(()),
+    }
 }
 
 fn parse_idle(text: &str) -> Result<Duration, String> {

@@ -28,8 +28,10 @@ use crate::stream::{self, AfterPeer, Input};
 /// only if the peer has acknowledged everything and has not closed with something unread. A peer of which
 /// nothing is heard for 25 s although an answer was due is taken for dead (see --peer-timeout); after a third
 /// of that its silence is told, and its end if it answers again. With --receive-only this direction is closed
-/// when all that has come is written, so that a `dial` that ends with 0 knows that it is. With --udp each
-/// line of stdin, and each 1024 bytes of a longer line, is one datagram to the first peer that sent one.
+/// when all that has come is written, so that a `dial` that ends with 0 knows that it is; give it where stdin
+/// has nothing, as in services: whose stdin ends first is not told of the last bytes that nobody wrote. With
+/// --udp each line of stdin, and each 1024 bytes of a longer line, is one datagram to the first peer that
+/// sent one.
 ///
 /// With -k clients are served for ever, up to 256 at once, 64 of them of one peer; others wait for their
 /// turn, up to 64 of each peer, and a line on stderr says so. A peer that has none is served beyond that, up

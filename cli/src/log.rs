@@ -65,7 +65,8 @@ where
 /// What so many -v show.
 fn by_count(verbose: u8) -> EnvFilter {
     without_silent(EnvFilter::new(match verbose {
-        0 => "warn",
+        // What the libraries of others warn of is in words that are not for people, and may be said for ever.
+        0 => "off,peersock=warn",
         1 => "info,peersock_overlay=debug,peersock_root=debug,peersock::driver=debug,peersock_datapath=debug",
         2 => "debug",
         _ => "trace",

@@ -122,10 +122,15 @@ impl Summary {
 /// What a signal is told in JSON that came before any reply.
 const STOPPED: &str = "stopped by a signal before there was a reply";
 
+/// Whoever prints has it.
+static PRINTING: Mutex<()> = Mutex::new(());
+
 fn measure(args: &Args, tally: &Arc<Mutex<Option<Tally>>>, summary: &Arc<Summary>) -> Outcome {
     let (interrupted, summary) = (Arc::clone(tally), Arc::clone(summary));
     let json = args.json;
     let session = Session::open_until(&args.node, &args.network, move |signal, node| {
+        // Nothing comes behind the statistics: what waits for it waits until the process ends.
+        std::mem::forget(PRINTING.lock());
         let replies = match &*interrupted.lock().expect("no panic under this lock") {
             Some(tally) => {
                 if !json {
@@ -165,6 +170,7 @@ fn measure(args: &Args, tally: &Arc<Mutex<Option<Tally>>>, summary: &Arc<Summary
             tally_of(tally, |tally| tally.round_trips.push(pong.round_trip));
         }
         is_lost = result.is_err();
+        let printing = PRINTING.lock();
         match result {
             _ if json => {}
             Ok(pong) => print(format_args!(
@@ -178,6 +184,7 @@ fn measure(args: &Args, tally: &Arc<Mutex<Option<Tally>>>, summary: &Arc<Summary
             }
             Err(error) => print(format_args!("seq={sequence}: {error}"))?,
         }
+        drop(printing);
         check_size(&session, address, is_lost, Duration::ZERO)?;
         let is_direct = look_at_path(&session, tally, json)?;
         if args.until_direct && is_direct && tally_of(tally, |tally| !tally.round_trips.is_empty()) {

@@ -157,6 +157,9 @@ pub(crate) fn listen_failure(error: ListenError) -> Failure {
         ),
         ListenError::Refused { place, source } => {
             let hint = match source.kind() {
+                io::ErrorKind::AddrInUse if place.starts_with("unix:") => {
+                    "remove the file that has this path, if no program needs it, or choose another path"
+                }
                 io::ErrorKind::AddrInUse => {
                     "choose another port, or 0 for a free one; another program has this one"
                 }

@@ -7,6 +7,7 @@ import contextlib
 import importlib.util
 import os
 import runpy
+import stat
 import sys
 from collections.abc import Sequence
 
@@ -37,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
         help="a network: its ID, or the file of a static one, which `peersock network new` makes"
         " and docs/NETWORKS.md describes (default: that of PEERSOCK_NETWORK)",
     )
-    run.add_argument("--secret-file", help="file with the networks' passphrase")
+    run.add_argument("--secret-file", help="file with the networks' passphrase (mode 0600), or a pipe")
     state, fresh = os.environ.get("PEERSOCK_STATE"), "(default: that of PEERSOCK_STATE, else a fresh one)"
     run.add_argument("--state", default=state, help=f"directory that holds the node's identity {fresh}")
     run.add_argument("--interface", action="append", default=[], help="use only this network interface")
@@ -71,6 +72,12 @@ def _secret(path: str | None, are_static: bool) -> str | None:
         return None if are_static else secret
     try:
         with open(path, encoding="utf-8") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if stat.S_ISREG(mode) and mode & 0o077:
+                sys.exit(
+                    f"peersock: {path} holds a secret but other users have access to it (mode {mode & 0o7777:04o});"
+                    f" run: chmod 600 {path}"
+                )
             return file.read().rstrip("\r\n")
     except OSError as error:
         sys.exit(f"peersock: {path}: {error.strerror}")

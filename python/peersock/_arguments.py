@@ -34,13 +34,14 @@ def are_static(wanted: Iterable[int | str]) -> bool:
     return all(isinstance(network, str) for network in wanted)
 
 
-def of_environment() -> tuple[int | str, str | None] | None:
-    """The network that the environment names, if it does, and its passphrase: a static one has it in its own file."""
-    text = os.environ.get("PEERSOCK_NETWORK")
-    if not text:
-        return None
-    network = _network(text)
-    return network, os.environ.get("PEERSOCK_SECRET") if isinstance(network, int) else None
+def of_environment() -> str | None:
+    """The network that the environment names, if it does."""
+    return os.environ.get("PEERSOCK_NETWORK") or None
+
+
+def secret_of_environment(wanted: Iterable[int | str]) -> str | None:
+    """The passphrase that the environment has for ad-hoc networks: static ones have theirs in their own files."""
+    return None if are_static(wanted) else os.environ.get("PEERSOCK_SECRET")
 
 
 def _network(net_id: object) -> int | str:

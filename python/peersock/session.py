@@ -42,10 +42,11 @@ class Session:
     Args:
         net_id: The network, or several: an ID as a number or 16 hexadecimal digits, or the file of a static network,
             which ``peersock network new`` makes and docs/NETWORKS.md describes. Without this and ``static``, that of
-            the variable ``PEERSOCK_NETWORK``, with the passphrase of ``PEERSOCK_SECRET`` if there is one.
+            the variable ``PEERSOCK_NETWORK``.
         secret: The passphrase of the networks (``str``), or their key (32 ``bytes``, also as a ``bytearray`` or a
-            ``memoryview``). A network that another session of this process has joined is used as it is if there is
-            none here; it must be the same secret otherwise. Static networks have theirs in their files, which stays.
+            ``memoryview``). ``None`` means the passphrase of the variable ``PEERSOCK_SECRET``, if it is set. A network
+            that another session of this process has joined is used as it is if there is neither; it must be the same
+            secret otherwise. Static networks have theirs in their files, which stays.
         static: The file of one more, static, network, as for ``net_id``.
         identity: The directory that holds the node's identity, or a seed of 32 bytes. By default that of the variable
             ``PEERSOCK_STATE``, or else a fresh identity, which is forgotten.
@@ -128,10 +129,10 @@ class Session:
             raise ValueError(f"only=True leaves nothing but the overlay: it does not go with bind={side!r}")
         patience = given.optional_seconds("ready_timeout", ready_timeout)
         lingering = None if isinstance(linger, _node.Usual) else given.seconds("linger", linger)
-        if net_id is None and static is None and (usual := given.of_environment()) is not None:
-            net_id, secret = usual[0], usual[1] if secret is None else secret
+        if net_id is None and static is None:
+            net_id = given.of_environment()
         wanted = given.networks(net_id, static)
-        key = given.secret(secret)
+        key = given.secret(given.secret_of_environment(wanted) if secret is None else secret)
         if key is not None and given.are_static(wanted):
             raise ValueError("secret is for ad-hoc networks: a static one has its secret in its own file")
         self._running, self._networks = _node.enter(settings, lingering, side, restricted, wanted, key)

@@ -34,6 +34,7 @@ impl Node {
             Ok(host) => Ok(Self { host: Arc::new(host) }),
             Err(StartError::Io(error)) => Err(io_error(py, error)),
             Err(error @ StartError::PortTaken { .. }) => Err(described(py, libc::EADDRINUSE, error)),
+            Err(error @ StartError::PortForbidden { .. }) => Err(described(py, libc::EACCES, error)),
             Err(StartError::State(error)) => Err(state_error(py, &error)),
             Err(error) => Err(PyOSError::new_err(error.to_string())),
         }

@@ -175,11 +175,15 @@ def test_the_environment_names_the_network_where_nothing_else_does() -> None:
         "    peersock.Session(AD_HOC, secret='horse').close()\n"
         "    try: peersock.Session(AD_HOC, secret='donkey')\n"
         "    except ValueError as error: print('secret' in str(error))\n"
+        "del os.environ['PEERSOCK_NETWORK']\n"
+        "with peersock.Session(AD_HOC, interfaces='loopback') as session:\n"
+        "    print(session.status()['networks'][0]['secret'])\n"
+        "    with peersock.Session('ff00500050000000', secret='donkey') as other: pass\n"
         "os.environ['PEERSOCK_NETWORK'] = 'nowhere'\n"
         "try: peersock.Session()\n"
         "except ValueError as error: print('nowhere' in str(error))\n"
     )
-    assert run_python(code) == "True\n" * 5
+    assert run_python(code) == "True\n" * 6
 
 
 LOSES = ALONE + (

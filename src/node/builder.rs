@@ -92,6 +92,14 @@ pub enum StartError {
         /// The port.
         port: u16,
     },
+    /// The chosen UDP port wants a privilege that the process has not.
+    #[error(
+        "UDP port {port} may not be used by this user; choose one from 1024 on, or 0 to let the system choose"
+    )]
+    PortForbidden {
+        /// The port.
+        port: u16,
+    },
     /// The process has a singleton node already.
     #[error("this process has a node already; use peersock::node(), or start() for one more")]
     AlreadyInstalled,
@@ -126,6 +134,7 @@ impl From<StartError> for io::Error {
         match error {
             StartError::Io(error) => error,
             StartError::PortTaken { .. } => io::Error::new(io::ErrorKind::AddrInUse, error),
+            StartError::PortForbidden { .. } => io::Error::new(io::ErrorKind::PermissionDenied, error),
             other => io::Error::other(other),
         }
     }
@@ -380,6 +389,9 @@ impl NodeBuilder {
             UdpSockets::bind(self.interfaces.clone(), self.port, self.discovery_port).map_err(|error| {
                 match error.kind() {
                     io::ErrorKind::AddrInUse => StartError::PortTaken { port: self.port },
+                    io::ErrorKind::PermissionDenied if self.port > 0 => {
+                        StartError::PortForbidden { port: self.port }
+                    }
                     _ => StartError::Io(error),
                 }
             })?;

@@ -140,7 +140,8 @@ impl From<JoinError> for Failure {
     fn from(error: JoinError) -> Failure {
         let hint = match &error {
             JoinError::NotAMember { .. } => {
-                "add it with `peersock network add FILE`, and give all members the same file"
+                "add it with `peersock network add FILE`, and give all members the same file; programs that run \
+                 at the same time are members of their own, each with its --state DIR"
             }
             JoinError::AlreadyJoined(_) => "name each network once",
             JoinError::JoinedOtherwise(_) => "give the network once, with its secret and its members",
@@ -255,6 +256,7 @@ pub(super) mod samples {
         all.push(ConfigError::Invalid { line: 1, what: what() }.into());
         all.push(ConfigError::InvalidFile { path: path(), line: 1, what: what() }.into());
         all.push(StartError::PortTaken { port: 7 }.into());
+        all.push(StartError::PortForbidden { port: 7 }.into());
         all.push(StartError::AlreadyInstalled.into());
         let roots = peersock::RootSource::load("nonsense").expect_err("it names no root");
         all.push(StartError::Roots(roots).into());

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use peersock::blocking;
 use rustix::process::Signal;
 
-use crate::common::{PATIENCE, PORT, lacks, run, signal, vanish};
+use crate::common::{Lab, PATIENCE, PORT, Running, lacks, run, signal, vanish};
 use crate::proxy_clients::Scene;
 
 /// The address in a place of TCP or UDP.
@@ -276,4 +276,16 @@ fn a_forward_goes_on_when_its_member_vanishes_and_comes_back() {
     // What stood before is reset, now or before: the member knows nothing of it.
     let asked = held.write_all(b"still there?").and_then(|()| held.read(&mut [0; 1]));
     assert_eq!(asked.expect_err("a reset").kind(), ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn what_nobody_can_be_led_to_is_refused_at_the_start() {
+    let lab = Lab::new();
+    for (remote, said) in [("alpha:80", "is not an IP address"), ("[fd00::1]:81", "outside the range 80-80")]
+    {
+        run(lab.node_in("ff00500050000000", "a", &["forward", "0", remote])).failure(2, &[said]);
+    }
+    // What leads out of the network is the system's matter.
+    let forward = lab.node_in("ff00500050000000", "a", &["forward", "overlay:80", "nobody.invalid:7"]);
+    Running::start(forward).wait_for_stdout("tcp:overlay:");
 }

@@ -22,6 +22,25 @@ fn nodes_on_one_cable_find_each_other_with_nothing_but_link_local_ipv6() {
     carries_a_conversation(&cable);
 }
 
+/// The sockets of its node are the system's, though the launcher takes those of programs.
+#[test]
+fn a_program_under_run_has_a_node_of_its_own_that_others_reach() {
+    let Some(cable) = Cable::lay("inner", &["10.98.7.1/24", "10.98.7.2/24"]) else { return };
+    let lab = Lab::new();
+    let (state, port) = (lab.state("inner"), PORT.to_string());
+    let state = state.to_str().expect("a path of the test's own");
+    let words =
+        [env!("CARGO_BIN_EXE_peersock"), "listen", &port, "--state", state, "--network", &lab.network];
+    let listener = cable.run(0, &lab, "launcher", &[], &words);
+    let target = listener.wait_for_target();
+    let patience = PATIENCE.as_secs().to_string();
+    let mut dialer = cable.inside(1, &lab, "dialer", &["dial", &target, "--timeout", &patience]);
+    dialer.send(b"over the cable");
+    dialer.end_stdin();
+    assert_eq!(listener.finish().success().text(), "over the cable");
+    dialer.finish().success();
+}
+
 #[test]
 fn a_stream_outlives_new_addresses_a_dead_cable_and_a_path_that_shrinks() {
     let Some(cable) = Cable::with_filter("moves") else { return };

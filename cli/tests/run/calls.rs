@@ -55,9 +55,11 @@ print(socket.getnameinfo(('fd77::1', 22), socket.NI_NUMERICSERV))
 print(socket.getnameinfo(('10.77.0.3', 80), socket.NI_NUMERICHOST))
 print([a[4][0] for a in socket.getaddrinfo('alpha', 80, socket.AF_INET, socket.SOCK_STREAM)])
 print([a[4][0] for a in socket.getaddrinfo('127.0.0.1', 80, type=socket.SOCK_STREAM)])
-for function in socket.gethostbyname, lambda name: socket.getaddrinfo(name, 80):
+print([a[3] for a in socket.getaddrinfo('alpha', 80, type=socket.SOCK_STREAM, flags=socket.AI_CANONNAME)])
+print(socket.gethostbyaddr('10.77.0.3'), socket.gethostbyaddr('fd77::1'))
+for function in socket.gethostbyname, lambda name: socket.getaddrinfo(name, 80), socket.gethostbyaddr:
     try:
-        print(function('localhost'))
+        print(function('127.0.0.1' if function is socket.gethostbyaddr else 'localhost'))
     except OSError as error:
         print(type(error).__name__)
 ",
@@ -70,8 +72,11 @@ for function in socket.gethostbyname, lambda name: socket.getaddrinfo(name, 80):
 ('10.77.0.3', 'http')
 ['10.77.0.1']
 ['127.0.0.1']
+['alpha', '']
+('gamma', [], ['10.77.0.3']) ('alpha', [], ['fd77::1'])
 gaierror
 gaierror
+herror
 ";
     assert_eq!(got.text(), wanted);
 }

@@ -2,7 +2,8 @@
 //!
 //! io_uring_setup(2) fails as in kernels without it, so that programs make the ordinary calls instead. Where
 //! nothing but the overlay is allowed, socket(2) fails for the Internet's families: so nobody gets past the
-//! library, not the C library's resolver, a static program, or one with a clean environment.
+//! library, not the C library's resolver, a static program, or one with a clean environment. Nor does it take
+//! the launcher's own sockets, as far as system calls can be refused.
 
 use std::mem::offset_of;
 use std::os::fd::{FromRawFd as _, OwnedFd, RawFd};
@@ -30,6 +31,20 @@ pub const X32: u32 = 0x4000_0000;
 /// Families of sockets that do not leave the machine. AF_NETLINK lists interfaces and addresses.
 pub const LOCAL_FAMILIES: [c_int; 3] = [libc::AF_UNIX, libc::AF_NETLINK, libc::AF_ALG];
 
+/// By which a program takes another one's descriptors, or has it do what it likes: the launcher has sockets of
+/// the kernel's.
+const TAKING: [c_long; 4] =
+    [libc::SYS_pidfd_getfd, libc::SYS_ptrace, libc::SYS_process_vm_readv, libc::SYS_process_vm_writev];
+
+/// Where the node of a filtered program is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeAt {
+    /// In the launcher, which is another process.
+    Launcher,
+    /// In the process itself: it takes copies of its children's descriptors, and may.
+    Here,
+}
+
 /// Filters the calling thread's system calls and those of all that it starts from now on. They cannot gain
 /// privileges any more (PR_SET_NO_NEW_PRIVS): that is the kernel's condition. With `only` they get no sockets
 /// of the Internet's families.
@@ -37,18 +52,21 @@ pub const LOCAL_FAMILIES: [c_int; 3] = [libc::AF_UNIX, libc::AF_NETLINK, libc::A
 /// # Errors
 /// When the kernel does not filter, or the system calls of this architecture are not known here: what was
 /// wrong, as text.
-pub fn apply(only: bool) -> Result<(), String> {
+pub fn apply(only: bool, node: NodeAt) -> Result<(), String> {
     match ARCHITECTURE {
         Some(architecture) => {
-            seccompiler::apply_filter(&program(architecture, only)).map_err(|error| error.to_string())
+            seccompiler::apply_filter(&program(architecture, only, node)).map_err(|error| error.to_string())
         }
         None => Err("its system calls are not known on this architecture".to_owned()),
     }
 }
 
 /// The filter for the Berkeley packet filter's machine.
-fn program(architecture: u32, only: bool) -> BpfProgram {
+fn program(architecture: u32, only: bool, node: NodeAt) -> BpfProgram {
     let mut program = begin(architecture, only);
+    if only && node == NodeAt::Launcher {
+        program.extend(refuse_taking());
+    }
     if only {
         program.push(skip_unless(BPF_JEQ, libc::SYS_socket as u32, 1, 0));
         program.push(give(SECCOMP_RET_ALLOW));
@@ -108,6 +126,13 @@ pub fn begin(architecture: u32, only: bool) -> BpfProgram {
         skip_unless(BPF_JEQ, libc::SYS_io_uring_setup as u32, 0, 1),
         give(fail(libc::ENOSYS)),
     ]
+}
+
+/// Refuses the calls that take another process's descriptors or memory: debuggers do not work any more. It
+/// stands behind [`begin`].
+pub fn refuse_taking() -> impl Iterator<Item = sock_filter> {
+    let refuse = |number: c_long| [skip_unless(BPF_JEQ, number as u32, 0, 1), give(fail(libc::EPERM))];
+    TAKING.into_iter().flat_map(refuse)
 }
 
 /// Loads four bytes of `seccomp_data`.
@@ -183,14 +208,20 @@ mod tests {
     #[test]
     fn io_uring_fails_always_and_sockets_of_the_internet_where_only_the_overlay_is_allowed() {
         const HERE: u32 = 0xc000_003e;
-        for only in [false, true] {
-            let program = program(HERE, only);
+        for (only, node) in
+            [false, true].into_iter().flat_map(|only| [(only, NodeAt::Launcher), (only, NodeAt::Here)])
+        {
+            let program = program(HERE, only, node);
             let of = |number, argument| of_call(HERE, number, argument, &program);
             assert_eq!(of(libc::SYS_io_uring_setup, 8), fail(libc::ENOSYS));
             assert_eq!(of(i64::from(X32) + 41, 1), fail(libc::ENOSYS));
             assert_eq!(of(libc::SYS_read, libc::AF_INET), SECCOMP_RET_ALLOW);
             assert_eq!(of(libc::SYS_socket, libc::AF_UNIX), SECCOMP_RET_ALLOW);
             assert_eq!(of(libc::SYS_socket, libc::AF_NETLINK), SECCOMP_RET_ALLOW);
+            let takes = if only && node == NodeAt::Launcher { fail(libc::EPERM) } else { SECCOMP_RET_ALLOW };
+            for number in TAKING {
+                assert_eq!(of(number, 0), takes);
+            }
             let internet = if only { fail(libc::EAFNOSUPPORT) } else { SECCOMP_RET_ALLOW };
             for family in [libc::AF_INET, libc::AF_INET6, libc::AF_PACKET, libc::AF_VSOCK] {
                 assert_eq!(of(libc::SYS_socket, family), internet);

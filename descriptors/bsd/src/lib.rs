@@ -10,6 +10,7 @@
 //! otherwise valid for the length that is given with it.
 #![allow(unsafe_code)]
 
+pub mod address_list;
 pub mod alongside;
 mod ancillary;
 mod calls;

@@ -10,10 +10,10 @@ use crate::socks::Reply;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DialError {
     /// An address that is none of the networks'.
-    #[error("it is no address of the network, and others are not reached (see --direct)")]
+    #[error("it is no address of the network, and others are not reached")]
     ForeignAddress,
     /// A name that no member has.
-    #[error("no member of the network has that name, and other hosts are not reached (see --direct)")]
+    #[error("no member of the network has that name, and other hosts are not reached")]
     ForeignName,
     /// A name that the system does not know.
     #[error("no host has that name")]

@@ -28,6 +28,9 @@
 #include <sys/socket.h>
 #include <sys/types.h>
 
+struct addrinfo;
+struct if_nameindex;
+
 // Bytes of a node ID as text, with the final zero.
 #define PEERSOCK_ID_SIZE 65
 

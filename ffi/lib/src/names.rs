@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::ptr;
 
 use libc::{addrinfo, c_char, c_int, sockaddr, socklen_t};
+use peersock_bsd::address_list;
 use peersock_fd::{Reply, Request};
 
 use crate::boundary::guarded_or;
@@ -41,15 +42,18 @@ pub unsafe extern "C" fn peersock_getaddrinfo(
             // SAFETY: the caller's pointers, and our own.
             if unsafe { libc::getaddrinfo(literal.as_ptr(), service, hints, &raw mut found) } == 0 {
                 // SAFETY: both lists are the C library's.
-                list = unsafe { join(found, list) };
+                list = unsafe { address_list::join(found, list) };
             }
         }
         match list.is_null() {
             // SAFETY: the caller's pointers.
             true => unsafe { libc::getaddrinfo(node, service, hints, result) },
             false => {
-                // SAFETY: it is not null; the caller says that there is room.
-                unsafe { result.write(list) };
+                // SAFETY: the list is the C library's, and `result` not null; the rest is the caller's.
+                unsafe {
+                    address_list::set_canonical_name(list, CStr::from_ptr(node), hints);
+                    result.write(list);
+                }
                 0
             }
         }
@@ -116,20 +120,6 @@ pub unsafe extern "C" fn peersock_getnameinfo(
 pub extern "C" fn peersock_gai_strerror(error: c_int) -> *const c_char {
     // SAFETY: any number is allowed.
     unsafe { libc::gai_strerror(error) }
-}
-
-/// # Safety
-/// Both are lists of the C library's, the first not empty.
-unsafe fn join(first: *mut addrinfo, second: *mut addrinfo) -> *mut addrinfo {
-    let mut last = first;
-    // SAFETY: the C library allocates and frees its lists entry by entry; they end with null.
-    unsafe {
-        while !(*last).ai_next.is_null() {
-            last = (*last).ai_next;
-        }
-        (*last).ai_next = second;
-    }
-    first
 }
 
 /// The addresses of a member, as texts.

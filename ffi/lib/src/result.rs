@@ -84,7 +84,9 @@ impl From<StartError> for Failure {
         match error {
             StartError::State(error) => error.into(),
             StartError::Io(error) => error.into(),
-            StartError::PortTaken { .. } => Failure::new(PEERSOCK_E_PORT, error.to_string()),
+            StartError::PortTaken { .. } | StartError::PortForbidden { .. } => {
+                Failure::new(PEERSOCK_E_PORT, error.to_string())
+            }
             _ => Failure::new(PEERSOCK_E_EXISTS, error.to_string()),
         }
     }

@@ -1,21 +1,33 @@
-//! gethostbyname(3) and its kin, which some programs still call: members' names first, as with
-//! getaddrinfo(3).
+//! gethostbyname(3), gethostbyaddr(3) and their kin, which some programs still call: members' names first, as
+//! with getaddrinfo(3).
 
 use std::cell::UnsafeCell;
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ptr;
 
-use libc::{c_char, c_int, hostent, size_t};
+use libc::{c_char, c_int, c_void, hostent, size_t, socklen_t};
 
 use crate::kernel::quietly;
-use crate::names::{look_up, next};
+use crate::names::{look_up, name_of, next};
 use crate::rules;
 
 type ByName = unsafe extern "C" fn(*const c_char) -> *mut hostent;
 type ByName2 = unsafe extern "C" fn(*const c_char, c_int) -> *mut hostent;
 type Reentrant = unsafe extern "C" fn(
     *const c_char,
+    c_int,
+    *mut hostent,
+    *mut c_char,
+    size_t,
+    *mut *mut hostent,
+    *mut c_int,
+) -> c_int;
+
+type ByAddress = unsafe extern "C" fn(*const c_void, socklen_t, c_int) -> *mut hostent;
+type ByAddressReentrant = unsafe extern "C" fn(
+    *const c_void,
+    socklen_t,
     c_int,
     *mut hostent,
     *mut c_char,
@@ -60,9 +72,9 @@ unsafe fn answer(name: *const c_char, family: c_int) -> Answer {
 /// bytes. `None` if it does not fit.
 ///
 /// # Safety
-/// `entry` can be written to, and `room` bytes at `buf`; `name` is a C string.
+/// `entry` can be written to, and `room` bytes at `buf`.
 unsafe fn fill(
-    name: *const c_char,
+    name: &CStr,
     family: c_int,
     addresses: &[IpAddr],
     entry: *mut hostent,
@@ -71,8 +83,7 @@ unsafe fn fill(
 ) -> Option<()> {
     let pointer = size_of::<*mut c_char>();
     let length = if family == libc::AF_INET { size_of::<Ipv4Addr>() } else { size_of::<Ipv6Addr>() };
-    // SAFETY: the caller's.
-    let name = unsafe { CStr::from_ptr(name) }.to_bytes_with_nul();
+    let name = name.to_bytes_with_nul();
     let pad = buf.align_offset(pointer);
     let pointers = addresses.len() + 2;
     if pad.checked_add(pointers * pointer + addresses.len() * length + name.len())? > room {
@@ -152,13 +163,7 @@ unsafe fn get_into(
     match unsafe { answer(name, family) } {
         Answer::Addresses(addresses) => {
             // SAFETY: see above.
-            let filled = unsafe { fill(name, family, &addresses, entry, buf, room) };
-            // SAFETY: see above.
-            unsafe {
-                *result = if filled.is_some() { entry } else { ptr::null_mut() };
-                *error = if filled.is_some() { 0 } else { NETDB_INTERNAL };
-            }
-            if filled.is_some() { 0 } else { libc::ERANGE }
+            unsafe { give(CStr::from_ptr(name), family, &addresses, (entry, buf, room), result, error) }
         }
         Answer::NotFound => {
             // SAFETY: see above.
@@ -174,6 +179,28 @@ unsafe fn get_into(
             None => libc::ENOSYS,
         },
     }
+}
+
+/// Gives what was found to who calls a reentrant function.
+///
+/// # Safety
+/// As [`fill`]; `result` and `error` can be written to.
+unsafe fn give(
+    name: &CStr,
+    family: c_int,
+    addresses: &[IpAddr],
+    (entry, buf, room): (*mut hostent, *mut c_char, size_t),
+    result: *mut *mut hostent,
+    error: *mut c_int,
+) -> c_int {
+    // SAFETY: the caller's.
+    let filled = unsafe { fill(name, family, addresses, entry, buf, room) };
+    // SAFETY: the caller's.
+    unsafe {
+        *result = if filled.is_some() { entry } else { ptr::null_mut() };
+        *error = if filled.is_some() { 0 } else { NETDB_INTERNAL };
+    }
+    if filled.is_some() { 0 } else { libc::ERANGE }
 }
 
 /// # Safety
@@ -202,24 +229,10 @@ pub(crate) unsafe extern "C" fn gethostbyname2(name: *const c_char, family: c_in
 /// # Safety
 /// As gethostbyname2(3).
 unsafe fn get(name: *const c_char, family: c_int) -> *mut hostent {
-    const ROOM: usize = 4096;
-    #[repr(align(16))]
-    struct Result(hostent, [c_char; ROOM]);
-    thread_local! {
-        // SAFETY: zeros are a `hostent` and characters.
-        static RESULT: UnsafeCell<Result> = const { UnsafeCell::new(unsafe { std::mem::zeroed() }) };
-    }
     // SAFETY: the caller's.
     match unsafe { answer(name, family) } {
-        Answer::Addresses(addresses) => RESULT.with(|result| {
-            let result = result.get();
-            // SAFETY: this thread's, and nobody else uses it during the call.
-            let filled = unsafe {
-                let (entry, buf) = (&raw mut (*result).0, (&raw mut (*result).1).cast());
-                fill(name, family, &addresses, entry, buf, ROOM).map(|()| entry)
-            };
-            filled.unwrap_or_else(|| fail(NETDB_INTERNAL))
-        }),
+        // SAFETY: the caller's.
+        Answer::Addresses(addresses) => keep(unsafe { CStr::from_ptr(name) }, family, &addresses),
         Answer::NotFound => fail(HOST_NOT_FOUND),
         Answer::Next if family == libc::AF_INET => match next!(ByName, c"gethostbyname") {
             // SAFETY: as above.
@@ -234,12 +247,110 @@ unsafe fn get(name: *const c_char, family: c_int) -> *mut hostent {
     }
 }
 
+/// Lays out what was found in room of this thread's own, where it lasts until the next call.
+fn keep(name: &CStr, family: c_int, addresses: &[IpAddr]) -> *mut hostent {
+    const ROOM: usize = 4096;
+    #[repr(align(16))]
+    struct Result(hostent, [c_char; ROOM]);
+    thread_local! {
+        // SAFETY: zeros are a `hostent` and characters.
+        static RESULT: UnsafeCell<Result> = const { UnsafeCell::new(unsafe { std::mem::zeroed() }) };
+    }
+    RESULT.with(|result| {
+        let result = result.get();
+        // SAFETY: this thread's, and nobody else uses it during the call.
+        let filled = unsafe {
+            let (entry, buf) = (&raw mut (*result).0, (&raw mut (*result).1).cast());
+            fill(name, family, addresses, entry, buf, ROOM).map(|()| entry)
+        };
+        filled.unwrap_or_else(|| fail(NETDB_INTERNAL))
+    })
+}
+
 /// # Safety
 /// As gethostbyname(3): what it points to lasts until the thread calls it again.
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn gethostbyname(name: *const c_char) -> *mut hostent {
     // SAFETY: the caller's.
     unsafe { gethostbyname2(name, libc::AF_INET) }
+}
+
+/// Who answers what an address is called, and the address.
+///
+/// # Safety
+/// `address` points to so many bytes, or is null.
+unsafe fn name_at(address: *const c_void, length: socklen_t, family: c_int) -> Option<(CString, IpAddr)> {
+    let ip: IpAddr = match (family, length as usize) {
+        _ if address.is_null() => return None,
+        // SAFETY: the caller's: so many bytes are there.
+        (libc::AF_INET, 4) => Ipv4Addr::from(unsafe { address.cast::<[u8; 4]>().read_unaligned() }).into(),
+        // SAFETY: the same.
+        (libc::AF_INET6, 16) => Ipv6Addr::from(unsafe { address.cast::<[u8; 16]>().read_unaligned() }).into(),
+        _ => return None,
+    };
+    let rules = rules().filter(|rules| rules.is_overlays(ip.to_canonical()) != Some(false))?;
+    Some((name_of(rules, ip.to_canonical())?, ip))
+}
+
+/// # Safety
+/// As gethostbyaddr_r(3).
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn gethostbyaddr_r(
+    address: *const c_void,
+    length: socklen_t,
+    family: c_int,
+    entry: *mut hostent,
+    buf: *mut c_char,
+    room: size_t,
+    result: *mut *mut hostent,
+    error: *mut c_int,
+) -> c_int {
+    let get = || {
+        // SAFETY: the program's pointers, as it must pass them to gethostbyaddr_r(3), here and below.
+        if let Some((name, ip)) = unsafe { name_at(address, length, family) } {
+            // SAFETY: see above.
+            return unsafe { give(&name, family, &[ip], (entry, buf, room), result, error) };
+        }
+        if rules().is_some_and(|rules| rules.only) {
+            // SAFETY: see above.
+            unsafe {
+                *result = ptr::null_mut();
+                *error = HOST_NOT_FOUND;
+            }
+            return 0;
+        }
+        match next!(ByAddressReentrant, c"gethostbyaddr_r") {
+            // SAFETY: see above.
+            Some(next) => unsafe { next(address, length, family, entry, buf, room, result, error) },
+            None => libc::ENOSYS,
+        }
+    };
+    quietly(|error| *error == 0, get)
+}
+
+/// # Safety
+/// As gethostbyaddr(3): what it points to lasts until the thread calls it again.
+#[unsafe(no_mangle)]
+pub(crate) unsafe extern "C" fn gethostbyaddr(
+    address: *const c_void,
+    length: socklen_t,
+    family: c_int,
+) -> *mut hostent {
+    let get = || {
+        // SAFETY: the program's pointer, as it must pass it to gethostbyaddr(3), here and below.
+        if let Some((name, ip)) = unsafe { name_at(address, length, family) } {
+            return keep(&name, family, &[ip]);
+        }
+        if rules().is_some_and(|rules| rules.only) {
+            return fail(HOST_NOT_FOUND);
+        }
+        match next!(ByAddress, c"gethostbyaddr") {
+            // SAFETY: see above.
+            Some(next) => unsafe { next(address, length, family) },
+            None => fail(NETDB_INTERNAL),
+        }
+    };
+    quietly(|found: &*mut hostent| !found.is_null(), get)
 }
 
 fn fail(error: c_int) -> *mut hostent {

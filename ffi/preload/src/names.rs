@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::ptr;
 
 use libc::{addrinfo, c_char, c_int, sockaddr, socklen_t};
-use peersock_bsd::read_address;
+use peersock_bsd::{Rules, address_list, read_address};
 use peersock_fd::{Reply, Request};
 
 use crate::kernel::quietly;
@@ -71,16 +71,8 @@ unsafe fn get_addresses(
         if unsafe { next(literal.as_ptr(), service, hints, &raw mut found) } != 0 {
             continue;
         }
-        // The C library's lists can be joined: it allocates and frees them entry by entry.
-        let mut last = found;
-        // SAFETY: the C library has just made the list, which ends with null.
-        unsafe {
-            while !(*last).ai_next.is_null() {
-                last = (*last).ai_next;
-            }
-            (*last).ai_next = list;
-        }
-        list = found;
+        // SAFETY: both lists are the C library's.
+        list = unsafe { address_list::join(found, list) };
     }
     if list.is_null() {
         if name.is_none() || !rules().is_some_and(|rules| rules.only) {
@@ -94,8 +86,13 @@ unsafe fn get_addresses(
         // SAFETY: as above.
         return unsafe { next(node, service, &raw const hints, result) };
     }
-    // SAFETY: as above.
-    unsafe { *result = list };
+    // SAFETY: as above; the list is the C library's.
+    unsafe {
+        if let Some(name) = name {
+            address_list::set_canonical_name(list, name, hints);
+        }
+        *result = list;
+    }
     0
 }
 
@@ -143,11 +140,7 @@ unsafe fn get_names(
         // SAFETY: as above.
         return unsafe { next(address, length, host, host_room, service, service_room, flags) };
     };
-    let name = match rules.client.ask(Request::NameOf(ip)) {
-        Ok(Reply::Name(Some(name))) => CString::new(name).ok(),
-        _ => None,
-    };
-    let Some(name) = name else {
+    let Some(name) = name_of(rules, ip) else {
         if flags & libc::NI_NAMEREQD != 0 {
             return libc::EAI_NONAME;
         }
@@ -177,5 +170,13 @@ pub(crate) fn look_up(name: &CStr) -> Vec<IpAddr> {
     match rules.client.ask(Request::Resolve(name.to_owned())) {
         Ok(Reply::Resolved(ips)) => ips,
         _ => Vec::new(),
+    }
+}
+
+/// What a member is called.
+pub(crate) fn name_of(rules: &Rules, ip: IpAddr) -> Option<CString> {
+    match rules.client.ask(Request::NameOf(ip)) {
+        Ok(Reply::Name(Some(name))) => CString::new(name).ok(),
+        _ => None,
     }
 }

@@ -6,7 +6,9 @@
 use std::mem::offset_of;
 
 use libc::{BPF_JEQ, BPF_JSET, SECCOMP_RET_ALLOW, SECCOMP_RET_USER_NOTIF, c_long, seccomp_data};
-use peersock_bsd::filter::{ARCHITECTURE, LOCAL_FAMILIES, begin, fail, give, load, skip_unless};
+use peersock_bsd::filter::{
+    ARCHITECTURE, LOCAL_FAMILIES, begin, fail, give, load, refuse_taking, skip_unless,
+};
 use peersock_bsd::interface_requests;
 use seccompiler::{BpfProgram, sock_filter};
 
@@ -41,6 +43,9 @@ const WITH_ADDRESS: [(c_long, i32); 2] = [
 /// The io_uring calls fail as in kernels without them: they would pass by.
 pub(crate) fn program(only: bool) -> Option<BpfProgram> {
     let mut program = begin(ARCHITECTURE?, only);
+    if only {
+        program.extend(refuse_taking());
+    }
     for number in ALWAYS.into_iter().chain(OPTIONS) {
         program.extend([skip_unless(BPF_JEQ, number as u32, 0, 1), give(SECCOMP_RET_USER_NOTIF)]);
     }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use quinn_udp::{UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::bind_by_itself;
 use crate::driver::interfaces::{HostInterface, Interfaces};
 use crate::sys::{icmp_errors, socket_buffer};
 
@@ -191,7 +192,7 @@ impl DataSocket {
         }
         socket_buffer::set_receive(&socket, RECEIVE_BUFFER)?;
         socket.set_send_buffer_size(SEND_BUFFER)?;
-        socket.bind(&address.into())?;
+        bind_by_itself(&socket, address)?;
         let io: UdpSocket = socket.into();
         let state = UdpSocketState::new(UdpSockRef::from(&io))?;
         if let Err(error) = icmp_errors::enable(&io, address.is_ipv4()) {

@@ -7,6 +7,7 @@ use peersock_overlay::wire::{DISCOVERY_GROUP_V4 as GROUP_V4, DISCOVERY_GROUP_V6 
 use quinn_udp::{UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::bind_by_itself;
 use super::data::DataSocket;
 use crate::driver::interfaces::HostInterface;
 
@@ -45,7 +46,7 @@ impl DiscoverySocket {
         } else {
             socket.set_only_v6(true)?;
         }
-        socket.bind(&address.into())?;
+        bind_by_itself(&socket, address)?;
         let io: UdpSocket = socket.into();
         let state = UdpSocketState::new(UdpSockRef::from(&io))?;
         tracing::debug!(%address, "UDP socket for beacons");

@@ -19,6 +19,7 @@ use std::time::Instant;
 use peersock_overlay::wire::MessageType;
 use peersock_overlay::{RecvMeta, SocketIndex, SocketInfo};
 use quinn_udp::{UdpSockRef, UdpSocketState};
+use socket2::Socket;
 
 use super::interfaces::{self, HostInterface, Interfaces};
 use super::nat64::Nat64;
@@ -48,6 +49,12 @@ pub(crate) fn receive_buffers(size: usize) -> [Vec<u8>; RECEIVE_BATCH] {
 /// The buffers as the receive call takes them.
 pub(crate) fn as_slices(buffers: &mut [Vec<u8>; RECEIVE_BATCH]) -> [IoSliceMut<'_>; RECEIVE_BATCH] {
     buffers.each_mut().map(|buffer| IoSliceMut::new(buffer))
+}
+
+/// Binds a socket by a system call of its own. Under `peersock run` the library takes bind(2) of the C library,
+/// and would put the sockets of a node that the program has on the launcher's networks.
+fn bind_by_itself(socket: &Socket, address: SocketAddr) -> io::Result<()> {
+    Ok(rustix::net::bind(socket, &address)?)
 }
 
 /// The sockets of one node.
