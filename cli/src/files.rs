@@ -72,7 +72,7 @@ pub(crate) fn parse_code(text: &str) -> Outcome<Code> {
     text.parse().map_err(|error| {
         Failure::usage(
             format_args!("{error}"),
-            "type it as `peersock send` has printed it: three groups of five; case and hyphens do not matter",
+            "give it as `peersock send` has printed it: three groups of five; case and hyphens do not matter",
         )
     })
 }

@@ -234,18 +234,23 @@ impl Receiver<'_> {
             ),
             ErrorKind::TimedOut | ErrorKind::HostUnreachable => {
                 self.session.log_silence(self.address, within);
-                let servers = self.session.servers_to_check(self.address);
                 let seconds = within.as_secs_f64();
                 Failure::new(
                     format_args!("no sender with this code has answered within {seconds} s"),
-                    format_args!(
-                        "{servers}check the code, that `peersock send` still runs there, and that both \
-                         machines are on the same LAN or have the same --root; -v shows what was tried"
-                    ),
+                    self.what_to_check(),
                 )
             }
             _ => Failure::from(error),
         })
+    }
+
+    /// What may keep the sender from being found.
+    fn what_to_check(&self) -> String {
+        let servers = self.session.servers_to_check(self.address);
+        format!(
+            "{servers}check the code, that `peersock send` still runs there, and that both machines are on the \
+             same LAN or have the same --root; -v shows what was tried"
+        )
     }
 
     fn connect(&self, within: Duration) -> io::Result<TcpStream> {
