@@ -202,10 +202,8 @@ impl Part {
     fn lock(file: File, length: u64, parent: OwnedFd, name: String) -> io::Result<Part> {
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::WOULDBLOCK) => {
-                return Err(io::Error::new(
-                    io::ErrorKind::ResourceBusy,
-                    "another program is receiving the same file here",
-                ));
+                let what = "another program is receiving the same file here";
+                Err(io::Error::new(io::ErrorKind::ResourceBusy, what))
             }
             // Some file systems have no locks; then nobody is kept from writing.
             _ => Ok(Part { file, length, parent, name }),

@@ -63,10 +63,13 @@ fn a_part_of_another_file_is_not_gone_on_with() {
     }
 }
 
+/// What happens to the file when its manifest has come.
+type Change = fn(&Scene);
+
 #[test]
 fn a_file_that_changes_while_it_is_sent_is_an_error_at_both_ends() {
     let scene = Scene::new();
-    let change: [(&str, fn(&Scene)); 4] = [
+    let changes: [(&str, Change); 4] = [
         ("longer", |scene| {
             let mut file = fs::OpenOptions::new().append(true).open(scene.from("file")).unwrap();
             file.write_all(b"more").unwrap();
@@ -81,7 +84,7 @@ fn a_file_that_changes_while_it_is_sent_is_an_error_at_both_ends() {
         }),
         ("gone", |scene| fs::remove_file(scene.from("file")).unwrap()),
     ];
-    for (what, change) in change {
+    for (what, change) in changes {
         scene.write("file", &content(300_000, 1));
         let source = scene.source(&["file"]);
         let (here, there) = UnixStream::pair().unwrap();
