@@ -2,6 +2,7 @@
 
 use std::env;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -97,12 +98,27 @@ impl StateArgs {
     }
 }
 
-/// How the node talks to the underlying network.
+/// Where the node's identity is, and how it talks to the underlying network.
 #[derive(clap::Args)]
 pub(crate) struct NodeArgs {
     #[command(flatten)]
     pub(crate) state: StateArgs,
 
+    #[command(flatten)]
+    underlay: UnderlayArgs,
+}
+
+impl Deref for NodeArgs {
+    type Target = UnderlayArgs;
+
+    fn deref(&self) -> &UnderlayArgs {
+        &self.underlay
+    }
+}
+
+/// How the node talks to the underlying network.
+#[derive(clap::Args)]
+pub(crate) struct UnderlayArgs {
     /// Use only this network interface; may be given several times (`lo` stays on this machine)
     #[arg(long = "interface", value_name = "NAME")]
     pub(crate) interfaces: Vec<String>,
@@ -150,7 +166,7 @@ pub(crate) struct NodeArgs {
     pub(crate) overlay_port: u16,
 }
 
-impl NodeArgs {
+impl UnderlayArgs {
     /// How long a peer is waited for unless an option says so.
     pub(crate) fn patience(&self) -> Duration {
         match self.dht().is_on() {

@@ -33,6 +33,14 @@ _peersock_with_files() {
         fi
     fi
     _peersock "$@"
+    case "${COMP_WORDS[i]}" in
+        @OUTER_FILES@)
+            if ((i < COMP_CWORD)) && [[ $current != -* && ${COMP_WORDS[COMP_CWORD - 1]} != -* ]]; then
+                compopt -o filenames 2> /dev/null
+                mapfile -t COMPREPLY < <(compgen -f -- "$current")
+            fi
+            ;;
+    esac
     case "${COMP_WORDS[i]} ${COMP_WORDS[i + 1]}" in
         @FILES@)
             if ((i + 1 < COMP_CWORD)) && [[ $current != -* && ${COMP_WORDS[COMP_CWORD - 1]} != -* ]]; then

@@ -64,7 +64,10 @@ fn bash_additions(program: &Command) -> String {
             .map(move |inner| format!("\"{} {}\"", outer.get_name(), inner.get_name()))
     });
     let files: Vec<_> = inner.collect();
+    let outer = program.get_subcommands().filter(takes_file).map(Command::get_name);
+    let outer: Vec<_> = outer.collect();
     include_str!("completions.bash")
         .replace("@OPTIONS@", &options.join("|"))
+        .replace("@OUTER_FILES@", &outer.join("|"))
         .replace("@FILES@", &files.join("|"))
 }

@@ -17,6 +17,7 @@ mod dial;
 mod duplicate_networks;
 mod events;
 mod failure;
+mod files;
 mod forward;
 mod id;
 mod line_limit;
@@ -33,10 +34,12 @@ mod ping;
 mod progress;
 mod proxy;
 mod reach;
+mod receive;
 mod root;
 mod root_watch;
 mod run;
 mod secret;
+mod send;
 mod servers;
 mod serving;
 mod session;
@@ -98,6 +101,8 @@ enum Command {
     Run(run::Args),
     Proxy(proxy::Args),
     Forward(forward::Args),
+    Send(send::Args),
+    Receive(receive::Args),
     Root(root::Args),
     Up(up::Args),
     #[command(hide = true)]
@@ -152,6 +157,8 @@ fn run(cli: &Cli) -> Outcome {
         Command::Run(args) => run::run(args),
         Command::Proxy(args) => proxy::run(args),
         Command::Forward(args) => forward::run(args),
+        Command::Send(args) => send::run(args),
+        Command::Receive(args) => receive::run(args),
         Command::Root(args) => root::run(args),
         Command::Up(args) => up::run(args),
         Command::RunGuard(args) => run::guard(args),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use peersock::{Network, Node, RootListStatus, RootSource, RootState, RootStatus, TurnStatus};
 use rustix::io::Errno;
 
-use crate::args::NodeArgs;
+use crate::args::UnderlayArgs;
 use crate::failure::Failure;
 use crate::session::Session;
 use crate::{names, root_watch, stdio};
@@ -20,7 +20,7 @@ pub(crate) struct NamedServers {
 }
 
 impl NamedServers {
-    pub(crate) fn of(args: &NodeArgs) -> NamedServers {
+    pub(crate) fn of(args: &UnderlayArgs) -> NamedServers {
         NamedServers { turn: args.names_turn(), has_empty_roots: args.has_empty_roots() }
     }
 
@@ -74,15 +74,20 @@ pub(crate) fn what_to_check(node: &Node, network: &Network, named: &NamedServers
         [] => 322,
         _ => 246,
     };
+    let servers = servers_to_check(node, named, address);
+    format!(
+        "{servers}check that the other program runs {same}, {place}, and that IP packets of {packets} \
+         bytes pass; -v shows what was tried"
+    )
+}
+
+/// What roots and other servers may have to do with it: a clause for each, with a semicolon behind it.
+pub(crate) fn servers_to_check(node: &Node, named: &NamedServers, address: IpAddr) -> String {
     // Roots that others have named are left out: the user can do nothing about them.
     let roots = node.status().roots;
     let roots = roots.iter().filter(|root| !root.guest);
     let roots: String = roots.map(|root| root_to_check(root, address)).collect();
-    let servers = named.to_check(node);
-    format!(
-        "{roots}{servers}check that the other program runs {same}, {place}, and that IP packets of {packets} \
-         bytes pass; -v shows what was tried"
-    )
+    roots + &named.to_check(node)
 }
 
 /// How long it may take until it is known whether a path carries too little.

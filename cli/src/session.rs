@@ -9,7 +9,7 @@ use peersock::device::Device;
 use peersock::overlay::NetworkId;
 use peersock::{IdentitySource, Interfaces, JoinError, Joined, Network, Node};
 
-use crate::args::{NetworkArgs, NodeArgs};
+use crate::args::{NetworkArgs, NodeArgs, UnderlayArgs};
 use crate::failure::{Failure, Outcome};
 use crate::waiting;
 use crate::{arrivals, names, reach, root_watch, signals, stdio};
@@ -69,8 +69,18 @@ impl Session {
         Session::open_with(args, network, identity, allowed, join, |signal, _| 128 + signal)
     }
 
+    /// Starts a node that keeps nothing on the disk; Ctrl-C calls `farewell` as in [`Session::open_until`].
+    pub(crate) fn open_as(
+        args: &UnderlayArgs,
+        network: Network,
+        identity: IdentitySource,
+        farewell: impl FnOnce(i32, &Node) -> i32 + Send + 'static,
+    ) -> Outcome<Session> {
+        Session::open_with(args, network, identity, interfaces(&args.interfaces), Node::join, farewell)
+    }
+
     fn open_with(
-        args: &NodeArgs,
+        args: &UnderlayArgs,
         network: Network,
         identity: IdentitySource,
         allowed: Interfaces,
@@ -104,9 +114,7 @@ impl Session {
     /// Waits until a peer is found and a session with it stands. Unless it is to be `quiet`, it says what it
     /// waits for if that takes long.
     pub(crate) fn wait_peer(&self, address: IpAddr, within: Duration, quiet: bool) -> Outcome {
-        let (node, id) = (self.node.clone(), self.network.id());
-        let whom = names::called(&self.network, address);
-        let text = move || looking_for(&node, &whom, id, within);
+        let text = self.looking_for(&names::called(&self.network, address), within);
         let waiting = if quiet { None } else { Some(waiting::start(text)?) };
         let found = self.joined.wait_peer(address, within);
         drop(waiting);
@@ -137,8 +145,19 @@ impl Session {
         })
     }
 
+    /// Where somebody is looked for, for a line while that lasts.
+    pub(crate) fn looking_for(&self, whom: &str, within: Duration) -> impl FnOnce() -> String + use<> {
+        let (node, id, whom) = (self.node.clone(), self.network.id(), whom.to_owned());
+        move || looking_for(&node, &whom, id, within)
+    }
+
+    /// What roots and other servers may have to do with it that nobody was found at an address.
+    pub(crate) fn servers_to_check(&self, address: IpAddr) -> String {
+        reach::servers_to_check(&self.node, &self.named, address)
+    }
+
     /// Says with -v where a peer that did not answer was looked for.
-    fn log_silence(&self, address: IpAddr, within: Duration) {
+    pub(crate) fn log_silence(&self, address: IpAddr, within: Duration) {
         let within = within.as_secs_f64();
         let tried = self.joined.peers().into_iter().find(|peer| peer.addresses.contains(&address));
         let tried: Vec<_> = tried.iter().flat_map(|peer| &peer.candidates).map(ToString::to_string).collect();

@@ -7,8 +7,8 @@
 //!
 //! There is one target per parser, and three kinds of oracle: what was parsed is written and parsed again
 //! ([`wire`], [`control`], [`identifiers`], [`frames`], [`proxy_answers`], [`stun`], [`port_mapping`],
-//! [`root_list`], [`root_messages`], [`turn_frames`], [`socks_messages`], [`forward_places`]); a valid
-//! message is altered and must then be refused ([`hello`], [`initiation`], [`response`], [`cookie`],
+//! [`root_list`], [`root_messages`], [`turn_frames`], [`socks_messages`], [`forward_places`],
+//! [`file_messages`], [`file_texts`]); a valid message is altered and must then be refused ([`hello`], [`initiation`], [`response`], [`cookie`],
 //! [`session`], [`meeting`]); and sequences of operations run against a model that knows what may come out
 //! ([`coalescer`], [`connection`], [`overlay_ops`], [`root_ops`], [`stack_ops`], [`turn`]).
 //!
@@ -19,6 +19,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod files;
 mod handshake;
 mod input;
 mod meeting;
@@ -34,6 +35,7 @@ mod streams;
 mod text;
 mod wire;
 
+pub use files::{file_messages, file_texts};
 pub use handshake::{cookie, initiation, response};
 pub use meeting::meeting;
 pub use nat::{port_mapping, stun, turn};
@@ -69,6 +71,8 @@ targets! {
     connection,
     control,
     cookie,
+    file_messages,
+    file_texts,
     forward_places,
     frames,
     hello,

@@ -11,6 +11,7 @@ mod copies;
 mod delivery;
 mod drain;
 mod errors;
+mod files;
 mod flow;
 mod forward;
 mod goodput;

@@ -130,6 +130,19 @@ pub(super) const TRIES: &[Try] = &[
             [ "$(cat received)" = hello ]"#,
     },
     Try {
+        name: "files by a code",
+        commands: &["peersock send", "peersock receive"],
+        needs: &[],
+        builds: false,
+        script: r#"
+            mkdir to photos; echo content > photos/sea.jpg; echo text > notes.txt
+            (eval "$1") > code 2> said & sender=$!
+            until code=$(head -n1 code | grep .); do patience; done
+            (cd to; eval "${2/the code that send printed/$code}")
+            wait $sender
+            cmp photos/sea.jpg to/photos/sea.jpg; cmp notes.txt to/notes.txt"#,
+    },
+    Try {
         name: "copy",
         commands: &["tar c . | peersock dial", "peersock listen … | tar x"],
         needs: &["tar"],

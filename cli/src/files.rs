@@ -1,0 +1,114 @@
+//! What `send` and `receive` have in common: the line on the terminal, codes as options, and texts.
+
+use std::io::{self, IsTerminal as _};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use peersock_files::{Code, Entry, Kind, Manifest};
+
+use crate::failure::{Failure, Outcome};
+use crate::stdio;
+
+/// Takes the place of a code on the command line, which other users of the machine see.
+pub(crate) const CODE_VARIABLE: &str = "PEERSOCK_CODE";
+
+/// How often the line is drawn while nothing moves.
+const TICK: Duration = Duration::from_millis(250);
+
+/// How many of the outermost entries are named.
+const NAMED: usize = 8;
+
+/// How much has been moved, how fast, and how long the rest takes: a line on stderr if that is a terminal.
+pub(crate) struct Meter {
+    bar: Mutex<Option<ProgressBar>>,
+    is_shown: bool,
+}
+
+impl Meter {
+    pub(crate) fn new(quiet: bool) -> Meter {
+        Meter { bar: Mutex::default(), is_shown: !quiet && io::stderr().is_terminal() }
+    }
+
+    /// So many bytes more are to be moved.
+    pub(crate) fn expect(&self, bytes: u64) {
+        if let (true, Ok(mut bar)) = (self.is_shown, self.bar.lock()) {
+            bar.get_or_insert_with(new_bar).inc_length(bytes);
+        }
+    }
+
+    pub(crate) fn advance(&self, bytes: u64) {
+        if let Ok(Some(bar)) = self.bar.lock().as_deref() {
+            bar.inc(bytes);
+        }
+    }
+
+    /// Takes the line away: nothing more is moved, or it begins anew.
+    pub(crate) fn clear(&self) {
+        if let Some(bar) = self.bar.lock().ok().and_then(|mut bar| bar.take()) {
+            bar.finish_and_clear();
+        }
+    }
+
+    /// Says something above the line.
+    pub(crate) fn note(&self, text: impl std::fmt::Display) {
+        match self.bar.lock().as_deref() {
+            Ok(Some(bar)) => bar.suspend(|| stdio::note(text)),
+            _ => stdio::note(text),
+        }
+    }
+}
+
+fn new_bar() -> ProgressBar {
+    let template = "{binary_bytes} of {binary_total_bytes}, {binary_bytes_per_sec}, {percent} %, {eta} left";
+    let bar = ProgressBar::new(0);
+    bar.set_style(ProgressStyle::with_template(template).expect("the template is well-formed"));
+    bar.enable_steady_tick(TICK);
+    bar
+}
+
+/// Understands a code; a typing error is found here, and nobody is asked.
+pub(crate) fn parse_code(text: &str) -> Outcome<Code> {
+    text.parse().map_err(|error| {
+        Failure::usage(
+            format_args!("{error}"),
+            "give it as `peersock send` has printed it: three groups of five; case and hyphens do not matter",
+        )
+    })
+}
+
+/// How many files and bytes, and what they are called: `3 files, 1.2 MiB (photos, notes.txt)`.
+pub(crate) fn summary(manifest: &Manifest) -> String {
+    let names: Vec<_> = manifest.outermost().take(NAMED).map(shown).collect();
+    let more = match manifest.outermost().count().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!(
+        "{}, {} ({}{more})",
+        count(manifest.files().into(), "file"),
+        HumanBytes(manifest.bytes()),
+        names.join(", ")
+    )
+}
+
+/// The path of an entry, with a slash behind that of a folder.
+pub(crate) fn shown(entry: &Entry) -> String {
+    match entry.kind {
+        Kind::Folder => format!("{}/", entry.path),
+        _ => entry.path.to_string(),
+    }
+}
+
+pub(crate) fn count(number: u64, what: &str) -> String {
+    match number {
+        1 => format!("1 {what}"),
+        _ => format!("{number} {what}s"),
+    }
+}
+
+/// What was moved since `begin`: `2 files, 1.2 MiB in 0.5 s`.
+pub(crate) fn moved(files: u32, bytes: u64, begin: Instant) -> String {
+    let seconds = begin.elapsed().as_secs_f64();
+    format!("{}, {} in {seconds:.1} s", count(files.into(), "file"), HumanBytes(bytes))
+}

@@ -1,0 +1,367 @@
+//! `peersock receive`
+
+use std::io::{self, BufRead as _, ErrorKind, IsTerminal as _, Read as _};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use indicatif::HumanBytes;
+use peersock::IdentitySource;
+use peersock::blocking::TcpStream;
+use peersock_files::{
+    Code, Folder, Kind, Manifest, Observer, Options, PORT, Receipt, ReceiveError, WireError,
+};
+use zeroize::Zeroizing;
+
+use crate::args::{PeerTimeoutArgs, UnderlayArgs, parse_seconds};
+use crate::failure::{Failure, Outcome};
+use crate::files::{CODE_VARIABLE, Meter, count, moved, parse_code, shown, summary};
+use crate::root_watch;
+use crate::session::Session;
+use crate::signals;
+use crate::silence;
+use crate::stdio;
+use crate::waiting;
+
+/// How long a receiver waits before it connects again.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// The longest line in which a code is looked for.
+const LONGEST_LINE: u64 = 1024;
+
+/// Get the files and folders that `peersock send` offers under a code
+///
+/// What comes is written into the current folder, or that of --to, and nowhere else. A file gets its name
+/// when its hash is right; until then it is called .NAME.peersock-part, which is gone on with the next time, also
+/// if this program or the sender was killed. If the connection breaks, this tries again by itself. Files that
+/// are there already count as received if they are the same; if one is different, nothing is transferred
+/// unless --overwrite is given. The exit status is 0 only if everything is verified and on the disk.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  peersock receive 7HK4M-XQ2RT-9BN5W
+  peersock receive --list 7HK4M-XQ2RT-9BN5W
+  peersock receive --to ~/Downloads --root 'TEXT THAT peersock root PRINTED' 7HK4M-XQ2RT-9BN5W")]
+pub(crate) struct Args {
+    /// The code that `peersock send` has printed. The list of processes shows it; PEERSOCK_CODE does not
+    /// [default: a line of stdin]
+    #[arg(value_name = "CODE", env = CODE_VARIABLE, hide_env_values = true)]
+    code: Option<Zeroizing<String>>,
+
+    /// The folder into which everything is written
+    #[arg(long, value_name = "DIR", default_value = ".", value_hint = clap::ValueHint::DirPath)]
+    to: PathBuf,
+
+    /// Replace files and links that are there already and different
+    #[arg(long)]
+    overwrite: bool,
+
+    /// Print what there is, and receive nothing
+    #[arg(long)]
+    list: bool,
+
+    /// Give up if the sender is not found within so many seconds [default: 15, with a DHT 60]
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    timeout: Option<Duration>,
+
+    /// When the connection has broken, try again until nothing has come for so many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "120")]
+    retry: Duration,
+
+    #[command(flatten)]
+    underlay: UnderlayArgs,
+
+    #[command(flatten)]
+    silence: PeerTimeoutArgs,
+
+    /// Print errors only
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Outcome {
+    let code = code(args)?;
+    let folder = Folder::open(&args.to).map_err(|error| {
+        Failure::new(
+            format_args!("cannot receive into {}: {error}", args.to.display()),
+            "give --to DIR with a folder that is there and that you may write to",
+        )
+    })?;
+    let meeting = code.meeting();
+    let session =
+        Session::open_as(&args.underlay, meeting.network, IdentitySource::Ephemeral, |signal, _| {
+            stdio::note("stopped; what has come is kept, and the same command goes on with it");
+            128 + signal
+        })?;
+    let _roots = root_watch::start(&session.node)?;
+    let receiver = Receiver {
+        args,
+        session: &session,
+        folder,
+        address: meeting.address.into(),
+        watch: silence::Watch::start(&session.joined, args.silence.peer_timeout, true)?,
+        meter: Meter::new(args.quiet),
+        is_announced: AtomicBool::new(false),
+        moved: AtomicU64::new(0),
+        compared: AtomicU64::new(0),
+    };
+    let begin = Instant::now();
+    let received = receiver.run();
+    receiver.meter.clear();
+    let receipt = received?;
+    if !args.quiet && !args.list {
+        let there = match receipt.there {
+            0 => String::new(),
+            there => format!("; {} there already", count(there.into(), "file")),
+        };
+        let moved = moved(receipt.files, receiver.moved.load(Ordering::Relaxed), begin);
+        stdio::note(format_args!("received {moved}{there}; all is verified"));
+    }
+    drop(receiver);
+    session.close()
+}
+
+/// The code of the command line or the environment, or the one that is typed.
+fn code(args: &Args) -> Outcome<Code> {
+    if let Some(text) = args.code.as_deref().filter(|text| !text.is_empty()) {
+        return parse_code(text);
+    }
+    let stdin = io::stdin();
+    if stdin.is_terminal() {
+        stdio::note("type the code that `peersock send` has printed:");
+    }
+    let mut line = Zeroizing::new(String::with_capacity(LONGEST_LINE as usize));
+    stdin.lock().take(LONGEST_LINE).read_line(&mut line).map_err(|error| {
+        Failure::new(
+            format_args!("cannot read a code from stdin: {error}"),
+            "give the code on the command line or in PEERSOCK_CODE",
+        )
+    })?;
+    match line.trim() {
+        "" => Err(Failure::usage(
+            "there is no code",
+            "give the code that `peersock send` has printed, on the command line, in PEERSOCK_CODE, or as a \
+             line of stdin",
+        )),
+        text => parse_code(text),
+    }
+}
+
+struct Receiver<'a> {
+    args: &'a Args,
+    session: &'a Session,
+    folder: Folder,
+    address: IpAddr,
+    watch: silence::Watch,
+    meter: Meter,
+    is_announced: AtomicBool,
+    /// Bytes that have come, in all attempts.
+    moved: AtomicU64,
+    /// Bytes that were there and have been read.
+    compared: AtomicU64,
+}
+
+/// Reading so much of what is there takes long enough to be told.
+const LONG_COMPARISON: u64 = 1 << 30;
+
+impl Receiver<'_> {
+    /// Connects and receives; again and again while the connection breaks and something comes in between.
+    fn run(&self) -> Outcome<Receipt> {
+        let mut stream = self.find()?;
+        let mut before = 0;
+        // When the connection broke for the first time after something had come.
+        let mut since = None;
+        loop {
+            let result = self.attempt(&stream);
+            drop(stream);
+            let error = match result {
+                Ok(receipt) => return Ok(receipt),
+                Err(error) if !error.is_worth_another_try() => return Err(self.failure(&error)),
+                Err(error) => error,
+            };
+            self.meter.clear();
+            // A signal has ended the node.
+            signals::leave_to_cleanup();
+            let moved = self.moved.load(Ordering::Relaxed);
+            if moved != before {
+                (before, since) = (moved, None);
+            }
+            let since = *since.get_or_insert_with(Instant::now);
+            let retry = self.args.retry;
+            if !self.args.quiet {
+                let seconds = retry.saturating_sub(since.elapsed()).as_secs_f64();
+                stdio::note(format_args!("{}; trying again for up to {seconds:.0} s", broken(&error)));
+            }
+            stream = loop {
+                if since.elapsed() >= retry {
+                    return Err(self.failure(&error));
+                }
+                thread::sleep(PAUSE.min(retry));
+                let left = retry.saturating_sub(since.elapsed()).max(PAUSE);
+                match self.connect(left) {
+                    Ok(stream) => break stream,
+                    Err(error) => tracing::info!(%error, "the sender is not there"),
+                }
+            };
+        }
+    }
+
+    /// Looks for the sender, and connects once it is there.
+    fn find(&self) -> Outcome<TcpStream> {
+        let within = self.args.timeout.unwrap_or_else(|| self.args.underlay.patience());
+        let begin = Instant::now();
+        let waiting = match self.args.quiet {
+            true => None,
+            false => Some(waiting::start(self.session.looking_for("the sender", within))?),
+        };
+        let found = loop {
+            let left = within.saturating_sub(begin.elapsed()).max(Duration::from_millis(1));
+            match self.connect(left) {
+                // Its node is there before it listens.
+                Err(error) if error.kind() == ErrorKind::ConnectionRefused && begin.elapsed() < within => {
+                    thread::sleep(PAUSE / 10);
+                }
+                other => break other,
+            }
+        };
+        drop(waiting);
+        found.map_err(|error| match error.kind() {
+            ErrorKind::ConnectionRefused => Failure::new(
+                "the sender of this code has ended, or is about to",
+                "start it there again, `peersock send --code CODE FILE`, with --keep if several receive",
+            ),
+            ErrorKind::TimedOut | ErrorKind::HostUnreachable => {
+                self.session.log_silence(self.address, within);
+                let seconds = within.as_secs_f64();
+                Failure::new(
+                    format_args!("no sender with this code has answered within {seconds} s"),
+                    self.what_to_check(),
+                )
+            }
+            _ => Failure::from(error),
+        })
+    }
+
+    /// What may keep the sender from being found.
+    fn what_to_check(&self) -> String {
+        let servers = self.session.servers_to_check(self.address);
+        format!(
+            "{servers}check the code, that `peersock send` still runs there, and that both machines are on the \
+             same LAN or have the same --root; -v shows what was tried"
+        )
+    }
+
+    fn connect(&self, within: Duration) -> io::Result<TcpStream> {
+        let begin = Instant::now();
+        self.session.joined.wait_peer(self.address, within)?;
+        let left = within.saturating_sub(begin.elapsed()).max(Duration::from_millis(1));
+        TcpStream::connect_timeout_on(&self.session.node, &SocketAddr::new(self.address, PORT), left)
+    }
+
+    fn attempt(&self, stream: &TcpStream) -> Result<Receipt, ReceiveError> {
+        let watched = self.watch.add(stream, self.address).map_err(WireError::from)?;
+        let options = Options { overwrite: self.args.overwrite, list_only: self.args.list };
+        let received = peersock_files::receive(stream, &self.folder, options, self);
+        drop(watched);
+        received
+    }
+
+    fn failure(&self, error: &ReceiveError) -> Failure {
+        signals::leave_to_cleanup();
+        match error {
+            ReceiveError::Wire(WireError::Stream(_)) => Failure::new(
+                format_args!("{}", broken(error)),
+                "what has come is kept: give the same command again to go on; if the sender has ended, start \
+                 it there with `peersock send --code CODE` and the same files",
+            ),
+            ReceiveError::Wire(WireError::Version(_)) => {
+                Failure::new(format_args!("{error}"), "install the same version of peersock on both machines")
+            }
+            ReceiveError::Wire(_) => Failure::new(
+                format_args!("the sender has sent what makes no sense: {error}"),
+                "ask who sends which program that is; peersock has kept what was verified, and nothing else",
+            ),
+            ReceiveError::Sender { .. } => Failure::new(
+                format_args!("{error}"),
+                "ask who sends to look at it; then give the same command again: what has come is kept",
+            ),
+            ReceiveError::Conflicts { .. } => Failure::new(
+                format_args!("nothing was received: {error}"),
+                "give --to DIR with another folder, or --overwrite to replace what is there",
+            ),
+            ReceiveError::Room { needed, free } => Failure::new(
+                format_args!(
+                    "the disk has room for {}, and {} are to come",
+                    HumanBytes(*free),
+                    HumanBytes(*needed)
+                ),
+                "make room, or give --to DIR on another disk; then give the same command again",
+            ),
+            ReceiveError::Hash { .. } => Failure::new(
+                format_args!("{error}"),
+                "give the same command again; if it stays so, look at the disks and memory of both machines",
+            ),
+            _ => Failure::new(
+                format_args!("{error}"),
+                "check the disk and who may write to the folder, then give the same command again to go on",
+            ),
+        }
+    }
+}
+
+fn broken(error: &ReceiveError) -> String {
+    match error {
+        ReceiveError::Wire(WireError::Stream(error)) if error.kind() == ErrorKind::UnexpectedEof => {
+            "the connection broke: the sender has closed it".to_owned()
+        }
+        ReceiveError::Wire(WireError::Stream(error)) => format!("the connection broke: {error}"),
+        error => error.to_string(),
+    }
+}
+
+impl Observer for Receiver<'_> {
+    fn announced(&self, manifest: &Manifest, left_out: u32) {
+        if self.is_announced.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        if self.args.list {
+            // Who reads it may have gone.
+            let _ = stdio::print(list(manifest));
+        } else if !self.args.quiet {
+            stdio::note(format_args!("receives {}", summary(manifest)));
+        }
+        if left_out > 0 {
+            let entries = if left_out == 1 { "1 entry" } else { &format!("{left_out} entries") };
+            stdio::note(format_args!("the sender has left out {entries}, and has said there which"));
+        }
+    }
+
+    fn begins(&self, bytes: u64, _: u32) {
+        self.meter.expect(bytes);
+    }
+
+    fn moved(&self, bytes: u64) {
+        self.moved.fetch_add(bytes, Ordering::Relaxed);
+        self.meter.advance(bytes);
+    }
+
+    fn compared(&self, bytes: u64) {
+        let before = self.compared.fetch_add(bytes, Ordering::Relaxed);
+        let is_long = before < LONG_COMPARISON && before + bytes >= LONG_COMPARISON;
+        if is_long && !self.args.quiet {
+            self.meter.note("reads what is there already, to go on with it if it is the same");
+        }
+    }
+}
+
+/// A line for each entry: its bytes and its path.
+fn list(manifest: &Manifest) -> String {
+    let line = |entry: &peersock_files::Entry| match &entry.kind {
+        Kind::Link { target } => format!("{:>12}  {} -> {}", "link", entry.path, target.as_str()),
+        Kind::Folder => format!("{:>12}  {}", "folder", shown(entry)),
+        _ => format!("{:>12}  {}", entry.size(), entry.path),
+    };
+    manifest.entries().iter().map(line).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,304 @@
+//! `peersock send`
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Instant;
+
+use peersock::IdentitySource;
+use peersock::blocking::{TcpListener, TcpStream};
+use peersock_files::{Code, Observer, PORT, ScanError, Sent, Source, refuse};
+use zeroize::Zeroizing;
+
+use crate::args::{PeerTimeoutArgs, UnderlayArgs};
+use crate::failure::{Failure, Outcome};
+use crate::files::{CODE_VARIABLE, Meter, count, moved, parse_code, summary};
+use crate::line_limit::LineLimit;
+use crate::root_watch;
+use crate::session::Session;
+use crate::silence;
+use crate::stdio;
+
+/// Receivers that are served at once; the next ones are told to come back.
+const MOST_SERVED: usize = 32;
+
+/// How many of the entries that are not sent are named.
+const NAMED: usize = 10;
+
+/// Send files and folders to whoever types the code that this prints
+///
+/// `peersock receive CODE` at the other machine gets them: on the same LAN without any settings, elsewhere if
+/// both give the same --root (or PEERSOCK_ROOTS). All is encrypted and verified from end to end. Who has the
+/// code gets the files, so tell it to the receivers only; it cannot be guessed. A transfer that breaks off
+/// goes on where it stopped: the receiver tries again by itself, and a sender that has ended is started again
+/// with the same --code.
+///
+/// Ends with 0 when one receiver has confirmed that everything is verified and written, and those that are
+/// served at that time have ended; with --keep it goes on until Ctrl-C. Folders are sent with all that is in
+/// them: empty folders, times, the permission to run, and symbolic links that stay inside. Other links,
+/// pipes, devices, sockets, and names with backslashes or control characters are left out, and said to be so. A file
+/// that changes while it is sent is an error at both ends, and nothing of it is taken for complete.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  peersock send photos notes.txt
+  peersock send --keep release.tar
+  peersock send --root 'TEXT THAT peersock root PRINTED' photos")]
+pub(crate) struct Args {
+    /// Files and folders; each is sent under the last name of its path
+    #[arg(value_name = "FILE", required = true, value_hint = clap::ValueHint::AnyPath)]
+    paths: Vec<PathBuf>,
+
+    /// The code of a sender that has ended, to go on; never one that somebody has made up. The list of
+    /// processes shows it, PEERSOCK_CODE does not [default: a new one]
+    #[arg(long, value_name = "CODE", env = CODE_VARIABLE, hide_env_values = true)]
+    code: Option<Zeroizing<String>>,
+
+    /// Go on when a receiver has everything, until Ctrl-C
+    #[arg(short, long)]
+    keep: bool,
+
+    #[command(flatten)]
+    underlay: UnderlayArgs,
+
+    #[command(flatten)]
+    silence: PeerTimeoutArgs,
+
+    /// Print the code and errors only
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Outcome {
+    let source = scan(&args.paths)?;
+    let code = match args.code.as_deref().filter(|text| !text.is_empty()) {
+        Some(text) => parse_code(text)?,
+        None => Code::generate().map_err(Failure::no_randomness)?,
+    };
+    let meeting = code.meeting();
+    let identity = IdentitySource::Seed(meeting.seed.clone());
+    let again = format!("`peersock send --code {}` with the same files", code.to_text().as_str());
+    let session = Session::open_as(&args.underlay, meeting.network, identity, move |signal, _| {
+        stdio::note(format_args!("stopped; {again} lets receivers go on that do not have everything"));
+        128 + signal
+    })?;
+    let local = SocketAddr::new(meeting.address.into(), PORT);
+    let listener = TcpListener::bind_on(&session.node, local)?;
+    let _roots = root_watch::start(&session.node)?;
+    announce(args, &source, &code)?;
+    let watch = silence::Watch::start(&session.joined, args.silence.peer_timeout, false)?;
+    let server = Arc::new(Server {
+        paths: args.paths.clone(),
+        source: Mutex::new(Arc::new(source)),
+        meter: Meter::new(args.quiet),
+        watch,
+        quiet: args.quiet,
+        served: Mutex::default(),
+    });
+    server.serve(&listener, args.keep)?;
+    server.meter.clear();
+    session.close()
+}
+
+fn scan(paths: &[PathBuf]) -> Outcome<Source> {
+    Source::scan(paths).map_err(|error| match &error {
+        ScanError::Local { .. } => Failure::new(
+            format_args!("{error}"),
+            "check that it exists and who may read it, or leave it out; nothing is sent without it",
+        ),
+        ScanError::Manifest(_) => Failure::new(
+            format_args!("{error}"),
+            "send fewer folders at once, or make an archive of them (tar) and send that",
+        ),
+        ScanError::SameName { .. } => Failure::usage(
+            format_args!("{error}"),
+            "send one after the other, or the folder that both are in",
+        ),
+        ScanError::Special { .. } => Failure::usage(
+            format_args!("{error}"),
+            "write what comes out of it to a file first, or use `peersock listen` and `peersock dial`",
+        ),
+        _ => Failure::usage(format_args!("{error}"), "name a folder in it, or give it another name"),
+    })
+}
+
+/// Prints the code, and says what is sent and what is not.
+fn announce(args: &Args, source: &Source, code: &Code) -> Outcome {
+    if !args.quiet {
+        stdio::note(format_args!("sends {}", summary(source.manifest())));
+    }
+    for left_out in source.left_out().iter().take(NAMED) {
+        stdio::note(format_args!("{} is left out: {}", left_out.path, left_out.why));
+    }
+    let more = (source.left_out_count() as usize).saturating_sub(NAMED);
+    if more > 0 {
+        stdio::note(format_args!("{more} more are left out for such reasons"));
+    }
+    let text = code.to_text();
+    stdio::print(text.as_str())?;
+    if !args.quiet {
+        let options = args.underlay.as_options();
+        stdio::note(format_args!("receive with: peersock receive{options} {}", text.as_str()));
+    }
+    Ok(())
+}
+
+struct Server {
+    paths: Vec<PathBuf>,
+    /// As it was when the last receiver came.
+    source: Mutex<Arc<Source>>,
+    meter: Meter,
+    watch: silence::Watch,
+    quiet: bool,
+    /// How many receivers are served now.
+    served: Mutex<usize>,
+}
+
+/// What a thread of the server has to say.
+enum Event {
+    /// A receiver has ended, and has everything or not.
+    Ended { has_all: bool },
+    /// Nobody can connect any more.
+    Closed(io::Error),
+}
+
+impl Server {
+    /// Serves receivers, each on a thread of its own, until one has everything and no other is served.
+    fn serve(self: &Arc<Self>, listener: &TcpListener, keep: bool) -> Outcome {
+        let (events, event) = mpsc::channel();
+        let (server, accepting) = (Arc::clone(self), listener.try_clone()?);
+        thread::Builder::new().name("accept".into()).spawn(move || {
+            let error = server.accept(&accepting, &events);
+            let _ = events.send(Event::Closed(error));
+        })?;
+        let mut is_done = false;
+        loop {
+            match event.recv().expect("the accepting thread says when it ends") {
+                Event::Ended { has_all } => {
+                    is_done |= has_all && !keep;
+                    if self.served() == 0 {
+                        self.meter.clear();
+                    }
+                }
+                Event::Closed(_) if is_done => {}
+                Event::Closed(error) => return Err(error.into()),
+            }
+            if !is_done {
+                continue;
+            }
+            listener.close();
+            match self.served() {
+                0 => return Ok(()),
+                served => {
+                    self.say(format_args!("ends when {} more has ended", count(served as u64, "receiver")))
+                }
+            }
+        }
+    }
+
+    fn served(&self) -> usize {
+        *self.served.lock().expect("no panic under this lock")
+    }
+
+    fn accept(self: &Arc<Self>, listener: &TcpListener, events: &Sender<Event>) -> io::Error {
+        let mut limit = LineLimit::default();
+        loop {
+            let (mut stream, address) = match listener.accept() {
+                Ok(accepted) => accepted,
+                Err(error) => return error,
+            };
+            let is_free = {
+                let mut served = self.served.lock().expect("no panic under this lock");
+                let is_free = *served < MOST_SERVED;
+                *served += usize::from(is_free);
+                is_free
+            };
+            if !is_free {
+                let line = || format!("a receiver is told to come back: {MOST_SERVED} are served at once");
+                if let Some(line) = limit.pass(Instant::now(), line) {
+                    self.meter.note(line);
+                }
+                refuse(&mut stream, "it serves as many receivers as it can", true);
+                continue;
+            }
+            let (server, events) = (Arc::clone(self), events.clone());
+            let started = thread::Builder::new().name("receiver".into()).spawn(move || {
+                let has_all = server.serve_one(stream, address);
+                *server.served.lock().expect("no panic under this lock") -= 1;
+                let _ = events.send(Event::Ended { has_all });
+            });
+            if let Err(error) = started {
+                tracing::warn!(receiver = %address, %error, "there is no thread for this receiver");
+                *self.served.lock().expect("no panic under this lock") -= 1;
+            }
+        }
+    }
+
+    /// Whether the receiver has everything in the end.
+    fn serve_one(&self, mut stream: TcpStream, receiver: SocketAddr) -> bool {
+        let receiver = receiver.ip();
+        tracing::info!(%receiver, "connected");
+        let _watched = match self.watch.add(&stream, receiver) {
+            Ok(watched) => watched,
+            Err(error) => {
+                tracing::warn!(%receiver, %error, "the connection cannot be watched");
+                return false;
+            }
+        };
+        let source = match self.current_source() {
+            Ok(source) => source,
+            Err(error) => {
+                refuse(&mut stream, &error.to_string(), false);
+                self.meter.note(format_args!("{receiver} gets nothing: {error}"));
+                return false;
+            }
+        };
+        let begin = Instant::now();
+        match peersock_files::send(&stream, &source, self) {
+            Ok(Sent::Received { bytes, files }) => {
+                self.say(format_args!("{receiver} has everything: {}", moved(files, bytes, begin)));
+                true
+            }
+            Ok(Sent::Listed) => {
+                self.say(format_args!("{receiver} has asked what there is"));
+                false
+            }
+            Err(error) => {
+                let line =
+                    format!("{receiver} does not have everything: {error}; it can go on with the code");
+                self.meter.note(line);
+                false
+            }
+        }
+    }
+
+    /// What there is to send now; the files may have changed since the last receiver came.
+    fn current_source(&self) -> Result<Arc<Source>, ScanError> {
+        let now = Source::scan(&self.paths)?;
+        let mut last = self.source.lock().expect("no panic under this lock");
+        if last.manifest() != now.manifest() {
+            *last = Arc::new(now);
+        }
+        Ok(Arc::clone(&last))
+    }
+
+    /// Says what is no error.
+    fn say(&self, text: impl std::fmt::Display) {
+        if !self.quiet {
+            self.meter.note(text);
+        }
+    }
+}
+
+impl Observer for Server {
+    fn begins(&self, bytes: u64, _: u32) {
+        self.meter.expect(bytes);
+    }
+
+    fn moved(&self, bytes: u64) {
+        self.meter.advance(bytes);
+    }
+}

@@ -1,0 +1,270 @@
+//! `send` and `receive`: two programs that know a code and nothing else of each other.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use peersock_files::Code;
+use peersock_testnet::Lab as Nats;
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::common::{Finished, PATIENCE, Running, peersock, run, signal, vanish};
+use crate::nats::{start, start_root};
+
+/// Large enough that it does not arrive at once.
+const LARGE: u64 = 160 << 20;
+
+/// Folders to send from and to receive into.
+struct Folders {
+    dir: TempDir,
+}
+
+impl Folders {
+    fn new() -> Folders {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["from", "to", "home"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        Folders { dir }
+    }
+
+    fn from(&self, path: &str) -> PathBuf {
+        self.dir.path().join("from").join(path)
+    }
+
+    fn to(&self, path: &str) -> PathBuf {
+        self.dir.path().join("to").join(path)
+    }
+
+    /// A file of [`LARGE`] bytes that takes little room here.
+    fn write_large(&self, name: &str) {
+        fs::write(self.from(name), format!("the beginning of {name}")).unwrap();
+        fs::OpenOptions::new().write(true).open(self.from(name)).unwrap().set_len(LARGE).unwrap();
+    }
+
+    /// A command whose home has nothing in it.
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = peersock(words);
+        let home = self.dir.path().join("home");
+        command.env("HOME", &home).env("XDG_STATE_HOME", &home);
+        command
+    }
+
+    fn send_command(&self, words: &[&str], names: &[&str]) -> Command {
+        let mut command = self.command(&["send", "--peer-timeout", "5"]);
+        command.args(words).args(names.iter().map(|name| self.from(name)));
+        command
+    }
+
+    fn receive_command(&self, code: &str, words: &[&str]) -> Command {
+        let mut command = self.command(&["receive", code, "--peer-timeout", "5", "--to"]);
+        command.arg(self.to("")).args(words);
+        command
+    }
+
+    /// Starts `send`; the code that it prints.
+    fn send(&self, words: &[&str], names: &[&str]) -> (Running, String) {
+        let running = Running::start(self.send_command(&[&["--interface", "lo"], words].concat(), names));
+        let code = running.wait_for_stdout("\n").trim().to_owned();
+        (running, code)
+    }
+
+    fn receive(&self, code: &str, words: &[&str]) -> Running {
+        Running::start(self.receive_command(code, &[&["--interface", "lo"], words].concat()))
+    }
+
+    fn received(&self, code: &str, words: &[&str]) -> Finished {
+        self.receive(code, words).finish()
+    }
+
+    /// Waits until some of a file has come.
+    fn wait_for_part(&self, name: &str) {
+        let part = self.to(&format!(".{name}.peersock-part"));
+        let begin = Instant::now();
+        while size(&part) == 0 {
+            assert!(begin.elapsed() < PATIENCE, "nothing comes");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    #[track_caller]
+    fn check_large(&self, name: &str) {
+        assert!(size(&self.to(name)) == LARGE && size(&self.from(name)) == LARGE);
+        let same = Command::new("cmp").arg(self.from(name)).arg(self.to(name)).status().unwrap();
+        assert!(same.success());
+    }
+}
+
+fn size(path: &Path) -> u64 {
+    fs::metadata(path).map_or(0, |metadata| metadata.len())
+}
+
+#[test]
+fn files_and_folders_arrive_with_a_code_and_nothing_else() {
+    let folders = Folders::new();
+    fs::create_dir_all(folders.from("photos/empty")).unwrap();
+    fs::write(folders.from("photos/sea.jpg"), vec![7; 300_000]).unwrap();
+    fs::write(folders.from("notes.txt"), "notes").unwrap();
+    let (sender, code) = folders.send(&[], &["photos", "notes.txt"]);
+    assert_eq!(code.len(), 17);
+    let command = sender.wait_for_stderr("receive with: ");
+    assert_eq!(command, format!("peersock receive {code}"));
+    let receiver = folders.received(&code.replace('-', "").to_lowercase(), &[]).success();
+    let said = ["receives 2 files, 292.97 KiB (notes.txt, photos/)", "received 2 files", "all is verified"];
+    assert!(said.iter().all(|text| receiver.stderr.contains(text)), "{}", receiver.stderr);
+    let sender = sender.wait_for_end().success();
+    assert!(sender.stderr.contains("has everything: 2 files, 292.97 KiB in "), "{}", sender.stderr);
+    assert_eq!(fs::read(folders.to("photos/sea.jpg")).unwrap(), vec![7; 300_000]);
+    assert_eq!(fs::read(folders.to("notes.txt")).unwrap(), b"notes");
+    assert!(folders.to("photos/empty").is_dir());
+    // No state, no settings.
+    assert_eq!(fs::read_dir(folders.dir.path().join("home")).unwrap().count(), 0);
+}
+
+#[test]
+fn what_comes_is_listed_first_and_nothing_is_overwritten_by_chance() {
+    let folders = Folders::new();
+    fs::write(folders.from("file"), "theirs").unwrap();
+    fs::write(folders.to("file"), "mine").unwrap();
+    let (sender, code) = folders.send(&[], &["file"]);
+    let listed = folders.received(&code, &["--list"]).success();
+    assert_eq!(listed.text().split_whitespace().collect::<Vec<_>>(), ["6", "file"]);
+    let refused = folders.received(&code, &[]);
+    refused.failure(1, &["nothing was received: file is there already and different", "--overwrite"]);
+    assert_eq!(fs::read(folders.to("file")).unwrap(), b"mine");
+    sender.wait_for_stderr("does not have everything: the receiver has given up: file is there already");
+    // By stdin, where the list of processes does not show it.
+    let mut command = folders.command(&["receive", "--interface", "lo", "--overwrite", "--to"]);
+    command.arg(folders.to(""));
+    let mut receiver = Running::start(command);
+    receiver.send(format!("{code}\n").as_bytes());
+    receiver.finish().success();
+    sender.wait_for_end().success();
+    assert_eq!(fs::read(folders.to("file")).unwrap(), b"theirs");
+}
+
+#[test]
+fn codes_that_are_mistyped_or_wrong_are_told_apart() {
+    let folders = Folders::new();
+    fs::write(folders.from("file"), "content").unwrap();
+    let (sender, code) = folders.send(&[], &["file"]);
+    let first = if code.starts_with('A') { "B" } else { "A" };
+    let typo = format!("{first}{}", &code[1..]);
+    let begin = Instant::now();
+    folders.received(&typo, &["--timeout", "100"]).failure(2, &["typing error", "three groups of five"]);
+    folders.received("ABC", &[]).failure(2, &["15 letters and digits, and this has 3"]);
+    folders.received("uuuuu-uuuuu-uuuuu", &[]).failure(2, &["do not have the character `u`"]);
+    run(folders.command(&["receive", "--interface", "lo"]))
+        .failure(2, &["there is no code", "PEERSOCK_CODE"]);
+    assert!(begin.elapsed() < Duration::from_secs(100), "nobody was looked for");
+
+    let wrong = Code::generate().unwrap().to_text();
+    let words = ["no sender with this code has answered within 1 s", "check the code", "--root"];
+    folders.received(&wrong, &["--timeout", "1"]).failure(1, &words);
+    sender.interrupt().failure(130, &["send --code ", &code]);
+}
+
+#[test]
+fn what_cannot_be_sent_or_received_is_said_before_anything_happens() {
+    let folders = Folders::new();
+    let send = |names: &[&str]| run(folders.send_command(&["--interface", "lo"], names));
+    send(&["nothing"]).failure(1, &["nothing cannot be read: No such file", "leave it out"]);
+    fs::create_dir(folders.from("a")).unwrap();
+    for name in ["a/x", "x"] {
+        fs::write(folders.from(name), "x").unwrap();
+    }
+    send(&["a/x", "x"]).failure(2, &["two of the paths are called x", "one after the other"]);
+    run(folders.command(&["send", "/dev/null"])).failure(2, &["neither a file nor a folder"]);
+    run(folders.command(&["send"])).failure(2, &["FILE"]);
+    run(folders.command(&["send", "--code", "ABC", "Cargo.toml"])).failure(2, &["15 letters"]);
+    let code = Code::generate().unwrap().to_text();
+    run(folders.command(&["receive", &code, "--to", "/nonexistent"]))
+        .failure(1, &["cannot receive", "--to DIR"]);
+}
+
+#[test]
+fn a_receiver_that_was_killed_goes_on_where_it_stopped() {
+    let folders = Folders::new();
+    folders.write_large("large");
+    let (sender, code) = folders.send(&[], &["large"]);
+    let receiver = folders.receive(&code, &[]);
+    folders.wait_for_part("large");
+    signal(Signal::STOP, sender.id());
+    vanish(Signal::KILL, receiver.id());
+    drop(receiver);
+    let there = size(&folders.to(".large.peersock-part"));
+    assert!((1..LARGE).contains(&there), "{there}");
+    assert!(!folders.to("large").exists());
+    signal(Signal::CONT, sender.id());
+    let receiver = folders.received(&code, &[]).success();
+    assert!(!receiver.stderr.contains("received 1 file, 160.00 MiB"), "{}", receiver.stderr);
+    sender.wait_for_end().success();
+    folders.check_large("large");
+    assert!(!folders.to(".large.peersock-part").exists());
+}
+
+#[test]
+fn a_sender_that_was_killed_is_started_again_with_the_same_code() {
+    let folders = Folders::new();
+    folders.write_large("large");
+    let (sender, code) = folders.send(&[], &["large"]);
+    let receiver = folders.receive(&code, &[]);
+    folders.wait_for_part("large");
+    vanish(Signal::KILL, sender.id());
+    drop(sender);
+    assert!(!folders.to("large").exists());
+    let rest = receiver.wait_for_stderr("trying again for up to ");
+    assert!(rest.ends_with(" s"), "{rest}");
+    let (sender, again) = folders.send(&["--code", &code], &["large"]);
+    assert_eq!(again, code);
+    receiver.finish().success();
+    sender.wait_for_end().success();
+    folders.check_large("large");
+}
+
+#[test]
+fn several_receivers_are_served_at_once_and_one_after_the_other() {
+    let folders = Folders::new();
+    fs::write(folders.from("file"), vec![9; 5_000_000]).unwrap();
+    let (sender, code) = folders.send(&["--keep"], &["file"]);
+    let to = |number: usize| {
+        let to = folders.to(&number.to_string());
+        fs::create_dir_all(&to).unwrap();
+        to
+    };
+    let receive = |number: usize| {
+        let mut command = folders.command(&["receive", &code, "--interface", "lo", "--to"]);
+        command.arg(to(number));
+        Running::start(command)
+    };
+    let at_once: Vec<_> = (0..3).map(receive).collect();
+    at_once.into_iter().for_each(|receiver| drop(receiver.finish().success()));
+    receive(3).finish().success();
+    for number in 0..4 {
+        assert_eq!(size(&to(number).join("file")), 5_000_000);
+    }
+    let sender = sender.interrupt();
+    sender.failure(130, &["stopped"]);
+    assert_eq!(sender.stderr.matches("has everything").count(), 4, "{}", sender.stderr);
+}
+
+#[test]
+fn who_is_behind_a_nat_sends_to_who_is_behind_another_one() {
+    let topology = "root=public home=port-restricted work=port-restricted";
+    let Some(nats) = Nats::build("files", topology) else { return };
+    let (root, text) = start_root(&nats, &[]);
+    let folders = Folders::new();
+    fs::write(folders.from("file"), vec![5; 3_000_000]).unwrap();
+    let sender = start(&nats, "home1", folders.send_command(&["--root", &text], &["file"]));
+    let code = sender.wait_for_stdout("\n").trim().to_owned();
+    let said = sender.wait_for_stderr("receive with: ");
+    assert_eq!(said, format!("peersock receive --root '{text}' {code}"));
+    let receiver = start(&nats, "work1", folders.receive_command(&code, &["--root", &text]));
+    receiver.finish().success();
+    sender.wait_for_end().success();
+    assert_eq!(fs::read(folders.to("file")).unwrap(), vec![5; 3_000_000]);
+    root.interrupt();
+}

@@ -1,0 +1,228 @@
+use std::fmt;
+use std::io;
+use std::net::Ipv6Addr;
+use std::str::FromStr;
+
+use argon2::{Algorithm, Argon2, Params, Version};
+use peersock::overlay::{NetworkId, Psk};
+use peersock::{Network, Seed};
+use thiserror::Error;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+
+use crate::symbols::{self, ALL, RANDOM};
+
+/// The TCP port on which senders listen, and the only one that their networks allow.
+pub const PORT: u16 = 7421;
+
+/// Characters between two hyphens.
+const GROUP: usize = 5;
+
+/// Distinguishes this use of Argon2id from every other. There is nothing that could differ between two codes:
+/// the receiver knows the code alone.
+const SALT: &[u8] = b"peersock files v1";
+
+/// KiB of memory for each guess, and passes over it. Both ends must agree, so they are part of the protocol.
+const MEMORY: u32 = 64 * 1024;
+const PASSES: u32 = 3;
+
+/// What lets a receiver in: 15 characters, of which 13 are random (65 bits) and two show typing errors.
+///
+/// It is erased on drop and never printed by `Debug`.
+///
+/// ```
+/// use peersock_files::Code;
+///
+/// let code = Code::generate()?;
+/// let text = code.to_text();
+/// assert_eq!(text.len(), 17, "three groups of five, and two hyphens");
+/// let typed = text.to_lowercase().replace('-', " ");
+/// assert_eq!(typed.parse::<Code>()?.to_text(), text);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+pub struct Code {
+    symbols: [u8; ALL],
+}
+
+/// Where the two ends of a code meet; it takes a code some tenths of a second to become this.
+///
+/// ```
+/// use peersock_files::Code;
+///
+/// let meeting = Code::generate()?.meeting();
+/// assert!(meeting.network.is_secret());
+/// let sender = meeting.seed.public_identity();
+/// assert_eq!(meeting.network.addresses_of(&sender), Some(vec![meeting.address.into()]));
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Meeting {
+    /// The network of these two, with its key.
+    pub network: Network,
+    /// The sender's identity.
+    pub seed: Seed,
+    /// The sender's address in the network, where it listens on [`PORT`].
+    pub address: Ipv6Addr,
+}
+
+impl Code {
+    /// A new code from the system's randomness.
+    ///
+    /// # Errors
+    /// When the system has none.
+    pub fn generate() -> io::Result<Code> {
+        let mut random = Zeroizing::new([0; RANDOM]);
+        getrandom::fill(random.as_mut_slice()).map_err(io::Error::other)?;
+        let mut symbols = [0; ALL];
+        for (symbol, byte) in symbols.iter_mut().zip(random.iter()) {
+            // 32 divides 256, so that all are equally likely.
+            *symbol = byte % 32;
+        }
+        symbols::complete(&mut symbols);
+        let code = Code { symbols };
+        symbols.zeroize();
+        Ok(code)
+    }
+
+    /// The code as people write it: capital letters and digits in groups.
+    pub fn to_text(&self) -> Zeroizing<String> {
+        // Room for all of it, so that no copy is left behind.
+        let mut text = Zeroizing::new(String::with_capacity(2 * ALL));
+        for (place, symbol) in self.symbols.iter().enumerate() {
+            if place > 0 && place % GROUP == 0 {
+                text.push('-');
+            }
+            text.push(symbols::character(*symbol));
+        }
+        text
+    }
+
+    /// Stretches the code with Argon2id (RFC 9106), version 0x13: 64 MiB, 3 passes, 1 lane, 64 bytes out,
+    /// salt `"peersock files v1"`, over the 15 characters without hyphens. The first 32 bytes are the network's
+    /// key, the others the sender's seed.
+    ///
+    /// Takes some tenths of a second, and 64 MiB for that time.
+    pub fn meeting(&self) -> Meeting {
+        let params = Params::new(MEMORY, PASSES, 1, Some(64)).expect("within RFC 9106's limits");
+        let mut characters = Zeroizing::new([0; ALL]);
+        for (character, symbol) in characters.iter_mut().zip(self.symbols) {
+            *character = symbols::character(symbol) as u8;
+        }
+        let mut keys = Zeroizing::new([0; 64]);
+        Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+            .hash_password_into(characters.as_slice(), SALT, keys.as_mut_slice())
+            .expect("salt and output have lengths that RFC 9106 allows");
+        let (mut key, mut seed) = (Zeroizing::new([0; 32]), Zeroizing::new([0; 32]));
+        key.copy_from_slice(&keys[..32]);
+        seed.copy_from_slice(&keys[32..]);
+        let id = NetworkId::ad_hoc(PORT..=PORT).expect("a range of one port");
+        let seed = Seed(*seed);
+        Meeting {
+            network: Network::ad_hoc(id).with_psk(Psk::new(*key)),
+            address: id.address_of(&seed.public_identity().node_id()),
+            seed,
+        }
+    }
+}
+
+impl FromStr for Code {
+    type Err = CodeError;
+
+    /// Reads what somebody has typed: case, hyphens and spaces do not matter, O is 0, I and L are 1.
+    fn from_str(text: &str) -> Result<Code, CodeError> {
+        let mut code = Code { symbols: [0; ALL] };
+        let mut count = 0;
+        for character in text.chars().filter(|c| *c != '-' && !c.is_whitespace()) {
+            let value = symbols::value(character).ok_or(CodeError::Character(character))?;
+            if let Some(symbol) = code.symbols.get_mut(count) {
+                *symbol = value;
+            }
+            count += 1;
+        }
+        match count {
+            ALL if symbols::is_complete(&code.symbols) => Ok(code),
+            ALL => Err(CodeError::Typo),
+            _ => Err(CodeError::Length(count)),
+        }
+    }
+}
+
+impl fmt::Debug for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Code([redacted])")
+    }
+}
+
+/// Why a text is no code.
+///
+/// ```
+/// use peersock_files::{Code, CodeError};
+///
+/// assert_eq!("K7".parse::<Code>().unwrap_err(), CodeError::Length(2));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum CodeError {
+    /// It has so many characters, hyphens and spaces not counted.
+    #[error("a code has 15 letters and digits, and this has {0}")]
+    Length(usize),
+    /// Codes do not have this character.
+    #[error("codes do not have the character `{}`", .0.escape_default())]
+    Character(char),
+    /// Two characters or fewer are wrong, or swapped, or it is no code at all.
+    #[error("the code has a typing error: its characters do not fit together")]
+    Typo,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_with_a_typing_error_are_refused() {
+        let code = Code::generate().unwrap();
+        let text: Vec<char> = code.to_text().chars().collect();
+        let parse = |text: &[char]| text.iter().collect::<String>().parse::<Code>();
+        assert_eq!(parse(&text).unwrap().symbols, code.symbols);
+        for place in (0..text.len()).filter(|place| text[*place] != '-') {
+            for other in "0123456789ABCDEFGHJKMNPQRSTVWXYZ".chars().filter(|other| *other != text[place]) {
+                let mut wrong = text.clone();
+                wrong[place] = other;
+                assert_eq!(parse(&wrong).unwrap_err(), CodeError::Typo);
+            }
+            for next in place + 1..text.len() {
+                let mut wrong = text.clone();
+                wrong.swap(place, next);
+                if text[next] != '-' && text[place] != text[next] {
+                    assert_eq!(parse(&wrong).unwrap_err(), CodeError::Typo);
+                }
+            }
+            let mut short = text.clone();
+            short.remove(place);
+            assert_eq!(parse(&short).unwrap_err(), CodeError::Length(ALL - 1));
+        }
+        assert_eq!("U".repeat(15).parse::<Code>().unwrap_err(), CodeError::Character('U'));
+        assert_eq!("".parse::<Code>().unwrap_err(), CodeError::Length(0));
+        assert_eq!("0".repeat(1000).parse::<Code>().unwrap_err(), CodeError::Length(1000));
+    }
+
+    #[test]
+    fn both_ends_of_a_code_meet_and_those_of_another_one_elsewhere() {
+        let code = |text: &str| text.parse::<Code>().unwrap();
+        // Nobody types this one; all its sums are zero.
+        let zero = code("00000-00000-00000").meeting();
+        let again = code("ooooo ooooo ooooo").meeting();
+        assert_eq!(zero.address, again.address);
+        assert_eq!(zero.seed.0, again.seed.0);
+        // Pinned: whoever has another version of the program must meet there, too.
+        assert_eq!(zero.network.id().to_string(), "ff1cfd1cfd000000");
+        let other = Code::generate().unwrap().meeting();
+        assert_ne!(zero.address, other.address);
+        assert_eq!(zero.network.id(), other.network.id());
+    }
+
+    #[test]
+    fn a_code_is_not_printed() {
+        assert_eq!(format!("{:?}", Code::generate().unwrap()), "Code([redacted])");
+    }
+}

@@ -1,0 +1,39 @@
+//! What bounds the memory and the time that the other end of a stream can cost.
+
+use std::time::Duration;
+
+/// The most entries of a manifest: files, folders and links.
+pub const ENTRIES: u32 = 1 << 18;
+
+/// The longest path of an entry, and the longest target of a link, in bytes.
+pub const PATH_BYTES: usize = 4096;
+
+/// The longest name in a path, in bytes, as most file systems have it.
+pub const NAME_BYTES: usize = 255;
+
+/// The most names in a path.
+pub const DEPTH: usize = 128;
+
+/// The most bytes of all paths and targets of a manifest together: 32 MiB.
+pub const TEXT_BYTES: u64 = 32 << 20;
+
+/// The largest file, in bytes, and the largest sum of all files: what a signed 64-bit number holds.
+pub const FILE_BYTES: u64 = i64::MAX as u64;
+
+/// The longest message, in bytes. An entry with the longest path and target fits.
+pub const MESSAGE_BYTES: usize = 16 << 10;
+
+/// The most bytes of content in one frame, and what is read from a file at once: 256 KiB.
+pub const DATA_BYTES: usize = 256 << 10;
+
+/// The longest text in which one end says why it gives up, in bytes.
+pub const REASON_BYTES: usize = 1024;
+
+/// How long the other end may take to greet.
+pub const GREETING: Duration = Duration::from_secs(30);
+
+/// How long the other end may take to end the stream once it was told why this end gives up.
+pub const FAREWELL: Duration = Duration::from_secs(5);
+
+/// The most partial files that are gone on with in one receipt; further ones begin anew.
+pub const PARTS: usize = 64;

@@ -1,0 +1,208 @@
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::limits::{ENTRIES, FILE_BYTES, TEXT_BYTES};
+use crate::path::{EntryPath, LinkTarget};
+
+/// When something was changed, as the sender's system has it.
+///
+/// ```
+/// use peersock_files::Time;
+///
+/// assert!(Time { seconds: 1, nanoseconds: 0 } > Time { seconds: 0, nanoseconds: 999_999_999 });
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Time {
+    /// Seconds since 1970, before which they are negative.
+    pub seconds: i64,
+    /// Nanoseconds after that, below 1,000,000,000.
+    pub nanoseconds: u32,
+}
+
+/// What an entry is.
+///
+/// ```
+/// use peersock_files::Kind;
+///
+/// let script = Kind::File { size: 120, executable: true };
+/// assert_ne!(script, Kind::Folder);
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    /// A regular file.
+    File {
+        /// Its length in bytes.
+        size: u64,
+        /// Whether its owner may run it.
+        executable: bool,
+    },
+    /// A folder, which may be empty.
+    Folder,
+    /// A symbolic link within what is sent.
+    Link {
+        /// Where it leads.
+        target: LinkTarget,
+    },
+}
+
+/// One line of a manifest.
+///
+/// ```
+/// use peersock_files::{Entry, EntryPath, Kind, Time};
+///
+/// let time = Time { seconds: 0, nanoseconds: 0 };
+/// let entry = Entry { path: EntryPath::parse("empty")?, kind: Kind::Folder, time };
+/// assert_eq!(entry.size(), 0);
+/// # Ok::<(), peersock_files::PathError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// Where it is.
+    pub path: EntryPath,
+    /// What it is.
+    pub kind: Kind,
+    /// When its content was changed.
+    pub time: Time,
+}
+
+impl Entry {
+    /// How many bytes it has; 0 if it is no file.
+    pub fn size(&self) -> u64 {
+        match self.kind {
+            Kind::File { size, .. } => size,
+            _ => 0,
+        }
+    }
+}
+
+/// All that is sent: entries in the order of their paths, each in a folder that came before.
+///
+/// ```
+/// use peersock_files::{Entry, EntryPath, Kind, Manifest, ManifestError, Time};
+///
+/// let entry = |path: &str, kind| {
+///     let time = Time { seconds: 0, nanoseconds: 0 };
+///     Entry { path: EntryPath::parse(path).expect("a path"), kind, time }
+/// };
+/// let file = |size| Kind::File { size, executable: false };
+/// let mut manifest = Manifest::default();
+/// manifest.push(entry("folder", Kind::Folder))?;
+/// manifest.push(entry("folder/file", file(7)))?;
+/// assert_eq!((manifest.files(), manifest.bytes()), (1, 7));
+/// // No folder can come out of a file, and nothing comes twice.
+/// assert_eq!(manifest.push(entry("folder/file/x", file(1))), Err(ManifestError::NoFolder));
+/// assert_eq!(manifest.push(entry("folder/file", file(1))), Err(ManifestError::Order));
+/// # Ok::<(), ManifestError>(())
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Manifest {
+    entries: Vec<Entry>,
+    bytes: u64,
+    text_bytes: u64,
+    files: u32,
+}
+
+impl Manifest {
+    /// Adds an entry.
+    ///
+    /// # Errors
+    /// [`ManifestError`] if it does not belong there; the manifest is as it was then.
+    pub fn push(&mut self, entry: Entry) -> Result<(), ManifestError> {
+        if self.entries.len() >= ENTRIES as usize {
+            return Err(ManifestError::Entries);
+        }
+        let last = self.entries.last();
+        if last.is_some_and(|last| last.path >= entry.path) {
+            return Err(ManifestError::Order);
+        }
+        // In this order, the folder of an entry is the last entry or one of those around it.
+        let is_in_folder = entry.path.parent().is_none_or(|parent| {
+            last.is_some_and(|last| match last.path.as_str() {
+                path if path == parent => last.kind == Kind::Folder,
+                path => path.strip_prefix(parent).is_some_and(|rest| rest.starts_with('/')),
+            })
+        });
+        if !is_in_folder {
+            return Err(ManifestError::NoFolder);
+        }
+        let mut text_bytes = self.text_bytes + entry.path.as_str().len() as u64;
+        if let Kind::Link { target } = &entry.kind {
+            text_bytes += target.as_str().len() as u64;
+            if !target.stays_inside(&entry.path) {
+                return Err(ManifestError::LinkLeavesFolder);
+            }
+        }
+        if text_bytes > TEXT_BYTES {
+            return Err(ManifestError::Text);
+        }
+        if entry.time.nanoseconds >= 1_000_000_000 {
+            return Err(ManifestError::Time);
+        }
+        let bytes = self.bytes.checked_add(entry.size()).filter(|bytes| *bytes <= FILE_BYTES);
+        self.bytes = bytes.ok_or(ManifestError::Size)?;
+        self.text_bytes = text_bytes;
+        self.files += u32::from(matches!(entry.kind, Kind::File { .. }));
+        self.entries.push(entry);
+        Ok(())
+    }
+
+    /// All entries.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// How many of them are files.
+    pub fn files(&self) -> u32 {
+        self.files
+    }
+
+    /// How many bytes all files have together.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// What is at the outermost level.
+    pub fn outermost(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().filter(|entry| entry.path.parent().is_none())
+    }
+
+    /// The file with this number among the entries, and its length.
+    pub(crate) fn file(&self, index: u32) -> Option<(&Entry, u64)> {
+        let entry = self.entries.get(index as usize)?;
+        match entry.kind {
+            Kind::File { size, .. } => Some((entry, size)),
+            _ => None,
+        }
+    }
+}
+
+/// Why an entry does not belong into a manifest.
+///
+/// ```
+/// assert!(peersock_files::ManifestError::Entries.to_string().contains("262144"));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ManifestError {
+    /// There are too many.
+    #[error("there are more than {ENTRIES} files and folders")]
+    Entries,
+    /// All paths together are too long.
+    #[error("all paths together have more than 32 MiB")]
+    Text,
+    /// It is not behind the one before it, or is there already.
+    #[error("the paths are not in order")]
+    Order,
+    /// What it is in is no folder of the manifest.
+    #[error("a path is in no folder")]
+    NoFolder,
+    /// A link leads out of what is sent.
+    #[error("a symbolic link leads out of what is sent")]
+    LinkLeavesFolder,
+    /// The sizes are larger than any disk.
+    #[error("the files are too large")]
+    Size,
+    /// There is no such time.
+    #[error("a time has too many nanoseconds")]
+    Time,
+}

@@ -1,0 +1,229 @@
+//! Paths as they cross the network: none of them leads out of the folder that it is used in.
+
+use std::cmp::Ordering;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::limits::{DEPTH, NAME_BYTES, PATH_BYTES};
+
+/// How the names of partial files end; no entry may be called so.
+pub(crate) const PART_SUFFIX: &str = ".peersock-part";
+
+/// The path of an entry below the folder of the receiver: names with slashes between them.
+///
+/// No name is empty, `.` or `..`, longer than 255 bytes, or has a backslash or control characters in it.
+/// Paths are in the order in which a folder comes before what is in it.
+///
+/// ```
+/// use peersock_files::EntryPath;
+///
+/// let path = EntryPath::parse("photos/2026/sea.jpg")?;
+/// assert_eq!((path.name(), path.depth()), ("sea.jpg", 3));
+/// for bad in ["", "/etc/passwd", "..", "a/../b", "a//b", "a\\b", "a\0b", "./a", "a/"] {
+///     assert!(EntryPath::parse(bad).is_err(), "{bad}");
+/// }
+/// # Ok::<(), peersock_files::PathError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct EntryPath(String);
+
+impl EntryPath {
+    /// Checks a path.
+    ///
+    /// # Errors
+    /// [`PathError`] says which rule it breaks.
+    pub fn parse(text: &str) -> Result<EntryPath, PathError> {
+        if text.len() > PATH_BYTES {
+            return Err(PathError::Long);
+        }
+        let mut depth = 0;
+        for name in text.split('/') {
+            check_name(name)?;
+            depth += 1;
+        }
+        if depth > DEPTH {
+            return Err(PathError::Deep);
+        }
+        Ok(EntryPath(text.to_owned()))
+    }
+
+    /// The path of what has a name in this folder.
+    ///
+    /// # Errors
+    /// As [`EntryPath::parse`].
+    pub fn join(&self, name: &str) -> Result<EntryPath, PathError> {
+        // A slash would make it several names.
+        check_name(name)?;
+        EntryPath::parse(&format!("{}/{name}", self.0))
+    }
+
+    /// The names from the outermost folder on.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.split('/')
+    }
+
+    /// The last name.
+    pub fn name(&self) -> &str {
+        self.0.rsplit('/').next().expect("one at least")
+    }
+
+    /// The path of the folder it is in, if it is in one of the manifest's.
+    pub fn parent(&self) -> Option<&str> {
+        self.0.rsplit_once('/').map(|(parent, _)| parent)
+    }
+
+    /// How many names it has.
+    pub fn depth(&self) -> usize {
+        self.names().count()
+    }
+
+    /// The path as a text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Ord for EntryPath {
+    fn cmp(&self, other: &EntryPath) -> Ordering {
+        self.names().cmp(other.names())
+    }
+}
+
+impl PartialOrd for EntryPath {
+    fn partial_cmp(&self, other: &EntryPath) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl fmt::Display for EntryPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl TryFrom<String> for EntryPath {
+    type Error = PathError;
+
+    fn try_from(text: String) -> Result<EntryPath, PathError> {
+        EntryPath::parse(&text)
+    }
+}
+
+impl From<EntryPath> for String {
+    fn from(path: EntryPath) -> String {
+        path.0
+    }
+}
+
+/// Where a symbolic link leads: relative, with `..` only at its beginning.
+///
+/// What is behind a name in the middle may be another link, so `..` after a name could lead anywhere. With
+/// `..` at the beginning alone, it goes up from the folder of the link itself, which is a real one.
+///
+/// ```
+/// use peersock_files::{EntryPath, LinkTarget};
+///
+/// let link = EntryPath::parse("photos/2026/best")?;
+/// assert!(LinkTarget::parse("../2025/sea.jpg")?.stays_inside(&link));
+/// assert!(!LinkTarget::parse("../../elsewhere")?.stays_inside(&link));
+/// assert!(LinkTarget::parse("/etc/passwd").is_err());
+/// assert!(LinkTarget::parse("sub/../../..").is_err());
+/// # Ok::<(), peersock_files::PathError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct LinkTarget(String);
+
+impl LinkTarget {
+    /// Checks a target.
+    ///
+    /// # Errors
+    /// [`PathError`] says which rule it breaks.
+    pub fn parse(text: &str) -> Result<LinkTarget, PathError> {
+        if text.len() > PATH_BYTES {
+            return Err(PathError::Long);
+        }
+        let names = text.split('/').skip_while(|name| *name == "..");
+        let mut count = 0;
+        for name in names {
+            check_name(name)?;
+            count += 1;
+        }
+        if count > DEPTH || text.split('/').count() > DEPTH {
+            return Err(PathError::Deep);
+        }
+        Ok(LinkTarget(text.to_owned()))
+    }
+
+    /// Whether a link at `path` leads to something in the outermost folder of that path, whatever other links
+    /// are on the way.
+    pub fn stays_inside(&self, path: &EntryPath) -> bool {
+        let up = self.0.split('/').take_while(|name| *name == "..").count();
+        // The link's own name goes, then as many as it goes up; the outermost one must be left.
+        path.depth() >= up + 2
+    }
+
+    /// The target as a text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for LinkTarget {
+    type Error = PathError;
+
+    fn try_from(text: String) -> Result<LinkTarget, PathError> {
+        LinkTarget::parse(&text)
+    }
+}
+
+impl From<LinkTarget> for String {
+    fn from(target: LinkTarget) -> String {
+        target.0
+    }
+}
+
+fn check_name(name: &str) -> Result<(), PathError> {
+    match name {
+        "" => Err(PathError::Empty),
+        "." | ".." => Err(PathError::Dots),
+        _ if name.len() > NAME_BYTES => Err(PathError::Long),
+        // Control characters would draw on terminals; a backslash separates names on other systems.
+        _ if name.contains(|c: char| c.is_control() || c == '\\' || c == '/') => Err(PathError::Character),
+        _ if name.ends_with(PART_SUFFIX) => Err(PathError::Part),
+        _ => Ok(()),
+    }
+}
+
+/// Why a path or a target is refused.
+///
+/// ```
+/// use peersock_files::{EntryPath, PathError};
+///
+/// assert_eq!(EntryPath::parse("../x"), Err(PathError::Dots));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum PathError {
+    /// It begins or ends with a slash, has two in a row, or is empty.
+    #[error("it has an empty name in it")]
+    Empty,
+    /// It has `.` or `..` where only a name may be.
+    #[error("it has . or .. in it")]
+    Dots,
+    /// A name has more than 255 bytes, or the whole more than 4096.
+    #[error("it is too long")]
+    Long,
+    /// It has more than 128 names.
+    #[error("it has too many folders")]
+    Deep,
+    /// It has a backslash, a zero byte or another control character.
+    #[error("it has a backslash or a control character")]
+    Character,
+    /// Partial files are called so.
+    #[error("it has the name of a partial file")]
+    Part,
+}

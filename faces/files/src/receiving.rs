@@ -1,0 +1,306 @@
+use std::io::{BufReader, BufWriter, Read as _, Seek as _, SeekFrom, Write as _};
+use std::net::Shutdown;
+use std::time::Instant;
+
+use crate::error::ReceiveError;
+use crate::folder::Folder;
+use crate::limits::{DATA_BYTES, ENTRIES, FAREWELL, GREETING, MESSAGE_BYTES};
+use crate::manifest::{Entry, Kind, Manifest, ManifestError};
+use crate::plan::{Plan, Want};
+use crate::stream::{Observer, Stream};
+use crate::wire::{self, Frame, FromReceiver, FromSender, WireError, printable};
+
+/// After this end has given up, no more than this is read to hear the sender's end of the stream.
+const DRAINED: u64 = 64 << 20;
+
+/// So many entries are written to the disk one by one; of more, only files of [`LARGE`] bytes, and the rest
+/// with all that the file system has.
+const FEW: usize = 64;
+const LARGE: u64 = 1 << 20;
+
+/// How a receiver wants it.
+///
+/// ```
+/// let options = peersock_files::Options { overwrite: true, ..Default::default() };
+/// assert!(!options.list_only);
+/// ```
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// Files and links that are there already and different are replaced. Otherwise they are an error before
+    /// anything is transferred.
+    pub overwrite: bool,
+    /// Only the manifest is wanted.
+    pub list_only: bool,
+}
+
+/// What a receiver has.
+///
+/// ```
+/// let receipt = peersock_files::Receipt::default();
+/// assert_eq!(receipt.files + receipt.there, 0);
+/// ```
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Receipt {
+    /// Files that came.
+    pub files: u32,
+    /// Bytes that came.
+    pub bytes: u64,
+    /// Files that were there already, and are the same.
+    pub there: u32,
+    /// Entries that the sender has left out.
+    pub left_out: u32,
+}
+
+/// Receives what a sender sends into a folder. When this returns, everything is verified, written to the disk
+/// and confirmed.
+///
+/// # Errors
+/// [`ReceiveError`]. What has come is kept as partial files, and gone on with the next time; the sender is
+/// told the reason if that is this end's.
+pub fn receive<S: Stream>(
+    stream: &S,
+    folder: &Folder,
+    options: Options,
+    observer: &dyn Observer,
+) -> Result<Receipt, ReceiveError> {
+    let mut receiver = Receiver {
+        reader: BufReader::with_capacity(DATA_BYTES, stream.try_clone()?),
+        writer: BufWriter::with_capacity(MESSAGE_BYTES, stream.try_clone()?),
+        folder,
+        options,
+        observer,
+    };
+    let received = receiver.run(stream);
+    match &received {
+        Ok(_) => {
+            let _ = stream.shutdown(Shutdown::Write);
+        }
+        Err(ReceiveError::Wire(WireError::Stream(_)) | ReceiveError::Sender { .. }) => return received,
+        Err(error) => {
+            let reason = printable(&error.to_string());
+            let told = wire::write_message(&mut receiver.writer, &FromReceiver::Failed { reason });
+            if told.and_then(|()| receiver.writer.flush()).is_err() {
+                return received;
+            }
+            let _ = stream.shutdown(Shutdown::Write);
+        }
+    }
+    receiver.drain(stream);
+    received
+}
+
+struct Receiver<'a, S: Stream> {
+    reader: BufReader<S>,
+    writer: BufWriter<S>,
+    folder: &'a Folder,
+    options: Options,
+    observer: &'a dyn Observer,
+}
+
+impl<S: Stream> Receiver<'_, S> {
+    fn run(&mut self, stream: &S) -> Result<Receipt, ReceiveError> {
+        wire::write_greeting(&mut self.writer)?;
+        self.writer.flush()?;
+        stream.set_read_timeout(Some(GREETING))?;
+        wire::read_greeting(&mut self.reader)?;
+        stream.set_read_timeout(None)?;
+        let (manifest, left_out) = self.manifest()?;
+        self.observer.announced(&manifest, left_out);
+        if self.options.list_only {
+            self.say(&FromReceiver::Listed)?;
+            self.writer.flush()?;
+            return Ok(Receipt { left_out, ..Receipt::default() });
+        }
+        let plan = self.plan(&manifest)?;
+        let (bytes, there) = (plan.bytes(&manifest), plan.there);
+        let files = plan.wants.len() as u32;
+        self.observer.begins(bytes, files);
+        for want in &plan.wants {
+            let Want { index, offset, hash, .. } = *want;
+            self.say(&FromReceiver::Want { index, offset, hash })?;
+        }
+        self.say(&FromReceiver::Wanted)?;
+        self.writer.flush()?;
+        self.take(plan, &manifest)?;
+        self.say(&FromReceiver::Received)?;
+        self.writer.flush()?;
+        Ok(Receipt { files, bytes, there, left_out })
+    }
+
+    fn say(&mut self, message: &FromReceiver) -> Result<(), ReceiveError> {
+        Ok(wire::write_message(&mut self.writer, message)?)
+    }
+
+    fn hear(&mut self) -> Result<FromSender, ReceiveError> {
+        match wire::read_message(&mut self.reader)? {
+            FromSender::Failed { reason, again } => Err(ReceiveError::sender(&reason, again)),
+            message => Ok(message),
+        }
+    }
+
+    fn manifest(&mut self) -> Result<(Manifest, u32), ReceiveError> {
+        let FromSender::Manifest { entries, left_out } = self.hear()? else {
+            return Err(unexpected("a message came before the manifest"));
+        };
+        if entries > ENTRIES {
+            return Err(malformed(ManifestError::Entries));
+        }
+        let mut manifest = Manifest::default();
+        for _ in 0..entries {
+            match self.hear()? {
+                FromSender::Entry(entry) => manifest.push(entry).map_err(malformed)?,
+                _ => return Err(unexpected("the manifest is shorter than it says")),
+            }
+        }
+        Ok((manifest, left_out))
+    }
+
+    /// Finds out what is to come.
+    fn plan(&mut self, manifest: &Manifest) -> Result<Plan, ReceiveError> {
+        let Options { overwrite, .. } = self.options;
+        let mut plan = Plan::look(self.folder, manifest, overwrite, self.observer)?;
+        for &(index, hash) in &plan.compares {
+            self.say(&FromReceiver::Compare { index, hash })?;
+        }
+        self.say(&FromReceiver::Compared)?;
+        if !plan.compares.is_empty() {
+            self.writer.flush()?;
+            let mut same = Vec::with_capacity(plan.compares.len());
+            for _ in 0..plan.compares.len() {
+                match self.hear()? {
+                    FromSender::Same(is_same) => same.push(is_same),
+                    _ => return Err(unexpected("a message came in place of a comparison")),
+                }
+            }
+            plan.compared(self.folder, manifest, &same, overwrite, self.observer)?;
+        }
+        plan.check(self.folder, manifest)?;
+        Ok(plan)
+    }
+
+    /// Takes all files, then makes the links, so that no path to a file leads over one of them.
+    fn take(&mut self, plan: Plan, manifest: &Manifest) -> Result<(), ReceiveError> {
+        let Plan { folders, links, wants, .. } = plan;
+        let entry = |index: u32| &manifest.entries()[index as usize];
+        for path in folders.iter().map(|index| &entry(*index).path) {
+            self.folder.make_folder(path).map_err(|error| ReceiveError::local(path, error))?;
+        }
+        let mut buffer = vec![0; DATA_BYTES];
+        let is_few = folders.len() + links.len() + wants.len() <= FEW;
+        let written: Vec<_> = wants.iter().map(|want| want.index).collect();
+        for want in wants {
+            let at = entry(want.index);
+            self.take_file(at, want, &mut buffer, is_few || at.size() >= LARGE)?;
+        }
+        match self.hear()? {
+            FromSender::Complete => {}
+            _ => return Err(unexpected("a message came in place of the end")),
+        }
+        for Entry { path, kind, .. } in links.iter().copied().map(entry) {
+            let Kind::Link { target } = kind else { continue };
+            let made = self.folder.make_link(path, target.as_str(), self.options.overwrite);
+            made.map_err(|error| ReceiveError::local(path, error))?;
+        }
+        // Also of those that an earlier attempt has made. A folder of somebody else keeps its time.
+        let all = manifest.entries().iter().filter(|entry| entry.kind == Kind::Folder);
+        for Entry { path, time, .. } in all {
+            let _ = self.folder.set_time(path, *time);
+        }
+        if !is_few {
+            return self.folder.sync_all().map_err(|error| ReceiveError::local("the folder", error));
+        }
+        for path in [folders, links, written].concat().into_iter().map(|index| &entry(index).path) {
+            self.folder.sync_parent(path).map_err(|error| ReceiveError::local(path, error))?;
+        }
+        Ok(())
+    }
+
+    fn take_file(
+        &mut self,
+        entry: &Entry,
+        want: Want,
+        buffer: &mut [u8],
+        sync: bool,
+    ) -> Result<(), ReceiveError> {
+        let local = |error| ReceiveError::local(&entry.path, error);
+        let Kind::File { size, executable } = entry.kind else {
+            return Err(unexpected("an entry is no file"));
+        };
+        let FromSender::Begin { index, offset } = self.hear()? else {
+            return Err(unexpected("a message came in place of a file"));
+        };
+        if index != want.index || (offset != want.offset && offset != 0) {
+            return Err(unexpected("a file came that is not wanted, or not from there on"));
+        }
+        let (mut part, mut hasher) = match want.part {
+            Some((mut part, hasher)) if offset > 0 => {
+                part.file.seek(SeekFrom::Start(offset)).map_err(local)?;
+                (part, hasher)
+            }
+            Some((mut part, _)) => {
+                part.clear().map_err(local)?;
+                (part, blake3::Hasher::new())
+            }
+            None => (self.folder.make_part(&entry.path).map_err(local)?, blake3::Hasher::new()),
+        };
+        let mut left = size - offset;
+        let hash = loop {
+            match wire::read_frame(&mut self.reader, buffer)? {
+                Frame::Content(count) => {
+                    let Some(rest) = left.checked_sub(count as u64) else {
+                        part.remove().map_err(local)?;
+                        return Err(unexpected("a file is longer than it was announced"));
+                    };
+                    part.file.write_all(&buffer[..count]).map_err(local)?;
+                    hasher.update(&buffer[..count]);
+                    self.observer.moved(count as u64);
+                    left = rest;
+                }
+                Frame::Message(FromSender::End { hash }) if left == 0 => break hash,
+                Frame::Message(FromSender::End { .. }) => {
+                    return Err(unexpected("a file is shorter than it was announced"));
+                }
+                Frame::Message(FromSender::Failed { reason, again }) => {
+                    return Err(ReceiveError::sender(&reason, again));
+                }
+                Frame::Message(_) => return Err(unexpected("a message came in the middle of a file")),
+            }
+        };
+        // No secret is compared.
+        if *hasher.finalize().as_bytes() != hash {
+            part.remove().map_err(local)?;
+            return Err(ReceiveError::Hash { path: entry.path.to_string() });
+        }
+        part.finish(&entry.path, executable, entry.time, self.options.overwrite, sync).map_err(local)
+    }
+
+    /// Reads until the sender ends the stream: a connection that is closed while something is unread is
+    /// reset, and the sender might not hear what was said last.
+    fn drain(&mut self, stream: &S) {
+        let _ = stream.set_read_timeout(Some(FAREWELL));
+        let (begin, mut drained, mut buffer) = (Instant::now(), 0, vec![0; DATA_BYTES]);
+        while drained < DRAINED && begin.elapsed() < FAREWELL {
+            match self.reader.read(&mut buffer) {
+                Ok(0) | Err(_) => return,
+                Ok(count) => drained += count as u64,
+            }
+        }
+    }
+}
+
+fn malformed(error: ManifestError) -> ReceiveError {
+    let what = match error {
+        ManifestError::Entries => "the manifest has too many entries",
+        ManifestError::Text => "the paths of the manifest are too long",
+        ManifestError::Order => "the paths of the manifest are not in order",
+        ManifestError::NoFolder => "a path of the manifest is in no folder of it",
+        ManifestError::LinkLeavesFolder => "a symbolic link of the manifest leads out of it",
+        ManifestError::Size => "the files of the manifest are too large",
+        ManifestError::Time => "a time of the manifest is none",
+    };
+    unexpected(what)
+}
+
+fn unexpected(what: &'static str) -> ReceiveError {
+    WireError::Unexpected(what).into()
+}

@@ -1,0 +1,294 @@
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, AtFlags, FileType, Mode, OFlags, Stat};
+use thiserror::Error;
+
+use crate::folder::{Folder, regular, size_of, time_of};
+use crate::manifest::{Entry, Kind, Manifest, ManifestError};
+use crate::path::{EntryPath, LinkTarget, PathError};
+
+/// How many of the entries that are left out are kept by name.
+const NAMED: usize = 100;
+
+/// Files and folders that are to be sent, with their manifest.
+///
+/// ```
+/// use peersock_files::Source;
+///
+/// let folder = tempfile::tempdir()?;
+/// std::fs::write(folder.path().join("file"), "content")?;
+/// let source = Source::scan(&[folder.path().join("file")])?;
+/// assert_eq!((source.manifest().files(), source.manifest().bytes()), (1, 7));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Source {
+    manifest: Manifest,
+    left_out: Vec<LeftOut>,
+    left_out_count: u32,
+    /// By the names of the outermost entries.
+    places: BTreeMap<String, Place>,
+}
+
+#[derive(Debug)]
+enum Place {
+    File(PathBuf),
+    Folder(Folder),
+}
+
+/// What is not sent, and why.
+///
+/// ```
+/// # let folder = tempfile::tempdir()?;
+/// std::os::unix::fs::symlink("/etc", folder.path().join("link"))?;
+/// let source = peersock_files::Source::scan(&[folder.path().to_owned()])?;
+/// let [left_out] = source.left_out() else { panic!("one") };
+/// assert!(left_out.path.ends_with("/link"));
+/// assert_eq!(left_out.why, "a symbolic link that leads elsewhere");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Its path; what cannot be shown is escaped.
+    pub path: String,
+    /// Why it is not sent.
+    pub why: String,
+}
+
+/// Why there is nothing to send.
+///
+/// ```
+/// use peersock_files::{ScanError, Source};
+///
+/// let error = Source::scan(&["/".into()]).unwrap_err();
+/// assert!(matches!(error, ScanError::NoName { .. }));
+/// ```
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ScanError {
+    /// The path has no name that the receiver could give it.
+    #[error("{} has no name to send it by: {why}", path.display())]
+    NoName {
+        /// The path that was named.
+        path: PathBuf,
+        /// What is wrong with its name.
+        why: PathError,
+    },
+    /// Two of the paths end with the same name.
+    #[error("two of the paths are called {name}")]
+    SameName {
+        /// The name.
+        name: String,
+    },
+    /// The path is a pipe, a device or a socket.
+    #[error("{} is neither a file nor a folder", path.display())]
+    Special {
+        /// The path that was named.
+        path: PathBuf,
+    },
+    /// Something cannot be read.
+    #[error("{path} cannot be read: {source}")]
+    Local {
+        /// What.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// It is more than one manifest can have.
+    #[error("it is too much to send at once: {0}")]
+    Manifest(#[from] ManifestError),
+}
+
+impl Source {
+    /// Looks through files and folders. Each is sent under the last name of its path; a symbolic link that is
+    /// named itself is followed.
+    ///
+    /// Links in folders are sent as links if they lead to something in the same folder, without `..` behind a
+    /// name; other links, pipes, devices, sockets, partial files, and names that are not UTF-8 or that
+    /// [`EntryPath`] does not allow are left out.
+    ///
+    /// # Errors
+    /// [`ScanError`]; nothing that cannot be read is left out.
+    pub fn scan(paths: &[PathBuf]) -> Result<Source, ScanError> {
+        let mut named = BTreeMap::new();
+        for path in paths {
+            let (entry, name) = entry_for(path)?;
+            if named.insert(name.clone(), (entry, path)).is_some() {
+                return Err(ScanError::SameName { name });
+            }
+        }
+        let mut source = Source {
+            manifest: Manifest::default(),
+            left_out: Vec::new(),
+            left_out_count: 0,
+            places: BTreeMap::new(),
+        };
+        for (name, (entry, path)) in named {
+            let local = |error: io::Error| ScanError::local(path.display(), error);
+            let metadata = std::fs::metadata(path).map_err(local)?;
+            let place = if metadata.is_dir() {
+                let folder = Folder::open(path).map_err(local)?;
+                source.add_folder(folder.descriptor(), ".", &entry)?;
+                Place::Folder(folder)
+            } else if metadata.is_file() {
+                let file = open_file(path).map_err(local)?;
+                let (_, stat) = regular(file).map_err(local)?;
+                source.manifest.push(file_entry(entry, &stat))?;
+                Place::File(path.clone())
+            } else {
+                return Err(ScanError::Special { path: path.clone() });
+            };
+            source.places.insert(name, place);
+        }
+        Ok(source)
+    }
+
+    /// What is sent.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// What is not sent: the first hundred.
+    pub fn left_out(&self) -> &[LeftOut] {
+        &self.left_out
+    }
+
+    /// How many entries are not sent.
+    pub fn left_out_count(&self) -> u32 {
+        self.left_out_count
+    }
+
+    /// Opens a file of the manifest and looks at it.
+    pub(crate) fn open(&self, path: &EntryPath) -> io::Result<(File, Stat)> {
+        let gone = || io::Error::from(io::ErrorKind::NotFound);
+        let mut names = path.names();
+        let file = match self.places.get(names.next().ok_or_else(gone)?).ok_or_else(gone)? {
+            Place::File(path) => open_file(path)?,
+            Place::Folder(folder) => {
+                let inner: Vec<_> = names.collect();
+                let inner = EntryPath::parse(&inner.join("/")).map_err(|_| gone())?;
+                folder.read(&inner)?.into()
+            }
+        };
+        regular(file)
+    }
+
+    /// Adds a folder with all that is in it.
+    fn add_folder(&mut self, at: BorrowedFd<'_>, name: &str, path: &EntryPath) -> Result<(), ScanError> {
+        let local = |error: rustix::io::Errno| ScanError::local(path, error.into());
+        let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(at, name, flags, Mode::empty()).map_err(local)?;
+        let time = time_of(&rustix::fs::fstat(&fd).map_err(local)?);
+        self.manifest.push(Entry { path: path.clone(), kind: Kind::Folder, time })?;
+        let mut names = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&fd).map_err(local)? {
+            let entry = entry.map_err(local)?;
+            match entry.file_name().to_bytes() {
+                b"." | b".." => {}
+                name => names.push(name.to_vec()),
+            }
+        }
+        // As in `EntryPath`'s order.
+        names.sort_unstable();
+        for name in names {
+            self.add(&fd, &name, path)?;
+        }
+        Ok(())
+    }
+
+    /// Adds what has a name in a folder.
+    fn add(&mut self, folder: &OwnedFd, name: &[u8], parent: &EntryPath) -> Result<(), ScanError> {
+        let shown = || format!("{parent}/{}", name.escape_ascii());
+        let Ok(name) = str::from_utf8(name) else {
+            self.leave_out(shown(), "its name is not UTF-8");
+            return Ok(());
+        };
+        let path = match parent.join(name) {
+            Ok(path) => path,
+            Err(PathError::Part) => {
+                self.leave_out(shown(), "a file that has not been received in full");
+                return Ok(());
+            }
+            Err(error) => {
+                self.leave_out(shown(), error);
+                return Ok(());
+            }
+        };
+        let local = |error: rustix::io::Errno| ScanError::local(&path, error.into());
+        let stat = match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+            // It was removed since the folder was read.
+            Err(rustix::io::Errno::NOENT) => return Ok(()),
+            other => other.map_err(local)?,
+        };
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => self.add_folder(folder.as_fd(), name, &path)?,
+            FileType::RegularFile => {
+                rustix::fs::accessat(folder, name, Access::READ_OK, AtFlags::empty()).map_err(local)?;
+                self.manifest.push(file_entry(path, &stat))?;
+            }
+            FileType::Symlink => {
+                let target = rustix::fs::readlinkat(folder, name, Vec::new()).map_err(local)?;
+                match target.to_str().ok().and_then(|target| link_target(target, &path)) {
+                    Some(target) => {
+                        let (kind, time) = (Kind::Link { target }, time_of(&stat));
+                        self.manifest.push(Entry { path, kind, time })?;
+                    }
+                    None => self.leave_out(path, "a symbolic link that leads elsewhere"),
+                }
+            }
+            _ => self.leave_out(path, "a pipe, device or socket"),
+        }
+        Ok(())
+    }
+
+    fn leave_out(&mut self, path: impl ToString, why: impl ToString) {
+        self.left_out_count = self.left_out_count.saturating_add(1);
+        if self.left_out.len() < NAMED {
+            self.left_out.push(LeftOut { path: path.to_string(), why: why.to_string() });
+        }
+    }
+}
+
+impl ScanError {
+    fn local(path: impl ToString, source: io::Error) -> ScanError {
+        ScanError::Local { path: path.to_string(), source }
+    }
+}
+
+/// The path under which something is sent that was named so, and the name in it.
+fn entry_for(path: &Path) -> Result<(EntryPath, String), ScanError> {
+    let no_name = |why| ScanError::NoName { path: path.to_owned(), why };
+    // `.` and `..` have names elsewhere.
+    let full = match path.file_name() {
+        Some(_) => path.to_owned(),
+        None => std::fs::canonicalize(path).map_err(|error| ScanError::local(path.display(), error))?,
+    };
+    let name = full.file_name().ok_or_else(|| no_name(PathError::Empty))?;
+    let name = name.to_str().ok_or_else(|| no_name(PathError::Character))?;
+    let entry = EntryPath::parse(name).map_err(no_name)?;
+    Ok((entry, name.to_owned()))
+}
+
+/// Opens a file that was named; a pipe in its place does not keep this waiting.
+fn open_file(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+}
+
+fn file_entry(path: EntryPath, stat: &Stat) -> Entry {
+    let executable = stat.st_mode & 0o100 != 0;
+    Entry { path, kind: Kind::File { size: size_of(stat), executable }, time: time_of(stat) }
+}
+
+/// Where a link leads, without what means nothing; `None` if it could lead out of the outermost folder.
+fn link_target(target: &str, path: &EntryPath) -> Option<LinkTarget> {
+    if target.starts_with('/') {
+        return None;
+    }
+    let names: Vec<_> = target.split('/').filter(|name| !name.is_empty() && *name != ".").collect();
+    LinkTarget::parse(&names.join("/")).ok().filter(|target| target.stays_inside(path))
+}

@@ -1,0 +1,358 @@
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Read as _, Seek as _, SeekFrom, Write};
+use std::net::Shutdown;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+
+use rustix::fs::Stat;
+
+use crate::error::SendError;
+use crate::folder::{size_of, time_of};
+use crate::limits::{DATA_BYTES, FAREWELL, GREETING, MESSAGE_BYTES};
+use crate::manifest::Entry;
+use crate::scan::Source;
+use crate::stream::{Observer, Stream};
+use crate::wire::{self, FromReceiver, FromSender, HEADER, Hash, WireError, printable};
+
+/// Small files and messages leave together when there are so many bytes of them; larger content at once.
+const BATCH: usize = 64 << 10;
+
+/// How a receipt ended well.
+///
+/// ```
+/// use peersock_files::Sent;
+///
+/// assert_ne!(Sent::Listed, Sent::Received { bytes: 0, files: 0 });
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// The receiver has everything, verified and written.
+    Received {
+        /// Bytes of content that were sent to it.
+        bytes: u64,
+        /// Files that it did not have.
+        files: u32,
+    },
+    /// It wanted to see the manifest only.
+    Listed,
+}
+
+/// A file that a receiver wants.
+struct Want {
+    index: u32,
+    offset: u64,
+    hash: Hash,
+}
+
+/// Why sending stops.
+enum Stop {
+    /// The receiver has said something before everything was sent, or has gone.
+    Receiver,
+    Failed(SendError),
+}
+
+impl<E: Into<SendError>> From<E> for Stop {
+    fn from(error: E) -> Stop {
+        Stop::Failed(error.into())
+    }
+}
+
+/// Sends what `source` has to one receiver, and waits until it says that everything is written.
+///
+/// # Errors
+/// [`SendError`]. The receiver is told the reason if that is this end's.
+pub fn send<S: Stream>(stream: &S, source: &Source, observer: &dyn Observer) -> Result<Sent, SendError> {
+    let mut writer = BufWriter::with_capacity(BATCH, stream.try_clone()?);
+    let mut reader = BufReader::with_capacity(MESSAGE_BYTES, stream.try_clone()?);
+    let asked = ask(stream, &mut reader, &mut writer, source);
+    let wants = match asked {
+        Ok(Some(wants)) => wants,
+        Ok(None) => return Ok(Sent::Listed),
+        Err(error) => {
+            if say_failure(&mut writer, &error) {
+                let _ = stream.shutdown(Shutdown::Write);
+                let _ = stream.set_read_timeout(Some(FAREWELL));
+                let _ = reader.read(&mut [0]);
+            }
+            return Err(error);
+        }
+    };
+    let is_stopped = AtomicBool::new(false);
+    let (said, verdict) = mpsc::channel();
+    thread::scope(|scope| {
+        let is_stopped = &is_stopped;
+        scope.spawn(move || {
+            let message = wire::read_message::<FromReceiver>(&mut reader);
+            is_stopped.store(true, Ordering::Relaxed);
+            // Nobody waits for it after `FAREWELL`.
+            let _ = said.send(message);
+        });
+        let sent = send_files(&mut writer, source, &wants, is_stopped, observer);
+        let ended = conclude(stream, &mut writer, sent, &verdict);
+        if ended.is_err() {
+            // The thread may still wait for a receiver that says nothing.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+        ended.map(|bytes| Sent::Received { bytes, files: wants.len() as u32 })
+    })
+}
+
+/// Tells a receiver why it is not served, and whether it should come back soon.
+pub fn refuse<S: Stream>(stream: &mut S, reason: &str, again: bool) {
+    let reason = printable(reason);
+    let told = wire::write_greeting(stream)
+        .and_then(|()| wire::write_message(stream, &FromSender::Failed { reason, again }))
+        .and_then(|()| stream.flush());
+    if told.is_ok() {
+        let _ = stream.shutdown(Shutdown::Write);
+    }
+}
+
+/// Greets, sends the manifest, and finds out what the receiver wants; `None` if that is nothing but the
+/// manifest.
+fn ask<S: Stream>(
+    stream: &S,
+    reader: &mut BufReader<S>,
+    writer: &mut BufWriter<S>,
+    source: &Source,
+) -> Result<Option<Vec<Want>>, SendError> {
+    wire::write_greeting(writer)?;
+    writer.flush()?;
+    stream.set_read_timeout(Some(GREETING))?;
+    wire::read_greeting(reader)?;
+    stream.set_read_timeout(None)?;
+    let manifest = source.manifest();
+    let entries = manifest.entries().len() as u32;
+    wire::write_message(writer, &FromSender::Manifest { entries, left_out: source.left_out_count() })?;
+    for entry in manifest.entries() {
+        wire::write_message(writer, &FromSender::Entry(entry.clone()))?;
+    }
+    writer.flush()?;
+
+    let mut same = Vec::new();
+    let mut next = 0;
+    loop {
+        match wire::read_message(reader)? {
+            FromReceiver::Compare { index, hash } => {
+                let (entry, size) = file(source, index, &mut next)?;
+                same.push(hash_of(source, entry, size)? == Some(hash));
+            }
+            FromReceiver::Compared => break,
+            FromReceiver::Listed => return Ok(None),
+            other => return Err(unexpected(other)),
+        }
+    }
+    // Not before all are read: a receiver that writes does not read meanwhile.
+    for same in same {
+        wire::write_message(writer, &FromSender::Same(same))?;
+    }
+    writer.flush()?;
+
+    let mut wants = Vec::new();
+    let mut next = 0;
+    loop {
+        match wire::read_message(reader)? {
+            FromReceiver::Want { index, offset, hash } => {
+                let (_, size) = file(source, index, &mut next)?;
+                if offset > size {
+                    return Err(WireError::Unexpected("a file is wanted from behind its end").into());
+                }
+                wants.push(Want { index, offset, hash });
+            }
+            FromReceiver::Wanted => return Ok(Some(wants)),
+            other => return Err(unexpected(other)),
+        }
+    }
+}
+
+/// The file with a number that the receiver has named; numbers grow, so there are no more than entries.
+fn file<'a>(source: &'a Source, index: u32, next: &mut u32) -> Result<(&'a Entry, u64), WireError> {
+    let found = source.manifest().file(index).filter(|_| index >= *next);
+    *next = index.saturating_add(1);
+    found.ok_or(WireError::Unexpected("a file is named that is none, or out of order"))
+}
+
+fn unexpected(message: FromReceiver) -> SendError {
+    match message {
+        FromReceiver::Failed { reason } => SendError::Receiver { reason: printable(&reason) },
+        _ => WireError::Unexpected("a message came at the wrong time").into(),
+    }
+}
+
+/// The hash of a whole file; `None` if it is not as the manifest says.
+fn hash_of(source: &Source, entry: &Entry, size: u64) -> Result<Option<Hash>, SendError> {
+    let (file, stat) = open(source, entry)?;
+    if size_of(&stat) != size {
+        return Ok(None);
+    }
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(file.take(size)).map_err(|error| local(entry, error))?;
+    Ok(Some(*hasher.finalize().as_bytes()))
+}
+
+/// Sends all that is wanted; the bytes of content.
+fn send_files(
+    writer: &mut impl Write,
+    source: &Source,
+    wants: &[Want],
+    is_stopped: &AtomicBool,
+    observer: &dyn Observer,
+) -> Result<u64, Stop> {
+    let size = |want: &Want| source.manifest().file(want.index).map_or(0, |(_, size)| size);
+    let bytes = wants.iter().map(|want| size(want) - want.offset).sum();
+    observer.begins(bytes, wants.len() as u32);
+    let mut buffer = vec![0; HEADER + DATA_BYTES];
+    let mut sent = 0;
+    for want in wants {
+        let (entry, _) = source.manifest().file(want.index).expect("it was checked");
+        sent += send_file(writer, source, entry, want, &mut buffer, is_stopped, observer)?;
+    }
+    wire::write_message(writer, &FromSender::Complete)?;
+    writer.flush()?;
+    Ok(sent)
+}
+
+fn send_file(
+    writer: &mut impl Write,
+    source: &Source,
+    entry: &Entry,
+    want: &Want,
+    buffer: &mut [u8],
+    is_stopped: &AtomicBool,
+    observer: &dyn Observer,
+) -> Result<u64, Stop> {
+    let (mut file, stat) = open(source, entry)?;
+    check_unchanged(entry, &stat)?;
+    let mut hasher = blake3::Hasher::new();
+    let mut offset = want.offset;
+    if offset > 0 {
+        hash_prefix(&mut file, offset, &mut hasher, buffer, is_stopped, entry)?;
+        if *hasher.finalize().as_bytes() != want.hash {
+            // The receiver's part is of another file.
+            offset = 0;
+            hasher.reset();
+            file.seek(SeekFrom::Start(0)).map_err(|error| local(entry, error))?;
+        }
+    }
+    wire::write_message(writer, &FromSender::Begin { index: want.index, offset })?;
+    let mut left = entry.size() - offset;
+    while left > 0 {
+        let content = &mut buffer[HEADER..];
+        let count = read(&mut file, content, left, entry)?;
+        stop_if(is_stopped)?;
+        hasher.update(&content[..count]);
+        wire::write_content(writer, buffer, count)?;
+        observer.moved(count as u64);
+        left -= count as u64;
+    }
+    // What was written before the manifest's time could be seen may have changed since: the time tells.
+    let stat = rustix::fs::fstat(&file).map_err(|error| local(entry, error))?;
+    check_unchanged(entry, &stat)?;
+    wire::write_message(writer, &FromSender::End { hash: *hasher.finalize().as_bytes() })?;
+    Ok(entry.size() - offset)
+}
+
+fn hash_prefix(
+    file: &mut File,
+    mut left: u64,
+    hasher: &mut blake3::Hasher,
+    buffer: &mut [u8],
+    is_stopped: &AtomicBool,
+    entry: &Entry,
+) -> Result<(), Stop> {
+    while left > 0 {
+        let count = read(file, buffer, left, entry)?;
+        stop_if(is_stopped)?;
+        hasher.update(&buffer[..count]);
+        left -= count as u64;
+    }
+    Ok(())
+}
+
+/// Reads some of what is left, which is at least one byte.
+fn read(file: &mut File, buffer: &mut [u8], left: u64, entry: &Entry) -> Result<usize, SendError> {
+    let most = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+    loop {
+        match file.read(&mut buffer[..most]) {
+            Ok(0) => return Err(changed(entry)),
+            Ok(count) => return Ok(count),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(local(entry, error)),
+        }
+    }
+}
+
+fn stop_if(is_stopped: &AtomicBool) -> Result<(), Stop> {
+    match is_stopped.load(Ordering::Relaxed) {
+        true => Err(Stop::Receiver),
+        false => Ok(()),
+    }
+}
+
+fn open(source: &Source, entry: &Entry) -> Result<(File, Stat), SendError> {
+    source.open(&entry.path).map_err(|error| local(entry, error))
+}
+
+fn check_unchanged(entry: &Entry, stat: &Stat) -> Result<(), SendError> {
+    match size_of(stat) == entry.size() && time_of(stat) == entry.time {
+        true => Ok(()),
+        false => Err(changed(entry)),
+    }
+}
+
+fn changed(entry: &Entry) -> SendError {
+    SendError::Changed { path: entry.path.to_string() }
+}
+
+fn local(entry: &Entry, source: impl Into<std::io::Error>) -> SendError {
+    SendError::Local { path: entry.path.to_string(), source: source.into() }
+}
+
+/// Finds out what the receiver has to say in the end, or tells it why there is no good one.
+fn conclude<S: Stream>(
+    stream: &S,
+    writer: &mut BufWriter<S>,
+    sent: Result<u64, Stop>,
+    verdict: &Receiver<Result<FromReceiver, WireError>>,
+) -> Result<u64, SendError> {
+    let judge = |verdict| match verdict {
+        Ok(FromReceiver::Failed { reason }) => Err(SendError::Receiver { reason: printable(&reason) }),
+        Ok(FromReceiver::Received) => Ok(()),
+        Ok(_) => Err(WireError::Unexpected("a message came at the wrong time").into()),
+        Err(error) => Err(SendError::from(error)),
+    };
+    match sent {
+        Ok(bytes) => {
+            let verdict = verdict.recv().expect("the thread says something before it ends");
+            judge(verdict).map(|()| bytes)
+        }
+        Err(Stop::Receiver) => {
+            let verdict = verdict.recv().expect("the thread has stopped this one");
+            judge(verdict)?;
+            Err(WireError::Unexpected("it says that it has what was not sent yet").into())
+        }
+        Err(Stop::Failed(error)) => {
+            if say_failure(writer, &error) {
+                let _ = stream.shutdown(Shutdown::Write);
+            }
+            match verdict.recv_timeout(FAREWELL) {
+                // That is why writing has failed.
+                Ok(Ok(FromReceiver::Failed { reason })) => {
+                    Err(SendError::Receiver { reason: printable(&reason) })
+                }
+                _ => Err(error),
+            }
+        }
+    }
+}
+
+/// Tells the receiver why this end gives up, if the connection still stands.
+fn say_failure(writer: &mut impl Write, error: &SendError) -> bool {
+    let (reason, again) = match error {
+        SendError::Wire(WireError::Stream(_)) | SendError::Receiver { .. } => return false,
+        error => (error.to_string(), false),
+    };
+    let told = wire::write_message(writer, &FromSender::Failed { reason: printable(&reason), again });
+    told.and_then(|()| writer.flush()).is_ok()
+}

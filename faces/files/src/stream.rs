@@ -1,0 +1,88 @@
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use crate::manifest::Manifest;
+
+/// A connection in both directions, of which several threads may have handles.
+///
+/// ```
+/// use std::io::{Read as _, Write as _};
+/// use std::os::unix::net::UnixStream;
+///
+/// use peersock_files::Stream;
+///
+/// let (mut here, there) = UnixStream::pair()?;
+/// let mut another = Stream::try_clone(&there)?;
+/// here.write_all(b"x")?;
+/// another.read_exact(&mut [0])?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub trait Stream: Read + Write + Send + Sized {
+    /// Another handle of the same connection.
+    ///
+    /// # Errors
+    /// Those of the system, when there are no more handles.
+    fn try_clone(&self) -> io::Result<Self>;
+
+    /// Ends one direction or both. Threads that wait on the connection return.
+    ///
+    /// # Errors
+    /// If the connection has ended.
+    fn shutdown(&self, how: Shutdown) -> io::Result<()>;
+
+    /// How long a read waits at most; it then fails with `WouldBlock` or `TimedOut`.
+    ///
+    /// # Errors
+    /// For a time of zero.
+    fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()>;
+}
+
+macro_rules! streams {
+    ($($stream:ty),+) => {$(
+        impl Stream for $stream {
+            fn try_clone(&self) -> io::Result<Self> {
+                <$stream>::try_clone(self)
+            }
+
+            fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+                <$stream>::shutdown(self, how)
+            }
+
+            fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+                <$stream>::set_read_timeout(self, timeout)
+            }
+        }
+    )+};
+}
+
+streams!(UnixStream, std::net::TcpStream, peersock::blocking::TcpStream);
+
+/// Is told what happens, for people. Calls come from the thread that transfers, and should be short.
+///
+/// ```
+/// struct Silent;
+/// impl peersock_files::Observer for Silent {}
+/// ```
+pub trait Observer: Sync {
+    /// The manifest has come; the sender has left out so many entries.
+    fn announced(&self, manifest: &Manifest, left_out: u32) {
+        let _ = (manifest, left_out);
+    }
+
+    /// So many bytes of so many files are going to be transferred; other files are there already.
+    fn begins(&self, bytes: u64, files: u32) {
+        let _ = (bytes, files);
+    }
+
+    /// So many bytes of content more have been sent or written.
+    fn moved(&self, bytes: u64) {
+        let _ = bytes;
+    }
+
+    /// What is there already is read, to compare it: so many bytes more.
+    fn compared(&self, bytes: u64) {
+        let _ = bytes;
+    }
+}

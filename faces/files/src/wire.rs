@@ -1,0 +1,331 @@
+//! What crosses the stream: a greeting, then frames.
+//!
+//! ```text
+//!  greeting  "psfiles" (7 bytes), version (1 byte)
+//!  frame     kind (1 byte: 0 a message, 1 content), length (3 bytes, network order), so many bytes
+//! ```
+//!
+//! A message is [`FromSender`] or [`FromReceiver`] as postcard writes it, of at most 16 KiB; content is 1 to
+//! 256 KiB of a file. A frame that announces more is refused before anything is kept for it.
+
+use std::io::{self, Read, Write};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::limits::{DATA_BYTES, MESSAGE_BYTES, REASON_BYTES};
+use crate::manifest::Entry;
+
+const MAGIC: &[u8; 7] = b"psfiles";
+
+/// The version of everything behind the greeting.
+pub(crate) const VERSION: u8 = 1;
+
+const MESSAGE: u8 = 0;
+const CONTENT: u8 = 1;
+
+pub(crate) type Hash = [u8; 32];
+
+/// What a sender says.
+///
+/// ```
+/// use peersock_files::{FromSender, WireError};
+///
+/// let frame = FromSender::Manifest { entries: 2, left_out: 0 }.to_frame();
+/// assert_eq!(FromSender::from_frame(&frame)?, FromSender::Manifest { entries: 2, left_out: 0 });
+/// # Ok::<(), WireError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromSender {
+    /// So many entries follow, each as an [`Entry`](FromSender::Entry).
+    Manifest {
+        /// Their number.
+        entries: u32,
+        /// How many the sender cannot send.
+        left_out: u32,
+    },
+    /// The next entry of the manifest.
+    Entry(Entry),
+    /// The answer to the next comparison: whether the receiver's file is the same.
+    Same(bool),
+    /// Content of the file with this number follows, from this byte on.
+    Begin {
+        /// The number of the entry.
+        index: u32,
+        /// The offset in bytes: what was asked for, or 0 if the receiver's part is of another file.
+        offset: u64,
+    },
+    /// The file is complete.
+    End {
+        /// The BLAKE3 hash of all of it.
+        hash: Hash,
+    },
+    /// All that was asked for has been sent.
+    Complete,
+    /// The sender gives up.
+    Failed {
+        /// Why, for people.
+        reason: String,
+        /// Whether it is worth trying again soon.
+        again: bool,
+    },
+}
+
+/// What a receiver says.
+///
+/// ```
+/// use peersock_files::{FromReceiver, WireError};
+///
+/// let frame = FromReceiver::Received.to_frame();
+/// assert_eq!(FromReceiver::from_frame(&frame)?, FromReceiver::Received);
+/// # Ok::<(), WireError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromReceiver {
+    /// It has a file of this length already. In the order of the entries.
+    Compare {
+        /// The number of the entry.
+        index: u32,
+        /// The BLAKE3 hash of what it has.
+        hash: Hash,
+    },
+    /// There is no more to compare.
+    Compared,
+    /// It wants a file. In the order of the entries.
+    Want {
+        /// The number of the entry.
+        index: u32,
+        /// How many bytes of it are there.
+        offset: u64,
+        /// The BLAKE3 hash of these; anything if there are none.
+        hash: Hash,
+    },
+    /// It wants nothing more.
+    Wanted,
+    /// Everything is verified and written.
+    Received,
+    /// It wanted to see the manifest only.
+    Listed,
+    /// It gives up.
+    Failed {
+        /// Why, for people.
+        reason: String,
+    },
+}
+
+macro_rules! messages {
+    ($($message:ty),+) => {$(
+        impl $message {
+            /// The message as the frame that is sent.
+            pub fn to_frame(&self) -> Vec<u8> {
+                frame(self)
+            }
+
+            /// Reads a frame, which must have this message in it and nothing behind it.
+            ///
+            /// # Errors
+            /// [`WireError`] if it has not.
+            pub fn from_frame(mut frame: &[u8]) -> Result<$message, WireError> {
+                let message = read_message(&mut frame)?;
+                match frame {
+                    [] => Ok(message),
+                    _ => Err(WireError::Message),
+                }
+            }
+        }
+    )+};
+}
+
+messages!(FromSender, FromReceiver);
+
+/// Why what came is not understood.
+///
+/// ```
+/// use peersock_files::{FromSender, WireError};
+///
+/// assert!(matches!(FromSender::from_frame(&[7, 0, 0, 0]), Err(WireError::Kind(7))));
+/// ```
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum WireError {
+    /// The stream has failed or ended.
+    #[error("{0}")]
+    Stream(#[from] io::Error),
+    /// The other end is another program.
+    #[error("the other end does not speak the protocol of `peersock send`")]
+    Magic,
+    /// The other end speaks another version.
+    #[error("the other end speaks version {0} of the protocol, and this one version {VERSION}")]
+    Version(u8),
+    /// There are no such frames.
+    #[error("a frame of the unknown kind {0}")]
+    Kind(u8),
+    /// A frame says that it is longer than any.
+    #[error("a frame of {0} bytes is too long")]
+    Long(u32),
+    /// A message is none, or something is behind it.
+    #[error("a message that makes no sense")]
+    Message,
+    /// A frame came where another one belongs.
+    #[error("{0}")]
+    Unexpected(&'static str),
+}
+
+/// Writes what both ends begin with.
+pub(crate) fn write_greeting(stream: &mut impl Write) -> io::Result<()> {
+    stream.write_all(MAGIC)?;
+    stream.write_all(&[VERSION])
+}
+
+/// Reads what both ends begin with.
+///
+/// # Errors
+/// [`WireError::Magic`], [`WireError::Version`], and those of the stream.
+pub fn read_greeting(stream: &mut impl Read) -> Result<(), WireError> {
+    let mut greeting = [0; MAGIC.len() + 1];
+    stream.read_exact(&mut greeting)?;
+    let (magic, version) = greeting.split_at(MAGIC.len());
+    match (magic == MAGIC, version[0]) {
+        (false, _) => Err(WireError::Magic),
+        (true, VERSION) => Ok(()),
+        (true, other) => Err(WireError::Version(other)),
+    }
+}
+
+/// A message of either end.
+pub(crate) trait Message: Serialize + DeserializeOwned {}
+
+impl Message for FromSender {}
+impl Message for FromReceiver {}
+
+pub(crate) fn write_message(stream: &mut impl Write, message: &impl Message) -> io::Result<()> {
+    stream.write_all(&frame(message))
+}
+
+fn frame(message: &impl Message) -> Vec<u8> {
+    let bytes = postcard::to_extend(message, vec![0; HEADER]).expect("memory is all that it needs");
+    let mut bytes: Vec<u8> = bytes;
+    let header = header(MESSAGE, bytes.len() - HEADER);
+    bytes[..HEADER].copy_from_slice(&header);
+    bytes
+}
+
+/// Bytes in front of a frame's content.
+pub(crate) const HEADER: usize = 4;
+
+/// Writes content, 1 to [`DATA_BYTES`] of it, which stands in the buffer behind room for the header: so that
+/// it leaves in one piece.
+pub(crate) fn write_content(stream: &mut impl Write, buffer: &mut [u8], length: usize) -> io::Result<()> {
+    buffer[..HEADER].copy_from_slice(&header(CONTENT, length));
+    stream.write_all(&buffer[..HEADER + length])
+}
+
+fn header(kind: u8, length: usize) -> [u8; HEADER] {
+    let length = u32::try_from(length).expect("frames are short");
+    (u32::from(kind) << 24 | length).to_be_bytes()
+}
+
+/// What a frame of the sender is.
+pub(crate) enum Frame {
+    Message(FromSender),
+    /// The buffer has so many bytes of content.
+    Content(usize),
+}
+
+/// Reads one frame; content goes to `buffer`, which has [`DATA_BYTES`].
+pub(crate) fn read_frame(stream: &mut impl Read, buffer: &mut [u8]) -> Result<Frame, WireError> {
+    match read_header(stream)? {
+        (MESSAGE, length) => Ok(Frame::Message(read_body(stream, length)?)),
+        (_, length) => {
+            let length = length as usize;
+            stream.read_exact(&mut buffer[..length])?;
+            Ok(Frame::Content(length))
+        }
+    }
+}
+
+/// Reads one message.
+pub(crate) fn read_message<M: Message>(stream: &mut impl Read) -> Result<M, WireError> {
+    match read_header(stream)? {
+        (MESSAGE, length) => read_body(stream, length),
+        _ => Err(WireError::Unexpected("content where a message belongs")),
+    }
+}
+
+/// The kind and length of a frame, which are within the limits.
+fn read_header(stream: &mut impl Read) -> Result<(u8, u32), WireError> {
+    let mut header = [0; 4];
+    stream.read_exact(&mut header)?;
+    let [kind, ..] = header;
+    let length = u32::from_be_bytes(header) & 0xff_ffff;
+    let longest = match kind {
+        MESSAGE => MESSAGE_BYTES,
+        CONTENT => DATA_BYTES,
+        other => return Err(WireError::Kind(other)),
+    };
+    match length as usize {
+        0 => Err(WireError::Message),
+        within if within <= longest => Ok((kind, length)),
+        _ => Err(WireError::Long(length)),
+    }
+}
+
+fn read_body<M: Message>(stream: &mut impl Read, length: u32) -> Result<M, WireError> {
+    let mut body = vec![0; length as usize];
+    stream.read_exact(&mut body)?;
+    match postcard::take_from_bytes(&body) {
+        Ok((message, [])) => Ok(message),
+        _ => Err(WireError::Message),
+    }
+}
+
+/// A reason as it may be shown: of bounded length, without what would draw on a terminal.
+pub(crate) fn printable(reason: &str) -> String {
+    let shown: String =
+        reason.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect();
+    let end = (0..=shown.len().min(REASON_BYTES)).rev().find(|end| shown.is_char_boundary(*end));
+    shown[..end.unwrap_or(0)].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_are_refused_before_anything_is_kept() {
+        for (header, reads) in [
+            ([0, 0, 0, 0], false),
+            ([0, 0, 0x40, 1], false),
+            ([1, 4, 0, 1], false),
+            ([2, 0, 0, 1], false),
+            ([1, 4, 0, 0], true),
+            ([0, 0, 0x40, 0], true),
+        ] {
+            assert_eq!(read_header(&mut &header[..]).is_ok(), reads, "{header:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_may_follow_a_message() {
+        let mut frame = FromReceiver::Wanted.to_frame();
+        frame[3] += 1;
+        frame.push(0);
+        assert!(matches!(FromReceiver::from_frame(&frame), Err(WireError::Message)));
+    }
+
+    #[test]
+    fn reasons_do_not_draw_on_terminals_and_are_short() {
+        assert_eq!(printable("a\u{1b}[2Jb\n"), "a\u{fffd}[2Jb\u{fffd}");
+        assert!(printable(&"é".repeat(4000)).len() <= REASON_BYTES);
+    }
+
+    #[test]
+    fn other_programs_and_versions_are_told_apart() {
+        let greet = |bytes: &[u8]| read_greeting(&mut &bytes[..]);
+        assert!(greet(b"psfiles\x01").is_ok());
+        assert!(matches!(greet(b"psfiles\x02"), Err(WireError::Version(2))));
+        assert!(matches!(greet(b"GET / HT"), Err(WireError::Magic)));
+        assert!(matches!(greet(b"psf"), Err(WireError::Stream(_))));
+    }
+}

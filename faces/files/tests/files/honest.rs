@@ -1,0 +1,159 @@
+//! What arrives, and what is in the way.
+
+use std::fs::{self, FileTimes};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::thread;
+use std::time::{Duration, SystemTime};
+
+use peersock_files::{Options, Receipt, ReceiveError, ScanError, SendError, Sent, Source, receive, send};
+
+use crate::common::{Scene, Silent, content};
+
+#[test]
+fn a_folder_arrives_as_it_is() {
+    let scene = Scene::new();
+    scene.write("tree/a/large", &content(3_000_001, 1));
+    scene.write("tree/a/none", b"");
+    scene.write("tree/ü and spaces", b"name");
+    scene.write("tree/run.sh", b"#!/bin/sh\n");
+    fs::set_permissions(scene.from("tree/run.sh"), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::create_dir(scene.from("tree/empty")).unwrap();
+    symlink("a/large", scene.from("tree/link")).unwrap();
+    symlink("../run.sh", scene.from("tree/a/up")).unwrap();
+    let old = FileTimes::new().set_modified(SystemTime::UNIX_EPOCH + Duration::from_nanos(1_234_567_890));
+    for name in ["tree/run.sh", "tree/empty", "tree/a", "tree"] {
+        fs::File::open(scene.from(name)).unwrap().set_times(old).unwrap();
+    }
+    let receipt = scene.received(&["tree"]);
+    assert_eq!(receipt, Receipt { files: 4, bytes: 3_000_015, there: 0, left_out: 0 });
+    scene.check_same();
+    // The second time nothing is transferred.
+    assert_eq!(scene.received(&["tree"]), Receipt { there: 4, ..Receipt::default() });
+    scene.check_same();
+}
+
+#[test]
+fn many_small_files_do_not_wait_for_answers() {
+    let scene = Scene::new();
+    for number in 0..2000 {
+        scene.write(&format!("many/{number}"), &content(number % 50, 2));
+    }
+    assert_eq!(scene.received(&["many"]).files, 2000);
+    scene.check_same();
+    assert_eq!(scene.received(&["many"]).there, 2000);
+}
+
+#[test]
+fn several_files_are_sent_under_their_names() {
+    let scene = Scene::new();
+    scene.write("deep/er/one", b"1");
+    scene.write("two", b"22");
+    symlink(scene.from("two"), scene.from("three")).unwrap();
+    scene.received(&["deep/er/one", "three"]);
+    assert_eq!(fs::read(scene.to("one")).unwrap(), b"1");
+    assert_eq!(fs::read(scene.to("three")).unwrap(), b"22", "what is named itself is followed");
+    assert!(fs::symlink_metadata(scene.to("three")).unwrap().is_file());
+    let error = Source::scan(&[scene.from("two"), scene.from("deep/../two")]).unwrap_err();
+    assert!(matches!(error, ScanError::SameName { name } if name == "two"));
+    let error = Source::scan(&[scene.from("nothing")]).unwrap_err();
+    assert!(matches!(error, ScanError::Local { .. }));
+}
+
+#[test]
+fn what_cannot_be_sent_is_left_out_and_said_to_be() {
+    let scene = Scene::new();
+    scene.write("tree/file", b"x");
+    scene.write("tree/back\\slash", b"x");
+    scene.write("tree/.y.peersock-part", b"x");
+    scene.write("tree/line\nbreak", b"x");
+    symlink("/etc/passwd", scene.from("tree/absolute")).unwrap();
+    symlink("../../out", scene.from("tree/out")).unwrap();
+    symlink("../other", scene.from("tree/beside")).unwrap();
+    symlink("inner/../../x", scene.from("tree/winding")).unwrap();
+    let _socket = UnixListener::bind(scene.from("tree/socket")).unwrap();
+    let source = scene.source(&["tree"]);
+    let paths: Vec<_> = source.left_out().iter().map(|left_out| left_out.path.as_str()).collect();
+    let expected = [
+        "tree/.y.peersock-part",
+        "tree/absolute",
+        "tree/back\\\\slash",
+        "tree/beside",
+        "tree/line\\nbreak",
+        "tree/out",
+        "tree/socket",
+        "tree/winding",
+    ];
+    assert_eq!(paths, expected);
+    let receipt = scene.received(&["tree"]);
+    assert_eq!((receipt.files, receipt.left_out), (1, 8));
+    assert_eq!(fs::read_dir(scene.to("tree")).unwrap().count(), 1);
+}
+
+#[test]
+fn what_is_there_already_is_not_overwritten_unless_that_is_to_be() {
+    let scene = Scene::new();
+    scene.write("tree/a", b"theirs");
+    scene.write("tree/b", b"longer than mine");
+    scene.write("tree/same", b"same");
+    symlink("a", scene.from("tree/link")).unwrap();
+    fs::create_dir(scene.to("tree")).unwrap();
+    for (name, content) in [("a", "mine!!"), ("b", "mine"), ("same", "same"), ("link", "mine")] {
+        fs::write(scene.to(&format!("tree/{name}")), content).unwrap();
+    }
+    let source = scene.source(&["tree"]);
+    let (sent, received) = scene.transfer(&source, Options::default());
+    let Err(ReceiveError::Conflicts { mut named, more: 0 }) = received else { panic!("{received:?}") };
+    named.sort();
+    assert_eq!(named, ["tree/a", "tree/b", "tree/link"]);
+    let Err(SendError::Receiver { reason }) = sent else { panic!("{sent:?}") };
+    assert!(reason.contains("tree/a") && reason.contains("there already"), "{reason}");
+    assert_eq!(fs::read(scene.to("tree/a")).unwrap(), b"mine!!");
+    assert_eq!(fs::read(scene.to("tree/link")).unwrap(), b"mine");
+
+    let overwrite = Options { overwrite: true, ..Options::default() };
+    let (sent, received) = scene.transfer(&source, overwrite);
+    assert_eq!(sent.unwrap(), Sent::Received { bytes: 22, files: 2 });
+    assert_eq!(received.unwrap().there, 1);
+    assert_eq!(fs::read(scene.to("tree/b")).unwrap(), b"longer than mine");
+    assert_eq!(fs::read_link(scene.to("tree/link")).unwrap().as_os_str(), "a");
+
+    // A folder is never replaced by a file, or the other way round.
+    fs::remove_file(scene.to("tree/a")).unwrap();
+    fs::create_dir(scene.to("tree/a")).unwrap();
+    let (_, received) = scene.transfer(&source, overwrite);
+    assert!(matches!(received, Err(ReceiveError::Conflicts { .. })), "{received:?}");
+}
+
+#[test]
+fn a_list_transfers_nothing() {
+    let scene = Scene::new();
+    scene.write("file", b"content");
+    let options = Options { list_only: true, ..Options::default() };
+    let (sent, received) = scene.transfer(&scene.source(&["file"]), options);
+    assert_eq!((sent.unwrap(), received.unwrap()), (Sent::Listed, Receipt::default()));
+    assert_eq!(fs::read_dir(scene.to("")).unwrap().count(), 0);
+}
+
+#[test]
+fn several_receivers_get_everything_at_once() {
+    let scene = Scene::new();
+    scene.write("file", &content(2_000_000, 3));
+    let source = scene.source(&["file"]);
+    thread::scope(|scope| {
+        for number in 0..4 {
+            let (scene, source) = (&scene, &source);
+            scope.spawn(move || {
+                let to = scene.to(&number.to_string());
+                fs::create_dir(&to).unwrap();
+                let folder = peersock_files::Folder::open(&to).unwrap();
+                let (here, there) = UnixStream::pair().unwrap();
+                thread::scope(|scope| {
+                    scope.spawn(|| send(&here, source, &Silent).unwrap());
+                    receive(&there, &folder, Options::default(), &Silent).unwrap();
+                });
+                assert_eq!(fs::read(to.join("file")).unwrap(), content(2_000_000, 3));
+            });
+        }
+    });
+}

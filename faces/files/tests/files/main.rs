@@ -1,0 +1,7 @@
+//! Receipts over streams that break, and with ends that lie.
+
+mod common;
+mod honest;
+mod hostile;
+mod interrupted;
+mod properties;
