@@ -33,6 +33,7 @@ mod ping;
 mod progress;
 mod proxy;
 mod reach;
+mod rest;
 mod root;
 mod root_watch;
 mod run;
@@ -98,6 +99,7 @@ enum Command {
     Run(run::Args),
     Proxy(proxy::Args),
     Forward(forward::Args),
+    Rest(rest::Args),
     Root(root::Args),
     Up(up::Args),
     #[command(hide = true)]
@@ -152,6 +154,7 @@ fn run(cli: &Cli) -> Outcome {
         Command::Run(args) => run::run(args),
         Command::Proxy(args) => proxy::run(args),
         Command::Forward(args) => forward::run(args),
+        Command::Rest(args) => rest::run(args),
         Command::Root(args) => root::run(args),
         Command::Up(args) => up::run(args),
         Command::RunGuard(args) => run::guard(args),
