@@ -212,6 +212,7 @@ impl Pipe {
                 "messages": queue.len(),
                 "bytes": queue.bytes(),
                 "dropped": queue.dropped,
+                "waiting": queue.waiting,
             })
         };
         let named = queues.by_name.iter().filter(|(name, _)| *name != ALL);

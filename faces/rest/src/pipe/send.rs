@@ -35,7 +35,7 @@ impl Sender {
         let Sender::Tcp(half) = self else { return };
         let half = half.lock().await.take();
         if reset {
-            half.map(reset_and_drop);
+            reset_and_drop(half);
         }
     }
 }
@@ -58,7 +58,8 @@ impl Datagrams {
     }
 }
 
-fn reset_and_drop(half: peersock::net::OwnedWriteHalf) {
+fn reset_and_drop(half: Option<peersock::net::OwnedWriteHalf>) {
+    let Some(half) = half else { return };
     let _ = half.as_ref().set_linger(Some(Duration::ZERO));
     half.forget();
 }
@@ -96,7 +97,7 @@ impl Pipe {
                     written = writing.write_all(data) => written,
                     () = self.closed() => {
                         // A part may be there: the other end must not take it for all.
-                        half.take().map(reset_and_drop);
+                        reset_and_drop(half.take());
                         return Err(End::Closed.problem(&self.name));
                     }
                 };

@@ -4,8 +4,6 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::Shutdown;
 use std::time::Duration;
 
-use serde_json::json;
-
 use crate::client::Client;
 use crate::scene::{PATIENCE, Scene, TOKEN, large};
 
@@ -92,17 +90,15 @@ fn a_tunnel_passes_resets_on() {
     (&socket).write_all(head.as_bytes()).expect("room");
     let mut byte = [0];
     there.read_exact(&mut byte).expect("the tunnel is there");
-    socket2_linger(&socket);
+    read_a_part(&socket);
     drop(socket);
     let error = there.read(&mut byte).expect_err("it is no clean end");
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
 }
 
-/// Has a connection reset when it is dropped: it is closed with something unread.
-fn socket2_linger(socket: &std::net::TcpStream) {
-    let mut head = [0; 4];
-    // The answer's first bytes; the rest stays unread.
-    (&mut &*socket).read_exact(&mut head).expect("an answer");
+/// Leaves a part of the answer unread, so that the connection is reset when it is dropped.
+fn read_a_part(mut socket: &std::net::TcpStream) {
+    socket.read_exact(&mut [0; 4]).expect("an answer");
 }
 
 #[test]
@@ -180,6 +176,7 @@ fn closing_ends_what_waits() {
                 client.chunk(&piece);
             }
         });
+        scene.wait_pipe("one", |pipe| pipe["queue"]["waiting"] == 1);
         let begin = std::time::Instant::now();
         let mut last = None;
         // It is stuck when nothing more is counted.
@@ -238,7 +235,7 @@ fn the_end_of_the_server_ends_what_waits_and_lets_go_on_what_does_not() {
     let other = scene.pipe("two");
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| scene.ask("GET", "/v1/pipes/two/messages?timeout=3600", b""));
-        scene.wait_waiting(&waiting);
+        scene.wait_pipe("two", |pipe| pipe["queue"]["waiting"] == 1);
         let stopping = scope.spawn(|| scene.stop(PATIENCE));
         let reply = waiting.join().expect("no panic");
         assert!(matches!(reply.status, 503), "{reply:?}");
@@ -252,16 +249,4 @@ fn the_end_of_the_server_ends_what_waits_and_lets_go_on_what_does_not() {
         assert_eq!(stopping.join().expect("no panic"), 0, "nothing was cut off");
     });
     drop(other);
-}
-
-impl Scene {
-    /// A request that waits counts as a connection; then it is one.
-    fn wait_waiting<T>(&self, waiting: &std::thread::ScopedJoinHandle<'_, T>) {
-        let begin = std::time::Instant::now();
-        // Another request over the same pipe is answered after that one has begun to wait, in the end.
-        while begin.elapsed() < Duration::from_millis(300) {
-            assert!(!waiting.is_finished());
-            self.ask_json("POST", "/v1/pipes", &json!({}));
-        }
-    }
 }
