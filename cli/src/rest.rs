@@ -86,7 +86,9 @@ pub(crate) fn run(args: &Args) -> Outcome {
     match file {
         Some(path) => stdio::note(format_args!("programs show the token in {}", path.display())),
         None if rest.asks_for_token() => {
-            stdio::note("warning: every program and every user of this machine can use this node");
+            stdio::note(
+                "warning: every program and every user of this machine can use it: leave --no-token out",
+            );
         }
         None => {}
     }

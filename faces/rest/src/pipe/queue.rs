@@ -158,6 +158,7 @@ mod tests {
         }
         assert_eq!((queue.len(), queue.dropped), (MOST_MESSAGES, 3));
         assert_eq!(queue.first().map(|first| first.number), Some(3));
+        drop(queue);
         let mut queue = Queue::new(None, budget.clone());
         for number in 0..3 {
             queue.push(message(number, MOST_QUEUED));
