@@ -17,8 +17,8 @@ use crate::style;
 const VARIABLE: &str = "PEERSOCK_LOG";
 
 /// The crates that log. A target is one of them, or a module in one.
-const TARGETS: [&str; 5] =
-    ["peersock", "peersock_overlay", "peersock_proxy", "peersock_root", "peersock_stack"];
+const TARGETS: [&str; 6] =
+    ["peersock", "peersock_overlay", "peersock_proxy", "peersock_rest", "peersock_root", "peersock_stack"];
 
 /// Is never shown: the STUN library warns of each malformed datagram, which anybody can send, and has keys in
 /// its spans.

@@ -35,6 +35,7 @@ mod progress;
 mod proxy;
 mod reach;
 mod receive;
+mod rest;
 mod root;
 mod root_watch;
 mod run;
@@ -103,6 +104,7 @@ enum Command {
     Forward(forward::Args),
     Send(send::Args),
     Receive(receive::Args),
+    Rest(rest::Args),
     Root(root::Args),
     Up(up::Args),
     #[command(hide = true)]
@@ -159,6 +161,7 @@ fn run(cli: &Cli) -> Outcome {
         Command::Forward(args) => forward::run(args),
         Command::Send(args) => send::run(args),
         Command::Receive(args) => receive::run(args),
+        Command::Rest(args) => rest::run(args),
         Command::Root(args) => root::run(args),
         Command::Up(args) => up::run(args),
         Command::RunGuard(args) => run::guard(args),

@@ -1,4 +1,4 @@
-//! What `proxy` and `forward` share: a node, a runtime, lines about what goes wrong, and an end that cuts
+//! What `proxy`, `forward` and `rest` share: a node, a runtime, lines about what goes wrong, and an end that cuts
 //! nobody off at once.
 
 use std::io;

@@ -30,6 +30,7 @@ mod office;
 mod outages;
 mod proxy;
 mod proxy_clients;
+mod rest;
 mod root;
 mod root_watch;
 mod settings;

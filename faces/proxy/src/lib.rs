@@ -33,6 +33,17 @@ mod stop;
 mod stream;
 mod target;
 
+/// How clients are accepted, counted and ended, for other faces of this project that serve clients. No stable
+/// interface.
+#[doc(hidden)]
+pub mod serving {
+    pub use crate::listener::{Listener, listen};
+    pub use crate::serve::{Client, Reception, called};
+    pub use crate::slots::Slots;
+    pub use crate::stop::Stop;
+    pub use crate::stream::{Link, Probe};
+}
+
 pub use activation::Activated;
 pub use credentials::{Credentials, CredentialsError};
 pub use event::{Event, Tell};

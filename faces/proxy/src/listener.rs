@@ -24,10 +24,14 @@ const MODE: u32 = 0o600;
 
 /// A listener for connections.
 #[derive(Debug)]
-pub(crate) enum Listener {
+pub enum Listener {
+    /// On the overlay.
     Overlay(peersock::TcpListener),
+    /// On the system's network.
     Tcp(TcpListener),
+    /// At a path.
     Unix {
+        /// The socket.
         listener: UnixListener,
         /// It goes when this is dropped, if this process has made it.
         _path: Option<OwnedPath>,
@@ -74,7 +78,7 @@ impl Listener {
     }
 
     /// Where it is, as a place is written.
-    pub(crate) fn place(&self) -> Option<Place> {
+    pub fn place(&self) -> Option<Place> {
         if let Listener::Unix { listener, .. } = self {
             return Some(Place::Unix(listener.local_addr().ok()?.as_pathname()?.to_owned()));
         }
@@ -83,12 +87,18 @@ impl Listener {
     }
 
     /// Whether others than programs of this machine may connect.
-    pub(crate) fn is_exposed(&self) -> bool {
+    pub fn is_exposed(&self) -> bool {
         match self {
             Listener::Overlay(_) => true,
             Listener::Tcp(listener) => !listener.local_addr().is_ok_and(|at| at.ip().is_loopback()),
             Listener::Unix { .. } => false,
         }
+    }
+
+    /// Whether only this user's programs may connect: a path that this process has made. The mode of one that
+    /// it was started with is not known.
+    pub fn is_own_users(&self) -> bool {
+        matches!(self, Listener::Unix { _path: Some(_), .. })
     }
 }
 
@@ -102,11 +112,9 @@ pub(crate) fn place_of(is_overlay: bool, at: SocketAddr) -> Place {
 }
 
 /// Listens for connections at a place: with one listener for each of its addresses.
-pub(crate) async fn listen(
-    node: &Node,
-    place: &Place,
-    activated: &mut Activated,
-) -> io::Result<Vec<Listener>> {
+/// # Errors
+/// The system's, or the overlay's.
+pub async fn listen(node: &Node, place: &Place, activated: &mut Activated) -> io::Result<Vec<Listener>> {
     match place {
         Place::Overlay { host, port } => {
             let mut listeners = Vec::new();
@@ -229,7 +237,7 @@ async fn listen_at_path(path: &Path) -> io::Result<Listener> {
 
 /// A path that goes when this is dropped.
 #[derive(Debug)]
-pub(crate) struct OwnedPath(PathBuf);
+pub struct OwnedPath(PathBuf);
 
 impl Drop for OwnedPath {
     fn drop(&mut self) {

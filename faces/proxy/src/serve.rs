@@ -17,19 +17,25 @@ use crate::stream::Link;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// A client that has connected.
-pub(crate) struct Client {
-    pub(crate) link: Link,
-    /// Addresses of both ends; none at a Unix domain socket.
-    pub(crate) peer: Option<SocketAddr>,
-    pub(crate) local: Option<SocketAddr>,
-    pub(crate) is_overlay: bool,
+pub struct Client {
+    /// The connection.
+    pub link: Link,
+    /// Its address; none at a Unix domain socket.
+    pub peer: Option<SocketAddr>,
+    /// The own address; none at a Unix domain socket.
+    pub local: Option<SocketAddr>,
+    /// Whether it came over the overlay.
+    pub is_overlay: bool,
 }
 
 /// What clients are served by.
-pub(crate) struct Reception {
-    pub(crate) slots: Slots,
-    pub(crate) stop: Stop,
-    pub(crate) tell: Tell,
+pub struct Reception {
+    /// Room for connections.
+    pub slots: Slots,
+    /// When it ends.
+    pub stop: Stop,
+    /// Is told what goes wrong.
+    pub tell: Tell,
 }
 
 impl Reception {
@@ -37,7 +43,7 @@ impl Reception {
     ///
     /// # Errors
     /// A listener has failed for good: the node is down.
-    pub(crate) async fn accept<S, F>(self: &Arc<Self>, listeners: Vec<(Listener, S)>) -> io::Result<()>
+    pub async fn accept<S, F>(self: &Arc<Self>, listeners: Vec<(Listener, S)>) -> io::Result<()>
     where
         S: Fn(Client) -> F + Send + Sync + 'static,
         F: Future<Output = ()> + Send + 'static,
@@ -96,6 +102,6 @@ impl Reception {
 }
 
 /// What a client is called.
-pub(crate) fn called(peer: Option<SocketAddr>) -> String {
+pub fn called(peer: Option<SocketAddr>) -> String {
     peer.map_or_else(|| "a local program".to_owned(), |peer| peer.to_string())
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 /// Room for connections, or for flows of datagrams.
 #[derive(Debug, Clone)]
-pub(crate) struct Slots(Arc<Shared>);
+pub struct Slots(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -33,7 +33,7 @@ pub(crate) struct Slot {
 
 impl Slots {
     /// `most` in all; half of them of one client that is not on this machine.
-    pub(crate) fn new(most: usize) -> Slots {
+    pub fn new(most: usize) -> Slots {
         let most_of_one = most.div_ceil(2);
         let (taken, changed) = (Mutex::default(), Condvar::new());
         Slots(Arc::new(Shared { most, most_of_one, taken, changed }))

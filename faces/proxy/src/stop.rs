@@ -39,10 +39,12 @@ pub struct Stopper {
 
 /// Is told when serving ends.
 #[derive(Debug, Clone)]
-pub(crate) struct Stop(watch::Receiver<Phase>);
+pub struct Stop(watch::Receiver<Phase>);
 
 impl Stopper {
-    pub(crate) fn new(slots: Slots) -> (Stopper, Stop) {
+    /// One of each, for what takes those slots.
+    #[doc(hidden)]
+    pub fn new(slots: Slots) -> (Stopper, Stop) {
         let (sender, receiver) = watch::channel(Phase::Serving);
         (Stopper { phase: Arc::new(sender), slots }, Stop(receiver))
     }
@@ -65,12 +67,12 @@ impl Stopper {
 
 impl Stop {
     /// Returns when nobody new is to be served.
-    pub(crate) async fn draining(&self) {
+    pub async fn draining(&self) {
         self.reached(Phase::Draining).await;
     }
 
     /// Returns when what is left is to be reset.
-    pub(crate) async fn cut(&self) {
+    pub async fn cut(&self) {
         self.reached(Phase::Cut).await;
     }
 
@@ -78,7 +80,7 @@ impl Stop {
     ///
     /// # Errors
     /// `ConnectionAborted` if it is.
-    pub(crate) async fn unless_cut<T>(&self, work: impl Future<Output = T>) -> io::Result<T> {
+    pub async fn unless_cut<T>(&self, work: impl Future<Output = T>) -> io::Result<T> {
         tokio::select! {
             done = work => Ok(done),
             () = self.cut() => Err(io::ErrorKind::ConnectionAborted.into()),

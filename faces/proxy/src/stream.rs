@@ -1,6 +1,7 @@
 //! Connections of the overlay and of the system, alike.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -34,6 +35,25 @@ pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {
 
     /// Small writes leave at once, and a peer that vanishes is noticed.
     fn prepare(&self);
+
+    /// What tells whether its client has gone, if it is one of the system's.
+    fn probe(&self) -> Option<Probe> {
+        None
+    }
+}
+
+/// Tells whether a client has gone, while somebody else has its connection.
+#[derive(Debug)]
+pub struct Probe(socket2::Socket);
+
+impl Probe {
+    /// Whether it sends no more, or has failed, as the system knows at this moment.
+    pub fn is_gone(&self) -> bool {
+        match self.0.peek(&mut [MaybeUninit::uninit()]) {
+            Ok(count) => count == 0,
+            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+        }
+    }
 }
 
 impl Stream for peersock::TcpStream {
@@ -57,12 +77,20 @@ impl Stream for tokio::net::TcpStream {
         let keepalive = TcpKeepalive::new().with_time(SYSTEM_KEEPALIVE).with_interval(KEEPALIVE);
         let _ = SockRef::from(self).set_tcp_keepalive(&keepalive);
     }
+
+    fn probe(&self) -> Option<Probe> {
+        SockRef::from(self).try_clone().ok().map(Probe)
+    }
 }
 
 impl Stream for UnixStream {
     fn reset_when_dropped(&self) {}
 
     fn prepare(&self) {}
+
+    fn probe(&self) -> Option<Probe> {
+        SockRef::from(self).try_clone().ok().map(Probe)
+    }
 }
 
 impl Stream for peersock_net::TcpConn {
@@ -78,7 +106,7 @@ impl Stream for peersock_net::TcpConn {
 
 /// A connection that is reset when it is dropped before its writing side was ended: the other end must not
 /// take what it has for complete.
-pub(crate) struct Link {
+pub struct Link {
     /// There until it is dropped.
     stream: Option<Box<dyn Stream>>,
     /// What was read and not yet used.
@@ -96,6 +124,12 @@ impl Link {
         stream.prepare();
         let stream: Option<Box<dyn Stream>> = Some(Box::new(stream));
         Link { stream, early: BytesMut::new(), is_ended: false, is_read: false, slot: None }
+    }
+
+    /// What tells whether the client has gone, if it is one of the system's. The connection stays open as
+    /// long as that lives.
+    pub fn probe(&self) -> Option<Probe> {
+        self.stream.as_ref().and_then(|stream| stream.probe())
     }
 
     /// Has it take a place until it is closed.
@@ -118,7 +152,7 @@ impl Link {
     }
 
     /// Puts bytes that another reader has taken in front of what comes next.
-    pub(crate) fn put_back(&mut self, bytes: &[u8]) {
+    pub fn put_back(&mut self, bytes: &[u8]) {
         let behind = self.early.split();
         self.early.extend_from_slice(bytes);
         self.early.extend_from_slice(&behind);
@@ -135,7 +169,7 @@ impl Link {
     }
 
     /// Resets the connection.
-    pub(crate) fn reset(mut self) {
+    pub fn reset(mut self) {
         self.is_ended = false;
     }
 }

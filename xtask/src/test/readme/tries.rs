@@ -224,6 +224,23 @@ END
             [ "$(cat got2)" = served ]"#,
     },
     Try {
+        name: "a node by HTTP",
+        commands: &["peersock rest -n office.toml", "curl -u"],
+        needs: &["curl"],
+        builds: false,
+        // The state directory is where the README has it.
+        script: r#"
+            unset XDG_STATE_HOME
+            export HOME=$PWD/home
+            mkdir "$HOME"
+            peersock network new office.toml --name alpha > said
+            bash -c "exec $1" > url & server=$!
+            until grep -F 12333 url; do patience; done
+            eval "${2/curl/curl -fsS}" > got
+            kill $server
+            grep -F '"node_id"' got"#,
+    },
+    Try {
         name: "C",
         commands: &["cargo xtask install --prefix", "export PKG_CONFIG_PATH=", "cc program.c"],
         needs: &["cc", "pkg-config"],

@@ -1,0 +1,162 @@
+//! `peersock rest`
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use peersock::state::read_secret_file;
+use peersock_proxy::Place;
+use peersock_rest::{Origin, Rest, RestError, RestSettings, Token};
+
+use crate::args::{NetworkArgs, NodeArgs};
+use crate::failure::{Failure, Outcome};
+use crate::serving::{Serving, ServingArgs, listen_failure, tell};
+use crate::{output, stdio};
+
+/// The file with the token, in the state directory.
+const TOKEN_FILE: &str = "rest-token";
+
+/// Offer the node by HTTP to programs of this machine: its state, and pipes to members
+///
+/// For whatever has no library of peersock's: curl, scripts, pages in a browser. A pipe is a connection or a
+/// UDP socket that lives in this program and has a name; its messages are sent and taken by requests, and it
+/// can become a raw relay or a WebSocket. GET /v1/openapi.json describes all routes, docs/REST.md explains
+/// them; those of P2PD are there, too. A line for each place where clients connect goes to stdout once they
+/// can.
+///
+/// PLACE is PORT or ADDRESS:PORT with a loopback address, unix:PATH, or systemd:NAME for a socket that
+/// systemd has opened. Programs show a token, which is written to a file that only this user can read, unless
+/// they connect to unix:PATH, which only this user can. Web pages can use the node if --origin names them.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  peersock rest -n office.toml
+  curl -u :$(cat ~/.local/state/peersock/rest-token) http://127.0.0.1:12333/v1/status
+  peersock rest -n office.toml --listen unix:/run/user/1000/node
+  curl --unix-socket /run/user/1000/node http://localhost/open/web/alpha:80")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    network: NetworkArgs,
+
+    #[command(flatten)]
+    node: NodeArgs,
+
+    /// Listen here; may be given several times [default: the sockets of systemd, or else 127.0.0.1:12333]
+    #[arg(short, long, value_name = "PLACE")]
+    listen: Vec<Place>,
+
+    /// File (mode 0600) with the token; made with a new one if it is not there [default: rest-token in the
+    /// state directory, new with each start]
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+
+    /// Let every program and every user of this machine use the node without a token
+    #[arg(long, conflicts_with = "token_file")]
+    no_token: bool,
+
+    /// Let web pages of this origin use the node, as https://example.org; may be given several times
+    #[arg(long = "origin", value_name = "URL")]
+    origins: Vec<Origin>,
+
+    #[command(flatten)]
+    serving: ServingArgs,
+}
+
+pub(crate) fn run(args: &Args) -> Outcome {
+    output::check_open()?;
+    let mut serving = Serving::open(&args.serving, &args.node, &args.network)?;
+    let listen = places(args, &serving);
+    let needs_token = !args.no_token && listen.iter().any(|place| !matches!(place, Place::Unix(_)));
+    let (token, file) = match needs_token {
+        true => token(args).map(|(token, path)| (Some(token), Some(path)))?,
+        false => (None, None),
+    };
+    let settings = RestSettings {
+        listen,
+        token,
+        origins: args.origins.clone(),
+        timeout: args.serving.timeout(&args.node),
+        most: args.serving.most(),
+    };
+    let rest = serving.begin(async |node, activated| Rest::listen(node, settings, activated, tell()).await);
+    let rest = rest.map_err(failure)?;
+    let lines: Vec<_> = rest.places().iter().map(url).collect();
+    let stopper = rest.stopper();
+    let network = serving.session.network.id();
+    stdio::note(format_args!("network {network} by HTTP; GET /v1/openapi.json says what there is"));
+    match file {
+        Some(path) => stdio::note(format_args!("programs show the token in {}", path.display())),
+        None if rest.asks_for_token() => {
+            stdio::note(
+                "warning: every program and every user of this machine can use it: leave --no-token out",
+            );
+        }
+        None => {}
+    }
+    serving.run(&lines, stopper, rest.run())
+}
+
+/// Where it listens.
+fn places(args: &Args, serving: &Serving) -> Vec<Place> {
+    match &args.listen[..] {
+        [] if serving.activated.is_empty() => RestSettings::default().listen,
+        [] => serving.activated.names().into_iter().map(Place::Activated).collect(),
+        places => places.to_vec(),
+    }
+}
+
+/// A place as a URL.
+fn url(place: &Place) -> String {
+    match place {
+        Place::System { .. } => format!("http://{place}"),
+        place => place.to_string(),
+    }
+}
+
+/// The token, and where it is.
+fn token(args: &Args) -> Outcome<(Token, PathBuf)> {
+    match &args.token_file {
+        Some(path) if path.exists() => {
+            let text = read_secret_file(path).map_err(|error| {
+                Failure::file(
+                    error,
+                    "write the token into a file of mode 0600, or name one that is not there",
+                )
+            })?;
+            let token = Token::parse(&text).map_err(|error| {
+                Failure::usage(
+                    format_args!("{}: {error}", path.display()),
+                    "name a file that is not there: it is made with a new token",
+                )
+            })?;
+            Ok((token, path.clone()))
+        }
+        Some(path) => new_token(path),
+        None if args.node.state.ephemeral => Err(Failure::usage(
+            "a node with an ephemeral identity has no place for the token",
+            "give a file with --token-file FILE, or --no-token if every user of this machine may use it",
+        )),
+        None => new_token(&args.node.state.path()?.join(TOKEN_FILE)),
+    }
+}
+
+fn new_token(path: &Path) -> Outcome<(Token, PathBuf)> {
+    let token = Token::generate()?;
+    token.write(path).map_err(|error: io::Error| {
+        Failure::new(
+            format_args!("cannot write the token to {}: {error}", path.display()),
+            "give a file in a folder that can be written to with --token-file FILE",
+        )
+    })?;
+    Ok((token, path.to_owned()))
+}
+
+/// What to say where clients cannot connect.
+fn failure(error: RestError) -> Failure {
+    match error {
+        RestError::Listen(error) => listen_failure(error),
+        error => Failure::usage(
+            format_args!("{error}"),
+            "give a loopback address, as 127.0.0.1:12333, or unix:PATH: other machines need own nodes",
+        ),
+    }
+}

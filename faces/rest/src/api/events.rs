@@ -1,0 +1,57 @@
+//! What happens to peers, as it happens: server-sent events.
+
+use std::convert::Infallible;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{Response, StatusCode};
+use bytes::Bytes;
+use futures_util::stream;
+use peersock::{Event, Events};
+use serde_json::{Value, json};
+
+use super::extract::Query;
+use super::{Api, text};
+use crate::limits::KEEP_ALIVE;
+use crate::problem::Problem;
+
+pub(super) async fn events(State(api): State<Api>, query: Query) -> Result<Response<Body>, Problem> {
+    query.only(&[])?;
+    let events = api.node.events();
+    // The first line goes at once: who reads it misses nothing after that.
+    let began = stream::iter([Ok::<_, Infallible>(Bytes::from_static(b": events\n\n"))]);
+    let later = stream::unfold((api, events), async |(api, events)| {
+        let text = next(&api, &events).await?;
+        Some((Ok::<_, Infallible>(Bytes::from(text)), (api, events)))
+    });
+    let all = futures_util::StreamExt::chain(began, later);
+    Ok(text(StatusCode::OK, "text/event-stream", Body::from_stream(all)))
+}
+
+/// The next event, or a line that says nothing; `None` at the end of the node or the server.
+async fn next(api: &Api, events: &Events) -> Option<String> {
+    let event = tokio::select! {
+        event = events.recv() => event,
+        () = tokio::time::sleep(KEEP_ALIVE) => {
+            return (!events.is_over()).then(|| ": still here\n\n".to_owned());
+        }
+        () = api.stop.draining() => return None,
+    };
+    let (name, data) = describe(&event);
+    Some(format!("event: {name}\ndata: {data}\n\n"))
+}
+
+fn describe(event: &Event) -> (&'static str, Value) {
+    match event {
+        Event::PeerFound { id } => ("peer-found", json!({"id": id.to_string()})),
+        Event::PeerReachable { id, relayed, turn } => {
+            ("peer-reachable", json!({"id": id.to_string(), "relayed": relayed, "turn": turn}))
+        }
+        Event::PathChanged { id, relayed, turn } => {
+            ("path-changed", json!({"id": id.to_string(), "relayed": relayed, "turn": turn}))
+        }
+        Event::PeerLost { id } => ("peer-lost", json!({"id": id.to_string()})),
+        Event::PeerUnreachable { id } => ("peer-unreachable", json!({"id": id.to_string()})),
+        _ => ("other", json!({})),
+    }
+}

@@ -1,0 +1,48 @@
+//! Ports at which members connect.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, Response, StatusCode};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::extract::{Query, Segments, whole_json};
+use super::{Api, json, nothing};
+use crate::pipe::parse_name;
+use crate::problem::Problem;
+
+type Answer = Result<Response<Body>, Problem>;
+
+/// What is to be listened at.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    name: String,
+    port: u16,
+}
+
+pub(super) async fn list(State(api): State<Api>, query: Query) -> Answer {
+    query.only(&[])?;
+    Ok(json(StatusCode::OK, &Value::Array(api.listeners.describe())))
+}
+
+pub(super) async fn open(State(api): State<Api>, query: Query, fields: HeaderMap, body: Body) -> Answer {
+    query.only(&[])?;
+    let wanted: Wanted = whole_json(&fields, body).await?;
+    let name = parse_name(&wanted.name)?;
+    let listener = api.listeners.open(&api.node, &api.pipes, &name, wanted.port).await?;
+    Ok(json(StatusCode::CREATED, &listener.describe()))
+}
+
+pub(super) async fn close(State(api): State<Api>, Segments(name): Segments<String>, query: Query) -> Answer {
+    query.only(&[])?;
+    api.listeners.close(&name)?;
+    Ok(nothing())
+}
+
+pub(super) async fn next(State(api): State<Api>, Segments(name): Segments<String>, query: Query) -> Answer {
+    let deadline = query.only(&["timeout"])?.deadline()?;
+    let listener = api.listeners.find(&name)?;
+    let Some(pipe) = api.unless_ending(listener.next(deadline)).await? else { return Ok(nothing()) };
+    Ok(json(StatusCode::OK, &pipe.describe()))
+}

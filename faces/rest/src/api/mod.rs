@@ -1,0 +1,164 @@
+//! What can be asked for: the routes, and what their handlers share.
+
+mod events;
+mod extract;
+mod listeners;
+mod node;
+mod p2pd;
+mod pipes;
+mod streams;
+mod websocket;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderValue, Response, StatusCode, Uri};
+use axum::response::IntoResponse as _;
+use peersock::Node;
+use peersock_proxy::serving::Stop;
+use serde_json::Value;
+
+use crate::pipe::{Listeners, Pipes};
+use crate::problem::{Kind, Problem};
+pub(crate) use extract::Presence;
+
+/// The description of the routes under `/v1`, and of P2PD's, as OpenAPI 3.1.
+///
+/// ```
+/// assert!(peersock_rest::OPENAPI.contains("\"/v1/pipes/{name}/messages\""));
+/// ```
+pub const OPENAPI: &str = include_str!("../../openapi.json");
+
+/// What all handlers share.
+#[derive(Clone)]
+pub(crate) struct Api(Arc<Shared>);
+
+pub(crate) struct Shared {
+    pub(crate) node: Node,
+    pub(crate) pipes: Pipes,
+    pub(crate) listeners: Listeners,
+    pub(crate) stop: Stop,
+    /// How long connecting may take.
+    pub(crate) timeout: Duration,
+}
+
+impl std::ops::Deref for Api {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+impl Api {
+    pub(crate) fn new(node: &Node, stop: Stop, timeout: Duration) -> Api {
+        let (pipes, listeners) = (Pipes::default(), Listeners::default());
+        Api(Arc::new(Shared { node: node.clone(), pipes, listeners, stop, timeout }))
+    }
+
+    /// Does something that waits, unless the server ends meanwhile.
+    async fn unless_ending<T>(&self, work: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
+        tokio::select! {
+            done = work => done,
+            () = self.stop.draining() => Err(Kind::Down.because("the server ends: ask later")),
+        }
+    }
+}
+
+/// Makes the router, and the list of its routes.
+macro_rules! routes {
+    ($($method:ident $path:literal => $handler:path;)*) => {
+        /// Methods and paths, as the router has them.
+        #[cfg(test)]
+        const ROUTES: &[(&str, &str)] = &[$((stringify!($method), $path)),*];
+
+        fn routes() -> Router<Api> {
+            Router::new()$(.route($path, axum::routing::$method($handler)))*
+        }
+    };
+}
+
+routes! {
+    get "/v1/version" => node::version;
+    get "/v1/openapi.json" => node::openapi;
+    get "/v1/node" => node::node;
+    get "/v1/interfaces" => node::interfaces;
+    get "/v1/networks" => node::networks;
+    get "/v1/peers" => node::peers;
+    get "/v1/status" => node::status;
+    get "/v1/metrics" => node::metrics;
+    get "/v1/events" => events::events;
+    get "/v1/pipes" => pipes::list;
+    post "/v1/pipes" => pipes::open;
+    get "/v1/pipes/{name}" => pipes::info;
+    delete "/v1/pipes/{name}" => pipes::close;
+    get "/v1/pipes/{name}/messages" => pipes::receive;
+    post "/v1/pipes/{name}/messages" => pipes::send;
+    delete "/v1/pipes/{name}/messages/{number}" => pipes::remove;
+    post "/v1/pipes/{name}/subscriptions" => pipes::subscribe;
+    delete "/v1/pipes/{name}/subscriptions/{subscription}" => pipes::unsubscribe;
+    get "/v1/pipes/{name}/stream" => streams::read;
+    put "/v1/pipes/{name}/stream" => streams::write;
+    delete "/v1/pipes/{name}/stream" => streams::finish;
+    get "/v1/pipes/{name}/tunnel" => streams::tunnel;
+    get "/v1/pipes/{name}/websocket" => websocket::open;
+    get "/v1/listeners" => listeners::list;
+    post "/v1/listeners" => listeners::open;
+    delete "/v1/listeners/{name}" => listeners::close;
+    get "/v1/listeners/{name}/next" => listeners::next;
+    get "/version" => p2pd::version;
+    get "/ifs" => p2pd::interfaces;
+    get "/addr" => p2pd::address;
+    get "/open/{name}/{address}" => p2pd::open;
+    get "/info/{name}" => p2pd::info;
+    get "/send/{name}/{*text}" => p2pd::send;
+    get "/recv/{name}" => p2pd::receive;
+    get "/recv/{name}/{*options}" => p2pd::receive_of;
+    get "/close/{name}" => p2pd::close;
+    post "/binary/{name}" => p2pd::send_binary;
+    get "/binary/{name}" => p2pd::receive_binary;
+    get "/binary/{name}/{*options}" => p2pd::receive_binary_of;
+    get "/tunnel/{name}" => streams::tunnel;
+    get "/sub/{name}/name/{subscription}/msg_p/{*pattern}" => p2pd::subscribe;
+    delete "/sub/{name}/name/{subscription}" => p2pd::unsubscribe;
+}
+
+/// Serves requests that were admitted.
+pub(crate) fn router(api: Api) -> Router {
+    let no_method = async || {
+        Kind::NoMethod.because("this method is not for that path; GET /v1/openapi.json lists what there is")
+    };
+    routes().method_not_allowed_fallback(no_method).fallback(no_route).with_state(api)
+}
+
+async fn no_route(uri: Uri) -> Response<Body> {
+    let path = uri.path();
+    Kind::NoRoute
+        .because(format_args!("there is nothing at `{path:.200}`; GET /v1/openapi.json lists what there is"))
+        .into_response()
+}
+
+/// An answer of JSON.
+fn json(status: StatusCode, value: &Value) -> Response<Body> {
+    text(status, "application/json", value.to_string())
+}
+
+fn text(status: StatusCode, content: &'static str, text: impl Into<Body>) -> Response<Body> {
+    let mut response = Response::new(text.into());
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content));
+    response
+}
+
+/// An answer without a body.
+fn nothing() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,168 @@
+//! Pipes as streams: bodies without an end in sight, and raw relays.
+
+use std::io;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::{CONNECTION, UPGRADE};
+use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use futures_util::stream;
+use http_body_util::BodyExt as _;
+use hyper_util::rt::TokioIo;
+use peersock_proxy::serving::Link;
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use super::extract::{Query, Segments, broken_body};
+use super::pipes::OCTETS;
+use super::{Api, json, nothing, text};
+use crate::limits::PIECE;
+use crate::pipe::{Pipe, Reading};
+use crate::problem::{Kind, Problem};
+
+type Answer = Result<Response<Body>, Problem>;
+
+/// All that comes, to the end.
+pub(super) async fn read(State(api): State<Api>, Segments(name): Segments<String>, query: Query) -> Answer {
+    query.only(&[])?;
+    let pipe = api.pipes.find(&name)?;
+    pipe.check_stream()?;
+    let reading = Reading::begin(&pipe)?;
+    let pieces = stream::try_unfold(reading, async |reading| match reading.next().await {
+        Ok(Some(taken)) => Ok(Some((taken.done(), reading))),
+        Ok(None) => Ok(None),
+        // The body breaks off, so that nobody takes what he has for complete.
+        Err(problem) => Err(io::Error::other(problem.to_string())),
+    });
+    Ok(text(StatusCode::OK, OCTETS, Body::from_stream(pieces)))
+}
+
+/// Sends a body as it comes.
+pub(super) async fn write(
+    State(api): State<Api>,
+    Segments(name): Segments<String>,
+    query: Query,
+    body: Body,
+) -> Answer {
+    let end = query.only(&["end"])?.flag("end")?;
+    let pipe = api.pipes.find(&name)?;
+    pipe.check_stream()?;
+    let sent = pump(&pipe, body).await?;
+    // Not before all of it has come.
+    if end {
+        pipe.finish().await?;
+    }
+    Ok(json(StatusCode::OK, &json!({"name": name, "sent": sent})))
+}
+
+/// Sends the pieces of a body, and nothing of others between them.
+pub(super) async fn pump(pipe: &Pipe, mut body: Body) -> Result<u64, Problem> {
+    let _turn = pipe.turn().await;
+    let mut sent = 0;
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame.map_err(|error| broken_body(&error))?.into_data() {
+            sent += pipe.send_here(&data, None).await? as u64;
+        }
+    }
+    Ok(sent)
+}
+
+/// Tells the other end that nothing more comes.
+pub(super) async fn finish(State(api): State<Api>, Segments(name): Segments<String>, query: Query) -> Answer {
+    query.only(&[])?;
+    api.pipes.find(&name)?.finish().await?;
+    Ok(nothing())
+}
+
+/// The client's connection becomes the pipe. It takes the pipe with it when it ends.
+pub(super) async fn tunnel(
+    State(api): State<Api>,
+    Segments(name): Segments<String>,
+    query: Query,
+    request: Request<Body>,
+) -> Answer {
+    query.only(&[])?;
+    let pipe = api.pipes.find(&name)?;
+    pipe.check_stream()?;
+    if !asks_for(request.headers(), "tcp") {
+        return Err(Kind::UpgradeNeeded.because(
+            "a tunnel needs the fields `Connection: Upgrade` and `Upgrade: tcp`; it begins behind the 101",
+        ));
+    }
+    let reading = Reading::begin(&pipe)?;
+    tokio::spawn(async move {
+        let stop = api.stop.clone();
+        let relayed = stop.unless_cut(async {
+            // The client may take its time: it is the one who is waited for.
+            let link = upgraded(request).await.ok_or(Ended::Client)?;
+            relay(link, &reading).await
+        });
+        let is_whole = matches!(relayed.await, Ok(Ok(())));
+        api.pipes.forget(&pipe);
+        // What was cut off is not to be taken for complete.
+        pipe.close(!is_whole).await;
+    });
+    Ok(switch("tcp"))
+}
+
+/// Whether a request wants to go on with another protocol.
+pub(super) fn asks_for(fields: &HeaderMap, protocol: &str) -> bool {
+    let has = |name, wanted: &str| {
+        let values = fields.get_all(name).iter().filter_map(|value: &HeaderValue| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case(wanted))
+    };
+    has(CONNECTION, "upgrade") && has(UPGRADE, protocol)
+}
+
+/// The answer after which another protocol begins.
+pub(super) fn switch(protocol: &'static str) -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    response.headers_mut().insert(UPGRADE, HeaderValue::from_static(protocol));
+    response
+}
+
+/// The client's connection after that, with what was read ahead.
+pub(super) async fn upgraded(request: Request<Body>) -> Option<Link> {
+    let upgraded = hyper::upgrade::on(request).await.ok()?;
+    let parts = upgraded.downcast::<TokioIo<Link>>().ok()?;
+    let mut link = parts.io.into_inner();
+    link.put_back(&parts.read_buf);
+    Some(link)
+}
+
+/// Whose fault it is that a relay has not come to its end.
+#[derive(Debug)]
+enum Ended {
+    Client,
+    Pipe,
+}
+
+/// Relays until both directions have ended. A client's connection that is dropped before is reset.
+async fn relay(link: Link, reading: &Reading) -> Result<(), Ended> {
+    let (mut from, mut to) = tokio::io::split(link);
+    let pipe: &Arc<Pipe> = reading.pipe();
+    let there = async {
+        let mut piece = vec![0; PIECE];
+        loop {
+            match from.read(&mut piece).await.map_err(|_| Ended::Client)? {
+                0 => return pipe.finish().await.map_err(|_| Ended::Pipe),
+                count => pipe.send_here(&piece[..count], None).await.map_err(|_| Ended::Pipe)?,
+            };
+        }
+    };
+    let back = async {
+        while let Some(taken) = reading.next().await.map_err(|_| Ended::Pipe)? {
+            to.write_all(&taken.message().data).await.map_err(|_| Ended::Client)?;
+            taken.done();
+        }
+        to.shutdown().await.map_err(|_| Ended::Client)
+    };
+    let ended = tokio::try_join!(there, back).map(|_| ());
+    if let Err(whose) = &ended {
+        tracing::debug!(is_client = matches!(whose, Ended::Client), "a tunnel has broken");
+    }
+    ended
+}

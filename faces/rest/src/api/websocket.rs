@@ -1,0 +1,150 @@
+//! A pipe as a WebSocket (RFC 6455): each message is one.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::header::{
+    SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+};
+use axum::http::{HeaderMap, HeaderValue, Request, Response};
+use bytes::Bytes;
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt as _, StreamExt as _};
+use peersock_proxy::Protocol;
+use peersock_proxy::serving::{Link, Stop};
+use tokio::io::AsyncWriteExt as _;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSocketConfig};
+
+use super::Api;
+use super::extract::{Query, Segments};
+use super::streams::{asks_for, switch, upgraded};
+use crate::access::protocols;
+use crate::limits::MOST_OF_BODY;
+use crate::pipe::{Pipe, Reading};
+use crate::problem::{Kind, Problem};
+
+/// The protocol that is chosen if the client offers it: a browser that offers some wants one chosen.
+const PROTOCOL: &str = "peersock";
+
+/// How long a client may take to close.
+const CLOSING: Duration = Duration::from_secs(5);
+
+/// The longest reason in a close frame, bytes (RFC 6455, 5.5).
+const MOST_OF_REASON: usize = 123;
+
+type Socket = WebSocketStream<Link>;
+
+pub(super) async fn open(
+    State(api): State<Api>,
+    Segments(name): Segments<String>,
+    query: Query,
+    request: Request<Body>,
+) -> Result<Response<Body>, Problem> {
+    query.only(&[])?;
+    let pipe = api.pipes.find(&name)?;
+    let fields = request.headers();
+    let key = key(fields)?;
+    if pipe.protocol() == Protocol::Udp && pipe.remote.is_none() {
+        return Err(Kind::WrongProtocol.because(format_args!(
+            "pipe {name} leads nowhere by itself, and a WebSocket cannot say where to: use its messages"
+        )));
+    }
+    let mut response = switch("websocket");
+    let accept = HeaderValue::try_from(derive_accept_key(key.as_bytes()));
+    response.headers_mut().insert(SEC_WEBSOCKET_ACCEPT, accept.expect("it is Base64"));
+    if protocols(fields).any(|offered| offered == PROTOCOL) {
+        response.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(PROTOCOL));
+    }
+    let reading = Reading::begin(&pipe)?;
+    tokio::spawn(async move {
+        let stop = api.stop.clone();
+        let served = async {
+            if let Some(link) = upgraded(request).await {
+                serve(link, &reading, &api.stop).await;
+            }
+        };
+        // What is dropped here is reset; the pipe stays, and what was not handed over is in its queue.
+        let _ = stop.unless_cut(served).await;
+    });
+    Ok(response)
+}
+
+/// What a client asks for that wants a WebSocket.
+fn key(fields: &HeaderMap) -> Result<String, Problem> {
+    let text = |name| fields.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let key = text(SEC_WEBSOCKET_KEY).filter(|key| !key.is_empty());
+    match (asks_for(fields, "websocket"), text(SEC_WEBSOCKET_VERSION), key) {
+        (true, Some("13"), Some(key)) => Ok(key.to_owned()),
+        _ => {
+            Err(Kind::UpgradeNeeded
+                .because("this is a WebSocket of version 13: open it with a client for those"))
+        }
+    }
+}
+
+async fn serve(link: Link, reading: &Reading, stop: &Stop) {
+    let bound = Some(MOST_OF_BODY);
+    let config = WebSocketConfig::default().max_message_size(bound).max_frame_size(bound);
+    let socket = WebSocketStream::from_raw_socket(link, Role::Server, Some(config)).await;
+    let (mut to, mut from) = socket.split();
+    let farewell = tokio::select! {
+        farewell = there(&mut from, reading.pipe()) => farewell,
+        farewell = back(&mut to, reading) => farewell,
+        () = stop.draining() => Some((CloseCode::Away, "the server ends".to_owned())),
+    };
+    if let Some((code, reason)) = farewell {
+        let reason = reason.chars().scan(0, |length, c| {
+            *length += c.len_utf8();
+            (*length <= MOST_OF_REASON).then_some(c)
+        });
+        let frame = CloseFrame { code, reason: reason.collect::<String>().into() };
+        if to.send(Message::Close(Some(frame))).await.is_err() {
+            return;
+        }
+        let closed = async { while let Some(Ok(_)) = from.next().await {} };
+        let _ = tokio::time::timeout(CLOSING, closed).await;
+    }
+    if let Ok(socket) = to.reunite(from) {
+        let _ = socket.into_inner().shutdown().await;
+    }
+}
+
+/// How a WebSocket ends.
+type Farewell = Option<(CloseCode, String)>;
+
+/// From the client to the pipe. `None` if the client has closed.
+async fn there(from: &mut SplitStream<Socket>, pipe: &std::sync::Arc<Pipe>) -> Farewell {
+    while let Some(message) = from.next().await {
+        let data: Bytes = match message {
+            Ok(Message::Binary(data)) => data,
+            Ok(Message::Text(text)) => text.into(),
+            Ok(Message::Close(_)) => return None,
+            Ok(_) => continue,
+            Err(error) => return Some((CloseCode::Size, error.to_string())),
+        };
+        if let Err(problem) = pipe.send(data, None).await {
+            return Some((CloseCode::Error, problem.to_string()));
+        }
+    }
+    None
+}
+
+/// From the pipe to the client.
+async fn back(to: &mut SplitSink<Socket, Message>, reading: &Reading) -> Farewell {
+    loop {
+        match reading.next().await {
+            Ok(Some(taken)) => {
+                if to.send(Message::Binary(taken.message().data.clone())).await.is_err() {
+                    return None;
+                }
+                taken.done();
+            }
+            Ok(None) => return Some((CloseCode::Normal, "the other end sends no more".to_owned())),
+            Err(problem) => return Some((CloseCode::Error, problem.detail().to_owned())),
+        }
+    }
+}

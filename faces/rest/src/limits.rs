@@ -1,0 +1,59 @@
+//! How much clients may have.
+
+use std::time::Duration;
+
+/// The most pipes.
+pub(crate) const MOST_PIPES: usize = 256;
+
+/// The most listeners.
+pub(crate) const MOST_LISTENERS: usize = 32;
+
+/// Connections of one listener that nobody has taken yet. More wait to be accepted.
+pub(crate) const MOST_WAITING: usize = 16;
+
+/// The most subscriptions of a pipe.
+pub(crate) const MOST_SUBSCRIPTIONS: usize = 8;
+
+/// The most that waits in one queue: messages, and bytes.
+pub(crate) const MOST_MESSAGES: usize = 1024;
+pub(crate) const MOST_QUEUED: usize = 1 << 20;
+
+/// The most that waits in all queues together, bytes.
+pub(crate) const MOST_QUEUED_IN_ALL: usize = 64 << 20;
+
+/// What a message costs beside its bytes.
+pub(crate) const MESSAGE_COST: usize = 64;
+
+/// The longest message of a stream: what is read at once, bytes.
+pub(crate) const PIECE: usize = 64 << 10;
+
+/// The longest body that is not streamed, and the longest message of a WebSocket, bytes.
+pub(crate) const MOST_OF_BODY: usize = 1 << 20;
+
+/// The longest datagram: what UDP over IPv4 carries, bytes.
+pub(crate) const MOST_OF_DATAGRAM: usize = 65_507;
+
+/// The longest name, bytes, and the longest regular expression.
+pub(crate) const MOST_OF_NAME: usize = 64;
+pub(crate) const MOST_OF_PATTERN: usize = 1024;
+
+/// What a compiled regular expression may take, bytes, and the same while it runs.
+pub(crate) const MOST_OF_PROGRAM: usize = 256 << 10;
+
+/// How long a client may take for the head of a request, and be idle between two.
+pub(crate) const HEAD: Duration = Duration::from_secs(30);
+
+/// How long a client may send nothing of a body that is not streamed.
+pub(crate) const BODY: Duration = Duration::from_secs(30);
+
+/// The most of a head that is not whole after a read, bytes, so that none has more than 64 KiB; and its most
+/// fields.
+pub(crate) const MOST_OF_HEAD: usize = 32 << 10;
+pub(crate) const MOST_FIELDS: usize = 100;
+
+/// How long a message is waited for if nothing is said, as by P2PD; and at most, seconds.
+pub(crate) const PATIENCE: f64 = 2.0;
+pub(crate) const MOST_PATIENCE: f64 = 3600.0;
+
+/// How often a stream of events says that it is there.
+pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(15);

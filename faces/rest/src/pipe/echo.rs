@@ -1,0 +1,58 @@
+//! An echo of the node's own, for programs that try the server: a connection to itself over the overlay.
+
+use std::io;
+use std::net::SocketAddr;
+
+use peersock::{Node, TcpListener, TcpStream};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+/// Ports that are tried where the node may not have the one that it would choose.
+const MOST_PORTS: usize = 64;
+
+/// Connects to an echo that lives as long as the connection, and nobody else reaches.
+pub(super) async fn connect(node: &Node) -> io::Result<(TcpStream, SocketAddr)> {
+    let listener = listen(node).await?;
+    let at = listener.local_addr()?;
+    let stream = TcpStream::connect_on(node, at).await?;
+    let own = stream.local_addr()?;
+    loop {
+        let (accepted, peer) = listener.accept().await?;
+        // A member may have found the port: it is no guest here.
+        if peer == own {
+            tokio::spawn(serve(accepted));
+            return Ok((stream, at));
+        }
+    }
+}
+
+/// Listens at an address of the node.
+async fn listen(node: &Node) -> io::Result<TcpListener> {
+    let network = node.networks().into_iter().next().ok_or(io::ErrorKind::NetworkDown)?;
+    let address = network.address();
+    let listener = TcpListener::bind_on(node, (address, 0)).await?;
+    if node.port_refusal(listener.local_addr()?.port()).is_none() {
+        return Ok(listener);
+    }
+    let mut failed = io::ErrorKind::AddrInUse.into();
+    for port in network.allowed_ports().take(MOST_PORTS) {
+        match TcpListener::bind_on(node, (address, port)).await {
+            Ok(listener) => return Ok(listener),
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
+}
+
+/// Sends back what comes, to its end.
+async fn serve(stream: TcpStream) {
+    let (mut reading, mut writing) = stream.into_split();
+    let mut piece = vec![0; 16 << 10];
+    loop {
+        match reading.read(&mut piece).await {
+            Ok(0) => break,
+            Ok(count) if writing.write_all(&piece[..count]).await.is_ok() => {}
+            _ => return,
+        }
+    }
+    let _ = writing.shutdown().await;
+}

@@ -1,0 +1,311 @@
+//! Pipes: connections and UDP sockets of the overlay that live in the server, each with a name.
+//!
+//! What arrives goes into queues: one for all messages, and one for each subscription. Whoever takes a
+//! message, reads a stream, or relays takes from a queue, so that nothing is lost between two of them.
+
+mod echo;
+mod listeners;
+mod open;
+mod queue;
+mod receive;
+mod send;
+mod table;
+mod take;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use peersock::UdpSocket;
+use peersock_proxy::Protocol;
+use regex::bytes::{Regex, RegexBuilder};
+use serde_json::{Value, json};
+use tokio::sync::{Mutex as AsyncMutex, Notify};
+use tokio::task::AbortHandle;
+
+use crate::limits::{MOST_OF_NAME, MOST_OF_PATTERN, MOST_OF_PROGRAM, MOST_SUBSCRIPTIONS};
+use crate::problem::{Kind, Problem};
+pub(crate) use listeners::Listeners;
+pub(crate) use open::{addresses_of, open, open_port, parse_target};
+pub(crate) use queue::{Budget, Message, Queue};
+use send::Sender;
+pub(crate) use table::Pipes;
+pub(crate) use take::{Reading, Taken};
+
+/// How often a silent peer is asked whether it is there.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+
+/// The queue of all messages, beside those of subscriptions.
+pub(crate) const ALL: &str = "";
+
+/// A pipe.
+pub(crate) struct Pipe {
+    pub(crate) name: String,
+    pub(crate) local: SocketAddr,
+    /// Where it leads; none for a UDP socket that anybody may send to.
+    pub(crate) remote: Option<SocketAddr>,
+    opened: Instant,
+    sender: Sender,
+    /// Held while something is sent that belongs together.
+    turn: Arc<AsyncMutex<()>>,
+    received: AtomicU64,
+    sent: AtomicU64,
+    queues: Mutex<Queues>,
+    /// There is a message, or a queue is gone, or all has ended.
+    changed: Notify,
+    /// A message was taken.
+    room: Notify,
+    /// Whether a stream, a relay or a WebSocket reads it.
+    is_read: AtomicBool,
+    /// What fills the queues.
+    receivers: Mutex<Vec<AbortHandle>>,
+}
+
+struct Queues {
+    by_name: BTreeMap<String, Queue>,
+    /// Messages so far.
+    count: u64,
+    end: Option<End>,
+    budget: Budget,
+}
+
+/// Why nothing more comes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The other end sends no more: all of it has come.
+    Complete,
+    /// It was reset, or something else has gone wrong.
+    Broken(String),
+    /// It was closed here.
+    Closed,
+}
+
+impl End {
+    fn problem(&self, name: &str) -> Problem {
+        match self {
+            End::Complete => Kind::Ended.because(format_args!(
+                "the other end of pipe {name} sends no more, and all of it was taken; close it when it has \
+                 been told everything, too"
+            )),
+            End::Broken(why) => Kind::Ended.because(format_args!(
+                "pipe {name} has broken, and what came before was taken: {why}; close it and open another one"
+            )),
+            End::Closed => Kind::Ended.because(format_args!("pipe {name} was closed")),
+        }
+    }
+}
+
+impl Pipe {
+    fn new(name: String, sender: Sender, ends: (SocketAddr, Option<SocketAddr>), budget: Budget) -> Pipe {
+        let by_name = BTreeMap::from([(ALL.to_owned(), Queue::new(None, budget.clone()))]);
+        Pipe {
+            name,
+            local: ends.0,
+            remote: ends.1,
+            opened: Instant::now(),
+            sender,
+            turn: Arc::default(),
+            received: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            queues: Mutex::new(Queues { by_name, count: 0, end: None, budget }),
+            changed: Notify::new(),
+            room: Notify::new(),
+            is_read: AtomicBool::new(false),
+            receivers: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn protocol(&self) -> Protocol {
+        match self.sender {
+            Sender::Tcp(_) => Protocol::Tcp,
+            Sender::Udp(_) => Protocol::Udp,
+        }
+    }
+
+    /// That it is a connection.
+    pub(crate) fn check_stream(&self) -> Result<(), Problem> {
+        match self.protocol() {
+            Protocol::Tcp => Ok(()),
+            Protocol::Udp => Err(Kind::WrongProtocol.because(format_args!(
+                "pipe {} has datagrams and no stream: use its messages, or its WebSocket",
+                self.name
+            ))),
+        }
+    }
+
+    fn queues(&self) -> MutexGuard<'_, Queues> {
+        self.queues.lock().expect("no panic under this lock")
+    }
+
+    /// Adds a queue for the messages in which a pattern is found, from now on.
+    pub(crate) fn subscribe(&self, name: &str, pattern: &str) -> Result<(), Problem> {
+        let pattern = parse_pattern(pattern)?;
+        let mut queues = self.queues();
+        if queues.by_name.contains_key(name) {
+            return Err(Kind::NameTaken.because(format_args!(
+                "pipe {} has a subscription {name}: remove it, or take another name",
+                self.name
+            )));
+        }
+        if queues.by_name.len() > MOST_SUBSCRIPTIONS {
+            return Err(Kind::TooMany.because(format_args!(
+                "pipe {} has {MOST_SUBSCRIPTIONS} subscriptions, and has no more: remove one",
+                self.name
+            )));
+        }
+        let queue = Queue::new(Some(pattern), queues.budget.clone());
+        queues.by_name.insert(name.to_owned(), queue);
+        Ok(())
+    }
+
+    /// Removes a subscription with what waits in it.
+    pub(crate) fn unsubscribe(&self, name: &str) -> Result<(), Problem> {
+        let removed = if name == ALL { None } else { self.queues().by_name.remove(name) };
+        self.changed.notify_waiters();
+        self.room.notify_waiters();
+        removed.map(drop).ok_or_else(|| no_subscription(&self.name, name))
+    }
+
+    /// Whether nothing can come or go any more, and nothing waits.
+    fn is_over(&self) -> bool {
+        let queues = self.queues();
+        let is_broken = match &queues.end {
+            None => false,
+            Some(End::Complete) => self.sender.has_ended(),
+            Some(_) => true,
+        };
+        is_broken && queues.by_name.values().all(|queue| queue.len() == 0)
+    }
+
+    /// Closes it: what was sent is still delivered, or, with `reset`, both ends hear of an error.
+    pub(crate) async fn close(&self, reset: bool) {
+        // Of what somebody sends just now a part is missing: the other end must not take it for all.
+        let reset = reset || self.turn.try_lock().is_err();
+        self.receivers.lock().expect("no panic under this lock").iter().for_each(AbortHandle::abort);
+        self.queues().end = Some(End::Closed);
+        self.changed.notify_waiters();
+        self.sender.close(reset).await;
+    }
+
+    fn end(&self, end: End) {
+        self.queues().end.get_or_insert(end);
+        self.changed.notify_waiters();
+        self.room.notify_waiters();
+    }
+
+    /// What clients are told of it.
+    pub(crate) fn describe(&self) -> Value {
+        let queues = self.queues();
+        let (state, error) = match &queues.end {
+            None => ("open", None),
+            Some(End::Complete) => ("ended", None),
+            Some(End::Broken(why)) => ("broken", Some(why.clone())),
+            Some(End::Closed) => ("closed", None),
+        };
+        let queue = |name: &str, queue: &Queue| {
+            json!({
+                "name": name,
+                "pattern": queue.pattern.as_ref().map(Regex::as_str),
+                "messages": queue.len(),
+                "bytes": queue.bytes(),
+                "dropped": queue.dropped,
+                "waiting": queue.waiting,
+            })
+        };
+        let named = queues.by_name.iter().filter(|(name, _)| *name != ALL);
+        let subscriptions: Vec<_> = named.map(|(name, one)| queue(name, one)).collect();
+        json!({
+            "name": &self.name,
+            "protocol": self.protocol().to_string(),
+            "local": self.local.to_string(),
+            "remote": self.remote.map(|at| at.to_string()),
+            "state": state,
+            "error": error,
+            "sending": !self.sender.has_ended(),
+            "age_s": self.opened.elapsed().as_secs_f64(),
+            "sent_bytes": self.sent.load(Ordering::Relaxed),
+            "received_bytes": self.received.load(Ordering::Relaxed),
+            "queue": queue(ALL, &queues.by_name[ALL]),
+            "subscriptions": subscriptions,
+        })
+    }
+}
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        self.receivers.get_mut().expect("no panic under this lock").iter().for_each(AbortHandle::abort);
+    }
+}
+
+/// A name of a pipe, a subscription or a listener: letters, digits and `_.-`.
+pub(crate) fn parse_name(text: &str) -> Result<String, Problem> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+    let is_name = (1..=MOST_OF_NAME).contains(&text.len()) && text.bytes().all(is_plain);
+    // A URL with those names leads somewhere else.
+    if is_name && !matches!(text, "." | "..") {
+        return Ok(text.to_owned());
+    }
+    Err(Kind::BadRequest.because(format_args!(
+        "a name has 1 to {MOST_OF_NAME} letters, digits and signs of _.- and nothing else"
+    )))
+}
+
+/// A regular expression that takes bounded memory and time.
+fn parse_pattern(text: &str) -> Result<Regex, Problem> {
+    let wrong = |why: &dyn std::fmt::Display| {
+        Kind::BadRequest.because(format_args!("this is no regular expression that can be used: {why}"))
+    };
+    if text.len() > MOST_OF_PATTERN {
+        return Err(wrong(&format_args!("it has more than {MOST_OF_PATTERN} bytes")));
+    }
+    let mut builder = RegexBuilder::new(text);
+    builder.size_limit(MOST_OF_PROGRAM).dfa_size_limit(MOST_OF_PROGRAM);
+    builder.build().map_err(|error| wrong(&error))
+}
+
+fn no_subscription(pipe: &str, name: &str) -> Problem {
+    Kind::NoSubscription.because(format_args!("pipe {pipe} has no subscription {name}: make it first"))
+}
+
+/// UDP sockets as a pipe has them.
+struct Datagrams {
+    /// One that is connected, or one for each own address.
+    sockets: Vec<UdpSocket>,
+    is_connected: bool,
+}
+
+/// The sending half of a connection, until it was ended.
+type Half = AsyncMutex<Option<peersock::net::OwnedWriteHalf>>;
+
+/// What an error of a connection is called.
+fn why(error: &io::Error) -> String {
+    error.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_what_a_url_can_have() {
+        for name in ["a", "con_name", "A-1.b", &"x".repeat(MOST_OF_NAME)] {
+            assert_eq!(parse_name(name).expect(name), name);
+        }
+        for name in ["", ".", "..", "a/b", "a b", "a%20b", "\u{e9}", "a\0", &"x".repeat(MOST_OF_NAME + 1)] {
+            assert_eq!(parse_name(name).map_err(|problem| problem.kind()), Err(Kind::BadRequest), "{name}");
+        }
+    }
+
+    #[test]
+    fn patterns_are_bounded() {
+        assert!(parse_pattern("[hH]e[l]+o").expect("it is one").is_match(b"say hello"));
+        assert!(parse_pattern("").expect("it is one").is_match(b"\xff"));
+        for pattern in ["(", "x{1000}{1000}", &"x".repeat(MOST_OF_PATTERN + 1)] {
+            let problem = parse_pattern(pattern).expect_err(pattern);
+            assert_eq!(problem.kind(), Kind::BadRequest, "{problem}");
+        }
+    }
+}

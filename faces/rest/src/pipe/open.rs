@@ -1,0 +1,255 @@
+//! How pipes come to be: connections and UDP sockets to members.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use peersock::attach::NodeHandle;
+use peersock::{Node, TcpStream, UdpSocket};
+use peersock_proxy::{Host, Protocol};
+use tokio::sync::Mutex as AsyncMutex;
+use tokio::time::timeout;
+
+use super::send::Sender;
+use super::table::Reserved;
+use super::{Datagrams, KEEPALIVE, Pipe, echo, receive};
+use crate::problem::{Kind, Problem};
+
+/// How often a port is chosen that all addresses have free.
+const MOST_TRIES: u32 = 16;
+
+/// Where a pipe leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// An echo of this node's own.
+    Echo,
+    /// A port of this node.
+    Own(Protocol, u16),
+    /// A member's port.
+    Member(Protocol, peersock_proxy::Target),
+}
+
+/// Understands `self`, `self:PORT`, `ADDRESS:PORT` and `NAME:PORT`, with `tcp:` or `udp:` in front or
+/// nothing.
+pub(crate) fn parse_target(text: &str) -> Result<Target, Problem> {
+    let wrong = || {
+        Kind::BadRequest.because(format_args!(
+            "`{text}` leads nowhere: write [IPV6]:PORT, IPV4:PORT, NAME:PORT or self:PORT, with udp: in \
+             front for datagrams, or self for an echo of this node"
+        ))
+    };
+    let (protocol, rest) = match (text.strip_prefix("udp:"), text.strip_prefix("tcp:")) {
+        (Some(rest), _) => (Protocol::Udp, rest),
+        (None, rest) => (Protocol::Tcp, rest.unwrap_or(text)),
+    };
+    if rest == "self" && protocol == Protocol::Tcp {
+        return Ok(Target::Echo);
+    }
+    let target = peersock_proxy::Target::parse(rest).filter(|target| target.port != 0).ok_or_else(wrong)?;
+    Ok(match &target.host {
+        Host::Name(name) if name == "self" => Target::Own(protocol, target.port),
+        _ => Target::Member(protocol, target),
+    })
+}
+
+/// Opens a pipe to a target.
+pub(crate) async fn open(
+    node: &Node,
+    reserved: Reserved,
+    target: &Target,
+    patience: Duration,
+) -> Result<Arc<Pipe>, Problem> {
+    let (protocol, addresses) = match target {
+        Target::Echo => {
+            let (stream, peer) = timeout(patience, echo::connect(node))
+                .await
+                .map_err(|_| no_answer(patience))?
+                .map_err(|error| Problem::of_io(&error, "this node cannot connect to itself"))?;
+            return connected(reserved, stream, peer);
+        }
+        Target::Own(protocol, port) => (*protocol, own_addresses(node, *port)?),
+        Target::Member(protocol, member) => (*protocol, addresses_of(node, member)?),
+    };
+    match protocol {
+        Protocol::Tcp => {
+            let connecting = TcpStream::connect_on(node, &addresses[..]);
+            let stream = timeout(patience, connecting).await.map_err(|_| no_answer(patience))?;
+            let stream = stream.map_err(|error| Problem::of_io(&error, "nobody was reached"))?;
+            let peer = stream.peer_addr().map_err(|error| Problem::of_io(&error, "it has broken at once"))?;
+            connected(reserved, stream, peer)
+        }
+        Protocol::Udp => {
+            let to = addresses[0];
+            let wrong = |error: io::Error| Problem::of_io(&error, "a UDP socket was not opened");
+            let socket = UdpSocket::bind_on(node, unspecified(to.ip())).await.map_err(wrong)?;
+            socket.connect(to).await.map_err(wrong)?;
+            bound(reserved, vec![socket], Some(to))
+        }
+    }
+}
+
+/// Opens a pipe to which anybody may send datagrams at a port.
+pub(crate) async fn open_port(node: &Node, reserved: Reserved, port: u16) -> Result<Arc<Pipe>, Problem> {
+    let bind = |at: SocketAddr| UdpSocket::bind_on(node, at);
+    let sockets = bind_all(node, port, bind, UdpSocket::local_addr).await?;
+    bound(reserved, sockets, None)
+}
+
+/// Sockets with one port at all addresses of the node.
+pub(super) async fn bind_all<T, F: Future<Output = io::Result<T>>>(
+    node: &Node,
+    port: u16,
+    bind: impl Fn(SocketAddr) -> F,
+    address: impl Fn(&T) -> io::Result<SocketAddr>,
+) -> Result<Vec<T>, Problem> {
+    check_port(node, port)?;
+    let wrong = |error: io::Error| Problem::of_io(&error, &format!("port {port} cannot be had"));
+    let mut tries = 0;
+    'again: loop {
+        let (mut sockets, mut chosen) = (Vec::new(), port);
+        for at in own_addresses(node, port)? {
+            let at = SocketAddr::new(at.ip(), chosen);
+            match bind(at).await {
+                Ok(socket) => {
+                    // If the first one picked a port, the others get the same.
+                    chosen = address(&socket).map_err(wrong)?.port();
+                    sockets.push(socket);
+                }
+                // That is free at one address and taken at another one.
+                Err(_) if port == 0 && chosen != 0 && tries < MOST_TRIES => {
+                    tries += 1;
+                    continue 'again;
+                }
+                Err(error) => return Err(wrong(error)),
+            }
+        }
+        check_port(node, chosen)?;
+        return Ok(sockets);
+    }
+}
+
+/// That the networks allow a port. 0 is chosen later.
+fn check_port(node: &Node, port: u16) -> Result<(), Problem> {
+    match node.port_refusal(port).filter(|_| port != 0) {
+        Some(refusal) => Err(Kind::NotAllowed.because(refusal)),
+        None => Ok(()),
+    }
+}
+
+/// A connection becomes a pipe.
+pub(super) fn connected(
+    reserved: Reserved,
+    stream: TcpStream,
+    peer: SocketAddr,
+) -> Result<Arc<Pipe>, Problem> {
+    let prepared = stream.set_nodelay(true).and_then(|()| stream.set_keepalive(Some(KEEPALIVE)));
+    let local = prepared.and_then(|()| stream.local_addr());
+    let local = local.map_err(|error| Problem::of_io(&error, "the connection has broken at once"))?;
+    let (reading, writing) = stream.into_split();
+    let sender = Sender::Tcp(AsyncMutex::new(Some(writing)));
+    let pipe =
+        Arc::new(Pipe::new(reserved.name().to_owned(), sender, (local, Some(peer)), reserved.budget()));
+    let receiving = tokio::spawn(receive::connection(Arc::downgrade(&pipe), reading, peer));
+    *pipe.receivers.lock().expect("no panic under this lock") = vec![receiving.abort_handle()];
+    Ok(reserved.fill(pipe))
+}
+
+/// A UDP socket becomes a pipe.
+fn bound(reserved: Reserved, sockets: Vec<UdpSocket>, to: Option<SocketAddr>) -> Result<Arc<Pipe>, Problem> {
+    let local = sockets[0].local_addr();
+    let local = local.map_err(|error| Problem::of_io(&error, "the socket has failed at once"))?;
+    let datagrams = Arc::new(Datagrams { sockets, is_connected: to.is_some() });
+    let sender = Sender::Udp(Arc::clone(&datagrams));
+    let pipe = Arc::new(Pipe::new(reserved.name().to_owned(), sender, (local, to), reserved.budget()));
+    let receiving = (0..datagrams.sockets.len()).map(|socket| {
+        let receive = receive::datagrams(Arc::downgrade(&pipe), Arc::clone(&datagrams), socket);
+        tokio::spawn(receive).abort_handle()
+    });
+    *pipe.receivers.lock().expect("no panic under this lock") = receiving.collect();
+    Ok(reserved.fill(pipe))
+}
+
+fn no_answer(patience: Duration) -> Problem {
+    let seconds = patience.as_secs_f64();
+    Kind::NoAnswer.because(format_args!(
+        "nobody has answered within {seconds} s: check that the member runs and listens"
+    ))
+}
+
+/// The node's own addresses.
+fn own_addresses(node: &Node, port: u16) -> Result<Vec<SocketAddr>, Problem> {
+    let own: Vec<_> = node.networks().iter().flat_map(peersock::Joined::addresses).collect();
+    match own.is_empty() {
+        true => Err(Kind::Down.because("the node is in no network")),
+        false => Ok(own.into_iter().map(|address| SocketAddr::new(address, port)).collect()),
+    }
+}
+
+/// The addresses of a member; nothing else is reached.
+pub(crate) fn addresses_of(node: &Node, target: &peersock_proxy::Target) -> Result<Vec<SocketAddr>, Problem> {
+    let handle = NodeHandle::of(node);
+    handle.check_up().map_err(|error| Problem::of_io(&error, "the node has ended"))?;
+    let networks = handle.datapath().networks();
+    let is_overlay = |address: IpAddr| {
+        !address.is_loopback()
+            && networks.iter().any(|network| network.routes.iter().any(|route| route.contains(address)))
+    };
+    let addresses = match &target.host {
+        Host::Ip(address) if is_overlay(*address) => vec![*address],
+        Host::Ip(address) => {
+            return Err(
+                Kind::NotAllowed.because(format_args!("{address} is no address of the node's networks"))
+            );
+        }
+        Host::Name(name) => handle.datapath().addresses_named(name),
+    };
+    match addresses.is_empty() {
+        true => Err(Kind::NotAllowed
+            .because(format_args!("no member of the node's networks is called {}", target.host))),
+        false => Ok(addresses.into_iter().map(|address| SocketAddr::new(address, target.port)).collect()),
+    }
+}
+
+/// Any address of the same family, and any port.
+fn unspecified(like: IpAddr) -> SocketAddr {
+    match like {
+        IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        IpAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn targets_are_understood_or_refused() {
+        let member =
+            |protocol, text| Target::Member(protocol, peersock_proxy::Target::parse(text).expect("a target"));
+        for (text, target) in [
+            ("self", Target::Echo),
+            ("tcp:self", Target::Echo),
+            ("self:7", Target::Own(Protocol::Tcp, 7)),
+            ("udp:self:7", Target::Own(Protocol::Udp, 7)),
+            ("alpha:80", member(Protocol::Tcp, "alpha:80")),
+            ("udp:[fd00::1]:53", member(Protocol::Udp, "[fd00::1]:53")),
+        ] {
+            assert_eq!(parse_target(text).expect(text), target);
+        }
+        for text in
+            ["", "udp:self", "self:0", "alpha", "fd00::1", "[fd00::1]", "udp:", "http://alpha:1", "a b:1"]
+        {
+            assert_eq!(parse_target(text).map_err(|problem| problem.kind()), Err(Kind::BadRequest), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_is_too_strange(text in "\\PC{0,40}") {
+            let _ = parse_target(&text);
+        }
+    }
+}

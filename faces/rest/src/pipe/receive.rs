@@ -1,0 +1,120 @@
+//! What comes in by a pipe goes into its queues.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use peersock::UdpSocket;
+use peersock::net::OwnedReadHalf;
+use tokio::io::{AsyncRead as _, ReadBuf};
+
+use super::{Datagrams, End, Message, Pipe, why};
+use crate::limits::PIECE;
+
+/// Errors in a row after which a UDP socket is given up. Each may only say that an earlier datagram found
+/// nobody.
+const MOST_ERRORS: u32 = 64;
+
+thread_local! {
+    /// Where all pipes of a thread read to: one that waits has no buffer of its own.
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; PIECE].into_boxed_slice());
+}
+
+/// Receives until the other end sends no more.
+pub(super) async fn connection(pipe: Weak<Pipe>, mut half: OwnedReadHalf, from: SocketAddr) {
+    loop {
+        if !has_room(&pipe).await {
+            return;
+        }
+        let read = poll_fn(|cx| poll_read(cx, &mut half)).await;
+        let Some(pipe) = pipe.upgrade() else { return };
+        match read {
+            Ok(data) if data.is_empty() => return pipe.end(End::Complete),
+            Ok(data) => pipe.deliver(from, data),
+            Err(error) => return pipe.end(End::Broken(why(&error))),
+        }
+    }
+}
+
+fn poll_read(cx: &mut Context<'_>, half: &mut OwnedReadHalf) -> Poll<io::Result<Bytes>> {
+    SCRATCH.with_borrow_mut(|scratch| {
+        let mut piece = ReadBuf::new(scratch);
+        ready!(Pin::new(half).poll_read(cx, &mut piece))?;
+        Poll::Ready(Ok(Bytes::copy_from_slice(piece.filled())))
+    })
+}
+
+/// Waits until each queue has room, or somebody wants what another one would keep from him; false if the pipe
+/// is gone.
+async fn has_room(pipe: &Weak<Pipe>) -> bool {
+    loop {
+        let Some(pipe) = pipe.upgrade() else { return false };
+        let budget = pipe.queues().budget.clone();
+        let (mut taken, mut freed) = (pin!(pipe.room.notified()), pin!(budget.freed().notified()));
+        taken.as_mut().enable();
+        freed.as_mut().enable();
+        {
+            let queues = pipe.queues();
+            if queues.end.is_some() {
+                return false;
+            }
+            let mut all = queues.by_name.values();
+            if !all.clone().any(|queue| queue.is_full()) || all.any(|queue| queue.is_awaited()) {
+                return true;
+            }
+        }
+        tokio::select! {
+            () = taken => {}
+            () = freed => {}
+        }
+    }
+}
+
+/// Receives datagrams until the socket fails for good.
+pub(super) async fn datagrams(pipe: Weak<Pipe>, datagrams: Arc<Datagrams>, socket: usize) {
+    let mut errors = 0;
+    loop {
+        let received = poll_fn(|cx| poll_receive(cx, &datagrams.sockets[socket])).await;
+        let Some(pipe) = pipe.upgrade() else { return };
+        match received {
+            Ok((data, from)) => {
+                errors = 0;
+                pipe.deliver(from, data);
+            }
+            Err(error) if error.kind() != io::ErrorKind::NetworkDown && errors < MOST_ERRORS => {
+                tracing::debug!(%error, "a datagram was not received");
+                errors += 1;
+            }
+            Err(error) => return pipe.end(End::Broken(why(&error))),
+        }
+    }
+}
+
+fn poll_receive(cx: &mut Context<'_>, socket: &UdpSocket) -> Poll<io::Result<(Bytes, SocketAddr)>> {
+    SCRATCH.with_borrow_mut(|scratch| {
+        // Nothing is taken before it is ready, and what it has registered stays.
+        let (length, from) = ready!(pin!(socket.recv_from(scratch)).poll(cx))?;
+        Poll::Ready(Ok((Bytes::copy_from_slice(&scratch[..length]), from)))
+    })
+}
+
+impl Pipe {
+    /// Puts a message into each queue that it is for.
+    fn deliver(&self, from: SocketAddr, data: Bytes) {
+        self.received.fetch_add(data.len() as u64, Ordering::Relaxed);
+        let mut queues = self.queues();
+        queues.count += 1;
+        let message = Message { number: queues.count, from, data };
+        for queue in queues.by_name.values_mut().filter(|queue| queue.is_for(&message)) {
+            queue.push(message.clone());
+        }
+        drop(queues);
+        self.changed.notify_waiters();
+    }
+}

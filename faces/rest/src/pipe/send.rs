@@ -1,0 +1,177 @@
+//! What goes out by a pipe.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::AsyncWriteExt as _;
+use tokio::sync::OwnedMutexGuard;
+
+use super::{Datagrams, End, Half, Pipe, why};
+use crate::limits::MOST_OF_DATAGRAM;
+use crate::problem::{Kind, Problem};
+
+/// The outgoing side.
+pub(super) enum Sender {
+    Tcp(Half),
+    Udp(Arc<Datagrams>),
+}
+
+impl Sender {
+    /// Whether the sending direction was ended. One that sends just now was not.
+    pub(super) fn has_ended(&self) -> bool {
+        match self {
+            Sender::Tcp(half) => half.try_lock().is_ok_and(|half| half.is_none()),
+            Sender::Udp(_) => false,
+        }
+    }
+
+    /// Ends it; with `reset` as a failure. Whoever writes has given up by then.
+    pub(super) async fn close(&self, reset: bool) {
+        let Sender::Tcp(half) = self else { return };
+        let half = half.lock().await.take();
+        if reset {
+            reset_and_drop(half);
+        }
+    }
+}
+
+impl Datagrams {
+    async fn send(&self, data: &[u8], to: Option<SocketAddr>) -> io::Result<usize> {
+        let Some(to) = to else { return self.sockets[0].send(data).await };
+        let mut failed = io::ErrorKind::AddrNotAvailable.into();
+        // In several networks only one of them may lead there.
+        for socket in &self.sockets {
+            match socket.send_to(data, to).await {
+                Err(error) if socket.local_addr().is_ok_and(|at| at.is_ipv4() == to.is_ipv4()) => {
+                    failed = error
+                }
+                Err(_) => {}
+                sent => return sent,
+            }
+        }
+        Err(failed)
+    }
+}
+
+fn reset_and_drop(half: Option<peersock::net::OwnedWriteHalf>) {
+    let Some(half) = half else { return };
+    let _ = half.as_ref().set_linger(Some(Duration::ZERO));
+    half.forget();
+}
+
+impl Pipe {
+    /// Sends one message: all of a stream's bytes together, or one datagram. It goes on when whoever waits
+    /// for it gives up, so that no half of a message is sent.
+    pub(crate) async fn send(
+        self: &Arc<Self>,
+        data: Bytes,
+        to: Option<SocketAddr>,
+    ) -> Result<usize, Problem> {
+        // One at a time: no more than one goes on for nobody.
+        let (pipe, turn) = (Arc::clone(self), self.turn().await);
+        let sending = tokio::spawn(async move {
+            let _turn = turn;
+            pipe.send_here(&data, to).await
+        });
+        sending.await.unwrap_or_else(|_| Err(Kind::Internal.because("sending has failed")))
+    }
+
+    /// As [`Pipe::send`], and no more of it is sent when the caller gives up.
+    pub(crate) async fn send_here(&self, data: &[u8], to: Option<SocketAddr>) -> Result<usize, Problem> {
+        match &self.sender {
+            Sender::Tcp(_) if to.is_some() => Err(Kind::WrongProtocol
+                .because(format_args!("pipe {} is a connection: leave the destination out", self.name))),
+            Sender::Tcp(half) => {
+                let mut half = half.lock().await;
+                let ended = || {
+                    Kind::Ended
+                        .because(format_args!("pipe {} sends no more: its sending side was ended", self.name))
+                };
+                let writing = half.as_mut().ok_or_else(ended)?;
+                let written = tokio::select! {
+                    written = writing.write_all(data) => written,
+                    () = self.closed() => {
+                        // A part may be there: the other end must not take it for all.
+                        reset_and_drop(half.take());
+                        return Err(End::Closed.problem(&self.name));
+                    }
+                };
+                written.map_err(|error| self.broken(&error))?;
+                self.count(data.len())
+            }
+            Sender::Udp(datagrams) => {
+                self.check_datagram(data, datagrams.is_connected, to)?;
+                datagrams.send(data, to).await.map_err(|error| match error.raw_os_error() {
+                    Some(code) if code == MESSAGE_TOO_LONG => {
+                        Kind::TooLarge.because("the datagram is too long for the way to its destination")
+                    }
+                    _ => Problem::of_io(&error, "the datagram was not sent"),
+                })?;
+                self.count(data.len())
+            }
+        }
+    }
+
+    fn check_datagram(&self, data: &[u8], is_connected: bool, to: Option<SocketAddr>) -> Result<(), Problem> {
+        if data.len() > MOST_OF_DATAGRAM {
+            return Err(
+                Kind::TooLarge.because(format_args!("a datagram has {MOST_OF_DATAGRAM} bytes at most"))
+            );
+        }
+        match (is_connected, to) {
+            (true, Some(_)) => Err(Kind::WrongProtocol
+                .because(format_args!("pipe {} leads to one address: leave the destination out", self.name))),
+            (false, None) => Err(Kind::BadRequest.because(format_args!(
+                "pipe {} leads nowhere by itself: say where to, as ?to=ADDRESS:PORT",
+                self.name
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits until nobody else sends something that belongs together.
+    pub(crate) async fn turn(&self) -> OwnedMutexGuard<()> {
+        Arc::clone(&self.turn).lock_owned().await
+    }
+
+    /// Returns when it is closed here.
+    async fn closed(&self) {
+        loop {
+            let mut changed = pin!(self.changed.notified());
+            changed.as_mut().enable();
+            if self.queues().end == Some(End::Closed) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    fn count(&self, bytes: usize) -> Result<usize, Problem> {
+        self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
+        Ok(bytes)
+    }
+
+    /// A connection that cannot be written to is broken for whoever reads, too, once what came was taken.
+    fn broken(&self, error: &io::Error) -> Problem {
+        End::Broken(why(error)).problem(&self.name)
+    }
+
+    /// Tells the other end that nothing more comes.
+    pub(crate) async fn finish(&self) -> Result<(), Problem> {
+        self.check_stream()?;
+        if let Sender::Tcp(half) = &self.sender
+            && let Some(mut half) = half.lock().await.take()
+        {
+            half.shutdown().await.map_err(|error| self.broken(&error))?;
+        }
+        Ok(())
+    }
+}
+
+/// EMSGSIZE.
+const MESSAGE_TOO_LONG: i32 = 90;

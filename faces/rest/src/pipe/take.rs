@@ -1,0 +1,175 @@
+//! Messages are taken by whoever can use them: one that its taker drops is the next again.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use tokio::time::{Instant, sleep_until};
+
+use super::{ALL, Message, Pipe, no_subscription};
+use crate::problem::{Kind, Problem};
+
+/// A message that was taken and goes back unless somebody has got it.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    pipe: Arc<Pipe>,
+    queue: String,
+    message: Option<Message>,
+}
+
+impl std::fmt::Debug for Pipe {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pipe").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Taken {
+    pub(crate) fn message(&self) -> &Message {
+        self.message.as_ref().expect("it is there until somebody has got it")
+    }
+
+    /// Somebody has got it.
+    pub(crate) fn done(mut self) -> Bytes {
+        let message = self.message.take();
+        self.pipe.room.notify_waiters();
+        message.map(|message| message.data).unwrap_or_default()
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        let Some(message) = self.message.take() else { return };
+        if let Some(queue) = self.pipe.queues().by_name.get_mut(&self.queue) {
+            queue.put_back(message);
+        }
+        self.pipe.changed.notify_waiters();
+    }
+}
+
+/// Counts who waits in a queue.
+struct Waiting<'a>(&'a Pipe, &'a str);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(queue) = self.0.queues().by_name.get_mut(self.1) {
+            // A subscription of the same name may have been made anew meanwhile.
+            queue.waiting = queue.waiting.saturating_sub(1);
+        }
+    }
+}
+
+impl Pipe {
+    /// Takes the next message of a queue; `None` if there is none until the deadline.
+    ///
+    /// # Errors
+    /// There is no such queue, or nothing more comes.
+    pub(crate) async fn take(
+        self: &Arc<Self>,
+        queue: &str,
+        deadline: Option<Instant>,
+    ) -> Result<Option<Taken>, Problem> {
+        let mut waiting = None;
+        loop {
+            let mut changed = pin!(self.changed.notified());
+            changed.as_mut().enable();
+            {
+                let mut queues = self.queues();
+                let end = queues.end.clone();
+                let missing = || no_subscription(&self.name, queue);
+                let found = queues.by_name.get_mut(queue).ok_or_else(missing)?;
+                if let Some(message) = found.pop() {
+                    let (pipe, queue) = (Arc::clone(self), queue.to_owned());
+                    return Ok(Some(Taken { pipe, queue, message: Some(message) }));
+                }
+                if let Some(end) = end {
+                    return Err(end.problem(&self.name));
+                }
+                if waiting.is_none() {
+                    found.waiting += 1;
+                    waiting = Some(Waiting(self, queue));
+                }
+            }
+            // Full queues of others make room for who waits.
+            self.room.notify_waiters();
+            match deadline {
+                None => changed.await,
+                Some(deadline) => tokio::select! {
+                    () = changed => {}
+                    () = sleep_until(deadline) => return Ok(None),
+                },
+            }
+        }
+    }
+
+    /// The next message, which stays.
+    pub(crate) async fn peek(
+        self: &Arc<Self>,
+        queue: &str,
+        deadline: Option<Instant>,
+    ) -> Result<Option<Message>, Problem> {
+        let taken = self.take(queue, deadline).await?;
+        // It goes back when it is dropped here.
+        Ok(taken.map(|taken| taken.message().clone()))
+    }
+
+    /// Removes the next message if it has this number.
+    pub(crate) fn remove(&self, queue: &str, number: u64) -> Result<(), Problem> {
+        let mut queues = self.queues();
+        let found = queues.by_name.get_mut(queue).ok_or_else(|| no_subscription(&self.name, queue))?;
+        if found.first().is_none_or(|first| first.number != number) {
+            return Err(Kind::NoMessage.because(format_args!(
+                "message {number} is not the next of pipe {}: look which is",
+                self.name
+            )));
+        }
+        found.pop();
+        drop(queues);
+        self.room.notify_waiters();
+        Ok(())
+    }
+
+    /// Messages that a queue has lost for want of room.
+    pub(crate) fn dropped(&self, queue: &str) -> u64 {
+        self.queues().by_name.get(queue).map_or(0, |queue| queue.dropped)
+    }
+}
+
+/// That one client alone reads a pipe, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Reading(Arc<Pipe>);
+
+impl Reading {
+    /// # Errors
+    /// Another one reads.
+    pub(crate) fn begin(pipe: &Arc<Pipe>) -> Result<Reading, Problem> {
+        if pipe.is_read.swap(true, Ordering::SeqCst) {
+            return Err(Kind::Busy.because(format_args!(
+                "another client reads pipe {} as a stream, a tunnel or a WebSocket: wait until it ends",
+                pipe.name
+            )));
+        }
+        Ok(Reading(Arc::clone(pipe)))
+    }
+
+    pub(crate) fn pipe(&self) -> &Arc<Pipe> {
+        &self.0
+    }
+
+    /// The next message of all; `None` at a clean end.
+    pub(crate) async fn next(&self) -> Result<Option<Taken>, Problem> {
+        match self.0.take(ALL, None).await {
+            Err(problem) if self.0.queues().end == Some(super::End::Complete) => {
+                tracing::trace!(%problem, "a stream has ended");
+                Ok(None)
+            }
+            taken => taken,
+        }
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.is_read.store(false, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,237 @@
+//! The server: where it listens, and how each client is served.
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::header::{CACHE_CONTROL, HeaderName, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderValue, Method, Request, Response};
+use axum::response::IntoResponse as _;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use peersock::Node;
+use peersock_proxy::serving::{Client, Listener, Reception, Slots, Stop, listen};
+use peersock_proxy::{Activated, Host, ListenError, Place, Stopper, Tell};
+
+use crate::access::{Access, Admitted, Origin, Way, let_read};
+use crate::api::{Api, Presence, router};
+use crate::limits::{HEAD, MOST_FIELDS, MOST_OF_HEAD};
+use crate::problem::Kind;
+use crate::token::Token;
+
+/// How a node is served.
+///
+/// ```
+/// use peersock_rest::RestSettings;
+///
+/// let settings = RestSettings::default();
+/// assert_eq!(settings.listen[0].to_string(), "127.0.0.1:12333");
+/// assert!(settings.token.is_none(), "a program makes one, or does without");
+/// ```
+#[derive(Debug)]
+pub struct RestSettings {
+    /// Where clients connect: loopback addresses, Unix domain sockets, sockets that the program was started
+    /// with. Default: `127.0.0.1:12333`, as P2PD.
+    pub listen: Vec<Place>,
+    /// What clients at loopback addresses show, and at Unix domain sockets that the program was started
+    /// with. Default: none, every program and user of the machine may use the node.
+    pub token: Option<Token>,
+    /// Web pages that may use it. Default: none.
+    pub origins: Vec<Origin>,
+    /// How long connecting to a member may take. Default: 15 s.
+    pub timeout: Duration,
+    /// The most connections at once. Default: 512.
+    pub most: usize,
+}
+
+impl Default for RestSettings {
+    fn default() -> RestSettings {
+        RestSettings {
+            listen: vec![Place::System { host: Host::parse("127.0.0.1"), port: 12333 }],
+            token: None,
+            origins: Vec::new(),
+            timeout: Duration::from_secs(15),
+            most: 512,
+        }
+    }
+}
+
+/// The server cannot listen.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RestError {
+    /// The system refuses it.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// Others than programs of this machine could connect.
+    #[error("{0} can be reached from elsewhere, and this server is for programs of the same machine")]
+    Exposed(String),
+}
+
+/// A server that listens.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use peersock::{IdentitySource, Interfaces, Network, Node};
+/// use peersock_proxy::Activated;
+/// use peersock_rest::{Rest, RestSettings, Token};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let node = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback).start()?;
+/// node.join(Network::ad_hoc("ff00500050000000".parse()?))?;
+/// let token = Some(Token::generate()?);
+/// let settings = RestSettings { listen: vec!["127.0.0.1:0".parse()?], token, ..RestSettings::default() };
+/// let tell = Arc::new(|event| eprintln!("{event}"));
+/// let rest = Rest::listen(&node, settings, &mut Activated::none(), tell).await?;
+/// println!("http://{}", rest.places()[0]);
+/// let stopper = rest.stopper();
+/// let running = tokio::spawn(rest.run());
+/// # tokio::task::spawn_blocking(move || stopper.stop(std::time::Duration::ZERO)).await?;
+/// running.await??;
+/// # Ok(())
+/// # }
+/// ```
+pub struct Rest {
+    listeners: Vec<Listener>,
+    reception: Arc<Reception>,
+    stopper: Stopper,
+    access: Arc<Access>,
+    router: Router,
+}
+
+impl Rest {
+    /// Listens. Clients are served by [`Rest::run`]. It needs a tokio runtime with I/O and time.
+    ///
+    /// # Errors
+    /// [`RestError`], and then nothing is listened at.
+    pub async fn listen(
+        node: &Node,
+        settings: RestSettings,
+        activated: &mut Activated,
+        tell: Tell,
+    ) -> Result<Rest, RestError> {
+        let mut listeners = Vec::new();
+        for place in &settings.listen {
+            if matches!(place, Place::Overlay { .. } | Place::System { host: None, .. }) {
+                return Err(RestError::Exposed(place.to_string()));
+            }
+            let refused = |source| ListenError::Refused { place: place.to_string(), source };
+            let found = listen(node, place, activated).await.map_err(refused)?;
+            if found.iter().any(Listener::is_exposed) {
+                return Err(RestError::Exposed(place.to_string()));
+            }
+            listeners.extend(found);
+        }
+        let slots = Slots::new(settings.most);
+        let (stopper, stop) = Stopper::new(slots.clone());
+        let router = router(Api::new(node, stop.clone(), settings.timeout));
+        let access = Arc::new(Access { token: settings.token, origins: settings.origins });
+        let reception = Arc::new(Reception { slots, stop, tell });
+        Ok(Rest { listeners, reception, stopper, access, router })
+    }
+
+    /// Where clients connect.
+    pub fn places(&self) -> Vec<Place> {
+        self.listeners.iter().filter_map(Listener::place).collect()
+    }
+
+    /// Whether some clients have to show a token, if there is one.
+    pub fn asks_for_token(&self) -> bool {
+        self.listeners.iter().any(|listener| !listener.is_own_users())
+    }
+
+    /// What ends it.
+    pub fn stopper(&self) -> Stopper {
+        self.stopper.clone()
+    }
+
+    /// Serves clients until it is stopped. Pipes end with it: what they were given to send is delivered by
+    /// the node.
+    ///
+    /// # Errors
+    /// `NetworkDown` if the node has ended.
+    pub async fn run(self) -> io::Result<()> {
+        let serve = |listener: Listener| {
+            let (router, access) = (self.router.clone(), Arc::clone(&self.access));
+            let (stop, is_own_users) = (self.reception.stop.clone(), listener.is_own_users());
+            let serve = move |client: Client| {
+                let way = match client.local {
+                    Some(own) => Way::Loopback(own),
+                    None if is_own_users => Way::OwnSocket,
+                    None => Way::Socket,
+                };
+                serve(client, way, router.clone(), Arc::clone(&access), stop.clone())
+            };
+            (listener, serve)
+        };
+        self.reception.accept(self.listeners.into_iter().map(serve).collect()).await?;
+        self.reception.stop.cut().await;
+        Ok(())
+    }
+}
+
+/// Serves one client to its end.
+async fn serve(client: Client, way: Way, router: Router, access: Arc<Access>, stop: Stop) {
+    let presence = Presence::of(&client.link);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        let (router, access) = (router.clone(), Arc::clone(&access));
+        request.extensions_mut().insert(presence.clone());
+        async move { Ok::<_, Infallible>(answer(request.map(Body::new), way, router, &access).await) }
+    });
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD);
+    builder.max_headers(MOST_FIELDS).max_buf_size(MOST_OF_HEAD);
+    let mut serving =
+        std::pin::pin!(builder.serve_connection(TokioIo::new(client.link), service).with_upgrades());
+    let served = tokio::select! {
+        served = &mut serving => served,
+        () = stop.draining() => {
+            serving.as_mut().graceful_shutdown();
+            tokio::select! {
+                served = &mut serving => served,
+                // What is dropped here is reset.
+                () = stop.cut() => return,
+            }
+        }
+    };
+    if let Err(error) = served {
+        tracing::debug!(%error, "a client is served no more");
+    }
+}
+
+/// Answers a request, if it may be made.
+async fn answer(request: Request<Body>, way: Way, router: Router, access: &Access) -> Response<Body> {
+    let mut response = match access.check(&request, way) {
+        Err(problem) => problem.into_response(),
+        Ok(Admitted::Preflight(response)) => response,
+        // Many a GET takes or sends something: what only looks must not.
+        Ok(Admitted::Served(_)) if request.method() == Method::HEAD => {
+            Kind::NoMethod.because("HEAD is not served: ask by GET").into_response()
+        }
+        Ok(Admitted::Served(origin)) => {
+            let mut response = match TowerToHyperService::new(router).call(request).await {
+                Ok(response) => response,
+                Err(never) => match never {},
+            };
+            let_read(&mut response, origin);
+            response
+        }
+    };
+    for (name, value) in [
+        (CACHE_CONTROL, "no-store"),
+        (REFERRER_POLICY, "no-referrer"),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}

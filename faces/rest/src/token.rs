@@ -1,0 +1,140 @@
+//! The token that programs show.
+
+use std::fmt;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use data_encoding::{BASE64, BASE64URL_NOPAD};
+use subtle::ConstantTimeEq as _;
+use zeroize::Zeroizing;
+
+/// Bytes of a token that is made here, before they become text.
+const LENGTH: usize = 24;
+
+/// The shortest and the longest token that is taken.
+const SHORTEST: usize = 16;
+const LONGEST: usize = 255;
+
+/// What programs show with each request. It is wiped from memory when dropped, and has no text of its own.
+///
+/// ```
+/// use peersock_rest::Token;
+///
+/// let token = Token::parse("a token of sixteen or more".replace(' ', "-").as_str())?;
+/// assert!(token.is(b"a-token-of-sixteen-or-more"));
+/// assert_eq!(format!("{token:?}"), "Token([redacted])");
+/// # Ok::<(), peersock_rest::TokenError>(())
+/// ```
+pub struct Token(Zeroizing<String>);
+
+/// A text is no token.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a token has {SHORTEST} to {LONGEST} letters, digits and signs of ._~+/=- and nothing else")]
+pub struct TokenError;
+
+impl Token {
+    /// Makes a new one of 192 random bits.
+    ///
+    /// # Errors
+    /// The system has no randomness.
+    pub fn generate() -> io::Result<Token> {
+        let mut bytes = Zeroizing::new([0; LENGTH]);
+        getrandom::fill(bytes.as_mut_slice()).map_err(io::Error::other)?;
+        Ok(Token(Zeroizing::new(BASE64URL_NOPAD.encode(bytes.as_slice()))))
+    }
+
+    /// Takes a text of 16 to 255 characters that a field of HTTP can carry (RFC 6750, 2.1); white space
+    /// around it is left out.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn parse(text: &str) -> Result<Token, TokenError> {
+        let text = text.trim();
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._~+/=-".contains(&byte);
+        let is_token = (SHORTEST..=LONGEST).contains(&text.len()) && text.bytes().all(is_plain);
+        is_token.then(|| Token(Zeroizing::new(text.to_owned()))).ok_or(TokenError)
+    }
+
+    /// Whether it is this one, compared in constant time.
+    pub fn is(&self, shown: &[u8]) -> bool {
+        self.0.as_bytes().ct_eq(shown).into()
+    }
+
+    /// Writes it into a file of mode 0600, in the place of one that is there.
+    ///
+    /// ```
+    /// use std::os::unix::fs::PermissionsExt;
+    ///
+    /// let folder = tempfile::tempdir()?;
+    /// let path = folder.path().join("token");
+    /// let token = peersock_rest::Token::generate()?;
+    /// token.write(&path)?;
+    /// assert_eq!(std::fs::metadata(&path)?.permissions().mode() & 0o777, 0o600);
+    /// assert!(token.is(std::fs::read_to_string(&path)?.trim().as_bytes()));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn write(&self, path: &Path) -> io::Result<()> {
+        // A file of somebody else, or a link, is not written into: it goes, and a new one takes its place.
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        writeln!(file, "{}", self.0.as_str())
+    }
+
+    /// Whether a value of the field Authorization has it, as `Bearer` or as the password of `Basic`.
+    pub(crate) fn is_in(&self, value: &[u8]) -> bool {
+        let Some(space) = value.iter().position(|byte| *byte == b' ') else { return false };
+        let (scheme, shown) = (&value[..space], value[space..].trim_ascii());
+        if scheme.eq_ignore_ascii_case(b"bearer") {
+            return self.is(shown);
+        }
+        if !scheme.eq_ignore_ascii_case(b"basic") {
+            return false;
+        }
+        let Ok(pair) = BASE64.decode(shown).map(Zeroizing::new) else { return false };
+        let colon = pair.iter().position(|byte| *byte == b':');
+        colon.is_some_and(|colon| self.is(&pair[colon + 1..]))
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token([redacted])")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_shown_by_two_schemes() {
+        let token = Token::parse("0123456789abcdef\n").expect("it is one");
+        let basic = |text: &str| format!("basic {}", BASE64.encode(text.as_bytes()));
+        for shown in ["Bearer 0123456789abcdef", "bEARER  0123456789abcdef ", &basic("anna:0123456789abcdef")]
+        {
+            assert!(token.is_in(shown.as_bytes()), "{shown}");
+        }
+        let wrong = ["", "Bearer", "Bearer ", "Bearer 0123456789abcde", "Token 0123456789abcdef", "Basic !"];
+        for shown in wrong.into_iter().chain([&basic("0123456789abcdef")[..], &basic("a:b")]) {
+            assert!(!token.is_in(shown.as_bytes()), "{shown}");
+        }
+    }
+
+    #[test]
+    fn what_no_field_can_carry_is_no_token() {
+        for text in ["", "too short", "0123456789abcde", "0123456789abcde\u{e9}", "0123456789 abcdef"] {
+            assert_eq!(Token::parse(text).err(), Some(TokenError), "{text}");
+        }
+        assert!(Token::parse(&"x".repeat(256)).is_err());
+        let (one, other) = (Token::generate().expect("randomness"), Token::generate().expect("randomness"));
+        assert!(!one.is(other.0.as_bytes()) && Token::parse(&one.0).is_ok());
+    }
+}
