@@ -17,7 +17,7 @@ use crate::TurnServer;
 use crate::config::{Dht, ParseDhtError, RootSource, RootsError};
 use crate::driver::{Driver, Interfaces, UdpSockets};
 use crate::interfaces::{ServersError, stun_of_environment, turn_of_environment};
-use crate::management::{ManagementServer, Request};
+use crate::management::{END_MARK, ManagementServer, Request};
 use crate::netcheck::Netcheck;
 use crate::state::{StateDir, StateError};
 use crate::sync;
@@ -466,7 +466,7 @@ impl Node {
                     status.limit_peers(peers);
                     serde_json::to_string(&status).map_err(|_| "the status cannot be written down")
                 }
-                Request::Prometheus { peers } => Ok(status.prometheus(peers)),
+                Request::Prometheus { peers } => Ok(status.prometheus(peers) + END_MARK),
             }
         })?;
         *sync::lock(&self.inner.management) = Some(server);
