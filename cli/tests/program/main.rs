@@ -30,6 +30,7 @@ mod outages;
 mod proxy;
 mod proxy_clients;
 mod root;
+mod root_setup;
 mod root_watch;
 mod settings;
 mod signals;
