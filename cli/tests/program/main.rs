@@ -32,6 +32,7 @@ mod proxy_clients;
 mod root;
 mod root_setup;
 mod root_watch;
+mod secrets;
 mod settings;
 mod signals;
 mod status_manual;
