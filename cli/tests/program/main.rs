@@ -5,6 +5,7 @@ mod blocked;
 mod cable;
 mod cells;
 mod chaos;
+mod clock_jumps;
 mod clocks;
 mod common;
 mod copies;
