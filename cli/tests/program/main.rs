@@ -28,6 +28,7 @@ mod networks;
 mod observe;
 mod office;
 mod outages;
+mod pinholes;
 mod proxy;
 mod proxy_clients;
 mod root;
