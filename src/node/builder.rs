@@ -157,6 +157,7 @@ pub struct NodeBuilder {
     dht: Option<Dht>,
     turn: Option<Vec<TurnServer>>,
     maps_ports: bool,
+    asks_stun: bool,
     birthday: bool,
     tcp_punch: bool,
     stack: peersock_stack::Config,
@@ -174,6 +175,7 @@ impl Default for NodeBuilder {
             dht: None,
             turn: None,
             maps_ports: true,
+            asks_stun: true,
             birthday: true,
             tcp_punch: true,
             stack: peersock_stack::Config::default(),
@@ -291,6 +293,12 @@ impl NodeBuilder {
         self
     }
 
+    /// Asks no STUN servers, and does not read the variable that names them: it may be wrong, or not be meant.
+    pub(crate) fn without_stun(mut self) -> Self {
+        self.asks_stun = false;
+        self
+    }
+
     /// Whether a direct path is also looked for by many ports (the *birthday* attack on NATs): where this
     /// node's NAT gives each destination another port, by 256 more sockets for some seconds; where a peer's
     /// does, by 1024 short packets to its address, 200 a second. Some providers take that for a port scan.
@@ -399,7 +407,10 @@ impl NodeBuilder {
         let driver = Driver::start(endpoint, stack, Arc::new(sockets))?;
         let settings = contact::Settings {
             allowed: self.interfaces.clone(),
-            stun: stun_of_environment().map_err(StartError::Stun)?,
+            stun: match self.asks_stun {
+                true => stun_of_environment().map_err(StartError::Stun)?,
+                false => Vec::new(),
+            },
             turn,
             maps_ports: self.maps_ports,
             has_dht: dht.is_on(),
