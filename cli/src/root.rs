@@ -46,8 +46,8 @@ Examples:
   peersock root --advertise root.example.org:7420 --metrics 127.0.0.1:9420
   peersock root --announce
   peersock root --stream 443
-  peersock root --stream 443 --certificate fullchain.pem --certificate-key privkey.pem \
-      --advertise root.example.org:7420 --advertise wss:root.example.org:443
+  peersock root --stream 443 --certificate fullchain.pem --certificate-key privkey.pem \\
+    --advertise root.example.org:7420 --advertise wss:root.example.org:443
   peersock root --access-token-file ./token --relay-rate 2M
   peersock root --directory redis://10.0.0.5 --directory-password-file ./password
   peersock root --listen 127.0.0.1 --port 0 --ephemeral")]

@@ -8,12 +8,15 @@
 //!
 //! A node's address follows from its seed, so that either can compute the other's: that is all they know. It
 //! prints how long after its start the first datagram came from the peer directly. A node that is `idle`
-//! reads its mailbox as seldom as one that has run for long, and the other one starts some seconds later.
+//! reads its mailbox as seldom as one that has run for long, and the other one starts some seconds later. A
+//! node that has met the other one stays until its standard input ends: the other one may not have heard it
+//! yet.
 
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -30,6 +33,9 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 const MAGIC: &[u8] = b"peersock example: meet ";
 
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often who was heard is told so.
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// By how much an idle node may start before the one that looks for it.
 const LEAD: Duration = Duration::from_secs(20);
@@ -99,14 +105,14 @@ fn node(seed: &str, peer: &str, role: &str, stun: &str, entries: &[&str]) -> Res
         service.find(network, Target::Address(peer));
         service.knock(network, peer);
     }
-    let mut punching = Punching { socket, own: contact, own_tail, peer, shots: Vec::new(), record: None };
+    let mut punching =
+        Punching { socket, own: contact, own_tail, peer, shots: Vec::new(), record: None, heard: None };
     while begin.elapsed() < PATIENCE + LEAD {
         punching.handle_events(&events);
         if punching.step()? {
             print(&format!("first byte after {} ms", begin.elapsed().as_millis()));
             service.met(network, &peer);
-            punching.linger()?;
-            return Ok(());
+            return punching.linger(&events);
         }
     }
     Err(format!("not met; {:?}", service.counters()).into())
@@ -157,6 +163,8 @@ struct Punching {
     peer: NodeTail,
     shots: Vec<(Instant, SocketAddr)>,
     record: Option<Record>,
+    /// Where the peer was heard.
+    heard: Option<SocketAddr>,
 }
 
 impl Punching {
@@ -199,7 +207,7 @@ impl Punching {
         let _ = self.socket.send_to(&[MAGIC, &[kind], own.as_bytes()].concat(), to);
     }
 
-    fn hear(&self, patience: Duration) -> Result<bool> {
+    fn hear(&mut self, patience: Duration) -> Result<bool> {
         self.socket.set_read_timeout(Some(patience))?;
         let mut buffer = [0; 1500];
         let Ok((len, from)) = self.socket.recv_from(&mut buffer) else { return Ok(false) };
@@ -207,17 +215,32 @@ impl Punching {
             return Ok(false);
         };
         let is_peer = sender == format!("{:?}", self.peer).as_bytes();
-        if is_peer && *kind == 0 {
-            self.send(1, from);
+        if is_peer {
+            self.heard = Some(from);
+            if *kind == 0 {
+                self.send(1, from);
+            }
         }
         Ok(is_peer)
     }
 
-    /// Answers for a while, so that the peer hears this node too.
-    fn linger(&mut self) -> Result<()> {
-        let end = Instant::now() + Duration::from_secs(3);
-        while Instant::now() < end {
+    /// Goes on as before until the standard input ends, so that the peer hears this node too.
+    fn linger(&mut self, events: &Receiver<Event>) -> Result<()> {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&is_over);
+        std::thread::spawn(move || {
+            std::io::stdin().lines().for_each(drop);
+            told.store(true, Ordering::Relaxed);
+        });
+        let mut again = Instant::now();
+        while !is_over.load(Ordering::Relaxed) {
+            self.handle_events(events);
             self.step()?;
+            // The answer may have been lost, and the peer sends no more than its plan has.
+            if let Some(peer) = self.heard.filter(|_| again <= Instant::now()) {
+                self.send(1, peer);
+                again += AGAIN;
+            }
         }
         Ok(())
     }
@@ -250,6 +273,7 @@ fn lab(runs: &str, role: &str) -> Result<()> {
         let mut finding = inside("work1", own, &finding)?;
         times.push(time(&mut finding)?);
         time(&mut waiting)?;
+        // Both have heard each other. This ends their standard input.
         finding.wait()?;
         waiting.wait()?;
     }

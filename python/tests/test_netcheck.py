@@ -17,6 +17,7 @@ import pytest
 import peersock
 from peersock.interfaces import Pending
 
+from .libraries.lab import launcher
 from .test_interfaces import StunServer
 
 KEY = peersock.public_key(bytes([7] * 32))
@@ -84,6 +85,29 @@ def test_roots_and_turn_servers_are_asked(stun: str) -> None:
     (server,) = found["turn"]
     assert (server["server"], server["relayed"]) == ("turn:alice@127.0.0.1:9?transport=tcp", None)
     assert "sesame" not in str(found)
+
+
+@pytest.fixture
+def root() -> Iterator[str]:
+    command = [launcher(), "root", "--listen", "127.0.0.1:0", "--ephemeral", "--drain", "0"]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PEERSOCK")}
+    with subprocess.Popen(command, env=kept, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+        process.terminate()
+
+
+def test_a_root_proves_its_key_and_its_round_trip_is_told(stun: str, root: str) -> None:
+    found = peersock.netcheck(interfaces="loopback", stun=(), roots=root).wait()
+    (checked,) = found["roots"]
+    place = root.partition("@")[2]
+    assert (checked["has_key"], checked["state"], checked["endpoints"]) == (True, "registered", [place])
+    (server,) = found["servers"]
+    (address,) = server["addresses"]
+    assert (server["target"], address["address"]) == (place, place)
+    assert address["rtt_ms"] is not None and address["rtt_ms"] > 0
+    nat = found["interfaces"][0]["ipv4"]
+    assert nat is not None and not nat["translated"]
 
 
 #: In a process of its own, since one has one node.

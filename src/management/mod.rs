@@ -2,13 +2,15 @@
 //!
 //! A node with a state directory listens on the Unix socket `management.sock` in it (mode 0600, and each side
 //! checks with `SO_PEERCRED` that the other belongs to its own user). One connection carries one request, a
-//! line of text, and one answer, a JSON document or text up to the end of the stream.
+//! line of text, and one answer, a JSON document or text up to the end of the stream. An answer that was cut
+//! is told from a whole one: JSON ends with its last bracket, the text for Prometheus with the comment
+//! `# EOF`.
 //!
 //! | request | answer |
 //! |---|---|
 //! | `status` | the node's [`Status`](crate::Status), with 10,000 peers at most |
 //! | `status peers=N` | the same with N peers at most: connected ones first, then those that were there last |
-//! | `prometheus` | its numbers as text for Prometheus, with those of 10,000 peers at most |
+//! | `prometheus` | its numbers as text for Prometheus, with those of 10,000 peers at most, and `# EOF` |
 //! | `prometheus peers=N` | the same with N peers at most |
 //! | anything else | `{"error": "…", "version": "…"}`, with the node's version |
 //!
@@ -25,11 +27,16 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use crate::state::StateDir;
 
 pub(crate) use server::ManagementServer;
+
+/// The last line of an answer in the format of Prometheus, where it is a comment. A node that is killed
+/// leaves the beginning of its answer, which could be whole as far as the format tells.
+pub(crate) const END_MARK: &str = "# EOF\n";
 
 /// How long either side waits for the other.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -116,7 +123,8 @@ pub enum ManagementError {
         version: Option<String>,
     },
 
-    /// The node did not answer, or not within five seconds.
+    /// The node did not answer, or not within five seconds, or its answer was cut, as when the node is killed
+    /// meanwhile; `source` is of the kind [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) then.
     #[error("the node at {} does not answer: {source}", path.display())]
     Io {
         /// The socket.
@@ -169,10 +177,15 @@ pub fn request(state: &Path, request: &str) -> Result<String, ManagementError> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn status(state: &Path, peers: usize) -> Result<String, ManagementError> {
-    match request(state, &format!("status peers={peers}")) {
+    let answer = match request(state, &format!("status peers={peers}")) {
         // The first nodes know this request without its option only, and do not say who they are.
         Err(ManagementError::Refused { version: None, .. }) => request(state, "status"),
         answer => answer,
+    }?;
+    match serde_json::from_str::<IgnoredAny>(&answer) {
+        Err(error) if error.is_eof() => Err(was_cut(state)),
+        // What else is wrong with it is for those who read it.
+        _ => Ok(answer),
     }
 }
 
@@ -194,7 +207,15 @@ pub fn status(state: &Path, peers: usize) -> Result<String, ManagementError> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn prometheus(state: &Path, peers: usize) -> Result<String, ManagementError> {
-    request(state, &format!("prometheus peers={peers}"))
+    let mut text = request(state, &format!("prometheus peers={peers}"))?;
+    let len = text.strip_suffix(END_MARK).ok_or_else(|| was_cut(state))?.len();
+    text.truncate(len);
+    Ok(text)
+}
+
+fn was_cut(state: &Path) -> ManagementError {
+    let source = io::Error::new(io::ErrorKind::UnexpectedEof, "it has ended in the middle of its answer");
+    ManagementError::Io { path: StateDir::management_socket(state), source }
 }
 
 fn ask(state: &Path, request: &str) -> Result<String, ManagementError> {
@@ -219,15 +240,19 @@ fn exchange(mut stream: UnixStream, request: &str) -> io::Result<String> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     stream.write_all(format!("{request}\n").as_bytes())?;
-    let mut answer = String::new();
-    stream.take(MAX_ANSWER + 1).read_to_string(&mut answer)?;
+    let mut answer = Vec::new();
+    stream.take(MAX_ANSWER + 1).read_to_end(&mut answer)?;
     if answer.is_empty() {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     if answer.len() as u64 > MAX_ANSWER {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "its answer is longer than 64 MiB"));
     }
-    Ok(answer)
+    String::from_utf8(answer).map_err(|error| match error.utf8_error().error_len() {
+        // It was cut within a character.
+        None => io::ErrorKind::UnexpectedEof.into(),
+        Some(_) => io::Error::new(io::ErrorKind::InvalidData, error),
+    })
 }
 
 /// The user id at the other end, if it is neither ours nor root's.
@@ -246,5 +271,51 @@ fn with_short_path<T>(path: &Path, f: impl FnOnce(&Path) -> io::Result<T>) -> io
             f(&Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name))
         }
         _ => f(path),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead as _, BufReader};
+    use std::os::unix::net::UnixListener;
+    use std::thread;
+
+    use super::*;
+
+    /// A node whose answer ends where it was killed.
+    const STATUS: &str = r#"{"node_id":"aa","peers":[{"name":"Zoë \"b\""}],"counters":{"x":12}}"#;
+    const NUMBERS: &str = "# TYPE x gauge\nx{name=\"Zoë\"} 12\nx{name=\"\"} 3\n";
+
+    #[test]
+    fn an_answer_that_was_cut_anywhere_is_told_from_a_whole_one() {
+        let place = tempfile::tempdir().unwrap();
+        let numbers = format!("{NUMBERS}{END_MARK}");
+        // Its last byte is a line feed, without which the text is cut, too.
+        let cuts = |text: &str| -> Vec<Vec<u8>> {
+            (0..text.len()).map(|len| text.as_bytes()[..len].to_vec()).collect()
+        };
+        let answers = [cuts(STATUS), vec![STATUS.into()], cuts(&numbers), vec![numbers.clone().into()]];
+        let all = answers.concat();
+        let listener = UnixListener::bind(StateDir::management_socket(place.path())).unwrap();
+        let node = thread::spawn(move || {
+            for answer in all {
+                let (mut stream, _) = listener.accept().unwrap();
+                BufReader::new(&stream).read_line(&mut String::new()).unwrap();
+                stream.write_all(&answer).unwrap();
+            }
+        });
+        let is_cut = |answer: Result<String, ManagementError>| match answer {
+            Err(ManagementError::Io { source, .. }) => source.kind() == io::ErrorKind::UnexpectedEof,
+            _ => false,
+        };
+        for at in 0..STATUS.len() {
+            assert!(is_cut(status(place.path(), 50)), "cut at {at}");
+        }
+        assert_eq!(status(place.path(), 50).unwrap(), STATUS);
+        for at in 0..numbers.len() {
+            assert!(is_cut(prometheus(place.path(), 50)), "cut at {at}");
+        }
+        assert_eq!(prometheus(place.path(), 50).unwrap(), NUMBERS);
+        node.join().unwrap();
     }
 }

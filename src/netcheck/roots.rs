@@ -83,6 +83,7 @@ pub(super) fn check(sources: Vec<RootSource>, allowed: &Interfaces) -> Vec<RootC
         .dht(Dht::Off)
         .turn(Vec::<TurnServer>::new())
         .port_mapping(false)
+        .without_stun()
         .roots(named);
     let node = match node.start() {
         Ok(node) => node,

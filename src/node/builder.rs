@@ -17,7 +17,7 @@ use crate::TurnServer;
 use crate::config::{Dht, ParseDhtError, RootSource, RootsError};
 use crate::driver::{Driver, Interfaces, UdpSockets};
 use crate::interfaces::{ServersError, stun_of_environment, turn_of_environment};
-use crate::management::{ManagementServer, Request};
+use crate::management::{END_MARK, ManagementServer, Request};
 use crate::netcheck::Netcheck;
 use crate::state::{StateDir, StateError};
 use crate::sync;
@@ -166,6 +166,7 @@ pub struct NodeBuilder {
     dht: Option<Dht>,
     turn: Option<Vec<TurnServer>>,
     maps_ports: bool,
+    asks_stun: bool,
     birthday: bool,
     tcp_punch: bool,
     stack: peersock_stack::Config,
@@ -183,6 +184,7 @@ impl Default for NodeBuilder {
             dht: None,
             turn: None,
             maps_ports: true,
+            asks_stun: true,
             birthday: true,
             tcp_punch: true,
             stack: peersock_stack::Config::default(),
@@ -300,6 +302,12 @@ impl NodeBuilder {
         self
     }
 
+    /// Asks no STUN servers, and does not read the variable that names them: it may be wrong, or not be meant.
+    pub(crate) fn without_stun(mut self) -> Self {
+        self.asks_stun = false;
+        self
+    }
+
     /// Whether a direct path is also looked for by many ports (the *birthday* attack on NATs): where this
     /// node's NAT gives each destination another port, by 256 more sockets for some seconds; where a peer's
     /// does, by 1024 short packets to its address, 200 a second. Some providers take that for a port scan.
@@ -411,7 +419,10 @@ impl NodeBuilder {
         let driver = Driver::start(endpoint, stack, Arc::new(sockets))?;
         let settings = contact::Settings {
             allowed: self.interfaces.clone(),
-            stun: stun_of_environment().map_err(StartError::Stun)?,
+            stun: match self.asks_stun {
+                true => stun_of_environment().map_err(StartError::Stun)?,
+                false => Vec::new(),
+            },
             turn,
             maps_ports: self.maps_ports,
             has_dht: dht.is_on(),
@@ -478,7 +489,7 @@ impl Node {
                     status.limit_peers(peers);
                     serde_json::to_string(&status).map_err(|_| "the status cannot be written down")
                 }
-                Request::Prometheus { peers } => Ok(status.prometheus(peers)),
+                Request::Prometheus { peers } => Ok(status.prometheus(peers) + END_MARK),
             }
         })?;
         *sync::lock(&self.inner.management) = Some(server);

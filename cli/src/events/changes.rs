@@ -144,9 +144,10 @@ fn peers(before: Option<&Answer>, now: &Answer, changes: &mut Vec<Change>) {
             ..Change::new(what)
         };
         let was_there = was.map_or(Presence::Gone, Peer::state);
-        // Members of a static network are known from the start, which is no news.
-        let is_found = was.is_none() && peer.state() != Presence::Gone;
-        if is_found && (peer.state() == Presence::Connected || has_shown_itself(peer)) {
+        // Members of a static network are known from the start, which is no news: they are found when there
+        // is the first sign of them.
+        let is_found = !was.is_some_and(has_shown_itself) && peer.state() != Presence::Gone;
+        if is_found && has_shown_itself(peer) {
             changes.push(Change { path: None, ..change(What::PeerFound) });
         }
         match (was_there, peer.state()) {
@@ -162,7 +163,9 @@ fn peers(before: Option<&Answer>, now: &Answer, changes: &mut Vec<Change>) {
                 changes.push(change(What::PeerGone));
             }
             // It is heard of again.
-            (Presence::Gone, Presence::Known) if was.is_some() => changes.push(change(What::PeerFound)),
+            (Presence::Gone, Presence::Known) if was.is_some() && !is_found => {
+                changes.push(change(What::PeerFound));
+            }
             _ => {}
         }
     }
@@ -174,8 +177,9 @@ fn peers(before: Option<&Answer>, now: &Answer, changes: &mut Vec<Change>) {
     }));
 }
 
+/// Whether there ever was a sign of a peer.
 fn has_shown_itself(peer: &Peer) -> bool {
-    peer.last_seen_s.is_some() || peer.last_heard_s.is_some()
+    peer.state() == Presence::Connected || peer.last_seen_s.is_some() || peer.last_heard_s.is_some()
 }
 
 impl Change {
@@ -340,14 +344,19 @@ mod tests {
     }
 
     #[test]
-    fn members_of_a_static_network_that_were_never_there_are_no_news() {
+    fn members_of_a_static_network_are_found_with_the_first_sign_of_them() {
         let mut listed = peer("known", None);
         listed["last_heard_s"] = Value::Null;
         let now = answer(2.0, &[listed.clone()], &[]);
         assert_eq!(lines(Some(&answer(1.0, &[], &[])), Some(&now)), Vec::<String>::new());
-        let connected = answer(3.0, &[peer("connected", Some("127.0.0.1:6"))], &[]);
+        assert_eq!(lines(Some(&now), Some(&answer(3.0, &[listed], &[]))), Vec::<String>::new());
+        let heard = answer(3.0, &[peer("known", None)], &[]);
+        assert_eq!(lines(Some(&now), Some(&heard)), ["peer found: fd00::2 in network ff01"]);
+        let connected = answer(4.0, &[peer("connected", Some("127.0.0.1:6"))], &[]);
+        let is_connected = "peer connected: fd00::2 in network ff01, direct 127.0.0.1:6";
+        assert_eq!(lines(Some(&heard), Some(&connected)), [is_connected]);
         let told = lines(Some(&now), Some(&connected));
-        assert_eq!(told, ["peer connected: fd00::2 in network ff01, direct 127.0.0.1:6"]);
+        assert_eq!(told, ["peer found: fd00::2 in network ff01", is_connected]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, Once, PoisonError, TryLockError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGWINCH};
@@ -34,14 +35,13 @@ pub(super) enum Event {
 /// The terminal as long as it is ours. Dropping it gives it back.
 pub(super) struct Screen(());
 
-/// How the terminal was before; `None` while it is not ours. Held while something is written, so that nothing
-/// is drawn on the shell's screen.
-static BEFORE: Mutex<Option<Before>> = Mutex::new(None);
+/// Whether our screen is shown. Held while something is written, so that nothing is drawn on the shell's
+/// screen.
+static SHOWN: Mutex<bool> = Mutex::new(false);
 
-struct Before {
-    /// `None` if stdin is no terminal: then there are no keys.
-    modes: Option<Termios>,
-}
+/// The modes that the terminal had before; `None` while they are as they were, or if stdin is no terminal:
+/// then there are no keys. Never held while something is written: a terminal that was halted takes modes.
+static MODES: Mutex<Option<Termios>> = Mutex::new(None);
 
 impl Screen {
     /// Whether stdout is a terminal that can be drawn on.
@@ -85,9 +85,9 @@ impl Screen {
     pub(super) fn draw(&self, text: &str) -> io::Result<()> {
         let screen = frame(text, size(), false);
         let screen = if style::is_on(&io::stdout()) { screen } else { keep_movements(&screen) };
-        let before = locked();
+        let is_shown = locked(&SHOWN);
         // The terminal may have been given back for the end already.
-        if before.is_some() { write(&screen) } else { Ok(()) }
+        if *is_shown { write(&screen) } else { Ok(()) }
     }
 }
 
@@ -98,15 +98,14 @@ impl Drop for Screen {
 }
 
 fn enter() -> io::Result<()> {
-    let mut before = locked();
-    if before.is_some() {
+    let mut is_shown = locked(&SHOWN);
+    if *is_shown {
         return Ok(());
     }
-    let modes = match io::stdin().is_terminal() {
-        true => Some(read_at_once()?),
-        false => None,
-    };
-    *before = Some(Before { modes });
+    if io::stdin().is_terminal() {
+        *locked(&MODES) = Some(read_at_once()?);
+    }
+    *is_shown = true;
     write(ENTER)
 }
 
@@ -124,27 +123,37 @@ fn read_at_once() -> io::Result<Termios> {
 
 /// Gives the terminal back, once.
 fn leave() {
+    // The modes first: they matter more, and a terminal that was halted takes no text.
+    if let Some(modes) = locked(&MODES).take() {
+        let _ = rustix::termios::tcsetattr(io::stdin(), OptionalActions::Now, &modes);
+    }
     let deadline = Instant::now() + PATIENCE;
-    let mut before = loop {
-        match BEFORE.try_lock() {
-            Ok(before) => break before,
+    let mut is_shown = loop {
+        match SHOWN.try_lock() {
+            Ok(is_shown) => break is_shown,
             Err(TryLockError::Poisoned(error)) => break error.into_inner(),
             // Whoever draws may be this very thread, in a panic: its `Screen` comes here again.
             Err(TryLockError::WouldBlock) if Instant::now() > deadline => return,
             Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(5)),
         }
     };
-    if let Some(Before { modes }) = before.take() {
-        // The modes first: they matter more, and the terminal may not take text any more.
-        if let Some(modes) = modes {
-            let _ = rustix::termios::tcsetattr(io::stdin(), OptionalActions::Now, &modes);
-        }
+    if std::mem::take(&mut *is_shown) && takes_text(deadline) {
         let _ = write(LEAVE);
     }
 }
 
-fn locked() -> MutexGuard<'static, Option<Before>> {
-    BEFORE.lock().unwrap_or_else(PoisonError::into_inner)
+/// Whether the terminal takes text by then.
+fn takes_text(deadline: Instant) -> bool {
+    let stdout = io::stdout();
+    let mut waits = [PollFd::new(&stdout, PollFlags::OUT)];
+    let patience = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(50));
+    let patience = Timespec::try_from(patience).ok();
+    // A signal that comes in between is taken for a no: then it is the second one that ends the program.
+    rustix::event::poll(&mut waits, patience.as_ref()).is_ok_and(|count| count > 0)
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn attend_to_signals(events: Sender<Event>) -> io::Result<()> {

@@ -29,7 +29,7 @@ use crate::common::{Lab, PATIENCE, PORT, Running, lacks, run, signal, without_va
 use crate::turn::{relayed, send_much};
 
 /// Where the servers are.
-const SERVER: &str = "10.97.3.1";
+pub(crate) const SERVER: &str = "10.97.3.1";
 
 /// Where a's SOCKS proxy is, if there is one.
 const PROXY: &str = "10.97.1.1:1080";
@@ -155,7 +155,7 @@ fn netcheck_says_of_each_turn_server_what_is_wrong_with_it() {
     assert!(text.text().contains("to do: correct the user name"), "{}", text.text());
 }
 
-struct Blocked {
+pub(crate) struct Blocked {
     /// Of a, b and the servers.
     names: [String; 3],
     lab: Lab,
@@ -168,7 +168,7 @@ static BUILT: AtomicU32 = AtomicU32::new(0);
 
 impl Blocked {
     /// `None`, and a line that says why, where there can be none.
-    fn build(test: &str) -> Option<Blocked> {
+    pub(crate) fn build(test: &str) -> Option<Blocked> {
         for program in ["turnserver", "nft"] {
             if find_in_path(program).is_none() {
                 eprintln!("SKIP {test}: the program {program} is missing");
@@ -206,7 +206,7 @@ impl Blocked {
     }
 
     /// A command of ours that runs at a, b or beside the servers.
-    fn at(&self, which: usize, words: &[&str]) -> Command {
+    pub(crate) fn at(&self, which: usize, words: &[&str]) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.names[which]]).arg(env!("CARGO_BIN_EXE_peersock")).args(words);
         without_variables(&mut command);
@@ -220,36 +220,46 @@ impl Blocked {
         Running::start(self.command(which, roots, turn, words))
     }
 
-    fn command(&self, which: usize, roots: &str, turn: &str, words: &[&str]) -> Command {
+    pub(crate) fn command(&self, which: usize, roots: &str, turn: &str, words: &[&str]) -> Command {
         let mut command = self.at(which, words);
         command.args(["-v", "--network", &self.lab.network, "--state"]).arg(self.state(which));
         command.env("PEERSOCK_ROOTS", roots.trim()).env("PEERSOCK_TURN", turn);
         command
     }
 
-    fn state(&self, which: usize) -> std::path::PathBuf {
+    pub(crate) fn state(&self, which: usize) -> std::path::PathBuf {
         self.lab.state(["a", "b", "root"][which])
     }
 
-    fn by_tcp(&self) -> String {
+    pub(crate) fn by_tcp(&self) -> String {
         format!("turn:alice:sesame@{SERVER}?transport=tcp")
     }
 
-    fn by_tls(&self) -> String {
+    pub(crate) fn by_tls(&self) -> String {
         format!("turns:alice:sesame@{SERVER}?transport=tcp&sha256={}", self.fingerprint)
     }
 
-    /// A root that relays handshakes alone. Returns its text, too.
-    fn start_root(&self) -> (Running, String) {
+    /// A file for a program.
+    pub(crate) fn file(&self, name: &str) -> std::path::PathBuf {
+        self.lab.dir.path().join(name)
+    }
+
+    /// A root that relays handshakes alone.
+    pub(crate) fn root_command(&self) -> Command {
         let advertised = format!("tcp:{SERVER}:7421");
         let mut command = self.at(2, &["root", "--listen", SERVER, "--stream", "7421", "--no-relay"]);
         command.args(["--advertise", &advertised, "--state"]).arg(self.state(2));
-        let running = Running::start(command);
+        command
+    }
+
+    /// Starts it. Returns its text, too.
+    fn start_root(&self) -> (Running, String) {
+        let running = Running::start(self.root_command());
         let text = running.wait_for_stdout("\n");
         (running, text)
     }
 
-    fn start_coturn(&self) -> Running {
+    pub(crate) fn start_coturn(&self) -> Running {
         let options = format!(
             "-n --lt-cred-mech --user alice:sesame --realm example.org --no-dtls --no-cli \
              --listening-ip {SERVER} --relay-ip {SERVER} --log-file /dev/null --no-stdout-log --pidfile /dev/null --userdb /dev/null"
@@ -295,7 +305,7 @@ impl Blocked {
         running
     }
 
-    fn wait_for_status(&self, which: usize, is_so: impl Fn(&Value) -> bool) -> Value {
+    pub(crate) fn wait_for_status(&self, which: usize, is_so: impl Fn(&Value) -> bool) -> Value {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let mut command = self.at(which, &["status", "--json", "--state"]);
@@ -310,7 +320,7 @@ impl Blocked {
     }
 
     /// Does something in a's or b's namespace.
-    fn inside<T: Send>(&self, which: usize, work: impl FnOnce() -> T + Send) -> T {
+    pub(crate) fn inside<T: Send>(&self, which: usize, work: impl FnOnce() -> T + Send) -> T {
         let namespace = File::open(Path::new("/run/netns").join(&self.names[which])).expect("it was made");
         let worker = || {
             let kind = Some(LinkNameSpaceType::Network);

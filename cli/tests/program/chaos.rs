@@ -3,9 +3,12 @@
 //! packets are lost in one direction, a host gets another address, a NAT box is switched off and on and has
 //! forgotten everything. There is always another way, or there is one again when it is over.
 //!
-//! No connection is reset, every byte is the right one, and of a hundred stalls one at most is longer than
-//! two seconds: that is none of these. Where nothing can pass for a while, the time counts from when it can
-//! again.
+//! No connection is reset, every byte is the right one, and no stall lasts much longer than is promised.
+//! Where nothing can pass for a while, the time counts from when it can again.
+//!
+//! The promise is that of a hundred stalls one at most lasts longer than two seconds. The simulator holds it
+//! to that (`sim/tests/basics/chaos`), over some three hundred of them, in virtual time. Here there are 32,
+//! which a busy machine makes longer.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,7 +16,7 @@ use std::time::{Duration, Instant};
 use crate::flow::{NODES, Record, SITES, Scene, assert_all_arrives, is_direct, write_to_both};
 use crate::nats::wait_for_status;
 
-/// What is promised, and what a busy machine may add.
+/// What is promised of 99 in a hundred, and what a busy machine may add.
 const STALL: Duration = Duration::from_secs(2);
 const SLACK: Duration = Duration::from_secs(2);
 
@@ -60,9 +63,11 @@ fn data_flows_on_whatever_fails_every_few_seconds() {
         eprintln!("{what}: {stall:?} without a byte at the {}", NODES[*side]);
     }
     stalls.sort_unstable_by_key(|(stall, ..)| *stall);
-    let p99 = stalls[stalls.len() * 99 / 100];
-    eprintln!("p99: {p99:?} of {} stalls", stalls.len());
-    assert!(p99.0 <= STALL + SLACK, "{p99:?}");
+    let (median, longest) = (stalls[stalls.len() / 2], stalls[stalls.len() - 1]);
+    eprintln!("{median:?} in the median of {} stalls, at most {longest:?}", stalls.len());
+    assert!(longest.0 <= STALL + SLACK, "{longest:?}");
+    // A machine that is busy for a while makes some of them long, not half of them.
+    assert!(median.0 <= STALL / 2, "{median:?} in the median");
 
     let in_the_end = wait_for_status(&scene.lab, NODES[0], |now| now["peers"][0]["path"].is_string());
     let written = assert_all_arrives(programs, writers);

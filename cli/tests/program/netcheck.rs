@@ -8,6 +8,7 @@ use peersock_nat::stun::{Answer, request_id};
 use serde_json::Value;
 
 use crate::common::{peersock, run};
+use crate::root::Root;
 
 /// A STUN server of RFC 8489 that answers from where it is asked.
 fn stun_server() -> String {
@@ -81,6 +82,21 @@ fn roots_that_a_domain_lists_are_asked_and_their_origin_is_shown() {
     assert!(listed["error"].is_null() && unknown["error"].is_string(), "{report}");
     let text = netcheck(&[]);
     assert!(text.text().contains(&format!("(listed by {})", lists[0])), "{}", text.text());
+}
+
+/// The variable may be wrong: it is not used where servers were named.
+#[test]
+fn a_root_proves_its_key_whatever_the_variable_for_other_servers_says() {
+    let (server, root) = (stun_server(), Root::start(&[]));
+    let mut command = peersock(&["netcheck", "--interface", "lo", "--json", "--stun", &server]);
+    command.env("PEERSOCK_ROOTS", root.text()).env("PEERSOCK_STUN", "nonsense");
+    let report: Value = serde_json::from_str(run(command).success().text()).unwrap();
+    let [checked] = report["roots"].as_array().unwrap().as_slice() else { panic!("{report}") };
+    assert_eq!((&checked["has_key"], &checked["state"]), (&true.into(), &"registered".into()), "{report}");
+    let servers = report["servers"].as_array().unwrap();
+    let of_root = servers.iter().find(|server| server["target"] == root.address.to_string());
+    let time = of_root.and_then(|server| server["addresses"][0]["rtt_ms"].as_f64());
+    assert!(time.is_some_and(|time| time > 0.0), "{report}");
 }
 
 /// A nameserver that answers each question by one TXT record.

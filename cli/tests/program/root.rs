@@ -284,7 +284,7 @@ fn streams_are_announced_counted_and_their_certificate_is_read_again() {
 }
 
 /// Made by `openssl req -x509 -newkey ed25519 -nodes -subj /CN=root.example.org`.
-const CERTIFICATE: &str = "\
+pub(crate) const CERTIFICATE: &str = "\
 -----BEGIN CERTIFICATE-----
 MIIBSjCB/aADAgECAhRfSNKnOmyCt/1EqjLEi5KQnhhSWDAFBgMrZXAwGzEZMBcG
 A1UEAwwQcm9vdC5leGFtcGxlLm9yZzAeFw0yNjExMjExNDQ4NDlaFw0zNjExMTgx
@@ -295,7 +295,7 @@ JAVaCkjYgsPhYgEuraG75ueFMB8GA1UdIwQYMBaAFIVlJAVaCkjYgsPhYgEuraG7
 Zf4pE2Yh1Nd/g4zBUr1SG9OEq619t8HKR2YJ2lMhZex9vCuMZMtzRKjZfM2jBg==
 -----END CERTIFICATE-----
 ";
-const KEY: &str = "\
+pub(crate) const KEY: &str = "\
 -----BEGIN PRIVATE KEY-----
 MC4CAQAwBQYDK2VwBCIEIFNPNZ6k0C6hSUZhdWfYZZaO44aKfpEhg6eXAysk9Yr1
 -----END PRIVATE KEY-----

@@ -9,8 +9,7 @@ fn the_manual_explains_every_field_of_a_status() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let manual = fs::read_to_string(root.join("docs/STATUS.md")).expect("the manual");
     let mut fields = Vec::new();
-    for entry in fs::read_dir(root.join("src/node/status")).expect("the sources") {
-        let source = fs::read_to_string(entry.expect("a file").path()).expect("text");
+    for source in sources(&root.join("src/node/status")) {
         fields.extend(serialized_fields(&source));
     }
     assert!(fields.len() > 60 && fields.contains(&"stream_error".to_owned()), "{fields:?}");
@@ -19,6 +18,16 @@ fn the_manual_explains_every_field_of_a_status() {
         manual.split('`').skip(1).step_by(2).flat_map(|code| code.split('.')).collect();
     let missing: Vec<_> = fields.iter().filter(|field| !explained.contains(field.as_str())).collect();
     assert!(missing.is_empty(), "docs/STATUS.md lacks {missing:?}");
+}
+
+/// The texts of all files in a folder and those below it.
+fn sources(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).expect("the sources").map(|entry| entry.expect("a file").path());
+    let texts = entries.flat_map(|path| match path.is_dir() {
+        true => sources(&path),
+        false => vec![fs::read_to_string(path).expect("text")],
+    });
+    texts.collect()
 }
 
 /// Fields of structures that are printed as JSON, by the attribute of `serde`.

@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixListener;
 use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::common::{Lab, Listening, PORT, Running, peersock, run, signal};
+use crate::common::{Lab, Listening, PATIENCE, PORT, Running, peersock, run, signal};
 use crate::terminal::{has_terminals, is_coloured, on_terminal};
 
 /// A listener and a dialer that have a session.
@@ -184,6 +188,53 @@ fn top_leaves_the_modes_of_the_terminal_as_they_were() {
     assert!(!is_coloured(shown) && shown.contains("\x1b[H"), "{shown:?}");
 }
 
+/// A terminal that was halted by Ctrl-S takes no text, whether something is being drawn or not.
+#[test]
+fn top_gives_a_halted_terminal_its_echo_back_when_it_is_killed() {
+    if !has_terminals("top_gives_a_halted_terminal_its_echo_back_when_it_is_killed") {
+        return;
+    }
+    let lab = Lab::new();
+    let (_listening, _dialing) = pair(&lab);
+    let (program, state, dir) = (env!("CARGO_BIN_EXE_peersock"), lab.state("listener"), lab.dir.path());
+    for interval in ["0.1", "3600"] {
+        let _ = fs::remove_file(dir.join("ended"));
+        let line = format!(
+            "tty > '{dir}/tty'; stty ixon; stty -a; \
+             sh -c 'echo $$ > \"{dir}/pid\"; exec \"{program}\" top --state \"{}\" --interval {interval}'; \
+             echo status $? > '{dir}/ended'; stty -a",
+            state.display(),
+            dir = dir.display()
+        );
+        let mut top = Running::start(on_terminal(&line, &[("NO_COLOR", "1")]));
+        top.wait_for_stdout(" direct ");
+        top.wait_for_stdout("q quit");
+        top.send(b"\x13");
+        let mut shown = usize::MAX;
+        while shown != top.received() {
+            shown = top.received();
+            thread::sleep(Duration::from_millis(500));
+        }
+        let pid = fs::read_to_string(dir.join("pid")).unwrap();
+        signal(Signal::TERM, pid.trim().parse().unwrap());
+        // What the shell does next needs no terminal.
+        let deadline = Instant::now() + PATIENCE;
+        while !fs::read_to_string(dir.join("ended")).is_ok_and(|text| text.ends_with('\n')) {
+            assert!(Instant::now() < deadline, "top does not end, interval {interval}");
+            thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(fs::read_to_string(dir.join("ended")).unwrap(), "status 143\n");
+        let tty = fs::read_to_string(dir.join("tty")).unwrap();
+        let mut stty = Command::new("stty");
+        stty.args(["-F", tty.trim(), "-a"]);
+        let modes = run(stty).success();
+        assert!(modes.text().contains(" icanon") && modes.text().contains(" echo "), "{}", modes.text());
+        // Ctrl-Q lets it go on.
+        top.send(b"\x11");
+        top.wait_for_end().success();
+    }
+}
+
 #[test]
 fn top_follows_the_size_of_the_terminal() {
     if !has_terminals("top_follows_the_size_of_the_terminal") {
@@ -268,4 +319,39 @@ fn events_are_told_as_they_happen_over_restarts() {
     assert_eq!(objects[1]["path"]["kind"], "direct", "{objects:?}");
     assert_eq!(objects[0]["network"], lab.network.as_str());
     assert_eq!(objects[0]["peer"]["address"], objects[1]["peer"]["address"]);
+}
+
+/// What stands in for a node that is killed while it answers, and for the next one.
+#[test]
+fn an_answer_that_was_cut_is_an_end_of_the_node_and_no_error() {
+    let lab = Lab::new();
+    let (listening, dialing) = pair(&lab);
+    let whole = run(lab.command("listener", &["status", "--json"])).success().text().to_owned();
+    let numbers = run(lab.command("listener", &["status", "--prometheus"])).success().text().to_owned();
+    dialing.interrupt().failure(130, &[]);
+    listening.running.interrupt().failure(130, &[]);
+
+    let half = |text: &str| text[..text.len() / 2].to_owned();
+    // The first answers are for `status`, the others for `events`.
+    let answers = [half(&numbers), half(&whole), whole.clone(), half(&whole), whole.clone()];
+    let listener = UnixListener::bind(lab.state("listener").join("management.sock")).unwrap();
+    let node = thread::spawn(move || {
+        for answer in answers {
+            let (mut stream, _) = listener.accept().unwrap();
+            BufReader::new(&stream).read_line(&mut String::new()).unwrap();
+            stream.write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    // Nobody takes the beginning for all of it.
+    for form in ["--prometheus", "--json"] {
+        let cut = run(lab.command("listener", &["status", form]));
+        cut.failure(1, &["does not answer", "in the middle of its answer"]);
+        assert!(cut.text().is_empty(), "{form}: {}", cut.text());
+    }
+    let events = Running::start(lab.command("listener", &["events", "-i", "0.1"]));
+    events.wait_for_stdout("node stopped: ");
+    events.wait_for_stdout("node started: ");
+    events.wait_for_stdout("network joined: ");
+    node.join().unwrap();
+    events.interrupt().failure(130, &[]);
 }

@@ -56,10 +56,21 @@ pub(super) fn stage(context: &Context) -> Result<Tree> {
     Ok(Tree { folder, program })
 }
 
-/// The licences, and what else there is to read: helps and texts of errors name the page about networks.
+/// The licences, and what else there is to read: helps and texts of errors name these pages.
 pub(super) fn licences(folder: &Path) -> Result<()> {
     fs::create_dir_all(folder.join("docs"))?;
-    for name in ["README.md", "CHANGELOG.md", "LICENSE-MIT", "LICENSE-APACHE", "docs/NETWORKS.md"] {
+    let documents = [
+        "README.md",
+        "CHANGELOG.md",
+        "LICENSE-MIT",
+        "LICENSE-APACHE",
+        "docs/NETCHECK.md",
+        "docs/NETWORKS.md",
+        "docs/ROOT.md",
+        "docs/STATUS.md",
+        "docs/TURN.md",
+    ];
+    for name in documents {
         write(&folder.join(name), &fs::read(root().join(name))?, 0o644)?;
     }
     Ok(())

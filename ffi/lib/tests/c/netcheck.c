@@ -1,5 +1,28 @@
-// What network the machine is in, by the loopback interface, with a STUN server of the program's own.
+// What network the machine is in, by the loopback interface, with a STUN server and a root of the program's own.
 #include "common.h"
+
+#include <signal.h>
+#include <sys/prctl.h>
+
+// Starts a root, which ends with this process, and reads the line that names it.
+static void start_root(const char *program, char *line, size_t size) {
+    int ends[2];
+    CHECK(pipe2(ends, O_CLOEXEC) == 0);
+    pid_t pid = fork();
+    CHECK(pid >= 0);
+    if (pid == 0) {
+        CHECK(prctl(PR_SET_PDEATHSIG, SIGKILL) == 0 && dup2(ends[1], STDOUT_FILENO) == STDOUT_FILENO);
+        execl(program, program, "root", "--ephemeral", "--drain", "0", "--listen", "127.0.0.1", "--port", "0", NULL);
+        CHECK(!"the program can be run");
+    }
+    CHECK(close(ends[1]) == 0);
+    size_t length = 0;
+    do {
+        CHECK(length < size && read(ends[0], line + length, 1) == 1);
+    } while (line[length++] != '\n');
+    line[length - 1] = '\0';
+    CHECK(close(ends[0]) == 0);
+}
 
 // Answers one binding request (RFC 8489) after the other with where it came from, until a short datagram comes.
 static void *serve(void *context) {
@@ -32,7 +55,26 @@ static void contains(const char *json, const char *text) {
     }
 }
 
-int main(void) {
+// A root proves its key, and its round trip is told.
+static void look_at_root(const char *line) {
+    char entry[128], *json = NULL;
+    peersock_config *config = settings();
+    CHECK(peersock_config_roots(config, line) == PEERSOCK_OK);
+    CHECK(peersock_netcheck(config, "", &json) == PEERSOCK_OK);
+    contains(json, "\"has_key\":true");
+    contains(json, "\"state\":\"registered\"");
+    snprintf(entry, sizeof entry, "\"target\":\"%s\"", strchr(line, '@') + 1);
+    contains(json, entry);
+    const char *time = strstr(strstr(json, entry), "\"rtt_ms\":");
+    CHECK(time != NULL && strtod(time + strlen("\"rtt_ms\":"), NULL) > 0);
+    peersock_string_free(json);
+    peersock_config_free(config);
+}
+
+int main(int argc, char **argv) {
+    char line[600];
+    CHECK(argc == 2);
+    start_root(argv[1], line, sizeof line);
     struct sockaddr_in at;
     socklen_t size = sizeof at;
     char server[64], entry[128], *json = NULL;
@@ -93,6 +135,7 @@ int main(void) {
     CHECK(peersock_netcheck(config, "", &json) == PEERSOCK_E_NOT_FOUND && json == NULL);
     CHECK(strstr(peersock_last_error(), "none of this name") != NULL);
     peersock_config_free(config);
+    look_at_root(line);
 
     CHECK(sendto(fd, "", 0, 0, (struct sockaddr *)&at, sizeof at) == 0);
     CHECK(pthread_join(thread, NULL) == 0 && close(fd) == 0);

@@ -46,7 +46,7 @@ programs! {
     misuse: Program::new("errors.c");
     node: Program::new("node.c").with_folder();
     names: Program::new("names.c").with_folder();
-    netcheck: Program::new("netcheck.c");
+    netcheck: Program::new("netcheck.c").with_launcher();
     forked_children: Program::new("fork.c");
     exit: Program::new("exit.c");
     loss: Program::new("loss.c");

@@ -18,7 +18,7 @@ use crate::dist::{self, Made, VERSION};
 use crate::{Result, root};
 
 /// What is beside the program in its archive, and in its package below `/usr`.
-const BESIDE: [&str; 8] = [
+const BESIDE: [&str; 9] = [
     "share/man/man1/peersock.1",
     "share/man/man1/peersock-run.1",
     "share/man/man1/peersock-network-new.1",
@@ -26,6 +26,7 @@ const BESIDE: [&str; 8] = [
     "share/fish/vendor_completions.d/peersock.fish",
     "share/zsh/vendor-completions/_peersock",
     "share/doc/peersock/docs/NETWORKS.md",
+    "share/doc/peersock/docs/ROOT.md",
     "lib/systemd/system/peersock-root.service",
 ];
 
