@@ -7,7 +7,7 @@
 //!
 //! There is one target per parser, and three kinds of oracle: what was parsed is written and parsed again
 //! ([`wire`], [`control`], [`identifiers`], [`frames`], [`proxy_answers`], [`stun`], [`port_mapping`],
-//! [`root_list`], [`root_messages`], [`turn_frames`], [`socks_messages`], [`forward_places`]); a valid
+//! [`root_list`], [`node_address`], [`root_messages`], [`turn_frames`], [`socks_messages`], [`forward_places`]); a valid
 //! message is altered and must then be refused ([`hello`], [`initiation`], [`response`], [`cookie`],
 //! [`session`], [`meeting`]); and sequences of operations run against a model that knows what may come out
 //! ([`coalescer`], [`connection`], [`overlay_ops`], [`root_ops`], [`stack_ops`], [`turn`]).
@@ -23,6 +23,7 @@ mod handshake;
 mod input;
 mod meeting;
 mod nat;
+mod node_address;
 mod overlay;
 mod proxy;
 mod root;
@@ -37,6 +38,7 @@ mod wire;
 pub use handshake::{cookie, initiation, response};
 pub use meeting::meeting;
 pub use nat::{port_mapping, stun, turn};
+pub use node_address::node_address;
 pub use overlay::overlay_ops;
 pub use proxy::{forward_places, socks_messages};
 pub use root::root_ops;
@@ -77,6 +79,7 @@ targets! {
     initiation,
     meeting,
     network_file,
+    node_address,
     overlay_ops,
     packets,
     port_mapping,
