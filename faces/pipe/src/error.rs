@@ -57,7 +57,7 @@ pub enum PipeError {
     #[error("{0} was not resolved in time")]
     Unresolved(String),
     /// What was to be a regular expression is none, or is too large.
-    #[error("{pattern:?} is no regular expression: {reason}")]
+    #[error("'{pattern}' is no regular expression: {reason}")]
     Pattern {
         /// The text.
         pattern: String,
