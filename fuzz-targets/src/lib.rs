@@ -7,8 +7,9 @@
 //!
 //! There is one target per parser, and three kinds of oracle: what was parsed is written and parsed again
 //! ([`wire`], [`control`], [`identifiers`], [`frames`], [`proxy_answers`], [`stun`], [`port_mapping`],
-//! [`root_list`], [`root_messages`], [`turn_frames`], [`socks_messages`], [`forward_places`],
-//! [`file_messages`], [`file_texts`]); a valid message is altered and must then be refused ([`hello`], [`initiation`], [`response`], [`cookie`],
+//! [`root_list`], [`node_address`], [`root_messages`], [`turn_frames`], [`socks_messages`],
+//! [`forward_places`], [`file_messages`], [`file_texts`]); a valid message is altered and must then be refused
+//! ([`hello`], [`initiation`], [`response`], [`cookie`],
 //! [`session`], [`meeting`]); and sequences of operations run against a model that knows what may come out
 //! ([`coalescer`], [`connection`], [`overlay_ops`], [`root_ops`], [`stack_ops`], [`turn`]).
 //!
@@ -24,6 +25,7 @@ mod handshake;
 mod input;
 mod meeting;
 mod nat;
+mod node_address;
 mod overlay;
 mod proxy;
 mod root;
@@ -39,6 +41,7 @@ pub use files::{file_messages, file_texts};
 pub use handshake::{cookie, initiation, response};
 pub use meeting::meeting;
 pub use nat::{port_mapping, stun, turn};
+pub use node_address::node_address;
 pub use overlay::overlay_ops;
 pub use proxy::{forward_places, socks_messages};
 pub use root::root_ops;
@@ -81,6 +84,7 @@ targets! {
     initiation,
     meeting,
     network_file,
+    node_address,
     overlay_ops,
     packets,
     port_mapping,

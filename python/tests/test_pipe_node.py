@@ -7,6 +7,7 @@ import json
 import random
 import zlib
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -149,6 +150,17 @@ def test_texts_are_read_as_they_are_written() -> None:
     assert NodeAddress.parse(text) == NodeAddress.parse(f" {text.decode()}\n") == ADDRESS
     # A later version may say more.
     assert NodeAddress.parse(encode({**vars(ADDRESS), "more": [1]})) == ADDRESS
+
+
+def test_texts_of_rust_are_read() -> None:
+    # The first one is of Python, the second one of Rust; the tests of `faces/pipe` read both, too.
+    path = Path(__file__).parents[2] / "faces/pipe/tests/pipe/node_address.txt"
+    ours, theirs = map(NodeAddress.parse, path.read_text().splitlines())
+    assert ours == theirs
+    assert list(theirs.networks["ff0001ffff000000"]) == ["fd00::1"] and theirs.port == 10001
+    assert theirs.candidates == ["192.0.2.1:5", "[2001:db8::1]:5"] and theirs.roots == ["ab" * 32]
+    (nic,) = map(Interface.from_dict, theirs.interfaces)
+    assert nic.name == "eth0" and nic.route().ext() == "192.0.2.1"
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,10 @@ impl Core {
         self.with(operation, |socket| socket.set(option))
     }
 
+    pub(crate) fn set_broadcast(&self, flag: bool) -> Result<(), SocketError> {
+        self.with("set broadcast", |socket| socket.set_broadcast(flag))
+    }
+
     pub(crate) fn set_unlink_on_close(&self, unlink: bool) -> Result<(), SocketError> {
         let local = self.with("set unlink on close", |socket| socket.local())?;
         self.unlink.set(&local, unlink)

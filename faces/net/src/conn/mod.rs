@@ -197,6 +197,15 @@ impl UdpConn {
     pub async fn write_to(&self, data: &[u8], addr: &UdpAddr) -> Result<usize, SocketError> {
         self.0.write_to(data, &Addr::Udp(addr.clone())).await
     }
+
+    /// SO_BROADCAST: whether datagrams to broadcast addresses of IPv4 may be sent, by the kernel. The overlay
+    /// has no broadcast. Default: no.
+    ///
+    /// # Errors
+    /// [`SocketError::Closed`], and what the system says.
+    pub fn set_broadcast(&self, flag: bool) -> Result<(), SocketError> {
+        self.0.set_broadcast(flag)
+    }
 }
 
 impl UnixConn {

@@ -86,6 +86,10 @@ impl Socket for UdpPackets {
         SockRef::from(&*self.socket).shutdown(how)
     }
 
+    fn set_broadcast(&self, flag: bool) -> io::Result<()> {
+        self.socket.set_broadcast(flag)
+    }
+
     fn local(&self) -> io::Result<Addr> {
         Ok(Addr::of_socket(Kind::Udp, self.socket.local_addr()?))
     }

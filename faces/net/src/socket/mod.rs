@@ -33,6 +33,12 @@ pub(crate) trait Socket: Send + Sync {
     /// The own address.
     fn local(&self) -> io::Result<Addr>;
 
+    /// SO_BROADCAST. Where there is no broadcast, that is no error.
+    fn set_broadcast(&self, flag: bool) -> io::Result<()> {
+        let _ = flag;
+        Ok(())
+    }
+
     /// Sets an option of TCP.
     fn set(&self, option: TcpOption) -> io::Result<()> {
         let _ = option;

@@ -88,6 +88,10 @@ impl Socket for WildcardPackets {
         Err(io::Error::from_raw_os_error(libc::ENOTCONN))
     }
 
+    fn set_broadcast(&self, flag: bool) -> io::Result<()> {
+        self.all().into_iter().try_for_each(|socket| socket.set_broadcast(flag))
+    }
+
     fn local(&self) -> io::Result<Addr> {
         self.all()[0].local()
     }

@@ -1,0 +1,102 @@
+//! Calling what the program has given, and whatever that does.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::task::JoinSet;
+
+use crate::{Message, Pipe};
+
+/// A callback that was added, to take it away again.
+///
+/// ```
+/// use peersock_pipe::{Pipe, Proto};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), peersock_pipe::PipeError> {
+/// let pipe = Pipe::listen(Proto::Udp, "127.0.0.1:0").await?;
+/// let callback = pipe.add_end_cb(|_| panic!("it was taken away"));
+/// assert!(pipe.del_cb(callback) && !pipe.del_cb(callback));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CallbackId(u64);
+
+impl CallbackId {
+    /// Another one than all before: those of servers are added to several pipes.
+    pub(crate) fn next() -> CallbackId {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        CallbackId(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// What a callback leaves to be awaited.
+pub(crate) type Later = Pin<Box<dyn Future<Output = ()> + Send>>;
+pub(crate) type MessageCallback = Arc<dyn Fn(Message, Pipe) -> Option<Later> + Send + Sync>;
+pub(crate) type StateCallback = Arc<dyn Fn(Pipe) -> Option<Later> + Send + Sync>;
+
+pub(crate) type MessageCallbacks = Vec<(CallbackId, MessageCallback)>;
+pub(crate) type StateCallbacks = Vec<(CallbackId, StateCallback)>;
+
+pub(crate) fn of_messages(callback: impl Fn(Message, Pipe) + Send + Sync + 'static) -> MessageCallback {
+    Arc::new(move |message, pipe| {
+        callback(message, pipe);
+        None
+    })
+}
+
+pub(crate) fn async_of_messages<F>(
+    callback: impl Fn(Message, Pipe) -> F + Send + Sync + 'static,
+) -> MessageCallback
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    Arc::new(move |message, pipe| Some(Box::pin(callback(message, pipe))))
+}
+
+pub(crate) fn of_state(callback: impl Fn(Pipe) + Send + Sync + 'static) -> StateCallback {
+    Arc::new(move |pipe| {
+        callback(pipe);
+        None
+    })
+}
+
+pub(crate) fn async_of_state<F>(callback: impl Fn(Pipe) -> F + Send + Sync + 'static) -> StateCallback
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    Arc::new(move |pipe| Some(Box::pin(callback(pipe))))
+}
+
+/// Calls one, and gives what is to be awaited. A panic is logged, and the pipe goes on.
+pub(crate) fn call(callback: impl FnOnce() -> Option<Later>) -> Option<Later> {
+    catch_unwind(AssertUnwindSafe(callback)).unwrap_or_else(|_| {
+        tracing::error!("a callback has panicked");
+        None
+    })
+}
+
+tokio::task_local! {
+    static IN_CALLBACK: ();
+}
+
+/// Whether this runs in a callback: there, nothing may wait for callbacks.
+pub(crate) fn is_within() -> bool {
+    IN_CALLBACK.try_with(|()| ()).is_ok()
+}
+
+/// Awaits what callbacks have left, all at once.
+pub(crate) async fn finish(later: Vec<Later>) {
+    let mut tasks = JoinSet::new();
+    for one in later {
+        tasks.spawn(IN_CALLBACK.scope((), one));
+    }
+    while let Some(done) = tasks.join_next().await {
+        if done.is_err_and(|error| error.is_panic()) {
+            tracing::error!("a callback has panicked");
+        }
+    }
+}

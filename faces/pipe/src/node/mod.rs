@@ -1,0 +1,326 @@
+//! Nodes: pipes to and from the members of networks, by an address text.
+
+mod text;
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use peersock::interfaces::{Family, Interface};
+use peersock::{Joined, Node};
+use peersock_primitives::sync;
+
+pub use self::text::{NodeAddress, NodeAddressError};
+use crate::callbacks::{self, CallbackId, MessageCallback, MessageCallbacks};
+use crate::error::of_system;
+use crate::{Message, Options, Pipe, PipeError, Proto};
+
+/// The port of nodes, unless they are given another one; P2PD's.
+pub const NODE_PORT: u16 = 10001;
+
+/// How long a node looks for another one, unless it is told.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a thread waits for a node at once: a call that is given up leaves none for longer.
+const STEP: Duration = Duration::from_millis(250);
+
+/// Settings of a [`P2pNode`].
+///
+/// ```
+/// use peersock::{IdentitySource, Interfaces, Network, Node};
+/// use peersock_pipe::{Options, P2pNode};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let node = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback).start()?;
+/// node.join(Network::ad_hoc("ff0001ffff000000".parse()?))?;
+/// let p2p = P2pNode::builder(&node).port(0).options(Options::new().max_clients(50)).start().await?;
+/// assert!(p2p.address()?.to_string().starts_with("peersock-node:1:"));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct P2pNodeBuilder {
+    node: Node,
+    port: u16,
+    options: Options,
+    interfaces: Vec<Interface>,
+}
+
+impl P2pNodeBuilder {
+    /// The port of the overlay at which it takes connections; 0 is any. Default: [`NODE_PORT`].
+    pub fn port(mut self, port: u16) -> P2pNodeBuilder {
+        self.port = port;
+        self
+    }
+
+    /// The options of its pipes.
+    pub fn options(mut self, options: Options) -> P2pNodeBuilder {
+        self.options = options;
+        self
+    }
+
+    /// The machine's interfaces that the address text tells of, at most 64. Default: none.
+    pub fn interfaces(mut self, interfaces: impl IntoIterator<Item = Interface>) -> P2pNodeBuilder {
+        self.interfaces = interfaces.into_iter().collect();
+        self
+    }
+
+    /// Listens at all addresses of the node in its networks.
+    ///
+    /// # Errors
+    /// The port is used (EADDRINUSE), or one that a network does not allow.
+    pub async fn start(self) -> Result<P2pNode, PipeError> {
+        let at = format!(":{}", self.port);
+        let listening = Pipe::listen(Proto::Tcp, at).node(&self.node).options(self.options.clone());
+        let server = listening.await?;
+        Ok(P2pNode {
+            node: self.node,
+            options: self.options,
+            interfaces: self.interfaces,
+            server,
+            own: Arc::default(),
+        })
+    }
+}
+
+/// A member of networks that takes connections from the others, and connects to them by the text that says
+/// where they are. Connections lead over the overlay: it finds the way, directly or through NATs or roots,
+/// and encrypts.
+///
+/// A node with callbacks keeps the pipes of those who connect; without, they are to be accepted. It keeps
+/// those that it opens. Dropping it closes them all; the [`Node`] below goes on.
+///
+/// ```
+/// use peersock::{IdentitySource, Interfaces, Network, Node};
+/// use peersock_pipe::{Message, P2pNode, Pipe};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let node = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback).start()?;
+/// node.join(Network::ad_hoc("ff0001ffff000000".parse()?))?;
+/// let p2p = P2pNode::builder(&node).port(0).start().await?;
+/// p2p.add_async_msg_cb(|message: Message, pipe: Pipe| async move {
+///     if &message[..] == b"PING" {
+///         let _ = pipe.send("PONG").await;
+///     }
+/// });
+/// // To be given to another node; this one finds itself as well.
+/// let text = p2p.address()?.to_string();
+/// let pipe = p2p.connect(&text.parse()?).await?;
+/// pipe.send("PING").await?;
+/// assert_eq!(pipe.recv().await?.as_deref(), Some(&b"PONG"[..]));
+/// p2p.close().await;
+/// # Ok(())
+/// # }
+/// ```
+pub struct P2pNode {
+    node: Node,
+    options: Options,
+    interfaces: Vec<Interface>,
+    server: Pipe,
+    own: Arc<Mutex<Own>>,
+}
+
+/// What it has opened itself, and what new pipes get.
+#[derive(Default)]
+struct Own {
+    opened: Vec<Pipe>,
+    msg_cbs: MessageCallbacks,
+}
+
+impl P2pNode {
+    /// One in the networks of a node, which it does not shut down.
+    pub fn builder(node: &Node) -> P2pNodeBuilder {
+        P2pNodeBuilder {
+            node: node.clone(),
+            port: NODE_PORT,
+            options: Options::default(),
+            interfaces: Vec::new(),
+        }
+    }
+
+    /// The node below.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// The port at which it takes connections.
+    pub fn port(&self) -> u16 {
+        self.server.local_addr().port()
+    }
+
+    /// The pipes that are open, to and from other nodes.
+    pub fn pipes(&self) -> Vec<Pipe> {
+        let mut pipes = self.server.clients();
+        pipes.extend(sync::lock(&self.own).opened.iter().cloned());
+        pipes
+    }
+
+    /// Where the node is now. Its text is for [`connect`](Self::connect), here and in Python. Nothing in it
+    /// is secret; it does say which addresses the machine has.
+    ///
+    /// # Errors
+    /// The node is shut down or in no network: [`PipeError::NoCommonNetwork`].
+    pub fn address(&self) -> Result<NodeAddress, PipeError> {
+        let networks: Vec<Joined> = self.node.networks();
+        if networks.is_empty() {
+            return Err(PipeError::NoCommonNetwork);
+        }
+        let status = self.node.status();
+        let contact = status.contact.iter().flat_map(|contact| &contact.candidates);
+        let mut candidates: Vec<SocketAddr> = contact.map(|candidate| candidate.address).collect();
+        for endpoint in status.endpoints {
+            match endpoint.ip().is_unspecified() {
+                true => candidates.extend(self.interface_addresses(endpoint)),
+                false => candidates.push(endpoint),
+            }
+        }
+        Ok(NodeAddress {
+            id: self.node.id(),
+            public_key: self.node.public_identity(),
+            networks: networks.iter().map(|joined| (joined.id(), joined.addresses())).collect(),
+            port: self.port(),
+            candidates,
+            interfaces: self.interfaces.clone(),
+            roots: status.roots.iter().map(|root| root.id).collect(),
+        }
+        .bounded())
+    }
+
+    /// Those that a socket for all addresses is reached at.
+    fn interface_addresses(&self, endpoint: SocketAddr) -> Vec<SocketAddr> {
+        let family = if endpoint.is_ipv4() { Family::Ip4 } else { Family::Ip6 };
+        let routes = self.interfaces.iter().flat_map(|interface| interface.rp(family).routes());
+        let blocks = routes.flat_map(|route| route.nic_ips().iter().chain(route.ext_ips()));
+        let ips = blocks.filter(|block| !block.is_link_local()).filter_map(|block| block.nth(0));
+        ips.map(|ip| SocketAddr::new(ip, endpoint.port())).collect()
+    }
+
+    /// Has a function called for messages, also of connections that this node makes.
+    pub fn add_msg_cb(&self, callback: impl Fn(Message, Pipe) + Send + Sync + 'static) -> CallbackId {
+        self.add_message_callback(callbacks::of_messages(callback))
+    }
+
+    /// As [`add_msg_cb`](Self::add_msg_cb), asynchronous.
+    pub fn add_async_msg_cb<F>(
+        &self,
+        callback: impl Fn(Message, Pipe) -> F + Send + Sync + 'static,
+    ) -> CallbackId
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.add_message_callback(callbacks::async_of_messages(callback))
+    }
+
+    fn add_message_callback(&self, callback: MessageCallback) -> CallbackId {
+        let id = CallbackId::next();
+        let opened = {
+            let mut own = sync::lock(&self.own);
+            own.msg_cbs.push((id, callback.clone()));
+            own.opened.clone()
+        };
+        for pipe in opened.iter().chain([&self.server]) {
+            pipe.add_message_callback(id, callback.clone());
+        }
+        id
+    }
+
+    /// Takes a callback away. False if there was none.
+    pub fn del_msg_cb(&self, id: CallbackId) -> bool {
+        let (removed, opened) = {
+            let mut own = sync::lock(&self.own);
+            let removed: Vec<_> = own.msg_cbs.extract_if(.., |(other, _)| *other == id).collect();
+            (removed, own.opened.clone())
+        };
+        for pipe in opened.iter().chain([&self.server]) {
+            pipe.del_cb(id);
+        }
+        !removed.is_empty()
+    }
+
+    /// The pipe of the next node that connects.
+    ///
+    /// # Errors
+    /// The node is closed.
+    pub async fn accept(&self) -> Result<Pipe, PipeError> {
+        self.server.accept().await
+    }
+
+    /// Connects to the node whose address this is, which is looked for for up to 30 seconds. Its messages are
+    /// queued for [`Pipe::recv`], and callbacks of the node get them, too.
+    ///
+    /// It leads to the owner of the key in the text, and to nobody else: addresses in the overlay follow from
+    /// the key.
+    ///
+    /// # Errors
+    /// [`PipeError::NoCommonNetwork`], [`PipeError::NotFound`], or it takes no connection.
+    pub async fn connect(&self, to: &NodeAddress) -> Result<Pipe, PipeError> {
+        self.connect_within(to, PATIENCE).await
+    }
+
+    /// As [`connect`](Self::connect), looking for so long.
+    ///
+    /// # Errors
+    /// Those of [`connect`](Self::connect).
+    pub async fn connect_within(&self, to: &NodeAddress, timeout: Duration) -> Result<Pipe, PipeError> {
+        let mut networks = self.node.networks().into_iter();
+        let common = networks.find(|joined| to.networks.contains_key(&joined.id()));
+        let joined = common.ok_or(PipeError::NoCommonNetwork)?;
+        let address = joined.id().address_of(&to.id);
+        find(&joined, address.into(), timeout).await?;
+        let dest = SocketAddr::from((address, to.port));
+        let pipe = Pipe::connect(Proto::Tcp, dest).node(&self.node).options(self.options.clone()).await?;
+        let callbacks = {
+            let mut own = sync::lock(&self.own);
+            own.opened.push(pipe.clone());
+            own.msg_cbs.clone()
+        };
+        for (id, callback) in callbacks {
+            pipe.add_message_callback(id, callback);
+        }
+        let own = Arc::downgrade(&self.own);
+        pipe.add_end_cb(move |pipe| {
+            let Some(own) = own.upgrade() else { return };
+            let is_it = |other: &mut Pipe| Arc::ptr_eq(other.inner(), pipe.inner());
+            let removed: Vec<Pipe> = sync::lock(&own).opened.extract_if(.., is_it).collect();
+            drop(removed);
+        });
+        Ok(pipe)
+    }
+
+    /// Closes its pipes. Calling it again does nothing.
+    pub async fn close(&self) {
+        let opened = sync::lock(&self.own).opened.clone();
+        for pipe in opened.iter().chain([&self.server]) {
+            pipe.inner().shut();
+        }
+        for pipe in opened.iter().chain([&self.server]) {
+            pipe.close().await;
+        }
+    }
+}
+
+impl fmt::Debug for P2pNode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("P2pNode").field("port", &self.port()).finish_non_exhaustive()
+    }
+}
+
+/// Waits until there is a session with a member.
+async fn find(joined: &Joined, address: IpAddr, timeout: Duration) -> Result<(), PipeError> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let (joined, step) = (joined.clone(), left.min(STEP));
+        let waited = tokio::task::spawn_blocking(move || joined.wait_peer(address, step)).await;
+        match waited.unwrap_or_else(|_| Err(std::io::ErrorKind::Interrupted.into())) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() != std::io::ErrorKind::TimedOut => {
+                return Err(of_system("find the node", &error).into());
+            }
+            Err(_) if left <= STEP => return Err(PipeError::NotFound),
+            Err(_) => {}
+        }
+    }
+}

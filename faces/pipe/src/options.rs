@@ -1,0 +1,138 @@
+//! The options of pipes, with P2PD's names and defaults.
+
+use std::time::Duration;
+
+/// The messages of a queue that was not told.
+const DEFAULT_QUEUE: usize = 1024;
+
+/// The options of a pipe. Times of `None` are for ever.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use peersock_pipe::{Options, Pipe, Proto};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), peersock_pipe::PipeError> {
+/// let options = Options::new().recv_timeout(Duration::from_secs(10)).max_qsize(100);
+/// let pipe = Pipe::listen(Proto::Udp, "127.0.0.1:0").options(options).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub(crate) dns_timeout: Option<Duration>,
+    pub(crate) con_timeout: Option<Duration>,
+    pub(crate) recv_timeout: Option<Duration>,
+    pub(crate) max_qsize: usize,
+    pub(crate) max_qbytes: usize,
+    pub(crate) enable_msg_ids: bool,
+    pub(crate) max_msg_ids: usize,
+    pub(crate) broadcast: bool,
+    pub(crate) reader_limit: usize,
+    pub(crate) linger: Option<Duration>,
+    pub(crate) send_retry: u32,
+    pub(crate) max_clients: usize,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            dns_timeout: Some(Duration::from_secs(2)),
+            con_timeout: Some(Duration::from_secs(2)),
+            recv_timeout: Some(Duration::from_secs(2)),
+            max_qsize: DEFAULT_QUEUE,
+            max_qbytes: 4 << 20,
+            enable_msg_ids: false,
+            max_msg_ids: 1000,
+            broadcast: false,
+            reader_limit: 1 << 16,
+            linger: None,
+            send_retry: 2,
+            max_clients: 1024,
+        }
+    }
+}
+
+impl Options {
+    /// The defaults.
+    pub fn new() -> Options {
+        Options::default()
+    }
+
+    /// How long a name may take to be resolved. Default: 2 s. For a connection, `con_timeout` has that, too.
+    pub fn dns_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Options {
+        self.dns_timeout = timeout.into();
+        self
+    }
+
+    /// How long connecting may take, all addresses of a name together. Default: 2 s. TCP only.
+    pub fn con_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Options {
+        self.con_timeout = timeout.into();
+        self
+    }
+
+    /// How long [`Pipe::recv`](crate::Pipe::recv) waits if it is not told. Default: 2 s.
+    pub fn recv_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Options {
+        self.recv_timeout = timeout.into();
+        self
+    }
+
+    /// How many messages a queue holds. Default, and what 0 stands for: 1,024.
+    pub fn max_qsize(mut self, messages: usize) -> Options {
+        self.max_qsize = if messages == 0 { DEFAULT_QUEUE } else { messages };
+        self
+    }
+
+    /// How many bytes a queue holds; one message is held in any case. Default: 4 MiB.
+    pub fn max_qbytes(mut self, bytes: usize) -> Options {
+        self.max_qbytes = bytes;
+        self
+    }
+
+    /// Whether a datagram is dropped that repeats one of the last ones from the same address and port.
+    /// Default: no. UDP only.
+    pub fn enable_msg_ids(mut self, enable: bool) -> Options {
+        self.enable_msg_ids = enable;
+        self
+    }
+
+    /// How many datagrams are remembered for that, at least 1. Default: 1,000. UDP only.
+    pub fn max_msg_ids(mut self, datagrams: usize) -> Options {
+        self.max_msg_ids = datagrams.max(1);
+        self
+    }
+
+    /// SO_BROADCAST, of the kernel's sockets. Default: no. UDP and IPv4 only.
+    pub fn broadcast(mut self, enable: bool) -> Options {
+        self.broadcast = enable;
+        self
+    }
+
+    /// The most bytes of a stream that are one message, 1 to 65,536. Default: 65,536. TCP only.
+    pub fn reader_limit(mut self, bytes: usize) -> Options {
+        self.reader_limit = bytes.clamp(1, 1 << 16);
+        self
+    }
+
+    /// SO_LINGER. `None`, the default, is off; zero resets the connection when the pipe is closed; the kernel
+    /// takes whole seconds. TCP only.
+    pub fn linger(mut self, linger: impl Into<Option<Duration>>) -> Options {
+        self.linger = linger.into();
+        self
+    }
+
+    /// How often [`Pipe::request`](crate::Pipe::request) repeats a datagram that was not answered. Default:
+    /// 2. UDP only.
+    pub fn send_retry(mut self, times: u32) -> Options {
+        self.send_retry = times;
+        self
+    }
+
+    /// How many clients a server has at once, at least 1; others wait in the queue of the system. Default:
+    /// 1,024. TCP only.
+    pub fn max_clients(mut self, clients: usize) -> Options {
+        self.max_clients = clients.max(1);
+        self
+    }
+}

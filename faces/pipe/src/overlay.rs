@@ -1,0 +1,17 @@
+//! Which addresses are those of the overlay.
+
+use std::net::IpAddr;
+
+use peersock::Node;
+use peersock::interfaces::IpBlock;
+
+/// Whether an address is one of the networks' of a node, or of the process's one.
+pub(crate) fn is_overlays(node: Option<&Node>, ip: IpAddr) -> bool {
+    let ip = ip.to_canonical();
+    let Some(node) = node.cloned().or_else(peersock::current_node).filter(|_| !ip.is_loopback()) else {
+        return false;
+    };
+    let networks = node.networks();
+    let mut routes = networks.iter().flat_map(|network| network.routes());
+    routes.any(|(address, prefix)| IpBlock::new(address, prefix).is_some_and(|block| block.contains(ip)))
+}

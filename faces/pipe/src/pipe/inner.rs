@@ -1,0 +1,355 @@
+//! What all handles of a pipe share: messages on their way in, and the end.
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use peersock_net::UdpConn;
+use peersock_primitives::sync;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::timeout;
+
+use super::server::Server;
+use super::state::{Outlets, State};
+use super::tcp::Outgoing;
+use super::{Pipe, User};
+use crate::callbacks::{self, Later, StateCallback};
+use crate::queue::Queue;
+use crate::{Message, Options, PipeError, Proto};
+
+/// How far the end of a pipe has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    Open,
+    /// Nothing more is taken: what was sent leaves.
+    Closing,
+    /// Nothing more comes or goes.
+    Gone,
+    /// The callbacks of the end are through.
+    Over,
+}
+
+/// What is below a pipe.
+pub(crate) enum Kind {
+    Stream(mpsc::Sender<Outgoing>),
+    Server(Server),
+    Datagrams(Arc<UdpConn>),
+}
+
+/// A pipe. The tasks that drive it hold this, and no handle: they do not keep it open.
+pub(crate) struct Inner {
+    pub(crate) proto: Proto,
+    pub(crate) options: Options,
+    pub(crate) kind: Kind,
+    pub(crate) local: SocketAddr,
+    pub(crate) remote: Option<SocketAddr>,
+    /// The server that has accepted it: its callbacks and subscriptions are this pipe's, too.
+    pub(crate) parent: Option<Arc<Inner>>,
+    pub(crate) state: Mutex<State>,
+    user: Mutex<Weak<User>>,
+    phase: watch::Sender<Phase>,
+    /// A stream may have to be read again.
+    flow: Notify,
+    /// Datagrams that were dropped because they had come before.
+    pub(crate) repeated: AtomicU64,
+    /// No callback works on a message.
+    idle: Notify,
+}
+
+impl Inner {
+    pub(crate) fn new(
+        proto: Proto,
+        options: Options,
+        kind: Kind,
+        local: SocketAddr,
+        remote: Option<SocketAddr>,
+        parent: Option<Arc<Inner>>,
+    ) -> Arc<Inner> {
+        Arc::new(Inner {
+            state: Mutex::new(State::new(proto, &options)),
+            proto,
+            options,
+            kind,
+            local,
+            remote,
+            parent,
+            user: Mutex::default(),
+            phase: watch::Sender::new(Phase::Open),
+            flow: Notify::new(),
+            repeated: AtomicU64::new(0),
+            idle: Notify::new(),
+        })
+    }
+
+    /// A handle. The pipe is closed when the last one is dropped.
+    pub(crate) fn handle(self: &Arc<Inner>) -> Pipe {
+        let mut known = sync::lock(&self.user);
+        let user = known.upgrade().unwrap_or_else(|| {
+            let user = Arc::new(User(Arc::clone(self)));
+            *known = Arc::downgrade(&user);
+            user
+        });
+        Pipe(user)
+    }
+
+    // How far it has come.
+
+    pub(crate) fn phase(&self) -> Phase {
+        *self.phase.borrow()
+    }
+
+    pub(crate) fn advance(&self, to: Phase) {
+        self.phase.send_if_modified(|phase| {
+            let is_further = to > *phase;
+            *phase = to.max(*phase);
+            is_further
+        });
+    }
+
+    pub(crate) async fn reached(&self, phase: Phase) {
+        // The sender is here as long as this is.
+        let _ = self.phase.subscribe().wait_for(|now| *now >= phase).await;
+    }
+
+    /// Begins to close it.
+    pub(crate) fn shut(&self) {
+        sync::lock(&self.state).waiting.clear();
+        self.advance(Phase::Closing);
+        if let Kind::Datagrams(socket) = &self.kind {
+            socket.close();
+        }
+        if let Kind::Server(server) = &self.kind {
+            server.wake();
+        }
+        self.idle.notify_waiters();
+    }
+
+    /// Why nothing can be sent.
+    pub(crate) fn closed(&self) -> PipeError {
+        sync::lock(&self.state).ended.clone().unwrap_or(PipeError::Closed)
+    }
+
+    // Messages on their way in.
+
+    fn parent_outlets(&self) -> Option<Outlets> {
+        self.parent.as_ref().map(|parent| sync::lock(&parent.state).outlets())
+    }
+
+    /// Takes a message that has come in.
+    pub(crate) fn receive(self: &Arc<Inner>, message: Message) {
+        if self.phase() != Phase::Open {
+            return;
+        }
+        let parent = self.parent_outlets();
+        let is_datagram = self.proto == Proto::Udp;
+        // The lock is held until the message is everywhere: a relay that is added meanwhile misses none.
+        let mut state = sync::lock(&self.state);
+        let own = state.outlets();
+        let both = || own.queues.iter().chain(parent.iter().flat_map(|parent| &parent.queues));
+        let pushes = own.pushes || parent.as_ref().is_some_and(|parent| parent.pushes);
+        // Of a stream nothing is left out, unless those who do not read would stop those who do.
+        let drops = is_datagram || pushes || both().any(|(_, queue)| queue.is_awaited());
+        for (filter, queue) in both() {
+            if filter.as_ref().is_none_or(|filter| filter.matches(&message)) {
+                queue.put(message.clone(), drops && (is_datagram || queue.is_full()));
+            }
+        }
+        let begins = if pushes { state.claim(message, is_datagram) } else { None };
+        drop(state);
+        if let Some(message) = begins {
+            self.work(message);
+        }
+    }
+
+    /// Whether a stream is to be read no further for now.
+    fn wants_pause(&self) -> bool {
+        let parent = self.parent_outlets();
+        let state = sync::lock(&self.state);
+        if state.waiting.is_full() {
+            return true;
+        }
+        let own = state.outlets();
+        let outlets = [Some(own), parent];
+        let mut queues = outlets.iter().flatten().flat_map(|outlets| &outlets.queues);
+        let pushes = outlets.iter().flatten().any(|outlets| outlets.pushes);
+        !pushes
+            && !queues.clone().any(|(_, queue)| queue.is_awaited())
+            && queues.any(|(_, queue)| queue.is_full())
+    }
+
+    /// Waits until a stream may be read.
+    pub(crate) async fn room(&self) {
+        loop {
+            let mut again = pin!(self.flow.notified());
+            again.as_mut().enable();
+            if !self.wants_pause() {
+                return;
+            }
+            again.await;
+        }
+    }
+
+    /// Has streams look whether they may be read: a server's clients, too.
+    pub(crate) fn flow(&self) {
+        self.flow.notify_waiters();
+        if let Kind::Server(server) = &self.kind {
+            server.clients().iter().for_each(|client| client.inner().flow.notify_waiters());
+        }
+    }
+
+    /// The next message of a queue, or `None` if the time is over.
+    pub(crate) async fn take(
+        &self,
+        queue: &Queue,
+        within: Option<Duration>,
+    ) -> Result<Option<Message>, PipeError> {
+        let taking = queue.take(|| self.flow());
+        let taken = match within {
+            Some(within) => timeout(within, taking).await.ok().transpose(),
+            None => taking.await.map(Some),
+        };
+        self.flow();
+        taken
+    }
+
+    pub(crate) fn unsubscribe(&self, queue: &Arc<Queue>) {
+        sync::lock(&self.state).unsubscribe(queue);
+        self.flow();
+    }
+
+    // Callbacks and relays.
+
+    /// Has callbacks work on a message, and on what waits after it.
+    pub(crate) fn work(self: &Arc<Inner>, message: Message) {
+        let mut next = Some(message);
+        while let Some(message) = next {
+            let later = self.begin(&message);
+            if later.is_empty() {
+                next = self.next_message();
+                continue;
+            }
+            let inner = Arc::clone(self);
+            tokio::spawn(async move {
+                callbacks::finish(later).await;
+                while let Some(message) = inner.next_message() {
+                    callbacks::finish(inner.begin(&message)).await;
+                }
+            });
+            return;
+        }
+    }
+
+    fn next_message(&self) -> Option<Message> {
+        let next = sync::lock(&self.state).next_message();
+        self.flow.notify_waiters();
+        if next.is_none() {
+            self.idle.notify_waiters();
+        }
+        next
+    }
+
+    /// Calls the callbacks for a message, the server's first. Gives what is to be awaited.
+    fn begin(self: &Arc<Inner>, message: &Message) -> Vec<Later> {
+        let mut later = Vec::new();
+        for owner in self.parent.iter().chain([self]) {
+            let (callbacks, relays) = {
+                let state = sync::lock(&owner.state);
+                let callbacks: Vec<_> =
+                    state.msg_cbs.iter().map(|(_, callback)| Arc::clone(callback)).collect();
+                (callbacks, state.relays.clone())
+            };
+            for callback in callbacks {
+                later.extend(callbacks::call(|| callback(message.clone(), self.handle())));
+            }
+            later.extend(relays.into_iter().map(|relay| forward(Arc::clone(owner), relay, message.clone())));
+        }
+        later
+    }
+
+    /// Waits until callbacks are through with all messages.
+    pub(crate) async fn idle(&self) {
+        loop {
+            let mut again = pin!(self.idle.notified());
+            again.as_mut().enable();
+            {
+                let state = sync::lock(&self.state);
+                if state.running == 0 && state.waiting.is_empty() {
+                    return;
+                }
+            }
+            again.await;
+        }
+    }
+
+    pub(crate) fn remove_relay(&self, relay: &Arc<Inner>) -> bool {
+        let mut state = sync::lock(&self.state);
+        let at = state.relays.iter().position(|other| Arc::ptr_eq(other.inner(), relay));
+        let removed = at.map(|at| state.relays.remove(at));
+        if removed.is_some() && state.relays.is_empty() && state.has_own_by_default && state.own.is_none() {
+            state.queue_by_default(&self.options);
+        }
+        drop(state);
+        self.flow();
+        removed.is_some()
+    }
+
+    /// Calls callbacks for what has become of the pipe.
+    pub(crate) fn call_state(self: &Arc<Inner>, callbacks: Vec<StateCallback>) -> Vec<Later> {
+        let called = |callback: StateCallback| callbacks::call(|| callback(self.handle()));
+        callbacks.into_iter().filter_map(called).collect()
+    }
+
+    // The end.
+
+    /// Nothing more comes or goes: has everybody know who waits, and calls the callbacks of the end, once.
+    pub(crate) async fn finish(self: &Arc<Inner>, why: PipeError) {
+        let feeders = {
+            let mut state = sync::lock(&self.state);
+            if state.ended.is_some() {
+                return;
+            }
+            state.ended = Some(why.clone());
+            state.queues().for_each(|queue| queue.end(why.clone()));
+            std::mem::take(&mut state.feeders)
+        };
+        for feeder in feeders.iter().filter_map(Weak::upgrade) {
+            feeder.remove_relay(self);
+        }
+        self.advance(Phase::Gone);
+        if let Kind::Server(server) = &self.kind {
+            server.wake();
+        }
+        self.idle().await;
+        let mut callbacks = Vec::new();
+        for owner in self.parent.iter().chain([self]) {
+            let mut state = sync::lock(&owner.state);
+            state.is_over |= Arc::ptr_eq(owner, self);
+            callbacks.extend(state.end_cbs.iter().map(|(_, callback)| Arc::clone(callback)));
+        }
+        let relays = std::mem::take(&mut sync::lock(&self.state).relays);
+        drop(relays);
+        if let Some(Kind::Server(server)) = self.parent.as_ref().map(|parent| &parent.kind) {
+            server.forget(self);
+        }
+        callbacks::finish(self.call_state(callbacks)).await;
+        // They may hold this pipe, or others that hold it.
+        let ended = sync::lock(&self.state).take_callbacks();
+        drop(ended);
+        self.advance(Phase::Over);
+    }
+}
+
+/// Sends a message to another pipe, as long as that one is open.
+fn forward(from: Arc<Inner>, to: Pipe, message: Message) -> Later {
+    Box::pin(async move {
+        match to.send(&message).await {
+            Err(error) if error.is_closed() => {
+                from.remove_relay(to.inner());
+            }
+            Err(error) => tracing::warn!(%error, "a message was not sent to the other pipe"),
+            Ok(_) => {}
+        }
+    })
+}

@@ -1,0 +1,292 @@
+//! Pipes, as programs hold them.
+
+mod inner;
+mod outlets;
+mod server;
+mod state;
+mod tcp;
+mod udp;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use peersock_net::Conn;
+use peersock_primitives::sync;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
+
+pub(crate) use self::inner::Inner;
+use self::inner::{Kind, Phase};
+pub(crate) use self::tcp::Wire;
+pub(crate) use self::{
+    server::start as start_server, tcp::start as start_stream, udp::start as start_datagrams,
+};
+use crate::callbacks;
+use crate::{Message, Opening, Options, PipeError};
+
+/// How long closing waits for what was sent to leave, and for the callbacks of the end.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A protocol.
+///
+/// ```
+/// use peersock_pipe::{Pipe, Proto};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), peersock_pipe::PipeError> {
+/// for proto in [Proto::Tcp, Proto::Udp] {
+///     assert_eq!(Pipe::listen(proto, "127.0.0.1:0").await?.proto(), proto);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Proto {
+    /// Streams.
+    Tcp,
+    /// Datagrams.
+    Udp,
+}
+
+/// A connection, a server of connections, or a socket of datagrams. A handle, cheap to clone: the pipe is
+/// closed when the last one is dropped.
+///
+/// ```
+/// use peersock_pipe::{Pipe, Proto};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), peersock_pipe::PipeError> {
+/// let server = Pipe::listen(Proto::Tcp, "127.0.0.1:0").await?;
+/// let client = Pipe::connect(Proto::Tcp, server.local_addr()).await?;
+/// client.send("ping").await?;
+/// let accepted = server.accept().await?;
+/// assert_eq!(accepted.recv().await?.as_deref(), Some(&b"ping"[..]));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Pipe(Arc<User>);
+
+/// What all handles of a pipe have in common, and its tasks do not have.
+struct User(Arc<Inner>);
+
+impl Drop for User {
+    fn drop(&mut self) {
+        self.0.shut();
+        if let Kind::Server(server) = &self.0.kind {
+            server.abandon();
+        }
+    }
+}
+
+impl Pipe {
+    /// Opens a client's pipe, once it is awaited. The destination is a text as [`peersock_net::dial`] takes
+    /// it, `HOST:PORT`, or what has such a text: a `SocketAddr`, an [`Address`](crate::Address).
+    pub fn connect(proto: Proto, dest: impl fmt::Display) -> Opening {
+        Opening::to(proto, dest.to_string())
+    }
+
+    /// Opens a server's pipe, once it is awaited, or one for datagrams from anybody. The address is one of
+    /// this machine or of its node as `HOST:PORT`; without a host, as `":0"`, it is all of them.
+    pub fn listen(proto: Proto, at: impl fmt::Display) -> Opening {
+        Opening::at(proto, at.to_string())
+    }
+
+    /// Makes a socket a pipe, with its own queue: a TCP connection, or a UDP socket, connected or not.
+    ///
+    /// # Errors
+    /// It is of another network (EPROTONOSUPPORT), or closed.
+    pub fn of_conn(conn: impl Into<Conn>, options: Options) -> Result<Pipe, PipeError> {
+        Opening::of_conn(conn.into(), options)
+    }
+
+    /// Makes any stream a pipe, with its own queue: such as one of TLS, after its handshake. The addresses
+    /// are those that the pipe says it has.
+    pub fn of_stream(
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        local: SocketAddr,
+        remote: SocketAddr,
+        options: Options,
+    ) -> Pipe {
+        Opening::of_stream(Wire::of_stream(Box::new(stream)), local, remote, options)
+    }
+
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
+        &self.0.0
+    }
+
+    // What is known of it.
+
+    /// The protocol.
+    pub fn proto(&self) -> Proto {
+        self.inner().proto
+    }
+
+    /// The own address, also when it is closed.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.inner().local
+    }
+
+    /// The other end: where messages go to if nothing else is said. `None` for servers.
+    pub fn remote_addr(&self) -> Option<SocketAddr> {
+        self.inner().remote
+    }
+
+    /// Whether messages can be sent.
+    pub fn is_running(&self) -> bool {
+        self.inner().phase() == Phase::Open
+    }
+
+    /// Why the pipe has ended; `None` if it has not.
+    pub fn error(&self) -> Option<PipeError> {
+        sync::lock(&self.inner().state).ended.clone()
+    }
+
+    /// The pipes of the clients that are connected to a TCP server. Other pipes have none.
+    pub fn clients(&self) -> Vec<Pipe> {
+        match &self.inner().kind {
+            Kind::Server(server) => server.clients(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Messages that were dropped for want of room: by each queue that had none, its oldest ones.
+    pub fn dropped(&self) -> u64 {
+        sync::lock(&self.inner().state).dropped()
+    }
+
+    /// Datagrams that were dropped because they had come before: see [`Options::enable_msg_ids`].
+    pub fn repeated(&self) -> u64 {
+        self.inner().repeated.load(Ordering::Relaxed)
+    }
+
+    // Sending and receiving.
+
+    /// Sends a message to the other end, and gives its length in bytes.
+    ///
+    /// It waits while earlier ones have not left: for TCP in the order of the calls. A call that is given up
+    /// has sent nothing or, once it was its turn, all of it.
+    ///
+    /// # Errors
+    /// The pipe is closed, [`PipeError::NoDestination`], or the network does not take the message.
+    pub async fn send(&self, data: impl AsRef<[u8]>) -> Result<usize, PipeError> {
+        let inner = self.inner();
+        if !self.is_running() {
+            return Err(inner.closed());
+        }
+        let dest = inner.remote.ok_or(PipeError::NoDestination)?;
+        match &inner.kind {
+            Kind::Stream(outgoing) => tcp::send(inner, outgoing, data.as_ref()).await,
+            Kind::Datagrams(socket) => udp::send(inner, socket, data.as_ref(), dest).await,
+            Kind::Server(_) => Err(PipeError::NoDestination),
+        }
+    }
+
+    /// Sends a message to an address: of a server one of its clients, of a connection its other end.
+    ///
+    /// # Errors
+    /// Those of [`send`](Self::send), [`PipeError::Elsewhere`], [`PipeError::NoClient`].
+    pub async fn send_to(&self, data: impl AsRef<[u8]>, dest: SocketAddr) -> Result<usize, PipeError> {
+        let inner = self.inner();
+        if !self.is_running() {
+            return Err(inner.closed());
+        }
+        match &inner.kind {
+            Kind::Datagrams(socket) => udp::send(inner, socket, data.as_ref(), dest).await,
+            Kind::Server(server) => {
+                let client = server.client_at(dest).ok_or(PipeError::NoClient(dest))?;
+                // A client is no server.
+                Box::pin(client.send(data)).await
+            }
+            Kind::Stream(_) => match inner.remote {
+                Some(remote) if remote != dest => Err(PipeError::Elsewhere { dest: remote, asked: dest }),
+                _ => self.send(data).await,
+            },
+        }
+    }
+
+    /// The next message of the pipe's own queue; `None` if [`Options::recv_timeout`] is over. A call that is
+    /// given up has taken none. Messages that came before the end are still to be had after it.
+    ///
+    /// A pipe has such a queue if it was opened without callbacks for messages; it ends with
+    /// [`unsubscribe`](Self::unsubscribe) and [`add_pipe`](Self::add_pipe). A TCP server's messages are in
+    /// the pipes of its clients.
+    ///
+    /// # Errors
+    /// [`PipeError::NotSubscribed`]; the pipe is closed, and there are no more messages.
+    pub async fn recv(&self) -> Result<Option<Message>, PipeError> {
+        self.recv_within(self.inner().options.recv_timeout).await
+    }
+
+    /// As [`recv`](Self::recv), for so long; `None` is for ever, and zero takes what is there.
+    ///
+    /// # Errors
+    /// Those of [`recv`](Self::recv).
+    pub async fn recv_within(
+        &self,
+        timeout: impl Into<Option<Duration>>,
+    ) -> Result<Option<Message>, PipeError> {
+        let own = sync::lock(&self.inner().state).own.clone().ok_or(PipeError::NotSubscribed)?;
+        self.inner().take(&own, timeout.into()).await
+    }
+
+    /// Sends a request and gives the next message of the pipe's own queue, or `None` if there is none.
+    ///
+    /// A datagram is sent again when none has come in time, as often as [`Options::send_retry`] says; for a
+    /// stream, which loses nothing, the answer is awaited once. Each attempt takes [`Options::recv_timeout`].
+    ///
+    /// # Errors
+    /// Those of [`send`](Self::send) and [`recv`](Self::recv).
+    pub async fn request(&self, data: impl AsRef<[u8]>) -> Result<Option<Message>, PipeError> {
+        let again = if self.proto() == Proto::Udp { self.inner().options.send_retry } else { 0 };
+        for _ in 0..=again {
+            self.send(&data).await?;
+            if let Some(answer) = self.recv().await? {
+                return Ok(Some(answer));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The next client of a TCP server; of another pipe the pipe itself, which is there for all. A call that
+    /// is given up has taken no client.
+    ///
+    /// # Errors
+    /// The server is closed.
+    pub async fn accept(&self) -> Result<Pipe, PipeError> {
+        match &self.inner().kind {
+            Kind::Server(server) => server.accept(self.inner()).await,
+            _ => Ok(self.clone()),
+        }
+    }
+
+    // The end.
+
+    /// Closes the pipe; a server's clients, too. What was sent is delivered first, for up to five seconds,
+    /// and the callbacks of the end are awaited for as long, unless this is called in a callback.
+    ///
+    /// Messages that callbacks have not begun with are dropped. Calling it again does no harm.
+    pub async fn close(&self) {
+        let inner = self.inner();
+        inner.shut();
+        inner.reached(Phase::Gone).await;
+        if !callbacks::is_within() {
+            let _ = timeout(CLOSE_PATIENCE, inner.reached(Phase::Over)).await;
+        }
+    }
+
+    /// Waits until the pipe has ended, by either end.
+    pub async fn ended(&self) {
+        self.inner().reached(Phase::Gone).await;
+    }
+}
+
+impl fmt::Debug for Pipe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut told = f.debug_struct("Pipe");
+        told.field("proto", &self.proto()).field("is_running", &self.is_running()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,226 @@
+//! Servers of connections.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+
+use peersock_net::{SocketError, TcpConn, TcpListener};
+use peersock_primitives::sync;
+use tokio::sync::Notify;
+
+use super::inner::{Inner, Kind, Phase};
+use super::tcp;
+use super::{Pipe, User};
+use crate::{Options, PipeError, Proto, callbacks};
+
+/// How long a server waits where the system lacks something for a connection.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The clients of a server.
+#[derive(Default)]
+pub(crate) struct Server {
+    clients: Mutex<Clients>,
+    /// A client has come, or none comes any more.
+    arrived: Notify,
+    /// A client is gone.
+    left: Notify,
+}
+
+#[derive(Default)]
+struct Clients {
+    /// By the address of what they share.
+    live: HashMap<usize, Client>,
+    /// The last one of an address and port: at several own addresses there may be several.
+    by_addr: HashMap<SocketAddr, usize>,
+    /// Those that nobody has accepted. They may have ended, with messages in their queues.
+    arrived: VecDeque<Pipe>,
+}
+
+/// A client that is connected.
+enum Client {
+    /// The server has callbacks or subscriptions for it.
+    Kept(Pipe),
+    /// It is whose who accepts it.
+    Lent(Weak<User>),
+}
+
+impl Client {
+    fn pipe(&self) -> Option<Pipe> {
+        match self {
+            Client::Kept(pipe) => Some(pipe.clone()),
+            Client::Lent(user) => user.upgrade().map(Pipe),
+        }
+    }
+}
+
+fn key(inner: &Arc<Inner>) -> usize {
+    Arc::as_ptr(inner).addr()
+}
+
+impl Server {
+    /// The pipes of the clients that are connected.
+    pub(crate) fn clients(&self) -> Vec<Pipe> {
+        sync::lock(&self.clients).live.values().filter_map(Client::pipe).collect()
+    }
+
+    pub(crate) fn client_at(&self, addr: SocketAddr) -> Option<Pipe> {
+        let clients = sync::lock(&self.clients);
+        clients.live.get(clients.by_addr.get(&addr)?)?.pipe()
+    }
+
+    /// The next client.
+    pub(crate) async fn accept(&self, inner: &Inner) -> Result<Pipe, PipeError> {
+        loop {
+            let mut again = pin!(self.arrived.notified());
+            again.as_mut().enable();
+            let client = sync::lock(&self.clients).arrived.pop_front();
+            if let Some(client) = client {
+                self.left.notify_one();
+                return Ok(client);
+            }
+            if inner.phase() != Phase::Open {
+                return Err(inner.closed());
+            }
+            again.await;
+        }
+    }
+
+    /// A client has ended.
+    pub(crate) fn forget(&self, client: &Arc<Inner>) {
+        let Some(parent) = &client.parent else { return };
+        let is_served = tcp::has_outlets(parent);
+        let mut clients = sync::lock(&self.clients);
+        let gone = clients.live.remove(&key(client));
+        if let Some(addr) = client.remote.filter(|addr| clients.by_addr.get(addr) == Some(&key(client))) {
+            clients.by_addr.remove(&addr);
+        }
+        let at = clients.arrived.iter().position(|pipe| Arc::ptr_eq(pipe.inner(), client));
+        // Nobody needs to accept clients whose messages are worked on.
+        let waiting = at.filter(|_| is_served).and_then(|at| clients.arrived.remove(at));
+        drop(clients);
+        drop((gone, waiting));
+        self.left.notify_one();
+    }
+
+    fn add(&self, inner: &Arc<Inner>, client: &Pipe) {
+        let is_kept = tcp::has_outlets(inner) || !sync::lock(&inner.state).up_cbs.is_empty();
+        let held = match is_kept {
+            true => Client::Kept(client.clone()),
+            false => Client::Lent(Arc::downgrade(&client.0)),
+        };
+        let mut clients = sync::lock(&self.clients);
+        clients.live.insert(key(client.inner()), held);
+        clients.by_addr.extend(client.remote_addr().map(|addr| (addr, key(client.inner()))));
+        clients.arrived.push_back(client.clone());
+        drop(clients);
+        self.arrived.notify_one();
+    }
+
+    /// Has those know who wait for clients that none comes any more.
+    pub(crate) fn wake(&self) {
+        self.arrived.notify_waiters();
+    }
+
+    /// Drops the clients that nobody can accept any more, who would hold the server otherwise.
+    pub(crate) fn abandon(&self) {
+        let abandoned = std::mem::take(&mut sync::lock(&self.clients).arrived);
+        drop(abandoned);
+    }
+
+    /// Closes the clients, all at the same time.
+    async fn close_clients(&self) {
+        let clients = self.clients();
+        clients.iter().for_each(|client| client.inner().shut());
+        for client in &clients {
+            client.inner().reached(Phase::Gone).await;
+        }
+    }
+
+    fn is_crowded(&self, most: usize) -> bool {
+        let clients = sync::lock(&self.clients);
+        let is_over = |pipe: &&Pipe| !clients.live.contains_key(&key(pipe.inner()));
+        clients.live.len() + clients.arrived.iter().filter(is_over).count() >= most
+    }
+
+    async fn room(&self, most: usize) {
+        while self.is_crowded(most) {
+            self.left.notified().await;
+        }
+    }
+}
+
+/// Makes a listener a pipe: `prepare` adds what it has from its first client on.
+pub(crate) fn start(
+    listener: TcpListener,
+    options: Options,
+    prepare: impl FnOnce(&Arc<Inner>),
+) -> Result<Pipe, PipeError> {
+    let local = listener.addr().to_socket_addr().map_err(SocketError::from)?;
+    let inner = Inner::new(Proto::Tcp, options, Kind::Server(Server::default()), local, None, None);
+    let pipe = inner.handle();
+    prepare(&inner);
+    tokio::spawn(drive(inner, listener));
+    Ok(pipe)
+}
+
+async fn drive(inner: Arc<Inner>, listener: TcpListener) {
+    let Kind::Server(server) = &inner.kind else { return };
+    let why = tokio::select! {
+        error = accept_all(&inner, server, &listener) => {
+            tracing::warn!(%error, "the server accepts no more connections");
+            PipeError::Failed(error)
+        }
+        () = inner.reached(Phase::Closing) => PipeError::Closed,
+    };
+    listener.close();
+    server.close_clients().await;
+    inner.finish(why).await;
+}
+
+/// Accepts connections; who is too many waits in the system's queue. Gives the error of the listener itself.
+async fn accept_all(inner: &Arc<Inner>, server: &Server, listener: &TcpListener) -> SocketError {
+    loop {
+        server.room(inner.options.max_clients).await;
+        match listener.accept().await {
+            Ok(conn) => open(inner, server, conn),
+            Err(error) if is_of_server(&error) => return error,
+            Err(error) if is_of_client(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "no connection can be accepted");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Makes a connection the pipe of a client.
+fn open(inner: &Arc<Inner>, server: &Server, conn: TcpConn) {
+    let addresses = (conn.local_addr().to_socket_addr(), conn.remote_addr().to_socket_addr());
+    // It is gone before it was accepted.
+    let (Ok(local), Ok(remote)) = addresses else { return };
+    tcp::start(conn.into(), local, remote, inner.options.clone(), Some(Arc::clone(inner)), |client| {
+        if !tcp::has_outlets(inner) {
+            sync::lock(&client.state).queue_by_default(&client.options);
+        }
+        server.add(inner, &client.handle());
+        let up = sync::lock(&inner.state).up_cbs.iter().map(|(_, callback)| Arc::clone(callback)).collect();
+        let later = client.call_state(up);
+        if !later.is_empty() {
+            tokio::spawn(callbacks::finish(later));
+        }
+    });
+}
+
+/// Whether an error is that of a connection which was gone before it was accepted.
+fn is_of_client(error: &SocketError) -> bool {
+    // EPERM, EINTR, EPROTO, ECONNABORTED, ECONNRESET.
+    error.raw_os_error().is_some_and(|errno| [1, 4, 71, 103, 104].contains(&errno))
+}
+
+/// Whether an error is the listening socket's own.
+fn is_of_server(error: &SocketError) -> bool {
+    // EBADF, EINVAL, ENOTSOCK, EOPNOTSUPP, ENETDOWN.
+    error.raw_os_error().is_some_and(|errno| [9, 22, 88, 95, 100].contains(&errno))
+}

@@ -1,0 +1,170 @@
+//! Pipes and nodes for tests.
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use peersock::overlay::Identity;
+use peersock::{IdentitySource, Interfaces, Joined, Network, Node, Seed};
+use peersock_pipe::{Message, Opening, Options, Pipe, Proto};
+
+/// Longer than anything takes; tests do not depend on speed.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PROTOS: [Proto; 2] = [Proto::Tcp, Proto::Udp];
+pub(crate) const PLACES: [&str; 2] = ["127.0.0.1:0", "[::1]:0"];
+
+/// Fails if something takes for ever.
+pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, what).await.expect("it does not take for ever")
+}
+
+/// Waits for something that comes true.
+pub(crate) async fn until(condition: impl Fn() -> bool) {
+    soon(async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+}
+
+/// Lets tasks run that are ready.
+pub(crate) async fn settle() {
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Options with which nothing fails for being slow.
+pub(crate) fn patient() -> Options {
+    Options::new().con_timeout(PATIENCE).recv_timeout(PATIENCE).dns_timeout(PATIENCE)
+}
+
+pub(crate) async fn open(opening: Opening) -> Pipe {
+    soon(opening.into_future()).await.expect("it can be opened")
+}
+
+pub(crate) async fn listening(proto: Proto, at: &str) -> Pipe {
+    open(Pipe::listen(proto, at).options(patient())).await
+}
+
+pub(crate) async fn connected(server: &Pipe) -> Pipe {
+    open(Pipe::connect(server.proto(), server.local_addr()).options(patient())).await
+}
+
+/// A server, a client of it, and the server's end of the connection; for UDP that is the server.
+pub(crate) async fn pair(proto: Proto) -> [Pipe; 3] {
+    let server = listening(proto, PLACES[0]).await;
+    let client = connected(&server).await;
+    let accepted = soon(server.accept()).await.expect("it is open");
+    [server, client, accepted]
+}
+
+/// Sends back.
+pub(crate) async fn echo(message: Message, pipe: Pipe) {
+    let _ = pipe.send_to(&message, message.from()).await;
+}
+
+pub(crate) async fn close(pipes: impl IntoIterator<Item = Pipe>) {
+    for pipe in pipes {
+        soon(pipe.close()).await;
+    }
+}
+
+pub(crate) async fn received(pipe: &Pipe) -> Vec<u8> {
+    soon(pipe.recv()).await.expect("it is open").expect("it was sent").into_vec()
+}
+
+/// So many bytes, in any number of messages.
+pub(crate) async fn read(pipe: &Pipe, count: usize) -> Vec<u8> {
+    let mut data = Vec::new();
+    while data.len() < count {
+        data.extend(received(pipe).await);
+    }
+    data
+}
+
+/// Bytes that differ from place to place.
+pub(crate) fn large(count: u32) -> Vec<u8> {
+    (0..count).map(|at| (at % 251) as u8).collect()
+}
+
+/// What callbacks tell.
+#[derive(Clone, Default)]
+pub(crate) struct Notes(Arc<Mutex<Vec<String>>>);
+
+impl Notes {
+    pub(crate) fn add(&self, note: impl Into<String>) {
+        self.0.lock().expect("no panic").push(note.into());
+    }
+
+    pub(crate) fn all(&self) -> Vec<String> {
+        self.0.lock().expect("no panic").clone()
+    }
+
+    pub(crate) fn count(&self, note: &str) -> usize {
+        self.all().iter().filter(|other| *other == note).count()
+    }
+}
+
+/// A node that others on this machine do not meet, unless they are on the same network.
+pub(crate) fn node(seed: u64) -> Node {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_be_bytes());
+    let builder = Node::builder().identity(IdentitySource::Seed(Seed(bytes)));
+    builder.interfaces(Interfaces::Loopback).start().expect("a node starts on the loopback interface")
+}
+
+/// Two members of a static network of their own, named `here` and `there`, with addresses of both families.
+pub(crate) struct Members {
+    pub(crate) here: (Node, Joined),
+    pub(crate) there: (Node, Joined),
+}
+
+pub(crate) const THERE: &str = "10.77.0.2";
+
+impl Members {
+    pub(crate) fn new() -> Members {
+        let random = RandomState::new().hash_one(());
+        let key = |number: u64| {
+            let mut seed = [0; 32];
+            seed[..8].copy_from_slice(&(random ^ number).to_be_bytes());
+            Identity::from_seed(&seed).public().to_string()
+        };
+        let file = format!(
+            "network = \"fe{:014x}\"\n\
+             [[member]]\nkey = \"{}\"\nname = \"here\"\naddresses = [\"10.77.0.1\"]\n\
+             [[member]]\nkey = \"{}\"\nname = \"there\"\naddresses = [\"{THERE}\"]\n",
+            random >> 8,
+            key(1),
+            key(2)
+        );
+        let member = |number: u64| {
+            let node = node(random ^ number);
+            let joined =
+                node.join(Network::parse_toml(&file).expect("a valid file")).expect("it is joined once");
+            (node, joined)
+        };
+        let members = Members { here: member(1), there: member(2) };
+        let there = members.there.1.address().into();
+        members.here.1.wait_peer(there, PATIENCE).expect("they find each other");
+        members
+    }
+
+    /// The other one's addresses.
+    pub(crate) fn hosts(&self) -> [IpAddr; 2] {
+        [THERE.parse().expect("an address"), self.there.1.address().into()]
+    }
+
+    /// A server of the other one.
+    pub(crate) async fn listening(&self, proto: Proto, host: IpAddr) -> Pipe {
+        let at = std::net::SocketAddr::new(host, 0);
+        open(Pipe::listen(proto, at).options(patient()).node(&self.there.0).async_msg_cb(echo)).await
+    }
+
+    /// A client of this one.
+    pub(crate) async fn connected(&self, proto: Proto, dest: impl std::fmt::Display) -> Pipe {
+        open(Pipe::connect(proto, dest).options(patient()).node(&self.here.0)).await
+    }
+}
