@@ -24,7 +24,7 @@ pub(crate) fn provide_library(py: Python<'_>) -> PyResult<&'static OsStr> {
 /// on: what cannot be put on the overlay reaches nothing.
 #[pyfunction]
 pub(crate) fn keep_to_overlay(py: Python<'_>) -> PyResult<()> {
-    filter::apply(true, NodeAt::Here).map_err(|error| described(py, libc::ENOSYS, error))
+    filter::apply(true, filter::NodeAt::Here).map_err(|error| described(py, libc::ENOSYS, error))
 }
 
 /// Makes this process the parent of what its descendants leave behind.
