@@ -20,6 +20,10 @@ EXAMPLES = """examples:
   python -m peersock id"""
 
 
+#: Options of `run` that have a value behind them.
+_VALUED = ("-n", "--network", "--secret-file", "--state", "--interface", "--bind")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m peersock",
@@ -147,9 +151,28 @@ def _id(options: argparse.Namespace) -> None:
     node.stop(0)
 
 
+def _with_roots(arguments: Sequence[str]) -> list[str]:
+    """Joins each root with its option, up to the program: argparse takes one that begins with a dash, as one in 64
+    does, for an option.
+    """
+    if arguments[:1] != ["run"]:
+        return list(arguments)
+    found, left = ["run"], list(arguments[1:])
+    while left:
+        word = left.pop(0)
+        if not word.startswith("-"):
+            return [*found, word, *left]
+        if word == "--root" and left:
+            word = f"--root={left.pop(0)}"
+        found.append(word)
+        if word in _VALUED and left:
+            found.append(left.pop(0))
+    return found
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_args(_with_roots(sys.argv[1:] if arguments is None else arguments))
     {"run": _run, "id": _id}[options.command](options)
 
 

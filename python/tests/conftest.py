@@ -130,6 +130,7 @@ class Place:
     def write(self, name: str, text: str) -> str:
         """A program."""
         path = self.folder / name
+        path.touch(0o600)
         path.write_text(text)
         return str(path)
 

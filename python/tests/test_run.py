@@ -275,6 +275,25 @@ def test_no_secret_takes_the_place_of_a_static_networks_own(place: Place, tmp_pa
     assert (done.returncode, done.stdout) == (1, "") and "its own file" in done.stderr, done.stderr
 
 
+def test_secrets_that_others_can_read_are_refused(place: Place) -> None:
+    secret = place.write("secret", "horse")
+    os.chmod(secret, 0o644)
+    done = place.ask(*place.run, "--secret-file", secret, place.write("program.py", "print('ran')"))
+    assert (done.returncode, done.stdout) == (1, ""), done
+    assert "mode 0644" in done.stderr and f"chmod 600 {secret}" in done.stderr, done.stderr
+
+
+def test_a_root_may_begin_with_a_dash(place: Place) -> None:
+    root = "-WEt2nothing@127.0.0.1:7420"
+    program = place.write("program.py", "import sys\nprint(sys.argv[1:])\n")
+    # It is taken for a root, and so the error is that of a root's key.
+    done = place.ask(*place.run, "--root", root, program)
+    assert done.returncode == 1 and "expected one argument" not in done.stderr, done.stderr
+    # The program's own arguments stay as they are.
+    done = place.ask(*place.run, "--quiet", program, "--root", "-x")
+    assert done.stdout == "['--root', '-x']\n", done
+
+
 @pytest.mark.parametrize(
     ("program", "status", "says"),
     [

@@ -233,7 +233,14 @@ fn ask(state: &Path, request: &str) -> Result<String, ManagementError> {
     if let Some(owner) = foreign_peer(&stream).map_err(failed)? {
         return Err(ManagementError::ForeignOwner { path, owner });
     }
-    exchange(stream, request).map_err(failed)
+    exchange(stream, request).map_err(|error| match error.kind() {
+        // The system's words for a timeout are for those who would call again.
+        io::ErrorKind::WouldBlock => failed(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("nothing has come for {} s", PATIENCE.as_secs()),
+        )),
+        _ => failed(error),
+    })
 }
 
 fn exchange(mut stream: UnixStream, request: &str) -> io::Result<String> {

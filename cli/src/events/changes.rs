@@ -159,9 +159,10 @@ fn peers(before: Option<&Answer>, now: &Answer, changes: &mut Vec<Change>) {
             }
             (_, Presence::Connected) => changes.push(change(What::PeerConnected)),
             (Presence::Connected, Presence::Known) => changes.push(change(What::PeerDisconnected)),
-            (Presence::Connected | Presence::Known, Presence::Gone) => {
-                changes.push(change(What::PeerGone));
+            (Presence::Connected, Presence::Gone) => {
+                changes.extend([What::PeerDisconnected, What::PeerGone].map(change));
             }
+            (Presence::Known, Presence::Gone) => changes.push(change(What::PeerGone)),
             // It is heard of again.
             (Presence::Gone, Presence::Known) if was.is_some() && !is_found => {
                 changes.push(change(What::PeerFound));
@@ -314,6 +315,10 @@ mod tests {
                     "peer found: fd00::2 in network ff01",
                     "peer connected: fd00::2 in network ff01, direct 127.0.0.1:6",
                 ],
+            ),
+            (
+                vec![peer("gone", None)],
+                vec!["peer disconnected: fd00::2 in network ff01", "peer gone: fd00::2 in network ff01"],
             ),
         ];
         let mut before = answer(1.0, &[], &[]);

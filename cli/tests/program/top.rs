@@ -302,8 +302,15 @@ fn events_are_told_as_they_happen_over_restarts() {
         assert!(!events.text().contains('\x1b'), "{form}");
     }
     // In this order, as both say.
-    let wanted =
-        ["peer-found", "peer-connected", "peer-gone", "node-stopped", "node-started", "network-joined"];
+    let wanted = [
+        "peer-found",
+        "peer-connected",
+        "peer-disconnected",
+        "peer-gone",
+        "node-stopped",
+        "node-started",
+        "network-joined",
+    ];
     let objects: Vec<Value> = objects
         .text()
         .lines()

@@ -197,6 +197,10 @@ impl FdServer {
         if unclosed == Unclosed::Reset {
             self.server.reset_streams();
         }
+        if !taken {
+            // What the applications have written counts no more there, which is no progress.
+            patience = Patience::new(Linger::Within(Duration::ZERO), Instant::now());
+        }
         let delivered = self.handle.shutdown(&mut patience);
         if delivered && taken && !self.server.has_losses() {
             return None;
