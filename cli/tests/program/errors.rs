@@ -121,13 +121,9 @@ fn every_error_says_what_is_wrong_and_what_to_do() {
             2,
             &["must be on the overlay", "forward 8080 alpha:80"],
         ),
-        (lab.node("a", &["forward", "systemd:web", "[fd00::1]:80"]), 1, &["without sockets", "socket unit"]),
-        (lab.node("a", &["forward", "192.0.2.7:0", "[fd00::1]:80"]), 1, &["192.0.2.7:0", "`peersock addr`"]),
-        (
-            lab.node("a", &["forward", "unix:/no/such/folder/x", "[fd00::1]:80"]),
-            1,
-            &["No such file", "spelled"],
-        ),
+        (lab.node("a", &["forward", "systemd:web", &nobody]), 1, &["without sockets", "socket unit"]),
+        (lab.node("a", &["forward", "192.0.2.7:0", &nobody]), 1, &["192.0.2.7:0", "`peersock addr`"]),
+        (lab.node("a", &["forward", "unix:/no/such/folder/x", &nobody]), 1, &["No such file", "spelled"]),
         (
             lab.node("a", &["proxy", "--listen", "nowhere"]),
             2,

@@ -109,7 +109,12 @@ impl Shared {
 
     /// As [`Shared::failed`], of a client with this name.
     pub(crate) fn tell_failed(&self, client: String, target: &Target, error: &DialError) {
-        let (target, reason) = (target.to_string(), error.to_string());
+        // Who runs the proxy can let it.
+        let hint = match error {
+            DialError::ForeignAddress | DialError::ForeignName => " (see --direct)",
+            _ => "",
+        };
+        let (target, reason) = (target.to_string(), format!("{error}{hint}"));
         (self.tell)(Event::Failed { client, target, reason });
     }
 }
