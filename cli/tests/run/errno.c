@@ -207,6 +207,9 @@ static void names(const char *name) {
     QUIET(gethostbyname2(name, AF_INET) != NULL);
     QUIET(gethostbyname_r(name, &entry, room, sizeof room, &found, &error) == 0 && found != NULL);
     QUIET(gethostbyname2_r(name, AF_INET, &entry, room, sizeof room, &found, &error) == 0 && found != NULL);
+    const void *ip = &address.sin_addr;
+    QUIET(gethostbyaddr(ip, 4, AF_INET) != NULL);
+    QUIET(gethostbyaddr_r(ip, 4, AF_INET, &entry, room, sizeof room, &found, &error) == 0 && found != NULL);
 }
 
 static void interfaces(void) {
