@@ -161,8 +161,11 @@ def enter(
     only: bool | None,
     networks: Iterable[int | str],
     secret: str | bytes | None,
+    usual: str | bytes | None = None,
 ) -> tuple[Running, list[int]]:
     """The process's node with one user more, in these networks, whose IDs come with it. It is started if there is none.
+
+    ``usual`` is the secret of networks that nobody here has joined, where ``secret`` says none.
 
     After an error everything is as it was before.
 
@@ -186,7 +189,7 @@ def enter(
         joined: list[int] = []
         try:
             for network in networks:
-                joined.append(_join(running, network, secret))
+                joined.append(_join(running, network, secret, usual))
             running.announce()
         except BaseException:
             _release(running, joined, False)
@@ -194,11 +197,12 @@ def enter(
         return running, joined
 
 
-def _join(running: Running, network: int | str, secret: str | bytes | None) -> int:
+def _join(running: Running, network: int | str, secret: str | bytes | None, usual: str | bytes | None) -> int:
     if isinstance(network, int) and network in running.networks and secret is None:
         # As another session has joined it.
         joined = network
     else:
+        secret = usual if secret is None else secret
         passphrase = secret if isinstance(secret, str) else None
         key = secret if isinstance(secret, bytes) else None
         if isinstance(network, int):

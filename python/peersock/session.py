@@ -132,10 +132,11 @@ class Session:
         if net_id is None and static is None:
             net_id = given.of_environment()
         wanted = given.networks(net_id, static)
-        key = given.secret(given.secret_of_environment(wanted) if secret is None else secret)
+        key = given.secret(secret)
+        usual = given.secret(given.secret_of_environment(wanted)) if secret is None else None
         if key is not None and given.are_static(wanted):
             raise ValueError("secret is for ad-hoc networks: a static one has its secret in its own file")
-        self._running, self._networks = _node.enter(settings, lingering, side, restricted, wanted, key)
+        self._running, self._networks = _node.enter(settings, lingering, side, restricted, wanted, key, usual)
         try:
             if not self.wait_ready(patience):
                 raise TimeoutError("the node has no addresses yet")

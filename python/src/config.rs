@@ -6,8 +6,8 @@ use peersock::interfaces::{LoadTurnError, load_stun_servers, load_turn_servers};
 use peersock::netcheck::NetcheckError;
 use peersock::overlay::Psk;
 use peersock::{
-    IdentitySource, Interfaces, Network, NetworkId, NetworkIdError, Node, NodeBuilder, RootSource,
-    RootsError, Seed,
+    IdentitySource, Interfaces, Network, NetworkId, NetworkIdError, Node, NodeBuilder, NodeId,
+    PublicIdentity, RootSource, RootsError, Seed,
 };
 use peersock_descriptors::Host;
 use pyo3::prelude::*;
@@ -115,6 +115,20 @@ pub(crate) fn generate_seed(py: Python<'_>) -> PyResult<Bound<'_, PyBytes>> {
 #[pyfunction]
 pub(crate) fn public_key(seed: &[u8]) -> PyResult<String> {
     Ok(read_seed(seed)?.public_identity().to_string())
+}
+
+/// The ID of the node that has this public key.
+#[pyfunction]
+pub(crate) fn node_id(public_key: &str) -> PyResult<String> {
+    let key: PublicIdentity = public_key.parse().map_err(invalid)?;
+    Ok(key.node_id().to_string())
+}
+
+/// A node's address in a network that follows from its ID: nobody else can have it.
+#[pyfunction]
+pub(crate) fn address_of(network: u64, id: &str) -> PyResult<String> {
+    let id: NodeId = id.parse().map_err(invalid)?;
+    Ok(NetworkId::new(network).map_err(invalid)?.address_of(&id).to_string())
 }
 
 fn read_seed(seed: &[u8]) -> PyResult<Seed> {

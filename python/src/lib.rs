@@ -37,7 +37,7 @@ mod _peersock {
         socket_of, stream_error,
     };
     #[pymodule_export]
-    use crate::config::{Config, generate_seed, public_key};
+    use crate::config::{Config, address_of, generate_seed, node_id, public_key};
     #[pymodule_export]
     use crate::datagrams::{recv, recvfrom, send, sendto};
     #[pymodule_export]

@@ -327,3 +327,30 @@ def test_a_sender_of_datagrams_waits_for_room() -> None:
         await server.close()
 
     run(main())
+
+
+@pytest.mark.parametrize("way", ["subscription", "up_cb"])
+def test_a_server_whose_clients_nobody_awaits_goes_on_after_many(way: str) -> None:
+    async def main() -> None:
+        heard: list[bytes | None] = []
+        sent: list[bytes] = []
+
+        async def up_cb(msg: None, client_tup: Any, pipe: Pipe) -> None:
+            heard.append(await pipe.recv(timeout=PATIENCE))
+
+        callback = up_cb if way == "up_cb" else None
+        server = await pipe_open(TCP, route=("127.0.0.1", 0), up_cb=callback, conf={"max_clients": 2})
+        if way == "subscription":
+            server.subscribe()
+        for _ in range(6):
+            client = await pipe_open(TCP, server.local_tup)
+            sent.append(b"hello")
+            await client.send(sent[-1])
+            if way == "subscription":
+                heard.append(await server.recv(timeout=PATIENCE))
+            await until(lambda: len(heard) == len(sent))
+            await client.close()
+        assert heard == sent
+        await server.close()
+
+    run(main())

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import peersock
+from peersock import _peersock
 from peersock.interfaces import Interface
 from peersock.pipe import NodeAddress, P2PNode, Pipe, init_p2pd, start_p2p_node
 from peersock.pipe import _node_text as text_module
@@ -128,7 +129,7 @@ def test_wrong_arguments_are_refused(session: peersock.Session) -> None:
             # The other one has the port.
             with pytest.raises(OSError):
                 await P2PNode(port=node.port, session=session)
-            nobody = replace(node.address, networks={f"{session.networks[0]:016x}": [session.address[:-1] + "0"]})
+            nobody = replace(node.address, id="ab" * 32)
             with pytest.raises(OSError):
                 await node.connect(nobody, 0.05)
             with pytest.raises(TypeError):
@@ -137,7 +138,30 @@ def test_wrong_arguments_are_refused(session: peersock.Session) -> None:
     run(main())
 
 
-ADDRESS = NodeAddress("ab" * 32, "A" * 86, {"ff0001ffff000000": ["fd00::1"]}, 5, ["192.0.2.1:5"], [{"a": 1}], [])
+def test_a_text_that_somebody_has_changed_leads_to_nobody_else(peer: Peer, session: peersock.Session) -> None:
+    where = NodeAddress.parse(peer.start("pipe_node"))
+    changed = replace(where, networks={network: [session.address] for network in where.networks})
+    other = replace(where, public_key=peersock.public_key(bytes([8] * 32)))
+    with pytest.raises(ValueError, match="another node"):
+        NodeAddress.parse(other.to_bytes())
+
+    async def main() -> None:
+        async with P2PNode(port=0, session=session) as node:
+            for form in (changed, changed.to_bytes()):
+                pipe = await node.connect(form, PATIENCE)
+                assert pipe.client_tup[0] == peer.v6
+                await pipe.close()
+            last = await node.connect(where, PATIENCE)
+            await last.send(b"end")
+            assert await last.recv(timeout=PATIENCE) == b"END"
+
+    run(main())
+
+
+KEY = peersock.public_key(bytes([7] * 32))
+ADDRESS = NodeAddress(
+    _peersock.node_id(KEY), KEY, {"ff0001ffff000000": ["fd00::1"]}, 5, ["192.0.2.1:5"], [{"a": 1}], []
+)
 
 
 def encode(value: object) -> str:
@@ -154,7 +178,7 @@ def test_texts_are_read_as_they_are_written() -> None:
 
 def test_texts_of_rust_are_read() -> None:
     # The first one is of Python, the second one of Rust; the tests of `faces/pipe` read both, too.
-    path = Path(__file__).parents[2] / "faces/pipe/tests/pipe/node_address.txt"
+    path = Path(__file__).resolve().parents[2] / "faces/pipe/tests/pipe/node_address.txt"
     ours, theirs = map(NodeAddress.parse, path.read_text().splitlines())
     assert ours == theirs
     assert list(theirs.networks["ff0001ffff000000"]) == ["fd00::1"] and theirs.port == 10001

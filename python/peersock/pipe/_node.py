@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
+from .. import _peersock
 from ..interfaces import IP4, IP6, Interface, IPRange, Route, list_interfaces, load_interfaces
 from ..session import Session
 from ._addresses import TCP, Tup, family_of
@@ -185,10 +186,11 @@ class P2PNode:
         """
         where = addr if isinstance(addr, NodeAddress) else NodeAddress.parse(addr)
         session = self.session
-        common = [where.networks.get(f"{network:016x}") for network in session.networks]
-        ip = next((addresses[0] for addresses in common if addresses), None)
-        if ip is None:
+        network = next((one for one in session.networks if where.networks.get(f"{one:016x}")), None)
+        if network is None:
             raise LookupError("the nodes have no network in common")
+        # It follows from the key, whatever addresses the text has.
+        ip = _peersock.address_of(network, where.id)
         if ip not in session.addresses and not await session.wait_peer_async(ip, timeout):
             raise TimeoutError(f"the node was not found in {timeout:g} s")
         conf = {name: value for name, value in self.conf.items() if value != NET_CONF[name]}

@@ -11,6 +11,7 @@ import zlib
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from .. import _peersock
 from ._addresses import parse_port
 
 #: How a text begins; the number is that of the form.
@@ -82,6 +83,8 @@ class NodeAddress:
                 interfaces=[dict(one) for one in _list(value["interfaces"])],
                 roots=[_match("[0-9a-f]{64}", one) for one in _list(value["roots"])],
             )
+            if _peersock.node_id(address.public_key) != address.id:
+                raise ValueError("the key is that of another node")
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"the node's address makes no sense: {error}") from None
         if not any(address.networks.values()) or len(networks) > _MOST:

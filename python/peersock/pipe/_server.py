@@ -90,7 +90,7 @@ class TcpServer(Pipe):
         patience = finite(self.conf.ssl_handshake) if tls is not None else None
         try:
             client = TcpPipe(sock, self.route, self.conf, server=self)
-            if not (self._msg_cbs or self._pipes or len(self._subs)):
+            if not self._is_served:
                 client._subscribe_by_default()
             await self._loop.connect_accepted_socket(
                 lambda: client._stream, sock, ssl=tls, ssl_handshake_timeout=patience
@@ -114,10 +114,15 @@ class TcpServer(Pipe):
         self._live.discard(client)
         if self._by_tup.get(client.client_tup) is client:
             del self._by_tup[client.client_tup]
-        if self._msg_cbs or self._pipes:
-            # Nobody needs to await clients whose messages are worked on.
+        if self._is_served or self._up_cbs:
+            # Nobody needs to await clients that somebody else has got, or whose messages.
             self._arrived.discard(client)
         self._room.set()
+
+    @property
+    def _is_served(self) -> bool:
+        """Whether the messages of clients go elsewhere than to who awaits them."""
+        return bool(self._msg_cbs or self._pipes or len(self._subs))
 
     @property
     def _is_crowded(self) -> bool:
