@@ -195,6 +195,8 @@ fn measure(args: &Args, tally: &Arc<Mutex<Option<Tally>>>, summary: &Arc<Summary
     let path = tally_of(tally, |tally| tally.path.clone());
     let replies = tally_of(tally, |tally| tally.round_trips.len());
     if !json {
+        // In the order of who ends by a signal.
+        let _printing = PRINTING.lock();
         tally_of(tally, |tally| print_end(&session.node, tally))?;
     }
     session.close()?;
@@ -229,6 +231,7 @@ fn look_at_path(session: &Session, tally: &Mutex<Option<Tally>>, json: bool) -> 
     let is_direct = path.is_direct();
     let before = tally_of(tally, |tally| tally.path.replace(path.clone()));
     if !json && before.as_ref() != Some(&path) {
+        let _printing = PRINTING.lock();
         print(format_args!("path {}: {path}", if before.is_some() { "changed" } else { "taken" }))?;
     }
     Ok(is_direct)

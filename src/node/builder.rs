@@ -397,7 +397,7 @@ impl NodeBuilder {
             UdpSockets::bind(self.interfaces.clone(), self.port, self.discovery_port).map_err(|error| {
                 match error.kind() {
                     io::ErrorKind::AddrInUse => StartError::PortTaken { port: self.port },
-                    io::ErrorKind::PermissionDenied if self.port > 0 => {
+                    io::ErrorKind::PermissionDenied if (1..1024).contains(&self.port) => {
                         StartError::PortForbidden { port: self.port }
                     }
                     _ => StartError::Io(error),

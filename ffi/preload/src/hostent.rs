@@ -5,6 +5,7 @@ use std::cell::UnsafeCell;
 use std::ffi::{CStr, CString};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ptr;
+use std::thread::LocalKey;
 
 use libc::{c_char, c_int, c_void, hostent, size_t, socklen_t};
 
@@ -232,7 +233,7 @@ unsafe fn get(name: *const c_char, family: c_int) -> *mut hostent {
     // SAFETY: the caller's.
     match unsafe { answer(name, family) } {
         // SAFETY: the caller's.
-        Answer::Addresses(addresses) => keep(unsafe { CStr::from_ptr(name) }, family, &addresses),
+        Answer::Addresses(addresses) => keep(&BY_NAME, unsafe { CStr::from_ptr(name) }, family, &addresses),
         Answer::NotFound => fail(HOST_NOT_FOUND),
         Answer::Next if family == libc::AF_INET => match next!(ByName, c"gethostbyname") {
             // SAFETY: as above.
@@ -247,16 +248,31 @@ unsafe fn get(name: *const c_char, family: c_int) -> *mut hostent {
     }
 }
 
-/// Lays out what was found in room of this thread's own, where it lasts until the next call.
-fn keep(name: &CStr, family: c_int, addresses: &[IpAddr]) -> *mut hostent {
-    const ROOM: usize = 4096;
-    #[repr(align(16))]
-    struct Result(hostent, [c_char; ROOM]);
-    thread_local! {
-        // SAFETY: zeros are a `hostent` and characters.
-        static RESULT: UnsafeCell<Result> = const { UnsafeCell::new(unsafe { std::mem::zeroed() }) };
-    }
-    RESULT.with(|result| {
+/// Room of a thread's own, where what was found lasts until the next call.
+#[repr(align(16))]
+struct Kept(hostent, [c_char; ROOM]);
+
+/// Bytes for a name and addresses.
+const ROOM: usize = 4096;
+
+thread_local! {
+    // Programs look for the name that they have got for an address, so each function has its own.
+    // SAFETY: zeros are a `hostent` and characters.
+    static BY_NAME: UnsafeCell<Kept> = const { UnsafeCell::new(unsafe { std::mem::zeroed() }) };
+    // SAFETY: the same.
+    static BY_ADDRESS: UnsafeCell<Kept> = const { UnsafeCell::new(unsafe { std::mem::zeroed() }) };
+}
+
+/// Lays out what was found in such room.
+fn keep(
+    room: &'static LocalKey<UnsafeCell<Kept>>,
+    name: &CStr,
+    family: c_int,
+    addresses: &[IpAddr],
+) -> *mut hostent {
+    // It may be in that room, from an earlier call.
+    let name = &*name.to_owned();
+    room.with(|result| {
         let result = result.get();
         // SAFETY: this thread's, and nobody else uses it during the call.
         let filled = unsafe {
@@ -275,21 +291,35 @@ pub(crate) unsafe extern "C" fn gethostbyname(name: *const c_char) -> *mut hoste
     unsafe { gethostbyname2(name, libc::AF_INET) }
 }
 
-/// Who answers what an address is called, and the address.
+/// Who answers what an address is called.
+enum Called {
+    /// A member.
+    Member(CString, IpAddr),
+    /// The system's resolver.
+    Next,
+    /// Nobody: an address of the overlay is nobody else's affair.
+    NotFound,
+}
+
+/// What an address is called.
 ///
 /// # Safety
 /// `address` points to so many bytes, or is null.
-unsafe fn name_at(address: *const c_void, length: socklen_t, family: c_int) -> Option<(CString, IpAddr)> {
+unsafe fn name_at(address: *const c_void, length: socklen_t, family: c_int) -> Called {
     let ip: IpAddr = match (family, length as usize) {
-        _ if address.is_null() => return None,
+        _ if address.is_null() => return Called::Next,
         // SAFETY: the caller's: so many bytes are there.
         (libc::AF_INET, 4) => Ipv4Addr::from(unsafe { address.cast::<[u8; 4]>().read_unaligned() }).into(),
         // SAFETY: the same.
         (libc::AF_INET6, 16) => Ipv6Addr::from(unsafe { address.cast::<[u8; 16]>().read_unaligned() }).into(),
-        _ => return None,
+        _ => return Called::Next,
     };
-    let rules = rules().filter(|rules| rules.is_overlays(ip.to_canonical()) != Some(false))?;
-    Some((name_of(rules, ip.to_canonical())?, ip))
+    let ours = rules().filter(|rules| rules.only || rules.is_overlays(ip.to_canonical()) != Some(false));
+    let Some(rules) = ours else { return Called::Next };
+    match name_of(rules, ip.to_canonical()) {
+        Some(name) => Called::Member(name, ip),
+        None => Called::NotFound,
+    }
 }
 
 /// # Safety
@@ -307,22 +337,24 @@ pub(crate) unsafe extern "C" fn gethostbyaddr_r(
 ) -> c_int {
     let get = || {
         // SAFETY: the program's pointers, as it must pass them to gethostbyaddr_r(3), here and below.
-        if let Some((name, ip)) = unsafe { name_at(address, length, family) } {
+        match unsafe { name_at(address, length, family) } {
             // SAFETY: see above.
-            return unsafe { give(&name, family, &[ip], (entry, buf, room), result, error) };
-        }
-        if rules().is_some_and(|rules| rules.only) {
-            // SAFETY: see above.
-            unsafe {
-                *result = ptr::null_mut();
-                *error = HOST_NOT_FOUND;
+            Called::Member(name, ip) => unsafe {
+                give(&name, family, &[ip], (entry, buf, room), result, error)
+            },
+            Called::NotFound => {
+                // SAFETY: see above.
+                unsafe {
+                    *result = ptr::null_mut();
+                    *error = HOST_NOT_FOUND;
+                }
+                0
             }
-            return 0;
-        }
-        match next!(ByAddressReentrant, c"gethostbyaddr_r") {
-            // SAFETY: see above.
-            Some(next) => unsafe { next(address, length, family, entry, buf, room, result, error) },
-            None => libc::ENOSYS,
+            Called::Next => match next!(ByAddressReentrant, c"gethostbyaddr_r") {
+                // SAFETY: see above.
+                Some(next) => unsafe { next(address, length, family, entry, buf, room, result, error) },
+                None => libc::ENOSYS,
+            },
         }
     };
     quietly(|error| *error == 0, get)
@@ -338,16 +370,14 @@ pub(crate) unsafe extern "C" fn gethostbyaddr(
 ) -> *mut hostent {
     let get = || {
         // SAFETY: the program's pointer, as it must pass it to gethostbyaddr(3), here and below.
-        if let Some((name, ip)) = unsafe { name_at(address, length, family) } {
-            return keep(&name, family, &[ip]);
-        }
-        if rules().is_some_and(|rules| rules.only) {
-            return fail(HOST_NOT_FOUND);
-        }
-        match next!(ByAddress, c"gethostbyaddr") {
-            // SAFETY: see above.
-            Some(next) => unsafe { next(address, length, family) },
-            None => fail(NETDB_INTERNAL),
+        match unsafe { name_at(address, length, family) } {
+            Called::Member(name, ip) => keep(&BY_ADDRESS, &name, family, &[ip]),
+            Called::NotFound => fail(HOST_NOT_FOUND),
+            Called::Next => match next!(ByAddress, c"gethostbyaddr") {
+                // SAFETY: see above.
+                Some(next) => unsafe { next(address, length, family) },
+                None => fail(NETDB_INTERNAL),
+            },
         }
     };
     quietly(|found: &*mut hostent| !found.is_null(), get)
