@@ -72,7 +72,7 @@ for function in socket.gethostbyname, lambda name: socket.getaddrinfo(name, 80),
 ('10.77.0.3', 'http')
 ['10.77.0.1']
 ['127.0.0.1']
-['alpha', '']
+['alpha', '', '']
 ('gamma', [], ['10.77.0.3']) ('alpha', [], ['fd77::1'])
 gaierror
 gaierror
