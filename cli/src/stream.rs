@@ -123,7 +123,14 @@ pub(crate) fn run(
             arriving = None;
         }
         match &received {
-            Ok(()) if is_enough => cancel(),
+            Ok(()) if is_enough => {
+                cancel();
+                if sender_finished.recv_timeout(WAKE_AFTER) == Err(RecvTimeoutError::Timeout) {
+                    // It waits for room that nobody makes, or for the end of the process: a signal waits for
+                    // neither.
+                    arriving = None;
+                }
+            }
             Ok(()) => {
                 if sender_finished.recv_timeout(HINT_AFTER) == Err(RecvTimeoutError::Timeout) {
                     tracing::warn!(
