@@ -10,8 +10,11 @@ use peersock_files::{Code, Entry, Kind, Manifest};
 use crate::failure::{Failure, Outcome};
 use crate::stdio;
 
-/// Takes the place of a code on the command line, which other users of the machine see.
+/// Takes the place of a code on the command line of `receive`, which other users of the machine see.
 pub(crate) const CODE_VARIABLE: &str = "PEERSOCK_CODE";
+
+/// The same for `send`.
+pub(crate) const SEND_CODE_VARIABLE: &str = "PEERSOCK_SEND_CODE";
 
 /// How often the line is drawn while nothing moves.
 const TICK: Duration = Duration::from_millis(250);

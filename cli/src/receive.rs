@@ -3,6 +3,7 @@
 use std::io::{self, BufRead as _, ErrorKind, IsTerminal as _, Read as _};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -104,6 +105,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         watch: silence::Watch::start(&session.joined, args.silence.peer_timeout, true)?,
         meter: Meter::new(args.quiet),
         is_announced: AtomicBool::new(false),
+        unprinted: Mutex::default(),
         moved: AtomicU64::new(0),
         compared: AtomicU64::new(0),
     };
@@ -111,6 +113,9 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let received = receiver.run();
     receiver.meter.clear();
     let receipt = received?;
+    if let Some(failure) = receiver.unprinted.lock().expect("no panic under this lock").take() {
+        return Err(failure);
+    }
     if !args.quiet && !args.list {
         let there = match receipt.there {
             0 => String::new(),
@@ -157,6 +162,8 @@ struct Receiver<'a> {
     watch: silence::Watch,
     meter: Meter,
     is_announced: AtomicBool,
+    /// Why the list could not be printed.
+    unprinted: Mutex<Option<Failure>>,
     /// Bytes that have come, in all attempts.
     moved: AtomicU64,
     /// Bytes that were there and have been read.
@@ -299,6 +306,11 @@ impl Receiver<'_> {
                 ),
                 "make room, or give --to DIR on another disk; then give the same command again",
             ),
+            ReceiveError::Local { source, .. } if source.kind() == ErrorKind::ResourceBusy => Failure::new(
+                format_args!("{error}"),
+                "wait until the other program has ended, or give --to DIR with another folder; then give the \
+                 same command again to go on",
+            ),
             ReceiveError::Hash { .. } => Failure::new(
                 format_args!("{error}"),
                 "give the same command again; if it stays so, look at the disks and memory of both machines",
@@ -327,8 +339,7 @@ impl Observer for Receiver<'_> {
             return;
         }
         if self.args.list {
-            // Who reads it may have gone.
-            let _ = stdio::print(list(manifest));
+            *self.unprinted.lock().expect("no panic under this lock") = stdio::print(list(manifest)).err();
         } else if !self.args.quiet {
             stdio::note(format_args!("receives {}", summary(manifest)));
         }

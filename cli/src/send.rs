@@ -4,18 +4,18 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Instant;
 
 use peersock::IdentitySource;
 use peersock::blocking::{TcpListener, TcpStream};
-use peersock_files::{Code, Observer, PORT, ScanError, Sent, Source, refuse};
+use peersock_files::{Code, Observer, PORT, ScanError, SendError, Sent, Source, greet, refuse};
 use zeroize::Zeroizing;
 
 use crate::args::{PeerTimeoutArgs, UnderlayArgs};
 use crate::failure::{Failure, Outcome};
-use crate::files::{CODE_VARIABLE, Meter, count, moved, parse_code, summary};
+use crate::files::{Meter, SEND_CODE_VARIABLE, count, moved, parse_code, summary};
 use crate::line_limit::LineLimit;
 use crate::root_watch;
 use crate::session::Session;
@@ -24,6 +24,9 @@ use crate::stdio;
 
 /// Receivers that are served at once; the next ones are told to come back.
 const MOST_SERVED: usize = 32;
+
+/// Receivers that are told so at once; the connections of further ones are closed without a word.
+const MOST_REFUSED: usize = 32;
 
 /// How many of the entries that are not sent are named.
 const NAMED: usize = 10;
@@ -39,8 +42,9 @@ const NAMED: usize = 10;
 /// Ends with 0 when one receiver has confirmed that everything is verified and written, and those that are
 /// served at that time have ended; with --keep it goes on until Ctrl-C. Folders are sent with all that is in
 /// them: empty folders, times, the permission to run, and symbolic links that stay inside. Other links,
-/// pipes, devices, sockets, and names with backslashes or control characters are left out, and said to be so. A file
-/// that changes while it is sent is an error at both ends, and nothing of it is taken for complete.
+/// pipes, devices, sockets, and names with backslashes or control characters (those that change the direction
+/// of text are among them) are left out, and said to be so. A file that changes while it is sent is an error at
+/// both ends, and nothing of it is taken for complete.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -53,8 +57,9 @@ pub(crate) struct Args {
     paths: Vec<PathBuf>,
 
     /// The code of a sender that has ended, to go on; never one that somebody has made up. The list of
-    /// processes shows it, PEERSOCK_CODE does not [default: a new one]
-    #[arg(long, value_name = "CODE", env = CODE_VARIABLE, hide_env_values = true)]
+    /// processes shows it, PEERSOCK_SEND_CODE does not [default: a new one]
+    // Not the variable of `receive`: who has received would send under the other one's code.
+    #[arg(long, value_name = "CODE", env = SEND_CODE_VARIABLE, hide_env_values = true)]
     code: Option<Zeroizing<String>>,
 
     /// Go on when a receiver has everything, until Ctrl-C
@@ -80,9 +85,14 @@ pub(crate) fn run(args: &Args) -> Outcome {
     };
     let meeting = code.meeting();
     let identity = IdentitySource::Seed(meeting.seed.clone());
-    let again = format!("`peersock send --code {}` with the same files", code.to_text().as_str());
+    // Kept as a code, which is wiped.
+    let again = code.clone();
     let session = Session::open_as(&args.underlay, meeting.network, identity, move |signal, _| {
-        stdio::note(format_args!("stopped; {again} lets receivers go on that do not have everything"));
+        stdio::note(format_args!(
+            "stopped; `peersock send --code {}` with the same files, or that code in {SEND_CODE_VARIABLE}, lets \
+             receivers go on that do not have everything",
+            again.to_text().as_str()
+        ));
         128 + signal
     })?;
     let local = SocketAddr::new(meeting.address.into(), PORT);
@@ -96,7 +106,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
         meter: Meter::new(args.quiet),
         watch,
         quiet: args.quiet,
-        served: Mutex::default(),
+        served: Arc::default(),
+        refused: Arc::default(),
     });
     server.serve(&listener, args.keep)?;
     server.meter.clear();
@@ -154,7 +165,9 @@ struct Server {
     watch: silence::Watch,
     quiet: bool,
     /// How many receivers are served now.
-    served: Mutex<usize>,
+    served: Arc<Mutex<usize>>,
+    /// How many are told now to come back.
+    refused: Arc<Mutex<usize>>,
 }
 
 /// What a thread of the server has to say.
@@ -163,6 +176,41 @@ enum Event {
     Ended { has_all: bool },
     /// Nobody can connect any more.
     Closed(io::Error),
+}
+
+/// One of so many places, which is free again when this is dropped, however its thread ends.
+struct Place(Arc<Mutex<usize>>);
+
+impl Place {
+    fn take(taken: &Arc<Mutex<usize>>, most: usize) -> Option<Place> {
+        let mut count = taken.lock().unwrap_or_else(PoisonError::into_inner);
+        (*count < most).then(|| {
+            *count += 1;
+            Place(Arc::clone(taken))
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+    }
+}
+
+/// A receiver that is served. Says that it has ended when this is dropped, also if its thread panicked or
+/// never began.
+struct Serving {
+    place: Option<Place>,
+    events: Sender<Event>,
+    has_all: bool,
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        // First, so that whoever hears of the end finds the place free.
+        self.place = None;
+        let _ = self.events.send(Event::Ended { has_all: self.has_all });
+    }
 }
 
 impl Server {
@@ -210,35 +258,37 @@ impl Server {
                 Ok(accepted) => accepted,
                 Err(error) => return error,
             };
-            let is_free = {
-                let mut served = self.served.lock().expect("no panic under this lock");
-                let is_free = *served < MOST_SERVED;
-                *served += usize::from(is_free);
-                is_free
-            };
-            if !is_free {
+            let Some(place) = Place::take(&self.served, MOST_SERVED) else {
                 let line = || format!("a receiver is told to come back: {MOST_SERVED} are served at once");
                 if let Some(line) = limit.pass(Instant::now(), line) {
                     self.meter.note(line);
                 }
-                refuse(&mut stream, "it serves as many receivers as it can", true);
+                // It may take its time to hear that, and others want to connect.
+                let Some(place) = Place::take(&self.refused, MOST_REFUSED) else { continue };
+                let refusal = thread::Builder::new().name("refusal".into()).spawn(move || {
+                    refuse(&mut stream, "it serves as many receivers as it can", true);
+                    drop(place);
+                });
+                if let Err(error) = refusal {
+                    tracing::warn!(receiver = %address, %error, "there is no thread to refuse this receiver");
+                }
                 continue;
-            }
-            let (server, events) = (Arc::clone(self), events.clone());
+            };
+            let serving = Serving { place: Some(place), events: events.clone(), has_all: false };
+            let server = Arc::clone(self);
             let started = thread::Builder::new().name("receiver".into()).spawn(move || {
-                let has_all = server.serve_one(stream, address);
-                *server.served.lock().expect("no panic under this lock") -= 1;
-                let _ = events.send(Event::Ended { has_all });
+                // All of it, not the field alone, which would leave the rest to the accepting thread.
+                let mut serving = serving;
+                serving.has_all = server.serve_one(stream, address);
             });
             if let Err(error) = started {
                 tracing::warn!(receiver = %address, %error, "there is no thread for this receiver");
-                *self.served.lock().expect("no panic under this lock") -= 1;
             }
         }
     }
 
     /// Whether the receiver has everything in the end.
-    fn serve_one(&self, mut stream: TcpStream, receiver: SocketAddr) -> bool {
+    fn serve_one(&self, stream: TcpStream, receiver: SocketAddr) -> bool {
         let receiver = receiver.ip();
         tracing::info!(%receiver, "connected");
         let _watched = match self.watch.add(&stream, receiver) {
@@ -248,16 +298,27 @@ impl Server {
                 return false;
             }
         };
+        let failed = |error: SendError| {
+            let line = format!("{receiver} does not have everything: {error}; it can go on with the code");
+            self.meter.note(line);
+            false
+        };
+        // The receiver waits for a greeting for a limited time only, and looking through all files can take
+        // longer.
+        let greeted = match greet(&stream) {
+            Ok(greeted) => greeted,
+            Err(error) => return failed(error),
+        };
         let source = match self.current_source() {
             Ok(source) => source,
             Err(error) => {
-                refuse(&mut stream, &error.to_string(), false);
+                greeted.refuse(&error.to_string(), false);
                 self.meter.note(format_args!("{receiver} gets nothing: {error}"));
                 return false;
             }
         };
         let begin = Instant::now();
-        match peersock_files::send(&stream, &source, self) {
+        match greeted.send(&source, self) {
             Ok(Sent::Received { bytes, files }) => {
                 self.say(format_args!("{receiver} has everything: {}", moved(files, bytes, begin)));
                 true
@@ -266,12 +327,7 @@ impl Server {
                 self.say(format_args!("{receiver} has asked what there is"));
                 false
             }
-            Err(error) => {
-                let line =
-                    format!("{receiver} does not have everything: {error}; it can go on with the code");
-                self.meter.note(line);
-                false
-            }
+            Err(error) => failed(error),
         }
     }
 
@@ -300,5 +356,38 @@ impl Observer for Server {
 
     fn moved(&self, bytes: u64) {
         self.meter.advance(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn begin(served: &Arc<Mutex<usize>>, events: &Sender<Event>) -> Serving {
+        Serving { place: Place::take(served, 1), events: events.clone(), has_all: false }
+    }
+
+    /// Without a message on stderr.
+    fn panic_with(_serving: Serving) {
+        std::panic::resume_unwind(Box::new(()));
+    }
+
+    #[test]
+    fn a_receiver_has_ended_however_its_thread_ends() {
+        let (served, (events, event)) = (Arc::default(), mpsc::channel());
+        let mut good = begin(&served, &events);
+        assert!(Place::take(&served, 1).is_none(), "there is one place");
+        good.has_all = true;
+        drop(good);
+        assert!(matches!(event.try_recv(), Ok(Event::Ended { has_all: true })));
+        let panics = begin(&served, &events);
+        thread::spawn(move || panic_with(panics)).join().unwrap_err();
+        // What is given to a thread that cannot be started is dropped.
+        let never_began = begin(&served, &events);
+        drop(move || drop(never_began));
+        for _ in 0..2 {
+            assert!(matches!(event.try_recv(), Ok(Event::Ended { has_all: false })));
+        }
+        assert_eq!(*served.lock().unwrap(), 0);
     }
 }

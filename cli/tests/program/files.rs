@@ -11,7 +11,7 @@ use peersock_testnet::Lab as Nats;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::common::{Finished, PATIENCE, Running, peersock, run, signal, vanish};
+use crate::common::{Finished, PATIENCE, Running, peersock, run, signal, vanish, without_variables};
 use crate::nats::{start, start_root};
 
 /// Large enough that it does not arrive at once.
@@ -144,6 +144,40 @@ fn what_comes_is_listed_first_and_nothing_is_overwritten_by_chance() {
     receiver.finish().success();
     sender.wait_for_end().success();
     assert_eq!(fs::read(folders.to("file")).unwrap(), b"theirs");
+}
+
+#[test]
+fn a_list_that_cannot_be_printed_is_an_error() {
+    let folders = Folders::new();
+    fs::write(folders.from("file"), "content").unwrap();
+    let (sender, code) = folders.send(&[], &["file"]);
+    for (redirection, reason) in [(">&-", "Bad file descriptor"), ("> /dev/full", "No space left")] {
+        let mut command = Command::new("sh");
+        let script = format!("exec \"$0\" receive --list --interface lo {code} {redirection}");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_peersock")]).env("HOME", folders.dir.path());
+        without_variables(&mut command);
+        run(command).failure(1, &["cannot write to stdout", reason]);
+    }
+    sender.interrupt().failure(130, &["stopped"]);
+}
+
+/// Who has received has that code in the environment of the shell: what is sent from there is not for the one
+/// who made it.
+#[test]
+fn the_code_to_receive_with_is_not_the_one_to_send_with() {
+    let folders = Folders::new();
+    fs::write(folders.from("file"), "private").unwrap();
+    let theirs = Code::generate().unwrap().to_text();
+    let send = |variable: &str| {
+        let mut command = folders.send_command(&["--interface", "lo"], &["file"]);
+        command.env(variable, theirs.as_str());
+        let sender = Running::start(command);
+        let code = sender.wait_for_stdout("\n").trim().to_owned();
+        sender.interrupt().failure(130, &["PEERSOCK_SEND_CODE", &code]);
+        code
+    };
+    assert_ne!(send("PEERSOCK_CODE"), theirs.as_str());
+    assert_eq!(send("PEERSOCK_SEND_CODE"), theirs.as_str());
 }
 
 #[test]

@@ -128,6 +128,12 @@ pub enum SendError {
         /// Why.
         source: io::Error,
     },
+    /// The system gives no further thread. The receiver is told to come back.
+    #[error("the system gives no thread for this receiver: {source}")]
+    Thread {
+        /// Why.
+        source: io::Error,
+    },
 }
 
 impl From<io::Error> for SendError {

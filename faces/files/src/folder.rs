@@ -40,7 +40,7 @@ pub(crate) enum Found {
     Other,
 }
 
-/// A partial file, which nobody else of this program writes.
+/// A partial file. While it is open it is locked, so no other receiver writes it or takes its name.
 pub(crate) struct Part {
     pub(crate) file: File,
     pub(crate) length: u64,
@@ -48,7 +48,18 @@ pub(crate) struct Part {
     name: String,
 }
 
+/// What has the name of a partial file.
+enum AtPartName {
+    Nothing,
+    /// A link, a folder, a file of somebody else or with another name: no partial file of this user.
+    Other,
+    Part(Part),
+}
+
 const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// How often a part is opened or made anew when another receiver finishes or removes it at that moment.
+const TRIES: usize = 16;
 
 /// A pipe must not keep who opens it waiting.
 const REGULAR: OFlags = OFlags::NOFOLLOW.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK);
@@ -133,7 +144,7 @@ impl Folder {
         match rustix::fs::symlinkat(target, &parent, path.name()) {
             Err(Errno::EXIST) if overwrite => {
                 let part = part_name(path.name());
-                remove(&parent, &part)?;
+                free_name(&parent, &part)?;
                 rustix::fs::symlinkat(target, &parent, &part)?;
                 Ok(rustix::fs::renameat(&parent, &part, &parent, path.name())?)
             }
@@ -152,24 +163,33 @@ impl Folder {
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(None),
             other => other?,
         };
-        let name = part_name(path.name());
-        match rustix::fs::openat(&parent, &name, OFlags::RDWR | REGULAR, Mode::empty()) {
-            Err(Errno::NOENT) => Ok(None),
+        match at_part_name(&parent, &part_name(path.name()))? {
+            AtPartName::Part(part) => Ok(Some(part)),
             // Something else has that name, and is removed when the part is made.
-            Err(Errno::LOOP | Errno::ISDIR | Errno::NXIO | Errno::ACCESS) => Ok(None),
-            Err(error) => Err(error.into()),
-            Ok(file) => Part::take_up(file, parent, name),
+            AtPartName::Nothing | AtPartName::Other => Ok(None),
         }
     }
 
-    /// Makes an empty partial file for a path, in the place of one that is there.
+    /// Makes an empty partial file for a path, in the place of one that nobody is writing.
+    ///
+    /// # Errors
+    /// `ResourceBusy` if another receiver is writing it, and those of the system.
     pub(crate) fn make_part(&self, path: &EntryPath) -> io::Result<Part> {
         let parent = self.parent_of(path)?;
         let name = part_name(path.name());
-        remove(&parent, &name)?;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | REGULAR;
-        let file = rustix::fs::openat(&parent, &name, flags, Mode::from_raw_mode(0o666))?;
-        Part::lock(file.into(), 0, parent, name)
+        for _ in 0..TRIES {
+            free_name(&parent, &name)?;
+            let file = match rustix::fs::openat(&parent, &name, flags, Mode::from_raw_mode(0o666)) {
+                // Another receiver has been faster.
+                Err(Errno::EXIST) => continue,
+                other => other?,
+            };
+            if let Some(part) = Part::hold(file.into(), &parent, &name)? {
+                return Ok(part);
+            }
+        }
+        Err(busy())
     }
 
     /// Writes the names in the folder that a path is in to the disk.
@@ -188,26 +208,67 @@ impl Folder {
     }
 }
 
-impl Part {
-    /// Takes a file that is there if it is regular, this user's, and has no other name, under which it could
-    /// be a file that must not change.
-    fn take_up(file: OwnedFd, parent: OwnedFd, name: String) -> io::Result<Option<Part>> {
-        let Ok((file, stat)) = regular(file) else { return Ok(None) };
-        if stat.st_nlink != 1 || stat.st_uid != rustix::process::geteuid().as_raw() {
-            return Ok(None);
+/// Opens what has the name of a partial file, and holds it if it is one.
+fn at_part_name(parent: &OwnedFd, name: &str) -> io::Result<AtPartName> {
+    for _ in 0..TRIES {
+        let file = match rustix::fs::openat(parent, name, OFlags::RDWR | REGULAR, Mode::empty()) {
+            Err(Errno::NOENT) => return Ok(AtPartName::Nothing),
+            Err(Errno::LOOP | Errno::ISDIR | Errno::NXIO | Errno::ACCESS) => return Ok(AtPartName::Other),
+            other => other?,
+        };
+        let Ok((file, stat)) = regular(file) else { return Ok(AtPartName::Other) };
+        if stat.st_uid != rustix::process::geteuid().as_raw() {
+            return Ok(AtPartName::Other);
         }
-        Part::lock(file, size_of(&stat), parent, name).map(Some)
+        let Some(mut part) = Part::hold(file, parent, name)? else { continue };
+        // Who had the lock may have written until now.
+        let stat = rustix::fs::fstat(&part.file)?;
+        part.length = size_of(&stat);
+        // Under another name it could be a file that must not change. Who finishes a part may give it two
+        // names for a moment, but has the lock then.
+        return match stat.st_nlink {
+            1 => Ok(AtPartName::Part(part)),
+            _ => Ok(AtPartName::Other),
+        };
+    }
+    Err(busy())
+}
+
+/// Removes what has the name of a partial file, unless another receiver is writing it.
+fn free_name(parent: &OwnedFd, name: &str) -> io::Result<()> {
+    match at_part_name(parent, name)? {
+        AtPartName::Nothing => Ok(()),
+        AtPartName::Other => remove(parent, name),
+        // Its lock is held until its name is gone, so who waits for the lock finds another file, or none.
+        AtPartName::Part(part) => part.remove(),
+    }
+}
+
+fn busy() -> io::Error {
+    io::Error::new(io::ErrorKind::ResourceBusy, "another program is receiving the same file here")
+}
+
+impl Part {
+    /// Locks an open file, of which nothing is known yet. `None` if it lost its name before the lock was there: another receiver has
+    /// finished it, so that it is not to be written any more, or has removed it.
+    fn hold(file: File, parent: &OwnedFd, name: &str) -> io::Result<Option<Part>> {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => return Err(busy()),
+            // Some file systems have no locks; then nobody is kept from writing.
+            Ok(()) | Err(_) => {}
+        }
+        let part = Part { file, length: 0, parent: parent.try_clone()?, name: name.to_owned() };
+        Ok(part.has_its_name()?.then_some(part))
     }
 
-    fn lock(file: File, length: u64, parent: OwnedFd, name: String) -> io::Result<Part> {
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) => {
-                let what = "another program is receiving the same file here";
-                Err(io::Error::new(io::ErrorKind::ResourceBusy, what))
-            }
-            // Some file systems have no locks; then nobody is kept from writing.
-            _ => Ok(Part { file, length, parent, name }),
-        }
+    /// Whether the name still is that of the file that is open.
+    fn has_its_name(&self) -> io::Result<bool> {
+        let open = rustix::fs::fstat(&self.file)?;
+        let named = match rustix::fs::statat(&self.parent, self.name.as_str(), AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => return Ok(false),
+            other => other?,
+        };
+        Ok((named.st_dev, named.st_ino) == (open.st_dev, open.st_ino))
     }
 
     /// Forgets what it has.
@@ -220,6 +281,9 @@ impl Part {
 
     /// Gives the file its name, time and permissions, once its content is on the disk if it is to `sync`.
     /// Nothing else loses its name unless that is to be.
+    ///
+    /// # Errors
+    /// `ResourceBusy` if another program has taken the name of the partial file, and those of the system.
     pub(crate) fn finish(
         self,
         path: &EntryPath,
@@ -239,6 +303,11 @@ impl Part {
         if sync {
             self.file.sync_data()?;
         }
+        // The system renames whatever has the name, and only this file was verified.
+        if !self.has_its_name()? {
+            let what = "another program has replaced what had come of it";
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, what));
+        }
         if overwrite {
             return Ok(rustix::fs::renameat(&self.parent, &self.name, &self.parent, path.name())?);
         }
@@ -256,7 +325,10 @@ impl Part {
 
     /// Removes what has come.
     pub(crate) fn remove(self) -> io::Result<()> {
-        remove(&self.parent, &self.name)
+        match self.has_its_name()? {
+            true => remove(&self.parent, &self.name),
+            false => Ok(()),
+        }
     }
 }
 
@@ -301,77 +373,4 @@ fn timestamps(time: Time) -> Timestamps {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::{MetadataExt as _, symlink};
-
-    use super::*;
-
-    fn path(text: &str) -> EntryPath {
-        EntryPath::parse(text).unwrap()
-    }
-
-    #[test]
-    fn links_are_not_followed() {
-        let (inside, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        std::fs::write(outside.path().join("file"), "secret").unwrap();
-        symlink(outside.path(), inside.path().join("out")).unwrap();
-        symlink(outside.path().join("file"), inside.path().join("file")).unwrap();
-        let folder = Folder::open(inside.path()).unwrap();
-        assert!(folder.read(&path("out/file")).is_err());
-        assert!(folder.read(&path("file")).is_err());
-        assert!(folder.make_part(&path("out/new")).is_err());
-        assert!(folder.make_folder(&path("out/new")).is_err());
-        assert!(folder.make_link(&path("out/new"), "file", true).is_err());
-        assert!(folder.make_folder(&path("out")).is_err(), "a link to a folder is none");
-        assert_eq!(folder.find(&path("out/file")).unwrap(), Found::Nothing);
-        assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn a_part_that_is_a_link_to_something_else_is_replaced() {
-        let (inside, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let secret = outside.path().join("secret");
-        std::fs::write(&secret, "secret").unwrap();
-        let folder = Folder::open(inside.path()).unwrap();
-        let link = |name: &str| inside.path().join(format!(".{name}{PART_SUFFIX}"));
-        symlink(&secret, link("symbolic")).unwrap();
-        std::fs::hard_link(&secret, link("hard")).unwrap();
-        for name in ["symbolic", "hard"] {
-            assert!(folder.find_part(&path(name)).unwrap().is_none(), "{name}");
-            folder.make_part(&path(name)).unwrap();
-        }
-        assert_eq!(std::fs::read(&secret).unwrap(), b"secret");
-        assert_eq!(std::fs::metadata(&secret).unwrap().nlink(), 1);
-    }
-
-    #[test]
-    fn two_programs_do_not_write_the_same_part() {
-        let inside = tempfile::tempdir().unwrap();
-        let folder = Folder::open(inside.path()).unwrap();
-        let _first = folder.make_part(&path("x")).unwrap();
-        let second = folder.find_part(&path("x")).map(drop).unwrap_err();
-        assert_eq!(second.kind(), io::ErrorKind::ResourceBusy);
-    }
-
-    #[test]
-    fn what_appears_meanwhile_is_not_overwritten() {
-        let inside = tempfile::tempdir().unwrap();
-        let folder = Folder::open(inside.path()).unwrap();
-        let time = Time { seconds: 5, nanoseconds: 0 };
-        for (overwrite, left) in [(false, "mine"), (true, "")] {
-            let part = folder.make_part(&path("x")).unwrap();
-            std::fs::write(inside.path().join("x"), "mine").unwrap();
-            assert_eq!(part.finish(&path("x"), true, time, overwrite, true).is_ok(), overwrite);
-            assert_eq!(std::fs::read_to_string(inside.path().join("x")).unwrap(), left);
-        }
-        let metadata = std::fs::metadata(inside.path().join("x")).unwrap();
-        assert_eq!((metadata.mtime(), metadata.mode() & 0o100), (5, 0o100));
-    }
-
-    #[test]
-    fn names_of_parts_are_never_too_long() {
-        assert_eq!(part_name("a"), ".a.peersock-part");
-        let (one, other) = (part_name(&"x".repeat(255)), part_name(&"x".repeat(254)));
-        assert!(one.len() <= 255 && one != other && one.ends_with(PART_SUFFIX));
-    }
-}
+mod tests;

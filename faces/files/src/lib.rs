@@ -14,7 +14,8 @@
 //! ```
 //!
 //! There is no round trip for each file. Both ends may say at any time why they give up. [`send()`] and
-//! [`receive`] do one receipt over any [`Stream`]; who calls them connects, and repeats what broke off.
+//! [`receive`] do one receipt over any [`Stream`]; who calls them connects, and repeats what broke off. A sender
+//! that looks through its files for each receiver does so after [`greet`], and then calls [`Greeted::send`].
 //!
 //! The receiver opens every path beneath its [`Folder`] step by step without following symbolic links, and
 //! writes to a name of its own that becomes the final one when the hash of the whole file is right. Bytes
@@ -24,6 +25,7 @@
 mod code;
 mod error;
 mod folder;
+mod greeting;
 pub mod limits;
 mod manifest;
 mod path;
@@ -38,10 +40,11 @@ mod wire;
 pub use code::{Code, CodeError, Meeting, PORT};
 pub use error::{ReceiveError, SendError};
 pub use folder::Folder;
+pub use greeting::{Greeted, greet, refuse};
 pub use manifest::{Entry, Kind, Manifest, ManifestError, Time};
 pub use path::{EntryPath, LinkTarget, PathError};
 pub use receiving::{Options, Receipt, receive};
 pub use scan::{LeftOut, ScanError, Source};
-pub use sending::{Sent, refuse, send};
+pub use sending::{Sent, send};
 pub use stream::{Observer, Stream};
 pub use wire::{FromReceiver, FromSender, WireError, read_greeting};

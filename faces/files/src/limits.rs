@@ -29,11 +29,36 @@ pub const DATA_BYTES: usize = 256 << 10;
 /// The longest text in which one end says why it gives up, in bytes.
 pub const REASON_BYTES: usize = 1024;
 
-/// How long the other end may take to greet.
+/// How long the other end may take to greet, from the first byte to the last.
 pub const GREETING: Duration = Duration::from_secs(30);
+
+/// How long a sender waits in all until a receiver has said what it wants; longer for large manifests, see
+/// [`wanted_within`].
+pub const WANTED: Duration = Duration::from_secs(600);
+
+/// How long a sender waits in all until a receiver has said what it wants of so many entries with so many
+/// bytes. What the sender itself reads meanwhile does not count. The receiver may have everything already,
+/// partial files besides, and hash all of it before it says a word: that is granted at 4 MiB/s, and 50 ms for
+/// each entry. At most 30 days.
+///
+/// ```
+/// use peersock_files::limits::{WANTED, wanted_within};
+///
+/// assert_eq!(wanted_within(0, 0), WANTED);
+/// assert!(wanted_within(1000, 1 << 30) < 2 * WANTED);
+/// ```
+pub fn wanted_within(entries: usize, bytes: u64) -> Duration {
+    let reading = Duration::from_secs(bytes / (2 << 20));
+    let talking = Duration::from_millis(50 * entries as u64);
+    (WANTED + reading + talking).min(Duration::from_secs(30 * 86_400))
+}
 
 /// How long the other end may take to end the stream once it was told why this end gives up.
 pub const FAREWELL: Duration = Duration::from_secs(5);
 
-/// The most partial files that are gone on with in one receipt; further ones begin anew.
+/// The most bytes that are read after this end has given up, to hear the other end's end of the stream: 64 MiB.
+pub const DRAINED: u64 = 64 << 20;
+
+/// The most partial files that are gone on with in one receipt; further ones begin anew. So many small files
+/// are written to the disk together before they get their names.
 pub const PARTS: usize = 64;

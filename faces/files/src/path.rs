@@ -13,7 +13,8 @@ pub(crate) const PART_SUFFIX: &str = ".peersock-part";
 
 /// The path of an entry below the folder of the receiver: names with slashes between them.
 ///
-/// No name is empty, `.` or `..`, longer than 255 bytes, or has a backslash or control characters in it.
+/// No name is empty, `.` or `..`, longer than 255 bytes, or has a backslash or control characters in it,
+/// among which are those that change the direction of text: `gnp.exe` could be shown as `exe.png`.
 /// Paths are in the order in which a folder comes before what is in it.
 ///
 /// ```
@@ -21,7 +22,7 @@ pub(crate) const PART_SUFFIX: &str = ".peersock-part";
 ///
 /// let path = EntryPath::parse("photos/2026/sea.jpg")?;
 /// assert_eq!((path.name(), path.depth()), ("sea.jpg", 3));
-/// for bad in ["", "/etc/passwd", "..", "a/../b", "a//b", "a\\b", "a\0b", "./a", "a/"] {
+/// for bad in ["", "/etc/passwd", "..", "a/../b", "a//b", "a\\b", "a\0b", "./a", "a/", "\u{202e}gnp.exe"] {
 ///     assert!(EntryPath::parse(bad).is_err(), "{bad}");
 /// }
 /// # Ok::<(), peersock_files::PathError>(())
@@ -191,11 +192,19 @@ fn check_name(name: &str) -> Result<(), PathError> {
         "" => Err(PathError::Empty),
         "." | ".." => Err(PathError::Dots),
         _ if name.len() > NAME_BYTES => Err(PathError::Long),
-        // Control characters would draw on terminals; a backslash separates names on other systems.
-        _ if name.contains(|c: char| c.is_control() || c == '\\' || c == '/') => Err(PathError::Character),
+        // A backslash separates names on other systems.
+        _ if name.contains(|c| is_deceptive(c) || c == '\\' || c == '/') => Err(PathError::Character),
         _ if name.ends_with(PART_SUFFIX) => Err(PathError::Part),
         _ => Ok(()),
     }
+}
+
+/// Whether a character would draw on terminals, end a line, or change the order in which others are shown
+/// (the format characters of Unicode's UAX #9, and the separators of lines and paragraphs).
+pub(crate) fn is_deceptive(c: char) -> bool {
+    let is_bidirectional =
+        matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c.is_control() || is_bidirectional || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
 /// Why a path or a target is refused.
@@ -220,7 +229,8 @@ pub enum PathError {
     /// It has more than 128 names.
     #[error("it has too many folders")]
     Deep,
-    /// It has a backslash, a zero byte or another control character.
+    /// It has a backslash, a zero byte or another control character, of which some change the direction of
+    /// text.
     #[error("it has a backslash or a control character")]
     Character,
     /// Partial files are called so.

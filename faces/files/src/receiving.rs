@@ -1,20 +1,17 @@
-use std::io::{BufReader, BufWriter, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{BufReader, BufWriter, Seek as _, SeekFrom, Write as _};
+use std::mem;
 use std::net::Shutdown;
-use std::time::Instant;
 
 use crate::error::ReceiveError;
-use crate::folder::Folder;
-use crate::limits::{DATA_BYTES, ENTRIES, FAREWELL, GREETING, MESSAGE_BYTES};
+use crate::folder::{Folder, Part};
+use crate::limits::{DATA_BYTES, ENTRIES, GREETING, MESSAGE_BYTES, PARTS};
 use crate::manifest::{Entry, Kind, Manifest, ManifestError};
 use crate::plan::{Plan, Want};
-use crate::stream::{Observer, Stream};
+use crate::stream::{Observer, Stream, Within, drain};
 use crate::wire::{self, Frame, FromReceiver, FromSender, WireError, printable};
 
-/// After this end has given up, no more than this is read to hear the sender's end of the stream.
-const DRAINED: u64 = 64 << 20;
-
-/// So many entries are written to the disk one by one; of more, only files of [`LARGE`] bytes, and the rest
-/// with all that the file system has.
+/// So many entries are written to the disk one by one. Of more, only files of [`LARGE`] bytes are, and the
+/// others [`PARTS`] at once, with all that the file system has.
 const FEW: usize = 64;
 const LARGE: u64 = 1 << 20;
 
@@ -69,6 +66,7 @@ pub fn receive<S: Stream>(
         folder,
         options,
         observer,
+        verified: Vec::new(),
     };
     let received = receiver.run(stream);
     match &received {
@@ -85,7 +83,7 @@ pub fn receive<S: Stream>(
             let _ = stream.shutdown(Shutdown::Write);
         }
     }
-    receiver.drain(stream);
+    drain(stream, &mut receiver.reader);
     received
 }
 
@@ -95,14 +93,16 @@ struct Receiver<'a, S: Stream> {
     folder: &'a Folder,
     options: Options,
     observer: &'a dyn Observer,
+    /// Files that have come and are not on the disk yet: they get their names when they are.
+    verified: Vec<(Entry, Part)>,
 }
 
 impl<S: Stream> Receiver<'_, S> {
     fn run(&mut self, stream: &S) -> Result<Receipt, ReceiveError> {
         wire::write_greeting(&mut self.writer)?;
         self.writer.flush()?;
-        stream.set_read_timeout(Some(GREETING))?;
-        wire::read_greeting(&mut self.reader)?;
+        wire::read_greeting(&mut Within::new(stream, &mut self.reader, GREETING))?;
+        // The sender may look through what it sends now, which takes as long as it takes.
         stream.set_read_timeout(None)?;
         let (manifest, left_out) = self.manifest()?;
         self.observer.announced(&manifest, left_out);
@@ -188,10 +188,17 @@ impl<S: Stream> Receiver<'_, S> {
         let mut buffer = vec![0; DATA_BYTES];
         let is_few = folders.len() + links.len() + wants.len() <= FEW;
         let written: Vec<_> = wants.iter().map(|want| want.index).collect();
+        let mut taken = Ok(());
         for want in wants {
             let at = entry(want.index);
-            self.take_file(at, want, &mut buffer, is_few || at.size() >= LARGE)?;
+            taken = self.take_file(at, want, &mut buffer, is_few || at.size() >= LARGE);
+            if taken.is_err() {
+                break;
+            }
         }
+        // Also if the connection broke: what is verified need not come again.
+        let named = self.name_verified();
+        taken.and(named)?;
         match self.hear()? {
             FromSender::Complete => {}
             _ => return Err(unexpected("a message came in place of the end")),
@@ -271,20 +278,31 @@ impl<S: Stream> Receiver<'_, S> {
             part.remove().map_err(local)?;
             return Err(ReceiveError::Hash { path: entry.path.to_string() });
         }
-        part.finish(&entry.path, executable, entry.time, self.options.overwrite, sync).map_err(local)
+        if sync {
+            return part
+                .finish(&entry.path, executable, entry.time, self.options.overwrite, true)
+                .map_err(local);
+        }
+        self.verified.push((entry.clone(), part));
+        match self.verified.len() < PARTS {
+            true => Ok(()),
+            false => self.name_verified(),
+        }
     }
 
-    /// Reads until the sender ends the stream: a connection that is closed while something is unread is
-    /// reset, and the sender might not hear what was said last.
-    fn drain(&mut self, stream: &S) {
-        let _ = stream.set_read_timeout(Some(FAREWELL));
-        let (begin, mut drained, mut buffer) = (Instant::now(), 0, vec![0; DATA_BYTES]);
-        while drained < DRAINED && begin.elapsed() < FAREWELL {
-            match self.reader.read(&mut buffer) {
-                Ok(0) | Err(_) => return,
-                Ok(count) => drained += count as u64,
-            }
+    /// Writes what is verified to the disk, then gives it its names: after a power failure, no file that has
+    /// its name is empty.
+    fn name_verified(&mut self) -> Result<(), ReceiveError> {
+        if self.verified.is_empty() {
+            return Ok(());
         }
+        self.folder.sync_all().map_err(|error| ReceiveError::local("the folder", error))?;
+        for (Entry { path, kind, time }, part) in mem::take(&mut self.verified) {
+            let executable = matches!(kind, Kind::File { executable: true, .. });
+            part.finish(&path, executable, time, self.options.overwrite, false)
+                .map_err(|error| ReceiveError::local(&path, error))?;
+        }
+        Ok(())
     }
 }
 

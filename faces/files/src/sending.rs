@@ -1,22 +1,21 @@
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Read as _, Seek as _, SeekFrom, Write};
+use std::io::{BufReader, BufWriter, ErrorKind, Read as _, Seek as _, SeekFrom, Write};
 use std::net::Shutdown;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::fs::Stat;
 
 use crate::error::SendError;
 use crate::folder::{size_of, time_of};
-use crate::limits::{DATA_BYTES, FAREWELL, GREETING, MESSAGE_BYTES};
+use crate::greeting::{Greeted, end, greet, say_failure};
+use crate::limits::{DATA_BYTES, FAREWELL, wanted_within};
 use crate::manifest::Entry;
 use crate::scan::Source;
-use crate::stream::{Observer, Stream};
+use crate::stream::{Observer, Stream, Within};
 use crate::wire::{self, FromReceiver, FromSender, HEADER, Hash, WireError, printable};
-
-/// Small files and messages leave together when there are so many bytes of them; larger content at once.
-const BATCH: usize = 64 << 10;
 
 /// How a receipt ended well.
 ///
@@ -58,70 +57,65 @@ impl<E: Into<SendError>> From<E> for Stop {
     }
 }
 
-/// Sends what `source` has to one receiver, and waits until it says that everything is written.
+/// Sends what `source` has to one receiver, and waits until it says that everything is written: [`greet`], then
+/// [`Greeted::send`].
 ///
 /// # Errors
 /// [`SendError`]. The receiver is told the reason if that is this end's.
 pub fn send<S: Stream>(stream: &S, source: &Source, observer: &dyn Observer) -> Result<Sent, SendError> {
-    let mut writer = BufWriter::with_capacity(BATCH, stream.try_clone()?);
-    let mut reader = BufReader::with_capacity(MESSAGE_BYTES, stream.try_clone()?);
-    let asked = ask(stream, &mut reader, &mut writer, source);
-    let wants = match asked {
-        Ok(Some(wants)) => wants,
-        Ok(None) => return Ok(Sent::Listed),
-        Err(error) => {
-            if say_failure(&mut writer, &error) {
-                let _ = stream.shutdown(Shutdown::Write);
-                let _ = stream.set_read_timeout(Some(FAREWELL));
-                let _ = reader.read(&mut [0]);
-            }
-            return Err(error);
-        }
-    };
-    let is_stopped = AtomicBool::new(false);
-    let (said, verdict) = mpsc::channel();
-    thread::scope(|scope| {
-        let is_stopped = &is_stopped;
-        scope.spawn(move || {
-            let message = wire::read_message::<FromReceiver>(&mut reader);
-            is_stopped.store(true, Ordering::Relaxed);
-            // Nobody waits for it after `FAREWELL`.
-            let _ = said.send(message);
-        });
-        let sent = send_files(&mut writer, source, &wants, is_stopped, observer);
-        let ended = conclude(stream, &mut writer, sent, &verdict);
-        if ended.is_err() {
-            // The thread may still wait for a receiver that says nothing.
-            let _ = stream.shutdown(Shutdown::Both);
-        }
-        ended.map(|bytes| Sent::Received { bytes, files: wants.len() as u32 })
-    })
+    greet(stream)?.send(source, observer)
 }
 
-/// Tells a receiver why it is not served, and whether it should come back soon.
-pub fn refuse<S: Stream>(stream: &mut S, reason: &str, again: bool) {
-    let reason = printable(reason);
-    let told = wire::write_greeting(stream)
-        .and_then(|()| wire::write_message(stream, &FromSender::Failed { reason, again }))
-        .and_then(|()| stream.flush());
-    if told.is_ok() {
-        let _ = stream.shutdown(Shutdown::Write);
+impl<S: Stream> Greeted<'_, S> {
+    /// Sends what `source` has, and waits until the receiver says that everything is written.
+    ///
+    /// # Errors
+    /// [`SendError`]. The receiver is told the reason if that is this end's.
+    pub fn send(mut self, source: &Source, observer: &dyn Observer) -> Result<Sent, SendError> {
+        let wants = match ask(self.stream, &mut self.reader, &mut self.writer, source) {
+            Ok(Some(wants)) => wants,
+            Ok(None) => return Ok(Sent::Listed),
+            Err(error) => {
+                self.give_up(&error);
+                return Err(error);
+            }
+        };
+        let Greeted { stream, mut reader, mut writer } = self;
+        let is_stopped = AtomicBool::new(false);
+        let (said, verdict) = mpsc::channel();
+        thread::scope(|scope| {
+            let is_stopped = &is_stopped;
+            let listening = thread::Builder::new().name("verdict".into()).spawn_scoped(scope, move || {
+                let message = wire::read_message::<FromReceiver>(&mut reader);
+                is_stopped.store(true, Ordering::Relaxed);
+                // Nobody waits for it after `FAREWELL`.
+                let _ = said.send(message);
+            });
+            if let Err(source) = listening {
+                let error = SendError::Thread { source };
+                if let (true, Ok(mut reader)) = (say_failure(&mut writer, &error), stream.try_clone()) {
+                    end(stream, &mut reader);
+                }
+                return Err(error);
+            }
+            let sent = send_files(&mut writer, source, &wants, is_stopped, observer);
+            let ended = conclude(stream, &mut writer, sent, &verdict);
+            if ended.is_err() {
+                // The thread may still wait for a receiver that says nothing.
+                let _ = stream.shutdown(Shutdown::Both);
+            }
+            ended.map(|bytes| Sent::Received { bytes, files: wants.len() as u32 })
+        })
     }
 }
 
-/// Greets, sends the manifest, and finds out what the receiver wants; `None` if that is nothing but the
-/// manifest.
+/// Sends the manifest, and finds out what the receiver wants; `None` if that is nothing but the manifest.
 fn ask<S: Stream>(
     stream: &S,
     reader: &mut BufReader<S>,
     writer: &mut BufWriter<S>,
     source: &Source,
 ) -> Result<Option<Vec<Want>>, SendError> {
-    wire::write_greeting(writer)?;
-    writer.flush()?;
-    stream.set_read_timeout(Some(GREETING))?;
-    wire::read_greeting(reader)?;
-    stream.set_read_timeout(None)?;
     let manifest = source.manifest();
     let entries = manifest.entries().len() as u32;
     wire::write_message(writer, &FromSender::Manifest { entries, left_out: source.left_out_count() })?;
@@ -130,10 +124,12 @@ fn ask<S: Stream>(
     }
     writer.flush()?;
 
+    // A receiver that says nothing must not keep this one for ever.
+    let mut left = wanted_within(manifest.entries().len(), manifest.bytes());
     let mut same = Vec::new();
     let mut next = 0;
     loop {
-        match wire::read_message(reader)? {
+        match hear(stream, reader, &mut left)? {
             FromReceiver::Compare { index, hash } => {
                 let (entry, size) = file(source, index, &mut next)?;
                 same.push(hash_of(source, entry, size)? == Some(hash));
@@ -152,7 +148,7 @@ fn ask<S: Stream>(
     let mut wants = Vec::new();
     let mut next = 0;
     loop {
-        match wire::read_message(reader)? {
+        match hear(stream, reader, &mut left)? {
             FromReceiver::Want { index, offset, hash } => {
                 let (_, size) = file(source, index, &mut next)?;
                 if offset > size {
@@ -160,9 +156,28 @@ fn ask<S: Stream>(
                 }
                 wants.push(Want { index, offset, hash });
             }
-            FromReceiver::Wanted => return Ok(Some(wants)),
+            FromReceiver::Wanted => break,
             other => return Err(unexpected(other)),
         }
+    }
+    stream.set_read_timeout(None)?;
+    Ok(Some(wants))
+}
+
+/// Reads what the receiver says, within the time that is left for all of that.
+fn hear<S: Stream>(
+    stream: &S,
+    reader: &mut BufReader<S>,
+    left: &mut Duration,
+) -> Result<FromReceiver, WireError> {
+    let begin = Instant::now();
+    let heard = wire::read_message(&mut Within::new(stream, reader, *left));
+    *left = left.saturating_sub(begin.elapsed());
+    match heard {
+        Err(WireError::Stream(error)) if error.kind() == ErrorKind::WouldBlock || left.is_zero() => {
+            Err(WireError::Unexpected("the receiver has not said in time which files it wants"))
+        }
+        other => other,
     }
 }
 
@@ -277,7 +292,7 @@ fn read(file: &mut File, buffer: &mut [u8], left: u64, entry: &Entry) -> Result<
         match file.read(&mut buffer[..most]) {
             Ok(0) => return Err(changed(entry)),
             Ok(count) => return Ok(count),
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(local(entry, error)),
         }
     }
@@ -345,14 +360,4 @@ fn conclude<S: Stream>(
             }
         }
     }
-}
-
-/// Tells the receiver why this end gives up, if the connection still stands.
-fn say_failure(writer: &mut impl Write, error: &SendError) -> bool {
-    let (reason, again) = match error {
-        SendError::Wire(WireError::Stream(_)) | SendError::Receiver { .. } => return false,
-        error => (error.to_string(), false),
-    };
-    let told = wire::write_message(writer, &FromSender::Failed { reason: printable(&reason), again });
-    told.and_then(|()| writer.flush()).is_ok()
 }

@@ -1,8 +1,9 @@
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::limits::{DATA_BYTES, DRAINED, FAREWELL};
 use crate::manifest::Manifest;
 
 /// A connection in both directions, of which several threads may have handles.
@@ -84,5 +85,48 @@ pub trait Observer: Sync {
     /// What is there already is read, to compare it: so many bytes more.
     fn compared(&self, bytes: u64) {
         let _ = bytes;
+    }
+}
+
+/// Reads until a point in time: no read ends later, however slowly the bytes come. It then fails with
+/// `WouldBlock`.
+pub(crate) struct Within<'a, S, R> {
+    stream: &'a S,
+    /// What reads from the stream.
+    reader: &'a mut R,
+    end: Instant,
+}
+
+impl<'a, S: Stream, R: Read> Within<'a, S, R> {
+    pub(crate) fn new(stream: &'a S, reader: &'a mut R, time: Duration) -> Within<'a, S, R> {
+        Within { stream, reader, end: Instant::now() + time }
+    }
+}
+
+impl<S: Stream, R: Read> Read for Within<'_, S, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let late = || io::Error::new(io::ErrorKind::WouldBlock, "the other end has not answered in time");
+        let left = self.end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(late());
+        }
+        self.stream.set_read_timeout(Some(left))?;
+        match self.reader.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(late()),
+            other => other,
+        }
+    }
+}
+
+/// Reads until the other end ends the stream, for [`FAREWELL`] at most: a connection that is closed while
+/// something is unread is reset, and the other end might not hear what was said last.
+pub(crate) fn drain<S: Stream>(stream: &S, reader: &mut impl Read) {
+    let mut reader = Within::new(stream, reader, FAREWELL);
+    let (mut drained, mut buffer) = (0, vec![0; DATA_BYTES]);
+    while drained < DRAINED {
+        match reader.read(&mut buffer) {
+            Ok(0) | Err(_) => return,
+            Ok(count) => drained += count as u64,
+        }
     }
 }

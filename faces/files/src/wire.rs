@@ -16,6 +16,7 @@ use thiserror::Error;
 
 use crate::limits::{DATA_BYTES, MESSAGE_BYTES, REASON_BYTES};
 use crate::manifest::Entry;
+use crate::path::is_deceptive;
 
 const MAGIC: &[u8; 7] = b"psfiles";
 
@@ -283,7 +284,7 @@ fn read_body<M: Message>(stream: &mut impl Read, length: u32) -> Result<M, WireE
 /// A reason as it may be shown: of bounded length, without what would draw on a terminal.
 pub(crate) fn printable(reason: &str) -> String {
     let shown: String =
-        reason.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect();
+        reason.chars().map(|c| if is_deceptive(c) { char::REPLACEMENT_CHARACTER } else { c }).collect();
     let end = (0..=shown.len().min(REASON_BYTES)).rev().find(|end| shown.is_char_boundary(*end));
     shown[..end.unwrap_or(0)].to_owned()
 }
@@ -317,6 +318,7 @@ mod tests {
     #[test]
     fn reasons_do_not_draw_on_terminals_and_are_short() {
         assert_eq!(printable("a\u{1b}[2Jb\n"), "a\u{fffd}[2Jb\u{fffd}");
+        assert_eq!(printable("a\u{202e}b\u{2028}"), "a\u{fffd}b\u{fffd}");
         assert!(printable(&"é".repeat(4000)).len() <= REASON_BYTES);
     }
 

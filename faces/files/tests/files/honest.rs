@@ -67,6 +67,7 @@ fn what_cannot_be_sent_is_left_out_and_said_to_be() {
     scene.write("tree/back\\slash", b"x");
     scene.write("tree/.y.peersock-part", b"x");
     scene.write("tree/line\nbreak", b"x");
+    scene.write("tree/\u{202e}gnp.exe", b"x");
     symlink("/etc/passwd", scene.from("tree/absolute")).unwrap();
     symlink("../../out", scene.from("tree/out")).unwrap();
     symlink("../other", scene.from("tree/beside")).unwrap();
@@ -83,10 +84,11 @@ fn what_cannot_be_sent_is_left_out_and_said_to_be() {
         "tree/out",
         "tree/socket",
         "tree/winding",
+        "tree/\\xe2\\x80\\xaegnp.exe",
     ];
     assert_eq!(paths, expected);
     let receipt = scene.received(&["tree"]);
-    assert_eq!((receipt.files, receipt.left_out), (1, 8));
+    assert_eq!((receipt.files, receipt.left_out), (1, 9));
     assert_eq!(fs::read_dir(scene.to("tree")).unwrap().count(), 1);
 }
 

@@ -8,13 +8,13 @@ use std::thread;
 use std::time::Duration;
 
 use peersock_files::{
-    Entry, EntryPath, FromReceiver, FromSender, Kind, LinkTarget, Options, Receipt, ReceiveError, SendError,
-    Time, WireError, limits, receive, send,
+    Entry, EntryPath, FromReceiver, FromSender, Kind, LinkTarget, Observer, Options, Receipt, ReceiveError,
+    SendError, Time, WireError, limits, receive, send,
 };
 
-use crate::common::{Scene, Silent, content, tree};
+use crate::common::{Noting, Scene, Silent, content, tree};
 
-const GREETING: &[u8] = b"psfiles\x01";
+pub(crate) const GREETING: &[u8] = b"psfiles\x01";
 const TIME: Time = Time { seconds: 0, nanoseconds: 0 };
 
 /// What a receiver makes of a sender that says this, and ends then.
@@ -34,7 +34,7 @@ fn received(scene: &Scene, frames: &[Vec<u8>]) -> Result<Receipt, ReceiveError> 
     })
 }
 
-fn manifest(entries: &[Entry]) -> Vec<Vec<u8>> {
+pub(crate) fn manifest(entries: &[Entry]) -> Vec<Vec<u8>> {
     let first = FromSender::Manifest { entries: entries.len() as u32, left_out: 0 };
     let rest = entries.iter().map(|entry| FromSender::Entry(entry.clone()).to_frame());
     [first.to_frame()].into_iter().chain(rest).collect()
@@ -44,7 +44,7 @@ fn entry(path: &str, kind: Kind) -> Entry {
     Entry { path: EntryPath::parse(path).unwrap(), kind, time: TIME }
 }
 
-fn file(path: &str, size: u64) -> Entry {
+pub(crate) fn file(path: &str, size: u64) -> Entry {
     entry(path, Kind::File { size, executable: false })
 }
 
@@ -61,7 +61,7 @@ fn forged(path: &str) -> Vec<u8> {
     frame
 }
 
-fn content_frame(content: &[u8]) -> Vec<u8> {
+pub(crate) fn content_frame(content: &[u8]) -> Vec<u8> {
     let mut frame = (1 << 24 | content.len() as u32).to_be_bytes().to_vec();
     frame.extend(content);
     frame
@@ -77,7 +77,9 @@ fn refuses(scene: &Scene, frames: &[Vec<u8>], why: &str) {
 #[test]
 fn paths_that_lead_out_of_the_folder_are_refused() {
     let scene = Scene::new();
-    for path in ["../x", "..", "/etc/x", "a/../../x", "./x", "a//x", "x\0y", "a\\..\\x", "x/", "~\u{1b}[2J"] {
+    let deceptive = ["~\u{1b}[2J", "\u{202e}gnp.exe", "a\u{2066}b", "a\u{200f}b", "a\u{61c}b", "a\u{2028}b"];
+    let outside = ["../x", "..", "/etc/x", "a/../../x", "./x", "a//x", "x\0y", "a\\..\\x", "x/"];
+    for path in outside.into_iter().chain(deceptive) {
         let first = FromSender::Manifest { entries: 1, left_out: 0 }.to_frame();
         refuses(&scene, &[first, forged(path)], "makes no sense");
     }
@@ -178,34 +180,62 @@ fn links_that_are_in_the_way_are_not_followed() {
     assert_eq!(fs::read(scene.dir.path().join("outside/file")).unwrap(), b"mine");
 }
 
-/// A folder that becomes a link while its files arrive.
+/// When a folder becomes a link, as another program could have it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Moment {
+    /// When nothing was at its path a moment ago.
+    BeforeTheFolder,
+    /// When it has been found.
+    BeforeTheFile,
+    /// When a part of its file has come.
+    InTheFile,
+}
+
+struct Exchanges<'a>(&'a Scene, Moment);
+
+impl Exchanges<'_> {
+    fn exchange(&self) {
+        if self.1 != Moment::BeforeTheFolder {
+            fs::rename(self.0.to("folder"), self.0.to("aside")).unwrap();
+        }
+        symlink("../outside", self.0.to("folder")).unwrap();
+    }
+}
+
+impl Observer for Exchanges<'_> {
+    fn begins(&self, _: u64, _: u32) {
+        if self.1 != Moment::InTheFile {
+            self.exchange();
+        }
+    }
+
+    fn moved(&self, _: u64) {
+        if self.1 == Moment::InTheFile {
+            self.exchange();
+        }
+    }
+}
+
 #[test]
 fn a_folder_that_is_exchanged_for_a_link_leads_nowhere() {
-    let scene = Scene::new();
-    fs::create_dir(scene.dir.path().join("outside")).unwrap();
-    scene.write("folder/file", &content(100, 1));
-    let source = scene.source(&["folder"]);
-    let (here, there) = UnixStream::pair().unwrap();
-    let (stop, stopped) = std::sync::mpsc::channel::<()>();
-    let folder = scene.to("folder");
-    let outside = scene.dir.path().join("outside");
-    thread::scope(|scope| {
-        scope.spawn(move || {
-            while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
-                let _ = fs::remove_dir_all(&folder);
-                let _ = symlink(&outside, &folder);
-                let _ = fs::remove_file(&folder);
-            }
-        });
-        scope.spawn(move || {
-            let _ = send(&here, &source, &Silent);
-        });
-        // Whether it fails depends on who was faster.
-        let _ = receive(&there, &scene.folder(), Options::default(), &Silent);
-        drop(there);
-        drop(stop);
-    });
-    assert_eq!(fs::read_dir(scene.dir.path().join("outside")).unwrap().count(), 0);
+    for moment in [Moment::BeforeTheFolder, Moment::BeforeTheFile, Moment::InTheFile] {
+        let scene = Scene::new();
+        fs::create_dir(scene.dir.path().join("outside")).unwrap();
+        scene.write("folder/file", &content(100, 1));
+        if moment != Moment::BeforeTheFolder {
+            fs::create_dir(scene.to("folder")).unwrap();
+        }
+        let source = scene.source(&["folder"]);
+        let (here, there) = UnixStream::pair().unwrap();
+        let exchanges = Exchanges(&scene, moment);
+        let (sent, received) = scene.transfer_over(&source, Options::default(), &exchanges, here, there);
+        assert!(matches!(received, Err(ReceiveError::Local { .. })), "{moment:?}: {received:?}");
+        assert!(matches!(sent, Err(SendError::Receiver { .. })), "{moment:?}: {sent:?}");
+        assert_eq!(fs::read_dir(scene.dir.path().join("outside")).unwrap().count(), 0, "{moment:?}");
+        // What had begun stays in the folder where it was.
+        let aside = fs::read(scene.to("aside/file")).ok();
+        assert_eq!(aside, (moment == Moment::InTheFile).then(|| content(100, 1)), "{moment:?}");
+    }
 }
 
 /// What a sender makes of a receiver that says this; and what it has said to it.
@@ -278,7 +308,7 @@ fn who_does_not_greet_gets_nothing_but_a_greeting() {
     assert_eq!(said, GREETING);
 }
 
-/// A receiver that reads nothing: the sender waits, and keeps no more than it has read from the file.
+/// A receiver that reads nothing: the sender waits, and reads no further than the connection takes.
 #[test]
 fn a_receiver_that_does_not_read_holds_up_its_own_receipt_only() {
     let scene = Scene::new();
@@ -294,12 +324,15 @@ fn a_receiver_that_does_not_read_holds_up_its_own_receipt_only() {
     for message in messages {
         there.write_all(&message.to_frame()).unwrap();
     }
+    let noting = Noting::new(|| {});
     thread::scope(|scope| {
-        let slow = scope.spawn(|| send(&here, &source, &Silent));
+        let slow = scope.spawn(|| send(&here, &source, &noting));
         scene.transfer(&source, Options::default()).0.unwrap();
         thread::sleep(Duration::from_millis(50));
         assert!(!slow.is_finished());
         drop(there);
         slow.join().unwrap().unwrap_err();
     });
+    // The buffers of a pair of sockets have some 200 KiB.
+    assert!(noting.bytes() < 5_000_000, "{}", noting.bytes());
 }

@@ -4,4 +4,6 @@ mod common;
 mod honest;
 mod hostile;
 mod interrupted;
+mod patience;
 mod properties;
+mod together;

@@ -1,0 +1,178 @@
+//! How long the ends wait for each other, and that the last word is heard.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use peersock_files::{
+    FromReceiver, FromSender, Options, SendError, Sent, Stream, WireError, greet, limits, receive, refuse,
+    send,
+};
+
+use crate::common::{Scene, Silent};
+use crate::hostile::GREETING;
+
+/// A stream from which bytes come one by one. Notes how long each read may wait.
+struct Trickle {
+    stream: UnixStream,
+    timeouts: Arc<Mutex<Timeouts>>,
+}
+
+#[derive(Default)]
+struct Timeouts {
+    now: Option<Duration>,
+    noted: Vec<Option<Duration>>,
+}
+
+impl Trickle {
+    fn new(stream: UnixStream) -> Trickle {
+        Trickle { stream, timeouts: Arc::default() }
+    }
+
+    fn noted(&self) -> Vec<Option<Duration>> {
+        self.timeouts.lock().unwrap().noted.clone()
+    }
+}
+
+impl Read for Trickle {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        {
+            let mut timeouts = self.timeouts.lock().unwrap();
+            let now = timeouts.now;
+            timeouts.noted.push(now);
+        }
+        // The clock goes on between any two.
+        thread::sleep(Duration::from_micros(1));
+        let most = buffer.len().min(1);
+        self.stream.read(&mut buffer[..most])
+    }
+}
+
+impl Write for Trickle {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.stream.write(buffer)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
+}
+
+impl Stream for Trickle {
+    fn try_clone(&self) -> io::Result<Trickle> {
+        Ok(Trickle { stream: self.stream.try_clone()?, timeouts: Arc::clone(&self.timeouts) })
+    }
+
+    fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.stream.shutdown(how)
+    }
+
+    fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.timeouts.lock().unwrap().now = timeout;
+        self.stream.set_read_timeout(timeout)
+    }
+}
+
+/// Each read may wait for what is left of a time, and no longer.
+#[track_caller]
+fn shrink(timeouts: &[Option<Duration>], longest: Duration) {
+    let timeouts: Vec<_> = timeouts.iter().map(|timeout| timeout.expect("a limit")).collect();
+    assert!(timeouts[0] <= longest && timeouts.is_sorted_by(|one, next| one > next), "{timeouts:?}");
+}
+
+#[test]
+fn a_greeting_has_one_deadline_however_slowly_it_comes() {
+    let scene = Scene::new();
+    let (here, mut there) = UnixStream::pair().unwrap();
+    there.write_all(GREETING).unwrap();
+    let here = Trickle::new(here);
+    drop(greet(&here).unwrap());
+    assert_eq!(here.noted().len(), GREETING.len());
+    shrink(&here.noted(), limits::GREETING);
+    assert_eq!(here.timeouts.lock().unwrap().now, None);
+
+    let (mut here, there) = UnixStream::pair().unwrap();
+    here.write_all(GREETING).unwrap();
+    here.shutdown(Shutdown::Write).unwrap();
+    let there = Trickle::new(there);
+    receive(&there, &scene.folder(), Options::default(), &Silent).unwrap_err();
+    shrink(&there.noted()[..GREETING.len()], limits::GREETING);
+    assert_eq!(there.noted()[GREETING.len()], None, "the sender may look at its files now");
+}
+
+#[test]
+fn who_does_not_say_what_it_wants_is_let_go() {
+    let scene = Scene::new();
+    scene.write("tree/file", b"content");
+    let source = scene.source(&["tree"]);
+    let (here, mut there) = UnixStream::pair().unwrap();
+    there.write_all(&[GREETING, &FromReceiver::Compared.to_frame()].concat()).unwrap();
+    // A read that finds nothing fails as one whose time is over.
+    here.set_nonblocking(true).unwrap();
+    let here = Trickle::new(here);
+    let error = send(&here, &source, &Silent).unwrap_err();
+    let reason = "the receiver has not said in time which files it wants";
+    assert!(matches!(error, SendError::Wire(WireError::Unexpected(why)) if why == reason), "{error}");
+    let waited = here.noted();
+    let of_compared = GREETING.len()..GREETING.len() + FromReceiver::Compared.to_frame().len();
+    shrink(&waited[of_compared.clone()], limits::wanted_within(2, 7));
+    // What the first message took is gone.
+    assert!(waited[of_compared.end] < waited[of_compared.start], "{waited:?}");
+    drop(here);
+    let mut said = Vec::new();
+    there.read_to_end(&mut said).unwrap();
+    assert!(said.ends_with(&FromSender::Failed { reason: reason.into(), again: false }.to_frame()));
+}
+
+#[test]
+fn a_receiver_waits_while_the_sender_looks_at_its_files() {
+    let scene = Scene::new();
+    let (here, there) = UnixStream::pair().unwrap();
+    let (folder, there) = (scene.folder(), Trickle::new(there));
+    thread::scope(|scope| {
+        let receiving = scope.spawn(move || receive(&there, &folder, Options::default(), &Silent));
+        let receiver = greet(&here).unwrap();
+        // There is nothing to send before.
+        scene.write("file", b"content");
+        let sent = receiver.send(&scene.source(&["file"]), &Silent).unwrap();
+        assert_eq!(sent, Sent::Received { bytes: 7, files: 1 });
+        drop(here);
+        receiving.join().unwrap().unwrap();
+    });
+    assert_eq!(fs::read(scene.to("file")).unwrap(), b"content");
+}
+
+/// A connection that is closed with something unread in it is reset, and then the other end may not hear why.
+#[test]
+fn a_refusal_leaves_nothing_unread() {
+    let scene = Scene::new();
+    scene.write("file", b"content");
+    let source = scene.source(&["file"]);
+    let failed = |reason: &str, again| FromSender::Failed { reason: reason.into(), again }.to_frame();
+    let refusals: [(&dyn Fn(&mut UnixStream), Vec<u8>); 3] = [
+        (&|here| refuse(here, "busy", true), failed("busy", true)),
+        (&|here| greet(&*here).unwrap().refuse("gone", false), failed("gone", false)),
+        (
+            &|here| drop(send(&*here, &source, &Silent).unwrap_err()),
+            failed("a message came at the wrong time", false),
+        ),
+    ];
+    for (refusal, last) in refusals {
+        let (mut here, mut there) = UnixStream::pair().unwrap();
+        let wrong = FromReceiver::Wanted.to_frame().repeat(10_000);
+        there.write_all(&[GREETING, &wrong].concat()).unwrap();
+        there.shutdown(Shutdown::Write).unwrap();
+        refusal(&mut here);
+        let mut unread = Vec::new();
+        here.read_to_end(&mut unread).unwrap();
+        assert_eq!(unread.len(), 0);
+        drop(here);
+        let mut said = Vec::new();
+        there.read_to_end(&mut said).unwrap();
+        assert!(said.starts_with(GREETING) && said.ends_with(&last));
+    }
+}
