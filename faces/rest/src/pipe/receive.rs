@@ -106,7 +106,7 @@ fn poll_receive(cx: &mut Context<'_>, socket: &UdpSocket) -> Poll<io::Result<(By
 
 impl Pipe {
     /// Puts a message into each queue that it is for.
-    fn deliver(&self, from: SocketAddr, data: Bytes) {
+    pub(super) fn deliver(&self, from: SocketAddr, data: Bytes) {
         self.received.fetch_add(data.len() as u64, Ordering::Relaxed);
         let mut queues = self.queues();
         queues.count += 1;
