@@ -103,6 +103,13 @@ impl Listeners {
         Ok(())
     }
 
+    /// Ends all.
+    pub(crate) fn close_all(&self) {
+        for (_, listener) in std::mem::take(&mut *self.all()) {
+            listener.end("the server has ended".to_owned());
+        }
+    }
+
     /// What clients are told of all.
     pub(crate) fn describe(&self) -> Vec<Value> {
         self.all().values().map(|listener| listener.describe()).collect()

@@ -8,12 +8,12 @@ use std::time::Duration;
 use peersock::attach::NodeHandle;
 use peersock::{Node, TcpStream, UdpSocket};
 use peersock_proxy::{Host, Protocol};
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::sync::{Mutex as AsyncMutex, oneshot};
 use tokio::time::timeout;
 
 use super::send::Sender;
 use super::table::Reserved;
-use super::{Datagrams, KEEPALIVE, Pipe, echo, receive};
+use super::{Datagrams, KEEPALIVE, Pipe, Receivers, echo, receive};
 use crate::problem::{Kind, Problem};
 
 /// How often a port is chosen that all addresses have free.
@@ -164,8 +164,10 @@ pub(super) fn connected(
     let sender = Sender::Tcp(AsyncMutex::new(Some(writing)));
     let pipe =
         Arc::new(Pipe::new(reserved.name().to_owned(), sender, (local, Some(peer)), reserved.budget()));
-    let receiving = tokio::spawn(receive::connection(Arc::downgrade(&pipe), reading, peer));
-    *pipe.receivers.lock().expect("no panic under this lock") = vec![receiving.abort_handle()];
+    let (open, closed) = oneshot::channel();
+    let receiving = tokio::spawn(receive::connection(Arc::downgrade(&pipe), reading, peer, closed));
+    let receivers = Receivers { tasks: vec![receiving.abort_handle()], open: Some(open) };
+    *pipe.receivers.lock().expect("no panic under this lock") = receivers;
     Ok(reserved.fill(pipe))
 }
 
@@ -180,7 +182,8 @@ fn bound(reserved: Reserved, sockets: Vec<UdpSocket>, to: Option<SocketAddr>) ->
         let receive = receive::datagrams(Arc::downgrade(&pipe), Arc::clone(&datagrams), socket);
         tokio::spawn(receive).abort_handle()
     });
-    *pipe.receivers.lock().expect("no panic under this lock") = receiving.collect();
+    let receivers = Receivers { tasks: receiving.collect(), open: None };
+    *pipe.receivers.lock().expect("no panic under this lock") = receivers;
     Ok(reserved.fill(pipe))
 }
 
