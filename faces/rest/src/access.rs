@@ -17,6 +17,9 @@ use crate::token::Token;
 /// The port of a URI that names none.
 const HTTP_PORT: u16 = 80;
 
+/// The field by which browsers say whose page asks.
+const FETCH_SITE: &str = "sec-fetch-site";
+
 /// A page in a browser shows its token in the name of a protocol: it cannot set Authorization for WebSockets.
 const TOKEN_PROTOCOL: &str = "token.";
 
@@ -122,7 +125,7 @@ impl Access {
         let mut origins = fields.get_all(ORIGIN).iter();
         let Some(origin) = origins.next() else {
             // Without Origin a page has pictures, forms and frames fetched: browsers say whose page it is.
-            let site = fields.get("sec-fetch-site").map(HeaderValue::as_bytes);
+            let site = fields.get(FETCH_SITE).map(HeaderValue::as_bytes);
             return match site {
                 None | Some(b"none" | b"same-origin") => Ok(None),
                 Some(_) => Err(foreign("a page of another site")),
@@ -143,7 +146,13 @@ impl Access {
     fn check_token<B>(&self, request: &Request<B>) -> Result<(), Problem> {
         let Some(token) = &self.token else { return Ok(()) };
         let fields = request.headers();
-        let in_field = fields.get(AUTHORIZATION).is_some_and(|value| token.is_in(value.as_bytes()));
+        // A browser adds Basic by itself to what any page asks, once it knows it: that shows nothing. A page
+        // cannot have it add Bearer.
+        let is_browser = fields.contains_key(ORIGIN) || fields.contains_key(FETCH_SITE);
+        let in_field = fields
+            .get(AUTHORIZATION)
+            .map(HeaderValue::as_bytes)
+            .is_some_and(|value| token.is_bearer(value) || !is_browser && token.is_basic(value));
         let in_query = || {
             let query = request.uri().query().unwrap_or_default().as_bytes();
             form_urlencoded::parse(query).any(|(key, value)| key == "token" && token.is(value.as_bytes()))
@@ -155,10 +164,16 @@ impl Access {
         if in_field || in_query() || in_protocol() {
             return Ok(());
         }
-        Err(Kind::NoToken.because(
-            "show the token that the server has written into its file: Authorization: Bearer TOKEN, \
-             curl -u :TOKEN, or ?token=TOKEN",
-        ))
+        Err(Kind::NoToken.because(match is_browser {
+            true => {
+                "show the token that the server has written into its file: Authorization: Bearer TOKEN, or \
+                 ?token=TOKEN; Basic is not taken from browsers"
+            }
+            false => {
+                "show the token that the server has written into its file: Authorization: Bearer TOKEN, \
+                 curl -u :TOKEN, or ?token=TOKEN"
+            }
+        }))
     }
 }
 

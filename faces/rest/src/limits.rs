@@ -55,5 +55,8 @@ pub(crate) const MOST_FIELDS: usize = 100;
 pub(crate) const PATIENCE: f64 = 2.0;
 pub(crate) const MOST_PATIENCE: f64 = 3600.0;
 
+/// How long what still comes by a connection that was closed is read and thrown away.
+pub(crate) const LAST_WORDS: Duration = Duration::from_secs(10);
+
 /// How often a stream of events says that it is there.
 pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(15);

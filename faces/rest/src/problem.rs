@@ -116,10 +116,9 @@ impl Problem {
         fields.insert(CONTENT_TYPE, HeaderValue::from_static(content));
         match self.kind {
             Kind::NoToken => {
-                // Basic is for curl -u and for people; programs use Bearer.
-                for scheme in ["Bearer realm=\"peersock\"", "Basic realm=\"peersock\""] {
-                    fields.append(WWW_AUTHENTICATE, HeaderValue::from_static(scheme));
-                }
+                // Basic is taken (curl -u) and not asked for: a browser would keep the token, and add it to
+                // the requests of any page.
+                fields.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"peersock\""));
             }
             Kind::UpgradeNeeded => {
                 fields.insert(UPGRADE, HeaderValue::from_static("tcp, websocket"));

@@ -104,6 +104,7 @@ pub struct Rest {
     reception: Arc<Reception>,
     stopper: Stopper,
     access: Arc<Access>,
+    api: Api,
     router: Router,
 }
 
@@ -132,10 +133,11 @@ impl Rest {
         }
         let slots = Slots::new(settings.most);
         let (stopper, stop) = Stopper::new(slots.clone());
-        let router = router(Api::new(node, stop.clone(), settings.timeout));
+        let api = Api::new(node, stop.clone(), settings.timeout);
+        let router = router(api.clone());
         let access = Arc::new(Access { token: settings.token, origins: settings.origins });
         let reception = Arc::new(Reception { slots, stop, tell });
-        Ok(Rest { listeners, reception, stopper, access, router })
+        Ok(Rest { listeners, reception, stopper, access, api, router })
     }
 
     /// Where clients connect.
@@ -154,7 +156,7 @@ impl Rest {
     }
 
     /// Serves clients until it is stopped. Pipes end with it: what they were given to send is delivered by
-    /// the node.
+    /// the node, and one to which a body was sent that has no end is reset.
     ///
     /// # Errors
     /// `NetworkDown` if the node has ended.
@@ -174,6 +176,8 @@ impl Rest {
         };
         self.reception.accept(self.listeners.into_iter().map(serve).collect()).await?;
         self.reception.stop.cut().await;
+        self.api.listeners.close_all();
+        self.api.pipes.close_all().await;
         Ok(())
     }
 }

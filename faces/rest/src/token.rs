@@ -88,20 +88,25 @@ impl Token {
         writeln!(file, "{}", self.0.as_str())
     }
 
-    /// Whether a value of the field Authorization has it, as `Bearer` or as the password of `Basic`.
-    pub(crate) fn is_in(&self, value: &[u8]) -> bool {
-        let Some(space) = value.iter().position(|byte| *byte == b' ') else { return false };
-        let (scheme, shown) = (&value[..space], value[space..].trim_ascii());
-        if scheme.eq_ignore_ascii_case(b"bearer") {
-            return self.is(shown);
-        }
-        if !scheme.eq_ignore_ascii_case(b"basic") {
-            return false;
-        }
+    /// Whether a value of the field Authorization has it as `Bearer`.
+    pub(crate) fn is_bearer(&self, value: &[u8]) -> bool {
+        after_scheme(value, b"bearer").is_some_and(|shown| self.is(shown))
+    }
+
+    /// Whether it is the password of `Basic` there. Browsers keep one that they have seen, and add it to the
+    /// requests of all pages.
+    pub(crate) fn is_basic(&self, value: &[u8]) -> bool {
+        let Some(shown) = after_scheme(value, b"basic") else { return false };
         let Ok(pair) = BASE64.decode(shown).map(Zeroizing::new) else { return false };
         let colon = pair.iter().position(|byte| *byte == b':');
         colon.is_some_and(|colon| self.is(&pair[colon + 1..]))
     }
+}
+
+/// What comes behind the name of a scheme, if it is this one.
+fn after_scheme<'a>(value: &'a [u8], scheme: &[u8]) -> Option<&'a [u8]> {
+    let space = value.iter().position(|byte| *byte == b' ')?;
+    value[..space].eq_ignore_ascii_case(scheme).then(|| value[space..].trim_ascii())
 }
 
 impl fmt::Debug for Token {
@@ -118,13 +123,14 @@ mod tests {
     fn a_token_is_shown_by_two_schemes() {
         let token = Token::parse("0123456789abcdef\n").expect("it is one");
         let basic = |text: &str| format!("basic {}", BASE64.encode(text.as_bytes()));
-        for shown in ["Bearer 0123456789abcdef", "bEARER  0123456789abcdef ", &basic("anna:0123456789abcdef")]
-        {
-            assert!(token.is_in(shown.as_bytes()), "{shown}");
+        for shown in ["Bearer 0123456789abcdef", "bEARER  0123456789abcdef "] {
+            assert!(token.is_bearer(shown.as_bytes()) && !token.is_basic(shown.as_bytes()), "{shown}");
         }
+        let shown = basic("anna:0123456789abcdef");
+        assert!(token.is_basic(shown.as_bytes()) && !token.is_bearer(shown.as_bytes()));
         let wrong = ["", "Bearer", "Bearer ", "Bearer 0123456789abcde", "Token 0123456789abcdef", "Basic !"];
         for shown in wrong.into_iter().chain([&basic("0123456789abcdef")[..], &basic("a:b")]) {
-            assert!(!token.is_in(shown.as_bytes()), "{shown}");
+            assert!(!token.is_bearer(shown.as_bytes()) && !token.is_basic(shown.as_bytes()), "{shown}");
         }
     }
 

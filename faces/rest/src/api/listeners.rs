@@ -6,7 +6,7 @@ use axum::http::{HeaderMap, Response, StatusCode};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::extract::{Query, Segments, whole_json};
+use super::extract::{Presence, Query, Segments, whole_json};
 use super::{Api, json, nothing};
 use crate::pipe::parse_name;
 use crate::problem::Problem;
@@ -40,9 +40,18 @@ pub(super) async fn close(State(api): State<Api>, Segments(name): Segments<Strin
     Ok(nothing())
 }
 
-pub(super) async fn next(State(api): State<Api>, Segments(name): Segments<String>, query: Query) -> Answer {
+pub(super) async fn next(
+    State(api): State<Api>,
+    Segments(name): Segments<String>,
+    presence: Presence,
+    query: Query,
+) -> Answer {
     let deadline = query.only(&["timeout"])?.deadline()?;
     let listener = api.listeners.find(&name)?;
     let Some(pipe) = api.unless_ending(listener.next(deadline)).await? else { return Ok(nothing()) };
+    if let Err(gone) = presence.check() {
+        listener.put_back(pipe);
+        return Err(gone);
+    }
     Ok(json(StatusCode::OK, &pipe.describe()))
 }

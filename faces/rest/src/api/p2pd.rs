@@ -114,7 +114,7 @@ pub(super) async fn send_binary(
     let name = path?.0;
     let pipe = api.pipes.find(&name)?;
     let sent = match pipe.protocol() {
-        Protocol::Tcp => streams::pump(&pipe, body).await?,
+        Protocol::Tcp => streams::pump(&pipe, body, false).await?,
         Protocol::Udp => pipe.send(whole(&fields, body).await?, None).await? as u64,
     };
     Ok(done(json!({"name": name, "sent": sent})))

@@ -48,22 +48,24 @@ pub(super) async fn write(
     let end = query.only(&["end"])?.flag("end")?;
     let pipe = api.pipes.find(&name)?;
     pipe.check_stream()?;
-    let sent = pump(&pipe, body).await?;
-    // Not before all of it has come.
-    if end {
-        pipe.finish().await?;
-    }
+    let sent = pump(&pipe, body, end).await?;
     Ok(json(StatusCode::OK, &json!({"name": name, "sent": sent})))
 }
 
-/// Sends the pieces of a body, and nothing of others between them.
-pub(super) async fn pump(pipe: &Pipe, mut body: Body) -> Result<u64, Problem> {
+/// Sends the pieces of a body, and nothing of others between them; then the end, if that is wanted.
+pub(super) async fn pump(pipe: &Pipe, mut body: Body, end: bool) -> Result<u64, Problem> {
     let _turn = pipe.turn().await;
     let mut sent = 0;
+    pipe.begin();
     while let Some(frame) = body.frame().await {
         if let Ok(data) = frame.map_err(|error| broken_body(&error))?.into_data() {
             sent += pipe.send_here(&data, None).await? as u64;
         }
+    }
+    pipe.whole();
+    // Not before all of it has come.
+    if end {
+        pipe.finish().await?;
     }
     Ok(sent)
 }
@@ -71,7 +73,11 @@ pub(super) async fn pump(pipe: &Pipe, mut body: Body) -> Result<u64, Problem> {
 /// Tells the other end that nothing more comes.
 pub(super) async fn finish(State(api): State<Api>, Segments(name): Segments<String>, query: Query) -> Answer {
     query.only(&[])?;
-    api.pipes.find(&name)?.finish().await?;
+    let pipe = api.pipes.find(&name)?;
+    pipe.check_stream()?;
+    // Not in the middle of a body.
+    let _turn = pipe.turn().await;
+    pipe.finish().await?;
     Ok(nothing())
 }
 
@@ -145,10 +151,16 @@ async fn relay(link: Link, reading: &Reading) -> Result<(), Ended> {
     let (mut from, mut to) = tokio::io::split(link);
     let pipe: &Arc<Pipe> = reading.pipe();
     let there = async {
+        // A stream without bounds: whoever sends something waits until it has ended.
+        let _turn = pipe.turn().await;
+        pipe.begin();
         let mut piece = vec![0; PIECE];
         loop {
             match from.read(&mut piece).await.map_err(|_| Ended::Client)? {
-                0 => return pipe.finish().await.map_err(|_| Ended::Pipe),
+                0 => {
+                    pipe.whole();
+                    return pipe.finish().await.map_err(|_| Ended::Pipe);
+                }
                 count => pipe.send_here(&piece[..count], None).await.map_err(|_| Ended::Pipe)?,
             };
         }

@@ -1,5 +1,6 @@
 //! A pipe as a WebSocket (RFC 6455): each message is one.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -91,26 +92,43 @@ async fn serve(link: Link, reading: &Reading, stop: &Stop) {
     let config = WebSocketConfig::default().max_message_size(bound).max_frame_size(bound);
     let socket = WebSocketStream::from_raw_socket(link, Role::Server, Some(config)).await;
     let (mut to, mut from) = socket.split();
-    let farewell = tokio::select! {
-        farewell = there(&mut from, reading.pipe()) => farewell,
-        farewell = back(&mut to, reading) => farewell,
-        () = stop.draining() => Some((CloseCode::Away, "the server ends".to_owned())),
-    };
-    if let Some((code, reason)) = farewell {
-        let reason = reason.chars().scan(0, |length, c| {
-            *length += c.len_utf8();
-            (*length <= MOST_OF_REASON).then_some(c)
-        });
-        let frame = CloseFrame { code, reason: reason.collect::<String>().into() };
-        if to.send(Message::Close(Some(frame))).await.is_err() {
+    let pipe = reading.pipe();
+    {
+        let mut there = pin!(there(&mut from, pipe));
+        let (farewell, is_there) = tokio::select! {
+            farewell = &mut there => (farewell, false),
+            farewell = back(&mut to, reading) => (farewell, true),
+            () = stop.draining() => (Some((CloseCode::Away, "the server ends".to_owned())), true),
+        };
+        if let Some(farewell) = farewell
+            && to.send(close(farewell)).await.is_err()
+        {
             return;
         }
-        let closed = async { while let Some(Ok(_)) = from.next().await {} };
-        let _ = tokio::time::timeout(CLOSING, closed).await;
+        // What the client has sent before it hears of this is still for the other end, which may take it
+        // slowly.
+        let mut sent = None;
+        while is_there && sent != Some(pipe.sent()) {
+            sent = Some(pipe.sent());
+            if tokio::time::timeout(CLOSING, &mut there).await.is_ok() {
+                break;
+            }
+        }
     }
+    let closed = async { while let Some(Ok(_)) = from.next().await {} };
+    let _ = tokio::time::timeout(CLOSING, closed).await;
     if let Ok(socket) = to.reunite(from) {
         let _ = socket.into_inner().shutdown().await;
     }
+}
+
+/// The frame that says how a WebSocket ends.
+fn close((code, reason): (CloseCode, String)) -> Message {
+    let reason = reason.chars().scan(0, |length, c| {
+        *length += c.len_utf8();
+        (*length <= MOST_OF_REASON).then_some(c)
+    });
+    Message::Close(Some(CloseFrame { code, reason: reason.collect::<String>().into() }))
 }
 
 /// How a WebSocket ends.

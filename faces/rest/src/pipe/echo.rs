@@ -6,8 +6,7 @@ use std::net::SocketAddr;
 use peersock::{Node, TcpListener, TcpStream};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-/// Ports that are tried where the node may not have the one that it would choose.
-const MOST_PORTS: usize = 64;
+use super::open::MOST_PORTS;
 
 /// Connects to an echo that lives as long as the connection, and nobody else reaches.
 pub(super) async fn connect(node: &Node) -> io::Result<(TcpStream, SocketAddr)> {

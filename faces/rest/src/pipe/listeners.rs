@@ -67,39 +67,28 @@ impl Listeners {
                 "a listener's name has {most} bytes at most: its pipes are called NAME.1, NAME.2, ..."
             )));
         }
-        self.check_room(name)?;
+        check_room(&self.all(), name)?;
         let bind = |at: SocketAddr| TcpListener::bind_on(node, at);
         let sockets = bind_all(node, port, bind, TcpListener::local_addr).await?;
         let at =
             sockets[0].local_addr().map_err(|error| Problem::of_io(&error, "the listener has failed"))?;
         let (state, changed, accepting) = (Mutex::default(), Notify::new(), Mutex::default());
         let listener = Arc::new(Listener { name: name.to_owned(), at, state, changed, accepting });
-        {
-            // Another request may have taken the name meanwhile.
-            let mut all = self.all();
-            if all.contains_key(name) {
-                return Err(taken(name));
-            }
-            all.insert(name.to_owned(), Arc::clone(&listener));
-        }
         let accepting = sockets.into_iter().map(|socket| {
             let accept = accept(Arc::downgrade(&listener), socket, pipes.clone());
             tokio::spawn(accept).abort_handle()
         });
+        // Before anybody finds it: whoever ends it ends all of it.
         *listener.accepting.lock().expect("no panic under this lock") = accepting.collect();
+        self.insert(name, &listener)?;
         Ok(listener)
     }
 
-    fn check_room(&self, name: &str) -> Result<(), Problem> {
-        let all = self.all();
-        if all.contains_key(name) {
-            return Err(taken(name));
-        }
-        if all.len() >= MOST_LISTENERS {
-            return Err(Kind::TooMany.because(format_args!(
-                "there are {MOST_LISTENERS} listeners, and there are no more: close one"
-            )));
-        }
+    fn insert(&self, name: &str, listener: &Arc<Listener>) -> Result<(), Problem> {
+        let mut all = self.all();
+        // Other requests may have taken the name meanwhile, or the last place.
+        check_room(&all, name)?;
+        all.insert(name.to_owned(), Arc::clone(listener));
         Ok(())
     }
 
@@ -114,14 +103,30 @@ impl Listeners {
         Ok(())
     }
 
+    /// Ends all.
+    pub(crate) fn close_all(&self) {
+        for (_, listener) in std::mem::take(&mut *self.all()) {
+            listener.end("the server has ended".to_owned());
+        }
+    }
+
     /// What clients are told of all.
     pub(crate) fn describe(&self) -> Vec<Value> {
         self.all().values().map(|listener| listener.describe()).collect()
     }
 }
 
-fn taken(name: &str) -> Problem {
-    Kind::NameTaken.because(format_args!("there is a listener {name}: close it, or take another name"))
+fn check_room(all: &BTreeMap<String, Arc<Listener>>, name: &str) -> Result<(), Problem> {
+    if all.contains_key(name) {
+        return Err(Kind::NameTaken
+            .because(format_args!("there is a listener {name}: close it, or take another name")));
+    }
+    if all.len() >= MOST_LISTENERS {
+        return Err(Kind::TooMany.because(format_args!(
+            "there are {MOST_LISTENERS} listeners, and there are no more: close one"
+        )));
+    }
+    Ok(())
 }
 
 fn no_listener(name: &str) -> Problem {
@@ -174,6 +179,12 @@ impl Listener {
         }
     }
 
+    /// Has a connection that nobody got be the next again.
+    pub(crate) fn put_back(&self, pipe: Arc<Pipe>) {
+        self.state().waiting.push_front(pipe);
+        self.changed.notify_waiters();
+    }
+
     /// Waits until there is room for one more that waits, and gives it a name.
     async fn room(&self) -> String {
         loop {
@@ -188,6 +199,12 @@ impl Listener {
             }
             changed.await;
         }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.accepting.get_mut().expect("no panic under this lock").iter().for_each(AbortHandle::abort);
     }
 }
 
@@ -225,5 +242,43 @@ async fn accept(listener: Weak<Listener>, socket: TcpListener, pipes: Pipes) {
             listener.state().waiting.push_back(pipe);
             listener.changed.notify_waiters();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    fn listener(name: &str) -> Arc<Listener> {
+        let at = "192.0.2.1:1".parse().expect("an address");
+        let (state, changed, accepting) = (Mutex::default(), Notify::new(), Mutex::default());
+        Arc::new(Listener { name: name.to_owned(), at, state, changed, accepting })
+    }
+
+    #[tokio::test]
+    async fn who_waits_is_told_of_the_end() {
+        let listeners = Listeners::default();
+        let listener = listener("web");
+        listeners.insert("web", &listener).expect("there is room");
+        let mut waiting = pin!(listener.next(Instant::now() + Duration::from_secs(3600)));
+        assert!(waiting.as_mut().now_or_never().is_none(), "nobody has connected");
+        listeners.close("web").expect("it is there");
+        assert_eq!(waiting.await.map(drop).map_err(|problem| problem.kind()), Err(Kind::Ended));
+    }
+
+    #[test]
+    fn there_are_only_so_many_also_when_several_are_opened_at_once() {
+        let listeners = Listeners::default();
+        let kind = |name: &str| {
+            // Each request has seen that there was room before it bound its port.
+            listeners.insert(name, &listener(name)).map_err(|problem| problem.kind())
+        };
+        for number in 0..MOST_LISTENERS {
+            assert_eq!(kind(&number.to_string()), Ok(()));
+        }
+        assert_eq!(kind("0"), Err(Kind::NameTaken));
+        assert_eq!(kind("more"), Err(Kind::TooMany));
     }
 }

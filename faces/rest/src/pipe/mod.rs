@@ -13,9 +13,10 @@ mod table;
 mod take;
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,7 @@ use peersock::UdpSocket;
 use peersock_proxy::Protocol;
 use regex::bytes::{Regex, RegexBuilder};
 use serde_json::{Value, json};
-use tokio::sync::{Mutex as AsyncMutex, Notify};
+use tokio::sync::{Mutex as AsyncMutex, Notify, oneshot};
 use tokio::task::AbortHandle;
 
 use crate::limits::{MOST_OF_NAME, MOST_OF_PATTERN, MOST_OF_PROGRAM, MOST_SUBSCRIPTIONS};
@@ -51,6 +52,9 @@ pub(crate) struct Pipe {
     sender: Sender,
     /// Held while something is sent that belongs together.
     turn: Arc<AsyncMutex<()>>,
+    /// How many bodies and messages have begun to be sent, and have not come to their end: those that are
+    /// being sent, and those that have broken off.
+    unfinished: AtomicUsize,
     received: AtomicU64,
     sent: AtomicU64,
     queues: Mutex<Queues>,
@@ -61,7 +65,26 @@ pub(crate) struct Pipe {
     /// Whether a stream, a relay or a WebSocket reads it.
     is_read: AtomicBool,
     /// What fills the queues.
-    receivers: Mutex<Vec<AbortHandle>>,
+    receivers: Mutex<Receivers>,
+}
+
+/// The tasks that fill the queues of a pipe.
+#[derive(Default)]
+struct Receivers {
+    tasks: Vec<AbortHandle>,
+    /// Of a connection: its task is told by the drop of this that the pipe was closed.
+    open: Option<oneshot::Sender<Infallible>>,
+}
+
+impl Receivers {
+    /// Ends them. That of a connection lets the other end have what was sent, if it is no `failure`.
+    fn end(&mut self, failure: bool) {
+        let goes_on = self.open.take().is_some() && !failure;
+        let tasks = std::mem::take(&mut self.tasks);
+        if !goes_on {
+            tasks.iter().for_each(AbortHandle::abort);
+        }
+    }
 }
 
 struct Queues {
@@ -108,6 +131,7 @@ impl Pipe {
             opened: Instant::now(),
             sender,
             turn: Arc::default(),
+            unfinished: AtomicUsize::new(0),
             received: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             queues: Mutex::new(Queues { by_name, count: 0, end: None, budget }),
@@ -180,11 +204,31 @@ impl Pipe {
         is_broken && queues.by_name.values().all(|queue| queue.len() == 0)
     }
 
+    /// Something is about to be sent that the other end must not take for all before [`Pipe::whole`].
+    pub(crate) fn begin(&self) {
+        self.unfinished.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// All of it was sent.
+    pub(crate) fn whole(&self) {
+        self.unfinished.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Whether a part is missing of something that was begun.
+    fn is_torn(&self) -> bool {
+        self.unfinished.load(Ordering::SeqCst) > 0
+    }
+
+    /// Bytes that were sent so far.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
     /// Closes it: what was sent is still delivered, or, with `reset`, both ends hear of an error.
     pub(crate) async fn close(&self, reset: bool) {
-        // Of what somebody sends just now a part is missing: the other end must not take it for all.
-        let reset = reset || self.turn.try_lock().is_err();
-        self.receivers.lock().expect("no panic under this lock").iter().for_each(AbortHandle::abort);
+        // Of a body a part may be missing: the other end must not take it for all.
+        let reset = reset || self.is_torn();
+        self.receivers.lock().expect("no panic under this lock").end(reset);
         self.queues().end = Some(End::Closed);
         self.changed.notify_waiters();
         self.sender.close(reset).await;
@@ -226,7 +270,7 @@ impl Pipe {
             "error": error,
             "sending": !self.sender.has_ended(),
             "age_s": self.opened.elapsed().as_secs_f64(),
-            "sent_bytes": self.sent.load(Ordering::Relaxed),
+            "sent_bytes": self.sent(),
             "received_bytes": self.received.load(Ordering::Relaxed),
             "queue": queue(ALL, &queues.by_name[ALL]),
             "subscriptions": subscriptions,
@@ -236,7 +280,11 @@ impl Pipe {
 
 impl Drop for Pipe {
     fn drop(&mut self) {
-        self.receivers.get_mut().expect("no panic under this lock").iter().for_each(AbortHandle::abort);
+        let is_torn = self.is_torn();
+        self.receivers.get_mut().expect("no panic under this lock").end(is_torn);
+        if is_torn {
+            self.sender.reset();
+        }
     }
 }
 

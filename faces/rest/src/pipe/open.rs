@@ -8,16 +8,19 @@ use std::time::Duration;
 use peersock::attach::NodeHandle;
 use peersock::{Node, TcpStream, UdpSocket};
 use peersock_proxy::{Host, Protocol};
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::sync::{Mutex as AsyncMutex, oneshot};
 use tokio::time::timeout;
 
 use super::send::Sender;
 use super::table::Reserved;
-use super::{Datagrams, KEEPALIVE, Pipe, echo, receive};
+use super::{Datagrams, KEEPALIVE, Pipe, Receivers, echo, receive};
 use crate::problem::{Kind, Problem};
 
 /// How often a port is chosen that all addresses have free.
-const MOST_TRIES: u32 = 16;
+const MOST_TRIES: usize = 16;
+
+/// Ports that are tried where the node may not have the one that it would choose.
+pub(super) const MOST_PORTS: usize = 64;
 
 /// Where a pipe leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,29 +107,40 @@ pub(super) async fn bind_all<T, F: Future<Output = io::Result<T>>>(
     address: impl Fn(&T) -> io::Result<SocketAddr>,
 ) -> Result<Vec<T>, Problem> {
     check_port(node, port)?;
-    let wrong = |error: io::Error| Problem::of_io(&error, &format!("port {port} cannot be had"));
-    let mut tries = 0;
-    'again: loop {
-        let (mut sockets, mut chosen) = (Vec::new(), port);
-        for at in own_addresses(node, port)? {
-            let at = SocketAddr::new(at.ip(), chosen);
-            match bind(at).await {
-                Ok(socket) => {
-                    // If the first one picked a port, the others get the same.
-                    chosen = address(&socket).map_err(wrong)?.port();
-                    sockets.push(socket);
-                }
-                // That is free at one address and taken at another one.
-                Err(_) if port == 0 && chosen != 0 && tries < MOST_TRIES => {
-                    tries += 1;
-                    continue 'again;
-                }
-                Err(error) => return Err(wrong(error)),
-            }
-        }
-        check_port(node, chosen)?;
-        return Ok(sockets);
+    if port != 0 {
+        return bind_at(node, port, &bind, &address).await;
     }
+    let mut failed = Kind::Down.because("the node is in no network");
+    // One that the node chooses may be taken at another address, or not be allowed: networks may have a range
+    // of ports that it does not choose from.
+    let networks = node.networks();
+    let allowed = networks.iter().take(1).flat_map(|network| network.allowed_ports().take(MOST_PORTS));
+    for port in std::iter::repeat_n(0, MOST_TRIES).chain(allowed) {
+        match bind_at(node, port, &bind, &address).await {
+            Err(problem) => failed = problem,
+            bound => return bound,
+        }
+    }
+    Err(failed)
+}
+
+/// Sockets with one port, or one that the node chooses if it is 0.
+async fn bind_at<T, F: Future<Output = io::Result<T>>>(
+    node: &Node,
+    port: u16,
+    bind: &impl Fn(SocketAddr) -> F,
+    address: &impl Fn(&T) -> io::Result<SocketAddr>,
+) -> Result<Vec<T>, Problem> {
+    let wrong = |error: io::Error| Problem::of_io(&error, &format!("port {port} cannot be had"));
+    let (mut sockets, mut chosen) = (Vec::new(), port);
+    for at in own_addresses(node, port)? {
+        // If the first one picked a port, the others get the same.
+        let socket = bind(SocketAddr::new(at.ip(), chosen)).await.map_err(wrong)?;
+        chosen = address(&socket).map_err(wrong)?.port();
+        sockets.push(socket);
+        check_port(node, chosen)?;
+    }
+    Ok(sockets)
 }
 
 /// That the networks allow a port. 0 is chosen later.
@@ -150,8 +164,10 @@ pub(super) fn connected(
     let sender = Sender::Tcp(AsyncMutex::new(Some(writing)));
     let pipe =
         Arc::new(Pipe::new(reserved.name().to_owned(), sender, (local, Some(peer)), reserved.budget()));
-    let receiving = tokio::spawn(receive::connection(Arc::downgrade(&pipe), reading, peer));
-    *pipe.receivers.lock().expect("no panic under this lock") = vec![receiving.abort_handle()];
+    let (open, closed) = oneshot::channel();
+    let receiving = tokio::spawn(receive::connection(Arc::downgrade(&pipe), reading, peer, closed));
+    let receivers = Receivers { tasks: vec![receiving.abort_handle()], open: Some(open) };
+    *pipe.receivers.lock().expect("no panic under this lock") = receivers;
     Ok(reserved.fill(pipe))
 }
 
@@ -166,7 +182,8 @@ fn bound(reserved: Reserved, sockets: Vec<UdpSocket>, to: Option<SocketAddr>) ->
         let receive = receive::datagrams(Arc::downgrade(&pipe), Arc::clone(&datagrams), socket);
         tokio::spawn(receive).abort_handle()
     });
-    *pipe.receivers.lock().expect("no panic under this lock") = receiving.collect();
+    let receivers = Receivers { tasks: receiving.collect(), open: None };
+    *pipe.receivers.lock().expect("no panic under this lock") = receivers;
     Ok(reserved.fill(pipe))
 }
 

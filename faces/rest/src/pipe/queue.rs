@@ -126,11 +126,13 @@ impl Queue {
         self.messages.front()
     }
 
-    /// Has a message that nobody got be the next again.
+    /// Puts a message that nobody got back to where it was.
     pub(crate) fn put_back(&mut self, message: Message) {
         self.bytes += message.cost();
         self.budget.take(message.cost());
-        self.messages.push_front(message);
+        // Several may come back, in any order.
+        let at = self.messages.partition_point(|waiting| waiting.number < message.number);
+        self.messages.insert(at, message);
     }
 }
 
@@ -166,6 +168,18 @@ mod tests {
         assert_eq!((queue.len(), queue.dropped), (1, 2));
         drop(queue);
         assert_eq!(budget.used(), 0, "what is dropped is given back");
+    }
+
+    #[test]
+    fn messages_that_come_back_are_in_their_order() {
+        let mut queue = Queue::new(None, Budget::default());
+        (1..=4).for_each(|number| queue.push(message(number, 1)));
+        let taken: Vec<_> = (1..=3).filter_map(|_| queue.pop()).collect();
+        for at in [0, 2, 1] {
+            queue.put_back(taken[at].clone());
+        }
+        let order: Vec<_> = std::iter::from_fn(|| queue.pop()).map(|message| message.number).collect();
+        assert_eq!(order, [1, 2, 3, 4]);
     }
 
     #[test]

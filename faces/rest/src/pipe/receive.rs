@@ -1,6 +1,7 @@
 //! What comes in by a pipe goes into its queues.
 
 use std::cell::RefCell;
+use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
@@ -13,9 +14,11 @@ use bytes::Bytes;
 use peersock::UdpSocket;
 use peersock::net::OwnedReadHalf;
 use tokio::io::{AsyncRead as _, ReadBuf};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 use super::{Datagrams, End, Message, Pipe, why};
-use crate::limits::PIECE;
+use crate::limits::{LAST_WORDS, PIECE};
 
 /// Errors in a row after which a UDP socket is given up. Each may only say that an earlier datagram found
 /// nobody.
@@ -26,18 +29,43 @@ thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; PIECE].into_boxed_slice());
 }
 
-/// Receives until the other end sends no more.
-pub(super) async fn connection(pipe: Weak<Pipe>, mut half: OwnedReadHalf, from: SocketAddr) {
+/// Receives until the other end sends no more. When the pipe is closed before, it reads what still comes for
+/// nobody, and for a while: whoever closes with something unread resets, and the other end might lose what
+/// it was told.
+pub(super) async fn connection(
+    pipe: Weak<Pipe>,
+    mut half: OwnedReadHalf,
+    from: SocketAddr,
+    closed: oneshot::Receiver<Infallible>,
+) {
+    let is_over = tokio::select! {
+        is_over = fill(&pipe, &mut half, from) => is_over,
+        _ = closed => false,
+    };
+    if !is_over {
+        let discard = async {
+            while poll_fn(|cx| poll_read(cx, &mut half)).await.is_ok_and(|data| !data.is_empty()) {}
+        };
+        let _ = timeout(LAST_WORDS, discard).await;
+    }
+}
+
+/// Fills the queues until the other end sends no more; false if the pipe has gone before.
+async fn fill(pipe: &Weak<Pipe>, half: &mut OwnedReadHalf, from: SocketAddr) -> bool {
     loop {
-        if !has_room(&pipe).await {
-            return;
-        }
-        let read = poll_fn(|cx| poll_read(cx, &mut half)).await;
-        let Some(pipe) = pipe.upgrade() else { return };
+        has_room(pipe).await;
+        let read = poll_fn(|cx| poll_read(cx, half)).await;
+        let Some(pipe) = pipe.upgrade() else { return false };
         match read {
-            Ok(data) if data.is_empty() => return pipe.end(End::Complete),
-            Ok(data) => pipe.deliver(from, data),
-            Err(error) => return pipe.end(End::Broken(why(&error))),
+            Ok(data) if !data.is_empty() => pipe.deliver(from, data),
+            Ok(_) => {
+                pipe.end(End::Complete);
+                return true;
+            }
+            Err(error) => {
+                pipe.end(End::Broken(why(&error)));
+                return true;
+            }
         }
     }
 }
@@ -50,23 +78,20 @@ fn poll_read(cx: &mut Context<'_>, half: &mut OwnedReadHalf) -> Poll<io::Result<
     })
 }
 
-/// Waits until each queue has room, or somebody wants what another one would keep from him; false if the pipe
-/// is gone.
-async fn has_room(pipe: &Weak<Pipe>) -> bool {
+/// Waits until each queue has room, or somebody wants what another one would keep from him, or the pipe is
+/// gone.
+async fn has_room(pipe: &Weak<Pipe>) {
     loop {
-        let Some(pipe) = pipe.upgrade() else { return false };
+        let Some(pipe) = pipe.upgrade() else { return };
         let budget = pipe.queues().budget.clone();
         let (mut taken, mut freed) = (pin!(pipe.room.notified()), pin!(budget.freed().notified()));
         taken.as_mut().enable();
         freed.as_mut().enable();
         {
             let queues = pipe.queues();
-            if queues.end.is_some() {
-                return false;
-            }
             let mut all = queues.by_name.values();
             if !all.clone().any(|queue| queue.is_full()) || all.any(|queue| queue.is_awaited()) {
-                return true;
+                return;
             }
         }
         tokio::select! {
@@ -106,7 +131,7 @@ fn poll_receive(cx: &mut Context<'_>, socket: &UdpSocket) -> Poll<io::Result<(By
 
 impl Pipe {
     /// Puts a message into each queue that it is for.
-    fn deliver(&self, from: SocketAddr, data: Bytes) {
+    pub(super) fn deliver(&self, from: SocketAddr, data: Bytes) {
         self.received.fetch_add(data.len() as u64, Ordering::Relaxed);
         let mut queues = self.queues();
         queues.count += 1;

@@ -38,6 +38,13 @@ impl Sender {
             reset_and_drop(half);
         }
     }
+
+    /// Has a connection fail for the other end, when nobody else has the pipe any more.
+    pub(super) fn reset(&mut self) {
+        if let Sender::Tcp(half) = self {
+            reset_and_drop(half.get_mut().take());
+        }
+    }
 }
 
 impl Datagrams {
@@ -93,6 +100,7 @@ impl Pipe {
                         .because(format_args!("pipe {} sends no more: its sending side was ended", self.name))
                 };
                 let writing = half.as_mut().ok_or_else(ended)?;
+                self.begin();
                 let written = tokio::select! {
                     written = writing.write_all(data) => written,
                     () = self.closed() => {
@@ -102,6 +110,7 @@ impl Pipe {
                     }
                 };
                 written.map_err(|error| self.broken(&error))?;
+                self.whole();
                 self.count(data.len())
             }
             Sender::Udp(datagrams) => {
@@ -161,7 +170,8 @@ impl Pipe {
         End::Broken(why(error)).problem(&self.name)
     }
 
-    /// Tells the other end that nothing more comes.
+    /// Tells the other end that nothing more comes. The caller has the [turn](Pipe::turn): this is no end in
+    /// the middle of what somebody else sends.
     pub(crate) async fn finish(&self) -> Result<(), Problem> {
         self.check_stream()?;
         if let Sender::Tcp(half) = &self.sender

@@ -85,6 +85,13 @@ impl Pipes {
         }
     }
 
+    /// Closes all.
+    pub(crate) async fn close_all(&self) {
+        for pipe in self.all() {
+            pipe.close(false).await;
+        }
+    }
+
     pub(crate) fn all(&self) -> Vec<Arc<Pipe>> {
         let entries = self.entries();
         let open = |entry: &Entry| match entry {

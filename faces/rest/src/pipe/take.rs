@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep_until};
 
-use super::{ALL, Message, Pipe, no_subscription};
+use super::{ALL, Message, Pipe, Queue, no_subscription};
 use crate::problem::{Kind, Problem};
 
 /// A message that was taken and goes back unless somebody has got it.
@@ -69,6 +69,28 @@ impl Pipe {
         queue: &str,
         deadline: Option<Instant>,
     ) -> Result<Option<Taken>, Problem> {
+        let message = self.next(queue, deadline, Queue::pop).await?;
+        let (pipe, queue) = (Arc::clone(self), queue.to_owned());
+        Ok(message.map(|message| Taken { pipe, queue, message: Some(message) }))
+    }
+
+    /// The next message, which stays.
+    pub(crate) async fn peek(
+        &self,
+        queue: &str,
+        deadline: Option<Instant>,
+    ) -> Result<Option<Message>, Problem> {
+        // It never leaves the queue: others find it there at any time.
+        self.next(queue, deadline, |queue| queue.first().cloned()).await
+    }
+
+    /// What `get` finds in a queue, as soon as it finds something.
+    async fn next(
+        &self,
+        queue: &str,
+        deadline: Option<Instant>,
+        get: impl Fn(&mut Queue) -> Option<Message>,
+    ) -> Result<Option<Message>, Problem> {
         let mut waiting = None;
         loop {
             let mut changed = pin!(self.changed.notified());
@@ -78,9 +100,8 @@ impl Pipe {
                 let end = queues.end.clone();
                 let missing = || no_subscription(&self.name, queue);
                 let found = queues.by_name.get_mut(queue).ok_or_else(missing)?;
-                if let Some(message) = found.pop() {
-                    let (pipe, queue) = (Arc::clone(self), queue.to_owned());
-                    return Ok(Some(Taken { pipe, queue, message: Some(message) }));
+                if let Some(message) = get(found) {
+                    return Ok(Some(message));
                 }
                 if let Some(end) = end {
                     return Err(end.problem(&self.name));
@@ -100,17 +121,6 @@ impl Pipe {
                 },
             }
         }
-    }
-
-    /// The next message, which stays.
-    pub(crate) async fn peek(
-        self: &Arc<Self>,
-        queue: &str,
-        deadline: Option<Instant>,
-    ) -> Result<Option<Message>, Problem> {
-        let taken = self.take(queue, deadline).await?;
-        // It goes back when it is dropped here.
-        Ok(taken.map(|taken| taken.message().clone()))
     }
 
     /// Removes the next message if it has this number.
@@ -171,5 +181,44 @@ impl Reading {
 impl Drop for Reading {
     fn drop(&mut self) {
         self.0.is_read.store(false, Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use futures_util::FutureExt as _;
+
+    use super::super::send::Sender;
+    use super::super::{Budget, Datagrams};
+    use super::*;
+
+    /// A pipe without any socket.
+    fn pipe() -> Arc<Pipe> {
+        let datagrams = Arc::new(Datagrams { sockets: Vec::new(), is_connected: false });
+        let at = "192.0.2.1:1".parse().expect("an address");
+        Arc::new(Pipe::new("one".to_owned(), Sender::Udp(datagrams), (at, None), Budget::default()))
+    }
+
+    #[test]
+    fn a_message_that_is_only_looked_at_never_leaves_its_queue() {
+        let pipe = pipe();
+        pipe.deliver(pipe.local, Bytes::from_static(b"x"));
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..100_000 {
+                    let kept = pipe.peek(ALL, None).now_or_never().expect("it is there");
+                    assert_eq!(kept.expect("no end").map(|message| message.number), Some(1));
+                }
+                is_over.store(true, Ordering::SeqCst);
+            });
+            let mut missing = 0;
+            while !is_over.load(Ordering::SeqCst) {
+                missing += usize::from(pipe.queues().by_name[ALL].len() != 1);
+            }
+            assert_eq!(missing, 0);
+        });
     }
 }

@@ -23,7 +23,14 @@ fn every_request_shows_the_token() {
     for fields in [&[][..], &["Authorization: Bearer a-token-of-the-testz"], &["Authorization: Bearer "]] {
         let reply = ask(&scene, fields);
         assert_eq!((reply.status, reply.code().as_str()), (401, "no-token"), "{fields:?}");
-        assert!(reply.field("www-authenticate").is_some_and(|value| value.starts_with("Bearer")));
+        // Asked for Basic, a browser would keep the token and add it to what any page asks.
+        let challenges: Vec<_> = reply
+            .fields
+            .iter()
+            .filter(|(name, _)| name == "www-authenticate")
+            .map(|(_, value)| value)
+            .collect();
+        assert_eq!(challenges, ["Bearer realm=\"peersock\""]);
         assert!(!reply.text().contains(TOKEN));
     }
     let wrong = scene.client().ask_bare("GET", "/v1/version?token=wrong", &[], b"");
@@ -31,6 +38,34 @@ fn every_request_shows_the_token() {
     // Also for what is not there: nobody learns which pipes there are.
     assert_eq!(scene.client().ask_bare("GET", "/v1/pipes/some", &[], b"").status, 401);
     assert_eq!(scene.client().ask_bare("GET", "/nowhere", &[], b"").status, 401);
+}
+
+#[test]
+fn what_a_browser_adds_to_the_requests_of_all_pages_shows_nothing() {
+    let scene = Scene::new();
+    let basic = format!("Authorization: Basic {}", data_encoding(&format!(":{TOKEN}")));
+    for (field, status, code) in [
+        // A form or a script in a frame that a foreign page has sandboxed.
+        ("Origin: null", 401, "no-token"),
+        (&format!("Origin: {ORIGIN}"), 401, "no-token"),
+        ("Origin: https://evil.example", 403, "foreign-origin"),
+        ("Sec-Fetch-Site: cross-site", 403, "foreign-origin"),
+        ("Sec-Fetch-Site: same-origin", 401, "no-token"),
+        ("Sec-Fetch-Site: none", 401, "no-token"),
+    ] {
+        let reply = ask(&scene, &[&basic, field]);
+        assert_eq!((reply.status, reply.code().as_str()), (status, code), "{field}");
+    }
+    let form = ["Origin: null", "Content-Type: text/plain", "Sec-Fetch-Site: cross-site", &basic];
+    let opened = scene.client().ask_bare("GET", "/open/one/self", &form, b"");
+    assert_eq!(opened.status, 401);
+    assert_eq!(scene.ask("GET", "/v1/pipes", b"").text(), "[]");
+    // Whoever knows the token can show it otherwise.
+    let bearer = format!("Authorization: Bearer {TOKEN}");
+    assert_eq!(ask(&scene, &[&bearer, "Origin: null"]).status, 200);
+    let in_query =
+        scene.client().ask_bare("GET", &format!("/v1/version?token={TOKEN}"), &["Sec-Fetch-Site: none"], b"");
+    assert_eq!(in_query.status, 200);
 }
 
 /// Base64 of a text, by hand: the library's own is what is tested.

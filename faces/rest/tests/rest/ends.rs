@@ -4,8 +4,13 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::Shutdown;
 use std::time::Duration;
 
+use peersock::blocking::TcpStream;
+
 use crate::client::Client;
 use crate::scene::{PATIENCE, Scene, TOKEN, large};
+
+/// Time for the server to do what it must not. Without it a test may miss that, and never fails.
+const A_WHILE: Duration = Duration::from_millis(300);
 
 /// A tunnel to a pipe.
 fn tunnel(scene: &Scene, path: &str) -> Client {
@@ -225,6 +230,115 @@ fn a_body_that_breaks_off_does_not_end_the_stream() {
     let mut whole = [0; 5];
     there.read_exact(&mut whole).expect("it has come");
     assert_eq!(&whole, b"whole");
+}
+
+/// A pipe to which a client has sent a part of a body, and then vanished.
+fn torn(scene: &Scene, name: &str) -> TcpStream {
+    let mut there = scene.pipe(name);
+    let mut client = scene.begin("PUT", &format!("/v1/pipes/{name}/stream?end=true"), true);
+    client.chunk(b"part");
+    let mut part = [0; 4];
+    there.read_exact(&mut part).expect("it is sent as it comes");
+    drop(client);
+    // This one waits until the server has seen that.
+    assert_eq!(scene.ask("POST", &format!("/v1/pipes/{name}/messages"), b"more").status, 200);
+    there
+}
+
+#[test]
+fn a_body_that_has_broken_off_is_not_taken_for_whole_when_the_pipe_is_closed() {
+    let scene = Scene::new();
+    for path in ["/v1/pipes/one", "/close/one"] {
+        let mut there = torn(&scene, "one");
+        let method = if path.starts_with("/v1") { "DELETE" } else { "GET" };
+        assert!(matches!(scene.ask(method, path, b"").status, 200 | 204));
+        let error = there.read_to_end(&mut Vec::new()).expect_err("it is no clean end");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    }
+}
+
+#[test]
+fn a_body_without_an_end_is_not_taken_for_whole_when_the_server_ends() {
+    let scene = Scene::new();
+    let broken = torn(&scene, "one");
+    let mut under_way = scene.pipe("two");
+    let mut client = scene.begin("PUT", "/v1/pipes/two/stream", true);
+    client.chunk(b"part");
+    under_way.read_exact(&mut [0; 4]).expect("it is sent as it comes");
+    let mut whole = scene.pipe("three");
+    assert_eq!(scene.ask("PUT", "/v1/pipes/three/stream", b"whole").status, 200);
+    scene.stop(Duration::ZERO);
+    for mut there in [broken, under_way] {
+        let error = there.read_to_end(&mut Vec::new()).expect_err("it is no clean end");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    }
+    let mut all = Vec::new();
+    whole.read_to_end(&mut all).expect("a clean end");
+    assert_eq!(all, b"whole");
+}
+
+#[test]
+fn the_end_is_not_told_in_the_middle_of_a_body() {
+    let scene = Scene::new();
+    let mut there = scene.pipe("one");
+    let mut client = scene.begin("PUT", "/v1/pipes/one/stream", true);
+    client.chunk(b"part");
+    let mut part = [0; 4];
+    there.read_exact(&mut part).expect("it is sent as it comes");
+    let mut ending = scene.begin("DELETE", "/v1/pipes/one/stream", false);
+    std::thread::sleep(A_WHILE);
+    client.chunk(b"rest");
+    client.chunk(b"");
+    let sent = client.reply();
+    assert_eq!((sent.status, sent.json()["sent"].as_u64()), (200, Some(8)), "{}", sent.text());
+    assert_eq!(ending.head().status, 204);
+    let mut rest = Vec::new();
+    there.read_to_end(&mut rest).expect("a clean end");
+    assert_eq!(rest, b"rest");
+}
+
+#[test]
+fn nothing_of_others_comes_between_what_a_tunnel_sends() {
+    let scene = Scene::new();
+    let mut there = scene.pipe("one");
+    let socket = std::net::TcpStream::connect(scene.at).expect("it listens");
+    let head = format!(
+        "GET /tunnel/one HTTP/1.1\r\nHost: {}\r\nAuthorization: Bearer {TOKEN}\r\nConnection: Upgrade\r\n\
+         Upgrade: tcp\r\n\r\none",
+        scene.at
+    );
+    (&socket).write_all(head.as_bytes()).expect("room");
+    there.read_exact(&mut [0; 3]).expect("the tunnel is there");
+    let mut other = scene.begin("PUT", "/v1/pipes/one/stream", true);
+    other.chunk(b"other");
+    other.chunk(b"");
+    std::thread::sleep(A_WHILE);
+    (&socket).write_all(b"two").expect("room");
+    socket.shutdown(Shutdown::Write).expect("it is open");
+    let mut rest = Vec::new();
+    there.read_to_end(&mut rest).expect("a clean end");
+    assert_eq!(rest, b"two");
+    let refused = other.reply();
+    assert_eq!((refused.status, refused.code().as_str()), (410, "ended"));
+}
+
+#[test]
+fn closing_delivers_what_was_sent_also_if_something_waits_unread() {
+    let scene = Scene::new();
+    let mut there = scene.pipe("one");
+    let mut sending = there.try_clone().expect("another handle");
+    let sent = std::thread::spawn(move || {
+        // More than the queue of a pipe holds.
+        sending.write_all(&large(2 << 20)).and_then(|()| sending.shutdown(Shutdown::Write))
+    });
+    scene.wait_pipe("one", |pipe| pipe["queue"]["bytes"].as_u64() >= Some(1 << 20));
+    let answer = large(1 << 20);
+    assert_eq!(scene.ask("POST", "/v1/pipes/one/messages", &answer).status, 200);
+    assert_eq!(scene.ask("DELETE", "/v1/pipes/one", b"").status, 204);
+    let mut all = Vec::new();
+    there.read_to_end(&mut all).expect("a clean end");
+    assert!(all == answer);
+    sent.join().expect("no panic").expect("it was read, by nobody");
 }
 
 #[test]

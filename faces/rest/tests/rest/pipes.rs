@@ -120,8 +120,10 @@ fn who_waits_at_a_subscription_is_told_that_it_is_removed() {
     scene.ask_json("POST", "/v1/pipes/one/subscriptions", &json!({"name": "some", "pattern": "x"}));
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| take(&scene, "one", "&subscription=some"));
+        scene.wait_pipe("one", |pipe| pipe["subscriptions"][0]["waiting"] == 1);
         scene.ask("DELETE", "/v1/pipes/one/subscriptions/some", b"");
-        assert_eq!(waiting.join().expect("no panic").status, 404);
+        let told = waiting.join().expect("no panic");
+        assert_eq!((told.status, told.code().as_str()), (404, "no-subscription"));
     });
 }
 

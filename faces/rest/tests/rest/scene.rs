@@ -119,6 +119,14 @@ impl Scene {
         stream
     }
 
+    /// A request of which only the head was sent; its body comes in chunks, if it has a `body`.
+    pub(crate) fn begin(&self, method: &str, path: &str, body: bool) -> Client {
+        let mut client = self.client();
+        let fields = [format!("Host: {}", self.at), format!("Authorization: Bearer {TOKEN}")];
+        client.begin(method, path, &[&fields[0], &fields[1]], if body { None } else { Some(0) });
+        client
+    }
+
     /// Waits until something of a pipe is so.
     pub(crate) fn wait_pipe(
         &self,

@@ -1,7 +1,7 @@
 //! A pipe as a WebSocket.
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 
 use serde_json::json;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
@@ -82,6 +82,22 @@ fn much_goes_both_ways_at_once() {
     }
     let received = receiving.join().expect("no panic");
     assert!(received.chunks(1 << 16).all(|piece| piece == large(1 << 16)));
+}
+
+#[test]
+fn what_a_client_sends_before_it_hears_of_the_end_still_goes_there() {
+    let scene = Scene::new();
+    let mut there = scene.pipe("one");
+    let mut socket = with_token(&scene, "one");
+    there.shutdown(Shutdown::Write).expect("it is open");
+    // The frame is there, and the client has not read it.
+    assert_eq!(socket.get_ref().peek(&mut [0]).expect("it comes"), 1);
+    socket.send(Message::Binary(b"late".as_slice().into())).expect("room");
+    let mut late = [0; 4];
+    there.read_exact(&mut late).expect("it has come");
+    assert_eq!(&late, b"late");
+    let Message::Close(Some(frame)) = socket.read().expect("a message") else { panic!("no reason") };
+    assert_eq!(frame.code, CloseCode::Normal);
 }
 
 #[test]
