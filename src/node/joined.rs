@@ -91,7 +91,8 @@ impl Joined {
     /// `TimedOut` after `timeout`, `AddrNotAvailable` if no member can have this address, `NetworkDown` if
     /// the network was left or the node shut down.
     pub fn wait_peer(&self, address: IpAddr, timeout: Duration) -> io::Result<()> {
-        let deadline = Instant::now() + timeout;
+        // The clock may not reach so far: then it is without end.
+        let deadline = Instant::now().checked_add(timeout);
         let datapath = &self.node.inner.driver.datapath;
         let events = datapath.subscribe();
         loop {
@@ -107,12 +108,13 @@ impl Joined {
                     return Err(io::Error::new(io::ErrorKind::AddrNotAvailable, message));
                 }
             }
-            if now >= deadline {
+            let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(now));
+            if left.is_zero() {
                 let message = format!("no answer from {address} in network {}", self.id());
                 return Err(io::Error::new(io::ErrorKind::TimedOut, message));
             }
             datapath.want_peer(now, &self.network, address, &mut Batch::default());
-            let _ = events.next_timeout((deadline - now).min(SOLICIT));
+            let _ = events.next_timeout(left.min(SOLICIT));
         }
     }
 
@@ -123,14 +125,14 @@ impl Joined {
     /// # Errors
     /// EMSGSIZE if the path carries less than any datagram of a node needs, IP packets of 246 bytes.
     pub fn check_path(&self, address: IpAddr, timeout: Duration) -> io::Result<()> {
-        let deadline = Instant::now() + timeout;
+        let deadline = Instant::now().checked_add(timeout);
         let mut confirm = true;
         loop {
             let now = Instant::now();
             let state = self.node.inner.driver.datapath.size_state(now, &self.network, address, confirm);
             match state {
                 Some(SizeState::TooSmall) => return Err(Error::MessageSize.into()),
-                Some(SizeState::Doubted) if now < deadline => {}
+                Some(SizeState::Doubted) if deadline.is_none_or(|deadline| now < deadline) => {}
                 _ => return Ok(()),
             }
             confirm = false;

@@ -100,8 +100,13 @@ impl Daemon {
 
     fn add_message_callback(&self, callback: MessageCallback) -> CallbackId {
         let id = CallbackId::next();
-        sync::lock(&self.msg_cbs).push((id, callback.clone()));
-        for server in self.servers() {
+        let servers = {
+            let mut msg_cbs = sync::lock(&self.msg_cbs);
+            msg_cbs.push((id, callback.clone()));
+            // A server that is added later has it from there.
+            self.servers()
+        };
+        for server in servers {
             server.add_message_callback(id, callback.clone());
         }
         id
@@ -109,11 +114,12 @@ impl Daemon {
 
     /// Takes such a function away. False if there was none.
     pub fn del_msg_cb(&self, id: CallbackId) -> bool {
-        let mut msg_cbs = sync::lock(&self.msg_cbs);
-        let at = msg_cbs.iter().position(|(other, _)| *other == id);
-        let removed = at.map(|at| msg_cbs.remove(at));
-        drop(msg_cbs);
-        for server in self.servers() {
+        let (removed, servers) = {
+            let mut msg_cbs = sync::lock(&self.msg_cbs);
+            let at = msg_cbs.iter().position(|(other, _)| *other == id);
+            (at.map(|at| msg_cbs.remove(at)), self.servers())
+        };
+        for server in servers {
             server.del_cb(id);
         }
         removed.is_some()
@@ -134,11 +140,13 @@ impl Daemon {
             opening = opening.node(node);
         }
         let callbacks = sync::lock(&self.msg_cbs).clone();
-        for (id, callback) in callbacks {
-            opening = opening.message_callback(id, callback);
-        }
+        opening = opening.message_callbacks(&callbacks);
         let server = opening.state_callbacks(self.up_cbs.clone(), self.end_cbs.clone()).await?;
+        // Callbacks may have been added and taken away meanwhile. None is dropped under the lock.
+        let msg_cbs = sync::lock(&self.msg_cbs);
         sync::lock(&self.servers).push(server.clone());
+        server.update_message_callbacks(&callbacks, &msg_cbs);
+        drop(msg_cbs);
         Ok(server)
     }
 
@@ -202,7 +210,8 @@ impl Daemon {
         self.listen_all([Target::local(interface)], [port], [proto]).await
     }
 
-    /// Closes all servers, and the pipes of their clients. Dropping it does so, too.
+    /// Closes all servers, and the pipes of their clients. Dropping the daemon does so, too, whoever has
+    /// handles of them.
     pub async fn close(&self) {
         let servers = std::mem::take(&mut *sync::lock(&self.servers));
         for server in &servers {
@@ -217,6 +226,12 @@ impl Daemon {
         let is_it = |other: &mut Pipe| std::sync::Arc::ptr_eq(other.inner(), server.inner());
         let removed: Vec<Pipe> = sync::lock(&self.servers).extract_if(.., is_it).collect();
         drop(removed);
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.servers().iter().for_each(|server| server.inner().shut());
     }
 }
 

@@ -39,7 +39,7 @@ pub enum PipeError {
     /// Nothing says where the message is to go.
     #[error("the pipe has no destination: say one with send_to")]
     NoDestination,
-    /// A connection has one destination.
+    /// A connection has one destination, and so has a UDP socket that is connected.
     #[error("the connection leads to {dest}, not to {asked}")]
     Elsewhere {
         /// Where it leads.

@@ -27,12 +27,14 @@
 //! [`Pipe::dropped`] counts those. A stream is not read while a queue is full, so that the sender waits and
 //! nothing is lost. There are two exceptions, in which the full queue drops as for datagrams: another
 //! subscription is waited on, or the pipe has callbacks or leads to other pipes. Callbacks of a stream get
-//! one message after the other; those of datagrams work on up to 64 at once, and have a queue as well.
+//! one message after the other; those of datagrams work on up to 64 at once, and have a queue as well. A full
+//! queue of a server still takes one message of each client: clients look for room before they read.
 //!
 //! **The end.** Dropping the last handle of a pipe closes it, as [`Pipe::close`] does. Those for callbacks
-//! count; subscriptions keep it open, and so do the pipes that send to it. A server with callbacks or
-//! subscriptions keeps the pipes of its clients until they end. What was sent is delivered before the end,
-//! for up to five seconds.
+//! count; subscriptions keep it open, and so do the pipes that send to it. A server with subscriptions, or
+//! callbacks for messages or clients, keeps the pipes of its clients until they end, and [`Pipe::accept`]
+//! gives none that have ended. What was sent is delivered before the end, for up to five seconds; then the
+//! connection is reset, so that nobody takes a part for the whole.
 //!
 //! A pipe needs a tokio runtime with I/O and time, and lives in the one in which it was opened.
 #![forbid(unsafe_code)]

@@ -37,7 +37,9 @@ pub struct Opening {
     side: Side,
     node: Option<Node>,
     options: Options,
-    pub(crate) msg_cbs: MessageCallbacks,
+    /// Whether the pipe has a queue of its own although it has callbacks for messages.
+    always_queues: bool,
+    msg_cbs: MessageCallbacks,
     up_cbs: StateCallbacks,
     end_cbs: StateCallbacks,
 }
@@ -65,6 +67,7 @@ impl Opening {
             side: Side::default(),
             node: None,
             options: Options::default(),
+            always_queues: false,
             msg_cbs: Vec::new(),
             up_cbs: Vec::new(),
             end_cbs: Vec::new(),
@@ -111,8 +114,19 @@ impl Opening {
         self.message_callback(CallbackId::next(), callbacks::async_of_messages(callback))
     }
 
-    pub(crate) fn message_callback(mut self, id: CallbackId, callback: MessageCallback) -> Opening {
+    fn message_callback(mut self, id: CallbackId, callback: MessageCallback) -> Opening {
         self.msg_cbs.push((id, callback));
+        self
+    }
+
+    pub(crate) fn message_callbacks(mut self, callbacks: &MessageCallbacks) -> Opening {
+        self.msg_cbs.extend(callbacks.iter().cloned());
+        self
+    }
+
+    /// The pipe has a queue of its own, also with callbacks for messages.
+    pub(crate) fn always_queues(mut self) -> Opening {
+        self.always_queues = true;
         self
     }
 
@@ -169,7 +183,7 @@ impl Opening {
         let up: Vec<_> = self.up_cbs.iter().map(|(_, callback)| Arc::clone(callback)).collect();
         {
             let mut state = sync::lock(&inner.state);
-            if self.msg_cbs.is_empty() && !is_server {
+            if (self.msg_cbs.is_empty() || self.always_queues) && !is_server {
                 state.queue_by_default(&inner.options);
             }
             state.msg_cbs = self.msg_cbs;

@@ -115,10 +115,14 @@ impl Options {
         self
     }
 
-    /// SO_LINGER. `None`, the default, is off; zero resets the connection when the pipe is closed; the kernel
-    /// takes whole seconds. TCP only.
+    /// SO_LINGER. `None`, the default, is off; zero resets the connection when the pipe is closed. Rounded up
+    /// to whole seconds, which the kernel has: less than one would be zero. TCP only.
     pub fn linger(mut self, linger: impl Into<Option<Duration>>) -> Options {
-        self.linger = linger.into();
+        let whole_seconds = |time: Duration| {
+            let begun = u64::from(time.subsec_nanos() > 0);
+            Duration::from_secs(time.as_secs().saturating_add(begun))
+        };
+        self.linger = linger.into().map(whole_seconds);
         self
     }
 

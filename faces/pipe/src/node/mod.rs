@@ -39,12 +39,13 @@ const STEP: Duration = Duration::from_millis(250);
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct P2pNodeBuilder {
     node: Node,
     port: u16,
     options: Options,
     interfaces: Vec<Interface>,
+    msg_cbs: MessageCallbacks,
 }
 
 impl P2pNodeBuilder {
@@ -66,6 +67,25 @@ impl P2pNodeBuilder {
         self
     }
 
+    /// A callback from the first connection on: see [`P2pNode::add_msg_cb`]. One that is added once the node
+    /// has started misses what came before.
+    pub fn msg_cb(mut self, callback: impl Fn(Message, Pipe) + Send + Sync + 'static) -> P2pNodeBuilder {
+        self.msg_cbs.push((CallbackId::next(), callbacks::of_messages(callback)));
+        self
+    }
+
+    /// As [`msg_cb`](Self::msg_cb), asynchronous.
+    pub fn async_msg_cb<F>(
+        mut self,
+        callback: impl Fn(Message, Pipe) -> F + Send + Sync + 'static,
+    ) -> P2pNodeBuilder
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        self.msg_cbs.push((CallbackId::next(), callbacks::async_of_messages(callback)));
+        self
+    }
+
     /// Listens at all addresses of the node in its networks.
     ///
     /// # Errors
@@ -73,14 +93,22 @@ impl P2pNodeBuilder {
     pub async fn start(self) -> Result<P2pNode, PipeError> {
         let at = format!(":{}", self.port);
         let listening = Pipe::listen(Proto::Tcp, at).node(&self.node).options(self.options.clone());
-        let server = listening.await?;
+        let server = listening.message_callbacks(&self.msg_cbs).await?;
         Ok(P2pNode {
             node: self.node,
             options: self.options,
             interfaces: self.interfaces,
             server,
-            own: Arc::default(),
+            own: Arc::new(Mutex::new(Own { msg_cbs: self.msg_cbs, ..Own::default() })),
         })
+    }
+}
+
+impl fmt::Debug for P2pNodeBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut builder = f.debug_struct("P2pNodeBuilder");
+        builder.field("node", &self.node).field("port", &self.port).field("options", &self.options);
+        builder.field("interfaces", &self.interfaces).finish_non_exhaustive()
     }
 }
 
@@ -89,7 +117,7 @@ impl P2pNodeBuilder {
 /// and encrypts.
 ///
 /// A node with callbacks keeps the pipes of those who connect; without, they are to be accepted. It keeps
-/// those that it opens. Dropping it closes them all; the [`Node`] below goes on.
+/// those that it opens. Dropping it closes them all, whoever has handles of them; the [`Node`] below goes on.
 ///
 /// ```
 /// use peersock::{IdentitySource, Interfaces, Network, Node};
@@ -99,12 +127,12 @@ impl P2pNodeBuilder {
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let node = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback).start()?;
 /// node.join(Network::ad_hoc("ff0001ffff000000".parse()?))?;
-/// let p2p = P2pNode::builder(&node).port(0).start().await?;
-/// p2p.add_async_msg_cb(|message: Message, pipe: Pipe| async move {
+/// let pong = |message: Message, pipe: Pipe| async move {
 ///     if &message[..] == b"PING" {
 ///         let _ = pipe.send("PONG").await;
 ///     }
-/// });
+/// };
+/// let p2p = P2pNode::builder(&node).port(0).async_msg_cb(pong).start().await?;
 /// // To be given to another node; this one finds itself as well.
 /// let text = p2p.address()?.to_string();
 /// let pipe = p2p.connect(&text.parse()?).await?;
@@ -127,6 +155,7 @@ pub struct P2pNode {
 struct Own {
     opened: Vec<Pipe>,
     msg_cbs: MessageCallbacks,
+    is_closed: bool,
 }
 
 impl P2pNode {
@@ -137,6 +166,7 @@ impl P2pNode {
             port: NODE_PORT,
             options: Options::default(),
             interfaces: Vec::new(),
+            msg_cbs: Vec::new(),
         }
     }
 
@@ -158,7 +188,8 @@ impl P2pNode {
     }
 
     /// Where the node is now. Its text is for [`connect`](Self::connect), here and in Python. Nothing in it
-    /// is secret; it does say which addresses the machine has.
+    /// is secret; it does say which addresses the machine has. The last interfaces are left out if the text
+    /// would be longer than 16,384 characters.
     ///
     /// # Errors
     /// The node is shut down or in no network: [`PipeError::NoCommonNetwork`].
@@ -197,7 +228,8 @@ impl P2pNode {
         ips.map(|ip| SocketAddr::new(ip, endpoint.port())).collect()
     }
 
-    /// Has a function called for messages, also of connections that this node makes.
+    /// Has a function called for messages, also of connections that this node makes. For one that is to get
+    /// the first messages, too, there is [`P2pNodeBuilder::msg_cb`].
     pub fn add_msg_cb(&self, callback: impl Fn(Message, Pipe) + Send + Sync + 'static) -> CallbackId {
         self.add_message_callback(callbacks::of_messages(callback))
     }
@@ -254,30 +286,38 @@ impl P2pNode {
     /// the key.
     ///
     /// # Errors
-    /// [`PipeError::NoCommonNetwork`], [`PipeError::NotFound`], or it takes no connection.
+    /// [`PipeError::NoCommonNetwork`], [`PipeError::NotFound`], it takes no connection, or this node is
+    /// closed.
     pub async fn connect(&self, to: &NodeAddress) -> Result<Pipe, PipeError> {
         self.connect_within(to, PATIENCE).await
     }
 
-    /// As [`connect`](Self::connect), looking for so long.
+    /// As [`connect`](Self::connect), looking for so long; `Duration::MAX` is without end.
     ///
     /// # Errors
     /// Those of [`connect`](Self::connect).
     pub async fn connect_within(&self, to: &NodeAddress, timeout: Duration) -> Result<Pipe, PipeError> {
+        if sync::lock(&self.own).is_closed {
+            return Err(PipeError::Closed);
+        }
         let mut networks = self.node.networks().into_iter();
         let common = networks.find(|joined| to.networks.contains_key(&joined.id()));
         let joined = common.ok_or(PipeError::NoCommonNetwork)?;
         let address = joined.id().address_of(&to.id);
         find(&joined, address.into(), timeout).await?;
         let dest = SocketAddr::from((address, to.port));
-        let pipe = Pipe::connect(Proto::Tcp, dest).node(&self.node).options(self.options.clone()).await?;
-        let callbacks = {
+        let callbacks = sync::lock(&self.own).msg_cbs.clone();
+        let opening = Pipe::connect(Proto::Tcp, dest).node(&self.node).options(self.options.clone());
+        let pipe = opening.message_callbacks(&callbacks).always_queues().await?;
+        {
             let mut own = sync::lock(&self.own);
+            if own.is_closed {
+                pipe.inner().shut();
+                return Err(PipeError::Closed);
+            }
             own.opened.push(pipe.clone());
-            own.msg_cbs.clone()
-        };
-        for (id, callback) in callbacks {
-            pipe.add_message_callback(id, callback);
+            // Callbacks may have been added and taken away meanwhile. None is dropped under the lock.
+            pipe.update_message_callbacks(&callbacks, &own.msg_cbs);
         }
         let own = Arc::downgrade(&self.own);
         pipe.add_end_cb(move |pipe| {
@@ -291,13 +331,29 @@ impl P2pNode {
 
     /// Closes its pipes. Calling it again does nothing.
     pub async fn close(&self) {
-        let opened = sync::lock(&self.own).opened.clone();
-        for pipe in opened.iter().chain([&self.server]) {
-            pipe.inner().shut();
-        }
+        let opened = self.shut();
         for pipe in opened.iter().chain([&self.server]) {
             pipe.close().await;
         }
+    }
+
+    /// Begins to close its pipes, and gives those that it has opened.
+    fn shut(&self) -> Vec<Pipe> {
+        let opened = {
+            let mut own = sync::lock(&self.own);
+            own.is_closed = true;
+            own.opened.clone()
+        };
+        for pipe in opened.iter().chain([&self.server]) {
+            pipe.inner().shut();
+        }
+        opened
+    }
+}
+
+impl Drop for P2pNode {
+    fn drop(&mut self) {
+        self.shut();
     }
 }
 
@@ -309,9 +365,10 @@ impl fmt::Debug for P2pNode {
 
 /// Waits until there is a session with a member.
 async fn find(joined: &Joined, address: IpAddr, timeout: Duration) -> Result<(), PipeError> {
-    let deadline = Instant::now() + timeout;
+    // The clock may not reach so far: then it is without end.
+    let deadline = Instant::now().checked_add(timeout);
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
+        let left = deadline.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
         let (joined, step) = (joined.clone(), left.min(STEP));
         let waited = tokio::task::spawn_blocking(move || joined.wait_peer(address, step)).await;
         match waited.unwrap_or_else(|_| Err(std::io::ErrorKind::Interrupted.into())) {

@@ -42,16 +42,16 @@ pub struct NodeAddress {
     pub id: NodeId,
     /// Its public key, of which the ID follows.
     pub public_key: PublicIdentity,
-    /// Its networks, with its addresses there, the self-certifying one first.
+    /// Its networks, with its addresses there, the self-certifying one first. At most 64 of both.
     pub networks: BTreeMap<NetworkId, Vec<IpAddr>>,
     /// The port at which it takes connections.
     pub port: u16,
-    /// Where its UDP sockets are or can be reached, the best first.
+    /// Where its UDP sockets are or can be reached, the best first, at most 64.
     pub candidates: Vec<SocketAddr>,
     /// Its interfaces, each with the routes that have internal and external addresses and the NAT with its
-    /// delta.
+    /// delta. At most 64, and no more than a text has room for.
     pub interfaces: Vec<Interface>,
-    /// The roots at which it can be found.
+    /// The roots at which it can be found, at most 64.
     pub roots: Vec<NodeId>,
 }
 
@@ -89,14 +89,46 @@ struct Dict {
 }
 
 impl NodeAddress {
-    /// The same, with no list longer than others take.
+    /// The same, with no list longer than others take, and as many interfaces as its text has room for.
     pub(super) fn bounded(mut self) -> NodeAddress {
         let mut seen = std::collections::HashSet::new();
         self.candidates.retain(|candidate| seen.insert(*candidate));
         self.candidates.truncate(MOST);
         self.interfaces.truncate(MOST);
         self.roots.truncate(MOST);
+        while self.networks.len() > MOST {
+            self.networks.pop_last();
+        }
+        self.networks.values_mut().for_each(|addresses| addresses.truncate(MOST));
+        while !self.has_room() && self.interfaces.pop().is_some() {}
+        if !self.has_room() {
+            // The first one follows from the key, and is the one that is connected to.
+            self.networks.values_mut().for_each(|addresses| addresses.truncate(1));
+        }
         self
+    }
+
+    /// Whether its text is not too long for others.
+    fn has_room(&self) -> bool {
+        let json = self.json().ok().filter(|json| json.len() <= LARGEST);
+        json.and_then(|json| packed(&json).ok()).is_some_and(|text| text.len() <= LONGEST)
+    }
+
+    /// The dictionary in its text.
+    fn json(&self) -> Result<Vec<u8>, fmt::Error> {
+        let texts = |ips: &Vec<IpAddr>| ips.iter().map(IpAddr::to_string).collect();
+        let networks = self.networks.iter().map(|(id, ips)| (id.to_string(), texts(ips)));
+        let interfaces = self.interfaces.iter().map(|interface| serde_json::from_str(&interface.to_json()));
+        let dict = Dict {
+            id: self.id.to_string(),
+            public_key: self.public_key.to_string(),
+            networks: networks.collect(),
+            port: self.port,
+            candidates: self.candidates.iter().map(SocketAddr::to_string).collect(),
+            interfaces: interfaces.collect::<Result<_, _>>().map_err(|_| fmt::Error)?,
+            roots: self.roots.iter().map(NodeId::to_string).collect(),
+        };
+        serde_json::to_vec(&dict).map_err(|_| fmt::Error)
     }
 
     fn checked(dict: Dict) -> Result<NodeAddress, NodeAddressError> {
@@ -150,6 +182,13 @@ fn exact<T: FromStr + fmt::Display>(text: &str) -> Option<T> {
     text.parse::<T>().ok().filter(|value| value.to_string() == text)
 }
 
+/// The text with this dictionary.
+fn packed(json: &[u8]) -> Result<String, fmt::Error> {
+    let mut packer = ZlibEncoder::new(Vec::new(), Compression::best());
+    let packed = packer.write_all(json).and_then(|()| packer.finish()).map_err(|_| fmt::Error)?;
+    Ok(format!("{PREFIX}{}", BASE64URL_NOPAD.encode(&packed)))
+}
+
 fn is_candidate(text: &str) -> bool {
     let is_known = |c: char| c.is_alphanumeric() || ":.[]%_".contains(c);
     (3..=64).contains(&text.chars().count()) && text.chars().all(is_known)
@@ -157,22 +196,7 @@ fn is_candidate(text: &str) -> bool {
 
 impl fmt::Display for NodeAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let texts = |ips: &Vec<IpAddr>| ips.iter().map(IpAddr::to_string).collect();
-        let networks = self.networks.iter().map(|(id, ips)| (id.to_string(), texts(ips)));
-        let interfaces = self.interfaces.iter().map(|interface| serde_json::from_str(&interface.to_json()));
-        let dict = Dict {
-            id: self.id.to_string(),
-            public_key: self.public_key.to_string(),
-            networks: networks.collect(),
-            port: self.port,
-            candidates: self.candidates.iter().map(SocketAddr::to_string).collect(),
-            interfaces: interfaces.collect::<Result<_, _>>().map_err(|_| fmt::Error)?,
-            roots: self.roots.iter().map(NodeId::to_string).collect(),
-        };
-        let json = serde_json::to_vec(&dict).map_err(|_| fmt::Error)?;
-        let mut packer = ZlibEncoder::new(Vec::new(), Compression::best());
-        let packed = packer.write_all(&json).and_then(|()| packer.finish()).map_err(|_| fmt::Error)?;
-        write!(f, "{PREFIX}{}", BASE64URL_NOPAD.encode(&packed))
+        f.write_str(&packed(&self.json()?)?)
     }
 }
 

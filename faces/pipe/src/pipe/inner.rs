@@ -94,6 +94,11 @@ impl Inner {
         Pipe(user)
     }
 
+    /// Whether anybody has a handle.
+    pub(crate) fn has_handle(&self) -> bool {
+        sync::lock(&self.user).strong_count() > 0
+    }
+
     // How far it has come.
 
     pub(crate) fn phase(&self) -> Phase {

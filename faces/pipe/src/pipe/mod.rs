@@ -185,7 +185,8 @@ impl Pipe {
         }
     }
 
-    /// Sends a message to an address: of a server one of its clients, of a connection its other end.
+    /// Sends a message to an address: of a server one of its clients, of a connection or a connected UDP
+    /// socket its other end.
     ///
     /// # Errors
     /// Those of [`send`](Self::send), [`PipeError::Elsewhere`], [`PipeError::NoClient`].
@@ -252,7 +253,8 @@ impl Pipe {
     }
 
     /// The next client of a TCP server; of another pipe the pipe itself, which is there for all. A call that
-    /// is given up has taken no client.
+    /// is given up has taken no client. A client that has ended meanwhile is given as well, with what it has
+    /// sent, unless the server has subscriptions, or callbacks for messages or clients.
     ///
     /// # Errors
     /// The server is closed.
@@ -266,7 +268,8 @@ impl Pipe {
     // The end.
 
     /// Closes the pipe; a server's clients, too. What was sent is delivered first, for up to five seconds,
-    /// and the callbacks of the end are awaited for as long, unless this is called in a callback.
+    /// after which the connection is reset. The callbacks of the end are awaited for as long, unless this is
+    /// called in a callback.
     ///
     /// Messages that callbacks have not begun with are dropped. Calling it again does no harm.
     pub async fn close(&self) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use peersock_primitives::sync;
 
 use super::Pipe;
-use crate::callbacks::{self, CallbackId, MessageCallback, StateCallback};
+use crate::callbacks::{self, CallbackId, MessageCallback, MessageCallbacks, StateCallback};
 use crate::{Filter, Message, PipeError, Subscription};
 
 impl Pipe {
@@ -54,6 +54,18 @@ impl Pipe {
         sync::lock(&self.inner().state).msg_cbs.push((id, callback));
         self.inner().flow();
         id
+    }
+
+    /// Adds and removes callbacks for messages: the pipe was opened with those of `before`, and is to have
+    /// those of `now`.
+    pub(crate) fn update_message_callbacks(&self, before: &MessageCallbacks, now: &MessageCallbacks) {
+        let has = |callbacks: &MessageCallbacks, id| callbacks.iter().any(|(other, _)| *other == id);
+        for (id, _) in before.iter().filter(|(id, _)| !has(now, *id)) {
+            self.del_cb(*id);
+        }
+        for (id, callback) in now.iter().filter(|(id, _)| !has(before, *id)) {
+            self.add_message_callback(*id, Arc::clone(callback));
+        }
     }
 
     /// Has a function called when the pipe is closed, by either end: once, after the callbacks for the
@@ -126,26 +138,31 @@ impl Pipe {
     /// the queue ends.
     ///
     /// # Errors
-    /// [`PipeError::NoDestination`] if the other pipe has none, or it is closed.
+    /// [`PipeError::NoDestination`] if the other pipe has none; one of them is closed.
     pub fn add_pipe(&self, pipe: &Pipe) -> Result<(), PipeError> {
         if pipe.remote_addr().is_none() {
             return Err(PipeError::NoDestination);
+        }
+        let inner = self.inner();
+        if sync::lock(&inner.state).leads_to(pipe)? {
+            return Ok(());
         }
         {
             let mut other = sync::lock(&pipe.inner().state);
             if let Some(ended) = other.ended.clone() {
                 return Err(ended);
             }
-            other.feeders.retain(|feeder| feeder.strong_count() > 0);
-            other.feeders.push(Arc::downgrade(self.inner()));
+            let own = Arc::downgrade(inner);
+            // One that was added before may have been taken away since.
+            other.feeders.retain(|feeder| feeder.strong_count() > 0 && !feeder.ptr_eq(&own));
+            other.feeders.push(own);
         }
-        let inner = self.inner();
-        let mut begins = None;
+        // Several datagrams are worked on at once: each of them has to be begun with.
+        let mut begins = Vec::new();
         {
             let mut state = sync::lock(&inner.state);
-            if state.ended.is_some()
-                || state.relays.iter().any(|other| Arc::ptr_eq(other.inner(), pipe.inner()))
-            {
+            // The locks of two pipes are never held together: meanwhile it may have ended.
+            if state.leads_to(pipe)? {
                 return Ok(());
             }
             state.relays.push(pipe.clone());
@@ -153,11 +170,11 @@ impl Pipe {
                 && let Some(own) = state.remove_own()
             {
                 while let Some(message) = own.pop() {
-                    begins = state.claim(message, false).or(begins);
+                    begins.extend(state.claim(message, false));
                 }
             }
         }
-        if let Some(message) = begins {
+        for message in begins {
             inner.work(message);
         }
         inner.flow();

@@ -46,6 +46,12 @@ enum Client {
     Lent(Weak<User>),
 }
 
+/// Whether a server keeps the pipes of its clients until they end, since callbacks or subscriptions are there
+/// for them. Nobody needs to accept those.
+fn keeps_clients(server: &Inner) -> bool {
+    tcp::has_outlets(server) || !sync::lock(&server.state).up_cbs.is_empty()
+}
+
 impl Client {
     fn pipe(&self) -> Option<Pipe> {
         match self {
@@ -90,14 +96,14 @@ impl Server {
     /// A client has ended.
     pub(crate) fn forget(&self, client: &Arc<Inner>) {
         let Some(parent) = &client.parent else { return };
-        let is_served = tcp::has_outlets(parent);
+        let is_served = keeps_clients(parent);
         let mut clients = sync::lock(&self.clients);
         let gone = clients.live.remove(&key(client));
         if let Some(addr) = client.remote.filter(|addr| clients.by_addr.get(addr) == Some(&key(client))) {
             clients.by_addr.remove(&addr);
         }
         let at = clients.arrived.iter().position(|pipe| Arc::ptr_eq(pipe.inner(), client));
-        // Nobody needs to accept clients whose messages are worked on.
+        // It would take the place of another one until somebody accepts it.
         let waiting = at.filter(|_| is_served).and_then(|at| clients.arrived.remove(at));
         drop(clients);
         drop((gone, waiting));
@@ -105,8 +111,7 @@ impl Server {
     }
 
     fn add(&self, inner: &Arc<Inner>, client: &Pipe) {
-        let is_kept = tcp::has_outlets(inner) || !sync::lock(&inner.state).up_cbs.is_empty();
-        let held = match is_kept {
+        let held = match keeps_clients(inner) {
             true => Client::Kept(client.clone()),
             false => Client::Lent(Arc::downgrade(&client.0)),
         };
@@ -177,6 +182,10 @@ async fn drive(inner: Arc<Inner>, listener: TcpListener) {
     listener.close();
     server.close_clients().await;
     inner.finish(why).await;
+    if !inner.has_handle() {
+        // The last handle was dropped while a client was being accepted, which nobody can accept any more.
+        server.abandon();
+    }
 }
 
 /// Accepts connections; who is too many waits in the system's queue. Gives the error of the listener itself.

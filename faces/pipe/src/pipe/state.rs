@@ -122,6 +122,14 @@ impl State {
         (std::mem::take(&mut self.msg_cbs), states.0, states.1)
     }
 
+    /// Whether messages are sent to that pipe. Fails if this one has ended.
+    pub(crate) fn leads_to(&self, pipe: &Pipe) -> Result<bool, PipeError> {
+        match &self.ended {
+            Some(ended) => Err(ended.clone()),
+            None => Ok(self.relays.iter().any(|relay| Arc::ptr_eq(relay.inner(), pipe.inner()))),
+        }
+    }
+
     /// Has callbacks get a message: now, if it is given back, or in its turn.
     pub(crate) fn claim(&mut self, message: Message, drops: bool) -> Option<Message> {
         if !self.waiting.is_empty() || self.running >= self.at_once {

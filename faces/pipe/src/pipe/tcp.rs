@@ -76,6 +76,14 @@ impl Wire {
         }
     }
 
+    /// Has the connection reset when it is dropped, as far as the stream knows that.
+    fn reset_on_drop(&self) {
+        if let Wire::Conn(conn) = self {
+            // It may be gone, and then nobody needs to know.
+            let _ = conn.set_linger(Duration::ZERO);
+        }
+    }
+
     /// Reads what nobody wants, to the end. A connection that is closed with something unread is reset, and
     /// what was sent on it is lost.
     async fn discard(&self) {
@@ -136,6 +144,7 @@ enum End {
 }
 
 async fn drive(inner: Arc<Inner>, wire: Wire, mut outgoing: mpsc::Receiver<Outgoing>) {
+    let mut is_cut_off = false;
     let end = {
         let mut writing = pin!(write(&inner, &wire, &mut outgoing));
         let mut is_written = false;
@@ -172,6 +181,7 @@ async fn drive(inner: Arc<Inner>, wire: Wire, mut outgoing: mpsc::Receiver<Outgo
                 Ok(End::Failed(error)) => end = End::Failed(error),
                 Ok(_) => {}
                 Err(_) => {
+                    is_cut_off = true;
                     tracing::warn!(
                         "the other end has not taken all that was sent before the pipe was closed"
                     );
@@ -181,19 +191,21 @@ async fn drive(inner: Arc<Inner>, wire: Wire, mut outgoing: mpsc::Receiver<Outgo
         end
     };
     drop(outgoing);
-    let lingers = matches!(end, End::Ours) && inner.options.linger.is_none();
-    let ends = !matches!(end, End::Failed(_)) && inner.options.linger.is_none();
+    let lingers = matches!(end, End::Ours);
+    let ends = !is_cut_off && !matches!(end, End::Failed(_)) && inner.options.linger.is_none();
     let why = match end {
         End::Ours => PipeError::Closed,
         End::Theirs => PipeError::Ended,
         End::Failed(error) => PipeError::Failed(error),
     };
     let leaving = async {
-        if ends {
-            wire.end().await;
-        }
-        if lingers {
+        // A stream of TLS cannot say its end to who does not read.
+        if ends && timeout(CLOSE_PATIENCE, wire.end()).await.is_ok() && lingers {
             let _ = timeout(CLOSE_PATIENCE, wire.discard()).await;
+        }
+        if is_cut_off {
+            // The other end must not take the part that it has for the whole.
+            wire.reset_on_drop();
         }
         drop_wire(wire, inner.options.linger).await;
     };

@@ -46,7 +46,13 @@ pub(crate) async fn send(
     dest: SocketAddr,
 ) -> Result<usize, PipeError> {
     let sent = match socket.remote_addr() {
-        Some(_) => socket.write(data).await,
+        Some(remote) => {
+            let remote = remote.to_socket_addr().map_err(SocketError::from)?;
+            if remote != dest {
+                return Err(PipeError::Elsewhere { dest: remote, asked: dest });
+            }
+            socket.write(data).await
+        }
         None => socket.write_to(data, &dest.into()).await,
     };
     match sent {

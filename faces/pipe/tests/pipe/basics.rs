@@ -136,6 +136,11 @@ async fn sockets_and_streams_become_pipes() {
     let connected = Pipe::of_conn(socket, patient()).expect("it is of UDP");
     connected.send("from it").await.expect("a way");
     assert_eq!(received(&datagrams).await, b"from it");
+    connected.send_to("again", datagrams.local_addr()).await.expect("a way");
+    assert_eq!(received(&datagrams).await, b"again");
+    let nobody = PLACES[0].parse().expect("an address");
+    let elsewhere = PipeError::Elsewhere { dest: datagrams.local_addr(), asked: nobody };
+    assert_eq!(connected.send_to("x", nobody).await, Err(elsewhere));
     // Such as a stream of TLS.
     let (one, two) = tokio::io::duplex(100);
     let at = PLACES.map(|place| place.parse().expect("an address"));

@@ -1,10 +1,14 @@
 //! Callbacks that fail, peers that vanish, closing, and the limits of servers.
 
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use peersock_net as net;
 use peersock_pipe::{Message, Pipe, PipeError, Proto};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Semaphore;
 
 use crate::common::{
@@ -42,7 +46,7 @@ async fn a_peer_that_resets_ends_the_pipe_once() {
     soon(client.close()).await;
     let error = soon(other.recv()).await.expect_err("it was reset");
     assert!(matches!(&error, PipeError::Failed(_)), "{error}");
-    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     until(|| !notes.all().is_empty()).await;
     assert_eq!(other.send("data").await, Err(error.clone()));
     close([other.clone(), other, server]).await;
@@ -197,12 +201,56 @@ async fn dropping_the_last_handle_closes_and_delivers() {
 
 #[tokio::test]
 async fn who_takes_nothing_does_not_keep_a_pipe_from_closing() {
-    let (client, again, _other) = stuck().await;
+    let (client, again, other) = stuck().await;
     let sending = tokio::spawn(async move { again.send(vec![0; 64 << 20]).await });
     settle().await;
     // For five seconds.
     soon(client.close()).await;
     assert_eq!(soon(sending).await.expect("no panic"), Err(PipeError::Closed));
+    // It does not take the part that it has for the whole.
+    let error = loop {
+        match soon(other.read(1 << 16)).await {
+            Ok(piece) => assert!(!piece.is_empty(), "it was cut off"),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+}
+
+/// A stream that takes what is written, but not its end.
+struct Endless {
+    _held: Arc<()>,
+}
+
+impl AsyncRead for Endless {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+impl AsyncWrite for Endless {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(data.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_cannot_be_ended_is_dropped() {
+    let held = Arc::new(());
+    let [local, remote] = PLACES.map(|place| place.parse().expect("an address"));
+    let pipe = Pipe::of_stream(Endless { _held: Arc::clone(&held) }, local, remote, patient());
+    pipe.send("hello").await.expect("room");
+    soon(pipe.close()).await;
+    // After five seconds.
+    until(|| Arc::strong_count(&held) == 1).await;
 }
 
 #[tokio::test]
@@ -245,6 +293,22 @@ async fn a_server_that_is_read_from_alone_goes_on_after_many_clients() {
         let client = connected(&server).await;
         client.send("hello").await.expect("a way");
         assert!(soon(all.recv()).await.expect("it is open").is_some());
+        soon(client.close()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_has_only_an_up_callback_goes_on_after_many_clients() {
+    let answer = |pipe: Pipe| async move {
+        let _ = pipe.recv().await;
+        let _ = pipe.send("heard").await;
+    };
+    let server = Pipe::listen(Proto::Tcp, PLACES[0]).options(patient().max_clients(2)).async_up_cb(answer);
+    let server = open(server).await;
+    for _ in 0..6 {
+        let client = connected(&server).await;
+        client.send("hello").await.expect("a way");
+        assert_eq!(received(&client).await, b"heard");
         soon(client.close()).await;
     }
 }

@@ -1,9 +1,13 @@
 //! Nodes that connect by an address text.
 
+use std::hash::{BuildHasher, RandomState};
+use std::net::Ipv6Addr;
+use std::pin::pin;
 use std::time::Duration;
 
 use peersock::interfaces::Interface;
 use peersock_pipe::{Message, NodeAddress, P2pNode, Pipe, PipeError};
+use serde_json::json;
 
 use crate::common::{Members, Notes, PATIENCE, node, patient, received, soon, until};
 
@@ -62,6 +66,41 @@ async fn a_node_connects_to_itself_as_in_p2pds_example() {
 }
 
 #[tokio::test]
+async fn a_node_may_have_callbacks_before_it_starts() {
+    let members = Members::new();
+    let starting = P2pNode::builder(&members.there.0).port(0).options(patient()).async_msg_cb(shout);
+    let there = soon(starting.start()).await.expect("a free port");
+    let here = started(&members.here.0).await;
+    let pipe = soon(here.connect(&text(&there))).await.expect("it is there");
+    pipe.send("hello").await.expect("a way");
+    assert_eq!(received(&pipe).await, b"HELLO");
+}
+
+#[tokio::test]
+async fn a_node_that_is_closed_has_no_pipes() {
+    let members = Members::new();
+    let (here, there) = (started(&members.here.0).await, started(&members.there.0).await);
+    let address = text(&there);
+    let pipe = soon(here.connect(&address)).await.expect("it is there");
+    // One that it connects to meanwhile, and one after it.
+    let mut connecting = pin!(here.connect(&address));
+    let connected = futures_lite::future::poll_once(&mut connecting).await;
+    soon(here.close()).await;
+    match connected {
+        // The other node was quick.
+        Some(connected) => assert!(!connected.expect("it is there").is_running()),
+        None => assert_eq!(soon(connecting).await.expect_err("it is closed"), PipeError::Closed),
+    }
+    assert_eq!(soon(here.connect(&address)).await.expect_err("it is closed"), PipeError::Closed);
+    assert!(!pipe.is_running() && here.pipes().is_empty());
+    // Dropping it closes what others have handles of.
+    let again = started(&members.here.0).await;
+    let pipe = soon(again.connect(&address)).await.expect("it is there");
+    drop(again);
+    assert!(!pipe.is_running());
+}
+
+#[tokio::test]
 async fn a_node_without_callbacks_accepts() {
     let members = Members::new();
     let (here, there) = (started(&members.here.0).await, started(&members.there.0).await);
@@ -90,6 +129,45 @@ async fn a_text_has_all_that_is_known_of_a_node() {
         address.candidates
     );
     assert!(address.port > 0 && address.roots.is_empty());
+}
+
+/// An interface of which not much can be compressed.
+fn large_interface(number: u64) -> Interface {
+    let random = RandomState::new();
+    let ip = |at: u64| {
+        let bits = (u128::from(random.hash_one(at)) << 64) | u128::from(random.hash_one(!at));
+        let ip = Ipv6Addr::from_bits((0x2001 << 112) | (bits >> 16));
+        json!({"ip": ip.to_string(), "cidr": 128, "af": 10})
+    };
+    let dict = json!({
+        "name": format!("eth{number}"),
+        "nat": {"type": 5, "delta": {"type": 6, "value": 0}},
+        "rp": {"2": [], "10": [{"af": 10, "nic_ips": (0..20).map(ip).collect::<Vec<_>>(), "ext_ips": []}]},
+    });
+    Interface::from_json(&dict.to_string()).expect("it is an interface")
+}
+
+#[tokio::test]
+async fn a_text_has_as_many_interfaces_as_there_is_room_for() {
+    let members = Members::new();
+    let nics: Vec<Interface> = (0..70).map(large_interface).collect();
+    let node = P2pNode::builder(&members.here.0).port(0).interfaces(nics.clone()).start();
+    let node = soon(node).await.expect("a free port");
+    let address = text(&node);
+    assert_eq!(address, node.address().expect("it is in a network"));
+    let count = address.interfaces.len();
+    assert!((1..64).contains(&count), "{count}");
+    assert_eq!(address.interfaces, nics[..count]);
+    let there = started(&members.there.0).await;
+    soon(there.connect(&address)).await.expect("it is there");
+}
+
+#[tokio::test]
+async fn a_node_may_be_looked_for_without_end() {
+    let members = Members::new();
+    let (here, there) = (started(&members.here.0).await, started(&members.there.0).await);
+    members.here.1.wait_peer(members.hosts()[1], Duration::MAX).expect("it is there");
+    soon(here.connect_within(&text(&there), Duration::MAX)).await.expect("it is there");
 }
 
 #[tokio::test]

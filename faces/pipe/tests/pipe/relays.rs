@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 
 use peersock_net as net;
-use peersock_pipe::{Pipe, PipeError, Proto};
+use peersock_pipe::{Filter, Pipe, PipeError, Proto};
 
 use crate::common::{
-    PLACES, close, connected, echo, large, listening, open, pair, patient, read, received, soon, until,
+    Notes, PLACES, close, connected, echo, large, listening, open, pair, patient, read, received, soon, until,
 };
 
 #[tokio::test]
@@ -32,7 +32,10 @@ async fn two_streams_become_a_relay() {
     assert!(inner.pipes().is_empty() && inner.is_running());
     assert_eq!(inner.add_pipe(&outer), Err(PipeError::Closed));
     assert_eq!(inner.add_pipe(&relay), Err(PipeError::NoDestination));
-    close([client, inner, relay, target]).await;
+    let outer = connected(&target).await;
+    soon(inner.close()).await;
+    assert_eq!(inner.add_pipe(&outer), Err(PipeError::Closed));
+    close([client, outer, relay, target]).await;
 }
 
 #[tokio::test]
@@ -47,6 +50,33 @@ async fn two_sockets_of_datagrams_become_a_relay() {
     client.send_to("hello", SocketAddr::from(([127, 0, 0, 1], port))).await.expect("a way");
     assert_eq!(received(&client).await, b"hello");
     close([client, inner, outer, target]).await;
+}
+
+#[tokio::test]
+async fn datagrams_that_are_queued_all_go_to_the_relay() {
+    let [target, client] = [listening(Proto::Udp, PLACES[0]).await, listening(Proto::Udp, PLACES[0]).await];
+    let inner = open(Pipe::connect(Proto::Udp, client.local_addr()).options(patient())).await;
+    let outer = connected(&target).await;
+    let notes = Notes::default();
+    let ended = notes.clone();
+    inner.add_end_cb(move |_| ended.add("ended"));
+    let queued = inner.subscribe(Filter::all());
+    let dest = SocketAddr::from(([127, 0, 0, 1], inner.local_addr().port()));
+    for text in ["a", "b", "c"] {
+        client.send_to(text, dest).await.expect("a way");
+    }
+    until(|| queued.len() == 3).await;
+    inner.add_pipe(&outer).expect("it is open");
+    let mut got = Vec::new();
+    for _ in 0..3 {
+        got.push(received(&target).await);
+    }
+    got.sort();
+    assert_eq!(got, [b"a", b"b", b"c"]);
+    // Nothing is left that the end waits for.
+    soon(inner.close()).await;
+    assert_eq!(notes.count("ended"), 1);
+    close([client, outer, target]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
