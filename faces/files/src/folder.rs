@@ -252,10 +252,9 @@ impl Part {
     /// Locks an open file, of which nothing is known yet. `None` if it lost its name before the lock was there: another receiver has
     /// finished it, so that it is not to be written any more, or has removed it.
     fn hold(file: File, parent: &OwnedFd, name: &str) -> io::Result<Option<Part>> {
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) => return Err(busy()),
-            // Some file systems have no locks; then nobody is kept from writing.
-            Ok(()) | Err(_) => {}
+        // Some file systems have no locks; then nobody is kept from writing.
+        if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
+            return Err(busy());
         }
         let part = Part { file, length: 0, parent: parent.try_clone()?, name: name.to_owned() };
         Ok(part.has_its_name()?.then_some(part))
