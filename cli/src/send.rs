@@ -43,8 +43,8 @@ const NAMED: usize = 10;
 /// served at that time have ended; with --keep it goes on until Ctrl-C. Folders are sent with all that is in
 /// them: empty folders, times, the permission to run, and symbolic links that stay inside. Other links,
 /// pipes, devices, sockets, and names with backslashes or control characters (those that change the direction
-/// of text are among them) are left out, and said to be so. A file that changes while it is sent is an error at
-/// both ends, and nothing of it is taken for complete.
+/// of text are among them) are left out, and said to be so. A file that changes while it is sent is an error
+/// at both ends, and nothing of it is taken for complete.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -89,8 +89,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let again = code.clone();
     let session = Session::open_as(&args.underlay, meeting.network, identity, move |signal, _| {
         stdio::note(format_args!(
-            "stopped; `peersock send --code {}` with the same files, or that code in {SEND_CODE_VARIABLE}, lets \
-             receivers go on that do not have everything",
+            "stopped; `peersock send --code {}` with the same files, or that code in {SEND_CODE_VARIABLE}, \
+             lets receivers go on that do not have everything",
             again.to_text().as_str()
         ));
         128 + signal

@@ -249,7 +249,7 @@ fn busy() -> io::Error {
 }
 
 impl Part {
-    /// Locks an open file, of which nothing is known yet. `None` if it lost its name before the lock was there: another receiver has
+    /// Locks an open file. `None` if it lost its name before the lock was there: another receiver has
     /// finished it, so that it is not to be written any more, or has removed it.
     fn hold(file: File, parent: &OwnedFd, name: &str) -> io::Result<Option<Part>> {
         // Some file systems have no locks; then nobody is kept from writing.

@@ -42,8 +42,8 @@ pub struct Greeted<'a, S: Stream> {
 /// Greets a receiver, and waits for its greeting.
 ///
 /// # Errors
-/// [`SendError::Wire`]: it does not greet within [`GREETING`], is another program or speaks another version, or
-/// the stream has failed. The receiver is told what this end does not understand.
+/// [`SendError::Wire`]: it does not greet within [`GREETING`], is another program or speaks another version,
+/// or the stream has failed. The receiver is told what this end does not understand.
 pub fn greet<S: Stream>(stream: &S) -> Result<Greeted<'_, S>, SendError> {
     let mut greeted = Greeted {
         stream,
@@ -85,8 +85,8 @@ impl<S: Stream> Greeted<'_, S> {
     }
 }
 
-/// Tells a receiver that has not greeted yet why it is not served, and whether it should come back soon. Waits
-/// until it has heard that and ended the stream, for [`FAREWELL`](crate::limits::FAREWELL) at most.
+/// Tells a receiver that has not greeted yet why it is not served, and whether it should come back soon.
+/// Waits until it has heard that and ended the stream, for [`FAREWELL`](crate::limits::FAREWELL) at most.
 pub fn refuse<S: Stream>(stream: &mut S, reason: &str, again: bool) {
     let reason = printable(reason);
     let told = wire::write_greeting(stream)

@@ -14,8 +14,9 @@
 //! ```
 //!
 //! There is no round trip for each file. Both ends may say at any time why they give up. [`send()`] and
-//! [`receive`] do one receipt over any [`Stream`]; who calls them connects, and repeats what broke off. A sender
-//! that looks through its files for each receiver does so after [`greet`], and then calls [`Greeted::send`].
+//! [`receive`] do one receipt over any [`Stream`]; who calls them connects, and repeats what broke off. A
+//! sender that looks through its files for each receiver does so after [`greet`], then calls
+//! [`Greeted::send`].
 //!
 //! The receiver opens every path beneath its [`Folder`] step by step without following symbolic links, and
 //! writes to a name of its own that becomes the final one when the hash of the whole file is right. Bytes

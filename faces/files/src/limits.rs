@@ -56,7 +56,7 @@ pub fn wanted_within(entries: usize, bytes: u64) -> Duration {
 /// How long the other end may take to end the stream once it was told why this end gives up.
 pub const FAREWELL: Duration = Duration::from_secs(5);
 
-/// The most bytes that are read after this end has given up, to hear the other end's end of the stream: 64 MiB.
+/// The most bytes that are read after this end has given up, until the other end ends the stream: 64 MiB.
 pub const DRAINED: u64 = 64 << 20;
 
 /// The most partial files that are gone on with in one receipt; further ones begin anew. So many small files

@@ -57,8 +57,8 @@ impl<E: Into<SendError>> From<E> for Stop {
     }
 }
 
-/// Sends what `source` has to one receiver, and waits until it says that everything is written: [`greet`], then
-/// [`Greeted::send`].
+/// Sends what `source` has to one receiver, and waits until it says that everything is written: [`greet`],
+/// then [`Greeted::send`].
 ///
 /// # Errors
 /// [`SendError`]. The receiver is told the reason if that is this end's.

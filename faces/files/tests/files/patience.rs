@@ -153,7 +153,8 @@ fn a_refusal_leaves_nothing_unread() {
     scene.write("file", b"content");
     let source = scene.source(&["file"]);
     let failed = |reason: &str, again| FromSender::Failed { reason: reason.into(), again }.to_frame();
-    let refusals: [(&dyn Fn(&mut UnixStream), Vec<u8>); 3] = [
+    type Greets<'a> = &'a dyn Fn(&mut UnixStream);
+    let refusals: [(Greets<'_>, Vec<u8>); 3] = [
         (&|here| refuse(here, "busy", true), failed("busy", true)),
         (&|here| greet(&*here).unwrap().refuse("gone", false), failed("gone", false)),
         (
