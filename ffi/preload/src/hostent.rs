@@ -259,7 +259,10 @@ thread_local! {
     // Programs look for the name that they have got for an address, so each function has its own.
     // SAFETY: zeros are a `hostent` and characters.
     static BY_NAME: UnsafeCell<Kept> = const { UnsafeCell::new(unsafe { std::mem::zeroed() }) };
-    // SAFETY: the same.
+}
+
+thread_local! {
+    // SAFETY: zeros are a `hostent` and characters.
     static BY_ADDRESS: UnsafeCell<Kept> = const { UnsafeCell::new(unsafe { std::mem::zeroed() }) };
 }
 
