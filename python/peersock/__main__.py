@@ -20,8 +20,8 @@ EXAMPLES = """examples:
   python -m peersock id"""
 
 
-#: Options of `run` that have a value behind them.
-_VALUED = ("-n", "--network", "--secret-file", "--state", "--interface", "--bind")
+#: Options of `run`, without their dashes, that have a value behind them.
+_VALUED = ("n", "network", "secret-file", "state", "interface", "bind")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -165,7 +165,7 @@ def _with_roots(arguments: Sequence[str]) -> list[str]:
         if word == "--root" and left:
             word = f"--root={left.pop(0)}"
         found.append(word)
-        if word in _VALUED and left:
+        if word.lstrip("-") in _VALUED and left:
             found.append(left.pop(0))
     return found
 
