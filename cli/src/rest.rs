@@ -53,7 +53,7 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with = "token_file")]
     no_token: bool,
 
-    /// Let web pages of this origin (SCHEME://HOST[:PORT]) use the node; may be given several times
+    /// Let web pages of this origin (SCHEME://HOST:PORT) use the node; may be given several times
     #[arg(long = "origin", value_name = "URL")]
     origins: Vec<Origin>,
 
