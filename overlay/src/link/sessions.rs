@@ -261,7 +261,9 @@ impl Link {
 
     /// Takes out the sessions that `newest`, just confirmed, makes obsolete: older ones of another instance
     /// of the peer, the oldest over the limit, and those that the peer did not choose when it chose `newest`.
-    /// Answers to its initiations that crossed ours are not among these: it may yet use one.
+    /// Answers to initiations of the same instance that crossed ours are not among these: it may yet use one.
+    /// An instance that is still there after it has lost its session by this asks for a new one, which shows
+    /// that there are two.
     fn take_obsolete(&mut self, newest: &Session, instance: u64) -> Vec<Arc<Session>> {
         let confirmed = self.sessions.iter().filter(|live| live.session.is_confirmed()).count();
         let mut surplus = confirmed.saturating_sub(MAX_CONFIRMED);
@@ -270,7 +272,7 @@ impl Link {
                 return false;
             }
             if !live.session.is_confirmed() {
-                return !newest.is_initiator();
+                return !newest.is_initiator() || live.instance != instance;
             }
             let over = surplus > 0;
             surplus -= usize::from(over);

@@ -50,6 +50,42 @@ fn a_peer_and_both_nodes_notice_where_the_nodes_do_not_hear_each_other() {
     }
 }
 
+/// The handshakes of all three cross each other: whichever sessions come of it, the peer does not keep one with
+/// each of the two.
+#[test]
+fn a_peer_notices_however_handshakes_cross() {
+    for seed in 0..100u64 {
+        let mut net = Net::new();
+        net.add(1);
+        net.add(2);
+        let copy = net.add_copy(2, 4002);
+        net.join(0, &open_network());
+        net.run(Duration::from_secs(1));
+        net.join(1, &open_network());
+        net.run(Duration::from_millis(seed % 8));
+        net.join(copy, &open_network());
+        let mut random = seed;
+        for step in 0..9_000 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            net.latency = Duration::from_micros(100 + (random >> 33) % if seed % 2 == 0 { 5_000 } else { 1_500 });
+            if step % 1_000 == 0 {
+                for (from, to) in [(1, 0), (copy, 0)] {
+                    net.send(from, to, b"it is me");
+                }
+                // Who has no answer asks whether the path is still there, and that is answered.
+                for node in [1, copy] {
+                    let endpoint = &mut net.nodes[node].endpoint;
+                    for peer in endpoint.peers() {
+                        endpoint.path_suspected(net.now, &peer.peer);
+                    }
+                }
+            }
+            net.run(Duration::from_millis(1));
+        }
+        assert!(net.counter(0, "peers_at_two_places") > 0, "seed {seed}");
+    }
+}
+
 #[test]
 fn restarts_and_roaming_are_nothing_of_the_kind() {
     let mut net = Net::connected_pair();
