@@ -67,7 +67,8 @@ fn a_peer_notices_however_handshakes_cross() {
         let mut random = seed;
         for step in 0..9_000 {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            net.latency = Duration::from_micros(100 + (random >> 33) % if seed % 2 == 0 { 5_000 } else { 1_500 });
+            net.latency =
+                Duration::from_micros(100 + (random >> 33) % if seed % 2 == 0 { 5_000 } else { 1_500 });
             if step % 1_000 == 0 {
                 for (from, to) in [(1, 0), (copy, 0)] {
                     net.send(from, to, b"it is me");
