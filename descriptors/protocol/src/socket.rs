@@ -264,13 +264,19 @@ impl<'fd> Socket<'fd> {
     /// Those of getsockopt(2).
     pub fn take_error(&self) -> Result<Option<Errno>, Errno> {
         // The node first: what it is about to do to its end when it is asked, it has done when it answers.
-        let node = match self.ask(Request::TakeError(self.which())) {
+        let node = self.error_of_node();
+        let kernel = sockopt::socket_error(self.fd)?.err();
+        // The node may have ended the connection since its answer. The kernel knows only that it has.
+        let node = node.or_else(|| kernel.and_then(|_| self.error_of_node()));
+        Ok(node.or(kernel))
+    }
+
+    fn error_of_node(&self) -> Option<Errno> {
+        match self.ask(Request::TakeError(self.which())) {
             Ok(Reply::Error(errno)) if errno != 0 => Some(Errno::from_raw_os_error(errno)),
             Err(Errno::NETDOWN) => Some(Errno::NETDOWN),
             _ => None,
-        };
-        let kernel = sockopt::socket_error(self.fd)?.err();
-        Ok(node.or(kernel))
+        }
     }
 
     /// ENETDOWN if the node has ended the socket: it was stopped, or has left the network that the socket is

@@ -134,6 +134,27 @@ fn who_sees_that_a_socket_was_refused_can_write_to_it_and_is_told_why() {
     }
 }
 
+/// Who asks without waiting may ask just when the node gives the connection up: between the answers of the
+/// node and the kernel.
+#[test]
+fn whoever_asks_all_the_time_why_a_socket_was_refused_is_told_once() {
+    let (a, b) = Served::pair();
+    for _ in 0..1_000 {
+        let fd = a.socket(SocketFlags::NONBLOCK);
+        let socket = overlay(&fd);
+        assert_eq!(errno(socket.connect(Some(SocketAddr::new(b.ip(), 9)))), Errno::INPROGRESS);
+        let until = Instant::now() + Duration::from_secs(20);
+        let told = loop {
+            if let Some(error) = socket.take_error().expect("an answer") {
+                break error;
+            }
+            assert!(Instant::now() < until);
+        };
+        assert_eq!(told, Errno::CONNREFUSED);
+        assert_eq!(socket.take_error(), Ok(None));
+    }
+}
+
 /// Who looks as soon as it is writable, too, before the kernel has an error to tell.
 #[test]
 fn whoever_finds_a_refused_socket_writable_is_told_why_once() {
