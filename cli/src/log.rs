@@ -17,8 +17,22 @@ use crate::style;
 const VARIABLE: &str = "PEERSOCK_LOG";
 
 /// The crates that log. A target is one of them, or a module in one.
-const TARGETS: [&str; 6] =
-    ["peersock", "peersock_overlay", "peersock_proxy", "peersock_rest", "peersock_root", "peersock_stack"];
+const TARGETS: [&str; 10] = [
+    "peersock",
+    "peersock_datapath",
+    "peersock_descriptors",
+    "peersock_dht",
+    "peersock_nat",
+    "peersock_overlay",
+    "peersock_proxy",
+    "peersock_rest",
+    "peersock_root",
+    "peersock_streams",
+];
+
+/// What one -v shows.
+const ONCE: &str =
+    "info,peersock_overlay=debug,peersock_root=debug,peersock::driver=debug,peersock_datapath=debug";
 
 /// Is never shown: the STUN library warns of each malformed datagram, which anybody can send, and has keys in
 /// its spans.
@@ -67,7 +81,7 @@ fn by_count(verbose: u8) -> EnvFilter {
     without_silent(EnvFilter::new(match verbose {
         // What the libraries of others warn of is in words that are not for people, and may be said for ever.
         0 => "off,peersock=warn",
-        1 => "info,peersock_overlay=debug,peersock_root=debug,peersock::driver=debug,peersock_datapath=debug",
+        1 => ONCE,
         2 => "debug",
         _ => "trace",
     }))
@@ -127,6 +141,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn whatever_logs_can_be_asked_for() {
+        parse(ONCE).expect("what -v shows");
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        for target in &TARGETS[1..] {
+            let name = target.trim_start_matches("peersock_").replace("descriptors", "server");
+            let folders = ["", "faces/", "descriptors/"].map(|group| root.join(format!("{group}{name}")));
+            let manifest =
+                folders.iter().find_map(|folder| std::fs::read_to_string(folder.join("Cargo.toml")).ok());
+            let manifest = manifest.unwrap_or_else(|| panic!("{target} is no crate"));
+            assert!(manifest.contains("\ntracing"), "{target} does not log");
+        }
+    }
+
+    #[test]
     fn the_stun_library_is_silent() {
         let texts = ["trace", "warn", "peersock=info,debug"].map(|text| parse(text).expect("a filter"));
         for filter in (0..5).map(by_count).chain(texts) {
@@ -157,7 +185,7 @@ mod tests {
             "off",
             "peersock=debug",
             "peersock_overlay::endpoint=trace,warn",
-            "info, peersock_stack",
+            "info, peersock_nat",
             "peersock[span{a=1}]=info",
             "[span]=debug",
         ] {

@@ -180,6 +180,9 @@ pub(crate) struct Traffic {
     pub(crate) sent_bytes: u64,
     pub(crate) received_packets: u64,
     pub(crate) received_bytes: u64,
+    /// Earlier versions do not tell.
+    #[serde(default)]
+    pub(crate) lost_packets: u64,
 }
 
 impl Answer {

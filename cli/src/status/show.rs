@@ -322,8 +322,12 @@ pub(crate) fn conflict(other: &Conflict) -> String {
 }
 
 fn both_ways(traffic: &Traffic) -> String {
+    let lost = match traffic.lost_packets {
+        0 => String::new(),
+        lost => format!(", {lost} lost"),
+    };
     format!(
-        "{} in ({}), {} out ({})",
+        "{} in ({}{lost}), {} out ({})",
         bytes(traffic.received_bytes),
         counted(traffic.received_packets, "packet"),
         bytes(traffic.sent_bytes),

@@ -4,11 +4,13 @@ use std::collections::HashMap;
 
 use crate::status::{Look, Traffic};
 
-/// Bytes per second.
+/// Bytes per second, and the share of packets that have not come.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Rate {
     pub(super) received: f64,
     pub(super) sent: f64,
+    /// From 0 to 1; `None` if none was sent here, as far as is known.
+    pub(super) loss: Option<f64>,
 }
 
 /// The rates at one look. What is not known is `None`: at the first look, after a restart of the node, and of
@@ -81,9 +83,13 @@ impl Rates {
 
 /// `None` if a counter went back, as when a peer was forgotten and found again.
 fn rate(before: &Traffic, now: &Traffic, seconds: f64) -> Option<Rate> {
+    let received = now.received_packets.saturating_sub(before.received_packets) as f64;
+    // What was late has come.
+    let lost = now.lost_packets.saturating_sub(before.lost_packets) as f64;
     Some(Rate {
         received: now.received_bytes.checked_sub(before.received_bytes)? as f64 / seconds,
         sent: now.sent_bytes.checked_sub(before.sent_bytes)? as f64 / seconds,
+        loss: (received + lost > 0.0).then(|| lost / (received + lost)),
     })
 }
 
@@ -104,7 +110,7 @@ pub(super) mod tests {
         let mut now = look(begin + Duration::from_secs(2), status(12.0, 5000));
         now.answered += Duration::from_secs(1);
         let rates = Rates::between(&before, &now);
-        let rate = Some(Rate { received: 2000.0, sent: 1000.0 });
+        let rate = Some(Rate { received: 2000.0, sent: 1000.0, loss: Some(10.0 / 50.0) });
         assert_eq!((rates.node, rates.network("ff01"), rates.peer("ff01", "bb")), (rate, rate, rate));
         assert_eq!(rates.counters(&["tcp_retransmits"]), Some(2000.0));
         assert_eq!(rates.counters(&["tcp_retransmits", "new"]), None);
@@ -141,7 +147,7 @@ pub(super) mod tests {
         let now = look(begin + Duration::from_secs(1), now);
         let rates = Rates::between(&before, &now);
         assert_eq!(rates.peer("ff01", "bb"), None);
-        assert_eq!(rates.node, Some(Rate { received: 1000.0, sent: 500.0 }));
+        assert_eq!(rates.node, Some(Rate { received: 1000.0, sent: 500.0, loss: Some(3.0 / 13.0) }));
     }
 
     pub(in crate::top) fn look(at: Instant, status: Value) -> Look {
@@ -151,7 +157,8 @@ pub(super) mod tests {
 
     pub(in crate::top) fn status(uptime: f64, received: u64) -> Value {
         let traffic = json!({
-            "sent_packets": 1, "sent_bytes": received / 2, "received_packets": 2, "received_bytes": received
+            "sent_packets": 1, "sent_bytes": received / 2, "received_packets": received / 100,
+            "received_bytes": received, "lost_packets": received / 400
         });
         json!({
             "version": "0.1.0", "node_id": "aabbccddee", "uptime_s": uptime, "endpoints": [],

@@ -226,11 +226,11 @@ fn order(sort: Sort, a: &Row<'_>, b: &Row<'_>) -> Ordering {
 }
 
 /// The heads of the columns, what matters most first: narrow terminals show no more than that.
-const COLUMNS: [&str; 11] =
-    ["PEER", "PATH", "RTT", "IN/s", "OUT/s", "SESSION", "SEEN", "IN", "OUT", "STATE", "VIA"];
+const COLUMNS: [&str; 12] =
+    ["PEER", "PATH", "RTT", "IN/s", "OUT/s", "SESSION", "LOSS", "SEEN", "IN", "OUT", "STATE", "VIA"];
 
 /// Columns of numbers, which end in one place.
-const NUMBERS: std::ops::RangeInclusive<usize> = 2..=8;
+const NUMBERS: std::ops::RangeInclusive<usize> = 2..=9;
 
 /// The heads of the columns, and then a line for each peer, whose name has at most so many characters.
 fn rows(peers: &[Row<'_>], with_network: bool, name_width: usize) -> Vec<Line> {
@@ -250,6 +250,7 @@ fn rows(peers: &[Row<'_>], with_network: bool, name_width: usize) -> Vec<Line> {
             speed(rate.map(|rate| rate.received)),
             speed(rate.map(|rate| rate.sent)),
             or_dash(peer.session_age_s.map(age)),
+            or_dash(rate.and_then(|rate| rate.loss).map(percent)),
             or_dash(peer.last_seen_s.map(age)),
             total(|traffic| traffic.received_bytes),
             total(|traffic| traffic.sent_bytes),
@@ -293,6 +294,11 @@ fn shortened(text: &str, most: usize) -> String {
     format!("{begin}…{end}")
 }
 
+/// A share of packets.
+fn percent(share: f64) -> String {
+    format!("{:.1}%", share * 100.0)
+}
+
 fn speed(bytes_per_second: Option<f64>) -> String {
     match bytes_per_second {
         Some(speed) => format!("{}/s", bytes(speed.round() as u64)),
@@ -327,9 +333,17 @@ mod tests {
         let words: Vec<_> = lines[3].split_whitespace().collect();
         assert_eq!(words, COLUMNS);
         let busy = lines[4];
-        for words in
-            ["fd00::2 ", " direct ", "1.5 ms", "1.0 KiB/s", "500 B/s", "2.0 KiB", "1 min 1 s", " connected "]
-        {
+        for words in [
+            "fd00::2 ",
+            " direct ",
+            "1.5 ms",
+            "1.0 KiB/s",
+            "500 B/s",
+            "2.0 KiB",
+            "1 min 1 s",
+            " 23.1% ",
+            " connected ",
+        ] {
             assert!(busy.contains(words), "{words} is not in {busy}");
         }
         assert!(busy.ends_with(" 127.0.0.1:6"), "{busy}");

@@ -181,8 +181,8 @@ typedef struct peersock_peer {
     uint64_t total_received_packets;
     // Bytes received in all of them.
     uint64_t total_received_bytes;
-    // Zero.
-    uint64_t reserved[1];
+    // Packets of the peer that have not come though later ones have: lost on the way, or late.
+    uint64_t total_lost_packets;
 } peersock_peer;
 
 // It is done.

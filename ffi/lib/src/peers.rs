@@ -62,8 +62,8 @@ pub struct peersock_peer {
     pub total_received_packets: u64,
     /// Bytes received in all of them.
     pub total_received_bytes: u64,
-    /// Zero.
-    pub reserved: [u64; 1],
+    /// Packets of the peer that have not come though later ones have: lost on the way, or late.
+    pub total_lost_packets: u64,
 }
 
 /// There is a session with the peer.
@@ -230,6 +230,6 @@ fn describe(peer: &PeerStatus) -> peersock_peer {
         total_sent_bytes: peer.total_traffic.sent_bytes,
         total_received_packets: peer.total_traffic.received_packets,
         total_received_bytes: peer.total_traffic.received_bytes,
-        reserved: [0; 1],
+        total_lost_packets: peer.total_traffic.lost_packets,
     }
 }

@@ -100,6 +100,9 @@ pub struct SessionStats {
     pub received_packets: u64,
     /// Bytes of these.
     pub received_bytes: u64,
+    /// Packets that the peer has sealed before others that came, and that have not come themselves: lost on
+    /// the way, or late. Probes of datagram sizes that the path does not carry are among them.
+    pub lost_packets: u64,
 }
 
 impl SessionStats {
@@ -109,6 +112,7 @@ impl SessionStats {
         self.sent_bytes += other.sent_bytes;
         self.received_packets += other.received_packets;
         self.received_bytes += other.received_bytes;
+        self.lost_packets += other.lost_packets;
     }
 }
 
@@ -245,6 +249,7 @@ impl Session {
             sent_bytes: self.sealing.volume.bytes(),
             received_packets: received.packets,
             received_bytes: received.bytes,
+            lost_packets: received.window.next().saturating_sub(received.packets),
         }
     }
 

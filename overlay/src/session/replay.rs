@@ -44,6 +44,11 @@ impl ReplayWindow {
         Ok(())
     }
 
+    /// One more than the highest counter marked.
+    pub(super) fn next(&self) -> u64 {
+        self.next
+    }
+
     /// Makes `counter` the highest and clears the words that this brings into the window.
     fn advance(&mut self, counter: u64) {
         let (old, new) = (self.next.saturating_sub(1) / WORD, counter / WORD);

@@ -26,8 +26,13 @@ fn packets_pass_in_both_directions_with_every_suite() {
                 assert_eq!(open(to, &datagram), Ok(plaintext));
             }
         }
-        let expected =
-            SessionStats { sent_packets: 5, sent_bytes: 66_441, received_packets: 5, received_bytes: 66_441 };
+        let expected = SessionStats {
+            sent_packets: 5,
+            sent_bytes: 66_441,
+            received_packets: 5,
+            received_bytes: 66_441,
+            lost_packets: 0,
+        };
         assert_eq!(pair.a.stats(), expected);
         assert_eq!(pair.b.stats(), expected);
     }

@@ -134,6 +134,32 @@ fn members_of_a_static_network_are_never_forgotten() {
     assert_eq!(shown, [(Some("m2"), true, true, true), (Some("m3"), true, false, false)]);
 }
 
+/// What is late is not lost for ever.
+#[test]
+fn what_does_not_come_is_counted_and_not_what_is_late() {
+    let mut net = Net::connected_pair();
+    let before = info(&net, 1).traffic.lost_packets;
+    let lost = |net: &Net| info(net, 1).traffic.lost_packets - before;
+    let from = net.nodes[0].socket;
+    for _ in 0..5 {
+        net.filter = Box::new(move |sent| sent.from != from);
+        net.send(0, 1, b"lost");
+        net.filter = Box::new(|_| true);
+        net.send(0, 1, b"after it");
+        net.run(Duration::from_millis(100));
+    }
+    assert_eq!(lost(&net), 5);
+
+    net.latency = Duration::from_millis(200);
+    net.send(0, 1, b"late");
+    net.latency = Duration::from_millis(1);
+    net.send(0, 1, b"overtakes it");
+    net.run(Duration::from_millis(50));
+    assert_eq!(lost(&net), 6);
+    net.run(Duration::from_millis(200));
+    assert_eq!(lost(&net), 5);
+}
+
 #[test]
 fn traffic_adds_up_over_sessions() {
     let mut net = Net::connected_pair();
@@ -151,6 +177,7 @@ fn traffic_adds_up_over_sessions() {
     assert!(receiver.traffic.received_packets > 40 && receiver.traffic.received_bytes >= bytes);
     assert_eq!(receiver.traffic.received_packets + lost_probes(&net), sender.traffic.sent_packets);
     assert_eq!(net.nodes[0].endpoint.networks()[0].traffic, sender.traffic);
+    assert!(receiver.traffic.lost_packets <= lost_probes(&net), "{:?}", receiver.traffic);
     let seen = receiver.last_seen.expect("packets came");
     assert!(net.now - seen <= Duration::from_secs(16), "{:?}", net.now - seen);
 }

@@ -97,6 +97,9 @@ pub struct Traffic {
     pub received_packets: u64,
     /// Bytes received.
     pub received_bytes: u64,
+    /// Packets that the other side has sent before others that came, and that have not come themselves: lost
+    /// on the way, or late. Probes of datagram sizes that the path does not carry are among them.
+    pub lost_packets: u64,
 }
 
 impl Status {
@@ -160,6 +163,7 @@ impl From<SessionStats> for Traffic {
             sent_bytes: stats.sent_bytes,
             received_packets: stats.received_packets,
             received_bytes: stats.received_bytes,
+            lost_packets: stats.lost_packets,
         }
     }
 }
@@ -171,6 +175,7 @@ impl Traffic {
             sent_bytes: self.sent_bytes + other.sent_bytes,
             received_packets: self.received_packets + other.received_packets,
             received_bytes: self.received_bytes + other.received_bytes,
+            lost_packets: self.lost_packets + other.lost_packets,
         }
     }
 }

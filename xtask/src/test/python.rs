@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 
 use super::command::{run, works};
 use super::outcome::Outcome;
@@ -119,7 +120,8 @@ fn pytest(python: &Path, folder: &Path, workspace: &Workspace) -> Result<Outcome
     let junit = folder.join("junit.xml");
     let _ = fs::remove_file(&junit);
     let mut command = tests(python, folder)?;
-    command.args(["-m", "pytest", "-q", "-p", "no:cacheprovider", "--junitxml"]).arg(&junit);
+    command.args(["-m", "pytest", "-q", "-p", "no:cacheprovider", "--numprocesses"]).arg(workers());
+    command.args(["--dist", "worksteal", "--junitxml"]).arg(&junit);
     command.env("PEERSOCK_PROGRAM", workspace.target.join("debug/peersock"));
     let (success, _) = run(command)?;
     let xml = fs::read_to_string(junit).map_err(|_| "pytest did not run")?;
@@ -128,6 +130,11 @@ fn pytest(python: &Path, folder: &Path, workspace: &Workspace) -> Result<Outcome
         outcome.add(Outcome::failed("pytest, before or after its tests"));
     }
     Ok(outcome)
+}
+
+/// Processes that share the tests. They wait for most of their time.
+fn workers() -> String {
+    thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 4)).to_string()
 }
 
 /// Runs in a copy of the tests that has no package beside it: what is tested is the wheel.

@@ -17,8 +17,11 @@ const IGNORE: &str = concat!("#[", "ignore");
 /// How the reasons of those tests begin that this step runs.
 const SLOW: &str = "cargo xtask test --only slow:";
 
+/// How the reasons of those begin of which `cargo xtask cells` runs all.
+const CELLS: &str = "cargo xtask cells:";
+
 /// How other reasons may begin: what runs these tests.
-const ELSEWHERE: [&str; 2] = ["cargo xtask cells:", "run by the test above:"];
+const ELSEWHERE: [&str; 2] = [CELLS, "run by the test above:"];
 
 /// The tests that `cargo xtask cells` runs, or another test does, as nextest has it.
 const OTHERS: &str = "not (test(/^cells::/) or test(=tls::roots_in_an_environment_of_their_own))";
@@ -30,17 +33,25 @@ struct Ignored {
     reason: String,
 }
 
-/// The tests that this step runs, each with its reason, as skipped.
+/// The tests that this step runs, each with its reason, and all cells together, as skipped.
 ///
 /// # Errors
 ///
 /// When a source file cannot be read.
 pub(super) fn skipped(workspace: &Workspace) -> Result<Outcome> {
     let mut outcome = Outcome::default();
+    let mut has_cells = false;
     for package in &workspace.packages {
-        for ignored in ignored_in(package)?.iter().filter(|ignored| ignored.reason.starts_with(SLOW)) {
-            outcome.add(Outcome::skipped(&format!("{} {}", package.name, ignored.name), &*ignored.reason));
+        for ignored in ignored_in(package)? {
+            has_cells |= ignored.reason.starts_with(CELLS);
+            if ignored.reason.starts_with(SLOW) {
+                outcome.add(Outcome::skipped(&format!("{} {}", package.name, ignored.name), ignored.reason));
+            }
         }
+    }
+    if has_cells {
+        let reason = format!("{CELLS} all of them; some are tried without it");
+        outcome.add(Outcome::skipped("natlab's other cells", reason));
     }
     Ok(outcome)
 }

@@ -71,7 +71,7 @@ const PEER_GAUGES: [Column<PeerStatus>; 5] = [
     },
 ];
 
-const PEER_COUNTERS: [Column<PeerStatus>; 4] = [
+const PEER_COUNTERS: [Column<PeerStatus>; 5] = [
     Column {
         name: "peersock_peer_sent_packets_total",
         help: "Packets sent in all sessions with the peer since the node learned of it.",
@@ -91,6 +91,11 @@ const PEER_COUNTERS: [Column<PeerStatus>; 4] = [
         name: "peersock_peer_received_bytes_total",
         help: "Bytes of these packets.",
         value: |peer| Some(peer.total_traffic.received_bytes.into()),
+    },
+    Column {
+        name: "peersock_peer_lost_packets_total",
+        help: "Packets of the peer that have not come, or not yet, though later ones have.",
+        value: |peer| Some(peer.total_traffic.lost_packets.into()),
     },
 ];
 
