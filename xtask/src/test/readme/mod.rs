@@ -26,7 +26,7 @@ use crate::{Result, root};
 const PROGRAMS: &[&str] = &["cargo", "cc", "curl", "export", "peersock", "pip", "python", "tar"];
 
 /// What the text calls by its name and nobody types so: it has to be told more.
-const NAMES: &[&str] = &["peersock network", "peersock run"];
+const NAMES: &[&str] = &["peersock network", "peersock rest", "peersock run"];
 
 /// Commands that are not run here, and why.
 const ELSEWHERE: &[(&str, &str)] = &[
