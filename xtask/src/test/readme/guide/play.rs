@@ -38,6 +38,7 @@ cargo() {
   until [ "$1" = -- ] || [ $# = 1 ]; do shift; done; shift
   "$EXAMPLES/$example" "$@"
 }
+set -a
 "#;
 
 /// Which tour.
@@ -189,7 +190,8 @@ impl Running {
         let file = |suffix: &str| folder.join(format!(".{terminal}.{suffix}"));
         let (state, status, text) = (file("state"), file("status"), file("command"));
         let _ = fs::remove_file(&status);
-        // Variables and the folder are the terminal's, and so those of its next command.
+        // Variables and the folder are the terminal's, and so those of its next command: all of them are
+        // exported, since what is not is not written down.
         let (state, ended) = (state.display(), status.display());
         let script = format!(
             "{PRELUDE}[ ! -e '{state}' ] || . '{state}'\n{command}\nstatus=$?\n\
@@ -293,7 +295,7 @@ one two
 ```
 ```console one
 $ mkdir inner
-$ cd inner; word=kept; export word
+$ cd inner; word=kept
 $ cat ../page
 <first> two
 $ echo $word <first>
