@@ -313,12 +313,15 @@ impl Tally {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let received = self.round_trips.len();
+        let requests = if self.sent == 1 { "request" } else { "requests" };
+        let replies = if received == 1 { "reply" } else { "replies" };
         write!(
             f,
-            "--- {} ping statistics ---\n{} requests transmitted, {} replies received, {:.0}% loss, time {:.0} ms",
+            "--- {} ping statistics ---\n{} {requests} transmitted, {received} {replies} received, \
+             {:.0}% loss, time {:.0} ms",
             self.address,
             self.sent,
-            self.round_trips.len(),
             self.loss_percent(),
             millis(self.begin.elapsed())
         )?;
@@ -348,6 +351,11 @@ mod tests {
     fn the_summary_counts_what_was_lost() {
         let mut tally = Tally::new("fd00::1".parse().unwrap());
         assert!(tally.summary().is_none());
+        tally.sending();
+        tally.round_trips.push(Duration::from_millis(1));
+        let text = tally.to_string();
+        assert!(text.contains("1 request transmitted, 1 reply received, 0% loss"), "{text}");
+        let mut tally = Tally::new("fd00::1".parse().unwrap());
         for millis in [4, 1, 2] {
             tally.sending();
             tally.round_trips.push(Duration::from_millis(millis));

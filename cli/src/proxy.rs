@@ -81,7 +81,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let stopper = proxy.stopper();
     let network = serving.session.network.id();
     stdio::note(format_args!(
-        "a proxy for SOCKS5 and HTTP into network {network}; http:// for socks5h:// is as good"
+        "a proxy for SOCKS5 and HTTP into network {network}; programs without SOCKS take http:// for socks5h://"
     ));
     serving.run(&lines, stopper, proxy.run())
 }

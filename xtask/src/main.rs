@@ -60,6 +60,9 @@ enum Task {
     /// Set a network device's offloads (used by `bench` inside its namespaces)
     #[command(hide = true)]
     Offloads(bench::OffloadOptions),
+    /// Play one of the guide's tours in this folder (used by `test` inside its namespaces)
+    #[command(hide = true)]
+    Tour(test::TourOptions),
 }
 
 fn main() -> ExitCode {
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
         Task::Header => header::write().map(|()| true),
         Task::Install(options) => install::run(&options).map(|()| true),
         Task::Dist(options) => dist::run(&options).map(|()| true),
+        Task::Tour(options) => with_cleanup(|| test::play(&options)),
         Task::Offloads(options) => bench::set_offloads(&options).map(|()| true),
     };
     match result {

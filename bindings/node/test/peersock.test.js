@@ -267,9 +267,9 @@ test('the program of the README runs as it stands there', () => {
   fs.mkdirSync(path.join(folder, 'node_modules'));
   fs.symlinkSync(path.join(__dirname, '..'), path.join(folder, 'node_modules/peersock'));
   fs.writeFileSync(path.join(folder, 'program.mjs'), program);
-  const { stdout, stderr } = spawnSync(process.execPath, ['program.mjs'], { cwd: folder, encoding: 'utf8' });
+  const run = spawnSync(process.execPath, ['program.mjs'], { cwd: folder, encoding: 'utf8' });
   fs.rmSync(folder, { recursive: true });
-  assert.strictEqual(stdout, 'hello\n', stderr);
+  assert.deepStrictEqual([run.stdout, run.stderr, run.status], ['hello\n', '', 0]);
 });
 
 test('both nodes end', async () => {

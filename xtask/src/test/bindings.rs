@@ -15,6 +15,9 @@ use crate::{Result, root};
 const NODE_FILES: &[&str] =
     &["addon.c", "build.sh", "index.js", "index.d.ts", "package.json", "README.md", "test"];
 
+/// What the package for Go consists of.
+const GO_FILES: &[&str] = &["address.go", "go.mod", "node.go", "socket.go", "README.md"];
+
 /// Builds and tests the packages.
 ///
 /// # Errors
@@ -171,6 +174,13 @@ fn program(name: &str, arguments: &[&str]) -> Command {
 
 fn pkg_config_path(folder: &Path) -> PathBuf {
     folder.join("prefix/lib/pkgconfig")
+}
+
+/// Copies the packages' own files, without what was built among them.
+pub(super) fn copy_packages(folder: &Path) -> Result<()> {
+    let own = root().join("bindings");
+    copy(&own.join("node"), &folder.join("node"), NODE_FILES)?;
+    copy(&own.join("go"), &folder.join("go"), GO_FILES)
 }
 
 /// Copies files, and folders of files, by their names.

@@ -31,6 +31,7 @@ mod workspace;
 
 use ahead::Ahead;
 use outcome::Outcome;
+pub(crate) use readme::{TourOptions, play};
 use steps::{SLOW, STEPS};
 use workspace::Workspace;
 

@@ -61,7 +61,11 @@ pub(super) const STEPS: &[Step] = &[
     },
     Step { name: "simulation", what: "both cores in virtual time, random seeds", run: simulation },
     Step { name: "demo", what: "two real processes on this machine, end to end", run: demo },
-    Step { name: "readme", what: "every command of the README, run as it stands there", run: readme::check },
+    Step {
+        name: "readme",
+        what: "every command of the README and the guide's tours, run as they stand there",
+        run: readme::check,
+    },
     Step {
         name: "dist",
         what: "packages and archives, each installed where there is nothing else",

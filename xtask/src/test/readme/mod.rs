@@ -1,18 +1,20 @@
-//! The README's commands, run as they stand there.
+//! The README's commands, run as they stand there; and the guide's tours ([`guide`]).
 //!
 //! Every command is found in the README itself: the lines of its `sh` blocks, and what its text has in
 //! backticks that begins with one of [`PROGRAMS`]. [`TRIES`] says how each is tried. A command that no entry
 //! knows fails, as does an entry without a command. The scripts get the commands as arguments and `eval`
 //! them; where the README writes a placeholder, a script puts in what stands for it.
 
+mod guide;
 mod tries;
 
 use std::collections::BTreeSet;
 use std::env;
 use std::fs;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 
+pub(crate) use guide::{Options as TourOptions, play};
 use tries::{PRELUDE, TRIES, Try};
 
 use super::command::{run_for_status, works};
@@ -24,7 +26,7 @@ use crate::{Result, root};
 const PROGRAMS: &[&str] = &["cargo", "cc", "curl", "export", "peersock", "pip", "python", "tar"];
 
 /// What the text calls by its name and nobody types so: it has to be told more.
-const NAMES: &[&str] = &["peersock network", "peersock run"];
+const NAMES: &[&str] = &["peersock network", "peersock rest", "peersock run"];
 
 /// Commands that are not run here, and why.
 const ELSEWHERE: &[(&str, &str)] = &[
@@ -35,12 +37,12 @@ const ELSEWHERE: &[(&str, &str)] = &[
 /// What every script needs.
 const BASICS: [&str; 2] = ["bash", "timeout"];
 
-/// Tries all commands.
+/// Tries all commands, and then the guide's tours with what they have installed.
 pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
     let found = commands(&fs::read_to_string(root().join("README.md"))?);
     let mut outcome = unknown(&found);
-    let scratch = workspace.target.join("readme");
-    let _ = fs::remove_dir_all(&scratch);
+    let scratch = Scratch::new(workspace.target.join("readme"));
+    let _ = fs::remove_dir_all(&scratch.folder);
     for entry in TRIES {
         let name = format!("README: {}", entry.name);
         let matches: Vec<_> = entry.commands.iter().map(|start| begin_with(&found, start)).collect();
@@ -55,55 +57,98 @@ pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
         let arguments: Vec<&str> = matches.iter().map(|found| found[0].as_str()).collect();
         outcome.add(attempt(entry, &name, &arguments, &scratch)?);
     }
+    outcome.add(guide::check(workspace, &scratch)?);
     if outcome.failed.is_empty() {
-        let _ = fs::remove_dir_all(&scratch);
+        let _ = fs::remove_dir_all(&scratch.folder);
     }
     Ok(outcome)
 }
 
-fn attempt(entry: &Try, name: &str, arguments: &[&str], scratch: &Path) -> Result<Outcome> {
-    let (place, home) = (scratch.join(entry.name.replace(' ', "-")), scratch.join("home"));
+fn attempt(entry: &Try, name: &str, arguments: &[&str], scratch: &Scratch) -> Result<Outcome> {
+    let place = scratch.folder.join(entry.name.replace(' ', "-"));
     fs::create_dir_all(&place)?;
-    fs::create_dir_all(&home)?;
+    fs::create_dir_all(&scratch.home)?;
     let mut command = Command::new("timeout");
     command.arg(if entry.builds { "1200" } else { "300" });
     if !entry.builds {
-        const ALONE: [&str; 6] = ["unshare", "--net", "--pid", "--mount-proc", "--fork", "--kill-child"];
-        let mut probe = Command::new(ALONE[0]);
-        probe.args(&ALONE[1..]).args(["ip", "link", "set", "lo", "up"]);
-        if !works(probe) {
-            return Ok(Outcome::skipped(name, "needs root and iproute2, for a network of its own"));
-        }
-        command.args(ALONE).args(["sh", "-c", "ip link set lo up && exec \"$@\"", "sh"]);
+        let Some(alone) = Alone::new() else { return Ok(Outcome::skipped(name, Alone::WITHOUT)) };
+        alone.wrap(&mut command);
     }
-    let script = home.join(entry.name);
+    let script = scratch.home.join(entry.name);
     fs::write(&script, format!("{PRELUDE}{}", entry.script))?;
-    command.arg("bash").arg(script).args(arguments);
-    // Nothing of the user's is touched, and nothing of it helps.
-    let path = env::var_os("PATH").unwrap_or_default();
-    let own = [home.join("venv/bin"), scratch.join("installed/bin")];
-    let system = ["/usr/sbin".into()];
-    let path = env::join_paths(own.into_iter().chain(env::split_paths(&path)).chain(system))?;
-    let real = env::home_dir().unwrap_or_default();
-    for (variable, folder) in [("CARGO_HOME", ".cargo"), ("RUSTUP_HOME", ".rustup")] {
-        if env::var_os(variable).is_none() && real.join(folder).is_dir() {
-            command.env(variable, real.join(folder));
-        }
-    }
-    for variable in ["XDG_STATE_HOME", "XDG_CACHE_HOME", "PKG_CONFIG_PATH", "LD_LIBRARY_PATH"] {
-        command.env_remove(variable);
-    }
-    for (variable, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PEERSOCK_")) {
-        command.env_remove(variable);
-    }
-    command.env("CARGO_INSTALL_ROOT", scratch.join("installed")).env("PATH", path);
-    command.env("HOME", &home).env("ROOT", root()).current_dir(&place);
+    command.arg("bash").arg(script).args(arguments).current_dir(&place);
+    scratch.set_environment(&mut command)?;
     let (status, output) = run_for_status(command)?;
     Ok(match status.code() {
         Some(0) => Outcome::passed(),
         Some(77) => Outcome::skipped(name, output.lines().last().unwrap_or("no reason was given")),
         _ => Outcome::failed(name),
     })
+}
+
+/// Where commands are tried, with a home of their own.
+struct Scratch {
+    folder: PathBuf,
+    home: PathBuf,
+}
+
+impl Scratch {
+    fn new(folder: PathBuf) -> Scratch {
+        Scratch { home: folder.join("home"), folder }
+    }
+
+    /// Nothing of the user's is touched, and nothing of it helps.
+    fn set_environment(&self, command: &mut Command) -> Result<()> {
+        let path = env::var_os("PATH").unwrap_or_default();
+        let system = ["/usr/sbin".into()];
+        let path = env::join_paths(self.own().into_iter().chain(env::split_paths(&path)).chain(system))?;
+        let real = env::home_dir().unwrap_or_default();
+        for (variable, folder) in [("CARGO_HOME", ".cargo"), ("RUSTUP_HOME", ".rustup")] {
+            if env::var_os(variable).is_none() && real.join(folder).is_dir() {
+                command.env(variable, real.join(folder));
+            }
+        }
+        for variable in ["XDG_STATE_HOME", "XDG_CACHE_HOME", "PKG_CONFIG_PATH", "LD_LIBRARY_PATH"] {
+            command.env_remove(variable);
+        }
+        for (variable, _) in
+            env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PEERSOCK_"))
+        {
+            command.env_remove(variable);
+        }
+        command.env("CARGO_INSTALL_ROOT", self.folder.join("installed")).env("PATH", path);
+        command.env("HOME", &self.home).env("ROOT", root());
+        Ok(())
+    }
+
+    /// Folders of programs that were installed here.
+    fn own(&self) -> [PathBuf; 2] {
+        [self.home.join("venv/bin"), self.folder.join("installed/bin")]
+    }
+
+    fn is_installed(&self, program: &str) -> bool {
+        self.own().iter().any(|folder| folder.join(program).is_file())
+    }
+}
+
+/// What gives a command a network of its own, with the loopback interface alone.
+struct Alone;
+
+impl Alone {
+    const COMMAND: [&str; 6] = ["unshare", "--net", "--pid", "--mount-proc", "--fork", "--kill-child"];
+    const WITHOUT: &str = "needs root and iproute2, for a network of its own";
+
+    /// None if this user cannot.
+    fn new() -> Option<Alone> {
+        let mut probe = Command::new(Self::COMMAND[0]);
+        probe.args(&Self::COMMAND[1..]).args(["ip", "link", "set", "lo", "up"]);
+        works(probe).then_some(Alone)
+    }
+
+    /// What follows runs there.
+    fn wrap(&self, command: &mut Command) {
+        command.args(Self::COMMAND).args(["sh", "-c", "ip link set lo up && exec \"$@\"", "sh"]);
+    }
 }
 
 /// The README's commands that no entry knows, and entries without a command.

@@ -225,7 +225,7 @@ END
     },
     Try {
         name: "a node by HTTP",
-        commands: &["peersock rest -n", "curl -u", "peersock rest"],
+        commands: &["peersock rest -n office.toml", "curl -u"],
         needs: &["curl"],
         builds: false,
         // The state directory is where the README has it.

@@ -1,0 +1,219 @@
+//! The guide's tours: what they have typed is typed, and what is shown is compared.
+//!
+//! `docs/GUIDE.md` says in its own words how its blocks are to be read; [`tour`] takes them from the text,
+//! [`play`] plays one in a network namespace that has the loopback interface alone, by a hidden command of
+//! this program, and [`expected`] compares lines.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+
+mod expected;
+mod play;
+mod tour;
+
+pub(crate) use play::{Options, play};
+
+use super::{Alone, Scratch, is_installed};
+use crate::test::command::{run, run_for_status, works};
+use crate::test::outcome::Outcome;
+use crate::test::{bindings, workspace::Workspace};
+use crate::{Result, cargo, root};
+
+/// The guide, in the project's folder.
+const GUIDE: &str = "docs/GUIDE.md";
+
+/// What every tour needs.
+const BASICS: [&str; 6] = ["bash", "peersock", "script", "sed", "stty", "timeout"];
+
+/// What the tours call the project's folder, which lies beside the one in which they are.
+const CHECKOUT: &str = "peersock";
+
+/// Programs of the project's that a tour runs by cargo.
+const EXAMPLES: [&str; 4] = ["echo", "echo_client_async", "echo_server", "pipe_node"];
+
+/// Plays all tours, with what the README's commands have installed.
+///
+/// # Errors
+///
+/// When the guide cannot be understood, or a folder not be made.
+pub(super) fn check(workspace: &Workspace, scratch: &Scratch) -> Result<Outcome> {
+    let guide = root().join(GUIDE);
+    let tours = tour::read(&fs::read_to_string(&guide)?)?;
+    let folder = scratch.folder.join("guide");
+    fs::create_dir_all(&folder)?;
+    // Cargo may replace this program's file while it runs.
+    let player = folder.join("xtask");
+    fs::copy("/proc/self/exe", &player)?;
+    let mut outcome = Outcome::default();
+    let mut has_examples = None;
+    for tour in &tours {
+        let name = format!("guide: {}", tour.title);
+        if let Some(reason) = missing(&tour.needs, scratch) {
+            outcome.add(Outcome::skipped(&name, reason));
+            continue;
+        }
+        let Some(alone) = Alone::new() else {
+            outcome.add(Outcome::skipped(&name, Alone::WITHOUT));
+            continue;
+        };
+        if has_examples.is_none() && tour.needs.iter().any(|need| need == "cargo") {
+            has_examples = Some(examples()?);
+        }
+        if has_examples == Some(false) {
+            outcome.add(Outcome::failed(format!("{name}: the examples do not build")));
+            continue;
+        }
+        let place = folder.join(tour.title.split('.').next().unwrap_or(&tour.title));
+        let work = place.join("work");
+        fs::create_dir_all(&work)?;
+        checkout(&place.join(CHECKOUT))?;
+        let mut command = Command::new("timeout");
+        command.arg("600");
+        alone.wrap(&mut command);
+        command.arg(&player).arg("tour").arg(&guide).arg(&tour.title).current_dir(work);
+        scratch.set_environment(&mut command)?;
+        command.env("EXAMPLES", workspace.target.join("debug/examples"));
+        // Go has its standard library to build, and nothing to load.
+        command.env("GOCACHE", workspace.target.join("bindings/go"));
+        command.env("GOPROXY", "off").env("GOTOOLCHAIN", "local").env("GOFLAGS", "");
+        command.env("npm_config_offline", "true").env("npm_config_update_notifier", "false");
+        command.env("NO_COLOR", "1").env("TERM", "xterm").env("LC_ALL", "C.UTF-8");
+        let (status, output) = run_for_status(command)?;
+        let is_played = status.success() && output.lines().last() == Some(play::DONE);
+        outcome.add(Outcome::of(name, is_played));
+    }
+    Ok(outcome)
+}
+
+/// What a tour needs and is not there.
+fn missing(needs: &[String], scratch: &Scratch) -> Option<String> {
+    BASICS.into_iter().chain(needs.iter().map(String::as_str)).find_map(|need| reason(need, scratch))
+}
+
+/// Why a tour that needs this cannot be played here, if it cannot.
+fn reason(need: &str, scratch: &Scratch) -> Option<String> {
+    let (is_there, reason) = match need {
+        // Neither is called: the examples are built beforehand, and the test has all rights.
+        "cargo" | "sudo" => (true, String::new()),
+        "libpeersock" => {
+            let file = scratch.home.join(".local/lib/pkgconfig/peersock.pc");
+            (file.exists(), "the C library was not installed".to_owned())
+        }
+        "import peersock" => {
+            let mut python = Command::new(scratch.home.join("venv/bin/python"));
+            python.args(["-c", need]);
+            (works(python), "the Python package was not installed".to_owned())
+        }
+        "/dev/net/tun" => (Path::new(need).exists(), format!("{need} is not there")),
+        program => {
+            let is_there = scratch.is_installed(program) || is_installed(program);
+            (is_there, format!("{program} is not installed"))
+        }
+    };
+    (!is_there).then_some(reason)
+}
+
+/// Builds the examples, with the features that they have for all tests.
+fn examples() -> Result<bool> {
+    let mut command = cargo();
+    command.args(["build", "--workspace"]);
+    command.args(EXAMPLES.iter().flat_map(|example| ["--example", example]));
+    Ok(run(command)?.0)
+}
+
+/// The project's folder as a reader has it. What is built within the packages for other languages does not
+/// come into ours.
+fn checkout(folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder)?;
+    for entry in fs::read_dir(root())? {
+        let entry = entry?;
+        if entry.file_name() != "bindings" && entry.file_name() != "target" {
+            symlink(entry.path(), folder.join(entry.file_name()))?;
+        }
+    }
+    bindings::copy_packages(&folder.join("bindings"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::PathBuf;
+
+    use super::super::commands;
+    use super::*;
+
+    fn guide() -> String {
+        fs::read_to_string(root().join(GUIDE)).expect("there is one")
+    }
+
+    #[test]
+    fn the_guide_is_understood() {
+        let tours = tour::read(&guide()).expect("it is understood");
+        let titles: BTreeSet<_> = tours.iter().map(|tour| &tour.title).collect();
+        assert_eq!(titles.len(), tours.len(), "no two tours have the same heading");
+        assert!(tours.iter().all(|tour| !tour.steps.is_empty()));
+    }
+
+    #[test]
+    fn what_the_guide_installs_is_tried_with_the_readme() {
+        let readme = commands(&fs::read_to_string(root().join("README.md")).expect("there is one"));
+        let unknown: Vec<_> = tour::readme_commands(&guide()).difference(&readme).cloned().collect();
+        assert_eq!(unknown, [""; 0]);
+    }
+
+    #[test]
+    fn programs_of_the_guide_are_the_projects() {
+        for tour in tour::read(&guide()).expect("it is understood") {
+            for step in &tour.steps {
+                let tour::Step::File { name, text } = step else { continue };
+                if let Ok(own) = fs::read_to_string(root().join(name)) {
+                    assert_eq!(*text, own, "{name}");
+                }
+                let page = match name.as_str() {
+                    "main.go" => "bindings/go/README.md",
+                    "main.mjs" => "bindings/node/README.md",
+                    _ => continue,
+                };
+                let page = fs::read_to_string(root().join(page)).expect("there is one");
+                assert!(page.contains(text), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn its_links_lead_somewhere() {
+        let guide = guide();
+        // As GitHub makes them of headings.
+        let anchor = |heading: &str| {
+            let kept = heading.chars().filter(|c| c.is_alphanumeric() || *c == ' ' || *c == '-');
+            kept.collect::<String>().to_lowercase().replace(' ', "-")
+        };
+        let anchors = |text: &str| -> BTreeSet<_> {
+            text.lines().filter_map(|line| line.strip_prefix("## ")).map(anchor).collect()
+        };
+        for link in guide.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link) {
+            let (file, place) = link.split_once('#').unwrap_or((link, ""));
+            let text = match file {
+                "" => Ok(guide.clone()),
+                file => fs::read_to_string(root().join("docs").join(file)),
+            };
+            let text = text.unwrap_or_else(|error| panic!("{link}: {error}"));
+            assert!(place.is_empty() || anchors(&text).contains(place), "{link}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_told() {
+        let scratch = Scratch::new(PathBuf::from("/nonexistent"));
+        assert_eq!(reason("cargo", &scratch), None);
+        for (need, wanted) in [
+            ("no-such-program", "no-such-program is not installed"),
+            ("libpeersock", "the C library was not installed"),
+            ("import peersock", "the Python package was not installed"),
+        ] {
+            assert_eq!(reason(need, &scratch).as_deref(), Some(wanted));
+        }
+    }
+}

@@ -1,0 +1,362 @@
+//! Plays one tour as its reader would: each terminal is a terminal, in which bash runs one command after
+//! another.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::fs;
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use peersock_primitives::sync;
+
+use super::expected::{Match, Names, compare, fill_in, shown};
+use super::tour::{self, Step, Then};
+use crate::cleanup::Guard;
+use crate::{Result, root};
+
+/// How long a line may take to come, and a command to end. Only one that never does takes as long.
+const PATIENCE: Duration = Duration::from_secs(60);
+const WAIT_STEP: Duration = Duration::from_millis(5);
+
+/// The last line that is printed of a tour that is as the guide says.
+pub(super) const DONE: &str = "all as the guide says";
+
+/// What stands before each command. The test is the administrator already, and the examples are built
+/// already: cargo alone would choose other features for them, and build most dependencies again.
+const PRELUDE: &str = r#"
+stty -echo cols 120 rows 40
+set -o pipefail
+sudo() { "$@"; }
+cargo() {
+  local example; example=$(printf '%s\n' "$*" | sed -n 's/^run -q .*--example \([a-z_]*\).*/\1/p')
+  [ -n "$example" ] || { echo "nobody knows how to try 'cargo $*'" >&2; return 1; }
+  until [ "$1" = -- ] || [ $# = 1 ]; do shift; done; shift
+  "$EXAMPLES/$example" "$@"
+}
+set -a
+"#;
+
+/// Which tour.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// The guide
+    guide: PathBuf,
+    /// The heading of the tour
+    title: String,
+}
+
+/// Plays a tour in this folder. False if something is not as the guide says.
+///
+/// # Errors
+///
+/// When there is no such tour, or a file cannot be written.
+pub(crate) fn play(options: &Options) -> Result<bool> {
+    let tours = tour::read(&fs::read_to_string(&options.guide)?)?;
+    let found = tours.into_iter().find(|tour| tour.title == options.title);
+    let tour = found.ok_or_else(|| format!("the guide has no '{}'", options.title))?;
+    let is_as_said = play_in(&env::current_dir()?, &tour.steps);
+    if is_as_said {
+        println!("{DONE}");
+    }
+    Ok(is_as_said)
+}
+
+fn play_in(folder: &Path, steps: &[Step]) -> bool {
+    let folder = folder.to_owned();
+    let mut player = Player { names: Names::new(), terminals: BTreeMap::new(), folder };
+    for step in steps {
+        if let Err(error) = player.take(step) {
+            println!("NOT AS THE GUIDE SAYS: {error}");
+            return false;
+        }
+    }
+    true
+}
+
+struct Player {
+    names: Names,
+    terminals: BTreeMap<String, Running>,
+    folder: PathBuf,
+}
+
+impl Player {
+    fn take(&mut self, step: &Step) -> Result<()> {
+        match step {
+            Step::File { name, text } => self.file(name, text),
+            Step::Type { terminal, command, shown, then } => {
+                let command = fill_in(command, &self.names);
+                println!("{terminal}$ {command}");
+                let running = Running::start(&self.folder, terminal, &command)?;
+                self.terminals.insert(terminal.clone(), running);
+                self.see(terminal, shown, *then)
+            }
+            Step::Continue { terminal, interrupt, shown, then } => {
+                if *interrupt {
+                    println!("{terminal}$ ^C");
+                    let running = self.running(terminal)?;
+                    running.was_interrupted = true;
+                    running.interrupt()?;
+                }
+                self.see(terminal, shown, *then)
+            }
+        }
+    }
+
+    /// Examples of the project stand in the guide as they are; all else is made by the reader.
+    fn file(&self, name: &str, text: &str) -> Result<()> {
+        if let Ok(own) = fs::read_to_string(root().join(name)) {
+            let is_same = own == text;
+            return if is_same { Ok(()) } else { Err(format!("{name} has another text here").into()) };
+        }
+        let path = self.folder.join(name);
+        fs::create_dir_all(path.parent().unwrap_or(&self.folder))?;
+        Ok(fs::write(path, text)?)
+    }
+
+    fn running(&mut self, terminal: &str) -> Result<&mut Running> {
+        Ok(self.terminals.get_mut(terminal).ok_or("nothing runs there")?)
+    }
+
+    /// Waits until a terminal shows the lines, and, if it is to, for the command's end.
+    fn see(&mut self, terminal: &str, expected: &[String], then: Then) -> Result<()> {
+        let names = self.names.clone();
+        let running = self.running(terminal)?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let has_ended = running.has_ended()?;
+            let lines = running.lines(has_ended);
+            let is_over = Instant::now() >= deadline;
+            let found = match then {
+                // What comes next may be there already.
+                Then::GoesOn => (0..=lines.len()).find_map(|count| whole(expected, &lines[..count], &names)),
+                Then::Ends if has_ended => whole(expected, &lines, &names),
+                Then::Ends => None,
+            };
+            if let Some((count, names)) = found {
+                running.seen += count;
+                lines[..count].iter().for_each(|line| println!("{terminal}| {line}"));
+                let status = if then == Then::Ends { running.status()? } else { 0 };
+                self.names = names;
+                return match status {
+                    0 => Ok(()),
+                    _ => Err(format!("it has ended with status {status}").into()),
+                };
+            }
+            if has_ended || is_over || compare(expected, &lines, &names) == Match::No {
+                return Err(difference(expected, &lines, has_ended).into());
+            }
+            thread::sleep(WAIT_STEP);
+        }
+    }
+}
+
+/// How many lines there are, and the names, if these are all that was expected.
+fn whole(expected: &[String], lines: &[String], names: &Names) -> Option<(usize, Names)> {
+    match compare(expected, lines, names) {
+        Match::Whole(names) => Some((lines.len(), names)),
+        Match::Beginning | Match::No => None,
+    }
+}
+
+fn difference(expected: &[String], lines: &[String], has_ended: bool) -> String {
+    let list = |lines: &[String]| lines.iter().map(|line| format!("\n  {line}")).collect::<String>();
+    let (expected, lines) = (list(expected), list(lines));
+    let end = if has_ended { "and has ended" } else { "and goes on" };
+    format!("it shows{lines}\n{end}, where the guide has{expected}")
+}
+
+/// A command in a terminal.
+struct Running {
+    child: Child,
+    /// Until it has ended.
+    guard: Option<Guard>,
+    stdin: ChildStdin,
+    output: Arc<Mutex<Vec<u8>>>,
+    reader: Option<JoinHandle<io::Result<()>>>,
+    /// How many lines of the output were looked at.
+    seen: usize,
+    /// Where its status is written.
+    status: PathBuf,
+    was_interrupted: bool,
+}
+
+impl Running {
+    fn start(folder: &Path, terminal: &str, command: &str) -> Result<Running> {
+        let file = |suffix: &str| folder.join(format!(".{terminal}.{suffix}"));
+        let (state, status, text) = (file("state"), file("status"), file("command"));
+        let _ = fs::remove_file(&status);
+        // Variables and the folder are the terminal's, and so those of its next command: all of them are
+        // exported, since what is not is not written down.
+        let (state, ended) = (state.display(), status.display());
+        let script = format!(
+            "{PRELUDE}[ ! -e '{state}' ] || . '{state}'\n{command}\nstatus=$?\n\
+             {{ export -p; printf 'cd %q\\n' \"$PWD\"; }} > '{state}'\necho $status > '{ended}'\n"
+        );
+        fs::write(&text, script)?;
+        let mut script = Command::new("script");
+        script.args(["-q", "-f", "-c", &format!("bash '{}'", text.display()), "/dev/null"]);
+        script.current_dir(folder).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        let (mut child, guard) = Guard::spawn(&mut script)?;
+        let stdin = child.stdin.take().ok_or("it is piped")?;
+        let mut stdout = child.stdout.take().ok_or("it is piped")?;
+        let output = Arc::new(Mutex::new(Vec::new()));
+        let shared = Arc::clone(&output);
+        let reader = thread::spawn(move || {
+            let mut piece = [0; 4096];
+            loop {
+                match stdout.read(&mut piece)? {
+                    0 => return Ok(()),
+                    count => sync::lock(&shared).extend_from_slice(&piece[..count]),
+                }
+            }
+        });
+        Ok(Running {
+            child,
+            guard: Some(guard),
+            stdin,
+            output,
+            reader: Some(reader),
+            seen: 0,
+            status,
+            was_interrupted: false,
+        })
+    }
+
+    fn interrupt(&mut self) -> io::Result<()> {
+        self.stdin.write_all(b"\x03")
+    }
+
+    /// Whether it has ended, and all its output is there.
+    fn has_ended(&mut self) -> Result<bool> {
+        if self.reader.is_none() {
+            return Ok(true);
+        }
+        if self.child.try_wait()?.is_none() {
+            return Ok(false);
+        }
+        if let Some(guard) = self.guard.take() {
+            guard.disarm();
+        }
+        if let Some(reader) = self.reader.take() {
+            reader.join().map_err(|_| "its output was lost")??;
+        }
+        Ok(true)
+    }
+
+    /// The lines that were not looked at. One that does not end yet may change.
+    fn lines(&self, has_ended: bool) -> Vec<String> {
+        let output = String::from_utf8_lossy(&sync::lock(&self.output)).into_owned();
+        let (whole, rest) = output.rsplit_once('\n').map_or(("", &*output), |(whole, rest)| (whole, rest));
+        let mut lines: Vec<_> = match output.contains('\n') {
+            true => whole.split('\n').map(shown).collect(),
+            false => Vec::new(),
+        };
+        let rest = shown(rest);
+        if has_ended && !rest.is_empty() {
+            lines.push(rest);
+        }
+        lines.split_off(self.seen.min(lines.len()))
+    }
+
+    /// How it has ended. With what status a command ends that was stopped is its own affair.
+    fn status(&self) -> Result<i32> {
+        if self.was_interrupted {
+            return Ok(0);
+        }
+        let status = fs::read_to_string(&self.status).map_err(|_| "the terminal was closed")?;
+        Ok(status.trim().parse()?)
+    }
+}
+
+impl Drop for Running {
+    /// Ends the terminal, and what runs in it.
+    fn drop(&mut self) {
+        drop(self.guard.take());
+        let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GUIDE: &str = "
+## Tour
+Needs nothing.
+
+The file `page`:
+```text page
+one two
+```
+```console one
+$ mkdir inner
+$ cd inner; word=kept
+$ cat ../page
+<first> two
+$ echo $word <first>
+kept one
+$ cat
+```
+```console two
+$ tail -n 5 page; echo no new line | tr -d '\\n'
+one …
+no new line
+```
+```console one
+^C
+$ pwd | grep -o inner
+inner
+$ echo early; echo late
+early
+```
+```console one
+late
+```
+";
+
+    /// Whether a guide's tour is as it says; nothing where a terminal cannot be made.
+    fn is_as_said(guide: &str) -> Option<bool> {
+        let mut script = Command::new("script");
+        script.args(["-q", "-c", "bash -c 'stty -echo'", "/dev/null"]).stdin(Stdio::null());
+        if !script.output().is_ok_and(|output| output.status.success()) {
+            println!("SKIP tours: bash, script or stty is not installed");
+            return None;
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        let tours = tour::read(guide).expect("it is well-formed");
+        Some(play_in(folder.path(), &tours[0].steps))
+    }
+
+    #[test]
+    fn a_tour_is_played_as_its_reader_would() {
+        assert_ne!(is_as_said(GUIDE), Some(false));
+    }
+
+    #[test]
+    fn whatever_is_different_is_found() {
+        for (is, is_not) in [
+            ("<first> two", "<first> three"),
+            ("kept one", "kept two"),
+            ("\nearly\n", "\n"),
+            ("\ninner\n", "\ninner\nmore\n"),
+            ("\nlate\n", "\nlater\n"),
+            ("$ mkdir inner", "$ false"),
+        ] {
+            let guide = GUIDE.replacen(is, is_not, 1);
+            assert_ne!(guide, GUIDE);
+            assert_ne!(is_as_said(&guide), Some(true), "{is_not}");
+        }
+    }
+
+    #[test]
+    fn an_own_file_of_the_project_has_its_text() {
+        let guide =
+            "\n## Tour\nNeeds nothing.\n\nIt is `rustfmt.toml`:\n```toml rustfmt.toml\nnothing\n```\n";
+        assert_ne!(is_as_said(guide), Some(true));
+    }
+}

@@ -1,0 +1,234 @@
+//! What the guide's tours consist of, taken from its text.
+
+#[cfg(test)]
+use std::collections::BTreeSet;
+
+use crate::Result;
+
+/// One of the guide's sections with something to do.
+#[derive(Debug)]
+pub(super) struct Tour {
+    /// Its heading.
+    pub(super) title: String,
+    /// What its line `Needs` names, in the order of the line.
+    pub(super) needs: Vec<String>,
+    pub(super) steps: Vec<Step>,
+}
+
+/// What is done, or seen.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Step {
+    /// A file with this text lies in the folder, or is one of the project's.
+    File { name: String, text: String },
+    /// A command is typed in a terminal, and the lines are shown.
+    Type { terminal: String, command: String, shown: Vec<String>, then: Then },
+    /// A command that goes on shows more, after Ctrl-C or by itself.
+    Continue { terminal: String, interrupt: bool, shown: Vec<String>, then: Then },
+}
+
+/// What a command does when it has shown its lines.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Then {
+    Ends,
+    /// Its terminal has more of it further down.
+    GoesOn,
+}
+
+/// Where the tours begin, and the headings of each.
+const HEADING: &str = "\n## ";
+
+/// With which the line begins that says what a tour needs.
+const NEEDS: &str = "Needs ";
+
+/// Reads the guide.
+///
+/// # Errors
+///
+/// When a block is of no known kind, or nobody is told the name of a file.
+pub(super) fn read(guide: &str) -> Result<Vec<Tour>> {
+    let mut tours = Vec::new();
+    for section in guide.split(HEADING).skip(1) {
+        // The text begins with the end of the heading's line: a block may stand right below.
+        let (title, text) = section.split_at(section.find('\n').unwrap_or(section.len()));
+        let needs = text.lines().find_map(|line| line.strip_prefix(NEEDS));
+        let needs = needs.map(|needs| needs.split('`').skip(1).step_by(2).map(str::to_owned).collect());
+        let steps = steps(text).map_err(|error| format!("{title}: {error}"))?;
+        match needs {
+            Some(needs) => tours.push(Tour { title: title.to_owned(), needs, steps }),
+            None if steps.is_empty() => {}
+            None => return Err(format!("{title}: it has no line that begins with '{NEEDS}'").into()),
+        }
+    }
+    Ok(tours)
+}
+
+/// The lines of the blocks of `sh`, which are the README's and tried with it.
+#[cfg(test)]
+pub(super) fn readme_commands(guide: &str) -> BTreeSet<String> {
+    let blocks = blocks(guide).into_iter().filter(|block| block.info == "sh");
+    blocks.flat_map(|block| block.text.lines().map(str::to_owned).collect::<Vec<_>>()).collect()
+}
+
+struct Block<'a> {
+    /// What stands behind the fence.
+    info: &'a str,
+    text: &'a str,
+    /// The line of text before it.
+    before: &'a str,
+}
+
+fn blocks(text: &str) -> Vec<Block<'_>> {
+    let parts: Vec<_> = text.split("\n```").collect();
+    let mut found = Vec::new();
+    for number in (1..parts.len()).step_by(2) {
+        let (info, text) = parts[number].split_once('\n').unwrap_or((parts[number], ""));
+        let before = parts[number - 1].trim_end().lines().last().unwrap_or("");
+        found.push(Block { info: info.trim(), text, before });
+    }
+    found
+}
+
+fn steps(text: &str) -> Result<Vec<Step>> {
+    let mut steps = Vec::new();
+    for block in blocks(text) {
+        match block.info.split_once(' ') {
+            Some(("console", terminal)) => console(terminal, block.text, &mut steps)?,
+            Some((_, name)) if !block.before.contains(&format!("`{name}`")) => {
+                return Err(format!("the line before the file {name} does not name it").into());
+            }
+            Some((_, name)) => {
+                steps.push(Step::File { name: name.to_owned(), text: format!("{}\n", block.text) });
+            }
+            None if block.info == "sh" => {}
+            None => return Err(format!("nobody tries a block of '{}'", block.info).into()),
+        }
+    }
+    Ok(steps)
+}
+
+/// Takes a terminal's lines: `$ ` stands before commands, `^C` is Ctrl-C, and `$` alone is the prompt that
+/// is back. A block that begins otherwise is more of the last command's.
+fn console(terminal: &str, text: &str, steps: &mut Vec<Step>) -> Result<()> {
+    let terminal = || terminal.to_owned();
+    let mut fresh = true;
+    for line in text.lines() {
+        if let Some(command) = line.strip_prefix("$ ") {
+            let command = command.to_owned();
+            steps.push(Step::Type { terminal: terminal(), command, shown: Vec::new(), then: Then::Ends });
+        } else if line == "$" || line == "^C" || fresh {
+            go_on(&terminal(), steps)?;
+            let interrupt = line == "^C";
+            let shown = if interrupt || line == "$" { Vec::new() } else { vec![line.to_owned()] };
+            steps.push(Step::Continue { terminal: terminal(), interrupt, shown, then: Then::Ends });
+        } else if let Some(Step::Type { shown, .. } | Step::Continue { shown, .. }) = steps.last_mut() {
+            shown.push(line.to_owned());
+        }
+        fresh = false;
+    }
+    Ok(())
+}
+
+/// The last command of a terminal does not end yet.
+fn go_on(wanted: &str, steps: &mut [Step]) -> Result<()> {
+    let last = steps.iter_mut().rev().find_map(|step| match step {
+        Step::Type { terminal, then, .. } | Step::Continue { terminal, then, .. } => {
+            (terminal == wanted).then_some(then)
+        }
+        Step::File { .. } => None,
+    });
+    *last.ok_or_else(|| format!("terminal {wanted} has no command that goes on"))? = Then::GoesOn;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GUIDE: &str = "# Guide
+
+```sh
+cargo install
+```
+
+## Table
+
+Nothing to do.
+
+## 1. A tour
+
+Needs `curl` and `python3`.
+
+The file `page.html`:
+
+```html page.html
+<p>
+```
+
+```console one
+$ serve page.html
+serving
+```
+
+```console two
+$ fetch
+<p>
+$ true
+```
+
+It says who came, and is stopped:
+
+```console one
+a client
+^C
+bye
+```
+";
+
+    #[test]
+    fn a_tour_is_read() {
+        let tours = read(GUIDE).expect("it is well-formed");
+        assert_eq!(tours.len(), 1);
+        assert_eq!(tours[0].title, "1. A tour");
+        assert_eq!(tours[0].needs, ["curl", "python3"]);
+        let typed = |terminal: &str, command: &str, shown: &[&str], then| Step::Type {
+            terminal: terminal.to_owned(),
+            command: command.to_owned(),
+            shown: shown.iter().map(ToString::to_string).collect(),
+            then,
+        };
+        let more = |interrupt, shown: &str, then| Step::Continue {
+            terminal: "one".to_owned(),
+            interrupt,
+            shown: vec![shown.to_owned()],
+            then,
+        };
+        let wanted = [
+            Step::File { name: "page.html".to_owned(), text: "<p>\n".to_owned() },
+            typed("one", "serve page.html", &["serving"], Then::GoesOn),
+            typed("two", "fetch", &["<p>"], Then::Ends),
+            typed("two", "true", &[], Then::Ends),
+            more(false, "a client", Then::GoesOn),
+            more(true, "bye", Then::Ends),
+        ];
+        assert_eq!(tours[0].steps, wanted);
+        assert_eq!(readme_commands(GUIDE).into_iter().collect::<Vec<_>>(), ["cargo install"]);
+    }
+
+    #[test]
+    fn what_nobody_would_try_is_an_error() {
+        let refused = |text: &str| read(text).expect_err("it is refused").to_string();
+        assert_eq!(refused("\n## T\nNeeds nothing.\n```text\nx\n```\n"), "T: nobody tries a block of 'text'");
+        assert_eq!(
+            refused("\n## T\nNeeds nothing.\nA file:\n```c a.c\nx\n```\n"),
+            "T: the line before the file a.c does not name it"
+        );
+        assert_eq!(
+            refused("\n## T\n```console one\n$ x\n```\n"),
+            "T: it has no line that begins with 'Needs '"
+        );
+        assert_eq!(
+            refused("\n## T\nNeeds nothing.\n```console one\nx\n```\n"),
+            "T: terminal one has no command that goes on"
+        );
+    }
+}
