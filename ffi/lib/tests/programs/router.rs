@@ -1,5 +1,5 @@
-//! Behind a real router, in network namespaces. It needs root and the program `natlab`; else the test says why it is
-//! skipped.
+//! Behind a real router, in network namespaces. It needs root and the program `natlab`; else the test says
+//! why it is skipped.
 
 use std::process::Command;
 
