@@ -15,7 +15,7 @@ use crate::server::Process;
 #[derive(Args)]
 pub(crate) struct Options {
     /// How many nodes there are when it is measured
-    #[arg(long, value_delimiter = ',', default_value = "1000,10000,50000")]
+    #[arg(long, value_delimiter = ',', default_value = "100,1000,10000,50000")]
     nodes: Vec<u32>,
     /// How long they are idle at the end, seconds
     #[arg(long, default_value_t = 30)]

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use hashbrown::HashTable;
 use peersock_overlay::load::prefix_of;
 use peersock_overlay::wire::{Channel, LookUpKey};
 use peersock_overlay::{NodeId, SessionIndex};
@@ -16,13 +17,17 @@ use crate::client::Client;
 pub(crate) struct Slot(u32);
 
 /// The table. Nothing here is iterated over in the order of a hash, so the same inputs give the same outputs.
+///
+/// `by_source` has slots only, and the client at the slot has the source. As the key of a map a source would
+/// take ten times as much, and a map that has just grown has room for twice as many.
 pub(crate) struct Clients {
     slots: Vec<Option<Box<Client>>>,
     free: Vec<Slot>,
     /// Sorted, for the look-up by the first bytes.
     by_id: BTreeMap<NodeId, Slot>,
     by_index: HashMap<[u8; 3], Slot, Key>,
-    by_source: HashMap<Source, Slot, Key>,
+    by_source: HashTable<Slot>,
+    source_key: Key,
     by_channel: HashMap<u64, Slot, Key>,
     prefixes: HashMap<u64, Prefix, Key>,
     deadlines: BTreeSet<(Nanos, Slot)>,
@@ -44,7 +49,8 @@ impl Clients {
             free: Vec::new(),
             by_id: BTreeMap::new(),
             by_index: HashMap::with_hasher(Key::new(seed, "by_index")),
-            by_source: HashMap::with_hasher(Key::new(seed, "by_source")),
+            by_source: HashTable::new(),
+            source_key: Key::new(seed, "by_source"),
             by_channel: HashMap::with_hasher(Key::new(seed, "by_channel")),
             prefixes: HashMap::with_hasher(Key::new(seed, "prefixes")),
             deadlines: BTreeSet::new(),
@@ -114,7 +120,9 @@ impl Clients {
     }
 
     pub(crate) fn by_source(&self, source: &Source) -> Option<Slot> {
-        self.by_source.get(source).copied()
+        let is_there =
+            |slot: &Slot| self.get(*slot).is_some_and(|client| client.path.as_ref() == Some(source));
+        self.by_source.find(self.source_key.digest(source), is_there).copied()
     }
 
     pub(crate) fn by_channel(&self, channel: Channel) -> Option<Slot> {
@@ -158,7 +166,12 @@ impl Clients {
             self.clear_path(before);
         }
         self.clear_path(slot);
-        self.by_source.insert(path, slot);
+        let Self { slots, source_key, by_source, .. } = self;
+        let hash_of = |slot: &Slot| {
+            let client = slots[slot.0 as usize].as_deref();
+            source_key.digest(client.and_then(|client| client.path).expect("who is in the table has a path"))
+        };
+        by_source.insert_unique(source_key.digest(path), slot, hash_of);
         self.prefixes.entry(prefix_of(path.ip())).or_default().nodes += 1;
         self.proven += 1;
         if let Some(client) = self.get_mut(slot) {
@@ -169,7 +182,9 @@ impl Clients {
     pub(crate) fn clear_path(&mut self, slot: Slot) {
         let Some(path) = self.get_mut(slot).and_then(|client| client.path.take()) else { return };
         self.proven -= 1;
-        self.by_source.remove(&path);
+        if let Ok(entry) = self.by_source.find_entry(self.source_key.digest(path), |other| *other == slot) {
+            entry.remove();
+        }
         let key = prefix_of(path.ip());
         if let Some(prefix) = self.prefixes.get_mut(&key) {
             prefix.nodes -= 1;
@@ -223,5 +238,52 @@ impl Clients {
             self.slots[at].as_ref()?;
             Some((at + 1, Slot(at as u32)))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::sync::LazyLock;
+    use std::time::Duration;
+
+    use peersock_overlay::noise::Timestamp;
+    use peersock_overlay::{Identity, PublicIdentity};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// More than a table has room for at first.
+    static IDENTITIES: LazyLock<Vec<PublicIdentity>> =
+        LazyLock::new(|| (0..100).map(|seed| *Identity::from_seed(&[seed; 32]).public()).collect());
+
+    proptest! {
+        #[test]
+        fn a_source_leads_to_the_client_that_was_last_proven_there(
+            steps in prop::collection::vec((0usize..100, 0u16..120, 0u8..8), 1..400)
+        ) {
+            let mut clients = Clients::new(&[1; 32]);
+            let newest = Timestamp::from_unix(Duration::from_secs(1));
+            let slots: Vec<_> =
+                IDENTITIES.iter().map(|identity| clients.insert(Client::new(*identity, newest))).collect();
+            let mut expected: BTreeMap<Source, Slot> = BTreeMap::new();
+            let source =
+                |port| Source::Udp { socket: 0, remote: SocketAddr::from(([10, 0, 0, 1], port)) };
+            for (at, port, what) in steps {
+                let slot = slots[at];
+                expected.retain(|_, other| *other != slot);
+                if what == 0 {
+                    clients.clear_path(slot);
+                } else {
+                    clients.set_path(slot, source(port));
+                    expected.insert(source(port), slot);
+                }
+            }
+            for port in 0..120 {
+                prop_assert_eq!(clients.by_source(&source(port)), expected.get(&source(port)).copied());
+            }
+            prop_assert_eq!(clients.by_source.len(), expected.len());
+            prop_assert_eq!(clients.proven(), expected.len());
+        }
     }
 }

@@ -72,8 +72,9 @@ fn a_registered_node_costs_less_than_a_kibibyte() {
     let now = Instant::now();
     let mut world = World { root: Root::new(config(), &[1; 32], now, Duration::ZERO), now };
     let mut number = 0u32;
-    // One more than a power of two, where tables have just grown, and a full one.
-    for most in [513, 1025] {
+    // Where hash tables have just grown, which they do when seven eighths of a power of two are full, or half
+    // of that with two entries for each node; and where vectors have.
+    for most in [449, 513, 897, 1025] {
         while number < most {
             let mut seed = [3; 32];
             seed[..4].copy_from_slice(&number.to_be_bytes());

@@ -10,6 +10,7 @@ mod clocks;
 mod common;
 mod copies;
 mod delivery;
+mod dht;
 mod drain;
 mod errors;
 mod files;

@@ -15,12 +15,12 @@ use crate::common::{Finished, Lab, PATIENCE, PORT, Running, peersock, run};
 pub(crate) const FIRST: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 100);
 pub(crate) const NODES: u32 = 20;
 
-/// Gives the lab's node `root` the addresses for a DHT.
-pub(crate) fn add_dht_addresses(nats: &Nats) {
+/// Gives the lab's node `root` the addresses for a DHT of so many nodes.
+pub(crate) fn add_dht_addresses(nats: &Nats, nodes: u32) {
     let add = format!(
         "dev=$(ip -o -4 addr | awk '/203.0.113/ {{ print $2; exit }}'); \
          for i in $(seq 0 {}); do ip addr add 203.0.113.$((100 + i))/24 dev $dev || exit 1; done",
-        NODES - 1
+        nodes - 1
     );
     nats.natlab(&["exec", "root", "--", "sh", "-c", &add]);
 }
@@ -61,7 +61,7 @@ pub(crate) fn wait_for_status(lab: &Lab, node: &str, is_so: impl Fn(&Value) -> b
 fn two_programs_behind_nats_reach_each_other_by_the_dht_alone() {
     let topology = "root=public home=port-restricted work=port-restricted";
     let Some(nats) = Nats::build("by-dht", topology) else { return };
-    add_dht_addresses(&nats);
+    add_dht_addresses(&nats, NODES);
     let dht = nats.within("root", || LocalDht::on_addresses(FIRST, NODES));
     let entries: Vec<_> = dht.entries().iter().map(ToString::to_string).collect();
     let entries = format!("--dht={}", entries.join(","));

@@ -46,7 +46,7 @@ pub(crate) fn send_much(from: &mut Running, to: &Running) {
 /// One side alone has a TURN server. It does not matter which: who listens, or who dials.
 fn meets_by_turn(test: &str, listener_has_it: bool) {
     let Some(nats) = build(test) else { return };
-    add_dht_addresses(&nats);
+    add_dht_addresses(&nats, NODES);
     let dht = nats.within("root", || LocalDht::on_addresses(FIRST, NODES));
     let server = format!("turn:{ACCOUNT}@{}:3478", nats.ip4("relay"));
     let lab = Lab::new();
@@ -139,7 +139,7 @@ fn a_turn_server_carries_what_a_root_does_not_relay() {
 #[test]
 fn a_server_that_refuses_is_named_and_the_allocation_is_given_back_at_the_end() {
     let Some(nats) = build("turn-refuses") else { return };
-    add_dht_addresses(&nats);
+    add_dht_addresses(&nats, NODES);
     let dht = nats.within("root", || LocalDht::on_addresses(FIRST, NODES));
     let lab = Lab::new();
     let node = |name: &str, account: &str| {

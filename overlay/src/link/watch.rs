@@ -145,7 +145,6 @@ impl Link {
         cx.reach.note_asked(self.handle.network(), cx.now);
         let id = cx.core.rng.next_u32();
         self.send_control(cx, session, &place, Control::Probe { id, len: ProbeSize::MIN });
-        self.watch_path(cx);
     }
 
     /// Whether a session that carries nothing but probes is to be replaced. It is in use, too.

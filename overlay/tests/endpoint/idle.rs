@@ -154,22 +154,29 @@ fn both_networks_hear_of_a_peer_that_is_killed_or_started_again_while_it_is_idle
     }
 }
 
+/// The node comes back in the first network, and only later in the second one.
 #[test]
 fn a_network_in_which_the_peer_is_not_any_more_does_not_live_on_what_another_one_hears() {
-    let mut net = pair_at("198.51.100.2:4000");
-    let _watches = in_two_networks(&mut net);
-    net.run(100 * SECOND);
-    // The node comes back in the first network, and only later in the second one.
-    let socket = net.nodes[1].socket;
-    net.restart(1, socket.port(), UNIX_TIME + 300 * SECOND);
-    net.nodes[1].socket = socket;
-    let group: SocketAddr = crate::net::GROUP.parse().expect("an address");
-    net.filter = Box::new(move |datagram| datagram.to != group);
-    net.join(1, &open_network());
-    net.wait(30 * SECOND, |net| gone(net, 0).len() == 1);
-    net.run(40 * SECOND);
-    net.join(1, &second_network());
-    net.wait(30 * SECOND, |net| gone(net, 0).len() == 2);
+    // Whatever the age of the sessions, which are renewed each two minutes: a renewal finds out, too.
+    for idle in [100, 140, 180, 220] {
+        for away in [40, 60, 80] {
+            let mut net = pair_at("198.51.100.2:4000");
+            let _watches = in_two_networks(&mut net);
+            net.run(idle * SECOND);
+            let socket = net.nodes[1].socket;
+            net.restart(1, socket.port(), UNIX_TIME + 300 * SECOND);
+            net.nodes[1].socket = socket;
+            let group: SocketAddr = crate::net::GROUP.parse().expect("an address");
+            net.filter = Box::new(move |datagram| datagram.to != group);
+            net.join(1, &open_network());
+            net.wait(30 * SECOND, |net| gone(net, 0).len() == 1);
+            net.run(away * SECOND);
+            assert_eq!(gone(&net, 0).len(), 1, "idle for {idle} s, away for {away} s");
+            net.join(1, &second_network());
+            let took = net.wait(60 * SECOND, |net| gone(net, 0).len() == 2);
+            assert!(took <= 30 * SECOND, "idle for {idle} s, away for {away} s: {took:?}");
+        }
+    }
 }
 
 #[test]

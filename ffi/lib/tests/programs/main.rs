@@ -5,6 +5,7 @@
 mod build;
 mod delivery;
 mod restarted;
+mod router;
 mod run;
 
 use std::io::{BufRead as _, BufReader, Write as _};
