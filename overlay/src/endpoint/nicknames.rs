@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Endpoint;
-use crate::id::{Nickname, NicknameText};
+use crate::id::{Nickname, NicknameText, NodeId};
 use crate::link::{PeerKey, Timer};
 use crate::roots::{NamedNode, NicknameError, is_current};
 use crate::wire::{NicknameMessage, NicknameOwner, NotFound, RootMessage};
@@ -86,11 +86,7 @@ impl Endpoint {
     /// Tells a root what is due about nicknames, and returns when to look again.
     pub(super) fn step_nicknames(&mut self, now: Instant, key: PeerKey) -> Option<Instant> {
         let (identity, unix_time) = (Arc::clone(&self.core.identity), self.core.clock.unix_time(now));
-        let root = self.roots.get(key)?;
-        if root.guest.is_some() || root.is_unreachable || root.registering.standing(now).is_none() {
-            return None;
-        }
-        let node = root.identity.node_id();
+        let node = self.askable(now, key)?;
         let claims = self.roots.claims.due(key, &identity, &node, unix_time, now);
         let questions = self.roots.questions.due(key, now);
         for message in claims.into_iter().chain(questions) {
@@ -140,12 +136,20 @@ impl Endpoint {
         self.roots.list.iter().filter(|(_, root)| root.guest.is_none()).map(|(key, _)| *key).collect()
     }
 
+    /// The ID of a root of this node's own that can be told something now. Others are as soon as this node is
+    /// registered there.
+    fn askable(&self, now: Instant, key: PeerKey) -> Option<NodeId> {
+        let root = self.roots.get(key).filter(|root| root.guest.is_none() && !root.is_unreachable)?;
+        root.registering.standing(now).map(|_| root.identity.node_id())
+    }
+
     /// Has those looked at that something is due at.
     fn wake_roots(&mut self, now: Instant, roots: &[PeerKey]) {
-        for key in roots {
-            let next = [self.roots.claims.next(*key, now), self.roots.questions.next(*key, now)];
+        for key in roots.iter().filter(|key| self.askable(now, **key).is_some()).copied().collect::<Vec<_>>()
+        {
+            let next = [self.roots.claims.next(key, now), self.roots.questions.next(key, now)];
             if let Some(at) = next.into_iter().flatten().min() {
-                self.core.timers.set_earlier(Timer::Root(*key), at);
+                self.core.timers.set_earlier(Timer::Root(key), at);
             }
         }
     }

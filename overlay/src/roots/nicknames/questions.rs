@@ -106,7 +106,8 @@ impl Questions {
 
     /// What a root was asked and has not answered, by the number of the question.
     pub(crate) fn asked(&self, root: PeerKey, id: u32) -> Option<&NicknameText> {
-        let is_open = |one: &Question| one.at.get(&root).is_some_and(|at| at.tries > 0 && at.answer.is_none());
+        let is_open =
+            |one: &Question| one.at.get(&root).is_some_and(|at| at.tries > 0 && at.answer.is_none());
         self.0.iter().find(|(_, one)| one.id == id && is_open(one)).map(|(text, _)| text)
     }
 
