@@ -26,16 +26,19 @@ impl Root {
         let identity = Identity::from_seed(&[0x99; 32]);
         let key = identity.public().to_string();
         let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let listen = Listen { drain: std::time::Duration::ZERO, ..Listen::on(any) };
-        let server = runtime.block_on(Server::bind(Config::new(Arc::new(identity)), listen));
-        let server = server.expect("free ports");
-        let text = format!("{key}@{}", server.udp_addresses()[0]);
-        let (end, ended) = tokio::sync::oneshot::channel();
+        let (end, ended) = tokio::sync::oneshot::channel::<()>();
+        let (say, said) = std::sync::mpsc::channel();
+        // The tests run in a runtime already.
         let thread = thread::spawn(move || {
-            let end = async { drop(ended.await) };
-            runtime.block_on(server.run(end)).expect("it serves");
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("a runtime").block_on(async {
+                let listen = Listen { drain: std::time::Duration::ZERO, ..Listen::on(any) };
+                let server = Server::bind(Config::new(Arc::new(identity)), listen).await.expect("free ports");
+                say.send(server.udp_addresses()[0]).expect("somebody waits");
+                server.run(async { drop(ended.await) }).await.expect("it serves");
+            });
         });
+        let text = format!("{key}@{}", said.recv().expect("it listens"));
         Root { text, end: Some(end), thread: Some(thread) }
     }
 
