@@ -55,7 +55,7 @@ def test_a_node_connects_to_another_one_by_its_nickname(root: str) -> None:
                 with pytest.raises(LookupError, match="no root"):
                     await here.connect(unknown, PATIENCE)
             for wrong in ("a b.peersock", "alice.12.peersock", ".peersock"):
-                with pytest.raises(ValueError, match="nickname|digits"):
+                with pytest.raises(ValueError, match=r"nickname|digits"):
                     await here.connect(wrong)
             with pytest.raises(ValueError, match="nickname"):
                 await here.nickname("no dots.")

@@ -160,9 +160,9 @@ class P2PNode:
         return self.address.to_bytes()
 
     async def nickname(self, name: str, timeout: float = 10.0) -> str:
-        """Claims a nickname at the roots of the session, and gives the text for `connect`: the name, the first 20 digits
-        of the node's ID, and ``.peersock``. Whoever comes first has it, while the node is there and an hour longer;
-        `close` gives it back.
+        """Claims a nickname at the roots of the session, and gives the text for `connect`: the name, the first 20
+        digits of the node's ID, and ``.peersock``. Whoever comes first has it, while the node is there and an hour
+        longer; `close` gives it back.
 
         Args:
             name: 1 to 32 letters, digits and hyphens.
@@ -170,7 +170,7 @@ class P2PNode:
 
         Raises:
             ValueError: It is no nickname, or this node is not started.
-            OSError: Another node has it (EADDRINUSE), there are too many (EDQUOT), or the roots do not take it (EACCES).
+            OSError: Another node has it (EADDRINUSE), there are too many (EDQUOT), or the roots refuse it (EACCES).
             TimeoutError: No root has answered in time.
         """
         text = await claim(self.session, name, self.port, timeout)
