@@ -70,7 +70,8 @@ pub use peersock_datapath::Unanswered;
 pub use peersock_nat::turn::{TurnServer, TurnServerError, TurnTransport};
 pub use peersock_overlay as overlay;
 pub use peersock_overlay::{
-    JoinError, NetworkId, NetworkIdError, NetworkSummary, NodeId, PublicIdentity, RootState,
+    JoinError, NamedNode, NetworkId, NetworkIdError, NetworkSummary, Nickname, NicknameError, NicknameText,
+    NodeId, ParseNicknameError, PublicIdentity, RootState,
 };
 pub use peersock_stack::{CongestionControl, State as TcpState, TcpInfo, UnknownCongestionControl};
 pub use socket::ToSocketAddrs;

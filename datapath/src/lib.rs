@@ -84,6 +84,7 @@ mod ingress;
 mod membership;
 mod multicast;
 mod networks;
+mod nicknames;
 mod route;
 mod socket;
 mod stage;

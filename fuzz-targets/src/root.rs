@@ -5,10 +5,11 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use arbitrary::Arbitrary;
-use peersock_overlay::Identity;
 use peersock_overlay::wire::{
-    Channel, Control, LookUpKey, MessageType, Registration, RelayToken, Relayed, RootMessage,
+    Channel, Control, LookUpKey, MessageType, NicknameClaim, NicknameMessage, Registration, RelayToken,
+    Relayed, RootMessage,
 };
+use peersock_overlay::{Identity, Nickname};
 use peersock_root::{Config, Root, Source};
 use peersock_testnet::{Adversary, Credit, Heard, Random};
 
@@ -16,6 +17,9 @@ use crate::input::{Damage, damaged, instant, pick, sequence};
 
 /// Operations in one input.
 const MOST: usize = 100;
+
+/// What members want to be called.
+const NAMES: [&str; 2] = ["alice", "bob"];
 
 #[derive(Debug, Arbitrary)]
 enum Operation {
@@ -41,6 +45,19 @@ enum Operation {
         from: From,
         of: u8,
         by_prefix: bool,
+    },
+    Claim {
+        who: u8,
+        from: From,
+        sequence: u16,
+        lifetime: u16,
+        signer: u8,
+        name: bool,
+    },
+    FindNickname {
+        who: u8,
+        from: From,
+        name: bool,
     },
     /// Answers the last challenge.
     Answer {
@@ -111,6 +128,7 @@ pub fn root_ops(data: &[u8]) {
         world.run(operation);
         world.pass(Duration::ZERO);
         assert!(world.root.registered() <= world.members.len() && world.root.nodes() <= world.members.len());
+        assert!(world.root.nicknames() <= NAMES.len());
     }
 }
 
@@ -172,6 +190,19 @@ impl World {
                 let prefix = node.as_bytes()[..10].try_into().expect("10 bytes");
                 let key = if by_prefix { LookUpKey::Prefix(prefix) } else { LookUpKey::Id(node) };
                 self.say(member(who), from, &RootMessage::LookUp { id: 1, key });
+            }
+            Operation::Claim { who, from, sequence, lifetime, signer, name } => {
+                let (root, signer) = (root_identity().node_id(), &self.members[member(signer)].identity);
+                let nickname: Nickname = NAMES[usize::from(name)].parse().expect("a nickname");
+                let (sequence, lifetime) = (sequence.into(), lifetime.into());
+                let claim = NicknameClaim::sign(signer, &root, &nickname, sequence, lifetime, 1);
+                let message = NicknameMessage::Claim { nickname, claim };
+                self.say(member(who), from, &RootMessage::Nickname(message));
+            }
+            Operation::FindNickname { who, from, name } => {
+                let nickname = NAMES[usize::from(name)].parse().expect("a nickname");
+                let message = NicknameMessage::Find { id: 1, nickname };
+                self.say(member(who), from, &RootMessage::Nickname(message));
             }
             Operation::Answer { who, from } => {
                 let mut plaintext = Vec::new();
@@ -280,6 +311,12 @@ impl Member {
             RootMessage::Found { result: Ok(entry), .. } => {
                 assert!(entry.registration.verify(&entry.identity, &root_identity().node_id()));
             }
+            RootMessage::Nickname(NicknameMessage::Found { result: Ok(owner), .. }) => {
+                let is_signed =
+                    |name: &Nickname| owner.claim.verify(&owner.identity, &root_identity().node_id(), name);
+                assert!(NAMES.iter().any(|name| is_signed(&name.parse().expect("a nickname"))));
+            }
+            RootMessage::Nickname(NicknameMessage::Claimed { .. } | NicknameMessage::Found { .. }) => {}
             RootMessage::Found { .. } | RootMessage::Notice { .. } => {}
             other => panic!("a root does not say {other:?}"),
         }

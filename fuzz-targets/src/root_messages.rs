@@ -1,8 +1,10 @@
 //! What roots and their clients say to each other inside a session, and what others have signed in it.
 
 use arbitrary::Arbitrary;
-use peersock_overlay::Identity;
-use peersock_overlay::wire::{Referral, Registration, RootMessage, RootRecord};
+use peersock_overlay::wire::{
+    NicknameClaim, NicknameMessage, NicknameOwner, Referral, Registration, RootMessage, RootRecord,
+};
+use peersock_overlay::{Identity, Nickname, NicknameText};
 
 use crate::input::{Damage, damaged, one};
 
@@ -18,11 +20,20 @@ struct Introduction {
 }
 
 /// Messages of roots and of their clients: what parses is written to bytes that parse to the same. A referral
-/// that was altered is not signed, unless it names another node or another root.
+/// that was altered is not signed, unless it names another node or another root; nor is a claim of a nickname,
+/// unless it names another node. Texts of nicknames are written as they are read.
 pub fn root_messages(data: &[u8]) {
     read_again(data);
+    if let Ok(text) = std::str::from_utf8(data)
+        && let Ok(nickname) = text.parse::<NicknameText>()
+    {
+        assert!(NicknameText::is_one(text) && nickname.nickname.as_str().len() <= Nickname::MAX_LEN);
+        assert_eq!(nickname.to_string(), text.to_ascii_lowercase());
+        assert_eq!(nickname.to_string().parse(), Ok(nickname));
+    }
     let Some(input) = one::<Introduction>(data) else { return };
     let [node, root] = [input.node, input.root].map(|seed| Identity::from_seed(&[seed; 32]));
+    claim(&input, &node, &root);
     let Some(record) = RootRecord::sign(&root, input.time, &input.endpoints) else {
         assert!(input.endpoints.len() > RootRecord::MAX_ENDPOINTS);
         return;
@@ -45,6 +56,21 @@ pub fn root_messages(data: &[u8]) {
     if let Ok(RootMessage::Referred { referral: altered, .. }) = RootMessage::parse(&altered) {
         let ids = |one: &Referral| [one.identity.node_id(), one.root.identity.node_id()];
         assert!(!altered.verify() || ids(&altered) != ids(&referral) || *altered == referral);
+    }
+}
+
+fn claim(input: &Introduction, node: &Identity, root: &Identity) {
+    let Ok(nickname) = input.endpoints.parse::<Nickname>() else { return };
+    let (root, port) = (root.node_id(), input.time as u16);
+    let claim = NicknameClaim::sign(node, &root, &nickname, input.sequence, input.lifetime, port);
+    assert!(claim.verify(node.public(), &root, &nickname));
+    let owner = NicknameOwner { identity: *node.public(), claim };
+    let mut message = Vec::new();
+    RootMessage::Nickname(NicknameMessage::Found { id: 1, result: Ok(owner) }).emit(&mut message);
+    let altered = RootMessage::parse(&damaged(&message, &input.damages));
+    if let Ok(RootMessage::Nickname(NicknameMessage::Found { result: Ok(altered), .. })) = altered {
+        let is_signed = altered.claim.verify(&altered.identity, &root, &nickname);
+        assert!(!is_signed || altered.identity.node_id() != node.node_id() || altered == owner);
     }
 }
 

@@ -164,6 +164,8 @@ peersock_primitives::counters! {
         pub root_vouchers_asked,
         /// Look-ups sent to roots.
         pub root_look_ups_sent,
+        /// Claims of nicknames, and questions for them, sent to roots.
+        pub root_nicknames_sent,
         /// Answers of roots dropped because nobody had asked, or they were not what the node in question has
         /// signed.
         pub root_answers_refused,

@@ -79,8 +79,8 @@ pub use endpoint::{
     AddressError, Endpoint, EndpointConfig, JoinError, Limits, Lookup, NetworkInfo, PeerInfo,
 };
 pub use id::{
-    BlindedKey, DiscoveryKey, Identity, NetworkId, NetworkKind, NodeId, ParseIdentityError,
-    ParseNetworkIdError, ParseNodeIdError, Psk, PublicIdentity,
+    BlindedKey, DiscoveryKey, Identity, NetworkId, NetworkKind, Nickname, NicknameText, NodeId,
+    ParseIdentityError, ParseNetworkIdError, ParseNicknameError, ParseNodeIdError, Psk, PublicIdentity,
 };
 pub use link::{Attention, Elsewhere, Event, Gone, Transmit};
 pub use network::{
@@ -89,7 +89,9 @@ pub use network::{
 };
 pub use peersock_primitives::Counter;
 pub use reach::{Path, Place, RecvMeta, SizeState, SocketIndex, SocketInfo};
-pub use roots::{MAX_ROOTS, RelayReader, Relays, RootConfig, RootInfo, RootState, WantedStream};
+pub use roots::{
+    MAX_ROOTS, NamedNode, NicknameError, RelayReader, Relays, RootConfig, RootInfo, RootState, WantedStream,
+};
 pub use routes::{Route, Routes};
 pub use session::{
     OpenError, Opened, Peer, SealError, Sender, Session, SessionStats, SessionTable, Watch, data_index,

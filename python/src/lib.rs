@@ -18,6 +18,7 @@ mod errors;
 mod interfaces;
 mod messages;
 mod names;
+mod nicknames;
 mod node;
 mod options;
 mod process;

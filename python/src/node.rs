@@ -14,9 +14,10 @@ use pyo3::prelude::*;
 
 use crate::config::{Config, by_file, by_id, with_secret};
 use crate::errors::{described, invalid, io_error, os_error, state_error};
+use crate::nicknames;
 
 /// How long a wait goes on without looking for signals.
-const STEP: Duration = Duration::from_millis(50);
+pub(crate) const STEP: Duration = Duration::from_millis(50);
 
 /// A node in threads of its own.
 #[pyclass(frozen, module = "peersock._peersock")]
@@ -116,6 +117,22 @@ impl Node {
         self.wait(py, network, timeout, move |joined, step| joined.wait_peer(ip, step))
     }
 
+    /// Claims a nickname, with the port of who goes by it. Gives its text; `None` if no root has answered in
+    /// time: then the node goes on trying.
+    fn nickname(&self, py: Python<'_>, nickname: &str, port: u16, timeout: f64) -> PyResult<Option<String>> {
+        nicknames::claim(self, py, nickname, port, timeout)
+    }
+
+    /// Finds who has a nickname: the ID and the port. `None` if no root has answered in time.
+    fn find_nickname(&self, py: Python<'_>, text: &str, timeout: f64) -> PyResult<Option<(String, u16)>> {
+        nicknames::find(self, py, text, timeout)
+    }
+
+    /// Gives a nickname back. False if it was not claimed.
+    fn release_nickname(&self, py: Python<'_>, nickname: &str) -> PyResult<bool> {
+        nicknames::release(self, py, nickname)
+    }
+
     /// A descriptor from which one read gives one event as JSON.
     fn event_fd(&self, py: Python<'_>) -> PyResult<RawFd> {
         let fd = py.detach(|| self.host.event_socket(encode)).map_err(|error| io_error(py, error))?;
@@ -171,6 +188,10 @@ impl Node {
 }
 
 impl Node {
+    pub(crate) fn host(&self) -> &Arc<Host> {
+        &self.host
+    }
+
     fn join(&self, py: Python<'_>, network: peersock::Network) -> PyResult<u64> {
         let id = network.id().as_u64();
         let joined = py.detach(|| self.host.run(move |node| node.join(network).map(drop)));

@@ -32,6 +32,8 @@ pub(crate) struct Client {
     pub(crate) sequence: u64,
     /// When the session was made in which that came.
     pub(crate) sequence_since: Nanos,
+    /// When the session was made in which its last claim of a nickname came, and that claim's sequence.
+    pub(crate) nicknames: (Nanos, u64),
     pub(crate) buckets: Buckets,
     /// When it is to be looked at; what the table of deadlines has.
     pub(crate) deadline: Nanos,
@@ -61,6 +63,7 @@ pub(crate) struct Buckets {
     pub(crate) registrations: Nanos,
     pub(crate) vouchers: Nanos,
     pub(crate) look_ups: Nanos,
+    pub(crate) nicknames: Nanos,
     pub(crate) notices: Nanos,
     /// The notice that the budget is used up has an interval of its own.
     pub(crate) over_rate: Nanos,
@@ -93,6 +96,7 @@ impl Client {
             registered: None,
             sequence: 0,
             sequence_since: 0,
+            nicknames: (0, 0),
             buckets: Buckets::default(),
             deadline: Nanos::MAX,
         }

@@ -93,6 +93,15 @@ pub struct Limits {
     pub handshake_burst: u32,
     /// Look-ups of one node per second; three times as many at once. Default: 20.
     pub look_ups_per_second: u32,
+    /// Nicknames that are claimed. Default: 100,000, which are about 40 MB.
+    pub nicknames: usize,
+    /// The same of one node. Default: 4.
+    pub nicknames_per_node: u32,
+    /// The same from one source prefix (IPv4 /24, IPv6 /56). Default: 1,024.
+    pub nicknames_per_prefix: u32,
+    /// The longest lifetime of a nickname, in seconds; longer ones are cut. Nodes claim theirs again with
+    /// each registration, at latest every 200 s. Default: 3,600.
+    pub nickname_lifetime: u32,
 }
 
 impl Default for Limits {
@@ -104,6 +113,10 @@ impl Default for Limits {
             handshakes_per_second: 1000,
             handshake_burst: 1000,
             look_ups_per_second: 20,
+            nicknames: 100_000,
+            nicknames_per_node: 4,
+            nicknames_per_prefix: 1024,
+            nickname_lifetime: 3600,
         }
     }
 }

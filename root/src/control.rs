@@ -64,6 +64,7 @@ impl Root {
                     self.on_register(now, slot, since, &registration, &access);
                 }
                 Ok(RootMessage::LookUp { id, key }) => self.on_look_up(now, slot, id, key),
+                Ok(RootMessage::Nickname(message)) => self.on_nickname(now, slot, since, message),
                 _ => self.counters.control_unknown.increment(),
             };
         }

@@ -86,6 +86,21 @@ peersock_primitives::counters! {
         /// Look-ups that were answered by naming another root.
         pub referrals,
 
+        /// Claims of nicknames taken, renewals included.
+        pub nicknames_claimed,
+        /// Claims of nicknames that another node has.
+        pub nicknames_taken,
+        /// Claims of nicknames refused: not signed, late, of a node that is not registered, or too many.
+        pub nicknames_refused,
+        /// Claims of nicknames dropped because too many came.
+        pub nicknames_limited,
+        /// Nicknames that ran out.
+        pub nicknames_expired,
+        /// Nicknames that were looked up.
+        pub nickname_look_ups,
+        /// Of these, those that somebody has.
+        pub nicknames_found,
+
         /// Frames passed on.
         pub relayed,
         /// Bytes in them, headers included.

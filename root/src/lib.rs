@@ -37,6 +37,7 @@ mod directory;
 mod draining;
 mod handshake;
 mod lookup;
+mod nicknames;
 mod outbox;
 mod registration;
 mod relay;

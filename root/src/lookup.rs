@@ -37,14 +37,11 @@ const PATIENCE: Nanos = 2_000_000_000;
 impl Root {
     pub(crate) fn on_look_up(&mut self, now: Instant, slot: Slot, id: u32, key: LookUpKey) {
         let at = self.nanos(now);
-        let rate = self.config.limits.look_ups_per_second;
-        let Some(client) = self.clients.get_mut(slot) else { return };
         self.counters.look_ups.increment();
-        if !Budget::new(rate, rate.saturating_mul(3)).take(&mut client.buckets.look_ups, 1, at) {
-            self.counters.look_ups_limited.increment();
+        if !self.may_look_up(slot, at) {
             return self.tell(slot, &RootMessage::Found { id, result: Err(NotFound::Limited) });
         }
-        let asker = client.id;
+        let Some(asker) = self.clients.get(slot).map(|client| client.id) else { return };
         let own = self.clients.by_key(&key).and_then(|found| self.clients.get(found)?.entry(at));
         if own.is_none() && self.ask(Question { slot, asker, id, key, deadline: at + PATIENCE }) {
             return;
@@ -52,6 +49,17 @@ impl Root {
         // Without a shared directory this root knows all that there is.
         let partial = if self.directory.is_some() { NotFound::Partial } else { NotFound::Unknown };
         self.tell_found(slot, id, own.ok_or(partial));
+    }
+
+    /// Whether a node may ask once more, for a node or for a nickname.
+    pub(crate) fn may_look_up(&mut self, slot: Slot, at: Nanos) -> bool {
+        let rate = self.config.limits.look_ups_per_second;
+        let Some(client) = self.clients.get_mut(slot) else { return false };
+        let may = Budget::new(rate, rate.saturating_mul(3)).take(&mut client.buckets.look_ups, 1, at);
+        if !may {
+            self.counters.look_ups_limited.increment();
+        }
+        may
     }
 
     /// Takes what the shared directory says. An answer to no open question, or that does not fit it, is

@@ -14,6 +14,7 @@ use crate::budget::{Budget, Nanos};
 use crate::clients::{Clients, Slot};
 use crate::draining::Draining;
 use crate::lookup::Question;
+use crate::nicknames::Nicknames;
 use crate::outbox::Outbox;
 use crate::registration::Registrations;
 use crate::relay::Budgets;
@@ -55,6 +56,7 @@ pub struct Root {
     pub(crate) limits: StrangerLimits,
     pub(crate) budgets: Budgets,
     pub(crate) registrations: Registrations,
+    pub(crate) nicknames: Nicknames,
     pub(crate) directory: Option<Box<dyn Directory>>,
     pub(crate) questions: BTreeMap<QuestionId, Question>,
     pub(crate) next_question: u64,
@@ -111,6 +113,7 @@ impl Root {
             outbox: Outbox::default(),
             recent: Recent::default(),
             registrations: Registrations::new(key, now),
+            nicknames: Nicknames::new(key, now),
             directory: None,
             questions: BTreeMap::new(),
             next_question: 0,
@@ -177,6 +180,7 @@ impl Root {
             self.questions.values().next().map(|question| question.deadline),
             self.draining.as_ref().and_then(Draining::next),
             self.retelling.map(|(_, at)| at),
+            self.nicknames.next(),
         ];
         next.into_iter().flatten().min().map(|at| self.base + Duration::from_nanos(at))
     }
@@ -189,6 +193,7 @@ impl Root {
             self.expire(slot, at);
         }
         self.expire_questions(now);
+        self.expire_nicknames(now);
         self.retell_some(now);
         self.drain_some(now);
     }
@@ -219,6 +224,11 @@ impl Root {
     /// Nodes that are registered.
     pub fn registered(&self) -> usize {
         self.clients.registered()
+    }
+
+    /// Nicknames that nodes have.
+    pub fn nicknames(&self) -> usize {
+        self.nicknames.len()
     }
 
     /// This root's keys.

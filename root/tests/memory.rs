@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use peersock_overlay::Identity;
-use peersock_overlay::wire::Relayed;
+use peersock_overlay::wire::{NicknameClaim, NicknameMessage, Relayed, RootMessage};
+use peersock_overlay::{Identity, Nickname};
 use peersock_root::{Config, Root, Source};
 
 #[expect(dead_code, reason = "the crate's own tests use all of it")]
@@ -107,6 +107,37 @@ fn a_registered_node_costs_less_than_a_kibibyte() {
         // The next round begins anew.
         number = 0;
     }
+}
+
+#[test]
+fn a_nickname_costs_less_than_a_kibibyte() {
+    #[expect(clippy::disallowed_methods, reason = "std offers no other way to make an Instant")]
+    let now = Instant::now();
+    let mut world = World { root: Root::new(config(), &[1; 32], now, Duration::ZERO), now };
+    let (root, mut used) = (config().identity.node_id(), 0);
+    for number in 0..300u32 {
+        let mut seed = [3; 32];
+        seed[..4].copy_from_slice(&number.to_be_bytes());
+        let [.., b, c] = number.to_be_bytes();
+        let remote = SocketAddr::from(([11, b, c, 1], 4000));
+        let mut node = node::Node::of(Identity::from_seed(&seed), Source::Udp { socket: 0, remote });
+        node.connect(&mut world);
+        node.register(&mut world, 600);
+        let name: Nickname = format!("{number:032}").parse().expect("the longest");
+        let claim = NicknameClaim::sign(&node.identity, &root, &name, 1, 3600, 1);
+        let message = RootMessage::Nickname(NicknameMessage::Claim { nickname: name, claim });
+        let datagram = node.seal_message(&message);
+        let before = IN_USE.get();
+        world.root.handle_datagram(world.now, node.source, &datagram);
+        let mut out = Vec::new();
+        while world.root.poll_transmit(&mut out).is_some() {}
+        drop(out);
+        used += IN_USE.get().wrapping_sub(before) as isize;
+    }
+    assert_eq!(world.root.nicknames(), 300);
+    let each = used / 300;
+    eprintln!("{each} bytes for a nickname");
+    assert!((200..=1024).contains(&each), "{each} bytes for a nickname");
 }
 
 #[test]

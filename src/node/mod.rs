@@ -7,6 +7,7 @@ mod device;
 mod events;
 mod joined;
 mod meeting;
+mod nicknames;
 mod patience;
 mod resolver;
 mod root_list;

@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use peersock_overlay::noise::{MacWriter, Received, ResponsePayload, SessionKeys};
 use peersock_overlay::wire::{
-    Channel, Control, Data, Entry, LookUpKey, MessageType, NotFound, NoticeCode, Referral, Registered,
-    Registration, RelayToken, Relayed, RootMessage, RootRecord, Voucher,
+    Channel, Control, Data, Entry, LookUpKey, MessageType, NicknameMessage, NicknameOwner, NotFound,
+    NoticeCode, Referral, Registered, Registration, RelayToken, Relayed, RootMessage, RootRecord, Voucher,
 };
 use peersock_overlay::{
-    AeadKey, DATA_HEADER, DATA_OVERHEAD, Identity, NetworkId, NodeId, Portable, Provider, Psk,
+    AeadKey, DATA_HEADER, DATA_OVERHEAD, Identity, NetworkId, Nickname, NodeId, Portable, Provider, Psk,
     PublicIdentity, SessionIndex, Suite,
 };
 
@@ -32,6 +32,8 @@ pub struct FakeRoot {
     random: Random,
     sessions: BTreeMap<SessionIndex, RootSession>,
     clients: BTreeMap<NodeId, Client>,
+    /// Each is the last one's that has claimed it.
+    nicknames: BTreeMap<Nickname, NicknameOwner>,
     /// The last frames that it has passed on, if it repeats them.
     passed: Out,
     /// How it lies.
@@ -77,6 +79,8 @@ pub struct Lies {
     pub refuses: bool,
     /// It registers those only who show this.
     pub wants: Option<[u8; 32]>,
+    /// Every nickname is this one's, or nobody's.
+    pub owner: Option<Option<NicknameOwner>>,
 }
 
 struct RootSession {
@@ -107,6 +111,7 @@ impl FakeRoot {
             random,
             sessions: BTreeMap::new(),
             clients: BTreeMap::new(),
+            nicknames: BTreeMap::new(),
             lies: Lies::default(),
             passed: Vec::new(),
             relayed: (0, 0),
@@ -278,8 +283,24 @@ impl FakeRoot {
                 }
                 Some(Say::Root(RootMessage::Found { id, result: self.find(&key) }))
             }
+            RootMessage::Nickname(message) => self.on_nickname(identity, message),
             _ => None,
         }
+    }
+
+    fn on_nickname(&mut self, identity: PublicIdentity, message: NicknameMessage) -> Option<Say> {
+        let answer = match message {
+            NicknameMessage::Claim { nickname, claim } => {
+                self.nicknames.insert(nickname, NicknameOwner { identity, claim });
+                NicknameMessage::Claimed { sequence: claim.sequence, result: Ok(claim.lifetime) }
+            }
+            NicknameMessage::Find { id, nickname } => {
+                let owner = self.lies.owner.unwrap_or_else(|| self.nicknames.get(&nickname).copied());
+                NicknameMessage::Found { id, result: owner.ok_or(NotFound::Unknown) }
+            }
+            _ => return None,
+        };
+        Some(Say::Root(RootMessage::Nickname(answer)))
     }
 
     /// What it tells a node that is registered.

@@ -12,6 +12,7 @@ mod down;
 mod joins;
 mod killed;
 mod moves;
+mod nicknames;
 mod node;
 #[path = "../delivery/process.rs"]
 mod process;

@@ -27,6 +27,7 @@ mod nats;
 mod netcat;
 mod netcheck;
 mod networks;
+mod nicknames;
 mod observe;
 mod office;
 mod outages;

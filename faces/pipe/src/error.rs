@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
+use peersock::NicknameError;
 use peersock_net::SocketError;
 
 /// An operation on a pipe has failed.
@@ -73,6 +74,9 @@ pub enum PipeError {
     /// The node was not found in time.
     #[error("the node was not found in time")]
     NotFound,
+    /// The nickname is not this node's, or leads nowhere.
+    #[error(transparent)]
+    Nickname(#[from] NicknameError),
 }
 
 impl PipeError {
@@ -85,6 +89,7 @@ impl PipeError {
             PipeError::Unresolved(_) | PipeError::NotFound => io::ErrorKind::TimedOut,
             PipeError::NoClient(_) => io::ErrorKind::NotFound,
             PipeError::NoAddress | PipeError::NoCommonNetwork => io::ErrorKind::AddrNotAvailable,
+            PipeError::Nickname(error) => io::Error::from(error.clone()).kind(),
             _ => io::ErrorKind::InvalidInput,
         }
     }

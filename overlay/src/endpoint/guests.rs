@@ -235,6 +235,8 @@ impl Endpoint {
         self.link(now, key, |link, cx| link.say_goodbye(cx));
         self.remove_peer(now, key);
         self.roots.look_ups.forget_root(key);
+        self.roots.claims.forget_root(key);
+        self.roots.questions.forget_root(key);
         self.core.timers.clear(Timer::Root(key));
         self.core.sockets.retain(|known| known.index != root.stream.socket);
         self.roots.streams_changed |= root.stream.is_wanted;

@@ -47,6 +47,7 @@ mod log;
 mod look_ups;
 mod members;
 mod networks;
+mod nicknames;
 mod nodes;
 mod peers;
 mod readdress;

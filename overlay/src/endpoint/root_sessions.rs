@@ -52,8 +52,9 @@ impl Endpoint {
         let Some(session) = self.step_root_session(now, key) else { return };
         let stream = self.step_stream(now, key);
         let other_view = self.step_other_view(now, key);
+        let nicknames = self.step_nicknames(now, key);
         let moves = self.roots.get(key).and_then(|root| root.move_at);
-        let due = [stream, other_view, moves].into_iter().flatten().fold(session, Instant::min);
+        let due = [stream, other_view, nicknames, moves].into_iter().flatten().fold(session, Instant::min);
         self.core.timers.set(Timer::Root(key), due.max(now + SHORTEST));
     }
 
@@ -145,6 +146,7 @@ impl Endpoint {
             },
             RootMessage::Notice { code, channel } => self.on_notice(now, key, code, channel),
             RootMessage::Vouched(voucher) => self.on_vouched(now, key, voucher),
+            RootMessage::Nickname(message) => self.on_nickname(now, key, message),
             // Only roots get these.
             _ => self.core.counters.control_unknown.increment(),
         }
@@ -155,6 +157,7 @@ impl Endpoint {
         let Some(root) = self.roots.get_mut(key) else { return };
         let identity = root.identity;
         let was_registered = root.registering.standing(now).is_some();
+        let before = root.registering.standing(now).map(|answer| answer.sequence);
         let (time, seen) = (answer.voucher.time, answer.voucher.address);
         if !root.registering.answered(answer, &identity, &own, now) {
             return self.core.counters.root_answers_refused.increment();
@@ -163,6 +166,10 @@ impl Endpoint {
             tracing::info!(root = %identity.node_id(), "registered at a root");
         }
         root.clock = Some((time, now));
+        if before != Some(answer.sequence) {
+            self.roots.claims.registered(key, now);
+        }
+        let Some(root) = self.roots.get_mut(key) else { return };
         let path = self.peers.get(key).and_then(|peer| peer.link.handle.path());
         if let Some(way) = path.map(|path| path.place).filter(|place| !place.socket().is_stream()) {
             root.keeping.note((way.socket(), way.remote()), seen);

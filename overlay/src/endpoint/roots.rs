@@ -14,7 +14,7 @@ use crate::id::{NetworkId, NodeId, PublicIdentity};
 use crate::link::{Link, PeerKey};
 use crate::network::{NetworkIndex, RootsPolicy, is_endpoint};
 use crate::reach::{Place, SocketIndex};
-use crate::roots::{LookUps, MAX_ROOTS, Relays, Root, RootConfig, RootInfo, RootState};
+use crate::roots::{Claims, LookUps, MAX_ROOTS, Questions, Relays, Root, RootConfig, RootInfo, RootState};
 use crate::session::Peer;
 
 /// All that the endpoint has of its roots, besides their links.
@@ -23,6 +23,9 @@ pub(super) struct Roots {
     /// In the order in which they were given, and those that others have named.
     pub(super) list: Vec<(PeerKey, Root)>,
     pub(super) look_ups: LookUps,
+    /// The nicknames of this node, and those that it asks for.
+    pub(super) claims: Claims,
+    pub(super) questions: Questions,
     pub(super) relays: Arc<Relays>,
     /// The number of the next root's stream.
     next_stream: u16,
@@ -35,6 +38,8 @@ impl Roots {
         Self {
             list: Vec::new(),
             look_ups: LookUps::new(now),
+            claims: Claims::default(),
+            questions: Questions::default(),
             relays: Arc::new(Relays::new(counters)),
             next_stream: 0,
             streams_changed: false,

@@ -4,6 +4,7 @@ mod blinded;
 mod discovery;
 mod identity;
 mod network;
+mod nickname;
 mod node;
 mod psk;
 
@@ -11,5 +12,6 @@ pub use blinded::BlindedKey;
 pub use discovery::DiscoveryKey;
 pub use identity::{Identity, ParseIdentityError, PublicIdentity};
 pub use network::{NetworkId, NetworkKind, ParseNetworkIdError};
+pub use nickname::{Nickname, NicknameText, ParseNicknameError};
 pub use node::{NodeId, ParseNodeIdError};
 pub use psk::Psk;

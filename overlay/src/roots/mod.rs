@@ -13,6 +13,8 @@
 //!   asked. A root cannot make an answer up: the key follows from the address, and the node itself has signed
 //!   that it is at this root. A root may refer to another one, which is then a guest for a while
 //!   (`endpoint/guests`).
+//! - **Nicknames** (`nicknames`): this node claims names, signed, and asks for those of others. Roots keep them
+//!   for whoever comes first.
 //! - **Relaying** (`relays`): a place behind a root is a [`Place`](crate::Place) like any other, proven and
 //!   measured by the node's [`Reach`](crate::reach::Reach).
 //!
@@ -26,6 +28,7 @@
 mod config;
 mod keeping;
 mod lookups;
+mod nicknames;
 mod registration;
 mod relays;
 mod stream;
@@ -37,6 +40,8 @@ use std::time::{Duration, Instant};
 pub use config::{RootConfig, RootInfo, RootState, WantedStream};
 pub(crate) use keeping::Keeping;
 pub(crate) use lookups::LookUps;
+pub(crate) use nicknames::{Claims, Questions, is_current};
+pub use nicknames::{NamedNode, NicknameError};
 pub(crate) use registration::Registering;
 pub use relays::{RelayReader, Relays};
 pub(crate) use stream::{Reached, Stream};

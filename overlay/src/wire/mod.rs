@@ -43,8 +43,8 @@ pub use hello::Hello;
 pub use index::SessionIndex;
 pub use relay::{Channel, RelayToken, Relayed};
 pub use root::{
-    Entry, LookUpKey, NotFound, NoticeCode, Referral, Registered, Registration, RootMessage, RootRecord,
-    StreamKind, StreamWay, Voucher, access_pass,
+    ClaimRefusal, Entry, LookUpKey, NicknameClaim, NicknameMessage, NicknameOwner, NotFound, NoticeCode,
+    Referral, Registered, Registration, RootMessage, RootRecord, StreamKind, StreamWay, Voucher, access_pass,
 };
 pub use unknown::UnknownSession;
 

@@ -17,6 +17,7 @@ mod lying_roots;
 mod names;
 mod nat;
 mod net;
+mod nicknames;
 mod paths;
 mod punching;
 mod question;

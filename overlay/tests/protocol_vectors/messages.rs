@@ -3,10 +3,11 @@
 use std::net::SocketAddr;
 
 use peersock_overlay::wire::{
-    BirthdayStep, Candidates, Channel, Control, Entry, LookUpKey, NoticeCode, ProbeSize, Registered,
-    Registration, RelayToken, RootMessage, RootVoucher, Voucher,
+    BirthdayStep, Candidates, Channel, Control, Entry, LookUpKey, NicknameClaim, NicknameMessage,
+    NicknameOwner, NoticeCode, ProbeSize, Registered, Registration, RelayToken, RootMessage, RootVoucher,
+    Voucher,
 };
-use peersock_overlay::{Candidate, CandidateKind, Contact, Identity, Mapping, Nat, NodeId};
+use peersock_overlay::{Candidate, CandidateKind, Contact, Identity, Mapping, Nat, Nickname, NodeId};
 
 use crate::Section;
 
@@ -102,6 +103,10 @@ pub(crate) fn of_roots() -> Section {
     let of_ipv6 = "[2001:db8::1]:5000".parse().expect("an address");
     let key = LookUpKey::Prefix(node.as_bytes()[..10].try_into().expect("10 bytes"));
     let found = Entry { identity: *a.public(), channel, registration };
+    let alice: Nickname = "alice".parse().expect("a nickname");
+    let claim = NicknameClaim::sign(&a, &root.node_id(), &alice, 1_700_000_000_123, 3600, 10001);
+    let (id, owner) = (0x0102_0304, NicknameOwner { identity: *a.public(), claim });
+    let nickname = RootMessage::Nickname;
     for (name, message) in [
         (
             "register: 600 s, access token \"open\"",
@@ -117,6 +122,13 @@ pub(crate) fn of_roots() -> Section {
         ("look-up of A by the first 10 bytes", RootMessage::LookUp { id: 0x0102_0304, key }),
         ("found", RootMessage::Found { id: 0x0102_0304, result: Ok(found) }),
         ("notice: nobody has that channel", RootMessage::Notice { code: NoticeCode::NoChannel, channel }),
+        (
+            "claim of \"alice\" for 3600 s, port 10001",
+            nickname(NicknameMessage::Claim { nickname: alice.clone(), claim }),
+        ),
+        ("claimed", nickname(NicknameMessage::Claimed { sequence: claim.sequence, result: Ok(3600) })),
+        ("look-up of \"alice\"", nickname(NicknameMessage::Find { id, nickname: alice })),
+        ("it is A's", nickname(NicknameMessage::Found { id, result: Ok(owner) })),
     ] {
         let mut plaintext = Vec::new();
         message.emit(&mut plaintext);

@@ -14,6 +14,7 @@ from ..interfaces import IP4, IP6, Interface, IPRange, Route, list_interfaces, l
 from ..session import Session
 from ._addresses import TCP, Tup, family_of
 from ._daemon import DAEMON_CONF, Daemon
+from ._nicknames import claim, find, is_nickname
 from ._node_text import NodeAddress
 from ._open import pipe_open
 from ._options import NET_CONF, Options
@@ -71,6 +72,7 @@ class P2PNode:
         self._session: Session | None = session
         self._daemon = Daemon(conf)
         self._opened: list[Pipe] = []
+        self._nicknames: list[str] = []
         self._is_started = False
 
     def __await__(self) -> Generator[Any, None, P2PNode]:
@@ -157,6 +159,24 @@ class P2PNode:
         """
         return self.address.to_bytes()
 
+    async def nickname(self, name: str, timeout: float = 10.0) -> str:
+        """Claims a nickname at the roots of the session, and gives the text for `connect`: the name, the first 20
+        digits of the node's ID, and ``.peersock``. Whoever comes first has it, while the node is there and an hour
+        longer; `close` gives it back.
+
+        Args:
+            name: 1 to 32 letters, digits and hyphens.
+            timeout: How long the roots are waited for, seconds.
+
+        Raises:
+            ValueError: It is no nickname, or this node is not started.
+            OSError: Another node has it (EADDRINUSE), there are too many (EDQUOT), or the roots refuse it (EACCES).
+            TimeoutError: No root has answered in time.
+        """
+        text = await claim(self.session, name, self.port, timeout)
+        self._nicknames.append(name)
+        return text
+
     def add_msg_cb(self, msg_cb: MsgCallback) -> P2PNode:
         """Has ``msg_cb(msg, client_tup, pipe)`` called for messages, also of connections that this node makes."""
         self._daemon.add_msg_cb(msg_cb)
@@ -175,15 +195,18 @@ class P2PNode:
         """Connects to the node that the text is of. Its messages are also queued for `Pipe.recv`.
 
         Args:
-            addr: What the other node has as `addr_bytes`.
+            addr: What the other node has as `addr_bytes`, or what its `nickname` gave. ``alice.peersock``, without the
+                digits, leads to whomever the roots name.
             timeout: How long the node is looked for, seconds. The option ``con_timeout`` is for the connection then.
 
         Raises:
             TypeError, ValueError: It is no such text, or this node is not started.
-            LookupError: The nodes have no network in common.
+            LookupError: The nodes have no network in common, nobody has the nickname, or several have it.
             TimeoutError: The node was not found in time.
             OSError: It takes no connection.
         """
+        if not isinstance(addr, NodeAddress) and (name := is_nickname(addr)) is not None:
+            return await self._open(*await find(self.session, name, timeout))
         where = addr if isinstance(addr, NodeAddress) else NodeAddress.parse(addr)
         session = self.session
         network = next((one for one in session.networks if where.networks.get(f"{one:016x}")), None)
@@ -193,8 +216,11 @@ class P2PNode:
         ip = _peersock.address_of(network, where.id)
         if ip not in session.addresses and not await session.wait_peer_async(ip, timeout):
             raise TimeoutError(f"the node was not found in {timeout:g} s")
+        return await self._open(ip, where.port)
+
+    async def _open(self, ip: str, port: int) -> Pipe:
         conf = {name: value for name, value in self.conf.items() if value != NET_CONF[name]}
-        pipe = await pipe_open(TCP, (ip, where.port), conf={**conf, "reuse_addr": False})
+        pipe = await pipe_open(TCP, (ip, port), conf={**conf, "reuse_addr": False})
         for msg_cb in self._daemon.msg_cbs:
             pipe.add_msg_cb(msg_cb)
         self._opened.append(pipe)
@@ -208,6 +234,10 @@ class P2PNode:
     async def close(self) -> None:
         """Closes its pipes, and the session if it is its own. Calling it again does nothing."""
         self._is_started = False
+        if self._session is not None and not self._session.closed:
+            for name in self._nicknames:
+                self._session._own().release_nickname(name)
+        self._nicknames.clear()
         await self._daemon.close()
         await asyncio.gather(*(pipe.close() for pipe in list(self._opened)))
         if self._given is None and self._session is not None:

@@ -44,6 +44,7 @@ fn text(gauges: &Gauges) -> String {
     let now = [
         ("nodes", "Nodes that have a session or are registered", gauges.nodes.load(Ordering::Relaxed)),
         ("registered", "Nodes that are registered", gauges.registered.load(Ordering::Relaxed)),
+        ("nicknames", "Nicknames that nodes have", gauges.nicknames.load(Ordering::Relaxed)),
         ("connections", "Stream connections", connections as u64),
         ("draining", "Whether the root is about to end", gauges.draining.load(Ordering::Relaxed)),
     ];

@@ -131,6 +131,7 @@ struct Gauges {
     traffic: Arc<Traffic>,
     nodes: AtomicU64,
     registered: AtomicU64,
+    nicknames: AtomicU64,
     /// Of the stream connections; `None` without any.
     streams: Option<ServerHandle>,
     draining: AtomicU64,

@@ -260,9 +260,10 @@ impl Run {
     }
 
     fn show(&self) {
-        let Gauges { nodes, registered, .. } = &*self.gauges;
+        let Gauges { nodes, registered, nicknames, .. } = &*self.gauges;
         nodes.store(self.root.nodes() as u64, Ordering::Relaxed);
         registered.store(self.root.registered() as u64, Ordering::Relaxed);
+        nicknames.store(self.root.nicknames() as u64, Ordering::Relaxed);
     }
 }
 

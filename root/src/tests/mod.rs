@@ -3,6 +3,7 @@
 mod draining;
 mod handshake;
 mod lookup;
+mod nicknames;
 mod node;
 mod reflection;
 mod registration;

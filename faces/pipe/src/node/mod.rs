@@ -1,5 +1,6 @@
 //! Nodes: pipes to and from the members of networks, by an address text.
 
+mod nicknames;
 mod text;
 
 use std::fmt;
@@ -8,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use peersock::interfaces::{Family, Interface};
-use peersock::{Joined, Node};
+use peersock::{Joined, Nickname, Node};
 use peersock_primitives::sync;
 
 pub use self::text::{NodeAddress, NodeAddressError};
@@ -154,6 +155,8 @@ pub struct P2pNode {
 #[derive(Default)]
 struct Own {
     opened: Vec<Pipe>,
+    /// Those that it has claimed.
+    nicknames: Vec<Nickname>,
     msg_cbs: MessageCallbacks,
     is_closed: bool,
 }
@@ -305,7 +308,11 @@ impl P2pNode {
         let joined = common.ok_or(PipeError::NoCommonNetwork)?;
         let address = joined.id().address_of(&to.id);
         find(&joined, address.into(), timeout).await?;
-        let dest = SocketAddr::from((address, to.port));
+        self.open(SocketAddr::from((address, to.port))).await
+    }
+
+    /// Connects to a member that is there.
+    async fn open(&self, dest: SocketAddr) -> Result<Pipe, PipeError> {
         let callbacks = sync::lock(&self.own).msg_cbs.clone();
         let opening = Pipe::connect(Proto::Tcp, dest).node(&self.node).options(self.options.clone());
         let pipe = opening.message_callbacks(&callbacks).always_queues().await?;
@@ -339,11 +346,14 @@ impl P2pNode {
 
     /// Begins to close its pipes, and gives those that it has opened.
     fn shut(&self) -> Vec<Pipe> {
-        let opened = {
+        let (opened, nicknames) = {
             let mut own = sync::lock(&self.own);
             own.is_closed = true;
-            own.opened.clone()
+            (own.opened.clone(), std::mem::take(&mut own.nicknames))
         };
+        for nickname in &nicknames {
+            self.node.release_nickname(nickname);
+        }
         for pipe in opened.iter().chain([&self.server]) {
             pipe.inner().shut();
         }

@@ -5,6 +5,7 @@ mod basics;
 mod common;
 mod daemons;
 mod ending;
+mod nicknames;
 mod nodes;
 mod options;
 mod overlay;

@@ -1,10 +1,12 @@
 //! What a node and a root say to each other inside their session.
 
+mod nickname;
 mod referral;
 mod signed;
 #[cfg(test)]
 mod tests;
 
+pub use nickname::{ClaimRefusal, NicknameClaim, NicknameMessage, NicknameOwner};
 pub use referral::{Referral, RootRecord, StreamKind, StreamWay, access_pass};
 pub use signed::{Registration, Voucher};
 
@@ -49,6 +51,8 @@ const TCP: u8 = 4;
 /// Vouch       0x08 | 7 | 90 bytes of any value: the answer is no longer than the question
 /// Vouched     0x08 | 8 | time 8 | port 2 | address 16 | signature 64
 /// ```
+///
+/// Kinds 9 to 12 are those of [`NicknameMessage`].
 ///
 /// Bytes behind these fields are ignored, so that later versions can add some.
 ///
@@ -108,6 +112,8 @@ pub enum RootMessage {
     Vouch,
     /// The answer, which goes to that address and nowhere else.
     Vouched(Voucher),
+    /// Something about nicknames.
+    Nickname(NicknameMessage),
 }
 
 /// What a root says when it has taken a node, and again when it sees it elsewhere or will end soon.
@@ -303,7 +309,7 @@ impl RootMessage {
                 Self::Vouch
             }
             VOUCHED => Self::Vouched(Voucher::read(&mut reader)?),
-            _ => return Err(ParseError::Type),
+            kind => Self::Nickname(NicknameMessage::read(kind, &mut reader)?),
         })
     }
 
@@ -367,6 +373,7 @@ impl RootMessage {
                 out.push(VOUCHED);
                 voucher.write(out);
             }
+            Self::Nickname(message) => message.write(out),
         }
     }
 }

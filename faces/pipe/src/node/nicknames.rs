@@ -1,0 +1,121 @@
+//! Nicknames: a node is connected to by `alice.9f86d081884c7d659a2f.peersock` in place of its address text.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use peersock::{NamedNode, Nickname, NicknameError, NicknameText};
+use peersock_primitives::sync;
+
+use super::{P2pNode, PATIENCE, STEP, find};
+use crate::{Pipe, PipeError};
+
+/// How long the roots are waited for.
+const ROOTS: Duration = Duration::from_secs(10);
+
+impl P2pNode {
+    /// Claims a nickname at the roots of the node, and gives the text for
+    /// [`connect_nickname`](Self::connect_nickname), here and in Python. Whoever comes first has it, for as
+    /// long as the node is there and an hour longer; closing this node gives it back. See
+    /// [`Node::nickname`](peersock::Node::nickname).
+    ///
+    /// # Errors
+    /// [`PipeError::Nickname`]: another node has it, or no root has answered in ten seconds; and this node is
+    /// closed.
+    pub async fn nickname(&self, nickname: &Nickname) -> Result<NicknameText, PipeError> {
+        {
+            let mut own = sync::lock(&self.own);
+            if own.is_closed {
+                return Err(PipeError::Closed);
+            }
+            if !own.nicknames.contains(nickname) {
+                own.nicknames.push(nickname.clone());
+            }
+        }
+        let (node, claimed, port) = (self.node.clone(), nickname.clone(), self.port());
+        let outcome = in_steps(ROOTS, move |step| node.nickname(&claimed, port, step)).await;
+        let mut own = sync::lock(&self.own);
+        if outcome.is_err() || own.is_closed {
+            own.nicknames.retain(|known| known != nickname);
+            self.node.release_nickname(nickname);
+        }
+        match outcome {
+            Ok(_) if own.is_closed => Err(PipeError::Closed),
+            outcome => Ok(outcome?),
+        }
+    }
+
+    /// Connects to the node that has a nickname, as [`connect`](Self::connect) does, in any network that both
+    /// are in. It is looked for for up to 30 seconds.
+    ///
+    /// A text with the node's 20 digits leads to that node or to nobody. `alice.peersock` leads to whomever
+    /// the roots name.
+    ///
+    /// # Errors
+    /// [`PipeError::Nickname`], and those of [`connect`](Self::connect).
+    pub async fn connect_nickname(&self, text: &NicknameText) -> Result<Pipe, PipeError> {
+        self.connect_nickname_within(text, PATIENCE).await
+    }
+
+    /// As [`connect_nickname`](Self::connect_nickname), looking for so long; `Duration::MAX` is without end.
+    ///
+    /// # Errors
+    /// Those of [`connect_nickname`](Self::connect_nickname).
+    pub async fn connect_nickname_within(
+        &self,
+        text: &NicknameText,
+        timeout: Duration,
+    ) -> Result<Pipe, PipeError> {
+        if sync::lock(&self.own).is_closed {
+            return Err(PipeError::Closed);
+        }
+        // The clock may not reach so far: then it is without end.
+        let deadline = Instant::now().checked_add(timeout);
+        let (node, name) = (self.node.clone(), text.clone());
+        let found = in_steps(timeout.min(ROOTS), move |step| node.find_nickname(&name, step)).await?;
+        let left = deadline.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
+        let dest = self.place_of(&found, left).await?;
+        self.open(dest).await
+    }
+
+    /// Where a node is, in the first of the networks in which it is found.
+    async fn place_of(&self, found: &NamedNode, timeout: Duration) -> Result<SocketAddr, PipeError> {
+        let networks = self.node.networks();
+        if networks.is_empty() || found.port == 0 {
+            return Err(PipeError::NoCommonNetwork);
+        }
+        let deadline = Instant::now().checked_add(timeout);
+        let id = found.identity.node_id();
+        loop {
+            for joined in &networks {
+                let address = joined.id().address_of(&id).into();
+                match find(joined, address, STEP).await {
+                    Ok(()) => return Ok(SocketAddr::new(address, found.port)),
+                    Err(PipeError::NotFound) => {}
+                    // It was left, or none of its members can have the address.
+                    Err(error) if networks.len() == 1 => return Err(error),
+                    Err(_) => tokio::time::sleep(STEP).await,
+                }
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Err(PipeError::NotFound);
+            }
+        }
+    }
+}
+
+/// Waits for what the roots say, in steps: a call that is given up leaves no thread for longer than one.
+async fn in_steps<T: Send + 'static>(
+    timeout: Duration,
+    call: impl Fn(Duration) -> Result<T, NicknameError> + Clone + Send + 'static,
+) -> Result<T, NicknameError> {
+    let deadline = Instant::now() + timeout;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let (call, step) = (call.clone(), left.min(STEP));
+        let outcome = tokio::task::spawn_blocking(move || call(step)).await;
+        match outcome.unwrap_or(Err(NicknameError::Stopped)) {
+            Err(NicknameError::NoAnswer | NicknameError::NoRoots) if left > STEP => {}
+            outcome => return outcome,
+        }
+    }
+}

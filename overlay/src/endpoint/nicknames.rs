@@ -1,0 +1,156 @@
+//! Nicknames at the roots: this node's own, and those of others.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Endpoint;
+use crate::id::{Nickname, NicknameText, NodeId};
+use crate::link::{PeerKey, Timer};
+use crate::roots::{NamedNode, NicknameError, is_current};
+use crate::wire::{NicknameMessage, NicknameOwner, NotFound, RootMessage};
+
+impl Endpoint {
+    /// Claims a nickname for this node at all its roots, or says what has come of it: `None` while the roots
+    /// have not answered. To be called again until it does; [`Self::poll_timeout`] says when something may
+    /// have changed. `port` is told to those who go by the nickname.
+    ///
+    /// It is this node's if a root says so and none says that it is another node's. From then on it is
+    /// renewed, until it is released or the node is shut down; a node that is away keeps it for an hour.
+    /// After an error it is not claimed any more.
+    ///
+    /// # Errors
+    /// [`NicknameError::Taken`], [`NicknameError::TooMany`], [`NicknameError::Full`] and
+    /// [`NicknameError::Refused`].
+    pub fn claim_nickname(
+        &mut self,
+        now: Instant,
+        nickname: &Nickname,
+        port: u16,
+    ) -> Option<Result<NicknameText, NicknameError>> {
+        if let Err(error) = self.roots.claims.want(nickname, port) {
+            return Some(Err(error));
+        }
+        let roots = self.own_roots();
+        match self.roots.claims.outcome(nickname, &roots, now) {
+            None => {
+                self.wake_roots(now, &roots);
+                None
+            }
+            Some(Ok(())) => Some(Ok(NicknameText::of(nickname.clone(), &self.own_id))),
+            Some(Err(error)) => {
+                self.release_nickname(now, nickname);
+                Some(Err(error))
+            }
+        }
+    }
+
+    /// Gives a nickname back: the roots are told once, and those that do not hear it forget it within an
+    /// hour. False if it was not claimed.
+    pub fn release_nickname(&mut self, now: Instant, nickname: &Nickname) -> bool {
+        let is_ours = self.roots.claims.has(nickname);
+        let (identity, unix_time) = (Arc::clone(&self.core.identity), self.core.clock.unix_time(now));
+        for key in self.roots.claims.release(nickname) {
+            let Some(root) = self.roots.get(key).map(|root| root.identity.node_id()) else { continue };
+            let message = self.roots.claims.say_released(nickname, &identity, &root, unix_time);
+            self.tell_root(now, key, &RootMessage::Nickname(message));
+        }
+        is_ours
+    }
+
+    /// The nicknames that are this node's, sorted.
+    pub fn nicknames(&self) -> Vec<Nickname> {
+        self.roots.claims.ours()
+    }
+
+    /// Asks all roots who has a nickname, or says what they have answered: `None` while they have not. To be
+    /// called again until it does; [`Self::poll_timeout`] says when something may have changed. It goes on
+    /// for ten seconds after the last call.
+    ///
+    /// # Errors
+    /// [`NicknameError::NotFound`] and [`NicknameError::Ambiguous`].
+    pub fn find_nickname(
+        &mut self,
+        now: Instant,
+        text: &NicknameText,
+    ) -> Option<Result<NamedNode, NicknameError>> {
+        let id = u32::from_be_bytes(self.core.random());
+        self.roots.questions.want(text, id, now);
+        let roots = self.own_roots();
+        let outcome = self.roots.questions.outcome(text, &roots, now);
+        if outcome.is_none() {
+            self.wake_roots(now, &roots);
+        }
+        outcome
+    }
+
+    /// Tells a root what is due about nicknames, and returns when to look again.
+    pub(super) fn step_nicknames(&mut self, now: Instant, key: PeerKey) -> Option<Instant> {
+        let (identity, unix_time) = (Arc::clone(&self.core.identity), self.core.clock.unix_time(now));
+        let node = self.askable(now, key)?;
+        let claims = self.roots.claims.due(key, &identity, &node, unix_time, now);
+        let questions = self.roots.questions.due(key, now);
+        for message in claims.into_iter().chain(questions) {
+            self.core.counters.root_nicknames_sent.increment();
+            self.tell_root(now, key, &RootMessage::Nickname(message));
+        }
+        let next = [self.roots.claims.next(key, now), self.roots.questions.next(key, now)];
+        next.into_iter().flatten().min()
+    }
+
+    /// A root says something about nicknames.
+    pub(super) fn on_nickname(&mut self, now: Instant, key: PeerKey, message: NicknameMessage) {
+        let is_good = match message {
+            NicknameMessage::Claimed { sequence, result } => {
+                self.roots.claims.answered(key, sequence, result, now)
+            }
+            // It is asked again.
+            NicknameMessage::Found { result: Err(NotFound::Limited), .. } => true,
+            NicknameMessage::Found { id, result } => {
+                let Some(text) = self.roots.questions.asked(key, id).cloned() else {
+                    return self.core.counters.root_answers_refused.increment();
+                };
+                let owner = result.ok();
+                let is_good = owner.is_none_or(|owner| self.is_signed(now, key, &text, &owner));
+                // Somebody else with the same nickname is not whom the text means.
+                let owner = owner.filter(|owner| is_good && text.matches(&owner.identity.node_id()));
+                self.roots.questions.answered(key, &text, owner, now);
+                is_good
+            }
+            // Only roots get the others.
+            _ => return self.core.counters.control_unknown.increment(),
+        };
+        if !is_good {
+            self.core.counters.root_answers_refused.increment();
+        }
+    }
+
+    /// Whether a node has signed for that root, and not too long ago, that the nickname is its own.
+    fn is_signed(&self, now: Instant, key: PeerKey, text: &NicknameText, owner: &NicknameOwner) -> bool {
+        let Some(root) = self.roots.get(key) else { return false };
+        is_current(&owner.claim, self.core.clock.unix_time(now))
+            && owner.claim.verify(&owner.identity, &root.identity.node_id(), &text.nickname)
+    }
+
+    /// The roots that this node was given. What one of them names knows other nicknames.
+    fn own_roots(&self) -> Vec<PeerKey> {
+        self.roots.list.iter().filter(|(_, root)| root.guest.is_none()).map(|(key, _)| *key).collect()
+    }
+
+    /// The ID of a root of this node's own that can be told something now. Others are as soon as this node is
+    /// registered there.
+    fn askable(&self, now: Instant, key: PeerKey) -> Option<NodeId> {
+        let root = self.roots.get(key).filter(|root| root.guest.is_none() && !root.is_unreachable)?;
+        root.registering.standing(now).map(|_| root.identity.node_id())
+    }
+
+    /// Has those looked at that something is due at.
+    fn wake_roots(&mut self, now: Instant, roots: &[PeerKey]) {
+        for key in roots.iter().filter(|key| self.askable(now, **key).is_some()).copied().collect::<Vec<_>>()
+        {
+            let next = [self.roots.claims.next(key, now), self.roots.questions.next(key, now)];
+            if let Some(at) = next.into_iter().flatten().min() {
+                self.core.timers.set_earlier(Timer::Root(key), at);
+            }
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Nicknames: those that this node claims at its roots, and those that it asks the roots for.
+//!
+//! A claim is signed for one root, and made anew after each registration there: so it is renewed before it
+//! ends, and a root that was restarted learns of it. A question goes to all roots, and the answers are
+//! compared: see `docs/PROTOCOL.md`, "What a node does with roots".
+
+mod claims;
+mod questions;
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+pub(crate) use claims::Claims;
+pub(crate) use questions::{Questions, is_current};
+
+use crate::id::{NodeId, PublicIdentity};
+
+/// How long further roots are waited for after the first answer of one.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// The first wait for an answer; it doubles up to the second.
+const REPEAT: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(8)];
+
+/// When something is said again that was said so often.
+fn repeat_after(tries: u32) -> Duration {
+    (REPEAT[0] * 2u32.pow(tries.min(8))).min(REPEAT[1])
+}
+
+/// A node that was found by a nickname.
+///
+/// ```
+/// use peersock_overlay::{NamedNode, NetworkId};
+///
+/// fn address(network: NetworkId, found: &NamedNode) -> std::net::Ipv6Addr {
+///     network.address_of(&found.identity.node_id())
+/// }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NamedNode {
+    /// Its keys.
+    pub identity: PublicIdentity,
+    /// The port of the overlay at which it takes connections of those who go by the nickname; 0 if it says
+    /// none.
+    pub port: u16,
+}
+
+/// Why a nickname is not this node's, or leads nowhere.
+///
+/// ```
+/// use std::io;
+/// use peersock_overlay::NicknameError;
+///
+/// let error = io::Error::from(NicknameError::NotFound);
+/// assert_eq!(error.kind(), io::ErrorKind::NotFound);
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum NicknameError {
+    /// Another node has it.
+    #[error("another node has this nickname: choose another one")]
+    Taken,
+    /// This node claims four already.
+    #[error("a node has four nicknames at most: release one first")]
+    TooMany,
+    /// The roots have no room for it.
+    #[error("the roots have no room for more nicknames of this node: release one, or try again later")]
+    Full,
+    /// The roots do not take it.
+    #[error("the roots refuse the nickname: this node is not registered there")]
+    Refused,
+    /// Nobody has it.
+    #[error("no root of this node knows the nickname: its owner has to use one of the same roots")]
+    NotFound,
+    /// Roots name several nodes, which all have signed that it is theirs.
+    #[error(
+        "the roots name {} nodes with this nickname: take the text that the owner's program shows, which has \
+         20 digits before .peersock", .0.len()
+    )]
+    Ambiguous(Vec<NodeId>),
+    /// No root has answered in time.
+    #[error("no root has answered about the nickname: look at `peersock status`, or try again later")]
+    NoAnswer,
+    /// The node uses no roots.
+    #[error("nicknames are kept by roots, and this node uses none: name one, as docs/ROOT.md says")]
+    NoRoots,
+    /// The node was shut down.
+    #[error("the node is shut down")]
+    Stopped,
+}
+
+impl From<NicknameError> for std::io::Error {
+    fn from(error: NicknameError) -> Self {
+        use std::io::ErrorKind;
+        let kind = match &error {
+            NicknameError::Taken => ErrorKind::AddrInUse,
+            NicknameError::TooMany | NicknameError::Full => ErrorKind::QuotaExceeded,
+            NicknameError::Refused => ErrorKind::PermissionDenied,
+            NicknameError::NotFound | NicknameError::Ambiguous(_) => ErrorKind::NotFound,
+            NicknameError::NoAnswer => ErrorKind::TimedOut,
+            NicknameError::NoRoots => ErrorKind::AddrNotAvailable,
+            NicknameError::Stopped => ErrorKind::NetworkDown,
+        };
+        Self::new(kind, error)
+    }
+}

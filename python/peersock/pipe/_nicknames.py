@@ -1,0 +1,69 @@
+"""Nicknames at roots, for nodes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
+from .. import _peersock
+from ..session import Session
+
+_T = TypeVar("_T")
+
+#: What the text of every nickname ends with.
+_SUFFIX = ".peersock"
+#: How long a thread waits at once: a call that is cancelled leaves none for longer. Seconds.
+_STEP = 0.25
+#: How long the roots are waited for, seconds.
+_ROOTS = 10.0
+
+
+def is_nickname(addr: bytes | str) -> str | None:
+    """The text of a nickname; None if the text is something else."""
+    text = addr.decode("ascii", "replace") if isinstance(addr, bytes) else addr
+    is_one = isinstance(text, str) and text.strip().lower().endswith(_SUFFIX)
+    return text.strip() if is_one else None
+
+
+async def claim(session: Session, name: str, port: int, timeout: float) -> str:
+    """Claims a nickname and gives its text."""
+    node = session._own()
+    try:
+        return await _in_steps(lambda step: node.nickname(name, port, step), timeout)
+    except (TimeoutError, asyncio.CancelledError):
+        # It would go on being claimed.
+        node.release_nickname(name)
+        raise
+
+
+async def find(session: Session, text: str, timeout: float) -> tuple[str, int]:
+    """Where the node is that has a nickname: its address in the first network in which it is found, and the port."""
+    loop = asyncio.get_running_loop()
+    node, deadline = session._own(), loop.time() + timeout
+    id, port = await _in_steps(lambda step: node.find_nickname(text, step), min(timeout, _ROOTS))
+    if not session.networks or not port:
+        raise LookupError("the nodes have no network in common")
+    while True:
+        for network in session.networks:
+            ip = _peersock.address_of(network, id)
+            try:
+                if ip in session.addresses or await session.wait_peer_async(ip, _STEP):
+                    return ip, port
+            except OSError:
+                # It is no member of this network.
+                await asyncio.sleep(_STEP)
+        if loop.time() >= deadline:
+            raise TimeoutError(f"the node was not found in {timeout:g} s")
+
+
+async def _in_steps(call: Callable[[float], _T | None], timeout: float) -> _T:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout
+    while True:
+        left = max(deadline - loop.time(), 0)
+        answer = await asyncio.to_thread(call, min(left, _STEP))
+        if answer is not None:
+            return answer
+        if left <= _STEP:
+            raise TimeoutError(f"no root has answered about the nickname in {timeout:g} s: see the session's status()")

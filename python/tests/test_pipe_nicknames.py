@@ -1,0 +1,103 @@
+"""Nodes that connect by nicknames, which a root keeps that is a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import peersock
+from peersock.pipe import P2PNode
+
+from .conftest import ROOT
+from .libraries.lab import launcher
+from .pipes import PATIENCE, run
+
+NETWORKS = ("ff0001ffff000000", "ff0002ffff000000", "ff0003ffff000000")
+
+#: A node in a process of its own, since all sessions of one process share a node. It goes on until it is told to close.
+OTHER = """
+import asyncio, sys
+from peersock.pipe import P2PNode
+
+async def upper(msg, client_tup, pipe):
+    await pipe.send(msg.upper())
+
+async def main():
+    roots, *networks = sys.argv[1:]
+    async with P2PNode(port=0, net_id=networks, interfaces="loopback", discovery=False, roots=roots) as node:
+        node.add_msg_cb(upper)
+        text = await node.nickname("Alice", 60)
+        print(text, node.session.id, node.port, *node.session.addresses, flush=True)
+        await asyncio.to_thread(sys.stdin.readline)
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def root() -> Iterator[str]:
+    command = [launcher(), "root", "--ephemeral", "--listen", "127.0.0.1", "--port", "0", "--drain", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+        process.kill()
+
+
+@pytest.fixture
+def other(root: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", OTHER, root, *NETWORKS[1:]]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as process:  # type: ignore[call-overload]
+        yield process
+        process.kill()
+
+
+def test_a_node_connects_to_another_one_by_its_nickname(root: str, other: subprocess.Popen[str]) -> None:
+    options: dict[str, Any] = {"interfaces": "loopback", "discovery": False, "roots": root}
+    assert other.stdout is not None
+    text, id, port, *addresses = other.stdout.readline().split()
+    assert text == f"alice.{id[:20]}.peersock"
+
+    async def main() -> None:
+        async with P2PNode(port=0, net_id=NETWORKS[:2], **options) as here:
+            for form in (text, text.encode(), text.upper(), "alice.peersock"):
+                pipe = await here.connect(form, PATIENCE)
+                assert pipe.client_tup[0] in addresses and pipe.client_tup[1] == int(port)
+                await pipe.send(b"hello")
+                assert await pipe.recv(timeout=PATIENCE) == b"HELLO"
+                await pipe.close()
+            with pytest.raises(OSError, match="another node") as taken:
+                await here.nickname("alice", PATIENCE)
+            assert taken.value.errno == errno.EADDRINUSE
+            for unknown in ("bob.peersock", f"alice.{here.session.id[:20]}.peersock"):
+                with pytest.raises(LookupError, match="no root"):
+                    await here.connect(unknown, PATIENCE)
+            for wrong in ("a b.peersock", "alice.12.peersock", ".peersock"):
+                with pytest.raises(ValueError, match=r"nickname|digits"):
+                    await here.connect(wrong)
+            with pytest.raises(ValueError, match="nickname"):
+                await here.nickname("no dots.")
+            # What closes gives it back.
+            await asyncio.to_thread(other.communicate, "close\n", PATIENCE)
+            assert await here.nickname("alice", PATIENCE) == f"alice.{here.session.id[:20]}.peersock"
+
+    run(main())
+
+
+def test_without_a_root_there_are_no_nicknames(session: peersock.Session) -> None:
+    async def main() -> None:
+        async with P2PNode(port=0, session=session) as node:
+            with pytest.raises(TimeoutError, match="no root has answered"):
+                await node.nickname("alice", 0.1)
+            with pytest.raises(TimeoutError, match="no root has answered"):
+                await node.connect("alice.peersock", 0.1)
+        with pytest.raises(ValueError, match="not started"):
+            await node.nickname("alice")
+
+    run(main())
