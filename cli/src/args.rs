@@ -51,13 +51,16 @@ impl StateArgs {
     pub(crate) fn path(&self) -> Outcome<PathBuf> {
         let of_environment =
             || env::var_os(STATE_VARIABLE).filter(|path| !path.is_empty()).map(PathBuf::from);
-        match self.state.clone().or_else(of_environment) {
-            Some(path) if path.is_file() => Err(Failure::new(
-                format_args!("{} is a file, and a node's state is a directory", path.display()),
-                "give the directory, as --state DIR or in PEERSOCK_STATE; it is made if it is not there",
+        let Some(path) = self.state.clone().or_else(of_environment) else {
+            return Ok(StateDir::default_path()?);
+        };
+        match path.ancestors().find(|part| part.exists()).filter(|part| !part.is_dir()) {
+            Some(file) => Err(Failure::new(
+                format_args!("{} is a file, and a node's state is a directory", file.display()),
+                "give the directory, as --state DIR or in PEERSOCK_STATE, such as /var/lib/peersock; it is \
+                 made if it is not there",
             )),
-            Some(path) => Ok(path),
-            None => Ok(StateDir::default_path()?),
+            None => Ok(path),
         }
     }
 
@@ -379,7 +382,8 @@ fn parse_hosts(network: &Network, text: &str) -> Outcome<Vec<IpAddr>> {
         )),
         _ if !network.summary().by_file => Err(Failure::usage(
             format_args!("`{text}` is not an IP address"),
-            "give the address that `peersock addr` or `listen` prints there; only static networks have names",
+            "give the address that `peersock addr` or `listen` prints there, such as fd12:3456:789a::1; only \
+             static networks have names",
         )),
         _ => Err(Failure::usage(
             format_args!(
@@ -416,7 +420,8 @@ fn parse_any_targets(network: &Network, text: &str) -> Outcome<Vec<SocketAddr>> 
     let wrong = || {
         Failure::usage(
             format_args!("`{text}` is not an address and port"),
-            "write '[IPV6]:PORT', IPV4:PORT, or NAME:PORT in a static network",
+            "write '[IPV6]:PORT' such as '[fd12:3456:789a::1]:7000', IPV4:PORT, or NAME:PORT in a static \
+             network",
         )
     };
     let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
@@ -431,10 +436,14 @@ fn parse_any_targets(network: &Network, text: &str) -> Outcome<Vec<SocketAddr>> 
 
 /// Understands the number of a port.
 pub(crate) fn parse_port(text: &str) -> Result<u16, String> {
-    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().map_err(|_| match is_number {
-        true => "a port is a number from 0 to 65535".to_owned(),
-        false => "give the port as a number from 0 to 65535; names of services are not looked up".to_owned(),
+        true => "a port is a number from 0 to 65535, such as 7000".to_owned(),
+        false => {
+            "give the port as a number from 0 to 65535, such as 7000; names of services are not looked up"
+                .to_owned()
+        }
     })
 }
 
@@ -443,7 +452,7 @@ pub(crate) fn parse_seconds(text: &str) -> Result<Duration, String> {
     text.parse()
         .ok()
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-        .ok_or_else(|| "not a number of seconds".to_owned())
+        .ok_or_else(|| "give a number of seconds from 0 on, such as 10 or 0.5".to_owned())
 }
 
 #[cfg(test)]

@@ -98,7 +98,7 @@ fn check_remote(session: &Session, forward: &Forward) -> Outcome {
 
 fn parse_idle(text: &str) -> Result<Duration, String> {
     match parse_seconds(text)? {
-        Duration::ZERO => Err("a flow cannot last no time".to_owned()),
+        Duration::ZERO => Err("give more than 0 seconds, such as 60".to_owned()),
         idle => Ok(idle),
     }
 }

@@ -58,7 +58,7 @@ mod waiting;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use clap::{ArgAction, CommandFactory as _, Parser, Subcommand};
+use clap::{ArgAction, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use failure::{Failure, Outcome};
 
@@ -126,7 +126,7 @@ enum Command {
 fn main() -> ExitCode {
     // First, because the demonstration measures from the start of the process.
     clock::start();
-    let outcome = Cli::try_parse().map_or_else(|answer| show(&answer), |cli| run(&cli));
+    let outcome = parse().map_or_else(|answer| show(&answer), |cli| run(&cli));
     signals::leave_to_cleanup();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -135,6 +135,21 @@ fn main() -> ExitCode {
             ExitCode::from(failure.status())
         }
     }
+}
+
+/// Understands the command line. A negative number is a value: what reads it says what is expected there.
+fn parse() -> Result<Cli, clap::Error> {
+    let matches = with_negative_numbers(Cli::command()).try_get_matches()?;
+    Cli::from_arg_matches(&matches)
+}
+
+fn with_negative_numbers(command: clap::Command) -> clap::Command {
+    let takes_one = |argument: &clap::Arg| argument.get_action().takes_values();
+    let command = command.mut_args(|argument| match takes_one(&argument) {
+        true => argument.allow_negative_numbers(true),
+        false => argument,
+    });
+    command.mut_subcommands(with_negative_numbers)
 }
 
 /// Shows what the parser has to say instead of running a command: an error, or the help that was asked for.

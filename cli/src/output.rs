@@ -2,7 +2,10 @@
 
 use std::fmt::Display;
 use std::io::{self, Write as _};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use rustix::io::FdFlags;
 
 use crate::failure::{Failure, Outcome};
 use crate::style::{self, ERROR, HINT};
@@ -17,10 +20,19 @@ pub(crate) fn print(text: impl Display) -> Outcome {
 
 /// Fails if this program was started without a stdout.
 pub(crate) fn check_open() -> Outcome {
-    match CLOSED_AT_START.load(Ordering::Relaxed) {
+    match was_closed(STDOUT) {
         true => Err(Failure::output(rustix::io::Errno::BADF.into())),
         false => Ok(()),
     }
+}
+
+/// Has what is started from now on find those of the descriptors 0 to 2 closed that this program has found
+/// closed.
+pub(crate) fn leave_closed() -> io::Result<()> {
+    for (_, fd) in (0..).zip(standard()).filter(|(number, _)| was_closed(*number)) {
+        rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC)?;
+    }
+    Ok(())
 }
 
 /// Tells the person at the terminal something, in one write so that nobody reads half of it.
@@ -51,18 +63,33 @@ pub(crate) fn round(number: f64, digits: i32) -> f64 {
     (number * scale).round() / scale
 }
 
-/// Whether descriptor 1 was closed when the program began.
-static CLOSED_AT_START: AtomicBool = AtomicBool::new(false);
+/// The number of stdout.
+const STDOUT: u8 = 1;
 
-/// Looks at descriptor 1 before `main`: Rust's runtime puts /dev/null in the place of a closed one, and then
-/// what is printed would be lost without an error.
+/// A bit for each of the descriptors 0 to 2: whether it was closed when the program began.
+static CLOSED_AT_START: AtomicU8 = AtomicU8::new(0);
+
+fn was_closed(number: u8) -> bool {
+    CLOSED_AT_START.load(Ordering::Relaxed) & 1 << number != 0
+}
+
+/// The descriptors 0 to 2, in order.
+fn standard() -> [BorrowedFd<'static>; 3] {
+    [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()]
+}
+
+/// Looks at the descriptors 0 to 2 before `main`: Rust's runtime puts /dev/null in the place of closed ones.
+/// What is printed would then be lost without an error, and `peersock run` would give its program
+/// what nobody has given it.
 #[used]
 #[allow(unsafe_code)]
 // SAFETY: the section holds pointers to functions of this type, which the C library calls before `main`. This
-// one makes a system call and writes to an atomic variable; it needs nothing that Rust's runtime sets up.
+// one makes system calls and writes to an atomic variable; it needs nothing that Rust's runtime sets up.
 #[unsafe(link_section = ".init_array")]
-static LOOK_AT_STDOUT: extern "C" fn() = look_at_stdout;
+static LOOK_AT_STANDARD: extern "C" fn() = look_at_standard;
 
-extern "C" fn look_at_stdout() {
-    CLOSED_AT_START.store(rustix::io::fcntl_getfd(rustix::stdio::stdout()).is_err(), Ordering::Relaxed);
+extern "C" fn look_at_standard() {
+    let is_closed = |fd: BorrowedFd<'_>| rustix::io::fcntl_getfd(fd).is_err();
+    let bits = (0..).zip(standard()).map(|(number, fd)| u8::from(is_closed(fd)) << number);
+    CLOSED_AT_START.store(bits.fold(0, |all, bit| all | bit), Ordering::Relaxed);
 }

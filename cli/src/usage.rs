@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io::Write as _;
 
 use clap::Command;
-use clap::error::{ContextKind, ContextValue};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::style::HINT;
 
@@ -22,7 +22,14 @@ fn text(error: &clap::Error, program: &Command, words: impl Iterator<Item = OsSt
     let said = error.render().ansi().to_string();
     // A help that is shown in place of an error has all that there is to say.
     let Some((said, _)) = said.split_once(ENDING) else { return said };
-    let (name, command) = command_of(program, words);
+    let words: Vec<_> = words.collect();
+    let (name, command) = command_of(program, words.iter().cloned());
+    if let Some(hint) = dash_hint(command, error, &words) {
+        // The parser's own tip is for values that belong to no option, and names their first two characters.
+        let is_tip = |line: &&str| line.contains("to pass '") && line.contains("as a value");
+        let said: Vec<_> = said.trim_end().split("\n\n").filter(|part| !is_tip(part)).collect();
+        return format!("{}\n\n{HINT}hint:{HINT:#} {hint}; `{name} --help` says more\n", said.join("\n\n"));
+    }
     match example(command, error) {
         Some(example) => format!(
             "{said}{HINT}hint:{HINT:#} for example `{example}`; `{name} --help` says what each option means\n"
@@ -46,6 +53,32 @@ fn command_of(program: &Command, words: impl Iterator<Item = OsString>) -> (Stri
         }
     }
     (name, command)
+}
+
+/// How a value that begins with a dash is given, if that may be what was meant by an unknown option.
+fn dash_hint(command: &Command, error: &clap::Error, words: &[OsString]) -> Option<String> {
+    let Some(ContextValue::String(unknown)) = error.get(ContextKind::InvalidArg) else { return None };
+    if error.kind() != ErrorKind::UnknownArgument {
+        return None;
+    }
+    // Of several short options in one word the parser names the one that it does not know.
+    let is_meant = |word: &str| {
+        word == unknown.as_str()
+            || (!word.starts_with("--") && word.starts_with('-') && word.contains(&unknown[1..]))
+    };
+    let at = words.iter().skip(1).position(|word| is_meant(&word.to_string_lossy()))? + 1;
+    let (before, word) = (words[at - 1].to_string_lossy(), words[at].to_string_lossy());
+    let is_before = |option: &&clap::Arg| {
+        let long = option.get_long().map(|long| format!("--{long}"));
+        let short = option.get_short().map(|short| format!("-{short}"));
+        [long, short].into_iter().flatten().any(|spelling| spelling == before)
+    };
+    let option = command.get_arguments().find(is_before).filter(|option| option.get_action().takes_values());
+    match option.and_then(clap::Arg::get_long) {
+        Some(long) => Some(format!("a value that begins with a dash is given as `--{long}={word}`")),
+        None if word.starts_with("--") || command.get_positionals().next().is_none() => None,
+        None => Some(format!("what is no option and begins with a dash is given behind `--`: `-- {word}`")),
+    }
 }
 
 /// An example from the command's help: one with the option that is at fault, if there is any.
@@ -80,7 +113,7 @@ mod tests {
 
     /// What is said of a command line, without styles.
     fn said_of(words: &[&str]) -> String {
-        let mut program = Cli::command();
+        let mut program = crate::with_negative_numbers(Cli::command());
         program.build();
         let error = program.clone().try_get_matches_from(words).expect_err("it is wrong");
         let text = text(&error, &program, words.iter().map(OsString::from));
@@ -120,6 +153,19 @@ mod tests {
     }
 
     #[test]
+    fn a_negative_number_is_a_value_that_is_refused() {
+        for (words, expected) in [
+            (&["peersock", "ping", "-c", "-5", "x"][..], "'-5' for '--count"),
+            (&["peersock", "listen", "-7000"], "a port is a number from 0 to 65535, such as 7000"),
+            (&["peersock", "dial", "--timeout", "-3", "x"], "give a number of seconds from 0 on, such as 10"),
+            (&["peersock", "up", "--mtu=-1"], "'-1' for '--mtu"),
+        ] {
+            let said = said_of(words);
+            assert!(said.contains("invalid value '-") && said.contains(expected), "{words:?}: {said}");
+        }
+    }
+
+    #[test]
     fn the_example_is_of_the_option_that_is_at_fault() {
         for (words, wanted) in [
             (&["peersock", "dial"][..], "for example `peersock dial -n ff0001ffff000000 '[fd12:"),
@@ -129,9 +175,13 @@ mod tests {
             (&["peersock", "dail"], "for example `peersock listen --ephemeral"),
             (&["peersock", "network", "ad"], "for example `peersock network "),
             (&["peersock", "dial", "x", "--bogus"], "`peersock dial --help`"),
+            (&["peersock", "send", "-file"], "behind `--`: `-- -file`"),
+            (&["peersock", "listen", "--state", "-x", "0"], "is given as `--state=-x`"),
+            (&["peersock", "dial", "-n", "-foo", "x"], "is given as `--network=-foo`"),
         ] {
             let said = said_of(words);
             assert!(said.lines().last().is_some_and(|hint| hint.contains(wanted)), "{words:?}: {said}");
+            assert!(said.matches("-- -").count() <= 1, "one of the hints is enough: {said}");
         }
     }
 }

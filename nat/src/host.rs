@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 
-use if_addrs::{IfAddr, IfOperStatus};
+use nix::ifaddrs::getifaddrs;
+use nix::net::if_::{InterfaceFlags, if_nametoindex};
+use nix::sys::socket::SockaddrStorage;
 use serde::Serialize;
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -40,7 +42,8 @@ struct DefaultRoute {
     metric: u32,
 }
 
-/// Lists the interfaces that are up, by index.
+/// Lists the interfaces that are set up (IFF_UP) and have an address, by index. One that has lost its carrier
+/// is among them.
 ///
 /// ```
 /// let interfaces = peersock_nat::host::interfaces()?;
@@ -52,23 +55,23 @@ struct DefaultRoute {
 /// The system does not tell.
 pub fn interfaces() -> io::Result<Vec<HostInterface>> {
     let mut found: BTreeMap<u32, HostInterface> = BTreeMap::new();
-    for entry in if_addrs::get_if_addrs()? {
-        let Some(index) = entry.index else { continue };
-        if entry.oper_status == IfOperStatus::Down && !entry.is_loopback() {
+    for entry in getifaddrs()? {
+        let Some(ip) = entry.address.as_ref().and_then(ip_of) else { continue };
+        // The kernel has no routes by an interface that is not up, though it keeps its IPv4 addresses.
+        if !entry.flags.contains(InterfaceFlags::IFF_UP) {
             continue;
         }
-        let (loopback, name) = (entry.is_loopback(), entry.name);
+        // Fails if the interface has gone meanwhile.
+        let Ok(index) = if_nametoindex(entry.interface_name.as_str()) else { continue };
         let interface = found.entry(index).or_insert_with(|| HostInterface {
-            name,
+            name: entry.interface_name,
             index,
-            loopback,
+            loopback: entry.flags.contains(InterfaceFlags::IFF_LOOPBACK),
             addresses: Vec::new(),
             routers: Vec::new(),
         });
-        interface.addresses.push(match entry.addr {
-            IfAddr::V4(addr) => HostAddress { ip: addr.ip.into(), prefix: addr.prefixlen },
-            IfAddr::V6(addr) => HostAddress { ip: addr.ip.into(), prefix: addr.prefixlen },
-        });
+        let prefix = entry.netmask.as_ref().and_then(ip_of).map_or(0, ones);
+        interface.addresses.push(HostAddress { ip, prefix });
     }
     let mut interfaces: Vec<_> = found.into_values().collect();
     let mut routes = default_routes();
@@ -119,6 +122,21 @@ pub(crate) const ANYWHERE: [SocketAddr; 2] = [
     SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9),
     SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)), 9),
 ];
+
+/// The IP address in one of a socket's; `None` if it is one of the link layer.
+fn ip_of(address: &SockaddrStorage) -> Option<IpAddr> {
+    let v6 = || Some(address.as_sockaddr_in6()?.ip().into());
+    address.as_sockaddr_in().map(|v4| v4.ip().into()).or_else(v6)
+}
+
+/// The bits that are set in a mask.
+fn ones(mask: IpAddr) -> u8 {
+    let ones = match mask {
+        IpAddr::V4(mask) => mask.to_bits().count_ones(),
+        IpAddr::V6(mask) => mask.to_bits().count_ones(),
+    };
+    ones as u8
+}
 
 /// The address that the system sends from to a remote one: the interface with that address is the default
 /// one.

@@ -46,7 +46,9 @@ class Session:
         secret: The passphrase of the networks (``str``), or their key (32 ``bytes``, also as a ``bytearray`` or a
             ``memoryview``). ``None`` means the passphrase of the variable ``PEERSOCK_SECRET``, if it is set. A network
             that another session of this process has joined is used as it is if there is neither; it must be the same
-            secret otherwise. Static networks have theirs in their files, which stays.
+            secret otherwise. Under ``peersock run``, a network of the launcher's that has a secret there has one here,
+            too, and none where it has none: otherwise ValueError. Static networks have theirs in their files, which
+            stays.
         static: The file of one more, static, network, as for ``net_id``.
         identity: The directory that holds the node's identity, or a seed of 32 bytes. By default that of the variable
             ``PEERSOCK_STATE``, or else a fresh identity, which is forgotten.

@@ -194,6 +194,7 @@ impl Node {
 
     fn join(&self, py: Python<'_>, network: peersock::Network) -> PyResult<u64> {
         let id = network.id().as_u64();
+        py.detach(|| self.host.check_outer(&network)).map_err(invalid)?;
         let joined = py.detach(|| self.host.run(move |node| node.join(network).map(drop)));
         match joined.map_err(|error| io_error(py, error))? {
             // Another session of this process may have joined it.

@@ -5,7 +5,6 @@ use std::sync::{Arc, RwLock};
 
 use peersock_bsd::kernel::borrow;
 use peersock_bsd::{Chosen, Client, Errno, Rules, Sides, Socket, alongside, counterpart};
-use peersock_fd::{NodeTag, Token};
 use pyo3::prelude::*;
 
 use crate::address::numeric;
@@ -25,12 +24,8 @@ pub(crate) fn rules() -> Option<Arc<Rules>> {
 /// Has sockets use the node that `environment` names (the value of `PEERSOCK_NODE`), by the rules of `words`.
 #[pyfunction]
 pub(crate) fn set_rules(environment: &str, words: &str) -> PyResult<()> {
-    let parsed = environment.split_once(':').and_then(|(tag, token)| {
-        let tag = NodeTag(u32::from_str_radix(tag, 16).ok()?);
-        Some((tag, Token(u128::from_str_radix(token, 16).ok()?)))
-    });
-    let (tag, token) = parsed.ok_or_else(|| invalid("PEERSOCK_NODE does not name a node"))?;
-    let rules = Rules::new(Client::new(tag, token), words);
+    let client = Client::of_variable(environment);
+    let rules = Rules::new(client.ok_or_else(|| invalid("PEERSOCK_NODE does not name a node"))?, words);
     *RULES.write().map_err(invalid)? = Some(Arc::new(rules));
     Ok(())
 }

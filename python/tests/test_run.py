@@ -283,6 +283,40 @@ def test_secrets_that_others_can_read_are_refused(place: Place) -> None:
     assert "mode 0644" in done.stderr and f"chmod 600 {secret}" in done.stderr, done.stderr
 
 
+SESSION = textwrap.dedent(
+    """\
+    import sys, peersock
+    def attempt(network, secret):
+        try:
+            with peersock.Session(network, secret=secret, interfaces="loopback") as session:
+                print(session.status()["networks"][0]["secret"], flush=True)
+        except ValueError as error: print(error, flush=True)
+    for secret in sys.argv[2:]: attempt(sys.argv[1], secret or None)
+    """
+)
+
+
+@pytest.mark.parametrize("by_program", [False, True])
+def test_a_session_with_a_secret_and_a_launcher_without_one_do_not_mix(place: Place, by_program: bool) -> None:
+    run, inside = place.run, [place.write("session.py", SESSION), place.network]
+    if by_program:
+        program = os.environ.get("PEERSOCK_PROGRAM")
+        if program is None:
+            pytest.skip("PEERSOCK_PROGRAM does not name the program peersock")
+        run = [program, "run", "-n", place.network, "--interface", "lo", "--ephemeral"]
+        inside = ["--", sys.executable, *inside]
+    done = place.ask(*run, *inside, "horse", "")
+    assert done.returncode == 0, done
+    refused, open_one = done.stdout.splitlines()
+    assert "without a secret, and this program joins it with one" in refused and "--secret-file" in refused, refused
+    assert (place.network in refused, open_one) == (True, "False")
+    done = place.ask(*run, "--secret-file", place.write("secret", "horse"), *inside, "", "horse")
+    assert done.returncode == 0, done
+    refused, secret = done.stdout.splitlines()
+    assert "with a secret, and this program joins it without one" in refused, refused
+    assert secret == "True"
+
+
 def test_a_root_may_begin_with_a_dash(place: Place) -> None:
     root = "-WEt2nothing@127.0.0.1:7420"
     program = place.write("program.py", "import sys\nprint(sys.argv[1:])\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import random
 import select
 import selectors
 import signal
@@ -17,7 +18,7 @@ import pytest
 import peersock
 from peersock import socket
 
-from .conftest import Network, Peer
+from .conftest import Network, Peer, run_python
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
@@ -230,3 +231,28 @@ def test_what_a_closed_socket_is_asked_fails(peer: Peer) -> None:
         with pytest.raises(OSError) as failed:
             call()
         assert failed.value.errno == errno.EBADF
+
+
+def test_an_ipv4_server_binds_the_address_that_it_is_shown_where_there_is_ipv6_only() -> None:
+    # As FTP does for passive transfers.
+    code = (
+        "import sys, threading, peersock\n"
+        "from peersock import socket\n"
+        "with peersock.Session(sys.argv[1], interfaces='loopback', ready_timeout=30) as session:\n"
+        "    server = socket.create_server(('', 0))\n"
+        "    client = socket.create_connection((session.address, server.getsockname()[1]))\n"
+        "    connection, _ = server.accept()\n"
+        "    own = connection.getsockname()[0]\n"
+        "    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):\n"
+        "        passive = socket.socket(socket.AF_INET, kind)\n"
+        "        passive.bind((own, 0))\n"
+        "        assert passive.getsockname()[0] == own, passive\n"
+        "    server = socket.create_server((own, 0))\n"
+        "    there = (session.address, server.getsockname()[1])\n"
+        "    with socket.create_connection(there) as data, server.accept()[0] as accepted:\n"
+        "        data.sendall(b'passive')\n"
+        "        print(accepted.recv(100).decode(), accepted.getsockname()[0] == own)\n"
+        "    for sock in (client, connection, server, passive): sock.close()\n"
+    )
+    network = f"ff{random.randrange(1, 0x1000):04x}ffff000000"
+    assert run_python(code, network, PEERSOCK_NODE="") == "passive True\n"

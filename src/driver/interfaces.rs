@@ -5,7 +5,8 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
-use if_addrs::{IfAddr, IfOperStatus};
+use nix::ifaddrs::{InterfaceAddress, getifaddrs};
+use nix::net::if_::{InterfaceFlags, if_nametoindex};
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// Which of the machine's network interfaces a node sends and receives on.
@@ -142,36 +143,49 @@ pub(crate) fn source_towards(remote: SocketAddr, device: Option<&str>) -> io::Re
 /// every packet.
 pub(crate) fn leading_to(remote: SocketAddr) -> Option<String> {
     let local = source_towards(remote, None).ok()?;
-    let entries = if_addrs::get_if_addrs().ok()?;
-    entries.into_iter().find(|entry| entry.ip() == local).map(|entry| entry.name)
+    getifaddrs().ok()?.find(|entry| ip_of(entry) == Some(local)).map(|entry| entry.interface_name)
 }
 
-/// Lists the interfaces that are up, ordered by index.
+/// Lists the interfaces that are up and have an address, ordered by index.
+///
+/// Up is what its administrator has set up (IFF_UP): the kernel has no routes by the others, though they keep
+/// their IPv4 addresses. One that has lost its carrier is listed: that may be over in a moment, and no
+/// address has changed.
 pub(crate) fn list(allowed: &Interfaces) -> io::Result<Vec<HostInterface>> {
     let mut found: BTreeMap<u32, HostInterface> = BTreeMap::new();
-    for entry in if_addrs::get_if_addrs()? {
-        let Some(index) = entry.index else { continue };
-        if entry.oper_status == IfOperStatus::Down && !entry.is_loopback() {
+    for entry in getifaddrs()? {
+        let Some(ip) = ip_of(&entry) else { continue };
+        if !entry.flags.contains(InterfaceFlags::IFF_UP) {
             continue;
         }
+        // Fails if the interface has gone meanwhile.
+        let Ok(index) = if_nametoindex(entry.interface_name.as_str()) else { continue };
         let interface = found.entry(index).or_insert_with(|| HostInterface {
-            name: entry.name.clone(),
+            name: entry.interface_name.clone(),
             index,
-            loopback: entry.is_loopback(),
+            loopback: entry.flags.contains(InterfaceFlags::IFF_LOOPBACK),
             ipv4: Vec::new(),
             broadcast: Vec::new(),
             ipv6: Vec::new(),
         });
-        match &entry.addr {
-            IfAddr::V4(v4) => {
-                interface.ipv4.push(v4.ip);
-                let broadcast = if entry.is_loopback() { Some(LOOPBACK_BROADCAST) } else { v4.broadcast };
-                interface.broadcast.extend(broadcast.filter(|b| *b != v4.ip));
+        match ip {
+            IpAddr::V4(ip) => {
+                interface.ipv4.push(ip);
+                let announced = || Some(entry.broadcast.as_ref()?.as_sockaddr_in()?.ip());
+                let broadcast = if ip.is_loopback() { Some(LOOPBACK_BROADCAST) } else { announced() };
+                interface.broadcast.extend(broadcast.filter(|broadcast| *broadcast != ip));
             }
-            IfAddr::V6(v6) => interface.ipv6.push(v6.ip),
+            IpAddr::V6(ip) => interface.ipv6.push(ip),
         }
     }
     Ok(found.into_values().filter(|interface| allowed.allows(interface)).collect())
+}
+
+/// The address of an entry; `None` if it is one of the link layer.
+fn ip_of(entry: &InterfaceAddress) -> Option<IpAddr> {
+    let address = entry.address.as_ref()?;
+    let v6 = || Some(address.as_sockaddr_in6()?.ip().into());
+    address.as_sockaddr_in().map(|v4| v4.ip().into()).or_else(v6)
 }
 
 /// The broadcast address that the loopback interface delivers to, though it announces none.
@@ -224,33 +238,84 @@ mod tests {
 
     #[test]
     fn another_ipv6_address_is_a_change() {
-        let name = format!("peersock-v6-{}", std::process::id());
-        let ip = |words: &str| {
-            let output = std::process::Command::new("ip").args(words.split(' ')).output();
-            output.is_ok_and(|output| output.status.success())
-        };
-        if !ip(&format!("netns add {name}")) {
-            eprintln!(
-                "SKIP another_ipv6_address_is_a_change: network namespaces need root and the program ip"
-            );
-            return;
+        let Some(namespace) = Namespace::new("another_ipv6_address_is_a_change", "v6") else { return };
+        namespace.ip("link set lo up");
+        let before = namespace.list();
+        namespace.ip("addr add 2001:db8::1/128 dev lo");
+        assert_ne!(before, namespace.list());
+    }
+
+    #[test]
+    fn an_interface_that_was_set_down_is_gone_and_one_without_carrier_is_not() {
+        let test = "an_interface_that_was_set_down_is_gone_and_one_without_carrier_is_not";
+        let Some(namespace) = Namespace::new(test, "down") else { return };
+        let names = || namespace.list().into_iter().map(|interface| interface.name).collect::<Vec<_>>();
+        namespace.ip("link set lo up");
+        namespace.ip("link add near type veth peer name far");
+        namespace.ip("addr add 192.0.2.1/24 dev near");
+        assert_eq!(names(), ["lo"], "it has an address, and was never set up");
+        namespace.ip("link set near up");
+        // Without the other end there is no carrier.
+        let before = namespace.list();
+        assert_eq!(names(), ["lo", "near"]);
+        namespace.ip("link set far up");
+        assert_eq!(names(), ["lo", "near"]);
+        namespace.ip("link set far down");
+        let without_carrier = namespace.list();
+        assert_eq!(without_carrier[1].ipv4, before[1].ipv4, "the same interface with the same address");
+        assert_eq!(without_carrier[1].index, before[1].index);
+        namespace.ip("link set near down");
+        assert_eq!(names(), ["lo"]);
+        assert_eq!(namespace.within(|| leading_to("192.0.2.9:9".parse().expect("an address"))), None);
+        namespace.ip("link set near up");
+        assert_eq!(names(), ["lo", "near"]);
+    }
+
+    /// A network namespace, for as long as this lives.
+    struct Namespace(String);
+
+    impl Namespace {
+        /// `None`, with a line that says so, where there can be none.
+        fn new(test: &str, suffix: &str) -> Option<Self> {
+            let name = format!("peersock-{suffix}-{}", std::process::id());
+            if !ip(&format!("netns add {name}")) {
+                eprintln!("SKIP {test}: network namespaces need root and the program ip");
+                return None;
+            }
+            Some(Self(name))
         }
-        let list = || {
-            let namespace = std::fs::File::open(format!("/run/netns/{name}")).expect("it is there");
+
+        /// Has ip(8) do something inside.
+        fn ip(&self, words: &str) {
+            assert!(ip(&format!("-n {} {words}", self.0)), "ip {words}");
+        }
+
+        /// What `work` says inside.
+        fn within<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+            let namespace = std::fs::File::open(format!("/run/netns/{}", self.0)).expect("it is there");
             let inside = std::thread::spawn(move || {
                 let kind = Some(rustix::thread::LinkNameSpaceType::Network);
                 rustix::thread::move_into_link_name_space(namespace.as_fd(), kind).expect("root may");
-                list(&Interfaces::All).expect("interfaces can be listed")
+                work()
             });
             inside.join().expect("no panic")
-        };
-        let set_up = ip(&format!("-n {name} link set lo up"));
-        let before = list();
-        let added = ip(&format!("-n {name} addr add 2001:db8::1/128 dev lo"));
-        let after = list();
-        ip(&format!("netns del {name}"));
-        assert!(set_up && added);
-        assert_ne!(before, after);
+        }
+
+        fn list(&self) -> Vec<HostInterface> {
+            self.within(|| list(&Interfaces::All).expect("interfaces can be listed"))
+        }
+    }
+
+    impl Drop for Namespace {
+        fn drop(&mut self) {
+            ip(&format!("netns del {}", self.0));
+        }
+    }
+
+    /// Whether ip(8) could do it.
+    fn ip(words: &str) -> bool {
+        let output = std::process::Command::new("ip").args(words.split(' ')).output();
+        output.is_ok_and(|output| output.status.success())
     }
 
     #[test]

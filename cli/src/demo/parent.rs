@@ -258,12 +258,13 @@ fn parse_size(text: &str) -> Result<u64, String> {
         "k" | "kib" => 10,
         "m" | "mib" => 20,
         "g" | "gib" => 30,
-        _ => return Err("the units are KiB, MiB and GiB".to_owned()),
+        _ => return Err("the units are KiB, MiB and GiB, as in 64MiB".to_owned()),
     };
-    let number: u64 = digits.parse().map_err(|_| "not a whole number".to_owned())?;
+    let number: u64 =
+        digits.parse().map_err(|_| "give a whole number with a unit, such as 64MiB".to_owned())?;
     match number.checked_mul(1 << shift) {
         Some(size @ 1..=MAX) => Ok(size),
-        _ => Err("not between 1 byte and 64 GiB".to_owned()),
+        _ => Err("give from 1 byte to 64 GiB, such as 64MiB".to_owned()),
     }
 }
 

@@ -29,6 +29,7 @@ use self::mode::{Mode, Taken};
 use self::watch::Watch;
 use crate::args::{NetworksArgs, NodeArgs};
 use crate::failure::{Failure, Outcome};
+use crate::output;
 use crate::reach;
 use crate::root_watch;
 use crate::session::interfaces;
@@ -109,12 +110,14 @@ pub(crate) struct Args {
 fn parse_bind(text: &str) -> Result<String, String> {
     let (port, side) = text.split_once('=').map_or((None, text), |(port, side)| (Some(port), side));
     if !matches!(side, "overlay" | "kernel" | "both") {
-        return Err(format!("`{side}` is none of overlay, kernel and both"));
+        return Err(format!(
+            "`{side}` is none of overlay, kernel and both; give one, or a port with one, such as 8080=both"
+        ));
     }
     match port.map(str::parse::<u16>) {
         None => Ok(format!("bind={side}")),
         Some(Ok(port)) => Ok(format!("{port}={side}")),
-        Some(Err(_)) => Err(format!("`{text}` does not begin with a port")),
+        Some(Err(_)) => Err(format!("`{text}` does not begin with a port from 0 to 65535, as in 8080=both")),
     }
 }
 
@@ -135,6 +138,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let node = start(args, networks.clone())?;
     let roots = root_watch::start(&node)?;
     let server = FdServer::start(&node)?;
+    output::leave_closed()?;
     let mut command = Command::new(&path);
     command.arg0(&args.program[0]).args(&args.program[1..]);
     // The node's, not the program's.

@@ -93,7 +93,7 @@ pub(crate) fn parse_interval(text: &str) -> Result<Duration, String> {
     let interval = parse_seconds(text)?;
     match (0.1..=86_400.0).contains(&interval.as_secs_f64()) {
         true => Ok(interval),
-        false => Err("give from 0.1 to 86400 seconds".to_owned()),
+        false => Err("give from 0.1 to 86400 seconds, such as 2".to_owned()),
     }
 }
 

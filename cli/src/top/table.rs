@@ -74,16 +74,16 @@ struct Line(Style, String);
 /// Writes a look as lines with styles: at most so many rows of so many columns, if there is a limit. Returns
 /// how many peers there are, too.
 pub(super) fn table(look: &Look, rates: &Rates, form: Form, size: Option<(usize, usize)>) -> (String, usize) {
-    let mut lines = head(look, rates);
+    let columns = size.map_or(usize::MAX, |(_, columns)| columns);
+    let is_too_much = |lines: &Vec<Line>| size.is_some_and(|(rows, _)| 2 * lines.len() > rows);
+    let whole = head(look, rates).into_iter().flat_map(|line| wrapped(line, columns)).collect();
+    // On a low terminal peers are worth more than the ends of these lines.
+    let mut lines = if is_too_much(&whole) { head(look, rates) } else { whole };
     let peers = sorted(look, rates, form);
     let count = peers.len();
-    let (rows_left, columns) = match size {
-        // One more is for the heads of the columns, and one for what is left out.
-        Some((rows, columns)) => (rows.saturating_sub(lines.len() + 2), columns),
-        None => (usize::MAX, usize::MAX),
-    };
-    let name_width = if columns == usize::MAX { columns } else { (columns / 3).max(MIN_NAME) };
-    let mut rows = rows(&peers, look.answer.networks.len() > 1, name_width).into_iter();
+    // One more is for the heads of the columns, and one for what is left out.
+    let rows_left = size.map_or(usize::MAX, |(rows, _)| rows.saturating_sub(lines.len() + 2));
+    let mut rows = rows(&peers, look.answer.networks.len() > 1, columns).into_iter();
     lines.extend(rows.next());
     // What is gone past must not hide everything when peers leave.
     let skipped = form.skipped.min(count.saturating_sub(1));
@@ -96,6 +96,20 @@ pub(super) fn table(look: &Look, rates: &Rates, form: Form, size: Option<(usize,
     }
     let text: Vec<_> = lines.iter().map(|line| shown(line, columns)).collect();
     (text.join("\n"), count)
+}
+
+/// A line as several ones, if it is longer than that and has places where it can be parted.
+fn wrapped(Line(style, text): Line, columns: usize) -> Vec<Line> {
+    let mut lines: Vec<String> = Vec::new();
+    for part in text.split_inclusive("; ") {
+        let fits = |line: &&mut String| (line.chars().count() + part.trim_end().chars().count()) <= columns;
+        let indent = if lines.is_empty() { "" } else { "  " };
+        match lines.last_mut().filter(fits) {
+            Some(line) => line.push_str(part),
+            None => lines.push(format!("{indent}{part}")),
+        }
+    }
+    lines.iter().map(|line| Line(style, line.trim_end().to_owned())).collect()
 }
 
 /// A line that is cut at so many columns.
@@ -225,15 +239,20 @@ fn order(sort: Sort, a: &Row<'_>, b: &Row<'_>) -> Ordering {
     }
 }
 
-/// The heads of the columns, what matters most first: narrow terminals show no more than that.
+/// The heads of the columns, what matters most first: narrow terminals show those that fit.
 const COLUMNS: [&str; 12] =
     ["PEER", "PATH", "RTT", "IN/s", "OUT/s", "SESSION", "LOSS", "SEEN", "IN", "OUT", "STATE", "VIA"];
+
+/// What is between two columns.
+const GAP: &str = "  ";
 
 /// Columns of numbers, which end in one place.
 const NUMBERS: std::ops::RangeInclusive<usize> = 2..=9;
 
-/// The heads of the columns, and then a line for each peer, whose name has at most so many characters.
-fn rows(peers: &[Row<'_>], with_network: bool, name_width: usize) -> Vec<Line> {
+/// The heads of the columns, and then a line for each peer: the first columns that fit into so many
+/// characters, and the name in any case.
+fn rows(peers: &[Row<'_>], with_network: bool, most: usize) -> Vec<Line> {
+    let name_width = if most == usize::MAX { most } else { (most / 3).max(MIN_NAME) };
     let mut cells = vec![COLUMNS.map(str::to_owned).to_vec()];
     if with_network {
         cells[0].push("NETWORK".to_owned());
@@ -263,7 +282,13 @@ fn rows(peers: &[Row<'_>], with_network: bool, name_width: usize) -> Vec<Line> {
         cells.push(row);
     }
     let width = |column: usize| cells.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<_> = (0..cells[0].len()).map(width).collect();
+    let mut widths: Vec<_> = (0..cells[0].len()).map(width).collect();
+    let ends = widths.iter().scan(0_usize, |end, width| {
+        *end += width + GAP.len();
+        Some(*end - GAP.len())
+    });
+    let fitting = ends.take_while(|end| *end <= most).count();
+    widths.truncate(fitting.max(1));
     let styles = peers.iter().map(|row| match row.peer.state() {
         Presence::Connected => CONNECTED,
         Presence::Known => Style::new(),
@@ -272,7 +297,7 @@ fn rows(peers: &[Row<'_>], with_network: bool, name_width: usize) -> Vec<Line> {
     let lines = cells.iter().map(|row| {
         let mut text = String::new();
         for (column, (cell, &width)) in row.iter().zip(&widths).enumerate() {
-            let gap = if column == 0 { "" } else { "  " };
+            let gap = if column == 0 { "" } else { GAP };
             text += &match NUMBERS.contains(&column) {
                 true => format!("{gap}{cell:>width$}"),
                 false => format!("{gap}{cell:<width$}"),
@@ -350,6 +375,20 @@ mod tests {
         // All lines have the same columns, and 80 have what matters most.
         let narrow = plain(&looks(), FORM, Some((24, 80)));
         assert!(narrow.contains("OUT/s") && narrow.contains("SESSION"), "{narrow}");
+        // No line is cut: what is above is wrapped, and of the columns those are shown that fit.
+        let heads: Vec<_> =
+            narrow.lines().find(|line| line.starts_with("PEER")).unwrap().split(' ').collect();
+        assert!(heads.iter().all(|head| head.is_empty() || COLUMNS.contains(head)), "{narrow}");
+        assert!(narrow.contains("timed out;\n  0 dropped here\n"), "{narrow}");
+        assert!(narrow.lines().all(|line| line.chars().count() <= 80), "{narrow}");
+        for columns in 20..200 {
+            let text = plain(&looks(), FORM, Some((24, columns)));
+            let row = text.lines().find(|line| line.starts_with("fd00::2")).unwrap().trim_end();
+            assert!(
+                busy.starts_with(row) && !busy[row.len()..].starts_with(|c: char| c != ' '),
+                "{columns}: {text}"
+            );
+        }
         assert_eq!(busy.find("direct"), lines[3].find("PATH"));
         assert!(text.contains("known") && !text.contains("gone   ") && !text.contains("?\n"), "{text}");
     }

@@ -137,7 +137,9 @@ fn explain(name: &str, error: &OpenError) -> Failure {
             io::ErrorKind::PermissionDenied => {
                 "run it as root, or give the program CAP_NET_ADMIN: sudo setcap cap_net_admin+ep PROGRAM"
             }
-            io::ErrorKind::ResourceBusy => "choose another name with --name: this interface is there already",
+            io::ErrorKind::ResourceBusy | io::ErrorKind::InvalidInput => {
+                "choose another name with --name: an interface of this name is there already"
+            }
             io::ErrorKind::NotFound => {
                 "run `modprobe tun`, which loads the driver; a container needs --device /dev/net/tun"
             }
@@ -147,5 +149,9 @@ fn explain(name: &str, error: &OpenError) -> Failure {
         },
         _ => "choose another one with --name or --mtu",
     };
-    Failure::new(format_args!("cannot make the interface {name}: {error}"), hint)
+    match error {
+        // The step has the interface's name in it.
+        OpenError::Kernel { step, source } => Failure::new(format_args!("{step} failed: {source}"), hint),
+        _ => Failure::new(format_args!("cannot make the interface {name}: {error}"), hint),
+    }
 }

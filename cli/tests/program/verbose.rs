@@ -85,3 +85,24 @@ fn assert_plain(text: &str) {
         assert!(!text.contains(form), "{form:?} is in: {text}");
     }
 }
+
+#[test]
+fn v_tells_once_of_each_stranger_that_its_beacons_are_of_no_common_network() {
+    let (lab, other) = (Lab::new(), Lab::new());
+    let listening = lab.listen(&["-v", &PORT.to_string()]).running;
+    let absent = run(other.command("absent", &["addr", &other.network])).success().text().trim().to_owned();
+    let port = UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port();
+    // Each start sends beacons that differ from those before, from one place.
+    for _ in 0..2 {
+        let words = ["--overlay-port", &port.to_string(), "--timeout", "1"];
+        run(other.dial_command(&format!("[{absent}]:{PORT}"), &words)).failure(1, &[]);
+        listening.wait_for_stderr(&format!("from=127.0.0.1:{port}"));
+    }
+    let said = listening.interrupt().stderr;
+    let refusals: Vec<_> = said.lines().filter(|line| line.contains("beacon refused")).collect();
+    let sources: Vec<_> = refusals.iter().map(|line| line.split("from=").nth(1)).collect();
+    assert!(sources.iter().all(Option::is_some), "{said}");
+    for source in &sources {
+        assert_eq!(sources.iter().filter(|other| *other == source).count(), 1, "{source:?}: {said}");
+    }
+}

@@ -32,11 +32,16 @@ second.settimeout(60)
 print('ready', flush=True)
 connection, peer = plain.accept()
 own = connection.getsockname()
-connection.sendall(f'{peer[0]} {own[0]} {own[1]}'.encode())
+passive = socket.create_server((own[0], 0))
+bound = passive.getsockname()
+connection.sendall(f'{peer[0]} {own[0]} {own[1]} {bound[0] == own[0]} {bound[1]}'.encode())
 connection.close()
 back = socket.create_connection((peer[0], 9090))
 back.sendall(f'{back.getpeername() == (peer[0], 9090)} {back.getsockname()[0] == own[0]}'.encode())
 back.close()
+connection, _ = passive.accept()
+connection.sendall(b'passive')
+connection.close()
 connection, peer = second.accept()
 connection.sendall(peer[0].encode())
 ",
@@ -49,10 +54,12 @@ listener.bind(('0.0.0.0', 9090))
 listener.listen()
 def everything(s):
     return s.makefile().read()
-print(everything(socket.create_connection((sys.argv[1], 8080))))
+first = everything(socket.create_connection((sys.argv[1], 8080)))
+print(first)
 back, peer = listener.accept()
 print(peer[0])
 print(everything(back))
+print(everything(socket.create_connection((first.split()[1], int(first.split()[4])))))
 print(everything(socket.create_connection((sys.argv[1], 8081))))
 ",
     );
@@ -61,13 +68,15 @@ print(everything(socket.create_connection((sys.argv[1], 8081))))
     serving.wait_for_stdout("ready");
     let got = run(node("beta", &["python3", &client, &address("alpha")])).success();
     let lines: Vec<&str> = got.text().lines().collect();
-    let [first, caller, called, second] = lines[..] else { panic!("{lines:?}") };
-    let [peer, own, port] = first.split(' ').collect::<Vec<_>>()[..] else { panic!("{first}") };
+    let [first, caller, called, passive, second] = lines[..] else { panic!("{lines:?}") };
+    let [peer, own, port, is_own, _] = first.split(' ').collect::<Vec<_>>()[..] else { panic!("{first}") };
     for alias in [peer, own, caller] {
         assert!(alias.starts_with("198.18.") || alias.starts_with("198.19."), "{lines:?}");
     }
     // The same at both ends, because nothing collides.
     assert_eq!((port, caller, called), ("8080", own, "True True"));
+    // A second listener, at the address that the first connection has shown.
+    assert_eq!((is_own, passive), ("True", "passive"));
     assert_eq!(second, address("beta"));
     serving.finish().success();
 }

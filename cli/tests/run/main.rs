@@ -26,6 +26,7 @@ mod ports;
 mod rules;
 mod seccomp;
 mod shell;
+mod standard;
 mod starts;
 mod told;
 mod web;

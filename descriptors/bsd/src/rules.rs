@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use peersock_fd::{Client, Errno, NodeTag, Reply, Request, Route, Token};
+use peersock_fd::{Client, Errno, Reply, Request, Route};
 
 /// How long the node's answer about addresses is believed.
 const LIFETIME: Duration = Duration::from_secs(1);
@@ -39,11 +39,8 @@ pub struct Rules {
 impl Rules {
     /// Reads `PEERSOCK_NODE` and `PEERSOCK_RULES`.
     pub fn from_environment() -> Option<Self> {
-        let node = std::env::var("PEERSOCK_NODE").ok()?;
-        let (tag, token) = node.split_once(':')?;
-        let tag = NodeTag(u32::from_str_radix(tag, 16).ok()?);
-        let token = Token(u128::from_str_radix(token, 16).ok()?);
-        Some(Self::new(Client::new(tag, token), &std::env::var("PEERSOCK_RULES").unwrap_or_default()))
+        let client = Client::of_variable(&std::env::var("PEERSOCK_NODE").ok()?)?;
+        Some(Self::new(client, &std::env::var("PEERSOCK_RULES").unwrap_or_default()))
     }
 
     /// Rules as words with commas between them: `only`, `admits`, `bind=overlay`, `bind=kernel`,

@@ -64,6 +64,23 @@ impl Client {
         KNOWN.get_or_add(|known| known.tag == tag && known.token == token, || Self::unused(tag, token))
     }
 
+    /// The client of the node that the environment variable `PEERSOCK_NODE` names by this text; `None` if it
+    /// names none.
+    ///
+    /// ```
+    /// use peersock_fd::{Client, NodeTag};
+    ///
+    /// let client = Client::of_variable("0000002a:00000000000000000000000000000007");
+    /// let client = client.expect("a tag and a token");
+    /// assert_eq!(client.tag(), NodeTag(42));
+    /// assert!(Client::of_variable("").is_none());
+    /// ```
+    pub fn of_variable(text: &str) -> Option<Arc<Self>> {
+        let (tag, token) = text.split_once(':')?;
+        let tag = NodeTag(u32::from_str_radix(tag, 16).ok()?);
+        Some(Self::new(tag, Token(u128::from_str_radix(token, 16).ok()?)))
+    }
+
     /// The client of the node that a socket belongs to.
     pub fn of(tag: NodeTag) -> Arc<Self> {
         KNOWN.get_or_add(|known| known.tag == tag, || Self::unused(tag, Token::NONE))
@@ -118,6 +135,15 @@ impl Client {
         match self.ask(Request::Interfaces) {
             Ok(Reply::Interfaces(interfaces)) => interfaces,
             _ => Vec::new(),
+        }
+    }
+
+    /// Whether the node has joined the network with this ID with a secret. `None` if it has not joined it, or
+    /// if there is no such node any more.
+    pub fn has_secret(&self, network: u64) -> Option<bool> {
+        match self.ask(Request::HasSecret(network)) {
+            Ok(Reply::HasSecret(has_secret)) => has_secret,
+            _ => None,
         }
     }
 

@@ -11,7 +11,7 @@ use crate::name::{Details, Opened, SocketId};
 use crate::proof::{NameKey, Token};
 
 /// The version of requests and replies. A node answers requests of its own version only.
-pub const VERSION: u8 = 6;
+pub const VERSION: u8 = 7;
 
 /// The longest request and the longest reply, bytes.
 pub const MAX_MESSAGE: usize = 32 << 10;
@@ -130,6 +130,8 @@ pub enum Request {
     /// node binds it to a file that nobody else can reach, and removes the file: who knows an abstract name
     /// can connect to it and fill the backlog of whoever listens.
     MakePrivate(Opened),
+    /// Whether the network with this ID was joined with a secret.
+    HasSecret(u64),
 }
 
 /// A node's answer.
@@ -161,6 +163,8 @@ pub enum Reply {
     Name(Option<String>),
     /// To [`Request::Interfaces`].
     Interfaces(Vec<Interface>),
+    /// To [`Request::HasSecret`]; `None` if the network was not joined.
+    HasSecret(Option<bool>),
 }
 
 /// What a datagram has run into, as Linux's `sock_extended_err` tells it (ip(7), IP_RECVERR).

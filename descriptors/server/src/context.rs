@@ -12,13 +12,13 @@ use std::time::Instant;
 
 use peersock::attach::{EventFlags, NodeHandle, Poller, WeakNodeHandle};
 use peersock_datapath::{GsoBatch, JoinedNetwork};
-use peersock_fd::{Errno, Family, Name, NameKey, NodeTag, Token, address};
+use peersock_fd::{Errno, Family, Kind, Name, NameKey, NodeTag, Token, address};
 use peersock_stack::ReceivedHeaders;
 use rustix::net::SocketType;
 
 use crate::addresses::{canonical, shown};
 use crate::end_index::EndIndex;
-use crate::ipv4_aliases::Aliases;
+use crate::ipv4_aliases::{Aliases, RANGE};
 use crate::refusals::Refusals;
 use crate::socket_table::Opened;
 use crate::unix::unix;
@@ -188,6 +188,22 @@ impl Context {
         SocketAddr::new(self.aliases.meant(address.ip()), address.port())
     }
 
+    /// The own address that is meant by one to bind to, which may be an alias: one of this node is known
+    /// before it was shown to anybody. Raw sockets have the headers of the family that they name.
+    pub(crate) fn meant_here(&mut self, socket: peersock_fd::Opened, address: SocketAddr) -> SocketAddr {
+        if !RANGE.contains(address.ip().to_canonical()) || matches!(socket.kind, Kind::Raw(_)) {
+            return address;
+        }
+        if self.has_no_ipv4() {
+            for own in self.networks().iter().flat_map(|network| &network.addresses) {
+                if let IpAddr::V6(own) = own {
+                    self.aliases.of(*own);
+                }
+            }
+        }
+        self.meant(address)
+    }
+
     /// An address as a socket of a family shows it, see [`shown`]: for IPv4 those of IPv6 have aliases.
     pub(crate) fn shown(&mut self, family: Family, address: SocketAddr) -> SocketAddr {
         let alias = match (family, address.ip()) {
@@ -236,7 +252,7 @@ impl Context {
     pub(crate) fn is_name_taken(&self, socket: peersock_fd::Opened) -> bool {
         let name = address(&Name::Opened(self.tag, socket));
         let kind = match socket.kind {
-            peersock_fd::Kind::Stream => SocketType::STREAM,
+            Kind::Stream => SocketType::STREAM,
             _ => SocketType::DGRAM,
         };
         let probe = unix(kind);

@@ -55,7 +55,7 @@ use peersock::Node;
 use peersock::attach::{Linger, NodeHandle, Patience, TaskUser};
 use peersock_fd::{NodeTag, Token};
 
-pub use host::Host;
+pub use host::{Host, SecretMismatch};
 use server::Server;
 pub use undelivered::Outstanding;
 

@@ -171,6 +171,7 @@ impl ServerState {
             Request::MayListen(port) => done(self.context.may_listen(port)),
             Request::Closed(socket) => done(self.closed(socket)),
             Request::MakePrivate(socket) => done(self.make_private(key, socket, fd)),
+            Request::HasSecret(network) => Some(Reply::HasSecret(self.has_secret(network))),
         }
     }
 
@@ -285,6 +286,11 @@ impl ServerState {
             Some(Entry::Requester(requester)) => requester.take_held(),
             _ => None,
         }
+    }
+
+    fn has_secret(&self, network: u64) -> Option<bool> {
+        let infos = self.context.node().ok()?.datapath().network_infos();
+        infos.iter().find(|info| info.id.as_u64() == network).map(|info| info.summary.secret)
     }
 
     fn interfaces(&self) -> Vec<Interface> {

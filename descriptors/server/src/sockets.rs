@@ -28,6 +28,7 @@ impl ServerState {
 
     /// Binds; where the address is taken, looks whether by a socket that is closed.
     pub(crate) fn bind(&mut self, socket: peersock_fd::Opened, local: SocketAddr) -> Result<(), Errno> {
+        let local = self.context.meant_here(socket, local);
         match self.bind_once(socket, local) {
             Err(Errno::ADDRINUSE) if self.sweep(local.port()) => self.bind_once(socket, local),
             Err(Errno::ACCESS) => {
@@ -64,7 +65,9 @@ impl ServerState {
     /// would fail all the same. True if there were any.
     fn give_way(&mut self, socket: peersock_fd::Opened, local: SocketAddr) -> bool {
         let (ip, port) = (local.ip().to_canonical(), local.port());
-        if ip.is_ipv4() || (ip.is_unspecified() && !self.socket(socket).options.v6_only) {
+        // An alias is an IPv4 address to who binds to it, and the wildcard's are bound to it as well.
+        let is_ipv4 = ip.is_ipv4() || socket.family == Family::V4;
+        if is_ipv4 || (ip.is_unspecified() && !self.socket(socket).options.v6_only) {
             return false;
         }
         let mut any = false;

@@ -384,7 +384,8 @@ uint64_t peersock_ad_hoc(uint16_t first, uint16_t last);
 
 // Joins the ad-hoc network that has this ID. Sockets can be opened at once; peers are found meanwhile. With
 // a passphrase, which may be NULL but not empty, only those who know it too are in it; it takes some tens of
-// milliseconds to stretch.
+// milliseconds to stretch. Under `peersock run`, a network of the launcher's that has a secret there has one
+// here, too, and none where it has none: otherwise `PEERSOCK_E_INVALID`.
 //
 // Pointers:
 // `passphrase` is NULL or a C string.

@@ -20,7 +20,8 @@ pub extern "C" fn peersock_ad_hoc(first: u16, last: u16) -> u64 {
 
 /// Joins the ad-hoc network that has this ID. Sockets can be opened at once; peers are found meanwhile. With
 /// a passphrase, which may be NULL but not empty, only those who know it too are in it; it takes some tens of
-/// milliseconds to stretch.
+/// milliseconds to stretch. Under `peersock run`, a network of the launcher's that has a secret there has one
+/// here, too, and none where it has none: otherwise `PEERSOCK_E_INVALID`.
 ///
 /// # Safety
 /// `passphrase` is NULL or a C string.
@@ -228,6 +229,8 @@ pub(crate) unsafe fn read_ip(address: *const sockaddr, length: socklen_t) -> Ans
 }
 
 fn join(node: peersock_node, network: Network) -> Answer {
-    find(node)?.run(move |node| node.join(network).map(drop))??;
+    let running = find(node)?;
+    running.host.check_outer(&network).map_err(|error| Failure::invalid(error.to_string()))?;
+    running.run(move |node| node.join(network).map(drop))??;
     Ok(())
 }

@@ -55,3 +55,21 @@ fn routes_say_as_what_an_interface_s_addresses_are_seen() {
     let socket = lab.within("flat1", || last.bind(0, None)?.udp()).expect("the address is local");
     assert_eq!(Some(socket.local_addr().expect("it is bound").ip()), last.ext());
 }
+
+#[test]
+fn an_interface_that_was_set_down_is_not_listed_and_one_without_carrier_is() {
+    let Some(lab) = Lab::build("down", "flat=routed") else { return };
+    let ip = |words: &str| {
+        let words: Vec<_> = ["exec", "flat1", "--", "ip"].into_iter().chain(words.split(' ')).collect();
+        lab.natlab(&words)
+    };
+    let is_listed =
+        || lab.within("flat1", list_interfaces).expect("the system tells").contains(&"near".to_owned());
+    ip("link add near type veth peer name far");
+    ip("addr add 192.0.2.1/24 dev near");
+    assert!(!is_listed(), "it has an address, and was never set up");
+    ip("link set near up");
+    assert!(is_listed(), "its other end is down, which may be over in a moment");
+    ip("link set near down");
+    assert!(!is_listed());
+}

@@ -3,6 +3,9 @@
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use nix::ifaddrs::{InterfaceAddress, getifaddrs};
+use nix::net::if_::InterfaceFlags;
+
 /// The addresses at which sockets that are bound like this can be reached, as far as this machine knows:
 /// `interfaces` in the place of an unspecified address of their family. Loopback addresses are among them
 /// only if there are no others, and link-local ones never, since they mean nothing elsewhere.
@@ -40,12 +43,24 @@ pub fn advertised(bound: &[SocketAddr], interfaces: &[IpAddr]) -> Vec<SocketAddr
     all
 }
 
-/// The addresses of this machine's interfaces.
+/// The addresses of this machine's interfaces that are set up (IFF_UP).
 ///
 /// # Errors
 /// What the system says.
 pub fn interface_addresses() -> io::Result<Vec<IpAddr>> {
-    Ok(if_addrs::get_if_addrs()?.iter().map(if_addrs::Interface::ip).collect())
+    Ok(entries_up()?.iter().filter_map(ip_of).collect())
+}
+
+/// What the system says of interfaces that are set up: nothing arrives at the addresses of others.
+pub(super) fn entries_up() -> io::Result<Vec<InterfaceAddress>> {
+    Ok(getifaddrs()?.filter(|entry| entry.flags.contains(InterfaceFlags::IFF_UP)).collect())
+}
+
+/// The address of an entry; `None` if it is one of the link layer.
+pub(super) fn ip_of(entry: &InterfaceAddress) -> Option<IpAddr> {
+    let address = entry.address.as_ref()?;
+    let v6 = || Some(address.as_sockaddr_in6()?.ip().into());
+    address.as_sockaddr_in().map(|v4| v4.ip().into()).or_else(v6)
 }
 
 fn is_link_local(ip: &IpAddr) -> bool {

@@ -5,10 +5,12 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::time::Duration;
 
-use if_addrs::{IfAddr, Interface};
+use nix::ifaddrs::InterfaceAddress;
+use nix::net::if_::if_nametoindex;
 use peersock_overlay::wire::{Announcement, DISCOVERY_GROUP_V4, DISCOVERY_GROUP_V6};
 use socket2::SockRef;
 
+use super::address::{entries_up, ip_of};
 use super::udp::Sockets;
 
 /// A node that starts hears of the root within this time.
@@ -43,7 +45,7 @@ impl Announcer {
         loop {
             interval.tick().await;
             // The interfaces may have changed.
-            let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+            let interfaces = entries_up().unwrap_or_default();
             for (socket, ip) in &self.sockets {
                 for interface in &interfaces {
                     self.announce(socket, *ip, interface);
@@ -52,27 +54,28 @@ impl Announcer {
         }
     }
 
-    fn announce(&self, socket: &UdpSocket, bound: IpAddr, interface: &Interface) {
-        let own = interface.ip();
+    fn announce(&self, socket: &UdpSocket, bound: IpAddr, interface: &InterfaceAddress) {
+        let Some(own) = ip_of(interface) else { return };
         if own.is_ipv4() != bound.is_ipv4() || !(bound.is_unspecified() || bound == own) {
             return;
         }
-        // A datagram that cannot be sent, because the interface is down or the buffer full, is a lost one.
+        // A datagram that cannot be sent, because the interface went down or the buffer is full, is lost.
         let send = |to: SocketAddr| drop(socket.send_to(&self.datagram, to));
-        match &interface.addr {
-            IfAddr::V4(address) => {
+        match own {
+            IpAddr::V4(own) => {
                 // Announcements alone are multicast, so no other sender minds the multicast interface.
-                if SockRef::from(socket).set_multicast_if_v4(&address.ip).is_ok() {
+                if SockRef::from(socket).set_multicast_if_v4(&own).is_ok() {
                     send((DISCOVERY_GROUP_V4, self.port).into());
                 }
-                let broadcast = if own.is_loopback() { Some(LOOPBACK_BROADCAST) } else { address.broadcast };
-                if let Some(broadcast) = broadcast.filter(|broadcast| *broadcast != address.ip) {
+                let announced = || Some(interface.broadcast.as_ref()?.as_sockaddr_in()?.ip());
+                let broadcast = if own.is_loopback() { Some(LOOPBACK_BROADCAST) } else { announced() };
+                if let Some(broadcast) = broadcast.filter(|broadcast| *broadcast != own) {
                     send((broadcast, self.port).into());
                 }
             }
-            IfAddr::V6(_) if own.is_loopback() => {}
-            IfAddr::V6(_) => {
-                if let Some(index) = interface.index {
+            IpAddr::V6(own) if own.is_loopback() => {}
+            IpAddr::V6(_) => {
+                if let Ok(index) = if_nametoindex(interface.interface_name.as_str()) {
                     send(SocketAddrV6::new(DISCOVERY_GROUP_V6, self.port, 0, index).into());
                 }
             }

@@ -2,6 +2,7 @@
 
 mod events;
 mod exit;
+mod outer;
 mod thread;
 
 use std::fmt;
@@ -13,10 +14,11 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use peersock::attach::{Linger, loss_text, say_loss};
-use peersock::{Event, Node, NodeBuilder, StartError};
-use peersock_fd::{NodeTag, Token};
+use peersock::{Event, Network, Node, NodeBuilder, StartError};
+use peersock_fd::{Client, NodeTag, Token};
 
 use super::{FdServer, Unclosed};
+pub use outer::SecretMismatch;
 use thread::{Hosted, Job};
 
 /// A node that serves sockets as file descriptors to the process it is in, out of the way of everything the
@@ -56,6 +58,8 @@ use thread::{Hosted, Job};
 pub struct Host {
     /// Only `drop` takes it.
     hosted: Option<Arc<Hosted>>,
+    /// The node that the environment named when this one was started.
+    outer: Option<Arc<Client>>,
 }
 
 impl Host {
@@ -77,9 +81,10 @@ impl Host {
     }
 
     fn start_in(settings: NodeBuilder, prepare: fn(&FdServer)) -> Result<Host, StartError> {
+        let outer = outer::client();
         let hosted = thread::start(settings, prepare)?;
         exit::remember(&hosted);
-        Ok(Host { hosted: Some(hosted) })
+        Ok(Host { hosted: Some(hosted), outer })
     }
 
     /// What the names of its sockets call the node.
@@ -96,6 +101,16 @@ impl Host {
     /// use this node. It is a secret.
     pub fn environment(&self) -> String {
         super::environment(self.tag(), self.token())
+    }
+
+    /// Looks, before a network is joined, whether whoever has started this process is in the same one: the
+    /// node that [`ENVIRONMENT`](crate::ENVIRONMENT) named when this host was started, as under `peersock
+    /// run`.
+    ///
+    /// # Errors
+    /// One of the two has a secret. Whether two secrets are the same is not known.
+    pub fn check_outer(&self, network: &Network) -> Result<(), SecretMismatch> {
+        self.outer.as_ref().map_or(Ok(()), |outer| outer::check(outer, network))
     }
 
     /// Whether this is the process that has the node, not a child of it.

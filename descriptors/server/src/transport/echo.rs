@@ -28,6 +28,8 @@ pub(super) struct Echo {
     node: NodeHandle,
     /// The application's own family first if there are two.
     sockets: Vec<Arc<IcmpSocket>>,
+    /// The application's socket is one of IPv4, whatever it is bound to.
+    is_v4: bool,
     state: Mutex<EchoState>,
 }
 
@@ -45,6 +47,7 @@ impl Echo {
     pub(super) fn bind(
         node: &NodeHandle,
         (local, aliased): (SocketAddr, bool),
+        is_v4: bool,
         options: &Options,
     ) -> Result<Self, Error> {
         let bind = |local: SocketAddr| {
@@ -57,7 +60,7 @@ impl Echo {
             false => vec![bind(local)?],
         };
         sockets.iter().for_each(|socket| node.add_socket(socket));
-        Ok(Self { node: node.clone(), sockets, state: Mutex::default() })
+        Ok(Self { node: node.clone(), sockets, is_v4, state: Mutex::default() })
     }
 
     /// The socket for an address's family.
@@ -72,7 +75,7 @@ impl Echo {
 
     /// The types of requests and replies, as the application has them.
     fn types(&self) -> [u8; 2] {
-        if self.sockets[0].local().is_ipv4() { [8, 0] } else { [128, 129] }
+        if self.is_v4 { [8, 0] } else { [128, 129] }
     }
 }
 
@@ -199,7 +202,7 @@ impl Transport for Echo {
     }
 
     fn apply(&self, options: &Options) {
-        let ip = options.ip_for(self.sockets[0].local().is_ipv4());
+        let ip = options.ip_for(self.is_v4);
         self.lock().wants_reports = ip.receive_errors;
         for socket in &self.sockets {
             follow(|ip| socket.set_ip_options(ip), ip);

@@ -11,7 +11,7 @@ use std::task::Waker;
 use std::time::Instant;
 
 use peersock::attach::NodeHandle;
-use peersock_fd::{Errno, Kind, PacketInfo, Report};
+use peersock_fd::{Errno, Family, Kind, PacketInfo, Report};
 use peersock_stack::{
     Error, ErrorReport, GroupChange, InterfaceId, IpOptions, Received, ReceivedHeaders, SendOptions,
     TrafficClass,
@@ -135,10 +135,16 @@ pub(super) fn open(
     (local, aliased): (SocketAddr, bool),
     options: &Options,
 ) -> Result<Arc<dyn Transport>, Errno> {
+    // An IPv4 socket may be bound to an IPv6 address for which it has an alias.
+    let is_v4 = socket.family == Family::V4 || local.is_ipv4();
     let opened: Result<Arc<dyn Transport>, Error> = match socket.kind {
         Kind::Stream => Err(Error::InvalidInput),
-        Kind::Datagram => udp::Udp::bind(node, (local, aliased), options).map(|udp| Arc::new(udp) as _),
-        Kind::Echo => echo::Echo::bind(node, (local, aliased), options).map(|echo| Arc::new(echo) as _),
+        Kind::Datagram => {
+            udp::Udp::bind(node, (local, aliased), is_v4, options).map(|udp| Arc::new(udp) as _)
+        }
+        Kind::Echo => {
+            echo::Echo::bind(node, (local, aliased), is_v4, options).map(|echo| Arc::new(echo) as _)
+        }
         Kind::Raw(protocol) => raw::Raw::open(node, local, protocol, options).map(|raw| Arc::new(raw) as _),
     };
     opened.map_err(errno)

@@ -23,6 +23,8 @@ pub(super) struct Udp {
     node: NodeHandle,
     /// The application's own family first if there are two.
     sockets: Vec<Arc<UdpSocket>>,
+    /// The application's socket is one of IPv4, whatever it is bound to.
+    is_v4: bool,
     /// The second has been given up, see [`Transport::give_way`].
     only_first: AtomicBool,
     /// Which of them is connected: the others receive nothing.
@@ -33,6 +35,7 @@ impl Udp {
     pub(super) fn bind(
         node: &NodeHandle,
         (local, aliased): (SocketAddr, bool),
+        is_v4: bool,
         options: &Options,
     ) -> Result<Self, Error> {
         let stack = node.datapath().stack();
@@ -48,7 +51,7 @@ impl Udp {
         };
         sockets.iter().for_each(|socket| node.add_socket(socket));
         let (only_first, connected) = (AtomicBool::new(false), Mutex::default());
-        Ok(Self { node: node.clone(), sockets, only_first, connected })
+        Ok(Self { node: node.clone(), sockets, is_v4, only_first, connected })
     }
 
     fn sockets(&self) -> &[Arc<UdpSocket>] {
@@ -157,7 +160,7 @@ impl Transport for Udp {
     fn apply(&self, options: &Options) {
         for socket in &self.sockets {
             // To an IPv4 socket everything is IPv4.
-            let is_v4 = socket.local().is_ipv4() || self.sockets[0].local().is_ipv4();
+            let is_v4 = socket.local().is_ipv4() || self.is_v4;
             follow(|ip| socket.set_ip_options(ip), options.ip_for(is_v4));
             SocketState::of(socket.context()).set_largest_packet(options.largest_packet(is_v4));
             options.receive_buffer().into_iter().for_each(|limit| socket.set_receive_buffer(limit));

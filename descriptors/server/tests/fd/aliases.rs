@@ -137,3 +137,70 @@ fn an_ipv6_socket_gets_the_port_that_an_ipv4_one_has_for_aliases_only() {
     assert_eq!(receive(&six).0, b"six");
     assert_eq!(errno(try_receive(&four, peersock_fd::RecvFlags::DONTWAIT)), Errno::AGAIN);
 }
+
+#[test]
+fn sockets_are_bound_to_the_node_s_own_alias() {
+    let (a, b) = Served::pair();
+    // Nobody has been shown it yet.
+    let IpAddr::V6(ip) = b.ip() else { panic!("an ad-hoc network has IPv6") };
+    let own = Ipv4Addr::from_bits(Ipv4Addr::new(198, 18, 0, 0).to_bits() | (ip.to_bits() as u32 & 0x1_ffff));
+    let at = |port| SocketAddr::from((own, port));
+    let client = a.open(Kind::Datagram);
+
+    let udp = b.open_in(Family::V4, Kind::Datagram);
+    set(&udp, IPPROTO_IP, libc::IP_TTL, 9).expect("an option");
+    overlay(&udp).bind(at(5000)).expect("it is its own");
+    assert_eq!(overlay(&udp).local_addr(), Ok(at(5000)));
+    send_to(&client, b"question", SocketAddr::new(b.ip(), 5000)).expect("it is sent");
+    let (data, received) = receive(&udp);
+    assert_eq!(data, b"question");
+    let from = received.remote.expect("its sender");
+    assert!(is_alias(from.ip()), "{from}");
+    set(&client, libc::IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT, 1).expect("an option");
+    send_to(&udp, b"answer", from).expect("it is sent");
+    let (data, received) = receive(&client);
+    assert_eq!((&data[..], received.remote), (&b"answer"[..], Some(SocketAddr::new(b.ip(), 5000))));
+    assert_eq!(received.details.and_then(|details| details.hop_limit), Some(9), "it is an IPv4 socket's");
+
+    let ping = b.open_in(Family::V4, Kind::Echo);
+    overlay(&ping).bind(at(0)).expect("it is its own");
+    let request = [8, 0, 0, 0, 0, 0, 0, 7, 1, 2, 3];
+    send_to(&ping, &request, SocketAddr::new(from.ip(), 0)).expect("it is sent");
+    assert_eq!(receive(&ping).0[0], 0, "an echo reply of ICMP for IPv4");
+
+    let listener = b.open_in(Family::V4, Kind::Stream);
+    overlay(&listener).bind(at(0)).expect("it is its own");
+    overlay(&listener).listen(5).expect("it listens");
+    let local = overlay(&listener).local_addr().expect("it is bound");
+    assert_eq!(local.ip(), own);
+    let stream = a.socket(SocketFlags::empty());
+    overlay(&stream).connect(Some(SocketAddr::new(b.ip(), local.port()))).expect("it listens");
+    let (accepted, peer) = overlay(&listener).accept(SocketFlags::empty()).expect("a connection");
+    assert_eq!((overlay(&accepted).local_addr(), peer.ip()), (Ok(local), from.ip()));
+    // From the own alias to another one.
+    let back = b.open_in(Family::V4, Kind::Stream);
+    overlay(&back).bind(at(0)).expect("it is its own");
+    let (there, target) = a.listen(SocketFlags::empty());
+    overlay(&back).connect(Some(SocketAddr::new(from.ip(), target.port()))).expect("it listens");
+    let (_there, peer) = overlay(&there).accept(SocketFlags::empty()).expect("a connection");
+    let local = overlay(&back).local_addr().expect("it is connected");
+    assert_eq!((local.ip(), peer), (own.into(), SocketAddr::new(b.ip(), local.port())));
+}
+
+#[test]
+fn an_alias_is_bound_to_by_its_own_node_alone_and_its_port_by_one_socket() {
+    let (a, b) = Served::pair();
+    let server = v4_server(&b, 5000);
+    let (_client, other) = alias_of(&a, &b, &server);
+    let udp = || b.open_in(Family::V4, Kind::Datagram);
+    let nobody = SocketAddr::from(([198, 19, 1, 1], 5001));
+    for not_here in [SocketAddr::new(other.ip(), 5001), nobody] {
+        assert_eq!(errno(overlay(&udp()).bind(not_here)), Errno::ADDRNOTAVAIL, "{not_here}");
+    }
+    overlay(&server).connect(Some(other)).expect("it is known where");
+    let own = overlay(&server).local_addr().expect("it is connected");
+    // The wildcard's socket has the port, and keeps what comes from members without IPv4.
+    assert_eq!(errno(overlay(&udp()).bind(own)), Errno::ADDRINUSE);
+    let raw = b.open_in(Family::V4, Kind::Raw(17));
+    assert_eq!(errno(overlay(&raw).bind(SocketAddr::new(own.ip(), 0))), Errno::ADDRNOTAVAIL);
+}

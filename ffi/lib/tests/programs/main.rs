@@ -53,6 +53,7 @@ programs! {
     loss: Program::new("loss.c");
     many_threads: Program::new("threads.c");
     threads_that_join_and_leave: Program::new("joins.c");
+    a_secret_that_who_has_started_it_lacks: Program::new("outer.c");
     waits_to_write: Program::new("blocked.c");
     one_identity_at_two_places: Program::new("twins.c");
     keepalive: Program::new("keepalive.c");

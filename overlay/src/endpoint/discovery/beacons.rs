@@ -148,8 +148,12 @@ impl Endpoint {
             heard.met.retain(|network, _| heard.unmet.contains(network));
         }
         let Some(network) = heard.unmet.front().copied() else {
-            let why = "it is of no network that this node is in, or its sender has another secret";
-            return self.log_refusal(now, &meta, "beacon", why);
+            // Every node on the local network sends beacons again and again.
+            if !std::mem::replace(&mut heard.is_refusal_said, true) {
+                let why = "it is of no network that this node is in, or its sender has another secret";
+                self.log_refusal(now, &meta, "beacon", why);
+            }
+            return;
         };
         heard.unmet.rotate_left(1);
         self.core.counters.beacons_matched.increment();

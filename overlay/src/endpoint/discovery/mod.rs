@@ -53,6 +53,8 @@ pub(super) struct Discovery {
 struct Heard {
     salt: [u8; 16],
     at: Instant,
+    /// The log has said that its beacons are refused.
+    is_refusal_said: bool,
     /// Networks that it is in too and in which we have not met yet; the first is the next to try.
     unmet: VecDeque<NetworkIndex>,
     /// Who it is in the networks in which we have met.
@@ -109,8 +111,10 @@ impl Discovery {
         }
         let fresh = self.heard.get(&remote).is_none_or(|heard| heard.salt != salt);
         if fresh {
-            let met = self.heard.remove(&remote).map(|heard| heard.met).unwrap_or_default();
-            self.heard.insert(remote, Heard { salt, at: now, unmet: VecDeque::new(), met });
+            let before = self.heard.remove(&remote);
+            let is_refusal_said = before.as_ref().is_some_and(|heard| heard.is_refusal_said);
+            let met = before.map(|heard| heard.met).unwrap_or_default();
+            self.heard.insert(remote, Heard { salt, at: now, is_refusal_said, unmet: VecDeque::new(), met });
         }
         let heard = self.heard.get_mut(&remote)?;
         heard.at = now;

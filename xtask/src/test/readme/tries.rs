@@ -160,28 +160,23 @@ pub(super) const TRIES: &[Try] = &[
         name: "run",
         commands: &[
             "peersock network new office.toml",
-            "peersock run -n office.toml -- nginx",
+            "peersock run -n office.toml -- python3",
             "peersock run -n office.toml -- curl",
         ],
-        needs: &["curl", "nginx"],
+        needs: &["curl", "python3"],
         builds: false,
         // The members keep their identities in folders of their names.
         script: r#"
             (export XDG_STATE_HOME=$PWD/alpha; eval "$1 --name alpha") > said
             key=$(XDG_STATE_HOME=$PWD/beta peersock id --key)
             peersock network add office.toml "$key" --name beta >> said
-            mkdir programs www; echo served > www/index.html
-            # The README's nginx is configured by the system, this one by us.
-            cat > nginx.conf <<END
-daemon off; user root; pid $PWD/nginx.pid; error_log $PWD/error.log;
-events { }
-http { access_log off; server { listen 8080; root $PWD/www; } }
-END
-            nginx=$(command -v nginx)
-            printf '#!/bin/sh\nexec %s -c %s/nginx.conf "$@"\n' "$nginx" "$PWD" > programs/nginx
-            chmod +x programs/nginx
-            XDG_STATE_HOME=$PWD/alpha PATH=$PWD/programs:$PATH bash -c "exec $2" &
+            mkdir www; echo served > www/index.html
+            # What the command names is where it was made.
+            cp office.toml www
+            cd www
+            XDG_STATE_HOME=$PWD/../alpha bash -c "exec $2" 2> ../requests &
             server=$!
+            cd ..
             export XDG_STATE_HOME=$PWD/beta
             until (eval "${3/curl/curl -fsS}") > got 2> error; do patience; done
             kill $server
@@ -197,7 +192,7 @@ END
         ],
         needs: &["curl", "nginx"],
         builds: false,
-        // Alpha's web server has the system's port 80; it, the proxy and the other forward are members of
+        // Alpha's web server has a port of the machine's; it, the proxy and the other forward are members of
         // their own.
         script: r#"
             as() { XDG_STATE_HOME=$PWD/$1 bash -c "exec $2"; }
@@ -210,7 +205,7 @@ END
             cat > nginx.conf <<END
 daemon off; user root; pid $PWD/nginx.pid; error_log $PWD/error.log;
 events { }
-http { access_log off; server { listen 127.0.0.1:80; root $PWD/www; } }
+http { access_log off; server { listen 127.0.0.1:8000; root $PWD/www; } }
 END
             nginx -c $PWD/nginx.conf & web=$!
             as alpha "$3" > places & out=$!

@@ -1,0 +1,73 @@
+//! The node of whoever has started this process, as a program has it under `peersock run`.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+
+use peersock::{Network, NetworkId};
+use peersock_fd::Client;
+
+use crate::ENVIRONMENT;
+
+/// The node that the environment names; `None` if it names none.
+pub(super) fn client() -> Option<Arc<Client>> {
+    std::env::var(ENVIRONMENT).ok().and_then(|text| Client::of_variable(&text))
+}
+
+/// Looks whether the node is in another network of the same ID: one with a secret has the same ID as the one
+/// without, and they have no member in common.
+pub(super) fn check(outer: &Client, network: &Network) -> Result<(), SecretMismatch> {
+    let mismatch = SecretMismatch { network: network.id(), is_secret_here: network.summary().secret };
+    match outer.has_secret(network.id().as_u64()) {
+        Some(is_secret_there) if is_secret_there != mismatch.is_secret_here => Err(mismatch),
+        _ => Ok(()),
+    }
+}
+
+/// The program is about to join a network with a secret, and whoever has started the program is in the
+/// network of the same ID without one; or the reverse. Sockets of the program would be in the one or in the
+/// other, depending on which library opens them.
+///
+/// ```
+/// use peersock::{IdentitySource, Interfaces, Network, Node};
+/// use peersock_descriptors::Host;
+///
+/// let settings = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback);
+/// let host = Host::start(settings)?;
+/// // Nobody has started this program with a node.
+/// let network = Network::ad_hoc("ff0001ffff000000".parse()?).with_passphrase("horse");
+/// assert_eq!(host.check_outer(&network), Ok(()));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SecretMismatch {
+    /// The ID of both.
+    pub network: NetworkId,
+    /// Whether it is the program that has a secret.
+    pub is_secret_here: bool,
+}
+
+impl fmt::Display for SecretMismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (there, hint) = match self.is_secret_here {
+            true => (
+                "without a secret, and this program joins it with one",
+                "give `run` the secret (--secret-file or PEERSOCK_SECRET), or leave it out here",
+            ),
+            false => (
+                "with a secret, and this program joins it without one",
+                "give the secret here, too, or leave it out there",
+            ),
+        };
+        write!(
+            f,
+            "what has started this program (`peersock run`, or the process that {ENVIRONMENT} names) is in \
+             network {} {there}: {hint}; a program that shall not use that node is started with an empty \
+             {ENVIRONMENT}",
+            self.network
+        )
+    }
+}
+
+impl Error for SecretMismatch {}
