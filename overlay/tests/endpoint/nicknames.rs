@@ -161,8 +161,8 @@ fn roots_that_disagree_are_an_error_unless_the_text_says_whom_it_means() {
     let mut both = vec![id(0), id(1)];
     both.sort_unstable();
     assert_eq!(found(&mut net, asker, "alice.peersock"), Err(NicknameError::Ambiguous(both)));
-    for node in 0..2 {
-        assert_eq!(found(&mut net, asker, &own[node].to_string()), Ok((id(node), node as u16)));
+    for (node, text) in own.iter().enumerate() {
+        assert_eq!(found(&mut net, asker, &text.to_string()), Ok((id(node), node as u16)));
     }
     // Who wants it at both gets it at neither, and disturbs nobody.
     assert_eq!(claim(&mut net, asker, "alice", 3), Err(NicknameError::Taken));
