@@ -17,7 +17,7 @@ use crate::style;
 const VARIABLE: &str = "PEERSOCK_LOG";
 
 /// The crates that log. A target is one of them, or a module in one.
-const TARGETS: [&str; 10] = [
+const TARGETS: [&str; 12] = [
     "peersock",
     "peersock_datapath",
     "peersock_descriptors",
@@ -27,6 +27,8 @@ const TARGETS: [&str; 10] = [
     "peersock_proxy",
     "peersock_rest",
     "peersock_root",
+    "peersock_run_library",
+    "peersock_seccomp",
     "peersock_streams",
 ];
 
@@ -144,13 +146,29 @@ mod tests {
     fn whatever_logs_can_be_asked_for() {
         parse(ONCE).expect("what -v shows");
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        for target in &TARGETS[1..] {
-            let name = target.trim_start_matches("peersock_").replace("descriptors", "server");
-            let folders = ["", "faces/", "descriptors/"].map(|group| root.join(format!("{group}{name}")));
-            let manifest =
-                folders.iter().find_map(|folder| std::fs::read_to_string(folder.join("Cargo.toml")).ok());
-            let manifest = manifest.unwrap_or_else(|| panic!("{target} is no crate"));
-            assert!(manifest.contains("\ntracing"), "{target} does not log");
+        let mut folders = vec![root.clone()];
+        for group in ["", "faces", "descriptors", "ffi"] {
+            let entries = std::fs::read_dir(root.join(group)).expect("a folder of the workspace");
+            folders.extend(entries.map(|entry| entry.expect("an entry").path()));
+        }
+        let manifests =
+            folders.iter().filter_map(|folder| std::fs::read_to_string(folder.join("Cargo.toml")).ok());
+        let logging: Vec<_> = manifests
+            .filter(|manifest| {
+                manifest.split("[dev-dependencies]").next().unwrap_or_default().contains("\ntracing")
+            })
+            .filter_map(|manifest| {
+                Some(manifest.split("name = \"").nth(1)?.split('"').next()?.replace('-', "_"))
+            })
+            .collect();
+        // What is no part of this program, or is the program itself.
+        let elsewhere = ["peersock_cli", "peersock_ffi", "peersock_pipe"];
+        for name in &logging {
+            let is_known = TARGETS.contains(&name.as_str()) || elsewhere.contains(&name.as_str());
+            assert!(is_known, "{name} logs, and nobody can ask for it");
+        }
+        for target in TARGETS {
+            assert!(logging.iter().any(|name| name == target), "{target} does not log");
         }
     }
 

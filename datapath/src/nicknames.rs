@@ -20,6 +20,18 @@ impl Datapath {
         self.about_nicknames(now, |endpoint, now| endpoint.claim_nickname(now, nickname, port))
     }
 
+    /// Says what has come of a claim ([`Endpoint::nickname_claimed`]).
+    ///
+    /// [`Endpoint::nickname_claimed`]: peersock_overlay::Endpoint::nickname_claimed
+    pub fn nickname_claimed(
+        &self,
+        now: Instant,
+        nickname: &Nickname,
+        port: u16,
+    ) -> Option<Result<NicknameText, NicknameError>> {
+        self.about_nicknames(now, |endpoint, now| endpoint.nickname_claimed(now, nickname, port))
+    }
+
     /// Asks who has a nickname, or says what has come of it ([`Endpoint::find_nickname`]).
     ///
     /// [`Endpoint::find_nickname`]: peersock_overlay::Endpoint::find_nickname

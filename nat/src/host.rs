@@ -64,7 +64,8 @@ pub fn interfaces() -> io::Result<Vec<HostInterface>> {
         // Fails if the interface has gone meanwhile.
         let Ok(index) = if_nametoindex(entry.interface_name.as_str()) else { continue };
         let interface = found.entry(index).or_insert_with(|| HostInterface {
-            name: entry.interface_name,
+            // An IPv4 address may have a label, as `eth0:1`.
+            name: entry.interface_name.split(':').next().unwrap_or_default().to_owned(),
             index,
             loopback: entry.flags.contains(InterfaceFlags::IFF_LOOPBACK),
             addresses: Vec::new(),

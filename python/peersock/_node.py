@@ -179,6 +179,8 @@ def enter(
             rules = Rules(bind or "overlay", bool(only))
             running = _running = Running(settings.start(), settings, linger, rules)
         elif settings not in (Settings(), running.settings):
+            # What makes no sense is said first.
+            settings.config()
             other = ", ".join(settings.differing(running.settings))
             raise ValueError(f"this process has a node already, with other settings: {other}")
         elif bind not in (None, running.rules.bind):

@@ -14,8 +14,8 @@ import pytest
 
 import peersock
 
-# What runs in the background of a shell script or by nohup(1) ignores these, and so would all that is started here. Tests
-# send them.
+# What runs in the background of a shell script or by nohup(1) ignores these, and so would all that is started here.
+# Tests send them.
 for _number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
     if signal.getsignal(_number) == signal.SIG_IGN:
         signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import errno
 import subprocess
 import sys
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -39,6 +36,45 @@ async def main():
 asyncio.run(main())
 """
 
+#: The node that connects, in a process of its own as well: the one of the tests may have other settings.
+HERE = """
+import asyncio, errno, sys
+import pytest
+from peersock.pipe import P2PNode
+
+async def told(line):
+    print(line, flush=True)
+    return await asyncio.to_thread(sys.stdin.readline)
+
+async def main():
+    roots, text, port, patience, networks, addresses = sys.argv[1:]
+    options = {"interfaces": "loopback", "discovery": False, "roots": roots, "net_id": networks.split()}
+    async with P2PNode(port=0, **options) as here:
+        for form in (text, text.encode(), text.upper(), "alice.peersock"):
+            pipe = await here.connect(form, float(patience))
+            assert pipe.client_tup[0] in addresses.split() and pipe.client_tup[1] == int(port)
+            await pipe.send(b"hello")
+            assert await pipe.recv(timeout=float(patience)) == b"HELLO"
+            await pipe.close()
+        with pytest.raises(OSError, match="another node") as taken:
+            await here.nickname("alice", float(patience))
+        assert taken.value.errno == errno.EADDRINUSE
+        for unknown in ("bob.peersock", f"alice.{here.session.id[:20]}.peersock"):
+            with pytest.raises(LookupError, match="no root"):
+                await here.connect(unknown, float(patience))
+        for wrong in ("a b.peersock", "alice.12.peersock", ".peersock"):
+            with pytest.raises(ValueError, match=r"nickname|digits"):
+                await here.connect(wrong)
+        with pytest.raises(ValueError, match="nickname"):
+            await here.nickname("no dots.")
+        # What closes gives it back.
+        await told("the other one may close")
+        assert await here.nickname("alice", float(patience)) == f"alice.{here.session.id[:20]}.peersock"
+        await told("done")
+
+asyncio.run(main())
+"""
+
 
 @pytest.fixture
 def root() -> Iterator[str]:
@@ -59,35 +95,23 @@ def other(root: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_a_node_connects_to_another_one_by_its_nickname(root: str, other: subprocess.Popen[str]) -> None:
-    options: dict[str, Any] = {"interfaces": "loopback", "discovery": False, "roots": root}
     assert other.stdout is not None
     text, id, port, *addresses = other.stdout.readline().split()
     assert text == f"alice.{id[:20]}.peersock"
-
-    async def main() -> None:
-        async with P2PNode(port=0, net_id=NETWORKS[:2], **options) as here:
-            for form in (text, text.encode(), text.upper(), "alice.peersock"):
-                pipe = await here.connect(form, PATIENCE)
-                assert pipe.client_tup[0] in addresses and pipe.client_tup[1] == int(port)
-                await pipe.send(b"hello")
-                assert await pipe.recv(timeout=PATIENCE) == b"HELLO"
-                await pipe.close()
-            with pytest.raises(OSError, match="another node") as taken:
-                await here.nickname("alice", PATIENCE)
-            assert taken.value.errno == errno.EADDRINUSE
-            for unknown in ("bob.peersock", f"alice.{here.session.id[:20]}.peersock"):
-                with pytest.raises(LookupError, match="no root"):
-                    await here.connect(unknown, PATIENCE)
-            for wrong in ("a b.peersock", "alice.12.peersock", ".peersock"):
-                with pytest.raises(ValueError, match=r"nickname|digits"):
-                    await here.connect(wrong)
-            with pytest.raises(ValueError, match="nickname"):
-                await here.nickname("no dots.")
-            # What closes gives it back.
-            await asyncio.to_thread(other.communicate, "close\n", PATIENCE)
-            assert await here.nickname("alice", PATIENCE) == f"alice.{here.session.id[:20]}.peersock"
-
-    run(main())
+    words = [root, text, port, str(PATIENCE), " ".join(NETWORKS[:2]), " ".join(addresses)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", HERE, *words], cwd=ROOT, text=True, stdin=pipe, stdout=pipe) as here:
+        assert here.stdin is not None and here.stdout is not None
+        try:
+            assert here.stdout.readline() == "the other one may close\n"
+            other.communicate("close\n", PATIENCE)
+            here.stdin.write("\n")
+            here.stdin.flush()
+            assert here.stdout.readline() == "done\n"
+            here.communicate("\n", PATIENCE)
+            assert here.returncode == 0
+        finally:
+            here.kill()
 
 
 def test_without_a_root_there_are_no_nicknames(session: peersock.Session) -> None:

@@ -199,8 +199,10 @@ impl Root {
     fn on_find(&mut self, now: Instant, slot: Slot, id: u32, nickname: &Nickname) {
         let at = self.nanos(now);
         self.counters.nickname_look_ups.increment();
+        let is_registered = self.clients.get_mut(slot).is_some_and(|client| client.present(at).is_some());
         let result = if self.may_look_up(slot, at) {
-            let held = self.nicknames.get(nickname, at);
+            // Where a token is wanted, strangers cannot look for names either.
+            let held = self.nicknames.get(nickname, at).filter(|_| is_registered);
             let owner = |held: &Held| NicknameOwner { identity: held.identity, claim: held.claim };
             held.map(owner).ok_or(NotFound::Unknown)
         } else {

@@ -31,6 +31,7 @@ pub struct RootAddress {
     identity: PublicIdentity,
     endpoints: Vec<RootEndpoint>,
     token: Option<Token>,
+    is_listed: bool,
 }
 
 /// What a root wants to be shown.
@@ -115,7 +116,7 @@ impl RootAddress {
 
     /// A root with these keys that listens there.
     pub fn new(identity: PublicIdentity, endpoints: Vec<RootEndpoint>) -> Self {
-        Self { identity, endpoints, token: None }
+        Self { identity, endpoints, token: None, is_listed: false }
     }
 
     /// The same root, which wants to be shown this token by those who register.
@@ -128,6 +129,15 @@ impl RootAddress {
             1..=Self::MAX_TOKEN => Ok(Self { token: Some(Token(token)), ..self }),
             _ => Err(ParseRootError::Token),
         }
+    }
+
+    /// The same root, as one that a list has named which somebody else may have written.
+    pub(crate) fn listed(self) -> Self {
+        Self { is_listed: true, ..self }
+    }
+
+    pub(crate) fn is_listed(&self) -> bool {
+        self.is_listed
     }
 
     /// What is shown to the root. It is a secret: neither [`Display`](fmt::Display) nor [`Debug`](fmt::Debug)

@@ -143,7 +143,15 @@ pub(crate) fn source_towards(remote: SocketAddr, device: Option<&str>) -> io::Re
 /// every packet.
 pub(crate) fn leading_to(remote: SocketAddr) -> Option<String> {
     let local = source_towards(remote, None).ok()?;
-    getifaddrs().ok()?.find(|entry| ip_of(entry) == Some(local)).map(|entry| entry.interface_name)
+    let is_it = |entry: &InterfaceAddress| {
+        ip_of(entry) == Some(local) && entry.flags.contains(InterfaceFlags::IFF_UP)
+    };
+    getifaddrs().ok()?.find(is_it).map(|entry| without_label(&entry.interface_name).to_owned())
+}
+
+/// The interface's own name. The system gives an IPv4 address with a label (`eth0:1`) by that.
+fn without_label(name: &str) -> &str {
+    name.split(':').next().unwrap_or(name)
 }
 
 /// Lists the interfaces that are up and have an address, ordered by index.
@@ -161,7 +169,7 @@ pub(crate) fn list(allowed: &Interfaces) -> io::Result<Vec<HostInterface>> {
         // Fails if the interface has gone meanwhile.
         let Ok(index) = if_nametoindex(entry.interface_name.as_str()) else { continue };
         let interface = found.entry(index).or_insert_with(|| HostInterface {
-            name: entry.interface_name.clone(),
+            name: without_label(&entry.interface_name).to_owned(),
             index,
             loopback: entry.flags.contains(InterfaceFlags::IFF_LOOPBACK),
             ipv4: Vec::new(),

@@ -1,5 +1,6 @@
 //! Nicknames: short texts by which others find a node, kept by the roots that both use.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use peersock_datapath::Datapath;
@@ -31,14 +32,20 @@ impl Node {
     /// ```
     ///
     /// # Errors
-    /// [`NicknameError`]: another node has it, or no root has answered within `timeout`.
+    /// [`NicknameError`]: another node has it, it was released meanwhile, or no root has answered within
+    /// `timeout`.
     pub fn nickname(
         &self,
         nickname: &Nickname,
         port: u16,
         timeout: Duration,
     ) -> Result<NicknameText, NicknameError> {
-        self.wait_for_roots(timeout, |datapath, now| datapath.claim_nickname(now, nickname, port))
+        // Claimed once: who gives it back meanwhile does so for good.
+        let is_claimed = Cell::new(false);
+        self.wait_for_roots(timeout, |datapath, now| match is_claimed.replace(true) {
+            false => datapath.claim_nickname(now, nickname, port),
+            true => datapath.nickname_claimed(now, nickname, port),
+        })
     }
 
     /// Asks the roots whose a nickname is, and checks that the node itself has signed it. Its address in a

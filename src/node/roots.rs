@@ -55,6 +55,8 @@ impl Used {
         let Some(node) = self.node.upgrade() else { return };
         // The endpoint uses no more than these: names of others would be resolved in vain.
         let mut named = BTreeSet::from([node.identity.node_id()]);
+        let by_key: BTreeSet<_> =
+            roots.iter().filter(|root| !root.is_listed()).map(|root| root.identity().node_id()).collect();
         let roots = roots.iter().filter(|root| named.insert(root.identity().node_id()));
         let roots: Vec<_> = roots.take(MAX_ROOTS).collect();
         start_streams(&node, &roots);
@@ -66,6 +68,7 @@ impl Used {
             if let Some(known) = before.iter_mut().find(|known| known.node == root.node) {
                 root.keep(known);
             }
+            root.config.is_listed = !by_key.contains(&root.node);
             root
         };
         state.roots = roots.iter().map(with_state).collect();

@@ -280,7 +280,9 @@ impl Client {
     fn connect(&self) -> Result<Connection, Errno> {
         let fd =
             rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        let high = rustix::io::fcntl_dupfd_cloexec(&fd, LOWEST).unwrap_or(fd);
+        // A program that has closed its standard streams, and may have few descriptors, must not find it there.
+        let high = [LOWEST, 3].into_iter().find_map(|least| rustix::io::fcntl_dupfd_cloexec(&fd, least).ok());
+        let high = high.unwrap_or(fd);
         rustix::net::connect(&high, &address(&Name::Requests(self.tag))).map_err(|_| Errno::NETDOWN)?;
         let credentials = peer_credentials(high.as_fd())?;
         let (process, identity) = (rustix::process::getpid(), identity(high.as_fd())?);

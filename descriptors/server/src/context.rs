@@ -191,7 +191,9 @@ impl Context {
     /// The own address that is meant by one to bind to, which may be an alias: one of this node is known
     /// before it was shown to anybody. Raw sockets have the headers of the family that they name.
     pub(crate) fn meant_here(&mut self, socket: peersock_fd::Opened, address: SocketAddr) -> SocketAddr {
-        if !RANGE.contains(address.ip().to_canonical()) || matches!(socket.kind, Kind::Raw(_)) {
+        let is_alias = address.is_ipv4() && RANGE.contains(address.ip());
+        let is_own = || self.networks().iter().any(|network| network.addresses.contains(&address.ip()));
+        if !is_alias || matches!(socket.kind, Kind::Raw(_)) || is_own() {
             return address;
         }
         if self.has_no_ipv4() {

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::Endpoint;
 use crate::id::{Nickname, NicknameText, NodeId};
 use crate::link::{PeerKey, Timer};
-use crate::roots::{NamedNode, NicknameError, is_current};
+use crate::roots::{Answered, NamedNode, NicknameError, is_current};
 use crate::wire::{NicknameMessage, NicknameOwner, NotFound, RootMessage};
 
 impl Endpoint {
@@ -27,8 +27,27 @@ impl Endpoint {
         nickname: &Nickname,
         port: u16,
     ) -> Option<Result<NicknameText, NicknameError>> {
-        if let Err(error) = self.roots.claims.want(nickname, port) {
+        if let Err(error) = self.roots.claims.want(nickname, port, now) {
             return Some(Err(error));
+        }
+        let roots = self.own_roots();
+        self.wake_roots(now, &roots);
+        self.nickname_claimed(now, nickname, port)
+    }
+
+    /// What has come of a claim so far, as [`Self::claim_nickname`] says it, without claiming it again.
+    ///
+    /// # Errors
+    /// Those of [`Self::claim_nickname`], and [`NicknameError::GivenBack`] if it is not claimed with that port
+    /// any more.
+    pub fn nickname_claimed(
+        &mut self,
+        now: Instant,
+        nickname: &Nickname,
+        port: u16,
+    ) -> Option<Result<NicknameText, NicknameError>> {
+        if !self.roots.claims.is_wanted(nickname, port) {
+            return Some(Err(NicknameError::GivenBack));
         }
         let roots = self.own_roots();
         match self.roots.claims.outcome(nickname, &roots, now) {
@@ -48,13 +67,18 @@ impl Endpoint {
     /// hour. False if it was not claimed.
     pub fn release_nickname(&mut self, now: Instant, nickname: &Nickname) -> bool {
         let is_ours = self.roots.claims.has(nickname);
+        let roots = self.roots.claims.release(nickname);
+        self.say_released(now, nickname, roots);
+        is_ours
+    }
+
+    fn say_released(&mut self, now: Instant, nickname: &Nickname, roots: Vec<PeerKey>) {
         let (identity, unix_time) = (Arc::clone(&self.core.identity), self.core.clock.unix_time(now));
-        for key in self.roots.claims.release(nickname) {
+        for key in roots {
             let Some(root) = self.roots.get(key).map(|root| root.identity.node_id()) else { continue };
             let message = self.roots.claims.say_released(nickname, &identity, &root, unix_time);
             self.tell_root(now, key, &RootMessage::Nickname(message));
         }
-        is_ours
     }
 
     /// The nicknames that are this node's, sorted.
@@ -101,7 +125,18 @@ impl Endpoint {
     pub(super) fn on_nickname(&mut self, now: Instant, key: PeerKey, message: NicknameMessage) {
         let is_good = match message {
             NicknameMessage::Claimed { sequence, result } => {
-                self.roots.claims.answered(key, sequence, result, now)
+                match self.roots.claims.answered(key, sequence, result, now) {
+                    Answered::Unasked => false,
+                    Answered::Noted => true,
+                    Answered::Lost(nickname, roots) => {
+                        self.say_released(now, &nickname, roots);
+                        true
+                    }
+                    Answered::TakenOver(nickname) => {
+                        tracing::warn!(%nickname, "a root has given this node's nickname to another node");
+                        true
+                    }
+                }
             }
             // It is asked again.
             NicknameMessage::Found { result: Err(NotFound::Limited), .. } => true,
@@ -131,15 +166,21 @@ impl Endpoint {
             && owner.claim.verify(&owner.identity, &root.identity.node_id(), &text.nickname)
     }
 
-    /// The roots that this node was given. What one of them names knows other nicknames.
+    /// The roots that this node was given; those of lists only if there are no others, because one that
+    /// somebody has put there could deny every nickname. What one of them names knows other nicknames.
     fn own_roots(&self) -> Vec<PeerKey> {
-        self.roots.list.iter().filter(|(_, root)| root.guest.is_none()).map(|(key, _)| *key).collect()
+        let own = || self.roots.list.iter().filter(|(_, root)| root.guest.is_none());
+        let has_named = own().any(|(_, root)| !root.is_listed);
+        own().filter(|(_, root)| !(has_named && root.is_listed)).map(|(key, _)| *key).collect()
     }
 
     /// The ID of a root of this node's own that can be told something now. Others are as soon as this node is
     /// registered there.
     fn askable(&self, now: Instant, key: PeerKey) -> Option<NodeId> {
-        let root = self.roots.get(key).filter(|root| root.guest.is_none() && !root.is_unreachable)?;
+        let root = self.roots.get(key).filter(|root| !root.is_unreachable)?;
+        if !self.own_roots().contains(&key) {
+            return None;
+        }
         root.registering.standing(now).map(|_| root.identity.node_id())
     }
 

@@ -86,6 +86,7 @@ impl Endpoint {
             };
             if let Some(root) = self.roots.get_mut(key) {
                 (root.access, root.guest) = (config.access, None);
+                root.is_listed = config.is_listed;
                 root.stream.set_own(config.stream_after, endpoints);
             }
             self.publish_roots();

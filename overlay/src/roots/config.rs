@@ -32,6 +32,9 @@ pub struct RootConfig {
     /// ([`Endpoint::poll_streams`](crate::Endpoint::poll_streams)). Default: `None`, for a root that takes no
     /// streams.
     pub stream_after: Option<Duration>,
+    /// It was found in a list that somebody else may have written. Beside roots that are not, it is not asked
+    /// about nicknames, for which a root's word counts. Default: false.
+    pub is_listed: bool,
 }
 
 /// A stream that the driver is to keep open; see [`Endpoint::poll_streams`](crate::Endpoint::poll_streams).
@@ -59,18 +62,19 @@ pub struct WantedStream {
 impl RootConfig {
     /// A root where anybody may register.
     pub fn new(identity: PublicIdentity, endpoints: Vec<SocketAddr>) -> Self {
-        Self { identity, endpoints, access: Vec::new(), stream_after: None }
+        Self { identity, endpoints, access: Vec::new(), stream_after: None, is_listed: false }
     }
 }
 
 impl fmt::Debug for RootConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { identity, endpoints, access, stream_after } = self;
+        let Self { identity, endpoints, access, stream_after, is_listed } = self;
         f.debug_struct("RootConfig")
             .field("identity", identity)
             .field("endpoints", endpoints)
             .field("access", &!access.is_empty())
             .field("stream_after", stream_after)
+            .field("is_listed", is_listed)
             .finish()
     }
 }

@@ -40,7 +40,7 @@ use std::time::{Duration, Instant};
 pub use config::{RootConfig, RootInfo, RootState, WantedStream};
 pub(crate) use keeping::Keeping;
 pub(crate) use lookups::LookUps;
-pub(crate) use nicknames::{Claims, Questions, is_current};
+pub(crate) use nicknames::{Answered, Claims, Questions, is_current};
 pub use nicknames::{NamedNode, NicknameError};
 pub(crate) use registration::Registering;
 pub use relays::{RelayReader, Relays};
@@ -127,6 +127,8 @@ pub(crate) struct Root {
     pub(crate) named: Bucket,
     /// Only if another root has named it.
     pub(crate) guest: Option<Guest>,
+    /// It was found in a list that somebody else may have written.
+    pub(crate) is_listed: bool,
 }
 
 /// What a root is used for that another one has named.
@@ -164,6 +166,7 @@ impl Root {
             clock: None,
             named: Bucket::new(Rate::every(NAMED_INTERVAL, NAMED_BURST), now),
             guest: None,
+            is_listed: false,
         }
     }
 }

@@ -112,7 +112,8 @@ impl SessionStats {
         self.sent_bytes += other.sent_bytes;
         self.received_packets += other.received_packets;
         self.received_bytes += other.received_bytes;
-        self.lost_packets += other.lost_packets;
+        // A peer may count as it likes.
+        self.lost_packets = self.lost_packets.saturating_add(other.lost_packets);
     }
 }
 

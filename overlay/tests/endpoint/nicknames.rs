@@ -7,7 +7,7 @@ use peersock_overlay::wire::{NicknameClaim, NicknameOwner};
 use peersock_overlay::{Identity, NamedNode, Nickname, NicknameError, NicknameText, NodeId};
 
 use crate::net::{Net, UNIX_TIME};
-use crate::roots::{add_liar, add_root, apart, apart_with_liars, id, use_root, use_roots};
+use crate::roots::{add_liar, add_root, apart, apart_with_liars, config_of, id, use_root, use_roots};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -245,4 +245,50 @@ fn a_root_that_is_away_delays_an_answer_by_two_seconds_at_most() {
     let (begin, full) = (net.now, NicknameText::of(nickname("alice"), &id(0)));
     assert!(find(&mut net, 1, &full).is_ok());
     assert!(net.now - begin <= SECOND / 10, "one root that knows it is enough");
+}
+
+/// Whoever can announce a root on the LAN, or forge a list, could otherwise deny every nickname.
+#[test]
+fn roots_of_lists_have_no_say_beside_one_that_is_named_by_its_key() {
+    let mut net = apart(2);
+    // Somebody has the nickname at the second root, which others have in a list.
+    use_root(&mut net, 1, 1);
+    net.run(SECOND);
+    claim(&mut net, 1, "alice", 2).expect("nobody has it there");
+    let [named, mut listed] = [config_of(&net.roots[0]), config_of(&net.roots[1])];
+    listed.is_listed = true;
+    let asker = net.add(3);
+    net.join(asker, &crate::net::open_network());
+    for node in [0, asker] {
+        net.nodes[node].endpoint.set_roots(net.now, vec![listed.clone(), named.clone()]);
+        net.pump();
+    }
+    net.run(SECOND);
+    assert_eq!(found(&mut net, asker, "alice.peersock"), Err(NicknameError::NotFound));
+    claim(&mut net, 0, "alice", 1).expect("the named root gives it");
+    assert_eq!(found(&mut net, asker, "alice.peersock"), Ok((id(0), 1)));
+    // Without another one it is better than none.
+    net.nodes[asker].endpoint.set_roots(net.now, vec![listed]);
+    net.pump();
+    net.run(SECOND);
+    assert_eq!(found(&mut net, asker, "alice.peersock"), Ok((id(1), 2)));
+}
+
+#[test]
+fn who_gives_a_nickname_back_while_another_waits_for_it_is_heeded() {
+    let mut net = apart(1);
+    net.run(SECOND);
+    net.latency = SECOND;
+    let (now, alice) = (net.now, nickname("alice"));
+    let endpoint = &mut net.nodes[0].endpoint;
+    assert_eq!(endpoint.claim_nickname(now, &alice, 1), None);
+    assert_eq!(endpoint.nickname_claimed(now, &alice, 1), None);
+    assert_eq!(endpoint.nickname_claimed(now, &alice, 2), Some(Err(NicknameError::GivenBack)));
+    net.pump();
+    assert!(net.nodes[0].endpoint.release_nickname(now, &alice));
+    assert_eq!(net.nodes[0].endpoint.nickname_claimed(now, &alice, 1), Some(Err(NicknameError::GivenBack)));
+    net.run(10 * SECOND);
+    net.latency = SECOND / 1000;
+    assert!(ours(&net, 0).is_empty());
+    assert_eq!(found(&mut net, 1, "alice.peersock"), Err(NicknameError::NotFound));
 }

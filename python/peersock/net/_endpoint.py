@@ -234,9 +234,15 @@ class Connection(Endpoint):
 
     def close_read(self) -> None:
         """Closes the direction from the other end: reads, also those that wait, give nothing from now on."""
-        self.shutdown(_std.SHUT_RD)
         with self._lock:
-            self._reads_nothing = True
+            before, self._reads_nothing = self._reads_nothing, True
+        try:
+            # Who waits sees the end by this, and must not take it for that of the stream.
+            self.shutdown(_std.SHUT_RD)
+        except BaseException:
+            self._reads_nothing = before
+            raise
+        with self._lock:
             for waker in tuple(self._wakers[READ]):
                 waker.wake()
 

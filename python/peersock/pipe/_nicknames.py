@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -33,7 +34,8 @@ async def claim(session: Session, name: str, port: int, timeout: float) -> str:
         return await _in_steps(lambda step: node.nickname(name, port, step), timeout)
     except (TimeoutError, asyncio.CancelledError):
         # It would go on being claimed.
-        node.release_nickname(name)
+        with contextlib.suppress(OSError):
+            node.release_nickname(name)
         raise
 
 

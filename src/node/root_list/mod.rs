@@ -108,6 +108,7 @@ impl List {
 
     /// Puts what a source has found in the place of what it found before.
     fn set(&self, part: usize, roots: Vec<RootAddress>) {
+        let roots: Vec<_> = roots.into_iter().map(RootAddress::listed).collect();
         let mut parts = sync::lock(&self.parts);
         if parts.found[part] != roots {
             parts.found[part] = roots;

@@ -175,7 +175,8 @@ impl Traffic {
             sent_bytes: self.sent_bytes + other.sent_bytes,
             received_packets: self.received_packets + other.received_packets,
             received_bytes: self.received_bytes + other.received_bytes,
-            lost_packets: self.lost_packets + other.lost_packets,
+            // A peer may count as it likes.
+            lost_packets: self.lost_packets.saturating_add(other.lost_packets),
         }
     }
 }

@@ -149,9 +149,12 @@ impl Endpoint {
         }
         let Some(network) = heard.unmet.front().copied() else {
             // Every node on the local network sends beacons again and again.
-            if !std::mem::replace(&mut heard.is_refusal_said, true) {
+            if !heard.is_refusal_said {
                 let why = "it is of no network that this node is in, or its sender has another secret";
-                self.log_refusal(now, &meta, "beacon", why);
+                let is_said = self.tries_to_log_refusal(now, &meta, "beacon", why);
+                if let Some(heard) = self.discovery.heard.get_mut(&meta.remote) {
+                    heard.is_refusal_said = is_said;
+                }
             }
             return;
         };

@@ -14,6 +14,13 @@ const MOST: usize = 4;
 /// For how long this node wants a nickname, in seconds: an hour in which it may be away.
 const LIFETIME: u32 = 3600;
 
+/// A root that gives nicknames for less than so many seconds is told again in half of that: registrations,
+/// with which they are renewed else, are 200 s apart.
+const RENEWED_WITHIN: u32 = 600;
+
+/// No nickname lives shorter, in seconds.
+const SHORTEST: u32 = 10;
+
 /// A claim is repeated so often; the next registration begins anew.
 const MAX_TRIES: u32 = 6;
 
@@ -33,6 +40,22 @@ struct Claim {
     first_answer: Option<Instant>,
     /// This node has it, as far as its roots have said.
     is_ours: bool,
+    /// When a root said that another node had it first: it is not claimed any more, and whoever waits for it
+    /// is told.
+    lost: Option<Instant>,
+}
+
+/// What an answer to a claim means.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Answered {
+    /// It is to nothing that was asked last.
+    Unasked,
+    /// It was noted.
+    Noted,
+    /// Another node has the nickname: these roots have given it to this one, and are to be told.
+    Lost(Nickname, Vec<PeerKey>),
+    /// Another node has at this root what is this one's.
+    TakenOver(Nickname),
 }
 
 #[derive(Debug, Default)]
@@ -45,18 +68,37 @@ struct AtRoot {
     answer: Option<Result<(), ClaimRefusal>>,
 }
 
+impl Claim {
+    /// A root has given it to this node, and none has said that it is another's.
+    fn is_granted(&self) -> bool {
+        let answers = || self.at.values().filter_map(|at| at.answer);
+        answers().any(|answer| answer.is_ok()) && !answers().any(|answer| answer == Err(ClaimRefusal::Taken))
+    }
+}
+
 impl Claims {
     /// This node wants a nickname from now on.
-    pub(crate) fn want(&mut self, nickname: &Nickname, port: u16) -> Result<(), NicknameError> {
-        if self.list.get(nickname).is_some_and(|claim| claim.port == port) {
+    pub(crate) fn want(&mut self, nickname: &Nickname, port: u16, now: Instant) -> Result<(), NicknameError> {
+        // Who has waited for it has asked since.
+        self.list.retain(|_, claim| claim.lost.is_none_or(|at| now < at + GRACE));
+        if let Some(claim) = self.list.get_mut(nickname) {
+            if claim.lost.is_none() && claim.port != port {
+                claim.port = port;
+                claim.at.values_mut().for_each(|at| (at.tries, at.next) = (0, Some(now)));
+            }
             return Ok(());
         }
-        if !self.list.contains_key(nickname) && self.list.len() >= MOST {
+        if self.list.values().filter(|claim| claim.lost.is_none()).count() >= MOST {
             return Err(NicknameError::TooMany);
         }
-        let new = Claim { port, at: BTreeMap::new(), first_answer: None, is_ours: false };
+        let new = Claim { port, at: BTreeMap::new(), first_answer: None, is_ours: false, lost: None };
         self.list.insert(nickname.clone(), new);
         Ok(())
+    }
+
+    /// Whether it is claimed with that port.
+    pub(crate) fn is_wanted(&self, nickname: &Nickname, port: u16) -> bool {
+        self.list.get(nickname).is_some_and(|claim| claim.port == port)
     }
 
     /// What has come of it so far, at these roots; `None` if that is not known yet.
@@ -120,7 +162,9 @@ impl Claims {
     ) -> Vec<NicknameMessage> {
         let mut sequence = self.next_sequence(unix_time);
         let mut messages = Vec::new();
-        for (nickname, claim) in &mut self.list {
+        for (nickname, claim) in self.list.iter_mut().filter(|(_, claim)| claim.lost.is_none()) {
+            // Nobody may wait for it any more.
+            claim.is_ours |= claim.first_answer.is_some_and(|at| now >= at + GRACE) && claim.is_granted();
             let port = claim.port;
             let at = claim.at.entry(key).or_insert_with(|| AtRoot { next: Some(now), ..AtRoot::default() });
             if at.next.is_none_or(|next| now < next) {
@@ -139,23 +183,49 @@ impl Claims {
 
     /// When a root is to be told something next. One that this node has claimed nothing at is told at once.
     pub(crate) fn next(&self, root: PeerKey, now: Instant) -> Option<Instant> {
-        self.list.values().filter_map(|claim| claim.at.get(&root).map_or(Some(now), |at| at.next)).min()
+        let wanted = self.list.values().filter(|claim| claim.lost.is_none());
+        wanted.filter_map(|claim| claim.at.get(&root).map_or(Some(now), |at| at.next)).min()
     }
 
-    /// A root answers to a claim. False if this was not the last one that it was told.
+    /// A root answers to a claim.
     pub(crate) fn answered(
         &mut self,
         root: PeerKey,
         sequence: u64,
         result: Result<u32, ClaimRefusal>,
         now: Instant,
-    ) -> bool {
-        let asked = |claim: &&mut Claim| claim.at.get(&root).is_some_and(|at| at.sequence == sequence);
-        let Some(claim) = self.list.values_mut().find(asked) else { return false };
-        let Some(at) = claim.at.get_mut(&root).filter(|at| at.tries > 0) else { return false };
-        (at.tries, at.next, at.answer) = (0, None, Some(result.map(|_| ())));
+    ) -> Answered {
+        let asked = |claim: &Claim| {
+            claim
+                .at
+                .get(&root)
+                .is_some_and(|at| at.sequence == sequence && (at.tries > 0 || claim.lost.is_some()))
+        };
+        let Some((nickname, claim)) = self.list.iter_mut().find(|(_, claim)| asked(claim)) else {
+            return Answered::Unasked;
+        };
+        let Some(at) = claim.at.get_mut(&root) else { return Answered::Unasked };
+        let before = at.answer.replace(result.map(|_| ()));
+        // What lives shorter than the time between two registrations is renewed before.
+        let lifetime = result.map_or(LIFETIME, |granted| granted).max(SHORTEST);
+        let next = (lifetime < RENEWED_WITHIN).then(|| now + Duration::from_secs(lifetime.into()) / 2);
+        (at.tries, at.next) = (0, next);
         claim.first_answer.get_or_insert(now);
-        true
+        let is_taken = result == Err(ClaimRefusal::Taken);
+        if claim.lost.is_some() {
+            let here = result.is_ok().then_some(root).into_iter().collect();
+            return Answered::Lost(nickname.clone(), here);
+        }
+        match is_taken {
+            false => Answered::Noted,
+            true if claim.is_ours && before == Some(Err(ClaimRefusal::Taken)) => Answered::Noted,
+            true if claim.is_ours => Answered::TakenOver(nickname.clone()),
+            true => {
+                claim.lost = Some(now);
+                let granted = claim.at.iter().filter(|(_, at)| at.answer == Some(Ok(())));
+                Answered::Lost(nickname.clone(), granted.map(|(root, _)| *root).collect())
+            }
+        }
     }
 
     /// This node was registered at a root just now, perhaps again: the root is told everything again.
@@ -225,7 +295,7 @@ mod tests {
     #[test]
     fn a_claim_is_repeated_until_it_is_answered_and_begins_anew_with_each_registration() {
         let (mut run, begin) = (Run::new(), instant());
-        run.claims.want(&nickname("alice"), 1).unwrap();
+        run.claims.want(&nickname("alice"), 1, begin).unwrap();
         let (mut now, mut times, mut last) = (begin, Vec::new(), 0);
         while let Some(next) = run.claims.next(ROOTS[0], now) {
             now = next;
@@ -236,10 +306,11 @@ mod tests {
         assert_eq!(times, [0, 500, 1500, 3500, 7500, 15500]);
         run.claims.registered(ROOTS[0], now);
         let [sequence] = run.tell(ROOTS[0], now)[..] else { panic!("one message") };
-        assert!(!run.claims.answered(ROOTS[0], last, Ok(3600), now), "that was said before");
-        assert!(!run.claims.answered(ROOTS[1], sequence, Ok(3600), now), "this one was not asked");
-        assert!(run.claims.answered(ROOTS[0], sequence, Ok(3600), now));
-        assert!(!run.claims.answered(ROOTS[0], sequence, Ok(3600), now), "once");
+        let mut answered = |root, sequence| run.claims.answered(root, sequence, Ok(3600), now);
+        assert_eq!(answered(ROOTS[0], last), Answered::Unasked, "that was said before");
+        assert_eq!(answered(ROOTS[1], sequence), Answered::Unasked, "this one was not asked");
+        assert_eq!(answered(ROOTS[0], sequence), Answered::Noted);
+        assert_eq!(answered(ROOTS[0], sequence), Answered::Unasked, "once");
         assert_eq!(run.claims.next(ROOTS[0], now), None);
     }
 
@@ -256,10 +327,12 @@ mod tests {
             ([None, None], None),
         ] {
             let (mut run, now, alice) = (Run::new(), instant(), nickname("alice"));
-            run.claims.want(&alice, 1).unwrap();
+            run.claims.want(&alice, 1, now).unwrap();
             for (root, answer) in ROOTS.into_iter().zip(answers) {
                 let [sequence] = run.tell(root, now)[..] else { panic!("one message") };
-                answer.inspect(|answer| assert!(run.claims.answered(root, sequence, *answer, now)));
+                if let Some(answer) = answer {
+                    assert_ne!(run.claims.answered(root, sequence, answer, now), Answered::Unasked);
+                }
             }
             assert_eq!(run.claims.outcome(&alice, &ROOTS, now), outcome, "{answers:?}");
             if answers == [Some(good), None] {
@@ -272,16 +345,73 @@ mod tests {
     fn their_number_is_bounded_and_who_may_have_one_is_told_that_it_is_released() {
         let (mut run, now) = (Run::new(), instant());
         for text in ["a", "b", "c", "d"] {
-            run.claims.want(&nickname(text), 1).unwrap();
+            run.claims.want(&nickname(text), 1, now).unwrap();
         }
-        assert_eq!(run.claims.want(&nickname("e"), 1), Err(NicknameError::TooMany));
-        assert_eq!(run.claims.want(&nickname("a"), 2), Ok(()), "it is known");
+        assert_eq!(run.claims.want(&nickname("e"), 1, now), Err(NicknameError::TooMany));
+        assert_eq!(run.claims.want(&nickname("a"), 2, now), Ok(()), "it is known");
         let sequences = run.tell(ROOTS[0], now);
         assert_eq!(sequences.len(), 4);
-        assert!(run.claims.answered(ROOTS[0], sequences[1], Err(ClaimRefusal::Taken), now));
+        let lost = run.claims.answered(ROOTS[0], sequences[1], Err(ClaimRefusal::Taken), now);
+        assert_eq!(lost, Answered::Lost(nickname("b"), Vec::new()));
         assert_eq!(run.claims.release(&nickname("a")), [ROOTS[0]]);
         assert_eq!(run.claims.release(&nickname("b")), [], "it is not ours there");
         assert_eq!(run.claims.release(&nickname("a")), []);
-        run.claims.want(&nickname("e"), 1).unwrap();
+        run.claims.want(&nickname("e"), 1, now).unwrap();
+    }
+
+    /// Though nobody waits for it any more.
+    #[test]
+    fn what_another_node_had_first_is_given_back_and_not_claimed_any_more() {
+        let (mut run, now, alice) = (Run::new(), instant(), nickname("alice"));
+        run.claims.want(&alice, 1, now).unwrap();
+        let [first] = run.tell(ROOTS[0], now)[..] else { panic!("one message") };
+        assert_eq!(run.claims.answered(ROOTS[0], first, Ok(3600), now), Answered::Noted);
+        let [second] = run.tell(ROOTS[1], now)[..] else { panic!("one message") };
+        let lost = run.claims.answered(ROOTS[1], second, Err(ClaimRefusal::Taken), now);
+        assert_eq!(lost, Answered::Lost(alice.clone(), vec![ROOTS[0]]));
+        run.claims.registered(ROOTS[0], now);
+        assert_eq!((run.claims.next(ROOTS[0], now), run.tell(ROOTS[0], now)), (None, Vec::new()));
+        assert_eq!(run.claims.outcome(&alice, &ROOTS, now), Some(Err(NicknameError::Taken)));
+        // It takes none of the four places, and may be wanted again.
+        for text in ["a", "b", "c", "d"] {
+            run.claims.want(&nickname(text), 1, now).unwrap();
+        }
+        assert_eq!(run.tell(ROOTS[0], now).len(), 4);
+        run.claims.release(&nickname("d"));
+        run.claims.want(&alice, 1, now + GRACE).unwrap();
+        assert_eq!(run.tell(ROOTS[0], now + GRACE).len(), 4, "the three others are repeated");
+    }
+
+    #[test]
+    fn another_port_is_told_and_the_nickname_stays() {
+        let (mut run, now, alice) = (Run::new(), instant(), nickname("alice"));
+        run.claims.want(&alice, 1, now).unwrap();
+        let [sequence] = run.tell(ROOTS[0], now)[..] else { panic!("one message") };
+        assert_eq!(run.claims.answered(ROOTS[0], sequence, Ok(3600), now), Answered::Noted);
+        assert_eq!(run.claims.outcome(&alice, &ROOTS[..1], now), Some(Ok(())));
+        assert_eq!((run.claims.is_wanted(&alice, 1), run.claims.is_wanted(&alice, 2)), (true, false));
+        run.claims.want(&alice, 2, now).unwrap();
+        assert!(run.claims.is_wanted(&alice, 2));
+        let [sequence] = run.tell(ROOTS[0], now)[..] else { panic!("the root is told") };
+        // A root that was restarted has given it to another one: that changes nothing, and is said once.
+        let taken = Err(ClaimRefusal::Taken);
+        let told = run.claims.answered(ROOTS[0], sequence, taken, now);
+        assert_eq!(told, Answered::TakenOver(alice.clone()));
+        run.claims.registered(ROOTS[0], now);
+        let [sequence] = run.tell(ROOTS[0], now)[..] else { panic!("the root is told") };
+        assert_eq!(run.claims.answered(ROOTS[0], sequence, taken, now), Answered::Noted);
+        assert_eq!(run.claims.ours(), [alice]);
+    }
+
+    #[test]
+    fn what_nobody_waits_for_any_more_becomes_ours_too_and_short_lives_are_renewed_in_time() {
+        let (mut run, now, alice) = (Run::new(), instant(), nickname("alice"));
+        run.claims.want(&alice, 1, now).unwrap();
+        let [sequence] = run.tell(ROOTS[0], now)[..] else { panic!("one message") };
+        assert_eq!(run.claims.answered(ROOTS[0], sequence, Ok(60), now), Answered::Noted);
+        let next = run.claims.next(ROOTS[0], now);
+        assert_eq!((next, run.claims.ours()), (Some(now + Duration::from_secs(30)), Vec::new()));
+        assert_eq!(run.tell(ROOTS[0], now + Duration::from_secs(30)).len(), 1);
+        assert_eq!(run.claims.ours(), [alice]);
     }
 }

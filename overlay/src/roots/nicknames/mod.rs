@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-pub(crate) use claims::Claims;
+pub(crate) use claims::{Answered, Claims};
 pub(crate) use questions::{Questions, is_current};
 
 use crate::id::{NodeId, PublicIdentity};
@@ -69,8 +69,14 @@ pub enum NicknameError {
     /// The roots do not take it.
     #[error("the roots refuse the nickname: this node is not registered there")]
     Refused,
+    /// It was released while it was waited for, or claimed with another port.
+    #[error("the nickname was given back, or claimed for another port, while its roots were waited for")]
+    GivenBack,
     /// Nobody has it.
-    #[error("no root of this node knows the nickname: its owner has to use one of the same roots")]
+    #[error(
+        "no root of this node knows the nickname: its owner has to use one of the same roots, and the clocks of \
+         both machines have to agree to within five minutes"
+    )]
     NotFound,
     /// Roots name several nodes, which all have signed that it is theirs.
     #[error(
@@ -96,6 +102,7 @@ impl From<NicknameError> for std::io::Error {
             NicknameError::Taken => ErrorKind::AddrInUse,
             NicknameError::TooMany | NicknameError::Full => ErrorKind::QuotaExceeded,
             NicknameError::Refused => ErrorKind::PermissionDenied,
+            NicknameError::GivenBack => ErrorKind::Interrupted,
             NicknameError::NotFound | NicknameError::Ambiguous(_) => ErrorKind::NotFound,
             NicknameError::NoAnswer => ErrorKind::TimedOut,
             NicknameError::NoRoots => ErrorKind::AddrNotAvailable,

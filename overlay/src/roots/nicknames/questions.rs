@@ -8,11 +8,14 @@ use crate::id::NicknameText;
 use crate::link::PeerKey;
 use crate::wire::{NicknameClaim, NicknameMessage, NicknameOwner};
 
-/// Questions at a time; the one that was wanted longest ago makes room.
+/// Questions at a time; the one that was wanted longest ago makes room, unless somebody waits for it.
 const MOST: usize = 32;
 
 /// A question is forgotten so long after somebody has last wanted to know.
 const WANTED_FOR: Duration = Duration::from_secs(10);
+
+/// Who waits for an answer asks again within that time.
+const WAITED_FOR: Duration = Duration::from_secs(1);
 
 /// The clocks of two nodes may differ by so many seconds: an owner's whose clock is late, and the asker's.
 const CLOCKS_DIFFER: u64 = 300;
@@ -41,8 +44,10 @@ impl Questions {
     pub(crate) fn want(&mut self, text: &NicknameText, id: u32, now: Instant) {
         self.0.retain(|_, one| now < one.wanted + WANTED_FOR);
         if !self.0.contains_key(text) && self.0.len() >= MOST {
-            let oldest = self.0.iter().min_by_key(|(_, one)| one.wanted).map(|(text, _)| text.clone());
-            oldest.and_then(|text| self.0.remove(&text));
+            let oldest = self.0.iter().min_by_key(|(_, one)| one.wanted);
+            let is_free = oldest.is_some_and(|(_, one)| now >= one.wanted + WAITED_FOR);
+            let Some(text) = oldest.filter(|_| is_free).map(|(text, _)| text.clone()) else { return };
+            self.0.remove(&text);
         }
         let new = || Question { id, wanted: now, at: BTreeMap::new(), first_answer: None };
         self.0.entry(text.clone()).or_insert_with(new).wanted = now;
@@ -227,6 +232,6 @@ mod tests {
         assert!(!is_current(&claim(UNIX), at(UNIX + 3601 + CLOCKS_DIFFER)));
         assert!(is_current(&claim(UNIX), at(0)), "a clock that was never set refuses nobody");
         assert!(!is_current(&NicknameClaim { lifetime: 0, ..claim(UNIX) }, at(UNIX)), "it was given back");
-        assert!(is_current(&claim(u64::MAX / 1000), at(u64::MAX)));
+        assert!(is_current(&claim(u64::MAX / 1000), at(u64::MAX / 1000)));
     }
 }

@@ -14,8 +14,8 @@ const FOUND: u8 = 12;
 /// A node's word that a nickname is its own at a root, for a while. No root can make one, and none can use
 /// one that was made for another root, or for another nickname.
 ///
-/// The signature is over `"peersock nickname v1" || node ID of the root || sequence || lifetime || port ||
-/// nickname`.
+/// The signature is over `"peersock nickname v1" || node ID of the root || node ID of the owner || sequence ||
+/// lifetime || port || nickname`. Whoever holds other keys beside the same signing key is another node.
 ///
 /// ```
 /// use peersock_overlay::wire::NicknameClaim;
@@ -52,13 +52,15 @@ impl NicknameClaim {
         lifetime: u32,
         port: u16,
     ) -> Self {
-        let signature = node.sign(&signed(root, nickname, sequence, lifetime, port));
+        let owner = node.public().node_id();
+        let signature = node.sign(&signed(root, &owner, nickname, sequence, lifetime, port));
         Self { sequence, lifetime, port, signature }
     }
 
     /// Whether that node has signed it for that root and nickname.
     pub fn verify(&self, node: &PublicIdentity, root: &NodeId, nickname: &Nickname) -> bool {
-        node.verify(&signed(root, nickname, self.sequence, self.lifetime, self.port), &self.signature)
+        let text = signed(root, &node.node_id(), nickname, self.sequence, self.lifetime, self.port);
+        node.verify(&text, &self.signature)
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, ParseError> {
@@ -78,10 +80,17 @@ impl NicknameClaim {
     }
 }
 
-fn signed(root: &NodeId, nickname: &Nickname, sequence: u64, lifetime: u32, port: u16) -> Vec<u8> {
-    let [sequence, lifetime, port] =
-        [&sequence.to_be_bytes()[..], &lifetime.to_be_bytes(), &port.to_be_bytes()].map(<[u8]>::to_vec);
-    [LABEL, root.as_bytes(), &sequence, &lifetime, &port, nickname.as_str().as_bytes()].concat()
+fn signed(
+    root: &NodeId,
+    owner: &NodeId,
+    nickname: &Nickname,
+    sequence: u64,
+    lifetime: u32,
+    port: u16,
+) -> Vec<u8> {
+    let (sequence, lifetime, port) = (sequence.to_be_bytes(), lifetime.to_be_bytes(), port.to_be_bytes());
+    let name = nickname.as_str().as_bytes();
+    [LABEL, root.as_bytes(), owner.as_bytes(), &sequence, &lifetime, &port, name].concat()
 }
 
 /// Who has a nickname. Whoever asked checks the signature, since a root may lie.

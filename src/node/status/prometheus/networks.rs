@@ -28,7 +28,15 @@ impl Status {
                 peers.number(&[("node", node), ("network", id), ("state", &state)], count);
             }
         }
-        let columns: [Column<NetworkStatus>; 6] = [
+        // It becomes less when something was late.
+        let mut lost = text.gauge(
+            "peersock_network_lost_packets",
+            "Packets of all peers that have not come, or not yet, though later ones have.",
+        );
+        for (id, network) in &networks {
+            lost.number(&[("node", node), ("network", id)], network.traffic.lost_packets);
+        }
+        let columns: [Column<NetworkStatus>; 5] = [
             Column {
                 name: "peersock_network_peers_forgotten_total",
                 help: "Peers forgotten since the network was joined.",
@@ -53,11 +61,6 @@ impl Status {
                 name: "peersock_network_received_bytes_total",
                 help: "Bytes of these packets.",
                 value: |network| Some(network.traffic.received_bytes.into()),
-            },
-            Column {
-                name: "peersock_network_lost_packets_total",
-                help: "Packets of all peers that have not come, or not yet, though later ones have.",
-                value: |network| Some(network.traffic.lost_packets.into()),
             },
         ];
         for Column { name, help, value } in columns {

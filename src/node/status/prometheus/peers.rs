@@ -43,7 +43,7 @@ impl Status {
     }
 }
 
-const PEER_GAUGES: [Column<PeerStatus>; 5] = [
+const PEER_GAUGES: [Column<PeerStatus>; 6] = [
     Column {
         name: "peersock_peer_connected",
         help: "Whether there is a session with the peer.",
@@ -69,9 +69,15 @@ const PEER_GAUGES: [Column<PeerStatus>; 5] = [
         help: "The largest datagram known to pass on the path.",
         value: |peer| Some(peer.datagram_size?.into()),
     },
+    // It becomes less when something was late.
+    Column {
+        name: "peersock_peer_lost_packets",
+        help: "Packets of the peer that have not come, or not yet, though later ones have.",
+        value: |peer| Some(peer.total_traffic.lost_packets.into()),
+    },
 ];
 
-const PEER_COUNTERS: [Column<PeerStatus>; 5] = [
+const PEER_COUNTERS: [Column<PeerStatus>; 4] = [
     Column {
         name: "peersock_peer_sent_packets_total",
         help: "Packets sent in all sessions with the peer since the node learned of it.",
@@ -91,11 +97,6 @@ const PEER_COUNTERS: [Column<PeerStatus>; 5] = [
         name: "peersock_peer_received_bytes_total",
         help: "Bytes of these packets.",
         value: |peer| Some(peer.total_traffic.received_bytes.into()),
-    },
-    Column {
-        name: "peersock_peer_lost_packets_total",
-        help: "Packets of the peer that have not come, or not yet, though later ones have.",
-        value: |peer| Some(peer.total_traffic.lost_packets.into()),
     },
 ];
 

@@ -1,7 +1,7 @@
 //! The guide's tours: what they have typed is typed, and what is shown is compared.
 //!
 //! `docs/GUIDE.md` says in its own words how its blocks are to be read; [`tour`] takes them from the text,
-//! [`play`] plays one in a network namespace that has the loopback interface alone, by a hidden command of
+//! [`mod@play`] plays one in a network namespace that has the loopback interface alone, by a hidden command of
 //! this program, and [`expected`] compares lines.
 
 use std::fs;
