@@ -123,12 +123,12 @@ def _check_module(name: str) -> None:
         sys.exit(1)
 
 
-def _run(options: argparse.Namespace) -> None:
+def _run(options: argparse.Namespace, is_command: bool) -> None:
     # Before a node is started for it. That no network is named is said first.
     named = options.network or os.environ.get("PEERSOCK_NETWORK") or os.environ.get(_node.NODE)
     if named and not options.module:
         _check_script(options.program)
-    _launcher.enter(options, _secret(options.secret_file, _are_static(options.network)))
+    _launcher.enter(options, lambda: _secret(options.secret_file, _are_static(options.network)), is_command)
     install()
     sys.argv = [options.program, *options.arguments]
     if options.module:
@@ -140,7 +140,7 @@ def _run(options: argparse.Namespace) -> None:
         runpy.run_path(options.program, run_name="__main__")
 
 
-def _id(options: argparse.Namespace) -> None:
+def _id(options: argparse.Namespace, _is_command: bool) -> None:
     state: str | None = options.state
     try:
         node = _peersock.Node(_peersock.Config(state=state, interfaces=[], discovery=False))
@@ -173,7 +173,7 @@ def _with_roots(arguments: Sequence[str]) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command."""
     options = _parser().parse_args(_with_roots(sys.argv[1:] if arguments is None else arguments))
-    {"run": _run, "id": _id}[options.command](options)
+    {"run": _run, "id": _id}[options.command](options, arguments is None and __name__ == "__main__")
 
 
 if __name__ == "__main__":

@@ -2,13 +2,17 @@
 
 So the program may start, replace and end its processes as it likes, with exec(2) too: the node is in none of them, and
 ends when the last has. Their environment says which node it is, has every Python among them begin with
-`_child/sitecustomize.py`, and all others load the library that `peersock run` preloads; `_spawn` puts it back where a
-program has left it out.
+`_child/sitecustomize.py`, and all load the library that `peersock run` preloads; `_spawn` puts it back where a program
+has left it out. The program's own process loads the library, too, by starting the same command again in its own place.
+
+The library takes the calls of the C library. When a process becomes a program that makes system calls itself, a static
+one or one of Go, the library has it filtered (seccomp), and the launcher answers its socket calls.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import hashlib
 import json
@@ -18,6 +22,7 @@ import sys
 import threading
 import time
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -26,6 +31,10 @@ from .session import Session
 
 #: Tells which `run` a process belongs to: the node's name, and what the command line said of it.
 RUN = "PEERSOCK_RUN"
+#: The process that starts its command again, now with the library.
+_AGAIN = "PEERSOCK_AGAIN"
+#: The rule by which the library has programs that it does not reach taken along.
+_ADMITS = ",admits"
 
 _FORWARDED = {
     signal.SIGHUP,
@@ -49,24 +58,27 @@ _SHORT_LINGER = 2.0
 _RECENT = 30.0
 
 
-def enter(options: Namespace, secret: str | None) -> None:
+def enter(options: Namespace, read_secret: Callable[[], str | None], is_command: bool) -> None:
     """Returns in a process in which the program is to run.
 
     That is this one if there is a node for it already: that of `peersock run`, or of this command, which a program's
-    reloader has started again. Otherwise this process becomes the launcher, and never returns.
+    reloader has started again. Otherwise this process becomes the launcher, and never returns. The secret is read only
+    for that: a pipe has it once. The library is loaded into the program's process if this one was started to run this
+    command (`is_command`), so that it can be started again.
     """
+    if os.environ.pop(_AGAIN, "") == str(os.getpid()) or (not options.network and os.environ.get(_node.NODE)):
+        _go_on()
+        return
     if not options.network:
-        if os.environ.get(_node.NODE):
-            _spawn.keep()
-            return
         network = os.environ.get("PEERSOCK_NETWORK")
         if not network:
             _fail("name a network (-n, or PEERSOCK_NETWORK), or run this within `peersock run`")
         options.network = [network]
     digest = _digest(options)
     if os.environ.get(RUN) == f"{_node_name()}:{digest}" and _peersock.interfaces():
-        _spawn.keep()
+        _go_on()
         return
+    secret = read_secret()
     reader, writer = os.pipe()
     # What is ignored from the start stays so, as nohup(1) and shells have it for jobs in the background.
     heeded = {number for number in _FORWARDED if signal.getsignal(number) != signal.SIG_IGN}
@@ -93,14 +105,49 @@ def enter(options: Namespace, secret: str | None) -> None:
         os._exit(1)
     os.environ.pop("PEERSOCK_SECRET", None)
     os.environ.update(json.loads(said))
+    try:
+        _peersock.filter_calls(options.only)
+    except OSError as error:
+        if options.only:
+            _fail(f"--only cannot keep the program to the overlay: {error.strerror}")
+    if is_command:
+        _start_again()
+    # Without the library in this process.
     _peersock.clear_rules()
     _node.adopt()
+    _go_on()
+
+
+def _start_again() -> None:
+    """Starts this process's command again in its own place, now with the library. Returns if that cannot be done."""
+    os.environ[_AGAIN] = str(os.getpid())
+    try:
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    except (OSError, ValueError):
+        # A program that has Python inside names none, or another one.
+        del os.environ[_AGAIN]
+
+
+def _go_on() -> None:
+    """Has this process run the program."""
+    os.environ.pop("PEERSOCK_SECRET", None)
     _spawn.keep()
-    if options.only:
-        try:
-            _peersock.keep_to_overlay()
-        except OSError as error:
-            _fail(f"--only cannot keep the program to the overlay: {error.strerror}")
+    rules = os.environ.get(_node.RULES, "").split(",")
+    if os.environ.get(RUN) and "only" not in rules and not _has_library():
+        # The system loads none into a Python whose file gives it privileges.
+        print(
+            f"peersock: warning: {sys.executable} has not loaded the library that takes the socket calls of other"
+            " programs: static ones and those of Go that it starts itself are not on the overlay. Run a copy of it"
+            " without privileges, by `python -m peersock run`, or use --only",
+            file=sys.stderr,
+        )
+
+
+def _has_library() -> bool:
+    library = os.path.basename(os.environ.get("LD_PRELOAD", "").partition(":")[0])
+    with contextlib.suppress(OSError):
+        return bool(library) and library in Path("/proc/self/maps").read_text(errors="surrogateescape")
+    return True
 
 
 def _fail(text: object) -> NoReturn:
@@ -144,6 +191,7 @@ def _launch(
     if not options.quiet:
         print(f"address: {session.address}", file=sys.stderr, flush=True)
     environment = {name: os.environ[name] for name in (_node.NODE, _node.RULES, _node.NETWORKS)}
+    environment[_node.RULES] += _admit(session, options)
     environment[RUN] = f"{_node_name()}:{digest}"
     environment["PYTHONPATH"] = _before(str(Path(__file__).parent / "_child"), os.environ.get("PYTHONPATH"))
     environment["LD_PRELOAD"] = _before(library, os.environ.get("LD_PRELOAD"))
@@ -159,6 +207,35 @@ def _launch(
         status = _LOST
     # What still waits for peers holds up nothing.
     _end_like(status, at_once=not ended)
+
+
+def _admit(session: Session, options: Namespace) -> str:
+    """Takes the calls of programs that the library does not reach; gives the rule by which it has that done. With
+    `--only` the filter refuses them their sockets."""
+    if options.only or session._running is None:
+        return ""
+    try:
+        session._running.node.admit_programs(os.environ[_node.RULES])
+    except OSError as error:
+        print(
+            "peersock: warning: static programs and those of Go that this one starts are not on the overlay:"
+            f" {_why_not(error)}; with --only they have no network",
+            file=sys.stderr,
+            flush=True,
+        )
+        return ""
+    return _ADMITS
+
+
+def _why_not(error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        return (
+            "the system does not let us look into the programs that we start (ptrace); set kernel.yama.ptrace_scope"
+            " to 0 or 1, or allow a container CAP_SYS_PTRACE"
+        )
+    if error.errno == errno.EADDRINUSE:
+        return "another process has the name by which they are taken along (`ss -xlp` shows it, ending in /exec)"
+    return error.strerror or str(error)
 
 
 def _before(first: str, others: str | None) -> str:

@@ -85,7 +85,9 @@ def if_nameindex() -> list[tuple[int, str]]:
     """if_nameindex()
 
     Returns a list of network interface information (index, name) tuples."""
-    return _if_nameindex() + _peersock.interfaces()
+    known = _if_nameindex()
+    # Under `run` the preloaded library has them there already.
+    return known + [own for own in _peersock.interfaces() if own not in known]
 
 
 def if_nametoindex(oname: str, /) -> int:

@@ -3,18 +3,25 @@
 What a process needs to be on the overlay is in its environment. A program that starts another one with an environment
 of its own (``subprocess.run(..., env={})``) leaves that out, so it is put back: by the functions here for what Python
 starts, and by the preloaded library for what others start.
+
+The system preloads no library of ours into programs that change their user, nor into 32-bit ones. Those are refused.
 """
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
+import stat
 import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+#: What Python's launcher gives its programs.
+_RUN = "PEERSOCK_RUN"
 #: What says which node there is, and how it is used.
-_VARIABLES = ("PEERSOCK_NODE", "PEERSOCK_RULES", "PEERSOCK_NETWORKS", "PEERSOCK_RUN")
+_VARIABLES = ("PEERSOCK_NODE", "PEERSOCK_RULES", "PEERSOCK_NETWORKS", _RUN)
 #: Lists with an entry of ours, which is the first.
 _LISTS = ("PYTHONPATH", "LD_PRELOAD")
 
@@ -81,10 +88,11 @@ def _with_environment(function: Callable[..., Any], index: int) -> Callable[...,
 def _replace() -> None:
     # `exec*`, `spawn*` and `pty` end in these two, `asyncio` and `os.popen` in `Popen`.
     execve, execv, system = os.execve, os.execv, os.system
-    in_environment = _with_environment(execve, 2)
+    in_environment = _checking(_with_environment(execve, 2))
 
     @functools.wraps(execv)
     def in_own(path: Any, arguments: Any) -> Any:
+        _refuse(path)
         return execve(path, arguments, _complete(None)) if _missing(os.environ) else execv(path, arguments)
 
     @functools.wraps(system)
@@ -103,26 +111,29 @@ def _replace() -> None:
         os.supports_fd.add(in_environment)
     os.execve, os.execv, os.system = in_environment, in_own, by_shell
     subprocess.Popen.__init__ = begin  # type: ignore[method-assign]
-    for name in ("posix_spawn", "posix_spawnp"):
+    for name, searches in (("posix_spawn", False), ("posix_spawnp", True)):
         if hasattr(os, name):
-            setattr(os, name, _with_environment(getattr(os, name), 2))
+            setattr(os, name, _checking(_with_environment(getattr(os, name), 2), searches))
     _replace_fork_exec()
 
 
 #: Which argument of `Popen` its `env` is.
 _POPEN_ENV = 10
-#: Which argument of `fork_exec` its environment is, as a list of ``NAME=VALUE``.
-_FORK_EXEC_ENV = 5
+#: Which arguments of `fork_exec` are the files of which it starts the first that it can, the folder in which it does,
+#: and the environment as a list of ``NAME=VALUE``.
+_FORK_EXEC_FILES, _FORK_EXEC_FOLDER, _FORK_EXEC_ENV = 1, 4, 5
 
 
 def _replace_fork_exec() -> None:
-    """What `multiprocessing` uses, which gives its children this process's environment."""
+    """What `subprocess` uses, and `multiprocessing`, which gives its children this process's environment."""
     import _posixsubprocess
 
     fork_exec = _posixsubprocess.fork_exec
 
     @functools.wraps(fork_exec)
     def replaced(*arguments: Any) -> Any:
+        if len(arguments) > _FORK_EXEC_ENV:
+            _refuse_first(arguments[_FORK_EXEC_FILES], arguments[_FORK_EXEC_FOLDER])
         if len(arguments) > _FORK_EXEC_ENV and arguments[_FORK_EXEC_ENV] is None and (own := _complete(None)):
             given = list(arguments)
             given[_FORK_EXEC_ENV] = [os.fsencode(f"{name}={value}") for name, value in own.items()]
@@ -130,3 +141,82 @@ def _replace_fork_exec() -> None:
         return fork_exec(*arguments)
 
     _posixsubprocess.fork_exec = replaced
+    if hasattr(subprocess, "_fork_exec"):
+        subprocess._fork_exec = replaced
+    # By `posix_spawn` the library starts a static program under its path, whatever its first argument is.
+    subprocess._USE_POSIX_SPAWN = False  # type: ignore[misc]
+
+
+def _checking(function: Callable[..., Any], searches: bool = False) -> Callable[..., Any]:
+    """A function that starts the program which its first argument names, unless that is refused."""
+
+    @functools.wraps(function)
+    def checked(*arguments: Any, **named: Any) -> Any:
+        path = arguments[0] if arguments else named.get("path")
+        if searches and isinstance(path, (str, bytes, os.PathLike)) and not os.path.dirname(path):
+            _refuse_first([os.path.join(folder, os.fsdecode(path)) for folder in os.get_exec_path()], None)
+        else:
+            _refuse(path)
+        return function(*arguments, **named)
+
+    return checked
+
+
+def _refuse_first(paths: Any, folder: Any) -> None:
+    """As `_refuse`, of the first file that can be started."""
+    for path in paths:
+        place = path if folder is None else os.path.join(os.fsencode(folder), os.fsencode(path))
+        if os.path.isfile(place) and os.access(place, os.X_OK):
+            _refuse(place)
+            return
+
+
+def _refuse(path: Any) -> None:
+    """Raises `PermissionError` if a program cannot be put on the overlay.
+
+    This Python always is: what it starts by itself begins with `_child/sitecustomize.py`.
+    """
+    if _RUN not in _needed:
+        # `peersock run` decides for itself.
+        return
+    file = f"/proc/self/fd/{path}" if isinstance(path, int) else path
+    try:
+        is_program = os.path.isfile(file) and os.access(file, os.X_OK)
+        why = _why_not(file) if is_program and not _is_this_python(file) else None
+    except (OSError, TypeError, ValueError):
+        # The function itself says what is wrong with it.
+        return
+    if why is not None:
+        text = f"{why}, and so it cannot be put on the overlay: run it outside of `python -m peersock run`"
+        raise PermissionError(errno.EPERM, text, path if isinstance(path, int) else os.fsdecode(path))
+
+
+def _is_this_python(path: Any) -> bool:
+    return bool(sys.executable) and os.path.samefile(path, sys.executable)
+
+
+def _why_not(path: Any) -> str | None:
+    """What keeps the system from preloading our library into a program."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(5)
+    except PermissionError:
+        # It may be executed all the same, and is no script.
+        head = b""
+    if head == b"\x7fELF\x01":
+        return "it is a 32-bit program"
+    # Of scripts the bits have no effect.
+    if not head.startswith(b"#!") and _gains_privileges(path):
+        return "it gets another user, or privileges, when it starts (its setuid or setgid bit, or capabilities)"
+    return None
+
+
+def _gains_privileges(path: Any) -> bool:
+    info = os.stat(path)
+    sets_user = info.st_mode & stat.S_ISUID and info.st_uid != os.geteuid()
+    # Without the permission to execute, the bit means something else.
+    group_bits = stat.S_ISGID | stat.S_IXGRP
+    sets_group = info.st_mode & group_bits == group_bits and info.st_gid != os.getegid()
+    # Root has them all.
+    has_capabilities = os.geteuid() != 0 and "security.capability" in os.listxattr(path)
+    return bool(sets_user or sets_group or has_capabilities) and not os.statvfs(path).f_flag & os.ST_NOSUID

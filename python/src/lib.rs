@@ -52,7 +52,7 @@ mod _peersock {
     #[pymodule_export]
     use crate::options::{getsockopt, setsockopt};
     #[pymodule_export]
-    use crate::process::{adopt_orphans, forbid_dumps, keep_to_overlay, provide_library};
+    use crate::process::{adopt_orphans, filter_calls, forbid_dumps, provide_library};
     #[pymodule_export]
     use crate::sides::{
         choose_by_listen, choose_by_local, choose_by_remote, clear_rules, has_rules, set_rules, share, vacate,

@@ -15,6 +15,7 @@ use pyo3::prelude::*;
 use crate::config::{Config, by_file, by_id, with_secret};
 use crate::errors::{described, invalid, io_error, os_error, state_error};
 use crate::nicknames;
+use crate::process;
 
 /// How long a wait goes on without looking for signals.
 pub(crate) const STEP: Duration = Duration::from_millis(50);
@@ -103,6 +104,13 @@ impl Node {
     /// What `PEERSOCK_NODE` has to be for processes that shall use this node.
     fn environment(&self) -> String {
         self.host.environment()
+    }
+
+    /// Takes the socket calls of programs that those with the preloaded library start and that it does not
+    /// reach: see `process::admit`. `words` are what `PEERSOCK_RULES` is for them.
+    fn admit_programs(&self, py: Python<'_>, words: &str) -> PyResult<()> {
+        process::admit(py, &self.host.environment(), words)?;
+        self.host.note_unseen_calls().map_err(|error| io_error(py, error))
     }
 
     /// Waits until the node has its addresses in the network. False if the time was over.

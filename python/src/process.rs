@@ -2,29 +2,54 @@
 
 use std::ffi::OsStr;
 
-use peersock_bsd::filter;
+use peersock_bsd::{Client, Rules, filter};
 use peersock_run_library::Library;
+use peersock_seccomp::Supervisor;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use rustix::process::{Resource, Rlimit};
 
-use crate::errors::{described, errno};
+use crate::errors::{described, errno, invalid, io_error};
 
 /// Others do not remove its file for as long as this process runs.
 static LIBRARY: PyOnceLock<Library> = PyOnceLock::new();
 
+/// Answers calls for as long as this process runs.
+static SUPERVISOR: PyOnceLock<Supervisor> = PyOnceLock::new();
+
 /// Puts the library that reaches programs in other languages where they can load it, and gives its path.
 #[pyfunction]
 pub(crate) fn provide_library(py: Python<'_>) -> PyResult<&'static OsStr> {
-    let provide = || Library::provide().map_err(|error| described(py, libc::EIO, error));
-    Ok(LIBRARY.get_or_try_init(py, provide)?.path().as_os_str())
+    Ok(library(py)?.path().as_os_str())
 }
 
-/// Has the kernel refuse sockets of the Internet to the calling thread, and to all that it starts from now
-/// on: what cannot be put on the overlay reaches nothing.
+fn library(py: Python<'_>) -> PyResult<&'static Library> {
+    LIBRARY.get_or_try_init(py, || Library::provide().map_err(|error| described(py, libc::EIO, error)))
+}
+
+/// Takes the socket calls of programs that make them themselves, static ones and those of Go, when a program
+/// with the preloaded library and the word `admits` in its rules starts them.
+///
+/// # Errors
+/// Those of [`Supervisor::new`] and [`Supervisor::admit`].
+pub(crate) fn admit(py: Python<'_>, environment: &str, words: &str) -> PyResult<()> {
+    let supervise = || {
+        let client = Client::of_variable(environment).ok_or_else(|| invalid("it names no node"))?;
+        let library = library(py)?.name().to_owned();
+        let started = Supervisor::new(Rules::new(client, words), Some(library))
+            .and_then(|supervisor| supervisor.admit().map(|()| supervisor));
+        started.map_err(|error| io_error(py, error))
+    };
+    SUPERVISOR.get_or_try_init(py, supervise).map(drop)
+}
+
+/// Has the kernel filter the system calls of the calling thread, and of all that it starts from now on: they
+/// gain no privileges, with which the system would not preload the library, and have no io_uring, which
+/// passes by it. With `only` they get no sockets of the Internet: what cannot be put on the overlay reaches
+/// nothing.
 #[pyfunction]
-pub(crate) fn keep_to_overlay(py: Python<'_>) -> PyResult<()> {
-    filter::apply(true, filter::NodeAt::Here).map_err(|error| described(py, libc::ENOSYS, error))
+pub(crate) fn filter_calls(py: Python<'_>, only: bool) -> PyResult<()> {
+    filter::apply(only, filter::NodeAt::Here).map_err(|error| described(py, libc::ENOSYS, error))
 }
 
 /// Makes this process the parent of what its descendants leave behind.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import peersock
+from peersock import socket
 
 # What runs in the background of a shell script or by nohup(1) ignores these, and so would all that is started here.
 # Tests send them.
@@ -153,3 +155,37 @@ class Place:
 def place(tmp_path: Path) -> Place:
     """Where programs are run."""
     return Place(tmp_path)
+
+
+@pytest.fixture
+def greeter(place: Place) -> Iterator[list[str]]:
+    """A member and a server of the machine, which say who they are: address and port of each."""
+    member = place.write(
+        "member.py",
+        "import socket, sys, threading\n"
+        "server = socket.create_server(('::', 0), family=socket.AF_INET6); print(server.getsockname()[1], flush=True)\n"
+        "while True:\n"
+        "    connection, _ = server.accept(); connection.sendall(b'overlay'); connection.close()\n",
+    )
+    command = [*place.run, member]
+    with contextlib.ExitStack() as stack:
+        plain = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        serving = place.write(
+            "plain.py",
+            "import socket, sys\n"
+            "server = socket.socket(fileno=int(sys.argv[1]))\n"
+            "while True:\n"
+            "    connection, _ = server.accept(); connection.sendall(b'machine'); connection.close()\n",
+        )
+        fd = str(plain.fileno())
+        machine = subprocess.Popen([sys.executable, serving, fd], pass_fds=[plain.fileno()])
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert process.stdout is not None and process.stderr is not None
+        address = process.stderr.readline().removeprefix("address: ").strip()
+        port = process.stdout.readline().strip()
+        yield [address, port, "127.0.0.1", str(plain.getsockname()[1])]
+        process.terminate()
+        process.communicate(timeout=30)
+        assert process.returncode == -signal.SIGTERM
+        machine.kill()
+        machine.wait()

@@ -103,6 +103,9 @@ fn static_programs_that_a_dynamic_one_starts_are_on_the_overlay() {
     let busybox = busybox.success().text().trim().to_owned();
     let wget = "wget -q -O - http://10.77.0.1:8080/file";
     lab.write("script", &format!("#!{busybox} sh\n{wget}\n"));
+    let plain = lab.path("plain");
+    std::fs::write(&plain, std::fs::read(&busybox).unwrap()).unwrap();
+    let plain = plain.display();
     let start = format!(
         "import os, subprocess
 words = ['busybox'] + '{wget}'.split()
@@ -111,6 +114,10 @@ os.waitpid(os.posix_spawnp('busybox', words, os.environ), 0)
 os.waitpid(os.posix_spawn('{busybox}', words, os.environ), 0)
 os.chdir(os.path.dirname('{busybox}'))
 os.waitpid(os.posix_spawn('busybox', words, dict(os.environ, PATH='/nowhere')), 0)
+for start in os.posix_spawn, os.execve:
+    try: start('{plain}', words, os.environ)
+    except PermissionError: pass
+    else: print('a file that may not be executed was started')
 file = os.open('{busybox}', os.O_RDONLY)
 if os.fork() == 0: os.execve(file, words, os.environ)
 os.wait()

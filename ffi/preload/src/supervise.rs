@@ -166,7 +166,16 @@ unsafe fn found_bypasses(file: *const c_char) -> bool {
 }
 
 fn path_bypasses(path: &CStr) -> bool {
-    open(libc::AT_FDCWD, path).is_some_and(|file| file_bypasses(file.as_fd()))
+    open(libc::AT_FDCWD, path).is_some_and(|file| file_bypasses(file.as_fd())) && may_execute(path)
+}
+
+/// Whether the caller may execute a file. What it may not is left to the kernel, which says so: a filter could
+/// not be undone, and a shell says it in another way.
+fn may_execute(path: &CStr) -> bool {
+    let (folder, access, flags) = (libc::AT_FDCWD, libc::X_OK, libc::AT_EACCESS);
+    // SAFETY: the path is a C string.
+    let looked = unsafe { libc::syscall(libc::SYS_faccessat2, folder, path.as_ptr(), access, flags) };
+    check(looked) != Err(Errno::ACCESS)
 }
 
 /// Opens a file to read it.

@@ -118,6 +118,12 @@ class Lab:
         ]
         return [launcher(), "run", *options, "--", *command]
 
+    def python_of(self, member: str, by: str, *command: str) -> list[str]:
+        """The command that runs a program of Python as a member, `by` one of the two launchers."""
+        if by == "peersock":
+            return self.under_run(member, sys.executable, *command)
+        return self.python("--quiet", "--state", str(self.folder / member), *command)
+
     def address(self, member: str) -> str:
         """A member's address in the network."""
         command = [launcher(), "addr", "--state", str(self.folder / member), self.network]

@@ -1,12 +1,12 @@
-"""Libraries and servers that make their own system calls: they are on the overlay by ``peersock run``. Their
-clients in Python need no launcher where the library leaves the socket to Python."""
+"""Libraries and servers that make their own system calls: they are on the overlay by ``peersock run``, and libraries by
+``python -m peersock run``, too. Their clients in Python need no launcher where the library leaves the socket to Python.
+"""
 
 from __future__ import annotations
 
 import os
 import random
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 
@@ -25,7 +25,12 @@ def test_redis_py_and_redis_server(lab: Lab) -> None:
     lab.client("redis_client.py", address, "6379")
 
 
-def test_psycopg_and_postgresql(lab: Lab) -> None:
+#: What preloads the library that takes their calls.
+BOTH = pytest.mark.parametrize("by", ["peersock", "python"])
+
+
+@BOTH
+def test_psycopg_and_postgresql(lab: Lab, by: str) -> None:
     versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
     if not versions:
         pytest.skip("PostgreSQL is not installed")
@@ -34,7 +39,7 @@ def test_psycopg_and_postgresql(lab: Lab) -> None:
     address = lab.address("server")
     server = lab.start(lab.under_run("server", *start_postgresql(lab.folder, versions[-1].parent)))
     server.wait_for("database system is ready to accept connections")
-    lab.check(lab.under_run("client", sys.executable, str(PROGRAMS / "postgres_client.py"), address, "5432"))
+    lab.check(lab.python_of("client", by, str(PROGRAMS / "postgres_client.py"), address, "5432"))
 
 
 def start_postgresql(folder: Path, programs: Path) -> list[str]:
@@ -59,15 +64,17 @@ def start_postgresql(folder: Path, programs: Path) -> list[str]:
     return ["runuser", "-u", "postgres", "--", "sh", str(script)]
 
 
-def test_grpc_on_both_sides(lab: Lab) -> None:
+@BOTH
+def test_grpc_on_both_sides(lab: Lab, by: str) -> None:
     address, port = lab.address("server"), str(random.randrange(20_000, 30_000))
-    lab.start(lab.under_run("server", sys.executable, str(PROGRAMS / "rpc.py"), "serve", port))
-    lab.check(lab.under_run("client", sys.executable, str(PROGRAMS / "rpc.py"), "client", address, port))
+    lab.start(lab.python_of("server", by, str(PROGRAMS / "rpc.py"), "serve", port))
+    lab.check(lab.python_of("client", by, str(PROGRAMS / "rpc.py"), "client", address, port))
 
 
 @pytest.mark.parametrize(("library", "client"), [("uvicorn_uvloop", "aiohttp"), ("gevent", "httpx")])
-def test_servers_with_loops_of_their_own(lab: Lab, library: str, client: str) -> None:
+@BOTH
+def test_servers_with_loops_of_their_own(lab: Lab, library: str, client: str, by: str) -> None:
     address = lab.address("server")
     program = str(PROGRAMS / "http_server.py")
-    server = lab.start(lab.under_run("server", sys.executable, program, library))
+    server = lab.start(lab.python_of("server", by, program, library))
     lab.client("http_client.py", client, f"http://[{address}]:{server.port()}")

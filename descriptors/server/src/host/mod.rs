@@ -87,6 +87,15 @@ impl Host {
         Ok(Host { hosted: Some(hosted), outer })
     }
 
+    /// Says that this process makes the socket calls of programs that read and write by the kernel's own
+    /// calls: see [`FdServer::note_unseen_calls`].
+    ///
+    /// # Errors
+    /// ENETDOWN if the node was stopped or this is a forked child.
+    pub fn note_unseen_calls(&self) -> io::Result<()> {
+        self.send(Job::NoteUnseenCalls)
+    }
+
     /// What the names of its sockets call the node.
     pub fn tag(&self) -> NodeTag {
         self.hosted().tag

@@ -34,6 +34,7 @@ pub(super) struct Hosted {
 /// What the thread is asked to do.
 pub(super) enum Job {
     Run(Box<Work>),
+    NoteUnseenCalls,
     /// Ends it, and says how that goes.
     Stop(Linger, Unclosed, mpsc::SyncSender<Ending>),
 }
@@ -98,6 +99,7 @@ fn serve(node: Node, server: FdServer, todo: &mpsc::Receiver<Job>) {
     for job in todo {
         match job {
             Job::Run(job) => job(&node, &apart),
+            Job::NoteUnseenCalls => server.note_unseen_calls(),
             Job::Stop(linger, unclosed, done) => {
                 let _ = done.try_send(Ending::Begun);
                 let lost = server.end(linger, unclosed);
