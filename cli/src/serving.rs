@@ -2,6 +2,7 @@
 //! nobody off at once.
 
 use std::io;
+use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,9 @@ use crate::{reach, root_watch, signals, stdio};
 
 /// Descriptors of the program besides those of the connections.
 const OTHER_DESCRIPTORS: u64 = 256;
+
+/// How long the end waits for the server, which has been stopped then.
+const SERVER_END: Duration = Duration::from_secs(2);
 
 /// How many are served, and how they end.
 #[derive(clap::Args)]
@@ -63,6 +67,8 @@ struct Ending {
     stopper: Stopper,
     node: Node,
     linger: Duration,
+    /// Closed when the server has ended.
+    served: Mutex<Receiver<()>>,
 }
 
 impl Serving {
@@ -99,10 +105,13 @@ impl Serving {
         served: impl Future<Output = io::Result<()>>,
     ) -> Outcome {
         let (node, linger) = (self.session.node.clone(), self.linger);
+        let (serves, served_until) = mpsc::channel();
+        let served_until = Mutex::new(served_until);
         // A signal that came before this has nobody to wait for.
-        let _ = self.ending.set(Ending { stopper, node, linger });
+        let _ = self.ending.set(Ending { stopper, node, linger, served: served_until });
         stdio::print(lines.join("\n"))?;
         let result = self.runtime.block_on(served);
+        drop(serves);
         signals::leave_to_cleanup();
         result.map_err(|error| {
             Failure::new(
@@ -125,6 +134,8 @@ impl Ending {
             ));
         }
         let left = self.stopper.stop(self.linger);
+        // It removes the Unix domain sockets at which it has listened.
+        let _ = self.served.lock().expect("no panic under this lock").recv_timeout(SERVER_END);
         if left > 0 {
             stdio::note(format_args!("{} cut off", connections(left, "was", "were")));
         }

@@ -239,7 +239,9 @@ impl Datapath {
         }
         socket.waiters().notify(
             ready.intersects(Ready::READABLE | Ready::READ_CLOSED | Ready::ERROR),
-            ready.intersects(Ready::WRITABLE | Ready::WRITE_CLOSED | Ready::ERROR | Ready::CONNECTED),
+            // A connection that has just come to stand is writable. One whose queue is full stands, too: who
+            // waits for room is not to hear of each acknowledgement.
+            ready.intersects(Ready::WRITABLE | Ready::WRITE_CLOSED | Ready::ERROR),
         );
     }
 

@@ -29,6 +29,8 @@ def test_addresses_and_identity(session: peersock.Session, network: Network) -> 
 
 
 def test_peers_and_status(session: peersock.Session, peer: Peer) -> None:
+    # Tests that were before have perhaps not used the peer for minutes.
+    assert session.wait_peer(peer.v6, 20)
     known = next(known for known in session.peers() if peer.v6 in known.addresses)
     assert known.connected
     assert known.path is not None

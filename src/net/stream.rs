@@ -296,8 +296,14 @@ impl Shared {
     }
 
     async fn ready(&self, interest: Interest) -> io::Result<()> {
-        let ready =
-            |connection: &Connection| connection.check_up().and_then(|()| connection.is_ready(interest));
+        let ready = |connection: &Connection| {
+            connection.check_up()?;
+            connection.is_ready(interest).inspect_err(|_| {
+                if interest == Interest::Read {
+                    connection.wait_for_data();
+                }
+            })
+        };
         poll_fn(|cx| self.poll(cx, interest, ready)).await
     }
 

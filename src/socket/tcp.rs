@@ -46,6 +46,8 @@ pub struct Connection {
     pub(crate) node: Arc<Inner>,
     flow: Arc<Flow>,
     linger: Mutex<Option<Duration>>,
+    /// The application has found nothing to read since it last took something.
+    waits_for_data: AtomicBool,
     /// A call has failed because there is no connection any more, so the application knows.
     error_known: AtomicBool,
     /// A call has failed because the node is being shut down: what the application had to say is cut off.
@@ -63,7 +65,8 @@ impl Connection {
                 format!("{remote} cannot be connected to"),
             ));
         }
-        Connection::open(inner, None, None, remote, TcpOptions::default())
+        let options = TcpOptions { prompt: true, ..TcpOptions::default() };
+        Connection::open(inner, None, None, remote, options)
             .map_err(|error| explain(error, remote.port(), &inner.driver.datapath.networks()))
     }
 
@@ -97,6 +100,7 @@ impl Connection {
             node: Arc::clone(node),
             flow,
             linger: Mutex::new(None),
+            waits_for_data: AtomicBool::new(false),
             error_known: AtomicBool::new(false),
             was_cut_off: AtomicBool::new(false),
         }
@@ -132,13 +136,33 @@ impl Connection {
     /// `WouldBlock`; what has ended the connection.
     pub fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
         self.check_up()?;
+        self.check_readable(buf)?;
         let now = Instant::now();
         let n = self.flow.read(now, buf)?;
+        self.waits_for_data.store(false, Ordering::Relaxed);
         if self.flow.has_output(now) {
             // The window opened: the sender may be waiting for it.
             self.send();
         }
         Ok(n)
+    }
+
+    /// As [`Connection::is_ready`] for reading; where there is nothing, the peer gets what is held for an
+    /// answer.
+    fn check_readable(&self, buf: &[u8]) -> io::Result<()> {
+        if buf.is_empty() {
+            return Ok(());
+        }
+        self.is_ready(Interest::Read).inspect_err(|_| self.wait_for_data())
+    }
+
+    /// The application has come to wait for data; see [`Flow::wait_for_data`]. It says so at each attempt, of
+    /// which the first one counts.
+    pub(crate) fn wait_for_data(&self) {
+        let known = self.waits_for_data.swap(true, Ordering::Relaxed);
+        if !known && self.flow.wait_for_data(Instant::now()) {
+            self.send();
+        }
     }
 
     /// As [`Connection::read`], of data where it lies; see [`Flow::read_with`].
@@ -157,6 +181,7 @@ impl Connection {
 
     pub(crate) fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
         self.check_up()?;
+        self.check_readable(buf)?;
         Ok(self.flow.peek(Instant::now(), buf)?)
     }
 
@@ -395,7 +420,7 @@ impl Acceptor {
     pub(crate) fn bind(node: &Node, local: SocketAddr) -> io::Result<Acceptor> {
         let interface = interface_of(&node.inner, local)?;
         // As std::net on Unix: a restarted server may listen while its old connections are in TIME-WAIT.
-        let options = TcpOptions { reuse_address: true, ..TcpOptions::default() };
+        let options = TcpOptions { reuse_address: true, prompt: true, ..TcpOptions::default() };
         let stack = node.inner.driver.datapath.stack();
         let listener = stack
             .tcp_listen(Instant::now(), interface, local, BACKLOG, options)

@@ -4,3 +4,4 @@ mod addresses;
 mod control;
 mod narrow;
 mod net;
+mod waiting;

@@ -14,6 +14,12 @@ use crate::names::DATAGRAM;
 const MOST_CONNECTIONS: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long an address may be new: an interface tells others of it, and waits for who has it already, before it
+/// is used (RFC 4862 5.4). By the system's settings that takes two seconds at most.
+const NEW_ADDRESS: Duration = Duration::from_secs(3);
+/// Between two looks at whether it is.
+const PAUSE: Duration = Duration::from_millis(10);
+
 /// A name server on an address of this machine. It is there until the process ends.
 ///
 /// ```
@@ -33,12 +39,13 @@ pub struct NameServer {
 }
 
 impl NameServer {
-    /// Takes an address, by UDP and TCP. Port 53 needs `CAP_NET_BIND_SERVICE`.
+    /// Takes an address, by UDP and TCP. Port 53 needs `CAP_NET_BIND_SERVICE`. An address that an interface has
+    /// just got is waited for.
     ///
     /// # Errors
     /// Those of bind(2).
     pub fn bind(at: SocketAddr, names: Names) -> io::Result<NameServer> {
-        let udp = UdpSocket::bind(at)?;
+        let udp = bind_udp(at)?;
         let at = udp.local_addr()?;
         let tcp = TcpListener::bind(at)?;
         Ok(NameServer { udp, tcp, at, names, connections: AtomicUsize::new(0) })
@@ -142,6 +149,19 @@ fn read_until(stream: &mut TcpStream, mut buf: &mut [u8], deadline: Instant) -> 
     Ok(())
 }
 
+/// Takes the address once the interface may use it.
+fn bind_udp(at: SocketAddr) -> io::Result<UdpSocket> {
+    let until = Instant::now() + NEW_ADDRESS;
+    loop {
+        match UdpSocket::bind(at) {
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable && Instant::now() < until => {
+                thread::sleep(PAUSE);
+            }
+            bound => return bound,
+        }
+    }
+}
+
 /// What has failed may fail again at once.
 fn pause(error: &io::Error) {
     if error.kind() != io::ErrorKind::Interrupted {
@@ -151,8 +171,34 @@ fn pause(error: &io::Error) {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::process::Command;
+
+    use peersock_testnet::Lab;
+
     use super::*;
     use crate::names::tests::{names, query, told};
+
+    #[test]
+    fn an_address_that_an_interface_has_just_got_is_waited_for() {
+        let Some(lab) = Lab::build("new_address", "here=public") else { return };
+        let ip = |words: &str| {
+            let mut ip = Command::new("ip");
+            assert!(ip.args(words.split(' ')).status().expect("it runs").success(), "ip {words}");
+        };
+        lab.within("here", || {
+            ip("link add new0 type veth peer name new1");
+            // For this interface others are asked whether they have an address.
+            fs::write("/proc/sys/net/ipv6/conf/new0/accept_dad", "1").expect("a setting");
+            ip("link set new1 up");
+            ip("link set new0 up");
+            ip("addr add fd77::1/64 dev new0");
+            let at = "[fd77::1]:0".parse().expect("an address");
+            let refused = UdpSocket::bind(at).expect_err("it is new");
+            assert_eq!(refused.kind(), io::ErrorKind::AddrNotAvailable);
+            NameServer::bind(at, names()).expect("it is there soon");
+        });
+    }
 
     #[test]
     fn a_server_answers_by_udp_and_tcp() {

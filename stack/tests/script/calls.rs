@@ -63,6 +63,9 @@ impl Runner {
         let flow = self.flow(connection)?;
         let now = self.now;
         match *words {
+            ["wait"] => {
+                flow.wait_for_data(now);
+            }
             ["write" | "write-urgent", length] => {
                 let length = number(length)? as usize;
                 let start = self.peer(connection).written as i64 + 1;
@@ -133,6 +136,7 @@ impl Runner {
         match name {
             "cork" | "quick-ack" => {}
             "nodelay" => options.nodelay = is_on(value)?,
+            "prompt" => options.prompt = is_on(value)?,
             "keepalive" => match value {
                 "on" | "off" => options.keepalive.on = is_on(value)?,
                 _ => options.keepalive = KeepAlive::every(seconds(value)?),

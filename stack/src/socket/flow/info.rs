@@ -1,6 +1,6 @@
 //! What a connection knows of itself and of its path: TCP_INFO.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Flow;
 use crate::{CongestionControl, State};
@@ -84,7 +84,7 @@ impl Flow {
     }
 
     /// Sets TCP_CONGESTION. The new algorithm starts with the window that the old one has come to.
-    pub fn set_congestion(&self, now: std::time::Instant, congestion: CongestionControl) {
+    pub fn set_congestion(&self, now: Instant, congestion: CongestionControl) {
         let (mut inner, time) = self.lock_at(now);
         if let Some(connection) = inner.live() {
             connection.set_congestion(time, congestion);
@@ -97,6 +97,15 @@ impl Flow {
         if let Some(connection) = self.lock().live() {
             connection.set_cork(on);
         }
+    }
+
+    /// The application waits for data: acknowledgements that were held for it are due, see
+    /// [`TcpOptions::prompt`](crate::TcpOptions::prompt). `true`: output follows.
+    pub fn wait_for_data(&self, now: Instant) -> bool {
+        let (mut inner, time) = self.lock_at(now);
+        let Some(connection) = inner.live() else { return false };
+        connection.wait_for_data();
+        connection.deadline(time).is_some_and(|due| due <= time)
     }
 
     /// Sets TCP_QUICKACK: the next segments are acknowledged at once, or wait for data to ride on. Output may

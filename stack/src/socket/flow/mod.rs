@@ -200,6 +200,7 @@ impl Flow {
             receive_buffer: bounds(options.receive_buffer.unwrap_or(shared.config.receive_buffer)),
             receive_fixed: options.receive_buffer.is_some(),
             nodelay: options.nodelay,
+            prompt: options.prompt,
             keepalive: options::sane(options.keepalive).into(),
             max_segment: options.max_segment_size,
             marking: Marking::from(&options.ip),

@@ -83,6 +83,11 @@ impl Connection {
         self.sender.set_cork(on);
     }
 
+    /// The application waits for data.
+    pub(crate) fn wait_for_data(&mut self) {
+        self.receiver.release();
+    }
+
     pub(crate) fn set_quick_ack(&mut self, on: bool) {
         self.receiver.set_quick(on);
     }

@@ -71,6 +71,8 @@ pub(crate) struct Settings {
     pub(crate) receive_buffer: u32,
     pub(crate) receive_fixed: bool,
     pub(crate) nodelay: bool,
+    /// See [`TcpOptions::prompt`](crate::TcpOptions::prompt).
+    pub(crate) prompt: bool,
     pub(crate) keepalive: Probing,
     /// TCP_MAXSEG.
     pub(crate) max_segment: Option<u16>,
@@ -189,6 +191,7 @@ impl Connection {
         let (buffer, fixed) = (settings.receive_buffer as usize, settings.receive_fixed);
         let mut receiver = Receiver::new(now, buffer, fixed, settings.memory.has_room());
         receiver.set_chunk_pool(settings.memory.chunks());
+        receiver.set_prompt(settings.prompt);
         Self {
             state: State::Closed,
             isn,

@@ -15,6 +15,9 @@ use crate::host::clock::{Time, after};
 /// How long an acknowledgement may wait for data to ride on (RFC 1122 4.2.3.2: under 500 ms), as in Linux.
 const ACK_DELAY: Duration = Duration::from_millis(40);
 
+/// How long the acknowledgement of a segment at the beginning may wait for an application that acts at once.
+const HOLD: Duration = Duration::from_millis(10);
+
 /// So many segments at the beginning are acknowledged at once, for the peer's slow start, as in Linux.
 const QUICK: u32 = 16;
 
@@ -59,6 +62,10 @@ pub(crate) struct Receiver {
     answer: Answer,
     /// TCP_QUICKACK, and segments that are still acknowledged at once.
     quick: u32,
+    /// The application acts at once on what comes: it answers, or comes back to wait.
+    prompt: bool,
+    /// An acknowledgement waits for that.
+    held: bool,
     /// When data came last.
     heard: Time,
     /// Bytes that arrived since the last acknowledgement.
@@ -98,6 +105,8 @@ impl Receiver {
             round_start: 1,
             answer: Answer::No,
             quick: QUICK,
+            prompt: false,
+            held: false,
             heard: Time::ZERO,
             unanswered: 0,
             acked: 1,
@@ -166,10 +175,12 @@ impl Receiver {
         self.unanswered += data.len() as u64;
         self.heard = now;
         let in_order = self.nxt() > next && !gap && !self.has_gap();
-        let enough = self.unanswered >= 2 * mss || self.quick > 0;
-        if fin || !in_order || enough || refused {
-            self.quick = self.quick.saturating_sub(1);
+        let quick = self.quick > 0;
+        self.quick = self.quick.saturating_sub(1);
+        if fin || !in_order || self.unanswered >= 2 * mss || refused || (quick && !self.prompt) {
             self.answer = Answer::Now;
+        } else if quick {
+            self.hold(now);
         } else if self.answer == Answer::No {
             self.answer = Answer::By(after(now, ACK_DELAY));
         }
@@ -265,6 +276,37 @@ impl Receiver {
         self.answer = Answer::Now;
     }
 
+    /// Has the acknowledgement wait for the application, but not long.
+    fn hold(&mut self, now: Time) {
+        let until = after(now, HOLD);
+        self.answer = match self.answer {
+            Answer::No => Answer::By(until),
+            Answer::By(at) => Answer::By(at.min(until)),
+            Answer::Now => return,
+        };
+        self.held = true;
+    }
+
+    /// The handshake's acknowledgement is due.
+    pub(crate) fn acknowledge_handshake(&mut self, now: Time) {
+        match self.prompt {
+            true => self.hold(now),
+            false => self.acknowledge_now(),
+        }
+    }
+
+    /// Whether the application is prompt.
+    pub(crate) fn set_prompt(&mut self, on: bool) {
+        self.prompt = on;
+    }
+
+    /// The application waits for data: what is held for it leaves.
+    pub(crate) fn release(&mut self) {
+        if std::mem::take(&mut self.held) {
+            self.answer = Answer::Now;
+        }
+    }
+
     /// Data leaves. If it answers what has come just now, acknowledgements can ride on answers from now on.
     pub(crate) fn on_answered(&mut self, now: Time) {
         if now < after(self.heard, ACK_DELAY) {
@@ -302,6 +344,7 @@ impl Receiver {
     pub(crate) fn on_acknowledged(&mut self) {
         self.acked = self.nxt();
         self.unanswered = 0;
+        self.held = false;
         self.answer = Answer::No;
     }
 

@@ -1,0 +1,90 @@
+//! Who waits for a connection hears of what it waits for, and of nothing else.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Wake, Waker};
+use std::time::Duration;
+
+use peersock_datapath::SocketState;
+use peersock_primitives::wait::Interest;
+use peersock_stack::{Batch, Flow, Ready, TcpOptions};
+
+use crate::net::Net;
+
+const PORT: u16 = 7;
+
+/// Counts how often it is told.
+#[derive(Default)]
+struct Count(AtomicUsize);
+
+impl Wake for Count {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Count {
+    fn get(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// A connection between two nodes: the end of the node that opened it, and the other one.
+fn connected(net: &mut Net) -> (Arc<Flow>, Arc<Flow>) {
+    let server = net.nodes[0].datapath.stack();
+    let local = SocketAddr::new(net.address(0), PORT);
+    let listener = server.tcp_listen(net.now, None, local, 1, TcpOptions::default()).expect("a free port");
+    let client = &net.nodes[1].datapath;
+    let flow = client
+        .stack()
+        .tcp_connect(net.now, net.nodes[1].network.interface, None, local, TcpOptions::default())
+        .expect("a route");
+    client.pump(net.now, &flow, &mut Batch::default());
+    let mut accepted = None;
+    net.run(Duration::from_secs(5), |net| {
+        accepted = listener.accept(net.now).ok();
+        accepted.is_some() && flow.readiness().contains(Ready::CONNECTED)
+    });
+    (flow, accepted.expect("it came"))
+}
+
+#[test]
+fn who_waits_for_room_does_not_hear_of_each_acknowledgement() {
+    let mut net = Net::star(2, |_| [vec![], vec![]]);
+    let (writer, reader) = connected(&mut net);
+    let count = Arc::new(Count::default());
+    let waker = Waker::from(Arc::clone(&count));
+    while writer.write(net.now, &[7; 100_000]).is_ok() {}
+    SocketState::of(writer.context()).waiters().register(Interest::Write, &waker);
+    net.nodes[1].datapath.pump(net.now, &writer, &mut Batch::default());
+    let unacked = writer.unacked();
+    // The peer acknowledges a part, and takes no more until its application reads.
+    net.run(Duration::from_millis(100), |_| false);
+    assert!(writer.unacked() < unacked, "nothing was acknowledged");
+    assert!(!writer.readiness().contains(Ready::WRITABLE), "there is room already");
+    assert_eq!(count.get(), 0, "told of an acknowledgement that made no room");
+    let mut buffer = vec![0; 100_000];
+    net.run(Duration::from_secs(5), |net| {
+        while reader.read(net.now, &mut buffer).is_ok_and(|length| length > 0) {}
+        net.nodes[0].datapath.pump(net.now, &reader, &mut Batch::default());
+        writer.readiness().contains(Ready::WRITABLE)
+    });
+    assert_eq!(count.get(), 1, "told once that there is room");
+}
+
+#[test]
+fn who_waits_for_a_connection_hears_that_it_stands() {
+    let mut net = Net::star(2, |_| [vec![], vec![]]);
+    let local = SocketAddr::new(net.address(0), PORT);
+    let _listener = net.nodes[0].datapath.stack().tcp_listen(net.now, None, local, 1, TcpOptions::default());
+    let client = &net.nodes[1].datapath;
+    let interface = net.nodes[1].network.interface;
+    let flow = client.stack().tcp_connect(net.now, interface, None, local, TcpOptions::default());
+    let flow = flow.expect("a route");
+    let count = Arc::new(Count::default());
+    SocketState::of(flow.context()).waiters().register(Interest::Write, &Waker::from(Arc::clone(&count)));
+    client.pump(net.now, &flow, &mut Batch::default());
+    assert!(net.run(Duration::from_secs(5), |_| flow.readiness().contains(Ready::CONNECTED)));
+    assert_eq!(count.get(), 1);
+}
