@@ -99,4 +99,9 @@ mod tests {
         fs::write(&document, "nothing\n").expect("a writable file");
         assert!(check(&document).is_err());
     }
+
+    #[test]
+    fn the_document_of_the_figures_has_its_place() {
+        check(&crate::root().join("docs/PERFORMANCE.md")).expect("the comments");
+    }
 }
