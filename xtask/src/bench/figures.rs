@@ -5,6 +5,8 @@ use std::fmt;
 
 use clap::ValueEnum;
 
+use super::idle::{Disturbance, Disturbances};
+
 /// Who is measured.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, ValueEnum)]
 pub(crate) enum Contender {
@@ -128,7 +130,7 @@ impl fmt::Display for Quantity {
 }
 
 /// The spread of one figure.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Spread {
     pub(crate) min: f64,
     pub(crate) median: f64,
@@ -147,37 +149,55 @@ impl Spread {
     }
 }
 
+/// A figure of one round, and what disturbed that.
+pub(crate) type Measured = (f64, Disturbance);
+
+/// A figure over all its rounds.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Row {
+    pub(crate) spread: Spread,
+    /// What disturbed the rounds.
+    pub(crate) disturbances: Disturbances,
+}
+
+impl Row {
+    /// None if there are no rounds.
+    pub(crate) fn of(rounds: impl IntoIterator<Item = Measured>) -> Option<Row> {
+        let (values, disturbances): (Vec<f64>, Vec<Disturbance>) = rounds.into_iter().unzip();
+        Some(Row { spread: Spread::of(&values)?, disturbances: Disturbances::from_iter(disturbances) })
+    }
+}
+
 /// All figures, by round, so that what ran at about the same time can be compared.
 #[derive(Default)]
-pub(crate) struct Figures(BTreeMap<(Quantity, Contender), BTreeMap<usize, f64>>);
+pub(crate) struct Figures(BTreeMap<(Quantity, Contender), BTreeMap<usize, Measured>>);
 
 impl Figures {
     /// Adds the figure of one round.
-    pub(crate) fn add(&mut self, round: usize, quantity: Quantity, contender: Contender, value: f64) {
-        self.0.entry((quantity, contender)).or_default().insert(round, value);
+    pub(crate) fn add(&mut self, round: usize, quantity: Quantity, contender: Contender, measured: Measured) {
+        self.0.entry((quantity, contender)).or_default().insert(round, measured);
     }
 
-    /// The spread over the rounds of everything measured, ordered by quantity.
-    pub(crate) fn spreads(&self) -> impl Iterator<Item = (Quantity, Contender, Spread)> {
+    /// Everything measured, over its rounds, ordered by quantity.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = (Quantity, Contender, Row)> {
         self.0.iter().filter_map(|((quantity, contender), rounds)| {
-            let values: Vec<f64> = rounds.values().copied().collect();
-            Some((*quantity, *contender, Spread::of(&values)?))
+            Some((*quantity, *contender, Row::of(rounds.values().copied())?))
         })
     }
 
-    /// The spread of one.
-    pub(crate) fn spread(&self, quantity: Quantity, contender: Contender) -> Option<Spread> {
-        Spread::of(&self.0.get(&(quantity, contender))?.values().copied().collect::<Vec<_>>())
+    /// One of them.
+    pub(crate) fn row(&self, quantity: Quantity, contender: Contender) -> Option<Row> {
+        Row::of(self.0.get(&(quantity, contender))?.values().copied())
     }
 
-    /// The spread of the quotients of two contenders, each within its round.
-    pub(crate) fn ratio(&self, quantity: Quantity, of: Contender, to: Contender) -> Option<Spread> {
+    /// The quotients of two contenders, each within its round, which is as disturbed as the more disturbed
+    /// of the two.
+    pub(crate) fn ratio(&self, quantity: Quantity, of: Contender, to: Contender) -> Option<Row> {
         let (of, to) = (self.0.get(&(quantity, of))?, self.0.get(&(quantity, to))?);
-        let quotients: Vec<f64> = of
-            .iter()
-            .filter_map(|(round, value)| Some(value / to.get(round).filter(|v| **v > 0.0)?))
-            .collect();
-        Spread::of(&quotients)
+        Row::of(of.iter().filter_map(|(round, (value, disturbance))| {
+            let (divisor, other) = to.get(round).filter(|(value, _)| *value > 0.0)?;
+            Some((value / divisor, disturbance.max(*other)))
+        }))
     }
 }
 
@@ -195,11 +215,24 @@ mod tests {
     #[test]
     fn ratios_are_taken_within_a_round() {
         let mut figures = Figures::default();
+        let idle = Disturbance::default();
         for (round, (kernel, quinn)) in [(10.0, 5.0), (20.0, 4.0), (30.0, 0.0)].into_iter().enumerate() {
-            figures.add(round, Quantity::Stream1, Contender::Kernel, kernel);
-            figures.add(round, Quantity::Stream1, Contender::Quinn, quinn);
+            figures.add(round, Quantity::Stream1, Contender::Kernel, (kernel, idle));
+            figures.add(round, Quantity::Stream1, Contender::Quinn, (quinn, idle));
         }
         let ratio = figures.ratio(Quantity::Stream1, Contender::Kernel, Contender::Quinn);
-        assert_eq!(ratio, Some(Spread { min: 2.0, median: 3.5, max: 5.0 }));
+        let expected = Spread { min: 2.0, median: 3.5, max: 5.0 };
+        assert_eq!(ratio.map(|row| row.spread), Some(expected));
+    }
+
+    #[test]
+    fn a_ratio_is_as_disturbed_as_either_of_the_two() {
+        let mut figures = Figures::default();
+        let steal = Disturbance { steal: 0.5, others: 0.0 };
+        let others = Disturbance { steal: 0.0, others: 0.7 };
+        figures.add(0, Quantity::Stream1, Contender::Kernel, (1.0, steal));
+        figures.add(0, Quantity::Stream1, Contender::Quinn, (1.0, others));
+        let ratio = figures.ratio(Quantity::Stream1, Contender::Kernel, Contender::Quinn).expect("a round");
+        assert_eq!(ratio.disturbances, Disturbances::from_iter([Disturbance { steal: 0.5, others: 0.7 }]));
     }
 }

@@ -2,27 +2,36 @@
 //! slower in between slows all of them.
 //!
 //! [`network`] makes the link, [`session`] starts servers and runs one client at a time, [`figures`] keeps
-//! what they measured and [`table`] prints it. The load itself is the program `peersock-bench`.
+//! what they measured, [`table`] prints it and [`picture`] draws it. The load itself is the program
+//! `peersock-bench`. [`idle`] says whether the machine had nothing else to do meanwhile.
 //!
 //! `cargo xtask bench tcp` hands everything to the program `peersock-stack-lab`, `cargo xtask bench root` to
 //! `peersock-root-lab`.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use clap::{Args, Subcommand, ValueEnum};
-use serde_json::Value;
+use serde_json::{Value, json};
 
+mod document;
 mod figures;
+mod idle;
+mod machine;
 mod network;
 mod offload;
+mod picture;
+mod processor_time;
 mod programs;
 mod python;
 mod session;
 mod table;
 
 use figures::{Contender, Figures};
+use idle::{LIMIT, WINDOW, Watch, Watcher};
+use machine::Machine;
 use network::{Mode, Testbed};
 use session::{Case, Session};
 
@@ -33,6 +42,7 @@ pub(crate) const EXAMPLES: &str = "Examples:
   cargo xtask bench                                   everything, 5 rounds; as root in wire mode, else on loopback
   cargo xtask bench --only limit,peersock --case stream1 --secs 5
   cargo xtask bench --mode gso --json results.jsonl
+  cargo xtask bench --idle-only --write docs/PERFORMANCE.md --svg docs/performance.svg
   cargo xtask bench programs                          curl, nginx and redis under peersock run; needs root
   cargo xtask bench python                            the Python package, on loopback
   cargo xtask bench udp-server                        a UDP server with 1,000 clients, in one process
@@ -46,9 +56,18 @@ pub(crate) const EXAMPLES: &str = "Examples:
 pub(crate) struct Options {
     #[command(subcommand)]
     alone: Option<Alone>,
-    /// Also write the figures to this file, one JSON object per line: name, unit, min, median, max
+    /// Also write the figures to this file, one JSON object per line: name, unit, min, median, max, and how
+    /// many rounds were not idle; the first line has the machine
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Also draw the main figures into this file
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+    /// Also write the table into this document, between its lines <!-- bench --> and <!-- /bench -->
+    #[arg(long, value_name = "FILE")]
+    write: Option<PathBuf>,
+    #[command(flatten)]
+    repeats: Repeats,
     /// Rounds; figures to quote need at least 5
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     reps: u32,
@@ -64,6 +83,16 @@ pub(crate) struct Options {
     /// Run only these cases
     #[arg(long, value_delimiter = ',', value_name = "CASE,…")]
     case: Vec<Case>,
+}
+
+/// What is done about a machine that is not idle.
+#[derive(Args)]
+struct Repeats {
+    /// Repeat what was measured while the machine was not idle, this many times at most (5 if no number is
+    /// given); what stays disturbed is counted and marked
+    #[arg(long, value_name = "TIMES", num_args = 0..=1, require_equals = true)]
+    #[arg(default_value_t = 0, default_missing_value = "5", hide_default_value = true)]
+    idle_only: u32,
 }
 
 /// What is measured by itself.
@@ -110,7 +139,8 @@ pub(crate) struct OffloadOptions {
 ///
 /// # Errors
 ///
-/// When the load program does not build, or the link or a server cannot be set up.
+/// When the load program does not build, the link or a server cannot be set up, or the document that is to
+/// have the table has no place for it.
 pub(crate) fn run(options: &Options) -> Result<bool> {
     match &options.alone {
         Some(Alone::Tcp { options }) => {
@@ -119,16 +149,18 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         }
         Some(Alone::Root { options }) => {
             let program = build("peersock-root-lab")?;
-            return Ok(Command::new(program).args(options).status()?.success());
+            return run_watched(Command::new(program).args(options));
         }
         Some(Alone::UdpServer { options }) => {
             let program = build("peersock-bench")?;
-            return Ok(Command::new(program).arg("udp-server").args(options).status()?.success());
+            return run_watched(Command::new(program).arg("udp-server").args(options));
         }
         Some(Alone::Programs(options)) => return programs::run(options),
         Some(Alone::Python(options)) => return python::run(options),
         None => {}
     }
+    // Before minutes of measuring.
+    options.write.as_deref().map_or(Ok(()), document::check)?;
     let program = build("peersock-bench")?;
     let (default_mode, reason) = Testbed::default_mode();
     let mode = options.mode.unwrap_or(default_mode);
@@ -136,11 +168,51 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         println!("loopback mode: {reason}");
     }
     let network = Testbed::new(mode)?;
+    let (machine, conditions) = (Machine::this(), conditions(options, &network));
+    println!("{machine}\n{conditions}");
+
+    let mut watcher = Watcher::new(options.repeats.idle_only);
+    let (figures, failures) = measure(options, &network, &program, &mut watcher)?;
+    let (table, summary) = (table::table(&figures, mode), watcher.summary());
+    println!("\n{table}\n{summary}");
+    for failure in &failures {
+        println!("FAILED {failure}");
+    }
+    if let Some(path) = &options.json {
+        let head = json!({
+            "machine": machine.json(), "conditions": conditions,
+            "measurements": watcher.counted.len(), "not_idle": watcher.counted.not_idle(),
+            "not_idle_from_percent": LIMIT * 100.0, "repeated": watcher.repeated,
+        });
+        table::write_json(&head, &figures, path)?;
+    }
+    if !failures.is_empty() {
+        if options.svg.is_some() || options.write.is_some() {
+            println!("neither the picture nor the document is written: something was not measured");
+        }
+        return Ok(false);
+    }
+    if let Some(path) = &options.svg {
+        fs::write(path, picture::svg(&figures, &machine.to_string(), &conditions))
+            .map_err(|e| format!("cannot write {}: {e}", path.display()))?;
+    }
+    if let Some(path) = &options.write {
+        let text = format!("{}\n{machine}\n{conditions}\n\n{table}\n{summary}", command_line());
+        document::write(path, options.svg.as_deref(), &text)?;
+    }
+    Ok(true)
+}
+
+/// Measures everything in turns. Returns the figures, and what could not be measured.
+fn measure(
+    options: &Options,
+    network: &Testbed,
+    program: &Path,
+    watcher: &mut Watcher,
+) -> Result<(Figures, Vec<String>)> {
     let contenders: Vec<_> = chosen(&Contender::ALL, &options.only);
     let cases: Vec<_> = chosen(Case::value_variants(), &options.case);
-    println!("{}", conditions(options, &network));
-
-    let mut session = Session::start(&network, &program, &contenders)?;
+    let mut session = Session::start(network, program, &contenders)?;
     let mut figures = Figures::default();
     let mut failures = Vec::new();
     for round in 0..options.reps as usize {
@@ -152,10 +224,13 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
                 if !case.applies_to(contender) {
                     continue;
                 }
-                match session.measure(case, contender, options.secs) {
-                    Ok(values) => {
+                match watcher.measure(|| session.measure(case, contender, options.secs)) {
+                    Ok((values, disturbance)) => {
+                        if !disturbance.is_idle() {
+                            println!("  {contender}, {case}: not idle: {disturbance}");
+                        }
                         for (quantity, value) in values {
-                            figures.add(round, quantity, contender, value);
+                            figures.add(round, quantity, contender, (value, disturbance));
                         }
                     }
                     Err(e) => {
@@ -166,14 +241,20 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
             }
         }
     }
-    println!("\n{}", table::table(&figures, mode));
-    for failure in &failures {
-        println!("FAILED {failure}");
+    Ok((figures, failures))
+}
+
+/// Runs a program that prints figures by itself, then says on which machine, and whether that was idle.
+fn run_watched(command: &mut Command) -> Result<bool> {
+    let watch = Watch::start()?;
+    let success = command.status()?.success();
+    // A program that ends sooner has measured nothing: it printed a help, or an error.
+    if watch.elapsed() >= WINDOW {
+        let disturbance = watch.finish()?;
+        let verdict = if disturbance.is_idle() { "idle but for this" } else { "NOT IDLE" };
+        println!("\n{}\nThe machine was {verdict}, on average: {disturbance}", Machine::this());
     }
-    if let Some(path) = &options.json {
-        table::write_json(&figures, path)?;
-    }
-    Ok(failures.is_empty())
+    Ok(success)
 }
 
 /// Sets a device's offloads.
@@ -237,10 +318,12 @@ fn conditions(options: &Options, network: &Testbed) -> String {
         Mode::Gso => "gso: veth pair, MTU 1500, batches of 64 KB cross whole",
         Mode::Loopback => "loopback interface",
     };
-    let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    format!(
-        "{link}; rounds: {}, each transfer {} s; Linux {kernel}, {cores} cores",
-        options.reps, options.secs
-    )
+    let secs = options.secs;
+    format!("{link}; rounds: {}, each transfer {secs} s", options.reps)
+}
+
+/// How this was called, for whoever wants to do it again.
+fn command_line() -> String {
+    let arguments = std::env::args_os().skip(1);
+    arguments.fold("cargo xtask".to_owned(), |line, argument| format!("{line} {}", argument.display()))
 }

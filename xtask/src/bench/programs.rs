@@ -11,8 +11,12 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::json;
 
-use super::figures::Spread;
+use super::Repeats;
+use super::figures::{Measured, Row, Spread};
+use super::idle::Watcher;
+use super::machine::Machine;
 use super::network::{Mode, Side, Testbed};
+use super::table::json_line;
 use crate::process::Process;
 use crate::{Result, cargo, root};
 
@@ -34,9 +38,12 @@ pub(crate) struct Options {
     /// Rounds; figures to quote need at least 5
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     reps: u32,
-    /// Also write the figures to this file, one JSON object per line: name, unit, min, median, max
+    /// Also write the figures to this file, one JSON object per line: name, unit, min, median, max, and how
+    /// many rounds were not idle; the first line has the machine
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    #[command(flatten)]
+    repeats: Repeats,
 }
 
 /// How the programs reach each other.
@@ -88,13 +95,16 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         Bench { network: Testbed::new(mode)?, program: root().join("target/release/peersock"), folder };
     debug_assert_eq!(mode, Mode::Wire);
     let servers = bench.serve()?;
-    let mut values: Vec<((Work, Way), Vec<f64>)> = Vec::new();
+    let machine = Machine::this();
+    println!("{machine}");
+    let mut watcher = Watcher::new(options.repeats.idle_only);
+    let mut values: Vec<((Work, Way), Vec<Measured>)> = Vec::new();
     let mut failed = false;
     for round in 1..=options.reps {
         println!("round {round} of {}", options.reps);
         for work in [Work::Fetch, Work::Redis] {
             for way in [Way::Kernel, Way::Overlay] {
-                match bench.measure(work, way, servers.address(way)) {
+                match watcher.measure(|| bench.measure(work, way, servers.address(way))) {
                     Ok(value) => match values.iter_mut().find(|(key, _)| *key == (work, way)) {
                         Some((_, values)) => values.push(value),
                         None => values.push(((work, way), vec![value])),
@@ -107,21 +117,25 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
             }
         }
     }
-    report(&values, options.json.as_deref())?;
+    report(&values, &machine, options.json.as_deref())?;
+    println!("\n{}", watcher.summary());
     Ok(!failed)
 }
 
 /// Prints the figures and the ratio of the ways, and writes them.
-fn report(values: &[((Work, Way), Vec<f64>)], json: Option<&Path>) -> Result<()> {
-    let mut lines = String::new();
-    let mut line = |name: &str, unit: &str, values: &[f64]| {
-        if let Some(Spread { min, median, max }) = Spread::of(values) {
-            println!("{name:<40} {unit:<8} {min:>10.3} {median:>10.3} {max:>10.3}");
-            let object = json!({ "name": name, "unit": unit, "min": min, "median": median, "max": max });
-            lines.push_str(&format!("{object}\n"));
+fn report(values: &[((Work, Way), Vec<Measured>)], machine: &Machine, json: Option<&Path>) -> Result<()> {
+    let mut lines = format!("{}\n", json!({ "machine": machine.json() }));
+    let mut line = |name: &str, unit: &str, values: &[Measured]| {
+        if let Some(row) = Row::of(values.iter().copied()) {
+            let Spread { min, median, max } = row.spread;
+            let ([steal, others], mark) = (row.disturbances.columns(), row.disturbances.mark());
+            let figures = format!("{name:<40} {unit:<8} {min:>10.3} {median:>10.3} {max:>10.3}");
+            println!("{}", format!("{figures} {steal:>9} {others:>11}  {mark}").trim_end());
+            lines.push_str(&format!("{}\n", json_line(name, unit, &row)));
         }
     };
-    println!("\n{:<40} {:<8} {:>10} {:>10} {:>10}", "figure", "unit", "min", "median", "max");
+    let head = format!("{:<40} {:<8} {:>10} {:>10} {:>10}", "figure", "unit", "min", "median", "max");
+    println!("\n{head} {:>9} {:>11}", "steal %", "others %");
     for work in [Work::Fetch, Work::Redis] {
         let (name, unit) = work.name_and_unit();
         let of =
@@ -129,7 +143,8 @@ fn report(values: &[((Work, Way), Vec<f64>)], json: Option<&Path>) -> Result<()>
         let (kernel, overlay) = (of(Way::Kernel), of(Way::Overlay));
         line(&format!("{name}.kernel"), unit, kernel);
         line(&format!("{name}.peersock_run"), unit, overlay);
-        let ratios: Vec<f64> = overlay.iter().zip(kernel).map(|(overlay, kernel)| overlay / kernel).collect();
+        let pairs = overlay.iter().zip(kernel);
+        let ratios: Vec<_> = pairs.map(|(o, k)| (o.0 / k.0, o.1.max(k.1))).collect();
         line(&format!("{name}.peersock_run_to_kernel"), "ratio", &ratios);
     }
     if let Some(path) = json {

@@ -11,7 +11,7 @@ use std::process::Command;
 
 use clap::Args;
 
-use super::{artifact, build};
+use super::{artifact, build, run_watched};
 use crate::{Result, root};
 
 /// What Python calls the extension, whatever its version.
@@ -46,7 +46,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     command.arg(root().join("python/bench/bench.py")).arg("--program").arg(program).args(&options.options);
     command.env("PYTHONPATH", package);
     // Its servers end with it, however it ends.
-    Ok(command.status()?.success())
+    run_watched(&mut command)
 }
 
 /// The package in a folder of its own, which is returned.

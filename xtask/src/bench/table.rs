@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::figures::{Contender, Figures, Quantity, Spread};
+use super::figures::{Contender, Figures, Quantity, Row, Spread};
 use super::network::Mode;
 use crate::Result;
 
@@ -64,21 +64,21 @@ const TARGETS: &[Target] = &[
 /// The whole table.
 pub(crate) fn table(figures: &Figures, mode: Mode) -> String {
     let mut out = String::new();
-    line(&mut out, ["figure", "unit", "of", "min", "median", "max", ""]);
+    line(&mut out, ["figure", "unit", "of", "min", "median", "max", "steal %", "others %", ""]);
     let mut last = None;
-    for (quantity, contender, spread) in figures.spreads() {
+    for (quantity, contender, row) in figures.rows() {
         let (_, unit) = quantity.name_and_unit();
         let new = last.replace(quantity) != Some(quantity);
         let figure = if new { quantity.to_string() } else { String::new() };
-        spread_line(&mut out, &figure, if new { unit } else { "" }, &contender.to_string(), spread, "");
+        row_line(&mut out, &figure, if new { unit } else { "" }, &contender.to_string(), &row, "");
     }
-    let compared: Vec<_> = TARGETS.iter().filter_map(|t| Some((t, t.spread(figures)?))).collect();
+    let compared: Vec<_> = TARGETS.iter().filter_map(|t| Some((t, t.row(figures)?))).collect();
     if compared.is_empty() {
         return out;
     }
-    line(&mut out, ["", "", "", "", "", "", ""]);
-    line(&mut out, ["compared", "", "", "min", "median", "max", "target (median)"]);
-    for (target, spread) in compared {
+    line(&mut out, ["", "", "", "", "", "", "", "", ""]);
+    line(&mut out, ["compared", "", "", "min", "median", "max", "steal %", "others %", "target (median)"]);
+    for (target, row) in compared {
         let (_, unit) = target.quantity.name_and_unit();
         let (unit, with) = match target.to {
             Some(to) => ("ratio", format!("{} / {}", target.of.name(), to.name())),
@@ -87,32 +87,44 @@ pub(crate) fn table(figures: &Figures, mode: Mode) -> String {
         let verdict = if target.wire_only && mode != Mode::Wire {
             "(target is for wire mode)".to_owned()
         } else {
-            target.bound.verdict(spread.median)
+            target.bound.verdict(row.spread.median)
         };
-        spread_line(&mut out, &target.quantity.to_string(), unit, &with, spread, &verdict);
+        row_line(&mut out, &target.quantity.to_string(), unit, &with, &row, &verdict);
     }
     out
 }
 
-/// Writes one JSON object per figure and per ratio.
+/// Writes `head` as the first line, then one JSON object per figure and per ratio.
 ///
 /// # Errors
 ///
 /// When the file cannot be written.
-pub(crate) fn write_json(figures: &Figures, path: &Path) -> Result<()> {
-    let mut out = String::new();
-    for (quantity, contender, spread) in figures.spreads() {
+pub(crate) fn write_json(head: &Value, figures: &Figures, path: &Path) -> Result<()> {
+    let mut out = format!("{head}\n");
+    for (quantity, contender, row) in figures.rows() {
         let (name, unit) = quantity.name_and_unit();
-        writeln!(out, "{}", json_line(&format!("{name}.{}", contender.name()), unit, spread))?;
+        writeln!(out, "{}", json_line(&format!("{name}.{}", contender.name()), unit, &row))?;
     }
     for target in TARGETS {
-        if let (Some(to), Some(spread)) = (target.to, target.spread(figures)) {
+        if let (Some(to), Some(row)) = (target.to, target.row(figures)) {
             let (name, _) = target.quantity.name_and_unit();
             let name = format!("{name}.{}_to_{}", target.of.name(), to.name());
-            writeln!(out, "{}", json_line(&name, "ratio", spread))?;
+            writeln!(out, "{}", json_line(&name, "ratio", &row))?;
         }
     }
     fs::write(path, out).map_err(|e| format!("cannot write {}: {e}", path.display()).into())
+}
+
+/// A figure as JSON; steal and others are in percent of one processor.
+pub(super) fn json_line(name: &str, unit: &str, row: &Row) -> Value {
+    let Spread { min, median, max } = row.spread;
+    let [steal, others] = row.disturbances.spreads().unwrap_or_default();
+    json!({
+        "name": name, "unit": unit, "min": min, "median": median, "max": max,
+        "rounds": row.disturbances.len(), "not_idle": row.disturbances.not_idle(),
+        "steal": { "median": steal.median, "max": steal.max },
+        "others": { "median": others.median, "max": others.max },
+    })
 }
 
 impl Target {
@@ -128,31 +140,32 @@ impl Target {
         Target { wire_only: true, ..self }
     }
 
-    fn spread(&self, figures: &Figures) -> Option<Spread> {
+    fn row(&self, figures: &Figures) -> Option<Row> {
         match self.to {
             Some(to) => figures.ratio(self.quantity, self.of, to),
-            None => figures.spread(self.quantity, self.of),
+            None => figures.row(self.quantity, self.of),
         }
     }
 }
 
-fn json_line(name: &str, unit: &str, Spread { min, median, max }: Spread) -> Value {
-    json!({ "name": name, "unit": unit, "min": min, "median": median, "max": max })
+fn row_line(out: &mut String, figure: &str, unit: &str, of: &str, row: &Row, verdict: &str) {
+    let [min, median, max] = [row.spread.min, row.spread.median, row.spread.max].map(number);
+    let [steal, others] = row.disturbances.columns();
+    let mark = row.disturbances.mark();
+    let note = if verdict.is_empty() { mark } else { format!("{verdict:<17} {mark}") };
+    line(out, [figure, unit, of, &min, &median, &max, &steal, &others, &note]);
 }
 
-fn spread_line(out: &mut String, figure: &str, unit: &str, of: &str, spread: Spread, note: &str) {
-    let [min, median, max] = [spread.min, spread.median, spread.max].map(number);
-    line(out, [figure, unit, of, &min, &median, &max, note]);
-}
-
-fn line(out: &mut String, [figure, unit, of, min, median, max, note]: [&str; 7]) {
-    let text = format!("{figure:<23} {unit:<12} {of:<22} {min:>9} {median:>9} {max:>9}  {note}");
+fn line(out: &mut String, [figure, unit, of, min, median, max, steal, others, note]: [&str; 9]) {
+    let text = format!(
+        "{figure:<23} {unit:<12} {of:<22} {min:>9} {median:>9} {max:>9} {steal:>9} {others:>11}  {note}"
+    );
     out.push_str(text.trim_end());
     out.push('\n');
 }
 
 /// Three significant digits.
-fn number(value: f64) -> String {
+pub(super) fn number(value: f64) -> String {
     match value.abs() {
         v if v >= 100.0 => format!("{value:.0}"),
         v if v >= 10.0 => format!("{value:.1}"),
@@ -164,6 +177,10 @@ fn number(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::idle::Disturbance;
+
+    const IDLE: Disturbance = Disturbance { steal: 0.0, others: 0.01 };
+    const BUSY: Disturbance = Disturbance { steal: 0.02, others: 1.5 };
 
     /// Ours is at 0.9 of the limit and at 1.2 of quinn's.
     fn figures() -> Figures {
@@ -171,7 +188,7 @@ mod tests {
         for (contender, value) in
             [(Contender::Limit, 10.0), (Contender::Quinn, 7.5), (Contender::Peersock, 9.0)]
         {
-            figures.add(0, Quantity::Stream1, contender, value);
+            figures.add(0, Quantity::Stream1, contender, (value, IDLE));
         }
         figures
     }
@@ -191,12 +208,37 @@ mod tests {
     #[test]
     fn json_has_one_object_per_figure_and_ratio() {
         let path = std::env::temp_dir().join(format!("peersock-xtask-{}.jsonl", std::process::id()));
-        write_json(&figures(), &path).expect("a writable folder");
+        let head = json!({ "measurements": 3 });
+        write_json(&head, &figures(), &path).expect("a writable folder");
         let text = fs::read_to_string(&path).expect("just written");
         fs::remove_file(&path).expect("just written");
         let lines: Vec<Value> = text.lines().map(|l| serde_json::from_str(l).expect("JSON")).collect();
-        assert_eq!(lines.len(), 3 + 2);
+        assert_eq!(lines.len(), 1 + 3 + 2);
+        assert_eq!(lines[0], head);
         let ratio = lines.iter().find(|l| l["name"] == "goodput_1_stream.peersock_to_limit");
         assert_eq!(ratio.map(|l| (&l["unit"], &l["median"])), Some((&json!("ratio"), &json!(0.9))));
+    }
+
+    #[test]
+    fn rounds_that_were_not_idle_are_marked_in_their_lines() {
+        let mut figures = figures();
+        figures.add(1, Quantity::Stream1, Contender::Peersock, (7.0, BUSY));
+        figures.add(1, Quantity::Stream1, Contender::Limit, (10.0, IDLE));
+        let text = table(&figures, Mode::Wire);
+        let marked: Vec<&str> = text.lines().filter(|line| line.contains('*')).collect();
+        let [figure, to_limit] = marked[..] else { panic!("{text}") };
+        assert!(figure.ends_with(" 1.0/2.0  75.5/150.0  * 1 of 2 not idle"), "{figure}");
+        assert!(to_limit.contains("peersock / limit"), "{to_limit}");
+        // Quinn was not measured in that round, so nothing of it is in their ratio.
+        assert!(to_limit.ends_with(">= 0.8   ok       * 1 of 2 not idle"), "{to_limit}");
+    }
+
+    #[test]
+    fn json_has_how_many_rounds_were_disturbed() {
+        let row = Row::of([(3.0, IDLE), (1.0, BUSY), (2.0, BUSY)]).expect("rounds");
+        let line = json_line("a", "s", &row);
+        assert_eq!((&line["rounds"], &line["not_idle"]), (&json!(3), &json!(2)));
+        assert_eq!(line["others"], json!({ "median": 150.0, "max": 150.0 }));
+        assert_eq!(line["steal"]["median"], json!(2.0));
     }
 }

@@ -1,0 +1,107 @@
+//! Writes the results into a document, between two comments that stay where they are.
+
+use std::fs;
+use std::path::Path;
+
+use crate::Result;
+
+/// Above what is replaced, alone on its line.
+const BEGIN: &str = "<!-- bench -->";
+/// Below it.
+const END: &str = "<!-- /bench -->";
+
+/// Fails if a document has no place for results; call it before minutes of measuring.
+///
+/// # Errors
+///
+/// When the file cannot be read, or the comments are not there.
+pub(crate) fn check(path: &Path) -> Result<()> {
+    replaced(&read(path)?, "").map_err(|e| format!("{}: {e}", path.display()))?;
+    Ok(())
+}
+
+/// Writes results into a document: a picture, if it lies in the document's folder, and a text as it is.
+///
+/// # Errors
+///
+/// Those of [`check`], and when the file cannot be written.
+pub(crate) fn write(path: &Path, picture: Option<&Path>, text: &str) -> Result<()> {
+    let picture = picture.filter(|picture| picture.parent() == path.parent());
+    let picture = picture.and_then(|picture| picture.file_name()?.to_str());
+    let picture =
+        picture.map(|name| format!("![The figures below, as bars]({name})\n\n")).unwrap_or_default();
+    let block = format!("\n{picture}```text\n{}\n```\n\n", text.trim_end());
+    let text = replaced(&read(path)?, &block).map_err(|e| format!("{}: {e}", path.display()))?;
+    fs::write(path, text).map_err(|e| format!("cannot write {}: {e}", path.display()).into())
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).map_err(|e| format!("cannot read {}: {e}", path.display()).into())
+}
+
+/// The document with `block` between the comments. They have to be there once, each on a line of its own.
+fn replaced(document: &str, block: &str) -> std::result::Result<String, String> {
+    let lines: Vec<&str> = document.split_inclusive('\n').collect();
+    let places = |mark: &str| -> Vec<usize> {
+        lines.iter().enumerate().filter(|(_, line)| line.trim_end() == mark).map(|(at, _)| at).collect()
+    };
+    match (&places(BEGIN)[..], &places(END)[..]) {
+        (&[begin], &[end]) if begin < end => {
+            Ok(format!("{}{block}{}", lines[..=begin].concat(), lines[end..].concat()))
+        }
+        _ => Err(format!("the lines {BEGIN} and below it {END} have to be there once, for the results")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_between_the_comments_is_replaced() {
+        let document =
+            "# A\n\nThe line `<!-- bench -->` is a mark.\n<!-- bench -->\nold\n\n<!-- /bench -->\nend\n";
+        let expected =
+            "# A\n\nThe line `<!-- bench -->` is a mark.\n<!-- bench -->\nnew\n<!-- /bench -->\nend\n";
+        assert_eq!(replaced(document, "new\n").as_deref(), Ok(expected));
+        assert_eq!(replaced(expected, "new\n").as_deref(), Ok(expected), "twice is as once");
+    }
+
+    #[test]
+    fn a_document_without_its_place_is_left_alone() {
+        for document in [
+            "",
+            "<!-- bench -->\n",
+            "<!-- /bench -->\n",
+            "a\n<!-- /bench -->\nb\n<!-- bench -->\nc\n",
+            "<!-- bench -->\n<!-- /bench -->\n<!-- bench -->\n<!-- /bench -->\n",
+            "text <!-- bench -->\n<!-- /bench -->\n",
+        ] {
+            assert!(replaced(document, "new\n").is_err(), "{document:?}");
+        }
+    }
+
+    #[test]
+    fn the_picture_is_shown_if_it_lies_beside_the_document() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let document = folder.path().join("A.md");
+        fs::write(&document, "<!-- bench -->\n<!-- /bench -->\n").expect("a writable folder");
+        check(&document).expect("it has a place");
+        let written = |picture: Option<&Path>| {
+            write(&document, picture, "figure 1\n").expect("a writable file");
+            fs::read_to_string(&document).expect("just written")
+        };
+        assert!(written(Some(&folder.path().join("a.svg"))).contains("](a.svg)\n\n```text\nfigure 1\n```\n"));
+        for elsewhere in [Some(Path::new("/elsewhere/a.svg")), None] {
+            let text = written(elsewhere);
+            assert!(text.contains("figure 1") && !text.contains(".svg"), "{text}");
+        }
+        fs::write(&document, "nothing\n").expect("a writable file");
+        assert!(check(&document).is_err());
+    }
+
+    #[test]
+    fn the_document_of_the_figures_has_its_place() {
+        check(&crate::root().join("docs/PERFORMANCE.md")).expect("the comments");
+    }
+}
