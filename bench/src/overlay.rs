@@ -23,6 +23,9 @@ pub(crate) struct NodeOptions {
     /// Use the loopback interface only
     #[arg(long)]
     loopback: bool,
+    /// Look for packets so long before sleeping, microseconds
+    #[arg(long, default_value_t = 0)]
+    busy_poll: u64,
 }
 
 impl NodeOptions {
@@ -33,7 +36,8 @@ impl NodeOptions {
             None => IdentitySource::Ephemeral,
         };
         let interfaces = if self.loopback { Interfaces::Loopback } else { Interfaces::All };
-        Node::builder().identity(identity).interfaces(interfaces)
+        let busy_poll = Duration::from_micros(self.busy_poll);
+        Node::builder().identity(identity).interfaces(interfaces).busy_poll(busy_poll)
     }
 
     /// The network to join.

@@ -49,6 +49,8 @@ impl Engine<'_> {
     fn run_with(&mut self, attached: Option<&Arc<dyn Attached>>) {
         let driver = self.driver;
         let mut seen = 0;
+        // More may follow soon.
+        let mut has_run = false;
         while !driver.is_stopped() && driver.attached.is(attached) {
             driver.alarm.asked.store(u64::MAX, Ordering::SeqCst);
             let now = driver.now();
@@ -62,7 +64,11 @@ impl Engine<'_> {
             let attached_deadline = attached.and_then(|attached| attached.deadline());
             let deadline = [deadline, attached_deadline, look].into_iter().flatten().min();
             self.set_reading(claim == Claim::Mine);
+            if has_run && claim == Claim::Mine {
+                self.sleeper.look_for(driver.busy_poll);
+            }
             let events = sleep(driver, &mut self.sleeper, deadline);
+            has_run = events.iter().any(|event| event.data.u64() != Poller::TIMER);
 
             let now = driver.now();
             if has(events, RESUMED) {

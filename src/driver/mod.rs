@@ -69,6 +69,8 @@ pub(crate) struct Driver {
     /// What the engine thread waits for.
     pub(crate) poller: Arc<Poller>,
     alarm: Arc<Alarm>,
+    /// How long a thread that waits looks for packets before it sleeps.
+    busy_poll: Duration,
     suspension: Suspension,
     nat64: Arc<Search>,
     attached: attached::Slot,
@@ -86,6 +88,7 @@ impl Driver {
         endpoint: Endpoint,
         stack: Stack,
         sockets: Arc<UdpSockets>,
+        busy_poll: Duration,
     ) -> io::Result<Arc<Driver>> {
         let base = Instant::now();
         let alarm = Arc::new(Alarm::new(base)?);
@@ -111,6 +114,7 @@ impl Driver {
             role: ReceiveRole::new(base, Wakeup::new()?),
             poller: Arc::new(Poller::new()?),
             alarm,
+            busy_poll,
             suspension: Suspension::new(),
             nat64: Arc::default(),
             attached: attached::Slot::default(),
@@ -349,7 +353,7 @@ impl Driver {
             if self.is_stopped() || timeout == Some(Duration::ZERO) {
                 return None;
             }
-            poll::readable(&mut fds, timeout);
+            poll::readable_busy(&mut fds, self.busy_poll, timeout);
             if fds[sockets].revents() != PollFlags::empty() {
                 self.role.wakeup.clear();
             }

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use peersock_overlay::wire::DISCOVERY_PORT;
 use peersock_overlay::{Endpoint, EndpointConfig, Identity, NoEntropy};
@@ -21,6 +21,9 @@ use crate::management::{END_MARK, ManagementServer, Request};
 use crate::netcheck::Netcheck;
 use crate::state::{StateDir, StateError};
 use crate::sync;
+
+/// The longest time for which a thread looks for packets without sleeping.
+const MOST_BUSY_POLL: Duration = Duration::from_millis(10);
 
 /// Names the roots of nodes that are not told theirs.
 const ROOTS_VARIABLE: &str = "PEERSOCK_ROOTS";
@@ -162,6 +165,7 @@ pub struct NodeBuilder {
     port: u16,
     discovery_port: Option<u16>,
     introduce: bool,
+    busy_poll: Duration,
     roots: Option<Vec<RootSource>>,
     dht: Option<Dht>,
     turn: Option<Vec<TurnServer>>,
@@ -180,6 +184,7 @@ impl Default for NodeBuilder {
             port: 0,
             discovery_port: Some(DISCOVERY_PORT),
             introduce: true,
+            busy_poll: Duration::ZERO,
             roots: None,
             dht: None,
             turn: None,
@@ -221,6 +226,24 @@ impl NodeBuilder {
     /// The UDP port of beacons, the same on all nodes that should find each other. Default: 7473.
     pub fn discovery_port(mut self, port: u16) -> Self {
         self.discovery_port = Some(port);
+        self
+    }
+
+    /// How long a thread that waits for packets looks again and again whether there are any, before it sleeps:
+    /// at most 10 ms, which longer times count as. An answer that comes in that time is read at once, and not
+    /// after the time that the system takes to wake a thread. It costs a processor while something happens;
+    /// nothing while nothing does. As SO_BUSY_POLL of socket(7). Default: zero.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// # use peersock::{IdentitySource, Interfaces, Node};
+    /// # let node = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback);
+    /// let node = node.busy_poll(Duration::from_micros(50)).start()?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn busy_poll(mut self, time: Duration) -> Self {
+        self.busy_poll = time.min(MOST_BUSY_POLL);
         self
     }
 
@@ -416,7 +439,7 @@ impl NodeBuilder {
         let unix_time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let endpoint = Endpoint::new(config, *random_seed()?, now, unix_time);
         let stack = Stack::new(self.stack, *random_seed()?, now);
-        let driver = Driver::start(endpoint, stack, Arc::new(sockets))?;
+        let driver = Driver::start(endpoint, stack, Arc::new(sockets), self.busy_poll)?;
         let settings = contact::Settings {
             allowed: self.interfaces.clone(),
             stun: match self.asks_stun {

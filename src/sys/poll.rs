@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::task::Wake;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, Timespec};
 pub(crate) use rustix::event::{PollFd, PollFlags};
@@ -16,6 +16,31 @@ pub(crate) fn readable(fds: &mut [PollFd<'_>], timeout: Option<Duration>) {
     // Errors other than EINTR are not possible for descriptors that we own; either way the caller looks
     // again.
     let _ = rustix::event::poll(fds, timeout.as_ref());
+}
+
+/// As [`readable`], but looks again and again for the time `busy` before it sleeps.
+pub(crate) fn readable_busy(fds: &mut [PollFd<'_>], busy: Duration, timeout: Option<Duration>) {
+    if look_for(fds, timeout.map_or(busy, |timeout| timeout.min(busy))) {
+        return;
+    }
+    readable(fds, timeout);
+}
+
+/// Looks for so long, without sleeping, whether a descriptor is readable.
+pub(crate) fn look_for(fds: &mut [PollFd<'_>], busy: Duration) -> bool {
+    if busy.is_zero() {
+        return false;
+    }
+    let begin = Instant::now();
+    loop {
+        if matches!(rustix::event::poll(fds, Some(&timespec(Duration::ZERO))), Ok(n) if n > 0) {
+            return true;
+        }
+        if begin.elapsed() >= busy {
+            return false;
+        }
+        std::hint::spin_loop();
+    }
 }
 
 /// Waits until `fd` is writable; false when `timeout` is over first.
@@ -78,5 +103,37 @@ impl Wake for Wakeup {
 impl AsFd for Wakeup {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn what_comes_while_a_thread_looks_ends_that() {
+        let wakeup = Wakeup::new().expect("an eventfd");
+        thread::scope(|scope| {
+            scope.spawn(|| wakeup.wake());
+            let mut fds = [PollFd::new(&wakeup, PollFlags::IN)];
+            assert!(look_for(&mut fds, Duration::from_secs(60)));
+        });
+    }
+
+    #[test]
+    fn a_thread_looks_for_the_time_it_is_told() {
+        let wakeup = Wakeup::new().expect("an eventfd");
+        let mut fds = [PollFd::new(&wakeup, PollFlags::IN)];
+        let begin = Instant::now();
+        assert!(!look_for(&mut fds, Duration::from_millis(20)));
+        assert!(begin.elapsed() >= Duration::from_millis(20));
+        assert!(!look_for(&mut fds, Duration::ZERO));
+        // A deadline comes first.
+        readable_busy(&mut fds, Duration::from_secs(600), Some(Duration::from_millis(1)));
+        // And so does what is there already.
+        wakeup.wake();
+        readable_busy(&mut fds, Duration::ZERO, None);
     }
 }

@@ -9,7 +9,7 @@ use rustix::event::epoll::{self, CreateFlags, EventData};
 pub use rustix::event::epoll::{Event, EventFlags};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags};
 
-use super::poll::timespec;
+use super::poll::{self, PollFd, PollFlags, timespec};
 
 /// Events that are taken from the kernel at once.
 const EVENTS: usize = 256;
@@ -39,7 +39,7 @@ impl Poller {
     /// The first of the driver's tokens.
     pub const OWN: u64 = 1 << 63;
     /// The timer's token.
-    const TIMER: u64 = u64::MAX;
+    pub(crate) const TIMER: u64 = u64::MAX;
 
     pub(crate) fn new() -> io::Result<Poller> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
@@ -115,6 +115,11 @@ impl<'a> Sleeper<'a> {
             let _ = rustix::io::read(&self.poller.timer, &mut [0u8; 8]);
         }
         events
+    }
+
+    /// Looks for so long, without sleeping, whether there are events.
+    pub(crate) fn look_for(&self, busy: Duration) {
+        poll::look_for(&mut [PollFd::new(&self.poller.epoll, PollFlags::IN)], busy);
     }
 
     fn arm(&self, left: Duration) {

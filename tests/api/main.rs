@@ -4,6 +4,7 @@ mod async_tcp;
 mod blocked;
 mod blocking_tcp;
 mod blocking_udp;
+mod busy_poll;
 mod common;
 mod delivery;
 mod devices;

@@ -20,19 +20,35 @@ pub(crate) enum Contender {
     Peersock,
     /// The overlay, with sockets that are file descriptors
     PeersockFd,
+    /// The overlay, whose threads look for packets for 50 µs before they sleep
+    PeersockBusy,
 }
 
 impl Contender {
     /// Everybody, in the order of a round.
-    pub(crate) const ALL: [Contender; 5] =
-        [Contender::Limit, Contender::Kernel, Contender::Quinn, Contender::Peersock, Contender::PeersockFd];
+    pub(crate) const ALL: [Contender; 6] = [
+        Contender::Limit,
+        Contender::Kernel,
+        Contender::Quinn,
+        Contender::Peersock,
+        Contender::PeersockFd,
+        Contender::PeersockBusy,
+    ];
 
     /// Whether there is a node in its processes.
     pub(crate) fn has_node(self) -> bool {
-        matches!(self, Contender::Peersock | Contender::PeersockFd)
+        matches!(self, Contender::Peersock | Contender::PeersockFd | Contender::PeersockBusy)
     }
 
-    /// Its subcommand of the load program, which is also its name in the results.
+    /// Its subcommand of the load program.
+    pub(crate) fn subcommand(self) -> &'static str {
+        match self {
+            Contender::PeersockBusy => Contender::Peersock.name(),
+            other => other.name(),
+        }
+    }
+
+    /// Its name in the results.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Contender::Limit => "limit",
@@ -40,6 +56,7 @@ impl Contender {
             Contender::Quinn => "quinn",
             Contender::Peersock => "peersock",
             Contender::PeersockFd => "peersock-fd",
+            Contender::PeersockBusy => "peersock-busy",
         }
     }
 }
@@ -52,6 +69,7 @@ impl fmt::Display for Contender {
             Contender::Quinn => "quinn",
             Contender::Peersock => "peersock",
             Contender::PeersockFd => "peersock, descriptors",
+            Contender::PeersockBusy => "peersock, busy poll",
         })
     }
 }

@@ -40,8 +40,12 @@ impl Case {
     /// Whether this makes sense for a contender: plain datagrams know no connections.
     pub(crate) fn applies_to(self, contender: Contender) -> bool {
         match self {
-            Case::Stream1 | Case::PingPong => true,
-            Case::Stream8 | Case::Connections | Case::Start => contender != Contender::Limit,
+            Case::PingPong => true,
+            Case::Connections => contender != Contender::Limit,
+            // It changes how threads wait, and nothing else.
+            _ if contender == Contender::PeersockBusy => false,
+            Case::Stream1 => true,
+            Case::Stream8 | Case::Start => contender != Contender::Limit,
             Case::Recovery | Case::Idle => contender == Contender::Kernel || contender.has_node(),
             Case::Hold => contender.has_node(),
         }
@@ -65,6 +69,8 @@ impl fmt::Display for Case {
 
 /// A server has to be ready, and a client to have finished, within this.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long busy threads look for packets, microseconds.
+const BUSY_POLL: &str = "50";
 /// How long an idle process is watched.
 const IDLE: Duration = Duration::from_secs(10);
 
@@ -173,6 +179,7 @@ impl<'a> Session<'a> {
             // The seed makes the node's address, wherever it runs.
             let (seed, address) = match contender {
                 Contender::PeersockFd => ("2", "[::]:5002"),
+                Contender::PeersockBusy => ("3", "[::]:5003"),
                 _ => ("1", "[::]:5001"),
             };
             command.args(["--seed", seed, "serve", address]);
@@ -202,7 +209,10 @@ impl<'a> Session<'a> {
 
     fn command(&self, side: Side, contender: Contender) -> Command {
         let mut command = self.network.command(side, self.program);
-        command.args(["--die-with-parent", contender.name()]);
+        command.args(["--die-with-parent", contender.subcommand()]);
+        if contender == Contender::PeersockBusy {
+            command.args(["--busy-poll", BUSY_POLL]);
+        }
         if contender.has_node() {
             command.args(["--network", &ad_hoc_network()]);
             if self.network.mode() == Mode::Loopback {

@@ -48,6 +48,10 @@ const TARGETS: &[Target] = &[
     Target::ratio(Quantity::Stream1, Contender::Peersock, Contender::Kernel, Bound::None),
     Target::ratio(Quantity::Stream8, Contender::Peersock, Contender::Kernel, Bound::None),
     Target::ratio(Quantity::PingP50, Contender::Peersock, Contender::Kernel, Bound::AtMost(1.3)),
+    Target::ratio(Quantity::PingP50, Contender::PeersockBusy, Contender::Kernel, Bound::AtMost(1.0))
+        .on_wire(),
+    Target::ratio(Quantity::Connections, Contender::PeersockBusy, Contender::Kernel, Bound::AtLeast(0.8))
+        .on_wire(),
     Target::ratio(Quantity::Stream1, Contender::PeersockFd, Contender::Peersock, Bound::AtLeast(0.7)),
     Target::ratio(Quantity::Stream8, Contender::PeersockFd, Contender::Peersock, Bound::None),
     Target::ratio(Quantity::PingP50, Contender::PeersockFd, Contender::Peersock, Bound::None),

@@ -1,0 +1,79 @@
+//! Threads that look for packets before they sleep.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::thread;
+use std::time::Duration;
+
+use peersock::blocking::{TcpListener, TcpStream};
+use peersock::{IdentitySource, Interfaces, Joined, Network, NetworkId, Node};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::common::{PATIENCE, alone, network};
+
+/// Longer than it may be, so that it would be seen if it were taken as it is.
+const BUSY: Duration = Duration::from_secs(3600);
+
+/// How long nothing happens.
+const IDLE: Duration = Duration::from_secs(2);
+
+fn member(network: NetworkId) -> (Node, Joined) {
+    let node = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback);
+    let node = node.busy_poll(BUSY).start().expect("a node starts on the loopback interface");
+    let joined = node.join(Network::ad_hoc(network)).expect("the network is joined");
+    (node, joined)
+}
+
+/// Processor time of all threads of this process.
+fn used() -> Duration {
+    let tasks = fs::read_dir("/proc/self/task").expect("threads");
+    let nanoseconds = tasks.filter_map(|task| {
+        let text = fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+        text.split(' ').next()?.parse::<u64>().ok()
+    });
+    Duration::from_nanos(nanoseconds.sum())
+}
+
+#[test]
+fn they_answer_and_sleep_when_nothing_happens() {
+    alone("busy_poll::they_answer_and_sleep_when_nothing_happens", || {
+        let network = network();
+        let [(alpha, home), (beta, _)] = [member(network), member(network)];
+        let listener = TcpListener::bind_on(&alpha, "[::]:1000").expect("a free port");
+        let address = (home.address(), 1000);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..2 {
+                    let (mut stream, _) = listener.accept().expect("a connection");
+                    let mut byte = [0];
+                    while stream.read_exact(&mut byte).is_ok() {
+                        stream.write_all(&byte).expect("room");
+                    }
+                }
+            });
+            let mut stream = TcpStream::connect_on(&beta, address).expect("connected");
+            stream.set_read_timeout(Some(PATIENCE)).expect("a time");
+            for sent in 0..100 {
+                stream.write_all(&[sent]).expect("room");
+                let mut byte = [0];
+                stream.read_exact(&mut byte).expect("an answer");
+                assert_eq!(byte, [sent]);
+            }
+            let before = used();
+            thread::sleep(IDLE);
+            let used = used() - before;
+            assert!(used < IDLE / 4, "{used:?} of a processor in {IDLE:?}, while nothing happens");
+            drop(stream);
+            // Tasks wait for the engine thread, which looks for packets, too.
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async {
+                let mut stream = peersock::TcpStream::connect_on(&beta, address).await.expect("connected");
+                for sent in 0..100 {
+                    stream.write_all(&[sent]).await.expect("room");
+                    assert_eq!(stream.read_u8().await.expect("an answer"), sent);
+                }
+            });
+        });
+    });
+}
