@@ -91,7 +91,7 @@ fn run(cli: &Cli) -> Result<bool, String> {
         cli.congestion, cli.seeds
     );
     print!("{}", measure::table(&figures));
-    let judged = figures.iter().filter(|figure| !figure.targets.is_empty()).count();
+    let judged = figures.iter().filter(|figure| figure.is_judged()).count();
     let missed = figures.iter().filter(|figure| !figure.is_ok()).count();
     println!("{missed} of {judged} figures with a target miss it");
     if let Some(path) = &cli.json {

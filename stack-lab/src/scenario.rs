@@ -5,7 +5,7 @@ use peersock_stack::{Config, CongestionControl};
 use crate::connection::{Pause, StreamOutcome};
 use crate::link::{Link, Queue, QueueStatistics};
 use crate::world::World;
-use crate::{Time, payload_share, us};
+use crate::{Time, us};
 
 /// Hosts, the path between them, and connections over it.
 ///
@@ -173,15 +173,7 @@ impl Scenario {
     /// Payload bytes that the path from clients to servers can carry between two moments, if all segments are
     /// full.
     pub fn capacity(&self, from: Time, to: Time) -> f64 {
-        let Link { rate, rate_steps, .. } = &self.forward;
-        let mut steps = vec![(0, *rate)];
-        steps.extend(rate_steps);
-        let ends = steps.iter().skip(1).map(|(at, _)| *at).chain([Time::MAX]);
-        let bits = |((start, rate), end): (&(Time, f64), Time)| {
-            let time = end.min(to).saturating_sub(from.max(*start));
-            rate * time as f64 / 1e9
-        };
-        steps.iter().zip(ends).map(bits).sum::<f64>() / 8.0 * payload_share()
+        self.forward.capacity(from, to)
     }
 
     /// Lets it happen. The same seed gives the same outcome.

@@ -18,6 +18,26 @@ pub enum Loss {
         /// How long it is bad, on average.
         mean: Time,
     },
+    /// A Gilbert-Elliott model, also in time: good and bad spells, each with a probability of its own to lose
+    /// a packet.
+    GilbertElliott {
+        /// The probability in a good spell.
+        good: f64,
+        /// The probability in a bad spell.
+        bad: f64,
+        /// The share of time that the link is bad.
+        share: f64,
+        /// How long it is bad, on average.
+        mean: Time,
+    },
+}
+
+impl Loss {
+    /// A [`Loss::GilbertElliott`] that loses this share of all packets, if they come evenly: from `good` to
+    /// `bad`.
+    pub fn gilbert_elliott(loss: f64, good: f64, bad: f64, mean: Time) -> Self {
+        Self::GilbertElliott { good, bad, share: (loss - good) / (bad - good), mean }
+    }
 }
 
 /// A link's [`Loss`] as it goes on.
@@ -40,16 +60,22 @@ impl Losing {
         match self.loss {
             Loss::None => false,
             Loss::Random(probability) => self.random.chance(probability),
-            Loss::Bursts { share, mean } => {
-                while self.change <= now {
-                    self.bad = !self.bad;
-                    let good = mean as f64 * (1.0 - share) / share.max(1e-9);
-                    let mean = if self.bad { mean } else { good as Time };
-                    self.change += self.random.exponential(mean).max(1);
-                }
-                self.bad
+            Loss::Bursts { share, mean } => self.is_bad(now, share, mean),
+            Loss::GilbertElliott { good, bad, share, mean } => {
+                let probability = if self.is_bad(now, share, mean) { bad } else { good };
+                self.random.chance(probability)
             }
         }
+    }
+
+    fn is_bad(&mut self, now: Time, share: f64, mean: Time) -> bool {
+        while self.change <= now {
+            self.bad = !self.bad;
+            let good = mean as f64 * (1.0 - share) / share.max(1e-9);
+            let mean = if self.bad { mean } else { good as Time };
+            self.change += self.random.exponential(mean).max(1);
+        }
+        self.bad
     }
 }
 
@@ -66,5 +92,25 @@ mod tests {
         let runs = lost.windows(2).filter(|pair| pair[1] && !pair[0]).count();
         assert!((27_000..33_000).contains(&count), "{count}");
         assert!((9.0..11.5).contains(&(count as f64 / runs as f64)), "{count} in {runs}");
+    }
+    #[test]
+    fn gilbert_and_elliott_lose_their_mean_mostly_in_bad_spells() {
+        let loss = Loss::gilbert_elliott(0.01, 0.001, 0.5, us(2000));
+        let mut losing = Losing::new(loss, Random::new(4));
+        let mut lost = Vec::new();
+        let mut bad = 0;
+        for packet in 0..4_000_000 {
+            lost.push(losing.strikes(packet * us(12)));
+            bad += u64::from(losing.bad);
+        }
+        let share = |count: usize, of: u64| count as f64 / of as f64;
+        let count = lost.iter().filter(|lost| **lost).count();
+        assert!((0.009..0.011).contains(&share(count, 4_000_000)), "{count}");
+        // (0.01 - 0.001) / (0.5 - 0.001) of the time.
+        assert!((0.016..0.020).contains(&share(bad as usize, 4_000_000)), "{bad}");
+        // After a lost packet the next is lost nearly half of the time, which chance alone does for one in a
+        // hundred.
+        let pairs = lost.windows(2).filter(|pair| pair[0] && pair[1]).count();
+        assert!((0.42..0.50).contains(&share(pairs, count as u64)), "{pairs} of {count}");
     }
 }

@@ -2,11 +2,16 @@
 
 mod bottleneck;
 mod loss;
+mod rough;
+mod standing;
+mod trace;
 
 pub use bottleneck::{Queue, QueueStatistics};
 pub use loss::Loss;
+pub use rough::Rough;
+pub use trace::Trace;
 
-use crate::{Random, Time};
+use crate::{Random, Time, payload_share};
 
 use bottleneck::Bottleneck;
 use loss::Losing;
@@ -63,6 +68,18 @@ impl Link {
             corrupt: 0.0,
             jitter: None,
         }
+    }
+
+    /// Payload bytes that it can carry between two moments, if all segments are full.
+    pub fn capacity(&self, from: Time, to: Time) -> f64 {
+        let mut steps = vec![(0, self.rate)];
+        steps.extend(&self.rate_steps);
+        let ends = steps.iter().skip(1).map(|(at, _)| *at).chain([Time::MAX]);
+        let bits = |((start, rate), end): (&(Time, f64), Time)| {
+            let time = end.min(to).saturating_sub(from.max(*start));
+            rate * time as f64 / 1e9
+        };
+        steps.iter().zip(ends).map(bits).sum::<f64>() / 8.0 * payload_share()
     }
 }
 
@@ -137,7 +154,7 @@ impl Carrier {
 
     /// What its queue has seen.
     pub(crate) fn queue(&self) -> QueueStatistics {
-        self.bottleneck.statistics
+        self.bottleneck.statistics()
     }
 
     /// Packets that were lost by chance.

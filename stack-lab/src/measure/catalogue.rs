@@ -2,7 +2,7 @@
 
 use peersock_stack::CongestionControl;
 
-use super::{Case, Quantity, Target};
+use super::{Case, Quantity, Target, rough};
 use crate::link::{Jitter, Link, Loss, Queue};
 use crate::{Batching, Plan, Scenario, Time, ms, secs, us};
 
@@ -23,6 +23,7 @@ pub fn catalogue(congestion: CongestionControl) -> Vec<Case> {
     cases.extend(fairness());
     cases.extend(queues());
     cases.extend(completion());
+    cases.extend(rough::cases());
     for case in &mut cases {
         for plan in &mut case.scenario.plans {
             if plan.congestion == CongestionControl::default() {
@@ -247,7 +248,7 @@ fn fairness() -> Vec<Case> {
 }
 
 /// With the first sixth left out of figures of fairness.
-fn past_start_up(mut scenario: Scenario) -> Scenario {
+pub(super) fn past_start_up(mut scenario: Scenario) -> Scenario {
     scenario.mark = (scenario.lasting as f64 * START_UP) as Time;
     // Another meeting of the flows with each seed.
     scenario.start_spread = ms(100);
@@ -255,7 +256,7 @@ fn past_start_up(mut scenario: Scenario) -> Scenario {
 }
 
 /// With a pair of hosts for each connection.
-fn each_its_pair(mut scenario: Scenario) -> Scenario {
+pub(super) fn each_its_pair(mut scenario: Scenario) -> Scenario {
     let rtt = scenario.rtts[0];
     scenario.rtts = vec![rtt; scenario.plans.len()];
     for (pair, plan) in scenario.plans.iter_mut().enumerate() {

@@ -12,6 +12,14 @@ pub enum Quantity {
     Jain,
     /// One connection's payload after the mark over an equal part of what the path can carry.
     FairShare(usize),
+    /// The smallest of all connections' [`Quantity::FairShare`].
+    SmallestShare,
+    /// The largest of them.
+    LargestShare,
+    /// How long the queue was half of the time, or longer: [`QueueStatistics::median_wait`], milliseconds.
+    ///
+    /// [`QueueStatistics::median_wait`]: crate::link::QueueStatistics::median_wait
+    Wait,
     /// The mean time in the queue over the round-trip time.
     QueueDelay,
     /// Packets that the queue dropped over all that came to it.
@@ -29,10 +37,10 @@ impl Quantity {
         match self {
             Self::Share => "of capacity",
             Self::Jain => "index",
-            Self::FairShare(_) => "of fair share",
+            Self::FairShare(_) | Self::SmallestShare | Self::LargestShare => "of fair share",
             Self::QueueDelay => "BDP",
             Self::SelfMadeLoss => "of packets",
-            Self::Completion => "ms",
+            Self::Completion | Self::Wait => "ms",
             Self::LongestStall => "s",
         }
     }
@@ -41,6 +49,10 @@ impl Quantity {
     pub fn of(self, scenario: &Scenario, outcome: &Outcome) -> f64 {
         let connections = &outcome.connections;
         let after_mark = |index: usize| connections[index].up.bytes_after_mark as f64;
+        let fair_share = |index: usize| {
+            let capacity = scenario.capacity(scenario.mark, outcome.ended);
+            after_mark(index) * connections.len() as f64 / capacity
+        };
         match self {
             Self::Share => {
                 let started = connections.iter().map(|connection| connection.started).min().unwrap_or(0);
@@ -52,10 +64,10 @@ impl Quantity {
                 let (sum, squares) = (all().sum::<f64>(), all().map(|bytes| bytes * bytes).sum::<f64>());
                 if squares == 0.0 { 0.0 } else { sum * sum / (squares * connections.len() as f64) }
             }
-            Self::FairShare(index) => {
-                let capacity = scenario.capacity(scenario.mark, outcome.ended);
-                after_mark(index) * connections.len() as f64 / capacity
-            }
+            Self::FairShare(index) => fair_share(index),
+            Self::SmallestShare => (0..connections.len()).map(fair_share).fold(f64::INFINITY, f64::min),
+            Self::LargestShare => (0..connections.len()).map(fair_share).fold(0.0, f64::max),
+            Self::Wait => milliseconds(outcome.queue.median_wait),
             Self::QueueDelay => {
                 let queue = &outcome.queue;
                 queue.waited / queue.passed.max(1) as f64 / scenario.rtts[0] as f64
@@ -93,6 +105,17 @@ pub enum Target {
     AllAtMost(f64),
     /// The smallest is over half of the median.
     WorstOverHalfMedian,
+    /// The median should be at least this, which is not reached yet: nothing fails if it is not.
+    AimMedian(f64),
+    /// The median should be under this, likewise.
+    AimMedianUnder(f64),
+}
+
+impl Target {
+    /// Whether a miss of it is a failure.
+    pub fn is_required(self) -> bool {
+        !matches!(self, Self::AimMedian(_) | Self::AimMedianUnder(_))
+    }
 }
 
 /// One quantity over all runs of one scenario.
@@ -135,17 +158,22 @@ impl Figure {
     /// Whether it is as expected.
     pub fn meets(&self, target: Target) -> bool {
         match target {
-            Target::Median(least) => self.median() >= least,
-            Target::MedianUnder(bound) => self.median() < bound,
+            Target::Median(least) | Target::AimMedian(least) => self.median() >= least,
+            Target::MedianUnder(bound) | Target::AimMedianUnder(bound) => self.median() < bound,
             Target::Worst(least) => self.min() >= least,
             Target::AllAtMost(most) => self.max() <= most,
             Target::WorstOverHalfMedian => self.min() > self.median() / 2.0,
         }
     }
 
-    /// Whether it is all that is expected.
+    /// Whether anything is required of it.
+    pub fn is_judged(&self) -> bool {
+        self.targets.iter().any(|target| target.is_required())
+    }
+
+    /// Whether it is all that is required.
     pub fn is_ok(&self) -> bool {
-        self.targets.iter().all(|target| self.meets(*target))
+        self.targets.iter().all(|target| !target.is_required() || self.meets(*target))
     }
 }
 
@@ -164,6 +192,17 @@ mod tests {
             [Target::Median(2.6), Target::MedianUnder(2.5), Target::Worst(1.1), Target::AllAtMost(3.9)];
         assert!(!missed.iter().any(|target| figure.meets(*target)));
         assert!(!figure.meets(Target::WorstOverHalfMedian));
+    }
+
+    #[test]
+    fn a_missed_aim_is_no_failure() {
+        let figure = |targets: &[Target]| Figure::new("f", "", vec![2.0], targets);
+        let aims = [Target::AimMedian(3.0), Target::AimMedianUnder(1.0)];
+        let aimed = figure(&aims);
+        assert!(!aims.iter().any(|aim| aimed.meets(*aim)));
+        assert!(aimed.is_ok() && !aimed.is_judged());
+        let judged = figure(&[Target::AimMedian(3.0), Target::Median(2.5)]);
+        assert!(!judged.is_ok() && judged.is_judged());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod catalogue;
 mod figure;
 mod glob;
+mod rough;
 mod runner;
 mod table;
 
@@ -23,6 +24,8 @@ pub struct Case {
     pub scenario: Scenario,
     /// How many seeds are run for each that is asked for.
     pub runs_per_seed: u64,
+    /// More seeds than these are not run: a second of a fast link takes long.
+    pub most_seeds: u64,
     /// What is measured.
     pub measures: Vec<Measure>,
 }
@@ -40,7 +43,12 @@ pub struct Measure {
 
 impl Case {
     fn new(name: impl Into<String>, scenario: Scenario) -> Self {
-        Self { name: name.into(), scenario, runs_per_seed: 1, measures: Vec::new() }
+        Self { name: name.into(), scenario, runs_per_seed: 1, most_seeds: u64::MAX, measures: Vec::new() }
+    }
+
+    /// How many runs there are with so many seeds.
+    fn runs(&self, seeds: u64) -> u64 {
+        seeds.min(self.most_seeds) * self.runs_per_seed
     }
 
     /// Measures one more figure, under the quantity's name and the case's.

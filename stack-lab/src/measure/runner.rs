@@ -34,7 +34,7 @@ pub fn run(
         }
     }
     let runs: Vec<(usize, u64)> = (0..cases.len())
-        .flat_map(|case| (1..=settings.seeds * cases[case].runs_per_seed).map(move |seed| (case, seed)))
+        .flat_map(|case| (1..=cases[case].runs(settings.seeds)).map(move |seed| (case, seed)))
         .collect();
     let next = AtomicUsize::new(0);
     let results = Mutex::new(Results::new(&cases, settings));
@@ -79,7 +79,7 @@ impl Results {
     fn new(cases: &[Case], settings: Settings) -> Self {
         Self {
             values: vec![Vec::new(); cases.len()],
-            expected: cases.iter().map(|case| (settings.seeds * case.runs_per_seed) as usize).collect(),
+            expected: cases.iter().map(|case| case.runs(settings.seeds) as usize).collect(),
             figures: vec![Vec::new(); cases.len()],
             failure: None,
         }

@@ -48,8 +48,11 @@ fn verdict(figure: &Figure, target: Target) -> String {
         Target::Worst(least) => format!("min >= {least}"),
         Target::AllAtMost(most) => format!("max <= {most}"),
         Target::WorstOverHalfMedian => "min > median/2".to_owned(),
+        Target::AimMedian(least) => format!("aim median >= {least}"),
+        Target::AimMedianUnder(bound) => format!("aim median < {bound}"),
     };
-    format!("{text} {}", if figure.meets(target) { "ok" } else { "MISS" })
+    let missed = if target.is_required() { "MISS" } else { "not yet" };
+    format!("{text} {}", if figure.meets(target) { "ok" } else { missed })
 }
 
 fn row(out: &mut String, [name, unit, min, median, max, note]: [String; 6]) {

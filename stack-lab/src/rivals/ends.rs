@@ -44,11 +44,15 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
+    /// The bandwidth-delay product, bytes of the wire.
+    pub(crate) fn bdp(&self) -> u64 {
+        (self.rate / 8.0 * self.rtt as f64 / 1e9) as u64
+    }
+
     /// The link as a path wants it, which loses data with this probability, percent.
     pub(crate) fn options(&self, percent: f64, seed: u64, congestion: CongestionControl) -> Options {
-        let bdp = self.rate / 8.0 * self.rtt as f64 / 1e9;
         let outward =
-            Link { queue: Queue::DropTail(bdp as u64), loss: random_loss(percent), ..Link::new(self.rate) };
+            Link { queue: Queue::DropTail(self.bdp()), loss: random_loss(percent), ..Link::new(self.rate) };
         Options {
             outward,
             inward: Link::new(self.rate),

@@ -1,4 +1,4 @@
-//! How much of a link each sender uses, alone, with random loss, and with reordering.
+//! How much of a link each sender uses, alone, with random loss, with reordering, and over rough paths.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -6,8 +6,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use peersock_stack_lab::kernel::Options;
+use peersock_stack_lab::link::Rough;
 use peersock_stack_lab::measure::Target;
-use peersock_stack_lab::{Time, ms, payload_share};
+use peersock_stack_lab::{Time, ms, secs};
 
 use super::Round;
 use super::ends::{Path, Sender, Span, Wire, flow_without_end};
@@ -27,6 +28,9 @@ const REORDERING: [(Wire, f64, Time); 2] = [
     (Wire { name: "50mbit_6ms", rate: 50e6, rtt: ms(6) }, 25.0, ms(10)),
 ];
 
+/// The path on which [`Rough`] faults are tried: as long as in virtual time, and slower.
+const ROUGH: Wire = Wire { name: "50mbit_100ms", rate: 50e6, rtt: ms(100) };
+
 struct Goodput {
     wire: Wire,
     fault: Fault,
@@ -39,6 +43,8 @@ enum Fault {
     Loss(f64),
     /// Percent late, and by how much at most.
     Reorder(f64, Time),
+    /// The same as in virtual time.
+    Rough(Rough),
 }
 
 impl Goodput {
@@ -52,6 +58,11 @@ impl Goodput {
                 options.outward.reorder_by = by;
                 options
             }
+            Fault::Rough(rough) => {
+                let mut options = options(0.0);
+                rough.lay_on(&mut options.outward, &mut options.inward, self.wire.bdp());
+                options
+            }
         }
     }
 }
@@ -61,6 +72,7 @@ pub(crate) fn trials() -> Trials {
         let place = match fault {
             Fault::Loss(percent) => format!("{}_loss{percent}", wire.name),
             Fault::Reorder(percent, _) => format!("{}_reorder{percent}", wire.name),
+            Fault::Rough(rough) => format!("{}_{}", wire.name, rough.name()),
         };
         let mut trial = Trial::new(format!("goodput {place}"), Goodput { wire, fault });
         for sender in Sender::ALL {
@@ -68,7 +80,9 @@ pub(crate) fn trials() -> Trials {
             trial = trial.with(&name, "of capacity", Summary::Each((sender, 0)), &[]);
         }
         for rival in Sender::RIVALS {
-            let target: &[Target] = if rival == Sender::Bbr { &[Target::Median(1.0)] } else { &[] };
+            // Rough paths are judged in virtual time.
+            let judged = rival == Sender::Bbr && !matches!(fault, Fault::Rough(_));
+            let target: &[Target] = if judged { &[Target::Median(1.0)] } else { &[] };
             let name = format!("goodput_ratio/{place}.to_{}", rival.name());
             trial = trial.with(&name, "of theirs", Summary::Medians((rival, 0)), target);
         }
@@ -78,21 +92,23 @@ pub(crate) fn trials() -> Trials {
     let losses = losses.map(|(wire, percent)| trial(wire, Fault::Loss(percent)));
     let reordering =
         REORDERING.into_iter().map(|(wire, percent, by)| trial(wire, Fault::Reorder(percent, by)));
-    losses.chain(reordering).collect()
+    let rough = Rough::ALL.into_iter().map(|rough| trial(ROUGH, Fault::Rough(rough)));
+    losses.chain(reordering).chain(rough).collect()
 }
 
 impl Subject for Goodput {
     /// The share of what the link can carry in the time from connect on. All send at the same time, each on a
     /// link of its own.
     fn measure(&self, round: Round, wanted: &BTreeSet<Series>) -> io::Result<Samples> {
-        let secs = round.secs.unwrap_or(SECS);
+        let lasting = round.secs.unwrap_or(SECS);
         let share = |&(sender, _): &Series| {
             let path = Path::new(sender, &self.options(round))?;
             let listener = path.listen()?;
             let start = Instant::now();
-            let span = Span { start, count_from: start, end: start + Duration::from_secs_f64(secs) };
+            let span = Span { start, count_from: start, end: start + Duration::from_secs_f64(lasting) };
             let bytes = flow_without_end(&listener, span, |remote| path.connect(remote))?;
-            io::Result::Ok((bytes as f64 / (self.wire.rate / 8.0 * payload_share() * secs), path.late()))
+            let link = self.options(round).outward;
+            io::Result::Ok((bytes as f64 / link.capacity(0, secs(lasting)), path.late()))
         };
         let mut samples = Samples::default();
         thread::scope(|scope| {

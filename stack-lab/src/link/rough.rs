@@ -1,0 +1,105 @@
+//! What makes a long path rough: the same for virtual time and beside the kernel.
+
+use super::{Jitter, Link, Loss, Queue, Trace};
+use crate::{Time, ms, us};
+
+/// A path's fault. See [`Rough::lay_on`].
+///
+/// ```
+/// use peersock_stack_lab::link::{Link, Rough};
+///
+/// let mut forward = Link::new(1e9);
+/// let mut backward = Link::new(1e9);
+/// Rough::ThinAcks.lay_on(&mut forward, &mut backward, 12_500_000);
+/// assert_eq!(backward.rate, 20e6);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rough {
+    /// Bursts of loss (Gilbert-Elliott): one percent of all packets; in a bad spell, of 2 ms on average, half
+    /// of them, and otherwise one in a thousand.
+    Bursts,
+    /// A policer without a queue, whose bucket holds a quarter of the bandwidth-delay product.
+    Policed,
+    /// Every packet is late by up to 5 ms, each by itself, so that they overtake each other.
+    Jitter,
+    /// The way back has a fiftieth of the rate, and a queue of one bandwidth-delay product of that.
+    ThinAcks,
+    /// The rate changes by a factor of four every second.
+    Swings,
+    /// The same with fading, and packets come in clumps, of up to 4 ms.
+    Wifi,
+    /// The rate goes up and down by a factor of four every second, to a sixteenth, with fading, and packets
+    /// come in clumps of up to 8 ms, as long as LTE takes to send one again.
+    Lte,
+}
+
+impl Rough {
+    /// All of them.
+    pub const ALL: [Self; 7] =
+        [Self::Bursts, Self::Policed, Self::Jitter, Self::ThinAcks, Self::Swings, Self::Wifi, Self::Lte];
+    /// How long its traces are. Then the last rate stays.
+    const TRACE: Time = ms(600_000);
+
+    /// As in the names of figures.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bursts => "bursts1",
+            Self::Policed => "policed25ms",
+            Self::Jitter => "jitter5ms_reorders",
+            Self::ThinAcks => "acks50th",
+            Self::Swings => "swings4",
+            Self::Wifi => "wifi4",
+            Self::Lte => "lte4",
+        }
+    }
+
+    /// Changes a path whose bandwidth-delay product is `bdp` bytes.
+    pub fn lay_on(self, forward: &mut Link, backward: &mut Link, bdp: u64) {
+        let top = forward.rate;
+        let trace = |trace: Trace| trace.steps(1, Self::TRACE);
+        let clumps = |most| Some(Jitter { most, step: most });
+        match self {
+            Self::Bursts => forward.loss = Loss::gilbert_elliott(0.01, 0.001, 0.5, us(2000)),
+            Self::Policed => forward.queue = Queue::Policer(bdp / 4),
+            Self::Jitter => (forward.reorder, forward.reorder_by) = (1.0, ms(5)),
+            Self::ThinAcks => {
+                backward.rate = top / 50.0;
+                backward.queue = Queue::DropTail(bdp / 50);
+            }
+            Self::Swings => forward.rate_steps = trace(Trace::swings(top)),
+            Self::Wifi => {
+                forward.rate_steps = trace(Trace::wifi(top));
+                forward.jitter = clumps(ms(4));
+            }
+            Self::Lte => {
+                forward.rate_steps = trace(Trace::lte(top));
+                forward.jitter = clumps(ms(8));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Random;
+    use crate::link::Carrier;
+
+    #[test]
+    fn jitter_reorders_within_its_bound() {
+        let (mut forward, mut backward) = (Link::new(1e9), Link::new(1e9));
+        Rough::Jitter.lay_on(&mut forward, &mut backward, 12_500_000);
+        let mut carrier = Carrier::new(&forward, 1, &mut Random::new(5));
+        let sent: Vec<Time> = (0..10_000).map(|packet| us(12) * packet).collect();
+        let arrived: Vec<Time> =
+            sent.iter().filter_map(|at| carrier.carry(*at, 0, ms(50), 1500).arrival).collect();
+        assert_eq!(arrived.len(), sent.len());
+        let late = |(sent, arrived): (&Time, &Time)| arrived - sent - us(12) - ms(50);
+        let late: Vec<Time> = sent.iter().zip(&arrived).map(late).collect();
+        assert!(late.iter().all(|late| *late < ms(5)), "within 5 ms");
+        let mean = late.iter().sum::<Time>() / late.len() as Time;
+        assert!((us(2400)..us(2600)).contains(&mean), "{mean}");
+        let overtaken = arrived.windows(2).filter(|pair| pair[1] < pair[0]).count();
+        assert!((4500..5500).contains(&overtaken), "{overtaken}");
+    }
+}

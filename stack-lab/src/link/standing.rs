@@ -1,0 +1,75 @@
+//! How long a queue stands, over time.
+
+use crate::{Time, ms, us};
+
+/// How often it is looked at.
+const EVERY: Time = ms(1);
+/// Waits that differ by less are the same.
+const STEP: Time = us(100);
+
+/// How often the queue was how long.
+#[derive(Debug, Default)]
+pub(super) struct Standing {
+    /// When to look again, `None` before the first packet.
+    next: Option<Time>,
+    /// By wait, in [`STEP`]s.
+    counts: Vec<u64>,
+}
+
+impl Standing {
+    /// Nothing has come before `now`; what was there will have left at `busy_until`.
+    pub(super) fn look(&mut self, now: Time, busy_until: f64) {
+        let mut next = self.next.unwrap_or(now);
+        while next <= now {
+            let wait = (busy_until - next as f64).max(0.0) as Time;
+            // As long as it is empty it stays so.
+            let times = if wait == 0 { (now - next) / EVERY + 1 } else { 1 };
+            let step = (wait / STEP) as usize;
+            if self.counts.len() <= step {
+                self.counts.resize(step + 1, 0);
+            }
+            self.counts[step] += times;
+            next += times * EVERY;
+        }
+        self.next = Some(next);
+    }
+
+    /// How long a packet would have had to wait at half of the times, or longer.
+    pub(super) fn median(&self) -> Time {
+        let half = self.counts.iter().sum::<u64>() / 2;
+        let mut seen = 0;
+        let reached = |count: &u64| {
+            seen += count;
+            seen > half
+        };
+        self.counts.iter().position(reached).unwrap_or(0) as Time * STEP
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_over_time_and_not_over_packets() {
+        let mut standing = Standing::default();
+        // Three packets come at once, and none for the next ten milliseconds.
+        for leave in [0, 4, 8] {
+            standing.look(0, ms(leave) as f64);
+        }
+        standing.look(ms(10), ms(9) as f64);
+        // 0, then 8, 7, … 1, 0, 0: the sixth of eleven.
+        assert_eq!(standing.counts.iter().sum::<u64>(), 11);
+        assert_eq!(standing.median(), ms(3));
+    }
+
+    #[test]
+    fn an_empty_queue_counts_too() {
+        let mut standing = Standing::default();
+        standing.look(0, 0.0);
+        standing.look(ms(3), ms(5) as f64);
+        standing.look(ms(100), ms(5) as f64);
+        assert_eq!(standing.median(), 0);
+        assert_eq!(Standing::default().median(), 0);
+    }
+}
