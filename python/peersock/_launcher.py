@@ -123,7 +123,7 @@ def _start_again() -> None:
     os.environ[_AGAIN] = str(os.getpid())
     try:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
-    except (OSError, ValueError):
+    except (OSError, TypeError, ValueError):
         # A program that has Python inside names none, or another one.
         del os.environ[_AGAIN]
 

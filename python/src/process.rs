@@ -49,7 +49,7 @@ pub(crate) fn admit(py: Python<'_>, environment: &str, words: &str) -> PyResult<
 /// nothing.
 #[pyfunction]
 pub(crate) fn filter_calls(py: Python<'_>, only: bool) -> PyResult<()> {
-    filter::apply(only, filter::NodeAt::Here).map_err(|error| described(py, libc::ENOSYS, error))
+    filter::apply(only).map_err(|error| described(py, libc::ENOSYS, error))
 }
 
 /// Makes this process the parent of what its descendants leave behind.

@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use peersock_stack::Batch;
 
@@ -64,10 +64,8 @@ impl Engine<'_> {
             let attached_deadline = attached.and_then(|attached| attached.deadline());
             let deadline = [deadline, attached_deadline, look].into_iter().flatten().min();
             self.set_reading(claim == Claim::Mine);
-            if has_run && claim == Claim::Mine {
-                self.sleeper.look_for(driver.busy_poll);
-            }
-            let events = sleep(driver, &mut self.sleeper, deadline);
+            let busy = if has_run && claim == Claim::Mine { driver.busy_poll } else { Duration::ZERO };
+            let events = sleep(driver, &mut self.sleeper, deadline, busy);
             has_run = events.iter().any(|event| event.data.u64() != Poller::TIMER);
 
             let now = driver.now();
@@ -109,15 +107,26 @@ impl Engine<'_> {
     }
 }
 
-/// Sleeps until there are events, `deadline`, or an earlier time that somebody asks for.
-fn sleep<'a>(driver: &Driver, sleeper: &'a mut Sleeper<'_>, deadline: Option<Instant>) -> &'a [Event] {
+/// Sleeps until there are events, `deadline`, or an earlier time that somebody asks for. First it looks for
+/// events for the time `busy`.
+fn sleep<'a>(
+    driver: &Driver,
+    sleeper: &'a mut Sleeper<'_>,
+    deadline: Option<Instant>,
+    busy: Duration,
+) -> &'a [Event] {
     let alarm = &driver.alarm;
     let until = deadline.map_or(u64::MAX, |deadline| alarm.since_base(deadline));
     // First say until when, then look at what was asked: who asks does it the other way round.
     alarm.asleep_until.store(until, Ordering::SeqCst);
     let asked = alarm.asked.load(Ordering::SeqCst);
     let asked = (asked != u64::MAX).then(|| alarm.at(asked));
-    let events = sleeper.sleep([deadline, asked].into_iter().flatten().min());
+    let deadline = [deadline, asked].into_iter().flatten().min();
+    if !busy.is_zero() {
+        let left = deadline.map_or(busy, |deadline| deadline.saturating_duration_since(Instant::now()));
+        sleeper.look_for(busy.min(left));
+    }
+    let events = sleeper.sleep(deadline);
     alarm.asleep_until.store(0, Ordering::SeqCst);
     events
 }

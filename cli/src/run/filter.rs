@@ -6,8 +6,6 @@
 
 use std::io;
 
-use peersock_bsd::filter::NodeAt;
-
 use crate::failure::{Failure, Outcome};
 
 /// Filters the calling thread's system calls and those of all that it starts from now on. They cannot gain
@@ -17,7 +15,7 @@ use crate::failure::{Failure, Outcome};
 /// When `only` the overlay is to be reached and the kernel does not filter. Otherwise it is done as far as it
 /// goes.
 pub(super) fn apply(only: bool) -> Outcome {
-    let applied = peersock_bsd::filter::apply(only, NodeAt::Launcher);
+    let applied = peersock_bsd::filter::apply(only);
     match applied {
         Err(error) if only => Err(Failure::new(
             format_args!("--only cannot keep the program to the overlay: {error}"),

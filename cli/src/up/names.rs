@@ -40,6 +40,9 @@ impl Server {
                 io::ErrorKind::PermissionDenied => {
                     "give another one with --dns-port, or CAP_NET_BIND_SERVICE"
                 }
+                io::ErrorKind::AddrNotAvailable => {
+                    "look at the address with `ip addr`: one that another machine has, too, is `dadfailed`"
+                }
                 _ => "give another one with --dns-port: `ss -lnup` shows who has this one",
             };
             Failure::new(format_args!("cannot answer questions for names at {at}: {error}"), hint)

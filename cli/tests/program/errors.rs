@@ -313,7 +313,7 @@ fn a_demonstration_without_loopback_says_so_once() {
 
 /// The text has the program's name and advice, and nothing that is meant for developers.
 #[track_caller]
-fn is_well_said(finished: &Finished, command: &str) {
+pub(crate) fn is_well_said(finished: &Finished, command: &str) {
     let said = &finished.stderr;
     let of_the_parser = said.starts_with("error: ");
     assert!(of_the_parser || said.starts_with("peersock: "), "{command}: {said}");

@@ -13,6 +13,7 @@ mod delivery;
 mod dht;
 mod drain;
 mod errors;
+mod errors_of_services;
 mod files;
 mod flow;
 mod forward;

@@ -34,7 +34,9 @@ impl Count {
 fn connected(net: &mut Net) -> (Arc<Flow>, Arc<Flow>) {
     let server = net.nodes[0].datapath.stack();
     let local = SocketAddr::new(net.address(0), PORT);
-    let listener = server.tcp_listen(net.now, None, local, 1, TcpOptions::default()).expect("a free port");
+    // Less than what makes room again in the queue for sending.
+    let options = TcpOptions { receive_buffer: Some(32 << 10), ..TcpOptions::default() };
+    let listener = server.tcp_listen(net.now, None, local, 1, options).expect("a free port");
     let client = &net.nodes[1].datapath;
     let flow = client
         .stack()

@@ -36,35 +36,27 @@ pub const LOCAL_FAMILIES: [c_int; 3] = [libc::AF_UNIX, libc::AF_NETLINK, libc::A
 const TAKING: [c_long; 4] =
     [libc::SYS_pidfd_getfd, libc::SYS_ptrace, libc::SYS_process_vm_readv, libc::SYS_process_vm_writev];
 
-/// Where the node of a filtered program is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NodeAt {
-    /// In the launcher, which is another process.
-    Launcher,
-    /// In the process itself: it takes copies of its children's descriptors, and may.
-    Here,
-}
-
 /// Filters the calling thread's system calls and those of all that it starts from now on. They cannot gain
 /// privileges any more (PR_SET_NO_NEW_PRIVS): that is the kernel's condition. With `only` they get no sockets
-/// of the Internet's families.
+/// of the Internet's families, and take no descriptors of other processes: the launcher, where the node is, has
+/// such sockets.
 ///
 /// # Errors
 /// When the kernel does not filter, or the system calls of this architecture are not known here: what was
 /// wrong, as text.
-pub fn apply(only: bool, node: NodeAt) -> Result<(), String> {
+pub fn apply(only: bool) -> Result<(), String> {
     match ARCHITECTURE {
         Some(architecture) => {
-            seccompiler::apply_filter(&program(architecture, only, node)).map_err(|error| error.to_string())
+            seccompiler::apply_filter(&program(architecture, only)).map_err(|error| error.to_string())
         }
         None => Err("its system calls are not known on this architecture".to_owned()),
     }
 }
 
 /// The filter for the Berkeley packet filter's machine.
-fn program(architecture: u32, only: bool, node: NodeAt) -> BpfProgram {
+fn program(architecture: u32, only: bool) -> BpfProgram {
     let mut program = begin(architecture, only);
-    if only && node == NodeAt::Launcher {
+    if only {
         program.extend(refuse_taking());
     }
     if only {
@@ -208,17 +200,15 @@ mod tests {
     #[test]
     fn io_uring_fails_always_and_sockets_of_the_internet_where_only_the_overlay_is_allowed() {
         const HERE: u32 = 0xc000_003e;
-        for (only, node) in
-            [false, true].into_iter().flat_map(|only| [(only, NodeAt::Launcher), (only, NodeAt::Here)])
-        {
-            let program = program(HERE, only, node);
+        for only in [false, true] {
+            let program = program(HERE, only);
             let of = |number, argument| of_call(HERE, number, argument, &program);
             assert_eq!(of(libc::SYS_io_uring_setup, 8), fail(libc::ENOSYS));
             assert_eq!(of(i64::from(X32) + 41, 1), fail(libc::ENOSYS));
             assert_eq!(of(libc::SYS_read, libc::AF_INET), SECCOMP_RET_ALLOW);
             assert_eq!(of(libc::SYS_socket, libc::AF_UNIX), SECCOMP_RET_ALLOW);
             assert_eq!(of(libc::SYS_socket, libc::AF_NETLINK), SECCOMP_RET_ALLOW);
-            let takes = if only && node == NodeAt::Launcher { fail(libc::EPERM) } else { SECCOMP_RET_ALLOW };
+            let takes = if only { fail(libc::EPERM) } else { SECCOMP_RET_ALLOW };
             for number in TAKING {
                 assert_eq!(of(number, 0), takes);
             }

@@ -154,7 +154,10 @@ fn bind_udp(at: SocketAddr) -> io::Result<UdpSocket> {
     let until = Instant::now() + NEW_ADDRESS;
     loop {
         match UdpSocket::bind(at) {
-            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable && Instant::now() < until => {
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable && at.is_ipv6() => {
+                if Instant::now() >= until {
+                    return Err(error);
+                }
                 thread::sleep(PAUSE);
             }
             bound => return bound,

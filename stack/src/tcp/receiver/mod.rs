@@ -177,7 +177,9 @@ impl Receiver {
         let in_order = self.nxt() > next && !gap && !self.has_gap();
         let quick = self.quick > 0;
         self.quick = self.quick.saturating_sub(1);
-        if fin || !in_order || self.unanswered >= 2 * mss || refused || (quick && !self.prompt) {
+        // The sender of more than one segment may send the last one again before an answer comes.
+        let held = self.prompt && self.unanswered <= mss;
+        if fin || !in_order || self.unanswered >= 2 * mss || refused || (quick && !held) {
             self.answer = Answer::Now;
         } else if quick {
             self.hold(now);
@@ -298,6 +300,11 @@ impl Receiver {
     /// Whether the application is prompt.
     pub(crate) fn set_prompt(&mut self, on: bool) {
         self.prompt = on;
+    }
+
+    /// Whether the peer does not know yet that the handshake is done.
+    pub(crate) fn holds_handshake(&self) -> bool {
+        self.held && !self.has_received()
     }
 
     /// The application waits for data: what is held for it leaves.
