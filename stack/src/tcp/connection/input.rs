@@ -66,7 +66,7 @@ impl Connection {
         if ours {
             self.establish(now);
             self.take_window(now, 0, 1, u64::from(segment.window));
-            self.receiver.acknowledge_handshake(now);
+            self.receiver.acknowledge_now();
         } else {
             // Both ends open at once.
             self.state = State::SynReceived;

@@ -49,10 +49,6 @@ impl Connection {
         }
         self.take_limits(limits);
         self.run_timers(now);
-        if self.reset_due && self.receiver.holds_handshake() {
-            // Without it the peer's application would never hear of the connection.
-            return self.emit_ack(now, out);
-        }
         if self.reset_due {
             self.reset_due = false;
             let reset = Outgoing {

@@ -289,22 +289,9 @@ impl Receiver {
         self.held = true;
     }
 
-    /// The handshake's acknowledgement is due.
-    pub(crate) fn acknowledge_handshake(&mut self, now: Time) {
-        match self.prompt {
-            true => self.hold(now),
-            false => self.acknowledge_now(),
-        }
-    }
-
     /// Whether the application is prompt.
     pub(crate) fn set_prompt(&mut self, on: bool) {
         self.prompt = on;
-    }
-
-    /// Whether the peer does not know yet that the handshake is done.
-    pub(crate) fn holds_handshake(&self) -> bool {
-        self.held && !self.has_received()
     }
 
     /// The application waits for data: what is held for it leaves.
