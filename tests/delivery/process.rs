@@ -3,7 +3,7 @@
 
 use std::env;
 use std::fmt::Display;
-use std::io::{BufRead as _, BufReader};
+use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
@@ -25,6 +25,7 @@ impl Process {
         let mut child = Command::new(env::current_exe().expect("this program"))
             .args(["--exact", "--nocapture", test])
             .env(VARIABLE, order)
+            .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -32,6 +33,11 @@ impl Process {
         let output = BufReader::new(child.stderr.take().expect("a pipe"));
         let address = output.lines().map_while(Result::ok).find_map(|line| line.parse().ok());
         Process { child, address: address.expect("it says where it is") }
+    }
+
+    /// Lets it go on, where it waits for that.
+    pub(crate) fn go_on(&mut self) {
+        self.child.stdin.take().expect("it is told once").write_all(b"\n").expect("it listens");
     }
 
     /// Sends it a signal.
@@ -61,4 +67,10 @@ pub(crate) fn order() -> Option<String> {
 pub(crate) fn say(address: impl Display) {
     // The test harness may have begun a line.
     eprintln!("\n{address}");
+}
+
+/// Waits until who has started this process says [`Process::go_on`].
+pub(crate) fn wait_to_go_on() {
+    let read = io::stdin().read_line(&mut String::new()).expect("a pipe");
+    assert_ne!(read, 0, "nobody says so any more");
 }

@@ -26,7 +26,8 @@ pub(crate) struct Order<'a> {
 }
 
 impl Order<'_> {
-    /// Starts the victim: it connects to `sender`, or listens if there is none.
+    /// Starts the victim: it connects to `sender`, and waits for [`Process::go_on`] then; or listens if there
+    /// is none.
     pub(crate) fn start(&self, sender: Option<SocketAddr>) -> Process {
         let Order { network, scenario, size, .. } = self;
         let sender = sender.map_or_else(String::new, |sender| sender.to_string());
@@ -73,6 +74,9 @@ pub(crate) fn be_one() {
         receive(scenario, size, (), &is_connected, |()| {
             let stream = TcpStream::connect_on(&node, sender)?;
             process::say(stream.local_addr()?);
+            // The sender may not have heard yet that the connection stands, and who is dead by then was never
+            // there.
+            process::wait_to_go_on();
             Ok(stream)
         });
     } else {

@@ -23,6 +23,7 @@ use rustix::process::Signal;
 
 use self::receiver::receive;
 use self::scenario::{Outcome, Scenario, Step, content, judge, table};
+use self::victim::process::Process;
 use crate::common::{Finished, Lab, PATIENCE, Running, vanish};
 
 /// After this time a silent peer is dead.
@@ -128,7 +129,7 @@ fn listen_that_keeps_on_tells_that_the_receiver_has_died_or_stopped() {
     play_victims("listen -k", &lab, |order| {
         let listen = ephemeral(&lab, &["listen", "-k", "-v", "0"]);
         let listening = Running::start(fed(listen, &input(&lab, order.size)));
-        let _victim = order.start(Some(listening.wait_for_target().parse().expect("an address")));
+        let _victim = victim_of(&listening, order);
         let told = said_of_client(&listening);
         listening.interrupt().failure(130, &[]);
         told
@@ -149,11 +150,19 @@ fn dial_tells_that_the_receiver_has_died_or_stopped() {
 fn listen_tells_that_the_receiver_has_died_or_stopped() {
     let lab = Lab::new();
     play_victims("listen", &lab, |order| {
-        let listen = ephemeral(&lab, &["listen", "0"]);
+        let listen = ephemeral(&lab, &["listen", "-v", "0"]);
         let listening = Running::start(fed(listen, &input(&lab, order.size)));
-        let _victim = order.start(Some(listening.wait_for_target().parse().expect("an address")));
+        let _victim = victim_of(&listening, order);
         told(&listening.finish())
     });
+}
+
+/// A receiver that has connected to `listen -v`, which knows of it.
+fn victim_of(listening: &Running, order: &victim::Order<'_>) -> Process {
+    let mut victim = order.start(Some(listening.wait_for_target().parse().expect("an address")));
+    listening.wait_for_stderr("connected client=");
+    victim.go_on();
+    victim
 }
 
 fn play_victims(face: &str, lab: &Lab, send: impl Fn(&victim::Order<'_>) -> Outcome + Sync) {
