@@ -166,7 +166,8 @@ pub(crate) struct UnderlayArgs {
 
     /// Look for packets so long before sleeping: answers come sooner, for more processor time; 50 is a good
     /// try, 10000 the most
-    #[arg(long, value_name = "MICROSECONDS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=10_000))]
+    #[arg(long, value_name = "MICROSECONDS", default_value_t = 0)]
+    #[arg(value_parser = clap::value_parser!(u64).range(..=10_000))]
     busy_poll: u64,
 
     /// UDP port for the overlay's own packets; 0 picks a free one

@@ -298,11 +298,10 @@ impl Shared {
     async fn ready(&self, interest: Interest) -> io::Result<()> {
         let ready = |connection: &Connection| {
             connection.check_up()?;
-            connection.is_ready(interest).inspect_err(|_| {
-                if interest == Interest::Read {
-                    connection.wait_for_data();
-                }
-            })
+            match interest {
+                Interest::Read => connection.check_readable(),
+                Interest::Write => connection.is_ready(interest),
+            }
         };
         poll_fn(|cx| self.poll(cx, interest, ready)).await
     }

@@ -229,10 +229,10 @@ impl NodeBuilder {
         self
     }
 
-    /// How long a thread that waits for packets looks again and again whether there are any, before it sleeps:
-    /// at most 10 ms, which longer times count as. An answer that comes in that time is read at once, and not
-    /// after the time that the system takes to wake a thread. It costs a processor while something happens;
-    /// nothing while nothing does. As SO_BUSY_POLL of socket(7). Default: zero.
+    /// How long a thread that waits for packets looks again and again whether there are any, before it
+    /// sleeps: at most 10 ms, which longer times count as. An answer that comes in that time is read at once,
+    /// and not after the time that the system takes to wake a thread. It costs a processor while something
+    /// happens; nothing while nothing does. As SO_BUSY_POLL of socket(7). Default: zero.
     ///
     /// ```
     /// use std::time::Duration;

@@ -136,7 +136,9 @@ impl Connection {
     /// `WouldBlock`; what has ended the connection.
     pub fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
         self.check_up()?;
-        self.check_readable(buf)?;
+        if !buf.is_empty() {
+            self.check_readable()?;
+        }
         let now = Instant::now();
         let n = self.flow.read(now, buf)?;
         self.waits_for_data.store(false, Ordering::Relaxed);
@@ -149,16 +151,13 @@ impl Connection {
 
     /// As [`Connection::is_ready`] for reading; where there is nothing, the peer gets what is held for an
     /// answer.
-    fn check_readable(&self, buf: &[u8]) -> io::Result<()> {
-        if buf.is_empty() {
-            return Ok(());
-        }
+    pub(crate) fn check_readable(&self) -> io::Result<()> {
         self.is_ready(Interest::Read).inspect_err(|_| self.wait_for_data())
     }
 
     /// The application has come to wait for data; see [`Flow::wait_for_data`]. It says so at each attempt, of
     /// which the first one counts.
-    pub(crate) fn wait_for_data(&self) {
+    fn wait_for_data(&self) {
         let known = self.waits_for_data.swap(true, Ordering::Relaxed);
         if !known && self.flow.wait_for_data(Instant::now()) {
             self.send();
@@ -181,7 +180,9 @@ impl Connection {
 
     pub(crate) fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
         self.check_up()?;
-        self.check_readable(buf)?;
+        if !buf.is_empty() {
+            self.check_readable()?;
+        }
         Ok(self.flow.peek(Instant::now(), buf)?)
     }
 

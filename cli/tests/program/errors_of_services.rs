@@ -1,5 +1,5 @@
-//! What the commands say when something is wrong that send files, serve programs, look at nodes, or are roots.
-//! What all commands share is in `errors`.
+//! What the commands say when something is wrong that send files, serve programs, look at nodes, or are
+//! roots. What all commands share is in `errors`.
 
 use std::fs;
 
@@ -15,15 +15,12 @@ fn every_error_says_what_is_wrong_and_what_to_do() {
     // None of them comes so far that it sends anything.
     let with = |words: &[&str], more: &[&str]| {
         let mut command = peersock(words);
-        command.env_remove("PEERSOCK_CODE").args(more);
+        command.args(more);
         command
     };
     let files = |words: &[&str]| with(words, &["--interface", "lo"]);
-    let rest = |words: &[&str]| {
-        let mut command = with(&["rest", "--ephemeral", "--interface", "lo", "-n", &lab.network], words);
-        command.env_remove("PEERSOCK_NODE");
-        command
-    };
+    let rest =
+        |words: &[&str]| with(&["rest", "--ephemeral", "--interface", "lo", "-n", &lab.network], words);
     let root = |words: &[&str]| with(&["root", "--listen", "127.0.0.1", "--port", "0", "--ephemeral"], words);
     let (file, exposed, missing) = (path("file"), path("exposed"), path("missing"));
 

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use peersock_datapath::SocketState;
 use peersock_primitives::wait::Interest;
-use peersock_stack::{Batch, Flow, Ready, TcpOptions};
+use peersock_stack::{Batch, Flow, Listener, Ready, TcpOptions};
 
-use crate::net::Net;
+use crate::net::{Net, Node};
 
 const PORT: u16 = 7;
 
@@ -30,19 +30,22 @@ impl Count {
     }
 }
 
-/// A connection between two nodes: the end of the node that opened it, and the other one.
-fn connected(net: &mut Net) -> (Arc<Flow>, Arc<Flow>) {
-    let server = net.nodes[0].datapath.stack();
+/// A listener of node 0, and a connection of node 1 to it whose SYN has not left.
+fn connecting(net: &Net) -> (Arc<Listener>, Arc<Flow>) {
     let local = SocketAddr::new(net.address(0), PORT);
     // Less than what makes room again in the queue for sending.
     let options = TcpOptions { receive_buffer: Some(32 << 10), ..TcpOptions::default() };
-    let listener = server.tcp_listen(net.now, None, local, 1, options).expect("a free port");
-    let client = &net.nodes[1].datapath;
-    let flow = client
-        .stack()
-        .tcp_connect(net.now, net.nodes[1].network.interface, None, local, TcpOptions::default())
-        .expect("a route");
-    client.pump(net.now, &flow, &mut Batch::default());
+    let listener = net.nodes[0].datapath.stack().tcp_listen(net.now, None, local, 1, options);
+    let Node { datapath, network, .. } = &net.nodes[1];
+    let options = TcpOptions::default();
+    let flow = datapath.stack().tcp_connect(net.now, network.interface, None, local, options);
+    (listener.expect("a free port"), flow.expect("a route"))
+}
+
+/// A connection between two nodes: the end of the node that opened it, and the other one.
+fn connected(net: &mut Net) -> (Arc<Flow>, Arc<Flow>) {
+    let (listener, flow) = connecting(net);
+    net.nodes[1].datapath.pump(net.now, &flow, &mut Batch::default());
     let mut accepted = None;
     net.run(Duration::from_secs(5), |net| {
         accepted = listener.accept(net.now).ok();
@@ -78,15 +81,10 @@ fn who_waits_for_room_does_not_hear_of_each_acknowledgement() {
 #[test]
 fn who_waits_for_a_connection_hears_that_it_stands() {
     let mut net = Net::star(2, |_| [vec![], vec![]]);
-    let local = SocketAddr::new(net.address(0), PORT);
-    let _listener = net.nodes[0].datapath.stack().tcp_listen(net.now, None, local, 1, TcpOptions::default());
-    let client = &net.nodes[1].datapath;
-    let interface = net.nodes[1].network.interface;
-    let flow = client.stack().tcp_connect(net.now, interface, None, local, TcpOptions::default());
-    let flow = flow.expect("a route");
+    let (_listener, flow) = connecting(&net);
     let count = Arc::new(Count::default());
     SocketState::of(flow.context()).waiters().register(Interest::Write, &Waker::from(Arc::clone(&count)));
-    client.pump(net.now, &flow, &mut Batch::default());
+    net.nodes[1].datapath.pump(net.now, &flow, &mut Batch::default());
     assert!(net.run(Duration::from_secs(5), |_| flow.readiness().contains(Ready::CONNECTED)));
     assert_eq!(count.get(), 1);
 }

@@ -38,8 +38,8 @@ const TAKING: [c_long; 4] =
 
 /// Filters the calling thread's system calls and those of all that it starts from now on. They cannot gain
 /// privileges any more (PR_SET_NO_NEW_PRIVS): that is the kernel's condition. With `only` they get no sockets
-/// of the Internet's families, and take no descriptors of other processes: the launcher, where the node is, has
-/// such sockets.
+/// of the Internet's families, and take no descriptors of other processes: the launcher, where the node is,
+/// has such sockets.
 ///
 /// # Errors
 /// When the kernel does not filter, or the system calls of this architecture are not known here: what was
@@ -58,8 +58,6 @@ fn program(architecture: u32, only: bool) -> BpfProgram {
     let mut program = begin(architecture, only);
     if only {
         program.extend(refuse_taking());
-    }
-    if only {
         program.push(skip_unless(BPF_JEQ, libc::SYS_socket as u32, 1, 0));
         program.push(give(SECCOMP_RET_ALLOW));
         // The first argument's low half: all of our architectures are little-endian.

@@ -14,8 +14,8 @@ use crate::names::DATAGRAM;
 const MOST_CONNECTIONS: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long an address may be new: an interface tells others of it, and waits for who has it already, before it
-/// is used (RFC 4862 5.4). By the system's settings that takes two seconds at most.
+/// How long an address may be new: an interface tells others of it, and waits for who has it already, before
+/// it is used (RFC 4862 5.4). By the system's settings that takes two seconds at most.
 const NEW_ADDRESS: Duration = Duration::from_secs(3);
 /// Between two looks at whether it is.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -39,8 +39,8 @@ pub struct NameServer {
 }
 
 impl NameServer {
-    /// Takes an address, by UDP and TCP. Port 53 needs `CAP_NET_BIND_SERVICE`. An address that an interface has
-    /// just got is waited for.
+    /// Takes an address, by UDP and TCP. Port 53 needs `CAP_NET_BIND_SERVICE`. An address that an interface
+    /// has just got is waited for.
     ///
     /// # Errors
     /// Those of bind(2).

@@ -169,8 +169,8 @@ fn path_bypasses(path: &CStr) -> bool {
     open(libc::AT_FDCWD, path).is_some_and(|file| file_bypasses(file.as_fd())) && may_execute(path)
 }
 
-/// Whether the caller may execute a file. What it may not is left to the kernel, which says so: a filter could
-/// not be undone, and a shell says it in another way.
+/// Whether the caller may execute a file. What it may not is left to the kernel, which says so: a filter
+/// could not be undone, and a shell says it in another way.
 fn may_execute(path: &CStr) -> bool {
     let (folder, access, flags) = (libc::AT_FDCWD, libc::X_OK, libc::AT_EACCESS);
     // SAFETY: the path is a C string.

@@ -93,6 +93,7 @@ mod tests {
         assert!((27_000..33_000).contains(&count), "{count}");
         assert!((9.0..11.5).contains(&(count as f64 / runs as f64)), "{count} in {runs}");
     }
+
     #[test]
     fn gilbert_and_elliott_lose_their_mean_mostly_in_bad_spells() {
         let loss = Loss::gilbert_elliott(0.01, 0.001, 0.5, us(2000));

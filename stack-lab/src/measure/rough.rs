@@ -36,12 +36,13 @@ fn alone(rough: Rough) -> Case {
     scenario = scenario.with(Plan::endless());
     let bdp = scenario.bdp() as u64;
     rough.lay_on(&mut scenario.forward, &mut scenario.backward, bdp);
-    let (share, wait) = if is_short_of_buffer(rough) {
-        (Target::AimMedian(SHARE), Target::MedianUnder(WAIT))
-    } else if is_swift(rough) {
-        (Target::AimMedian(SHARE), Target::AimMedianUnder(WAIT))
-    } else {
-        (Target::Median(SHARE), Target::MedianUnder(WAIT))
+    let share = match is_short_of_buffer(rough) || is_swift(rough) {
+        true => Target::AimMedian(SHARE),
+        false => Target::Median(SHARE),
+    };
+    let wait = match is_swift(rough) {
+        true => Target::AimMedianUnder(WAIT),
+        false => Target::MedianUnder(WAIT),
     };
     let share = [share, Target::WorstOverHalfMedian];
     Case::new(format!("{path}_{}", rough.name()), scenario)
@@ -49,9 +50,9 @@ fn alone(rough: Rough) -> Case {
         .measure("queue_ms", Quantity::Wait, &[wait])
 }
 
-/// Whether the buffers are too small for what is missing at the same time. By default they hold 16 MiB, 1.3 times
-/// what is in flight here, and a receiver that waits for something that was lost keeps a round trip's worth
-/// more. With 64 MiB (`tcp_buffers`) it is 0.90 and 0.94 of the link.
+/// Whether the buffers are too small for what is missing at the same time. By default they hold 16 MiB, 1.3
+/// times what is in flight here, and a receiver that waits for something that was lost keeps a round trip's
+/// worth more. With 64 MiB (`tcp_buffers`) it is 0.90 and 0.94 of the link.
 fn is_short_of_buffer(rough: Rough) -> bool {
     matches!(rough, Rough::Bursts | Rough::Policed)
 }
@@ -78,10 +79,10 @@ fn beside(theirs: CongestionControl) -> Case {
 
 /// Round trips of 10 to 200 ms in one queue.
 ///
-/// The shares are aims. What BBR has in flight grows with the round trip, and flows divide a bottleneck as they
-/// divide its queue: those with long round trips have most of it. The windows' room for a queue, which is
-/// bounded by half of the round trip, helps short ones at 20 beside 80 ms and too little at 10 beside 200 ms;
-/// with more of it many short flows overflow a small buffer.
+/// The shares are aims. What BBR has in flight grows with the round trip, and flows divide a bottleneck as
+/// they divide its queue: those with long round trips have most of it. The windows' room for a queue, which
+/// is bounded by half of the round trip, helps short ones at 20 beside 80 ms and too little at 10 beside 200
+/// ms; with more of it many short flows overflow a small buffer.
 fn ten_flows() -> Case {
     let mut scenario = past_start_up(Scenario::new(100e6, ms(105)).lasting(secs(LASTING_SLOW)));
     // One BDP of the mean round trip.

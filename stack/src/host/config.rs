@@ -234,9 +234,9 @@ pub struct TcpOptions {
     /// TCP_NODELAY: send small writes at once instead of waiting for an acknowledgement. Default off.
     pub nodelay: bool,
     /// The application acts at once on what comes: it answers, or calls
-    /// [`Flow::wait_for_data`](crate::Flow::wait_for_data). Acknowledgements of the first segments, which leave
-    /// by themselves otherwise, wait for that for 10 ms at most, and ride on data if they can. That of the
-    /// handshake does not wait: the peer's application is to hear of a connection whose program is killed
+    /// [`Flow::wait_for_data`](crate::Flow::wait_for_data). Acknowledgements of the first segments, which
+    /// leave by themselves otherwise, wait for that for 10 ms at most, and ride on data if they can. That of
+    /// the handshake does not wait: the peer's application is to hear of a connection whose program is killed
     /// then. Default off.
     pub prompt: bool,
     /// SO_KEEPALIVE and what belongs to it. Default off.

@@ -360,8 +360,7 @@ impl Flow {
     /// Whether [`egress`](Self::egress) has something to send.
     pub fn has_output(&self, now: Instant) -> bool {
         let (mut inner, time) = self.lock_at(now);
-        let deadline = inner.live().and_then(|connection| connection.deadline(time));
-        deadline.is_some_and(|due| due <= time)
+        inner.live().is_some_and(|connection| connection.has_output(time))
     }
 
     /// Whether small writes leave at once: TCP_NODELAY.

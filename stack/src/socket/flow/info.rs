@@ -105,7 +105,7 @@ impl Flow {
         let (mut inner, time) = self.lock_at(now);
         let Some(connection) = inner.live() else { return false };
         connection.wait_for_data();
-        connection.deadline(time).is_some_and(|due| due <= time)
+        connection.has_output(time)
     }
 
     /// Sets TCP_QUICKACK: the next segments are acknowledged at once, or wait for data to ride on. Output may

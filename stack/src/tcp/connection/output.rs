@@ -90,6 +90,11 @@ impl Connection {
         }
     }
 
+    /// Whether [`emit`](Self::emit) has something to send.
+    pub(crate) fn has_output(&mut self, now: Time) -> bool {
+        self.deadline(now).is_some_and(|due| due <= now)
+    }
+
     /// After an emission: when there will be something to send again, if it is plain that there is nothing
     /// now. Otherwise only the next [`emit`](Self::emit) can tell.
     pub(crate) fn rest(&mut self, now: Time) -> Option<Option<Time>> {
