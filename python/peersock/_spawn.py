@@ -4,7 +4,8 @@ What a process needs to be on the overlay is in its environment. A program that 
 of its own (``subprocess.run(..., env={})``) leaves that out, so it is put back: by the functions here for what Python
 starts, and by the preloaded library for what others start.
 
-The system preloads no library of ours into programs that change their user, nor into 32-bit ones. Those are refused.
+The system preloads no library of ours into programs that change their user, nor into 32-bit ones. Those are refused, and
+so are those with file capabilities, unless the launcher takes their calls.
 """
 
 from __future__ import annotations
@@ -211,6 +212,11 @@ def _why_not(path: Any) -> str | None:
     return None
 
 
+def _is_admitted() -> bool:
+    """Whether the launcher takes the calls of what the library does not reach."""
+    return "admits" in _needed.get("PEERSOCK_RULES", "").split(",")
+
+
 def _gains_privileges(path: Any) -> bool:
     info = os.stat(path)
     sets_user = info.st_mode & stat.S_ISUID and info.st_uid != os.geteuid()
@@ -218,5 +224,5 @@ def _gains_privileges(path: Any) -> bool:
     group_bits = stat.S_ISGID | stat.S_IXGRP
     sets_group = info.st_mode & group_bits == group_bits and info.st_gid != os.getegid()
     # Root has them all.
-    has_capabilities = os.geteuid() != 0 and "security.capability" in os.listxattr(path)
+    has_capabilities = not _is_admitted() and os.getuid() != 0 and "security.capability" in os.listxattr(path)
     return bool(sets_user or sets_group or has_capabilities) and not os.statvfs(path).f_flag & os.ST_NOSUID

@@ -266,10 +266,14 @@ def test_32_bit_programs_are_refused(place: Place, busybox: str) -> None:
         "starter.py",
         "import subprocess, sys\n"
         "try: subprocess.run([sys.argv[1], 'true'])\n"
-        "except PermissionError as error: print(error)\n",
+        "except PermissionError as error: print(error, flush=True)\n"
+        "print(subprocess.run(['sh', '-c', 'exec \"$0\" true', sys.argv[1]]).returncode)\n",
     )
     done = place.ask(*place.run, starter, busybox)
-    assert "32-bit program, and so it cannot be put on the overlay" in done.stdout, done
+    first, second = done.stdout.splitlines()
+    assert "32-bit program, and so it cannot be put on the overlay" in first, done
+    assert second == "126", done
+    assert "32-bit program" in done.stderr, done
 
 
 def test_the_program_s_own_process_has_the_library(place: Place, greeter: list[str]) -> None:

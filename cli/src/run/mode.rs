@@ -163,6 +163,7 @@ fn passed_by(path: &Path, bypass: Bypass) -> Failure {
             "leave --mode preload out, use a dynamically linked build of it, or `peersock dial` and \
              `peersock listen`"
         }
+        Bypass::Capabilities => "leave --mode preload out, or run a copy of it, which has no capabilities",
     };
     let message =
         format!("{} {}, and its sockets cannot be put on the overlay", path.display(), bypass.text());

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use peersock_bsd::elf::{is_go, is_static};
+use peersock_bsd::elf::{is_32_bit, is_go, is_static};
 
 use crate::failure::{Failure, Outcome};
 
@@ -37,6 +37,8 @@ pub(super) enum Reach {
 pub(super) enum Bypass {
     Go,
     Static,
+    /// Its file has capabilities, which root has anyway.
+    Capabilities,
 }
 
 impl Bypass {
@@ -45,6 +47,7 @@ impl Bypass {
         match self {
             Self::Go => "is written in Go: it makes system calls itself",
             Self::Static => "is linked statically: it makes system calls itself",
+            Self::Capabilities => "has capabilities in its file: the system ignores preloaded libraries",
         }
     }
 }
@@ -70,15 +73,6 @@ pub(super) fn check(program: &Path) -> Outcome<(PathBuf, Reach)> {
             "run it as the user that it changes to, or use `peersock dial`",
         ));
     }
-    if has_capabilities(&path) && !rustix::process::geteuid().is_root() {
-        return Err(Failure::new(
-            format_args!(
-                "{} gains capabilities when it starts, so the system ignores preloaded libraries",
-                path.display()
-            ),
-            "run a copy of it, which has none, or use `peersock ping`",
-        ));
-    }
     let head = File::open(&path).and_then(head).map_err(unreadable)?;
     if let Some(interpreter) = script_interpreter(&head) {
         let reach = check_interpreter(Path::new(&interpreter), &path)?;
@@ -97,6 +91,8 @@ pub(super) fn check(program: &Path) -> Outcome<(PathBuf, Reach)> {
         Reach::Kernel(Bypass::Go)
     } else if is_static(&head) {
         Reach::Kernel(Bypass::Static)
+    } else if has_capabilities(&path) && !rustix::process::getuid().is_root() {
+        Reach::Kernel(Bypass::Capabilities)
     } else {
         Reach::Library
     };
@@ -187,10 +183,6 @@ fn script_interpreter(head: &[u8]) -> Option<String> {
 /// Whether a file gives capabilities to who runs it (capabilities(7)).
 fn has_capabilities(path: &Path) -> bool {
     rustix::fs::getxattr(path, "security.capability", &mut [0u8; 64][..]).is_ok()
-}
-
-fn is_32_bit(head: &[u8]) -> bool {
-    head.starts_with(b"\x7fELF\x01")
 }
 
 #[cfg(test)]

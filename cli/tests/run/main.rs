@@ -23,6 +23,7 @@ mod lost;
 mod observations;
 mod pipes;
 mod ports;
+mod reached;
 mod rules;
 mod seccomp;
 mod shell;

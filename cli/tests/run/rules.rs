@@ -268,7 +268,7 @@ print('kept')
 }
 
 /// The program as another user runs it, who cannot read the build's folder.
-fn as_nobody(lab: &Lab) -> Command {
+pub(crate) fn as_nobody(lab: &Lab) -> Command {
     let copy = lab.path("peersock");
     // By another program: what another test's thread starts meanwhile would have the file open for writing.
     let mut cp = Command::new("cp");

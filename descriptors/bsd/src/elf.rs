@@ -1,5 +1,16 @@
 //! Which programs no preloaded library reaches, by the beginning of their files: those that make system calls
-//! themselves. Nothing here takes memory of the heap.
+//! themselves, and 32-bit ones. Nothing here takes memory of the heap.
+
+/// Whether a file is a 32-bit program (ELFCLASS32): a library of 64 bits cannot be loaded into it, and its
+/// system calls have other numbers.
+///
+/// ```
+/// assert!(peersock_bsd::elf::is_32_bit(b"\x7fELF\x01\x01\x01"));
+/// assert!(!peersock_bsd::elf::is_32_bit(b"\x7fELF\x02\x01\x01"));
+/// ```
+pub fn is_32_bit(head: &[u8]) -> bool {
+    head.starts_with(b"\x7fELF\x01")
+}
 
 /// Whether an ELF file has the note of Go's build ID. Such a program makes system calls itself, also if it is
 /// linked dynamically.

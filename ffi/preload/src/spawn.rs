@@ -8,7 +8,8 @@ use crate::exec::Arguments;
 use crate::inherit::{Environment, complete, with_room};
 use crate::kernel::quietly;
 use crate::names::next;
-use crate::supervise::{bypasses, bypasses_by_name};
+use crate::reach::{Reach, say_nowhere};
+use crate::supervise::{has_launcher, reach, reach_by_name};
 
 type PosixSpawn = unsafe extern "C" fn(
     *mut pid_t,
@@ -37,15 +38,18 @@ pub(crate) unsafe extern "C" fn posix_spawn(
     environment: Environment,
 ) -> c_int {
     let Some(next) = next_posix_spawn() else { return libc::ENOSYS };
-    // SAFETY: the program's pointer, as it must pass it to posix_spawn(3).
-    if unsafe { bypasses(path) } {
-        // SAFETY: the program's pointers, as it must pass them to posix_spawn(3).
-        return unsafe {
-            spawn_by_shell(process, path, false, (actions, attributes), arguments, environment)
-        };
+    // SAFETY: the program's pointers, as it must pass them to posix_spawn(3).
+    unsafe {
+        match reach(path) {
+            Reach::Filter if has_launcher() => {
+                spawn_by_shell(process, path, false, (actions, attributes), arguments, environment)
+            }
+            Reach::Nowhere => refuse(path),
+            Reach::Library | Reach::Filter => {
+                spawn(next, process, path, (actions, attributes), arguments, environment)
+            }
+        }
     }
-    // SAFETY: as above.
-    unsafe { spawn(next, process, path, (actions, attributes), arguments, environment) }
 }
 
 /// # Safety
@@ -60,13 +64,24 @@ pub(crate) unsafe extern "C" fn posix_spawnp(
     environment: Environment,
 ) -> c_int {
     let Some(next) = next_posix_spawnp() else { return libc::ENOSYS };
-    // SAFETY: the program's pointer, as it must pass it to posix_spawnp(3).
-    if unsafe { bypasses_by_name(file) } {
-        // SAFETY: the program's pointers, as it must pass them to posix_spawnp(3).
-        return unsafe { spawn_by_shell(process, file, true, (actions, attributes), arguments, environment) };
+    // SAFETY: the program's pointers, as it must pass them to posix_spawnp(3).
+    unsafe {
+        match reach_by_name(file) {
+            Reach::Filter if has_launcher() => {
+                spawn_by_shell(process, file, true, (actions, attributes), arguments, environment)
+            }
+            Reach::Nowhere => refuse(file),
+            Reach::Library | Reach::Filter => {
+                spawn(next, process, file, (actions, attributes), arguments, environment)
+            }
+        }
     }
-    // SAFETY: as above.
-    unsafe { spawn(next, process, file, (actions, attributes), arguments, environment) }
+}
+
+/// Does not start a program whose calls nobody can take.
+fn refuse(file: *const c_char) -> c_int {
+    say_nowhere(file);
+    libc::EPERM
 }
 
 /// Has one of the C library's two start a program, with what of the environment it needs. A search leaves in
