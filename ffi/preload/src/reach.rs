@@ -8,7 +8,6 @@ use std::ffi::{CStr, c_char};
 use std::io::IoSlice;
 use std::os::fd::{AsFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 
-use libc::c_int;
 use peersock_bsd::Errno;
 use peersock_bsd::elf::{is_32_bit, is_go, is_static, script_interpreter};
 use peersock_bsd::kernel::check;
