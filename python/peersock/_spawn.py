@@ -4,8 +4,8 @@ What a process needs to be on the overlay is in its environment. A program that 
 of its own (``subprocess.run(..., env={})``) leaves that out, so it is put back: by the functions here for what Python
 starts, and by the preloaded library for what others start.
 
-The system preloads no library of ours into programs that change their user, nor into 32-bit ones. Those are refused, and
-so are those with file capabilities, unless the launcher takes their calls.
+The system preloads no library of ours into programs that change their user, nor into 32-bit ones. Those are refused,
+and so are those with file capabilities, unless the launcher takes their calls.
 """
 
 from __future__ import annotations
