@@ -227,7 +227,8 @@ Of the cells that must be direct; the times to a direct path count from the star
 the first byte from its registration at a root, which is three round trips of 30 ms to the root and 200 ms away at
 most. The command fails where a number is above its target; times may be 500 ms more, since all that runs at once
 shares the machine's processors. The cells marked `L` in the first table are left out: they try up to 2,048 ports,
-and the root relays what is written meanwhile. So are those without UDP in the last two rows: there a stream comes a second later.
+and the root relays what is written meanwhile. So are those without UDP in the last two rows: there a stream
+comes a second later.
 
 | what | target | seen |
 |---|---|---|

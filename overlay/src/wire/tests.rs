@@ -165,6 +165,11 @@ proptest! {
             plaintext.push(0);
             prop_assert_eq!(Control::parse(&plaintext), Ok(message), "what follows is for later versions");
             plaintext.truncate(plaintext.len() - 2);
+            if let Control::Birthday { id, step, is_fast: true } = message {
+                let of_earlier_version = Control::Birthday { id, step, is_fast: false };
+                prop_assert_eq!(Control::parse(&plaintext), Ok(of_earlier_version));
+                plaintext.pop();
+            }
             prop_assert_eq!(Control::parse(&plaintext), Err(ParseError::Length));
         }
     }

@@ -199,8 +199,8 @@ What must be the case follows from the boxes alone (`sim/src/cells/expectation.r
   where it is sent to. It is direct if its filter lets in that port nevertheless, or if the port follows the
   last one and can be guessed. Otherwise it sends to 1,024 random ports, and if none of them is one
   to 1,024 others, while the other one sends from 256 sockets: it is direct with a chance of 99.97 in 100, and
-  otherwise the root relays. Of the seeds of such a cell 98 in 100 must be direct. A NAT64 is a NAT as others are: the sockets' IPv6 packets to its prefix make
-  mappings of IPv4. The roots see these, although the path to them is of IPv6, since they are asked by IPv4 as
+  otherwise the root relays. Of the seeds of such a cell 98 in 100 must be direct. A NAT64 is a NAT as others
+  are: the sockets' IPv6 packets to its prefix make mappings of IPv4. The roots see these, although the path to them is of IPv6, since they are asked by IPv4 as
   well.
 * A NAT66 is a NAT as others are, too: how a node's addresses are mapped is known of each family.
 * If both depend on the destination, it is either, by luck.
