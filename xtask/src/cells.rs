@@ -226,9 +226,9 @@ const TARGETS: &str = "
 Of the cells that must be direct; the times to a direct path count from the start of the program `dial`, those to
 the first byte from its registration at a root, which is three round trips of 30 ms to the root and 200 ms away at
 most. The command fails where a number is above its target; times may be 500 ms more, since all that runs at once
-shares the machine's processors. The cells marked `L` in the first table are left out: they try up to 1,024 ports
-at 200 packets a second, after a round of few ports has failed, and that takes 3 to 10 s, in which the root goes
-on relaying. So are those without UDP in the last two rows: there a stream comes a second later.
+shares the machine's processors. The cells marked `L` in the first table are left out: they try up to 2,048 ports,
+and the root relays what is written meanwhile. So are those without UDP in the last two rows: there a stream
+comes a second later.
 
 | what | target | seen |
 |---|---|---|

@@ -18,7 +18,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 pub use attempt::{DirectAttempt, DirectOutcome};
 pub use birthday::WantedSocket;
-pub(crate) use birthday::{Birthday, Draw, Join};
+pub(crate) use birthday::{Birthday, Draw, Join, Pace};
 pub use candidate::{Candidate, CandidateKind};
 pub use nat::{Filtering, Mapping, Nat};
 pub(crate) use own::{OwnContact, Seen, Vouched, Witness, vouched};

@@ -6,7 +6,7 @@ use rand::rngs::ChaCha20Rng;
 
 use super::punching::{MAX_ROUND_TRIP, send_shot};
 use super::{Context, Link, Timer};
-use crate::contact::{Draw, Join, NotTried};
+use crate::contact::{Draw, Join, NotTried, Pace};
 use crate::crypto::KeySource;
 use crate::network::NetworkIndex;
 use crate::reach::place_of;
@@ -66,7 +66,8 @@ impl Link {
         let ask = |is_ipv4| if is_ipv4 { BirthdayStep::Ask } else { BirthdayStep::AskIpv6 };
         let asked = due.ask.map(|(id, is_ipv4)| (id, ask(is_ipv4)));
         for (id, step) in asked.into_iter().chain(due.stop.map(|id| (id, BirthdayStep::Stop))) {
-            self.send_on_current(cx, Control::Birthday { id, step });
+            let is_fast = step != BirthdayStep::Stop;
+            self.send_on_current(cx, Control::Birthday { id, step, is_fast });
         }
         cx.core.counters.birthday_probes_sent.add(due.shots.len() as u64);
         for (socket, to, data) in due.shots {
@@ -77,19 +78,24 @@ impl Link {
     }
 
     /// The peer says something of such a search.
-    pub(super) fn on_birthday(&mut self, cx: &mut Context<'_>, id: u32, step: BirthdayStep) {
+    pub(super) fn on_birthday(&mut self, cx: &mut Context<'_>, id: u32, step: BirthdayStep, is_fast: bool) {
         if self.handle.network() == NetworkIndex::ROOTS {
             return cx.core.counters.control_unknown.increment();
         }
-        let (node, now) = (cx.node, cx.now);
+        let (node, now, pace) = (cx.node, cx.now, Pace::of_flag(is_fast));
         match step {
             BirthdayStep::Ask | BirthdayStep::AskIpv6 => {
+                if cx.reach.known_punching().is_none_or(|punching| punching.theirs().is_none()) {
+                    // The packet that says where the peer is was lost or comes later. It asks again, and were
+                    // it refused, it would not for minutes.
+                    return;
+                }
                 let is_ipv4 = step == BirthdayStep::Ask;
-                let step =
-                    if self.joins(cx, id, is_ipv4) { BirthdayStep::Agree } else { BirthdayStep::Refuse };
-                self.send_on_current(cx, Control::Birthday { id, step });
+                let joins = self.joins(cx, id, is_ipv4, pace);
+                let step = if joins { BirthdayStep::Agree } else { BirthdayStep::Refuse };
+                self.send_on_current(cx, Control::Birthday { id, step, is_fast: is_fast && joins });
             }
-            BirthdayStep::Agree => cx.core.birthday.agreed(node, id, now),
+            BirthdayStep::Agree => cx.core.birthday.agreed(node, id, pace, now),
             BirthdayStep::Refuse | BirthdayStep::Stop => {
                 if let Some((address, sent, outcome)) = cx.core.birthday.refused(node, id) {
                     cx.reach.punching(now).set_birthday(address, sent, outcome, now);
@@ -108,7 +114,7 @@ impl Link {
     }
 
     /// Whether this node sends to many ports of the peer, which asks for that by IPv4 or IPv6.
-    fn joins(&self, cx: &mut Context<'_>, id: u32, is_ipv4: bool) -> bool {
+    fn joins(&self, cx: &mut Context<'_>, id: u32, is_ipv4: bool, pace: Pace) -> bool {
         let (core, now) = (&mut *cx.core, cx.now);
         if !cx.reach.is_relayed() {
             return false;
@@ -119,7 +125,7 @@ impl Link {
         if !core.birthday.is_for(cx.node) && !punching.may_join_birthday(now) {
             return false;
         }
-        match core.birthday.join(cx.node, id, host, half, now) {
+        match core.birthday.join(cx.node, id, (host, pace), half, now) {
             Join::New => {
                 punching.note_birthday(false, now);
                 core.counters.birthdays_begun.increment();

@@ -76,7 +76,7 @@ impl Link {
             Ok(Control::Elsewhere { instance, remote }) => {
                 return (instance != cx.core.instance).then_some(Report::Elsewhere(remote));
             }
-            Ok(Control::Birthday { id, step }) => self.on_birthday(cx, id, step),
+            Ok(Control::Birthday { id, step, is_fast }) => self.on_birthday(cx, id, step, is_fast),
             Ok(Control::Close { .. }) => self.on_close(cx, session),
             Err(_) => cx.core.counters.control_unknown.increment(),
         }

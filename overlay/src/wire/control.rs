@@ -10,6 +10,8 @@ const ELSEWHERE: u8 = 0x05;
 const CHALLENGE: u8 = 0x06;
 const ANSWER: u8 = 0x07;
 const BIRTHDAY: u8 = 0x0A;
+/// Flag of [`Control::Birthday`].
+const BIRTHDAY_FAST: u8 = 1;
 
 /// The flag of a challenge whose sender is where it comes from.
 const HERE: u8 = 1;
@@ -24,7 +26,7 @@ const HERE: u8 = 1;
 /// Elsewhere 0x05 | instance 8 | port 2 | address 16
 /// Challenge 0x06 | data 8 | flags 1
 /// Answer    0x07 | data 8
-/// Birthday  0x0A | id 4 | step 1: 0 ask, 1 agree, 2 refuse, 3 stop
+/// Birthday  0x0A | id 4 | step 1: 0 ask, 1 agree, 2 refuse, 3 stop | flags 1, if any: bit 0 fast
 /// ```
 ///
 /// Bytes behind these fields are ignored, so that later versions can add some.
@@ -91,6 +93,9 @@ pub enum Control {
         id: u32,
         /// What its sender has to say.
         step: BirthdayStep,
+        /// In a question: its sender can send as the fast timing has it. In an agreement: its sender does so
+        /// as well, since it was asked like that. Otherwise it means nothing.
+        is_fast: bool,
     },
 }
 
@@ -100,8 +105,8 @@ pub enum Control {
 /// use peersock_overlay::wire::{BirthdayStep, Control};
 ///
 /// let mut plaintext = Vec::new();
-/// Control::Birthday { id: 7, step: BirthdayStep::Ask }.emit(&mut plaintext);
-/// assert_eq!(plaintext, [0x0A, 0, 0, 0, 7, 0]);
+/// Control::Birthday { id: 7, step: BirthdayStep::Ask, is_fast: true }.emit(&mut plaintext);
+/// assert_eq!(plaintext, [0x0A, 0, 0, 0, 7, 0, 1]);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BirthdayStep {
@@ -110,7 +115,7 @@ pub enum BirthdayStep {
     Ask,
     /// The same by IPv6.
     AskIpv6,
-    /// "I do so in 1.5 s and half a round trip."
+    /// "I do so in 1.5 s and half a round trip." If that is fast, in 0.3 s and half a round trip.
     Agree,
     /// "I do not."
     Refuse,
@@ -169,7 +174,9 @@ impl Control {
                     4 => BirthdayStep::AskIpv6,
                     _ => return Err(ParseError::Type),
                 };
-                Self::Birthday { id, step }
+                // Earlier versions end here.
+                let is_fast = reader.u8().is_ok_and(|flags| flags & BIRTHDAY_FAST != 0);
+                Self::Birthday { id, step, is_fast }
             }
             _ => return Err(ParseError::Type),
         })
@@ -211,7 +218,7 @@ impl Control {
                 out.push(ANSWER);
                 out.extend_from_slice(&data);
             }
-            Self::Birthday { id, step } => {
+            Self::Birthday { id, step, is_fast } => {
                 out.push(BIRTHDAY);
                 out.extend_from_slice(&id.to_be_bytes());
                 out.push(match step {
@@ -221,6 +228,9 @@ impl Control {
                     BirthdayStep::Stop => 3,
                     BirthdayStep::AskIpv6 => 4,
                 });
+                if is_fast {
+                    out.push(BIRTHDAY_FAST);
+                }
             }
         }
     }

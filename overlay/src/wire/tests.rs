@@ -165,6 +165,11 @@ proptest! {
             plaintext.push(0);
             prop_assert_eq!(Control::parse(&plaintext), Ok(message), "what follows is for later versions");
             plaintext.truncate(plaintext.len() - 2);
+            if let Control::Birthday { id, step, is_fast: true } = message {
+                let of_earlier_version = Control::Birthday { id, step, is_fast: false };
+                prop_assert_eq!(Control::parse(&plaintext), Ok(of_earlier_version));
+                plaintext.pop();
+            }
             prop_assert_eq!(Control::parse(&plaintext), Err(ParseError::Length));
         }
     }
@@ -293,6 +298,18 @@ fn candidates_with_too_many_vouchers_are_refused() {
     assert_eq!(Candidates::parse(&[8]), Err(ParseError::Type));
 }
 
+/// Earlier versions send no flags, and later ones may send others.
+#[test]
+fn a_search_by_many_ports_is_fast_only_if_its_flag_says_so() {
+    let message = |is_fast| Ok(Control::Birthday { id: 7, step: BirthdayStep::Agree, is_fast });
+    for (flags, is_fast) in
+        [(&[][..], false), (&[0], false), (&[1], true), (&[0xFE], false), (&[0xFF, 9], true)]
+    {
+        let plaintext = [&[0x0A, 0, 0, 0, 7, 1], flags].concat();
+        assert_eq!(Control::parse(&plaintext), message(is_fast), "{flags:?}");
+    }
+}
+
 const BIRTHDAY: [BirthdayStep; 5] =
     [BirthdayStep::Ask, BirthdayStep::AskIpv6, BirthdayStep::Agree, BirthdayStep::Refuse, BirthdayStep::Stop];
 
@@ -304,8 +321,8 @@ fn control() -> impl Strategy<Value = Control> {
         any::<(u32, u64)>()
             .prop_map(|(receive_buffer, instance)| Control::Params { receive_buffer, instance }),
         any::<u8>().prop_map(|reason| Control::Close { reason }),
-        (any::<u32>(), prop::sample::select(BIRTHDAY.to_vec()))
-            .prop_map(|(id, step)| Control::Birthday { id, step }),
+        (any::<u32>(), prop::sample::select(BIRTHDAY.to_vec()), any::<bool>())
+            .prop_map(|(id, step, is_fast)| Control::Birthday { id, step, is_fast }),
         (any::<u64>(), any::<[u8; 4]>(), any::<u16>())
             .prop_map(|(instance, ip, port)| Control::Elsewhere { instance, remote: (ip, port).into() }),
         (any::<u64>(), any::<[u16; 8]>(), any::<u16>())

@@ -34,7 +34,14 @@ pub(crate) fn control() -> Section {
                 remote: "192.0.2.1:5000".parse().expect("an address"),
             },
         ),
-        ("birthday 01020304 is asked for", Control::Birthday { id: 0x0102_0304, step: BirthdayStep::Ask }),
+        (
+            "birthday 01020304 is asked for",
+            Control::Birthday { id: 0x0102_0304, step: BirthdayStep::Ask, is_fast: false },
+        ),
+        (
+            "birthday 01020304 is asked for, fast",
+            Control::Birthday { id: 0x0102_0304, step: BirthdayStep::Ask, is_fast: true },
+        ),
     ] {
         let mut plaintext = Vec::new();
         message.emit(&mut plaintext);

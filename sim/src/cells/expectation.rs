@@ -9,7 +9,7 @@ use super::Kind;
 pub enum Expected {
     /// Directly.
     Direct,
-    /// Directly by luck, with a chance of 98 in 100 ([`Self::LIKELY`] of all seeds at least), and otherwise
+    /// Directly by luck, with a chance of 99.97 in 100 ([`Self::LIKELY`] of all seeds at least), and otherwise
     /// through a root: a port is found by trying many.
     Likely,
     /// Directly or through a root: by what a node knows of itself it depends on luck, or on more packets than
@@ -31,7 +31,7 @@ struct Front {
 
 impl Expected {
     /// The share of seeds, in percent, that must be direct in a cell that is [likely](Self::Likely) to be.
-    pub const LIKELY: usize = 90;
+    pub const LIKELY: usize = 98;
 
     /// Of two nodes that are connected like this.
     ///
@@ -41,8 +41,8 @@ impl Expected {
     /// * If one is fixed (`F`) and the other one (`D`) depends on the destination, `D` sends to `F`, from a
     ///   port that `F` does not know. `F`'s filter lets it in if it asks for nothing, or for the address
     ///   alone, to which `F` has sent: direct. If it asks for the port too, `F` has to guess it: direct
-    ///   if `D`'s ports follow each other. Otherwise it tries 1024 ports while `D` sends from 256: direct by
-    ///   a chance of 98 in 100. (`F`'s packets may reach `D`, if `D` filters nothing; the answers leave from
+    ///   if `D`'s ports follow each other. Otherwise it tries 2048 ports while `D` sends from 256: direct by
+    ///   a chance of 99.97 in 100. (`F`'s packets may reach `D`, if `D` filters nothing; the answers leave from
     ///   the port that `F` does not know.)
     /// * If both depend on the destination, each new packet may make a new port, and what is reachable
     ///   depends on who is first: either.

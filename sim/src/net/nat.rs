@@ -199,10 +199,10 @@ impl Nat {
         self.expire(now);
         let (inner, scope) = key;
         let wanted = self.wanted_port(inner.port());
-        let port = wanted.filter(|port| *port != 0 && !self.mappings.contains_key(port));
+        let port = wanted.filter(|port| *port >= FIRST_PORT && !self.mappings.contains_key(port));
         let port = port.or_else(|| {
             (0..MAX_DRAWS)
-                .map(|_| self.random.within(1024..=65535) as u16)
+                .map(|_| self.random.within(u64::from(FIRST_PORT)..=65535) as u16)
                 .find(|port| !self.mappings.contains_key(port))
         })?;
         self.last = Some((inner.port(), port));
@@ -240,6 +240,9 @@ impl Nat {
         now.saturating_sub(used) >= self.config.timeout
     }
 }
+
+/// Below are the ports of services, which no box gives to programs (RFC 4787, REQ-3).
+const FIRST_PORT: u16 = 1024;
 
 /// A box with so many ports in use that none is found by chance is full.
 const MAX_DRAWS: usize = 256;
@@ -324,6 +327,17 @@ mod tests {
         assert_ne!(second.port(), 4000);
         nat.reboot();
         assert_eq!(nat.inbound(Time::ZERO, endpoint(SERVER), 4000), None);
+    }
+
+    #[test]
+    fn no_port_of_services_is_given_to_a_program() {
+        let mut nat = nat(Behaviour::AddressAndPortDependent, Behaviour::AddressAndPortDependent);
+        nat.config.ports = PortDelta::Preserving { offset: 30_000 };
+        for inner in 35_000..37_000 {
+            let from = SocketAddr::from(([192, 168, 1, 10], inner));
+            let outer = nat.outbound(Time::ZERO, from, endpoint(SERVER)).expect("a port");
+            assert!(outer.port() >= FIRST_PORT, "{inner} is {outer}");
+        }
     }
 
     #[test]

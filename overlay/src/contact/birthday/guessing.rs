@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use super::{Draw, LAST_ANSWERS, MOST_GUESSES, Shot, TICK, TICK_SHOTS};
+use super::{Draw, LAST_ANSWERS, MOST_GUESSES, Pace, Shot};
 use crate::reach::Place;
 
 #[derive(Debug)]
 pub(super) struct Guessing {
     host: IpAddr,
+    pace: Pace,
+    /// So many tries have begun.
+    tries: usize,
     /// What the challenge to each port says.
     tried: BTreeMap<u16, [u8; 8]>,
     next: Instant,
@@ -18,8 +21,8 @@ pub(super) struct Guessing {
 }
 
 impl Guessing {
-    pub(super) fn new(host: IpAddr, begin: Instant) -> Self {
-        Self { host, tried: BTreeMap::new(), next: begin, last: None }
+    pub(super) fn new(host: IpAddr, pace: Pace, begin: Instant) -> Self {
+        Self { host, pace, tries: 1, tried: BTreeMap::new(), next: begin, last: None }
     }
 
     pub(super) fn host(&self) -> IpAddr {
@@ -43,12 +46,18 @@ impl Guessing {
         (is_right && !socket.makes_place()).then_some(None)
     }
 
-    pub(super) fn take_due(&mut self, now: Instant, draw: &mut impl Draw) -> Vec<Shot> {
+    /// Takes what is due. `may_try_again` is asked once all ports of a try were sent to and more may follow.
+    pub(super) fn take_due(
+        &mut self,
+        now: Instant,
+        draw: &mut impl Draw,
+        may_try_again: impl FnOnce() -> bool,
+    ) -> Vec<Shot> {
         let mut shots = Vec::new();
         if now < self.next {
             return shots;
         }
-        while shots.len() < TICK_SHOTS && self.tried.len() < MOST_GUESSES {
+        while shots.len() < self.pace.tick_shots() && self.tried.len() < self.tries * MOST_GUESSES {
             let port = draw.port();
             if self.tried.contains_key(&port) {
                 continue;
@@ -57,8 +66,13 @@ impl Guessing {
             self.tried.insert(port, data);
             shots.push((None, SocketAddr::new(self.host, port), data));
         }
-        self.next = now + TICK;
-        if self.tried.len() >= MOST_GUESSES {
+        self.next = now + self.pace.tick();
+        if self.tried.len() >= self.tries * MOST_GUESSES {
+            // The mappings are still there, so that nothing has to be agreed on again.
+            if self.last.is_none() && self.tries < self.pace.tries() && may_try_again() {
+                self.tries += 1;
+                return shots;
+            }
             let last = *self.last.get_or_insert(now);
             self.next = last + LAST_ANSWERS;
         }

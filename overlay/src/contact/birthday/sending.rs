@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::{Draw, LISTENING, Shot, TICK, TICK_SHOTS, WantedSocket};
+use super::{Draw, Pace, Shot, WantedSocket};
 use crate::reach::Place;
 
 /// A socket on which the other side was heard sends its challenge again after so long.
@@ -21,6 +21,7 @@ const CHOSEN: Duration = Duration::from_secs(4);
 #[derive(Debug)]
 pub(super) struct Sending {
     to: SocketAddr,
+    pace: Pace,
     probes: Vec<Probe>,
     /// How many of them have sent.
     position: usize,
@@ -43,14 +44,15 @@ struct Probe {
 impl Sending {
     /// Sockets for which there is no randomness are left out.
     pub(super) fn new(
-        to: SocketAddr,
+        (to, pace): (SocketAddr, Pace),
         sockets: Vec<WantedSocket>,
         now: Instant,
         draw: &mut impl Draw,
     ) -> Self {
         let probe = |socket| Some(Probe { socket, data: draw.number()?, last: None, sent: 0 });
         let probes = sockets.into_iter().filter_map(probe).collect();
-        Self { to, probes, position: 0, sent: 0, next: now, ends: now + LISTENING, chosen: None }
+        let ends = now + pace.listening();
+        Self { to, pace, probes, position: 0, sent: 0, next: now, ends, chosen: None }
     }
 
     pub(super) fn to(&self) -> SocketAddr {
@@ -103,8 +105,9 @@ impl Sending {
             }
             None => {
                 let first = self.position;
-                self.position = self.probes.len().min(first + TICK_SHOTS);
-                self.next = if self.position < self.probes.len() { now + TICK } else { self.ends };
+                self.position = self.probes.len().min(first + self.pace.tick_shots());
+                self.next =
+                    if self.position < self.probes.len() { now + self.pace.tick() } else { self.ends };
                 first..self.position
             }
         };

@@ -5,10 +5,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::{Punching, Word};
-use crate::contact::{Candidate, CandidateKind, Contact, DirectAttempt, DirectOutcome, NotTried};
+use crate::contact::{Candidate, CandidateKind, Contact, DirectAttempt, DirectOutcome, Filtering, NotTried};
 
-/// A round of few ports has failed if there is no direct path after so long.
+/// A round of few ports that may lead to a direct path has failed if there is none after so long.
 const AFTER: Duration = Duration::from_secs(2);
+
+/// So long, or a round trip of the relayed path if that is longer, it has where nothing is known of the other
+/// side's filter: if that lets in all ports of an address, the first packets that cross lead to a path, and
+/// they are answered sooner than one that is relayed.
+const AFTER_UNKNOWN: Duration = Duration::from_millis(200);
 
 /// The side that begins does so again after so long, or sooner if the other one has refused.
 const PAUSE: Duration = Duration::from_secs(600);
@@ -20,7 +25,9 @@ const PAUSE_ASKED: Duration = Duration::from_secs(300);
 /// What is remembered of searches by many ports for one node.
 #[derive(Debug, Default)]
 pub(super) struct Record {
-    /// When the round of few ports counts as failed.
+    /// When the round of few ports began, and how long it has at least.
+    round: Option<(Instant, Duration)>,
+    /// When it counts as failed.
     due: Option<Instant>,
     /// Before that this node begins none.
     own_after: Option<Instant>,
@@ -30,14 +37,14 @@ pub(super) struct Record {
 }
 
 impl Record {
-    /// A round of few ports begins at `start`.
-    pub(super) fn note_round(&mut self, start: Instant) {
-        self.due = Some(start + AFTER);
+    /// A round of few ports begins at `start`, and has so much time.
+    pub(super) fn note_round(&mut self, start: Instant, time: Duration) {
+        (self.round, self.due) = (Some((start, time)), Some(start + time));
     }
 
     /// Nothing is looked for any more.
     pub(super) fn note_end(&mut self) {
-        self.due = None;
+        (self.round, self.due) = (None, None);
     }
 
     /// This node is elsewhere.
@@ -45,12 +52,24 @@ impl Record {
         self.own_after = None;
     }
 
-    pub(super) fn take_due(&mut self, now: Instant) -> bool {
-        self.due.take_if(|due| now >= *due).is_some()
+    /// Whether the round has failed by now. `rtt` is the relayed path's.
+    pub(super) fn take_due(&mut self, rtt: Duration, now: Instant) -> bool {
+        let Some((start, time)) = self.round else { return false };
+        // That it is hopeless was known before it began, and then there is nothing to wait for.
+        let time = if time.is_zero() { time } else { time.max(rtt.min(AFTER)) };
+        let is_due = now >= start + time;
+        (self.round, self.due) =
+            if is_due { (None, None) } else { (self.round, self.due.map(|_| start + time)) };
+        is_due
     }
 
     pub(super) fn next(&self) -> Option<Instant> {
         self.due
+    }
+
+    /// Whether a search has begun and not ended.
+    pub(super) fn is_running(&self) -> bool {
+        self.last.is_some_and(|last| last.outcome == DirectOutcome::Trying)
     }
 
     pub(super) fn attempt(&self) -> Option<DirectAttempt> {
@@ -79,6 +98,21 @@ impl Punching {
             is_hopeless |= here.varies() && other.varies();
         }
         is_hopeless.then_some(Err(NotTried::BothUnpredictable))
+    }
+
+    /// How long a round of few ports has before many are tried.
+    pub(super) fn birthday_wait(&self, own: &Contact) -> Duration {
+        let Some(Ok(to)) = self.birthday_target(own) else { return AFTER };
+        // What is known of filters and of the next port is known of IPv4.
+        let nat = self.theirs.as_ref().map(|theirs| theirs.nat).unwrap_or_default();
+        let filtering = if to.is_ipv4() { nat.filtering } else { Filtering::Unknown };
+        match filtering {
+            // The other side tries the ports that this side's box is expected to use.
+            _ if to.is_ipv4() && own.nat.port_delta != 0 => AFTER,
+            Filtering::AddressAndPortDependent => Duration::ZERO,
+            Filtering::Unknown => AFTER_UNKNOWN,
+            Filtering::EndpointIndependent | Filtering::AddressDependent => AFTER,
+        }
     }
 
     /// The address, of the family that the other node asks for, whose ports this node is to send to if the
@@ -237,6 +271,55 @@ mod tests {
         assert_eq!(both([Easy, Hard], [Hard, Easy]), (None, [true, false]));
         // What is known of IPv4 says nothing of IPv6.
         assert_eq!(both([Hard, Unknown], [Unknown, Easy]), (None, [false; 2]));
+    }
+
+    /// As the hard side, when the first question is due after the start of a round.
+    #[test]
+    fn what_few_ports_cannot_lead_to_is_not_waited_for() {
+        use Filtering::{AddressAndPortDependent, AddressDependent, EndpointIndependent, Unknown};
+        let ms = Duration::from_millis;
+        for (filtering, port_delta, rtt, wait) in [
+            (AddressAndPortDependent, 0, 300, 0),
+            // The other side tries the ports that come next.
+            (AddressAndPortDependent, 1, 300, 2000),
+            (Unknown, 1, 300, 2000),
+            (Unknown, 0, 50, 200),
+            (Unknown, 0, 300, 300),
+            (Unknown, 0, 5000, 2000),
+            // Few ports must lead to a path; if they do not, something else is wrong.
+            (AddressDependent, 0, 50, 2000),
+            (EndpointIndependent, 0, 50, 2000),
+        ] {
+            let (mut here, mut there) = (contact(&[OWN]), contact(&[SEEN]));
+            here.nat = Nat { mapping: Mapping::AddressAndPortDependent, port_delta, ..Nat::default() };
+            there.nat = Nat { mapping: Mapping::EndpointIndependent, filtering, ..Nat::default() };
+            let by_own = there.public().collect();
+            let mut punching = told(&here, &there, Vouched { by_own, by_guests: Vec::new() });
+            let begin = punching.began().expect("a round");
+            let due = (0..5000).step_by(10).map(ms).find(|after| {
+                let is_due = punching.birthday.take_due(ms(rtt), begin + *after);
+                assert!(is_due || punching.birthday.next().is_some_and(|next| next > begin + *after));
+                is_due
+            });
+            assert_eq!(due, Some(ms(wait)), "{filtering:?} {port_delta} {rtt}");
+            assert_eq!(punching.birthday.next(), None);
+        }
+    }
+
+    #[test]
+    fn the_relay_is_spared_while_many_ports_are_tried_and_no_longer_than_that() {
+        let (here, there) = (contact(&[OWN]), contact(&[SEEN]));
+        let mut punching = told(&here, &there, Vouched::default());
+        let begin = punching.began().expect("a round");
+        let seconds = |seconds| begin + Duration::from_secs(seconds);
+        assert_eq!(punching.hold(seconds(1)), Some(seconds(2)));
+        assert_eq!(punching.hold(seconds(2)), None);
+        let to = SEEN.parse().unwrap();
+        punching.set_birthday(to, 0, DirectOutcome::Trying, begin);
+        assert_eq!(punching.hold(seconds(2)), Some(seconds(5)));
+        assert_eq!(punching.hold(seconds(5)), None, "it takes too long");
+        punching.set_birthday(to, 256, DirectOutcome::Silent, seconds(3));
+        assert_eq!(punching.hold(seconds(3)), None);
     }
 
     const SEEN6: &str = "[2001:db8::9]:5000";

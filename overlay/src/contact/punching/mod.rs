@@ -69,6 +69,9 @@ const VALID_FOR: Duration = Duration::from_secs(20);
 /// useless.
 const HOLD: Duration = Duration::from_secs(2);
 
+/// The same where many ports are tried: nearly all searches that find a path have found it by then.
+const HOLD_MANY_PORTS: Duration = Duration::from_secs(5);
+
 /// The search for a direct way to one node.
 #[derive(Debug)]
 pub(crate) struct Punching {
@@ -197,7 +200,8 @@ impl Punching {
     pub(crate) fn hold(&self, now: Instant) -> Option<Instant> {
         let first = self.asking.map(|asking| asking.first.unwrap_or(asking.next));
         let since = first.filter(|_| self.rounds == 0).or(self.began.filter(|_| self.rounds == 1))?;
-        Some(since + HOLD).filter(|end| now < *end)
+        let time = if self.birthday.is_running() { HOLD_MANY_PORTS } else { HOLD };
+        Some(since + time).filter(|end| now < *end)
     }
 
     /// Whether a question of the node is answered now.
@@ -237,7 +241,7 @@ impl Punching {
         self.aim(own, &HolePunch::new(own, &believed, Duration::ZERO), start, draw);
         self.left_out.extend(doubted.into_iter().map(|candidate| (candidate, NotTried::OtherLan)));
         self.theirs = Some(said.contact.clone());
-        self.birthday.note_round(start);
+        self.birthday.note_round(start, self.birthday_wait(own));
         self.tcp.note_round(start);
         self.note_round(now);
     }
@@ -287,7 +291,7 @@ impl Punching {
         rtt: Duration,
         now: Instant,
     ) -> Due {
-        let (birthday, tcp) = (self.birthday.take_due(now), self.tcp.take_due(rtt, now));
+        let (birthday, tcp) = (self.birthday.take_due(rtt, now), self.tcp.take_due(rtt, now));
         let mut due = Due { birthday, tcp, ..Due::default() };
         if let Some(asking) = self.asking.as_mut().filter(|asking| now >= asking.next) {
             if asking.times >= MAX_ASKED {
