@@ -62,9 +62,9 @@ fn interface_names(networks: usize, given: &[String]) -> Outcome<Vec<String>> {
 /// Addresses and routes, each with the bits of its prefix.
 type Placed = (Vec<(IpAddr, u8)>, Vec<(IpAddr, u8)>);
 
-/// The addresses, each with the length of the network's prefix in which it lies; and the prefixes in which
-/// none of them lies, but which have one of the same family to answer to. What lies behind this node is
-/// reached by its other interfaces.
+/// The addresses, each with the length of the network's prefix in which it lies; and all other prefixes that
+/// have an address of the same family to answer to. What lies behind this node is reached by its other
+/// interfaces.
 fn placed(network: &Network, identity: &PublicIdentity, addresses: &[IpAddr]) -> Placed {
     let own = network.members().iter().find(|member| member.identity == *identity);
     let behind = own.map(|member| member.routes.as_slice()).unwrap_or_default();
@@ -75,14 +75,16 @@ fn placed(network: &Network, identity: &PublicIdentity, addresses: &[IpAddr]) ->
         let prefix = prefixes.iter().find(|prefix| prefix.contains(*address));
         (*address, prefix.map_or(whole(address), |prefix| prefix.length()))
     };
-    let others = prefixes.iter().filter(|prefix| {
-        !addresses.iter().any(|address| prefix.contains(*address))
-            && addresses.iter().any(|address| address.is_ipv4() == prefix.address().is_ipv4())
-    });
-    (
-        addresses.iter().map(within).collect(),
-        others.map(|prefix| (prefix.address(), prefix.length())).collect(),
-    )
+    let placed: Vec<_> = addresses.iter().map(within).collect();
+    // With an address the kernel makes the route to its prefix itself.
+    let is_made = |prefix: &Prefix| {
+        placed.iter().any(|(own, length)| prefix.contains(*own) && prefix.length() == *length)
+    };
+    let has_source =
+        |prefix: &Prefix| addresses.iter().any(|own| own.is_ipv4() == prefix.address().is_ipv4());
+    let others = prefixes.iter().filter(|prefix| !is_made(prefix) && has_source(prefix));
+    let routes = others.map(|prefix| (prefix.address(), prefix.length())).collect();
+    (placed, routes)
 }
 
 /// Refuses networks whose members the kernel would look for at another network's interface: it takes the
@@ -177,6 +179,15 @@ mod tests {
         assert!(refusal(&networks, &["a", "b", "c"]).contains("3 interfaces have names, and networks are 2"));
         assert!(refusal(&networks, &["a", "a"]).contains("two networks would have the interface a"));
         assert!(refusal(&networks, &["peersock1"]).contains("the interface peersock1"));
+    }
+
+    #[test]
+    fn a_block_behind_a_member_is_routed_though_this_node_s_address_is_in_it() {
+        let around = network(1, ["10.1.0.1", "10.1.0.2"], ["", "10.0.0.0/8"]);
+        let plans = plans(&[around], &[]).expect("plans");
+        let settings = &plans[0].settings;
+        assert_eq!(settings.addresses[1], ("10.1.0.1".parse().expect("an address"), 30));
+        assert_eq!(settings.routes, [("10.0.0.0".parse().expect("an address"), 8)]);
     }
 
     #[test]

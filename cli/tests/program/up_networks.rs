@@ -13,9 +13,9 @@ struct Scene {
     lab: Lab,
 }
 
-/// What the networks' files are called, and the addresses that their two members have.
-const OFFICE: (&str, [&str; 2]) = ("office.toml", ["10.97.0.1", "10.97.0.2"]);
-const HOME: (&str, [&str; 2]) = ("home.toml", ["10.96.0.1", "10.96.0.2"]);
+/// What the networks are called, and the addresses that their two members have.
+const OFFICE: (&str, [&str; 2]) = ("office", ["10.97.0.1", "10.97.0.2"]);
+const HOME: (&str, [&str; 2]) = ("home", ["10.96.0.1", "10.96.0.2"]);
 
 impl Scene {
     /// The first machine is one node; the second has a node for each network.
@@ -34,10 +34,15 @@ impl Scene {
 
     /// Puts a node into a network's file, which gives it the name of its place.
     fn describe(&self, network: &str, how: &str, node: &str, address: &str) {
-        let file = self.path(network);
+        let file = self.file(network);
         let name = if how == "new" { "one" } else { "two" };
         let words = ["network", how, &file, "--name", name, "--address", address];
         run(self.lab.command(node, &words)).success();
+    }
+
+    /// The file that describes a network.
+    fn file(&self, network: &str) -> String {
+        self.path(&format!("{network}.toml"))
     }
 
     fn path(&self, name: &str) -> String {
@@ -59,7 +64,7 @@ impl Scene {
         let mut command = self.inside(machine, &[env!("CARGO_BIN_EXE_peersock"), "up"]);
         command.arg("--state").arg(self.lab.state(node));
         for network in networks {
-            command.args(["--network", &self.path(network)]);
+            command.args(["--network", &self.file(network)]);
         }
         command.args(more);
         without_variables(&mut command);
@@ -92,7 +97,7 @@ impl Scene {
 
     /// The ID that a network's file has.
     fn id(&self, network: &str) -> String {
-        let text = std::fs::read_to_string(self.path(network)).unwrap();
+        let text = std::fs::read_to_string(self.file(network)).unwrap();
         let line = text.lines().find(|line| line.starts_with("network")).unwrap();
         line.split('"').nth(1).unwrap().to_owned()
     }
@@ -159,15 +164,15 @@ fn what_one_of_the_networks_cannot_have_is_said_and_leaves_nothing_behind() {
     let three = ["--name", "a", "--name", "b", "--name", "c"];
     ended(&files, &three).failure(2, &["3 interfaces have names", "--name once for each network"]);
     // Another network with the addresses of the first.
-    scene.describe("same.toml", "new", "both", "10.97.0.1");
-    scene.describe("same.toml", "add", "other", "10.97.0.2");
-    let (office, same) = (scene.id(OFFICE.0), scene.id("same.toml"));
+    scene.describe("same", "new", "both", "10.97.0.1");
+    scene.describe("same", "add", "other", "10.97.0.2");
+    let (office, same) = (scene.id(OFFICE.0), scene.id("same"));
     let said = format!("networks {office} and {same} both have 10.97.0.0/30");
-    ended(&[OFFICE.0, "same.toml"], &[]).failure(2, &[&said, "network namespace"]);
+    ended(&[OFFICE.0, "same"], &[]).failure(2, &[&said, "network namespace"]);
     // One of which this node is no member.
-    scene.describe("foreign.toml", "new", "other", "10.95.0.1");
-    let said = format!("not a member of network {}", scene.id("foreign.toml"));
-    ended(&[OFFICE.0, "foreign.toml"], &[]).failure(1, &[&said]);
+    scene.describe("foreign", "new", "other", "10.95.0.1");
+    let said = format!("not a member of network {}", scene.id("foreign"));
+    ended(&[OFFICE.0, "foreign"], &[]).failure(1, &[&said]);
     // The second interface cannot be made.
     assert!(ip(["-n", &scene.cable.ends[0], "link", "add", "peersock1", "type", "veth"]));
     ended(&files, &[]).failure(1, &["peersock1", "choose another name with --name"]);
