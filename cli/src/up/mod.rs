@@ -104,7 +104,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     }
     let (tun, id, error) = first_end.recv().expect("this has a sender itself");
     Err(Failure::new(
-        format_args!("the interface {} of network {id} is gone: {error}", tun.name()),
+        format_args!("the interface {} is gone, and with it network {id}: {error}", tun.name()),
         "look who removes it (`ip monitor link` tells when), and start the command again",
     ))
 }

@@ -185,7 +185,7 @@ fn one_interface_that_somebody_removes_ends_the_program_which_says_which() {
     let up = scene.both(&["--name", "office0"]);
     assert!(scene.has_interface("office0") && scene.has_interface("peersock1"));
     assert!(ip(["-n", &scene.cable.ends[0], "link", "del", "peersock1"]));
-    let said = format!("the interface peersock1 of network {} is gone", scene.id(HOME.0));
+    let said = format!("the interface peersock1 is gone, and with it network {}:", scene.id(HOME.0));
     up.wait_for_end().failure(1, &[&said]);
     assert!(!scene.has_interface("office0"));
 }
