@@ -53,8 +53,8 @@ impl Session {
         Session::open_with(args, network, identity, allowed, Node::join, farewell)
     }
 
-    /// Starts a node of that identity for a device. No peer is reached by the interfaces `own`, which are this
-    /// device and those of [`join_device`](Self::join_device).
+    /// Starts a node of that identity for a device. No peer is reached by the interfaces `own`, which are
+    /// this device and those of [`join_device`](Self::join_device).
     pub(crate) fn open_for_device(
         args: &NodeArgs,
         network: Network,

@@ -20,15 +20,15 @@ use plan::Plan;
 /// Make networks interfaces of this machine: all its programs reach the members with their own sockets
 ///
 /// Until this is stopped, each network has an interface with this node's addresses in the network, and the
-/// kernel sends there what has one of the network's prefixes. A static network's file may say what lies behind a member
-/// (`routes`): where that runs this, and its kernel forwards (sysctl net.ipv4.ip_forward,
-/// net.ipv6.conf.all.forwarding), it is a gateway to there. Programs need not know of it; what they listen on
-/// is reached by the members as far as the machine's firewall lets them.
+/// kernel sends there what has one of the network's prefixes. A static network's file may say what lies
+/// behind a member (`routes`): where that runs this, and its kernel forwards (sysctl net.ipv4.ip_forward,
+/// net.ipv6.conf.all.forwarding), it is a gateway to there. Programs need not know of it; what they listen
+/// on is reached by the members as far as the machine's firewall lets them.
 ///
-/// Needs CAP_NET_ADMIN (run it with sudo) to make the interfaces, and gives up that and all other capabilities
-/// before it talks to anybody. The addresses are printed to stdout, one per line and in the order of the
-/// networks, once packets are passed on. It ends when one of the interfaces is gone: it has no right any more
-/// to make it again.
+/// Needs CAP_NET_ADMIN (run it with sudo) to make the interfaces, and gives up that and all other
+/// capabilities before it talks to anybody. The addresses are printed to stdout, one per line and in the
+/// order of the networks, once packets are passed on. It ends when one of the interfaces is gone: it has no
+/// right any more to make it again.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
