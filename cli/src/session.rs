@@ -53,16 +53,17 @@ impl Session {
         Session::open_with(args, network, identity, allowed, Node::join, farewell)
     }
 
-    /// Starts a node of that identity for a device, which is the interface `name` and reaches no peer itself.
+    /// Starts a node of that identity for a device. No peer is reached by the interfaces `own`, which are
+    /// this device and those of [`join_device`](Self::join_device).
     pub(crate) fn open_for_device(
         args: &NodeArgs,
         network: Network,
         identity: IdentitySource,
-        name: &str,
+        own: Vec<String>,
         device: Arc<dyn Device>,
     ) -> Outcome<Session> {
         let allowed = match interfaces(&args.interfaces) {
-            Interfaces::All => Interfaces::Except(vec![name.to_owned()]),
+            Interfaces::All => Interfaces::Except(own),
             named => named,
         };
         let join = |node: &Node, network| node.join_device(network, device);
@@ -102,13 +103,15 @@ impl Session {
             status
         })?;
         let joined = join(&node, network.clone())?;
-        joined.wait_ready(READY_WITHIN).map_err(|error| {
-            Failure::new(
-                format_args!("cannot use network {}: {error}", network.id()),
-                "start the command again; -v shows what happens",
-            )
-        })?;
+        wait_ready(&joined)?;
         Ok(Session { node, joined, network, named: reach::NamedServers::of(args) })
+    }
+
+    /// Has the node join one more network, for a device of its own.
+    pub(crate) fn join_device(&self, network: Network, device: Arc<dyn Device>) -> Outcome<Joined> {
+        let joined = self.node.join_device(network, device)?;
+        wait_ready(&joined)?;
+        Ok(joined)
     }
 
     /// Waits until a peer is found and a session with it stands. Unless it is to be `quiet`, it says what it
@@ -200,6 +203,15 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.node.shutdown(HURRY);
     }
+}
+
+fn wait_ready(joined: &Joined) -> Outcome {
+    joined.wait_ready(READY_WITHIN).map_err(|error| {
+        Failure::new(
+            format_args!("cannot use network {}: {error}", joined.id()),
+            "start the command again; -v shows what happens",
+        )
+    })
 }
 
 /// Where a peer is looked for, and for how long.

@@ -1,77 +1,75 @@
 //! `peersock up`
 
 mod names;
+mod plan;
 
 use std::io;
-use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::thread;
 
-use peersock::{IdentitySource, Network, PublicIdentity, Seed};
-use peersock_tun::{OpenError, Settings, Tun, give_up_privileges};
+use peersock::{IdentitySource, Joined, PublicIdentity, Seed};
+use peersock_tun::{OpenError, Tun, give_up_privileges};
 
-use crate::args::{NetworkArgs, NodeArgs};
+use crate::args::{NetworksArgs, NodeArgs};
 use crate::failure::{Failure, Outcome};
 use crate::root_watch;
 use crate::session::Session;
 use crate::stdio::{self, print};
+use plan::Plan;
 
-/// Make a network an interface of this machine: all its programs reach the members with their own sockets
+/// Make networks interfaces of this machine: all its programs reach the members with their own sockets
 ///
-/// Until this is stopped, the interface has this node's addresses in the network, and the kernel sends there
-/// what has one of the network's prefixes. A static network's file may say what lies behind a member
-/// (`routes`): where that runs this, and its kernel forwards (sysctl net.ipv4.ip_forward,
-/// net.ipv6.conf.all.forwarding), it is a gateway to there. Programs need not know of it; what they listen on
-/// is reached by the members as far as the machine's firewall lets them.
+/// Until this is stopped, each network has an interface with this node's addresses in the network, and the
+/// kernel sends there what has one of the network's prefixes. A static network's file may say what lies
+/// behind a member (`routes`): where that runs this, and its kernel forwards (sysctl net.ipv4.ip_forward,
+/// net.ipv6.conf.all.forwarding), it is a gateway to there. Programs need not know of it; what they listen
+/// on is reached by the members as far as the machine's firewall lets them.
 ///
-/// Needs CAP_NET_ADMIN (run it with sudo) to make the interface, and gives up that and all other capabilities
-/// before it talks to anybody. The addresses are printed to stdout, one per line, once packets are passed on.
+/// Needs CAP_NET_ADMIN (run it with sudo) to make the interfaces, and gives up that and all other
+/// capabilities before it talks to anybody. The addresses are printed to stdout, one per line and in the
+/// order of the networks, once packets are passed on. It ends when one of the interfaces is gone: it has no
+/// right any more to make it again.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   peersock up -n ff0001ffff000000                # as root, or after: setcap cap_net_admin+ep PROGRAM
   peersock up -n office.toml --name office0 --state /var/lib/peersock
+  peersock up -n office.toml --name office0 -n home.toml --name home0
   peersock up -n office.toml --dns               # and then: ping alpha.peersock.internal")]
 pub(crate) struct Args {
     #[command(flatten)]
-    network: NetworkArgs,
+    networks: NetworksArgs,
 
     #[command(flatten)]
     node: NodeArgs,
 
-    /// Name of the interface
-    #[arg(long, default_value = "peersock0")]
-    name: String,
+    /// Name of a network's interface; may be given several times, in the order of the networks [default:
+    /// peersock0 for the first network, peersock1 for the second, …]
+    #[arg(long = "name", value_name = "NAME")]
+    names: Vec<String>,
 
     /// Largest IP packet that the kernel sends, bytes; where a path takes less, it is told
     #[arg(long, value_name = "BYTES", default_value_t = 1420, value_parser = clap::value_parser!(u16).range(1280..))]
     mtu: u16,
 
-    /// Answer the machine's resolver what members are called: alpha.peersock.internal, where the network's
-    /// file has the name alpha. systemd-resolved is told so, if it is there
+    /// Answer the machine's resolver what members are called: alpha.peersock.internal, where a network's file
+    /// has the name alpha; the first network that has it. systemd-resolved is told so, if it is there
     #[arg(long)]
     dns: bool,
 
-    /// Port of the name server, at the interface's first address
+    /// Port of the name server, at the first address of the first interface
     #[arg(long, value_name = "PORT", default_value_t = 53, requires = "dns", value_parser = clap::value_parser!(u16).range(1..))]
     dns_port: u16,
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
-    let network = args.network.resolve()?;
+    let networks = args.networks.resolve()?;
     let (source, identity) = identity(args)?;
-    let addresses = network.addresses_of(&identity).ok_or_else(|| {
-        Failure::new(
-            format_args!("this node is not a member of network {}; its key is {identity}", network.id()),
-            "add it to the network's file with `peersock network add`",
-        )
-    })?;
-    let names = args.dns.then(|| names::of(&network)).transpose()?;
-    let first = addresses[0];
-    let (addresses, routes) = placed(&network, &identity, &addresses);
-    let settings = Settings { mtu: args.mtu, addresses, routes, ..Settings::new(&*args.name) };
-    let tun = Arc::new(Tun::open(&settings).map_err(|error| explain(&args.name, &error))?);
+    let plans = plan::of(&networks, &identity, &args.names, args.mtu)?;
+    let names = args.dns.then(|| names::of(&networks)).transpose()?;
+    let tuns = plans.iter().map(open).collect::<Outcome<Vec<_>>>()?;
     // The port may need a privilege, and is taken while there is no other thread.
-    let server = names.map(|names| names::Server::bind(first, args.dns_port, names)).transpose()?;
+    let server = names.map(|names| names::Server::bind(plans[0].first, args.dns_port, names)).transpose()?;
     // Other threads would keep theirs.
     give_up_privileges().map_err(|error| {
         Failure::new(
@@ -80,18 +78,40 @@ pub(crate) fn run(args: &Args) -> Outcome {
         )
     })?;
     if let Some(server) = server {
-        server.start(tun.name())?;
+        server.start(tuns[0].name())?;
     }
-    let session = Session::open_for_device(&args.node, network, source, tun.name(), tun.clone())?;
+    let own: Vec<_> = tuns.iter().map(|tun| tun.name().to_owned()).collect();
+    let mut wanted = networks.into_iter().zip(&tuns);
+    let (network, tun) = wanted.next().expect("no network is an error above");
+    let session = Session::open_for_device(&args.node, network, source, own, tun.clone())?;
+    let others: Vec<_> =
+        wanted.map(|(network, tun)| session.join_device(network, tun.clone())).collect::<Outcome<_>>()?;
     let _roots = root_watch::start(&session.node)?;
-    stdio::note(format_args!("{} is up in network {}", tun.name(), session.network.id()));
-    session.joined.addresses().iter().try_for_each(print)?;
-    let sender = session.joined.device_sender().expect("it was joined for a device");
-    let error = tun.serve(sender);
+    let joined = || std::iter::once(&session.joined).chain(&others);
+    for (joined, tun) in joined().zip(&tuns) {
+        stdio::note(format_args!("{} is up in network {}", tun.name(), joined.id()));
+    }
+    joined().flat_map(Joined::addresses).try_for_each(print)?;
+    let (ended, first_end) = mpsc::channel();
+    for (joined, tun) in joined().zip(&tuns) {
+        let sender = joined.device_sender().expect("it was joined for a device");
+        let (tun, id, ended) = (tun.clone(), joined.id(), ended.clone());
+        // The main thread waits for the first, and ends the process.
+        thread::Builder::new().name(tun.name().into()).spawn(move || {
+            let error = tun.serve(sender);
+            let _ = ended.send((tun, id, error));
+        })?;
+    }
+    let (tun, id, error) = first_end.recv().expect("this has a sender itself");
     Err(Failure::new(
-        format_args!("the interface {} is gone: {error}", tun.name()),
+        format_args!("the interface {} is gone, and with it network {id}: {error}", tun.name()),
         "look who removes it (`ip monitor link` tells when), and start the command again",
     ))
+}
+
+/// Makes the interface of a network.
+fn open(plan: &Plan) -> Outcome<Arc<Tun>> {
+    Tun::open(&plan.settings).map(Arc::new).map_err(|error| explain(&plan.settings.name, &error))
 }
 
 /// The identity, before there is a node: its addresses are the interface's, which is made first.
@@ -103,32 +123,6 @@ fn identity(args: &Args) -> Outcome<(IdentitySource, PublicIdentity)> {
     }
     let identity = args.node.state.public_identity()?;
     Ok((IdentitySource::StateDir(args.node.state.path()?), identity))
-}
-
-/// Addresses and routes, each with the bits of its prefix.
-type Placed = (Vec<(IpAddr, u8)>, Vec<(IpAddr, u8)>);
-
-/// The addresses, each with the length of the network's prefix in which it lies; and the prefixes in which
-/// none of them lies, but which have one of the same family to answer to. What lies behind this node is
-/// reached by its other interfaces.
-fn placed(network: &Network, identity: &PublicIdentity, addresses: &[IpAddr]) -> Placed {
-    let own = network.members().iter().find(|member| member.identity == *identity);
-    let behind = own.map(|member| member.routes.as_slice()).unwrap_or_default();
-    let mut prefixes = network.summary().prefixes;
-    prefixes.retain(|prefix| !behind.contains(prefix));
-    let whole = |address: &IpAddr| if address.is_ipv4() { 32 } else { 128 };
-    let within = |address: &IpAddr| {
-        let prefix = prefixes.iter().find(|prefix| prefix.contains(*address));
-        (*address, prefix.map_or(whole(address), |prefix| prefix.length()))
-    };
-    let others = prefixes.iter().filter(|prefix| {
-        !addresses.iter().any(|address| prefix.contains(*address))
-            && addresses.iter().any(|address| address.is_ipv4() == prefix.address().is_ipv4())
-    });
-    (
-        addresses.iter().map(within).collect(),
-        others.map(|prefix| (prefix.address(), prefix.length())).collect(),
-    )
 }
 
 fn explain(name: &str, error: &OpenError) -> Failure {

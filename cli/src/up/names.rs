@@ -13,19 +13,23 @@ use crate::stdio;
 /// The program that sets what systemd-resolved asks.
 const RESOLVECTL: &str = "resolvectl";
 
-/// The names of a network's members.
-pub(super) fn of(network: &Network) -> Outcome<Names> {
-    let named = network.members().iter().filter_map(|member| {
-        Some((member.name.as_deref()?, network.addresses_of(&member.identity).unwrap_or_default()))
-    });
-    let names = Names::new(&network.id().to_string(), named);
-    match names.is_empty() {
-        true => Err(Failure::usage(
-            format_args!("no member of network {} has a name that --dns could serve", network.id()),
-            "leave --dns out, or describe the network in a file that names its members (docs/NETWORKS.md)",
-        )),
-        false => Ok(names),
+/// The names of the networks' members.
+pub(super) fn of(networks: &[Network]) -> Outcome<Names> {
+    let mut names = Names::default();
+    for network in networks {
+        let named = network.members().iter().filter_map(|member| {
+            Some((member.name.as_deref()?, network.addresses_of(&member.identity).unwrap_or_default()))
+        });
+        names.add(&network.id().to_string(), named);
     }
+    if !names.is_empty() {
+        return Ok(names);
+    }
+    let ids: Vec<_> = networks.iter().map(|network| network.id().to_string()).collect();
+    Err(Failure::usage(
+        format_args!("no member of network {} has a name that --dns could serve", ids.join(" or ")),
+        "leave --dns out, or describe the network in a file that names its members (docs/NETWORKS.md)",
+    ))
 }
 
 /// The name server, which has its port.

@@ -48,5 +48,6 @@ mod top;
 mod trouble;
 mod turn;
 mod up;
+mod up_networks;
 mod vanishing;
 mod verbose;

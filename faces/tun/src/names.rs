@@ -19,16 +19,25 @@ const TTL: u32 = 60;
 pub(crate) const DATAGRAM: usize = 1232;
 
 /// What members are called: `alpha`, `alpha.peersock.internal` and
-/// `alpha.ff0001ffff000000.peersock.internal`.
+/// `alpha.ff0001ffff000000.peersock.internal`. Without the network's ID a name is that of the first network
+/// which has it.
 ///
 /// ```
-/// let alpha = ("alpha", vec!["10.7.0.1".parse()?]);
-/// let names = peersock_tun::Names::new("ff0001ffff000000", [alpha]);
+/// let mut names = peersock_tun::Names::default();
+/// names.add("ff0001ffff000000", [("alpha", vec!["10.7.0.1".parse()?])]);
+/// names.add("ff00500050000000", [("alpha", vec!["10.8.0.1".parse()?])]);
 /// assert!(!names.is_empty());
 /// # Ok::<(), std::net::AddrParseError>(())
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Names {
+    /// In the order in which they were added.
+    networks: Vec<NetworkNames>,
+}
+
+/// The names of one network's members.
+#[derive(Debug, Clone)]
+struct NetworkNames {
     /// The network's own domain.
     domain: String,
     addresses: BTreeMap<String, Vec<IpAddr>>,
@@ -38,18 +47,25 @@ pub struct Names {
 impl Names {
     /// The members of the network with this ID that have a name, with their addresses.
     pub fn new<'a>(network: &str, members: impl IntoIterator<Item = (&'a str, Vec<IpAddr>)>) -> Names {
+        let mut names = Names::default();
+        names.add(network, members);
+        names
+    }
+
+    /// Adds a network behind those that are there, as [`new`](Self::new) has the first.
+    pub fn add<'a>(&mut self, network: &str, members: impl IntoIterator<Item = (&'a str, Vec<IpAddr>)>) {
         let (mut addresses, mut names) = (BTreeMap::new(), BTreeMap::new());
         for (name, its) in members {
             let name = name.to_ascii_lowercase();
             names.extend(its.iter().map(|address| (*address, name.clone())));
             addresses.insert(name, its);
         }
-        Names { domain: format!("{network}.{DOMAIN}"), addresses, names }
+        self.networks.push(NetworkNames { domain: format!("{network}.{DOMAIN}"), addresses, names });
     }
 
     /// Whether no member has a name.
     pub fn is_empty(&self) -> bool {
-        self.addresses.is_empty()
+        self.networks.iter().all(|network| network.addresses.is_empty())
     }
 
     /// The reply to a DNS message (RFC 1035). `None` to what is no query.
@@ -98,18 +114,18 @@ impl Names {
         let answer = |data| ResourceRecord::new(question.qname.clone(), CLASS::IN, TTL, data);
         if let Some(address) = address_in(&name) {
             // Of other addresses somebody else knows the names.
-            let Some(name) = self.names.get(&address) else { return RCODE::Refused };
+            let Some(name) = self.name_of(address) else { return RCODE::Refused };
             reply.set_flags(PacketFlag::AUTHORITATIVE_ANSWER);
             if wants(TYPE::PTR)
-                && let Ok(name) = Name::new(&format!("{name}.{DOMAIN}"))
+                && let Ok(name) = Name::new(&name)
             {
                 reply.answers.push(answer(RData::PTR(PTR(name.into_owned()))));
             }
             return RCODE::NoError;
         }
-        let member = match self.member(&name) {
-            Asked::Member(member) => Some(member),
-            Asked::Domain => None,
+        let addresses = match self.member(&name) {
+            Asked::Member(addresses) => addresses,
+            Asked::Domain => &[],
             Asked::Nobody => {
                 reply.set_flags(PacketFlag::AUTHORITATIVE_ANSWER);
                 reply.name_servers.push(authority());
@@ -118,7 +134,7 @@ impl Names {
             Asked::Others => return RCODE::Refused,
         };
         reply.set_flags(PacketFlag::AUTHORITATIVE_ANSWER);
-        for address in member.and_then(|member| self.addresses.get(member)).into_iter().flatten() {
+        for address in addresses {
             match address {
                 IpAddr::V4(address) if wants(TYPE::A) => {
                     reply.answers.push(answer(RData::A((*address).into())))
@@ -137,18 +153,38 @@ impl Names {
 
     /// What a name, in small letters and without the last dot, stands for.
     fn member(&self, name: &str) -> Asked<'_> {
-        let known =
-            |member: &str| self.addresses.get_key_value(member).map(|(member, _)| Asked::Member(member));
-        if name == DOMAIN || name == self.domain {
-            return Asked::Domain;
-        }
+        let known = |member: &str| {
+            let addresses = self.networks.iter().find_map(|network| network.addresses.get(member));
+            addresses.map(|addresses| Asked::Member(addresses))
+        };
         let within = |domain: &str| name.strip_suffix(domain)?.strip_suffix('.');
-        match within(&self.domain).or_else(|| within(DOMAIN)) {
+        for network in &self.networks {
+            if name == network.domain {
+                return Asked::Domain;
+            }
+            if let Some(member) = within(&network.domain) {
+                return network.addresses.get(member).map_or(Asked::Nobody, |its| Asked::Member(its));
+            }
+        }
+        match within(DOMAIN) {
+            _ if name == DOMAIN => Asked::Domain,
             // Another server knows the members of that network.
             Some(member) if member.rsplit('.').next().is_some_and(is_network) => Asked::Others,
             Some(member) => known(member).unwrap_or(Asked::Nobody),
             None => known(name).unwrap_or(Asked::Others),
         }
+    }
+
+    /// A name by which the address is found again: the short one if that is this network's.
+    fn name_of(&self, address: IpAddr) -> Option<String> {
+        let (at, name) = self
+            .networks
+            .iter()
+            .enumerate()
+            .find_map(|(at, network)| Some((at, network.names.get(&address)?)))?;
+        let is_taken = self.networks[..at].iter().any(|network| network.addresses.contains_key(name));
+        let domain = if is_taken { &self.networks[at].domain } else { DOMAIN };
+        Some(format!("{name}.{domain}"))
     }
 }
 
@@ -159,7 +195,8 @@ fn is_network(label: &str) -> bool {
 
 /// What a name stands for.
 enum Asked<'a> {
-    Member(&'a str),
+    /// A member with these addresses.
+    Member(&'a [IpAddr]),
     /// One of our domains itself.
     Domain,
     /// It would be in one of our domains.
@@ -285,6 +322,38 @@ pub(crate) mod tests {
         for others in ["1.0.0.127.in-addr.arpa", "77.10.in-addr.arpa", "0.7.7.d.f.ip6.arpa", "x.in-addr.arpa"]
         {
             assert_eq!(ask(others, 12).0, RCODE::Refused, "{others}");
+        }
+    }
+
+    #[test]
+    fn of_two_networks_the_first_that_has_a_name_answers_to_it() {
+        let address = |text: &str| text.parse().expect("an address");
+        let mut names = names();
+        let second = [("beta", vec![address("fd88::2")]), ("gamma", vec![address("fd88::3")])];
+        names.add("ff0002ffff000000", second);
+        let ask = |name: &str, kind| told(&names.reply(&query(name, kind)).expect("a reply"));
+        for (name, expected) in [
+            ("beta.peersock.internal", "fd77::2"),
+            ("beta.ff0001ffff000000.peersock.internal", "fd77::2"),
+            ("beta.ff0002ffff000000.peersock.internal", "fd88::2"),
+            ("gamma", "fd88::3"),
+            ("gamma.peersock.internal", "fd88::3"),
+        ] {
+            assert_eq!(ask(name, 28), (RCODE::NoError, vec![expected.to_owned()], false), "{name}");
+        }
+        // A member of the one is none of the other.
+        for name in ["gamma.ff0001ffff000000.peersock.internal", "alpha.ff0002ffff000000.peersock.internal"] {
+            assert_eq!(ask(name, 28).0, RCODE::NameError, "{name}");
+        }
+        assert_eq!(ask("ff0002ffff000000.peersock.internal", 28), (RCODE::NoError, vec![], true));
+        assert_eq!(ask("beta.ff0003ffff000000.peersock.internal", 28).0, RCODE::Refused);
+        // Each address has a name that leads back to it.
+        for (digits, name) in [
+            ("2.{}8.8.d.f.ip6.arpa", "beta.ff0002ffff000000.peersock.internal"),
+            ("2.{}7.7.d.f.ip6.arpa", "beta.peersock.internal"),
+            ("3.{}8.8.d.f.ip6.arpa", "gamma.peersock.internal"),
+        ] {
+            assert_eq!(ask(&digits.replace("{}", &"0.".repeat(27)), 12).1, [name]);
         }
     }
 
