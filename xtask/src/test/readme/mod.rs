@@ -31,7 +31,9 @@ const NAMES: &[&str] = &["peersock network", "peersock rest", "peersock run"];
 /// Commands that are not run here, and why.
 const ELSEWHERE: &[(&str, &str)] = &[
     ("cargo xtask test", "this is it"),
-    ("cargo xtask bench", "it measures, for minutes, and needs the machine for itself"),
+    ("cargo xtask bench tcp", "its own tests run it"),
+    ("cargo xtask bench programs", "it measures, for minutes, and needs the machine for itself"),
+    ("cargo xtask bench python", "it measures, for minutes, and needs the machine for itself"),
 ];
 
 /// What every script needs.

@@ -33,6 +33,20 @@ pub(super) const TRIES: &[Try] = &[
         script: "cd \"$ROOT\"; eval \"$1\"; [ \"$(ls \"$CARGO_INSTALL_ROOT/bin\")\" = peersock ]",
     },
     Try {
+        name: "bench",
+        commands: &["cargo xtask bench"],
+        needs: &[],
+        builds: true,
+        // That everything is measured; what it measures in so short a time, on a machine that has other work,
+        // says nothing.
+        script: r#"
+            figures=$PWD/figures
+            cd "$ROOT"
+            eval "$1 --mode loopback --reps 1 --secs 0.2 --only limit,kernel,peersock --json $figures"
+            grep -q '"machine"' "$figures"
+            grep -q 'Goodput, 1 stream' "$figures""#,
+    },
+    Try {
         name: "help",
         commands: &["peersock --help"],
         needs: &[],
