@@ -16,6 +16,7 @@ mod moves;
 mod nicknames;
 mod node;
 #[path = "../delivery/process.rs"]
+#[allow(dead_code, reason = "no process waits here to go on")]
 mod process;
 mod restart;
 mod restarted;
