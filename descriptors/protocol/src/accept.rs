@@ -54,7 +54,7 @@ impl Socket<'_> {
                 enlarge(fd.as_fd());
                 private::inherit(self.fd(), fd.as_fd())?;
                 // As long as the node does not take it, its death is no end of the stream. It wakes the node,
-                // so it comes last: what the program tells the node next finds it awake.
+                // so it comes last: what the program tells the node next may find it awake.
                 let name = name.to_string();
                 let written = rustix::net::send(&fd, name.as_bytes(), UNSEEN);
                 if written == Err(Errno::PIPE) && self.is_down() {
