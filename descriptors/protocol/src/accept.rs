@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::net::SocketFlags;
+use rustix::net::{SocketAddrAny, SocketFlags};
 
 use crate::name::{Kind, Name};
 use crate::socket::{Socket, UNSEEN, enlarge, name_of};
@@ -20,8 +20,9 @@ impl Socket<'_> {
             return Err(Errno::OPNOTSUPP);
         }
         loop {
-            let fd = rustix::net::accept_with(self.fd(), flags).map_err(|error| self.accept_error(error))?;
-            if let Some(accepted) = self.take_accepted(fd, flags)? {
+            let (fd, from) =
+                rustix::net::acceptfrom_with(self.fd(), flags).map_err(|error| self.accept_error(error))?;
+            if let Some(accepted) = self.take_accepted_from(fd, from, flags)? {
                 return Ok(accepted);
             }
         }
@@ -38,17 +39,27 @@ impl Socket<'_> {
         flags: SocketFlags,
     ) -> Result<Option<(OwnedFd, SocketAddr)>, Errno> {
         let from = rustix::net::getpeername(&fd).ok().flatten();
+        self.take_accepted_from(fd, from, flags)
+    }
+
+    fn take_accepted_from(
+        &self,
+        fd: OwnedFd,
+        from: Option<SocketAddrAny>,
+        flags: SocketFlags,
+    ) -> Result<Option<(OwnedFd, SocketAddr)>, Errno> {
         // Every program of this machine may connect to an abstract name. Only the node is believed.
         match from.and_then(name_of).filter(|_| self.client().is_node(fd.as_fd())) {
             Some(name @ Name::Accepted(_, accepted)) => {
-                // As long as the node does not take it, its death is no end of the stream.
+                enlarge(fd.as_fd());
+                private::inherit(self.fd(), fd.as_fd())?;
+                // As long as the node does not take it, its death is no end of the stream. It wakes the node,
+                // so it comes last: what the program tells the node next may find it awake.
                 let name = name.to_string();
                 let written = rustix::net::send(&fd, name.as_bytes(), UNSEEN);
                 if written == Err(Errno::PIPE) && self.is_down() {
                     return Err(Errno::NETDOWN);
                 }
-                enlarge(fd.as_fd());
-                private::inherit(self.fd(), fd.as_fd())?;
                 Ok(Some((fd, accepted.peer)))
             }
             Some(Name::Passed(_, passed)) => passed::take(fd, flags, passed.peer),

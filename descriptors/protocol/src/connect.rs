@@ -50,11 +50,13 @@ impl Socket<'_> {
             return self.associate(remote);
         }
         let remote = remote.ok_or(Errno::AFNOSUPPORT)?;
-        if rustix::net::getpeername(self.fd()).is_ok() {
-            return self.connect_again(waits()?);
-        }
-        if sockopt::socket_acceptconn(self.fd())? {
-            return Err(Errno::ISCONN);
+        if !self.is_new()? {
+            if rustix::net::getpeername(self.fd()).is_ok() {
+                return self.connect_again(waits()?);
+            }
+            if sockopt::socket_acceptconn(self.fd())? {
+                return Err(Errno::ISCONN);
+            }
         }
         let wait = waits()?;
         let timeout = sockopt::socket_timeout(self.fd(), sockopt::Timeout::Send)?;
@@ -78,6 +80,13 @@ impl Socket<'_> {
             Err(Errno::INPROGRESS) if wait => self.leave_pending(Errno::INPROGRESS),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether it is certainly neither connected nor listens, by one question: of no other AF_UNIX stream the
+    /// kernel says this. False may mean that it was shut down.
+    fn is_new(&self) -> Result<bool, Errno> {
+        let asked = PollFlags::IN | PollFlags::OUT | PollFlags::RDHUP;
+        Ok(self.events(asked)? == PollFlags::OUT | PollFlags::HUP)
     }
 
     /// Another connect(2) of a socket that is connecting or connected.

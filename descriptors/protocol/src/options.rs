@@ -24,11 +24,11 @@ impl Socket<'_> {
         let client = self.client();
         let row = option_table::find(self.kind(), self.family(), level, name);
         // What is set on others is inherited: by who connects next, when this has returned.
-        let is_connected = || rustix::net::getpeername(self.fd()).is_ok();
-        if value.len() >= size_of::<i32>() && row.is_some_and(|row| row.is_told) && is_connected() {
-            return client.tell(Request::TellOption(self.which(), level, name, value.to_vec()), None);
+        let (which, is_connected) = self.which_connected();
+        if is_connected && value.len() >= size_of::<i32>() && row.is_some_and(|row| row.is_told) {
+            return client.tell(Request::TellOption(which, level, name, value.to_vec()), None);
         }
-        client.ask(Request::SetOption(self.which(), level, name, value.to_vec()))?;
+        client.ask(Request::SetOption(which, level, name, value.to_vec()))?;
         match row.map(|row| row.note) {
             Some(Note::Linger) => {
                 let (on, seconds) = (number(value), number(value.get(4..).unwrap_or_default()));

@@ -35,7 +35,6 @@ pub struct Socket<'fd> {
     fd: BorrowedFd<'fd>,
     tag: NodeTag,
     opened: Opened,
-    accepted: Option<Accepted>,
     /// Nobody but the node can connect to it, see [`private`](Self::private).
     pub(crate) is_private: bool,
 }
@@ -86,14 +85,18 @@ impl<'fd> Socket<'fd> {
         let address = SocketAddrUnix::try_from(rustix::net::getsockname(fd).ok()?).ok()?;
         let Name::Opened(tag, opened) = named(&address)? else { return None };
         let is_private = address.abstract_name().is_none();
-        let accepted = match opened.kind {
-            Kind::Stream => match rustix::net::getpeername(fd).ok().flatten().and_then(name_of) {
-                Some(Name::Accepted(_, accepted)) => Some(accepted),
-                _ => None,
-            },
-            _ => None,
-        };
-        Some(Self { fd, tag, opened, accepted, is_private })
+        Some(Self { fd, tag, opened, is_private })
+    }
+
+    /// The connection that it is, if the application has accepted it: the other end's name says so.
+    ///
+    /// # Errors
+    /// ENOTCONN.
+    fn accepted(&self) -> Result<Option<Accepted>, Errno> {
+        match rustix::net::getpeername(self.fd)?.and_then(name_of) {
+            Some(Name::Accepted(_, accepted)) if self.kind() == Kind::Stream => Ok(Some(accepted)),
+            _ => Ok(None),
+        }
     }
 
     /// Its address family.
@@ -118,7 +121,17 @@ impl<'fd> Socket<'fd> {
 
     /// What requests call it.
     pub fn which(&self) -> Which {
-        self.accepted.map_or(Which::Opened(self.opened), |accepted| Which::Accepted(accepted.id))
+        self.which_connected().0
+    }
+
+    /// What requests call it, and whether its descriptor is connected.
+    pub(crate) fn which_connected(&self) -> (Which, bool) {
+        let accepted = self.accepted();
+        let which = match accepted {
+            Ok(Some(accepted)) => Which::Accepted(accepted.id),
+            _ => Which::Opened(self.opened),
+        };
+        (which, accepted.is_ok())
     }
 
     /// The descriptor.
@@ -234,9 +247,9 @@ impl<'fd> Socket<'fd> {
     /// # Errors
     /// ENETDOWN if the node is no more.
     pub fn local_addr(&self) -> Result<SocketAddr, Errno> {
-        match self.accepted {
-            Some(accepted) => Ok(accepted.local),
-            None => Ok(self.addresses()?.0),
+        match self.accepted() {
+            Ok(Some(accepted)) => Ok(accepted.local),
+            _ => Ok(self.addresses()?.0),
         }
     }
 
@@ -245,9 +258,9 @@ impl<'fd> Socket<'fd> {
     /// # Errors
     /// ENOTCONN, and ENETDOWN if the node is no more.
     pub fn peer_addr(&self) -> Result<SocketAddr, Errno> {
-        match self.accepted {
-            Some(accepted) => Ok(accepted.peer),
-            None => self.addresses()?.1.ok_or(Errno::NOTCONN),
+        match self.accepted() {
+            Ok(Some(accepted)) => Ok(accepted.peer),
+            _ => self.addresses()?.1.ok_or(Errno::NOTCONN),
         }
     }
 

@@ -88,6 +88,8 @@ impl ServerState {
             {
                 attempt.attach(fd);
                 self.advance(key);
+                // Most come alone, and of more the kernel tells again. Strangers do not get so many turns.
+                return;
             }
         }
     }

@@ -95,11 +95,14 @@ impl Outbox {
     }
 
     /// Looks whether the library has written, once something is there: all of that but one byte is taken.
-    fn settle(&mut self) {
-        let Front::Mark(name) = &self.front else { return };
-        if self.there() == 0 {
-            return;
+    /// Whether that look has shown that nothing of the application's is there.
+    fn settle(&mut self) -> bool {
+        let Front::Mark(name) = &self.front else { return false };
+        let there = self.there();
+        if there == 0 {
+            return true;
         }
+        let is_all = there == name.len();
         self.front = match self.begins_with(name) {
             true => {
                 let mut left = name.len() - 1;
@@ -114,6 +117,7 @@ impl Outbox {
             }
             false => Front::Nothing,
         };
+        is_all && self.front == Front::Held
     }
 
     /// Bytes that are there, those in front included.
@@ -124,7 +128,10 @@ impl Outbox {
     /// Takes what there is, as far as `buf` goes, which must not be empty. `ended` says that the kernel has
     /// told of the end.
     pub(crate) fn take(&mut self, buf: &mut [u8], ended: bool) -> Taken {
-        self.settle();
+        // What comes after the look is news of its own.
+        if self.settle() && !ended {
+            return Taken::Nothing;
+        }
         if self.front == Front::Held
             && !self.is_long
             && let Some(taken) = self.take_short(buf)

@@ -23,8 +23,7 @@ use crate::transport;
 use crate::wakers::Key;
 use peersock_datapath::JoinedNetwork;
 
-/// Connections to the request socket that are accepted, and requests that are answered, before others have
-/// their turn.
+/// Connections to the request socket that are accepted before others have their turn.
 const MOST: usize = 64;
 
 impl ServerState {
@@ -54,24 +53,20 @@ impl ServerState {
         }
     }
 
-    /// Answers what has come. A requester goes once the application has closed its end.
+    /// Answers one message. Most applications wait for the reply before they ask more, and of more the kernel
+    /// tells again. A requester goes once the application has closed its end.
     pub(crate) fn serve(&mut self, key: Key) {
-        for _ in 0..MOST {
-            let Some(Entry::Requester(requester)) = self.entries.get_mut(&key) else { return };
-            match requester.receive(&mut self.context) {
-                Received::Nothing => return,
-                Received::End => {
-                    self.remove(key);
-                    return;
-                }
-                Received::Message(message, fd) => {
-                    let reply = match message {
-                        Some(Message { version: VERSION, request, .. }) => self.answer(key, request, fd),
-                        _ => Some(Reply::Failed(libc::EPROTO)),
-                    };
-                    if let Some(reply) = reply {
-                        self.reply(key, &reply);
-                    }
+        let Some(Entry::Requester(requester)) = self.entries.get_mut(&key) else { return };
+        match requester.receive(&mut self.context) {
+            Received::Nothing => {}
+            Received::End => drop(self.remove(key)),
+            Received::Message(message, fd) => {
+                let reply = match message {
+                    Some(Message { version: VERSION, request, .. }) => self.answer(key, request, fd),
+                    _ => Some(Reply::Failed(libc::EPROTO)),
+                };
+                if let Some(reply) = reply {
+                    self.reply(key, &reply);
                 }
             }
         }

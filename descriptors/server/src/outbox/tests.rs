@@ -28,6 +28,33 @@ fn send_with_descriptor(application: &OwnedFd, bytes: &[u8]) {
     assert_eq!(sent, Ok(bytes.len()));
 }
 
+#[test]
+fn a_mark_alone_is_nothing_and_what_follows_is_the_applications() {
+    let name = Name::Data(peersock_fd::NodeTag(7));
+    let (mut connected, application) = pair();
+    let mut outbox = Outbox { front: Front::Mark(name.to_string()), ..connected };
+    // The byte of another test's library.
+    rustix::net::recv(&outbox, &mut [0; 1], RecvFlags::DONTWAIT).expect("it is there");
+    assert_eq!(outbox.take(&mut [0; 9], false), Taken::Nothing);
+    rustix::io::write(&application, name.to_string().as_bytes()).expect("room");
+    assert_eq!(outbox.take(&mut [0; 9], false), Taken::Nothing);
+    assert_eq!((outbox.there(), outbox.not_taken()), (1, 0));
+    rustix::io::write(&application, b"data").expect("room");
+    let mut buf = [0; 9];
+    assert_eq!((outbox.take(&mut buf, false), &buf[..4]), (Taken::Bytes(4, false), &b"data"[..]));
+    // Together with data, and with the end.
+    for ended in [false, true] {
+        let application;
+        (connected, application) = pair();
+        outbox = Outbox { front: Front::Mark(name.to_string()), ..connected };
+        rustix::net::recv(&outbox, &mut [0; 1], RecvFlags::DONTWAIT).expect("it is there");
+        rustix::io::write(&application, format!("{name}more").as_bytes()).expect("room");
+        assert_eq!((outbox.take(&mut buf, ended), &buf[..4]), (Taken::Bytes(4, false), &b"more"[..]));
+        drop(application);
+        assert_eq!(outbox.take(&mut buf, true), Taken::End);
+    }
+}
+
 /// Takes all there is, as `room` goes, until the outbox says that there is no more.
 fn take_all(outbox: &mut Outbox, room: usize) -> Vec<u8> {
     let (mut buf, mut all) = (vec![0; room], Vec::new());

@@ -78,6 +78,24 @@ fn a_user_without_the_token_is_answered_nothing() {
 }
 
 #[test]
+fn requests_that_come_together_are_all_answered_in_their_order() {
+    let served = Served::new("ff0001ffff000000");
+    let fd = connect(served.client.tag()).expect("everybody may connect");
+    let send = |request| {
+        let message = Message { version: VERSION, token: Token::NONE, request };
+        send_with(fd.as_fd(), &encode(&message), None, SendFlags::empty()).expect("room");
+    };
+    for _ in 0..40 {
+        send(Request::Prove(1));
+        send(Request::Routes);
+    }
+    for _ in 0..40 {
+        assert!(matches!(answer(&fd), Some(Reply::Proof(_))));
+        assert!(matches!(answer(&fd), Some(Reply::Routes(_))));
+    }
+}
+
+#[test]
 fn the_connections_of_users_without_the_token_are_limited() {
     const MANY: usize = 300;
     let served = Served::new("ff0001ffff000000");
