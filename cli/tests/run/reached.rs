@@ -85,7 +85,7 @@ fn programs_with_capabilities_in_their_files_are_on_the_overlay() {
         run(command)
     };
     let greet = format!(
-        "until (exec 3<>/dev/tcp/{ALPHA}/7000) 2>/dev/null; do [ $SECONDS -lt 50 ]; done; \
+        "until (exec 3<>/dev/tcp/{ALPHA}/7000) 2>/dev/null; do sleep 0.05; [ $SECONDS -lt 50 ] || exit 99; done; \
                          cat < /dev/tcp/{ALPHA}/7000"
     );
     let by_shell = format!("./shell -c '{greet}'");

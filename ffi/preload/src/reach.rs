@@ -6,11 +6,12 @@
 
 use std::ffi::{CStr, c_char};
 use std::io::IoSlice;
-use std::os::fd::{AsFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 
 use peersock_bsd::Errno;
 use peersock_bsd::elf::{is_32_bit, is_go, is_static, script_interpreter};
 use peersock_bsd::kernel::check;
+use rustix::event::{PollFd, PollFlags, Timespec};
 
 use crate::kernel::quietly;
 
@@ -31,7 +32,7 @@ const USUAL_PATH: &CStr = c"/bin:/usr/bin";
 pub(crate) enum Reach {
     /// By this library; of what is no program the kernel says so.
     Library,
-    /// Only by a filter: it makes system calls itself, or the system preloads nothing into it.
+    /// Only by a filter: it makes system calls itself, or the system preloads nothing of ours into it.
     Filter,
     /// Not at all: it is a 32-bit program, whose calls have other numbers.
     Nowhere,
@@ -95,15 +96,21 @@ impl Reach {
     }
 
     fn of_path(path: &CStr) -> Self {
-        match open(libc::AT_FDCWD, path).map_or(Self::Library, |file| Self::of_file(file.as_fd())) {
-            Self::Filter | Self::Nowhere if !may_execute(path) => Self::Library,
-            reach => reach,
-        }
+        Self::of_path_in(libc::AT_FDCWD, path)
     }
 
     /// Of the program at a path below a folder.
     pub(crate) fn of_path_in(folder: RawFd, path: &CStr) -> Self {
-        open(folder, path).map_or(Self::Library, |file| Self::of_file(file.as_fd()))
+        let reach = match open(folder, path) {
+            Ok(file) => Self::of_file(file.as_fd()),
+            // It may be executed all the same.
+            Err(Errno::ACCESS) if folder == libc::AT_FDCWD && has_capabilities_at(path) => Self::Filter,
+            Err(_) => Self::Library,
+        };
+        match reach {
+            Self::Filter | Self::Nowhere if !may_execute(folder, path) => Self::Library,
+            reach => reach,
+        }
     }
 
     /// Of the program in an open file.
@@ -118,7 +125,7 @@ impl Reach {
             let Some(path) = script_interpreter(head) else {
                 return match () {
                     () if is_32_bit(head) => Self::Nowhere,
-                    () if is_static(head) || is_go(head) || gains_capabilities(file) => Self::Filter,
+                    () if is_static(head) || is_go(head) || has_capabilities(file) => Self::Filter,
                     () => Self::Library,
                 };
             };
@@ -126,54 +133,70 @@ impl Reach {
             let end = begin + path.len();
             room[end] = 0;
             let Ok(path) = CStr::from_bytes_until_nul(&room[begin..=end]) else { return Self::Library };
-            let Some(opened) = open(libc::AT_FDCWD, path) else { return Self::Library };
+            let Ok(opened) = open(libc::AT_FDCWD, path) else { return Self::Library };
             interpreter = Some(opened);
         }
         Self::Library
     }
 }
 
-/// Whether a program has capabilities in its file (capabilities(7)), which root has anyway: then the loader
-/// takes it for one with privileges, whether it gets them or not, and preloads only what the system's folders
-/// have.
-fn gains_capabilities(file: BorrowedFd<'_>) -> bool {
+/// The name of a file's capabilities (capabilities(7)) among its attributes.
+const CAPABILITIES: &CStr = c"security.capability";
+
+/// Whether a program has capabilities in its file, for another user than root: then the loader takes it for
+/// one with privileges, whether it gets them or not, and preloads only what the system's folders have.
+fn has_capabilities(file: BorrowedFd<'_>) -> bool {
     // SAFETY: the name is a C string; nothing is written.
     let length = || unsafe {
-        let name = c"security.capability".as_ptr();
-        libc::syscall(libc::SYS_fgetxattr, file, name, std::ptr::null_mut::<u8>(), 0)
+        let (file, none) = (file.as_raw_fd(), std::ptr::null_mut::<u8>());
+        libc::syscall(libc::SYS_fgetxattr, file, CAPABILITIES.as_ptr(), none, 0_usize)
     };
     !rustix::process::getuid().is_root() && check(length()).is_ok()
 }
 
-/// Says on stderr why a program is not started: who starts it knows only an errno.
+/// The same of a file that may not be read, by its path.
+fn has_capabilities_at(path: &CStr) -> bool {
+    // SAFETY: both are C strings; nothing is written.
+    let length = || unsafe {
+        let none = std::ptr::null_mut::<u8>();
+        libc::syscall(libc::SYS_getxattr, path.as_ptr(), CAPABILITIES.as_ptr(), none, 0_usize)
+    };
+    !rustix::process::getuid().is_root() && check(length()).is_ok()
+}
+
+/// Says on stderr why a program is not started: who starts it knows only an errno. Nothing is said where that
+/// would have to be waited for, or nobody reads it.
 pub(crate) fn say_nowhere(path: *const c_char) {
     // SAFETY: it is null or a C string.
     let path = if path.is_null() { b"this" } else { unsafe { CStr::from_ptr(path) }.to_bytes() };
-    let pieces: [&[u8]; 3] = [
-        b"peersock: ",
-        path,
-        b" is a 32-bit program, whose sockets cannot be put on the overlay: use a 64-bit build\n",
-    ];
+    let why = b" is a 32-bit program, whose sockets cannot be put on the overlay: use a 64-bit build\n";
+    let pieces: [&[u8]; 3] = [b"peersock: ", path, why];
     // SAFETY: where there is no stderr, it is an error that nobody needs.
     let stderr = unsafe { BorrowedFd::borrow_raw(libc::STDERR_FILENO) };
-    let _ = rustix::io::writev(stderr, &pieces.map(IoSlice::new));
+    // A pipe without a reader would bring SIGPIPE.
+    let mut polled = [PollFd::from_borrowed_fd(stderr, PollFlags::OUT)];
+    let has_room = rustix::event::poll(&mut polled, Some(&Timespec::default())).is_ok()
+        && polled[0].revents() == PollFlags::OUT;
+    if has_room {
+        let _ = rustix::io::writev(stderr, &pieces.map(IoSlice::new));
+    }
 }
 
 /// Whether the caller may execute a file. What it may not is left to the kernel, which says so: a filter
 /// could not be undone, and a shell says it in another way.
-fn may_execute(path: &CStr) -> bool {
-    let (folder, access, flags) = (libc::AT_FDCWD, libc::X_OK, libc::AT_EACCESS);
+fn may_execute(folder: RawFd, path: &CStr) -> bool {
+    let (access, flags) = (libc::X_OK, libc::AT_EACCESS);
     // SAFETY: the path is a C string.
     let looked = unsafe { libc::syscall(libc::SYS_faccessat2, folder, path.as_ptr(), access, flags) };
     check(looked) != Err(Errno::ACCESS)
 }
 
 /// Opens a file to read it.
-fn open(folder: RawFd, path: &CStr) -> Option<OwnedFd> {
+fn open(folder: RawFd, path: &CStr) -> Result<OwnedFd, Errno> {
     // A pipe of this name must not be waited for.
     let access = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK;
     // SAFETY: the path is a C string.
-    let fd = check(unsafe { libc::syscall(libc::SYS_openat, folder, path.as_ptr(), access) }).ok()?;
+    let fd = check(unsafe { libc::syscall(libc::SYS_openat, folder, path.as_ptr(), access) })?;
     // SAFETY: it was just opened, and nobody else knows of it.
-    Some(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }

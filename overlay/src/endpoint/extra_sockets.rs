@@ -54,7 +54,7 @@ impl Endpoint {
         match self.carrier(node) {
             Some(key) => _ = self.link(now, key, step),
             // There is nobody left to talk to.
-            None => self.core.birthday.abandon(node),
+            None => _ = self.core.birthday.abandon(node),
         }
     }
 

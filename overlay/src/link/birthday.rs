@@ -6,7 +6,7 @@ use rand::rngs::ChaCha20Rng;
 
 use super::punching::{MAX_ROUND_TRIP, send_shot};
 use super::{Context, Link, Timer};
-use crate::contact::{Draw, Join, NotTried, Pace};
+use crate::contact::{DirectOutcome, Draw, Join, NotTried, Pace};
 use crate::crypto::KeySource;
 use crate::network::NetworkIndex;
 use crate::reach::place_of;
@@ -53,7 +53,9 @@ impl Link {
             return self.wait_for_birthday(cx);
         }
         let Some(session) = self.current() else {
-            cx.core.birthday.abandon(node);
+            if let Some((address, sent)) = cx.core.birthday.abandon(node) {
+                cx.reach.punching(now).set_birthday(address, sent, DirectOutcome::Silent, now);
+            }
             return self.wait_for_birthday(cx);
         };
         let rtt = cx.reach.rtt().unwrap_or_default().min(MAX_ROUND_TRIP);

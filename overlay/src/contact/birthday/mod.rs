@@ -177,11 +177,12 @@ impl<K: Copy + PartialEq> Birthday<K> {
         self.run.as_ref().map(|run| run.node)
     }
 
-    /// Ends the search for that node: there is no session with it any more.
-    pub(crate) fn abandon(&mut self, node: K) {
-        if self.is_for(node) {
-            self.end();
-        }
+    /// Ends the search for that node: there is no session with it any more. Gives where it went, and how many
+    /// packets have, if there was one.
+    pub(crate) fn abandon(&mut self, node: K) -> Option<(SocketAddr, u32)> {
+        let so_far = self.run.as_ref().filter(|run| run.node == node).map(Run::so_far)?;
+        self.end();
+        Some(so_far)
     }
 
     /// Begins as the hard side: asks the node, which has its one port at `to`. False if that is not possible

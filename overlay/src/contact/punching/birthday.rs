@@ -106,9 +106,12 @@ impl Punching {
         // What is known of filters and of the next port is known of IPv4.
         let nat = self.theirs.as_ref().map(|theirs| theirs.nat).unwrap_or_default();
         let filtering = if to.is_ipv4() { nat.filtering } else { Filtering::Unknown };
+        // By IPv6 or on one LAN, for example.
+        let may_answer_elsewhere = self.targets.iter().any(|target| target.address.ip() != to.ip());
         match filtering {
             // The other side tries the ports that this side's box is expected to use.
             _ if to.is_ipv4() && own.nat.port_delta != 0 => AFTER,
+            Filtering::AddressAndPortDependent if may_answer_elsewhere => AFTER_UNKNOWN,
             Filtering::AddressAndPortDependent => Duration::ZERO,
             Filtering::Unknown => AFTER_UNKNOWN,
             Filtering::EndpointIndependent | Filtering::AddressDependent => AFTER,
@@ -304,6 +307,18 @@ mod tests {
             assert_eq!(due, Some(ms(wait)), "{filtering:?} {port_delta} {rtt}");
             assert_eq!(punching.birthday.next(), None);
         }
+    }
+
+    #[test]
+    fn addresses_that_may_answer_by_themselves_are_waited_for() {
+        const IPV6: &str = "[2001:db8::2]:4000";
+        let (mut here, mut there) = (contact(&[OWN]), contact(&[SEEN, IPV6]));
+        here.nat = Nat { mapping: Mapping::AddressAndPortDependent, ..Nat::default() };
+        let filtering = Filtering::AddressAndPortDependent;
+        there.nat = Nat { mapping: Mapping::EndpointIndependent, filtering, ..Nat::default() };
+        let by_own = there.public().collect();
+        let punching = told(&here, &there, Vouched { by_own, by_guests: Vec::new() });
+        assert_eq!(punching.birthday_wait(&here), AFTER_UNKNOWN);
     }
 
     #[test]
