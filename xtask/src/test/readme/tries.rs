@@ -44,7 +44,7 @@ pub(super) const TRIES: &[Try] = &[
             cd "$ROOT"
             eval "$1 --mode loopback --reps 1 --secs 0.2 --only limit,kernel,peersock --json $figures"
             grep -q '"machine"' "$figures"
-            grep -q 'Goodput, 1 stream' "$figures""#,
+            grep -q '"goodput_1_stream.peersock"' "$figures""#,
     },
     Try {
         name: "help",
