@@ -311,8 +311,7 @@ mod tests {
 
     #[test]
     fn addresses_that_may_answer_by_themselves_are_waited_for() {
-        const IPV6: &str = "[2001:db8::2]:4000";
-        let (mut here, mut there) = (contact(&[OWN]), contact(&[SEEN, IPV6]));
+        let (mut here, mut there) = (contact(&[OWN, OWN6]), contact(&[SEEN, SEEN6]));
         here.nat = Nat { mapping: Mapping::AddressAndPortDependent, ..Nat::default() };
         let filtering = Filtering::AddressAndPortDependent;
         there.nat = Nat { mapping: Mapping::EndpointIndependent, filtering, ..Nat::default() };
