@@ -210,7 +210,7 @@ mod tests {
                       --- FAIL: TestTwo (0.00s)\n    two_test.go:9: no\nFAIL\n";
         let outcome = go_results(output);
         assert_eq!(outcome.to_string(), "1 passed, 1 failed, 0 skipped");
-        assert_eq!(outcome.failed, ["Go: TestTwo (0.00s)"]);
+        assert_eq!(outcome.failed, [("Go: TestTwo (0.00s)".to_owned(), String::new())]);
     }
 
     #[test]
@@ -219,14 +219,14 @@ mod tests {
                       not ok 2 - two - again\n1..2\n# pass 1\n";
         let outcome = tap_results(output);
         assert_eq!(outcome.to_string(), "1 passed, 1 failed, 0 skipped");
-        assert_eq!(outcome.failed, ["Node.js: two - again"]);
+        assert_eq!(outcome.failed, [("Node.js: two - again".to_owned(), String::new())]);
     }
 
     #[test]
     fn a_run_without_results_has_failed() {
         assert_eq!(counted("x", true, Outcome::default()).failed.len(), 1);
         assert_eq!(counted("x", false, Outcome::passed()).failed.len(), 1);
-        assert_eq!(counted("x", false, Outcome::failed("one")).failed, ["one"]);
+        assert_eq!(counted("x", false, Outcome::failed("one")).failed, [("one".to_owned(), String::new())]);
         assert!(counted("x", true, Outcome::passed()).failed.is_empty());
     }
 }

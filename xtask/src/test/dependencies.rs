@@ -90,10 +90,7 @@ pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
         for complaint in &complaints {
             println!("{complaint}");
         }
-        outcome.add(match complaints.is_empty() {
-            true => Outcome::passed(),
-            false => Outcome { failed: complaints, ..Outcome::default() },
-        });
+        outcome.add(Outcome::of_complaints(complaints));
     }
     let python: toml::Table = toml::from_str(&fs::read_to_string(root().join("python/pyproject.toml"))?)?;
     outcome.add(match python["project"].get("urls") {

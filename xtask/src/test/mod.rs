@@ -98,8 +98,12 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     for (what, reason) in &total.skipped {
         println!("skipped {what}: {reason}");
     }
-    for what in &total.failed {
+    for (what, text) in &total.failed {
         println!("FAILED {what}");
+        // Again, as whoever sees only the end of a long log needs it.
+        for line in text.lines() {
+            println!("    {line}");
+        }
     }
     println!("{total}");
     Ok(total.failed.is_empty())

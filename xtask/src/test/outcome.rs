@@ -7,13 +7,17 @@ use crate::Result;
 /// How a line begins with which a test says that it cannot run here.
 const SKIP: &str = "SKIP ";
 
+/// How much of what a failed test said is repeated in the end: as many lines of at most so many characters.
+const LINES: usize = 25;
+const LINE: usize = 400;
+
 /// What one or more steps did.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Outcome {
     /// How many checks passed.
     pub(super) passed: usize,
-    /// What failed.
-    pub(super) failed: Vec<String>,
+    /// What failed, and the end of what it said.
+    pub(super) failed: Vec<(String, String)>,
     /// What did not run, and why.
     pub(super) skipped: Vec<(String, String)>,
 }
@@ -26,7 +30,16 @@ impl Outcome {
 
     /// One check that failed.
     pub(super) fn failed(what: impl Into<String>) -> Outcome {
-        Outcome { failed: vec![what.into()], ..Outcome::default() }
+        Outcome { failed: vec![(what.into(), String::new())], ..Outcome::default() }
+    }
+
+    /// One check that has found all this wrong, or that passed if it has found nothing.
+    pub(super) fn of_complaints(complaints: Vec<String>) -> Outcome {
+        if complaints.is_empty() {
+            return Self::passed();
+        }
+        let failed = complaints.into_iter().map(|complaint| (complaint, String::new())).collect();
+        Outcome { failed, ..Outcome::default() }
     }
 
     /// One check that passed or failed.
@@ -54,7 +67,7 @@ impl Outcome {
                 outcome.passed += count_before(counts, " passed");
             } else if let Some(test) = line.strip_prefix("test ") {
                 if let Some(name) = test.strip_suffix(" ... FAILED") {
-                    outcome.failed.push(name.to_owned());
+                    outcome.failed.push((name.to_owned(), String::new()));
                 } else if let Some((name, reason)) = test.split_once(" ... ignored") {
                     let reason = reason.strip_prefix(", ").unwrap_or("marked as ignored");
                     outcome.skipped.push((name.to_owned(), reason.to_owned()));
@@ -79,7 +92,8 @@ impl Outcome {
         for case in xml.split("<testcase ").skip(1) {
             if case.contains("<failure") || case.contains("<error") {
                 let part = |name| attribute(case, name).map(unescape).unwrap_or_default();
-                outcome.failed.push(format!("{} {}", part("classname"), part("name")));
+                let name = format!("{} {}", part("classname"), part("name"));
+                outcome.failed.push((name, failure_text(case)));
             }
         }
         if outcome.failed.len() != bad {
@@ -104,7 +118,7 @@ impl Outcome {
             // With a space, or it would be the end of `classname`.
             let name = format!("{} {}", part("classname"), part(" name"));
             if case.contains("<failure") || case.contains("<error") {
-                outcome.failed.push(name);
+                outcome.failed.push((name, failure_text(case)));
             } else if let Some((_, skipped)) = case.split_once("<skipped ") {
                 outcome.skipped.push((name, attribute(skipped, "message").map(unescape).unwrap_or_default()));
             } else {
@@ -124,7 +138,7 @@ impl Outcome {
         if !last.contains(" passed, ") || !last.contains(" failed") {
             return Err(format!("the last line is not 'N passed, N failed': {last}").into());
         }
-        let failed = (0..count_before(last, " failed")).map(|_| what.to_owned()).collect();
+        let failed = (0..count_before(last, " failed")).map(|_| (what.to_owned(), String::new())).collect();
         Ok(Outcome { passed: count_before(last, " passed"), failed, skipped: Vec::new() })
     }
 
@@ -138,7 +152,8 @@ impl Outcome {
                 self.skipped.push((name.to_owned(), reason.trim_end().to_owned()));
             } else if line.starts_with(SKIP.trim_end()) {
                 // It would count as passed.
-                self.failed.push(format!("a test skips itself and does not say which it is: {line}"));
+                let what = "a test skips itself and does not say which it is";
+                self.failed.push((what.to_owned(), line.to_owned()));
             }
         }
     }
@@ -149,6 +164,18 @@ impl fmt::Display for Outcome {
         let (passed, failed, skipped) = (self.passed, self.failed.len(), self.skipped.len());
         write!(f, "{passed} passed, {failed} failed, {skipped} skipped")
     }
+}
+
+/// The end of the text of `<failure …>` or `<error …>` of a test in a JUnit file.
+fn failure_text(case: &str) -> String {
+    let text = ["failure", "error"].into_iter().find_map(|name| {
+        let (_, rest) = case.split_once(&format!("<{name}"))?;
+        let (_, rest) = rest.split_once('>')?;
+        rest.split_once(&format!("</{name}>")).map(|(text, _)| text.trim())
+    });
+    let text = unescape(text.unwrap_or_default());
+    let lines: Vec<_> = text.lines().map(|line| line.chars().take(LINE).collect::<String>()).collect();
+    lines[lines.len().saturating_sub(LINES)..].join("\n")
 }
 
 /// The number in front of a word.
@@ -198,7 +225,7 @@ test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fin
 ";
         let outcome = Outcome::from_libtest(output);
         assert_eq!(outcome.to_string(), "12 passed, 1 failed, 2 skipped");
-        assert_eq!(outcome.failed, ["a::breaks"]);
+        assert_eq!(outcome.failed, [("a::breaks".to_owned(), String::new())]);
         assert_eq!(outcome.skipped[0], ("a::later".to_owned(), "needs a moon".to_owned()));
         assert_eq!(outcome.skipped[1], ("namespaces".to_owned(), "not root".to_owned()));
     }
@@ -210,12 +237,13 @@ test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fin
   <testsuite name="bench" tests="3" disabled="0" errors="0" failures="1">
     <testcase name="a" classname="bench" time="0.1"><system-out>SKIP a: needs &lt;root&gt;</system-out></testcase>
     <testcase name="b" classname="bench" time="0.1"></testcase>
-    <testcase name="c" classname="bench" time="0.1"><failure type="test failure">no</failure></testcase>
+    <testcase name="c" classname="bench" time="0.1"><failure type="test failure">it &lt;is&gt; not
+so</failure></testcase>
   </testsuite>
 </testsuites>"#;
         let outcome = Outcome::from_junit(xml).expect("well-formed");
         assert_eq!(outcome.to_string(), "1 passed, 1 failed, 1 skipped");
-        assert_eq!(outcome.failed, ["bench c"]);
+        assert_eq!(outcome.failed, [("bench c".to_owned(), "it <is> not\nso".to_owned())]);
         assert_eq!(outcome.skipped, [("a".to_owned(), "needs <root>".to_owned())]);
         assert!(Outcome::from_junit("<html>").is_err());
     }
@@ -228,9 +256,18 @@ test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fin
  name="three" time="0.1"><skipped type="pytest.skip" message="needs &lt;root&gt;">x</skipped></testcase></testsuite>"#;
         let outcome = Outcome::from_pytest(&xml.replace('\n', "")).expect("well-formed");
         assert_eq!(outcome.to_string(), "1 passed, 1 failed, 1 skipped");
-        assert_eq!(outcome.failed, ["tests.a two"]);
+        assert_eq!(outcome.failed, [("tests.a two".to_owned(), "no".to_owned())]);
         assert_eq!(outcome.skipped, [("tests.a three".to_owned(), "needs <root>".to_owned())]);
         assert!(Outcome::from_pytest("<html>").is_err());
+    }
+
+    #[test]
+    fn of_a_long_failure_the_end_is_kept() {
+        let lines: Vec<_> = (0..100).map(|n| format!("line {n} {}", "x".repeat(1000))).collect();
+        let text = failure_text(&format!("name=\"a\"><error message=\"m\">{}</error>", lines.join("\n")));
+        assert_eq!(text.lines().count(), LINES);
+        assert!(text.starts_with("line 75 x") && text.lines().all(|line| line.chars().count() == LINE));
+        assert_eq!(failure_text("name=\"a\"><failure type=\"none\"/>"), "");
     }
 
     #[test]

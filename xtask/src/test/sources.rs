@@ -77,11 +77,7 @@ pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
         for complaint in &complaints {
             println!("{complaint}");
         }
-        outcome.add(if complaints.is_empty() {
-            Outcome::passed()
-        } else {
-            Outcome { failed: complaints, ..Outcome::default() }
-        });
+        outcome.add(Outcome::of_complaints(complaints));
     };
     for package in &workspace.packages {
         let manifest = fs::read_to_string(&package.manifest)?;
