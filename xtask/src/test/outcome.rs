@@ -166,12 +166,13 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// The end of the text of `<failure …>` or `<error …>` of a test in a JUnit file.
+/// The end of what a failed test of a JUnit file said: its stderr, which holds more, or `<failure …>`.
 fn failure_text(case: &str) -> String {
-    let text = ["failure", "error"].into_iter().find_map(|name| {
+    let text = ["system-err", "failure", "error"].into_iter().find_map(|name| {
         let (_, rest) = case.split_once(&format!("<{name}"))?;
         let (_, rest) = rest.split_once('>')?;
-        rest.split_once(&format!("</{name}>")).map(|(text, _)| text.trim())
+        let text = rest.split_once(&format!("</{name}>")).map(|(text, _)| text.trim());
+        text.filter(|text| !text.is_empty())
     });
     let text = unescape(text.unwrap_or_default());
     let lines: Vec<_> = text.lines().map(|line| line.chars().take(LINE).collect::<String>()).collect();
@@ -268,6 +269,8 @@ so</failure></testcase>
         assert_eq!(text.lines().count(), LINES);
         assert!(text.starts_with("line 75 x") && text.lines().all(|line| line.chars().count() == LINE));
         assert_eq!(failure_text("name=\"a\"><failure type=\"none\"/>"), "");
+        let both = "name=\"a\"><failure type=\"f\">no</failure><system-err>a\nserver: no</system-err>";
+        assert_eq!(failure_text(both), "a\nserver: no");
     }
 
     #[test]
