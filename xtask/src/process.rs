@@ -58,6 +58,11 @@ impl Process {
         Ok(Process { name: name.to_owned(), child, stdin, lines, errors, readers, guard })
     }
 
+    /// Its process ID.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits for the next line of output, and says when it came.
     ///
     /// # Errors

@@ -18,7 +18,9 @@ use serde_json::{Value, json};
 
 mod document;
 mod figures;
+mod folder;
 mod idle;
+mod lines;
 mod machine;
 mod network;
 mod offload;
@@ -28,6 +30,7 @@ mod programs;
 mod python;
 mod session;
 mod table;
+mod up;
 
 use figures::{Contender, Figures};
 use idle::{LIMIT, WINDOW, Watch, Watcher};
@@ -44,6 +47,7 @@ pub(crate) const EXAMPLES: &str = "Examples:
   cargo xtask bench --mode gso --json results.jsonl
   cargo xtask bench --idle-only --write docs/PERFORMANCE.md --svg docs/performance.svg
   cargo xtask bench programs                          curl, nginx and redis under peersock run; needs root
+  cargo xtask bench up                                peersock up beside wireguard-go; needs root
   cargo xtask bench python                            the Python package, on loopback
   cargo xtask bench udp-server                        a UDP server with 1,000 clients, in one process
   cargo xtask bench root relay                        a root's relay beside coturn's, on loopback
@@ -121,6 +125,8 @@ enum Alone {
     },
     /// Measure unmodified programs under peersock run: curl with nginx, redis-benchmark with redis
     Programs(programs::Options),
+    /// Measure the kernel's TCP over peersock up, beside wireguard-go and beside no tunnel
+    Up(up::Options),
     /// Measure the Python package beside Python's own sockets, on loopback
     Python(python::Options),
 }
@@ -156,6 +162,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
             return run_watched(Command::new(program).arg("udp-server").args(options));
         }
         Some(Alone::Programs(options)) => return programs::run(options),
+        Some(Alone::Up(options)) => return up::run(options),
         Some(Alone::Python(options)) => return python::run(options),
         None => {}
     }

@@ -52,6 +52,17 @@ impl Sample {
     }
 }
 
+/// Processor time that a living process and its dead children have used until now, clock ticks.
+///
+/// # Errors
+///
+/// When there is no such process.
+pub(crate) fn of_process(id: u32) -> io::Result<u64> {
+    let text = fs::read_to_string(format!("/proc/{id}/stat"))?;
+    let (_, process) = process(&text).ok_or_else(|| io::Error::other("/proc/PID/stat has no times"))?;
+    Ok(process.ticks)
+}
+
 /// One process.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Process {
@@ -136,6 +147,14 @@ mod tests {
         assert_eq!(process(thread), Some((15, Process { parent: 2, is_kernel: true, ticks: 9 })));
         assert_eq!(process("42 (a) S 7 42 42 0 -1 0 1 2 3 4 1000 200 30\n"), None);
         assert_eq!(process(""), None);
+    }
+
+    #[test]
+    fn a_living_process_has_a_time() {
+        let own = std::process::id();
+        let before = of_process(own).expect("this process lives");
+        assert!(of_process(own).expect("it still does") >= before);
+        assert!(of_process(u32::MAX).is_err());
     }
 
     #[test]

@@ -8,17 +8,16 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use clap::Args;
-use serde_json::json;
-
 use super::Repeats;
-use super::figures::{Measured, Row, Spread};
+use super::figures::Measured;
+use super::folder::Folder;
 use super::idle::Watcher;
+use super::lines::Lines;
 use super::machine::Machine;
 use super::network::{Mode, Side, Testbed};
-use super::table::json_line;
 use crate::process::Process;
 use crate::{Result, cargo, root};
+use clap::Args;
 
 /// The file that curl fetches from nginx, bytes.
 const FILE_SIZE: u64 = 256 << 20;
@@ -124,33 +123,17 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
 
 /// Prints the figures and the ratio of the ways, and writes them.
 fn report(values: &[((Work, Way), Vec<Measured>)], machine: &Machine, json: Option<&Path>) -> Result<()> {
-    let mut lines = format!("{}\n", json!({ "machine": machine.json() }));
-    let mut line = |name: &str, unit: &str, values: &[Measured]| {
-        if let Some(row) = Row::of(values.iter().copied()) {
-            let Spread { min, median, max } = row.spread;
-            let ([steal, others], mark) = (row.disturbances.columns(), row.disturbances.mark());
-            let figures = format!("{name:<40} {unit:<8} {min:>10.3} {median:>10.3} {max:>10.3}");
-            println!("{}", format!("{figures} {steal:>9} {others:>11}  {mark}").trim_end());
-            lines.push_str(&format!("{}\n", json_line(name, unit, &row)));
-        }
-    };
-    let head = format!("{:<40} {:<8} {:>10} {:>10} {:>10}", "figure", "unit", "min", "median", "max");
-    println!("\n{head} {:>9} {:>11}", "steal %", "others %");
+    let mut lines = Lines::new(machine);
     for work in [Work::Fetch, Work::Redis] {
         let (name, unit) = work.name_and_unit();
         let of =
             |way| values.iter().find(|(key, _)| *key == (work, way)).map_or(&[][..], |(_, values)| values);
         let (kernel, overlay) = (of(Way::Kernel), of(Way::Overlay));
-        line(&format!("{name}.kernel"), unit, kernel);
-        line(&format!("{name}.peersock_run"), unit, overlay);
-        let pairs = overlay.iter().zip(kernel);
-        let ratios: Vec<_> = pairs.map(|(o, k)| (o.0 / k.0, o.1.max(k.1))).collect();
-        line(&format!("{name}.peersock_run_to_kernel"), "ratio", &ratios);
+        lines.add(&format!("{name}.kernel"), unit, kernel);
+        lines.add(&format!("{name}.peersock_run"), unit, overlay);
+        lines.add_ratio(&format!("{name}.peersock_run_to_kernel"), overlay, kernel);
     }
-    if let Some(path) = json {
-        fs::write(path, lines).map_err(|e| format!("cannot write {}: {e}", path.display()))?;
-    }
-    Ok(())
+    lines.write(json)
 }
 
 struct Bench {
@@ -184,7 +167,7 @@ impl Drop for Servers {
 
 impl Bench {
     fn serve(&self) -> Result<Servers> {
-        fs::File::create(self.folder.0.join("file"))?.set_len(FILE_SIZE)?;
+        fs::File::create(self.folder.path().join("file"))?.set_len(FILE_SIZE)?;
         // Asked first, they make the identities: a running node has its directory to itself.
         let overlay = self.address_of("nginx")?;
         self.address_of("redis")?;
@@ -204,7 +187,7 @@ impl Bench {
     }
 
     fn nginx(&self, way: Way) -> Result<Vec<String>> {
-        let folder = self.folder.0.join(format!("nginx-{way:?}"));
+        let folder = self.folder.path().join(format!("nginx-{way:?}"));
         fs::create_dir_all(&folder)?;
         let config = format!(
             "daemon off; worker_processes 1; error_log stderr; pid {pid};
@@ -214,7 +197,7 @@ impl Bench {
                server {{ listen [::]:{HTTP_PORT} ipv6only=off; root {root}; }} }}",
             pid = folder.join("pid").display(),
             body = folder.join("temporary").display(),
-            root = self.folder.0.display(),
+            root = self.folder.path().display(),
         );
         let path = folder.join("nginx.conf");
         fs::write(&path, config)?;
@@ -224,7 +207,7 @@ impl Bench {
     }
 
     fn redis(&self, way: Way) -> Result<Vec<String>> {
-        let folder = self.folder.0.join(format!("redis-{way:?}"));
+        let folder = self.folder.path().join(format!("redis-{way:?}"));
         fs::create_dir_all(&folder)?;
         let port = REDIS_PORT.to_string();
         let folder = folder.display().to_string();
@@ -251,7 +234,7 @@ impl Bench {
     }
 
     fn state(&self, name: &str) -> PathBuf {
-        self.folder.0.join(format!("state-{name}"))
+        self.folder.path().join(format!("state-{name}"))
     }
 
     /// The address that a node with this state has.
@@ -337,28 +320,8 @@ impl Bench {
     }
 }
 
-/// A folder of this run, removed at the end.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Result<Folder> {
-        let path = std::env::temp_dir().join(format!("peersock-bench-{}", std::process::id()));
-        fs::create_dir(&path)?;
-        // nginx's worker has another user.
-        let readable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        fs::set_permissions(&path, readable)?;
-        Ok(Folder(path))
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // What is left lies among the temporary files.
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-fn has(program: &str) -> bool {
+/// Whether a program can be started.
+pub(super) fn has(program: &str) -> bool {
     let mut command = Command::new(program);
     command.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok()

@@ -1,0 +1,36 @@
+//! A folder for the files of one run.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::Result;
+
+/// A folder of this run, removed at the end.
+pub(super) struct Folder(PathBuf);
+
+impl Folder {
+    /// Makes it, among the temporary files.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be made.
+    pub(super) fn new() -> Result<Folder> {
+        let path = std::env::temp_dir().join(format!("peersock-bench-{}", std::process::id()));
+        fs::create_dir(&path)?;
+        // nginx's worker has another user.
+        let readable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        fs::set_permissions(&path, readable)?;
+        Ok(Folder(path))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What is left lies among the temporary files.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
