@@ -69,7 +69,11 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let names = args.dns.then(|| names::of(&networks)).transpose()?;
     let tuns = plans.iter().map(open).collect::<Outcome<Vec<_>>>()?;
     // The port may need a privilege, and is taken while there is no other thread.
-    let server = names.map(|names| names::Server::bind(plans[0].first, args.dns_port, names)).transpose()?;
+    let mut server =
+        names.map(|names| names::Server::bind(plans[0].first, args.dns_port, names)).transpose()?;
+    if let Some(server) = &mut server {
+        server.announce(tuns[0].name());
+    }
     // Other threads would keep theirs.
     give_up_privileges().map_err(|error| {
         Failure::new(
@@ -78,7 +82,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         )
     })?;
     if let Some(server) = server {
-        server.start(tuns[0].name())?;
+        server.start()?;
     }
     let own: Vec<_> = tuns.iter().map(|tun| tun.name().to_owned()).collect();
     let mut wanted = networks.into_iter().zip(&tuns);

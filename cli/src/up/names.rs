@@ -33,13 +33,17 @@ pub(super) fn of(networks: &[Network]) -> Outcome<Names> {
 }
 
 /// The name server, which has its port.
-pub(super) struct Server(NameServer);
+pub(super) struct Server {
+    server: NameServer,
+    /// The machine's resolver knows of it.
+    is_announced: bool,
+}
 
 impl Server {
     /// Takes the port at an address of the interface.
     pub(super) fn bind(address: IpAddr, port: u16, names: Names) -> Outcome<Server> {
         let at = SocketAddr::new(address, port);
-        NameServer::bind(at, names).map(Server).map_err(|error| {
+        let server = NameServer::bind(at, names).map_err(|error| {
             let hint = match error.kind() {
                 io::ErrorKind::PermissionDenied => {
                     "give another one with --dns-port, or CAP_NET_BIND_SERVICE"
@@ -50,22 +54,29 @@ impl Server {
                 _ => "give another one with --dns-port: `ss -lnup` shows who has this one",
             };
             Failure::new(format_args!("cannot answer questions for names at {at}: {error}"), hint)
-        })
+        })?;
+        Ok(Server { server, is_announced: false })
     }
 
-    /// Answers, and tells the machine's resolver so.
-    pub(super) fn start(self, interface: &str) -> Outcome {
-        let at = self.0.address();
-        self.0.serve()?;
+    /// Has the machine's resolver ask here for names of [`DOMAIN`], if it is one that can be told. It believes
+    /// who may set the interface up: call this before that privilege is given up.
+    pub(super) fn announce(&mut self, interface: &str) {
+        let at = self.server.address();
         let server = match at.port() {
             53 => at.ip().to_string(),
             _ => at.to_string(),
         };
-        // Names of others are not asked for there.
-        let is_told = resolvectl(&["dns", interface, &server])
+        // Names of others are not asked for here.
+        self.is_announced = resolvectl(&["dns", interface, &server])
             && resolvectl(&["domain", interface, DOMAIN])
             && resolvectl(&["default-route", interface, "no"]);
-        stdio::note(match is_told {
+    }
+
+    /// Answers from now on.
+    pub(super) fn start(self) -> Outcome {
+        let at = self.server.address();
+        self.server.serve()?;
+        stdio::note(match self.is_announced {
             true => format!("members have names in {DOMAIN}"),
             false => format!(
                 "members have names in {DOMAIN}, once the machine's resolver asks {at} for it (docs/NETWORKS.md)"
@@ -77,13 +88,12 @@ impl Server {
 
 /// Whether systemd-resolved is there and does so. It forgets that when the interface is gone.
 fn resolvectl(words: &[&str]) -> bool {
+    if !rustix::process::geteuid().is_root() {
+        // It would ask for a password, and the option against that is unknown to versions before 256.
+        return false;
+    }
     let mut command = Command::new(RESOLVECTL);
-    command
-        .arg("--no-ask-password")
-        .args(words)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+    command.args(words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let done = command.status();
     let told = done.as_ref().map_or_else(ToString::to_string, ToString::to_string);
     tracing::debug!("the machine's resolver is told: {RESOLVECTL} {}: {told}", words.join(" "));

@@ -49,5 +49,6 @@ mod trouble;
 mod turn;
 mod up;
 mod up_networks;
+mod up_resolved;
 mod vanishing;
 mod verbose;

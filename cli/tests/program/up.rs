@@ -131,11 +131,11 @@ fn a_machine_s_programs_talk_to_a_program_with_sockets_of_its_own() {
     sending.finish().success();
     assert!(listener.finish().success().stdout == bytes);
     // And from it.
-    let serving = scene.start(0, &["socat", "-u", &format!("TCP6-LISTEN:{PORT}"), "STDOUT"]);
+    let serving = scene.start(0, &["socat", "-d", "-d", "-u", &format!("TCP6-LISTEN:{PORT}"), "STDOUT"]);
+    serving.wait_for_stderr("listening on");
     let up = scene.addresses[0];
     let words = ["dial", &format!("[{up}]:{PORT}"), "--timeout", "100"];
     let mut dialer = scene.cable.inside(1, &scene.lab, "listener", &words);
-    // The kernel listens a moment later, perhaps.
     dialer.send(&bytes);
     dialer.end_stdin();
     dialer.finish().success();
@@ -235,7 +235,7 @@ fn members_have_names_for_all_programs() {
         format!("domain {NAME} peersock.internal"),
         format!("default-route {NAME} no"),
     ];
-    assert_eq!(told, wanted.map(|words| format!("--no-ask-password {words}\n")).concat());
+    assert_eq!(told, wanted.map(|words| format!("{words}\n")).concat());
     assert!(up.said().contains("members have names in peersock.internal\n"), "{}", up.said());
 
     let settings = path("resolv.conf");
