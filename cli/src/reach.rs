@@ -70,6 +70,9 @@ pub(crate) fn what_to_check(node: &Node, network: &Network, named: &NamedServers
             )
         }
     };
+    if let Some(cause) = known_cause(node, network, address, same) {
+        return format!("{cause}; -v shows what was tried");
+    }
     let packets = match endpoints[..] {
         [] => 322,
         _ => 246,
@@ -79,6 +82,31 @@ pub(crate) fn what_to_check(node: &Node, network: &Network, named: &NamedServers
         "{servers}check that the other program runs {same}, {place}, and that IP packets of {packets} \
          bytes pass; -v shows what was tried"
     )
+}
+
+/// What the node knows of the reason.
+fn known_cause(node: &Node, network: &Network, address: IpAddr, same: &str) -> Option<String> {
+    let id = network.id();
+    let peers = node.status().peers;
+    let peer = peers.iter().find(|peer| peer.network == id && peer.addresses.contains(&address))?;
+    match () {
+        () if peer.connected => None,
+        () if peer.answer_unreadable => Some(format!(
+            "it was reached, and this node cannot read its answer, because it has another secret for the \
+             network: run both programs {same}"
+        )),
+        () if peer.at_roots > 0 && network.summary().by_file => Some(
+            "a root knows where it is, and it does not answer this node: check that its file of the network \
+             names this node, too, and that it still runs"
+                .to_owned(),
+        ),
+        () if peer.at_roots > 0 => Some(
+            "a root knows where it is, and it does not answer this node: check that the program still runs \
+             there"
+                .to_owned(),
+        ),
+        () => None,
+    }
 }
 
 /// What roots and other servers may have to do with it: a clause for each, with a semicolon behind it.

@@ -124,6 +124,8 @@ pub(crate) struct Peer {
     pub(crate) rtt_ms: Option<f64>,
     pub(crate) session_age_s: Option<f64>,
     pub(crate) total_traffic: Option<Traffic>,
+    #[serde(default)]
+    pub(crate) answer_unreadable: bool,
     pub(crate) conflict: Option<Conflict>,
     #[serde(default)]
     pub(crate) attempts: Vec<Attempt>,

@@ -192,6 +192,10 @@ impl fmt::Display for Line<'_> {
         if let Some(other) = &peer.conflict {
             write!(f, "{}\n      ", paint(ERROR, conflict(other)))?;
         }
+        if peer.answer_unreadable {
+            let said = "it has another secret for the network: its answers cannot be read";
+            write!(f, "{}\n      ", paint(ERROR, said))?;
+        }
         write!(f, "{}", last_sign(peer))?;
         match &peer.total_traffic {
             Some(traffic) if traffic.sent_packets + traffic.received_packets > 0 => {

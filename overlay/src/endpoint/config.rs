@@ -205,6 +205,11 @@ pub struct PeerInfo {
     pub attempts: Vec<DirectAttempt>,
     /// A handshake is being tried.
     pub connecting: bool,
+    /// Its answers to this node's handshakes cannot be read: its secret for the network is another one, unless
+    /// somebody on the way forges them.
+    pub answer_unreadable: bool,
+    /// At how many of this node's roots it is.
+    pub at_roots: usize,
     /// Where another node with the peer's identity was seen, if one was.
     pub elsewhere: Option<Elsewhere>,
     /// Its network keeps it as a member though it is silent ([`Policy::keeps`](crate::Policy::keeps)).

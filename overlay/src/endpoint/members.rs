@@ -198,6 +198,8 @@ impl Endpoint {
                 contact: reach.known_punching().and_then(|punching| punching.theirs().cloned()),
                 attempts: reach.known_punching().map_or_else(Vec::new, Punching::attempts),
                 connecting: link.is_connecting(),
+                answer_unreadable: link.answer_unreadable,
+                at_roots: reach.roots(),
                 elsewhere: link.duplicate.last(),
                 listed: peer.listed,
                 name: network.and_then(|network| network.policy.name_of(link.handle.id())).map(str::to_owned),

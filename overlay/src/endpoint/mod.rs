@@ -144,6 +144,8 @@ pub struct Endpoint {
     /// Whether this node's own identity is at two places.
     duplicate: Duplicate,
     refusals_logged: Bucket,
+    /// When it was last said that somebody who is no member was refused.
+    stranger_told: Option<Instant>,
 }
 
 /// Deadlines handled in one call of [`Endpoint::handle_timeout`]; further ones are due at once again.
@@ -182,6 +184,7 @@ impl Endpoint {
             discovery: Discovery::new(*keys.draw_from_seed(), random(&mut rng), now),
             announcement: Announcement::default(),
             duplicate: Duplicate::default(),
+            stranger_told: None,
             refusals_logged: Bucket::new(Rate::per_second(log::REFUSALS, log::REFUSALS), now),
             core: Core {
                 identity: config.identity,

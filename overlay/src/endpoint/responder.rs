@@ -78,6 +78,7 @@ impl Endpoint {
         };
         let (network, source) = (network.index, meta.remote.ip());
         let Some(key) = self.find_or_add(now, network, received.initiator(), source) else {
+            self.tell_of_stranger(now, network, &received.initiator().node_id());
             let why = "its sender is no member of the network, or there is no room for it";
             return self.log_refusal(now, &meta, "initiation", why);
         };

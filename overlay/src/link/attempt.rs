@@ -364,6 +364,7 @@ impl Link {
     pub(crate) fn note_failure(&mut self, cx: &mut Context<'_>, index: SessionIndex) {
         let Some(attempt) = &mut self.attempt else { return };
         let Some(at) = attempt.position(index) else { return };
+        self.answer_unreadable = true;
         if !attempt.pending[at].note_failure() {
             return;
         }

@@ -110,6 +110,8 @@ pub(crate) struct Link {
     pub(crate) used: Instant,
     /// It has said goodbye.
     pub(crate) departed: bool,
+    /// The answers to this node's handshakes cannot be read, and no handshake has succeeded since.
+    pub(crate) answer_unreadable: bool,
     /// What its sessions that have ended had carried.
     past: SessionStats,
     /// All its sessions in the session table, oldest first.
@@ -196,6 +198,7 @@ impl Link {
             announced: false,
             used: now,
             departed: false,
+            answer_unreadable: false,
             past: SessionStats::default(),
             sessions: Vec::new(),
             is_waiting_for_path: false,

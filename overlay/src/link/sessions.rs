@@ -124,7 +124,7 @@ impl Link {
         // An instance that comes back after its successor: both are alive.
         let other = succeeded.filter(|old| self.former.succeed(*old, instance)).zip(handle.path());
         handle.set_session(Some(session.clone()));
-        self.departed = false;
+        (self.departed, self.answer_unreadable) = (false, false);
         self.refusal = None;
         self.told = None;
         let obsolete = self.take_obsolete(session, instance);

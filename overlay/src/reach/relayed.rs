@@ -1,5 +1,6 @@
 //! Places at which somebody relays: a root, this node's TURN server, or the peer's.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use super::Reach;
@@ -34,6 +35,12 @@ impl Reach {
     pub(crate) fn is_behind(&self, root: &SocketAddr) -> bool {
         let mut keys = self.candidates.iter().map(Candidate::key);
         keys.any(|key| key.is_behind_root() && key.remote == *root)
+    }
+
+    /// At how many roots the node is known to be.
+    pub(crate) fn roots(&self) -> usize {
+        let keys = self.candidates.iter().map(Candidate::key).filter(|key| key.is_behind_root());
+        keys.map(|key| key.remote).collect::<BTreeSet<_>>().len()
     }
 
     /// The root at `root` knows no node of that name, or any: what was known of it is worth nothing. The path

@@ -65,6 +65,11 @@ pub struct PeerStatus {
     pub candidates: Vec<SocketAddr>,
     /// Where a direct path was looked for, the last time that there was none, and what came of it.
     pub attempts: Vec<AttemptStatus>,
+    /// Whether its answers to this node's handshakes cannot be read: its secret for the network is another
+    /// one, unless somebody on the way forges them.
+    pub answer_unreadable: bool,
+    /// At how many of this node's roots it is.
+    pub at_roots: usize,
     /// Another node with the peer's identity, if one was seen in the last ten minutes.
     pub conflict: Option<Conflict>,
 }
@@ -196,6 +201,8 @@ fn peer(now: Instant, network: NetworkId, stream: Option<String>, info: PeerInfo
         total_traffic: info.traffic.into(),
         candidates: info.candidates,
         attempts: info.attempts.iter().map(|attempt| attempted(now, attempt)).collect(),
+        answer_unreadable: info.answer_unreadable,
+        at_roots: info.at_roots,
         conflict: conflict(now, info.elsewhere),
     }
 }

@@ -254,8 +254,9 @@ pub struct TcpOptions {
     /// TCP_DEFER_ACCEPT, of listeners: a connection can be accepted once data, or its end, has come, or after
     /// this time. Until then it holds a place of the backlog as a handshake does. Default none.
     pub defer_accept: Option<Duration>,
-    /// TCP_USER_TIMEOUT (RFC 5482), instead of [`Config::user_timeout`]. With keep-alives it is also how long
-    /// the peer may be silent, in place of [`KeepAlive::probes`].
+    /// TCP_USER_TIMEOUT (RFC 5482), instead of [`Config::user_timeout`]. As in Linux it is also how long a
+    /// peer that answers may have no room; but not with keep-alives: then it is how long the peer may be
+    /// silent, in place of [`KeepAlive::probes`].
     pub user_timeout: Option<Duration>,
     /// SO_SNDBUF: a queue of this size from the start instead of one that grows to [`Config::send_buffer`],
     /// bytes.

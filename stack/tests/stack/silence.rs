@@ -1,8 +1,8 @@
 //! A peer from which nothing comes any more, and no error either.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use peersock_stack::{Error, KeepAlive, Ready, TcpOptions};
+use peersock_stack::{Error, Flow, KeepAlive, Ready, TcpOptions};
 
 use crate::pair::{A, B, Pair};
 
@@ -81,4 +81,66 @@ fn who_only_waits_gives_up_when_its_keepalive_options_say() {
         pair.run_for(100_000 * SECOND);
         assert_eq!((b.take_error(), b.readiness().contains(Ready::ERROR)), (None, false));
     }
+}
+
+/// A peer that has no room is asked more and more rarely whether it has. It is not silent in the pauses if it
+/// answers each time, and is from the first question on that it does not answer.
+#[test]
+fn a_peer_that_has_no_room_and_says_so_is_not_silent() {
+    let mut pair = Pair::new(9);
+    let (a, _b) = pair.connected();
+    fill(&mut pair, &a);
+    let mut longest = Duration::ZERO;
+    for _ in 0..3000 {
+        pair.run_for(SECOND / 10);
+        longest = longest.max(a.silence(pair.now).expect("something waits"));
+    }
+    // As long as an answer takes.
+    assert!(longest < SECOND, "{longest:?}");
+    let began = pair.now;
+    pair.link.loss = 1000;
+    pair.run(300 * SECOND, |pair| a.silence(pair.now).is_some_and(|silence| silence > 10 * SECOND));
+    // Two minutes are the longest pause.
+    assert!((11..=131).contains(&(pair.now - began).as_secs()), "{:?}", pair.now - began);
+}
+
+/// As in Linux, and not twice as late because the probes are far apart.
+#[test]
+fn a_user_timeout_ends_a_connection_to_a_peer_that_has_no_room_for_so_long() {
+    for seconds in [2, 4, 10, 100] {
+        let mut pair = Pair::new(9);
+        let options = TcpOptions { user_timeout: Some(seconds * SECOND), ..TcpOptions::default() };
+        let (a, _b) = pair.connected_with(true, options.clone());
+        let began = fill(&mut pair, &a);
+        pair.run(1000 * SECOND, |_| a.readiness().contains(Ready::ERROR));
+        let took = pair.now - began;
+        assert!(took + SECOND >= seconds * SECOND && took <= (seconds + 1) * SECOND, "{seconds}: {took:?}");
+        assert_eq!(a.take_error(), Some(Error::TimedOut));
+        // One that takes something now and then lives on.
+        let mut pair = Pair::new(10);
+        let (a, b) = pair.connected_with(true, options);
+        fill(&mut pair, &a);
+        for _ in 0..20 {
+            pair.run_for(seconds * SECOND * 3 / 4);
+            let mut room = vec![0; 8 << 20];
+            while b.read(pair.now, &mut room).is_ok_and(|len| len > 0) {}
+            pair.kick(B, &b);
+            pair.run_for(SECOND / 10);
+            fill(&mut pair, &a);
+        }
+        assert_eq!(a.take_error(), None, "{seconds}");
+    }
+}
+
+/// Writes until the peer has no more room. Returns when that was.
+fn fill(pair: &mut Pair, flow: &Flow) -> Instant {
+    let mut full = pair.now;
+    for _ in 0..50 {
+        while flow.write(pair.now, &[7; 65_536]).is_ok() {
+            pair.kick(A, flow);
+            full = pair.now;
+        }
+        pair.run_for(SECOND / 50);
+    }
+    full
 }

@@ -291,7 +291,13 @@ impl Flow {
             // Retransmissions back off to a minute (RFC 6298 (2.5)), and the last one must have its chance.
             let user_timeout = inner.user_timeout().unwrap_or(config.user_timeout);
             let orphan = if inner.orphaned { config.orphan_timeout * 3 } else { Duration::MAX };
-            return Some(after(waiting.max(inner.heard), user_timeout.min(orphan)));
+            let silent = after(waiting.max(inner.heard), user_timeout.min(orphan));
+            // As in Linux, it is also how long a peer may have no room though it answers. Who has keep-alives
+            // wants to know whether the peer is there, and waits for one that is.
+            let wanted = inner.cold.as_ref().filter(|cold| !cold.keepalive.on);
+            let shut_out = inner.connection.as_ref().and_then(|connection| connection.shut_out_since());
+            let full = shut_out.zip(wanted.and_then(|cold| cold.user_timeout));
+            return Some(full.map_or(silent, |(since, timeout)| after(since, timeout).min(silent)));
         }
         if inner.orphaned && state == State::FinWait2 {
             return Some(after(inner.heard, config.orphan_timeout));

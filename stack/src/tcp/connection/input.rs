@@ -123,7 +123,11 @@ impl Connection {
         {
             timestamps.update(now, value);
         }
-        if !self.process_ack(now, start, ack, segment) {
+        let has_acknowledged = self.process_ack(now, start, ack, segment);
+        if self.shut_out.is_some() && !self.sender.waits_for_room() {
+            self.shut_out = None;
+        }
+        if !has_acknowledged {
             return Verdict::Done;
         }
         self.process_data(now, start, segment)

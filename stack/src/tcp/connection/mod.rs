@@ -117,9 +117,13 @@ pub(crate) struct Connection {
     window_ack: u64,
     /// The path's payload of a segment without options, as of the last emission.
     segment: u16,
-    /// When the last segment came, and the last keep-alive left.
+    /// When the last segment came, and the last keep-alive or window probe left.
     heard: Time,
     probed: Time,
+    /// When the first probe left that is not answered, if the last one is not.
+    asked: Time,
+    /// Since when the peer, which has no room, is asked whether it has.
+    shut_out: Option<Time>,
     challenges: (Time, u32),
     charge: Charge,
 }
@@ -213,6 +217,8 @@ impl Connection {
             segment: default,
             heard: now,
             probed: now,
+            asked: now,
+            shut_out: None,
             challenges: (now, 0),
             charge: Charge::default(),
             settings,
@@ -363,6 +369,20 @@ impl Connection {
     /// When the last acceptable segment came.
     pub(crate) fn heard(&self) -> Time {
         self.heard
+    }
+
+    /// Since when the peer has said nothing though it was to: it is asked from time to time only while it has
+    /// no room, and `None` if it has answered then.
+    pub(crate) fn silent_since(&self) -> Option<Time> {
+        match self.sender.waits_for_room() {
+            true => (self.probed > self.heard).then_some(self.asked),
+            false => Some(self.heard),
+        }
+    }
+
+    /// Since when the peer has no room, if it has none.
+    pub(crate) fn shut_out_since(&self) -> Option<Time> {
+        self.shut_out
     }
 
     /// Whether it is closed and has nothing left to send.

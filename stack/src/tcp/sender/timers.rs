@@ -55,6 +55,11 @@ impl Sender {
         self.nxt < queued && (room == 0 || (room < self.mss && self.edge < queued && !self.is_half(room)))
     }
 
+    /// Whether everything that was sent has arrived, and the peer has too little room for the rest.
+    pub(crate) fn waits_for_room(&self) -> bool {
+        self.board.is_empty() && self.is_blocked()
+    }
+
     /// Whether everything that was sent has arrived, and the peer has no room for the rest.
     pub(crate) fn is_shut_out(&self) -> bool {
         self.board.is_empty() && self.is_blocked() && self.edge <= self.nxt

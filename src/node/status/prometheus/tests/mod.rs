@@ -153,6 +153,8 @@ fn peer(network: NetworkId, number: u8) -> PeerStatus {
         },
         candidates: Vec::new(),
         attempts: Vec::new(),
+        answer_unreadable: false,
+        at_roots: 0,
         conflict: None,
     }
 }
