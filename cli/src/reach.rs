@@ -5,7 +5,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use peersock::{Network, Node, RootListStatus, RootSource, RootState, RootStatus, TurnStatus};
+use peersock::{DhtStatus, Network, Node, RootListStatus, RootSource, RootState, RootStatus, TurnStatus};
 use rustix::io::Errno;
 
 use crate::args::UnderlayArgs;
@@ -40,6 +40,7 @@ impl NamedServers {
                 "no TURN server is asked: without a root or --dht nobody learns of its address, give one";
             said.push(why.to_owned());
         }
+        said.extend(node.status().dht.as_ref().and_then(dht));
         // Two families of one server mostly fail for the same reason.
         let failed: BTreeSet<_> = turn.iter().filter_map(|one| turn_server(one, &turn)).collect();
         said.extend(failed);
@@ -160,6 +161,18 @@ fn list(list: &RootListStatus) -> Option<String> {
     match error {
         Some(error) if *roots == 0 => Some(format!("no root is known from {source}: {error}, {what_to_do}")),
         Some(error) => Some(format!("the roots of {source} are those that it listed earlier: {error}")),
+        None => None,
+    }
+}
+
+/// Why nobody is found by the DHT, as far as it is known.
+fn dht(dht: &DhtStatus) -> Option<String> {
+    match &dht.error {
+        Some(error) => Some(format!("the DHT cannot be used: {error}")),
+        None if dht.nodes == 0 => Some(
+            "no node of the DHT has answered, look whether UDP leaves this network, or name others with --dht"
+                .to_owned(),
+        ),
         None => None,
     }
 }

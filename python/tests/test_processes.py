@@ -221,6 +221,37 @@ def test_what_was_written_arrives_though_the_program_ends(network: Network, sess
         sender.join()
 
 
+@pytest.mark.parametrize("close", ["", "sock.close()\n"])
+def test_what_a_child_goes_on_with_does_not_look_complete(
+    network: Network, session: peersock.Session, close: str
+) -> None:
+    with socket.create_server((session.address, 0), family=socket.AF_INET6) as server:
+        code = (
+            "import subprocess, sys, peersock\nfrom peersock import socket\n"
+            "s = peersock.Session(sys.argv[1], identity=bytes.fromhex(sys.argv[2]), interfaces='loopback')\n"
+            "sock = socket.create_connection((sys.argv[3], int(sys.argv[4])), timeout=20)\n"
+            "sock.sendall(b'head')\n"
+            "subprocess.Popen(['sh', '-c', 'sleep 5; echo rest'], stdout=sock)\n"
+        )
+        seed = network.spare().hex()
+        port = str(server.getsockname()[1])
+        sender = threading.Thread(
+            target=run_python, args=(code + close, str(network.path), seed, session.address, port)
+        )
+        sender.start()
+        server.settimeout(30)
+        connection, _ = server.accept()
+        with connection:
+            connection.settimeout(60)
+            head = b""
+            while len(head) < 4:
+                head += connection.recv(4)
+            assert head == b"head"
+            with pytest.raises(ConnectionResetError):
+                connection.recv(4)
+        sender.join()
+
+
 #: What is left at the end of a process, bytes, and how much of it the peer reads in a hundredth of a second: in seven
 #: seconds all. Earlier versions spent five on it.
 MUCH = 7 << 20

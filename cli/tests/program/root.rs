@@ -1,6 +1,7 @@
 //! `root`: a real root on the loopback interface, and clients made of the overlay's messages.
 
 use std::net::{SocketAddr, UdpSocket};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -98,6 +99,46 @@ fn who_does_not_show_the_token_is_refused() {
     let mut command = peersock(&words);
     command.arg(&token);
     run(command).failure(2, &["no token", "1 to 255"]);
+}
+
+/// The root has the peer, and the node knows why it does not get through to it.
+#[test]
+fn whoever_has_another_secret_is_told_so() {
+    let (lab, root) = (Lab::new(), Root::start(&[]));
+    let with_secret = |node: &str, words: &[&str], secret: &str| {
+        let mut command = lab.node(node, words);
+        command.args(["--root", &root.text()]).env("PEERSOCK_SECRET", secret);
+        Running::start(command)
+    };
+    let listener = with_secret("listener", &["listen", &PORT.to_string()], "one");
+    let target = listener.wait_for_target();
+    let dialer = with_secret("dialer", &["dial", &target, "--timeout", "6"], "two");
+    dialer.finish().failure(1, &["another secret", "the same passphrase"]);
+}
+
+/// Both sides are told: who is not let in, and who has the older file.
+#[test]
+fn whoever_is_in_the_newer_of_two_files_only_is_told_so_and_so_is_the_other_side() {
+    let (lab, root) = (Lab::new(), Root::start(&[]));
+    let (old, new) = (lab.dir.path().join("old.toml"), lab.dir.path().join("new.toml"));
+    let edit = |node: &str, words: &[&str], file: &Path| {
+        let mut command = lab.command(node, &["network"]);
+        command.args(&words[..1]).arg(file).args(&words[1..]);
+        run(command).success();
+    };
+    edit("alpha", &["new", "--name", "alpha"], &old);
+    std::fs::copy(&old, &new).unwrap();
+    edit("beta", &["add", "--name", "beta"], &new);
+    let start = |node: &str, words: &[&str], file: &Path| {
+        let mut command = lab.node_in(file.to_str().unwrap(), node, words);
+        command.args(["--root", &root.text()]);
+        Running::start(command)
+    };
+    let listener = start("alpha", &["listen", &PORT.to_string()], &old);
+    listener.wait_for_target();
+    let words = ["dial", &format!("alpha:{PORT}"), "--timeout", "6"];
+    start("beta", &words, &new).finish().failure(1, &["a root knows", "names this node, too"]);
+    listener.wait_for_stderr("no member of the network");
 }
 
 #[test]

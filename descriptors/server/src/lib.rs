@@ -46,6 +46,7 @@ mod undelivered;
 mod unix;
 mod wakers;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::sync::{Arc, mpsc};
@@ -53,7 +54,7 @@ use std::time::{Duration, Instant};
 
 use peersock::Node;
 use peersock::attach::{Linger, NodeHandle, Patience, TaskUser};
-use peersock_fd::{NodeTag, Token};
+use peersock_fd::{NodeTag, SocketId, Token};
 
 pub use host::{Host, SecretMismatch};
 use server::Server;
@@ -191,11 +192,11 @@ impl FdServer {
     /// Ends the node. `None` if everything was delivered, else the bytes that were not acknowledged.
     fn end(&self, linger: Linger, unclosed: Unclosed) -> Option<u64> {
         let mut patience = Patience::new(linger, Instant::now());
-        self.server.begin_drain(unclosed);
+        self.server.begin_drain(unclosed.clone());
         self.handle.kick();
         let taken = self.server.wait_drained(&mut patience);
-        if unclosed == Unclosed::Reset {
-            self.server.reset_streams();
+        if unclosed != Unclosed::Finish {
+            self.server.reset_streams(&unclosed);
         }
         if !taken {
             // What the applications have written counts no more there, which is no progress.
@@ -211,12 +212,25 @@ impl FdServer {
 }
 
 /// What becomes of the connections that applications have not closed when the node ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Unclosed {
     /// They end in order, as the kernel does it for a process that exits.
     Finish,
+    /// Those of these sockets end in order, and the others are reset: other processes have them.
+    FinishOnly(Arc<BTreeSet<SocketId>>),
     /// They are reset.
     Reset,
+}
+
+impl Unclosed {
+    /// Whether the connection of a socket that is still open then is reset.
+    fn resets(&self, socket: SocketId) -> bool {
+        match self {
+            Unclosed::Finish => false,
+            Unclosed::FinishOnly(own) => !own.contains(&socket),
+            Unclosed::Reset => true,
+        }
+    }
 }
 
 /// Counts the connections that applications have made, see [`FdServer::contacts`].

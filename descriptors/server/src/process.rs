@@ -2,12 +2,19 @@
 //! `unsafe`.
 #![allow(unsafe_code)]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd as _, BorrowedFd, IntoRawFd as _, OwnedFd, RawFd};
 
+use peersock_fd::{Kind, Socket, SocketId};
 use rustix::fs::{Mode, OFlags};
+
+use crate::requester;
+
+/// More children are not looked at.
+const MANY_PROCESSES: usize = 10_000;
 
 /// The first descriptor that is not standard input, output or error.
 const FIRST: RawFd = 3;
@@ -69,6 +76,54 @@ pub(crate) fn leave_descriptors() -> io::Result<()> {
 /// EMFILE, ENFILE.
 pub(crate) fn placeholder() -> io::Result<OwnedFd> {
     Ok(rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// The overlay streams that this process has open, and no child of it. `None` if there is no proc(5).
+pub(crate) fn own_sockets() -> Option<BTreeSet<SocketId>> {
+    let folder = format!("/proc/{}/fd", std::process::id());
+    fs::read_dir(&folder).ok()?;
+    let mut own = BTreeMap::new();
+    for fd in numbers_in(&folder) {
+        // SAFETY: the descriptor may have been closed since, or another one may have its number: then
+        // getsockname(2) fails or says what that one is, and nothing else is done with it.
+        let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+        let socket = Socket::of(fd).filter(|socket| socket.kind() == Kind::Stream);
+        if let (Some(socket), Ok(stat)) = (socket, rustix::fs::fstat(fd)) {
+            own.insert(format!("socket:[{}]", stat.st_ino), requester::id(socket.which()));
+        }
+    }
+    if !own.is_empty() {
+        for child in descendants() {
+            for fd in numbers_in(&format!("/proc/{child}/fd")) {
+                let link = fs::read_link(format!("/proc/{child}/fd/{fd}"));
+                link.ok().and_then(|link| own.remove(link.to_str()?));
+            }
+        }
+    }
+    Some(own.into_values().collect())
+}
+
+/// The numbers in a folder of proc(5).
+fn numbers_in(folder: &str) -> Vec<RawFd> {
+    let listed = fs::read_dir(folder).into_iter().flatten().flatten();
+    listed.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// The processes that this one has started, and those that they have, as far as the system tells.
+fn descendants() -> Vec<RawFd> {
+    let (mut found, mut left) = (Vec::new(), vec![std::process::id().cast_signed()]);
+    while let Some(process) = left.pop() {
+        for thread in numbers_in(&format!("/proc/{process}/task")) {
+            let path = format!("/proc/{process}/task/{thread}/children");
+            let children = fs::read_to_string(path).unwrap_or_default();
+            left.extend(children.split_whitespace().filter_map(|id| id.parse::<RawFd>().ok()));
+        }
+        found.push(process);
+        if found.len() > MANY_PROCESSES {
+            break;
+        }
+    }
+    found.split_off(1)
 }
 
 /// For kernels before 5.9, and sandboxes that do not know close_range(2).

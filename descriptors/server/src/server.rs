@@ -119,21 +119,21 @@ impl Server {
                 return !state.has_undelivered();
             }
             // Nobody tells when the peer of an open connection has acknowledged everything.
-            let resets = state.draining == Some(Unclosed::Reset);
-            state = sync::wait_timeout(&self.drained, state, if resets { LOOK } else { PATIENCE_LOOK });
+            let is_asked = state.draining == Some(Unclosed::Finish);
+            state = sync::wait_timeout(&self.drained, state, if is_asked { PATIENCE_LOOK } else { LOOK });
         }
     }
 
     /// Resets the connections that applications still have open. Both ends see that: the peer gets a reset,
     /// the application ECONNRESET.
-    pub(crate) fn reset_streams(&self) {
+    pub(crate) fn reset_streams(&self, unclosed: &Unclosed) {
         let (streams, processes) = {
             let mut state = self.lock();
             state.is_ending = true;
             let mut keys = Vec::new();
             for (key, entry) in &state.entries {
                 match entry {
-                    Entry::Stream(_) => keys.push(*key),
+                    Entry::Stream(stream) if unclosed.resets(stream.origin.id()) => keys.push(*key),
                     Entry::Connecting(connecting) => connecting.reset(),
                     _ => {}
                 }
@@ -171,7 +171,7 @@ impl Server {
 
     /// Ends everything.
     pub(crate) fn close(&self) {
-        self.reset_streams();
+        self.reset_streams(&Unclosed::Reset);
         let (entries, sockets, processes) = {
             let mut state = self.lock();
             let processes = state.processes();

@@ -109,9 +109,11 @@ impl ServerState {
     /// Whether a stream has something that is not delivered. While it drains: those that end in order are
     /// there until then.
     pub(crate) fn has_undelivered(&self) -> bool {
-        let resets = self.draining == Some(Unclosed::Reset);
+        let resets = |stream: &Stream| {
+            self.draining.as_ref().is_some_and(|unclosed| unclosed.resets(stream.origin.id()))
+        };
         self.entries.values().any(|entry| match entry {
-            Entry::Stream(stream) => !(resets && stream.is_delivered()),
+            Entry::Stream(stream) => !(resets(stream) && stream.is_delivered()),
             Entry::Connecting(connecting) => connecting.is_standing(),
             _ => false,
         })
@@ -168,7 +170,8 @@ impl ServerState {
                     self.context.rewatch(fd, key, events);
                 }
                 // It is open: its end must not look as if the application had said all.
-                let stays = || self.draining == Some(Unclosed::Reset) && !stream.is_closed();
+                let resets = |unclosed: &Unclosed| unclosed.resets(stream.origin.id());
+                let stays = || self.draining.as_ref().is_some_and(resets) && !stream.is_closed();
                 match outcome {
                     Outcome::Waits => {}
                     Outcome::Taken if stays() => {}

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use peersock::attach::{Linger, say_loss};
 
 use super::thread::{Ending, Hosted};
-use crate::Unclosed;
+use crate::{Unclosed, process};
 
 /// How long a node may take to begin its end: its thread may have another job.
 const BEGIN: Duration = Duration::from_secs(5);
@@ -30,12 +30,12 @@ pub(super) fn remember(hosted: &Arc<Hosted>) {
 
 extern "C" fn stop_all() {
     let Ok(mut hosts) = HOSTS.try_lock() else { return };
-    let process = rustix::process::getpid();
+    let own = rustix::process::getpid();
     let here = hosts.drain(..).filter_map(|host| {
         let host = host.upgrade()?;
-        if host.process == process && !host.is_own_thread() {
+        if host.process == own && !host.is_own_thread() {
             let given_up = host.given_up.load(Ordering::Relaxed);
-            return if given_up { None } else { host.begin_stop(Linger::Exit, Unclosed::Finish) };
+            return if given_up { None } else { host.begin_stop(Linger::Exit, Unclosed::of_exit()) };
         }
         // The parent's: its locks may be held for ever.
         std::mem::forget(host);
@@ -46,6 +46,14 @@ extern "C" fn stop_all() {
     let lost: Vec<u64> = stopping.iter().filter_map(|stop| loss(stop, begun)).collect();
     if !lost.is_empty() {
         say_loss(lost.iter().sum());
+    }
+}
+
+impl Unclosed {
+    /// For a process that exits: what a child of it goes on with, or another process, is not at its end.
+    pub(super) fn of_exit() -> Unclosed {
+        // Where the process may not look at itself, nobody knows.
+        process::own_sockets().map_or(Unclosed::Finish, |own| Unclosed::FinishOnly(Arc::new(own)))
     }
 }
 

@@ -41,6 +41,15 @@ pub(super) enum Origin {
     Accepted(SocketId),
 }
 
+impl Origin {
+    /// The socket.
+    pub(super) fn id(self) -> SocketId {
+        match self {
+            Origin::Opened(id) | Origin::Accepted(id) => id,
+        }
+    }
+}
+
 /// A connection with an application.
 pub(super) struct Stream {
     pub(super) connection: Connection,
