@@ -48,7 +48,7 @@ pub(crate) enum Workload {
         #[arg(long, default_value_t = 10_000)]
         connections: usize,
     },
-    /// Connect, exchange one byte, close, then do nothing and print what that costs
+    /// Connect, exchange one byte, close, let that come to rest, then do nothing and print what that costs
     Idle {
         /// How long, seconds
         #[arg(long, default_value_t = 10.0)]
@@ -373,7 +373,12 @@ fn hold<T: Transport>(transport: &T, address: SocketAddr, connections: usize) ->
     Ok(Report::Hold { connections, kib_each: kib as f64 / connections as f64 })
 }
 
+/// So long after its start a node has sent the beacons of the start, knows the size of its path's datagrams,
+/// and has answered the nodes that it was found by: from then on it is idle.
+const SETTLES: Duration = Duration::from_secs(5);
+
 fn idle(time: Duration) -> io::Result<Report> {
+    thread::sleep(SETTLES);
     let (start, cpu) = (Instant::now(), report::cpu_time());
     thread::sleep(time);
     let cpu = (report::cpu_time() - cpu).as_secs_f64();

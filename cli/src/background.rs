@@ -11,8 +11,8 @@ pub(crate) struct Background {
 }
 
 impl Background {
-    /// Starts a thread. It is to end as soon as the receiver that `run` gets is disconnected, which never
-    /// has a message.
+    /// Starts a thread. It is to end as soon as the receiver that `run` gets is disconnected, which has a
+    /// message for each [`wake`](Background::wake).
     pub(crate) fn start(
         name: &str,
         run: impl FnOnce(Receiver<()>) + Send + 'static,
@@ -20,6 +20,12 @@ impl Background {
         let (end, is_over) = mpsc::channel();
         let thread = thread::Builder::new().name(name.into()).spawn(move || run(is_over))?;
         Ok(Background { end: Some(end), thread: Some(thread) })
+    }
+
+    /// Tells the thread that there is something to do.
+    pub(crate) fn wake(&self) {
+        // Nobody waits if it has ended by itself.
+        let _ = self.end.as_ref().map(|thread| thread.send(()));
     }
 }
 

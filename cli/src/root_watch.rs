@@ -2,32 +2,52 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
 
 use peersock::overlay::NodeId;
-use peersock::{Node, RootState, RootStatus};
+use peersock::{Node, RootChanges, RootState, RootStatus};
 
 use crate::background::Background;
 use crate::stdio;
 
-/// How often the roots are looked at.
-const INTERVAL: Duration = Duration::from_millis(500);
+/// The roots are looked at so long after one of them has changed: what is over by then is not told.
+const SETTLES: Duration = Duration::from_millis(500);
+
+/// Watches roots until it is dropped.
+pub(crate) struct RootWatch {
+    changes: Arc<RootChanges>,
+    _thread: Background,
+}
 
 /// Watches the roots of a node until what this returns is dropped. Roots that other roots have named are left
 /// out: nobody has asked for them.
-pub(crate) fn start(node: &Node) -> io::Result<Background> {
+pub(crate) fn start(node: &Node) -> io::Result<RootWatch> {
     let node = node.clone();
-    Background::start("root-watch", move |is_over| {
+    let changes = Arc::new(node.root_changes());
+    let seen = Arc::clone(&changes);
+    let thread = Background::start("root-watch", move |is_over| {
         let mut messages = RootMessages::default();
-        while is_over.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
+        // At first for what has happened before the watch began.
+        let mut goes_on = true;
+        while goes_on && is_over.recv_timeout(SETTLES) == Err(RecvTimeoutError::Timeout) {
             for root in node.roots().iter().filter(|root| !root.guest) {
                 if let Some(text) = messages.tell(root.id, root.state, || name(root)) {
                     stdio::note(text);
                 }
             }
+            goes_on = seen.wait();
         }
-    })
+    })?;
+    Ok(RootWatch { changes, _thread: thread })
+}
+
+impl Drop for RootWatch {
+    /// Before the thread is waited for.
+    fn drop(&mut self) {
+        self.changes.end();
+    }
 }
 
 /// A root with what people know of it: where it is.

@@ -12,11 +12,11 @@ use rustix::process::Resource;
 use tokio::runtime::Runtime;
 
 use crate::args::{NetworkArgs, NodeArgs, parse_seconds};
-use crate::background::Background;
 use crate::failure::{Failure, Outcome};
 use crate::line_limit::LineLimit;
+use crate::root_watch::{self, RootWatch};
 use crate::session::Session;
-use crate::{reach, root_watch, signals, stdio};
+use crate::{reach, signals, stdio};
 
 /// Descriptors of the program besides those of the connections.
 const OTHER_DESCRIPTORS: u64 = 256;
@@ -59,7 +59,7 @@ pub(crate) struct Serving {
     runtime: Runtime,
     ending: Arc<OnceLock<Ending>>,
     linger: Duration,
-    _roots: Background,
+    _roots: RootWatch,
 }
 
 /// How serving ends when a signal comes.

@@ -21,8 +21,12 @@ use crate::stdio;
 /// A silence is told after this part of the time after which the connection is given up: three keep-alives.
 const TELL_AFTER_PART: u32 = 3;
 
-/// How often the peers are looked at.
+/// How often the peers are looked at while one is silent, and at most.
 const INTERVAL: Duration = Duration::from_millis(250);
+
+/// Without a silence the connections are looked at so often within the time after which one would be told:
+/// that nothing arrives is told later by no more than that.
+const LOOKS: u32 = 4;
 
 /// If a look comes so late, this program was stopped itself, and the peer may have answered meanwhile.
 const STOPPED: Duration = Duration::from_secs(2);
@@ -39,7 +43,7 @@ pub(crate) struct Watch {
     /// nothing, and nothing is watched.
     timeout: Duration,
     connections: Arc<Mutex<Connections>>,
-    _thread: Option<Background>,
+    thread: Option<Background>,
 }
 
 /// A connection that is watched until this is dropped.
@@ -70,12 +74,15 @@ impl Watch {
     pub(crate) fn start(joined: &Joined, timeout: Duration, tells: bool) -> io::Result<Watch> {
         let connections = Arc::<Mutex<Connections>>::default();
         if timeout.is_zero() {
-            return Ok(Watch { timeout, connections, _thread: None });
+            return Ok(Watch { timeout, connections, thread: None });
         }
         let (watched, joined) = (Arc::clone(&connections), joined.clone());
+        // Returns when the next look is due.
         let look = move |now, awake_since| {
-            let peers = if lock(&watched).entries.is_empty() { Vec::new() } else { joined.peers() };
-            let ages = ages(&peers);
+            if lock(&watched).entries.is_empty() {
+                return None;
+            }
+            let ages = ages(&joined.peers());
             let mut connections = lock(&watched);
             for connection in connections.entries.values_mut() {
                 let told = connection.look(now, awake_since, &ages, timeout);
@@ -83,19 +90,28 @@ impl Watch {
                     stdio::note(text);
                 }
             }
+            connections.entries.values().map(|connection| connection.due(now, awake_since, timeout)).min()
         };
         let thread = Some(Background::start("silence", move |is_over| {
-            let (mut awake_since, mut before) = (Instant::now(), Instant::now());
-            while is_over.recv_timeout(INTERVAL) == Err(RecvTimeoutError::Timeout) {
-                let now = Instant::now();
-                if now - before > STOPPED {
-                    awake_since = now;
+            let mut awake_since = Instant::now();
+            // While there is no connection nobody needs to look, and the first one wakes this thread.
+            while is_over.recv().is_ok() {
+                let mut due = Some(Instant::now() + pause(timeout));
+                while let Some(at) = due {
+                    match is_over.recv_timeout(at.saturating_duration_since(Instant::now())) {
+                        Ok(()) => continue,
+                        Err(RecvTimeoutError::Disconnected) => return,
+                        Err(RecvTimeoutError::Timeout) => {}
+                    }
+                    let now = Instant::now();
+                    if now.saturating_duration_since(at) > STOPPED {
+                        awake_since = now;
+                    }
+                    due = look(now, awake_since);
                 }
-                before = now;
-                look(now, awake_since);
             }
         })?);
-        Ok(Watch { timeout, connections, _thread: thread })
+        Ok(Watch { timeout, connections, thread })
     }
 
     /// Has a connection with the peer that has this address fail once that has been silent for too long,
@@ -117,6 +133,10 @@ impl Watch {
                 messages: SilenceMessages::new(self.timeout),
             };
             connections.entries.insert(number, connection);
+            // With others before it the thread looks early enough.
+            if let Some(thread) = self.thread.as_ref().filter(|_| connections.entries.len() == 1) {
+                thread.wake();
+            }
         }
         Ok(Watched { connections: Arc::clone(&self.connections), number })
     }
@@ -158,6 +178,21 @@ impl Connection {
         let told = self.messages.tell(silence, is_due);
         told.or_else(|| self.messages.tell_loss(stalled, silence))
     }
+
+    /// When it is to be looked at again, if it was looked at now.
+    fn due(&self, now: Instant, awake_since: Instant, timeout: Duration) -> Instant {
+        if self.messages.is_trouble_told() {
+            return now + INTERVAL;
+        }
+        let silent_at = self.seen.max(awake_since) + timeout / TELL_AFTER_PART;
+        silent_at.clamp(now + INTERVAL, now + pause(timeout))
+    }
+}
+
+/// The time between two looks at connections that are as they should be. It is no longer than a stop of this
+/// program that is to be seen.
+fn pause(timeout: Duration) -> Duration {
+    (timeout / TELL_AFTER_PART / LOOKS).clamp(INTERVAL, STOPPED)
 }
 
 /// How long the connection itself may be unanswered.
@@ -201,6 +236,11 @@ impl SilenceMessages {
             last_message: None,
             is_loss_told: false,
         }
+    }
+
+    /// It was told of a silence, or of packets that are lost, whose end is not told yet.
+    fn is_trouble_told(&self) -> bool {
+        self.last_message.is_some() || self.is_loss_told
     }
 
     fn tell(&mut self, silence: Duration, is_answer_due: bool) -> Option<String> {

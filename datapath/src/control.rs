@@ -302,7 +302,7 @@ impl Datapath {
         call: impl FnOnce(&mut Endpoint, Instant) -> T,
     ) -> T {
         let mut events = Vec::new();
-        let result = {
+        let (result, is_root_changed) = {
             let mut endpoint = self.control();
             let overlay_time = self.clock.overlay(now);
             let result = call(&mut endpoint, overlay_time);
@@ -346,12 +346,15 @@ impl Datapath {
             if let Some(at) = due {
                 self.sink.wake_at(self.clock.stack(at));
             }
-            result
+            (result, endpoint.poll_root_change(overlay_time))
         };
         for event in events {
             self.members.note(&event);
             self.act_on(now, &event, batch);
             self.subscribers.publish(&event);
+        }
+        if is_root_changed {
+            self.subscribers.note_root_change();
         }
         result
     }

@@ -17,7 +17,12 @@ const MAX_QUEUED_EVENTS: usize = 1024;
 impl Datapath {
     /// A queue of the events from now on.
     pub fn subscribe(&self) -> Arc<Subscription> {
-        self.subscribers.add()
+        self.subscribers.add(Subscription::default())
+    }
+
+    /// A subscription that gets no events, for [`Subscription::wait_root_change`].
+    pub fn subscribe_to_roots(&self) -> Arc<Subscription> {
+        self.subscribers.add(Subscription { is_for_roots: true, ..Subscription::default() })
     }
 
     /// Wakes those that [wait for that](Subscription::next_or_change): interfaces or addresses have changed,
@@ -40,8 +45,8 @@ pub(super) struct Subscribers {
 }
 
 impl Subscribers {
-    fn add(&self) -> Arc<Subscription> {
-        let subscription = Arc::new(Subscription::default());
+    fn add(&self, subscription: Subscription) -> Arc<Subscription> {
+        let subscription = Arc::new(subscription);
         let mut list = sync::lock(&self.list);
         list.retain(|known| known.strong_count() > 0);
         list.push(Arc::downgrade(&subscription));
@@ -64,16 +69,25 @@ impl Subscribers {
     }
 
     fn note_network_change(&self) {
+        self.note(|queue| queue.network_changed = true);
+    }
+
+    pub(super) fn note_root_change(&self) {
+        self.note(|queue| queue.roots_changed = true);
+    }
+
+    fn note(&self, change: impl Fn(&mut Queue)) {
         let list = sync::lock(&self.list).clone();
         for subscription in list.iter().filter_map(Weak::upgrade) {
-            subscription.lock().network_changed = true;
+            change(&mut subscription.lock());
             subscription.filled.notify_all();
         }
     }
 
     pub(super) fn publish(&self, event: &Event) {
         let list = sync::lock(&self.list).clone();
-        for subscription in list.iter().filter_map(Weak::upgrade) {
+        let all = list.iter().filter_map(Weak::upgrade);
+        for subscription in all.filter(|subscription| !subscription.is_for_roots) {
             subscription.push(event.clone());
         }
     }
@@ -82,6 +96,8 @@ impl Subscribers {
 /// One listener's queue of events.
 #[derive(Default)]
 pub struct Subscription {
+    /// Events are kept from it.
+    is_for_roots: bool,
     queue: Mutex<Queue>,
     filled: Condvar,
 }
@@ -93,6 +109,8 @@ pub enum Heard {
     Event(Event),
     /// The network of the machine has changed since the last call.
     NetworkChange,
+    /// A root has another state than at the last call, has come, or is gone.
+    RootChange,
     /// Nothing in time.
     Nothing,
 }
@@ -101,6 +119,7 @@ pub enum Heard {
 struct Queue {
     events: VecDeque<Event>,
     network_changed: bool,
+    roots_changed: bool,
     waker: Option<Waker>,
     closed: bool,
     /// The next call does not wait.
@@ -136,14 +155,30 @@ impl Subscription {
         self.filled.notify_all();
     }
 
-    /// Like [`Subscription::next_timeout`], for those who want to know, too, when the network has changed.
+    /// Waits until a root has another state than at the last call, has come, or is gone. False at the end of
+    /// the subscription.
+    pub fn wait_root_change(&self) -> bool {
+        let mut queue = self.lock();
+        while !queue.roots_changed && !queue.closed {
+            queue = sync::wait(&self.filled, queue);
+        }
+        queue.roots_changed = false;
+        !queue.closed
+    }
+
+    /// Like [`Subscription::next_timeout`], for those who want to know, too, when the network or a root has
+    /// changed.
     pub fn next_or_change(&self, timeout: Duration) -> Heard {
         let waits = |queue: &mut Queue| {
-            queue.events.is_empty() && !queue.closed && !queue.woken && !queue.network_changed
+            let has_changed = queue.network_changed || queue.roots_changed;
+            queue.events.is_empty() && !queue.closed && !queue.woken && !has_changed
         };
         let mut queue = sync::wait_timeout_while(&self.filled, self.lock(), timeout, waits);
         if std::mem::take(&mut queue.network_changed) {
             return Heard::NetworkChange;
+        }
+        if std::mem::take(&mut queue.roots_changed) {
+            return Heard::RootChange;
         }
         let event = queue.events.pop_front();
         queue.woken &= event.is_some();
@@ -199,7 +234,7 @@ mod tests {
     fn a_change_of_the_network_wakes_those_who_want_to_know() {
         const HOUR: Duration = Duration::from_secs(3600);
         let subscribers = Subscribers::default();
-        let subscription = subscribers.add();
+        let subscription = subscribers.add(Subscription::default());
         std::thread::scope(|scope| {
             let waits = scope.spawn(|| subscription.next_or_change(HOUR));
             subscribers.note_network_change();
@@ -208,5 +243,21 @@ mod tests {
         assert!(matches!(subscription.next_or_change(Duration::ZERO), Heard::Nothing), "it was told");
         subscribers.end();
         assert!(matches!(subscription.next_or_change(HOUR), Heard::Nothing));
+    }
+
+    #[test]
+    fn a_change_of_a_root_wakes_those_who_want_to_know_and_events_of_peers_do_not() {
+        let subscribers = Subscribers::default();
+        let only = subscribers.add(Subscription { is_for_roots: true, ..Subscription::default() });
+        let both = subscribers.add(Subscription::default());
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| only.wait_root_change());
+            subscribers.note_root_change();
+            assert!(waits.join().expect("no panic"));
+        });
+        assert!(matches!(both.next_or_change(Duration::ZERO), Heard::RootChange));
+        assert!(matches!(both.next_or_change(Duration::ZERO), Heard::Nothing), "it was told");
+        subscribers.end();
+        assert!(!only.wait_root_change());
     }
 }

@@ -143,6 +143,45 @@ impl Iterator for Events {
     }
 }
 
+/// Changes of a node's roots: one has another [state](crate::RootStatus::state), has come, or is gone.
+///
+/// ```no_run
+/// # let node = peersock::node()?;
+/// let changes = node.root_changes();
+/// while changes.wait() {
+///     for root in node.roots() {
+///         println!("{}: {}", root.id, root.state);
+///     }
+/// }
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub struct RootChanges {
+    queue: Arc<Subscription>,
+}
+
+impl RootChanges {
+    pub(super) fn new(queue: Arc<Subscription>) -> RootChanges {
+        RootChanges { queue }
+    }
+
+    /// Waits until something has changed since the last call, or since this was made. Several changes may be
+    /// told as one. Returns false once the node is shut down, or after [`RootChanges::end`].
+    pub fn wait(&self) -> bool {
+        self.queue.wait_root_change()
+    }
+
+    /// Ends these changes, as the node's end does: threads that wait for them return.
+    pub fn end(&self) {
+        self.queue.end();
+    }
+}
+
+impl std::fmt::Debug for RootChanges {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RootChanges").finish_non_exhaustive()
+    }
+}
+
 fn translate(event: &peersock_overlay::Event) -> Option<Event> {
     use peersock_overlay::Event as Overlay;
     let id = |peer: &Arc<Peer>| *peer.id();

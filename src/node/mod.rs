@@ -29,7 +29,7 @@ use peersock_stack::{Batch, Error, Flow};
 pub use builder::{IdentitySource, NodeBuilder, Seed, StartError};
 pub use closing::{Undelivered, loss_text, say_loss};
 pub use device::DeviceSender;
-pub use events::{Event, Events};
+pub use events::{Event, Events, RootChanges};
 pub use joined::Joined;
 pub use patience::{Linger, Patience, Remaining};
 pub(crate) use root_list::ask_lists;
@@ -190,6 +190,11 @@ impl Node {
     /// The events from now on.
     pub fn events(&self) -> Events {
         Events::new(self.inner.driver.datapath.subscribe())
+    }
+
+    /// Waits for changes of the [roots](Node::roots) from now on.
+    pub fn root_changes(&self) -> RootChanges {
+        RootChanges::new(self.inner.driver.datapath.subscribe_to_roots())
     }
 
     /// Returns a receiver of the addresses for which something has waited in vain from now on, one message

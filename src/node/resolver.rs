@@ -55,7 +55,7 @@ pub(super) fn start(node: &Node, network: &JoinedNetwork, members: Vec<MemberHos
             match events.next_or_change(wait) {
                 Heard::Event(event) => resolver.note(&event),
                 Heard::NetworkChange => resolver.network_changed(),
-                Heard::Nothing => {}
+                Heard::RootChange | Heard::Nothing => {}
             }
         }
     });

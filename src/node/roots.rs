@@ -26,8 +26,8 @@ use peersock_datapath::{Heard, Subscription};
 /// A root that UDP has had no answer from for so long is reached by a stream, if it takes any.
 const STREAM_AFTER: Duration = Duration::from_secs(1);
 
-/// How often it is looked whether the roots are reached.
-const LOOK: Duration = Duration::from_secs(5);
+/// What is waited for if there is nothing to look up: this thread is woken when there is.
+const LONG: Duration = Duration::from_secs(3600);
 
 /// The roots that a node uses, with the thread that keeps their names resolved.
 pub(super) struct Used {
@@ -107,11 +107,12 @@ impl Used {
                     self.take(&root, &host, found);
                     Duration::ZERO
                 }
-                Some((.., due)) => due.saturating_duration_since(Instant::now()).min(LOOK),
-                None => LOOK,
+                Some((.., due)) => due.saturating_duration_since(Instant::now()),
+                None => LONG,
             };
             let end = Instant::now() + wait;
-            // This thread is woken when the list changes, when the network does, and when the node ends.
+            // This thread is woken when the list changes, when the network or a root does, and when the node
+            // ends.
             // Events of peers do not matter.
             loop {
                 match events.next_or_change(end.saturating_duration_since(Instant::now())) {
@@ -120,7 +121,7 @@ impl Used {
                         self.network_changed();
                         break;
                     }
-                    Heard::Nothing => break,
+                    Heard::RootChange | Heard::Nothing => break,
                 }
             }
         }

@@ -66,6 +66,23 @@ fn a_root_with_a_host_name_is_used() {
 }
 
 #[test]
+fn changes_of_roots_are_told_until_the_node_ends() {
+    let (_root, text) = Root::start();
+    let [node, _] = two_nodes(&text);
+    let changes = node.root_changes();
+    while node.roots()[0].state != RootState::Registered {
+        assert!(changes.wait(), "the node runs");
+    }
+    let ended = node.root_changes();
+    ended.end();
+    assert!(!ended.wait());
+    thread::scope(|scope| {
+        scope.spawn(|| while changes.wait() {});
+        node.shutdown(Duration::ZERO);
+    });
+}
+
+#[test]
 fn a_node_learns_its_address_in_each_family_in_which_it_has_a_root() {
     let [v4, v6] = ["127.0.0.1:0", "[::1]:0"].map(|text| text.parse().expect("an address"));
     if UdpSocket::bind(v6).is_err() {

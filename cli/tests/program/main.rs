@@ -20,6 +20,7 @@ mod forward;
 mod goodput;
 mod guests;
 mod identity;
+mod idle;
 mod lan;
 mod manual;
 mod narrow;

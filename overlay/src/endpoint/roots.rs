@@ -31,6 +31,8 @@ pub(super) struct Roots {
     next_stream: u16,
     /// Whether other streams are wanted than the driver knows.
     pub(super) streams_changed: bool,
+    /// The states of all, as the driver was told of them last.
+    told: Vec<(PeerKey, RootState)>,
 }
 
 impl Roots {
@@ -43,6 +45,7 @@ impl Roots {
             relays: Arc::new(Relays::new(counters)),
             next_stream: 0,
             streams_changed: false,
+            told: Vec::new(),
         }
     }
 
@@ -124,14 +127,6 @@ impl Endpoint {
             let connected = link.current().is_some();
             let path = link.handle.path().filter(|_| connected);
             let standing = root.registering.standing(now);
-            let state = match standing {
-                _ if root.registering.is_refused() => RootState::Refused,
-                _ if root.is_unreachable => RootState::Unreachable,
-                Some(answer) if connected && answer.drains => RootState::Draining,
-                Some(_) if connected && root.registering.is_confirmed(now) => RootState::Registered,
-                _ if connected => RootState::Connected,
-                _ => RootState::Connecting,
-            };
             let behind = |link: &Link| {
                 let place = link.handle.path().map(|path| path.place);
                 let is_behind = |place: &Place| {
@@ -144,7 +139,7 @@ impl Endpoint {
                 identity: root.identity,
                 is_guest: root.guest.is_some(),
                 endpoints: reach.remotes().filter(is_endpoint).collect(),
-                state,
+                state: root.state(connected, now),
                 address: path.map(|path| path.remote()).filter(is_endpoint),
                 stream: path.map(|path| path.socket()).filter(|socket| socket.is_stream()),
                 rtt: reach.rtt(),
@@ -160,6 +155,22 @@ impl Endpoint {
             })
         };
         self.roots.list.iter().filter_map(info).collect()
+    }
+
+    /// Whether a root has come, is gone, or has another [state](RootInfo::state) than when this was called last.
+    /// To be called after whatever may have changed that. A registration that ends because nobody has renewed
+    /// it changes the state with the next step for that root.
+    pub fn poll_root_change(&mut self, now: Instant) -> bool {
+        let state = |(key, root): &(PeerKey, Root)| {
+            let connected = self.peers.get(*key).is_some_and(|peer| peer.link.current().is_some());
+            (*key, root.state(connected, now))
+        };
+        let states = || self.roots.list.iter().map(state);
+        if states().eq(self.roots.told.iter().copied()) {
+            return false;
+        }
+        self.roots.told = states().collect();
+        true
     }
 
     /// The roots that relay for this node, for the data path. A driver keeps this and takes relayed frames

@@ -124,6 +124,8 @@ pub(crate) struct Link {
     pub(crate) told: Option<bool>,
     /// Bytes that its session had sent when its path was looked at last.
     carried: u64,
+    /// Bytes since then of path MTU probes that are much each.
+    probed: u64,
     /// Errors that its machine sends.
     refusal: Option<Refusal>,
     /// When the oldest probe was sent that looks whether the peer is there and that nothing has followed.
@@ -204,6 +206,7 @@ impl Link {
             is_waiting_for_path: false,
             told: None,
             carried: 0,
+            probed: 0,
             asked: None,
             alone: None,
             questioned: None,

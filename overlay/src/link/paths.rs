@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Context, Effect, Event, Link, Timer};
-use crate::reach::{Answer, BASE, BUSY_CONFIRM_INTERVAL, Flow, Kind, Place, Why, socket_for};
+use crate::reach::{Answer, BASE, BUSY, BUSY_CONFIRM_INTERVAL, Flow, Kind, Place, Why, socket_for};
 use crate::session::Session;
 use crate::wire::{Control, DATA_OVERHEAD};
 
@@ -250,8 +250,9 @@ impl Link {
         // Its companion, right behind it: as short as a probe can be.
         for (id, size) in [(id, size), (id.wrapping_add(1), 0)] {
             cx.core.counters.probes_sent.increment();
-            if !cx.core.outbox.push_probe(path.place, session.clone(), id, size) {
-                cx.core.counters.transmits_dropped.increment();
+            match cx.core.outbox.push_probe(path.place, session.clone(), id, size) {
+                true => self.probed += if size as u64 >= BUSY { size as u64 } else { 0 },
+                false => cx.core.counters.transmits_dropped.increment(),
             }
         }
     }
@@ -273,8 +274,10 @@ impl Link {
         session.set_attention(Some(if rekey_at > cx.now { next.min(rekey_at) } else { next }));
         let total = session.sent_bytes();
         let before = std::mem::replace(&mut self.carried, total);
-        // A new session counts from zero.
-        cx.reach.carried(total.checked_sub(before).unwrap_or(total), cx.now);
+        // A new session counts from zero. A probe that is much by itself does not count: it would have the
+        // size confirmed again and again.
+        let sent = total.checked_sub(before).unwrap_or(total);
+        cx.reach.carried(sent.saturating_sub(std::mem::take(&mut self.probed)), cx.now);
         self.probe_mtu(cx);
         let flow = match (self.data_flows(cx.now), self.handle.is_root()) {
             (true, _) => Flow::Data,

@@ -169,4 +169,16 @@ impl Root {
             is_listed: false,
         }
     }
+
+    /// How it is; `connected`: there is a session with it.
+    pub(crate) fn state(&self, connected: bool, now: Instant) -> RootState {
+        match self.registering.standing(now) {
+            _ if self.registering.is_refused() => RootState::Refused,
+            _ if self.is_unreachable => RootState::Unreachable,
+            Some(answer) if connected && answer.drains => RootState::Draining,
+            Some(_) if connected && self.registering.is_confirmed(now) => RootState::Registered,
+            _ if connected => RootState::Connected,
+            _ => RootState::Connecting,
+        }
+    }
 }

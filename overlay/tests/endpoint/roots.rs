@@ -137,6 +137,32 @@ fn a_root_that_was_restarted_is_used_again_and_what_it_forgot_is_asked_anew() {
 }
 
 #[test]
+fn each_change_of_a_root_is_told_once() {
+    let mut net = apart(1);
+    let told = |net: &mut Net| {
+        let now = net.now;
+        net.nodes[0].endpoint.poll_root_change(now)
+    };
+    let state = |net: &Net| net.nodes[0].endpoint.roots(net.now)[0].state;
+    net.run(SECOND);
+    assert!(told(&mut net), "it has come");
+    net.run(300 * SECOND);
+    assert!(!told(&mut net), "it is registered all the time");
+    net.roots[0].up = false;
+    net.wait(120 * SECOND, |net| state(net) == RootState::Unreachable);
+    assert!(told(&mut net));
+    net.run(5 * SECOND);
+    assert!(!told(&mut net));
+    net.roots[0].up = true;
+    net.wait(40 * SECOND, |net| state(net) == RootState::Registered);
+    assert!(told(&mut net));
+    let now = net.now;
+    net.nodes[0].endpoint.set_roots(now, Vec::new());
+    assert!(told(&mut net), "it is gone");
+    assert!(!told(&mut net));
+}
+
+#[test]
 fn a_registration_counts_from_the_end_of_an_outage_and_none_is_shown_while_it_lasts() {
     let mut net = apart(1);
     net.run(Duration::from_secs(60));

@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use peersock_overlay::{Gone, Watch};
+use peersock_overlay::{Gone, SocketInfo, Watch};
 
-use crate::net::{GROUP, Net, UNIX_TIME, open_network};
+use crate::net::{GROUP, Net, UNIX_TIME, lan_socket, open_network};
 use crate::signals::{gone, pair_at};
 
+const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
@@ -113,6 +114,36 @@ fn idle_connections_with_a_peer_at_hand_cost_two_exchanges_in_600_ms_at_most() {
     assert!((100..=200).contains(&asked), "{asked}");
     let sent = net.sent.len() - sent;
     assert!(sent <= 2 * 200 + 20, "{sent} datagrams in a minute");
+}
+
+#[test]
+fn an_idle_peer_on_this_machine_is_not_sent_the_largest_datagram_again_and_again() {
+    let mut net = Net::pair();
+    net.mtu = 65_507;
+    for node in 0..2 {
+        net.nodes[node].socket = ([127, 0, 0, node as u8 + 1], 4000).into();
+        net.nodes[node].endpoint.set_sockets(net.now, vec![SocketInfo { loopback: true, ..lan_socket() }]);
+        net.join(node, &open_network());
+    }
+    net.run(4 * SECOND);
+    net.send(0, 1, b"the last for long");
+    net.run(SECOND);
+    let _watched = watched(&mut net);
+    net.run(60 * SECOND);
+    assert_eq!(net.peer(0, 1).path().expect("a path").datagram_size, 65_507);
+    let sent = |net: &Net| [0, 1].map(|node| net.counter(node, "probes_sent"));
+    let before = sent(&net);
+    // What keep-alives of TCP cost.
+    for _ in 0..20 {
+        net.send(0, 1, &[0; 60]);
+        net.run(20 * MS);
+        net.send(1, 0, &[0; 60]);
+        net.run(3 * SECOND);
+    }
+    // The size is confirmed every 15 s, by a probe and its companion.
+    let after = sent(&net);
+    let probes = [0, 1].map(|node| after[node] - before[node]);
+    assert!(probes.iter().all(|probes| *probes <= 2 * 6), "{probes:?} probes in a minute");
 }
 
 #[test]

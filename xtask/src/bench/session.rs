@@ -32,7 +32,7 @@ pub(crate) enum Case {
     Recovery,
     /// Memory of 10,000 connections that do nothing
     Hold,
-    /// Memory and CPU of a connected process that does nothing for 10 s
+    /// Memory and CPU of a process that has connected 5 s ago and does nothing for 10 s
     Idle,
 }
 

@@ -49,7 +49,7 @@ const RAISE_INTERVAL: Duration = Duration::from_secs(60);
 pub(crate) const BUSY_CONFIRM_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Bytes sent in that time that are much.
-const BUSY: u64 = 8 * BASE as u64;
+pub(crate) const BUSY: u64 = 8 * BASE as u64;
 
 /// The least time from a size's confirmation to its next test, however much it is suspected.
 const CONFIRM_SPACING: Duration = Duration::from_millis(300);
