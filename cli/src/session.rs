@@ -54,20 +54,22 @@ impl Session {
     }
 
     /// Starts a node of that identity for a device. No peer is reached by the interfaces `own`, which are
-    /// this device and those of [`join_device`](Self::join_device).
+    /// this device and those of [`join_device`](Self::join_device). Ctrl-C calls `farewell` first, which is
+    /// told the signal and returns the exit status.
     pub(crate) fn open_for_device(
         args: &NodeArgs,
         network: Network,
         identity: IdentitySource,
         own: Vec<String>,
         device: Arc<dyn Device>,
+        farewell: impl FnOnce(i32) -> i32 + Send + 'static,
     ) -> Outcome<Session> {
         let allowed = match interfaces(&args.interfaces) {
             Interfaces::All => Interfaces::Except(own),
             named => named,
         };
         let join = |node: &Node, network| node.join_device(network, device);
-        Session::open_with(args, network, identity, allowed, join, |signal, _| 128 + signal)
+        Session::open_with(args, network, identity, allowed, join, |signal, _| farewell(signal))
     }
 
     /// Starts a node that keeps nothing on the disk; Ctrl-C calls `farewell` as in [`Session::open_until`].

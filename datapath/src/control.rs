@@ -52,6 +52,8 @@ impl Datapath {
         batch: &mut Batch,
     ) -> Result<JoinedNetwork, JoinError> {
         let id = config.id();
+        // Sockets would take every address of the Internet for the overlay's.
+        let config = if device.is_none() { config.without_exit() } else { config };
         let NetworkSummary { ports, prefixes, .. } = config.policy().summary();
         let network = {
             let mut endpoint = self.control();

@@ -95,7 +95,7 @@ impl Datapath {
             return self.counters.device_malformed.increment();
         };
         let Some(network) = self.known_by_interface(interface) else { return };
-        if !self.is_own(&network, source) {
+        if !self.is_own(&network, source) && !self.is_error_of_gateway(&network, packet) {
             // Peers would drop it: neighbours' addresses, or the link-local ones that kernels give devices.
             return self.counters.device_source_not_own.increment();
         }

@@ -138,11 +138,13 @@ impl Datapath {
             return true;
         };
         if last.owned != Some(source) {
-            if !self.is_of(last.session.peer(), source) {
+            let peer = last.session.peer();
+            if self.is_of(peer, source) {
+                last.owned = Some(source);
+            } else if !last.network.as_ref().is_some_and(|own| self.is_error_from_behind(own, peer, packet)) {
                 self.counters.inner_source_not_owned.increment();
                 return true;
             }
-            last.owned = Some(source);
         }
         let Some(network) = &last.network else {
             self.counters.inner_no_network.increment();

@@ -86,6 +86,7 @@ mod multicast;
 mod networks;
 mod nicknames;
 mod route;
+mod router_errors;
 mod socket;
 mod stage;
 #[cfg(test)]

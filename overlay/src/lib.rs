@@ -84,7 +84,7 @@ pub use id::{
 };
 pub use link::{Attention, Elsewhere, Event, Gone, Transmit};
 pub use network::{
-    NetworkConfig, NetworkConfigError, NetworkIdError, NetworkIndex, NetworkSummary, Policy, Prefix,
+    Exit, NetworkConfig, NetworkConfigError, NetworkIdError, NetworkIndex, NetworkSummary, Policy, Prefix,
     StaticMember, StaticNetwork, is_endpoint, is_route,
 };
 pub use peersock_primitives::Counter;

@@ -13,7 +13,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use peersock_overlay::{
-    NetworkConfig, NetworkId, NetworkIdError, NetworkSummary, NodeId, Psk, PublicIdentity, StaticMember,
+    NetworkConfig, NetworkConfigError, NetworkId, NetworkIdError, NetworkSummary, NodeId, Psk,
+    PublicIdentity, StaticMember,
 };
 
 use crate::state::{check_secret_file, check_trusted_file, read_text_file};
@@ -202,6 +203,27 @@ impl Network {
     /// The members that the network's file lists; none without a file.
     pub fn members(&self) -> &[StaticMember] {
         self.config.members()
+    }
+
+    /// The same network where this node reaches the Internet by way of a member, or is that member and leads
+    /// others there: for [`Node::join_device`](crate::Node::join_device), and not for sockets, which take
+    /// the addresses of the network's members for the overlay's, and no others.
+    ///
+    /// ```
+    /// # use peersock::{Network, overlay::Identity};
+    /// let exit = *Identity::from_seed(&[1; 32]).public();
+    /// let text = format!("network = 'fe00000000000001'\n[[member]]\nkey = '{exit}'\nroutes = ['0.0.0.0/0']");
+    /// let network = Network::parse_toml(&text)?;
+    /// assert!(network.clone().with_exit(&exit).is_ok());
+    /// let other = *Identity::from_seed(&[2; 32]).public();
+    /// assert!(network.with_exit(&other).is_err());
+    /// # Ok::<(), peersock::ConfigError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`NetworkConfigError`] unless the network's file gives that member a default route (0.0.0.0/0, ::/0).
+    pub fn with_exit(self, member: &PublicIdentity) -> Result<Network, NetworkConfigError> {
+        Ok(Network { config: self.config.with_exit(member.node_id())?, ..self })
     }
 
     /// The endpoints of a member that are host names; those that are addresses are in

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use data_encoding::HEXLOWER_PERMISSIVE as HEX;
 use peersock_overlay::{
-    NetworkConfig, NetworkId, NetworkIdError, NodeId, Prefix, Psk, PublicIdentity, StaticMember,
+    Exit, NetworkConfig, NetworkId, NetworkIdError, NodeId, Prefix, Psk, PublicIdentity, StaticMember,
     StaticNetwork, is_endpoint, is_route,
 };
 use serde::Deserialize;
@@ -89,7 +89,7 @@ fn parse_spanned(text: &str) -> Result<(StaticNetwork, Hosts), Problem> {
     if members.is_empty() {
         return Err(problem(&file.network, "the network has no [[member]]"));
     }
-    Ok((StaticNetwork { id, psk, members }, hosts))
+    Ok((StaticNetwork { id, psk, members, exit: None }, hosts))
 }
 
 fn network_id(text: &Spanned<String>) -> Result<NetworkId, Problem> {
@@ -166,13 +166,23 @@ fn parse_member(
         }
     }
     let mut routes = Vec::with_capacity(member.routes.len());
+    let mut exit = Exit::default();
     for text in &member.routes {
-        routes.push(parse_route(network, text, seen)?);
+        let route = parse_block(text)?;
+        let Some(leads_to) = Exit::of(&route) else {
+            routes.push(check_route(network, route, text, seen)?);
+            continue;
+        };
+        // Several members may be exits; each node chooses one of them.
+        if exit == exit.and(leads_to) {
+            return Err(problem(text, format!("block `{route}` is given twice, in member {}", seen.member)));
+        }
+        exit = exit.and(leads_to);
     }
-    Ok((StaticMember { identity, name, addresses, endpoints, routes }, hosts))
+    Ok((StaticMember { identity, name, addresses, endpoints, routes, exit }, hosts))
 }
 
-fn parse_route(network: NetworkId, text: &Spanned<String>, seen: &mut Seen) -> Result<Prefix, Problem> {
+fn parse_block(text: &Spanned<String>) -> Result<Prefix, Problem> {
     let given = text.get_ref();
     let parts = given.split_once('/');
     let read = |(address, length): (&str, &str)| Prefix::new(address.parse().ok()?, length.parse().ok()?);
@@ -182,6 +192,16 @@ fn parse_route(network: NetworkId, text: &Spanned<String>, seen: &mut Seen) -> R
     if parts.is_some_and(|(first, _)| first.parse() != Ok(route.address())) {
         return Err(problem(text, format!("`{given}` has bits behind its length; the block is {route}")));
     }
+    Ok(route)
+}
+
+fn check_route(
+    network: NetworkId,
+    route: Prefix,
+    text: &Spanned<String>,
+    seen: &mut Seen,
+) -> Result<Prefix, Problem> {
+    let given = text.get_ref();
     let certified = network.certified_prefix();
     if certified.contains(route.address()) || route.contains(certified.address()) {
         return Err(problem(text, format!("`{given}` overlaps the addresses that belong to keys")));
@@ -190,7 +210,7 @@ fn parse_route(network: NetworkId, text: &Spanned<String>, seen: &mut Seen) -> R
         return Err(problem(
             text,
             format!(
-                "`{given}` cannot lie behind a member: it has at least 8 bits of IPv4 or 16 of IPv6, and is of hosts"
+                "`{given}` cannot lie behind a member: a block of hosts has at least 8 bits of IPv4 or 16 of IPv6; 0.0.0.0/0 and ::/0 make an exit"
             ),
         ));
     }

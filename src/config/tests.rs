@@ -46,13 +46,6 @@ fn a_whole_file_comes_out_as_written() {
 
 #[test]
 fn every_mistake_is_named_with_its_line() {
-    let two = |first: &str, second: &str| {
-        format!(
-            "network = \"fe00000000000001\"\n[[member]]\nkey = \"{}\"\n{first}\n[[member]]\nkey = \"{}\"\n{second}\n",
-            key(1),
-            key(2)
-        )
-    };
     let cases = [
         ("".into(), 1, "network"),
         ("network = \"fe00000000000001\"".into(), 1, "no [[member]]"),
@@ -94,6 +87,9 @@ fn every_mistake_is_named_with_its_line() {
         (two("endpoints = [\"239.9.9.9:9\"]", ""), 4, "can be sent to"),
         (two("endpoints = [\"192.0.2.1:9\", \"192.0.2.1:9\"]", ""), 4, "twice, in member number 1"),
         (two("endpoint = []", ""), 4, "endpoint"),
+        (two("routes = [\"0.0.0.0/1\"]", ""), 4, "make an exit"),
+        (two("routes = [\"10.0.0.1/0\"]", ""), 4, "the block is 0.0.0.0/0"),
+        (two("routes = [\"::/0\", \"0.0.0.0/0\", \"::/0\"]", ""), 4, "`::/0` is given twice"),
     ];
     for (text, line, wanted) in cases {
         let error = Network::parse_toml(&text).unwrap_err();
@@ -101,6 +97,17 @@ fn every_mistake_is_named_with_its_line() {
         assert_eq!(*found, line, "{text}\n{error}");
         assert!(wanted.split('|').any(|wanted| what.contains(wanted)), "{text}\n{error}");
     }
+}
+
+#[test]
+fn several_members_may_be_exits() {
+    let network =
+        Network::parse_toml(&two("routes = [\"0.0.0.0/0\", \"::/0\"]", "routes = [\"0.0.0.0/0\"]")).unwrap();
+    let exits: Vec<_> = network.members().iter().map(|member| (member.exit.ipv4, member.exit.ipv6)).collect();
+    assert_eq!(exits, [(true, true), (true, false)]);
+    assert!(network.members().iter().all(|member| member.routes.is_empty()));
+    // For those who ask which addresses are the overlay's, nothing has changed.
+    assert_eq!(network.summary().prefixes, Network::parse_toml(&two("", "")).unwrap().summary().prefixes);
 }
 
 #[test]
@@ -161,6 +168,15 @@ const PASSPHRASE_VECTOR: [u8; 32] = hex!("5c4e7ef3952583cf192aed1f6a4dda2e961d18
 
 fn key(seed: u8) -> String {
     Identity::from_seed(&[seed; 32]).public().to_string()
+}
+
+/// A network of two members, with these fields.
+fn two(first: &str, second: &str) -> String {
+    format!(
+        "network = \"fe00000000000001\"\n[[member]]\nkey = \"{}\"\n{first}\n[[member]]\nkey = \"{}\"\n{second}\n",
+        key(1),
+        key(2)
+    )
 }
 
 fn own_address(seed: u8) -> String {

@@ -284,7 +284,7 @@ pub(super) mod samples {
         all
     }
 
-    fn config_errors(id: NetworkId, node: peersock::NodeId) -> [peersock::overlay::NetworkConfigError; 11] {
+    fn config_errors(id: NetworkId, node: peersock::NodeId) -> [peersock::overlay::NetworkConfigError; 13] {
         use peersock::overlay::NetworkConfigError as Error;
         let address: std::net::IpAddr = "10.0.0.1".parse().expect("an address");
         [
@@ -298,6 +298,8 @@ pub(super) mod samples {
             Error::UnusableRoute(address.into()),
             Error::CertifiedRoute(address.into()),
             Error::DuplicateRoute(address.into()),
+            Error::NoExits(id),
+            Error::NotAnExit(node),
             Error::UnusableEndpoint((address, 0).into()),
         ]
     }

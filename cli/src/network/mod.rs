@@ -109,8 +109,8 @@ struct Member {
     #[arg(long = "address", value_name = "IP")]
     addresses: Vec<IpAddr>,
 
-    /// A block of addresses behind it, to which it passes packets on (see `peersock up`), as 192.168.5.0/24;
-    /// may be given several times
+    /// A block of addresses behind it, to which it passes packets on (see `peersock up`), as 192.168.5.0/24,
+    /// or 0.0.0.0/0 and ::/0 for the Internet; may be given several times
     #[arg(long = "route", value_name = "IP/BITS")]
     routes: Vec<String>,
 

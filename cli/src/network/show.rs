@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use peersock::overlay::{Prefix, StaticMember};
 use peersock::state::StateDir;
 use peersock::{Network, NodeId, Ports};
 use serde_json::{Value, json};
@@ -61,6 +62,11 @@ struct Row {
     endpoints: Vec<String>,
 }
 
+/// What the file has as `routes`.
+fn all_routes(member: &StaticMember) -> impl Iterator<Item = Prefix> {
+    member.routes.iter().copied().chain(member.exit.default_routes())
+}
+
 impl Shown<'_> {
     fn rows(&self) -> impl Iterator<Item = Row> {
         self.network.members().iter().map(|member| {
@@ -70,7 +76,7 @@ impl Shown<'_> {
                 key: member.identity.to_string(),
                 node: member.identity.node_id(),
                 addresses: addresses.iter().map(ToString::to_string).collect(),
-                routes: member.routes.iter().map(ToString::to_string).collect(),
+                routes: all_routes(member).map(|route| route.to_string()).collect(),
                 endpoints: self.network.endpoints_of(&member.identity),
             }
         })

@@ -1,20 +1,25 @@
 //! `peersock up`
 
+mod exit;
+mod guard;
 mod names;
 mod plan;
 
 use std::io;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 
-use peersock::{IdentitySource, Joined, PublicIdentity, Seed};
-use peersock_tun::{OpenError, Tun, give_up_privileges};
+use peersock::{IdentitySource, Joined, Network, PublicIdentity, Seed};
+use peersock_tun::{OpenError, Tun, User, give_up_privileges};
 
 use crate::args::{NetworksArgs, NodeArgs};
 use crate::failure::{Failure, Outcome};
 use crate::root_watch;
 use crate::session::Session;
 use crate::stdio::{self, print};
+use exit::ExitArgs;
+use guard::Guard;
+pub(crate) use guard::{Args as GuardArgs, run as guard};
 use plan::Plan;
 
 /// Make networks interfaces of this machine: all its programs reach the members with their own sockets
@@ -29,13 +34,18 @@ use plan::Plan;
 /// capabilities before it talks to anybody. The addresses are printed to stdout, one per line and in the
 /// order of the networks, once packets are passed on. It ends when one of the interfaces is gone: it has no
 /// right any more to make it again.
+///
+/// With --exit it leads everything that is not on the local network to a member, from which it reaches the
+/// Internet. Whoever works on this machine from elsewhere loses that connection: it would be answered by way
+/// of the exit.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   peersock up -n ff0001ffff000000                # as root, or after: setcap cap_net_admin+ep PROGRAM
   peersock up -n office.toml --name office0 --state /var/lib/peersock
   peersock up -n office.toml --name office0 -n home.toml --name home0
-  peersock up -n office.toml --dns               # and then: ping alpha.peersock.internal")]
+  peersock up -n office.toml --dns               # and then: ping alpha.peersock.internal
+  peersock up -n office.toml --exit gate --user peersock --state /var/lib/peersock")]
 pub(crate) struct Args {
     #[command(flatten)]
     networks: NetworksArgs,
@@ -60,11 +70,15 @@ pub(crate) struct Args {
     /// Port of the name server, at the first address of the first interface
     #[arg(long, value_name = "PORT", default_value_t = 53, requires = "dns", value_parser = clap::value_parser!(u16).range(1..))]
     dns_port: u16,
+
+    #[command(flatten)]
+    exit: ExitArgs,
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
-    let networks = args.networks.resolve()?;
-    let (source, identity) = identity(args)?;
+    let user = args.exit.user()?;
+    let (mut networks, (source, identity)) = described(args, user)?;
+    let chosen = args.exit.choose(&mut networks, &identity)?;
     let plans = plan::of(&networks, &identity, &args.names, args.mtu)?;
     let names = args.dns.then(|| names::of(&networks)).transpose()?;
     let tuns = plans.iter().map(open).collect::<Outcome<Vec<_>>>()?;
@@ -74,11 +88,13 @@ pub(crate) fn run(args: &Args) -> Outcome {
     if let Some(server) = &mut server {
         server.announce(tuns[0].name());
     }
+    let started = chosen.as_ref().zip(user).map(|(chosen, user)| chosen.start(&tuns[chosen.at], user));
+    let closing = Closing(Arc::new(Mutex::new(started.transpose()?)));
     // Other threads would keep theirs.
-    give_up_privileges().map_err(|error| {
+    user.map_or(Ok(()), |user| user.become_it()).and_then(|()| give_up_privileges()).map_err(|error| {
         Failure::new(
             format_args!("cannot give up the privileges that are not needed any more: {error}"),
-            "check that prctl(2) and capset(2) are allowed here (a sandbox may forbid them)",
+            "check that setresuid(2), prctl(2) and capset(2) are allowed here (a sandbox may forbid them)",
         )
     })?;
     if let Some(server) = server {
@@ -87,13 +103,21 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let own: Vec<_> = tuns.iter().map(|tun| tun.name().to_owned()).collect();
     let mut wanted = networks.into_iter().zip(&tuns);
     let (network, tun) = wanted.next().expect("no network is an error above");
-    let session = Session::open_for_device(&args.node, network, source, own, tun.clone())?;
+    let ending = closing.0.clone();
+    let farewell = move |signal| {
+        open_again(&ending);
+        128 + signal
+    };
+    let session = Session::open_for_device(&args.node, network, source, own, tun.clone(), farewell)?;
     let others: Vec<_> =
         wanted.map(|(network, tun)| session.join_device(network, tun.clone())).collect::<Outcome<_>>()?;
     let _roots = root_watch::start(&session.node)?;
     let joined = || std::iter::once(&session.joined).chain(&others);
     for (joined, tun) in joined().zip(&tuns) {
         stdio::note(format_args!("{} is up in network {}", tun.name(), joined.id()));
+    }
+    if let Some(chosen) = &chosen {
+        chosen.describe();
     }
     joined().flat_map(Joined::addresses).try_for_each(print)?;
     let (ended, first_end) = mpsc::channel();
@@ -107,10 +131,51 @@ pub(crate) fn run(args: &Args) -> Outcome {
         })?;
     }
     let (tun, id, error) = first_end.recv().expect("this has a sender itself");
+    // What went to the exit must not go elsewhere because the interface is gone.
+    if let Some(guard) = closing.lock().take() {
+        guard.leave();
+    }
     Err(Failure::new(
         format_args!("the interface {} is gone, and with it network {id}: {error}", tun.name()),
         "look who removes it (`ip monitor link` tells when), and start the command again",
     ))
+}
+
+/// The exit's rules, which are removed when the command ends by itself or by a signal.
+struct Closing(Arc<Mutex<Option<Guard>>>);
+
+impl Closing {
+    fn lock(&self) -> MutexGuard<'_, Option<Guard>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        open_again(&self.0);
+    }
+}
+
+/// Has the exit's rules removed, unless they were left for good.
+fn open_again(guard: &Mutex<Option<Guard>>) {
+    let guard = guard.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(guard) = guard {
+        guard.release();
+    }
+}
+
+/// The networks and the identity, whose files are opened as the user that the program goes on as.
+fn described(args: &Args, user: Option<User>) -> Outcome<(Vec<Network>, (IdentitySource, PublicIdentity))> {
+    let acting = user.map(|user| user.act()).transpose().map_err(|error| {
+        Failure::new(
+            format_args!("cannot become the user that --user names: {error}"),
+            "run it as root, or as that user with CAP_NET_ADMIN",
+        )
+    })?;
+    let networks = args.networks.resolve();
+    let read = networks.and_then(|networks| Ok((networks, identity(args)?)));
+    drop(acting);
+    read.map_err(|failure| args.exit.explain(failure))
 }
 
 /// Makes the interface of a network.

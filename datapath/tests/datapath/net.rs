@@ -70,6 +70,7 @@ impl Net {
             addresses,
             endpoints: if node == 0 { vec![place(0)] } else { Vec::new() },
             routes: Vec::new(),
+            exit: peersock_overlay::Exit::default(),
         };
         let describe = |node: usize| {
             let own = member(node, addresses(node)[0].clone());
@@ -78,7 +79,12 @@ impl Net {
                 _ => vec![member(0, addresses(0)[0].clone())],
             };
             let members = std::iter::once(own).chain(others).collect();
-            NetworkConfig::Static(StaticNetwork { id: ID.parse().expect("an ID"), psk: None, members })
+            NetworkConfig::Static(StaticNetwork {
+                id: ID.parse().expect("an ID"),
+                psk: None,
+                members,
+                exit: None,
+            })
         };
         let nodes = (0..nodes).map(|node| Node::start(node, now, describe(node), wire.clone())).collect();
         let root = FakeRoot::new(identity(ROOT), UNIX_TIME, Random::from_seed(1));

@@ -35,6 +35,11 @@ impl Tun {
         &self.name
     }
 
+    /// The number of the interface, by which routes name it.
+    pub(crate) fn index(&self) -> io::Result<u32> {
+        self.device.if_index()
+    }
+
     /// Sends what the kernel gives, until that fails: with ENODEV when somebody has removed the device.
     pub fn serve(&self, mut sender: DeviceSender) -> io::Error {
         let (mut buffer, mut piece) = (vec![0; LARGEST], Vec::new());

@@ -5,6 +5,9 @@
 //! [`give_up_privileges`] sees to it that nothing can. [`Tun::serve`] passes packets on until the device is
 //! gone.
 //!
+//! [`ExitRoutes`] sends what is for the Internet to the device, too, but for the packets of the [`User`] that
+//! the node runs as.
+//!
 //! [`NameServer`] answers this machine's resolver what the members are called.
 //!
 //! The kernel leaves checksums and the cutting of large TCP and UDP packets to the overlay, and takes joined
@@ -28,15 +31,19 @@
 #![forbid(unsafe_code)]
 
 mod device;
+mod exit;
 mod header;
 mod name_server;
 mod names;
 mod privileges;
 mod setup;
 mod udp;
+mod user;
 
 pub use device::Tun;
+pub use exit::{EXIT_TABLE, ExitRoutes, remove_exit_rules};
 pub use name_server::NameServer;
 pub use names::{DOMAIN, Names};
-pub use privileges::give_up_privileges;
+pub use privileges::{give_up_privileges, keep_network_privilege};
 pub use setup::{OpenError, Settings};
+pub use user::{Acting, User};

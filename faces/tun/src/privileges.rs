@@ -16,8 +16,20 @@ use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities, set_no_new
 /// What prctl(2) and capset(2) say.
 pub fn give_up_privileges() -> io::Result<()> {
     set_no_new_privs(true)?;
-    let none = CapabilitySet::empty();
-    let sets = CapabilitySets { effective: none, permitted: none, inheritable: none };
-    set_capabilities(None, sets)?;
-    Ok(())
+    keep(CapabilitySet::empty())
+}
+
+/// Gives up all capabilities but `CAP_NET_ADMIN`, as [`give_up_privileges`] does: for the process that removes
+/// [`ExitRoutes`](crate::ExitRoutes) when the node is gone.
+///
+/// # Errors
+/// As [`give_up_privileges`]; `PermissionDenied` if the thread does not have it.
+pub fn keep_network_privilege() -> io::Result<()> {
+    set_no_new_privs(true)?;
+    keep(CapabilitySet::NET_ADMIN)
+}
+
+fn keep(kept: CapabilitySet) -> io::Result<()> {
+    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
+    Ok(set_capabilities(None, sets)?)
 }

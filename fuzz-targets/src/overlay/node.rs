@@ -33,11 +33,13 @@ static NETWORKS: LazyLock<[NetworkConfig; 5]> = LazyLock::new(|| {
         addresses: vec![[10, 0, 0, which as u8].into()],
         endpoints: vec![home(which)],
         routes: Vec::new(),
+        exit: peersock_overlay::Exit::default(),
     };
     let listed = |psk| StaticNetwork {
         id: NetworkId::new(0xfe00_0000_0000_0001).expect("a static ID"),
         psk: Some(Psk::new([psk; 32])),
         members: vec![member(0), member(1)],
+        exit: None,
     };
     [
         NetworkConfig::AdHoc { id: id(80), psk: None },

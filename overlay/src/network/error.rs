@@ -62,6 +62,12 @@ pub enum NetworkConfigError {
     /// Two members claim one block.
     #[error("the block {0} is given twice")]
     DuplicateRoute(Prefix),
+    /// The network lists no members, so that nobody has said who may lead others to the Internet.
+    #[error("network {0} has no exit: whoever knows its ID is in, and nobody says whom to trust so far")]
+    NoExits(NetworkId),
+    /// The node is not a member, or the list does not allow it to lead others to the Internet.
+    #[error("node {0} may not be an exit: the network's file gives it no default route")]
+    NotAnExit(NodeId),
     /// No single host can be there: see [`is_endpoint`](crate::is_endpoint).
     #[error("{0} is not an endpoint: a datagram to it goes to no single host")]
     UnusableEndpoint(SocketAddr),

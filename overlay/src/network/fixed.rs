@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
-use super::{NetworkConfig, NetworkConfigError, NetworkSummary, Policy, Prefix, is_endpoint};
+use super::{Exit, NetworkConfig, NetworkConfigError, NetworkSummary, Policy, Prefix, is_endpoint};
 use crate::id::{DiscoveryKey, NetworkId, NodeId, Psk, PublicIdentity};
 
 /// A network whose members are listed in a file.
@@ -16,6 +16,10 @@ pub struct StaticNetwork {
     pub psk: Option<Psk>,
     /// All members, this node included.
     pub members: Vec<StaticMember>,
+    /// The member by way of which this node reaches the Internet, or this node itself where it leads others
+    /// there: one that [`StaticMember::exit`] allows. For networks that a device has
+    /// ([`NetworkConfig::with_exit`]).
+    pub exit: Option<NodeId>,
 }
 
 /// One member of a [`StaticNetwork`].
@@ -32,6 +36,8 @@ pub struct StaticMember {
     /// Blocks of addresses behind it: packets to them go to this member, which passes them on. An address of
     /// another member in one of them, or a smaller block, stays that member's.
     pub routes: Vec<Prefix>,
+    /// Whether it may lead others to the Internet.
+    pub exit: Exit,
 }
 
 impl StaticNetwork {
@@ -78,7 +84,13 @@ impl StaticNetwork {
                 return Err(NetworkConfigError::UnusableEndpoint(*endpoint));
             }
         }
-        Ok(())
+        let may_be = |exit: &NodeId| {
+            self.members.iter().any(|member| member.identity.node_id() == *exit && member.exit.is_any())
+        };
+        match self.exit {
+            Some(exit) if !may_be(&exit) => Err(NetworkConfigError::NotAnExit(exit)),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -111,6 +123,7 @@ pub(super) struct Static {
     members: BTreeMap<NodeId, StaticMember>,
     /// The addresses of members that have other ones by now than the file says.
     changed: BTreeMap<NodeId, Vec<IpAddr>>,
+    exit: Option<NodeId>,
 }
 
 impl Static {
@@ -120,6 +133,7 @@ impl Static {
             psk: network.psk.clone(),
             members: by_node(&network.members),
             changed: BTreeMap::new(),
+            exit: network.exit,
         }
     }
 }
@@ -161,7 +175,13 @@ impl Policy for Static {
     }
 
     fn routes_of(&self, node: &NodeId) -> Vec<Prefix> {
-        self.members.get(node).map(|member| member.routes.clone()).unwrap_or_default()
+        let Some(member) = self.members.get(node) else { return Vec::new() };
+        let mut routes = member.routes.clone();
+        if self.exit == Some(*node) {
+            let has = |block: &Prefix| self.members.values().any(|member| member.routes.contains(block));
+            routes.extend(member.exit.blocks().into_iter().filter(|block| !has(block)));
+        }
+        routes
     }
 
     fn set_addresses(&mut self, node: &NodeId, addresses: &[IpAddr]) {
@@ -210,7 +230,8 @@ impl Policy for Static {
 
     fn is_described_by(&self, config: &NetworkConfig) -> bool {
         let NetworkConfig::Static(network) = config else { return false };
-        (network.id, &network.psk) == (self.id, &self.psk) && by_node(&network.members) == self.members
+        (network.id, &network.psk, network.exit) == (self.id, &self.psk, self.exit)
+            && by_node(&network.members) == self.members
     }
 
     fn summary(&self) -> NetworkSummary {

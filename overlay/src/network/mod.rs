@@ -34,6 +34,7 @@
 
 mod adhoc;
 mod error;
+mod exit;
 mod fixed;
 mod policy;
 mod prefix;
@@ -41,10 +42,11 @@ mod roots;
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::id::{DiscoveryKey, NetworkId, NetworkKind, Psk};
+use crate::id::{DiscoveryKey, NetworkId, NetworkKind, NodeId, Psk};
 use crate::reach::is_discarded;
 
 pub use error::{NetworkConfigError, NetworkIdError};
+pub use exit::Exit;
 pub use fixed::{StaticMember, StaticNetwork, is_route};
 pub use policy::{NetworkSummary, Policy};
 pub use prefix::Prefix;
@@ -122,6 +124,33 @@ impl NetworkConfig {
     pub fn with_psk(mut self, key: Psk) -> Self {
         match &mut self {
             Self::AdHoc { psk, .. } | Self::Static(StaticNetwork { psk, .. }) => *psk = Some(key),
+        }
+        self
+    }
+
+    /// The same network where this node reaches the Internet by way of `exit`, or is that node and leads
+    /// others there. It is for networks that a device has: their members' addresses are not the only ones
+    /// then.
+    ///
+    /// # Errors
+    /// [`NetworkConfigError::NoExits`] or [`NetworkConfigError::NotAnExit`]: whoever described the network has
+    /// not allowed it.
+    pub fn with_exit(mut self, exit: NodeId) -> Result<Self, NetworkConfigError> {
+        match &mut self {
+            Self::AdHoc { id, .. } => return Err(NetworkConfigError::NoExits(*id)),
+            Self::Static(network) => {
+                network.exit = Some(exit);
+                network.validate()?;
+            }
+        }
+        Ok(self)
+    }
+
+    /// The same network where this node neither uses an exit nor is one.
+    #[must_use]
+    pub fn without_exit(mut self) -> Self {
+        if let Self::Static(network) = &mut self {
+            network.exit = None;
         }
         self
     }

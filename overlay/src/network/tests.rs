@@ -8,6 +8,7 @@ fn member(seed: u8, addresses: &[&str]) -> StaticMember {
         addresses: addresses.iter().map(|a| a.parse().expect("an address")).collect(),
         endpoints: Vec::new(),
         routes: Vec::new(),
+        exit: Exit::default(),
     }
 }
 
@@ -16,7 +17,7 @@ fn named(seed: u8, name: &str) -> StaticMember {
 }
 
 fn network(id: &str, members: Vec<StaticMember>) -> NetworkConfig {
-    NetworkConfig::Static(StaticNetwork { id: id.parse().expect("an ID"), psk: None, members })
+    NetworkConfig::Static(StaticNetwork { id: id.parse().expect("an ID"), psk: None, members, exit: None })
 }
 
 fn node(seed: u8) -> NodeId {
@@ -83,6 +84,47 @@ fn each_kind_admits_whom_it_should() {
     assert!(!closed.may_exist(closed.id().address_of(&node(3)).into()), "all members are known");
     let certified: IpAddr = closed.id().address_of(&node(1)).into();
     assert_eq!(closed.addresses_of(&node(1)), [certified, "10.0.0.1".parse().unwrap()]);
+}
+
+/// Two members, of which the first may be an exit.
+fn with_exit(exit: NodeId) -> Result<NetworkConfig, NetworkConfigError> {
+    let leads_out = StaticMember { exit: Exit { ipv4: true, ipv6: true }, ..member(1, &["10.7.0.1"]) };
+    let eights = vec![Prefix::new("8.0.0.0".parse().unwrap(), 8).unwrap()];
+    network(LISTED, vec![leads_out, StaticMember { routes: eights, ..member(2, &["10.7.0.2"]) }])
+        .with_exit(exit)
+}
+
+#[test]
+fn an_exit_counts_where_it_is_chosen_and_is_no_part_of_the_network() {
+    let (chosen, unused) = (with_exit(node(1)).unwrap(), with_exit(node(1)).unwrap().without_exit());
+    let leads_to = |config: &NetworkConfig, seed: u8, address: &str| {
+        let address: IpAddr = address.parse().unwrap();
+        config.policy().routes_of(&node(seed)).iter().any(|route| route.contains(address))
+    };
+    for address in ["198.51.100.1", "2001:db8::1"] {
+        assert!(leads_to(&chosen, 1, address) && !leads_to(&chosen, 2, address), "{address}");
+        assert!(!leads_to(&unused, 1, address), "{address}");
+        // Whoever asks what the overlay's addresses are is not told the Internet's.
+        for config in [&chosen, &unused] {
+            let prefixes = config.policy().prefixes();
+            assert!(prefixes.iter().all(|prefix| !prefix.contains(address.parse().unwrap())), "{address}");
+            assert_eq!(config.policy().summary().prefixes, prefixes);
+        }
+    }
+    // A block behind another member stays that one's, and the exit's blocks are nobody else's.
+    let all: Vec<_> = [1, 2].iter().flat_map(|seed| chosen.policy().routes_of(&node(*seed))).collect();
+    assert!(all.iter().enumerate().all(|(at, route)| !all[..at].contains(route)), "{all:?}");
+    assert!(leads_to(&chosen, 2, "8.8.8.8"));
+    assert!(!chosen.policy().is_described_by(&unused) && chosen.policy().is_described_by(&chosen));
+}
+
+#[test]
+fn nobody_is_an_exit_whom_the_list_does_not_allow() {
+    for seed in [2, 3] {
+        assert_eq!(with_exit(node(seed)).unwrap_err(), NetworkConfigError::NotAnExit(node(seed)));
+    }
+    let open = NetworkConfig::by_id(NetworkId::ad_hoc(1..=2).unwrap()).unwrap();
+    assert!(matches!(open.with_exit(node(1)), Err(NetworkConfigError::NoExits(_))));
 }
 
 #[test]

@@ -293,7 +293,13 @@ fn listed(seeds: &[u8]) -> NetworkConfig {
         addresses: vec![[10, 0, 0, seed].into()],
         endpoints: Vec::new(),
         routes: Vec::new(),
+        exit: peersock_overlay::Exit::default(),
     };
     let id = "fe00000000000001".parse().expect("an ID");
-    NetworkConfig::Static(StaticNetwork { id, psk: None, members: seeds.iter().map(member).collect() })
+    NetworkConfig::Static(StaticNetwork {
+        id,
+        psk: None,
+        members: seeds.iter().map(member).collect(),
+        exit: None,
+    })
 }

@@ -223,8 +223,9 @@ fn static_network(endpoints: &[SocketAddr]) -> NetworkConfig {
         addresses: Vec::new(),
         endpoints: endpoints.to_vec(),
         routes: Vec::new(),
+        exit: peersock_overlay::Exit::default(),
     };
     let id = "fe00000000000001".parse().expect("an ID");
     let members = vec![member(1, &[]), member(2, endpoints)];
-    NetworkConfig::Static(StaticNetwork { id, psk: None, members })
+    NetworkConfig::Static(StaticNetwork { id, psk: None, members, exit: None })
 }

@@ -114,10 +114,11 @@ fn members_of_a_static_network_are_never_forgotten() {
         addresses: Vec::new(),
         endpoints: Vec::new(),
         routes: Vec::new(),
+        exit: peersock_overlay::Exit::default(),
     };
     let id = "fe00000000000001".parse().expect("an ID");
     let members = [1, 2, 3].map(member).to_vec();
-    let network = NetworkConfig::Static(StaticNetwork { id, psk: None, members });
+    let network = NetworkConfig::Static(StaticNetwork { id, psk: None, members, exit: None });
     for node in 0..2 {
         net.join(node, &network);
     }

@@ -185,9 +185,10 @@ fn static_network() -> NetworkConfig {
         addresses: vec![[10, 0, 0, seed].into()],
         endpoints: vec![SocketAddr::from(([192, 0, 2, seed], 4000))],
         routes: Vec::new(),
+        exit: peersock_overlay::Exit::default(),
     };
     let id = "fe00000000000001".parse().expect("an ID");
-    NetworkConfig::Static(StaticNetwork { id, psk: None, members: vec![member(1), member(2)] })
+    NetworkConfig::Static(StaticNetwork { id, psk: None, members: vec![member(1), member(2)], exit: None })
 }
 
 /// Two nodes that know each other's endpoints and hear no beacons.

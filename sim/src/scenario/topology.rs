@@ -312,10 +312,12 @@ fn static_network(world: &World, random: &mut Random, number: u64, members: &[us
         addresses: vec![Ipv4Addr::new(10, 9, number as u8, node as u8 + 1).into()],
         endpoints: if random.chance(0.9) { world.endpoints(node) } else { Vec::new() },
         routes: Vec::new(),
+        exit: peersock_overlay::Exit::default(),
     };
     StaticNetwork {
         id: NetworkId::new(0xfe << 56 | (number + 1)).expect("an ID"),
         psk: None,
         members: members.iter().map(member).collect(),
+        exit: None,
     }
 }

@@ -98,11 +98,13 @@ fn configured(seconds: u64) -> Lab {
         addresses: Vec::new(),
         endpoints: vec![([192, 0, lan, 1], 4000).into()],
         routes: Vec::new(),
+        exit: peersock_overlay::Exit::default(),
     };
     let network = NetworkConfig::Static(StaticNetwork {
         id: NetworkId::new(0xfe << 56 | 1).expect("an ID"),
         psk: None,
         members: vec![member(1, 2), member(2, 3)],
+        exit: None,
     });
     let mut lab = Lab::new(2, &[network]);
     lab.set_cut(true);

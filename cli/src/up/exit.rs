@@ -1,0 +1,338 @@
+//! `peersock up --exit`: the Internet by way of a member, or for members.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use peersock::overlay::{Exit, StaticMember};
+use peersock::{Network, PublicIdentity};
+use peersock_tun::{EXIT_TABLE, ExitRoutes, Tun, User};
+
+use super::guard::Guard;
+use crate::failure::{Failure, Outcome};
+use crate::stdio;
+
+#[derive(clap::Args)]
+pub(super) struct ExitArgs {
+    /// Reach the Internet by way of this member, by its name or its address: one to which a network's file
+    /// gives `routes = ["0.0.0.0/0", "::/0"]`, and whose machine forwards (docs/NETWORKS.md). The local
+    /// network stays reachable; what the exit does not carry is unreachable. Wants --user
+    #[arg(long, value_name = "MEMBER")]
+    exit: Option<String>,
+
+    /// Go on as this user once the interfaces are there. With --exit its packets, which are those of the node
+    /// itself, leave by the machine's own routes: no other program should run as this user
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
+}
+
+impl ExitArgs {
+    /// The user to go on as, if one is named.
+    pub(super) fn user(&self) -> Outcome<Option<User>> {
+        let Some(name) = &self.user else {
+            return match self.exit {
+                None => Ok(None),
+                Some(_) => Err(Failure::usage(
+                    "--exit needs a user of the node's own: its packets go past the exit, and those of all \
+                     others do not",
+                    "make one with `useradd --system peersock`, and give it with --user peersock",
+                )),
+            };
+        };
+        let user = User::named(name).map_err(|error| {
+            Failure::new(
+                format_args!("cannot look for the user {name}: {error}"),
+                "look whether `getent passwd` lists users",
+            )
+        })?;
+        match user {
+            Some(user) if self.exit.is_some() && user.is_root() => Err(Failure::usage(
+                format_args!("everything that {name} sends would go past the exit"),
+                "make a user that nothing else runs as with `useradd --system peersock`, and give it with \
+                 --user peersock",
+            )),
+            Some(user) => Ok(Some(user)),
+            None => Err(Failure::usage(
+                format_args!("this machine has no user {name}"),
+                format_args!("make it with `useradd --system {name}`"),
+            )),
+        }
+    }
+
+    /// Adds to what went wrong with files that they were opened as the user.
+    pub(super) fn explain(&self, failure: Failure) -> Failure {
+        let message = failure.message().to_lowercase();
+        // The system's words, and the library's for a state of somebody else.
+        let is_foreign = ["permission denied", "belongs to user"].iter().any(|words| message.contains(words));
+        match &self.user {
+            Some(name) if is_foreign => Failure::with_status(
+                failure.status(),
+                format_args!("as user {name}: {}", failure.message()),
+                format_args!(
+                    "give {name} the files: `install -d -m 700 -o {name} DIR` for --state DIR, and the \
+                         right to read the network's file"
+                ),
+            ),
+            _ => failure,
+        }
+    }
+
+    /// Has the networks lead to the exit that is named, or this node lead others where a file says so.
+    pub(super) fn choose(&self, networks: &mut [Network], own: &PublicIdentity) -> Outcome<Option<Chosen>> {
+        let chosen = self.exit.as_deref().map(|name| find(networks, own, name)).transpose()?;
+        for (at, network) in networks.iter_mut().enumerate() {
+            let listed = network.members().iter().find(|member| member.identity == *own);
+            let leads = listed.map_or(Exit::default(), |member| member.exit);
+            let exit = match &chosen {
+                Some(chosen) if chosen.at == at => &chosen.member.identity,
+                _ if leads.is_any() => {
+                    warn_of_no_forwarding(leads);
+                    own
+                }
+                _ => continue,
+            };
+            *network = network.clone().with_exit(exit).map_err(|error| {
+                Failure::usage(
+                    format_args!("the exit cannot be used: {error}"),
+                    "look at the members' routes with `peersock network show`",
+                )
+            })?;
+        }
+        Ok(chosen)
+    }
+}
+
+/// The member that leads to the Internet.
+#[derive(Debug)]
+pub(super) struct Chosen {
+    /// The place of its network.
+    pub(super) at: usize,
+    member: StaticMember,
+    name: String,
+    ipv6: bool,
+}
+
+/// The member of that name or address, if it may be an exit and this node has an address to use it with.
+fn find(networks: &[Network], own: &PublicIdentity, name: &str) -> Outcome<Chosen> {
+    let is_so = |network: &Network, member: &StaticMember| {
+        let is_named = member.name.as_deref().is_some_and(|known| known.eq_ignore_ascii_case(name));
+        let addresses = || network.addresses_of(&member.identity).unwrap_or_default();
+        is_named || name.parse().is_ok_and(|address| addresses().contains(&address))
+    };
+    let found = networks.iter().enumerate().find_map(|(at, network)| {
+        Some((at, network.members().iter().find(|member| is_so(network, member))?.clone()))
+    });
+    let Some((at, member)) = found else {
+        let by_file = networks.iter().any(|network| network.summary().by_file);
+        return Err(match by_file {
+            true => Failure::usage(
+                format_args!("no network's file lists a member `{name}`"),
+                "give the name or an address of a member; `peersock network show` lists them",
+            ),
+            false => Failure::usage(
+                "an ad-hoc network has no exit: whoever knows its ID is in, and nobody says whom to trust so \
+                 far",
+                "make a file with `peersock network new`, and add the exit with `peersock network add \
+                 --route 0.0.0.0/0 --route ::/0`",
+            ),
+        });
+    };
+    let network = networks[at].id();
+    if member.identity == *own {
+        return Err(Failure::usage(
+            format_args!("`{name}` is this node itself"),
+            "leave --exit out here: a node whose network's file makes it an exit is one without it",
+        ));
+    }
+    if !member.exit.is_any() {
+        return Err(Failure::usage(
+            format_args!(
+                "`{name}` may not be an exit in network {network}: its file gives it no default route"
+            ),
+            "write 0.0.0.0/0 and ::/0 into its `routes` in the file, which all members need then",
+        ));
+    }
+    let addresses = networks[at].addresses_of(own).unwrap_or_default();
+    if !member.exit.ipv4 || !addresses.iter().any(|address| address.is_ipv4()) {
+        return Err(Failure::usage(
+            format_args!("`{name}` takes no IPv4 from this node, and the machine needs that"),
+            "give the exit the route 0.0.0.0/0 and this node an IPv4 address, as `addresses` in the \
+             network's file",
+        ));
+    }
+    let ipv6 = member.exit.ipv6;
+    Ok(Chosen { at, member, name: name.to_owned(), ipv6 })
+}
+
+impl Chosen {
+    /// Has the machine use the exit, from now until the result is released.
+    pub(super) fn start(&self, tun: &Tun, user: User) -> Outcome<Guard> {
+        check_filters()?;
+        let routes = ExitRoutes { user: user.id(), ipv6: self.ipv6 };
+        let guard = Guard::start().map_err(|error| {
+            Failure::new(
+                format_args!("cannot start the process that removes the exit's rules at the end: {error}"),
+                "check that the program may start another one of itself here (a sandbox may forbid it)",
+            )
+        })?;
+        if let Err(error) = routes.set(tun) {
+            let failure = match error.kind() {
+                io::ErrorKind::AlreadyExists => Failure::new(
+                    format_args!("cannot lead to an exit: {error}"),
+                    format_args!(
+                        "stop the other `peersock up --exit`; `ip route show table {EXIT_TABLE}` has its \
+                         interface"
+                    ),
+                ),
+                io::ErrorKind::PermissionDenied => Failure::new(
+                    format_args!("cannot set the rules for the exit: {error}"),
+                    "run it as root, or give the program CAP_NET_ADMIN: sudo setcap cap_net_admin+ep PROGRAM",
+                ),
+                _ => Failure::new(
+                    format_args!("cannot set the rules for the exit: {error}"),
+                    format_args!("look what `ip rule` and `ip route show table {EXIT_TABLE}` say"),
+                ),
+            };
+            // Those of another one, which runs, are not this one's to remove.
+            match error.kind() {
+                io::ErrorKind::AlreadyExists => guard.dismiss(),
+                _ => guard.release(),
+            }
+            return Err(failure);
+        }
+        Ok(guard)
+    }
+
+    /// What the user is to know.
+    pub(super) fn describe(&self) {
+        stdio::note(format_args!(
+            "what is not on the local network goes by way of {}, {}",
+            self.name,
+            if self.ipv6 { "in IPv4 and IPv6" } else { "in IPv4; IPv6 goes nowhere, for this exit has none" }
+        ));
+        stdio::note(
+            "names are asked of the same servers as before: one on the local network sees them \
+             (docs/NETWORKS.md says how to ask another)",
+        );
+    }
+}
+
+/// Says what an exit's kernel does not do yet.
+fn warn_of_no_forwarding(exit: Exit) {
+    let settings = [
+        (exit.ipv4, "net.ipv4.ip_forward", "/proc/sys/net/ipv4/ip_forward"),
+        (exit.ipv6, "net.ipv6.conf.all.forwarding", "/proc/sys/net/ipv6/conf/all/forwarding"),
+    ];
+    for (_, name, _) in settings.iter().filter(|(is_wanted, _, file)| *is_wanted && number(file) == Some(0)) {
+        stdio::note(format_args!(
+            "the network's file makes this node an exit, and its kernel does not forward: `sysctl -w \
+             {name}=1` (docs/NETWORKS.md says what else an exit needs)"
+        ));
+    }
+}
+
+/// Refuses a machine whose kernel would drop what peers send to the node: with a strict reverse path filter
+/// (RFC 3704, 2.2) their packets come by another interface than the one that leads back, which is the exit's.
+fn check_filters() -> Outcome {
+    let routes = fs::read_to_string("/proc/net/route").unwrap_or_default();
+    let of = |interface: &str| number(format!("/proc/sys/net/ipv4/conf/{interface}/rp_filter")).unwrap_or(0);
+    // The kernel takes the larger one (ip-sysctl.rst).
+    let strict = default_interfaces(&routes).into_iter().find(|name| of(name).max(of("all")) == 1);
+    let Some(interface) = strict else { return Ok(()) };
+    Err(Failure::new(
+        format_args!("the kernel would drop what comes for the node by {interface}: its rp_filter is strict"),
+        format_args!("set it to loose with `sysctl -w net.ipv4.conf.{interface}.rp_filter=2`"),
+    ))
+}
+
+/// The interfaces of IPv4's default routes, from /proc/net/route.
+fn default_interfaces(routes: &str) -> Vec<&str> {
+    let lines = routes.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let is_default = |words: &&Vec<&str>| words.len() > 7 && words[1] == "00000000" && words[7] == "00000000";
+    let lines: Vec<_> = lines.collect();
+    lines.iter().filter(is_default).map(|words| words[0]).collect()
+}
+
+fn number(file: impl AsRef<Path>) -> Option<u8> {
+    fs::read_to_string(file).ok()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use peersock::overlay::Identity;
+
+    use super::*;
+
+    fn key(seed: u8) -> PublicIdentity {
+        *Identity::from_seed(&[seed; 32]).public()
+    }
+
+    /// A network with this node, an exit of that family's routes, and a member that is none.
+    fn network(own_address: &str, routes: &str) -> Network {
+        let text = format!(
+            "network = \"fe00000000000001\"\n\
+             [[member]]\nkey = \"{}\"\naddresses = [{own_address}]\n\
+             [[member]]\nkey = \"{}\"\nname = \"gate\"\naddresses = [\"10.7.0.2\"]\nroutes = [{routes}]\n\
+             [[member]]\nkey = \"{}\"\nname = \"plain\"\nroutes = [\"192.168.5.0/24\"]\n",
+            key(0),
+            key(1),
+            key(2)
+        );
+        Network::parse_toml(&text).expect("a network")
+    }
+
+    fn chosen(exit: &str, networks: &mut [Network]) -> Outcome<Option<Chosen>> {
+        let args = ExitArgs { exit: Some(exit.to_owned()), user: None };
+        args.choose(networks, &key(0))
+    }
+
+    #[test]
+    fn an_exit_is_found_by_its_name_or_address_in_any_of_the_networks() {
+        let both = network("\"10.7.0.1\"", "\"0.0.0.0/0\", \"::/0\"");
+        let open = Network::ad_hoc("ff0001ffff000000".parse().unwrap());
+        let address = both.addresses_of(&key(1)).unwrap()[0].to_string();
+        for name in ["gate", "Gate", "10.7.0.2", &address] {
+            let chosen = chosen(name, &mut [open.clone(), both.clone()]).unwrap().unwrap();
+            assert_eq!((chosen.at, chosen.ipv6), (1, true), "{name}");
+        }
+        let only_ipv4 = network("\"10.7.0.1\"", "\"0.0.0.0/0\"");
+        assert!(!chosen("gate", &mut [only_ipv4]).unwrap().unwrap().ipv6);
+    }
+
+    #[test]
+    fn nobody_else_is_an_exit_and_the_reason_is_said() {
+        let both = network("\"10.7.0.1\"", "\"0.0.0.0/0\", \"::/0\"");
+        let refusal = |name: &str, network: &Network| {
+            chosen(name, &mut [network.clone()]).expect_err("it is refused").to_string()
+        };
+        assert!(refusal("plain", &both).contains("may not be an exit in network fe00000000000001"));
+        assert!(refusal("nobody", &both).contains("lists a member `nobody`"));
+        assert!(refusal("10.7.0.1", &both).contains("is this node itself"));
+        let open = Network::ad_hoc("ff0001ffff000000".parse().unwrap());
+        assert!(refusal("gate", &open).contains("an ad-hoc network has no exit"));
+        for network in [network("", "\"0.0.0.0/0\", \"::/0\""), network("\"10.7.0.1\"", "\"::/0\"")] {
+            assert!(refusal("gate", &network).contains("takes no IPv4"));
+        }
+    }
+
+    #[test]
+    fn an_exit_needs_a_user_that_is_not_root() {
+        let user = |exit: Option<&str>, user: Option<&str>| {
+            ExitArgs { exit: exit.map(str::to_owned), user: user.map(str::to_owned) }.user()
+        };
+        assert!(user(None, None).unwrap().is_none());
+        assert!(user(Some("gate"), None).unwrap_err().to_string().contains("--user peersock"));
+        assert!(user(Some("gate"), Some("root")).unwrap_err().to_string().contains("past the exit"));
+        assert!(user(None, Some("no-such-user-here")).unwrap_err().to_string().contains("has no user"));
+    }
+
+    #[test]
+    fn interfaces_with_a_default_route_are_found() {
+        let routes = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n\
+                      eth0\t00000000\t0105A8C0\t0003\t0\t0\t100\t00000000\t0\t0\t0\n\
+                      eth0\t0005A8C0\t00000000\t0001\t0\t0\t100\t00FFFFFF\t0\t0\t0\n\
+                      wlan0\t00000000\t0106A8C0\t0003\t0\t0\t600\t00000000\t0\t0\t0\n";
+        assert_eq!(default_interfaces(routes), ["eth0", "wlan0"]);
+        assert!(default_interfaces("").is_empty());
+    }
+}

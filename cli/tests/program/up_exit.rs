@@ -1,0 +1,237 @@
+//! `peersock up --exit`: the Internet by way of a member.
+
+use rustix::process::Signal;
+
+use crate::cable::ip;
+use crate::common::{Running, run, signal, vanish, without_variables};
+use crate::exit_scene::{CLIENT, EXIT, OF_CLIENT, OF_EXIT, ROUTER, SERVER, Scene, USER, inside};
+
+/// Waits for datagrams at port 7001, until one says `end`, and prints by whom each is.
+const HEAR: &str = "import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(('10.97.0.1', 7001))
+print('ready', flush=True)
+while True:
+    data, who = s.recvfrom(100)
+    print(who[0], flush=True)
+    if data == b'end': break";
+
+const BOTH: [&str; 2] = ["0.0.0.0/0", "::/0"];
+
+#[test]
+fn a_machine_reaches_the_internet_by_way_of_its_exit_and_its_local_network_directly() {
+    let Some(scene) = Scene::lay("exitboth", &BOTH) else { return };
+    let before = scene.routing();
+    let gate = scene.gate();
+    for (server, own) in SERVER.iter().zip(OF_CLIENT) {
+        assert_eq!(scene.seen(server), own, "without an exit\n{}", gate.said());
+    }
+    let client = scene.client();
+    let said = || [client.said(), gate.said()].concat();
+    for (server, by) in SERVER.iter().zip(OF_EXIT) {
+        assert_eq!(scene.seen(server), by, "{}", said());
+        let pinged = scene.run(CLIENT, &["ping", "-c", "2", "-W", "60", server]);
+        assert!(pinged.text().contains("2 received"), "{}\n{}", pinged.text(), said());
+    }
+    // The local network, whose machine here is the router.
+    for address in ["10.98.7.254", "2001:db8:7::fe"] {
+        let way = scene.run(CLIENT, &["ip", "route", "get", address]).success();
+        assert!(way.text().contains("dev eth0"), "{}", way.text());
+        let pinged = scene.run(CLIENT, &["ping", "-c", "1", "-W", "60", address]);
+        assert!(pinged.text().contains("1 received"), "{}", pinged.text());
+    }
+    // The node's own packets: as its user, the machine's route is the way there. Nothing of them comes back
+    // out of the interface, whose peer they carry.
+    let node = std::fs::read_to_string(format!("/proc/{}/status", client.id())).unwrap();
+    let uid = node.lines().find(|line| line.starts_with("Uid:")).unwrap();
+    assert_eq!(uid.split_whitespace().skip(1).collect::<Vec<_>>(), ["65534"; 4]);
+    for field in ["CapEff", "CapPrm", "CapInh"] {
+        let line = node.lines().find(|line| line.starts_with(field)).unwrap();
+        assert!(line.ends_with("0000000000000000"), "{line}");
+    }
+    for (address, uid, device) in [(OF_EXIT[0], "65534", "eth0"), (OF_EXIT[0], "0", "peersock0")] {
+        let way = scene.run(CLIENT, &["ip", "route", "get", address, "uid", uid]).success();
+        assert!(way.text().contains(&format!("dev {device}")), "{}", way.text());
+    }
+    // The direct route changes, and is gone for a while: the exit is reached again by the new one.
+    let route = |words: &[&str]| scene.run(CLIENT, &[&["ip", "route"], words].concat()).success();
+    assert!(ip(["-n", &scene.places[ROUTER], "addr", "add", "10.98.7.253/24", "dev", "to0"]));
+    route(&["del", "default"]);
+    route(&["add", "default", "via", "10.98.7.253"]);
+    assert_eq!(scene.seen(SERVER[0]), OF_EXIT[0], "{}", said());
+    // What is private behind the exit is not the Internet.
+    scene.run(EXIT, &["ip", "addr", "add", "10.56.0.1/32", "dev", "lo"]).success();
+    let pinged = scene.run(CLIENT, &["ping", "-c", "1", "-W", "3", "10.56.0.1"]);
+    assert!(!pinged.status.success(), "{}", pinged.text());
+
+    signal(Signal::TERM, client.id());
+    let ended = client.wait_for_end();
+    assert_eq!(ended.status.code(), Some(128 + 15), "{}", ended.stderr);
+    assert_eq!(scene.routing(), before);
+    for (server, own) in SERVER.iter().zip(OF_CLIENT) {
+        assert_eq!(scene.seen(server), own, "after the end");
+    }
+}
+
+#[test]
+fn ipv6_goes_nowhere_where_the_exit_has_none_and_nothing_leaks_when_the_node_is_killed() {
+    let Some(scene) = Scene::lay("exitleak", &["0.0.0.0/0"]) else { return };
+    let before = scene.routing();
+    assert_eq!(scene.seen(SERVER[1]), OF_CLIENT[1]);
+    let gate = scene.gate();
+    let client = scene.client();
+    client.wait_for_stderr("IPv6 goes nowhere");
+    assert_eq!(scene.seen(SERVER[0]), OF_EXIT[0], "{}{}", client.said(), gate.said());
+    let is_blocked = |server: &str| {
+        let seen = scene.seen(server);
+        assert!(seen.contains("Network is unreachable"), "{server}: {seen}");
+    };
+    is_blocked(SERVER[1]);
+
+    vanish(Signal::KILL, client.id());
+    client.wait_for_stderr("nothing leaves this machine past its exit");
+    client.wait_for_end();
+    for server in SERVER {
+        is_blocked(server);
+    }
+    let pinged = scene.run(CLIENT, &["ping", "-c", "1", "-W", "60", "10.98.7.254"]);
+    assert!(pinged.text().contains("1 received"), "the local network: {}", pinged.text());
+    // The next run takes the place of what is left.
+    let client = scene.client();
+    assert_eq!(scene.seen(SERVER[0]), OF_EXIT[0], "{}{}", client.said(), gate.said());
+    client.interrupt();
+    assert_eq!(scene.routing(), before);
+    assert_eq!(scene.seen(SERVER[1]), OF_CLIENT[1]);
+    // By hand, as it is said.
+    let client = scene.client();
+    vanish(Signal::KILL, client.id());
+    client.wait_for_end();
+    is_blocked(SERVER[0]);
+    for family in ["-4", "-6"] {
+        scene.run(CLIENT, &["ip", family, "rule", "flush", "protocol", "74"]).success();
+    }
+    assert_eq!(scene.routing(), before);
+}
+
+#[test]
+fn an_interface_that_somebody_removes_opens_no_other_way() {
+    let Some(scene) = Scene::lay("exitgone", &BOTH) else { return };
+    let _gate = scene.gate();
+    let client = scene.client();
+    assert!(ip(["-n", &scene.places[CLIENT], "link", "del", "peersock0"]));
+    let ended = client.wait_for_end();
+    ended.failure(1, &["the interface peersock0 is gone", "ip rule flush protocol 74"]);
+    assert!(scene.seen(SERVER[0]).contains("Network is unreachable"));
+}
+
+#[test]
+fn only_a_member_that_the_file_allows_is_an_exit() {
+    let Some(scene) = Scene::lay("exitwho", &BOTH) else { return };
+    let before = scene.routing();
+    let refused =
+        |more: &[&str], words: &[&str]| run(scene.up_command(CLIENT, "client", more)).failure(2, words);
+    refused(&["--exit", "plain", "--user", USER], &["may not be an exit", "into its `routes`"]);
+    refused(&["--exit", "gate"], &["--exit needs a user", "useradd"]);
+    refused(&["--exit", "gate", "--user", "root"], &["past the exit", "useradd"]);
+    // Nor does a state that the user cannot read go unsaid.
+    let private = run(scene.up_command(CLIENT, "gate", &["--exit", "gate", "--user", USER]));
+    private.failure(1, &["as user nobody", "install -d -m 700 -o nobody"]);
+    assert_eq!(scene.routing(), before);
+    // A strict filter would drop what the exit's machine sends to the node.
+    scene.run(CLIENT, &["sysctl", "-w", "net.ipv4.conf.eth0.rp_filter=1"]).success();
+    let strict = run(scene.up_command(CLIENT, "client", &["--exit", "gate", "--user", USER]));
+    strict.failure(1, &["rp_filter is strict", "sysctl -w net.ipv4.conf.eth0.rp_filter=2"]);
+    assert_eq!(scene.routing(), before);
+}
+
+#[test]
+fn a_second_exit_of_a_machine_is_refused_and_the_first_one_stays() {
+    let Some(scene) = Scene::lay("exittwo", &BOTH) else { return };
+    let gate = scene.gate();
+    let client = scene.client();
+    let before = scene.routing();
+    scene.give("plain");
+    let more = ["--exit", "gate", "--user", USER, "--name", "other0"];
+    let second = run(scene.up_command(CLIENT, "plain", &more));
+    second.failure(1, &["another program leads to an exit here", "stop the other"]);
+    assert!(!second.stderr.contains("without a word"), "{}", second.stderr);
+    assert_eq!(scene.routing(), before);
+    assert_eq!(scene.seen(SERVER[0]), OF_EXIT[0], "{}{}", client.said(), gate.said());
+}
+
+/// What a network's file allows an exit counts for those who have chosen it only.
+#[test]
+fn an_exit_speaks_for_the_internet_to_those_who_chose_it() {
+    let Some(scene) = Scene::lay("exitspoof", &BOTH) else { return };
+    for address in ["198.51.100.77/32", "192.168.9.9/32"] {
+        scene.run(EXIT, &["ip", "addr", "add", address, "dev", "lo"]).success();
+    }
+    // The exit's machine sends as it likes.
+    let send = |from: &str, text: &str| {
+        let code = "import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind((sys.argv[1], 0))
+s.sendto(sys.argv[2].encode(), ('10.97.0.1', 7001))";
+        scene.run(EXIT, &["python3", "-c", code, from, text]).success();
+    };
+    let _gate = scene.gate();
+    for (more, expected) in [
+        (&["--user", USER][..], &["10.97.0.2"][..]),
+        (&["--exit", "gate", "--user", USER], &["10.97.0.2", "198.51.100.77"]),
+    ] {
+        let client = scene.up(CLIENT, "client", more);
+        let pinged = scene.run(CLIENT, &["ping", "-c", "1", "-W", "60", "10.97.0.2"]);
+        assert!(pinged.text().contains("1 received"), "{}{}", pinged.text(), client.said());
+        let hearing = Running::start(inside(&scene.places[CLIENT], &["python3", "-c", HEAR]));
+        hearing.wait_for_stdout("ready");
+        for from in ["192.168.9.9", "198.51.100.77"] {
+            send(from, "forged");
+        }
+        // They arrive in order.
+        send("10.97.0.2", "end");
+        let heard = hearing.finish().success();
+        let mut heard: Vec<_> = heard.text().lines().skip(1).map(str::to_owned).collect();
+        heard.sort_unstable();
+        assert_eq!(heard, expected, "{}", client.said());
+        client.interrupt();
+    }
+}
+
+/// Programs under `peersock run` are on the overlay with the members' addresses only, also as the exit itself.
+#[test]
+fn programs_with_sockets_of_their_own_do_not_take_the_internet_for_the_overlay() {
+    let Some(scene) = Scene::lay("exitrun", &BOTH) else { return };
+    let ask =
+        "import socket, sys; print(socket.create_connection((sys.argv[1], 7000), 60).recv(100).decode())";
+    for (place, node, own) in [(CLIENT, "plain", OF_CLIENT), (EXIT, "gate", OF_EXIT)] {
+        for (server, own) in SERVER.iter().zip(own) {
+            let mut command =
+                inside(&scene.places[place], &[env!("CARGO_BIN_EXE_peersock"), "run", "--quiet"]);
+            command.arg("--state").arg(scene.lab.state(node)).args(["--network", &scene.file(), "--"]);
+            command.args(["python3", "-c", ask, server]);
+            command.env("XDG_CACHE_HOME", scene.lab.dir.path().join("cache"));
+            without_variables(&mut command);
+            let asked = run(command).success();
+            assert_eq!(asked.text().trim(), own, "{node}: {}", asked.stderr);
+        }
+    }
+}
+
+/// A router that has a private address, as those of providers often have: its errors pass all the same.
+#[test]
+fn a_router_behind_the_exit_says_what_is_too_large() {
+    let Some(scene) = Scene::lay("exitmtu", &BOTH) else { return };
+    let gate = scene.gate();
+    let client = scene.client();
+    assert_eq!(scene.seen(SERVER[0]), OF_EXIT[0], "{}{}", client.said(), gate.said());
+    assert!(ip(["-n", &scene.places[ROUTER], "link", "set", "to3", "mtu", "1300"]));
+    let ping = |size: &str| {
+        scene
+            .run(CLIENT, &["ping", "-M", "do", "-c", "1", "-W", "60", "-s", size, SERVER[0]])
+            .text()
+            .to_owned()
+    };
+    let said = ping("1350");
+    assert!(said.contains("From 10.98.8.254") && said.contains("mtu = 1300"), "{said}{}", client.said());
+    assert!(ping("1272").contains("1 received"));
+}

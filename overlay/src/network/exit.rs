@@ -1,0 +1,175 @@
+//! Members that lead to the Internet.
+//!
+//! An exit is never part of what a network's addresses are ([`Policy::prefixes`](super::Policy::prefixes)):
+//! sockets of the overlay would take every address for a member's. It counts only where a node has chosen it
+//! ([`StaticNetwork::exit`](super::StaticNetwork::exit)), and then it is a member like one with blocks behind
+//! it: with those of the Internet.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use super::Prefix;
+
+/// In which address families a member leads to the Internet.
+///
+/// ```
+/// use peersock_overlay::{Exit, Prefix};
+///
+/// let default = Prefix::new("0.0.0.0".parse()?, 0).expect("at most 32 bits");
+/// let exit = Exit::of(&default).expect("all of IPv4");
+/// let leads_to = |address: &str| exit.blocks().iter().any(|block| block.contains(address.parse().unwrap()));
+/// assert!(leads_to("192.0.2.1") && !leads_to("192.168.1.1") && !leads_to("2001:db8::1"));
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Exit {
+    /// To what has a public IPv4 address.
+    pub ipv4: bool,
+    /// To what has a global IPv6 address.
+    pub ipv6: bool,
+}
+
+impl Exit {
+    /// What a default route (0.0.0.0/0 or ::/0) makes of a member; `None` for any other block.
+    pub fn of(route: &Prefix) -> Option<Exit> {
+        let ipv4 = route.address().is_ipv4();
+        (route.length() == 0).then_some(Exit { ipv4, ipv6: !ipv4 })
+    }
+
+    /// Whether it leads anywhere.
+    pub fn is_any(self) -> bool {
+        self.ipv4 || self.ipv6
+    }
+
+    /// What both lead to.
+    #[must_use]
+    pub fn and(self, other: Exit) -> Exit {
+        Exit { ipv4: self.ipv4 || other.ipv4, ipv6: self.ipv6 || other.ipv6 }
+    }
+
+    /// The default routes, as a network's file has them.
+    pub fn default_routes(self) -> impl Iterator<Item = Prefix> {
+        let any = |address: IpAddr| Prefix::new(address, 0);
+        let ipv4 = self.ipv4.then(|| any(Ipv4Addr::UNSPECIFIED.into())).flatten();
+        ipv4.into_iter().chain(self.ipv6.then(|| any(Ipv6Addr::UNSPECIFIED.into())).flatten())
+    }
+
+    /// The blocks of addresses that the Internet has. Private, shared, link-local, loopback and multicast
+    /// addresses are in none of them: those of the exit's own site, and its provider's services for it
+    /// (169.254.169.254), are for the members only if a route of its own leads there; and the exit cannot
+    /// send in the name of a machine on the local network of whoever uses it.
+    pub fn blocks(self) -> Vec<Prefix> {
+        let mut blocks = Vec::new();
+        for all in self.default_routes() {
+            match all.address() {
+                IpAddr::V4(_) => add_without(
+                    all,
+                    &NOT_PUBLIC.map(|(address, length)| prefix(address, length)),
+                    &mut blocks,
+                ),
+                // RFC 4291 (2.4), and what IANA gives away: the global unicast addresses.
+                IpAddr::V6(_) => {
+                    blocks.extend(Prefix::new(Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0).into(), 3))
+                }
+            }
+        }
+        blocks
+    }
+}
+
+/// Blocks of IPv4 that mean another host in each place, or none (RFC 6890, 2.2.2): this network, private,
+/// shared by a provider's customers, loopback, link-local, private twice more, multicast and reserved.
+const NOT_PUBLIC: [(Ipv4Addr, u8); 8] = [
+    (Ipv4Addr::new(0, 0, 0, 0), 8),
+    (Ipv4Addr::new(10, 0, 0, 0), 8),
+    (Ipv4Addr::new(100, 64, 0, 0), 10),
+    (Ipv4Addr::new(127, 0, 0, 0), 8),
+    (Ipv4Addr::new(169, 254, 0, 0), 16),
+    (Ipv4Addr::new(172, 16, 0, 0), 12),
+    (Ipv4Addr::new(192, 168, 0, 0), 16),
+    (Ipv4Addr::new(224, 0, 0, 0), 3),
+];
+
+fn prefix(address: Ipv4Addr, length: u8) -> Prefix {
+    Prefix::new(address.into(), length).expect("at most 32 bits")
+}
+
+/// Adds the fewest blocks that hold what `block` has and `without` has not.
+fn add_without(block: Prefix, without: &[Prefix], to: &mut Vec<Prefix>) {
+    let is_within =
+        |outer: &Prefix, inner: &Prefix| outer.length() <= inner.length() && outer.contains(inner.address());
+    if without.iter().any(|other| is_within(other, &block)) {
+        return;
+    }
+    if !without.iter().any(|other| is_within(&block, other)) {
+        return to.push(block);
+    }
+    let IpAddr::V4(address) = block.address() else { return };
+    let length = block.length() + 1;
+    // Both halves: a block that is a whole address holds no other, so there is a bit left.
+    for half in [address, Ipv4Addr::from_bits(address.to_bits() | 1 << (32 - length))] {
+        add_without(prefix(half, length), without, to);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const BOTH: Exit = Exit { ipv4: true, ipv6: true };
+
+    fn leads_to(exit: Exit, address: impl Into<IpAddr>) -> bool {
+        let address = address.into();
+        exit.blocks().iter().filter(|block| block.contains(address)).count() == 1
+    }
+
+    #[test]
+    fn only_whole_families_make_an_exit() {
+        let of = |address: &str, length| Exit::of(&Prefix::new(address.parse().unwrap(), length).unwrap());
+        assert_eq!(of("0.0.0.0", 0), Some(Exit { ipv4: true, ipv6: false }));
+        assert_eq!(of("::", 0), Some(Exit { ipv4: false, ipv6: true }));
+        assert_eq!((of("0.0.0.0", 1), of("::", 1), of("0.0.0.0", 32)), (None, None, None));
+        assert!(!Exit::default().is_any() && Exit::default().blocks().is_empty());
+        let shown: Vec<_> = BOTH.default_routes().map(|route| route.to_string()).collect();
+        assert_eq!(shown, ["0.0.0.0/0", "::/0"]);
+        assert_eq!(Exit::default().and(of("::", 0).unwrap()).and(of("0.0.0.0", 0).unwrap()), BOTH);
+    }
+
+    #[test]
+    fn it_leads_to_the_internet_and_to_nobody_s_own_network() {
+        for address in ["1.1.1.1", "9.255.255.255", "100.63.0.1", "172.32.0.1", "198.51.100.9", "2001:db8::1"]
+        {
+            assert!(leads_to(BOTH, address.parse::<IpAddr>().unwrap()), "{address}");
+        }
+        for address in [
+            "0.0.0.0",
+            "10.1.2.3",
+            "100.64.0.1",
+            "127.0.0.1",
+            "169.254.169.254",
+            "172.31.255.255",
+            "192.168.0.1",
+            "224.0.0.251",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "fe80::1",
+            "fd00::1",
+            "ff02::1",
+            "64:ff9b::a00:1",
+        ] {
+            assert!(!leads_to(BOTH, address.parse::<IpAddr>().unwrap()), "{address}");
+        }
+        assert!(!leads_to(Exit { ipv4: true, ipv6: false }, "2001:db8::1".parse::<IpAddr>().unwrap()));
+    }
+
+    proptest! {
+        #[test]
+        fn every_ipv4_address_is_in_one_block_unless_it_is_not_public(bits: u32) {
+            let address = Ipv4Addr::from_bits(bits);
+            let is_public = !NOT_PUBLIC.iter().any(|(at, length)| prefix(*at, *length).contains(address.into()));
+            prop_assert_eq!(leads_to(BOTH, address), is_public);
+        }
+    }
+}
