@@ -121,14 +121,12 @@ fn whoever_has_another_secret_is_told_so() {
 fn whoever_is_in_the_newer_of_two_files_only_is_told_so_and_so_is_the_other_side() {
     let (lab, root) = (Lab::new(), Root::start(&[]));
     let (old, new) = (lab.dir.path().join("old.toml"), lab.dir.path().join("new.toml"));
-    let edit = |node: &str, words: &[&str], file: &Path| {
-        let mut command = lab.command(node, &["network"]);
-        command.args(&words[..1]).arg(file).args(&words[1..]);
-        run(command).success();
+    let edit = |node: &str, word: &str, file: &Path| {
+        run(lab.command(node, &["network", word, file.to_str().unwrap(), "--name", node])).success();
     };
-    edit("alpha", &["new", "--name", "alpha"], &old);
+    edit("alpha", "new", &old);
     std::fs::copy(&old, &new).unwrap();
-    edit("beta", &["add", "--name", "beta"], &new);
+    edit("beta", "add", &new);
     let start = |node: &str, words: &[&str], file: &Path| {
         let mut command = lab.node_in(file.to_str().unwrap(), node, words);
         command.args(["--root", &root.text()]);
