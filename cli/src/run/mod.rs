@@ -1,5 +1,6 @@
 //! `peersock run`
 
+mod broken_pipe;
 mod children;
 mod delivery;
 mod filter;
@@ -141,6 +142,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     output::leave_closed()?;
     let mut command = Command::new(&path);
     command.arg0(&args.program[0]).args(&args.program[1..]);
+    broken_pipe::keep(&mut command);
     // The node's, not the program's.
     command.env_remove("PEERSOCK_SECRET");
     let Taken { filter, supervisor } =

@@ -95,7 +95,7 @@ fn signals_that_are_ignored_from_the_start_stay_ignored_and_the_status_is_the_pr
     let program = ["sh", "-c", "grep SigIgn /proc/self/status; exit 3"];
     let launcher = lab.command("alpha", &[], &program);
     let mut shell = Command::new("sh");
-    shell.args(["-c", "trap '' HUP CHLD USR1; exec \"$@\"", "sh"]);
+    shell.args(["-c", "trap '' HUP CHLD USR1 PIPE; exec \"$@\"", "sh"]);
     shell.arg(launcher.get_program()).args(launcher.get_args());
     for (name, value) in launcher.get_envs() {
         match value {
@@ -109,6 +109,8 @@ fn signals_that_are_ignored_from_the_start_stay_ignored_and_the_status_is_the_pr
     let mask = mask.and_then(|mask| u64::from_str_radix(&mask, 16).ok()).expect("a mask");
     let is_ignored = |signal: Signal| mask & (1 << (signal.as_raw() - 1)) != 0;
     assert!(is_ignored(Signal::HUP) && is_ignored(Signal::USR1) && !is_ignored(Signal::TERM), "{mask:x}");
+    // As systemd starts services: one that writes to a client that has gone is to see an error.
+    assert!(is_ignored(Signal::PIPE), "{mask:x}");
 }
 
 fn compile(lab: &Lab) {
