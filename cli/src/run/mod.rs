@@ -33,6 +33,7 @@ use crate::failure::{Failure, Outcome};
 use crate::output;
 use crate::reach;
 use crate::root_watch;
+use crate::secret::SECRET_VARIABLE;
 use crate::session::interfaces;
 use crate::stdio;
 
@@ -143,8 +144,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let mut command = Command::new(&path);
     command.arg0(&args.program[0]).args(&args.program[1..]);
     broken_pipe::keep(&mut command);
-    // The node's, not the program's.
-    command.env_remove("PEERSOCK_SECRET");
+    hide_secret(&mut command, &networks);
     let Taken { filter, supervisor } =
         args.mode.prepare(args, is_notified, &mut command, &server, &library)?;
     let refusals = server.refusals();
@@ -242,6 +242,17 @@ fn start(args: &Args, networks: Vec<Network>) -> Outcome<Node> {
         }
     }
     Ok(node)
+}
+
+/// The passphrase is the node's, not the program's. In its place stands an empty one where there was one: a
+/// command of ours that the program starts refuses that. With none at all it would join the network that the
+/// environment names without a passphrase, in silence, and let everybody in.
+fn hide_secret(command: &mut Command, networks: &[Network]) {
+    let is_used = networks.iter().any(|network| network.is_secret() && !network.summary().by_file);
+    match is_used || env::var_os(SECRET_VARIABLE).is_some() {
+        true => command.env(SECRET_VARIABLE, ""),
+        false => command.env_remove(SECRET_VARIABLE),
+    };
 }
 
 fn rules(args: &Args) -> String {

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use rustix::process::Signal;
 
-use crate::common::{Running, run};
+use crate::common::{Running, run, write_file};
 use crate::lab::Lab;
 
 /// The calls that start programs, with an environment that has nothing in it, and how many variables the
@@ -111,6 +111,26 @@ fn signals_that_are_ignored_from_the_start_stay_ignored_and_the_status_is_the_pr
     assert!(is_ignored(Signal::HUP) && is_ignored(Signal::USR1) && !is_ignored(Signal::TERM), "{mask:x}");
     // As systemd starts services: one that writes to a client that has gone is to see an error.
     assert!(is_ignored(Signal::PIPE), "{mask:x}");
+}
+
+/// Without a passphrase it would be in the network in which everybody is, and say nothing.
+#[test]
+fn a_node_that_a_program_starts_does_not_lose_the_passphrase_in_silence() {
+    let Some(lab) = Lab::with("a_node_that_a_program_starts_does_not_lose_the_passphrase", &[]) else {
+        return;
+    };
+    let network = lab.ad_hoc();
+    let secret = lab.write("secret", "correct horse");
+    write_file(Path::new(&secret), "correct horse", 0o600);
+    let program = [env!("CARGO_BIN_EXE_peersock"), "dial", "--ephemeral", "--interface", "lo", "[fd00::1]:1"];
+    for options in [&["--secret-file", &secret][..], &[]] {
+        let mut command = lab.command_in(Path::new(&network), "alpha", options, &program);
+        command.env("PEERSOCK_NETWORK", &network);
+        if options.is_empty() {
+            command.env("PEERSOCK_SECRET", "correct horse");
+        }
+        run(command).failure(2, &["PEERSOCK_SECRET", "--secret-file FILE"]);
+    }
 }
 
 fn compile(lab: &Lab) {
