@@ -84,12 +84,12 @@ pub(super) fn run(
     requests: &Requests,
     guard: Option<u32>,
     quiet: bool,
-    started: impl FnOnce(Pid) -> io::Result<()>,
+    started: impl FnOnce(Pid) -> Outcome,
 ) -> Outcome<Ended> {
     // Programs that become daemons leave their parents; they shall be ours then, so that we know when they
     // end.
     let own = rustix::process::getpid();
-    rustix::process::set_child_subreaper(Some(own))?;
+    rustix::process::set_child_subreaper(Some(own)).map_err(|error| super::refused("prctl", error.into()))?;
     // What nohup(1) has ignored stays so for the program, which inherits no handler.
     let is_heeded = |number: &i32| Signal::from_named_raw(*number).is_none_or(|one| !is_ignored(one, own));
     let passed = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH].into_iter().filter(is_heeded);
@@ -103,7 +103,7 @@ pub(super) fn run(
     if let Err(error) = started(program) {
         let _ = child.kill();
         let _ = child.wait();
-        return Err(error.into());
+        return Err(error);
     }
     let (events, happened) = mpsc::channel();
     let running = Arc::new(Mutex::new(Some(program)));
