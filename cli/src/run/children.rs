@@ -18,6 +18,7 @@ use signal_hook::low_level::siginfo::{Cause, Sent};
 
 use super::filter;
 use crate::failure::{Failure, Outcome};
+use crate::signals::is_ignored;
 use crate::stdio::note;
 
 /// After this time somebody who waits is told for what: most descendants end with the program.
@@ -226,14 +227,6 @@ fn pass_on(signal: Signal, by_terminal: bool, program: Option<Pid>, guard: Optio
 fn heeded(signal: Signal, process: Pid) -> Signal {
     let is_asking = matches!(signal, Signal::INT | Signal::QUIT);
     if is_asking && is_ignored(signal, process) { Signal::TERM } else { signal }
-}
-
-/// Whether a process ignores a signal; false if nobody knows.
-fn is_ignored(signal: Signal, process: Pid) -> bool {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
-    ignored & (1 << (signal.as_raw() - 1)) != 0
 }
 
 /// What the program has left behind, if it has ended.
