@@ -18,6 +18,7 @@ use signal_hook::low_level::siginfo::{Cause, Sent};
 
 use super::filter;
 use crate::failure::{Failure, Outcome};
+use crate::output::escape;
 use crate::signals::is_ignored;
 use crate::stdio::note;
 
@@ -238,7 +239,7 @@ fn left_behind(guard: Option<Pid>) -> Vec<Pid> {
 pub(super) fn describe(processes: &[Pid]) -> String {
     let described = processes.iter().map(|process| {
         let name = fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
-        format!("{} ({process})", name.trim_end())
+        format!("{} ({process})", escape(name.trim_end()))
     });
     described.collect::<Vec<_>>().join(", ")
 }
