@@ -100,6 +100,9 @@ fn every_error_says_what_is_wrong_and_what_to_do() {
         // What terminals act upon is not passed on to them.
         (lab.command("a", &["addr", "red\u{1b}[31m.toml"]), 1, &["red\\u{1b}[31m.toml"]),
         (peersock(&["addr", "--red\u{1b}[31m"]), 2, &["unexpected argument", "hint:"]),
+        // Nobody can be there: the peer is not looked for.
+        (lab.node_in("ff00500050000000", "a", &["dial", &nobody]), 2, &["outside the range 80-80"]),
+        (lab.node_in("ff00500050000000", "a", &["dial", "--udp", &nobody]), 2, &["outside the range 80-80"]),
         (lab.node("a", &["dial", "[fd00::1]:0"]), 2, &["port 0", "`peersock listen` printed"]),
         (lab.node("a", &["ping", "[fd00::1]:80"]), 2, &["has a port", "leave the port out"]),
         (in_home("/proc/1/nothing"), 1, &["--state DIR or --ephemeral"]),
