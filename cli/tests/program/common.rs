@@ -101,8 +101,19 @@ pub(crate) fn peersock(words: &[&str]) -> Command {
 
 /// Takes away what the environment may say to the program.
 pub(crate) fn without_variables(command: &mut Command) {
-    let variables =
-        ["SECRET", "LOG", "NETWORK", "STATE", "STUN", "TURN", "ROOTS", "DHT", "CODE", "SEND_CODE"];
+    let variables = [
+        "SECRET",
+        "LOG",
+        "NETWORK",
+        "STATE",
+        "STUN",
+        "TURN",
+        "ROOTS",
+        "DHT",
+        "CODE",
+        "SEND_CODE",
+        "INTERFACE",
+    ];
     for variable in variables {
         command.env_remove(format!("PEERSOCK_{variable}"));
     }

@@ -43,6 +43,8 @@ fn every_error_says_what_is_wrong_and_what_to_do() {
         command.args(["--interface", name]);
         command
     };
+    let mut interface_of_environment = lab.command("a", &["dial", &nobody, "-n", &lab.network]);
+    interface_of_environment.env("PEERSOCK_INTERFACE", "nosuch");
     let run_it = |program: &str| peersock(&["run", "-n", &lab.network, "--ephemeral", "--", program]);
     write_file(&dir.join("text"), "text", 0o644);
     write_file(&dir.join("script"), "#!/no/such/interpreter\n", 0o755);
@@ -121,6 +123,8 @@ fn every_error_says_what_is_wrong_and_what_to_do() {
         (lab.command("no-directory", &["status"]), 1, &["--state DIR"]),
         (lab.command(&"x".repeat(300), &["id"]), 1, &["name too long", "--state DIR"]),
         (with_interface("nosuch"), 1, &["nosuch", "--interface NAME"]),
+        (with_interface("nosuch,none"), 1, &["nosuch", "--interface NAME"]),
+        (interface_of_environment, 1, &["nosuch", "--interface NAME"]),
         (lab.node("a", &["forward", "8080"]), 2, &["`8080` has no REMOTE", "give LOCAL and REMOTE"]),
         (
             lab.node("a", &["forward", "overlay:1", "overlay:2"]),
