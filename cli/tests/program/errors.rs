@@ -191,6 +191,7 @@ fn every_error_says_what_is_wrong_and_what_to_do() {
         (peersock(&["dail"]), 2, &["'dail'", "`peersock listen --ephemeral -n ff0001ffff000000 7000`"]),
         (peersock(&["dial"]), 2, &["<TARGET>", "`peersock dial -n ff0001ffff000000 '[fd12:"]),
         (peersock(&["ping", "--cuont", "1"]), 2, &["'--cuont'", "'--count'", "`peersock ping --help`"]),
+        (peersock(&["ping", "x", "-c", "0"]), 2, &["give a number from 1 on"]),
         (peersock(&["ping", "x", "-i", "soon"]), 2, &["'soon'", "`peersock ping -c 100 -i 0.01"]),
         (
             peersock(&["run", "--mode", "magic", "x"]),
