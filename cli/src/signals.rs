@@ -23,8 +23,8 @@ pub(crate) fn end_after(cleanup: impl FnOnce() + Send + 'static) -> io::Result<(
     })
 }
 
-/// As [`end_after`]; `cleanup` is told the signal, and returns the exit status. A signal that was ignored when
-/// this process was started stays so: shells have their background jobs ignore Ctrl-C.
+/// As [`end_after`]; `cleanup` is told the signal, and returns the exit status. A signal that was ignored
+/// when this process was started stays so: shells have their background jobs ignore Ctrl-C.
 pub(crate) fn end_with(cleanup: impl FnOnce(i32) -> i32 + Send + 'static) -> io::Result<()> {
     let own = rustix::process::getpid();
     let is_heeded = |number: &i32| Signal::from_named_raw(*number).is_none_or(|one| !is_ignored(one, own));

@@ -15,10 +15,10 @@ use crate::servers::{self, roots_failure, turn_servers};
 
 /// Show what network this machine is in: interfaces, NAT, what is blocked, and what to do about it
 ///
-/// Asks the given STUN servers and roots, or those that PEERSOCK_STUN and PEERSOCK_ROOTS name, from every interface: as what they
-/// see this machine, and how long they take to answer; roots also whether they have the keys that name them,
-/// for which this machine registers there for a moment under a new identity. From that follows what NAT there
-/// is. The routers are asked whether they open ports, the nameservers whether they answer. TURN servers are
+/// Asks the given STUN servers and roots, or those that PEERSOCK_STUN and PEERSOCK_ROOTS name, from every
+/// interface: as what they see this machine, and how long they take to answer; roots also whether they have
+/// the keys that name them, for which this machine registers there for a moment under a new identity. From
+/// that follows what NAT there is. The routers are asked whether they open ports, the nameservers whether they answer. TURN servers are
 /// asked for an address, which is given back at once. No server is asked that nobody named: without any, the
 /// kind of NAT stays unknown. It ends within six seconds, whatever the network, and with status 0 also where
 /// everything is blocked. If lists of roots are named, they are asked before, which takes up to four seconds
@@ -42,8 +42,8 @@ pub(crate) struct Args {
     #[arg(long = "turn", value_name = "TEXT")]
     turn: Vec<Zeroizing<String>>,
 
-    /// A root to ask, as the option of the same name of `listen` and `dial` has it; may be given several times
-    /// [env: PEERSOCK_ROOTS]
+    /// A root to ask, as the option of the same name of `listen` and `dial` has it; may be given several
+    /// times [env: PEERSOCK_ROOTS]
     // One key of 64 begins with a hyphen.
     #[arg(long = "root", value_name = "TEXT", allow_hyphen_values = true)]
     roots: Vec<String>,
