@@ -23,6 +23,9 @@ pub(crate) const NETWORK_VARIABLE: &str = "PEERSOCK_NETWORK";
 /// Takes the place of `--state`.
 const STATE_VARIABLE: &str = "PEERSOCK_STATE";
 
+/// Takes the place of `--interface`.
+pub(crate) const INTERFACE_VARIABLE: &str = "PEERSOCK_INTERFACE";
+
 /// Takes the place of `--dht`.
 const DHT_VARIABLE: &str = "PEERSOCK_DHT";
 
@@ -122,8 +125,10 @@ impl Deref for NodeArgs {
 /// How the node talks to the underlying network.
 #[derive(clap::Args)]
 pub(crate) struct UnderlayArgs {
-    /// Use only this network interface; may be given several times (`lo` stays on this machine)
-    #[arg(long = "interface", value_name = "NAME")]
+    /// Use only this network interface; may be given several times, or with commas between them (`lo` stays
+    /// on this machine)
+    #[arg(long = "interface", value_name = "NAME", value_delimiter = ',')]
+    #[arg(env = INTERFACE_VARIABLE, hide_env_values = true)]
     pub(crate) interfaces: Vec<String>,
 
     /// A root at which this node can be found and which relays for it: the text that `peersock root` prints,

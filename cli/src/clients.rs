@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Sender};
@@ -212,8 +212,8 @@ impl<'a> Lines<'a> {
     }
 
     fn put(&self, parts: [&[u8]; 2]) -> Outcome {
-        let mut stdout = self.stdout.lock().expect("no panic under this lock");
-        parts.into_iter().try_for_each(|part| stdout.write_all(part)).map_err(Failure::output)
+        let stdout = self.stdout.lock().expect("no panic under this lock");
+        parts.into_iter().try_for_each(|part| stdio::write_all(&stdout, part)).map_err(Failure::output)
     }
 }
 

@@ -2,7 +2,7 @@
 //! in is written to stdout as it is.
 
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Condvar, Mutex};
 use std::thread;
@@ -12,7 +12,7 @@ use peersock::blocking::UdpSocket;
 
 use crate::failure::{Failure, Outcome};
 use crate::reach;
-use crate::stdio::{Canceller, Stdin, Token};
+use crate::stdio::{self, Canceller, Stdin, Token};
 
 /// A line longer than this is sent as several datagrams. Small enough for every path, whatever it crosses.
 const MAX_DATAGRAM: usize = 1024;
@@ -95,8 +95,7 @@ impl Exchange<'_> {
                 Ok((count, sender)) => {
                     if self.accepts(sender) {
                         last = Instant::now();
-                        let mut stdout = self.stdout;
-                        stdout.write_all(&buffer[..count]).map_err(Failure::output)?;
+                        stdio::write_all(self.stdout, &buffer[..count]).map_err(Failure::output)?;
                     }
                 }
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {

@@ -76,6 +76,9 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let session = Session::open(&args.node, &args.network)?;
     let targets = parse_targets(&session.network, &args.target)?;
     let target = targets[0];
+    if !session.joined.allowed_ports().contains(&target.port()) {
+        return Err(session.port_outside(target.port()));
+    }
     let _roots = root_watch::start(&session.node)?;
     session.wait_peer(target.ip(), timeout, args.quiet)?;
 

@@ -80,7 +80,7 @@ A NETWORK is 16 hexadecimal digits, or a TOML file for a static network:
   ffSSSSEEEE000000   ad-hoc: whoever knows the ID is in; TCP and UDP ports SSSS to EEEE (hex) are allowed
   office.toml        static: a file that lists members, their keys and addresses; `peersock network new` makes one
 The variable PEERSOCK_NETWORK is the default of -n, PEERSOCK_STATE that of --state, PEERSOCK_ROOTS that of --root,
-PEERSOCK_DHT that of --dht;
+PEERSOCK_DHT that of --dht, PEERSOCK_INTERFACE that of --interface (with commas between several);
 PEERSOCK_SECRET holds a passphrase.
 
 Try it, in two terminals:
@@ -239,6 +239,9 @@ mod tests {
             }
             if command.get_arguments().any(|argument| argument.get_long() == Some("network")) {
                 assert!(help.contains("[env: PEERSOCK_NETWORK]"), "{}", command.get_name());
+            }
+            if command.get_arguments().any(|argument| argument.get_long() == Some("interface")) {
+                assert!(help.contains("[env: PEERSOCK_INTERFACE]"), "{}", command.get_name());
             }
             if command.get_arguments().any(|argument| argument.get_long() == Some("state")) {
                 assert!(help.contains("[env: PEERSOCK_STATE]"), "{}", command.get_name());

@@ -333,7 +333,7 @@ impl Members {
             }
         };
         if self.omitted > 0 {
-            let _ = write!(text, "; {} not listed", self.omitted);
+            let _ = write!(text, "; {} not listed (--all lists them)", self.omitted);
         }
         text
     }

@@ -35,9 +35,30 @@ pub(crate) fn leave_closed() -> io::Result<()> {
     Ok(())
 }
 
+/// A text of somebody else, such as the name of a process, on one line and without what terminals act upon.
+pub(crate) fn escape(text: &str) -> String {
+    escape_all_but(text, &[])
+}
+
+/// The same of a text that has lines.
+pub(crate) fn escape_lines(text: &str) -> String {
+    escape_all_but(text, &['\n', '\t'])
+}
+
+fn escape_all_but(text: &str, kept: &[char]) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for one in text.chars() {
+        match one.is_control() && !kept.contains(&one) {
+            true => escaped.extend(one.escape_default()),
+            false => escaped.push(one),
+        }
+    }
+    escaped
+}
+
 /// Tells the person at the terminal something, in one write so that nobody reads half of it.
 pub(crate) fn note(text: impl Display) {
-    let line = format!("peersock: {text}\n");
+    let line = format!("peersock: {}\n", escape_lines(&text.to_string()));
     // Without a stderr there is nobody to tell.
     let _ = io::stderr().lock().write_all(line.as_bytes());
 }
@@ -47,12 +68,18 @@ pub(crate) fn report(failure: &Failure) {
     if failure.message().is_empty() {
         return;
     }
+    // What the user has typed may stand in it.
+    let message = escape_lines(failure.message());
+    let hint = failure.hint().map(escape_lines);
     let text = match style::is_on(&io::stderr()) {
         true => {
-            let hint = failure.hint().map(|hint| format!("\n{HINT}hint:{HINT:#} {hint}"));
-            format!("{ERROR}peersock:{ERROR:#} {}{}\n", failure.message(), hint.unwrap_or_default())
+            let hint = hint.map(|hint| format!("\n{HINT}hint:{HINT:#} {hint}"));
+            format!("{ERROR}peersock:{ERROR:#} {message}{}\n", hint.unwrap_or_default())
         }
-        false => format!("peersock: {failure}\n"),
+        false => {
+            let hint = hint.map(|hint| format!("\nhint: {hint}"));
+            format!("peersock: {message}{}\n", hint.unwrap_or_default())
+        }
     };
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
@@ -92,4 +119,15 @@ extern "C" fn look_at_standard() {
     let is_closed = |fd: BorrowedFd<'_>| rustix::io::fcntl_getfd(fd).is_err();
     let bits = (0..).zip(standard()).map(|(number, fd)| u8::from(is_closed(fd)) << number);
     CLOSED_AT_START.store(bits.fold(0, |all, bit| all | bit), Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn terminals_are_told_nothing_by_names() {
+        assert_eq!(escape("a\u{1b}[31m\n\u{9b}é"), "a\\u{1b}[31m\\n\\u{9b}é");
+        assert_eq!(escape_lines("a\r\n\tb"), "a\\r\n\tb");
+    }
 }

@@ -55,7 +55,7 @@ pub(crate) struct Args {
     until_direct: bool,
 
     /// Stop after so many requests [default: at Ctrl-C]
-    #[arg(short, long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(short, long, value_name = "COUNT", value_parser = parse_count)]
     count: Option<u64>,
 
     /// Seconds from one request to the next
@@ -341,6 +341,10 @@ fn millis(duration: Duration) -> f64 {
 /// Milliseconds to the nanosecond, which is as exact as clocks are.
 fn exact_millis(duration: Duration) -> f64 {
     round(millis(duration), 6)
+}
+
+fn parse_count(text: &str) -> Result<u64, String> {
+    text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "give a number from 1 on".to_owned())
 }
 
 #[cfg(test)]

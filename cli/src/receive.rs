@@ -105,6 +105,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
         watch: silence::Watch::start(&session.joined, args.silence.peer_timeout, true)?,
         meter: Meter::new(args.quiet),
         is_announced: AtomicBool::new(false),
+        announced: AtomicU64::new(0),
+        has_begun: AtomicBool::new(false),
         unprinted: Mutex::default(),
         moved: AtomicU64::new(0),
         compared: AtomicU64::new(0),
@@ -162,6 +164,9 @@ struct Receiver<'a> {
     watch: silence::Watch,
     meter: Meter,
     is_announced: AtomicBool,
+    /// Bytes of all files, whether they are here or not.
+    announced: AtomicU64,
+    has_begun: AtomicBool,
     /// Why the list could not be printed.
     unprinted: Mutex<Option<Failure>>,
     /// Bytes that have come, in all attempts.
@@ -335,6 +340,7 @@ fn broken(error: &ReceiveError) -> String {
 
 impl Observer for Receiver<'_> {
     fn announced(&self, manifest: &Manifest, left_out: u32) {
+        self.announced.store(manifest.bytes(), Ordering::Relaxed);
         if self.is_announced.swap(true, Ordering::Relaxed) {
             return;
         }
@@ -350,6 +356,10 @@ impl Observer for Receiver<'_> {
     }
 
     fn begins(&self, bytes: u64, _: u32) {
+        let here = self.announced.load(Ordering::Relaxed).saturating_sub(bytes);
+        if here > 0 && bytes > 0 && !self.has_begun.swap(true, Ordering::Relaxed) && !self.args.quiet {
+            self.meter.note(format_args!("goes on: {} are here", HumanBytes(here)));
+        }
         self.meter.expect(bytes);
     }
 

@@ -199,6 +199,12 @@ pub(crate) fn run(args: &Args) -> Outcome {
             note(format_args!("sharing the directory at {redis}"));
             server.share(redis, &endpoints.join(",")).map_err(cannot_start)?;
         }
+        if announcement.endpoints().is_empty() {
+            note(
+                "warning: there is no address to tell nodes; give --advertise ADDR:PORT, or bring an interface up \
+                 and start again",
+            );
+        }
         print(announcement)?;
         for address in server.udp_addresses() {
             note(format_args!("listening on {address}"));

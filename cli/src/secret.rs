@@ -11,7 +11,7 @@ use crate::failure::{Failure, Outcome};
 use crate::output::note;
 
 /// Takes the passphrase where `--secret-file` would be unhandy.
-const SECRET_VARIABLE: &str = "PEERSOCK_SECRET";
+pub(crate) const SECRET_VARIABLE: &str = "PEERSOCK_SECRET";
 
 /// The passphrase of a network. Never an argument itself: those can be seen by every user of the machine.
 #[derive(clap::Args)]
@@ -89,7 +89,8 @@ impl SecretArgs {
         if passphrase.is_empty() {
             return Err(Failure::usage(
                 format_args!("{origin} holds an empty passphrase"),
-                "write the passphrase there, or leave it out for a network without one",
+                "write the passphrase there, or leave it out for a network without one; `peersock run` passes none \
+                 on to programs, where --secret-file FILE gives one",
             ));
         }
         Ok(Some(passphrase))

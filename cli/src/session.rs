@@ -243,11 +243,12 @@ fn not_everything(bytes: u64) -> String {
     format!("not everything arrived: {bytes} bytes were not acknowledged")
 }
 
-/// The interfaces that `--interface` names.
+/// The interfaces that `--interface` names. A variable may be empty.
 pub(crate) fn interfaces(names: &[String]) -> Interfaces {
-    match names {
+    let named: Vec<_> = names.iter().filter(|name| !name.is_empty()).cloned().collect();
+    match &named[..] {
         [] => Interfaces::All,
         [name] if name == "lo" => Interfaces::Loopback,
-        names => Interfaces::Named(names.to_vec()),
+        _ => Interfaces::Named(named),
     }
 }

@@ -1,10 +1,12 @@
 //! Ctrl-C and `kill`: end cleanly the first time, at once the second time.
 
+use std::fs;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::thread;
 
+use rustix::process::{Pid, Signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -21,12 +23,16 @@ pub(crate) fn end_after(cleanup: impl FnOnce() + Send + 'static) -> io::Result<(
     })
 }
 
-/// As [`end_after`]; `cleanup` is told the signal, and returns the exit status.
+/// As [`end_after`]; `cleanup` is told the signal, and returns the exit status. A signal that was ignored
+/// when this process was started stays so: shells have their background jobs ignore Ctrl-C.
 pub(crate) fn end_with(cleanup: impl FnOnce(i32) -> i32 + Send + 'static) -> io::Result<()> {
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&ENDING))?;
+    let own = rustix::process::getpid();
+    let is_heeded = |number: &i32| Signal::from_named_raw(*number).is_none_or(|one| !is_ignored(one, own));
+    let heeded: Vec<_> = [SIGINT, SIGTERM].into_iter().filter(is_heeded).collect();
+    for signal in &heeded {
+        signal_hook::flag::register_conditional_shutdown(*signal, 128 + signal, Arc::clone(&ENDING))?;
     }
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let mut signals = Signals::new(heeded)?;
     thread::Builder::new().name("signals".into()).spawn(move || {
         if let Some(signal) = signals.forever().next() {
             ENDING.store(true, Ordering::SeqCst);
@@ -49,6 +55,14 @@ pub(crate) fn exit_after(status: i32, cleanup: impl FnOnce()) -> ! {
     ENDING.store(true, Ordering::SeqCst);
     cleanup();
     std::process::exit(status);
+}
+
+/// Whether a process ignores a signal; false if nobody knows.
+pub(crate) fn is_ignored(signal: Signal, process: Pid) -> bool {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    ignored & (1 << (signal.as_raw() - 1)) != 0
 }
 
 /// Does not return if a signal has come: what the cleanup broke off must not decide the exit status.

@@ -1,7 +1,7 @@
 //! Standard input and output as plain descriptors: no line buffering, and a read that can be cancelled.
 
 use std::fs::File;
-use std::io::{self, IsTerminal as _, Read as _};
+use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
@@ -79,6 +79,29 @@ pub(crate) fn stdout() -> Outcome<File> {
     Ok(file)
 }
 
+/// Writes everything. Another program that shares the file may have made it non-blocking: then this waits for
+/// room, as it does otherwise.
+pub(crate) fn write_all(mut file: &File, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match file.write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => bytes = &bytes[count..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => wait_for_room(file)?,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Returns at an error of the file, too: the next write tells it.
+fn wait_for_room(file: &File) -> io::Result<()> {
+    match rustix::event::poll(&mut [PollFd::new(file, PollFlags::OUT)], None) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 fn widen_pipe(file: &File) {
     // Fails on what is not a pipe, and beyond the user's limit of pipe memory: then it stays as it was.
     let _ = rustix::pipe::fcntl_setpipe_size(file, PIPE_BYTES);
@@ -86,9 +109,41 @@ fn widen_pipe(file: &File) {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
-
     use super::*;
+
+    #[test]
+    fn what_is_full_and_does_not_block_is_waited_for() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        rustix::io::ioctl_fionbio(&writer, true).unwrap();
+        let writer = File::from(std::os::fd::OwnedFd::from(writer));
+        let mut filled = 0;
+        while let Ok(count) = (&writer).write(&[1; 4096]) {
+            filled += count;
+        }
+        std::thread::scope(|scope| {
+            let writing = scope.spawn(|| {
+                let written = write_all(&writer, &[2; 1 << 20]);
+                drop(writer);
+                written
+            });
+            let mut content = Vec::new();
+            reader.read_to_end(&mut content).unwrap();
+            writing.join().unwrap().unwrap();
+            assert_eq!(content.len(), filled + (1 << 20));
+        });
+    }
+
+    #[test]
+    fn who_waits_for_room_learns_that_the_reader_has_gone() {
+        let (reader, writer) = io::pipe().unwrap();
+        rustix::io::ioctl_fionbio(&writer, true).unwrap();
+        let writer = File::from(std::os::fd::OwnedFd::from(writer));
+        std::thread::scope(|scope| {
+            let writing = scope.spawn(|| write_all(&writer, &[2; 1 << 20]));
+            drop(reader);
+            assert_eq!(writing.join().unwrap().unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        });
+    }
 
     #[test]
     fn a_waiting_read_ends_when_cancelled() {

@@ -19,7 +19,7 @@ use crate::failure::{Failure, Outcome};
 use crate::progress::Progress;
 use crate::reach;
 use crate::signals;
-use crate::stdio::{Canceller, Stdin, Token};
+use crate::stdio::{self, Canceller, Stdin, Token};
 
 /// Bytes that are read and written at once. Large, so that a whole batch of packets leaves together.
 const BUFFER: usize = 256 * 1024;
@@ -74,7 +74,7 @@ pub(crate) trait Output {
 
 impl Output for &File {
     fn write(&mut self, bytes: &[u8]) -> Outcome {
-        self.write_all(bytes).map_err(Failure::output)
+        stdio::write_all(self, bytes).map_err(Failure::output)
     }
 
     fn end(&mut self) -> Outcome {

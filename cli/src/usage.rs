@@ -6,6 +6,7 @@ use std::io::Write as _;
 use clap::Command;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
+use crate::output;
 use crate::style::HINT;
 
 /// What the parser ends its errors with, which names no command and shows none.
@@ -13,8 +14,16 @@ const ENDING: &str = "For more information, try";
 
 /// Says what is wrong, with an example of the command that was meant.
 pub(crate) fn report(error: &clap::Error, program: &Command, words: impl Iterator<Item = OsString>) {
+    let words: Vec<_> = words.collect();
+    let is_plain = words.iter().all(|word| !word.to_string_lossy().contains(char::is_control));
+    let text = text(error, program, words.into_iter());
+    let text = match is_plain {
+        true => text,
+        // The words stand in it, and cannot be told from its styles.
+        false => output::escape_lines(&anstream::adapter::strip_str(&text).to_string()),
+    };
     // Without a stderr there is nobody to tell.
-    let _ = anstream::stderr().lock().write_all(text(error, program, words).as_bytes());
+    let _ = anstream::stderr().lock().write_all(text.as_bytes());
 }
 
 /// The text, with styles in it.

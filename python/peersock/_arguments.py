@@ -41,7 +41,11 @@ def of_environment() -> str | None:
 
 def secret_of_environment(wanted: Iterable[int | str]) -> str | None:
     """The passphrase that the environment has for ad-hoc networks: static ones have theirs in their own files."""
-    return None if are_static(wanted) else os.environ.get("PEERSOCK_SECRET")
+    secret = os.environ.get("PEERSOCK_SECRET")
+    if not secret and os.environ.get("PEERSOCK_NODE"):
+        # An empty one says that the launcher has kept it: its network is secret here, too.
+        return None
+    return None if are_static(wanted) else secret
 
 
 def _network(net_id: object) -> int | str:

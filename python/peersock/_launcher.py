@@ -103,7 +103,9 @@ def enter(options: Namespace, read_secret: Callable[[], str | None], is_command:
     if not said:
         # The launcher says why.
         os._exit(1)
-    os.environ.pop("PEERSOCK_SECRET", None)
+    if secret:
+        os.environ["PEERSOCK_SECRET"] = ""
+    _hide_secret()
     os.environ.update(json.loads(said))
     try:
         _peersock.filter_calls(options.only)
@@ -128,9 +130,18 @@ def _start_again() -> None:
         del os.environ[_AGAIN]
 
 
+def _hide_secret() -> None:
+    """Leaves an empty passphrase where there was one: a command of ours that the program starts refuses that.
+
+    Without any it would join the network that the environment names without a passphrase, in silence.
+    """
+    if "PEERSOCK_SECRET" in os.environ:
+        os.environ["PEERSOCK_SECRET"] = ""
+
+
 def _go_on() -> None:
     """Has this process run the program."""
-    os.environ.pop("PEERSOCK_SECRET", None)
+    _hide_secret()
     _spawn.keep()
     rules = os.environ.get(_node.RULES, "").split(",")
     if os.environ.get(RUN) and "only" not in rules and not _has_library():

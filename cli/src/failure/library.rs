@@ -102,6 +102,13 @@ impl From<StartError> for Failure {
                 source,
                 Some("give --interface NAME with one that is up (`ip link` lists them), or bring one up"),
             ),
+            StartError::Io(source) if source.kind() == ErrorKind::AddrNotAvailable => Failure::from_library(
+                StartError::Io(source),
+                Some(
+                    "look with `ip address` whether the interface has its IPv4 address (lo: 127.0.0.1), or give \
+                     another one with --interface",
+                ),
+            ),
             StartError::Io(source) => {
                 let hint = system_hint(source.kind());
                 Failure::from_library(StartError::Io(source), Some(hint))

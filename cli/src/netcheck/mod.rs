@@ -8,19 +8,20 @@ use peersock::netcheck::{Netcheck, NetcheckError, Target, Transport};
 use peersock::overlay::wire::DISCOVERY_PORT;
 use zeroize::Zeroizing;
 
+use crate::args::INTERFACE_VARIABLE;
 use crate::failure::{Failure, Outcome};
 use crate::output::print;
-use crate::servers::{roots_failure, turn_servers};
+use crate::servers::{self, roots_failure, turn_servers};
 
 /// Show what network this machine is in: interfaces, NAT, what is blocked, and what to do about it
 ///
-/// Asks the given STUN servers, and the roots that PEERSOCK_ROOTS names, from every interface: as what they
-/// see this machine, and how long they take to answer; roots also whether they have the keys that name them,
-/// for which this machine registers there for a moment under a new identity. From that follows what NAT there
-/// is. The routers are asked whether they open ports, the nameservers whether they answer. TURN servers are
+/// Asks the given STUN servers and roots, or those that PEERSOCK_STUN and PEERSOCK_ROOTS name, from every
+/// interface: as what they see this machine, and how long they take to answer; roots also whether they have
+/// the keys that name them, for which this machine registers there for a moment under a new identity. From
+/// that follows what NAT there is. The routers are asked whether they open ports, the nameservers whether they answer. TURN servers are
 /// asked for an address, which is given back at once. No server is asked that nobody named: without any, the
 /// kind of NAT stays unknown. It ends within six seconds, whatever the network, and with status 0 also where
-/// everything is blocked. If PEERSOCK_ROOTS has lists, they are asked before, which takes up to four seconds
+/// everything is blocked. If lists of roots are named, they are asked before, which takes up to four seconds
 /// for dns:DOMAIN, and six for lan.
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -41,11 +42,18 @@ pub(crate) struct Args {
     #[arg(long = "turn", value_name = "TEXT")]
     turn: Vec<Zeroizing<String>>,
 
-    /// Look at this network interface only; may be given several times
-    #[arg(long = "interface", value_name = "NAME")]
+    /// A root to ask, as the option of the same name of `listen` and `dial` has it; may be given several
+    /// times [env: PEERSOCK_ROOTS]
+    // One key of 64 begins with a hyphen.
+    #[arg(long = "root", value_name = "TEXT", allow_hyphen_values = true)]
+    roots: Vec<String>,
+
+    /// Look at this network interface only; may be given several times, or with commas between them
+    #[arg(long = "interface", value_name = "NAME", value_delimiter = ',')]
+    #[arg(env = INTERFACE_VARIABLE, hide_env_values = true)]
     interfaces: Vec<String>,
 
-    /// Hear roots that announce themselves (lan in PEERSOCK_ROOTS) at this UDP port
+    /// Hear roots that announce themselves (--root lan) at this UDP port
     #[arg(long, value_name = "PORT", default_value_t = DISCOVERY_PORT)]
     discovery_port: u16,
 
@@ -55,13 +63,14 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
-    let allowed = match args.interfaces.as_slice() {
-        [] => Interfaces::All,
-        names => Interfaces::Named(names.to_vec()),
-    };
+    let named: Vec<_> = args.interfaces.iter().filter(|name| !name.is_empty()).cloned().collect();
+    let allowed = if named.is_empty() { Interfaces::All } else { Interfaces::Named(named) };
     let mut check = Netcheck::new().interfaces(allowed).discovery_port(args.discovery_port);
     if !args.stun.is_empty() {
         check = check.stun(args.stun.iter().cloned());
+    }
+    if !args.roots.is_empty() {
+        check = check.roots(servers::roots(&args.roots, None)?);
     }
     if !args.turn.is_empty() {
         check = check.turn(turn_servers(&args.turn)?);

@@ -18,6 +18,8 @@ use signal_hook::low_level::siginfo::{Cause, Sent};
 
 use super::filter;
 use crate::failure::{Failure, Outcome};
+use crate::output::escape;
+use crate::signals::is_ignored;
 use crate::stdio::note;
 
 /// After this time somebody who waits is told for what: most descendants end with the program.
@@ -84,12 +86,12 @@ pub(super) fn run(
     requests: &Requests,
     guard: Option<u32>,
     quiet: bool,
-    started: impl FnOnce(Pid) -> io::Result<()>,
+    started: impl FnOnce(Pid) -> Outcome,
 ) -> Outcome<Ended> {
     // Programs that become daemons leave their parents; they shall be ours then, so that we know when they
     // end.
     let own = rustix::process::getpid();
-    rustix::process::set_child_subreaper(Some(own))?;
+    rustix::process::set_child_subreaper(Some(own)).map_err(|error| super::refused("prctl", error.into()))?;
     // What nohup(1) has ignored stays so for the program, which inherits no handler.
     let is_heeded = |number: &i32| Signal::from_named_raw(*number).is_none_or(|one| !is_ignored(one, own));
     let passed = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH].into_iter().filter(is_heeded);
@@ -103,7 +105,7 @@ pub(super) fn run(
     if let Err(error) = started(program) {
         let _ = child.kill();
         let _ = child.wait();
-        return Err(error.into());
+        return Err(error);
     }
     let (events, happened) = mpsc::channel();
     let running = Arc::new(Mutex::new(Some(program)));
@@ -228,14 +230,6 @@ fn heeded(signal: Signal, process: Pid) -> Signal {
     if is_asking && is_ignored(signal, process) { Signal::TERM } else { signal }
 }
 
-/// Whether a process ignores a signal; false if nobody knows.
-fn is_ignored(signal: Signal, process: Pid) -> bool {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
-    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
-    ignored & (1 << (signal.as_raw() - 1)) != 0
-}
-
 /// What the program has left behind, if it has ended.
 fn left_behind(guard: Option<Pid>) -> Vec<Pid> {
     children().into_iter().filter(|child| Some(*child) != guard).collect()
@@ -245,7 +239,7 @@ fn left_behind(guard: Option<Pid>) -> Vec<Pid> {
 pub(super) fn describe(processes: &[Pid]) -> String {
     let described = processes.iter().map(|process| {
         let name = fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default();
-        format!("{} ({process})", name.trim_end())
+        format!("{} ({process})", escape(name.trim_end()))
     });
     described.collect::<Vec<_>>().join(", ")
 }

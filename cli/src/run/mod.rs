@@ -1,5 +1,6 @@
 //! `peersock run`
 
+mod broken_pipe;
 mod children;
 mod delivery;
 mod filter;
@@ -11,6 +12,7 @@ mod watch;
 
 use std::env;
 use std::ffi::OsString;
+use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
@@ -32,6 +34,7 @@ use crate::failure::{Failure, Outcome};
 use crate::output;
 use crate::reach;
 use crate::root_watch;
+use crate::secret::SECRET_VARIABLE;
 use crate::session::interfaces;
 use crate::stdio;
 
@@ -137,12 +140,13 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let networks = args.networks.resolve()?;
     let node = start(args, networks.clone())?;
     let roots = root_watch::start(&node)?;
-    let server = FdServer::start(&node)?;
+    let server =
+        FdServer::start(&node).map_err(|error| refused("socket and socketpair of AF_UNIX", error))?;
     output::leave_closed()?;
     let mut command = Command::new(&path);
     command.arg0(&args.program[0]).args(&args.program[1..]);
-    // The node's, not the program's.
-    command.env_remove("PEERSOCK_SECRET");
+    broken_pipe::keep(&mut command);
+    hide_secret(&mut command, &networks);
     let Taken { filter, supervisor } =
         args.mode.prepare(args, is_notified, &mut command, &server, &library)?;
     let refusals = server.refusals();
@@ -159,7 +163,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
             FdServer::raise_descriptor_limit();
             if !is_notified {
                 let supervised = supervisor.as_ref().map(Supervisor::supervised).unwrap_or_default();
-                watch = Some(Watch::start(program, library.name(), supervised, server.contacts())?);
+                let watching = Watch::start(program, library.name(), supervised, server.contacts());
+                watch = Some(watching.map_err(|error| refused("pidfd_open", error))?);
             }
             Ok(())
         })?;
@@ -242,6 +247,28 @@ fn start(args: &Args, networks: Vec<Network>) -> Outcome<Node> {
     Ok(node)
 }
 
+/// Names the system calls that a container may forbid: the error alone would be taken for one of a file.
+fn refused(calls: &str, error: io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported => Failure::new(
+            format_args!("the system does not let us call {calls}: {error}"),
+            "allow that in the container's profile of system calls (Docker: --security-opt seccomp=unconfined)",
+        ),
+        _ => error.into(),
+    }
+}
+
+/// The passphrase is the node's, not the program's. In its place stands an empty one where there was one: a
+/// command of ours that the program starts refuses that. With none at all it would join the network that the
+/// environment names without a passphrase, in silence, and let everybody in.
+fn hide_secret(command: &mut Command, networks: &[Network]) {
+    let is_used = networks.iter().any(|network| network.is_secret() && !network.summary().by_file);
+    match is_used || env::var_os(SECRET_VARIABLE).is_some() {
+        true => command.env(SECRET_VARIABLE, ""),
+        false => command.env_remove(SECRET_VARIABLE),
+    };
+}
+
 fn rules(args: &Args) -> String {
     let only = args.only.then(|| "only".to_owned());
     only.into_iter().chain(args.bind.iter().cloned()).collect::<Vec<_>>().join(",")
@@ -260,6 +287,15 @@ fn preload(library: &Path) -> OsString {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_call_that_the_system_forbids_is_named() {
+        let forbidden = refused("pidfd_open", rustix::io::Errno::PERM.into());
+        assert!(forbidden.message().contains("pidfd_open"), "{forbidden}");
+        assert!(forbidden.hint().is_some_and(|hint| hint.contains("container")), "{forbidden}");
+        let short = refused("pidfd_open", rustix::io::Errno::MFILE.into());
+        assert!(!short.message().contains("pidfd_open"), "{short}");
+    }
 
     #[test]
     fn rules_are_understood_or_refused() {

@@ -52,6 +52,8 @@ enum Verdict {
     Passed,
     /// It had ended before that could be told.
     Unknown,
+    /// The same, and this process has had no descriptors to look with.
+    Unseen,
 }
 
 /// The program that seemed to lack the library when it was looked at before.
@@ -78,6 +80,8 @@ enum Sight {
     Passed(PathBuf),
     /// It is still being loaded, or cannot be looked at.
     Nothing,
+    /// This process has no descriptors to look with.
+    Unseen,
     /// The process has ended.
     End,
 }
@@ -119,6 +123,8 @@ impl Watch {
                             return Verdict::Passed;
                         }
                         Sight::Nothing => {}
+                        Sight::Unseen if verdict == Verdict::Unknown => verdict = Verdict::Unseen,
+                        Sight::Unseen => {}
                         Sight::End => return verdict,
                     }
                 }
@@ -139,7 +145,16 @@ impl Watch {
             Ok(Verdict::Reached) => true,
             Ok(Verdict::Passed) => false,
             // The library asks the node before the program begins.
-            Ok(Verdict::Unknown) | Err(_) if self.contacts.count() > 0 => true,
+            Ok(Verdict::Unknown | Verdict::Unseen) | Err(_) if self.contacts.count() > 0 => true,
+            // Its status says what has become of it: short descriptors are no sign of another library.
+            Ok(Verdict::Unseen) => {
+                stdio::note(format_args!(
+                    "this process had no descriptors to look whether {} has the library of peersock loaded, \
+                     without which its sockets are the system's: raise the limit (`ulimit -n`)",
+                    program.display()
+                ));
+                true
+            }
             Ok(Verdict::Unknown) | Err(_) => {
                 complain(program);
                 false
@@ -163,6 +178,7 @@ fn look(process: &OwnedFd, library: &str) -> Sight {
         Ok(maps) if maps.is_empty() => return Sight::End,
         Ok(maps) => String::from_utf8_lossy(&maps).into_owned(),
         Err(rustix::io::Errno::SRCH | rustix::io::Errno::NOENT) => return Sight::End,
+        Err(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE) => return Sight::Unseen,
         // A process that protects itself (PR_SET_DUMPABLE).
         Err(_) => return Sight::Nothing,
     };

@@ -194,9 +194,22 @@ fn identity(args: &Args) -> Outcome<(IdentitySource, PublicIdentity)> {
     Ok((IdentitySource::StateDir(args.node.state.path()?), identity))
 }
 
+/// Whether new interfaces have no IPv6: the kernel says then that giving them an address is forbidden.
+fn is_ipv6_off() -> bool {
+    let is_off = |which| {
+        let file = format!("/proc/sys/net/ipv6/conf/{which}/disable_ipv6");
+        std::fs::read_to_string(file).is_ok_and(|text| text.trim() == "1")
+    };
+    is_off("all") || is_off("default")
+}
+
 fn explain(name: &str, error: &OpenError) -> Failure {
     let hint = match error {
-        OpenError::Kernel { source, .. } => match source.kind() {
+        OpenError::Kernel { step, source } => match source.kind() {
+            io::ErrorKind::PermissionDenied if step.contains("the address") && is_ipv6_off() => {
+                "set IPv6 to be on, which networks need and this machine has switched off: `sysctl \
+                 net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0`"
+            }
             io::ErrorKind::PermissionDenied => {
                 "run it as root, or give the program CAP_NET_ADMIN: sudo setcap cap_net_admin+ep PROGRAM"
             }
@@ -210,7 +223,8 @@ fn explain(name: &str, error: &OpenError) -> Failure {
                 "look what `ip link` and `ip address` say of the interface, or choose another name with --name"
             }
         },
-        _ => "choose another one with --name or --mtu",
+        OpenError::Name => "choose another one with --name",
+        _ => "choose another one with --mtu",
     };
     match error {
         // The step has the interface's name in it.

@@ -9,7 +9,8 @@ use std::net::TcpStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Condvar, Mutex, Once};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -91,6 +92,7 @@ pub(crate) struct Listening {
 
 /// The program itself.
 pub(crate) fn peersock(words: &[&str]) -> Command {
+    heed_interrupts();
     let mut command = Command::new(env!("CARGO_BIN_EXE_peersock"));
     command.args(words);
     without_variables(&mut command);
@@ -99,8 +101,19 @@ pub(crate) fn peersock(words: &[&str]) -> Command {
 
 /// Takes away what the environment may say to the program.
 pub(crate) fn without_variables(command: &mut Command) {
-    let variables =
-        ["SECRET", "LOG", "NETWORK", "STATE", "STUN", "TURN", "ROOTS", "DHT", "CODE", "SEND_CODE"];
+    let variables = [
+        "SECRET",
+        "LOG",
+        "NETWORK",
+        "STATE",
+        "STUN",
+        "TURN",
+        "ROOTS",
+        "DHT",
+        "CODE",
+        "SEND_CODE",
+        "INTERFACE",
+    ];
     for variable in variables {
         command.env_remove(format!("PEERSOCK_{variable}"));
     }
@@ -123,6 +136,7 @@ pub(crate) struct Finished {
 
 impl Running {
     pub(crate) fn start(mut command: Command) -> Running {
+        heed_interrupts();
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -304,6 +318,16 @@ pub(crate) fn lacks(test: &str, programs: &[&str]) -> bool {
         eprintln!("SKIP {test}: {program} is not installed");
     }
     missing.is_some()
+}
+
+/// Has what is started from now on heed Ctrl-C, also where the tests run as a shell's background job, which
+/// ignores it: what is handled here is the default in programs.
+fn heed_interrupts() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let always = Arc::new(AtomicBool::new(true));
+        signal_hook::flag::register_conditional_default(signal_hook::consts::SIGINT, always).unwrap();
+    });
 }
 
 /// Sends a signal to a process.

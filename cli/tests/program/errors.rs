@@ -43,6 +43,8 @@ fn every_error_says_what_is_wrong_and_what_to_do() {
         command.args(["--interface", name]);
         command
     };
+    let mut interface_of_environment = lab.command("a", &["dial", &nobody, "-n", &lab.network]);
+    interface_of_environment.env("PEERSOCK_INTERFACE", "nosuch");
     let run_it = |program: &str| peersock(&["run", "-n", &lab.network, "--ephemeral", "--", program]);
     write_file(&dir.join("text"), "text", 0o644);
     write_file(&dir.join("script"), "#!/no/such/interpreter\n", 0o755);
@@ -97,6 +99,12 @@ fn every_error_says_what_is_wrong_and_what_to_do() {
             2,
             &["is named twice", "name each network once"],
         ),
+        // What terminals act upon is not passed on to them.
+        (lab.command("a", &["addr", "red\u{1b}[31m.toml"]), 1, &["red\\u{1b}[31m.toml"]),
+        (peersock(&["addr", "--red\u{1b}[31m"]), 2, &["unexpected argument", "hint:"]),
+        // Nobody can be there: the peer is not looked for.
+        (lab.node_in("ff00500050000000", "a", &["dial", &nobody]), 2, &["outside the range 80-80"]),
+        (lab.node_in("ff00500050000000", "a", &["dial", "--udp", &nobody]), 2, &["outside the range 80-80"]),
         (lab.node("a", &["dial", "[fd00::1]:0"]), 2, &["port 0", "`peersock listen` printed"]),
         (lab.node("a", &["ping", "[fd00::1]:80"]), 2, &["has a port", "leave the port out"]),
         (in_home("/proc/1/nothing"), 1, &["--state DIR or --ephemeral"]),
@@ -115,6 +123,8 @@ fn every_error_says_what_is_wrong_and_what_to_do() {
         (lab.command("no-directory", &["status"]), 1, &["--state DIR"]),
         (lab.command(&"x".repeat(300), &["id"]), 1, &["name too long", "--state DIR"]),
         (with_interface("nosuch"), 1, &["nosuch", "--interface NAME"]),
+        (with_interface("nosuch,none"), 1, &["nosuch", "--interface NAME"]),
+        (interface_of_environment, 1, &["nosuch", "--interface NAME"]),
         (lab.node("a", &["forward", "8080"]), 2, &["`8080` has no REMOTE", "give LOCAL and REMOTE"]),
         (
             lab.node("a", &["forward", "overlay:1", "overlay:2"]),
@@ -181,6 +191,7 @@ fn every_error_says_what_is_wrong_and_what_to_do() {
         (peersock(&["dail"]), 2, &["'dail'", "`peersock listen --ephemeral -n ff0001ffff000000 7000`"]),
         (peersock(&["dial"]), 2, &["<TARGET>", "`peersock dial -n ff0001ffff000000 '[fd12:"]),
         (peersock(&["ping", "--cuont", "1"]), 2, &["'--cuont'", "'--count'", "`peersock ping --help`"]),
+        (peersock(&["ping", "x", "-c", "0"]), 2, &["give a number from 1 on"]),
         (peersock(&["ping", "x", "-i", "soon"]), 2, &["'soon'", "`peersock ping -c 100 -i 0.01"]),
         (
             peersock(&["run", "--mode", "magic", "x"]),

@@ -235,6 +235,9 @@ fn a_receiver_that_was_killed_goes_on_where_it_stopped() {
     signal(Signal::CONT, sender.id());
     let receiver = folders.received(&code, &[]).success();
     assert!(!receiver.stderr.contains("received 1 file, 160.00 MiB"), "{}", receiver.stderr);
+    let goes_on =
+        receiver.stderr.lines().any(|line| line.contains("goes on: ") && line.ends_with(" are here"));
+    assert!(goes_on, "{}", receiver.stderr);
     sender.wait_for_end().success();
     folders.check_large("large");
     assert!(!folders.to(".large.peersock-part").exists());

@@ -57,6 +57,14 @@ fn servers_and_roots_of_the_environment_are_asked() {
         report["servers"].as_array().unwrap().iter().map(|server| &server["target"]).collect();
     assert_eq!(targets, [server.as_str(), root.as_str()]);
     assert_eq!(report["udp"], true);
+
+    // An option takes the variable's place.
+    let text = format!("{}@{root}", key.text().trim());
+    let mut command = peersock(&["netcheck", "--json", &format!("--root={text}")]);
+    command.env("PEERSOCK_INTERFACE", "lo").env("PEERSOCK_ROOTS", "nonsense");
+    let report: Value = serde_json::from_str(run(command).success().text()).unwrap();
+    assert_eq!(report["interfaces"].as_array().unwrap().len(), 1, "{report}");
+    assert_eq!(report["servers"][0]["target"], root.as_str());
 }
 
 #[test]

@@ -5,13 +5,13 @@ use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 
 use peersock::blocking::TcpStream;
 use rustix::process::Signal;
 
-use crate::common::{Lab, PATIENCE, signal};
+use crate::common::{Lab, PATIENCE, signal, without_variables};
 use crate::delivery::member;
 
 /// More than a socket between programs holds, and not more than that, a read and a receive buffer together.
@@ -32,6 +32,26 @@ fn what_was_acknowledged_is_written_after_a_signal() {
         assert_eq!(listening.wait(), 128 + sent.as_raw());
         assert!(!listening.said().contains("lost"));
     }
+}
+
+/// As shells have it for jobs in the background.
+#[test]
+fn a_signal_that_is_ignored_from_the_start_ends_nothing() {
+    let lab = Lab::new();
+    let listener = lab.node("listener", &["listen", "-k", "0"]);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "trap '' INT; exec \"$@\"", "sh"]);
+    shell.arg(listener.get_program()).args(listener.get_args());
+    without_variables(&mut shell);
+    let listening = lab.listen_with(shell, &[]);
+    signal(Signal::INT, listening.running.id());
+    let mut dialing = lab.dial(&listening.target, &[]);
+    dialing.send(b"still here\n");
+    dialing.end_stdin();
+    listening.running.wait_for_stdout("still here\n");
+    dialing.finish();
+    signal(Signal::TERM, listening.running.id());
+    listening.running.finish().failure(128 + Signal::TERM.as_raw(), &[]);
 }
 
 #[test]

@@ -149,6 +149,24 @@ os.execvp('busybox', words)
     assert_eq!(run(lab.command("beta", &[], &["sh", "-c", back])).success().text(), "10.77.0.1\n");
 }
 
+/// In one whose calls somebody takes already no second filter of the kind can be had, as in containers.
+#[test]
+fn where_no_filter_is_to_be_had_the_launcher_says_so_at_its_start() {
+    let test = "where_no_filter_is_to_be_had_the_launcher_says_so_at_its_start";
+    let Some(lab) = Lab::with(test, &["true"]) else { return };
+    let line = "that this one starts may fail to start, or use the system's network";
+    let run_within = |options: &[&str], is_said: bool| {
+        let inner = lab.command("beta", options, &["true"]);
+        let words: Vec<_> = std::iter::once(inner.get_program()).chain(inner.get_args()).collect();
+        let finished = run(lab.command("alpha", &["--mode", "seccomp"], &words)).success();
+        assert_eq!(finished.stderr.contains(line), is_said, "{options:?}: {}", finished.stderr);
+    };
+    run_within(&[], true);
+    run_within(&["--mode", "preload"], false);
+    let outside = run(lab.command("beta", &[], &["true"])).success();
+    assert!(!outside.stderr.contains(line), "{}", outside.stderr);
+}
+
 #[test]
 fn another_user_who_has_the_launchers_name_is_not_taken_for_it() {
     let test = "another_user_who_has_the_launchers_name_is_not_taken_for_it";

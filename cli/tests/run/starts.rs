@@ -5,7 +5,7 @@ use std::process::Command;
 
 use rustix::process::Signal;
 
-use crate::common::{Running, run};
+use crate::common::{run, write_file};
 use crate::lab::Lab;
 
 /// The calls that start programs, with an environment that has nothing in it, and how many variables the
@@ -94,21 +94,64 @@ fn signals_that_are_ignored_from_the_start_stay_ignored_and_the_status_is_the_pr
     };
     let program = ["sh", "-c", "grep SigIgn /proc/self/status; exit 3"];
     let launcher = lab.command("alpha", &[], &program);
-    let mut shell = Command::new("sh");
-    shell.args(["-c", "trap '' HUP CHLD USR1; exec \"$@\"", "sh"]);
-    shell.arg(launcher.get_program()).args(launcher.get_args());
-    for (name, value) in launcher.get_envs() {
-        match value {
-            Some(value) => shell.env(name, value),
-            None => shell.env_remove(name),
-        };
-    }
-    let finished = Running::start(shell).finish();
+    let shell = within("trap '' HUP CHLD USR1 PIPE", &launcher);
+    let finished = run(shell);
     assert_eq!(finished.status.code(), Some(3), "{}", finished.text());
     let mask = finished.text().rsplit_once(':').map(|(_, mask)| mask.trim().to_owned());
     let mask = mask.and_then(|mask| u64::from_str_radix(&mask, 16).ok()).expect("a mask");
     let is_ignored = |signal: Signal| mask & (1 << (signal.as_raw() - 1)) != 0;
     assert!(is_ignored(Signal::HUP) && is_ignored(Signal::USR1) && !is_ignored(Signal::TERM), "{mask:x}");
+    // As systemd starts services: one that writes to a client that has gone is to see an error.
+    assert!(is_ignored(Signal::PIPE), "{mask:x}");
+}
+
+/// Without a passphrase it would be in the network in which everybody is, and say nothing.
+#[test]
+fn a_node_that_a_program_starts_does_not_lose_the_passphrase_in_silence() {
+    let Some(lab) = Lab::with("a_node_that_a_program_starts_does_not_lose_the_passphrase", &[]) else {
+        return;
+    };
+    let network = lab.ad_hoc();
+    let secret = lab.write("secret", "correct horse");
+    write_file(Path::new(&secret), "correct horse", 0o600);
+    let program = [env!("CARGO_BIN_EXE_peersock"), "dial", "--ephemeral", "--interface", "lo", "[fd00::1]:1"];
+    for options in [&["--secret-file", &secret][..], &[]] {
+        let mut command = lab.command_in(Path::new(&network), "alpha", options, &program);
+        command.env("PEERSOCK_NETWORK", &network);
+        if options.is_empty() {
+            command.env("PEERSOCK_SECRET", "correct horse");
+        }
+        run(command).failure(2, &["PEERSOCK_SECRET", "--secret-file FILE"]);
+    }
+}
+
+/// The launcher cannot look into the program then. Where it can do nothing at all it says so.
+#[test]
+fn a_launcher_that_is_short_of_descriptors_does_not_blame_the_program() {
+    let Some(lab) = Lab::with("a_launcher_that_is_short_of_descriptors", &["sh"]) else { return };
+    for limit in (20..=44).step_by(2).chain([31]) {
+        let launcher = lab.command("alpha", &[], &["sh", "-c", "exit 3"]);
+        let finished = run(within(&format!("ulimit -n {limit}"), &launcher));
+        assert!(!finished.stderr.contains("linked statically"), "{limit}: {}", finished.stderr);
+        assert!(finished.status.code().is_some_and(|code| code != 0), "{limit}: {}", finished.stderr);
+    }
+}
+
+/// A command that a shell runs after another.
+fn within(before: &str, command: &Command) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("{before}; exec \"$@\""), "sh"]);
+    shell.arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    if let Some(folder) = command.get_current_dir() {
+        shell.current_dir(folder);
+    }
+    shell
 }
 
 fn compile(lab: &Lab) {

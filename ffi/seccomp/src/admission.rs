@@ -27,6 +27,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use libc::SECCOMP_RET_ALLOW;
+use peersock_bsd::filter::give;
 use peersock_bsd::{Errno, Result};
 use peersock_fd::{Name, address, peer_credentials};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -63,6 +65,7 @@ const BACKLOG: i32 = 128;
 pub(crate) fn start(shared: &Arc<Shared>) -> io::Result<()> {
     let program = filter::program(shared.context.rules.only);
     let program = program.ok_or_else(|| io::Error::from(io::ErrorKind::Unsupported))?;
+    probe()?;
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     rustix::net::bind(&socket, &address(&Name::Programs(shared.context.rules.client.tag())))?;
@@ -72,6 +75,15 @@ pub(crate) fn start(shared: &Arc<Shared>) -> io::Result<()> {
         Admission { shared, socket, program, unproven: VecDeque::new(), admitted: Arc::default() };
     thread::Builder::new().name("programs".into()).spawn(move || while admission.step() {})?;
     Ok(())
+}
+
+/// Finds out whether the kernel has listeners here: what is to be admitted is to have one, and cannot say why
+/// it gets none.
+fn probe() -> io::Result<()> {
+    // A filter cannot be taken off, so it is a thread's that ends. It lets every call pass.
+    let allow = [give(SECCOMP_RET_ALLOW)];
+    let probing = thread::Builder::new().spawn(move || Listener::install(&allow).map(drop))?;
+    probing.join().expect("installing a filter does not panic")
 }
 
 /// Who asks to be admitted, until that is proven.
