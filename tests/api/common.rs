@@ -79,11 +79,28 @@ pub(crate) fn pattern(seed: u8, len: usize) -> Vec<u8> {
 /// Does `work` in a process of its own, where no other test is: for what is counted for a whole process.
 /// `test` is the test that calls this.
 pub(crate) fn alone(test: &str, work: impl FnOnce()) {
+    alone_by(Command::new(env::current_exe().expect("this program")), test, work);
+}
+
+/// The same, on a loopback interface that no other process has, where that can be had.
+pub(crate) fn alone_on_its_loopback(test: &str, work: impl FnOnce()) {
+    let script = "ip link set lo up && exec \"$0\" \"$@\"";
+    let unshared = |words: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(["--net", "sh", "-c", script]).args(words);
+        command
+    };
+    let is_possible = unshared(&["true"]).output().is_ok_and(|output| output.status.success());
+    let mut command = if is_possible { unshared(&[]) } else { Command::new("env") };
+    command.arg(env::current_exe().expect("this program"));
+    alone_by(command, test, work);
+}
+
+fn alone_by(mut command: Command, test: &str, work: impl FnOnce()) {
     const VARIABLE: &str = "PEERSOCK_TEST_ALONE";
     if env::var_os(VARIABLE).is_some() {
         return work();
     }
-    let mut command = Command::new(env::current_exe().expect("this program"));
     let output =
         command.args(["--exact", "--nocapture", test]).env(VARIABLE, "1").output().expect("it starts");
     let [out, err] = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
