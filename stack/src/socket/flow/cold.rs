@@ -17,6 +17,8 @@ pub(super) struct Cold {
     pub(super) watched: Option<Time>,
     /// `None` for the node's.
     pub(super) user_timeout: Option<Duration>,
+    /// Since when the peer has no room for what waits, as far as it was looked at.
+    pub(super) full_since: Option<Time>,
     /// What is behind ICMP errors, if the application wants to know.
     pub(super) reports: ErrorQueue,
     /// When the listener gets it at the latest, if it waits for data.
@@ -32,6 +34,7 @@ impl Default for Cold {
             keepalive: KeepAlive::default(),
             watched: None,
             user_timeout: None,
+            full_since: None,
             reports: ErrorQueue::new(),
             deferred: None,
             loss: None,

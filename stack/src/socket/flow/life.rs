@@ -295,8 +295,7 @@ impl Flow {
             // As in Linux, it is also how long a peer may have no room though it answers. Who has keep-alives
             // wants to know whether the peer is there, and waits for one that is.
             let wanted = inner.cold.as_ref().filter(|cold| !cold.keepalive.on);
-            let shut_out = inner.connection.as_ref().and_then(|connection| connection.shut_out_since());
-            let full = shut_out.zip(wanted.and_then(|cold| cold.user_timeout));
+            let full = wanted.and_then(|cold| cold.full_since.zip(cold.user_timeout));
             return Some(full.map_or(silent, |(since, timeout)| after(since, timeout).min(silent)));
         }
         if inner.orphaned && state == State::FinWait2 {
@@ -327,10 +326,12 @@ impl Flow {
                 inner.ended = true;
                 inner.connection = None;
                 self.arm(inner, time);
-            } else if connection.awaits_ack() {
-                inner.waiting.get_or_insert(time);
             } else {
-                inner.waiting = None;
+                let (waits, is_full) = (connection.awaits_ack(), connection.waits_for_room());
+                inner.waiting = waits.then(|| inner.waiting.unwrap_or(time));
+                if let Some(cold) = &mut inner.cold {
+                    cold.full_since = is_full.then(|| cold.full_since.unwrap_or(time));
+                }
             }
         }
         if !inner.linked && (inner.orphaned || inner.readable() == 0) {

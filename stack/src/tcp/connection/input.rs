@@ -123,11 +123,7 @@ impl Connection {
         {
             timestamps.update(now, value);
         }
-        let has_acknowledged = self.process_ack(now, start, ack, segment);
-        if self.shut_out.is_some() && !self.sender.waits_for_room() {
-            self.shut_out = None;
-        }
-        if !has_acknowledged {
+        if !self.process_ack(now, start, ack, segment) {
             return Verdict::Done;
         }
         self.process_data(now, start, segment)

@@ -120,10 +120,6 @@ pub(crate) struct Connection {
     /// When the last segment came, and the last keep-alive or window probe left.
     heard: Time,
     probed: Time,
-    /// When the first probe left that is not answered, if the last one is not.
-    asked: Time,
-    /// Since when the peer, which has no room, is asked whether it has.
-    shut_out: Option<Time>,
     challenges: (Time, u32),
     charge: Charge,
 }
@@ -217,8 +213,6 @@ impl Connection {
             segment: default,
             heard: now,
             probed: now,
-            asked: now,
-            shut_out: None,
             challenges: (now, 0),
             charge: Charge::default(),
             settings,
@@ -371,18 +365,18 @@ impl Connection {
         self.heard
     }
 
-    /// Since when the peer has said nothing though it was to: it is asked from time to time only while it has
-    /// no room, and `None` if it has answered then.
+    /// Since when the peer has said nothing though it was to. While it has no room it is asked from time to
+    /// time only: `None` if it has answered the last time.
     pub(crate) fn silent_since(&self) -> Option<Time> {
         match self.sender.waits_for_room() {
-            true => (self.probed > self.heard).then_some(self.asked),
+            true => (self.probed > self.heard).then_some(self.probed),
             false => Some(self.heard),
         }
     }
 
-    /// Since when the peer has no room, if it has none.
-    pub(crate) fn shut_out_since(&self) -> Option<Time> {
-        self.shut_out
+    /// Whether everything that was sent has arrived, and the peer has too little room for the rest.
+    pub(crate) fn waits_for_room(&self) -> bool {
+        self.sender.waits_for_room()
     }
 
     /// Whether it is closed and has nothing left to send.

@@ -161,17 +161,7 @@ impl Connection {
         }
         if self.keepalive_at().is_some_and(|at| at <= now) {
             self.sender.window_probe_due = true;
-            self.note_probe(now);
-        }
-    }
-
-    fn note_probe(&mut self, now: Time) {
-        if self.probed <= self.heard {
-            self.asked = now;
-        }
-        self.probed = now;
-        if self.sender.waits_for_room() {
-            self.shut_out.get_or_insert(now);
+            self.probed = now;
         }
     }
 
@@ -226,7 +216,7 @@ impl Connection {
             Plan::Send { start, end, again } => self.emit_data(now, out, (start, end, again)),
             Plan::WindowProbe => {
                 self.sender.window_probe_due = false;
-                self.note_probe(now);
+                self.probed = now;
                 let seq = sequence::wire(self.isn, self.sender.una().saturating_sub(1));
                 let probe = self.emit_bare(now, seq, out);
                 // It lies before the peer's window, where nobody looks for urgent data.
