@@ -39,11 +39,14 @@ def of_environment() -> str | None:
     return os.environ.get("PEERSOCK_NETWORK") or None
 
 
-def secret_of_environment(wanted: Iterable[int | str]) -> str | None:
-    """The passphrase that the environment has for ad-hoc networks: static ones have theirs in their own files."""
+def secret_of_environment(wanted: Iterable[int | str], is_inherited: bool) -> str | None:
+    """The passphrase that the environment has for ad-hoc networks: static ones have theirs in their own files.
+
+    Where the node is that of a launcher, an empty one says that the launcher has kept it: its network is secret here,
+    too.
+    """
     secret = os.environ.get("PEERSOCK_SECRET")
-    if not secret and os.environ.get("PEERSOCK_NODE"):
-        # An empty one says that the launcher has kept it: its network is secret here, too.
+    if not secret and is_inherited:
         return None
     return None if are_static(wanted) else secret
 

@@ -128,6 +128,12 @@ class Running:
         adopt()
 
 
+def is_inherited() -> bool:
+    """Whether the environment names a node, and not one of this process."""
+    here = current()
+    return bool(os.environ.get(NODE)) and (here is None or not here.environment)
+
+
 def adopt() -> None:
     """Uses the node of a parent process, if there is one and this process has none."""
     if os.environ.get(NODE) and not _peersock.has_rules():

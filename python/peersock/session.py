@@ -135,7 +135,8 @@ class Session:
             net_id = given.of_environment()
         wanted = given.networks(net_id, static)
         key = given.secret(secret)
-        usual = given.secret(given.secret_of_environment(wanted)) if secret is None else None
+        of_environment = given.secret_of_environment(wanted, _node.is_inherited())
+        usual = given.secret(of_environment) if secret is None else None
         if key is not None and given.are_static(wanted):
             raise ValueError("secret is for ad-hoc networks: a static one has its secret in its own file")
         self._running, self._networks = _node.enter(settings, lingering, side, restricted, wanted, key, usual)
