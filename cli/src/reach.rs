@@ -56,6 +56,9 @@ pub(crate) fn what_to_check(node: &Node, network: &Network, named: &NamedServers
         (false, true) => "with the same network ID and the same passphrase",
         (true, _) => "with the same network file",
     };
+    if let Some(cause) = known_cause(node, network, address, same) {
+        return format!("{cause}; -v shows what was tried");
+    }
     let member = names::member_at(network, address);
     let endpoints = member.map_or_else(Vec::new, |member| network.endpoints_of(&member.identity));
     let place = match &endpoints[..] {
@@ -71,9 +74,6 @@ pub(crate) fn what_to_check(node: &Node, network: &Network, named: &NamedServers
             )
         }
     };
-    if let Some(cause) = known_cause(node, network, address, same) {
-        return format!("{cause}; -v shows what was tried");
-    }
     let packets = match endpoints[..] {
         [] => 322,
         _ => 246,

@@ -26,8 +26,7 @@ pub(crate) fn end_after(cleanup: impl FnOnce() + Send + 'static) -> io::Result<(
 /// As [`end_after`]; `cleanup` is told the signal, and returns the exit status. A signal that was ignored
 /// when this process was started stays so: shells have their background jobs ignore Ctrl-C.
 pub(crate) fn end_with(cleanup: impl FnOnce(i32) -> i32 + Send + 'static) -> io::Result<()> {
-    let own = rustix::process::getpid();
-    let is_heeded = |number: &i32| Signal::from_named_raw(*number).is_none_or(|one| !is_ignored(one, own));
+    let is_heeded = |number: &i32| Signal::from_named_raw(*number).is_none_or(|one| !is_ignored_here(one));
     let heeded: Vec<_> = [SIGINT, SIGTERM].into_iter().filter(is_heeded).collect();
     for signal in &heeded {
         signal_hook::flag::register_conditional_shutdown(*signal, 128 + signal, Arc::clone(&ENDING))?;
@@ -59,6 +58,15 @@ pub(crate) fn exit_after(status: i32, cleanup: impl FnOnce()) -> ! {
 
 /// Whether a process ignores a signal; false if nobody knows.
 pub(crate) fn is_ignored(signal: Signal, process: Pid) -> bool {
+    ignores(signal, &process.to_string())
+}
+
+/// Whether this process does. Its number may be another one's in /proc, which may be of another PID namespace.
+pub(crate) fn is_ignored_here(signal: Signal) -> bool {
+    ignores(signal, "self")
+}
+
+fn ignores(signal: Signal, process: &str) -> bool {
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);

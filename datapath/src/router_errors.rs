@@ -20,6 +20,8 @@ impl Datapath {
                 self.is_nobody_s(network, quoted.router)
                     && self.is_own(network, quoted.sender)
                     && self.is_of(peer, quoted.target)
+                    // About its own addresses it speaks for itself.
+                    && !peer.has_address(quoted.target)
             })
     }
 

@@ -202,18 +202,23 @@ def test_ctrl_c_ends_a_program_that_waits(waits: str) -> None:
         assert program.returncode == -signal.SIGINT
 
 
+def _run_connected(network: Network, server: socket.socket, code: str) -> threading.Thread:
+    """Starts a program with a session of its own and `sock`, which is connected to the server."""
+    begin = (
+        "import subprocess, sys, peersock\nfrom peersock import socket\n"
+        "s = peersock.Session(sys.argv[1], identity=bytes.fromhex(sys.argv[2]), interfaces='loopback')\n"
+        "sock = socket.create_connection((sys.argv[3], int(sys.argv[4])), timeout=20)\n"
+    )
+    address, port = server.getsockname()[:2]
+    arguments = (begin + code, str(network.path), network.spare().hex(), address, str(port))
+    program = threading.Thread(target=run_python, args=arguments)
+    program.start()
+    return program
+
+
 def test_what_was_written_arrives_though_the_program_ends(network: Network, session: peersock.Session) -> None:
     with socket.create_server((session.address, 0), family=socket.AF_INET6) as server:
-        code = (
-            "import sys, peersock\nfrom peersock import socket\n"
-            "s = peersock.Session(sys.argv[1], identity=bytes.fromhex(sys.argv[2]), interfaces='loopback')\n"
-            "sock = socket.create_connection((sys.argv[3], int(sys.argv[4])), timeout=20)\n"
-            "sock.sendall(bytes(500_000))\n"
-        )
-        seed = network.spare().hex()
-        port = str(server.getsockname()[1])
-        sender = threading.Thread(target=run_python, args=(code, str(network.path), seed, session.address, port))
-        sender.start()
+        sender = _run_connected(network, server, "sock.sendall(bytes(500_000))\n")
         server.settimeout(30)
         connection, _ = server.accept()
         with connection, connection.makefile("rb") as stream:
@@ -226,19 +231,8 @@ def test_what_a_child_goes_on_with_does_not_look_complete(
     network: Network, session: peersock.Session, close: str
 ) -> None:
     with socket.create_server((session.address, 0), family=socket.AF_INET6) as server:
-        code = (
-            "import subprocess, sys, peersock\nfrom peersock import socket\n"
-            "s = peersock.Session(sys.argv[1], identity=bytes.fromhex(sys.argv[2]), interfaces='loopback')\n"
-            "sock = socket.create_connection((sys.argv[3], int(sys.argv[4])), timeout=20)\n"
-            "sock.sendall(b'head')\n"
-            "subprocess.Popen(['sh', '-c', 'sleep 5; echo rest'], stdout=sock)\n"
-        )
-        seed = network.spare().hex()
-        port = str(server.getsockname()[1])
-        sender = threading.Thread(
-            target=run_python, args=(code + close, str(network.path), seed, session.address, port)
-        )
-        sender.start()
+        code = "sock.sendall(b'head')\nsubprocess.Popen(['sh', '-c', 'sleep 5; echo rest'], stdout=sock)\n"
+        sender = _run_connected(network, server, code + close)
         server.settimeout(30)
         connection, _ = server.accept()
         with connection:

@@ -281,3 +281,25 @@ fn sockets_are_not_in_a_network_that_a_device_has() {
     assert!(away.device_sender().is_none());
     assert!(host.node.leave(id));
 }
+
+/// Routers behind a gateway have addresses that nobody has here; a member without anything behind it has no
+/// such routers, and could have another machine's kernel believe that one speaks.
+#[test]
+fn a_member_does_not_speak_for_routers_that_it_has_not() {
+    let id = network();
+    let [mut forger, host] = [Host::start(id), Host::start(id)];
+    let own = SocketAddr::new(forger.joined.address().into(), 1700);
+    let quoted = host.datagram(40_900, own, b"quoted");
+    let router = "2001:db8::1".parse().expect("an address");
+    // Too big, with an MTU of 1280 bytes.
+    let error = [&[2, 0, 0, 0, 0, 0, 5, 0], &quoted[..]].concat();
+    let to = SocketAddr::new(host.joined.address().into(), 1700);
+    forger.send(&ip(router, to.ip(), ICMP, &error), Offload::default());
+    forger.send(&ip(forger.joined.address(), to.ip(), ICMP, &error), Offload::default());
+    forger.send(&forger.datagram(40_900, to, b"own"), Offload::default());
+    // What it says of itself comes, and nothing in a router's name.
+    for protocol in [ICMP, UDP] {
+        let (packet, _) = host.got.recv_timeout(PATIENCE).expect("a packet");
+        assert_eq!((packet[6], &packet[8..24]), (protocol, &forger.joined.address().octets()[..]));
+    }
+}

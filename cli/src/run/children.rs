@@ -19,7 +19,7 @@ use signal_hook::low_level::siginfo::{Cause, Sent};
 use super::filter;
 use crate::failure::{Failure, Outcome};
 use crate::output::escape;
-use crate::signals::is_ignored;
+use crate::signals::{is_ignored, is_ignored_here};
 use crate::stdio::note;
 
 /// After this time somebody who waits is told for what: most descendants end with the program.
@@ -93,7 +93,7 @@ pub(super) fn run(
     let own = rustix::process::getpid();
     rustix::process::set_child_subreaper(Some(own)).map_err(|error| super::refused("prctl", error.into()))?;
     // What nohup(1) has ignored stays so for the program, which inherits no handler.
-    let is_heeded = |number: &i32| Signal::from_named_raw(*number).is_none_or(|one| !is_ignored(one, own));
+    let is_heeded = |number: &i32| Signal::from_named_raw(*number).is_none_or(|one| !is_ignored_here(one));
     let passed = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH].into_iter().filter(is_heeded);
     let mut signals = SignalsInfo::<WithOrigin>::new(passed)?;
     // Where that is ignored nobody learns how a child has ended (wait(2)); a handler is enough.
@@ -190,8 +190,12 @@ fn reap(program: Pid, guard: Option<Pid>, running: &Mutex<Option<Pid>>, events: 
 
 /// Starts the program with its system calls filtered, in a thread of its own: they are a thread's, and its
 /// children's.
+///
+/// The thread stays: for a program that wants a signal when its parent ends (PR_SET_PDEATHSIG) the parent is
+/// the thread that has started it, and not the process.
 fn spawn(mut command: Command, filter: Filter) -> Outcome<Child> {
-    let spawning = thread::Builder::new().name("start".into()).spawn(move || {
+    let (started, starts) = mpsc::channel();
+    let mut start = move || {
         match filter {
             Filter::None => {}
             Filter::Bypasses => filter::apply(false)?,
@@ -206,8 +210,16 @@ fn spawn(mut command: Command, filter: Filter) -> Outcome<Child> {
                 "check that the file is a program, and the interpreter that its first line names",
             )
         })
+    };
+    thread::Builder::new().name("start".into()).spawn(move || {
+        let child = start();
+        let stays = child.is_ok();
+        let _ = started.send(child);
+        while stays {
+            thread::park();
+        }
     })?;
-    spawning.join().expect("starting a program does not panic")
+    starts.recv().expect("starting a program does not panic")
 }
 
 /// Passes a signal on to the program, or to what it has left behind.

@@ -110,10 +110,6 @@ pub(crate) fn run(_: &Args) -> Outcome {
         ));
         return Ok(());
     }
-    remove_exit_rules().map_err(|error| {
-        Failure::new(
-            format_args!("cannot remove the exit's rules: {error}"),
-            "remove them with `ip rule flush protocol 74` and `ip -6 rule flush protocol 74`",
-        )
-    })
+    remove_exit_rules()
+        .map_err(|error| Failure::new(format_args!("cannot remove the exit's rules: {error}"), REMOVAL))
 }

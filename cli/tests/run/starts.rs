@@ -105,6 +105,19 @@ fn signals_that_are_ignored_from_the_start_stay_ignored_and_the_status_is_the_pr
     assert!(is_ignored(Signal::PIPE), "{mask:x}");
 }
 
+/// It asks for a signal when its parent ends, and the kernel takes the thread that started it for the parent.
+#[test]
+fn a_program_that_is_not_to_outlive_its_parent_runs_to_its_end() {
+    let Some(lab) = Lab::with("a_program_that_is_not_to_outlive_its_parent", &["sh"]) else { return };
+    for options in [&[][..], &["--mode", "seccomp"], &["--only"]] {
+        for _ in 0..5 {
+            let program = ["setpriv", "--pdeathsig", "TERM", "sh", "-c", "sleep 0.2; exit 3"];
+            let finished = run(lab.command("alpha", options, &program));
+            assert_eq!(finished.status.code(), Some(3), "{options:?}: {}", finished.stderr);
+        }
+    }
+}
+
 /// Without a passphrase it would be in the network in which everybody is, and say nothing.
 #[test]
 fn a_node_that_a_program_starts_does_not_lose_the_passphrase_in_silence() {

@@ -81,9 +81,8 @@ pub(crate) fn placeholder() -> io::Result<OwnedFd> {
 /// The overlay streams that this process has open, and no child of it. `None` if there is no proc(5).
 pub(crate) fn own_sockets() -> Option<BTreeSet<SocketId>> {
     let folder = format!("/proc/{}/fd", std::process::id());
-    fs::read_dir(&folder).ok()?;
     let mut own = BTreeMap::new();
-    for fd in numbers_in(&folder) {
+    for fd in numbers_in(&folder).ok()? {
         // SAFETY: the descriptor may have been closed since, or another one may have its number: then
         // getsockname(2) fails or says what that one is, and nothing else is done with it.
         let fd = unsafe { BorrowedFd::borrow_raw(fd) };
@@ -94,7 +93,7 @@ pub(crate) fn own_sockets() -> Option<BTreeSet<SocketId>> {
     }
     if !own.is_empty() {
         for child in descendants() {
-            for fd in numbers_in(&format!("/proc/{child}/fd")) {
+            for fd in numbers_in(&format!("/proc/{child}/fd")).unwrap_or_default() {
                 let link = fs::read_link(format!("/proc/{child}/fd/{fd}"));
                 link.ok().and_then(|link| own.remove(link.to_str()?));
             }
@@ -104,16 +103,16 @@ pub(crate) fn own_sockets() -> Option<BTreeSet<SocketId>> {
 }
 
 /// The numbers in a folder of proc(5).
-fn numbers_in(folder: &str) -> Vec<RawFd> {
-    let listed = fs::read_dir(folder).into_iter().flatten().flatten();
-    listed.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+fn numbers_in(folder: &str) -> io::Result<Vec<RawFd>> {
+    let listed = fs::read_dir(folder)?.flatten();
+    Ok(listed.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
 }
 
 /// The processes that this one has started, and those that they have, as far as the system tells.
 fn descendants() -> Vec<RawFd> {
     let (mut found, mut left) = (Vec::new(), vec![std::process::id().cast_signed()]);
     while let Some(process) = left.pop() {
-        for thread in numbers_in(&format!("/proc/{process}/task")) {
+        for thread in numbers_in(&format!("/proc/{process}/task")).unwrap_or_default() {
             let path = format!("/proc/{process}/task/{thread}/children");
             let children = fs::read_to_string(path).unwrap_or_default();
             left.extend(children.split_whitespace().filter_map(|id| id.parse::<RawFd>().ok()));
@@ -132,9 +131,7 @@ fn leave_descriptors_singly() -> io::Result<()> {
     if unsafe { libc::unshare(libc::CLONE_FILES) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    let listed = fs::read_dir("/proc/thread-self/fd")?.flatten();
-    let open: Vec<RawFd> = listed.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-    for fd in open.into_iter().filter(|fd| *fd >= FIRST) {
+    for fd in numbers_in("/proc/thread-self/fd")?.into_iter().filter(|fd| *fd >= FIRST) {
         // SAFETY: the table is this thread's alone, and nothing on it owns a descriptor. That of the listing
         // is closed already, which is no harm.
         unsafe { libc::close(fd) };

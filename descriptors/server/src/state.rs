@@ -109,11 +109,8 @@ impl ServerState {
     /// Whether a stream has something that is not delivered. While it drains: those that end in order are
     /// there until then.
     pub(crate) fn has_undelivered(&self) -> bool {
-        let resets = |stream: &Stream| {
-            self.draining.as_ref().is_some_and(|unclosed| unclosed.resets(stream.origin.id()))
-        };
         self.entries.values().any(|entry| match entry {
-            Entry::Stream(stream) => !(resets(stream) && stream.is_delivered()),
+            Entry::Stream(stream) => !(is_reset_if_open(&self.draining, stream) && stream.is_delivered()),
             Entry::Connecting(connecting) => connecting.is_standing(),
             _ => false,
         })
@@ -170,8 +167,7 @@ impl ServerState {
                     self.context.rewatch(fd, key, events);
                 }
                 // It is open: its end must not look as if the application had said all.
-                let resets = |unclosed: &Unclosed| unclosed.resets(stream.origin.id());
-                let stays = || self.draining.as_ref().is_some_and(resets) && !stream.is_closed();
+                let stays = || is_reset_if_open(&self.draining, stream) && !stream.is_closed();
                 match outcome {
                     Outcome::Waits => {}
                     Outcome::Taken if stays() => {}
@@ -183,6 +179,11 @@ impl ServerState {
             Some(Entry::Datagrams(_)) => self.deliver_datagrams(key),
         }
     }
+}
+
+/// Whether the node ends, and resets this connection if the application still has it open then.
+fn is_reset_if_open(draining: &Option<Unclosed>, stream: &Stream) -> bool {
+    draining.as_ref().is_some_and(|unclosed| unclosed.resets(stream.origin.id()))
 }
 
 /// A descriptor that can be done without.

@@ -60,10 +60,6 @@ pub(crate) const EXAMPLES: &str = "Examples:
 pub(crate) struct Options {
     #[command(subcommand)]
     alone: Option<Alone>,
-    /// Also write the figures to this file, one JSON object per line: name, unit, min, median, max, and how
-    /// many rounds were not idle; the first line has the machine
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
     /// Also draw the main figures into this file
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
@@ -71,10 +67,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FILE")]
     write: Option<PathBuf>,
     #[command(flatten)]
-    repeats: Repeats,
-    /// Rounds; figures to quote need at least 5
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
-    reps: u32,
+    rounds: Rounds,
     /// Length of one bulk transfer, seconds; the other cases take a part of it
     #[arg(long, default_value_t = 3.0, value_parser = parse_secs)]
     secs: f64,
@@ -89,9 +82,16 @@ pub(crate) struct Options {
     case: Vec<Case>,
 }
 
-/// What is done about a machine that is not idle.
+/// How often each figure is measured, and where all of them are written.
 #[derive(Args)]
-struct Repeats {
+struct Rounds {
+    /// Rounds; figures to quote need at least 5
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    reps: u32,
+    /// Also write the figures to this file, one JSON object per line: name, unit, min, median, max, and how
+    /// many rounds were not idle; the first line has the machine
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
     /// Repeat what was measured while the machine was not idle, this many times at most (5 if no number is
     /// given); what stays disturbed is counted and marked
     #[arg(long, value_name = "TIMES", num_args = 0..=1, require_equals = true)]
@@ -178,14 +178,14 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     let (machine, conditions) = (Machine::this(), conditions(options, &network));
     println!("{machine}\n{conditions}");
 
-    let mut watcher = Watcher::new(options.repeats.idle_only);
+    let mut watcher = Watcher::new(options.rounds.idle_only);
     let (figures, failures) = measure(options, &network, &program, &mut watcher)?;
     let (table, summary) = (table::table(&figures, mode), watcher.summary());
     println!("\n{table}\n{summary}");
     for failure in &failures {
         println!("FAILED {failure}");
     }
-    if let Some(path) = &options.json {
+    if let Some(path) = &options.rounds.json {
         let head = json!({
             "machine": machine.json(), "conditions": conditions,
             "measurements": watcher.counted.len(), "not_idle": watcher.counted.not_idle(),
@@ -222,8 +222,8 @@ fn measure(
     let mut session = Session::start(network, program, &contenders)?;
     let mut figures = Figures::default();
     let mut failures = Vec::new();
-    for round in 0..options.reps as usize {
-        println!("round {} of {}", round + 1, options.reps);
+    for round in 0..options.rounds.reps as usize {
+        println!("round {} of {}", round + 1, options.rounds.reps);
         for &case in &cases {
             // Everybody is first in some round.
             for i in 0..contenders.len() {
@@ -326,7 +326,7 @@ fn conditions(options: &Options, network: &Testbed) -> String {
         Mode::Loopback => "loopback interface",
     };
     let secs = options.secs;
-    format!("{link}; rounds: {}, each transfer {secs} s", options.reps)
+    format!("{link}; rounds: {}, each transfer {secs} s", options.rounds.reps)
 }
 
 /// How this was called, for whoever wants to do it again.

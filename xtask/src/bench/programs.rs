@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::Repeats;
+use super::Rounds;
 use super::figures::Measured;
 use super::folder::Folder;
 use super::idle::Watcher;
@@ -34,15 +34,8 @@ const NETWORK: &str = "ff0400ffff000000";
 /// Options of `bench programs`.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Rounds; figures to quote need at least 5
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
-    reps: u32,
-    /// Also write the figures to this file, one JSON object per line: name, unit, min, median, max, and how
-    /// many rounds were not idle; the first line has the machine
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
     #[command(flatten)]
-    repeats: Repeats,
+    rounds: Rounds,
 }
 
 /// How the programs reach each other.
@@ -96,11 +89,11 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     let servers = bench.serve()?;
     let machine = Machine::this();
     println!("{machine}");
-    let mut watcher = Watcher::new(options.repeats.idle_only);
+    let mut watcher = Watcher::new(options.rounds.idle_only);
     let mut values: Vec<((Work, Way), Vec<Measured>)> = Vec::new();
     let mut failed = false;
-    for round in 1..=options.reps {
-        println!("round {round} of {}", options.reps);
+    for round in 1..=options.rounds.reps {
+        println!("round {round} of {}", options.rounds.reps);
         for work in [Work::Fetch, Work::Redis] {
             for way in [Way::Kernel, Way::Overlay] {
                 match watcher.measure(|| bench.measure(work, way, servers.address(way))) {
@@ -116,7 +109,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
             }
         }
     }
-    report(&values, &machine, options.json.as_deref())?;
+    report(&values, &machine, options.rounds.json.as_deref())?;
     println!("\n{}", watcher.summary());
     Ok(!failed)
 }

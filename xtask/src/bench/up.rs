@@ -18,7 +18,7 @@ use super::lines::Lines;
 use super::machine::Machine;
 use super::network::{Side, Testbed};
 use super::programs::has;
-use super::{Repeats, build, parse_secs, processor_time};
+use super::{Rounds, build, parse_secs, processor_time};
 use crate::process::Process;
 use crate::{Result, cargo, root};
 
@@ -39,18 +39,11 @@ const WIREGUARD_ADDRESSES: [Ipv6Addr; 2] =
 /// Options of `bench up`.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// Rounds; figures to quote need at least 5
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
-    reps: u32,
     /// Length of one bulk transfer, seconds; ping-pong takes half of it
     #[arg(long, default_value_t = 3.0, value_parser = parse_secs)]
     secs: f64,
-    /// Also write the figures to this file, one JSON object per line: name, unit, min, median, max, and how
-    /// many rounds were not idle; the first line has the machine
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
     #[command(flatten)]
-    repeats: Repeats,
+    rounds: Rounds,
 }
 
 /// What the kernel's packets go through.
@@ -113,11 +106,11 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     let tunnels: Vec<_> = ways.iter().map(|way| bench.open(*way)).collect::<Result<_>>()?;
     let machine = Machine::this();
     println!("{machine}");
-    let mut watcher = Watcher::new(options.repeats.idle_only);
+    let mut watcher = Watcher::new(options.rounds.idle_only);
     let mut columns: Vec<Column> = Vec::new();
     let mut is_complete = true;
-    for round in 0..options.reps as usize {
-        println!("round {} of {}", round + 1, options.reps);
+    for round in 0..options.rounds.reps as usize {
+        println!("round {} of {}", round + 1, options.rounds.reps);
         // Everybody is first in some round.
         for tunnel in tunnels.iter().cycle().skip(round % tunnels.len()).take(tunnels.len()) {
             for case in [Case::Stream1, Case::Stream8, Case::PingPong] {
@@ -144,7 +137,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
             }
         }
     }
-    report(&columns, &machine, options.json.as_deref())?;
+    report(&columns, &machine, options.rounds.json.as_deref())?;
     println!("\n{}", watcher.summary());
     for tunnel in tunnels {
         tunnel.close();

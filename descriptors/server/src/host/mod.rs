@@ -221,8 +221,9 @@ impl Host {
     }
 
     /// As [`Host::stop`], for a process that is about to exit: connections that it has not closed end in
-    /// order, as the kernel does it, but for those that another process has, too, which are reset. Without a time it waits as the process's exit does. What is returned
-    /// says what was lost, in words; `None` if nothing was.
+    /// order, as the kernel does it, but for those that another process has, too, which are reset. Without a
+    /// time it waits as the process's exit does. What is returned says what was lost, in words; `None` if
+    /// nothing was.
     pub fn finish(&self, linger: Option<Duration>) -> Option<String> {
         if !self.is_here() {
             return None;

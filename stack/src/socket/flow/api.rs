@@ -300,8 +300,8 @@ impl Flow {
 
     /// How long something sent has waited for an acknowledgement while nothing came from the peer at all;
     /// `None` if nothing waits. More than a round trip or two is a sign that the path is broken. A peer that
-    /// has no room, and is asked more and more rarely whether it has, is silent from the first question on
-    /// that it does not answer.
+    /// has no room, and is asked more and more rarely whether it has, is silent from the last question on if it
+    /// has not answered that.
     pub fn silence(&self, now: Instant) -> Option<Duration> {
         let (inner, time) = self.lock_at(now);
         let waiting = inner.waiting?;

@@ -62,7 +62,7 @@ impl Sender {
 
     /// Whether everything that was sent has arrived, and the peer has no room for the rest.
     pub(crate) fn is_shut_out(&self) -> bool {
-        self.board.is_empty() && self.is_blocked() && self.edge <= self.nxt
+        self.waits_for_room() && self.edge <= self.nxt
     }
 
     /// RFC 8985 7.2, microseconds, if a probe may go out at all.
