@@ -195,7 +195,7 @@ fn reap(program: Pid, guard: Option<Pid>, running: &Mutex<Option<Pid>>, events: 
 /// the thread that has started it, and not the process.
 fn spawn(mut command: Command, filter: Filter) -> Outcome<Child> {
     let (started, starts) = mpsc::channel();
-    let mut start = move || {
+    let start = move || {
         match filter {
             Filter::None => {}
             Filter::Bypasses => filter::apply(false)?,
