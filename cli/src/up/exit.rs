@@ -6,7 +6,7 @@ use std::path::Path;
 
 use peersock::overlay::{Exit, StaticMember};
 use peersock::{Network, PublicIdentity, RootSource};
-use peersock_tun::{EXIT_TABLE, ExitRoutes, Tun, User, has_exit_rules};
+use peersock_tun::{EXIT_TABLE, ExitRoutes, Tun, User};
 
 use super::guard::Guard;
 use crate::failure::{Failure, Outcome};
@@ -183,8 +183,6 @@ impl Chosen {
     pub(super) fn start(&self, tun: &Tun, user: User) -> Outcome<Guard> {
         check_filters()?;
         let routes = ExitRoutes { user: user.id(), ipv6: self.ipv6 };
-        // They keep the machine closed after a run that was killed, and go on to if this one fails.
-        let were_left = has_exit_rules().unwrap_or(true);
         let guard = Guard::start().map_err(|error| {
             Failure::new(
                 format_args!("cannot start the process that removes the exit's rules at the end: {error}"),
@@ -212,7 +210,6 @@ impl Chosen {
             // Those of another one, which runs, are not this one's to remove.
             match error.kind() {
                 io::ErrorKind::AlreadyExists => guard.dismiss(),
-                _ if were_left => guard.leave(),
                 _ => guard.release(),
             }
             return Err(failure);

@@ -13,7 +13,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use peersock_tun::{EXIT_TABLE, keep_network_privilege, remove_exit_rules};
+use peersock_tun::{EXIT_TABLE, has_exit_rules, keep_network_privilege, remove_exit_rules};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::failure::{Failure, Outcome};
@@ -34,11 +34,17 @@ const READY: &str = "ready";
 
 /// The guard of a node that runs.
 #[derive(Debug)]
-pub(super) struct Guard(Child);
+pub(super) struct Guard {
+    process: Child,
+    /// A run that was killed has left rules, which keep the machine closed until a run is up again.
+    is_closed: bool,
+}
 
 impl Guard {
-    /// Starts it, while this process still has its privileges.
+    /// Starts it, while this process still has its privileges and has set no rules.
     pub(super) fn start() -> io::Result<Guard> {
+        // Where nobody knows, nothing is opened.
+        let is_closed = has_exit_rules().unwrap_or(true);
         let mut command = Command::new("/proc/self/exe");
         command.arg0("peersock").arg("up-guard").stdin(Stdio::piped()).stdout(Stdio::piped());
         // Ctrl-C is not for it.
@@ -48,16 +54,25 @@ impl Guard {
             BufReader::new(stdout).read_line(&mut line)?;
         }
         match line.trim() == READY {
-            true => Ok(Guard(child)),
+            true => Ok(Guard { process: child, is_closed }),
             false => Err(io::Error::other(format!("it ended at once ({})", child.wait()?))),
         }
     }
 
-    /// Has the rules removed, and waits until they are.
+    /// The node is up: when it ends now, the machine is opened.
+    pub(super) fn note_up(&mut self) {
+        self.is_closed = false;
+    }
+
+    /// Has the rules removed, and waits until they are. Where a run before was killed and this one is not up,
+    /// they stay.
     pub(super) fn release(mut self) {
+        if self.is_closed {
+            return self.leave();
+        }
         // It may have been killed.
-        let is_told = self.0.stdin.take().is_some_and(|mut pipe| pipe.write_all(&[RELEASE]).is_ok());
-        let is_done = self.0.wait().is_ok_and(|status| status.success());
+        let is_told = self.process.stdin.take().is_some_and(|mut pipe| pipe.write_all(&[RELEASE]).is_ok());
+        let is_done = self.process.wait().is_ok_and(|status| status.success());
         if !(is_told && is_done) {
             stdio::note(format_args!("the exit's rules are still there: {REMOVAL}"));
         }
@@ -65,17 +80,17 @@ impl Guard {
 
     /// Ends it without a word: the rules that there are, if any, are not this node's.
     pub(super) fn dismiss(mut self) {
-        if let Some(mut pipe) = self.0.stdin.take() {
+        if let Some(mut pipe) = self.process.stdin.take() {
             // It may have been killed.
             let _ = pipe.write_all(&[DISMISS]);
         }
-        let _ = self.0.wait();
+        let _ = self.process.wait();
     }
 
     /// Leaves the rules as they are. The guard says so.
     pub(super) fn leave(mut self) {
-        drop(self.0.stdin.take());
-        let _ = self.0.wait();
+        drop(self.process.stdin.take());
+        let _ = self.process.wait();
     }
 }
 

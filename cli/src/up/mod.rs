@@ -130,6 +130,9 @@ pub(crate) fn run(args: &Args) -> Outcome {
             let _ = ended.send((tun, id, error));
         })?;
     }
+    if let Some(guard) = closing.lock().as_mut() {
+        guard.note_up();
+    }
     let (tun, id, error) = first_end.recv().expect("this has a sender itself");
     // What went to the exit must not go elsewhere because the interface is gone.
     if let Some(guard) = closing.lock().take() {

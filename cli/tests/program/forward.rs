@@ -243,6 +243,49 @@ fn sockets_of_systemd_are_taken_by_name_and_by_number() {
     );
 }
 
+/// All sockets of a unit have its name, unless the unit gives them names of their own.
+#[test]
+fn all_sockets_of_one_unit_are_served() {
+    let test = "all_sockets_of_one_unit_are_served";
+    if lacks(test, &["bash"]) {
+        return;
+    }
+    let scene = Scene::new();
+    let listener = scene.listen();
+    let own = scene.own.to_string();
+    for (names, words) in [
+        ("p.socket:p.socket", &["forward", "systemd:p.socket", &own][..]),
+        (":web", &["forward", "systemd:0", &own, "systemd:web", &own]),
+    ] {
+        let sockets = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+        let places = sockets.each_ref().map(|socket| socket.local_addr().unwrap());
+        let forward = scene.lab.node("a", words);
+        let mut bash = Command::new("bash");
+        let script =
+            format!("exec 3<&0 4<&1 1>&2; LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES={names} exec \"$@\"");
+        bash.args(["-c", &script, "bash"]).arg(forward.get_program()).args(forward.get_args());
+        crate::common::without_variables(&mut bash);
+        let [first, second] = sockets.map(OwnedFd::from);
+        bash.stdin(first).stdout(second).stderr(std::process::Stdio::piped());
+        let mut child = bash.spawn().unwrap();
+        for place in places {
+            let mut client = TcpStream::connect(place).unwrap();
+            let mut server = listener.accept().unwrap().0;
+            client.write_all(b"hello").unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+            let mut text = String::new();
+            server.read_to_string(&mut text).unwrap();
+            assert_eq!(text, "hello", "{names}");
+        }
+        signal(Signal::KILL, child.id());
+        child.wait().unwrap();
+        let mut said = String::new();
+        child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        let lines = places.map(|at| format!("tcp:{at} tcp:overlay:{own}\n"));
+        assert!(lines.iter().all(|line| said.contains(line)), "{names}: {said}");
+    }
+}
+
 #[test]
 fn a_forward_goes_on_when_its_member_vanishes_and_comes_back() {
     let scene = Scene::new();

@@ -1,8 +1,9 @@
 //! `proxy`: SOCKS 5 and HTTP, by programs that speak them and by hand.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -79,6 +80,87 @@ fn plain_requests_lose_what_is_for_one_hop() {
     );
     let answer = proxy.answer(smuggled.as_bytes()).to_lowercase();
     assert!(!answer.contains("content-length: 4") && !answer.contains("smuggled"), "{answer}");
+}
+
+/// One server that answers each request with the same bytes and ends the connection, behind a port of the
+/// overlay; what it was asked comes back.
+fn raw_server(scene: &Scene, answer: &'static str) -> (Running, String, mpsc::Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (tell, asked) = mpsc::channel();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut came = Vec::new();
+            // All requests here end with an empty line, or with chunks that do.
+            let is_whole = |came: &[u8]| {
+                let text = String::from_utf8_lossy(came).to_lowercase();
+                match text.contains("transfer-encoding") {
+                    true => text.ends_with("0\r\n\r\n"),
+                    false => text.ends_with("\r\n\r\n"),
+                }
+            };
+            let mut piece = [0; 4096];
+            while !is_whole(&came) {
+                match stream.read(&mut piece) {
+                    Ok(count) if count > 0 => came.extend_from_slice(&piece[..count]),
+                    _ => break,
+                }
+            }
+            let _ = stream.write_all(answer.as_bytes());
+            let _ = tell.send(String::from_utf8_lossy(&came).to_lowercase());
+        }
+    });
+    let (running, places) = scene.forward("raw", &["overlay:0", &address.to_string()]);
+    let at = places[0].strip_prefix("tcp:overlay:").expect("a place on the overlay").to_owned();
+    (running, at, asked)
+}
+
+#[test]
+fn answers_come_whole_whatever_their_fields_say_of_their_length() {
+    let scene = Scene::new();
+    let proxy = scene.proxy(&[]);
+    let get = |at: &str| {
+        proxy.answer(format!("GET http://{at}/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes())
+    };
+    let both = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n\
+                a\r\n0123456789\r\n0\r\n\r\n";
+    let (web, at, _) = raw_server(&scene, both);
+    let answer = get(&at).to_lowercase();
+    assert!(answer.contains("0123456789") && !answer.contains("content-length"), "{answer}");
+    drop(web);
+    // Nobody takes this coding away, and the client would not know of it.
+    let coded = "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n";
+    let (_web, at, _) = raw_server(&scene, coded);
+    let answer = get(&at);
+    assert!(answer.starts_with("HTTP/1.1 502 ") && answer.contains("other than chunks"), "{answer}");
+    let coded = format!(
+        "POST http://{at}/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+         Transfer-Encoding: gzip, chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n"
+    );
+    let answer = proxy.answer(coded.as_bytes());
+    assert!(answer.starts_with("HTTP/1.1 501 "), "{answer}");
+}
+
+#[test]
+fn a_get_keeps_its_body() {
+    let scene = Scene::new();
+    let proxy = scene.proxy(&[]);
+    let (web, at, asked) = raw_server(&scene, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let request = format!(
+        "GET http://{at}/_search HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+         Transfer-Encoding: chunked\r\n\r\n5\r\nquery\r\n0\r\n\r\n"
+    );
+    let answer = proxy.answer(request.as_bytes());
+    assert!(answer.ends_with("ok"), "{answer}");
+    let asked = asked.recv_timeout(PATIENCE).expect("it was asked");
+    assert!(asked.contains("transfer-encoding: chunked") && asked.contains("query"), "{asked}");
+    // One without a body gets none.
+    drop(web);
+    let (_web, at, asked) = raw_server(&scene, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let request = format!("GET http://{at}/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    assert!(proxy.answer(request.as_bytes()).ends_with("ok"));
+    let asked = asked.recv_timeout(PATIENCE).expect("it was asked");
+    assert!(!asked.contains("transfer-encoding"), "{asked}");
 }
 
 #[test]
@@ -293,6 +375,9 @@ fn datagrams_go_there_and_back_as_long_as_the_connection_lasts() {
     let server = blocking::UdpSocket::bind_on(&scene.node, scene.own).unwrap();
     server.set_read_timeout(Some(PATIENCE)).unwrap();
     let (control, client) = associate(&proxy.place);
+    // What comes to its port by mistake is not the client's.
+    let mistaken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    mistaken.send_to(b"garbage", client.peer_addr().unwrap()).unwrap();
     let header = [&[0, 0, 0][..], &request(0, scene.own)[3..]].concat();
     let mut buffer = [0; 2000];
     let mut heard = Vec::new();
@@ -443,7 +528,7 @@ fn ssh_goes_through_the_proxy() {
         assert!(keygen.status().unwrap().success());
     }
     // Any free port; another program could take it, and then sshd says so.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let shown = dir.display();
     let config = format!(
         "ListenAddress 127.0.0.1:{port}\nHostKey {shown}/host\nPidFile none\nAuthorizedKeysFile {shown}/user.pub\n\

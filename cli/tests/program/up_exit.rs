@@ -96,6 +96,18 @@ fn ipv6_goes_nowhere_where_the_exit_has_none_and_nothing_leaks_when_the_node_is_
     }
     let pinged = scene.run(CLIENT, &["ping", "-c", "1", "-W", "60", "10.98.7.254"]);
     assert!(pinged.text().contains("1 received"), "the local network: {}", pinged.text());
+    // One that fails, early or late, leaves the machine as closed as it was.
+    let hold = "import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(('0.0.0.0', 7777))
+print('ready', flush=True)
+sys.stdin.read()";
+    let holder = Running::start(inside(&scene.places[CLIENT], &["python3", "-c", hold]));
+    holder.wait_for_stdout("ready");
+    let more = ["--exit", "gate", "--user", USER, "--overlay-port", "7777"];
+    run(scene.up_command(CLIENT, "client", &more)).failure(1, &["7777"]);
+    SERVER.iter().for_each(|server| is_blocked(server));
+    drop(holder);
     // The next run takes the place of what is left.
     let client = scene.client();
     assert_eq!(scene.seen(SERVER[0]), OF_EXIT[0], "{}{}", client.said(), gate.said());

@@ -80,9 +80,9 @@ pub(crate) fn placeholder() -> io::Result<OwnedFd> {
 
 /// The overlay streams that this process has open, and no child of it. `None` if there is no proc(5).
 pub(crate) fn own_sockets() -> Option<BTreeSet<SocketId>> {
-    let folder = format!("/proc/{}/fd", std::process::id());
     let mut own = BTreeMap::new();
-    for fd in numbers_in(&folder).ok()? {
+    // Not the process's: where its first thread has ended, that has none.
+    for fd in numbers_in("/proc/thread-self/fd").ok()? {
         // SAFETY: the descriptor may have been closed since, or another one may have its number: then
         // getsockname(2) fails or says what that one is, and nothing else is done with it.
         let fd = unsafe { BorrowedFd::borrow_raw(fd) };

@@ -19,7 +19,7 @@ use crate::listener::Listener;
 /// ```
 pub struct Activated {
     sockets: ListenFd,
-    /// LISTEN_FDNAMES, in the order of the sockets.
+    /// LISTEN_FDNAMES, in the order of the sockets. All of one unit have one name, unless that says otherwise.
     names: Vec<String>,
 }
 
@@ -33,7 +33,7 @@ impl Activated {
     /// process has one thread: it takes the variables away.
     pub fn from_environment() -> Activated {
         let names = env::var("LISTEN_FDNAMES").unwrap_or_default();
-        let names = names.split(':').filter(|name| !name.is_empty()).map(str::to_owned).collect();
+        let names = names.split(':').map(str::to_owned).collect();
         Activated { sockets: ListenFd::from_env(), names }
     }
 
@@ -42,44 +42,78 @@ impl Activated {
         self.sockets.len() == 0
     }
 
-    /// What each is called: its name, or else its number.
+    /// What they are called, each name once: sockets without one have their number.
     pub fn names(&self) -> Vec<String> {
-        (0..self.sockets.len()).map(|at| self.names.get(at).cloned().unwrap_or(at.to_string())).collect()
+        let mut names: Vec<String> = Vec::new();
+        for at in 0..self.sockets.len() {
+            let name = self.names.get(at).filter(|name| !name.is_empty());
+            let name = name.cloned().unwrap_or(at.to_string());
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
     }
 
-    /// Takes a listener for connections.
-    pub(crate) fn listener(&mut self, name: &str) -> io::Result<Listener> {
-        let at = self.find(name)?;
-        let missing = || io::Error::from(io::ErrorKind::NotFound);
+    /// Takes the listeners for connections of that name, or the one of that number.
+    pub(crate) fn listeners(&mut self, name: &str) -> io::Result<Vec<Listener>> {
+        let mut listeners = Vec::new();
+        let mut problem = io::Error::from(io::ErrorKind::NotFound);
+        for at in self.find(name)? {
+            match self.listener(at) {
+                Ok(listener) => listeners.extend(listener),
+                Err(error) => problem = error,
+            }
+        }
+        if listeners.is_empty() { Err(problem) } else { Ok(listeners) }
+    }
+
+    /// `None` if it is taken.
+    fn listener(&mut self, at: usize) -> io::Result<Option<Listener>> {
         // What it is not for stays.
         if let Ok(listener) = self.sockets.take_tcp_listener(at) {
-            let listener = listener.ok_or_else(missing)?;
+            let Some(listener) = listener else { return Ok(None) };
             listener.set_nonblocking(true)?;
-            return Ok(Listener::Tcp(TcpListener::from_std(listener)?));
+            return Ok(Some(Listener::Tcp(TcpListener::from_std(listener)?)));
         }
-        let listener = self.sockets.take_unix_listener(at)?.ok_or_else(missing)?;
+        let Some(listener) = self.sockets.take_unix_listener(at)? else { return Ok(None) };
         listener.set_nonblocking(true)?;
-        Ok(Listener::Unix { listener: UnixListener::from_std(listener)?, _path: None })
+        Ok(Some(Listener::Unix { listener: UnixListener::from_std(listener)?, _path: None }))
     }
 
-    /// Takes a socket for datagrams.
-    pub(crate) fn datagrams(&mut self, name: &str) -> io::Result<UdpSocket> {
-        let at = self.find(name)?;
-        let socket = self.sockets.take_udp_socket(at)?.ok_or(io::ErrorKind::NotFound)?;
-        socket.set_nonblocking(true)?;
-        UdpSocket::from_std(socket)
+    /// Takes the sockets for datagrams of that name, or the one of that number.
+    pub(crate) fn datagrams(&mut self, name: &str) -> io::Result<Vec<UdpSocket>> {
+        let mut taken = Vec::new();
+        let mut problem = io::Error::from(io::ErrorKind::NotFound);
+        for at in self.find(name)? {
+            match self.sockets.take_udp_socket(at) {
+                Ok(None) => {}
+                Ok(Some(socket)) => {
+                    socket.set_nonblocking(true)?;
+                    taken.push(UdpSocket::from_std(socket)?);
+                }
+                Err(error) => problem = error,
+            }
+        }
+        if taken.is_empty() { Err(problem) } else { Ok(taken) }
     }
 
-    fn find(&self, name: &str) -> io::Result<usize> {
-        let by_name = self.names.iter().position(|known| known == name);
-        let found = by_name.or_else(|| name.parse().ok()).filter(|at| *at < self.sockets.len());
-        found.ok_or_else(|| {
-            let message = match self.sockets.len() {
+    /// The places of the sockets of that name, or of that number.
+    fn find(&self, name: &str) -> io::Result<Vec<usize>> {
+        let count = self.sockets.len();
+        let is_named = |at: &usize| self.names.get(*at).is_some_and(|known| known == name);
+        let mut found: Vec<_> = (0..count).filter(is_named).collect();
+        if found.is_empty() {
+            found.extend(name.parse::<usize>().ok().filter(|at| *at < count));
+        }
+        if found.is_empty() {
+            let message = match count {
                 0 => "the program was started without sockets (LISTEN_FDS)".to_owned(),
                 _ => format!("the program was started with the sockets {}", self.names().join(", ")),
             };
-            io::Error::new(io::ErrorKind::NotFound, message)
-        })
+            return Err(io::Error::new(io::ErrorKind::NotFound, message));
+        }
+        Ok(found)
     }
 }
 

@@ -69,6 +69,11 @@ impl Gate {
             && networks.iter().any(|network| network.routes.iter().any(|route| route.contains(address)))
     }
 
+    /// How long reaching a target may take.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// Connects to a target.
     pub(crate) async fn dial(&self, target: &Target) -> Result<Dialed, DialError> {
         let connect = async {

@@ -141,7 +141,7 @@ pub async fn listen(node: &Node, place: &Place, activated: &mut Activated) -> io
             Ok(listeners)
         }
         Place::Unix(path) => Ok(vec![listen_at_path(path).await?]),
-        Place::Activated(name) => activated.listener(name).map(|listener| vec![listener]),
+        Place::Activated(name) => activated.listeners(name),
     }
 }
 
@@ -173,7 +173,9 @@ pub(crate) async fn bind(
                 sockets.push(Datagrams::System(socket));
             }
         }
-        Place::Activated(name) => sockets.push(Datagrams::System(activated.datagrams(name)?)),
+        Place::Activated(name) => {
+            sockets.extend(activated.datagrams(name)?.into_iter().map(Datagrams::System));
+        }
         Place::Unix(_) => return Err(io::ErrorKind::Unsupported.into()),
     }
     Ok(sockets)

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use super::{Lead, datagram_place};
@@ -16,8 +16,9 @@ use crate::event::{Event, Tell};
 use crate::gate::Gate;
 use crate::slots::{Slot, Slots};
 
-/// Datagrams of one client that wait while its flow is made.
+/// Datagrams of one client that wait while its flow is made, and their bytes.
 const MOST_WAITING: usize = 64;
+const MOST_BYTES: usize = 256 << 10;
 
 /// What bounds the flows of one socket.
 pub(super) struct Limits {
@@ -28,7 +29,7 @@ pub(super) struct Limits {
 
 /// Passes on what comes to `socket` until that fails.
 pub(super) async fn forward(socket: Arc<Datagrams>, lead: Lead, gate: &Gate, limits: &Limits) -> io::Error {
-    let mut flows: HashMap<SocketAddr, mpsc::Sender<Vec<u8>>> = HashMap::new();
+    let mut flows: HashMap<SocketAddr, Waiting> = HashMap::new();
     let mut tasks = JoinSet::new();
     loop {
         let (datagram, client) = tokio::select! {
@@ -39,7 +40,7 @@ pub(super) async fn forward(socket: Arc<Datagrams>, lead: Lead, gate: &Gate, lim
             Some(ended) = tasks.join_next() => {
                 // A new one may have taken its place.
                 if let Ok(client) = ended
-                    && flows.get(&client).is_some_and(mpsc::Sender::is_closed)
+                    && flows.get(&client).is_some_and(|flow| flow.sender.is_closed())
                 {
                     flows.remove(&client);
                 }
@@ -47,7 +48,7 @@ pub(super) async fn forward(socket: Arc<Datagrams>, lead: Lead, gate: &Gate, lim
             }
         };
         let flow = match flows.get(&client) {
-            Some(flow) if !flow.is_closed() => flow,
+            Some(flow) if !flow.sender.is_closed() => flow,
             _ => {
                 let Some(slot) = limits.slots.take(Some(client.ip().to_canonical())) else {
                     (limits.tell)(Event::Full { client: client.to_string() });
@@ -72,12 +73,28 @@ pub(super) async fn forward(socket: Arc<Datagrams>, lead: Lead, gate: &Gate, lim
                     }
                     client
                 });
-                flows.insert(client, sender);
+                flows.insert(client, Waiting { sender, room: Arc::new(Semaphore::new(MOST_BYTES)) });
                 &flows[&client]
             }
         };
-        // What finds no room is lost, as any datagram may be.
-        let _ = flow.try_send(datagram);
+        flow.add(datagram);
+    }
+}
+
+/// What waits for one client's flow.
+struct Waiting {
+    sender: mpsc::Sender<(Vec<u8>, OwnedSemaphorePermit)>,
+    /// Bytes that may wait still.
+    room: Arc<Semaphore>,
+}
+
+impl Waiting {
+    /// What finds no room is lost, as any datagram may be.
+    fn add(&self, datagram: Vec<u8>) {
+        let length = u32::try_from(datagram.len()).unwrap_or(u32::MAX);
+        if let Ok(room) = Arc::clone(&self.room).try_acquire_many_owned(length) {
+            let _ = self.sender.try_send((datagram, room));
+        }
     }
 }
 
@@ -85,7 +102,7 @@ pub(super) async fn forward(socket: Arc<Datagrams>, lead: Lead, gate: &Gate, lim
 struct Flow {
     client: SocketAddr,
     socket: Arc<Datagrams>,
-    datagrams: mpsc::Receiver<Vec<u8>>,
+    datagrams: mpsc::Receiver<(Vec<u8>, OwnedSemaphorePermit)>,
     lead: Lead,
     gate: Gate,
     idle: Duration,
@@ -101,7 +118,7 @@ impl Flow {
         let last = Mutex::new(Instant::now());
         let touch = || *last.lock().expect("no panic under this lock") = Instant::now();
         let there = async {
-            while let Some(datagram) = self.datagrams.recv().await {
+            while let Some((datagram, _room)) = self.datagrams.recv().await {
                 touch();
                 outer.send(&datagram).await;
             }

@@ -29,6 +29,8 @@ pub(super) enum Problem {
     NoTunnelTarget,
     #[error("a field that only one version of HTTP or one hop understands makes no sense here")]
     Fields,
+    #[error("the body has a transfer coding other than chunks")]
+    Coding,
     #[error("this proxy needs a user and a password")]
     NoPassword,
     #[error("the user or the password is wrong")]
@@ -48,12 +50,19 @@ impl Problem {
         Problem::Elsewhere(format!("{target} does not answer as it should: {error}"), StatusCode::BAD_GATEWAY)
     }
 
+    /// A server's answer cannot be passed on.
+    pub(super) fn coded(target: &Target) -> Problem {
+        let why = format!("{target} does not answer as it should: {}", Problem::Coding);
+        Problem::Elsewhere(why, StatusCode::BAD_GATEWAY)
+    }
+
     /// What the client is told. The connection ends with it: what a client sends next may be the rest of what
     /// was not understood.
     pub(super) fn answer(&self) -> Response<Body> {
         let status = match self {
             Problem::NoPassword | Problem::WrongPassword => StatusCode::PROXY_AUTHENTICATION_REQUIRED,
             Problem::Elsewhere(_, status) => *status,
+            Problem::Coding => StatusCode::NOT_IMPLEMENTED,
             _ => StatusCode::BAD_REQUEST,
         };
         let body = Full::from(format!("peersock: {self}\n")).map_err(|never| match never {}).boxed();

@@ -1,7 +1,7 @@
 //! Header fields on their way through the proxy (RFC 9110, 7.6).
 
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::header::{self, ALLOW, CONNECTION, HOST, HeaderMap, HeaderName, HeaderValue, MAX_FORWARDS, VIA};
 use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
@@ -51,7 +51,14 @@ pub(super) fn request_to_pass_on(
     parts.uri = origin_form(&parts.uri);
     let via = via(parts.version);
     parts.version = Version::HTTP_11;
+    if is_coded(&parts.headers) {
+        return Err(Problem::Coding);
+    }
     strip(&mut parts.headers);
+    // Of a GET, hyper would pass on nothing else that has no length.
+    if !body.is_end_stream() && body.size_hint().exact().is_none() {
+        parts.headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
     // RFC 9112, 3.2.2: the host of the URI counts, and not that of the field.
     let host = HeaderValue::from_str(&host_field(target)).map_err(|_| Problem::NoHost)?;
     parts.headers.insert(HOST, host);
@@ -66,12 +73,30 @@ pub(super) fn request_to_pass_on(
 }
 
 /// The response as the client gets it.
-pub(super) fn response_to_pass_on(mut response: Response<Incoming>) -> Response<Incoming> {
+pub(super) fn response_to_pass_on(
+    target: &Target,
+    mut response: Response<Incoming>,
+) -> Result<Response<Incoming>, Problem> {
     let via = via(response.version());
-    strip(response.headers_mut());
-    response.headers_mut().append(VIA, via);
+    let headers = response.headers_mut();
+    if is_coded(headers) {
+        return Err(Problem::coded(target));
+    }
+    // RFC 9112, 6.3: beside chunks a length means nothing, and the client would take it for the end.
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        headers.remove(header::CONTENT_LENGTH);
+    }
+    strip(headers);
+    headers.append(VIA, via);
     *response.version_mut() = Version::HTTP_11;
-    response
+    Ok(response)
+}
+
+/// Whether the body has another transfer coding than chunks: nobody takes that away, and who gets the body
+/// would not be told of it.
+fn is_coded(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    codings.any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
 }
 
 /// Takes away what is for one hop: the fields that are so, and those that Connection names.

@@ -97,7 +97,7 @@ impl Connection {
         let request = headers::request_to_pass_on(request, &target)?;
         let dial = || self.shared.gate.dial(&target);
         match self.upstream.send(&target, request, dial).await {
-            Ok(response) => Ok(headers::response_to_pass_on(response).map(|body| body.boxed())),
+            Ok(response) => Ok(headers::response_to_pass_on(&target, response)?.map(|body| body.boxed())),
             Err(upstream::Failed::Dial(error)) => {
                 self.shared.tell_failed(self.client.clone(), &target, &error);
                 Err(Problem::of_dial(&target, &error))

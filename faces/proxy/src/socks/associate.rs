@@ -4,10 +4,12 @@
 //! client's own address alone, and answers from addresses to which the client has sent.
 
 use std::collections::{HashMap, VecDeque};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use peersock::{Node, UdpSocket};
 use tokio::io::AsyncWriteExt as _;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -21,6 +23,9 @@ use crate::target::{Host, Target};
 
 /// Addresses from which an association takes answers. With more, that which was sent to first is forgotten.
 const MOST_PEERS: usize = 1024;
+
+/// Ports of a network that are tried for an association, beside one that the node chooses.
+const MOST_PORTS: usize = 1024;
 
 /// Names whose addresses an association keeps, and for how long.
 const MOST_NAMES: usize = 64;
@@ -71,11 +76,26 @@ pub(super) async fn serve(
 }
 
 /// A socket on the side on which the client is, at the address to which it has connected.
-async fn bind(is_overlay: bool, local: IpAddr, shared: &Shared) -> std::io::Result<Datagrams> {
+async fn bind(is_overlay: bool, local: IpAddr, shared: &Shared) -> io::Result<Datagrams> {
     Ok(match is_overlay {
-        true => Datagrams::Overlay(peersock::UdpSocket::bind_on(shared.gate.node(), (local, 0)).await?),
+        true => Datagrams::Overlay(bind_reachable(shared.gate.node(), local).await?),
         false => Datagrams::System(tokio::net::UdpSocket::bind((local, 0)).await?),
     })
+}
+
+/// A socket at a port that the network allows: those that the node chooses by itself may not be.
+async fn bind_reachable(node: &Node, local: IpAddr) -> io::Result<UdpSocket> {
+    let chosen = UdpSocket::bind_on(node, (local, 0)).await?;
+    let Some(mut refusal) = node.port_refusal(chosen.local_addr()?.port()) else { return Ok(chosen) };
+    let networks = node.networks();
+    let network = networks.iter().find(|network| network.addresses().contains(&local));
+    for port in network.into_iter().flat_map(|network| network.allowed_ports().take(MOST_PORTS)) {
+        match UdpSocket::bind_on(node, (local, port)).await {
+            Ok(socket) => return Ok(socket),
+            Err(error) => refusal = error.to_string(),
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::AddrNotAvailable, refusal))
 }
 
 /// The port from which the client says that it will send, if it says so of its own address.
@@ -120,12 +140,13 @@ impl Association<'_> {
             if source.ip().to_canonical() != self.from || !is_client {
                 continue;
             }
-            self.client = Some(source);
             let header = match DatagramHeader::parse(&datagram) {
                 // Fragments are refused, as RFC 1928 allows: nobody sends any.
                 Ok(header) if header.fragment == 0 && header.target.port != 0 => header,
                 _ => continue,
             };
+            // Whoever has sent something else by mistake does not keep the client out.
+            self.client = Some(source);
             if let Some((is_overlay, to)) = self.place(&header.target).await
                 && let Some(socket) = self.socket(is_overlay, to.ip(), source).await
             {
@@ -233,6 +254,22 @@ mod tests {
         ] {
             assert_eq!(expected_port(&Target::parse(said).unwrap(), peer), port, "{said}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_client_on_the_overlay_is_given_a_port_that_its_network_allows() {
+        let node = Node::builder().identity(peersock::IdentitySource::Ephemeral);
+        let node = node.interfaces(peersock::Interfaces::Loopback).start().unwrap();
+        let network = peersock::Network::ad_hoc("ff13881393000000".parse().unwrap());
+        let own = node.join(network).unwrap().address().into();
+        let mut sockets = Vec::new();
+        for _ in 5000..=5011 {
+            let socket = bind_reachable(&node, own).await.unwrap();
+            assert!((5000..=5011).contains(&socket.local_addr().unwrap().port()), "{socket:?}");
+            sockets.push(socket);
+        }
+        let none_left = bind_reachable(&node, own).await.unwrap_err();
+        assert_eq!(none_left.kind(), io::ErrorKind::AddrNotAvailable);
     }
 
     #[test]
