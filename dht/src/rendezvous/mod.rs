@@ -126,6 +126,11 @@ impl Rendezvous {
     /// Publishes how this node can be reached, in all networks, until [`Self::withdraw`]; and reads the
     /// mailboxes. Call it again when that changes.
     pub fn publish(&mut self, now: Moment, contact: Contact) {
+        if self.contact.is_none() {
+            // Who has waited for this node knocks now.
+            let memberships = self.networks.values_mut();
+            memberships.for_each(|membership| membership.mailbox.wake(now.instant, &self.config));
+        }
         if self.contact.as_ref() != Some(&contact) {
             self.contact = Some(contact);
             self.version += 1;

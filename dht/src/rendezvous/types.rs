@@ -193,9 +193,9 @@ pub struct Config {
     /// How many slots this node's mailbox has: more let more nodes knock at once, and each costs a look-up
     /// each time. Default and least 2, at most 8.
     pub slots: u8,
-    /// How often the mailbox is read while something happens: for [`Self::active`] after the first
-    /// publication, a knock, a search or a knock of one's own. Default 1 s, at least 100 ms. One reading
-    /// begins when the last has ended at the earliest.
+    /// How often the mailbox is read while something happens: for [`Self::active`] after a publication when
+    /// nothing was published, a knock, a search or a knock of one's own. Default 1 s, at least 100 ms. One
+    /// reading begins when the last has ended at the earliest.
     pub poll_active: Duration,
     /// How often it is read otherwise. Default 15 s, at most 255 s.
     pub poll_idle: Duration,

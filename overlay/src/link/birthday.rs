@@ -143,6 +143,8 @@ impl Link {
             Some(at) => cx.core.timers.set(Timer::Birthday(cx.node), at),
             None => cx.core.timers.clear(Timer::Birthday(cx.node)),
         }
+        // If it is over, that by TCP waits no longer.
+        self.wait_for_punching(cx);
     }
 }
 

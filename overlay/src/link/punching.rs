@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Context, Link, Reason, Timer};
-use crate::contact::{Contact, Said, vouched};
+use crate::contact::{Contact, Punching, Said, vouched};
 use crate::network::NetworkIndex;
 use crate::reach::{Place, Why, place_of};
 use crate::session::Session;
@@ -86,10 +86,7 @@ impl Link {
             punching.stop(direct);
         }
         let due = punching.take_due(session.is_some(), is_wanted, &mut cx.core.allowances, rtt, now);
-        match punching.next() {
-            Some(at) => cx.core.timers.set(Timer::Punch(cx.node), at),
-            None => cx.core.timers.clear(Timer::Punch(cx.node)),
-        }
+        self.wait_for_punching(cx);
         if due.birthday {
             self.begin_birthday(cx);
         }
@@ -116,6 +113,13 @@ impl Link {
                 self.attempt(cx, Reason::Hint);
                 self.initiate_at(cx, shots.into_iter().map(|(place, _)| place).collect(), false);
             }
+        }
+    }
+
+    pub(super) fn wait_for_punching(&self, cx: &mut Context<'_>) {
+        match cx.reach.known_punching().and_then(Punching::next) {
+            Some(at) => cx.core.timers.set(Timer::Punch(cx.node), at),
+            None => cx.core.timers.clear(Timer::Punch(cx.node)),
         }
     }
 

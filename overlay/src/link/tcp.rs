@@ -27,8 +27,8 @@ impl Link {
         if !is_possible || !is_user || self.current().is_none() || !cx.reach.is_relayed() {
             return;
         }
-        if core.birthday.is_for(cx.node) {
-            cx.reach.punching(now).postpone_tcp(now);
+        if let Some(latest) = core.birthday.ends(cx.node).filter(|latest| now < *latest) {
+            cx.reach.punching(now).postpone_tcp(latest);
         } else {
             let id = u32::from_be_bytes(core.random());
             cx.reach.punching(now).ask_by_tcp(id, now);

@@ -39,8 +39,8 @@ const COMPARE_SPACING: Duration = Duration::from_secs(1);
 /// The same while no data flows: an idle node is to cost little.
 const COMPARE_SPACING_IDLE: Duration = Duration::from_secs(100);
 
-/// Relayed places are not compared for so long after the path has become one: a direct way is looked for
-/// then, and mostly found.
+/// Relayed places are not compared for so long after the path has become one, nor while many ports are tried:
+/// a direct way is looked for then, and mostly found.
 const RELAYS_SETTLE: Duration = Duration::from_secs(1);
 
 impl Reach {
@@ -81,7 +81,9 @@ impl Reach {
             return None;
         }
         self.compare_at = Some(now + COMPARE_SPACING);
-        let is_settled = self.relayed_since.is_none_or(|since| now >= since + RELAYS_SETTLE);
+        let tries_many_ports = self.punching.as_ref().is_some_and(|one| one.tries_many_ports(now));
+        let is_settled =
+            !tries_many_ports && self.relayed_since.is_none_or(|since| now >= since + RELAYS_SETTLE);
         let own = self.kind(&current.key(), scarce);
         let counts = |key: &PlaceKey| match self.kind(key, scarce).cmp(&own) {
             // While the path answers, nothing is gained by knowing how good what is worse by its kind is.

@@ -164,24 +164,111 @@ fn who_asks_for_packets_again_and_again_gets_none() {
     assert_eq!(attack.net.counter(0, "birthday_probes_sent"), 0);
 }
 
+#[test]
+fn tcp_is_tried_as_soon_as_nothing_can_come_of_a_search_by_many_ports() {
+    for (near, far) in [(EASY, HARD), (HARD, EASY)] {
+        let mut net = homes_with_tcp(near, far);
+        net.filter = Box::new(|sent| sent.from.port() == 7420 || sent.to.port() == 7420);
+        let easy = usize::from(near == HARD);
+        let begins = begins_by_tcp(&mut net);
+        // The easy side begins half a second after the question, sends for 2.6 s, and waits 1.5 s.
+        let (least, most) = (4 * SECOND, 6 * SECOND);
+        assert!(begins.iter().all(|begin| (least..most).contains(begin)), "{begins:?}");
+        assert!((begins[0].abs_diff(begins[1])) <= 20 * MS, "both at once: {begins:?}");
+        let guesses = guesses(&net, easy, net.nats[1 - easy].external);
+        assert_eq!(net.counter(easy, "birthday_probes_sent"), 2048, "all were tried");
+        let last = guesses.iter().map(|sent| sent.at).max().expect("some");
+        let begins = net.nodes[easy].punched[0].0;
+        assert!(last + 3 * SECOND / 2 <= begins, "what is answered late counts, too");
+    }
+}
+
+#[test]
+fn tcp_is_tried_at_once_where_no_search_by_many_ports_is_possible_after_all() {
+    let mut net = homes_with_tcp(EASY, HARD);
+    net.filter = Box::new(|sent| sent.from.port() == 7420 || sent.to.port() == 7420);
+    net.nodes[1].most_extra = 10;
+    let begins = begins_by_tcp(&mut net);
+    assert!(begins.iter().all(|begin| *begin < 3 * SECOND), "{begins:?}");
+}
+
+#[test]
+fn tcp_is_not_tried_where_a_search_by_many_ports_finds_a_path() {
+    for (near, far) in [(EASY, HARD), (HARD, EASY)] {
+        let mut net = homes_with_tcp(near, far);
+        net.send(0, 1, b"first");
+        chat(&mut net, 60);
+        assert!(is_direct(&mut net, 0) && is_direct(&mut net, 1));
+        assert_eq!([0, 1].map(|node| net.counter(node, "tcp_punches_begun")), [0; 2]);
+    }
+}
+
+#[test]
+fn relayed_places_are_not_compared_while_many_ports_are_tried() {
+    for (near, far) in [(EASY, HARD), (HARD, EASY)] {
+        let mut net = homes(near, far, 2, 20 * MS);
+        net.filter = Box::new(|sent| sent.from.port() == 7420 || sent.to.port() == 7420);
+        net.send(0, 1, b"first");
+        let begin = net.now;
+        chat(&mut net, 4);
+        // A relayed challenge: no other message has this length.
+        let is_challenge = |sent: &&Sent| sent.bytes.len() == 50 && sent.bytes[0] == 0xD9;
+        let relayed =
+            |net: &Net| net.sent.iter().filter(|sent| sent.at >= begin).filter(is_challenge).count();
+        assert_eq!(relayed(&net), 0, "a direct way is likely to be found");
+        chat(&mut net, 20);
+        assert!(relayed(&net) > 0, "now the better root is looked for");
+    }
+}
+
+/// When each node begins to connect by TCP, after the first packet.
+fn begins_by_tcp(net: &mut Net) -> [Duration; 2] {
+    let begin = net.now;
+    net.send(0, 1, b"first");
+    chat(net, 30);
+    [0, 1].map(|node| {
+        let (at, _) = net.nodes[node].punched.first().expect("it is tried by TCP");
+        *at - begin
+    })
+}
+
+/// Two homes whose nodes connect by TCP, too.
+fn homes_with_tcp(near: Cell, far: Cell) -> Net {
+    let mut net = homes(near, far, 0, 20 * MS);
+    net.tcp_punch = true;
+    for node in 0..2 {
+        net.restart_behind(node, crate::net::UNIX_TIME);
+    }
+    register(&mut net);
+    for node in 0..2 {
+        crate::punching::say_interface(&mut net, node, Nat::default());
+    }
+    net.run(SECOND);
+    net
+}
+
 /// Two homes, of which one node has no searches by many ports.
 fn homes_with_one_off(off: usize) -> Net {
     let mut net = homes(EASY, HARD, 0, 20 * MS);
     net.birthday = false;
-    let unix_time = crate::net::UNIX_TIME;
-    net.restart_behind(off, unix_time);
+    net.restart_behind(off, crate::net::UNIX_TIME);
     net.birthday = true;
+    register(&mut net);
+    net
+}
+
+/// The nodes join, and register at two roots.
+fn register(net: &mut Net) {
     for root in 1..=2 {
-        crate::roots::add_root(&mut net, root);
+        crate::roots::add_root(net, root);
     }
     for node in 0..2 {
         if net.nodes[node].endpoint.networks().is_empty() {
             net.join(node, &crate::net::open_network());
         }
-        crate::roots::use_roots(&mut net, node);
+        crate::roots::use_roots(net, node);
     }
     net.run(SECOND);
-    net
 }
 
 /// Both send now and then; says how often.

@@ -387,7 +387,7 @@ fn start(net: &mut Net, roots: u8, latency: Duration) {
 }
 
 /// The driver of a node has found the address of its interface.
-fn say_interface(net: &mut Net, node: usize, nat: Nat) {
+pub(crate) fn say_interface(net: &mut Net, node: usize, nat: Nat) {
     let address = net.nodes[node].socket;
     let contact = Contact::new(nat, [Candidate { kind: CandidateKind::Interface, address }]);
     net.nodes[node].endpoint.set_contact(net.now, contact);

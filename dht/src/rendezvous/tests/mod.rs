@@ -2,6 +2,7 @@
 
 mod clocks;
 mod disorder;
+mod idle;
 mod meeting;
 mod poisoning;
 
@@ -25,6 +26,8 @@ struct World {
     /// Since the start.
     elapsed: Duration,
     items: BTreeMap<[u8; 32], Item>,
+    /// When each was written last.
+    written: BTreeMap<[u8; 32], Duration>,
     /// Further answers to reads, which nodes that lie give.
     lies: BTreeMap<[u8; 32], Vec<Item>>,
     nodes: Vec<Node>,
@@ -32,6 +35,8 @@ struct World {
     under_way: BTreeMap<(Duration, u64), (usize, OperationId, Operation)>,
     count: u64,
     reads: usize,
+    /// Each operation: when it began, whose it is, and whether it reads.
+    begun: Vec<(Duration, usize, bool)>,
     /// The DHT loses every so manieth operation; 0 none.
     loss: u64,
 }
@@ -42,8 +47,13 @@ struct Node {
     network: Network,
     /// Its clock since the Unix epoch at the start.
     clock: Duration,
+    /// So long its machine has slept: meanwhile the clock for deadlines has stood still.
+    slept: Duration,
     events: Vec<(Duration, Event)>,
 }
+
+/// Nodes of the DHT keep an item for so long (BEP 44).
+const KEPT: Duration = Duration::from_secs(2 * 3600);
 
 const CLOCK: Duration = Duration::from_secs(1_700_000_000);
 
@@ -62,11 +72,13 @@ impl World {
             start: Instant::now(),
             elapsed: Duration::ZERO,
             items: BTreeMap::new(),
+            written: BTreeMap::new(),
             lies: BTreeMap::new(),
             nodes: Vec::new(),
             under_way: BTreeMap::new(),
             count: 0,
             reads: 0,
+            begun: Vec::new(),
             loss: 0,
         }
     }
@@ -79,12 +91,20 @@ impl World {
         let now = Moment { instant: self.start + self.elapsed, unix: clock + self.elapsed };
         let mut rendezvous = Rendezvous::new(identity.clone(), Config::default(), [seed; 32], now);
         let network = rendezvous.join(now, &discovery_key());
-        self.nodes.push(Node { rendezvous, identity, network, clock, events: Vec::new() });
+        let (slept, events) = (Duration::ZERO, Vec::new());
+        self.nodes.push(Node { rendezvous, identity, network, clock, slept, events });
         self.nodes.len() - 1
     }
 
     fn now(&self, node: usize) -> Moment {
-        Moment { instant: self.start + self.elapsed, unix: self.nodes[node].clock + self.elapsed }
+        let Node { clock, slept, .. } = self.nodes[node];
+        Moment { instant: self.start + self.elapsed - slept, unix: clock + self.elapsed }
+    }
+
+    /// All machines sleep for so long; the nodes of the DHT do not.
+    fn sleep(&mut self, duration: Duration) {
+        self.elapsed += duration;
+        self.nodes.iter_mut().for_each(|node| node.slept += duration);
     }
 
     /// Has a node's clock jump by that many seconds, while it runs.
@@ -121,7 +141,8 @@ impl World {
         let end = self.elapsed + duration;
         loop {
             self.collect();
-            let timeouts = self.nodes.iter().map(|node| node.rendezvous.poll_timeout() - self.start);
+            let timeout = |node: &Node| node.rendezvous.poll_timeout() - self.start + node.slept;
+            let timeouts = self.nodes.iter().map(timeout);
             let answers = self.under_way.keys().map(|(at, _)| *at).take(1);
             let next = timeouts.chain(answers).min().expect("there is a node");
             if next > end {
@@ -144,7 +165,9 @@ impl World {
     fn collect(&mut self) {
         for (index, node) in self.nodes.iter_mut().enumerate() {
             while let Some((id, operation)) = node.rendezvous.poll_operation() {
-                self.reads += usize::from(matches!(operation, Operation::Get { .. }));
+                let is_read = matches!(operation, Operation::Get { .. });
+                self.reads += usize::from(is_read);
+                self.begun.push((self.elapsed, index, is_read));
                 let running = self.under_way.values().filter(|(node, ..)| *node == index).count();
                 assert!(running < 2 * 16, "no more than 16 at once, and those of a network that was left");
                 self.under_way.insert((self.elapsed + LATENCY, self.count), (index, id, operation));
@@ -164,7 +187,7 @@ impl World {
                 _ if self.loss > 0 && id.0.is_multiple_of(self.loss) => Outcome::Failed,
                 Operation::Get { key } => {
                     answers.extend(self.lies.get(&key).into_iter().flatten().cloned());
-                    answers.extend(self.items.get(&key).cloned());
+                    answers.extend(self.item(&key).cloned());
                     Outcome::Done
                 }
                 Operation::Put(item) => self.put(item),
@@ -181,11 +204,19 @@ impl World {
     fn put(&mut self, item: Item) -> Outcome {
         assert!(item.is_authentic());
         assert_eq!(item.value.len(), seal::SEALED_LEN);
-        if self.items.get(&item.key).is_some_and(|there| there.sequence >= item.sequence) {
+        if self.item(&item.key).is_some_and(|there| there.sequence >= item.sequence) {
             return Outcome::Taken;
         }
+        self.written.insert(item.key, self.elapsed);
         self.items.insert(item.key, item);
         Outcome::Done
+    }
+
+    /// What the DHT has under a key, unless it was written too long ago.
+    fn item(&self, key: &[u8; 32]) -> Option<&Item> {
+        // Others may have put it there by hand.
+        let written = self.written.get(key).copied().unwrap_or(self.elapsed);
+        self.items.get(key).filter(|_| self.elapsed < written + KEPT)
     }
 
     fn epoch(&self, node: usize) -> Epoch {

@@ -172,6 +172,11 @@ impl<K: Copy + PartialEq> Birthday<K> {
         self.run.as_ref().is_some_and(|run| run.node == node)
     }
 
+    /// When the search for that node is over, whatever happens. `None` if there is none.
+    pub(crate) fn ends(&self, node: K) -> Option<Instant> {
+        self.run.as_ref().filter(|run| run.node == node).map(|run| run.ends)
+    }
+
     /// The node that is looked for.
     pub(crate) fn node(&self) -> Option<K> {
         self.run.as_ref().map(|run| run.node)

@@ -170,6 +170,9 @@ impl Punching {
         if outcome == DirectOutcome::NotTried(NotTried::Refused) {
             self.birthday.own_after = Some(now + PAUSE_REFUSED);
         }
+        if outcome != DirectOutcome::Trying {
+            self.tcp.note_search_end(now);
+        }
         let tried = (sent > 0).then_some(now);
         self.birthday.last = Some(DirectAttempt {
             address,

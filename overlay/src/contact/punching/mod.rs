@@ -204,6 +204,11 @@ impl Punching {
         Some(since + time).filter(|end| now < *end)
     }
 
+    /// Whether a search by many ports runs that is likely to find a direct way in a moment.
+    pub(crate) fn tries_many_ports(&self, now: Instant) -> bool {
+        self.birthday.is_running() && self.began.is_some_and(|began| now < began + HOLD_MANY_PORTS)
+    }
+
     /// Whether a question of the node is answered now.
     pub(crate) fn take_question(&mut self, now: Instant) -> bool {
         self.questions.take(now)

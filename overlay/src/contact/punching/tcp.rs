@@ -23,9 +23,6 @@ const AFTER: Duration = Duration::from_secs(2);
 /// Of two nodes that would ask at the same moment, the one with the greater ID waits for so long.
 const TURN: Duration = Duration::from_millis(300);
 
-/// A search by many ports takes so long.
-const MANY_PORTS: Duration = Duration::from_secs(15);
-
 /// A node that has asked does so again after so long, or later if the other one has refused.
 const PAUSE: Duration = Duration::from_secs(25);
 const PAUSE_REFUSED: Duration = Duration::from_secs(60);
@@ -48,6 +45,8 @@ const FIRST_PORT: u16 = 1024;
 pub(super) struct Record {
     /// When the round by UDP counts as failed.
     due: Option<Instant>,
+    /// It has failed, and a search by many ports runs: what is due waits for that to end.
+    awaits_search: bool,
     /// A round by UDP counts as failed at once: this node's UDP is blocked.
     is_blocked: bool,
     /// This node has the greater ID.
@@ -77,12 +76,23 @@ impl Record {
     /// A round by UDP begins at `start`.
     pub(super) fn note_round(&mut self, start: Instant) {
         let wait = if self.is_blocked { Duration::ZERO } else { AFTER };
-        self.due = Some(start + wait + if self.is_second { TURN } else { Duration::ZERO });
+        (self.due, self.awaits_search) = (Some(start + wait + self.turn()), false);
+    }
+
+    /// A search by many ports has ended. If it has led to a path, nothing more is due: [`Self::note_end`].
+    pub(super) fn note_search_end(&mut self, now: Instant) {
+        if std::mem::take(&mut self.awaits_search) {
+            self.due = Some(now + self.turn());
+        }
     }
 
     /// Nothing is looked for any more.
     pub(super) fn note_end(&mut self) {
-        (self.due, self.asking) = (None, None);
+        (self.due, self.asking, self.awaits_search) = (None, None, false);
+    }
+
+    fn turn(&self) -> Duration {
+        if self.is_second { TURN } else { Duration::ZERO }
     }
 
     pub(super) fn take_due(&mut self, rtt: Duration, now: Instant) -> Option<TcpDue> {
@@ -130,9 +140,11 @@ impl Punching {
         }
     }
 
-    /// A search by many ports runs: that by TCP has time.
-    pub(crate) fn postpone_tcp(&mut self, now: Instant) {
-        self.tcp.due = Some(now + MANY_PORTS);
+    /// A search by many ports runs, which ends at `latest`, and mostly long before: each side of it knows
+    /// when nothing can come of it any more. The search by TCP begins then, and not before, since a connection
+    /// that is found first would end the other search, and datagrams are better.
+    pub(crate) fn postpone_tcp(&mut self, latest: Instant) {
+        (self.tcp.due, self.tcp.awaits_search) = (Some(latest), true);
     }
 
     /// Whether the node was asked and has not answered.
@@ -163,6 +175,7 @@ impl Punching {
     /// This node agrees to the question with this id. It asks nothing itself then.
     pub(crate) fn join_by_tcp(&mut self, id: u32, now: Instant) {
         (self.tcp.answered, self.tcp.asking, self.tcp.due) = (Some(id), None, None);
+        self.tcp.awaits_search = false;
         self.tcp.asked_after = Some(now + PAUSE_ASKED);
     }
 
@@ -321,6 +334,35 @@ mod tests {
         }
         punching.stop(None);
         assert_eq!(punching.tcp.next(), None);
+    }
+
+    #[test]
+    fn a_search_by_many_ports_is_waited_for_and_no_longer_than_it_takes() {
+        let start = instant();
+        let (latest, over) = (start + 30 * SECOND, start + 4 * SECOND);
+        let to = "203.0.113.9:5000".parse().unwrap();
+        for (is_second, turn) in [(false, Duration::ZERO), (true, TURN)] {
+            let mut punching = Punching::new(start);
+            punching.set_turn(false, is_second);
+            punching.postpone_tcp(latest);
+            punching.set_birthday(to, 800, DirectOutcome::Trying, start + SECOND);
+            assert_eq!(punching.tcp.next(), Some(latest), "it runs");
+            punching.set_birthday(to, 2048, DirectOutcome::Silent, over);
+            assert_eq!(punching.tcp.next(), Some(over + turn));
+            punching.set_birthday(to, 2048, DirectOutcome::Silent, over + SECOND);
+            assert_eq!(punching.tcp.next(), Some(over + turn), "once");
+        }
+        for outcome in [DirectOutcome::Answered, DirectOutcome::Silent] {
+            let mut punching = Punching::new(start);
+            punching.postpone_tcp(latest);
+            match outcome {
+                DirectOutcome::Answered => punching.stop(None),
+                // The other node has asked meanwhile, and TCP is tried.
+                _ => punching.join_by_tcp(7, start + SECOND),
+            }
+            punching.set_birthday(to, 2048, outcome, over);
+            assert_eq!(punching.tcp.next(), None);
+        }
     }
 
     /// Where connections are tried, and how many, if the node names these addresses and roots of this node's
