@@ -132,7 +132,7 @@ class BoundSocket extends EventEmitter {
     if (listener) this.on(event, listener);
   }
 
-  /** Opens the socket, and takes what comes. */
+  /** Opens the socket, and takes what comes as long as _take() gives true. */
   _open(syscall, host, port, complete) {
     const [wanted, [address]] = [portOf(port), resolve(this._node, host)];
     const fd = openSocket(this._node, this.#kind);
@@ -141,7 +141,10 @@ class BoundSocket extends EventEmitter {
       const result = native.bind(fd, wanted, mapped(address)) || complete(fd);
       const text = isOne(result, 'EACCES') ? native.lastError() : '';
       if (result < 0) throw failure(syscall, result, address, wanted, text);
-      this.#watching = watch(fd, READABLE, () => this._take());
+      this.#watching = watch(fd, READABLE, () => {
+        // Others have their turn after some.
+        for (let i = 0; i < 64 && this._fd >= 0 && this._take();) i += 1;
+      });
     } catch (error) {
       native.close(fd);
       throw error;
@@ -152,6 +155,12 @@ class BoundSocket extends EventEmitter {
 
   /** Has _take() called for other events from now on. */
   _await(events) { native.awaitEvents(this.#watching, events); }
+
+  /** Nothing comes any more. */
+  _fail(error) {
+    this.close();
+    this.emit('error', error);
+  }
 
   address() { return this._fd >= 0 ? addressOf(native.name(this._fd)) : null; }
 
@@ -194,22 +203,16 @@ class Server extends BoundSocket {
   }
 
   _take() {
-    // Others have their turn after some.
-    for (let i = 0; i < 64 && this.listening; i++) {
-      const fd = native.accept(this._fd);
-      if (fd >= 0) {
-        this.emit('connection', new Socket(fd, this.#options));
-      } else if (isOne(fd, ...SCARCE)) {
-        this._await(0);
-        this.#pause = setTimeout(() => this._await(READABLE), 100);
-        return;
-      } else if (isOne(fd, 'EAGAIN')) {
-        return;
-      } else if (!isOne(fd, 'EINTR', 'ECONNABORTED')) {
-        this.close();
-        this.emit('error', failure('accept', fd));
-      }
+    const fd = native.accept(this._fd);
+    if (fd >= 0) {
+      this.emit('connection', new Socket(fd, this.#options));
+    } else if (isOne(fd, ...SCARCE)) {
+      this._await(0);
+      this.#pause = setTimeout(() => this._await(READABLE), 100);
+    } else if (!isOne(fd, 'EAGAIN', 'EINTR', 'ECONNABORTED')) {
+      this._fail(failure('accept', fd));
     }
+    return fd >= 0 || isOne(fd, 'EINTR', 'ECONNABORTED');
   }
 }
 
@@ -277,17 +280,14 @@ class UdpSocket extends BoundSocket {
       this._await(READABLE);
       this.#flush();
     }
-    // Others have their turn after some.
-    for (let i = 0; i < 64 && this._fd >= 0; i++) {
-      const found = native.receive(this._fd, this.#room);
-      if (isOne(found, 'EAGAIN')) return;
-      if (typeof found !== 'number') {
-        const message = Buffer.from(this.#room.subarray(0, found[0]));
-        this.emit('message', message, { ...addressOf(found), size: message.length });
-      } else if (!isOne(found, 'EINTR')) {
-        this.emit('error', failure('recvfrom', found));
-      }
+    const found = native.receive(this._fd, this.#room);
+    if (typeof found !== 'number') {
+      const message = Buffer.from(this.#room.subarray(0, found[0]));
+      this.emit('message', message, { ...addressOf(found), size: message.length });
+    } else if (!isOne(found, 'EAGAIN', 'EINTR')) {
+      this._fail(failure('recvfrom', found));
     }
+    return typeof found !== 'number' || isOne(found, 'EINTR');
   }
 }
 
@@ -347,6 +347,8 @@ async function dial(node, address, port, signal) {
   const [fd, events] = [openSocket(node, SOCK_STREAM), new EventEmitter()];
   let watching;
   try {
+    // Who has aborted it already begins nothing.
+    if (signal?.aborted) await once(events, 'ready', { signal });
     let result = native.connect(fd, port, mapped(address));
     if (isOne(result, 'EINPROGRESS', 'EINTR')) {
       watching = watch(fd, WRITABLE | DISCONNECT, () => events.emit('ready'));

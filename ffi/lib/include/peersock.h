@@ -717,7 +717,8 @@ peersock_result peersock_netcheck(const struct peersock_config *config, const ch
 //
 // With NULL for `node` it is the process's default node; otherwise one more, and `*node` becomes its handle.
 // No node is left running if this fails. A setting that there is not, or of another type, is
-// `PEERSOCK_E_INVALID`.
+// `PEERSOCK_E_INVALID`, and so is a text with U+FFFD, which JSON's writers put in the place of what is no
+// UTF-8.
 //
 // Pointers:
 // `settings` is NULL or a C string; `node` is NULL or has room for a handle.
