@@ -269,7 +269,9 @@ class UdpSocket extends BoundSocket {
   }
 
   close(callback) {
+    const neverBound = this._fd < 0 && !this.#isClosed;
     super.close(callback);
+    if (neverBound) process.nextTick(() => this.emit('close'));
     this.#isClosed = true;
     // What is still waiting is not sent, and fails.
     this.#flush();

@@ -349,6 +349,7 @@ test('datagrams: mistakes are told', async () => {
   assert.deepStrictEqual((await tooLong).map(({ code, syscall }) => [code, syscall]), [['EMSGSIZE', 'send']]);
   socket.close();
   assert.throws(() => socket.send('x', 9), { code: 'ERR_SOCKET_DGRAM_NOT_RUNNING' });
+  await new Promise((resolve) => alice.createSocket().close(resolve));
 });
 
 test('a socket for datagrams ends with its node, and keeps no process that does not want it', async () => {
