@@ -8,29 +8,11 @@ package peersock
 /*
 #cgo pkg-config: peersock
 #include <peersock.h>
-
-// Starts a node. NULL and 0 are the library's defaults, but the identity is then a fresh one.
-static peersock_result start(const char *state, const uint8_t *seed, const char *interfaces,
-                             const char *roots, const char *turn, uint16_t port, uint16_t discovery_port,
-                             bool discovery, peersock_node *node) {
-    peersock_config *config = peersock_config_new();
-    peersock_result result = state  ? peersock_config_state_dir(config, state)
-                             : seed ? peersock_config_seed(config, seed, PEERSOCK_SEED_SIZE)
-                                    : peersock_config_ephemeral(config);
-    if (!result && interfaces) result = peersock_config_interfaces(config, interfaces);
-    if (!result && roots) result = peersock_config_roots(config, roots);
-    if (!result && turn) result = peersock_config_turn(config, turn);
-    if (!result && discovery_port) result = peersock_config_discovery_port(config, discovery_port);
-    if (!result) result = peersock_config_discovery(config, discovery);
-    if (!result) result = peersock_config_port(config, port);
-    if (!result) result = peersock_start(config, node);
-    peersock_config_free(config);
-    return result;
-}
 */
 import "C"
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"net"
 	"net/netip"
@@ -47,18 +29,18 @@ const Linger = 5 * time.Second
 
 // Config says what a node is. The zero value is a node with a fresh identity that is in no network yet.
 type Config struct {
-	Network string // joined at once, unless it is empty, as by [Node.Join]
-	Secret  string // the network's passphrase
-	State   string // the directory that keeps the identity; one process at a time may use it
-	Seed    []byte // 32 secret bytes that the identity is made of, if there is no State
+	Network string `json:"network,omitempty"` // joined at once, unless it is empty, as by [Node.Join]
+	Secret  string `json:"secret,omitempty"`  // the network's passphrase
+	State   string `json:"state,omitempty"`   // the directory that keeps the identity, of one process at a time
+	Seed    []byte `json:"-"`                 // 32 secret bytes that the identity is made of, without a State
 
-	Interfaces string // those that the node may use: "all" (the default), "loopback", or "eth0,wlan0"
-	Roots      string // where it can be found, as PEERSOCK_ROOTS, the default, has it; " " for none
-	Turn       string // TURN servers that relay to it, as PEERSOCK_TURN, the default, has them; " " for none
-	Port       uint16 // its UDP port; 0 lets the system choose
+	Interfaces string `json:"interfaces,omitempty"` // may be used: "all" (the default), "loopback", "eth0,wlan0"
+	Roots      string `json:"roots,omitempty"`      // where it can be found, as in PEERSOCK_ROOTS; " " for none
+	Turn       string `json:"turn,omitempty"`       // TURN servers, as in PEERSOCK_TURN; " " for none
+	Port       uint16 `json:"port"`                 // its UDP port; 0 lets the system choose
 
-	DiscoveryPort uint16 // by which nodes of one machine or local network meet; 0 is the usual one
-	NoDiscovery   bool   // turns that off
+	DiscoveryPort uint16 `json:"discovery_port"` // by which nodes of a local network meet; 0 is the usual one
+	NoDiscovery   bool   `json:"-"`              // turns that off
 }
 
 // Error is what a call of the node itself has failed with.
@@ -77,24 +59,17 @@ type Node struct {
 
 // Open starts a node; a program may have several. Errors are of type [*Error].
 func Open(config Config) (*Node, error) {
-	var seed *C.uint8_t
+	var seed any // as config has it, not even an empty one is left out
 	if config.Seed != nil {
-		if len(config.Seed) != C.PEERSOCK_SEED_SIZE || config.State != "" {
-			return nil, &Error{C.PEERSOCK_E_INVALID, "a seed has 32 bytes, and no state directory beside it"}
-		}
-		seed = (*C.uint8_t)(&config.Seed[0])
+		seed = hex.EncodeToString(config.Seed)
 	}
+	settings, _ := json.Marshal(struct {
+		Config
+		Seed      any  `json:"seed,omitempty"`
+		Discovery bool `json:"discovery"`
+	}{config, seed, !config.NoDiscovery})
 	node := new(Node)
-	err := check(func() C.peersock_result {
-		return C.start(text(config.State), seed, text(config.Interfaces), text(config.Roots),
-			text(config.Turn), C.uint16_t(config.Port), C.uint16_t(config.DiscoveryPort),
-			C.bool(!config.NoDiscovery), &node.handle)
-	})
-	if err == nil && config.Network != "" {
-		if err = node.Join(config.Network, config.Secret); err != nil {
-			node.Close()
-		}
-	}
+	err := check(func() C.peersock_result { return C.peersock_open(text(string(settings)), &node.handle) })
 	if err != nil {
 		return nil, err
 	}

@@ -3,10 +3,8 @@ package peersock
 /*
 #include <arpa/inet.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <netinet/tcp.h>
 #include <peersock.h>
-#include <poll.h>
 #include <unistd.h>
 
 // The library's calls, which give a negative errno when they fail. All sockets are of IPv6, with addresses of
@@ -33,13 +31,12 @@ static int ps_listen(peersock_node node, bool stream, bool only_v6, const addres
     close(fd);
     return -error;
 }
-static int ps_copy(int fd) { return fcntl(fd, F_DUPFD_CLOEXEC, 0); }
-// Has the node refuse connections at once, to whose listener this is the last descriptor; it is closed.
+// Has the node refuse connections at once, and not when it hears that the listener is closed.
 static void ps_unlisten(int fd) {
     peersock_connect(fd, &(struct sockaddr){.sa_family = AF_UNSPEC}, sizeof(struct sockaddr));
-    close(fd);
 }
 static int ps_connect(int fd, const address *a) { return result(peersock_connect(fd, TO(a))); }
+static int ps_connected(int fd) { return result(peersock_connected(fd)); }
 static int ps_name(int fd, address *a) { return result(peersock_getsockname(fd, FROM(a))); }
 static int ps_accept(int fd, address *a) {
     return result(peersock_accept4(fd, FROM(a), SOCK_NONBLOCK | SOCK_CLOEXEC));
@@ -49,15 +46,6 @@ static int ps_recv(int fd, uint8_t *data, size_t size, address *a) {
 }
 static int ps_send(int fd, const uint8_t *data, size_t size, const address *a) {
     return result(peersock_sendto(fd, data, size, 0, TO(a)));
-}
-// What has come of a connection that was begun: -EINPROGRESS as long as it goes on.
-static int ps_outcome(int fd) {
-    struct pollfd ready = {.fd = fd, .events = POLLOUT};
-    int error = 0;
-    if (poll(&ready, 1, 0) == 0) return -EINPROGRESS;
-    if (peersock_getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &(socklen_t){sizeof error})) return -errno;
-    // Without an error it stood, and was reset before anybody looked.
-    return error == 0 && ready.revents & POLLHUP ? -ECONNRESET : -error;
 }
 */
 import "C"
@@ -71,6 +59,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"strings"
 	"syscall"
 	"time"
 	"unsafe"
@@ -84,33 +73,83 @@ func (n *Node) Dial(network, address string) (net.Conn, error) {
 // DialContext connects to a member by its address or name, as "alpha:80", unless ctx is done before: in the
 // network "tcp", "tcp4" or "tcp6" it gives a [*Conn], in "udp", "udp4" or "udp6" a [*PacketConn].
 func (n *Node) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
-	switch s, err := n.each(ctx, "dial", " tcp tcp4 tcp6 udp udp4 udp6 ", network, address, n.dial); {
-	case err != nil:
-		return nil, err
-	case network[0] == 'u':
-		return &PacketConn{s}, nil
-	default:
-		return &Conn{s}, nil
-	}
+	return as[net.Conn](n.open(ctx, "dial", " tcp tcp4 tcp6 udp udp4 udp6 ", network, address))
 }
 
 // Listen waits for streams at an address of the node, in the network "tcp", "tcp4" or "tcp6". ":80" stands
 // for all its addresses, and port 0 for one that is allowed.
 func (n *Node) Listen(network, address string) (net.Listener, error) {
-	s, err := n.each(context.Background(), "listen", " tcp tcp4 tcp6 ", network, address, n.listen)
-	if err != nil {
-		return nil, err
-	}
-	return &Listener{s}, nil
+	return as[net.Listener](n.open(context.Background(), "listen", " tcp tcp4 tcp6 ", network, address))
 }
 
 // ListenPacket opens a socket for datagrams at such an address, in the network "udp", "udp4" or "udp6".
 func (n *Node) ListenPacket(network, address string) (net.PacketConn, error) {
-	s, err := n.each(context.Background(), "listen", " udp udp4 udp6 ", network, address, n.listen)
+	return as[net.PacketConn](n.open(context.Background(), "listen", " udp udp4 udp6 ", network, address))
+}
+
+// as gives what was opened as the interface that it has, nil if nothing was.
+func as[T any](opened any, err error) (T, error) {
+	wanted, _ := opened.(T)
+	return wanted, err
+}
+
+// open tries the addresses that a text stands for, in turn.
+func (n *Node) open(ctx context.Context, op, networks, network, address string) (any, error) {
+	all, err := n.resolve(ctx, op, network, address)
+	if len(network) > 4 || !strings.Contains(networks, " "+network+" ") {
+		all, err = nil, net.UnknownNetworkError(network)
+	}
+	if err != nil {
+		return nil, opError(op, network, nil, nil, err)
+	}
+	for _, to := range all {
+		open := n.listen
+		if op == "dial" {
+			open = n.dial
+		}
+		switch s, failure := open(ctx, network, to); {
+		case failure != nil && err == nil:
+			err = opError(op, network, nil, netAddr(network, to), failure)
+		case failure != nil:
+		case network[0] == 'u':
+			return &PacketConn{s}, nil
+		case op == "listen":
+			return &Listener{s}, nil
+		default:
+			return &Conn{s}, nil
+		}
+	}
+	return nil, err
+}
+
+// resolve gives what "name:80" or "[fd12::1]:80" stands for. Names are those of members; without a host it is
+// the wildcard, or to dial the node itself.
+func (n *Node) resolve(ctx context.Context, op, network, address string) (all []netip.AddrPort, err error) {
+	host, service, err := net.SplitHostPort(address)
 	if err != nil {
 		return nil, err
 	}
-	return &PacketConn{s}, nil
+	port, err := net.DefaultResolver.LookupPort(ctx, network, service)
+	if err != nil {
+		return nil, err
+	}
+	v4, found := strings.HasSuffix(network, "4"), []netip.Addr{netip.IPv6Unspecified()}
+	if ip, err := netip.ParseAddr(host); err == nil && ip.Zone() == "" {
+		found = []netip.Addr{ip.Unmap()}
+	} else if host != "" || op == "dial" {
+		found = n.lookup(host)
+	} else if v4 {
+		found[0] = netip.IPv4Unspecified()
+	}
+	for _, ip := range found {
+		if len(network) == 3 || v4 == ip.Is4() {
+			all = append(all, netip.AddrPortFrom(ip, uint16(port)))
+		}
+	}
+	if all == nil {
+		err = &net.DNSError{Err: "no member has this name and such an address", Name: host, IsNotFound: true}
+	}
+	return all, err
 }
 
 // listen opens a socket of an address, which accepts if it is for streams.
@@ -119,7 +158,7 @@ func (n *Node) listen(_ context.Context, network string, local netip.AddrPort) (
 	defer runtime.UnlockOSThread()
 	address := encode(local)
 	fd := C.ps_listen(n.handle, network[0] == 't', network[3:] == "6", &address)
-	s, err := adopt("bind", fd, network)
+	s, err := adopt("bind", fd, network, nil)
 	if fd == -C.EACCES {
 		err = fmt.Errorf("%w: %s", err, C.GoString(C.peersock_last_error()))
 	}
@@ -128,37 +167,33 @@ func (n *Node) listen(_ context.Context, network string, local netip.AddrPort) (
 
 // dial waits, as long as ctx allows, until a socket is connected.
 func (n *Node) dial(ctx context.Context, network string, to netip.AddrPort) (*socket, error) {
-	s, err := adopt("socket", C.ps_socket(n.handle, network[0] == 't'), network)
+	s, err := adopt("socket", C.ps_socket(n.handle, network[0] == 't'), network, netAddr(network, to))
 	if err != nil {
 		return nil, err
 	}
-	connected, watched := make(chan struct{}), make(chan struct{})
+	address, begun, connected := encode(to), false, make(chan error)
 	go func() {
-		defer close(watched)
-		select {
-		case <-ctx.Done():
-			s.SetWriteDeadline(time.Unix(1, 0))
-		case <-connected:
-		}
-	}()
-	address := encode(to)
-	_, err = wait(s.raw.Write, "connect", func(fd C.int) C.int {
-		if s.remote == nil {
-			s.remote = netAddr(network, to)
+		_, err := wait(s.raw.Write, "connect", func(fd C.int) C.int {
+			if begun {
+				return C.ps_connected(fd)
+			}
+			begun = true
 			return C.ps_connect(fd, &address)
-		}
-		return C.ps_outcome(fd)
-	})
-	close(connected)
-	<-watched
-	if errors.Is(err, os.ErrDeadlineExceeded) {
+		})
+		connected <- err
+	}()
+	select {
+	case err = <-connected:
+	case <-ctx.Done():
+		s.Close()
+		<-connected
 		err = ctx.Err()
 	}
 	if err != nil {
 		s.Close()
 		return nil, err
 	}
-	return s.named(), s.SetWriteDeadline(time.Time{})
+	return s.named(), nil
 }
 
 // socket is a descriptor that the runtime waits for.
@@ -178,7 +213,7 @@ type unixConn interface {
 
 // adopt gives the runtime what a call has given, a descriptor or a negative errno. It must be bound before:
 // the library puts another socket under it for that, and the runtime would go on waiting for the first.
-func adopt(call string, fd C.int, network string) (*socket, error) {
+func adopt(call string, fd C.int, network string, remote net.Addr) (*socket, error) {
 	if fd < 0 {
 		return nil, os.NewSyscallError(call, syscall.Errno(-fd))
 	}
@@ -188,7 +223,7 @@ func adopt(call string, fd C.int, network string) (*socket, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &socket{unixConn: conn.(*net.UnixConn), network: network}
+	s := &socket{unixConn: conn.(*net.UnixConn), network: network, remote: remote}
 	s.raw, err = s.SyscallConn()
 	return s.named(), err
 }
@@ -239,7 +274,7 @@ func (s *socket) failed(op string, err error) error {
 	if errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
 		// That is all that the kernel knows. The node may have another reason.
 		s.raw.Control(func(fd uintptr) {
-			switch errno := C.ps_outcome(C.int(fd)); errno {
+			switch errno := C.ps_connected(C.int(fd)); errno {
 			case 0, -C.ECONNRESET, -C.EPIPE, -C.EINPROGRESS:
 			default:
 				err = os.NewSyscallError(op, syscall.Errno(-errno))
@@ -282,24 +317,21 @@ type Listener struct{ s *socket }
 func (l *Listener) Accept() (net.Conn, error) {
 	var from C.address
 	fd, err := wait(l.s.raw.Read, "accept", func(fd C.int) C.int { return C.ps_accept(fd, &from) })
-	if err != nil {
-		return nil, l.s.failed("accept", err)
+	if err == nil {
+		var s *socket
+		if s, err = adopt("accept", C.int(fd), l.s.network, decode(l.s.network, &from)); err == nil {
+			return &Conn{s}, nil
+		}
+	} else if errors.Is(err, syscall.EINVAL) {
+		err = net.ErrClosed // which is just happening
 	}
-	s, err := adopt("accept", C.int(fd), l.s.network)
-	if err != nil {
-		return nil, l.s.failed("accept", err)
-	}
-	s.remote = decode(s.network, &from)
-	return &Conn{s}, nil
+	return nil, l.s.failed("accept", err)
 }
 
 // Close stops listening; Accept fails with net.ErrClosed.
 func (l *Listener) Close() error {
-	last := C.int(-1)
-	l.s.raw.Control(func(fd uintptr) { last = C.ps_copy(C.int(fd)) })
-	err := l.s.failed("close", l.s.Close())
-	C.ps_unlisten(last)
-	return err
+	l.s.raw.Control(func(fd uintptr) { C.ps_unlisten(C.int(fd)) })
+	return l.s.failed("close", l.s.Close())
 }
 
 // Addr gives the address that it listens at, a *net.TCPAddr.
@@ -368,4 +400,12 @@ func encode(address netip.AddrPort) (raw C.address) {
 func decode(network string, raw *C.address) net.Addr {
 	ip := netip.AddrFrom16(*(*[16]byte)(unsafe.Pointer(&raw.sin6_addr)))
 	return netAddr(network, netip.AddrPortFrom(ip.Unmap(), uint16(C.ntohs(raw.sin6_port))))
+}
+
+// netAddr gives an address as package net has it.
+func netAddr(network string, address netip.AddrPort) net.Addr {
+	if network[0] == 'u' {
+		return net.UDPAddrFromAddrPort(address)
+	}
+	return net.TCPAddrFromAddrPort(address)
 }

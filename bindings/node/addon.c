@@ -2,11 +2,8 @@
 // descriptors. Those that fail give a negative errno. index.js checks what it is given.
 #include <arpa/inet.h>
 #include <errno.h>
-#include <netinet/tcp.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 #include <uv.h>
 
@@ -18,21 +15,6 @@
 #define ARGUMENTS(count)                                                                                     \
     napi_value a[count];                                                                                     \
     napi_get_cb_info(env, info, &(size_t){count}, a, NULL, NULL)
-
-static int integer(napi_env env, napi_value value) {
-    int32_t number = 0;
-    napi_get_value_int32(env, value, &number);
-    return number;
-}
-
-// A copy of a text, NULL of what is none.
-static char *text(napi_env env, napi_value value) {
-    size_t length;
-    if (napi_get_value_string_utf8(env, value, NULL, 0, &length) != napi_ok) return NULL;
-    char *copy = malloc(length + 1);
-    if (copy) napi_get_value_string_utf8(env, value, copy, length + 1, &length);
-    return copy;
-}
 
 static napi_value number(napi_env env, int64_t number) {
     napi_value value;
@@ -46,14 +28,26 @@ static napi_value string(napi_env env, const char *text) {
     return value;
 }
 
-static napi_value result(napi_env env, int64_t n) { return number(env, n < 0 ? -errno : n); }
+static napi_value array(napi_env env, napi_value first, napi_value second, napi_value third) {
+    napi_value values;
+    napi_create_array(env, &values);
+    napi_set_element(env, values, 0, first);
+    napi_set_element(env, values, 1, second);
+    napi_set_element(env, values, 2, third);
+    return values;
+}
 
-// A node that is started, or stopped if there is no configuration.
+static int integer(napi_env env, napi_value value) {
+    int32_t number = 0;
+    napi_get_value_int32(env, value, &number);
+    return number;
+}
+
+// A node that is started with settings, or stopped if there are none.
 struct job {
     napi_async_work work;
     napi_deferred deferred;
-    peersock_config *config;
-    char *network, *secret, error[512];
+    char *settings, error[512];
     peersock_node node;
     peersock_result result;
 };
@@ -61,78 +55,37 @@ struct job {
 static void perform(napi_env env, void *data) {
     struct job *job = data;
     (void)env;
-    if (!job->config) job->result = peersock_stop(job->node, 5000);
-    if (job->config && !job->result) job->result = peersock_start(job->config, &job->node);
-    if (job->config && !job->result && job->network) {
-        char *end;
-        uint64_t id = strtoull(job->network, &end, 16);
-        bool is_id = strlen(job->network) == 16 && !*end;
-        job->result = is_id ? peersock_join(job->node, id, job->secret)
-                            : peersock_join_file(job->node, job->network, NULL);
-    }
-    if (!job->result) return;
+    job->result = job->settings ? peersock_open(job->settings, &job->node) : peersock_stop(job->node, 5000);
     // The text is the thread's.
-    if (!job->error[0]) snprintf(job->error, sizeof job->error, "%s", peersock_last_error());
-    if (job->config && job->node) peersock_stop(job->node, 0);
+    if (job->result) snprintf(job->error, sizeof job->error, "%s", peersock_last_error());
 }
 
 // Gives what has come of it: [result, node, text].
 static void finish(napi_env env, napi_status status, void *data) {
     struct job *job = data;
-    napi_value values;
     (void)status;
-    napi_create_array(env, &values);
-    napi_set_element(env, values, 0, number(env, job->result));
-    napi_set_element(env, values, 1, number(env, job->node));
-    napi_set_element(env, values, 2, string(env, job->error));
-    napi_resolve_deferred(env, job->deferred, values);
+    napi_value result = number(env, job->result), node = number(env, job->node);
+    napi_resolve_deferred(env, job->deferred, array(env, result, node, string(env, job->error)));
     napi_delete_async_work(env, job->work);
-    peersock_config_free(job->config);
-    free(job->network);
-    free(job->secret);
+    free(job->settings);
     free(job);
 }
 
-static napi_value begin(napi_env env, struct job *job) {
+// run(settings) starts a node, run(node) stops it.
+FUNCTION(run) {
+    ARGUMENTS(1);
+    struct job *job = calloc(1, sizeof *job);
     napi_value promise;
+    size_t size;
+    if (napi_get_value_string_utf8(env, a[0], NULL, 0, &size) == napi_ok) {
+        job->settings = malloc(size + 1);
+        napi_get_value_string_utf8(env, a[0], job->settings, size + 1, NULL);
+    }
+    job->node = (peersock_node)integer(env, a[0]);
     napi_create_promise(env, &job->deferred, &promise);
     napi_create_async_work(env, NULL, string(env, "peersock"), perform, finish, job, &job->work);
     napi_queue_async_work(env, job->work);
     return promise;
-}
-
-// open(network, secret, seed, port, discoveryPort, discovery, state, interfaces, roots, turn)
-FUNCTION(open_node) {
-    ARGUMENTS(10);
-    static peersock_result (*const set[])(peersock_config *, const char *) = {
-        peersock_config_state_dir, peersock_config_interfaces, peersock_config_roots, peersock_config_turn};
-    struct job *job = calloc(1, sizeof *job);
-    void *seed;
-    size_t size;
-    job->config = peersock_config_new();
-    job->network = text(env, a[0]);
-    job->secret = text(env, a[1]);
-    bool has_seed = napi_get_typedarray_info(env, a[2], NULL, &size, &seed, NULL, NULL) == napi_ok;
-    job->result = has_seed ? peersock_config_seed(job->config, seed, size)
-                           : peersock_config_ephemeral(job->config);
-    if (!job->result) job->result = peersock_config_port(job->config, (uint16_t)integer(env, a[3]));
-    if (!job->result && integer(env, a[4]))
-        job->result = peersock_config_discovery_port(job->config, (uint16_t)integer(env, a[4]));
-    if (!job->result) job->result = peersock_config_discovery(job->config, integer(env, a[5]));
-    for (int i = 0; i < 4; i++) {
-        char *given = text(env, a[6 + i]);
-        if (given && !job->result) job->result = set[i](job->config, given);
-        free(given);
-    }
-    if (job->result) snprintf(job->error, sizeof job->error, "%s", peersock_last_error());
-    return begin(env, job);
-}
-
-FUNCTION(close_node) {
-    ARGUMENTS(1);
-    struct job *job = calloc(1, sizeof *job);
-    job->node = (peersock_node)integer(env, a[0]);
-    return begin(env, job);
 }
 
 FUNCTION(status) {
@@ -148,81 +101,62 @@ FUNCTION(last_error) {
     return string(env, peersock_last_error());
 }
 
-// An address of IPv6, or of IPv4 that is mapped. One that is none makes the call fail with EAFNOSUPPORT.
-static struct sockaddr_in6 address(napi_env env, napi_value host, napi_value port) {
-    struct sockaddr_in6 address = {.sin6_port = htons((uint16_t)integer(env, port))};
-    char name[INET6_ADDRSTRLEN] = "";
-    napi_get_value_string_utf8(env, host, name, sizeof name, NULL);
-    if (inet_pton(AF_INET6, name, &address.sin6_addr) == 1) address.sin6_family = AF_INET6;
-    return address;
-}
+// What a socket call was given: its numbers in their order, bytes, and the address that a text and the second
+// number are, of IPv6, or of IPv4 and mapped. Calls that find an address put it there.
+struct call {
+    int n[5];
+    void *data;
+    size_t size;
+    struct sockaddr_in6 address;
+    socklen_t length;
+};
 
-FUNCTION(open_socket) {
-    ARGUMENTS(1);
-    peersock_node node = (peersock_node)integer(env, a[0]);
-    return result(env, peersock_node_socket(node, AF_INET6, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-}
+#define CALL(name, value) static ssize_t name(struct call *c) { return value; }
+#define TO (struct sockaddr *)&c->address, c->length
+#define FROM (struct sockaddr *)&c->address, &c->length
+#define FLAGS (SOCK_NONBLOCK | SOCK_CLOEXEC)
+CALL(open_socket, peersock_node_socket((peersock_node)c->n[0], AF_INET6, c->n[1] | FLAGS, 0))
+CALL(set_option, peersock_setsockopt(c->n[0], c->n[1], c->n[2], &c->n[3], sizeof c->n[3]))
+CALL(bind_socket, peersock_bind(c->n[0], TO))
+CALL(listen_socket, peersock_listen(c->n[0], c->n[1]))
+CALL(accept_socket, peersock_accept4(c->n[0], NULL, NULL, FLAGS))
+CALL(connect_socket, peersock_connect(c->n[0], TO))
+CALL(connected, peersock_connected(c->n[0]))
+CALL(own_name, peersock_getsockname(c->n[0], FROM))
+CALL(peer_name, peersock_getpeername(c->n[0], FROM))
+CALL(receive, peersock_recvfrom(c->n[0], c->data, c->size, 0, FROM))
+CALL(send_to, peersock_sendto(c->n[0], c->data, c->size, 0, TO))
+// Who connects to a listener is refused from now on, and not after the node has looked.
+CALL(unlisten, peersock_connect(c->n[0], &(struct sockaddr){.sa_family = AF_UNSPEC}, sizeof(struct sockaddr)))
+CALL(close_socket, close(c->n[0]))
 
-FUNCTION(set_option) {
-    ARGUMENTS(4);
-    int level = integer(env, a[1]), option = integer(env, a[2]), value = integer(env, a[3]);
-    return result(env, peersock_setsockopt(integer(env, a[0]), level, option, &value, sizeof value));
-}
-
-FUNCTION(bind_socket) {
-    ARGUMENTS(3);
-    struct sockaddr_in6 local = address(env, a[1], a[2]);
-    return result(env, peersock_bind(integer(env, a[0]), (struct sockaddr *)&local, sizeof local));
-}
-
-FUNCTION(listen_socket) {
-    ARGUMENTS(2);
-    return result(env, peersock_listen(integer(env, a[0]), integer(env, a[1])));
-}
-
-FUNCTION(accept_socket) {
-    ARGUMENTS(1);
-    return result(env, peersock_accept4(integer(env, a[0]), NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC));
-}
-
-FUNCTION(connect_socket) {
-    ARGUMENTS(3);
-    struct sockaddr_in6 to = address(env, a[1], a[2]);
-    return result(env, peersock_connect(integer(env, a[0]), (struct sockaddr *)&to, sizeof to));
-}
-
-// What has come of a connection that was begun: -EINPROGRESS as long as it goes on.
-FUNCTION(outcome) {
-    ARGUMENTS(1);
-    struct pollfd ready = {.fd = integer(env, a[0]), .events = POLLOUT};
-    int error = 0;
-    socklen_t size = sizeof error;
-    if (poll(&ready, 1, 0) == 0) return number(env, -EINPROGRESS);
-    if (peersock_getsockopt(ready.fd, SOL_SOCKET, SO_ERROR, &error, &size)) error = errno;
-    // Without an error it stood, and was reset before anybody looked.
-    return number(env, error == 0 && ready.revents & POLLHUP ? -ECONNRESET : -error);
-}
-
-// The socket's own address, or that of its peer, as 'ADDRESS PORT'; empty if it has none.
-FUNCTION(name) {
-    ARGUMENTS(2);
-    struct sockaddr_in6 found;
-    socklen_t size = sizeof found;
-    char host[INET6_ADDRSTRLEN], both[INET6_ADDRSTRLEN + 8];
-    int (*call)(int, struct sockaddr *, socklen_t *) = peersock_getsockname;
-    if (integer(env, a[1])) call = peersock_getpeername;
-    if (call(integer(env, a[0]), (struct sockaddr *)&found, &size)) return string(env, "");
-    inet_ntop(AF_INET6, &found.sin6_addr, host, sizeof host);
-    snprintf(both, sizeof both, "%s %d", host, ntohs(found.sin6_port));
-    return string(env, both);
-}
-
-FUNCTION(close_socket) {
-    ARGUMENTS(2);
-    struct sockaddr none = {.sa_family = AF_UNSPEC};
-    // Who connects to a listener is refused from now on, and not after the node has looked.
-    if (integer(env, a[1])) peersock_connect(integer(env, a[0]), &none, sizeof none);
-    return result(env, close(integer(env, a[0])));
+// Makes a call: gives its result, or [result, address, port] if it has found an address.
+FUNCTION(make_call) {
+    napi_value a[5];
+    struct call c = {.length = sizeof c.address};
+    size_t count = 5, numbers = 0;
+    void *function;
+    bool has_host = false;
+    char host[INET6_ADDRSTRLEN];
+    napi_get_cb_info(env, info, &count, a, NULL, &function);
+    for (size_t i = 0; i < count; i++) {
+        if (napi_get_value_int32(env, a[i], &c.n[numbers]) == napi_ok) {
+            numbers++;
+        } else if (napi_get_value_string_utf8(env, a[i], host, sizeof host, NULL) == napi_ok) {
+            has_host = true;
+            // Sockets refuse the family of what is no address.
+            bool is_address = inet_pton(AF_INET6, host, &c.address.sin6_addr) == 1;
+            c.address.sin6_family = is_address ? AF_INET6 : AF_MAX;
+        } else {
+            napi_get_buffer_info(env, a[i], &c.data, &c.size);
+        }
+    }
+    c.address.sin6_port = htons((uint16_t)c.n[1]);
+    ssize_t result = ((ssize_t(*)(struct call *))function)(&c);
+    if (result < 0) return number(env, -errno);
+    if (has_host || c.address.sin6_family != AF_INET6) return number(env, result);
+    inet_ntop(AF_INET6, &c.address.sin6_addr, host, sizeof host);
+    return array(env, number(env, result), string(env, host), number(env, ntohs(c.address.sin6_port)));
 }
 
 // A descriptor that libuv polls until unwatch().
@@ -240,6 +174,8 @@ static void tell(uv_poll_t *poll, int status, int events) {
     napi_handle_scope scope;
     napi_value callback, global, error;
     (void)status, (void)events;
+    // After an error libuv does not poll any more.
+    uv_poll_start(poll, watch->events, tell);
     napi_open_handle_scope(env, &scope);
     napi_get_reference_value(env, watch->callback, &callback);
     napi_get_global(env, &global);
@@ -247,9 +183,6 @@ static void tell(uv_poll_t *poll, int status, int events) {
         napi_get_and_clear_last_exception(env, &error);
         napi_fatal_exception(env, error);
     }
-    // After an error libuv does not poll any more.
-    uv_handle_t *handle = (uv_handle_t *)poll;
-    if (!uv_is_closing(handle) && !uv_is_active(handle)) uv_poll_start(poll, watch->events, tell);
     napi_close_handle_scope(env, scope);
 }
 
@@ -268,14 +201,14 @@ static void end_watch(napi_async_cleanup_hook_handle hook, void *data) {
     uv_close((uv_handle_t *)&watch->poll, closed);
 }
 
-// watch(fd, writes, callback): gives what unwatch() ends, and hold() says whether the process waits for.
+// watch(fd, events, callback): gives what unwatch() ends, and hold() says whether the process waits for.
 FUNCTION(watch) {
     ARGUMENTS(3);
     struct watch *watch = calloc(1, sizeof *watch);
     uv_loop_t *loop;
     napi_value value;
     watch->env = env;
-    watch->events = integer(env, a[1]) ? UV_WRITABLE | UV_DISCONNECT : UV_READABLE;
+    watch->events = integer(env, a[1]);
     napi_get_uv_event_loop(env, &loop);
     int error = uv_poll_init(loop, &watch->poll, integer(env, a[0]));
     if (error) return free(watch), number(env, error);
@@ -287,31 +220,51 @@ FUNCTION(watch) {
     return value;
 }
 
+static struct watch *watch_of(napi_env env, napi_value value) {
+    void *watch = NULL;
+    napi_get_value_external(env, value, &watch);
+    return watch;
+}
+
 FUNCTION(unwatch) {
     ARGUMENTS(1);
-    void *watch;
-    if (napi_get_value_external(env, a[0], &watch) == napi_ok) end_watch(NULL, watch);
+    struct watch *watch = watch_of(env, a[0]);
+    if (watch) end_watch(NULL, watch);
+    return NULL;
+}
+
+FUNCTION(await_events) {
+    ARGUMENTS(2);
+    struct watch *watch = watch_of(env, a[0]);
+    if (watch) uv_poll_start(&watch->poll, watch->events = integer(env, a[1]), tell);
     return NULL;
 }
 
 FUNCTION(hold) {
     ARGUMENTS(2);
-    void *watch;
-    if (napi_get_value_external(env, a[0], &watch) != napi_ok) return NULL;
-    (integer(env, a[1]) ? uv_ref : uv_unref)((uv_handle_t *)&((struct watch *)watch)->poll);
+    struct watch *watch = watch_of(env, a[0]);
+    if (watch) (integer(env, a[1]) ? uv_ref : uv_unref)((uv_handle_t *)&watch->poll);
     return NULL;
 }
 
+static void export(napi_env env, napi_value exports, const char *name, napi_callback function, void *data) {
+    napi_value value;
+    napi_create_function(env, name, NAPI_AUTO_LENGTH, function, data, &value);
+    napi_set_named_property(env, exports, name, value);
+}
+
 NAPI_MODULE_INIT() {
-    static const struct { const char *name; napi_callback call; } functions[] = {
-        {"open", open_node}, {"stop", close_node}, {"status", status}, {"lastError", last_error},
+    static const struct { const char *name; napi_callback function; } functions[] = {
+        {"run", run}, {"status", status}, {"lastError", last_error}, {"watch", watch},
+        {"unwatch", unwatch}, {"awaitEvents", await_events}, {"hold", hold}};
+    static const struct { const char *name; ssize_t (*call)(struct call *); } calls[] = {
         {"socket", open_socket}, {"option", set_option}, {"bind", bind_socket}, {"listen", listen_socket},
-        {"accept", accept_socket}, {"connect", connect_socket}, {"outcome", outcome}, {"name", name},
-        {"close", close_socket}, {"watch", watch}, {"unwatch", unwatch}, {"hold", hold}};
-    for (size_t i = 0; i < sizeof functions / sizeof *functions; i++) {
-        napi_value function;
-        napi_create_function(env, functions[i].name, NAPI_AUTO_LENGTH, functions[i].call, NULL, &function);
-        napi_set_named_property(env, exports, functions[i].name, function);
-    }
+        {"accept", accept_socket}, {"connect", connect_socket}, {"connected", connected}, {"name", own_name},
+        {"peer", peer_name}, {"receive", receive}, {"send", send_to}, {"unlisten", unlisten},
+        {"close", close_socket}};
+    for (size_t i = 0; i < sizeof functions / sizeof *functions; i++)
+        export(env, exports, functions[i].name, functions[i].function, NULL);
+    for (size_t i = 0; i < sizeof calls / sizeof *calls; i++)
+        export(env, exports, calls[i].name, make_call, (void *)calls[i].call);
     return exports;
 }

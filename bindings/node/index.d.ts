@@ -1,3 +1,4 @@
+import { RemoteInfo } from 'node:dgram';
 import { ClientRequestArgs } from 'node:http';
 import { EventEmitter } from 'node:events';
 import { AddressInfo, Socket as NetSocket } from 'node:net';
@@ -63,22 +64,41 @@ export class Node {
   ) => undefined;
   createServer(listener?: (socket: Socket) => void): Server;
   createServer(options: { allowHalfOpen?: boolean }, listener?: (socket: Socket) => void): Server;
+  /** Makes a socket for datagrams; a listener is for 'message'. */
+  createSocket(listener?: (message: Buffer, from: RemoteInfo) => void): UdpSocket;
   /** Delivers what was written, within five seconds, and stops the node. */
   close(): Promise<void>;
 }
 
-export class Server extends EventEmitter {
-  private constructor();
-  readonly listening: boolean;
-  listen(options?: ListenOptions): Promise<this>;
+declare class BoundSocket<Event extends string, Listener> extends EventEmitter {
+  protected constructor();
   address(): AddressInfo | null;
   ref(): this;
   unref(): this;
-  close(): void;
-  on(event: 'connection', listener: (socket: Socket) => void): this;
+  close(callback?: () => void): void;
+  on(event: Event, listener: Listener): this;
   on(event: 'error', listener: (error: NodeJS.ErrnoException) => void): this;
   on(event: 'listening' | 'close', listener: () => void): this;
 }
+
+export class Server extends BoundSocket<'connection', (socket: Socket) => void> {
+  readonly listening: boolean;
+  listen(options?: ListenOptions): Promise<this>;
+}
+
+/** Datagrams as of dgram.Socket. What still waits to be sent when it is closed fails. */
+export class UdpSocket extends BoundSocket<'message', (message: Buffer, from: RemoteInfo) => void> {
+  /** Binds to an address of the node, or to all; then 'listening' or 'error' is emitted. */
+  bind(port?: number | string, address?: string, callback?: () => void): this;
+  bind(port: number | string, callback: () => void): this;
+  bind(options: { port?: number | string; address?: string }, callback?: () => void): this;
+  bind(callback: () => void): this;
+  /** Sends to a member's address or name, or to the node itself. A socket that is not bound becomes so. */
+  send(message: Message | readonly Message[], port: number | string, callback?: Sent): void;
+  send(message: Message | readonly Message[], port: number | string, address?: string, callback?: Sent): void;
+}
+type Message = string | NodeJS.ArrayBufferView;
+type Sent = (error: Error | null, bytes: number) => void;
 
 export class Socket extends NetSocket {
   private constructor();

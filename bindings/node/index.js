@@ -1,28 +1,38 @@
 'use strict';
-// TCP on encrypted peer-to-peer networks, as net has it. Streams are libuv's, over the library's descriptors.
-const { EventEmitter } = require('node:events');
+// TCP and UDP on encrypted peer-to-peer networks, as net and dgram have them. Streams are libuv's, over the
+// library's descriptors.
+const { EventEmitter, once } = require('node:events');
 const net = require('node:net');
+const { errno: ERRNO } = require('node:os').constants;
 const { getSystemErrorName } = require('node:util');
 const native = require('./build/peersock.node');
 
+const [SOCK_STREAM, SOCK_DGRAM, READABLE, WRITABLE, DISCONNECT] = [1, 2, 1, 2, 4];
 const [SOL_SOCKET, SO_REUSEADDR, SO_KEEPALIVE] = [1, 2, 9];
 const [IPPROTO_TCP, TCP_NODELAY, TCP_KEEPIDLE] = [6, 1, 4];
-const [EINTR, EAGAIN, EPIPE, ENETDOWN, ECONNABORTED] = [-4, -11, -32, -100, -103];
-const [ECONNRESET, EINPROGRESS] = [-104, -115];
-// What is scarce will be there again: memory, descriptors of the system and the process, buffers.
 const FAILURES = 'OK INVALID DOWN EXISTS NOT_FOUND TIMEOUT SPACE FILE PORT SYSTEM BUG'.split(' ');
-const SCARCE = [-12, -23, -24, -105];
+// What is scarce will be there again: memory, descriptors of the system and the process, buffers.
+const SCARCE = ['ENOMEM', 'ENFILE', 'EMFILE', 'ENOBUFS'];
+
+/** Whether a call has failed with one of these errors. */
+function isOne(result, ...codes) {
+  return codes.some((code) => result === -ERRNO[code]);
+}
 
 /** An error as Node.js has it. */
 function failure(syscall, errno, address, port, text) {
   const code = getSystemErrorName(errno);
   const place = address === undefined ? '' : ` ${address}:${port}`;
   const error = new Error(`${syscall} ${code}${place}${text ? ` (${text})` : ''}`);
-  return Object.assign(error, { errno, code, syscall }, address === undefined ? {} : { address, port });
+  return coded(error, code, { errno, syscall, ...(address !== undefined && { address, port }) });
+}
+
+function coded(error, code, more) {
+  return Object.assign(error, { code }, more);
 }
 
 function invalid(name, wanted, Kind = TypeError) {
-  return Object.assign(new Kind(`${name} must be ${wanted}`), { code: 'ERR_INVALID_ARG_VALUE' });
+  return coded(new Kind(`${name} must be ${wanted}`), 'ERR_INVALID_ARG_VALUE');
 }
 
 function portOf(port) {
@@ -39,8 +49,8 @@ function resolve(node, host = '') {
   const members = [...(host === '' ? networks : networks.filter(is)), ...peers.filter(is)];
   const found = members.flatMap(({ addresses }) => addresses);
   if (found.length > 0 || host === '') return found;
-  const what = { errno: -3008, code: 'ENOTFOUND', syscall: 'getaddrinfo', hostname: host };
-  throw Object.assign(new Error(`getaddrinfo ENOTFOUND ${host}`), what);
+  const what = { errno: -3008, syscall: 'getaddrinfo', hostname: host };
+  throw coded(new Error(`getaddrinfo ENOTFOUND ${host}`), 'ENOTFOUND', what);
 }
 
 /** Sockets are all of IPv6, where addresses of IPv4 are mapped. */
@@ -48,18 +58,26 @@ function mapped(address) {
   return net.isIPv4(address) ? `::ffff:${address}` : address;
 }
 
-function addressOf(fd, ofPeer) {
-  const [text, port] = native.name(fd, Number(ofPeer)).split(' ');
-  const address = text.replace(/^::ffff:(?=.*\.)/, '');
-  return address ? { address, family: net.isIPv4(address) ? 'IPv4' : 'IPv6', port: Number(port) } : {};
+/** What a call has found: [result, address, port]. */
+function addressOf(found) {
+  if (typeof found === 'number') return {};
+  const address = found[1].replace(/^::ffff:(?=.*\.)/, '');
+  return { address, family: net.isIPv4(address) ? 'IPv4' : 'IPv6', port: found[2] };
 }
 
 /** Opens a socket that does not collect small writes. What a listener accepts has its options. */
-function openSocket(node) {
-  const fd = native.socket(node.handle);
+function openSocket(node, kind) {
+  const fd = native.socket(node.handle, kind);
   if (fd < 0) throw failure('socket', fd);
-  native.option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+  if (kind === SOCK_STREAM) native.option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
   return fd;
+}
+
+/** Calls back as long as a descriptor is ready, until native.unwatch(). */
+function watch(fd, events, callback) {
+  const watching = native.watch(fd, events, callback);
+  if (typeof watching === 'number') throw failure('epoll_ctl', watching);
+  return watching;
 }
 
 /** A connection: a net.Socket whose addresses and options are those of the overlay. */
@@ -70,17 +88,12 @@ class Socket extends net.Socket {
 
   constructor(fd, options) {
     super({ ...options, fd, readable: true, writable: true });
-    [this.#fd, this.#local, this.#remote] = [fd, addressOf(fd, false), addressOf(fd, true)];
+    [this.#fd, this.#local, this.#remote] = [fd, addressOf(native.name(fd)), addressOf(native.peer(fd))];
   }
 
-  get localAddress() { return this.#local.address; }
-  get localFamily() { return this.#local.family; }
-  get localPort() { return this.#local.port; }
-  get remoteAddress() { return this.#remote.address; }
-  get remoteFamily() { return this.#remote.family; }
-  get remotePort() { return this.#remote.port; }
-
-  address() { return { ...this.#local }; }
+  // net.Socket gives parts of these as localAddress, remotePort and so on.
+  _getsockname() { return { ...this.#local }; }
+  _getpeername() { return { ...this.#remote }; }
 
   setNoDelay(on = true) { return this.setOption(IPPROTO_TCP, TCP_NODELAY, Number(Boolean(on))); }
 
@@ -99,88 +112,184 @@ class Socket extends net.Socket {
   _destroy(error, callback) {
     if (#fd in this && (error?.code === 'ECONNRESET' || error?.code === 'EPIPE')) {
       // That is all that the kernel knows. The node may have another reason.
-      const reason = native.outcome(this.#fd);
-      if (![0, EPIPE, ECONNRESET, EINPROGRESS].includes(reason)) error = failure(error.syscall, reason);
+      const reason = native.connected(this.#fd);
+      const isSame = reason === 0 || isOne(reason, 'EPIPE', 'ECONNRESET', 'EINPROGRESS');
+      if (!isSame) error = failure(error.syscall, reason);
     }
     super._destroy(error, callback);
   }
 }
 
+/** A socket that is bound, and emits what comes to it. */
+class BoundSocket extends EventEmitter {
+  #kind;
+  #watching;
+  _fd = -1;
+
+  constructor(node, kind, event, listener) {
+    super();
+    [this._node, this.#kind] = [node, kind];
+    if (listener) this.on(event, listener);
+  }
+
+  /** Opens the socket, and takes what comes as long as _take() gives true. */
+  _open(syscall, host, port, complete) {
+    const [wanted, [address]] = [portOf(port), resolve(this._node, host)];
+    const fd = openSocket(this._node, this.#kind);
+    try {
+      if (this.#kind === SOCK_STREAM) native.option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
+      const result = native.bind(fd, wanted, mapped(address)) || complete(fd);
+      const text = isOne(result, 'EACCES') ? native.lastError() : '';
+      if (result < 0) throw failure(syscall, result, address, wanted, text);
+      this.#watching = watch(fd, READABLE, () => {
+        // Others have their turn after some.
+        for (let i = 0; i < 64 && this._fd >= 0 && this._take();) i += 1;
+      });
+    } catch (error) {
+      native.close(fd);
+      throw error;
+    }
+    this._fd = fd;
+    this._node.bound.add(this);
+  }
+
+  /** Has _take() called for other events from now on. */
+  _await(events) { native.awaitEvents(this.#watching, events); }
+
+  /** Nothing comes any more. */
+  _fail(error) {
+    this.close();
+    this.emit('error', error);
+  }
+
+  address() { return this._fd >= 0 ? addressOf(native.name(this._fd)) : null; }
+
+  ref() { native.hold(this.#watching, 1); return this; }
+  unref() { native.hold(this.#watching, 0); return this; }
+
+  close(callback) {
+    if (callback) this.once('close', callback);
+    if (this._fd < 0) return;
+    native.unwatch(this.#watching);
+    if (this.#kind === SOCK_STREAM) native.unlisten(this._fd);
+    native.close(this._fd);
+    [this._fd, this.#watching] = [-1, undefined];
+    this._node.bound.delete(this);
+    process.nextTick(() => this.emit('close'));
+  }
+}
 /** Accepts connections, and emits each as 'connection'. */
-class Server extends EventEmitter {
-  #node;
+class Server extends BoundSocket {
   #options;
-  #fd = -1;
-  #watch;
   #pause;
 
   constructor(node, options, listener) {
-    super();
-    [this.#node, this.#options] = [node, options];
-    if (listener) this.on('connection', listener);
+    super(node, SOCK_STREAM, 'connection', listener);
+    this.#options = options;
   }
 
-  get listening() { return this.#fd >= 0; }
+  get listening() { return this._fd >= 0; }
 
   async listen({ host = '::', port = 0, backlog = 511 } = {}) {
-    const twice = { code: 'ERR_SERVER_ALREADY_LISTEN' };
-    if (this.listening) throw Object.assign(new Error('it listens already'), twice);
-    const [wanted, [address]] = [portOf(port), resolve(this.#node, host)];
-    const fd = openSocket(this.#node);
-    native.option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-    const result = native.bind(fd, mapped(address), wanted) || native.listen(fd, backlog);
-    if (result < 0) {
-      const text = getSystemErrorName(result) === 'EACCES' ? native.lastError() : '';
-      native.close(fd, 0);
-      throw failure('listen', result, address, wanted, text);
-    }
-    this.#fd = fd;
-    this.#start();
-    this.#node.servers.add(this);
+    if (this.listening) throw coded(new Error('it listens already'), 'ERR_SERVER_ALREADY_LISTEN');
+    this._open('listen', host, port, (fd) => native.listen(fd, backlog));
     this.emit('listening');
     return this;
   }
 
-  address() { return this.listening ? addressOf(this.#fd, false) : null; }
-
-  ref() { native.hold(this.#watch, 1); return this; }
-  unref() { native.hold(this.#watch, 0); return this; }
-
-  close() {
-    if (!this.listening) return;
-    native.unwatch(this.#watch);
-    native.close(this.#fd, 1);
+  close(callback) {
     clearTimeout(this.#pause);
-    [this.#fd, this.#watch] = [-1, undefined];
-    this.#node.servers.delete(this);
-    process.nextTick(() => this.emit('close'));
+    super.close(callback);
   }
 
-  #start() {
-    const watch = native.watch(this.#fd, 0, () => this.#accept());
-    if (typeof watch !== 'number') return void (this.#watch = watch);
-    this.close();
-    process.nextTick(() => this.emit('error', failure('listen', watch)));
-  }
-
-  #accept() {
-    // Others have their turn after some.
-    for (let i = 0; i < 64 && this.listening; i++) {
-      const fd = native.accept(this.#fd);
-      if (fd >= 0) {
-        this.emit('connection', new Socket(fd, this.#options));
-      } else if (SCARCE.includes(fd)) {
-        native.unwatch(this.#watch);
-        this.#watch = undefined;
-        this.#pause = setTimeout(() => this.#start(), 100);
-        return;
-      } else if (fd === EAGAIN) {
-        return;
-      } else if (fd !== EINTR && fd !== ECONNABORTED) {
-        this.close();
-        this.emit('error', failure('accept', fd));
-      }
+  _take() {
+    const fd = native.accept(this._fd);
+    if (fd >= 0) {
+      this.emit('connection', new Socket(fd, this.#options));
+    } else if (isOne(fd, ...SCARCE)) {
+      this._await(0);
+      this.#pause = setTimeout(() => this._await(READABLE), 100);
+    } else if (!isOne(fd, 'EAGAIN', 'EINTR', 'ECONNABORTED')) {
+      this._fail(failure('accept', fd));
     }
+    return fd >= 0 || isOne(fd, 'EINTR', 'ECONNABORTED');
+  }
+}
+
+function bytesOf(part) {
+  if (typeof part === 'string') return Buffer.from(part);
+  return Buffer.from(part.buffer, part.byteOffset, part.byteLength);
+}
+
+/** Datagrams as of dgram.Socket: each is emitted as 'message'. */
+class UdpSocket extends BoundSocket {
+  #waiting = [];
+  #isClosed = false;
+  #room = Buffer.allocUnsafeSlow(65536);
+
+  constructor(node, listener) { super(node, SOCK_DGRAM, 'message', listener); }
+
+  bind(...args) {
+    const callback = args.findLast((arg) => typeof arg === 'function');
+    const [first, second] = args.filter((arg) => typeof arg !== 'function');
+    const { port = 0, address = '::' } = typeof first === 'object' ? first : { port: first, address: second };
+    if (this.#isClosed) throw coded(new Error('it is closed'), 'ERR_SOCKET_DGRAM_NOT_RUNNING');
+    if (this._fd >= 0) throw coded(new Error('it is bound already'), 'ERR_SOCKET_ALREADY_BOUND');
+    if (callback) this.once('listening', callback);
+    try {
+      this._open('bind', address, port, () => 0);
+      process.nextTick(() => this.emit('listening'));
+    } catch (error) {
+      process.nextTick(() => this.emit('error', error));
+    }
+    return this;
+  }
+
+  send(message, port, address, callback) {
+    if (typeof address === 'function') return this.send(message, port, undefined, address);
+    const wanted = portOf(port);
+    const data = Array.isArray(message) ? Buffer.concat(message.map(bytesOf)) : bytesOf(message);
+    const [host] = resolve(this._node, address);
+    if (this._fd < 0) this.bind();
+    this.#waiting.push({ data, host, port: wanted, callback });
+    if (this.#waiting.length === 1) this.#flush();
+  }
+
+  /** Sends until there is no room; goes on when there is some. */
+  #flush() {
+    while (this.#waiting.length > 0) {
+      const { data, host, port, callback } = this.#waiting[0];
+      const sent = native.send(this._fd, port, mapped(host), data);
+      if (isOne(sent, 'EAGAIN', 'EINTR')) return this._await(READABLE | WRITABLE);
+      this.#waiting.shift();
+      const error = sent < 0 ? failure('send', sent, host, port) : null;
+      const report = callback ?? ((error) => error && !this.#isClosed && this.emit('error', error));
+      process.nextTick(report, error, data.length);
+    }
+  }
+
+  close(callback) {
+    const neverBound = this._fd < 0 && !this.#isClosed;
+    super.close(callback);
+    if (neverBound) process.nextTick(() => this.emit('close'));
+    this.#isClosed = true;
+    // What is still waiting is not sent, and fails.
+    this.#flush();
+  }
+
+  _take() {
+    if (this.#waiting.length > 0) {
+      this._await(READABLE);
+      this.#flush();
+    }
+    const found = native.receive(this._fd, this.#room);
+    if (typeof found !== 'number') {
+      const message = Buffer.from(this.#room.subarray(0, found[0]));
+      this.emit('message', message, { ...addressOf(found), size: message.length });
+    } else if (!isOne(found, 'EAGAIN', 'EINTR')) {
+      this._fail(failure('recvfrom', found));
+    }
+    return typeof found !== 'number' || isOne(found, 'EINTR');
   }
 }
 
@@ -189,7 +298,7 @@ class Node {
   #node;
 
   constructor(handle) {
-    this.#node = { handle, servers: new Set() };
+    this.#node = { handle, bound: new Set() };
   }
 
   /** What the node tells of itself; docs/STATUS.md describes it. */
@@ -203,14 +312,14 @@ class Node {
     let first;
     const wanted = portOf(port);
     for (const address of resolve(this.#node, host)) {
-      if (signal?.aborted) throw aborted(signal);
       try {
-        return await dial(this.#node, address, wanted, signal, { allowHalfOpen });
+        return new Socket(await dial(this.#node, address, wanted, signal), { allowHalfOpen });
       } catch (error) {
+        if (signal?.aborted) throw error;
         first ??= error;
       }
     }
-    throw first ?? failure('connect', ENETDOWN);
+    throw first ?? failure('connect', -ERRNO.ENETDOWN);
   }
 
   /** The same with a callback: for the option createConnection of http.request(), and for agents. */
@@ -225,62 +334,59 @@ class Node {
     return new Server(this.#node, { allowHalfOpen: options?.allowHalfOpen }, listener);
   }
 
+  /** Makes a socket for datagrams as dgram.createSocket() does. */
+  createSocket(listener) { return new UdpSocket(this.#node, listener); }
+
   /** Delivers what was written, within five seconds, and stops the node. Open connections are reset. */
   async close() {
-    for (const server of this.#node.servers) server.close();
-    check(await native.stop(this.#node.handle));
+    for (const socket of this.#node.bound) socket.close();
+    check(await native.run(this.#node.handle));
   }
 }
 
 /** Connects to one address. */
-function dial(node, address, port, signal, options) {
-  const fd = openSocket(node);
-  return new Promise((resolve, reject) => {
-    let watch;
-    const abort = () => settle(0, aborted(signal));
-    const settle = (result, error) => {
-      native.unwatch(watch);
-      signal?.removeEventListener('abort', abort);
-      if (!error && result === 0) return resolve(new Socket(fd, options));
-      native.close(fd, 0);
-      return reject(error ?? failure('connect', result, address, port));
-    };
-    const begun = native.connect(fd, mapped(address), port);
-    if (begun !== EINPROGRESS && begun !== EINTR) return settle(begun);
-    signal?.addEventListener('abort', abort);
-    watch = native.watch(fd, 1, () => {
-      const result = native.outcome(fd);
-      if (result !== EINPROGRESS) settle(result);
-    });
-    // The system has no room to watch it.
-    if (typeof watch === 'number') settle(watch);
-  });
-}
-
-function aborted(signal) {
-  const error = new Error('The operation was aborted', { cause: signal.reason });
-  return Object.assign(error, { name: 'AbortError', code: 'ABORT_ERR' });
+async function dial(node, address, port, signal) {
+  const [fd, events] = [openSocket(node, SOCK_STREAM), new EventEmitter()];
+  let watching;
+  try {
+    // Who has aborted it already begins nothing.
+    if (signal?.aborted) await once(events, 'ready', { signal });
+    let result = native.connect(fd, port, mapped(address));
+    if (isOne(result, 'EINPROGRESS', 'EINTR')) {
+      watching = watch(fd, WRITABLE | DISCONNECT, () => events.emit('ready'));
+      do {
+        await once(events, 'ready', { signal });
+        result = native.connected(fd);
+      } while (isOne(result, 'EINPROGRESS'));
+    }
+    if (result < 0) throw failure('connect', result, address, port);
+    native.unwatch(watching);
+    return fd;
+  } catch (error) {
+    native.unwatch(watching);
+    native.close(fd);
+    throw error;
+  }
 }
 
 /** Gives what a call of the node has given, or throws. */
 function check([result, value, text]) {
   if (result === 0) return value;
-  throw Object.assign(new Error(text), { code: `PEERSOCK_E_${FAILURES[result] ?? result}` });
+  throw coded(new Error(text), `PEERSOCK_E_${FAILURES[result] ?? result}`);
 }
 
 /** Starts a node, and joins a network if one is named. */
-async function open(config = {}) {
-  const { network, secret, state, seed, interfaces, roots, turn } = config;
-  for (const [name, value] of Object.entries({ network, secret, state, interfaces, roots, turn })) {
+async function open({ port = 0, discoveryPort = 0, discovery = true, seed, ...texts } = {}) {
+  for (const [name, value] of Object.entries(texts)) {
     const isText = typeof value === 'string' && !value.includes('\0');
     if (value !== undefined && !isText) throw invalid(name, 'a string');
   }
-  const isSeed = seed instanceof Uint8Array && state === undefined;
+  const isSeed = seed instanceof Uint8Array && texts.state === undefined;
   if (seed !== undefined && !isSeed) throw invalid('seed', '32 bytes, without a state');
-  const { port = 0, discoveryPort = 0, discovery = true } = config;
-  const numbers = [portOf(port), portOf(discoveryPort), Number(Boolean(discovery))];
-  const texts = [state, interfaces, roots, turn];
-  return new Node(check(await native.open(network, secret, seed, ...numbers, ...texts)));
+  const ports = { port: portOf(port), discovery_port: portOf(discoveryPort) };
+  const digits = seed && Buffer.from(seed).toString('hex');
+  const settings = { ...texts, ...ports, seed: digits, discovery: Boolean(discovery) };
+  return new Node(check(await native.run(JSON.stringify(settings))));
 }
 
-module.exports = { open, Node, Server, Socket };
+module.exports = { open, Node, Server, Socket, UdpSocket };

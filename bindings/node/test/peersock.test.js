@@ -9,7 +9,7 @@ const dgram = require('node:dgram');
 const { spawnSync } = require('node:child_process');
 const { test } = require('node:test');
 const { Worker } = require('node:worker_threads');
-const { open, Socket } = require('..');
+const { open, Socket, UdpSocket } = require('..');
 
 // Both nodes are on the loopback interface, and meet by a port that no other test has.
 let alice, bob, discoveryPort;
@@ -258,6 +258,111 @@ test('a worker may end while it listens and connects', async () => {
       setTimeout(() => process.exit(), 20);
     })`;
   assert.deepStrictEqual(await once(new Worker(code, { eval: true }), 'exit'), [0]);
+});
+
+test('datagrams: as of dgram, between members and to the node itself', async () => {
+  const server = alice.createSocket((message, from) => {
+    assert.ok(message instanceof Buffer);
+    assert.strictEqual(from.size, message.length);
+    server.send(message, from.port, from.address);
+  });
+  assert.ok(server instanceof UdpSocket);
+  assert.strictEqual(server.address(), null);
+  assert.strictEqual(server.bind({ port: 0, address: alice.addresses[0] }), server);
+  await once(server, 'listening');
+  const { address, family, port } = server.address();
+  assert.deepStrictEqual([address, family], [alice.addresses[0], 'IPv6']);
+  // It is bound by sending.
+  const client = bob.createSocket();
+  for (const [sent, wanted] of [
+    ['héllo', 'héllo'], [Buffer.from('bytes'), 'bytes'], [new Uint16Array([0x6161, 0x6262]), 'aabb'],
+    [['a', Buffer.from('b'), new DataView(new ArrayBuffer(1))], 'ab\0'], [new Uint8Array(0), ''],
+    ['x'.repeat(60000), 'x'.repeat(60000)],
+  ]) {
+    const answered = once(client, 'message');
+    const size = await new Promise((resolve, reject) => {
+      client.send(sent, port, address, (error, size) => (error ? reject(error) : resolve(size)));
+    });
+    const [message, from] = await answered;
+    assert.strictEqual(message.toString(), wanted);
+    assert.deepStrictEqual([from.address, from.port, from.family], [address, port, 'IPv6']);
+    assert.deepStrictEqual([size, from.size], [message.length, message.length]);
+  }
+  assert.notStrictEqual(client.address().port, 0);
+  // Without an address it is the node itself.
+  const own = bob.createSocket().bind(() => own.send('self', own.address().port));
+  const [message] = await once(own, 'message');
+  assert.strictEqual(message.toString(), 'self');
+  for (const socket of [server, client, own]) {
+    const closed = once(socket, 'close');
+    socket.close();
+    socket.close();
+    await closed;
+  }
+});
+
+test('more datagrams than there is room for wait, and the event loop goes on', async () => {
+  const server = alice.createSocket().bind(0, alice.addresses[0]);
+  await once(server, 'listening');
+  let received = 0;
+  server.on('message', () => { received += 1; });
+  const client = bob.createSocket();
+  const { address, port } = server.address();
+  const data = Buffer.alloc(1000);
+  const send = () => new Promise((resolve, reject) => {
+    client.send(data, port, address, (error) => (error ? reject(error) : resolve()));
+  });
+  await Promise.all(Array.from({ length: 5000 }, send));
+  while (received === 0) await new Promise((resolve) => setTimeout(resolve, 1));
+  // What waits when the socket is closed fails.
+  const last = Promise.allSettled(Array.from({ length: 5000 }, send));
+  client.close();
+  const codes = new Set((await last).map(({ reason }) => reason?.code));
+  codes.delete(undefined);
+  assert.ok([...codes].every((code) => code === 'EBADF'), [...codes].join());
+  server.close();
+});
+
+test('datagrams: mistakes are told', async () => {
+  const socket = alice.createSocket();
+  for (const [send, code] of [
+    [() => socket.send('x', 70000), 'ERR_INVALID_ARG_VALUE'],
+    [() => socket.send('x'), 'ERR_INVALID_ARG_VALUE'],
+    [() => socket.send('x', 9, 5), 'ERR_INVALID_ARG_VALUE'],
+    [() => socket.send('x', 9, 'nobody'), 'ENOTFOUND'],
+    [() => socket.send(5, 9), 'ERR_INVALID_ARG_TYPE'],
+    [() => socket.send({}, 9), 'ERR_INVALID_ARG_TYPE'],
+  ]) {
+    assert.throws(send, { code });
+  }
+  assert.strictEqual(socket.address(), null);
+  const [foreign] = await once(socket.bind(80, bob.addresses[0]), 'error');
+  assert.deepStrictEqual([foreign.code, foreign.syscall], ['EADDRNOTAVAIL', 'bind']);
+  // Another attempt may do better.
+  await once(socket.bind(0), 'listening');
+  assert.throws(() => socket.bind(0), { code: 'ERR_SOCKET_ALREADY_BOUND' });
+  const [taken] = await once(alice.createSocket().bind(socket.address().port), 'error');
+  assert.strictEqual(taken.code, 'EADDRINUSE');
+  // Without a callback what is too long is an event.
+  const tooLong = once(socket, 'error');
+  socket.send(Buffer.alloc(70000), 9, bob.addresses[0]);
+  assert.deepStrictEqual((await tooLong).map(({ code, syscall }) => [code, syscall]), [['EMSGSIZE', 'send']]);
+  socket.close();
+  assert.throws(() => socket.send('x', 9), { code: 'ERR_SOCKET_DGRAM_NOT_RUNNING' });
+  await new Promise((resolve) => alice.createSocket().close(resolve));
+});
+
+test('a socket for datagrams ends with its node, and keeps no process that does not want it', async () => {
+  const code = `const { open } = require(${JSON.stringify(path.join(__dirname, '..'))});
+    open({ network: 'ff0001ffff000000', interfaces: 'loopback', roots: '' }).then((node) => {
+      node.createSocket().bind().unref();
+    })`;
+  assert.deepStrictEqual(await once(new Worker(code, { eval: true }), 'exit'), [0]);
+  const node = await open({ network: 'ff00500051000000', ...settings() });
+  const socket = node.createSocket().bind(80);
+  const [, closed] = [await once(socket, 'listening'), once(socket, 'close')];
+  await node.close();
+  await closed;
 });
 
 test('the program of the README runs as it stands there', () => {

@@ -469,6 +469,12 @@ int peersock_bind(int fd, const struct sockaddr *address, socklen_t length);
 // Pointers must be what the call of the same name in POSIX asks for.
 int peersock_connect(int fd, const struct sockaddr *address, socklen_t length);
 
+// What has come of a non-blocking stream's connect(2): 0 if it is connected. Otherwise -1, and in `errno`
+// EINPROGRESS as long as it goes on (poll(2) says that it is writable when it has ended), or why it has
+// failed. Of a connection whose read(2) or write(2) has failed it says why in particular, as ENETDOWN, if the
+// node knows. As SO_ERROR it says a reason once.
+int peersock_connected(int fd);
+
 // As listen(2).
 //
 // EACCES if no network allows the port; `peersock_last_error()` names those that they allow.
@@ -695,6 +701,28 @@ const char *peersock_gai_strerror(int error);
 // `config` is NULL or comes from `peersock_config_new()`; `stun` is NULL or a C string; `json` is NULL or
 // has room for a pointer.
 peersock_result peersock_netcheck(const struct peersock_config *config, const char *stun, char **json);
+
+// Starts a node with settings that are a JSON object, as `{"network": "ff00500050000000"}`, and joins the
+// network that they name. All of them may be left out:
+//
+// - `network`: the ID of an ad-hoc network, 16 hexadecimal digits; or the path of a static network's TOML
+//   file, which `peersock network new` makes and docs/NETWORKS.md describes field by field;
+// - `secret`: the passphrase of an ad-hoc network;
+// - `state`: the directory that keeps the identity, see `peersock_config_state_dir()`;
+// - `seed`: 64 hexadecimal digits that the identity is made of; without it and `state`, the identity is a
+//   fresh one that is never written anywhere;
+// - `interfaces`, `roots`, `turn`: as `peersock_config_interfaces()` and so on have them;
+// - `port`, `discovery_port`: numbers, as `peersock_config_port()` and so on have them, 0 is the default;
+// - `discovery`: true or false.
+//
+// With NULL for `node` it is the process's default node; otherwise one more, and `*node` becomes its handle.
+// No node is left running if this fails. A setting that there is not, or of another type, is
+// `PEERSOCK_E_INVALID`, and so is a text with U+FFFD, which JSON's writers put in the place of what is no
+// UTF-8.
+//
+// Pointers:
+// `settings` is NULL or a C string; `node` is NULL or has room for a handle.
+peersock_result peersock_open(const char *settings, peersock_node *node);
 
 // The peers known now in a network, or with 0 in all: as many as fit, and in `*count` how many there are.
 //

@@ -67,6 +67,34 @@ pub unsafe extern "C" fn peersock_connect(fd: RawFd, address: *const sockaddr, l
     posix(|| unsafe { either::connect(overlay(fd)?.as_ref(), fd, address, length) })
 }
 
+/// What has come of a non-blocking stream's connect(2): 0 if it is connected. Otherwise -1, and in `errno`
+/// EINPROGRESS as long as it goes on (poll(2) says that it is writable when it has ended), or why it has
+/// failed. Of a connection whose read(2) or write(2) has failed it says why in particular, as ENETDOWN, if the
+/// node knows. As SO_ERROR it says a reason once.
+#[unsafe(no_mangle)]
+pub extern "C" fn peersock_connected(fd: RawFd) -> c_int {
+    posix(|| {
+        let socket = overlay(fd)?;
+        let mut ready = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
+        // SAFETY: one descriptor, in a variable of ours.
+        match unsafe { libc::poll(&raw mut ready, 1, 0) } {
+            0 => return Err(Errno::INPROGRESS),
+            -1 => return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)),
+            _ => {}
+        }
+        let (mut error, mut length): (c_int, _) = (0, size_of::<c_int>() as socklen_t);
+        let (value, level) = ((&raw mut error).cast(), libc::SOL_SOCKET);
+        // SAFETY: the value is as long as we say.
+        unsafe { either::getsockopt(socket.as_ref(), fd, level, libc::SO_ERROR, value, &raw mut length) }?;
+        match error {
+            // Without an error it stood, and was reset before anybody looked.
+            0 if ready.revents & libc::POLLHUP != 0 => Err(Errno::CONNRESET),
+            0 => Ok(0),
+            error => Err(Errno::from_raw_os_error(error)),
+        }
+    })
+}
+
 /// As listen(2).
 ///
 /// EACCES if no network allows the port; `peersock_last_error()` names those that they allow.

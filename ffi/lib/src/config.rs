@@ -97,12 +97,7 @@ pub unsafe extern "C" fn peersock_config_interfaces(
 ) -> peersock_result {
     answer(|| {
         // SAFETY: the caller's.
-        let interfaces = match unsafe { text::read(interfaces, "the interfaces") }? {
-            "" => return Err(Failure::invalid("no interface is named")),
-            "all" => Interfaces::All,
-            "loopback" => Interfaces::Loopback,
-            names => Interfaces::Named(names.split(',').map(|name| name.trim().to_owned()).collect()),
-        };
+        let interfaces = named_interfaces(unsafe { text::read(interfaces, "the interfaces") }?)?;
         // SAFETY: the caller's.
         unsafe { change(config, |settings| settings.interfaces(interfaces)) }
     })
@@ -213,6 +208,16 @@ pub unsafe extern "C" fn peersock_config_tcp_buffers(
         0 => Err(Failure::invalid("a buffer of no bytes")),
         // SAFETY: the caller's.
         _ => unsafe { change(config, |settings| settings.tcp_buffers(send, receive)) },
+    })
+}
+
+/// The interfaces that a text names.
+pub(crate) fn named_interfaces(names: &str) -> Answer<Interfaces> {
+    Ok(match names {
+        "" => return Err(Failure::invalid("no interface is named")),
+        "all" => Interfaces::All,
+        "loopback" => Interfaces::Loopback,
+        names => Interfaces::Named(names.split(',').map(|name| name.trim().to_owned()).collect()),
     })
 }
 

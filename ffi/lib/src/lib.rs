@@ -23,6 +23,7 @@ pub mod names;
 pub mod netcheck;
 pub mod networks;
 pub mod node;
+pub mod open;
 pub mod peers;
 pub mod registry;
 pub mod result;

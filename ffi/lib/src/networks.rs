@@ -228,7 +228,8 @@ pub(crate) unsafe fn read_ip(address: *const sockaddr, length: socklen_t) -> Ans
     }
 }
 
-fn join(node: peersock_node, network: Network) -> Answer {
+/// Joins a network, as far as `peersock run` allows.
+pub(crate) fn join(node: peersock_node, network: Network) -> Answer {
     let running = find(node)?;
     running.host.check_outer(&network).map_err(|error| Failure::invalid(error.to_string()))?;
     running.run(move |node| node.join(network).map(drop))??;

@@ -16,7 +16,7 @@ const NODE_FILES: &[&str] =
     &["addon.c", "build.sh", "index.js", "index.d.ts", "package.json", "README.md", "test"];
 
 /// What the package for Go consists of.
-const GO_FILES: &[&str] = &["address.go", "go.mod", "node.go", "socket.go", "README.md"];
+const GO_FILES: &[&str] = &["go.mod", "node.go", "socket.go", "README.md"];
 
 /// Builds and tests the packages.
 ///

@@ -19,7 +19,7 @@ const NAMES: [&str; 2] = ["peersock network new", "docs/NETWORKS.md"];
 const READS: &str = "Network::from_file(";
 
 /// With which code of other languages does, over the C library.
-const JOINS: &str = "peersock_join_file(";
+const JOINS: [&str; 2] = ["peersock_join_file(", "peersock_open("];
 
 /// Where it does, and the place below that users see.
 const PACKAGES: [(&str, &str); 3] = [
@@ -40,10 +40,11 @@ const FACES: [(&str, &str); 2] =
 const PROGRAM: &str = "cli/src";
 
 /// A file, and between which two texts of it the names have to stand.
-const PLACES: [(&str, &str, &str); 10] = [
+const PLACES: [(&str, &str, &str); 11] = [
     ("src/config/mod.rs", "/// Reads a static network", "pub fn from_file"),
     ("ffi/lib/src/networks.rs", "/// Joins the static network", "fn peersock_join_file"),
     ("ffi/lib/include/peersock.h", "// Joins the static network", " peersock_join_file("),
+    ("ffi/lib/include/peersock.h", "// - `network`: the ID", "// - `secret`:"),
     ("ffi/compat/zts/network.h", "/* A static network", " zts_join("),
     ("docs/LIBZT.md", "- `zts_net_join` joins", "\n## "),
     ("python/peersock/session.py", "net_id: The network", "secret: The passphrase"),
@@ -89,7 +90,8 @@ pub(super) fn complaints(workspace: &Workspace) -> Result<Vec<String>> {
     let mut users = BTreeSet::new();
     for folder in OTHERS {
         for file in files(&root().join(folder), &ENDINGS)? {
-            if fs::read_to_string(&file)?.contains(JOINS) {
+            let code = fs::read_to_string(&file)?;
+            if JOINS.iter().any(|call| code.contains(call)) {
                 users.insert(file.strip_prefix(root()).unwrap_or(&file).to_owned());
             }
         }

@@ -46,6 +46,7 @@ programs! {
     events: Program::new("events.c");
     misuse: Program::new("errors.c");
     node: Program::new("node.c").with_folder();
+    open: Program::new("open.c").with_folder();
     names: Program::new("names.c").with_folder();
     netcheck: Program::new("netcheck.c").with_launcher();
     forked_children: Program::new("fork.c");

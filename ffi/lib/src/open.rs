@@ -1,0 +1,156 @@
+//! A node from settings that are one JSON text: for other languages, whose own objects become it.
+
+use std::path::PathBuf;
+
+use libc::c_char;
+use peersock::interfaces::load_turn_servers;
+use peersock::{IdentitySource, Network, Node, NodeBuilder, RootSource, Seed};
+use serde_json::{Map, Value};
+
+use crate::boundary::answer;
+use crate::config::named_interfaces;
+use crate::networks::{join, read_id};
+use crate::node::peersock_stop;
+use crate::registry::{self, PEERSOCK_DEFAULT, peersock_node};
+use crate::result::{Answer, Failure, peersock_result};
+use crate::text;
+
+/// Starts a node with settings that are a JSON object, as `{"network": "ff00500050000000"}`, and joins the
+/// network that they name. All of them may be left out:
+///
+/// - `network`: the ID of an ad-hoc network, 16 hexadecimal digits; or the path of a static network's TOML
+///   file, which `peersock network new` makes and docs/NETWORKS.md describes field by field;
+/// - `secret`: the passphrase of an ad-hoc network;
+/// - `state`: the directory that keeps the identity, see `peersock_config_state_dir()`;
+/// - `seed`: 64 hexadecimal digits that the identity is made of; without it and `state`, the identity is a
+///   fresh one that is never written anywhere;
+/// - `interfaces`, `roots`, `turn`: as `peersock_config_interfaces()` and so on have them;
+/// - `port`, `discovery_port`: numbers, as `peersock_config_port()` and so on have them, 0 is the default;
+/// - `discovery`: true or false.
+///
+/// With NULL for `node` it is the process's default node; otherwise one more, and `*node` becomes its handle.
+/// No node is left running if this fails. A setting that there is not, or of another type, is
+/// `PEERSOCK_E_INVALID`, and so is a text with U+FFFD, which JSON's writers put in the place of what is no
+/// UTF-8.
+///
+/// # Safety
+/// `settings` is NULL or a C string; `node` is NULL or has room for a handle.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn peersock_open(settings: *const c_char, node: *mut peersock_node) -> peersock_result {
+    answer(|| {
+        // SAFETY: the caller's.
+        let Opening { settings, network } = read(unsafe { text::read(settings, "the text of settings") }?)?;
+        let handle = match node.is_null() {
+            true => registry::start_default(settings).map(|()| PEERSOCK_DEFAULT)?,
+            false => registry::start(settings)?,
+        };
+        if let Some(network) = network {
+            join(handle, network).inspect_err(|_| {
+                let _ = peersock_stop(handle, 0);
+            })?;
+        }
+        if !node.is_null() {
+            // SAFETY: the caller's.
+            unsafe { node.write(handle) };
+        }
+        Ok(())
+    })
+}
+
+/// What a text asks for.
+struct Opening {
+    settings: NodeBuilder,
+    network: Option<Network>,
+}
+
+fn read(text: &str) -> Answer<Opening> {
+    let parsed =
+        serde_json::from_str(text).map_err(|error| Failure::invalid(format!("settings: {error}")))?;
+    let Value::Object(mut object) = parsed else {
+        return Err(Failure::invalid("settings are a JSON object"));
+    };
+    let mut settings = Node::builder().identity(identity(&mut object)?);
+    if let Some(names) = take_text(&mut object, "interfaces")? {
+        settings = settings.interfaces(named_interfaces(&names)?);
+    }
+    if let Some(text) = take_text(&mut object, "roots")? {
+        settings =
+            settings.roots(RootSource::load(&text).map_err(|error| Failure::invalid(error.to_string()))?);
+    }
+    if let Some(text) = take_text(&mut object, "turn")? {
+        settings =
+            settings.turn(load_turn_servers(&text).map_err(|error| Failure::invalid(error.to_string()))?);
+    }
+    settings = settings.port(take_port(&mut object, "port")?);
+    match take_port(&mut object, "discovery_port")? {
+        0 => {}
+        port => settings = settings.discovery_port(port),
+    }
+    if let Some(on) = object.remove("discovery") {
+        settings = settings.discovery(on.as_bool().ok_or_else(|| wrong("discovery", "true or false"))?);
+    }
+    let (network, secret) = (take_text(&mut object, "network")?, take_text(&mut object, "secret")?);
+    if let Some(name) = object.keys().next() {
+        return Err(Failure::invalid(format!("there is no setting '{name}'")));
+    }
+    let network = network.map(|network| named_network(&network, secret.as_deref())).transpose()?;
+    Ok(Opening { settings, network })
+}
+
+fn identity(object: &mut Map<String, Value>) -> Answer<IdentitySource> {
+    match (take_text(object, "state")?, take_text(object, "seed")?) {
+        (None, None) => Ok(IdentitySource::Ephemeral),
+        (Some(path), None) => Ok(IdentitySource::StateDir(PathBuf::from(path))),
+        (None, Some(digits)) => Ok(IdentitySource::Seed(seed(&digits)?)),
+        (Some(_), Some(_)) => Err(Failure::invalid("an identity is that of a seed or of a state directory")),
+    }
+}
+
+fn seed(digits: &str) -> Answer<Seed> {
+    let is_seed = digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let wrong = || Failure::invalid("a seed has 32 bytes, which are 64 hexadecimal digits");
+    let mut seed = Seed([0; 32]);
+    if !is_seed {
+        return Err(wrong());
+    }
+    for (at, byte) in seed.0.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&digits[2 * at..2 * at + 2], 16).map_err(|_| wrong())?;
+    }
+    Ok(seed)
+}
+
+/// The network that an ID, or the path of a file, is the name of.
+fn named_network(name: &str, secret: Option<&str>) -> Answer<Network> {
+    if name.len() != 16 || !name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Ok(Network::from_file(name)?);
+    }
+    let id = u64::from_str_radix(name, 16).map_err(|error| Failure::invalid(error.to_string()))?;
+    let network = Network::by_id(read_id(id)?)?;
+    Ok(match secret {
+        Some(secret) => network.with_passphrase(secret),
+        None => network,
+    })
+}
+
+/// Takes a text out. What JSON's writers put in the place of what is no UTF-8 is refused: it would be another
+/// path, or another passphrase. Zeros are refused as C's texts cannot have them.
+fn take_text(object: &mut Map<String, Value>, name: &str) -> Answer<Option<String>> {
+    match object.remove(name) {
+        None => Ok(None),
+        Some(Value::String(text)) if text.contains('\u{fffd}') => Err(wrong(name, "a text in UTF-8")),
+        Some(Value::String(text)) if text.contains('\0') => Err(wrong(name, "a text without zeros")),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err(wrong(name, "a text")),
+    }
+}
+
+fn take_port(object: &mut Map<String, Value>, name: &str) -> Answer<u16> {
+    let number = object.remove(name).map_or(Some(0), |value| value.as_u64());
+    number
+        .and_then(|number| u16::try_from(number).ok())
+        .ok_or_else(|| wrong(name, "a number from 0 to 65535"))
+}
+
+fn wrong(name: &str, wanted: &str) -> Failure {
+    Failure::invalid(format!("'{name}' is not {wanted}"))
+}
