@@ -195,7 +195,7 @@ fn reap(program: Pid, guard: Option<Pid>, running: &Mutex<Option<Pid>>, events: 
 /// the thread that has started it, and not the process.
 fn spawn(mut command: Command, filter: Filter) -> Outcome<Child> {
     let (started, starts) = mpsc::channel();
-    let mut start = move || {
+    let start = move || {
         match filter {
             Filter::None => {}
             Filter::Bypasses => filter::apply(false)?,
@@ -215,8 +215,10 @@ fn spawn(mut command: Command, filter: Filter) -> Outcome<Child> {
         let child = start();
         let stays = child.is_ok();
         let _ = started.send(child);
-        while stays {
-            thread::park();
+        if stays {
+            loop {
+                thread::park();
+            }
         }
     })?;
     starts.recv().expect("starting a program does not panic")
