@@ -210,13 +210,18 @@ impl UnderlayArgs {
         self.roots.is_empty() && env::var_os(ROOTS_VARIABLE).is_some() && !is_set(ROOTS_VARIABLE)
     }
 
+    /// The roots that options or the environment name, as far as their texts can be read.
+    pub(crate) fn named_roots(&self) -> Vec<RootSource> {
+        let of_environment = || env::var(ROOTS_VARIABLE).into_iter().collect();
+        let texts: Vec<_> = if self.roots.is_empty() { of_environment() } else { self.roots.clone() };
+        texts.iter().filter_map(|text| RootSource::load(text).ok()).flatten().collect()
+    }
+
     /// The options with which a node elsewhere finds this one, for a shell; each has a space in front. They
     /// have no secret.
     pub(crate) fn as_options(&self) -> String {
-        let of_environment = || env::var(ROOTS_VARIABLE).into_iter().collect();
-        let texts: Vec<_> = if self.roots.is_empty() { of_environment() } else { self.roots.clone() };
         let (mut options, mut has_token) = (String::new(), self.root_token_file.is_some());
-        for source in texts.iter().filter_map(|text| RootSource::load(text).ok()).flatten() {
+        for source in self.named_roots() {
             options.push_str(&format!(" --root '{source}'"));
             has_token |= matches!(&source, RootSource::Address(root) if root.token().is_some());
         }

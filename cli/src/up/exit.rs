@@ -5,8 +5,8 @@ use std::io;
 use std::path::Path;
 
 use peersock::overlay::{Exit, StaticMember};
-use peersock::{Network, PublicIdentity};
-use peersock_tun::{EXIT_TABLE, ExitRoutes, Tun, User};
+use peersock::{Network, PublicIdentity, RootSource};
+use peersock_tun::{EXIT_TABLE, ExitRoutes, Tun, User, has_exit_rules};
 
 use super::guard::Guard;
 use crate::failure::{Failure, Outcome};
@@ -110,6 +110,8 @@ pub(super) struct Chosen {
     member: StaticMember,
     name: String,
     ipv6: bool,
+    /// The host names at which the file says that it is reached.
+    hosts: Vec<String>,
 }
 
 /// The member of that name or address, if it may be an exit and this node has an address to use it with.
@@ -119,10 +121,21 @@ fn find(networks: &[Network], own: &PublicIdentity, name: &str) -> Outcome<Chose
         let addresses = || network.addresses_of(&member.identity).unwrap_or_default();
         is_named || name.parse().is_ok_and(|address| addresses().contains(&address))
     };
-    let found = networks.iter().enumerate().find_map(|(at, network)| {
+    let mut found = networks.iter().enumerate().filter_map(|(at, network)| {
         Some((at, network.members().iter().find(|member| is_so(network, member))?.clone()))
     });
-    let Some((at, member)) = found else {
+    let first = found.next();
+    if let (Some((one, _)), Some((other, _))) = (&first, found.next()) {
+        return Err(Failure::usage(
+            format_args!(
+                "two networks have a member `{name}`: {} and {}",
+                networks[*one].id(),
+                networks[other].id()
+            ),
+            "give the address of the one that is meant; `peersock network show` lists them",
+        ));
+    }
+    let Some((at, member)) = first else {
         let by_file = networks.iter().any(|network| network.summary().by_file);
         return Err(match by_file {
             true => Failure::usage(
@@ -161,7 +174,8 @@ fn find(networks: &[Network], own: &PublicIdentity, name: &str) -> Outcome<Chose
         ));
     }
     let ipv6 = member.exit.ipv6;
-    Ok(Chosen { at, member, name: name.to_owned(), ipv6 })
+    let hosts = networks[at].host_endpoints(&member.identity).iter().map(|one| one.host().to_owned());
+    Ok(Chosen { at, name: name.to_owned(), ipv6, hosts: hosts.collect(), member })
 }
 
 impl Chosen {
@@ -169,6 +183,8 @@ impl Chosen {
     pub(super) fn start(&self, tun: &Tun, user: User) -> Outcome<Guard> {
         check_filters()?;
         let routes = ExitRoutes { user: user.id(), ipv6: self.ipv6 };
+        // They keep the machine closed after a run that was killed, and go on to if this one fails.
+        let were_left = has_exit_rules().unwrap_or(true);
         let guard = Guard::start().map_err(|error| {
             Failure::new(
                 format_args!("cannot start the process that removes the exit's rules at the end: {error}"),
@@ -196,6 +212,7 @@ impl Chosen {
             // Those of another one, which runs, are not this one's to remove.
             match error.kind() {
                 io::ErrorKind::AlreadyExists => guard.dismiss(),
+                _ if were_left => guard.leave(),
                 _ => guard.release(),
             }
             return Err(failure);
@@ -203,8 +220,9 @@ impl Chosen {
         Ok(guard)
     }
 
-    /// What the user is to know.
-    pub(super) fn describe(&self) {
+    /// What the user is to know. A resolver on this machine is not the node's user: it asks its servers by way
+    /// of the exit, unless they are on the local network, and so cannot say where to find the exit.
+    pub(super) fn describe(&self, roots: &[RootSource]) {
         stdio::note(format_args!(
             "what is not on the local network goes by way of {}, {}",
             self.name,
@@ -214,6 +232,26 @@ impl Chosen {
             "names are asked of the same servers as before: one on the local network sees them \
              (docs/NETWORKS.md says how to ask another)",
         );
+        let names: Vec<_> = self.hosts.iter().cloned().chain(roots.iter().flat_map(names_of)).collect();
+        if !names.is_empty() {
+            stdio::note(format_args!(
+                "the way to the exit is found by names, and a resolver on this machine may need the exit for \
+                 them: give addresses in the place of {}",
+                names.join(", ")
+            ));
+        }
+    }
+}
+
+/// The names by which a root is found, if it has no addresses there.
+fn names_of(root: &RootSource) -> Vec<String> {
+    match root {
+        RootSource::Address(root) => {
+            let hosts = root.endpoints().iter().filter_map(|endpoint| endpoint.host_endpoint());
+            hosts.map(|endpoint| endpoint.host().to_owned()).collect()
+        }
+        RootSource::Dns(domain) if domain.server().is_none() => vec![root.to_string()],
+        _ => Vec::new(),
     }
 }
 
@@ -241,7 +279,11 @@ fn check_filters() -> Outcome {
     let Some(interface) = strict else { return Ok(()) };
     Err(Failure::new(
         format_args!("the kernel would drop what comes for the node by {interface}: its rp_filter is strict"),
-        format_args!("set it to loose with `sysctl -w net.ipv4.conf.{interface}.rp_filter=2`"),
+        // In a name of sysctl(8) a slash stands for a dot, as the interfaces of VLANs have.
+        format_args!(
+            "set it to loose with `sysctl -w net.ipv4.conf.{}.rp_filter=2`",
+            interface.replace('.', "/")
+        ),
     ))
 }
 
@@ -308,6 +350,8 @@ mod tests {
         assert!(refusal("plain", &both).contains("may not be an exit in network fe00000000000001"));
         assert!(refusal("nobody", &both).contains("lists a member `nobody`"));
         assert!(refusal("10.7.0.1", &both).contains("is this node itself"));
+        let twice = chosen("gate", &mut [both.clone(), both.clone()]).expect_err("nobody knows which");
+        assert!(twice.to_string().contains("two networks have a member `gate`"), "{twice}");
         let open = Network::ad_hoc("ff0001ffff000000".parse().unwrap());
         assert!(refusal("gate", &open).contains("an ad-hoc network has no exit"));
         for network in [network("", "\"0.0.0.0/0\", \"::/0\""), network("\"10.7.0.1\"", "\"::/0\"")] {

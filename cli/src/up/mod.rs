@@ -117,7 +117,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         stdio::note(format_args!("{} is up in network {}", tun.name(), joined.id()));
     }
     if let Some(chosen) = &chosen {
-        chosen.describe();
+        chosen.describe(&args.node.named_roots());
     }
     joined().flat_map(Joined::addresses).try_for_each(print)?;
     let (ended, first_end) = mpsc::channel();

@@ -100,6 +100,20 @@ pub fn remove_exit_rules() -> io::Result<()> {
     Ok(())
 }
 
+/// Whether there are rules of [`ExitRoutes::set`], whoever has set them.
+///
+/// # Errors
+/// What the kernel says.
+pub fn has_exit_rules() -> io::Result<bool> {
+    let socket = open()?;
+    for family in present() {
+        if !own_rules(&socket, family)?.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// The families that the kernel has.
 fn present() -> impl Iterator<Item = AddressFamily> {
     let has_ipv6 = Path::new("/proc/net/if_inet6").exists();

@@ -41,7 +41,7 @@ mod udp;
 mod user;
 
 pub use device::Tun;
-pub use exit::{EXIT_TABLE, ExitRoutes, remove_exit_rules};
+pub use exit::{EXIT_TABLE, ExitRoutes, has_exit_rules, remove_exit_rules};
 pub use name_server::NameServer;
 pub use names::{DOMAIN, Names};
 pub use privileges::{give_up_privileges, keep_network_privilege};

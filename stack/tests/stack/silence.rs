@@ -87,21 +87,25 @@ fn who_only_waits_gives_up_when_its_keepalive_options_say() {
 /// answers each time, and is from the first question on that it does not answer.
 #[test]
 fn a_peer_that_has_no_room_and_says_so_is_not_silent() {
-    let mut pair = Pair::new(9);
-    let (a, _b) = pair.connected();
-    fill(&mut pair, &a);
-    let mut longest = Duration::ZERO;
-    for _ in 0..3000 {
-        pair.run_for(SECOND / 10);
-        longest = longest.max(a.silence(pair.now).expect("something waits"));
+    let keepalive = KeepAlive { on: true, idle: 3 * SECOND, interval: 2 * SECOND, probes: 100 };
+    for keepalive in [KeepAlive::default(), keepalive] {
+        let mut pair = Pair::new(9);
+        let (a, _b) = pair.connected_with(true, TcpOptions { keepalive, ..TcpOptions::default() });
+        fill(&mut pair, &a);
+        let mut longest = Duration::ZERO;
+        for _ in 0..3000 {
+            pair.run_for(SECOND / 10);
+            longest = longest.max(a.silence(pair.now).expect("something waits"));
+        }
+        // As long as an answer takes.
+        assert!(longest < SECOND, "{longest:?}");
+        let began = pair.now;
+        pair.link.loss = 1000;
+        pair.run(300 * SECOND, |pair| a.silence(pair.now).is_some_and(|silence| silence > 10 * SECOND));
+        // Two minutes are the longest pause.
+        let most = if keepalive.on { 14 } else { 131 };
+        assert!((10..=most).contains(&(pair.now - began).as_secs()), "{:?}", pair.now - began);
     }
-    // As long as an answer takes.
-    assert!(longest < SECOND, "{longest:?}");
-    let began = pair.now;
-    pair.link.loss = 1000;
-    pair.run(300 * SECOND, |pair| a.silence(pair.now).is_some_and(|silence| silence > 10 * SECOND));
-    // Two minutes are the longest pause.
-    assert!((11..=131).contains(&(pair.now - began).as_secs()), "{:?}", pair.now - began);
 }
 
 /// As in Linux, and not twice as late because the probes are far apart.
@@ -130,6 +134,26 @@ fn a_user_timeout_ends_a_connection_to_a_peer_that_has_no_room_for_so_long() {
         }
         assert_eq!(a.take_error(), None, "{seconds}");
     }
+}
+
+/// Who has keep-alives waits for a peer that is there. Where those are rarer than the user timeout is long, it
+/// is asked by window probes alone, which are further and further apart.
+#[test]
+fn with_keep_alives_a_peer_that_has_no_room_is_waited_for_as_long_as_it_answers() {
+    let keepalive = KeepAlive { on: true, idle: 7200 * SECOND, interval: 75 * SECOND, probes: 9 };
+    let user_timeout = Some(10 * SECOND);
+    let mut pair = Pair::new(9);
+    let options = TcpOptions { keepalive, user_timeout, ..TcpOptions::default() };
+    let (a, _b) = pair.connected_with(true, options);
+    fill(&mut pair, &a);
+    pair.run_for(600 * SECOND);
+    assert_eq!(a.take_error(), None);
+    let began = pair.now;
+    pair.link.loss = 1000;
+    pair.run(300 * SECOND, |_| a.readiness().contains(Ready::ERROR));
+    // Two minutes are the longest pause.
+    assert!((10..=131).contains(&(pair.now - began).as_secs()), "{:?}", pair.now - began);
+    assert_eq!(a.take_error(), Some(Error::TimedOut));
 }
 
 /// Writes until the peer has no more room. Returns when that was.

@@ -159,12 +159,11 @@ impl Connection {
 
     /// RFC 5961 section 7: answers to what a stranger could have sent are limited.
     fn may_challenge(&mut self, now: Time) -> bool {
-        let (since_when, count) = &mut self.challenges;
-        if since(now, *since_when) >= Duration::from_secs(1) {
-            (*since_when, *count) = (now, 0);
+        if since(now, self.challenged) >= Duration::from_secs(1) {
+            (self.challenged, self.challenges) = (now, 0);
         }
-        *count += 1;
-        *count <= super::CHALLENGES
+        self.challenges += 1;
+        self.challenges <= super::CHALLENGES
     }
 
     /// RFC 5961 section 3: only the very next number resets; RFC 1337: nothing does in TIME-WAIT. What the

@@ -120,7 +120,11 @@ pub(crate) struct Connection {
     /// When the last segment came, and the last keep-alive or window probe left.
     heard: Time,
     probed: Time,
-    challenges: (Time, u32),
+    /// How long before that one the first left that has no answer either, milliseconds.
+    unanswered: u32,
+    /// Challenges (RFC 5961) since the first of them in this second.
+    challenges: u32,
+    challenged: Time,
     charge: Charge,
 }
 
@@ -213,7 +217,9 @@ impl Connection {
             segment: default,
             heard: now,
             probed: now,
-            challenges: (now, 0),
+            unanswered: 0,
+            challenges: 0,
+            challenged: now,
             charge: Charge::default(),
             settings,
         }
@@ -369,7 +375,8 @@ impl Connection {
     /// time only: `None` if it has answered the last time.
     pub(crate) fn silent_since(&self) -> Option<Time> {
         match self.sender.waits_for_room() {
-            true => (self.probed > self.heard).then_some(self.probed),
+            true => (self.probed > self.heard)
+                .then(|| Time::from_micros(self.probed.total_micros() - i64::from(self.unanswered) * 1000)),
             false => Some(self.heard),
         }
     }

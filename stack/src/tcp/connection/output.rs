@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{ALL_READ, Connection, INITIAL_WINDOW, own_mss};
 use crate::State;
-use crate::host::clock::{Time, after, earlier};
+use crate::host::clock::{Time, after, earlier, since};
 use crate::ip::MAX_PACKET;
 use crate::socket::flow::Egress;
 use crate::tcp::options::{MAX_BLOCKS, Options};
@@ -161,8 +161,19 @@ impl Connection {
         }
         if self.keepalive_at().is_some_and(|at| at <= now) {
             self.sender.window_probe_due = true;
-            self.probed = now;
+            self.note_probe(now);
         }
+    }
+
+    fn note_probe(&mut self, now: Time) {
+        self.unanswered = match self.probed > self.heard {
+            true => {
+                let since_last = since(now, self.probed).as_millis();
+                self.unanswered.saturating_add(u32::try_from(since_last).unwrap_or(u32::MAX))
+            }
+            false => 0,
+        };
+        self.probed = now;
     }
 
     /// RFC 9293 3.8.4. A peer without room is asked too: the pauses between window probes grow to a minute,
@@ -216,7 +227,7 @@ impl Connection {
             Plan::Send { start, end, again } => self.emit_data(now, out, (start, end, again)),
             Plan::WindowProbe => {
                 self.sender.window_probe_due = false;
-                self.probed = now;
+                self.note_probe(now);
                 let seq = sequence::wire(self.isn, self.sender.una().saturating_sub(1));
                 let probe = self.emit_bare(now, seq, out);
                 // It lies before the peer's window, where nobody looks for urgent data.
