@@ -7,7 +7,7 @@ use peersock_proxy::{Forward, ForwardSettings, Forwards};
 use crate::args::{NetworkArgs, NodeArgs, parse_seconds, parse_targets};
 use crate::failure::{Failure, Outcome};
 use crate::output;
-use crate::serving::{Serving, ServingArgs, listen_failure, tell};
+use crate::serving::{Said, Serving, ServingArgs, listen_failure, tell};
 use crate::session::Session;
 
 /// Lead connections and datagrams into the network, or from the network to a service here
@@ -59,7 +59,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     };
     let listening = serving
         .begin(async |node, activated| Forwards::listen(node, &forwards, settings, activated, tell()).await);
-    let listening = listening.map_err(listen_failure)?;
+    let listening = listening.map_err(|error| listen_failure(error, Said::Local))?;
     let (lines, stopper) = (listening.lines().to_vec(), listening.stopper());
     serving.run(&lines, stopper, listening.run())
 }

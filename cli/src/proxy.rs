@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use crate::args::{NetworkArgs, NodeArgs};
 use crate::failure::{Failure, Outcome};
-use crate::serving::{Serving, ServingArgs, listen_failure, tell};
+use crate::serving::{Said, Serving, ServingArgs, listen_failure, tell};
 use crate::{output, stdio};
 
 /// Takes users and passwords where `--auth-file` would be unhandy.
@@ -76,7 +76,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         most: args.serving.most(),
     };
     let proxy = serving.begin(async |node, activated| Proxy::listen(node, settings, activated, tell()).await);
-    let proxy = proxy.map_err(listen_failure)?;
+    let proxy = proxy.map_err(|error| listen_failure(error, Said::Listen))?;
     let lines: Vec<_> = proxy.places().iter().map(url).collect();
     let stopper = proxy.stopper();
     let network = serving.session.network.id();

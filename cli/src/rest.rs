@@ -9,7 +9,7 @@ use peersock_rest::{Origin, Rest, RestError, RestSettings, Token};
 
 use crate::args::{NetworkArgs, NodeArgs};
 use crate::failure::{Failure, Outcome};
-use crate::serving::{Serving, ServingArgs, listen_failure, tell};
+use crate::serving::{Said, Serving, ServingArgs, listen_failure, tell};
 use crate::{output, stdio};
 
 /// The file with the token, in the state directory.
@@ -153,7 +153,7 @@ fn new_token(path: &Path) -> Outcome<(Token, PathBuf)> {
 /// What to say where clients cannot connect.
 fn failure(error: RestError) -> Failure {
     match error {
-        RestError::Listen(error) => listen_failure(error),
+        RestError::Listen(error) => listen_failure(error, Said::Listen),
         error => Failure::usage(
             format_args!("{error}"),
             "give a loopback address, as 127.0.0.1:12333, or unix:PATH: other machines need own nodes",

@@ -366,13 +366,16 @@ fn cannot_start(error: io::Error) -> Failure {
 fn cannot_listen(error: &io::Error) -> Failure {
     let hint = match error.kind() {
         io::ErrorKind::AddrInUse => {
-            "end the program that uses it, or give another one with --port or --listen"
+            "end the program that uses it, or give another one with --port or --listen, or --stream if it is a \
+             stream's"
         }
         io::ErrorKind::AddrNotAvailable => {
             "give --listen an address that this machine has (see `ip address`)"
         }
         io::ErrorKind::InvalidInput => "give --certificate and --certificate-key files in PEM form",
-        io::ErrorKind::PermissionDenied => "give a port from 1024 on, or run with CAP_NET_BIND_SERVICE",
+        io::ErrorKind::PermissionDenied => {
+            "give a port from 1024 on with --port, --listen or --stream, or run with CAP_NET_BIND_SERVICE"
+        }
         _ => "check the addresses, and what the system says of its network",
     };
     Failure::new(format_args!("the root cannot serve: {error}"), hint)

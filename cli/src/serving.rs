@@ -159,38 +159,86 @@ pub(crate) fn tell() -> Tell {
     })
 }
 
+/// Where a command says at which places clients connect.
+#[derive(Clone, Copy)]
+pub(crate) enum Said {
+    /// With the option --listen, or nowhere.
+    Listen,
+    /// With the first of two places.
+    Local,
+}
+
+impl Said {
+    /// How another place is given.
+    fn with(self, place: &str) -> String {
+        match self {
+            Said::Listen => format!("with `--listen {place}`"),
+            Said::Local => format!("with `{place}` as LOCAL"),
+        }
+    }
+}
+
 /// What to say where clients cannot connect.
-pub(crate) fn listen_failure(error: ListenError) -> Failure {
+pub(crate) fn listen_failure(error: ListenError, said: Said) -> Failure {
     match error {
         ListenError::Exposed(place) => Failure::usage(
             format_args!("{place} can be reached by others, who could use the proxy without a password"),
             "give users and passwords with --auth-file FILE, or --no-password if everybody may use it",
         ),
         ListenError::Refused { place, source } => {
-            let hint = match source.kind() {
-                io::ErrorKind::AddrInUse if place.starts_with("unix:") => {
-                    "remove the file that has this path, if no program needs it, or choose another path"
-                }
-                io::ErrorKind::AddrInUse => {
-                    "choose another port, or 0 for a free one; another program has this one"
-                }
-                io::ErrorKind::AddrNotAvailable => {
-                    "give an address of this node or machine; `peersock addr` prints the node's"
-                }
-                io::ErrorKind::PermissionDenied => {
-                    "choose a port that this user and the network allow, and a folder that can be written to"
-                }
-                io::ErrorKind::NotFound => {
-                    "check that it is spelled like this; systemd:NAME needs a socket unit with that name"
-                }
-                _ => "choose another place; --help says how places are written",
-            };
+            let hint = refused_hint(&place.to_string(), source.kind(), said);
             Failure::new(format_args!("cannot listen at {place}: {source}"), hint)
         }
         error => Failure::new(
             format_args!("cannot listen: {error}"),
             "choose another place; --help says how places are written",
         ),
+    }
+}
+
+fn refused_hint(place: &str, kind: io::ErrorKind, said: Said) -> String {
+    match kind {
+        io::ErrorKind::AddrInUse if place.starts_with("unix:") => {
+            let other = said.with("unix:PATH");
+            format!(
+                "remove the file that has this path, if no program needs it, or choose another path {other}"
+            )
+        }
+        io::ErrorKind::AddrInUse => {
+            let places = [place_with(place, "PORT"), place_with(place, "0")];
+            let [other, free] = places.map(|place| said.with(&place));
+            format!("another program has this port: choose another one {other}, or a free one {free}")
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            let other = said.with("ADDRESS:PORT");
+            format!("give an address of this node or machine {other}; `peersock addr` prints the node's")
+        }
+        io::ErrorKind::PermissionDenied if place.starts_with("unix:") => {
+            let other = said.with("unix:PATH");
+            format!("choose a path in a folder that can be written to {other}")
+        }
+        io::ErrorKind::PermissionDenied => {
+            let other = said.with(&place_with(place, "PORT"));
+            match place.starts_with("overlay:") {
+                true => format!("choose a port that the network allows {other}"),
+                false => format!("choose a port that every user may have, from 1024 on, {other}"),
+            }
+        }
+        io::ErrorKind::NotFound => {
+            "check that it is spelled like this; systemd:NAME needs a socket unit with that name".to_owned()
+        }
+        _ => "choose another place; --help says how places are written".to_owned(),
+    }
+}
+
+/// A place, as the command takes it, with another port.
+fn place_with(place: &str, port: &str) -> String {
+    let before = place.rsplit_once(':').map_or("", |(before, _)| before);
+    match before {
+        // What a port alone means.
+        "" | "127.0.0.1" => port.to_owned(),
+        "overlay:*" => format!("overlay:{port}"),
+        _ => format!("{before}:{port}"),
     }
 }
 
@@ -202,5 +250,39 @@ fn raise_descriptors(wanted: u64) {
     let raised = rustix::process::Rlimit { current: Some(current), maximum: limit.maximum };
     if let Err(error) = rustix::process::setrlimit(Resource::Nofile, raised) {
         tracing::debug!(%error, "the limit of descriptors stays as it is");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use io::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn hints_name_the_option_that_there_is() {
+        for (place, kind, said, words) in [
+            ("127.0.0.1:1080", ErrorKind::AddrInUse, Said::Listen, &["`--listen PORT`", "`--listen 0`"][..]),
+            (
+                "[::1]:80",
+                ErrorKind::AddrInUse,
+                Said::Listen,
+                &["`--listen [::1]:PORT`", "`--listen [::1]:0`"],
+            ),
+            ("127.0.0.1:80", ErrorKind::PermissionDenied, Said::Listen, &["1024", "`--listen PORT`"]),
+            (
+                "overlay:*:3",
+                ErrorKind::PermissionDenied,
+                Said::Listen,
+                &["allows", "`--listen overlay:PORT`"],
+            ),
+            ("unix:/root/x", ErrorKind::PermissionDenied, Said::Listen, &["folder", "`--listen unix:PATH`"]),
+            ("unix:/tmp/x", ErrorKind::AddrInUse, Said::Local, &["remove the file", "`unix:PATH` as LOCAL"]),
+            ("127.0.0.1:80", ErrorKind::AddrInUse, Said::Local, &["`PORT` as LOCAL", "`0` as LOCAL"]),
+            ("192.0.2.1:80", ErrorKind::AddrNotAvailable, Said::Listen, &["`--listen ADDRESS:PORT`"]),
+        ] {
+            let hint = refused_hint(place, kind, said);
+            assert!(words.iter().all(|word| hint.contains(word)), "{place}: {hint}");
+        }
     }
 }

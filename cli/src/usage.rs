@@ -67,7 +67,7 @@ fn command_of(program: &Command, words: impl Iterator<Item = OsString>) -> (Stri
 /// How a value that begins with a dash is given, if that may be what was meant by an unknown option.
 fn dash_hint(command: &Command, error: &clap::Error, words: &[OsString]) -> Option<String> {
     let Some(ContextValue::String(unknown)) = error.get(ContextKind::InvalidArg) else { return None };
-    if error.kind() != ErrorKind::UnknownArgument {
+    if error.kind() != ErrorKind::UnknownArgument || !unknown.starts_with('-') {
         return None;
     }
     // Of several short options in one word the parser names the one that it does not know.
@@ -127,6 +127,14 @@ mod tests {
         let error = program.clone().try_get_matches_from(words).expect_err("it is wrong");
         let text = text(&error, &program, words.iter().map(OsString::from));
         anstream::adapter::strip_str(&text).to_string()
+    }
+
+    #[test]
+    fn a_word_too_many_is_not_taken_for_an_option() {
+        for word in ["7001", "é"] {
+            let said = said_of(&["peersock", "dial", "fd00::1", word]);
+            assert!(said.contains("for example `peersock dial ") && !said.contains("dash"), "{said}");
+        }
     }
 
     #[test]

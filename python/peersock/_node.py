@@ -184,6 +184,7 @@ def enter(
         if running is None:
             rules = Rules(bind or "overlay", bool(only))
             running = _running = Running(settings.start(), settings, linger, rules)
+            _see_exec()
         elif settings not in (Settings(), running.settings):
             # What makes no sense is said first.
             settings.config()
@@ -288,6 +289,41 @@ def _finish() -> None:
     finally:
         if lost is not None and sys.stderr is not None:
             print(f"peersock: {lost}", file=sys.stderr, flush=True)
+
+
+#: How long what is executed waits for another thread that is about to start or stop the node, seconds.
+_BEFORE_EXEC = 10.0
+
+_sees_exec = False
+
+
+def _see_exec() -> None:
+    """Has this process deliver what it has sent before it executes another program, which ends the node's threads."""
+    global _sees_exec
+    # It cannot be taken away again.
+    if not _sees_exec:
+        _sees_exec = True
+        sys.addaudithook(_audit)
+
+
+def _audit(event: str, arguments: tuple[object, ...]) -> None:
+    if event != "os.exec" or current() is None or not _can_be_executed(arguments[0]):
+        return
+    # A signal's handler may execute while this very thread has the lock.
+    if _lock.acquire(timeout=_BEFORE_EXEC):
+        _lock.release()
+        _finish()
+    elif sys.stderr is not None:
+        print("peersock: what was still to be delivered may be lost", file=sys.stderr, flush=True)
+
+
+def _can_be_executed(path: object) -> bool:
+    """False where exec fails for sure: `os.execvp` tries one folder after the other, and the node is to live on."""
+    if isinstance(path, int):
+        return True
+    if not isinstance(path, str | bytes | os.PathLike):
+        return False
+    return os.path.isfile(path) and os.access(path, os.X_OK)
 
 
 def allowed_ports() -> list[tuple[str, int, int]]:

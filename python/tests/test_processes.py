@@ -19,6 +19,7 @@ import pytest
 import peersock
 from peersock import socket
 
+from .alone import alone
 from .conftest import Network, Peer, run_python
 
 
@@ -262,11 +263,17 @@ ENDS = (
 )
 
 
+#: Ways to end, and what is said after it.
+LAST = {"exit": ("", ""), "exec": ("import os; os.execlp('echo', 'echo', 'executed')\n", "executed\n")}
+
+
+@pytest.mark.parametrize("last", LAST)
 @pytest.mark.parametrize("is_open", [True, False])
 def test_what_is_left_at_the_end_is_delivered_while_the_peer_takes_it(
-    network: Network, session: peersock.Session, is_open: bool
+    network: Network, session: peersock.Session, is_open: bool, last: str
 ) -> None:
-    with narrow_server(session) as server, ending(network, server, "" if is_open else "sock.close()\n") as process:
+    more = "" if is_open else "sock.close()\n"
+    with narrow_server(session) as server, ending(network, server, more, LAST[last][0]) as process:
         server.settimeout(30)
         connection, _ = server.accept()
         # It reads nothing before the process ends, so that much is left then.
@@ -279,12 +286,13 @@ def test_what_is_left_at_the_end_is_delivered_while_the_peer_takes_it(
                 time.sleep(0.01)
         assert count == MUCH
         assert time.monotonic() - begun > 6
-        assert process.communicate(timeout=60) == ("", "")
+        assert process.communicate(timeout=60) == (LAST[last][1], "")
         assert process.returncode == 0
 
 
-def test_what_was_lost_at_the_end_is_said(network: Network, session: peersock.Session) -> None:
-    with narrow_server(session) as server, ending(network, server, "sock.close()\n") as process:
+@pytest.mark.parametrize("last", LAST)
+def test_what_was_lost_at_the_end_is_said(network: Network, session: peersock.Session, last: str) -> None:
+    with narrow_server(session) as server, ending(network, server, "sock.close()\n", LAST[last][0]) as process:
         server.settimeout(30)
         connection, _ = server.accept()
         assert process.stdout is not None and process.stdout.readline() == "ending\n"
@@ -293,6 +301,29 @@ def test_what_was_lost_at_the_end_is_said(network: Network, session: peersock.Se
         _, errors = process.communicate(timeout=60)
         assert re.fullmatch(r"peersock: \d+ bytes that the program has sent were not delivered\n", errors), errors
         assert process.returncode == 0
+
+
+def test_programs_that_are_started_and_those_that_are_not_there_leave_the_session_alone() -> None:
+    code = alone() + (
+        "import subprocess\n"
+        "client, other = pair()\n"
+        "def passes():\n"
+        "    client.sendall(b'x'); assert other.recv(1) == b'x'\n"
+        "def refused(call, *arguments):\n"
+        "    try: call(*arguments)\n"
+        "    except OSError: passes()\n"
+        "    else: raise AssertionError(arguments)\n"
+        "refused(os.execvp, 'no-such-program', ['x']); refused(os.execv, '/etc/passwd', ['x'])\n"
+        "refused(os.execv, b'/', [b'x'])\n"
+        "subprocess.run(['true'], check=True); passes()\n"
+        "assert os.system('true') == 0; passes()\n"
+        "assert os.spawnlp(os.P_WAIT, 'true', 'true') == 0; passes()\n"
+        "assert os.waitpid(os.posix_spawn('/bin/sh', ['sh', '-c', ''], os.environ), 0)[1] == 0; passes()\n"
+        "child = os.fork() or os.execvp('true', ['true'])\n"
+        "assert os.waitpid(child, 0)[1] == 0; passes()\n"
+        "session.close(); print('closed')\n"
+    )
+    assert run_python(code) == "closed\n"
 
 
 def narrow_server(session: peersock.Session) -> socket.socket:
@@ -304,9 +335,9 @@ def narrow_server(session: peersock.Session) -> socket.socket:
     return server
 
 
-def ending(network: Network, server: socket.socket, more: str) -> subprocess.Popen[str]:
-    """A process that sends much to the server, and says when it comes to its end."""
-    code = ENDS + more + "print('ending', flush=True)\n"
+def ending(network: Network, server: socket.socket, more: str, last: str) -> subprocess.Popen[str]:
+    """A process that sends much to the server, says that it comes to its end, and does a last thing."""
+    code = ENDS + more + "print('ending', flush=True)\n" + last
     address, port = server.getsockname()[:2]
     command = [sys.executable, "-c", code, str(network.path), network.spare().hex(), address, str(port)]
     # What is not closed is no news here.

@@ -12,11 +12,12 @@ static NODE: Mutex<Option<Node>> = Mutex::new(None);
 /// The process's node. The first call starts it with the defaults, unless [`NodeBuilder::install`] did
 /// before.
 ///
-/// When the process returns from `main` or calls [`exit`](std::process::exit), the node delivers what was
-/// written, for as long as peers take it: one that takes nothing has 30 seconds, one that answers nothing ten
-/// and a round trip, and all together have ten minutes. What is lost then is a line on stderr; the exit
-/// status stays. Call [`Node::shutdown`] before to wait otherwise, and to be told. A process that is killed
-/// or calls `_exit(2)` delivers nothing more, and its peers see a reset.
+/// When the process returns from `main`, or calls [`exit`](std::process::exit) or `quick_exit(3)`, the node
+/// delivers what was written, for as long as peers take it: one that takes nothing has 30 seconds, one that
+/// answers nothing ten and a round trip, and all together have ten minutes. What is lost then is a line on
+/// stderr; the exit status stays. Call [`Node::shutdown`] before to wait otherwise, and to be told. A process
+/// that is killed, calls `_exit(2)`, or executes another program in its own place
+/// ([`exec`](std::os::unix::process::CommandExt::exec)) delivers nothing more, and its peers see a reset.
 ///
 /// # Errors
 /// Those of [`NodeBuilder::start`], as an [`io::Error`].

@@ -91,11 +91,16 @@ pub(crate) fn in_child(body: impl FnOnce() -> bool) -> bool {
     }
 }
 
-/// Calls `handler` when the process exits normally (exit(3), or returning from `main`).
+unsafe extern "C" {
+    /// C11 7.22.4.3. The `libc` crate has it for few systems.
+    fn at_quick_exit(handler: extern "C" fn()) -> libc::c_int;
+}
+
+/// Calls `handler` when the process exits normally: by exit(3), quick_exit(3), or returning from `main`.
 pub fn at_exit(handler: extern "C" fn()) {
-    // SAFETY: atexit(3) only stores the pointer; `handler` is a function of this program and lives as long as
+    // SAFETY: both calls only store the pointer; `handler` is a function of this program and lives as long as
     // it does (a library that holds it must not be unloaded, which Rust libraries never are by themselves).
-    let failed = unsafe { libc::atexit(handler) } != 0;
+    let failed = unsafe { libc::atexit(handler) | at_quick_exit(handler) } != 0;
     if failed {
         tracing::debug!("no exit handler: call Node::shutdown before the program ends");
     }

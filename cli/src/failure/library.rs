@@ -12,6 +12,7 @@ use peersock::{ConfigError, NetworkIdError, RootsError, StartError};
 
 use super::Failure;
 use crate::servers::{ROOT_HINT, roots_failure};
+use crate::status::has_ended;
 
 /// How a node does without the default state directory.
 const ANOTHER_STATE: &str = "give --state DIR or --ephemeral";
@@ -127,6 +128,14 @@ impl From<StartError> for Failure {
                 let hint = system_hint(source.kind());
                 Failure::from_library(StartError::Dht(source), Some(hint))
             }
+            StartError::PortTaken { port } => Failure::new(
+                format_args!("UDP port {port} is taken by another program"),
+                "give another one with --overlay-port, or 0 to let the system choose",
+            ),
+            StartError::PortForbidden { port } => Failure::new(
+                format_args!("UDP port {port} may not be used by this user"),
+                "give one from 1024 on with --overlay-port, or 0 to let the system choose",
+            ),
             // What remains says itself what to do.
             error => Failure::from_library(error, None),
         }
@@ -171,6 +180,7 @@ impl From<ManagementError> for Failure {
             ManagementError::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
                 "ask as the user who runs the node, or give the --state DIR of a node of yours"
             }
+            error if has_ended(error) => "it has just ended: start it again, and ask again",
             ManagementError::Refused { .. } => "restart it with the version of this program, and try again",
             _ => "try again, and if it stays so restart the node",
         };

@@ -215,8 +215,10 @@ fn spawn(mut command: Command, filter: Filter) -> Outcome<Child> {
         let child = start();
         let stays = child.is_ok();
         let _ = started.send(child);
-        while stays {
-            thread::park();
+        if stays {
+            loop {
+                thread::park();
+            }
         }
     })?;
     starts.recv().expect("starting a program does not panic")

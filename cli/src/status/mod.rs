@@ -13,10 +13,10 @@ pub(crate) use look::{Look, has_ended};
 pub(crate) use show::{age, bytes, conflict, counted, last_sign, summary};
 pub(crate) use watch::{frame, keep_movements, size};
 
-use peersock::management;
+use peersock::management::{self, ManagementError};
 
 use crate::args::{StateArgs, parse_seconds};
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 use crate::output::{note, print};
 use crate::status::show::Report;
 
@@ -57,7 +57,8 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with_all = ["json", "counters", "watch"])]
     prometheus: bool,
 
-    /// Show it again every 2 seconds, or every so many: on a terminal in place, elsewhere one after the other
+    /// Show it again every 2 seconds, or every so many: on a terminal in place, elsewhere one after the other;
+    /// ends with status 1 when the node ends
     #[arg(long, value_name = "SECONDS", value_parser = parse_interval, num_args = 0..=1)]
     #[arg(default_missing_value = "2")]
     watch: Option<Duration>,
@@ -71,13 +72,25 @@ pub(crate) fn run(args: &Args) -> Outcome {
     }
 }
 
+/// What is said when a node ends that is watched.
+fn failure(error: ManagementError, path: &Path, first: bool) -> Failure {
+    if first || !has_ended(&error) {
+        return error.into();
+    }
+    let path = path.display();
+    Failure::new(
+        format_args!("the node has ended: no node is running with state directory {path} any more"),
+        "start it and this command again; `peersock events` waits for the next node by itself",
+    )
+}
+
 /// Asks the node, and puts its answer into words, or into JSON. `first` is false when this was done before.
 fn report(args: &Args, path: &Path, first: bool) -> Outcome<String> {
     let most = if args.all || args.json { usize::MAX } else { MOST_PEERS };
     if args.prometheus {
         return Ok(management::prometheus(path, most)?.trim_end().to_owned());
     }
-    let text = management::status(path, most)?;
+    let text = management::status(path, most).map_err(|error| failure(error, path, first))?;
     if args.json {
         return Ok(text);
     }

@@ -58,6 +58,10 @@ pub(crate) fn frame(text: &str, (rows, columns): (usize, usize), first: bool) ->
         let width = strip_str(line).to_string().chars().count();
         let taken = width.div_ceil(columns.max(1)).max(1);
         if taken > left {
+            // Of a line that takes more rows than are left, what fits.
+            if left > 0 {
+                screen += &format!("{}{END_LINE}\n", cut(line, left * columns));
+            }
             screen += &format!("…{END_LINE}");
             break;
         }
@@ -65,6 +69,24 @@ pub(crate) fn frame(text: &str, (rows, columns): (usize, usize), first: bool) ->
         screen += &format!("{line}{END_LINE}\n");
     }
     screen + END_SCREEN
+}
+
+/// The first characters of a line, without those that follow, but with all its colours.
+fn cut(line: &str, most: usize) -> String {
+    let (mut shown, mut left, mut is_sequence) = (String::new(), most, false);
+    for one in line.chars() {
+        is_sequence |= one == '\x1b';
+        if is_sequence {
+            // It ends with its first letter.
+            is_sequence = !one.is_ascii_alphabetic();
+        } else if left > 0 {
+            left -= 1;
+        } else {
+            continue;
+        }
+        shown.push(one);
+    }
+    shown
 }
 
 /// Takes the colours out, and leaves the movements.
@@ -112,6 +134,10 @@ mod tests {
         assert_eq!(frame(text, (3, 80), false), "\x1b[Hone\x1b[K\ntwo\x1b[K\n…\x1b[K\x1b[J");
         // "three" takes two rows of three columns.
         assert_eq!(frame("three\nx", (4, 3), false), "\x1b[Hthree\x1b[K\nx\x1b[K\n\x1b[J");
+        // Of what does not fit, its beginning is there.
+        assert_eq!(frame("three\nx", (2, 3), false), "\x1b[Hthr\x1b[K\n…\x1b[K\x1b[J");
+        let coloured = frame("a\n\x1b[1mthree\x1b[0m!\nx", (3, 3), false);
+        assert_eq!(coloured, "\x1b[Ha\x1b[K\n\x1b[1mthr\x1b[0m\x1b[K\n…\x1b[K\x1b[J");
         assert_eq!(frame("\x1b[1mabc\x1b[0m\nx", (3, 3), false).matches('\n').count(), 2);
     }
 

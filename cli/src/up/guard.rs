@@ -95,7 +95,7 @@ impl Guard {
 }
 
 /// How the rules are removed by hand.
-const REMOVAL: &str = "`ip rule flush protocol 74` and `ip -6 rule flush protocol 74` remove them";
+const REMOVAL: &str = "remove the rules with `ip rule flush protocol 74` and `ip -6 rule flush protocol 74`";
 
 // The text has the table's number.
 const _: () = assert!(EXIT_TABLE == 74);

@@ -2,8 +2,9 @@
 //! roots. What all commands share is in `errors`.
 
 use std::fs;
+use std::net::{TcpListener, UdpSocket};
 
-use crate::common::{Lab, peersock, run, write_file};
+use crate::common::{Lab, PORT, peersock, run, write_file};
 use crate::errors::is_well_said;
 
 #[test]
@@ -23,6 +24,14 @@ fn every_error_says_what_is_wrong_and_what_to_do() {
         |words: &[&str]| with(&["rest", "--ephemeral", "--interface", "lo", "-n", &lab.network], words);
     let root = |words: &[&str]| with(&["root", "--listen", "127.0.0.1", "--port", "0", "--ephemeral"], words);
     let (file, exposed, missing) = (path("file"), path("exposed"), path("missing"));
+    // Ports that another program has.
+    let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+    let udp = UdpSocket::bind("0.0.0.0:0").unwrap();
+    let [tcp_port, udp_port] = [tcp.local_addr(), udp.local_addr()].map(|at| at.unwrap().port().to_string());
+    let stream = format!("127.0.0.1:{tcp_port}");
+    let node = |command: &str, words: &[&str]| {
+        with(&[command, "--ephemeral", "--interface", "lo", "-n", &lab.network], words)
+    };
 
     for (command, status, words) in [
         (files(&["send"]), 2, &["<FILE>", "`peersock send "][..]),
@@ -44,6 +53,17 @@ fn every_error_says_what_is_wrong_and_what_to_do() {
         (rest(&["--no-token", "--listen", "192.0.2.1:80"]), 1, &["192.0.2.1:80", "give an address"]),
         (rest(&["--listen", "unix:/no/such/folder/x"]), 1, &["No such file", "spelled"]),
         (rest(&["--no-token", "--origin", "x"]), 2, &["`x` is no origin", "SCHEME://HOST"]),
+        (rest(&["--no-token", "--listen", &tcp_port]), 1, &["in use", "`--listen PORT`", "`--listen 0`"]),
+        (node("proxy", &["--listen", &tcp_port]), 1, &["in use", "`--listen PORT`", "`--listen 0`"]),
+        (node("proxy", &["--listen", "overlay:0", "--overlay-port", &udp_port]), 1, &["--overlay-port"]),
+        (node("forward", &[&tcp_port, &format!("[fd00::1]:{PORT}")]), 1, &["in use", "`PORT` as LOCAL"]),
+        (files(&["send", &file, "--overlay-port", &udp_port]), 1, &["taken by another", "--overlay-port"]),
+        (root(&["--stream", &stream]), 1, &["in use", "--stream"]),
+        (
+            with(&["root", "--ephemeral", "--listen", &format!("0.0.0.0:{udp_port}")], &[]),
+            1,
+            &["in use", "--port"],
+        ),
         (with(&["up"], &[]), 2, &["no network is named", "PEERSOCK_NETWORK"]),
         (with(&["up", "-n", &path("office.toml")], &[]), 1, &["No such file", "peersock network new"]),
         (lab.command("none", &["top", "--once"]), 1, &["no node is running", "--state DIR"]),

@@ -153,7 +153,7 @@ fn a_watched_status_is_printed_again_until_the_node_ends() {
     listening.running.interrupt().failure(130, &[]);
     for watching in [watching, objects] {
         let watched = watching.finish();
-        watched.failure(1, &["no node is running"]);
+        watched.failure(1, &["the node has ended", "no node is running", "`peersock events`"]);
         assert!(!watched.text().contains('\x1b'), "nothing moves in a pipe");
     }
     run(lab.command("listener", &["status", "--watch", "0"])).failure(2, &["0.1 to 86400"]);

@@ -655,6 +655,38 @@ static void datagrams(void) {
     SEE(send(one, "x", 1, 0));
     close(one);
 
+    topic = "error of a datagram";
+    one = opened(SOCK_DGRAM);
+    if (own.any.sa_family == AF_INET) set(one, IPPROTO_IP, IP_RECVERR, 1);
+    else set(one, IPPROTO_IPV6, IPV6_RECVERR, 1);
+    struct iovec only = {bytes, 1};
+    /* What is not connected is told by POLLIN on the overlay, and by POLLERR on the machine's network. */
+#define AFTER_ERROR(call) do { \
+    MUST(sendto(one, "x", 1, 0, &other.any, size)); \
+    for (int waited = 0; waited < PATIENCE && !(look(one) & (POLLIN | POLLERR)); waited += 5) usleep(5000); \
+    SEE(call); \
+    SEE(recv(one, bytes, 1, MSG_DONTWAIT)); \
+    SEE(recv(one, bytes, 1, MSG_ERRQUEUE | MSG_DONTWAIT)); \
+    SEE(recv(one, bytes, 1, MSG_DONTWAIT)); \
+} while (0)
+    AFTER_ERROR(recv(one, bytes, 1, 0));
+    AFTER_ERROR(recv(one, bytes, 1, MSG_PEEK));
+    AFTER_ERROR(recvfrom(one, bytes, 1, 0, NULL, NULL));
+    AFTER_ERROR(read(one, bytes, 1));
+    AFTER_ERROR(readv(one, &only, 1));
+    AFTER_ERROR(recvmsg(one, &(struct msghdr){.msg_iov = &only, .msg_iovlen = 1}, 0));
+    AFTER_ERROR(option(one, SOL_SOCKET, SO_ERROR));
+    AFTER_ERROR(recv(one, bytes, 1, MSG_ERRQUEUE | MSG_DONTWAIT));
+    two = bound(SOCK_DGRAM);
+    for (int at = 0; at < 4; at++) MUST(sendto(one, "", 0, 0, &own.any, size));
+    SEE(recv(two, bytes, 1, 0));
+    SEE(recv(two, bytes, 1, MSG_PEEK));
+    SEE(recvfrom(two, bytes, 1, 0, NULL, NULL));
+    SEE(read(two, bytes, 1));
+    SEE(readv(two, &only, 1));
+    SEE(recv(two, bytes, 1, MSG_DONTWAIT));
+    part(one, two);
+
     topic = "shut down datagram";
     one = bound(SOCK_DGRAM);
     SEE(shutdown(one, SHUT_RDWR));

@@ -200,12 +200,11 @@ impl Socket<'_> {
                     continue;
                 }
             };
-            // The node has news that an unconnected AF_UNIX socket can be told in no other way.
-            if remote.address.port() == 0 && remote.address.ip().is_unspecified() {
+            if is_notice(&remote) {
                 self.drop_peeked(flags);
-                match self.ask(Request::TakeError(self.which())) {
-                    Ok(Reply::Error(errno)) if errno != 0 => return Err(Errno::from_raw_os_error(errno)),
-                    _ => continue,
+                match self.noticed() {
+                    Some(error) => return Err(error),
+                    None => continue,
                 }
             }
             let Datagram { length, truncated, fd, timestamp, .. } = datagram;
@@ -219,6 +218,21 @@ impl Socket<'_> {
             };
             let remote = Some(remote.address);
             return Ok(Received { length, truncated, remote, details, headers, timestamp });
+        }
+    }
+
+    /// Whether an empty datagram from an end of this name, an abstract one without its first zero, says that
+    /// there is an error: [`noticed`](Self::noticed) has it. To a caller of recv(2) it is no datagram.
+    pub fn is_notice(&self, name: &[u8]) -> bool {
+        let name = Name::parse(name);
+        matches!(name, Some(Name::Remote(tag, remote)) if tag == self.tag() && is_notice(&remote))
+    }
+
+    /// The error of which the node has given notice, and which was not told yet.
+    pub fn noticed(&self) -> Option<Errno> {
+        match self.ask(Request::TakeError(self.which())) {
+            Ok(Reply::Error(errno)) if errno != 0 => Some(Errno::from_raw_os_error(errno)),
+            _ => None,
         }
     }
 
@@ -304,6 +318,11 @@ impl Socket<'_> {
         let key = self.client().name_key()?;
         Ok(remote_names::address_of(self.tag(), key, self.opened().id, remote, details))
     }
+}
+
+/// The node has something to tell that an unconnected AF_UNIX socket can be told in no other way.
+fn is_notice(remote: &Remote) -> bool {
+    remote.address.port() == 0 && remote.address.ip().is_unspecified()
 }
 
 fn length_of(data: &[IoSlice<'_>]) -> usize {

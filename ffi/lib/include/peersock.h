@@ -9,7 +9,9 @@
  *    descriptors of the process: read, write, poll, select, epoll, fcntl, dup, fork and sendfile work on them.
  *
  * All functions may be called by several threads at the same time. A forked child may go on using sockets, and open
- * new ones, with its parent's node; node calls fail there.
+ * new ones, with its parent's node; node calls fail there. It may execute other programs, and so may posix_spawn,
+ * system and popen. A process that has a node and executes another program in its own place, without fork, loses what
+ * is not delivered yet: it closes its sockets and calls peersock_stop() before.
  *
  * Made from the library's source code by `cargo xtask header`: do not edit.
  *
@@ -325,10 +327,16 @@ peersock_result peersock_start(const struct peersock_config *config, peersock_no
 // them, and later calls, fail with ENETDOWN, those on connections once. The handle is not valid any more; the
 // default node can be started again, but does not start by itself.
 //
-// A process that returns from `main` or calls exit(3) delivers for as long as peers take what was written.
-// One that takes nothing has 30 seconds, one that answers nothing ten and a round trip, and all together
-// have ten minutes. What it has not closed ends in order, as the kernel does it. What is lost is a line on
-// stderr; the exit status stays. A process that is killed or calls _exit(2) delivers nothing more.
+// A process that returns from `main`, or calls exit(3) or quick_exit(3), delivers for as long as peers take
+// what was written. One that takes nothing has 30 seconds, one that answers nothing ten and a round trip,
+// and all together have ten minutes. What it has not closed ends in order, as the kernel does it. What is
+// lost is a line on stderr; the exit status stays. A process that is killed or calls _exit(2) delivers
+// nothing more.
+//
+// Nor does one that executes another program in its own place, because exec(3) ends all its threads, and
+// the node with them: peers see a reset, and sockets that the new program has inherited lead nowhere. Close
+// the sockets and call this function before exec(3), unless in a child after fork(2), which leaves the
+// parent's node alone, as vfork(2), posix_spawn(3), system(3) and popen(3) do.
 peersock_result peersock_stop(peersock_node node, int linger_ms);
 
 // Whether a node runs in this process. It starts none.

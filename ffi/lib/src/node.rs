@@ -53,10 +53,16 @@ pub unsafe extern "C" fn peersock_start(
 /// them, and later calls, fail with ENETDOWN, those on connections once. The handle is not valid any more; the
 /// default node can be started again, but does not start by itself.
 ///
-/// A process that returns from `main` or calls exit(3) delivers for as long as peers take what was written.
-/// One that takes nothing has 30 seconds, one that answers nothing ten and a round trip, and all together
-/// have ten minutes. What it has not closed ends in order, as the kernel does it. What is lost is a line on
-/// stderr; the exit status stays. A process that is killed or calls _exit(2) delivers nothing more.
+/// A process that returns from `main`, or calls exit(3) or quick_exit(3), delivers for as long as peers take
+/// what was written. One that takes nothing has 30 seconds, one that answers nothing ten and a round trip,
+/// and all together have ten minutes. What it has not closed ends in order, as the kernel does it. What is
+/// lost is a line on stderr; the exit status stays. A process that is killed or calls _exit(2) delivers
+/// nothing more.
+///
+/// Nor does one that executes another program in its own place, because exec(3) ends all its threads, and
+/// the node with them: peers see a reset, and sockets that the new program has inherited lead nowhere. Close
+/// the sockets and call this function before exec(3), unless in a child after fork(2), which leaves the
+/// parent's node alone, as vfork(2), posix_spawn(3), system(3) and popen(3) do.
 #[unsafe(no_mangle)]
 pub extern "C" fn peersock_stop(node: peersock_node, linger_ms: c_int) -> peersock_result {
     answer(|| {

@@ -26,6 +26,7 @@ mod kernel;
 mod messages;
 mod names;
 mod netlink;
+mod nothing;
 mod reach;
 mod read_write;
 mod spawn;

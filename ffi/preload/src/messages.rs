@@ -9,10 +9,11 @@ use peersock_bsd::Errno;
 use peersock_fd::Kind;
 
 use crate::hooks::{choose_by_remote, overlay};
-use crate::kernel::{errno, hooked, set_errno};
+use crate::kernel::{errno, hooked, quietly, set_errno};
 use crate::netlink;
+use crate::nothing::{Nothing, Sender, meaning_of_nothing};
 use crate::waits::{
-    NONE, by_side, missing, next_recv, next_recvfrom, next_recvmmsg, next_recvmsg, next_send, next_sendmmsg,
+    NONE, by_side, missing, next_recvfrom, next_recvmmsg, next_recvmsg, next_send, next_sendmmsg,
     next_sendmsg, next_sendto, receive, test_cancel,
 };
 
@@ -67,19 +68,30 @@ pub(crate) unsafe extern "C-unwind" fn recv(
     }
     let (none, length) = (std::ptr::null_mut::<sockaddr>(), std::ptr::null_mut::<socklen_t>());
     // AF_UNIX streams do not know what it means to TCP.
-    if flags & libc::MSG_TRUNC != 0 || bsd::is_patient_peek(flags) {
+    if flags & (libc::MSG_TRUNC | libc::MSG_ERRQUEUE) != 0 || bsd::is_patient_peek(flags) {
         // SAFETY: the program's pointers, as it must pass them to recv(2).
         return unsafe { recvfrom(fd, buf, size, flags, none, length) };
     }
-    let Some(next) = next_recv() else { return missing() };
-    // SAFETY: as above.
-    let received = unsafe { next(fd, buf, size, flags) };
-    if received != 0 {
-        return told(fd, received);
+    let Some(next) = next_recvfrom() else { return missing() };
+    loop {
+        let mut sender = Sender::new();
+        let (name, length) = sender.room();
+        // SAFETY: as above, and there is room for the sender's name.
+        let received = unsafe { next(fd, buf, size, flags, name, length) };
+        if received != 0 {
+            return told(fd, received);
+        }
+        match quietly(|_| true, || meaning_of_nothing(fd, &sender, flags)) {
+            // A peek has taken nothing out. The overlay's own call knows what to drop.
+            // SAFETY: as above.
+            Nothing::Notice if flags & libc::MSG_PEEK != 0 => unsafe {
+                return recvfrom(fd, buf, size, flags, NONE.0, NONE.1);
+            },
+            Nothing::Notice => {}
+            Nothing::Datagram => return 0,
+            Nothing::Error(error) => return hooked(|| Err(error)),
+        }
     }
-    // A datagram socket whose node is no more receives nothing for ever.
-    let end = || overlay(fd).filter(|socket| socket.kind() != Kind::Stream).and_then(|socket| socket.end());
-    hooked(|| end().map_or(Ok(0), Err))
 }
 
 /// recv(2) as programs call it that were compiled with `_FORTIFY_SOURCE`.

@@ -15,6 +15,7 @@ use crate::kernel::{errno, set_errno};
 use crate::messages::meaning;
 use crate::names::next;
 use crate::netlink;
+use crate::nothing::told_without_sender;
 use crate::waits::missing;
 
 type Read = unsafe extern "C-unwind" fn(RawFd, *mut c_void, size_t) -> ssize_t;
@@ -40,7 +41,7 @@ pub(crate) unsafe extern "C-unwind" fn read(fd: RawFd, buf: *mut c_void, size: s
         return unsafe { netlink::receive(fd, buf, size, 0) };
     }
     // SAFETY: the program's pointer, as it must pass it to read(2).
-    told(fd, unsafe { next(fd, buf, size) })
+    received(fd, size, unsafe { next(fd, buf, size) })
 }
 
 /// read(2) as programs call it that were compiled with `_FORTIFY_SOURCE`.
@@ -60,7 +61,7 @@ pub(crate) unsafe extern "C-unwind" fn __read_chk(
         return unsafe { netlink::receive(fd, buf, size, 0) };
     }
     // SAFETY: the program's pointer, as it must pass it to read(2).
-    told(fd, unsafe { next(fd, buf, size, room) })
+    received(fd, size, unsafe { next(fd, buf, size, room) })
 }
 
 /// # Safety
@@ -85,7 +86,7 @@ pub(crate) unsafe extern "C-unwind" fn readv(fd: RawFd, pieces: *const iovec, co
         return unsafe { netlink::receive_pieces(fd, pieces, count) };
     }
     // SAFETY: the program's pointers, as it must pass them to readv(2).
-    told(fd, unsafe { next(fd, pieces, count) })
+    received(fd, 1, unsafe { next(fd, pieces, count) })
 }
 
 /// # Safety
@@ -139,6 +140,14 @@ fn told(fd: RawFd, returned: ssize_t) -> ssize_t {
         set_errno(meaning(fd, Errno::from_raw_os_error(error)).raw_os_error());
     }
     returned
+}
+
+/// The same of what was read. Nothing, where there was room for something, may mean an error.
+fn received(fd: RawFd, size: size_t, returned: ssize_t) -> ssize_t {
+    match told(fd, returned) {
+        0 if size > 0 => told_without_sender(fd, 0),
+        returned => returned,
+    }
 }
 
 fn next_read() -> Option<Read> {

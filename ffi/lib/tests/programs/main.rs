@@ -51,6 +51,7 @@ programs! {
     netcheck: Program::new("netcheck.c").with_launcher();
     forked_children: Program::new("fork.c");
     exit: Program::new("exit.c");
+    programs_that_are_started: Program::new("exec.c");
     loss: Program::new("loss.c");
     many_threads: Program::new("threads.c");
     threads_that_join_and_leave: Program::new("joins.c");

@@ -1,0 +1,83 @@
+//! What it means that a call has received nothing: a datagram without bytes, an end, or, on an overlay socket for
+//! datagrams, that the node has an error to tell.
+
+use std::os::fd::RawFd;
+
+use libc::{c_int, c_void, sockaddr, socklen_t, ssize_t};
+use peersock_bsd::Errno;
+use peersock_fd::Kind;
+
+use crate::hooks::overlay;
+use crate::kernel::hooked;
+
+/// Room for the name of an AF_UNIX socket from which something comes.
+pub(crate) struct Sender {
+    address: libc::sockaddr_un,
+    length: socklen_t,
+}
+
+impl Sender {
+    pub(crate) fn new() -> Sender {
+        let address = libc::sockaddr_un { sun_family: 0, sun_path: [0; 108] };
+        Sender { address, length: size_of::<libc::sockaddr_un>() as socklen_t }
+    }
+
+    pub(crate) fn room(&mut self) -> (*mut sockaddr, *mut socklen_t) {
+        ((&raw mut self.address).cast(), &raw mut self.length)
+    }
+
+    /// An abstract name, without its first zero.
+    fn name(&self) -> Option<&[u8]> {
+        let is_unix = i32::from(self.address.sun_family) == libc::AF_UNIX;
+        let length = (self.length as usize).checked_sub(size_of::<libc::sa_family_t>())?;
+        // SAFETY: the array is bytes.
+        let path = unsafe { &*(&raw const self.address.sun_path).cast::<[u8; 108]>() };
+        path.get(..length)?.strip_prefix(&[0]).filter(|_| is_unix)
+    }
+}
+
+/// What it means that a socket has received nothing.
+pub(crate) enum Nothing {
+    /// It was a datagram without bytes, or is the end of a stream.
+    Datagram,
+    /// It was no datagram, but the node's word of an error, which was told in another way since.
+    Notice,
+    Error(Errno),
+}
+
+/// What nothing means that has come from this name.
+pub(crate) fn meaning_of_nothing(fd: RawFd, sender: &Sender, flags: c_int) -> Nothing {
+    let Some(socket) = overlay(fd).filter(|socket| socket.kind() != Kind::Stream) else {
+        return Nothing::Datagram;
+    };
+    match sender.name() {
+        Some(sender) if socket.is_notice(sender) => match flags & libc::MSG_PEEK {
+            0 => socket.noticed().map_or(Nothing::Notice, Nothing::Error),
+            _ => Nothing::Notice,
+        },
+        // A datagram socket whose node is no more receives nothing for ever.
+        _ => socket.end().map_or(Nothing::Datagram, Nothing::Error),
+    }
+}
+
+/// What a call has returned that says nothing of the sender. Of an overlay socket for datagrams 0 may mean that
+/// the node has an error to tell.
+pub(crate) fn told_without_sender(fd: RawFd, returned: ssize_t) -> ssize_t {
+    // The end of files and streams is not looked at any further, here and in signal handlers.
+    let is_datagram = || {
+        let (mut kind, mut length) = (0_i32, size_of::<i32>() as socklen_t);
+        let place = (&raw mut kind).cast::<c_void>();
+        let (level, option) = (libc::SOL_SOCKET, libc::SO_TYPE);
+        // SAFETY: there is room for a number of its length.
+        let asked = unsafe { libc::syscall(libc::SYS_getsockopt, fd, level, option, place, &raw mut length) };
+        asked == 0 && matches!(kind, libc::SOCK_DGRAM | libc::SOCK_RAW)
+    };
+    if returned != 0 || !is_datagram() {
+        return returned;
+    }
+    let end = || {
+        let socket = overlay(fd).filter(|socket| socket.kind() != Kind::Stream)?;
+        socket.end().or_else(|| socket.noticed())
+    };
+    hooked(|| end().map_or(Ok(0), Err))
+}
