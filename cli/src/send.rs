@@ -335,7 +335,8 @@ impl Server {
     fn current_source(&self) -> Result<Arc<Source>, ScanError> {
         let now = Source::scan(&self.paths)?;
         let mut last = self.source.lock().expect("no panic under this lock");
-        if last.manifest() != now.manifest() {
+        // Receivers share what is the same: it may be large.
+        if !last.is_same(&now) {
             *last = Arc::new(now);
         }
         Ok(Arc::clone(&last))

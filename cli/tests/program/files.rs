@@ -135,7 +135,7 @@ fn what_comes_is_listed_first_and_nothing_is_overwritten_by_chance() {
     let refused = folders.received(&code, &[]);
     refused.failure(1, &["nothing was received: file is there already and different", "--overwrite"]);
     assert_eq!(fs::read(folders.to("file")).unwrap(), b"mine");
-    sender.wait_for_stderr("does not have everything: the receiver has given up: file is there already");
+    sender.wait_for_stderr("does not have everything: the receiver has given up: other files are in the way");
     // By stdin, where the list of processes does not show it.
     let mut command = folders.command(&["receive", "--interface", "lo", "--overwrite", "--to"]);
     command.arg(folders.to(""));
@@ -286,6 +286,23 @@ fn several_receivers_are_served_at_once_and_one_after_the_other() {
     let sender = sender.interrupt();
     sender.failure(130, &["stopped"]);
     assert_eq!(sender.stderr.matches("has everything").count(), 4, "{}", sender.stderr);
+}
+
+/// As who exchanges a folder for a new version of it does, also when nothing has changed.
+#[test]
+fn a_folder_in_whose_place_a_copy_has_come_is_sent_from_there() {
+    let folders = Folders::new();
+    let (site, copy) = (folders.from("site"), folders.from("copy"));
+    fs::create_dir(&site).unwrap();
+    fs::write(site.join("page"), "hello").unwrap();
+    let (sender, code) = folders.send(&["--keep"], &["site"]);
+    // With the same times.
+    assert!(Command::new("cp").arg("-a").args([&site, &copy]).status().unwrap().success());
+    fs::remove_dir_all(&site).unwrap();
+    fs::rename(&copy, &site).unwrap();
+    folders.received(&code, &[]).success();
+    assert_eq!(fs::read(folders.to("site/page")).unwrap(), b"hello");
+    sender.interrupt().failure(130, &["stopped"]);
 }
 
 #[test]

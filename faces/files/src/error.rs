@@ -70,6 +70,16 @@ impl ReceiveError {
         }
     }
 
+    /// The reason as the sender is told it. What is in the folder, and how the disk is, is the receiver's.
+    pub(crate) fn for_sender(&self) -> String {
+        match self {
+            ReceiveError::Conflicts { .. } => "other files are in the way".to_owned(),
+            ReceiveError::Room { .. } => "its disk has too little room".to_owned(),
+            ReceiveError::Local { .. } => "it cannot read or write its files".to_owned(),
+            other => printable(&other.to_string()),
+        }
+    }
+
     pub(crate) fn local(path: impl ToString, source: impl Into<io::Error>) -> ReceiveError {
         ReceiveError::Local { path: path.to_string(), source: source.into() }
     }

@@ -78,6 +78,12 @@ impl Folder {
         self.fd.as_fd()
     }
 
+    /// Whether both are open at the same folder, wherever it is now.
+    pub(crate) fn is_same(&self, other: &Folder) -> bool {
+        let number = |folder: &Folder| rustix::fs::fstat(&folder.fd).map(|stat| (stat.st_dev, stat.st_ino));
+        number(self).is_ok_and(|this| number(other) == Ok(this))
+    }
+
     /// How many bytes this user may still write to the file system.
     ///
     /// # Errors

@@ -7,8 +7,9 @@
 //! ```text
 //!  both      greeting (magic, version)
 //!  sender    the manifest: each entry with its path, kind, size and time
-//!  receiver  hashes of the files that it has; the sender says which are the same (only if there are any)
-//!  receiver  which files it wants, and from where on: a partial file is proved by the hash of what is there
+//!  receiver  which files it has, or has begun, and how many bytes of each
+//!  sender    the hashes of as many bytes of its own (only if there are any)
+//!  receiver  which files it wants, and from where on
 //!  sender    for each of them: where it begins, the bytes, the hash of the whole file
 //!  receiver  that everything is verified and written
 //! ```

@@ -1,5 +1,6 @@
 //! What the receiver has of a manifest, what it wants, and what is in the way.
 
+use std::fs::File;
 use std::io::{self, Read as _};
 
 use crate::error::ReceiveError;
@@ -17,8 +18,7 @@ pub(crate) struct Plan {
     /// Entries by their numbers, in order.
     pub(crate) folders: Vec<u32>,
     pub(crate) links: Vec<u32>,
-    /// Files of the right length, with the hashes of what is there.
-    pub(crate) compares: Vec<(u32, Hash)>,
+    pub(crate) compares: Vec<Compare>,
     pub(crate) wants: Vec<Want>,
     /// Files that are the same already.
     pub(crate) there: u32,
@@ -27,39 +27,43 @@ pub(crate) struct Plan {
     parts: usize,
 }
 
+/// What is there of a file, and may be the same as the sender's.
+pub(crate) struct Compare {
+    pub(crate) index: u32,
+    /// How many bytes are there.
+    pub(crate) length: u64,
+    /// The partial file they are in; `None` for the whole file.
+    part: Option<Part>,
+}
+
 /// A file that is to come.
 pub(crate) struct Want {
     pub(crate) index: u32,
     pub(crate) offset: u64,
-    pub(crate) hash: Hash,
-    /// What has come of it already, and the state of its hash.
+    /// What has come of it already, and the state of its hash. Of no use if the offset is 0.
     pub(crate) part: Option<(Part, blake3::Hasher)>,
 }
 
 impl Plan {
     /// Looks what is in the folder.
-    pub(crate) fn look(
-        folder: &Folder,
-        manifest: &Manifest,
-        overwrite: bool,
-        observer: &dyn Observer,
-    ) -> Result<Plan, ReceiveError> {
+    pub(crate) fn look(folder: &Folder, manifest: &Manifest, overwrite: bool) -> Result<Plan, ReceiveError> {
         let mut plan = Plan::default();
         for (index, entry) in (0..).zip(manifest.entries()) {
-            let found = folder.find(&entry.path).map_err(|error| ReceiveError::local(&entry.path, error))?;
+            let local = |error| ReceiveError::local(&entry.path, error);
+            let found = folder.find(&entry.path).map_err(local)?;
             let can_replace = overwrite && matches!(found, Found::File { .. } | Found::Link { .. });
             match (&entry.kind, found) {
                 (Kind::Folder, Found::Folder) => {}
                 (Kind::Folder, Found::Nothing) => plan.folders.push(index),
                 (Kind::File { size, .. }, Found::File { size: there }) if there == *size => {
-                    match hash_file(folder, entry, observer) {
-                        Ok(hash) => plan.compares.push((index, hash)),
-                        Err(_) if overwrite => plan.want(folder, index, entry, observer)?,
-                        Err(_) => plan.conflict(entry),
-                    }
+                    // A file is compared once. If it is being replaced, the part is what counts; one that
+                    // another receiver is writing does not matter unless the file differs.
+                    let part = if overwrite { plan.part(folder, entry).unwrap_or(None) } else { None };
+                    let length = part.as_ref().map_or(*size, |part| part.length);
+                    plan.compares.push(Compare { index, length, part });
                 }
-                (Kind::File { .. }, Found::Nothing) => plan.want(folder, index, entry, observer)?,
-                (Kind::File { .. }, _) if can_replace => plan.want(folder, index, entry, observer)?,
+                (Kind::File { .. }, Found::Nothing) => plan.want(folder, index, entry).map_err(local)?,
+                (Kind::File { .. }, _) if can_replace => plan.want(folder, index, entry).map_err(local)?,
                 (Kind::Link { target }, Found::Link { target: there })
                     if target.as_str().as_bytes() == there => {}
                 (Kind::Link { .. }, Found::Nothing) => plan.links.push(index),
@@ -70,25 +74,30 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Takes the answers to the comparisons.
+    /// Takes a comparison of what is here with what the sender has.
     pub(crate) fn compared(
         &mut self,
-        folder: &Folder,
         manifest: &Manifest,
-        same: &[bool],
+        compare: Compare,
+        own: Option<blake3::Hasher>,
+        theirs: Option<Hash>,
         overwrite: bool,
-        observer: &dyn Observer,
-    ) -> Result<(), ReceiveError> {
-        for ((index, _), same) in std::mem::take(&mut self.compares).into_iter().zip(same) {
-            let entry = &manifest.entries()[index as usize];
-            match (same, overwrite) {
-                (true, _) => self.there += 1,
-                (false, true) => self.want(folder, index, entry, observer)?,
-                (false, false) => self.conflict(entry),
+    ) {
+        let Compare { index, length, part } = compare;
+        // No secret is compared: the sender sees at once what comes of it.
+        let same = own.filter(|own| theirs == Some(*own.finalize().as_bytes()));
+        match (part, same) {
+            (Some(part), Some(hasher)) => {
+                self.wants.push(Want { index, offset: length, part: Some((part, hasher)) });
             }
+            // Its content is forgotten when the file comes.
+            (Some(part), None) => {
+                self.wants.push(Want { index, offset: 0, part: Some((part, blake3::Hasher::new())) });
+            }
+            (None, Some(_)) => self.there += 1,
+            (None, None) if overwrite => self.wants.push(Want { index, offset: 0, part: None }),
+            (None, None) => self.conflict(&manifest.entries()[index as usize]),
         }
-        self.wants.sort_by_key(|want| want.index);
-        Ok(())
     }
 
     /// Fails if something is in the way, or there is too little room.
@@ -118,42 +127,48 @@ impl Plan {
         }
     }
 
-    /// Wants a file, from where its partial file ends.
-    fn want(
-        &mut self,
-        folder: &Folder,
-        index: u32,
-        entry: &Entry,
-        observer: &dyn Observer,
-    ) -> Result<(), ReceiveError> {
-        let mut want = Want { index, offset: 0, hash: [0; 32], part: None };
-        let local = |error| ReceiveError::local(&entry.path, error);
-        let part = folder.find_part(&entry.path).map_err(local)?;
-        let usable = |part: &Part| (1..=entry.size()).contains(&part.length);
-        if let Some(mut part) = part.filter(usable).filter(|_| self.parts < PARTS) {
-            let mut hasher = blake3::Hasher::new();
-            part.length = hash_into(&mut hasher, &part.file, part.length, observer).map_err(local)?;
-            want.offset = part.length;
-            want.hash = *hasher.finalize().as_bytes();
-            want.part = Some((part, hasher));
-            self.parts += 1;
+    /// Wants a file, from where its partial file ends if that is the same.
+    fn want(&mut self, folder: &Folder, index: u32, entry: &Entry) -> io::Result<()> {
+        match self.part(folder, entry)? {
+            Some(part) => self.compares.push(Compare { index, length: part.length, part: Some(part) }),
+            None => self.wants.push(Want { index, offset: 0, part: None }),
         }
-        self.wants.push(want);
         Ok(())
+    }
+
+    /// The partial file of a file, if it may be gone on with.
+    fn part(&mut self, folder: &Folder, entry: &Entry) -> io::Result<Option<Part>> {
+        let usable = |part: &Part| (1..=entry.size()).contains(&part.length);
+        let part = folder.find_part(&entry.path)?.filter(usable).filter(|_| self.parts < PARTS);
+        self.parts += usize::from(part.is_some());
+        Ok(part)
     }
 }
 
-fn hash_file(folder: &Folder, entry: &Entry, observer: &dyn Observer) -> io::Result<Hash> {
-    let mut hasher = blake3::Hasher::new();
-    let file = folder.read(&entry.path)?;
-    hash_into(&mut hasher, &file, entry.size(), observer)?;
-    Ok(*hasher.finalize().as_bytes())
+impl Compare {
+    /// Hashes what is there; `None` if it can no longer be read as it was found.
+    pub(crate) fn hash(
+        &self,
+        folder: &Folder,
+        manifest: &Manifest,
+        observer: &dyn Observer,
+    ) -> Result<Option<blake3::Hasher>, ReceiveError> {
+        let path = &manifest.entries()[self.index as usize].path;
+        let mut hasher = blake3::Hasher::new();
+        let mut read = |file: &File| hash_into(&mut hasher, file, self.length, observer);
+        let read = match &self.part {
+            Some(part) => Some(read(&part.file).map_err(|error| ReceiveError::local(path, error))?),
+            // What cannot be read is another file.
+            None => folder.read(path).and_then(|file| read(&file)).ok(),
+        };
+        Ok((read == Some(self.length)).then_some(hasher))
+    }
 }
 
 /// Hashes up to `most` bytes of a file from where it is read; how many there were.
 fn hash_into(
     hasher: &mut blake3::Hasher,
-    file: &std::fs::File,
+    file: &File,
     most: u64,
     observer: &dyn Observer,
 ) -> io::Result<u64> {

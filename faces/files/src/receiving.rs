@@ -6,9 +6,9 @@ use crate::error::ReceiveError;
 use crate::folder::{Folder, Part};
 use crate::limits::{DATA_BYTES, ENTRIES, GREETING, MESSAGE_BYTES, PARTS};
 use crate::manifest::{Entry, Kind, Manifest, ManifestError};
-use crate::plan::{Plan, Want};
+use crate::plan::{Compare, Plan, Want};
 use crate::stream::{Observer, Stream, Within, drain};
-use crate::wire::{self, Frame, FromReceiver, FromSender, WireError, printable};
+use crate::wire::{self, Frame, FromReceiver, FromSender, WireError};
 
 /// So many entries are written to the disk one by one. Of more, only files of [`LARGE`] bytes are, and the
 /// others [`PARTS`] at once, with all that the file system has.
@@ -53,7 +53,7 @@ pub struct Receipt {
 ///
 /// # Errors
 /// [`ReceiveError`]. What has come is kept as partial files, and gone on with the next time; the sender is
-/// told the reason if that is this end's.
+/// told the reason if that is this end's, but not what is in the folder.
 pub fn receive<S: Stream>(
     stream: &S,
     folder: &Folder,
@@ -75,7 +75,7 @@ pub fn receive<S: Stream>(
         }
         Err(ReceiveError::Wire(WireError::Stream(_)) | ReceiveError::Sender { .. }) => return received,
         Err(error) => {
-            let reason = printable(&error.to_string());
+            let reason = error.for_sender();
             let told = wire::write_message(&mut receiver.writer, &FromReceiver::Failed { reason });
             if told.and_then(|()| receiver.writer.flush()).is_err() {
                 return received;
@@ -116,8 +116,8 @@ impl<S: Stream> Receiver<'_, S> {
         let files = plan.wants.len() as u32;
         self.observer.begins(bytes, files);
         for want in &plan.wants {
-            let Want { index, offset, hash, .. } = *want;
-            self.say(&FromReceiver::Want { index, offset, hash })?;
+            let Want { index, offset, .. } = *want;
+            self.say(&FromReceiver::Want { index, offset })?;
         }
         self.say(&FromReceiver::Wanted)?;
         self.writer.flush()?;
@@ -155,24 +155,26 @@ impl<S: Stream> Receiver<'_, S> {
         Ok((manifest, left_out))
     }
 
-    /// Finds out what is to come.
+    /// Finds out what is to come. The sender hears which files are compared, but no hash of them: whoever
+    /// has the hash of a file can find out what is in it, if it can be guessed.
     fn plan(&mut self, manifest: &Manifest) -> Result<Plan, ReceiveError> {
         let Options { overwrite, .. } = self.options;
-        let mut plan = Plan::look(self.folder, manifest, overwrite, self.observer)?;
-        for &(index, hash) in &plan.compares {
-            self.say(&FromReceiver::Compare { index, hash })?;
+        let mut plan = Plan::look(self.folder, manifest, overwrite)?;
+        for &Compare { index, length, .. } in &plan.compares {
+            self.say(&FromReceiver::Compare { index, length })?;
         }
         self.say(&FromReceiver::Compared)?;
         if !plan.compares.is_empty() {
             self.writer.flush()?;
-            let mut same = Vec::with_capacity(plan.compares.len());
-            for _ in 0..plan.compares.len() {
+            for compare in mem::take(&mut plan.compares) {
+                // The sender hashes its files meanwhile.
+                let own = compare.hash(self.folder, manifest, self.observer)?;
                 match self.hear()? {
-                    FromSender::Same(is_same) => same.push(is_same),
+                    FromSender::Hash(theirs) => plan.compared(manifest, compare, own, theirs, overwrite),
                     _ => return Err(unexpected("a message came in place of a comparison")),
                 }
             }
-            plan.compared(self.folder, manifest, &same, overwrite, self.observer)?;
+            plan.wants.sort_by_key(|want| want.index);
         }
         plan.check(self.folder, manifest)?;
         Ok(plan)
@@ -236,7 +238,7 @@ impl<S: Stream> Receiver<'_, S> {
         let FromSender::Begin { index, offset } = self.hear()? else {
             return Err(unexpected("a message came in place of a file"));
         };
-        if index != want.index || (offset != want.offset && offset != 0) {
+        if (index, offset) != (want.index, want.offset) {
             return Err(unexpected("a file came that is not wanted, or not from there on"));
         }
         let (mut part, mut hasher) = match want.part {

@@ -147,6 +147,33 @@ impl Source {
         Ok(source)
     }
 
+    /// Whether another scan has found the same, in the same folders: an identical copy that has taken the
+    /// place of a folder is another one, and the descriptor of the former leads to nothing any more.
+    ///
+    /// ```
+    /// use peersock_files::Source;
+    ///
+    /// let folder = tempfile::tempdir()?;
+    /// let paths = [folder.path().to_owned()];
+    /// let source = Source::scan(&paths)?;
+    /// assert!(source.is_same(&Source::scan(&paths)?));
+    /// std::fs::write(folder.path().join("file"), "content")?;
+    /// assert!(!source.is_same(&Source::scan(&paths)?));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn is_same(&self, other: &Source) -> bool {
+        let is_same_place = |(one, next): (&Place, &Place)| match (one, next) {
+            // It is opened by its path whenever it is read.
+            (Place::File(one), Place::File(next)) => one == next,
+            (Place::Folder(one), Place::Folder(next)) => one.is_same(next),
+            _ => false,
+        };
+        self.manifest == other.manifest
+            && self.left_out_count == other.left_out_count
+            && self.places.len() == other.places.len()
+            && self.places.values().zip(other.places.values()).all(is_same_place)
+    }
+
     /// What is sent.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest

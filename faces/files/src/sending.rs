@@ -1,5 +1,5 @@
 use std::fs::File;
-use std::io::{BufReader, BufWriter, ErrorKind, Read as _, Seek as _, SeekFrom, Write};
+use std::io::{BufReader, BufWriter, ErrorKind, Read as _, Write};
 use std::net::Shutdown;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver};
@@ -41,7 +41,6 @@ pub enum Sent {
 struct Want {
     index: u32,
     offset: u64,
-    hash: Hash,
 }
 
 /// Why sending stops.
@@ -126,13 +125,16 @@ fn ask<S: Stream>(
 
     // A receiver that says nothing must not keep this one for ever.
     let mut left = wanted_within(manifest.entries().len(), manifest.bytes());
-    let mut same = Vec::new();
+    let mut compares = Vec::new();
     let mut next = 0;
     loop {
         match hear(stream, reader, &mut left)? {
-            FromReceiver::Compare { index, hash } => {
-                let (entry, size) = file(source, index, &mut next)?;
-                same.push(hash_of(source, entry, size)? == Some(hash));
+            FromReceiver::Compare { index, length } => {
+                let (_, size) = file(source, index, &mut next)?;
+                if length > size {
+                    return Err(WireError::Unexpected("a file is compared behind its end").into());
+                }
+                compares.push((index, length));
             }
             FromReceiver::Compared => break,
             FromReceiver::Listed => return Ok(None),
@@ -140,8 +142,14 @@ fn ask<S: Stream>(
         }
     }
     // Not before all are read: a receiver that writes does not read meanwhile.
-    for same in same {
-        wire::write_message(writer, &FromSender::Same(same))?;
+    for (index, length) in compares {
+        let (entry, _) = source.manifest().file(index).expect("it was checked");
+        let hash = hash_of(source, entry, length)?;
+        wire::write_message(writer, &FromSender::Hash(hash))?;
+        // A receiver that has gone is noticed before the next large file is read.
+        if length >= DATA_BYTES as u64 {
+            writer.flush()?;
+        }
     }
     writer.flush()?;
 
@@ -149,12 +157,12 @@ fn ask<S: Stream>(
     let mut next = 0;
     loop {
         match hear(stream, reader, &mut left)? {
-            FromReceiver::Want { index, offset, hash } => {
+            FromReceiver::Want { index, offset } => {
                 let (_, size) = file(source, index, &mut next)?;
                 if offset > size {
                     return Err(WireError::Unexpected("a file is wanted from behind its end").into());
                 }
-                wants.push(Want { index, offset, hash });
+                wants.push(Want { index, offset });
             }
             FromReceiver::Wanted => break,
             other => return Err(unexpected(other)),
@@ -195,15 +203,16 @@ fn unexpected(message: FromReceiver) -> SendError {
     }
 }
 
-/// The hash of a whole file; `None` if it is not as the manifest says.
-fn hash_of(source: &Source, entry: &Entry, size: u64) -> Result<Option<Hash>, SendError> {
+/// The hash of the first bytes of a file; `None` if it is not as long as the manifest says.
+fn hash_of(source: &Source, entry: &Entry, length: u64) -> Result<Option<Hash>, SendError> {
     let (file, stat) = open(source, entry)?;
-    if size_of(&stat) != size {
+    if size_of(&stat) != entry.size() {
         return Ok(None);
     }
     let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(file.take(size)).map_err(|error| local(entry, error))?;
-    Ok(Some(*hasher.finalize().as_bytes()))
+    hasher.update_reader(file.take(length)).map_err(|error| local(entry, error))?;
+    // It may have become shorter meanwhile.
+    Ok((hasher.count() == length).then(|| *hasher.finalize().as_bytes()))
 }
 
 /// Sends all that is wanted; the bytes of content.
@@ -240,17 +249,10 @@ fn send_file(
     let (mut file, stat) = open(source, entry)?;
     check_unchanged(entry, &stat)?;
     let mut hasher = blake3::Hasher::new();
-    let mut offset = want.offset;
-    if offset > 0 {
-        hash_prefix(&mut file, offset, &mut hasher, buffer, is_stopped, entry)?;
-        if *hasher.finalize().as_bytes() != want.hash {
-            // The receiver's part is of another file.
-            offset = 0;
-            hasher.reset();
-            file.seek(SeekFrom::Start(0)).map_err(|error| local(entry, error))?;
-        }
-    }
-    wire::write_message(writer, &FromSender::Begin { index: want.index, offset })?;
+    // Again, though it may have been compared: the hash at the end is that of the file as it is now.
+    let Want { index, offset } = *want;
+    hash_prefix(&mut file, offset, &mut hasher, buffer, is_stopped, entry)?;
+    wire::write_message(writer, &FromSender::Begin { index, offset })?;
     let mut left = entry.size() - offset;
     while left > 0 {
         let content = &mut buffer[HEADER..];

@@ -21,7 +21,7 @@ use crate::path::is_deceptive;
 const MAGIC: &[u8; 7] = b"psfiles";
 
 /// The version of everything behind the greeting.
-pub(crate) const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 2;
 
 const MESSAGE: u8 = 0;
 const CONTENT: u8 = 1;
@@ -48,13 +48,14 @@ pub enum FromSender {
     },
     /// The next entry of the manifest.
     Entry(Entry),
-    /// The answer to the next comparison: whether the receiver's file is the same.
-    Same(bool),
+    /// The answer to the next comparison: the BLAKE3 hash of as many bytes of the sender's file; `None` if it
+    /// is no longer as long as the manifest says.
+    Hash(Option<Hash>),
     /// Content of the file with this number follows, from this byte on.
     Begin {
         /// The number of the entry.
         index: u32,
-        /// The offset in bytes: what was asked for, or 0 if the receiver's part is of another file.
+        /// The offset in bytes that was asked for.
         offset: u64,
     },
     /// The file is complete.
@@ -84,12 +85,13 @@ pub enum FromSender {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromReceiver {
-    /// It has a file of this length already. In the order of the entries.
+    /// It has a file of this length already, or the beginning of one, and wants the hash of the sender's. Its
+    /// own hash it keeps to itself. In the order of the entries, each once.
     Compare {
         /// The number of the entry.
         index: u32,
-        /// The BLAKE3 hash of what it has.
-        hash: Hash,
+        /// How many bytes are to be hashed, from the beginning of the file.
+        length: u64,
     },
     /// There is no more to compare.
     Compared,
@@ -97,10 +99,8 @@ pub enum FromReceiver {
     Want {
         /// The number of the entry.
         index: u32,
-        /// How many bytes of it are there.
+        /// How many bytes of it are there, and the same.
         offset: u64,
-        /// The BLAKE3 hash of these; anything if there are none.
-        hash: Hash,
     },
     /// It wants nothing more.
     Wanted,
@@ -110,7 +110,7 @@ pub enum FromReceiver {
     Listed,
     /// It gives up.
     Failed {
-        /// Why, for people.
+        /// Why, for people. No names of what is there.
         reason: String,
     },
 }
@@ -325,8 +325,8 @@ mod tests {
     #[test]
     fn other_programs_and_versions_are_told_apart() {
         let greet = |bytes: &[u8]| read_greeting(&mut &bytes[..]);
-        assert!(greet(b"psfiles\x01").is_ok());
-        assert!(matches!(greet(b"psfiles\x02"), Err(WireError::Version(2))));
+        assert!(greet(b"psfiles\x02").is_ok());
+        assert!(matches!(greet(b"psfiles\x01"), Err(WireError::Version(1))));
         assert!(matches!(greet(b"GET / HT"), Err(WireError::Magic)));
         assert!(matches!(greet(b"psf"), Err(WireError::Stream(_))));
     }

@@ -14,7 +14,7 @@ use peersock_files::{
 
 use crate::common::{Noting, Scene, Silent, content, tree};
 
-pub(crate) const GREETING: &[u8] = b"psfiles\x01";
+pub(crate) const GREETING: &[u8] = b"psfiles\x02";
 const TIME: Time = Time { seconds: 0, nanoseconds: 0 };
 
 /// What a receiver makes of a sender that says this, and ends then.
@@ -147,6 +147,8 @@ fn files_that_are_not_as_announced_are_refused() {
         let is_verified = why == "in place of the end";
         assert_eq!(scene.to("a").exists(), is_verified, "{why}");
         let _ = fs::remove_file(scene.to("a"));
+        // What has come of it would be compared first.
+        let _ = fs::remove_file(scene.to(".a.peersock-part"));
     }
     let all = [begin, content_frame(b"12345"), end(b"12345"), complete];
     received(&scene, &[manifest(&[file("a", 5)]), all.to_vec()].concat()).unwrap();
@@ -260,16 +262,22 @@ fn bad_requests_are_refused() {
     let scene = Scene::new();
     scene.write("tree/file", &content(3_000_000, 1));
     let compared = FromReceiver::Compared;
-    let want = |index, offset| FromReceiver::Want { index, offset, hash: [0; 32] };
-    let compare = |index| FromReceiver::Compare { index, hash: [0; 32] };
+    let want = |index, offset| FromReceiver::Want { index, offset };
+    let compare = |index, length| FromReceiver::Compare { index, length };
     for (messages, why) in [
         (vec![compared.clone(), want(0, 0)], "is none"),
         (vec![compared.clone(), want(7, 0)], "is none"),
         (vec![compared.clone(), want(u32::MAX, 0)], "is none"),
         (vec![compared.clone(), want(1, 3_000_001)], "behind its end"),
         (vec![compared.clone(), want(1, 0), want(1, 0)], "out of order"),
-        (vec![compare(1), compare(1)], "out of order"),
-        (vec![compare(0)], "is none"),
+        (vec![compare(1, 3_000_000), compare(1, 3_000_000)], "out of order"),
+        (vec![compare(1, 3_000_000), compare(1, 7)], "out of order"),
+        (vec![compare(1, 7), compare(1, 8)], "out of order"),
+        (vec![compare(1, 7), compared.clone(), compare(1, 8)], "wrong time"),
+        (vec![compare(0, 0)], "is none"),
+        (vec![compare(7, 0)], "is none"),
+        (vec![compare(1, 3_000_001)], "compared behind its end"),
+        (vec![compare(1, u64::MAX)], "compared behind its end"),
         (vec![FromReceiver::Wanted], "wrong time"),
         (vec![compared.clone(), FromReceiver::Received], "wrong time"),
         (vec![compared.clone(), want(1, 0), FromReceiver::Wanted, FromReceiver::Received], "not sent yet"),
@@ -282,6 +290,7 @@ fn bad_requests_are_refused() {
     }
     for (bytes, why) in [
         (b"GET / HTTP/1.0\r\n\r\n".to_vec(), "does not speak"),
+        (b"psfiles\x01".to_vec(), "version 1 of the protocol, and this one version 2"),
         (b"psfiles\x09".to_vec(), "version 9"),
         ([GREETING, &[0, 0xff, 0xff, 0xff]].concat(), "too long"),
         ([GREETING, &content_frame(b"x")].concat(), "content where"),
@@ -291,6 +300,23 @@ fn bad_requests_are_refused() {
         assert!(error.to_string().contains(why), "{error}");
         assert!(said.starts_with(GREETING));
     }
+}
+
+#[test]
+fn files_are_hashed_as_far_as_is_asked() {
+    let scene = Scene::new();
+    scene.write("tree/a", &content(3_000_000, 1));
+    scene.write("tree/b", b"b");
+    scene.write("tree/c", b"");
+    let lengths = [(1, 1_000_001), (2, 1), (3, 0)];
+    let compares = lengths.map(|(index, length)| FromReceiver::Compare { index, length }.to_frame());
+    let rest = [FromReceiver::Compared, FromReceiver::Failed { reason: "enough".into() }];
+    let rest = rest.map(|message| message.to_frame());
+    let (error, said) = sent(&scene, [GREETING.to_vec(), compares.concat(), rest.concat()].concat());
+    assert!(error.to_string().contains("enough"), "{error}");
+    let hash = |content: &[u8]| FromSender::Hash(Some(*blake3::hash(content).as_bytes())).to_frame();
+    let hashes = [hash(&content(3_000_000, 1)[..1_000_001]), hash(b"b"), hash(b"")];
+    assert!(said.ends_with(&hashes.concat()));
 }
 
 #[test]
@@ -315,11 +341,7 @@ fn a_receiver_that_does_not_read_holds_up_its_own_receipt_only() {
     scene.write("tree/file", &content(20_000_000, 1));
     let source = scene.source(&["tree"]);
     let (here, mut there) = UnixStream::pair().unwrap();
-    let messages = [
-        FromReceiver::Compared,
-        FromReceiver::Want { index: 1, offset: 0, hash: [0; 32] },
-        FromReceiver::Wanted,
-    ];
+    let messages = [FromReceiver::Compared, FromReceiver::Want { index: 1, offset: 0 }, FromReceiver::Wanted];
     there.write_all(GREETING).unwrap();
     for message in messages {
         there.write_all(&message.to_frame()).unwrap();

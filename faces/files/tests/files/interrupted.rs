@@ -63,6 +63,22 @@ fn a_part_of_another_file_is_not_gone_on_with() {
     }
 }
 
+#[test]
+fn a_file_that_is_being_replaced_is_gone_on_with() {
+    let scene = Scene::new();
+    scene.write("file", &content(400_000, 1));
+    let overwrite = Options { overwrite: true, ..Options::default() };
+    // What is there is as long as what comes, or not.
+    for length in [400_000, 10] {
+        fs::write(scene.to("file"), content(length, 2)).unwrap();
+        fs::write(scene.to(".file.peersock-part"), &content(400_000, 1)[..300_000]).unwrap();
+        let (sent, received) = scene.transfer(&scene.source(&["file"]), overwrite);
+        assert_eq!(sent.unwrap(), Sent::Received { bytes: 100_000, files: 1 });
+        assert_eq!(received.unwrap().bytes, 100_000);
+        scene.check_same();
+    }
+}
+
 /// What happens to the file when its manifest has come.
 type Change = fn(&Scene);
 

@@ -5,5 +5,6 @@ mod honest;
 mod hostile;
 mod interrupted;
 mod patience;
+mod private;
 mod properties;
 mod together;
