@@ -37,9 +37,9 @@ pub const GREETING: Duration = Duration::from_secs(30);
 pub const WANTED: Duration = Duration::from_secs(600);
 
 /// How long a sender waits in all until a receiver has said what it wants of so many entries with so many
-/// bytes. What the sender itself reads meanwhile does not count. The receiver may have everything already, and
-/// hash all of it before it says what it wants: that is granted at 2 MiB/s, and 50 ms for each entry. At most
-/// 30 days.
+/// bytes. What the sender itself reads meanwhile does not count. The receiver may have everything already,
+/// and hash all of it before it says what it wants: that is granted at 2 MiB/s, and 50 ms for each entry. At
+/// most 30 days.
 ///
 /// ```
 /// use peersock_files::limits::{WANTED, wanted_within};
