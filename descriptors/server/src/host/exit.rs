@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use peersock::attach::{Linger, say_loss};
 
+use super::stdio;
 use super::thread::{Ending, Hosted};
 use crate::{Unclosed, process};
 
@@ -20,11 +21,31 @@ static AT_EXIT: Once = Once::new();
 
 /// Stops a host when the process exits, if it still runs then.
 pub(super) fn remember(hosted: &Arc<Hosted>) {
-    AT_EXIT.call_once(|| peersock::attach::at_exit(stop_all));
+    AT_EXIT.call_once(|| {
+        peersock::attach::at_exit(stop_all);
+        stdio::at_exit(flush);
+    });
     // A child that was forked while another thread held the lock does without.
     if let Ok(mut hosts) = HOSTS.try_lock() {
         hosts.retain(|host| host.strong_count() > 0);
         hosts.push(Arc::downgrade(hosted));
+    }
+}
+
+extern "C" fn flush() {
+    let own = rustix::process::getpid();
+    let is_here = |host: &Weak<Hosted>| {
+        let Some(host) = host.upgrade() else { return false };
+        let is_own = host.process == own;
+        if !is_own {
+            // The parent's: its locks may be held for ever.
+            std::mem::forget(host);
+        }
+        is_own
+    };
+    let has_host = HOSTS.try_lock().is_ok_and(|hosts| hosts.iter().any(is_here));
+    if has_host {
+        stdio::flush();
     }
 }
 

@@ -3,6 +3,7 @@
 mod events;
 mod exit;
 mod outer;
+mod stdio;
 mod thread;
 
 use std::fmt;

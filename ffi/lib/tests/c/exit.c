@@ -3,7 +3,10 @@
 
 enum { LENGTH = 4 << 20 };
 
-enum end { RETURNS, EXITS_QUICKLY, STOPS_THE_NODE_AND_EXECUTES, EXECUTES, QUICKLY_BESIDE_A_RESET, ENDS };
+// What stands in a buffer of stdio when the process ends.
+#define LAST "the last line\n"
+
+enum end { RETURNS, LEAVES_A_BUFFER, EXITS_QUICKLY, STOPS_THE_NODE_AND_EXECUTES, EXECUTES, QUICKLY_BESIDE_A_RESET, ENDS };
 
 // What a process that ends shares with the one that reads.
 struct writer {
@@ -40,6 +43,11 @@ static int write_and_end(struct writer *self, enum end end) {
         case STOPS_THE_NODE_AND_EXECUTES:
             CHECK(close(fd) == 0 && peersock_stop(other, 60000) == PEERSOCK_OK);  // fall through
         case EXECUTES: CHECK(execl("/bin/sh", "sh", "-c", "exit 0", (char *)NULL) == 0); break;
+        case LEAVES_A_BUFFER: {
+            FILE *file = fdopen(fd, "w");
+            CHECK(file != NULL && fputs(LAST, file) >= 0);
+            break;
+        }
         case EXITS_QUICKLY:
         case QUICKLY_BESIDE_A_RESET: quick_exit(0);
         default: break;
@@ -75,9 +83,10 @@ static void be_the_peer(int listener, struct writer *writer, enum end end) {
         reset(fd);
     } else {
         size_t all = read_to_the_end(fd, &ends);
-        fprintf(stderr, "%d: %zu of %d bytes, and %s\n", end, all, LENGTH, ends ? "the end" : "a reset");
+        size_t written = LENGTH + (end == LEAVES_A_BUFFER ? strlen(LAST) : 0);
+        fprintf(stderr, "%d: %zu of %zu bytes, and %s\n", end, all, written, ends ? "the end" : "a reset");
         // Who executes another program ends the node. What the peer sees is never an end that looks complete.
-        CHECK(end == EXECUTES ? !ends : ends && all == LENGTH);
+        CHECK(end == EXECUTES ? !ends : ends && all == written);
         CHECK(close(fd) == 0);
     }
     CHECK(waitpid(writer->pid, &status, 0) == writer->pid && status == 0);
