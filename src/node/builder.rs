@@ -21,6 +21,7 @@ use crate::management::{END_MARK, ManagementServer, Request};
 use crate::netcheck::Netcheck;
 use crate::state::{StateDir, StateError};
 use crate::sync;
+use crate::sys::process::Process;
 
 /// The longest time for which a thread looks for packets without sleeping.
 const MOST_BUSY_POLL: Duration = Duration::from_millis(10);
@@ -452,6 +453,7 @@ impl NodeBuilder {
         };
         let node = Node {
             inner: Arc::new(Inner {
+                process: Process::current(),
                 driver,
                 identity: public,
                 closing: Closing::default(),

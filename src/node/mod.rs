@@ -5,6 +5,7 @@ mod closing;
 mod contact;
 mod device;
 mod events;
+mod forked;
 mod joined;
 mod meeting;
 mod nicknames;
@@ -49,6 +50,7 @@ use crate::management::ManagementServer;
 use crate::socket::{Waited, port_refusal_text};
 use crate::state::StateDir;
 use crate::sync;
+use crate::sys::process::Process;
 
 /// A node: an identity with its networks, peers and sockets. Cloning gives another handle of the same node.
 ///
@@ -77,6 +79,8 @@ pub struct Node {
 
 /// What all handles and sockets of a node share.
 pub(crate) struct Inner {
+    /// Whose the node is: a forked child has a copy, and no thread of it.
+    process: Process,
     pub(crate) driver: Arc<Driver>,
     identity: PublicIdentity,
     closing: Closing,
@@ -344,6 +348,10 @@ impl Inner {
     }
 
     pub(crate) fn shutdown(&self, patience: &mut Patience) -> bool {
+        if self.process.is_forked() {
+            self.leave_to_parent();
+            return true;
+        }
         if self.down.swap(true, Ordering::SeqCst) {
             return self.closing.lost().is_empty();
         }
@@ -406,6 +414,9 @@ const DRAIN_LOOK: Duration = Duration::from_millis(1);
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        if self.process.is_forked() {
+            return self.forget_management();
+        }
         let was_up = !self.is_down();
         if self.shutdown(&mut Patience::new(Linger::Drop, Instant::now())) || !was_up {
             return;

@@ -71,6 +71,10 @@ extern "C" fn drain() {
         Err(_) => None,
     };
     let Some(node) = node else { return };
+    if node.inner.process.is_forked() {
+        // It is the parent's.
+        return std::mem::forget(node);
+    }
     // Whoever has shut it down before was told.
     let was_up = !node.inner.is_down();
     if !node.inner.shutdown(&mut Patience::new(Linger::Exit, Instant::now())) && was_up {

@@ -1,8 +1,8 @@
 //! The end of a process that has hosts.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
-use std::sync::{Arc, Mutex, Once, Weak, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, Once, TryLockError, Weak, mpsc};
 use std::time::{Duration, Instant};
 
 use peersock::attach::{Linger, say_loss};
@@ -15,6 +15,8 @@ use crate::{Unclosed, process};
 const BEGIN: Duration = Duration::from_secs(5);
 /// What the hosts may take for ending beyond what [`Linger::Exit`] takes at most.
 const END: Duration = Duration::from_secs(605);
+/// How often the list of hosts is tried, once a millisecond.
+const LOOKS: u32 = 100;
 
 static HOSTS: Mutex<Vec<Weak<Hosted>>> = Mutex::new(Vec::new());
 static AT_EXIT: Once = Once::new();
@@ -32,6 +34,19 @@ pub(super) fn remember(hosted: &Arc<Hosted>) {
     }
 }
 
+/// The hosts. `None` in a child that was forked while another thread held the lock.
+fn hosts() -> Option<MutexGuard<'static, Vec<Weak<Hosted>>>> {
+    for _ in 0..LOOKS {
+        match HOSTS.try_lock() {
+            Ok(hosts) => return Some(hosts),
+            Err(TryLockError::Poisoned(hosts)) => return Some(hosts.into_inner()),
+            // A thread that starts a node has it for a moment.
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(1)),
+        }
+    }
+    None
+}
+
 extern "C" fn flush() {
     let own = rustix::process::getpid();
     let is_here = |host: &Weak<Hosted>| {
@@ -43,20 +58,24 @@ extern "C" fn flush() {
         }
         is_own
     };
-    let has_host = HOSTS.try_lock().is_ok_and(|hosts| hosts.iter().any(is_here));
+    let has_host = hosts().is_some_and(|hosts| hosts.iter().any(is_here));
     if has_host {
         stdio::flush();
     }
 }
 
 extern "C" fn stop_all() {
-    let Ok(mut hosts) = HOSTS.try_lock() else { return };
+    let Some(mut hosts) = hosts() else { return };
     let own = rustix::process::getpid();
     let here = hosts.drain(..).filter_map(|host| {
         let host = host.upgrade()?;
         if host.process == own && !host.is_own_thread() {
             let given_up = host.given_up.load(Ordering::Relaxed);
-            return if given_up { None } else { host.begin_stop(Linger::Exit, Unclosed::of_exit()) };
+            if given_up {
+                return None;
+            }
+            let stop = host.begin_stop(Linger::Exit, Unclosed::of_exit())?;
+            return Some((stop, Arc::clone(&host.is_ending)));
         }
         // The parent's: its locks may be held for ever.
         std::mem::forget(host);
@@ -64,7 +83,8 @@ extern "C" fn stop_all() {
     });
     let stopping: Vec<_> = here.collect();
     let begun = Instant::now();
-    let lost: Vec<u64> = stopping.iter().filter_map(|stop| loss(stop, begun)).collect();
+    let lost: Vec<u64> =
+        stopping.iter().filter_map(|(stop, is_ending)| loss(stop, is_ending, begun)).collect();
     if !lost.is_empty() {
         say_loss(lost.iter().sum());
     }
@@ -79,7 +99,7 @@ impl Unclosed {
 }
 
 /// Waits for the end of a node. The bytes that were lost; `None` if nothing was.
-fn loss(stop: &mpsc::Receiver<Ending>, begun: Instant) -> Option<u64> {
+fn loss(stop: &mpsc::Receiver<Ending>, is_ending: &AtomicBool, begun: Instant) -> Option<u64> {
     let mut deadline = begun + BEGIN;
     loop {
         match stop.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
@@ -87,6 +107,10 @@ fn loss(stop: &mpsc::Receiver<Ending>, begun: Instant) -> Option<u64> {
             Ok(Ending::Over(lost)) => return lost,
             // Another thread has stopped it, and was told.
             Err(RecvTimeoutError::Disconnected) => return None,
+            // Another thread has asked before, and it takes as long as that one allows.
+            Err(RecvTimeoutError::Timeout) if is_ending.load(Ordering::Relaxed) && begun.elapsed() < END => {
+                deadline = begun + END;
+            }
             // Nobody knows what was lost.
             Err(RecvTimeoutError::Timeout) => return Some(0),
         }

@@ -1,7 +1,7 @@
 //! The thread that has the node, and what it is asked to do.
 
 use std::io;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
@@ -29,6 +29,8 @@ pub(super) struct Hosted {
     thread: Mutex<Option<JoinHandle<()>>>,
     /// Nothing is delivered any more when the process exits.
     pub(super) given_up: AtomicBool,
+    /// The thread has come to the end of the node, whoever has asked for that.
+    pub(super) is_ending: Arc<AtomicBool>,
 }
 
 /// What the thread is asked to do.
@@ -54,6 +56,8 @@ type Work = dyn FnOnce(&Node, &Apart) + Send;
 pub(super) fn start(settings: NodeBuilder, prepare: fn(&FdServer)) -> Result<Arc<Hosted>, StartError> {
     let (jobs, todo) = mpsc::channel();
     let (started, result) = mpsc::sync_channel(1);
+    let is_ending = Arc::new(AtomicBool::new(false));
+    let ending = Arc::clone(&is_ending);
     let thread = Builder::new().name("peersock-host".into()).spawn(move || {
         // While there is nothing to tell apart yet: signals first.
         process::block_signals();
@@ -61,7 +65,7 @@ pub(super) fn start(settings: NodeBuilder, prepare: fn(&FdServer)) -> Result<Arc
             Ok((node, server)) => {
                 prepare(&server);
                 let _ = started.send(Ok((rustix::thread::gettid(), server.tag(), server.token())));
-                serve(node, server, &todo);
+                serve(node, server, &todo, &ending);
             }
             Err(error) => drop(started.send(Err(error))),
         }
@@ -72,7 +76,7 @@ pub(super) fn start(settings: NodeBuilder, prepare: fn(&FdServer)) -> Result<Arc
     };
     let thread = Mutex::new(Some(thread));
     let (process, given_up) = (rustix::process::getpid(), AtomicBool::new(false));
-    Ok(Arc::new(Hosted { process, tag, token, jobs, own, thread, given_up }))
+    Ok(Arc::new(Hosted { process, tag, token, jobs, own, thread, given_up, is_ending }))
 }
 
 /// Runs a job on such a thread, without a node. The inner result is that of joining the thread.
@@ -94,13 +98,14 @@ fn open(settings: NodeBuilder) -> Result<(Node, FdServer), StartError> {
     Ok((node, server))
 }
 
-fn serve(node: Node, server: FdServer, todo: &mpsc::Receiver<Job>) {
+fn serve(node: Node, server: FdServer, todo: &mpsc::Receiver<Job>, is_ending: &AtomicBool) {
     let apart = Apart::default();
     for job in todo {
         match job {
             Job::Run(job) => job(&node, &apart),
             Job::NoteUnseenCalls => server.note_unseen_calls(),
             Job::Stop(linger, unclosed, done) => {
+                is_ending.store(true, Ordering::Relaxed);
                 let _ = done.try_send(Ending::Begun);
                 let lost = server.end(linger, unclosed);
                 drop(server);

@@ -6,7 +6,16 @@ enum { LENGTH = 4 << 20 };
 // What stands in a buffer of stdio when the process ends.
 #define LAST "the last line\n"
 
-enum end { RETURNS, LEAVES_A_BUFFER, EXITS_QUICKLY, STOPS_THE_NODE_AND_EXECUTES, EXECUTES, QUICKLY_BESIDE_A_RESET, ENDS };
+enum end {
+    RETURNS,
+    LEAVES_A_BUFFER,
+    RETURNS_WHILE_A_THREAD_STOPS_THE_NODE,
+    EXITS_QUICKLY,
+    STOPS_THE_NODE_AND_EXECUTES,
+    EXECUTES,
+    QUICKLY_BESIDE_A_RESET,
+    ENDS
+};
 
 // What a process that ends shares with the one that reads.
 struct writer {
@@ -14,11 +23,22 @@ struct writer {
     int address[2], full[2], said[2];
 };
 
-// Writes all that the connection takes.
-static void fill(int fd, const char *data) {
+// Writes all that the connection takes. How much that was.
+static size_t fill(int fd, const char *data) {
     struct pollfd writable = {.fd = fd, .events = POLLOUT};
+    size_t all = 0;
     CHECK(fcntl(fd, F_SETFL, O_NONBLOCK) == 0);
-    while (poll(&writable, 1, 1000) == 1) CHECK(write(fd, data, LENGTH) > 0 || errno == EAGAIN);
+    while (poll(&writable, 1, 1000) == 1) {
+        ssize_t written = write(fd, data, LENGTH);
+        CHECK(written > 0 || errno == EAGAIN);
+        if (written > 0) all += (size_t)written;
+    }
+    return all;
+}
+
+static void *stop_patiently(void *node) {
+    CHECK(peersock_stop(*(peersock_node *)node, 60000) == PEERSOCK_OK);
+    return NULL;
 }
 
 static int write_and_end(struct writer *self, enum end end) {
@@ -36,6 +56,13 @@ static int write_and_end(struct writer *self, enum end end) {
     if (end == QUICKLY_BESIDE_A_RESET) {
         fill(fd, data);
         CHECK(close(fd) == 0 && write(self->full[1], "", 1) == 1);
+    } else if (end == RETURNS_WHILE_A_THREAD_STOPS_THE_NODE) {
+        size_t all = fill(fd, data);
+        pthread_t thread;
+        CHECK(close(fd) == 0 && pthread_create(&thread, NULL, stop_patiently, &other) == 0);
+        // The thread is to come first.
+        usleep(500000);
+        CHECK(write(self->full[1], &all, sizeof all) == sizeof all);
     } else {
         write_all(fd, data, sizeof data);
     }
@@ -81,6 +108,12 @@ static void be_the_peer(int listener, struct writer *writer, enum end end) {
     if (end == QUICKLY_BESIDE_A_RESET) {
         CHECK(read(writer->full[0], &byte, 1) == 1);
         reset(fd);
+    } else if (end == RETURNS_WHILE_A_THREAD_STOPS_THE_NODE) {
+        size_t written;
+        CHECK(read(writer->full[0], &written, sizeof written) == sizeof written);
+        // Longer than a process that ends waits for a node that does not come to its end.
+        sleep(7);
+        CHECK(read_to_the_end(fd, &ends) == written && ends && close(fd) == 0);
     } else {
         size_t all = read_to_the_end(fd, &ends);
         size_t written = LENGTH + (end == LEAVES_A_BUFFER ? strlen(LAST) : 0);
