@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::thread;
 
@@ -26,8 +26,7 @@ pub(crate) fn end_after(cleanup: impl FnOnce() + Send + 'static) -> io::Result<(
 /// As [`end_after`]; `cleanup` is told the signal, and returns the exit status. A signal that was ignored
 /// when this process was started stays so: shells have their background jobs ignore Ctrl-C.
 pub(crate) fn end_with(cleanup: impl FnOnce(i32) -> i32 + Send + 'static) -> io::Result<()> {
-    let is_heeded = |number: &i32| Signal::from_named_raw(*number).is_none_or(|one| !is_ignored_here(one));
-    let heeded: Vec<_> = [SIGINT, SIGTERM].into_iter().filter(is_heeded).collect();
+    let heeded = heeded();
     for signal in &heeded {
         signal_hook::flag::register_conditional_shutdown(*signal, 128 + signal, Arc::clone(&ENDING))?;
     }
@@ -39,6 +38,22 @@ pub(crate) fn end_with(cleanup: impl FnOnce(i32) -> i32 + Send + 'static) -> io:
         }
     })?;
     Ok(())
+}
+
+/// Has SIGINT and SIGTERM noted from now on, where they would end the process until [`end_after`] or
+/// [`end_with`] attends to them. The result is the last of them, zero if none has come.
+pub(crate) fn note() -> io::Result<Arc<AtomicUsize>> {
+    let noted = Arc::new(AtomicUsize::new(0));
+    for signal in heeded() {
+        signal_hook::flag::register_usize(signal, Arc::clone(&noted), signal as usize)?;
+    }
+    Ok(noted)
+}
+
+/// Those that were not ignored when this process was started.
+fn heeded() -> Vec<i32> {
+    let is_heeded = |number: &i32| Signal::from_named_raw(*number).is_none_or(|one| !is_ignored_here(one));
+    [SIGINT, SIGTERM].into_iter().filter(is_heeded).collect()
 }
 
 /// Calls `reload` with each SIGHUP, on a thread of its own.

@@ -16,6 +16,7 @@ use crate::args::{NetworksArgs, NodeArgs};
 use crate::failure::{Failure, Outcome};
 use crate::root_watch;
 use crate::session::Session;
+use crate::signals;
 use crate::stdio::{self, print};
 use exit::ExitArgs;
 use guard::Guard;
@@ -88,6 +89,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
     if let Some(server) = &mut server {
         server.announce(tuns[0].name());
     }
+    // One that came before the node attends to it would leave the rules, and the machine closed.
+    let noted = chosen.is_some().then(signals::note).transpose()?;
     let started = chosen.as_ref().zip(user).map(|(chosen, user)| chosen.start(&tuns[chosen.at], user));
     let closing = Closing(Arc::new(Mutex::new(started.transpose()?)));
     // Other threads would keep theirs.
@@ -109,6 +112,10 @@ pub(crate) fn run(args: &Args) -> Outcome {
         128 + signal
     };
     let session = Session::open_for_device(&args.node, network, source, own, tun.clone(), farewell)?;
+    match noted.map_or(0, |noted| noted.load(Ordering::SeqCst)) {
+        0 => {}
+        signal => signals::exit_after(128 + signal as i32, || open_again(&closing.0)),
+    }
     let others: Vec<_> =
         wanted.map(|(network, tun)| session.join_device(network, tun.clone())).collect::<Outcome<_>>()?;
     let _roots = root_watch::start(&session.node)?;

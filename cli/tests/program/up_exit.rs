@@ -125,6 +125,20 @@ sys.stdin.read()";
     assert_eq!(scene.routing(), before);
 }
 
+/// Between the setting of the rules and the start of the node, too.
+#[test]
+fn a_signal_at_any_time_of_the_start_leaves_everything_as_it_was() {
+    let Some(scene) = Scene::lay("exitearly", &BOTH) else { return };
+    let before = scene.routing();
+    for delay in (0..200).step_by(10) {
+        let client = Running::start(scene.up_command(CLIENT, "client", &["--exit", "gate", "--user", USER]));
+        std::thread::sleep(std::time::Duration::from_millis(delay));
+        signal(Signal::TERM, client.id());
+        client.wait_for_end();
+        assert_eq!(scene.routing(), before, "after {delay} ms");
+    }
+}
+
 #[test]
 fn an_interface_that_somebody_removes_opens_no_other_way() {
     let Some(scene) = Scene::lay("exitgone", &BOTH) else { return };
