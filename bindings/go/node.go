@@ -14,6 +14,7 @@ import "C"
 import (
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"net"
 	"net/netip"
 	"runtime"
@@ -79,11 +80,16 @@ func Open(config Config) (*Node, error) {
 // Join joins an ad-hoc network by its ID, 16 hexadecimal digits, with a passphrase unless secret is empty; or
 // the static one that a file describes, which `peersock network new` makes; docs/NETWORKS.md has its fields.
 func (n *Node) Join(network, secret string) error {
+	id, err := strconv.ParseUint(network, 16, 64)
+	isFile := err != nil || len(network) != 16
+	if isFile && secret != "" {
+		return errors.New("peersock: a secret is for ad-hoc networks: a static one has its own file")
+	}
 	return check(func() C.peersock_result {
-		if id, err := strconv.ParseUint(network, 16, 64); err == nil && len(network) == 16 {
-			return C.peersock_join(n.handle, C.uint64_t(id), text(secret))
+		if isFile {
+			return C.peersock_join_file(n.handle, text(network), nil)
 		}
-		return C.peersock_join_file(n.handle, text(network), nil)
+		return C.peersock_join(n.handle, C.uint64_t(id), text(secret))
 	})
 }
 

@@ -442,6 +442,9 @@ func TestMembersHaveNames(t *testing.T) {
 	}
 	must(os.WriteFile(file, []byte(text), 0o600))
 	for _, node := range nodes {
+		if err := node.Join(file, "correct horse"); err == nil {
+			t.Fatal("the file has another secret")
+		}
 		must(node.Join(file, ""))
 	}
 	listener, err := nodes[0].Listen("tcp", ":80")

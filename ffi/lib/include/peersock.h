@@ -715,7 +715,7 @@ peersock_result peersock_netcheck(const struct peersock_config *config, const ch
 //
 // - `network`: the ID of an ad-hoc network, 16 hexadecimal digits; or the path of a static network's TOML
 //   file, which `peersock network new` makes and docs/NETWORKS.md describes field by field;
-// - `secret`: the passphrase of an ad-hoc network;
+// - `secret`: the passphrase of an ad-hoc network, which `network` names;
 // - `state`: the directory that keeps the identity, see `peersock_config_state_dir()`;
 // - `seed`: 64 hexadecimal digits that the identity is made of; without it and `state`, the identity is a
 //   fresh one that is never written anywhere;

@@ -6,6 +6,7 @@ use libc::c_char;
 use peersock::interfaces::load_turn_servers;
 use peersock::{IdentitySource, Network, Node, NodeBuilder, RootSource, Seed};
 use serde_json::{Map, Value};
+use zeroize::Zeroizing;
 
 use crate::boundary::answer;
 use crate::config::named_interfaces;
@@ -20,7 +21,7 @@ use crate::text;
 ///
 /// - `network`: the ID of an ad-hoc network, 16 hexadecimal digits; or the path of a static network's TOML
 ///   file, which `peersock network new` makes and docs/NETWORKS.md describes field by field;
-/// - `secret`: the passphrase of an ad-hoc network;
+/// - `secret`: the passphrase of an ad-hoc network, which `network` names;
 /// - `state`: the directory that keeps the identity, see `peersock_config_state_dir()`;
 /// - `seed`: 64 hexadecimal digits that the identity is made of; without it and `state`, the identity is a
 ///   fresh one that is never written anywhere;
@@ -89,16 +90,20 @@ fn read(text: &str) -> Answer<Opening> {
     if let Some(on) = object.remove("discovery") {
         settings = settings.discovery(on.as_bool().ok_or_else(|| wrong("discovery", "true or false"))?);
     }
-    let (network, secret) = (take_text(&mut object, "network")?, take_text(&mut object, "secret")?);
+    let (network, secret) = (take_text(&mut object, "network")?, take_secret(&mut object, "secret")?);
     if let Some(name) = object.keys().next() {
         return Err(Failure::invalid(format!("there is no setting '{name}'")));
     }
-    let network = network.map(|network| named_network(&network, secret.as_deref())).transpose()?;
+    let secret = secret.as_ref().map(|secret| secret.as_str());
+    if network.is_none() && secret.is_some() {
+        return Err(Failure::invalid("'secret' is that of a network, and none is named"));
+    }
+    let network = network.map(|network| named_network(&network, secret)).transpose()?;
     Ok(Opening { settings, network })
 }
 
 fn identity(object: &mut Map<String, Value>) -> Answer<IdentitySource> {
-    match (take_text(object, "state")?, take_text(object, "seed")?) {
+    match (take_text(object, "state")?, take_secret(object, "seed")?) {
         (None, None) => Ok(IdentitySource::Ephemeral),
         (Some(path), None) => Ok(IdentitySource::StateDir(PathBuf::from(path))),
         (None, Some(digits)) => Ok(IdentitySource::Seed(seed(&digits)?)),
@@ -122,7 +127,10 @@ fn seed(digits: &str) -> Answer<Seed> {
 /// The network that an ID, or the path of a file, is the name of.
 fn named_network(name: &str, secret: Option<&str>) -> Answer<Network> {
     if name.len() != 16 || !name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Ok(Network::from_file(name)?);
+        return match secret {
+            None => Ok(Network::from_file(name)?),
+            Some(_) => Err(Failure::invalid("'secret' is for ad-hoc networks: a static one has its own file")),
+        };
     }
     let id = u64::from_str_radix(name, 16).map_err(|error| Failure::invalid(error.to_string()))?;
     let network = Network::by_id(read_id(id)?)?;
@@ -142,6 +150,11 @@ fn take_text(object: &mut Map<String, Value>, name: &str) -> Answer<Option<Strin
         Some(Value::String(text)) => Ok(Some(text)),
         Some(_) => Err(wrong(name, "a text")),
     }
+}
+
+/// The same, cleared when it is dropped.
+fn take_secret(object: &mut Map<String, Value>, name: &str) -> Answer<Option<Zeroizing<String>>> {
+    Ok(take_text(object, name)?.map(Zeroizing::new))
 }
 
 fn take_port(object: &mut Map<String, Value>, name: &str) -> Answer<u16> {

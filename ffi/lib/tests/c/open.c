@@ -70,6 +70,7 @@ static void check_refusals(void) {
         "\"nonsense\":1", "\"network\":5", "\"network\":\"a\\u0000\"", "\"secret\":\"\xff\"", "\"secret\":\"\\ud800\"",
         "\"secret\":\"\\ufffd\"", "\"seed\":\"short\"", "\"port\":-1", "\"port\":65536", "\"port\":\"80\"",
         "\"discovery\":1", "\"interfaces\":\"\"", "\"roots\":\"nonsense\"", "\"turn\":\"nonsense\"", "\"turn\":null",
+        "\"secret\":\"correct horse\"", "\"network\":\"office.toml\",\"secret\":\"correct horse\"",
         "\"network\":\"0000000000000000\"", "\"network\":\"ff0001ffff000000\",\"secret\":\"\"",
         "\"state\":\"x\",\"seed\":\"0000000000000000000000000000000000000000000000000000000000000000\"",
     };
