@@ -129,7 +129,9 @@ fn named_network(name: &str, secret: Option<&str>) -> Answer<Network> {
     if name.len() != 16 || !name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return match secret {
             None => Ok(Network::from_file(name)?),
-            Some(_) => Err(Failure::invalid("'secret' is for ad-hoc networks: a static one has its own file")),
+            Some(_) => {
+                Err(Failure::invalid("'secret' is for ad-hoc networks: a static one has its own file"))
+            }
         };
     }
     let id = u64::from_str_radix(name, 16).map_err(|error| Failure::invalid(error.to_string()))?;

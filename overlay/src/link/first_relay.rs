@@ -61,9 +61,8 @@ impl FirstRelay {
 /// More roots than a node has with their guests are not kept; the second round goes everywhere.
 const MAX_OTHERS: usize = 8;
 
-/// What the answer may take besides two round trips to the root: the other node's round trip to it may be
-/// longer by so much. A handshake by a second root that was not needed costs 650 bytes.
-const MARGIN: Duration = Duration::from_millis(80);
+/// What the answer may take besides two round trips to the root.
+const MARGIN: Duration = Duration::from_millis(20);
 
 /// While nothing is known of the way to the root.
 const UNKNOWN: Duration = Duration::from_millis(100);
@@ -140,8 +139,8 @@ mod tests {
         assert!(!first.holds(&behind(1), now), "it is the first one itself");
         assert!(first.holds(&behind(2), now) && first.holds(&behind(2), now) && first.holds(&behind(3), now));
         assert_eq!(first.others, [behind(2), behind(3)]);
-        assert_eq!(first.due(), Some(now + Duration::from_millis(140)));
-        assert!(!first.holds(&behind(4), now + Duration::from_millis(140)));
+        assert_eq!(first.due(), Some(now + Duration::from_millis(80)));
+        assert!(!first.holds(&behind(4), now + Duration::from_millis(80)));
     }
 
     #[test]

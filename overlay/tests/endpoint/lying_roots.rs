@@ -83,7 +83,7 @@ fn what_the_first_root_drops_or_refuses_another_one_relays_a_little_later() {
     let cases: [(Lie, Duration); 3] = [
         (|lies| lies.wrong_channel = true, round_trip),
         (|lies| lies.over_rate = true, round_trip),
-        (|lies| lies.swallows = true, round_trip * 2 + Duration::from_millis(80)),
+        (|lies| lies.swallows = true, round_trip * 2 + Duration::from_millis(20)),
     ];
     for (case, (lie, price)) in cases.into_iter().enumerate() {
         let more = [0, 1].map(|liar| took(Some(liar), lie).saturating_sub(usual));

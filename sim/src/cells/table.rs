@@ -241,7 +241,7 @@ About 1,030 of them always are: a handshake by one root, whose response says whe
 what the initiator answers to that (180), and the first two segments of the TCP connection (200). The rest is
 mostly what the first program writes, 2,000 bytes with 9 % of headers, unless the path is direct before that: that
 takes a round trip straight that is shorter than one way by the root. Where the answer by the first root takes
-80 ms more than two round trips to it, the other one relays a second handshake.
+more than two round trips to it, the other one relays a second handshake.
 
 In the cells marked `L` a path takes a second more in the median, and three at most, since many ports are
 tried. That is asked for 200 ms, or one relayed round trip if that is longer, after the first packets to few
@@ -263,7 +263,7 @@ seeds of `ei-apd` and `apd-apd` (`L`), `ad-ei` and `ad-ad` (`E`), and two of `ei
 
 | what | `L` | `E` | `D` |
 |---|---|---|---|
-| a handshake | 658 | 667 | 648 |
+| a handshake, if there is one | 658 | 667 | 648 |
 | where the initiator is | 188 | 197 | 178 |
 | a search by many ports is asked for and agreed to | 70 | | |
 | the first two segments of the TCP connection | 200 | 200 | 200 |
