@@ -93,8 +93,8 @@ fn known_cause(node: &Node, network: &Network, address: IpAddr, same: &str) -> O
     match () {
         () if peer.connected => None,
         () if peer.answer_unreadable => Some(format!(
-            "it was reached, and this node cannot read its answer, probably because it has another secret for \
-             the network: run both programs {same}"
+            "it was reached, and this node cannot read its answer, probably because it has another secret \
+             for the network: run both programs {same}"
         )),
         () if peer.at_roots > 0 && network.summary().by_file => Some(
             "a root knows where it is, and it does not answer this node: check that its file of the network \

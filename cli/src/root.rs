@@ -366,8 +366,8 @@ fn cannot_start(error: io::Error) -> Failure {
 fn cannot_listen(error: &io::Error) -> Failure {
     let hint = match error.kind() {
         io::ErrorKind::AddrInUse => {
-            "end the program that uses it, or give another one with --port or --listen, or --stream if it is a \
-             stream's"
+            "end the program that uses it, or give another one with --port or --listen, or --stream if it \
+             is a stream's"
         }
         io::ErrorKind::AddrNotAvailable => {
             "give --listen an address that this machine has (see `ip address`)"

@@ -10,6 +10,9 @@ use rustix::process::{Pid, Signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+/// The signals that ask a process for its end.
+const ENDS: [i32; 2] = [SIGINT, SIGTERM];
+
 /// Set once a signal has come, or something else has decided that the process ends.
 static ENDING: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
@@ -26,7 +29,7 @@ pub(crate) fn end_after(cleanup: impl FnOnce() + Send + 'static) -> io::Result<(
 /// As [`end_after`]; `cleanup` is told the signal, and returns the exit status. A signal that was ignored
 /// when this process was started stays so: shells have their background jobs ignore Ctrl-C.
 pub(crate) fn end_with(cleanup: impl FnOnce(i32) -> i32 + Send + 'static) -> io::Result<()> {
-    let heeded = heeded();
+    let heeded = heeded(ENDS);
     for signal in &heeded {
         signal_hook::flag::register_conditional_shutdown(*signal, 128 + signal, Arc::clone(&ENDING))?;
     }
@@ -44,16 +47,17 @@ pub(crate) fn end_with(cleanup: impl FnOnce(i32) -> i32 + Send + 'static) -> io:
 /// [`end_with`] attends to them. The result is the last of them, zero if none has come.
 pub(crate) fn note() -> io::Result<Arc<AtomicUsize>> {
     let noted = Arc::new(AtomicUsize::new(0));
-    for signal in heeded() {
+    for signal in heeded(ENDS) {
         signal_hook::flag::register_usize(signal, Arc::clone(&noted), signal as usize)?;
     }
     Ok(noted)
 }
 
-/// Those that were not ignored when this process was started.
-fn heeded() -> Vec<i32> {
-    let is_heeded = |number: &i32| Signal::from_named_raw(*number).is_none_or(|one| !is_ignored_here(one));
-    [SIGINT, SIGTERM].into_iter().filter(is_heeded).collect()
+/// Those of the signals that were not ignored when this process was started.
+pub(crate) fn heeded<const N: usize>(signals: [i32; N]) -> Vec<i32> {
+    // By its number it might be another process in /proc, which may be of another PID namespace.
+    let is_heeded = |number: &i32| Signal::from_named_raw(*number).is_none_or(|one| !ignores(one, "self"));
+    signals.into_iter().filter(is_heeded).collect()
 }
 
 /// Calls `reload` with each SIGHUP, on a thread of its own.
@@ -74,11 +78,6 @@ pub(crate) fn exit_after(status: i32, cleanup: impl FnOnce()) -> ! {
 /// Whether a process ignores a signal; false if nobody knows.
 pub(crate) fn is_ignored(signal: Signal, process: Pid) -> bool {
     ignores(signal, &process.to_string())
-}
-
-/// Whether this process does. Its number may be another one's in /proc, which may be of another PID namespace.
-pub(crate) fn is_ignored_here(signal: Signal) -> bool {
-    ignores(signal, "self")
 }
 
 fn ignores(signal: Signal, process: &str) -> bool {

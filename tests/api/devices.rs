@@ -78,11 +78,10 @@ impl Host {
         }
     }
 
-    /// Greets another host until one greeting has come.
-    fn greet(&mut self, other: &Host) {
-        let to = SocketAddr::new(other.joined.address().into(), 1700);
+    /// Greets until one greeting has come, for which `has_come` waits a second.
+    fn greet(&mut self, to: SocketAddr, mut has_come: impl FnMut() -> bool) {
         let end = Instant::now() + PATIENCE;
-        while other.got.recv_timeout(Duration::from_secs(1)).is_err() {
+        while !has_come() {
             assert!(Instant::now() < end, "they do not find each other");
             self.send(&self.datagram(40_900, to, GREETING), Offload::default());
         }
@@ -131,12 +130,8 @@ fn datagrams_pass_between_a_host_and_a_socket() {
     let to = socket.local_addr().expect("it is bound");
     // They wait for the session, and some perhaps too long.
     socket.set_read_timeout(Some(Duration::from_secs(1))).expect("a timeout");
-    let end = Instant::now() + PATIENCE;
     let mut buf = [0; 2000];
-    while socket.recv_from(&mut buf).is_err() {
-        assert!(Instant::now() < end, "they do not find each other");
-        host.send(&host.datagram(40_900, to, GREETING), Offload::default());
-    }
+    host.greet(to, || socket.recv_from(&mut buf).is_ok());
     socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     for data in [pattern(1, 100), pattern(2, 0), pattern(3, 1000)] {
         host.send(&host.datagram(40_900, to, &data), Offload::default());
@@ -293,8 +288,8 @@ fn what_may_not_pass_does_not_and_the_host_is_told() {
 fn two_hosts_have_one_network() {
     let id = network();
     let [mut sender, host] = [Host::start(id), Host::start(id)];
-    sender.greet(&host);
     let to = SocketAddr::new(host.joined.address().into(), 1700);
+    sender.greet(to, || host.got.recv_timeout(Duration::from_secs(1)).is_ok());
     let udp = PartialChecksum { start: 40, offset: 6 };
     for data in [pattern(1, 10), pattern(2, 1000)] {
         let offload = Offload { checksum: Some(udp), segments: None };
@@ -323,13 +318,13 @@ fn sockets_are_not_in_a_network_that_a_device_has() {
 fn a_member_does_not_speak_for_routers_that_it_has_not() {
     let id = network();
     let [mut forger, host] = [Host::start(id), Host::start(id)];
-    forger.greet(&host);
+    let to = SocketAddr::new(host.joined.address().into(), 1700);
+    forger.greet(to, || host.got.recv_timeout(Duration::from_secs(1)).is_ok());
     let own = SocketAddr::new(forger.joined.address().into(), 1700);
     let quoted = host.datagram(40_900, own, b"quoted");
     let router = "2001:db8::1".parse().expect("an address");
     // Too big, with an MTU of 1280 bytes.
     let error = [&[2, 0, 0, 0, 0, 0, 5, 0], &quoted[..]].concat();
-    let to = SocketAddr::new(host.joined.address().into(), 1700);
     forger.send(&ip(router, to.ip(), ICMP, &error), Offload::default());
     forger.send(&ip(forger.joined.address(), to.ip(), ICMP, &error), Offload::default());
     forger.send(&forger.datagram(40_900, to, b"own"), Offload::default());

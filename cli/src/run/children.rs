@@ -19,7 +19,7 @@ use signal_hook::low_level::siginfo::{Cause, Sent};
 use super::filter;
 use crate::failure::{Failure, Outcome};
 use crate::output::escape;
-use crate::signals::{is_ignored, is_ignored_here};
+use crate::signals::{heeded, is_ignored};
 use crate::stdio::note;
 
 /// After this time somebody who waits is told for what: most descendants end with the program.
@@ -93,8 +93,7 @@ pub(super) fn run(
     let own = rustix::process::getpid();
     rustix::process::set_child_subreaper(Some(own)).map_err(|error| super::refused("prctl", error.into()))?;
     // What nohup(1) has ignored stays so for the program, which inherits no handler.
-    let is_heeded = |number: &i32| Signal::from_named_raw(*number).is_none_or(|one| !is_ignored_here(one));
-    let passed = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH].into_iter().filter(is_heeded);
+    let passed = heeded([SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH]);
     let mut signals = SignalsInfo::<WithOrigin>::new(passed)?;
     // Where that is ignored nobody learns how a child has ended (wait(2)); a handler is enough.
     signal_hook::flag::register(SIGCHLD, Arc::default())?;
@@ -230,7 +229,7 @@ fn pass_on(signal: Signal, by_terminal: bool, program: Option<Pid>, guard: Optio
         // It has had it as well.
         Some(_) if by_terminal => Vec::new(),
         Some(program) => vec![(program, signal)],
-        None => left_behind(guard).into_iter().map(|child| (child, heeded(signal, child))).collect(),
+        None => left_behind(guard).into_iter().map(|child| (child, asking(signal, child))).collect(),
     };
     for (target, signal) in targets {
         // It may have ended just now.
@@ -239,7 +238,7 @@ fn pass_on(signal: Signal, by_terminal: bool, program: Option<Pid>, guard: Optio
 }
 
 /// The signal that asks a process for what `signal` asks: shells have their background jobs ignore Ctrl-C.
-fn heeded(signal: Signal, process: Pid) -> Signal {
+fn asking(signal: Signal, process: Pid) -> Signal {
     let is_asking = matches!(signal, Signal::INT | Signal::QUIT);
     if is_asking && is_ignored(signal, process) { Signal::TERM } else { signal }
 }

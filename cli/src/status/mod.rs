@@ -57,8 +57,8 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with_all = ["json", "counters", "watch"])]
     prometheus: bool,
 
-    /// Show it again every 2 seconds, or every so many: on a terminal in place, elsewhere one after the other;
-    /// ends with status 1 when the node ends
+    /// Show it again every 2 seconds, or every so many: on a terminal in place, elsewhere one after the
+    /// other; ends with status 1 when the node ends
     #[arg(long, value_name = "SECONDS", value_parser = parse_interval, num_args = 0..=1)]
     #[arg(default_missing_value = "2")]
     watch: Option<Duration>,

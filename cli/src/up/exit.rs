@@ -217,8 +217,8 @@ impl Chosen {
         Ok(guard)
     }
 
-    /// What the user is to know. A resolver on this machine is not the node's user: it asks its servers by way
-    /// of the exit, unless they are on the local network, and so cannot say where to find the exit.
+    /// What the user is to know. A resolver on this machine is not the node's user: it asks its servers by
+    /// way of the exit, unless they are on the local network, and so cannot say where to find the exit.
     pub(super) fn describe(&self, roots: &[RootSource]) {
         stdio::note(format_args!(
             "what is not on the local network goes by way of {}, {}",

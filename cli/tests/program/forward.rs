@@ -6,7 +6,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -195,6 +195,27 @@ fn a_unix_domain_socket_is_its_owner_s_and_goes_with_the_program() {
     assert!(!path.exists());
 }
 
+/// Starts the program with two sockets as systemd passes them: as the descriptors from 3 on, with their names
+/// and the process that they are for.
+fn activated(scene: &Scene, words: &[&str], names: &str, [first, second]: [OwnedFd; 2]) -> Child {
+    let program = scene.lab.node("a", words);
+    let script =
+        format!("exec 3<&0 4<&1 1>&2; LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES={names} exec \"$@\"");
+    let mut bash = Command::new("bash");
+    bash.args(["-c", &script, "bash"]).arg(program.get_program()).args(program.get_args());
+    crate::common::without_variables(&mut bash);
+    bash.stdin(first).stdout(second).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+/// What it has said until now, on both of its outputs.
+fn killed(mut child: Child) -> String {
+    signal(Signal::KILL, child.id());
+    child.wait().unwrap();
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    said
+}
+
 #[test]
 fn sockets_of_systemd_are_taken_by_name_and_by_number() {
     let test = "sockets_of_systemd_are_taken_by_name_and_by_number";
@@ -207,18 +228,7 @@ fn sockets_of_systemd_are_taken_by_name_and_by_number() {
     let (at, dns_at) = (web.local_addr().unwrap(), dns.local_addr().unwrap());
     let own = scene.own.to_string();
     let words = ["forward", "systemd:web", &own, "udp:systemd:1", &own];
-    let forward = scene.lab.node("a", &words);
-    // systemd passes them as the descriptors from 3 on, and says for which process they are.
-    let mut bash = Command::new("bash");
-    bash.args([
-        "-c",
-        "exec 3<&0 4<&1 1>&2; LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=web:dns exec \"$@\"",
-        "bash",
-    ]);
-    bash.arg(forward.get_program()).args(forward.get_args());
-    crate::common::without_variables(&mut bash);
-    bash.stdin(OwnedFd::from(web)).stdout(OwnedFd::from(dns)).stderr(std::process::Stdio::piped());
-    let mut child = bash.spawn().unwrap();
+    let child = activated(&scene, &words, "web:dns", [web.into(), dns.into()]);
     let mut client = TcpStream::connect(at).unwrap();
     let mut server = listener.accept().unwrap().0;
     client.write_all(b"hello").unwrap();
@@ -233,10 +243,7 @@ fn sockets_of_systemd_are_taken_by_name_and_by_number() {
     let mut buffer = [0; 100];
     let count = datagrams.recv(&mut buffer).unwrap();
     assert_eq!(&buffer[..count], b"question");
-    signal(Signal::KILL, child.id());
-    child.wait().unwrap();
-    let mut said = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    let said = killed(child);
     assert!(
         said.contains(&format!("tcp:{at} tcp:overlay:{own}\nudp:{dns_at} udp:overlay:{own}\n")),
         "{said}"
@@ -259,15 +266,7 @@ fn all_sockets_of_one_unit_are_served() {
     ] {
         let sockets = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
         let places = sockets.each_ref().map(|socket| socket.local_addr().unwrap());
-        let forward = scene.lab.node("a", words);
-        let mut bash = Command::new("bash");
-        let script =
-            format!("exec 3<&0 4<&1 1>&2; LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES={names} exec \"$@\"");
-        bash.args(["-c", &script, "bash"]).arg(forward.get_program()).args(forward.get_args());
-        crate::common::without_variables(&mut bash);
-        let [first, second] = sockets.map(OwnedFd::from);
-        bash.stdin(first).stdout(second).stderr(std::process::Stdio::piped());
-        let mut child = bash.spawn().unwrap();
+        let child = activated(&scene, words, names, sockets.map(OwnedFd::from));
         for place in places {
             let mut client = TcpStream::connect(place).unwrap();
             let mut server = listener.accept().unwrap().0;
@@ -277,10 +276,7 @@ fn all_sockets_of_one_unit_are_served() {
             server.read_to_string(&mut text).unwrap();
             assert_eq!(text, "hello", "{names}");
         }
-        signal(Signal::KILL, child.id());
-        child.wait().unwrap();
-        let mut said = String::new();
-        child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        let said = killed(child);
         let lines = places.map(|at| format!("tcp:{at} tcp:overlay:{own}\n"));
         assert!(lines.iter().all(|line| said.contains(line)), "{names}: {said}");
     }

@@ -19,7 +19,8 @@ use crate::listener::Listener;
 /// ```
 pub struct Activated {
     sockets: ListenFd,
-    /// LISTEN_FDNAMES, in the order of the sockets. All of one unit have one name, unless that says otherwise.
+    /// LISTEN_FDNAMES, in the order of the sockets. All of one unit have one name, unless that says
+    /// otherwise.
     names: Vec<String>,
 }
 

@@ -4,13 +4,14 @@ use std::path::PathBuf;
 
 use libc::c_char;
 use peersock::interfaces::load_turn_servers;
-use peersock::{IdentitySource, Network, Node, NodeBuilder, RootSource, Seed};
+use peersock::overlay::ParseNetworkIdError;
+use peersock::{IdentitySource, Network, NetworkId, Node, NodeBuilder, RootSource, Seed};
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
 use crate::boundary::answer;
 use crate::config::named_interfaces;
-use crate::networks::{join, read_id};
+use crate::networks::join;
 use crate::node::peersock_stop;
 use crate::registry::{self, PEERSOCK_DEFAULT, peersock_node};
 use crate::result::{Answer, Failure, peersock_result};
@@ -126,7 +127,8 @@ fn seed(digits: &str) -> Answer<Seed> {
 
 /// The network that an ID, or the path of a file, is the name of.
 fn named_network(name: &str, secret: Option<&str>) -> Answer<Network> {
-    if name.len() != 16 || !name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+    let id = name.parse::<NetworkId>();
+    if matches!(id, Err(ParseNetworkIdError::Length(_) | ParseNetworkIdError::Digit(_))) {
         return match secret {
             None => Ok(Network::from_file(name)?),
             Some(_) => {
@@ -134,8 +136,7 @@ fn named_network(name: &str, secret: Option<&str>) -> Answer<Network> {
             }
         };
     }
-    let id = u64::from_str_radix(name, 16).map_err(|error| Failure::invalid(error.to_string()))?;
-    let network = Network::by_id(read_id(id)?)?;
+    let network = Network::by_id(id.map_err(|error| Failure::invalid(error.to_string()))?)?;
     Ok(match secret {
         Some(secret) => network.with_passphrase(secret),
         None => network,

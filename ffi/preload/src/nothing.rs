@@ -1,5 +1,5 @@
-//! What it means that a call has received nothing: a datagram without bytes, an end, or, on an overlay socket for
-//! datagrams, that the node has an error to tell.
+//! What it means that a call has received nothing: a datagram without bytes, an end, or, on an overlay socket
+//! for datagrams, that the node has an error to tell.
 
 use std::os::fd::RawFd;
 
@@ -60,8 +60,8 @@ pub(crate) fn meaning_of_nothing(fd: RawFd, sender: &Sender, flags: c_int) -> No
     }
 }
 
-/// What a call has returned that says nothing of the sender. Of an overlay socket for datagrams 0 may mean that
-/// the node has an error to tell.
+/// What a call has returned that says nothing of the sender. Of an overlay socket for datagrams 0 may mean
+/// that the node has an error to tell.
 pub(crate) fn told_without_sender(fd: RawFd, returned: ssize_t) -> ssize_t {
     // The end of files and streams is not looked at any further, here and in signal handlers.
     let is_datagram = || {

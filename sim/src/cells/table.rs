@@ -271,11 +271,11 @@ seeds of `ei-apd` and `apd-apd` (`L`), `ad-ei` and `ad-ad` (`E`), and two of `ei
 | headers of that | 992 | 258 | 111 |
 | acknowledgements alone | 616 | 165 | 55 |
 
-Nothing is sent twice, and nothing is probed. Where one side's mapping depends on the destination and the other side's
-filter lets in any port (`E`, and some `D`), the first packet that arrives comes from a port that nobody has
-named, and the answer needs another round trip straight. By then the second program may have answered by the root,
-too: that is 4,000 bytes without any header. Less would be left to the root only if the programs' data waited
-for a path that may not come.
+Nothing is sent twice, and nothing is probed. Where one side's mapping depends on the destination and the other
+side's filter lets in any port (`E`, and some `D`), the first packet that arrives comes from a port that nobody
+has named, and the answer needs another round trip straight. By then the second program may have answered by
+the root, too: that is 4,000 bytes without any header. Less would be left to the root only if the programs' data
+waited for a path that may not come.
 ";
 
 const HEADS: &str = "\

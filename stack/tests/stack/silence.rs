@@ -136,8 +136,8 @@ fn a_user_timeout_ends_a_connection_to_a_peer_that_has_no_room_for_so_long() {
     }
 }
 
-/// Who has keep-alives waits for a peer that is there. Where those are rarer than the user timeout is long, it
-/// is asked by window probes alone, which are further and further apart.
+/// Who has keep-alives waits for a peer that is there. Where those are rarer than the user timeout is long,
+/// it is asked by window probes alone, which are further and further apart.
 #[test]
 fn with_keep_alives_a_peer_that_has_no_room_is_waited_for_as_long_as_it_answers() {
     let keepalive = KeepAlive { on: true, idle: 7200 * SECOND, interval: 75 * SECOND, probes: 9 };

@@ -47,18 +47,19 @@ fn hosts() -> Option<MutexGuard<'static, Vec<Weak<Hosted>>>> {
     None
 }
 
+/// The host, if the calling thread can stop it: it is this process's, and not that thread's own.
+fn here(host: &Weak<Hosted>) -> Option<Arc<Hosted>> {
+    let host = host.upgrade()?;
+    if host.process == rustix::process::getpid() && !host.is_own_thread() {
+        return Some(host);
+    }
+    // The parent's: its locks may be held for ever.
+    std::mem::forget(host);
+    None
+}
+
 extern "C" fn flush() {
-    let own = rustix::process::getpid();
-    let is_here = |host: &Weak<Hosted>| {
-        let Some(host) = host.upgrade() else { return false };
-        let is_own = host.process == own;
-        if !is_own {
-            // The parent's: its locks may be held for ever.
-            std::mem::forget(host);
-        }
-        is_own
-    };
-    let has_host = hosts().is_some_and(|hosts| hosts.iter().any(is_here));
+    let has_host = hosts().is_some_and(|hosts| hosts.iter().any(|host| here(host).is_some()));
     if has_host {
         stdio::flush();
     }
@@ -66,22 +67,12 @@ extern "C" fn flush() {
 
 extern "C" fn stop_all() {
     let Some(mut hosts) = hosts() else { return };
-    let own = rustix::process::getpid();
-    let here = hosts.drain(..).filter_map(|host| {
-        let host = host.upgrade()?;
-        if host.process == own && !host.is_own_thread() {
-            let given_up = host.given_up.load(Ordering::Relaxed);
-            if given_up {
-                return None;
-            }
-            let stop = host.begin_stop(Linger::Exit, Unclosed::of_exit())?;
-            return Some((stop, Arc::clone(&host.is_ending)));
-        }
-        // The parent's: its locks may be held for ever.
-        std::mem::forget(host);
-        None
-    });
-    let stopping: Vec<_> = here.collect();
+    let begin = |host: Weak<Hosted>| {
+        let host = here(&host).filter(|host| !host.given_up.load(Ordering::Relaxed))?;
+        let stop = host.begin_stop(Linger::Exit, Unclosed::of_exit())?;
+        Some((stop, Arc::clone(&host.is_ending)))
+    };
+    let stopping: Vec<_> = hosts.drain(..).filter_map(begin).collect();
     let begun = Instant::now();
     let lost: Vec<u64> =
         stopping.iter().filter_map(|(stop, is_ending)| loss(stop, is_ending, begun)).collect();

@@ -35,13 +35,13 @@ use thread::{Hosted, Job};
 ///
 /// The node can be used on its threads only: see [`Host::run`].
 ///
-/// When the process returns from `main`, or calls exit(3) or quick_exit(3), what was written is delivered, for
-/// as long as peers take it: one that takes nothing has 30 seconds, one that answers nothing ten and a round
-/// trip, and all together have ten minutes. What is lost then, or when a host is dropped, which waits five
-/// seconds without progress, is a line on stderr; the exit status stays. Who executes another program in the
-/// process's place (exec(3)) ends the threads at once, so a host is to be stopped before. In a forked child
-/// there are no threads of the parent: every call fails with ENETDOWN at once. Sockets go on working there,
-/// with the parent's node.
+/// When the process returns from `main`, or calls exit(3) or quick_exit(3), what was written is delivered,
+/// for as long as peers take it: one that takes nothing has 30 seconds, one that answers nothing ten and a
+/// round trip, and all together have ten minutes. What is lost then, or when a host is dropped, which waits
+/// five seconds without progress, is a line on stderr; the exit status stays. Who executes another program in
+/// the process's place (exec(3)) ends the threads at once, so a host is to be stopped before. In a forked
+/// child there are no threads of the parent: every call fails with ENETDOWN at once. Sockets go on working
+/// there, with the parent's node.
 ///
 /// ```
 /// use std::time::Duration;

@@ -23,8 +23,8 @@ unsafe extern "C" {
     fn funlockfile(file: *mut libc::FILE);
 }
 
-/// Has a handler called when the process exits, before those that were there already: they are called from the
-/// last to the first. Not at quick_exit(3), which flushes nothing.
+/// Has a handler called when the process exits, before those that were there already: they are called from
+/// the last to the first. Not at quick_exit(3), which flushes nothing.
 pub(super) fn at_exit(handler: extern "C" fn()) {
     // SAFETY: it only stores the pointer of a function that stays.
     if unsafe { libc::atexit(handler) } != 0 {

@@ -1,5 +1,7 @@
 //! What the proxy itself answers.
 
+use std::error::Error;
+
 use bytes::Bytes;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Empty, Full};
@@ -45,15 +47,9 @@ impl Problem {
         Problem::Elsewhere(format!("{target} is not reached: {error}"), error.status())
     }
 
-    /// A server does not answer as HTTP has it.
-    pub(super) fn bad_gateway(target: &Target, error: &hyper::Error) -> Problem {
+    /// A server does not answer as HTTP has it, or in a way that cannot be passed on.
+    pub(super) fn bad_gateway(target: &Target, error: &dyn Error) -> Problem {
         Problem::Elsewhere(format!("{target} does not answer as it should: {error}"), StatusCode::BAD_GATEWAY)
-    }
-
-    /// A server's answer cannot be passed on.
-    pub(super) fn coded(target: &Target) -> Problem {
-        let why = format!("{target} does not answer as it should: {}", Problem::Coding);
-        Problem::Elsewhere(why, StatusCode::BAD_GATEWAY)
     }
 
     /// What the client is told. The connection ends with it: what a client sends next may be the rest of what

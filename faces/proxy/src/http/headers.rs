@@ -80,7 +80,7 @@ pub(super) fn response_to_pass_on(
     let via = via(response.version());
     let headers = response.headers_mut();
     if is_coded(headers) {
-        return Err(Problem::coded(target));
+        return Err(Problem::bad_gateway(target, &Problem::Coding));
     }
     // RFC 9112, 6.3: beside chunks a length means nothing, and the client would take it for the end.
     if headers.contains_key(header::TRANSFER_ENCODING) {

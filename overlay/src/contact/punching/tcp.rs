@@ -141,8 +141,8 @@ impl Punching {
     }
 
     /// A search by many ports runs, which ends at `latest`, and mostly long before: each side of it knows
-    /// when nothing can come of it any more. The search by TCP begins then, and not before, since a connection
-    /// that is found first would end the other search, and datagrams are better.
+    /// when nothing can come of it any more. The search by TCP begins then, and not before, since a
+    /// connection that is found first would end the other search, and datagrams are better.
     pub(crate) fn postpone_tcp(&mut self, latest: Instant) {
         (self.tcp.due, self.tcp.awaits_search) = (Some(latest), true);
     }

@@ -300,13 +300,12 @@ impl Flow {
 
     /// How long something sent has waited for an acknowledgement while nothing came from the peer at all;
     /// `None` if nothing waits. More than a round trip or two is a sign that the path is broken. A peer that
-    /// has no room, and is asked more and more rarely whether it has, is silent from the last question on if it
-    /// has not answered that.
+    /// has no room, and is asked more and more rarely whether it has, is silent from the last question on if
+    /// it has not answered that.
     pub fn silence(&self, now: Instant) -> Option<Duration> {
         let (inner, time) = self.lock_at(now);
         let waiting = inner.waiting?;
-        let silent = inner.connection.as_ref().map_or(Some(inner.heard), |one| one.silent_since());
-        let since = silent.map(|since| since.max(waiting).max(inner.heard));
+        let since = inner.silent_since(waiting);
         let has_lasted = |since| if time > since { (time - since).into() } else { Duration::ZERO };
         Some(since.map_or(Duration::ZERO, has_lasted))
     }

@@ -291,9 +291,7 @@ impl Flow {
             // Retransmissions back off to a minute (RFC 6298 (2.5)), and the last one must have its chance.
             let user_timeout = inner.user_timeout().unwrap_or(config.user_timeout);
             let orphan = if inner.orphaned { config.orphan_timeout * 3 } else { Duration::MAX };
-            let since = inner.connection.as_ref().map_or(Some(inner.heard), |one| one.silent_since());
-            let patience = user_timeout.min(orphan);
-            let silent = since.map(|since| after(since.max(waiting).max(inner.heard), patience));
+            let silent = inner.silent_since(waiting).map(|since| after(since, user_timeout.min(orphan)));
             // As in Linux, it is also how long a peer may have no room though it answers. Who has keep-alives
             // wants to know whether the peer is there, and waits for one that is.
             let wanted = inner.cold.as_ref().filter(|cold| !cold.keepalive.on);

@@ -254,6 +254,13 @@ impl Flow {
 }
 
 impl Inner {
+    /// Since when nothing has come from the peer though something has been `waiting` for it; see
+    /// [`Connection::silent_since`].
+    fn silent_since(&self, waiting: Time) -> Option<Time> {
+        let since = self.connection.as_ref().map_or(Some(self.heard), |one| one.silent_since());
+        since.map(|since| since.max(waiting).max(self.heard))
+    }
+
     /// The flow's time when somebody says that it is `time`.
     fn pass(&mut self, time: Time) -> Time {
         self.latest = self.latest.max(time);
