@@ -240,20 +240,31 @@ impl Client {
     fn send(&self, request: Request, fd: Option<BorrowedFd<'_>>) -> Result<Connection, Errno> {
         let message = self.message(request);
         let mut connection = self.idle().map_or_else(|| self.connect(), Ok)?;
+        let (mut is_new, mut has_shown) = (false, false);
         loop {
             match send_with(connection.fd(), &message, fd, SendFlags::empty()) {
                 Ok(()) => return Ok(connection),
+                // The node takes no descriptors from those who have not shown that they may ask.
+                Err(Errno::PERM) if fd.is_some() && !has_shown => {
+                    self.show_token(&connection)?;
+                    has_shown = true;
+                }
                 // The node has closed it; there may be another process by the same name.
-                Err(Errno::PIPE | Errno::CONNRESET) => {
+                Err(Errno::PIPE | Errno::CONNRESET) if !is_new => {
                     connection = self.connect()?;
-                    return send_with(connection.fd(), &message, fd, SendFlags::empty())
-                        .map(|()| connection)
-                        .map_err(|_| Errno::NETDOWN);
+                    (is_new, has_shown) = (true, false);
                 }
                 Err(Errno::INTR) => {}
                 Err(_) => return Err(Errno::NETDOWN),
             }
         }
+    }
+
+    /// Shows the node the token, on a connection to it that has asked nothing yet.
+    fn show_token(&self, connection: &Connection) -> Result<(), Errno> {
+        let message = self.message(Request::Prove(0));
+        send_with(connection.fd(), &message, None, SendFlags::empty()).map_err(|_| Errno::NETDOWN)?;
+        connection.reply(false)?.map(drop)
     }
 
     fn message(&self, request: Request) -> Vec<u8> {

@@ -50,7 +50,7 @@ impl Socket<'_> {
     /// connect(2) of a datagram socket.
     pub(crate) fn associate(&self, remote: Option<SocketAddr>) -> Result<(), Errno> {
         let remote = remote.map(|remote| self.without_port(remote));
-        self.ask(Request::Associate(self.opened(), remote))?;
+        self.introduce(Request::Associate(self.opened(), remote))?;
         match remote {
             Some(remote) => rustix::net::connect(self.fd(), &self.remote_name(remote, None)?),
             None => rustix::net::connect_unspec(self.fd()),
@@ -115,7 +115,7 @@ impl Socket<'_> {
         let between: usize = headers.iter().map(|header| header.bytes.len()).sum();
         if length + between > ALWAYS_WHOLE {
             let (headers, length) = (headers.clone(), length as u32);
-            self.ask(Request::Fits { socket, remote, details, headers, length })?;
+            self.introduce(Request::Fits { socket, remote, details, headers, length })?;
         }
         let digest = Some(self.client().name_key()?.digest(details, &headers));
         let name = self.remote_name(remote, Some(Details { digest, ..Details::default() }))?;
@@ -134,7 +134,7 @@ impl Socket<'_> {
         match send() {
             // The node has no such socket, or none any more.
             Err(Errno::CONNREFUSED | Errno::NOENT) => {
-                self.ask(reach())?;
+                self.introduce(reach())?;
                 send()
             }
             Err(Errno::CONNRESET) => Err(self.meaning()),
@@ -303,7 +303,7 @@ impl Socket<'_> {
             return Ok(());
         }
         let headers = Vec::new();
-        client.ask(Request::Fits { socket, remote, details, headers, length: length as u32 })?;
+        self.introduce(Request::Fits { socket, remote, details, headers, length: length as u32 })?;
         client.note_passed((socket.id, remote), length);
         Ok(())
     }

@@ -11,7 +11,7 @@ use crate::name::{Details, Opened, SocketId};
 use crate::proof::{NameKey, Token};
 
 /// The version of requests and replies. A node answers requests of its own version only.
-pub const VERSION: u8 = 7;
+pub const VERSION: u8 = 8;
 
 /// The longest request and the longest reply, bytes.
 pub const MAX_MESSAGE: usize = 32 << 10;
@@ -43,6 +43,10 @@ pub enum Request {
     /// asks tells no token yet.
     Prove(u128),
     /// There is such a socket: for those that receive without being bound.
+    ///
+    /// With this, and the other requests by which a node comes to know a datagram socket (`Bind`, `Associate`,
+    /// `Reach`, `Fits`), a descriptor of it comes along, by which the node knows whether somebody else has
+    /// taken its name.
     Open(Opened),
     /// bind(2).
     Bind(Opened, SocketAddr),

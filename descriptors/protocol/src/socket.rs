@@ -62,7 +62,7 @@ pub fn open(client: &Client, family: Family, kind: Kind, flags: SocketFlags) -> 
     }
     if let Kind::Raw(_) = kind {
         let socket = Socket::of(fd.as_fd()).ok_or(Errno::PROTO)?;
-        socket.ask(Request::Open(socket.opened))?;
+        socket.introduce(Request::Open(socket.opened))?;
     }
     Ok(fd)
 }
@@ -151,7 +151,7 @@ impl<'fd> Socket<'fd> {
     /// EAFNOSUPPORT.
     pub fn bind(&self, local: SocketAddr) -> Result<(), Errno> {
         self.check_family(local)?;
-        self.ask(Request::Bind(self.opened, local)).map(drop)
+        self.introduce(Request::Bind(self.opened, local)).map(drop)
     }
 
     /// listen(2).
@@ -332,6 +332,13 @@ impl<'fd> Socket<'fd> {
     /// Whether the node that the socket belongs to is no more, or has left its network.
     pub fn is_down(&self) -> bool {
         matches!(self.ask(Request::Addresses(self.which())), Err(Errno::NETDOWN))
+    }
+
+    /// Asks what may be the first that the node hears of a socket. A descriptor of a datagram socket goes
+    /// along.
+    pub(crate) fn introduce(&self, request: Request) -> Result<Reply, Errno> {
+        let fd = (self.kind() != Kind::Stream).then_some(self.fd);
+        self.client().ask_with(request, fd)
     }
 
     pub(crate) fn ask(&self, request: Request) -> Result<Reply, Errno> {

@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use peersock_fd::{Errno, Name, SocketId, name_of, peer_credentials};
+use peersock_fd::{Credentials, Errno, Name, SocketId, name_of, peer_credentials};
 use rustix::net::SocketFlags;
 
 use crate::addresses::errno;
 use crate::connecting::{Connecting, Step};
+use crate::passed_fds;
 use crate::socket_table::Phase;
 use crate::state::{Entry, ServerState};
 use crate::wakers::Key;
@@ -22,7 +23,7 @@ impl ServerState {
         &mut self,
         socket: peersock_fd::Opened,
         remote: SocketAddr,
-        process: i32,
+        owner: Credentials,
         asker: Option<(Key, Option<Duration>)>,
     ) -> Result<(), Errno> {
         let node = self.context.node()?;
@@ -65,8 +66,7 @@ impl ServerState {
         }
         let opened = self.socket(socket);
         (opened.phase, opened.error) = (Phase::Connecting(key), None);
-        let private = opened.private.is_some().then_some(process);
-        let attempt = Connecting::new((socket.id, private), connection, asker, self.context.waker(key));
+        let attempt = Connecting::new((socket.id, owner), connection, asker, self.context.waker(key));
         self.insert(key, Entry::Connecting(attempt));
         Ok(())
     }
@@ -79,18 +79,20 @@ impl ServerState {
                 Ok(accepted) => accepted,
                 Err(error) => return self.turn_away(listener, error),
             };
-            // A stranger cannot have the abstract name of a socket that a known application has asked to
-            // connect. The text of a private one he can have, and the abstract one that it had before.
-            let Some(Name::Opened(_, socket)) = from.and_then(name_of) else { continue };
-            let process = || peer_credentials(fd.as_fd()).map_or(0, |credentials| credentials.pid);
-            if let Some((key, attempt)) = self.attempt_of(socket)
-                && attempt.is_of(process)
+            // Anybody can have the name of a socket that is closed by now, one with the same ID and another
+            // node's tag, and the text of a private one.
+            if let Some(Name::Opened(tag, socket)) = from.and_then(name_of)
+                && tag == self.context.tag
+                && let Ok(owner) = peer_credentials(fd.as_fd())
+                && let Some((key, attempt)) = self.attempt_of(socket)
+                && attempt.is_of(owner)
             {
                 attempt.attach(fd);
                 self.advance(key);
                 // Most come alone, and of more the kernel tells again. Strangers do not get so many turns.
                 return;
             }
+            passed_fds::close_apart(fd);
         }
     }
 

@@ -8,7 +8,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use peersock::attach::Connection;
-use peersock_fd::{Errno, Reply, SocketId, enlarge, peer_credentials};
+use peersock_fd::{Credentials, Errno, Reply, SocketId, enlarge, peer_credentials};
 use peersock_primitives::wait::Interest;
 use rustix::net::RecvFlags;
 
@@ -25,8 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// An attempt.
 pub(crate) struct Connecting {
     id: SocketId,
-    /// Of a socket whose name others can have: the process that connects.
-    process: Option<i32>,
+    /// Who has asked to connect.
+    owner: Credentials,
     connection: Connection,
     waker: Waker,
     entry: Arc<wakers::Entry>,
@@ -58,7 +58,7 @@ pub(crate) enum Step {
 impl Connecting {
     /// Begins an attempt of a socket. If nobody waits for the outcome, its descriptor will come filled.
     pub(crate) fn new(
-        (id, process): (SocketId, Option<i32>),
+        (id, owner): (SocketId, Credentials),
         connection: Connection,
         asker: Option<(Key, Option<Instant>)>,
         (waker, entry): (Waker, Arc<wakers::Entry>),
@@ -66,7 +66,7 @@ impl Connecting {
         // The first look: connections within the node stand at once.
         waker.wake_by_ref();
         let (fills, data, filled, outcome, until) = (asker.is_none(), None, None, None, None);
-        Self { id, process, connection, waker, entry, asker, fills, data, filled, outcome, until }
+        Self { id, owner, connection, waker, entry, asker, fills, data, filled, outcome, until }
     }
 
     /// The socket.
@@ -74,9 +74,10 @@ impl Connecting {
         self.id
     }
 
-    /// Whether a descriptor that a process has connected is the application's.
-    pub(crate) fn is_of(&self, process: impl FnOnce() -> i32) -> bool {
-        self.process.is_none_or(|own| own != 0 && own == process())
+    /// Whether a descriptor that somebody has connected is the application's. A process may have another user
+    /// by now; where it cannot be seen from here, its user has to be the same.
+    pub(crate) fn is_of(&self, other: Credentials) -> bool {
+        other.pid == self.owner.pid && (other.pid != 0 || other.uid == self.owner.uid)
     }
 
     /// Nobody waits any more: the descriptor will come filled.

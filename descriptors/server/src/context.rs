@@ -8,7 +8,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use peersock::attach::{EventFlags, NodeHandle, Poller, WeakNodeHandle};
 use peersock_datapath::{GsoBatch, JoinedNetwork};
@@ -19,6 +19,7 @@ use rustix::net::SocketType;
 use crate::addresses::{canonical, shown};
 use crate::end_index::EndIndex;
 use crate::ipv4_aliases::{Aliases, RANGE};
+use crate::name_holders::NameHolders;
 use crate::refusals::Refusals;
 use crate::socket_table::Opened;
 use crate::unix::unix;
@@ -59,6 +60,7 @@ pub(crate) struct Context {
     /// Datagram sockets and where they have sent what was too long for its path.
     too_long: Vec<(Key, SocketAddr)>,
     pub(crate) refusals: Refusals,
+    holders: NameHolders,
 }
 
 impl Context {
@@ -83,6 +85,7 @@ impl Context {
             ends: EndIndex::default(),
             too_long: Vec::new(),
             refusals: Refusals::default(),
+            holders: NameHolders::new(tag),
         }
     }
 
@@ -242,12 +245,20 @@ impl Context {
         result
     }
 
-    /// Whether anybody still has a socket open.
-    pub(crate) fn is_open(&self, opened: &Opened) -> bool {
+    /// Whether anybody still has a socket open. Who has its name may be known from a list of this `age`.
+    pub(crate) fn is_open(&mut self, opened: &Opened, age: Duration) -> bool {
         match &opened.private {
             Some(private) => private.is_open(),
-            None => self.is_name_taken(opened.socket),
+            None => self.is_name_taken(opened.socket) && !self.is_taken_over(opened, age),
         }
+    }
+
+    /// Whether the application has closed a socket, and somebody else has taken its name; as above.
+    pub(crate) fn is_taken_over(&mut self, opened: &Opened, age: Duration) -> bool {
+        // The abstract name that a private one had before means nothing any more.
+        let inode = opened.inode.filter(|_| opened.private.is_none());
+        inode
+            .is_some_and(|inode| self.holders.inode(opened.socket, age).is_some_and(|holder| holder != inode))
     }
 
     /// Whether anybody has a socket of this abstract name open.

@@ -30,6 +30,9 @@ pub(crate) const ROUNDS: usize = 64;
 /// millisecond for each socket that there is, so that many cost no more than a thousand.
 const SWEEP: Duration = Duration::from_secs(1);
 
+/// How old the list may be that says who has the name, where a datagram is about to go there.
+const LISTED: Duration = Duration::from_millis(10);
+
 /// What the kernel shall tell of an end.
 const EVENTS: EventFlags = EventFlags::IN.union(EventFlags::OUT).union(EventFlags::ET);
 
@@ -138,7 +141,7 @@ impl Datagrams {
         self.entry.begin();
         let now = Instant::now();
         if self.sweep <= now {
-            if !context.is_name_taken(self.socket) {
+            if !context.is_open(opened, SWEEP) {
                 return Step::Closed;
             }
             self.sweep = next_sweep(now, others);
@@ -211,7 +214,7 @@ impl Datagrams {
             // Names have no room for headers.
             None => (remote, details.filter(|_| headers.is_empty())),
         };
-        let end = match self.end_at(place, context, &opened.options, false) {
+        let end = match self.end_at(place, context, opened, false) {
             Ok(end) => end,
             Err(NoEnd::Room) => return Delivery::NeedsRoom,
             Err(NoEnd::Failed(_)) => return Delivery::Done,
@@ -227,12 +230,15 @@ impl Datagrams {
             // The application has connected elsewhere and back: that is told once.
             Err(Errno::CONNRESET) => send(),
             // When this end was made, the application's was connected to another.
+            Err(Errno::NOTCONN) if context.is_taken_over(opened, LISTED) => return Delivery::Closed,
             Err(Errno::NOTCONN) if end.connect(context.tag, socket).is_ok() => send(),
             sent => sent,
         };
         match sent {
             Err(Errno::AGAIN) => Delivery::Full,
-            Err(Errno::CONNREFUSED | Errno::NOTCONN) if !context.is_name_taken(socket) => Delivery::Closed,
+            // The socket is closed that the end was connected to.
+            Err(Errno::CONNREFUSED) => Delivery::Closed,
+            Err(Errno::NOTCONN) if !context.is_name_taken(socket) => Delivery::Closed,
             // It is connected to somebody else (EPERM), receives no more (EPIPE), or the system lacks memory.
             _ => Delivery::Done,
         }
@@ -284,10 +290,11 @@ impl Datagrams {
         let plain = DatagramOptions::plain(place.1);
         let asked = end.asked.as_deref().unwrap_or(&plain);
         let send_options = context.send_options(options, target.ip(), asked);
+        let tag = context.tag;
         let Context { buf, gso, .. } = context;
         let (mut is_too_long, mut has_more) = (false, true);
         for round in 0..ROUNDS {
-            match end.receive(self.socket, buf) {
+            match end.receive((tag, self.socket), buf) {
                 // A longer one is no packet's.
                 Ok(length) if length.is_none_or(|length| length > LONGEST) => {}
                 Ok(length) => {
@@ -329,7 +336,7 @@ impl Datagrams {
         &mut self,
         place: Place,
         context: &mut Context,
-        options: &Options,
+        opened: &Opened,
         is_room_made: bool,
     ) -> Result<Key, NoEnd> {
         if let Some(key) = self.ends.at(place) {
@@ -338,10 +345,14 @@ impl Datagrams {
         }
         if self.ends.len() >= datagram_ends::MOST_PER_SOCKET {
             for end in datagram_ends::least_used(self.ends.uses().collect()) {
-                self.give_up_end(end, context, options);
+                self.give_up_end(end, context, &opened.options);
             }
         } else if context.ends.len() >= datagram_ends::MOST && !is_room_made {
             return Err(NoEnd::Room);
+        }
+        // Else it would be connected to whoever has the name now.
+        if context.is_taken_over(opened, LISTED) {
+            return Err(NoEnd::Failed(Errno::CONNREFUSED));
         }
         let name = context.name_key.remote(self.socket.id, place.0, place.1);
         let end = End::new(context.tag, self.socket, place, name).map_err(|error| match error {

@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use peersock_fd::{Details, Errno, Name, NodeTag, Remote, address, name_of};
 use rustix::net::{RecvFlags, SendFlags, SocketType};
 
 use crate::ancillary::DatagramOptions;
 use crate::end_index::EndIndex;
+use crate::passed_fds;
 use crate::unix::unix;
 use crate::wakers::Key;
 
@@ -45,6 +46,7 @@ impl End {
         name: Remote,
     ) -> Result<Self, Errno> {
         let fd = unix(SocketType::DGRAM)?;
+        passed_fds::refuse(fd.as_fd());
         // Connected before it has a name: nobody but the application's end can send to it.
         let is_private = match rustix::net::connect(&fd, &address(&Name::Opened(tag, socket))) {
             Ok(()) => true,
@@ -64,7 +66,7 @@ impl End {
     /// Takes what the application has sent; `None` of what others have.
     pub(crate) fn receive(
         &self,
-        socket: peersock_fd::Opened,
+        (tag, socket): (NodeTag, peersock_fd::Opened),
         buf: &mut [u8],
     ) -> Result<Option<usize>, Errno> {
         if self.is_private {
@@ -72,7 +74,7 @@ impl End {
         }
         let (_, length, from) = rustix::net::recvfrom(&self.fd, buf, RecvFlags::DONTWAIT)?;
         // Nobody else can have the name while the application has it.
-        let by_application = matches!(from.and_then(name_of), Some(Name::Opened(_, from)) if from == socket);
+        let by_application = from.and_then(name_of) == Some(Name::Opened(tag, socket));
         Ok(by_application.then_some(length))
     }
 

@@ -216,7 +216,7 @@ impl ServerState {
         let mut is_room_made = false;
         loop {
             let (datagrams, opened, context) = self.datagrams_at(owner).ok_or(Errno::INVAL)?;
-            match datagrams.end_at(place, context, &opened.options, is_room_made) {
+            match datagrams.end_at(place, context, opened, is_room_made) {
                 Ok(end) => return Ok(end),
                 Err(NoEnd::Room) => {
                     self.give_up_ends();

@@ -40,6 +40,7 @@ impl ServerState {
         }
         self.check_port(socket)?;
         let opened = self.socket(socket);
+        opened.inode = Some(inode);
         match opened.phase {
             Phase::Fresh | Phase::Listening(_) => {}
             Phase::Connecting(_) | Phase::Connected(_) | Phase::Datagrams(_) => return Err(Errno::INVAL),
@@ -54,7 +55,7 @@ impl ServerState {
         }
         let key = self.context.new_key();
         self.socket(socket).phase = Phase::Listening(key);
-        let listening = Listening::new(key, socket, (owner, inode), private, &mut self.context);
+        let listening = Listening::new(key, socket, owner, private, &mut self.context);
         self.insert(key, Entry::Listening(listening));
         Ok(())
     }

@@ -15,6 +15,7 @@ use rustix::net::SocketType;
 use crate::context::Context;
 use crate::kernel_listener::{Alongside, Incoming};
 use crate::outbox::Outbox;
+use crate::passed_fds;
 use crate::private_name::PrivateName;
 use crate::socket_table::Opened;
 use crate::stream::{self, Origin, Stream};
@@ -34,8 +35,6 @@ pub(crate) struct Listening {
     socket: peersock_fd::Opened,
     /// Who called listen(2) last.
     owner: Credentials,
-    /// The inode of the application's descriptor.
-    inode: u64,
     /// Where nobody else can connect to it.
     private: Option<Arc<PrivateName>>,
     waker: Waker,
@@ -88,7 +87,7 @@ impl Listening {
     pub(crate) fn new(
         key: Key,
         socket: peersock_fd::Opened,
-        (owner, inode): (Credentials, u64),
+        owner: Credentials,
         private: Option<Arc<PrivateName>>,
         context: &mut Context,
     ) -> Self {
@@ -97,17 +96,12 @@ impl Listening {
         context.set_timer(sweep, key);
         waker.wake_by_ref();
         let (waiting, alongside, kernel_first, retry) = (VecDeque::new(), None, false, None);
-        Self { socket, owner, inode, private, waker, entry, waiting, alongside, kernel_first, retry, sweep }
+        Self { socket, owner, private, waker, entry, waiting, alongside, kernel_first, retry, sweep }
     }
 
     /// The socket.
     pub(crate) fn socket(&self) -> peersock_fd::Opened {
         self.socket
-    }
-
-    /// The inode of the application's descriptor.
-    pub(crate) fn inode(&self) -> u64 {
-        self.inode
     }
 
     /// listen(2) once more, maybe by another process.
@@ -136,7 +130,7 @@ impl Listening {
         }
         let now = Instant::now();
         if self.sweep <= now {
-            if !context.is_open(opened) {
+            if !context.is_open(opened, SWEEP) {
                 return Step::Closed;
             }
             self.sweep = now + SWEEP;
@@ -263,6 +257,7 @@ impl Listening {
     /// EAGAIN if there is no room now, ECONNREFUSED once nobody has the listener open.
     pub(crate) fn connect_to(&self, context: &Context, name: &Name) -> Result<OwnedFd, Errno> {
         let fd = unix(SocketType::STREAM)?;
+        passed_fds::refuse(fd.as_fd());
         rustix::net::bind(&fd, &address(name))?;
         enlarge(fd.as_fd());
         if let Some(private) = &self.private {

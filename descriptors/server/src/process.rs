@@ -27,6 +27,21 @@ pub(crate) fn unread_by_peer(fd: BorrowedFd<'_>) -> usize {
     if asked == 0 { usize::try_from(bytes).unwrap_or(0) } else { 0 }
 }
 
+/// Whether others may send descriptors to an AF_UNIX socket: SO_PASSRIGHTS, of Linux 6.16.
+///
+/// # Errors
+/// ENOPROTOOPT where the system does not know it.
+pub(crate) fn set_pass_rights(fd: BorrowedFd<'_>, passes: bool) -> io::Result<()> {
+    const SO_PASSRIGHTS: libc::c_int = 83;
+    let value = libc::c_int::from(passes);
+    let length = size_of_val(&value) as libc::socklen_t;
+    let fd = fd.as_raw_fd();
+    // SAFETY: the pointer is to a live variable, of the size that the kernel is told.
+    let result =
+        unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, SO_PASSRIGHTS, (&raw const value).cast(), length) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Has the calling thread, and those that it starts, take no signals: handlers of the program would run with
 /// the descriptors of the node.
 pub(crate) fn block_signals() {

@@ -11,6 +11,7 @@ use peersock_fd::{
 use peersock_stack::Flow;
 
 use crate::context::Context;
+use crate::passed_fds;
 use crate::wakers::Key;
 
 /// Connections of other users that have not shown the token. Beyond it those go that came first: processes
@@ -23,8 +24,8 @@ const OVERFLOW_UID: u32 = 65534;
 /// An application's connection to the request socket.
 pub(crate) struct Requester {
     fd: OwnedFd,
-    /// The process that connected.
-    process: i32,
+    /// Who connected.
+    owner: Credentials,
     /// Of the node's user or root, and needs no token; or it has shown the token.
     is_trusted: bool,
     /// A connection that somebody is about to close, see [`Request::Hold`].
@@ -47,7 +48,10 @@ impl Requester {
         let own = rustix::process::geteuid().as_raw();
         let is_own = credentials.uid == own && own != OVERFLOW_UID;
         let is_trusted = is_own || credentials.uid == 0;
-        Self { fd, process: credentials.pid, is_trusted, held: None }
+        if is_trusted {
+            passed_fds::accept(fd.as_fd());
+        }
+        Self { fd, owner: credentials, is_trusted, held: None }
     }
 
     /// Whether it needs no token, or has shown it.
@@ -57,11 +61,23 @@ impl Requester {
 
     /// The process that connected; 0 if it cannot be seen from here.
     pub(crate) fn process(&self) -> i32 {
-        self.process
+        self.owner.pid
+    }
+
+    /// Who connected.
+    pub(crate) fn owner(&self) -> Credentials {
+        self.owner
     }
 
     /// The next message.
     pub(crate) fn receive(&mut self, context: &mut Context) -> Received {
+        if !self.is_trusted {
+            match passed_fds::has_some(self.fd.as_fd()) {
+                Ok(false) => {}
+                Err(Errno::AGAIN | Errno::INTR) => return Received::Nothing,
+                Ok(true) | Err(_) => return Received::End,
+            }
+        }
         let buf = &mut context.buf[..MAX_MESSAGE];
         let (length, fd) = match receive(self.fd.as_fd(), buf) {
             Ok((0, _)) => return Received::End,
@@ -70,7 +86,10 @@ impl Requester {
             Err(_) => return Received::End,
         };
         let message = decode::<Message>(&buf[..length]);
-        self.is_trusted |= message.as_ref().is_some_and(|message| is_same(message.token, context.token));
+        if !self.is_trusted && message.as_ref().is_some_and(|message| is_same(message.token, context.token)) {
+            self.is_trusted = true;
+            passed_fds::accept(self.fd.as_fd());
+        }
         let is_challenge = |message: &Message| matches!(message.request, Request::Prove(_));
         if !self.is_trusted && !message.as_ref().is_some_and(is_challenge) {
             // Nothing else of it will be answered.
@@ -93,6 +112,13 @@ impl Requester {
 
     pub(crate) fn take_held(&mut self) -> Option<Arc<Flow>> {
         self.held.take()
+    }
+
+    /// Ends the connection.
+    pub(crate) fn close(self) {
+        if !self.is_trusted {
+            passed_fds::close_apart(self.fd);
+        }
     }
 }
 

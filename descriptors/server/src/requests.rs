@@ -47,7 +47,7 @@ impl ServerState {
                 && let Some(oldest) = self.strangers.add(key)
                 && matches!(self.entry(oldest), Some(Entry::Requester(oldest)) if !oldest.is_trusted())
             {
-                self.remove(oldest);
+                self.end_requester(oldest);
             }
             self.insert(key, Entry::Requester(requester));
         }
@@ -59,7 +59,7 @@ impl ServerState {
         let Some(Entry::Requester(requester)) = self.entries.get_mut(&key) else { return };
         match requester.receive(&mut self.context) {
             Received::Nothing => {}
-            Received::End => drop(self.remove(key)),
+            Received::End => self.end_requester(key),
             Received::Message(message, fd) => {
                 let reply = match message {
                     Some(Message { version: VERSION, request, .. }) => self.answer(key, request, fd),
@@ -77,7 +77,13 @@ impl ServerState {
         if let Some(Entry::Requester(requester)) = self.entry(key)
             && requester.send(reply).is_err()
         {
-            self.remove(key);
+            self.end_requester(key);
+        }
+    }
+
+    fn end_requester(&mut self, key: Key) {
+        if let Some(Entry::Requester(requester)) = self.remove(key) {
+            requester.close();
         }
     }
 
@@ -88,14 +94,25 @@ impl ServerState {
             return is_waited_for.then(|| failed(Errno::NETDOWN));
         }
         let done = |result: Result<(), Errno>| Some(result.map_or_else(failed, |()| Reply::Done));
+        if let Request::Open(socket)
+        | Request::Bind(socket, _)
+        | Request::Associate(socket, _)
+        | Request::Reach(socket, ..)
+        | Request::Fits { socket, .. } = &request
+        {
+            self.note_descriptor(*socket, fd.as_ref());
+        }
         match request {
             Request::Prove(challenge) => Some(Reply::Proof(proof(self.context.token, challenge))),
             Request::NameKey => Some(Reply::NameKey(self.context.name_key)),
             Request::Bind(socket, local) => done(self.bind(socket, local)),
             Request::Listen(socket, backlog) => done(self.listen(socket, backlog, fd)),
             Request::Connect { socket, remote, wait, timeout } => {
-                let process = self.process_of(key);
-                match self.connect(socket, remote, process, wait.then_some((key, timeout))) {
+                let owner = match self.entry(key) {
+                    Some(Entry::Requester(requester)) => requester.owner(),
+                    _ => return done(Err(Errno::PERM)),
+                };
+                match self.connect(socket, remote, owner, wait.then_some((key, timeout))) {
                     Ok(()) if wait => None,
                     result => done(result),
                 }

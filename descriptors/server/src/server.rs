@@ -13,6 +13,7 @@ use rustix::net::SocketType;
 use crate::Unclosed;
 use crate::application_fd;
 use crate::context::Context;
+use crate::passed_fds;
 use crate::state::{Entry, LOOK, ServerState};
 use crate::stream::Stream;
 use crate::undelivered::Outstanding;
@@ -221,6 +222,7 @@ impl Attached for Server {
 /// A socket that listens on an abstract name.
 fn listener(kind: SocketType, name: &Name) -> Result<OwnedFd, Errno> {
     let fd = unix(kind)?;
+    passed_fds::refuse(fd.as_fd());
     rustix::net::bind(&fd, &address(name))?;
     rustix::net::listen(&fd, BACKLOG)?;
     Ok(fd)

@@ -27,6 +27,8 @@ pub(crate) struct Opened {
     pub(crate) options: Options,
     /// What it is bound to at the kernel, if that is no abstract name.
     pub(crate) private: Option<Arc<PrivateName>>,
+    /// The inode of the application's descriptor, once the node has seen one.
+    pub(crate) inode: Option<u64>,
     /// SO_ERROR.
     pub(crate) error: Option<Errno>,
     /// The node has left the network that it is bound to.
@@ -50,8 +52,8 @@ impl Opened {
     fn new(socket: peersock_fd::Opened) -> Self {
         let options = Options::default();
         let (reserved, phase) = (Vec::new(), Phase::Fresh);
-        let (transport, private, error) = (None, None, None);
-        Self { socket, reserved, transport, options, private, error, is_down: false, phase }
+        let (transport, private, inode, error) = (None, None, None, None);
+        Self { socket, reserved, transport, options, private, inode, error, is_down: false, phase }
     }
 
     /// The address that it is bound to, as the application should see it.

@@ -1,13 +1,18 @@
 //! Binding the sockets that applications have opened, and forgetting those that are closed.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use peersock::attach::NodeHandle;
-use peersock_fd::{Errno, Family, Name};
+use peersock_fd::{Errno, Family, Name, name_of};
 
 use crate::application_fd;
 use crate::socket_table::{Opened, Phase};
-use crate::state::{Entry, ServerState};
+use crate::state::ServerState;
+
+/// How old the list may be by which sockets are looked for that are closed, to save memory.
+const LISTED: Duration = Duration::from_secs(1);
 
 impl ServerState {
     /// The socket, made known if it is new.
@@ -22,7 +27,7 @@ impl ServerState {
     fn sweep_unused(&mut self) {
         let fresh = self.sockets.values().filter(|opened| opened.phase == Phase::Fresh);
         let fresh = fresh.map(|opened| opened.socket).collect();
-        self.forget_dead(fresh);
+        self.forget_dead(fresh, LISTED);
         self.sockets.note_sweep();
     }
 
@@ -121,41 +126,39 @@ impl ServerState {
         };
         let candidates =
             self.sockets.values().filter(bound).filter(idle).map(|opened| opened.socket).collect();
-        self.forget_dead(candidates)
+        self.forget_dead(candidates, Duration::ZERO)
     }
 
     /// Forgets those of the sockets that nobody has open any more. True if there were any.
-    fn forget_dead(&mut self, candidates: Vec<peersock_fd::Opened>) -> bool {
-        let is_dead = |socket: &_| !self.is_open(*socket) || self.is_taken_over(*socket);
-        let dead: Vec<_> = candidates.into_iter().filter(is_dead).collect();
+    fn forget_dead(&mut self, candidates: Vec<peersock_fd::Opened>, age: Duration) -> bool {
+        let dead: Vec<_> = candidates.into_iter().filter(|socket| !self.is_open(*socket, age)).collect();
         for socket in &dead {
             self.forget(*socket);
         }
         !dead.is_empty()
     }
 
-    fn is_open(&self, socket: peersock_fd::Opened) -> bool {
-        self.sockets.get(socket.id).is_some_and(|opened| self.context.is_open(opened))
+    fn is_open(&mut self, socket: peersock_fd::Opened, age: Duration) -> bool {
+        self.sockets.get(socket.id).is_some_and(|opened| self.context.is_open(opened, age))
     }
 
-    /// Whether the application has closed its listener and somebody else has taken its name.
-    fn is_taken_over(&self, socket: peersock_fd::Opened) -> bool {
-        let Some(opened) = self.sockets.get(socket.id) else { return false };
-        // The abstract name that a private one had before means nothing any more.
-        let Phase::Listening(key) = opened.phase else { return false };
-        if opened.private.is_some() {
-            return false;
+    /// A descriptor of a datagram socket has come with a request, by which it is known who has its name later
+    /// on.
+    pub(crate) fn note_descriptor(&mut self, socket: peersock_fd::Opened, fd: Option<&OwnedFd>) {
+        let Some(fd) = fd.filter(|_| socket.kind != peersock_fd::Kind::Stream) else { return };
+        let named = rustix::net::getsockname(fd).ok().and_then(name_of);
+        if named == Some(Name::Opened(self.context.tag, socket))
+            && let Ok(stat) = rustix::fs::fstat(fd)
+        {
+            self.socket(socket).inode = Some(stat.st_ino);
         }
-        let Some(Entry::Listening(listening)) = self.entry(key) else { return false };
-        let name = Name::Opened(self.context.tag, socket).to_string();
-        holder_of(&name).is_some_and(|inode| inode != listening.inode())
     }
 
     /// Somebody has closed a socket. If nobody has it open any more, who connects now is refused at once.
     pub(crate) fn closed(&mut self, socket: peersock_fd::Opened) -> Result<(), Errno> {
         let phase = self.sockets.phase(socket.id);
         // Of the others what they have sent may not have been taken yet.
-        if matches!(phase, Some(Phase::Listening(_))) && !self.is_open(socket) {
+        if matches!(phase, Some(Phase::Listening(_))) && !self.is_open(socket, Duration::ZERO) {
             self.forget(socket);
         }
         Ok(())
@@ -170,14 +173,4 @@ impl ServerState {
             Phase::Datagrams(key) => self.remove_datagrams(key),
         }
     }
-}
-
-/// The inode of the socket that has an abstract name, as far as the system tells: proc(5), `/proc/net/unix`.
-fn holder_of(name: &str) -> Option<u64> {
-    let listed = std::fs::read_to_string("/proc/net/unix").ok()?;
-    listed.lines().find_map(|line| {
-        let mut fields = line.split_ascii_whitespace().skip(6);
-        let (inode, path) = (fields.next()?, fields.next()?);
-        (path.strip_prefix('@')? == name).then(|| inode.parse().ok())?
-    })
 }

@@ -312,6 +312,46 @@ fn who_takes_the_name_of_a_client_that_was_bound_does_not_get_its_connection() {
     assert!(impostor.wait().expect("it ends").success());
 }
 
+/// As above, of a client that was not bound. Its name tells the ID, and no two sockets of a node have the same.
+#[test]
+fn who_takes_the_name_of_a_client_under_another_tag_does_not_get_its_connection() {
+    let (a, b) = Served::pair();
+    let (listener, address_of_b) = b.listen(SocketFlags::empty());
+    let client = a.socket(SocketFlags::empty());
+    let socket = overlay(&client).opened();
+    let request = Request::Connect { socket, remote: address_of_b, wait: true, timeout: None };
+    a.client.ask(request).expect("somebody listens");
+    let data = Name::Data(a.client.tag());
+    let Some(stranger) = named_by_stranger(&Name::Opened(NodeTag(0), socket)) else { return };
+    as_stranger(|| rustix::net::connect(&stranger, &address(&data)).expect("everybody may connect"));
+    rustix::net::connect(&client, &address(&data)).expect("the node is there");
+    let (server, _) = overlay(&listener).accept(SocketFlags::empty()).expect("a connection");
+    rustix::io::write(&server, b"secret").expect("it is connected");
+    let mut buf = [0; 10];
+    assert_eq!(rustix::io::read(&client, &mut buf), Ok(6));
+    rustix::io::ioctl_fionbio(&stranger, false).expect("an option");
+    assert_eq!(rustix::io::read(&stranger, &mut buf), Ok(0), "somebody else has the connection");
+}
+
+#[test]
+fn who_takes_the_name_of_a_client_that_has_closed_it_does_not_get_its_connection() {
+    let (a, b) = Served::pair();
+    let (listener, address_of_b) = b.listen(SocketFlags::empty());
+    let client = a.socket(SocketFlags::empty());
+    let socket = overlay(&client).opened();
+    let test = "who_takes_the_name_of_a_client_that_has_closed_it_does_not_get_its_connection";
+    let Some(mut impostor) = common::python(test, IMPOSTOR) else { return };
+    let request = Request::Connect { socket, remote: address_of_b, wait: true, timeout: None };
+    a.client.ask(request).expect("somebody listens");
+    drop(client);
+    let (name, data) = (Name::Opened(a.client.tag(), socket), Name::Data(a.client.tag()));
+    let impostor = impostor.args([name.to_string(), data.to_string()]).stderr(Stdio::inherit());
+    let (server, _) = overlay(&listener).accept(SocketFlags::empty()).expect("a connection");
+    rustix::io::write(&server, b"secret").expect("it is connected");
+    let said = impostor.output().expect("it can be run");
+    assert_eq!(String::from_utf8_lossy(&said.stdout), "connected\nreceived b''\n");
+}
+
 /// A datagram socket that has the name of a node's end, as far as who does not know the node's key can make
 /// it.
 fn impostor(application: &impl AsFd, remote: SocketAddr) -> OwnedFd {
@@ -405,4 +445,112 @@ fn receive_in_another_namespace(node: &str) {
     println!("bound {} {}", socket.id.0, overlay(&fd).local_addr().expect("it is bound"));
     let (data, _) = try_receive(&fd, RecvFlags::empty()).expect("a datagram");
     println!("received {}", String::from_utf8_lossy(&data));
+}
+
+/// The name that one of the node's ends has, as every user of the machine sees it.
+fn end_of(client: &impl AsFd, remote: SocketAddr) -> String {
+    let Some(Name::Opened(_, socket)) = name_of(rustix::net::getsockname(client).expect("a name")) else {
+        panic!("it is an application's socket")
+    };
+    let listed = std::fs::read_to_string("/proc/net/unix").expect("proc(5)");
+    let names = listed.lines().filter_map(|line| line.split_ascii_whitespace().nth(7)?.strip_prefix('@'));
+    let is_end = |name: &&str| match Name::parse(name.as_bytes()) {
+        Some(Name::Remote(_, end)) => (end.id, end.address) == (socket.id, remote),
+        _ => false,
+    };
+    names.into_iter().find(is_end).expect("the node has an end for it").to_owned()
+}
+
+#[test]
+fn nobody_else_sends_from_a_socket_by_its_name_under_another_tag() {
+    let (a, b) = Served::pair();
+    let ((client, _), (server, there)) = (a.bound(), b.bound());
+    let (_other, elsewhere) = b.bound();
+    // While it is connected elsewhere, the end for another address is not connected to it.
+    overlay(&client).connect(Some(elsewhere)).expect("a route");
+    send_to(&client, b"genuine", there).expect("a route");
+    assert_eq!(common::receive(&server).0, b"genuine");
+    let end = end_of(&client, there);
+    let sent = as_stranger(|| {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None);
+        let (fd, socket) = (fd.expect("a socket"), overlay(&client).opened());
+        rustix::net::bind(&fd, &address(&Name::Opened(NodeTag(0), socket))).expect("the name is free");
+        let to = SocketAddrUnix::new_abstract_name(end.as_bytes()).expect("it fits");
+        rustix::net::sendto(&fd, b"forged", SendFlags::empty(), &to).map(drop)
+    });
+    if sent.is_none() {
+        return;
+    }
+    send_to(&client, b"more", there).expect("a route");
+    assert_eq!(common::receive(&server).0, b"more");
+}
+
+#[test]
+fn who_takes_the_name_of_a_datagram_socket_that_is_closed_gets_nothing_and_keeps_no_port() {
+    let (a, b) = Served::pair();
+    let ((client, _), (server, there)) = (a.bound(), b.bound());
+    send_to(&client, b"before", there).expect("a route");
+    assert_eq!(common::receive(&server).0, b"before");
+    let name = rustix::net::getsockname(&server).expect("it has a name");
+    drop(server);
+    let Some(intruder) = as_stranger(|| {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None);
+        let fd = fd.expect("a socket");
+        rustix::net::bind(&fd, &name).expect("the name is free");
+        fd
+    }) else {
+        return;
+    };
+    // The node's end for this client was connected to the socket that is closed.
+    send_to(&client, b"secret", there).expect("a route");
+    let again = b.open(Kind::Datagram);
+    assert_eq!(overlay(&again).bind(there), Ok(()), "the port is not free again");
+    send_to(&client, b"after", there).expect("a route");
+    assert!([&b"secret"[..], b"after"].contains(&&common::receive(&again).0[..]));
+    assert_eq!(rustix::io::read(&intruder, &mut [0; 10]), Err(Errno::AGAIN), "somebody else got it");
+}
+
+/// A TCP socket whose last descriptor waits for an hour when it is closed.
+fn slow_to_close() -> (std::net::TcpStream, std::net::TcpStream) {
+    use std::io::Write;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let slow = std::net::TcpStream::connect(listener.local_addr().expect("it is bound")).expect("it listens");
+    let (reader, _) = listener.accept().expect("a connection");
+    slow.set_nonblocking(true).expect("an option");
+    while (&slow).write(&[0; 1 << 16]).is_ok() {}
+    slow.set_nonblocking(false).expect("an option");
+    let hour = std::time::Duration::from_secs(3600);
+    rustix::net::sockopt::set_socket_linger(&slow, Some(hour)).expect("an option");
+    (slow, reader)
+}
+
+/// Where its engine thread closed what a stranger has sent, the node would stand still.
+#[test]
+fn a_stranger_cannot_have_the_node_wait_for_what_it_closes() {
+    let (a, b) = Served::pair();
+    let (listener, address_of_b) = b.listen(SocketFlags::empty());
+    let tag = a.client.tag();
+    let mut readers = Vec::new();
+    for (kind, name) in [(SocketType::SEQPACKET, Name::Requests(tag)), (SocketType::STREAM, Name::Data(tag))]
+    {
+        let (slow, reader) = slow_to_close();
+        readers.push(reader);
+        // In a thread that nobody waits for: it may be the last that has the slow one open.
+        as_stranger(|| {
+            thread::spawn(move || {
+                let fd = rustix::net::socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None);
+                let fd = fd.expect("a socket");
+                rustix::net::connect(&fd, &address(&name)).expect("everybody may connect");
+                // Newer systems refuse this.
+                let _ = send_with(fd.as_fd(), b"x", Some(slow.as_fd()), SendFlags::empty());
+                drop((slow, fd));
+            })
+        });
+    }
+    thread::sleep(std::time::Duration::from_millis(50));
+    let client = a.socket(SocketFlags::empty());
+    overlay(&client).connect(Some(address_of_b)).expect("the node goes on");
+    overlay(&listener).accept(SocketFlags::empty()).expect("a connection");
 }
