@@ -6,7 +6,9 @@
 #include <linux/close_range.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <signal.h>
 #include <spawn.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +19,7 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -312,6 +315,50 @@ static void long_datagrams_urgent_data_and_lingering(void) {
     CHECK(pipe(pipes) == 0 && close(pipes[0]) == 0 && close(pipes[1]) == 0);
 }
 
+/* Whom SIGIO goes to stays when a socket becomes the overlay's. */
+static void owners_of_signals(void) {
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    CHECK(fcntl(fd, F_SETOWN, getpid()) == 0 && fcntl(fd, F_SETSIG, SIGURG) == 0);
+    CHECK(connect(fd, (void *)&server, sizeof server) == 0);
+    CHECK(fcntl(fd, F_GETOWN) == getpid() && fcntl(fd, F_GETSIG) == SIGURG);
+    close(fd);
+}
+
+/* A time that never ends, and one that is none. */
+static void times_of_recvmmsg(void) {
+    int fd = socket(AF_INET, SOCK_DGRAM, 0);
+    CHECK(sendto(fd, "x", 1, 0, (void *)&server, sizeof server) == 1);
+    char got[10];
+    struct iovec piece = {got, sizeof got};
+    struct mmsghdr message = {.msg_hdr = {.msg_iov = &piece, .msg_iovlen = 1}};
+    struct timespec ever = {.tv_sec = INT64_MAX}, none = {.tv_nsec = 1000000000};
+    CHECK(BY_KERNEL || (recvmmsg(fd, &message, 1, 0, &none) == -1 && errno == EINVAL));
+    CHECK(recvmmsg(fd, &message, 1, 0, &ever) == 1 && got[0] == 'x');
+    close(fd);
+}
+
+/* Every program of the machine may send to the abstract name that an overlay socket has at the kernel. */
+static void datagrams_of_other_programs(void) {
+    int fd = socket(AF_INET, SOCK_DGRAM, 0), other = socket(AF_UNIX, SOCK_DGRAM, 0);
+    char got[10];
+    CHECK(sendto(fd, "", 0, 0, (void *)&closed, sizeof closed) == 0);
+    struct sockaddr_un own = {0}, named = {.sun_family = AF_UNIX};
+    socklen_t length = sizeof own;
+    CHECK(syscall(SYS_getsockname, fd, &own, &length) == 0);
+    // A filter of system calls gives the overlay's address.
+    for (int has_name = 0; own.sun_family == AF_UNIX && has_name < 2; has_name++) {
+        if (has_name)
+            CHECK(bind(other, (void *)&named, sizeof named.sun_family) == 0);
+        CHECK(sendto(other, "forged", 6, 0, (void *)&own, length) == 6);
+        CHECK(recv(fd, got, 10, MSG_DONTWAIT | MSG_PEEK) == -1 && errno == EAGAIN);
+        CHECK(sendto(other, "forged", 6, 0, (void *)&own, length) == 6);
+        CHECK(recv(fd, got, 10, MSG_DONTWAIT) == -1 && errno == EAGAIN);
+        CHECK(sendto(other, "forged", 6, 0, (void *)&own, length) == 6);
+        CHECK(recvfrom(fd, got, 10, MSG_DONTWAIT, NULL, NULL) == -1 && errno == EAGAIN);
+    }
+    close(fd), close(other);
+}
+
 /* Takes one connection on a socket that was bound to no port in particular. */
 static void accepted(void) {
     int fd = socket(AF_INET6, SOCK_STREAM, 0);
@@ -337,7 +384,8 @@ int main(int count, char **words) {
     closed = server, closed.sin_port = htons(atoi(words[3]));
     epoll_before_connect(), ppoll_and_pselect(), descriptors_that_are_copied();
     copies_that_are_made_early(), descriptors_that_are_passed();
-    everything_closed(), many_at_once(), errors_and_options(), datagrams();
+    everything_closed(), many_at_once(), errors_and_options(), datagrams(), datagrams_of_other_programs();
+    owners_of_signals(), times_of_recvmmsg();
     long_datagrams_urgent_data_and_lingering();
     puts("all well");
     return 0;

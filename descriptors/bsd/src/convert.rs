@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use libc::{c_int, c_void, socklen_t};
 use peersock_fd::option_table::{self, Repeat, Row};
-use peersock_fd::{Client, Errno, Request, Socket, Which};
+use peersock_fd::{Client, Errno, Request, Socket, Which, inherit_status};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::OFlags;
 use rustix::io::{DupFlags, FdFlags};
@@ -155,11 +155,7 @@ fn open_like(
     // SAFETY: it was just opened, and nobody else knows of it.
     let new = unsafe { OwnedFd::from_raw_fd(new) };
     let old = borrow(fd).ok_or(Errno::BADF)?;
-    let status = rustix::fs::fcntl_getfl(old)?;
-    rustix::fs::fcntl_setfl(
-        &new,
-        status & (OFlags::NONBLOCK | OFlags::from_bits_retain(libc::O_ASYNC as u32)),
-    )?;
+    inherit_status(old, new.as_fd())?;
     let socket = Socket::of(new.as_fd()).ok_or(Errno::NOTSOCK)?;
     repeat_options(&socket, of_new, get);
     Ok(new)

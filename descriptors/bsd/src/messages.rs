@@ -2,6 +2,7 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
 use std::{ptr, slice};
 
 use libc::{c_int, c_uint, c_void, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec};
@@ -299,13 +300,10 @@ pub unsafe fn recvmmsg(
     // SAFETY: the caller says that there are so many.
     let messages = unsafe { many(messages, count) }?;
     // SAFETY: the caller says that it is null or a time.
-    let deadline = unsafe { timeout.as_ref() }.map(|timeout| {
-        let span = std::time::Duration::new(
-            timeout.tv_sec.max(0) as u64,
-            timeout.tv_nsec.clamp(0, 999_999_999) as u32,
-        );
-        std::time::Instant::now() + span
-    });
+    let deadline = match unsafe { timeout.as_ref() } {
+        Some(timeout) => deadline_of(timeout)?,
+        None => None,
+    };
     let mut flags = flags;
     for (at, message) in messages.iter_mut().enumerate() {
         // SAFETY: the caller's.
@@ -318,11 +316,18 @@ pub unsafe fn recvmmsg(
             flags |= libc::MSG_DONTWAIT;
         }
         // As Linux: the time is looked at after each datagram only.
-        if deadline.is_some_and(|deadline| deadline <= std::time::Instant::now()) {
+        if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             return Ok(at as c_int + 1);
         }
     }
     Ok(messages.len() as c_int)
+}
+
+/// When a time is over that begins now; `None` if that is never.
+fn deadline_of(time: &timespec) -> Result<Option<Instant>> {
+    let seconds = u64::try_from(time.tv_sec).map_err(|_| Errno::INVAL)?;
+    let nanos = u32::try_from(time.tv_nsec).ok().filter(|nanos| *nanos < 1_000_000_000);
+    Ok(Instant::now().checked_add(Duration::new(seconds, nanos.ok_or(Errno::INVAL)?)))
 }
 
 /// What no overlay socket can be asked to send with.

@@ -228,6 +228,17 @@ impl Socket<'_> {
         matches!(name, Some(Name::Remote(tag, remote)) if tag == self.tag() && is_notice(&remote))
     }
 
+    /// Whether an abstract name, without its first zero, is that of one of the node's ends, by its seal: what
+    /// comes from any other was sent by another program of this machine.
+    pub fn is_end(&self, name: &[u8]) -> bool {
+        match Name::parse(name) {
+            Some(Name::Remote(tag, remote)) if tag == self.tag() => {
+                self.client().name_key().is_ok_and(|key| key.has_sealed(&remote))
+            }
+            _ => false,
+        }
+    }
+
     /// The error of which the node has given notice, and which was not told yet.
     pub fn noticed(&self) -> Option<Errno> {
         match self.ask(Request::TakeError(self.which())) {

@@ -43,6 +43,7 @@ pub use known_sizes::ALWAYS_WHOLE;
 pub use name::{
     Accepted, Details, Family, Kind, Name, NodeTag, Opened, PacketInfo, Passed, Remote, SocketId,
 };
+pub use private::inherit_status;
 pub use proof::{NameKey, Token, admission_proof, proof};
 pub use requests::{Interface, MAX_MESSAGE, Message, Reply, Report, Request, Route, VERSION, Which};
 pub use rustix::io::Errno;

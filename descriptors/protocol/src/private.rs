@@ -35,12 +35,21 @@ impl Socket<'_> {
             Err(Errno::NETDOWN) => return Err(Errno::NETDOWN),
             Err(_) => return Ok(None),
         }
-        let status = rustix::fs::fcntl_getfl(self.fd())?;
-        let kept = OFlags::NONBLOCK | OFlags::from_bits_retain(libc::O_ASYNC as u32);
-        rustix::fs::fcntl_setfl(&new, status & kept)?;
+        inherit_status(self.fd(), new.as_fd())?;
         inherit(self.fd(), new.as_fd())?;
         Ok(Some(new))
     }
+}
+
+/// Gives a descriptor what another one has by fcntl(2): O_NONBLOCK, and O_ASYNC with whom SIGIO goes to.
+///
+/// # Errors
+/// Those of fcntl(2).
+pub fn inherit_status(old: BorrowedFd<'_>, new: BorrowedFd<'_>) -> Result<(), Errno> {
+    // The owner may be gone.
+    let _ = sys::inherit_owner(old, new);
+    let kept = OFlags::NONBLOCK | OFlags::from_bits_retain(libc::O_ASYNC as u32);
+    rustix::fs::fcntl_setfl(new, rustix::fs::fcntl_getfl(old)? & kept)
 }
 
 /// Sets on a socket what another one has, and the kernel keeps: on a connection what its listener has, as

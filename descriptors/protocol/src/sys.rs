@@ -21,6 +21,12 @@ pub struct Credentials {
     pub uid: u32,
 }
 
+/// What libc has no names for: fcntl(2).
+const F_SETSIG: libc::c_int = 10;
+const F_GETSIG: libc::c_int = 11;
+const F_SETOWN_EX: libc::c_int = 15;
+const F_GETOWN_EX: libc::c_int = 16;
+
 /// What tells an open file from every other: its device and its inode.
 pub type Identity = (u64, u64);
 
@@ -98,6 +104,33 @@ pub(crate) fn set_low_water(fd: BorrowedFd<'_>, bytes: i32) -> Result<(), Errno>
         )
     };
     if result == 0 { Ok(()) } else { Err(last_error()) }
+}
+
+/// Gives a descriptor whom another one sends SIGIO to, and which signal that is: F_SETOWN_EX, F_SETSIG.
+///
+/// # Errors
+/// Those of fcntl(2).
+pub(crate) fn inherit_owner(old: BorrowedFd<'_>, new: BorrowedFd<'_>) -> Result<(), Errno> {
+    let mut owner = MaybeUninit::<[libc::c_int; 2]>::zeroed();
+    // SAFETY: the kernel writes and reads a `f_owner_ex`, which is two numbers, to and from a live variable.
+    unsafe {
+        if libc::syscall(libc::SYS_fcntl, old.as_raw_fd(), F_GETOWN_EX, owner.as_mut_ptr()) != 0 {
+            return Err(last_error());
+        }
+        let has_owner = owner.assume_init()[1] != 0;
+        if has_owner && libc::syscall(libc::SYS_fcntl, new.as_raw_fd(), F_SETOWN_EX, owner.as_ptr()) != 0 {
+            return Err(last_error());
+        }
+    }
+    // SAFETY: these take numbers.
+    unsafe {
+        match libc::syscall(libc::SYS_fcntl, old.as_raw_fd(), F_GETSIG, 0) {
+            signal @ 1.. if libc::syscall(libc::SYS_fcntl, new.as_raw_fd(), F_SETSIG, signal) != 0 => {
+                Err(last_error())
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 fn last_error() -> Errno {

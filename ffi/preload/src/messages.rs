@@ -11,7 +11,7 @@ use peersock_fd::Kind;
 use crate::hooks::{choose_by_remote, overlay};
 use crate::kernel::{errno, hooked, quietly, set_errno};
 use crate::netlink;
-use crate::nothing::{Nothing, Sender, meaning_of_nothing};
+use crate::nothing::{Nothing, Sender, is_by_stranger, meaning_of_nothing};
 use crate::waits::{
     NONE, by_side, missing, next_recvfrom, next_recvmmsg, next_recvmsg, next_send, next_sendmmsg,
     next_sendmsg, next_sendto, receive, test_cancel,
@@ -78,6 +78,14 @@ pub(crate) unsafe extern "C-unwind" fn recv(
         let (name, length) = sender.room();
         // SAFETY: as above, and there is room for the sender's name.
         let received = unsafe { next(fd, buf, size, flags, name, length) };
+        if received > 0 && is_by_stranger(fd, &sender) {
+            // A peek has taken nothing out. The overlay's own call does.
+            if flags & libc::MSG_PEEK != 0 {
+                // SAFETY: as above.
+                return unsafe { recvfrom(fd, buf, size, flags, NONE.0, NONE.1) };
+            }
+            continue;
+        }
         if received != 0 {
             return told(fd, received);
         }

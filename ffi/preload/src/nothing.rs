@@ -8,7 +8,7 @@ use peersock_bsd::Errno;
 use peersock_fd::Kind;
 
 use crate::hooks::overlay;
-use crate::kernel::hooked;
+use crate::kernel::{hooked, quietly};
 
 /// Room for the name of an AF_UNIX socket from which something comes.
 pub(crate) struct Sender {
@@ -34,6 +34,16 @@ impl Sender {
         let path = unsafe { &*(&raw const self.address.sun_path).cast::<[u8; 108]>() };
         path.get(..length)?.strip_prefix(&[0]).filter(|_| is_unix)
     }
+}
+
+/// Whether another program of this machine has sent a datagram to an overlay socket: every one may send to an
+/// abstract name.
+pub(crate) fn is_by_stranger(fd: RawFd, sender: &Sender) -> bool {
+    let is_sent_by_other = || {
+        let socket = overlay(fd).filter(|socket| socket.kind() != Kind::Stream);
+        socket.is_some_and(|socket| !sender.name().is_some_and(|name| socket.is_end(name)))
+    };
+    quietly(|_| true, || is_datagram(fd) && is_sent_by_other())
 }
 
 /// What it means that a socket has received nothing.
@@ -64,15 +74,7 @@ pub(crate) fn meaning_of_nothing(fd: RawFd, sender: &Sender, flags: c_int) -> No
 /// that the node has an error to tell.
 pub(crate) fn told_without_sender(fd: RawFd, returned: ssize_t) -> ssize_t {
     // The end of files and streams is not looked at any further, here and in signal handlers.
-    let is_datagram = || {
-        let (mut kind, mut length) = (0_i32, size_of::<i32>() as socklen_t);
-        let place = (&raw mut kind).cast::<c_void>();
-        let (level, option) = (libc::SOL_SOCKET, libc::SO_TYPE);
-        // SAFETY: there is room for a number of its length.
-        let asked = unsafe { libc::syscall(libc::SYS_getsockopt, fd, level, option, place, &raw mut length) };
-        asked == 0 && matches!(kind, libc::SOCK_DGRAM | libc::SOCK_RAW)
-    };
-    if returned != 0 || !is_datagram() {
+    if returned != 0 || !is_datagram(fd) {
         return returned;
     }
     let end = || {
@@ -80,4 +82,13 @@ pub(crate) fn told_without_sender(fd: RawFd, returned: ssize_t) -> ssize_t {
         socket.end().or_else(|| socket.noticed())
     };
     hooked(|| end().map_or(Ok(0), Err))
+}
+
+fn is_datagram(fd: RawFd) -> bool {
+    let (mut kind, mut length) = (0_i32, size_of::<i32>() as socklen_t);
+    let place = (&raw mut kind).cast::<c_void>();
+    let (level, option) = (libc::SOL_SOCKET, libc::SO_TYPE);
+    // SAFETY: there is room for a number of its length.
+    let asked = unsafe { libc::syscall(libc::SYS_getsockopt, fd, level, option, place, &raw mut length) };
+    asked == 0 && matches!(kind, libc::SOCK_DGRAM | libc::SOCK_RAW)
 }
