@@ -75,7 +75,7 @@ declare class BoundSocket<Event extends string, Listener> extends EventEmitter {
   address(): AddressInfo | null;
   ref(): this;
   unref(): this;
-  close(callback?: () => void): void;
+  close(callback?: (error?: Error) => void): void;
   on(event: Event, listener: Listener): this;
   on(event: 'error', listener: (error: NodeJS.ErrnoException) => void): this;
   on(event: 'listening' | 'close', listener: () => void): this;

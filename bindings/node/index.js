@@ -168,8 +168,12 @@ class BoundSocket extends EventEmitter {
   unref() { native.hold(this.#watching, 0); return this; }
 
   close(callback) {
+    if (this._fd < 0) {
+      const code = this.#kind === SOCK_STREAM ? 'ERR_SERVER_NOT_RUNNING' : 'ERR_SOCKET_DGRAM_NOT_RUNNING';
+      if (callback) process.nextTick(callback, coded(new Error('it is not open'), code));
+      return;
+    }
     if (callback) this.once('close', callback);
-    if (this._fd < 0) return;
     native.unwatch(this.#watching);
     if (this.#kind === SOCK_STREAM) native.unlisten(this._fd);
     native.close(this._fd);
@@ -270,7 +274,8 @@ class UdpSocket extends BoundSocket {
 
   close(callback) {
     const neverBound = this._fd < 0 && !this.#isClosed;
-    super.close(callback);
+    if (neverBound && callback) this.once('close', callback);
+    super.close(neverBound ? undefined : callback);
     if (neverBound) process.nextTick(() => this.emit('close'));
     this.#isClosed = true;
     // What is still waiting is not sent, and fails.

@@ -250,6 +250,17 @@ test('a node that is closed says so', async () => {
   await assert.rejects(node.close(), { code: 'PEERSOCK_E_DOWN' });
 });
 
+test('who closes what is closed is told so', async () => {
+  const closed = (what) => new Promise((resolve) => { what.close(resolve); });
+  const server = await alice.createServer().listen();
+  assert.strictEqual(await closed(server), undefined);
+  assert.strictEqual((await closed(server)).code, 'ERR_SERVER_NOT_RUNNING');
+  assert.strictEqual((await closed(alice.createServer())).code, 'ERR_SERVER_NOT_RUNNING');
+  const socket = alice.createSocket();
+  assert.strictEqual(await closed(socket), undefined);
+  assert.strictEqual((await closed(socket)).code, 'ERR_SOCKET_DGRAM_NOT_RUNNING');
+});
+
 test('a worker may end while it listens and connects', async () => {
   const code = `const { open } = require(${JSON.stringify(path.join(__dirname, '..'))});
     open({ network: 'ff0001ffff000000', interfaces: 'loopback', roots: '' }).then(async (node) => {

@@ -6,7 +6,6 @@ use libc::{c_int, c_void, socklen_t};
 use peersock_fd::option_table::{self, Repeat, Row};
 use peersock_fd::{Client, Errno, Request, Socket, Which, inherit_status};
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::fs::OFlags;
 use rustix::io::{DupFlags, FdFlags};
 use rustix::net::sockopt;
 
