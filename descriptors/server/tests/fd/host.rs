@@ -3,6 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::IpAddr;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use peersock::{Event, IdentitySource, Interfaces, Network, Node, NodeBuilder};
@@ -86,6 +87,50 @@ fn stopping_resets_what_is_open_and_finishing_ends_it() {
             let told = rustix::net::recv(&sender, &mut [0; 1][..], rustix::net::RecvFlags::empty());
             assert_eq!(told.expect_err("the node is gone"), Errno::CONNRESET);
         }
+    }
+}
+
+/// What was written before an end has begun counts, though a thread writes on, faster than the peer reads.
+#[test]
+fn a_thread_that_writes_on_keeps_no_end_waiting() {
+    for exits in [true, false] {
+        let (a, b) = (Host::start(settings()).expect("a host"), Host::start(settings()).expect("a host"));
+        let (sender, mut receiver) = connection(&a, &b);
+        let written = AtomicUsize::new(0);
+        let wait_for_much = || {
+            while written.load(Ordering::SeqCst) < 4 << 20 {
+                std::thread::yield_now();
+            }
+        };
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                let flags = rustix::net::SendFlags::NOSIGNAL;
+                while let Ok(sent) = rustix::net::send(&sender, &[7; 50_000], flags) {
+                    written.fetch_add(sent, Ordering::SeqCst);
+                }
+            });
+            let reader = scope.spawn(|| {
+                wait_for_much();
+                let (mut all, mut buf) = (0, vec![0; 1 << 14]);
+                loop {
+                    match receiver.read(&mut buf) {
+                        Ok(0) => return (all, Ok(())),
+                        Ok(length) => all += length,
+                        Err(error) => return (all, Err(error.kind())),
+                    }
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            });
+            wait_for_much();
+            let before = written.load(Ordering::SeqCst);
+            let wait = Duration::from_secs(30);
+            assert!(if exits { a.finish(Some(wait)).is_none() } else { a.stop(wait) }, "exits: {exits}");
+            let (all, end) = reader.join().expect("no panic");
+            assert!(all >= before, "{all} of {before} bytes");
+            assert_eq!(end, if exits { Ok(()) } else { Err(std::io::ErrorKind::ConnectionReset) });
+            // It is told in the end.
+            writer.join().expect("no panic");
+        });
     }
 }
 
