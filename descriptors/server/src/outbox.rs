@@ -27,6 +27,9 @@ pub(crate) struct Outbox {
     is_long: bool,
     /// Bytes that nobody took.
     discarded: usize,
+    /// Bytes that are still to be taken, once the node ends: what is written later is written to a node that
+    /// goes.
+    due: Option<usize>,
 }
 
 /// What is first in the queue and not the application's, or not any more.
@@ -60,12 +63,23 @@ pub(crate) enum Taken {
 impl Outbox {
     /// Of a descriptor that the application has connected, and has written a byte to.
     pub(crate) fn of_connected(fd: OwnedFd) -> Self {
-        Self { fd, front: Front::Expected, is_long: false, discarded: 0 }
+        Self { fd, front: Front::Expected, is_long: false, discarded: 0, due: None }
     }
 
     /// Of a descriptor that the application accepts, and then may write this end's name to.
     pub(crate) fn of_accepted(fd: OwnedFd, name: &Name) -> Self {
-        Self { fd, front: Front::Mark(name.to_string()), is_long: false, discarded: 0 }
+        let front = Front::Mark(name.to_string());
+        Self { fd, front, is_long: false, discarded: 0, due: None }
+    }
+
+    /// From now on only what the application has written until now counts.
+    pub(crate) fn begin_drain(&mut self) {
+        self.due = self.due.or_else(|| Some(self.waiting()));
+    }
+
+    /// Its descriptor.
+    pub(crate) fn into_fd(self) -> OwnedFd {
+        self.fd
     }
 
     /// Bytes that the application has written and nobody has taken.
@@ -82,7 +96,7 @@ impl Outbox {
             Front::Mark(name) if there > 0 && self.begins_with(name) => name.len(),
             Front::Mark(_) => 0,
         };
-        there.saturating_sub(front)
+        there.saturating_sub(front).min(self.due.unwrap_or(usize::MAX))
     }
 
     /// Whether that is what is first. Something must be there: the kernel would tell a reset, which it does
@@ -128,12 +142,22 @@ impl Outbox {
     /// Takes what there is, as far as `buf` goes, which must not be empty. `ended` says that the kernel has
     /// told of the end.
     pub(crate) fn take(&mut self, buf: &mut [u8], ended: bool) -> Taken {
+        let room = self.due.map_or(buf.len(), |due| due.min(buf.len()));
+        let taken = self.take_due(&mut buf[..room], ended);
+        if let (Some(due), Taken::Bytes(length, _)) = (&mut self.due, taken) {
+            *due = due.saturating_sub(length);
+        }
+        taken
+    }
+
+    fn take_due(&mut self, buf: &mut [u8], ended: bool) -> Taken {
         // What comes after the look is news of its own.
         if self.settle() && !ended {
             return Taken::Nothing;
         }
         if self.front == Front::Held
             && !self.is_long
+            && !buf.is_empty()
             && let Some(taken) = self.take_short(buf)
         {
             return taken;
@@ -258,7 +282,9 @@ impl Outbox {
                 _ => break,
             }
         }
-        self.discarded += before.saturating_sub(self.waiting());
+        let discarded = before.saturating_sub(self.waiting());
+        self.discarded += discarded;
+        self.due = self.due.map(|due| due.saturating_sub(discarded));
     }
 }
 

@@ -7,14 +7,20 @@ use std::fs;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd as _, BorrowedFd, IntoRawFd as _, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
 
 use peersock_fd::{Kind, Socket, SocketId};
 use rustix::fs::{Mode, OFlags};
+use rustix::net::sockopt;
 
 use crate::requester;
 
-/// More children are not looked at.
-const MANY_PROCESSES: usize = 10_000;
+/// More descriptors of other processes are not looked at: that takes a second or two.
+const MANY_DESCRIPTORS: usize = 1 << 19;
+
+/// How long a forked child may take to execute another program, and how often it is looked whether it has.
+const EXECUTES: Duration = Duration::from_millis(500);
+const LOOK: Duration = Duration::from_millis(5);
 
 /// The first descriptor that is not standard input, output or error.
 const FIRST: RawFd = 3;
@@ -93,8 +99,27 @@ pub(crate) fn placeholder() -> io::Result<OwnedFd> {
     Ok(rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?)
 }
 
-/// The overlay streams that this process has open, and no child of it. `None` if there is no proc(5).
+/// The overlay streams that this process has open, and no other process that can be seen. `None` if there is
+/// no proc(5).
+///
+/// A child that is about to execute another program has them until then: that is waited for, up to
+/// [`EXECUTES`].
 pub(crate) fn own_sockets() -> Option<BTreeSet<SocketId>> {
+    let mut own = own_streams()?;
+    let begun = Instant::now();
+    let mut others = if own.is_empty() { Vec::new() } else { others() };
+    while !others.is_empty() {
+        let has_time = begun.elapsed() < EXECUTES;
+        others = take_held(&mut own, &others, has_time);
+        if !others.is_empty() {
+            std::thread::sleep(LOOK);
+        }
+    }
+    Some(own.into_values().collect())
+}
+
+/// The overlay streams of this process that do not listen, by what proc(5) calls them.
+fn own_streams() -> Option<BTreeMap<String, SocketId>> {
     let mut own = BTreeMap::new();
     // Not the process's: where its first thread has ended, that has none.
     for fd in numbers_in("/proc/thread-self/fd").ok()? {
@@ -102,19 +127,47 @@ pub(crate) fn own_sockets() -> Option<BTreeSet<SocketId>> {
         // getsockname(2) fails or says what that one is, and nothing else is done with it.
         let fd = unsafe { BorrowedFd::borrow_raw(fd) };
         let socket = Socket::of(fd).filter(|socket| socket.kind() == Kind::Stream);
+        let socket = socket.filter(|_| !sockopt::socket_acceptconn(fd).unwrap_or(false));
         if let (Some(socket), Ok(stat)) = (socket, rustix::fs::fstat(fd)) {
             own.insert(format!("socket:[{}]", stat.st_ino), requester::id(socket.which()));
         }
     }
-    if !own.is_empty() {
-        for child in descendants() {
-            for fd in numbers_in(&format!("/proc/{child}/fd")).unwrap_or_default() {
-                let link = fs::read_link(format!("/proc/{child}/fd/{fd}"));
-                link.ok().and_then(|link| own.remove(link.to_str()?));
+    Some(own)
+}
+
+/// Takes those out of `own` that one of the processes has. With `spares_executing`, those stay that a process
+/// has which may be about to execute another program, and loses with that: these processes are returned.
+fn take_held(
+    own: &mut BTreeMap<String, SocketId>,
+    processes: &[RawFd],
+    spares_executing: bool,
+) -> Vec<RawFd> {
+    let (mut executing, mut left) = (Vec::new(), MANY_DESCRIPTORS);
+    for &process in processes {
+        for fd in numbers_in(&format!("/proc/{process}/fd")).unwrap_or_default() {
+            if own.is_empty() || left == 0 {
+                return executing;
+            }
+            left -= 1;
+            let Ok(link) = fs::read_link(format!("/proc/{process}/fd/{fd}")) else { continue };
+            let Some(link) = link.to_str().filter(|link| own.contains_key(*link)) else { continue };
+            match spares_executing && is_closed_on_exec(process, fd) {
+                true if executing.last() == Some(&process) => {}
+                true => executing.push(process),
+                false => drop(own.remove(link)),
             }
         }
     }
-    Some(own.into_values().collect())
+    executing
+}
+
+/// Whether a process closes a descriptor when it executes another program, and runs the same as this one.
+fn is_closed_on_exec(process: RawFd, fd: RawFd) -> bool {
+    let program = |process: &str| fs::read_link(format!("/proc/{process}/exe")).ok();
+    let info = fs::read_to_string(format!("/proc/{process}/fdinfo/{fd}")).unwrap_or_default();
+    let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+    let flags = flags.and_then(|flags| libc::c_int::from_str_radix(flags.trim(), 8).ok()).unwrap_or(0);
+    flags & libc::O_CLOEXEC != 0 && program(&process.to_string()) == program("self")
 }
 
 /// The numbers in a folder of proc(5).
@@ -123,21 +176,13 @@ fn numbers_in(folder: &str) -> io::Result<Vec<RawFd>> {
     Ok(listed.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
 }
 
-/// The processes that this one has started, and those that they have, as far as the system tells.
-fn descendants() -> Vec<RawFd> {
-    let (mut found, mut left) = (Vec::new(), vec![std::process::id().cast_signed()]);
-    while let Some(process) = left.pop() {
-        for thread in numbers_in(&format!("/proc/{process}/task")).unwrap_or_default() {
-            let path = format!("/proc/{process}/task/{thread}/children");
-            let children = fs::read_to_string(path).unwrap_or_default();
-            left.extend(children.split_whitespace().filter_map(|id| id.parse::<RawFd>().ok()));
-        }
-        found.push(process);
-        if found.len() > MANY_PROCESSES {
-            break;
-        }
-    }
-    found.split_off(1)
+/// The other processes. Those first that were started after this one: its children are among them.
+fn others() -> Vec<RawFd> {
+    let own = std::process::id().cast_signed();
+    let mut found = numbers_in("/proc").unwrap_or_default();
+    found.retain(|process| *process != own);
+    found.sort_by_key(|process| (*process < own, *process));
+    found
 }
 
 /// For kernels before 5.9, and sandboxes that do not know close_range(2).

@@ -26,6 +26,10 @@ const BACKLOG: i32 = 4096;
 /// How often it is looked whether peers still take something. Who waits is woken when nothing is left.
 const PATIENCE_LOOK: Duration = Duration::from_millis(10);
 
+/// How long a process may take to exit after its node has ended, until its threads hear of that: where one
+/// writes, SIGPIPE would change how the process ends.
+const LEAVE: Duration = Duration::from_secs(1);
+
 /// What the engine thread runs.
 pub(crate) struct Server {
     tag: NodeTag,
@@ -98,6 +102,11 @@ impl Server {
         let mut state = self.lock();
         state.draining = Some(unclosed);
         state.note_closing();
+        for entry in state.entries.values_mut() {
+            if let Entry::Stream(stream) = entry {
+                stream.begin_drain();
+            }
+        }
         let streams: Vec<Key> = state.entries.keys().copied().collect();
         let now = Instant::now();
         state.endings.begin_drain(now);
@@ -175,6 +184,7 @@ impl Server {
         self.reset_streams(&Unclosed::Reset);
         let (entries, sockets, processes) = {
             let mut state = self.lock();
+            keep(std::mem::take(&mut state.kept));
             let processes = state.processes();
             for entry in state.entries.values() {
                 // A child of this process may have inherited it; then closing it is not enough.
@@ -216,6 +226,19 @@ impl Attached for Server {
             true => state.context.next_timer(),
             false => Some(Instant::now()),
         }
+    }
+}
+
+/// Keeps descriptors open for a moment, in which the process exits: its threads that write wait meanwhile.
+fn keep(kept: Vec<OwnedFd>) {
+    if !kept.is_empty() {
+        let holder = std::thread::Builder::new().name("peersock-kept".into());
+        let hold = move || {
+            std::thread::sleep(LEAVE);
+            drop(kept);
+        };
+        // Without a thread they are closed now.
+        let _ = holder.spawn(hold);
     }
 }
 

@@ -38,6 +38,8 @@ pub(crate) struct ServerState {
     pub(crate) lingering: Lingering,
     pub(crate) strangers: Strangers,
     pub(crate) draining: Option<Unclosed>,
+    /// The node's ends of descriptors that a process has open which exits; their connections have ended.
+    pub(crate) kept: Vec<OwnedFd>,
     /// The node is about to go: what is asked fails with ENETDOWN.
     pub(crate) is_ending: bool,
     /// Connections that applications have made to the request socket.
@@ -72,6 +74,7 @@ impl ServerState {
             lingering: Lingering::default(),
             strangers: Strangers::default(),
             draining: None,
+            kept: Vec::new(),
             is_ending: false,
             contacts: 0,
             has_unseen_calls: false,

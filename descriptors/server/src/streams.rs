@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use peersock_fd::{Reply, SocketId, Which};
 use peersock_stack::Flow;
 
+use crate::Unclosed;
 use crate::connection_errors::{Ending, When};
 use crate::requester::id;
 use crate::so_linger::NOBODY;
@@ -24,7 +25,13 @@ impl ServerState {
         let id = self.forget_stream(&stream);
         match ending {
             Some(ending) => self.note_ending(id, &stream, ending),
-            None if is_draining => self.delivering.add(Arc::clone(stream.connection.flow())),
+            None if is_draining => {
+                self.delivering.add(Arc::clone(stream.connection.flow()));
+                // The process exits, and a thread of it may go on writing until then.
+                if matches!(self.draining, Some(Unclosed::FinishOnly(_))) && !stream.is_closed() {
+                    self.kept.push(stream.into_fd());
+                }
+            }
             None => {}
         }
     }

@@ -138,6 +138,9 @@ pub enum SendError {
         /// Why.
         source: io::Error,
     },
+    /// The receiver has taken nothing for [`STALLED`](crate::limits::STALLED). It can go on where it stopped.
+    #[error("the receiver has taken nothing for 5 minutes")]
+    Stalled,
     /// The system gives no further thread. The receiver is told to come back.
     #[error("the system gives no thread for this receiver: {source}")]
     Thread {
@@ -148,6 +151,9 @@ pub enum SendError {
 
 impl From<io::Error> for SendError {
     fn from(error: io::Error) -> SendError {
-        WireError::from(error).into()
+        match error.kind() {
+            io::ErrorKind::WouldBlock => SendError::Stalled,
+            _ => WireError::from(error).into(),
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::io::{BufReader, BufWriter, Read, Write};
 use std::net::Shutdown;
 
 use crate::error::SendError;
-use crate::limits::{GREETING, MESSAGE_BYTES};
+use crate::limits::{GREETING, MESSAGE_BYTES, STALLED};
 use crate::stream::{Stream, Within, drain};
 use crate::wire::{self, FromSender, WireError, printable};
 
@@ -61,6 +61,7 @@ pub fn greet<S: Stream>(stream: &S) -> Result<Greeted<'_, S>, SendError> {
 
 impl<S: Stream> Greeted<'_, S> {
     fn exchange(&mut self) -> Result<(), SendError> {
+        self.stream.set_write_timeout(Some(STALLED))?;
         wire::write_greeting(&mut self.writer)?;
         self.writer.flush()?;
         wire::read_greeting(&mut Within::new(self.stream, &mut self.reader, GREETING))?;
@@ -81,6 +82,9 @@ impl<S: Stream> Greeted<'_, S> {
     pub(crate) fn give_up(&mut self, error: &SendError) {
         if say_failure(&mut self.writer, error) {
             end(self.stream, &mut self.reader);
+        } else if matches!(error, SendError::Stalled) {
+            // What stands in the writer would be waited for once more.
+            let _ = self.stream.shutdown(Shutdown::Both);
         }
     }
 }
@@ -107,6 +111,8 @@ pub(crate) fn end<S: Stream>(stream: &S, reader: &mut impl Read) {
 pub(crate) fn say_failure(writer: &mut impl Write, error: &SendError) -> bool {
     let again = matches!(error, SendError::Thread { .. });
     let reason = match error {
+        // A frame is cut off.
+        SendError::Stalled => return false,
         SendError::Wire(WireError::Stream(_)) | SendError::Receiver { .. } => return false,
         error => printable(&error.to_string()),
     };

@@ -1,4 +1,4 @@
-use std::io::{BufReader, BufWriter, Seek as _, SeekFrom, Write as _};
+use std::io::{BufReader, BufWriter, Error, ErrorKind, Seek as _, SeekFrom, Write as _};
 use std::mem;
 use std::net::Shutdown;
 
@@ -68,7 +68,7 @@ pub fn receive<S: Stream>(
         observer,
         verified: Vec::new(),
     };
-    let received = receiver.run(stream);
+    let received = receiver.run(stream).map_err(cut_off);
     match &received {
         Ok(_) => {
             let _ = stream.shutdown(Shutdown::Write);
@@ -305,6 +305,18 @@ impl<S: Stream> Receiver<'_, S> {
                 .map_err(|error| ReceiveError::local(&path, error))?;
         }
         Ok(())
+    }
+}
+
+/// Says what an end in the middle of a frame means.
+fn cut_off(error: ReceiveError) -> ReceiveError {
+    match error {
+        ReceiveError::Wire(WireError::Stream(error)) if error.kind() == ErrorKind::UnexpectedEof => {
+            let text = "the sender has ended the connection before everything had come, which it does \
+                        when nothing is taken for 5 minutes";
+            Error::new(ErrorKind::UnexpectedEof, text).into()
+        }
+        other => other,
     }
 }
 

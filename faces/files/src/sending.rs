@@ -2,7 +2,7 @@ use std::fs::File;
 use std::io::{BufReader, BufWriter, ErrorKind, Read as _, Write};
 use std::net::Shutdown;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use rustix::fs::Stat;
 use crate::error::SendError;
 use crate::folder::{size_of, time_of};
 use crate::greeting::{Greeted, end, greet, say_failure};
-use crate::limits::{DATA_BYTES, FAREWELL, wanted_within};
+use crate::limits::{DATA_BYTES, FAREWELL, STALLED, wanted_within};
 use crate::manifest::Entry;
 use crate::scan::Source;
 use crate::stream::{Observer, Stream, Within};
@@ -98,7 +98,9 @@ impl<S: Stream> Greeted<'_, S> {
                 return Err(error);
             }
             let sent = send_files(&mut writer, source, &wants, is_stopped, observer);
-            let ended = conclude(stream, &mut writer, sent, &verdict);
+            // It may write all of it to its disk first.
+            let patience = wanted_within(wants.len(), *sent.as_ref().unwrap_or(&0));
+            let ended = conclude(stream, &mut writer, sent, &verdict, patience);
             if ended.is_err() {
                 // The thread may still wait for a receiver that says nothing.
                 let _ = stream.shutdown(Shutdown::Both);
@@ -125,6 +127,8 @@ fn ask<S: Stream>(
 
     // A receiver that says nothing must not keep this one for ever.
     let mut left = wanted_within(manifest.entries().len(), manifest.bytes());
+    // Hashes are read by who has come as far with its own.
+    stream.set_write_timeout(Some(left))?;
     let mut compares = Vec::new();
     let mut next = 0;
     loop {
@@ -169,6 +173,7 @@ fn ask<S: Stream>(
         }
     }
     stream.set_read_timeout(None)?;
+    stream.set_write_timeout(Some(STALLED))?;
     Ok(Some(wants))
 }
 
@@ -332,6 +337,7 @@ fn conclude<S: Stream>(
     writer: &mut BufWriter<S>,
     sent: Result<u64, Stop>,
     verdict: &Receiver<Result<FromReceiver, WireError>>,
+    patience: Duration,
 ) -> Result<u64, SendError> {
     let judge = |verdict| match verdict {
         Ok(FromReceiver::Failed { reason }) => Err(SendError::Receiver { reason: printable(&reason) }),
@@ -340,10 +346,17 @@ fn conclude<S: Stream>(
         Err(error) => Err(SendError::from(error)),
     };
     match sent {
-        Ok(bytes) => {
-            let verdict = verdict.recv().expect("the thread says something before it ends");
-            judge(verdict).map(|()| bytes)
-        }
+        Ok(bytes) => match verdict.recv_timeout(patience) {
+            Ok(verdict) => judge(verdict).map(|()| bytes),
+            Err(RecvTimeoutError::Disconnected) => unreachable!("the thread says something before it ends"),
+            Err(RecvTimeoutError::Timeout) => {
+                let error = WireError::Unexpected("the receiver has not said in time that it has everything");
+                let error = error.into();
+                stream.set_write_timeout(Some(FAREWELL))?;
+                say_failure(writer, &error);
+                Err(error)
+            }
+        },
         Err(Stop::Receiver) => {
             let verdict = verdict.recv().expect("the thread has stopped this one");
             judge(verdict)?;
@@ -361,5 +374,26 @@ fn conclude<S: Stream>(
                 _ => Err(error),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn who_never_says_that_it_has_everything_is_let_go() {
+        let (here, mut there) = UnixStream::pair().unwrap();
+        let mut writer = BufWriter::new(here.try_clone().unwrap());
+        let (_said, verdict) = mpsc::channel();
+        let error = conclude(&here, &mut writer, Ok(7), &verdict, Duration::ZERO).unwrap_err();
+        let reason = "the receiver has not said in time that it has everything";
+        assert_eq!(error.to_string(), reason);
+        drop((here, writer));
+        let mut said = Vec::new();
+        there.read_to_end(&mut said).unwrap();
+        assert_eq!(said, FromSender::Failed { reason: reason.into(), again: false }.to_frame());
     }
 }

@@ -38,6 +38,12 @@ pub trait Stream: Read + Write + Send + Sized {
     /// # Errors
     /// For a time of zero.
     fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()>;
+
+    /// How long a write that gets rid of nothing waits at most; it then fails with `WouldBlock`.
+    ///
+    /// # Errors
+    /// For a time of zero.
+    fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()>;
 }
 
 macro_rules! streams {
@@ -53,6 +59,10 @@ macro_rules! streams {
 
             fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
                 <$stream>::set_read_timeout(self, timeout)
+            }
+
+            fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+                <$stream>::set_write_timeout(self, timeout)
             }
         }
     )+};

@@ -67,12 +67,17 @@ extern "C" fn flush() {
 
 extern "C" fn stop_all() {
     let Some(mut hosts) = hosts() else { return };
-    let begin = |host: Weak<Hosted>| {
-        let host = here(&host).filter(|host| !host.given_up.load(Ordering::Relaxed))?;
-        let stop = host.begin_stop(Linger::Exit, Unclosed::of_exit())?;
+    let is_waited_for = |host: &Arc<Hosted>| !host.given_up.load(Ordering::Relaxed);
+    let hosts: Vec<_> = hosts.drain(..).filter_map(|host| here(&host)).filter(is_waited_for).collect();
+    if hosts.is_empty() {
+        return;
+    }
+    let unclosed = Unclosed::of_exit();
+    let begin = |host: Arc<Hosted>| {
+        let stop = host.begin_stop(Linger::Exit, unclosed.clone())?;
         Some((stop, Arc::clone(&host.is_ending)))
     };
-    let stopping: Vec<_> = hosts.drain(..).filter_map(begin).collect();
+    let stopping: Vec<_> = hosts.into_iter().filter_map(begin).collect();
     let begun = Instant::now();
     let lost: Vec<u64> =
         stopping.iter().filter_map(|(stop, is_ending)| loss(stop, is_ending, begun)).collect();

@@ -5,7 +5,7 @@ mod inward;
 mod outward;
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
@@ -69,7 +69,7 @@ pub(super) struct Stream {
     is_told_of_known_room: bool,
     /// The application sends no more.
     ended: bool,
-    /// What the application has written by now is taken to the last byte.
+    /// What the application had written when the node began to end is taken to the last byte, and no more.
     draining: bool,
     /// The application has closed its descriptor.
     hung_up: bool,
@@ -179,11 +179,24 @@ impl Stream {
         Some((self.unix.as_fd(), if is_waiting { EVENTS | EventFlags::OUT } else { EVENTS }))
     }
 
+    /// The node begins to end: what the application has written by now still counts.
+    pub(super) fn begin_drain(&mut self) {
+        self.draining = true;
+        self.unix.begin_drain();
+    }
+
+    /// Its end of the application's descriptor; the connection is closed.
+    pub(super) fn into_fd(self) -> OwnedFd {
+        self.unix.into_fd()
+    }
+
     /// Moves what there is, up to a bound. With `drain`, what the application has not written by now does not
     /// count.
     pub(super) fn pump(&mut self, readiness: Readiness, buf: &mut [u8], drain: bool) -> Outcome {
         self.entry.begin();
-        self.draining |= drain;
+        if drain {
+            self.begin_drain();
+        }
         // News of what was written before the drain may not have been taken yet.
         self.readable |= readiness.readable || drain;
         self.is_told_of_known_room |= readiness.writable && self.writable;
@@ -334,7 +347,7 @@ impl Stream {
         self.broken.map(|broken| broken.error)
     }
 
-    /// Bytes that the application has written and the connection has not got.
+    /// Bytes that the application has written, before the node began to end, and the connection has not got.
     pub(super) fn not_taken(&self) -> usize {
         self.left.len() + self.unix.not_taken()
     }

@@ -3,6 +3,9 @@
 use std::io::{Read as _, Write as _};
 use std::net::IpAddr;
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use peersock::{Event, IdentitySource, Interfaces, Network, Node, NodeBuilder};
@@ -87,6 +90,113 @@ fn stopping_resets_what_is_open_and_finishing_ends_it() {
             assert_eq!(told.expect_err("the node is gone"), Errno::CONNRESET);
         }
     }
+}
+
+/// What was written before an end has begun counts, though a thread writes on, faster than the peer reads.
+#[test]
+fn a_thread_that_writes_on_keeps_no_end_waiting() {
+    for exits in [true, false] {
+        let (a, b) = (Host::start(settings()).expect("a host"), Host::start(settings()).expect("a host"));
+        let (sender, mut receiver) = connection(&a, &b);
+        let written = AtomicUsize::new(0);
+        let wait_for_much = || {
+            while written.load(Ordering::SeqCst) < 4 << 20 {
+                std::thread::yield_now();
+            }
+        };
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                let flags = rustix::net::SendFlags::NOSIGNAL;
+                while let Ok(sent) = rustix::net::send(&sender, &[7; 50_000], flags) {
+                    written.fetch_add(sent, Ordering::SeqCst);
+                }
+            });
+            let reader = scope.spawn(|| {
+                wait_for_much();
+                let (mut all, mut buf) = (0, vec![0; 1 << 14]);
+                loop {
+                    match receiver.read(&mut buf) {
+                        Ok(0) => return (all, Ok(())),
+                        Ok(length) => all += length,
+                        Err(error) => return (all, Err(error.kind())),
+                    }
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            });
+            wait_for_much();
+            let before = written.load(Ordering::SeqCst);
+            let wait = Duration::from_secs(30);
+            assert!(if exits { a.finish(Some(wait)).is_none() } else { a.stop(wait) }, "exits: {exits}");
+            let (all, end) = reader.join().expect("no panic");
+            assert!(all >= before, "{all} of {before} bytes");
+            assert_eq!(end, if exits { Ok(()) } else { Err(std::io::ErrorKind::ConnectionReset) });
+            // It is told in the end.
+            writer.join().expect("no panic");
+        });
+    }
+}
+
+/// Reads to the end. The bytes, and what the end is.
+fn end_of(mut receiver: std::fs::File) -> (usize, Result<(), std::io::ErrorKind>) {
+    let mut all = Vec::new();
+    let end = receiver.read_to_end(&mut all).map(drop).map_err(|error| error.kind());
+    (all.len(), end)
+}
+
+#[test]
+fn what_a_process_has_that_is_no_child_any_more_is_reset_at_the_exit() {
+    let (a, b) = (Host::start(settings()).expect("a host"), Host::start(settings()).expect("a host"));
+    let (sender, receiver) = connection(&a, &b);
+    rustix::net::send(&sender, &[7; 1000], rustix::net::SendFlags::empty()).expect("it is taken");
+    // Its parent ends, and init adopts it.
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", "exec 3<&0; sleep 600 <&3 >&- 2>&- & echo $!"])
+        .stdin(sender.try_clone().expect("a copy"));
+    let orphan = String::from_utf8(shell.output().expect("a shell").stdout).expect("a number");
+    let lost = a.finish(Some(LINGER));
+    let killed = Command::new("kill").arg(orphan.trim()).status().expect("kill(1)");
+    assert!(killed.success());
+    assert_eq!(lost, None);
+    assert_eq!(end_of(receiver), (1000, Err(std::io::ErrorKind::ConnectionReset)));
+    drop(sender);
+}
+
+#[test]
+#[expect(unsafe_code, reason = "a child that was forked and has executed nothing yet is made so only")]
+fn what_a_child_has_until_it_executes_another_program_ends_in_order() {
+    let (a, b) = (Host::start(settings()).expect("a host"), Host::start(settings()).expect("a host"));
+    let (sender, receiver) = connection(&a, &b);
+    rustix::io::fcntl_setfd(&sender, rustix::io::FdFlags::CLOEXEC).expect("a flag");
+    rustix::net::send(&sender, &[7; 1000], rustix::net::SendFlags::empty()).expect("it is taken");
+    let pipe = || std::io::pipe().expect("a pipe");
+    let ((may_go, go), (mut is_there, there)) = (pipe(), pipe());
+    std::thread::scope(|scope| {
+        let child = scope.spawn(move || {
+            let mut command = Command::new("sleep");
+            let wait = move || {
+                rustix::io::write(&there, &[0])?;
+                rustix::io::read(&may_go, &mut [0; 1]).map(drop).map_err(std::io::Error::from)
+            };
+            // SAFETY: the closure makes two system calls.
+            unsafe { command.arg("600").pre_exec(wait) };
+            command.spawn().expect("sleep(1)")
+        });
+        is_there.read_exact(&mut [0]).expect("the child");
+        let goes = scope.spawn(move || {
+            // The exit is to look first, which only makes it harder.
+            std::thread::sleep(Duration::from_millis(20));
+            (&go).write_all(&[0]).expect("the child waits");
+        });
+        assert!(a.finish(Some(LINGER)).is_none());
+        goes.join().expect("no panic");
+        let mut child = child.join().expect("no panic");
+        let end = end_of(receiver);
+        child.kill().expect("it runs");
+        child.wait().expect("it ends");
+        assert_eq!(end, (1000, Ok(())));
+    });
+    drop(sender);
 }
 
 #[test]

@@ -4,16 +4,17 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use peersock_files::{
-    FromReceiver, FromSender, Options, SendError, Sent, Stream, WireError, greet, limits, receive, refuse,
-    send,
+    FromReceiver, FromSender, Observer, Options, SendError, Sent, Stream, WireError, greet, limits, receive,
+    refuse, send,
 };
 
-use crate::common::{Scene, Silent};
+use crate::common::{Scene, Silent, content};
 use crate::hostile::GREETING;
 
 /// A stream from which bytes come one by one. Notes how long each read may wait.
@@ -74,6 +75,10 @@ impl Stream for Trickle {
     fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         self.timeouts.lock().unwrap().now = timeout;
         self.stream.set_read_timeout(timeout)
+    }
+
+    fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.stream.set_write_timeout(timeout)
     }
 }
 
@@ -144,6 +149,87 @@ fn a_receiver_waits_while_the_sender_looks_at_its_files() {
         receiving.join().unwrap().unwrap();
     });
     assert_eq!(fs::read(scene.to("file")).unwrap(), b"content");
+}
+
+/// A stream that waits a moment where it is told to wait minutes for a write, and notes that.
+struct Hasty {
+    stream: UnixStream,
+    asked: Arc<Mutex<Vec<Option<Duration>>>>,
+}
+
+impl Read for Hasty {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.read(buffer)
+    }
+}
+
+impl Write for Hasty {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.stream.write(buffer)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
+}
+
+impl Stream for Hasty {
+    fn try_clone(&self) -> io::Result<Hasty> {
+        Ok(Hasty { stream: self.stream.try_clone()?, asked: Arc::clone(&self.asked) })
+    }
+
+    fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.stream.shutdown(how)
+    }
+
+    fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.stream.set_read_timeout(timeout)
+    }
+
+    fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.asked.lock().unwrap().push(timeout);
+        self.stream.set_write_timeout(timeout.map(|_| Duration::from_millis(20)))
+    }
+}
+
+/// Takes nothing from its first content on, until the sender has gone.
+struct Stops(Mutex<Receiver<()>>);
+
+impl Observer for Stops {
+    fn moved(&self, _: u64) {
+        // The sender's end is known by its own.
+        let _ = self.0.lock().unwrap().recv();
+    }
+}
+
+#[test]
+fn who_takes_nothing_is_let_go_and_can_go_on() {
+    let scene = Scene::new();
+    scene.write("tree/a", b"content");
+    scene.write("tree/b", &content(20_000_000, 1));
+    let source = scene.source(&["tree"]);
+    let (here, there) = UnixStream::pair().unwrap();
+    let here = Hasty { stream: here, asked: Arc::default() };
+    let asked = Arc::clone(&here.asked);
+    let (gone, goes) = mpsc::channel();
+    thread::scope(|scope| {
+        let sending = scope.spawn(|| {
+            let sent = send(&here, &source, &Silent);
+            drop((here, gone));
+            sent
+        });
+        let stops = Stops(Mutex::new(goes));
+        let error = receive(&there, &scene.folder(), Options::default(), &stops).unwrap_err();
+        drop(there);
+        assert!(matches!(sending.join().unwrap(), Err(SendError::Stalled)));
+        assert!(error.is_worth_another_try() && error.to_string().contains("5 minutes"), "{error}");
+    });
+    let wanted = limits::wanted_within(3, 20_000_007);
+    assert_eq!(*asked.lock().unwrap(), [limits::STALLED, wanted, limits::STALLED].map(Some));
+    let (sent, received) = scene.transfer(&source, Options::default());
+    received.unwrap();
+    assert!(matches!(sent, Ok(Sent::Received { .. })));
+    scene.check_same();
 }
 
 /// A connection that is closed with something unread in it is reset, and then the other end may not hear why.

@@ -14,6 +14,8 @@ enum end {
     STOPS_THE_NODE_AND_EXECUTES,
     EXECUTES,
     QUICKLY_BESIDE_A_RESET,
+    RETURNS_WHILE_A_THREAD_WRITES,
+    RETURNS_WHILE_A_CHILD_WRITES,
     ENDS
 };
 
@@ -41,16 +43,24 @@ static void *stop_patiently(void *node) {
     return NULL;
 }
 
+// Without end, and without a word against SIGPIPE.
+static void *write_on(void *fd) {
+    static char data[65536];
+    while (write(*(int *)fd, data, sizeof data) > 0) continue;
+    return NULL;
+}
+
 static int write_and_end(struct writer *self, enum end end) {
     peersock_node other;
     struct sockaddr_in6 own, to;
     static char data[LENGTH];
+    static int fd;
     CHECK(dup2(self->said[1], STDERR_FILENO) == STDERR_FILENO && close(self->said[1]) == 0);
     if (read(self->address[0], &to, sizeof to) != sizeof to) return 1;
     start(&other);
     own = address_of(other, 0);
     CHECK(own.sin6_family == AF_INET6);
-    int fd = peersock_node_socket(other, AF_INET6, SOCK_STREAM, 0);
+    fd = peersock_node_socket(other, AF_INET6, SOCK_STREAM, 0);
     CHECK(fd >= 0 && peersock_connect(fd, (struct sockaddr *)&to, sizeof to) == 0);
     memset(data, 'x', sizeof data);
     if (end == QUICKLY_BESIDE_A_RESET) {
@@ -73,6 +83,20 @@ static int write_and_end(struct writer *self, enum end end) {
         case LEAVES_A_BUFFER: {
             FILE *file = fdopen(fd, "w");
             CHECK(file != NULL && fputs(LAST, file) >= 0);
+            break;
+        }
+        case RETURNS_WHILE_A_THREAD_WRITES: {
+            pthread_t thread;
+            CHECK(pthread_create(&thread, NULL, write_on, &fd) == 0);
+            break;
+        }
+        case RETURNS_WHILE_A_CHILD_WRITES: {
+            pid_t child = fork();
+            CHECK(child >= 0);
+            if (child == 0) {
+                write_on(&fd);
+                _exit(0);
+            }
             break;
         }
         case EXITS_QUICKLY:
@@ -119,7 +143,11 @@ static void be_the_peer(int listener, struct writer *writer, enum end end) {
         size_t written = LENGTH + (end == LEAVES_A_BUFFER ? strlen(LAST) : 0);
         fprintf(stderr, "%d: %zu of %zu bytes, and %s\n", end, all, written, ends ? "the end" : "a reset");
         // Who executes another program ends the node. What the peer sees is never an end that looks complete.
-        CHECK(end == EXECUTES ? !ends : ends && all == written);
+        if (end == RETURNS_WHILE_A_THREAD_WRITES || end == RETURNS_WHILE_A_CHILD_WRITES) {
+            CHECK(all >= written && ends == (end == RETURNS_WHILE_A_THREAD_WRITES));
+        } else {
+            CHECK(end == EXECUTES ? !ends : ends && all == written);
+        }
         CHECK(close(fd) == 0);
     }
     CHECK(waitpid(writer->pid, &status, 0) == writer->pid && status == 0);
