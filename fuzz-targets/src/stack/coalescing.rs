@@ -1,5 +1,6 @@
 //! Packets that are joined before they arrive mean the same as packets that are not.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -49,6 +50,12 @@ enum Operation {
     /// A batch ends, that much later.
     Flush {
         millis: u16,
+    },
+    /// Behind a packet on the way comes one of the other family with the next sequence number.
+    OtherFamily {
+        which: u8,
+        options: u8,
+        len: u8,
     },
 }
 
@@ -124,6 +131,14 @@ impl World {
                 self.now += Duration::from_millis(millis.into());
                 self.flush();
             }
+            Operation::OtherFamily { which, options, len } => {
+                if let Some(at) = self.index(which) {
+                    let packet = self.wire.remove(at);
+                    let next = other_family(&packet, options, len);
+                    self.arrive(&packet);
+                    self.arrive(&next);
+                }
+            }
         }
     }
 
@@ -185,6 +200,34 @@ fn read_all(flow: &Flow, now: Instant) -> (Vec<u8>, Result<usize, Error>) {
             end => return (stream, end),
         }
     }
+}
+
+/// What follows a TCP packet in the other family: of no connection, but with its ports and the next number.
+fn other_family(packet: &[u8], options: u8, len: u8) -> Vec<u8> {
+    let ipv6 = packet[0] >> 4 == 6;
+    let tcp = &packet[if ipv6 { 40 } else { 20 }..];
+    let payload = tcp.len() - usize::from(tcp[12] >> 4) * 4;
+    let seq = u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]).wrapping_add(payload as u32);
+    let options = options % 11;
+    let mut next = tcp[..20].to_vec();
+    next[4..8].copy_from_slice(&seq.to_be_bytes());
+    next[12] = (5 + options) << 4;
+    next[13] = 0x10;
+    next.resize(20 + 4 * usize::from(options), 1);
+    next.resize(next.len() + usize::from(len), 7);
+    let [high, low] = (next.len() as u16 + if ipv6 { 20 } else { 0 }).to_be_bytes();
+    let [source, destination] = [A, B].map(|side| address(side, !ipv6).ip());
+    let mut ip = match ipv6 {
+        true => vec![0x45, 0, high, low, 0, 0, 0x40, 0, 64, 6, 0, 0],
+        false => vec![0x60, 0, 0, 0, high, low, 6, 64],
+    };
+    for address in [source, destination] {
+        match address {
+            IpAddr::V4(v4) => ip.extend(v4.octets()),
+            IpAddr::V6(v6) => ip.extend(v6.octets()),
+        }
+    }
+    [ip, next].concat()
 }
 
 /// Changes fields in which packets of one stream may differ.

@@ -43,11 +43,13 @@ pub struct Config {
     /// attempt is forgotten after half of it (`tcp_synack_retries` 5).
     pub syn_timeout: Duration,
     /// How long a connection waits for an acknowledgement before it fails with
-    /// [`Error::TimedOut`](crate::Error::TimedOut); a peer that answers window probes is alive.
+    /// [`Error::TimedOut`](crate::Error::TimedOut), whatever else the peer sends; one that has no room and
+    /// answers window probes is alive.
     /// Default 924 s, as Linux (`tcp_retries2` 15, RFC 1122 4.2.3.5).
     pub user_timeout: Duration,
-    /// How long a connection that the application has closed may take to finish in silence; three times as
-    /// long while something of ours is unacknowledged. Default 60 s, as Linux's `tcp_fin_timeout`.
+    /// How long a connection that the application has closed waits for the peer's end (FIN-WAIT-2); three
+    /// times as long for the peer to acknowledge something while something of ours is left, also if the peer
+    /// answers that it has no room, as Linux (`tcp_orphan_retries`). Default 60 s, as `tcp_fin_timeout`.
     pub orphan_timeout: Duration,
     /// How long a pair of addresses stays unusable after a connection that this node has closed first
     /// (TIME-WAIT, two segment lifetimes). Default 10 s: RFC 9293 3.4.2 has four minutes, Linux 60 s. It

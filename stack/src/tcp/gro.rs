@@ -226,7 +226,7 @@ impl Pending {
         let Some(join) = &mut self.join else { return false };
         let Some(segment) = Segment::parse(packet) else { return false };
         let fits = self.end - self.start + segment.payload <= MAX_PACKET;
-        if !fits || segment.seq != join.next_seq || !join.same_stream(packet) {
+        if !fits || segment.seq != join.next_seq || !join.same_stream(packet, &segment) {
             return false;
         }
         let stays_even = join.is_even && !join.has_shorter && segment.payload <= join.first;
@@ -283,7 +283,11 @@ impl Join {
 
     /// Whether everything that must be equal is: version, traffic class, flow label, hop limit,
     /// addresses, ports and TCP options. IPv4's length, identification and checksum may differ.
-    fn same_stream(&self, packet: &[u8]) -> bool {
+    fn same_stream(&self, packet: &[u8], segment: &Segment) -> bool {
+        // The other ranges are in both packets only if their headers are of one length.
+        if (segment.ip_len, segment.header_len) != (self.ip_len, self.header_len) {
+            return false;
+        }
         let ports = self.ip_len..self.ip_len + 4;
         let equal = |range: Range<usize>| self.header[range.clone()] == packet[range];
         // The offset of the data, and the options in front of it.

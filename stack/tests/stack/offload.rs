@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
+use crate::craft;
 use crate::pair::*;
 use peersock_stack::*;
 
@@ -39,6 +40,16 @@ fn header_len(packet: &[u8]) -> usize {
 fn seq(packet: &[u8]) -> u32 {
     let ip = if packet[0] >> 4 == 4 { 20 } else { 40 };
     u32::from_be_bytes([packet[ip + 4], packet[ip + 5], packet[ip + 6], packet[ip + 7]])
+}
+
+/// A segment of data to B in either family, with as many words of TCP options.
+fn segment(ipv6: bool, words: u8, seq: u32, data: &[u8]) -> Vec<u8> {
+    const TCP: u8 = 6;
+    let offset = (5 + words) << 4;
+    let seq = seq.to_be_bytes();
+    let header = [&[0, 80, 0, 90], &seq[..], &[0, 0, 0, 9, offset, 0x10, 1, 0, 0, 0, 0, 0]].concat();
+    let tcp = [&header, &vec![1; 4 * usize::from(words)][..], data].concat();
+    if ipv6 { craft::v6(B, TCP, &tcp) } else { craft::v4(B, &[], 0, 0, TCP, &tcp) }
 }
 
 /// Feeds packets through a coalescer, flushing after those that `flush` names.
@@ -80,6 +91,27 @@ proptest! {
             next = Some(seq(packet).wrapping_add((packet.len() - header_len(packet)) as u32));
         }
         prop_assert_eq!(stream, data);
+    }
+
+    /// One peer may send both, and options of any length, with numbers that follow one another.
+    #[test]
+    fn segments_of_two_families_or_header_lengths_do_not_join(
+        parts in prop::collection::vec((any::<bool>(), prop_oneof![Just(0u8), 0u8..=10], 1usize..60), 1..40),
+    ) {
+        let (mut seq, mut packets) = (u32::MAX - 500, Vec::new());
+        for (ipv6, words, len) in parts {
+            let data: Vec<u8> = (0..len).map(|at| pattern(at + seq as usize)).collect();
+            packets.push((1, segment(ipv6, words, seq, &data)));
+            seq = seq.wrapping_add(len as u32);
+        }
+        let joined = coalesce(&packets, &[]);
+        let kind = |packet: &[u8]| (packet[0] >> 4, header_len(packet));
+        let runs = packets.chunk_by(|(_, one), (_, other)| kind(one) == kind(other));
+        let expected: Vec<_> = runs
+            .map(|run| run.iter().flat_map(|(_, one)| one[header_len(one)..].to_vec()).collect::<Vec<u8>>())
+            .collect();
+        let payloads: Vec<_> = joined.iter().map(|(_, one)| one[header_len(one)..].to_vec()).collect();
+        prop_assert_eq!(payloads, expected);
     }
 
     /// Whatever is mixed in, joining changes neither the bytes of a stream nor the other packets.
@@ -159,6 +191,17 @@ fn pure_acknowledgements_other_keys_and_gaps_do_not_join() {
     let mut marked = packets[1].clone();
     marked[1] |= 0x30;
     assert_eq!(joined(&[(1, packets[0].clone()), (1, marked)]), 2, "ECN differs");
+}
+
+#[test]
+fn a_segment_of_the_other_family_with_the_next_number_does_not_join() {
+    let long = segment(true, 0, 100, &[7; 20]);
+    let short = segment(false, 0, 120, &[7]);
+    assert_eq!(short.len(), 41);
+    assert_eq!(coalesce(&[(1, long), (1, short)], &[]).len(), 2);
+    let long = segment(false, 10, 100, &[7; 20]);
+    let short = segment(true, 0, 120, &[7]);
+    assert_eq!(coalesce(&[(1, long), (1, short)], &[]).len(), 2);
 }
 
 #[test]

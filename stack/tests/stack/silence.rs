@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use peersock_stack::{Error, Flow, KeepAlive, Ready, TcpOptions};
+use peersock_stack::{Delivery, Error, Flow, KeepAlive, Ready, State, TcpOptions};
 
 use crate::pair::{A, B, Pair};
 
@@ -154,6 +154,117 @@ fn with_keep_alives_a_peer_that_has_no_room_is_waited_for_as_long_as_it_answers(
     // Two minutes are the longest pause.
     assert!((10..=131).contains(&(pair.now - began).as_secs()), "{:?}", pair.now - began);
     assert_eq!(a.take_error(), Some(Error::TimedOut));
+}
+
+/// A second one leaves within a third of the user timeout, though the pauses between them have grown.
+#[test]
+fn a_window_probe_that_is_lost_ends_no_connection_to_a_peer_that_is_there() {
+    for timeout in [3, 10, 40] {
+        let keepalive = KeepAlive { on: true, idle: 7200 * SECOND, interval: 75 * SECOND, probes: 9 };
+        let user_timeout = Some(timeout * SECOND);
+        let mut pair = Pair::new(9);
+        let options = TcpOptions { keepalive, user_timeout, ..TcpOptions::default() };
+        let (a, _b) = pair.connected_with(true, options);
+        fill(&mut pair, &a);
+        pair.run_for(600 * SECOND);
+        for _ in 0..5 {
+            let sent = pair.sent[A];
+            pair.link.loss = 1000;
+            pair.run(300 * SECOND, |pair| pair.sent[A] > sent);
+            pair.link.loss = 0;
+            pair.run_for(100 * SECOND);
+            assert_eq!(a.take_error(), None, "{timeout}");
+        }
+    }
+}
+
+/// Linux's tcp_retries2 and TCP_USER_TIMEOUT are about what is not acknowledged, whatever else comes.
+#[test]
+fn a_peer_that_sends_and_acknowledges_nothing_is_given_up_after_the_user_timeout() {
+    for timeout in [10, 100] {
+        let mut pair = Pair::new(9);
+        let options = TcpOptions { user_timeout: Some(timeout * SECOND), ..TcpOptions::default() };
+        let (a, b) = pair.connected_with(true, options);
+        pair.transfer(A, &a, &b, 1000);
+        // Progress starts the time anew.
+        for _ in 0..5 {
+            pair.run_for(timeout * SECOND / 2);
+            pair.transfer(A, &a, &b, 1000);
+        }
+        pair.capture = Some(Vec::new());
+        pair.transfer(A, &a, &b, 1000);
+        let sent = pair.capture.take().expect("a capture");
+        let (_, known) = sent.into_iter().rfind(|(side, _)| *side == B).expect("an acknowledgement");
+        pair.link.loss = 1000;
+        let began = pair.now;
+        a.write(pair.now, b"lost").expect("room");
+        pair.kick(A, &a);
+        while pair.now - began < 2 * timeout * SECOND && !a.readiness().contains(Ready::ERROR) {
+            pair.run_for(SECOND / 2);
+            pair.inject(A, &known);
+            pair.kick(A, &a);
+        }
+        let took = pair.now - began;
+        assert!(took + SECOND >= timeout * SECOND && took <= (timeout + 1) * SECOND, "{timeout}: {took:?}");
+        assert_eq!(a.take_error(), Some(Error::TimedOut));
+    }
+}
+
+/// Nobody is left to wait for it. Who takes something now and then gets everything.
+#[test]
+fn a_closed_connection_to_a_peer_that_has_no_room_ends_though_the_peer_answers() {
+    for reads in [false, true] {
+        let mut pair = Pair::new(9);
+        let (a, b) = pair.connected();
+        fill(&mut pair, &a);
+        pair.run_for(1000 * SECOND);
+        assert_eq!(a.take_error(), None);
+        a.close(pair.now);
+        pair.kick(A, &a);
+        let began = pair.now;
+        let mut room = vec![0; 2 << 20];
+        while pair.now - began < 10_000 * SECOND && a.state() != State::Closed {
+            pair.run_for(100 * SECOND);
+            if reads {
+                while b.read(pair.now, &mut room).is_ok_and(|len| len > 0) {}
+                pair.kick(B, &b);
+                pair.run_for(SECOND);
+                if b.read(pair.now, &mut room) == Ok(0) {
+                    b.close(pair.now);
+                    pair.kick(B, &b);
+                }
+            }
+        }
+        assert_eq!(a.state(), State::Closed);
+        if reads {
+            assert_eq!(a.delivery(), Delivery::Done);
+        } else {
+            assert_eq!((pair.now - began).as_secs(), 200, "three times the orphan timeout, and a step");
+            assert!(matches!(a.delivery(), Delivery::Lost(_)));
+            assert_eq!(pair.hosts[A].stack.tcp_memory(), 0);
+        }
+    }
+}
+
+/// Linux's tcp_fin_timeout.
+#[test]
+fn the_time_of_a_closed_connection_in_fin_wait_2_is_not_prolonged_by_the_peer() {
+    let mut pair = Pair::new(9);
+    let (a, b) = pair.connected();
+    pair.run_for(1000 * SECOND);
+    pair.capture = Some(Vec::new());
+    a.close(pair.now);
+    pair.kick(A, &a);
+    pair.run_for(SECOND);
+    let sent = pair.capture.take().expect("a capture");
+    let (_, known) = sent.into_iter().rfind(|(side, _)| *side == B).expect("an acknowledgement");
+    assert_eq!((a.state(), b.state()), (State::FinWait2, State::CloseWait));
+    for second in 1..=60 {
+        assert_eq!(a.state(), State::FinWait2, "{second}");
+        pair.inject(A, &known);
+        pair.run_for(SECOND);
+    }
+    assert_eq!(a.state(), State::Closed);
 }
 
 /// Writes until the peer has no more room. Returns when that was.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::{Egress, Flow};
 use crate::host::clock::Time;
-use crate::tcp::{Connection, Written, header_len};
+use crate::tcp::{Connection, Probing, Written, header_len};
 use crate::{Error, InterfaceId, Ready, State, SuperSegment};
 
 /// The most pieces that [`Flow::read_with`] shows.
@@ -210,6 +210,7 @@ impl Flow {
         inner.error = None;
         inner.write_shut = true;
         inner.heard = inner.heard.max(time);
+        inner.waiting = inner.waiting.map(|_| time);
         let reset = inner.readable() > 0 || inner.discarded || inner.reset_on_close;
         match inner.state() {
             State::SynSent => self.unlink(&mut inner),
@@ -385,7 +386,12 @@ impl Flow {
     pub fn set_user_timeout(&self, timeout: Option<Duration>) {
         let mut inner = self.lock();
         if inner.cold.is_some() || timeout.is_some() {
-            inner.cold().user_timeout = timeout;
+            let cold = inner.cold();
+            cold.user_timeout = timeout;
+            let probing = Probing::new(cold.keepalive, timeout);
+            if let Some(connection) = inner.live() {
+                connection.set_keepalive(probing);
+            }
         }
     }
 

@@ -46,7 +46,9 @@ impl Flow {
             }
         }
         let heard = connection.heard();
-        inner.heard = inner.heard.max(heard);
+        if !(inner.orphaned && before == State::FinWait2) {
+            inner.heard = inner.heard.max(heard);
+        }
         if heard == time {
             // Whatever it was, packets pass again.
             inner.soft = None;
@@ -278,7 +280,7 @@ impl Flow {
         earlier(self.gives_up_at(inner), inner.deferred())
     }
 
-    /// When the peer's silence ends the connection.
+    /// When the connection ends because the peer acknowledges nothing, or is silent.
     fn gives_up_at(&self, inner: &Inner) -> Option<Time> {
         let config = &self.shared.config;
         let state = inner.state();
@@ -290,13 +292,15 @@ impl Flow {
             }
             // Retransmissions back off to a minute (RFC 6298 (2.5)), and the last one must have its chance.
             let user_timeout = inner.user_timeout().unwrap_or(config.user_timeout);
-            let orphan = if inner.orphaned { config.orphan_timeout * 3 } else { Duration::MAX };
-            let silent = inner.silent_since(waiting).map(|since| after(since, user_timeout.min(orphan)));
+            let stalled = inner.stalled_since(waiting).map(|since| after(since, user_timeout));
+            // Nobody is left to wait for a peer that answers and takes nothing (tcp_orphan_retries).
+            let orphan = inner.orphaned.then(|| after(inner.progress(waiting), config.orphan_timeout * 3));
+            let stalled = earlier(stalled, orphan);
             // As in Linux, it is also how long a peer may have no room though it answers. Who has keep-alives
             // wants to know whether the peer is there, and waits for one that is.
             let wanted = inner.cold.as_ref().filter(|cold| !cold.keepalive.on);
             let full = wanted.and_then(|cold| cold.full_since.zip(cold.user_timeout));
-            return earlier(full.map(|(since, timeout)| after(since, timeout)), silent);
+            return earlier(full.map(|(since, timeout)| after(since, timeout)), stalled);
         }
         if inner.orphaned && state == State::FinWait2 {
             return Some(after(inner.heard, config.orphan_timeout));
@@ -325,6 +329,7 @@ impl Flow {
                 inner.time_wait = Some(Box::new(TimeWait::new(time, length, connection.ending())));
                 inner.ended = true;
                 inner.connection = None;
+                inner.waiting = None;
                 self.arm(inner, time);
             } else {
                 let (waits, is_full) = (connection.awaits_ack(), connection.waits_for_room());

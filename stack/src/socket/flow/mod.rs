@@ -25,7 +25,7 @@ use crate::host::stack::Shared;
 use crate::host::timers::{NEVER, Tick};
 use crate::socket::flow_table::FlowKey;
 use crate::sync;
-use crate::tcp::{Connection, Marking, Settings, Share};
+use crate::tcp::{Connection, Marking, Probing, Settings, Share};
 use crate::{Error, Listener, Ready, State, TcpOptions};
 
 use self::cold::Cold;
@@ -122,11 +122,13 @@ struct Inner {
     was_full: bool,
     reset_on_close: bool,
     cold: Option<Box<Cold>>,
-    /// When the last segment came that the connection could use: it is a sign of life.
+    /// When the last segment came that the connection could use: it is a sign of life. Of a connection that
+    /// the application has closed none counts any more in FIN-WAIT-2.
     heard: Time,
     /// The latest time that was given. It does not go back.
     latest: Time,
-    /// Since when something waits for an acknowledgement. At first that is the handshake.
+    /// Since when something waits for an acknowledgement, or since the application has closed it. At first
+    /// that is the handshake.
     waiting: Option<Time>,
     /// Who gets it when the handshake is done.
     listener: Option<Weak<Listener>>,
@@ -201,7 +203,7 @@ impl Flow {
             receive_fixed: options.receive_buffer.is_some(),
             nodelay: options.nodelay,
             prompt: options.prompt,
-            keepalive: options::sane(options.keepalive).into(),
+            keepalive: Probing::new(options::sane(options.keepalive), options.user_timeout),
             max_segment: options.max_segment_size,
             marking: Marking::from(&options.ip),
             congestion: options.congestion,
@@ -259,6 +261,18 @@ impl Inner {
     fn silent_since(&self, waiting: Time) -> Option<Time> {
         let since = self.connection.as_ref().map_or(Some(self.heard), |one| one.silent_since());
         since.map(|since| since.max(waiting).max(self.heard))
+    }
+
+    /// Since when the peer has acknowledged nothing of what is `waiting` for it, though it could: for what has
+    /// not left yet, since when it has said nothing.
+    fn stalled_since(&self, waiting: Time) -> Option<Time> {
+        let stalled = self.connection.as_ref().and_then(|connection| connection.stalled_since());
+        stalled.map(|since| since.max(waiting)).or_else(|| self.silent_since(waiting))
+    }
+
+    /// When the peer has last acknowledged something, or the application has closed it.
+    fn progress(&self, waiting: Time) -> Time {
+        self.connection.as_ref().map_or(waiting, |connection| connection.progress().max(waiting))
     }
 
     /// The flow's time when somebody says that it is `time`.

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::{ALL_READ, Connection};
+use super::{ALL_READ, Connection, millis};
 use crate::State;
-use crate::host::clock::{Time, after, since};
+use crate::host::clock::{Time, after};
 use crate::tcp::options::MAX_BLOCKS;
 use crate::tcp::segment::Segment;
 use crate::tcp::sender::Acknowledgement;
@@ -159,10 +159,11 @@ impl Connection {
 
     /// RFC 5961 section 7: answers to what a stranger could have sent are limited.
     fn may_challenge(&mut self, now: Time) -> bool {
-        if since(now, self.challenged) >= Duration::from_secs(1) {
+        let now = millis(now);
+        if now.wrapping_sub(self.challenged) >= 1000 {
             (self.challenged, self.challenges) = (now, 0);
         }
-        self.challenges += 1;
+        self.challenges = self.challenges.saturating_add(1);
         self.challenges <= super::CHALLENGES
     }
 

@@ -22,7 +22,7 @@ pub(crate) use input::Verdict;
 pub(crate) use output::Written;
 
 use self::output::SYN_TIMEOUT;
-use self::probing::Probing;
+pub(crate) use self::probing::Probing;
 pub(crate) use self::timestamps::Timestamps;
 use super::congestion::CongestionControl;
 use super::memory::{Charge, LEAST_BUFFER, Share};
@@ -60,7 +60,7 @@ const PRESSED_BUFFER: usize = 64 << 10;
 const INITIAL_WINDOW: u64 = 10;
 
 /// Segments outside the window and probes that are answered in a second (RFC 5961 section 7).
-const CHALLENGES: u32 = 100;
+const CHALLENGES: u16 = 100;
 
 /// What a connection is made with.
 #[derive(Debug, Clone)]
@@ -123,8 +123,9 @@ pub(crate) struct Connection {
     /// How long before that one the first left that has no answer either, milliseconds.
     unanswered: u32,
     /// Challenges (RFC 5961) since the first of them in this second.
-    challenges: u32,
-    challenged: Time,
+    challenges: u16,
+    /// When that was, milliseconds, modulo 2^32.
+    challenged: u32,
     charge: Charge,
 }
 
@@ -219,7 +220,7 @@ impl Connection {
             probed: now,
             unanswered: 0,
             challenges: 0,
-            challenged: now,
+            challenged: millis(now),
             charge: Charge::default(),
             settings,
         }
@@ -381,6 +382,16 @@ impl Connection {
         }
     }
 
+    /// Since when nothing of what was sent has been acknowledged; `None` if nothing waits for that.
+    pub(crate) fn stalled_since(&self) -> Option<Time> {
+        self.sender.stalled_since()
+    }
+
+    /// When something was last acknowledged, or the oldest of what is not left for the first time.
+    pub(crate) fn progress(&self) -> Time {
+        self.sender.progress()
+    }
+
     /// Whether everything that was sent has arrived, and the peer has too little room for the rest.
     pub(crate) fn waits_for_room(&self) -> bool {
         self.sender.waits_for_room()
@@ -520,6 +531,11 @@ impl Connection {
         let bytes = self.sender.allocated() + self.receiver.allocated();
         self.charge.update(&self.settings.memory, bytes);
     }
+}
+
+/// The time in milliseconds, modulo 2^32.
+fn millis(time: Time) -> u32 {
+    time.total_millis() as u32
 }
 
 /// The largest segment that this node takes in at `local`: any IP packet (RFC 6691 section 2), unless the

@@ -179,10 +179,11 @@ impl Connection {
     /// RFC 9293 3.8.4. A peer without room is asked too: the pauses between window probes grow to a minute,
     /// and who has keep-alives wants to know sooner that the peer is gone, and that it is not.
     fn keepalive_at(&self) -> Option<Time> {
-        let due = self.settings.keepalive.after(self.heard, self.probed)?;
+        let has_room = !self.sender.is_shut_out();
+        let due = self.settings.keepalive.after(self.heard, self.probed, has_room)?;
         let open =
             matches!(self.state, State::Established | State::CloseWait | State::FinWait1 | State::FinWait2);
-        (open && (!self.sender.awaits_ack() || self.sender.is_shut_out())).then_some(due)
+        (open && (!self.sender.awaits_ack() || !has_room)).then_some(due)
     }
 
     fn emit_syn(&mut self, now: Time, out: &mut Out<'_>) -> Option<Written> {

@@ -6,27 +6,44 @@ use std::time::Duration;
 use crate::KeepAlive;
 use crate::host::clock::{Time, after};
 
-/// What a connection has to know of [`KeepAlive`], as small as can be: the silence before the first probe and
-/// the time between two, microseconds. `None`: there are none.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Probing(Option<(NonZeroU64, NonZeroU64)>);
+/// A peer without room is asked again after this part of the user timeout if it has not answered: a single
+/// probe may be lost.
+const PART: u32 = 3;
 
-impl From<KeepAlive> for Probing {
-    fn from(KeepAlive { on, idle, interval, .. }: KeepAlive) -> Self {
-        let micros = |time: Duration| {
-            let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-            NonZeroU64::new(micros).unwrap_or(NonZeroU64::MIN)
-        };
-        Self(on.then(|| (micros(idle), micros(interval))))
-    }
+/// What a connection has to know of [`KeepAlive`], as small as can be: the silence before the first probe,
+/// microseconds (`None`: there are none), and the time between two, milliseconds, also to a peer without room.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Probing {
+    idle: Option<NonZeroU64>,
+    interval: u32,
+    interval_without_room: u32,
 }
 
 impl Probing {
+    pub(crate) fn new(keepalive: KeepAlive, user_timeout: Option<Duration>) -> Self {
+        let KeepAlive { on, idle, interval, .. } = keepalive;
+        let micros = u64::try_from(idle.as_micros()).unwrap_or(u64::MAX);
+        let millis = |time: Duration| {
+            let millis = time.as_micros().div_ceil(1000);
+            u32::try_from(millis).unwrap_or(u32::MAX).max(1)
+        };
+        let interval = millis(interval);
+        let part = user_timeout.map_or(u32::MAX, |timeout| millis(timeout / PART));
+        Self {
+            idle: on.then(|| NonZeroU64::new(micros).unwrap_or(NonZeroU64::MIN)),
+            interval,
+            interval_without_room: interval.min(part),
+        }
+    }
+
     /// When the next probe is due: the peer was heard at one time, and last probed at another.
-    pub(crate) fn after(self, heard: Time, probed: Time) -> Option<Time> {
-        let (idle, interval) = self.0?;
-        let (since, delay) = if probed > heard { (probed, interval) } else { (heard, idle) };
-        Some(after(since, Duration::from_micros(delay.get())))
+    pub(crate) fn after(self, heard: Time, probed: Time, has_room: bool) -> Option<Time> {
+        let idle = self.idle?;
+        if probed <= heard {
+            return Some(after(heard, Duration::from_micros(idle.get())));
+        }
+        let interval = if has_room { self.interval } else { self.interval_without_room };
+        Some(after(probed, Duration::from_millis(interval.into())))
     }
 }
 
@@ -38,11 +55,15 @@ mod tests {
     fn the_first_probe_waits_longer_than_others() {
         let at = Time::from_secs;
         let keepalive = KeepAlive { on: true, ..KeepAlive::default() };
-        assert_eq!(Probing::from(keepalive).after(at(10), at(5)), Some(at(7210)));
-        assert_eq!(Probing::from(keepalive).after(at(10), at(7210)), Some(at(7285)));
-        assert_eq!(Probing::from(KeepAlive::default()).after(at(10), at(5)), None);
+        let probing = Probing::new(keepalive, Some(Duration::from_secs(30)));
+        assert_eq!(probing.after(at(10), at(5), true), Some(at(7210)));
+        assert_eq!(probing.after(at(10), at(7210), true), Some(at(7285)));
+        assert_eq!(probing.after(at(10), at(7210), false), Some(at(7220)));
+        assert_eq!(Probing::new(keepalive, None).after(at(10), at(7210), false), Some(at(7285)));
+        assert_eq!(Probing::new(KeepAlive::default(), None).after(at(10), at(5), true), None);
         let never = KeepAlive { idle: Duration::MAX, ..keepalive };
-        assert!(Probing::from(never).after(at(10), at(5)).is_some_and(|time| time > at(1_000_000_000)));
+        let never = Probing::new(never, None).after(at(10), at(5), true);
+        assert!(never.is_some_and(|time| time > at(1_000_000_000)));
         assert_eq!(size_of::<Probing>(), 16);
     }
 }

@@ -51,6 +51,7 @@ impl Sender {
             self.rtt.sample(now, rtt);
         }
         if acked > 0 {
+            self.progress = now;
             self.rtt.reset_backoff();
             self.duplicates = 0;
         }

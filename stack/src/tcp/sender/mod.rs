@@ -85,10 +85,12 @@ pub(crate) struct Sender {
     /// The end of the last segment that was not full (Minshall's refinement of Nagle's algorithm).
     small_end: u64,
     last_sent: Time,
+    /// When something was last acknowledged, or the oldest of what is not left for the first time.
+    progress: Time,
     /// ECN (RFC 3168): until this is acknowledged, marks are of the same window; and CWR is to be told.
     marked_until: u64,
     pub(crate) tell_reduced: bool,
-    retransmits: u64,
+    retransmits: u32,
 }
 
 /// What is known of losses that may have been none.
@@ -150,6 +152,7 @@ impl Sender {
             large_write: false,
             small_end: 0,
             last_sent: now,
+            progress: now,
             marked_until: 0,
             tell_reduced: false,
             retransmits: 0,
@@ -262,6 +265,15 @@ impl Sender {
         self.queue.end()
     }
 
+    /// Since when nothing of what was sent has been acknowledged; `None` if nothing waits for that.
+    pub(crate) fn stalled_since(&self) -> Option<Time> {
+        (!self.board.is_empty()).then_some(self.progress)
+    }
+
+    pub(crate) fn progress(&self) -> Time {
+        self.progress
+    }
+
     /// Whether the FIN has been acknowledged.
     pub(crate) fn fin_acked(&self) -> bool {
         self.fin.is_some_and(|fin| self.una > fin.get())
@@ -273,7 +285,7 @@ impl Sender {
     }
 
     pub(crate) fn retransmits(&self) -> u64 {
-        self.retransmits
+        self.retransmits.into()
     }
 
     pub(crate) fn allocated(&self) -> usize {

@@ -222,8 +222,11 @@ impl Sender {
         let snapshot = self.sampler.on_sent(now, in_flight, length);
         if again {
             self.board.resend(start, end, self.mss, snapshot);
-            self.retransmits += 1;
+            self.retransmits = self.retransmits.saturating_add(1);
         } else {
+            if self.board.is_empty() {
+                self.progress = now;
+            }
             self.board.push(start, end, self.mss, snapshot);
             self.nxt = end;
             self.little_due = false;
