@@ -22,7 +22,7 @@ impl Root {
             let (is_alive, since) = (at < session.expires(), session.established);
             is_alive.then(|| session.open(&*provider, &data, &mut plaintext)).flatten()?;
             client.heard = at;
-            if client.path == Some(source) {
+            if client.path() == Some(source) {
                 client.heard_at_path = at;
             }
             Some((is_used, since))
@@ -48,7 +48,7 @@ impl Root {
         plaintext: &[u8],
         len: usize,
     ) {
-        let is_at_path = self.clients.get(slot).is_some_and(|client| client.path == Some(source));
+        let is_at_path = self.clients.get(slot).is_some_and(|client| client.path() == Some(source));
         if RootMessage::is_one(plaintext) {
             let message = RootMessage::parse(plaintext);
             if message == Ok(RootMessage::Vouch) {
