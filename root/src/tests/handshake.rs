@@ -324,6 +324,22 @@ fn who_comes_later_to_an_address_leaves_the_one_before_the_handshake_that_it_has
 }
 
 #[test]
+fn a_late_close_ends_the_session_that_it_came_in_and_no_other() {
+    let mut world = World::new();
+    let mut node = world.registered(1, source(1));
+    let (close, later) = (node.seal_control(Control::Close { reason: 0 }), node.seal(&[0; 10]));
+    world.pass(SECOND);
+    node.connect(&mut world);
+    assert_eq!(world.send(source(1), &close), []);
+    assert_eq!((world.root.nodes(), world.root.registered()), (1, 1));
+    let channel = node.channel;
+    node.register(&mut world, 600);
+    assert_eq!(node.channel, channel);
+    let after = world.send(source(1), &later);
+    assert_eq!(MessageType::of(&after[0].1), Some(MessageType::UnknownSession));
+}
+
+#[test]
 fn a_root_registers_nobody_who_only_sends_messages_of_roots_backwards() {
     let mut world = World::new();
     let mut node = world.connected(1, source(1));
