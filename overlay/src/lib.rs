@@ -58,7 +58,7 @@ pub mod wire;
 /// What keeps strangers' messages cheap, for others than [`Endpoint`] that answer handshakes.
 pub mod load {
     pub use crate::bucket::Rate;
-    pub use crate::endpoint::{Admission, HandshakeLoad, Limiter, Recent, prefix_of};
+    pub use crate::endpoint::{Admission, HandshakeLoad, Limiter, Recent, prefix_of, provider_of};
 }
 
 use peersock_primitives::sync;

@@ -7,6 +7,7 @@ use peersock_overlay::{NodeId, PublicIdentity, SessionIndex};
 use crate::Source;
 use crate::budget::Nanos;
 use crate::roaming::Outstanding;
+use crate::room::Worth;
 use crate::session::Session;
 
 /// A node that has a session with the root, or is registered, or both.
@@ -15,13 +16,17 @@ pub(crate) struct Client {
     pub(crate) identity: PublicIdentity,
     /// Of its initiations.
     pub(crate) newest: Timestamp,
-    /// Where it has shown that it receives. Without this it is not counted among the nodes, and gets nothing
-    /// but answers.
-    pub(crate) path: Option<Source>,
+    /// Where it has last shown that it receives. Without this it is not counted among the nodes, and gets
+    /// nothing but answers.
+    pub(crate) place: Option<Source>,
+    /// It was there and is registered, but its stream has ended, or another node is there now.
+    pub(crate) is_away: bool,
     /// When something authentic came from it last, a relayed frame included.
     pub(crate) heard: Nanos,
     /// The same from where it has shown that it receives.
     pub(crate) heard_at_path: Nanos,
+    /// By which it stands in the order of those that give way, if it does.
+    pub(crate) filed: Nanos,
     /// What it has sent on last, the one before, and those that it has not used yet.
     pub(crate) current: Option<Box<Session>>,
     pub(crate) previous: Option<Box<Session>>,
@@ -78,7 +83,7 @@ pub(crate) const MAX_PENDING: usize = 4;
 pub(crate) const PENDING_LIFETIME: Nanos = Duration::from_secs(12).as_nanos() as Nanos;
 
 /// A node that says nothing for so long is not there: it has missed three keepalives.
-const SILENCE: Nanos = Duration::from_secs(90).as_nanos() as Nanos;
+pub(crate) const SILENCE: Nanos = Duration::from_secs(90).as_nanos() as Nanos;
 
 impl Client {
     pub(crate) fn new(identity: PublicIdentity, newest: Timestamp) -> Self {
@@ -86,7 +91,9 @@ impl Client {
             id: identity.node_id(),
             identity,
             newest,
-            path: None,
+            place: None,
+            is_away: false,
+            filed: 0,
             heard: 0,
             heard_at_path: 0,
             current: None,
@@ -99,6 +106,25 @@ impl Client {
             nicknames: (0, 0),
             buckets: Buckets::default(),
             deadline: Nanos::MAX,
+        }
+    }
+
+    /// Where it receives.
+    pub(crate) fn path(&self) -> Option<Source> {
+        self.place.filter(|_| !self.is_away)
+    }
+
+    /// Whether it counts as a node: it has shown that it receives somewhere.
+    pub(crate) fn is_node(&self) -> bool {
+        self.place.is_some()
+    }
+
+    /// What is lost with it, if it may give way.
+    pub(crate) fn worth(&self) -> Option<Worth> {
+        match (&self.registered, self.is_away) {
+            (None, _) => Some(Worth::Unregistered),
+            (Some(_), true) => Some(Worth::Away),
+            (Some(_), false) => None,
         }
     }
 

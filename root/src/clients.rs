@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use hashbrown::HashTable;
-use peersock_overlay::load::prefix_of;
 use peersock_overlay::wire::{Channel, LookUpKey};
 use peersock_overlay::{NodeId, SessionIndex};
 use peersock_primitives::Key;
@@ -11,10 +10,15 @@ use peersock_primitives::Key;
 use crate::Source;
 use crate::budget::Nanos;
 use crate::client::Client;
+use crate::room::{Prefix, Room};
 
 /// A place in the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Slot(u32);
+
+impl Slot {
+    pub(crate) const FIRST: Self = Self(0);
+}
 
 /// The table. Nothing here is iterated over in the order of a hash, so the same inputs give the same outputs.
 ///
@@ -29,17 +33,9 @@ pub(crate) struct Clients {
     by_source: HashTable<Slot>,
     source_key: Key,
     by_channel: HashMap<u64, Slot, Key>,
-    prefixes: HashMap<u64, Prefix, Key>,
+    pub(crate) room: Room,
     deadlines: BTreeSet<(Nanos, Slot)>,
     proven: usize,
-}
-
-/// The nodes of one source prefix.
-#[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct Prefix {
-    pub(crate) nodes: u32,
-    /// When its bucket for relayed bytes is full.
-    pub(crate) relay: Nanos,
 }
 
 impl Clients {
@@ -52,20 +48,20 @@ impl Clients {
             by_source: HashTable::new(),
             source_key: Key::new(seed, "by_source"),
             by_channel: HashMap::with_hasher(Key::new(seed, "by_channel")),
-            prefixes: HashMap::with_hasher(Key::new(seed, "prefixes")),
+            room: Room::new(seed),
             deadlines: BTreeSet::new(),
             proven: 0,
         }
     }
 
-    /// Nodes that have shown where they receive.
+    /// Nodes that are where they have shown that they receive.
     pub(crate) fn proven(&self) -> usize {
         self.proven
     }
 
-    /// Nodes that have not.
+    /// Those that have used no session yet: they have been answered, and nothing else.
     pub(crate) fn unproven(&self) -> usize {
-        self.by_id.len() - self.proven
+        self.by_id.len() - self.room.nodes()
     }
 
     /// Nodes that are registered.
@@ -95,8 +91,8 @@ impl Clients {
     /// Sender, receiver and the sender's prefix, for a frame between two nodes.
     pub(crate) fn sender(&mut self, slot: Slot) -> Option<(&mut Client, Option<&mut Prefix>)> {
         let client = self.slots.get_mut(slot.0 as usize)?.as_deref_mut()?;
-        let prefix = client.path.map(|path| prefix_of(path.ip()));
-        Some((client, prefix.and_then(|prefix| self.prefixes.get_mut(&prefix))))
+        let prefix = client.path().and_then(|path| self.room.prefix(path.ip()));
+        Some((client, prefix))
     }
 
     pub(crate) fn by_id(&self, id: &NodeId) -> Option<Slot> {
@@ -121,7 +117,7 @@ impl Clients {
 
     pub(crate) fn by_source(&self, source: &Source) -> Option<Slot> {
         let is_there =
-            |slot: &Slot| self.get(*slot).is_some_and(|client| client.path.as_ref() == Some(source));
+            |slot: &Slot| self.get(*slot).is_some_and(|client| client.path().as_ref() == Some(source));
         self.by_source.find(self.source_key.digest(source), is_there).copied()
     }
 
@@ -152,47 +148,83 @@ impl Clients {
         self.by_index.is_empty()
     }
 
-    /// How many nodes there are at the prefix of a source.
-    pub(crate) fn neighbours(&self, source: &Source) -> u32 {
-        self.prefixes.get(&prefix_of(source.ip())).map_or(0, |prefix| prefix.nodes)
-    }
-
-    /// The node has shown that it receives there. Whoever was there before is not any more.
-    pub(crate) fn set_path(&mut self, slot: Slot, path: Source) {
-        if self.get(slot).is_none_or(|client| client.path == Some(path)) {
-            return;
+    /// The node has shown that it receives there. Whoever was there before is not any more, and is returned.
+    pub(crate) fn set_path(&mut self, slot: Slot, path: Source) -> Option<Slot> {
+        if self.get(slot).is_none_or(|client| client.path() == Some(path)) {
+            return None;
         }
-        if let Some(before) = self.by_source(&path) {
+        let before = self.by_source(&path);
+        if let Some(before) = before {
             self.clear_path(before);
         }
         self.clear_path(slot);
+        self.give_back(slot);
+        if let Some(client) = self.get_mut(slot) {
+            (client.place, client.is_away) = (Some(path), false);
+        }
         let Self { slots, source_key, by_source, .. } = self;
         let hash_of = |slot: &Slot| {
             let client = slots[slot.0 as usize].as_deref();
-            source_key.digest(client.and_then(|client| client.path).expect("who is in the table has a path"))
+            source_key.digest(client.and_then(Client::path).expect("who is in the table has a path"))
         };
         by_source.insert_unique(source_key.digest(path), slot, hash_of);
-        self.prefixes.entry(prefix_of(path.ip())).or_default().nodes += 1;
+        self.room.take(path.ip());
         self.proven += 1;
-        if let Some(client) = self.get_mut(slot) {
-            client.path = Some(path);
-        }
+        self.file(slot);
+        before
     }
 
+    /// The node is not there any more. It goes on to count if it is registered.
     pub(crate) fn clear_path(&mut self, slot: Slot) {
-        let Some(path) = self.get_mut(slot).and_then(|client| client.path.take()) else { return };
+        let Some(path) = self.get(slot).and_then(Client::path) else { return };
         self.proven -= 1;
         if let Ok(entry) = self.by_source.find_entry(self.source_key.digest(path), |other| *other == slot) {
             entry.remove();
         }
-        let key = prefix_of(path.ip());
-        if let Some(prefix) = self.prefixes.get_mut(&key) {
-            prefix.nodes -= 1;
-            // The bucket goes with it: nodes that come again pay from their own ones, which begin almost
-            // empty.
-            if prefix.nodes == 0 {
-                self.prefixes.remove(&key);
-            }
+        self.unfile(slot);
+        if let Some(client) = self.get_mut(slot) {
+            client.is_away = true;
+        }
+        self.file(slot);
+    }
+
+    /// Whether it is registered has changed by `change`.
+    pub(crate) fn update<T>(&mut self, slot: Slot, change: impl FnOnce(&mut Client) -> T) -> Option<T> {
+        self.unfile(slot);
+        let changed = self.get_mut(slot).map(change);
+        self.file(slot);
+        changed
+    }
+
+    /// Puts a node where it belongs among those that give way. One that is neither registered nor there is a
+    /// stranger again.
+    fn file(&mut self, slot: Slot) {
+        let Some(client) = self.slots.get_mut(slot.0 as usize).and_then(Option::as_deref_mut) else { return };
+        if client.is_away && client.registered.is_none() {
+            return self.give_back(slot);
+        }
+        if let (Some(place), Some(worth)) = (client.place, client.worth()) {
+            client.filed = client.heard_at_path;
+            self.room.file(place.ip(), worth, client.filed, slot);
+        }
+    }
+
+    fn unfile(&mut self, slot: Slot) {
+        let Some(client) = self.slots.get(slot.0 as usize).and_then(Option::as_deref) else { return };
+        if let (Some(place), Some(worth)) = (client.place, client.worth()) {
+            self.room.unfile(place.ip(), worth, client.filed, slot);
+        }
+    }
+
+    /// The node does not count any more.
+    fn give_back(&mut self, slot: Slot) {
+        self.unfile(slot);
+        let place = self.get_mut(slot).and_then(|client| {
+            client.is_away = false;
+            client.place.take()
+        });
+        if let Some(place) = place {
+            self.room.give_back(place.ip());
         }
     }
 
@@ -221,6 +253,7 @@ impl Clients {
 
     pub(crate) fn remove(&mut self, slot: Slot) -> Option<Box<Client>> {
         self.clear_path(slot);
+        self.give_back(slot);
         let client = self.slots.get_mut(slot.0 as usize)?.take()?;
         self.free.push(slot);
         self.by_id.remove(&client.id);

@@ -81,9 +81,11 @@ impl RelayPolicy {
 /// ```
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Nodes that have a session or are registered. Default: 100,000.
+    /// Nodes that have a session or are registered. Newcomers take the places of those that are not
+    /// registered, and of registered ones that are gone for 90 s. Default: 100,000.
     pub nodes: usize,
-    /// The same from one source prefix (IPv4 /24, IPv6 /56). Default: 4,096.
+    /// The same from one source prefix (IPv4 /24, IPv6 /56). Once half of all places are taken, an IPv4 /16
+    /// or IPv6 /32 gets half of the rest at most, or as many as this. Default: 4,096.
     pub nodes_per_prefix: u32,
     /// The longest lifetime of a registration, in seconds; longer ones are cut. Default: 3,600.
     pub lifetime: u32,

@@ -2,11 +2,23 @@
 
 use std::time::Instant;
 
+use peersock_overlay::SessionIndex;
 use peersock_overlay::wire::{Control, DATA_OVERHEAD, Data, RootMessage, UnknownSession};
 
 use crate::budget::Nanos;
 use crate::clients::Slot;
 use crate::{Root, Source};
+
+/// How a message came.
+#[derive(Debug, Clone, Copy)]
+struct Came {
+    source: Source,
+    /// The session, and when it was made.
+    session: SessionIndex,
+    since: Nanos,
+    /// Of the datagram, in bytes.
+    len: usize,
+}
 
 impl Root {
     pub(crate) fn on_data(&mut self, now: Instant, source: Source, datagram: &[u8]) {
@@ -22,7 +34,7 @@ impl Root {
             let (is_alive, since) = (at < session.expires(), session.established);
             is_alive.then(|| session.open(&*provider, &data, &mut plaintext)).flatten()?;
             client.heard = at;
-            if client.path == Some(source) {
+            if client.path() == Some(source) {
                 client.heard_at_path = at;
             }
             Some((is_used, since))
@@ -31,24 +43,18 @@ impl Root {
             None => self.counters.data_dropped.increment(),
             Some((is_used, since)) => {
                 if is_used || self.confirm(at, slot, data.receiver).is_some() {
-                    self.on_message(now, source, slot, since, &plaintext, datagram.len());
+                    let came = Came { source, session: data.receiver, since, len: datagram.len() };
+                    self.on_message(now, slot, came, &plaintext);
                 }
             }
         }
         self.scratch = plaintext;
     }
 
-    /// An authentic message of a node, in a datagram of `len` bytes, in the session that was made at `since`.
-    fn on_message(
-        &mut self,
-        now: Instant,
-        source: Source,
-        slot: Slot,
-        since: Nanos,
-        plaintext: &[u8],
-        len: usize,
-    ) {
-        let is_at_path = self.clients.get(slot).is_some_and(|client| client.path == Some(source));
+    /// An authentic message of a node.
+    fn on_message(&mut self, now: Instant, slot: Slot, came: Came, plaintext: &[u8]) {
+        let Came { source, session, since, len } = came;
+        let is_at_path = self.clients.get(slot).is_some_and(|client| client.path() == Some(source));
         if RootMessage::is_one(plaintext) {
             let message = RootMessage::parse(plaintext);
             if message == Ok(RootMessage::Vouch) {
@@ -90,7 +96,7 @@ impl Root {
             Some(Ok(Control::Answer { data })) => self.on_answer(now, source, slot, data),
             Some(Ok(Control::Close { .. })) => {
                 self.counters.closes_received.increment();
-                return self.forget(slot);
+                return self.on_close(slot, session);
             }
             Some(Ok(Control::Params { .. })) | None => {}
             Some(_) => self.counters.control_unknown.increment(),
@@ -99,6 +105,15 @@ impl Root {
         // there.
         if !is_at_path && !matches!(control, Some(Ok(control)) if control.is_probing()) {
             self.challenge(now, source, slot);
+        }
+    }
+
+    /// The node leaves. What comes late in a session that it has replaced ends that one only.
+    fn on_close(&mut self, slot: Slot, session: SessionIndex) {
+        let Some(client) = self.clients.get_mut(slot) else { return };
+        match client.previous.take_if(|previous| previous.index == session) {
+            Some(previous) => self.clients.free_indices([previous.index]),
+            None => self.forget(slot),
         }
     }
 

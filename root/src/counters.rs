@@ -45,6 +45,9 @@ peersock_primitives::counters! {
         pub sessions_established,
         /// Nodes not taken in because there are too many, or too many of one source prefix.
         pub nodes_refused,
+        /// Sessions forgotten to make room for other nodes: those of nodes that are not registered, and
+        /// registrations of nodes that are not there any more.
+        pub nodes_gave_way,
 
         /// Data packets for a session that does not exist.
         pub data_unknown_session,

@@ -82,7 +82,7 @@ impl Root {
     /// Tells the node, and other roots that it is not to be found here any more.
     fn say_goodbye(&mut self, slot: Slot) {
         let Some(client) = self.clients.get(slot) else { return };
-        let (id, path, is_registered) = (client.id, client.path, client.registered.is_some());
+        let (id, path, is_registered) = (client.id, client.path(), client.registered.is_some());
         if let Some(path) = path {
             self.answer(slot, path, Control::Close { reason: 0 });
         }

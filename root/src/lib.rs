@@ -42,6 +42,7 @@ mod outbox;
 mod registration;
 mod relay;
 mod roaming;
+mod room;
 mod root;
 #[cfg(feature = "server")]
 pub mod server;

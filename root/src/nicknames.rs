@@ -127,7 +127,7 @@ impl Root {
     ) {
         let at = self.nanos(now);
         let Some(client) = self.clients.get_mut(slot) else { return };
-        let Some(path) = client.path else { return };
+        let Some(path) = client.path() else { return };
         if !OF_ONE.take(&mut client.buckets.nicknames, 1, at) || !self.nicknames.claims.take(path.ip(), now) {
             return self.counters.nicknames_limited.increment();
         }

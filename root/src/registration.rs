@@ -51,7 +51,7 @@ impl Root {
         let Some(client) = self.clients.get_mut(slot) else { return };
         let is_known = client.registered.is_some();
         let of_all = if is_known { &mut self.registrations.renewals } else { &mut self.registrations.new };
-        let Some(path) = client.path else { return };
+        let Some(path) = client.path() else { return };
         if !OF_ONE.take(&mut client.buckets.registrations, 1, at) || !of_all.take(path.ip(), now) {
             return self.counters.registrations_limited.increment();
         }
@@ -93,11 +93,14 @@ impl Root {
         let expires = at.saturating_add(u64::from(lifetime) * 1_000_000_000);
         let Some(client) = self.clients.get_mut(slot) else { return };
         (client.sequence, client.sequence_since) = (asked.sequence, since);
-        client.registered = Some(Registered { registration: *asked, channel, token, expires });
-        let entry = client.entry_for(at);
+        let registered = Registered { registration: *asked, channel, token, expires };
+        let entry = self.clients.update(slot, |client| {
+            client.registered = Some(registered);
+            client.entry_for(at)
+        });
         self.clients.set_channel(channel, slot);
         self.clients.schedule(slot);
-        if let Some((directory, (entry, lifetime))) = self.directory.as_mut().zip(entry) {
+        if let Some((directory, (entry, lifetime))) = self.directory.as_mut().zip(entry.flatten()) {
             directory.registered(&entry, lifetime);
         }
     }
@@ -106,7 +109,7 @@ impl Root {
     pub(crate) fn tell_registered(&mut self, now: Instant, slot: Slot) {
         let (at, time) = (self.nanos(now), self.unix_seconds(now));
         let Some(client) = self.clients.get(slot) else { return };
-        let (Some(registered), Some(path)) = (client.registered, client.path) else { return };
+        let (Some(registered), Some(path)) = (client.registered, client.path()) else { return };
         let rate = self.config.relay.rate();
         let message = RootMessage::Registered(wire::Registered {
             sequence: registered.registration.sequence,

@@ -114,7 +114,7 @@ impl Root {
             return None;
         }
         let receiver = to.and_then(|to| self.clients.get(to));
-        let place = receiver.and_then(|client| Some((client.present(at)?.token, client.path?)));
+        let place = receiver.and_then(|client| Some((client.present(at)?.token, client.path()?)));
         let Some((token, path)) = place else {
             self.counters.relay_no_channel.increment();
             self.notice(from, NoticeCode::NoChannel, header.channel.0, at);

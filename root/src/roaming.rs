@@ -36,12 +36,10 @@ impl Root {
         let client = self.clients.get_mut(slot)?;
         let found = client.pending.iter().position(|pending| pending.session.index == index)?;
         let confirmed = client.pending.swap_remove(found);
-        let is_new = client.path.is_none();
-        let (nodes, mut gone) = (&self.config.limits, Vec::new());
-        if is_new
-            && (self.clients.proven() >= nodes.nodes
-                || self.clients.neighbours(&confirmed.source) >= nodes.nodes_per_prefix)
-        {
+        // A registered one counts already, though its stream may have ended.
+        let is_new = !client.is_node();
+        let mut gone = Vec::new();
+        if is_new && !self.make_room(at, &confirmed.source) {
             self.counters.nodes_refused.increment();
             self.forget(slot);
             return None;
@@ -50,15 +48,32 @@ impl Root {
         gone.extend(std::mem::take(&mut client.pending).iter().map(|pending| pending.session.index));
         gone.extend(client.previous.take().map(|session| session.index));
         client.previous = client.current.replace(Box::new(confirmed.session));
-        if is_new && client.registered.is_none() {
+        if is_new {
             client.buckets.relay = self.budgets.new_relay(at);
         }
         client.heard_at_path = at;
         self.clients.free_indices(gone);
-        self.clients.set_path(slot, confirmed.source);
+        self.arrive(slot, confirmed.source);
         self.clients.schedule(slot);
         self.counters.sessions_established.increment();
         Some(())
+    }
+
+    /// Makes room for a new node there; false if nobody gives way.
+    fn make_room(&mut self, at: Nanos, source: &Source) -> bool {
+        let room = &self.clients.room;
+        let Some(share) = room.full(source.ip(), &self.config.limits) else { return true };
+        let Some(gives_way) = room.first(share, at) else { return false };
+        self.counters.nodes_gave_way.increment();
+        self.forget(gives_way);
+        true
+    }
+
+    /// The node receives there. Another one that did does not any more.
+    fn arrive(&mut self, slot: Slot, source: Source) {
+        if let Some(before) = self.clients.set_path(slot, source) {
+            self.let_go(before);
+        }
     }
 
     /// Whether the node is heard from at another place, and not at its own any more, where it would send
@@ -66,7 +81,7 @@ impl Root {
     pub(crate) fn seems_moved(&self, now: Instant, source: Source, slot: Slot) -> bool {
         let at = self.nanos(now);
         self.clients.get(slot).is_some_and(|client| {
-            client.path != Some(source) && at >= client.heard_at_path.saturating_add(SILENT_FOR)
+            client.path() != Some(source) && at >= client.heard_at_path.saturating_add(SILENT_FOR)
         })
     }
 
@@ -105,7 +120,7 @@ impl Root {
         }
         client.heard_at_path = at;
         tracing::debug!(node = %client.id, to = %source, "a node has moved");
-        self.clients.set_path(slot, source);
+        self.arrive(slot, source);
         self.counters.paths_moved.increment();
         // The voucher that it has is for the old address.
         self.tell_registered(now, slot);

@@ -11,6 +11,7 @@ use rand::rngs::ChaCha20Rng;
 use rand::{Rng, SeedableRng};
 
 use crate::budget::{Budget, Nanos};
+use crate::client::Client;
 use crate::clients::{Clients, Slot};
 use crate::draining::Draining;
 use crate::lookup::Question;
@@ -202,6 +203,7 @@ impl Root {
     pub fn handle_disconnect(&mut self, source: Source) {
         if let Some(slot) = self.clients.by_source(&source) {
             self.clients.clear_path(slot);
+            self.let_go(slot);
         }
     }
 
@@ -216,7 +218,7 @@ impl Root {
         &self.counters
     }
 
-    /// Nodes with a session or a registration, that have shown where they receive.
+    /// Nodes with a session or a registration, that are where they have shown that they receive.
     pub fn nodes(&self) -> usize {
         self.clients.proven()
     }
@@ -261,7 +263,7 @@ impl Root {
     pub(crate) fn tell(&mut self, slot: Slot, message: &RootMessage) {
         let mut plaintext = Vec::new();
         message.emit(&mut plaintext);
-        let path = self.clients.get(slot).and_then(|client| client.path);
+        let path = self.clients.get(slot).and_then(Client::path);
         if let Some((path, datagram)) = path.zip(self.seal(slot, &plaintext)) {
             self.outbox.send(&self.counters, path, datagram);
         }
@@ -292,7 +294,7 @@ impl Root {
 
     fn answer_sealed(&mut self, slot: Slot, to: Source, plaintext: &[u8]) -> bool {
         let Some(datagram) = self.seal(slot, plaintext) else { return false };
-        if self.clients.get(slot).is_some_and(|client| client.path == Some(to)) {
+        if self.clients.get(slot).is_some_and(|client| client.path() == Some(to)) {
             self.outbox.send(&self.counters, to, datagram);
             return true;
         }
@@ -303,14 +305,27 @@ impl Root {
     fn expire(&mut self, slot: Slot, at: Nanos) {
         let Some(client) = self.clients.get_mut(slot) else { return };
         let gone = client.take_expired(at);
-        let ended = client.registered.take_if(|registered| at >= registered.expires);
+        let is_over = client.registered.is_some_and(|registered| at >= registered.expires);
         let id = client.id;
         self.clients.free_indices(gone);
-        if let Some(registered) = ended {
+        let ended = is_over.then(|| self.clients.update(slot, |client| client.registered.take()));
+        if let Some(registered) = ended.flatten().flatten() {
             self.clients.free_channel(registered.channel);
             self.counters.registrations_expired.increment();
             self.tell_gone(&id);
+            self.let_go(slot);
         }
+        if !self.clients.schedule(slot) {
+            self.clients.remove(slot);
+        }
+    }
+
+    /// Of a node that is gone and not registered, nothing stays but handshakes that it has not used yet.
+    pub(crate) fn let_go(&mut self, slot: Slot) {
+        let Some(client) = self.clients.get_mut(slot).filter(|client| !client.is_node()) else { return };
+        let used = [client.current.take(), client.previous.take()];
+        client.challenge = None;
+        self.clients.free_indices(used.into_iter().flatten().map(|session| session.index));
         if !self.clients.schedule(slot) {
             self.clients.remove(slot);
         }

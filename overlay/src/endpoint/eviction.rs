@@ -15,7 +15,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use super::Endpoint;
-use super::load::prefix_of;
+use super::load::{prefix_of, provider_of};
 use crate::link::PeerKey;
 use crate::network::NetworkIndex;
 
@@ -53,11 +53,7 @@ enum Part {
 
 impl Origin {
     pub(super) fn of(source: IpAddr) -> Self {
-        let wide = match source.to_canonical() {
-            IpAddr::V4(address) => u64::from(address.to_bits() >> 16),
-            IpAddr::V6(address) => (address.to_bits() >> 96) as u64 | 1 << 63,
-        };
-        Self { narrow: prefix_of(source), wide }
+        Self { narrow: prefix_of(source), wide: provider_of(source) }
     }
 
     fn keys(&self) -> [Key; 2] {

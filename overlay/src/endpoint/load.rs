@@ -95,6 +95,21 @@ pub fn prefix_of(source: IpAddr) -> u64 {
     }
 }
 
+/// The prefix of an address of which one provider's subscribers may have many of the narrower ones: IPv4 /16,
+/// IPv6 /32.
+///
+/// ```
+/// use peersock_overlay::load::provider_of;
+///
+/// assert_eq!(provider_of([192, 0, 2, 1].into()), provider_of([192, 0, 77, 1].into()));
+/// ```
+pub fn provider_of(source: IpAddr) -> u64 {
+    match source.to_canonical() {
+        IpAddr::V4(address) => u64::from(address.to_bits() >> 16),
+        IpAddr::V6(address) => (address.to_bits() >> 96) as u64 | 1 << 63,
+    }
+}
+
 /// What to do with an initiation whose MAC1 is valid.
 ///
 /// See [`HandshakeLoad`] for an example.

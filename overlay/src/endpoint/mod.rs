@@ -70,7 +70,7 @@ use rand::{Rng, SeedableRng};
 use zeroize::Zeroize;
 
 pub use config::{EndpointConfig, JoinError, Limits, Lookup, NetworkInfo, PeerInfo};
-pub use load::{Admission, HandshakeLoad, Limiter, prefix_of};
+pub use load::{Admission, HandshakeLoad, Limiter, prefix_of, provider_of};
 pub use readdress::AddressError;
 pub use responder::Recent;
 

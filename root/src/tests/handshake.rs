@@ -212,13 +212,131 @@ fn nodes_of_one_prefix_do_not_take_all_the_room() {
     config.limits.nodes_per_prefix = 2;
     let mut world = World::with(config);
     let at = |port| Source::Udp { socket: 0, remote: ([192, 0, 2, 1], port).into() };
-    for seed in 1..=3 {
-        world.connected(seed, at(seed.into()));
-    }
+    world.registered(1, at(1));
+    world.registered(2, at(2));
+    world.connected(3, at(3));
     assert_eq!(world.root.nodes(), 2);
     assert_eq!(world.root.counters().nodes_refused.get(), 1);
     world.connected(9, udp("198.51.100.1:4"));
     assert_eq!(world.root.nodes(), 3);
+}
+
+#[test]
+fn sessions_without_a_registration_give_way_the_oldest_first() {
+    let mut config = config();
+    config.limits.nodes_per_prefix = 2;
+    let mut world = World::with(config);
+    let at = |port| Source::Udp { socket: 0, remote: ([192, 0, 2, 1], port).into() };
+    let mut nodes: Vec<_> = (1..=2)
+        .map(|seed| {
+            world.pass(SECOND);
+            world.connected(seed, at(seed.into()))
+        })
+        .collect();
+    let mut third = world.registered(3, at(3));
+    assert_eq!((world.root.nodes(), world.root.counters().nodes_gave_way.get()), (2, 1));
+    nodes[1].register(&mut world, 600);
+    third.register(&mut world, 600);
+    world.connected(4, at(4));
+    assert_eq!((world.root.nodes(), world.root.counters().nodes_refused.get()), (2, 1));
+}
+
+#[test]
+fn who_has_many_prefixes_of_one_provider_does_not_get_all_the_room() {
+    let mut config = config();
+    (config.limits.nodes, config.limits.nodes_per_prefix) = (20, 2);
+    let mut world = World::with(config);
+    let mut admitted = 0;
+    for seed in 0..40u8 {
+        let mut node = world.connected(seed, udp(&format!("198.51.{}.1:4000", seed / 2)));
+        admitted += usize::from(
+            node.ask_to_register(&mut world, 600)
+                .is_some_and(|answer| matches!(answer, RootMessage::Registered(_))),
+        );
+    }
+    assert!((10..15).contains(&admitted), "{admitted}");
+    for seed in 100..103u8 {
+        world.registered(seed, udp(&format!("203.0.{seed}.1:4000")));
+    }
+}
+
+#[test]
+fn identities_that_take_turns_at_one_address_lock_nobody_out() {
+    for registered in [false, true] {
+        let mut config = config();
+        config.limits.nodes = 20;
+        let mut world = World::with(config);
+        for seed in 0..19 {
+            let mut node = world.connected(seed, source(1));
+            if registered {
+                node.register(&mut world, 600);
+            }
+        }
+        assert_eq!((world.root.nodes(), world.root.clients.unproven()), (1, 0));
+        assert_eq!(world.root.registered(), if registered { 19 } else { 0 });
+        world.registered(100, source(2));
+        // Who left longest ago makes room once it is silent.
+        world.pass(SECOND * 91);
+        for seed in 101..110 {
+            world.registered(seed, source(seed.into()));
+        }
+    }
+}
+
+#[test]
+fn a_balancer_that_restarts_locks_nobody_out_and_its_nodes_keep_their_names() {
+    let mut config = config();
+    config.limits.nodes = 30;
+    let mut world = World::with(config);
+    let remote = SocketAddr::from(([192, 0, 2, 1], 4000));
+    let stream = |number| Source::Stream { number, remote };
+    let mut nodes: Vec<_> = (0..29).map(|seed| world.registered(seed, stream(seed.into()))).collect();
+    nodes.iter().for_each(|node| world.root.handle_disconnect(node.source));
+    assert_eq!((world.root.nodes(), world.root.registered(), world.root.clients.unproven()), (0, 29, 0));
+    world.registered(100, source(1));
+    // There is no room for more, but for those who have it already.
+    world.connected(101, source(2));
+    assert_eq!(world.root.counters().nodes_refused.get(), 1);
+    for (number, node) in nodes.iter_mut().enumerate() {
+        let channel = node.channel;
+        node.source = stream(100 + number as u64);
+        node.connect(&mut world);
+        world.now += SECOND;
+        node.register(&mut world, 600);
+        assert_eq!(node.channel, channel);
+    }
+    assert_eq!(world.root.nodes(), 30);
+}
+
+#[test]
+fn who_comes_later_to_an_address_leaves_the_one_before_the_handshake_that_it_has_begun() {
+    let mut world = World::new();
+    let mut first = world.connected(1, source(1));
+    let begun = first.begin(world.now);
+    let response = world.send(source(2), &begun.datagram).remove(0).1;
+    world.connected(2, source(1));
+    assert_eq!((world.root.nodes(), world.root.clients.unproven()), (1, 1));
+    first.finish(&begun, &response);
+    first.source = source(2);
+    world.send(source(2), &first.seal(&[]));
+    first.register(&mut world, 600);
+    assert_eq!((world.root.nodes(), world.root.clients.unproven()), (2, 0));
+}
+
+#[test]
+fn a_late_close_ends_the_session_that_it_came_in_and_no_other() {
+    let mut world = World::new();
+    let mut node = world.registered(1, source(1));
+    let (close, later) = (node.seal_control(Control::Close { reason: 0 }), node.seal(&[0; 10]));
+    world.pass(SECOND);
+    node.connect(&mut world);
+    assert_eq!(world.send(source(1), &close), []);
+    assert_eq!((world.root.nodes(), world.root.registered()), (1, 1));
+    let channel = node.channel;
+    node.register(&mut world, 600);
+    assert_eq!(node.channel, channel);
+    let after = world.send(source(1), &later);
+    assert_eq!(MessageType::of(&after[0].1), Some(MessageType::UnknownSession));
 }
 
 #[test]
