@@ -55,6 +55,11 @@ def accept(sock: socket) -> Steps[tuple[socket, object]]:
         return connection, remote
 
 
+def send(sock: socket, data: Buffer) -> Steps[int]:
+    """Sends what there is room for, once there is any."""
+    return _attempt(lambda: sock.send(data), Wait(writers=(sock.fileno(),)))
+
+
 def send_all(sock: socket, data: Buffer) -> Steps[int]:
     """Sends everything. An error says how much of it was sent."""
     sent = 0
@@ -62,7 +67,7 @@ def send_all(sock: socket, data: Buffer) -> Steps[int]:
         try:
             while sent < len(rest):
                 with rest[sent:] as piece:
-                    sent += yield from _send(sock, piece)
+                    sent += yield from send(sock, piece)
         except OSError as error:
             # `SocketError` has this attribute, and takes it over from the system's errors.
             setattr(error, "characters_written" if isinstance(error, BlockingIOError) else "written", sent)
@@ -124,10 +129,6 @@ def drive(steps: Steps[_T], wait: Callable[[Wait], Collection[int]]) -> _T:
     except StopIteration as done:
         result: _T = done.value
         return result
-
-
-def _send(sock: socket, piece: memoryview) -> Steps[int]:
-    return _attempt(lambda: sock.send(piece), Wait(writers=(sock.fileno(),)))
 
 
 def _attempt(call: Callable[[], _T], wanted: Wait) -> Steps[_T]:
