@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket as _std
 import time
@@ -20,6 +21,8 @@ _T = TypeVar("_T")
 READ, WRITE = 0, 1
 #: How long to wait where the system cannot say when there is room, seconds.
 _PAUSE = 0.002
+#: What a socket that is still connecting says to who asks for the other end.
+_PENDING = (errno.ENOTCONN, errno.EINVAL)
 
 
 class Wait(NamedTuple):
@@ -92,8 +95,11 @@ def connect(sock: socket, address: Addr) -> Steps[None]:
     target = to_system(address, sock.family)
     while not begin_connect(sock, target):
         if not isinstance(address, UnixAddr):
-            yield Wait(writers=(sock.fileno(),))
-            return end_connect(sock)
+            ready: Collection[int] = ()
+            # A new deadline ends a wait, too.
+            while not has_connected(sock, sock.fileno() in ready):
+                ready = yield Wait(writers=(sock.fileno(),))
+            return None
         # The listener's queue is full.
         yield Wait(until=time.monotonic() + _PAUSE)
     return None
@@ -108,11 +114,18 @@ def begin_connect(sock: socket, target: object) -> bool:
     return True
 
 
-def end_connect(sock: socket) -> None:
-    """Raises what became of it, if it is no connection."""
+def has_connected(sock: socket, is_ready: bool = False) -> bool:
+    """Whether a connection is there. Raises what became of it instead; a socket that is ready has one or the other."""
     number = sock.getsockopt(_std.SOL_SOCKET, _std.SO_ERROR)
     if number:
         raise OSError(number, os.strerror(number))
+    try:
+        sock.getpeername()
+    except OSError as error:
+        if error.errno not in _PENDING or is_ready:
+            raise
+        return False
+    return True
 
 
 def drive(steps: Steps[_T], wait: Callable[[Wait], Collection[int]]) -> _T:
