@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import json
+import os
 import socket as _std
+import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from types import TracebackType
@@ -54,34 +57,79 @@ class Events(Iterator[Event], AsyncIterator[Event]):
     def __init__(self, fd: int) -> None:
         self._socket = _socket(_std.AF_UNIX, _std.SOCK_SEQPACKET, 0, fd)
         self._socket.setblocking(True)
+        self._is_closed = False
+        self._begin()
+
+    def _begin(self) -> None:
+        self._process = os.getpid()
+        # A signal's handler may close it.
+        self._lock = threading.RLock()
+        # How many calls are under way. When it is closed the last one closes the descriptor.
+        self._users = 0
+
+    def _settle(self) -> None:
+        """Forgets what threads of a parent process do with it."""
+        if self._process != os.getpid():
+            self._begin()
 
     def fileno(self) -> int:
-        """A descriptor that is readable when there is an event."""
-        return self._socket.fileno()
+        """A descriptor that is readable when there is an event; -1 once it is closed."""
+        return -1 if self._is_closed else self._socket.fileno()
 
     def close(self) -> None:
-        """Lets go of it. Who iterates is at the end."""
-        self._socket.close()
+        """Lets go of it. Who iterates is at the end, also who waits in another thread or task."""
+        self._settle()
+        with self._lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            if not self._users:
+                self._socket.close()
+                return
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(_std.SHUT_RDWR)
+
+    @contextlib.contextmanager
+    def _used(self) -> Iterator[bool]:
+        """Keeps the descriptor meanwhile. False if it is closed."""
+        self._settle()
+        with self._lock:
+            is_open = not self._is_closed
+            self._users += is_open
+        try:
+            yield is_open
+        finally:
+            with self._lock:
+                self._users -= is_open
+                if is_open and self._is_closed and not self._users:
+                    self._socket.close()
 
     def next_timeout(self, timeout: float | None) -> Event | None:
         """The next event; ``None`` when the time, in seconds, is over, or at the end.
 
         A time of 0 gives an event that is there already.
         """
-        self._socket.settimeout(timeout)
-        try:
-            return next(self, None)
-        except (TimeoutError, BlockingIOError):
-            # The second one is what a socket says whose time is 0.
-            return None
-        finally:
-            self._socket.settimeout(None)
+        with self._used() as is_open:
+            if not is_open:
+                return None
+            self._socket.settimeout(timeout)
+            try:
+                return next(self, None)
+            except (TimeoutError, BlockingIOError):
+                # The second one is what a socket says whose time is 0.
+                return None
+            finally:
+                self._socket.settimeout(None)
 
     def __next__(self) -> Event:
-        while True:
-            event = _parse(self._socket.recv(_LONGEST) if self._socket.fileno() >= 0 else b"")
-            if event is not None:
-                return event
+        with self._used() as is_open:
+            while True:
+                message = self._socket.recv(_LONGEST) if is_open else b""
+                if not message or self._is_closed:
+                    raise StopIteration
+                event = _parse(message)
+                if event is not None:
+                    return event
 
     def __iter__(self) -> Events:
         return self
@@ -91,14 +139,17 @@ class Events(Iterator[Event], AsyncIterator[Event]):
         import asyncio
 
         loop = asyncio.get_running_loop()
-        self._socket.setblocking(False)
-        try:
+        with self._used() as is_open:
+            if not is_open:
+                raise StopAsyncIteration
+            self._socket.setblocking(False)
             while True:
-                event = _parse(await loop.sock_recv(self._socket, _LONGEST))
+                message = await loop.sock_recv(self._socket, _LONGEST)
+                if not message or self._is_closed:
+                    raise StopAsyncIteration
+                event = _parse(message)
                 if event is not None:
                     return event
-        except StopIteration:
-            raise StopAsyncIteration from None
 
     def __aiter__(self) -> Events:
         return self
@@ -114,8 +165,6 @@ class Events(Iterator[Event], AsyncIterator[Event]):
 
 def _parse(message: bytes) -> Event | None:
     """One event; ``None`` for a kind that is not known here."""
-    if not message:
-        raise StopIteration
     fields = json.loads(message)
     if "kind" not in fields:
         return None

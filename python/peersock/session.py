@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import socket as _std
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -149,6 +150,41 @@ class Session:
             self._id, self._public_key = node.id(), node.public_key()
         except BaseException:
             self.close()
+            raise
+
+    @classmethod
+    async def start(cls, *args: Any, **options: Any) -> Session:
+        """As ``Session(…)``, made in a thread: the event loop goes on meanwhile::
+
+            async with await peersock.Session.start("8056c2e21c000001") as session:
+                ...
+
+        If this is cancelled, the session is closed as soon as it is there.
+        """
+        import asyncio
+
+        lock = threading.Lock()
+        made: list[Session] = []
+        is_wanted = True
+
+        def make() -> Session:
+            session = cls(*args, **options)
+            with lock:
+                made.append(session)
+                if is_wanted:
+                    return session
+            session.close()
+            return session
+
+        try:
+            return await asyncio.to_thread(make)
+        except asyncio.CancelledError:
+            with lock:
+                is_wanted = False
+                left = list(made)
+            for session in left:
+                # It may take its linger.
+                asyncio.get_running_loop().run_in_executor(None, session.close)
             raise
 
     def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:

@@ -108,6 +108,25 @@ def test_close_and_deadlines_wake_what_waits(place: tuple[str, str]) -> None:
     run(main)
 
 
+def test_a_new_deadline_does_not_end_a_connect(session: peersock.Session, network: Network) -> None:
+    async def main() -> None:
+        async with aio.TCPConn() as conn:
+            # A member that is not there.
+            connecting = asyncio.create_task(conn.connect(net.TCPAddr(network.v4["spare61"], 80)))
+            woken: set[Any] = set()
+            for deadline in (time.time() + FOREVER, None, time.time() - 1):
+                # It has looked, and waits again.
+                while conn._wakers[1] <= woken and not connecting.done():
+                    await asyncio.sleep(0)
+                woken |= conn._wakers[1]
+                conn.set_deadline(deadline)
+            with pytest.raises(net.DeadlineError):
+                await connecting
+            assert conn.remote_addr() is None
+
+    run(main)
+
+
 def test_deadlines_come_and_go(place: tuple[str, str]) -> None:
     async def main() -> None:
         async with ends(place) as (_, client, server):

@@ -158,6 +158,54 @@ def test_files_go_both_ways_without_a_buffer(pair: tuple[Any, Any]) -> None:
         assert raw.fileno() == client.fileno()
 
 
+def test_a_file_sends_nothing_twice_after_a_deadline(pair: tuple[Any, Any]) -> None:
+    client, server = pair
+    file = client.file("wb")
+    client.settimeout(0.05)
+    data = LARGE * 20
+    with pytest.raises(TimeoutError):
+        # Most of it goes by the buffer, and the rest stays there.
+        for at in range(0, len(data), 5000):
+            before = at
+            file.write(data[at : at + 5000])
+    client.settimeout(60)
+    told = background(lambda: (file.flush(), client.close_write()))
+    received = b"".join(server.chunks())
+    told.result(60)
+    # The write that failed has left some of its data in the buffer, as of a socket's file.
+    assert received == data[: len(received)]
+    assert before <= len(received) <= before + 5000
+
+
+def test_a_file_reads_no_further_after_a_deadline(pair: tuple[Any, Any]) -> None:
+    client, server = pair
+    with client.file("rb") as file:
+        client.settimeout(0.05)
+        server.write(b"begin")
+        with pytest.raises(net.DeadlineError):
+            file.read(8)
+        # What was read is lost: going on would give the wrong bytes.
+        server.write(b"end")
+        for _ in range(2):
+            with pytest.raises(OSError, match="cannot read from timed out object"):
+                file.read(3)
+    # Another one goes on.
+    assert client.file("rb").read(3) == b"end"
+
+
+def test_files_of_connections_that_do_not_wait(pair: tuple[Any, Any]) -> None:
+    client, server = pair
+    client.setblocking(False)
+    with client.file("rwb", 0) as raw:
+        assert raw.read(10) is None
+        sent = 0
+        while written := raw.write(LARGE):
+            sent += written
+        assert written is None
+    client.close_write()
+    assert len(b"".join(server.chunks())) == sent
+
+
 def test_lines_have_a_limit(pair: tuple[Any, Any]) -> None:
     client, server = pair
     client.write(b"1234\n12345\n")

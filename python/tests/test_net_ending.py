@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import math
 import os
 import select
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent import futures
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +63,22 @@ def ends(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ends]:
     both = Ends(listener)
     yield both
     both.close()
+
+
+@contextlib.contextmanager
+def full_listener() -> Iterator[net.TCPAddr]:
+    """An address that takes no more connections, and refuses none."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        while True:
+            client = stack.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(listener.getsockname())
+            if not select.select([], [client], [], 0.2)[1]:
+                break
+        yield net.TCPAddr(*listener.getsockname())
 
 
 def until_it_waits(endpoint: Any, direction: int) -> None:
@@ -158,6 +177,22 @@ def test_a_later_deadline_counts_for_who_waits(ends: Ends) -> None:
     ends.client.set_read_deadline(None)
     ends.server.write(b"late")
     assert told.result(FOREVER) == b"late"
+
+
+@pytest.mark.parametrize("place", ["machine", "overlay"])
+def test_a_new_deadline_does_not_end_a_connect(session: peersock.Session, network: Network, place: str) -> None:
+    with contextlib.ExitStack() as stack:
+        missing = net.TCPAddr(network.v4["spare60"], 80)
+        addr = stack.enter_context(full_listener()) if place == "machine" else missing
+        with net.TCPConn() as conn:
+            told = background(lambda: conn.connect(addr))
+            until_it_waits(conn, 1)
+            conn.set_deadline(time.time() + FOREVER)
+            with pytest.raises(futures.TimeoutError):
+                told.result(0.1)
+            conn.set_deadline(time.time() - 1)
+            assert isinstance(told.exception(FOREVER), net.DeadlineError)
+            assert conn.remote_addr() is None
 
 
 def test_what_is_no_deadline_is_refused(ends: Ends) -> None:

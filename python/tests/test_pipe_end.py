@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import peersock
 from peersock.pipe import TCP, UDP, Pipe, PipeClosedError, pipe_open
 from peersock.pipe import _server as server_module
 
@@ -167,6 +168,58 @@ def test_what_was_sent_is_delivered_before_the_end() -> None:
         await asyncio.gather(sending, return_exceptions=True)
         with pytest.raises(PipeClosedError):
             await other.recv(timeout=PATIENCE)
+        await close(other, server)
+
+    run(main())
+
+
+@pytest.mark.parametrize("place", ["machine", "overlay"])
+def test_closing_with_something_unread_loses_nothing_that_was_sent(place: str, request: pytest.FixtureRequest) -> None:
+    session: peersock.Session | None = request.getfixturevalue("session") if place == "overlay" else None
+
+    async def main() -> None:
+        accepted: asyncio.Queue[Any] = asyncio.Queue()
+        host = "127.0.0.1" if session is None else session.address
+        listener = peersock.socket.create_server(
+            (host, 0), family=socket.AF_INET if session is None else socket.AF_INET6
+        )
+        server = await asyncio.start_server(lambda *streams: accepted.put_nowait(streams), sock=listener)
+        client = await pipe_open(TCP, listener.getsockname()[:2], conf={"max_qsize": 1})
+        reader, writer = await accepted.get()
+        # More than fits anywhere: both ends would wait for each other.
+        writer.write(bytes(16 << 20))
+        await until(lambda: client._is_paused)  # type: ignore[attr-defined]
+        data = bytes(range(256)) * (16 << 12)
+        sending = asyncio.create_task(client.send(data))
+        await until(lambda: not client._room.is_set())  # type: ignore[attr-defined]
+        closing = asyncio.create_task(client.close())
+        # It reads only when it has sent.
+        await writer.drain()
+        received = await reader.read(-1)
+        assert (len(received), received == data) == (len(data), True)
+        assert not closing.done()
+        writer.close()
+        await closing
+        await asyncio.gather(sending, return_exceptions=True)
+        server.close()
+
+    run(main())
+
+
+def test_what_was_sent_in_part_ends_with_a_reset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("peersock.pipe._tcp.CLOSE_PATIENCE", 0.05)
+
+    async def main() -> None:
+        server, client, other = await pair()
+        other._transport.pause_reading()  # type: ignore[attr-defined]
+        sending = asyncio.create_task(client.send(bytes(32 << 20)))
+        await until(lambda: not client._room.is_set())  # type: ignore[attr-defined]
+        await client.close()
+        await asyncio.gather(sending, return_exceptions=True)
+        other._transport.resume_reading()  # type: ignore[attr-defined]
+        with pytest.raises(PipeClosedError, match="failed"):
+            while True:
+                await other.recv(timeout=PATIENCE)
         await close(other, server)
 
     run(main())

@@ -20,7 +20,7 @@ from peersock.interfaces import Interface
 from peersock.pipe import NodeAddress, P2PNode, Pipe, init_p2pd, start_p2p_node
 from peersock.pipe import _node_text as text_module
 
-from .conftest import Peer
+from .conftest import Peer, run_python
 from .pipes import PATIENCE, run
 
 
@@ -95,8 +95,6 @@ def test_a_text_has_all_that_is_known_of_a_node(session: peersock.Session) -> No
 
 
 def test_a_node_has_a_session_of_its_own_if_it_is_given_none() -> None:
-    from .conftest import run_python
-
     network = f"ff{random.randrange(1, 0x1000):04x}ffff000000"
     code = """
 import asyncio, sys
@@ -111,6 +109,80 @@ async def main():
 asyncio.run(main())
 """
     assert run_python(code, network) == "['lo'] 40000 True\nTrue\n"
+
+
+STARTING = """
+import asyncio, sys, threading
+import peersock
+from peersock import _node
+from peersock.pipe import P2PNode
+
+joined, going_on = threading.Event(), threading.Event()
+entered, joins = _node.enter, []
+
+def enter(*arguments):
+    joins.append(arguments)
+    running = entered(*arguments)
+    joined.set()
+    going_on.wait()
+    return running
+
+_node.enter = enter
+
+async def started():
+    while not joined.is_set():
+        await asyncio.sleep(0.001)
+"""
+
+
+@pytest.mark.parametrize("what", ["node", "session"])
+def test_a_start_that_is_cancelled_leaves_no_node(what: str) -> None:
+    code = (
+        STARTING
+        + """
+async def main():
+    options = {"interfaces": "loopback", "discovery": False}
+    if sys.argv[2] == "node":
+        starting = asyncio.create_task(P2PNode(port=0, net_id=sys.argv[1], **options).start())
+    else:
+        starting = asyncio.create_task(peersock.Session.start(sys.argv[1], **options))
+    await started()
+    starting.cancel()
+    await asyncio.wait([starting])
+    print(starting.cancelled())
+    going_on.set()
+
+asyncio.run(main())
+print(_node.current() is not None)
+"""
+    )
+    network = f"ff{random.randrange(1, 0x1000):04x}ffff000000"
+    assert run_python(code, network, what) == "True\nFalse\n"
+
+
+def test_a_node_that_is_started_twice_at_once_has_one_session() -> None:
+    code = (
+        STARTING
+        + """
+async def main():
+    going_on.set()
+    async with P2PNode(port=0, net_id=sys.argv[1], interfaces="loopback", discovery=False) as node:
+        pass
+    joins.clear()
+    starting = [asyncio.create_task(node.start()) for _ in range(2)]
+    # What is started is closed.
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(node.close())
+    assert [*await asyncio.gather(*starting)] == [node] * 2
+    await closing
+    print(len(joins))
+
+asyncio.run(main())
+print(_node.current() is not None)
+"""
+    )
+    network = f"ff{random.randrange(1, 0x1000):04x}ffff000000"
+    assert run_python(code, network) == "1\nFalse\n"
 
 
 def test_wrong_arguments_are_refused(session: peersock.Session) -> None:

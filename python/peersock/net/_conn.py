@@ -72,6 +72,10 @@ class Conn(Blocking, Operations, ABC):
         """
         return self._run("write", WRITE, self._writing(buf))
 
+    def _write_some(self, buf: Buffer) -> int:
+        """Writes as much as there is room for, once there is any. Returns the number of bytes."""
+        return self._run("write", WRITE, self._writing_some(buf))
+
     def connect(self, addr: Addr) -> None:
         """Connects it to an address of its network.
 
@@ -109,6 +113,10 @@ class StreamConn(Conn):
 
     def file(self, mode: str = "rb", buffering: int = -1, **text: Any) -> Any:
         """A file object that reads from or writes to the connection; its own ``close`` leaves the connection open.
+
+        It is as those of `socket.socket.makefile()`: once a read has timed out, all others of the file fail, because
+        what came before is lost; what a write had left in the buffer then goes out with the next one. Without a buffer,
+        a write may take a part, and says how much.
 
         Args:
             mode: ``r``, ``w`` or ``rw``, with ``b`` for bytes.

@@ -12,16 +12,21 @@ if TYPE_CHECKING:
 class _Conn(Protocol):
     def read_into(self, buffer: Buffer) -> int: ...
 
-    def write(self, buf: Buffer) -> int: ...
+    def _write_some(self, buf: Buffer) -> int: ...
 
     def fileno(self) -> int: ...
 
 
 class ConnFile(io.RawIOBase):
-    """Reads from and writes to a connection, with its deadlines."""
+    """Reads from and writes to a connection, with its deadlines, as CPython's `socket.SocketIO` does.
+
+    Buffers above it count on that: what they had read when an error comes is lost to them, and what a write had sent
+    before one would be sent again.
+    """
 
     def __init__(self, conn: _Conn, reads: bool, writes: bool) -> None:
         self._conn, self._reads, self._writes = conn, reads, writes
+        self._has_timed_out = False
 
     def readable(self) -> bool:
         return self._reads and not self.closed
@@ -32,12 +37,23 @@ class ConnFile(io.RawIOBase):
     def fileno(self) -> int:
         return self._conn.fileno()
 
-    def readinto(self, buffer: Buffer, /) -> int:
+    def readinto(self, buffer: Buffer, /) -> int | None:
         if not self._reads:
             raise io.UnsupportedOperation("read")
-        return self._conn.read_into(buffer)
+        if self._has_timed_out:
+            raise OSError("cannot read from timed out object")
+        try:
+            return self._conn.read_into(buffer)
+        except BlockingIOError:
+            return None
+        except TimeoutError:
+            self._has_timed_out = True
+            raise
 
-    def write(self, data: Buffer, /) -> int:
+    def write(self, data: Buffer, /) -> int | None:
         if not self._writes:
             raise io.UnsupportedOperation("write")
-        return self._conn.write(data)
+        try:
+            return self._conn._write_some(data)
+        except BlockingIOError:
+            return None

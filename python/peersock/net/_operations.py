@@ -80,6 +80,10 @@ class Operations(Connection):
             return (yield from _steps.send_all(sock, data))
         return (yield from _steps.send_datagram(sock, data, None))
 
+    def _writing_some(self, data: Buffer) -> Steps[int]:
+        sock = self._opened("write")
+        return (yield from (_steps.send(sock, data) if self._is_stream else _steps.send_datagram(sock, data, None)))
+
     def _reading_from(self, size: int) -> Steps[tuple[bytes, Addr]]:
         if self._is_stream:
             data = yield from self._reading(size)

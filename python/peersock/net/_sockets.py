@@ -13,10 +13,9 @@ from ._addr import Addr, IPAddr, TCPAddr, UDPAddr, UnixAddr, of_system, to_syste
 from ._errors import AddressError, socket_error
 from ._networks import Network
 from ._race import Failures, first_connected
-from ._steps import Steps, begin_connect, connect
+from ._steps import Steps, begin_connect, connect, has_connected
 
 _KINDS: dict[str, type[Addr]] = {"tcp": TCPAddr, "udp": UDPAddr, "unix": UnixAddr}
-_PENDING = (errno.ENOTCONN, errno.EINVAL)
 
 
 @contextlib.contextmanager
@@ -78,16 +77,8 @@ class Dialing:
 
     def finish(self) -> bool:
         """Whether it is connected. Raises OSError if it will not be."""
-        if not self._is_done:
-            number = self.socket.getsockopt(_std.SOL_SOCKET, _std.SO_ERROR)
-            if number:
-                raise OSError(number, os.strerror(number))
-            try:
-                self.socket.getpeername()
-            except OSError as error:
-                if error.errno in _PENDING:
-                    return False
-                raise
+        if not self._is_done and not has_connected(self.socket):
+            return False
         # Where nobody listens at a port that sockets are given, one may be given just that, and meet itself.
         is_stream = self.socket.type == _std.SOCK_STREAM
         if is_stream and not self._may_meet and self.socket.getsockname() == self.socket.getpeername():

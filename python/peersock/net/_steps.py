@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket as _std
 import time
@@ -20,6 +21,8 @@ _T = TypeVar("_T")
 READ, WRITE = 0, 1
 #: How long to wait where the system cannot say when there is room, seconds.
 _PAUSE = 0.002
+#: What a socket that is still connecting says to who asks for the other end.
+_PENDING = (errno.ENOTCONN, errno.EINVAL)
 
 
 class Wait(NamedTuple):
@@ -55,6 +58,11 @@ def accept(sock: socket) -> Steps[tuple[socket, object]]:
         return connection, remote
 
 
+def send(sock: socket, data: Buffer) -> Steps[int]:
+    """Sends what there is room for, once there is any."""
+    return _attempt(lambda: sock.send(data), Wait(writers=(sock.fileno(),)))
+
+
 def send_all(sock: socket, data: Buffer) -> Steps[int]:
     """Sends everything. An error says how much of it was sent."""
     sent = 0
@@ -62,7 +70,7 @@ def send_all(sock: socket, data: Buffer) -> Steps[int]:
         try:
             while sent < len(rest):
                 with rest[sent:] as piece:
-                    sent += yield from _send(sock, piece)
+                    sent += yield from send(sock, piece)
         except OSError as error:
             # `SocketError` has this attribute, and takes it over from the system's errors.
             setattr(error, "characters_written" if isinstance(error, BlockingIOError) else "written", sent)
@@ -87,8 +95,11 @@ def connect(sock: socket, address: Addr) -> Steps[None]:
     target = to_system(address, sock.family)
     while not begin_connect(sock, target):
         if not isinstance(address, UnixAddr):
-            yield Wait(writers=(sock.fileno(),))
-            return end_connect(sock)
+            ready: Collection[int] = ()
+            # A new deadline ends a wait, too.
+            while not has_connected(sock, sock.fileno() in ready):
+                ready = yield Wait(writers=(sock.fileno(),))
+            return None
         # The listener's queue is full.
         yield Wait(until=time.monotonic() + _PAUSE)
     return None
@@ -103,11 +114,18 @@ def begin_connect(sock: socket, target: object) -> bool:
     return True
 
 
-def end_connect(sock: socket) -> None:
-    """Raises what became of it, if it is no connection."""
+def has_connected(sock: socket, is_ready: bool = False) -> bool:
+    """Whether a connection is there. Raises what became of it instead; a socket that is ready has one or the other."""
     number = sock.getsockopt(_std.SOL_SOCKET, _std.SO_ERROR)
     if number:
         raise OSError(number, os.strerror(number))
+    try:
+        sock.getpeername()
+    except OSError as error:
+        if error.errno not in _PENDING or is_ready:
+            raise
+        return False
+    return True
 
 
 def drive(steps: Steps[_T], wait: Callable[[Wait], Collection[int]]) -> _T:
@@ -124,10 +142,6 @@ def drive(steps: Steps[_T], wait: Callable[[Wait], Collection[int]]) -> _T:
     except StopIteration as done:
         result: _T = done.value
         return result
-
-
-def _send(sock: socket, piece: memoryview) -> Steps[int]:
-    return _attempt(lambda: sock.send(piece), Wait(writers=(sock.fileno(),)))
 
 
 def _attempt(call: Callable[[], _T], wanted: Wait) -> Steps[_T]:

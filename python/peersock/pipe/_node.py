@@ -74,6 +74,8 @@ class P2PNode:
         self._opened: list[Pipe] = []
         self._nicknames: list[str] = []
         self._is_started = False
+        # Starting and closing wait for each other.
+        self._turn = asyncio.Lock()
 
     def __await__(self) -> Generator[Any, None, P2PNode]:
         return self.start().__await__()
@@ -92,22 +94,23 @@ class P2PNode:
         Raises:
             OSError: The node cannot be started, or the port is used: EADDRINUSE.
         """
-        if self._is_started:
+        async with self._turn:
+            if self._is_started:
+                return self
+            if self._session is None:
+                self._session = await Session.start(self._net_id, **self._session_options)
+            try:
+                if self.ifs is None:
+                    self.ifs = await _interfaces(self._session)
+                for address in self._session.addresses:
+                    route = await Route(family_of((address, 0)), [IPRange(address)]).bind(self.port, address)
+                    # All addresses have the same port.
+                    self.port, _ = await self._daemon.add_listener(TCP, route)
+            except BaseException:
+                await self._close()
+                raise
+            self._is_started = True
             return self
-        if self._session is None:
-            self._session = await asyncio.to_thread(Session, self._net_id, **self._session_options)
-        try:
-            if self.ifs is None:
-                self.ifs = await _interfaces(self._session)
-            for address in self._session.addresses:
-                route = await Route(family_of((address, 0)), [IPRange(address)]).bind(self.port, address)
-                # All addresses have the same port.
-                self.port, _ = await self._daemon.add_listener(TCP, route)
-        except BaseException:
-            await self.close()
-            raise
-        self._is_started = True
-        return self
 
     @property
     def session(self) -> Session:
@@ -233,6 +236,10 @@ class P2PNode:
 
     async def close(self) -> None:
         """Closes its pipes, and the session if it is its own. Calling it again does nothing."""
+        async with self._turn:
+            await self._close()
+
+    async def _close(self) -> None:
         self._is_started = False
         if self._session is not None and not self._session.closed:
             for name in self._nicknames:

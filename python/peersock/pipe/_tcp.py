@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket as _std
+import struct
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, cast
 
 from ..interfaces import Route
@@ -36,6 +39,9 @@ class TcpPipe(Pipe):
         self._stream = _Stream(self)
         self._transport: asyncio.Transport | None = None
         self._is_paused = False
+        self._has_come_to_end = False
+        # Whether something came in that nobody wants any more.
+        self._is_discarding = False
         # In the order of the calls.
         self._turn = asyncio.Lock()
         self._room = asyncio.Event()
@@ -77,7 +83,9 @@ class TcpPipe(Pipe):
 
     def _flow(self) -> None:
         transport = self._transport
-        if transport is None or transport.is_closing() or self._wants_pause == self._is_paused:
+        # Who waits until we read would not read itself.
+        wanted = self._wants_pause and not self._is_closing
+        if transport is None or transport.is_closing() or wanted == self._is_paused:
             return
         self._is_paused = not self._is_paused
         if self._is_paused:
@@ -90,15 +98,66 @@ class TcpPipe(Pipe):
             self.sock.close()
             self._end(None)
             return
-        self._transport.close()
+        transport = self._transport
+        self._is_discarding = self._is_paused
+        self._flow()
         try:
-            await asyncio.wait_for(self._gone.wait(), CLOSE_PATIENCE)
-        except asyncio.TimeoutError:
-            log.warning("the other end has not taken all that was sent before the pipe was closed")
+            if not await _within(CLOSE_PATIENCE, self._leave(transport)):
+                log.warning("the other end has not taken all that was sent before the pipe was closed")
+            elif not self._gone.is_set():
+                await _within(CLOSE_PATIENCE, self._gone.wait())
         finally:
             # For who is cancelled as well.
             if not self._gone.is_set():
-                self._transport.abort()
+                if transport.get_write_buffer_size():
+                    # The other end must not take the part that it has for the whole.
+                    self._reset_on_close()
+                transport.abort()
+        await self._gone.wait()
+
+    async def _leave(self, transport: asyncio.Transport) -> None:
+        """Has all that was sent leave, and then closes. A connection that is closed with something unread is reset, and
+        what was sent on it is lost: where something comes in, it goes on until the end, see `_Stream.eof_received`."""
+        if self._has_come_to_end or transport.is_closing() or not transport.can_write_eof() or self._lingers():
+            transport.close()
+            await self._gone.wait()
+            return
+        # From now on there is room when nothing is left.
+        transport.set_write_buffer_limits(0)
+        await self._room.wait()
+        try:
+            transport.write_eof()
+        except OSError:
+            # It was reset.
+            transport.close()
+            return
+        if not self._is_discarding and not self._has_unread():
+            transport.close()
+
+    def _lingers(self) -> bool:
+        try:
+            return bool(struct.unpack("ii", self.sock.getsockopt(_std.SOL_SOCKET, _std.SO_LINGER, 8))[0])
+        except OSError:
+            return False
+
+    def _has_unread(self) -> bool:
+        try:
+            return bool(self.sock.recv(1, _std.MSG_PEEK))
+        except OSError:
+            return False
+
+    def _reset_on_close(self) -> None:
+        with contextlib.suppress(OSError):
+            self.sock.setsockopt(_std.SOL_SOCKET, _std.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+async def _within(seconds: float, awaited: Coroutine[Any, Any, Any]) -> bool:
+    """Whether it is done in time."""
+    try:
+        await asyncio.wait_for(awaited, seconds)
+    except asyncio.TimeoutError:
+        return False
+    return True
 
 
 class _Stream(asyncio.Protocol):
@@ -114,10 +173,17 @@ class _Stream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         pipe, limit = self._pipe, self._pipe.conf.reader_limit
+        if pipe._is_closing:
+            pipe._is_discarding = True
+            return
         tup = pipe.client_tup
         pipe._receive([(tup, bytes(data[at : at + limit])) for at in range(0, len(data), limit)])
 
     def eof_received(self) -> bool:
+        self._pipe._has_come_to_end = True
+        if self._pipe._is_closing:
+            self._close()
+            return not self._is_tls
         # Callbacks may have to answer what came before.
         self._pipe._runner.when_idle(self._close)
         # TLS has no connections that are half open.
