@@ -1,14 +1,26 @@
 //! Who and where a node is: from the root's own table, or else from the directory that it shares.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use peersock_overlay::NodeId;
+use peersock_overlay::load::{Limiter, Rate, prefix_of};
 use peersock_overlay::wire::{Entry, LookUpKey, NotFound, Referral, RootMessage, access_pass};
 use subtle::ConstantTimeEq;
 
 use crate::budget::{Budget, Nanos};
 use crate::clients::Slot;
+use crate::nicknames::take_one;
 use crate::{Answer, QuestionId, Root};
+
+/// The questions that the shared directory has not answered yet, in the order of their deadlines.
+pub(crate) struct Questions {
+    open: BTreeMap<QuestionId, Question>,
+    next: u64,
+    /// How many of them are from each source prefix; without zeros.
+    of_prefix: BTreeMap<u64, u32>,
+    asked: Limiter,
+}
 
 /// A question that the shared directory has not answered yet.
 #[derive(Debug)]
@@ -16,6 +28,7 @@ pub(crate) struct Question {
     slot: Slot,
     /// Whoever has the slot when the answer comes must be who has asked.
     asker: NodeId,
+    prefix: u64,
     /// The asker's name for it.
     id: u32,
     key: LookUpKey,
@@ -24,6 +37,8 @@ pub(crate) struct Question {
 
 /// Questions that may be open at the same time.
 const MAX_QUESTIONS: usize = 4096;
+/// The same of one source prefix.
+const MAX_OF_PREFIX: u32 = 256;
 /// So many nodes are told anew at once, and how long after the next ones are: 25,600 nodes a second.
 const RETOLD_AT_ONCE: usize = 256;
 const RETELL_INTERVAL: Nanos = 10_000_000;
@@ -34,6 +49,44 @@ const HOUR: u64 = 3600;
 /// How long an answer is waited for.
 const PATIENCE: Nanos = 2_000_000_000;
 
+impl Questions {
+    /// `key` is random and kept secret.
+    pub(crate) fn new(key: u64, now: Instant) -> Self {
+        Self {
+            open: BTreeMap::new(),
+            next: 0,
+            of_prefix: BTreeMap::new(),
+            asked: Limiter::new(Rate::per_second(20_000, 20_000), Rate::per_second(200, 1000), key, now),
+        }
+    }
+
+    /// When the first has waited for too long.
+    pub(crate) fn deadline(&self) -> Option<Nanos> {
+        self.open.values().next().map(|question| question.deadline)
+    }
+
+    fn has_room(&self, prefix: u64) -> bool {
+        let of_prefix = self.of_prefix.get(&prefix).copied().unwrap_or_default();
+        self.open.len() < MAX_QUESTIONS && of_prefix < MAX_OF_PREFIX
+    }
+
+    fn insert(&mut self, id: QuestionId, question: Question) {
+        *self.of_prefix.entry(question.prefix).or_default() += 1;
+        self.open.insert(id, question);
+    }
+
+    fn remove(&mut self, id: QuestionId) -> Option<Question> {
+        let question = self.open.remove(&id)?;
+        take_one(&mut self.of_prefix, &question.prefix);
+        Some(question)
+    }
+
+    fn take_expired(&mut self, at: Nanos) -> Option<Question> {
+        let (id, _) = self.open.first_key_value().filter(|(_, question)| question.deadline <= at)?;
+        self.remove(*id)
+    }
+}
+
 impl Root {
     pub(crate) fn on_look_up(&mut self, now: Instant, slot: Slot, id: u32, key: LookUpKey) {
         let at = self.nanos(now);
@@ -41,10 +94,20 @@ impl Root {
         if !self.may_look_up(slot, at) {
             return self.tell(slot, &RootMessage::Found { id, result: Err(NotFound::Limited) });
         }
-        let Some(asker) = self.clients.get(slot).map(|client| client.id) else { return };
-        let own = self.clients.by_key(&key).and_then(|found| self.clients.get(found)?.entry(at));
-        if own.is_none() && self.ask(Question { slot, asker, id, key, deadline: at + PATIENCE }) {
+        let client = self.clients.get(slot);
+        let Some((asker, ip)) = client.and_then(|client| Some((client.id, client.path()?.ip()))) else {
             return;
+        };
+        let own = self.clients.by_key(&key).and_then(|found| self.clients.get(found)?.entry(at));
+        if own.is_none() && self.directory.is_some() {
+            if !self.questions.asked.take(ip, now) {
+                self.counters.look_ups_limited.increment();
+                return self.tell_found(slot, id, Err(NotFound::Limited));
+            }
+            let deadline = at + PATIENCE;
+            if self.ask(Question { slot, asker, prefix: prefix_of(ip), id, key, deadline }) {
+                return;
+            }
         }
         // Without a shared directory this root knows all that there is.
         let partial = if self.directory.is_some() { NotFound::Partial } else { NotFound::Unknown };
@@ -71,10 +134,10 @@ impl Root {
             Answer::Found(referral) => open.fits(referral) && referral.root.identity.node_id() != own,
             Answer::Nobody | Answer::Unavailable => true,
         };
-        if !self.questions.get(&question).is_some_and(fits) {
+        if !self.questions.open.get(&question).is_some_and(fits) {
             return;
         }
-        let Some(open) = self.questions.remove(&question) else { return };
+        let Some(open) = self.questions.remove(question) else { return };
         match answer {
             Answer::Found(referral) => self.refer(now, &open, referral),
             Answer::Nobody => self.close_question(&open, Err(NotFound::Unknown)),
@@ -106,11 +169,10 @@ impl Root {
         bool::from(passes.iter().fold(of_token, |known, pass| known | pass.as_slice().ct_eq(access)))
     }
 
-    /// Answers the questions that have waited for too long. They are in the order of their deadlines.
+    /// Answers the questions that have waited for too long.
     pub(crate) fn expire_questions(&mut self, now: Instant) {
         let at = self.nanos(now);
-        while let Some(first) = self.questions.first_entry().filter(|first| first.get().deadline <= at) {
-            let open = first.remove();
+        while let Some(open) = self.questions.take_expired(at) {
             self.counters.look_ups_unanswered.increment();
             self.close_question(&open, Err(NotFound::Partial));
         }
@@ -144,12 +206,12 @@ impl Root {
 
     fn ask(&mut self, question: Question) -> bool {
         let Some(directory) = &mut self.directory else { return false };
-        let id = QuestionId(self.next_question);
-        if self.questions.len() >= MAX_QUESTIONS || !directory.ask(id, &question.key) {
+        let id = QuestionId(self.questions.next);
+        if !self.questions.has_room(question.prefix) || !directory.ask(id, &question.key) {
             self.counters.look_ups_unanswered.increment();
             return false;
         }
-        self.next_question += 1;
+        self.questions.next += 1;
         self.questions.insert(id, question);
         true
     }

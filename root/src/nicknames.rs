@@ -96,7 +96,8 @@ impl Nicknames {
     }
 }
 
-fn take_one<K: Ord>(counts: &mut BTreeMap<K, u32>, key: &K) {
+/// Counts one less, and keeps no zeros.
+pub(crate) fn take_one<K: Ord>(counts: &mut BTreeMap<K, u32>, key: &K) {
     if let Some(count) = counts.get_mut(key) {
         *count -= 1;
         if *count == 0 {

@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,12 +13,12 @@ use crate::budget::{Budget, Nanos};
 use crate::client::Client;
 use crate::clients::{Clients, Slot};
 use crate::draining::Draining;
-use crate::lookup::Question;
+use crate::lookup::Questions;
 use crate::nicknames::Nicknames;
 use crate::outbox::Outbox;
 use crate::registration::Registrations;
 use crate::relay::Budgets;
-use crate::{Config, Counters, Directory, QuestionId, Source, stun};
+use crate::{Config, Counters, Directory, Source, stun};
 
 /// A root: all of its state, without I/O, clock or threads.
 ///
@@ -59,8 +58,7 @@ pub struct Root {
     pub(crate) registrations: Registrations,
     pub(crate) nicknames: Nicknames,
     pub(crate) directory: Option<Box<dyn Directory>>,
-    pub(crate) questions: BTreeMap<QuestionId, Question>,
-    pub(crate) next_question: u64,
+    pub(crate) questions: Questions,
     /// How far the directory has been told all nodes anew: the next slot to look at, and when.
     pub(crate) retelling: Option<(usize, Nanos)>,
     pub(crate) draining: Option<Draining>,
@@ -116,8 +114,7 @@ impl Root {
             registrations: Registrations::new(key, now),
             nicknames: Nicknames::new(key, now),
             directory: None,
-            questions: BTreeMap::new(),
-            next_question: 0,
+            questions: Questions::new(key, now),
             retelling: None,
             draining: None,
             scratch: Vec::new(),
@@ -178,7 +175,7 @@ impl Root {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let next = [
             self.clients.next_deadline(),
-            self.questions.values().next().map(|question| question.deadline),
+            self.questions.deadline(),
             self.draining.as_ref().and_then(Draining::next),
             self.retelling.map(|(_, at)| at),
             self.nicknames.next(),

@@ -125,6 +125,43 @@ fn a_shared_directory_is_told_and_asked_and_may_be_late_or_away() {
 }
 
 #[test]
+fn one_prefix_does_not_use_up_what_others_may_ask_a_shared_directory() {
+    let mut world = World::new();
+    let log = Arc::new(Mutex::new(Log::default()));
+    world.root.set_directory(Box::new(Shared(log.clone())));
+    let asked = || log.lock().unwrap().asked.len();
+    let key = LookUpKey::Prefix([1; 10]);
+    // It does not answer.
+    for seed in 0..20 {
+        let mut asker = world.connected(seed, udp(&format!("192.0.2.{seed}:4000")));
+        (0..60).for_each(|_| _ = asker.look_up(&mut world, key));
+    }
+    assert_eq!(asked(), 256);
+    let mut other = world.connected(100, source(1));
+    assert_eq!(other.look_up(&mut world, key), None);
+    assert_eq!(asked(), 257);
+    // It answers at once.
+    world.pass(SECOND * 60);
+    let (before, mut limited) = (asked(), 0);
+    for seed in 20..60 {
+        let mut asker = world.connected(seed, udp(&format!("192.0.2.{seed}:4000")));
+        for _ in 0..60 {
+            limited += usize::from(
+                asker
+                    .look_up(&mut world, key)
+                    .is_some_and(|answer| found(Some(answer)) == Err(NotFound::Limited)),
+            );
+            let last = log.lock().unwrap().asked.last().unwrap().0;
+            world.root.handle_answer(world.now, last, Answer::Nobody);
+            world.drain();
+        }
+    }
+    assert_eq!((asked() - before, limited), (1000, 1400));
+    world.connected(101, source(2)).look_up(&mut world, key);
+    assert_eq!(asked() - before, 1001);
+}
+
+#[test]
 fn a_directory_that_comes_back_is_told_all_nodes_that_are_there() {
     let mut world = World::new();
     let log = Arc::new(Mutex::new(Log::default()));
