@@ -307,9 +307,11 @@ class socket(_std.socket):
                 raise ValueError(f"negative buffersize in {name}")
             if nbytes > len(room):
                 raise ValueError(too_small)
-            data, address = _peersock.recvfrom(self.fileno(), nbytes or len(room), flags, self.gettimeout())
+            size, timeout = nbytes or len(room), self.gettimeout()
+            # With MSG_TRUNC it is the datagram's, of which there may be less.
+            length, data, address = _peersock.recvfrom_whole(self.fileno(), size, flags, timeout)
             room[: len(data)] = data
-        return len(data), address
+        return length, address
 
     def recvmsg(
         self, bufsize: int, ancbufsize: int = 0, flags: int = 0, /
@@ -319,7 +321,7 @@ class socket(_std.socket):
         if bufsize < 0:
             raise ValueError("negative buffer size in recvmsg()")
         _check_ancillary(ancbufsize, "recvmsg()")
-        return self._receive_message(bufsize, ancbufsize, flags)
+        return self._receive_message(bufsize, ancbufsize, flags)[1:]
 
     def recvmsg_into(
         self, buffers: Iterable[Buffer], ancbufsize: int = 0, flags: int = 0, /
@@ -331,17 +333,17 @@ class socket(_std.socket):
             raise TypeError("recvmsg_into() argument 1 must be an iterable of single-segment read-write buffers")
         _check_ancillary(ancbufsize, "recvmsg_into()")
         room = sum(len(view) for view in views)
-        data, ancillary, told, address = self._receive_message(room, ancbufsize, flags)
+        length, data, ancillary, told, address = self._receive_message(room, ancbufsize, flags)
         at = 0
         for view in views:
             piece = data[at : at + len(view)]
             view[: len(piece)] = piece
             at += len(piece)
-        return len(data), ancillary, told, address
+        return length, ancillary, told, address
 
     def _receive_message(
         self, bufsize: int, ancbufsize: int, flags: int
-    ) -> tuple[bytes, list[tuple[int, int, bytes]], int, Any]:
+    ) -> tuple[int, bytes, list[tuple[int, int, bytes]], int, Any]:
         try:
             return _peersock.recvmsg(self.fileno(), bufsize, ancbufsize, flags, self.gettimeout())
         except OSError as error:

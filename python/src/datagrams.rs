@@ -71,6 +71,19 @@ pub(crate) fn recvfrom(
     Ok((data, optional(py, received.remote)?))
 }
 
+/// As [`recvfrom`], with the length that recvfrom(2) gives in front: with MSG_TRUNC that of the whole datagram.
+#[pyfunction]
+pub(crate) fn recvfrom_whole(
+    py: Python<'_>,
+    fd: RawFd,
+    size: usize,
+    flags: i32,
+    timeout: Option<f64>,
+) -> PyResult<(usize, Bound<'_, PyBytes>, Bound<'_, PyAny>)> {
+    let (data, received) = receive(py, fd, size, flags, timeout)?;
+    Ok((received.length, data, optional(py, received.remote)?))
+}
+
 fn receive(
     py: Python<'_>,
     fd: RawFd,

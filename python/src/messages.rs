@@ -15,8 +15,9 @@ use crate::calls::overlay;
 use crate::errors::{errno, os_error};
 use crate::wait::{self, Patience};
 
-/// What `recvmsg` gives: data, ancillary data, flags, and an address.
-type Message<'py> = (Bound<'py, PyBytes>, Vec<(i32, i32, Bound<'py, PyBytes>)>, i32, Bound<'py, PyAny>);
+/// What `recvmsg` gives: the length that recvmsg(2) gives, data, ancillary data, flags, and an address.
+type Message<'py> =
+    (usize, Bound<'py, PyBytes>, Vec<(i32, i32, Bound<'py, PyBytes>)>, i32, Bound<'py, PyAny>);
 
 /// sendmsg(2). The pieces are bytes already, and the ancillary data triples of level, type and bytes.
 #[pyfunction]
@@ -98,7 +99,8 @@ pub(crate) fn recvmsg(
     };
     let (received, flags, used, remote) = wait::call(py, fd, PollFlags::IN, Patience::new(timeout), receive)?;
     let told = decode(py, &control, used.min(ancillary));
-    Ok((PyBytes::new(py, &buf[..received.min(size)]), told, flags, optional(py, remote)?))
+    let data = PyBytes::new(py, &buf[..received.min(size)]);
+    Ok((received, data, told, flags, optional(py, remote)?))
 }
 
 /// Control messages one after the other, aligned as the kernel wants them.

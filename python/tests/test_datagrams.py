@@ -31,6 +31,21 @@ def test_datagrams_come_back(peer: Peer, family: socket.AddressFamily) -> None:
         assert sock.recv(1) == b""
 
 
+def test_cut_datagrams_tell_their_length(peer: Peer) -> None:
+    address = (peer.v6, peer.port("datagrams", int(socket.AF_INET6), 1))
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(10)
+        sock.sendto(bytes(range(100)), address)
+        buffer = bytearray(10)
+        peek = socket.MSG_PEEK | socket.MSG_TRUNC
+        assert sock.recv_into(buffer, 10, peek) == 100
+        assert sock.recv_into(buffer, 10, socket.MSG_PEEK) == 10
+        assert sock.recvfrom_into(buffer, 10, peek)[0] == 100
+        length, _, flags, _ = sock.recvmsg_into([buffer], 0, peek)
+        assert (length, flags & socket.MSG_TRUNC) == (100, socket.MSG_TRUNC)
+        assert sock.recv(10, socket.MSG_TRUNC) == buffer == bytes(range(10))
+
+
 def test_ancillary_data_goes_with_datagrams(peer: Peer, session: peersock.Session) -> None:
     port = peer.port("datagrams", int(socket.AF_INET6), 1)
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:

@@ -108,6 +108,26 @@ def test_close_and_deadlines_wake_what_waits(place: tuple[str, str]) -> None:
     run(main)
 
 
+def test_a_timeout_counts_while_another_call_has_the_turn(place: tuple[str, str]) -> None:
+    async def main() -> None:
+        async with ends(place) as (_, client, server):
+            first = asyncio.create_task(client.read())
+            while not client._wakers[0]:
+                await asyncio.sleep(0)
+            client.settimeout(0.05)
+            with pytest.raises(net.DeadlineError):
+                await client.read()
+            client.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                await client.read()
+            await server.write(b"x")
+            assert await first == b"x"
+            with pytest.raises(BlockingIOError):
+                await client.read()
+
+    run(main)
+
+
 def test_a_new_deadline_does_not_end_a_connect(session: peersock.Session, network: Network) -> None:
     async def main() -> None:
         async with aio.TCPConn() as conn:

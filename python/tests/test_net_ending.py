@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import math
 import os
 import select
@@ -257,6 +258,48 @@ def test_a_signals_handler_may_close_what_its_thread_waits_for(ends: Ends) -> No
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+# Listeners have deadlines only.
+@pytest.mark.parametrize("which", range(3))
+def test_a_timeout_counts_while_another_call_has_the_turn(ends: Ends, which: int) -> None:
+    endpoint, call = ends.waiting()[which]
+    first = background(call)
+    until_it_waits(endpoint, int(which == 2))
+    endpoint.settimeout(0.05)
+    second = background(call)
+    assert isinstance(second.exception(FOREVER), net.DeadlineError)
+    endpoint.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        background(call).result(FOREVER)
+    assert not first.done()
+    endpoint.close()
+    assert isinstance(first.exception(FOREVER), net.ClosedError)
+
+
+def test_a_signals_handler_cannot_read_what_its_thread_reads(ends: Ends) -> None:
+    if threading.current_thread() is not threading.main_thread():
+        pytest.skip("signals come to the main thread")
+    errors: list[BaseException | None] = []
+
+    def handler(*_: object) -> None:
+        # The other direction is free.
+        ends.client.write(b"x")
+        try:
+            ends.client.read()
+        except OSError as error:
+            errors.append(error)
+        ends.server.write(b"y")
+
+    before = signal.signal(signal.SIGALRM, handler)
+    ends.client.set_read_deadline(time.time() + FOREVER)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        assert ends.client.read() == b"y"
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert [getattr(error, "errno", None) for error in errors] == [errno.EDEADLK]
 
 
 def test_detaching_needs_that_nobody_waits(ends: Ends) -> None:

@@ -147,8 +147,9 @@ pub struct HandshakeLoad {
     loaded_until: Option<Instant>,
     /// Initiations with a valid cookie.
     proven: Limiter,
-    /// Cookie replies. They cost some microseconds each; the common rate is high, so that a flood from forged
-    /// addresses does not use it up.
+    /// Cookie replies, for each address and port: nobody has shown yet that he receives there, so who forges
+    /// addresses would use up what all of a prefix may have. They cost some microseconds each; the common
+    /// rate is high for the same reason. They are shorter than what they answer.
     cookie_replies: Limiter,
     /// Responses that name a handshake of ours and fail to authenticate. Each costs two X25519 operations.
     /// Anybody can make this node send him an initiation, and then forge answers to it.
@@ -209,7 +210,11 @@ impl HandshakeLoad {
             let admitted = self.proven.take(source.ip(), now) || take_known();
             return if admitted { Admission::Accept } else { Admission::Refuse };
         }
-        if self.cookie_replies.take(source.ip(), now) { Admission::DemandCookie } else { Admission::Refuse }
+        if self.cookie_replies.take_address(source, now) {
+            Admission::DemandCookie
+        } else {
+            Admission::Refuse
+        }
     }
 
     /// Whether another response may be tried that answers an initiation to which so many answers were forged.
@@ -232,7 +237,8 @@ pub(super) struct HintLimits {
     /// Beacons heard: each costs a hash per joined network. Those of one socket do not use up what others on
     /// the same local network have.
     pub(super) beacons: Limiter,
-    /// Hellos heard: each costs up to one decryption per joined network.
+    /// Hellos heard: each costs up to one decryption per joined network. For each address and port, which may
+    /// be forged: those of a local network share a prefix.
     pub(super) hellos: Limiter,
     /// Hints heard that a session is unknown, from where a peer is. They cost little, so the common rate is
     /// high: peers at many addresses do not use up what others may say.
@@ -314,6 +320,20 @@ mod tests {
         let mut admit = || load.admit(SOURCE, start, || true, || false);
         let accepted = (0..1000).filter(|_| admit() == Admission::Accept).count();
         assert_eq!(accepted, 50 + 50);
+    }
+
+    #[test]
+    fn forged_addresses_of_a_prefix_leave_its_nodes_their_cookies() {
+        let start = instant();
+        let mut load = HandshakeLoad::new(&LIMITS, 7, start);
+        for n in 0u32..20_000 {
+            let [.., host, a, b] = n.to_be_bytes();
+            let forged = SocketAddr::from(([192, 0, 2, host ^ a], u16::from_be_bytes([a, b])));
+            let at = start + Duration::from_micros(100) * n;
+            load.admit(forged, at, || false, || false);
+        }
+        let end = start + Duration::from_secs(2);
+        assert_eq!(load.admit(SOURCE, end, || false, || false), Admission::DemandCookie);
     }
 
     #[test]

@@ -313,7 +313,7 @@ impl Link {
             core.sessions.remove(index);
             return false;
         };
-        self.macs.append(now, &mut datagram);
+        self.cookies.append(now, self.handle.id(), (&targets, is_apart), &mut datagram);
         core.initiations.insert(index, cx.key);
         tracing::debug!(
             peer = %self.handle.logged(),
@@ -444,8 +444,10 @@ impl Link {
     /// The peer is busy and wants the initiation again with a cookie.
     pub(crate) fn on_cookie_reply(&mut self, cx: &mut Context<'_>, reply: &CookieReply) -> Tried {
         let Some(attempt) = &mut self.attempt else { return Tried::Unexpected };
+        let Some(at) = attempt.position(reply.receiver) else { return Tried::Unexpected };
+        let Pending { targets, is_apart, .. } = &attempt.pending[at];
         cx.core.counters.bytes_tried.add(CookieReply::LEN as u64);
-        if !self.macs.receive_cookie(cx.now, reply) {
+        if !self.cookies.receive(cx.now, (targets, *is_apart), reply) {
             return Tried::Forged;
         }
         cx.core.counters.cookies_received.increment();

@@ -20,6 +20,7 @@ mod attempt;
 mod birthday;
 mod context;
 mod control;
+mod cookies;
 mod event;
 mod first_relay;
 mod instances;
@@ -54,11 +55,12 @@ pub use sessions::Attention;
 pub(crate) use timers::Timers;
 
 use crate::bucket::{Bucket, Rate};
-use crate::noise::{MacWriter, Timestamp};
+use crate::noise::Timestamp;
 use crate::reach::{Place, PlaceKey};
 use crate::session::{Peer, Session, SessionStats};
 use crate::wire::UnknownSession;
 use attempt::Attempt;
+use cookies::Cookies;
 use paths::Stray;
 use question::Question;
 use refusal::Refusal;
@@ -157,7 +159,7 @@ pub(crate) struct Link {
     /// Whether two of them are alive.
     pub(crate) duplicate: Duplicate,
     /// Makes the MACs of our initiations, and keeps the cookie that the peer gave us.
-    macs: MacWriter,
+    cookies: Cookies,
     /// Handshakes that we begin because of something that nobody authenticated.
     hints: Bucket,
     /// Refusals of which each may begin a handshake, because nothing was refused before it.
@@ -194,7 +196,7 @@ const STALE_REPLY_BURST: u32 = 8;
 impl Link {
     pub(crate) fn new(handle: Arc<Peer>, node: NodeKey, now: Instant) -> Self {
         Self {
-            macs: MacWriter::new(handle.id()),
+            cookies: Cookies::new(handle.id()),
             handle,
             node,
             announced: false,

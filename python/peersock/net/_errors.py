@@ -105,3 +105,8 @@ def socket_error(what: str, error: OSError) -> OSError:
     told = kind(error.errno, f"{what}: {error.strerror or os.strerror(error.errno)}")
     told.written = getattr(error, "written", 0)
     return told
+
+
+def would_wait(what: str) -> BlockingIOError:
+    """The error of an operation that would have to wait, and must not."""
+    return BlockingIOError(errno.EAGAIN, f"{what}: {os.strerror(errno.EAGAIN)}")

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import math
 import os
 import select
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import TypeVar
 
 from ._endpoint import Endpoint
-from ._errors import DeadlineError
+from ._errors import DeadlineError, SocketError, would_wait
 from ._sockets import opened
 from ._steps import Steps, Wait, drive
 
@@ -93,28 +94,61 @@ def run(what: str, steps: Steps[_T], timeout: float | None = None) -> _T:
         return drive(steps, wait)
 
 
+class _Turn:
+    """Of the operations of one direction one runs at a time."""
+
+    def __init__(self) -> None:
+        # A signal's handler comes to the check below in any case, and may go on while there is nothing under way.
+        self.lock = threading.RLock()
+        self.is_taken = False
+
+
 class Blocking(Endpoint):
     """An endpoint whose calls block the thread."""
 
     def _begin(self) -> None:
         super()._begin()
-        self._turns = (threading.Lock(), threading.Lock())
+        self._turns = (_Turn(), _Turn())
 
     def _run(self, what: str, direction: int, steps: Steps[_T]) -> _T:
         """Runs an operation, after those of the same direction that other threads have begun."""
         limit = None if self._timeout is None else time.monotonic() + self._timeout
         self._enter(what, direction)
         try:
-            # Who has the turn is woken by all that ends the wait of others, too.
-            with self._turns[direction], opened(what):
+            with self._turn(what, direction, limit), opened(what):
                 self._check(what, direction)
                 return drive(steps, lambda wanted: self._wait(what, direction, wanted, limit))
         finally:
             self._leave()
 
+    @contextlib.contextmanager
+    def _turn(self, what: str, direction: int, limit: float | None) -> Iterator[None]:
+        turn = self._turns[direction]
+        while not turn.lock.acquire(timeout=self._rest(direction, limit)):
+            self._check(what, direction)
+            if self._timeout == 0:
+                raise would_wait(what)
+            if limit is not None and time.monotonic() >= limit:
+                raise DeadlineError.during(what)
+        try:
+            if turn.is_taken:
+                raise SocketError(errno.EDEADLK, f"{what}: called by a signal's handler during another such call")
+            turn.is_taken = True
+            try:
+                yield
+            finally:
+                turn.is_taken = False
+        finally:
+            turn.lock.release()
+
+    def _rest(self, direction: int, limit: float | None) -> float:
+        """How long to wait for the turn, seconds; -1 for ever. Who has it is woken by a new deadline and by the end."""
+        until = self._until(direction, limit)
+        return -1 if until is None else min(max(until - time.monotonic(), 0), threading.TIMEOUT_MAX)
+
     def _wait(self, what: str, direction: int, wanted: Wait, limit: float | None) -> Collection[int]:
         if self._timeout == 0:
-            raise BlockingIOError(errno.EAGAIN, f"{what}: {os.strerror(errno.EAGAIN)}")
+            raise would_wait(what)
         alarm = _alarm()
         try:
             with self._lock:

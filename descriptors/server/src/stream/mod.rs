@@ -179,9 +179,9 @@ impl Stream {
         Some((self.unix.as_fd(), if is_waiting { EVENTS | EventFlags::OUT } else { EVENTS }))
     }
 
-    /// The node begins to end: what the application has written by now still counts.
+    /// The node begins to end: what the application has written by now still counts. It is taken in the next
+    /// [`pump`](Self::pump); before that nothing is said to be delivered.
     pub(super) fn begin_drain(&mut self) {
-        self.draining = true;
         self.unix.begin_drain();
     }
 
@@ -195,6 +195,7 @@ impl Stream {
     pub(super) fn pump(&mut self, readiness: Readiness, buf: &mut [u8], drain: bool) -> Outcome {
         self.entry.begin();
         if drain {
+            self.draining = true;
             self.begin_drain();
         }
         // News of what was written before the drain may not have been taken yet.

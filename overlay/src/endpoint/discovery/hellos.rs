@@ -80,7 +80,7 @@ impl Endpoint {
             self.core.counters.discovery_malformed.increment();
             return;
         }
-        if !self.hints.hellos.take(meta.remote.ip(), now) {
+        if !self.hints.hellos.take_address(meta.remote, now) {
             self.core.counters.hellos_limited.increment();
             return self.log_refusal(now, &meta, "hello", "too many come from there");
         }

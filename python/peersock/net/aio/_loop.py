@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
 import time
 from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 from typing import TypeVar
 
 from .._endpoint import Endpoint
-from .._errors import DeadlineError
+from .._errors import DeadlineError, would_wait
 from .._sockets import opened
 from .._steps import Steps, Wait
 
@@ -109,16 +107,36 @@ class Awaited(Endpoint):
         limit = None if self._timeout is None else time.monotonic() + self._timeout
         self._enter(what, direction)
         try:
-            async with self._turns[direction]:
+            turn = self._turns[direction]
+            await self._take(turn, what, direction, limit)
+            try:
                 with opened(what):
                     self._check(what, direction)
                     return await drive(steps, partial(self._wait, what, direction, limit))
+            finally:
+                turn.release()
         finally:
             self._leave()
 
+    async def _take(self, turn: asyncio.Lock, what: str, direction: int, limit: float | None) -> None:
+        """Waits for the turn. Who has it is woken by a new deadline and by the end."""
+        while turn.locked():
+            if self._timeout == 0:
+                self._check(what, direction)
+                raise would_wait(what)
+            until = self._until(direction, limit)
+            try:
+                await asyncio.wait_for(turn.acquire(), None if until is None else max(until - time.monotonic(), 0))
+                return
+            except asyncio.TimeoutError:
+                self._check(what, direction)
+                if limit is not None and time.monotonic() >= limit:
+                    raise DeadlineError.during(what) from None
+        await turn.acquire()
+
     async def _wait(self, what: str, direction: int, limit: float | None, wanted: Wait) -> Collection[int]:
         if self._timeout == 0:
-            raise BlockingIOError(errno.EAGAIN, f"{what}: {os.strerror(errno.EAGAIN)}")
+            raise would_wait(what)
         self._check(what, direction)
         waiting = _Waiting(wanted)
         self._wakers[direction].add(waiting)

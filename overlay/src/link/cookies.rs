@@ -1,0 +1,139 @@
+//! The cookies that a peer under load has given us: one for each way to it.
+//!
+//! A peer binds a cookie to the address that it sees a message come from, and a cookie reply to one message.
+//! In one round several initiations leave, by roots and straight, and an answer may come to any of them.
+
+use std::time::Instant;
+
+use crate::id::NodeId;
+use crate::noise::MacWriter;
+use crate::reach::{Place, PlaceKey};
+use crate::wire::CookieReply;
+
+/// Ways whose cookies are kept. Beyond it the one goes that was not used for longest.
+const MOST: usize = 8;
+
+/// What makes the MACs of initiations to one peer.
+#[derive(Debug)]
+pub(super) struct Cookies {
+    /// Of initiations that go to several places at once, none of them behind a root: what the peer sees is
+    /// mostly one address of ours.
+    shared: MacWriter,
+    /// Of those that go to one place, the one that was used last at the end.
+    alone: Vec<(PlaceKey, MacWriter)>,
+}
+
+impl Cookies {
+    pub(super) fn new(remote: &NodeId) -> Self {
+        Self { shared: MacWriter::new(remote), alone: Vec::new() }
+    }
+
+    /// Appends the MACs to an initiation that goes to these places.
+    pub(super) fn append(
+        &mut self,
+        now: Instant,
+        remote: &NodeId,
+        (targets, is_apart): (&[Place], bool),
+        message: &mut Vec<u8>,
+    ) {
+        let key = key(targets, is_apart);
+        if let Some(key) = key
+            && self.position(key).is_none()
+        {
+            if self.alone.len() >= MOST {
+                self.alone.remove(0);
+            }
+            self.alone.push((key, MacWriter::new(remote)));
+        }
+        self.writer(key).append(now, message);
+    }
+
+    /// Takes the cookie out of the reply to such an initiation. `false` if it is no reply to the last one that
+    /// went that way.
+    pub(super) fn receive(
+        &mut self,
+        now: Instant,
+        (targets, is_apart): (&[Place], bool),
+        reply: &CookieReply,
+    ) -> bool {
+        self.writer(key(targets, is_apart)).receive_cookie(now, reply)
+    }
+
+    fn position(&self, key: PlaceKey) -> Option<usize> {
+        self.alone.iter().position(|(known, _)| *known == key)
+    }
+
+    fn writer(&mut self, key: Option<PlaceKey>) -> &mut MacWriter {
+        let Some(at) = key.and_then(|key| self.position(key)) else { return &mut self.shared };
+        self.alone[at..].rotate_left(1);
+        let last = self.alone.len() - 1;
+        &mut self.alone[last].1
+    }
+}
+
+/// What tells the way of an initiation from others.
+fn key(targets: &[Place], is_apart: bool) -> Option<PlaceKey> {
+    targets.first().filter(|_| is_apart).map(Place::key)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::id::Identity;
+    use crate::noise::CookieJar;
+    use crate::reach::SocketIndex;
+    use crate::testing::instant;
+    use crate::wire::SessionIndex;
+
+    const REMOTE: [u8; 4] = [192, 0, 2, 1];
+
+    fn place(port: u16) -> Place {
+        Place::Direct { socket: SocketIndex(0), remote: (REMOTE, port).into() }
+    }
+
+    /// The peer sees what comes by a root from the root, and the rest from where we are.
+    #[test]
+    fn every_way_has_the_cookie_that_came_for_it() {
+        let (now, peer) = (instant(), Identity::from_seed(&[2; 32]).node_id());
+        let (jar, mut cookies) = (CookieJar::new(&peer, [8; 32], now), Cookies::new(&peer));
+        let ways = [(vec![place(1)], true), (vec![place(2)], true), (vec![place(3), place(4)], false)];
+        let seen: Vec<SocketAddr> = (0..3).map(|at| ([198, 51, 100, at], 5000).into()).collect();
+        let round = |now, cookies: &mut Cookies| -> Vec<Vec<u8>> {
+            let sent = ways.iter().enumerate().map(|(at, (targets, is_apart))| {
+                let mut message = vec![at as u8; 150];
+                cookies.append(now, &peer, (targets, *is_apart), &mut message);
+                message
+            });
+            sent.collect()
+        };
+        let first = round(now, &mut cookies);
+        // The answer to the last is the first that comes.
+        for at in (0..3).rev() {
+            let (targets, is_apart) = &ways[at];
+            let reply = jar
+                .reply(now, seen[at], &first[at], SessionIndex::from_bits(1), [6; 24])
+                .expect("it has MACs");
+            assert!(cookies.receive(now, (targets, *is_apart), &reply), "{at}");
+            assert!(!cookies.receive(now, (targets, *is_apart), &reply), "one reply for each message");
+        }
+        let later = now + Duration::from_secs(1);
+        for (at, message) in round(later, &mut cookies).iter().enumerate() {
+            assert!(jar.check_mac2(later, seen[at], message), "{at}");
+        }
+    }
+
+    #[test]
+    fn few_ways_are_kept() {
+        let (now, peer) = (instant(), Identity::from_seed(&[2; 32]).node_id());
+        let mut cookies = Cookies::new(&peer);
+        for port in 0..100 {
+            cookies.append(now, &peer, (&[place(1)], true), &mut vec![1; 150]);
+            cookies.append(now, &peer, (&[place(port)], true), &mut vec![1; 150]);
+        }
+        assert_eq!(cookies.alone.len(), MOST);
+        assert!(cookies.position(place(1).key()).is_some(), "the one that is used most");
+    }
+}
