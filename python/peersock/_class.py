@@ -289,7 +289,7 @@ class socket(_std.socket):
             return self.recv(bufsize, flags), None
         if bufsize < 0:
             raise ValueError("negative buffersize in recvfrom")
-        return _peersock.recvfrom(self.fileno(), bufsize, flags, self.gettimeout())
+        return _peersock.recvfrom(self.fileno(), bufsize, flags, self.gettimeout())[1:]
 
     def recvfrom_into(self, buffer: Buffer, nbytes: int = 0, flags: int = 0) -> tuple[int, Any]:
         if not _ours(self):
@@ -309,7 +309,7 @@ class socket(_std.socket):
                 raise ValueError(too_small)
             size, timeout = nbytes or len(room), self.gettimeout()
             # With MSG_TRUNC it is the datagram's, of which there may be less.
-            length, data, address = _peersock.recvfrom_whole(self.fileno(), size, flags, timeout)
+            length, data, address = _peersock.recvfrom(self.fileno(), size, flags, timeout)
             room[: len(data)] = data
         return length, address
 

@@ -58,22 +58,10 @@ pub(crate) fn recv(
     receive(py, fd, size, flags, timeout).map(|(data, _)| data)
 }
 
-/// recvfrom(2) of a datagram socket.
+/// recvfrom(2) of a datagram socket: the length that it gives, which with MSG_TRUNC is the whole datagram's,
+/// data, and an address.
 #[pyfunction]
 pub(crate) fn recvfrom(
-    py: Python<'_>,
-    fd: RawFd,
-    size: usize,
-    flags: i32,
-    timeout: Option<f64>,
-) -> PyResult<(Bound<'_, PyBytes>, Bound<'_, PyAny>)> {
-    let (data, received) = receive(py, fd, size, flags, timeout)?;
-    Ok((data, optional(py, received.remote)?))
-}
-
-/// As [`recvfrom`], with the length that recvfrom(2) gives in front: with MSG_TRUNC that of the whole datagram.
-#[pyfunction]
-pub(crate) fn recvfrom_whole(
     py: Python<'_>,
     fd: RawFd,
     size: usize,

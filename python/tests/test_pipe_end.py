@@ -206,14 +206,20 @@ def test_closing_with_something_unread_loses_nothing_that_was_sent(place: str, r
     run(main())
 
 
+async def stuck() -> tuple[Pipe, Pipe, Pipe, asyncio.Task[int]]:
+    """A server, the two ends of a connection, and what the first of these sends while the other one takes nothing."""
+    server, client, other = await pair()
+    other._transport.pause_reading()  # type: ignore[attr-defined]
+    sending = asyncio.create_task(client.send(bytes(32 << 20)))
+    await until(lambda: not client._room.is_set())  # type: ignore[attr-defined]
+    return server, client, other, sending
+
+
 def test_what_was_sent_in_part_ends_with_a_reset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("peersock.pipe._tcp.CLOSE_PATIENCE", 0.05)
 
     async def main() -> None:
-        server, client, other = await pair()
-        other._transport.pause_reading()  # type: ignore[attr-defined]
-        sending = asyncio.create_task(client.send(bytes(32 << 20)))
-        await until(lambda: not client._room.is_set())  # type: ignore[attr-defined]
+        server, client, other, sending = await stuck()
         await client.close()
         await asyncio.gather(sending, return_exceptions=True)
         other._transport.resume_reading()  # type: ignore[attr-defined]
@@ -231,10 +237,7 @@ def test_who_takes_nothing_does_not_keep_a_pipe_from_closing(
     monkeypatch.setattr("peersock.pipe._tcp.CLOSE_PATIENCE", 0.05)
 
     async def main() -> None:
-        server, client, other = await pair()
-        other._transport.pause_reading()  # type: ignore[attr-defined]
-        sending = asyncio.create_task(client.send(bytes(32 << 20)))
-        await until(lambda: not client._room.is_set())  # type: ignore[attr-defined]
+        server, client, other, sending = await stuck()
         await client.close()
         with pytest.raises(PipeClosedError):
             await sending
@@ -247,10 +250,7 @@ def test_who_takes_nothing_does_not_keep_a_pipe_from_closing(
 
 def test_a_close_that_is_cancelled_has_closed() -> None:
     async def main() -> None:
-        server, client, other = await pair()
-        other._transport.pause_reading()  # type: ignore[attr-defined]
-        sending = asyncio.create_task(client.send(bytes(32 << 20)))
-        await until(lambda: not client._room.is_set())  # type: ignore[attr-defined]
+        server, client, other, sending = await stuck()
         closing = asyncio.create_task(client.close())
         await asyncio.sleep(0)
         closing.cancel()

@@ -2,8 +2,8 @@
 //!
 //! A node counts from when it has shown where it receives, and a registered one also while it is not there
 //! any more. When the limits are reached, of all, of a source prefix or of a wider one, two kinds of nodes
-//! give way: first those without a registration, which an honest node has a round trip after its session; then
-//! those that are gone and silent. The one that was heard from least recently goes first.
+//! give way: first those without a registration, which an honest node has a round trip after its session;
+//! then those that are gone and silent. The one that was heard from least recently goes first.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;

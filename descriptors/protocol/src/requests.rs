@@ -44,9 +44,9 @@ pub enum Request {
     Prove(u128),
     /// There is such a socket: for those that receive without being bound.
     ///
-    /// With this, and the other requests by which a node comes to know a datagram socket (`Bind`, `Associate`,
-    /// `Reach`, `Fits`), a descriptor of it comes along, by which the node knows whether somebody else has
-    /// taken its name.
+    /// With this, and the other requests by which a node comes to know a datagram socket (`Bind`,
+    /// `Associate`, `Reach`, `Fits`), a descriptor of it comes along, by which the node knows whether somebody
+    /// else has taken its name.
     Open(Opened),
     /// bind(2).
     Bind(Opened, SocketAddr),

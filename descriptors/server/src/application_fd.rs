@@ -10,6 +10,8 @@ use rustix::fd::RawFd;
 use rustix::net::{SendFlags, SocketAddrAny, sockopt};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags};
 
+use crate::process::numbers_in;
+
 /// Descriptors that are looked at: peers decide how often that happens.
 const MOST: usize = 4096;
 /// The same where a node ends, which happens once.
@@ -111,10 +113,10 @@ pub(crate) fn shut(tag: NodeTag, process: i32) {
 
 /// As [`shut`], for all processes that there are. Returns those that have sockets of the node.
 pub(crate) fn shut_everywhere(tag: NodeTag) -> Vec<u32> {
-    let listed = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let processes = listed.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let processes = numbers_in("/proc").unwrap_or_default();
     processes
-        .filter(|process: &i32| shut_where(*process, |socket| socket.tag() == tag))
+        .into_iter()
+        .filter(|process| shut_where(*process, |socket| socket.tag() == tag))
         .map(i32::cast_unsigned)
         .collect()
 }

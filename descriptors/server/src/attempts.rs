@@ -66,7 +66,8 @@ impl ServerState {
         }
         let opened = self.socket(socket);
         (opened.phase, opened.error) = (Phase::Connecting(key), None);
-        let attempt = Connecting::new((socket.id, owner), connection, asker, self.context.waker(key));
+        let who = (socket.id, owner, opened.private.is_some());
+        let attempt = Connecting::new(who, connection, asker, self.context.waker(key));
         self.insert(key, Entry::Connecting(attempt));
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use peersock::attach::Connection;
-use peersock_fd::{Credentials, Errno, Reply, SocketId, enlarge, peer_credentials};
+use peersock_fd::{Credentials, Errno, Reply, SocketId, enlarge};
 use peersock_primitives::wait::Interest;
 use rustix::net::RecvFlags;
 
@@ -27,6 +27,8 @@ pub(crate) struct Connecting {
     id: SocketId,
     /// Who has asked to connect.
     owner: Credentials,
+    /// Others can have the text of the socket's name.
+    is_private: bool,
     connection: Connection,
     waker: Waker,
     entry: Arc<wakers::Entry>,
@@ -58,7 +60,7 @@ pub(crate) enum Step {
 impl Connecting {
     /// Begins an attempt of a socket. If nobody waits for the outcome, its descriptor will come filled.
     pub(crate) fn new(
-        (id, owner): (SocketId, Credentials),
+        (id, owner, is_private): (SocketId, Credentials, bool),
         connection: Connection,
         asker: Option<(Key, Option<Instant>)>,
         (waker, entry): (Waker, Arc<wakers::Entry>),
@@ -66,7 +68,7 @@ impl Connecting {
         // The first look: connections within the node stand at once.
         waker.wake_by_ref();
         let (fills, data, filled, outcome, until) = (asker.is_none(), None, None, None, None);
-        Self { id, owner, connection, waker, entry, asker, fills, data, filled, outcome, until }
+        Self { id, owner, is_private, connection, waker, entry, asker, fills, data, filled, outcome, until }
     }
 
     /// The socket.
@@ -75,9 +77,10 @@ impl Connecting {
     }
 
     /// Whether a descriptor that somebody has connected is the application's. A process may have another user
-    /// by now; where it cannot be seen from here, its user has to be the same.
+    /// by now; where it cannot be seen from here, its name has to be its own, and its user the same.
     pub(crate) fn is_of(&self, other: Credentials) -> bool {
-        other.pid == self.owner.pid && (other.pid != 0 || other.uid == self.owner.uid)
+        let is_same_unseen = !self.is_private && other.uid == self.owner.uid;
+        other.pid == self.owner.pid && (other.pid != 0 || is_same_unseen)
     }
 
     /// Nobody waits any more: the descriptor will come filled.
@@ -97,14 +100,13 @@ impl Connecting {
 
     /// Becomes a stream; `None` if the kernel does not tell of the descriptor.
     pub(crate) fn into_stream(self, key: Key, context: &Context, options: Options) -> Option<Stream> {
-        let Self { id, connection, waker, entry, data, .. } = self;
+        let Self { id, owner, connection, waker, entry, data, .. } = self;
         let data = data?;
         enlarge(data.as_fd());
-        let process = peer_credentials(data.as_fd()).map_or(0, |credentials| credentials.pid);
         context.watch(data.as_fd(), key, stream::EVENTS).ok()?;
         waker.wake_by_ref();
         let (origin, unix) = (Origin::Opened(id), Outbox::of_connected(data));
-        Some(Stream::new(connection, origin, options, unix, process, (waker, entry)))
+        Some(Stream::new(connection, origin, options, unix, owner.pid, (waker, entry)))
     }
 
     /// Looks how far it has come: what somebody who waits is told, and what follows.

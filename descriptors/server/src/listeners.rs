@@ -76,7 +76,7 @@ impl ServerState {
             return Err(Errno::INVAL);
         }
         // Who connects from such a socket is known by its process, see `accept_data`.
-        if self.process_of(asker) == 0 {
+        if self.owner_of(asker).is_none_or(|owner| owner.pid == 0) {
             return Err(Errno::OPNOTSUPP);
         }
         let bound = PrivateName::bind(fd.as_fd(), &Name::Opened(self.context.tag, socket));

@@ -171,7 +171,7 @@ fn is_closed_on_exec(process: RawFd, fd: RawFd) -> bool {
 }
 
 /// The numbers in a folder of proc(5).
-fn numbers_in(folder: &str) -> io::Result<Vec<RawFd>> {
+pub(crate) fn numbers_in(folder: &str) -> io::Result<Vec<RawFd>> {
     let listed = fs::read_dir(folder)?.flatten();
     Ok(listed.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect())
 }

@@ -59,11 +59,6 @@ impl Requester {
         self.is_trusted
     }
 
-    /// The process that connected; 0 if it cannot be seen from here.
-    pub(crate) fn process(&self) -> i32 {
-        self.owner.pid
-    }
-
     /// Who connected.
     pub(crate) fn owner(&self) -> Credentials {
         self.owner

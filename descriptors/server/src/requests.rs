@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use peersock::attach::EventFlags;
 use peersock_fd::{
-    Errno, Interface, Message, Reply, Report, Request, VERSION, Which, peer_credentials, proof,
+    Credentials, Errno, Interface, Message, Reply, Report, Request, VERSION, Which, peer_credentials, proof,
 };
 use peersock_stack::Flow;
 use rustix::net::SocketFlags;
@@ -108,10 +108,7 @@ impl ServerState {
             Request::Bind(socket, local) => done(self.bind(socket, local)),
             Request::Listen(socket, backlog) => done(self.listen(socket, backlog, fd)),
             Request::Connect { socket, remote, wait, timeout } => {
-                let owner = match self.entry(key) {
-                    Some(Entry::Requester(requester)) => requester.owner(),
-                    _ => return done(Err(Errno::PERM)),
-                };
+                let Some(owner) = self.owner_of(key) else { return done(Err(Errno::PERM)) };
                 match self.connect(socket, remote, owner, wait.then_some((key, timeout))) {
                     Ok(()) if wait => None,
                     result => done(result),
@@ -187,11 +184,11 @@ impl ServerState {
         }
     }
 
-    /// The process that asks; 0 if it cannot be seen from here.
-    pub(crate) fn process_of(&self, asker: Key) -> i32 {
-        match self.entry(asker) {
-            Some(Entry::Requester(requester)) => requester.process(),
-            _ => 0,
+    /// Who asks.
+    pub(crate) fn owner_of(&self, asker: Key) -> Option<Credentials> {
+        match self.entry(asker)? {
+            Entry::Requester(requester) => Some(requester.owner()),
+            _ => None,
         }
     }
 

@@ -145,7 +145,10 @@ impl ServerState {
     /// A descriptor of a datagram socket has come with a request, by which it is known who has its name later
     /// on.
     pub(crate) fn note_descriptor(&mut self, socket: peersock_fd::Opened, fd: Option<&OwnedFd>) {
-        let Some(fd) = fd.filter(|_| socket.kind != peersock_fd::Kind::Stream) else { return };
+        // It does not change.
+        let is_known = || self.sockets.get(socket.id).is_some_and(|opened| opened.inode.is_some());
+        let is_news = |_: &&OwnedFd| socket.kind != peersock_fd::Kind::Stream && !is_known();
+        let Some(fd) = fd.filter(is_news) else { return };
         let named = rustix::net::getsockname(fd).ok().and_then(name_of);
         if named == Some(Name::Opened(self.context.tag, socket))
             && let Ok(stat) = rustix::fs::fstat(fd)

@@ -124,7 +124,7 @@ impl ServerState {
     pub(crate) fn processes(&self) -> BTreeSet<i32> {
         let known = self.entries.values().filter_map(|entry| match entry {
             Entry::Listening(listening) => Some(listening.process()),
-            Entry::Requester(requester) => Some(requester.process()),
+            Entry::Requester(requester) => Some(requester.owner().pid),
             _ => None,
         });
         known.chain([rustix::process::getpid().as_raw_pid()]).filter(|process| *process > 0).collect()

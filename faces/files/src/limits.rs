@@ -53,8 +53,8 @@ pub fn wanted_within(entries: usize, bytes: u64) -> Duration {
     (WANTED + reading + talking).min(Duration::from_secs(30 * 86_400))
 }
 
-/// How long a receiver may take nothing of what is sent to it: 5 minutes. A slow disk may take as long to write
-/// what has come.
+/// How long a receiver may take nothing of what is sent to it: 5 minutes. A slow disk may take as long to
+/// write what has come.
 pub const STALLED: Duration = Duration::from_secs(300);
 
 /// How long the other end may take to end the stream once it was told why this end gives up.

@@ -465,14 +465,12 @@ int peersock_node_socket(peersock_node node, int domain, int kind, int protocol)
 
 // As bind(2).
 //
-// EACCES if the network does not allow the port to a stream socket; `peersock_last_error()` names those that it
-// allows. A UDP socket may be a client's: it is bound, and members cannot send to it.
+// EACCES if the network does not allow the port to a stream socket; `peersock_last_error()` names those
+// that it allows. A UDP socket may be a client's: it is bound, and members cannot send to it.
 //
 // Pointers:
 // Pointers must be what the call of the same name in POSIX asks for.
-int peersock_bind(int fd,
-                  const struct sockaddr *address,
-                  socklen_t length);
+int peersock_bind(int fd, const struct sockaddr *address, socklen_t length);
 
 // As connect(2).
 //

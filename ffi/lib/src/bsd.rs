@@ -41,8 +41,8 @@ pub extern "C" fn peersock_node_socket(
 
 /// As bind(2).
 ///
-/// EACCES if the network does not allow the port to a stream socket; `peersock_last_error()` names those that it
-/// allows. A UDP socket may be a client's: it is bound, and members cannot send to it.
+/// EACCES if the network does not allow the port to a stream socket; `peersock_last_error()` names those
+/// that it allows. A UDP socket may be a client's: it is bound, and members cannot send to it.
 ///
 /// # Safety
 /// Pointers must be what the call of the same name in POSIX asks for.

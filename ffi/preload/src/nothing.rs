@@ -3,12 +3,12 @@
 
 use std::os::fd::RawFd;
 
-use libc::{c_int, c_void, sockaddr, socklen_t, ssize_t};
+use libc::{c_int, sockaddr, socklen_t, ssize_t};
 use peersock_bsd::Errno;
 use peersock_fd::Kind;
 
 use crate::hooks::overlay;
-use crate::kernel::{hooked, quietly};
+use crate::kernel::{hooked, int_option, quietly};
 
 /// Room for the name of an AF_UNIX socket from which something comes.
 pub(crate) struct Sender {
@@ -85,10 +85,5 @@ pub(crate) fn told_without_sender(fd: RawFd, returned: ssize_t) -> ssize_t {
 }
 
 fn is_datagram(fd: RawFd) -> bool {
-    let (mut kind, mut length) = (0_i32, size_of::<i32>() as socklen_t);
-    let place = (&raw mut kind).cast::<c_void>();
-    let (level, option) = (libc::SOL_SOCKET, libc::SO_TYPE);
-    // SAFETY: there is room for a number of its length.
-    let asked = unsafe { libc::syscall(libc::SYS_getsockopt, fd, level, option, place, &raw mut length) };
-    asked == 0 && matches!(kind, libc::SOCK_DGRAM | libc::SOCK_RAW)
+    matches!(int_option(fd, libc::SOL_SOCKET, libc::SO_TYPE), Some(libc::SOCK_DGRAM | libc::SOCK_RAW))
 }

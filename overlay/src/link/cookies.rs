@@ -48,8 +48,8 @@ impl Cookies {
         self.writer(key).append(now, message);
     }
 
-    /// Takes the cookie out of the reply to such an initiation. `false` if it is no reply to the last one that
-    /// went that way.
+    /// Takes the cookie out of the reply to such an initiation. `false` if it is no reply to the last one
+    /// that went that way.
     pub(super) fn receive(
         &mut self,
         now: Instant,

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 
 use peersock_fd::{
-    Client, Errno, Family, Kind, Message, Name, NameKey, NodeTag, RecvFlags, Reply, Request, Socket,
+    Client, Errno, Family, Kind, Message, Name, NameKey, NodeTag, Opened, RecvFlags, Reply, Request, Socket,
     SocketFlags, Token, VERSION, address, decode, encode, name_of, receive, send_with,
 };
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -288,17 +288,25 @@ print('connected', flush=True)
 print('received', fd.recv(10))
 ";
 
+/// A listener, and a socket that the node has connected to it, while the application's descriptor for it is not
+/// connected yet.
+fn half_connected((a, b): &(Served, Served), client: &OwnedFd) -> (OwnedFd, Opened) {
+    let (listener, remote) = b.listen(SocketFlags::empty());
+    let socket = overlay(client).opened();
+    let request = Request::Connect { socket, remote, wait: true, timeout: None };
+    a.client.ask(request).expect("somebody listens");
+    (listener, socket)
+}
+
 #[test]
 fn who_takes_the_name_of_a_client_that_was_bound_does_not_get_its_connection() {
-    let (a, b) = Served::pair();
-    let (listener, address_of_b) = b.listen(SocketFlags::empty());
-    let client = private(a.socket(SocketFlags::empty()));
-    let socket = overlay(&client).opened();
-    let (name, data) = (Name::Opened(a.client.tag(), socket), Name::Data(a.client.tag()));
     let test = "who_takes_the_name_of_a_client_that_was_bound_does_not_get_its_connection";
     let Some(mut impostor) = common::python(test, IMPOSTOR) else { return };
-    let request = Request::Connect { socket, remote: address_of_b, wait: true, timeout: None };
-    a.client.ask(request).expect("somebody listens");
+    let pair = Served::pair();
+    let client = private(pair.0.socket(SocketFlags::empty()));
+    let (listener, socket) = half_connected(&pair, &client);
+    let tag = pair.0.client.tag();
+    let (name, data) = (Name::Opened(tag, socket), Name::Data(tag));
     impostor.args([name.to_string(), data.to_string()]).stdout(Stdio::piped());
     let mut impostor = impostor.spawn().expect("it can be run");
     let mut lines = BufReader::new(impostor.stdout.take().expect("a pipe")).lines();
@@ -312,16 +320,14 @@ fn who_takes_the_name_of_a_client_that_was_bound_does_not_get_its_connection() {
     assert!(impostor.wait().expect("it ends").success());
 }
 
-/// As above, of a client that was not bound. Its name tells the ID, and no two sockets of a node have the same.
+/// As above, of a client that was not bound. Its name tells the ID, and no two sockets of a node have the
+/// same.
 #[test]
 fn who_takes_the_name_of_a_client_under_another_tag_does_not_get_its_connection() {
-    let (a, b) = Served::pair();
-    let (listener, address_of_b) = b.listen(SocketFlags::empty());
-    let client = a.socket(SocketFlags::empty());
-    let socket = overlay(&client).opened();
-    let request = Request::Connect { socket, remote: address_of_b, wait: true, timeout: None };
-    a.client.ask(request).expect("somebody listens");
-    let data = Name::Data(a.client.tag());
+    let pair = Served::pair();
+    let client = pair.0.socket(SocketFlags::empty());
+    let (listener, socket) = half_connected(&pair, &client);
+    let data = Name::Data(pair.0.client.tag());
     let Some(stranger) = named_by_stranger(&Name::Opened(NodeTag(0), socket)) else { return };
     as_stranger(|| rustix::net::connect(&stranger, &address(&data)).expect("everybody may connect"));
     rustix::net::connect(&client, &address(&data)).expect("the node is there");
@@ -335,16 +341,14 @@ fn who_takes_the_name_of_a_client_under_another_tag_does_not_get_its_connection(
 
 #[test]
 fn who_takes_the_name_of_a_client_that_has_closed_it_does_not_get_its_connection() {
-    let (a, b) = Served::pair();
-    let (listener, address_of_b) = b.listen(SocketFlags::empty());
-    let client = a.socket(SocketFlags::empty());
-    let socket = overlay(&client).opened();
     let test = "who_takes_the_name_of_a_client_that_has_closed_it_does_not_get_its_connection";
     let Some(mut impostor) = common::python(test, IMPOSTOR) else { return };
-    let request = Request::Connect { socket, remote: address_of_b, wait: true, timeout: None };
-    a.client.ask(request).expect("somebody listens");
+    let pair = Served::pair();
+    let client = pair.0.socket(SocketFlags::empty());
+    let (listener, socket) = half_connected(&pair, &client);
     drop(client);
-    let (name, data) = (Name::Opened(a.client.tag(), socket), Name::Data(a.client.tag()));
+    let tag = pair.0.client.tag();
+    let (name, data) = (Name::Opened(tag, socket), Name::Data(tag));
     let impostor = impostor.args([name.to_string(), data.to_string()]).stderr(Stdio::inherit());
     let (server, _) = overlay(&listener).accept(SocketFlags::empty()).expect("a connection");
     rustix::io::write(&server, b"secret").expect("it is connected");
@@ -413,7 +417,7 @@ fn where_the_nodes_process_cannot_be_seen_nobody_else_is_taken_for_it() {
         return eprintln!("SKIP {name}: only root can make a namespace");
     };
     let (id, local) = local.split_once(' ').expect("both");
-    let socket = peersock_fd::Opened {
+    let socket = Opened {
         family: Family::V6,
         kind: Kind::Datagram,
         id: peersock_fd::SocketId(id.parse().expect("a number")),

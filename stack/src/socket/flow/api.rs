@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::{Egress, Flow};
 use crate::host::clock::Time;
-use crate::tcp::{Connection, Probing, Written, header_len};
+use crate::tcp::{Connection, Written, header_len};
 use crate::{Error, InterfaceId, Ready, State, SuperSegment};
 
 /// The most pieces that [`Flow::read_with`] shows.
@@ -386,12 +386,8 @@ impl Flow {
     pub fn set_user_timeout(&self, timeout: Option<Duration>) {
         let mut inner = self.lock();
         if inner.cold.is_some() || timeout.is_some() {
-            let cold = inner.cold();
-            cold.user_timeout = timeout;
-            let probing = Probing::new(cold.keepalive, timeout);
-            if let Some(connection) = inner.live() {
-                connection.set_keepalive(probing);
-            }
+            inner.cold().user_timeout = timeout;
+            inner.apply_probing();
         }
     }
 

@@ -263,8 +263,8 @@ impl Inner {
         since.map(|since| since.max(waiting).max(self.heard))
     }
 
-    /// Since when the peer has acknowledged nothing of what is `waiting` for it, though it could: for what has
-    /// not left yet, since when it has said nothing.
+    /// Since when the peer has acknowledged nothing of what is `waiting` for it, though it could: for what
+    /// has not left yet, since when it has said nothing.
     fn stalled_since(&self, waiting: Time) -> Option<Time> {
         let stalled = self.connection.as_ref().and_then(|connection| connection.stalled_since());
         stalled.map(|since| since.max(waiting)).or_else(|| self.silent_since(waiting))
@@ -321,6 +321,15 @@ impl Inner {
     /// The connection, while the connection is alive.
     fn live(&mut self) -> Option<&mut Connection> {
         if self.linked { self.connection.as_deref_mut() } else { None }
+    }
+
+    /// Has the connection ask its peer as the keep-alives and the user timeout of [`Cold`] want it.
+    fn apply_probing(&mut self) {
+        let cold = self.cold();
+        let probing = Probing::new(cold.keepalive, cold.user_timeout);
+        if let Some(connection) = self.live() {
+            connection.set_keepalive(probing);
+        }
     }
 
     fn readiness(&mut self) -> Ready {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Flow;
-use crate::tcp::{Marking, Probing};
+use crate::tcp::Marking;
 use crate::{Error, IpOptions, KeepAlive};
 
 /// The shortest time between two keep-alives: what timers can tell apart.
@@ -76,10 +76,7 @@ impl Flow {
         cold.keepalive = keepalive;
         // A peer that was silent for long has not known that it would be asked.
         cold.watched = None;
-        let probing = Probing::new(keepalive, cold.user_timeout);
-        if let Some(connection) = inner.live() {
-            connection.set_keepalive(probing);
-        }
+        inner.apply_probing();
     }
 
     /// Sets TCP_MAXSEG, see [`TcpOptions::max_segment_size`](crate::TcpOptions::max_segment_size). What the

@@ -11,7 +11,8 @@ use crate::host::clock::{Time, after};
 const PART: u32 = 3;
 
 /// What a connection has to know of [`KeepAlive`], as small as can be: the silence before the first probe,
-/// microseconds (`None`: there are none), and the time between two, milliseconds, also to a peer without room.
+/// microseconds (`None`: there are none), and the time between two, milliseconds, also to a peer without
+/// room.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Probing {
     idle: Option<NonZeroU64>,
