@@ -23,9 +23,9 @@ pub(crate) struct NodeOptions {
     /// Use the loopback interface only
     #[arg(long)]
     loopback: bool,
-    /// Look for packets so long before sleeping, microseconds
-    #[arg(long, default_value_t = 0)]
-    busy_poll: u64,
+    /// Always look for packets so long before sleeping, microseconds; else where it pays
+    #[arg(long)]
+    busy_poll: Option<u64>,
 }
 
 impl NodeOptions {
@@ -36,8 +36,11 @@ impl NodeOptions {
             None => IdentitySource::Ephemeral,
         };
         let interfaces = if self.loopback { Interfaces::Loopback } else { Interfaces::All };
-        let busy_poll = Duration::from_micros(self.busy_poll);
-        Node::builder().identity(identity).interfaces(interfaces).busy_poll(busy_poll)
+        let node = Node::builder().identity(identity).interfaces(interfaces);
+        match self.busy_poll {
+            Some(microseconds) => node.busy_poll(Duration::from_micros(microseconds)),
+            None => node,
+        }
     }
 
     /// The network to join.

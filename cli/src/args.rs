@@ -169,11 +169,11 @@ pub(crate) struct UnderlayArgs {
     #[arg(long)]
     no_tcp_punch: bool,
 
-    /// Look for packets so long before sleeping: answers come sooner, for more processor time; 50 is a good
-    /// try, 10000 the most
-    #[arg(long, value_name = "MICROSECONDS", default_value_t = 0)]
+    /// Always look for packets so long before sleeping: answers come sooner, for more processor time; 0 is
+    /// never, 10000 the most [default: where it pays]
+    #[arg(long, value_name = "MICROSECONDS")]
     #[arg(value_parser = clap::value_parser!(u64).range(..=10_000))]
-    busy_poll: u64,
+    busy_poll: Option<u64>,
 
     /// UDP port for the overlay's own packets; 0 picks a free one
     #[arg(long, value_name = "PORT", default_value_t = 0)]
@@ -239,7 +239,11 @@ impl UnderlayArgs {
     /// Has the node meet others as the options say; what they do not say is as in the environment.
     pub(crate) fn with_roots(&self, node: NodeBuilder) -> Outcome<NodeBuilder> {
         let node = node.port_mapping(!self.no_portmap).birthday(!self.no_birthday);
-        let node = node.tcp_punch(!self.no_tcp_punch).busy_poll(Duration::from_micros(self.busy_poll));
+        let node = node.tcp_punch(!self.no_tcp_punch);
+        let node = match self.busy_poll {
+            Some(microseconds) => node.busy_poll(Duration::from_micros(microseconds)),
+            None => node,
+        };
         let node = match &self.dht {
             Some(dht) => node.dht(dht.clone()),
             None => node,

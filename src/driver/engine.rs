@@ -3,10 +3,11 @@
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use peersock_stack::Batch;
 
+use super::busy_poll::Looking;
 use super::role::Claim;
 use super::{Attached, Driver};
 use crate::sys::interface_watch::InterfaceWatch;
@@ -18,7 +19,7 @@ const WATCH: u64 = WAKEUP + 1;
 const RESUMED: u64 = WAKEUP + 2;
 
 /// Runs until the driver is stopped.
-pub(super) fn run(driver: &Driver, watch: Option<&InterfaceWatch>) {
+pub(super) fn run(driver: &Driver, watch: Option<&InterfaceWatch>, looking: Looking) {
     let wakeup = (driver.alarm.wakeup.as_fd(), WAKEUP);
     let watched = watch.map(|watch| (watch.as_fd(), WATCH));
     let resumed = driver.suspension.as_fd().map(|fd| (fd, RESUMED));
@@ -27,8 +28,14 @@ pub(super) fn run(driver: &Driver, watch: Option<&InterfaceWatch>) {
             tracing::error!(%error, "the node cannot wait for its descriptors");
         }
     }
-    let mut engine =
-        Engine { driver, watch, sleeper: Sleeper::new(&driver.poller), batch: Batch::default(), reads: 0 };
+    let mut engine = Engine {
+        driver,
+        watch,
+        sleeper: Sleeper::new(&driver.poller),
+        batch: Batch::default(),
+        reads: 0,
+        looking,
+    };
     while !driver.is_stopped() {
         let attached = driver.attached.get();
         engine.run_with(attached.as_ref());
@@ -42,6 +49,7 @@ struct Engine<'a> {
     batch: Batch,
     /// So many UDP sockets wake this thread, the first ones.
     reads: usize,
+    looking: Looking,
 }
 
 impl Engine<'_> {
@@ -64,8 +72,8 @@ impl Engine<'_> {
             let attached_deadline = attached.and_then(|attached| attached.deadline());
             let deadline = [deadline, attached_deadline, look].into_iter().flatten().min();
             self.set_reading(claim == Claim::Mine);
-            let busy = if has_run && claim == Claim::Mine { driver.busy_poll } else { Duration::ZERO };
-            let events = sleep(driver, &mut self.sleeper, deadline, busy);
+            let looking = (has_run && claim == Claim::Mine).then_some(&mut self.looking);
+            let events = sleep(driver, &mut self.sleeper, deadline, looking);
             has_run = events.iter().any(|event| event.data.u64() != Poller::TIMER);
 
             let now = driver.now();
@@ -107,13 +115,13 @@ impl Engine<'_> {
     }
 }
 
-/// Sleeps until there are events, `deadline`, or an earlier time that somebody asks for. First it looks for
-/// events for the time `busy`.
+/// Sleeps until there are events, `deadline`, or an earlier time that somebody asks for. First it may look
+/// for events.
 fn sleep<'a>(
     driver: &Driver,
     sleeper: &'a mut Sleeper<'_>,
     deadline: Option<Instant>,
-    busy: Duration,
+    looking: Option<&mut Looking>,
 ) -> &'a [Event] {
     let alarm = &driver.alarm;
     let until = deadline.map_or(u64::MAX, |deadline| alarm.since_base(deadline));
@@ -122,12 +130,16 @@ fn sleep<'a>(
     let asked = alarm.asked.load(Ordering::SeqCst);
     let asked = (asked != u64::MAX).then(|| alarm.at(asked));
     let deadline = [deadline, asked].into_iter().flatten().min();
-    if !busy.is_zero() {
+    let looked = looking.map(|looking| {
+        let busy = looking.begin(|| driver.sockets.carried());
         let left = deadline.map_or(busy, |deadline| deadline.saturating_duration_since(Instant::now()));
-        sleeper.look_for(busy.min(left));
-    }
+        (sleeper.look_for(busy.min(left)), looking)
+    });
     let events = sleeper.sleep(deadline);
     alarm.asleep_until.store(0, Ordering::SeqCst);
+    if let Some((looked, looking)) = looked {
+        looking.end(looked);
+    }
     events
 }
 

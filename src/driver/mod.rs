@@ -4,6 +4,7 @@
 //! everything nobody waits for. Which thread reads the UDP sockets is the [`role`]'s matter.
 
 mod attached;
+mod busy_poll;
 mod engine;
 mod extra;
 mod interfaces;
@@ -31,6 +32,8 @@ use peersock_overlay::{Endpoint, SocketInfo};
 use peersock_stack::{Batch, Flow, Stack};
 
 pub use attached::Attached;
+pub(crate) use busy_poll::BusyPoll;
+use busy_poll::Looking;
 pub use interfaces::Interfaces;
 pub(crate) use interfaces::canonical;
 pub(crate) use nat64::reaches_by_ipv6_only;
@@ -48,6 +51,7 @@ use extra::ExtraSockets;
 use nat64::Search;
 use peersock_datapath::Datapath;
 use peersock_primitives::wait::{Interest, Waiters};
+use receiver::Receiver;
 use role::ReceiveRole;
 use sink::DriverSink;
 use streams::Streams;
@@ -69,8 +73,6 @@ pub(crate) struct Driver {
     /// What the engine thread waits for.
     pub(crate) poller: Arc<Poller>,
     alarm: Arc<Alarm>,
-    /// How long a thread that waits looks for packets before it sleeps.
-    busy_poll: Duration,
     suspension: Suspension,
     nat64: Arc<Search>,
     attached: attached::Slot,
@@ -88,8 +90,9 @@ impl Driver {
         endpoint: Endpoint,
         stack: Stack,
         sockets: Arc<UdpSockets>,
-        busy_poll: Duration,
+        busy_poll: BusyPoll,
     ) -> io::Result<Arc<Driver>> {
+        let busy_poll = busy_poll.on(std::thread::available_parallelism().map_or(1, usize::from));
         let base = Instant::now();
         let alarm = Arc::new(Alarm::new(base)?);
         let streams = Arc::new(Streams::new());
@@ -111,10 +114,9 @@ impl Driver {
             turn,
             extra,
             tcp,
-            role: ReceiveRole::new(base, Wakeup::new()?),
+            role: ReceiveRole::new(base, Wakeup::new()?, Receiver::new(Looking::new(busy_poll))),
             poller: Arc::new(Poller::new()?),
             alarm,
-            busy_poll,
             suspension: Suspension::new(),
             nat64: Arc::default(),
             attached: attached::Slot::default(),
@@ -132,7 +134,7 @@ impl Driver {
         let engine = Arc::clone(&driver);
         let thread = std::thread::Builder::new()
             .name("peersock".into())
-            .spawn(move || engine::run(&engine, watch.as_ref()))?;
+            .spawn(move || engine::run(&engine, watch.as_ref(), Looking::new(busy_poll)))?;
         *driver.lock_thread() = Some(thread);
         driver.nat64.start(&driver);
         Ok(driver)
@@ -335,7 +337,7 @@ impl Driver {
     /// handle what came in the round before.
     fn receive_until<T>(
         &self,
-        receiver: &mut receiver::Receiver,
+        receiver: &mut Receiver,
         mut now: Instant,
         deadline: Option<Instant>,
         attempt: &mut impl FnMut() -> Option<T>,
@@ -353,7 +355,9 @@ impl Driver {
             if self.is_stopped() || timeout == Some(Duration::ZERO) {
                 return None;
             }
-            poll::readable_busy(&mut fds, self.busy_poll, timeout);
+            let busy = receiver.looking.begin(|| self.sockets.carried());
+            let looked = poll::readable_busy(&mut fds, busy, timeout);
+            receiver.looking.end(looked);
             if fds[sockets].revents() != PollFlags::empty() {
                 self.role.wakeup.clear();
             }

@@ -6,6 +6,7 @@ use std::time::Instant;
 use peersock_overlay::is_endpoint;
 use peersock_stack::Batch;
 
+use super::busy_poll::Looking;
 use super::udp::{RECEIVE_BATCH, UdpSockets, as_slices, receive_buffers};
 use peersock_datapath::{Datapath, Ingress};
 
@@ -23,6 +24,8 @@ pub(super) struct Receiver {
     ingress: Ingress,
     /// What errors have touched.
     batch: Batch,
+    /// The waiting of the application's threads, one of which at a time reads.
+    pub(super) looking: Looking,
 }
 
 /// Offers each datagram of a batch to `take`, and gives those that it does not take to `pass`, as many in a
@@ -54,13 +57,12 @@ enum Received {
     Failed,
 }
 
-impl Default for Receiver {
-    fn default() -> Receiver {
-        Receiver { buffers: receive_buffers(BUFFER), ingress: Ingress::default(), batch: Batch::default() }
-    }
-}
-
 impl Receiver {
+    pub(super) fn new(looking: Looking) -> Receiver {
+        let (ingress, batch) = (Ingress::default(), Batch::default());
+        Receiver { buffers: receive_buffers(BUFFER), ingress, batch, looking }
+    }
+
     /// Reads what the sockets marked in `readable` hold, up to a bound, and gives it to the data path.
     pub(super) fn receive(
         &mut self,

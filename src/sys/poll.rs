@@ -19,28 +19,44 @@ pub(crate) fn readable(fds: &mut [PollFd<'_>], timeout: Option<Duration>) {
 }
 
 /// As [`readable`], but looks again and again for the time `busy` before it sleeps.
-pub(crate) fn readable_busy(fds: &mut [PollFd<'_>], busy: Duration, timeout: Option<Duration>) {
-    if look_for(fds, timeout.map_or(busy, |timeout| timeout.min(busy))) {
-        return;
+pub(crate) fn readable_busy(fds: &mut [PollFd<'_>], busy: Duration, timeout: Option<Duration>) -> Looked {
+    let looked = look_for(fds, timeout.map_or(busy, |timeout| timeout.min(busy)));
+    if !looked.found {
+        readable(fds, timeout);
     }
-    readable(fds, timeout);
+    looked
 }
 
-/// Looks for so long, without sleeping, whether a descriptor is readable.
-pub(crate) fn look_for(fds: &mut [PollFd<'_>], busy: Duration) -> bool {
+/// Looks for so long, without sleeping, whether a descriptor is readable. Other threads that want the
+/// processor have it first.
+pub(crate) fn look_for(fds: &mut [PollFd<'_>], busy: Duration) -> Looked {
+    let mut looked = Looked { found: false, longest_gap: Duration::ZERO };
     if busy.is_zero() {
-        return false;
+        return looked;
     }
     let begin = Instant::now();
+    let mut last = begin;
     loop {
         if matches!(rustix::event::poll(fds, Some(&timespec(Duration::ZERO))), Ok(n) if n > 0) {
-            return true;
+            looked.found = true;
         }
-        if begin.elapsed() >= busy {
-            return false;
+        let now = Instant::now();
+        looked.longest_gap = looked.longest_gap.max(now.saturating_duration_since(last));
+        last = now;
+        if looked.found || now.saturating_duration_since(begin) >= busy {
+            return looked;
         }
-        std::hint::spin_loop();
+        rustix::thread::sched_yield();
     }
+}
+
+/// What looking for so long has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Looked {
+    /// Something came.
+    pub(crate) found: bool,
+    /// The longest time between two looks.
+    pub(crate) longest_gap: Duration,
 }
 
 /// Waits until `fd` is writable; false when `timeout` is over first.
@@ -118,7 +134,7 @@ mod tests {
         thread::scope(|scope| {
             scope.spawn(|| wakeup.wake());
             let mut fds = [PollFd::new(&wakeup, PollFlags::IN)];
-            assert!(look_for(&mut fds, Duration::from_secs(60)));
+            assert!(look_for(&mut fds, Duration::from_secs(60)).found);
         });
     }
 
@@ -127,9 +143,9 @@ mod tests {
         let wakeup = Wakeup::new().expect("an eventfd");
         let mut fds = [PollFd::new(&wakeup, PollFlags::IN)];
         let begin = Instant::now();
-        assert!(!look_for(&mut fds, Duration::from_millis(20)));
+        assert!(!look_for(&mut fds, Duration::from_millis(20)).found);
         assert!(begin.elapsed() >= Duration::from_millis(20));
-        assert!(!look_for(&mut fds, Duration::ZERO));
+        assert!(!look_for(&mut fds, Duration::ZERO).found);
         // A deadline comes first.
         readable_busy(&mut fds, Duration::from_secs(600), Some(Duration::from_millis(1)));
         // And so does what is there already.

@@ -9,7 +9,7 @@ use rustix::event::epoll::{self, CreateFlags, EventData};
 pub use rustix::event::epoll::{Event, EventFlags};
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags};
 
-use super::poll::{self, PollFd, PollFlags, timespec};
+use super::poll::{self, Looked, PollFd, PollFlags, timespec};
 
 /// Events that are taken from the kernel at once.
 const EVENTS: usize = 256;
@@ -118,8 +118,8 @@ impl<'a> Sleeper<'a> {
     }
 
     /// Looks for so long, without sleeping, whether there are events.
-    pub(crate) fn look_for(&self, busy: Duration) {
-        poll::look_for(&mut [PollFd::new(&self.poller.epoll, PollFlags::IN)], busy);
+    pub(crate) fn look_for(&self, busy: Duration) -> Looked {
+        poll::look_for(&mut [PollFd::new(&self.poller.epoll, PollFlags::IN)], busy)
     }
 
     fn arm(&self, left: Duration) {

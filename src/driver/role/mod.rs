@@ -54,12 +54,12 @@ pub(super) enum Claim {
 }
 
 impl ReceiveRole {
-    pub(super) fn new(base: Instant, wakeup: Wakeup) -> ReceiveRole {
+    pub(super) fn new(base: Instant, wakeup: Wakeup, receiver: Receiver) -> ReceiveRole {
         let wakeup = Arc::new(wakeup);
         ReceiveRole {
             base,
             state: AtomicU64::new(ENGINE),
-            receiver: Mutex::new(Receiver::default()),
+            receiver: Mutex::new(receiver),
             busy: AtomicUsize::new(0),
             tasks: AtomicUsize::new(0),
             taken: AtomicU64::new(0),

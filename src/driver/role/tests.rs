@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::busy_poll::{BusyPoll, Looking};
 use super::poll::Wakeup;
 use super::role::{Claim, LEASE, ReceiveRole, WATCH};
 
@@ -14,7 +15,6 @@ mod sync {
 
 /// Nothing is received here.
 mod receiver {
-    #[derive(Default)]
     pub(super) struct Receiver {}
 }
 
@@ -30,9 +30,13 @@ mod poll {
 #[path = "mod.rs"]
 mod interleaved;
 
+fn receiver() -> crate::driver::receiver::Receiver {
+    crate::driver::receiver::Receiver::new(Looking::new(BusyPoll::Adaptive))
+}
+
 fn role() -> (ReceiveRole, Instant) {
     let base = Instant::now();
-    (ReceiveRole::new(base, Wakeup::new().expect("an eventfd")), base)
+    (ReceiveRole::new(base, Wakeup::new().expect("an eventfd"), receiver()), base)
 }
 
 #[test]
@@ -112,7 +116,8 @@ fn in_every_interleaving_the_engine_has_the_role_again_when_the_callers_are_done
     shuttle::check_random(
         || {
             let base = Instant::now();
-            let role = interleaved::ReceiveRole::new(base, Wakeup::new().expect("an eventfd"));
+            let wakeup = Wakeup::new().expect("an eventfd");
+            let role = interleaved::ReceiveRole::new(base, wakeup, receiver::Receiver {});
             let role = shuttle::sync::Arc::new(role);
             let woken = Woken::default();
             let callers = [true, false].map(|back| {

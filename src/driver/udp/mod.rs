@@ -91,6 +91,8 @@ peersock_primitives::counters! {
         udp_receive_calls,
         /// Batches received.
         udp_received_batches,
+        /// Datagrams received.
+        udp_received_datagrams,
         /// Batches that came to the discovery port by unicast.
         udp_stray_beacons,
         /// Announcements of roots that were dropped unread: more came from there, or in all, than are looked
@@ -294,7 +296,14 @@ impl UdpSockets {
         let (io, state) = self.io(index);
         let received = state.recv(UdpSockRef::from(io), bufs, meta)?;
         self.stats.udp_received_batches.add(received as u64);
+        let datagrams = meta.iter().take(received).map(|meta| meta.len.div_ceil(meta.stride.max(1)));
+        self.stats.udp_received_datagrams.add(datagrams.sum::<usize>() as u64);
         Ok(received)
+    }
+
+    /// Datagrams sent and received until now.
+    pub(super) fn carried(&self) -> u64 {
+        self.stats.udp_sent_datagrams.get() + self.stats.udp_received_datagrams.get()
     }
 
     /// Takes the oldest error about datagrams of the `index`th socket: `None` if there is none, `Some(None)`

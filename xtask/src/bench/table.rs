@@ -47,7 +47,7 @@ const TARGETS: &[Target] = &[
     Target::ratio(Quantity::Stream1, Contender::Peersock, Contender::Quinn, Bound::AtLeast(1.5)).on_wire(),
     Target::ratio(Quantity::Stream1, Contender::Peersock, Contender::Kernel, Bound::None),
     Target::ratio(Quantity::Stream8, Contender::Peersock, Contender::Kernel, Bound::None),
-    Target::ratio(Quantity::PingP50, Contender::Peersock, Contender::Kernel, Bound::AtMost(1.3)),
+    Target::ratio(Quantity::PingP50, Contender::Peersock, Contender::Kernel, Bound::AtMost(1.0)).on_wire(),
     Target::ratio(Quantity::PingP50, Contender::PeersockBusy, Contender::Kernel, Bound::AtMost(1.0))
         .on_wire(),
     Target::ratio(Quantity::Connections, Contender::PeersockBusy, Contender::Kernel, Bound::AtLeast(0.8))
@@ -57,8 +57,9 @@ const TARGETS: &[Target] = &[
     Target::ratio(Quantity::PingP50, Contender::PeersockFd, Contender::Peersock, Bound::None),
     Target::ratio(Quantity::Connections, Contender::PeersockFd, Contender::Peersock, Bound::None),
     Target::figure(Quantity::HeldRss, Contender::PeersockFd, Bound::AtMost(64.0)),
-    Target::ratio(Quantity::PingP99, Contender::Peersock, Contender::Kernel, Bound::None),
-    Target::ratio(Quantity::Connections, Contender::Peersock, Contender::Kernel, Bound::AtLeast(0.5)),
+    Target::ratio(Quantity::PingP99, Contender::Peersock, Contender::Kernel, Bound::AtMost(1.1)).on_wire(),
+    Target::ratio(Quantity::Connections, Contender::Peersock, Contender::Kernel, Bound::AtLeast(0.8))
+        .on_wire(),
     Target::figure(Quantity::FirstByte, Contender::Peersock, Bound::AtMost(500.0)),
     Target::figure(Quantity::Recovery, Contender::Peersock, Bound::AtMost(1000.0)),
     Target::figure(Quantity::IdleRss, Contender::Peersock, Bound::AtMost(8.0)),
