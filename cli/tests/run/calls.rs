@@ -28,6 +28,25 @@ fn sockets_survive_what_programs_do_with_descriptors() {
 }
 
 #[test]
+fn an_error_after_the_first_of_several_messages_is_told_by_the_next_call() {
+    let test = "an_error_after_the_first_of_several_messages_is_told_by_the_next_call";
+    let Some(lab) = Lab::with(test, &["cc"]) else { return };
+    let program = lab.path("many");
+    let mut cc = Command::new("cc");
+    cc.args(["-O2", "-Wall", "-Werror", "-o"]).arg(&program);
+    cc.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/run/many.c"));
+    run(cc).success();
+    let program = program.to_str().unwrap();
+    let server = lab.start("alpha", &[program, "serve", "10.77.0.1", "7000"]);
+    server.wait_for_stdout("serving");
+    for mode in ["auto", "seccomp"] {
+        let ask = [program, "ask", "10.77.0.1", "7000", "7999"];
+        let got = run(lab.command("beta", &["--mode", mode], &ask)).success();
+        assert_eq!(got.text(), "all well\n", "{mode}");
+    }
+}
+
+#[test]
 fn threads_that_are_cancelled_while_they_wait_leave_nothing() {
     let test = "threads_that_are_cancelled_while_they_wait_leave_nothing";
     let Some(lab) = Lab::with(test, &["cc", "socat"]) else { return };

@@ -179,7 +179,7 @@ impl ServerState {
     }
 
     /// Tells the application what a datagram has run into.
-    fn fail_datagrams(&mut self, key: Key, error: Errno) {
+    pub(crate) fn fail_datagrams(&mut self, key: Key, error: Errno) {
         let Some((datagrams, opened, _)) = self.datagrams_at(key) else { return };
         opened.error = Some(error);
         let place = datagrams.place_of_errors();
