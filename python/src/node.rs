@@ -130,7 +130,8 @@ impl Node {
     /// The ID of the member that has an address; `None` if the node knows none.
     fn member_at(&self, py: Python<'_>, address: &str) -> PyResult<Option<String>> {
         let Ok(ip) = address.parse::<IpAddr>() else { return Ok(None) };
-        let found = py.detach(|| self.host.run(move |node| NodeHandle::of(node).member_at(ip.to_canonical())));
+        let found =
+            py.detach(|| self.host.run(move |node| NodeHandle::of(node).member_at(ip.to_canonical())));
         found.map(|id| id.map(|id| id.to_string())).map_err(|error| io_error(py, error))
     }
 
