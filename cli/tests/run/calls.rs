@@ -28,19 +28,23 @@ fn sockets_survive_what_programs_do_with_descriptors() {
 }
 
 #[test]
+fn a_child_of_vfork_leaves_its_parent_s_descriptors_alone() {
+    let test = "a_child_of_vfork_leaves_its_parent_s_descriptors_alone";
+    let Some(lab) = Lab::with(test, &["cc", "socat"]) else { return };
+    let program = compile(&lab, "vforks");
+    let _echo = lab.start("alpha", &["socat", "TCP-LISTEN:7000,fork,reuseaddr", "EXEC:cat"]);
+    assert_eq!(lab.bash("beta", &format!("up 7000; {program} 10.77.0.1 7000")).text(), "all well\n");
+}
+
+#[test]
 fn an_error_after_the_first_of_several_messages_is_told_by_the_next_call() {
     let test = "an_error_after_the_first_of_several_messages_is_told_by_the_next_call";
     let Some(lab) = Lab::with(test, &["cc"]) else { return };
-    let program = lab.path("many");
-    let mut cc = Command::new("cc");
-    cc.args(["-O2", "-Wall", "-Werror", "-o"]).arg(&program);
-    cc.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/run/many.c"));
-    run(cc).success();
-    let program = program.to_str().unwrap();
-    let server = lab.start("alpha", &[program, "serve", "10.77.0.1", "7000"]);
+    let program = compile(&lab, "many");
+    let server = lab.start("alpha", &[&program, "serve", "10.77.0.1", "7000"]);
     server.wait_for_stdout("serving");
     for mode in ["auto", "seccomp"] {
-        let ask = [program, "ask", "10.77.0.1", "7000", "7999"];
+        let ask = [program.as_str(), "ask", "10.77.0.1", "7000", "7999"];
         let got = run(lab.command("beta", &["--mode", mode], &ask)).success();
         assert_eq!(got.text(), "all well\n", "{mode}");
     }
@@ -152,4 +156,14 @@ for name in socket.SO_RCVBUF, socket.SO_SNDBUF:
     );
     let got = run(lab.command("alpha", &[], &["python3", &program])).success();
     assert_eq!(got.text(), "True\nTrue\n");
+}
+
+/// Compiles one of the programs beside this file, and gives its path.
+fn compile(lab: &Lab, name: &str) -> String {
+    let program = lab.path(name);
+    let mut cc = Command::new("cc");
+    cc.args(["-O2", "-Wall", "-Werror", "-pthread", "-o"]).arg(&program);
+    cc.arg(format!("{}/tests/run/{name}.c", env!("CARGO_MANIFEST_DIR")));
+    run(cc).success();
+    program.to_str().unwrap().to_owned()
 }
