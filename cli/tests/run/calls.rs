@@ -28,6 +28,15 @@ fn sockets_survive_what_programs_do_with_descriptors() {
 }
 
 #[test]
+fn a_socket_stays_in_its_set_however_many_others_are_put_into_sets() {
+    let test = "a_socket_stays_in_its_set_however_many_others_are_put_into_sets";
+    let Some(lab) = Lab::with(test, &["cc", "socat"]) else { return };
+    let program = compile(&lab, "sets");
+    let _echo = lab.start("alpha", &["socat", "TCP-LISTEN:7000,fork,reuseaddr", "EXEC:cat"]);
+    assert_eq!(lab.bash("beta", &format!("up 7000; {program} 10.77.0.1 7000")).text(), "all well\n");
+}
+
+#[test]
 fn a_child_of_vfork_leaves_its_parent_s_descriptors_alone() {
     let test = "a_child_of_vfork_leaves_its_parent_s_descriptors_alone";
     let Some(lab) = Lab::with(test, &["cc", "socat"]) else { return };
