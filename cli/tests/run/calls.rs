@@ -28,6 +28,17 @@ fn sockets_survive_what_programs_do_with_descriptors() {
 }
 
 #[test]
+fn a_thread_that_waits_for_datagrams_gets_those_that_another_one_has_asked_for() {
+    let test = "a_thread_that_waits_for_datagrams_gets_those_that_another_one_has_asked_for";
+    let Some(lab) = Lab::with(test, &["cc", "socat"]) else { return };
+    let program = compile(&lab, "receivers");
+    let servers =
+        "socat UDP-RECVFROM:7000,fork EXEC:cat & exec socat TCP-LISTEN:7000,fork,reuseaddr EXEC:cat";
+    let _echo = lab.start("alpha", &["sh", "-c", servers]);
+    assert_eq!(lab.bash("beta", &format!("up 7000; {program} 10.77.0.1 7000")).text(), "all well\n");
+}
+
+#[test]
 fn a_socket_stays_in_its_set_however_many_others_are_put_into_sets() {
     let test = "a_socket_stays_in_its_set_however_many_others_are_put_into_sets";
     let Some(lab) = Lab::with(test, &["cc", "socat"]) else { return };

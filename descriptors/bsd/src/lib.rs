@@ -33,6 +33,7 @@ mod option_hints;
 mod options;
 mod peek;
 mod privilege;
+pub mod replaced;
 mod rules;
 mod sent_ancillary;
 mod sides;
