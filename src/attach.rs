@@ -38,8 +38,10 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use peersock_datapath::Datapath;
+use peersock_overlay::{Lookup, NodeId};
 use peersock_stack::{Error, Flow, InterfaceId, TcpOptions};
 
 pub use crate::driver::Attached;
@@ -84,6 +86,18 @@ impl NodeHandle {
     /// Returns what the engine thread sleeps on: descriptors are added here.
     pub fn poller(&self) -> &Arc<Poller> {
         &self.0.driver.poller
+    }
+
+    /// Returns the member of a joined network that has `address`, if the node knows it.
+    pub fn member_at(&self, address: IpAddr) -> Option<NodeId> {
+        let datapath = self.datapath();
+        let networks = datapath.networks();
+        let mut leading =
+            networks.iter().filter(|one| one.routes.iter().any(|route| route.contains(address)));
+        leading.find_map(|network| match datapath.find(Instant::now(), network, address) {
+            Lookup::Peer(peer) => Some(*peer.id()),
+            _ => None,
+        })
     }
 
     /// Fails once the node is shut down.

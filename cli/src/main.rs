@@ -28,6 +28,7 @@ mod members;
 mod names;
 mod netcheck;
 mod network;
+mod nickname_limits;
 mod output;
 mod path;
 mod ping;

@@ -20,6 +20,7 @@ use zeroize::Zeroizing;
 
 use crate::args::{parse_port, parse_seconds};
 use crate::failure::{Failure, Outcome};
+use crate::nickname_limits::NicknameLimits;
 use crate::output::{note, print};
 use crate::servers::read_token;
 use crate::signals;
@@ -152,6 +153,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
     max_lifetime: u32,
 
+    #[command(flatten)]
+    nicknames: NicknameLimits,
+
     /// How long nodes have to go elsewhere before the end
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds, default_value = "10")]
     drain: Duration,
@@ -273,6 +277,7 @@ impl Args {
         config.limits.nodes = self.max_nodes;
         config.limits.nodes_per_prefix = self.max_nodes_per_prefix;
         config.limits.lifetime = self.max_lifetime;
+        self.nicknames.apply(&mut config.limits);
         Ok(config)
     }
 

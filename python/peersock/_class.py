@@ -58,6 +58,16 @@ def _our_datagrams(sock: _std.socket) -> bool:
     return _type(sock) != _STREAM and _ours(sock)
 
 
+def _sender(sock: _std.socket, sender: Any) -> tuple[bool, Any]:
+    """Whose a datagram is that was waited for on the kernel's socket. Another thread may have made that the overlay's
+    meanwhile: then the kernel tells the name of the node's end, or nothing to who was only woken. False if the call is
+    to be made again."""
+    if isinstance(sender, tuple) or not _our_datagrams(sock):
+        return True, sender
+    known = _peersock.sender_of(sock.fileno(), sender) if isinstance(sender, bytes) else None
+    return known is not None, known
+
+
 class socket(_std.socket):
     """A subclass of _socket.socket adding the makefile() method."""
 
@@ -264,27 +274,31 @@ class socket(_std.socket):
                 raise ValueError("negative buffersize in recv")
             return _peersock.recv(self.fileno(), bufsize, flags, self.gettimeout())
         try:
-            return super().recv(bufsize, flags)
+            data = super().recv(bufsize, flags)
         except OSError as error:
             if _attaches(self, error):
                 return self.recv(bufsize, flags)
             _translate(self, error)
             raise
+        return data if data or not _our_datagrams(self) else self.recv(bufsize, flags)
 
     def recv_into(self, buffer: Buffer, nbytes: int = 0, flags: int = 0) -> int:
         if _our_datagrams(self):
             return self._receive_into(buffer, nbytes, flags, "recv_into", "buffer too small for requested bytes")[0]
         try:
-            return super().recv_into(buffer, nbytes, flags)
+            length = super().recv_into(buffer, nbytes, flags)
         except OSError as error:
             if _attaches(self, error):
                 return self.recv_into(buffer, nbytes, flags)
             _translate(self, error)
             raise
+        return length if length or not _our_datagrams(self) else self.recv_into(buffer, nbytes, flags)
 
     def recvfrom(self, bufsize: int, flags: int = 0, /) -> tuple[bytes, Any]:
         if not _ours(self):
-            return super().recvfrom(bufsize, flags)
+            data, sender = super().recvfrom(bufsize, flags)
+            is_known, sender = _sender(self, sender)
+            return (data, sender) if is_known else self.recvfrom(bufsize, flags)
         if _type(self) == _STREAM:
             return self.recv(bufsize, flags), None
         if bufsize < 0:
@@ -293,7 +307,9 @@ class socket(_std.socket):
 
     def recvfrom_into(self, buffer: Buffer, nbytes: int = 0, flags: int = 0) -> tuple[int, Any]:
         if not _ours(self):
-            return super().recvfrom_into(buffer, nbytes, flags)
+            length, sender = super().recvfrom_into(buffer, nbytes, flags)
+            is_known, sender = _sender(self, sender)
+            return (length, sender) if is_known else self.recvfrom_into(buffer, nbytes, flags)
         if _type(self) == _STREAM:
             return self.recv_into(buffer, nbytes, flags), None
         too_small = "nbytes is greater than the length of the buffer"

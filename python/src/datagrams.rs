@@ -4,7 +4,7 @@ use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::RawFd;
 
 use peersock_bsd::{Errno, Socket};
-use peersock_fd::{Kind, Received, RecvFlags, SendFlags};
+use peersock_fd::{Kind, Name, Received, RecvFlags, SendFlags};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use rustix::event::PollFlags;
@@ -70,6 +70,21 @@ pub(crate) fn recvfrom(
 ) -> PyResult<(usize, Bound<'_, PyBytes>, Bound<'_, PyAny>)> {
     let (data, received) = receive(py, fd, size, flags, timeout)?;
     Ok((received.length, data, optional(py, received.remote)?))
+}
+
+/// The address of whom a datagram is from that came from a node's end of this name, as the kernel tells it. `None`
+/// if the name is no such end's, or if the node has only told of an error.
+#[pyfunction]
+pub(crate) fn sender_of<'py>(py: Python<'py>, fd: RawFd, name: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    let sender = || {
+        let (socket, name) = (overlay(fd).ok()?, name.strip_prefix(&[0])?);
+        match Name::parse(name).filter(|_| socket.is_end(name) && !socket.is_notice(name))? {
+            Name::Remote(_, remote) => Some(remote.address),
+            _ => None,
+        }
+    };
+    let sender = py.detach(sender);
+    optional(py, sender)
 }
 
 fn receive(

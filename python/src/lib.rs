@@ -40,7 +40,7 @@ mod _peersock {
     #[pymodule_export]
     use crate::config::{Config, address_of, generate_seed, node_id, public_key};
     #[pymodule_export]
-    use crate::datagrams::{recv, recvfrom, send, sendto};
+    use crate::datagrams::{recv, recvfrom, send, sender_of, sendto};
     #[pymodule_export]
     use crate::interfaces::{interface_names, load_interface, load_nat};
     #[pymodule_export]

@@ -1,5 +1,6 @@
 //! The node: starting, stopping, networks, and what it says of itself.
 
+use std::net::IpAddr;
 use std::os::fd::{IntoRawFd as _, RawFd};
 use std::path::PathBuf;
 use std::sync::mpsc::RecvTimeoutError;
@@ -7,6 +8,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use peersock::attach::NodeHandle;
 use peersock::{Event, JoinError, Joined, NetworkId, StartError};
 use peersock_descriptors::Host;
 use pyo3::exceptions::PyOSError;
@@ -123,6 +125,14 @@ impl Node {
         let ip =
             address.parse().map_err(|_| invalid(format_args!("'{address}' is no IPv4 or IPv6 address")))?;
         self.wait(py, network, timeout, move |joined, step| joined.wait_peer(ip, step))
+    }
+
+    /// The ID of the member that has an address; `None` if the node knows none.
+    fn member_at(&self, py: Python<'_>, address: &str) -> PyResult<Option<String>> {
+        let Ok(ip) = address.parse::<IpAddr>() else { return Ok(None) };
+        let found =
+            py.detach(|| self.host.run(move |node| NodeHandle::of(node).member_at(ip.to_canonical())));
+        found.map(|id| id.map(|id| id.to_string())).map_err(|error| io_error(py, error))
     }
 
     /// Claims a nickname, with the port of who goes by it. Gives its text; `None` if no root has answered in

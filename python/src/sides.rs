@@ -100,7 +100,7 @@ pub(crate) fn vacate(py: Python<'_>, port: u16) -> bool {
 }
 
 fn sides(rules: &Rules) -> Sides<'_> {
-    Sides { rules, counterpart, sets: epoll::find }
+    Sides { rules, counterpart, sets: epoll::find, wakes: true }
 }
 
 fn choose(

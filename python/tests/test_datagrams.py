@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import struct
+import threading
+import time
+from typing import Any
 
 import pytest
 
@@ -11,6 +14,7 @@ import peersock
 from peersock import socket
 
 from .conftest import Peer
+from .pipes import PATIENCE
 
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
@@ -132,3 +136,29 @@ def test_what_makes_no_sense_fails_as_in_cpython(session: peersock.Session) -> N
         assert too_long.value.errno == errno.EMSGSIZE
         with pytest.raises(TypeError):
             sock.sendto(b"x")  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("name", ["recv", "recv_into", "recvfrom", "recvfrom_into"])
+def test_a_thread_that_waits_gets_what_another_one_has_asked_for(
+    peer: Peer, name: str
+) -> None:
+    port = peer.port("datagrams", int(socket.AF_INET), 1)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        room = bytearray(10)
+        got: list[Any] = []
+        waiter = threading.Thread(target=lambda: got.append(getattr(sock, name)(room if "into" in name else 10)), daemon=True)
+        waiter.start()
+        while not _is_asleep(waiter):
+            time.sleep(0.001)
+        sock.sendto(b"question", (peer.v4, port))
+        waiter.join(PATIENCE)
+        assert not waiter.is_alive()
+        data, sender = got[0] if "from" in name else (got[0], (peer.v4, port))
+        assert (bytes(room[:data]) if "into" in name else data) == b"question"
+        assert sender == (peer.v4, port)
+
+
+def _is_asleep(thread: threading.Thread) -> bool:
+    """Whether it waits for the kernel, which it does for nothing else."""
+    with open(f"/proc/self/task/{thread.native_id}/stat") as stat:
+        return stat.read().rpartition(")")[2].split()[0] == "S"

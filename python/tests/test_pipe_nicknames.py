@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 import peersock
 from peersock.pipe import P2PNode
+from peersock.pipe._nicknames import claim
 
 from .conftest import ROOT
 from .libraries.lab import launcher
@@ -123,5 +127,43 @@ def test_without_a_root_there_are_no_nicknames(session: peersock.Session) -> Non
                 await node.connect("alice.peersock", 0.1)
         with pytest.raises(ValueError, match="not started"):
             await node.nickname("alice")
+
+    run(main())
+
+
+def test_nicknames_are_given_back_while_the_event_loop_runs() -> None:
+    """The node may have other work: whoever closes, or gives up a claim, must not stand in its way."""
+    goes_on = threading.Event()
+    given_back: list[str] = []
+
+    class Own:
+        def nickname(self, name: str, port: int, timeout: float) -> None:
+            pass
+
+        def release_nickname(self, name: str) -> None:
+            assert goes_on.wait(PATIENCE), "the event loop stands still"
+            given_back.append(name)
+
+    class Held:
+        closed = False
+
+        def _own(self) -> Own:
+            return Own()
+
+    async def main() -> None:
+        session: Any = Held()
+        node = P2PNode(port=0, session=session)
+        node._nicknames = ["alice", "bob"]
+        closing = asyncio.create_task(node.close())
+        while not closing.done():
+            await asyncio.sleep(0)
+            goes_on.set()
+        await closing
+        assert given_back == ["alice", "bob"]
+        goes_on.clear()
+        asyncio.get_running_loop().call_later(0, goes_on.set)
+        with pytest.raises(TimeoutError, match="no root has answered"):
+            await claim(session, "carol", 0, 0)
+        assert given_back == ["alice", "bob", "carol"]
 
     run(main())

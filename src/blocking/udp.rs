@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ struct Shared {
 
 impl UdpSocket {
     /// Binds through the process's node: to an address of its own, or with `[::]` to all; port 0 lets the
-    /// node choose.
+    /// node choose one that is free and, as long as there is one, that the network allows.
     ///
     /// # Errors
     /// `AddrInUse`, `AddrNotAvailable`, `PermissionDenied`, and those of [`node()`](crate::node()).
@@ -62,6 +62,16 @@ impl UdpSocket {
             }
         }
         Err(last.expect("resolve gives at least one address"))
+    }
+
+    /// Opens a socket that asks and gets answers: it has an address of the family of `peer`, and any free port.
+    /// Where a network allows only some ports, those stay free for services, and strangers cannot reach it.
+    ///
+    /// # Errors
+    /// `AddrInUse` if no port is left.
+    pub fn client_on(node: &Node, peer: IpAddr) -> io::Result<UdpSocket> {
+        let datagrams = Datagrams::client(node, peer)?;
+        Ok(UdpSocket { shared: Arc::new(Shared { datagrams, mode: Mode::default() }) })
     }
 
     /// Fixes the peer: datagrams from others are no longer received, and errors it reports are.

@@ -1,7 +1,7 @@
 //! UDP: one socket.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,12 +18,26 @@ pub(crate) struct Datagrams {
 }
 
 impl Datagrams {
+    /// Binds to `local`, at port 0 to one that peers can reach.
     pub(crate) fn bind(node: &Node, local: SocketAddr) -> io::Result<Datagrams> {
+        Self::open(node, local, UdpOptions::default())
+    }
+
+    /// Binds to all addresses of the family of `peer`, at a port to which answers come.
+    pub(crate) fn client(node: &Node, peer: IpAddr) -> io::Result<Datagrams> {
+        let any: IpAddr = match peer {
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        Self::open(node, (any, 0).into(), UdpOptions { any_port: true, ..UdpOptions::default() })
+    }
+
+    fn open(node: &Node, local: SocketAddr, options: UdpOptions) -> io::Result<Datagrams> {
         let interface = interface_of(&node.inner, local)?;
         let datapath = &node.inner.driver.datapath;
         let socket = datapath
             .stack()
-            .udp_bind(interface, local, UdpOptions::default())
+            .udp_bind(interface, local, options)
             .map_err(|error| explain(error, local.port(), &datapath.networks()))?;
         node.inner.add_socket(&socket);
         Ok(Datagrams { node: Arc::clone(&node.inner), socket })

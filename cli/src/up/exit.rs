@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 
 use peersock::overlay::{Exit, StaticMember};
@@ -109,7 +110,7 @@ pub(super) struct Chosen {
     pub(super) at: usize,
     member: StaticMember,
     name: String,
-    ipv6: bool,
+    pub(super) ipv6: bool,
     /// The host names at which the file says that it is reached.
     hosts: Vec<String>,
 }
@@ -219,16 +220,19 @@ impl Chosen {
 
     /// What the user is to know. A resolver on this machine is not the node's user: it asks its servers by
     /// way of the exit, unless they are on the local network, and so cannot say where to find the exit.
-    pub(super) fn describe(&self, roots: &[RootSource]) {
+    pub(super) fn describe(&self, roots: &[RootSource], resolvers: &[IpAddr]) {
         stdio::note(format_args!(
             "what is not on the local network goes by way of {}, {}",
             self.name,
             if self.ipv6 { "in IPv4 and IPv6" } else { "in IPv4; IPv6 goes nowhere, for this exit has none" }
         ));
-        stdio::note(
-            "names are asked of the same servers as before: one on the local network sees them \
-             (docs/NETWORKS.md says how to ask another)",
-        );
+        let resolvers: Vec<_> = resolvers.iter().map(ToString::to_string).collect();
+        stdio::note(match resolvers.is_empty() {
+            true => "names are asked of the same servers as before: one on the local network sees them \
+                     (--exit-dns asks another)"
+                .to_owned(),
+            false => format!("names are asked of {} by way of the exit", resolvers.join(" and ")),
+        });
         let names: Vec<_> = self.hosts.iter().cloned().chain(roots.iter().flat_map(names_of)).collect();
         if !names.is_empty() {
             stdio::note(format_args!(

@@ -1,9 +1,11 @@
 //! `peersock up`
 
 mod exit;
+mod exit_names;
 mod guard;
 mod names;
 mod plan;
+mod resolved;
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -20,6 +22,7 @@ use crate::session::Session;
 use crate::signals;
 use crate::stdio::{self, print};
 use exit::ExitArgs;
+use exit_names::ExitNamesArgs;
 use guard::Guard;
 pub(crate) use guard::{Args as GuardArgs, run as guard};
 use plan::Plan;
@@ -75,12 +78,16 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     exit: ExitArgs,
+
+    #[command(flatten)]
+    exit_names: ExitNamesArgs,
 }
 
 pub(crate) fn run(args: &Args) -> Outcome {
     let user = args.exit.user()?;
     let (mut networks, (source, identity)) = described(args, user)?;
     let chosen = args.exit.choose(&mut networks, &identity)?;
+    args.exit_names.check(chosen.as_ref(), args.dns)?;
     let plans = plan::of(&networks, &identity, &args.names, args.mtu)?;
     let names = args.dns.then(|| names::of(&networks)).transpose()?;
     let tuns = plans.iter().map(open).collect::<Outcome<Vec<_>>>()?;
@@ -89,6 +96,9 @@ pub(crate) fn run(args: &Args) -> Outcome {
         names.map(|names| names::Server::bind(plans[0].first, args.dns_port, names)).transpose()?;
     if let Some(server) = &mut server {
         server.announce(tuns[0].name());
+    }
+    if let Some(chosen) = &chosen {
+        args.exit_names.announce(tuns[chosen.at].name())?;
     }
     // One that came before the node attends to it would leave the rules, and the machine closed.
     let noted = chosen.is_some().then(signals::note).transpose()?;
@@ -125,7 +135,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         stdio::note(format_args!("{} is up in network {}", tun.name(), joined.id()));
     }
     if let Some(chosen) = &chosen {
-        chosen.describe(&args.node.named_roots());
+        chosen.describe(&args.node.named_roots(), args.exit_names.servers());
     }
     joined().flat_map(Joined::addresses).try_for_each(print)?;
     let (ended, first_end) = mpsc::channel();

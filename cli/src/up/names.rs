@@ -2,16 +2,13 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::process::{Command, Stdio};
 
 use peersock::Network;
 use peersock_tun::{DOMAIN, NameServer, Names};
 
+use super::resolved::resolvectl;
 use crate::failure::{Failure, Outcome};
 use crate::stdio;
-
-/// The program that sets what systemd-resolved asks.
-const RESOLVECTL: &str = "resolvectl";
 
 /// The names of the networks' members.
 pub(super) fn of(networks: &[Network]) -> Outcome<Names> {
@@ -84,18 +81,4 @@ impl Server {
         });
         Ok(())
     }
-}
-
-/// Whether systemd-resolved is there and does so. It forgets that when the interface is gone.
-fn resolvectl(words: &[&str]) -> bool {
-    if !rustix::process::geteuid().is_root() {
-        // It would ask for a password, and the option against that is unknown to versions before 256.
-        return false;
-    }
-    let mut command = Command::new(RESOLVECTL);
-    command.args(words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let done = command.status();
-    let told = done.as_ref().map_or_else(ToString::to_string, ToString::to_string);
-    tracing::debug!("the machine's resolver is told: {RESOLVECTL} {}: {told}", words.join(" "));
-    done.is_ok_and(|status| status.success())
 }

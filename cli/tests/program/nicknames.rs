@@ -36,3 +36,14 @@ fn a_nickname_outlives_the_process_of_the_root_and_goes_back_to_whom_it_was() {
         assert!(std::time::Instant::now() < deadline, "it does not come back: {:?}", find());
     }
 }
+
+#[test]
+fn a_root_keeps_as_many_nicknames_of_a_node_as_its_options_say() {
+    let root = Root::start(&["--max-nicknames-per-node", "1"]);
+    let builder = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback);
+    let roots = RootSource::load(&root.text()).expect("a root");
+    let node = builder.discovery(false).roots(roots).start().expect("loopback sockets");
+    let [alice, bob]: [Nickname; 2] = ["alice", "bob"].map(|text| text.parse().expect("a nickname"));
+    node.nickname(&alice, 10001, PATIENCE).expect("nobody has it");
+    assert_eq!(node.nickname(&bob, 10001, PATIENCE), Err(NicknameError::Full));
+}

@@ -1,5 +1,7 @@
 //! `peersock up --exit`: the Internet by way of a member.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use rustix::process::Signal;
 
 use crate::cable::ip;
@@ -260,4 +262,38 @@ fn a_router_behind_the_exit_says_what_is_too_large() {
     let said = ping("1350");
     assert!(said.contains("From 10.98.8.254") && said.contains("mtu = 1300"), "{said}{}", client.said());
     assert!(ping("1272").contains("1 received"));
+}
+
+/// In the place of systemd's is a program that says what it is told.
+#[test]
+fn names_are_asked_of_a_resolver_behind_the_exit_or_the_start_fails() {
+    let Some(scene) = Scene::lay("exitdns", &["0.0.0.0/0"]) else { return };
+    let before = scene.routing();
+    let path = |name: &str| scene.lab.dir.path().join(name);
+    let (told, resolvectl) = (path("told"), path("bin").join("resolvectl"));
+    std::fs::create_dir(path("bin")).unwrap();
+    let search = format!("{}:{}", path("bin").display(), std::env::var("PATH").unwrap());
+    let start = |does: &str, more: &[&str]| {
+        std::fs::write(&resolvectl, format!("#!/bin/sh\necho \"$@\" >>'{}'\n{does}\n", told.display()))
+            .unwrap();
+        std::fs::set_permissions(&resolvectl, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let words = [&["--exit", "gate", "--user", USER], more].concat();
+        let mut command = scene.up_command(CLIENT, "client", &words);
+        command.env("PATH", &search);
+        Running::start(command)
+    };
+    let failed = start("exit 1", &["--exit-dns", SERVER[0]]).finish();
+    failed.failure(1, &["systemd-resolved cannot be told", "nameserver 198.51.100.9"]);
+    assert_eq!(scene.routing(), before);
+    start("", &["--exit-dns", SERVER[1]]).finish().failure(2, &["no resolver is reached there"]);
+    start("", &["--exit-dns", SERVER[0], "--dns"]).finish().failure(2, &["leave one out"]);
+    std::fs::remove_file(&told).unwrap();
+
+    let gate = scene.gate();
+    let client = start("", &["--exit-dns", SERVER[0], "--exit-dns", "9.9.9.9"]);
+    client.wait_for_stdout("10.97.0.");
+    let wanted = ["dns peersock0 198.51.100.9 9.9.9.9", "domain peersock0 ~.", "default-route peersock0 yes"];
+    assert_eq!(std::fs::read_to_string(&told).unwrap().lines().collect::<Vec<_>>(), wanted);
+    client.wait_for_stderr("names are asked of 198.51.100.9 and 9.9.9.9 by way of the exit");
+    assert_eq!(scene.seen(SERVER[0]), OF_EXIT[0], "{}{}", client.said(), gate.said());
 }

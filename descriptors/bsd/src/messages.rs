@@ -11,6 +11,7 @@ use peersock_fd::{Errno, Kind, RecvFlags, SendFlags, Socket};
 use crate::Result;
 use crate::ancillary::ControlBuffer;
 use crate::kernel;
+use crate::many_messages::{keep_for_next_call, may_receive_more};
 use crate::message_pieces::{MAX_BYTES, many, pieces_mut, scatter, vectors};
 use crate::peek::{await_bytes, is_patient_peek};
 use crate::sent_ancillary::{self, SentAncillary};
@@ -286,7 +287,7 @@ pub unsafe fn sendmmsg(
 /// recvmmsg(2).
 ///
 /// # Errors
-/// That of the first message, if it fails.
+/// That of the first message, if it fails. Any other is told by the next call, as in Linux.
 ///
 /// # Safety
 /// See the crate.
@@ -306,11 +307,17 @@ pub unsafe fn recvmmsg(
     };
     let mut flags = flags;
     for (at, message) in messages.iter_mut().enumerate() {
+        if at > 0 && !may_receive_more(socket, flags).unwrap_or(false) {
+            return Ok(at as c_int);
+        }
         // SAFETY: the caller's.
         match unsafe { recvmsg(socket, &raw mut message.msg_hdr, flags & !libc::MSG_WAITFORONE) } {
             Ok(received) => message.msg_len = received as c_uint,
             Err(error) if at == 0 => return Err(error),
-            Err(_) => return Ok(at as c_int),
+            Err(error) => {
+                keep_for_next_call(socket, error);
+                return Ok(at as c_int);
+            }
         }
         if flags & libc::MSG_WAITFORONE != 0 {
             flags |= libc::MSG_DONTWAIT;

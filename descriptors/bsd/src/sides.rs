@@ -9,7 +9,7 @@ use libc::{c_int, sockaddr, socklen_t};
 use peersock_fd::{Client, Errno, Request, Socket};
 
 use crate::kernel::{borrow, check, int_option};
-use crate::{EpollSets, Result, Rules, Side, alongside, calls, either, kernel, replace};
+use crate::{EpollSets, Result, Rules, Side, alongside, calls, either, kernel, replace, replaced};
 
 /// The rules, and how this process's descriptors become overlay sockets.
 ///
@@ -18,7 +18,7 @@ use crate::{EpollSets, Result, Rules, Side, alongside, calls, either, kernel, re
 ///
 /// /// For programs without epoll sets.
 /// fn sides(rules: &Rules) -> Sides<'_> {
-///     Sides { rules, counterpart: peersock_bsd::counterpart, sets: |_| Vec::new() }
+///     Sides { rules, counterpart: peersock_bsd::counterpart, sets: |_| Vec::new(), wakes: true }
 /// }
 /// ```
 #[derive(Clone, Copy)]
@@ -30,6 +30,9 @@ pub struct Sides<'a> {
     /// Takes a descriptor, of the kernel's or the overlay's, out of the epoll sets that it is in, and names
     /// them.
     pub sets: fn(RawFd) -> EpollSets,
+    /// Whether the program's threads are this process's, and are to be woken where they wait on a datagram
+    /// socket that becomes the overlay's, see [`replaced`].
+    pub wakes: bool,
 }
 
 /// Where a call goes.
@@ -119,7 +122,7 @@ impl Sides<'_> {
             && bound(fd).is_some_and(|bound| bound.port() == 0)
             && is_candidate(fd)
         {
-            let Self { rules, counterpart, sets } = *self;
+            let Self { rules, counterpart, sets, .. } = *self;
             match side_of(local) {
                 Side::Both if is_udp(fd) => {
                     alongside::bind_datagrams(rules, fd, local, counterpart, sets)?;
@@ -307,12 +310,16 @@ impl Sides<'_> {
             Side::Overlay | Side::Both => {
                 let local = bound(fd).filter(|local| local.port() != 0 && local.ip().is_unspecified());
                 let local = local.filter(|local| suits(local.port()));
+                let old = self.wakes.then(|| replaced::keep(fd)).flatten();
                 self.convert(fd)?;
                 let socket = overlay(fd);
                 if let (Some(socket), Some(local)) = (&socket, local) {
                     // The program may have been told the port. On the overlay it may be another's: then it is
                     // any.
                     let _ = socket.bind(local);
+                }
+                if let Some(old) = old {
+                    replaced::wake(&old);
                 }
                 Ok(socket)
             }

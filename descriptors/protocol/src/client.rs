@@ -17,6 +17,7 @@ use rustix::net::{
 };
 use rustix::process::Pid;
 
+use crate::borrowed_memory::is_borrowed;
 use crate::encoding::{decode, encode};
 use crate::known_clients::KnownClients;
 use crate::known_sizes::KnownSizes;
@@ -87,6 +88,8 @@ impl Client {
     }
 
     fn unused(tag: NodeTag, token: Token) -> Self {
+        // The memory is this process's unless it was looked at before.
+        is_borrowed();
         let (idle, known_sizes) = (Mutex::default(), Mutex::default());
         let (name_key, has_name_key) = (Default::default(), AtomicBool::new(false));
         Self { tag, token, node: AtomicU64::new(0), name_key, has_name_key, idle, known_sizes }
@@ -272,6 +275,11 @@ impl Client {
     }
 
     fn idle(&self) -> Option<Connection> {
+        // A child of vfork(2) has copies of its parent's descriptors: closing them here would have the parent
+        // forget that it has them.
+        if is_borrowed() {
+            return None;
+        }
         let mut idle = self.idle.try_lock().ok()?;
         while let Some(connection) = idle.pop() {
             if connection.is_usable() {
@@ -282,6 +290,10 @@ impl Client {
     }
 
     fn put_back(&self, connection: Connection) {
+        // Nor has the parent what such a child opens.
+        if is_borrowed() {
+            return;
+        }
         // A child that was forked while another thread held the lock opens a connection for each request.
         if let Ok(mut idle) = self.idle.try_lock() {
             idle.push(connection);

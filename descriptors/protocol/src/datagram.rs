@@ -247,6 +247,15 @@ impl Socket<'_> {
         }
     }
 
+    /// Has the next call on a datagram socket tell `error`, and poll(2) before it. A stream tells what has ended
+    /// it by itself.
+    pub fn keep_error(&self, error: Errno) {
+        if self.kind() != Kind::Stream {
+            // Of a node that is gone the next call tells that.
+            let _ = self.ask(Request::KeepError(self.which(), error.raw_os_error()));
+        }
+    }
+
     /// recvmsg(2) with MSG_ERRQUEUE: what a datagram has run into, if the socket has asked with IP_RECVERR or
     /// IPV6_RECVERR.
     ///

@@ -13,6 +13,7 @@
 //! this one.
 
 mod accept;
+mod borrowed_memory;
 mod client;
 mod connect;
 mod datagram;

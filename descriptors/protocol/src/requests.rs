@@ -11,7 +11,7 @@ use crate::name::{Details, Opened, SocketId};
 use crate::proof::{NameKey, Token};
 
 /// The version of requests and replies. A node answers requests of its own version only.
-pub const VERSION: u8 = 8;
+pub const VERSION: u8 = 9;
 
 /// The longest request and the longest reply, bytes.
 pub const MAX_MESSAGE: usize = 32 << 10;
@@ -136,6 +136,8 @@ pub enum Request {
     MakePrivate(Opened),
     /// Whether the network with this ID was joined with a secret.
     HasSecret(u64),
+    /// A call has met this `errno` after it had received something: the next one is to tell it.
+    KeepError(Which, i32),
 }
 
 /// A node's answer.

@@ -15,7 +15,7 @@ use crate::datagram_ends::{Place, least_used};
 use crate::options::Membership;
 use crate::socket_table::{Opened, Phase};
 use crate::state::{Entry, ServerState};
-use crate::transport::{self, Transport};
+use crate::transport::{self, Binding, Transport};
 use crate::wakers::{Key, Readiness};
 
 /// Datagrams that an end holds at most, with the kernel's usual buffers: empty ones.
@@ -27,11 +27,12 @@ impl ServerState {
         self.datagrams(socket).map(drop)
     }
 
-    /// bind(2).
+    /// bind(2), or what takes its place for a socket that is not bound.
     pub(crate) fn bind_datagrams(
         &mut self,
         socket: peersock_fd::Opened,
         local: SocketAddr,
+        is_implicit: bool,
     ) -> Result<(), Errno> {
         // A raw socket is there before it is bound.
         let before = match self.socket(socket).phase {
@@ -43,8 +44,9 @@ impl ServerState {
         let local = canonical(local);
         let is_wildcard = local.ip() == IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         let aliased = socket.family == Family::V4 && is_wildcard && self.context.has_no_ipv4();
+        let binding = Binding { local, aliased, is_implicit };
         let opened = self.socket(socket);
-        let transport = transport::open(&node, socket, (local, aliased), &opened.options)?;
+        let transport = transport::open(&node, socket, binding, &opened.options)?;
         transport.apply(&opened.options);
         for Membership { interface, group, filter } in std::mem::take(&mut opened.options.groups) {
             transport.change_group(interface, group, GroupChange::Join(filter)).map_err(errno)?;
@@ -125,7 +127,7 @@ impl ServerState {
         socket: peersock_fd::Opened,
     ) -> Result<(Key, Arc<dyn Transport>), Errno> {
         if self.socket(socket).transport.is_none() {
-            self.bind_datagrams(socket, (socket.family.unspecified(), 0).into())?;
+            self.bind_datagrams(socket, (socket.family.unspecified(), 0).into(), true)?;
         }
         let opened = self.socket(socket);
         match (opened.phase, &opened.transport) {
@@ -177,7 +179,7 @@ impl ServerState {
     }
 
     /// Tells the application what a datagram has run into.
-    fn fail_datagrams(&mut self, key: Key, error: Errno) {
+    pub(crate) fn fail_datagrams(&mut self, key: Key, error: Errno) {
         let Some((datagrams, opened, _)) = self.datagrams_at(key) else { return };
         opened.error = Some(error);
         let place = datagrams.place_of_errors();

@@ -26,6 +26,9 @@ use peersock_datapath::JoinedNetwork;
 /// Connections to the request socket that are accepted before others have their turn.
 const MOST: usize = 64;
 
+/// The largest number that Linux has for an error.
+const LAST_ERRNO: i32 = 4095;
+
 impl ServerState {
     /// An application has connected to the request socket.
     pub(crate) fn accept_requester(&mut self, listener: &OwnedFd) {
@@ -120,6 +123,10 @@ impl ServerState {
             }
             Request::Addresses(which) => Some(self.addresses(which)),
             Request::TakeError(which) => Some(Reply::Error(self.take_error(which))),
+            Request::KeepError(which, error) => {
+                self.keep_error(which, error);
+                Some(Reply::Done)
+            }
             Request::Ending(which) => Some(Reply::Error(self.ending(which))),
             Request::SetOption(which, level, name, value) => {
                 done(self.set_option(which, level, name, &value))
@@ -253,6 +260,16 @@ impl ServerState {
         };
         let error = broken.or(of_socket).or_else(|| self.endings.take_error(id(which)));
         error.map_or(0, |error| error.raw_os_error())
+    }
+
+    /// Tells an application's datagram socket once more what it has told to a call that could not say it.
+    fn keep_error(&mut self, which: Which, error: i32) {
+        let Which::Opened(socket) = which else { return };
+        if let Some(Phase::Datagrams(key)) = self.sockets.phase(socket.id)
+            && (1..=LAST_ERRNO).contains(&error)
+        {
+            self.fail_datagrams(key, Errno::from_raw_os_error(error));
+        }
     }
 
     /// What has ended a connection, where the kernel calls it a reset.

@@ -92,8 +92,10 @@ impl ServerState {
 
     fn bind_once(&mut self, socket: peersock_fd::Opened, local: SocketAddr) -> Result<(), Errno> {
         if socket.kind != peersock_fd::Kind::Stream {
-            return match self.bind_datagrams(socket, local) {
-                Err(Errno::ADDRINUSE) if self.give_way(socket, local) => self.bind_datagrams(socket, local),
+            return match self.bind_datagrams(socket, local, false) {
+                Err(Errno::ADDRINUSE) if self.give_way(socket, local) => {
+                    self.bind_datagrams(socket, local, false)
+                }
                 result => result,
             };
         }

@@ -33,6 +33,7 @@ pub struct Options {
     pub(crate) linger: Option<Duration>,
     pub(crate) send_retry: u32,
     pub(crate) max_clients: usize,
+    pub(crate) max_clients_of_member: usize,
 }
 
 impl Default for Options {
@@ -50,6 +51,7 @@ impl Default for Options {
             linger: None,
             send_retry: 2,
             max_clients: 1024,
+            max_clients_of_member: 64,
         }
     }
 }
@@ -137,6 +139,14 @@ impl Options {
     /// 1,024. TCP only.
     pub fn max_clients(mut self, clients: usize) -> Options {
         self.max_clients = clients.max(1);
+        self
+    }
+
+    /// How many of a server's clients may be of one member of the overlay, at least 1: a member that opens more
+    /// has those reset, and leaves the other places to others. Default: 64. TCP only; clients that come over
+    /// the machine's own network are not counted by where they come from.
+    pub fn max_clients_of_member(mut self, clients: usize) -> Options {
+        self.max_clients_of_member = clients.max(1);
         self
     }
 }

@@ -100,10 +100,9 @@ impl Gate {
 
     /// A socket for datagrams to targets on this route, of the family of `like`.
     pub(crate) async fn datagrams(&self, is_overlay: bool, like: IpAddr) -> io::Result<Datagrams> {
-        let any = unspecified(like);
         Ok(match is_overlay {
-            true => Datagrams::Overlay(peersock::UdpSocket::bind_on(&self.node, any).await?),
-            false => Datagrams::System(tokio::net::UdpSocket::bind(any).await?),
+            true => Datagrams::Overlay(peersock::UdpSocket::client_on(&self.node, like).await?),
+            false => Datagrams::System(tokio::net::UdpSocket::bind(unspecified(like)).await?),
         })
     }
 }

@@ -2,13 +2,15 @@
 //! they must be in it again.
 
 use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use libc::{c_int, epoll_event};
+use peersock_bsd::epoll_sets::find;
 
 use crate::fork_lock::ForkLock;
 use crate::kernel::{borrow, int_option};
 
-/// Registrations that are remembered; beyond it the oldest is forgotten.
+/// Registrations that are remembered; beyond it the oldest is forgotten, and looked for when it is needed.
 const MOST: usize = 4096;
 
 pub(crate) struct Registration {
@@ -18,6 +20,10 @@ pub(crate) struct Registration {
     inode: u64,
     event: epoll_event,
 }
+
+/// Whether any was forgotten: the kernel has to be asked then (proc(5)), which takes as long as the program has
+/// descriptors.
+static HAS_FORGOTTEN: AtomicBool = AtomicBool::new(false);
 
 pub(crate) static KNOWN: ForkLock<Vec<Registration>> = ForkLock::new(Vec::new());
 
@@ -38,6 +44,7 @@ pub(crate) fn note(epoll: RawFd, operation: c_int, fd: RawFd, event: Option<epol
     {
         if known.len() >= MOST {
             known.remove(0);
+            HAS_FORGOTTEN.store(true, Ordering::Relaxed);
         }
         known.push(Registration { epoll, fd, inode, event });
     }
@@ -55,6 +62,11 @@ pub(crate) fn take(fd: RawFd) -> Vec<(RawFd, epoll_event)> {
         }
         !mine
     });
+    if HAS_FORGOTTEN.load(Ordering::Relaxed) {
+        let is_known = |epoll: RawFd| taken.iter().any(|(known, _)| *known == epoll);
+        let forgotten: Vec<_> = find(fd).into_iter().filter(|(epoll, _)| !is_known(*epoll)).collect();
+        taken.extend(forgotten);
+    }
     for (epoll, event) in &mut taken {
         let remove = libc::EPOLL_CTL_DEL;
         // SAFETY: the event is a live variable. A set that is closed makes the call fail, which is as it

@@ -21,7 +21,7 @@ pub(crate) fn overlay<'a>(fd: RawFd) -> Option<Socket<'a>> {
 
 /// How the program's sockets become the overlay's; `None` if this process was not started by `peersock run`.
 pub(crate) fn sides() -> Option<Sides<'static>> {
-    rules().map(|rules| Sides { rules, counterpart, sets })
+    rules().map(|rules| Sides { rules, counterpart, sets, wakes: true })
 }
 
 /// Takes a descriptor out of the epoll sets that it is in. Those of overlay sockets are not remembered.

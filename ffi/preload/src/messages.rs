@@ -6,12 +6,13 @@ use std::os::fd::RawFd;
 use libc::{c_int, c_uint, c_void, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec};
 use peersock_bsd as bsd;
 use peersock_bsd::Errno;
+use peersock_bsd::replaced;
 use peersock_fd::Kind;
 
 use crate::hooks::{choose_by_remote, overlay};
 use crate::kernel::{errno, hooked, quietly, set_errno};
 use crate::netlink;
-use crate::nothing::{Nothing, Sender, is_by_stranger, meaning_of_nothing};
+use crate::nothing::{Nothing, Sender, is_by_stranger, is_replaced, meaning_of_nothing};
 use crate::waits::{
     NONE, by_side, missing, next_recvfrom, next_recvmmsg, next_recvmsg, next_send, next_sendmmsg,
     next_sendmsg, next_sendto, receive, test_cancel,
@@ -74,6 +75,7 @@ pub(crate) unsafe extern "C-unwind" fn recv(
     }
     let Some(next) = next_recvfrom() else { return missing() };
     loop {
+        let before = replaced::count();
         let mut sender = Sender::new();
         let (name, length) = sender.room();
         // SAFETY: as above, and there is room for the sender's name.
@@ -88,6 +90,9 @@ pub(crate) unsafe extern "C-unwind" fn recv(
         }
         if received != 0 {
             return told(fd, received);
+        }
+        if is_replaced(fd, before) {
+            continue;
         }
         match quietly(|_| true, || meaning_of_nothing(fd, &sender, flags)) {
             // A peek has taken nothing out. The overlay's own call knows what to drop.
@@ -180,9 +185,21 @@ pub(crate) unsafe extern "C-unwind" fn recvfrom(
         // SAFETY: the program's pointers, as it must pass them to recvfrom(2).
         return unsafe { netlink::receive_from(fd, buf, size, flags, address, length) };
     }
+    let before = replaced::count();
     let Some(socket) = overlay(fd) else {
         // SAFETY: the program's pointers, as it must pass them to recvfrom(2).
-        return unsafe { next(fd, buf, size, flags, address, length) };
+        let room = if length.is_null() { 0 } else { unsafe { length.read_unaligned() } };
+        // SAFETY: as above.
+        let received = unsafe { next(fd, buf, size, flags, address, length) };
+        if received != 0 || !is_replaced(fd, before) {
+            return received;
+        }
+        if !length.is_null() {
+            // SAFETY: as above.
+            unsafe { length.write_unaligned(room) };
+        }
+        // SAFETY: as above.
+        return unsafe { recvfrom(fd, buf, size, flags, address, length) };
     };
     // SAFETY: as above.
     let received = |flags| hooked(|| unsafe { bsd::recvfrom(&socket, buf, size, flags, address, length) });
@@ -256,9 +273,21 @@ pub(crate) unsafe extern "C-unwind" fn recvmsg(fd: RawFd, message: *mut msghdr, 
         // SAFETY: the program's pointers, as it must pass them to recvmsg(2).
         return unsafe { netlink::receive_message(fd, message, flags) };
     }
+    let before = replaced::count();
     let Some(socket) = overlay(fd) else {
-        // SAFETY: the program's pointers, as it must pass them to recvmsg(2).
-        return unsafe { next(fd, message, flags) };
+        // SAFETY: the program's pointer, as it must pass it to recvmsg(2).
+        let room = unsafe { message.as_ref() }.map(|message| (message.msg_namelen, message.msg_controllen));
+        // SAFETY: as above.
+        let received = unsafe { next(fd, message, flags) };
+        if received != 0 || !is_replaced(fd, before) {
+            return received;
+        }
+        // SAFETY: as above.
+        if let (Some(room), Some(message)) = (room, unsafe { message.as_mut() }) {
+            (message.msg_namelen, message.msg_controllen) = room;
+        }
+        // SAFETY: as above.
+        return unsafe { recvmsg(fd, message, flags) };
     };
     // SAFETY: as above.
     let received = |flags| hooked(|| unsafe { bsd::recvmsg(&socket, message, flags) });
@@ -316,9 +345,17 @@ pub(crate) unsafe extern "C-unwind" fn recvmmsg(
         // SAFETY: the program's pointers, as it must pass them to recvmmsg(2).
         return unsafe { netlink::receive_first(fd, messages, flags) };
     }
+    let before = replaced::count();
     let Some(socket) = overlay(fd) else {
         // SAFETY: the program's pointers, as it must pass them to recvmmsg(2).
-        return unsafe { next(fd, messages, count, flags, timeout) };
+        let received = unsafe { next(fd, messages, count, flags, timeout) };
+        // The headers have no room any more that the kernel would have written to.
+        // SAFETY: as above, and at least one was received.
+        if received > 0 && unsafe { (*messages).msg_len } == 0 && is_replaced(fd, before) {
+            set_errno(libc::EINTR);
+            return -1;
+        }
+        return received;
     };
     test_cancel();
     // SAFETY: as above.

@@ -4,7 +4,7 @@
 use std::os::fd::RawFd;
 
 use libc::{c_int, sockaddr, socklen_t, ssize_t};
-use peersock_bsd::Errno;
+use peersock_bsd::{Errno, replaced};
 use peersock_fd::Kind;
 
 use crate::hooks::overlay;
@@ -44,6 +44,13 @@ pub(crate) fn is_by_stranger(fd: RawFd, sender: &Sender) -> bool {
         socket.is_some_and(|socket| !sender.name().is_some_and(|name| socket.is_end(name)))
     };
     quietly(|_| true, || is_datagram(fd) && is_sent_by_other())
+}
+
+/// Whether a call that has received nothing is to be made again: it has waited on a datagram socket of the
+/// kernel's, which another thread has turned into one of the overlay's. `before` is what [`replaced::count`] has
+/// given before the call.
+pub(crate) fn is_replaced(fd: RawFd, before: u32) -> bool {
+    replaced::count() != before && quietly(|_| true, || is_datagram(fd) && overlay(fd).is_some())
 }
 
 /// What it means that a socket has received nothing.

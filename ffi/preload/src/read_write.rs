@@ -9,13 +9,13 @@ use std::os::fd::RawFd;
 
 use libc::{c_int, c_void, iovec, off_t, off64_t, size_t, ssize_t};
 
-use peersock_bsd::Errno;
+use peersock_bsd::{Errno, replaced};
 
 use crate::kernel::{errno, set_errno};
 use crate::messages::meaning;
 use crate::names::next;
 use crate::netlink;
-use crate::nothing::told_without_sender;
+use crate::nothing::{is_replaced, told_without_sender};
 use crate::waits::missing;
 
 type Read = unsafe extern "C-unwind" fn(RawFd, *mut c_void, size_t) -> ssize_t;
@@ -41,7 +41,7 @@ pub(crate) unsafe extern "C-unwind" fn read(fd: RawFd, buf: *mut c_void, size: s
         return unsafe { netlink::receive(fd, buf, size, 0) };
     }
     // SAFETY: the program's pointer, as it must pass it to read(2).
-    received(fd, size, unsafe { next(fd, buf, size) })
+    received(fd, size, || unsafe { next(fd, buf, size) })
 }
 
 /// read(2) as programs call it that were compiled with `_FORTIFY_SOURCE`.
@@ -61,7 +61,7 @@ pub(crate) unsafe extern "C-unwind" fn __read_chk(
         return unsafe { netlink::receive(fd, buf, size, 0) };
     }
     // SAFETY: the program's pointer, as it must pass it to read(2).
-    received(fd, size, unsafe { next(fd, buf, size, room) })
+    received(fd, size, || unsafe { next(fd, buf, size, room) })
 }
 
 /// # Safety
@@ -86,7 +86,7 @@ pub(crate) unsafe extern "C-unwind" fn readv(fd: RawFd, pieces: *const iovec, co
         return unsafe { netlink::receive_pieces(fd, pieces, count) };
     }
     // SAFETY: the program's pointers, as it must pass them to readv(2).
-    received(fd, 1, unsafe { next(fd, pieces, count) })
+    received(fd, 1, || unsafe { next(fd, pieces, count) })
 }
 
 /// # Safety
@@ -142,11 +142,20 @@ fn told(fd: RawFd, returned: ssize_t) -> ssize_t {
     returned
 }
 
-/// The same of what was read. Nothing, where there was room for something, may mean an error.
-fn received(fd: RawFd, size: size_t, returned: ssize_t) -> ssize_t {
-    match told(fd, returned) {
-        0 if size > 0 => told_without_sender(fd, 0),
-        returned => returned,
+/// The same of what a call `reads`. Nothing, where there was room for something, may mean an error, or that
+/// another socket is to be read.
+///
+/// What `reads` has captured must not need to be dropped.
+fn received(fd: RawFd, size: size_t, reads: impl Fn() -> ssize_t) -> ssize_t {
+    loop {
+        let before = replaced::count();
+        let returned = match told(fd, reads()) {
+            0 if size > 0 => told_without_sender(fd, 0),
+            returned => returned,
+        };
+        if returned != 0 || size == 0 || !is_replaced(fd, before) {
+            return returned;
+        }
     }
 }
 

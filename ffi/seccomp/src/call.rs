@@ -363,7 +363,7 @@ pub(crate) struct Pointers {
 impl Context {
     /// How descriptors of ours become overlay sockets; the thread's become so by [`Call::settle`].
     pub(crate) fn sides(&self) -> Sides<'_> {
-        Sides { rules: &self.rules, counterpart: bsd::counterpart, sets: |_| Vec::new() }
+        Sides { rules: &self.rules, counterpart: bsd::counterpart, sets: |_| Vec::new(), wakes: false }
     }
 }
 

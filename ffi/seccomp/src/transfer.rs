@@ -180,6 +180,9 @@ impl Call {
         };
         let mut done = 0;
         for index in 0..count.min(MANY) {
+            if done > 0 && !bsd::may_receive_more(&socket, libc::MSG_DONTWAIT).unwrap_or(false) {
+                break;
+            }
             let at = first + u64::from(index) * MANY_STRIDE;
             let received = Message::read(&self.target, at).and_then(|message| {
                 let flags = flags & !libc::MSG_WAITFORONE;
@@ -192,7 +195,10 @@ impl Call {
                     return local.wait(EventFlags::IN, Timeout::Recv, Errno::AGAIN);
                 }
                 Err(error) if done == 0 => return Err(error),
-                Err(_) => break,
+                Err(error) => {
+                    bsd::keep_for_next_call(&socket, error);
+                    break;
+                }
             }
         }
         Ok(Step::Value(done))

@@ -35,8 +35,19 @@ async def claim(session: Session, name: str, port: int, timeout: float) -> str:
     except (TimeoutError, asyncio.CancelledError):
         # It would go on being claimed.
         with contextlib.suppress(OSError):
-            node.release_nickname(name)
+            await release(session, [name])
         raise
+
+
+async def release(session: Session, names: list[str]) -> None:
+    """Gives nicknames back. The node is asked by a thread, which ends its work also if the caller is cancelled."""
+    node = session._own()
+
+    def release_all() -> None:
+        for name in names:
+            node.release_nickname(name)
+
+    await asyncio.shield(asyncio.to_thread(release_all))
 
 
 async def find(session: Session, text: str, timeout: float) -> tuple[str, int]:

@@ -14,7 +14,7 @@ from ..interfaces import IP4, IP6, Interface, IPRange, Route, list_interfaces, l
 from ..session import Session
 from ._addresses import TCP, Tup, family_of
 from ._daemon import DAEMON_CONF, Daemon
-from ._nicknames import claim, find, is_nickname
+from ._nicknames import claim, find, is_nickname, release
 from ._node_text import NodeAddress
 from ._open import pipe_open
 from ._options import NET_CONF, Options
@@ -241,10 +241,9 @@ class P2PNode:
 
     async def _close(self) -> None:
         self._is_started = False
-        if self._session is not None and not self._session.closed:
-            for name in self._nicknames:
-                self._session._own().release_nickname(name)
-        self._nicknames.clear()
+        names, self._nicknames = self._nicknames, []
+        if names and self._session is not None and not self._session.closed:
+            await release(self._session, names)
         await self._daemon.close()
         await asyncio.gather(*(pipe.close() for pipe in list(self._opened)))
         if self._given is None and self._session is not None:

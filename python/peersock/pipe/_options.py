@@ -56,6 +56,8 @@ NET_CONF: Mapping[str, Any] = types.MappingProxyType(
         "max_qbytes": 4 << 20,
         # How many clients a TCP server has at once.
         "max_clients": 1024,
+        # How many of them may be of one member of the overlay; more are reset.
+        "max_clients_of_member": 64,
         # For TLS: a server needs one, with its certificate. A client's is the system's.
         "ssl_context": None,
         # The name that the server's certificate has to have; None is the destination's.
@@ -67,7 +69,15 @@ NET_CONF: Mapping[str, Any] = types.MappingProxyType(
 _DEFAULT_QUEUE = 1024
 _MOST = (1 << 31) - 1
 #: Options that do something for one of the protocols only.
-TCP_ONLY = ("use_ssl", "ssl_handshake", "con_timeout", "reader_limit", "linger", "max_clients")
+TCP_ONLY = (
+    "use_ssl",
+    "ssl_handshake",
+    "con_timeout",
+    "reader_limit",
+    "linger",
+    "max_clients",
+    "max_clients_of_member",
+)
 TLS_ONLY = ("ssl_context", "server_hostname")
 UDP_ONLY = ("enable_msg_ids", "max_msg_ids", "broadcast", "send_retry")
 
@@ -99,6 +109,7 @@ class Options:
     send_retry: int
     max_qbytes: int
     max_clients: int
+    max_clients_of_member: int
     ssl_context: ssl.SSLContext | None
     server_hostname: str | None
 
@@ -139,6 +150,7 @@ class Options:
             send_retry=given.number("send_retry", every["send_retry"], 0, 0xFFFF),
             max_qbytes=given.number("max_qbytes", every["max_qbytes"], 1, _MOST),
             max_clients=given.number("max_clients", every["max_clients"], 1, _MOST),
+            max_clients_of_member=given.number("max_clients_of_member", every["max_clients_of_member"], 1, _MOST),
             ssl_context=_context(every["ssl_context"]),
             server_hostname=_name("server_hostname", every["server_hostname"]),
         )

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import math
 import socket as _std
+import struct
+from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
+from .. import _node
 from ..interfaces import Route
 from ._addresses import TCP, Tup, parse_tup, tup_of
 from ._options import Options
 from ._pipe import Pipe
 from ._queue import Waiting, log
+from ._sockets import is_overlay
 from ._tcp import TcpPipe
 
 #: How long a server waits where the system lacks something for a connection, seconds.
@@ -35,6 +41,7 @@ class TcpServer(Pipe):
         # Those that nobody has awaited. They may have ended, with messages in their queues.
         self._arrived: Waiting[TcpPipe] = Waiting()
         self._opening = 0
+        self._opening_of: Counter[str] = Counter()
         self._room = asyncio.Event()
         self._openers: set[asyncio.Task[None]] = set()
         self._acceptor = self._loop.create_task(self._accept())
@@ -88,8 +95,20 @@ class TcpServer(Pipe):
         """Makes a connection a pipe."""
         tls = self.conf.ssl_context if self.conf.use_ssl else None
         patience = finite(self.conf.ssl_handshake) if tls is not None else None
+        member: str | None = None
         try:
+            asked = await _member(sock)
+            if asked is not None and self._has_share(asked):
+                log.debug("the member %s has all the places that it may have", asked)
+                # So that the client does not take it for the end of an answer.
+                sock.setsockopt(_std.SOL_SOCKET, _std.SO_LINGER, struct.pack("ii", 1, 0))
+                sock.close()
+                return
+            if asked is not None:
+                member = asked
+                self._opening_of[member] += 1
             client = TcpPipe(sock, self.route, self.conf, server=self)
+            client._member = member
             if not self._is_served:
                 client._subscribe_by_default()
             await self._loop.connect_accepted_socket(
@@ -103,6 +122,10 @@ class TcpServer(Pipe):
             raise
         finally:
             self._opening -= 1
+            if member is not None:
+                self._opening_of[member] -= 1
+                # Of those that are not here any more nothing is kept.
+                self._opening_of += Counter()
             self._room.set()
 
     def _add(self, client: TcpPipe) -> None:
@@ -126,8 +149,18 @@ class TcpServer(Pipe):
 
     @property
     def _is_crowded(self) -> bool:
-        ended = sum(client not in self._live for client in self._arrived)
-        return len(self._live) + self._opening + ended >= self.conf.max_clients
+        return len(self._live) + self._opening + sum(1 for _ in self._over) >= self.conf.max_clients
+
+    @property
+    def _over(self) -> Iterator[TcpPipe]:
+        """The clients that have ended, and that nobody has awaited: they have their places."""
+        return (client for client in self._arrived if client not in self._live)
+
+    def _has_share(self, member: str) -> bool:
+        """Whether a member has as many places as it may have."""
+        clients = sum(client._member == member for client in self._live)
+        clients += sum(client._member == member for client in self._over)
+        return clients + self._opening_of[member] >= self.conf.max_clients_of_member
 
     def _flow(self) -> None:
         for client in list(self._live):
@@ -154,6 +187,20 @@ class TcpServer(Pipe):
 
     def _end_tup(self) -> Tup:
         return self._own_tup
+
+
+async def _member(sock: _std.socket) -> str | None:
+    """Whose a connection over the overlay is: the ID of the member, or its address where that is not known here. None
+    of any other connection."""
+    with contextlib.suppress(OSError):
+        address = tup_of(sock.getpeername())[0]
+        if not is_overlay(address):
+            return None
+        running = _node.current()
+        # A thread asks, because the node may have other work.
+        id = await asyncio.to_thread(running.node.member_at, address) if running is not None else None
+        return id or address
+    return None
 
 
 def finite(seconds: float) -> float:

@@ -32,6 +32,8 @@ class TcpPipe(Pipe):
     ) -> None:
         super().__init__(TCP, sock, route, options)
         self._parent = self._server = server
+        # Whose a server's client is; None of what is not over the overlay.
+        self._member: str | None = None
         self.dest_tup = tup_of(sock.getpeername())
         self._own_tup = tup_of(sock.getsockname())
         # The destination as the program has named it.

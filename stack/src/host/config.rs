@@ -342,6 +342,9 @@ pub struct UdpOptions {
     /// SO_REUSEPORT: as above, but each gets its share of the datagrams, by their addresses and ports.
     /// Default off.
     pub reuse_port: bool,
+    /// With port 0, whether any ephemeral port will do, also one that no network allows: answers come to it
+    /// all the same, and the few ports that a network allows stay free for services. Default off.
+    pub any_port: bool,
     /// SO_RCVBUF, instead of [`Config::udp_receive_buffer`], bytes.
     pub receive_buffer: Option<usize>,
     /// What its packets' IP headers say; see [`UdpSocket::set_ip_options`](crate::UdpSocket::set_ip_options).

@@ -254,6 +254,10 @@ impl Stack {
     /// Binds a UDP socket to `local`: its address may be unspecified, port 0 means any free one. Without
     /// an interface it receives on all that have the address.
     ///
+    /// Port 0 gives one that the network allows, so that peers can reach it; of a wildcard address one that any
+    /// network does. Where none of these is free, or [`UdpOptions::any_port`] is on, it is an ephemeral one to
+    /// which answers come.
+    ///
     /// # Errors
     /// [`Error::AddrInUse`] if a socket overlaps and not both have
     /// [`reuse_address`](UdpOptions::reuse_address); [`Error::AddrNotAvailable`],
@@ -282,12 +286,19 @@ impl Stack {
         if local.port() != 0 {
             return bind(local.port());
         }
-        // An allowed port if there is one, so that two sockets with such ports can talk.
-        let allowed = |port: &u16| network.as_ref().is_none_or(|network| network.allows(*port));
+        let allowed = |port: &u16| match &network {
+            Some(network) => network.allows(*port),
+            None => self.allows_port(*port),
+        };
         let ephemeral = || shared.ephemeral.candidates(local.ip(), None);
         let free =
             |port: u16| (!shared.udp_binds.occupied(port, interface, local.ip())).then(|| bind(port).ok())?;
-        let found = ephemeral().filter(allowed).find_map(free).or_else(|| ephemeral().find_map(free));
+        let mut found = ephemeral().filter(allowed).find_map(free);
+        if !options.any_port {
+            // Services are mostly at the first ports of a range: those are left free for longest.
+            found = found.or_else(|| (1..=u16::MAX).rev().filter(allowed).find_map(free));
+        }
+        let found = found.or_else(|| ephemeral().find_map(free));
         found.ok_or(Error::AddrInUse)
     }
 

@@ -301,6 +301,46 @@ fn binding_twice_needs_the_option_and_a_free_port_is_found() {
 }
 
 #[test]
+fn port_zero_gives_a_free_port_that_the_network_allows() {
+    let pair = Pair::new(1);
+    let stack = &pair.hosts[A].stack;
+    let mut config = InterfaceConfig::new("adhoc", ["fd01::a/40".parse().unwrap()]);
+    config.ports = 5000..=5002;
+    let net = stack.add_interface(config);
+    let own = "[fd01::a]:0".parse().unwrap();
+    let bind = |options| stack.udp_bind(Some(net), own, options).unwrap();
+    let client = bind(UdpOptions { any_port: true, ..UdpOptions::default() });
+    assert!(client.local().port() >= 32768, "it leaves those of services alone");
+    let listener = stack.tcp_bind(Some(net), own, TcpOptions::default()).unwrap();
+    assert!((5000..=5002).contains(&listener.local().port()), "TCP has ports of its own");
+    let sockets = [(); 3].map(|()| bind(UdpOptions::default()));
+    let ports: std::collections::BTreeSet<u16> = sockets.iter().map(|one| one.local().port()).collect();
+    assert_eq!(ports.into_iter().collect::<Vec<_>>(), [5000, 5001, 5002]);
+    // Answers come to any port, so that clients can be had beyond these.
+    assert!(bind(UdpOptions::default()).local().port() >= 32768);
+    sockets[1].close();
+    assert_eq!(bind(UdpOptions::default()).local().port(), sockets[1].local().port());
+}
+
+/// Which network a socket on a wildcard address is for, nobody knows.
+#[test]
+fn port_zero_of_a_wildcard_is_allowed_by_one_of_the_networks() {
+    let pair = Pair::new(1);
+    let Host { stack, net, .. } = &pair.hosts[A];
+    stack.remove_interface(pair.now, *net, &mut Batch::new());
+    let bind = || stack.udp_bind(None, "[::]:0".parse().unwrap(), UdpOptions::default()).unwrap();
+    assert!(bind().local().port() >= 32768, "without networks any may be allowed later");
+    for (prefix, ports) in [("fd01::a/40", 80..=80), ("fd02::a/40", 90..=90)] {
+        let mut config = InterfaceConfig::new("adhoc", [prefix.parse().unwrap()]);
+        config.ports = ports;
+        stack.add_interface(config);
+    }
+    let mut ports = [bind(), bind()].map(|socket| socket.local().port());
+    ports.sort_unstable();
+    assert_eq!(ports, [80, 90]);
+}
+
+#[test]
 fn routes_say_why_there_is_none() {
     let pair = Pair::new(1);
     let Host { stack, net, .. } = &pair.hosts[A];

@@ -165,8 +165,9 @@ impl Options {
     }
 
     /// What a datagram socket is bound with.
-    pub(super) fn udp(&self) -> UdpOptions {
+    pub(super) fn udp(&self, any_port: bool) -> UdpOptions {
         UdpOptions {
+            any_port,
             reuse_address: self.reuse_address,
             reuse_port: self.reuse_port,
             receive_buffer: self.receive_buffer,

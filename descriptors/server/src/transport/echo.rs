@@ -13,7 +13,7 @@ use peersock_primitives::sync;
 use peersock_primitives::wait::Interest;
 use peersock_stack::{Error, GroupChange, IcmpSocket, InterfaceId, ReceivedHeaders, SendOptions};
 
-use super::{Arrived, Transport, follow, mtu_to, reachable, report};
+use super::{Arrived, Binding, Transport, follow, mtu_to, reachable, report};
 use crate::families::bind_aliased;
 use crate::options::Options;
 use peersock_datapath::{GsoBatch, SocketState};
@@ -46,7 +46,7 @@ struct EchoState {
 impl Echo {
     pub(super) fn bind(
         node: &NodeHandle,
-        (local, aliased): (SocketAddr, bool),
+        binding: Binding,
         is_v4: bool,
         options: &Options,
     ) -> Result<Self, Error> {
@@ -55,9 +55,9 @@ impl Echo {
             node.datapath().stack().icmp_bind(interface, local)
         };
         let port = |socket: &Arc<IcmpSocket>| socket.local().port();
-        let sockets = match aliased {
-            true => bind_aliased(local, bind, port, |socket| socket.close())?,
-            false => vec![bind(local)?],
+        let sockets = match binding.aliased {
+            true => bind_aliased(binding.local, bind, port, |socket| socket.close())?,
+            false => vec![bind(binding.local)?],
         };
         sockets.iter().for_each(|socket| node.add_socket(socket));
         Ok(Self { node: node.clone(), sockets, is_v4, state: Mutex::default() })

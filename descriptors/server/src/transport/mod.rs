@@ -125,27 +125,35 @@ impl Arrived {
     }
 }
 
-/// Opens the stack's socket, bound to `local`; `aliased` to reach members without IPv4 addresses as well.
+/// What a socket is bound to.
+#[derive(Clone, Copy)]
+pub(super) struct Binding {
+    pub(super) local: SocketAddr,
+    /// Members without IPv4 addresses are reached as well.
+    pub(super) aliased: bool,
+    /// The application has not called bind(2): it asks and gets answers, at any port.
+    pub(super) is_implicit: bool,
+}
+
+/// Opens the stack's socket.
 ///
 /// # Errors
 /// Those of bind(2).
 pub(super) fn open(
     node: &NodeHandle,
     socket: peersock_fd::Opened,
-    (local, aliased): (SocketAddr, bool),
+    binding: Binding,
     options: &Options,
 ) -> Result<Arc<dyn Transport>, Errno> {
     // An IPv4 socket may be bound to an IPv6 address for which it has an alias.
-    let is_v4 = socket.family == Family::V4 || local.is_ipv4();
+    let is_v4 = socket.family == Family::V4 || binding.local.is_ipv4();
     let opened: Result<Arc<dyn Transport>, Error> = match socket.kind {
         Kind::Stream => Err(Error::InvalidInput),
-        Kind::Datagram => {
-            udp::Udp::bind(node, (local, aliased), is_v4, options).map(|udp| Arc::new(udp) as _)
+        Kind::Datagram => udp::Udp::bind(node, binding, is_v4, options).map(|udp| Arc::new(udp) as _),
+        Kind::Echo => echo::Echo::bind(node, binding, is_v4, options).map(|echo| Arc::new(echo) as _),
+        Kind::Raw(protocol) => {
+            raw::Raw::open(node, binding.local, protocol, options).map(|raw| Arc::new(raw) as _)
         }
-        Kind::Echo => {
-            echo::Echo::bind(node, (local, aliased), is_v4, options).map(|echo| Arc::new(echo) as _)
-        }
-        Kind::Raw(protocol) => raw::Raw::open(node, local, protocol, options).map(|raw| Arc::new(raw) as _),
     };
     opened.map_err(errno)
 }

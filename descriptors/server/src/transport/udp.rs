@@ -13,7 +13,7 @@ use peersock_primitives::sync;
 use peersock_primitives::wait::Interest;
 use peersock_stack::{Error, GroupChange, InterfaceId, ReceivedHeaders, SendOptions, UdpSocket};
 
-use super::{Arrived, MAX_QUOTED, Transport, follow, mtu_to, reachable, report};
+use super::{Arrived, Binding, MAX_QUOTED, Transport, follow, mtu_to, reachable, report};
 use crate::families::{bind_aliased, bind_families};
 use crate::options::Options;
 use peersock_datapath::{GsoBatch, SocketState};
@@ -34,20 +34,20 @@ pub(super) struct Udp {
 impl Udp {
     pub(super) fn bind(
         node: &NodeHandle,
-        (local, aliased): (SocketAddr, bool),
+        binding: Binding,
         is_v4: bool,
         options: &Options,
     ) -> Result<Self, Error> {
         let stack = node.datapath().stack();
         let bind = |local: SocketAddr| {
             let interface = node.interface_within(local.ip(), options.interface())?;
-            stack.udp_bind(interface, local, options.udp())
+            stack.udp_bind(interface, local, options.udp(binding.is_implicit))
         };
         let port = |socket: &Arc<UdpSocket>| socket.local().port();
         let undo = |socket: Arc<UdpSocket>| socket.close();
-        let sockets = match aliased {
-            true => bind_aliased(local, bind, port, undo)?,
-            false => bind_families(local, options.v6_only, bind, port, undo)?,
+        let sockets = match binding.aliased {
+            true => bind_aliased(binding.local, bind, port, undo)?,
+            false => bind_families(binding.local, options.v6_only, bind, port, undo)?,
         };
         sockets.iter().for_each(|socket| node.add_socket(socket));
         let (only_first, connected) = (AtomicBool::new(false), Mutex::default());

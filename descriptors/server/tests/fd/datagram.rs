@@ -141,6 +141,23 @@ fn a_refusal_is_told_to_a_connected_socket_once() {
 }
 
 #[test]
+fn an_error_that_a_call_could_not_tell_is_told_by_the_next() {
+    let (a, b) = Served::pair();
+    let (server, address) = b.bound();
+    let client = a.open(Kind::Datagram);
+    overlay(&client).connect(Some(address)).expect("it is known where");
+    overlay(&client).keep_error(Errno::CONNREFUSED);
+    assert!(poll(&client, PollFlags::IN).contains(PollFlags::ERR));
+    assert_eq!(errno(try_receive(&client, RecvFlags::DONTWAIT)), Errno::CONNREFUSED);
+    assert_eq!(errno(try_receive(&client, RecvFlags::DONTWAIT)), Errno::AGAIN);
+    overlay(&client).keep_error(Errno::MSGSIZE);
+    assert_eq!(overlay(&client).take_error(), Ok(Some(Errno::MSGSIZE)));
+    let mut file = File::from(client);
+    file.write_all(b"it goes on").expect("room");
+    assert_eq!(receive(&server).0, b"it goes on");
+}
+
+#[test]
 fn what_cannot_be_sent_fails_at_once() {
     let a = Served::new("ff13881392000000");
     let client = a.open(Kind::Datagram);

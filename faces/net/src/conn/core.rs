@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
+use peersock::overlay::NodeId;
 use peersock_primitives::sync;
 use tokio::io::ReadBuf;
 
@@ -70,6 +71,10 @@ impl Core {
             Some(local) => Ok(local.clone()),
             None => self.with("local address", |socket| socket.local()),
         }
+    }
+
+    pub(crate) fn member(&self) -> Option<NodeId> {
+        self.endpoint.with(|socket| socket.member()).flatten()
     }
 
     pub(crate) fn set(&self, operation: &str, option: TcpOption) -> Result<(), SocketError> {

@@ -5,6 +5,8 @@ mod methods;
 
 use std::time::Duration;
 
+use peersock::overlay::NodeId;
+
 pub(crate) use self::core::{Core, Unlink};
 use self::methods::{connection_methods, stream_methods};
 use crate::socket::TcpOption;
@@ -121,6 +123,12 @@ impl TcpConn {
             Some(Addr::Tcp(addr)) => addr.clone(),
             _ => TcpAddr::default(),
         }
+    }
+
+    /// The member at the other end, as long as the connection is open and the node knows it. None of what is not
+    /// over the overlay.
+    pub fn member(&self) -> Option<NodeId> {
+        self.0.member()
     }
 
     /// TCP_NODELAY: whether small writes are sent at once. Default: yes.

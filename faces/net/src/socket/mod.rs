@@ -15,6 +15,8 @@ use std::time::Duration;
 pub(crate) use dial::{connect_ip, connect_unix, unbound_unixgram};
 pub(crate) use listen::{Wanted, bind_udp, bind_unixgram, listen_tcp, listen_unix};
 
+use peersock::overlay::NodeId;
+
 use crate::Addr;
 use crate::addr::Place;
 
@@ -32,6 +34,11 @@ pub(crate) trait Socket: Send + Sync {
 
     /// The own address.
     fn local(&self) -> io::Result<Addr>;
+
+    /// The member at the other end, of a connection over the overlay.
+    fn member(&self) -> Option<NodeId> {
+        None
+    }
 
     /// SO_BROADCAST. Where there is no broadcast, that is no error.
     fn set_broadcast(&self, flag: bool) -> io::Result<()> {

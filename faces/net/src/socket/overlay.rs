@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use peersock::UdpSocket;
 use peersock::attach::{Acceptor, Connection, NodeHandle, TaskUser};
+use peersock::overlay::NodeId;
 use peersock_primitives::wait::{Interest, Waiters};
 use peersock_stack::{KeepAlive, TcpOptions};
 
@@ -23,12 +24,13 @@ const BACKLOG: usize = 128;
 /// A TCP connection.
 pub(super) struct OverlayStream {
     connection: Connection,
+    handle: NodeHandle,
     _user: TaskUser,
 }
 
 impl OverlayStream {
     fn new(handle: &NodeHandle, connection: Connection) -> OverlayStream {
-        OverlayStream { connection, _user: handle.task_user() }
+        OverlayStream { connection, handle: handle.clone(), _user: handle.task_user() }
     }
 
     /// Connects, from `local` if given.
@@ -81,6 +83,10 @@ impl Socket for OverlayStream {
 
     fn local(&self) -> io::Result<Addr> {
         Ok(Addr::of_socket(Kind::Tcp, self.connection.local_addr()))
+    }
+
+    fn member(&self) -> Option<NodeId> {
+        self.handle.member_at(self.remote().ip())
     }
 
     fn set(&self, option: TcpOption) -> io::Result<()> {

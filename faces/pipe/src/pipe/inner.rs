@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
+use peersock::overlay::NodeId;
 use peersock_net::UdpConn;
 use peersock_primitives::sync;
 use tokio::sync::{Notify, mpsc, watch};
@@ -47,6 +48,8 @@ pub(crate) struct Inner {
     pub(crate) remote: Option<SocketAddr>,
     /// The server that has accepted it: its callbacks and subscriptions are this pipe's, too.
     pub(crate) parent: Option<Arc<Inner>>,
+    /// The member whose connection a server has accepted.
+    pub(crate) member: OnceLock<NodeId>,
     pub(crate) state: Mutex<State>,
     user: Mutex<Weak<User>>,
     phase: watch::Sender<Phase>,
@@ -75,6 +78,7 @@ impl Inner {
             local,
             remote,
             parent,
+            member: OnceLock::new(),
             user: Mutex::default(),
             phase: watch::Sender::new(Phase::Open),
             flow: Notify::new(),

@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
+use peersock::overlay::NodeId;
 use peersock_net::{SocketError, TcpConn, TcpListener};
 use peersock_primitives::sync;
 use tokio::sync::Notify;
@@ -30,8 +31,8 @@ pub(crate) struct Server {
 
 #[derive(Default)]
 struct Clients {
-    /// By the address of what they share.
-    live: HashMap<usize, Client>,
+    /// By the address of what they share, with the member that has connected.
+    live: HashMap<usize, (Client, Option<NodeId>)>,
     /// The last one of an address and port: at several own addresses there may be several.
     by_addr: HashMap<SocketAddr, usize>,
     /// Those that nobody has accepted. They may have ended, with messages in their queues.
@@ -44,6 +45,13 @@ enum Client {
     Kept(Pipe),
     /// It is whose who accepts it.
     Lent(Weak<User>),
+}
+
+impl Clients {
+    /// Those that have ended, and that nobody has accepted: they have their places.
+    fn over(&self) -> impl Iterator<Item = &Pipe> {
+        self.arrived.iter().filter(|pipe| !self.live.contains_key(&key(pipe.inner())))
+    }
 }
 
 /// Whether a server keeps the pipes of its clients until they end, since callbacks or subscriptions are there
@@ -68,12 +76,12 @@ fn key(inner: &Arc<Inner>) -> usize {
 impl Server {
     /// The pipes of the clients that are connected.
     pub(crate) fn clients(&self) -> Vec<Pipe> {
-        sync::lock(&self.clients).live.values().filter_map(Client::pipe).collect()
+        sync::lock(&self.clients).live.values().filter_map(|(client, _)| client.pipe()).collect()
     }
 
     pub(crate) fn client_at(&self, addr: SocketAddr) -> Option<Pipe> {
         let clients = sync::lock(&self.clients);
-        clients.live.get(clients.by_addr.get(&addr)?)?.pipe()
+        clients.live.get(clients.by_addr.get(&addr)?)?.0.pipe()
     }
 
     /// The next client.
@@ -116,7 +124,7 @@ impl Server {
             false => Client::Lent(Arc::downgrade(&client.0)),
         };
         let mut clients = sync::lock(&self.clients);
-        clients.live.insert(key(client.inner()), held);
+        clients.live.insert(key(client.inner()), (held, client.inner().member.get().copied()));
         clients.by_addr.extend(client.remote_addr().map(|addr| (addr, key(client.inner()))));
         clients.arrived.push_back(client.clone());
         drop(clients);
@@ -145,8 +153,14 @@ impl Server {
 
     fn is_crowded(&self, most: usize) -> bool {
         let clients = sync::lock(&self.clients);
-        let is_over = |pipe: &&Pipe| !clients.live.contains_key(&key(pipe.inner()));
-        clients.live.len() + clients.arrived.iter().filter(is_over).count() >= most
+        clients.live.len() + clients.over().count() >= most
+    }
+
+    /// Whether a member has as many places as it may have.
+    fn has_share(&self, member: &NodeId, most: usize) -> bool {
+        let clients = sync::lock(&self.clients);
+        let live = clients.live.values().filter(|(_, of)| of.as_ref() == Some(member)).count();
+        live + clients.over().filter(|pipe| pipe.inner().member.get() == Some(member)).count() >= most
     }
 
     async fn room(&self, most: usize) {
@@ -209,9 +223,19 @@ fn open(inner: &Arc<Inner>, server: &Server, conn: TcpConn) {
     let addresses = (conn.local_addr().to_socket_addr(), conn.remote_addr().to_socket_addr());
     // It is gone before it was accepted.
     let (Ok(local), Ok(remote)) = addresses else { return };
+    let member = conn.member();
+    if member.is_some_and(|member| server.has_share(&member, inner.options.max_clients_of_member)) {
+        tracing::debug!(client = %remote, "a member has all the places that it may have");
+        // So that the client does not take it for the end of an answer.
+        let _ = conn.set_linger(Duration::ZERO);
+        return;
+    }
     tcp::start(conn.into(), local, remote, inner.options.clone(), Some(Arc::clone(inner)), |client| {
         if !tcp::has_outlets(inner) {
             sync::lock(&client.state).queue_by_default(&client.options);
+        }
+        if let Some(member) = member {
+            let _ = client.member.set(member);
         }
         server.add(inner, &client.handle());
         let up = sync::lock(&inner.state).up_cbs.iter().map(|(_, callback)| Arc::clone(callback)).collect();

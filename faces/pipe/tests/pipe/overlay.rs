@@ -7,7 +7,7 @@ use peersock_net::Side;
 use peersock_pipe::{Address, Pipe, PipeError, Proto};
 
 use crate::common::{
-    Members, Notes, PLACES, PROTOS, close, large, listening, open, patient, read, received, soon, until,
+    Members, Notes, PLACES, PROTOS, close, echo, large, listening, open, patient, read, received, soon, until,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -55,6 +55,58 @@ async fn what_was_sent_is_delivered_before_the_end() {
     assert_eq!(sent, Ok(data.len()));
     soon(closing).await.expect("no panic");
     assert_eq!(soon(other.recv()).await, Err(PipeError::Ended));
+}
+
+/// Whose connections are counted, at whichever of its addresses: others find places.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_member_takes_all_places() {
+    let members = Members::new();
+    let options = patient().max_clients(66);
+    let server = Pipe::listen(Proto::Tcp, ":0").options(options).node(&members.there.0).side(Side::Both);
+    let server = open(server.async_msg_cb(echo)).await;
+    let port = server.local_addr().port();
+    let mut clients = Vec::new();
+    for number in 0..64 {
+        let client = members.connected(Proto::Tcp, SocketAddr::new(members.hosts()[number % 2], port)).await;
+        client.send("hello").await.expect("a way");
+        assert_eq!(received(&client).await, b"hello");
+        clients.push(client);
+    }
+    for host in members.hosts() {
+        let refused = members.connected(Proto::Tcp, SocketAddr::new(host, port)).await;
+        let error = soon(refused.recv()).await.expect_err("it is one too many");
+        assert!(matches!(error, PipeError::Failed(_)), "a reset, and no end: {error}");
+    }
+    let local = SocketAddr::from(([127, 0, 0, 1], port));
+    let other = open(Pipe::connect(Proto::Tcp, local).options(patient())).await;
+    other.send("hello").await.expect("a way");
+    assert_eq!(received(&other).await, b"hello");
+    // A place that is free again is the member's.
+    close(clients.drain(..1)).await;
+    until(|| server.clients().len() == 64).await;
+    let again = members.connected(Proto::Tcp, SocketAddr::new(members.hosts()[0], port)).await;
+    again.send("hello").await.expect("a way");
+    assert_eq!(received(&again).await, b"hello");
+    close(clients.into_iter().chain([other, again, server])).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_share_of_a_member_can_be_set() {
+    let members = Members::new();
+    let options = patient().max_clients_of_member(0);
+    let server = Pipe::listen(Proto::Tcp, ":0").options(options).node(&members.there.0);
+    let server = open(server).await;
+    let at = SocketAddr::new(members.hosts()[0], server.local_addr().port());
+    let first = members.connected(Proto::Tcp, at).await;
+    let accepted = soon(server.accept()).await.expect("a client");
+    let refused = members.connected(Proto::Tcp, at).await;
+    assert!(soon(refused.recv()).await.is_err());
+    soon(accepted.close()).await;
+    soon(first.close()).await;
+    until(|| server.clients().is_empty()).await;
+    let again = members.connected(Proto::Tcp, at).await;
+    soon(server.accept()).await.expect("it has its place");
+    close([again, server]).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -24,9 +24,6 @@ use crate::target::{Host, Target};
 /// Addresses from which an association takes answers. With more, that which was sent to first is forgotten.
 const MOST_PEERS: usize = 1024;
 
-/// Ports of a network that are tried for an association, beside one that the node chooses.
-const MOST_PORTS: usize = 1024;
-
 /// Names whose addresses an association keeps, and for how long.
 const MOST_NAMES: usize = 64;
 const NAME_LASTS: Duration = Duration::from_secs(60);
@@ -78,24 +75,18 @@ pub(super) async fn serve(
 /// A socket on the side on which the client is, at the address to which it has connected.
 async fn bind(is_overlay: bool, local: IpAddr, shared: &Shared) -> io::Result<Datagrams> {
     Ok(match is_overlay {
-        true => Datagrams::Overlay(bind_reachable(shared.gate.node(), local).await?),
+        true => Datagrams::Overlay(overlay_socket(shared.gate.node(), local).await?),
         false => Datagrams::System(tokio::net::UdpSocket::bind((local, 0)).await?),
     })
 }
 
-/// A socket at a port that the network allows: those that the node chooses by itself may not be.
-async fn bind_reachable(node: &Node, local: IpAddr) -> io::Result<UdpSocket> {
-    let chosen = UdpSocket::bind_on(node, (local, 0)).await?;
-    let Some(mut refusal) = node.port_refusal(chosen.local_addr()?.port()) else { return Ok(chosen) };
-    let networks = node.networks();
-    let network = networks.iter().find(|network| network.addresses().contains(&local));
-    for port in network.into_iter().flat_map(|network| network.allowed_ports().take(MOST_PORTS)) {
-        match UdpSocket::bind_on(node, (local, port)).await {
-            Ok(socket) => return Ok(socket),
-            Err(error) => refusal = error.to_string(),
-        }
+/// A socket at an own address to which members may send: where all such ports are taken, none.
+async fn overlay_socket(node: &Node, local: IpAddr) -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind_on(node, (local, 0)).await?;
+    match node.port_refusal(socket.local_addr()?.port()) {
+        Some(refusal) => Err(io::Error::new(io::ErrorKind::AddrNotAvailable, refusal)),
+        None => Ok(socket),
     }
-    Err(io::Error::new(io::ErrorKind::AddrNotAvailable, refusal))
 }
 
 /// The port from which the client says that it will send, if it says so of its own address.
@@ -264,11 +255,11 @@ mod tests {
         let own = node.join(network).unwrap().address().into();
         let mut sockets = Vec::new();
         for _ in 5000..=5011 {
-            let socket = bind_reachable(&node, own).await.unwrap();
+            let socket = overlay_socket(&node, own).await.unwrap();
             assert!((5000..=5011).contains(&socket.local_addr().unwrap().port()), "{socket:?}");
             sockets.push(socket);
         }
-        let none_left = bind_reachable(&node, own).await.unwrap_err();
+        let none_left = overlay_socket(&node, own).await.unwrap_err();
         assert_eq!(none_left.kind(), io::ErrorKind::AddrNotAvailable);
     }
 

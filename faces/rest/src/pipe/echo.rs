@@ -6,8 +6,6 @@ use std::net::SocketAddr;
 use peersock::{Node, TcpListener, TcpStream};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-use super::open::MOST_PORTS;
-
 /// Connects to an echo that lives as long as the connection, and nobody else reaches.
 pub(super) async fn connect(node: &Node) -> io::Result<(TcpStream, SocketAddr)> {
     let listener = listen(node).await?;
@@ -28,18 +26,7 @@ pub(super) async fn connect(node: &Node) -> io::Result<(TcpStream, SocketAddr)> 
 async fn listen(node: &Node) -> io::Result<TcpListener> {
     let network = node.networks().into_iter().next().ok_or(io::ErrorKind::NetworkDown)?;
     let address = network.address();
-    let listener = TcpListener::bind_on(node, (address, 0)).await?;
-    if node.port_refusal(listener.local_addr()?.port()).is_none() {
-        return Ok(listener);
-    }
-    let mut failed = io::ErrorKind::AddrInUse.into();
-    for port in network.allowed_ports().take(MOST_PORTS) {
-        match TcpListener::bind_on(node, (address, port)).await {
-            Ok(listener) => return Ok(listener),
-            Err(error) => failed = error,
-        }
-    }
-    Err(failed)
+    TcpListener::bind_on(node, (address, 0)).await
 }
 
 /// Sends back what comes, to its end.

@@ -1,7 +1,7 @@
 //! How pipes come to be: connections and UDP sockets to members.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::problem::{Kind, Problem};
 const MOST_TRIES: usize = 16;
 
 /// Ports that are tried where the node may not have the one that it would choose.
-pub(super) const MOST_PORTS: usize = 64;
+const MOST_PORTS: usize = 64;
 
 /// Where a pipe leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,7 +85,7 @@ pub(crate) async fn open(
         Protocol::Udp => {
             let to = addresses[0];
             let wrong = |error: io::Error| Problem::of_io(&error, "a UDP socket was not opened");
-            let socket = UdpSocket::bind_on(node, unspecified(to.ip())).await.map_err(wrong)?;
+            let socket = UdpSocket::client_on(node, to.ip()).await.map_err(wrong)?;
             socket.connect(to).await.map_err(wrong)?;
             bound(reserved, vec![socket], Some(to))
         }
@@ -111,8 +111,7 @@ pub(super) async fn bind_all<T, F: Future<Output = io::Result<T>>>(
         return bind_at(node, port, &bind, &address).await;
     }
     let mut failed = Kind::Down.because("the node is in no network");
-    // One that the node chooses may be taken at another address, or not be allowed: networks may have a range
-    // of ports that it does not choose from.
+    // One that the node chooses may be taken at another address; of a short range that may be so each time.
     let networks = node.networks();
     let allowed = networks.iter().take(1).flat_map(|network| network.allowed_ports().take(MOST_PORTS));
     for port in std::iter::repeat_n(0, MOST_TRIES).chain(allowed) {
@@ -225,14 +224,6 @@ pub(crate) fn addresses_of(node: &Node, target: &peersock_proxy::Target) -> Resu
         true => Err(Kind::NotAllowed
             .because(format_args!("no member of the node's networks is called {}", target.host))),
         false => Ok(addresses.into_iter().map(|address| SocketAddr::new(address, target.port)).collect()),
-    }
-}
-
-/// Any address of the same family, and any port.
-fn unspecified(like: IpAddr) -> SocketAddr {
-    match like {
-        IpAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-        IpAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     }
 }
 

@@ -1,0 +1,75 @@
+//! `peersock up --exit --exit-dns`: names are asked of a resolver behind the exit.
+
+use std::net::IpAddr;
+
+use super::exit::Chosen;
+use super::resolved::resolvectl;
+use crate::failure::{Failure, Outcome};
+
+#[derive(clap::Args)]
+pub(super) struct ExitNamesArgs {
+    /// With --exit, ask the resolver at this address for all names, by way of the exit; may be given several
+    /// times. systemd-resolved is told so, and has to be there [default: names are asked of the same servers as
+    /// before, and one on the local network sees them]
+    #[arg(long = "exit-dns", value_name = "ADDR", requires = "exit")]
+    servers: Vec<IpAddr>,
+}
+
+impl ExitNamesArgs {
+    /// The resolvers; none if names are asked where they were.
+    pub(super) fn servers(&self) -> &[IpAddr] {
+        &self.servers
+    }
+
+    /// Refuses what would not work. `has_names` if the first network's interface has a server for the names of
+    /// members: systemd-resolved asks one list of servers for all that it asks by an interface.
+    pub(super) fn check(&self, exit: Option<&Chosen>, has_names: bool) -> Outcome {
+        let Some(exit) = exit.filter(|_| !self.servers.is_empty()) else { return Ok(()) };
+        if let Some(server) = self.servers.iter().find(|server| !is_reached(exit, **server)) {
+            return Err(Failure::usage(
+                format_args!("--exit-dns {server}: no resolver is reached there by way of the exit"),
+                "give an address in the Internet, of IPv4 where the exit takes no IPv6",
+            ));
+        }
+        if has_names && exit.at == 0 {
+            return Err(Failure::usage(
+                "--dns and --exit-dns are for the same interface, which can have the servers of one of them",
+                "leave one out, or name another network before that of the exit",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Has the machine's resolver ask the servers for everything, by the exit's interface. It believes who may set
+    /// the interface up: call this before that privilege is given up.
+    pub(super) fn announce(&self, interface: &str) -> Outcome {
+        if self.servers.is_empty() {
+            return Ok(());
+        }
+        let servers: Vec<_> = self.servers.iter().map(ToString::to_string).collect();
+        let mut words = vec!["dns", interface];
+        words.extend(servers.iter().map(String::as_str));
+        // The domain of all names, before which those of other interfaces' servers do not count.
+        let is_told = resolvectl(&words)
+            && resolvectl(&["domain", interface, "~."])
+            && resolvectl(&["default-route", interface, "yes"]);
+        if is_told {
+            return Ok(());
+        }
+        // Names would be asked where the user does not want them to be.
+        Err(Failure::new(
+            "systemd-resolved cannot be told which resolver --exit-dns names",
+            format_args!(
+                "look whether it runs (`resolvectl status`), and start this as root; without it write \
+                 `nameserver {}` into /etc/resolv.conf and leave --exit-dns out",
+                servers[0]
+            ),
+        ))
+    }
+}
+
+/// Whether the exit leads to an address, or may: what is the Internet's, and blocks behind members.
+fn is_reached(exit: &Chosen, server: IpAddr) -> bool {
+    let is_own = server.is_loopback() || server.is_unspecified() || server.is_multicast();
+    !is_own && (server.is_ipv4() || exit.ipv6)
+}
