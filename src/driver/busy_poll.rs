@@ -39,13 +39,14 @@ const PROVEN: u16 = 4096;
 /// More datagrams than these between two waits are bulk data.
 const BULK: u64 = 12;
 
-/// A thread that looks and cannot for so long was put aside: somebody else wants the processor.
-const PUT_ASIDE: Duration = Duration::from_micros(150);
+/// A thread that looks and cannot for so long was put aside for somebody who works without a pause. Those who
+/// are woken by what it has sent take less.
+const PUT_ASIDE: Duration = Duration::from_micros(500);
 
 /// What being put aside once counts, where each wait without that takes one away, and what is too much: that
 /// happens now and then on a quiet machine, too.
-const CROWDING: u8 = 20;
-const CROWDED: u8 = 50;
+const CROWDING: u16 = 250;
+const CROWDED: u16 = 700;
 
 /// How long the threads of a node look for packets before they sleep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +77,7 @@ pub(super) struct Looking {
     mean: Duration,
     pause: Duration,
     /// How often it was put aside lately.
-    crowding: u8,
+    crowding: u16,
     /// When the wait began, and for how long it was to look.
     wait: Option<(Instant, Duration)>,
     /// Datagrams carried until the last wait.
@@ -236,7 +237,9 @@ mod tests {
     fn long_waits_and_bulk_data_are_not_looked_for() {
         let mut thread = Thread::new();
         thread.waits(1000, Duration::from_millis(1));
-        (0..1000).for_each(|_| drop(thread.wait(US * 10, BULK + 1, AT_ONCE)));
+        for _ in 0..1000 {
+            thread.wait(US * 10, BULK + 1, AT_ONCE);
+        }
         assert_eq!(thread.looked, AT_ONCE);
         // Nor while somebody looks already.
         thread.waits(100, US * 10);
@@ -252,9 +255,11 @@ mod tests {
         // Once in a while is nothing.
         for _ in 0..100 {
             thread.wait(US * 10, 2, PUT_ASIDE * 2);
-            assert_eq!(thread.waits(30, US * 10), LONGEST);
+            assert_eq!(thread.waits(300, US * 10), LONGEST);
         }
-        (0..3).for_each(|_| drop(thread.wait(US * 10, 2, PUT_ASIDE * 2)));
+        for _ in 0..3 {
+            thread.wait(US * 10, 2, PUT_ASIDE * 2);
+        }
         assert_eq!(thread.waits(1, US * 10), AT_ONCE);
     }
 
