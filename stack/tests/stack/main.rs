@@ -1,6 +1,7 @@
 //! The stack as its driver sees it: two stacks in virtual time, and one against hostile input.
 
 mod checksums;
+mod cookies;
 mod craft;
 mod demux;
 mod ending;

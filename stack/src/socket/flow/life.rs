@@ -9,8 +9,8 @@ use super::{Flow, Inner};
 use crate::host::clock::{Time, after, earlier};
 use crate::host::timers::{NEVER, Tick, tick_at};
 use crate::ip::{IpHeader, MAX_HEADERS};
-use crate::tcp::{Ending, Outgoing, Segment, TcpHeader, Verdict};
-use crate::{Batch, Departure, Error, InterfaceId, KeepAlive, State};
+use crate::tcp::{Connection, Ending, Outgoing, Segment, TcpHeader, Verdict};
+use crate::{Batch, Departure, Error, InterfaceId, KeepAlive, Listener, State};
 
 impl Flow {
     /// Takes in a segment that belongs to this connection. `false` if the connection has made room
@@ -32,9 +32,15 @@ impl Flow {
             let timestamp = syn.and_then(|syn| syn.options.timestamps).map(|(value, _)| value);
             return self.receive_late(&mut inner, time, (tcp, timestamp), batch);
         }
-        let Some(connection) = inner.connection.as_mut() else { return false };
+        let Inner { connection, listener, .. } = &mut *inner;
+        let Some(connection) = connection.as_mut() else { return false };
         let before = connection.state();
         let Some(segment) = Segment::read(packet, ip.header_len) else { return true };
+        if before == State::SynReceived
+            && let Some(listener) = listener
+        {
+            self.take_cookie(time, listener, tcp, connection);
+        }
         match connection.process(time, &segment) {
             Verdict::Done => {}
             Verdict::Refused => self.shared.counters.tcp_memory_refused.increment(),
@@ -56,6 +62,26 @@ impl Flow {
         self.after_segment(&mut inner, (time, before), tcp.rst, batch);
         self.refresh(&mut inner, time);
         true
+    }
+
+    /// A SYN that has a place now may have been answered with a cookie before: that answer is the one that
+    /// the peer took, and it is kept. The place stays.
+    fn take_cookie(
+        &self,
+        time: Time,
+        listener: &Weak<Listener>,
+        tcp: &TcpHeader,
+        connection: &mut Connection,
+    ) {
+        let ack = tcp.ack.filter(|_| !tcp.syn && !tcp.rst);
+        let Some((isn, irs)) = ack.and_then(|ack| connection.other_answer(ack)) else { return };
+        let addresses = self.endpoints();
+        if listener.upgrade().is_some_and(|listener| listener.has_given_cookies(time))
+            && let Some(mss) = self.shared.cookies.check(time, addresses, irs, isn)
+        {
+            self.shared.counters.tcp_cookies_accepted.increment();
+            connection.become_cookies(time, addresses, isn, mss);
+        }
     }
 
     fn receive_late(

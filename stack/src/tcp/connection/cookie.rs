@@ -30,6 +30,25 @@ impl Connection {
         connection
     }
 
+    /// If the peer acknowledges another answer to its SYN than this connection's: the initial sequence
+    /// numbers of that one, ours and the peer's.
+    pub(crate) fn other_answer(&self, ack: u32) -> Option<(u32, u32)> {
+        let isn = ack.wrapping_sub(1);
+        (self.state == State::SynReceived && isn != self.isn).then_some((isn, self.irs))
+    }
+
+    /// Becomes the connection that an earlier answer to the same SYN has promised, with a cookie as its
+    /// number.
+    pub(crate) fn become_cookies(
+        &mut self,
+        now: Time,
+        addresses: (SocketAddr, SocketAddr),
+        isn: u32,
+        mss: u16,
+    ) {
+        *self = Self::from_cookie(self.settings.clone(), now, addresses, (isn, self.irs), mss);
+    }
+
     /// Writes the SYN-ACK that carries a cookie; gives the packet's length.
     pub(crate) fn write_cookie(
         (local, remote): (SocketAddr, SocketAddr),
