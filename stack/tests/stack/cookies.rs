@@ -100,3 +100,38 @@ fn what_is_no_cookie_is_reset_where_a_handshake_is_under_way() {
     assert_eq!((pair.counter(B, "tcp_cookies_accepted"), listener.accept(pair.now).is_err()), (0, true));
     drop(a);
 }
+
+#[test]
+fn a_cookie_offers_no_more_than_the_buffer_holds() {
+    let short = Config { tcp_memory: 64, ..Config::default() };
+    for (config, receive_buffer, expected) in [
+        (Config::default(), None, 65_535),
+        (Config::default(), Some(8192), 8192),
+        (Config::default(), Some(1 << 20), 65_535),
+        (Config { receive_buffer: 20_000, ..Config::default() }, None, 20_000),
+        (short, None, 16_384),
+    ] {
+        let mut pair = Pair::with(5, config, false);
+        if expected == 16_384 {
+            // What a connection has queued is more than there is memory for.
+            let (_, b) = pair.connected();
+            b.write(pair.now, &[1; 4096]).unwrap();
+        }
+        let options = TcpOptions { receive_buffer, reuse_address: true, ..TcpOptions::default() };
+        let listener = crowded(&mut pair, options);
+        pair.capture = Some(Vec::new());
+        let a = pair.connect(A, 80);
+        pair.run(SECOND, |_| a.readiness().contains(Ready::CONNECTED));
+        let sent = pair.capture.take().unwrap();
+        let (_, answer) = sent.iter().find(|(side, packet)| *side == B && packet[53] == 0x12).unwrap();
+        assert_eq!(u16::from_be_bytes([answer[54], answer[55]]), expected);
+        // What it offers it takes.
+        while a.write(pair.now, &[7; 30_000]).is_ok() {}
+        pair.kick(A, &a);
+        let mut accepted = None;
+        pair.run(SECOND, |pair| {
+            accepted = accepted.take().or_else(|| listener.accept(pair.now).ok());
+            accepted.as_ref().is_some_and(|b| b.readable() >= usize::from(expected).min(8192) / 2)
+        });
+    }
+}

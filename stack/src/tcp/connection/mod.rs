@@ -86,6 +86,13 @@ pub(crate) struct Settings {
     pub(crate) memory: Arc<Share>,
 }
 
+impl Settings {
+    /// A new connection's receiving half.
+    fn receiver(&self, now: Time) -> Receiver {
+        Receiver::new(now, self.receive_buffer as usize, self.receive_fixed, self.memory.has_room())
+    }
+}
+
 /// See the module.
 pub(crate) struct Connection {
     state: State,
@@ -193,8 +200,7 @@ impl Connection {
         let mut sender = Sender::new(now, settings.congestion, u64::from(default), 0);
         sender.nodelay = settings.nodelay;
         sender.set_chunk_pool(settings.memory.chunks());
-        let (buffer, fixed) = (settings.receive_buffer as usize, settings.receive_fixed);
-        let mut receiver = Receiver::new(now, buffer, fixed, settings.memory.has_room());
+        let mut receiver = settings.receiver(now);
         receiver.set_chunk_pool(settings.memory.chunks());
         receiver.set_prompt(settings.prompt);
         Self {
