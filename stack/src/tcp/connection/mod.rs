@@ -56,8 +56,8 @@ const LEAST_SEND_BUFFER: usize = 256 << 10;
 /// A buffer's bytes while the node has no memory left for more.
 const PRESSED_BUFFER: usize = 64 << 10;
 
-/// The initial window: RFC 6928.
-const INITIAL_WINDOW: u64 = 10;
+/// The initial window, segments: RFC 6928.
+pub(crate) const INITIAL_WINDOW: u64 = 10;
 
 /// Segments outside the window and probes that are answered in a second (RFC 5961 section 7).
 const CHALLENGES: u16 = 100;
@@ -398,9 +398,9 @@ impl Connection {
         self.sender.progress()
     }
 
-    /// Whether everything that was sent has arrived, and the peer has too little room for the rest.
+    /// Whether the peer has too little room for what is next, or for what was sent.
     pub(crate) fn waits_for_room(&self) -> bool {
-        self.sender.waits_for_room()
+        self.sender.waits_for_room() || self.sender.is_shut()
     }
 
     /// Whether it is closed and has nothing left to send.
