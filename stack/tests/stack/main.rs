@@ -18,6 +18,7 @@ mod offload;
 mod pair;
 mod raw;
 mod sent_headers;
+mod shortage;
 mod silence;
 mod tcp;
 mod threads;

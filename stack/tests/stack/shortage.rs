@@ -1,0 +1,99 @@
+//! What becomes of connections while TCP's memory is short.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::pair::*;
+use peersock_stack::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+const MIB: usize = 1 << 20;
+
+/// A pair whose B has so much memory for TCP, and A as much as it likes.
+fn pair(tcp_memory: usize) -> Pair {
+    let mut pair = Pair::new(1);
+    pair.configure(B, Config { tcp_memory, tcp_memory_per_peer: tcp_memory, ..Config::default() });
+    pair
+}
+
+/// For a port that has connections already.
+fn again() -> TcpOptions {
+    TcpOptions { reuse_address: true, ..TcpOptions::default() }
+}
+
+/// What B's queues occupy.
+fn used(pair: &Pair) -> usize {
+    pair.hosts[B].stack.tcp_memory()
+}
+
+/// A writes so many bytes to a connection of which B reads nothing.
+fn fill(pair: &mut Pair, bytes: usize) -> (Arc<Flow>, Arc<Flow>) {
+    let (a, b) = pair.connected_with(true, again());
+    write(pair, A, &a, bytes);
+    pair.run_for(SECOND);
+    (a, b)
+}
+
+fn write(pair: &mut Pair, side: usize, flow: &Flow, bytes: usize) {
+    let data: Vec<u8> = (0..bytes).map(pattern).collect();
+    assert_eq!(flow.write(pair.now, &data), Ok(bytes));
+    pair.kick(side, flow);
+}
+
+/// An application that begins to read gets the rest as fast as its 4 KiB and the path let it, though all
+/// retransmissions were in vain for minutes.
+#[test]
+fn what_was_refused_in_order_comes_as_soon_as_the_application_reads() {
+    const TOTAL: usize = 64 << 10;
+    let mut pair = pair(64 << 10);
+    let hog = fill(&mut pair, 128 << 10);
+    assert!(used(&pair) >= 64 << 10, "{} bytes", used(&pair));
+    let (a, b) = fill(&mut pair, TOTAL);
+    assert!((4096..TOTAL).contains(&b.readable()), "{} bytes", b.readable());
+    assert!(pair.counter(B, "tcp_memory_refused") > 0);
+    pair.run_for(330 * SECOND);
+    let mut read = 0;
+    let mut buf = vec![0; TOTAL];
+    pair.run(2 * SECOND, |pair| {
+        while let Ok(length) = b.read(pair.now, &mut buf) {
+            assert!(buf[..length].iter().enumerate().all(|(at, &byte)| byte == pattern(read + at)));
+            read += length;
+            pair.kick(B, &b);
+        }
+        read == TOTAL
+    });
+    assert!(used(&pair) >= 64 << 10, "memory has been short all the time");
+    assert_eq!((a.state(), hog.0.state()), (State::Established, State::Established));
+    // When there is memory again the window grows again.
+    while hog.1.read(pair.now, &mut buf).is_ok() {
+        pair.kick(B, &hog.1);
+        pair.run_for(SECOND / 10);
+    }
+    let took = pair.transfer(A, &a, &b, 4 * MIB);
+    assert!(took < 10 * SECOND, "{took:?}");
+}
+
+/// What waits in order does not keep out for ever what has come out of order.
+#[test]
+fn what_has_come_out_of_order_outlasts_a_window_that_closes() {
+    for seed in 1..20 {
+        let mut pair = Pair::new(seed);
+        let config = Config { tcp_memory: 96 << 10, tcp_memory_per_peer: 96 << 10, ..Config::default() };
+        pair.configure(B, config);
+        pair.link.loss = 100;
+        let flows: Vec<_> = (0..6).map(|_| fill(&mut pair, 64 << 10)).collect();
+        pair.run_for(60 * SECOND);
+        let mut read = vec![0; flows.len()];
+        let mut buf = vec![0; 1 << 20];
+        pair.run(120 * SECOND, |pair| {
+            for ((_, b), read) in flows.iter().zip(&mut read) {
+                while let Ok(length) = b.read(pair.now, &mut buf) {
+                    assert!(buf[..length].iter().enumerate().all(|(at, &byte)| byte == pattern(*read + at)));
+                    *read += length;
+                    pair.kick(B, b);
+                }
+            }
+            read.iter().all(|&read| read == 64 << 10)
+        });
+    }
+}
