@@ -97,3 +97,85 @@ fn what_has_come_out_of_order_outlasts_a_window_that_closes() {
         });
     }
 }
+
+/// As in Linux: TIME-WAIT is the addresses' and ports', and the data is the application's for as long as it
+/// keeps the socket.
+#[test]
+fn time_wait_ends_though_data_is_left_to_be_read() {
+    let mut pair = Pair::new(2);
+    let (a, b) = pair.connected();
+    b.set_keepalive(KeepAlive::every(SECOND));
+    b.shutdown_write(pair.now).unwrap();
+    pair.kick(B, &b);
+    pair.run_for(SECOND);
+    write(&mut pair, A, &a, 1000);
+    a.close(pair.now);
+    pair.kick(A, &a);
+    pair.run(SECOND, |_| b.state() == State::TimeWait);
+    assert_eq!((pair.hosts[B].stack.time_waits(), b.readable()), (1, 1000));
+    assert_eq!(b.read(pair.now, &mut [0; 400]), Ok(400));
+    assert_eq!(b.state(), State::TimeWait);
+    pair.run_for(9 * SECOND);
+    assert_eq!(b.state(), State::TimeWait);
+    pair.run_for(2 * SECOND);
+    assert_eq!((b.state(), pair.hosts[B].stack.flows()), (State::Closed, 0));
+    assert!(b.readiness().contains(Ready::READABLE | Ready::READ_CLOSED));
+    pair.run_for(5000 * SECOND);
+    let mut buf = [0; 1000];
+    assert_eq!(b.read(pair.now, &mut buf), Ok(600));
+    assert!(buf[..600].iter().enumerate().all(|(at, &byte)| byte == pattern(400 + at)));
+    assert_eq!(b.read(pair.now, &mut buf), Ok(0));
+    assert_eq!(b.take_error(), None);
+}
+
+/// A peer that connects anew from the same port is not kept out by what nobody has read.
+#[test]
+fn a_time_wait_with_data_unread_makes_room_for_a_new_connection() {
+    let mut pair = Pair::new(3);
+    let listener = pair.listen(B, 80);
+    let from = address(A, true, 5000);
+    let connect = |pair: &mut Pair| {
+        let a = pair.connect_from(A, from, address(B, true, 80), again()).unwrap();
+        let mut accepted = None;
+        pair.run(5 * SECOND, |pair| {
+            accepted = accepted.take().or_else(|| listener.accept(pair.now).ok());
+            accepted.is_some()
+        });
+        (a, accepted.unwrap())
+    };
+    let (a, b) = connect(&mut pair);
+    b.shutdown_write(pair.now).unwrap();
+    pair.kick(B, &b);
+    pair.run_for(SECOND);
+    write(&mut pair, A, &a, 1000);
+    a.close(pair.now);
+    pair.kick(A, &a);
+    pair.run_for(SECOND);
+    assert_eq!((a.state(), b.state()), (State::Closed, State::TimeWait));
+    let (a, new) = connect(&mut pair);
+    assert_eq!((b.state(), b.readable()), (State::Closed, 1000));
+    pair.transfer(A, &a, &new, 10_000);
+    assert_eq!(b.read(pair.now, &mut [0; 2000]), Ok(1000));
+    assert_eq!(b.read(pair.now, &mut [0; 2000]), Ok(0));
+}
+
+/// Closing a socket in TIME-WAIT whose data was not read ends neither TIME-WAIT nor, with a reset, whatever
+/// the peer has there now.
+#[test]
+fn closing_with_data_unread_leaves_time_wait_alone() {
+    let mut pair = Pair::new(4);
+    let (a, b) = pair.connected();
+    b.shutdown_write(pair.now).unwrap();
+    pair.kick(B, &b);
+    pair.run_for(SECOND);
+    write(&mut pair, A, &a, 1000);
+    a.close(pair.now);
+    pair.kick(A, &a);
+    pair.run_for(SECOND);
+    let sent = pair.sent[B];
+    b.close(pair.now);
+    pair.kick(B, &b);
+    assert_eq!((b.state(), used(&pair), pair.sent[B]), (State::TimeWait, 0, sent));
+    pair.run_for(11 * SECOND);
+    assert_eq!((b.state(), pair.counter(B, "tcp_resets_sent")), (State::Closed, 0));
+}

@@ -107,6 +107,7 @@ impl Flow {
             Late::MakeRoom => {
                 self.shared.counters.tcp_time_wait_reused.increment();
                 self.unlink(inner);
+                self.refresh(inner, time);
                 false
             }
         }
@@ -216,8 +217,13 @@ impl Flow {
         if !inner.linked {
             return false;
         }
-        if inner.time_wait.as_ref().is_some_and(|wait| wait.expires() <= time) {
-            self.unlink(&mut inner);
+        if let Some(wait) = &inner.time_wait {
+            if wait.expires() <= time {
+                self.unlink(&mut inner);
+                self.refresh(&mut inner, time);
+            } else {
+                self.arm(&mut inner, time);
+            }
             return false;
         }
         if self.gives_up_at(&inner).is_some_and(|due| due <= time) {
@@ -348,13 +354,11 @@ impl Flow {
             if connection.is_finished() {
                 self.unlink(inner);
             } else if connection.state() == State::TimeWait
-                && connection.readable() == 0
                 && connection.deadline(time).is_none_or(|due| due > time)
             {
                 let length = self.shared.config.time_wait;
                 inner.time_wait = Some(Box::new(TimeWait::new(time, length, connection.ending())));
                 inner.ended = true;
-                inner.connection = None;
                 inner.waiting = None;
                 self.arm(inner, time);
             } else {
@@ -365,7 +369,9 @@ impl Flow {
                 }
             }
         }
-        if !inner.linked && (inner.orphaned || inner.readable() == 0) {
+        // As in Linux, TIME-WAIT does not wait for the reader: that concerns addresses and ports.
+        let has_ended = !inner.linked || inner.time_wait.is_some();
+        if has_ended && (inner.orphaned || inner.readable() == 0) {
             inner.connection = None;
         }
         self.publish(inner);
@@ -423,6 +429,7 @@ impl Flow {
         if gives_way {
             self.shared.counters.tcp_time_wait_reused.increment();
             self.unlink(&mut inner);
+            self.refresh(&mut inner, time);
         }
         gives_way
     }
