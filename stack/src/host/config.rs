@@ -32,7 +32,7 @@ pub struct Config {
     /// something, the flow's window is closed until the application has read. Meanwhile each flow
     /// loses once a minute what it has out of order, and fails with
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory) if its application has not read for
-    /// [`user_timeout`](Self::user_timeout) what it could.
+    /// [`user_timeout`](Self::user_timeout) what it could, also if the connection has ended meanwhile.
     pub tcp_memory: usize,
     /// The same for the flows with one remote address. Default 512 MiB.
     pub tcp_memory_per_peer: usize,

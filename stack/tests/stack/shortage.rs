@@ -179,3 +179,54 @@ fn closing_with_data_unread_leaves_time_wait_alone() {
     pair.run_for(11 * SECOND);
     assert_eq!((b.state(), pair.counter(B, "tcp_resets_sent")), (State::Closed, 0));
 }
+
+/// How a connection of B ends whose data nobody reads there.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    Reset,
+    InOrder,
+    TimeWait,
+}
+
+/// Ended connections are no way around what happens to standing ones: their data is given up, too, if memory
+/// is short and nobody has read for long.
+#[test]
+fn ended_connections_that_nobody_reads_give_up_their_data_while_memory_is_short() {
+    for end in [End::Reset, End::InOrder, End::TimeWait] {
+        let mut pair = pair(MIB);
+        let mut flows = Vec::new();
+        while used(&pair) < MIB / 4 * 3 {
+            let (a, b) = pair.connected_with(true, again());
+            if matches!(end, End::TimeWait) {
+                b.shutdown_write(pair.now).unwrap();
+                pair.kick(B, &b);
+                pair.run_for(SECOND / 10);
+            }
+            write(&mut pair, A, &a, 60_000);
+            pair.run_for(SECOND / 10);
+            a.set_reset_on_close(matches!(end, End::Reset));
+            a.close(pair.now);
+            pair.kick(A, &a);
+            pair.run_for(SECOND / 10);
+            if matches!(end, End::InOrder) {
+                b.shutdown_write(pair.now).unwrap();
+                pair.kick(B, &b);
+            }
+            flows.push(b);
+        }
+        pair.run_for(15 * SECOND);
+        assert_eq!(pair.hosts[B].stack.flows(), 0, "{end:?}");
+        let before = used(&pair);
+        pair.run_for(880 * SECOND);
+        assert_eq!((used(&pair), pair.counter(B, "tcp_memory_resets")), (before, 0), "{end:?}: not yet");
+        pair.run_for(200 * SECOND);
+        assert!(used(&pair) < MIB / 4 * 3, "{end:?}: {} bytes", used(&pair));
+        let lost = flows.iter().filter(|flow| flow.read(pair.now, &mut [0; 10]) == Err(Error::OutOfMemory));
+        let lost = lost.count() as u64;
+        assert_eq!(lost, pair.counter(B, "tcp_memory_resets"), "{end:?}");
+        assert!((1..4).contains(&lost), "{end:?}: not more than is needed, {lost}");
+        let after = used(&pair);
+        pair.run_for(2000 * SECOND);
+        assert_eq!(used(&pair), after, "{end:?}: memory is not short any more");
+    }
+}

@@ -415,6 +415,8 @@ impl Flow {
             return;
         }
         self.shared.flows.remove(&self.key);
+        inner.time_wait = None;
+        self.note_ended(inner);
         if let Some(listener) = inner.listener.take().and_then(|listener| listener.upgrade()) {
             listener.forget_handshake();
         }
@@ -516,31 +518,6 @@ impl Flow {
         if !is_delivered {
             self.abort_because(now, Error::NetworkDown);
         }
-    }
-
-    /// Memory may be short: if it is for this flow's peer, what has come out of order is dropped. If the
-    /// application has not read for [`Config::user_timeout`](crate::Config::user_timeout) what it could, the
-    /// connection is reset and that dropped too. `true` if it was.
-    pub(crate) fn relieve(&self, now: Instant) -> bool {
-        let (mut inner, time) = self.lock_at(now);
-        let patience = inner.user_timeout().unwrap_or(self.shared.config.user_timeout);
-        let Some(connection) = inner.connection.as_mut().filter(|one| one.lacks_memory()) else {
-            return false;
-        };
-        if connection.prune() {
-            self.shared.counters.tcp_memory_pruned.increment();
-        }
-        if connection.unread_since().is_none_or(|since| after(since, patience) > time) {
-            return false;
-        }
-        inner.discard();
-        self.shared.counters.tcp_memory_resets.increment();
-        self.reset(&mut inner);
-        // The reader learns that its data is not whole, even if the peer's end has come.
-        inner.ended = false;
-        inner.error = Some(Error::OutOfMemory);
-        self.refresh(&mut inner, time);
-        true
     }
 
     /// Whether it goes over `interface`.

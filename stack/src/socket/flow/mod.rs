@@ -8,6 +8,7 @@ mod errors;
 mod info;
 mod life;
 mod options;
+mod relief;
 mod time_wait;
 mod urgent;
 

@@ -1,0 +1,39 @@
+//! What is done while TCP's memory is short, see [`Config::tcp_memory`](crate::Config::tcp_memory).
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use crate::host::clock::Time;
+use crate::{Batch, Stack};
+
+/// So many ended connections are looked at in one turn.
+const ENDED_PER_TURN: usize = 4096;
+
+impl Stack {
+    /// While memory is short each call looks through a part of the flows.
+    pub(super) fn relieve_memory(&self, now: Instant, time: Time, batch: &mut Batch) {
+        if !self.shared.memory.begin_relief(time) {
+            return;
+        }
+        let turn = self.shared.relieved.fetch_add(1, Ordering::Relaxed);
+        for flow in self.shared.flows.part(turn) {
+            if flow.relieve(now) {
+                batch.touch_flow(&self.shared.rounds, flow);
+            }
+        }
+        self.relieve_ended(now, batch);
+    }
+
+    /// Connections that have ended are in no table, and would keep what nobody reads for ever: peers could
+    /// use up memory with them.
+    fn relieve_ended(&self, now: Instant, batch: &mut Batch) {
+        for flow in self.shared.ended.take(ENDED_PER_TURN) {
+            if flow.relieve(now) {
+                batch.touch_flow(&self.shared.rounds, flow);
+            } else if flow.is_left_to_read() {
+                self.shared.ended.push(Arc::downgrade(&flow));
+            }
+        }
+    }
+}
