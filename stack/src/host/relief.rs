@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crate::host::clock::Time;
+use crate::socket::flow::Orphan;
 use crate::{Batch, Stack};
 
 /// So many ended connections are looked at in one turn.
@@ -23,6 +24,28 @@ impl Stack {
             }
         }
         self.relieve_ended(now, batch);
+        self.relieve_of_orphans(now, batch);
+    }
+
+    /// As in Linux (`tcp_out_of_memory`), what nobody waits for gives way when memory is nearly used up: the
+    /// oldest first, and no more than it takes.
+    fn relieve_of_orphans(&self, now: Instant, batch: &mut Batch) {
+        let memory = &self.shared.memory;
+        if !memory.can_be_nearly_full() {
+            return;
+        }
+        let mut left = self.shared.orphans.take(usize::MAX);
+        left.retain(|flow| {
+            if !memory.can_be_nearly_full() {
+                return true;
+            }
+            let orphan = flow.give_way(now);
+            if orphan == Orphan::GivesWay {
+                batch.touch_flow(&self.shared.rounds, flow.clone());
+            }
+            orphan == Orphan::Stays
+        });
+        self.shared.orphans.give_back(&left);
     }
 
     /// Connections that have ended are in no table, and would keep what nobody reads for ever: peers could

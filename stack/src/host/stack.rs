@@ -64,6 +64,8 @@ pub(crate) struct Shared {
     pub(crate) relieved: AtomicUsize,
     /// Connections that have ended and that the application can still read, the oldest first.
     pub(crate) ended: FlowList,
+    /// Connections that their application has closed, with much to deliver then, the oldest first.
+    pub(crate) orphans: FlowList,
     pub(crate) sequence_key: Key,
     pub(crate) cookies: Cookies,
     pub(crate) ephemeral: Ephemeral,
@@ -94,6 +96,7 @@ impl Stack {
             memory: Arc::new(Memory::new(config.tcp_memory, config.tcp_memory_per_peer)),
             relieved: AtomicUsize::new(0),
             ended: FlowList::new(),
+            orphans: FlowList::new(),
             sequence_key: Key::new(&seed, "initial sequence number"),
             cookies: Cookies::new(&seed),
             ephemeral: Ephemeral::new(&seed, &config.ephemeral_ports),
@@ -449,6 +452,7 @@ impl Drop for Stack {
     fn drop(&mut self) {
         self.shared.flows.clear();
         self.shared.ended.clear();
+        self.shared.orphans.clear();
         self.shared.listeners.clear();
         self.shared.udp_binds.clear();
         self.shared.udp_connected.clear();

@@ -42,6 +42,12 @@ impl FlowList {
         entries.flows.drain(..count).filter_map(|flow| flow.upgrade()).collect()
     }
 
+    /// Puts flows back to the front, in their order.
+    pub(crate) fn give_back(&self, flows: &[Arc<Flow>]) {
+        let mut entries = sync::lock(&self.0);
+        flows.iter().rev().for_each(|flow| entries.flows.push_front(Arc::downgrade(flow)));
+    }
+
     pub(crate) fn clear(&self) {
         sync::lock(&self.0).flows.clear();
     }

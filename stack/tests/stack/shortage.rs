@@ -230,3 +230,51 @@ fn ended_connections_that_nobody_reads_give_up_their_data_while_memory_is_short(
         assert_eq!(used(&pair), after, "{end:?}: memory is not short any more");
     }
 }
+
+/// Connections that the application has closed, and whose peer takes nothing, hold their queues for minutes:
+/// not while all memory is used up.
+#[test]
+fn the_oldest_orphans_give_way_when_memory_is_used_up() {
+    const EACH: usize = 128 << 10;
+    let mut pair = pair(2 * MIB);
+    let options = TcpOptions { send_buffer: Some(EACH), ..again() };
+    let connect = |pair: &mut Pair| {
+        let listener = pair.listen_with(B, 80, 8, options.clone());
+        let a = pair.connect(A, 80);
+        pair.run(SECOND, |_| listener.readiness().contains(Ready::READABLE));
+        let b = listener.accept(pair.now).unwrap();
+        listener.close(pair.now);
+        (a, b)
+    };
+    let flows: Vec<_> = (0..16).map(|_| connect(&mut pair).1).collect();
+    pair.link.loss = 1000;
+    // Less than all at first: nothing happens to them.
+    for flow in &flows[..12] {
+        write(&mut pair, B, flow, EACH);
+        flow.close(pair.now);
+        pair.kick(B, flow);
+        pair.run_for(SECOND);
+    }
+    pair.run_for(20 * SECOND);
+    let states = |range: std::ops::Range<usize>| flows[range].iter().map(|flow| flow.state());
+    assert!(states(0..12).all(|state| state == State::FinWait1));
+    assert_eq!(pair.counter(B, "tcp_memory_orphans"), 0);
+    // Those that the application has not closed are left alone.
+    for flow in &flows[12..] {
+        write(&mut pair, B, flow, EACH);
+    }
+    assert!(used(&pair) >= 2 * MIB, "{} bytes", used(&pair));
+    pair.capture = Some(Vec::new());
+    pair.run_for(9 * SECOND);
+    let gone = states(0..12).take_while(|&state| state == State::Closed).count();
+    assert_eq!(gone as u64, pair.counter(B, "tcp_memory_orphans"));
+    assert!((1..4).contains(&gone), "no more than is needed: {gone}");
+    assert!(states(gone..12).all(|state| state == State::FinWait1), "the youngest stay");
+    assert!(states(12..16).all(|state| state == State::Established));
+    assert!(used(&pair) < 2 * MIB / 8 * 7 + 4096, "{} bytes", used(&pair));
+    let sent = pair.capture.take().unwrap();
+    let resets = sent.iter().filter(|(side, packet)| *side == B && packet[53] & 4 != 0);
+    assert_eq!(resets.count(), gone, "their peers are told");
+    let Delivery::Lost(loss) = flows[0].delivery() else { panic!("nothing is lost") };
+    assert_eq!((loss.error, loss.unacked), (Error::OutOfMemory, EACH as u64));
+}

@@ -36,6 +36,7 @@ pub use self::api::PIECES;
 pub use self::delivery::{Delivery, Loss};
 pub use self::departure::Departure;
 pub use self::info::TcpInfo;
+pub(crate) use self::relief::Orphan;
 
 /// One TCP connection, in any state from its SYN on.
 ///

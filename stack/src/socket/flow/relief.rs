@@ -3,8 +3,9 @@
 use std::time::Instant;
 
 use super::{Flow, Inner};
-use crate::Error;
 use crate::host::clock::after;
+use crate::tcp::LEAST_BUFFER;
+use crate::{Error, State};
 
 impl Flow {
     /// Memory may be short: if it is for this flow's peer, what has come out of order is dropped. If the
@@ -53,4 +54,48 @@ impl Flow {
         let inner = self.lock();
         !inner.linked && inner.readable() > 0
     }
+
+    /// The application has closed the connection. What is left to deliver is listed, so that it can give way
+    /// when memory is nearly used up. Less than every connection may hold is not worth the while.
+    pub(super) fn note_orphan(&self, inner: &mut Inner) {
+        if inner.live().is_some_and(|connection| connection.unacked() > LEAST_BUFFER) {
+            self.shared.orphans.push(self.this.clone());
+        }
+    }
+
+    /// Resets a connection that the application has closed, and forgets what it had left to deliver, if memory
+    /// is nearly used up for its peer.
+    pub(crate) fn give_way(&self, now: Instant) -> Orphan {
+        let (mut inner, time) = self.lock_at(now);
+        let Some(connection) = inner.live().filter(|connection| connection.unacked() > LEAST_BUFFER) else {
+            return Orphan::Done;
+        };
+        if connection.state() == State::Closed {
+            return Orphan::Done;
+        }
+        if !connection.wants_memory() {
+            return Orphan::Stays;
+        }
+        inner.lose_to_shortage();
+        let is_read = inner.is_read();
+        if let Some(connection) = inner.live() {
+            connection.abort(is_read);
+            connection.give_up_queue();
+        }
+        self.shared.counters.tcp_memory_orphans.increment();
+        self.shared.counters.tcp_resets_sent.increment();
+        self.refresh(&mut inner, time);
+        Orphan::GivesWay
+    }
+}
+
+/// What becomes of a connection that its application has closed, while memory is nearly used up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Orphan {
+    /// It has little or nothing left to deliver.
+    Done,
+    /// Its peer has memory left.
+    Stays,
+    /// It has a reset to send.
+    GivesWay,
 }

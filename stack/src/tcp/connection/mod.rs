@@ -326,6 +326,17 @@ impl Connection {
         !self.settings.memory.has_room()
     }
 
+    /// Whether memory is nearly used up for its peer's connections.
+    pub(crate) fn wants_memory(&self) -> bool {
+        self.settings.memory.is_nearly_full()
+    }
+
+    /// Forgets what waits for an acknowledgement, at once; the connection is reset.
+    pub(crate) fn give_up_queue(&mut self) {
+        self.sender.give_up();
+        self.account();
+    }
+
     /// Forgets what came out of order; `false` if there was nothing.
     pub(crate) fn prune(&mut self) -> bool {
         let pruned = self.receiver.prune();

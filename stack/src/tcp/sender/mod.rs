@@ -179,6 +179,14 @@ impl Sender {
         self.queue.append(data);
     }
 
+    /// Forgets what is queued and what is under way.
+    pub(crate) fn give_up(&mut self) {
+        self.queue.drop_until(self.queue.end());
+        self.board = Scoreboard::default();
+        self.timer = None;
+        self.reorder = None;
+    }
+
     /// What is queued is urgent.
     pub(crate) fn mark_urgent(&mut self) {
         self.urgent = self.queue.end();
