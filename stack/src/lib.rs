@@ -83,7 +83,7 @@
 //!   16,384 runs at most: SACK blocks that would make more are not noted.
 //! - While memory is short ([`Config::tcp_memory`], [`Config::tcp_memory_per_peer`]) nothing is taken in out
 //!   of order, and a flow whose application does not read for [`Config::user_timeout`] is reset (Linux keeps
-//!   it).
+//!   it). At the limit a window that was offered is taken back, as in Linux, if what comes has no room.
 //! - The default congestion control is not BBR as published: see [`CongestionControl`].
 //! - A node is a host: it forwards nothing, and takes no broadcasts. Packets with IPv4 source routes are
 //!   dropped, and so are those with more than eight IPv6 extension headers or 64 options. Super-segments have

@@ -28,10 +28,13 @@ pub struct Config {
     ///
     /// From three quarters on queues stop growing, new flows offer a small window, and what comes out of
     /// order is dropped: its sender keeps it (RFC 2018 section 8). At the limit a flow takes what continues
-    /// its queue as long as that holds less than 4 KiB; so much per flow may come on top. Meanwhile each flow
+    /// its queue as long as that holds less than 4 KiB; so much per flow may come on top. If that drops
+    /// something, the flow's window is closed until the application has read. Meanwhile each flow
     /// loses once a minute what it has out of order, and fails with
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory) if its application has not read for
-    /// [`user_timeout`](Self::user_timeout) what it could.
+    /// [`user_timeout`](Self::user_timeout) what it could, also if the connection has ended meanwhile. From
+    /// seven eighths on, flows that their application has closed are reset, the oldest first, if they have
+    /// more than 4 KiB left to deliver.
     pub tcp_memory: usize,
     /// The same for the flows with one remote address. Default 512 MiB.
     pub tcp_memory_per_peer: usize,

@@ -9,6 +9,7 @@ pub(crate) mod counters;
 pub(crate) mod error;
 pub(crate) mod interface;
 pub(crate) mod receive;
+mod relief;
 pub(crate) mod route;
 pub(crate) mod stack;
 pub(crate) mod timers;

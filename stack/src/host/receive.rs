@@ -15,8 +15,8 @@ use crate::socket::flow_table::FlowKey;
 use crate::socket::listener::Admission;
 use crate::socket::raw;
 use crate::socket::udp;
-use crate::tcp::{Connection, Segment, Share, TcpError, TcpHeader, initial_sequence};
-use crate::{Batch, Flow, InterfaceId, Listener, Stack, TcpOptions, icmp};
+use crate::tcp::{Connection, Segment, Settings, Share, TcpError, TcpHeader, initial_sequence};
+use crate::{Batch, Flow, InterfaceId, Listener, Stack, icmp};
 
 impl Stack {
     /// Takes in one inner IP packet, or a super-segment that a [`Coalescer`](crate::Coalescer) made, and
@@ -178,8 +178,8 @@ impl Stack {
         match listener.begin_handshake(time) {
             Admission::Place => {}
             Admission::Cookie => {
-                let options = listener.options();
-                self.answer_with_cookie(time, interface, (local, remote), (&segment, &options), batch);
+                let settings = Flow::settings(shared, interface, &listener.options(), &share);
+                self.answer_with_cookie(time, interface, (local, remote), (&segment, &settings), batch);
                 return Some(None);
             }
             Admission::Full => {
@@ -228,7 +228,7 @@ impl Stack {
         time: Time,
         interface: &Interface,
         (local, remote): (SocketAddr, SocketAddr),
-        (syn, options): (&Segment<'_>, &TcpOptions),
+        (syn, settings): (&Segment<'_>, &Settings),
         batch: &mut Batch,
     ) {
         let shared = &self.shared;
@@ -236,7 +236,7 @@ impl Stack {
         let mss = syn.options.mss.unwrap_or(0);
         let isn = shared.cookies.make(time, (local, remote), syn.seq, mss);
         batch.reply(interface.id, remote.ip(), MAX_HEADERS, |buf| {
-            Connection::write_cookie((local, remote), isn, syn.seq, (options, interface.checksums), buf)
+            Connection::write_cookie((local, remote), isn, syn.seq, (settings, interface.checksums), buf)
         });
     }
 

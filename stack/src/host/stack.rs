@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::time::Instant;
 
 use crate::group::membership::Memberships;
@@ -16,6 +16,7 @@ use crate::ip::pmtu::PathMtus;
 use crate::ip::reassembly::Reassembly;
 use crate::ip::{canonical, is_unicast};
 use crate::socket::demux::{Binds, ConnectedUdp};
+use crate::socket::flow_list::FlowList;
 use crate::socket::flow_table::{FlowKey, FlowTable};
 use crate::socket::ports::Ephemeral;
 use crate::tcp::{Connection, Cookies, Memory, initial_sequence};
@@ -61,6 +62,10 @@ pub(crate) struct Shared {
     pub(crate) memory: Arc<Memory>,
     /// Which part of the flows is looked through next while memory is short.
     pub(crate) relieved: AtomicUsize,
+    /// Connections that have ended and that the application can still read, the oldest first.
+    pub(crate) ended: FlowList,
+    /// Connections that their application has closed, with much to deliver then, the oldest first.
+    pub(crate) orphans: FlowList,
     pub(crate) sequence_key: Key,
     pub(crate) cookies: Cookies,
     pub(crate) ephemeral: Ephemeral,
@@ -90,6 +95,8 @@ impl Stack {
             idents: Identifications::new(&seed),
             memory: Arc::new(Memory::new(config.tcp_memory, config.tcp_memory_per_peer)),
             relieved: AtomicUsize::new(0),
+            ended: FlowList::new(),
+            orphans: FlowList::new(),
             sequence_key: Key::new(&seed, "initial sequence number"),
             cookies: Cookies::new(&seed),
             ephemeral: Ephemeral::new(&seed, &config.ephemeral_ports),
@@ -352,20 +359,6 @@ impl Stack {
         self.shared.memberships.take_changes(&mut batch.memberships);
     }
 
-    /// While memory is short each call looks through a part of the flows: see
-    /// [`Config::tcp_memory`](crate::Config::tcp_memory).
-    fn relieve_memory(&self, now: Instant, time: Time, batch: &mut Batch) {
-        if !self.shared.memory.begin_relief(time) {
-            return;
-        }
-        let turn = self.shared.relieved.fetch_add(1, Ordering::Relaxed);
-        for flow in self.shared.flows.part(turn) {
-            if flow.relieve(now) {
-                batch.touch_flow(&self.shared.rounds, flow);
-            }
-        }
-    }
-
     /// Has the flows to some addresses send again at once what waits for an acknowledgement, without waiting
     /// for their retransmission timers: all that was sent before is lost. They are listed in `batch`.
     ///
@@ -469,6 +462,8 @@ impl Drop for Stack {
     /// The tables hold the sockets and the sockets hold what is shared, so somebody has to let go.
     fn drop(&mut self) {
         self.shared.flows.clear();
+        self.shared.ended.clear();
+        self.shared.orphans.clear();
         self.shared.listeners.clear();
         self.shared.udp_binds.clear();
         self.shared.udp_connected.clear();

@@ -4,6 +4,7 @@
 pub(crate) mod demux;
 pub(crate) mod error_queue;
 pub(crate) mod flow;
+pub(crate) mod flow_list;
 pub(crate) mod flow_table;
 pub(crate) mod inbox;
 pub(crate) mod ip_options;

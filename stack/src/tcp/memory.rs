@@ -3,7 +3,7 @@
 //! There are two thresholds, as in Linux's `tcp_mem`. From three quarters of a limit on, memory is *short*:
 //! buffers stop growing, new connections offer a small window, and nothing is taken in out of order. At the
 //! limit it is *full*: then a connection takes in order what [`LEAST_BUFFER`] holds, so that each goes on as
-//! long as its application reads.
+//! long as its application reads. Shortly before, connections that their application has closed give way.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
@@ -59,6 +59,11 @@ impl Memory {
         self.reordered.swap(0, Ordering::Relaxed)
     }
 
+    /// Whether a peer's memory can be nearly used up, or that of all.
+    pub(crate) fn can_be_nearly_full(&self) -> bool {
+        self.used() >= nearly_full(self.limit_per_peer)
+    }
+
     /// When the next connections are to be looked through; `None` while no peer's memory can be short.
     pub(crate) fn next_relief(&self) -> Option<Time> {
         (self.used() >= short(self.limit_per_peer)).then(|| {
@@ -110,6 +115,12 @@ impl Share {
         self.used() >= self.node.limit_per_peer || self.node.used() >= self.node.limit
     }
 
+    /// Whether it is time to do without those connections that nobody waits for.
+    pub(crate) fn is_nearly_full(&self) -> bool {
+        self.used() >= nearly_full(self.node.limit_per_peer)
+            || self.node.used() >= nearly_full(self.node.limit)
+    }
+
     fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
     }
@@ -118,6 +129,11 @@ impl Share {
 /// How much of a limit is used when memory is short.
 fn short(limit: usize) -> usize {
     limit - limit / 4
+}
+
+/// How much of a limit is used when it is nearly used up.
+fn nearly_full(limit: usize) -> usize {
+    limit - limit / 8
 }
 
 /// What one connection has told the accounts, bytes.

@@ -41,5 +41,5 @@ pub(crate) use connection::{Connection, Ending, Probing, Settings, Verdict, Writ
 pub(crate) use cookie::Cookies;
 pub(crate) use header::{TcpError, TcpHeader};
 pub(crate) use isn::initial_sequence;
-pub(crate) use memory::{Memory, Share};
+pub(crate) use memory::{LEAST_BUFFER, Memory, Share};
 pub(crate) use segment::{Marking, Outgoing, Segment, header_len};

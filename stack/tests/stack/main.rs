@@ -1,6 +1,7 @@
 //! The stack as its driver sees it: two stacks in virtual time, and one against hostile input.
 
 mod checksums;
+mod cookies;
 mod craft;
 mod demux;
 mod ending;
@@ -17,6 +18,7 @@ mod offload;
 mod pair;
 mod raw;
 mod sent_headers;
+mod shortage;
 mod silence;
 mod tcp;
 mod threads;

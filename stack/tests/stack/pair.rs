@@ -161,6 +161,11 @@ impl Pair {
         self.hosts[side] = host(side, seed, &self.config, self.checksums, self.now);
     }
 
+    /// Puts a new stack with settings of its own in the place of `side`'s.
+    pub(crate) fn configure(&mut self, side: usize, config: Config) {
+        self.hosts[side] = host(side, self.random, &config, self.checksums, self.now);
+    }
+
     /// A connection from A to B and both its ends.
     pub(crate) fn connected(&mut self) -> (Arc<Flow>, Arc<Flow>) {
         self.connected_with(true, TcpOptions::default())

@@ -220,6 +220,7 @@ impl Flow {
                 if let Some(connection) = inner.live() {
                     connection.shutdown();
                 }
+                self.note_orphan(&mut inner);
             }
         }
         self.refresh(&mut inner, time);

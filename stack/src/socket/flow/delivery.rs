@@ -104,6 +104,11 @@ impl Inner {
         }
     }
 
+    /// There is no memory to wait for the peer any longer.
+    pub(super) fn lose_to_shortage(&mut self) {
+        self.lose(Error::OutOfMemory);
+    }
+
     fn lose(&mut self, error: Error) {
         let unacked = self.connection.as_ref().map_or(0, |connection| connection.unacked() as u64);
         self.cold().loss = Some(Loss { error, unacked });

@@ -9,8 +9,8 @@ use super::{Flow, Inner};
 use crate::host::clock::{Time, after, earlier};
 use crate::host::timers::{NEVER, Tick, tick_at};
 use crate::ip::{IpHeader, MAX_HEADERS};
-use crate::tcp::{Ending, Outgoing, Segment, TcpHeader, Verdict};
-use crate::{Batch, Departure, Error, InterfaceId, KeepAlive, State};
+use crate::tcp::{Connection, Ending, Outgoing, Segment, TcpHeader, Verdict};
+use crate::{Batch, Departure, Error, InterfaceId, KeepAlive, Listener, State};
 
 impl Flow {
     /// Takes in a segment that belongs to this connection. `false` if the connection has made room
@@ -32,9 +32,15 @@ impl Flow {
             let timestamp = syn.and_then(|syn| syn.options.timestamps).map(|(value, _)| value);
             return self.receive_late(&mut inner, time, (tcp, timestamp), batch);
         }
-        let Some(connection) = inner.connection.as_mut() else { return false };
+        let Inner { connection, listener, .. } = &mut *inner;
+        let Some(connection) = connection.as_mut() else { return false };
         let before = connection.state();
         let Some(segment) = Segment::read(packet, ip.header_len) else { return true };
+        if before == State::SynReceived
+            && let Some(listener) = listener
+        {
+            self.take_cookie(time, listener, tcp, connection);
+        }
         match connection.process(time, &segment) {
             Verdict::Done => {}
             Verdict::Refused => self.shared.counters.tcp_memory_refused.increment(),
@@ -56,6 +62,26 @@ impl Flow {
         self.after_segment(&mut inner, (time, before), tcp.rst, batch);
         self.refresh(&mut inner, time);
         true
+    }
+
+    /// A SYN that has a place now may have been answered with a cookie before: that answer is the one that
+    /// the peer took, and it is kept. The place stays.
+    fn take_cookie(
+        &self,
+        time: Time,
+        listener: &Weak<Listener>,
+        tcp: &TcpHeader,
+        connection: &mut Connection,
+    ) {
+        let ack = tcp.ack.filter(|_| !tcp.syn && !tcp.rst);
+        let Some((isn, irs)) = ack.and_then(|ack| connection.other_answer(ack)) else { return };
+        let addresses = self.endpoints();
+        if listener.upgrade().is_some_and(|listener| listener.has_given_cookies(time))
+            && let Some(mss) = self.shared.cookies.check(time, addresses, irs, isn)
+        {
+            self.shared.counters.tcp_cookies_accepted.increment();
+            connection.become_cookies(time, addresses, isn, mss);
+        }
     }
 
     fn receive_late(
@@ -81,6 +107,7 @@ impl Flow {
             Late::MakeRoom => {
                 self.shared.counters.tcp_time_wait_reused.increment();
                 self.unlink(inner);
+                self.refresh(inner, time);
                 false
             }
         }
@@ -190,8 +217,13 @@ impl Flow {
         if !inner.linked {
             return false;
         }
-        if inner.time_wait.as_ref().is_some_and(|wait| wait.expires() <= time) {
-            self.unlink(&mut inner);
+        if let Some(wait) = &inner.time_wait {
+            if wait.expires() <= time {
+                self.unlink(&mut inner);
+                self.refresh(&mut inner, time);
+            } else {
+                self.arm(&mut inner, time);
+            }
             return false;
         }
         if self.gives_up_at(&inner).is_some_and(|due| due <= time) {
@@ -322,13 +354,11 @@ impl Flow {
             if connection.is_finished() {
                 self.unlink(inner);
             } else if connection.state() == State::TimeWait
-                && connection.readable() == 0
                 && connection.deadline(time).is_none_or(|due| due > time)
             {
                 let length = self.shared.config.time_wait;
                 inner.time_wait = Some(Box::new(TimeWait::new(time, length, connection.ending())));
                 inner.ended = true;
-                inner.connection = None;
                 inner.waiting = None;
                 self.arm(inner, time);
             } else {
@@ -339,7 +369,9 @@ impl Flow {
                 }
             }
         }
-        if !inner.linked && (inner.orphaned || inner.readable() == 0) {
+        // As in Linux, TIME-WAIT does not wait for the reader: that concerns addresses and ports.
+        let has_ended = !inner.linked || inner.time_wait.is_some();
+        if has_ended && (inner.orphaned || inner.readable() == 0) {
             inner.connection = None;
         }
         self.publish(inner);
@@ -383,6 +415,8 @@ impl Flow {
             return;
         }
         self.shared.flows.remove(&self.key);
+        inner.time_wait = None;
+        self.note_ended(inner);
         if let Some(listener) = inner.listener.take().and_then(|listener| listener.upgrade()) {
             listener.forget_handshake();
         }
@@ -397,6 +431,7 @@ impl Flow {
         if gives_way {
             self.shared.counters.tcp_time_wait_reused.increment();
             self.unlink(&mut inner);
+            self.refresh(&mut inner, time);
         }
         gives_way
     }
@@ -483,31 +518,6 @@ impl Flow {
         if !is_delivered {
             self.abort_because(now, Error::NetworkDown);
         }
-    }
-
-    /// Memory may be short: if it is for this flow's peer, what has come out of order is dropped. If the
-    /// application has not read for [`Config::user_timeout`](crate::Config::user_timeout) what it could, the
-    /// connection is reset and that dropped too. `true` if it was.
-    pub(crate) fn relieve(&self, now: Instant) -> bool {
-        let (mut inner, time) = self.lock_at(now);
-        let patience = inner.user_timeout().unwrap_or(self.shared.config.user_timeout);
-        let Some(connection) = inner.connection.as_mut().filter(|one| one.lacks_memory()) else {
-            return false;
-        };
-        if connection.prune() {
-            self.shared.counters.tcp_memory_pruned.increment();
-        }
-        if connection.unread_since().is_none_or(|since| after(since, patience) > time) {
-            return false;
-        }
-        inner.discard();
-        self.shared.counters.tcp_memory_resets.increment();
-        self.reset(&mut inner);
-        // The reader learns that its data is not whole, even if the peer's end has come.
-        inner.ended = false;
-        inner.error = Some(Error::OutOfMemory);
-        self.refresh(&mut inner, time);
-        true
     }
 
     /// Whether it goes over `interface`.

@@ -8,6 +8,7 @@ mod errors;
 mod info;
 mod life;
 mod options;
+mod relief;
 mod time_wait;
 mod urgent;
 
@@ -35,6 +36,7 @@ pub use self::api::PIECES;
 pub use self::delivery::{Delivery, Loss};
 pub use self::departure::Departure;
 pub use self::info::TcpInfo;
+pub(crate) use self::relief::Orphan;
 
 /// One TCP connection, in any state from its SYN on.
 ///
@@ -99,7 +101,7 @@ pub struct Egress {
 struct Inner {
     /// The protocol machine, until the connection has ended and everything is read.
     connection: Option<Box<Connection>>,
-    /// Instead of the connection, at the end.
+    /// Instead of the connection, at the end; of which there is then at most what can be read.
     time_wait: Option<Box<TimeWait>>,
     /// Whether packets find this flow. Without that the state is CLOSED.
     linked: bool,
@@ -308,7 +310,7 @@ impl Inner {
     /// Throws away what has come, because reading was shut down.
     fn discard(&mut self) {
         self.discarded |= self.readable() > 0;
-        if let Some(connection) = self.live() {
+        if let Some(connection) = &mut self.connection {
             connection.discard();
         }
     }
@@ -320,7 +322,7 @@ impl Inner {
 
     /// The connection, while the connection is alive.
     fn live(&mut self) -> Option<&mut Connection> {
-        if self.linked { self.connection.as_deref_mut() } else { None }
+        if self.linked && self.time_wait.is_none() { self.connection.as_deref_mut() } else { None }
     }
 
     /// Has the connection ask its peer as the keep-alives and the user timeout of [`Cold`] want it.

@@ -56,8 +56,8 @@ const LEAST_SEND_BUFFER: usize = 256 << 10;
 /// A buffer's bytes while the node has no memory left for more.
 const PRESSED_BUFFER: usize = 64 << 10;
 
-/// The initial window: RFC 6928.
-const INITIAL_WINDOW: u64 = 10;
+/// The initial window, segments: RFC 6928.
+pub(crate) const INITIAL_WINDOW: u64 = 10;
 
 /// Segments outside the window and probes that are answered in a second (RFC 5961 section 7).
 const CHALLENGES: u16 = 100;
@@ -84,6 +84,13 @@ pub(crate) struct Settings {
     pub(crate) ecn: bool,
     /// The account of the peer.
     pub(crate) memory: Arc<Share>,
+}
+
+impl Settings {
+    /// A new connection's receiving half.
+    fn receiver(&self, now: Time) -> Receiver {
+        Receiver::new(now, self.receive_buffer as usize, self.receive_fixed, self.memory.has_room())
+    }
 }
 
 /// See the module.
@@ -193,8 +200,7 @@ impl Connection {
         let mut sender = Sender::new(now, settings.congestion, u64::from(default), 0);
         sender.nodelay = settings.nodelay;
         sender.set_chunk_pool(settings.memory.chunks());
-        let (buffer, fixed) = (settings.receive_buffer as usize, settings.receive_fixed);
-        let mut receiver = Receiver::new(now, buffer, fixed, settings.memory.has_room());
+        let mut receiver = settings.receiver(now);
         receiver.set_chunk_pool(settings.memory.chunks());
         receiver.set_prompt(settings.prompt);
         Self {
@@ -320,6 +326,17 @@ impl Connection {
         !self.settings.memory.has_room()
     }
 
+    /// Whether memory is nearly used up for its peer's connections.
+    pub(crate) fn wants_memory(&self) -> bool {
+        self.settings.memory.is_nearly_full()
+    }
+
+    /// Forgets what waits for an acknowledgement, at once; the connection is reset.
+    pub(crate) fn give_up_queue(&mut self) {
+        self.sender.give_up();
+        self.account();
+    }
+
     /// Forgets what came out of order; `false` if there was nothing.
     pub(crate) fn prune(&mut self) -> bool {
         let pruned = self.receiver.prune();
@@ -392,9 +409,9 @@ impl Connection {
         self.sender.progress()
     }
 
-    /// Whether everything that was sent has arrived, and the peer has too little room for the rest.
+    /// Whether the peer has too little room for what is next, or for what was sent.
     pub(crate) fn waits_for_room(&self) -> bool {
-        self.sender.waits_for_room()
+        self.sender.waits_for_room() || self.sender.is_shut()
     }
 
     /// Whether it is closed and has nothing left to send.

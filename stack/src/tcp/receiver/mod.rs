@@ -19,7 +19,7 @@ const ACK_DELAY: Duration = Duration::from_millis(40);
 const HOLD: Duration = Duration::from_millis(10);
 
 /// So many segments at the beginning are acknowledged at once, for the peer's slow start, as in Linux.
-const QUICK: u32 = 16;
+const QUICK: u8 = 16;
 
 /// What a receive buffer that adapts itself starts with, bytes.
 const INITIAL_LIMIT: usize = 256 << 10;
@@ -50,6 +50,8 @@ pub(crate) struct Receiver {
     finished: bool,
     /// The peer may send up to here.
     edge: u64,
+    /// For lack of memory it was told, or is to be, that it may send nothing.
+    closed: bool,
     /// Log2 of the unit of the window field, but for SYNs.
     pub(crate) scale: u8,
     /// Bytes that the application's queue may hold now, and at most.
@@ -61,7 +63,7 @@ pub(crate) struct Receiver {
     round_start: u64,
     answer: Answer,
     /// TCP_QUICKACK, and segments that are still acknowledged at once.
-    quick: u32,
+    quick: u8,
     /// The application acts at once on what comes: it answers, or comes back to wait.
     prompt: bool,
     /// An acknowledgement waits for that.
@@ -98,6 +100,7 @@ impl Receiver {
             fin: None,
             finished: false,
             edge: 1,
+            closed: false,
             scale: 0,
             limit: initial,
             most,
@@ -161,6 +164,9 @@ impl Receiver {
         let wanted = &data[..(last.saturating_sub(start)).min(data.len() as u64) as usize];
         let data = self.admit(start, wanted, memory);
         let refused = data.len() < wanted.len();
+        if refused && start <= next {
+            self.close_window();
+        }
         if self.queue.len() == 0 {
             self.round_end = self.round_end.max(now);
         }
@@ -226,6 +232,8 @@ impl Receiver {
         }
         let reassembly = self.reassembly.get_or_insert_default();
         reassembly.insert(start, data, &mut self.queue);
+        // What came before the window was closed may go beyond its end.
+        self.edge = self.edge.max(self.queue.end());
         if reassembly.is_empty() || reassembly.copied() >= MANY_REORDERED {
             memory.note_reordered(reassembly.take_copied());
         }

@@ -23,6 +23,7 @@ use self::timers::Timer;
 use super::byte_queue::ByteQueue;
 use super::chunk_pool::ChunkPool;
 use super::congestion::{Algorithm, CongestionControl, Controller, Phase, View};
+use super::connection::INITIAL_WINDOW;
 use super::rack::Rack;
 use super::rate::Sampler;
 use super::rtt::Rtt;
@@ -178,6 +179,14 @@ impl Sender {
         self.queue.append(data);
     }
 
+    /// Forgets what is queued and what is under way.
+    pub(crate) fn give_up(&mut self) {
+        self.queue.drop_until(self.queue.end());
+        self.board = Scoreboard::default();
+        self.timer = None;
+        self.reorder = None;
+    }
+
     /// What is queued is urgent.
     pub(crate) fn mark_urgent(&mut self) {
         self.urgent = self.queue.end();
@@ -215,12 +224,23 @@ impl Sender {
     pub(crate) fn set_window(&mut self, now: Time, edge: u64) {
         self.largest_window = self.largest_window.max(edge.saturating_sub(self.una));
         let opened = edge > self.edge;
+        let was_shut = self.is_shut();
         self.edge = edge;
+        if opened && was_shut {
+            // The peer has dropped what was under way.
+            self.expedite(now, INITIAL_WINDOW * self.mss);
+        }
         if opened && matches!(self.timer, Some((_, Timer::Window))) {
             self.timer = None;
             self.rtt.reset_backoff();
         }
         self.arm(now, false);
+    }
+
+    /// Whether the peer has taken its window back from something that was sent, to the oldest byte of it (RFC
+    /// 9293 3.8.6): it has dropped that, or will.
+    pub(crate) fn is_shut(&self) -> bool {
+        !self.board.is_empty() && self.edge <= self.una
     }
 
     pub(crate) fn una(&self) -> u64 {
@@ -265,9 +285,10 @@ impl Sender {
         self.queue.end()
     }
 
-    /// Since when nothing of what was sent has been acknowledged; `None` if nothing waits for that.
+    /// Since when nothing of what was sent has been acknowledged; `None` if nothing waits for that, or only
+    /// for the peer's window.
     pub(crate) fn stalled_since(&self) -> Option<Time> {
-        (!self.board.is_empty()).then_some(self.progress)
+        (!self.board.is_empty() && !self.is_shut()).then_some(self.progress)
     }
 
     pub(crate) fn progress(&self) -> Time {

@@ -37,7 +37,10 @@ impl Sender {
             self.loss_probe_due = false;
         }
         let plan = match self.board.next_lost() {
-            Some(lost) => self.limit(now, lost.start, lost.end, true),
+            Some(lost) => match self.fitting_end(lost.start, lost.end) {
+                Some(end) => self.limit(now, lost.start, end, true),
+                None => Plan::Wait(None),
+            },
             None => self.plan_new(now),
         };
         if plan == Plan::Wait(None) {
@@ -59,6 +62,15 @@ impl Sender {
             self.note_limited();
         }
         rests
+    }
+
+    /// How far a retransmission of `start..end` goes if the peer's window has shrunk meanwhile (RFC 9293
+    /// 3.8.6). The oldest byte is sent in any case: it probes the window.
+    fn fitting_end(&self, start: u64, end: u64) -> Option<u64> {
+        match start < self.edge {
+            true => Some(end.min(self.edge)),
+            false => (start <= self.una).then_some(end),
+        }
     }
 
     /// RFC 8985 7.3: a new segment if there is one, else the last one again. Of one that left before the path

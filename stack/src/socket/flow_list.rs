@@ -1,0 +1,84 @@
+//! Flows in the order in which something happened to them, as long as they last.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, Weak};
+
+use crate::{Flow, sync};
+
+/// With so many entries those of flows that are gone are forgotten, at least.
+const LEAST: usize = 64;
+
+/// A queue of flows that keeps none of them alive. It is as long as twice what it holds of living ones, and
+/// [`LEAST`] more.
+///
+/// A flow may be locked when its lock is taken, and none is while it is held.
+pub(crate) struct FlowList(Mutex<Entries>);
+
+struct Entries {
+    flows: VecDeque<Weak<Flow>>,
+    /// With so many entries the list is looked through for flows that are gone.
+    most: usize,
+}
+
+impl FlowList {
+    pub(crate) fn new() -> Self {
+        Self(Mutex::new(Entries { flows: VecDeque::new(), most: LEAST }))
+    }
+
+    /// Appends a flow.
+    pub(crate) fn push(&self, flow: Weak<Flow>) {
+        let mut entries = sync::lock(&self.0);
+        if entries.flows.len() >= entries.most {
+            entries.flows.retain(|flow| flow.strong_count() > 0);
+            entries.most = LEAST.max(2 * entries.flows.len());
+        }
+        entries.flows.push_back(flow);
+    }
+
+    /// Takes out the first `limit` entries. Those that are to stay are given back.
+    pub(crate) fn take(&self, limit: usize) -> Vec<Arc<Flow>> {
+        let mut entries = sync::lock(&self.0);
+        let count = limit.min(entries.flows.len());
+        entries.flows.drain(..count).filter_map(|flow| flow.upgrade()).collect()
+    }
+
+    /// Puts flows back to the front, in their order.
+    pub(crate) fn give_back(&self, flows: &[Arc<Flow>]) {
+        let mut entries = sync::lock(&self.0);
+        flows.iter().rev().for_each(|flow| entries.flows.push_front(Arc::downgrade(flow)));
+    }
+
+    pub(crate) fn clear(&self) {
+        sync::lock(&self.0).flows.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::{Config, InterfaceConfig, Stack, TcpOptions};
+
+    #[test]
+    fn flows_that_are_gone_do_not_stay() {
+        #[expect(clippy::disallowed_methods, reason = "std offers no other way to make an Instant")]
+        let now = Instant::now();
+        let stack = Stack::new(Config::default(), [7; 32], now);
+        let net = stack.add_interface(InterfaceConfig::new("net", ["10.0.0.1/8".parse().unwrap()]));
+        let to = "10.0.0.2:80".parse().unwrap();
+        let connect = || stack.tcp_connect(now, net, None, to, TcpOptions::default()).unwrap();
+        let kept: Vec<_> = (0..10).map(|_| connect()).collect();
+        let list = FlowList::new();
+        kept.iter().for_each(|flow| list.push(Arc::downgrade(flow)));
+        for _ in 0..1000 {
+            let flow = connect();
+            list.push(Arc::downgrade(&flow));
+            flow.close(now);
+        }
+        assert!(sync::lock(&list.0).flows.len() <= LEAST + 2 * kept.len());
+        let first = list.take(4);
+        assert!(first.iter().zip(&kept).all(|(one, other)| Arc::ptr_eq(one, other)));
+        assert_eq!((first.len(), list.take(usize::MAX).len()), (4, 6));
+    }
+}
