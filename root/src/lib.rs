@@ -25,7 +25,7 @@
 //! Every datagram costs a bounded amount of work and memory, and to an address that has not shown that it
 //! receives goes at most what came from there: [`Root`] keeps an account for each datagram (`outbox`).
 //! Tables have limits ([`Limits`]), and each limit has a counter ([`Counters`]).
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod budget;
 mod client;

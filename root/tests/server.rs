@@ -203,6 +203,30 @@ fn a_train_for_one_node_leaves_as_one_and_a_mixed_one_is_taken_apart() {
 }
 
 #[test]
+fn frames_for_many_nodes_leave_in_one_call_and_each_node_has_its_own_in_order() {
+    const NODES: usize = 20;
+    let (a, others) = (Client::new(), [(); NODES].map(|()| Client::new()));
+    let sources: Vec<_> = [&a].into_iter().chain(&others).map(Client::source).collect();
+    let serving = serve(&sources);
+    let (from, nodes) = serving.nodes.split_first().expect("there are some");
+    let body = |n: usize| vec![n as u8; 488];
+    // Two for each node, one after the other: none of them lie side by side.
+    let train: Vec<u8> =
+        (0..2 * NODES).flat_map(|n| from.frame(nodes[n % NODES].channel, &body(n))).collect();
+    a.send(serving.address, &train, 500);
+    for (n, (node, client)) in nodes.iter().zip(&others).enumerate() {
+        let header = Relayed { token: node.token, channel: from.channel }.to_bytes();
+        assert_eq!(client.frames(2), [n, n + NODES].map(|n| [&header[..], &body(n)].concat()));
+    }
+    serving.wait_until_sent(2 * NODES as u64);
+    if a.state.max_gso_segments() >= 2 * NODES {
+        assert_eq!(serving.traffic.send_calls.get(), 1);
+    }
+    assert_eq!(serving.traffic.send_failed.get(), 0);
+    serving.end();
+}
+
+#[test]
 fn nodes_reach_each_other_by_each_kind_of_stream() {
     let udp = Client::new();
     let serving = serve(&[]);

@@ -15,7 +15,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use super::Endpoint;
-use super::load::{prefix_of, provider_of};
+use super::limiter::{prefix_of, provider_of};
 use crate::link::PeerKey;
 use crate::network::NetworkIndex;
 

@@ -10,105 +10,18 @@
 //! all of them together another. Beside these each node has a bucket of its own at the address at which it is
 //! reached, so that nobody ends sessions by using up what their renewal needs: neither strangers with many
 //! addresses, nor those who are peers at many.
+//!
+//! What a root relays comes from the root's address, whoever sent it. So each relayed source has a bucket of
+//! its own in front of the one of the root's prefix: it cannot use up what the others of the root have. Which
+//! source it is only the root says. A root that makes up sources gets no more than its prefix has.
 
-use std::hash::Hash;
-use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use peersock_primitives::Key;
-
 use super::config::Limits;
+use super::limiter::{Limiter, Sources};
 use crate::bucket::{Bucket, Rate};
-
-/// A bucket per source, which is a prefix (IPv4 /24, IPv6 /56) or one address with its port, and one for all
-/// together, which also bounds what many can do.
-///
-/// The table has a fixed size. Sources that fall into the same slot share its bucket; which do is keyed by
-/// the endpoint's seed.
-///
-/// ```
-/// use std::time::Instant;
-/// use peersock_overlay::load::{Limiter, Rate};
-///
-/// # fn now() -> Instant { Instant::now() }
-/// let (now, one) = (now(), Rate::per_second(1, 1));
-/// let mut limiter = Limiter::new(Rate::per_second(100, 100), one, 7, now);
-/// assert!(limiter.take([192, 0, 2, 1].into(), now));
-/// assert!(!limiter.take([192, 0, 2, 2].into(), now), "the same /24");
-/// ```
-#[derive(Debug)]
-pub struct Limiter {
-    all: Bucket,
-    per_source: Rate,
-    /// When each slot's bucket is full.
-    slots: Box<[Instant]>,
-    key: Key,
-}
-
-const SLOTS: usize = 1024;
-
-impl Limiter {
-    /// `all` together may do so much, and `per_source` each prefix. `key` is random and kept secret.
-    pub fn new(all: Rate, per_source: Rate, key: u64, now: Instant) -> Self {
-        let mut seed = [0; 32];
-        seed[..8].copy_from_slice(&key.to_be_bytes());
-        let (slots, key) = (vec![now; SLOTS].into_boxed_slice(), Key::new(&seed, "limiter"));
-        Self { all: Bucket::new(all, now), per_source, slots, key }
-    }
-
-    /// Takes one token from the bucket of `source`'s prefix and one from the common bucket.
-    pub fn take(&mut self, source: IpAddr, now: Instant) -> bool {
-        self.take_slot(self.slot(prefix_of(source)), now)
-    }
-
-    /// As [`Self::take`], with a bucket for this one address and port: neighbours share a prefix, and so do
-    /// the nodes of one machine.
-    pub fn take_address(&mut self, source: SocketAddr, now: Instant) -> bool {
-        self.take_slot(self.slot((source.ip().to_canonical(), source.port())), now)
-    }
-
-    fn take_slot(&mut self, slot: usize, now: Instant) -> bool {
-        self.per_source.take(&mut self.slots[slot], now) && self.all.take(now)
-    }
-
-    /// Whether [`Self::take`] would find a token.
-    fn has(&self, source: IpAddr, now: Instant) -> bool {
-        self.per_source.has(1, self.slots[self.slot(prefix_of(source))], now) && self.all.has(1, now)
-    }
-
-    fn slot(&self, source: impl Hash) -> usize {
-        self.key.digest(source) as usize % SLOTS
-    }
-}
-
-/// The prefix of an address that one subscriber of the Internet usually has: IPv4 /24, IPv6 /56.
-///
-/// ```
-/// use peersock_overlay::load::prefix_of;
-///
-/// assert_eq!(prefix_of([192, 0, 2, 1].into()), prefix_of([192, 0, 2, 254].into()));
-/// ```
-pub fn prefix_of(source: IpAddr) -> u64 {
-    match source.to_canonical() {
-        IpAddr::V4(address) => u64::from(address.to_bits() >> 8),
-        IpAddr::V6(address) => ((address.to_bits() >> 72) as u64) | 1 << 63,
-    }
-}
-
-/// The prefix of an address of which one provider's subscribers may have many of the narrower ones: IPv4 /16,
-/// IPv6 /32.
-///
-/// ```
-/// use peersock_overlay::load::provider_of;
-///
-/// assert_eq!(provider_of([192, 0, 2, 1].into()), provider_of([192, 0, 77, 1].into()));
-/// ```
-pub fn provider_of(source: IpAddr) -> u64 {
-    match source.to_canonical() {
-        IpAddr::V4(address) => u64::from(address.to_bits() >> 16),
-        IpAddr::V6(address) => (address.to_bits() >> 96) as u64 | 1 << 63,
-    }
-}
+use crate::noise::Origin;
+use crate::wire::Channel;
 
 /// What to do with an initiation whose MAC1 is valid.
 ///
@@ -154,6 +67,15 @@ pub struct HandshakeLoad {
     /// Responses that name a handshake of ours and fail to authenticate. Each costs two X25519 operations.
     /// Anybody can make this node send him an initiation, and then forge answers to it.
     failed_responses: Limiter,
+    relayed: Relayed,
+}
+
+/// What one relayed source may use up of what its root has.
+#[derive(Debug)]
+struct Relayed {
+    proven: Sources,
+    cookie_replies: Sources,
+    failed_responses: Sources,
 }
 
 /// How long the endpoint keeps asking for cookies after the last excess initiation.
@@ -176,6 +98,11 @@ impl HandshakeLoad {
             proven: Limiter::new(proven, proven_source, key, now),
             cookie_replies: Limiter::new(replies, replies_source, key, now),
             failed_responses: Limiter::new(failed, failed_source, key, now),
+            relayed: Relayed {
+                proven: Sources::new(Rate::per_second(10, 20), key, now),
+                cookie_replies: Sources::new(Rate::per_second(20, 20), key, now),
+                failed_responses: Sources::new(Rate::per_second(5, 10), key, now),
+            },
         }
     }
 
@@ -198,7 +125,7 @@ impl HandshakeLoad {
     /// room for all, whether `take_known` takes a token of the node that is reached at the source.
     pub fn admit(
         &mut self,
-        source: SocketAddr,
+        origin: impl Into<Origin>,
         now: Instant,
         has_cookie: impl FnOnce() -> bool,
         take_known: impl FnOnce() -> bool,
@@ -206,28 +133,49 @@ impl HandshakeLoad {
         if !self.is_loaded(now) {
             return Admission::Accept;
         }
+        let origin = origin.into();
+        let (remote, relayed) = (origin.remote, &mut self.relayed);
         if has_cookie() {
-            let admitted = self.proven.take(source.ip(), now) || take_known();
-            return if admitted { Admission::Accept } else { Admission::Refuse };
+            let may = relayed.proven.take_if_relayed(origin, now) && self.proven.take(remote.ip(), now);
+            return if may || take_known() { Admission::Accept } else { Admission::Refuse };
         }
-        if self.cookie_replies.take_address(source, now) {
-            Admission::DemandCookie
-        } else {
-            Admission::Refuse
-        }
+        let may = relayed.cookie_replies.take_if_relayed(origin, now)
+            && self.cookie_replies.take_address(remote, now);
+        if may { Admission::DemandCookie } else { Admission::Refuse }
     }
 
     /// Whether another response may be tried that answers an initiation to which so many answers were forged.
     ///
     /// The first one always is: it costs less than the initiation did, so whatever strangers do, they use up
     /// nothing that the handshakes with others need.
-    pub(super) fn may_try_response(&self, source: IpAddr, failed: u8, now: Instant) -> bool {
-        failed == 0 || self.failed_responses.has(source, now)
+    pub(super) fn may_try_response(&self, origin: impl Into<Origin>, failed: u8, now: Instant) -> bool {
+        let origin = origin.into();
+        let has = |sources: &Sources| origin.source().is_none_or(|source| sources.has(source, now));
+        failed == 0
+            || has(&self.relayed.failed_responses) && self.failed_responses.has(origin.remote.ip(), now)
     }
 
     /// A response cost its Diffie-Hellman operations and was forged.
-    pub(super) fn note_failed_response(&mut self, source: IpAddr, now: Instant) {
-        self.failed_responses.take(source, now);
+    pub(super) fn note_failed_response(&mut self, origin: impl Into<Origin>, now: Instant) {
+        let origin = origin.into();
+        if self.relayed.failed_responses.take_if_relayed(origin, now) {
+            self.failed_responses.take(origin.remote.ip(), now);
+        }
+    }
+}
+
+impl Sources {
+    /// Takes a token of a relayed source; any other has no bucket here.
+    fn take_if_relayed(&mut self, origin: Origin, now: Instant) -> bool {
+        origin.source().is_none_or(|source| self.take(source, now))
+    }
+}
+
+impl Origin {
+    /// What tells a relayed source from others.
+    fn source(&self) -> Option<(std::net::IpAddr, u16, Channel)> {
+        let (ip, port) = (self.remote.ip().to_canonical(), self.remote.port());
+        self.channel.map(|channel| (ip, port, channel))
     }
 }
 
@@ -267,6 +215,8 @@ impl HintLimits {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{IpAddr, SocketAddr};
+
     use super::*;
     use crate::testing::instant;
 
@@ -285,16 +235,6 @@ mod tests {
         assert!(bucket.take(start));
         assert!(!bucket.take(start - Duration::from_secs(5)));
         assert!(!bucket.take(start));
-    }
-
-    #[test]
-    fn prefixes_have_their_own_budget() {
-        let start = instant();
-        let mut limiter = Limiter::new(Rate::per_second(9, 9), Rate::per_second(1, 1), 7, start);
-        assert!(limiter.take(SOURCE.ip(), start));
-        assert!(!limiter.take("192.0.2.77".parse().unwrap(), start));
-        assert!(!limiter.take("::ffff:192.0.2.9".parse().unwrap(), start));
-        assert!(limiter.take("198.51.100.1".parse().unwrap(), start));
     }
 
     #[test]
@@ -355,18 +295,43 @@ mod tests {
         let mut load = HandshakeLoad::new(&LIMITS, 7, start);
         for n in 0u32..100_000 {
             let [.., a, b, c] = n.to_be_bytes();
-            load.note_failed_response(IpAddr::from([a, b, c, 1]), start);
+            load.note_failed_response(SocketAddr::from(([a, b, c, 1], 4000)), start);
         }
-        assert!(load.may_try_response(SOURCE.ip(), 0, start));
-        assert!(!load.may_try_response(SOURCE.ip(), 1, start));
+        assert!(load.may_try_response(SOURCE, 0, start));
+        assert!(!load.may_try_response(SOURCE, 1, start));
         // From one place 20 a second, after 40 at once.
         let mut load = HandshakeLoad::new(&LIMITS, 7, start);
         let forged = (0..1000).filter(|_| {
-            let may = load.may_try_response(SOURCE.ip(), 1, start);
-            load.note_failed_response(SOURCE.ip(), start);
+            let may = load.may_try_response(SOURCE, 1, start);
+            load.note_failed_response(SOURCE, start);
             may
         });
         assert_eq!(forged.count(), 40);
-        assert!(load.may_try_response(IpAddr::from([198, 51, 100, 1]), 1, start));
+        assert!(load.may_try_response(SocketAddr::from(([198, 51, 100, 1], 4000)), 1, start));
+    }
+
+    #[test]
+    fn a_relayed_source_uses_up_its_own_and_a_root_that_makes_up_sources_no_more_than_one_prefix_has() {
+        let start = instant();
+        let limits = Limits { handshakes_per_second: 1000, handshake_burst: 1000, ..LIMITS };
+        let from = |channel| Origin { remote: SOURCE, channel: Some(Channel(channel)) };
+        for has_cookie in [true, false] {
+            let mut load = HandshakeLoad::new(&limits, 7, start);
+            while load.admit(SOURCE, start, || false, || false) == Admission::Accept {}
+            let mut admitted = |channel, times| {
+                let admit = |_| load.admit(from(channel), start, || has_cookie, || false);
+                let admissions = (0..times).map(admit);
+                admissions.filter(|admission| *admission != Admission::Refuse).count()
+            };
+            assert_eq!(admitted(1, 1000), 20, "with a cookie: {has_cookie}");
+            assert_eq!(admitted(2, 1), 1);
+            let made_up: usize = (3..1000).map(|channel| admitted(channel, 1)).sum();
+            assert!((170..200).contains(&made_up), "{made_up}");
+        }
+        let mut load = HandshakeLoad::new(&limits, 7, start);
+        (0..1000).for_each(|_| load.note_failed_response(from(1), start));
+        assert!(!load.may_try_response(from(1), 1, start) && load.may_try_response(from(2), 1, start));
+        (3..1000).for_each(|channel| load.note_failed_response(from(channel), start));
+        assert!(!load.may_try_response(from(2), 1, start) && load.may_try_response(from(2), 0, start));
     }
 }

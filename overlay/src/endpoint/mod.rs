@@ -42,6 +42,7 @@ mod extra_sockets;
 mod forgetting;
 mod guests;
 mod hints;
+mod limiter;
 mod load;
 mod log;
 mod look_ups;
@@ -70,7 +71,8 @@ use rand::{Rng, SeedableRng};
 use zeroize::Zeroize;
 
 pub use config::{EndpointConfig, JoinError, Limits, Lookup, NetworkInfo, PeerInfo};
-pub use load::{Admission, HandshakeLoad, Limiter, prefix_of, provider_of};
+pub use limiter::{Limiter, prefix_of, provider_of};
+pub use load::{Admission, HandshakeLoad};
 pub use readdress::AddressError;
 pub use responder::Recent;
 

@@ -29,10 +29,10 @@ impl Endpoint {
         let (cookies, counters) = (&self.cookies, &self.core.counters);
         let has_cookie = || {
             counters.bytes_tried.add(datagram.len() as u64);
-            cookies.check_mac2(now, meta.remote, datagram)
+            cookies.check_mac2(now, meta.origin(), datagram)
         };
         let take_known = || self.nodes.take_handshake(&meta.place().key(), now);
-        match self.load.admit(meta.remote, now, has_cookie, take_known) {
+        match self.load.admit(meta.origin(), now, has_cookie, take_known) {
             Admission::Accept => {}
             Admission::Refuse => {
                 self.core.counters.handshakes_refused.increment();
@@ -40,7 +40,7 @@ impl Endpoint {
             }
             Admission::DemandCookie => {
                 let Some(nonce) = self.core.nonce() else { return };
-                let reply = self.cookies.reply(now, meta.remote, datagram, initiation.sender, nonce);
+                let reply = self.cookies.reply(now, meta.origin(), datagram, initiation.sender, nonce);
                 let mut out = Vec::new();
                 reply.iter().for_each(|reply| reply.emit(&mut out));
                 self.core.counters.cookies_sent.increment();

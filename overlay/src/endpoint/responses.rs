@@ -25,7 +25,7 @@ impl Endpoint {
             return self.log_refusal(now, &meta, "response", "it is not for this node");
         }
         let failed = self.peers.get(key).map_or(0, |peer| peer.link.failures(index));
-        if !self.load.may_try_response(meta.remote.ip(), failed, now) {
+        if !self.load.may_try_response(meta.origin(), failed, now) {
             self.core.counters.handshakes_refused.increment();
             return self.log_refusal(now, &meta, "response", "too many came that were not authentic");
         }
@@ -37,7 +37,7 @@ impl Endpoint {
             finished
         });
         if finished != Some(true) {
-            self.load.note_failed_response(meta.remote.ip(), now);
+            self.load.note_failed_response(meta.origin(), now);
             self.core.counters.handshake_unauthentic.increment();
             let why = "it is not authentic; both sides must have the same secret for the network";
             self.log_refusal(now, &meta, "response", why);

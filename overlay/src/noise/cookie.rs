@@ -8,8 +8,8 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::crypto::{TAG, hash};
 use crate::id::NodeId;
-use crate::wire::CookieReply;
 use crate::wire::SessionIndex;
+use crate::wire::{Channel, CookieReply};
 
 const MAC1_LABEL: &[u8] = b"peersock mac1 v1";
 const COOKIE_LABEL: &[u8] = b"peersock cookie v1";
@@ -18,6 +18,31 @@ const COOKIE_LABEL: &[u8] = b"peersock cookie v1";
 const MAC: usize = 16;
 /// How long a cookie is used by its receiver; its maker accepts it for at least that long, and at most twice.
 const COOKIE_LIFETIME: Duration = Duration::from_secs(120);
+
+/// Where a handshake message came from, as far as cookies and limits tell sources apart: an address, or a
+/// node behind a root that relays.
+///
+/// ```
+/// use std::net::SocketAddr;
+/// use peersock_overlay::noise::Origin;
+///
+/// let remote: SocketAddr = "192.0.2.1:4000".parse()?;
+/// assert_eq!(Origin::from(remote), Origin { remote, channel: None });
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin {
+    /// The address: the root's, if one relays.
+    pub remote: SocketAddr,
+    /// The sender's name at the root, which has it from the root alone; `None` if none relays.
+    pub channel: Option<Channel>,
+}
+
+impl From<SocketAddr> for Origin {
+    fn from(remote: SocketAddr) -> Self {
+        Self { remote, channel: None }
+    }
+}
 
 /// The MACs of handshake messages to one peer, and the cookie that it gave us.
 ///
@@ -111,14 +136,15 @@ impl CookieJar {
         hash::mac16(&self.keys.mac1, &[body]).ct_eq(mac1).into()
     }
 
-    /// Whether the sender has a cookie for `remote`, and so receives there.
-    pub fn check_mac2(&self, now: Instant, remote: SocketAddr, datagram: &[u8]) -> bool {
+    /// Whether the sender has a cookie for `origin`, and so receives there.
+    pub fn check_mac2(&self, now: Instant, origin: impl Into<Origin>, datagram: &[u8]) -> bool {
+        let origin = origin.into();
         let Some((_, _, mac2)) = split_macs(datagram) else { return false };
         let body = &datagram[..datagram.len() - MAC];
         let epoch = self.epoch(now);
         // The previous secret too, or a cookie made just before the change would be worth nothing.
         [Some(epoch), epoch.checked_sub(1)].into_iter().flatten().any(|epoch| {
-            let cookie = self.cookie(epoch, remote);
+            let cookie = self.cookie(epoch, origin);
             bool::from(hash::mac16(&cookie, &[body]).ct_eq(mac2))
         })
     }
@@ -129,14 +155,14 @@ impl CookieJar {
     pub fn reply(
         &self,
         now: Instant,
-        remote: SocketAddr,
+        origin: impl Into<Origin>,
         datagram: &[u8],
         sender: SessionIndex,
         nonce: [u8; 24],
     ) -> Option<CookieReply> {
         let (_, mac1, _) = split_macs(datagram)?;
         let mut sealed = [0; MAC + TAG];
-        sealed[..MAC].copy_from_slice(&self.cookie(self.epoch(now), remote));
+        sealed[..MAC].copy_from_slice(&self.cookie(self.epoch(now), origin.into()));
         let (value, tag) = sealed.split_at_mut(MAC);
         let made = XChaCha20Poly1305::new((&self.keys.cookie).into())
             .encrypt_inout_detached(&nonce.into(), mac1, value.into())
@@ -149,13 +175,16 @@ impl CookieJar {
         now.saturating_duration_since(self.base).as_secs() / COOKIE_LIFETIME.as_secs()
     }
 
-    fn cookie(&self, epoch: u64, remote: SocketAddr) -> [u8; MAC] {
+    fn cookie(&self, epoch: u64, Origin { remote, channel }: Origin) -> [u8; MAC] {
         let secret = hash::keyed(&self.seed, &[&epoch.to_be_bytes()]);
-        // An IPv4 address is the same whether the socket that it came in on is of IPv4 or of both.
         let port = remote.port().to_be_bytes();
+        // No two origins have the same input: with and without a channel their lengths differ.
+        let channel = channel.map(|channel| channel.0.to_be_bytes());
+        let channel = channel.as_ref().map_or(&[][..], |bytes| bytes);
+        // An IPv4 address is the same whether the socket that it came in on is of IPv4 or of both.
         match remote.ip().to_canonical() {
-            IpAddr::V4(ip) => hash::mac16(&secret, &[&ip.octets(), &port]),
-            IpAddr::V6(ip) => hash::mac16(&secret, &[&ip.octets(), &port]),
+            IpAddr::V4(ip) => hash::mac16(&secret, &[&ip.octets(), &port, channel]),
+            IpAddr::V6(ip) => hash::mac16(&secret, &[&ip.octets(), &port, channel]),
         }
     }
 }

@@ -45,7 +45,7 @@ mod symmetric;
 mod tests;
 mod timestamp;
 
-pub use cookie::{CookieJar, MacWriter};
+pub use cookie::{CookieJar, MacWriter, Origin};
 pub use handshake::{HandshakeError, Initiator, Received, SessionKeys};
 pub use payload::{InitiationPayload, ResponsePayload};
 pub use timestamp::Timestamp;

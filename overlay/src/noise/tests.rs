@@ -316,14 +316,14 @@ fn cookie_shows_that_the_sender_receives_at_its_address() {
     let second = scene.message(Duration::ZERO);
     assert!(scene.jar.check_mac2(scene.base, scene.remote, &second));
     assert!(
-        !scene.jar.check_mac2(scene.base, "192.0.2.1:5001".parse().expect("valid"), &second),
+        !scene.jar.check_mac2(scene.base, "192.0.2.1:5001".parse::<SocketAddr>().expect("valid"), &second),
         "other port"
     );
     assert!(
-        !scene.jar.check_mac2(scene.base, "192.0.2.2:5000".parse().expect("valid"), &second),
+        !scene.jar.check_mac2(scene.base, "192.0.2.2:5000".parse::<SocketAddr>().expect("valid"), &second),
         "other host"
     );
-    let mapped = "[::ffff:192.0.2.1]:5000".parse().expect("valid");
+    let mapped = "[::ffff:192.0.2.1]:5000".parse::<SocketAddr>().expect("valid");
     assert!(scene.jar.check_mac2(scene.base, mapped, &second), "the same address on another kind of socket");
 }
 

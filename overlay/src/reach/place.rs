@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use crate::network::is_endpoint;
+use crate::noise::Origin;
 use crate::wire::{Channel, RelayToken, Relayed};
 
 /// Which of the driver's UDP sockets, of its TURN allocations, or of its streams to roots and to other nodes.
@@ -336,6 +337,11 @@ impl RecvMeta {
     pub(crate) fn is_from_node(&self) -> bool {
         let is_end = self.socket.is_peer_stream() && self.socket.stream_end() == Some(self.remote);
         is_endpoint(&self.remote) || is_end
+    }
+
+    /// What tells its source from others.
+    pub(crate) fn origin(&self) -> Origin {
+        Origin { remote: self.remote, channel: self.relay.map(|header| header.channel) }
     }
 
     /// Where an answer would go.

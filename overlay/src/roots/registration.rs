@@ -283,6 +283,23 @@ mod tests {
     }
 
     #[test]
+    fn a_root_whose_clock_was_set_back_is_believed_from_the_next_registration_on() {
+        let (mut run, now) = (Run::new(), instant());
+        run.ask(now);
+        let first = run.registering.sequence;
+        assert!(run.answer_at(1_800_000_000, first, now));
+        let (day, back) = (Duration::from_secs(86_400), 1_800_000_000 - 86_400);
+        assert!(!run.answer_at(back, first, now), "it might be late, and say where the node was before");
+        let next = run.registering.next().expect("it is renewed");
+        assert!(next < now + day / 100, "{:?}", next - now);
+        run.ask(next);
+        let second = run.registering.sequence;
+        assert!(run.answer_at(back, second, next));
+        assert!(run.registering.is_confirmed(next));
+        assert!(run.answer_at(back + 5, second, next), "what it says again counts, too");
+    }
+
+    #[test]
     fn sequences_grow_whatever_the_clock_does() {
         let (mut run, now) = (Run::new(), instant());
         let mut last = 0;
@@ -318,6 +335,11 @@ mod tests {
         }
 
         fn answer(&mut self, sequence: u64, now: Instant) -> bool {
+            self.answer_at(1_800_000_000, sequence, now)
+        }
+
+        /// The root answers when its clock says `time`.
+        fn answer_at(&mut self, time: u64, sequence: u64, now: Instant) -> bool {
             let own = self.node.node_id();
             let address = "192.0.2.1:4000".parse().unwrap();
             let answer = Registered {
@@ -328,7 +350,7 @@ mod tests {
                 token: RelayToken::from_be_bytes([1; 3]),
                 channel: Channel(1),
                 rate: 0,
-                voucher: Voucher::sign(&self.root, &own, 1_800_000_000, address),
+                voucher: Voucher::sign(&self.root, &own, time, address),
                 tcp: None,
             };
             self.registering.answered(answer, self.root.public(), &own, now)

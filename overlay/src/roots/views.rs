@@ -133,7 +133,16 @@ mod tests {
         let old = sign(&root, &node, "203.0.113.9:5000", 4);
         assert!(!view.answered(old, root.public(), &own), "it was held back");
         assert!(view.answered(sign(&root, &node, "203.0.113.9:5001", 6), root.public(), &own));
+        // A root whose clock was set back says so each time. What it said before ends with the question.
+        view.ask(now);
+        while view.due(now + REPEAT * 100).is_some() {
+            view.asked(AT.parse().unwrap(), now);
+            assert!(!view.answered(old, root.public(), &own));
+        }
         assert!(view.forget());
         assert_eq!(view.get(), None);
+        view.ask(now);
+        view.asked(AT.parse().unwrap(), now);
+        assert!(view.answered(old, root.public(), &own));
     }
 }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use peersock_overlay::noise::{InitiationPayload, Initiator, MacWriter, Timestamp};
-use peersock_overlay::wire::{CookieReply, Hello, UnknownSession};
+use peersock_overlay::wire::{Channel, CookieReply, Hello, RelayToken, Relayed, UnknownSession};
 use peersock_overlay::{Event, Identity, Limits, RecvMeta, SessionIndex, SocketIndex, SuiteSet};
 
 use crate::net::{Net, Sent, UNIX_TIME, open_network};
@@ -228,6 +228,30 @@ fn who_repeats_our_nonce_is_taken_in_and_who_replays_that_elsewhere_is_not() {
     assert_eq!(known(&late), 0);
 }
 
+#[test]
+fn what_one_source_behind_a_root_sends_leaves_the_others_there_their_handshakes() {
+    let mut net = Net::new();
+    net.limits = Limits { handshakes_per_second: 1000, handshake_burst: 300, ..Limits::default() };
+    net.add(1);
+    net.join(0, &open_network());
+    let [mut hostile, mut honest] = [1, 2].map(|n| {
+        let root = SocketAddr::from(([198, 51, 100, 9], 7420));
+        let header = Relayed { token: RelayToken::from_be_bytes([9; 3]), channel: Channel(n.into()) };
+        WithCookie { relay: Some(header), ..WithCookie::at(root, n) }
+    });
+    for n in 0..600 {
+        hostile.initiate(&mut net, n);
+    }
+    assert!(net.counter(0, "cookies_sent") > 0, "the flood must have been too much");
+    let refused = net.counter(0, "handshakes_refused");
+    assert!(refused > 50, "{refused}");
+    let before = (net.counter(0, "handshake_x25519"), net.counter(0, "cookies_sent"));
+    honest.initiate(&mut net, 0);
+    assert_eq!(net.counter(0, "cookies_sent"), before.1 + 1, "a cookie is good for whom it was given to");
+    honest.initiate(&mut net, 1);
+    assert!(net.counter(0, "handshake_x25519") > before.0, "it was read");
+}
+
 /// A node of its own with a different identity behind the same prefix.
 fn sybil(net: &mut Net, n: u8) -> usize {
     net.add_stranger([n; 32].map(|byte| byte ^ 0x99), SocketAddr::from(([198, 51, 100, n], 1000)))
@@ -237,6 +261,8 @@ fn sybil(net: &mut Net, n: u8) -> usize {
 struct WithCookie {
     stranger: Stranger,
     macs: MacWriter,
+    /// What a root writes in front of what it sends, if it is behind one.
+    relay: Option<Relayed>,
 }
 
 impl WithCookie {
@@ -248,19 +274,20 @@ impl WithCookie {
     fn at(at: SocketAddr, n: u8) -> Self {
         let identity = Identity::from_seed(&[n; 32].map(|byte| byte ^ 0xA5));
         let macs = MacWriter::new(&Identity::from_seed(&[1; 32]).node_id());
-        Self { stranger: Stranger { at, identity }, macs }
+        Self { stranger: Stranger { at, identity }, macs, relay: None }
     }
 
     /// Sends an initiation, with a cookie if the node has given one.
     fn initiate(&mut self, net: &mut Net, n: u32) {
-        let Self { stranger, macs } = self;
+        let Self { stranger, macs, relay } = self;
         let mut bytes = stranger.noise(n, Duration::from_millis(n.into()));
         macs.append(net.now, &mut bytes);
         let seen = net.sent.len();
-        net.deliver(0, meta(stranger.at), &bytes);
+        net.deliver(0, RecvMeta { relay: *relay, ..meta(stranger.at) }, &bytes);
         net.pump();
         let answers = net.sent[seen..].iter().filter(|sent| sent.to == stranger.at);
-        for reply in answers.filter_map(|sent| CookieReply::parse(&sent.bytes).ok()) {
+        let bare = |sent: &Sent| sent.bytes[relay.map_or(0, |_| Relayed::LEN)..].to_vec();
+        for reply in answers.filter_map(|sent| CookieReply::parse(&bare(sent)).ok()) {
             macs.receive_cookie(net.now, &reply);
         }
     }

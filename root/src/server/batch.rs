@@ -3,52 +3,73 @@
 //! A train whose frames all go to one node leaves as it is, from the buffer it came in: its headers have been
 //! written over in place. Other frames are gathered by their destination, so that many small trains, or
 //! single frames, become few calls. Per destination the order stays.
+//!
+//! The more datagrams wait in a socket, the more of them go to the same node, and the kernel's price for a
+//! train is nearly that for one datagram. What is left over, one frame for each of many nodes, shares a
+//! system call (`messages`).
 
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 
+use hashbrown::HashTable;
+use peersock_primitives::Key;
 use quinn_udp::EcnCodepoint;
 
 use super::Gauges;
-use super::udp::{Sockets, TRAIN};
+use super::messages::{MOST, Message};
+use super::udp::Sockets;
 use crate::Source;
 
-/// Destinations that frames are gathered for at the same time.
-const GATHERED: usize = 64;
+/// Bytes that wait at the same time.
+const CAPACITY: usize = 1 << 20;
 
-/// Bytes of one call: what fits into a UDP datagram over IPv4, headers not counted.
+/// Bytes of one train: what fits into a UDP datagram over IPv4, headers not counted.
 const MAX_BYTES: usize = 65_000;
 
 /// Frames that wait for the end of the batch.
 #[derive(Debug)]
 pub(super) struct Gathering {
+    /// All frames, in the order in which they came.
+    bytes: Vec<u8>,
+    pieces: Vec<Piece>,
     trains: Vec<Train>,
-    /// How many of them are in use.
-    used: usize,
+    /// Numbers of the trains, by where they go.
+    by_destination: HashTable<u32>,
+    /// Clients choose their addresses.
+    key: Key,
 }
 
+/// Frames of one train that lie side by side.
+#[derive(Debug, Clone, Copy)]
+struct Piece {
+    start: usize,
+    end: usize,
+    /// The train's next one.
+    next: Option<u32>,
+}
+
+/// Frames that go to the same place with the same mark.
 #[derive(Debug)]
 struct Train {
     to: (u16, SocketAddr),
     ecn: Option<EcnCodepoint>,
     segment: usize,
     count: usize,
-    /// A shorter frame is the last one of a train.
-    is_closed: bool,
-    bytes: Vec<u8>,
+    len: usize,
+    /// Its first and last piece, unless it is empty.
+    ends: Option<(u32, u32)>,
 }
 
 impl Gathering {
-    /// All memory that it will use.
-    pub(super) fn new() -> Self {
-        let train = || Train {
-            to: (0, SocketAddr::from(([0; 4], 0))),
-            ecn: None,
-            segment: 0,
-            count: 0,
-            is_closed: false,
-            bytes: Vec::with_capacity(TRAIN),
-        };
-        Self { trains: std::iter::repeat_with(train).take(GATHERED).collect(), used: 0 }
+    /// All memory that it will use for frames. `seed` is random.
+    pub(super) fn new(seed: &[u8; 32]) -> Self {
+        Self {
+            bytes: Vec::with_capacity(CAPACITY),
+            pieces: Vec::new(),
+            trains: Vec::new(),
+            by_destination: HashTable::new(),
+            key: Key::new(seed, "by_destination"),
+        }
     }
 
     /// Frames of one train that go to the same node: `segment` bytes each, the last one perhaps shorter.
@@ -61,39 +82,152 @@ impl Gathering {
         segment: usize,
         ecn: Option<EcnCodepoint>,
     ) {
-        let most = sockets.most_segments(to.0);
-        let open = self.trains[..self.used].iter().position(|train| train.to == to && train.ecn == ecn);
-        if let Some(open) = open {
-            let train = &mut self.trains[open];
-            if train.takes(frames.len(), segment, most) {
-                return train.append(frames, segment);
-            }
-            train.flush(sockets, gauges);
-            if frames.len() > segment {
-                return send(sockets, gauges, to, frames, segment, ecn);
-            }
-            return train.append(frames, segment);
+        if self.bytes.len() + frames.len() > CAPACITY {
+            self.flush(sockets, gauges);
         }
         // Frames of one kind of ECN mark may be overtaken by those of another; trains of one flow have the
         // same.
-        if frames.len() > segment {
+        let trains = &self.trains;
+        let is_there = |number: &u32| {
+            let train = &trains[*number as usize];
+            train.to == to && train.ecn == ecn
+        };
+        let hash = self.key.digest(to);
+        let found = self.by_destination.find(hash, is_there).copied();
+        let has_more = frames.len() > segment;
+        if let Some(number) = found {
+            let takes = trains[number as usize].takes(frames.len(), segment, sockets.most_segments(to.0));
+            if takes {
+                return self.append(number, frames, segment);
+            }
+            self.send_train(sockets, gauges, number);
+        }
+        if has_more {
             return send(sockets, gauges, to, frames, segment, ecn);
         }
-        if self.used == GATHERED {
-            self.flush(sockets, gauges);
-        }
-        let train = &mut self.trains[self.used];
-        (train.to, train.ecn) = (to, ecn);
-        train.append(frames, segment);
-        self.used += 1;
+        let number = found.unwrap_or_else(|| {
+            let number = self.trains.len() as u32;
+            self.trains.push(Train { to, ecn, segment, count: 0, len: 0, ends: None });
+            let (trains, key) = (&self.trains, &self.key);
+            self.by_destination.insert_unique(hash, number, |other| key.digest(trains[*other as usize].to));
+            number
+        });
+        self.append(number, frames, segment);
     }
 
     /// Sends all that waits.
     pub(super) fn flush(&mut self, sockets: &Sockets, gauges: &Gauges) {
-        for train in &mut self.trains[..self.used] {
-            train.flush(sockets, gauges);
+        match self.trains.len() {
+            0 => return,
+            1 => self.send_train(sockets, gauges, 0),
+            count => {
+                let numbers: Vec<_> = (0..count as u32).collect();
+                self.send_several(sockets, gauges, &numbers);
+            }
         }
-        self.used = 0;
+        self.bytes.clear();
+        self.pieces.clear();
+        self.trains.clear();
+        self.by_destination.clear();
+    }
+
+    fn append(&mut self, number: u32, frames: &[u8], segment: usize) {
+        let train = &mut self.trains[number as usize];
+        if train.count == 0 {
+            train.segment = segment;
+        }
+        train.count += frames.len().div_ceil(segment.max(1));
+        train.len += frames.len();
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(frames);
+        let end = self.bytes.len();
+        if let Some((_, last)) = train.ends
+            && self.pieces[last as usize].end == start
+        {
+            self.pieces[last as usize].end = end;
+            return;
+        }
+        let added = self.pieces.len() as u32;
+        self.pieces.push(Piece { start, end, next: None });
+        if let Some((_, last)) = train.ends {
+            self.pieces[last as usize].next = Some(added);
+        }
+        train.ends = Some((train.ends.map_or(added, |(first, _)| first), added));
+    }
+
+    /// The pieces of a train, in order.
+    fn pieces(&self, train: &Train) -> impl Iterator<Item = &[u8]> {
+        let first = train.ends.map(|(first, _)| first);
+        let numbers = std::iter::successors(first, |number| self.pieces[*number as usize].next);
+        numbers.map(|number| {
+            let Piece { start, end, .. } = self.pieces[number as usize];
+            &self.bytes[start..end]
+        })
+    }
+
+    /// Sends one train at once, and leaves it empty.
+    fn send_train(&mut self, sockets: &Sockets, gauges: &Gauges, number: u32) {
+        let train = &self.trains[number as usize];
+        match train.ends {
+            Some((first, last)) if first == last => {
+                let Piece { start, end, .. } = self.pieces[first as usize];
+                send(sockets, gauges, train.to, &self.bytes[start..end], train.segment, train.ecn);
+            }
+            Some(_) => self.send_several(sockets, gauges, &[number]),
+            None => {}
+        }
+        let train = &mut self.trains[number as usize];
+        (train.count, train.len, train.ends) = (0, 0, None);
+    }
+
+    /// Sends trains, those of one socket in as few calls as possible.
+    fn send_several(&self, sockets: &Sockets, gauges: &Gauges, numbers: &[u32]) {
+        let trains = numbers.iter().map(|number| &self.trains[*number as usize]);
+        let mut trains: Vec<_> = trains.filter(|train| train.count > 0).collect();
+        let socket = |train: &&Train| sockets.number(train.to.0);
+        trains.sort_by_key(socket);
+        for some in trains.chunk_by(|a, b| socket(a) == socket(b)).flat_map(|alike| alike.chunks(MOST)) {
+            self.send_some(sockets, gauges, some);
+        }
+    }
+
+    /// Sends trains of one socket, [`MOST`] at most.
+    fn send_some(&self, sockets: &Sockets, gauges: &Gauges, mut trains: &[&Train]) {
+        let Some(first) = trains.first() else { return };
+        let socket = sockets.number(first.to.0);
+        let slices = trains.iter().flat_map(|train| self.pieces(train)).map(IoSlice::new);
+        let slices: Vec<_> = slices.collect();
+        let mut rest = &slices[..];
+        let messages = trains.iter().map(|train| {
+            let (pieces, others) = rest.split_at(self.pieces(train).count());
+            rest = others;
+            let segment = (train.count > 1).then_some(train.segment as u16);
+            Message { to: train.to.1, from: sockets.ip(train.to.0), ecn: train.ecn, segment, pieces }
+        });
+        let messages: Vec<_> = messages.collect();
+        while let Some(first) = trains.first() {
+            gauges.traffic.send_calls.increment();
+            let taken = match sockets.send_several(socket, &messages[messages.len() - trains.len()..]) {
+                Ok(taken) => {
+                    let taken = taken.clamp(1, trains.len());
+                    let count: usize = trains[..taken].iter().map(|train| train.count).sum();
+                    gauges.traffic.sent.add(count as u64);
+                    taken
+                }
+                // The next one may be shorter.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    gauges.traffic.send_failed.add(first.count as u64);
+                    1
+                }
+                // It may be about an earlier datagram, to somebody else (ICMP), or about trains as such.
+                Err(_) => {
+                    let frames = self.pieces(first).collect::<Vec<_>>().concat();
+                    send(sockets, gauges, first.to, &frames, first.segment, first.ecn);
+                    1
+                }
+            };
+            trains = &trains[taken..];
+        }
     }
 }
 
@@ -101,29 +235,16 @@ impl Train {
     fn takes(&self, len: usize, segment: usize, most: usize) -> bool {
         let frames = len.div_ceil(segment.max(1));
         let is_empty = self.count == 0;
-        is_empty
-            || !self.is_closed
+        // A shorter frame is the last one of a train.
+        let is_closed = !self.len.is_multiple_of(self.segment.max(1));
+        // An empty one has been sent because of what comes now.
+        (is_empty && frames == 1)
+            || !is_empty
+                && !is_closed
                 // One shorter frame may end the train.
                 && (segment == self.segment || frames == 1 && segment < self.segment)
                 && self.count + frames <= most
-                && self.bytes.len() + len <= MAX_BYTES
-    }
-
-    fn append(&mut self, frames: &[u8], segment: usize) {
-        if self.count == 0 {
-            self.segment = segment;
-        }
-        self.bytes.extend_from_slice(frames);
-        self.count += frames.len().div_ceil(segment.max(1));
-        self.is_closed = !self.bytes.len().is_multiple_of(self.segment.max(1));
-    }
-
-    fn flush(&mut self, sockets: &Sockets, gauges: &Gauges) {
-        if self.count > 0 {
-            send(sockets, gauges, self.to, &self.bytes, self.segment, self.ecn);
-        }
-        self.bytes.clear();
-        (self.count, self.is_closed) = (0, false);
+                && self.len + len <= MAX_BYTES
     }
 }
 

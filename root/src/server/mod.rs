@@ -3,7 +3,9 @@
 //! One task owns the state machine and the sockets, so no lock lies on the way of a relayed frame. It waits
 //! for whatever comes first: a socket that can be read, a datagram of a stream connection, a deadline. What
 //! it receives in one go (a batch of GRO trains) it hands to the state machine frame by frame; frames that go
-//! to the same node leave in one GSO train again, from the buffer they came in where that is possible.
+//! to the same node leave in one GSO train again, from the buffer they came in where that is possible. Up to
+//! 512 datagrams that wait in a socket are read before what they bring leaves, so that single datagrams of many
+//! nodes become few trains, and few system calls.
 //!
 //! Stream connections have tasks of their own, which read and write whole datagrams; bounded queues lie
 //! between them and the root.
@@ -12,6 +14,7 @@ mod address;
 mod announce;
 mod batch;
 mod directory;
+mod messages;
 mod metrics;
 mod redis;
 mod run;
@@ -37,6 +40,7 @@ pub use streams::StreamListen;
 
 use crate::{Config, Counters, Root};
 use announce::Announcer;
+use batch::Gathering;
 use streams::Streams;
 use udp::Sockets;
 
@@ -97,6 +101,7 @@ pub struct Server {
     streams: Option<Streams>,
     metrics: Option<TcpListener>,
     announcer: Option<Announcer>,
+    gathering: Gathering,
     gauges: Arc<Gauges>,
     drain: Duration,
     keeper: Option<redis::Keeper>,
@@ -162,8 +167,11 @@ impl Server {
             streams: streams.as_ref().map(|streams| streams.handle().clone()),
             ..Gauges::default()
         });
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(|error| io::Error::other(error.to_string()))?;
+        let gathering = Gathering::new(&seed);
         let (announcer, keeper, drain) = (None, None, listen.drain);
-        Ok(Self { root, sockets, streams, metrics, announcer, gauges, drain, keeper })
+        Ok(Self { root, sockets, streams, metrics, announcer, gathering, gauges, drain, keeper })
     }
 
     /// The addresses of the UDP sockets, with the ports that the system chose.
@@ -234,7 +242,7 @@ impl Server {
     /// # Errors
     /// When a socket cannot be waited for any more.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
-        let Self { root, sockets, streams, metrics, announcer, gauges, drain, keeper } = self;
+        let Self { root, sockets, streams, metrics, announcer, gathering, gauges, drain, keeper } = self;
         let (ended, mut watched) = watch::channel(());
         let serving = async {
             match metrics {
@@ -254,7 +262,8 @@ impl Server {
             }
         };
         let (heard, thread) = keeper.map(|keeper| (keeper.heard, keeper.thread)).unzip();
-        let run = run::Run::new(root, sockets, streams, gauges.clone(), heard).until(shutdown, drain);
+        let run =
+            run::Run::new(root, sockets, streams, gathering, gauges.clone(), heard).until(shutdown, drain);
         let result = tokio::select! {
             result = run => {
                 drop(ended);

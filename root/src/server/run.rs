@@ -17,8 +17,10 @@ use super::udp::{SPACING, Sockets, TRAIN, TRAINS};
 use super::{Gauges, clocks};
 use crate::{Root, Source};
 
-/// Batches that are read from one socket before the others get their turn.
-const BATCHES: usize = 4;
+/// Datagrams that are read from one socket before what they have brought leaves, and the others get their
+/// turn: the more of them, the more go to the same node, in one train. While so many wait to be read, each
+/// would wait for longer without that.
+const TURN: u64 = 512;
 
 /// How often the state machine hears of the system's clock, for it may be set.
 const CLOCK: Duration = Duration::from_secs(60);
@@ -56,6 +58,7 @@ impl Run {
         root: Root,
         sockets: Sockets,
         streams: Option<Streams>,
+        gathering: Gathering,
         gauges: Arc<Gauges>,
         heard: Option<mpsc::Receiver<Heard>>,
     ) -> Self {
@@ -65,7 +68,7 @@ impl Run {
             streams,
             heard,
             gauges,
-            gathering: Gathering::new(),
+            gathering,
             buffers: vec![0; SPACING * TRAINS].into_boxed_slice(),
             transmit: Vec::new(),
             next_socket: 0,
@@ -81,6 +84,9 @@ impl Run {
         let mut shutdown = std::pin::pin!(shutdown);
         // None while serving, then when to end.
         let mut end: Option<Instant> = None;
+        // One timer, set anew only when another deadline comes first: most datagrams change none.
+        let mut armed = self.clock_told + CLOCK;
+        let mut timer = std::pin::pin!(tokio::time::sleep_until(armed.into()));
         loop {
             self.show();
             let (now, _) = clocks();
@@ -89,14 +95,20 @@ impl Run {
             {
                 return self.close().await;
             }
-            let wake = [self.root.poll_timeout(), end, Some(now + CLOCK)].into_iter().flatten().min();
-            let wake = tokio::time::Instant::from_std(wake.unwrap_or(now + CLOCK));
+            let wake = [self.root.poll_timeout(), end]
+                .into_iter()
+                .flatten()
+                .fold(self.clock_told + CLOCK, Instant::min);
+            if wake != armed {
+                armed = wake;
+                timer.as_mut().reset(wake.into());
+            }
             let (sockets, first) = (&self.sockets, self.next_socket);
             let woken = tokio::select! {
                 readable = poll_fn(|context| sockets.poll_readable(context, first)) => Woken::Readable(readable?),
                 Some(arrived) = arrived(&mut self.streams) => Woken::Arrived(arrived),
                 heard = receive(&mut self.heard), if self.heard.is_some() => Woken::Heard(heard),
-                () = tokio::time::sleep_until(wake) => Woken::Time,
+                () = &mut timer => Woken::Time,
                 () = &mut shutdown, if end.is_none() => Woken::Shutdown,
             };
             let (now, unix_time) = clocks();
@@ -131,7 +143,8 @@ impl Run {
     fn receive(&mut self, number: usize) {
         self.next_socket = (number + 1) % self.sockets.len();
         let mut memory = std::mem::take(&mut self.buffers);
-        for _ in 0..BATCHES {
+        let end = self.gauges.traffic.received.get() + TURN;
+        while self.gauges.traffic.received.get() < end {
             let mut metas = [RecvMeta::default(); TRAINS];
             let mut chunks = memory.chunks_exact_mut(SPACING);
             let mut next = || &mut chunks.next().expect("as many as trains")[..TRAIN];

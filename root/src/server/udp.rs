@@ -11,6 +11,7 @@ use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
 use super::at;
+use super::messages::{Message, send_messages};
 use crate::Source;
 
 /// Asked of the kernel for each direction of each socket, in bytes. It grants up to its own limit.
@@ -104,7 +105,8 @@ impl Sockets {
         Poll::Pending
     }
 
-    /// Receives what is there, up to a batch, without waiting.
+    /// Receives what is there, up to a batch, without waiting. If it is less, the socket counts as empty: a
+    /// call that says so would be one more for each datagram that comes alone.
     pub(super) fn receive(
         &self,
         number: usize,
@@ -112,7 +114,13 @@ impl Sockets {
         metas: &mut [RecvMeta; TRAINS],
     ) -> io::Result<usize> {
         let Bound { io, state, .. } = &self.sockets[number];
-        io.try_io(Interest::READABLE, || state.recv(UdpSockRef::from(io), buffers, metas))
+        let mut count = 0;
+        let result = io.try_io(Interest::READABLE, || {
+            count = state.recv(UdpSockRef::from(io), buffers, metas)?;
+            // What comes from now on makes the socket readable anew: tokio's epoll(7) is edge-triggered.
+            if count < TRAINS { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+        });
+        if count > 0 { Ok(count) } else { result.map(|()| 0) }
     }
 
     /// What answers to a train go to.
@@ -157,6 +165,22 @@ impl Sockets {
             Err(error) if error.kind() != io::ErrorKind::WouldBlock => send(),
             result => result,
         }
+    }
+
+    /// This machine's address that answers leave from, where the socket has several.
+    pub(super) fn ip(&self, local: u16) -> Option<IpAddr> {
+        self.locals.get(usize::from(local))?.ip
+    }
+
+    /// The socket that answers leave from.
+    pub(super) fn number(&self, local: u16) -> usize {
+        self.locals.get(usize::from(local)).map_or(0, |local| local.socket)
+    }
+
+    /// Sends datagrams and trains to several places without waiting; says how many have left.
+    pub(super) fn send_several(&self, socket: usize, messages: &[Message<'_>]) -> io::Result<usize> {
+        let io = &self.sockets[socket].io;
+        io.try_io(Interest::WRITABLE, || send_messages(io.as_fd(), messages))
     }
 }
 

@@ -42,6 +42,7 @@ const FORBIDDEN: &[(&str, &str)] = &[
     ("SystemTime", "time is a parameter"),
     ("std::thread", "the cores start no threads"),
     ("thread::spawn", "the cores start no threads"),
+    ("unsafe", "at most a driver has unsafe code"),
     ("async fn", "the cores are not async"),
     (".await", "the cores are not async"),
     ("tokio", "the cores are not async"),
@@ -99,7 +100,7 @@ pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
         if !has_driver {
             note(dependency_complaints(package));
         }
-        note(core_complaints(package, folder)?);
+        note(core_complaints(package, folder, has_driver)?);
     }
     Ok(outcome)
 }
@@ -115,12 +116,13 @@ fn dependency_complaints(package: &Package) -> Vec<String> {
     forbidden.map(|name| format!("{}: must not depend on {name}", package.name)).collect()
 }
 
-/// What is impure in a crate's source, apart from one folder.
-fn core_complaints(package: &Package, apart: Option<&str>) -> Result<Vec<String>> {
+/// What is impure in a crate's source, apart from one folder. Only a driver may have `unsafe` code.
+fn core_complaints(package: &Package, apart: Option<&str>, has_driver: bool) -> Result<Vec<String>> {
     let mut complaints = Vec::new();
     let source = package.manifest.with_file_name("src");
-    if !fs::read_to_string(source.join("lib.rs"))?.contains("#![forbid(unsafe_code)]") {
-        complaints.push(format!("{}: lib.rs lacks #![forbid(unsafe_code)]", package.name));
+    let level = if has_driver { "deny" } else { "forbid" };
+    if !fs::read_to_string(source.join("lib.rs"))?.contains(&format!("#![{level}(unsafe_code)]")) {
+        complaints.push(format!("{}: lib.rs lacks #![{level}(unsafe_code)]", package.name));
     }
     for file in rust_files(&source)? {
         if apart.is_some_and(|folder| file.starts_with(source.join(folder))) {

@@ -1,0 +1,131 @@
+//! Buckets for sources that anybody may make up: tables of a fixed size.
+
+use std::hash::Hash;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use peersock_primitives::Key;
+
+use crate::bucket::{Bucket, Rate};
+
+/// A bucket per source, which is a prefix (IPv4 /24, IPv6 /56) or one address with its port, and one for all
+/// together, which also bounds what many can do.
+///
+/// The table has a fixed size. Sources that fall into the same slot share its bucket; which do is keyed by
+/// the endpoint's seed.
+///
+/// ```
+/// use std::time::Instant;
+/// use peersock_overlay::load::{Limiter, Rate};
+///
+/// # fn now() -> Instant { Instant::now() }
+/// let (now, one) = (now(), Rate::per_second(1, 1));
+/// let mut limiter = Limiter::new(Rate::per_second(100, 100), one, 7, now);
+/// assert!(limiter.take([192, 0, 2, 1].into(), now));
+/// assert!(!limiter.take([192, 0, 2, 2].into(), now), "the same /24");
+/// ```
+#[derive(Debug)]
+pub struct Limiter {
+    all: Bucket,
+    sources: Sources,
+}
+
+/// A bucket per source, without a common one.
+#[derive(Debug)]
+pub(super) struct Sources {
+    each: Rate,
+    /// When each slot's bucket is full.
+    slots: Box<[Instant]>,
+    key: Key,
+}
+
+const SLOTS: usize = 1024;
+
+impl Limiter {
+    /// `all` together may do so much, and `per_source` each prefix. `key` is random and kept secret.
+    pub fn new(all: Rate, per_source: Rate, key: u64, now: Instant) -> Self {
+        Self { all: Bucket::new(all, now), sources: Sources::new(per_source, key, now) }
+    }
+
+    /// Takes one token from the bucket of `source`'s prefix and one from the common bucket.
+    pub fn take(&mut self, source: IpAddr, now: Instant) -> bool {
+        self.sources.take(prefix_of(source), now) && self.all.take(now)
+    }
+
+    /// As [`Self::take`], with a bucket for this one address and port: neighbours share a prefix, and so do
+    /// the nodes of one machine.
+    pub fn take_address(&mut self, source: SocketAddr, now: Instant) -> bool {
+        self.sources.take((source.ip().to_canonical(), source.port()), now) && self.all.take(now)
+    }
+
+    /// Whether [`Self::take`] would find a token.
+    pub(super) fn has(&self, source: IpAddr, now: Instant) -> bool {
+        self.sources.has(prefix_of(source), now) && self.all.has(1, now)
+    }
+}
+
+impl Sources {
+    pub(super) fn new(each: Rate, key: u64, now: Instant) -> Self {
+        let mut seed = [0; 32];
+        seed[..8].copy_from_slice(&key.to_be_bytes());
+        Self { each, slots: vec![now; SLOTS].into_boxed_slice(), key: Key::new(&seed, "limiter") }
+    }
+
+    pub(super) fn take(&mut self, source: impl Hash, now: Instant) -> bool {
+        let slot = self.slot(source);
+        self.each.take(&mut self.slots[slot], now)
+    }
+
+    pub(super) fn has(&self, source: impl Hash, now: Instant) -> bool {
+        self.each.has(1, self.slots[self.slot(source)], now)
+    }
+
+    fn slot(&self, source: impl Hash) -> usize {
+        self.key.digest(source) as usize % SLOTS
+    }
+}
+
+/// The prefix of an address that one subscriber of the Internet usually has: IPv4 /24, IPv6 /56.
+///
+/// ```
+/// use peersock_overlay::load::prefix_of;
+///
+/// assert_eq!(prefix_of([192, 0, 2, 1].into()), prefix_of([192, 0, 2, 254].into()));
+/// ```
+pub fn prefix_of(source: IpAddr) -> u64 {
+    match source.to_canonical() {
+        IpAddr::V4(address) => u64::from(address.to_bits() >> 8),
+        IpAddr::V6(address) => ((address.to_bits() >> 72) as u64) | 1 << 63,
+    }
+}
+
+/// The prefix of an address of which one provider's subscribers may have many of the narrower ones: IPv4 /16,
+/// IPv6 /32.
+///
+/// ```
+/// use peersock_overlay::load::provider_of;
+///
+/// assert_eq!(provider_of([192, 0, 2, 1].into()), provider_of([192, 0, 77, 1].into()));
+/// ```
+pub fn provider_of(source: IpAddr) -> u64 {
+    match source.to_canonical() {
+        IpAddr::V4(address) => u64::from(address.to_bits() >> 16),
+        IpAddr::V6(address) => (address.to_bits() >> 96) as u64 | 1 << 63,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::instant;
+
+    #[test]
+    fn prefixes_have_their_own_budget() {
+        let start = instant();
+        let mut limiter = Limiter::new(Rate::per_second(9, 9), Rate::per_second(1, 1), 7, start);
+        assert!(limiter.take("192.0.2.1".parse().unwrap(), start));
+        assert!(!limiter.take("192.0.2.77".parse().unwrap(), start));
+        assert!(!limiter.take("::ffff:192.0.2.9".parse().unwrap(), start));
+        assert!(limiter.take("198.51.100.1".parse().unwrap(), start));
+    }
+}
