@@ -85,6 +85,7 @@ mod membership;
 mod multicast;
 mod networks;
 mod nicknames;
+mod owners;
 mod route;
 mod router_errors;
 mod socket;
@@ -198,7 +199,7 @@ pub struct Datapath {
     stack: Stack,
     sink: Arc<dyn Sink>,
     clock: OverlayClock,
-    networks: Networks,
+    networks: Arc<Networks>,
     /// The overlay's time at which control is due next, so that nobody takes its lock to ask.
     control_due: Mutex<Option<Instant>>,
     waiting: Mutex<Waiting>,
@@ -214,6 +215,10 @@ pub struct Datapath {
 impl Datapath {
     /// Joins the cores. `sink` takes what they send.
     pub fn new(endpoint: Endpoint, stack: Stack, sink: Arc<dyn Sink>) -> Datapath {
+        let networks = Arc::<Networks>::default();
+        let owners =
+            owners::AddressOwners { routes: Arc::clone(endpoint.routes()), networks: networks.clone() };
+        stack.set_owners(Arc::new(owners));
         Datapath {
             sessions: Arc::clone(endpoint.sessions()),
             routes: Arc::clone(endpoint.routes()),
@@ -223,7 +228,7 @@ impl Datapath {
             stack,
             sink,
             clock: OverlayClock::default(),
-            networks: Networks::default(),
+            networks,
             waiting: Mutex::default(),
             elsewhere: Elsewhere::default(),
             members: Members::default(),

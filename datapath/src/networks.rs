@@ -66,7 +66,7 @@ impl Networks {
         sync::read(&self.0).clone()
     }
 
-    fn find<T>(
+    pub(super) fn find<T>(
         &self,
         matches: impl Fn(&JoinedNetwork) -> bool,
         take: impl Fn(&JoinedNetwork) -> T,

@@ -1,8 +1,9 @@
 #![forbid(unsafe_code)]
 //! The TCP/IP stack of peersock: IP packets in, IP packets out, time as an argument.
 //!
-//! It does no I/O, reads no clock, spawns nothing and knows nothing of peers or keys. Given the same seed and
-//! the same calls at the same times, it does the same.
+//! It does no I/O, reads no clock, spawns nothing and knows nothing of peers or keys; which addresses belong to
+//! one peer it may be told ([`Owners`]). Given the same seed and the same calls at the same times, it does the
+//! same.
 //!
 //! # Driving it
 //!
@@ -89,7 +90,7 @@
 //!   dropped, and so are those with more than eight IPv6 extension headers or 64 options. Super-segments have
 //!   no IP options.
 //! - Fragments that overlap cost the whole packet, in IPv4 too; a packet has at most 256. What waits for
-//!   fragments is bounded in total and for each source ([`Config::reassembly_memory`]). A packet over the
+//!   fragments is bounded in total and for each peer ([`Config::reassembly_memory`]). A packet over the
 //!   path's MTU is cut unless its socket forbids it; one with IP options is not.
 //! - A connected UDP socket hears of unreachable hosts and networks too, which Linux keeps for those who ask
 //!   for IP_RECVERR.
@@ -123,6 +124,7 @@ pub use host::config::{
 };
 pub use host::counters::Counters;
 pub use host::error::Error;
+pub use host::owners::Owners;
 pub use host::stack::Stack;
 pub use icmp::{EchoReply, EchoRequest, IcmpSocket, Undelivered};
 pub use ip::extension_headers::{ExtensionHeaders, HeaderParts};

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use peersock_overlay::{AddressError, Event, Prefix};
-use peersock_stack::{Batch, Error, Flow, TcpOptions, UdpOptions};
+use peersock_stack::{Batch, Config, Error, Flow, TcpOptions, UdpOptions};
 
-use crate::net::Net;
+use crate::net::{Net, Node};
 
 const PORT: u16 = 80;
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -185,4 +185,40 @@ fn what_happens_to_the_owner_of_a_block_ends_no_connections_with_the_members_in_
     net.nodes[1].datapath.leave(net.now, id, &mut Batch::default());
     net.deliver();
     assert!(flow.write(net.now, b"x").is_ok(), "another member has left");
+}
+
+/// A member that leads to a block of addresses opens no more connections than any other, from whichever of
+/// them, and in either family.
+#[test]
+fn all_addresses_of_a_member_share_its_limits() {
+    let config = Config { max_flows_per_peer: 3, ..Config::default() };
+    let mut net = Net::star_with(&config, 3, |node| match node {
+        0 => [vec![ip(1)], vec![]],
+        1 => [(10..20).map(ip).collect(), vec![ip(10)]],
+        _ => [vec![ip(5)], vec![ip(5)]],
+    });
+    for node in 1..3 {
+        acquaint(&mut net, node);
+    }
+    set(&net, &[ip(10).into(), Prefix::new(ip(0), 24).expect("at most 32 bits")]).expect("nobody has it");
+    let stack = net.nodes[0].datapath.stack();
+    let listen = |at| stack.tcp_listen(net.now, None, at, 64, TcpOptions::default()).expect("a free port");
+    let _v6 = listen(SocketAddr::new("::".parse().expect("an address"), PORT));
+    let _v4 = listen(SocketAddr::new(IpAddr::from([0; 4]), PORT));
+    let open = |net: &mut Net, node: usize, from: IpAddr| {
+        let to = if from.is_ipv4() { ip(1) } else { net.address(0) };
+        let (local, to) = (SocketAddr::new(from, 0), SocketAddr::new(to, PORT));
+        let Node { datapath, network, .. } = &net.nodes[node];
+        let stack = datapath.stack();
+        let flow = stack.tcp_connect(net.now, network.interface, Some(local), to, TcpOptions::default());
+        let flow = flow.expect("the network is there");
+        datapath.pump(net.now, &flow, &mut Batch::default());
+        net.deliver();
+        !flow.state().is_connecting()
+    };
+    let opened = (10..20).filter(|&last| open(&mut net, 1, ip(last))).count();
+    assert_eq!(opened, 3);
+    let certified = net.address(1);
+    assert!(!open(&mut net, 1, certified));
+    assert!(open(&mut net, 2, ip(5)), "another member's address in the block");
 }

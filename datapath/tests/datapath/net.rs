@@ -61,6 +61,15 @@ impl Net {
     /// Node 0 knows all the others, and those know node 0 and where it is. `addresses` are what a node has
     /// besides its self-certifying address: in its own description and in that of node 0.
     pub(crate) fn star(nodes: usize, addresses: impl Fn(usize) -> [Vec<IpAddr>; 2]) -> Net {
+        Net::star_with(&Config::default(), nodes, addresses)
+    }
+
+    /// The same with settings of the stacks.
+    pub(crate) fn star_with(
+        config: &Config,
+        nodes: usize,
+        addresses: impl Fn(usize) -> [Vec<IpAddr>; 2],
+    ) -> Net {
         #[allow(clippy::disallowed_methods, reason = "std offers no other way to make an Instant")]
         let now = Instant::now();
         let wire = Wire::default();
@@ -86,7 +95,8 @@ impl Net {
                 exit: None,
             })
         };
-        let nodes = (0..nodes).map(|node| Node::start(node, now, describe(node), wire.clone())).collect();
+        let nodes =
+            (0..nodes).map(|node| Node::start(node, config, now, describe(node), wire.clone())).collect();
         let root = FakeRoot::new(identity(ROOT), UNIX_TIME, Random::from_seed(1));
         Net { nodes, now, root, batches_relayed: 0, apart: false, longest: usize::MAX, wire }
     }
@@ -206,12 +216,12 @@ impl Net {
 }
 
 impl Node {
-    fn start(node: usize, now: Instant, network: NetworkConfig, wire: Wire) -> Node {
+    fn start(node: usize, stack: &Config, now: Instant, network: NetworkConfig, wire: Wire) -> Node {
         let mut config = EndpointConfig::new(Arc::new(identity(node)));
         config.limits.handshakes_per_second = 1_000_000;
         config.limits.handshake_burst = 1_000_000;
         let endpoint = Endpoint::new(config, seed(node, 1), now, UNIX_TIME);
-        let stack = Stack::new(Config::default(), seed(node, 2), now);
+        let stack = Stack::new(stack.clone(), seed(node, 2), now);
         let datapath = Datapath::new(endpoint, stack, Arc::new(Outbox { node, wire }));
         let socket = SocketInfo {
             index: SocketIndex(0),

@@ -36,7 +36,7 @@ pub struct Config {
     /// seven eighths on, flows that their application has closed are reset, the oldest first, if they have
     /// more than 4 KiB left to deliver.
     pub tcp_memory: usize,
-    /// The same for the flows with one remote address. Default 512 MiB.
+    /// The same for the flows with one peer, whatever [addresses](crate::Owners) it has. Default 512 MiB.
     pub tcp_memory_per_peer: usize,
     /// Bytes that a UDP or ICMP socket queues, a fixed charge per datagram included. Default 256 KiB.
     /// What does not fit is dropped and counted.
@@ -63,20 +63,22 @@ pub struct Config {
     /// Most TCP flows, in any state. Default 262,144. Beyond it a connect fails with
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory) and an arriving SYN is dropped and counted.
     pub max_flows: usize,
-    /// Most TCP flows with one remote address for which a SYN of that peer is accepted; others are dropped
-    /// and counted. Default 131,072.
+    /// Most TCP flows with one peer, whatever [addresses](crate::Owners) it has, for which a SYN of that peer
+    /// is accepted; others are dropped and counted. Default 131,072.
     pub max_flows_per_peer: usize,
     /// Most ICMP errors sent per second, with bursts of the same size. Default 100
     /// (RFC 4443 2.4 (f), RFC 1812 4.3.2.8).
     pub icmp_errors_per_second: u32,
-    /// Most ICMP errors sent per second to one IPv4 address or one IPv6 /64 prefix, with bursts of the same
-    /// size, so that one peer cannot use up what all share. Default 10. A few prefixes may share a limit.
+    /// Most ICMP errors sent per second to one peer, or where it is not [known](crate::Owners) to one IPv4
+    /// address or one IPv6 /64 prefix, with bursts of the same size, so that one peer cannot use up what all
+    /// share. Default 10. A few may share a limit.
     pub icmp_errors_per_prefix: u32,
     /// Bytes that fragments may hold while they wait for the rest of their packets, a charge for each
     /// included. Default 4 MiB. What would exceed it pushes out the oldest packet of the source that holds
     /// most.
     pub reassembly_memory: usize,
-    /// The same for the fragments of one source. Default 1 MiB, which are 15 packets of the largest size.
+    /// The same for the fragments of one peer, whatever [addresses](crate::Owners) it has. Default 1 MiB, which
+    /// are 15 packets of the largest size.
     pub reassembly_memory_per_source: usize,
 }
 

@@ -8,6 +8,7 @@ pub(crate) mod config;
 pub(crate) mod counters;
 pub(crate) mod error;
 pub(crate) mod interface;
+pub(crate) mod owners;
 pub(crate) mod receive;
 mod relief;
 pub(crate) mod route;

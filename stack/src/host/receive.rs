@@ -197,9 +197,9 @@ impl Stack {
     /// The account for a connection that a peer opens, unless there are as many as may be, or as many with
     /// that peer.
     fn share_for_another(&self, interface: &Interface, remote: SocketAddr) -> Option<Arc<Share>> {
-        let Shared { flows, config, memory, .. } = &*self.shared;
-        let (share, of_peer) = flows.share(interface.id, remote.ip(), memory);
-        (flows.len() < config.max_flows && of_peer < config.max_flows_per_peer).then_some(share)
+        let Shared { flows, config, .. } = &*self.shared;
+        let share = self.shared.share(interface.id, remote.ip());
+        (flows.len() < config.max_flows && share.flows() < config.max_flows_per_peer).then_some(share)
     }
 
     /// Enters a connection that has a place in its listener's backlog.

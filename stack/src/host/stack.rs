@@ -1,8 +1,8 @@
 //! The stack: interfaces, sockets, timers. How packets find their socket is in `receive.rs`.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use crate::group::membership::Memberships;
@@ -22,7 +22,7 @@ use crate::socket::ports::Ephemeral;
 use crate::tcp::{Connection, Cookies, Memory, initial_sequence};
 use crate::{
     Batch, Cidr, Config, Counters, Departure, Error, Flow, IcmpSocket, InterfaceConfig, InterfaceId,
-    Listener, RawSocket, State, TcpOptions, UdpOptions, UdpSocket,
+    Listener, Owners, RawSocket, State, TcpOptions, UdpOptions, UdpSocket,
 };
 use peersock_primitives::Key;
 
@@ -44,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) timers: Timers<std::sync::Weak<Flow>>,
     pub(crate) interfaces: Interfaces,
     pub(crate) flows: FlowTable,
+    /// Which addresses belong to one peer.
+    pub(crate) owners: OnceLock<Arc<dyn Owners>>,
     pub(crate) listeners: Binds<Listener>,
     /// Which of several listeners on a port gets a connection.
     pub(crate) listener_key: Key,
@@ -82,6 +84,7 @@ impl Stack {
             timers: Timers::new(),
             interfaces: Interfaces::default(),
             flows: FlowTable::new(&seed),
+            owners: OnceLock::new(),
             listeners: Binds::default(),
             listener_key: Key::new(&seed, "listener"),
             udp_connected: ConnectedUdp::new(&seed),
@@ -246,7 +249,7 @@ impl Stack {
         if shared.flows.find(&key).is_some_and(|old| !old.make_room(time, isn)) {
             return None;
         }
-        let (share, _) = shared.flows.share(interface.id, addresses.1.ip(), &shared.memory);
+        let share = shared.share(interface.id, addresses.1.ip());
         let settings = Flow::settings(shared, interface, options, &share);
         let connection = Connection::connect(settings, time, addresses, isn);
         let flow = Flow::new(shared, interface.clone(), addresses, connection, options, time, None);

@@ -95,7 +95,7 @@ pub(crate) fn report(
     // RFC 4443 2.2 (b): the address that was asked for, or one that suits if it was a group's.
     let own = Some(ip.destination).filter(|&own| is_unicast(own));
     let Some(own) = own.or_else(|| interface.source_for(ip.source)) else { return };
-    if !shared.icmp_rates.allow(time, ip.source) {
+    if !shared.icmp_rates.allow(time, shared.owner(interface.id, ip.source)) {
         return shared.counters.icmp_rate_limited.increment();
     }
     shared.counters.icmp_errors_sent.increment();

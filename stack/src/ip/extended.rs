@@ -97,6 +97,7 @@ impl Stack {
         self.expire_fragments(time, batch);
         counters.ip_fragments.increment();
         counters.ip_bytes_reassembled.add(piece.as_ref().map_or(0, Piece::len) as u64);
+        let piece = piece.map(|piece| piece.owned(|interface, source| self.shared.owner(interface, source)));
         let (outcome, evicted) = piece.map_or((Outcome::Refused, 0), |piece| reassembly.insert(time, &piece));
         counters.ip_reassembly_evictions.add(evicted);
         match outcome {

@@ -1,4 +1,4 @@
-//! All connections: by their addresses and ports, and by peer.
+//! All connections: by their addresses and ports, by the peer's address, and the account of each peer.
 
 use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet, hash_map};
@@ -23,7 +23,7 @@ pub(crate) struct FlowKey {
     interface: u32,
 }
 
-/// The peer's address, and the interface.
+/// A peer's address, and the interface.
 type PeerKey = ([u8; 16], u32);
 
 impl FlowKey {
@@ -127,29 +127,33 @@ pub(crate) struct FlowTable {
 struct Index {
     /// How many flows use each local port.
     ports: HashMap<u16, usize, Key>,
-    /// What there is of each address.
+    /// The connections with each address.
     peers: HashMap<PeerKey, Peer, Key>,
-    /// With so many peers those of whom there is nothing are forgotten.
-    most_peers: usize,
+    /// The account of each peer, by the address that stands for it. It outlives the flows as long as a
+    /// connection has data to be read.
+    accounts: HashMap<PeerKey, Arc<Share>, Key>,
+    /// With so many accounts those that nobody uses are forgotten.
+    most_accounts: usize,
 }
 
-/// The connections with one address, and the account of their memory.
+/// The connections with one address; there is at least one.
 struct Peer {
     /// Each knows its position, so that it is taken out without a search.
     flows: Vec<Arc<Flow>>,
-    /// It outlives the flows as long as a connection has data to be read.
+    /// The account of the peer that has the address, which counts them.
     share: Arc<Share>,
 }
 
-/// Peers without flows and without a used account that may be kept all the same.
-const PEERS: usize = 64;
+/// Accounts that nobody uses and that may be kept all the same.
+const ACCOUNTS: usize = 64;
 
 impl FlowTable {
     pub(crate) fn new(seed: &[u8; 32]) -> Self {
         let key = Key::new(seed, "flow table");
         let ports = HashMap::with_hasher(Key::new(seed, "port table"));
         let peers = HashMap::with_hasher(Key::new(seed, "peer table"));
-        let index = Index { ports, peers, most_peers: PEERS };
+        let accounts = HashMap::with_hasher(Key::new(seed, "account table"));
+        let index = Index { ports, peers, accounts, most_accounts: ACCOUNTS };
         Self {
             shards: std::array::from_fn(|_| RwLock::new(HashSet::with_hasher(key.clone()))),
             len: AtomicUsize::new(0),
@@ -163,16 +167,22 @@ impl FlowTable {
         self.read(key.shard()).get(key).map(|entry| entry.0.clone())
     }
 
-    /// The account of the flows with a peer, a new one if there is none, and how many of these there are.
+    /// The account of the peer that has the address `remote`, and for which `owner` stands; a new one if there
+    /// is none.
     pub(crate) fn share(
         &self,
         interface: InterfaceId,
         remote: IpAddr,
+        owner: IpAddr,
         node: &Arc<Memory>,
-    ) -> (Arc<Share>, usize) {
+    ) -> Arc<Share> {
         let mut index = self.lock_index();
-        let peer = index.peer((octets(remote), interface.0), node);
-        (peer.share.clone(), peer.flows.len())
+        let share = index.account((octets(owner), interface.0), node);
+        // The address may have been somebody else's.
+        if let Some(peer) = index.peers.get_mut(&(octets(remote), interface.0)) {
+            peer.belong_to(&share);
+        }
+        share
     }
 
     /// Enters a flow, whose account is `share`; `false` if its place is taken.
@@ -279,19 +289,20 @@ impl FlowTable {
 }
 
 impl Index {
-    /// What there is of a peer; at first, that is an account.
-    fn peer(&mut self, key: PeerKey, node: &Arc<Memory>) -> &mut Peer {
-        if self.peers.len() >= self.most_peers && !self.peers.contains_key(&key) {
-            self.peers.retain(|_, peer| peer.is_used());
-            self.most_peers = PEERS.max(2 * self.peers.len());
+    /// The account of a peer, a new one if there is none.
+    fn account(&mut self, owner: PeerKey, node: &Arc<Memory>) -> Arc<Share> {
+        if self.accounts.len() >= self.most_accounts && !self.accounts.contains_key(&owner) {
+            self.accounts.retain(|_, share| Arc::strong_count(share) > 1);
+            self.most_accounts = ACCOUNTS.max(2 * self.accounts.len());
         }
-        self.peers.entry(key).or_insert_with(|| Peer::new(Arc::new(Share::new(node))))
+        self.accounts.entry(owner).or_insert_with(|| Arc::new(Share::new(node))).clone()
     }
 
     fn insert(&mut self, flow: &Arc<Flow>, share: &Arc<Share>) {
         let key = flow.key();
         *self.ports.entry(key.local_port()).or_default() += 1;
         let peer = self.peers.entry(key.peer()).or_insert_with(|| Peer::new(share.clone()));
+        peer.share.add_flows(1);
         flow.set_position(peer.flows.len());
         peer.flows.push(flow.clone());
     }
@@ -312,10 +323,9 @@ impl Index {
         if let Some(moved) = peer.flows.get(position) {
             moved.set_position(position);
         }
-        if !peer.is_used() {
+        peer.share.remove_flows(1);
+        if peer.flows.is_empty() {
             found.remove();
-        } else if peer.flows.is_empty() {
-            peer.flows = Vec::new();
         }
         Some(removed)
     }
@@ -326,9 +336,14 @@ impl Peer {
         Self { flows: Vec::new(), share }
     }
 
-    /// Whether there are flows, or connections of former ones that use the account.
-    fn is_used(&self) -> bool {
-        !self.flows.is_empty() || Arc::strong_count(&self.share) > 1
+    /// The address is another peer's now, who has that account. What its connections hold stays with the
+    /// account that they were made with.
+    fn belong_to(&mut self, share: &Arc<Share>) {
+        if !Arc::ptr_eq(&self.share, share) {
+            self.share.remove_flows(self.flows.len());
+            share.add_flows(self.flows.len());
+            self.share = share.clone();
+        }
     }
 }
 
@@ -369,18 +384,24 @@ mod tests {
 
         // An account serves all flows of a peer, and goes with the last; few are kept that are gone.
         let node = &stack.shared.memory;
-        let (share, count) = table.share(net, peer(7), node);
-        assert_eq!(count, 2);
-        assert!(Arc::ptr_eq(&share, &table.share(net, peer(7), node).0));
+        let share = table.share(net, peer(7), peer(7), node);
+        assert_eq!(share.flows(), 2);
+        assert!(Arc::ptr_eq(&share, &table.share(net, peer(7), peer(7), node)));
         drop(share);
+        // An address that has become another peer's counts there.
+        let other = table.share(net, peer(8), peer(7), node);
+        assert_eq!(other.flows(), 4);
+        assert_eq!(table.share(net, peer(8), peer(8), node).flows(), 2);
+        assert_eq!(other.flows(), 2);
         flows.iter().for_each(|flow| flow.close(now));
-        (0..5000).for_each(|number| drop(table.share(net, peer(number), node)));
-        assert!(table.lock_index().peers.len() <= 2 * PEERS);
+        assert_eq!(other.flows(), 0);
+        drop(other);
+        (0..5000).for_each(|number| drop(table.share(net, peer(number), peer(number), node)));
+        assert!(table.lock_index().accounts.len() <= 2 * ACCOUNTS);
 
         // What is gone is found no more, and leaves nothing behind.
         assert_eq!(table.of_peer(net, peer(9).into()).len(), 0);
         let index = table.lock_index();
-        assert_eq!((table.len(), index.ports.len()), (0, 0));
-        assert!(index.peers.values().all(|peer| !peer.is_used()));
+        assert_eq!((table.len(), index.ports.len(), index.peers.len()), (0, 0, 0));
     }
 }

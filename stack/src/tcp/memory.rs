@@ -88,11 +88,28 @@ impl Memory {
 pub(crate) struct Share {
     node: Arc<Memory>,
     used: AtomicUsize,
+    /// The peer's connections in the flow table.
+    flows: AtomicUsize,
 }
 
 impl Share {
     pub(crate) fn new(node: &Arc<Memory>) -> Self {
-        Self { node: node.clone(), used: AtomicUsize::new(0) }
+        Self { node: node.clone(), used: AtomicUsize::new(0), flows: AtomicUsize::new(0) }
+    }
+
+    /// How many connections the flow table has of the peer.
+    pub(crate) fn flows(&self) -> usize {
+        self.flows.load(Ordering::Relaxed)
+    }
+
+    /// So many connections have come.
+    pub(crate) fn add_flows(&self, count: usize) {
+        self.flows.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// So many have gone.
+    pub(crate) fn remove_flows(&self, count: usize) {
+        self.flows.fetch_sub(count, Ordering::Relaxed);
     }
 
     /// The node's spare chunks of queues.

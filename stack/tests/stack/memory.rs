@@ -1,9 +1,11 @@
 //! What peers can make a node keep.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::craft::{UDP, sent_by, udp, v4};
 use crate::pair::*;
 use peersock_stack::*;
 
@@ -211,6 +213,64 @@ fn new_connections_begin_small_while_memory_is_short() {
         assert_eq!(window, if short { 16_384 } else { 65_535 });
         drop(listener);
     }
+}
+
+/// 10.7.0.0/16 is behind one router.
+struct OneRouter;
+
+impl Owners for OneRouter {
+    fn owner(&self, _: InterfaceId, address: IpAddr) -> Option<IpAddr> {
+        let IpAddr::V4(v4) = address else { return None };
+        v4.octets().starts_with(&[10, 7]).then_some(address_of_router())
+    }
+}
+
+fn address_of_router() -> IpAddr {
+    IpAddr::from([10, 7, 0, 1])
+}
+
+/// Whoever has a block of addresses has the limits of one peer.
+#[test]
+fn the_addresses_of_one_peer_share_its_limits() {
+    let config = Config {
+        max_flows_per_peer: 3,
+        reassembly_memory_per_source: 10_000,
+        icmp_errors_per_prefix: 3,
+        ..Config::default()
+    };
+    let mut pair = Pair::with(1, config, false);
+    pair.hosts[B].stack.set_owners(Arc::new(OneRouter));
+    let any = "0.0.0.0:80".parse().unwrap();
+    let Host { stack, net, .. } = &pair.hosts[B];
+    let _listener = stack.tcp_listen(pair.now, Some(*net), any, 128, TcpOptions::default()).unwrap();
+    let syn = |ident: u16| {
+        let header = [0x13, 0x88, 0, 80, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0xff, 0xff, 0, 0, 0, 0];
+        v4(B, &[], ident, 0, 6, &header)
+    };
+    pair.link.loss = 1000;
+    let source = |second: u8, last: u8| IpAddr::from([10, second, 1, last]);
+    for last in 1..=10 {
+        pair.inject(B, &sent_by(source(7, last), syn(0)));
+    }
+    assert_eq!((pair.hosts[B].stack.flows(), pair.counter(B, "tcp_flow_limit")), (3, 7));
+    for last in 1..=10 {
+        pair.inject(B, &sent_by(source(8, last), syn(0)));
+    }
+    assert_eq!((pair.hosts[B].stack.flows(), pair.counter(B, "tcp_flow_limit")), (13, 7), "of nobody known");
+    // Fragments.
+    for last in 1..=20 {
+        pair.inject(B, &sent_by(source(8, last), v4(B, &[], 1, 0x2000, UDP, &[0; 1000])));
+    }
+    assert_eq!(pair.counter(B, "ip_reassembly_evictions"), 0);
+    for last in 1..=20 {
+        pair.inject(B, &sent_by(source(7, last), v4(B, &[], 1, 0x2000, UDP, &[0; 1000])));
+    }
+    assert!(pair.counter(B, "ip_reassembly_evictions") >= 12, "ten kilobytes hold seven of them");
+    // ICMP errors.
+    for last in 1..=10 {
+        pair.inject(B, &sent_by(source(7, last), v4(B, &[], 1, 0, UDP, &udp(9, 99, b"x"))));
+    }
+    assert_eq!((pair.counter(B, "icmp_errors_sent"), pair.counter(B, "icmp_rate_limited")), (3, 7));
 }
 
 #[test]

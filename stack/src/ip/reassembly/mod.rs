@@ -4,8 +4,9 @@
 //! yet (RFC 5722 section 4; for IPv4 too, where RFC 1858 tells why). An exact copy of a fragment is no
 //! overlap.
 //!
-//! Memory is bounded in total and for each source. What would exceed it pushes out the oldest packet of the
-//! source that holds most, so that nobody can push out others while holding little.
+//! Memory is bounded in total and for each source, by which the peer is meant, whatever addresses it sends
+//! from. What would exceed it pushes out the oldest packet of the source that holds most, so that nobody can
+//! push out others while holding little.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -40,7 +41,9 @@ const NEVER: i64 = i64::MAX;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct PacketId {
     pub(crate) interface: InterfaceId,
-    pub(crate) source: IpAddr,
+    /// What stands for the peer that has sent it.
+    owner: IpAddr,
+    source: IpAddr,
     destination: IpAddr,
     ident: u32,
     /// Of IPv4 only: IPv6 goes by the first fragment's next header, whatever the others say.
@@ -130,6 +133,7 @@ impl<'a> Piece<'a> {
         let header_len = usize::from(view.header_len());
         let id = PacketId {
             interface,
+            owner: view.src_addr().into(),
             source: view.src_addr().into(),
             destination: view.dst_addr().into(),
             ident: view.ident().into(),
@@ -150,7 +154,8 @@ impl<'a> Piece<'a> {
         packet: &'a [u8],
         fragment: &Fragment,
     ) -> Option<Self> {
-        let id = PacketId { interface, source, destination, ident: fragment.ident, protocol: 0 };
+        let ident = fragment.ident;
+        let id = PacketId { interface, owner: source, source, destination, ident, protocol: 0 };
         let piece = Self {
             id,
             packet,
@@ -161,6 +166,12 @@ impl<'a> Piece<'a> {
             more: fragment.more,
         };
         (!piece.data().is_empty()).then_some(piece)
+    }
+
+    /// Of the peer for which `owner` stands with the interface and the source address.
+    pub(crate) fn owned(mut self, owner: impl FnOnce(InterfaceId, IpAddr) -> IpAddr) -> Self {
+        self.id.owner = owner(self.id.interface, self.id.source);
+        self
     }
 
     /// Bytes of the packet that is the fragment.
@@ -251,7 +262,7 @@ impl PendingPackets {
         let outcome = waiting.insert(piece);
         waiting.charge = waiting.cost();
         self.charged = self.charged - before + waiting.charge;
-        let source = self.sources.entry((id.interface, id.source)).or_default();
+        let source = self.sources.entry((id.interface, id.owner)).or_default();
         *source = *source - before + waiting.charge;
         if !matches!(outcome, Outcome::Complete(_)) {
             return outcome;
@@ -262,7 +273,7 @@ impl PendingPackets {
 
     /// Pushes out packets until the limits are kept, and says how many.
     fn bound(&mut self, newest: &PacketId, total: usize, per_source: usize) -> u64 {
-        let source = (newest.interface, newest.source);
+        let source = (newest.interface, newest.owner);
         let mut evicted = 0;
         while self.sources.get(&source).is_some_and(|&charge| charge > per_source)
             || self.of_source(source).count() > MOST_PER_SOURCE
@@ -281,9 +292,9 @@ impl PendingPackets {
 
     fn of_source(&self, source: (InterfaceId, IpAddr)) -> impl Iterator<Item = (&PacketId, &Waiting)> {
         let none = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-        let first =
-            PacketId { interface: source.0, source: source.1, destination: none, ident: 0, protocol: 0 };
-        self.packets.range(first..).take_while(move |(id, _)| (id.interface, id.source) == source)
+        let (interface, owner) = source;
+        let first = PacketId { interface, owner, source: none, destination: none, ident: 0, protocol: 0 };
+        self.packets.range(first..).take_while(move |(id, _)| (id.interface, id.owner) == source)
     }
 
     fn evict_oldest(&mut self, source: (InterfaceId, IpAddr)) {
@@ -297,7 +308,7 @@ impl PendingPackets {
         let waiting = self.packets.remove(id)?;
         self.expiries.remove(&(waiting.expires, *id));
         self.charged -= waiting.charge;
-        let key = (id.interface, id.source);
+        let key = (id.interface, id.owner);
         if let Some(charge) = self.sources.get_mut(&key) {
             *charge -= waiting.charge;
             if *charge == 0 {
