@@ -170,7 +170,7 @@ pub(crate) struct UnderlayArgs {
     no_tcp_punch: bool,
 
     /// Always look for packets so long before sleeping: answers come sooner, for more processor time; 0 is
-    /// never, 10000 the most [default: where it pays]
+    /// never, 10000 the most [env: PEERSOCK_BUSY_POLL] [default: where it pays]
     #[arg(long, value_name = "MICROSECONDS")]
     #[arg(value_parser = clap::value_parser!(u64).range(..=10_000))]
     busy_poll: Option<u64>,

@@ -1,6 +1,7 @@
 //! Starting a node.
 
 use std::io;
+use std::num::ParseIntError;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -28,6 +29,9 @@ const MOST_BUSY_POLL: Duration = Duration::from_millis(10);
 
 /// Names the roots of nodes that are not told theirs.
 const ROOTS_VARIABLE: &str = "PEERSOCK_ROOTS";
+
+/// How long threads of nodes that are not told so look for packets before they sleep, microseconds.
+const BUSY_POLL_VARIABLE: &str = "PEERSOCK_BUSY_POLL";
 
 /// Says whether nodes that are not told so use the DHT.
 const DHT_VARIABLE: &str = "PEERSOCK_DHT";
@@ -125,6 +129,11 @@ pub enum StartError {
     /// What the environment says of the DHT is not understood.
     #[error("variable {DHT_VARIABLE} is not understood: {0}")]
     DhtVariable(#[source] ParseDhtError),
+    /// What the environment says of [`NodeBuilder::busy_poll`] is not understood.
+    #[error(
+        "variable {BUSY_POLL_VARIABLE} is not understood: it is a number of microseconds, and 0 is never"
+    )]
+    BusyPollVariable(#[source] ParseIntError),
     /// The DHT cannot be used, for example because the node may use the loopback interface only.
     #[error("the DHT cannot be used: {0}")]
     Dht(#[source] io::Error),
@@ -166,7 +175,7 @@ pub struct NodeBuilder {
     port: u16,
     discovery_port: Option<u16>,
     introduce: bool,
-    busy_poll: BusyPoll,
+    busy_poll: Option<Duration>,
     roots: Option<Vec<RootSource>>,
     dht: Option<Dht>,
     turn: Option<Vec<TurnServer>>,
@@ -185,7 +194,7 @@ impl Default for NodeBuilder {
             port: 0,
             discovery_port: Some(DISCOVERY_PORT),
             introduce: true,
-            busy_poll: BusyPoll::Adaptive,
+            busy_poll: None,
             roots: None,
             dht: None,
             turn: None,
@@ -235,9 +244,9 @@ impl NodeBuilder {
     /// and not after the time that the system takes to wake a thread. It costs a processor while something
     /// happens; nothing while nothing does. As SO_BUSY_POLL of socket(7). Zero: never.
     ///
-    /// Default: the node finds out by itself where it pays. It looks while small packets come within 30
-    /// microseconds of each other or of an answer, on average, which is about what a wake-up costs; not while
-    /// much is carried, not where other programs want the processors, and never where there is only one.
+    /// Default: as the environment's `PEERSOCK_BUSY_POLL` says, in microseconds. Without that the node finds out
+    /// by itself where it pays: it looks while packets come within 50 microseconds on average; not while much
+    /// is carried, not where other programs want the processors, and never where there is only one.
     ///
     /// ```
     /// use std::time::Duration;
@@ -248,7 +257,7 @@ impl NodeBuilder {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn busy_poll(mut self, time: Duration) -> Self {
-        self.busy_poll = BusyPoll::For(time.min(MOST_BUSY_POLL));
+        self.busy_poll = Some(time);
         self
     }
 
@@ -408,6 +417,11 @@ impl NodeBuilder {
             Some(dht) => dht,
             None => dht_of_environment()?,
         };
+        let busy_poll = match self.busy_poll {
+            Some(time) => Some(time),
+            None => busy_poll_of_environment()?,
+        };
+        let busy_poll = busy_poll.map_or(BusyPoll::Adaptive, |time| BusyPoll::For(time.min(MOST_BUSY_POLL)));
         let turn = match self.turn.clone() {
             Some(turn) => turn,
             None => turn_of_environment().map_err(StartError::Turn)?,
@@ -444,7 +458,7 @@ impl NodeBuilder {
         let unix_time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let endpoint = Endpoint::new(config, *random_seed()?, now, unix_time);
         let stack = Stack::new(self.stack, *random_seed()?, now);
-        let driver = Driver::start(endpoint, stack, Arc::new(sockets), self.busy_poll)?;
+        let driver = Driver::start(endpoint, stack, Arc::new(sockets), busy_poll)?;
         let settings = contact::Settings {
             allowed: self.interfaces.clone(),
             stun: match self.asks_stun {
@@ -529,6 +543,12 @@ impl Node {
 fn roots_of_environment() -> Result<Vec<RootSource>, StartError> {
     let Some(text) = std::env::var_os(ROOTS_VARIABLE) else { return Ok(Vec::new()) };
     RootSource::load(&text.to_string_lossy()).map_err(StartError::Roots)
+}
+
+fn busy_poll_of_environment() -> Result<Option<Duration>, StartError> {
+    let Some(text) = std::env::var_os(BUSY_POLL_VARIABLE) else { return Ok(None) };
+    let microseconds = text.to_string_lossy().parse().map_err(StartError::BusyPollVariable)?;
+    Ok(Some(Duration::from_micros(microseconds)))
 }
 
 fn dht_of_environment() -> Result<Dht, StartError> {

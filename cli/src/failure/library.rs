@@ -118,7 +118,10 @@ impl From<StartError> for Failure {
                 roots_failure("PEERSOCK_ROOTS", RootsError::State(error))
             }
             error @ StartError::Roots(_) => Failure::usage_of_library(error, ROOT_HINT),
-            error @ (StartError::Stun(_) | StartError::Turn(_) | StartError::DhtVariable(_)) => {
+            error @ (StartError::Stun(_)
+            | StartError::Turn(_)
+            | StartError::DhtVariable(_)
+            | StartError::BusyPollVariable(_)) => {
                 Failure::usage_of_library(error, "correct the variable, or unset it")
             }
             error @ StartError::TooManyTurnServers { .. } => {
@@ -283,6 +286,7 @@ pub(super) mod samples {
         let servers = |variable| ServersError { variable, reason: "'x' is not HOST:PORT".into() };
         all.push(StartError::Stun(servers("PEERSOCK_STUN")).into());
         all.push(StartError::Turn(servers("PEERSOCK_TURN")).into());
+        all.push(StartError::BusyPollVariable("x".parse::<u64>().expect_err("no number")).into());
         all.push(StartError::DhtVariable("x".parse::<peersock::Dht>().expect_err("no DHT")).into());
         all.extend(system().map(|error| Failure::from(StartError::Dht(error))));
         let id = "ff0001ffff000000".parse().expect("a network's ID");
