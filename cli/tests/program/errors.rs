@@ -54,6 +54,8 @@ fn every_error_says_what_is_wrong_and_what_to_do() {
     empty_secret.env("PEERSOCK_SECRET", "");
     let mut wrong_roots = lab.node("a", &["dial", &nobody]);
     wrong_roots.env("PEERSOCK_ROOTS", "192.0.2.1:7420");
+    let mut wrong_busy_poll = lab.node("a", &["dial", &nobody]);
+    wrong_busy_poll.env("PEERSOCK_BUSY_POLL", "often");
 
     for (command, status, words) in [
         (
@@ -67,6 +69,7 @@ fn every_error_says_what_is_wrong_and_what_to_do() {
             &["--root: a root is written KEY@HOST:PORT", "`peersock root` prints"],
         ),
         (lab.node("a", &["dial", &nobody, "--root", "@no/such/file"]), 1, &["cannot open no/such/file"]),
+        (wrong_busy_poll, 2, &["variable PEERSOCK_BUSY_POLL is not understood", "microseconds", "unset it"]),
         (wrong_roots, 2, &["variable PEERSOCK_ROOTS is not understood", "KEY@HOST:PORT", "@FILE"]),
         (lab.node_in("office.toml", "a", &["dial", "beta:1"]), 1, &["peersock network new office.toml"]),
         (lab.node_in("office", "a", &["dial", "beta:1"]), 2, &["peersock network new"]),
