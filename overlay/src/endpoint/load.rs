@@ -39,12 +39,13 @@ pub enum Admission {
 /// Decides which handshake messages are worth a Diffie-Hellman operation.
 ///
 /// ```
+/// use std::net::SocketAddr;
 /// use std::time::Instant;
 /// use peersock_overlay::Limits;
 /// use peersock_overlay::load::{Admission, HandshakeLoad};
 ///
 /// # fn now() -> Instant { Instant::now() }
-/// let (now, source) = (now(), "192.0.2.1:4000".parse()?);
+/// let (now, source): (_, SocketAddr) = (now(), "192.0.2.1:4000".parse()?);
 /// let limits = Limits { handshake_burst: 1, ..Limits::default() };
 /// let mut load = HandshakeLoad::new(&limits, 7, now);
 /// assert_eq!(load.admit(source, now, || false, || false), Admission::Accept);
