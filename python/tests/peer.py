@@ -160,23 +160,6 @@ def connect(address: str, port: str) -> None:
         say("done", connection.recv(100).decode().strip())
 
 
-def crowd(address: str, port: str, count: str) -> None:
-    """Connects so many times; says how many of the connections are answered, and how many reset."""
-    answered: list[socket.socket] = []
-    reset = 0
-    for _ in range(int(count)):
-        connection = socket.create_connection((address, int(port)), timeout=20)
-        try:
-            connection.sendall(b"x")
-            assert connection.recv(1) == b"x"
-            answered.append(connection)
-        except (ConnectionResetError, BrokenPipeError):
-            reset += 1
-    say(len(answered), reset)
-    for connection in answered:
-        connection.close()
-
-
 def pipe_echo(proto: str, address: str) -> None:
     """Sends back what a pipe hears, until it hears ``end``."""
 
