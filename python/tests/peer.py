@@ -216,7 +216,6 @@ FUNCTIONS: dict[str, Callable[..., None]] = {
         datagrams,
         tls,
         connect,
-        crowd,
         pipe_echo,
         pipe_node,
     )
