@@ -146,7 +146,8 @@ def test_a_thread_that_waits_gets_what_another_one_has_asked_for(
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         room = bytearray(10)
         got: list[Any] = []
-        waiter = threading.Thread(target=lambda: got.append(getattr(sock, name)(room if "into" in name else 10)), daemon=True)
+        argument = room if "into" in name else 10
+        waiter = threading.Thread(target=lambda: got.append(getattr(sock, name)(argument)), daemon=True)
         waiter.start()
         while not _is_asleep(waiter):
             time.sleep(0.001)
