@@ -160,6 +160,29 @@ def connect(address: str, port: str) -> None:
         say("done", connection.recv(100).decode().strip())
 
 
+def crowd(address: str, port: str, count: str) -> None:
+    """Connects so many times; says how many of the connections are answered, and how many reset."""
+    answered: list[socket.socket] = []
+    reset = 0
+    try:
+        for _ in range(int(count)):
+            try:
+                # It may be reset before this process has seen that it stands.
+                connection = socket.create_connection((address, int(port)), timeout=20)
+                connection.sendall(b"x")
+                assert connection.recv(1) == b"x"
+                answered.append(connection)
+            except (ConnectionResetError, BrokenPipeError):
+                reset += 1
+        say(len(answered), reset)
+    except Exception as error:
+        # Whoever has asked waits for a line.
+        say("failed", repr(error))
+        raise
+    for connection in answered:
+        connection.close()
+
+
 def pipe_echo(proto: str, address: str) -> None:
     """Sends back what a pipe hears, until it hears ``end``."""
 
@@ -216,6 +239,7 @@ FUNCTIONS: dict[str, Callable[..., None]] = {
         datagrams,
         tls,
         connect,
+        crowd,
         pipe_echo,
         pipe_node,
     )

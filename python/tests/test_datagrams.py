@@ -139,9 +139,7 @@ def test_what_makes_no_sense_fails_as_in_cpython(session: peersock.Session) -> N
 
 
 @pytest.mark.parametrize("name", ["recv", "recv_into", "recvfrom", "recvfrom_into"])
-def test_a_thread_that_waits_gets_what_another_one_has_asked_for(
-    peer: Peer, name: str
-) -> None:
+def test_a_thread_that_waits_gets_what_another_one_has_asked_for(peer: Peer, name: str) -> None:
     port = peer.port("datagrams", int(socket.AF_INET), 1)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         room = bytearray(10)

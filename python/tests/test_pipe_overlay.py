@@ -14,7 +14,7 @@ from peersock.interfaces import IP4, IP6
 from peersock.pipe import TCP, UDP, Address, Daemon, Pipe, PipeClosedError, overlay_route, pipe_open
 
 from .conftest import Network, Peer
-from .pipes import PATIENCE, PROTOS, close, echo, read, run
+from .pipes import PATIENCE, PROTOS, close, echo, read, run, until
 
 FAMILIES = pytest.mark.parametrize("af", [IP4, IP6], ids=["v4", "v6"])
 
@@ -110,6 +110,20 @@ def test_an_accepted_client_is_a_pipe(peer: Peer, session: peersock.Session) -> 
             assert await telling == "done heard"
             with pytest.raises(PipeClosedError):
                 await client.recv(timeout=math.inf)
+
+    run(main())
+
+
+@pytest.mark.parametrize(("conf", "share"), [({"max_clients": 70}, 64), ({"max_clients_of_member": 1}, 1)])
+def test_no_member_takes_all_places(peer: Peer, session: peersock.Session, conf: dict[str, int], share: int) -> None:
+    async def main() -> None:
+        route = overlay_route(session)
+        async with await pipe_open(TCP, route=route, msg_cb=echo, conf={**conf, "reuse_addr": True}) as server:
+            for _ in range(2):
+                crowd = await asyncio.to_thread(peer.start, "crowd", *server.local_tup, share + 2)
+                assert crowd == f"{share} 2"
+                # Places that are free again are the member's.
+                await until(lambda: not server.clients)
 
     run(main())
 
