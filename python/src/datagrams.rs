@@ -72,8 +72,8 @@ pub(crate) fn recvfrom(
     Ok((received.length, data, optional(py, received.remote)?))
 }
 
-/// The address of whom a datagram is from that came from a node's end of this name, as the kernel tells it. `None`
-/// if the name is no such end's, or if the node has only told of an error.
+/// The address of whom a datagram is from that came from a node's end of this name, as the kernel tells it.
+/// `None` if the name is no such end's, or if the node has only told of an error.
 #[pyfunction]
 pub(crate) fn sender_of<'py>(py: Python<'py>, fd: RawFd, name: &[u8]) -> PyResult<Bound<'py, PyAny>> {
     let sender = || {

@@ -58,8 +58,9 @@ impl UdpSocket {
         Err(last.expect("resolve gives at least one address"))
     }
 
-    /// Opens a socket that asks and gets answers: it has an address of the family of `peer`, and any free port.
-    /// Where a network allows only some ports, those stay free for services, and strangers cannot reach it.
+    /// Opens a socket that asks and gets answers: it has an address of the family of `peer`, and any free
+    /// port. Where a network allows only some ports, those stay free for services, and strangers cannot reach
+    /// it.
     ///
     /// # Errors
     /// `AddrInUse` if no port is left.

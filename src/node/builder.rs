@@ -244,9 +244,9 @@ impl NodeBuilder {
     /// and not after the time that the system takes to wake a thread. It costs a processor while something
     /// happens; nothing while nothing does. As SO_BUSY_POLL of socket(7). Zero: never.
     ///
-    /// Default: as the environment's `PEERSOCK_BUSY_POLL` says, in microseconds. Without that the node finds out
-    /// by itself where it pays: it looks while packets come within 50 microseconds on average; not while much
-    /// is carried, not where other programs want the processors, and never where there is only one.
+    /// Default: as the environment's `PEERSOCK_BUSY_POLL` says, in microseconds. Without that the node finds
+    /// out by itself where it pays: it looks while packets come within 50 microseconds on average; not while
+    /// much is carried, not where other programs want the processors, and never where there is only one.
     ///
     /// ```
     /// use std::time::Duration;

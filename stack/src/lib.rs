@@ -1,9 +1,9 @@
 #![forbid(unsafe_code)]
 //! The TCP/IP stack of peersock: IP packets in, IP packets out, time as an argument.
 //!
-//! It does no I/O, reads no clock, spawns nothing and knows nothing of peers or keys; which addresses belong to
-//! one peer it may be told ([`Owners`]). Given the same seed and the same calls at the same times, it does the
-//! same.
+//! It does no I/O, reads no clock, spawns nothing and knows nothing of peers or keys; which addresses belong
+//! to one peer it may be told ([`Owners`]). Given the same seed and the same calls at the same times, it does
+//! the same.
 //!
 //! # Driving it
 //!

@@ -9,8 +9,8 @@ use crate::failure::{Failure, Outcome};
 #[derive(clap::Args)]
 pub(super) struct ExitNamesArgs {
     /// With --exit, ask the resolver at this address for all names, by way of the exit; may be given several
-    /// times. systemd-resolved is told so, and has to be there [default: names are asked of the same servers as
-    /// before, and one on the local network sees them]
+    /// times. systemd-resolved is told so, and has to be there [default: names are asked of the same servers
+    /// as before, and one on the local network sees them]
     #[arg(long = "exit-dns", value_name = "ADDR", requires = "exit")]
     servers: Vec<IpAddr>,
 }
@@ -21,8 +21,8 @@ impl ExitNamesArgs {
         &self.servers
     }
 
-    /// Refuses what would not work. `has_names` if the first network's interface has a server for the names of
-    /// members: systemd-resolved asks one list of servers for all that it asks by an interface.
+    /// Refuses what would not work. `has_names` if the first network's interface has a server for the names
+    /// of members: systemd-resolved asks one list of servers for all that it asks by an interface.
     pub(super) fn check(&self, exit: Option<&Chosen>, has_names: bool) -> Outcome {
         let Some(exit) = exit.filter(|_| !self.servers.is_empty()) else { return Ok(()) };
         if let Some(server) = self.servers.iter().find(|server| !is_reached(exit, **server)) {
@@ -40,8 +40,8 @@ impl ExitNamesArgs {
         Ok(())
     }
 
-    /// Has the machine's resolver ask the servers for everything, by the exit's interface. It believes who may set
-    /// the interface up: call this before that privilege is given up.
+    /// Has the machine's resolver ask the servers for everything, by the exit's interface. It believes who
+    /// may set the interface up: call this before that privilege is given up.
     pub(super) fn announce(&self, interface: &str) -> Outcome {
         if self.servers.is_empty() {
             return Ok(());

@@ -1,9 +1,9 @@
-//! Threads that wait on a datagram socket of the kernel's while another one turns it into one of the overlay's:
-//! they would wait on the old socket for ever.
+//! Threads that wait on a datagram socket of the kernel's while another one turns it into one of the
+//! overlay's: they would wait on the old socket for ever.
 //!
-//! They are woken by shutdown(2) of the old one: their calls receive nothing, and those who make them look here
-//! whether they are to try again. Who waits in poll(2) is woken, too, and goes on waiting: the kernel then looks at
-//! what the descriptor stands for now, but waits on what it stood for.
+//! They are woken by shutdown(2) of the old one: their calls receive nothing, and those who make them look
+//! here whether they are to try again. Who waits in poll(2) is woken, too, and goes on waiting: the kernel
+//! then looks at what the descriptor stands for now, but waits on what it stood for.
 
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -28,7 +28,8 @@ pub fn count() -> u32 {
 /// it: copies in other processes would hear the end of a socket that stays theirs.
 pub fn keep(fd: RawFd) -> Option<OwnedFd> {
     let is_stream = int_option(fd, libc::SOL_SOCKET, libc::SO_TYPE) == Some(libc::SOCK_STREAM);
-    // A folder has a link for itself, one from above, and one from each folder in it: one for each thread here.
+    // A folder has a link for itself, one from above, and one from each folder in it: one for each thread
+    // here.
     let is_alone = rustix::fs::stat("/proc/self/task").is_ok_and(|tasks| tasks.st_nlink <= 3);
     if is_stream || is_alone {
         return None;

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
 /// Enough for one number; the kernel gives a whole page.
 const LENGTH: usize = 4096;
 
-/// The process whose memory this is, 0 if it has not looked yet. Forked children find 0 there (MADV_WIPEONFORK),
-/// and children of vfork(2) their parent.
+/// The process whose memory this is, 0 if it has not looked yet. Forked children find 0 there
+/// (MADV_WIPEONFORK), and children of vfork(2) their parent.
 static OWNER: AtomicPtr<AtomicI32> = AtomicPtr::new(ptr::null_mut());
 
 /// Whether the memory is another process's. The first to ask is taken for its owner. Always false before Linux

@@ -247,8 +247,8 @@ impl Socket<'_> {
         }
     }
 
-    /// Has the next call on a datagram socket tell `error`, and poll(2) before it. A stream tells what has ended
-    /// it by itself.
+    /// Has the next call on a datagram socket tell `error`, and poll(2) before it. A stream tells what has
+    /// ended it by itself.
     pub fn keep_error(&self, error: Errno) {
         if self.kind() != Kind::Stream {
             // Of a node that is gone the next call tells that.

@@ -45,8 +45,8 @@ pub enum Request {
     /// There is such a socket: for those that receive without being bound.
     ///
     /// With this, and the other requests by which a node comes to know a datagram socket (`Bind`,
-    /// `Associate`, `Reach`, `Fits`), a descriptor of it comes along, by which the node knows whether somebody
-    /// else has taken its name.
+    /// `Associate`, `Reach`, `Fits`), a descriptor of it comes along, by which the node knows whether
+    /// somebody else has taken its name.
     Open(Opened),
     /// bind(2).
     Bind(Opened, SocketAddr),

@@ -142,9 +142,9 @@ impl Options {
         self
     }
 
-    /// How many of a server's clients may be of one member of the overlay, at least 1: a member that opens more
-    /// has those reset, and leaves the other places to others. Default: 64. TCP only; clients that come over
-    /// the machine's own network are not counted by where they come from.
+    /// How many of a server's clients may be of one member of the overlay, at least 1: a member that opens
+    /// more has those reset, and leaves the other places to others. Default: 64. TCP only; clients that come
+    /// over the machine's own network are not counted by where they come from.
     pub fn max_clients_of_member(mut self, clients: usize) -> Options {
         self.max_clients_of_member = clients.max(1);
         self

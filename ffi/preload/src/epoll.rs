@@ -21,8 +21,8 @@ pub(crate) struct Registration {
     event: epoll_event,
 }
 
-/// Whether any was forgotten: the kernel has to be asked then (proc(5)), which takes as long as the program has
-/// descriptors.
+/// Whether any was forgotten: the kernel has to be asked then (proc(5)), which takes as long as the program
+/// has descriptors.
 static HAS_FORGOTTEN: AtomicBool = AtomicBool::new(false);
 
 pub(crate) static KNOWN: ForkLock<Vec<Registration>> = ForkLock::new(Vec::new());

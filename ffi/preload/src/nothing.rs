@@ -47,8 +47,8 @@ pub(crate) fn is_by_stranger(fd: RawFd, sender: &Sender) -> bool {
 }
 
 /// Whether a call that has received nothing is to be made again: it has waited on a datagram socket of the
-/// kernel's, which another thread has turned into one of the overlay's. `before` is what [`replaced::count`] has
-/// given before the call.
+/// kernel's, which another thread has turned into one of the overlay's. `before` is what [`replaced::count`]
+/// has given before the call.
 pub(crate) fn is_replaced(fd: RawFd, before: u32) -> bool {
     replaced::count() != before && quietly(|_| true, || is_datagram(fd) && overlay(fd).is_some())
 }

@@ -4,8 +4,8 @@
 //! for whatever comes first: a socket that can be read, a datagram of a stream connection, a deadline. What
 //! it receives in one go (a batch of GRO trains) it hands to the state machine frame by frame; frames that go
 //! to the same node leave in one GSO train again, from the buffer they came in where that is possible. Up to
-//! 512 datagrams that wait in a socket are read before what they bring leaves, so that single datagrams of many
-//! nodes become few trains, and few system calls.
+//! 512 datagrams that wait in a socket are read before what they bring leaves, so that single datagrams of
+//! many nodes become few trains, and few system calls.
 //!
 //! Stream connections have tasks of their own, which read and write whole datagrams; bounded queues lie
 //! between them and the root.

@@ -77,8 +77,8 @@ pub struct Config {
     /// included. Default 4 MiB. What would exceed it pushes out the oldest packet of the source that holds
     /// most.
     pub reassembly_memory: usize,
-    /// The same for the fragments of one peer, whatever [addresses](crate::Owners) it has. Default 1 MiB, which
-    /// are 15 packets of the largest size.
+    /// The same for the fragments of one peer, whatever [addresses](crate::Owners) it has. Default 1 MiB,
+    /// which are 15 packets of the largest size.
     pub reassembly_memory_per_source: usize,
 }
 

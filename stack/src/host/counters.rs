@@ -73,8 +73,8 @@ peersock_primitives::counters! {
         pub(crate) tcp_memory_pruned,
         /// Flows reset because memory was short and their application did not read for long.
         pub(crate) tcp_memory_resets,
-        /// Flows reset because memory was nearly used up and their application had closed them, with something
-        /// left to deliver.
+        /// Flows reset because memory was nearly used up and their application had closed them, with
+        /// something left to deliver.
         pub(crate) tcp_memory_orphans,
         /// TIME-WAIT pairs taken over by a new connection.
         pub(crate) tcp_time_wait_reused,

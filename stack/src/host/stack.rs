@@ -264,9 +264,9 @@ impl Stack {
     /// Binds a UDP socket to `local`: its address may be unspecified, port 0 means any free one. Without
     /// an interface it receives on all that have the address.
     ///
-    /// Port 0 gives one that the network allows, so that peers can reach it; of a wildcard address one that any
-    /// network does. Where none of these is free, or [`UdpOptions::any_port`] is on, it is an ephemeral one to
-    /// which answers come.
+    /// Port 0 gives one that the network allows, so that peers can reach it; of a wildcard address one that
+    /// any network does. Where none of these is free, or [`UdpOptions::any_port`] is on, it is an ephemeral
+    /// one to which answers come.
     ///
     /// # Errors
     /// [`Error::AddrInUse`] if a socket overlaps and not both have

@@ -34,8 +34,8 @@ impl Rates {
         Self { total, each, key: Key::new(seed, "icmp rate"), state: Mutex::new(state) }
     }
 
-    /// Whether an error may go to `destination` now, or to the peer for which it stands; if so, it is taken into
-    /// account.
+    /// Whether an error may go to `destination` now, or to the peer for which it stands; if so, it is taken
+    /// into account.
     pub(super) fn allow(&self, time: Time, destination: IpAddr) -> bool {
         let which = self.key.digest(prefix(destination)) as usize % BUCKETS;
         let mut state = sync::lock(&self.state);

@@ -167,8 +167,8 @@ impl FlowTable {
         self.read(key.shard()).get(key).map(|entry| entry.0.clone())
     }
 
-    /// The account of the peer that has the address `remote`, and for which `owner` stands; a new one if there
-    /// is none.
+    /// The account of the peer that has the address `remote`, and for which `owner` stands; a new one if
+    /// there is none.
     pub(crate) fn share(
         &self,
         interface: InterfaceId,

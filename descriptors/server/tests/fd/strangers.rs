@@ -288,8 +288,8 @@ print('connected', flush=True)
 print('received', fd.recv(10))
 ";
 
-/// A listener, and a socket that the node has connected to it, while the application's descriptor for it is not
-/// connected yet.
+/// A listener, and a socket that the node has connected to it, while the application's descriptor for it is
+/// not connected yet.
 fn half_connected((a, b): &(Served, Served), client: &OwnedFd) -> (OwnedFd, Opened) {
     let (listener, remote) = b.listen(SocketFlags::empty());
     let socket = overlay(client).opened();

@@ -125,8 +125,8 @@ impl TcpConn {
         }
     }
 
-    /// The member at the other end, as long as the connection is open and the node knows it. None of what is not
-    /// over the overlay.
+    /// The member at the other end, as long as the connection is open and the node knows it. None of what is
+    /// not over the overlay.
     pub fn member(&self) -> Option<NodeId> {
         self.0.member()
     }

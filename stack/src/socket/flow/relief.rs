@@ -63,8 +63,8 @@ impl Flow {
         }
     }
 
-    /// Resets a connection that the application has closed, and forgets what it had left to deliver, if memory
-    /// is nearly used up for its peer.
+    /// Resets a connection that the application has closed, and forgets what it had left to deliver, if
+    /// memory is nearly used up for its peer.
     pub(crate) fn give_way(&self, now: Instant) -> Orphan {
         let (mut inner, time) = self.lock_at(now);
         let Some(connection) = inner.live().filter(|connection| connection.unacked() > LEAST_BUFFER) else {
