@@ -8,13 +8,10 @@
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use rustix::io::fcntl_dupfd_cloexec;
+use peersock_fd::high_copy;
 use rustix::net::Shutdown;
 
 use crate::kernel::{borrow, int_option};
-
-/// Own descriptors get numbers from here on, so that programs find the low ones where they expect them.
-const LOWEST: RawFd = 400;
 
 /// How many sockets were replaced so far.
 static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -34,8 +31,7 @@ pub fn keep(fd: RawFd) -> Option<OwnedFd> {
     if is_stream || is_alone {
         return None;
     }
-    let old = borrow(fd)?;
-    [LOWEST, 3].into_iter().find_map(|least| fcntl_dupfd_cloexec(old, least).ok())
+    high_copy(borrow(fd)?)
 }
 
 /// Wakes who waits on a socket that was replaced.

@@ -19,15 +19,13 @@ use rustix::process::Pid;
 
 use crate::borrowed_memory::is_borrowed;
 use crate::encoding::{decode, encode};
+use crate::high_fd::high_copy;
 use crate::known_clients::KnownClients;
 use crate::known_sizes::KnownSizes;
 use crate::name::{Name, NodeTag, Remote, SocketId};
 use crate::proof::{NameKey, Token, admission_proof, is_admission_proof, is_proof};
 use crate::requests::{Interface, MAX_MESSAGE, Message, Reply, Request, VERSION, Which};
 use crate::sys::{Credentials, Identity, identity, peer_credentials};
-
-/// Own descriptors get numbers from here on, so that programs find the low ones where they expect them.
-const LOWEST: i32 = 400;
 
 /// How long a node has to prove that it is the node.
 const PROOF: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
@@ -304,8 +302,7 @@ impl Client {
         let fd =
             rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         // A program that has closed its standard streams, and may have few descriptors, must not find it there.
-        let high = [LOWEST, 3].into_iter().find_map(|least| rustix::io::fcntl_dupfd_cloexec(&fd, least).ok());
-        let high = high.unwrap_or(fd);
+        let high = high_copy(fd.as_fd()).unwrap_or(fd);
         rustix::net::connect(&high, &address(&Name::Requests(self.tag))).map_err(|_| Errno::NETDOWN)?;
         let credentials = peer_credentials(high.as_fd())?;
         let (process, identity) = (rustix::process::getpid(), identity(high.as_fd())?);

@@ -19,6 +19,7 @@ mod connect;
 mod datagram;
 mod encoding;
 mod headers;
+mod high_fd;
 mod interface_index;
 mod known_clients;
 mod known_sizes;
@@ -39,6 +40,7 @@ pub use client::{Client, address, receive, send_with};
 pub use datagram::{Received, Timestamp};
 pub use encoding::{decode, encode};
 pub use headers::{AncillaryData, Header, HeaderKind};
+pub use high_fd::high_copy;
 pub use interface_index::{interface_index, network_of_index};
 pub use known_sizes::ALWAYS_WHOLE;
 pub use name::{
