@@ -112,6 +112,8 @@ mod icmp;
 mod ip;
 mod socket;
 mod tcp;
+#[cfg(test)]
+mod testing;
 
 use peersock_primitives::sync;
 

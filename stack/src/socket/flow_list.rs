@@ -55,17 +55,13 @@ impl FlowList {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
-    use crate::{Config, InterfaceConfig, Stack, TcpOptions};
+    use crate::TcpOptions;
+    use crate::testing::stack;
 
     #[test]
     fn flows_that_are_gone_do_not_stay() {
-        #[expect(clippy::disallowed_methods, reason = "std offers no other way to make an Instant")]
-        let now = Instant::now();
-        let stack = Stack::new(Config::default(), [7; 32], now);
-        let net = stack.add_interface(InterfaceConfig::new("net", ["10.0.0.1/8".parse().unwrap()]));
+        let (stack, net, now) = stack();
         let to = "10.0.0.2:80".parse().unwrap();
         let connect = || stack.tcp_connect(now, net, None, to, TcpOptions::default()).unwrap();
         let kept: Vec<_> = (0..10).map(|_| connect()).collect();

@@ -350,19 +350,16 @@ impl Peer {
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
-    use std::time::Instant;
 
     use super::*;
-    use crate::{Batch, Config, Departure, InterfaceConfig, Stack, TcpOptions};
+    use crate::testing::stack;
+    use crate::{Batch, Departure, TcpOptions};
 
     /// A peer that alternates its instances, or its path, has every flow of it looked at each time, and no
     /// other's.
     #[test]
     fn what_a_peer_causes_costs_its_own_flows() {
-        #[expect(clippy::disallowed_methods, reason = "std offers no other way to make an Instant")]
-        let now = Instant::now();
-        let stack = Stack::new(Config::default(), [7; 32], now);
-        let net = stack.add_interface(InterfaceConfig::new("net", ["10.0.0.1/8".parse().unwrap()]));
+        let (stack, net, now) = stack();
         let peer = |number: u32| IpAddr::from(Ipv4Addr::from_bits(0x0a01_0000 + number));
         let connect = |number: u32| {
             let remote = SocketAddr::new(peer(number), 80);

@@ -29,18 +29,25 @@ fn give_up_handshakes(pair: &Pair) {
     }
 }
 
+/// A connects, and has its SYN answered by a cookie, after which there is a place. Gives B's listener, A's end
+/// and the SYN.
+fn answered_by_cookie(pair: &mut Pair) -> (Arc<Listener>, Arc<Flow>, Vec<u8>) {
+    let listener = crowded(pair, TcpOptions::default());
+    pair.capture = Some(Vec::new());
+    let a = pair.connect(A, 80);
+    let syn = pair.capture.take().unwrap().remove(0).1;
+    pair.run(SECOND, |pair| pair.counter(B, "tcp_cookies_sent") == 1);
+    give_up_handshakes(pair);
+    (listener, a, syn)
+}
+
 /// A's SYN comes twice: it is answered by a cookie first, and gets a place the second time. A has the cookie
 /// by then, and knows nothing of the place.
 #[test]
 fn a_cookie_holds_also_if_its_syn_gets_a_place_later() {
     for (checksums, is_ack_lost) in [(false, false), (false, true), (true, false), (true, true)] {
         let mut pair = Pair::with(3, Config::default(), checksums);
-        let listener = crowded(&mut pair, TcpOptions::default());
-        pair.capture = Some(Vec::new());
-        let a = pair.connect(A, 80);
-        let syn = pair.capture.take().unwrap().remove(0).1;
-        pair.run(SECOND, |pair| pair.counter(B, "tcp_cookies_sent") == 1);
-        give_up_handshakes(&pair);
+        let (listener, a, syn) = answered_by_cookie(&mut pair);
         pair.inject(B, &syn);
         assert_eq!(pair.hosts[B].stack.flows(), 1, "the SYN has a place now");
         if is_ack_lost {
@@ -77,12 +84,7 @@ fn a_cookie_holds_also_if_its_syn_gets_a_place_later() {
 #[test]
 fn what_is_no_cookie_is_reset_where_a_handshake_is_under_way() {
     let mut pair = Pair::new(4);
-    let listener = crowded(&mut pair, TcpOptions::default());
-    pair.capture = Some(Vec::new());
-    let a = pair.connect(A, 80);
-    let syn = pair.capture.take().unwrap().remove(0).1;
-    pair.run(SECOND, |pair| pair.counter(B, "tcp_cookies_sent") == 1);
-    give_up_handshakes(&pair);
+    let (listener, a, syn) = answered_by_cookie(&mut pair);
     pair.link.loss = 1000;
     pair.inject(B, &syn);
     let mut guess = syn[..60].to_vec();

@@ -98,6 +98,16 @@ fn what_has_come_out_of_order_outlasts_a_window_that_closes() {
     }
 }
 
+/// Ends a connection that comes into TIME-WAIT at B, with 1,000 bytes that nobody has read there.
+fn close_unread(pair: &mut Pair, a: &Flow, b: &Flow) {
+    b.shutdown_write(pair.now).unwrap();
+    pair.kick(B, b);
+    pair.run_for(SECOND);
+    write(pair, A, a, 1000);
+    a.close(pair.now);
+    pair.kick(A, a);
+}
+
 /// As in Linux: TIME-WAIT is the addresses' and ports', and the data is the application's for as long as it
 /// keeps the socket.
 #[test]
@@ -105,12 +115,7 @@ fn time_wait_ends_though_data_is_left_to_be_read() {
     let mut pair = Pair::new(2);
     let (a, b) = pair.connected();
     b.set_keepalive(KeepAlive::every(SECOND));
-    b.shutdown_write(pair.now).unwrap();
-    pair.kick(B, &b);
-    pair.run_for(SECOND);
-    write(&mut pair, A, &a, 1000);
-    a.close(pair.now);
-    pair.kick(A, &a);
+    close_unread(&mut pair, &a, &b);
     pair.run(SECOND, |_| b.state() == State::TimeWait);
     assert_eq!((pair.hosts[B].stack.time_waits(), b.readable()), (1, 1000));
     assert_eq!(b.read(pair.now, &mut [0; 400]), Ok(400));
@@ -144,12 +149,7 @@ fn a_time_wait_with_data_unread_makes_room_for_a_new_connection() {
         (a, accepted.unwrap())
     };
     let (a, b) = connect(&mut pair);
-    b.shutdown_write(pair.now).unwrap();
-    pair.kick(B, &b);
-    pair.run_for(SECOND);
-    write(&mut pair, A, &a, 1000);
-    a.close(pair.now);
-    pair.kick(A, &a);
+    close_unread(&mut pair, &a, &b);
     pair.run_for(SECOND);
     assert_eq!((a.state(), b.state()), (State::Closed, State::TimeWait));
     let (a, new) = connect(&mut pair);
@@ -165,12 +165,7 @@ fn a_time_wait_with_data_unread_makes_room_for_a_new_connection() {
 fn closing_with_data_unread_leaves_time_wait_alone() {
     let mut pair = Pair::new(4);
     let (a, b) = pair.connected();
-    b.shutdown_write(pair.now).unwrap();
-    pair.kick(B, &b);
-    pair.run_for(SECOND);
-    write(&mut pair, A, &a, 1000);
-    a.close(pair.now);
-    pair.kick(A, &a);
+    close_unread(&mut pair, &a, &b);
     pair.run_for(SECOND);
     let sent = pair.sent[B];
     b.close(pair.now);
