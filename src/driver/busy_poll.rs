@@ -71,14 +71,14 @@ impl BusyPoll {
 /// Decides for one thread that waits again and again.
 #[derive(Debug)]
 pub(super) struct Looking {
-    fixed: Option<Duration>,
+    busy_poll: BusyPoll,
     phase: Phase,
     /// How long it looked, on average over the last waits.
     mean: Duration,
     pause: Duration,
     /// How often it was put aside lately.
     crowding: u16,
-    /// When the wait began, and for how long it was to look.
+    /// When the wait began, and for how long it was to look; `None` of a wait that says nothing.
     wait: Option<(Instant, Duration)>,
     /// Datagrams carried until the last wait.
     carried: u64,
@@ -94,14 +94,9 @@ enum Phase {
 
 impl Looking {
     pub(super) fn new(busy_poll: BusyPoll) -> Looking {
-        let fixed = match busy_poll {
-            BusyPoll::For(time) => Some(time),
-            BusyPoll::Adaptive => None,
-        };
-        let phase = Phase::Sleeping { short: 0, until: None };
         Looking {
-            fixed,
-            phase,
+            busy_poll,
+            phase: Phase::Sleeping { short: 0, until: None },
             mean: Duration::ZERO,
             pause: FIRST_PAUSE,
             crowding: 0,
@@ -113,15 +108,15 @@ impl Looking {
     /// A wait begins. `carried` counts the datagrams that the node has sent and received. Returns how long to
     /// look before sleeping.
     pub(super) fn begin(&mut self, carried: impl FnOnce() -> u64) -> Duration {
-        match self.fixed {
-            Some(fixed) => fixed,
-            None => self.begin_at(Instant::now(), carried()),
+        match self.busy_poll {
+            BusyPoll::For(time) => time,
+            BusyPoll::Adaptive => self.begin_at(Instant::now(), carried()),
         }
     }
 
     /// The wait has ended, with whatever was waited for or without.
     pub(super) fn end(&mut self, looked: Looked) {
-        if self.fixed.is_none() {
+        if self.wait.is_some() {
             self.end_at(Instant::now(), looked);
         }
     }
@@ -156,7 +151,7 @@ impl Looking {
             Phase::Looking { waits } => {
                 *waits = waits.saturating_add(1);
                 let spent = if looked.found { waited.min(time) } else { time };
-                let part = if *waits < 8 { u32::from(*waits) } else { 8 };
+                let part = u32::from(*waits).min(8);
                 self.mean = self.mean * (part - 1) / part + spent / part;
                 let fails = *waits >= TRIAL && self.mean > PAYS;
                 if *waits == PROVEN {

@@ -132,8 +132,7 @@ fn sleep<'a>(
     let deadline = [deadline, asked].into_iter().flatten().min();
     let looked = looking.map(|looking| {
         let busy = looking.begin(|| driver.sockets.carried());
-        let left = deadline.map_or(busy, |deadline| deadline.saturating_duration_since(Instant::now()));
-        (sleeper.look_for(busy.min(left)), looking)
+        (sleeper.look_for(busy, deadline), looking)
     });
     let events = sleeper.sleep(deadline);
     alarm.asleep_until.store(0, Ordering::SeqCst);

@@ -117,8 +117,13 @@ impl<'a> Sleeper<'a> {
         events
     }
 
-    /// Looks for so long, without sleeping, whether there are events.
-    pub(crate) fn look_for(&self, busy: Duration) -> Looked {
+    /// Looks for so long, no later than `deadline`, whether there are events, without sleeping.
+    pub(crate) fn look_for(&self, busy: Duration, deadline: Option<Instant>) -> Looked {
+        // Most often it is zero, and the clock need not be asked.
+        let busy = match deadline {
+            Some(deadline) if !busy.is_zero() => busy.min(deadline.saturating_duration_since(Instant::now())),
+            _ => busy,
+        };
         poll::look_for(&mut [PollFd::new(&self.poller.epoll, PollFlags::IN)], busy)
     }
 
