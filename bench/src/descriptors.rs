@@ -2,7 +2,7 @@
 //! and write on descriptors that the node in this process pumps.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -12,9 +12,10 @@ use peersock::Network;
 use peersock_descriptors::Host;
 use peersock_fd::{Client, Errno, Family, Kind, Socket, SocketFlags};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{RecvFlags, SendFlags};
 
 use crate::overlay::NodeOptions;
-use crate::workload::{Listener, Stream, Transport};
+use crate::workload::{Datagrams, Listener, Stream, Transport, User};
 
 /// A node that serves descriptors, with a table of descriptors of its own as in a program in C.
 pub(crate) struct Descriptors {
@@ -38,17 +39,18 @@ impl Descriptors {
         Ok(Descriptors { address, client, _host: host })
     }
 
-    fn socket(&self) -> io::Result<OwnedFd> {
-        Ok(peersock_fd::open(&self.client, Family::V6, Kind::Stream, SocketFlags::CLOEXEC)?)
+    fn socket(&self, kind: Kind) -> io::Result<OwnedFd> {
+        Ok(peersock_fd::open(&self.client, Family::V6, kind, SocketFlags::CLOEXEC)?)
     }
 }
 
 impl Transport for Descriptors {
     type Stream = FdStream;
     type Listener = FdListener;
+    type Datagrams = FdDatagrams;
 
     fn connect(&self, address: SocketAddr, timeout: Duration) -> io::Result<FdStream> {
-        let fd = self.socket()?;
+        let fd = self.socket(Kind::Stream)?;
         set_socket_timeout(&fd, Timeout::Send, Some(timeout))?;
         match overlay(&fd)?.connect(Some(address)) {
             Ok(()) => {}
@@ -60,12 +62,22 @@ impl Transport for Descriptors {
     }
 
     fn listen(&self, address: SocketAddr) -> io::Result<FdListener> {
-        let fd = self.socket()?;
+        let fd = self.socket(Kind::Stream)?;
         let socket = overlay(&fd)?;
         socket.bind((Ipv6Addr::UNSPECIFIED, address.port()).into())?;
         socket.listen(128)?;
         let address = SocketAddr::new(self.address, socket.local_addr()?.port());
         Ok(FdListener { fd, address })
+    }
+
+    fn bind(&self, address: SocketAddr) -> io::Result<FdDatagrams> {
+        let fd = self.socket(Kind::Datagram)?;
+        overlay(&fd)?.bind(address)?;
+        Ok(FdDatagrams(fd))
+    }
+
+    fn swallow(&self, _: SocketAddr, _: User<FdStream>) -> io::Result<()> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, "not measured with descriptors"))
     }
 }
 
@@ -119,6 +131,26 @@ impl Stream for FdStream {
 
     fn shutdown_write(&self) -> io::Result<()> {
         Ok(rustix::net::shutdown(&self.0, rustix::net::Shutdown::Write)?)
+    }
+}
+
+/// A descriptor for datagrams.
+pub(crate) struct FdDatagrams(OwnedFd);
+
+impl Datagrams for FdDatagrams {
+    fn send_to(&self, datagram: &[u8], address: SocketAddr) -> io::Result<()> {
+        let data = [IoSlice::new(datagram)];
+        Ok(overlay(&self.0)?.send_to(&data, SendFlags::empty(), address, None).map(drop)?)
+    }
+
+    fn recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        let received = overlay(&self.0)?.recv_from(&mut [IoSliceMut::new(buf)], RecvFlags::empty())?;
+        let remote = received.remote.ok_or(io::ErrorKind::UnexpectedEof)?;
+        Ok((received.length, remote))
+    }
+
+    fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        Ok(set_socket_timeout(&self.0, Timeout::Recv, timeout)?)
     }
 }
 

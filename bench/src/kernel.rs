@@ -1,22 +1,23 @@
-//! The kernel's TCP as a [`Transport`].
+//! The kernel's TCP and UDP as a [`Transport`].
 
 use std::io;
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use socket2::SockRef;
 
-use crate::workload::{Listener, Stream, Transport};
+use crate::workload::{self, Datagrams, Listener, Stream, Transport, User};
 
 /// Congestion control of both sides. The system's default may be anything; CUBIC is what most machines run.
 const CONGESTION_CONTROL: &[u8] = b"cubic";
 
-/// The kernel's TCP.
+/// The kernel's TCP and UDP.
 pub(crate) struct Kernel;
 
 impl Transport for Kernel {
     type Stream = TcpStream;
     type Listener = TcpListener;
+    type Datagrams = UdpSocket;
 
     fn connect(&self, address: SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
         let stream = TcpStream::connect_timeout(&address, timeout)?;
@@ -29,6 +30,17 @@ impl Transport for Kernel {
         // Accepted sockets inherit it.
         choose_congestion_control(&SockRef::from(&listener));
         Ok(listener)
+    }
+
+    fn bind(&self, address: SocketAddr) -> io::Result<UdpSocket> {
+        UdpSocket::bind(address)
+    }
+
+    fn swallow(&self, address: SocketAddr, user: User<TcpStream>) -> io::Result<()> {
+        workload::runtime()?.block_on(async {
+            let listener = tokio::net::TcpListener::bind(address).await?;
+            user.serve(async || listener.accept().await.map(|(stream, _)| stream)).await
+        })
     }
 }
 
@@ -62,5 +74,19 @@ impl Stream for TcpStream {
 
     fn shutdown_write(&self) -> io::Result<()> {
         self.shutdown(Shutdown::Write)
+    }
+}
+
+impl Datagrams for UdpSocket {
+    fn send_to(&self, datagram: &[u8], address: SocketAddr) -> io::Result<()> {
+        UdpSocket::send_to(self, datagram, address).map(drop)
+    }
+
+    fn recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        UdpSocket::recv_from(self, buf)
+    }
+
+    fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        UdpSocket::set_read_timeout(self, timeout)
     }
 }

@@ -18,29 +18,34 @@
 //! | [`overlay`] | peersock |
 //! | [`quic`] | quinn: QUIC streams, with its windows enlarged |
 //!
-//! [`udp_server`] has no contender: it is what a server on the overlay itself does for each datagram.
+//! [`udp_server`] and [`growth`] have no contender: they are what a server on the overlay itself does for
+//! each datagram, and how that grows.
 //!
 //! [`workload`] holds the work itself, generic over a [`workload::Transport`], so that kernel TCP and
-//! peersock run identical code; [`report`] holds what a client prints.
+//! peersock run identical code; [`role`] holds the two sides, [`report`] what a client prints, [`usage`] what a
+//! process has used.
 #![allow(clippy::print_stdout, reason = "a program whose results go to standard output")]
 
-use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
 mod descriptors;
+mod growth;
 mod kernel;
 mod limit;
 mod overlay;
 mod quic;
 mod report;
+mod role;
 mod udp_server;
+mod usage;
 mod workload;
 
 use descriptors::Descriptors;
 use overlay::{NodeOptions, Overlay};
-use workload::{Transport, Workload};
+use role::Role;
+use workload::Transport;
 
 /// Loads the network and measures it: peersock, the kernel's TCP, quinn and the encrypted-UDP limit.
 #[derive(Parser)]
@@ -74,6 +79,10 @@ enum Contender {
     PeersockFd(NodeSide),
     /// A UDP server on the overlay with many clients, all in this process
     UdpServer(udp_server::Options),
+    /// The overlay's cost of a packet, with many members, peers and networks, all in this process
+    Growth(growth::Options),
+    /// Nothing: keeps one processor busy until it is ended
+    Spin,
 }
 
 #[derive(Args)]
@@ -90,29 +99,10 @@ struct NodeSide {
     role: Role,
 }
 
-#[derive(Subcommand)]
-enum Role {
-    /// Serve every workload; prints one line {"address": …} when ready
-    Serve {
-        /// The address to listen on; port 0 takes any
-        address: SocketAddr,
-    },
-    /// Run one workload against a server and print its result
-    Client {
-        /// The server's address
-        address: SocketAddr,
-        #[command(subcommand)]
-        workload: Workload,
-    },
-}
-
 fn main() -> ExitCode {
     let cli = Cli::parse();
     if cli.die_with_parent {
-        let kill = Some(rustix::process::Signal::KILL);
-        if let Err(e) = rustix::process::set_parent_process_death_signal(kill) {
-            eprintln!("cannot follow the parent process: {e}");
-        }
+        role::follow_parent();
     }
     match run(cli.contender) {
         Ok(()) => ExitCode::SUCCESS,
@@ -137,6 +127,10 @@ fn run(contender: Contender) -> std::io::Result<()> {
         Contender::Peersock(NodeSide { node, role }) => play(&Overlay::start(&node)?, &role),
         Contender::PeersockFd(NodeSide { node, role }) => play(&Descriptors::start(&node)?, &role),
         Contender::UdpServer(options) => udp_server::run(&options),
+        Contender::Growth(options) => growth::run(&options),
+        Contender::Spin => loop {
+            std::hint::spin_loop();
+        },
     }
 }
 

@@ -5,11 +5,12 @@ use std::io;
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::time::Duration;
 
-use clap::Args;
-use peersock::blocking::{TcpListener, TcpStream};
+use clap::{Args, ValueEnum};
+use peersock::blocking::{TcpListener, TcpStream, UdpSocket};
+use peersock::overlay::Suite;
 use peersock::{IdentitySource, Interfaces, Joined, Network, NetworkId, Node, NodeBuilder, Seed};
 
-use crate::workload::{Listener, Stream, Transport};
+use crate::workload::{self, Datagrams, Listener, Stream, Transport, User};
 
 /// The node's options.
 #[derive(Args)]
@@ -26,6 +27,27 @@ pub(crate) struct NodeOptions {
     /// Always look for packets so long before sleeping, microseconds; else where it pays
     #[arg(long)]
     busy_poll: Option<u64>,
+    /// Use this cipher only; else the faster one
+    #[arg(long)]
+    cipher: Option<Cipher>,
+}
+
+/// A cipher of data.
+#[derive(Clone, Copy, ValueEnum)]
+enum Cipher {
+    /// AES-256-GCM
+    Aes,
+    /// ChaCha20-Poly1305
+    Chacha,
+}
+
+impl Cipher {
+    fn suite(self) -> Suite {
+        match self {
+            Cipher::Aes => Suite::Aes256Gcm,
+            Cipher::Chacha => Suite::ChaCha20Poly1305,
+        }
+    }
 }
 
 impl NodeOptions {
@@ -37,8 +59,12 @@ impl NodeOptions {
         };
         let interfaces = if self.loopback { Interfaces::Loopback } else { Interfaces::All };
         let node = Node::builder().identity(identity).interfaces(interfaces);
-        match self.busy_poll {
+        let node = match self.busy_poll {
             Some(microseconds) => node.busy_poll(Duration::from_micros(microseconds)),
+            None => node,
+        };
+        match self.cipher {
+            Some(cipher) => node.only_suite(cipher.suite()),
             None => node,
         }
     }
@@ -75,6 +101,7 @@ impl Overlay {
 impl Transport for Overlay {
     type Stream = TcpStream;
     type Listener = OverlayListener;
+    type Datagrams = UdpSocket;
 
     fn connect(&self, address: SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
         TcpStream::connect_timeout_on(&self.node, &address, timeout)
@@ -84,6 +111,17 @@ impl Transport for Overlay {
         let listener = TcpListener::bind_on(&self.node, address)?;
         let address = SocketAddr::new(self.address(), listener.local_addr()?.port());
         Ok(OverlayListener { listener, address })
+    }
+
+    fn bind(&self, address: SocketAddr) -> io::Result<UdpSocket> {
+        UdpSocket::bind_on(&self.node, address)
+    }
+
+    fn swallow(&self, address: SocketAddr, user: User<TcpStream>) -> io::Result<()> {
+        workload::runtime()?.block_on(async {
+            let listener = peersock::TcpListener::bind_on(&self.node, address).await?;
+            user.serve(async || listener.accept().await.map(|(stream, _)| stream)).await
+        })
     }
 }
 
@@ -116,5 +154,19 @@ impl Stream for TcpStream {
 
     fn shutdown_write(&self) -> io::Result<()> {
         self.shutdown(Shutdown::Write)
+    }
+}
+
+impl Datagrams for UdpSocket {
+    fn send_to(&self, datagram: &[u8], address: SocketAddr) -> io::Result<()> {
+        UdpSocket::send_to(self, datagram, address).map(drop)
+    }
+
+    fn recv_from(&self, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        UdpSocket::recv_from(self, buf)
+    }
+
+    fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        UdpSocket::set_read_timeout(self, timeout)
     }
 }

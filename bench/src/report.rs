@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
+
+use crate::usage::Usage;
 
 /// The result of one workload.
 #[derive(Serialize)]
@@ -22,6 +23,8 @@ pub(crate) enum Report {
         sender_s_per_gb: f64,
         /// CPU seconds that the receiving process used per 10^9 payload bytes.
         receiver_s_per_gb: f64,
+        /// Page faults of both processes per 10^9 payload bytes.
+        faults_per_gb: f64,
     },
     /// Round trips of 64 bytes.
     PingPong {
@@ -36,12 +39,34 @@ pub(crate) enum Report {
     },
     /// Connections made one after another.
     Connect {
-        /// Completed per second: connect, one byte each way, close.
+        /// Completed per second: connect, a message each way, close.
         per_s: f64,
         /// How many succeeded.
         count: u64,
         /// How many did not.
         failed: u64,
+        /// How often threads of both processes went to sleep for each; none if nobody has counted.
+        switches_each: Option<f64>,
+    },
+    /// Messages over many connections in turn.
+    Messages {
+        /// How many connections.
+        connections: usize,
+        /// Messages per second.
+        per_s: f64,
+        /// CPU time that both processes used for each message, microseconds.
+        cpu_us_each: f64,
+    },
+    /// Datagrams, counted by the receiver.
+    Datagrams {
+        /// How many arrived per second.
+        per_s: f64,
+        /// How many were sent.
+        sent: u64,
+        /// How many arrived.
+        received: u64,
+        /// CPU time that both processes used for each that arrived, microseconds.
+        cpu_us_each: f64,
     },
     /// A byte of a new connection arrived.
     Byte,
@@ -81,25 +106,26 @@ impl Report {
     }
 }
 
-/// What the receiver of one bulk stream counted. Crosses the wire as three little-endian numbers.
+/// What a receiver counted. Crosses the wire as five little-endian numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Received {
-    /// Payload bytes up to the end of the stream.
+    /// Payload bytes up to the end.
     pub(crate) bytes: u64,
-    /// From the command to the end of the stream.
+    /// From the beginning to the end.
     pub(crate) elapsed: Duration,
-    /// CPU time of the receiving process in that time.
-    pub(crate) cpu: Duration,
+    /// What the receiving process used in that time.
+    pub(crate) usage: Usage,
 }
 
 impl Received {
     /// Length of the wire form.
-    pub(crate) const LEN: usize = 24;
+    pub(crate) const LEN: usize = 40;
 
     /// The wire form.
     pub(crate) fn to_bytes(self) -> [u8; Self::LEN] {
         let mut out = [0; Self::LEN];
-        let fields = [self.bytes, self.elapsed.as_nanos() as u64, self.cpu.as_nanos() as u64];
+        let Usage { cpu, faults, switches } = self.usage;
+        let fields = [self.bytes, self.elapsed.as_nanos() as u64, cpu.as_nanos() as u64, faults, switches];
         for (slot, field) in out.chunks_exact_mut(8).zip(fields) {
             slot.copy_from_slice(&field.to_le_bytes());
         }
@@ -116,30 +142,40 @@ impl Received {
         Received {
             bytes: field(0),
             elapsed: Duration::from_nanos(field(1)),
-            cpu: Duration::from_nanos(field(2)),
+            usage: Usage { cpu: Duration::from_nanos(field(2)), faults: field(3), switches: field(4) },
         }
     }
 
     /// The report of several streams that ran together between the same two processes, of which the sender
-    /// used `cpu`.
-    pub(crate) fn report(streams: &[Received], cpu: Duration) -> Report {
+    /// used `sender`.
+    pub(crate) fn report(streams: &[Received], sender: Usage) -> Report {
         let bytes: u64 = streams.iter().map(|r| r.bytes).sum();
         let elapsed = streams.iter().map(|r| r.elapsed).max().unwrap_or_default();
-        let receiver = streams.iter().map(|r| r.cpu).max().unwrap_or_default();
-        let per_gb = |cpu: Duration| if bytes == 0 { 0.0 } else { cpu.as_secs_f64() / bytes as f64 * 1e9 };
+        let cpu = streams.iter().map(|r| r.usage.cpu).max().unwrap_or_default();
+        let faults = sender.faults + streams.iter().map(|r| r.usage.faults).max().unwrap_or_default();
+        let per_gb = |amount: f64| if bytes == 0 { 0.0 } else { amount / bytes as f64 * 1e9 };
         Report::Bulk {
             gbps: bytes as f64 * 8.0 / elapsed.as_secs_f64().max(1e-9) / 1e9,
             bytes,
             streams: streams.len(),
-            sender_s_per_gb: per_gb(cpu),
-            receiver_s_per_gb: per_gb(receiver),
+            sender_s_per_gb: per_gb(sender.cpu.as_secs_f64()),
+            receiver_s_per_gb: per_gb(cpu.as_secs_f64()),
+            faults_per_gb: per_gb(faults as f64),
         }
     }
-}
 
-/// CPU time that this process has used so far, all threads together.
-pub(crate) fn cpu_time() -> Duration {
-    Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).unwrap_or_default()
+    /// The report of datagrams of `size` bytes, of which so many were `sent`, for which the sender used
+    /// `sender`.
+    pub(crate) fn datagrams(self, sent: u64, size: usize, sender: Usage) -> Report {
+        let received = self.bytes / size as u64;
+        let cpu = sender.cpu + self.usage.cpu;
+        Report::Datagrams {
+            per_s: received as f64 / self.elapsed.as_secs_f64().max(1e-9),
+            sent,
+            received,
+            cpu_us_each: cpu.as_secs_f64() * 1e6 / received.max(1) as f64,
+        }
+    }
 }
 
 /// Tells whoever started this server that it is ready, and where.
@@ -153,24 +189,36 @@ mod tests {
 
     #[test]
     fn received_survives_the_wire() {
-        let sent =
-            Received { bytes: 1 << 40, elapsed: Duration::from_nanos(7), cpu: Duration::from_millis(12_345) };
+        let usage = Usage { cpu: Duration::from_millis(12_345), faults: 3, switches: 1 << 33 };
+        let sent = Received { bytes: 1 << 40, elapsed: Duration::from_nanos(7), usage };
         assert_eq!(Received::from_bytes(&sent.to_bytes()), sent);
+    }
+
+    fn usage(secs: u64, faults: u64) -> Usage {
+        Usage { cpu: Duration::from_secs(secs), faults, switches: 0 }
     }
 
     #[test]
     fn streams_add_up_over_the_longest_time() {
-        let one = |secs, cpu| Received {
-            bytes: 500_000_000,
-            elapsed: Duration::from_secs(secs),
-            cpu: Duration::from_secs(cpu),
-        };
-        let report = Received::report(&[one(1, 1), one(2, 3)], Duration::from_secs(4));
-        let Report::Bulk { gbps, bytes, streams, sender_s_per_gb, receiver_s_per_gb } = report else {
+        let one = |secs, usage| Received { bytes: 500_000_000, elapsed: Duration::from_secs(secs), usage };
+        let report = Received::report(&[one(1, usage(1, 5)), one(2, usage(3, 6))], usage(4, 1));
+        let Report::Bulk { gbps, bytes, streams, sender_s_per_gb, receiver_s_per_gb, faults_per_gb } = report
+        else {
             panic!("a bulk report");
         };
         assert_eq!((bytes, streams), (1_000_000_000, 2));
-        assert_eq!((gbps, sender_s_per_gb, receiver_s_per_gb), (4.0, 4.0, 3.0));
+        assert_eq!((gbps, sender_s_per_gb, receiver_s_per_gb, faults_per_gb), (4.0, 4.0, 3.0, 7.0));
+    }
+
+    #[test]
+    fn datagrams_that_arrived_count() {
+        let received = Received { bytes: 5000, elapsed: Duration::from_secs(2), usage: usage(1, 0) };
+        let Report::Datagrams { per_s, sent, received, cpu_us_each } =
+            received.datagrams(70, 100, usage(2, 0))
+        else {
+            panic!("a report of datagrams");
+        };
+        assert_eq!((per_s, sent, received, cpu_us_each), (25.0, 70, 50, 60_000.0));
     }
 
     #[test]

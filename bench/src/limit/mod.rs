@@ -10,7 +10,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::report::{self, Received, Report};
-use crate::workload::{PING_SIZE, WARM_UP, Workload};
+use crate::usage::Usage;
+use crate::workload::{DATAGRAM_SIZE, PING_SIZE, WARM_UP, Workload, any_port};
 
 mod datagram;
 mod socket;
@@ -30,7 +31,7 @@ const APPLICATION_BUFFER: usize = 1 << 20;
 /// What the server counts between two starts of a transfer.
 struct Count {
     start: Instant,
-    cpu: Duration,
+    before: Usage,
     datagrams: u64,
     bytes: u64,
     unacknowledged: u64,
@@ -41,7 +42,7 @@ impl Count {
     fn start() -> Count {
         Count {
             start: Instant::now(),
-            cpu: report::cpu_time(),
+            before: Usage::now(),
             datagrams: 0,
             bytes: 0,
             unacknowledged: 0,
@@ -87,7 +88,7 @@ pub(crate) fn serve(address: SocketAddr) -> io::Result<()> {
                     let received = Received {
                         bytes: count.bytes,
                         elapsed: count.start.elapsed(),
-                        cpu: report::cpu_time() - count.cpu,
+                        usage: Usage::now() - count.before,
                     };
                     answers.push((from, received.to_bytes().to_vec()));
                 }
@@ -112,20 +113,21 @@ pub(crate) fn serve(address: SocketAddr) -> io::Result<()> {
     }
 }
 
-/// Runs a workload; only `bulk` with one stream and `ping-pong` exist without connections.
+/// Runs a workload; only `bulk` with one stream, `ping-pong` and `datagrams` exist without connections.
 pub(crate) fn client(server: SocketAddr, workload: &Workload) -> io::Result<()> {
     match *workload {
         Workload::Bulk { secs, streams: 1 } => bulk(server, secs)?.print(),
         Workload::PingPong { secs } => ping_pong(server, secs)?.print(),
+        Workload::Datagrams { secs } => datagrams(server, secs)?.print(),
         _ => Err(io::Error::new(
             io::ErrorKind::Unsupported,
-            "plain datagrams have no connections: only bulk with one stream, and ping-pong",
+            "plain datagrams have no connections: only bulk with one stream, ping-pong and datagrams",
         )),
     }
 }
 
 fn bulk(server: SocketAddr, secs: f64) -> io::Result<Report> {
-    let socket = Socket::bind(socket::any_port(server))?;
+    let socket = Socket::bind(any_port(server))?;
     let cipher = Cipher::new();
     let segments = socket.max_segments();
     let application = vec![0x5a; APPLICATION_BUFFER];
@@ -133,7 +135,7 @@ fn bulk(server: SocketAddr, secs: f64) -> io::Result<Report> {
     let mut batch = vec![0; SIZE * segments];
     let mut inbox = Inbox::new();
     let (mut next, mut acknowledged) = (0, 0);
-    let (start, cpu) = (Instant::now(), report::cpu_time());
+    let (start, before) = (Instant::now(), Usage::now());
     while start.elapsed().as_secs_f64() < secs {
         for datagram in batch.chunks_exact_mut(SIZE) {
             if offset + MAX_PAYLOAD > application.len() {
@@ -155,9 +157,28 @@ fn bulk(server: SocketAddr, secs: f64) -> io::Result<Report> {
             while read_acks(&socket, &cipher, &mut inbox, &mut acknowledged)? {}
         }
     }
-    let cpu = report::cpu_time() - cpu;
+    let usage = Usage::now() - before;
     let received = result(&socket, &cipher, &mut inbox, server)?;
-    Ok(Received::report(&[received], cpu))
+    Ok(Received::report(&[received], usage))
+}
+
+/// Datagrams of an application, sealed and sent one by one, without waiting for the receiver.
+fn datagrams(server: SocketAddr, secs: f64) -> io::Result<Report> {
+    let socket = Socket::bind(any_port(server))?;
+    let (cipher, mut inbox) = (Cipher::new(), Inbox::new());
+    let payload = [0x5a; DATAGRAM_SIZE];
+    let mut out = Vec::new();
+    let mut sent = 0;
+    let (start, before) = (Instant::now(), Usage::now());
+    while start.elapsed().as_secs_f64() < secs {
+        cipher.seal(Kind::Data, sent, &payload, &mut out);
+        socket.send(server, &out, None)?;
+        sent += 1;
+    }
+    let usage = Usage::now() - before;
+    let mut acknowledged = 0;
+    while read_acks(&socket, &cipher, &mut inbox, &mut acknowledged)? {}
+    Ok(result(&socket, &cipher, &mut inbox, server)?.datagrams(sent, DATAGRAM_SIZE, usage))
 }
 
 /// One system call's worth of acknowledgements. False when there was nothing.
@@ -199,7 +220,7 @@ fn result(socket: &Socket, cipher: &Cipher, inbox: &mut Inbox, server: SocketAdd
 }
 
 fn ping_pong(server: SocketAddr, secs: f64) -> io::Result<Report> {
-    let socket = Socket::bind(socket::any_port(server))?;
+    let socket = Socket::bind(any_port(server))?;
     let cipher = Cipher::new();
     let mut inbox = Inbox::new();
     let mut nanos = Vec::with_capacity(1 << 20);
@@ -236,6 +257,8 @@ mod tests {
         std::thread::sleep(Duration::from_millis(100));
         let report = bulk(server, 0.1).expect("transfer");
         assert!(matches!(report, Report::Bulk { bytes, .. } if bytes > 0));
+        let report = datagrams(server, 0.1).expect("a result");
+        assert!(matches!(report, Report::Datagrams { received, .. } if received > 0));
         let report = ping_pong(server, 0.1).expect("echo");
         assert!(matches!(report, Report::PingPong { samples, .. } if samples > 0));
     }

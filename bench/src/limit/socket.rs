@@ -1,7 +1,7 @@
 //! A UDP socket with GSO and GRO.
 
 use std::io::{self, ErrorKind, IoSliceMut};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSocketState};
@@ -98,13 +98,5 @@ impl Inbox {
             }
         }
         Ok(filled > 0)
-    }
-}
-
-/// The unspecified address of the same family, any port.
-pub(super) fn any_port(like: SocketAddr) -> SocketAddr {
-    match like {
-        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
-        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     }
 }

@@ -7,20 +7,17 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{ClientConfig, Connection, Endpoint, RecvStream, SendStream, ServerConfig, TransportConfig};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::PrivatePkcs8KeyDer;
-use tokio::task::JoinSet;
 
-use crate::report::{self, Received, Report};
-use crate::workload::{
-    Command, MAX_CONNECTIONS, PING_SIZE, READ_SIZE, WARM_UP, WRITE_SIZE, Workload, same_count,
-};
+use crate::report;
+use crate::workload::Workload;
 
 mod certificate;
+mod streams;
 
 const SERVER_NAME: &str = "bench";
 const ALPN: &[u8] = b"peersock-bench";
@@ -36,13 +33,8 @@ pub(crate) fn serve(address: SocketAddr) -> io::Result<()> {
         report::print_ready(endpoint.local_addr()?);
         while let Some(incoming) = endpoint.accept().await {
             tokio::spawn(async move {
-                let Ok(connection) = incoming.await else { return };
-                while let Ok((tx, rx)) = connection.accept_bi().await {
-                    tokio::spawn(async move {
-                        if let Err(e) = answer(tx, rx).await {
-                            eprintln!("stream: {e}");
-                        }
-                    });
+                if let Ok(connection) = incoming.await {
+                    streams::serve(&connection).await;
                 }
             });
         }
@@ -57,18 +49,7 @@ pub(crate) fn client(address: SocketAddr, workload: &Workload) -> io::Result<()>
         let mut endpoint = Endpoint::client(local.parse().map_err(io::Error::other)?)?;
         endpoint.set_default_client_config(client_config()?);
         let connection = endpoint.connect(address, SERVER_NAME).map_err(io::Error::other)?.await?;
-        let report = match *workload {
-            Workload::Bulk { secs, streams } => bulk(&connection, secs, streams).await?,
-            Workload::PingPong { secs } => ping_pong(&connection, secs).await?,
-            Workload::Connect { secs } => stream_rate(&connection, secs).await,
-            Workload::FirstByte => {
-                exchange_byte(&connection).await?;
-                Report::Byte
-            }
-            Workload::Recover | Workload::Hold { .. } | Workload::Idle { .. } => {
-                return Err(io::Error::new(io::ErrorKind::Unsupported, "not measured for quinn"));
-            }
-        };
+        let report = streams::run(&connection, workload).await?;
         report.print()?;
         connection.close(0u32.into(), b"");
         endpoint.wait_idle().await;
@@ -78,103 +59,6 @@ pub(crate) fn client(address: SocketAddr, workload: &Workload) -> io::Result<()>
 
 fn runtime() -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()
-}
-
-async fn answer(mut tx: SendStream, mut rx: RecvStream) -> io::Result<()> {
-    let mut command = [0];
-    rx.read_exact(&mut command).await.map_err(io::Error::other)?;
-    match command[0] {
-        Command::BYTE => tx.write_all(&command).await?,
-        Command::PING_PONG => {
-            let mut message = [0; PING_SIZE];
-            while rx.read_exact(&mut message).await.is_ok() && tx.write_all(&message).await.is_ok() {}
-            return Ok(());
-        }
-        Command::BULK => tx.write_all(&swallow(&mut rx).await?.to_bytes()).await?,
-        other => return Err(io::Error::other(format!("unknown command {other:#04x}"))),
-    }
-    tx.finish()?;
-    Ok(())
-}
-
-async fn swallow(rx: &mut RecvStream) -> io::Result<Received> {
-    let (start, cpu) = (Instant::now(), report::cpu_time());
-    let mut buffer = vec![0; READ_SIZE];
-    let mut bytes = 0;
-    while let Some(count) = rx.read(&mut buffer).await? {
-        bytes += count as u64;
-    }
-    Ok(Received { bytes, elapsed: start.elapsed(), cpu: report::cpu_time() - cpu })
-}
-
-async fn bulk(connection: &Connection, secs: f64, streams: usize) -> io::Result<Report> {
-    let cpu = report::cpu_time();
-    let mut senders = JoinSet::new();
-    for _ in 0..streams {
-        senders.spawn(send_for(connection.clone(), Duration::from_secs_f64(secs)));
-    }
-    let mut received = Vec::new();
-    while let Some(result) = senders.join_next().await {
-        received.push(result.map_err(io::Error::other)??);
-    }
-    Ok(Received::report(&received, report::cpu_time() - cpu))
-}
-
-async fn send_for(connection: Connection, time: Duration) -> io::Result<Received> {
-    let (mut tx, mut rx) = connection.open_bi().await?;
-    let data = vec![0x5a; WRITE_SIZE];
-    tx.write_all(&[Command::BULK]).await?;
-    let start = Instant::now();
-    let mut sent = 0;
-    while start.elapsed() < time {
-        sent += tx.write(&data).await? as u64;
-    }
-    tx.finish()?;
-    let mut result = [0; Received::LEN];
-    rx.read_exact(&mut result).await.map_err(io::Error::other)?;
-    let received = Received::from_bytes(&result);
-    same_count(sent, received.bytes)?;
-    Ok(received)
-}
-
-async fn ping_pong(connection: &Connection, secs: f64) -> io::Result<Report> {
-    let (mut tx, mut rx) = connection.open_bi().await?;
-    tx.write_all(&[Command::PING_PONG]).await?;
-    let mut message = [7; PING_SIZE];
-    let mut nanos = Vec::with_capacity(1 << 20);
-    let start = Instant::now();
-    for i in 0.. {
-        let sent = Instant::now();
-        if sent.duration_since(start).as_secs_f64() >= secs {
-            break;
-        }
-        tx.write_all(&message).await?;
-        rx.read_exact(&mut message).await.map_err(io::Error::other)?;
-        if i >= WARM_UP {
-            nanos.push(sent.elapsed().as_nanos() as u64);
-        }
-    }
-    Ok(Report::ping_pong(nanos))
-}
-
-async fn stream_rate(connection: &Connection, secs: f64) -> Report {
-    let start = Instant::now();
-    let (mut count, mut failed) = (0, 0);
-    while start.elapsed().as_secs_f64() < secs && count < MAX_CONNECTIONS {
-        match exchange_byte(connection).await {
-            Ok(()) => count += 1,
-            Err(_) => failed += 1,
-        }
-    }
-    Report::Connect { per_s: count as f64 / start.elapsed().as_secs_f64(), count, failed }
-}
-
-async fn exchange_byte(connection: &Connection) -> io::Result<()> {
-    let (mut tx, mut rx) = connection.open_bi().await?;
-    let mut byte = [Command::BYTE];
-    tx.write_all(&byte).await?;
-    tx.finish()?;
-    rx.read_exact(&mut byte).await.map_err(io::Error::other)
 }
 
 fn server_config() -> io::Result<ServerConfig> {

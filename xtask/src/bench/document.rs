@@ -5,18 +5,22 @@ use std::path::Path;
 
 use crate::Result;
 
-/// Above what is replaced, alone on its line.
-const BEGIN: &str = "<!-- bench -->";
-/// Below it.
-const END: &str = "<!-- /bench -->";
+/// A place for results: the comment above what is replaced, alone on its line, and that below it.
+pub(crate) type Place = [&'static str; 2];
+/// The results of `bench`.
+pub(crate) const BENCH: Place = ["<!-- bench -->", "<!-- /bench -->"];
+/// Those of `bench rivals`.
+pub(crate) const RIVALS: Place = ["<!-- rivals -->", "<!-- /rivals -->"];
+/// Those of `bench stages`.
+pub(crate) const STAGES: Place = ["<!-- stages -->", "<!-- /stages -->"];
 
 /// Fails if a document has no place for results; call it before minutes of measuring.
 ///
 /// # Errors
 ///
 /// When the file cannot be read, or the comments are not there.
-pub(crate) fn check(path: &Path) -> Result<()> {
-    replaced(&read(path)?, "").map_err(|e| format!("{}: {e}", path.display()))?;
+pub(crate) fn check(path: &Path, place: Place) -> Result<()> {
+    replaced(&read(path)?, place, "").map_err(|e| format!("{}: {e}", path.display()))?;
     Ok(())
 }
 
@@ -25,13 +29,13 @@ pub(crate) fn check(path: &Path) -> Result<()> {
 /// # Errors
 ///
 /// Those of [`check`], and when the file cannot be written.
-pub(crate) fn write(path: &Path, picture: Option<&Path>, text: &str) -> Result<()> {
+pub(crate) fn write(path: &Path, place: Place, picture: Option<&Path>, text: &str) -> Result<()> {
     let picture = picture.filter(|picture| picture.parent() == path.parent());
     let picture = picture.and_then(|picture| picture.file_name()?.to_str());
     let picture =
         picture.map(|name| format!("![The figures below, as bars]({name})\n\n")).unwrap_or_default();
     let block = format!("\n{picture}```text\n{}\n```\n\n", text.trim_end());
-    let text = replaced(&read(path)?, &block).map_err(|e| format!("{}: {e}", path.display()))?;
+    let text = replaced(&read(path)?, place, &block).map_err(|e| format!("{}: {e}", path.display()))?;
     fs::write(path, text).map_err(|e| format!("cannot write {}: {e}", path.display()).into())
 }
 
@@ -40,16 +44,16 @@ fn read(path: &Path) -> Result<String> {
 }
 
 /// The document with `block` between the comments. They have to be there once, each on a line of its own.
-fn replaced(document: &str, block: &str) -> std::result::Result<String, String> {
+fn replaced(document: &str, [begin, end]: Place, block: &str) -> std::result::Result<String, String> {
     let lines: Vec<&str> = document.split_inclusive('\n').collect();
     let places = |mark: &str| -> Vec<usize> {
         lines.iter().enumerate().filter(|(_, line)| line.trim_end() == mark).map(|(at, _)| at).collect()
     };
-    match (&places(BEGIN)[..], &places(END)[..]) {
-        (&[begin], &[end]) if begin < end => {
-            Ok(format!("{}{block}{}", lines[..=begin].concat(), lines[end..].concat()))
+    match (&places(begin)[..], &places(end)[..]) {
+        (&[first], &[last]) if first < last => {
+            Ok(format!("{}{block}{}", lines[..=first].concat(), lines[last..].concat()))
         }
-        _ => Err(format!("the lines {BEGIN} and below it {END} have to be there once, for the results")),
+        _ => Err(format!("the lines {begin} and below it {end} have to be there once, for the results")),
     }
 }
 
@@ -63,8 +67,8 @@ mod tests {
             "# A\n\nThe line `<!-- bench -->` is a mark.\n<!-- bench -->\nold\n\n<!-- /bench -->\nend\n";
         let expected =
             "# A\n\nThe line `<!-- bench -->` is a mark.\n<!-- bench -->\nnew\n<!-- /bench -->\nend\n";
-        assert_eq!(replaced(document, "new\n").as_deref(), Ok(expected));
-        assert_eq!(replaced(expected, "new\n").as_deref(), Ok(expected), "twice is as once");
+        assert_eq!(replaced(document, BENCH, "new\n").as_deref(), Ok(expected));
+        assert_eq!(replaced(expected, BENCH, "new\n").as_deref(), Ok(expected), "twice is as once");
     }
 
     #[test]
@@ -77,7 +81,7 @@ mod tests {
             "<!-- bench -->\n<!-- /bench -->\n<!-- bench -->\n<!-- /bench -->\n",
             "text <!-- bench -->\n<!-- /bench -->\n",
         ] {
-            assert!(replaced(document, "new\n").is_err(), "{document:?}");
+            assert!(replaced(document, BENCH, "new\n").is_err(), "{document:?}");
         }
     }
 
@@ -86,9 +90,9 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let document = folder.path().join("A.md");
         fs::write(&document, "<!-- bench -->\n<!-- /bench -->\n").expect("a writable folder");
-        check(&document).expect("it has a place");
+        check(&document, BENCH).expect("it has a place");
         let written = |picture: Option<&Path>| {
-            write(&document, picture, "figure 1\n").expect("a writable file");
+            write(&document, BENCH, picture, "figure 1\n").expect("a writable file");
             fs::read_to_string(&document).expect("just written")
         };
         assert!(written(Some(&folder.path().join("a.svg"))).contains("](a.svg)\n\n```text\nfigure 1\n```\n"));
@@ -97,11 +101,13 @@ mod tests {
             assert!(text.contains("figure 1") && !text.contains(".svg"), "{text}");
         }
         fs::write(&document, "nothing\n").expect("a writable file");
-        assert!(check(&document).is_err());
+        assert!(check(&document, BENCH).is_err());
     }
 
     #[test]
-    fn the_document_of_the_figures_has_its_place() {
-        check(&crate::root().join("docs/PERFORMANCE.md")).expect("the comments");
+    fn the_document_of_the_figures_has_its_places() {
+        for place in [BENCH, RIVALS, STAGES] {
+            check(&crate::root().join("docs/PERFORMANCE.md"), place).expect("the comments");
+        }
     }
 }

@@ -22,28 +22,31 @@ pub(crate) enum Contender {
     PeersockFd,
     /// The overlay, whose threads look for packets for 50 µs before they sleep
     PeersockBusy,
+    /// The overlay, with ChaCha20-Poly1305
+    PeersockChacha,
 }
 
 impl Contender {
     /// Everybody, in the order of a round.
-    pub(crate) const ALL: [Contender; 6] = [
+    pub(crate) const ALL: [Contender; 7] = [
         Contender::Limit,
         Contender::Kernel,
         Contender::Quinn,
         Contender::Peersock,
         Contender::PeersockFd,
         Contender::PeersockBusy,
+        Contender::PeersockChacha,
     ];
 
     /// Whether there is a node in its processes.
     pub(crate) fn has_node(self) -> bool {
-        matches!(self, Contender::Peersock | Contender::PeersockFd | Contender::PeersockBusy)
+        !matches!(self, Contender::Limit | Contender::Kernel | Contender::Quinn)
     }
 
     /// Its subcommand of the load program.
     pub(crate) fn subcommand(self) -> &'static str {
         match self {
-            Contender::PeersockBusy => Contender::Peersock.name(),
+            Contender::PeersockBusy | Contender::PeersockChacha => Contender::Peersock.name(),
             other => other.name(),
         }
     }
@@ -57,6 +60,7 @@ impl Contender {
             Contender::Peersock => "peersock",
             Contender::PeersockFd => "peersock-fd",
             Contender::PeersockBusy => "peersock-busy",
+            Contender::PeersockChacha => "peersock-chacha",
         }
     }
 }
@@ -70,6 +74,7 @@ impl fmt::Display for Contender {
             Contender::Peersock => "peersock",
             Contender::PeersockFd => "peersock, descriptors",
             Contender::PeersockBusy => "peersock, busy poll",
+            Contender::PeersockChacha => "peersock, ChaCha20",
         })
     }
 }
@@ -83,6 +88,12 @@ pub(crate) enum Quantity {
     SenderCpu,
     /// CPU of the receiver's process with one stream.
     ReceiverCpu,
+    /// CPU of both processes with one stream.
+    BothCpu,
+    /// Page faults of both processes with one stream.
+    Faults,
+    /// Payload per second over one stream, while another process keeps a processor busy.
+    Stream1Busy,
     /// Payload per second over eight streams together.
     Stream8,
     /// Median round trip of 64 bytes.
@@ -92,6 +103,18 @@ pub(crate) enum Quantity {
     /// New connections per second: one byte each way, one after another. For quinn, new streams of one
     /// connection.
     Connections,
+    /// How often threads of both processes go to sleep for each of them.
+    Switches,
+    /// The same with a request of 1 KB and an answer of 1 KB.
+    Requests,
+    /// CPU of both processes for each message of 1 KB over 10 connections, 10,000 messages a second together.
+    Message10,
+    /// The same over 10,000 connections.
+    Message10k,
+    /// Datagrams of 1,200 bytes that arrive per second.
+    Datagrams,
+    /// CPU of both processes for each of them.
+    DatagramCpu,
     /// From starting a fresh process to the first byte from its peer.
     FirstByte,
     /// From killing and restarting the peer to the first byte over a new connection.
@@ -113,10 +136,19 @@ impl Quantity {
             Quantity::Stream1 => ("goodput_1_stream", "Gbit/s"),
             Quantity::SenderCpu => ("cpu_sender", "s/GB"),
             Quantity::ReceiverCpu => ("cpu_receiver", "s/GB"),
+            Quantity::BothCpu => ("cpu_both", "s/GB"),
+            Quantity::Faults => ("page_faults", "1/GB"),
+            Quantity::Stream1Busy => ("goodput_1_stream_busy", "Gbit/s"),
             Quantity::Stream8 => ("goodput_8_streams", "Gbit/s"),
             Quantity::PingP50 => ("ping_pong_p50", "us"),
             Quantity::PingP99 => ("ping_pong_p99", "us"),
             Quantity::Connections => ("connections", "1/s"),
+            Quantity::Switches => ("context_switches", "each"),
+            Quantity::Requests => ("requests", "1/s"),
+            Quantity::Message10 => ("cpu_message_10_connections", "us"),
+            Quantity::Message10k => ("cpu_message_10000_connections", "us"),
+            Quantity::Datagrams => ("datagrams", "1/s"),
+            Quantity::DatagramCpu => ("cpu_datagram", "us"),
             Quantity::FirstByte => ("start_to_first_byte", "ms"),
             Quantity::Recovery => ("restart_recovery", "ms"),
             Quantity::HeldRss => ("held_connection_rss", "KiB"),
@@ -127,16 +159,36 @@ impl Quantity {
     }
 }
 
+impl Quantity {
+    /// What a figure of the same contender is divided by, in few words.
+    pub(crate) fn divisor(self) -> &'static str {
+        match self {
+            Quantity::Stream1 => "1 stream",
+            Quantity::Message10 => "of 10",
+            other => other.name_and_unit().0,
+        }
+    }
+}
+
 impl fmt::Display for Quantity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Quantity::Stream1 => "Goodput, 1 stream",
             Quantity::SenderCpu => "CPU, sender",
             Quantity::ReceiverCpu => "CPU, receiver",
+            Quantity::BothCpu => "CPU, both",
+            Quantity::Faults => "Page faults, 1 stream",
+            Quantity::Stream1Busy => "Goodput, busy machine",
             Quantity::Stream8 => "Goodput, 8 streams",
             Quantity::PingP50 => "Ping-pong 64 B, p50",
             Quantity::PingP99 => "Ping-pong 64 B, p99",
             Quantity::Connections => "New connections",
+            Quantity::Switches => "  sleeps for each",
+            Quantity::Requests => "Requests, 1 KB",
+            Quantity::Message10 => "CPU, message of 10",
+            Quantity::Message10k => "CPU, message of 10,000",
+            Quantity::Datagrams => "UDP, 1,200 B",
+            Quantity::DatagramCpu => "  CPU for each",
             Quantity::FirstByte => "Start to first byte",
             Quantity::Recovery => "Recovery after restart",
             Quantity::HeldRss => "10,000 connections, each",
@@ -187,31 +239,36 @@ impl Row {
 }
 
 /// All figures, by round, so that what ran at about the same time can be compared.
-#[derive(Default)]
-pub(crate) struct Figures(BTreeMap<(Quantity, Contender), BTreeMap<usize, Measured>>);
+pub(crate) struct Figures<C = Contender>(BTreeMap<(Quantity, C), BTreeMap<usize, Measured>>);
 
-impl Figures {
+impl<C> Default for Figures<C> {
+    fn default() -> Self {
+        Figures(BTreeMap::new())
+    }
+}
+
+impl<C: Copy + Ord> Figures<C> {
     /// Adds the figure of one round.
-    pub(crate) fn add(&mut self, round: usize, quantity: Quantity, contender: Contender, measured: Measured) {
+    pub(crate) fn add(&mut self, round: usize, quantity: Quantity, contender: C, measured: Measured) {
         self.0.entry((quantity, contender)).or_default().insert(round, measured);
     }
 
     /// Everything measured, over its rounds, ordered by quantity.
-    pub(crate) fn rows(&self) -> impl Iterator<Item = (Quantity, Contender, Row)> {
+    pub(crate) fn rows(&self) -> impl Iterator<Item = (Quantity, C, Row)> {
         self.0.iter().filter_map(|((quantity, contender), rounds)| {
             Some((*quantity, *contender, Row::of(rounds.values().copied())?))
         })
     }
 
     /// One of them.
-    pub(crate) fn row(&self, quantity: Quantity, contender: Contender) -> Option<Row> {
+    pub(crate) fn row(&self, quantity: Quantity, contender: C) -> Option<Row> {
         Row::of(self.0.get(&(quantity, contender))?.values().copied())
     }
 
-    /// The quotients of two contenders, each within its round, which is as disturbed as the more disturbed
-    /// of the two.
-    pub(crate) fn ratio(&self, quantity: Quantity, of: Contender, to: Contender) -> Option<Row> {
-        let (of, to) = (self.0.get(&(quantity, of))?, self.0.get(&(quantity, to))?);
+    /// The quotients of two figures, each within its round, which is as disturbed as the more disturbed of
+    /// the two.
+    pub(crate) fn ratio(&self, of: (Quantity, C), to: (Quantity, C)) -> Option<Row> {
+        let (of, to) = (self.0.get(&of)?, self.0.get(&to)?);
         Row::of(of.iter().filter_map(|(round, (value, disturbance))| {
             let (divisor, other) = to.get(round).filter(|(value, _)| *value > 0.0)?;
             Some((value / divisor, disturbance.max(*other)))
@@ -222,6 +279,8 @@ impl Figures {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const STREAM_OF_KERNEL: (Quantity, Contender) = (Quantity::Stream1, Contender::Kernel);
 
     #[test]
     fn the_median_of_an_even_number_lies_between() {
@@ -238,7 +297,7 @@ mod tests {
             figures.add(round, Quantity::Stream1, Contender::Kernel, (kernel, idle));
             figures.add(round, Quantity::Stream1, Contender::Quinn, (quinn, idle));
         }
-        let ratio = figures.ratio(Quantity::Stream1, Contender::Kernel, Contender::Quinn);
+        let ratio = figures.ratio(STREAM_OF_KERNEL, (Quantity::Stream1, Contender::Quinn));
         let expected = Spread { min: 2.0, median: 3.5, max: 5.0 };
         assert_eq!(ratio.map(|row| row.spread), Some(expected));
     }
@@ -250,7 +309,7 @@ mod tests {
         let others = Disturbance { steal: 0.0, others: 0.7 };
         figures.add(0, Quantity::Stream1, Contender::Kernel, (1.0, steal));
         figures.add(0, Quantity::Stream1, Contender::Quinn, (1.0, others));
-        let ratio = figures.ratio(Quantity::Stream1, Contender::Kernel, Contender::Quinn).expect("a round");
+        let ratio = figures.ratio(STREAM_OF_KERNEL, (Quantity::Stream1, Contender::Quinn)).expect("a round");
         assert_eq!(ratio.disturbances, Disturbances::from_iter([Disturbance { steal: 0.5, others: 0.7 }]));
     }
 }

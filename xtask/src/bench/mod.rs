@@ -28,9 +28,10 @@ mod picture;
 mod processor_time;
 mod programs;
 mod python;
+mod rivals;
 mod session;
+mod stages;
 mod table;
-mod up;
 
 use figures::{Contender, Figures};
 use idle::{LIMIT, WINDOW, Watch, Watcher};
@@ -47,9 +48,12 @@ pub(crate) const EXAMPLES: &str = "Examples:
   cargo xtask bench --mode gso --json results.jsonl
   cargo xtask bench --idle-only --write docs/PERFORMANCE.md --svg docs/performance.svg
   cargo xtask bench programs                          curl, nginx and redis under peersock run; needs root
-  cargo xtask bench up                                peersock up beside wireguard-go; needs root
+  cargo xtask bench rivals                            us beside iroh, WireGuard and others; needs root
+  cargo xtask bench rivals --only kernel,peersock-up,wireguard-go
+  cargo xtask bench stages                            what a packet costs, stage by stage; needs root and perf
   cargo xtask bench python                            the Python package, on loopback
   cargo xtask bench udp-server                        a UDP server with 1,000 clients, in one process
+  cargo xtask bench growth --members 100000           what members, peers and networks cost a packet
   cargo xtask bench root relay                        a root's relay beside coturn's, on loopback
   cargo xtask bench root nodes                        what 50,000 registered nodes cost a root
   cargo xtask bench tcp --help                        TCP alone, over impaired links in virtual time";
@@ -123,10 +127,20 @@ enum Alone {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTION")]
         options: Vec<OsString>,
     },
+    /// Measure how the cost of a packet grows with members, peers and networks, all in one process
+    #[command(disable_help_flag = true)]
+    Growth {
+        /// Options of that program; `--help` explains them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTION")]
+        options: Vec<OsString>,
+    },
     /// Measure unmodified programs under peersock run: curl with nginx, redis-benchmark with redis
     Programs(programs::Options),
-    /// Measure the kernel's TCP over peersock up, beside wireguard-go and beside no tunnel
-    Up(up::Options),
+    /// Measure what serves the same end beside us: QUIC by quinn and iroh, WireGuard in programs, virtual
+    /// networks
+    Rivals(rivals::Options),
+    /// Measure what a packet of one stream costs, stage by stage, by perf(1)
+    Stages(stages::Options),
     /// Measure the Python package beside Python's own sockets, on loopback
     Python(python::Options),
 }
@@ -161,13 +175,18 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
             let program = build("peersock-bench")?;
             return run_watched(Command::new(program).arg("udp-server").args(options));
         }
+        Some(Alone::Growth { options }) => {
+            let program = build("peersock-bench")?;
+            return run_watched(Command::new(program).arg("growth").args(options));
+        }
         Some(Alone::Programs(options)) => return programs::run(options),
-        Some(Alone::Up(options)) => return up::run(options),
+        Some(Alone::Rivals(options)) => return rivals::run(options),
+        Some(Alone::Stages(options)) => return stages::run(options),
         Some(Alone::Python(options)) => return python::run(options),
         None => {}
     }
     // Before minutes of measuring.
-    options.write.as_deref().map_or(Ok(()), document::check)?;
+    options.write.as_deref().map_or(Ok(()), |path| document::check(path, document::BENCH))?;
     let program = build("peersock-bench")?;
     let (default_mode, reason) = Testbed::default_mode();
     let mode = options.mode.unwrap_or(default_mode);
@@ -205,7 +224,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     }
     if let Some(path) = &options.write {
         let text = format!("{}\n{machine}\n{conditions}\n\n{table}\n{summary}", command_line());
-        document::write(path, options.svg.as_deref(), &text)?;
+        document::write(path, document::BENCH, options.svg.as_deref(), &text)?;
     }
     Ok(true)
 }

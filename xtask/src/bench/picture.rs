@@ -39,10 +39,10 @@ const STYLE: &str = "\
 text{font:12px system-ui,sans-serif;fill:#1f2328}.title{font-size:18px;font-weight:600}.name{font-weight:600}
 .right{text-anchor:end}.back{fill:#fff}.spread{stroke:#1f2328;stroke-width:1.5}
 .limit{fill:#8c959f}.kernel{fill:#d4a72c}.quinn{fill:#a475f9}.peersock{fill:#0969da}.peersock-fd{fill:#54aeff}
-.peersock-busy{fill:#1a7f64}
+.peersock-busy{fill:#1a7f64}.peersock-chacha{fill:#bf3989}
 @media(prefers-color-scheme:dark){text{fill:#e6edf3}.back{fill:#0d1117}.spread{stroke:#e6edf3}
 .limit{fill:#6e7681}.kernel{fill:#9e6a03}.quinn{fill:#8957e5}.peersock{fill:#1f6feb}
-.peersock-fd{fill:#388bfd}.peersock-busy{fill:#2ea083}}";
+.peersock-fd{fill:#388bfd}.peersock-busy{fill:#2ea083}.peersock-chacha{fill:#db61a2}}";
 
 /// The picture, with lines of text that name the machine and the conditions.
 pub(crate) fn svg(figures: &Figures, machine: &str, conditions: &str) -> String {

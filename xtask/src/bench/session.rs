@@ -30,6 +30,14 @@ pub(crate) enum Case {
     Start,
     /// Kill and restart the server: time to the first byte over a new connection
     Recovery,
+    /// Bulk over one stream, while another process keeps one processor busy
+    Busy,
+    /// New connections, with a request and an answer of 1 KB
+    Requests,
+    /// 10,000 messages of 1 KB a second, over 10 and over 10,000 connections
+    Messages,
+    /// Datagrams of 1,200 bytes
+    Datagrams,
     /// Memory of 10,000 connections that do nothing
     Hold,
     /// Memory and CPU of a process that has connected 5 s ago and does nothing for 10 s
@@ -40,16 +48,77 @@ impl Case {
     /// Whether this makes sense for a contender: plain datagrams know no connections.
     pub(crate) fn applies_to(self, contender: Contender) -> bool {
         match self {
+            Case::Stream1 => true,
+            // It changes the cipher, and nothing else.
+            _ if contender == Contender::PeersockChacha => false,
             Case::PingPong => true,
             Case::Connections => contender != Contender::Limit,
             // It changes how threads wait, and nothing else.
             _ if contender == Contender::PeersockBusy => false,
-            Case::Stream1 => true,
             Case::Stream8 | Case::Start => contender != Contender::Limit,
             Case::Recovery | Case::Idle => contender == Contender::Kernel || contender.has_node(),
             Case::Hold => contender.has_node(),
+            Case::Busy => matches!(contender, Contender::Kernel | Contender::Peersock),
+            Case::Requests => contender != Contender::Limit,
+            Case::Messages => matches!(contender, Contender::Kernel | Contender::Peersock),
+            Case::Datagrams => contender != Contender::Quinn,
         }
     }
+}
+
+impl Case {
+    /// The workload of a client that measures this alone, with its options.
+    pub(super) fn workload(self, secs: f64) -> Option<(&'static str, Vec<String>)> {
+        let [full, short] = lengths(secs);
+        Some(match self {
+            Case::Stream1 => ("bulk", vec![full]),
+            Case::Stream8 => ("bulk", vec![full, "--streams=8".to_owned()]),
+            Case::PingPong => ("ping-pong", vec![short]),
+            Case::Connections => ("connect", vec![short]),
+            Case::Requests => ("requests", vec![short]),
+            _ => return None,
+        })
+    }
+}
+
+/// What the report of a client that measures a case alone says.
+pub(super) fn figures(case: Case, report: &Value) -> Result<Vec<(Quantity, f64)>> {
+    Ok(match case {
+        Case::Stream1 => {
+            let (sender, receiver) = (field(report, "sender_s_per_gb")?, field(report, "receiver_s_per_gb")?);
+            vec![
+                (Quantity::Stream1, field(report, "gbps")?),
+                (Quantity::SenderCpu, sender),
+                (Quantity::ReceiverCpu, receiver),
+                (Quantity::BothCpu, sender + receiver),
+                (Quantity::Faults, field(report, "faults_per_gb")?),
+            ]
+        }
+        Case::Stream8 => vec![(Quantity::Stream8, field(report, "gbps")?)],
+        Case::PingPong => {
+            vec![(Quantity::PingP50, field(report, "p50_us")?), (Quantity::PingP99, field(report, "p99_us")?)]
+        }
+        Case::Connections => {
+            let switches = report["switches_each"].as_f64();
+            let switches = switches.map(|switches| (Quantity::Switches, switches));
+            [(Quantity::Connections, completed(report)?)].into_iter().chain(switches).collect()
+        }
+        Case::Requests => vec![(Quantity::Requests, completed(report)?)],
+        _ => return Err("no client measures this alone".into()),
+    })
+}
+
+/// Connections per second that were made one after another; all of them must have succeeded.
+fn completed(report: &Value) -> Result<f64> {
+    match field(report, "failed")? {
+        0.0 => field(report, "per_s"),
+        failed => Err(format!("{failed} connections failed").into()),
+    }
+}
+
+/// How long a bulk transfer takes, and what is shorter, as options.
+fn lengths(secs: f64) -> [String; 2] {
+    [secs, (secs / 2.0).max(0.5)].map(|secs| format!("--secs={secs}"))
 }
 
 impl fmt::Display for Case {
@@ -62,6 +131,10 @@ impl fmt::Display for Case {
             Case::Start => "start",
             Case::Recovery => "recovery",
             Case::Hold => "held connections",
+            Case::Busy => "busy machine",
+            Case::Requests => "requests",
+            Case::Messages => "messages",
+            Case::Datagrams => "datagrams",
             Case::Idle => "idle",
         })
     }
@@ -104,35 +177,36 @@ impl<'a> Session<'a> {
         contender: Contender,
         secs: f64,
     ) -> Result<Vec<(Quantity, f64)>> {
-        let full = format!("--secs={secs}");
-        let short = format!("--secs={}", (secs / 2.0).max(0.5));
+        let [full, short] = lengths(secs);
+        if let Some((workload, options)) = case.workload(secs) {
+            let options: Vec<&str> = options.iter().map(String::as_str).collect();
+            return figures(case, &self.client(contender, workload, &options)?);
+        }
         Ok(match case {
-            Case::Stream1 => {
+            Case::Stream1 | Case::Stream8 | Case::PingPong | Case::Connections | Case::Requests => {
+                return Err("a client alone measures this".into());
+            }
+            Case::Busy => {
+                let mut command = Command::new(self.program);
+                command.args(["--die-with-parent", "spin"]);
+                let _busy = Process::spawn("busy process", command)?;
                 let report = self.client(contender, "bulk", &[&full])?;
+                vec![(Quantity::Stream1Busy, field(&report, "gbps")?)]
+            }
+            Case::Messages => {
+                let [few, many] = ["--connections=10", "--connections=10000"]
+                    .map(|connections| self.client(contender, "messages", &[&full, connections]));
                 vec![
-                    (Quantity::Stream1, field(&report, "gbps")?),
-                    (Quantity::SenderCpu, field(&report, "sender_s_per_gb")?),
-                    (Quantity::ReceiverCpu, field(&report, "receiver_s_per_gb")?),
+                    (Quantity::Message10, field(&few?, "cpu_us_each")?),
+                    (Quantity::Message10k, field(&many?, "cpu_us_each")?),
                 ]
             }
-            Case::Stream8 => {
-                let report = self.client(contender, "bulk", &[&full, "--streams=8"])?;
-                vec![(Quantity::Stream8, field(&report, "gbps")?)]
-            }
-            Case::PingPong => {
-                let report = self.client(contender, "ping-pong", &[&short])?;
+            Case::Datagrams => {
+                let report = self.client(contender, "datagrams", &[&short])?;
                 vec![
-                    (Quantity::PingP50, field(&report, "p50_us")?),
-                    (Quantity::PingP99, field(&report, "p99_us")?),
+                    (Quantity::Datagrams, field(&report, "per_s")?),
+                    (Quantity::DatagramCpu, field(&report, "cpu_us_each")?),
                 ]
-            }
-            Case::Connections => {
-                let report = self.client(contender, "connect", &[&short])?;
-                let failed = field(&report, "failed")?;
-                if failed > 0.0 {
-                    return Err(format!("{failed} connections failed").into());
-                }
-                vec![(Quantity::Connections, field(&report, "per_s")?)]
             }
             Case::Start => {
                 let start = Instant::now();
@@ -154,6 +228,14 @@ impl<'a> Session<'a> {
                 ]
             }
         })
+    }
+
+    /// Starts a client that measures a case alone. Returns it, and the process of its server.
+    pub(super) fn begin(&self, case: Case, contender: Contender, secs: f64) -> Result<(Process, u32)> {
+        let (workload, options) = case.workload(secs).ok_or("no client measures this alone")?;
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        let server = self.servers.get(&contender).ok_or("its server does not run")?.process.id();
+        Ok((self.spawn(contender, workload, &options)?, server))
     }
 
     /// Kills the server while a client is connected and restarts it in the same place. The client begins at
@@ -180,6 +262,7 @@ impl<'a> Session<'a> {
             let (seed, address) = match contender {
                 Contender::PeersockFd => ("2", "[::]:5002"),
                 Contender::PeersockBusy => ("3", "[::]:5003"),
+                Contender::PeersockChacha => ("4", "[::]:5004"),
                 _ => ("1", "[::]:5001"),
             };
             command.args(["--seed", seed, "serve", address]);
@@ -210,8 +293,10 @@ impl<'a> Session<'a> {
     fn command(&self, side: Side, contender: Contender) -> Command {
         let mut command = self.network.command(side, self.program);
         command.args(["--die-with-parent", contender.subcommand()]);
-        if contender == Contender::PeersockBusy {
-            command.args(["--busy-poll", BUSY_POLL]);
+        match contender {
+            Contender::PeersockBusy => drop(command.args(["--busy-poll", BUSY_POLL])),
+            Contender::PeersockChacha => drop(command.args(["--cipher", "chacha"])),
+            _ => {}
         }
         if contender.has_node() {
             command.args(["--network", &ad_hoc_network()]);

@@ -15,7 +15,7 @@ use super::workspace::Package;
 use crate::{Result, root};
 
 /// Programs for those who work on peersock: nobody else reads what they say.
-const TOOLS: [&str; 7] = [
+pub(super) const TOOLS: [&str; 7] = [
     "peersock-bench",
     "peersock-fuzz-targets",
     "peersock-root-lab",
@@ -30,7 +30,7 @@ const TEXTS: [&str; 10] =
     ["eprint", "eprintln", "format", "format_args", "json", "print", "println", "write", "writeln", "concat"];
 
 /// Macros that log. Their fields may be Debug forms by a `?`.
-const LOGS: [&str; 12] = [
+pub(super) const LOGS: [&str; 12] = [
     "debug",
     "debug_span",
     "error",
@@ -83,24 +83,29 @@ impl Forms {
 
     /// Looks for macros in the tokens of one with a grammar of its own, as those that log, `select!` and
     /// `macro_rules!` have.
-    fn visit_tokens(&mut self, mut at: Cursor<'_>) {
-        let mut called: Option<(String, bool)> = None;
-        while !at.eof() {
-            if let Some((group, _, _, rest)) = at.any_group() {
-                if let Some((name, true)) = called.take() {
-                    self.look_into(&name, &group.token_stream().to_string());
-                }
-                self.visit_tokens(group);
-                at = rest;
-            } else if let Some((name, rest)) = at.ident() {
-                (called, at) = (Some((name.to_string(), false)), rest);
-            } else if let Some((punct, rest)) = at.punct() {
-                called = called.filter(|_| punct.as_char() == '!').map(|(name, _)| (name, true));
-                at = rest;
-            } else {
-                let Some((_, rest)) = at.token_tree() else { return };
-                (called, at) = (None, rest);
+    fn visit_tokens(&mut self, at: Cursor<'_>) {
+        each_macro(at, &mut |name, group| self.look_into(name, &group.token_stream().to_string()));
+    }
+}
+
+/// Gives the name and the tokens of each macro that is called at a place in the code and behind it.
+pub(super) fn each_macro(mut at: Cursor<'_>, found: &mut impl FnMut(&str, Cursor<'_>)) {
+    let mut called: Option<(String, bool)> = None;
+    while !at.eof() {
+        if let Some((group, _, _, rest)) = at.any_group() {
+            if let Some((name, true)) = called.take() {
+                found(&name, group);
             }
+            each_macro(group, found);
+            at = rest;
+        } else if let Some((name, rest)) = at.ident() {
+            (called, at) = (Some((name.to_string(), false)), rest);
+        } else if let Some((punct, rest)) = at.punct() {
+            called = called.filter(|_| punct.as_char() == '!').map(|(name, _)| (name, true));
+            at = rest;
+        } else {
+            let Some((_, rest)) = at.token_tree() else { return };
+            (called, at) = (None, rest);
         }
     }
 }

@@ -18,6 +18,7 @@ mod debug_forms;
 mod dependencies;
 mod dist;
 mod fuzz;
+mod log_fields;
 mod network_files;
 mod outcome;
 mod preload_sources;

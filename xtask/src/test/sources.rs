@@ -4,16 +4,16 @@
 //! and the state machine of the root must stay pure: no clock, socket, thread, async or system randomness,
 //! because only then does one seed of the simulation replay exactly. What follows from the kind of a network
 //! is decided in `overlay/src/network` alone. Texts for people have none of Rust's Debug forms
-//! ([`debug_forms`]), and say where the files of networks come from ([`network_files`]). What runs a test
-//! that is ignored, its reason says ([`slow`]). The library inside the program is never an old one
-//! ([`preload_sources`]).
+//! ([`debug_forms`]), say where the files of networks come from ([`network_files`]), and call fields of log
+//! lines the same everywhere ([`log_fields`]). What runs a test that is ignored, its reason says ([`slow`]).
+//! The library inside the program is never an old one ([`preload_sources`]).
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::outcome::Outcome;
 use super::workspace::{Package, Workspace};
-use super::{debug_forms, network_files, preload_sources, slow};
+use super::{debug_forms, log_fields, network_files, preload_sources, slow};
 use crate::{Result, root};
 
 /// The crates that are pure: the two cores, where they meet, what they are built with, and the state machine
@@ -89,6 +89,7 @@ pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
         note(slow::complaints(package)?);
     }
     note(network_files::complaints(workspace)?);
+    note(log_fields::complaints(workspace)?);
     note(preload_sources::complaints(workspace)?);
     for (core, apart) in CORES {
         let package = workspace.package(core).ok_or_else(|| format!("there is no crate {core}"))?;

@@ -1,0 +1,91 @@
+//! UDP: as many datagrams as go.
+
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::{Datagrams, Transport, any_port};
+use crate::report::{Received, Report};
+use crate::usage::Usage;
+
+/// Payload of a datagram, bytes.
+pub(crate) const DATAGRAM_SIZE: usize = 1200;
+
+/// The first byte: a transfer is to begin, goes on, or is to be told of. The answer to all but the second one
+/// begins with the same byte; a result is behind it.
+const BEGIN: u8 = 0;
+const DATA: u8 = 1;
+const RESULT: u8 = 2;
+
+/// So often an answer is asked for, and so long it is waited for each time.
+const ATTEMPTS: u32 = 50;
+const ANSWERED: Duration = Duration::from_millis(100);
+
+/// Counts what comes, and tells who asks. Ends when nothing can be received any more.
+pub(super) fn count<D: Datagrams>(socket: &D) {
+    let mut buf = [0; DATAGRAM_SIZE];
+    let mut received = Received::default();
+    let (mut start, mut before) = (Instant::now(), Usage::now());
+    loop {
+        let (length, from) = match socket.recv_from(&mut buf) {
+            Ok(datagram) => datagram,
+            // An answer has met a closed port.
+            Err(e) if e.kind() == ErrorKind::ConnectionRefused => continue,
+            Err(e) => return eprintln!("datagrams: {e}"),
+        };
+        let answer = match buf[0] {
+            BEGIN => {
+                (start, before) = (Instant::now(), Usage::now());
+                received = Received::default();
+                vec![BEGIN]
+            }
+            DATA => {
+                received.bytes += length as u64;
+                received.elapsed = start.elapsed();
+                continue;
+            }
+            RESULT => {
+                received.usage = Usage::now() - before;
+                [&[RESULT][..], &received.to_bytes()].concat()
+            }
+            _ => continue,
+        };
+        if let Err(e) = socket.send_to(&answer, from) {
+            eprintln!("answer to {from}: {e}");
+        }
+    }
+}
+
+/// Sends for so long; what has arrived counts.
+pub(super) fn send<T: Transport>(transport: &T, address: SocketAddr, secs: f64) -> io::Result<Report> {
+    let socket = transport.bind(any_port(address))?;
+    ask(&socket, BEGIN, address)?;
+    let (start, before) = (Instant::now(), Usage::now());
+    let datagram = [DATA; DATAGRAM_SIZE];
+    let mut sent = 0;
+    while start.elapsed().as_secs_f64() < secs {
+        socket.send_to(&datagram, address)?;
+        sent += 1;
+    }
+    let usage = Usage::now() - before;
+    let result = ask(&socket, RESULT, address)?;
+    let result = <&[u8; Received::LEN]>::try_from(&result[..]).map_err(io::Error::other)?;
+    Ok(Received::from_bytes(result).datagrams(sent, DATAGRAM_SIZE, usage))
+}
+
+/// Asks until the answer comes, and gives what is behind its first byte.
+fn ask<D: Datagrams>(socket: &D, what: u8, address: SocketAddr) -> io::Result<Vec<u8>> {
+    socket.set_read_timeout(Some(ANSWERED))?;
+    let mut buf = [0; DATAGRAM_SIZE];
+    for _ in 0..ATTEMPTS {
+        socket.send_to(&[what], address)?;
+        let Ok((length, _)) = socket.recv_from(&mut buf) else { continue };
+        // It may be another answer to the last question.
+        if let Some((&first, answer)) = buf[..length].split_first()
+            && first == what
+        {
+            return Ok(answer.to_vec());
+        }
+    }
+    Err(io::Error::new(ErrorKind::TimedOut, "no answer from the server"))
+}

@@ -1,0 +1,33 @@
+//! Our own.
+
+use super::tunnel::Tunnel;
+use super::{Lab, PATIENCE};
+use crate::Result;
+use crate::bench::network::Side;
+use crate::process::Process;
+
+/// The network of the libraries, and where their servers listen.
+pub(super) const NETWORK: &str = "ff0501ffff000000";
+pub(super) const SERVER: &str = "[::]:5001";
+pub(super) const SERVER_OF_DESCRIPTORS: &str = "[::]:5002";
+/// The network of the interfaces.
+const UP_NETWORK: &str = "ff0401ffff000000";
+const DEVICE: &str = "peersock0";
+/// That of WireGuard.
+const MTU: &str = "1420";
+
+/// Runs `peersock up` on both sides.
+pub(super) fn up(lab: &Lab) -> Result<Tunnel> {
+    let mut carriers = Vec::new();
+    let mut address = None;
+    for side in [Side::A, Side::B] {
+        let mut command = lab.network.command(side, &lab.peersock);
+        command.args(["up", "-n", UP_NETWORK, "--name", DEVICE, "--mtu", MTU, "--state"]);
+        command.arg(lab.folder.path().join(format!("state-{side:?}")));
+        let carrier = Process::spawn(&format!("peersock up, {side:?}"), command)?;
+        let (_, line) = carrier.line(PATIENCE)?;
+        address = Some(line.trim().parse()?);
+        carriers.push(carrier);
+    }
+    Ok(Tunnel::new(carriers, address.ok_or("no side has an address")?))
+}

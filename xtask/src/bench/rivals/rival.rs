@@ -1,0 +1,156 @@
+//! Who is measured.
+
+use std::fmt;
+
+use clap::ValueEnum;
+
+use super::super::session::Case;
+use super::tunnel::Tunnel;
+use super::{Lab, overlays, peersock, wireguard};
+use crate::Result;
+use crate::bench::programs::has;
+
+/// Who is measured, in the order of the table.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, ValueEnum)]
+pub(super) enum Rival {
+    /// The kernel's TCP over the link itself, not encrypted
+    Kernel,
+    /// UDP GSO and GRO with AES-256-GCM, no stack
+    Limit,
+    /// The overlay's own sockets
+    Peersock,
+    /// The overlay's sockets that are file descriptors
+    PeersockFd,
+    /// The kernel's TCP over `peersock up`
+    PeersockUp,
+    /// QUIC streams by quinn, with its windows enlarged
+    Quinn,
+    /// QUIC streams by iroh
+    Iroh,
+    /// The kernel's TCP over wireguard-go
+    WireguardGo,
+    /// The kernel's TCP over boringtun
+    Boringtun,
+    /// The kernel's TCP over gotatun
+    Gotatun,
+    /// onetun: a port that a program forwards into WireGuard, without an interface
+    Onetun,
+    /// The kernel's TCP over EasyTier
+    Easytier,
+    /// The kernel's TCP over Nebula
+    Nebula,
+    /// The kernel's TCP over tinc
+    Tinc,
+}
+
+/// How a rival carries a program's bytes.
+pub(super) enum Kind {
+    /// In the load program itself.
+    Library,
+    /// By programs beside it, which carry the kernel's TCP.
+    Tunnel(fn(&Lab) -> Result<Tunnel>),
+}
+
+impl Rival {
+    /// How it carries bytes.
+    pub(super) fn kind(self) -> Kind {
+        match self {
+            Rival::Kernel
+            | Rival::Limit
+            | Rival::Peersock
+            | Rival::PeersockFd
+            | Rival::Quinn
+            | Rival::Iroh => Kind::Library,
+            Rival::PeersockUp => Kind::Tunnel(peersock::up),
+            Rival::WireguardGo => Kind::Tunnel(wireguard::go),
+            Rival::Boringtun => Kind::Tunnel(wireguard::boringtun),
+            Rival::Gotatun => Kind::Tunnel(wireguard::gotatun),
+            Rival::Onetun => Kind::Tunnel(wireguard::onetun),
+            Rival::Easytier => Kind::Tunnel(overlays::easytier),
+            Rival::Nebula => Kind::Tunnel(overlays::nebula),
+            Rival::Tinc => Kind::Tunnel(overlays::tinc),
+        }
+    }
+
+    /// How the load program is called for it: on its own connections, or on the kernel's.
+    pub(super) fn words(self) -> &'static [&'static str] {
+        match self {
+            // That is a program of its own, which ends with its parent by itself.
+            Rival::Iroh => &[],
+            Rival::Limit => &["--die-with-parent", "limit"],
+            Rival::Quinn => &["--die-with-parent", "quinn"],
+            Rival::Peersock => &["--die-with-parent", "peersock", "--network", peersock::NETWORK],
+            Rival::PeersockFd => &["--die-with-parent", "peersock-fd", "--network", peersock::NETWORK],
+            _ => &["--die-with-parent", "kernel"],
+        }
+    }
+
+    /// What its server is called with besides: the seeds of identities, so that addresses are known.
+    pub(super) fn words_of_server(self) -> &'static [&'static str] {
+        match self {
+            Rival::Peersock => &["--seed", "1"],
+            Rival::PeersockFd => &["--seed", "2"],
+            _ => &[],
+        }
+    }
+
+    /// Whether a case is measured of it. Plain datagrams know no connections, and onetun 0.3 takes an upload
+    /// faster than it sends it, until its memory ends.
+    pub(super) fn takes(self, case: Case) -> bool {
+        match self {
+            Rival::Limit => matches!(case, Case::Stream1 | Case::PingPong),
+            Rival::Onetun => matches!(case, Case::PingPong | Case::Connections),
+            _ => true,
+        }
+    }
+
+    /// How to get it, if it is not installed.
+    pub(super) fn missing(self) -> Option<&'static str> {
+        const WIREGUARD: &str = "apt-get install wireguard-go wireguard-tools";
+        let (programs, how): (&[&str], _) = match self {
+            Rival::WireguardGo => (&["wireguard-go", "wg"], WIREGUARD),
+            Rival::Boringtun => (&["boringtun-cli", "wg"], "cargo install --locked boringtun-cli"),
+            Rival::Gotatun => (&["gotatun", "wg"], "cargo install --locked gotatun-cli"),
+            Rival::Onetun => (&["onetun", "wireguard-go", "wg"], "cargo install --locked onetun"),
+            Rival::Easytier => (&["easytier-core"], "cargo install --locked easytier@2.0.3"),
+            Rival::Nebula => (&["nebula", "nebula-cert"], "apt-get install nebula"),
+            Rival::Tinc => (&["tincd"], "apt-get install tinc"),
+            _ => return None,
+        };
+        (!programs.iter().all(|program| has(program))).then_some(how)
+    }
+
+    /// Its name in the results.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Rival::Kernel => "kernel",
+            Rival::Limit => "limit",
+            Rival::Peersock => "peersock",
+            Rival::PeersockFd => "peersock-fd",
+            Rival::PeersockUp => "peersock-up",
+            Rival::Quinn => "quinn",
+            Rival::Iroh => "iroh",
+            Rival::WireguardGo => "wireguard-go",
+            Rival::Boringtun => "boringtun",
+            Rival::Gotatun => "gotatun",
+            Rival::Onetun => "onetun",
+            Rival::Easytier => "easytier",
+            Rival::Nebula => "nebula",
+            Rival::Tinc => "tinc",
+        }
+    }
+}
+
+impl fmt::Display for Rival {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Rival::Kernel => "kernel TCP, no cipher",
+            Rival::Limit => "encrypted UDP (limit)",
+            Rival::PeersockFd => "peersock, descriptors",
+            Rival::PeersockUp => "peersock up",
+            Rival::Easytier => "EasyTier",
+            Rival::Nebula => "Nebula",
+            other => other.name(),
+        })
+    }
+}
