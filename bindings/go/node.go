@@ -14,11 +14,9 @@ import "C"
 import (
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"net"
 	"net/netip"
 	"runtime"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -80,16 +78,8 @@ func Open(config Config) (*Node, error) {
 // Join joins an ad-hoc network by its ID, 16 hexadecimal digits, with a passphrase unless secret is empty; or
 // the static one that a file describes, which `peersock network new` makes; docs/NETWORKS.md has its fields.
 func (n *Node) Join(network, secret string) error {
-	id, err := strconv.ParseUint(network, 16, 64)
-	isFile := err != nil || len(network) != 16
-	if isFile && secret != "" {
-		return errors.New("peersock: a secret is for ad-hoc networks: a static one has its own file")
-	}
 	return check(func() C.peersock_result {
-		if isFile {
-			return C.peersock_join_file(n.handle, text(network), nil)
-		}
-		return C.peersock_join(n.handle, C.uint64_t(id), text(secret))
+		return C.peersock_join_named(n.handle, text(network), text(secret), nil)
 	})
 }
 
@@ -116,18 +106,11 @@ func (n *Node) Addresses() []netip.Addr { return n.lookup("") }
 
 // lookup gives the addresses of the member with a name, or without one those of the node itself.
 func (n *Node) lookup(name string) (found []netip.Addr) {
-	type member struct {
-		Name      string
-		Addresses []netip.Addr
-	}
-	var status struct{ Networks, Peers []member }
-	if text, err := n.Status(); err != nil || json.Unmarshal(text, &status) != nil {
-		return nil
-	}
-	for i, member := range append(status.Networks, status.Peers...) {
-		if (name == "" && i < len(status.Networks)) || (name != "" && strings.EqualFold(name, member.Name)) {
-			found = append(found, member.Addresses...)
-		}
+	var addresses *C.char
+	check(func() C.peersock_result { return C.peersock_lookup(n.handle, text(name), &addresses) })
+	defer C.peersock_string_free(addresses)
+	for _, address := range strings.Fields(C.GoString(addresses)) {
+		found = append(found, netip.MustParseAddr(address))
 	}
 	return found
 }

@@ -3,41 +3,17 @@ package peersock
 /*
 #include <arpa/inet.h>
 #include <errno.h>
-#include <netinet/tcp.h>
 #include <peersock.h>
-#include <unistd.h>
 
-// The library's calls, which give a negative errno when they fail. All sockets are of IPv6, with addresses of
-// IPv4 mapped. As those of package net, streams do not collect small writes, nor wait for old ones at a port.
+// Calls that give a negative errno when they fail. All sockets are of IPv6, with addresses of IPv4 mapped.
 typedef struct sockaddr_in6 address;
-#define TO(a) (const struct sockaddr *)(a), (a) ? sizeof *(a) : 0
 #define FROM(a) (struct sockaddr *)(a), &(socklen_t){sizeof *(a)}
 static int result(ssize_t n) { return n < 0 ? -errno : (int)n; }
-static int set_option(int fd, int level, int option, int value) {
-    return result(peersock_setsockopt(fd, level, option, &value, sizeof value));
-}
-static int ps_socket(peersock_node node, bool stream) {
-    int kind = stream ? SOCK_STREAM : SOCK_DGRAM, fd;
-    fd = result(peersock_node_socket(node, AF_INET6, kind | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-    if (stream) set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-    return fd;
-}
-static int ps_listen(peersock_node node, bool stream, bool only_v6, const address *a) {
-    int fd = ps_socket(node, stream), error;
-    set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, only_v6);
-    if (stream) set_option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-    if (fd < 0 || (!peersock_bind(fd, TO(a)) && !(stream && peersock_listen(fd, SOMAXCONN)))) return fd;
-    error = errno;
-    close(fd);
-    return -error;
-}
-// Has the node refuse connections at once, and not when it hears that the listener is closed.
-static void ps_unlisten(int fd) {
-    peersock_connect(fd, &(struct sockaddr){.sa_family = AF_UNSPEC}, sizeof(struct sockaddr));
-}
-static int ps_connect(int fd, const address *a) { return result(peersock_connect(fd, TO(a))); }
 static int ps_connected(int fd) { return result(peersock_connected(fd)); }
 static int ps_name(int fd, address *a) { return result(peersock_getsockname(fd, FROM(a))); }
+static int ps_set(int fd, int level, int option, int value) {
+    return result(peersock_setsockopt(fd, level, option, &value, sizeof value));
+}
 static int ps_accept(int fd, address *a) {
     return result(peersock_accept4(fd, FROM(a), SOCK_NONBLOCK | SOCK_CLOEXEC));
 }
@@ -45,7 +21,11 @@ static int ps_recv(int fd, uint8_t *data, size_t size, address *a) {
     return result(peersock_recvfrom(fd, data, size, 0, FROM(a)));
 }
 static int ps_send(int fd, const uint8_t *data, size_t size, const address *a) {
-    return result(peersock_sendto(fd, data, size, 0, TO(a)));
+    return result(peersock_sendto(fd, data, size, 0, (const struct sockaddr *)a, a ? sizeof *a : 0));
+}
+// Has the node refuse connections at once, and not when it hears that the listener is closed.
+static void ps_unlisten(int fd) {
+    peersock_connect(fd, &(struct sockaddr){.sa_family = AF_UNSPEC}, sizeof(struct sockaddr));
 }
 */
 import "C"
@@ -97,16 +77,16 @@ func as[T any](opened any, err error) (T, error) {
 func (n *Node) open(ctx context.Context, op, networks, network, address string) (any, error) {
 	all, err := n.resolve(ctx, op, network, address)
 	if len(network) > 4 || !strings.Contains(networks, " "+network+" ") {
-		all, err = nil, net.UnknownNetworkError(network)
+		err = net.UnknownNetworkError(network)
 	}
 	if err != nil {
 		return nil, opError(op, network, nil, nil, err)
 	}
+	open := n.listen
+	if op == "dial" {
+		open = n.dial
+	}
 	for _, to := range all {
-		open := n.listen
-		if op == "dial" {
-			open = n.dial
-		}
 		switch s, failure := open(ctx, network, to); {
 		case failure != nil && err == nil:
 			err = opError(op, network, nil, netAddr(network, to), failure)
@@ -134,9 +114,7 @@ func (n *Node) resolve(ctx context.Context, op, network, address string) (all []
 		return nil, err
 	}
 	v4, found := strings.HasSuffix(network, "4"), []netip.Addr{netip.IPv6Unspecified()}
-	if ip, err := netip.ParseAddr(host); err == nil && ip.Zone() == "" {
-		found = []netip.Addr{ip.Unmap()}
-	} else if host != "" || op == "dial" {
+	if host != "" || op == "dial" {
 		found = n.lookup(host)
 	} else if v4 {
 		found[0] = netip.IPv4Unspecified()
@@ -156,44 +134,48 @@ func (n *Node) resolve(ctx context.Context, op, network, address string) (all []
 func (n *Node) listen(_ context.Context, network string, local netip.AddrPort) (*socket, error) {
 	runtime.LockOSThread() // the text of a failure is the thread's
 	defer runtime.UnlockOSThread()
-	address := encode(local)
-	fd := C.ps_listen(n.handle, network[0] == 't', network[3:] == "6", &address)
-	s, err := adopt("bind", fd, network, nil)
-	if fd == -C.EACCES {
+	host, port, family := text(local.Addr().String()), C.uint16_t(local.Port()), C.int(C.AF_UNSPEC)
+	if strings.HasSuffix(network, "6") {
+		family = C.AF_INET6
+	}
+	fd, err := C.peersock_listen_at(n.handle, family, kind(network), host, port, C.SOMAXCONN)
+	if err == syscall.EACCES {
 		err = fmt.Errorf("%w: %s", err, C.GoString(C.peersock_last_error()))
 	}
-	return s, err
+	return adopt("bind", fd, err, network, nil)
 }
 
 // dial waits, as long as ctx allows, until a socket is connected.
 func (n *Node) dial(ctx context.Context, network string, to netip.AddrPort) (*socket, error) {
-	s, err := adopt("socket", C.ps_socket(n.handle, network[0] == 't'), network, netAddr(network, to))
+	host, port := text(to.Addr().String()), C.uint16_t(to.Port())
+	fd, err := C.peersock_dial(n.handle, C.AF_UNSPEC, kind(network), host, port)
+	s, err := adopt("connect", fd, err, network, netAddr(network, to))
 	if err != nil {
 		return nil, err
 	}
-	address, begun, connected := encode(to), false, make(chan error)
+	connected := make(chan error, 1)
 	go func() {
-		_, err := wait(s.raw.Write, "connect", func(fd C.int) C.int {
-			if begun {
-				return C.ps_connected(fd)
-			}
-			begun = true
-			return C.ps_connect(fd, &address)
-		})
+		_, err := wait(s.raw.Write, "connect", func(fd C.int) C.int { return C.ps_connected(fd) })
 		connected <- err
 	}()
 	select {
 	case err = <-connected:
 	case <-ctx.Done():
-		s.Close()
-		<-connected
 		err = ctx.Err()
 	}
 	if err != nil {
 		s.Close()
 		return nil, err
 	}
-	return s.named(), nil
+	return s, nil
+}
+
+// kind says what a network's sockets are for the library.
+func kind(network string) C.int {
+	if network[0] == 'u' {
+		return C.SOCK_DGRAM | C.SOCK_NONBLOCK | C.SOCK_CLOEXEC
+	}
+	return C.SOCK_STREAM | C.SOCK_NONBLOCK | C.SOCK_CLOEXEC
 }
 
 // socket is a descriptor that the runtime waits for.
@@ -206,16 +188,16 @@ type socket struct {
 
 type unixConn interface {
 	net.Conn
+	syscall.Conn
 	CloseRead() error
 	CloseWrite() error
-	SyscallConn() (syscall.RawConn, error)
 }
 
-// adopt gives the runtime what a call has given, a descriptor or a negative errno. It must be bound before:
-// the library puts another socket under it for that, and the runtime would go on waiting for the first.
-func adopt(call string, fd C.int, network string, remote net.Addr) (*socket, error) {
+// adopt gives the runtime the descriptor that a call has given. It must be bound before: the library puts
+// another socket under it for that, and the runtime would go on waiting for the first.
+func adopt(call string, fd C.int, err error, network string, remote net.Addr) (*socket, error) {
 	if fd < 0 {
-		return nil, os.NewSyscallError(call, syscall.Errno(-fd))
+		return nil, os.NewSyscallError(call, err)
 	}
 	file := os.NewFile(uintptr(fd), network)
 	defer file.Close()
@@ -223,17 +205,11 @@ func adopt(call string, fd C.int, network string, remote net.Addr) (*socket, err
 	if err != nil {
 		return nil, err
 	}
-	s := &socket{unixConn: conn.(*net.UnixConn), network: network, remote: remote}
-	s.raw, err = s.SyscallConn()
-	return s.named(), err
-}
-
-// named asks for the socket's own address.
-func (s *socket) named() *socket {
 	var local C.address
-	s.raw.Control(func(fd uintptr) { C.ps_name(C.int(fd), &local) })
-	s.local = decode(s.network, &local)
-	return s
+	C.ps_name(fd, &local)
+	s := &socket{unixConn: conn.(unixConn), network: network, local: decode(network, &local), remote: remote}
+	s.raw, err = s.SyscallConn()
+	return s, err
 }
 
 // wait repeats a call, by RawConn.Read or Write, until it has nothing more to wait for.
@@ -261,23 +237,20 @@ func (s *socket) RemoteAddr() net.Addr { return s.remote }
 func (s *socket) SetOption(level, option, value int) error {
 	once := func(call func(uintptr) bool) error { return s.raw.Control(func(fd uintptr) { call(fd) }) }
 	_, err := wait(once, "setsockopt", func(fd C.int) C.int {
-		return C.set_option(fd, C.int(level), C.int(option), C.int(value))
+		return C.ps_set(fd, C.int(level), C.int(option), C.int(value))
 	})
 	return s.failed("set", err)
 }
 
-// failed says of an error which socket it is of.
+// failed says of an error which socket it is of, and why, which the node may know better than the kernel.
 func (s *socket) failed(op string, err error) error {
 	if err == nil || err == io.EOF {
 		return err
 	}
-	if errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
-		// That is all that the kernel knows. The node may have another reason.
+	if call := new(os.SyscallError); errors.As(err, &call) {
 		s.raw.Control(func(fd uintptr) {
-			switch errno := C.ps_connected(C.int(fd)); errno {
-			case 0, -C.ECONNRESET, -C.EPIPE, -C.EINPROGRESS:
-			default:
-				err = os.NewSyscallError(op, syscall.Errno(-errno))
+			if errno, is := call.Err.(syscall.Errno); is {
+				call.Err = syscall.Errno(C.peersock_reason(C.int(fd), C.int(errno)))
 			}
 		})
 	}
@@ -317,13 +290,14 @@ type Listener struct{ s *socket }
 func (l *Listener) Accept() (net.Conn, error) {
 	var from C.address
 	fd, err := wait(l.s.raw.Read, "accept", func(fd C.int) C.int { return C.ps_accept(fd, &from) })
+	if errors.Is(err, syscall.EINVAL) {
+		err = net.ErrClosed // which is just happening
+	}
 	if err == nil {
 		var s *socket
-		if s, err = adopt("accept", C.int(fd), l.s.network, decode(l.s.network, &from)); err == nil {
+		if s, err = adopt("accept", C.int(fd), nil, l.s.network, decode(l.s.network, &from)); err == nil {
 			return &Conn{s}, nil
 		}
-	} else if errors.Is(err, syscall.EINVAL) {
-		err = net.ErrClosed // which is just happening
 	}
 	return nil, l.s.failed("accept", err)
 }
@@ -363,8 +337,7 @@ func (c *PacketConn) WriteTo(b []byte, to net.Addr) (int, error) {
 	} else if !ok || !udp.AddrPort().IsValid() {
 		return 0, c.failed("write", syscall.EINVAL)
 	}
-	address := encode(udp.AddrPort())
-	return c.send(b, &address)
+	return c.send(b, encode(udp.AddrPort()))
 }
 
 // Read waits for a datagram of whom the socket is connected to.
@@ -391,8 +364,8 @@ func pointer(b []byte) *C.uint8_t {
 	return (*C.uint8_t)(unsafe.Pointer(&b[0]))
 }
 
-func encode(address netip.AddrPort) (raw C.address) {
-	raw.sin6_family, raw.sin6_port = C.AF_INET6, C.htons(C.uint16_t(address.Port()))
+func encode(address netip.AddrPort) *C.address {
+	raw := &C.address{sin6_family: C.AF_INET6, sin6_port: C.htons(C.uint16_t(address.Port()))}
 	*(*[16]byte)(unsafe.Pointer(&raw.sin6_addr)) = address.Addr().As16()
 	return raw
 }

@@ -1,9 +1,9 @@
-// The native part: calls of the node on libuv's threads, socket calls, which never wait, and waiting for
-// descriptors. Those that fail give a negative errno. index.js checks what it is given.
+// The native part: calls of the library, and waiting for descriptors by libuv. index.js checks what it is
+// given.
 #include <arpa/inet.h>
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 #include <uv.h>
 
@@ -16,147 +16,129 @@
     napi_value a[count];                                                                                     \
     napi_get_cb_info(env, info, &(size_t){count}, a, NULL, NULL)
 
-static napi_value number(napi_env env, int64_t number) {
-    napi_value value;
-    napi_create_int64(env, number, &value);
-    return value;
+// What a call was given: its numbers in their order, a text, bytes. What it gives: a result, which is a
+// negative errno if a socket call has failed, and perhaps a text and a number. `given` is the library's text.
+struct call {
+    int n[5];
+    char *text, *found, *given;
+    void *data;
+    size_t size;
+    struct sockaddr_in6 address;
+    uint32_t number;
+    int64_t result;
+    int64_t (*function)(struct call *);
+    napi_async_work work;
+    napi_deferred deferred;
+};
+
+// Keeps the text that the library has given, or that of a failure, which is the thread's.
+static int64_t keep(struct call *c, int64_t result) {
+    int error = errno;
+    c->found = strdup(c->given ? c->given : peersock_last_error());
+    peersock_string_free(c->given);
+    errno = error;
+    return result;
 }
 
-static napi_value string(napi_env env, const char *text) {
-    napi_value value;
-    napi_create_string_utf8(env, text, NAPI_AUTO_LENGTH, &value);
-    return value;
+// Keeps the address that was found.
+static int64_t keep_address(struct call *c, int64_t result) {
+    if (result < 0) return result;
+    c->found = malloc(INET6_ADDRSTRLEN);
+    inet_ntop(AF_INET6, &c->address.sin6_addr, c->found, INET6_ADDRSTRLEN);
+    c->number = ntohs(c->address.sin6_port);
+    return result;
 }
 
-static napi_value array(napi_env env, napi_value first, napi_value second, napi_value third) {
-    napi_value values;
-    napi_create_array(env, &values);
-    napi_set_element(env, values, 0, first);
-    napi_set_element(env, values, 1, second);
-    napi_set_element(env, values, 2, third);
-    return values;
+// Sends to a text and the second number, which are an address of IPv6, or of IPv4 and mapped.
+static int64_t send_to(struct call *c) {
+    struct sockaddr_in6 to = {.sin6_family = AF_INET6, .sin6_port = htons((uint16_t)c->n[1])};
+    // Sockets refuse the family of what is no address.
+    if (!c->text || inet_pton(AF_INET6, c->text, &to.sin6_addr) != 1) to.sin6_family = AF_MAX;
+    return peersock_sendto(c->n[0], c->data, c->size, 0, (struct sockaddr *)&to, sizeof to);
+}
+
+// Nothing that these do waits, but for starting and stopping a node.
+#define CALL(name, value) static int64_t name(struct call *c) { return value; }
+#define NODE (peersock_node)c->n[0]
+#define FROM (struct sockaddr *)&c->address, &(socklen_t){sizeof c->address}
+#define KIND (c->n[1] | SOCK_NONBLOCK | SOCK_CLOEXEC)
+CALL(start_node, keep(c, peersock_open(c->text, &c->number)))
+CALL(stop_node, keep(c, peersock_stop(NODE, 5000)))
+CALL(status, keep(c, peersock_status(NODE, &c->given)))
+CALL(look_up, keep(c, peersock_lookup(NODE, c->text, &c->given)))
+CALL(dial, peersock_dial(NODE, AF_UNSPEC, KIND, c->text, (uint16_t)c->n[2]))
+CALL(listen_at, keep(c, peersock_listen_at(NODE, AF_UNSPEC, KIND, c->text, (uint16_t)c->n[2], c->n[3])))
+CALL(accept_one, peersock_accept4(c->n[0], NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC))
+CALL(connected, peersock_connected(c->n[0]))
+CALL(reason, peersock_reason(c->n[0], c->n[1]))
+CALL(set_option, peersock_setsockopt(c->n[0], c->n[1], c->n[2], &c->n[3], sizeof c->n[3]))
+CALL(own_name, keep_address(c, peersock_getsockname(c->n[0], FROM)))
+CALL(peer_name, keep_address(c, peersock_getpeername(c->n[0], FROM)))
+CALL(receive, keep_address(c, peersock_recvfrom(c->n[0], c->data, c->size, 0, FROM)))
+// Who connects to a listener is refused from now on, and not after the node has looked.
+CALL(unlisten, peersock_connect(c->n[0], &(struct sockaddr){.sa_family = AF_UNSPEC}, sizeof(struct sockaddr)))
+CALL(close_socket, close(c->n[0]))
+
+static void perform(napi_env env, void *data) {
+    struct call *c = data;
+    (void)env;
+    c->result = c->function(c);
+    if (c->result < 0) c->result = -errno;
+}
+
+// Gives a call's result, or [result, text, number], and frees it.
+static napi_value give(napi_env env, struct call *c) {
+    napi_value values[3], array;
+    napi_create_int64(env, c->result, &values[0]);
+    if (c->found) {
+        napi_create_string_utf8(env, c->found, NAPI_AUTO_LENGTH, &values[1]);
+        napi_create_uint32(env, c->number, &values[2]);
+        napi_create_array(env, &array);
+        for (uint32_t i = 0; i < 3; i++) napi_set_element(env, array, i, values[i]);
+    }
+    napi_value given = c->found ? array : values[0];
+    free(c->text);
+    free(c->found);
+    free(c);
+    return given;
+}
+
+static void finish(napi_env env, napi_status status, void *data) {
+    struct call *c = data;
+    napi_deferred deferred = c->deferred;
+    (void)status;
+    napi_delete_async_work(env, c->work);
+    napi_resolve_deferred(env, deferred, give(env, c));
+}
+
+// Makes the call that is behind a function: on one of libuv's threads, with a promise, if it may wait.
+FUNCTION(make_call) {
+    napi_value a[5], name, promise;
+    struct call *c = calloc(1, sizeof *c);
+    size_t count = 5, numbers = 0, size;
+    napi_get_cb_info(env, info, &count, a, NULL, (void **)&c->function);
+    for (size_t i = 0; i < count; i++) {
+        if (napi_get_value_int32(env, a[i], &c->n[numbers]) == napi_ok) {
+            numbers++;
+        } else if (napi_get_value_string_utf8(env, a[i], NULL, 0, &size) == napi_ok) {
+            c->text = malloc(size + 1);
+            napi_get_value_string_utf8(env, a[i], c->text, size + 1, NULL);
+        } else {
+            napi_get_buffer_info(env, a[i], &c->data, &c->size);
+        }
+    }
+    if (c->function != start_node && c->function != stop_node) return perform(env, c), give(env, c);
+    napi_create_string_utf8(env, "peersock", NAPI_AUTO_LENGTH, &name);
+    napi_create_promise(env, &c->deferred, &promise);
+    napi_create_async_work(env, NULL, name, perform, finish, c, &c->work);
+    napi_queue_async_work(env, c->work);
+    return promise;
 }
 
 static int integer(napi_env env, napi_value value) {
     int32_t number = 0;
     napi_get_value_int32(env, value, &number);
     return number;
-}
-
-// A node that is started with settings, or stopped if there are none.
-struct job {
-    napi_async_work work;
-    napi_deferred deferred;
-    char *settings, error[512];
-    peersock_node node;
-    peersock_result result;
-};
-
-static void perform(napi_env env, void *data) {
-    struct job *job = data;
-    (void)env;
-    job->result = job->settings ? peersock_open(job->settings, &job->node) : peersock_stop(job->node, 5000);
-    // The text is the thread's.
-    if (job->result) snprintf(job->error, sizeof job->error, "%s", peersock_last_error());
-}
-
-// Gives what has come of it: [result, node, text].
-static void finish(napi_env env, napi_status status, void *data) {
-    struct job *job = data;
-    (void)status;
-    napi_value result = number(env, job->result), node = number(env, job->node);
-    napi_resolve_deferred(env, job->deferred, array(env, result, node, string(env, job->error)));
-    napi_delete_async_work(env, job->work);
-    free(job->settings);
-    free(job);
-}
-
-// run(settings) starts a node, run(node) stops it.
-FUNCTION(run) {
-    ARGUMENTS(1);
-    struct job *job = calloc(1, sizeof *job);
-    napi_value promise;
-    size_t size;
-    if (napi_get_value_string_utf8(env, a[0], NULL, 0, &size) == napi_ok) {
-        job->settings = malloc(size + 1);
-        napi_get_value_string_utf8(env, a[0], job->settings, size + 1, NULL);
-    }
-    job->node = (peersock_node)integer(env, a[0]);
-    napi_create_promise(env, &job->deferred, &promise);
-    napi_create_async_work(env, NULL, string(env, "peersock"), perform, finish, job, &job->work);
-    napi_queue_async_work(env, job->work);
-    return promise;
-}
-
-FUNCTION(status) {
-    ARGUMENTS(1);
-    char *json = NULL;
-    napi_value value = string(env, peersock_status((peersock_node)integer(env, a[0]), &json) ? "{}" : json);
-    peersock_string_free(json);
-    return value;
-}
-
-FUNCTION(last_error) {
-    (void)info;
-    return string(env, peersock_last_error());
-}
-
-// What a socket call was given: its numbers in their order, bytes, and the address that a text and the second
-// number are, of IPv6, or of IPv4 and mapped. Calls that find an address put it there.
-struct call {
-    int n[5];
-    void *data;
-    size_t size;
-    struct sockaddr_in6 address;
-    socklen_t length;
-};
-
-#define CALL(name, value) static ssize_t name(struct call *c) { return value; }
-#define TO (struct sockaddr *)&c->address, c->length
-#define FROM (struct sockaddr *)&c->address, &c->length
-#define FLAGS (SOCK_NONBLOCK | SOCK_CLOEXEC)
-CALL(open_socket, peersock_node_socket((peersock_node)c->n[0], AF_INET6, c->n[1] | FLAGS, 0))
-CALL(set_option, peersock_setsockopt(c->n[0], c->n[1], c->n[2], &c->n[3], sizeof c->n[3]))
-CALL(bind_socket, peersock_bind(c->n[0], TO))
-CALL(listen_socket, peersock_listen(c->n[0], c->n[1]))
-CALL(accept_socket, peersock_accept4(c->n[0], NULL, NULL, FLAGS))
-CALL(connect_socket, peersock_connect(c->n[0], TO))
-CALL(connected, peersock_connected(c->n[0]))
-CALL(own_name, peersock_getsockname(c->n[0], FROM))
-CALL(peer_name, peersock_getpeername(c->n[0], FROM))
-CALL(receive, peersock_recvfrom(c->n[0], c->data, c->size, 0, FROM))
-CALL(send_to, peersock_sendto(c->n[0], c->data, c->size, 0, TO))
-// Who connects to a listener is refused from now on, and not after the node has looked.
-CALL(unlisten, peersock_connect(c->n[0], &(struct sockaddr){.sa_family = AF_UNSPEC}, sizeof(struct sockaddr)))
-CALL(close_socket, close(c->n[0]))
-
-// Makes a call: gives its result, or [result, address, port] if it has found an address.
-FUNCTION(make_call) {
-    napi_value a[5];
-    struct call c = {.length = sizeof c.address};
-    size_t count = 5, numbers = 0;
-    void *function;
-    bool has_host = false;
-    char host[INET6_ADDRSTRLEN];
-    napi_get_cb_info(env, info, &count, a, NULL, &function);
-    for (size_t i = 0; i < count; i++) {
-        if (napi_get_value_int32(env, a[i], &c.n[numbers]) == napi_ok) {
-            numbers++;
-        } else if (napi_get_value_string_utf8(env, a[i], host, sizeof host, NULL) == napi_ok) {
-            has_host = true;
-            // Sockets refuse the family of what is no address.
-            bool is_address = inet_pton(AF_INET6, host, &c.address.sin6_addr) == 1;
-            c.address.sin6_family = is_address ? AF_INET6 : AF_MAX;
-        } else {
-            napi_get_buffer_info(env, a[i], &c.data, &c.size);
-        }
-    }
-    c.address.sin6_port = htons((uint16_t)c.n[1]);
-    ssize_t result = ((ssize_t(*)(struct call *))function)(&c);
-    if (result < 0) return number(env, -errno);
-    if (has_host || c.address.sin6_family != AF_INET6) return number(env, result);
-    inet_ntop(AF_INET6, &c.address.sin6_addr, host, sizeof host);
-    return array(env, number(env, result), string(env, host), number(env, ntohs(c.address.sin6_port)));
 }
 
 // A descriptor that libuv polls until unwatch().
@@ -211,7 +193,11 @@ FUNCTION(watch) {
     watch->events = integer(env, a[1]);
     napi_get_uv_event_loop(env, &loop);
     int error = uv_poll_init(loop, &watch->poll, integer(env, a[0]));
-    if (error) return free(watch), number(env, error);
+    if (error) {
+        free(watch);
+        napi_create_int32(env, error, &value);
+        return value;
+    }
     watch->poll.data = watch;
     napi_create_reference(env, a[2], 1, &watch->callback);
     napi_add_async_cleanup_hook(env, end_watch, watch, &watch->hook);
@@ -254,17 +240,16 @@ static void export(napi_env env, napi_value exports, const char *name, napi_call
 }
 
 NAPI_MODULE_INIT() {
-    static const struct { const char *name; napi_callback function; } functions[] = {
-        {"run", run}, {"status", status}, {"lastError", last_error}, {"watch", watch},
-        {"unwatch", unwatch}, {"awaitEvents", await_events}, {"hold", hold}};
-    static const struct { const char *name; ssize_t (*call)(struct call *); } calls[] = {
-        {"socket", open_socket}, {"option", set_option}, {"bind", bind_socket}, {"listen", listen_socket},
-        {"accept", accept_socket}, {"connect", connect_socket}, {"connected", connected}, {"name", own_name},
-        {"peer", peer_name}, {"receive", receive}, {"send", send_to}, {"unlisten", unlisten},
-        {"close", close_socket}};
-    for (size_t i = 0; i < sizeof functions / sizeof *functions; i++)
-        export(env, exports, functions[i].name, functions[i].function, NULL);
+    static const struct { const char *name; int64_t (*call)(struct call *); } calls[] = {
+        {"start", start_node}, {"stop", stop_node}, {"status", status}, {"lookup", look_up}, {"dial", dial},
+        {"listen", listen_at}, {"accept", accept_one}, {"connected", connected}, {"reason", reason},
+        {"option", set_option}, {"name", own_name}, {"peer", peer_name}, {"receive", receive},
+        {"send", send_to}, {"unlisten", unlisten}, {"close", close_socket}};
     for (size_t i = 0; i < sizeof calls / sizeof *calls; i++)
         export(env, exports, calls[i].name, make_call, (void *)calls[i].call);
+    export(env, exports, "watch", watch, NULL);
+    export(env, exports, "awaitEvents", await_events, NULL);
+    export(env, exports, "hold", hold, NULL);
+    export(env, exports, "unwatch", unwatch, NULL);
     return exports;
 }

@@ -8,7 +8,7 @@ const { getSystemErrorName } = require('node:util');
 const native = require('./build/peersock.node');
 
 const [SOCK_STREAM, SOCK_DGRAM, READABLE, WRITABLE, DISCONNECT] = [1, 2, 1, 2, 4];
-const [SOL_SOCKET, SO_REUSEADDR, SO_KEEPALIVE] = [1, 2, 9];
+const [SOL_SOCKET, SO_KEEPALIVE] = [1, 9];
 const [IPPROTO_TCP, TCP_NODELAY, TCP_KEEPIDLE] = [6, 1, 4];
 const FAILURES = 'OK INVALID DOWN EXISTS NOT_FOUND TIMEOUT SPACE FILE PORT SYSTEM BUG'.split(' ');
 // What is scarce will be there again: memory, descriptors of the system and the process, buffers.
@@ -42,13 +42,11 @@ function portOf(port) {
 
 /** The addresses of a member by its name, or without one those of the node itself. */
 function resolve(node, host = '') {
-  if (typeof host !== 'string') throw invalid('host', 'a string');
+  if (typeof host !== 'string' || host.includes('\0')) throw invalid('host', 'a string without zeros');
   if (net.isIP(host)) return [host];
-  const { networks = [], peers = [] } = JSON.parse(native.status(node.handle));
-  const is = ({ name }) => host !== '' && name?.toLowerCase() === host.toLowerCase();
-  const members = [...(host === '' ? networks : networks.filter(is)), ...peers.filter(is)];
-  const found = members.flatMap(({ addresses }) => addresses);
-  if (found.length > 0 || host === '') return found;
+  const [result, text] = native.lookup(node.handle, host);
+  if (result === 0) return text.split(' ').filter(Boolean);
+  if (host === '') return [];
   const what = { errno: -3008, syscall: 'getaddrinfo', hostname: host };
   throw coded(new Error(`getaddrinfo ENOTFOUND ${host}`), 'ENOTFOUND', what);
 }
@@ -65,19 +63,12 @@ function addressOf(found) {
   return { address, family: net.isIPv4(address) ? 'IPv4' : 'IPv6', port: found[2] };
 }
 
-/** Opens a socket that does not collect small writes. What a listener accepts has its options. */
-function openSocket(node, kind) {
-  const fd = native.socket(node.handle, kind);
-  if (fd < 0) throw failure('socket', fd);
-  if (kind === SOCK_STREAM) native.option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
-  return fd;
-}
-
-/** Calls back as long as a descriptor is ready, until native.unwatch(). */
+/** Calls back as long as a descriptor is ready, until native.unwatch(); or closes it, if that cannot be. */
 function watch(fd, events, callback) {
   const watching = native.watch(fd, events, callback);
-  if (typeof watching === 'number') throw failure('epoll_ctl', watching);
-  return watching;
+  if (typeof watching !== 'number') return watching;
+  native.close(fd);
+  throw failure('epoll_ctl', watching);
 }
 
 /** A connection: a net.Socket whose addresses and options are those of the overlay. */
@@ -112,9 +103,8 @@ class Socket extends net.Socket {
   _destroy(error, callback) {
     if (#fd in this && (error?.code === 'ECONNRESET' || error?.code === 'EPIPE')) {
       // That is all that the kernel knows. The node may have another reason.
-      const reason = native.connected(this.#fd);
-      const isSame = reason === 0 || isOne(reason, 'EPIPE', 'ECONNRESET', 'EINPROGRESS');
-      if (!isSame) error = failure(error.syscall, reason);
+      const reason = -native.reason(this.#fd, -error.errno);
+      if (reason !== error.errno) error = failure(error.syscall, reason);
     }
     super._destroy(error, callback);
   }
@@ -133,22 +123,15 @@ class BoundSocket extends EventEmitter {
   }
 
   /** Opens the socket, and takes what comes as long as _take() gives true. */
-  _open(syscall, host, port, complete) {
+  _open(syscall, host, port, backlog = 0) {
     const [wanted, [address]] = [portOf(port), resolve(this._node, host)];
-    const fd = openSocket(this._node, this.#kind);
-    try {
-      if (this.#kind === SOCK_STREAM) native.option(fd, SOL_SOCKET, SO_REUSEADDR, 1);
-      const result = native.bind(fd, wanted, mapped(address)) || complete(fd);
-      const text = isOne(result, 'EACCES') ? native.lastError() : '';
-      if (result < 0) throw failure(syscall, result, address, wanted, text);
-      this.#watching = watch(fd, READABLE, () => {
-        // Others have their turn after some.
-        for (let i = 0; i < 64 && this._fd >= 0 && this._take();) i += 1;
-      });
-    } catch (error) {
-      native.close(fd);
-      throw error;
-    }
+    if (!address) throw failure(syscall, -ERRNO.EADDRNOTAVAIL, host, wanted);
+    const [fd, text] = native.listen(this._node.handle, this.#kind, wanted, backlog, address);
+    if (fd < 0) throw failure(syscall, fd, address, wanted, isOne(fd, 'EACCES') ? text : '');
+    this.#watching = watch(fd, READABLE, () => {
+      // Others have their turn after some.
+      for (let i = 0; i < 64 && this._fd >= 0 && this._take();) i += 1;
+    });
     this._fd = fd;
     this._node.bound.add(this);
   }
@@ -196,7 +179,7 @@ class Server extends BoundSocket {
 
   async listen({ host = '::', port = 0, backlog = 511 } = {}) {
     if (this.listening) throw coded(new Error('it listens already'), 'ERR_SERVER_ALREADY_LISTEN');
-    this._open('listen', host, port, (fd) => native.listen(fd, backlog));
+    this._open('listen', host, port, backlog);
     this.emit('listening');
     return this;
   }
@@ -241,7 +224,7 @@ class UdpSocket extends BoundSocket {
     if (this._fd >= 0) throw coded(new Error('it is bound already'), 'ERR_SOCKET_ALREADY_BOUND');
     if (callback) this.once('listening', callback);
     try {
-      this._open('bind', address, port, () => 0);
+      this._open('bind', address, port);
       process.nextTick(() => this.emit('listening'));
     } catch (error) {
       process.nextTick(() => this.emit('error', error));
@@ -307,7 +290,10 @@ class Node {
   }
 
   /** What the node tells of itself; docs/STATUS.md describes it. */
-  status() { return JSON.parse(native.status(this.#node.handle)); }
+  status() {
+    const [result, text] = native.status(this.#node.handle);
+    return result === 0 ? JSON.parse(text) : {};
+  }
 
   /** The node's own addresses, those to dial first. */
   get addresses() { return resolve(this.#node); }
@@ -345,24 +331,23 @@ class Node {
   /** Delivers what was written, within five seconds, and stops the node. Open connections are reset. */
   async close() {
     for (const socket of this.#node.bound) socket.close();
-    check(await native.run(this.#node.handle));
+    check(await native.stop(this.#node.handle));
   }
 }
 
 /** Connects to one address. */
 async function dial(node, address, port, signal) {
-  const [fd, events] = [openSocket(node, SOCK_STREAM), new EventEmitter()];
-  let watching;
+  const events = new EventEmitter();
+  // Who has aborted it already begins nothing.
+  if (signal?.aborted) await once(events, 'ready', { signal });
+  const fd = native.dial(node.handle, SOCK_STREAM, port, address);
+  if (fd < 0) throw failure('connect', fd, address, port);
+  const watching = watch(fd, WRITABLE | DISCONNECT, () => events.emit('ready'));
   try {
-    // Who has aborted it already begins nothing.
-    if (signal?.aborted) await once(events, 'ready', { signal });
-    let result = native.connect(fd, port, mapped(address));
-    if (isOne(result, 'EINPROGRESS', 'EINTR')) {
-      watching = watch(fd, WRITABLE | DISCONNECT, () => events.emit('ready'));
-      do {
-        await once(events, 'ready', { signal });
-        result = native.connected(fd);
-      } while (isOne(result, 'EINPROGRESS'));
+    let result = native.connected(fd);
+    while (isOne(result, 'EINPROGRESS')) {
+      await once(events, 'ready', { signal });
+      result = native.connected(fd);
     }
     if (result < 0) throw failure('connect', result, address, port);
     native.unwatch(watching);
@@ -375,7 +360,7 @@ async function dial(node, address, port, signal) {
 }
 
 /** Gives what a call of the node has given, or throws. */
-function check([result, value, text]) {
+function check([result, text, value]) {
   if (result === 0) return value;
   throw coded(new Error(text), `PEERSOCK_E_${FAILURES[result] ?? result}`);
 }
@@ -391,7 +376,7 @@ async function open({ port = 0, discoveryPort = 0, discovery = true, seed, ...te
   const ports = { port: portOf(port), discovery_port: portOf(discoveryPort) };
   const digits = seed && Buffer.from(seed).toString('hex');
   const settings = { ...texts, ...ports, seed: digits, discovery: Boolean(discovery) };
-  return new Node(check(await native.run(JSON.stringify(settings))));
+  return new Node(check(await native.start(JSON.stringify(settings))));
 }
 
 module.exports = { open, Node, Server, Socket, UdpSocket };

@@ -412,6 +412,17 @@ peersock_result peersock_join_key(peersock_node node, uint64_t network, const ui
 // `path` is NULL or a C string; `network` is NULL or has room for an ID.
 peersock_result peersock_join_file(peersock_node node, const char *path, uint64_t *network);
 
+// Joins the network that `peersock_open()` names with the settings `network` and `secret`: an ad-hoc one by
+// its ID as a text of 16 hexadecimal digits, with a passphrase unless it is NULL; or the static one that a
+// file describes, by its path and without a passphrase. If `network` is not NULL, it gets the network's ID.
+//
+// Pointers:
+// `name` is NULL or a C string, `passphrase` as well; `network` is NULL or has room for an ID.
+peersock_result peersock_join_named(peersock_node node,
+                                    const char *name,
+                                    const char *passphrase,
+                                    uint64_t *network);
+
 // Leaves a network: its connections are reset, and its sockets fail with ENETDOWN.
 peersock_result peersock_leave(peersock_node node, uint64_t network);
 
@@ -483,6 +494,12 @@ int peersock_connect(int fd, const struct sockaddr *address, socklen_t length);
 // failed. Of a connection whose read(2) or write(2) has failed it says why in particular, as ENETDOWN, if the
 // node knows. As SO_ERROR it says a reason once.
 int peersock_connected(int fd);
+
+// Why a connection has ended: the `errno` of a read(2) or write(2) that has failed, or what the node knows
+// instead, as ENETDOWN where the kernel says ECONNRESET or EPIPE. As SO_ERROR it says a reason once.
+//
+// `if (read(fd, buf, size) < 0) errno = peersock_reason(fd, errno);`
+int peersock_reason(int fd, int error);
 
 // As listen(2).
 //
@@ -579,10 +596,57 @@ int peersock_getsockopt(int fd, int level, int name, void *value, socklen_t *len
 // Pointers must be what the call of the same name in POSIX asks for.
 int peersock_setsockopt(int fd, int level, int name, const void *value, socklen_t length);
 
-// The text of the last failure of a node call on this thread, or of a `peersock_bind()` or
-// `peersock_listen()` whose port no network allows (EACCES); an empty text if there was none. It stays until
-// the next such failure on this thread.
+// The text of the last failure of a node call on this thread, of `peersock_dial()` or
+// `peersock_listen_at()`, or of a `peersock_bind()` or `peersock_listen()` whose port no network allows
+// (EACCES); an empty text if there was none. It stays until the next such failure on this thread.
 const char *peersock_last_error(void);
+
+// The addresses that a text stands for, in the order in which to try them, as texts with spaces between
+// them: an address stands for itself, a name for the member that has it in one of the node's networks, NULL
+// or an empty text for the node itself, which has none before it has joined a network. Nobody but the node
+// is asked, so that this does not wait. Give the text to `peersock_string_free()`.
+//
+// PEERSOCK_E_NOT_FOUND if no member has this name.
+//
+// Pointers:
+// `host` is NULL or a C string; `addresses` is NULL or has room for a pointer.
+peersock_result peersock_lookup(peersock_node node, const char *host, char **addresses);
+
+// Opens a socket and connects it to a host and port. `kind` is SOCK_STREAM or SOCK_DGRAM, with SOCK_NONBLOCK
+// and SOCK_CLOEXEC. `host` is what `peersock_lookup()` takes; `family` is AF_UNSPEC, or AF_INET or AF_INET6
+// for its addresses of that family alone. They are tried in turn, and the first failure counts if all fail.
+// With SOCK_NONBLOCK a stream is given while it connects to the first: wait until it is writable, then
+// `peersock_connected()` says what has come of it.
+//
+// The socket is one of AF_INET6, where addresses of IPv4 are mapped. A stream has TCP_NODELAY.
+//
+// -1 and `errno` on failure, with a text in `peersock_last_error()`: EHOSTUNREACH if there is no such
+// address, and those of socket(2) and connect(2).
+//
+// Pointers:
+// `host` is NULL or a C string.
+int peersock_dial(peersock_node node, int family, int kind, const char *host, uint16_t port);
+
+// Opens a socket that is bound to a host and port of the node's own; a stream listens, with a queue of
+// `backlog` connections. `kind` is as for `peersock_dial()`. `host` is an address, the name of a member, or
+// NULL or an empty text for all addresses; `family` is AF_UNSPEC, or AF_INET or AF_INET6 if what comes shall
+// be of that family alone, as far as the address says no more. Port 0 is one that the networks allow:
+// `peersock_getsockname()` tells which.
+//
+// The socket is one of AF_INET6, where addresses of IPv4 are mapped; with AF_INET6 it has IPV6_V6ONLY. A
+// stream has SO_REUSEADDR, and what it accepts has TCP_NODELAY.
+//
+// -1 and `errno` on failure, with a text in `peersock_last_error()`: EACCES if no network allows the port,
+// EADDRNOTAVAIL if there is no such address, and those of socket(2), bind(2) and listen(2).
+//
+// Pointers:
+// `host` is NULL or a C string.
+int peersock_listen_at(peersock_node node,
+                       int family,
+                       int kind,
+                       const char *host,
+                       uint16_t port,
+                       int backlog);
 
 // Has `callback` called with the node's events from now on, in place of an earlier callback; NULL: none any
 // more. When this returns an earlier callback is not running, unless this is called from it.

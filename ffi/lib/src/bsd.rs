@@ -8,7 +8,7 @@ use libc::{c_int, c_void, msghdr, size_t, sockaddr, socklen_t, ssize_t};
 use peersock_bsd as bsd;
 use peersock_bsd::{Errno, Socket, either};
 
-use crate::boundary::{posix, posix_with_text, remember};
+use crate::boundary::{guarded_or, posix, posix_with_text, remember};
 use crate::registry::{PEERSOCK_DEFAULT, find, node_of, peersock_node};
 use crate::result::Failure;
 
@@ -74,25 +74,22 @@ pub unsafe extern "C" fn peersock_connect(fd: RawFd, address: *const sockaddr, l
 /// node knows. As SO_ERROR it says a reason once.
 #[unsafe(no_mangle)]
 pub extern "C" fn peersock_connected(fd: RawFd) -> c_int {
-    posix(|| {
-        let socket = overlay(fd)?;
-        let mut ready = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
-        // SAFETY: one descriptor, in a variable of ours.
-        match unsafe { libc::poll(&raw mut ready, 1, 0) } {
-            0 => return Err(Errno::INPROGRESS),
-            -1 => return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)),
-            _ => {}
-        }
-        let (mut error, mut length): (c_int, _) = (0, size_of::<c_int>() as socklen_t);
-        let (value, level) = ((&raw mut error).cast(), libc::SOL_SOCKET);
-        // SAFETY: the value is as long as we say.
-        unsafe { either::getsockopt(socket.as_ref(), fd, level, libc::SO_ERROR, value, &raw mut length) }?;
-        match error {
-            // Without an error it stood, and was reset before anybody looked.
-            0 if ready.revents & libc::POLLHUP != 0 => Err(Errno::CONNRESET),
-            0 => Ok(0),
-            error => Err(Errno::from_raw_os_error(error)),
-        }
+    posix(|| connected(fd).map(|()| 0))
+}
+
+/// Why a connection has ended: the `errno` of a read(2) or write(2) that has failed, or what the node knows
+/// instead, as ENETDOWN where the kernel says ECONNRESET or EPIPE. As SO_ERROR it says a reason once.
+///
+/// `if (read(fd, buf, size) < 0) errno = peersock_reason(fd, errno);`
+#[unsafe(no_mangle)]
+pub extern "C" fn peersock_reason(fd: RawFd, error: c_int) -> c_int {
+    if error != libc::ECONNRESET && error != libc::EPIPE {
+        return error;
+    }
+    guarded_or(error, || match connected(fd) {
+        // It is over: neither it stands nor is it about to.
+        Ok(()) | Err(Errno::INPROGRESS | Errno::CONNRESET | Errno::PIPE) => error,
+        Err(reason) => reason.raw_os_error(),
     })
 }
 
@@ -285,6 +282,28 @@ pub unsafe extern "C" fn peersock_setsockopt(
 ) -> c_int {
     // SAFETY: the caller's pointers.
     posix(|| unsafe { either::setsockopt(overlay(fd)?.as_ref(), fd, level, name, value, length) })
+}
+
+/// What has come of a stream's connect(2).
+fn connected(fd: RawFd) -> Result<(), Errno> {
+    let socket = overlay(fd)?;
+    let mut ready = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
+    // SAFETY: one descriptor, in a variable of ours.
+    match unsafe { libc::poll(&raw mut ready, 1, 0) } {
+        0 => return Err(Errno::INPROGRESS),
+        -1 => return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO)),
+        _ => {}
+    }
+    let (mut error, mut length): (c_int, _) = (0, size_of::<c_int>() as socklen_t);
+    let (value, level) = ((&raw mut error).cast(), libc::SOL_SOCKET);
+    // SAFETY: the value is as long as we say.
+    unsafe { either::getsockopt(socket.as_ref(), fd, level, libc::SO_ERROR, value, &raw mut length) }?;
+    match error {
+        // Without an error it stood, and was reset before anybody looked.
+        0 if ready.revents & libc::POLLHUP != 0 => Err(Errno::CONNRESET),
+        0 => Ok(()),
+        error => Err(Errno::from_raw_os_error(error)),
+    }
 }
 
 /// Remembers which ports are allowed, if that is why a call has failed.

@@ -15,6 +15,7 @@
 pub mod boundary;
 pub mod bsd;
 pub mod config;
+pub mod dial;
 pub mod events;
 pub mod identity;
 pub mod interfaces;

@@ -8,6 +8,7 @@ use peersock::{Joined, Network, NetworkId, Node};
 
 use crate::boundary::{answer, guarded_or};
 use crate::node::timeout;
+use crate::open::named_network;
 use crate::registry::{find, peersock_node};
 use crate::result::{Answer, Failure, PEERSOCK_E_NOT_FOUND, peersock_result};
 use crate::text;
@@ -77,6 +78,37 @@ pub unsafe extern "C" fn peersock_join_file(
     answer(|| {
         // SAFETY: the caller's.
         let found = Network::from_file(unsafe { text::read(path, "the path") }?)?;
+        let id = found.id().as_u64();
+        join(node, found)?;
+        if !network.is_null() {
+            // SAFETY: the caller's.
+            unsafe { network.write(id) };
+        }
+        Ok(())
+    })
+}
+
+/// Joins the network that `peersock_open()` names with the settings `network` and `secret`: an ad-hoc one by
+/// its ID as a text of 16 hexadecimal digits, with a passphrase unless it is NULL; or the static one that a
+/// file describes, by its path and without a passphrase. If `network` is not NULL, it gets the network's ID.
+///
+/// # Safety
+/// `name` is NULL or a C string, `passphrase` as well; `network` is NULL or has room for an ID.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn peersock_join_named(
+    node: peersock_node,
+    name: *const c_char,
+    passphrase: *const c_char,
+    network: *mut u64,
+) -> peersock_result {
+    answer(|| {
+        let secret = match passphrase.is_null() {
+            true => None,
+            // SAFETY: the caller's.
+            false => Some(unsafe { text::read(passphrase, "the passphrase") }?),
+        };
+        // SAFETY: the caller's.
+        let found = named_network(unsafe { text::read(name, "the network's name") }?, secret)?;
         let id = found.id().as_u64();
         join(node, found)?;
         if !network.is_null() {

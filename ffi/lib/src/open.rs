@@ -126,7 +126,7 @@ fn seed(digits: &str) -> Answer<Seed> {
 }
 
 /// The network that an ID, or the path of a file, is the name of.
-fn named_network(name: &str, secret: Option<&str>) -> Answer<Network> {
+pub(crate) fn named_network(name: &str, secret: Option<&str>) -> Answer<Network> {
     let id = name.parse::<NetworkId>();
     if matches!(id, Err(ParseNetworkIdError::Length(_) | ParseNetworkIdError::Digit(_))) {
         return match secret {

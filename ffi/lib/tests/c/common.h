@@ -44,6 +44,25 @@ static inline peersock_config *settings(void) {
     return config;
 }
 
+// Makes keys of two members, `alpha` and `beta`, and a file for their network, fe00000000000001, whose path it gives.
+// Each has an address of IPv4 besides its own of IPv6: 10.7.0.1 and 10.7.0.2.
+static inline void describe_members(const char *folder, uint8_t seeds[2][PEERSOCK_SEED_SIZE], char path[4096]) {
+    char keys[2][PEERSOCK_KEY_SIZE];
+    for (int i = 0; i < 2; i++) {
+        CHECK(peersock_identity_generate(seeds[i], PEERSOCK_SEED_SIZE) == PEERSOCK_OK);
+        CHECK(peersock_identity_key(seeds[i], PEERSOCK_SEED_SIZE, keys[i], PEERSOCK_KEY_SIZE) == PEERSOCK_OK);
+    }
+    snprintf(path, 4096, "%s/network.toml", folder);
+    FILE *file = fopen(path, "w");
+    CHECK(file != NULL);
+    CHECK(fprintf(file,
+                  "network = \"fe00000000000001\"\n"
+                  "[[member]]\nkey = \"%s\"\nname = \"alpha\"\naddresses = [\"10.7.0.1\"]\n"
+                  "[[member]]\nkey = \"%s\"\nname = \"beta\"\naddresses = [\"10.7.0.2\"]\n",
+                  keys[0], keys[1]) > 0);
+    CHECK(fclose(file) == 0);
+}
+
 // Starts a node: the default one if `node` is NULL.
 static inline void start(peersock_node *node) {
     peersock_config *config = settings();

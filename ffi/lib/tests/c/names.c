@@ -5,19 +5,8 @@
 int main(int argc, char **argv) {
     CHECK(argc == 2);
     uint8_t seeds[2][PEERSOCK_SEED_SIZE];
-    char keys[2][PEERSOCK_KEY_SIZE], path[4096], text[2048];
-    for (int i = 0; i < 2; i++) {
-        CHECK(peersock_identity_generate(seeds[i], PEERSOCK_SEED_SIZE) == PEERSOCK_OK);
-        CHECK(peersock_identity_key(seeds[i], PEERSOCK_SEED_SIZE, keys[i], PEERSOCK_KEY_SIZE) == PEERSOCK_OK);
-    }
-    snprintf(path, sizeof path, "%s/network.toml", argv[1]);
-    snprintf(text, sizeof text,
-             "network = \"fe00000000000001\"\n"
-             "[[member]]\nkey = \"%s\"\nname = \"alpha\"\naddresses = [\"10.7.0.1\"]\n"
-             "[[member]]\nkey = \"%s\"\nname = \"beta\"\naddresses = [\"10.7.0.2\"]\n",
-             keys[0], keys[1]);
-    FILE *file = fopen(path, "w");
-    CHECK(file != NULL && fputs(text, file) >= 0 && fclose(file) == 0);
+    char path[4096];
+    describe_members(argv[1], seeds, path);
 
     peersock_node beta;
     uint64_t network = 0;

@@ -42,6 +42,7 @@ programs! {
     nonblocking: Program::new("nonblocking.c");
     epoll_with_many_connections: Program::new("epoll.c");
     datagrams: Program::new("datagram.c");
+    sockets_in_one_call: Program::new("dial.c").with_folder();
     options: Program::new("options.c");
     events: Program::new("events.c");
     misuse: Program::new("errors.c");
