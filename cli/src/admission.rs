@@ -1,9 +1,8 @@
 //! Who of many clients is served, who waits, and who is refused: no peer keeps the others out.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::IpAddr;
 
-use peersock::overlay::NodeId;
+use peersock_proxy::serving::Owner;
 
 /// Clients that are served at once.
 pub(crate) const MOST_SERVED: usize = 256;
@@ -21,17 +20,9 @@ pub(crate) const MOST_WAITING_OF_PEER: usize = 64;
 /// The same for all peers together.
 pub(crate) const MOST_WAITING: usize = 1024;
 
-/// Whose clients are counted together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Peer {
-    Member(NodeId),
-    /// A member that the node does not know any more.
-    Address(IpAddr),
-}
-
 /// The clients of all peers; `C` is one of them.
 pub(crate) struct Admission<C> {
-    peers: BTreeMap<Peer, OfPeer<C>>,
+    peers: BTreeMap<Owner, OfPeer<C>>,
     served: usize,
     waiting: usize,
     /// How many have arrived so far.
@@ -63,7 +54,7 @@ impl<C> Default for Admission<C> {
 
 impl<C> Admission<C> {
     /// Takes a client in, if there is room.
-    pub(crate) fn arrive(&mut self, peer: Peer, client: C) -> Arrival<C> {
+    pub(crate) fn arrive(&mut self, peer: Owner, client: C) -> Arrival<C> {
         self.arrived += 1;
         let all = self.served;
         let own = self.peers.entry(peer).or_default();
@@ -83,7 +74,7 @@ impl<C> Admission<C> {
 
     /// A client has ended that was served: gives the one that is served instead. It is of the peer with
     /// the fewest.
-    pub(crate) fn leave(&mut self, peer: Peer) -> Option<(Peer, C)> {
+    pub(crate) fn leave(&mut self, peer: Owner) -> Option<(Owner, C)> {
         if let Some(own) = self.peers.get_mut(&peer) {
             own.served -= 1;
             self.served -= 1;
@@ -101,7 +92,7 @@ impl<C> Admission<C> {
         Some((next, client))
     }
 
-    fn forget_if_empty(&mut self, peer: Peer) {
+    fn forget_if_empty(&mut self, peer: Owner) {
         if self.peers.get(&peer).is_some_and(|own| own.served == 0 && own.waiting.is_empty()) {
             self.peers.remove(&peer);
         }
@@ -124,10 +115,12 @@ impl<C> Default for OfPeer<C> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
 
-    fn peer(number: usize) -> Peer {
-        Peer::Address(IpAddr::V4((0x0a00_0000 + number as u32).into()))
+    fn peer(number: usize) -> Owner {
+        Owner::Address(IpAddr::V4((0x0a00_0000 + number as u32).into()))
     }
 
     #[test]

@@ -12,11 +12,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use peersock::blocking::{TcpListener, TcpStream};
-use peersock::{Joined, Network};
+use peersock::{Network, Node};
+use peersock_proxy::serving::Owner;
 
-use crate::admission::{
-    Admission, Arrival, MOST_OF_PEER, MOST_SERVED, MOST_WAITING, MOST_WAITING_OF_PEER, Peer,
-};
+use crate::admission::{Admission, Arrival, MOST_OF_PEER, MOST_SERVED, MOST_WAITING, MOST_WAITING_OF_PEER};
 use crate::failure::{Failure, Outcome};
 use crate::line_limit::LineLimit;
 use crate::names;
@@ -38,7 +37,7 @@ pub(crate) fn serve(
     peer_timeout: Duration,
 ) -> Outcome {
     let server = Arc::new(Server {
-        joined: session.joined.clone(),
+        node: session.node.clone(),
         network: session.network.clone(),
         stdin,
         stdout: Mutex::new(stdout),
@@ -59,7 +58,7 @@ pub(crate) fn serve(
 }
 
 struct Server {
-    joined: Joined,
+    node: Node,
     network: Network,
     stdin: Option<Stdin>,
     stdout: Mutex<File>,
@@ -95,10 +94,7 @@ impl Server {
                     continue;
                 }
             };
-            let peer = match self.joined.peer_at(address.ip()) {
-                Some(id) => Peer::Member(id),
-                None => Peer::Address(address.ip()),
-            };
+            let peer = Owner::of_member(&self.node, address.ip());
             let arrival = self.admission().arrive(peer, Client { address, _watched, stream });
             match arrival {
                 Arrival::Served(client) => self.start(peer, client, ended),
@@ -137,7 +133,7 @@ impl Server {
     }
 
     /// Serves a client on a thread of its own, which goes on with those who wait to be served.
-    fn start(self: &Arc<Self>, peer: Peer, client: Client, ended: &Sender<Failure>) {
+    fn start(self: &Arc<Self>, peer: Owner, client: Client, ended: &Sender<Failure>) {
         let (server, ended) = (Arc::clone(self), ended.clone());
         let address = client.address;
         // Shares the connection, which is dropped with the closure where no thread starts.

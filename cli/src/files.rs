@@ -82,17 +82,34 @@ pub(crate) fn parse_code(text: &str) -> Outcome<Code> {
 
 /// How many files and bytes, and what they are called: `3 files, 1.2 MiB (photos, notes.txt)`.
 pub(crate) fn summary(manifest: &Manifest) -> String {
-    let names: Vec<_> = manifest.outermost().take(NAMED).map(shown).collect();
-    let more = match manifest.outermost().count().saturating_sub(NAMED) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
+    let (files, bytes) = (count(manifest.files().into(), "file"), HumanBytes(manifest.bytes()));
+    format!("{files}, {bytes} ({})", first_of(manifest.outermost().map(shown)))
+}
+
+/// What is said of files and links that `ls` does not show; `None` if there are none. Some of them decide
+/// what the user's programs do (`.bashrc`, `.ssh/authorized_keys`).
+pub(crate) fn hidden(manifest: &Manifest) -> Option<String> {
+    let is_hidden = |entry: &&Entry| {
+        !matches!(entry.kind, Kind::Folder) && entry.path.names().any(|name| name.starts_with('.'))
     };
-    format!(
-        "{}, {} ({}{more})",
-        count(manifest.files().into(), "file"),
-        HumanBytes(manifest.bytes()),
-        names.join(", ")
-    )
+    let entries: Vec<_> = manifest.entries().iter().filter(is_hidden).collect();
+    let verbs = match entries.len() {
+        0 => return None,
+        1 => "has a name that begins with a dot, and is",
+        _ => "have names that begin with a dot, and are",
+    };
+    let all = count(entries.len() as u64, "file");
+    let names = first_of(entries.iter().map(|entry| entry.path.to_string()));
+    Some(format!("{all} {verbs} not shown by `ls`: {names}"))
+}
+
+/// The first names, and how many more there are.
+fn first_of(mut names: impl Iterator<Item = String>) -> String {
+    let first: Vec<_> = names.by_ref().take(NAMED).collect();
+    match names.count() {
+        0 => first.join(", "),
+        more => format!("{} and {more} more", first.join(", ")),
+    }
 }
 
 /// The path of an entry, with a slash behind that of a folder.

@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use peersock_primitives::is_deceptive;
 use rustix::io::FdFlags;
 
 use crate::failure::{Failure, Outcome};
@@ -48,7 +49,7 @@ pub(crate) fn escape_lines(text: &str) -> String {
 fn escape_all_but(text: &str, kept: &[char]) -> String {
     let mut escaped = String::with_capacity(text.len());
     for one in text.chars() {
-        match one.is_control() && !kept.contains(&one) {
+        match is_deceptive(one) && !kept.contains(&one) {
             true => escaped.extend(one.escape_default()),
             false => escaped.push(one),
         }
@@ -129,5 +130,6 @@ mod tests {
     fn terminals_are_told_nothing_by_names() {
         assert_eq!(escape("a\u{1b}[31m\n\u{9b}é"), "a\\u{1b}[31m\\n\\u{9b}é");
         assert_eq!(escape_lines("a\r\n\tb"), "a\\r\n\tb");
+        assert_eq!(escape("a\u{202e}b\u{200b}\u{feff}\u{e0041}"), "a\\u{202e}b\\u{200b}\\u{feff}\\u{e0041}");
     }
 }

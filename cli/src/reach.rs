@@ -147,7 +147,18 @@ fn root_to_check(root: &RootStatus, address: IpAddr) -> String {
                  if it has another; "
             )
         }
-        _ => format!("{name} does not answer, look whether it runs and has the key that --root names; "),
+        _ => {
+            let streams = match &root.stream_error {
+                Some(error) => format!("by a stream it cannot be reached either ({error})"),
+                None => {
+                    "if this network lets no UDP out, start the root with --stream 443 and give its new line"
+                        .to_owned()
+                }
+            };
+            format!(
+                "{name} does not answer, look whether it runs and has the key that --root names; {streams}; "
+            )
+        }
     }
 }
 

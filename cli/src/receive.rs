@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 
 use crate::args::{PeerTimeoutArgs, UnderlayArgs, parse_seconds};
 use crate::failure::{Failure, Outcome};
-use crate::files::{CODE_VARIABLE, Meter, count, moved, parse_code, shown, summary};
+use crate::files::{CODE_VARIABLE, Meter, count, hidden, moved, parse_code, shown, summary};
 use crate::root_watch;
 use crate::session::Session;
 use crate::signals;
@@ -35,16 +35,18 @@ const LONGEST_LINE: u64 = 1024;
 /// Get the files and folders that `peersock send` offers under a code
 ///
 /// What comes is written into the current folder, or that of --to, and nowhere else. A file gets its name
-/// when its hash is right; until then it is called .NAME.peersock-part, which is gone on with the next time, also
-/// if this program or the sender was killed. If the connection breaks, this tries again by itself. Files that
-/// are there already count as received if they are the same; if one is different, nothing is transferred
-/// unless --overwrite is given. The exit status is 0 only if everything is verified and on the disk.
+/// when its hash is right; until then it is called .NAME.peersock-part, which is gone on with the next time,
+/// also if this program or the sender was killed. If the connection breaks, this tries again by itself. Files
+/// that are there already count as received if they are the same; if one is different, nothing is transferred
+/// unless --overwrite is given. Names that begin with a dot are told, for `ls` does not show them. A sender
+/// that is there and says nothing for ten minutes is given up. The exit status is 0 only if everything is
+/// verified and on the disk.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
-  peersock receive 7HK4M-XQ2RT-9BN5W
-  peersock receive --list 7HK4M-XQ2RT-9BN5W
-  peersock receive --to ~/Downloads --root 'TEXT THAT peersock root PRINTED' 7HK4M-XQ2RT-9BN5W")]
+  peersock receive 0R64E-5YRY4-JQV4Q
+  peersock receive --list 0R64E-5YRY4-JQV4Q
+  peersock receive --to ~/Downloads --root 'TEXT THAT peersock root PRINTED' 0R64E-5YRY4-JQV4Q")]
 pub(crate) struct Args {
     /// The code that `peersock send` has printed. The list of processes shows it; PEERSOCK_CODE does not
     /// [default: a line of stdin]
@@ -299,6 +301,11 @@ impl Receiver<'_> {
                 format_args!("{error}"),
                 "ask who sends to look at it; then give the same command again: what has come is kept",
             ),
+            ReceiveError::Silent(_) => Failure::new(
+                format_args!("{error}"),
+                "ask who sends whether the program still runs there; then give the same command again: what \
+                 has come is kept",
+            ),
             ReceiveError::Conflicts { .. } => Failure::new(
                 format_args!("nothing was received: {error}"),
                 "give --to DIR with another folder, or --overwrite to replace what is there",
@@ -348,6 +355,9 @@ impl Observer for Receiver<'_> {
             *self.unprinted.lock().expect("no panic under this lock") = stdio::print(list(manifest)).err();
         } else if !self.args.quiet {
             stdio::note(format_args!("receives {}", summary(manifest)));
+            if let Some(text) = hidden(manifest) {
+                stdio::note(text);
+            }
         }
         if left_out > 0 {
             let entries = if left_out == 1 { "1 entry" } else { &format!("{left_out} entries") };

@@ -57,6 +57,11 @@ pub(crate) struct Args {
     #[arg(long = "origin", value_name = "URL")]
     origins: Vec<Origin>,
 
+    /// Let a member have so many connections to listeners at once, of 256 pipes; further ones are reset
+    #[arg(long, value_name = "NUMBER", default_value_t = 64)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=256))]
+    max_clients_of_member: u16,
+
     #[command(flatten)]
     serving: ServingArgs,
 }
@@ -76,6 +81,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         origins: args.origins.clone(),
         timeout: args.serving.timeout(&args.node),
         most: args.serving.most(),
+        most_of_member: args.max_clients_of_member.into(),
     };
     let rest = serving.begin(async |node, activated| Rest::listen(node, settings, activated, tell()).await);
     let rest = rest.map_err(failure)?;

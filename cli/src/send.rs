@@ -4,13 +4,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Instant;
 
-use peersock::IdentitySource;
 use peersock::blocking::{TcpListener, TcpStream};
-use peersock_files::{Code, Observer, PORT, ScanError, SendError, Sent, Source, greet, refuse};
+use peersock::{IdentitySource, Node};
+use peersock_files::{Code, Observer, PORT, ScanError, SendError, Sent, Source, WireError, greet, refuse};
+use peersock_proxy::serving::{Owner, Slot, Slots};
 use zeroize::Zeroizing;
 
 use crate::args::{PeerTimeoutArgs, UnderlayArgs};
@@ -22,10 +23,11 @@ use crate::session::Session;
 use crate::silence;
 use crate::stdio;
 
-/// Receivers that are served at once; the next ones are told to come back.
+/// Connections of receivers that are served at once, half of them of one member; the next ones are told to
+/// come back.
 const MOST_SERVED: usize = 32;
 
-/// Receivers that are told so at once; the connections of further ones are closed without a word.
+/// Those that are told so at once, half of them of one member; further ones are closed without a word.
 const MOST_REFUSED: usize = 32;
 
 /// How many of the entries that are not sent are named.
@@ -106,8 +108,9 @@ pub(crate) fn run(args: &Args) -> Outcome {
         meter: Meter::new(args.quiet),
         watch,
         quiet: args.quiet,
-        served: Arc::default(),
-        refused: Arc::default(),
+        node: session.node.clone(),
+        served: Slots::new(MOST_SERVED),
+        refused: Slots::new(MOST_REFUSED),
     });
     server.serve(&listener, args.keep)?;
     server.meter.clear();
@@ -134,6 +137,12 @@ fn scan(paths: &[PathBuf]) -> Outcome<Source> {
         ),
         _ => Failure::usage(format_args!("{error}"), "name a folder in it, or give it another name"),
     })
+}
+
+/// Whether an error says no more than that the other end is no longer there.
+fn is_end(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
 }
 
 /// Prints the code, and says what is sent and what is not.
@@ -164,10 +173,11 @@ struct Server {
     meter: Meter,
     watch: silence::Watch,
     quiet: bool,
-    /// How many receivers are served now.
-    served: Arc<Mutex<usize>>,
-    /// How many are told now to come back.
-    refused: Arc<Mutex<usize>>,
+    node: Node,
+    /// Those that are served now.
+    served: Slots,
+    /// Those that are told now to come back.
+    refused: Slots,
 }
 
 /// What a thread of the server has to say.
@@ -178,29 +188,10 @@ enum Event {
     Closed(io::Error),
 }
 
-/// One of so many places, which is free again when this is dropped, however its thread ends.
-struct Place(Arc<Mutex<usize>>);
-
-impl Place {
-    fn take(taken: &Arc<Mutex<usize>>, most: usize) -> Option<Place> {
-        let mut count = taken.lock().unwrap_or_else(PoisonError::into_inner);
-        (*count < most).then(|| {
-            *count += 1;
-            Place(Arc::clone(taken))
-        })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
-    }
-}
-
 /// A receiver that is served. Says that it has ended when this is dropped, also if its thread panicked or
 /// never began.
 struct Serving {
-    place: Option<Place>,
+    place: Option<Slot>,
     events: Sender<Event>,
     has_all: bool,
 }
@@ -248,7 +239,7 @@ impl Server {
     }
 
     fn served(&self) -> usize {
-        *self.served.lock().expect("no panic under this lock")
+        self.served.taken()
     }
 
     fn accept(self: &Arc<Self>, listener: &TcpListener, events: &Sender<Event>) -> io::Error {
@@ -258,13 +249,19 @@ impl Server {
                 Ok(accepted) => accepted,
                 Err(error) => return error,
             };
-            let Some(place) = Place::take(&self.served, MOST_SERVED) else {
-                let line = || format!("a receiver is told to come back: {MOST_SERVED} are served at once");
+            let owner = Some(Owner::of_member(&self.node, address.ip()));
+            let Some(place) = self.served.take(owner) else {
+                let line = || {
+                    format!(
+                        "a receiver is told to come back: {MOST_SERVED} are served at once, half of them of \
+                         one member"
+                    )
+                };
                 if let Some(line) = limit.pass(Instant::now(), line) {
                     self.meter.note(line);
                 }
                 // It may take its time to hear that, and others want to connect.
-                let Some(place) = Place::take(&self.refused, MOST_REFUSED) else { continue };
+                let Some(place) = self.refused.take(owner) else { continue };
                 let refusal = thread::Builder::new().name("refusal".into()).spawn(move || {
                     refuse(&mut stream, "it serves as many receivers as it can", true);
                     drop(place);
@@ -299,7 +296,11 @@ impl Server {
             }
         };
         let failed = |error: SendError| {
-            let line = format!("{receiver} does not have everything: {error}; it can go on with the code");
+            let why = match &error {
+                SendError::Wire(WireError::Stream(error)) if is_end(error) => "it has gone away".to_owned(),
+                error => error.to_string(),
+            };
+            let line = format!("{receiver} does not have everything: {why}; it can go on with the code");
             self.meter.note(line);
             false
         };
@@ -320,7 +321,8 @@ impl Server {
         let begin = Instant::now();
         match greeted.send(&source, self) {
             Ok(Sent::Received { bytes, files }) => {
-                self.say(format_args!("{receiver} has everything: {}", moved(files, bytes, begin)));
+                let had = if bytes < source.manifest().bytes() { "; it had the rest" } else { "" };
+                self.say(format_args!("{receiver} has everything: {}{had}", moved(files, bytes, begin)));
                 true
             }
             Ok(Sent::Listed) => {
@@ -364,8 +366,8 @@ impl Observer for Server {
 mod tests {
     use super::*;
 
-    fn begin(served: &Arc<Mutex<usize>>, events: &Sender<Event>) -> Serving {
-        Serving { place: Place::take(served, 1), events: events.clone(), has_all: false }
+    fn begin(served: &Slots, events: &Sender<Event>) -> Serving {
+        Serving { place: served.take(None), events: events.clone(), has_all: false }
     }
 
     /// Without a message on stderr.
@@ -375,9 +377,9 @@ mod tests {
 
     #[test]
     fn a_receiver_has_ended_however_its_thread_ends() {
-        let (served, (events, event)) = (Arc::default(), mpsc::channel());
+        let (served, (events, event)) = (Slots::new(1), mpsc::channel());
         let mut good = begin(&served, &events);
-        assert!(Place::take(&served, 1).is_none(), "there is one place");
+        assert!(served.take(None).is_none(), "there is one place");
         good.has_all = true;
         drop(good);
         assert!(matches!(event.try_recv(), Ok(Event::Ended { has_all: true })));
@@ -389,6 +391,6 @@ mod tests {
         for _ in 0..2 {
             assert!(matches!(event.try_recv(), Ok(Event::Ended { has_all: false })));
         }
-        assert_eq!(*served.lock().unwrap(), 0);
+        assert_eq!(served.taken(), 0);
     }
 }

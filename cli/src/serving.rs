@@ -32,7 +32,8 @@ pub(crate) struct ServingArgs {
     #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
     timeout: Option<Duration>,
 
-    /// Serve so many connections at once; half of them of one client on another machine
+    /// Serve so many connections at once, and so many flows of datagrams; half of them of one member, or of
+    /// one client on another machine
     #[arg(long, value_name = "NUMBER", default_value = "512", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     max_connections: u32,
 

@@ -5,6 +5,7 @@ use std::io::Write as _;
 
 use clap::Command;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use peersock_primitives::is_deceptive;
 
 use crate::output;
 use crate::style::HINT;
@@ -15,7 +16,7 @@ const ENDING: &str = "For more information, try";
 /// Says what is wrong, with an example of the command that was meant.
 pub(crate) fn report(error: &clap::Error, program: &Command, words: impl Iterator<Item = OsString>) {
     let words: Vec<_> = words.collect();
-    let is_plain = words.iter().all(|word| !word.to_string_lossy().contains(char::is_control));
+    let is_plain = words.iter().all(|word| !word.to_string_lossy().contains(is_deceptive));
     let text = text(error, program, words.into_iter());
     let text = match is_plain {
         true => text,

@@ -283,6 +283,7 @@ pub(super) mod samples {
         let roots = peersock::RootSource::load("@/no/such/file").expect_err("there is none");
         all.push(StartError::Roots(roots).into());
         all.push(StartError::TooManyTurnServers { named: 5 }.into());
+        all.push(StartError::NoSuite(peersock::overlay::Suite::Aes256Gcm).into());
         let servers = |variable| ServersError { variable, reason: "'x' is not HOST:PORT".into() };
         all.push(StartError::Stun(servers("PEERSOCK_STUN")).into());
         all.push(StartError::Turn(servers("PEERSOCK_TURN")).into());

@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 
 use anstyle::{AnsiColor, Style};
+use peersock_primitives::is_deceptive;
 
 use super::rates::{Rate, Rates};
 use crate::status::{
@@ -68,7 +69,7 @@ pub(super) struct Form {
     pub(super) skipped: usize,
 }
 
-/// A line with its style, and without control characters.
+/// A line with its style.
 struct Line(Style, String);
 
 /// Writes a look as lines with styles: at most so many rows of so many columns, if there is a limit. Returns
@@ -114,7 +115,7 @@ fn wrapped(Line(style, text): Line, columns: usize) -> Vec<Line> {
 
 /// A line that is cut at so many columns.
 fn shown(Line(style, text): &Line, columns: usize) -> String {
-    let text = text.chars().map(|c| if c.is_control() { '?' } else { c });
+    let text = text.chars().map(|c| if is_deceptive(c) { '?' } else { c });
     let cut: String = text.take(columns).collect();
     match *style == Style::new() {
         true => cut,
@@ -342,6 +343,12 @@ mod tests {
     use super::*;
 
     const FORM: Form = Form { sort: Sort::Rate, reversed: false, all: false, skipped: 0 };
+
+    #[test]
+    fn names_change_neither_the_terminal_nor_the_order_of_what_is_on_it() {
+        let line = Line(Style::new(), "a\u{1b}[2J\u{202e}b\u{200b}\u{e0041}".to_owned());
+        assert_eq!(shown(&line, usize::MAX), "a?[2J?b??");
+    }
 
     #[test]
     fn a_peer_has_a_line_with_its_path_and_its_rates() {

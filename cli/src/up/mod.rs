@@ -2,6 +2,7 @@
 
 mod exit;
 mod exit_names;
+mod filter;
 mod guard;
 mod names;
 mod plan;
@@ -33,7 +34,8 @@ use plan::Plan;
 /// kernel sends there what has one of the network's prefixes. A static network's file may say what lies
 /// behind a member (`routes`): where that runs this, and its kernel forwards (sysctl net.ipv4.ip_forward,
 /// net.ipv6.conf.all.forwarding), it is a gateway to there. Programs need not know of it; what they listen
-/// on is reached by the members as far as the machine's firewall lets them.
+/// on is reached by the members as far as the machine's firewall lets them. A filter of its own (nf_tables)
+/// keeps everybody else on the machine's local networks from the addresses of the interfaces.
 ///
 /// Needs CAP_NET_ADMIN (run it with sudo) to make the interfaces, and gives up that and all other
 /// capabilities before it talks to anybody. The addresses are printed to stdout, one per line and in the
@@ -91,11 +93,14 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let plans = plan::of(&networks, &identity, &args.names, args.mtu)?;
     let names = args.dns.then(|| names::of(&networks)).transpose()?;
     let tuns = plans.iter().map(open).collect::<Outcome<Vec<_>>>()?;
+    // They go with the process, however it ends.
+    let _filters = filter::set(&networks, &identity, &plans, &tuns);
     // The port may need a privilege, and is taken while there is no other thread.
     let mut server =
         names.map(|names| names::Server::bind(plans[0].first, args.dns_port, names)).transpose()?;
     if let Some(server) = &mut server {
-        server.announce(tuns[0].name());
+        let prefixes = plans.iter().flat_map(|plan| plan.settings.addresses.iter().copied());
+        server.announce(tuns[0].name(), &prefixes.collect::<Vec<_>>());
     }
     if let Some(chosen) = &chosen {
         args.exit_names.announce(tuns[chosen.at].name())?;

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use peersock::Network;
-use peersock_tun::{DOMAIN, NameServer, Names};
+use peersock_tun::{DOMAIN, NameServer, Names, zones};
 
 use super::resolved::resolvectl;
 use crate::failure::{Failure, Outcome};
@@ -55,17 +55,24 @@ impl Server {
         Ok(Server { server, is_announced: false })
     }
 
-    /// Has the machine's resolver ask here for names of [`DOMAIN`], if it is one that can be told. It believes
-    /// who may set the interface up: call this before that privilege is given up.
-    pub(super) fn announce(&mut self, interface: &str) {
+    /// Has the machine's resolver ask here for names of [`DOMAIN`] and of addresses with these prefixes, if
+    /// it is one that can be told. It believes who may set the interface up: call this before that privilege
+    /// is given up.
+    pub(super) fn announce(&mut self, interface: &str, prefixes: &[(IpAddr, u8)]) {
         let at = self.server.address();
         let server = match at.port() {
             53 => at.ip().to_string(),
             _ => at.to_string(),
         };
+        // It does not see the prefixes: the interface's addresses stand alone.
+        let zones = prefixes.iter().flat_map(|(address, length)| zones(*address, *length));
+        // Those are for routing alone.
+        let zones: Vec<_> = zones.map(|zone| format!("~{zone}")).collect();
+        let mut domains = vec!["domain", interface, DOMAIN];
+        domains.extend(zones.iter().map(String::as_str));
         // Names of others are not asked for here.
         self.is_announced = resolvectl(&["dns", interface, &server])
-            && resolvectl(&["domain", interface, DOMAIN])
+            && resolvectl(&domains)
             && resolvectl(&["default-route", interface, "no"]);
     }
 

@@ -38,7 +38,7 @@ pub(crate) struct Scene {
 pub(crate) const CLIENT: usize = 0;
 pub(crate) const ROUTER: usize = 1;
 pub(crate) const EXIT: usize = 2;
-const INTERNET: usize = 3;
+pub(crate) const INTERNET: usize = 3;
 
 impl Scene {
     /// All machines, and a network whose member `gate` has these routes.

@@ -102,6 +102,24 @@ fn size(path: &Path) -> u64 {
     fs::metadata(path).map_or(0, |metadata| metadata.len())
 }
 
+/// `ls` does not show them, and some of them decide what the user's programs do.
+#[test]
+fn names_that_begin_with_a_dot_are_told() {
+    let folders = Folders::new();
+    fs::create_dir(folders.from(".ssh")).unwrap();
+    fs::write(folders.from(".ssh/authorized_keys"), "a key").unwrap();
+    fs::write(folders.from(".bashrc"), "a program").unwrap();
+    fs::write(folders.from("notes.txt"), "notes").unwrap();
+    let (_sending, code) = folders.send(&["--keep"], &[".ssh", ".bashrc", "notes.txt"]);
+    let received = folders.received(&code, &[]).success();
+    let told =
+        "2 files have names that begin with a dot, and are not shown by `ls`: .bashrc, .ssh/authorized_keys";
+    assert!(received.stderr.contains(told), "{}", received.stderr);
+    let (_sending, code) = folders.send(&["--keep"], &["notes.txt"]);
+    let received = folders.received(&code, &[]).success();
+    assert!(!received.stderr.contains("a dot"), "{}", received.stderr);
+}
+
 #[test]
 fn files_and_folders_arrive_with_a_code_and_nothing_else() {
     let folders = Folders::new();
@@ -238,7 +256,10 @@ fn a_receiver_that_was_killed_goes_on_where_it_stopped() {
     let goes_on =
         receiver.stderr.lines().any(|line| line.contains("goes on: ") && line.ends_with(" are here"));
     assert!(goes_on, "{}", receiver.stderr);
-    sender.wait_for_end().success();
+    let sender = sender.wait_for_end().success();
+    for said in ["does not have everything: it has gone away", "it had the rest"] {
+        assert!(sender.stderr.contains(said), "{}", sender.stderr);
+    }
     folders.check_large("large");
     assert!(!folders.to(".large.peersock-part").exists());
 }

@@ -250,6 +250,34 @@ fn sockets_of_systemd_are_taken_by_name_and_by_number() {
     );
 }
 
+/// The program that systemd has for trying a service with sockets.
+#[test]
+fn the_first_connection_starts_a_forward_at_a_socket_of_systemd() {
+    let test = "the_first_connection_starts_a_forward";
+    if lacks(test, &["systemd-socket-activate"]) {
+        return;
+    }
+    let scene = Scene::new();
+    let listener = scene.listen();
+    let path = scene.lab.dir.path().join("socket");
+    let program = scene.lab.node("a", &["forward", "systemd:web", &scene.own.to_string()]);
+    let mut command = Command::new("systemd-socket-activate");
+    command.arg("--fdname=web").arg(format!("--listen={}", path.display()));
+    command.arg(program.get_program()).args(program.get_args());
+    crate::common::without_variables(&mut command);
+    let activated = Running::start(command);
+    activated.wait_for_stderr("Listening on");
+    for text in ["the first", "another one"] {
+        let mut client = UnixStream::connect(&path).unwrap();
+        client.write_all(text.as_bytes()).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        let mut server = listener.accept().unwrap().0;
+        let mut read = String::new();
+        server.read_to_string(&mut read).unwrap();
+        assert_eq!(read, text);
+    }
+}
+
 /// All sockets of a unit have its name, unless the unit gives them names of their own.
 #[test]
 fn all_sockets_of_one_unit_are_served() {

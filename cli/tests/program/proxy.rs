@@ -5,12 +5,12 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use peersock::blocking;
 use rustix::process::Signal;
 
-use crate::common::{PATIENCE, Running, lacks, run, signal, write_file};
+use crate::common::{Lab, PATIENCE, Running, lacks, run, signal, write_file};
 use crate::proxy_clients::{Scene, read, reply, request, web_server};
 
 #[test]
@@ -36,6 +36,34 @@ fn curl_fetches_by_socks_and_by_http() {
         assert_eq!(got.matches(&body.to_uppercase()).count(), 2, "{options:?}");
     }
     proxy.running.interrupt().failure(130, &[]);
+}
+
+/// The proxy knows the names of members, which nobody else does.
+#[test]
+fn curl_reaches_members_by_their_names() {
+    if lacks("curl_reaches_members_by_their_names", &["curl"]) {
+        return;
+    }
+    let mut lab = Lab::new();
+    let file = lab.dir.path().join("office.toml").to_str().unwrap().to_owned();
+    for (node, word) in [("proxy", "new"), ("web", "add")] {
+        run(lab.command(node, &["network", word, &file, "--name", node])).success();
+    }
+    lab.network = file;
+    let forward = Running::start(lab.node("web", &["forward", "overlay:0", &web_server().to_string()]));
+    let line = forward.wait_for_stdout("\n");
+    let port = line.split(' ').next().and_then(|place| place.rsplit(':').next()).unwrap();
+    let proxy = Running::start(lab.node("proxy", &["proxy", "--listen", "127.0.0.1:0"]));
+    let line = proxy.wait_for_stdout("\n");
+    let place = line.trim().strip_prefix("socks5h://").expect("the URL of a proxy");
+    let url = format!("http://web:{port}/some/path");
+    for options in
+        [&["--socks5-hostname", place][..], &["--proxy", place], &["--proxytunnel", "--proxy", place]]
+    {
+        let mut curl = Command::new("curl");
+        let got = run_curl(curl.args(["-sS", "--max-time", "100"]).args(options).arg(&url));
+        assert!(got.contains("GET /SOME/PATH HTTP/1.1\r\n"), "{options:?}: {got}");
+    }
 }
 
 fn run_curl(curl: &mut Command) -> String {
@@ -139,6 +167,27 @@ fn answers_come_whole_whatever_their_fields_say_of_their_length() {
     );
     let answer = proxy.answer(coded.as_bytes());
     assert!(answer.starts_with("HTTP/1.1 501 "), "{answer}");
+}
+
+/// Nobody has asked for another protocol: the field for that is not passed on.
+#[test]
+fn a_switch_of_protocols_that_nobody_has_asked_for_is_no_answer() {
+    let scene = Scene::new();
+    let proxy = scene.proxy(&[]);
+    let switch = "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\nsmuggled";
+    let (web, at, asked) = raw_server(&scene, switch);
+    let request =
+        format!("GET http://{at}/ HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n");
+    let answer = proxy.answer(request.as_bytes());
+    assert!(answer.starts_with("HTTP/1.1 502 ") && !answer.contains("smuggled"), "{answer}");
+    let asked = asked.recv_timeout(PATIENCE).expect("it was asked");
+    assert!(!asked.contains("upgrade"), "{asked}");
+    drop(web);
+    // Another answer ends as it does for other requests, and not with a reset.
+    let (_web, at, _) = raw_server(&scene, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+    let request =
+        format!("GET http://{at}/ HTTP/1.1\r\nHost: x\r\nConnection: upgrade, close\r\nUpgrade: x\r\n\r\n");
+    assert!(proxy.answer(request.as_bytes()).ends_with("ok"));
 }
 
 #[test]
@@ -293,6 +342,40 @@ fn users_show_their_password() {
     running.wait_for_stdout("socks5h://");
     running.interrupt().failure(130, &[]);
     run(of_variable("anna")).failure(2, &["PEERSOCK_PROXY_AUTH", "line 1", "USER:PASSWORD"]);
+}
+
+/// Several connections at once do not make guessing faster, and hold up nobody who was let in from there.
+#[test]
+fn who_guesses_passwords_gets_one_answer_a_second() {
+    let scene = Scene::new();
+    let users = scene.lab.dir.path().join("users");
+    write_file(&users, "anna:correct horse\n", 0o600);
+    let web = web_server();
+    let proxy = scene.proxy(&["--direct", "--auth-file", users.to_str().unwrap()]);
+    let get = |login: &str| {
+        let field = format!("Proxy-Authorization: Basic {login}\r\nConnection: close\r\n");
+        proxy.answer(format!("GET http://{web}/x HTTP/1.1\r\nHost: x\r\n{field}\r\n").as_bytes())
+    };
+    let right = || assert!(get("YW5uYTpjb3JyZWN0IGhvcnNl").starts_with("HTTP/1.1 200 "));
+    let wrong = || get("YW5uYTp3cm9uZw==");
+    right();
+    let begin = Instant::now();
+    thread::scope(|scope| {
+        let guesses: Vec<_> = (0..4).map(|_| scope.spawn(wrong)).collect();
+        right();
+        for guess in guesses {
+            let answer = guess.join().expect("no panic");
+            assert!(answer.starts_with("HTTP/1.1 407 "), "{answer}");
+        }
+    });
+    assert!(begin.elapsed() >= Duration::from_secs(4), "{:?}", begin.elapsed());
+    // Of more than fit into ten seconds, the last ones are told so at once.
+    thread::scope(|scope| {
+        let guesses: Vec<_> = (0..16).map(|_| scope.spawn(wrong)).collect();
+        let answers: Vec<_> = guesses.into_iter().map(|guess| guess.join().expect("no panic")).collect();
+        assert!(answers.iter().any(|answer| answer.starts_with("HTTP/1.1 429 ")), "{answers:?}");
+        assert!(answers.iter().any(|answer| answer.starts_with("HTTP/1.1 407 ")), "{answers:?}");
+    });
 }
 
 #[test]

@@ -3,11 +3,12 @@
 use std::net::Ipv6Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
+use std::time::Instant;
 
 use peersock_testnet::find_in_path;
 
 use crate::cable::{Cable, ip};
-use crate::common::{Finished, Lab, PORT, Running, run};
+use crate::common::{Finished, Lab, PATIENCE, PORT, Running, lacks, run};
 
 /// The interface of each machine.
 const NAME: &str = "peersock0";
@@ -74,7 +75,6 @@ fn the_kernels_of_two_machines_talk_over_the_interfaces() {
         let pinged = scene.run(0, &["ping", "-c", "3", "-i", "0.2", "-s", size, &other]).success();
         assert!(pinged.text().contains("3 received"), "{size}: {}\n{}", pinged.text(), scene.said());
     }
-    // A large packet that must not be cut is answered with the size of the path.
     let serving = scene.start(1, &["socat", "-u", &format!("TCP6-LISTEN:{PORT}"), "STDOUT"]);
     let to = format!("TCP6:[{other}]:{PORT},retry=100,interval=0.1");
     let mut sending = scene.start(0, &["socat", "-u", "STDIN", &to]);
@@ -167,9 +167,25 @@ fn a_gateway_passes_on_to_what_lies_behind_it() {
     let of = |node: &str, words: &[&str]| run(lab.command(node, words)).success();
     of("up0", &["network", "new", file, "--name", "one", "--address", "10.97.0.1"]);
     let add = ["network", "add", file, "--name", "two", "--address", "10.97.0.2"];
-    of("up1", &[&add[..], &["--route", "192.168.77.0/24"]].concat());
+    of("up1", &[&add[..], &["--route", "192.168.77.0/24", "--route", "192.168.79.0/24"]].concat());
     // Behind the second: an address that only its kernel knows.
-    assert!(ip(["-n", &cable.ends[1], "addr", "add", "192.168.77.1/24", "dev", "lo"]));
+    let [_, gateway] = &cable.ends;
+    assert!(ip(["-n", gateway, "addr", "add", "192.168.77.1/24", "dev", "lo"]));
+    // And a machine, to which its kernel forwards, and which knows nothing of the network.
+    let Some(site) = Cable::lay("upsite", &["192.168.79.9/24"]) else { return };
+    let machine = &site.ends[0];
+    assert!(ip(["-n", machine, "link", "del", "eth0"]));
+    let link =
+        ["link", "add", "eth1", "netns", gateway, "type", "veth", "peer", "name", "eth0", "netns", machine];
+    assert!(ip(link));
+    for (place, device, address) in
+        [(gateway, "eth1", "192.168.79.1/24"), (machine, "eth0", "192.168.79.9/24")]
+    {
+        assert!(ip(["-n", place, "addr", "add", address, "dev", device]));
+        assert!(ip(["-n", place, "link", "set", device, "up"]));
+    }
+    assert!(ip(["-n", machine, "route", "add", "default", "via", "192.168.79.1"]));
+    assert!(ip(["netns", "exec", gateway, "sysctl", "-qw", "net.ipv4.ip_forward=1"]));
     let ups: Vec<Running> = (0..2)
         .map(|machine| {
             let mut command = Command::new("ip");
@@ -185,12 +201,65 @@ fn a_gateway_passes_on_to_what_lies_behind_it() {
         command.args(["netns", "exec", &cable.ends[0], "ping", "-c", "2", "-W", "60", to]);
         Running::start(command).finish()
     };
-    for to in ["10.97.0.2", "192.168.77.1"] {
+    for to in ["10.97.0.2", "192.168.77.1", "192.168.79.9"] {
         let pinged = ping(to);
         assert!(pinged.text().contains("2 received"), "{to}: {}\n{}", pinged.text(), ups[0].said());
     }
     // Of what does not lie behind it, nothing is passed on.
     assert!(!ping("192.168.78.1").text().contains("2 received"));
+}
+
+/// With a prefix on an interface the kernel makes its last address one for broadcasts, and on a machine that
+/// forwards the first one of IPv6 its own (the anycast address of routers, RFC 4291, 2.6.1).
+#[test]
+fn members_with_the_first_and_the_last_address_of_a_prefix_are_reached() {
+    if lacks("members_with_the_first", &["ping", "sysctl"]) {
+        return;
+    }
+    let Some(cable) = Cable::lay("upends", &["10.98.7.1/24", "10.98.7.2/24"]) else { return };
+    let lab = Lab::new();
+    let file = lab.dir.path().join("office.toml");
+    let file = file.to_str().unwrap();
+    let own = [["10.97.0.0", "2001:db8:9::"], ["10.97.0.3", "2001:db8:9::3"]];
+    for (machine, how) in ["new", "add"].into_iter().enumerate() {
+        let node = format!("up{machine}");
+        let mut words = vec!["network", how, file, "--name", &node];
+        words.extend(own[machine].iter().flat_map(|address| ["--address", address]));
+        run(lab.command(&node, &words)).success();
+    }
+    let inside = |machine: usize, words: &[&str]| {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &cable.ends[machine]]).args(words);
+        command
+    };
+    for machine in 0..2 {
+        run(inside(machine, &["sysctl", "-w", "net.ipv6.conf.all.forwarding=1"])).success();
+    }
+    let ups: Vec<Running> = (0..2)
+        .map(|machine| {
+            let mut command = inside(machine, &[env!("CARGO_BIN_EXE_peersock"), "up", "--network", file]);
+            command.arg("--state").arg(lab.state(&format!("up{machine}")));
+            let up = Running::start(command);
+            up.wait_for_stdout(own[machine][1]);
+            up
+        })
+        .collect();
+    for (machine, other) in [(0, 1), (1, 0)] {
+        for (to, from) in own[other].iter().zip(own[machine]) {
+            let pinged = run(inside(machine, &["ping", "-c", "1", "-W", "60", to]));
+            let text = pinged.text();
+            let is_there = text.contains("1 received") && text.contains(&format!("from {to}"));
+            assert!(is_there, "{to}: {text}{}{}", pinged.stderr, ups[machine].said());
+            // By the address of the same prefix.
+            let way = run(inside(machine, &["ip", "route", "get", to])).success();
+            assert!(
+                way.text().contains(&format!("dev {NAME} src {from}"))
+                    || way.text().contains(&format!("src {from} ")),
+                "{}",
+                way.text()
+            );
+        }
+    }
 }
 
 /// The C library of one machine finds the members by their names, as its resolver is set; nobody else does.
@@ -230,9 +299,13 @@ fn members_have_names_for_all_programs() {
     let (up, address) = start(0, &["--dns"]);
     let (_other, _) = start(1, &[]);
     let told = std::fs::read_to_string(told).unwrap();
+    // The resolver does not see which addresses lie behind the interface: it is told where they have names.
+    let own = address.parse::<Ipv6Addr>().unwrap().octets();
+    let v6: String = own[..6].iter().rev().map(|byte| format!("{:x}.{:x}.", byte & 15, byte >> 4)).collect();
+    let v4: String = (0..4).map(|host| format!(" ~{host}.0.97.10.in-addr.arpa")).collect();
     let wanted = [
         format!("dns {NAME} {address}"),
-        format!("domain {NAME} peersock.internal"),
+        format!("domain {NAME} peersock.internal ~{v6}ip6.arpa{v4}"),
         format!("default-route {NAME} no"),
     ];
     assert_eq!(told, wanted.map(|words| format!("{words}\n")).concat());
@@ -285,6 +358,99 @@ fn the_interface_is_there_as_long_as_the_program_which_keeps_no_privilege() {
     assert!(again.stderr.contains("choose another name with --name"), "{}", again.stderr);
     scene.ups.remove(0).interrupt();
     assert!(!ip(["-n", &end, "link", "show", NAME]));
+}
+
+/// Another user's program with one capability makes the interface, and has no capability after that.
+#[test]
+fn the_capability_for_interfaces_is_all_that_is_needed() {
+    let test = "the_capability_for_interfaces";
+    if !has(test, &["setpriv", "unshare", "mknod", "chown", "ping"]) {
+        return;
+    }
+    let Some(mut scene) = Scene::lay("upcap", 1) else { return };
+    let (end, lab) = (&scene.cable.ends[1], &scene.lab);
+    let state = lab.state("nobody");
+    run(lab.command("nobody", &["id"])).success();
+    let mut chown = Command::new("chown");
+    run({
+        chown.args(["-R", "65534"]).arg(&state);
+        chown
+    })
+    .success();
+    std::fs::set_permissions(lab.dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    // The device is everybody's on most systems, and root's in some containers.
+    let script = "set -e; lab=$1; shift; mkdir $lab/dev; mount -t tmpfs tmpfs $lab/dev; mknod $lab/dev/tun c 10 200
+        chmod 666 $lab/dev/tun; mount --bind $lab/dev/tun /dev/net/tun
+        exec setpriv --reuid 65534 --regid 65534 --clear-groups --no-new-privs --bounding-set -all,+net_admin \
+          --inh-caps -all,+net_admin --ambient-caps -all,+net_admin \"$@\"";
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", end, "unshare", "--mount", "bash", "-c", script, "bash"]);
+    command.arg(lab.dir.path()).args([
+        env!("CARGO_BIN_EXE_peersock"),
+        "up",
+        "--network",
+        &lab.network,
+        "--state",
+    ]);
+    command.arg(state);
+    crate::common::without_variables(&mut command);
+    let up = Running::start(command);
+    let other = up.wait_for_stdout("\n").lines().next().unwrap().to_owned();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", up.id())).unwrap();
+    let field =
+        |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+    assert_eq!(field("Uid:"), ["65534"; 4].join("\t"));
+    for name in ["CapEff:", "CapPrm:", "CapInh:", "CapAmb:"] {
+        assert_eq!(field(name), "0000000000000000", "{name}");
+    }
+    let pinged = scene.run(0, &["ping", "-c", "2", "-W", "60", &other]);
+    assert!(pinged.text().contains("2 received"), "{}\n{}{}", pinged.text(), scene.said(), up.said());
+    up.interrupt().failure(130, &[]);
+    scene.ups.remove(0).interrupt().failure(130, &[]);
+}
+
+/// The interface has the size that is wanted, and where a path carries less the kernel is told.
+#[test]
+fn the_kernel_is_told_what_interfaces_and_paths_carry() {
+    if !has("the_kernel_is_told_what", &["ping"]) {
+        return;
+    }
+    let Some(scene) = Scene::lay("upmtu", 0) else { return };
+    let up = |machine: usize, words: &[&str]| {
+        let words = [&["up"], words].concat();
+        let up = scene.cable.inside(machine, &scene.lab, &format!("up{machine}"), &words);
+        let address = up.wait_for_stdout("\n").lines().next().unwrap().to_owned();
+        (up, address)
+    };
+    for end in &scene.cable.ends {
+        assert!(ip(["-n", end, "link", "set", "eth0", "mtu", "1400"]));
+    }
+    let (one, _) = up(0, &[]);
+    let (other, to) = up(1, &["--mtu", "1300"]);
+    let said = || [one.said(), other.said()].concat();
+    for (machine, mtu) in [(0, "mtu 1420 "), (1, "mtu 1300 ")] {
+        let shown = scene.run(machine, &["ip", "link", "show", NAME]).success();
+        assert!(shown.text().contains(mtu), "{}", shown.text());
+    }
+    // Of the interface's size, and more than the cable carries with what is around it. What is sent before
+    // the path is known may be lost.
+    let begin = Instant::now();
+    let told = loop {
+        let pinged = scene.run(0, &["ping", "-M", "do", "-c", "1", "-W", "1", "-s", "1372", &to]);
+        let told = [pinged.text(), &pinged.stderr].concat();
+        if told.contains("mtu") {
+            break told;
+        }
+        assert!(begin.elapsed() < PATIENCE, "{told}{}", said());
+    };
+    let route = scene.run(0, &["ip", "route", "get", &to]).success();
+    let mtu = route.text().split_once(" mtu ").and_then(|(_, rest)| rest.split(' ').next());
+    let mtu: u32 = mtu.unwrap_or_else(|| panic!("{}{told}", route.text())).parse().unwrap();
+    assert!((1280..1400).contains(&mtu), "{mtu}");
+    // What is that large passes.
+    let size = (mtu - 48).to_string();
+    let pinged = scene.run(0, &["ping", "-M", "do", "-c", "1", "-W", "60", "-s", &size, &to]);
+    assert!(pinged.text().contains("1 received"), "{}{}", pinged.text(), said());
 }
 
 #[test]

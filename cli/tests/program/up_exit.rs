@@ -18,6 +18,12 @@ while True:
     print(who[0], flush=True)
     if data == b'end': break";
 
+/// Sends a datagram to the port of [`HEAR`].
+const SEND: &str = "import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind((sys.argv[1], 0))
+s.sendto(sys.argv[2].encode(), ('10.97.0.1', 7001))";
+
 const BOTH: [&str; 2] = ["0.0.0.0/0", "::/0"];
 
 #[test]
@@ -196,11 +202,7 @@ fn an_exit_speaks_for_the_internet_to_those_who_chose_it() {
     }
     // The exit's machine sends as it likes.
     let send = |from: &str, text: &str| {
-        let code = "import socket, sys
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-s.bind((sys.argv[1], 0))
-s.sendto(sys.argv[2].encode(), ('10.97.0.1', 7001))";
-        scene.run(EXIT, &["python3", "-c", code, from, text]).success();
+        scene.run(EXIT, &["python3", "-c", SEND, from, text]).success();
     };
     let _gate = scene.gate();
     for (more, expected) in [
@@ -223,6 +225,35 @@ s.sendto(sys.argv[2].encode(), ('10.97.0.1', 7001))";
         assert_eq!(heard, expected, "{}", client.said());
         client.interrupt();
     }
+}
+
+/// Who is on the exit's link, and no member, gets answers by it and begins nothing. What the file puts behind
+/// the exit's machine as a block begins what it likes.
+#[test]
+fn an_exit_passes_nothing_to_members_but_answers_and_what_its_blocks_send() {
+    let Some(scene) = Scene::lay("exitinward", &["0.0.0.0/0", "192.168.77.0/24"]) else { return };
+    let (stranger, behind) = ("45.33.1.2", "192.168.77.5");
+    for address in [stranger, behind] {
+        let address = format!("{address}/32");
+        assert!(ip(["-n", &scene.places[ROUTER], "addr", "add", &address, "dev", "lo"]));
+    }
+    scene.run(ROUTER, &["ip", "route", "add", "10.97.0.0/24", "via", OF_EXIT[0]]).success();
+    let gate = scene.gate();
+    let client = scene.client();
+    assert_eq!(scene.seen(SERVER[0]), OF_EXIT[0], "{}{}", client.said(), gate.said());
+    let hearing = Running::start(inside(&scene.places[CLIENT], &["python3", "-c", HEAR]));
+    hearing.wait_for_stdout("ready");
+    let send = |place: usize, from: &str, text: &str| {
+        scene.run(place, &["python3", "-c", SEND, from, text]).success();
+    };
+    send(ROUTER, stranger, "hello");
+    send(ROUTER, behind, "hello");
+    // Its answer comes behind them by the same link, and then what the exit's machine itself sends.
+    scene.run(ROUTER, &["ping", "-c", "1", "-W", "60", OF_EXIT[0]]).success();
+    send(EXIT, "10.97.0.2", "end");
+    let heard = hearing.finish().success();
+    let heard: Vec<_> = heard.text().lines().skip(1).map(str::to_owned).collect();
+    assert_eq!(heard, [behind, "10.97.0.2"], "{}", gate.said());
 }
 
 /// Programs under `peersock run` are on the overlay with the members' addresses only, also as the exit itself.

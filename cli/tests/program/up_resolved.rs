@@ -1,5 +1,5 @@
-//! `peersock up --dns` beside the real systemd-resolved, which knows whom to ask for names of members while the
-//! interface is there, and no longer.
+//! `peersock up --dns` and `--exit-dns` beside the real systemd-resolved, which knows whom to ask for names
+//! of members, and for all others behind an exit, while the interfaces are there, and no longer.
 //!
 //! It runs in namespaces of its own, with a system bus and a table of users that nobody else sees, so that the
 //! machine's resolver stays what it is. For the same reason its package need not be installed: the variable
@@ -9,19 +9,19 @@ use std::env;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use crate::cable::Cable;
-use crate::common::{Lab, Running, lacks, run};
+use crate::common::{Lab, Running, lacks, run, without_variables};
+use crate::exit_scene::{CLIENT, INTERNET, OF_EXIT, ROUTER, Scene, inside};
 
 /// Where the package is, `/` if it is installed.
 const FOLDER: &str = "PEERSOCK_TEST_RESOLVED";
 
-/// Starts what the resolver needs, `peersock up` between two questions, and asks again after its end.
+/// Starts what the resolver needs, and the resolver.
 /// $1: the folder of the package, $2: the lab's, $3: peersock, $4: the library that is the package's own.
-const SCRIPT: &str = r#"
+const RESOLVER: &str = r#"
 set -eu
-package=$1 lab=$2 peersock=$3
+package=$1 lab=$2 peersock=$3 library=$4
 mount --make-rprivate /
 mount -t proc proc /proc
 for file in passwd group; do
@@ -61,10 +61,19 @@ wait_for() {
 }
 wait_for [ -S /run/dbus/system_bus_socket ]
 ip link set lo up
-LD_LIBRARY_PATH=$4 setpriv --reuid 992 --regid 992 --clear-groups --inh-caps +net_bind_service,+net_raw,+setpcap \
-  --ambient-caps +net_bind_service,+net_raw,+setpcap "$package/lib/systemd/systemd-resolved" 2>"$lab/resolved.log" &
-wait_for resolve status
-PATH=$package/usr/bin:$PATH "$peersock" up --dns --network "$lab/office.toml" --state "$lab/state" --interface lo \
+start_resolved() {
+  LD_LIBRARY_PATH=$library setpriv --reuid 992 --regid 992 --clear-groups --inh-caps +net_bind_service,+net_raw,+setpcap \
+    --ambient-caps +net_bind_service,+net_raw,+setpcap "$package/lib/systemd/systemd-resolved" 2>>"$lab/resolved.log" &
+  resolved=$!
+  wait_for resolve status
+}
+start_resolved
+PATH=$package/usr/bin:$PATH
+"#;
+
+/// Asks while `peersock up --dns` runs, and after its end.
+const NAMES: &str = r#"
+"$peersock" up --dns --network "$lab/office.toml" --state "$lab/state" --interface lo \
   2>"$lab/up.log" >"$lab/shown" &
 up=$!
 wait_for grep -q 10.97.0.1 "$lab/shown"
@@ -77,16 +86,68 @@ wait $up || true
 resolve status | grep -c peersock || true
 "#;
 
+/// Asks while `peersock up` leads to an exit behind which a resolver is, first alone and then with `--dns`
+/// for another network; in between the resolver of the machine is started again.
+const EXIT: &str = r#"
+resolvectl dns eth0 10.98.7.254
+resolvectl domain eth0 lan
+resolvectl default-route eth0 yes
+ask() { resolve query --cache=no "$1" || true; }
+start() {
+  : >"$lab/shown"
+  "$peersock" up --state "$lab/client" --no-portmap --exit gate --user nobody "$@" 2>"$lab/up.log" >"$lab/shown" &
+  up=$!
+  wait_for grep -q 10.97.0.1 "$lab/shown"
+  cat "$lab/up.log"
+}
+stop() {
+  kill $up
+  wait $up || true
+}
+ask before.example
+start --network "$lab/office.toml" --exit-dns 198.51.100.9
+ask away.example
+ask printer.lan
+resolve status peersock0
+kill $resolved
+wait $resolved || true
+start_resolved
+ask restarted.example
+stop
+ask after.example
+start --network "$lab/home.toml" --dns --network "$lab/office.toml" --exit-dns 2001:db8:100::9
+ask both.example
+ask two.peersock.internal
+ask nobody.peersock.internal
+stop
+ask end.example
+resolve status | grep -c peersock || true
+"#;
+
+/// A server for names at port 53: every name has the address that is given. Says by whom it was asked for
+/// what.
+const SERVE_NAMES: &str = "import socket, struct, sys
+s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+s.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+s.bind(('::', 53))
+print('ready', flush=True)
+while True:
+    asked, who = s.recvfrom(2000)
+    at, labels = 12, []
+    while asked[at]:
+        labels.append(asked[at + 1:at + 1 + asked[at]].decode())
+        at += 1 + asked[at]
+    question = asked[12:at + 5]
+    is_a = question[-4:] == bytes([0, 1, 0, 1])
+    print('.'.join(labels), 'by', who[0].removeprefix('::ffff:'), flush=True)
+    answer = asked[:2] + struct.pack('!HHHHH', 0x8180, 1, is_a, 0, 0) + question
+    if is_a:
+        answer += struct.pack('!HHHIH', 0xc00c, 1, 1, 60, 4) + socket.inet_aton(sys.argv[1])
+    s.sendto(answer, who)";
+
 #[test]
 fn systemd_resolved_asks_for_names_of_members() {
-    let test = "systemd_resolved_asks_for_names";
-    let Some(package) = package() else {
-        eprintln!("SKIP {test}: systemd-resolved is not installed, and {FOLDER} names no folder that has it");
-        return;
-    };
-    if lacks(test, &["dbus-daemon", "setpriv", "unshare", "mount"]) {
-        return;
-    }
+    let Some(package) = package("systemd_resolved_asks_for_names") else { return };
     let Some(cable) = Cable::lay("upresolved", &["10.98.7.1/24"]) else { return };
     let lab = Lab::new();
     let folder = lab.dir.path();
@@ -99,11 +160,7 @@ fn systemd_resolved_asks_for_names_of_members() {
         run(lab.command(node, &["network", word, file, "--name", name, "--address", address])).success();
     }
     fs::rename(lab.state("up"), folder.join("state")).unwrap();
-    let mut command = Command::new("ip");
-    command.args(["netns", "exec", &cable.ends[0]]);
-    command.args(["unshare", "--mount", "--pid", "--fork", "--kill-child", "bash", "-c", SCRIPT, "bash"]);
-    command.arg(&package).arg(folder).arg(env!("CARGO_BIN_EXE_peersock")).arg(library(&package));
-    let shown = Running::start(command).finish().success();
+    let shown = beside_resolver(&cable.ends[0], &package, folder, NAMES).finish().success();
     let text = shown.text();
     assert!(text.contains("members have names in peersock.internal\n"), "{text}");
     let link = "-- link: peersock0";
@@ -116,10 +173,96 @@ fn systemd_resolved_asks_for_names_of_members() {
     assert!(text.ends_with("\n0\n"), "the resolver still knows of it: {text}");
 }
 
-/// The root of the files of the package.
-fn package() -> Option<PathBuf> {
+/// As it is told to by `--exit-dns`, also beside `--dns`: all names by way of the exit, but for those of the
+/// domain that the local network has, and those of members.
+#[test]
+fn systemd_resolved_asks_behind_the_exit() {
+    let test = "systemd_resolved_asks_behind_the_exit";
+    let Some(package) = package(test) else { return };
+    let Some(scene) = Scene::lay("exitresolved", &["0.0.0.0/0", "::/0"]) else { return };
+    let folder = scene.lab.dir.path();
+    let file = folder.join("home.toml");
+    let file = file.to_str().unwrap();
+    run(inside(&scene.places[CLIENT], &["chown", "-R", "root", scene.lab.state("client").to_str().unwrap()]))
+        .success();
+    for (node, name, address) in [("client", "one", "10.96.0.1"), ("other", "two", "10.96.0.2")] {
+        let word = if name == "one" { "new" } else { "add" };
+        run(scene.lab.command(node, &["network", word, file, "--name", name, "--address", address]))
+            .success();
+    }
+    fs::set_permissions(file, fs::Permissions::from_mode(0o644)).unwrap();
+    scene.give("client");
+    let serve = |place: usize, address: &str| {
+        let server = Running::start(inside(&scene.places[place], &["python3", "-c", SERVE_NAMES, address]));
+        server.wait_for_stdout("ready");
+        server
+    };
+    let (local, far) = (serve(ROUTER, "192.0.2.1"), serve(INTERNET, "192.0.2.9"));
+    let gate = scene.gate();
+    let shown = beside_resolver(&scene.places[CLIENT], &package, folder, EXIT).finish();
+    let said = || [gate.said(), shown.stderr.clone()].concat();
+    let text = shown.text();
+    let has = |words: &[&str]| text.lines().any(|line| words.iter().all(|word| line.contains(word)));
+    let by_far = |name: &str, interface: &str| {
+        assert!(
+            has(&[&format!("{name}: 192.0.2.9"), &format!("-- link: {interface}")]),
+            "{name}: {text}{}",
+            said()
+        );
+        let asked = far.shown();
+        let asked: Vec<_> = asked.lines().filter(|line| line.starts_with(&format!("{name} by "))).collect();
+        // By the exit, which translates, and by nobody else: no server on the local network has seen the
+        // name.
+        assert!(
+            !asked.is_empty() && asked.iter().all(|line| OF_EXIT.iter().any(|own| line.ends_with(own))),
+            "{asked:?}"
+        );
+        assert!(!local.shown().contains(name), "{}", local.shown());
+    };
+    let by_local = |name: &str| {
+        assert!(has(&[&format!("{name}: 192.0.2.1"), "-- link: eth0"]), "{name}: {text}{}", said());
+        assert!(!far.shown().contains(name), "{}", far.shown());
+    };
+    by_local("before.example");
+    assert!(has(&["names are asked of 198.51.100.9 by way of the exit"]), "{text}");
+    by_far("away.example", "peersock0");
+    by_local("printer.lan");
+    assert!(has(&["DNS Domain:", "~."]) && has(&["Protocols:", "+DefaultRoute"]), "{text}");
+    by_far("restarted.example", "peersock0");
+    by_local("after.example");
+    assert!(has(&["members have names in peersock.internal"]), "{text}");
+    by_far("both.example", "peersock1");
+    for words in ["two.peersock.internal: ", " 10.96.0.2"] {
+        assert!(has(&[words, "-- link: peersock0"]), "{text}{}", said());
+    }
+    assert!(has(&["nobody.peersock.internal", "not found"]), "{text}{}", said());
+    for server in [&local, &far] {
+        assert!(!server.shown().contains("peersock.internal"), "{}", server.shown());
+    }
+    by_local("end.example");
+    assert!(text.ends_with("\n0\n"), "the resolver still knows of it: {text}");
+    shown.success();
+}
+
+/// Runs a script beside the resolver, in a place with a system bus of its own.
+fn beside_resolver(place: &str, package: &Path, folder: &Path, script: &str) -> Running {
+    let script = [RESOLVER, script].concat();
+    let mut command = inside(place, &["unshare", "--mount", "--pid", "--fork", "--kill-child", "bash", "-c"]);
+    command.args([&script, "bash"]).arg(package).arg(folder).arg(env!("CARGO_BIN_EXE_peersock"));
+    command.arg(library(package));
+    without_variables(&mut command);
+    Running::start(command)
+}
+
+/// The root of the files of the package, if all that a test needs is there.
+fn package(test: &str) -> Option<PathBuf> {
     let folders = [env::var_os(FOLDER).map(PathBuf::from), Some(PathBuf::from("/"))];
-    folders.into_iter().flatten().find(|folder| folder.join("lib/systemd/systemd-resolved").exists())
+    let found = folders.into_iter().flatten();
+    let found = found.into_iter().find(|folder| folder.join("lib/systemd/systemd-resolved").exists());
+    if found.is_none() {
+        eprintln!("SKIP {test}: systemd-resolved is not installed, and {FOLDER} names no folder that has it");
+    }
+    found.filter(|_| !lacks(test, &["dbus-daemon", "setpriv", "unshare", "mount"]))
 }
 
 /// The folder of the library that systemd's programs share, which depends on the system's architecture.

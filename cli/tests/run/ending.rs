@@ -85,9 +85,6 @@ const SLACK: Duration = Duration::from_secs(1);
 /// How calls are taken: by the library, and by the filter.
 pub(crate) const MODES: [&str; 2] = ["preload", "seccomp"];
 
-/// A second signal waits for nobody.
-const AT_ONCE: Duration = Duration::from_millis(500);
-
 /// A server of `beta` that accepts and reads nothing, and a program of `alpha` that connects to it. The calls
 /// of both are taken in this mode.
 fn start_pair(lab: &Lab, mode: &str, client: &str) -> (Running, Running) {
@@ -151,22 +148,28 @@ fn a_second_sigterm_waits_for_no_peer_that_vanished() {
     };
     let sends = ("s.sendall(bytes(5000))", &["5000 bytes were not delivered"][..]);
     for (mode, (script, said)) in MODES.iter().flat_map(|mode| [(mode, ("", &[][..])), (mode, sends)]) {
-        let script =
-            format!("{script}\nimport os; print(os.getpid(), end='.', flush=True)\ntime.sleep(1000)");
-        let (serving, mut dialing) = start_pair(&lab, mode, &script);
-        vanish(Signal::STOP, serving.id());
-        dialing.send(b"\n");
-        let program = dialing.wait_for_stdout(".");
-        signal(Signal::TERM, dialing.id());
-        wait_until_gone(program.trim_start_matches("connected\n").trim_end_matches('.'));
-        // Now it waits for the peer.
-        thread::sleep(Duration::from_millis(200));
-        let began = Instant::now();
-        signal(Signal::TERM, dialing.id());
-        dialing.finish().failure(143, said);
-        assert!(began.elapsed() < AT_ONCE, "{mode}: {:?}", began.elapsed());
-        signal(Signal::CONT, serving.id());
+        // A machine that is busy elsewhere may take its time once, and a launcher that waits never ends sooner.
+        let is_prompt = (0..5).any(|_| after_a_second_sigterm(&lab, mode, script, said) < LINGER / 2);
+        assert!(is_prompt, "{mode}");
     }
+}
+
+/// How long a launcher takes to end after a second signal, while it waits for a peer.
+fn after_a_second_sigterm(lab: &Lab, mode: &str, script: &str, said: &[&str]) -> Duration {
+    let script = format!("{script}\nimport os; print(os.getpid(), end='.', flush=True)\ntime.sleep(1000)");
+    let (serving, mut dialing) = start_pair(lab, mode, &script);
+    vanish(Signal::STOP, serving.id());
+    dialing.send(b"\n");
+    let program = dialing.wait_for_stdout(".");
+    signal(Signal::TERM, dialing.id());
+    wait_until_gone(program.trim_start_matches("connected\n").trim_end_matches('.'));
+    // Now it waits for the peer.
+    thread::sleep(LINGER / 10);
+    let began = Instant::now();
+    signal(Signal::TERM, dialing.id());
+    dialing.finish().failure(143, said);
+    signal(Signal::CONT, serving.id());
+    began.elapsed()
 }
 
 #[test]

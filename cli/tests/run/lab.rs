@@ -115,14 +115,19 @@ impl Lab {
         Running::start(self.command(member, &[], program))
     }
 
-    /// Runs a script of bash to its end. Its functions: `up PORT [ADDRESS]` waits until somebody listens
-    /// there, and `try COMMAND` until a command succeeds.
+    /// Runs a script of bash to its end, see [`Lab::script`].
     pub(crate) fn bash(&self, member: &str, script: &str) -> Finished {
         self.bash_with(member, &[], script)
     }
 
     pub(crate) fn bash_with(&self, member: &str, options: &[&str], script: &str) -> Finished {
-        let script = format!(
+        run(self.command(member, options, &["bash", "-c", &self.script(script)])).success()
+    }
+
+    /// A script for bash with functions: `up PORT [ADDRESS]` waits until somebody listens there, and
+    /// `try COMMAND` until a command succeeds.
+    pub(crate) fn script(&self, script: &str) -> String {
+        format!(
             r#"set -eu -o pipefail
              try() {{
                until ("$@") 2>error; do
@@ -134,8 +139,7 @@ impl Lab {
              up() {{ try reach ${{2:-{ALPHA}}} $1; }}
              {}"#,
             script.replace("@DIR@", self.folder())
-        );
-        run(self.command(member, options, &["bash", "-c", &script])).success()
+        )
     }
 }
 

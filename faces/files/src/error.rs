@@ -1,4 +1,5 @@
 use std::io;
+use std::time::Duration;
 
 use thiserror::Error;
 
@@ -27,6 +28,10 @@ pub enum ReceiveError {
         /// Whether it is worth trying again soon.
         again: bool,
     },
+    /// The sender is there, and has said or taken nothing for [`SILENT`](crate::limits::SILENT), or longer
+    /// where it was to read large files.
+    #[error("the sender has said nothing for {} minutes", .0.as_secs() / 60)]
+    Silent(Duration),
     /// Other files have the names of what comes.
     #[error("{}", conflicts(.named, *.more))]
     Conflicts {

@@ -56,6 +56,10 @@ enum AtPartName {
     Part(Part),
 }
 
+/// The permissions of a partial file: whoever could open it could lock it, and keep it from being gone on
+/// with.
+const PRIVATE: Mode = Mode::RUSR.union(Mode::WUSR);
+
 const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// How often a part is opened or made anew when another receiver finishes or removes it at that moment.
@@ -186,7 +190,7 @@ impl Folder {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | REGULAR;
         for _ in 0..TRIES {
             free_name(&parent, &name)?;
-            let file = match rustix::fs::openat(&parent, &name, flags, Mode::from_raw_mode(0o666)) {
+            let file = match rustix::fs::openat(&parent, &name, flags, PRIVATE) {
                 // Another receiver has been faster.
                 Err(Errno::EXIST) => continue,
                 other => other?,
@@ -233,7 +237,13 @@ fn at_part_name(parent: &OwnedFd, name: &str) -> io::Result<AtPartName> {
         // Under another name it could be a file that must not change. Who finishes a part may give it two
         // names for a moment, but has the lock then.
         return match stat.st_nlink {
-            1 => Ok(AtPartName::Part(part)),
+            1 => {
+                // One that was about to get its name, or is of an earlier version, may be open to others.
+                if Mode::from_raw_mode(stat.st_mode & 0o777) != PRIVATE {
+                    rustix::fs::fchmod(&part.file, PRIVATE)?;
+                }
+                Ok(AtPartName::Part(part))
+            }
             _ => Ok(AtPartName::Other),
         };
     }
@@ -248,6 +258,14 @@ fn free_name(parent: &OwnedFd, name: &str) -> io::Result<()> {
         // Its lock is held until its name is gone, so who waits for the lock finds another file, or none.
         AtPartName::Part(part) => part.remove(),
     }
+}
+
+/// What the process takes from the permissions of new files. A call that tells it would set it, for all
+/// threads; where the kernel does not say it (before Linux 4.7), nobody else gets any.
+fn umask() -> u32 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    mask.and_then(|mask| u32::from_str_radix(mask.trim(), 8).ok()).unwrap_or(0o077)
 }
 
 fn busy() -> io::Error {
@@ -284,8 +302,8 @@ impl Part {
         Ok(())
     }
 
-    /// Gives the file its name, time and permissions, once its content is on the disk if it is to `sync`.
-    /// Nothing else loses its name unless that is to be.
+    /// Gives the file its name, time and the permissions of new files, once its content is on the disk if it
+    /// is to `sync`. Nothing else loses its name unless that is to be.
     ///
     /// # Errors
     /// `ResourceBusy` if another program has taken the name of the partial file, and those of the system.
@@ -297,13 +315,10 @@ impl Part {
         overwrite: bool,
         sync: bool,
     ) -> io::Result<()> {
-        let stat = rustix::fs::fstat(&self.file)?;
+        let usual = 0o666 & !umask();
         // Who may read it may run it, as the user's umask has it.
-        let mode = match executable {
-            true => stat.st_mode | (stat.st_mode & 0o444) >> 2,
-            false => stat.st_mode & !0o111,
-        };
-        rustix::fs::fchmod(&self.file, Mode::from_raw_mode(mode & 0o777))?;
+        let mode = if executable { usual | (usual & 0o444) >> 2 } else { usual };
+        rustix::fs::fchmod(&self.file, Mode::from_raw_mode(mode))?;
         rustix::fs::futimens(&self.file, &timestamps(time))?;
         if sync {
             self.file.sync_data()?;

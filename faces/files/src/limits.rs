@@ -53,6 +53,23 @@ pub fn wanted_within(entries: usize, bytes: u64) -> Duration {
     (WANTED + reading + talking).min(Duration::from_secs(30 * 86_400))
 }
 
+/// How long a sender may say or take nothing when it is its turn, as while it looks through its folders: 10
+/// minutes.
+pub const SILENT: Duration = Duration::from_secs(600);
+
+/// How long a sender may say nothing while it hashes so many bytes of its files: [`SILENT`], and what that
+/// takes at 2 MiB/s. At most 30 days.
+///
+/// ```
+/// use peersock_files::limits::{SILENT, silent_within};
+///
+/// assert_eq!(silent_within(0), SILENT);
+/// assert!(silent_within(1 << 30) < 2 * SILENT);
+/// ```
+pub fn silent_within(bytes: u64) -> Duration {
+    (SILENT + Duration::from_secs(bytes / (2 << 20))).min(Duration::from_secs(30 * 86_400))
+}
+
 /// How long a receiver may take nothing of what is sent to it: 5 minutes. A slow disk may take as long to
 /// write what has come.
 pub const STALLED: Duration = Duration::from_secs(300);

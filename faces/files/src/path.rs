@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::fmt;
 
+use peersock_primitives::is_deceptive;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -199,14 +200,6 @@ fn check_name(name: &str) -> Result<(), PathError> {
     }
 }
 
-/// Whether a character would draw on terminals, end a line, or change the order in which others are shown
-/// (the format characters of Unicode's UAX #9, and the separators of lines and paragraphs).
-pub(crate) fn is_deceptive(c: char) -> bool {
-    let is_bidirectional =
-        matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    c.is_control() || is_bidirectional || matches!(c, '\u{2028}' | '\u{2029}')
-}
-
 /// Why a path or a target is refused.
 ///
 /// ```
@@ -230,8 +223,8 @@ pub enum PathError {
     #[error("it has too many folders")]
     Deep,
     /// It has a backslash, a zero byte or another control character, of which some change the direction of
-    /// text.
-    #[error("it has a backslash or a control character")]
+    /// text, or one that nobody sees.
+    #[error("it has a backslash, or a control or invisible character")]
     Character,
     /// Partial files are called so.
     #[error("it has the name of a partial file")]

@@ -1,10 +1,11 @@
-use std::io::{BufReader, BufWriter, Error, ErrorKind, Seek as _, SeekFrom, Write as _};
+use std::io::{self, BufReader, BufWriter, Error, ErrorKind, Seek as _, SeekFrom, Write as _};
 use std::mem;
 use std::net::Shutdown;
+use std::time::Duration;
 
 use crate::error::ReceiveError;
 use crate::folder::{Folder, Part};
-use crate::limits::{DATA_BYTES, ENTRIES, GREETING, MESSAGE_BYTES, PARTS};
+use crate::limits::{DATA_BYTES, ENTRIES, GREETING, MESSAGE_BYTES, PARTS, SILENT, silent_within};
 use crate::manifest::{Entry, Kind, Manifest, ManifestError};
 use crate::plan::{Compare, Plan, Want};
 use crate::stream::{Observer, Stream, Within, drain};
@@ -61,6 +62,8 @@ pub fn receive<S: Stream>(
     observer: &dyn Observer,
 ) -> Result<Receipt, ReceiveError> {
     let mut receiver = Receiver {
+        stream,
+        patience: SILENT,
         reader: BufReader::with_capacity(DATA_BYTES, stream.try_clone()?),
         writer: BufWriter::with_capacity(MESSAGE_BYTES, stream.try_clone()?),
         folder,
@@ -68,7 +71,8 @@ pub fn receive<S: Stream>(
         observer,
         verified: Vec::new(),
     };
-    let received = receiver.run(stream).map_err(cut_off);
+    let greeted = receiver.greet().map_err(|error| cut_off(error.into()));
+    let received = greeted.and_then(|()| receiver.run().map_err(|error| receiver.explain(error)));
     match &received {
         Ok(_) => {
             let _ = stream.shutdown(Shutdown::Write);
@@ -88,6 +92,9 @@ pub fn receive<S: Stream>(
 }
 
 struct Receiver<'a, S: Stream> {
+    stream: &'a S,
+    /// How long the sender may say nothing now.
+    patience: Duration,
     reader: BufReader<S>,
     writer: BufWriter<S>,
     folder: &'a Folder,
@@ -98,12 +105,16 @@ struct Receiver<'a, S: Stream> {
 }
 
 impl<S: Stream> Receiver<'_, S> {
-    fn run(&mut self, stream: &S) -> Result<Receipt, ReceiveError> {
+    fn greet(&mut self) -> Result<(), WireError> {
         wire::write_greeting(&mut self.writer)?;
         self.writer.flush()?;
-        wire::read_greeting(&mut Within::new(stream, &mut self.reader, GREETING))?;
-        // The sender may look through what it sends now, which takes as long as it takes.
-        stream.set_read_timeout(None)?;
+        wire::read_greeting(&mut Within::new(self.stream, &mut self.reader, GREETING))
+    }
+
+    fn run(&mut self) -> Result<Receipt, ReceiveError> {
+        // The sender may look through what it sends now.
+        self.wait_for(SILENT)?;
+        self.stream.set_write_timeout(Some(SILENT))?;
         let (manifest, left_out) = self.manifest()?;
         self.observer.announced(&manifest, left_out);
         if self.options.list_only {
@@ -129,6 +140,22 @@ impl<S: Stream> Receiver<'_, S> {
 
     fn say(&mut self, message: &FromReceiver) -> Result<(), ReceiveError> {
         Ok(wire::write_message(&mut self.writer, message)?)
+    }
+
+    /// The sender may say nothing for so long from now on.
+    fn wait_for(&mut self, patience: Duration) -> io::Result<()> {
+        self.patience = patience;
+        self.stream.set_read_timeout(Some(patience))
+    }
+
+    /// Says what the end of a wait, and an end in the middle of a frame, mean.
+    fn explain(&self, error: ReceiveError) -> ReceiveError {
+        match error {
+            ReceiveError::Wire(WireError::Stream(error)) if error.kind() == ErrorKind::WouldBlock => {
+                ReceiveError::Silent(self.patience)
+            }
+            other => cut_off(other),
+        }
     }
 
     fn hear(&mut self) -> Result<FromSender, ReceiveError> {
@@ -169,6 +196,7 @@ impl<S: Stream> Receiver<'_, S> {
             for compare in mem::take(&mut plan.compares) {
                 // The sender hashes its files meanwhile.
                 let own = compare.hash(self.folder, manifest, self.observer)?;
+                self.wait_for(silent_within(compare.length))?;
                 match self.hear()? {
                     FromSender::Hash(theirs) => plan.compared(manifest, compare, own, theirs, overwrite),
                     _ => return Err(unexpected("a message came in place of a comparison")),
@@ -176,6 +204,7 @@ impl<S: Stream> Receiver<'_, S> {
             }
             plan.wants.sort_by_key(|want| want.index);
         }
+        self.wait_for(SILENT)?;
         plan.check(self.folder, manifest)?;
         Ok(plan)
     }
@@ -235,6 +264,8 @@ impl<S: Stream> Receiver<'_, S> {
         let Kind::File { size, executable } = entry.kind else {
             return Err(unexpected("an entry is no file"));
         };
+        // The sender reads again what is here already.
+        self.wait_for(silent_within(want.offset))?;
         let FromSender::Begin { index, offset } = self.hear()? else {
             return Err(unexpected("a message came in place of a file"));
         };
@@ -252,6 +283,7 @@ impl<S: Stream> Receiver<'_, S> {
             }
             None => (self.folder.make_part(&entry.path).map_err(local)?, blake3::Hasher::new()),
         };
+        self.wait_for(SILENT)?;
         let mut left = size - offset;
         let hash = loop {
             match wire::read_frame(&mut self.reader, buffer)? {

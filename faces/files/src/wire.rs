@@ -10,13 +10,13 @@
 
 use std::io::{self, Read, Write};
 
+use peersock_primitives::is_deceptive;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::limits::{DATA_BYTES, MESSAGE_BYTES, REASON_BYTES};
 use crate::manifest::Entry;
-use crate::path::is_deceptive;
 
 const MAGIC: &[u8; 7] = b"psfiles";
 

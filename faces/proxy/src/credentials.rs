@@ -22,7 +22,11 @@ const MOST: usize = 1000;
 /// # Ok::<(), peersock_proxy::CredentialsError>(())
 /// ```
 #[derive(Clone)]
-pub struct Credentials(Vec<[u8; 32]>);
+pub struct Credentials(Vec<Digest>);
+
+/// The hash of a user and a password.
+#[derive(Clone)]
+pub(crate) struct Digest([u8; 32]);
 
 /// A text with users and passwords is not understood. It repeats nothing of the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -53,7 +57,7 @@ impl Credentials {
             if [user, password].iter().any(|part| part.is_empty() || part.len() > LONGEST) {
                 return Err(wrong);
             }
-            known.push(digest(user.as_bytes(), password.as_bytes()));
+            known.push(Digest::of(user.as_bytes(), password.as_bytes()));
         }
         match known.len() {
             0 => Err(CredentialsError::Empty),
@@ -64,8 +68,12 @@ impl Credentials {
 
     /// Whether this is a user with the right password. Takes the same time whatever is wrong.
     pub fn admit(&self, user: &[u8], password: &[u8]) -> bool {
-        let shown = digest(user, password);
-        let compare = |found: Choice, known: &[u8; 32]| found | known.ct_eq(&shown);
+        self.has(&Digest::of(user, password))
+    }
+
+    /// The same for a hash.
+    pub(crate) fn has(&self, shown: &Digest) -> bool {
+        let compare = |found: Choice, known: &Digest| found | known.0.ct_eq(&shown.0);
         self.0.iter().fold(Choice::from(0), compare).into()
     }
 }
@@ -76,13 +84,20 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// The length keeps the two parts apart.
-fn digest(user: &[u8], password: &[u8]) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    hash.update((user.len() as u64).to_be_bytes());
-    hash.update(user);
-    hash.update(password);
-    hash.finalize().into()
+impl Digest {
+    /// The length keeps the two parts apart.
+    pub(crate) fn of(user: &[u8], password: &[u8]) -> Digest {
+        let mut hash = Sha256::new();
+        hash.update((user.len() as u64).to_be_bytes());
+        hash.update(user);
+        hash.update(password);
+        Digest(hash.finalize().into())
+    }
+
+    /// Whether both are the same, in constant time.
+    pub(crate) fn is(&self, other: &Digest) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
 }
 
 #[cfg(test)]

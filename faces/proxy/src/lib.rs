@@ -10,11 +10,13 @@
 //! connection that is given up is reset, so that nobody takes what it has for complete.
 //!
 //! All of it is bounded: connections, UDP associations and flows by count, half of them for one client that
-//! is on another machine; a client has 10 s to say what it wants; heads of HTTP have 64 KiB and 100 fields,
-//! messages of SOCKS 513 bytes; a relay keeps 128 KiB in each direction.
+//! is on another machine, which is a member at whichever of its addresses; a client has 10 s to say what it
+//! wants; heads of HTTP have 64 KiB and 100 fields, messages of SOCKS 513 bytes; a relay keeps 128 KiB in each
+//! direction.
 #![forbid(unsafe_code)]
 
 mod activation;
+mod attempts;
 mod credentials;
 mod datagrams;
 mod error;
@@ -23,6 +25,7 @@ mod forward;
 mod gate;
 mod http;
 mod listener;
+mod owner;
 mod place;
 mod proxy;
 mod relay;
@@ -38,8 +41,9 @@ mod target;
 #[doc(hidden)]
 pub mod serving {
     pub use crate::listener::{Listener, listen};
+    pub use crate::owner::Owner;
     pub use crate::serve::{Client, Reception, called};
-    pub use crate::slots::Slots;
+    pub use crate::slots::{Slot, Slots};
     pub use crate::stop::Stop;
     pub use crate::stream::{Link, Probe};
 }

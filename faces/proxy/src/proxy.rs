@@ -9,6 +9,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::time::timeout;
 
 use crate::activation::Activated;
+use crate::attempts::Attempts;
 use crate::credentials::Credentials;
 use crate::error::DialError;
 use crate::event::{Event, Tell};
@@ -24,9 +25,6 @@ use crate::{http, socks};
 
 /// How long a client may take to say what it wants.
 pub(crate) const HANDSHAKE: Duration = Duration::from_secs(10);
-
-/// How long a client waits that has shown a wrong password.
-pub(crate) const FAILED_LOGIN_DELAY: Duration = Duration::from_secs(1);
 
 /// The most UDP associations.
 const MOST_ASSOCIATIONS: usize = 64;
@@ -52,7 +50,8 @@ pub struct ProxySettings {
     pub direct: bool,
     /// How long connecting to a target may take. Default: 15 s.
     pub timeout: Duration,
-    /// The most connections at once; half of them of one client on another machine. Default: 512.
+    /// The most connections at once; half of them of one member, or of one client on
+    /// another machine. Default: 512.
     pub most: usize,
 }
 
@@ -95,7 +94,8 @@ impl ListenError {
 /// What all clients of one proxy share.
 pub(crate) struct Shared {
     pub(crate) gate: Gate,
-    pub(crate) credentials: Option<Credentials>,
+    /// Who may use it; nobody is asked if there is none.
+    pub(crate) attempts: Option<Attempts>,
     pub(crate) associations: Slots,
     pub(crate) stop: Stop,
     tell: Tell,
@@ -173,16 +173,16 @@ impl Proxy {
             }
             listeners.extend(found);
         }
-        let slots = Slots::new(settings.most);
+        let slots = Slots::with_reserve(settings.most);
         let (stopper, stop) = Stopper::new(slots.clone());
         let shared = Arc::new(Shared {
             gate: Gate::new(node, settings.direct, settings.timeout),
-            credentials: settings.credentials,
-            associations: Slots::new(MOST_ASSOCIATIONS),
+            attempts: settings.credentials.map(Attempts::new),
+            associations: Slots::with_reserve(MOST_ASSOCIATIONS),
             stop: stop.clone(),
             tell: Arc::clone(&tell),
         });
-        let reception = Arc::new(Reception { slots, stop, tell });
+        let reception = Arc::new(Reception { node: node.clone(), slots, stop, tell });
         Ok(Proxy { listeners, shared, reception, stopper })
     }
 

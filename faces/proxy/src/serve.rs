@@ -5,10 +5,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use peersock::Node;
 use tokio::task::JoinSet;
 
 use crate::event::{Event, Tell};
 use crate::listener::{Accepted, Listener};
+use crate::owner::Owner;
 use crate::slots::Slots;
 use crate::stop::Stop;
 use crate::stream::Link;
@@ -26,10 +28,14 @@ pub struct Client {
     pub local: Option<SocketAddr>,
     /// Whether it came over the overlay.
     pub is_overlay: bool,
+    /// Whose it is; nobody's if it is a program of this machine.
+    pub(crate) owner: Option<Owner>,
 }
 
 /// What clients are served by.
 pub struct Reception {
+    /// Knows which members have connected.
+    pub node: Node,
     /// Room for connections.
     pub slots: Slots,
     /// When it ends.
@@ -88,10 +94,11 @@ impl Reception {
         F: Future<Output = ()> + Send + 'static,
     {
         let Accepted { mut link, peer, local, is_overlay } = accepted;
-        match self.slots.take(peer.map(|peer| peer.ip().to_canonical())) {
+        let owner = peer.and_then(|peer| Owner::of_client(&self.node, is_overlay, peer.ip()));
+        match self.slots.take(owner) {
             Some(slot) => {
                 link.hold(slot);
-                tokio::spawn(serve(Client { link, peer, local, is_overlay }));
+                tokio::spawn(serve(Client { link, peer, local, is_overlay, owner }));
             }
             None => {
                 (self.tell)(Event::Full { client: called(peer) });

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use peersock_primitives::is_deceptive;
+
 /// The longest name of a host, bytes (RFC 1035, 2.3.4).
 const MOST_OF_NAME: usize = 255;
 
@@ -35,7 +37,7 @@ impl Host {
             return Some(Host::Ip(address.to_canonical()));
         }
         let is_plain =
-            |c: char| !c.is_control() && !c.is_whitespace() && !"[]:/\\@%?#\"<>^`{|}*,".contains(c);
+            |c: char| !is_deceptive(c) && !c.is_whitespace() && !"[]:/\\@%?#\"<>^`{|}*,".contains(c);
         let is_name = !text.is_empty() && text.len() <= MOST_OF_NAME && text.chars().all(is_plain);
         is_name.then(|| Host::Name(text.to_owned()))
     }
@@ -125,6 +127,10 @@ mod tests {
             "[192.0.2.1]:80",
             "*:80",
             "fe80::1%lo:1",
+            "a\u{202e}b:1",
+            "a\u{200b}b:1",
+            "a\u{feff}b:1",
+            "a\u{e0041}b:1",
         ] {
             assert_eq!(Target::parse(text), None, "{text}");
         }

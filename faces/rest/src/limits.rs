@@ -8,8 +8,12 @@ pub(crate) const MOST_PIPES: usize = 256;
 /// The most listeners.
 pub(crate) const MOST_LISTENERS: usize = 32;
 
-/// Connections of one listener that nobody has taken yet. More wait to be accepted.
-pub(crate) const MOST_WAITING: usize = 16;
+/// Connections of one listener that nobody has taken yet: twice as many as one member may have. More wait to
+/// be accepted.
+pub(crate) const MOST_WAITING: usize = 2 * MOST_OF_MEMBER;
+
+/// Connections of one member that are pipes of listeners, unless the settings say otherwise.
+pub(crate) const MOST_OF_MEMBER: usize = 64;
 
 /// The most subscriptions of a pipe.
 pub(crate) const MOST_SUBSCRIPTIONS: usize = 8;
@@ -29,6 +33,10 @@ pub(crate) const PIECE: usize = 64 << 10;
 
 /// The longest body that is not streamed, and the longest message of a WebSocket, bytes.
 pub(crate) const MOST_OF_BODY: usize = 1 << 20;
+
+/// The most answers to pings that wait for a WebSocket's client which takes nothing, bytes; then it is given
+/// up.
+pub(crate) const MOST_OF_PONGS: usize = 64 << 10;
 
 /// The longest datagram: what UDP over IPv4 carries, bytes.
 pub(crate) const MOST_OF_DATAGRAM: usize = 65_507;

@@ -21,7 +21,7 @@ use peersock_proxy::{Activated, Host, ListenError, Place, Stopper, Tell};
 
 use crate::access::{Access, Admitted, Origin, Way, let_read};
 use crate::api::{Api, Presence, router};
-use crate::limits::{HEAD, MOST_FIELDS, MOST_OF_HEAD};
+use crate::limits::{HEAD, MOST_FIELDS, MOST_OF_HEAD, MOST_OF_MEMBER};
 use crate::problem::Kind;
 use crate::token::Token;
 
@@ -48,6 +48,9 @@ pub struct RestSettings {
     pub timeout: Duration,
     /// The most connections at once. Default: 512.
     pub most: usize,
+    /// The most pipes that are connections which one member has opened, at all listeners; further ones are
+    /// reset. Default: 64.
+    pub most_of_member: usize,
 }
 
 impl Default for RestSettings {
@@ -58,6 +61,7 @@ impl Default for RestSettings {
             origins: Vec::new(),
             timeout: Duration::from_secs(15),
             most: 512,
+            most_of_member: MOST_OF_MEMBER,
         }
     }
 }
@@ -131,12 +135,12 @@ impl Rest {
             }
             listeners.extend(found);
         }
-        let slots = Slots::new(settings.most);
+        let slots = Slots::with_reserve(settings.most);
         let (stopper, stop) = Stopper::new(slots.clone());
-        let api = Api::new(node, stop.clone(), settings.timeout);
+        let api = Api::new(node, stop.clone(), settings.timeout, settings.most_of_member);
         let router = router(api.clone());
         let access = Arc::new(Access { token: settings.token, origins: settings.origins });
-        let reception = Arc::new(Reception { slots, stop, tell });
+        let reception = Arc::new(Reception { node: node.clone(), slots, stop, tell });
         Ok(Rest { listeners, reception, stopper, access, api, router })
     }
 

@@ -15,18 +15,16 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload,
-};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
 use netlink_packet_route::route::{RouteHeader, RouteProtocol};
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage, RuleUidRange};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_ROUTE;
-use netlink_sys::{Socket, SocketAddr};
 use route_manager::{Route, RouteManager};
 
 use crate::Tun;
+use crate::netlink::{exchange, open};
 
 /// The rules' protocol and the number of the table: `ip rule` and `ip route show table` show them so.
 pub const EXIT_TABLE: u8 = 74;
@@ -67,7 +65,7 @@ impl ExitRoutes {
         for (any, _) in families.iter().filter(|(_, is_carried)| *is_carried) {
             manager.add(&Route::new(*any, 0).with_table(EXIT_TABLE).with_if_index(index))?;
         }
-        let socket = open()?;
+        let socket = open(NETLINK_ROUTE)?;
         for family in present() {
             let is_carried = family == AddressFamily::Inet || self.ipv6;
             let wanted = rules(family, self.user, is_carried);
@@ -90,7 +88,7 @@ impl ExitRoutes {
 /// # Errors
 /// What the kernel says.
 pub fn remove_exit_rules() -> io::Result<()> {
-    let socket = open()?;
+    let socket = open(NETLINK_ROUTE)?;
     for family in present() {
         // The last first: with the first one gone, the second would send the local network's to the exit.
         for rule in own_rules(&socket, family)?.into_iter().rev() {
@@ -105,7 +103,7 @@ pub fn remove_exit_rules() -> io::Result<()> {
 /// # Errors
 /// What the kernel says.
 pub fn has_exit_rules() -> io::Result<bool> {
-    let socket = open()?;
+    let socket = open(NETLINK_ROUTE)?;
     for family in present() {
         if !own_rules(&socket, family)?.is_empty() {
             return Ok(true);
@@ -165,13 +163,6 @@ fn is_own(rule: &RuleMessage) -> bool {
     rule.attributes.contains(&RuleAttribute::Protocol(RouteProtocol::Other(EXIT_TABLE)))
 }
 
-fn open() -> io::Result<Socket> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    Ok(socket)
-}
-
 /// Adds a rule; one that is there already is left as it is.
 fn add(socket: &Socket, rule: &RuleMessage) -> io::Result<()> {
     let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
@@ -199,40 +190,6 @@ fn own_rules(socket: &Socket, family: AddressFamily) -> io::Result<Vec<RuleMessa
         _ => None,
     });
     Ok(rules.filter(is_own).collect())
-}
-
-/// Asks the kernel, and waits for all that it answers.
-fn exchange(
-    socket: &Socket,
-    question: RouteNetlinkMessage,
-    flags: u16,
-) -> io::Result<Vec<RouteNetlinkMessage>> {
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | flags;
-    let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(question));
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    socket.send(&bytes, 0)?;
-    let mut answers = Vec::new();
-    loop {
-        let (received, _) = socket.recv_from_full()?;
-        let mut left = &received[..];
-        while !left.is_empty() {
-            let message =
-                NetlinkMessage::<RouteNetlinkMessage>::deserialize(left).map_err(io::Error::other)?;
-            // Messages begin at multiples of four bytes (linux/netlink.h).
-            let length = (message.header.length as usize).next_multiple_of(4).max(4);
-            left = left.get(length..).unwrap_or_default();
-            match message.payload {
-                NetlinkPayload::Done(_) => return Ok(answers),
-                NetlinkPayload::Error(error) if error.code.is_none() => return Ok(answers),
-                NetlinkPayload::Error(error) => return Err(error.to_io()),
-                NetlinkPayload::InnerMessage(answer) => answers.push(answer),
-                _ => {}
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -32,18 +32,25 @@
 
 mod device;
 mod exit;
+mod filter;
 mod header;
 mod name_server;
 mod names;
+mod netlink;
+mod nfnetlink;
+mod nftables;
 mod privileges;
+mod reverse;
 mod setup;
 mod udp;
 mod user;
 
 pub use device::Tun;
 pub use exit::{EXIT_TABLE, ExitRoutes, has_exit_rules, remove_exit_rules};
+pub use filter::Filter;
 pub use name_server::NameServer;
 pub use names::{DOMAIN, Names};
 pub use privileges::{give_up_privileges, keep_network_privilege};
+pub use reverse::zones;
 pub use setup::{OpenError, Settings};
 pub use user::{Acting, User};

@@ -8,6 +8,8 @@ use simple_dns::{
     CLASS, Label, Name, OPCODE, Packet, PacketFlag, QCLASS, QTYPE, Question, RCODE, ResourceRecord, TYPE,
 };
 
+use crate::reverse::address_in;
+
 /// The domain of all networks' members. `internal` is for private use (resolution of ICANN's board of
 /// 2024-07-29).
 pub const DOMAIN: &str = "peersock.internal";
@@ -243,20 +245,6 @@ fn question_of_any_type(query: &[u8]) -> Option<Question<'_>> {
     let [a, b, 0, 1, ..] = *rest else { return None };
     let kind = QTYPE::TYPE(TYPE::Unknown(u16::from_be_bytes([a, b])));
     Some(Question::new(Name::new_with_labels(&labels), kind, QCLASS::CLASS(CLASS::IN), false))
-}
-
-/// The address that a name for reverse look-ups has (RFC 1035 3.5, RFC 3596 2.5).
-fn address_in(name: &str) -> Option<IpAddr> {
-    if let Some(labels) = name.strip_suffix(".in-addr.arpa") {
-        let reversed: Vec<&str> = labels.rsplit('.').collect();
-        return reversed.join(".").parse().map(IpAddr::V4).ok();
-    }
-    let digits: Vec<&str> = name.strip_suffix(".ip6.arpa")?.rsplit('.').collect();
-    if digits.len() != 32 || digits.iter().any(|digit| digit.len() != 1) {
-        return None;
-    }
-    let bits = u128::from_str_radix(&digits.concat(), 16).ok()?;
-    Some(IpAddr::V6(bits.into()))
 }
 
 #[cfg(test)]

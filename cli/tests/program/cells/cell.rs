@@ -14,7 +14,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::kind::{Access, SITES};
-use crate::common::{Lab, PATIENCE, PORT, Running, http, peersock, run, signal};
+use crate::common::{Lab, PATIENCE, PORT, Running, address_of, http, peersock, run, signal};
 
 /// A file to which every cell adds a line of JSON: what was seen.
 const RESULTS: &str = "PEERSOCK_CELLS";
@@ -134,6 +134,31 @@ impl Meeting {
         ROOTS.into_iter().zip(&self.metrics).map(of_root).sum()
     }
 
+    /// Runs an unmodified program at a host.
+    pub(super) fn run(&self, host: &str, node: &str, program: &[&str]) -> Running {
+        let mut command = self.lab.command(node, &["run", "--quiet", "--network", &self.lab.network]);
+        for root in &self.roots {
+            command.args(["--root", root]);
+        }
+        command.arg("--").args(program);
+        self.nats.within(host, || Running::start(command))
+    }
+
+    /// Waits until a node can be found at both roots.
+    pub(super) fn wait_until_registered(&self, node: &str, running: &Running) {
+        wait_until_registered(&self.lab, node, running);
+    }
+
+    /// The overlay address of a node that runs.
+    pub(super) fn address_of(&self, node: &str) -> String {
+        address_of(&self.lab, node)
+    }
+
+    /// What a node says of its peer.
+    pub(super) fn first_peer(&self, node: &str) -> Value {
+        status(&self.lab, node)["peers"][0].clone()
+    }
+
     /// Ends both programs, and compares what has arrived with what was written.
     pub(super) fn end(&self, talk: Talk) -> Seen {
         talk.end(&self.lab)
@@ -178,7 +203,7 @@ const ROOTS: [&str; 2] = ["root1", "root2"];
 /// The states of the two programs: the one that dials, the one that listens.
 const NODES: [&str; 2] = ["dialer", "listener"];
 
-const POLL: Duration = Duration::from_millis(10);
+pub(super) const POLL: Duration = Duration::from_millis(10);
 
 /// Two programs that are connected.
 pub(super) struct Talk {

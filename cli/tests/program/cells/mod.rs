@@ -7,6 +7,7 @@
 
 mod cell;
 mod kind;
+mod programs;
 mod special;
 
 /// The tests of one kind with itself and those after it, then the same for the next kind.

@@ -1,4 +1,4 @@
-use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 
 use super::*;
 
@@ -40,6 +40,29 @@ fn a_part_that_is_a_link_to_something_else_is_replaced() {
     }
     assert_eq!(std::fs::read(&secret).unwrap(), b"secret");
     assert_eq!(std::fs::metadata(&secret).unwrap().nlink(), 1);
+}
+
+/// Whoever can open it can lock it, and then nobody goes on with it.
+#[test]
+fn a_part_is_its_owner_s_alone_until_it_has_its_name() {
+    let inside = tempfile::tempdir().unwrap();
+    let folder = Folder::open(inside.path()).unwrap();
+    let mode = |name: &str| std::fs::metadata(inside.path().join(name)).unwrap().mode() & 0o777;
+    // What the process gives new files.
+    std::fs::write(inside.path().join("like"), "").unwrap();
+    for (name, executable) in [("x", false), ("run", true)] {
+        let part = folder.make_part(&path(name)).unwrap();
+        assert_eq!(mode(&format!(".{name}{PART_SUFFIX}")), 0o600);
+        part.finish(&path(name), executable, TIME, false, true).unwrap();
+        let like = mode("like");
+        assert_eq!(mode(name), if executable { like | (like & 0o444) >> 2 } else { like });
+    }
+    // One that was about to get its name when the program was killed, or is of an earlier version.
+    let old = inside.path().join(format!(".old{PART_SUFFIX}"));
+    std::fs::write(&old, "old").unwrap();
+    std::fs::set_permissions(&old, std::fs::Permissions::from_mode(0o644)).unwrap();
+    folder.find_part(&path("old")).unwrap().unwrap();
+    assert_eq!(mode(&format!(".old{PART_SUFFIX}")), 0o600);
 }
 
 #[test]

@@ -78,8 +78,9 @@ fn refuses(scene: &Scene, frames: &[Vec<u8>], why: &str) {
 fn paths_that_lead_out_of_the_folder_are_refused() {
     let scene = Scene::new();
     let deceptive = ["~\u{1b}[2J", "\u{202e}gnp.exe", "a\u{2066}b", "a\u{200f}b", "a\u{61c}b", "a\u{2028}b"];
+    let unseen = ["a\u{200b}", "\u{feff}a", "a\u{2060}b", "a\u{e0041}\u{e007f}"];
     let outside = ["../x", "..", "/etc/x", "a/../../x", "./x", "a//x", "x\0y", "a\\..\\x", "x/"];
-    for path in outside.into_iter().chain(deceptive) {
+    for path in outside.into_iter().chain(deceptive).chain(unseen) {
         let first = FromSender::Manifest { entries: 1, left_out: 0 }.to_frame();
         refuses(&scene, &[first, forged(path)], "makes no sense");
     }

@@ -15,7 +15,7 @@ use peersock_files::{
 };
 
 use crate::common::{Scene, Silent, content};
-use crate::hostile::GREETING;
+use crate::hostile::{GREETING, content_frame, file, manifest};
 
 /// A stream from which bytes come one by one. Notes how long each read may wait.
 struct Trickle {
@@ -106,7 +106,7 @@ fn a_greeting_has_one_deadline_however_slowly_it_comes() {
     let there = Trickle::new(there);
     receive(&there, &scene.folder(), Options::default(), &Silent).unwrap_err();
     shrink(&there.noted()[..GREETING.len()], limits::GREETING);
-    assert_eq!(there.noted()[GREETING.len()], None, "the sender may look at its files now");
+    assert!(there.noted()[GREETING.len()] >= Some(limits::WANTED), "the sender may look at its files now");
 }
 
 #[test]
@@ -149,6 +149,39 @@ fn a_receiver_waits_while_the_sender_looks_at_its_files() {
         receiving.join().unwrap().unwrap();
     });
     assert_eq!(fs::read(scene.to("file")).unwrap(), b"content");
+}
+
+/// Wherever a sender stops, also where it may take its time to read what it has.
+#[test]
+fn who_says_nothing_of_what_it_sends_is_let_go() {
+    let scene = Scene::new();
+    let size = 64 << 10;
+    let entries = [file("half", size as u64), file("there", size as u64)];
+    let says = [
+        manifest(&entries).concat(),
+        FromSender::Hash(None).to_frame(),
+        FromSender::Hash(None).to_frame(),
+        FromSender::Begin { index: 0, offset: 0 }.to_frame(),
+        content_frame(&[1; 100]),
+    ];
+    for count in 0..=says.len() {
+        fs::write(scene.to("there"), content(size, 1)).unwrap();
+        fs::write(scene.to(".half.peersock-part"), content(size / 2, 2)).unwrap();
+        let (here, mut there) = UnixStream::pair().unwrap();
+        there.write_all(&[GREETING, &says[..count].concat()].concat()).unwrap();
+        // A read that finds nothing fails as one whose time is over.
+        here.set_nonblocking(true).unwrap();
+        let here = Trickle::new(here);
+        let options = Options { overwrite: true, ..Options::default() };
+        let error = receive(&here, &scene.folder(), options, &Silent).unwrap_err();
+        assert!(
+            !error.is_worth_another_try() && error.to_string().contains("said nothing"),
+            "{count}: {error}"
+        );
+        let waited = here.noted();
+        let unlimited = waited.iter().filter(|timeout| timeout.is_none()).count();
+        assert_eq!(unlimited, 0, "after {count} messages");
+    }
 }
 
 /// A stream that waits a moment where it is told to wait minutes for a write, and notes that.

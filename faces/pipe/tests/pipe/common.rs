@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use peersock::overlay::Identity;
 use peersock::{IdentitySource, Interfaces, Joined, Network, Node, Seed};
-use peersock_pipe::{Message, Opening, Options, Pipe, Proto};
+use peersock_pipe::{Message, Opening, Options, Pipe, PipeError, Proto};
 
 /// Longer than anything takes; tests do not depend on speed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -166,5 +166,15 @@ impl Members {
     /// A client of this one.
     pub(crate) async fn connected(&self, proto: Proto, dest: impl std::fmt::Display) -> Pipe {
         open(Pipe::connect(proto, dest).options(patient()).node(&self.here.0)).await
+    }
+
+    /// What a client of this one is told that is one too many. The reset may come while it still connects, as
+    /// with the kernel's sockets.
+    pub(crate) async fn refused(&self, dest: impl std::fmt::Display) -> PipeError {
+        let opening = Pipe::connect(Proto::Tcp, dest).options(patient()).node(&self.here.0);
+        match soon(opening.into_future()).await {
+            Ok(client) => soon(client.recv()).await.expect_err("nobody serves it"),
+            Err(error) => error,
+        }
     }
 }

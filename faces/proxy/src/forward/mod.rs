@@ -42,8 +42,8 @@ pub struct ForwardSettings {
     pub timeout: Duration,
     /// How long a flow of datagrams lasts without any. Default: 60 s.
     pub udp_idle: Duration,
-    /// The most connections at once, and the most flows of datagrams; half of them of one client on another
-    /// machine. Default: 512.
+    /// The most connections at once, and the most flows of datagrams; half of them of one member, or of
+    /// one client on another machine. Default: 512.
     pub most: usize,
 }
 
@@ -133,10 +133,10 @@ impl Forwards {
                 format!("{} {remote}", with_protocol(forward.protocol, local))
             }));
         }
-        let slots = Slots::new(settings.most);
+        let slots = Slots::with_reserve(settings.most);
         let (stopper, stop) = Stopper::new(slots.clone());
         let gate = Gate::new(node, false, settings.timeout);
-        let reception = Arc::new(Reception { slots, stop, tell });
+        let reception = Arc::new(Reception { node: node.clone(), slots, stop, tell });
         Ok(Forwards { connections, datagrams, lines, settings, gate, reception, stopper })
     }
 
@@ -157,11 +157,11 @@ impl Forwards {
     /// `NetworkDown` if the node has ended.
     pub async fn run(self) -> io::Result<()> {
         let Forwards { connections, datagrams, settings, gate, reception, .. } = self;
-        let mut flows = JoinSet::new();
+        let (mut flows, slots) = (JoinSet::new(), Slots::with_reserve(settings.most));
         for (socket, lead) in datagrams {
             let (gate, stop) = (gate.clone(), reception.stop.clone());
             let limits = udp::Limits {
-                slots: Slots::new(settings.most),
+                slots: slots.clone(),
                 idle: settings.udp_idle,
                 tell: Arc::clone(&reception.tell),
             };

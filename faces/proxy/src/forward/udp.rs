@@ -14,13 +14,14 @@ use crate::datagrams::Datagrams;
 use crate::error::DialError;
 use crate::event::{Event, Tell};
 use crate::gate::Gate;
+use crate::owner::Owner;
 use crate::slots::{Slot, Slots};
 
 /// Datagrams of one client that wait while its flow is made, and their bytes.
 const MOST_WAITING: usize = 64;
 const MOST_BYTES: usize = 256 << 10;
 
-/// What bounds the flows of one socket.
+/// What bounds the flows: their places are those of all sockets.
 pub(super) struct Limits {
     pub(super) slots: Slots,
     pub(super) idle: Duration,
@@ -50,7 +51,9 @@ pub(super) async fn forward(socket: Arc<Datagrams>, lead: Lead, gate: &Gate, lim
         let flow = match flows.get(&client) {
             Some(flow) if !flow.sender.is_closed() => flow,
             _ => {
-                let Some(slot) = limits.slots.take(Some(client.ip().to_canonical())) else {
+                let is_overlay = matches!(*socket, Datagrams::Overlay(_));
+                let owner = Owner::of_client(gate.node(), is_overlay, client.ip());
+                let Some(slot) = limits.slots.take(owner) else {
                     (limits.tell)(Event::Full { client: client.to_string() });
                     continue;
                 };

@@ -33,10 +33,14 @@ pub(super) enum Problem {
     Fields,
     #[error("the body has a transfer coding other than chunks")]
     Coding,
+    #[error("it changes to a protocol that it was not asked for")]
+    Protocol,
     #[error("this proxy needs a user and a password")]
     NoPassword,
     #[error("the user or the password is wrong")]
     WrongPassword,
+    #[error("too many passwords are tried from this address: wait some seconds")]
+    TooManyPasswords,
     #[error("{0}")]
     Elsewhere(String, StatusCode),
 }
@@ -57,6 +61,7 @@ impl Problem {
     pub(super) fn answer(&self) -> Response<Body> {
         let status = match self {
             Problem::NoPassword | Problem::WrongPassword => StatusCode::PROXY_AUTHENTICATION_REQUIRED,
+            Problem::TooManyPasswords => StatusCode::TOO_MANY_REQUESTS,
             Problem::Elsewhere(_, status) => *status,
             Problem::Coding => StatusCode::NOT_IMPLEMENTED,
             _ => StatusCode::BAD_REQUEST,

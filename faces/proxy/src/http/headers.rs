@@ -77,6 +77,11 @@ pub(super) fn response_to_pass_on(
     target: &Target,
     mut response: Response<Incoming>,
 ) -> Result<Response<Incoming>, Problem> {
+    // Nobody was asked for another protocol: the field is for one hop, and was not passed on. The client
+    // would wait for a response behind this one, or take what the server sends for something else than HTTP.
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(Problem::bad_gateway(target, &Problem::Protocol));
+    }
     let via = via(response.version());
     let headers = response.headers_mut();
     if is_coded(headers) {

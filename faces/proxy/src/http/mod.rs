@@ -8,24 +8,26 @@ mod headers;
 mod upstream;
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use data_encoding::BASE64;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use hyper::header::{HeaderMap, PROXY_AUTHORIZATION};
+use hyper::header::{HeaderMap, PROXY_AUTHORIZATION, UPGRADE};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, Uri};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncWriteExt as _;
 
 use self::answer::{Body, Problem};
 use self::upstream::Upstream;
-use crate::credentials::Credentials;
+use crate::attempts::{Attempt, Attempts};
 use crate::gate::Dialed;
-use crate::proxy::{Client, FAILED_LOGIN_DELAY, Shared};
+use crate::proxy::{Client, Shared};
 use crate::relay::relay;
 use crate::serve::called;
 use crate::stream::Link;
@@ -46,6 +48,8 @@ struct Connection {
     shared: Arc<Shared>,
     /// What the client is called.
     client: String,
+    /// The client's address.
+    peer: Option<IpAddr>,
     upstream: Upstream,
 }
 
@@ -54,7 +58,8 @@ pub(crate) async fn serve(client: Client, shared: Arc<Shared>) {
     let Client { link, peer, .. } = client;
     let stop = shared.stop.clone();
     let upstream = Upstream::new(stop.clone());
-    let connection = Arc::new(Connection { shared, client: called(peer), upstream });
+    let address = peer.map(|peer| peer.ip());
+    let connection = Arc::new(Connection { shared, client: called(peer), peer: address, upstream });
     let service = service_fn(move |request| {
         let connection = Arc::clone(&connection);
         async move {
@@ -83,13 +88,16 @@ pub(crate) async fn serve(client: Client, shared: Arc<Shared>) {
 }
 
 impl Connection {
-    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, Problem> {
-        if let Some(credentials) = &self.shared.credentials {
-            check_password(request.headers(), credentials).await?;
-        }
-        if request.method() == Method::CONNECT {
+    async fn answer(&self, mut request: Request<Incoming>) -> Result<Response<Body>, Problem> {
+        let admitted = match &self.shared.attempts {
+            Some(attempts) => check_password(request.headers(), self.peer, attempts).await,
+            None => Ok(()),
+        };
+        if request.method() == Method::CONNECT && admitted.is_ok() {
             return self.tunnel(request).await;
         }
+        shut_down_after_upgrade(&mut request);
+        admitted?;
         let target = plain_target(request.uri())?;
         if let Some(answer) = headers::answer_last_hop(&request) {
             return Ok(answer);
@@ -107,23 +115,18 @@ impl Connection {
     }
 
     /// CONNECT: what follows is passed on as it is.
-    async fn tunnel(&self, request: Request<Incoming>) -> Result<Response<Body>, Problem> {
+    async fn tunnel(&self, mut request: Request<Incoming>) -> Result<Response<Body>, Problem> {
         let dialed = match self.dial_tunnel(request.uri()).await {
             Ok(dialed) => dialed,
             Err(problem) => {
-                // The library hands a connection that it closes over after CONNECT, whatever was answered.
-                tokio::spawn(async move {
-                    if let Some(mut link) = upgraded(request).await {
-                        let _ = link.shutdown().await;
-                    }
-                });
+                shut_down_after_upgrade(&mut request);
                 return Err(problem);
             }
         };
         let stop = self.shared.stop.clone();
         tokio::spawn(async move {
             // The client may take its time for nothing: it is the one who is waited for.
-            let Ok(Some(link)) = stop.unless_cut(upgraded(request)).await else {
+            let Ok(Some(link)) = stop.unless_cut(upgraded(hyper::upgrade::on(request))).await else {
                 return dialed.link.reset();
             };
             relay(link, dialed.link, &stop).await;
@@ -140,9 +143,24 @@ impl Connection {
     }
 }
 
+/// Has the client's connection end in order, as it does after other requests: one that the library closes
+/// after CONNECT, or after a request with the field Upgrade, is handed over whatever was answered, and what
+/// is dropped is reset.
+fn shut_down_after_upgrade(request: &mut Request<Incoming>) {
+    if request.method() != Method::CONNECT && !request.headers().contains_key(UPGRADE) {
+        return;
+    }
+    let upgrade = hyper::upgrade::on(request);
+    tokio::spawn(async move {
+        if let Some(mut link) = upgraded(upgrade).await {
+            let _ = link.shutdown().await;
+        }
+    });
+}
+
 /// The client's connection after CONNECT, with what the library has read of what follows.
-async fn upgraded(request: Request<Incoming>) -> Option<Link> {
-    let upgraded = hyper::upgrade::on(request).await.ok()?;
+async fn upgraded(upgrade: OnUpgrade) -> Option<Link> {
+    let upgraded = upgrade.await.ok()?;
     let parts = upgraded.downcast::<TokioIo<Link>>().ok()?;
     let mut link = parts.io.into_inner();
     link.put_back(&parts.read_buf);
@@ -179,13 +197,19 @@ fn plain_target(uri: &Uri) -> Result<Target, Problem> {
 }
 
 /// RFC 7617.
-async fn check_password(headers: &HeaderMap, credentials: &Credentials) -> Result<(), Problem> {
+async fn check_password(
+    headers: &HeaderMap,
+    peer: Option<IpAddr>,
+    attempts: &Attempts,
+) -> Result<(), Problem> {
     let Some(shown) = headers.get(PROXY_AUTHORIZATION) else { return Err(Problem::NoPassword) };
-    if basic(shown.as_bytes()).is_some_and(|(user, password)| credentials.admit(&user, &password)) {
-        return Ok(());
+    // What cannot be read is no password of anybody's.
+    let (user, password) = basic(shown.as_bytes()).unwrap_or_default();
+    match attempts.check(peer, &user, &password).await {
+        Attempt::Right => Ok(()),
+        Attempt::Wrong => Err(Problem::WrongPassword),
+        Attempt::TooMany => Err(Problem::TooManyPasswords),
     }
-    tokio::time::sleep(FAILED_LOGIN_DELAY).await;
-    Err(Problem::WrongPassword)
 }
 
 /// The user and the password of a header field for the scheme Basic.

@@ -41,7 +41,7 @@ pub(super) async fn serve(
         // A client at a Unix domain socket has no address to send from.
         return Err((client.link, Reply::CommandNotSupported));
     };
-    let Some(_slot) = shared.associations.take(Some(peer.ip())) else {
+    let Some(_slot) = shared.associations.take(client.owner) else {
         return Err((client.link, Reply::Failure));
     };
     let inner = match bind(client.is_overlay, local.ip(), shared).await {

@@ -5,6 +5,7 @@ mod bind;
 mod message;
 
 use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
@@ -13,7 +14,8 @@ use tokio::time::timeout;
 pub(crate) use message::Reply;
 pub use message::{Command, DatagramHeader, Greeting, Login, Request, SocksError};
 
-use crate::proxy::{Client, FAILED_LOGIN_DELAY, HANDSHAKE, Shared};
+use crate::attempts::Attempt;
+use crate::proxy::{Client, HANDSHAKE, Shared};
 use crate::relay::relay;
 use crate::stream::Link;
 
@@ -34,7 +36,8 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Serves one client to its end.
 pub(crate) async fn serve(mut client: Client, shared: &Shared) {
-    let asked = match timeout(HANDSHAKE, handshake(&mut client.link, shared)).await {
+    let peer = client.peer.map(|peer| peer.ip());
+    let asked = match timeout(HANDSHAKE, handshake(&mut client.link, peer, shared)).await {
         Ok(Ok(Some(request))) => request,
         Ok(Ok(None)) => return refuse(client.link, &[]).await,
         Ok(Err(error)) => return tracing::debug!(%error, "a client of SOCKS has gone"),
@@ -57,11 +60,11 @@ pub(crate) async fn refuse_version_4(link: Link) {
 }
 
 /// Reads up to the request. `None` if the client was told that there is nothing for it.
-async fn handshake(link: &mut Link, shared: &Shared) -> io::Result<Option<Request>> {
+async fn handshake(link: &mut Link, peer: Option<IpAddr>, shared: &Shared) -> io::Result<Option<Request>> {
     let method = loop {
         match Greeting::parse(link.early()) {
             Ok(Some(greeting)) => {
-                let method = choose(greeting.methods, shared.credentials.is_some());
+                let method = choose(greeting.methods, shared.attempts.is_some());
                 let length = greeting.length;
                 link.consume(length);
                 break method;
@@ -73,7 +76,7 @@ async fn handshake(link: &mut Link, shared: &Shared) -> io::Result<Option<Reques
     send(link, &[VERSION_5, method]).await?;
     match method {
         UNACCEPTABLE => return Ok(None),
-        USERNAME if !login(link, shared).await? => return Ok(None),
+        USERNAME if !login(link, peer, shared).await? => return Ok(None),
         _ => {}
     }
     loop {
@@ -107,21 +110,21 @@ fn choose(methods: &[u8], needs_login: bool) -> u8 {
 }
 
 /// RFC 1929. False if the client was refused.
-async fn login(link: &mut Link, shared: &Shared) -> io::Result<bool> {
+async fn login(link: &mut Link, peer: Option<IpAddr>, shared: &Shared) -> io::Result<bool> {
     let (is_admitted, length) = loop {
         match Login::parse(link.early()) {
             Ok(Some(login)) => {
-                let check = |known: &crate::Credentials| known.admit(login.user, login.password);
-                break (shared.credentials.as_ref().is_none_or(check), login.length);
+                let attempt = match &shared.attempts {
+                    Some(attempts) => attempts.check(peer, login.user, login.password).await,
+                    None => Attempt::Right,
+                };
+                break (attempt == Attempt::Right, login.length);
             }
             Ok(None) => more(link).await?,
             Err(error) => return Err(invalid(error)),
         }
     };
     link.consume(length);
-    if !is_admitted {
-        tokio::time::sleep(FAILED_LOGIN_DELAY).await;
-    }
     send(link, &[1, u8::from(!is_admitted)]).await?;
     Ok(is_admitted)
 }

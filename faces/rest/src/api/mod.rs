@@ -6,6 +6,7 @@ mod listeners;
 mod node;
 mod p2pd;
 mod pipes;
+mod progress;
 mod streams;
 mod websocket;
 
@@ -54,8 +55,8 @@ impl std::ops::Deref for Api {
 }
 
 impl Api {
-    pub(crate) fn new(node: &Node, stop: Stop, timeout: Duration) -> Api {
-        let (pipes, listeners) = (Pipes::default(), Listeners::default());
+    pub(crate) fn new(node: &Node, stop: Stop, timeout: Duration, most_of_member: usize) -> Api {
+        let (pipes, listeners) = (Pipes::new(most_of_member), Listeners::default());
         Api(Arc::new(Shared { node: node.clone(), pipes, listeners, stop, timeout }))
     }
 

@@ -1,7 +1,7 @@
 //! A pipe as a WebSocket (RFC 6455): each message is one.
 
 use std::pin::pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::State;
@@ -22,22 +22,31 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSoc
 
 use super::Api;
 use super::extract::{Query, Segments};
+use super::progress::{Counted, Progress};
 use super::streams::{asks_for, switch, upgraded};
 use crate::access::protocols;
-use crate::limits::MOST_OF_BODY;
+use crate::limits::{MOST_OF_BODY, MOST_OF_PONGS};
 use crate::pipe::{Pipe, Reading};
 use crate::problem::{Kind, Problem};
 
 /// The protocol that is chosen if the client offers it: a browser that offers some wants one chosen.
 const PROTOCOL: &str = "peersock";
 
-/// How long a client may take to close.
+/// How long a client may take to close, and take nothing of what is still sent to it then.
 const CLOSING: Duration = Duration::from_secs(5);
+
+/// How long a client may take none of the answers to its pings when too many wait, and how often one more is
+/// read meanwhile.
+const STALLED: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// The longest reason in a close frame, bytes (RFC 6455, 5.5).
 const MOST_OF_REASON: usize = 123;
 
-type Socket = WebSocketStream<Link>;
+/// What the shortest frame has around its data, bytes (RFC 6455, 5.2).
+const FRAME: usize = 2;
+
+type Socket = WebSocketStream<Counted>;
 
 pub(super) async fn open(
     State(api): State<Api>,
@@ -90,18 +99,23 @@ fn key(fields: &HeaderMap) -> Result<String, Problem> {
 async fn serve(link: Link, reading: &Reading, stop: &Stop) {
     let bound = Some(MOST_OF_BODY);
     let config = WebSocketConfig::default().max_message_size(bound).max_frame_size(bound);
+    // One message, what is written at once, and the answers to pings between them.
+    let most = config.write_buffer_size + MOST_OF_BODY + 2 * MOST_OF_PONGS;
+    let config = config.max_write_buffer_size(most);
+    let link = Counted::new(link);
+    let progress = link.progress();
     let socket = WebSocketStream::from_raw_socket(link, Role::Server, Some(config)).await;
     let (mut to, mut from) = socket.split();
     let pipe = reading.pipe();
     {
-        let mut there = pin!(there(&mut from, pipe));
+        let mut there = pin!(there(&mut from, pipe, &progress));
         let (farewell, is_there) = tokio::select! {
             farewell = &mut there => (farewell, false),
             farewell = back(&mut to, reading) => (farewell, true),
             () = stop.draining() => (Some((CloseCode::Away, "the server ends".to_owned())), true),
         };
         if let Some(farewell) = farewell
-            && to.send(close(farewell)).await.is_err()
+            && !tell(&mut to, farewell, &progress).await
         {
             return;
         }
@@ -122,6 +136,24 @@ async fn serve(link: Link, reading: &Reading, stop: &Stop) {
     }
 }
 
+/// Sends the frame that says how a WebSocket ends, behind what waits in front of it. False if the connection
+/// has ended, or the client takes nothing of that.
+async fn tell(
+    to: &mut SplitSink<Socket, Message>,
+    farewell: (CloseCode, String),
+    progress: &Progress,
+) -> bool {
+    let mut told = pin!(to.send(close(farewell)));
+    loop {
+        let taken = progress.taken();
+        match tokio::time::timeout(CLOSING, &mut told).await {
+            Ok(told) => return told.is_ok(),
+            Err(_) if progress.taken() == taken => return false,
+            Err(_) => {}
+        }
+    }
+}
+
 /// The frame that says how a WebSocket ends.
 fn close((code, reason): (CloseCode, String)) -> Message {
     let reason = reason.chars().scan(0, |length, c| {
@@ -135,12 +167,28 @@ fn close((code, reason): (CloseCode, String)) -> Message {
 type Farewell = Option<(CloseCode, String)>;
 
 /// From the client to the pipe. `None` if the client has closed.
-async fn there(from: &mut SplitStream<Socket>, pipe: &std::sync::Arc<Pipe>) -> Farewell {
+async fn there(from: &mut SplitStream<Socket>, pipe: &std::sync::Arc<Pipe>, progress: &Progress) -> Farewell {
+    // What has come of pings since the client has taken anything, and since when that is too much.
+    let (mut pings, mut taken, mut since) = (0, progress.taken(), None);
     while let Some(message) = from.next().await {
         let data: Bytes = match message {
             Ok(Message::Binary(data)) => data,
             Ok(Message::Text(text)) => text.into(),
             Ok(Message::Close(_)) => return None,
+            Ok(Message::Ping(data)) => {
+                if progress.taken() != taken {
+                    (pings, taken, since) = (0, progress.taken(), None);
+                }
+                pings += data.len() + FRAME;
+                if pings > MOST_OF_PONGS {
+                    if since.get_or_insert_with(Instant::now).elapsed() >= STALLED {
+                        return Some((CloseCode::Policy, "no answer to a ping is taken".to_owned()));
+                    }
+                    // With each ping that is read, the answers are tried again.
+                    tokio::time::sleep(PAUSE).await;
+                }
+                continue;
+            }
             Ok(_) => continue,
             Err(error) => return Some((CloseCode::Size, error.to_string())),
         };

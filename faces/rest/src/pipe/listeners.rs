@@ -7,7 +7,8 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
-use peersock::{Node, TcpListener};
+use peersock::{Node, TcpListener, TcpStream};
+use peersock_proxy::serving::Owner;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
@@ -45,6 +46,8 @@ struct State {
     waiting: VecDeque<Arc<Pipe>>,
     /// How many there were.
     count: u64,
+    /// How many were reset, because their member had as many as it may have.
+    refused: u64,
     end: Option<String>,
 }
 
@@ -75,7 +78,7 @@ impl Listeners {
         let (state, changed, accepting) = (Mutex::default(), Notify::new(), Mutex::default());
         let listener = Arc::new(Listener { name: name.to_owned(), at, state, changed, accepting });
         let accepting = sockets.into_iter().map(|socket| {
-            let accept = accept(Arc::downgrade(&listener), socket, pipes.clone());
+            let accept = accept(Arc::downgrade(&listener), node.clone(), socket, pipes.clone());
             tokio::spawn(accept).abort_handle()
         });
         // Before anybody finds it: whoever ends it ends all of it.
@@ -151,6 +154,7 @@ impl Listener {
             "protocol": "tcp",
             "port": self.at.port(),
             "accepted": state.count,
+            "refused": state.refused,
             "waiting": state.waiting.len(),
             "error": &state.end,
         })
@@ -185,6 +189,14 @@ impl Listener {
         self.changed.notify_waiters();
     }
 
+    /// Has a connection reset when it is dropped, so that its client does not take that for the end of an
+    /// answer.
+    fn refuse(&self, stream: &TcpStream, peer: SocketAddr) {
+        tracing::debug!(client = %peer, "a member has all the pipes that it may have");
+        let _ = stream.set_linger(Some(Duration::ZERO));
+        self.state().refused += 1;
+    }
+
     /// Waits until there is room for one more that waits, and gives it a name.
     async fn room(&self) -> String {
         loop {
@@ -208,9 +220,10 @@ impl Drop for Listener {
     }
 }
 
-/// Accepts connections, as many as there is room for. The others wait in the node.
-async fn accept(listener: Weak<Listener>, socket: TcpListener, pipes: Pipes) {
-    loop {
+/// Accepts connections, as many as there is room for. The others wait in the node, but for those of a member
+/// that has its share: they would keep those of others waiting.
+async fn accept(listener: Weak<Listener>, node: Node, socket: TcpListener, pipes: Pipes) {
+    'accepting: loop {
         // While nobody connects, nothing but the listener's entry keeps it.
         let accepted = socket.accept().await;
         let Some(listener) = listener.upgrade() else { return };
@@ -225,15 +238,25 @@ async fn accept(listener: Weak<Listener>, socket: TcpListener, pipes: Pipes) {
                 continue;
             }
         };
+        let owner = Owner::of_member(&node, peer.ip());
+        if pipes.has_share(owner) {
+            listener.refuse(&stream, peer);
+            continue;
+        }
         let mut name = listener.room().await;
         let reserved = loop {
-            match pipes.reserve(&name) {
+            match pipes.reserve_for(&name, Some(owner)) {
                 Ok(reserved) => break reserved,
+                // It has connected at another address of the node, too.
+                Err(_) if pipes.has_share(owner) => {
+                    listener.refuse(&stream, peer);
+                    continue 'accepting;
+                }
                 // A client has taken that name.
                 Err(problem) if problem.kind() == Kind::NameTaken => name = listener.room().await,
                 // All pipes are in use: the connection waits.
                 Err(problem) => {
-                    tracing::debug!(%problem, "a connection waits for a pipe");
+                    tracing::debug!(error = %problem, "a connection waits for a pipe");
                     tokio::time::sleep(PAUSE).await;
                 }
             }

@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use peersock::UdpSocket;
 use peersock_proxy::Protocol;
+use peersock_proxy::serving::Owner;
 use regex::bytes::{Regex, RegexBuilder};
 use serde_json::{Value, json};
 use tokio::sync::{Mutex as AsyncMutex, Notify, oneshot};
@@ -34,6 +35,7 @@ pub(crate) use open::{addresses_of, open, open_port, parse_target};
 pub(crate) use queue::{Budget, Message, Queue};
 use send::Sender;
 pub(crate) use table::Pipes;
+use table::Reserved;
 pub(crate) use take::{Reading, Taken};
 
 /// How often a silent peer is asked whether it is there.
@@ -48,6 +50,8 @@ pub(crate) struct Pipe {
     pub(crate) local: SocketAddr,
     /// Where it leads; none for a UDP socket that anybody may send to.
     pub(crate) remote: Option<SocketAddr>,
+    /// The member that has opened it by connecting to a listener.
+    owner: Option<Owner>,
     opened: Instant,
     sender: Sender,
     /// Held while something is sent that belongs together.
@@ -122,12 +126,14 @@ impl End {
 }
 
 impl Pipe {
-    fn new(name: String, sender: Sender, ends: (SocketAddr, Option<SocketAddr>), budget: Budget) -> Pipe {
+    fn new(reserved: &Reserved, sender: Sender, ends: (SocketAddr, Option<SocketAddr>)) -> Pipe {
+        let budget = reserved.budget();
         let by_name = BTreeMap::from([(ALL.to_owned(), Queue::new(None, budget.clone()))]);
         Pipe {
-            name,
+            name: reserved.name().to_owned(),
             local: ends.0,
             remote: ends.1,
+            owner: reserved.owner(),
             opened: Instant::now(),
             sender,
             turn: Arc::default(),

@@ -161,8 +161,7 @@ pub(super) fn connected(
     let local = local.map_err(|error| Problem::of_io(&error, "the connection has broken at once"))?;
     let (reading, writing) = stream.into_split();
     let sender = Sender::Tcp(AsyncMutex::new(Some(writing)));
-    let pipe =
-        Arc::new(Pipe::new(reserved.name().to_owned(), sender, (local, Some(peer)), reserved.budget()));
+    let pipe = Arc::new(Pipe::new(&reserved, sender, (local, Some(peer))));
     let (open, closed) = oneshot::channel();
     let receiving = tokio::spawn(receive::connection(Arc::downgrade(&pipe), reading, peer, closed));
     let receivers = Receivers { tasks: vec![receiving.abort_handle()], open: Some(open) };
@@ -176,7 +175,7 @@ fn bound(reserved: Reserved, sockets: Vec<UdpSocket>, to: Option<SocketAddr>) ->
     let local = local.map_err(|error| Problem::of_io(&error, "the socket has failed at once"))?;
     let datagrams = Arc::new(Datagrams { sockets, is_connected: to.is_some() });
     let sender = Sender::Udp(Arc::clone(&datagrams));
-    let pipe = Arc::new(Pipe::new(reserved.name().to_owned(), sender, (local, to), reserved.budget()));
+    let pipe = Arc::new(Pipe::new(&reserved, sender, (local, to)));
     let receiving = (0..datagrams.sockets.len()).map(|socket| {
         let receive = receive::datagrams(Arc::downgrade(&pipe), Arc::clone(&datagrams), socket);
         tokio::spawn(receive).abort_handle()

@@ -3,21 +3,25 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use peersock_proxy::serving::Owner;
+
 use super::{Budget, Pipe};
 use crate::limits::MOST_PIPES;
 use crate::problem::{Kind, Problem};
 
 /// The pipes of a server.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Pipes {
     entries: Arc<Mutex<BTreeMap<String, Entry>>>,
+    /// The most that are connections which one member has opened.
+    most_of_member: usize,
     pub(crate) budget: Budget,
 }
 
 #[derive(Debug)]
 enum Entry {
-    /// It is being opened.
-    Reserved,
+    /// It is being opened; the member that has done so, if it was none of the clients.
+    Reserved(Option<Owner>),
     Open(Arc<Pipe>),
 }
 
@@ -25,20 +29,41 @@ enum Entry {
 pub(crate) struct Reserved {
     pipes: Pipes,
     name: Option<String>,
+    owner: Option<Owner>,
 }
 
 impl Pipes {
+    pub(crate) fn new(most_of_member: usize) -> Pipes {
+        Pipes { entries: Arc::default(), most_of_member, budget: Budget::default() }
+    }
+
     fn entries(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
         self.entries.lock().expect("no panic under this lock")
     }
 
-    /// Keeps a name for a pipe. If there are as many as there may be, those that are over go.
+    /// Whether a member has as many connections as it may have. Those that are over do not count, though they
+    /// stay until somebody closes them or their place is needed.
+    pub(crate) fn has_share(&self, owner: Owner) -> bool {
+        has_share(&self.entries(), owner, self.most_of_member)
+    }
+
+    /// Keeps a name for a pipe that a client opens. If there are as many as there may be, those that are over
+    /// go.
     pub(crate) fn reserve(&self, name: &str) -> Result<Reserved, Problem> {
+        self.reserve_for(name, None)
+    }
+
+    /// Keeps a name for a connection which a member has opened, unless that has as many as it may have.
+    pub(crate) fn reserve_for(&self, name: &str, owner: Option<Owner>) -> Result<Reserved, Problem> {
         let mut gone = Vec::new();
         let mut entries = self.entries();
         if entries.contains_key(name) {
             return Err(Kind::NameTaken
                 .because(format_args!("there is a pipe {name}: close it, or take another name")));
+        }
+        if owner.is_some_and(|owner| has_share(&entries, owner, self.most_of_member)) {
+            let most = self.most_of_member;
+            return Err(Kind::TooMany.because(format_args!("a member has {most} pipes, and has no more")));
         }
         if entries.len() >= MOST_PIPES {
             let over = |entry: &Entry| matches!(entry, Entry::Open(pipe) if pipe.is_over());
@@ -50,11 +75,11 @@ impl Pipes {
             return Err(Kind::TooMany
                 .because(format_args!("there are {MOST_PIPES} pipes, and there are no more: close one")));
         }
-        entries.insert(name.to_owned(), Entry::Reserved);
+        entries.insert(name.to_owned(), Entry::Reserved(owner));
         // Connections close without the lock.
         drop(entries);
         drop(gone);
-        Ok(Reserved { pipes: self.clone(), name: Some(name.to_owned()) })
+        Ok(Reserved { pipes: self.clone(), name: Some(name.to_owned()), owner })
     }
 
     pub(crate) fn find(&self, name: &str) -> Result<Arc<Pipe>, Problem> {
@@ -96,7 +121,7 @@ impl Pipes {
         let entries = self.entries();
         let open = |entry: &Entry| match entry {
             Entry::Open(pipe) => Some(Arc::clone(pipe)),
-            Entry::Reserved => None,
+            Entry::Reserved(_) => None,
         };
         entries.values().filter_map(open).collect()
     }
@@ -109,6 +134,11 @@ impl Reserved {
 
     pub(crate) fn budget(&self) -> Budget {
         self.pipes.budget.clone()
+    }
+
+    /// The member that has opened the connection.
+    pub(crate) fn owner(&self) -> Option<Owner> {
+        self.owner
     }
 
     /// The pipe is open.
@@ -128,6 +158,14 @@ impl Drop for Reserved {
     }
 }
 
+fn has_share(entries: &BTreeMap<String, Entry>, owner: Owner, most: usize) -> bool {
+    let is_its = |entry: &&Entry| match entry {
+        Entry::Reserved(of) => *of == Some(owner),
+        Entry::Open(pipe) => pipe.owner == Some(owner) && !pipe.is_over(),
+    };
+    entries.values().filter(is_its).count() >= most
+}
+
 fn no_pipe(name: &str) -> Problem {
     Kind::NoPipe.because(format_args!("there is no pipe {name}: open it first"))
 }
@@ -138,7 +176,7 @@ mod tests {
 
     #[test]
     fn names_are_taken_once_and_there_are_only_so_many() {
-        let pipes = Pipes::default();
+        let pipes = Pipes::new(1);
         let kind = |reserved: Result<Reserved, Problem>| reserved.map(drop).map_err(|problem| problem.kind());
         let first = pipes.reserve("first").expect("it is free");
         assert_eq!(kind(pipes.reserve("first")), Err(Kind::NameTaken));
@@ -149,5 +187,22 @@ mod tests {
         assert_eq!(kind(pipes.reserve("more")), Ok(()));
         drop(rest);
         assert!(pipes.entries().is_empty());
+    }
+
+    #[test]
+    fn a_member_has_its_share_and_clients_have_the_rest() {
+        let pipes = Pipes::new(2);
+        let [one, other] = ["fd00::1", "fd00::2"].map(|text| Owner::Address(text.parse().unwrap()));
+        let reserve = |name: &str, owner| pipes.reserve_for(name, owner).map_err(|problem| problem.kind());
+        let _first = reserve("1", Some(one)).expect("it has none");
+        assert!(!pipes.has_share(one));
+        let second = reserve("2", Some(one)).expect("it has one");
+        assert!(pipes.has_share(one) && !pipes.has_share(other));
+        // Both sockets of a listener may have seen room for one more.
+        assert_eq!(reserve("3", Some(one)).map(drop), Err(Kind::TooMany));
+        let _others = [reserve("3", Some(other)), reserve("4", None), reserve("5", None), reserve("6", None)]
+            .map(|reserved| reserved.expect("there is room"));
+        drop(second);
+        assert!(reserve("2", Some(one)).is_ok());
     }
 }

@@ -170,7 +170,7 @@ impl Reading {
     pub(crate) async fn next(&self) -> Result<Option<Taken>, Problem> {
         match self.0.take(ALL, None).await {
             Err(problem) if self.0.queues().end == Some(super::End::Complete) => {
-                tracing::trace!(%problem, "a stream has ended");
+                tracing::trace!(error = %problem, "a stream has ended");
                 Ok(None)
             }
             taken => taken,
@@ -191,14 +191,15 @@ mod tests {
     use futures_util::FutureExt as _;
 
     use super::super::send::Sender;
-    use super::super::{Budget, Datagrams};
+    use super::super::{Datagrams, Pipes};
     use super::*;
 
     /// A pipe without any socket.
     fn pipe() -> Arc<Pipe> {
         let datagrams = Arc::new(Datagrams { sockets: Vec::new(), is_connected: false });
         let at = "192.0.2.1:1".parse().expect("an address");
-        Arc::new(Pipe::new("one".to_owned(), Sender::Udp(datagrams), (at, None), Budget::default()))
+        let reserved = Pipes::new(1).reserve("one").expect("it is free");
+        Arc::new(Pipe::new(&reserved, Sender::Udp(datagrams), (at, None)))
     }
 
     #[test]

@@ -1,14 +1,15 @@
 //! Members connect to ports of the server.
 
 use std::hash::{BuildHasher as _, RandomState};
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{IpAddr, Shutdown};
 use std::sync::Arc;
 use std::time::Duration;
 
 use peersock::blocking::TcpStream;
 use peersock::{IdentitySource, Interfaces, Network, Node};
 use peersock_proxy::Activated;
-use peersock_rest::{Rest, RestSettings};
+use peersock_rest::{Rest, RestSettings, Token};
 use serde_json::json;
 
 use crate::client::Client;
@@ -123,17 +124,87 @@ fn a_port_is_chosen_that_the_network_allows() {
 
 #[test]
 fn more_than_a_few_wait_until_somebody_takes_them() {
-    let scene = Scene::new();
-    let opened = scene.ask_json("POST", "/v1/listeners", &json!({"name": "web", "port": 0}));
-    let port = opened.json()["port"].as_u64().expect("a port") as u16;
+    let scene = Scene::with(|settings| {
+        settings.token = Some(Token::parse(TOKEN).expect("a token"));
+        settings.most_of_member = 256;
+    });
+    let port = listen(&scene);
     let connect = || TcpStream::connect_on(&scene.there.0, ("10.78.0.1", port)).expect("it listens");
-    let connected: Vec<_> = (0..20).map(|_| connect()).collect();
-    let begin = std::time::Instant::now();
-    while scene.ask("GET", "/v1/listeners", b"").json()[0]["waiting"] != 16 {
-        assert!(begin.elapsed() < PATIENCE);
-    }
+    let connected: Vec<_> = (0..132).map(|_| connect()).collect();
+    wait_listener(&scene, "waiting", 128);
     for _ in &connected {
         assert_eq!(scene.ask("GET", "/v1/listeners/web/next?timeout=60", b"").status, 200);
     }
     assert_eq!(scene.ask("GET", "/v1/listeners/web/next?timeout=0", b"").status, 204);
+}
+
+/// A member's connections are counted together, at whichever of its addresses: it may have 64 pipes, and what
+/// it opens beyond is reset, so that others find places.
+#[test]
+fn no_member_takes_all_places() {
+    let scene = Scene::new();
+    let port = listen(&scene);
+    let hosts = ["10.78.0.1".parse().expect("an address"), IpAddr::from(scene.here.1.address())];
+    let connect = |number: usize| -> std::io::Result<TcpStream> {
+        let greedy = TcpStream::connect_on(&scene.there.0, (hosts[number % 2], port))?;
+        greedy.set_read_timeout(Some(PATIENCE))?;
+        Ok(greedy)
+    };
+    let is_refused = |number| {
+        // The reset may come before the connection is seen.
+        let read = connect(number).and_then(|mut refused| refused.read(&mut [0]));
+        let error = read.expect_err("nothing is sent");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset, "a reset, and no end");
+    };
+    let mut greedy: Vec<_> = (0..64).map(|number| connect(number).expect("it listens")).collect();
+    wait_listener(&scene, "waiting", 64);
+    (0..2).for_each(is_refused);
+    let third = scene.third();
+    let other = TcpStream::connect_on(&third.0, (hosts[0], port)).expect("it listens");
+    wait_listener(&scene, "waiting", 65);
+    for _ in 0..65 {
+        assert_eq!(scene.ask("GET", "/v1/listeners/web/next?timeout=60", b"").status, 200);
+    }
+    let remote = other.local_addr().expect("it is open").to_string();
+    assert_eq!(scene.ask("GET", "/v1/pipes/web.65", b"").json()["remote"], remote);
+    // Those that somebody has taken count as well, as long as they last.
+    is_refused(0);
+    wait_listener(&scene, "refused", 3);
+    let own = |stream: &TcpStream| stream.local_addr().expect("it is open").to_string();
+    let name_of = |address: &str| {
+        let pipes = scene.ask("GET", "/v1/pipes", b"").json();
+        let pipe = pipes.as_array().expect("a list").iter().find(|pipe| pipe["remote"] == address);
+        pipe.expect("it is a pipe")["name"].as_str().expect("a name").to_owned()
+    };
+    // One that was reset, and one that ended in order and that somebody has closed.
+    let (reset, ended) = (greedy.pop().expect("there are 64"), greedy.pop().expect("there are 64"));
+    let names = [own(&reset), own(&ended)].map(|address| name_of(&address));
+    reset.set_linger(Some(Duration::ZERO)).expect("it is open");
+    drop(reset);
+    scene.wait_pipe(&names[0], |pipe| pipe["state"] == "broken");
+    ended.shutdown(Shutdown::Write).expect("it is open");
+    scene.wait_pipe(&names[1], |pipe| pipe["state"] == "ended");
+    assert_eq!(scene.ask("DELETE", &format!("/v1/pipes/{}", names[1]), b"").status, 204);
+    greedy.extend([0, 1].map(|number| connect(number).expect("there is room again")));
+    wait_listener(&scene, "waiting", 2);
+    is_refused(0);
+}
+
+/// A listener `web`; its port.
+fn listen(scene: &Scene) -> u16 {
+    let opened = scene.ask_json("POST", "/v1/listeners", &json!({"name": "web", "port": 0}));
+    opened.json()["port"].as_u64().expect("a port") as u16
+}
+
+/// Waits until a count of the listener `web` is so.
+fn wait_listener(scene: &Scene, count: &str, wanted: u64) {
+    let begin = std::time::Instant::now();
+    loop {
+        let listener = scene.ask("GET", "/v1/listeners", b"").json()[0].clone();
+        if listener[count] == wanted {
+            return;
+        }
+        assert!(begin.elapsed() < PATIENCE, "{count}: {wanted} is wanted of {listener}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }

@@ -26,7 +26,8 @@ pub(crate) const ORIGIN: &str = "https://app.example";
 /// The address of the other member.
 pub(crate) const THERE: &str = "10.78.0.2";
 
-/// Two members of a static network of their own, named `here` and `there`. A server has the first one.
+/// Two members of a static network of their own, named `here` and `there`, and a third that starts when it is
+/// needed. A server has the first one.
 pub(crate) struct Scene {
     pub(crate) at: SocketAddr,
     pub(crate) here: (Node, Joined),
@@ -34,6 +35,8 @@ pub(crate) struct Scene {
     stopper: Stopper,
     _runtime: Runtime,
     pub(crate) folder: TempDir,
+    file: String,
+    third: Seed,
 }
 
 impl Scene {
@@ -53,19 +56,14 @@ impl Scene {
         let file = format!(
             "network = \"fe{:014x}\"\n\
              [[member]]\nkey = \"{}\"\nname = \"here\"\naddresses = [\"10.78.0.1\"]\n\
-             [[member]]\nkey = \"{}\"\nname = \"there\"\naddresses = [\"{THERE}\"]\n",
+             [[member]]\nkey = \"{}\"\nname = \"there\"\naddresses = [\"{THERE}\"]\n\
+             [[member]]\nkey = \"{}\"\nname = \"third\"\naddresses = [\"10.78.0.3\"]\n",
             random >> 8,
             key(1),
-            key(2)
+            key(2),
+            key(3)
         );
-        let member = |number: u64| {
-            let builder = Node::builder().identity(IdentitySource::Seed(Seed(seed(number))));
-            let node = builder.interfaces(Interfaces::Loopback).start().expect("a node on loopback");
-            let network = Network::parse_toml(&file).expect("a valid file");
-            let joined = node.join(network).expect("it is joined once");
-            (node, joined)
-        };
-        let (here, there) = (member(1), member(2));
+        let [here, there] = [1, 2].map(|number| member(Seed(seed(number)), &file));
         here.1.wait_peer(there.1.address().into(), PATIENCE).expect("they find each other");
         let folder = tempfile::tempdir().expect("a folder");
         let socket = Place::Unix(folder.path().join("socket"));
@@ -84,7 +82,14 @@ impl Scene {
         let at = rest.places()[0].to_string().parse().expect("an address");
         let stopper = rest.stopper();
         runtime.spawn(rest.run());
-        Scene { at, here, there, stopper, _runtime: runtime, folder }
+        Scene { at, here, there, stopper, _runtime: runtime, folder, file, third: Seed(seed(3)) }
+    }
+
+    /// The third member, which starts now.
+    pub(crate) fn third(&self) -> (Node, Joined) {
+        let third = member(self.third.clone(), &self.file);
+        third.1.wait_peer(self.here.1.address().into(), PATIENCE).expect("they find each other");
+        third
     }
 
     /// A connection to the server.
@@ -154,6 +159,15 @@ impl Drop for Scene {
     fn drop(&mut self) {
         self.stopper.stop(Duration::ZERO);
     }
+}
+
+/// A node of this process in a network.
+fn member(seed: Seed, file: &str) -> (Node, Joined) {
+    let builder = Node::builder().identity(IdentitySource::Seed(seed));
+    let node = builder.interfaces(Interfaces::Loopback).start().expect("a node on loopback");
+    let network = Network::parse_toml(file).expect("a valid file");
+    let joined = node.join(network).expect("it is joined once");
+    (node, joined)
 }
 
 /// Bytes that differ from place to place.

@@ -1,13 +1,13 @@
 //! A pipe as a WebSocket.
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 
 use serde_json::json;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::handshake::client::Request;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::{Message, WebSocket, client};
+use tokio_tungstenite::tungstenite::{Error, Message, WebSocket, client};
 
 use crate::scene::{ORIGIN, PATIENCE, Scene, TOKEN, large};
 
@@ -98,6 +98,48 @@ fn what_a_client_sends_before_it_hears_of_the_end_still_goes_there() {
     assert_eq!(&late, b"late");
     let Message::Close(Some(frame)) = socket.read().expect("a message") else { panic!("no reason") };
     assert_eq!(frame.code, CloseCode::Normal);
+}
+
+/// Its pongs would wait in the server's memory.
+#[test]
+fn a_client_that_pings_and_reads_nothing_is_given_up() {
+    let scene = Scene::new();
+    let _there = scene.pipe("one");
+    let mut socket = with_token(&scene, "one");
+    socket.get_ref().set_write_timeout(Some(PATIENCE)).expect("some time");
+    let ping = Message::Ping(vec![7; 125].into());
+    // More than the buffers of the system and the server hold together, in both directions.
+    let most = 2 * (largest_buffer("rmem") + largest_buffer("wmem")) + (16 << 20);
+    let mut sent = 0;
+    let error = loop {
+        match socket.send(ping.clone()) {
+            Ok(()) => sent += 127,
+            Err(error) => break error,
+        }
+        assert!(sent < most, "{sent} bytes of pings were taken");
+    };
+    let Error::Io(error) = error else { panic!("{error}") };
+    assert!(matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{error}");
+}
+
+/// The most bytes that the system keeps of a connection in one direction.
+fn largest_buffer(which: &str) -> usize {
+    let limits = std::fs::read_to_string(format!("/proc/sys/net/ipv4/tcp_{which}")).unwrap_or_default();
+    limits.split_whitespace().last().and_then(|most| most.parse().ok()).unwrap_or(64 << 20)
+}
+
+/// Only the last ping needs an answer (RFC 6455, 5.5.3), and who takes some is not given up.
+#[test]
+fn a_client_that_reads_may_ping_as_it_likes() {
+    let scene = Scene::new();
+    let _there = scene.pipe("one");
+    let mut socket = with_token(&scene, "one");
+    for round in 0..100_u8 {
+        for _ in 0..20 {
+            socket.send(Message::Ping(vec![round; 125].into())).expect("room");
+        }
+        while socket.read().expect("a pong") != Message::Pong(vec![round; 125].into()) {}
+    }
 }
 
 #[test]

@@ -1,0 +1,50 @@
+//! The filters of the interfaces, and what is said where the kernel has none.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use peersock::{Network, PublicIdentity};
+use peersock_tun::{Filter, Tun};
+
+use super::plan::Plan;
+use crate::stdio;
+
+/// Sets the filter of each interface. A machine whose kernel has none is as it would be without this
+/// program's filters, and its user is told so once.
+pub(super) fn set(
+    networks: &[Network],
+    identity: &PublicIdentity,
+    plans: &[Plan],
+    tuns: &[Arc<Tun>],
+) -> Vec<Filter> {
+    let mut filters = Vec::new();
+    let mut missing: Option<(&str, io::Error)> = None;
+    let mut leads_out = false;
+    for ((network, plan), tun) in networks.iter().zip(plans).zip(tuns) {
+        let blocks = blocks_of_exit(network, identity);
+        match Filter::set(tun, &plan.settings, blocks.as_deref()) {
+            Ok(filter) => filters.push(filter),
+            Err(error) => {
+                leads_out |= blocks.is_some();
+                missing.get_or_insert((tun.name(), error));
+            }
+        }
+    }
+    if let Some((name, error)) = missing {
+        stdio::note(format_args!(
+            "{name} has no filter, which takes nf_tables of Linux 5.12 or later: {error}. Whoever is on a \
+             local network of this machine reaches its addresses in the network, and can send in the name of \
+             members{}: docs/NETWORKS.md has rules against that",
+            if leads_out { "; and reaches members, for this node is an exit" } else { "" }
+        ));
+    }
+    filters
+}
+
+/// If this node may be an exit, the blocks of addresses that the network's file puts behind it besides.
+fn blocks_of_exit(network: &Network, identity: &PublicIdentity) -> Option<Vec<(IpAddr, u8)>> {
+    let own = network.members().iter().find(|member| member.identity == *identity)?;
+    let blocks = own.routes.iter().map(|block| (block.address(), block.length()));
+    own.exit.is_any().then(|| blocks.collect())
+}

@@ -1,0 +1,201 @@
+//! How often clients may try passwords: one wrong one a second for each client, over however many
+//! connections.
+//!
+//! ```text
+//! attempt of a client ──> let in with the same before? ──yes──> right
+//!                               │no
+//!                         turn of the client, a second after the one before
+//!                               │
+//!                         compared: right, and the turn is given back; or wrong, and told a second later
+//! ```
+//!
+//! Nothing is compared before its turn: an answer that comes at once would tell the right one of many.
+//! Somebody who has been let in from the same address does not wait behind one who guesses there.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use crate::credentials::{Credentials, Digest};
+use crate::owner::host_of;
+
+/// How long a client waits that has shown a wrong password, and the next attempt behind it.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// How long an attempt waits for its turn at most; one that would wait longer is refused.
+const PATIENCE: Duration = Duration::from_secs(8);
+
+/// The most clients that are told apart. Further ones share their turns.
+const MOST_CLIENTS: usize = 1024;
+
+/// The most logins that are remembered for one client.
+const MOST_KNOWN: usize = 16;
+
+/// What came of an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Attempt {
+    Right,
+    Wrong,
+    /// It was not looked at: too many wait.
+    TooMany,
+}
+
+/// Who may use a proxy, and who has tried lately.
+pub(crate) struct Attempts {
+    credentials: Credentials,
+    clients: Mutex<Clients>,
+}
+
+impl Attempts {
+    pub(crate) fn new(credentials: Credentials) -> Attempts {
+        Attempts { credentials, clients: Mutex::default() }
+    }
+
+    /// Looks at a password that a client shows, when it is its turn. `peer` is the client's address; programs
+    /// at a Unix domain socket are one client.
+    pub(crate) async fn check(&self, peer: Option<IpAddr>, user: &[u8], password: &[u8]) -> Attempt {
+        let (source, shown) = (peer.map(host_of), Digest::of(user, password));
+        let clients = || self.clients.lock().expect("no panic under this lock");
+        let turn = match clients().begin(source, &shown, Instant::now()) {
+            Begun::Known => return Attempt::Right,
+            Begun::TooMany => return Attempt::TooMany,
+            Begun::Turn(turn) => turn,
+        };
+        sleep_until(turn).await;
+        if self.credentials.has(&shown) {
+            clients().admit(source, shown);
+            return Attempt::Right;
+        }
+        sleep_until(turn + PAUSE).await;
+        Attempt::Wrong
+    }
+}
+
+#[derive(Default)]
+struct Clients {
+    each: HashMap<Option<IpAddr>, Client>,
+    /// Of those for whom there was no room.
+    others: Client,
+}
+
+#[derive(Default)]
+struct Client {
+    /// When the next attempt may be looked at.
+    free: Option<Instant>,
+    /// What it was let in with.
+    known: Vec<Digest>,
+}
+
+/// How an attempt begins.
+#[derive(Debug, PartialEq, Eq)]
+enum Begun {
+    Known,
+    Turn(Instant),
+    TooMany,
+}
+
+impl Clients {
+    fn begin(&mut self, source: Option<IpAddr>, shown: &Digest, now: Instant) -> Begun {
+        let client = self.client(source, now);
+        if client.known.iter().any(|known| known.is(shown)) {
+            return Begun::Known;
+        }
+        let turn = client.free.map_or(now, |free| free.max(now));
+        if turn.saturating_duration_since(now) > PATIENCE {
+            return Begun::TooMany;
+        }
+        client.free = Some(turn + PAUSE);
+        Begun::Turn(turn)
+    }
+
+    /// Gives the turn of a right password back, and remembers it.
+    fn admit(&mut self, source: Option<IpAddr>, shown: Digest) {
+        let client = match self.each.get_mut(&source) {
+            Some(client) => client,
+            // All of them would be let in with what one of them has.
+            None => {
+                self.others.free = self.others.free.map(|free| free - PAUSE);
+                return;
+            }
+        };
+        client.free = client.free.map(|free| free - PAUSE);
+        if client.known.len() < MOST_KNOWN && !client.known.iter().any(|known| known.is(&shown)) {
+            client.known.push(shown);
+        }
+    }
+
+    fn client(&mut self, source: Option<IpAddr>, now: Instant) -> &mut Client {
+        if self.each.len() >= MOST_CLIENTS && !self.each.contains_key(&source) {
+            // Those that wait for nothing lose no more than that they may have to wait again.
+            self.each.retain(|_, client| client.free.is_some_and(|free| free > now));
+            if self.each.len() >= MOST_CLIENTS {
+                return &mut self.others;
+            }
+        }
+        self.each.entry(source).or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wait(clients: &mut Clients, from: &str, now: Instant) -> Option<Duration> {
+        match clients.begin(Some(host_of(from.parse().unwrap())), &Digest::of(b"anna", b"wrong"), now) {
+            Begun::Turn(turn) => Some(turn - now),
+            Begun::Known => panic!("it is wrong"),
+            Begun::TooMany => None,
+        }
+    }
+
+    #[test]
+    fn attempts_of_one_client_wait_for_each_other_and_those_of_others_do_not() {
+        let (mut clients, now) = (Clients::default(), Instant::now());
+        for seconds in 0..=8 {
+            assert_eq!(wait(&mut clients, "192.0.2.1", now), Some(Duration::from_secs(seconds)));
+        }
+        assert_eq!(wait(&mut clients, "192.0.2.1", now), None);
+        assert_eq!(wait(&mut clients, "::ffff:192.0.2.1", now), None, "the same address");
+        assert_eq!(wait(&mut clients, "192.0.2.2", now), Some(Duration::ZERO));
+        // Of IPv6 whoever has one address has as many as there are behind it.
+        assert_eq!(wait(&mut clients, "2001:db8::1", now), Some(Duration::ZERO));
+        assert_eq!(wait(&mut clients, "2001:db8::2", now), Some(PAUSE));
+        assert_eq!(wait(&mut clients, "2001:db8:0:1::2", now), Some(Duration::ZERO));
+        // One that was refused has taken no turn.
+        assert_eq!(wait(&mut clients, "192.0.2.1", now + PAUSE), Some(Duration::from_secs(8)));
+        assert_eq!(wait(&mut clients, "192.0.2.1", now + 60 * PAUSE), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn who_was_let_in_waits_for_nobody_and_takes_no_turn() {
+        let (mut clients, now) = (Clients::default(), Instant::now());
+        let from = Some(host_of("192.0.2.1".parse().unwrap()));
+        let right = || Digest::of(b"anna", b"correct horse");
+        assert_eq!(clients.begin(from, &right(), now), Begun::Turn(now));
+        clients.admit(from, right());
+        for seconds in 0..5 {
+            assert_eq!(wait(&mut clients, "192.0.2.1", now), Some(Duration::from_secs(seconds)));
+            assert_eq!(clients.begin(from, &right(), now), Begun::Known);
+        }
+        let elsewhere = Some(host_of("192.0.2.2".parse().unwrap()));
+        assert_eq!(clients.begin(elsewhere, &right(), now), Begun::Turn(now));
+    }
+
+    #[test]
+    fn clients_that_there_is_no_room_for_share_their_turns() {
+        let (mut clients, now) = (Clients::default(), Instant::now());
+        for number in 0..MOST_CLIENTS as u32 {
+            let from = std::net::Ipv4Addr::from_bits(number).to_string();
+            assert_eq!(wait(&mut clients, &from, now), Some(Duration::ZERO));
+        }
+        assert_eq!(wait(&mut clients, "192.0.2.1", now), Some(Duration::ZERO));
+        assert_eq!(wait(&mut clients, "192.0.2.2", now), Some(PAUSE));
+        assert_eq!(clients.each.len(), MOST_CLIENTS);
+        // The others have waited long enough by then.
+        assert_eq!(wait(&mut clients, "192.0.2.2", now + 2 * PAUSE), Some(Duration::ZERO));
+        assert_eq!(clients.each.len(), 1);
+    }
+}

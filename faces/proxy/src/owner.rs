@@ -1,0 +1,74 @@
+//! Whose a connection is, so that one client's connections are counted together.
+
+use std::net::IpAddr;
+
+use peersock::Node;
+use peersock::attach::NodeHandle;
+use peersock::overlay::{NodeId, Prefix};
+
+/// Whose connections and flows are counted together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Owner {
+    /// A member of a network, at whichever of its addresses: it may have two of its own, and a whole block if
+    /// it is a gateway.
+    Member(NodeId),
+    /// A client on the system's network, of IPv6 the whole /64, or a member that the node does not know any
+    /// more.
+    Address(IpAddr),
+}
+
+impl Owner {
+    /// Returns whose an address of the overlay is.
+    pub fn of_member(node: &Node, address: IpAddr) -> Owner {
+        match NodeHandle::of(node).member_at(address) {
+            Some(id) => Owner::Member(id),
+            None => Owner::Address(address),
+        }
+    }
+
+    /// Returns who has connected from an address, over the overlay or the system's network. `None` for
+    /// programs of this machine: all of them have one address, and nobody else is kept out by them.
+    pub(crate) fn of_client(node: &Node, is_overlay: bool, address: IpAddr) -> Option<Owner> {
+        match is_overlay {
+            true => Some(Owner::of_member(node, address)),
+            false => (!address.to_canonical().is_loopback()).then(|| Owner::Address(host_of(address))),
+        }
+    }
+}
+
+/// What all addresses of one host have in common: of IPv6 it has as many as it likes, and often a /64 for
+/// itself.
+pub(crate) fn host_of(address: IpAddr) -> IpAddr {
+    let address = address.to_canonical();
+    match address {
+        IpAddr::V6(_) => Prefix::new(address, 64).expect("IPv6 has more bits").address(),
+        IpAddr::V4(_) => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use peersock::{IdentitySource, Interfaces};
+
+    use super::*;
+
+    #[test]
+    fn clients_of_this_machine_are_nobody_s_and_others_have_their_addresses() {
+        let node = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback);
+        let node = node.start().unwrap();
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        for (is_overlay, client, owner) in [
+            (false, "127.0.0.1", None),
+            (false, "::ffff:127.0.0.1", None),
+            (false, "::1", None),
+            (false, "::ffff:192.0.2.1", Some("192.0.2.1")),
+            (false, "fe80::1", Some("fe80::")),
+            (false, "2001:db8::5:1", Some("2001:db8::")),
+            (false, "2001:db8::ffff:ffff:ffff:ffff", Some("2001:db8::")),
+            (true, "10.1.2.3", Some("10.1.2.3")),
+        ] {
+            let owner = owner.map(|owner| Owner::Address(address(owner)));
+            assert_eq!(Owner::of_client(&node, is_overlay, address(client)), owner, "{client}");
+        }
+    }
+}

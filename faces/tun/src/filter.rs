@@ -1,0 +1,143 @@
+//! The filter of a device: addresses of the network come and go by the device alone.
+//!
+//! Linux takes packets to any address of its machine by any interface (the weak host model of RFC 1122,
+//! 3.3.4.2), and in IPv6 from any source. Without a filter whoever is on a local network reaches the
+//! addresses that only members should, and sends in the name of members, whom the machine's services may
+//! trust.
+//!
+//! ```text
+//! arriving   by another interface than the device and lo, the packet is dropped
+//!              to an own address there, unless that interface has it, too
+//!              from an own address there
+//!              from a prefix of the network, if the way back leads to the device
+//! leaving    by the device, where this node is an exit, a packet that is passed on is dropped
+//!              unless it answers one that came, or has an own address or one of a block behind this node
+//! ```
+//!
+//! A local network whose prefix is a part of the network's is left alone: the way back leads to it.
+
+use std::fmt;
+use std::io;
+use std::net::IpAddr;
+
+use crate::nftables::{Family, Hook, Installed, Interface, Rule, Table, Verdict};
+use crate::{Settings, Tun};
+
+/// In front of the tracking of connections and of all translation, so that the packet is as it came.
+const ARRIVING: i32 = -300;
+
+/// Behind the translation of sources (100), which makes a container's packets the machine's own.
+const LEAVING: i32 = 300;
+
+/// The number of the interface `lo` (LOOPBACK_IFINDEX).
+const LOOPBACK: u32 = 1;
+
+/// The number of no interface: the packet is this machine's own.
+const NONE: u32 = 0;
+
+/// The filter of a device, which is there as long as this: however the process ends, the kernel removes it.
+///
+/// ```no_run
+/// use peersock_tun::{Filter, Settings, Tun};
+///
+/// let settings = Settings { addresses: vec![("10.7.0.1".parse()?, 24)], ..Settings::new("peersock0") };
+/// let tun = Tun::open(&settings)?;
+/// let filter = Filter::set(&tun, &settings, None)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Filter(#[expect(dead_code, reason = "it is there as long as this")] Installed);
+
+impl Filter {
+    /// Sets the filter of a device with these addresses and routes. For an exit, `blocks` are those of the
+    /// network's file that lie behind it besides the Internet. Needs `CAP_NET_ADMIN`.
+    ///
+    /// # Errors
+    /// What the kernel says, if it has no nf_tables, or an older one than Linux 5.12's.
+    pub fn set(device: &Tun, settings: &Settings, blocks: Option<&[(IpAddr, u8)]>) -> io::Result<Filter> {
+        let index = device.index()?;
+        let mut table = Table::new(format!("peersock_{}", device.name()));
+        arriving(&mut table, index, settings);
+        if let Some(blocks) = blocks {
+            leaving(&mut table, index, settings, blocks);
+        }
+        Ok(Filter(table.install()?))
+    }
+}
+
+impl fmt::Debug for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Filter").finish_non_exhaustive()
+    }
+}
+
+fn arriving(table: &mut Table, index: u32, settings: &Settings) {
+    let chain = "arriving";
+    table.chain(chain, Hook::PreRouting, ARRIVING);
+    for own in [index, LOOPBACK] {
+        table.rule(chain, Rule::default().interface(Interface::In, own), Verdict::Accept);
+    }
+    for (own, _) in &settings.addresses {
+        let whole = if own.is_ipv4() { 32 } else { 128 };
+        let to = end(Rule::default(), End::Destination, *own, whole);
+        table.rule(chain, to.destination_is_elsewhere(), Verdict::Drop);
+        table.rule(chain, end(Rule::default(), End::Source, *own, whole), Verdict::Drop);
+    }
+    for (address, length) in settings.addresses.iter().chain(&settings.routes) {
+        let from = end(Rule::default(), End::Source, *address, *length);
+        table.rule(chain, from.source_is_behind(index), Verdict::Drop);
+    }
+}
+
+fn leaving(table: &mut Table, index: u32, settings: &Settings, blocks: &[(IpAddr, u8)]) {
+    let chain = "leaving";
+    table.chain(chain, Hook::PostRouting, LEAVING);
+    table.rule(chain, Rule::default().not_interface(Interface::Out, index), Verdict::Accept);
+    table.rule(chain, Rule::default().interface(Interface::In, NONE), Verdict::Accept);
+    table.rule(chain, Rule::default().answers(), Verdict::Accept);
+    let whole = |(own, _): &(IpAddr, u8)| (*own, if own.is_ipv4() { 32 } else { 128 });
+    for (address, length) in settings.addresses.iter().map(whole).chain(blocks.iter().copied()) {
+        table.rule(chain, end(Rule::default(), End::Source, address, length), Verdict::Accept);
+    }
+    table.rule(chain, Rule::default(), Verdict::Drop);
+}
+
+/// One of the two addresses of a packet.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    Source,
+    Destination,
+}
+
+/// The packet's address at this end has the first `length` bits of `address`.
+fn end(rule: Rule, end: End, address: IpAddr, length: u8) -> Rule {
+    // Where the addresses are in the headers of RFC 791 and RFC 8200.
+    let (family, offset, bytes) = match (address, end) {
+        (IpAddr::V4(address), End::Source) => (Family::V4, 12, address.octets().to_vec()),
+        (IpAddr::V4(address), End::Destination) => (Family::V4, 16, address.octets().to_vec()),
+        (IpAddr::V6(address), End::Source) => (Family::V6, 8, address.octets().to_vec()),
+        (IpAddr::V6(address), End::Destination) => (Family::V6, 24, address.octets().to_vec()),
+    };
+    let mask: Vec<_> = (0..bytes.len() as u32).map(|at| mask_byte(u32::from(length), at)).collect();
+    let bytes: Vec<_> = bytes.iter().zip(&mask).map(|(byte, mask)| byte & mask).collect();
+    rule.header(family, offset, &bytes, &mask)
+}
+
+/// The byte at this place of a mask of so many bits.
+fn mask_byte(length: u32, at: u32) -> u8 {
+    let ones = length.saturating_sub(8 * at).min(8);
+    !(0xff_u32 >> ones) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn masks_have_so_many_bits() {
+        let mask = |length| (0..4).map(|at| mask_byte(length, at)).collect::<Vec<_>>();
+        for length in 0..=32 {
+            let expected = u32::MAX.checked_shl(32 - length).unwrap_or(0).to_be_bytes();
+            assert_eq!(mask(length), expected, "{length}");
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Batches of nfnetlink, by which the kernel's packet filter is told what to do.
+//!
+//! The layout is that of linux/netfilter/nfnetlink.h. Messages between the two marks of a batch count all
+//! together, or not at all.
+
+use std::io;
+
+use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NLMSG_ERROR};
+use netlink_sys::Socket;
+use netlink_sys::protocols::NETLINK_NETFILTER;
+
+use crate::netlink::open;
+
+/// One of a batch: its type within nf_tables, its flags and its attributes.
+pub(crate) type Message = (u16, u16, Attributes);
+
+/// Has the kernel take a batch for nf_tables; gives the socket by which it was sent.
+///
+/// # Errors
+/// What the kernel says of the first message that it does not take.
+pub(crate) fn send(messages: &[Message]) -> io::Result<Socket> {
+    let socket = open(NETLINK_NETFILTER)?;
+    let (batch, last) = batch(messages);
+    socket.send(&batch, 0)?;
+    let mut failed = None;
+    // Each message is answered, but where the batch as a whole is not taken: then its beginning is.
+    loop {
+        let (received, _) = socket.recv_from_full()?;
+        for answer in Answers(&received) {
+            failed = failed.or(answer.error);
+            if answer.sequence == last || answer.sequence == FIRST {
+                return match failed {
+                    Some(code) => Err(io::Error::from_raw_os_error(code)),
+                    None => Ok(socket),
+                };
+            }
+        }
+    }
+}
+
+/// All messages with the marks around them, and the number of the last one that is answered.
+pub(crate) fn batch(messages: &[Message]) -> (Vec<u8>, u32) {
+    let mut bytes = Vec::new();
+    message(&mut bytes, NFNL_MSG_BATCH_BEGIN, 0, FIRST, NFNL_SUBSYS_NFTABLES, &[]);
+    let mut sequence = FIRST;
+    for (kind, flags, attributes) in messages {
+        sequence += 1;
+        let kind = NFNL_SUBSYS_NFTABLES << 8 | kind;
+        message(&mut bytes, kind, flags | NLM_F_ACK, sequence, 0, &attributes.0);
+    }
+    message(&mut bytes, NFNL_MSG_BATCH_END, 0, sequence + 1, NFNL_SUBSYS_NFTABLES, &[]);
+    (bytes, sequence)
+}
+
+/// Attributes of netlink: each has its length, its type and its value, and begins at a multiple of four
+/// bytes.
+#[derive(Debug, Default)]
+pub(crate) struct Attributes(pub(crate) Vec<u8>);
+
+impl Attributes {
+    pub(crate) fn bytes(&mut self, kind: u16, value: &[u8]) -> &mut Attributes {
+        let length = u16::try_from(4 + value.len()).expect("a rule has some hundred bytes");
+        self.0.extend_from_slice(&length.to_ne_bytes());
+        self.0.extend_from_slice(&kind.to_ne_bytes());
+        self.0.extend_from_slice(value);
+        self.0.resize(self.0.len().next_multiple_of(4), 0);
+        self
+    }
+
+    /// Numbers of nf_tables are in network byte order, but what a packet is compared with.
+    pub(crate) fn number(&mut self, kind: u16, value: u32) -> &mut Attributes {
+        self.bytes(kind, &value.to_be_bytes())
+    }
+
+    pub(crate) fn text(&mut self, kind: u16, value: &str) -> &mut Attributes {
+        self.bytes(kind, &[value.as_bytes(), &[0]].concat())
+    }
+
+    pub(crate) fn nested(&mut self, kind: u16, value: &Attributes) -> &mut Attributes {
+        self.bytes(NLA_F_NESTED | kind, &value.0)
+    }
+}
+
+/// Appends a message: netlink's header, nfnetlink's, and attributes.
+fn message(bytes: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32, resource: u16, attributes: &[u8]) {
+    let length = (HEADER + 4 + attributes.len()) as u32;
+    bytes.extend_from_slice(&length.to_ne_bytes());
+    bytes.extend_from_slice(&kind.to_ne_bytes());
+    bytes.extend_from_slice(&(NLM_F_REQUEST | flags).to_ne_bytes());
+    bytes.extend_from_slice(&sequence.to_ne_bytes());
+    // The sender's address, which the kernel knows.
+    bytes.extend_from_slice(&[0; 4]);
+    // The marks of a batch name its subsystem, and belong to no family.
+    let family = if resource == 0 { NFPROTO_INET } else { 0 };
+    bytes.extend_from_slice(&[family, 0]);
+    bytes.extend_from_slice(&resource.to_be_bytes());
+    bytes.extend_from_slice(attributes);
+}
+
+/// The answers in one datagram of the kernel's.
+struct Answers<'a>(&'a [u8]);
+
+/// What became of one message.
+#[derive(Debug, PartialEq, Eq)]
+struct Answer {
+    sequence: u32,
+    error: Option<i32>,
+}
+
+impl Iterator for Answers<'_> {
+    type Item = Answer;
+
+    fn next(&mut self) -> Option<Answer> {
+        loop {
+            let number = |at: usize| self.0.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes);
+            let (length, sequence, code) = (number(0)? as usize, number(8)?, number(HEADER));
+            let kind = u16::from_ne_bytes([self.0[4], self.0[5]]);
+            self.0 = self.0.get(length.next_multiple_of(4).max(HEADER)..).unwrap_or_default();
+            if let (NLMSG_ERROR, Some(code)) = (kind, code) {
+                let code = code.cast_signed().wrapping_neg();
+                return Some(Answer { sequence, error: (code != 0).then_some(code) });
+            }
+        }
+    }
+}
+
+/// The length of netlink's header.
+const HEADER: usize = 16;
+
+/// The number of a batch's beginning.
+pub(crate) const FIRST: u32 = 1;
+
+const NLA_F_NESTED: u16 = 0x8000;
+
+const NFNL_MSG_BATCH_BEGIN: u16 = 16;
+const NFNL_MSG_BATCH_END: u16 = 17;
+const NFNL_SUBSYS_NFTABLES: u16 = 10;
+const NFPROTO_INET: u8 = 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_read_whatever_is_around_them() {
+        let answer = |kind: u16, sequence: u32, code: i32| {
+            let mut bytes = 20_u32.to_ne_bytes().to_vec();
+            bytes.extend_from_slice(&kind.to_ne_bytes());
+            bytes.extend_from_slice(&[0; 2]);
+            bytes.extend_from_slice(&sequence.to_ne_bytes());
+            bytes.extend_from_slice(&[0; 4]);
+            bytes.extend_from_slice(&code.to_ne_bytes());
+            bytes
+        };
+        let all = [answer(NLMSG_ERROR, 2, 0), answer(3, 3, 0), answer(NLMSG_ERROR, 4, -95)].concat();
+        let read = |bytes: &[u8]| Answers(bytes).map(|one| (one.sequence, one.error)).collect::<Vec<_>>();
+        assert_eq!(read(&all), [(2, None), (4, Some(95))]);
+        for length in 0..all.len() {
+            assert!(read(&all[..length]).len() < 2, "{length}");
+        }
+        // A length of zero is no endless loop.
+        assert!(read(&[0; 40]).is_empty());
+    }
+}
