@@ -104,7 +104,7 @@ impl ServerState {
         };
         let row = table::find(kind, family, level, name).ok_or(Errno::NOPROTOOPT)?;
         if row.access == Access::Refused {
-            tracing::debug!(option = row.name, why = row.what, "an option was refused");
+            tracing::debug!(option = row.name, reason = row.what, "an option was refused");
         }
         Ok(row)
     }

@@ -66,11 +66,7 @@ impl Stream {
                 Progress::Blocked
             }
             (Err(error), _) if error.kind() == io::ErrorKind::WouldBlock => {
-                let progress = self.blocked(Interest::Read, error);
-                match self.connection.is_ready(Interest::Read) {
-                    Ok(()) => Progress::More,
-                    Err(_) => progress,
-                }
+                self.blocked(Interest::Read, error)
             }
             (Err(error), _) => self.break_by(&error),
         }

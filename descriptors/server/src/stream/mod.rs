@@ -415,7 +415,11 @@ impl Stream {
             return self.break_by(&error);
         }
         self.connection.waiters().register(interest, &self.waker);
-        Progress::Blocked
+        // Another thread may have had news of it before that, which nobody is told of again.
+        match self.connection.is_ready(interest) {
+            Ok(()) => Progress::More,
+            Err(_) => Progress::Blocked,
+        }
     }
 
     fn break_by(&mut self, error: &io::Error) -> Progress {

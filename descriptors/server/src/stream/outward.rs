@@ -19,16 +19,16 @@ impl Stream {
                 Ok(written) => drop(self.left.drain(..written)),
                 Err(error) => return self.blocked(Interest::Write, error),
             }
+            if !self.left.is_empty() {
+                // The next turn finds out what the rest waits for.
+                return Progress::More;
+            }
         }
-        if !self.readable || !self.left.is_empty() {
+        if !self.readable {
             return Progress::Blocked;
         }
         if let Err(error) = self.connection.is_ready(Interest::Write) {
-            let progress = self.blocked(Interest::Write, error);
-            // It may have become writable before we were registered.
-            if self.connection.is_ready(Interest::Write).is_err() {
-                return progress;
-            }
+            return self.blocked(Interest::Write, error);
         }
         // When nothing fits it is because the connection has ended: then writing tells why.
         let room = self.connection.flow().writable().clamp(1, buf.len());
