@@ -66,7 +66,7 @@ use peersock_primitives::sync;
 #[cfg(feature = "aws-lc")]
 pub use crypto::AwsLc;
 pub use crypto::{
-    AeadError, AeadKey, EntropySource, KeySource, NoEntropy, Portable, Provider, Suite, SuiteSet,
+    AeadError, AeadKey, EntropySource, KeySource, NoEntropy, Portable, Provider, Restricted, Suite, SuiteSet,
     default_provider,
 };
 

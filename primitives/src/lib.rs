@@ -4,6 +4,7 @@
 //! * [`wait`]: how threads and tasks wait for a socket.
 //! * [`Key`]: keyed hashing, for hash tables and numbers that strangers must not predict.
 //! * [`Counter`]: a count of events. [`counters!`] makes a struct of them that lists its names and values.
+//! * [`is_deceptive`]: which characters of others' texts people are not shown.
 //! * [`prometheus`]: such numbers as text for Prometheus.
 #![forbid(unsafe_code)]
 
@@ -16,6 +17,8 @@ mod wait_tests;
 
 mod counter;
 mod keyed;
+mod text;
 
 pub use counter::Counter;
 pub use keyed::Key;
+pub use text::is_deceptive;

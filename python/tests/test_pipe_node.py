@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import random
+import threading
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 
 import peersock
 from peersock import _peersock
+from peersock._pending import Pending
 from peersock.interfaces import Interface
 from peersock.pipe import NodeAddress, P2PNode, Pipe, init_p2pd, start_p2p_node
 from peersock.pipe import _node_text as text_module
@@ -90,6 +93,37 @@ def test_a_text_has_all_that_is_known_of_a_node(session: peersock.Session) -> No
             assert nic.name == "lo" and str(nic.route().nic()) in ("127.0.0.1", "::1")
             assert {"type", "delta", "nat_info", "delta_info"} <= set(nic.nat)
             assert address.roots == []
+
+    run(main())
+
+
+def test_a_start_does_not_wait_for_what_is_known_of_nats(
+    session: peersock.Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = threading.Event()
+    wait = Interface.wait
+
+    def wait_for_the_start(interface: Interface) -> Interface:
+        # Without servers nobody is asked.
+        if interface._stun is None:
+            assert started.wait(PATIENCE)
+        return wait(interface)
+
+    def load_nat(interface: Interface, timeout: float = 4.0) -> Pending[Any]:
+        interface.nat = {**interface.nat, "nat_info": "found", "is_known": True}
+        return Pending(lambda: interface.nat)
+
+    monkeypatch.setenv("PEERSOCK_STUN", "127.0.0.1:9")
+    monkeypatch.setattr(Interface, "wait", wait_for_the_start)
+    monkeypatch.setattr(Interface, "load_nat", load_nat)
+
+    async def main() -> None:
+        async with await start_p2p_node(["lo"], 0, session=session) as node:
+            (nic,) = node.address.interfaces
+            assert not nic["nat"]["is_known"]
+            started.set()
+            while not node.address.interfaces[0]["nat"]["is_known"]:
+                await asyncio.sleep(0.01)
 
     run(main())
 

@@ -231,7 +231,7 @@ async fn reach(port: &PeerPort, target: TcpTarget) -> Option<Connection> {
     for _ in 0..target.tries {
         match port.connect(target.address).await {
             Ok(connection) => return Some(connection),
-            Err(error) => tracing::debug!(address = %target.address, %error, "no TCP connection to a node"),
+            Err(error) => tracing::debug!(to = %target.address, %error, "no TCP connection to a node"),
         }
         sleep(AGAIN).await;
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use peersock_overlay::wire::DISCOVERY_PORT;
-use peersock_overlay::{Endpoint, EndpointConfig, Identity, NoEntropy};
+use peersock_overlay::{Endpoint, EndpointConfig, Identity, NoEntropy, Restricted, Suite, default_provider};
 use peersock_stack::Stack;
 use zeroize::Zeroizing;
 
@@ -134,6 +134,9 @@ pub enum StartError {
         "variable {BUSY_POLL_VARIABLE} is not understood: it is a number of microseconds, and 0 is never"
     )]
     BusyPollVariable(#[source] ParseIntError),
+    /// This build of the library lacks the cipher that [`NodeBuilder::only_suite`] names.
+    #[error("this build has no {0}; leave the choice of the cipher to the node")]
+    NoSuite(Suite),
     /// The DHT cannot be used, for example because the node may use the loopback interface only.
     #[error("the DHT cannot be used: {0}")]
     Dht(#[source] io::Error),
@@ -183,6 +186,7 @@ pub struct NodeBuilder {
     asks_stun: bool,
     birthday: bool,
     tcp_punch: bool,
+    suite: Option<Suite>,
     stack: peersock_stack::Config,
 }
 
@@ -202,6 +206,7 @@ impl Default for NodeBuilder {
             asks_stun: true,
             birthday: true,
             tcp_punch: true,
+            suite: None,
             stack: peersock_stack::Config::default(),
         }
     }
@@ -371,6 +376,23 @@ impl NodeBuilder {
         self
     }
 
+    /// The only cipher in which data goes to peers and comes from them. A peer that does not have it is not
+    /// reached, and all nodes have both, unless they are told otherwise. Default: of each two nodes the faster
+    /// one, AES-256-GCM where both processors have instructions for it and ChaCha20-Poly1305 elsewhere.
+    ///
+    /// ```
+    /// use peersock::overlay::Suite;
+    ///
+    /// # use peersock::{IdentitySource, Interfaces, Node};
+    /// # let node = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback);
+    /// let node = node.only_suite(Suite::ChaCha20Poly1305).start()?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn only_suite(mut self, suite: Suite) -> Self {
+        self.suite = Some(suite);
+        self
+    }
+
     /// The send and receive buffer of each TCP socket, bytes. Default: 16 MiB each. Memory is used only as
     /// far as a socket fills it.
     pub fn tcp_buffers(mut self, send: usize, receive: usize) -> Self {
@@ -434,6 +456,13 @@ impl NodeBuilder {
                 "no TURN server is asked: without roots and DHT nobody learns of the relayed address"
             );
         }
+        let provider = match self.suite {
+            None => default_provider(),
+            Some(suite) => {
+                let restricted = Restricted::new(default_provider(), suite);
+                Arc::new(restricted.ok_or(StartError::NoSuite(suite))?)
+            }
+        };
         let (identity, state) = self.open_identity()?;
         let sockets =
             UdpSockets::bind(self.interfaces.clone(), self.port, self.discovery_port).map_err(|error| {
@@ -449,6 +478,7 @@ impl NodeBuilder {
         let receive_buffer = u32::try_from(sockets.receive_buffer()).unwrap_or(u32::MAX);
         let identity = Arc::new(identity);
         let mut config = EndpointConfig::new(Arc::clone(&identity));
+        config.provider = provider;
         config.receive_buffer = receive_buffer;
         config.introduce = self.introduce;
         config.birthday = self.birthday;

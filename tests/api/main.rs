@@ -24,4 +24,5 @@ mod roaming;
 mod roots;
 mod silent;
 mod streams;
+mod suites;
 mod turn;

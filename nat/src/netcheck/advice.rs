@@ -228,6 +228,7 @@ fn family_nat(
 }
 
 fn proxies(report: &Report, say: &mut impl FnMut(String, Option<&str>)) {
+    let mut any_opens = false;
     for proxy in &report.proxies {
         let Some(target) = &proxy.target else {
             say(
@@ -237,6 +238,7 @@ fn proxies(report: &Report, say: &mut impl FnMut(String, Option<&str>)) {
             continue;
         };
         let opens = report.tcp.iter().any(|check| check.target == *target && check.connect_ms.is_some());
+        any_opens |= opens;
         if !opens {
             say(
                 format!("the proxy {target} of {} cannot be reached", proxy.variable),
@@ -245,7 +247,7 @@ fn proxies(report: &Report, say: &mut impl FnMut(String, Option<&str>)) {
         }
     }
     let is_blocked = report.udp == Some(false) && !report.servers.iter().any(ServerReport::answers);
-    if is_blocked && !report.proxies.is_empty() {
+    if is_blocked && any_opens {
         say("a proxy is set: roots with wss: endpoints are reached through it".into(), None);
     }
 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use peersock_primitives::is_deceptive;
 use stun_types::attribute::{AlternateServer, ErrorCode};
 use stun_types::message::{Message, MessageWriteVec};
 
@@ -119,7 +120,7 @@ pub(super) fn refusal(response: &Message<'_>) -> (u16, Failure) {
         }
         code => {
             // It is shown to people, and the server chooses it.
-            let text = error.reason().chars().filter(|c| !c.is_control()).take(100).collect();
+            let text = error.reason().chars().filter(|c| !is_deceptive(*c)).take(100).collect();
             Failure::Refused(code, text)
         }
     };

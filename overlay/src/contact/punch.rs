@@ -40,7 +40,7 @@ pub struct Shot {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum NotTried {
-    /// This node has no address of that family.
+    /// This node knows no address of its own of that family, or not yet.
     OtherFamily,
     /// It is private, and nothing shows that both nodes are on one LAN.
     OtherLan,
@@ -68,7 +68,7 @@ pub enum NotTried {
 impl fmt::Display for NotTried {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
-            Self::OtherFamily => "this node has no address of that family",
+            Self::OtherFamily => "this node knows no address of its own of that family",
             Self::OtherLan => "private address of another network",
             Self::Own => "this node's own address",
             Self::TooMany => "too many addresses of one host",

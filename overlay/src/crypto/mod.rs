@@ -8,6 +8,7 @@ mod aws_lc;
 pub(crate) mod hash;
 mod keys;
 mod portable;
+mod restricted;
 mod suite;
 #[cfg(test)]
 mod tests;
@@ -16,6 +17,7 @@ mod tests;
 pub use aws_lc::AwsLc;
 pub use keys::{EntropySource, KeySource, NoEntropy};
 pub use portable::Portable;
+pub use restricted::Restricted;
 pub use suite::{Suite, SuiteSet};
 
 use std::sync::Arc;

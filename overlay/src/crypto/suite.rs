@@ -86,12 +86,17 @@ impl SuiteSet {
         self.0 & other.0 == other.0
     }
 
-    /// Whether `suite` is in this set.
-    pub const fn has(self, suite: Suite) -> bool {
-        self.contains(match suite {
+    /// The set of one suite.
+    pub const fn of(suite: Suite) -> Self {
+        match suite {
             Suite::Aes256Gcm => Self::AES_256_GCM,
             Suite::ChaCha20Poly1305 => Self::CHACHA20_POLY1305,
-        })
+        }
+    }
+
+    /// Whether `suite` is in this set.
+    pub const fn has(self, suite: Suite) -> bool {
+        self.contains(Self::of(suite))
     }
 
     /// Picks the suite for two nodes: AES if it is fast on both, else ChaCha20, else AES, else none.

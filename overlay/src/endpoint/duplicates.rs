@@ -27,7 +27,7 @@ impl Endpoint {
                  is one's state directory a copy of the other's?"
             );
         }
-        tracing::debug!(%peer, there = %remote, "where the peer has seen the other node");
+        tracing::debug!(%peer, %remote, "where the peer has seen the other node");
     }
 
     /// Another node with this node's identity was seen at `remote`.

@@ -121,7 +121,7 @@ impl Endpoint {
             return;
         }
         if self.nodes[node].reach.add_relayed(place) {
-            tracing::debug!(peer = %handle.id(), at = %place, "a root knows the peer");
+            tracing::debug!(peer = %handle.id(), %place, "a root knows the peer");
             self.core.counters.root_places_found.increment();
         }
         self.link(now, peer, Link::announce);

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::eviction::Origin;
 use super::networks::{JoinedNetwork, MAX_NETWORKS};
 use super::peers::PeerState;
-use super::{Endpoint, JoinError, Lookup, NetworkInfo, PeerInfo};
+use super::{Endpoint, JoinError, Lookup, NetworkInfo, PeerInfo, session_limit};
 use crate::contact::Punching;
 use crate::id::{NodeId, PublicIdentity};
 use crate::link::{Link, PeerKey, Timer};
@@ -47,6 +47,7 @@ impl Endpoint {
             policy.members().into_iter().filter(|member| member.identity != *self.core.identity.public());
         let members: Vec<_> = members.map(|member| (member.identity, member.endpoints.clone())).collect();
         self.networks.insert(index, JoinedNetwork::new(index, policy));
+        self.limit_sessions();
         for (identity, endpoints) in members {
             let Some(key) = self.add_peer(now, index, identity, None) else { continue };
             let Some(peer) = self.peers.get(key) else { continue };
@@ -73,8 +74,15 @@ impl Endpoint {
         if let Some(left) = self.networks.remove(&network) {
             self.routes.withdraw(network, &prefixes_of(&*left.policy, &self.own_id));
             self.restart_beacons(now);
+            self.limit_sessions();
         }
         self.arm_forgetting(now);
+    }
+
+    /// A list of members is a limit of its own, so it has room for its sessions, whatever the limits say.
+    fn limit_sessions(&self) {
+        let listed = self.networks.values().map(|network| network.policy.members().len()).sum();
+        self.core.sessions.set_limit(session_limit(&self.limits, listed));
     }
 
     /// Replaces the configured endpoints of a static network's member, for one whose host name was resolved.

@@ -166,8 +166,6 @@ impl Endpoint {
         let mut rng = ChaCha20Rng::from_seed(*keys.draw_from_seed());
         let own_id = config.identity.node_id();
         let limits = config.limits;
-        // Sessions per peer, for the peers of a few full networks; the table has its own upper bound.
-        let sessions = limits.peers_per_network.max(1).saturating_mul(8);
         let (instance, counters) = (rng.next_u64(), Arc::default());
         Self {
             own_id,
@@ -198,7 +196,7 @@ impl Endpoint {
                 rng,
                 keys: keys.with_entropy(config.entropy),
                 counters,
-                sessions: Arc::new(SessionTable::new(sessions.max(MIN_SESSIONS))),
+                sessions: Arc::new(SessionTable::new(session_limit(&limits, 0))),
                 sockets: Vec::new(),
                 initiations: BTreeMap::new(),
                 apart: apart(now),
@@ -352,6 +350,15 @@ impl fmt::Debug for Endpoint {
 
 /// The session table has room for at least so many entries.
 const MIN_SESSIONS: usize = 4096;
+/// And for so many of each peer: old and new sessions, and handshakes from both sides.
+const SESSIONS_PER_PEER: usize = 8;
+
+/// How many entries the session table has for the peers of a few full networks, and for those that are
+/// listed in static ones.
+fn session_limit(limits: &Limits, listed: usize) -> usize {
+    let peers = limits.peers_per_network.max(1).saturating_add(listed);
+    peers.saturating_mul(SESSIONS_PER_PEER).max(MIN_SESSIONS)
+}
 
 fn random<const N: usize>(rng: &mut ChaCha20Rng) -> [u8; N] {
     let mut bytes = [0; N];

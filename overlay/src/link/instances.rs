@@ -95,7 +95,7 @@ impl Link {
             );
         }
         tracing::debug!(
-            peer = %self.handle.logged(), there = %remote, "the other node with the peer's identity"
+            peer = %self.handle.logged(), %remote, "the other node with the peer's identity"
         );
         self.send_on_current(cx, Control::Elsewhere { instance: other, remote });
     }

@@ -133,7 +133,8 @@ impl Link {
             self.move_path(cx, place);
         } else if why == Why::Compare {
             if let Some(better) = cx.reach.better(&cx.core.sockets, &cx.core.scarce, cx.now) {
-                tracing::debug!(from = known.map(tracing::field::display), to = %better, "a better path");
+                let before = known.map(tracing::field::display);
+                tracing::debug!(before, place = %better, "a better path");
                 self.move_path(cx, better);
             }
             return;
@@ -202,7 +203,7 @@ impl Link {
         }
         let (handle, current) = (self.handle.clone(), path.datagram_size);
         tracing::debug!(
-            peer = %handle.logged(), from = before, to = current, "the path's datagram size changed"
+            peer = %handle.logged(), before, size = current, "the path's datagram size changed"
         );
         cx.core.emit(Event::PathChanged(handle.clone()));
         if current < before {

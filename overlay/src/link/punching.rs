@@ -214,7 +214,7 @@ impl Link {
             Some(_) => None,
         };
         if let Some(better) = better {
-            tracing::debug!(peer = %self.handle.logged(), at = %better, "a better way is open");
+            tracing::debug!(peer = %self.handle.logged(), place = %better, "a better way is open");
             self.move_path(cx, better);
             // The peer may have got no answer itself, and nothing else may be on its way to it.
             self.challenge(cx, better, Why::Announce);

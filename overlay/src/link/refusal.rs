@@ -116,9 +116,9 @@ impl Link {
 
     /// When a peer is dead that has been refused since `first`, if nothing is heard from it until then.
     fn dead_at(&self, cx: &Context<'_>, first: Instant) -> Option<Instant> {
-        let activity = self.handle.activity();
-        let heard = activity.last_received();
-        let lately = heard.filter(|at| first.saturating_duration_since(*at) < REMEMBERED);
+        // Whatever the network: a NAT box knows nothing of networks, and probes in one stand for those in
+        // all.
+        let lately = cx.heard().filter(|at| first.saturating_duration_since(*at) < REMEMBERED);
         if lately.is_some()
             && let Some(time) = self.dead_after(cx)
         {
@@ -129,7 +129,7 @@ impl Link {
                 Some((first + DEAD_AFTER_FAR).min((first + DEAD_AFTER).max(heard + HEARD_WITHIN)))
             }
             Some(_) => Some(first + DEAD_AFTER_FAR),
-            None => Some(first.max(activity.unanswered_since()?) + DEAD_AFTER_FAR),
+            None => Some(first.max(self.handle.activity().unanswered_since()?) + DEAD_AFTER_FAR),
         }
     }
 

@@ -103,7 +103,9 @@ impl Reach {
         let next = due.min_by_key(|c| (c.quality.ask_at(), c.key()))?;
         // The path keeps its own socket.
         let place = if next.key() == current.key() { current } else { next.place(sockets)? };
-        next.quality.asked(now);
+        // Relayed places are left for a direct one: it is not worth a relay's while to know soon which is
+        // better.
+        next.quality.asked(flow == Flow::Data && own == Kind::Direct, now);
         if is_idle {
             self.compare_idle_at = Some(now + COMPARE_SPACING_IDLE);
         }

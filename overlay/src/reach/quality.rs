@@ -9,6 +9,10 @@ const MIN_SAMPLES: u32 = 3;
 /// of one link differ by less, and so do two measurements of one place.
 const MIN_GAIN: Duration = Duration::from_millis(5);
 
+/// The same of the shortest round trips, which a load does not lengthen: there a third of the own one has to
+/// be gained, and so much. The way through a tunnel between two machines of one local network costs more.
+const MIN_GAIN_OF_SHORTEST: Duration = Duration::from_micros(100);
+
 /// A lost packet costs its sender about so much: the least retransmission timeout that is common.
 const LOSS_COST: Duration = Duration::from_millis(200);
 
@@ -17,6 +21,9 @@ pub(super) const SETTLE: Duration = Duration::from_secs(30);
 
 /// While traffic flows and there is a choice, a place that answers is asked this often.
 const ASK_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Until it can be compared, it may be asked this often.
+const FIRST_ASK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// One that does not answer is asked after twice the time each further time, up to this.
 const MAX_ASK_INTERVAL: Duration = Duration::from_secs(160);
@@ -31,6 +38,8 @@ const WHOLE: u32 = 256;
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Quality {
     rtt: Option<Rtt>,
+    /// The shortest round trip.
+    shortest: Option<Duration>,
     /// A moving average, in 256ths.
     loss: u32,
     samples: u32,
@@ -73,11 +82,15 @@ impl Quality {
     /// Something sent there was answered after `sample`.
     pub(super) fn sample(&mut self, sample: Duration) {
         self.rtt = Some(self.rtt.map_or(Rtt::first(sample), |rtt| rtt.blend(sample)));
+        self.shortest = Some(self.shortest.map_or(sample, |shortest| shortest.min(sample)));
     }
 
-    /// A question was asked there.
-    pub(super) fn asked(&mut self, now: Instant) {
-        let wait = ASK_INTERVAL * (1 << self.unanswered.min(4));
+    /// A question was asked there. `is_urgent` if the place is worth more questions until it can be compared.
+    pub(super) fn asked(&mut self, is_urgent: bool, now: Instant) {
+        let wait = match self.unanswered {
+            0 if is_urgent && self.samples + 1 < MIN_SAMPLES => FIRST_ASK_INTERVAL,
+            unanswered => ASK_INTERVAL * (1 << unanswered.min(4)),
+        };
         self.ask_at = Some(now + wait.min(MAX_ASK_INTERVAL));
     }
 
@@ -128,7 +141,11 @@ impl Quality {
     /// Whether a path of this quality is worth leaving for a place of quality `other`.
     pub(super) fn is_beaten_by(&self, other: &Quality) -> bool {
         let (Some(own), Some(theirs)) = (self.cost(), other.cost()) else { return false };
-        other.unanswered == 0 && theirs + MIN_GAIN.max(own / 4) <= own
+        let is_shorter = match (self.shortest, other.shortest) {
+            (Some(own), Some(theirs)) => theirs + MIN_GAIN_OF_SHORTEST.max(own / 3) <= own,
+            _ => false,
+        };
+        other.unanswered == 0 && (theirs + MIN_GAIN.max(own / 4) <= own || is_shorter && theirs < own)
     }
 
     /// Whether it is better than `other`, by however little.
@@ -161,10 +178,33 @@ mod tests {
     #[test]
     fn a_path_is_left_for_a_much_better_one_only() {
         for (path, other, left) in
-            [(20, 10, true), (20, 16, false), (20, 15, true), (4, 1, false), (200, 160, false)]
+            [(20, 10, true), (20, 16, false), (20, 15, true), (4, 3, false), (200, 160, false)]
         {
             assert_eq!(steady(path).is_beaten_by(&steady(other)), left, "{path} {other}");
         }
+    }
+
+    #[test]
+    fn a_short_path_is_left_for_one_that_is_shorter_when_nothing_loads_it() {
+        let of = |micros: &[u64]| {
+            let mut quality = Quality::default();
+            for sample in micros {
+                quality.sample(Duration::from_micros(*sample));
+                quality.answered();
+            }
+            quality
+        };
+        // A tunnel beside the local network that it goes through.
+        let (tunnel, lan) = (of(&[240, 260, 235]), of(&[35, 60, 40]));
+        assert!(tunnel.is_beaten_by(&lan) && !lan.is_beaten_by(&tunnel));
+        // Under load the path looks worse than what is idle, and is not.
+        let loaded = of(&[35, 4000, 3000]);
+        assert!(!loaded.is_beaten_by(&tunnel));
+        assert!(of(&[240, 3000, 4000]).is_beaten_by(&lan));
+        // What was shorter once, and is not now.
+        assert!(!tunnel.is_beaten_by(&of(&[35, 4000, 4000])));
+        // Two measurements of one way.
+        assert!(!of(&[130, 140, 120]).is_beaten_by(&of(&[40, 50, 45])));
     }
 
     #[test]
@@ -218,7 +258,7 @@ mod tests {
         let end = now + Duration::from_secs(3600);
         while now < end {
             if quality.is_due(now) {
-                quality.asked(now);
+                quality.asked(true, now);
                 quality.lost();
                 asked += 1;
             }

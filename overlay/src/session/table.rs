@@ -1,6 +1,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock};
 
 use super::Session;
@@ -14,13 +15,26 @@ use crate::wire::SessionIndex;
 pub struct SessionTable {
     /// `None` is an index that a handshake has reserved.
     entries: RwLock<HashMap<SessionIndex, Option<Arc<Session>>, BuildHasherDefault<IndexHasher>>>,
-    limit: usize,
+    limit: AtomicUsize,
 }
 
 impl SessionTable {
-    /// An empty table of at most `limit` entries, itself at most 2^20 so that a random index is soon free.
+    /// An empty table of at most `limit` entries.
     pub(crate) fn new(limit: usize) -> Self {
-        Self { entries: RwLock::default(), limit: limit.min(1 << 20) }
+        let table = Self { entries: RwLock::default(), limit: AtomicUsize::default() };
+        table.set_limit(limit);
+        table
+    }
+
+    /// Changes how many entries there are at most, itself at most 2^20 so that a random index is soon free.
+    /// What is in the table stays.
+    pub(crate) fn set_limit(&self, limit: usize) {
+        self.limit.store(limit.min(1 << 20), Ordering::Relaxed);
+    }
+
+    /// The number of sessions and handshakes that there can be at a time.
+    pub fn limit(&self) -> usize {
+        self.limit.load(Ordering::Relaxed)
     }
 
     /// The session of that index. A driver keeps the last one it asked for and compares its index first.
@@ -42,7 +56,7 @@ impl SessionTable {
     /// full.
     pub(crate) fn reserve(&self, mut random: impl FnMut() -> u32) -> Option<SessionIndex> {
         let mut entries = sync::write(&self.entries);
-        if entries.len() >= self.limit {
+        if entries.len() >= self.limit() {
             return None;
         }
         // At most 1/16 of all indices are taken, so this ends soon unless `random` is no generator at all.
@@ -66,7 +80,7 @@ impl SessionTable {
 
 impl fmt::Debug for SessionTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SessionTable").field("len", &self.len()).field("limit", &self.limit).finish()
+        f.debug_struct("SessionTable").field("len", &self.len()).field("limit", &self.limit()).finish()
     }
 }
 

@@ -1,4 +1,5 @@
-//! Names of members: the same for whoever asks, as long as the network is joined.
+//! Members of static networks: their names, the same for whoever asks, as long as the network is joined, and
+//! the room for their sessions.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -75,4 +76,28 @@ fn a_name_means_the_addresses_that_its_member_has_now() {
     }
     let again = endpoint.join(now, listed);
     assert!(matches!(again, Err(JoinError::AlreadyJoined(_))), "the description is the same: {again:?}");
+}
+
+#[test]
+fn all_listed_members_can_have_sessions_together() {
+    let now = instant();
+    let config = EndpointConfig::new(Arc::new(Identity::from_seed(&[1; 32])));
+    let least = 2 * config.limits.peers_per_network;
+    let mut endpoint = Endpoint::new(config, [7; 32], now, Duration::from_secs(1_800_000_000));
+    let others = (0..least as u32).map(|number| {
+        let mut seed = [9; 32];
+        seed[..4].copy_from_slice(&number.to_be_bytes());
+        let identity = *Identity::from_seed(&seed).public();
+        StaticMember { identity, addresses: Vec::new(), ..member(2, None) }
+    });
+    let members = std::iter::once(member(1, None)).chain(others).collect();
+    let id = "fe00000000000001".parse().expect("an ID");
+    let before = endpoint.sessions().limit();
+    let listed = NetworkConfig::Static(StaticNetwork { id, psk: None, members, exit: None });
+    let index = endpoint.join(now, listed).expect("it is a member");
+    let during = endpoint.sessions().limit();
+    // While a session is renewed there are two, and handshakes that both sides have begun.
+    assert!(during >= before + 4 * least, "{before}, then {during}");
+    endpoint.leave(now, index);
+    assert_eq!(endpoint.sessions().limit(), before);
 }

@@ -18,6 +18,8 @@ _SUFFIX = ".peersock"
 _STEP = 0.25
 #: How long the roots are waited for, seconds.
 _ROOTS = 10.0
+#: How long it is waited for that there are roots: some are found on the local network.
+_NO_ROOTS = 2.0
 
 
 def is_nickname(addr: bytes | str) -> str | None:
@@ -31,7 +33,7 @@ async def claim(session: Session, name: str, port: int, timeout: float) -> str:
     """Claims a nickname and gives its text."""
     node = session._own()
     try:
-        return await _in_steps(lambda step: node.nickname(name, port, step), timeout)
+        return await _in_steps(session, lambda step: node.nickname(name, port, step), timeout)
     except (TimeoutError, asyncio.CancelledError):
         # It would go on being claimed.
         with contextlib.suppress(OSError):
@@ -54,7 +56,7 @@ async def find(session: Session, text: str, timeout: float) -> tuple[str, int]:
     """Where the node is that has a nickname: its address in the first network in which it is found, and the port."""
     loop = asyncio.get_running_loop()
     node, deadline = session._own(), loop.time() + timeout
-    id, port = await _in_steps(lambda step: node.find_nickname(text, step), min(timeout, _ROOTS))
+    id, port = await _in_steps(session, lambda step: node.find_nickname(text, step), min(timeout, _ROOTS))
     if not session.networks or not port:
         raise LookupError("the nodes have no network in common")
     while True:
@@ -70,13 +72,15 @@ async def find(session: Session, text: str, timeout: float) -> tuple[str, int]:
             raise TimeoutError(f"the node was not found in {timeout:g} s")
 
 
-async def _in_steps(call: Callable[[float], _T | None], timeout: float) -> _T:
+async def _in_steps(session: Session, call: Callable[[float], _T | None], timeout: float) -> _T:
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + timeout
+    begin = loop.time()
     while True:
-        left = max(deadline - loop.time(), 0)
+        left = max(begin + timeout - loop.time(), 0)
         answer = await asyncio.to_thread(call, min(left, _STEP))
         if answer is not None:
             return answer
+        if (left <= _STEP or loop.time() >= begin + _NO_ROOTS) and not session.status()["roots"]:
+            raise TimeoutError("there are no roots to keep nicknames: give the session roots, or set PEERSOCK_ROOTS")
         if left <= _STEP:
             raise TimeoutError(f"no root has answered about the nickname in {timeout:g} s: see the session's status()")

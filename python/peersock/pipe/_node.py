@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import os
+import threading
 from collections.abc import Generator, Iterable, Mapping
 from types import TracebackType
 from typing import Any
@@ -40,7 +42,7 @@ class P2PNode:
 
     Args:
         ifs: The machine's interfaces that the address text tells of. None is all, or those that the session is
-            limited to; they are only asked for their external addresses and NATs if there are STUN servers, see
+            limited to. Their external addresses and NATs are added some seconds later if there are STUN servers, see
             `peersock.interfaces`.
         port: The port of the overlay at which it takes connections; 0 is any.
         conf: The options of its pipes.
@@ -74,6 +76,8 @@ class P2PNode:
         self._opened: list[Pipe] = []
         self._nicknames: list[str] = []
         self._is_started = False
+        # The names of the interfaces that are to be loaded; None is as above.
+        self._names: list[str] | None = None
         # Starting and closing wait for each other.
         self._turn = asyncio.Lock()
 
@@ -101,7 +105,7 @@ class P2PNode:
                 self._session = await Session.start(self._net_id, **self._session_options)
             try:
                 if self.ifs is None:
-                    self.ifs = await _interfaces(self._session)
+                    await self._load_interfaces(self._session)
                 for address in self._session.addresses:
                     route = await Route(family_of((address, 0)), [IPRange(address)]).bind(self.port, address)
                     # All addresses have the same port.
@@ -111,6 +115,33 @@ class P2PNode:
                 raise
             self._is_started = True
             return self
+
+    async def _load_interfaces(self, session: Session) -> None:
+        """Loads the addresses that they have; the rest follows, as it takes seconds to be found out."""
+        names = self._names
+        if names is None:
+            limits = session._open().settings.interfaces
+            names = await list_interfaces() if limits is None else list(limits or ("lo",))
+        self.ifs = interfaces = await load_interfaces(names, stun=(), skip_nat=True)
+        if not _has_stun():
+            return
+        loop = asyncio.get_running_loop()
+
+        def replace(at: int, interface: Interface) -> None:
+            # They are the caller's, too, who may have changed them.
+            if at < len(interfaces) and interfaces[at].name == interface.name:
+                interfaces[at] = interface
+
+        def look() -> None:
+            for at, name in enumerate([interface.name for interface in interfaces]):
+                # It may be gone, or the loop be closed.
+                with contextlib.suppress(OSError, RuntimeError):
+                    interface = Interface(name).wait()
+                    interface.load_nat().wait()
+                    loop.call_soon_threadsafe(replace, at, interface)
+
+        # The end of the program does not wait for it.
+        threading.Thread(target=look, name="peersock-nats", daemon=True).start()
 
     @property
     def session(self) -> Session:
@@ -264,15 +295,9 @@ async def start_p2p_node(netifaces: Iterable[str] | None = None, port: int = NOD
         port: Its port.
         options: What else `P2PNode` takes.
     """
-    ifs = None if netifaces is None else await load_interfaces(netifaces, skip_nat=not _has_stun())
-    return await P2PNode(ifs, port, **options)
-
-
-async def _interfaces(session: Session) -> list[Interface]:
-    """The interfaces of the session's node."""
-    limits = session._open().settings.interfaces
-    names = await list_interfaces() if limits is None else list(limits or ("lo",))
-    return await load_interfaces(names, skip_nat=not _has_stun())
+    node = P2PNode(None, port, **options)
+    node._names = None if netifaces is None else list(netifaces)
+    return await node
 
 
 def _has_stun() -> bool:

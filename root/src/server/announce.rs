@@ -30,7 +30,7 @@ impl Announcer {
     pub(super) fn new(sockets: &Sockets, announcement: &Announcement, port: u16) -> io::Result<Self> {
         let sockets = sockets.copies()?;
         for (socket, ip) in sockets.iter().filter(|(_, ip)| ip.is_ipv4()) {
-            tracing::debug!(%ip, port, "the root announces itself");
+            tracing::debug!(address = %ip, port, "the root announces itself");
             socket.set_broadcast(true)?;
         }
         let mut datagram = Vec::new();

@@ -266,7 +266,7 @@ fn send(
             Ok(()) => gauges.traffic.sent.add(count as u64),
             Err(error) => {
                 gauges.traffic.send_failed.add(count as u64);
-                tracing::trace!(%error, %remote, "not sent");
+                tracing::trace!(%error, to = %remote, "not sent");
             }
         }
     }

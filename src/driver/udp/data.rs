@@ -156,8 +156,8 @@ fn open(
         match DataSocket::bind(SocketAddr::new(address, port), device, loopback) {
             Ok(socket) => {
                 let any = if loopback { "the loopback interface" } else { "every interface" };
-                let on = socket.device_name().unwrap_or(any);
-                tracing::debug!(address = %socket.local, on, "UDP socket for the overlay's packets");
+                let interface = socket.device_name().unwrap_or(any);
+                tracing::debug!(address = %socket.local, interface, "UDP socket for the overlay's packets");
                 sockets.push(socket);
             }
             // A machine may lack one of the families; a port that is taken is an error.

@@ -80,7 +80,7 @@ impl UdpSockets {
             Err(error) => {
                 // A datagram that cannot be sent is a lost datagram; the protocols above repair it.
                 self.stats.udp_send_errors.increment();
-                tracing::trace!(%error, remote = %transmit.destination, "datagram not sent");
+                tracing::trace!(%error, to = %transmit.destination, "datagram not sent");
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::io;
 
 use data_encoding::BASE64;
+use peersock_primitives::is_deceptive;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::{Credentials, Proxy};
@@ -52,7 +53,7 @@ impl ConnectAnswer {
             Err(error) => return Err(format!("no answer of HTTP ({error})")),
         };
         let status = response.code.ok_or("no answer of HTTP (no status)")?;
-        let reason = response.reason.unwrap_or_default().chars().filter(|c| !c.is_control());
+        let reason = response.reason.unwrap_or_default().chars().filter(|c| !is_deceptive(*c));
         let takes_basic = response.headers.iter().any(|header| {
             let value = header.value.trim_ascii_start();
             header.name.eq_ignore_ascii_case("proxy-authenticate")

@@ -9,6 +9,7 @@ use std::fmt;
 use std::net::Ipv6Addr;
 use std::str::FromStr;
 
+use peersock_primitives::is_deceptive;
 use percent_encoding::percent_decode_str;
 use thiserror::Error;
 
@@ -185,7 +186,7 @@ fn host_and_port(text: &str) -> Option<(&str, Option<u16>)> {
         None | Some("") => None,
         Some(port) => Some(port.parse().ok().filter(|port| *port != 0)?),
     };
-    let printable = host.chars().all(|c| c.is_ascii_graphic() || !c.is_ascii() && !c.is_control());
+    let printable = host.chars().all(|c| c.is_ascii_graphic() || !c.is_ascii() && !is_deceptive(c));
     (!host.is_empty() && printable).then_some((host, port))
 }
 
