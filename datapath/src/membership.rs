@@ -148,7 +148,7 @@ impl Datapath {
         let Some(report) = self.membership_report(change) else { return };
         for peer in self.peers_on(change.interface).iter() {
             if let Some(sender) = peer.sender() {
-                self.send_sealed(now, change.interface, &sender, &mut report.clone(), batch);
+                self.send_unasked(now, change.interface, &sender, &mut report.clone(), batch);
             }
         }
     }
@@ -171,7 +171,7 @@ impl Datapath {
             && let Some(mut report) =
                 self.membership_report(&MembershipChange { interface, group, joined: false })
         {
-            self.send_sealed(now, interface, &sender, &mut report, batch);
+            self.send_unasked(now, interface, &sender, &mut report, batch);
         }
     }
 

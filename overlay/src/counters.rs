@@ -121,6 +121,9 @@ peersock_primitives::counters! {
         pub control_unknown,
         /// Times that a peer's address changed.
         pub paths_moved,
+        /// Times that a peer lost its session because it was heard only elsewhere than at its path, which did
+        /// not answer.
+        pub paths_unproven,
         /// Challenges sent: does the peer receive there?
         pub challenges_sent,
         /// Answers that repeat no challenge of this node's.

@@ -1,18 +1,24 @@
 //! Who makes room in a full peer table, found without a search.
 //!
 //! Each network keeps the peers that may be forgotten in order: first those that never proved to receive
-//! anywhere, then by when they were last asked for or heard of. A peer's place is looked at again only when
-//! it comes first, or when its attempt or a session ends; what makes it worth more in between moves it then.
-//! So the work for one newcomer does not grow with the table.
+//! anywhere, then by when they were last asked for or heard of, and last those to which this node's programs
+//! have sent something, by when that was. A peer's place is looked at again only when it comes first, or when
+//! its attempt or a session ends; what makes it worth more in between moves it then. So the work for one
+//! newcomer does not grow with the table.
+//!
+//! Who has a session and is sent nothing is worth little, whatever it sends: identities cost nothing. A peer
+//! that programs sent something to within [`SPARED`] stays. One that is evicted although it has a connection
+//! loses only its session: the next packet, from either side, makes another one.
 //!
 //! Strangers can have many identities, but not many addresses. Once a table is half full, a source prefix
 //! that holds a quarter as many peers as there are free places gets no more of them: its newcomers take the
 //! places of its own. The same is true of a wider prefix and half of the free places, since one subscriber
-//! may have many of the narrow ones.
+//! may have many of the narrow ones. What a root relays has the root's prefix. A peer that this node's own
+//! programs look for is taken in from wherever it is, while there is room at all.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Endpoint;
 use super::limiter::{prefix_of, provider_of};
@@ -24,11 +30,20 @@ use crate::network::NetworkIndex;
 pub(super) enum Worth {
     /// It never proved to receive anywhere: anybody can make such a peer from forged addresses.
     Unproven,
-    /// It has no session, or one on which this node never sent anything.
+    /// It has no session, or one on which programs of this node never sent anything.
     Idle,
     /// Traffic waits for it.
     Wanted,
+    /// It has a session on which programs of this node have sent something.
+    Used,
 }
+
+/// A peer that was sent something within this time is not evicted.
+const SPARED: Duration = Duration::from_secs(10);
+
+/// Peers whose place in the order is found to be out of date, at most, for one newcomer. The next one goes on
+/// from there.
+const MAX_STEPS: usize = 64;
 
 /// A peer's place in the order, its rank.
 pub(super) type Rank = (Worth, Instant, PeerKey);
@@ -134,16 +149,23 @@ impl EvictionOrder {
 }
 
 impl Endpoint {
-    /// Makes room in a network for a newcomer from `source`, if that needs any; false if there is none for
-    /// it.
-    pub(super) fn make_room(&mut self, now: Instant, network: NetworkIndex, source: IpAddr) -> bool {
-        let Some(members) = self.networks.get(&network) else { return false };
+    /// Makes room in a network for a newcomer with these addresses from `source`, if that needs any; false if
+    /// there is none for it.
+    pub(super) fn make_room(
+        &mut self,
+        now: Instant,
+        network: NetworkIndex,
+        addresses: &[IpAddr],
+        source: IpAddr,
+    ) -> bool {
+        let Some(members) = self.networks.get_mut(&network) else { return false };
         let (limit, peers) = (self.limits.peers_per_network.max(1), members.by_node.len());
-        let own = members.order.full_share(Origin::of(source), peers, limit);
+        let full_share = members.order.full_share(Origin::of(source), peers, limit);
+        let own = full_share.filter(|_| !members.wants(addresses, now));
         if own.is_none() && peers < limit {
             return true;
         }
-        let Some(evicted) = self.evictable(network, own) else {
+        let Some(evicted) = self.evictable(now, network, own) else {
             self.core.counters.peers_refused.increment();
             return false;
         };
@@ -152,16 +174,19 @@ impl Endpoint {
         true
     }
 
-    /// The first that may be forgotten, of all or of one prefix. Ends, because each peer that was worth more
-    /// than its place said is put where it belongs.
-    fn evictable(&mut self, network: NetworkIndex, prefix: Option<Key>) -> Option<PeerKey> {
-        loop {
+    /// The first that may be forgotten, of all or of one prefix. Each peer that comes first and is worth more
+    /// than its place says is put where it belongs.
+    fn evictable(&mut self, now: Instant, network: NetworkIndex, prefix: Option<Key>) -> Option<PeerKey> {
+        for _ in 0..MAX_STEPS {
             let first = self.networks.get(&network)?.order.first(prefix)?;
             self.core.counters.eviction_steps.increment();
             if !self.refile(first) {
-                return Some(first);
+                let (worth, since, _) = self.peers.get(first)?.rank?;
+                let is_spared = worth == Worth::Used && now.saturating_duration_since(since) < SPARED;
+                return (!is_spared).then_some(first);
             }
         }
+        None
     }
 
     /// Puts a peer where it belongs in its network's order; true if that was not where it was.
@@ -169,7 +194,7 @@ impl Endpoint {
         let Some(peer) = self.peers.get_mut(key) else { return false };
         let Some(network) = self.networks.get_mut(&peer.link.handle.network()) else { return false };
         let any_proven = self.nodes[peer.link.node].reach.any_proven();
-        let new = peer.worth(any_proven).map(|worth| (worth, peer.link.used, key));
+        let new = peer.worth(any_proven).map(|(worth, since)| (worth, since, key));
         let old = std::mem::replace(&mut peer.rank, new);
         if old != new {
             network.order.file(peer.origin, old, new);

@@ -260,7 +260,7 @@ impl Endpoint {
             self.core.counters.strangers_refused.increment();
             return None;
         }
-        if source.is_some_and(|source| !self.make_room(now, network, source)) {
+        if source.is_some_and(|source| !self.make_room(now, network, &addresses, source)) {
             return None;
         }
         let members = self.networks.get_mut(&network)?;

@@ -33,20 +33,26 @@ impl PeerState {
         self.link.departed = false;
     }
 
-    /// What is lost with it; `None` if it must stay: it is listed, or connected and was sent something.
+    /// What is lost with it, and since when it is no more than that; `None` if it must stay, because it is
+    /// listed.
     ///
     /// `any_proven`: the node has shown that it receives somewhere.
-    pub(super) fn worth(&self, any_proven: bool) -> Option<Worth> {
-        let in_use = self.link.has_confirmed_session() && self.link.handle.activity().was_sent_to();
-        if self.listed || in_use {
+    pub(super) fn worth(&self, any_proven: bool) -> Option<(Worth, Instant)> {
+        if self.listed {
             return None;
         }
-        if self.link.is_wanted() {
-            return Some(Worth::Wanted);
+        let sent = self.link.handle.activity().last_data_sent();
+        if let Some(sent) = sent.filter(|_| self.link.has_confirmed_session()) {
+            return Some((Worth::Used, sent));
         }
         // The instance is that of a handshake that was completed.
         let proven = self.link.instance.is_some() || any_proven;
-        Some(if proven { Worth::Idle } else { Worth::Unproven })
+        let worth = match self.link.is_wanted() {
+            true => Worth::Wanted,
+            false if proven => Worth::Idle,
+            false => Worth::Unproven,
+        };
+        Some((worth, self.link.used))
     }
 }
 

@@ -45,7 +45,7 @@ impl Link {
                 }
                 cx.reach.heard(place, bytes, Source::Session, cx.now)
             }
-            _ => self.heard_at(cx, meta, bytes),
+            _ => self.heard_at(cx, session, meta, bytes),
         }
         if Candidates::is_one(message) {
             match Candidates::parse(message) {
@@ -66,6 +66,8 @@ impl Link {
                     self.send_control(cx, session, &place, Control::ProbeAck { id, size });
                 }
             }
+            // From elsewhere it would say nothing of the path: whoever got no probe can guess its id.
+            Ok(Control::ProbeAck { .. }) if cx.reach.place() != Some(place) => {}
             Ok(Control::ProbeAck { id, .. }) => {
                 cx.reach.probe_acknowledged(id, cx.now);
                 self.probe_mtu(cx);

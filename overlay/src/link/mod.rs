@@ -12,6 +12,7 @@
 //!   (`refusal`). A peer with connections is asked for a sign of life now and then (`watch`).
 //! - **Control messages** inside a session (`control`) and the ways to the peer (`paths`), which the link
 //!   shares with those to the same node in other networks: they are in its [`Reach`](crate::reach::Reach).
+//!   While it is heard only elsewhere, its path proves itself again (`proof`).
 //!   While datagrams are relayed, a direct way is looked for (`punching`, and then `birthday`); the first
 //!   question where the other node is travels in the handshake (`question`).
 
@@ -29,6 +30,7 @@ mod key;
 mod outbox;
 mod paths;
 mod pending;
+mod proof;
 mod punching;
 mod question;
 mod refusal;
@@ -62,6 +64,7 @@ use crate::wire::UnknownSession;
 use attempt::Attempt;
 use cookies::Cookies;
 use paths::Stray;
+use proof::Proof;
 use question::Question;
 use refusal::Refusal;
 
@@ -141,6 +144,8 @@ pub(crate) struct Link {
     lost: Option<Instant>,
     /// The peer was heard behind a root though the path is better.
     stray: Option<Stray>,
+    /// The peer was heard elsewhere than at its path.
+    proof: Option<Proof>,
     /// Somebody above doubts the path, and it is not decided yet whether the peer is silent.
     doubted: bool,
     /// Our own handshake, while one runs.
@@ -214,6 +219,7 @@ impl Link {
             questioned: None,
             lost: None,
             stray: None,
+            proof: None,
             doubted: false,
             refusal: None,
             attempt: None,

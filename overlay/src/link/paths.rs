@@ -65,7 +65,7 @@ impl Link {
         match cx.reach.answer(place, data, cx.now) {
             Answer::Right { why, .. } => self.on_right_answer(cx, place, why),
             Answer::Copy => {}
-            Answer::Wrong if self.on_punched(cx, place, data) => {}
+            Answer::Wrong if self.on_proof(cx, data) || self.on_punched(cx, place, data) => {}
             Answer::Wrong => cx.core.counters.answers_wrong.increment(),
         }
     }
@@ -124,10 +124,11 @@ impl Link {
 
     fn on_right_answer(&mut self, cx: &mut Context<'_>, place: Place, why: Why) {
         let known = cx.reach.place();
-        if known == Some(place)
-            && let Some(stray) = &mut self.stray
-        {
-            *stray = Stray { since: cx.now, answered: true };
+        if known == Some(place) {
+            self.path_is_proven();
+            if let Some(stray) = &mut self.stray {
+                *stray = Stray { since: cx.now, answered: true };
+            }
         }
         if why == Why::Move || known.is_none() {
             self.move_path(cx, place);
@@ -161,6 +162,7 @@ impl Link {
             if before.is_some() {
                 cx.core.counters.paths_moved.increment();
             }
+            self.path_is_proven();
             self.path_moved(cx);
             cx.effects.push(Effect::PathMoved(before));
             if cx.reach.relays(&place.key()) {

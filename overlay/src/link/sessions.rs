@@ -62,7 +62,7 @@ impl Link {
             Attention::Control(_) => self.heard_on(cx, session),
             Attention::Packet(meta, bytes) => {
                 self.heard_on(cx, session);
-                self.heard_at(cx, &meta, bytes);
+                self.heard_at(cx, session, &meta, bytes);
             }
         }
         self.rekey_if_due(cx);
@@ -83,7 +83,13 @@ impl Link {
     }
 
     /// Bytes of a session came in that are sent from where the peer is.
-    pub(super) fn heard_at(&mut self, cx: &mut Context<'_>, meta: &RecvMeta, bytes: usize) {
+    pub(super) fn heard_at(
+        &mut self,
+        cx: &mut Context<'_>,
+        session: &Session,
+        meta: &RecvMeta,
+        bytes: usize,
+    ) {
         let place = meta.place();
         if meta.multicast {
             return;
@@ -102,6 +108,7 @@ impl Link {
             if self.may_follow(cx, &place) {
                 self.challenge(cx, place, Why::Move);
             }
+            self.heard_off_path(cx, session);
         } else if self.handle.activity().take_silence() {
             cx.core.emit(Event::PathConfirmed(self.handle.clone()));
         }
@@ -283,6 +290,11 @@ impl Link {
     /// Takes out all sessions with one instance of the peer.
     pub(super) fn take_instance(&mut self, instance: u64) -> Vec<Arc<Session>> {
         self.take(|live| live.instance == instance)
+    }
+
+    /// Takes out all sessions.
+    pub(super) fn take_all(&mut self) -> Vec<Arc<Session>> {
+        self.take(|_| true)
     }
 
     fn take(&mut self, condition: impl FnMut(&mut Live) -> bool) -> Vec<Arc<Session>> {

@@ -23,14 +23,14 @@ pub(crate) struct Activity {
     owed: Moment,
     /// When data was last sent or received.
     data: Moment,
+    /// When data was last sent.
+    data_out: Moment,
     armed: AtomicBool,
     /// A packet has come after data was unanswered for [`SILENCE`] or more.
     silence_ended: AtomicBool,
     /// Set by seal and open, which have no clock, and taken over by the next `note_*`.
     data_sent: AtomicBool,
     data_received: AtomicBool,
-    /// Data was sent at any time.
-    sent_to: AtomicBool,
 }
 
 impl Activity {
@@ -42,11 +42,11 @@ impl Activity {
             unanswered: Moment::default(),
             owed: Moment::default(),
             data: Moment::default(),
+            data_out: Moment::default(),
             armed: AtomicBool::new(false),
             silence_ended: AtomicBool::new(false),
             data_sent: AtomicBool::new(false),
             data_received: AtomicBool::new(false),
-            sent_to: AtomicBool::new(false),
         }
     }
 
@@ -65,9 +65,9 @@ impl Activity {
         self.data.get(self.base)
     }
 
-    /// Whether data was ever sent to the peer.
-    pub(crate) fn was_sent_to(&self) -> bool {
-        self.sent_to.load(Ordering::Relaxed)
+    /// When data last went out. What is sent only because the peer has sent something does not count.
+    pub(crate) fn last_data_sent(&self) -> Option<Instant> {
+        self.data_out.get(self.base)
     }
 
     /// Since when data that was sent has had no answer of any kind.
@@ -110,8 +110,8 @@ impl Activity {
         self.sent.set(self.base, now);
         self.owed.clear();
         if lower(&self.data_sent) {
-            raise(&self.sent_to);
             self.data.set(self.base, now);
+            self.data_out.set(self.base, now);
             self.unanswered.set_first(self.base, now);
         }
         self.needs_timer(&self.unanswered)

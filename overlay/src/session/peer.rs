@@ -63,10 +63,26 @@ impl Sender {
     /// # Errors
     /// As [`Session::seal`]; also if `out` has no room for the front.
     pub fn seal(&self, packet: &[u8], out: &mut [u8]) -> Result<usize, SealError> {
-        let Some(header) = self.path.place.relay() else { return self.session.seal(packet, out) };
+        let (front, rest) = self.write_front(out)?;
+        Ok(front + self.session.seal(packet, rest)?)
+    }
+
+    /// Seals an answer that no program sends, as [`Session::seal_reply`] does, and otherwise as
+    /// [`Sender::seal`].
+    ///
+    /// # Errors
+    /// As [`Sender::seal`].
+    pub fn seal_reply(&self, packet: &[u8], out: &mut [u8]) -> Result<usize, SealError> {
+        let (front, rest) = self.write_front(out)?;
+        Ok(front + self.session.seal_reply(packet, rest)?)
+    }
+
+    /// Writes what the place needs in front of a packet. Gives its length, and the room behind it.
+    fn write_front<'a>(&self, out: &'a mut [u8]) -> Result<(usize, &'a mut [u8]), SealError> {
+        let Some(header) = self.path.place.relay() else { return Ok((0, out)) };
         let (front, rest) = out.split_first_chunk_mut().ok_or(SealError::NoRoom)?;
         *front = header.to_bytes();
-        Ok(front.len() + self.session.seal(packet, rest)?)
+        Ok((front.len(), rest))
     }
 }
 

@@ -142,39 +142,84 @@ fn strangers_who_are_peers_do_not_use_up_what_others_may_say_about_lost_sessions
 #[test]
 fn one_stranger_with_many_identities_does_not_close_the_network_to_newcomers() {
     for answered in [false, true] {
-        let mut net = Net::new();
-        net.limits = Limits { peers_per_network: 32, ..Limits::default() };
-        net.add(1);
-        let network = net.join(0, &open_network());
-        let sybils: Vec<_> = (0..40).map(|n| sybil(&mut net, n)).collect();
-        for &sybil in &sybils {
-            net.join(sybil, &open_network());
-        }
-        net.run(Duration::from_secs(35));
-        for &sybil in &sybils {
-            net.send(sybil, 0, b"hello");
-            net.run(Duration::from_millis(10));
-            // Whoever asks for an answer gets one.
-            let (_, peer, _) = net.nodes[0].inbox.last().expect("a packet").clone();
-            if answered && !peer.is_forgotten() {
-                net.send_to(0, network, peer.addresses()[0], b"yes");
-            }
-        }
-        net.run(Duration::from_millis(10));
-        let held = net.nodes[0].endpoint.networks()[0].connected;
+        let (mut net, held) = crowded(answered.then_some(Answer::Data));
         assert!(
             if answered { held < 20 } else { held >= 16 },
             "answered: {answered}, the stranger holds {held}"
         );
-
         let newcomer = net.add(2);
-        net.join(newcomer, &open_network());
-        net.run(Duration::from_secs(1));
-        net.send(newcomer, 0, b"a newcomer");
-        net.run(Duration::from_secs(1));
-        assert!(net.received(0).contains(&b"a newcomer".to_vec()), "answered: {answered}");
-        assert_eq!(net.count(newcomer, |event| matches!(event, Event::SessionLost(_))), 0);
+        gets_in(&mut net, newcomer);
     }
+}
+
+/// All behind one root have its prefix, for example.
+#[test]
+fn nor_does_he_to_those_with_his_prefix_once_programs_have_sent_nothing_for_a_while_to_all_he_is() {
+    for answer in [None, Some(Answer::Reply), Some(Answer::Data)] {
+        let (mut net, _) = crowded(answer);
+        let newcomer = sybil(&mut net, 250);
+        gets_in(&mut net, newcomer);
+    }
+}
+
+#[test]
+fn who_is_looked_for_is_taken_in_whoever_else_has_his_prefix() {
+    let (mut net, _) = crowded(Some(Answer::Data));
+    let wanted = sybil(&mut net, 250);
+    net.join(wanted, &open_network());
+    let joined = net.nodes[0].endpoint.networks().remove(0);
+    let identity = Identity::from_seed(&[250; 32].map(|byte| byte ^ 0x99));
+    let (network, address) = (joined.index, joined.id.address_of(&identity.node_id()).into());
+    net.send_to(0, network, address, b"it is you");
+    net.run(Duration::from_secs(2));
+    assert_eq!(net.received(wanted), [b"it is you".to_vec()]);
+}
+
+/// What a stranger gets who sends a packet.
+#[derive(Debug, Clone, Copy)]
+enum Answer {
+    /// A program sends something back.
+    Data,
+    /// The stack refuses it.
+    Reply,
+}
+
+/// Node 0 has room for 32 peers, and a stranger with 40 identities behind one prefix has sent it a packet as
+/// each of them, and had this answer. Says how many of them are connected.
+fn crowded(answer: Option<Answer>) -> (Net, usize) {
+    let mut net = Net::new();
+    net.limits = Limits { peers_per_network: 32, ..Limits::default() };
+    net.add(1);
+    let network = net.join(0, &open_network());
+    let sybils: Vec<_> = (0..40).map(|n| sybil(&mut net, n)).collect();
+    for &sybil in &sybils {
+        net.join(sybil, &open_network());
+    }
+    net.run(Duration::from_secs(35));
+    for &sybil in &sybils {
+        net.send(sybil, 0, b"hello");
+        net.run(Duration::from_millis(10));
+        let (_, peer, _) = net.nodes[0].inbox.last().expect("a packet").clone();
+        match answer.filter(|_| !peer.is_forgotten()) {
+            Some(Answer::Data) => net.send_to(0, network, peer.addresses()[0], b"yes"),
+            Some(Answer::Reply) => net.reply(0, &peer, b"no"),
+            None => {}
+        }
+    }
+    net.run(Duration::from_millis(10));
+    let held = net.nodes[0].endpoint.networks()[0].connected;
+    (net, held)
+}
+
+#[track_caller]
+fn gets_in(net: &mut Net, newcomer: usize) {
+    net.join(newcomer, &open_network());
+    // It has heard a beacon then.
+    net.run(Duration::from_secs(35));
+    net.send(newcomer, 0, b"a newcomer");
+    net.run(Duration::from_secs(1));
+    assert!(net.received(0).contains(&b"a newcomer".to_vec()));
+    assert_eq!(net.count(newcomer, |event| matches!(event, Event::SessionLost(_))), 0);
 }
 
 #[test]

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use peersock_overlay::{
-    Endpoint, EndpointConfig, EntropySource, Event, Identity, Limits, Lookup, NetworkConfig, NetworkId,
-    NetworkIndex, Peer, Place, RecvMeta, RelayReader, SocketIndex, SocketInfo, TcpPunch, WantedStream,
+    Attention, Endpoint, EndpointConfig, EntropySource, Event, Identity, Limits, Lookup, NetworkConfig,
+    NetworkId, NetworkIndex, Peer, Place, RecvMeta, RelayReader, SocketIndex, SocketInfo, TcpPunch,
+    WantedStream,
 };
 use peersock_testnet::{Queue, TestRoot};
 
@@ -247,6 +248,19 @@ impl Net {
         let packet = [&[0x60], text].concat();
         self.nodes[from].waiting.push((network, address, packet));
         self.flush(from);
+        self.pump();
+    }
+
+    /// Answers a packet of a peer with a session as a stack does, and not a program.
+    pub(crate) fn reply(&mut self, from: usize, peer: &Arc<Peer>, text: &[u8]) {
+        let sender = peer.sender().expect("a session");
+        let packet = [&[0x60], text].concat();
+        let mut datagram = vec![0; packet.len() + sender.overhead()];
+        sender.seal_reply(&packet, &mut datagram).expect("room");
+        if sender.session.note_sent(self.now) {
+            self.nodes[from].endpoint.session_attention(self.now, &sender.session, Attention::Sent);
+        }
+        self.transmit(from, &sender.path.place, datagram);
         self.pump();
     }
 

@@ -1,8 +1,10 @@
 //! A third party whose address a member forges gets no more than the member pays for.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use peersock_overlay::wire::Control;
+use peersock_testnet::Heard;
 
 use crate::attack::{Attack, KEEPALIVE, home, victim};
 
@@ -19,7 +21,7 @@ fn a_path_probe_that_was_not_received_cannot_be_answered() {
         .collect::<Vec<_>>()
         .into_iter()
         .filter_map(|bytes| match attack.adversary.hear(&bytes) {
-            peersock_testnet::Heard::Plaintext(plaintext) => match Control::parse(&plaintext) {
+            Heard::Plaintext(plaintext) => match Control::parse(&plaintext) {
                 Ok(Control::Probe { id, .. }) => Some(id),
                 _ => None,
             },
@@ -55,7 +57,7 @@ fn a_response_proves_no_address_that_the_initiation_did_not_reach() {
     attack.send(home(), &stale);
     let hello = attack.adversary.hello(false);
     attack.send(home(), &hello);
-    assert!(attack.heard.contains(&peersock_testnet::Heard::Initiation), "{:?}", attack.heard);
+    assert!(attack.heard.contains(&Heard::Initiation), "{:?}", attack.heard);
     let response = attack.adversary.respond(now).expect("an answer");
     attack.send(victim(), &response);
     attack.run(Duration::from_secs(20));
@@ -71,4 +73,63 @@ fn the_shortest_packet_from_elsewhere_buys_no_longer_answer() {
         attack.run(Duration::from_secs(1));
     }
     assert_eq!(attack.path(), Some(home()));
+}
+
+/// Whoever has left the place at which he has proved to receive cannot have a stream sent there by packets
+/// from elsewhere.
+#[test]
+fn a_path_that_is_left_and_answers_nothing_gets_no_stream() {
+    let mut attack = Attack::with_session();
+    let sent = stream_to(&mut attack, Duration::from_secs(30), false);
+    // One second of patience, and twelve in which the path may answer.
+    assert!(sent[..5].iter().all(|bytes| *bytes > 50_000), "{sent:?}");
+    assert!(sent[14..].iter().all(|bytes| *bytes < 5_000), "{sent:?}");
+    assert_eq!(attack.net.counter(0, "paths_unproven"), 1);
+}
+
+/// Who is reached at one place and sends from another, where nothing reaches him, keeps his session.
+#[test]
+fn a_path_that_answers_is_used_wherever_the_answers_come_from() {
+    let mut attack = Attack::with_session();
+    let sent = stream_to(&mut attack, Duration::from_secs(30), true);
+    assert!(sent.iter().all(|bytes| *bytes > 50_000), "{sent:?}");
+    assert_eq!((attack.path(), attack.net.counter(0, "paths_unproven")), (Some(home()), 0));
+}
+
+/// The target sends a stream to the adversary, whose packets come from elsewhere. Gives the bytes that went
+/// home in each second. `answers`: he receives at home, and repeats what the target challenges that to.
+fn stream_to(attack: &mut Attack, time: Duration, answers: bool) -> Vec<usize> {
+    let elsewhere = SocketAddr::from(([192, 0, 2, 77], 7777));
+    let network = attack.net.nodes[0].endpoint.networks()[0].index;
+    let to = attack.net.nodes[0].endpoint.networks()[0].id.address_of(attack.adversary.id()).into();
+    (0..time.as_secs())
+        .map(|_| {
+            let before = attack.net.sent.len();
+            for _ in 0..100 {
+                attack.net.send_to(0, network, to, &[7; 1000]);
+                let heard = attack.heard.len();
+                attack.run(Duration::from_millis(10));
+                // An acknowledgement, for example.
+                attack.send_sealed(elsewhere, &[0x60; 40]);
+                let challenges: Vec<_> = attack.heard[heard..].iter().filter_map(challenge).collect();
+                for data in challenges.into_iter().filter(|_| answers) {
+                    let mut answer = Vec::new();
+                    Control::Answer { data }.emit(&mut answer);
+                    attack.send_sealed(elsewhere, &answer);
+                }
+            }
+            let went = attack.net.sent[before..].iter().filter(|sent| sent.to == home());
+            went.map(|sent| sent.bytes.len()).sum()
+        })
+        .collect()
+}
+
+fn challenge(heard: &Heard) -> Option<[u8; 8]> {
+    match heard {
+        Heard::Plaintext(plaintext) => match Control::parse(plaintext) {
+            Ok(Control::Challenge { data, .. }) => Some(data),
+            _ => None,
+        },
+        _ => None,
+    }
 }

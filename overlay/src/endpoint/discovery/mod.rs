@@ -51,7 +51,8 @@ pub(super) struct Discovery {
 /// What we know of the sender of a beacon.
 #[derive(Debug)]
 struct Heard {
-    salt: [u8; 16],
+    /// That of its last beacon; `None` if the next one is to be looked at in any case.
+    salt: Option<[u8; 16]>,
     at: Instant,
     /// The log has said that its beacons are refused.
     is_refusal_said: bool,
@@ -77,9 +78,13 @@ impl Discovery {
         }
     }
 
-    /// Forgets whose beacons were answered.
+    /// Forgets whose beacons were answered, but not whose refusal was said: a network more changes nothing
+    /// about that.
     pub(super) fn forget_heard(&mut self) {
-        self.heard.clear();
+        self.heard.retain(|_, heard| heard.is_refusal_said);
+        for heard in self.heard.values_mut() {
+            heard.salt = None;
+        }
     }
 
     /// We have met the node behind `remote` in this network. It is no peer if it has our own identity. True
@@ -109,15 +114,39 @@ impl Discovery {
             let oldest = self.heard.iter().min_by_key(|(_, heard)| heard.at).map(|(&remote, _)| remote);
             oldest.and_then(|remote| self.heard.remove(&remote));
         }
-        let fresh = self.heard.get(&remote).is_none_or(|heard| heard.salt != salt);
+        let fresh = self.heard.get(&remote).is_none_or(|heard| heard.salt != Some(salt));
         if fresh {
             let before = self.heard.remove(&remote);
             let is_refusal_said = before.as_ref().is_some_and(|heard| heard.is_refusal_said);
             let met = before.map(|heard| heard.met).unwrap_or_default();
-            self.heard.insert(remote, Heard { salt, at: now, is_refusal_said, unmet: VecDeque::new(), met });
+            let unmet = VecDeque::new();
+            self.heard.insert(remote, Heard { salt: Some(salt), at: now, is_refusal_said, unmet, met });
         }
         let heard = self.heard.get_mut(&remote)?;
         heard.at = now;
         (fresh || !heard.unmet.is_empty()).then_some(heard)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::instant;
+
+    #[test]
+    fn a_network_more_has_all_beacons_looked_at_again_and_no_refusal_said_twice() {
+        let (now, salt) = (instant(), [7; 16]);
+        let [said, unsaid] = [1, 2].map(|host| SocketAddr::from(([192, 0, 2, host], 4000)));
+        let mut discovery = Discovery::new([1; 32], [2; 16], now);
+        for remote in [said, unsaid] {
+            let heard = discovery.hear(remote, salt, now).expect("it is the first one");
+            heard.is_refusal_said = remote == said;
+            assert!(discovery.hear(remote, salt, now).is_none());
+        }
+        discovery.forget_heard();
+        for remote in [said, unsaid] {
+            let heard = discovery.hear(remote, salt, now).expect("the networks are others");
+            assert_eq!(heard.is_refusal_said, remote == said);
+        }
     }
 }

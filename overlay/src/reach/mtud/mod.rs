@@ -69,6 +69,9 @@ pub(crate) struct Mtud {
     phase: Phase,
     trial: Option<Trial>,
     confirmed: Instant,
+    /// When a test ended of which not even the companions were answered. None is begun because of that for as
+    /// long as after a confirmation.
+    unanswered: Option<Instant>,
     /// A size that was suspected does not pass, and none that does is known yet.
     is_hurried: bool,
     /// Of thousand companions that are sent so many are not acknowledged, smoothed.
@@ -152,6 +155,7 @@ impl Mtud {
             phase: Phase::Idle,
             trial: None,
             confirmed: now,
+            unanswered: None,
             is_hurried: false,
             losses: 0,
             stuck: None,
@@ -194,9 +198,11 @@ impl Mtud {
         }
     }
 
-    /// Traffic flows: confirms the current size if that was not done lately.
+    /// Traffic flows: confirms the current size if that was not done lately, nor tried in vain: a peer that
+    /// answers nothing is not sent more because of its silence.
     pub(crate) fn confirm_if_due(&mut self, now: Instant) {
-        if now.saturating_duration_since(self.confirmed) >= CONFIRM_INTERVAL {
+        let last = self.unanswered.map_or(self.confirmed, |at| at.max(self.confirmed));
+        if now.saturating_duration_since(last) >= CONFIRM_INTERVAL {
             self.confirm(false);
         }
     }
@@ -277,6 +283,7 @@ impl Mtud {
                 Verdict::Unanswered => {
                     self.trial = None;
                     self.phase = Phase::Idle;
+                    self.unanswered = Some(now);
                     return None;
                 }
             }

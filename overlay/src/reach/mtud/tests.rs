@@ -211,6 +211,20 @@ proptest! {
 /// Lets companions pass, and no probe.
 const SMALL: usize = 35;
 
+/// A peer that does not answer is not sent large datagrams because it does not.
+#[test]
+fn silence_costs_a_test_in_fifteen_seconds() {
+    let mut path = Run::new(V4, LARGEST);
+    path.finish(1472);
+    let (mut probes, end) = (0, path.now + Duration::from_secs(60));
+    while path.now < end {
+        path.mtud.confirm_if_due(path.now);
+        probes += usize::from(path.poll(path.now).is_some());
+        path.now += Duration::from_millis(100);
+    }
+    assert!((6..=6 * 4).contains(&probes), "{probes}");
+}
+
 struct Run {
     mtud: Mtud,
     now: Instant,
