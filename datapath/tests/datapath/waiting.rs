@@ -88,3 +88,18 @@ fn who_waits_for_a_connection_hears_that_it_stands() {
     assert!(net.run(Duration::from_secs(5), |_| flow.readiness().contains(Ready::CONNECTED)));
     assert_eq!(count.get(), 1);
 }
+
+/// What a stranger sends to a closed port would otherwise have the node look for him when he is silent then.
+#[test]
+fn nobody_waits_for_an_answer_to_a_reset() {
+    let mut net = Net::star(2, |_| [vec![], vec![]]);
+    let (listener, flow) = connecting(&net);
+    listener.close(net.now);
+    net.nodes[1].datapath.pump(net.now, &flow, &mut Batch::default());
+    assert!(net.run(Duration::from_secs(5), |_| flow.readiness().contains(Ready::ERROR)), "it is refused");
+    let unanswered = |node: usize| {
+        let peers = net.nodes[node].datapath.peers();
+        peers.iter().map(|info| info.peer.unanswered(net.now)).collect::<Vec<_>>()
+    };
+    assert_eq!(unanswered(0), [None]);
+}
