@@ -106,16 +106,24 @@ pub fn dissolve(socket: &Socket<'_>, sets: impl Fn(RawFd) -> EpollSets) -> Resul
         return Ok(());
     }
     let new = open_again(socket)?;
-    let reset = libc::linger { l_onoff: 1, l_linger: 0 };
-    let (value, length) = ((&raw const reset).cast(), size_of_val(&reset) as socklen_t);
-    // Closed with this, a connection is reset.
-    // SAFETY: the value is as long as we say.
-    unsafe { crate::setsockopt(socket, libc::SOL_SOCKET, libc::SO_LINGER, value, length) }?;
+    reset_on_close(socket)?;
     replace(socket.fd().as_raw_fd(), &new, sets)?;
     if listens && let Which::Opened(opened) = socket.which() {
         // Of connections the node hears by itself. Without a node there is nobody to tell.
         let _ = socket.client().ask(Request::Closed(opened));
     }
+    Ok(())
+}
+
+/// Has a connection reset when its last descriptor is closed: SO_LINGER of zero.
+///
+/// # Errors
+/// ENETDOWN if the node is no more.
+pub fn reset_on_close(socket: &Socket<'_>) -> Result<(), Errno> {
+    let reset = libc::linger { l_onoff: 1, l_linger: 0 };
+    let (value, length) = ((&raw const reset).cast(), size_of_val(&reset) as socklen_t);
+    // SAFETY: the value is as long as we say.
+    unsafe { crate::setsockopt(socket, libc::SOL_SOCKET, libc::SO_LINGER, value, length) }?;
     Ok(())
 }
 
