@@ -301,6 +301,16 @@ static void long_datagrams_urgent_data_and_lingering(void) {
     discover = IP_PMTUDISC_WANT;
     CHECK(setsockopt(fd, IPPROTO_IP, IP_MTU_DISCOVER, &discover, sizeof discover) == 0);
     CHECK(send(fd, big, sizeof big, 0) == sizeof big);
+    /* Longer than any packet. */
+    static char huge[65508];
+    struct iovec halves[] = {{huge, 65000}, {huge, 508}};
+    CHECK(sendto(fd, huge, sizeof huge, 0, (void *)&server, sizeof server) == -1 && errno == EMSGSIZE);
+    CHECK(BY_KERNEL || (send(fd, huge, sizeof huge, 0) == -1 && errno == EMSGSIZE));
+    CHECK(BY_KERNEL || (write(fd, huge, sizeof huge) == -1 && errno == EMSGSIZE));
+    CHECK(BY_KERNEL || (writev(fd, halves, 2) == -1 && errno == EMSGSIZE));
+    CHECK(send(fd, huge, 65507, 0) == 65507 && write(fd, huge, 65507) == 65507);
+    halves[1].iov_len--;
+    CHECK(writev(fd, halves, 2) == 65507);
     close(fd);
 
     fd = opened();

@@ -1,4 +1,5 @@
-/* Threads that wait for datagrams when another one is the first to send from the socket: receivers ADDRESS PORT */
+/* Threads that wait for datagrams when another one is the first to send from the socket, which has a copy or none:
+   receivers ADDRESS PORT */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -48,21 +49,35 @@ static int is_asleep(void) {
     return state == 'S';
 }
 
+/* The socket goes on receiving after that, also by a copy that it had before, and has nothing where nothing came. */
+static void exchange(int from, int to) {
+    char got[10] = "";
+    CHECK(connect(from, (void *)&server, sizeof server) == 0 && send(from, "y", 1, 0) == 1);
+    CHECK(recv(to, got, sizeof got, 0) == 1 && got[0] == 'y');
+    CHECK(recv(from, got, sizeof got, MSG_DONTWAIT) == -1 && errno == EAGAIN);
+}
+
 int main(int count, char **words) {
     CHECK(count == 3);
+    alarm(100);
     server.sin_family = AF_INET, server.sin_port = htons(atoi(words[2]));
     CHECK(inet_pton(AF_INET, words[1], &server.sin_addr) == 1);
     const char *ways[] = {"recv", "read", "readv", "recvfrom", "recvmsg"};
-    for (int at = 0; at < 5; at++) {
-        way = ways[at], receiver = 0;
+    for (int at = 0; at < 10; at++) {
+        way = ways[at % 5], receiver = 0;
         struct timeval patience = {60, 0};
         fd = socket(AF_INET, SOCK_DGRAM, 0);
         CHECK(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience) == 0);
+        int copy = at >= 5 ? dup(fd) : fd;
+        CHECK(copy >= 0);
         pthread_t thread;
         CHECK(pthread_create(&thread, NULL, receive, NULL) == 0);
         while (receiver == 0 || !is_asleep()) usleep(100);
         CHECK(sendto(fd, "x", 1, 0, (void *)&server, sizeof server) == 1);
-        CHECK(pthread_join(thread, NULL) == 0 && close(fd) == 0);
+        CHECK(pthread_join(thread, NULL) == 0);
+        exchange(fd, copy), exchange(copy, fd);
+        if (copy != fd) CHECK(close(copy) == 0);
+        CHECK(close(fd) == 0);
     }
     puts("all well");
     return 0;

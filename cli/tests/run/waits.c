@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/wait.h>
@@ -151,6 +152,34 @@ static void refused(void) {
     CHECK(shutdown(fd, SHUT_WR) == 0 && send(fd, "x", 1, 0) == -1 && errno == EPIPE && signals == 1);
 }
 
+/* Where there is no number left for a connection it stays in the queue; and what does not listen is no listener. */
+static void full(void) {
+    struct sockaddr_in own = {.sin_family = AF_INET, .sin_port = htons(7102)};
+    int listener = listening(7102), client = socket(AF_INET, SOCK_STREAM, 0);
+    CHECK(inet_pton(AF_INET, "10.77.0.2", &own.sin_addr) == 1);
+    CHECK(connect(client, (void *)&own, sizeof own) == 0);
+    int next = dup(0);
+    CHECK(next >= 0 && close(next) == 0);
+    struct rlimit usual, few;
+    CHECK(getrlimit(RLIMIT_NOFILE, &usual) == 0);
+    few = usual, few.rlim_cur = next;
+    CHECK(setrlimit(RLIMIT_NOFILE, &few) == 0);
+    for (int i = 0; i < 3; i++) CHECK(accept(listener, NULL, NULL) == -1 && errno == EMFILE);
+    CHECK(setrlimit(RLIMIT_NOFILE, &usual) == 0);
+    char got;
+    int connection = accept(listener, NULL, NULL);
+    CHECK(connection == next && write(client, "x", 1) == 1 && read(connection, &got, 1) == 1 && got == 'x');
+    CHECK(write(connection, "y", 1) == 1 && read(client, &got, 1) == 1 && got == 'y');
+
+    CHECK(accept(client, NULL, NULL) == -1 && errno == EINVAL);
+    int bound = socket(AF_INET, SOCK_STREAM, 0), datagrams = socket(AF_INET, SOCK_DGRAM, 0);
+    own.sin_port = htons(7103);
+    CHECK(bind(bound, (void *)&own, sizeof own) == 0 && bind(datagrams, (void *)&own, sizeof own) == 0);
+    CHECK(accept(bound, NULL, NULL) == -1 && errno == EINVAL);
+    CHECK(accept(datagrams, NULL, NULL) == -1 && errno == EOPNOTSUPP);
+    CHECK(listen(bound, 1) == 0 && close(bound) == 0 && close(datagrams) == 0);
+}
+
 int main(int words, char **word) {
     CHECK(words == 4);
     setvbuf(stdout, NULL, _IOLBF, 0);
@@ -162,6 +191,7 @@ int main(int words, char **word) {
     if (strcmp(word[1], "threads") == 0) threads();
     if (strcmp(word[1], "signals") == 0) signalled();
     if (strcmp(word[1], "refused") == 0) refused();
+    if (strcmp(word[1], "full") == 0) full();
     puts("all well");
     return 0;
 }

@@ -4,12 +4,13 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use libc::{c_int, c_void, socklen_t};
 use peersock_fd::option_table::{self, Repeat, Row};
-use peersock_fd::{Client, Errno, Request, Socket, Which, inherit_status};
+use peersock_fd::{Client, Errno, Identity, Request, Socket, Which, inherit_status};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::{DupFlags, FdFlags};
 use rustix::net::sockopt;
 
 use crate::kernel::{borrow, int_option};
+use crate::replaced::Kept;
 use crate::{EpollSets, copies, options};
 
 /// The longest value of an option of known length that is taken over, bytes.
@@ -105,16 +106,24 @@ pub fn dissolve(socket: &Socket<'_>, sets: impl Fn(RawFd) -> EpollSets) -> Resul
         return Ok(());
     }
     let new = open_again(socket)?;
-    let reset = libc::linger { l_onoff: 1, l_linger: 0 };
-    let (value, length) = ((&raw const reset).cast(), size_of_val(&reset) as socklen_t);
-    // Closed with this, a connection is reset.
-    // SAFETY: the value is as long as we say.
-    unsafe { crate::setsockopt(socket, libc::SOL_SOCKET, libc::SO_LINGER, value, length) }?;
+    reset_on_close(socket)?;
     replace(socket.fd().as_raw_fd(), &new, sets)?;
     if listens && let Which::Opened(opened) = socket.which() {
         // Of connections the node hears by itself. Without a node there is nobody to tell.
         let _ = socket.client().ask(Request::Closed(opened));
     }
+    Ok(())
+}
+
+/// Has a connection reset when its last descriptor is closed: SO_LINGER of zero.
+///
+/// # Errors
+/// ENETDOWN if the node is no more.
+pub fn reset_on_close(socket: &Socket<'_>) -> Result<(), Errno> {
+    let reset = libc::linger { l_onoff: 1, l_linger: 0 };
+    let (value, length) = ((&raw const reset).cast(), size_of_val(&reset) as socklen_t);
+    // SAFETY: the value is as long as we say.
+    unsafe { crate::setsockopt(socket, libc::SOL_SOCKET, libc::SO_LINGER, value, length) }?;
     Ok(())
 }
 
@@ -166,12 +175,28 @@ fn open_like(
 /// # Errors
 /// Those of dup3(2).
 pub fn replace(fd: RawFd, new: &OwnedFd, sets: impl Fn(RawFd) -> EpollSets) -> Result<(), Errno> {
-    let identity = copies::identity(fd);
-    for copy in copies::of(fd) {
+    replace_if(fd, copies::identity(fd), None, new, sets)
+}
+
+/// The same, if `fd` still has this `identity`. What was kept of the old socket, to wake who waits on it,
+/// stays what it is.
+///
+/// # Errors
+/// Those of dup3(2), EBADF if another thread has put something else there.
+pub(crate) fn replace_if(
+    fd: RawFd,
+    identity: Option<Identity>,
+    kept: Option<&Kept>,
+    new: &OwnedFd,
+    sets: impl Fn(RawFd) -> EpollSets,
+) -> Result<(), Errno> {
+    let kept = kept.map(Kept::number);
+    let replace_one = |fd| replace_one(fd, new, &sets, || copies::identity(fd) == identity);
+    for copy in copies::of(fd).into_iter().filter(|copy| Some(*copy) != kept) {
         // Another thread may have given the number to another file meanwhile.
-        let _ = replace_one(copy, new, &sets, || copies::identity(copy) == identity);
+        let _ = replace_one(copy);
     }
-    replace_one(fd, new, &sets, || true)
+    replace_one(fd)
 }
 
 /// # Errors
@@ -180,23 +205,24 @@ fn replace_one(
     fd: RawFd,
     new: &OwnedFd,
     sets: &impl Fn(RawFd) -> EpollSets,
-    is: impl FnOnce() -> bool,
+    is: impl Fn() -> bool,
 ) -> Result<(), Errno> {
     let old = borrow(fd).ok_or(Errno::BADF)?;
     let flags = match rustix::io::fcntl_getfd(old)?.contains(FdFlags::CLOEXEC) {
         true => DupFlags::CLOEXEC,
         false => DupFlags::empty(),
     };
+    // Whoever is not the one any more stays in its sets.
+    if !is() {
+        return Err(Errno::BADF);
+    }
     let sets = sets(fd);
     // SAFETY: the program's descriptor, which goes on being its own; `dup3` replaces what it stands for at
     // once.
     let mut target = std::mem::ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(fd) });
-    if !is() {
-        return Err(Errno::BADF);
-    }
-    rustix::io::dup3(new, &mut target, flags)?;
-    restore(target.as_raw_fd(), sets);
-    Ok(())
+    let replaced = if is() { rustix::io::dup3(new, &mut target, flags) } else { Err(Errno::BADF) };
+    restore(fd, sets);
+    replaced
 }
 
 /// Puts `fd` into the sets again.

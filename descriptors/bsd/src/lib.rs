@@ -40,7 +40,7 @@ mod sides;
 mod sockaddr;
 
 pub use calls::{accept4, bind, close, connect, getpeername, getsockname, listen, shutdown, socket};
-pub use convert::{convert, counterpart, dissolve, has_failed, make_private, renew, replace};
+pub use convert::{convert, counterpart, dissolve, has_failed, make_private, renew, replace, reset_on_close};
 pub use epoll_sets::EpollSets;
 pub use many_messages::{keep_for_next_call, may_receive_more};
 pub use messages::{recvfrom, recvmmsg, recvmsg, sendmmsg, sendmsg, sendto};

@@ -8,8 +8,9 @@ use std::os::fd::{OwnedFd, RawFd};
 use libc::{c_int, sockaddr, socklen_t};
 use peersock_fd::{Client, Errno, Request, Socket};
 
+use crate::convert::replace_if;
 use crate::kernel::{borrow, check, int_option};
-use crate::{EpollSets, Result, Rules, Side, alongside, calls, either, kernel, replace, replaced};
+use crate::{EpollSets, Result, Rules, Side, alongside, calls, copies, either, kernel, replace, replaced};
 
 /// The rules, and how this process's descriptors become overlay sockets.
 ///
@@ -308,10 +309,16 @@ impl Sides<'_> {
             Side::Kernel => Ok(None),
             Side::Nowhere(error) => Err(error),
             Side::Overlay | Side::Both => {
+                let identity = copies::identity(fd);
                 let local = bound(fd).filter(|local| local.port() != 0 && local.ip().is_unspecified());
                 let local = local.filter(|local| suits(local.port()));
                 let old = self.wakes.then(|| replaced::keep(fd)).flatten();
-                self.convert(fd)?;
+                let new = (self.counterpart)(&self.rules.client, fd);
+                let replaced = new.and_then(|new| replace_if(fd, identity, old.as_ref(), &new, self.sets));
+                if let Err(error) = replaced {
+                    // Another thread may have been faster.
+                    return overlay(fd).map(Some).ok_or(error);
+                }
                 let socket = overlay(fd);
                 if let (Some(socket), Some(local)) = (&socket, local) {
                     // The program may have been told the port. On the overlay it may be another's: then it is

@@ -10,7 +10,7 @@ use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, SocketAddrUnix, sen
 
 use crate::headers::{AncillaryData, Header};
 use crate::interface_index::network_of_index;
-use crate::known_sizes::ALWAYS_WHOLE;
+use crate::known_sizes::{ALWAYS_FITS, ALWAYS_WHOLE};
 use crate::name::{Details, Family, Kind, Name, PacketInfo, Remote};
 use crate::remote_names;
 use crate::requests::{Reply, Report, Request};
@@ -25,9 +25,6 @@ pub struct Timestamp {
     /// SO_TIMESTAMPNS was asked for, not SO_TIMESTAMP.
     pub is_precise: bool,
 }
-
-/// What a packet of any family and protocol has room for, bytes.
-const ALWAYS_FITS: usize = 65507;
 
 /// A datagram as the application gets it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,7 +70,7 @@ impl Socket<'_> {
         details: Option<Details>,
     ) -> Result<usize, Errno> {
         self.check_family(remote)?;
-        self.check_length(data, remote.ip())?;
+        self.check_length(length_of(data), remote.ip())?;
         if remote.port() == 0 && self.kind() == Kind::Datagram {
             return Err(Errno::INVAL);
         }
@@ -105,7 +102,7 @@ impl Socket<'_> {
             return self.send_to(data, flags, remote, details);
         }
         self.check_family(remote)?;
-        self.check_length(data, remote.ip())?;
+        self.check_length(length_of(data), remote.ip())?;
         if remote.port() == 0 && self.kind() == Kind::Datagram {
             return Err(Errno::INVAL);
         }
@@ -160,7 +157,7 @@ impl Socket<'_> {
         let length = length_of(data);
         if length > ALWAYS_FITS || (length > ALWAYS_WHOLE && self.may_forbid_cutting()) {
             let remote = self.associated().ok_or(Errno::DESTADDRREQ)?;
-            self.check_length(data, remote.ip())?;
+            self.check_length(length, remote.ip())?;
             self.check_path(data, remote, None)?;
         }
         match sendmsg(self.fd(), data, &mut SendAncillaryBuffer::default(), flags) {
@@ -292,8 +289,14 @@ impl Socket<'_> {
         }
     }
 
-    fn check_length(&self, data: &[IoSlice<'_>], remote: IpAddr) -> Result<(), Errno> {
-        let length = length_of(data);
+    /// Whether a datagram of so many bytes is longer than any packet to whom the socket is connected: the
+    /// kernel takes it, and the node cannot send it.
+    pub fn is_too_long(&self, length: usize) -> bool {
+        let is_beyond = |remote: SocketAddr| self.check_length(length, remote.ip()).is_err();
+        length > ALWAYS_FITS && self.kind() != Kind::Stream && self.associated().is_some_and(is_beyond)
+    }
+
+    fn check_length(&self, length: usize, remote: IpAddr) -> Result<(), Errno> {
         let is_v4 = remote.to_canonical().is_ipv4();
         // The IPv4 header counts into the packet's length, IPv6's does not (RFC 8200 3).
         let room = 65535 - if is_v4 { 20 } else { 0 };

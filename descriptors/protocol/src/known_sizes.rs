@@ -10,6 +10,9 @@ use crate::name::SocketId;
 /// header, tag and the longest IP and UDP headers.
 pub const ALWAYS_WHOLE: usize = 1200 - 28 - 48;
 
+/// What a packet of any family and protocol has room for, bytes of payload: UDP's over IPv4.
+pub const ALWAYS_FITS: usize = 65_535 - 20 - 8;
+
 /// How long an answer is good for. A path that gets narrower meanwhile costs datagrams, as on any network.
 const GOOD_FOR: Duration = Duration::from_secs(1);
 /// Destinations that are remembered.

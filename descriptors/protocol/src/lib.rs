@@ -42,7 +42,7 @@ pub use encoding::{decode, encode};
 pub use headers::{AncillaryData, Header, HeaderKind};
 pub use high_fd::high_copy;
 pub use interface_index::{interface_index, network_of_index};
-pub use known_sizes::ALWAYS_WHOLE;
+pub use known_sizes::{ALWAYS_FITS, ALWAYS_WHOLE};
 pub use name::{
     Accepted, Details, Family, Kind, Name, NodeTag, Opened, PacketInfo, Passed, Remote, SocketId,
 };

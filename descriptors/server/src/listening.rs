@@ -17,6 +17,7 @@ use crate::kernel_listener::{Alongside, Incoming};
 use crate::outbox::Outbox;
 use crate::passed_fds;
 use crate::private_name::PrivateName;
+use crate::seldom::Seldom;
 use crate::socket_table::Opened;
 use crate::stream::{self, Origin, Stream};
 use crate::unix::unix;
@@ -47,6 +48,8 @@ pub(crate) struct Listening {
     kernel_first: bool,
     retry: Option<(Instant, Duration)>,
     sweep: Instant,
+    /// Connections that were reset for lack of a descriptor: peers open as many as they like.
+    refused: Seldom,
 }
 
 /// A connection that has come.
@@ -95,8 +98,19 @@ impl Listening {
         let sweep = Instant::now() + SWEEP;
         context.set_timer(sweep, key);
         waker.wake_by_ref();
-        let (waiting, alongside, kernel_first, retry) = (VecDeque::new(), None, false, None);
-        Self { socket, owner, private, waker, entry, waiting, alongside, kernel_first, retry, sweep }
+        Self {
+            socket,
+            owner,
+            private,
+            waker,
+            entry,
+            waiting: VecDeque::new(),
+            alongside: None,
+            kernel_first: false,
+            retry: None,
+            sweep,
+            refused: Seldom::default(),
+        }
     }
 
     /// The socket.
@@ -168,7 +182,10 @@ impl Listening {
                     return Step::Closed;
                 }
                 Err((error, waiting)) => {
-                    tracing::warn!(%error, "a connection was reset: the system refuses a descriptor for it");
+                    if let Some(connections) = self.refused.count(now) {
+                        let reason = "connections were reset: the system refuses descriptors for them";
+                        tracing::warn!(%error, connections, "{reason}");
+                    }
                     waiting.refuse();
                 }
             }

@@ -10,7 +10,7 @@ use std::io::IoSliceMut;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use peersock_fd::{Errno, Name, RecvFlags};
-use rustix::net::{RecvAncillaryBuffer, RecvMsg, ReturnFlags};
+use rustix::net::{RecvAncillaryBuffer, RecvMsg, ReturnFlags, sockopt};
 
 /// Room for every name of an abstract AF_UNIX socket (unix(7)), bytes.
 const MAX_NAME: usize = 108;
@@ -25,6 +25,9 @@ pub(crate) struct Outbox {
     front: Front,
     /// There was more than [`SHORT`] when something was taken last.
     is_long: bool,
+    /// The application sends urgent bytes: the kernel then gives what is before one, and the rest by the next
+    /// call.
+    has_urgent: bool,
     /// Bytes that nobody took.
     discarded: usize,
     /// Bytes that are still to be taken, once the node ends: what is written later is written to a node that
@@ -52,7 +55,7 @@ pub(crate) enum Taken {
     Bytes(usize, bool),
     /// Nothing is there now.
     Nothing,
-    /// A signal came.
+    /// A signal came, or only a byte that was the library's.
     Interrupted,
     /// The application writes no more.
     End,
@@ -63,13 +66,26 @@ pub(crate) enum Taken {
 impl Outbox {
     /// Of a descriptor that the application has connected, and has written a byte to.
     pub(crate) fn of_connected(fd: OwnedFd) -> Self {
-        Self { fd, front: Front::Expected, is_long: false, discarded: 0, due: None }
+        Self::new(fd, Front::Expected)
     }
 
     /// Of a descriptor that the application accepts, and then may write this end's name to.
     pub(crate) fn of_accepted(fd: OwnedFd, name: &Name) -> Self {
-        let front = Front::Mark(name.to_string());
-        Self { fd, front, is_long: false, discarded: 0, due: None }
+        Self::new(fd, Front::Mark(name.to_string()))
+    }
+
+    fn new(fd: OwnedFd, front: Front) -> Self {
+        // What an application sends as urgent by a call that nobody sees: out of the line the kernel would
+        // count it among what is there, and not give it.
+        if let Err(error) = sockopt::set_socket_oobinline(&fd, true) {
+            tracing::debug!(%error, "urgent data would not be in line");
+        }
+        Self { fd, front, is_long: false, has_urgent: false, discarded: 0, due: None }
+    }
+
+    /// There is an urgent byte among what can be taken.
+    pub(crate) fn note_urgent(&mut self) {
+        self.has_urgent = true;
     }
 
     /// From now on only what the application has written until now counts.
@@ -157,6 +173,7 @@ impl Outbox {
         }
         if self.front == Front::Held
             && !self.is_long
+            && !self.has_urgent
             && !buf.is_empty()
             && let Some(taken) = self.take_short(buf)
         {
@@ -171,18 +188,34 @@ impl Outbox {
         // The last byte is read and stays.
         let is_rest = wanted == waiting;
         let read = if is_rest { wanted - 1 } else { wanted };
-        let Some(mut length) = self.receive(&mut buf[..read]) else { return Taken::Interrupted };
+        let mut length = match self.receive(&mut buf[..read]) {
+            Ok(length) => length,
+            Err(error) => return self.nothing(error, ended),
+        };
         if is_rest && length == read {
             let last = &mut buf[length..=length];
             match rustix::net::recv(&self.fd, last, RecvFlags::DONTWAIT | RecvFlags::PEEK) {
                 Ok((1, _)) => (self.front, length) = (Front::Held, length + 1),
-                _ if length == 0 => return Taken::Interrupted,
+                Err(error) if length == 0 => return self.nothing(error, ended),
+                Ok(_) if length == 0 => return self.nothing(Errno::AGAIN, ended),
                 _ => {}
             }
         }
         match length {
+            // The byte in front was taken alone.
             0 => Taken::Interrupted,
             _ => Taken::Bytes(length, length < waiting),
+        }
+    }
+
+    /// What it means that nothing could be taken where the kernel counts something. Whatever that is, it is
+    /// not to be looked at again before there is news: that would never end.
+    fn nothing(&mut self, error: Errno, ended: bool) -> Taken {
+        match error {
+            Errno::INTR => Taken::Interrupted,
+            Errno::CONNRESET => Taken::Reset,
+            _ if ended => self.end(),
+            _ => Taken::Nothing,
         }
     }
 
@@ -202,21 +235,29 @@ impl Outbox {
                 self.front = Front::Nothing;
                 Some(if taken > 1 { Taken::Bytes(taken - 1, true) } else { Taken::Interrupted })
             }
-            _ => Some(Taken::Interrupted),
+            Err(Errno::INTR) => Some(Taken::Interrupted),
+            _ => None,
         }
     }
 
-    /// Receives what is behind the byte in front, which is let go of. `None` if it has to be tried again.
-    fn receive(&mut self, buf: &mut [u8]) -> Option<usize> {
+    /// Receives what is behind the byte in front, which is let go of.
+    ///
+    /// # Errors
+    /// Those of recv(2); EAGAIN if nothing is there, not even that byte.
+    fn receive(&mut self, buf: &mut [u8]) -> Result<usize, Errno> {
         if matches!(self.front, Front::Nothing | Front::Mark(_)) {
-            return match buf.is_empty() {
-                true => Some(0),
-                false => rustix::net::recv(&self.fd, buf, RecvFlags::DONTWAIT).ok().map(|(length, _)| length),
+            if buf.is_empty() {
+                return Ok(0);
+            }
+            return match rustix::net::recv(&self.fd, buf, RecvFlags::DONTWAIT)?.0 {
+                0 => Err(Errno::AGAIN),
+                length => Ok(length),
             };
         }
-        let length = self.receive_with_front(buf, RecvFlags::empty()).ok()?.bytes.checked_sub(1)?;
+        let received = self.receive_with_front(buf, RecvFlags::empty())?;
+        let length = received.bytes.checked_sub(1).ok_or(Errno::AGAIN)?;
         self.front = Front::Nothing;
-        Some(length)
+        Ok(length)
     }
 
     /// Receives the byte in front, which goes nowhere, and what is behind it.
@@ -230,7 +271,7 @@ impl Outbox {
     /// What the end is like, which has come.
     fn end(&mut self) -> Taken {
         // As long as a byte is there the kernel tells neither. An error it tells in another way.
-        match rustix::net::sockopt::socket_error(&self.fd) {
+        match sockopt::socket_error(&self.fd) {
             Ok(Err(Errno::CONNRESET)) => Taken::Reset,
             _ => Taken::End,
         }

@@ -22,6 +22,8 @@ pub(crate) struct Readiness {
     pub(crate) ended: bool,
     /// Its descriptor's other end is closed.
     pub(crate) hung_up: bool,
+    /// Among what can be read is an urgent byte.
+    pub(crate) urgent: bool,
 }
 
 impl From<EventFlags> for Readiness {
@@ -32,6 +34,7 @@ impl From<EventFlags> for Readiness {
             ended: hung_up || flags.contains(EventFlags::RDHUP),
             writable: hung_up || flags.contains(EventFlags::OUT),
             hung_up,
+            urgent: flags.contains(EventFlags::PRI),
         }
     }
 }

@@ -12,7 +12,7 @@ use peersock_fd::Kind;
 use crate::hooks::{choose_by_remote, overlay};
 use crate::kernel::{errno, hooked, quietly, set_errno};
 use crate::netlink;
-use crate::nothing::{Nothing, Sender, is_by_stranger, is_replaced, meaning_of_nothing};
+use crate::nothing::{Nothing, Sender, is_by_stranger, is_datagram, is_replaced, meaning_of_nothing};
 use crate::waits::{
     NONE, by_side, missing, next_recvfrom, next_recvmmsg, next_recvmsg, next_send, next_sendmmsg,
     next_sendmsg, next_sendto, receive, test_cancel,
@@ -31,8 +31,9 @@ pub(crate) unsafe extern "C-unwind" fn send(
     flags: c_int,
 ) -> ssize_t {
     let none = std::ptr::null::<sockaddr>();
-    // The kernel's AF_UNIX sockets would take urgent data out of the stream, and do not know a path's MTU.
-    if flags & libc::MSG_OOB != 0 || bsd::may_be_too_long(size) {
+    // The kernel's AF_UNIX sockets would take urgent data out of the stream, and do not know a packet's
+    // length or a path's MTU. A stream's call may wait, and is the C library's.
+    if flags & libc::MSG_OOB != 0 || is_long_datagram(fd, size) {
         // SAFETY: the program's pointers, as it must pass them to send(2).
         return unsafe { sendto(fd, data, size, flags, none, 0) };
     }
@@ -41,6 +42,11 @@ pub(crate) unsafe extern "C-unwind" fn send(
     unsafe { netlink::note_sent(fd, data, size) };
     // SAFETY: as above.
     told(fd, unsafe { next(fd, data, size, flags) })
+}
+
+/// Whether this is to be sent as a datagram that may be too long.
+pub(crate) fn is_long_datagram(fd: RawFd, size: size_t) -> bool {
+    bsd::may_be_too_long(size) && quietly(|_| true, || is_datagram(fd))
 }
 
 /// What a call has returned, with the error that it means.

@@ -91,6 +91,6 @@ pub(crate) fn told_without_sender(fd: RawFd, returned: ssize_t) -> ssize_t {
     hooked(|| end().map_or(Ok(0), Err))
 }
 
-fn is_datagram(fd: RawFd) -> bool {
+pub(crate) fn is_datagram(fd: RawFd) -> bool {
     matches!(int_option(fd, libc::SOL_SOCKET, libc::SO_TYPE), Some(libc::SOCK_DGRAM | libc::SOCK_RAW))
 }

@@ -11,8 +11,9 @@ use libc::{c_int, c_void, iovec, off_t, off64_t, size_t, ssize_t};
 
 use peersock_bsd::{Errno, replaced};
 
-use crate::kernel::{errno, set_errno};
-use crate::messages::meaning;
+use crate::hooks::overlay;
+use crate::kernel::{errno, hooked, quietly, set_errno};
+use crate::messages::{is_long_datagram, meaning, sendto};
 use crate::names::next;
 use crate::netlink;
 use crate::nothing::{is_replaced, told_without_sender};
@@ -68,6 +69,11 @@ pub(crate) unsafe extern "C-unwind" fn __read_chk(
 /// As write(2).
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C-unwind" fn write(fd: RawFd, data: *const c_void, size: size_t) -> ssize_t {
+    // The kernel's AF_UNIX sockets do not know how long a packet can be.
+    if is_long_datagram(fd, size) {
+        // SAFETY: the program's pointer, as it must pass it to write(2).
+        return unsafe { sendto(fd, data, size, 0, std::ptr::null(), 0) };
+    }
     let Some(next) = next_write() else { return missing() };
     // SAFETY: the program's pointer, as it must pass it to write(2).
     unsafe { netlink::note_sent(fd, data, size) };
@@ -97,7 +103,19 @@ pub(crate) unsafe extern "C-unwind" fn writev(fd: RawFd, pieces: *const iovec, c
     // SAFETY: the program's pointers, as it must pass them to writev(2).
     unsafe { netlink::note_pieces(fd, pieces, usize::try_from(count).unwrap_or(0)) };
     // SAFETY: the program's pointers, as it must pass them to writev(2).
-    told(fd, unsafe { next(fd, pieces, count) })
+    let written = told(fd, unsafe { next(fd, pieces, count) });
+    // How long all of it is the kernel knows, and takes it. The node drops it.
+    match usize::try_from(written) {
+        Ok(length) if is_long_datagram(fd, length) && is_too_long(fd, length) => {
+            hooked(|| Err(Errno::MSGSIZE))
+        }
+        _ => written,
+    }
+}
+
+/// Whether a datagram was longer than any packet.
+fn is_too_long(fd: RawFd, length: usize) -> bool {
+    quietly(|_| true, || overlay(fd).is_some_and(|socket| socket.is_too_long(length)))
 }
 
 /// # Safety

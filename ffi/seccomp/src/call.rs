@@ -15,7 +15,7 @@ use peersock_fd::{Kind, SocketFlags};
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::OFlags;
-use rustix::net::sockopt::{Timeout, socket_timeout};
+use rustix::net::sockopt::{self, Timeout, socket_timeout};
 
 use crate::Context;
 use crate::address::{Address, Answer};
@@ -44,6 +44,8 @@ pub(crate) enum Step {
     Value(i64),
     /// The call returns this as a new descriptor, closed by exec or not.
     Descriptor(OwnedFd, bool),
+    /// The same of a connection, which is reset if the call cannot return it.
+    Connection(OwnedFd, bool),
     /// The kernel shall make the call itself. What it reads may have changed meanwhile: this is no boundary
     /// for programs that mean to get past it.
     GoOn,
@@ -273,6 +275,17 @@ impl Call {
         let known = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let flags = SocketFlags::from_bits(flags as u32).filter(|flags| known.contains(*flags));
         let flags = flags.ok_or(Errno::INVAL)?;
+        if socket.kind() != Kind::Stream {
+            return Err(Errno::OPNOTSUPP);
+        }
+        // First of all, as in Linux: what was accepted and has no number would be lost.
+        if !self.target.has_free_number() {
+            return Err(Errno::MFILE);
+        }
+        // One that does not listen never becomes ready.
+        if !sockopt::socket_acceptconn(&local.fd)? {
+            return Err(socket.accept_error(Errno::INVAL));
+        }
         // Before the question whether it blocks: for a moment it does not while somebody else accepts.
         let accepting = ACCEPTING.lock().unwrap_or_else(PoisonError::into_inner);
         let (fd, peer) = match local.blocks()? {
@@ -288,7 +301,7 @@ impl Call {
             unsafe { bsd::write_address(peer, to.address, to.length) }?;
             answer.write(&self.target)?;
         }
-        Ok(Step::Descriptor(fd, flags.contains(SocketFlags::CLOEXEC)))
+        Ok(Step::Connection(fd, flags.contains(SocketFlags::CLOEXEC)))
     }
 
     fn name(&self, call: impl FnOnce(&Socket<'_>, Pointers) -> Result<c_int>) -> Result<Step> {

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
+use std::time::Duration;
 
-use peersock_bsd::{Errno, Result, Rules};
+use peersock_bsd::{self as bsd, Errno, Result, Rules};
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
+use rustix::net::sockopt;
 use rustix::process::Pid;
 use seccompiler::BpfProgram;
 
@@ -231,7 +233,18 @@ impl Call {
     pub(crate) fn finish(self, result: Result<Step>) {
         match result {
             Ok(Step::Value(value)) => self.target.answer(Ok(value)),
-            Ok(Step::Descriptor(fd, close_on_exec)) => self.target.answer_with(&fd, close_on_exec),
+            Ok(Step::Descriptor(fd, close_on_exec)) => {
+                self.target.answer_with(&fd, close_on_exec);
+            }
+            Ok(Step::Connection(fd, close_on_exec)) => {
+                if !self.target.answer_with(&fd, close_on_exec) {
+                    // The peer must not take it for an end in order. Of a node that is gone nothing is left.
+                    let _ = match bsd::overlay(fd.as_raw_fd()) {
+                        Some(socket) => bsd::reset_on_close(&socket),
+                        None => sockopt::set_socket_linger(&fd, Some(Duration::ZERO)),
+                    };
+                }
+            }
             Ok(Step::GoOn) => self.target.go_on(),
             Ok(Step::Wait(_)) => unreachable!("who waits has no result"),
             // The kernel knows best what is wrong with a descriptor that is none.

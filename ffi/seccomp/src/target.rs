@@ -108,12 +108,33 @@ impl Target {
         let _ = self.listener.answer(self.notice.id, returned.map_err(Errno::raw_os_error));
     }
 
-    /// The call returns a new descriptor; if it was interrupted, `fd` is closed.
-    pub(crate) fn answer_with(&self, fd: &OwnedFd, close_on_exec: bool) {
-        match self.listener.answer_with(self.notice.id, fd.as_fd(), close_on_exec) {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(error) => self.answer(Err(error)),
+    /// The call returns a new descriptor. False if it does not: it was interrupted, or there is no number
+    /// left, of which it is told.
+    pub(crate) fn answer_with(&self, fd: &OwnedFd, close_on_exec: bool) -> bool {
+        let given = self.listener.answer_with(self.notice.id, fd.as_fd(), close_on_exec);
+        if let Err(error) = given
+            && error != Errno::NOENT
+        {
+            self.answer(Err(error));
         }
+        given.is_ok()
+    }
+
+    /// Whether the thread can have another descriptor (RLIMIT_NOFILE), as far as the system lets us look.
+    pub(crate) fn has_free_number(&self) -> bool {
+        let thread = self.notice.thread;
+        let Some(limit) = most_descriptors(thread) else { return true };
+        // How many there are the kernel tells since Linux 6.2. That is the faster question: a server has many.
+        let folder = format!("/proc/{thread}/fd");
+        if let Ok(folder) = fs::metadata(&folder)
+            && (1..limit).contains(&folder.len())
+        {
+            return true;
+        }
+        let Ok(open) = fs::read_dir(&folder) else { return true };
+        let numbers = open.flatten().filter_map(|open| open.file_name().to_str()?.parse::<u64>().ok());
+        // Those beyond a limit that was lowered take none of the others' place.
+        (numbers.filter(|number| *number < limit).count() as u64) < limit
     }
 
     /// Has the kernel make the call.
@@ -199,6 +220,17 @@ pub(crate) fn process(thread: i32) -> Result<OwnedFd> {
     }
 }
 
+/// The soft limit of a thread's descriptors: its numbers are below that.
+fn most_descriptors(thread: i32) -> Option<u64> {
+    let limits = fs::read_to_string(format!("/proc/{thread}/limits")).ok()?;
+    most_in(&limits)
+}
+
+/// The same in the kernel's text about a process's limits (proc(5)); `None` if there is none.
+fn most_in(limits: &str) -> Option<u64> {
+    field(limits, "Max open files")?.split_whitespace().next()?.parse().ok()
+}
+
 /// The signals to the process that its first thread takes, and not the one with this `status`: those that it
 /// does not block. Without that, each thread that waits would be interrupted for one signal.
 fn taken_by_leader(status: &str, thread: i32) -> u64 {
@@ -254,4 +286,20 @@ fn mask(text: &str, name: &str) -> u64 {
 
 fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     text.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_soft_limit_of_descriptors_is_found() {
+        let limits = "Limit                     Soft Limit           Hard Limit           Units     \n\
+                      Max processes             127227               127227               processes \n\
+                      Max open files            1024                 524288               files     \n";
+        assert_eq!(most_in(limits), Some(1024));
+        assert_eq!(most_in(&limits.replace("1024  ", "unlimited")), None);
+        let own = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        assert_eq!(most_descriptors(rustix::thread::gettid().as_raw_nonzero().get()), own);
+    }
 }

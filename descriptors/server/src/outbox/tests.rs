@@ -81,6 +81,8 @@ enum Step {
     Write(usize),
     /// With a descriptor, which means nothing here.
     WriteWithDescriptor(usize),
+    /// As urgent data, which is in line.
+    WriteUrgent(usize),
     Take(usize),
 }
 
@@ -89,6 +91,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => length.clone().prop_map(Step::Write),
         1 => length.clone().prop_map(Step::WriteWithDescriptor),
+        1 => length.clone().prop_map(Step::WriteUrgent),
         4 => length.prop_map(Step::Take),
     ]
 }
@@ -113,6 +116,14 @@ proptest! {
                     send_with_descriptor(&application, &bytes);
                     written.extend(bytes);
                 }
+                Step::WriteUrgent(length) => {
+                    let bytes = bytes(length);
+                    if send_urgent(&application, &bytes) {
+                        // The kernel tells it with the event.
+                        outbox.note_urgent();
+                        written.extend(bytes);
+                    }
+                }
                 Step::Take(room) => {
                     prop_assert_eq!(outbox.not_taken(), written.len() - taken.len());
                     taken.extend(take_all(&mut outbox, room));
@@ -127,6 +138,64 @@ proptest! {
         prop_assert!(outbox.release());
         prop_assert!(!outbox.is_reset_on_close());
     }
+}
+
+/// Whether the kernel knows urgent data of AF_UNIX sockets, and has sent it.
+fn send_urgent(application: &OwnedFd, bytes: &[u8]) -> bool {
+    match rustix::net::send(application, bytes, SendFlags::OOB) {
+        Ok(sent) => {
+            assert_eq!(sent, bytes.len());
+            true
+        }
+        Err(error) => {
+            assert_eq!(error, Errno::OPNOTSUPP);
+            false
+        }
+    }
+}
+
+/// What ten looks give, which must be enough for the end: all bytes, and how it is.
+fn take_to_end(outbox: &mut Outbox) -> (Vec<u8>, Taken) {
+    let (mut buf, mut all) = ([0; 100], Vec::new());
+    for _ in 0..10 {
+        match outbox.take(&mut buf, true) {
+            Taken::Bytes(length, _) => all.extend_from_slice(&buf[..length]),
+            Taken::Interrupted => {}
+            end => return (all, end),
+        }
+    }
+    panic!("it goes on for ever after {all:?}");
+}
+
+#[test]
+fn urgent_bytes_are_taken_in_line_and_the_end_after_them() {
+    for (before, after) in [("", ""), ("ab", ""), ("", "yz"), ("ab", "yz")] {
+        let (mut outbox, application) = pair();
+        rustix::io::write(&application, before.as_bytes()).expect("room");
+        if !send_urgent(&application, b"!") {
+            eprintln!("SKIP: the kernel has no urgent data of AF_UNIX sockets");
+            return;
+        }
+        rustix::io::write(&application, after.as_bytes()).expect("room");
+        drop(application);
+        let wanted = format!("{before}!{after}");
+        assert_eq!(take_to_end(&mut outbox), (wanted.into_bytes(), Taken::End));
+    }
+}
+
+#[test]
+fn what_the_kernel_counts_and_does_not_give_is_not_looked_at_for_ever() {
+    let (mut outbox, application) = pair();
+    sockopt::set_socket_oobinline(&outbox, false).expect("an option");
+    if !send_urgent(&application, b"!") {
+        eprintln!("SKIP: the kernel has no urgent data of AF_UNIX sockets");
+        return;
+    }
+    let looks = [(); 10].map(|()| outbox.take(&mut [0; 100], false));
+    assert!(looks.contains(&Taken::Nothing), "{looks:?}");
+    drop(application);
+    let (bytes, end) = take_to_end(&mut outbox);
+    assert!(bytes.is_empty() && matches!(end, Taken::End | Taken::Reset), "{bytes:?} {end:?}");
 }
 
 #[test]

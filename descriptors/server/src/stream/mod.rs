@@ -30,7 +30,8 @@ const ROUNDS: usize = 4;
 
 /// What the kernel shall tell of an application's descriptor. Of room only where it is waited for: it would
 /// tell whenever the application reads.
-pub(super) const EVENTS: EventFlags = EventFlags::IN.union(EventFlags::RDHUP).union(EventFlags::ET);
+pub(super) const EVENTS: EventFlags =
+    EventFlags::IN.union(EventFlags::PRI).union(EventFlags::RDHUP).union(EventFlags::ET);
 
 /// Whose connection it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -204,6 +205,9 @@ impl Stream {
         self.writable |= readiness.writable;
         self.ended |= readiness.ended;
         self.hung_up |= readiness.hung_up;
+        if readiness.urgent {
+            self.unix.note_urgent();
+        }
         let mut last = (Progress::More, Progress::More);
         for _ in 0..ROUNDS {
             self.look_for_errors();

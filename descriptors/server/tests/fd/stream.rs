@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::thread;
 use std::time::Duration;
 
-use peersock_fd::{Reply, Request, SocketFlags};
+use peersock_fd::{Errno, Reply, Request, SocketFlags};
 use rustix::event::PollFlags;
 use rustix::net::{SendFlags, Shutdown, shutdown};
 
@@ -161,6 +161,34 @@ fn a_process_that_ends_delivers_what_it_has_written() {
     assert!(a.server.drain(Duration::from_secs(20)));
     assert_eq!(reader.join().expect("no panic").expect("an end in order"), 3_000_000);
     drop(client);
+}
+
+#[test]
+fn an_urgent_byte_by_the_kernels_own_call_arrives_in_line_and_the_connection_ends() {
+    let (a, b) = Served::pair();
+    let (mut client, mut server) = a.connect(&b);
+    client.write_all(b"ab").expect("room");
+    // The library's calls refuse it. This one nobody sees.
+    match rustix::net::send(&client, b"cd!", SendFlags::OOB) {
+        Err(error) => {
+            assert_eq!(error, Errno::OPNOTSUPP);
+            eprintln!("SKIP: the kernel has no urgent data of AF_UNIX sockets");
+            return;
+        }
+        Ok(sent) => assert_eq!(sent, 3),
+    }
+    // Also while nothing follows.
+    let mut received = [0; 5];
+    server.read_exact(&mut received).expect("five bytes");
+    assert_eq!(&received, b"abcd!");
+    assert_eq!(rustix::net::send(&client, b"?", SendFlags::OOB), Ok(1));
+    drop(client);
+    let mut received = Vec::new();
+    server.read_to_end(&mut received).expect("the end comes");
+    assert_eq!(received, b"?");
+    drop(server);
+    // Nothing is left that the node would look at again and again.
+    assert!(a.server.drain(Duration::from_secs(10)));
 }
 
 #[test]
