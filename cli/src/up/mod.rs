@@ -255,6 +255,20 @@ fn explain(name: &str, error: &OpenError) -> Failure {
     match error {
         // The step has the interface's name in it.
         OpenError::Kernel { step, source } => Failure::new(format_args!("{step} failed: {source}"), hint),
-        _ => Failure::new(format_args!("cannot make the interface {name}: {error}"), hint),
+        _ => Failure::usage(format_args!("cannot make the interface {name}: {error}"), hint),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_no_interface_has_is_a_mistake_in_the_command() {
+        let failure = explain("bad/name", &OpenError::Name);
+        assert_eq!(failure.status(), 2);
+        let source = io::ErrorKind::PermissionDenied.into();
+        let failure = explain("peersock0", &OpenError::Kernel { step: "the device".into(), source });
+        assert_eq!(failure.status(), 1);
     }
 }
