@@ -8,7 +8,7 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use peersock::attach::Connection;
-use peersock_fd::{Credentials, Errno, Reply, Shutdown, SocketId, enlarge};
+use peersock_fd::{Credentials, Errno, Reply, SocketId, enlarge};
 use peersock_primitives::wait::Interest;
 use rustix::net::RecvFlags;
 
@@ -146,13 +146,6 @@ impl Connecting {
             }
             context.set_timer(until, key);
             return (reply, Step::Waits);
-        }
-        // Before there is room in it: otherwise what is written meanwhile would be taken, and go nowhere.
-        // Who waits is woken by the end of both directions.
-        if outcome.is_err()
-            && let Some(data) = &self.data
-        {
-            let _ = rustix::net::shutdown(data, Shutdown::Both);
         }
         // The kernel wakes who waits before it frees what is unread, and with it the room to write: without
         // this, a descriptor whose connection was refused would have an error for a moment, and no room.
