@@ -22,8 +22,8 @@
 //! each datagram, and how that grows.
 //!
 //! [`workload`] holds the work itself, generic over a [`workload::Transport`], so that kernel TCP and
-//! peersock run identical code; [`role`] holds the two sides, [`report`] what a client prints, [`usage`] what a
-//! process has used.
+//! peersock run identical code; [`role`] holds the two sides, [`report`] what a client prints, [`usage`] what
+//! a process has used.
 #![allow(clippy::print_stdout, reason = "a program whose results go to standard output")]
 
 use std::process::ExitCode;

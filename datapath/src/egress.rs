@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use peersock_overlay::{Attention, DATA_OVERHEAD, Peer, Route, SealError, Sender, Session};
+use peersock_overlay::{Attention, DATA_OVERHEAD, Peer, Route, Sender, Session};
 use peersock_stack::{Batch, Egress, Error, Flow, InterfaceId, MAX_DATAGRAM, Ready, Reply, fill_checksums};
 
 use crate::route::Resolved;
@@ -146,7 +146,7 @@ impl Datapath {
         };
         let mtu = sender.path.datagram_size - DATA_OVERHEAD;
         let mtu = socket.map_or(mtu, |socket| socket.limit(mtu));
-        self.send_cut(now, interface, &sender, Sender::seal, packet, mtu, batch);
+        self.send_cut(now, interface, &sender, packet, mtu, batch);
     }
 
     /// Keeps a packet until its peer has a session, and asks for one.
@@ -171,8 +171,8 @@ impl Datapath {
         let Reply { interface, destination, packet } = reply;
         let mut packet = packet.to_vec();
         match self.resolve(now, interface, None, destination) {
-            Resolved::Route(Route::Peer(peer)) => match peer.sender() {
-                Some(sender) => self.send_unasked(now, interface, &sender, &mut packet, batch),
+            Resolved::Route(Route::Peer(peer)) => match peer.sender().map(Sender::unasked) {
+                Some(sender) => self.send_sealed(now, interface, &sender, &mut packet, batch),
                 None => self.counters.out_unreachable.add(1),
             },
             Resolved::Route(Route::Local) => self.stack.receive(now, interface, &mut packet, batch),
@@ -190,30 +190,15 @@ impl Datapath {
         batch: &mut Batch,
     ) {
         let mtu = sender.path.datagram_size - DATA_OVERHEAD;
-        self.send_cut(now, interface, sender, Sender::seal, packet, mtu, batch);
+        self.send_cut(now, interface, sender, packet, mtu, batch);
     }
 
-    /// As above, for a packet that no program sends. Nobody waits for an answer to it.
-    pub(super) fn send_unasked(
-        &self,
-        now: Instant,
-        interface: InterfaceId,
-        sender: &Sender,
-        packet: &mut [u8],
-        batch: &mut Batch,
-    ) {
-        let mtu = sender.path.datagram_size - DATA_OVERHEAD;
-        self.send_cut(now, interface, sender, Sender::seal_reply, packet, mtu, batch);
-    }
-
-    /// As above, in fragments of at most `mtu` bytes, each sealed by `seal`.
-    #[expect(clippy::too_many_arguments, reason = "what is sent, where to, and how")]
+    /// As above, in fragments of at most `mtu` bytes.
     fn send_cut(
         &self,
         now: Instant,
         interface: InterfaceId,
         sender: &Sender,
-        seal: impl Fn(&Sender, &[u8], &mut [u8]) -> Result<usize, SealError>,
         packet: &mut [u8],
         mtu: usize,
         batch: &mut Batch,
@@ -231,7 +216,7 @@ impl Datapath {
             // Fragments are of equal size but for the last, so they leave in batches.
             let (mut length, mut count, mut size) = (0, 0, None);
             while let Some(fragment) = fragments.next(packet) {
-                let Ok(n) = seal(sender, fragment, &mut sealed[length..]) else { break };
+                let Ok(n) = sender.seal(fragment, &mut sealed[length..]) else { break };
                 (length, count) = (length + n, count + 1);
                 size.get_or_insert(n);
                 if count == most {

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use peersock_overlay::Peer;
+use peersock_overlay::{Peer, Sender};
 use peersock_stack::{Batch, InterfaceId, MembershipChange, membership_report, read_membership_report};
 
 use crate::Datapath;
@@ -147,8 +147,8 @@ impl Datapath {
     fn send_reports(&self, now: Instant, change: &MembershipChange, batch: &mut Batch) {
         let Some(report) = self.membership_report(change) else { return };
         for peer in self.peers_on(change.interface).iter() {
-            if let Some(sender) = peer.sender() {
-                self.send_unasked(now, change.interface, &sender, &mut report.clone(), batch);
+            if let Some(sender) = peer.sender().map(Sender::unasked) {
+                self.send_sealed(now, change.interface, &sender, &mut report.clone(), batch);
             }
         }
     }
@@ -167,11 +167,11 @@ impl Datapath {
             groups.into_iter().for_each(|(group, joined)| link.reported.note(now, group, joined));
         } else if !self.stack.is_member(interface, group)
             && PeerLink::of(peer).reported.may_answer(now, group)
-            && let Some(sender) = peer.sender()
+            && let Some(sender) = peer.sender().map(Sender::unasked)
             && let Some(mut report) =
                 self.membership_report(&MembershipChange { interface, group, joined: false })
         {
-            self.send_unasked(now, interface, &sender, &mut report, batch);
+            self.send_sealed(now, interface, &sender, &mut report, batch);
         }
     }
 

@@ -377,8 +377,9 @@ impl NodeBuilder {
     }
 
     /// The only cipher in which data goes to peers and comes from them. A peer that does not have it is not
-    /// reached, and all nodes have both, unless they are told otherwise. Default: of each two nodes the faster
-    /// one, AES-256-GCM where both processors have instructions for it and ChaCha20-Poly1305 elsewhere.
+    /// reached, and all nodes have both, unless they are told otherwise. Default: of each two nodes the
+    /// faster one, AES-256-GCM where both processors have instructions for it and ChaCha20-Poly1305
+    /// elsewhere.
     ///
     /// ```
     /// use peersock::overlay::Suite;

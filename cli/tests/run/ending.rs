@@ -148,7 +148,8 @@ fn a_second_sigterm_waits_for_no_peer_that_vanished() {
     };
     let sends = ("s.sendall(bytes(5000))", &["5000 bytes were not delivered"][..]);
     for (mode, (script, said)) in MODES.iter().flat_map(|mode| [(mode, ("", &[][..])), (mode, sends)]) {
-        // A machine that is busy elsewhere may take its time once, and a launcher that waits never ends sooner.
+        // A machine that is busy elsewhere may take its time once, and a launcher that waits never ends
+        // sooner.
         let is_prompt = (0..5).any(|_| after_a_second_sigterm(&lab, mode, script, said) < LINGER / 2);
         assert!(is_prompt, "{mode}");
     }

@@ -11,8 +11,8 @@
 //!
 //! All of it is bounded: connections, UDP associations and flows by count, half of them for one client that
 //! is on another machine, which is a member at whichever of its addresses; a client has 10 s to say what it
-//! wants; heads of HTTP have 64 KiB and 100 fields, messages of SOCKS 513 bytes; a relay keeps 128 KiB in each
-//! direction.
+//! wants; heads of HTTP have 64 KiB and 100 fields, messages of SOCKS 513 bytes; a relay keeps 128 KiB in
+//! each direction.
 #![forbid(unsafe_code)]
 
 mod activation;

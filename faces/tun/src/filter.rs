@@ -76,11 +76,10 @@ fn arriving(table: &mut Table, index: u32, settings: &Settings) {
     for own in [index, LOOPBACK] {
         table.rule(chain, Rule::default().interface(Interface::In, own), Verdict::Accept);
     }
-    for (own, _) in &settings.addresses {
-        let whole = if own.is_ipv4() { 32 } else { 128 };
-        let to = end(Rule::default(), End::Destination, *own, whole);
+    for (own, length) in own_addresses(settings) {
+        let to = end(Rule::default(), End::Destination, own, length);
         table.rule(chain, to.destination_is_elsewhere(), Verdict::Drop);
-        table.rule(chain, end(Rule::default(), End::Source, *own, whole), Verdict::Drop);
+        table.rule(chain, end(Rule::default(), End::Source, own, length), Verdict::Drop);
     }
     for (address, length) in settings.addresses.iter().chain(&settings.routes) {
         let from = end(Rule::default(), End::Source, *address, *length);
@@ -94,11 +93,15 @@ fn leaving(table: &mut Table, index: u32, settings: &Settings, blocks: &[(IpAddr
     table.rule(chain, Rule::default().not_interface(Interface::Out, index), Verdict::Accept);
     table.rule(chain, Rule::default().interface(Interface::In, NONE), Verdict::Accept);
     table.rule(chain, Rule::default().answers(), Verdict::Accept);
-    let whole = |(own, _): &(IpAddr, u8)| (*own, if own.is_ipv4() { 32 } else { 128 });
-    for (address, length) in settings.addresses.iter().map(whole).chain(blocks.iter().copied()) {
+    for (address, length) in own_addresses(settings).chain(blocks.iter().copied()) {
         table.rule(chain, end(Rule::default(), End::Source, address, length), Verdict::Accept);
     }
     table.rule(chain, Rule::default(), Verdict::Drop);
+}
+
+/// The device's addresses, each as a prefix of its whole length.
+fn own_addresses(settings: &Settings) -> impl Iterator<Item = (IpAddr, u8)> {
+    settings.addresses.iter().map(|(own, _)| (*own, if own.is_ipv4() { 32 } else { 128 }))
 }
 
 /// One of the two addresses of a packet.

@@ -124,7 +124,8 @@ impl Target {
     pub(crate) fn has_free_number(&self) -> bool {
         let thread = self.notice.thread;
         let Some(limit) = most_descriptors(thread) else { return true };
-        // How many there are the kernel tells since Linux 6.2. That is the faster question: a server has many.
+        // How many there are the kernel tells since Linux 6.2. That is the faster question: a server has
+        // many.
         let folder = format!("/proc/{thread}/fd");
         if let Ok(folder) = fs::metadata(&folder)
             && (1..limit).contains(&folder.len())

@@ -21,8 +21,8 @@ pub(crate) struct Activity {
     sent: Moment,
     unanswered: Moment,
     owed: Moment,
-    /// When data was last sent or received.
-    data: Moment,
+    /// When data was last received.
+    data_in: Moment,
     /// When data was last sent.
     data_out: Moment,
     armed: AtomicBool,
@@ -41,7 +41,7 @@ impl Activity {
             sent: Moment::default(),
             unanswered: Moment::default(),
             owed: Moment::default(),
-            data: Moment::default(),
+            data_in: Moment::default(),
             data_out: Moment::default(),
             armed: AtomicBool::new(false),
             silence_ended: AtomicBool::new(false),
@@ -62,7 +62,7 @@ impl Activity {
 
     /// When data last went out or came in.
     pub(crate) fn last_data(&self) -> Option<Instant> {
-        self.data.get(self.base)
+        self.data_in.get(self.base).max(self.last_data_sent())
     }
 
     /// When data last went out. What is sent only because the peer has sent something does not count.
@@ -110,7 +110,6 @@ impl Activity {
         self.sent.set(self.base, now);
         self.owed.clear();
         if lower(&self.data_sent) {
-            self.data.set(self.base, now);
             self.data_out.set(self.base, now);
             self.unanswered.set_first(self.base, now);
         }
@@ -127,7 +126,7 @@ impl Activity {
         }
         self.unanswered.clear();
         if lower(&self.data_received) {
-            self.data.set(self.base, now);
+            self.data_in.set(self.base, now);
             self.owed.set_first(self.base, now);
         }
         self.needs_timer(&self.owed) | silent

@@ -159,20 +159,15 @@ impl Session {
     /// [`SealError::Expired`] for an old session: ask [`Peer::sender`] again. [`SealError::NoRoom`] if `out`
     /// is too short.
     pub fn seal(&self, plaintext: &[u8], out: &mut [u8]) -> Result<usize, SealError> {
-        let len = self.seal_reply(plaintext, out)?;
+        let len = self.seal_unasked(plaintext, out)?;
         if !matches!(Opened::of(plaintext), Opened::Control(_)) {
             self.peer.activity().data_sealed();
         }
         Ok(len)
     }
 
-    /// As [`Session::seal`], for a packet that no program sends: a reset or an ICMP message that answers what
-    /// the peer has sent, who need not say anything more. So nobody waits for an answer, and a peer that gets
-    /// only such packets is none that this node uses.
-    ///
-    /// # Errors
-    /// As [`Session::seal`].
-    pub fn seal_reply(&self, plaintext: &[u8], out: &mut [u8]) -> Result<usize, SealError> {
+    /// As [`Session::seal`], for [`Sender::unasked`].
+    pub(super) fn seal_unasked(&self, plaintext: &[u8], out: &mut [u8]) -> Result<usize, SealError> {
         let len = plaintext.len() + DATA_OVERHEAD;
         let out = out.get_mut(..len).ok_or(SealError::NoRoom)?;
         let key = sync::read(&self.sealing.key);

@@ -49,6 +49,7 @@ pub struct Sender {
     pub session: Arc<Session>,
     /// Where they go.
     pub path: Path,
+    is_unasked: bool,
 }
 
 impl Sender {
@@ -63,26 +64,24 @@ impl Sender {
     /// # Errors
     /// As [`Session::seal`]; also if `out` has no room for the front.
     pub fn seal(&self, packet: &[u8], out: &mut [u8]) -> Result<usize, SealError> {
-        let (front, rest) = self.write_front(out)?;
-        Ok(front + self.session.seal(packet, rest)?)
-    }
-
-    /// Seals an answer that no program sends, as [`Session::seal_reply`] does, and otherwise as
-    /// [`Sender::seal`].
-    ///
-    /// # Errors
-    /// As [`Sender::seal`].
-    pub fn seal_reply(&self, packet: &[u8], out: &mut [u8]) -> Result<usize, SealError> {
-        let (front, rest) = self.write_front(out)?;
-        Ok(front + self.session.seal_reply(packet, rest)?)
-    }
-
-    /// Writes what the place needs in front of a packet. Gives its length, and the room behind it.
-    fn write_front<'a>(&self, out: &'a mut [u8]) -> Result<(usize, &'a mut [u8]), SealError> {
-        let Some(header) = self.path.place.relay() else { return Ok((0, out)) };
+        let Some(header) = self.path.place.relay() else { return self.seal_packet(packet, out) };
         let (front, rest) = out.split_first_chunk_mut().ok_or(SealError::NoRoom)?;
         *front = header.to_bytes();
-        Ok((front.len(), rest))
+        Ok(front.len() + self.seal_packet(packet, rest)?)
+    }
+
+    fn seal_packet(&self, packet: &[u8], out: &mut [u8]) -> Result<usize, SealError> {
+        match self.is_unasked {
+            true => self.session.seal_unasked(packet, out),
+            false => self.session.seal(packet, out),
+        }
+    }
+
+    /// The same for packets that no program sends: resets and ICMP messages, which answer what the peer has
+    /// sent, and reports of groups. The peer need not say anything more, so nobody waits for an answer; and a
+    /// peer that gets only such packets is none that this node uses.
+    pub fn unasked(self) -> Self {
+        Self { is_unasked: true, ..self }
     }
 }
 
@@ -170,7 +169,7 @@ impl Peer {
     /// Takes a short lock.
     pub fn sender(&self) -> Option<Sender> {
         let link = sync::read(&self.link);
-        Some(Sender { session: link.session.clone()?, path: link.path? })
+        Some(Sender { session: link.session.clone()?, path: link.path?, is_unasked: false })
     }
 
     /// The session to send on, if there is one.

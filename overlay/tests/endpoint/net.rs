@@ -253,10 +253,10 @@ impl Net {
 
     /// Answers a packet of a peer with a session as a stack does, and not a program.
     pub(crate) fn reply(&mut self, from: usize, peer: &Arc<Peer>, text: &[u8]) {
-        let sender = peer.sender().expect("a session");
+        let sender = peer.sender().expect("a session").unasked();
         let packet = [&[0x60], text].concat();
         let mut datagram = vec![0; packet.len() + sender.overhead()];
-        sender.seal_reply(&packet, &mut datagram).expect("room");
+        sender.seal(&packet, &mut datagram).expect("room");
         if sender.session.note_sent(self.now) {
             self.nodes[from].endpoint.session_attention(self.now, &sender.session, Attention::Sent);
         }

@@ -148,8 +148,8 @@ impl Endpoint {
             heard.met.retain(|network, _| heard.unmet.contains(network));
         }
         let Some(network) = heard.unmet.front().copied() else {
-            // Every node on the local network sends beacons again and again. Before a network is joined all are
-            // refused, which says nothing.
+            // Every node on the local network sends beacons again and again. Before a network is joined all
+            // are refused, which says nothing.
             if !heard.is_refusal_said && !self.networks.is_empty() {
                 let why = "it is of no network that this node is in, or its sender has another secret";
                 let is_said = self.tries_to_log_refusal(now, &meta, "beacon", why);

@@ -81,10 +81,10 @@ impl Discovery {
     /// Forgets whose beacons were answered, but not whose refusal was said: a network more changes nothing
     /// about that.
     pub(super) fn forget_heard(&mut self) {
-        self.heard.retain(|_, heard| heard.is_refusal_said);
-        for heard in self.heard.values_mut() {
+        self.heard.retain(|_, heard| {
             heard.salt = None;
-        }
+            heard.is_refusal_said
+        });
     }
 
     /// We have met the node behind `remote` in this network. It is no peer if it has our own identity. True

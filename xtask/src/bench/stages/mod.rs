@@ -36,7 +36,8 @@ use stage::Stage;
 const FREQUENCY: u32 = 1999;
 /// A stream has found its speed after this time.
 const SETTLED: Duration = Duration::from_millis(700);
-/// A stream goes on for so long before and after it is looked at, seconds: perf ends its own work in that time.
+/// A stream goes on for so long before and after it is looked at, seconds: perf ends its own work in that
+/// time.
 const AROUND: f64 = 3.0;
 /// A client has to be done within this after its time.
 const PATIENCE: Duration = Duration::from_secs(60);

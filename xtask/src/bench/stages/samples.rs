@@ -9,8 +9,8 @@ use crate::Result;
 #[derive(Debug, PartialEq)]
 pub(super) struct Sample {
     pub(super) process: u32,
-    /// The function that ran, its caller, and so on. In a program they are only sure of the first one: callers
-    /// are found by frame pointers, which programs lack. The kernel's are all right.
+    /// The function that ran, its caller, and so on. In a program they are only sure of the first one:
+    /// callers are found by frame pointers, which programs lack. The kernel's are all right.
     pub(super) functions: Vec<Function>,
 }
 
