@@ -8,6 +8,10 @@ use tokio::sync::watch;
 
 use crate::slots::Slots;
 
+/// How long connections have to reset what they are cut off from: a program that ended before that would
+/// close them as if all was said.
+const RESETS: Duration = Duration::from_secs(1);
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Phase {
     Serving,
@@ -49,13 +53,14 @@ impl Stopper {
         (Stopper { phase: Arc::new(sender), slots }, Stop(receiver))
     }
 
-    /// Serves nobody new, waits up to `linger` for the connections to end, and resets what is left. Blocks
-    /// the thread. Returns how many were reset.
+    /// Serves nobody new, waits up to `linger` for the connections to end, and resets what is left, for
+    /// which it takes a second at most. Blocks the thread. Returns how many were reset.
     pub fn stop(&self, linger: Duration) -> usize {
         // At first and not after the listeners have heard of it: what they have accepted by then counts.
         self.phase.send_replace(Phase::Draining);
         let left = self.slots.wait_empty(Instant::now() + linger);
         self.phase.send_replace(Phase::Cut);
+        self.slots.wait_empty(Instant::now() + RESETS);
         left
     }
 
@@ -93,5 +98,24 @@ impl Stop {
             // Nobody is left who could stop it.
             std::future::pending::<()>().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_cut_off_is_reset_when_stop_returns() {
+        let slots = Slots::new(1);
+        let slot = slots.take(None).expect("there is room");
+        let (stopper, stop) = Stopper::new(slots.clone());
+        let stopping = tokio::task::spawn_blocking(move || stopper.stop(Duration::ZERO));
+        stop.cut().await;
+        // As a connection whose turn comes late.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(!stopping.is_finished());
+        drop(slot);
+        assert_eq!(stopping.await.expect("it ends"), 1);
     }
 }
