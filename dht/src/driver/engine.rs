@@ -142,6 +142,9 @@ fn begin(
         Operation::Put(item) => {
             let dht = dht.clone();
             async move {
+                // The library would write where it has found the nearest nodes when it looked last, which may
+                // have been when it knew few.
+                dht.get_closest_nodes(MutableItem::target_from_key(&item.key, None)).await;
                 match dht.put_mutable(to_mainline(&item), None).await {
                     Ok(_) => Outcome::Done,
                     Err(PutMutableError::Concurrency(_)) => Outcome::Taken,

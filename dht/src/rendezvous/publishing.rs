@@ -12,6 +12,10 @@ use crate::record::Record;
 /// The least time between two writes of the same place.
 const MIN_GAP: Duration = Duration::from_secs(2);
 
+/// A node that has just entered the DHT knows few of its nodes, and may write at other ones than those that
+/// who looks for it will ask. So each place is written again after these times, when it knows more.
+const SOON: [Duration; 2] = [Duration::from_secs(8), Duration::from_secs(60)];
+
 /// The longest time until a write that has failed is tried again.
 const MAX_RETRY: Duration = Duration::from_secs(60);
 
@@ -47,6 +51,7 @@ struct Publication {
     /// The item's sequence.
     sequence: i64,
     failures: u32,
+    successes: usize,
     written: Instant,
 }
 
@@ -68,6 +73,7 @@ impl Rendezvous {
                 version: 0,
                 sequence: 0,
                 failures: 0,
+                successes: 0,
                 written: now.instant,
             });
             if place.version != self.version && place.version != 0 && !place.is_running {
@@ -122,8 +128,10 @@ impl Rendezvous {
         place.is_running = false;
         if outcome == Outcome::Done {
             place.failures = 0;
+            let pause = SOON.get(place.successes).map_or(self.config.republish, |soon| *soon);
+            place.successes = place.successes.saturating_add(1);
             // A little earlier than asked for, so that nodes that began together do not stay together.
-            place.due = now.instant + self.config.republish.mul_f64(1.0 - jitter / 4.0);
+            place.due = now.instant + pause.min(self.config.republish).mul_f64(1.0 - jitter / 4.0);
             if publications.told < place.version {
                 publications.told = place.version;
                 self.events.push_back(Event::Published { network });

@@ -262,8 +262,9 @@ pub struct TcpOptions {
     /// this time. Until then it holds a place of the backlog as a handshake does. Default none.
     pub defer_accept: Option<Duration>,
     /// TCP_USER_TIMEOUT (RFC 5482), instead of [`Config::user_timeout`]. As in Linux it is also how long a
-    /// peer that answers may have no room; but not with keep-alives: then it is how long the peer may be
-    /// silent, in place of [`KeepAlive::probes`].
+    /// connection attempt lasts, if that is less than [`Config::syn_timeout`], and how long a peer that
+    /// answers may have no room; but not with keep-alives: then it is how long the peer may be silent, in
+    /// place of [`KeepAlive::probes`].
     pub user_timeout: Option<Duration>,
     /// SO_SNDBUF: a queue of this size from the start instead of one that grows to [`Config::send_buffer`],
     /// bytes.

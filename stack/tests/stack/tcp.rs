@@ -153,6 +153,21 @@ fn a_peer_that_vanishes_is_given_up_after_the_user_timeout() {
 }
 
 #[test]
+fn a_user_timeout_ends_a_connection_attempt() {
+    for (user_timeout, seconds) in [(5, 5), (300, 127)] {
+        let mut pair = Pair::new(9);
+        pair.link.loss = 1000;
+        let flow = pair.connect(A, 80);
+        flow.set_user_timeout(Some(user_timeout * SECOND));
+        pair.kick(A, &flow);
+        let began = pair.now;
+        pair.run(200 * SECOND, |_| flow.readiness().contains(Ready::ERROR));
+        assert_eq!((pair.now - began).as_secs(), seconds);
+        assert_eq!(flow.take_error(), Some(Error::TimedOut));
+    }
+}
+
+#[test]
 fn keepalive_finds_a_dead_peer_and_leaves_a_live_one() {
     let mut pair = Pair::new(9);
     let options = TcpOptions { keepalive: Some(10 * SECOND).into(), ..TcpOptions::default() };

@@ -134,7 +134,7 @@ fn pytest(python: &Path, folder: &Path, workspace: &Workspace) -> Result<Outcome
 
 /// Processes that share the tests. They wait for most of their time.
 fn workers() -> String {
-    thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 4)).to_string()
+    thread::available_parallelism().map_or(2, |cores| (2 * cores.get()).min(8)).to_string()
 }
 
 /// Runs in a copy of the tests that has no package beside it: what is tested is the wheel.

@@ -131,8 +131,8 @@ fn tests(workspace: &Workspace) -> Result<Outcome> {
     // Where .config/nextest.toml has it written.
     let junit = root().join("target/nextest/default/junit.xml");
     let _ = fs::remove_file(&junit);
-    // Many tests wait for something: two per processor use it better than one.
-    let threads = thread::available_parallelism().map_or(1, |count| 2 * count.get());
+    // Many tests wait for something: three per processor use it better than one.
+    let threads = thread::available_parallelism().map_or(1, |count| 3 * count.get());
     command.args(["nextest", "run", "--workspace", "--test-threads", &threads.to_string()]);
     let (success, _) = run(command)?;
     let xml = fs::read_to_string(junit).map_err(|_| "the tests did not run")?;

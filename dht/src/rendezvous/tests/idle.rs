@@ -146,6 +146,19 @@ fn what_nodes_of_the_dht_lose_is_written_again_within_half_an_hour() {
 }
 
 #[test]
+fn what_was_first_written_where_nobody_looks_is_written_again_soon() {
+    let (mut world, mut reader) = (World::new(), Reader::new());
+    let node = world.add(0);
+    world.publish(node, "198.51.100.7:4000");
+    for time in [10 * SECOND, MINUTE + 10 * SECOND] {
+        world.run(5 * SECOND);
+        world.items.clear();
+        world.run(time);
+        reader.assert_found(&world, 0, "written again");
+    }
+}
+
+#[test]
 fn a_dht_that_was_away_for_hours_has_the_record_a_minute_after_it_is_back() {
     let (mut world, mut reader) = (waiting(), Reader::new());
     world.run(20 * MINUTE);

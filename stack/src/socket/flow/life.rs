@@ -318,7 +318,10 @@ impl Flow {
         let state = inner.state();
         if let Some(waiting) = inner.waiting {
             match state {
-                State::SynSent => return Some(after(waiting, config.syn_timeout)),
+                State::SynSent => {
+                    let user_timeout = inner.user_timeout().unwrap_or(config.syn_timeout);
+                    return Some(after(waiting, user_timeout.min(config.syn_timeout)));
+                }
                 State::SynReceived => return Some(after(waiting, config.syn_timeout / 2)),
                 _ => {}
             }
