@@ -41,6 +41,7 @@ impl Flow {
         {
             self.take_cookie(time, listener, tcp, connection);
         }
+        let was_connected = connection.is_reset_after_handshake(tcp);
         match connection.process(time, &segment) {
             Verdict::Done => {}
             Verdict::Refused => self.shared.counters.tcp_memory_refused.increment(),
@@ -60,6 +61,11 @@ impl Flow {
             inner.soft = None;
         }
         self.after_segment(&mut inner, (time, before), tcp.rst, batch);
+        if was_connected && inner.listener.is_some() {
+            // The program hears of it, as if the peer's acknowledgement had come first.
+            self.established(&mut inner, time);
+            self.hand_over(&mut inner, batch);
+        }
         self.refresh(&mut inner, time);
         true
     }

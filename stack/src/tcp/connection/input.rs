@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{ALL_READ, Connection, millis};
 use crate::State;
 use crate::host::clock::{Time, after};
+use crate::tcp::header::TcpHeader;
 use crate::tcp::options::MAX_BLOCKS;
 use crate::tcp::segment::Segment;
 use crate::tcp::sender::Acknowledgement;
@@ -165,6 +166,14 @@ impl Connection {
         }
         self.challenges = self.challenges.saturating_add(1);
         self.challenges <= super::CHALLENGES
+    }
+
+    /// Whether a segment resets a connection that the peer was told of, though its acknowledgement of that has
+    /// not come: that was lost, or has been overtaken.
+    pub(crate) fn is_reset_after_handshake(&self, reset: &TcpHeader) -> bool {
+        let is_ours = reset.ack == Some(sequence::wire(self.isn, 1)) && self.syn.tries > 0;
+        let is_next = reset.seq == sequence::wire(self.irs, self.receiver.nxt());
+        self.state == State::SynReceived && reset.rst && is_ours && is_next
     }
 
     /// RFC 5961 section 3: only the very next number resets; RFC 1337: nothing does in TIME-WAIT. What the
