@@ -344,7 +344,8 @@ impl NodeBuilder {
         self
     }
 
-    /// Asks no STUN servers, and does not read the variable that names them: it may be wrong, or not be meant.
+    /// Asks no STUN servers, and does not read the variable that names them: it may be wrong, or not be
+    /// meant.
     pub(crate) fn without_stun(mut self) -> Self {
         self.asks_stun = false;
         self

@@ -41,7 +41,6 @@ impl Flow {
         {
             self.take_cookie(time, listener, tcp, connection);
         }
-        let was_connected = connection.is_reset_after_handshake(tcp);
         match connection.process(time, &segment) {
             Verdict::Done => {}
             Verdict::Refused => self.shared.counters.tcp_memory_refused.increment(),
@@ -60,12 +59,7 @@ impl Flow {
             // Whatever it was, packets pass again.
             inner.soft = None;
         }
-        self.after_segment(&mut inner, (time, before), tcp.rst, batch);
-        if was_connected && inner.listener.is_some() {
-            // The program hears of it, as if the peer's acknowledgement had come first.
-            self.established(&mut inner, time);
-            self.hand_over(&mut inner, batch);
-        }
+        self.after_segment(&mut inner, (time, before), tcp, batch);
         self.refresh(&mut inner, time);
         true
     }
@@ -139,13 +133,27 @@ impl Flow {
     }
 
     /// What a segment's effect on the connection means for the socket.
-    fn after_segment(&self, inner: &mut Inner, (time, before): (Time, State), rst: bool, batch: &mut Batch) {
+    fn after_segment(
+        &self,
+        inner: &mut Inner,
+        (time, before): (Time, State),
+        tcp: &TcpHeader,
+        batch: &mut Batch,
+    ) {
         let state = inner.state();
         if before.is_connecting() && !state.is_connecting() && state != State::Closed {
             self.established(inner, time);
         }
-        if state == State::Closed && before != State::Closed && rst {
+        if state == State::Closed && before != State::Closed && tcp.rst {
             self.was_reset(inner, before);
+            let handshake = inner.connection.as_ref().filter(|_| before == State::SynReceived);
+            if handshake.is_some_and(|connection| connection.is_syn_acknowledged(tcp.ack))
+                && inner.listener.is_some()
+            {
+                // The peer was connected: its acknowledgement was lost, or comes later. The program hears of it.
+                self.established(inner, time);
+                self.hand_over(inner, batch);
+            }
         }
         if matches!(state, State::CloseWait | State::Closing | State::LastAck | State::TimeWait) {
             inner.ended = true;

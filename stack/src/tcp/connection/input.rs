@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::{ALL_READ, Connection, millis};
 use crate::State;
 use crate::host::clock::{Time, after};
-use crate::tcp::header::TcpHeader;
 use crate::tcp::options::MAX_BLOCKS;
 use crate::tcp::segment::Segment;
 use crate::tcp::sender::Acknowledgement;
@@ -43,7 +42,7 @@ impl Connection {
 
     /// RFC 9293 3.10.7.3.
     fn process_in_syn_sent(&mut self, now: Time, segment: &Segment<'_>) -> Verdict {
-        let ours = segment.ack == Some(sequence::wire(self.isn, 1)) && self.syn.tries > 0;
+        let ours = self.is_syn_acknowledged(segment.ack);
         if segment.ack.is_some() && !ours {
             if segment.rst {
                 return Verdict::Done;
@@ -112,7 +111,7 @@ impl Connection {
         }
         let Some(ack) = segment.ack else { return Verdict::Done };
         if self.state == State::SynReceived {
-            if ack != sequence::wire(self.isn, 1) || self.syn.tries == 0 {
+            if !self.is_syn_acknowledged(segment.ack) {
                 return Verdict::Reset;
             }
             self.establish(now);
@@ -168,12 +167,9 @@ impl Connection {
         self.challenges <= super::CHALLENGES
     }
 
-    /// Whether a segment resets a connection that the peer was told of, though its acknowledgement of that has
-    /// not come: that was lost, or has been overtaken.
-    pub(crate) fn is_reset_after_handshake(&self, reset: &TcpHeader) -> bool {
-        let is_ours = reset.ack == Some(sequence::wire(self.isn, 1)) && self.syn.tries > 0;
-        let is_next = reset.seq == sequence::wire(self.irs, self.receiver.nxt());
-        self.state == State::SynReceived && reset.rst && is_ours && is_next
+    /// Whether a segment acknowledges our SYN, and nothing more.
+    pub(crate) fn is_syn_acknowledged(&self, ack: Option<u32>) -> bool {
+        ack == Some(sequence::wire(self.isn, 1)) && self.syn.tries > 0
     }
 
     /// RFC 5961 section 3: only the very next number resets; RFC 1337: nothing does in TIME-WAIT. What the
@@ -198,7 +194,7 @@ impl Connection {
     /// under way.
     fn process_syn(&mut self, now: Time, start: u64, segment: &Segment<'_>) -> Verdict {
         if self.state == State::SynReceived && start == 0 {
-            if segment.ack == Some(sequence::wire(self.isn, 1)) && self.syn.tries > 0 {
+            if self.is_syn_acknowledged(segment.ack) {
                 // RFC 9293 3.5, figure 7: both ends have opened at once.
                 self.establish(now);
                 self.take_window(now, 0, 1, u64::from(segment.window));

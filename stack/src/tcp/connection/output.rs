@@ -49,12 +49,12 @@ impl Connection {
         }
         self.take_limits(limits);
         self.run_timers(now);
-        // To a peer whose SYN nobody has acknowledged, a reset says that there was no connection.
-        let only_syn_came = self.receiver.nxt() == 1;
-        if self.reset_due && only_syn_came && self.receiver.is_answer_due(now, self.mss()) {
-            return self.emit_ack(now, out);
-        }
         if self.reset_due {
+            // To a peer whose SYN nobody has acknowledged, a reset says that there was no connection.
+            let only_syn_came = self.receiver.nxt() == 1;
+            if only_syn_came && self.receiver.is_answer_due(now, self.mss()) {
+                return self.emit_ack(now, out);
+            }
             self.reset_due = false;
             let reset = Outgoing {
                 rst: true,
