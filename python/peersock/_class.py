@@ -39,6 +39,7 @@ _family = vars(_socket.socket)["family"].__get__
 _type = vars(_socket.socket)["type"].__get__
 _getpeername = _socket.socket.getpeername
 _is_overlay = _peersock.is_overlay
+_stays_kernels = _peersock.stays_kernels
 
 
 def _ours(sock: _std.socket) -> bool:
@@ -399,6 +400,10 @@ class socket(_std.socket):
             raise
 
     def sendto(self, data: Buffer, *args: Any) -> int:
+        # What most sockets of a program do is to cost little.
+        if 1 <= len(args) <= 2 and isinstance(data, bytes) and _stays_kernels(self.fileno(), args[-1], _family(self)):
+            self._is_open = False
+            return super().sendto(data, *args)
         if not 1 <= len(args) <= 2 or _family(self) not in _INTERNET:
             return super().sendto(data, *args)
         flags, address = args if len(args) == 2 else (0, args[0])

@@ -55,7 +55,8 @@ mod _peersock {
     use crate::process::{adopt_orphans, filter_calls, forbid_dumps, provide_library};
     #[pymodule_export]
     use crate::sides::{
-        choose_by_listen, choose_by_local, choose_by_remote, clear_rules, has_rules, set_rules, share, vacate,
+        choose_by_listen, choose_by_local, choose_by_remote, clear_rules, has_rules, set_rules, share,
+        stays_kernels, vacate,
     };
 
     #[pymodule_init]

@@ -4,7 +4,7 @@ use std::os::fd::RawFd;
 use std::sync::{Arc, RwLock};
 
 use peersock_bsd::kernel::borrow;
-use peersock_bsd::{Chosen, Client, Errno, Rules, Sides, Socket, alongside, counterpart};
+use peersock_bsd::{Chosen, Client, Errno, Rules, Side, Sides, Socket, alongside, counterpart};
 use pyo3::prelude::*;
 
 use crate::address::numeric;
@@ -48,6 +48,19 @@ pub(crate) fn has_rules() -> bool {
 const KERNEL: i32 = 0;
 const OVERLAY: i32 = 1;
 const DONE: i32 = 2;
+
+/// Whether a socket of this family is the kernel's and stays so, now that it wants to reach `address`, whose
+/// host has to be a number. False is no answer: [`choose_by_remote`] has one.
+#[pyfunction]
+pub(crate) fn stays_kernels(py: Python<'_>, fd: RawFd, address: &Bound<'_, PyAny>, family: i32) -> bool {
+    let is_v6 = family == libc::AF_INET6;
+    if !is_v6 && family != libc::AF_INET {
+        return false;
+    }
+    let (Some(remote), Some(rules)) = (numeric(address, is_v6), rules()) else { return false };
+    borrow(fd).is_some_and(|fd| Socket::of(fd).is_none())
+        && py.detach(|| rules.of_remote(remote)) == Side::Kernel
+}
 
 /// Whether the socket is the overlay's, now that it wants to reach `address`. It becomes so if the address
 /// is.
@@ -109,10 +122,9 @@ fn choose(
     decide: impl Fn(&Sides<'_>) -> Result<Chosen<'static>, Errno> + Send + Sync,
 ) -> PyResult<i32> {
     let Some(borrowed) = borrow(fd) else { return Err(errno(py, Errno::BADF)) };
-    if Socket::of(borrowed).is_some() {
-        return Ok(OVERLAY);
-    }
-    let Some(rules) = rules() else { return Ok(KERNEL) };
+    let Some(rules) = rules() else {
+        return Ok(if Socket::of(borrowed).is_some() { OVERLAY } else { KERNEL });
+    };
     at_once(py, || {
         decide(&sides(&rules)).map(|chosen| match chosen {
             Chosen::Kernels => KERNEL,

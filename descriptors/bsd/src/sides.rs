@@ -302,11 +302,10 @@ impl Sides<'_> {
         if let Some(socket) = overlay(fd) {
             return Ok(Some(socket));
         }
-        if !is_candidate(fd) {
-            return Ok(None);
-        }
+        // The kernel is asked last what it is: most addresses are the kernel's.
         match side() {
             Side::Kernel => Ok(None),
+            _ if !is_candidate(fd) => Ok(None),
             Side::Nowhere(error) => Err(error),
             Side::Overlay | Side::Both => {
                 let identity = copies::identity(fd);

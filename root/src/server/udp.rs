@@ -30,12 +30,15 @@ pub(super) const SPACING: usize = TRAIN + 1536;
 /// Addresses of this machine that datagrams have come to are numbered up to here.
 const MAX_LOCALS: usize = 1024;
 
+/// So many of them may be loopback addresses: whoever is on this machine can send to each of 127.0.0.0/8.
+const MAX_LOOPBACKS: usize = 64;
+
 /// All UDP sockets of a root.
 #[derive(Debug)]
 pub(super) struct Sockets {
     sockets: Vec<Bound>,
     /// Where answers leave from: a socket and one of this machine's addresses. A [`Source`] has the number.
-    locals: Vec<Local>,
+    locals: Locals,
 }
 
 #[derive(Debug)]
@@ -50,6 +53,37 @@ struct Local {
     socket: usize,
     /// Only where the socket is bound to all addresses.
     ip: Option<IpAddr>,
+}
+
+/// By their numbers. The first ones are those of the sockets, where the system chooses the address.
+#[derive(Debug)]
+struct Locals(Vec<Local>);
+
+impl Locals {
+    fn of_sockets(count: usize) -> Self {
+        Self((0..count).map(|socket| Local { socket, ip: None }).collect())
+    }
+
+    fn get(&self, number: u16) -> Option<Local> {
+        self.0.get(usize::from(number)).copied()
+    }
+
+    /// The number of one. More than a machine has by intent get their socket's.
+    fn number_of(&mut self, local: Local) -> u16 {
+        let is_loopback = |local: &Local| local.ip.is_some_and(|ip| ip.is_loopback());
+        let known = self.0.iter().position(|known| *known == local);
+        let number = known.unwrap_or_else(|| {
+            let is_full = self.0.len() >= MAX_LOCALS
+                || is_loopback(&local)
+                    && self.0.iter().filter(|local| is_loopback(local)).count() >= MAX_LOOPBACKS;
+            if is_full {
+                return local.socket;
+            }
+            self.0.push(local);
+            self.0.len() - 1
+        });
+        number as u16
+    }
 }
 
 impl Sockets {
@@ -68,7 +102,7 @@ impl Sockets {
             };
             sockets.push(bound.map_err(|error| at(*address, &error))?);
         }
-        let locals = (0..sockets.len()).map(|socket| Local { socket, ip: None }).collect();
+        let locals = Locals::of_sockets(sockets.len());
         Ok(Self { sockets, locals })
     }
 
@@ -127,21 +161,12 @@ impl Sockets {
     pub(super) fn source(&mut self, number: usize, meta: &RecvMeta) -> Source {
         let is_wild = self.sockets[number].address.ip().is_unspecified();
         let local = Local { socket: number, ip: meta.dst_ip.filter(|_| is_wild) };
-        let known = self.locals.iter().position(|known| *known == local);
-        let socket = known.unwrap_or_else(|| match self.locals.len() {
-            0..MAX_LOCALS => {
-                self.locals.push(local);
-                self.locals.len() - 1
-            }
-            // More addresses than a machine has by intent: the system chooses for the further ones.
-            _ => number,
-        });
-        Source::Udp { socket: socket as u16, remote: meta.addr }
+        Source::Udp { socket: self.locals.number_of(local), remote: meta.addr }
     }
 
     /// Datagrams of `segment` bytes each, the last one perhaps shorter, that one call may send.
     pub(super) fn most_segments(&self, local: u16) -> usize {
-        let socket = self.locals.get(usize::from(local)).map(|local| &self.sockets[local.socket]);
+        let socket = self.locals.get(local).map(|local| &self.sockets[local.socket]);
         socket.map_or(1, |socket| socket.state.max_gso_segments())
     }
 
@@ -154,7 +179,7 @@ impl Sockets {
         segment: Option<usize>,
         ecn: Option<EcnCodepoint>,
     ) -> io::Result<()> {
-        let Some(Local { socket, ip }) = self.locals.get(usize::from(local)).copied() else {
+        let Some(Local { socket, ip }) = self.locals.get(local) else {
             return Err(io::ErrorKind::NotFound.into());
         };
         let Bound { io, state, .. } = &self.sockets[socket];
@@ -169,12 +194,12 @@ impl Sockets {
 
     /// This machine's address that answers leave from, where the socket has several.
     pub(super) fn ip(&self, local: u16) -> Option<IpAddr> {
-        self.locals.get(usize::from(local))?.ip
+        self.locals.get(local)?.ip
     }
 
     /// The socket that answers leave from.
     pub(super) fn number(&self, local: u16) -> usize {
-        self.locals.get(usize::from(local)).map_or(0, |local| local.socket)
+        self.locals.get(local).map_or(0, |local| local.socket)
     }
 
     /// Sends datagrams and trains to several places without waiting; says how many have left.
@@ -205,5 +230,31 @@ impl Bound {
         }
         let address = io.local_addr()?;
         Ok(Self { io, state, address })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    fn local(ip: u32) -> Local {
+        Local { socket: 1, ip: Some(Ipv4Addr::from_bits(ip).into()) }
+    }
+
+    #[test]
+    fn loopback_addresses_leave_room_for_others() {
+        let mut locals = Locals::of_sockets(2);
+        let loopback = Ipv4Addr::LOCALHOST.to_bits();
+        let numbers: Vec<u16> = (0..2000).map(|n| locals.number_of(local(loopback + n))).collect();
+        assert_eq!(numbers[..3], [2, 3, 4]);
+        assert!(numbers[MAX_LOOPBACKS..].iter().all(|number| *number == 1), "the socket's own number");
+
+        let number = locals.number_of(local(0x0a00_0001));
+        assert_eq!(locals.get(number), Some(local(0x0a00_0001)));
+        assert_eq!(locals.number_of(local(0x0a00_0001)), number);
+        let last = (0..2000).map(|n| locals.number_of(local(0x0a00_0002 + n))).last();
+        assert_eq!((last, locals.0.len()), (Some(1), MAX_LOCALS));
     }
 }

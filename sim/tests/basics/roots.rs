@@ -189,3 +189,24 @@ fn roots_that_are_killed_and_started_in_turns_reset_no_connection() {
     }
     assert!(homes.world.ledger.bytes_checked > 10_000_000);
 }
+
+#[test]
+fn a_flow_goes_on_soon_after_its_only_root_has_come_back() {
+    let mut worst = Duration::ZERO;
+    for (number, away) in [0, 1, 3, 6, 10, 15, 22, 30, 60].into_iter().enumerate() {
+        for sender in [0, 1] {
+            let mut homes = Homes::new(1, Duration::from_millis(5));
+            homes.run(5 * SECOND);
+            homes.transfer(sender);
+            homes.run(3 * SECOND + number as u32 * SECOND / 7);
+            let place = (homes.roots[0], ROOT_PORT);
+            homes.world.kill_root(place);
+            homes.run(away * SECOND / 10);
+            homes.world.restart_root(place);
+            let stall = homes.stall(20 * SECOND);
+            eprintln!("away for {} ms, {sender} sends: {stall:?}", away * 100);
+            worst = worst.max(stall);
+        }
+    }
+    assert!(worst <= 5 * SECOND / 2, "{worst:?}");
+}
