@@ -147,6 +147,10 @@ impl Connecting {
             context.set_timer(until, key);
             return (reply, Step::Waits);
         }
+        if let (Err(_), Some(data)) = (outcome, &self.data) {
+            // There will be room before the end: who writes then shall hear that nobody reads.
+            let _ = rustix::net::shutdown(data, rustix::net::Shutdown::Read);
+        }
         // The kernel wakes who waits before it frees what is unread, and with it the room to write: without
         // this, a descriptor whose connection was refused would have an error for a moment, and no room.
         // Closed with the last byte of its filling unread, it reports an error.

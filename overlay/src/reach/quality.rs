@@ -38,8 +38,7 @@ const WHOLE: u32 = 256;
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Quality {
     rtt: Option<Rtt>,
-    /// The shortest round trip.
-    shortest: Option<Duration>,
+    shortest: Shortest,
     /// A moving average, in 256ths.
     loss: u32,
     samples: u32,
@@ -67,6 +66,30 @@ impl Rtt {
     }
 }
 
+/// The shortest of the last round trips. The way may have become a longer one, so what was long ago is forgotten.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Shortest {
+    /// Of the last so many, and of [`Shortest::WINDOW`] before them.
+    windows: [Option<Duration>; 2],
+    samples: u8,
+}
+
+impl Shortest {
+    const WINDOW: u8 = 16;
+
+    fn sample(&mut self, sample: Duration) {
+        if self.samples == Self::WINDOW {
+            (self.windows[1], self.windows[0], self.samples) = (self.windows[0], None, 0);
+        }
+        self.samples += 1;
+        self.windows[0] = Some(self.windows[0].map_or(sample, |shortest| shortest.min(sample)));
+    }
+
+    fn get(&self) -> Option<Duration> {
+        self.windows.into_iter().flatten().min()
+    }
+}
+
 impl Quality {
     /// The smoothed round-trip time.
     pub(super) fn rtt(&self) -> Option<Duration> {
@@ -82,7 +105,7 @@ impl Quality {
     /// Something sent there was answered after `sample`.
     pub(super) fn sample(&mut self, sample: Duration) {
         self.rtt = Some(self.rtt.map_or(Rtt::first(sample), |rtt| rtt.blend(sample)));
-        self.shortest = Some(self.shortest.map_or(sample, |shortest| shortest.min(sample)));
+        self.shortest.sample(sample);
     }
 
     /// A question was asked there. `is_urgent` if the place is worth more questions until it can be compared.
@@ -141,7 +164,7 @@ impl Quality {
     /// Whether a path of this quality is worth leaving for a place of quality `other`.
     pub(super) fn is_beaten_by(&self, other: &Quality) -> bool {
         let (Some(own), Some(theirs)) = (self.cost(), other.cost()) else { return false };
-        let is_shorter = match (self.shortest, other.shortest) {
+        let is_shorter = match (self.shortest.get(), other.shortest.get()) {
             (Some(own), Some(theirs)) => theirs + MIN_GAIN_OF_SHORTEST.max(own / 3) <= own,
             _ => false,
         };
@@ -173,6 +196,16 @@ mod tests {
         assert_eq!(quality.timeout(), ms(1000));
         quality.sample(ms(8090));
         assert!(quality.timeout() > ms(8090));
+    }
+
+    #[test]
+    fn a_round_trip_of_long_ago_is_not_the_shortest_any_more() {
+        let mut quality = Quality::default();
+        quality.sample(ms(1));
+        (0..20).for_each(|_| quality.sample(ms(30)));
+        assert_eq!(quality.shortest.get(), Some(ms(1)));
+        (0..20).for_each(|_| quality.sample(ms(30)));
+        assert_eq!(quality.shortest.get(), Some(ms(30)));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use peersock_fd::{Errno, SocketFlags};
 use rustix::event::PollFlags;
+use rustix::net::SendFlags;
 
 use crate::common::{Served, errno, overlay, poll};
 
@@ -170,6 +171,24 @@ fn whoever_finds_a_refused_socket_writable_is_told_why_once() {
         assert_eq!(socket.take_error(), Ok(Some(Errno::CONNREFUSED)));
         assert_eq!(socket.take_error(), Ok(None));
         assert_eq!(rustix::io::read(&fd, &mut [0; 1]), Ok(0), "it was told");
+    }
+}
+
+/// Nor is anything taken from who writes as soon as it is writable.
+#[test]
+fn nothing_is_taken_by_a_socket_that_was_refused() {
+    let (a, b) = Served::pair();
+    for _ in 0..300 {
+        let fd = a.socket(SocketFlags::NONBLOCK);
+        let socket = overlay(&fd);
+        assert_eq!(errno(socket.connect(Some(SocketAddr::new(b.ip(), 9)))), Errno::INPROGRESS);
+        let until = Instant::now() + Duration::from_secs(20);
+        while crate::common::poll_for(&fd, PollFlags::OUT, 0).is_empty() {
+            assert!(Instant::now() < until);
+        }
+        let error = errno(rustix::net::send(&fd, b"x", SendFlags::NOSIGNAL));
+        assert!([Errno::PIPE, Errno::CONNRESET].contains(&error), "{error}");
+        assert_eq!(socket.stream_error(error), Errno::CONNREFUSED);
     }
 }
 
