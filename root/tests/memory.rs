@@ -1,7 +1,5 @@
 //! What a registered node and a relayed frame cost: an allocator that counts, and real handshakes.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,38 +7,11 @@ use std::time::{Duration, Instant};
 use peersock_overlay::wire::{NicknameClaim, NicknameMessage, Relayed, RootMessage};
 use peersock_overlay::{Identity, Nickname};
 use peersock_root::{Config, Root, Source};
+use peersock_testnet::Counting;
 
 #[expect(dead_code, reason = "the crate's own tests use all of it")]
 #[path = "../src/tests/node.rs"]
 mod node;
-
-/// The system's allocator, counted.
-struct Counting;
-
-thread_local! {
-    /// Bytes of this thread, which gives back what it has asked for: tests do not disturb each other.
-    static IN_USE: Cell<usize> = const { Cell::new(0) };
-    /// How often this thread has asked for memory.
-    static CALLS: Cell<usize> = const { Cell::new(0) };
-}
-
-// SAFETY: each call is passed on unchanged to the system's allocator, which keeps the contract.
-#[expect(unsafe_code, reason = "an allocator is unsafe to implement")]
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // A thread that ends has no such values any more.
-        let _ = IN_USE.try_with(|bytes| bytes.set(bytes.get().wrapping_add(layout.size())));
-        let _ = CALLS.try_with(|calls| calls.set(calls.get() + 1));
-        // SAFETY: as the caller promises.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        let _ = IN_USE.try_with(|bytes| bytes.set(bytes.get().wrapping_sub(layout.size())));
-        // SAFETY: as the caller promises.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -90,13 +61,13 @@ fn a_registered_node_costs_less_than_a_kibibyte() {
             world.now += Duration::from_millis(1);
         }
         let empty = {
-            let before = IN_USE.get();
+            let before = Counting::in_use();
             let root = Root::new(config(), &[1; 32], now, Duration::ZERO);
-            let size = IN_USE.get() - before;
+            let size = Counting::in_use() - before;
             drop(root);
             size
         };
-        let before = IN_USE.get();
+        let before = Counting::in_use();
         assert_eq!(world.root.registered(), most as usize);
         // What is given back when the root goes is what it had.
         let size = measure(&mut world, before);
@@ -127,12 +98,12 @@ fn a_nickname_costs_less_than_a_kibibyte() {
         let claim = NicknameClaim::sign(&node.identity, &root, &name, 1, 3600, 1);
         let message = RootMessage::Nickname(NicknameMessage::Claim { nickname: name, claim });
         let datagram = node.seal_message(&message);
-        let before = IN_USE.get();
+        let before = Counting::in_use();
         world.root.handle_datagram(world.now, node.source, &datagram);
         let mut out = Vec::new();
         while world.root.poll_transmit(&mut out).is_some() {}
         drop(out);
-        used += IN_USE.get().wrapping_sub(before) as isize;
+        used += Counting::in_use().wrapping_sub(before) as isize;
     }
     assert_eq!(world.root.nicknames(), 300);
     let each = used / 300;
@@ -153,19 +124,19 @@ fn a_frame_is_relayed_without_allocating() {
         node
     });
     let mut frame = a.frame(b.channel, &[0xd4; 1400]);
-    let before = CALLS.get();
+    let before = Counting::calls();
     for _ in 0..1000 {
         world.now += Duration::from_millis(1);
         frame[..12].copy_from_slice(&Relayed { token: a.token, channel: b.channel }.to_bytes());
         assert_eq!(world.root.relay(world.now, a.source, &mut frame), Some(b.source));
     }
-    assert_eq!(CALLS.get() - before, 0);
+    assert_eq!(Counting::calls() - before, 0);
 }
 
 /// Bytes that a root holds: what is free once it is gone. Another one takes its place.
 fn measure(world: &mut World, before: usize) -> usize {
     let fresh = Root::new(config(), &[1; 32], world.now, Duration::ZERO);
-    let made = IN_USE.get() - before;
+    let made = Counting::in_use() - before;
     drop(std::mem::replace(&mut world.root, fresh));
-    before + made - IN_USE.get()
+    before + made - Counting::in_use()
 }

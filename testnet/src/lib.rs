@@ -9,14 +9,15 @@
 //!   any address.
 //! * [`TestRoot`]: the root that serves nodes ([`RealRoot`]), or one that lies to them ([`FakeRoot`]).
 //! * [`Credit`]: how many bytes may be sent to addresses whose owner has never received anything.
+//! * [`Counting`]: an allocator that says how much is in use.
 //! * `Lab`: real NATs in network namespaces; `LocalDht`: a DHT that leads nowhere else.
 //!
 //! Nothing else here carries anything: how datagrams and packets get to others, and which are lost, is for
 //! each test network to say.
-#![forbid(unsafe_code)]
 
 #[cfg(feature = "overlay")]
 mod adversary;
+mod counting;
 #[cfg(feature = "overlay")]
 mod credit;
 #[cfg(feature = "overlay")]
@@ -41,6 +42,7 @@ mod test_root;
 
 #[cfg(feature = "overlay")]
 pub use adversary::{Adversary, Heard};
+pub use counting::Counting;
 #[cfg(feature = "overlay")]
 pub use credit::{Credit, Overdrawn};
 #[cfg(feature = "overlay")]

@@ -47,7 +47,8 @@ const MOST_AT: usize = 8;
 /// All nodes. Indexing finds those that are a peer somewhere.
 #[derive(Debug, Default)]
 pub(super) struct Nodes {
-    table: BTreeMap<NodeKey, Node>,
+    /// In boxes: half of a tree's places are empty.
+    table: BTreeMap<NodeKey, Box<Node>>,
     by_id: BTreeMap<NodeId, NodeKey>,
     /// Where nodes are reached now, or were last.
     at: BTreeSet<(PlaceKey, NodeKey)>,
@@ -62,14 +63,14 @@ impl Nodes {
         }
         let key = NodeKey(self.next);
         self.next += 1;
-        self.table
-            .insert(key, Node { id: *id, reach: Reach::default(), peers: Vec::new(), handshakes: None });
+        let node = Node { id: *id, reach: Reach::default(), peers: Vec::new(), handshakes: None };
+        self.table.insert(key, Box::new(node));
         self.by_id.insert(*id, key);
         key
     }
 
     pub(super) fn get(&self, key: NodeKey) -> Option<&Node> {
-        self.table.get(&key)
+        self.table.get(&key).map(Box::as_ref)
     }
 
     /// The peers that a node is, one per network.
@@ -84,7 +85,9 @@ impl Nodes {
 
     /// The node is that peer, too.
     pub(super) fn add_peer(&mut self, key: NodeKey, peer: PeerKey, handle: Arc<Peer>) {
-        self[key].peers.push((peer, handle));
+        let peers = &mut self[key].peers;
+        peers.reserve_exact(1);
+        peers.push((peer, handle));
     }
 
     /// The node is no longer that peer. It is forgotten if it is nobody's peer any more.

@@ -59,7 +59,8 @@ impl PeerState {
 /// All peers of all networks.
 #[derive(Debug, Default)]
 pub(super) struct Peers {
-    table: BTreeMap<PeerKey, PeerState>,
+    /// In boxes: half of a tree's places are empty.
+    table: BTreeMap<PeerKey, Box<PeerState>>,
     next: u64,
 }
 
@@ -67,24 +68,24 @@ impl Peers {
     pub(super) fn insert(&mut self, peer: PeerState) -> PeerKey {
         let key = PeerKey(self.next);
         self.next += 1;
-        self.table.insert(key, peer);
+        self.table.insert(key, Box::new(peer));
         key
     }
 
     pub(super) fn get(&self, key: PeerKey) -> Option<&PeerState> {
-        self.table.get(&key)
+        self.table.get(&key).map(Box::as_ref)
     }
 
     pub(super) fn get_mut(&mut self, key: PeerKey) -> Option<&mut PeerState> {
-        self.table.get_mut(&key)
+        self.table.get_mut(&key).map(Box::as_mut)
     }
 
     pub(super) fn remove(&mut self, key: PeerKey) -> Option<PeerState> {
-        self.table.remove(&key)
+        self.table.remove(&key).map(|peer| *peer)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (PeerKey, &PeerState)> {
-        self.table.iter().map(|(&key, peer)| (key, peer))
+        self.table.iter().map(|(&key, peer)| (key, &**peer))
     }
 
     /// Names the peers for which the condition holds.
@@ -93,7 +94,7 @@ impl Peers {
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut PeerState> {
-        self.table.values_mut()
+        self.table.values_mut().map(Box::as_mut)
     }
 
     pub(super) fn of_network(&self, network: NetworkIndex) -> impl Iterator<Item = (PeerKey, &PeerState)> {

@@ -134,7 +134,7 @@ impl Link {
             core.counters.handshake_unauthentic.increment();
             return Err("no session can be made of it");
         };
-        self.sessions.push(Live {
+        self.add_session(Live {
             session: session.clone(),
             instance: payload.instance,
             receive_buffer: payload.receive_buffer,

@@ -414,7 +414,7 @@ impl Link {
         // anywhere.
         let known = pending.targets.into_iter().find(|target| cx.reach.is_proven(target));
         let instead = known.filter(|_| !is_proven && !cx.has_path());
-        self.sessions.push(Live {
+        self.add_session(Live {
             session: session.clone(),
             instance: said.instance,
             receive_buffer: said.receive_buffer,

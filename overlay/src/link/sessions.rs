@@ -237,6 +237,12 @@ impl Link {
         }
     }
 
+    /// A handshake has led to a session. Mostly it is the only one, or the second for a while.
+    pub(super) fn add_session(&mut self, session: Live) {
+        self.sessions.reserve_exact(1);
+        self.sessions.push(session);
+    }
+
     /// Erases sessions that the link does not have any more.
     pub(super) fn discard(&mut self, cx: &mut Context<'_>, sessions: Vec<Arc<Session>>) {
         for session in &sessions {

@@ -301,6 +301,8 @@ impl Candidates {
             Some(at) => at,
             None => {
                 self.make_room(key, path);
+                // Most nodes have one or two.
+                self.list.reserve_exact(1);
                 self.list.push(Candidate::new(key));
                 self.list.len() - 1
             }
