@@ -33,7 +33,9 @@ pub(crate) fn start(node: &Node) -> io::Result<RootWatch> {
         let mut goes_on = true;
         while goes_on && is_over.recv_timeout(SETTLES) == Err(RecvTimeoutError::Timeout) {
             for root in node.roots().iter().filter(|root| !root.guest) {
-                if let Some(text) = messages.tell(root.id, root.state, || name(root)) {
+                // One that failed would have left an error.
+                let has_stream = root.stream.is_some() || root.stream_error.is_some();
+                if let Some(text) = messages.tell(root.id, root.state, has_stream, || name(root)) {
                     stdio::note(text);
                 }
             }
@@ -75,7 +77,14 @@ enum Known {
 }
 
 impl RootMessages {
-    fn tell(&mut self, root: NodeId, state: RootState, name: impl FnOnce() -> String) -> Option<String> {
+    /// `has_stream` if it is tried by TCP, TLS or WebSocket, too.
+    fn tell(
+        &mut self,
+        root: NodeId,
+        state: RootState,
+        has_stream: bool,
+        name: impl FnOnce() -> String,
+    ) -> Option<String> {
         let now = match state {
             RootState::Registered | RootState::Draining => Known::Registered,
             RootState::Unreachable => Known::Unreachable,
@@ -96,9 +105,15 @@ impl RootMessages {
                     .to_owned()
             }
             (_, Known::Unreachable) => {
-                "does not answer; it is tried again until it does: look whether it runs, has the key that \
-                 --root names, and is let through by firewalls"
-                    .to_owned()
+                let blocked = if has_stream {
+                    ""
+                } else {
+                    "; it is tried by UDP alone: where that is blocked, --root has to name tcp: or wss: as well"
+                };
+                format!(
+                    "does not answer; it is tried again until it does: look whether it runs, has the key that \
+                     --root names, and is let through by firewalls{blocked}"
+                )
             }
             (_, Known::Refused) => {
                 "refuses this node: most likely it wants a token; give that with --root-token-file".to_owned()
@@ -118,7 +133,8 @@ mod tests {
     fn each_change_of_a_root_is_told_once() {
         let [one, other] = [1, 2].map(|seed| Identity::from_seed(&[seed; 32]).node_id());
         let mut messages = RootMessages::default();
-        let mut tell = |root, state| messages.tell(root, state, || "the root".to_owned()).unwrap_or_default();
+        let mut tell =
+            |root, state| messages.tell(root, state, true, || "the root".to_owned()).unwrap_or_default();
         assert_eq!(tell(one, RootState::Connecting), "");
         assert_eq!(tell(one, RootState::Registered), "", "all is as it should be");
         assert!(tell(other, RootState::Unreachable).contains("the root does not answer"));
@@ -132,5 +148,14 @@ mod tests {
         assert!(refused.contains("refuses") && refused.contains("--root-token-file"), "{refused}");
         assert_eq!(tell(one, RootState::Refused), "");
         assert!(tell(other, RootState::Registered).contains("takes this node again"));
+    }
+    #[test]
+    fn a_root_that_is_tried_by_udp_alone_may_be_behind_a_firewall() {
+        let root = Identity::from_seed(&[1; 32]).node_id();
+        for has_stream in [false, true] {
+            let name = || "the root".to_owned();
+            let told = RootMessages::default().tell(root, RootState::Unreachable, has_stream, name);
+            assert_eq!(told.expect("a text").contains("wss:"), !has_stream);
+        }
     }
 }

@@ -81,6 +81,10 @@ impl Rendezvous {
             }
             if !place.is_running && place.due <= now.instant {
                 place.is_running = true;
+                if place.version != self.version {
+                    // A node that has moved knows as few nodes of the DHT as one that has just entered it.
+                    place.successes = 0;
+                }
                 place.version = self.version;
                 place.written = now.instant;
                 // Seconds: how far a clock is off to the millisecond would tell nodes apart.

@@ -41,8 +41,9 @@ pub(crate) async fn relay(mut one: Link, mut other: Link, stop: &Stop) {
     };
     if let Err(error) = done {
         tracing::debug!(%error, "a connection has broken");
-        one.reset();
+        // The client's last: who ends the program waits for it.
         other.reset();
+        one.reset();
     }
 }
 

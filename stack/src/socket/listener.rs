@@ -319,6 +319,11 @@ impl Listener {
         queue.closed.is_none()
     }
 
+    /// Whether who accepts hears of a connection that was reset before it said anything.
+    pub(crate) fn takes_reset(&self) -> bool {
+        self.lock().closed.is_none() && self.options().defer_accept.is_none()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Queue> {
         sync::lock(&self.queue)
     }

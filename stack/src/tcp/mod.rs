@@ -37,7 +37,7 @@ mod sequence;
 
 #[cfg(test)]
 pub(crate) use connection::Timestamps;
-pub(crate) use connection::{Connection, Ending, Probing, Settings, Verdict, Written};
+pub(crate) use connection::{Connection, Ending, Probing, SYN_TIMEOUT, Settings, Verdict, Written};
 pub(crate) use cookie::Cookies;
 pub(crate) use header::{TcpError, TcpHeader};
 pub(crate) use isn::initial_sequence;

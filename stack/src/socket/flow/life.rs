@@ -9,7 +9,7 @@ use super::{Flow, Inner};
 use crate::host::clock::{Time, after, earlier};
 use crate::host::timers::{NEVER, Tick, tick_at};
 use crate::ip::{IpHeader, MAX_HEADERS};
-use crate::tcp::{Connection, Ending, Outgoing, Segment, TcpHeader, Verdict};
+use crate::tcp::{Connection, Ending, Outgoing, SYN_TIMEOUT, Segment, TcpHeader, Verdict};
 use crate::{Batch, Departure, Error, InterfaceId, KeepAlive, Listener, State};
 
 impl Flow {
@@ -148,7 +148,11 @@ impl Flow {
             self.was_reset(inner, before);
             let handshake = inner.connection.as_ref().filter(|_| before == State::SynReceived);
             if handshake.is_some_and(|connection| connection.is_syn_acknowledged(tcp.ack))
-                && inner.listener.is_some()
+                && inner
+                    .listener
+                    .as_ref()
+                    .and_then(Weak::upgrade)
+                    .is_some_and(|listener| listener.takes_reset())
             {
                 // The peer was connected: its acknowledgement was lost, or comes later. The program hears of it.
                 self.established(inner, time);
@@ -333,7 +337,8 @@ impl Flow {
         if let Some(waiting) = inner.waiting {
             match state {
                 State::SynSent => {
-                    let user_timeout = inner.user_timeout().unwrap_or(config.syn_timeout);
+                    // As in Linux, which looks when it sends the SYN again.
+                    let user_timeout = inner.user_timeout().unwrap_or(config.syn_timeout).max(SYN_TIMEOUT);
                     return Some(after(waiting, user_timeout.min(config.syn_timeout)));
                 }
                 State::SynReceived => return Some(after(waiting, config.syn_timeout / 2)),

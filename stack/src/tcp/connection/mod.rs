@@ -19,9 +19,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 pub(crate) use input::Verdict;
-pub(crate) use output::Written;
+pub(crate) use output::{SYN_TIMEOUT, Written};
 
-use self::output::SYN_TIMEOUT;
 pub(crate) use self::probing::Probing;
 pub(crate) use self::timestamps::Timestamps;
 use super::congestion::CongestionControl;

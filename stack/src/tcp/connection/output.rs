@@ -14,7 +14,7 @@ use crate::tcp::sender::Plan;
 use crate::tcp::sequence;
 
 /// The first SYN leaves again after this time (RFC 6298 2.1), then after twice as long, and so on.
-pub(super) const SYN_TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const SYN_TIMEOUT: Duration = Duration::from_secs(1);
 const MAX_SYN_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A super-segment in the caller's buffer.
