@@ -395,7 +395,7 @@ impl NodeBuilder {
         self
     }
 
-    /// The send and receive buffer of each TCP socket, bytes. Default: 16 MiB each. Memory is used only as
+    /// The send and receive buffer of each TCP socket, bytes. Default: 64 MiB each. Memory is used only as
     /// far as a socket fills it.
     pub fn tcp_buffers(mut self, send: usize, receive: usize) -> Self {
         self.stack.send_buffer = send;

@@ -304,7 +304,7 @@ peersock_result peersock_config_roots(struct peersock_config *config, const char
 // `config` is NULL or comes from `peersock_config_new()`; `servers` is NULL or a C string.
 peersock_result peersock_config_turn(struct peersock_config *config, const char *servers);
 
-// The most that the send and the receive buffer of each TCP socket may hold, bytes. 16 MiB each by default.
+// The most that the send and the receive buffer of each TCP socket may hold, bytes. 64 MiB each by default.
 //
 // Pointers:
 // `config` is NULL or comes from `peersock_config_new()`.

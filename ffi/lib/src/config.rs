@@ -194,7 +194,7 @@ pub unsafe extern "C" fn peersock_config_turn(
     })
 }
 
-/// The most that the send and the receive buffer of each TCP socket may hold, bytes. 16 MiB each by default.
+/// The most that the send and the receive buffer of each TCP socket may hold, bytes. 64 MiB each by default.
 ///
 /// # Safety
 /// `config` is NULL or comes from `peersock_config_new()`.

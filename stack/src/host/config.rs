@@ -13,15 +13,16 @@ use crate::{CongestionControl, IpOptions};
 /// use peersock_stack::Config;
 ///
 /// let config = Config { receive_buffer: 1 << 20, ..Config::default() };
-/// assert_eq!(config.send_buffer, 16 << 20);
+/// assert_eq!(config.send_buffer, 64 << 20);
 /// ```
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Most bytes that a TCP flow queues for sending. Default 16 MiB, 4 KiB to 1 GiB.
+    /// Most bytes that a TCP flow queues for sending. Default 64 MiB, 4 KiB to 1 GiB: a
+    /// gigabit over 100 ms needs four times its bandwidth-delay product where losses come in bursts.
     ///
     /// A flow takes what its path needs, several times what is in flight, and memory only for what is queued.
     pub send_buffer: usize,
-    /// Most bytes that a TCP flow queues for the application, and so its largest window. Default 16 MiB,
+    /// Most bytes that a TCP flow queues for the application, and so its largest window. Default 64 MiB,
     /// 4 KiB to 1 GiB. A flow's window grows to four times what its application reads in a round trip.
     pub receive_buffer: usize,
     /// Bytes that the queues of all TCP flows may occupy together. Default 1 GiB.
@@ -85,8 +86,8 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            send_buffer: 16 << 20,
-            receive_buffer: 16 << 20,
+            send_buffer: 64 << 20,
+            receive_buffer: 64 << 20,
             tcp_memory: 1 << 30,
             tcp_memory_per_peer: 512 << 20,
             udp_receive_buffer: 256 << 10,

@@ -14,7 +14,7 @@ use peersock_datapath::JoinedNetwork;
 use peersock_fd::option_table::{self as table, Access, Row};
 
 /// The largest queue that an application may ask for, bytes.
-const MOST_BUFFER: i32 = 16 << 20;
+const MOST_BUFFER: i32 = 64 << 20;
 /// The smallest queue that a socket has: Linux's.
 const LEAST_BUFFER: usize = 2304;
 
