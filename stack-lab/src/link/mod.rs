@@ -35,6 +35,8 @@ pub struct Link {
     pub reorder: f64,
     /// By how much such a packet is late, at most.
     pub reorder_by: Time,
+    /// The probability of a packet to arrive as soon as it has left: it overtakes those before it.
+    pub overtakes: f64,
     /// The probability of a packet to arrive twice.
     pub duplicate: f64,
     /// The probability of a packet to arrive with a wrong byte.
@@ -64,6 +66,7 @@ impl Link {
             loss: Loss::None,
             reorder: 0.0,
             reorder_by: 0,
+            overtakes: 0.0,
             duplicate: 0.0,
             corrupt: 0.0,
             jitter: None,
@@ -142,6 +145,10 @@ impl Carrier {
         }
         if self.random.chance(self.link.reorder) {
             arrival += self.random.below(self.link.reorder_by);
+        }
+        // Without such packets chance is as it was: figures of before can be compared.
+        if self.link.overtakes > 0.0 && self.random.chance(self.link.overtakes) {
+            arrival = passed.leaves;
         }
         let again = self.random.chance(self.link.duplicate).then(|| arrival + self.random.below(delay / 4));
         Fate {

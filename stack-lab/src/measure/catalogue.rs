@@ -156,6 +156,15 @@ fn impaired() -> Vec<Case> {
         scenario
     };
 
+    // The shortest round trip is next to nothing, and most packets count as late.
+    let overtaking = |share: f64| {
+        let mut scenario = Scenario::new(100e6, ms(20)).lasting(secs(LASTING)).with(Plan::endless());
+        for link in [&mut scenario.forward, &mut scenario.backward] {
+            link.overtakes = share;
+        }
+        scenario
+    };
+
     let judged: Vec<(&str, Scenario, f64)> = vec![
         ("100mbit_40ms_reorder1", with(&reorder(0.01)), 0.95),
         ("100mbit_40ms_reorder10", with(&reorder(0.10)), 0.95),
@@ -179,6 +188,14 @@ fn impaired() -> Vec<Case> {
         ("100mbit_to_10mbit_40ms", slower),
         ("10mbit_to_100mbit_40ms", faster),
     ];
+    let aimed = [1, 10].map(|percent| {
+        let scenario = overtaking(f64::from(percent) / 100.0);
+        Case::new(format!("100mbit_20ms_overtaking{percent}"), scenario).measure(
+            "goodput_share",
+            Quantity::Share,
+            &[Target::AimMedian(0.9), Target::WorstOverHalfMedian],
+        )
+    });
     let judged = judged.into_iter().map(|(name, scenario, least)| {
         Case::new(name, scenario).measure("goodput_share", Quantity::Share, &[Target::Median(least)])
     });
@@ -187,7 +204,7 @@ fn impaired() -> Vec<Case> {
             .measure("goodput_share", Quantity::Share, &[Target::WorstOverHalfMedian])
             .measure("longest_stall_s", Quantity::LongestStall, &[STALL])
     });
-    judged.chain(reported).collect()
+    judged.chain(aimed).chain(reported).collect()
 }
 
 /// Several flows in one queue.

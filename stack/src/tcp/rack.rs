@@ -89,6 +89,11 @@ impl Rack {
         self.late = rtt.max(self.late - less);
     }
 
+    /// Whether packets have overtaken others.
+    pub(crate) fn has_reordered(&self) -> bool {
+        self.reordered
+    }
+
     /// What was sent again had not been lost: what arrived of it were the first transmissions.
     pub(crate) fn distrust_resent(&mut self) {
         if self.original != NONE {
@@ -130,7 +135,13 @@ impl Rack {
         // longer. Here they do not, so that what they have taken counts beside it.
         let most = srtt.unwrap_or(quarter).max(self.late.into());
         let window = (quarter * u64::from(self.quarters.max(1))).min(most);
-        u64::from(self.rtt) + window
+        let patience = u64::from(self.rtt) + window;
+        if self.quarters > 1 {
+            // Some was sent again in vain. Where a few packets overtake all others, quarters of their round trip
+            // never add up to what the others take.
+            return patience.max((u64::from(self.late) * 9 / 8).min(u64::from(self.rtt) + most));
+        }
+        patience
     }
 }
 

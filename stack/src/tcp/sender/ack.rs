@@ -30,6 +30,8 @@ struct Delivery {
     bytes: u64,
     /// When the newest segment was sent that was sent once.
     newest_sent: Option<Time>,
+    /// The same of those before which nothing is missing.
+    newest_in_order: Option<Time>,
     /// The newest of all.
     newest: NewestDelivered,
     /// Bytes that counted as lost and had not been sent again.
@@ -50,6 +52,9 @@ impl Sender {
         if let Some(rtt) = rtt {
             self.rtt.sample(now, rtt);
         }
+        // Where packets overtake others, the round trip of one that has is not what the path takes.
+        let has_overtaken = self.rack.has_reordered() && delivery.newest_in_order != delivery.newest_sent;
+        let path_rtt = rtt.filter(|_| !has_overtaken);
         if acked > 0 {
             self.progress = now;
             self.rtt.reset_backoff();
@@ -69,7 +74,7 @@ impl Sender {
             delivered: delivery.bytes,
             lost: self.sampler.lost().saturating_sub(lost_before),
             prior_in_flight,
-            rtt,
+            rtt: path_rtt,
             sample,
         };
         if acked > 0 || delivery.bytes > 0 || event.lost > 0 {
@@ -91,6 +96,9 @@ impl Sender {
             rack.on_delivered(now, run, min_rtt);
             if !run.resent {
                 delivery.newest_sent = delivery.newest_sent.max(Some(run.snapshot.sent));
+                if run.end <= ack.ack {
+                    delivery.newest_in_order = delivery.newest_in_order.max(Some(run.snapshot.sent));
+                }
             }
             if run.fate == Fate::Lost {
                 delivery.found += run.len();
