@@ -51,8 +51,8 @@ fn jitter_that_reorders_leaves_most_of_a_long_fast_link() {
 /// A few packets arrive as soon as they have left, so that the shortest round trip is next to nothing.
 #[test]
 fn packets_that_overtake_all_others_leave_a_part() {
-    at_least("goodput_share/100mbit_20ms_overtaking1", 20.0, 0.40);
-    at_least("goodput_share/100mbit_20ms_overtaking10", 20.0, 0.11);
+    at_least("goodput_share/100mbit_20ms_overtaking1", 20.0, 0.25);
+    at_least("goodput_share/100mbit_20ms_overtaking10", 20.0, 0.09);
 }
 
 #[test]
