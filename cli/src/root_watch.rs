@@ -149,6 +149,7 @@ mod tests {
         assert_eq!(tell(one, RootState::Refused), "");
         assert!(tell(other, RootState::Registered).contains("takes this node again"));
     }
+
     #[test]
     fn a_root_that_is_tried_by_udp_alone_may_be_behind_a_firewall() {
         let root = Identity::from_seed(&[1; 32]).node_id();

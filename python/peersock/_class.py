@@ -400,13 +400,14 @@ class socket(_std.socket):
             raise
 
     def sendto(self, data: Buffer, *args: Any) -> int:
-        # What most sockets of a program do is to cost little.
-        if 1 <= len(args) <= 2 and isinstance(data, bytes) and _stays_kernels(self.fileno(), args[-1], _family(self)):
-            self._is_open = False
-            return super().sendto(data, *args)
-        if not 1 <= len(args) <= 2 or _family(self) not in _INTERNET:
+        family = _family(self)
+        if not 1 <= len(args) <= 2 or family not in _INTERNET:
             return super().sendto(data, *args)
         flags, address = args if len(args) == 2 else (0, args[0])
+        # What most sockets of a program do is to cost little.
+        if isinstance(data, bytes) and _stays_kernels(self.fileno(), address, family == V6):
+            self._is_open = False
+            return super().sendto(data, *args)
         if _type(self) == _STREAM:
             # TCP does not look at the address.
             return self.send(data, flags) if _ours(self) else super().sendto(data, *args)

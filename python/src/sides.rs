@@ -49,14 +49,10 @@ const KERNEL: i32 = 0;
 const OVERLAY: i32 = 1;
 const DONE: i32 = 2;
 
-/// Whether a socket of this family is the kernel's and stays so, now that it wants to reach `address`, whose
-/// host has to be a number. False is no answer: [`choose_by_remote`] has one.
+/// Whether the socket is the kernel's and stays so, now that it wants to reach `address`, whose host has to be a
+/// number. False is no answer: [`choose_by_remote`] has one.
 #[pyfunction]
-pub(crate) fn stays_kernels(py: Python<'_>, fd: RawFd, address: &Bound<'_, PyAny>, family: i32) -> bool {
-    let is_v6 = family == libc::AF_INET6;
-    if !is_v6 && family != libc::AF_INET {
-        return false;
-    }
+pub(crate) fn stays_kernels(py: Python<'_>, fd: RawFd, address: &Bound<'_, PyAny>, is_v6: bool) -> bool {
     let (Some(remote), Some(rules)) = (numeric(address, is_v6), rules()) else { return false };
     borrow(fd).is_some_and(|fd| Socket::of(fd).is_none())
         && py.detach(|| rules.of_remote(remote)) == Side::Kernel

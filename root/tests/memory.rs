@@ -71,7 +71,7 @@ fn a_registered_node_costs_less_than_a_kibibyte() {
         assert_eq!(world.root.registered(), most as usize);
         // What is given back when the root goes is what it had.
         let size = measure(&mut world, before);
-        let each = (size - empty) / most as usize;
+        let each = (size - empty) / most as isize;
         eprintln!("{most} nodes: {each} bytes each, {empty} for a root without nodes");
         assert!(each <= 1024, "{each} bytes per node with {most}");
         assert!(each >= 300, "{each} bytes per node cannot be all");
@@ -103,7 +103,7 @@ fn a_nickname_costs_less_than_a_kibibyte() {
         let mut out = Vec::new();
         while world.root.poll_transmit(&mut out).is_some() {}
         drop(out);
-        used += Counting::in_use().wrapping_sub(before) as isize;
+        used += Counting::in_use() - before;
     }
     assert_eq!(world.root.nicknames(), 300);
     let each = used / 300;
@@ -134,7 +134,7 @@ fn a_frame_is_relayed_without_allocating() {
 }
 
 /// Bytes that a root holds: what is free once it is gone. Another one takes its place.
-fn measure(world: &mut World, before: usize) -> usize {
+fn measure(world: &mut World, before: isize) -> isize {
     let fresh = Root::new(config(), &[1; 32], world.now, Duration::ZERO);
     let made = Counting::in_use() - before;
     drop(std::mem::replace(&mut world.root, fresh));

@@ -3,8 +3,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-/// The system's allocator, counted for each thread: tests beside each other do not disturb each other, as long
-/// as a thread gives back itself what it has asked for.
+/// The system's allocator, counted for each thread: tests beside each other do not disturb each other.
 ///
 /// ```
 /// use peersock_testnet::Counting;
@@ -21,14 +20,14 @@ use std::cell::Cell;
 pub struct Counting;
 
 thread_local! {
-    static IN_USE: Cell<usize> = const { Cell::new(0) };
+    static IN_USE: Cell<isize> = const { Cell::new(0) };
     static CALLS: Cell<usize> = const { Cell::new(0) };
 }
 
 impl Counting {
-    /// Bytes that this thread has asked for and not given back. What it was given by another thread makes it
-    /// wrap around below zero: only the difference of two looks, by `wrapping_sub`, means something.
-    pub fn in_use() -> usize {
+    /// Bytes that this thread has asked for and not given back; less than none if it has given back what
+    /// others have asked for. Only the difference of two looks means something.
+    pub fn in_use() -> isize {
         IN_USE.get()
     }
 
@@ -43,14 +42,14 @@ impl Counting {
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // A thread that ends has no such values any more.
-        let _ = IN_USE.try_with(|bytes| bytes.set(bytes.get().wrapping_add(layout.size())));
+        let _ = IN_USE.try_with(|bytes| bytes.set(bytes.get() + layout.size() as isize));
         let _ = CALLS.try_with(|calls| calls.set(calls.get() + 1));
         // SAFETY: as the caller promises.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        let _ = IN_USE.try_with(|bytes| bytes.set(bytes.get().wrapping_sub(layout.size())));
+        let _ = IN_USE.try_with(|bytes| bytes.set(bytes.get() - layout.size() as isize));
         // SAFETY: as the caller promises.
         unsafe { System.dealloc(pointer, layout) }
     }

@@ -9,6 +9,7 @@
 //!   any address.
 //! * [`TestRoot`]: the root that serves nodes ([`RealRoot`]), or one that lies to them ([`FakeRoot`]).
 //! * [`Credit`]: how many bytes may be sent to addresses whose owner has never received anything.
+//! * [`Crowd`]: one node, and as many members of its networks as one likes.
 //! * [`Counting`]: an allocator that says how much is in use.
 //! * `Lab`: real NATs in network namespaces; `LocalDht`: a DHT that leads nowhere else.
 //!
@@ -20,6 +21,8 @@ mod adversary;
 mod counting;
 #[cfg(feature = "overlay")]
 mod credit;
+#[cfg(feature = "overlay")]
+mod crowd;
 #[cfg(feature = "overlay")]
 mod driver;
 #[cfg(feature = "overlay")]
@@ -45,6 +48,8 @@ pub use adversary::{Adversary, Heard};
 pub use counting::Counting;
 #[cfg(feature = "overlay")]
 pub use credit::{Credit, Overdrawn};
+#[cfg(feature = "overlay")]
+pub use crowd::Crowd;
 #[cfg(feature = "overlay")]
 pub use driver::{receive, send};
 #[cfg(feature = "overlay")]

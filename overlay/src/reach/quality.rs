@@ -66,7 +66,7 @@ impl Rtt {
     }
 }
 
-/// The shortest of the last round trips. The way may have become a longer one, so what was long ago is forgotten.
+/// The shortest of the last round trips: the way may have become a longer one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Shortest {
     /// Of the last so many, and of [`Shortest::WINDOW`] before them.

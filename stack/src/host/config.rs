@@ -17,8 +17,8 @@ use crate::{CongestionControl, IpOptions};
 /// ```
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Most bytes that a TCP flow queues for sending. Default 64 MiB, 4 KiB to 1 GiB: a
-    /// gigabit over 100 ms needs four times its bandwidth-delay product where losses come in bursts.
+    /// Most bytes that a TCP flow queues for sending. Default 64 MiB, 4 KiB to 1 GiB: a gigabit over
+    /// 100 ms needs four times its bandwidth-delay product where losses come in bursts.
     ///
     /// A flow takes what its path needs, several times what is in flight, and memory only for what is queued.
     pub send_buffer: usize,

@@ -134,14 +134,12 @@ impl Rack {
         // RFC 8985 6.2 step 4 bounds the window by the smoothed round trip, which in Linux late packets make
         // longer. Here they do not, so that what they have taken counts beside it.
         let most = srtt.unwrap_or(quarter).max(self.late.into());
-        let window = (quarter * u64::from(self.quarters.max(1))).min(most);
-        let patience = u64::from(self.rtt) + window;
-        if self.quarters > 1 {
-            // Some was sent again in vain. Where a few packets overtake all others, quarters of their round trip
-            // never add up to what the others take.
-            return patience.max((u64::from(self.late) * 9 / 8).min(u64::from(self.rtt) + most));
-        }
-        patience
+        let rtt = u64::from(self.rtt);
+        // Where a few packets overtake all others, quarters of their round trip never add up to what the others
+        // take, which is known once some was sent again in vain.
+        let late = if self.quarters > 1 { u64::from(self.late) * 9 / 8 } else { 0 };
+        let window = (quarter * u64::from(self.quarters.max(1))).max(late.saturating_sub(rtt));
+        rtt + window.min(most)
     }
 }
 

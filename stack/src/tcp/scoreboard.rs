@@ -12,8 +12,8 @@ use super::runs::{At, Runs};
 use crate::host::clock::Time;
 
 /// Runs that a peer's SACK blocks may make of what was sent. SACK is advice (RFC 2018 section 5): what would
-/// make more is not noted. At 10 % loss a window of 64 MiB makes about
-/// 10,000, and start-up that overflows a queue up to 25,000.
+/// make more is not noted. At 10 % loss a window of 64 MiB makes about 10,000, and start-up that overflows a
+/// queue up to 25,000.
 const MOST_SPLIT: usize = 1 << 15;
 
 /// With so many runs nothing new leaves: only tiny segments make so many.

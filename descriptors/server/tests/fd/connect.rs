@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use peersock_fd::{Errno, SocketFlags};
 use rustix::event::PollFlags;
 use rustix::net::SendFlags;
 
-use crate::common::{Served, errno, overlay, poll};
+use crate::common::{Served, errno, overlay, poll, poll_for};
 
 #[test]
 fn refused_and_unreachable_addresses_are_told_apart_and_the_socket_may_try_again() {
@@ -87,18 +88,35 @@ fn while_it_connects_the_socket_is_neither_readable_nor_writable() {
     octets[15] ^= 1;
     let nobody = SocketAddr::new(octets.into(), 80);
     assert_eq!(errno(socket.connect(Some(nobody))), Errno::INPROGRESS);
-    assert_eq!(crate::common::poll_for(&fd, PollFlags::IN | PollFlags::OUT, 1), PollFlags::empty());
+    assert_eq!(poll_for(&fd, PollFlags::IN | PollFlags::OUT, 1), PollFlags::empty());
     assert_eq!(errno(socket.connect(Some(nobody))), Errno::ALREADY);
     assert_eq!(errno(socket.peer_addr()), Errno::NOTCONN);
     assert_eq!(errno(rustix::io::write(&fd, b"x")), Errno::AGAIN);
 }
 
+/// A socket that connects without waiting, to where nobody listens.
+fn refused(a: &Served, b: &Served) -> OwnedFd {
+    let fd = a.socket(SocketFlags::NONBLOCK);
+    assert_eq!(errno(overlay(&fd).connect(Some(SocketAddr::new(b.ip(), 9)))), Errno::INPROGRESS);
+    fd
+}
+
+/// Looks until there is something, without sleeping in between, so that it is the first to know.
+fn look_until<T>(look: impl Fn() -> Option<T>) -> T {
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(Instant::now() < until);
+    }
+}
+
 #[test]
 fn a_refusal_without_waiting_is_an_error_of_the_socket() {
     let (a, b) = Served::pair();
-    let fd = a.socket(SocketFlags::NONBLOCK);
+    let fd = refused(&a, &b);
     let socket = overlay(&fd);
-    assert_eq!(errno(socket.connect(Some(SocketAddr::new(b.ip(), 9)))), Errno::INPROGRESS);
     // At first the node makes room.
     let mut flags = PollFlags::empty();
     while !flags.contains(PollFlags::HUP) {
@@ -115,18 +133,12 @@ fn a_refusal_without_waiting_is_an_error_of_the_socket() {
 fn who_sees_that_a_socket_was_refused_can_write_to_it_and_is_told_why() {
     let (a, b) = Served::pair();
     for _ in 0..300 {
-        let fd = a.socket(SocketFlags::NONBLOCK);
+        let fd = refused(&a, &b);
         let socket = overlay(&fd);
-        assert_eq!(errno(socket.connect(Some(SocketAddr::new(b.ip(), 9)))), Errno::INPROGRESS);
-        let until = Instant::now() + Duration::from_secs(20);
-        // Without sleeping in between, so that it is the first to know.
-        let flags = loop {
-            let flags = crate::common::poll_for(&fd, PollFlags::IN | PollFlags::OUT, 0);
-            if flags.contains(PollFlags::ERR) {
-                break flags;
-            }
-            assert!(Instant::now() < until);
-        };
+        let flags = look_until(|| {
+            let flags = poll_for(&fd, PollFlags::IN | PollFlags::OUT, 0);
+            flags.contains(PollFlags::ERR).then_some(flags)
+        });
         assert!(flags.contains(PollFlags::OUT), "{flags:?}");
         // Who does not sleep may see the error a moment before the end: the kernel sets one after the other.
         assert!(poll(&fd, PollFlags::IN).contains(PollFlags::HUP));
@@ -141,16 +153,9 @@ fn who_sees_that_a_socket_was_refused_can_write_to_it_and_is_told_why() {
 fn whoever_asks_all_the_time_why_a_socket_was_refused_is_told_once() {
     let (a, b) = Served::pair();
     for _ in 0..1_000 {
-        let fd = a.socket(SocketFlags::NONBLOCK);
+        let fd = refused(&a, &b);
         let socket = overlay(&fd);
-        assert_eq!(errno(socket.connect(Some(SocketAddr::new(b.ip(), 9)))), Errno::INPROGRESS);
-        let until = Instant::now() + Duration::from_secs(20);
-        let told = loop {
-            if let Some(error) = socket.take_error().expect("an answer") {
-                break error;
-            }
-            assert!(Instant::now() < until);
-        };
+        let told = look_until(|| socket.take_error().expect("an answer"));
         assert_eq!(told, Errno::CONNREFUSED);
         assert_eq!(socket.take_error(), Ok(None));
     }
@@ -161,13 +166,9 @@ fn whoever_asks_all_the_time_why_a_socket_was_refused_is_told_once() {
 fn whoever_finds_a_refused_socket_writable_is_told_why_once() {
     let (a, b) = Served::pair();
     for _ in 0..300 {
-        let fd = a.socket(SocketFlags::NONBLOCK);
+        let fd = refused(&a, &b);
         let socket = overlay(&fd);
-        assert_eq!(errno(socket.connect(Some(SocketAddr::new(b.ip(), 9)))), Errno::INPROGRESS);
-        let until = Instant::now() + Duration::from_secs(20);
-        while crate::common::poll_for(&fd, PollFlags::OUT, 0).is_empty() {
-            assert!(Instant::now() < until);
-        }
+        look_until(|| (!poll_for(&fd, PollFlags::OUT, 0).is_empty()).then_some(()));
         assert_eq!(socket.take_error(), Ok(Some(Errno::CONNREFUSED)));
         assert_eq!(socket.take_error(), Ok(None));
         assert_eq!(rustix::io::read(&fd, &mut [0; 1]), Ok(0), "it was told");
@@ -179,13 +180,9 @@ fn whoever_finds_a_refused_socket_writable_is_told_why_once() {
 fn nothing_is_taken_by_a_socket_that_was_refused() {
     let (a, b) = Served::pair();
     for _ in 0..300 {
-        let fd = a.socket(SocketFlags::NONBLOCK);
+        let fd = refused(&a, &b);
         let socket = overlay(&fd);
-        assert_eq!(errno(socket.connect(Some(SocketAddr::new(b.ip(), 9)))), Errno::INPROGRESS);
-        let until = Instant::now() + Duration::from_secs(20);
-        while crate::common::poll_for(&fd, PollFlags::OUT, 0).is_empty() {
-            assert!(Instant::now() < until);
-        }
+        look_until(|| (!poll_for(&fd, PollFlags::OUT, 0).is_empty()).then_some(()));
         let error = errno(rustix::net::send(&fd, b"x", SendFlags::NOSIGNAL));
         assert!([Errno::PIPE, Errno::CONNRESET].contains(&error), "{error}");
         assert_eq!(socket.stream_error(error), Errno::CONNREFUSED);

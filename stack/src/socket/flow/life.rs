@@ -148,11 +148,7 @@ impl Flow {
             self.was_reset(inner, before);
             let handshake = inner.connection.as_ref().filter(|_| before == State::SynReceived);
             if handshake.is_some_and(|connection| connection.is_syn_acknowledged(tcp.ack))
-                && inner
-                    .listener
-                    .as_ref()
-                    .and_then(Weak::upgrade)
-                    .is_some_and(|listener| listener.takes_reset())
+                && inner.listener().is_some_and(|listener| listener.takes_reset())
             {
                 // The peer was connected: its acknowledgement was lost, or comes later. The program hears of it.
                 self.established(inner, time);
@@ -182,8 +178,7 @@ impl Flow {
     fn established(&self, inner: &mut Inner, time: Time) {
         inner.connected = true;
         self.shared.counters.tcp_established.increment();
-        let listener = inner.listener.as_ref().and_then(Weak::upgrade);
-        let wait = listener.and_then(|listener| listener.options().defer_accept);
+        let wait = inner.listener().and_then(|listener| listener.options().defer_accept);
         inner.defer(wait.map(|wait| after(time, wait)));
     }
 

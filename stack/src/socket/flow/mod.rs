@@ -292,6 +292,11 @@ impl Inner {
         }
     }
 
+    /// The listener that does not have it yet.
+    fn listener(&self) -> Option<Arc<Listener>> {
+        self.listener.as_ref()?.upgrade()
+    }
+
     /// Whether its listener is still to wait for data (TCP_DEFER_ACCEPT).
     fn is_deferred(&self, time: Time) -> bool {
         self.deferred().is_some_and(|until| time < until) && self.readable() == 0 && !self.ended
