@@ -111,8 +111,37 @@ static void listeners(void) {
     SEE(shutdown(fd, SHUT_RD));
     POLL(fd, POLLHUP);
     SEE(accept(fd, NULL, NULL));
+    for (int seen = 0; seen < 2; seen++) {
+        client = opened(SOCK_STREAM);
+        SEE(connect(client, &own.any, size));
+        close(client);
+    }
+    say("local %s", shown(fd, getsockname));
+    SEE(option(fd, SOL_SOCKET, SO_ACCEPTCONN));
+    SEE(fcntl(fd, F_GETFL) & O_NONBLOCK);
+    SEE(listen(fd, 2));
+    /* Linux chooses another port where it has chosen the first. */
+    length = sizeof own;
+    MUST(getsockname(fd, &own.any, &length));
     client = opened(SOCK_STREAM);
     SEE(connect(client, &own.any, size));
+    POLL(fd, POLLIN);
+    server = MUST(accept(fd, NULL, NULL));
+    SEE(shutdown(fd, SHUT_RDWR));
+    SEE(send(client, "x", 1, MSG_NOSIGNAL));
+    await(server, POLLIN);
+    char byte;
+    SEE(recv(server, &byte, 1, 0));
+    part(server, client);
+    SEE(listen(fd, 2));
+    /* Linux chooses another port where it has chosen the first. */
+    length = sizeof own;
+    MUST(getsockname(fd, &own.any, &length));
+    client = opened(SOCK_STREAM);
+    SEE(connect(client, &own.any, size));
+    SEE(shutdown(fd, SHUT_RD));
+    POLL(client, POLLIN | POLLHUP);
+    SEE(recv(client, &byte, 1, MSG_DONTWAIT));
     part(fd, client);
     topic = "closed listener";
     fd = listening(4);
@@ -120,9 +149,31 @@ static void listeners(void) {
     MUST(connect(client, &own.any, size));
     close(fd);
     POLL(client, POLLIN | POLLHUP);
-    char byte;
     SEE(recv(client, &byte, 1, MSG_DONTWAIT));
     close(client);
+    topic = "reset before accept";
+    struct linger linger = {1, 0};
+    fd = listening(4);
+    for (int with = 0; with < 3; with++) {
+        client = opened(SOCK_STREAM);
+        MUST(connect(client, &own.any, size));
+        if (with) MUST(send(client, "said", 4, 0));
+        MUST(setsockopt(client, SOL_SOCKET, SO_LINGER, &linger, sizeof linger));
+        await(fd, POLLIN);
+        usleep(50000);
+        close(client);
+        usleep(100000);
+        char bytes[10];
+        server = MUST(accept(fd, NULL, NULL));
+        POLL(server, POLLERR | POLLHUP);
+        if (with == 2) SEE(option(server, SOL_SOCKET, SO_ERROR));
+        SEE(recv(server, bytes, 10, 0));
+        SEE(recv(server, bytes, 10, 0));
+        SEE(recv(server, bytes, 10, 0));
+        SEE(send(server, "x", 1, MSG_NOSIGNAL));
+        close(server);
+    }
+    close(fd);
 }
 
 static void inheriting(void) {
@@ -211,7 +262,20 @@ static void refused(void) {
     int listener = listening(4);
     SEE(connect(fd, &own.any, size));
     SEE(send(fd, "x", 1, MSG_NOSIGNAL));
+    SEE(connect(fd, &own.any, size));
+    SEE(send(fd, "x", 1, MSG_NOSIGNAL));
     part(fd, listener);
+    topic = "connect until it says why";
+    at_nobody(SOCK_STREAM);
+    fd = opened(SOCK_STREAM | SOCK_NONBLOCK);
+    SEE(connect(fd, &other.any, size));
+    for (int tries = 0; tries < 1000 && (connect(fd, &other.any, size), errno == EALREADY); tries++) usleep(2000);
+    say("then %s", name_of(errno));
+    SEE(option(fd, SOL_SOCKET, SO_ERROR));
+    SEE(connect(fd, &other.any, size));
+    POLL(fd, POLLERR | POLLHUP | POLLOUT | POLLIN);
+    SEE(option(fd, SOL_SOCKET, SO_ERROR));
+    close(fd);
     topic = "connect";
     fd = opened(SOCK_STREAM);
     SEE(connect(fd, &own.any, 3));
@@ -475,6 +539,49 @@ static void endings(void) {
         SEE(shutdown(server, SHUT_RDWR));
         close(server);
     }
+    topic = "reset with all wanted";
+    for (int way = 0; way < 5; way++) {
+        pair(&client, &server);
+        MUST(send(client, "only", 4, 0));
+        await(server, POLLIN);
+        MUST(setsockopt(client, SOL_SOCKET, SO_LINGER, &linger, sizeof linger));
+        close(client);
+        POLL(server, POLLIN | POLLERR | POLLHUP | POLLRDHUP);
+        struct iovec two[2] = {{bytes, 2}, {bytes + 10, 90}};
+        struct msghdr message = {.msg_iov = two, .msg_iovlen = 2};
+        struct mmsghdr many = {.msg_hdr = message};
+        if (way == 0) SEE(recv(server, bytes, 100, MSG_WAITALL));
+        if (way == 1) SEE(recvfrom(server, bytes, 100, MSG_WAITALL | MSG_DONTWAIT, NULL, NULL));
+        if (way == 2) SEE(recvmsg(server, &message, MSG_WAITALL));
+        if (way == 3) SEE(recvmmsg(server, &many, 1, MSG_WAITALL, NULL));
+        if (way == 4) SEE(recv(server, bytes, 100, MSG_WAITALL | MSG_TRUNC));
+        SEE(recv(server, bytes, 100, 0));
+        SEE(recv(server, bytes, 100, 0));
+        close(server);
+    }
+    topic = "all wanted";
+    pair(&client, &server);
+    pthread_t later;
+    for (int way = 0; way < 3; way++) {
+        MUST(send(client, "ab", 2, 0));
+        await(server, POLLIN);
+        memset(bytes, 0, 100);
+        struct iovec two[2] = {{bytes, 1}, {bytes + 1, 3}};
+        struct msghdr message = {.msg_iov = two, .msg_iovlen = 2};
+        MUST(pthread_create(&later, NULL, send_later, &client));
+        if (way == 0) SEE(recv(server, bytes, 4, MSG_WAITALL));
+        if (way == 1) SEE(recvmsg(server, &message, MSG_WAITALL));
+        if (way == 2) SEE(recv(server, bytes, 4, MSG_WAITALL | MSG_TRUNC));
+        say("%.4s", bytes);
+        pthread_join(later, NULL);
+    }
+    struct timeval time = {.tv_usec = 50000};
+    MUST(setsockopt(server, SOL_SOCKET, SO_RCVTIMEO, &time, sizeof time));
+    MUST(send(client, "ab", 2, 0));
+    await(server, POLLIN);
+    SEE(recv(server, bytes, 4, MSG_WAITALL));
+    SEE(recv(server, bytes, 4, MSG_WAITALL));
+    part(client, server);
     topic = "closed unread";
     pair(&client, &server);
     MUST(send(server, "unread", 6, 0));

@@ -6,6 +6,7 @@ use libc::{c_int, sockaddr, socklen_t};
 use peersock_fd::{Client, Errno, Family, Kind, Shutdown, Socket, SocketFlags};
 
 use crate::sockaddr::{read, write};
+use crate::convert::end_listening;
 use crate::{EpollSets, Result, dissolve, epoll_sets, has_failed, kernel, make_private, renew};
 
 /// socket(2), for AF_INET and AF_INET6.
@@ -90,8 +91,8 @@ pub(crate) fn listen_with(
     Ok(0)
 }
 
-/// connect(2). As with TCP, a stream may try again that has failed without being waited for, and AF_UNSPEC
-/// dissolves its connection: its descriptor stands for another socket then.
+/// connect(2). As with TCP, a stream may try again that has failed without being waited for, once a call has
+/// said so, and AF_UNSPEC dissolves its connection: its descriptor stands for another socket then.
 ///
 /// # Errors
 /// Those of [`Socket::connect`], EFAULT, EINVAL, and those of dup3(2).
@@ -104,10 +105,23 @@ pub unsafe fn connect(socket: &Socket<'_>, address: *const sockaddr, length: soc
     match address {
         None if socket.kind() == Kind::Stream => dissolve(socket, epoll_sets::find)?,
         Some(_) if has_failed(socket) => {
+            // As Linux, which says this if the error was told already.
+            let error = socket.take_error()?.filter(|error| *error != Errno::CONNRESET);
             renew(socket, epoll_sets::find)?;
-            Socket::of(socket.fd()).ok_or(Errno::BADF)?.connect(address)?;
+            return Err(error.unwrap_or(Errno::CONNABORTED));
         }
-        _ => socket.connect(address)?,
+        _ => match socket.connect(address) {
+            Ok(()) => {}
+            Err(error @ (Errno::INPROGRESS | Errno::ALREADY | Errno::ISCONN | Errno::INTR)) => {
+                return Err(error);
+            }
+            Err(error) => {
+                if has_failed(socket) {
+                    renew(socket, epoll_sets::find)?;
+                }
+                return Err(error);
+            }
+        },
     }
     Ok(0)
 }
@@ -206,17 +220,30 @@ pub unsafe fn getpeername(
     Ok(0)
 }
 
-/// shutdown(2).
+/// shutdown(2). A listener that is shut down for reading may listen again: its descriptor stands for another
+/// socket then, with the same port.
 ///
 /// # Errors
-/// EINVAL, ENOTCONN.
+/// EINVAL, ENOTCONN, ENETDOWN.
 pub fn shutdown(socket: &Socket<'_>, how: c_int) -> Result<c_int> {
-    let how = match how {
-        libc::SHUT_RD => Shutdown::Read,
-        libc::SHUT_WR => Shutdown::Write,
-        libc::SHUT_RDWR => Shutdown::Both,
-        _ => return Err(Errno::INVAL),
-    };
-    socket.shutdown(how)?;
+    let how = shutdown_of(how)?;
+    if how != Shutdown::Write && socket.is_listener() {
+        end_listening(socket, epoll_sets::find)?;
+    } else {
+        socket.shutdown(how)?;
+    }
     Ok(0)
+}
+
+/// What shutdown(2) is asked to end.
+///
+/// # Errors
+/// EINVAL.
+pub fn shutdown_of(how: c_int) -> Result<Shutdown> {
+    match how {
+        libc::SHUT_RD => Ok(Shutdown::Read),
+        libc::SHUT_WR => Ok(Shutdown::Write),
+        libc::SHUT_RDWR => Ok(Shutdown::Both),
+        _ => Err(Errno::INVAL),
+    }
 }

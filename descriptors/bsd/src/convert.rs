@@ -4,10 +4,9 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use libc::{c_int, c_void, socklen_t};
 use peersock_fd::option_table::{self, Repeat, Row};
-use peersock_fd::{Client, Errno, Identity, Request, Socket, Which, inherit_status};
+use peersock_fd::{Client, Errno, Identity, Kind, Request, Shutdown, Socket, Which, inherit_status};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::{DupFlags, FdFlags};
-use rustix::net::sockopt;
 
 use crate::kernel::{borrow, int_option};
 use crate::replaced::Kept;
@@ -75,7 +74,7 @@ fn unused_socket((domain, kind, protocol): (c_int, c_int, c_int)) -> Option<Owne
 pub fn has_failed(socket: &Socket<'_>) -> bool {
     let mut fds = [PollFd::from_borrowed_fd(socket.fd(), PollFlags::empty())];
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    socket.kind() == peersock_fd::Kind::Stream
+    socket.kind() == Kind::Stream
         && rustix::net::getpeername(socket.fd()).is_ok()
         && rustix::event::poll(&mut fds, Some(&now)).is_ok()
         && fds[0].revents().contains(PollFlags::HUP)
@@ -101,7 +100,7 @@ pub fn renew(socket: &Socket<'_>, sets: impl Fn(RawFd) -> EpollSets) -> Result<(
 /// # Errors
 /// Those of socket(2) and dup3(2).
 pub fn dissolve(socket: &Socket<'_>, sets: impl Fn(RawFd) -> EpollSets) -> Result<(), Errno> {
-    let listens = sockopt::socket_acceptconn(socket.fd())?;
+    let listens = socket.is_listener();
     if !listens && rustix::net::getpeername(socket.fd()).is_err() {
         return Ok(());
     }
@@ -113,6 +112,18 @@ pub fn dissolve(socket: &Socket<'_>, sets: impl Fn(RawFd) -> EpollSets) -> Resul
         let _ = socket.client().ask(Request::Closed(opened));
     }
     Ok(())
+}
+
+/// shutdown(2) of a listener. The descriptor then stands for a new socket with the same options, address and
+/// port, which may listen.
+///
+/// # Errors
+/// Those of socket(2) and dup3(2), ENETDOWN.
+pub(crate) fn end_listening(socket: &Socket<'_>, sets: impl Fn(RawFd) -> EpollSets) -> Result<(), Errno> {
+    let new = open_again(socket)?;
+    let successor = Socket::of(new.as_fd()).ok_or(Errno::NOTSOCK)?;
+    socket.end_listening(Shutdown::Both, Some(&successor))?;
+    replace(socket.fd().as_raw_fd(), &new, sets)
 }
 
 /// Has a connection reset when its last descriptor is closed: SO_LINGER of zero.

@@ -38,8 +38,9 @@ mod rules;
 mod sent_ancillary;
 mod sides;
 mod sockaddr;
+mod wait_all;
 
-pub use calls::{accept4, bind, close, connect, getpeername, getsockname, listen, shutdown, socket};
+pub use calls::{accept4, bind, close, connect, getpeername, getsockname, listen, shutdown, shutdown_of, socket};
 pub use convert::{convert, counterpart, dissolve, has_failed, make_private, renew, replace, reset_on_close};
 pub use epoll_sets::EpollSets;
 pub use many_messages::{keep_for_next_call, may_receive_more};
@@ -51,6 +52,7 @@ pub use peersock_fd::{Client, Errno, Socket};
 pub use rules::{Rules, Side};
 pub use sides::{Chosen, Sides, bound, is_any, is_candidate, overlay};
 pub use sockaddr::{read as read_address, write as write_address};
+pub use wait_all::{await_readable, receive_all, takes_all};
 
 /// What a call gives: its return value, or the `errno` that it fails with.
 pub type Result<T> = std::result::Result<T, Errno>;

@@ -91,6 +91,21 @@ pub(crate) unsafe fn many<'a>(messages: *mut mmsghdr, count: c_uint) -> Result<&
     }
 }
 
+/// Leaves so many bytes out, which are not more than there are.
+pub(crate) fn skip(pieces: &mut Vec<iovec>, mut bytes: usize) {
+    let whole = pieces.iter().take_while(|piece| {
+        let is_whole = piece.iov_len <= bytes;
+        bytes -= if is_whole { piece.iov_len } else { 0 };
+        is_whole
+    });
+    let whole = whole.count();
+    pieces.drain(..whole);
+    if let Some(first) = pieces.first_mut() {
+        first.iov_base = first.iov_base.wrapping_byte_add(bytes);
+        first.iov_len -= bytes;
+    }
+}
+
 /// Copies as much as fits.
 pub(crate) fn scatter(mut data: &[u8], pieces: &mut [IoSliceMut<'_>]) -> usize {
     let whole = data.len();
@@ -130,5 +145,21 @@ mod tests {
         assert_eq!(checked(&[(data, 4), (data, much)]), Ok(vec![(false, 4), (false, MAX_BYTES - 4)]));
         assert_eq!(checked(&[(data, much), (data, much)]), Ok(vec![(false, MAX_BYTES), (false, 0)]));
         assert_eq!(checked(&vec![(data, 1); MAX_PIECES + 1]), Err(Errno::MSGSIZE));
+    }
+
+    #[test]
+    fn what_is_skipped_is_left_out_to_the_byte() {
+        let lengths = [3, 0, 4];
+        for skipped in 0..=7 {
+            let mut pieces = lengths.map(|iov_len| iovec { iov_base: ptr::null_mut(), iov_len }).to_vec();
+            skip(&mut pieces, skipped);
+            let left: Vec<_> = pieces.iter().map(|piece| (piece.iov_base as usize, piece.iov_len)).collect();
+            let wanted = match skipped {
+                0..3 => vec![(skipped, 3 - skipped), (0, 0), (0, 4)],
+                3..7 => vec![(skipped - 3, 7 - skipped)],
+                _ => vec![],
+            };
+            assert_eq!(left, wanted, "{skipped}");
+        }
     }
 }

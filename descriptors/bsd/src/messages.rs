@@ -12,10 +12,11 @@ use crate::Result;
 use crate::ancillary::ControlBuffer;
 use crate::kernel;
 use crate::many_messages::{keep_for_next_call, may_receive_more};
-use crate::message_pieces::{MAX_BYTES, many, pieces_mut, scatter, vectors};
-use crate::peek::{await_bytes, is_patient_peek};
+use crate::message_pieces::{MAX_BYTES, many, pieces_mut, scatter, skip, vectors};
+use crate::peek::await_bytes;
 use crate::sent_ancillary::{self, SentAncillary};
 use crate::sockaddr::{read, write, write_to};
+use crate::wait_all::{await_readable, receive_all};
 
 /// What one call with MSG_TRUNC discards of a stream at most, bytes.
 const MOST_DISCARDED: usize = 256 << 10;
@@ -94,8 +95,12 @@ pub unsafe fn recvfrom(
             _ => (discarded.as_mut_ptr().cast(), discarded.len()),
         };
         await_bytes(socket, flags, size)?;
-        // SAFETY: the caller's pointer goes to the kernel as it is, or that of the room above with its size.
-        let received = unsafe { kernel::recvfrom(raw(socket), buf, size, flags, none, no_length) };
+        let received = receive_all(socket, flags, size, await_readable, |received, flags| {
+            let (rest, room) = (buf.wrapping_byte_add(received), size - received);
+            // SAFETY: the caller's pointer goes to the kernel as it is, or that of the room above with its size,
+            // less what has come already.
+            unsafe { kernel::recvfrom(raw(socket), rest, room, flags, none, no_length) }
+        });
         let received = received.map_err(|error| socket.stream_error(error))?;
         if !address.is_null() && !length.is_null() {
             // SAFETY: the caller's. TCP tells no address here.
@@ -199,13 +204,23 @@ pub unsafe fn recvmsg(socket: &Socket<'_>, message: *mut msghdr, flags: c_int) -
         let mut plain = *message;
         (plain.msg_name, plain.msg_namelen) = (ptr::null_mut(), 0);
         (plain.msg_control, plain.msg_controllen) = (ptr::null_mut(), 0);
-        if is_patient_peek(flags) {
+        let mut rest = Vec::new();
+        if flags & libc::MSG_WAITALL != 0 {
             // SAFETY: the caller's.
-            let pieces = unsafe { vectors(message) }?;
-            await_bytes(socket, flags, pieces.iter().map(|piece| piece.iov_len).sum())?;
+            rest = unsafe { vectors(message) }?.into_owned();
         }
-        // SAFETY: the caller's pointers go to the kernel as they are.
-        let received = unsafe { kernel::recvmsg(raw(socket), &raw mut plain, flags) };
+        let size = rest.iter().map(|piece| piece.iov_len).sum();
+        await_bytes(socket, flags, size)?;
+        let mut seen = 0;
+        let received = receive_all(socket, flags, size, await_readable, |received, flags| {
+            if received > 0 {
+                skip(&mut rest, received - seen);
+                (plain.msg_iov, plain.msg_iovlen) = (rest.as_mut_ptr(), rest.len() as _);
+            }
+            seen = received;
+            // SAFETY: the caller's pointers go to the kernel as they are, less what has come already.
+            unsafe { kernel::recvmsg(raw(socket), &raw mut plain, flags) }
+        });
         let received = received.map_err(|error| socket.stream_error(error))?;
         (message.msg_flags, message.msg_controllen, message.msg_namelen) = (plain.msg_flags, 0, 0);
         return Ok(received);

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::net::sockopt;
@@ -102,8 +102,12 @@ impl Socket<'_> {
             (_, None) if !wait => Err(Errno::ALREADY),
             (_, None) => {
                 let mut fds = [PollFd::from_borrowed_fd(self.fd(), PollFlags::OUT)];
-                rustix::event::poll(&mut fds, None)?;
-                self.take_failure()
+                let patience = sockopt::socket_timeout(self.fd(), sockopt::Timeout::Send)?;
+                let patience = patience.map(Timespec::try_from).transpose().map_err(|_| Errno::INVAL)?;
+                match rustix::event::poll(&mut fds, patience.as_ref())? {
+                    0 => Err(Errno::ALREADY),
+                    _ => self.take_failure(),
+                }
             }
         }
     }

@@ -11,7 +11,7 @@ use crate::name::{Details, Opened, SocketId};
 use crate::proof::{NameKey, Token};
 
 /// The version of requests and replies. A node answers requests of its own version only.
-pub const VERSION: u8 = 9;
+pub const VERSION: u8 = 10;
 
 /// The longest request and the longest reply, bytes.
 pub const MAX_MESSAGE: usize = 32 << 10;
@@ -138,6 +138,13 @@ pub enum Request {
     HasSecret(u64),
     /// A call has met this `errno` after it had received something: the next one is to tell it.
     KeepError(Which, i32),
+    /// A listener, whose descriptor comes along, listens no more: shutdown(2).
+    EndListening {
+        /// The listener.
+        listener: Opened,
+        /// What is bound to its address and port from then on.
+        successor: Option<Opened>,
+    },
 }
 
 /// A node's answer.

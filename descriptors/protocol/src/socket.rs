@@ -196,6 +196,30 @@ impl<'fd> Socket<'fd> {
         if self.kind() == Kind::Stream && how != rustix::net::Shutdown::Read {
             self.await_acknowledgement()?;
         }
+        if how != rustix::net::Shutdown::Write && self.is_listener() {
+            return self.end_listening(how, None);
+        }
+        rustix::net::shutdown(self.fd, how)
+    }
+
+    /// Whether it is a stream that listens.
+    pub fn is_listener(&self) -> bool {
+        self.kind() == Kind::Stream && sockopt::socket_acceptconn(self.fd).unwrap_or(false)
+    }
+
+    /// shutdown(2) of a listener: who connects is refused, and who waits in accept(2) waits no more. Another
+    /// socket, if there is one, has its address and port then: the kernel's AF_UNIX sockets listen once.
+    ///
+    /// # Errors
+    /// EINVAL if it does not listen, ENETDOWN.
+    pub fn end_listening(
+        &self,
+        how: rustix::net::Shutdown,
+        successor: Option<&Socket<'_>>,
+    ) -> Result<(), Errno> {
+        let successor = successor.map(Socket::opened);
+        let request = Request::EndListening { listener: self.opened, successor };
+        self.client().ask_with(request, Some(self.fd))?;
         rustix::net::shutdown(self.fd, how)
     }
 
@@ -323,7 +347,14 @@ impl<'fd> Socket<'fd> {
             _ => return error,
         }
         match self.ask(Request::Ending(self.which())) {
-            Ok(Reply::Error(errno)) if errno != 0 => Errno::from_raw_os_error(errno),
+            Ok(Reply::Error(errno)) if errno != 0 => {
+                let meant = Errno::from_raw_os_error(errno);
+                if error == Errno::PIPE && meant != Errno::NETDOWN {
+                    // It is told by this call, and SO_ERROR would tell it again, as a reset.
+                    let _ = sockopt::socket_error(self.fd);
+                }
+                meant
+            }
             Err(Errno::NETDOWN) => Errno::NETDOWN,
             _ => error,
         }

@@ -60,6 +60,39 @@ impl ServerState {
         Ok(())
     }
 
+    /// shutdown(2) of a listener: what nobody has accepted is reset, and its address and port are the
+    /// successor's. The descriptor that comes along shows that it is the asker's to end.
+    pub(crate) fn end_listening(
+        &mut self,
+        listener: peersock_fd::Opened,
+        successor: Option<peersock_fd::Opened>,
+        fd: Option<OwnedFd>,
+    ) -> Result<(), Errno> {
+        let fd = fd.ok_or(Errno::BADF)?;
+        let named = rustix::net::getsockname(&fd).ok().and_then(name_of);
+        let is_of = |private: &Arc<PrivateName>| private.is_of(fd.as_fd());
+        let opened = self.sockets.get(listener.id).ok_or(Errno::INVAL)?;
+        if named != Some(Name::Opened(self.context.tag, listener))
+            || !opened.private.as_ref().is_none_or(is_of)
+            || !matches!(opened.phase, Phase::Listening(_))
+        {
+            return Err(Errno::INVAL);
+        }
+        let bound = opened.bound();
+        self.forget(listener);
+        if let (Some(successor), Some(bound)) = (successor, bound) {
+            let node = self.context.node()?;
+            let opened = self.socket(successor);
+            // Of the port's own connections some may be in TIME-WAIT.
+            let reuse_address = std::mem::replace(&mut opened.options.reuse_address, true);
+            if let Err(error) = opened.bind(&node, bound) {
+                tracing::debug!(%error, "a listener that was shut down keeps no port");
+            }
+            opened.options.reuse_address = reuse_address;
+        }
+        Ok(())
+    }
+
     /// Has a new descriptor stand for a stream, to which nobody but the node can connect.
     pub(crate) fn make_private(
         &mut self,

@@ -305,6 +305,11 @@ impl Outbox {
         self.there() > 0
     }
 
+    /// Whether the application has not accepted it yet, as far as the library would have said so.
+    pub(crate) fn awaits_accept(&self) -> bool {
+        matches!(self.front, Front::Mark(_)) && self.there() == 0
+    }
+
     /// Throws away what there is but for one byte.
     pub(crate) fn discard(&mut self, buf: &mut [u8]) {
         self.settle();

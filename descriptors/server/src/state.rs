@@ -175,6 +175,7 @@ impl ServerState {
                     Outcome::Waits => {}
                     Outcome::Taken if stays() => {}
                     Outcome::WaitsForDelivery => self.context.set_timer(Instant::now() + LOOK, key),
+                    Outcome::WaitsForAccept(until) => self.context.set_timer(until, key),
                     Outcome::HasMore => self.context.set_timer(Instant::now(), key),
                     Outcome::Taken | Outcome::Ended => self.end_stream(key),
                 }

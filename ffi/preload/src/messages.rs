@@ -15,7 +15,7 @@ use crate::netlink;
 use crate::nothing::{Nothing, Sender, is_by_stranger, is_datagram, is_replaced, meaning_of_nothing};
 use crate::waits::{
     NONE, by_side, missing, next_recvfrom, next_recvmmsg, next_recvmsg, next_send, next_sendmmsg,
-    next_sendmsg, next_sendto, receive, test_cancel,
+    next_sendmsg, next_sendto, receive, receive_all, test_cancel,
 };
 
 /// send(2). All but what only an overlay socket needs is the kernel's: a look at each descriptor would cost
@@ -75,7 +75,7 @@ pub(crate) unsafe extern "C-unwind" fn recv(
     }
     let (none, length) = (std::ptr::null_mut::<sockaddr>(), std::ptr::null_mut::<socklen_t>());
     // AF_UNIX streams do not know what it means to TCP.
-    if flags & (libc::MSG_TRUNC | libc::MSG_ERRQUEUE) != 0 || bsd::is_patient_peek(flags) {
+    if flags & (libc::MSG_TRUNC | libc::MSG_ERRQUEUE | libc::MSG_WAITALL) != 0 {
         // SAFETY: the program's pointers, as it must pass them to recv(2).
         return unsafe { recvfrom(fd, buf, size, flags, none, length) };
     }
@@ -216,8 +216,15 @@ pub(crate) unsafe extern "C-unwind" fn recvfrom(
         test_cancel();
         return received(flags);
     }
-    // SAFETY: as above. TCP tells no address here.
-    let received = told(fd, unsafe { next(fd, buf, size, flags, NONE.0, NONE.1) });
+    let received = receive_all(&socket, flags, size, |received, flags| {
+        let (rest, room) = (buf.wrapping_byte_add(received), size - received);
+        // SAFETY: as above, less what has come already. TCP tells no address here.
+        match unsafe { next(fd, rest, room, flags, NONE.0, NONE.1) } {
+            -1 => Err(Errno::from_raw_os_error(errno())),
+            received => Ok(received),
+        }
+    });
+    let received = told(fd, hooked(|| received));
     if received >= 0 && !address.is_null() && !length.is_null() {
         // SAFETY: as above.
         unsafe { length.write_unaligned(0) };

@@ -5,10 +5,14 @@
 //! They are called from functions that are `extern "C-unwind"`, and have nothing to be dropped while a call
 //! is made: cancelling unwinds through them.
 
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd as _, BorrowedFd, RawFd};
 use std::ptr;
+use std::time::Duration;
 
-use libc::{c_int, c_uint, c_void, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec};
+use libc::{
+    c_int, c_uint, c_void, mmsghdr, msghdr, nfds_t, pollfd, sigset_t, size_t, sockaddr, socklen_t, ssize_t,
+    timespec,
+};
 use peersock_bsd::{Errno, Socket};
 use rustix::fs::OFlags;
 
@@ -29,13 +33,14 @@ pub(crate) type RecvMsg = unsafe extern "C-unwind" fn(RawFd, *mut msghdr, c_int)
 pub(crate) type SendMmsg = unsafe extern "C-unwind" fn(RawFd, *mut mmsghdr, c_uint, c_int) -> c_int;
 pub(crate) type RecvMmsg =
     unsafe extern "C-unwind" fn(RawFd, *mut mmsghdr, c_uint, c_int, *mut timespec) -> c_int;
+type PPoll = unsafe extern "C-unwind" fn(*mut pollfd, nfds_t, *const timespec, *const sigset_t) -> c_int;
 type TestCancel = unsafe extern "C-unwind" fn();
 
 /// Finds the C library's functions, which a child of `fork` must not do: another thread may have held the
 /// loader's lock.
 pub(crate) fn find_originals() {
     let _ = (next_accept4(), next_connect(), next_send(), next_recv(), next_sendto(), next_recvfrom());
-    let _ = (next_sendmsg(), next_recvmsg(), next_sendmmsg(), next_recvmmsg(), next_test_cancel());
+    let _ = (next_sendmsg(), next_recvmsg(), next_sendmmsg(), next_recvmmsg(), next_ppoll(), next_test_cancel());
 }
 
 macro_rules! originals {
@@ -57,6 +62,7 @@ originals! {
     next_recvmsg: RecvMsg = c"recvmsg";
     next_sendmmsg: SendMmsg = c"sendmmsg";
     next_recvmmsg: RecvMmsg = c"recvmmsg";
+    next_ppoll: PPoll = c"ppoll";
     next_test_cancel: TestCancel = c"pthread_testcancel";
 }
 
@@ -110,6 +116,32 @@ pub(crate) fn receive(fd: RawFd, flags: c_int, receive: impl Fn(c_int) -> ssize_
             return receive(flags);
         }
     }
+}
+
+/// As [`bsd::receive_all`](peersock_bsd::receive_all): waiting is a cancellation point.
+///
+/// What `receive` has captured must not need to be dropped.
+pub(crate) fn receive_all(
+    socket: &Socket<'_>,
+    flags: c_int,
+    size: size_t,
+    receive: impl FnMut(usize, c_int) -> Result<ssize_t, Errno>,
+) -> Result<ssize_t, Errno> {
+    let wait = |fd: BorrowedFd<'_>, time: Option<Duration>| {
+        let Some(next) = next_ppoll() else { return Err(Errno::NOSYS) };
+        let mut wanted = pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        let time = time.map(|time| timespec {
+            tv_sec: time.as_secs().try_into().unwrap_or(libc::time_t::MAX),
+            tv_nsec: time.subsec_nanos().into(),
+        });
+        let time = time.as_ref().map_or(ptr::null(), ptr::from_ref);
+        // SAFETY: the pointers are to live variables, or to none where that means for ever and no signals.
+        match unsafe { next(&raw mut wanted, 1, time, ptr::null()) } {
+            -1 => Err(Errno::from_raw_os_error(errno())),
+            _ => Ok(()),
+        }
+    };
+    peersock_bsd::receive_all(socket, flags, size, wait, receive)
 }
 
 /// Whether a call with these flags waits.

@@ -349,7 +349,11 @@ impl Call {
     fn shutdown(&self) -> Result<Step> {
         let local = self.local()?;
         match bsd::overlay(local.raw()) {
-            Some(socket) => Ok(Step::Value(bsd::shutdown(&socket, self.target.int(1))?.into())),
+            Some(socket) => {
+                // Of a listener, too, the program's own descriptor stays what it is.
+                socket.shutdown(bsd::shutdown_of(self.target.int(1))?)?;
+                Ok(Step::Value(0))
+            }
             None => Ok(Step::GoOn),
         }
     }

@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use peersock::attach::{Connection, EventFlags};
 use peersock_fd::{Errno, SocketId};
@@ -27,6 +27,9 @@ use crate::process;
 
 /// How often a stream goes on at once before others have their turn.
 const ROUNDS: usize = 4;
+
+/// How long a connection that broke waits for the application to accept it by a call of the library's.
+const ACCEPT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What the kernel shall tell of an application's descriptor. Of room only where it is waited for: it would
 /// tell whenever the application reads.
@@ -85,6 +88,8 @@ pub(super) struct Stream {
     /// The peer has ended its direction, and the application is told so then at the latest.
     end_until: Option<Instant>,
     holds_end: bool,
+    /// It broke, and so long it is waited for the application to accept it.
+    accept_until: Option<Instant>,
 }
 
 /// One direction.
@@ -102,6 +107,8 @@ pub(super) enum Outcome {
     Waits,
     /// It waits until what was sent is acknowledged, of which there is no news.
     WaitsForDelivery,
+    /// It broke, and waits until then for the application to accept it.
+    WaitsForAccept(Instant),
     /// It could go on, but others shall have their turn.
     HasMore,
     /// The node drains, and all that the application has written is on its way.
@@ -161,6 +168,7 @@ impl Stream {
             broken: None,
             end_until: None,
             holds_end: false,
+            accept_until: None,
         }
     }
 
@@ -220,7 +228,7 @@ impl Stream {
             }
         }
         match last {
-            (Progress::Broken, _) | (_, Progress::Broken) => Outcome::Ended,
+            (Progress::Broken, _) | (_, Progress::Broken) => self.end_broken(),
             _ if self.broken.is_some() && (self.hung_up || self.inward == Way::Ended) => Outcome::Ended,
             (Progress::More, _) | (_, Progress::More) => Outcome::HasMore,
             // Nothing but the reset tells the peer, and it does not wait for what was written.
@@ -260,6 +268,24 @@ impl Stream {
                 }
                 Outcome::Waits
             }
+        }
+    }
+
+    /// What becomes of it when it broke: it ends, but for one that the application has not accepted yet. There
+    /// is no descriptor by which that could be told of a reset, until the library writes to the one it accepts.
+    fn end_broken(&mut self) -> Outcome {
+        if self.draining || !self.unix.awaits_accept() {
+            return Outcome::Ended;
+        }
+        let now = Instant::now();
+        match self.accept_until {
+            Some(until) if now < until => Outcome::WaitsForAccept(until),
+            // Who accepts by a system call of his own writes nothing.
+            None if !application_fd::poison(self.unix.as_fd(), self.process) => {
+                let until = *self.accept_until.insert(now + ACCEPT_PATIENCE);
+                Outcome::WaitsForAccept(until)
+            }
+            _ => Outcome::Ended,
         }
     }
 

@@ -1,0 +1,84 @@
+//! MSG_WAITALL on a stream.
+//!
+//! The kernel's AF_UNIX sockets take what has ended a stream along with the bytes before it, and a program that
+//! was given fewer than it wanted would see an end in order next. TCP gives the bytes, and tells the error to
+//! the next call. So the kernel is asked for what there is, again and again, and only while there is something.
+
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
+
+use libc::{c_int, size_t, ssize_t};
+use peersock_fd::{Errno, Socket};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::fs::OFlags;
+use rustix::net::sockopt::{Timeout, socket_timeout};
+
+use crate::Result;
+
+/// Whether a call takes as much as it has room for, and waits for it.
+pub fn takes_all(flags: c_int) -> bool {
+    flags & (libc::MSG_WAITALL | libc::MSG_PEEK) == libc::MSG_WAITALL
+}
+
+/// Receives `size` bytes by calls of `receive`, if `flags` say MSG_WAITALL, and otherwise by one: less at the
+/// stream's end, when its time is over, and when a signal comes. `receive` is told how much has come already,
+/// and the flags to use. Between two calls `wait` is for something to read, see [`await_readable`].
+///
+/// # Errors
+/// Those of the first call: what has come before any other is more than an error.
+pub fn receive_all<'fd>(
+    socket: &Socket<'fd>,
+    flags: c_int,
+    size: size_t,
+    wait: impl Fn(BorrowedFd<'fd>, Option<Duration>) -> Result<()>,
+    mut receive: impl FnMut(usize, c_int) -> Result<ssize_t>,
+) -> Result<ssize_t> {
+    if !takes_all(flags) {
+        return receive(0, flags);
+    }
+    let flags = flags & !libc::MSG_WAITALL;
+    let until = socket_timeout(socket.fd(), Timeout::Recv)?.and_then(|time| Instant::now().checked_add(time));
+    let mut received = receive(0, flags)?;
+    while received > 0
+        && (received as usize) < size
+        && may_receive_more_until(socket, flags, until, &wait).unwrap_or(false)
+    {
+        match receive(received as usize, flags | libc::MSG_DONTWAIT) {
+            Ok(more @ 1..) => received += more,
+            // Another thread has taken it.
+            Ok(_) | Err(_) => break,
+        }
+    }
+    Ok(received)
+}
+
+/// Whether a stream has something to read, or has `until` then, if that is not for ever: it waits where a call
+/// with these flags would.
+///
+/// # Errors
+/// Those of `wait`, fcntl(2) and ioctl(2).
+pub(crate) fn may_receive_more_until<'fd>(
+    socket: &Socket<'fd>,
+    flags: c_int,
+    until: Option<Instant>,
+    wait: impl Fn(BorrowedFd<'fd>, Option<Duration>) -> Result<()>,
+) -> Result<bool> {
+    let fd = socket.fd();
+    if rustix::io::ioctl_fionread(fd)? > 0 {
+        return Ok(true);
+    }
+    let is_patient = flags & libc::MSG_DONTWAIT == 0;
+    if is_patient && !rustix::fs::fcntl_getfl(fd)?.contains(OFlags::NONBLOCK) {
+        wait(fd, until.map(|until| until.saturating_duration_since(Instant::now())))?;
+    }
+    Ok(rustix::io::ioctl_fionread(fd)? > 0)
+}
+
+/// Waits for something to read, or the end: for so long at most.
+///
+/// # Errors
+/// Those of poll(2).
+pub fn await_readable(fd: BorrowedFd<'_>, time: Option<Duration>) -> Result<()> {
+    let time = time.map(Timespec::try_from).transpose().map_err(|_| Errno::INVAL)?;
+    rustix::event::poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::IN)], time.as_ref()).map(drop)
+}
