@@ -3,7 +3,7 @@
 use std::os::fd::{IntoRawFd as _, RawFd};
 
 use peersock_bsd::kernel::borrow;
-use peersock_bsd::{Errno, Socket, has_failed, make_private, renew};
+use peersock_bsd::{Errno, Socket, connect_to, make_private};
 use peersock_fd::{Family, Kind, Request, SocketFlags, Which};
 use pyo3::prelude::*;
 use rustix::event::PollFlags;
@@ -105,14 +105,9 @@ pub(crate) fn connect(
 ) -> PyResult<i32> {
     let (_, is_v6) = with_family(py, fd)?;
     let remote = needed(address, is_v6)?;
-    // TCP may try again after an attempt that it did not wait for.
-    at_once(py, || match overlay(fd)? {
-        socket if has_failed(&socket) => renew(&socket, epoll::find),
-        _ => Ok(()),
-    })?;
     let patience = Patience::new(timeout);
     let has_timeout = timeout.is_some_and(|seconds| seconds > 0.0);
-    match py.detach(|| overlay(fd)?.connect(Some(remote))) {
+    match py.detach(|| connect_to(&overlay(fd)?, remote, epoll::find)) {
         Ok(()) => return Ok(0),
         // The attempt goes on.
         Err(Errno::INTR) => {
@@ -176,5 +171,5 @@ pub(crate) fn getpeername(py: Python<'_>, fd: RawFd) -> PyResult<Bound<'_, PyAny
 /// shutdown(2).
 #[pyfunction]
 pub(crate) fn shutdown(py: Python<'_>, fd: RawFd, how: i32) -> PyResult<()> {
-    at_once(py, || peersock_bsd::shutdown(&overlay(fd)?, how)).map(drop)
+    at_once(py, || peersock_bsd::shutdown_with(&overlay(fd)?, how, epoll::find)).map(drop)
 }

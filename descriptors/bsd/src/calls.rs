@@ -1,12 +1,13 @@
 //! Opening, addresses and connections.
 
+use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, IntoRawFd, RawFd};
 
 use libc::{c_int, sockaddr, socklen_t};
 use peersock_fd::{Client, Errno, Family, Kind, Shutdown, Socket, SocketFlags};
 
-use crate::sockaddr::{read, write};
 use crate::convert::end_listening;
+use crate::sockaddr::{read, write};
 use crate::{EpollSets, Result, dissolve, epoll_sets, has_failed, kernel, make_private, renew};
 
 /// socket(2), for AF_INET and AF_INET6.
@@ -91,8 +92,8 @@ pub(crate) fn listen_with(
     Ok(0)
 }
 
-/// connect(2). As with TCP, a stream may try again that has failed without being waited for, once a call has
-/// said so, and AF_UNSPEC dissolves its connection: its descriptor stands for another socket then.
+/// connect(2). AF_UNSPEC dissolves a stream's connection: its descriptor stands for another socket then, as
+/// after an attempt that has failed, see [`connect_to`].
 ///
 /// # Errors
 /// Those of [`Socket::connect`], EFAULT, EINVAL, and those of dup3(2).
@@ -101,29 +102,34 @@ pub(crate) fn listen_with(
 /// See the crate.
 pub unsafe fn connect(socket: &Socket<'_>, address: *const sockaddr, length: socklen_t) -> Result<c_int> {
     // SAFETY: the caller's.
-    let address = unsafe { read(address, length) }?;
-    match address {
+    match unsafe { read(address, length) }? {
         None if socket.kind() == Kind::Stream => dissolve(socket, epoll_sets::find)?,
-        Some(_) if has_failed(socket) => {
-            // As Linux, which says this if the error was told already.
-            let error = socket.take_error()?.filter(|error| *error != Errno::CONNRESET);
-            renew(socket, epoll_sets::find)?;
-            return Err(error.unwrap_or(Errno::CONNABORTED));
-        }
-        _ => match socket.connect(address) {
-            Ok(()) => {}
-            Err(error @ (Errno::INPROGRESS | Errno::ALREADY | Errno::ISCONN | Errno::INTR)) => {
-                return Err(error);
-            }
-            Err(error) => {
-                if has_failed(socket) {
-                    renew(socket, epoll_sets::find)?;
-                }
-                return Err(error);
-            }
-        },
+        None => socket.connect(None)?,
+        Some(remote) => connect_to(socket, remote, epoll_sets::find)?,
     }
     Ok(0)
+}
+
+/// connect(2) to an address. As with TCP, a stream whose attempt has failed without being waited for says so
+/// first, by ECONNABORTED if a call has told the error already, and may try again then: its descriptor, which
+/// is in the epoll sets that `sets` finds, stands for another socket.
+///
+/// # Errors
+/// Those of [`Socket::connect`], ECONNABORTED, and those of dup3(2).
+pub fn connect_to(socket: &Socket<'_>, remote: SocketAddr, sets: impl Fn(RawFd) -> EpollSets) -> Result<()> {
+    if has_failed(socket) {
+        let error = socket.take_error()?.filter(|error| *error != Errno::CONNRESET);
+        renew(socket, sets)?;
+        return Err(error.unwrap_or(Errno::CONNABORTED));
+    }
+    let connected = socket.connect(Some(remote));
+    match connected {
+        // It goes on, or stands.
+        Ok(()) | Err(Errno::INPROGRESS | Errno::ALREADY | Errno::ISCONN | Errno::INTR) => {}
+        Err(_) if has_failed(socket) => renew(socket, sets)?,
+        Err(_) => {}
+    }
+    connected
 }
 
 /// accept4(2).
@@ -220,30 +226,30 @@ pub unsafe fn getpeername(
     Ok(0)
 }
 
-/// shutdown(2). A listener that is shut down for reading may listen again: its descriptor stands for another
-/// socket then, with the same port.
+/// shutdown(2), see [`shutdown_with`].
 ///
 /// # Errors
 /// EINVAL, ENOTCONN, ENETDOWN.
 pub fn shutdown(socket: &Socket<'_>, how: c_int) -> Result<c_int> {
-    let how = shutdown_of(how)?;
+    shutdown_with(socket, how, epoll_sets::find)
+}
+
+/// shutdown(2). A listener that is shut down for reading may listen again: its descriptor, which is in the
+/// epoll sets that `sets` finds, stands for another socket then, with the same port.
+///
+/// # Errors
+/// EINVAL, ENOTCONN, ENETDOWN.
+pub fn shutdown_with(socket: &Socket<'_>, how: c_int, sets: impl Fn(RawFd) -> EpollSets) -> Result<c_int> {
+    let how = match how {
+        libc::SHUT_RD => Shutdown::Read,
+        libc::SHUT_WR => Shutdown::Write,
+        libc::SHUT_RDWR => Shutdown::Both,
+        _ => return Err(Errno::INVAL),
+    };
     if how != Shutdown::Write && socket.is_listener() {
-        end_listening(socket, epoll_sets::find)?;
+        end_listening(socket, sets)?;
     } else {
         socket.shutdown(how)?;
     }
     Ok(0)
-}
-
-/// What shutdown(2) is asked to end.
-///
-/// # Errors
-/// EINVAL.
-pub fn shutdown_of(how: c_int) -> Result<Shutdown> {
-    match how {
-        libc::SHUT_RD => Ok(Shutdown::Read),
-        libc::SHUT_WR => Ok(Shutdown::Write),
-        libc::SHUT_RDWR => Ok(Shutdown::Both),
-        _ => Err(Errno::INVAL),
-    }
 }

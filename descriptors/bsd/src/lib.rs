@@ -40,7 +40,10 @@ mod sides;
 mod sockaddr;
 mod wait_all;
 
-pub use calls::{accept4, bind, close, connect, getpeername, getsockname, listen, shutdown, shutdown_of, socket};
+pub use calls::{
+    accept4, bind, close, connect, connect_to, getpeername, getsockname, listen, shutdown, shutdown_with,
+    socket,
+};
 pub use convert::{convert, counterpart, dissolve, has_failed, make_private, renew, replace, reset_on_close};
 pub use epoll_sets::EpollSets;
 pub use many_messages::{keep_for_next_call, may_receive_more};

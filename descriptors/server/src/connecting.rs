@@ -76,6 +76,11 @@ impl Connecting {
         self.id
     }
 
+    /// The connection, which may not stand yet.
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
     /// Whether a descriptor that somebody has connected is the application's. A process may have another user
     /// by now; where it cannot be seen from here, its name has to be its own, and its user the same.
     pub(crate) fn is_of(&self, other: Credentials) -> bool {

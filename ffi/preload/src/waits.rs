@@ -40,7 +40,8 @@ type TestCancel = unsafe extern "C-unwind" fn();
 /// loader's lock.
 pub(crate) fn find_originals() {
     let _ = (next_accept4(), next_connect(), next_send(), next_recv(), next_sendto(), next_recvfrom());
-    let _ = (next_sendmsg(), next_recvmsg(), next_sendmmsg(), next_recvmmsg(), next_ppoll(), next_test_cancel());
+    let _ =
+        (next_sendmsg(), next_recvmsg(), next_sendmmsg(), next_recvmmsg(), next_ppoll(), next_test_cancel());
 }
 
 macro_rules! originals {

@@ -137,7 +137,7 @@ impl Call {
             }),
             libc::SYS_getsockopt => self.getsockopt(),
             libc::SYS_setsockopt => self.setsockopt(),
-            libc::SYS_shutdown => self.shutdown(),
+            libc::SYS_shutdown => self.shutdown(context),
             libc::SYS_ioctl if self.request() == libc::TIOCOUTQ => self.unacknowledged(),
             libc::SYS_ioctl => self.interface_request(context),
             libc::SYS_sendto => self.sendto(context),
@@ -346,13 +346,13 @@ impl Call {
         Ok(Step::Value(done.into()))
     }
 
-    fn shutdown(&self) -> Result<Step> {
+    fn shutdown(&self, context: &Context) -> Result<Step> {
         let local = self.local()?;
         match bsd::overlay(local.raw()) {
             Some(socket) => {
-                // Of a listener, too, the program's own descriptor stays what it is.
-                socket.shutdown(bsd::shutdown_of(self.target.int(1))?)?;
-                Ok(Step::Value(0))
+                let done = bsd::shutdown_with(&socket, self.target.int(1), |_| Vec::new())?;
+                self.settle(context, &local)?;
+                Ok(Step::Value(done.into()))
             }
             None => Ok(Step::GoOn),
         }

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use libc::{IPPROTO_IP, IPPROTO_IPV6};
+use peersock::attach::Connection;
 use peersock_fd::option_table::{self as table, Access, Row};
 use peersock_fd::{Errno, Family, Which};
 use peersock_stack::{Error, GroupChange};
@@ -12,7 +13,15 @@ use super::value::{InterfaceRef, index, number};
 use super::{Options, get, groups, is_tcp_info, set, tcp_info};
 use crate::addresses::errno;
 use crate::socket_table::Phase;
-use crate::state::ServerState;
+use crate::state::{Entry, ServerState};
+
+/// Has a connection do what its options say, of which this one was set.
+fn follow(connection: &Connection, options: &Options, row: &Row) {
+    options.apply(connection);
+    if row.number == libc::TCP_QUICKACK && row.level == libc::IPPROTO_TCP {
+        connection.flow().set_quick_ack(options.quick_ack);
+    }
+}
 
 impl ServerState {
     /// setsockopt(2).
@@ -34,10 +43,7 @@ impl ServerState {
         if let Some(stream) = self.stream_mut(which) {
             let mut options = stream.options.clone();
             set::set(&mut options, &set::Place { is_bound: true, interfaces: &interfaces }, row, value)?;
-            options.apply(&stream.connection);
-            if row.number == libc::TCP_QUICKACK && row.level == libc::IPPROTO_TCP {
-                stream.connection.flow().set_quick_ack(options.quick_ack);
-            }
+            follow(&stream.connection, &options, row);
             stream.options = options;
             return Ok(());
         }
@@ -57,6 +63,12 @@ impl ServerState {
         }
         for acceptor in &opened.reserved {
             acceptor.set_options(opened.options.tcp(acceptor.local_addr().is_ipv4()));
+        }
+        if let Phase::Connecting(key) = opened.phase {
+            let options = opened.options.clone();
+            if let Some(Entry::Connecting(attempt)) = self.entry(key) {
+                follow(attempt.connection(), &options, row);
+            }
         }
         self.follow_alongside(socket, row, value);
         Ok(())

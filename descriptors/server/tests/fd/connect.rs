@@ -198,10 +198,33 @@ fn a_time_limit_ends_the_call_but_not_the_attempt() {
     let limit = Some(Duration::from_millis(200));
     rustix::net::sockopt::set_socket_timeout(&fd, rustix::net::sockopt::Timeout::Send, limit)
         .expect("an option");
-    assert_eq!(errno(overlay(&fd).connect(Some(SocketAddr::new(octets.into(), 80)))), Errno::INPROGRESS);
+    let (socket, silent) = (overlay(&fd), SocketAddr::new(octets.into(), 80));
+    assert_eq!(errno(socket.connect(Some(silent))), Errno::INPROGRESS);
+    assert_eq!(errno(socket.connect(Some(silent))), Errno::ALREADY, "it waits for as long again");
     drop(fd);
     let (client, server) = a.connect(&b);
     drop((client, server));
+}
+
+/// The connection, and not only what is told of it, follows what is set before it stands, and before the node
+/// knows that connect(2) has returned.
+#[test]
+fn options_that_are_set_while_it_connects_count() {
+    let (a, b) = Served::pair();
+    let (listener, address) = b.listen(SocketFlags::empty());
+    for flags in [SocketFlags::empty(), SocketFlags::NONBLOCK] {
+        for _ in 0..20 {
+            let fd = a.socket(flags);
+            let connected = overlay(&fd).connect(Some(address));
+            assert!(matches!(connected, Ok(()) | Err(Errno::INPROGRESS)), "{connected:?}");
+            let reset_on_close = [1_i32, 0].map(i32::to_ne_bytes).concat();
+            overlay(&fd).set_option(libc::SOL_SOCKET, libc::SO_LINGER, &reset_on_close).expect("an option");
+            let (accepted, _) = overlay(&listener).accept(SocketFlags::empty()).expect("a connection");
+            assert_eq!(poll(&fd, PollFlags::OUT), PollFlags::OUT);
+            drop(fd);
+            assert_eq!(errno(rustix::io::read(&accepted, &mut [0; 1])), Errno::CONNRESET);
+        }
+    }
 }
 
 #[test]
