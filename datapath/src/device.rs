@@ -156,7 +156,8 @@ impl Datapath {
             return;
         }
         if packet.len() <= mtu {
-            return self.join_others(now, sender, packet, gso, batch);
+            self.join_others(now, sender, packet, gso, batch);
+            return;
         }
         self.send_gso(now, gso, batch);
         if must_not_be_cut(packet, mtu) {

@@ -8,6 +8,7 @@ use std::time::Instant;
 use peersock_overlay::{Attention, DATA_OVERHEAD, Peer, Route, Sender, Session};
 use peersock_stack::{Batch, Egress, Error, Flow, InterfaceId, MAX_DATAGRAM, Ready, Reply, fill_checksums};
 
+use crate::gso::GsoBatch;
 use crate::route::Resolved;
 use crate::socket::{PeerLink, SocketState};
 use crate::{Datapath, Transmit, ecn};
@@ -19,6 +20,8 @@ pub(super) const MAX_BATCH: usize = 65507;
 /// IPv6 and TCP header; IPv4's is 20 shorter, which is left unused so that both families share one
 /// arithmetic.
 const TCP_HEADERS: usize = 60;
+/// Bytes of a packet up to which it is worth while to have it wait for those of other flows.
+const SMALL: usize = 4096;
 /// A flow may always have this many bytes in flight, however many other flows its peer's limit is shared
 /// with.
 const IN_FLIGHT_FLOOR: usize = MAX_BATCH;
@@ -74,7 +77,24 @@ impl Datapath {
     /// Sends what a flow has to send, from whichever thread calls, and then whatever that causes on this
     /// node.
     pub fn pump(&self, now: Instant, flow: &Arc<Flow>, batch: &mut Batch) {
-        self.pump_flow(now, flow, batch);
+        self.pump_flow(now, flow, None, batch);
+        self.settle(now, batch);
+    }
+
+    /// As [`Datapath::pump`] for several flows, and empties the list: their small segments to one peer leave with
+    /// one call. One thread should send for these flows: what another one sends meanwhile may overtake what
+    /// waits.
+    pub fn pump_together(
+        &self,
+        now: Instant,
+        flows: &mut Vec<Arc<Flow>>,
+        gso: &mut GsoBatch,
+        batch: &mut Batch,
+    ) {
+        for flow in flows.drain(..) {
+            self.pump_flow(now, &flow, Some(gso), batch);
+        }
+        self.send_gso(now, gso, batch);
         self.settle(now, batch);
     }
 
@@ -95,7 +115,7 @@ impl Datapath {
         while !batch.is_empty() {
             std::mem::swap(batch, &mut round);
             for flow in &round.flows {
-                self.pump_flow(now, flow, batch);
+                self.pump_flow(now, flow, None, batch);
                 self.notify_flow(flow);
             }
             let contexts = round.listeners.iter().map(|listener| listener.context());
@@ -245,14 +265,17 @@ impl Datapath {
         );
     }
 
-    fn pump_flow(&self, now: Instant, flow: &Arc<Flow>, batch: &mut Batch) {
+    /// Sends what a flow has to send; small segments may wait in `gso`.
+    fn pump_flow(&self, now: Instant, flow: &Arc<Flow>, mut gso: Option<&mut GsoBatch>, batch: &mut Batch) {
         let socket = SocketState::of(flow.context());
         socket.stage().run(|| {
             let destination = flow.remote().ip();
             match self.resolve(now, flow.interface(), Some(socket), destination) {
                 Resolved::Route(Route::Local) => self.pump_local(now, flow, batch),
                 Resolved::Route(Route::Peer(peer)) => {
-                    if let Blocked::NoSession(peer) = self.pump_to_peer(now, flow, socket, &peer, batch) {
+                    let gso = gso.as_deref_mut();
+                    if let Blocked::NoSession(peer) = self.pump_to_peer(now, flow, socket, &peer, gso, batch)
+                    {
                         self.lock_waiting().add_flow(now, true, flow);
                         self.tell_wanted(&peer);
                         self.with_control(now, batch, |endpoint, now| endpoint.want_session(now, &peer));
@@ -290,6 +313,7 @@ impl Datapath {
         flow: &Flow,
         socket: &SocketState,
         peer: &Arc<Peer>,
+        mut gso: Option<&mut GsoBatch>,
         batch: &mut Batch,
     ) -> Blocked {
         let Some(sender) = peer.sender() else {
@@ -316,6 +340,18 @@ impl Datapath {
                     checksums: false,
                 };
                 let Some(mut segment) = flow.egress(now, &limits, packet) else { break };
+                if let Some(gso) = gso.as_deref_mut() {
+                    if segment.packets() == 1 && segment.len() <= SMALL {
+                        let Some(wire) = segment.next(packet) else { break };
+                        if self.join_others(now, &sender, wire, gso, batch) {
+                            continue;
+                        }
+                        blocked = Blocked::NoSession(Arc::clone(peer));
+                        break;
+                    }
+                    // Each flow's segments leave in order.
+                    self.send_gso(now, gso, batch);
+                }
                 let mut length = 0;
                 let mut datagram_size = None;
                 let ecn = ecn::of(packet);

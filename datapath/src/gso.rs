@@ -78,10 +78,12 @@ impl Datapath {
             self.send_gso(now, gso, batch);
             return self.send_packet(now, interface, Some(state), destination, packet, batch);
         };
-        self.join_others(now, &sender, packet, gso, batch);
+        // A datagram may be lost.
+        let _ = self.join_others(now, &sender, packet, gso, batch);
     }
 
-    /// Seals a packet into `gso`, and sends those that it cannot leave with before it.
+    /// Seals a packet into `gso`, and sends those that it cannot leave with before it. False if the session has
+    /// come to its end: then the packet is lost.
     pub(super) fn join_others(
         &self,
         now: Instant,
@@ -89,7 +91,7 @@ impl Datapath {
         packet: &[u8],
         gso: &mut GsoBatch,
         batch: &mut Batch,
-    ) {
+    ) -> bool {
         let most = self.most_segments(sender, packet.len() + DATA_OVERHEAD);
         let size = packet.len() + sender.overhead();
         let ecn = ecn::of(packet);
@@ -97,15 +99,17 @@ impl Datapath {
             self.send_gso(now, gso, batch);
             (gso.ecn, gso.size) = (ecn, size);
         }
-        gso.sealed.resize(MAX_BATCH + 1, 0);
-        // The session may have come to its end: then the datagram is lost, as any may be.
-        if let Ok(length) = sender.seal(packet, &mut gso.sealed[gso.length..]) {
-            (gso.length, gso.count) = (gso.length + length, gso.count + 1);
-            gso.to.get_or_insert_with(|| sender.clone());
+        if gso.sealed.is_empty() {
+            // Fresh zeroed memory costs nothing until it is written to.
+            gso.sealed = vec![0; MAX_BATCH + 1];
         }
+        let Ok(length) = sender.seal(packet, &mut gso.sealed[gso.length..]) else { return false };
+        (gso.length, gso.count) = (gso.length + length, gso.count + 1);
+        gso.to.get_or_insert_with(|| sender.clone());
         if gso.count >= most {
             self.send_gso(now, gso, batch);
         }
+        true
     }
 
     /// Sends what waits in `gso`. What that wakes lands in `batch`, for [`Datapath::settle`].

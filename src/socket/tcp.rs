@@ -191,15 +191,27 @@ impl Connection {
     /// # Errors
     /// `WouldBlock`; what has ended the connection.
     pub fn write(&self, data: &[u8]) -> io::Result<usize> {
-        self.check_up()?;
-        // Once the buffer was full a good part of it must be free again: refilling it crumb by crumb is slow.
-        self.is_ready(Interest::Write)?;
-        let n = self.flow.write(Instant::now(), data)?;
+        let n = self.write_unsent(data)?;
         self.send();
         if n >= LARGE_WRITE {
             self.node.driver.poll_once();
         }
         Ok(n)
+    }
+
+    /// As [`Connection::write`], and leaves the sending to the caller, by [`Datapath::pump_together`] or
+    /// [`Datapath::pump`].
+    ///
+    /// # Errors
+    /// Those of [`Connection::write`].
+    ///
+    /// [`Datapath::pump_together`]: peersock_datapath::Datapath::pump_together
+    /// [`Datapath::pump`]: peersock_datapath::Datapath::pump
+    pub fn write_unsent(&self, data: &[u8]) -> io::Result<usize> {
+        self.check_up()?;
+        // Once the buffer was full a good part of it must be free again: refilling it crumb by crumb is slow.
+        self.is_ready(Interest::Write)?;
+        Ok(self.flow.write(Instant::now(), data)?)
     }
 
     /// Whether a direction can go on, or has ended or failed.

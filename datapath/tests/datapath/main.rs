@@ -4,4 +4,5 @@ mod addresses;
 mod control;
 mod narrow;
 mod net;
+mod together;
 mod waiting;

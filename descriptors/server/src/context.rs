@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use peersock::attach::{EventFlags, NodeHandle, Poller, WeakNodeHandle};
 use peersock_datapath::{GsoBatch, JoinedNetwork};
 use peersock_fd::{Errno, Family, Kind, Name, NameKey, NodeTag, Token, address};
-use peersock_stack::ReceivedHeaders;
+use peersock_stack::{Batch, Flow, ReceivedHeaders};
 use rustix::net::SocketType;
 
 use crate::addresses::{canonical, shown};
@@ -55,6 +55,10 @@ pub(crate) struct Context {
     pub(crate) headers: ReceivedHeaders,
     /// Room for datagrams that leave together.
     pub(crate) gso: GsoBatch,
+    /// Connections to which little was written in this turn, which is still to be sent.
+    pub(crate) unsent: Vec<Arc<Flow>>,
+    /// What sending causes.
+    batch: Batch,
     /// Whose the ends of datagram sockets are.
     pub(crate) ends: EndIndex,
     /// Datagram sockets and where they have sent what was too long for its path.
@@ -82,6 +86,8 @@ impl Context {
             arrived: vec![0; LONGEST],
             headers: ReceivedHeaders::default(),
             gso: GsoBatch::default(),
+            unsent: Vec::new(),
+            batch: Batch::default(),
             ends: EndIndex::default(),
             too_long: Vec::new(),
             refusals: Refusals::default(),
@@ -161,6 +167,21 @@ impl Context {
             && let Ok(node) = self.node()
         {
             node.datapath().send_gso_and_settle(Instant::now(), &mut self.gso);
+        }
+    }
+
+    /// Sends what was written to connections in this turn. This thread alone writes to them.
+    pub(crate) fn send_unsent(&mut self) {
+        if self.unsent.is_empty() {
+            return;
+        }
+        match self.node() {
+            Ok(node) => {
+                let (now, datapath) = (Instant::now(), node.datapath());
+                datapath.pump_together(now, &mut self.unsent, &mut self.gso, &mut self.batch);
+            }
+            // Its connections have ended with it.
+            Err(_) => self.unsent.clear(),
         }
     }
 

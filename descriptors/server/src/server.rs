@@ -213,6 +213,7 @@ impl Attached for Server {
         }
         state.fire_timers(Instant::now());
         state.take_ready();
+        state.context.send_unsent();
         state.tell_path_mtus();
         state.check_lingering();
         if state.draining.is_some() && !state.has_undelivered() {

@@ -21,6 +21,9 @@ use crate::stream::{Outcome, Stream};
 use crate::undelivered::Delivering;
 use crate::wakers::{Key, Readiness};
 
+/// Connections that were written to in one turn and are sent for together: as many as fit into one call.
+const MOST_UNSENT: usize = 64;
+
 /// How often it is looked whether everything is delivered, before what is open is reset.
 pub(crate) const LOOK: Duration = Duration::from_millis(2);
 
@@ -165,7 +168,12 @@ impl ServerState {
             Some(Entry::Listening(_)) => self.accept_connections(key, readiness),
             Some(Entry::Connecting(_)) => self.advance(key),
             Some(Entry::Stream(stream)) => {
-                let outcome = stream.pump(readiness, &mut self.context.buf, self.draining.is_some());
+                let Context { buf, unsent, .. } = &mut self.context;
+                let outcome = stream.pump(readiness, buf, unsent, self.draining.is_some());
+                // Others are not to wait for one that has much.
+                if outcome == Outcome::HasMore || unsent.len() >= MOST_UNSENT {
+                    self.context.send_unsent();
+                }
                 if let Some((fd, events)) = stream.changed_events() {
                     self.context.rewatch(fd, key, events);
                 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use peersock::attach::{Connection, EventFlags};
 use peersock_fd::{Errno, SocketId};
 use peersock_primitives::wait::Interest;
-use peersock_stack::{Delivery, Ready};
+use peersock_stack::{Delivery, Flow, Ready};
 use rustix::event::{PollFd, PollFlags};
 use rustix::net::sockopt;
 
@@ -200,8 +200,15 @@ impl Stream {
     }
 
     /// Moves what there is, up to a bound. With `drain`, what the application has not written by now does not
-    /// count.
-    pub(super) fn pump(&mut self, readiness: Readiness, buf: &mut [u8], drain: bool) -> Outcome {
+    /// count. The connection is among the `unsent` afterwards if little was written to it, which is still to
+    /// be sent.
+    pub(super) fn pump(
+        &mut self,
+        readiness: Readiness,
+        buf: &mut [u8],
+        unsent: &mut Vec<Arc<Flow>>,
+        drain: bool,
+    ) -> Outcome {
         self.entry.begin();
         if drain {
             self.draining = true;
@@ -220,7 +227,7 @@ impl Stream {
         for _ in 0..ROUNDS {
             self.look_for_errors();
             // What has arrived before the connection broke is still delivered.
-            let outward = if self.broken.is_some() { self.discard(buf) } else { self.pump_out(buf) };
+            let outward = if self.broken.is_some() { self.discard(buf) } else { self.pump_out(buf, unsent) };
             let inward = if self.hung_up { Progress::Blocked } else { self.pump_in() };
             last = (outward, inward);
             if !matches!(last, (Progress::More, _) | (_, Progress::More)) {

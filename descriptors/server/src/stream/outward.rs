@@ -2,15 +2,20 @@
 
 use std::io;
 use std::net::Shutdown;
+use std::sync::Arc;
 
 use peersock_primitives::wait::Interest;
+use peersock_stack::Flow;
 
 use super::{Progress, Stream, Way};
 use crate::outbox::Taken;
 
+/// Bytes up to which what was written is worth a wait for what others write in the same turn.
+const LITTLE: usize = 4 << 10;
+
 impl Stream {
     /// From the application to the connection.
-    pub(super) fn pump_out(&mut self, buf: &mut [u8]) -> Progress {
+    pub(super) fn pump_out(&mut self, buf: &mut [u8], unsent: &mut Vec<Arc<Flow>>) -> Progress {
         if self.outward == Way::Ended {
             return Progress::Blocked;
         }
@@ -46,7 +51,7 @@ impl Stream {
                     _ => Progress::Blocked,
                 }
             }
-            Taken::Bytes(length, has_more) => match self.connection.write(&buf[..length]) {
+            Taken::Bytes(length, has_more) => match self.write(&buf[..length], unsent) {
                 Ok(written) => {
                     self.left.extend_from_slice(&buf[written..length]);
                     // Where that was all, the descriptor tells when there is more.
@@ -72,6 +77,17 @@ impl Stream {
                 Progress::Blocked
             }
         }
+    }
+
+    /// Writes to the connection. Little is not sent yet: with what others have written in the same turn it
+    /// leaves by one call.
+    fn write(&self, data: &[u8], unsent: &mut Vec<Arc<Flow>>) -> io::Result<usize> {
+        if data.len() > LITTLE {
+            return self.connection.write(data);
+        }
+        let written = self.connection.write_unsent(data)?;
+        unsent.push(Arc::clone(self.connection.flow()));
+        Ok(written)
     }
 
     /// The connection is broken: what the application has written goes nowhere, and it is told so when it
