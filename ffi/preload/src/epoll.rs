@@ -29,6 +29,11 @@ pub(crate) static KNOWN: ForkLock<Vec<Registration>> = ForkLock::new(Vec::new())
 
 /// Notes a call of epoll_ctl(2) that succeeded.
 pub(crate) fn note(epoll: RawFd, operation: c_int, fd: RawFd, event: Option<epoll_event>) {
+    let forget = |known: &mut Vec<Registration>| known.retain(|known| known.epoll != epoll || known.fd != fd);
+    // What it is does not matter here, and some programs take descriptors out after each message.
+    if operation == libc::EPOLL_CTL_DEL {
+        return forget(&mut KNOWN.lock());
+    }
     let family = int_option(fd, libc::SOL_SOCKET, libc::SO_DOMAIN);
     if !matches!(family, Some(libc::AF_INET | libc::AF_INET6)) {
         return;
@@ -37,9 +42,8 @@ pub(crate) fn note(epoll: RawFd, operation: c_int, fd: RawFd, event: Option<epol
     // One that is connected stays what it is.
     let is_connected = borrow(fd).is_some_and(|fd| rustix::net::getpeername(fd).is_ok());
     let mut known = KNOWN.lock();
-    known.retain(|known| known.epoll != epoll || known.fd != fd);
+    forget(&mut known);
     if let Some(event) = event
-        && operation != libc::EPOLL_CTL_DEL
         && !is_connected
     {
         if known.len() >= MOST {
