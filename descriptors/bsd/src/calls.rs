@@ -240,16 +240,24 @@ pub fn shutdown(socket: &Socket<'_>, how: c_int) -> Result<c_int> {
 /// # Errors
 /// EINVAL, ENOTCONN, ENETDOWN.
 pub fn shutdown_with(socket: &Socket<'_>, how: c_int, sets: impl Fn(RawFd) -> EpollSets) -> Result<c_int> {
-    let how = match how {
-        libc::SHUT_RD => Shutdown::Read,
-        libc::SHUT_WR => Shutdown::Write,
-        libc::SHUT_RDWR => Shutdown::Both,
-        _ => return Err(Errno::INVAL),
-    };
+    let how = shutdown_of(how)?;
     if how != Shutdown::Write && socket.is_listener() {
         end_listening(socket, sets)?;
     } else {
         socket.shutdown(how)?;
     }
     Ok(0)
+}
+
+/// What shutdown(2) is asked to end.
+///
+/// # Errors
+/// EINVAL.
+pub fn shutdown_of(how: c_int) -> Result<Shutdown> {
+    match how {
+        libc::SHUT_RD => Ok(Shutdown::Read),
+        libc::SHUT_WR => Ok(Shutdown::Write),
+        libc::SHUT_RDWR => Ok(Shutdown::Both),
+        _ => Err(Errno::INVAL),
+    }
 }

@@ -87,11 +87,9 @@ pub fn has_failed(socket: &Socket<'_>) -> bool {
 /// # Errors
 /// Those of socket(2), dup3(2) and bind(2).
 pub fn renew(socket: &Socket<'_>, sets: impl Fn(RawFd) -> EpollSets) -> Result<(), Errno> {
-    let local = socket.local_addr()?;
     let new = open_again(socket)?;
-    replace(socket.fd().as_raw_fd(), &new, sets)?;
-    // The old one has let go of its port.
-    if local.port() == 0 { Ok(()) } else { Socket::of(new.as_fd()).ok_or(Errno::NOTSOCK)?.bind(local) }
+    socket.hand_over(&Socket::of(new.as_fd()).ok_or(Errno::NOTSOCK)?)?;
+    replace(socket.fd().as_raw_fd(), &new, sets)
 }
 
 /// connect(2) of an overlay stream to AF_UNSPEC: resets its connection, or has it listen no more. The
@@ -122,7 +120,8 @@ pub fn dissolve(socket: &Socket<'_>, sets: impl Fn(RawFd) -> EpollSets) -> Resul
 pub(crate) fn end_listening(socket: &Socket<'_>, sets: impl Fn(RawFd) -> EpollSets) -> Result<(), Errno> {
     let new = open_again(socket)?;
     let successor = Socket::of(new.as_fd()).ok_or(Errno::NOTSOCK)?;
-    socket.end_listening(Shutdown::Both, Some(&successor))?;
+    socket.hand_over(&successor)?;
+    rustix::net::shutdown(socket.fd(), Shutdown::Both)?;
     replace(socket.fd().as_raw_fd(), &new, sets)
 }
 
@@ -227,7 +226,13 @@ fn replace_one(
     if !is() {
         return Err(Errno::BADF);
     }
-    let sets = sets(fd);
+    let mut sets = sets(fd);
+    // The kernel itself takes the old socket out only once nobody has it open any more, in any process.
+    for (epoll, event) in &mut sets {
+        let remove = libc::EPOLL_CTL_DEL;
+        // SAFETY: the event is a live variable. Where it is not in the set any more the call fails.
+        unsafe { libc::syscall(libc::SYS_epoll_ctl, *epoll, remove, fd, &raw mut *event) };
+    }
     // SAFETY: the program's descriptor, which goes on being its own; `dup3` replaces what it stands for at
     // once.
     let mut target = std::mem::ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(fd) });

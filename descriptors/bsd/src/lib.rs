@@ -41,8 +41,8 @@ mod sockaddr;
 mod wait_all;
 
 pub use calls::{
-    accept4, bind, close, connect, connect_to, getpeername, getsockname, listen, shutdown, shutdown_with,
-    socket,
+    accept4, bind, close, connect, connect_to, getpeername, getsockname, listen, shutdown, shutdown_of,
+    shutdown_with, socket,
 };
 pub use convert::{convert, counterpart, dissolve, has_failed, make_private, renew, replace, reset_on_close};
 pub use epoll_sets::EpollSets;

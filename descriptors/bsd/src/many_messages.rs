@@ -1,13 +1,12 @@
 //! recvmmsg(2) after its first message: what fails then is told by the next call.
 
-use std::time::Instant;
-
 use libc::c_int;
 use peersock_fd::{Errno, Kind, Socket};
+use rustix::fs::OFlags;
 use rustix::net::sockopt::{Timeout, socket_timeout};
 
 use crate::Result;
-use crate::wait_all::{await_readable, may_receive_more_until};
+use crate::wait_all::await_readable;
 
 /// Whether a call may receive one more message: it waits for that if it would wait for the message.
 ///
@@ -19,9 +18,12 @@ pub fn may_receive_more(socket: &Socket<'_>, flags: c_int) -> Result<bool> {
     if socket.kind() != Kind::Stream || flags & libc::MSG_ERRQUEUE != 0 {
         return Ok(true);
     }
-    let patience = socket_timeout(socket.fd(), Timeout::Recv)?;
-    let until = patience.and_then(|time| Instant::now().checked_add(time));
-    may_receive_more_until(socket, flags, until, await_readable)
+    let fd = socket.fd();
+    let waits = flags & libc::MSG_DONTWAIT == 0 && !rustix::fs::fcntl_getfl(fd)?.contains(OFlags::NONBLOCK);
+    if waits {
+        await_readable(fd, socket_timeout(fd, Timeout::Recv)?)?;
+    }
+    Ok(rustix::io::ioctl_fionread(fd)? > 0)
 }
 
 /// Has the next call on a datagram socket tell an error that a message after the first has met.

@@ -16,7 +16,7 @@ use crate::message_pieces::{MAX_BYTES, many, pieces_mut, scatter, skip, vectors}
 use crate::peek::await_bytes;
 use crate::sent_ancillary::{self, SentAncillary};
 use crate::sockaddr::{read, write, write_to};
-use crate::wait_all::{await_readable, receive_all};
+use crate::wait_all::{await_readable, receive_all, takes_all};
 
 /// What one call with MSG_TRUNC discards of a stream at most, bytes.
 const MOST_DISCARDED: usize = 256 << 10;
@@ -327,7 +327,18 @@ pub unsafe fn recvmmsg(
         }
         // SAFETY: the caller's.
         match unsafe { recvmsg(socket, &raw mut message.msg_hdr, flags & !libc::MSG_WAITFORONE) } {
-            Ok(received) => message.msg_len = received as c_uint,
+            Ok(received) => {
+                message.msg_len = received as c_uint;
+                // It wanted more, and a signal, the end or its time has ended the wait.
+                if socket.kind() == Kind::Stream && takes_all(flags) {
+                    // SAFETY: the caller's.
+                    let wanted: usize =
+                        unsafe { vectors(&message.msg_hdr) }?.iter().map(|one| one.iov_len).sum();
+                    if (received as usize) < wanted {
+                        return Ok(at as c_int + 1);
+                    }
+                }
+            }
             Err(error) if at == 0 => return Err(error),
             Err(error) => {
                 keep_for_next_call(socket, error);

@@ -8,12 +8,15 @@ use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use libc::{c_int, size_t, ssize_t};
-use peersock_fd::{Errno, Socket};
+use peersock_fd::{Errno, Identity, Socket, identity};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::OFlags;
 use rustix::net::sockopt::{Timeout, socket_timeout};
 
 use crate::Result;
+
+/// How often who waits looks whether the descriptor is still what it was.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Whether a call takes as much as it has room for, and waits for it.
 pub fn takes_all(flags: c_int) -> bool {
@@ -38,40 +41,55 @@ pub fn receive_all<'fd>(
     }
     let flags = flags & !libc::MSG_WAITALL;
     let until = socket_timeout(socket.fd(), Timeout::Recv)?.and_then(|time| Instant::now().checked_add(time));
+    // Meanwhile another thread may close the descriptor, and its number be another's.
+    let file = identity(socket.fd())?;
     let mut received = receive(0, flags)?;
     while received > 0
         && (received as usize) < size
-        && may_receive_more_until(socket, flags, until, &wait).unwrap_or(false)
+        && await_more(socket, flags, until, file, &wait).unwrap_or(false)
     {
         match receive(received as usize, flags | libc::MSG_DONTWAIT) {
             Ok(more @ 1..) => received += more,
             // Another thread has taken it.
+            Err(Errno::AGAIN) => {}
             Ok(_) | Err(_) => break,
         }
     }
     Ok(received)
 }
 
-/// Whether a stream has something to read, or has `until` then, if that is not for ever: it waits where a call
-/// with these flags would.
+/// Waits, where a call with these flags would, until a stream has something to read: false if it has ended,
+/// if the time is over, and if the descriptor stands for another file by now.
 ///
 /// # Errors
-/// Those of `wait`, fcntl(2) and ioctl(2).
-pub(crate) fn may_receive_more_until<'fd>(
+/// Those of `wait`, EINTR among them, and those of fstat(2), fcntl(2), ioctl(2) and poll(2).
+fn await_more<'fd>(
     socket: &Socket<'fd>,
     flags: c_int,
     until: Option<Instant>,
-    wait: impl Fn(BorrowedFd<'fd>, Option<Duration>) -> Result<()>,
+    file: Identity,
+    wait: &impl Fn(BorrowedFd<'fd>, Option<Duration>) -> Result<()>,
 ) -> Result<bool> {
     let fd = socket.fd();
-    if rustix::io::ioctl_fionread(fd)? > 0 {
-        return Ok(true);
+    loop {
+        // In this order: what comes before the end is there when the end is.
+        let has_ended = socket.has_ended()?;
+        if identity(fd)? != file {
+            return Ok(false);
+        }
+        if rustix::io::ioctl_fionread(fd)? > 0 {
+            return Ok(true);
+        }
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let is_over = has_ended || left.is_some_and(|left| left.is_zero());
+        if is_over
+            || flags & libc::MSG_DONTWAIT != 0
+            || rustix::fs::fcntl_getfl(fd)?.contains(OFlags::NONBLOCK)
+        {
+            return Ok(false);
+        }
+        wait(fd, Some(left.unwrap_or(LOOK).min(LOOK)))?;
     }
-    let is_patient = flags & libc::MSG_DONTWAIT == 0;
-    if is_patient && !rustix::fs::fcntl_getfl(fd)?.contains(OFlags::NONBLOCK) {
-        wait(fd, until.map(|until| until.saturating_duration_since(Instant::now())))?;
-    }
-    Ok(rustix::io::ioctl_fionread(fd)? > 0)
 }
 
 /// Waits for something to read, or the end: for so long at most.

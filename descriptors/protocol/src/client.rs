@@ -18,7 +18,7 @@ use rustix::net::{
 use rustix::process::Pid;
 
 use crate::borrowed_memory::is_borrowed;
-use crate::encoding::{decode, encode};
+use crate::encoding::{Encoded, SHORT, decode};
 use crate::high_fd::high_copy;
 use crate::known_clients::KnownClients;
 use crate::known_sizes::KnownSizes;
@@ -29,6 +29,9 @@ use crate::sys::{Credentials, Identity, identity, peer_credentials};
 
 /// How long a node has to prove that it is the node.
 const PROOF: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+
+/// Connections that are kept for what is asked next: threads that ask at the same time have one each.
+const MOST_IDLE: usize = 8;
 
 /// The clients that there are.
 static KNOWN: KnownClients = KnownClients::new();
@@ -88,7 +91,8 @@ impl Client {
     fn unused(tag: NodeTag, token: Token) -> Self {
         // The memory is this process's unless it was looked at before.
         is_borrowed();
-        let (idle, known_sizes) = (Mutex::default(), Mutex::default());
+        // It does not grow: a signal handler may have interrupted malloc(3).
+        let (idle, known_sizes) = (Mutex::new(Vec::with_capacity(MOST_IDLE)), Mutex::default());
         let (name_key, has_name_key) = (Default::default(), AtomicBool::new(false));
         Self { tag, token, node: AtomicU64::new(0), name_key, has_name_key, idle, known_sizes }
     }
@@ -125,8 +129,9 @@ impl Client {
     /// As [`ask`](Self::ask).
     pub fn ask_with(&self, request: Request, fd: Option<BorrowedFd<'_>>) -> Result<Reply, Errno> {
         let waits = matches!(request, Request::Connect { wait: true, .. });
+        let is_short = request.has_short_reply();
         let connection = self.send(request, fd)?;
-        let reply = connection.reply(waits)?;
+        let reply = if is_short { connection.short_reply(waits) } else { connection.reply(waits) }?;
         self.put_back(connection);
         reply
     }
@@ -162,12 +167,12 @@ impl Client {
         close: impl FnOnce() -> T,
     ) -> (T, Result<(), Errno>) {
         let held = self.send(Request::Hold(which), None);
-        let held = held.and_then(|connection| connection.reply(false)?.map(|_| connection));
+        let held = held.and_then(|connection| connection.short_reply(false)?.map(|_| connection));
         let closed = close();
         let delivered = held.and_then(|connection| {
             let message = self.message(Request::Linger(which, time));
-            send_with(connection.fd(), &message, None, SendFlags::empty())?;
-            let reply = connection.reply(true)?;
+            send_with(connection.fd(), message.bytes(), None, SendFlags::empty())?;
+            let reply = connection.short_reply(true)?;
             self.put_back(connection);
             reply.map(drop)
         });
@@ -243,7 +248,7 @@ impl Client {
         let mut connection = self.idle().map_or_else(|| self.connect(), Ok)?;
         let (mut is_new, mut has_shown) = (false, false);
         loop {
-            match send_with(connection.fd(), &message, fd, SendFlags::empty()) {
+            match send_with(connection.fd(), message.bytes(), fd, SendFlags::empty()) {
                 Ok(()) => return Ok(connection),
                 // The node takes no descriptors from those who have not shown that they may ask.
                 Err(Errno::PERM) if fd.is_some() && !has_shown => {
@@ -264,12 +269,13 @@ impl Client {
     /// Shows the node the token, on a connection to it that has asked nothing yet.
     fn show_token(&self, connection: &Connection) -> Result<(), Errno> {
         let message = self.message(Request::Prove(0));
-        send_with(connection.fd(), &message, None, SendFlags::empty()).map_err(|_| Errno::NETDOWN)?;
-        connection.reply(false)?.map(drop)
+        let sent = send_with(connection.fd(), message.bytes(), None, SendFlags::empty());
+        sent.map_err(|_| Errno::NETDOWN)?;
+        connection.short_reply(false)?.map(drop)
     }
 
-    fn message(&self, request: Request) -> Vec<u8> {
-        encode(&Message { version: VERSION, token: self.token, request })
+    fn message(&self, request: Request) -> Encoded {
+        Encoded::new(&Message { version: VERSION, token: self.token, request })
     }
 
     fn idle(&self) -> Option<Connection> {
@@ -293,7 +299,9 @@ impl Client {
             return;
         }
         // A child that was forked while another thread held the lock opens a connection for each request.
-        if let Ok(mut idle) = self.idle.try_lock() {
+        if let Ok(mut idle) = self.idle.try_lock()
+            && idle.len() < MOST_IDLE
+        {
             idle.push(connection);
         }
     }
@@ -326,14 +334,15 @@ impl Client {
         getrandom::fill(&mut challenge).map_err(|_| Errno::IO)?;
         let challenge = u128::from_ne_bytes(challenge);
         let request = Request::Prove(challenge);
-        let message = encode(&Message { version: VERSION, token: Token::NONE, request });
-        send_with(connection.fd(), &message, None, SendFlags::empty()).map_err(|_| Errno::NETDOWN)?;
+        let message = Encoded::new(&Message { version: VERSION, token: Token::NONE, request });
+        let sent = send_with(connection.fd(), message.bytes(), None, SendFlags::empty());
+        sent.map_err(|_| Errno::NETDOWN)?;
         let mut fds = [PollFd::from_borrowed_fd(connection.fd(), PollFlags::IN)];
         while rustix::event::poll(&mut fds, Some(&PROOF)) == Err(Errno::INTR) {}
         if fds[0].revents().is_empty() {
             return Err(Errno::NETDOWN);
         }
-        match connection.reply(false)? {
+        match connection.short_reply(false)? {
             Ok(Reply::Proof(answer)) if is_proof(self.token, challenge, answer) => Ok(()),
             _ => Err(Errno::NETDOWN),
         }
@@ -354,19 +363,30 @@ impl Connection {
     /// Within, what the node answers.
     fn reply(&self, waits: bool) -> Result<Result<Reply, Errno>, Errno> {
         let mut reply = Vec::with_capacity(MAX_MESSAGE);
+        self.receive(waits, || rustix::net::recv(self.fd(), spare_capacity(&mut reply), RecvFlags::empty()))?;
+        meaning(&reply)
+    }
+
+    /// The same of one that takes no memory from the heap, see [`Request::has_short_reply`].
+    ///
+    /// # Errors
+    /// As [`reply`](Self::reply).
+    fn short_reply(&self, waits: bool) -> Result<Result<Reply, Errno>, Errno> {
+        let mut reply = [0; SHORT];
+        let length =
+            self.receive(waits, || rustix::net::recv(self.fd(), &mut reply[..], RecvFlags::empty()))?;
+        meaning(reply.get(..length.0).unwrap_or_default())
+    }
+
+    fn receive<T>(&self, waits: bool, mut receive: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
         loop {
-            match rustix::net::recv(self.fd(), spare_capacity(&mut reply), RecvFlags::empty()) {
-                Ok(_) => break,
+            match receive() {
                 Err(Errno::INTR) if !waits => {}
                 // The node has gone away without reading the request.
                 Err(Errno::CONNRESET) => return Err(Errno::NETDOWN),
-                Err(error) => return Err(error),
+                received => return received,
             }
         }
-        Ok(match decode(&reply).ok_or(Errno::NETDOWN)? {
-            Reply::Failed(errno) => Err(Errno::from_raw_os_error(errno)),
-            reply => Ok(reply),
-        })
     }
 
     /// Whether it is still what it was: programs close descriptors that they do not know, and children have
@@ -379,6 +399,14 @@ impl Connection {
     fn is_own(&self) -> bool {
         self.fd.as_ref().is_some_and(|fd| identity(fd.as_fd()) == Ok(self.identity))
     }
+}
+
+/// What the node answers by these bytes.
+fn meaning(reply: &[u8]) -> Result<Result<Reply, Errno>, Errno> {
+    Ok(match decode(reply).ok_or(Errno::NETDOWN)? {
+        Reply::Failed(errno) => Err(Errno::from_raw_os_error(errno)),
+        reply => Ok(reply),
+    })
 }
 
 impl Drop for Connection {

@@ -93,7 +93,11 @@ impl Socket<'_> {
     fn connect_again(&self, wait: bool) -> Result<(), Errno> {
         self.take_failure()?;
         match self.addresses()? {
-            (_, Some(_)) => Err(Errno::ISCONN),
+            // That it stands is told once.
+            (_, Some(remote)) => {
+                let again = Request::Connect { socket: self.opened(), remote, wait: false, timeout: None };
+                self.ask(again).map(drop)
+            }
             // It stood, and has broken before anybody looked, as of TCP sockets.
             (_, None) if self.is_hung_up() => {
                 let error = sockopt::socket_error(self.fd())?.err();

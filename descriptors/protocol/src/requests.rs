@@ -138,13 +138,31 @@ pub enum Request {
     HasSecret(u64),
     /// A call has met this `errno` after it had received something: the next one is to tell it.
     KeepError(Which, i32),
-    /// A listener, whose descriptor comes along, listens no more: shutdown(2).
-    EndListening {
-        /// The listener.
-        listener: Opened,
+    /// This socket's attempt to connect is to fail: shutdown(2). ENOTCONN if there is none.
+    AbortConnecting(Opened),
+    /// A stream socket, whose descriptor comes along, is no more: a listener that is shut down, or one whose
+    /// attempt to connect has failed.
+    End {
+        /// The socket.
+        socket: Opened,
         /// What is bound to its address and port from then on.
         successor: Option<Opened>,
     },
+}
+
+impl Request {
+    /// Whether its reply is short, and holds nothing that lies on the heap.
+    pub(crate) fn has_short_reply(&self) -> bool {
+        !matches!(
+            self,
+            Self::Option(..)
+                | Self::TakeReport(_)
+                | Self::Routes
+                | Self::Resolve(_)
+                | Self::NameOf(_)
+                | Self::Interfaces
+        )
+    }
 }
 
 /// A node's answer.

@@ -190,6 +190,14 @@ impl<'fd> Socket<'fd> {
             // It fails, as in Linux, and wakes those who wait for datagrams all the same.
             let _ = rustix::net::shutdown(self.fd, how);
         }
+        // Only what is neither connected nor writable may be connecting.
+        if self.kind() == Kind::Stream
+            && !(is_connected && self.events(PollFlags::OUT)?.contains(PollFlags::OUT))
+            && !self.is_listener()
+            && self.ask(Request::AbortConnecting(self.opened)).is_ok()
+        {
+            return Ok(());
+        }
         if !is_connected || self.is_broken() {
             return Err(if self.is_down() { Errno::NETDOWN } else { Errno::NOTCONN });
         }
@@ -197,7 +205,7 @@ impl<'fd> Socket<'fd> {
             self.await_acknowledgement()?;
         }
         if how != rustix::net::Shutdown::Write && self.is_listener() {
-            return self.end_listening(how, None);
+            return self.end_listening(how);
         }
         rustix::net::shutdown(self.fd, how)
     }
@@ -207,20 +215,21 @@ impl<'fd> Socket<'fd> {
         self.kind() == Kind::Stream && sockopt::socket_acceptconn(self.fd).unwrap_or(false)
     }
 
-    /// shutdown(2) of a listener: who connects is refused, and who waits in accept(2) waits no more. Another
-    /// socket, if there is one, has its address and port then: the kernel's AF_UNIX sockets listen once.
+    /// shutdown(2) of a listener: who connects is refused, and who waits in accept(2) waits no more.
+    fn end_listening(&self, how: rustix::net::Shutdown) -> Result<(), Errno> {
+        // The node sees nothing of it, and would go on taking connections.
+        self.client().ask_with(Request::End { socket: self.opened, successor: None }, Some(self.fd))?;
+        rustix::net::shutdown(self.fd, how)
+    }
+
+    /// Has the node know nothing more of a listener, or of a socket whose attempt to connect has failed. The
+    /// successor has its address and port then: the kernel's AF_UNIX sockets listen and connect once.
     ///
     /// # Errors
-    /// EINVAL if it does not listen, ENETDOWN.
-    pub fn end_listening(
-        &self,
-        how: rustix::net::Shutdown,
-        successor: Option<&Socket<'_>>,
-    ) -> Result<(), Errno> {
-        let successor = successor.map(Socket::opened);
-        let request = Request::EndListening { listener: self.opened, successor };
-        self.client().ask_with(request, Some(self.fd))?;
-        rustix::net::shutdown(self.fd, how)
+    /// EINVAL if it is another socket or the successor was used already, ENETDOWN.
+    pub fn hand_over(&self, successor: &Socket<'_>) -> Result<(), Errno> {
+        let request = Request::End { socket: self.opened, successor: Some(successor.opened) };
+        self.client().ask_with(request, Some(self.fd)).map(drop)
     }
 
     /// Waits for a moment, if the peer has ended its direction, until it has acknowledged what was written to
@@ -326,6 +335,15 @@ impl<'fd> Socket<'fd> {
         }
         pause::before_error();
         Some(Errno::NETDOWN)
+    }
+
+    /// Whether nothing more comes to a stream but what is there.
+    ///
+    /// # Errors
+    /// Those of poll(2).
+    pub fn has_ended(&self) -> Result<bool, Errno> {
+        let ends = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+        Ok(self.events(PollFlags::RDHUP)?.intersects(ends))
     }
 
     /// Whether nothing more comes: it was shut down, by the application or by the node.

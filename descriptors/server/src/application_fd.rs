@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
 
 use peersock_fd::{Kind, NodeTag, Opened, Shutdown, Socket};
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -11,6 +12,9 @@ use rustix::net::{SendFlags, SocketAddrAny, sockopt};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags};
 
 use crate::process::numbers_in;
+use crate::searches::Searches;
+
+static SEARCHES: Searches = Searches::new();
 
 /// Descriptors that are looked at: peers decide how often that happens.
 const MOST: usize = 4096;
@@ -22,14 +26,16 @@ const ALL: usize = 1 << 20;
 ///
 /// An AF_UNIX socket that is closed with data unread does that to its peer. If there is none, because the
 /// application has never written anything, it is written from the application's own end. Where that cannot be
-/// found (the application has passed it to a process that we do not know of, or the system does not let us
-/// look), and where the application has ended its direction, it sees the end of the stream instead: then this
+/// found (the application has passed it to a process that we do not know of, the system does not let us
+/// look, or there were too many searches lately), and where the application has ended its direction, it sees the end of the stream instead: then this
 /// is false.
 pub(crate) fn poison(end: BorrowedFd<'_>, process: i32) -> bool {
     if rustix::io::ioctl_fionread(end).is_ok_and(|unread| unread > 0) {
         return true;
     }
-    match find(end, process) {
+    let found = SEARCHES.allow(Instant::now()).then(|| find(end, process)).flatten();
+    SEARCHES.note_end(Instant::now());
+    match found {
         Some(other) => {
             let sent = rustix::net::send(&other, &[0], SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
             if let Err(error) = sent {

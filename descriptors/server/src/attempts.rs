@@ -39,7 +39,14 @@ impl ServerState {
                 }
                 return Err(Errno::ALREADY);
             }
-            Phase::Connected(_) | Phase::Listening(_) => return Err(Errno::ISCONN),
+            Phase::Connected(key) => {
+                let is_untold = match self.entry_mut(key) {
+                    Some(Entry::Stream(stream)) => stream.take_untold(),
+                    _ => false,
+                };
+                return if is_untold { Ok(()) } else { Err(Errno::ISCONN) };
+            }
+            Phase::Listening(_) => return Err(Errno::ISCONN),
             Phase::Datagrams(_) => return Err(Errno::INVAL),
         }
         let remote = self.context.meant(remote);
@@ -69,6 +76,14 @@ impl ServerState {
         let who = (socket.id, owner, opened.private.is_some());
         let attempt = Connecting::new(who, connection, asker, self.context.waker(key));
         self.insert(key, Entry::Connecting(attempt));
+        Ok(())
+    }
+
+    /// shutdown(2) of a socket that connects: the attempt fails.
+    pub(crate) fn abort_connecting(&mut self, socket: peersock_fd::Opened) -> Result<(), Errno> {
+        let (key, attempt) = self.attempt_of(socket).ok_or(Errno::NOTCONN)?;
+        attempt.abort();
+        self.advance(key);
         Ok(())
     }
 

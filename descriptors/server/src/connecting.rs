@@ -105,13 +105,17 @@ impl Connecting {
 
     /// Becomes a stream; `None` if the kernel does not tell of the descriptor.
     pub(crate) fn into_stream(self, key: Key, context: &Context, options: Options) -> Option<Stream> {
-        let Self { id, owner, connection, waker, entry, data, .. } = self;
+        let Self { id, owner, connection, waker, entry, data, fills, .. } = self;
         let data = data?;
         enlarge(data.as_fd());
         context.watch(data.as_fd(), key, stream::EVENTS).ok()?;
         waker.wake_by_ref();
         let (origin, unix) = (Origin::Opened(id), Outbox::of_connected(data));
-        Some(Stream::new(connection, origin, options, unix, owner.pid, (waker, entry)))
+        let mut stream = Stream::new(connection, origin, options, unix, owner.pid, (waker, entry));
+        if fills {
+            stream.set_untold();
+        }
+        Some(stream)
     }
 
     /// Looks how far it has come: what somebody who waits is told, and what follows.
@@ -184,6 +188,12 @@ impl Connecting {
             }
         }
         enlarge(app_end.as_fd());
+    }
+
+    /// shutdown(2): it comes to nothing.
+    pub(crate) fn abort(&mut self) {
+        self.reset();
+        self.outcome = Some(Err(Errno::CONNRESET));
     }
 
     /// Has the connection reset when this is dropped.

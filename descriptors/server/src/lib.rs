@@ -35,6 +35,7 @@ mod process;
 mod refusals;
 mod requester;
 mod requests;
+mod searches;
 mod seldom;
 mod server;
 mod so_linger;

@@ -1,5 +1,6 @@
 //! The listeners of a server, and the kernel's sockets that receive for an overlay socket as well.
 
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
@@ -60,37 +61,63 @@ impl ServerState {
         Ok(())
     }
 
-    /// shutdown(2) of a listener: what nobody has accepted is reset, and its address and port are the
-    /// successor's. The descriptor that comes along shows that it is the asker's to end.
-    pub(crate) fn end_listening(
+    /// Ends a listener, or a socket whose attempt to connect has failed: what nobody has accepted is reset, and
+    /// its address and port are the successor's. The descriptor that comes along shows that it is the asker's
+    /// to end.
+    pub(crate) fn end_socket(
         &mut self,
-        listener: peersock_fd::Opened,
+        socket: peersock_fd::Opened,
         successor: Option<peersock_fd::Opened>,
         fd: Option<OwnedFd>,
     ) -> Result<(), Errno> {
         let fd = fd.ok_or(Errno::BADF)?;
         let named = rustix::net::getsockname(&fd).ok().and_then(name_of);
         let is_of = |private: &Arc<PrivateName>| private.is_of(fd.as_fd());
-        let opened = self.sockets.get(listener.id).ok_or(Errno::INVAL)?;
-        if named != Some(Name::Opened(self.context.tag, listener))
-            || !opened.private.as_ref().is_none_or(is_of)
-            || !matches!(opened.phase, Phase::Listening(_))
+        let is_listener = sockopt::socket_acceptconn(&fd)?;
+        let opened = self.sockets.get(socket.id);
+        // Connections have their listener's name.
+        let is_ended = match opened.map(|opened| opened.phase) {
+            Some(Phase::Listening(_)) => is_listener,
+            Some(Phase::Fresh) | None => !is_listener,
+            Some(_) => false,
+        };
+        let is_private = opened.and_then(|opened| opened.private.as_ref()).is_none_or(is_of);
+        if named != Some(Name::Opened(self.context.tag, socket)) || !is_private || !is_ended {
+            return Err(Errno::INVAL);
+        }
+        let Some(bound) = opened.and_then(Opened::bound) else { return Ok(()) };
+        if let Some(successor) = successor
+            && ((successor.kind, successor.family) != (Kind::Stream, socket.family)
+                || self.socket(successor).phase != Phase::Fresh)
         {
             return Err(Errno::INVAL);
         }
-        let bound = opened.bound();
-        self.forget(listener);
-        if let (Some(successor), Some(bound)) = (successor, bound) {
+        self.forget(socket);
+        if is_listener {
+            self.reset_unaccepted(bound);
+        }
+        if let Some(successor) = successor {
             let node = self.context.node()?;
             let opened = self.socket(successor);
             // Of the port's own connections some may be in TIME-WAIT.
             let reuse_address = std::mem::replace(&mut opened.options.reuse_address, true);
             if let Err(error) = opened.bind(&node, bound) {
-                tracing::debug!(%error, "a listener that was shut down keeps no port");
+                tracing::debug!(%error, "a socket that has ended leaves no port to its successor");
             }
             opened.options.reuse_address = reuse_address;
         }
         Ok(())
+    }
+
+    /// Resets the connections to a listener that nobody has accepted: they wait in the queue of a descriptor
+    /// that others may still have.
+    fn reset_unaccepted(&mut self, bound: SocketAddr) {
+        let ends = |entry: &Entry| matches!(entry, Entry::Stream(stream) if stream.ends_with_listener(bound));
+        let keys: Vec<Key> =
+            self.entries.iter().filter(|(_, entry)| ends(entry)).map(|(key, _)| *key).collect();
+        for key in keys {
+            self.end_stream(key);
+        }
     }
 
     /// Has a new descriptor stand for a stream, to which nobody but the node can connect.

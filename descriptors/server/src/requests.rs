@@ -186,9 +186,8 @@ impl ServerState {
             }
             Request::MayListen(port) => done(self.context.may_listen(port)),
             Request::Closed(socket) => done(self.closed(socket)),
-            Request::EndListening { listener, successor } => {
-                done(self.end_listening(listener, successor, fd))
-            }
+            Request::AbortConnecting(socket) => done(self.abort_connecting(socket)),
+            Request::End { socket, successor } => done(self.end_socket(socket, successor, fd)),
             Request::MakePrivate(socket) => done(self.make_private(key, socket, fd)),
             Request::HasSecret(network) => Some(Reply::HasSecret(self.has_secret(network))),
         }

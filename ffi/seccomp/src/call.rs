@@ -137,7 +137,7 @@ impl Call {
             }),
             libc::SYS_getsockopt => self.getsockopt(),
             libc::SYS_setsockopt => self.setsockopt(),
-            libc::SYS_shutdown => self.shutdown(context),
+            libc::SYS_shutdown => self.shutdown(),
             libc::SYS_ioctl if self.request() == libc::TIOCOUTQ => self.unacknowledged(),
             libc::SYS_ioctl => self.interface_request(context),
             libc::SYS_sendto => self.sendto(context),
@@ -208,6 +208,11 @@ impl Call {
             return Ok(Step::GoOn);
         }
         let Some(socket) = self.by_remote(context, &local, &address)? else { return Ok(Step::GoOn) };
+        if bsd::has_failed(&socket) {
+            let failed = bsd::connect_to(&socket, address.get()?.ok_or(Errno::AFNOSUPPORT)?, |_| Vec::new());
+            self.settle(context, &local)?;
+            return failed.map(|()| Step::Value(0));
+        }
         let pending = |error: &Errno| matches!(*error, Errno::INPROGRESS | Errno::ALREADY);
         match socket.begin_connect(address.get()?) {
             Err(error) if pending(&error) && socket.kind() == Kind::Stream && local.blocks()? => {
@@ -346,13 +351,13 @@ impl Call {
         Ok(Step::Value(done.into()))
     }
 
-    fn shutdown(&self, context: &Context) -> Result<Step> {
+    fn shutdown(&self) -> Result<Step> {
         let local = self.local()?;
         match bsd::overlay(local.raw()) {
             Some(socket) => {
-                let done = bsd::shutdown_with(&socket, self.target.int(1), |_| Vec::new())?;
-                self.settle(context, &local)?;
-                Ok(Step::Value(done.into()))
+                // A listener's descriptor stays what it is: who waits in accept(2) waits for its end.
+                socket.shutdown(bsd::shutdown_of(self.target.int(1))?)?;
+                Ok(Step::Value(0))
             }
             None => Ok(Step::GoOn),
         }

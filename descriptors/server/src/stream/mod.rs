@@ -5,6 +5,7 @@ mod inward;
 mod outward;
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::task::Waker;
@@ -28,8 +29,10 @@ use crate::process;
 /// How often a stream goes on at once before others have their turn.
 const ROUNDS: usize = 4;
 
-/// How long a connection that broke waits for the application to accept it by a call of the library's.
-const ACCEPT_PATIENCE: Duration = Duration::from_secs(2);
+/// A connection that broke waits for the application to accept it by a call of the library's. After so long,
+/// and twice as long each time up to the last one, it is looked whether it has done so by another call.
+const FIRST_ACCEPT_LOOK: Duration = Duration::from_secs(2);
+const LAST_ACCEPT_LOOK: Duration = Duration::from_secs(64);
 
 /// What the kernel shall tell of an application's descriptor. Of room only where it is waited for: it would
 /// tell whenever the application reads.
@@ -88,8 +91,11 @@ pub(super) struct Stream {
     /// The peer has ended its direction, and the application is told so then at the latest.
     end_until: Option<Instant>,
     holds_end: bool,
-    /// It broke, and so long it is waited for the application to accept it.
-    accept_until: Option<Instant>,
+    /// It was connected without being waited for, and no call has said so yet.
+    is_untold: bool,
+    /// It broke, and then it is looked again whether the application has accepted it; and how long that was
+    /// waited for.
+    accept_look: Option<(Instant, Duration)>,
 }
 
 /// One direction.
@@ -168,8 +174,19 @@ impl Stream {
             broken: None,
             end_until: None,
             holds_end: false,
-            accept_until: None,
+            is_untold: false,
+            accept_look: None,
         }
+    }
+
+    /// No call has waited for it to be connected.
+    pub(super) fn set_untold(&mut self) {
+        self.is_untold = true;
+    }
+
+    /// Whether no call has said yet that it is connected: once.
+    pub(super) fn take_untold(&mut self) -> bool {
+        std::mem::take(&mut self.is_untold)
     }
 
     /// What has it looked at.
@@ -280,20 +297,35 @@ impl Stream {
 
     /// What becomes of it when it broke: it ends, but for one that the application has not accepted yet. There
     /// is no descriptor by which that could be told of a reset, until the library writes to the one it accepts.
+    /// Who accepts by a system call of his own writes nothing.
     fn end_broken(&mut self) -> Outcome {
         if self.draining || !self.unix.awaits_accept() {
             return Outcome::Ended;
         }
         let now = Instant::now();
-        match self.accept_until {
-            Some(until) if now < until => Outcome::WaitsForAccept(until),
-            // Who accepts by a system call of his own writes nothing.
-            None if !application_fd::poison(self.unix.as_fd(), self.process) => {
-                let until = *self.accept_until.insert(now + ACCEPT_PATIENCE);
-                Outcome::WaitsForAccept(until)
-            }
-            _ => Outcome::Ended,
+        let (look, wait) = self.accept_look.unwrap_or((now + FIRST_ACCEPT_LOOK, FIRST_ACCEPT_LOOK));
+        self.accept_look = Some((look, wait));
+        if now < look {
+            return Outcome::WaitsForAccept(look);
         }
+        if wait >= LAST_ACCEPT_LOOK || application_fd::poison(self.unix.as_fd(), self.process) {
+            return Outcome::Ended;
+        }
+        self.accept_look = Some((now + 2 * wait, 2 * wait));
+        Outcome::WaitsForAccept(now + 2 * wait)
+    }
+
+    /// A listener was shut down: whether this is a connection to its address, `bound`, that nobody has
+    /// accepted. It is reset when it is dropped.
+    pub(super) fn ends_with_listener(&self, bound: SocketAddr) -> bool {
+        let local = self.connection.local_addr();
+        let is_to = bound.port() == local.port()
+            && (bound.ip().is_unspecified() || bound.ip().to_canonical() == local.ip().to_canonical());
+        let ends = matches!(self.origin, Origin::Accepted(_)) && is_to && self.unix.awaits_accept();
+        if ends {
+            self.connection.flow().set_reset_on_close(true);
+        }
+        ends
     }
 
     fn look_for_errors(&mut self) {
