@@ -154,7 +154,7 @@ static void listeners(void) {
     topic = "reset before accept";
     struct linger linger = {1, 0};
     fd = listening(4);
-    for (int with = 0; with < 3; with++) {
+    for (int with = 0; with < 4; with++) {
         client = opened(SOCK_STREAM);
         MUST(connect(client, &own.any, size));
         if (with) MUST(send(client, "said", 4, 0));
@@ -162,7 +162,7 @@ static void listeners(void) {
         await(fd, POLLIN);
         usleep(50000);
         close(client);
-        usleep(100000);
+        usleep(with == 3 ? 2500000 : 100000);
         char bytes[10];
         server = MUST(accept(fd, NULL, NULL));
         POLL(server, POLLERR | POLLHUP);
@@ -276,6 +276,36 @@ static void refused(void) {
     POLL(fd, POLLERR | POLLHUP | POLLOUT | POLLIN);
     SEE(option(fd, SOL_SOCKET, SO_ERROR));
     close(fd);
+    topic = "connect again, bound and shared";
+    fd = bound(SOCK_STREAM);
+    block(fd, 0);
+    SEE(connect(fd, &other.any, size));
+    POLL(fd, POLLERR | POLLHUP | POLLOUT | POLLIN);
+    struct epoll_event event = {.events = EPOLLIN}, told[9];
+    int epoll = MUST(epoll_create1(0)), ends[2];
+    MUST(epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event));
+    MUST(pipe(ends));
+    pid_t child = MUST(fork());
+    if (child == 0) {
+        close(ends[1]);
+        _exit(read(ends[0], ends, 1) ? 1 : 0);
+    }
+    SEE(connect(fd, &other.any, size));
+    say("local %s", shown(fd, getsockname));
+    SEE(epoll_wait(epoll, told, 9, PATIENCE));
+    SEE(epoll_ctl(epoll, EPOLL_CTL_DEL, fd, &event));
+    SEE(epoll_wait(epoll, told, 9, 50));
+    part(ends[0], ends[1]);
+    waitpid(child, NULL, 0);
+    part(fd, epoll);
+    topic = "connect told once";
+    listener = listening(4);
+    fd = opened(SOCK_STREAM | SOCK_NONBLOCK);
+    SEE(connect(fd, &own.any, size));
+    POLL(fd, POLLOUT);
+    SEE(connect(fd, &own.any, size));
+    SEE(connect(fd, &own.any, size));
+    part(fd, listener);
     topic = "connect";
     fd = opened(SOCK_STREAM);
     SEE(connect(fd, &own.any, 3));
@@ -468,6 +498,11 @@ static void moving(void) {
     part(client, server);
 }
 
+static void *receive_all(void *fd) {
+    char bytes[50];
+    return (void *)recv(*(int *)fd, bytes, sizeof bytes, MSG_WAITALL);
+}
+
 static void endings(void) {
     int client, server;
     char bytes[100];
@@ -574,6 +609,17 @@ static void endings(void) {
         if (way == 2) SEE(recv(server, bytes, 4, MSG_WAITALL | MSG_TRUNC));
         say("%.4s", bytes);
         pthread_join(later, NULL);
+    }
+    pthread_t threads[2];
+    for (int at = 0; at < 2; at++) MUST(pthread_create(threads + at, NULL, receive_all, &server));
+    for (int at = 0; at < 20; at++) {
+        MUST(send(client, "12345", 5, 0));
+        usleep(2000);
+    }
+    for (int at = 0; at < 2; at++) {
+        void *received;
+        pthread_join(threads[at], &received);
+        say("of two threads one has received %ld", (long)received);
     }
     struct timeval time = {.tv_usec = 50000};
     MUST(setsockopt(server, SOL_SOCKET, SO_RCVTIMEO, &time, sizeof time));

@@ -6,17 +6,17 @@ use std::time::{Duration, Instant};
 
 use peersock_primitives::sync;
 
-/// A search is followed by a pause of so many times what it took.
-const PAUSES: u32 = 9;
+/// Searches take one part in so many of the time.
+const PARTS: u32 = 10;
 
-/// Searches that took so long altogether are made without a pause.
+/// Searches that take so long altogether may follow each other.
 const BURST: Duration = Duration::from_millis(100);
 
 /// The searches of a process.
 pub(crate) struct Searches(Mutex<State>);
 
 struct State {
-    /// What the searches cost by now is paid then; `None` at first.
+    /// When the searches so far have taken their part of the time; `None` at first.
     paid_at: Option<Instant>,
     /// When the one under way began.
     began: Option<Instant>,
@@ -31,7 +31,7 @@ impl Searches {
     pub(crate) fn allow(&self, now: Instant) -> bool {
         let mut state = sync::lock(&self.0);
         let debt = state.paid_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
-        let is_allowed = debt <= PAUSES * BURST;
+        let is_allowed = debt <= PARTS * BURST;
         state.began = is_allowed.then_some(now);
         is_allowed
     }
@@ -40,7 +40,7 @@ impl Searches {
     pub(crate) fn note_end(&self, now: Instant) {
         let mut state = sync::lock(&self.0);
         if let Some(began) = state.began.take() {
-            let cost = PAUSES * now.saturating_duration_since(began);
+            let cost = PARTS * now.saturating_duration_since(began);
             state.paid_at = Some(state.paid_at.map_or(now, |at| at.max(now)) + cost);
         }
     }

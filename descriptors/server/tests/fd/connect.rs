@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use peersock_fd::{Errno, SocketFlags};
+use peersock_fd::{Errno, Shutdown, SocketFlags};
 use rustix::event::PollFlags;
 use rustix::net::SendFlags;
 
@@ -204,6 +204,52 @@ fn a_time_limit_ends_the_call_but_not_the_attempt() {
     drop(fd);
     let (client, server) = a.connect(&b);
     drop((client, server));
+}
+
+#[test]
+fn shutdown_ends_an_attempt_that_is_waited_for() {
+    let a = Served::new("ff0001ffff000000");
+    let mut octets = a.network.address().octets();
+    octets[15] ^= 1;
+    let silent = SocketAddr::new(octets.into(), 80);
+    for flags in [SocketFlags::empty(), SocketFlags::NONBLOCK] {
+        let fd = a.socket(flags);
+        let connected = thread::scope(|scope| {
+            let connecting = scope.spawn(|| overlay(&fd).connect(Some(silent)));
+            // As soon as there is an attempt.
+            look_until(|| overlay(&fd).shutdown(Shutdown::Both).ok());
+            connecting.join().expect("no panic")
+        });
+        match flags.is_empty() {
+            true => assert_eq!(errno(connected), Errno::CONNRESET),
+            false => {
+                assert_eq!(errno(connected), Errno::INPROGRESS);
+                assert!(poll(&fd, PollFlags::OUT).contains(PollFlags::HUP));
+                assert_eq!(overlay(&fd).take_error(), Ok(Some(Errno::CONNRESET)));
+            }
+        }
+    }
+}
+
+/// Threads that ask at the same time have a connection each; afterwards few are kept.
+#[test]
+fn threads_that_ask_the_node_leave_few_descriptors() {
+    let a = Served::new("ff0001ffff000000");
+    let count = || std::fs::read_dir("/proc/self/fd").expect("proc(5)").count();
+    let fd = a.socket(SocketFlags::empty());
+    overlay(&fd).bind(SocketAddr::new(a.ip(), 0)).expect("a free port");
+    let before = count();
+    thread::scope(|scope| {
+        for _ in 0..32 {
+            scope.spawn(|| {
+                for _ in 0..100 {
+                    overlay(&fd).local_addr().expect("it is bound");
+                }
+            });
+        }
+    });
+    // Each has another end in the node, which goes after it.
+    look_until(|| (count() <= before + 2 * 8).then_some(()));
 }
 
 /// The connection, and not only what is told of it, follows what is set before it stands, and before the node
