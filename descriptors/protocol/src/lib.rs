@@ -52,4 +52,4 @@ pub use requests::{Interface, MAX_MESSAGE, Message, Reply, Report, Request, Rout
 pub use rustix::io::Errno;
 pub use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags};
 pub use socket::{BUFFER, Socket, enlarge, name_of, open};
-pub use sys::{Credentials, Identity, identity, peer_credentials, set_peek_offset};
+pub use sys::{Credentials, Identity, identity, peer_credentials};

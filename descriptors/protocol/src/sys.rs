@@ -92,28 +92,14 @@ pub(crate) fn low_water(fd: BorrowedFd<'_>) -> Result<i32, Errno> {
 /// # Errors
 /// Those of setsockopt(2).
 pub(crate) fn set_low_water(fd: BorrowedFd<'_>, bytes: i32) -> Result<(), Errno> {
-    set_int(fd, libc::SO_RCVLOWAT, bytes)
-}
-
-/// SO_PEEK_OFF of an AF_UNIX socket: recv(2) with MSG_PEEK gives what is behind so many bytes, which then are
-/// more by what it has given, and fewer by what is taken out.
-///
-/// # Errors
-/// Those of setsockopt(2).
-pub fn set_peek_offset(fd: BorrowedFd<'_>, bytes: i32) -> Result<(), Errno> {
-    set_int(fd, libc::SO_PEEK_OFF, bytes)
-}
-
-/// Sets an option of SOL_SOCKET that is an `int`.
-fn set_int(fd: BorrowedFd<'_>, option: libc::c_int, value: libc::c_int) -> Result<(), Errno> {
     // SAFETY: the pointer is to a live variable, of the size that the kernel is told.
     let result = unsafe {
         libc::syscall(
             libc::SYS_setsockopt,
             fd.as_raw_fd(),
             libc::SOL_SOCKET,
-            option,
-            &raw const value,
+            libc::SO_RCVLOWAT,
+            &raw const bytes,
             size_of::<libc::c_int>(),
         )
     };

@@ -4,8 +4,7 @@
 //! of the stream otherwise. So the last byte that was taken stays there until the stream has ended in order:
 //! whatever ends the node, a signal that cannot be caught included, the application cannot take it for the
 //! end of what its peer has sent. Before the application writes anything it is a byte of what the library has
-//! written when it connected or accepted. Of short messages several stay, because to look at them is one system
-//! call, and to take out all but the last byte would be another.
+//! written when it connected or accepted.
 
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,22 +15,14 @@ use rustix::net::{RecvAncillaryBuffer, RecvMsg, ReturnFlags, sockopt};
 /// Room for every name of an abstract AF_UNIX socket (unix(7)), bytes.
 const MAX_NAME: usize = 108;
 
-/// Up to so many bytes are only looked at, and stay there for a while, which saves a system call each time.
+/// Up to so many bytes are looked at before they are taken. That copies them twice and saves two system
+/// calls.
 const SHORT: usize = 4 << 10;
-
-/// How much that was taken already stays there at most, bytes and looks: it takes room from what the
-/// application may write.
-const MOST_HELD: usize = 2 << 10;
-const MOST_LOOKS: u32 = 16;
 
 /// The node's end.
 pub(crate) struct Outbox {
     fd: OwnedFd,
     front: Front,
-    /// Looks since what is held was let go of last.
-    looks: u32,
-    /// The kernel skips what is held when it is asked what is there (SO_PEEK_OFF).
-    skips_held: bool,
     /// There was more than [`SHORT`] when something was taken last.
     is_long: bool,
     /// The application sends urgent bytes: the kernel then gives what is before one, and the rest by the next
@@ -50,9 +41,8 @@ enum Front {
     Nothing,
     /// One byte of the library's, which may still be coming.
     Expected,
-    /// So many bytes, one at least, which are there and were taken already, or are the library's. The kernel's
-    /// SO_PEEK_OFF is as much.
-    Held(usize),
+    /// One byte, which is there and was taken already, or is the library's.
+    Held,
     /// What the library writes, if the application has accepted by it: the name of this end. It says nothing
     /// else, because an application may accept by system calls of its own.
     Mark(String),
@@ -90,9 +80,7 @@ impl Outbox {
         if let Err(error) = sockopt::set_socket_oobinline(&fd, true) {
             tracing::debug!(%error, "urgent data would not be in line");
         }
-        let skips_held = peersock_fd::set_peek_offset(fd.as_fd(), 0).is_ok();
-        let (looks, is_long, has_urgent, discarded, due) = (0, false, false, 0, None);
-        Self { fd, front, looks, skips_held, is_long, has_urgent, discarded, due }
+        Self { fd, front, is_long: false, has_urgent: false, discarded: 0, due: None }
     }
 
     /// There is an urgent byte among what can be taken.
@@ -120,8 +108,7 @@ impl Outbox {
         let there = self.there();
         let front = match &self.front {
             Front::Nothing => 0,
-            Front::Expected => 1,
-            Front::Held(bytes) => *bytes,
+            Front::Expected | Front::Held => 1,
             Front::Mark(name) if there > 0 && self.begins_with(name) => name.len(),
             Front::Mark(_) => 0,
         };
@@ -134,7 +121,6 @@ impl Outbox {
         let mut buf = [0; MAX_NAME];
         let first = &mut buf[..name.len().min(MAX_NAME)];
         let peeked = rustix::net::recv(&self.fd, &mut *first, RecvFlags::DONTWAIT | RecvFlags::PEEK);
-        self.skip(0);
         matches!(peeked, Ok((length, _)) if length == name.len()) && first == name.as_bytes()
     }
 
@@ -157,20 +143,11 @@ impl Outbox {
                         _ => break,
                     }
                 }
-                self.skip(1);
-                Front::Held(1)
+                Front::Held
             }
             false => Front::Nothing,
         };
-        is_all && self.front == Front::Held(1)
-    }
-
-    /// Has the kernel skip so many bytes when it is asked what is there next.
-    fn skip(&self, bytes: i32) {
-        if self.skips_held {
-            // It has done so before.
-            let _ = peersock_fd::set_peek_offset(self.fd.as_fd(), bytes);
-        }
+        is_all && self.front == Front::Held
     }
 
     /// Bytes that are there, those in front included.
@@ -194,8 +171,7 @@ impl Outbox {
         if self.settle() && !ended {
             return Taken::Nothing;
         }
-        if matches!(self.front, Front::Held(_))
-            && self.skips_held
+        if self.front == Front::Held
             && !self.is_long
             && !self.has_urgent
             && !buf.is_empty()
@@ -203,7 +179,6 @@ impl Outbox {
         {
             return taken;
         }
-        self.let_go();
         let waiting = self.waiting();
         self.is_long = waiting > SHORT;
         if waiting == 0 {
@@ -220,7 +195,7 @@ impl Outbox {
         if is_rest && length == read {
             let last = &mut buf[length..=length];
             match rustix::net::recv(&self.fd, last, RecvFlags::DONTWAIT | RecvFlags::PEEK) {
-                Ok((1, _)) => (self.front, length) = (Front::Held(1), length + 1),
+                Ok((1, _)) => (self.front, length) = (Front::Held, length + 1),
                 Err(error) if length == 0 => return self.nothing(error, ended),
                 Ok(_) if length == 0 => return self.nothing(Errno::AGAIN, ended),
                 _ => {}
@@ -244,51 +219,25 @@ impl Outbox {
         }
     }
 
-    /// Takes what there is behind what is held, if it is little, and holds that as well: `None` if there is
-    /// nothing, or what only receiving it shows.
+    /// Takes what there is behind the byte that is held, if it is little: `None` if it is not, or nothing.
     fn take_short(&mut self, buf: &mut [u8]) -> Option<Taken> {
-        if self.looks >= MOST_LOOKS || matches!(self.front, Front::Held(MOST_HELD..)) {
-            self.let_go();
-        }
-        let Front::Held(held) = self.front else { return None };
         let room = buf.len().min(SHORT);
-        let mut slices = [IoSliceMut::new(&mut buf[..room])];
-        let flags = RecvFlags::DONTWAIT | RecvFlags::PEEK;
-        match rustix::net::recvmsg(&self.fd, &mut slices, &mut RecvAncillaryBuffer::default(), flags) {
-            // With descriptors among it, the kernel shows what is before them only.
-            Ok(seen) if seen.bytes == 0 || seen.flags.contains(ReturnFlags::CTRUNC) => {
-                self.skip(held as i32);
-                None
-            }
-            Ok(seen) => {
-                self.front = Front::Held(held + seen.bytes);
-                self.looks += 1;
-                // Perhaps there is much more, which is received at once.
-                self.is_long = seen.bytes == room;
-                Some(Taken::Bytes(seen.bytes, self.is_long))
+        let seen = self.receive_with_front(&mut buf[..room], RecvFlags::PEEK).ok()?;
+        // With descriptors among it, the kernel shows what is before them only.
+        if seen.bytes < 2 || seen.bytes > room || seen.flags.contains(ReturnFlags::CTRUNC) {
+            return None;
+        }
+        let length = seen.bytes - 1;
+        // The same again, but for the last byte, which is held from now on.
+        match self.receive_with_front(&mut buf[..length - 1], RecvFlags::empty()) {
+            Ok(taken) if taken.bytes == length => Some(Taken::Bytes(length, false)),
+            Ok(RecvMsg { bytes: taken @ 1.., .. }) => {
+                self.front = Front::Nothing;
+                Some(if taken > 1 { Taken::Bytes(taken - 1, true) } else { Taken::Interrupted })
             }
             Err(Errno::INTR) => Some(Taken::Interrupted),
-            // It is told once.
-            Err(Errno::CONNRESET) => Some(Taken::Reset),
-            Err(_) => None,
+            _ => None,
         }
-    }
-
-    /// Takes out what is held, but for one byte.
-    fn let_go(&mut self) {
-        let Front::Held(held @ 2..) = self.front else { return };
-        let mut left = held - 1;
-        while left > 0 {
-            let mut room = [0; MOST_HELD + SHORT];
-            let room = &mut room[..left.min(MOST_HELD + SHORT)];
-            match rustix::net::recv(&self.fd, room, RecvFlags::DONTWAIT) {
-                Ok((taken @ 1.., _)) => left -= taken,
-                Err(Errno::INTR) => {}
-                // It is there, so this does not happen.
-                _ => break,
-            }
-        }
-        (self.front, self.looks) = (Front::Held(1 + left), 0);
     }
 
     /// Receives what is behind the byte in front, which is let go of.
@@ -305,17 +254,17 @@ impl Outbox {
                 length => Ok(length),
             };
         }
-        let received = self.receive_with_front(buf)?;
+        let received = self.receive_with_front(buf, RecvFlags::empty())?;
         let length = received.bytes.checked_sub(1).ok_or(Errno::AGAIN)?;
         self.front = Front::Nothing;
         Ok(length)
     }
 
     /// Receives the byte in front, which goes nowhere, and what is behind it.
-    fn receive_with_front(&self, buf: &mut [u8]) -> Result<RecvMsg, Errno> {
+    fn receive_with_front(&self, buf: &mut [u8], flags: RecvFlags) -> Result<RecvMsg, Errno> {
         let mut front = [0];
         let mut slices = [IoSliceMut::new(&mut front), IoSliceMut::new(buf)];
-        let flags = RecvFlags::DONTWAIT;
+        let flags = RecvFlags::DONTWAIT | flags;
         rustix::net::recvmsg(&self.fd, &mut slices, &mut RecvAncillaryBuffer::default(), flags)
     }
 
@@ -332,8 +281,7 @@ impl Outbox {
     /// again.
     pub(crate) fn release(&mut self) -> bool {
         self.settle();
-        self.let_go();
-        if matches!(self.front, Front::Expected | Front::Held(_)) {
+        if matches!(self.front, Front::Expected | Front::Held) {
             let taken = rustix::net::recv(&self.fd, &mut [0; 1], RecvFlags::DONTWAIT);
             if taken == Err(Errno::INTR) {
                 return false;
@@ -365,7 +313,6 @@ impl Outbox {
     /// Throws away what there is but for one byte.
     pub(crate) fn discard(&mut self, buf: &mut [u8]) {
         self.settle();
-        self.let_go();
         // Nothing has come so far. What comes meanwhile may be the library's: the next call finds out.
         if let Front::Mark(_) = self.front {
             return;
