@@ -45,12 +45,14 @@ impl Buffers {
         Buffers { packet: vec![0; MAX_PACKET + 1], sealed: vec![0; MAX_BATCH + 1] }
     }
 
-    /// The thread's own; fresh ones at its very end, when those are gone already (the process's exit resets
-    /// what is open).
+    /// The thread's own; fresh ones where those are in use, because sending has caused more to be sent, and at its
+    /// very end, when they are gone already (the process's exit resets what is open).
     pub(super) fn with<R>(work: impl FnOnce(&mut Buffers) -> R) -> R {
         let mut work = Some(work);
         let mut run = |buffers: &mut Buffers| work.take().map(|work| work(buffers));
-        let done = BUFFERS.try_with(|buffers| run(&mut buffers.borrow_mut())).ok().flatten();
+        let own =
+            |buffers: &RefCell<Buffers>| buffers.try_borrow_mut().ok().and_then(|mut own| run(&mut own));
+        let done = BUFFERS.try_with(own).ok().flatten();
         done.or_else(|| run(&mut Buffers::new())).expect("it runs with the one or the other")
     }
 }

@@ -88,8 +88,11 @@ pub fn has_failed(socket: &Socket<'_>) -> bool {
 /// Those of socket(2), dup3(2) and bind(2).
 pub fn renew(socket: &Socket<'_>, sets: impl Fn(RawFd) -> EpollSets) -> Result<(), Errno> {
     let new = open_again(socket)?;
-    socket.hand_over(&Socket::of(new.as_fd()).ok_or(Errno::NOTSOCK)?)?;
-    replace(socket.fd().as_raw_fd(), &new, sets)
+    match socket.hand_over(&Socket::of(new.as_fd()).ok_or(Errno::NOTSOCK)?) {
+        // The node knows nothing of it that could be handed over.
+        Ok(()) | Err(Errno::INVAL) => replace(socket.fd().as_raw_fd(), &new, sets),
+        Err(error) => Err(error),
+    }
 }
 
 /// connect(2) of an overlay stream to AF_UNSPEC: resets its connection, or has it listen no more. The

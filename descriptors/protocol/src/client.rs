@@ -1,6 +1,6 @@
 //! An application's connections to its node's request socket.
 
-use std::io::{IoSlice, IoSliceMut};
+use std::io::{IoSlice, IoSliceMut, Write as _};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -29,6 +29,9 @@ use crate::sys::{Credentials, Identity, identity, peer_credentials};
 
 /// How long a node has to prove that it is the node.
 const PROOF: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+
+/// Room for every abstract name (unix(7)), bytes.
+const MAX_NAME: usize = 107;
 
 /// Connections that are kept for what is asked next: threads that ask at the same time have one each.
 const MOST_IDLE: usize = 8;
@@ -445,8 +448,12 @@ pub fn send_with(
 
 /// The abstract address of a name.
 pub fn address(name: &Name) -> SocketAddrUnix {
-    SocketAddrUnix::new_abstract_name(name.to_string().as_bytes())
-        .expect("names fit, as the tests of them show")
+    // Not on the heap: a signal handler may have interrupted malloc(3).
+    let (mut room, mut left) = ([0; MAX_NAME], MAX_NAME);
+    let mut rest = &mut room[..];
+    // What does not fit makes the next call fail.
+    let _ = write!(rest, "{name}").map(|()| left = rest.len());
+    SocketAddrUnix::new_abstract_name(&room[..MAX_NAME - left]).expect("names fit, as the tests of them show")
 }
 
 /// Receives what [`send_with`] has sent, without waiting.

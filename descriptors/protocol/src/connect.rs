@@ -93,11 +93,7 @@ impl Socket<'_> {
     fn connect_again(&self, wait: bool) -> Result<(), Errno> {
         self.take_failure()?;
         match self.addresses()? {
-            // That it stands is told once.
-            (_, Some(remote)) => {
-                let again = Request::Connect { socket: self.opened(), remote, wait: false, timeout: None };
-                self.ask(again).map(drop)
-            }
+            (_, Some(remote)) => self.take_connected(remote),
             // It stood, and has broken before anybody looked, as of TCP sockets.
             (_, None) if self.is_hung_up() => {
                 let error = sockopt::socket_error(self.fd())?.err();
@@ -110,10 +106,22 @@ impl Socket<'_> {
                 let patience = patience.map(Timespec::try_from).transpose().map_err(|_| Errno::INVAL)?;
                 match rustix::event::poll(&mut fds, patience.as_ref())? {
                     0 => Err(Errno::ALREADY),
-                    _ => self.take_failure(),
+                    _ => {
+                        self.take_failure()?;
+                        // This call tells it.
+                        let (_, peer) = self.addresses()?;
+                        let _ = peer.map(|remote| self.take_connected(remote));
+                        Ok(())
+                    }
                 }
             }
         }
+    }
+
+    /// EISCONN, unless nobody has waited for the connection: that it stands is told once.
+    fn take_connected(&self, remote: SocketAddr) -> Result<(), Errno> {
+        let again = Request::Connect { socket: self.opened(), remote, wait: false, timeout: None };
+        self.ask(again).map(drop)
     }
 
     /// What the node tells of the socket once, if something went wrong.

@@ -33,8 +33,12 @@ pub(crate) fn poison(end: BorrowedFd<'_>, process: i32) -> bool {
     if rustix::io::ioctl_fionread(end).is_ok_and(|unread| unread > 0) {
         return true;
     }
-    let found = SEARCHES.allow(Instant::now()).then(|| find(end, process)).flatten();
-    SEARCHES.note_end(Instant::now());
+    let search = SEARCHES.begin(Instant::now());
+    let found = search.and_then(|search| {
+        let found = find(end, process);
+        SEARCHES.end(search, Instant::now());
+        found
+    });
     match found {
         Some(other) => {
             let sent = rustix::net::send(&other, &[0], SendFlags::DONTWAIT | SendFlags::NOSIGNAL);

@@ -31,10 +31,15 @@ impl ServerState {
         match opened.phase {
             Phase::Fresh => {}
             Phase::Connecting(key) => {
+                let Some(Entry::Connecting(attempt)) = self.entry_mut(key) else {
+                    return Err(Errno::ALREADY);
+                };
+                // Its descriptor is on its way, and not filled.
+                if attempt.is_told() {
+                    return Err(Errno::ISCONN);
+                }
                 // It does not wait any more: its descriptor will come filled.
-                if asker.is_none()
-                    && let Some(Entry::Connecting(attempt)) = self.entry_mut(key)
-                {
+                if asker.is_none() {
                     attempt.stop_waiting();
                 }
                 return Err(Errno::ALREADY);

@@ -173,6 +173,11 @@ impl Connecting {
         self.outcome == Some(Ok(()))
     }
 
+    /// Whether a call that has waited for it was told that it stands.
+    pub(crate) fn is_told(&self) -> bool {
+        self.is_standing() && !self.fills
+    }
+
     /// Makes the application's descriptor writable, if it was filled.
     fn take_filling(&mut self, buf: &mut [u8]) {
         let (Some(data), Some(app_end)) = (&self.data, self.filled.take()) else { return };

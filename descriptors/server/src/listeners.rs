@@ -1,11 +1,10 @@
 //! The listeners of a server, and the kernel's sockets that receive for an overlay socket as well.
 
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use peersock_fd::option_table::Row;
-use peersock_fd::{Errno, Kind, Name, name_of, peer_credentials};
+use peersock_fd::{Errno, Kind, Name, SocketId, name_of, peer_credentials};
 use rustix::net::{AddressFamily, ipproto, sockopt};
 
 use crate::kernel_listener::{Alongside, EVENTS};
@@ -78,7 +77,8 @@ impl ServerState {
         // Connections have their listener's name.
         let is_ended = match opened.map(|opened| opened.phase) {
             Some(Phase::Listening(_)) => is_listener,
-            Some(Phase::Fresh) | None => !is_listener,
+            // What the node has refused to a listener may be one of the kernel's.
+            Some(Phase::Fresh) | None => true,
             Some(_) => false,
         };
         let is_private = opened.and_then(|opened| opened.private.as_ref()).is_none_or(is_of);
@@ -94,7 +94,7 @@ impl ServerState {
         }
         self.forget(socket);
         if is_listener {
-            self.reset_unaccepted(bound);
+            self.reset_unaccepted(socket.id);
         }
         if let Some(successor) = successor {
             let node = self.context.node()?;
@@ -111,8 +111,9 @@ impl ServerState {
 
     /// Resets the connections to a listener that nobody has accepted: they wait in the queue of a descriptor
     /// that others may still have.
-    fn reset_unaccepted(&mut self, bound: SocketAddr) {
-        let ends = |entry: &Entry| matches!(entry, Entry::Stream(stream) if stream.ends_with_listener(bound));
+    fn reset_unaccepted(&mut self, listener: SocketId) {
+        let ends =
+            |entry: &Entry| matches!(entry, Entry::Stream(stream) if stream.ends_with_listener(listener));
         let keys: Vec<Key> =
             self.entries.iter().filter(|(_, entry)| ends(entry)).map(|(key, _)| *key).collect();
         for key in keys {

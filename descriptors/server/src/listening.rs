@@ -262,7 +262,8 @@ impl Listening {
         if context.watch(fd.as_fd(), key, stream::EVENTS).is_err() {
             return Err((Errno::NOMEM, connection));
         }
-        let (origin, unix) = (Origin::Accepted(id), Outbox::of_accepted(fd, &name));
+        let origin = Origin::Accepted { id, listener: self.socket.id };
+        let unix = Outbox::of_accepted(fd, &name);
         let options = opened.options.clone();
         let stream = Stream::new(connection, origin, options, unix, self.owner.pid, waker);
         Ok(Some((key, id, stream)))

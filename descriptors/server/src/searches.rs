@@ -12,37 +12,29 @@ const PARTS: u32 = 10;
 /// Searches that take so long altogether may follow each other.
 const BURST: Duration = Duration::from_millis(100);
 
-/// The searches of a process.
-pub(crate) struct Searches(Mutex<State>);
+/// The searches of a process: when those so far have taken their part of the time; `None` at first.
+pub(crate) struct Searches(Mutex<Option<Instant>>);
 
-struct State {
-    /// When the searches so far have taken their part of the time; `None` at first.
-    paid_at: Option<Instant>,
-    /// When the one under way began.
-    began: Option<Instant>,
-}
+/// A search that is under way since then.
+pub(crate) struct Search(Instant);
 
 impl Searches {
     pub(crate) const fn new() -> Self {
-        Self(Mutex::new(State { paid_at: None, began: None }))
+        Self(Mutex::new(None))
     }
 
-    /// Whether there may be one now, which then begins.
-    pub(crate) fn allow(&self, now: Instant) -> bool {
-        let mut state = sync::lock(&self.0);
-        let debt = state.paid_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
-        let is_allowed = debt <= PARTS * BURST;
-        state.began = is_allowed.then_some(now);
-        is_allowed
+    /// Begins one, if there may be one now.
+    pub(crate) fn begin(&self, now: Instant) -> Option<Search> {
+        let paid_at = *sync::lock(&self.0);
+        let debt = paid_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
+        (debt <= PARTS * BURST).then_some(Search(now))
     }
 
-    /// It has ended, if one was allowed.
-    pub(crate) fn note_end(&self, now: Instant) {
-        let mut state = sync::lock(&self.0);
-        if let Some(began) = state.began.take() {
-            let cost = PARTS * now.saturating_duration_since(began);
-            state.paid_at = Some(state.paid_at.map_or(now, |at| at.max(now)) + cost);
-        }
+    /// It has ended.
+    pub(crate) fn end(&self, search: Search, now: Instant) {
+        let mut paid_at = sync::lock(&self.0);
+        let cost = PARTS * now.saturating_duration_since(search.0);
+        *paid_at = Some(paid_at.map_or(now, |at| at.max(now)) + cost);
     }
 }
 
@@ -55,10 +47,13 @@ mod tests {
         let (searches, begin) = (Searches::new(), Instant::now());
         let (mut now, mut made) = (begin, 0);
         while now < begin + time {
-            let is_allowed = searches.allow(now);
-            now += if is_allowed { each } else { Duration::from_millis(1) };
-            made += u32::from(is_allowed);
-            searches.note_end(now);
+            let Some(search) = searches.begin(now) else {
+                now += Duration::from_millis(1);
+                continue;
+            };
+            now += each;
+            made += 1;
+            searches.end(search, now);
         }
         made
     }

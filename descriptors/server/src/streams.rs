@@ -62,7 +62,7 @@ impl ServerState {
                 self.sockets.remove(id);
                 id
             }
-            Origin::Accepted(id) => {
+            Origin::Accepted { id, .. } => {
                 self.sockets.forget_accepted(id);
                 id
             }

@@ -51,6 +51,7 @@ impl Stream {
                 Progress::Blocked
             }
             (Ok(_), Ok(sent)) => {
+                self.is_untouched &= sent == 0;
                 self.writable = sent == shown;
                 if self.writable { Progress::More } else { Progress::Blocked }
             }

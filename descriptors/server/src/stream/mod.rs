@@ -5,7 +5,6 @@ mod inward;
 mod outward;
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::task::Waker;
@@ -29,10 +28,10 @@ use crate::process;
 /// How often a stream goes on at once before others have their turn.
 const ROUNDS: usize = 4;
 
-/// A connection that broke waits for the application to accept it by a call of the library's. After so long,
-/// and twice as long each time up to the last one, it is looked whether it has done so by another call.
+/// A connection that broke waits for the application to accept it by a call of the library's. After so long, and
+/// once more at the end, it is looked whether it has done so by another call.
 const FIRST_ACCEPT_LOOK: Duration = Duration::from_secs(2);
-const LAST_ACCEPT_LOOK: Duration = Duration::from_secs(64);
+const LAST_ACCEPT_LOOK: Duration = Duration::from_secs(60);
 
 /// What the kernel shall tell of an application's descriptor. Of room only where it is waited for: it would
 /// tell whenever the application reads.
@@ -45,14 +44,14 @@ pub(super) enum Origin {
     /// A socket connected.
     Opened(SocketId),
     /// A listener accepted it.
-    Accepted(SocketId),
+    Accepted { id: SocketId, listener: SocketId },
 }
 
 impl Origin {
     /// The socket.
     pub(super) fn id(self) -> SocketId {
         match self {
-            Origin::Opened(id) | Origin::Accepted(id) => id,
+            Origin::Opened(id) | Origin::Accepted { id, .. } => id,
         }
     }
 }
@@ -91,6 +90,8 @@ pub(super) struct Stream {
     /// The peer has ended its direction, and the application is told so then at the latest.
     end_until: Option<Instant>,
     holds_end: bool,
+    /// Nothing was passed to the application so far.
+    is_untouched: bool,
     /// It was connected without being waited for, and no call has said so yet.
     is_untold: bool,
     /// It broke, and then it is looked again whether the application has accepted it; and how long that was
@@ -174,6 +175,7 @@ impl Stream {
             broken: None,
             end_until: None,
             holds_end: false,
+            is_untouched: true,
             is_untold: false,
             accept_look: None,
         }
@@ -308,20 +310,19 @@ impl Stream {
         if now < look {
             return Outcome::WaitsForAccept(look);
         }
-        if wait >= LAST_ACCEPT_LOOK || application_fd::poison(self.unix.as_fd(), self.process) {
+        if wait == LAST_ACCEPT_LOOK || application_fd::poison(self.unix.as_fd(), self.process) {
             return Outcome::Ended;
         }
-        self.accept_look = Some((now + 2 * wait, 2 * wait));
-        Outcome::WaitsForAccept(now + 2 * wait)
+        self.accept_look = Some((now + LAST_ACCEPT_LOOK, LAST_ACCEPT_LOOK));
+        Outcome::WaitsForAccept(now + LAST_ACCEPT_LOOK)
     }
 
-    /// A listener was shut down: whether this is a connection to its address, `bound`, that nobody has
-    /// accepted. It is reset when it is dropped.
-    pub(super) fn ends_with_listener(&self, bound: SocketAddr) -> bool {
-        let local = self.connection.local_addr();
-        let is_to = bound.port() == local.port()
-            && (bound.ip().is_unspecified() || bound.ip().to_canonical() == local.ip().to_canonical());
-        let ends = matches!(self.origin, Origin::Accepted(_)) && is_to && self.unix.awaits_accept();
+    /// A listener was shut down: whether this is a connection of its that nobody has accepted, which is reset
+    /// when it is dropped. Who has accepted it by a system call of his own may be using it once something has
+    /// come.
+    pub(super) fn ends_with_listener(&self, ended: SocketId) -> bool {
+        let is_its = matches!(self.origin, Origin::Accepted { listener, .. } if listener == ended);
+        let ends = is_its && self.is_untouched && self.unix.awaits_accept();
         if ends {
             self.connection.flow().set_reset_on_close(true);
         }

@@ -71,6 +71,44 @@ fn a_reset_is_an_error_after_the_data_before_it() {
     assert_eq!(client.write(b"x").expect_err("nobody is there").kind(), ErrorKind::BrokenPipe);
 }
 
+/// What was written is on its way before the reset, also where the node hears of both at once.
+#[test]
+fn what_is_written_just_before_a_reset_arrives() {
+    let (a, b) = Served::pair();
+    for _ in 0..50 {
+        let (mut client, mut server) = a.connect(&b);
+        client.write_all(b"unread").expect("room");
+        assert!(poll(&server, PollFlags::IN).contains(PollFlags::IN));
+        server.write_all(b"last words").expect("room");
+        drop(server);
+        let mut received = Vec::new();
+        client.read_to_end(&mut received).expect_err("a reset");
+        assert_eq!(received, b"last words");
+    }
+}
+
+/// A writer of single bytes goes on as soon as the node has taken them.
+#[test]
+fn single_bytes_make_room_again() {
+    let (a, b) = Served::pair();
+    let (client, mut server) = a.connect(&b);
+    rustix::io::ioctl_fionbio(&client, true).expect("a socket");
+    let (mut written, mut room) = (0, vec![0; 1 << 16]);
+    while written < 30_000 {
+        match (&client).write(b"x") {
+            Ok(_) => written += 1,
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                assert_eq!(poll(&client, PollFlags::OUT), PollFlags::OUT);
+            }
+        }
+    }
+    let mut received = 0;
+    while received < written {
+        received += server.read(&mut room).expect("bytes");
+    }
+}
+
 #[test]
 fn a_reader_that_does_not_read_holds_the_writer_back() {
     let (a, b) = Served::pair();
