@@ -96,7 +96,7 @@ fn single_bytes_make_room_again() {
     let (mut written, mut room) = (0, vec![0; 1 << 16]);
     while written < 30_000 {
         match (&client).write(b"x") {
-            Ok(_) => written += 1,
+            Ok(length) => written += length,
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::WouldBlock);
                 assert_eq!(poll(&client, PollFlags::OUT), PollFlags::OUT);
