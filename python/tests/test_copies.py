@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import multiprocessing
 import os
 import select
@@ -123,6 +124,7 @@ def test_a_second_attempt_is_one_for_the_copy_as_well(peer: Peer) -> None:
         assert sock.connect_ex((peer.v6, 9))
         assert select.select([], [sock], [], 20)[1]
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        assert sock.connect_ex((peer.v6, 9)) == errno.ECONNABORTED
         sock.settimeout(20)
         sock.connect((peer.v6, peer.port("echo", V6)))
         copy.settimeout(20)
