@@ -112,21 +112,23 @@ class Blocking(Endpoint):
 
     def _run(self, what: str, direction: int, steps: Steps[_T]) -> _T:
         """Runs an operation, after those of the same direction that other threads have begun."""
-        limit = None if self._timeout is None else time.monotonic() + self._timeout
+        # Of what is set while it is under way only deadlines count.
+        timeout = self._timeout
+        limit = None if timeout is None else time.monotonic() + timeout
         self._enter(what, direction)
         try:
-            with self._turn(what, direction, limit), opened(what):
+            with self._turn(what, direction, timeout, limit), opened(what):
                 self._check(what, direction)
-                return drive(steps, lambda wanted: self._wait(what, direction, wanted, limit))
+                return drive(steps, lambda wanted: self._wait(what, direction, wanted, timeout, limit))
         finally:
             self._leave()
 
     @contextlib.contextmanager
-    def _turn(self, what: str, direction: int, limit: float | None) -> Iterator[None]:
+    def _turn(self, what: str, direction: int, timeout: float | None, limit: float | None) -> Iterator[None]:
         turn = self._turns[direction]
         while not turn.lock.acquire(timeout=self._rest(direction, limit)):
             self._check(what, direction)
-            if self._timeout == 0:
+            if timeout == 0:
                 raise would_wait(what)
             if limit is not None and time.monotonic() >= limit:
                 raise DeadlineError.during(what)
@@ -146,8 +148,10 @@ class Blocking(Endpoint):
         until = self._until(direction, limit)
         return -1 if until is None else min(max(until - time.monotonic(), 0), threading.TIMEOUT_MAX)
 
-    def _wait(self, what: str, direction: int, wanted: Wait, limit: float | None) -> Collection[int]:
-        if self._timeout == 0:
+    def _wait(
+        self, what: str, direction: int, wanted: Wait, timeout: float | None, limit: float | None
+    ) -> Collection[int]:
+        if timeout == 0:
             raise would_wait(what)
         alarm = _alarm()
         try:
