@@ -45,8 +45,8 @@ impl Buffers {
         Buffers { packet: vec![0; MAX_PACKET + 1], sealed: vec![0; MAX_BATCH + 1] }
     }
 
-    /// The thread's own; fresh ones where those are in use, because sending has caused more to be sent, and at its
-    /// very end, when they are gone already (the process's exit resets what is open).
+    /// The thread's own; fresh ones where those are in use, because sending has caused more to be sent, and at
+    /// its very end, when they are gone already (the process's exit resets what is open).
     pub(super) fn with<R>(work: impl FnOnce(&mut Buffers) -> R) -> R {
         let mut work = Some(work);
         let mut run = |buffers: &mut Buffers| work.take().map(|work| work(buffers));
@@ -83,9 +83,9 @@ impl Datapath {
         self.settle(now, batch);
     }
 
-    /// As [`Datapath::pump`] for several flows, and empties the list: their small segments to one peer leave with
-    /// one call. One thread should send for these flows: what another one sends meanwhile may overtake what
-    /// waits.
+    /// As [`Datapath::pump`] for several flows, and empties the list: their small segments to one peer leave
+    /// with one call. One thread should send for these flows: what another one sends meanwhile may overtake
+    /// what waits.
     pub fn pump_together(
         &self,
         now: Instant,

@@ -82,8 +82,8 @@ impl Datapath {
         let _ = self.join_others(now, &sender, packet, gso, batch);
     }
 
-    /// Seals a packet into `gso`, and sends those that it cannot leave with before it. False if the session has
-    /// come to its end: then the packet is lost.
+    /// Seals a packet into `gso`, and sends those that it cannot leave with before it. False if the session
+    /// has come to its end: then the packet is lost.
     pub(super) fn join_others(
         &self,
         now: Instant,

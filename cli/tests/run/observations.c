@@ -2,7 +2,9 @@
  * network or of the overlay. What is printed does not depend on chance: where something takes time, it is
  * waited for. */
 #include "observations.h"
+#include "attempts.h"
 #include "extension_headers.h"
+#include "wait_all.h"
 
 static void openings(void) {
     topic = "socket";
@@ -253,59 +255,6 @@ static void refused(void) {
         SEE(send(fd, "x", 1, MSG_NOSIGNAL));
         close(fd);
     }
-    topic = "connect again";
-    fd = opened(SOCK_STREAM | SOCK_NONBLOCK);
-    SEE(connect(fd, &other.any, size));
-    POLL(fd, POLLERR | POLLHUP | POLLOUT | POLLIN);
-    SEE(option(fd, SOL_SOCKET, SO_ERROR));
-    block(fd, 1);
-    int listener = listening(4);
-    SEE(connect(fd, &own.any, size));
-    SEE(send(fd, "x", 1, MSG_NOSIGNAL));
-    SEE(connect(fd, &own.any, size));
-    SEE(send(fd, "x", 1, MSG_NOSIGNAL));
-    part(fd, listener);
-    topic = "connect until it says why";
-    at_nobody(SOCK_STREAM);
-    fd = opened(SOCK_STREAM | SOCK_NONBLOCK);
-    SEE(connect(fd, &other.any, size));
-    for (int tries = 0; tries < 1000 && (connect(fd, &other.any, size), errno == EALREADY); tries++) usleep(2000);
-    say("then %s", name_of(errno));
-    SEE(option(fd, SOL_SOCKET, SO_ERROR));
-    SEE(connect(fd, &other.any, size));
-    POLL(fd, POLLERR | POLLHUP | POLLOUT | POLLIN);
-    SEE(option(fd, SOL_SOCKET, SO_ERROR));
-    close(fd);
-    topic = "connect again, bound and shared";
-    fd = bound(SOCK_STREAM);
-    block(fd, 0);
-    SEE(connect(fd, &other.any, size));
-    POLL(fd, POLLERR | POLLHUP | POLLOUT | POLLIN);
-    struct epoll_event event = {.events = EPOLLIN}, told[9];
-    int epoll = MUST(epoll_create1(0)), ends[2];
-    MUST(epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event));
-    MUST(pipe(ends));
-    pid_t child = MUST(fork());
-    if (child == 0) {
-        close(ends[1]);
-        _exit(read(ends[0], ends, 1) ? 1 : 0);
-    }
-    SEE(connect(fd, &other.any, size));
-    say("local %s", shown(fd, getsockname));
-    SEE(epoll_wait(epoll, told, 9, PATIENCE));
-    SEE(epoll_ctl(epoll, EPOLL_CTL_DEL, fd, &event));
-    SEE(epoll_wait(epoll, told, 9, 50));
-    part(ends[0], ends[1]);
-    waitpid(child, NULL, 0);
-    part(fd, epoll);
-    topic = "connect told once";
-    listener = listening(4);
-    fd = opened(SOCK_STREAM | SOCK_NONBLOCK);
-    SEE(connect(fd, &own.any, size));
-    POLL(fd, POLLOUT);
-    SEE(connect(fd, &own.any, size));
-    SEE(connect(fd, &own.any, size));
-    part(fd, listener);
     topic = "connect";
     fd = opened(SOCK_STREAM);
     SEE(connect(fd, &own.any, 3));
@@ -369,12 +318,6 @@ static void connected(void) {
     client = opened(SOCK_STREAM);
     SEE(connect(client, &own.any, size));
     part(client, listener);
-}
-
-static void *send_later(void *fd) {
-    usleep(100000);
-    send(*(int *)fd, "cd", 2, 0);
-    return NULL;
 }
 
 static void moving(void) {
@@ -498,11 +441,6 @@ static void moving(void) {
     part(client, server);
 }
 
-static void *receive_all(void *fd) {
-    char bytes[50];
-    return (void *)recv(*(int *)fd, bytes, sizeof bytes, MSG_WAITALL);
-}
-
 static void endings(void) {
     int client, server;
     char bytes[100];
@@ -557,13 +495,8 @@ static void endings(void) {
     close(server);
 
     topic = "reset";
-    struct linger linger = {1, 0};
     for (int first = 0; first < 3; first++) {
-        pair(&client, &server);
-        MUST(send(client, "lost?", 5, 0));
-        await(server, POLLIN);
-        MUST(setsockopt(client, SOL_SOCKET, SO_LINGER, &linger, sizeof linger));
-        close(client);
+        server = reset_after("lost?");
         POLL(server, POLLIN | POLLERR | POLLHUP | POLLRDHUP);
         if (first == 0) SEE(option(server, SOL_SOCKET, SO_ERROR));
         if (first == 1) SEE(send(server, "x", 1, MSG_NOSIGNAL));
@@ -574,60 +507,6 @@ static void endings(void) {
         SEE(shutdown(server, SHUT_RDWR));
         close(server);
     }
-    topic = "reset with all wanted";
-    for (int way = 0; way < 5; way++) {
-        pair(&client, &server);
-        MUST(send(client, "only", 4, 0));
-        await(server, POLLIN);
-        MUST(setsockopt(client, SOL_SOCKET, SO_LINGER, &linger, sizeof linger));
-        close(client);
-        POLL(server, POLLIN | POLLERR | POLLHUP | POLLRDHUP);
-        struct iovec two[2] = {{bytes, 2}, {bytes + 10, 90}};
-        struct msghdr message = {.msg_iov = two, .msg_iovlen = 2};
-        struct mmsghdr many = {.msg_hdr = message};
-        if (way == 0) SEE(recv(server, bytes, 100, MSG_WAITALL));
-        if (way == 1) SEE(recvfrom(server, bytes, 100, MSG_WAITALL | MSG_DONTWAIT, NULL, NULL));
-        if (way == 2) SEE(recvmsg(server, &message, MSG_WAITALL));
-        if (way == 3) SEE(recvmmsg(server, &many, 1, MSG_WAITALL, NULL));
-        if (way == 4) SEE(recv(server, bytes, 100, MSG_WAITALL | MSG_TRUNC));
-        SEE(recv(server, bytes, 100, 0));
-        SEE(recv(server, bytes, 100, 0));
-        close(server);
-    }
-    topic = "all wanted";
-    pair(&client, &server);
-    pthread_t later;
-    for (int way = 0; way < 3; way++) {
-        MUST(send(client, "ab", 2, 0));
-        await(server, POLLIN);
-        memset(bytes, 0, 100);
-        struct iovec two[2] = {{bytes, 1}, {bytes + 1, 3}};
-        struct msghdr message = {.msg_iov = two, .msg_iovlen = 2};
-        MUST(pthread_create(&later, NULL, send_later, &client));
-        if (way == 0) SEE(recv(server, bytes, 4, MSG_WAITALL));
-        if (way == 1) SEE(recvmsg(server, &message, MSG_WAITALL));
-        if (way == 2) SEE(recv(server, bytes, 4, MSG_WAITALL | MSG_TRUNC));
-        say("%.4s", bytes);
-        pthread_join(later, NULL);
-    }
-    pthread_t threads[2];
-    for (int at = 0; at < 2; at++) MUST(pthread_create(threads + at, NULL, receive_all, &server));
-    for (int at = 0; at < 20; at++) {
-        MUST(send(client, "12345", 5, 0));
-        usleep(2000);
-    }
-    for (int at = 0; at < 2; at++) {
-        void *received;
-        pthread_join(threads[at], &received);
-        say("of two threads one has received %ld", (long)received);
-    }
-    struct timeval time = {.tv_usec = 50000};
-    MUST(setsockopt(server, SOL_SOCKET, SO_RCVTIMEO, &time, sizeof time));
-    MUST(send(client, "ab", 2, 0));
-    await(server, POLLIN);
-    SEE(recv(server, bytes, 4, MSG_WAITALL));
-    SEE(recv(server, bytes, 4, MSG_WAITALL));
-    part(client, server);
     topic = "closed unread";
     pair(&client, &server);
     MUST(send(server, "unread", 6, 0));
@@ -958,9 +837,11 @@ int main(int count, char **arguments) {
     listeners();
     inheriting();
     refused();
+    attempts();
     connected();
     moving();
     endings();
+    wait_all();
     waking();
     datagrams();
     extension_headers();

@@ -154,6 +154,18 @@ static void pair(int *client, int *server) {
     close(listener);
 }
 
+/* An end whose peer has sent this, and then has reset the connection. */
+static int reset_after(const char *text) {
+    int client, server;
+    struct linger linger = {1, 0};
+    pair(&client, &server);
+    MUST(send(client, text, strlen(text), 0));
+    await(server, POLLIN);
+    MUST(setsockopt(client, SOL_SOCKET, SO_LINGER, &linger, sizeof linger));
+    close(client);
+    return server;
+}
+
 static void block(int fd, int whether) {
     int flags = MUST(fcntl(fd, F_GETFL));
     MUST(fcntl(fd, F_SETFL, whether ? flags & ~O_NONBLOCK : flags | O_NONBLOCK));
@@ -178,4 +190,10 @@ static const char *shown(int fd, int (*get)(int, struct sockaddr *, socklen_t *)
     snprintf(text, sizeof text, "%s %s, %u bytes", is_any ? "any address" : is_own ? "own address" : "another address",
         port ? "and a port" : "without a port", length);
     return text;
+}
+
+static void *send_later(void *fd) {
+    usleep(100000);
+    send(*(int *)fd, "cd", 2, 0);
+    return NULL;
 }

@@ -123,11 +123,10 @@ pub fn connect_to(socket: &Socket<'_>, remote: SocketAddr, sets: impl Fn(RawFd) 
         return Err(error.unwrap_or(Errno::CONNABORTED));
     }
     let connected = socket.connect(Some(remote));
-    match connected {
-        // It goes on, or stands.
-        Ok(()) | Err(Errno::INPROGRESS | Errno::ALREADY | Errno::ISCONN | Errno::INTR) => {}
-        Err(_) if has_failed(socket) => renew(socket, sets)?,
-        Err(_) => {}
+    let stands_or_goes_on =
+        matches!(connected, Ok(()) | Err(Errno::INPROGRESS | Errno::ALREADY | Errno::ISCONN | Errno::INTR));
+    if !stands_or_goes_on && has_failed(socket) {
+        renew(socket, sets)?;
     }
     connected
 }

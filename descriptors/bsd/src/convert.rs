@@ -229,28 +229,23 @@ fn replace_one(
     if !is() {
         return Err(Errno::BADF);
     }
-    let mut sets = sets(fd);
+    let sets = sets(fd);
     // The kernel itself takes the old socket out only once nobody has it open any more, in any process.
-    for (epoll, event) in &mut sets {
-        let remove = libc::EPOLL_CTL_DEL;
-        // SAFETY: the event is a live variable. Where it is not in the set any more the call fails.
-        unsafe { libc::syscall(libc::SYS_epoll_ctl, *epoll, remove, fd, &raw mut *event) };
-    }
+    change(libc::EPOLL_CTL_DEL, fd, &sets);
     // SAFETY: the program's descriptor, which goes on being its own; `dup3` replaces what it stands for at
     // once.
     let mut target = std::mem::ManuallyDrop::new(unsafe { OwnedFd::from_raw_fd(fd) });
     let replaced = if is() { rustix::io::dup3(new, &mut target, flags) } else { Err(Errno::BADF) };
-    restore(fd, sets);
+    change(libc::EPOLL_CTL_ADD, fd, &sets);
     replaced
 }
 
-/// Puts `fd` into the sets again.
-fn restore(fd: RawFd, sets: EpollSets) {
-    for (epoll, mut event) in sets {
-        let add = libc::EPOLL_CTL_ADD;
+/// Takes `fd` out of the sets, or puts it into them again.
+fn change(operation: c_int, fd: RawFd, sets: &EpollSets) {
+    for &(epoll, mut event) in sets {
         // SAFETY: the event is a live variable. A set that is closed makes the call fail, which is as it
         // should be.
-        unsafe { libc::syscall(libc::SYS_epoll_ctl, epoll, add, fd, &raw mut event) };
+        unsafe { libc::syscall(libc::SYS_epoll_ctl, epoll, operation, fd, &raw mut event) };
     }
 }
 

@@ -55,7 +55,7 @@ pub use peersock_fd::{Client, Errno, Socket};
 pub use rules::{Rules, Side};
 pub use sides::{Chosen, Sides, bound, is_any, is_candidate, overlay};
 pub use sockaddr::{read as read_address, write as write_address};
-pub use wait_all::{await_readable, receive_all, takes_all};
+pub use wait_all::{await_readable, receive_all, takes_all, waits};
 
 /// What a call gives: its return value, or the `errno` that it fails with.
 pub type Result<T> = std::result::Result<T, Errno>;

@@ -2,11 +2,10 @@
 
 use libc::c_int;
 use peersock_fd::{Errno, Kind, Socket};
-use rustix::fs::OFlags;
 use rustix::net::sockopt::{Timeout, socket_timeout};
 
 use crate::Result;
-use crate::wait_all::await_readable;
+use crate::wait_all::{await_readable, waits};
 
 /// Whether a call may receive one more message: it waits for that if it would wait for the message.
 ///
@@ -19,8 +18,7 @@ pub fn may_receive_more(socket: &Socket<'_>, flags: c_int) -> Result<bool> {
         return Ok(true);
     }
     let fd = socket.fd();
-    let waits = flags & libc::MSG_DONTWAIT == 0 && !rustix::fs::fcntl_getfl(fd)?.contains(OFlags::NONBLOCK);
-    if waits {
+    if waits(fd, flags)? {
         await_readable(fd, socket_timeout(fd, Timeout::Recv)?)?;
     }
     Ok(rustix::io::ioctl_fionread(fd)? > 0)

@@ -97,8 +97,8 @@ pub unsafe fn recvfrom(
         await_bytes(socket, flags, size)?;
         let received = receive_all(socket, flags, size, await_readable, |received, flags| {
             let (rest, room) = (buf.wrapping_byte_add(received), size - received);
-            // SAFETY: the caller's pointer goes to the kernel as it is, or that of the room above with its size,
-            // less what has come already.
+            // SAFETY: the caller's pointer goes to the kernel as it is, or that of the room above with its
+            // size, less what has come already.
             unsafe { kernel::recvfrom(raw(socket), rest, room, flags, none, no_length) }
         });
         let received = received.map_err(|error| socket.stream_error(error))?;

@@ -1,8 +1,9 @@
 //! MSG_WAITALL on a stream.
 //!
-//! The kernel's AF_UNIX sockets take what has ended a stream along with the bytes before it, and a program that
-//! was given fewer than it wanted would see an end in order next. TCP gives the bytes, and tells the error to
-//! the next call. So the kernel is asked for what there is, again and again, and only while there is something.
+//! The kernel's AF_UNIX sockets take what has ended a stream along with the bytes before it, and a program
+//! that was given fewer than it wanted would see an end in order next. TCP gives the bytes, and tells the
+//! error to the next call. So the kernel is asked for what there is, again and again, and only while there is
+//! something.
 
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
@@ -81,15 +82,19 @@ fn await_more<'fd>(
             return Ok(true);
         }
         let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-        let is_over = has_ended || left.is_some_and(|left| left.is_zero());
-        if is_over
-            || flags & libc::MSG_DONTWAIT != 0
-            || rustix::fs::fcntl_getfl(fd)?.contains(OFlags::NONBLOCK)
-        {
+        if has_ended || left.is_some_and(|left| left.is_zero()) || !waits(fd, flags)? {
             return Ok(false);
         }
         wait(fd, Some(left.unwrap_or(LOOK).min(LOOK)))?;
     }
+}
+
+/// Whether a call with these flags waits.
+///
+/// # Errors
+/// Those of fcntl(2).
+pub fn waits(fd: BorrowedFd<'_>, flags: c_int) -> Result<bool> {
+    Ok(flags & libc::MSG_DONTWAIT == 0 && !rustix::fs::fcntl_getfl(fd)?.contains(OFlags::NONBLOCK))
 }
 
 /// Waits for something to read, or the end: for so long at most.

@@ -1,6 +1,6 @@
 //! An application's connections to its node's request socket.
 
-use std::io::{IoSlice, IoSliceMut, Write as _};
+use std::io::{Cursor, IoSlice, IoSliceMut, Write as _};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -22,16 +22,13 @@ use crate::encoding::{Encoded, SHORT, decode};
 use crate::high_fd::high_copy;
 use crate::known_clients::KnownClients;
 use crate::known_sizes::KnownSizes;
-use crate::name::{Name, NodeTag, Remote, SocketId};
+use crate::name::{MAX_NAME, Name, NodeTag, Remote, SocketId};
 use crate::proof::{NameKey, Token, admission_proof, is_admission_proof, is_proof};
 use crate::requests::{Interface, MAX_MESSAGE, Message, Reply, Request, VERSION, Which};
 use crate::sys::{Credentials, Identity, identity, peer_credentials};
 
 /// How long a node has to prove that it is the node.
 const PROOF: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
-
-/// Room for every abstract name (unix(7)), bytes.
-const MAX_NAME: usize = 107;
 
 /// Connections that are kept for what is asked next: threads that ask at the same time have one each.
 const MOST_IDLE: usize = 8;
@@ -271,9 +268,7 @@ impl Client {
 
     /// Shows the node the token, on a connection to it that has asked nothing yet.
     fn show_token(&self, connection: &Connection) -> Result<(), Errno> {
-        let message = self.message(Request::Prove(0));
-        let sent = send_with(connection.fd(), message.bytes(), None, SendFlags::empty());
-        sent.map_err(|_| Errno::NETDOWN)?;
+        connection.send(&self.message(Request::Prove(0)))?;
         connection.short_reply(false)?.map(drop)
     }
 
@@ -337,9 +332,7 @@ impl Client {
         getrandom::fill(&mut challenge).map_err(|_| Errno::IO)?;
         let challenge = u128::from_ne_bytes(challenge);
         let request = Request::Prove(challenge);
-        let message = Encoded::new(&Message { version: VERSION, token: Token::NONE, request });
-        let sent = send_with(connection.fd(), message.bytes(), None, SendFlags::empty());
-        sent.map_err(|_| Errno::NETDOWN)?;
+        connection.send(&Encoded::new(&Message { version: VERSION, token: Token::NONE, request }))?;
         let mut fds = [PollFd::from_borrowed_fd(connection.fd(), PollFlags::IN)];
         while rustix::event::poll(&mut fds, Some(&PROOF)) == Err(Errno::INTR) {}
         if fds[0].revents().is_empty() {
@@ -355,6 +348,14 @@ impl Client {
 impl Connection {
     fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_ref().expect("it is taken only where the connection is dropped").as_fd()
+    }
+
+    /// Sends what needs no descriptor.
+    ///
+    /// # Errors
+    /// ENETDOWN.
+    fn send(&self, message: &Encoded) -> Result<(), Errno> {
+        send_with(self.fd(), message.bytes(), None, SendFlags::empty()).map_err(|_| Errno::NETDOWN)
     }
 
     /// Waits for the reply to what was sent.
@@ -449,11 +450,12 @@ pub fn send_with(
 /// The abstract address of a name.
 pub fn address(name: &Name) -> SocketAddrUnix {
     // Not on the heap: a signal handler may have interrupted malloc(3).
-    let (mut room, mut left) = ([0; MAX_NAME], MAX_NAME);
-    let mut rest = &mut room[..];
-    // What does not fit makes the next call fail.
-    let _ = write!(rest, "{name}").map(|()| left = rest.len());
-    SocketAddrUnix::new_abstract_name(&room[..MAX_NAME - left]).expect("names fit, as the tests of them show")
+    let mut text = Cursor::new([0; MAX_NAME]);
+    let address = write!(text, "{name}").map(|()| {
+        let length = text.position() as usize;
+        SocketAddrUnix::new_abstract_name(&text.get_ref()[..length])
+    });
+    address.ok().and_then(Result::ok).expect("names fit, as the tests of them show")
 }
 
 /// Receives what [`send_with`] has sent, without waiting.

@@ -104,16 +104,15 @@ impl Socket<'_> {
                 let mut fds = [PollFd::from_borrowed_fd(self.fd(), PollFlags::OUT)];
                 let patience = sockopt::socket_timeout(self.fd(), sockopt::Timeout::Send)?;
                 let patience = patience.map(Timespec::try_from).transpose().map_err(|_| Errno::INVAL)?;
-                match rustix::event::poll(&mut fds, patience.as_ref())? {
-                    0 => Err(Errno::ALREADY),
-                    _ => {
-                        self.take_failure()?;
-                        // This call tells it.
-                        let (_, peer) = self.addresses()?;
-                        let _ = peer.map(|remote| self.take_connected(remote));
-                        Ok(())
-                    }
+                if rustix::event::poll(&mut fds, patience.as_ref())? == 0 {
+                    return Err(Errno::ALREADY);
                 }
+                self.take_failure()?;
+                // This call tells it.
+                if let (_, Some(remote)) = self.addresses()? {
+                    let _ = self.take_connected(remote);
+                }
+                Ok(())
             }
         }
     }

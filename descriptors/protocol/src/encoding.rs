@@ -7,8 +7,8 @@ pub fn encode(message: &impl Serialize) -> Vec<u8> {
     postcard::to_stdvec(message).expect("nothing in it is of unknown length")
 }
 
-/// Bytes up to which a message takes no memory from the heap: what asks may be called by a signal handler that
-/// has interrupted malloc(3).
+/// Bytes up to which a message takes no memory from the heap: what asks may be called by a signal handler
+/// that has interrupted malloc(3).
 pub(crate) const SHORT: usize = 512;
 
 /// A message as bytes.
@@ -23,7 +23,7 @@ impl Encoded {
     pub(crate) fn new(message: &impl Serialize) -> Self {
         let mut short = [0; SHORT];
         let length = postcard::to_slice(message, &mut short).map(|bytes| bytes.len()).ok();
-        let long = if length.is_some() { None } else { Some(encode(message)) };
+        let long = length.is_none().then(|| encode(message));
         Self { short, length: length.unwrap_or(0), long }
     }
 

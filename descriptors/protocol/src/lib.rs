@@ -44,7 +44,7 @@ pub use high_fd::high_copy;
 pub use interface_index::{interface_index, network_of_index};
 pub use known_sizes::{ALWAYS_FITS, ALWAYS_WHOLE};
 pub use name::{
-    Accepted, Details, Family, Kind, Name, NodeTag, Opened, PacketInfo, Passed, Remote, SocketId,
+    Accepted, Details, Family, Kind, MAX_NAME, Name, NodeTag, Opened, PacketInfo, Passed, Remote, SocketId,
 };
 pub use private::inherit_status;
 pub use proof::{NameKey, Token, admission_proof, proof};

@@ -9,6 +9,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::name_text::{SEAL_DIGITS, Text, digit, write_address, write_base64, write_details};
 
+/// Room for every name of an abstract AF_UNIX socket (unix(7)), bytes.
+pub const MAX_NAME: usize = 107;
+
 /// What every name begins with.
 const PREFIX: &str = "ps/";
 
@@ -347,11 +350,11 @@ mod tests {
             ] {
                 let text = name.to_string();
                 // What sockaddr_un has beside the byte that makes it abstract.
-                prop_assert!(text.len() <= 107, "{text}");
+                prop_assert!(text.len() <= MAX_NAME, "{text}");
                 prop_assert_eq!(Name::parse(text.as_bytes()), Some(name));
                 let is_private = matches!(name, Name::Opened(_, Opened { kind: Kind::Stream, .. }));
                 let path = format!("/proc/thread-self/fd/2147483647/{}", name.file_name());
-                prop_assert!(!is_private || path.len() <= 107, "{path}");
+                prop_assert!(!is_private || path.len() <= MAX_NAME, "{path}");
                 prop_assert_eq!(Name::of_path(path.as_bytes()), is_private.then_some(name));
             }
         }

@@ -182,30 +182,36 @@ impl<'fd> Socket<'fd> {
     /// # Errors
     /// ENOTCONN; ENETDOWN of what was connected, if the node is no more or has left the network.
     pub fn shutdown(&self, how: rustix::net::Shutdown) -> Result<(), Errno> {
-        let is_connected = match self.kind() {
-            Kind::Stream => rustix::net::getpeername(self.fd).is_ok() || sockopt::socket_acceptconn(self.fd)?,
-            _ => self.addresses()?.1.is_some(),
+        let is_stream = self.kind() == Kind::Stream;
+        let is_connected = match is_stream {
+            true => rustix::net::getpeername(self.fd).is_ok(),
+            false => self.addresses()?.1.is_some(),
         };
-        if !is_connected && self.kind() != Kind::Stream {
+        let is_listener = !is_connected && self.is_listener();
+        if !is_connected && !is_stream {
             // It fails, as in Linux, and wakes those who wait for datagrams all the same.
             let _ = rustix::net::shutdown(self.fd, how);
         }
-        // Only what is neither connected nor writable may be connecting.
-        if self.kind() == Kind::Stream
+        // Only what is not both connected and writable may be connecting.
+        if is_stream
+            && !is_listener
             && !(is_connected && self.events(PollFlags::OUT)?.contains(PollFlags::OUT))
-            && !self.is_listener()
             && self.ask(Request::AbortConnecting(self.opened)).is_ok()
         {
             return Ok(());
         }
-        if !is_connected || self.is_broken() {
+        if !(is_connected || is_listener) || self.is_broken() {
             return Err(if self.is_down() { Errno::NETDOWN } else { Errno::NOTCONN });
         }
-        if self.kind() == Kind::Stream && how != rustix::net::Shutdown::Read {
+        if is_stream && how != rustix::net::Shutdown::Read {
             self.await_acknowledgement()?;
         }
-        if how != rustix::net::Shutdown::Write && self.is_listener() {
-            return self.end_listening(how);
+        if is_listener && how != rustix::net::Shutdown::Write {
+            // The node sees nothing of it, and would go on taking connections.
+            match self.end_at_node(None) {
+                Ok(()) | Err(Errno::INVAL) => {}
+                Err(error) => return Err(error),
+            }
         }
         rustix::net::shutdown(self.fd, how)
     }
@@ -215,23 +221,17 @@ impl<'fd> Socket<'fd> {
         self.kind() == Kind::Stream && sockopt::socket_acceptconn(self.fd).unwrap_or(false)
     }
 
-    /// shutdown(2) of a listener: who connects is refused, and who waits in accept(2) waits no more.
-    fn end_listening(&self, how: rustix::net::Shutdown) -> Result<(), Errno> {
-        // The node sees nothing of it, and would go on taking connections.
-        match self.client().ask_with(Request::End { socket: self.opened, successor: None }, Some(self.fd)) {
-            Ok(_) | Err(Errno::INVAL) => {}
-            Err(error) => return Err(error),
-        }
-        rustix::net::shutdown(self.fd, how)
-    }
-
     /// Has the node know nothing more of a listener, or of a socket whose attempt to connect has failed. The
     /// successor has its address and port then: the kernel's AF_UNIX sockets listen and connect once.
     ///
     /// # Errors
     /// EINVAL if it is another socket or the successor was used already, ENETDOWN.
     pub fn hand_over(&self, successor: &Socket<'_>) -> Result<(), Errno> {
-        let request = Request::End { socket: self.opened, successor: Some(successor.opened) };
+        self.end_at_node(Some(successor.opened))
+    }
+
+    fn end_at_node(&self, successor: Option<Opened>) -> Result<(), Errno> {
+        let request = Request::End { socket: self.opened, successor };
         self.client().ask_with(request, Some(self.fd)).map(drop)
     }
 
@@ -340,19 +340,17 @@ impl<'fd> Socket<'fd> {
         Some(Errno::NETDOWN)
     }
 
-    /// Whether nothing more comes to a stream but what is there.
+    /// Whether nothing more comes but what is there: it was shut down, by the application or by the node.
     ///
     /// # Errors
     /// Those of poll(2).
     pub fn has_ended(&self) -> Result<bool, Errno> {
-        let ends = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
-        Ok(self.events(PollFlags::RDHUP)?.intersects(ends))
+        Ok(self.events(PollFlags::RDHUP)?.intersects(PollFlags::RDHUP | PollFlags::HUP))
     }
 
-    /// Whether nothing more comes: it was shut down, by the application or by the node.
+    /// The same, where it cannot be asked for false.
     pub(crate) fn is_shut(&self) -> bool {
-        let ends = PollFlags::RDHUP | PollFlags::HUP;
-        self.events(PollFlags::RDHUP).is_ok_and(|events| events.intersects(ends))
+        self.has_ended().unwrap_or(false)
     }
 
     /// What an error means that the kernel reports of a stream. It knows only that the node has closed its end,

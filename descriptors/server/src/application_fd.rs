@@ -14,21 +14,22 @@ use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags};
 use crate::process::numbers_in;
 use crate::searches::Searches;
 
-static SEARCHES: Searches = Searches::new();
-
 /// Descriptors that are looked at: peers decide how often that happens.
 const MOST: usize = 4096;
 /// The same where a node ends, which happens once.
 const ALL: usize = 1 << 20;
+
+/// The searches of this process.
+static SEARCHES: Searches = Searches::new();
 
 /// Makes the kernel report ECONNRESET to the application once it has read what there is, if `end` is closed
 /// next.
 ///
 /// An AF_UNIX socket that is closed with data unread does that to its peer. If there is none, because the
 /// application has never written anything, it is written from the application's own end. Where that cannot be
-/// found (the application has passed it to a process that we do not know of, the system does not let us
-/// look, or there were too many searches lately), and where the application has ended its direction, it sees the end of the stream instead: then this
-/// is false.
+/// found (the application has passed it to a process that we do not know of, the system does not let us look,
+/// or there were too many searches lately), and where the application has ended its direction, it sees the end
+/// of the stream instead: then this is false.
 pub(crate) fn poison(end: BorrowedFd<'_>, process: i32) -> bool {
     if rustix::io::ioctl_fionread(end).is_ok_and(|unread| unread > 0) {
         return true;

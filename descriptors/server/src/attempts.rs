@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use peersock_fd::{Credentials, Errno, Name, SocketId, name_of, peer_credentials};
+use peersock_fd::{Credentials, Errno, Name, SocketId, Which, name_of, peer_credentials};
 use rustix::net::SocketFlags;
 
 use crate::addresses::errno;
@@ -12,6 +12,7 @@ use crate::connecting::{Connecting, Step};
 use crate::passed_fds;
 use crate::socket_table::Phase;
 use crate::state::{Entry, ServerState};
+use crate::stream::Stream;
 use crate::wakers::Key;
 
 /// Descriptors that are accepted before others have their turn.
@@ -30,10 +31,8 @@ impl ServerState {
         let opened = self.socket(socket);
         match opened.phase {
             Phase::Fresh => {}
-            Phase::Connecting(key) => {
-                let Some(Entry::Connecting(attempt)) = self.entry_mut(key) else {
-                    return Err(Errno::ALREADY);
-                };
+            Phase::Connecting(_) => {
+                let (_, attempt) = self.attempt_of(socket).ok_or(Errno::ALREADY)?;
                 // Its descriptor is on its way, and not filled.
                 if attempt.is_told() {
                     return Err(Errno::ISCONN);
@@ -44,11 +43,9 @@ impl ServerState {
                 }
                 return Err(Errno::ALREADY);
             }
-            Phase::Connected(key) => {
-                let is_untold = match self.entry_mut(key) {
-                    Some(Entry::Stream(stream)) => stream.take_untold(),
-                    _ => false,
-                };
+            Phase::Connected(_) => {
+                let stream = self.stream_mut(Which::Opened(socket));
+                let is_untold = stream.is_some_and(Stream::take_untold);
                 return if is_untold { Ok(()) } else { Err(Errno::ISCONN) };
             }
             Phase::Listening(_) => return Err(Errno::ISCONN),
@@ -125,7 +122,8 @@ impl ServerState {
         }
     }
 
-    fn attempt_of(&mut self, socket: peersock_fd::Opened) -> Option<(Key, &mut Connecting)> {
+    /// The attempt of a socket that connects.
+    pub(crate) fn attempt_of(&mut self, socket: peersock_fd::Opened) -> Option<(Key, &mut Connecting)> {
         let Some(Phase::Connecting(key)) = self.sockets.phase(socket.id) else { return None };
         match self.entry_mut(key) {
             Some(Entry::Connecting(attempt)) => Some((key, attempt)),

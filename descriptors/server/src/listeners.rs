@@ -60,9 +60,9 @@ impl ServerState {
         Ok(())
     }
 
-    /// Ends a listener, or a socket whose attempt to connect has failed: what nobody has accepted is reset, and
-    /// its address and port are the successor's. The descriptor that comes along shows that it is the asker's
-    /// to end.
+    /// Ends a listener, or a socket whose attempt to connect has failed: what nobody has accepted is reset,
+    /// and its address and port are the successor's. The descriptor that comes along shows that it is the
+    /// asker's to end.
     pub(crate) fn end_socket(
         &mut self,
         socket: peersock_fd::Opened,
@@ -112,11 +112,14 @@ impl ServerState {
     /// Resets the connections to a listener that nobody has accepted: they wait in the queue of a descriptor
     /// that others may still have.
     fn reset_unaccepted(&mut self, listener: SocketId) {
-        let ends =
-            |entry: &Entry| matches!(entry, Entry::Stream(stream) if stream.ends_with_listener(listener));
-        let keys: Vec<Key> =
-            self.entries.iter().filter(|(_, entry)| ends(entry)).map(|(key, _)| *key).collect();
-        for key in keys {
+        let unaccepted = self.entries.iter().filter_map(|(key, entry)| match entry {
+            Entry::Stream(stream) if stream.is_unaccepted(listener) => {
+                stream.connection.flow().set_reset_on_close(true);
+                Some(*key)
+            }
+            _ => None,
+        });
+        for key in unaccepted.collect::<Vec<Key>>() {
             self.end_stream(key);
         }
     }

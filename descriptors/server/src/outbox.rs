@@ -9,11 +9,8 @@
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use peersock_fd::{Errno, Name, RecvFlags};
+use peersock_fd::{Errno, MAX_NAME, Name, RecvFlags};
 use rustix::net::{RecvAncillaryBuffer, RecvMsg, ReturnFlags, sockopt};
-
-/// Room for every name of an abstract AF_UNIX socket (unix(7)), bytes.
-const MAX_NAME: usize = 108;
 
 /// Up to so many bytes are looked at before they are taken. That copies them twice and saves two system
 /// calls.

@@ -1,5 +1,5 @@
-//! How much of its time a node spends in looking for its applications' descriptors in `/proc`: peers decide how
-//! often there is a reason, and the programs of a node wait meanwhile.
+//! How much of its time a node spends in looking for its applications' descriptors in `/proc`: peers decide
+//! how often there is a reason, and the programs of a node wait meanwhile.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};

@@ -170,7 +170,8 @@ impl ServerState {
             Some(Entry::Stream(stream)) => {
                 let Context { buf, unsent, .. } = &mut self.context;
                 let outcome = stream.pump(readiness, buf, unsent, self.draining.is_some());
-                // Others are not to wait for one that has much, and a reset is not to overtake what was written.
+                // Others are not to wait for one that has much, and a reset is not to overtake what was
+                // written.
                 if outcome != Outcome::Waits || unsent.len() >= MOST_UNSENT {
                     self.context.send_unsent();
                 }

@@ -54,8 +54,7 @@ pub(crate) fn note(epoll: RawFd, operation: c_int, fd: RawFd, event: Option<epol
     }
 }
 
-/// Takes `fd` out of the sets that it is in, before it becomes another socket; gives them with its events.
-/// The kernel itself does that only once nobody has the old socket open any more.
+/// The sets that `fd` is in, with its events, which are forgotten: it is about to become another socket.
 pub(crate) fn take(fd: RawFd) -> Vec<(RawFd, epoll_event)> {
     let Some(inode) = inode(fd) else { return Vec::new() };
     let mut taken = Vec::new();
@@ -70,12 +69,6 @@ pub(crate) fn take(fd: RawFd) -> Vec<(RawFd, epoll_event)> {
         let is_known = |epoll: RawFd| taken.iter().any(|(known, _)| *known == epoll);
         let forgotten: Vec<_> = find(fd).into_iter().filter(|(epoll, _)| !is_known(*epoll)).collect();
         taken.extend(forgotten);
-    }
-    for (epoll, event) in &mut taken {
-        let remove = libc::EPOLL_CTL_DEL;
-        // SAFETY: the event is a live variable. A set that is closed makes the call fail, which is as it
-        // should be.
-        unsafe { libc::syscall(libc::SYS_epoll_ctl, *epoll, remove, fd, &raw mut *event) };
     }
     taken
 }

@@ -14,7 +14,6 @@ use libc::{
     timespec,
 };
 use peersock_bsd::{Errno, Socket};
-use rustix::fs::OFlags;
 
 use crate::kernel::{borrow, errno, hooked, set_errno};
 use crate::messages::meaning;
@@ -147,9 +146,8 @@ pub(crate) fn receive_all(
 
 /// Whether a call with these flags waits.
 fn waits(fd: RawFd, flags: c_int) -> bool {
-    let not = libc::MSG_DONTWAIT | libc::MSG_ERRQUEUE;
-    let status = || borrow(fd).and_then(|fd| rustix::fs::fcntl_getfl(fd).ok());
-    flags & not == 0 && status().is_some_and(|status| !status.contains(OFlags::NONBLOCK))
+    let waits = || borrow(fd).is_some_and(|fd| peersock_bsd::waits(fd, flags).unwrap_or(false));
+    flags & libc::MSG_ERRQUEUE == 0 && waits()
 }
 
 pub(crate) fn missing<T: From<i8>>() -> T {

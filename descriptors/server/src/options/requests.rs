@@ -13,7 +13,7 @@ use super::value::{InterfaceRef, index, number};
 use super::{Options, get, groups, is_tcp_info, set, tcp_info};
 use crate::addresses::errno;
 use crate::socket_table::Phase;
-use crate::state::{Entry, ServerState};
+use crate::state::ServerState;
 
 /// Has a connection do what its options say, of which this one was set.
 fn follow(connection: &Connection, options: &Options, row: &Row) {
@@ -57,18 +57,16 @@ impl ServerState {
         let is_bound = opened.bound().is_some() || opened.phase != Phase::Fresh;
         let mut options = opened.options.clone();
         set::set(&mut options, &set::Place { is_bound, interfaces: &interfaces }, row, value)?;
+        if let Some((_, attempt)) = self.attempt_of(socket) {
+            follow(attempt.connection(), &options, row);
+        }
+        let opened = self.socket(socket);
         opened.options = options;
         if let Some(transport) = &opened.transport {
             transport.apply(&opened.options);
         }
         for acceptor in &opened.reserved {
             acceptor.set_options(opened.options.tcp(acceptor.local_addr().is_ipv4()));
-        }
-        if let Phase::Connecting(key) = opened.phase {
-            let options = opened.options.clone();
-            if let Some(Entry::Connecting(attempt)) = self.entry(key) {
-                follow(attempt.connection(), &options, row);
-            }
         }
         self.follow_alongside(socket, row, value);
         Ok(())

@@ -28,8 +28,8 @@ use crate::process;
 /// How often a stream goes on at once before others have their turn.
 const ROUNDS: usize = 4;
 
-/// A connection that broke waits for the application to accept it by a call of the library's. After so long, and
-/// once more at the end, it is looked whether it has done so by another call.
+/// A connection that broke waits for the application to accept it by a call of the library's. After so long,
+/// and once more at the end, it is looked whether it has done so by another call.
 const FIRST_ACCEPT_LOOK: Duration = Duration::from_secs(2);
 const LAST_ACCEPT_LOOK: Duration = Duration::from_secs(60);
 
@@ -94,9 +94,9 @@ pub(super) struct Stream {
     is_untouched: bool,
     /// It was connected without being waited for, and no call has said so yet.
     is_untold: bool,
-    /// It broke, and then it is looked again whether the application has accepted it; and how long that was
-    /// waited for.
-    accept_look: Option<(Instant, Duration)>,
+    /// It broke, and then it is looked again whether the application has accepted it; and whether for the last
+    /// time.
+    accept_look: Option<(Instant, bool)>,
 }
 
 /// One direction.
@@ -297,36 +297,31 @@ impl Stream {
         }
     }
 
-    /// What becomes of it when it broke: it ends, but for one that the application has not accepted yet. There
-    /// is no descriptor by which that could be told of a reset, until the library writes to the one it accepts.
-    /// Who accepts by a system call of his own writes nothing.
+    /// What becomes of it when it broke: it ends, but for one that the application has not accepted yet. It has
+    /// no descriptor by which it could be told of a reset, until the library writes to the one it accepts. Who
+    /// accepts by a system call of his own writes nothing.
     fn end_broken(&mut self) -> Outcome {
         if self.draining || !self.unix.awaits_accept() {
             return Outcome::Ended;
         }
         let now = Instant::now();
-        let (look, wait) = self.accept_look.unwrap_or((now + FIRST_ACCEPT_LOOK, FIRST_ACCEPT_LOOK));
-        self.accept_look = Some((look, wait));
+        let (look, is_last) = *self.accept_look.get_or_insert((now + FIRST_ACCEPT_LOOK, false));
         if now < look {
             return Outcome::WaitsForAccept(look);
         }
-        if wait == LAST_ACCEPT_LOOK || application_fd::poison(self.unix.as_fd(), self.process) {
+        if is_last || application_fd::poison(self.unix.as_fd(), self.process) {
             return Outcome::Ended;
         }
-        self.accept_look = Some((now + LAST_ACCEPT_LOOK, LAST_ACCEPT_LOOK));
-        Outcome::WaitsForAccept(now + LAST_ACCEPT_LOOK)
+        let last = now + LAST_ACCEPT_LOOK;
+        self.accept_look = Some((last, true));
+        Outcome::WaitsForAccept(last)
     }
 
-    /// A listener was shut down: whether this is a connection of its that nobody has accepted, which is reset
-    /// when it is dropped. Who has accepted it by a system call of his own may be using it once something has
-    /// come.
-    pub(super) fn ends_with_listener(&self, ended: SocketId) -> bool {
-        let is_its = matches!(self.origin, Origin::Accepted { listener, .. } if listener == ended);
-        let ends = is_its && self.is_untouched && self.unix.awaits_accept();
-        if ends {
-            self.connection.flow().set_reset_on_close(true);
-        }
-        ends
+    /// Whether it is a connection of this listener's that nobody has accepted. Who has accepted it by a system
+    /// call of his own may be using it once something has come.
+    pub(super) fn is_unaccepted(&self, of: SocketId) -> bool {
+        let is_its = matches!(self.origin, Origin::Accepted { listener, .. } if listener == of);
+        is_its && self.is_untouched && self.unix.awaits_accept()
     }
 
     fn look_for_errors(&mut self) {
