@@ -9,14 +9,11 @@ mod args;
 mod arrivals;
 mod background;
 mod clients;
-mod clock;
 mod completions;
 mod datagrams;
-mod demo;
 mod dial;
 mod duplicate_networks;
 mod events;
-mod failure;
 mod files;
 mod forward;
 mod id;
@@ -29,7 +26,6 @@ mod names;
 mod netcheck;
 mod network;
 mod nickname_limits;
-mod output;
 mod path;
 mod ping;
 mod progress;
@@ -45,12 +41,10 @@ mod send;
 mod servers;
 mod serving;
 mod session;
-mod signals;
 mod silence;
 mod status;
 mod stdio;
 mod stream;
-mod style;
 mod top;
 mod up;
 mod usage;
@@ -60,6 +54,9 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::{ArgAction, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+
+use peersock_demo as demo;
+use peersock_terminal::{clock, failure, output, signals, style};
 
 use failure::{Failure, Outcome};
 

@@ -4,14 +4,10 @@ use std::path::Path;
 
 use peersock::interfaces::{LoadTurnError, load_turn_servers};
 use peersock::state::read_secret_file;
-use peersock::{RootAddress, RootSource, RootsError, TurnServer, TurnServerError};
+use peersock::{RootAddress, RootSource, TurnServer, TurnServerError};
 use zeroize::Zeroizing;
 
-use crate::failure::{Failure, Outcome};
-
-/// What to write for a root.
-pub(crate) const ROOT_HINT: &str =
-    "give what `peersock root` prints, dns:DOMAIN, lan, or @FILE with such texts";
+use crate::failure::{Failure, Outcome, ROOT_HINT, roots_failure};
 
 /// What to write for a TURN server.
 const TURN_HINT: &str =
@@ -39,17 +35,6 @@ pub(crate) fn roots(texts: &[String], token_file: Option<&Path>) -> Outcome<Vec<
         }
     }
     Ok(roots)
-}
-
-/// What to say of roots that cannot be read. A file that cannot be used is a failure as with all files; a
-/// text that names no root is wrong usage wherever it stands: `place` is the option or the variable.
-pub(crate) fn roots_failure(place: &str, error: RootsError) -> Failure {
-    match error {
-        RootsError::State(error) => {
-            Failure::file(error, format_args!("correct {place}, or make the file; {ROOT_HINT}"))
-        }
-        error => Failure::usage(format_args!("{place}: {error}"), ROOT_HINT),
-    }
 }
 
 /// The TURN servers that the texts of `--turn` name.

@@ -1,6 +1,6 @@
 //! Bytes that say where they belong.
 
-use peersock::NetworkId;
+use peersock_overlay::NetworkId;
 
 /// A pseudo-random stream that only one direction of one conversation in one network has.
 ///
@@ -15,7 +15,7 @@ use peersock::NetworkId;
 /// content.write(1000, &mut part);
 /// assert!(content.check(1000, &part).is_ok());
 /// assert!(content.check(1001, &part).is_err());
-/// # Ok::<(), peersock::overlay::ParseNetworkIdError>(())
+/// # Ok::<(), peersock_overlay::ParseNetworkIdError>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Content {

@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
-use peersock::{JoinError, NetworkId};
 use peersock_datapath::{Datapath, Ingress, JoinedNetwork, Sink, Subscription, Transmit};
 use peersock_overlay::{
     Endpoint, EndpointConfig, Event, Identity, Limits, NetworkConfig, NodeId, Portable, RecvMeta,
     SocketIndex, SocketInfo, WantedSocket, WantedStream, default_provider,
 };
+use peersock_overlay::{JoinError, NetworkId};
 use peersock_stack::{Batch, Config, Flow, Listener, Stack, TcpOptions, UdpOptions};
 
 use crate::apps::{Context, Conversation, EchoClient, EchoServer, Ledger, Outcome, Violation};

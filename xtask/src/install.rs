@@ -40,7 +40,7 @@ pub(crate) struct Options {
 /// # Errors
 /// When it cannot be built, or a file not be written.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let built = build(options.debug)?;
+    let built = build(if options.debug { DEV } else { "release" })?;
     let prefix = std::path::absolute(&options.prefix)?;
     let place = match &options.destdir {
         Some(destdir) => std::path::absolute(destdir)?.join(prefix.strip_prefix("/").unwrap_or(&prefix)),
@@ -105,30 +105,31 @@ pub(crate) fn copy_to(place: &Path, prefix: Prefix<'_>, libdir: &Path, built: &P
     Ok(files)
 }
 
+/// The profile of Cargo.toml for debugging, whose folder has another name.
+const DEV: &str = "dev";
+
 /// Builds the library; gives the folder that it is in.
 ///
 /// # Errors
 /// When it does not build.
-pub(crate) fn build(debug: bool) -> Result<PathBuf> {
-    if !command(debug).status()?.success() {
+pub(crate) fn build(profile: &str) -> Result<PathBuf> {
+    if !command(profile).status()?.success() {
         return Err("the library cannot be built".into());
     }
     let target = match std::env::var_os("CARGO_TARGET_DIR") {
         Some(folder) => root().join(folder),
         None => root().join("target"),
     };
-    Ok(target.join(if debug { "debug" } else { "release" }))
+    Ok(target.join(if profile == DEV { "debug" } else { profile }))
 }
 
 /// What builds it.
-pub(crate) fn command(debug: bool) -> Command {
+pub(crate) fn command(profile: &str) -> Command {
     let mut command = cargo();
     // The program has no library. It is named because cargo chooses features for all that is named together:
     // so what both need, which is nearly all, is built once for both.
     command.args(["build", "--package", "peersock-ffi", "--package", "peersock-cli", "--lib"]);
-    if !debug {
-        command.arg("--release");
-    }
+    command.args(["--profile", profile]);
     command
 }
 

@@ -1,6 +1,7 @@
 //! The project's own commands, run as `cargo xtask …`:
 //!
-//! - `cargo xtask test` checks everything that CI checks ([`mod@test`]);
+//! - `cargo xtask test` checks everything once, in minutes, `cargo xtask ci` checks the rest as well, and
+//!   `cargo xtask stress` repeats the tests on a busy machine ([`mod@test`]);
 //! - `cargo xtask bench` measures peersock beside the kernel, quinn and the encrypted-UDP limit
 //!   ([`mod@bench`]);
 //! - `cargo xtask cells` runs real processes behind every pair of kinds of NATs ([`cells`]);
@@ -40,9 +41,15 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Run everything that CI runs; the last line counts what passed, failed and was skipped
+    /// Check everything once, in minutes; the last line counts what passed, failed and was skipped
     #[command(after_help = test::EXAMPLES)]
     Test(test::Options),
+    /// Check everything: what `test` checks, and all that takes longer
+    #[command(after_help = test::CI_EXAMPLES)]
+    Ci(test::CiOptions),
+    /// Repeat the tests beside busy processes, and list those that ever failed
+    #[command(after_help = test::STRESS_EXAMPLES)]
+    Stress(test::StressOptions),
     /// Measure peersock beside the kernel's TCP, quinn and the encrypted-UDP limit
     #[command(after_help = bench::EXAMPLES)]
     Bench(bench::Options),
@@ -54,7 +61,7 @@ enum Task {
     /// Build the C library and install it with its headers and its files for pkg-config and CMake
     #[command(after_help = install::EXAMPLES)]
     Install(install::Options),
-    /// Make what is given to users, in target/dist: archives, packages, and the list of dependencies
+    /// Make what is given to users, in target/packages: archives, packages, and the list of dependencies
     #[command(after_help = dist::EXAMPLES)]
     Dist(dist::Options),
     /// Set a network device's offloads (used by `bench` inside its namespaces)
@@ -67,7 +74,9 @@ enum Task {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().task {
-        Task::Test(options) => with_cleanup(|| test::run(&options)),
+        Task::Test(options) => with_cleanup(|| test::test(&options)),
+        Task::Ci(options) => with_cleanup(|| test::ci(&options)),
+        Task::Stress(options) => with_cleanup(|| test::stress(&options)),
         Task::Bench(options) => with_cleanup(|| bench::run(&options)),
         Task::Cells(options) => cells::run(&options),
         Task::Header => header::write().map(|()| true),

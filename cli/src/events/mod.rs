@@ -12,10 +12,10 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 
 use crate::args::StateArgs;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, Outcome, has_ended};
 use crate::output::{note, print};
 use crate::signals;
-use crate::status::{Look, has_ended, parse_interval};
+use crate::status::{Look, parse_interval};
 use changes::{Change, changes};
 
 /// Print what happens at a running node, a line for each event, until Ctrl-C

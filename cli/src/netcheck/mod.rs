@@ -9,9 +9,9 @@ use peersock::overlay::wire::DISCOVERY_PORT;
 use zeroize::Zeroizing;
 
 use crate::args::INTERFACE_VARIABLE;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, Outcome, roots_failure};
 use crate::output::print;
-use crate::servers::{self, roots_failure, turn_servers};
+use crate::servers::{self, turn_servers};
 
 /// Show what network this machine is in: interfaces, NAT, what is blocked, and what to do about it
 ///

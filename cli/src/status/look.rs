@@ -1,6 +1,5 @@
 //! One look at a running node, and whether another one saw the same run of it.
 
-use std::io::ErrorKind;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -46,19 +45,5 @@ impl Look {
         let is_same =
             before.answer.node_id == self.answer.node_id && gained >= 0.0 && gained >= least.as_secs_f64();
         is_same.then_some(gained)
-    }
-}
-
-/// Whether the node ends, or has ended, rather than being too slow to answer.
-pub(crate) fn has_ended(error: &ManagementError) -> bool {
-    match error {
-        ManagementError::NotRunning { .. } => true,
-        // It was asked and has ended before it could answer.
-        ManagementError::Refused { error, .. } => error == "the node has stopped",
-        ManagementError::Io { source, .. } => matches!(
-            source.kind(),
-            ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
-        ),
-        _ => false,
     }
 }

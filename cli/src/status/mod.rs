@@ -9,14 +9,14 @@ use std::path::Path;
 use std::time::Duration;
 
 pub(crate) use answer::{Answer, Conflict, NetworkAnswer, Peer, Presence, Root, Traffic, short};
-pub(crate) use look::{Look, has_ended};
+pub(crate) use look::Look;
 pub(crate) use show::{age, bytes, conflict, counted, last_sign, summary};
 pub(crate) use watch::{frame, keep_movements, size};
 
 use peersock::management::{self, ManagementError};
 
 use crate::args::{StateArgs, parse_seconds};
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Failure, Outcome, has_ended};
 use crate::output::{note, print};
 use crate::status::show::Report;
 

@@ -156,15 +156,23 @@ impl Connecting {
             context.set_timer(until, key);
             return (reply, Step::Waits);
         }
-        if let (Err(_), Some(data)) = (outcome, &self.data) {
-            // There will be room before the end: who writes then shall hear that nobody reads.
-            let _ = rustix::net::shutdown(data, rustix::net::Shutdown::Read);
+        (reply, self.finish(outcome, &mut context.buf))
+    }
+
+    /// Has the application's descriptor tell the outcome.
+    fn finish(&mut self, outcome: Result<(), Errno>, buf: &mut [u8]) -> Step {
+        let Err(error) = outcome else {
+            self.take_filling(buf);
+            return Step::Stands;
+        };
+        // Closed with its filling unread, the descriptor has its error and its end at once, and room after that.
+        // If the filling were taken before, a program would see a writable descriptor without an error, which
+        // is how a connection looks that stands.
+        drop(self.data.take());
+        if let Some(app_end) = self.filled.take() {
+            enlarge(app_end.as_fd());
         }
-        // The kernel wakes who waits before it frees what is unread, and with it the room to write: without
-        // this, a descriptor whose connection was refused would have an error for a moment, and no room.
-        // Closed with the last byte of its filling unread, it reports an error.
-        self.take_filling(&mut context.buf);
-        (reply, outcome.map_or_else(|error| Step::Failed(Some(error)), |()| Step::Stands))
+        Step::Failed(Some(error))
     }
 
     /// Whether the connection stands and the application was told: it may be writing to a descriptor that is

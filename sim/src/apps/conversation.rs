@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use peersock::NetworkId;
+use peersock_overlay::NetworkId;
 use peersock_stack::{Error, Flow, Ready};
 
 use super::{Context, Plan, Side, Step, Violation};

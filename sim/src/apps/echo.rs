@@ -2,7 +2,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use peersock::NetworkId;
+use peersock_overlay::NetworkId;
 use peersock_stack::{Error, UdpSocket};
 
 use super::{Context, Side, Violation};

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use peersock::NetworkId;
+use peersock_overlay::NetworkId;
 use peersock_stack::Error;
 
 use super::{Plan, Side};

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use peersock::NetworkId;
+use peersock_overlay::NetworkId;
 
 use crate::{Content, Random};
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use peersock::NetworkId;
+use peersock_overlay::NetworkId;
 use peersock_overlay::{Contact, Identity, Limits, NetworkConfig, Psk, StaticMember, StaticNetwork};
 
 use super::roots::RootPlan;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use peersock::NetworkId;
+use peersock_overlay::NetworkId;
 
 use super::topology::Topology;
 use crate::world::World;

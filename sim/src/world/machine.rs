@@ -1,7 +1,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use peersock::NetworkId;
+use peersock_overlay::NetworkId;
 use peersock_overlay::{
     Candidate, CandidateKind, Contact, Identity, NetworkConfig, NodeId, RootConfig, SocketIndex, SocketInfo,
 };

@@ -81,6 +81,9 @@ pub(crate) struct Options {
     /// Measure only these contenders
     #[arg(long, value_delimiter = ',', value_name = "CONTENDER,…")]
     only: Vec<Contender>,
+    /// The profile of Cargo.toml to build with: `dist` as packages are, `release` without link-time optimisation
+    #[arg(long, default_value = PROFILE)]
+    profile: String,
     /// Run only these cases
     #[arg(long, value_delimiter = ',', value_name = "CASE,…")]
     case: Vec<Case>,
@@ -164,19 +167,19 @@ pub(crate) struct OffloadOptions {
 pub(crate) fn run(options: &Options) -> Result<bool> {
     match &options.alone {
         Some(Alone::Tcp { options }) => {
-            let program = build("peersock-stack-lab")?;
+            let program = build("peersock-stack-lab", PROFILE)?;
             return Ok(Command::new(program).args(options).status()?.success());
         }
         Some(Alone::Root { options }) => {
-            let program = build("peersock-root-lab")?;
+            let program = build("peersock-root-lab", PROFILE)?;
             return run_watched(Command::new(program).args(options));
         }
         Some(Alone::UdpServer { options }) => {
-            let program = build("peersock-bench")?;
+            let program = build("peersock-bench", PROFILE)?;
             return run_watched(Command::new(program).arg("udp-server").args(options));
         }
         Some(Alone::Growth { options }) => {
-            let program = build("peersock-bench")?;
+            let program = build("peersock-bench", PROFILE)?;
             return run_watched(Command::new(program).arg("growth").args(options));
         }
         Some(Alone::Programs(options)) => return programs::run(options),
@@ -187,7 +190,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     }
     // Before minutes of measuring.
     options.write.as_deref().map_or(Ok(()), |path| document::check(path, document::BENCH))?;
-    let program = build("peersock-bench")?;
+    let program = build("peersock-bench", &options.profile)?;
     let (default_mode, reason) = Testbed::default_mode();
     let mode = options.mode.unwrap_or(default_mode);
     if let (None, Some(reason)) = (options.mode, reason) {
@@ -309,16 +312,20 @@ fn parse_feature(text: &str) -> std::result::Result<(String, bool), String> {
     }
 }
 
+/// The profile of Cargo.toml that programs are measured with: as packages are built, with link-time
+/// optimisation.
+const PROFILE: &str = "dist";
+
 /// Builds the program of a package and returns its path.
-fn build(package: &str) -> Result<PathBuf> {
-    artifact(package, |message| message.get("executable")?.as_str().map(PathBuf::from))
+fn build(package: &str, profile: &str) -> Result<PathBuf> {
+    artifact(package, profile, |message| message.get("executable")?.as_str().map(PathBuf::from))
 }
 
-/// Builds a package and returns the last file that `pick` finds in what cargo says of it.
-fn artifact(package: &str, pick: impl Fn(&Value) -> Option<PathBuf>) -> Result<PathBuf> {
-    eprintln!("building {package}");
+/// Builds a package and returns the last file that `pick` finds in cargo's messages.
+fn artifact(package: &str, profile: &str, pick: impl Fn(&Value) -> Option<PathBuf>) -> Result<PathBuf> {
+    eprintln!("building {package} with the profile {profile}");
     let output = cargo()
-        .args(["build", "--release", "--package", package])
+        .args(["build", "--profile", profile, "--package", package])
         .arg("--message-format=json-render-diagnostics")
         .stderr(Stdio::inherit())
         .output()?;
@@ -345,7 +352,11 @@ fn conditions(options: &Options, network: &Testbed) -> String {
         Mode::Loopback => "loopback interface",
     };
     let secs = options.secs;
-    format!("{link}; rounds: {}, each transfer {secs} s", options.rounds.reps)
+    let profile = &options.profile;
+    format!(
+        "{link}; rounds: {}, each transfer {secs} s; built with the profile {profile}",
+        options.rounds.reps
+    )
 }
 
 /// How this was called, for whoever wants to do it again.

@@ -8,15 +8,15 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::Rounds;
 use super::figures::Measured;
 use super::folder::Folder;
 use super::idle::Watcher;
 use super::lines::Lines;
 use super::machine::Machine;
 use super::network::{Mode, Side, Testbed};
+use super::{PROFILE, Rounds, build};
+use crate::Result;
 use crate::process::Process;
-use crate::{Result, cargo, root};
 use clap::Args;
 
 /// The file that curl fetches from nginx, bytes.
@@ -78,13 +78,9 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     if let Some(reason) = reason {
         return Err(format!("network namespaces are needed: {reason}").into());
     }
-    let status = cargo().args(["build", "--release", "-p", "peersock-cli"]).status()?;
-    if !status.success() {
-        return Err("peersock does not build".into());
-    }
+    let program = build("peersock-cli", PROFILE)?;
     let folder = Folder::new()?;
-    let bench =
-        Bench { network: Testbed::new(mode)?, program: root().join("target/release/peersock"), folder };
+    let bench = Bench { network: Testbed::new(mode)?, program, folder };
     debug_assert_eq!(mode, Mode::Wire);
     let servers = bench.serve()?;
     let machine = Machine::this();

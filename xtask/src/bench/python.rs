@@ -11,7 +11,7 @@ use std::process::Command;
 
 use clap::Args;
 
-use super::{artifact, build, run_watched};
+use super::{PROFILE, artifact, build, run_watched};
 use crate::{Result, root};
 
 /// What Python calls the extension, whatever its version.
@@ -34,8 +34,8 @@ pub(crate) struct Options {
 ///
 /// When something does not build.
 pub(crate) fn run(options: &Options) -> Result<bool> {
-    let program = build("peersock-bench")?;
-    let library = artifact("peersock-python", |message| {
+    let program = build("peersock-bench", PROFILE)?;
+    let library = artifact("peersock-python", PROFILE, |message| {
         // Of macros there are libraries as well.
         message.pointer("/target/name").filter(|name| *name == "_peersock")?;
         let files = message.get("filenames")?.as_array()?.iter().filter_map(|file| file.as_str());

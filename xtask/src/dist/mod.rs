@@ -1,6 +1,6 @@
-//! `cargo xtask dist`: what is given to users, in `target/dist`.
+//! `cargo xtask dist`: what is given to users, in `target/packages`.
 //!
-//! One release build serves all. Times in the archives are those of the last commit, or SOURCE_DATE_EPOCH;
+//! One build serves all, with link-time optimisation. Times in the archives are those of the last commit, or SOURCE_DATE_EPOCH;
 //! names are sorted and owners are root, so that the same files make the same archive.
 
 use std::fs;
@@ -23,7 +23,7 @@ pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Shown under `cargo xtask dist --help`.
 pub(crate) const EXAMPLES: &str = "Examples:
-  cargo xtask dist                    everything, in target/dist
+  cargo xtask dist                    everything, in target/packages
   cargo xtask dist --out /srv/files   elsewhere";
 
 /// Options of `dist`.
@@ -52,13 +52,17 @@ pub(crate) struct Made {
     pub(crate) sbom: PathBuf,
 }
 
+/// The profile of Cargo.toml that packages are built with.
+const PROFILE: &str = "dist";
+
 /// What all parts need to know.
 struct Context {
     out: PathBuf,
     /// Where parts are put together.
     stage: PathBuf,
-    /// The release build.
+    /// The folder of the build, and its profile.
     built: PathBuf,
+    profile: &'static str,
     /// What the compiler calls this machine, `x86_64-unknown-linux-gnu` for example.
     triple: String,
     /// Seconds since 1970.
@@ -77,8 +81,8 @@ impl Context {
 /// # Errors
 /// When something cannot be built or written.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let out = options.out.clone().unwrap_or_else(|| root().join("target/dist"));
-    let made = make(&out, &options.python)?;
+    let out = options.out.clone().unwrap_or_else(|| root().join("target/packages"));
+    let made = make(&out, &options.python, PROFILE)?;
     for missing in [&made.deb, &made.wheel].into_iter().filter_map(|part| part.as_ref().err()) {
         println!("not made: {missing}");
     }
@@ -90,15 +94,15 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 ///
 /// # Errors
 /// When something cannot be built or written.
-pub(crate) fn make(out: &Path, python: &Path) -> Result<Made> {
+pub(crate) fn make(out: &Path, python: &Path, profile: &'static str) -> Result<Made> {
     let out = std::path::absolute(out)?;
     let stage = out.join("stage");
     fs::create_dir_all(&out)?;
     remove_earlier(&out)?;
     fs::create_dir_all(&stage)?;
-    let built = install::build(false)?;
-    run_quietly(cargo().args(["build", "--release", "--package", "peersock-cli"]))?;
-    let context = Context { stage, built, triple: triple()?, time: time()?, out };
+    let built = install::build(profile)?;
+    run_quietly(cargo().args(["build", "--profile", profile, "--package", "peersock-cli"]))?;
+    let context = Context { stage, built, profile, triple: triple()?, time: time()?, out };
     let tree = program::stage(&context)?;
     let made = Made {
         program: archive::pack(&context, &tree.folder)?,

@@ -22,7 +22,9 @@ pub(super) fn make(context: &Context, python: &Path) -> Result<std::result::Resu
     }
     let folder = context.stage.join("wheels");
     let mut build = maturin();
-    build.args(["build", "--release", "--locked", "--auditwheel", "check", "--out"]).arg(&folder);
+    build
+        .args(["build", "--profile", context.profile, "--locked", "--auditwheel", "check", "--out"])
+        .arg(&folder);
     // Without SOURCE_DATE_EPOCH: if it changes, the library of ciphers is built once more.
     build.current_dir(root().join("python"));
     run_quietly(&mut build)?;

@@ -87,7 +87,7 @@ fn builds(workspace: &Workspace) -> Result<Vec<Build>> {
     Ok(vec![
         Build { steps: &["python", "dist"], commands: module },
         Build { steps: &["demo", "readme", "dist"], commands: vec![release("peersock-cli")] },
-        Build { steps: &["readme", "dist"], commands: vec![install::command(false)] },
+        Build { steps: &["readme", "dist"], commands: vec![install::command("release")] },
         Build { steps: &["fuzz"], commands: fuzz::builds(workspace)? },
     ])
 }

@@ -20,6 +20,8 @@ pub(super) struct Outcome {
     pub(super) failed: Vec<(String, String)>,
     /// What did not run, and why.
     pub(super) skipped: Vec<(String, String)>,
+    /// Names and durations of the tests whose runner tells them, in seconds.
+    pub(super) durations: Vec<(String, f64)>,
 }
 
 impl Outcome {
@@ -57,6 +59,15 @@ impl Outcome {
         self.passed += other.passed;
         self.failed.extend(other.failed);
         self.skipped.extend(other.skipped);
+        self.durations.extend(other.durations);
+    }
+
+    /// Returns the longest tests, longest first.
+    pub(super) fn slowest(&self, count: usize) -> Vec<&(String, f64)> {
+        let mut all: Vec<_> = self.durations.iter().collect();
+        all.sort_by(|(_, one), (_, other)| other.total_cmp(one));
+        all.truncate(count);
+        all
     }
 
     /// Counts what `cargo test` printed with `--show-output`, or without.
@@ -90,11 +101,12 @@ impl Outcome {
         let bad = number("failures").unwrap_or(0) + number("errors").unwrap_or(0);
         let mut outcome = Outcome { passed: total.saturating_sub(bad), ..Outcome::default() };
         for case in xml.split("<testcase ").skip(1) {
+            let part = |name| attribute(case, name).map(unescape).unwrap_or_default();
+            let name = format!("{} {}", part("classname"), part("name"));
             if case.contains("<failure") || case.contains("<error") {
-                let part = |name| attribute(case, name).map(unescape).unwrap_or_default();
-                let name = format!("{} {}", part("classname"), part("name"));
-                outcome.failed.push((name, failure_text(case)));
+                outcome.failed.push((name.clone(), failure_text(case)));
             }
+            outcome.durations.push((name, part("time").parse().unwrap_or(0.0)));
         }
         if outcome.failed.len() != bad {
             return Err(
@@ -117,6 +129,7 @@ impl Outcome {
             let part = |name| attribute(case, name).map(unescape).unwrap_or_default();
             // With a space, or it would be the end of `classname`.
             let name = format!("{} {}", part("classname"), part(" name"));
+            outcome.durations.push((name.clone(), part("time").parse().unwrap_or(0.0)));
             if case.contains("<failure") || case.contains("<error") {
                 outcome.failed.push((name, failure_text(case)));
             } else if let Some((_, skipped)) = case.split_once("<skipped ") {
@@ -139,7 +152,7 @@ impl Outcome {
             return Err(format!("the last line is not 'N passed, N failed': {last}").into());
         }
         let failed = (0..count_before(last, " failed")).map(|_| (what.to_owned(), String::new())).collect();
-        Ok(Outcome { passed: count_before(last, " passed"), failed, skipped: Vec::new() })
+        Ok(Outcome { passed: count_before(last, " passed"), failed, ..Outcome::default() })
     }
 
     /// Tests that skipped themselves count as passed until here.
@@ -237,8 +250,8 @@ test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fin
 <testsuites name="nextest-run" tests="3" failures="1" errors="0" uuid="x" time="1.2">
   <testsuite name="bench" tests="3" disabled="0" errors="0" failures="1">
     <testcase name="a" classname="bench" time="0.1"><system-out>SKIP a: needs &lt;root&gt;</system-out></testcase>
-    <testcase name="b" classname="bench" time="0.1"></testcase>
-    <testcase name="c" classname="bench" time="0.1"><failure type="test failure">it &lt;is&gt; not
+    <testcase name="b" classname="bench" time="0.2"></testcase>
+    <testcase name="c" classname="bench" time="0.3"><failure type="test failure">it &lt;is&gt; not
 so</failure></testcase>
   </testsuite>
 </testsuites>"#;
@@ -246,6 +259,7 @@ so</failure></testcase>
         assert_eq!(outcome.to_string(), "1 passed, 1 failed, 1 skipped");
         assert_eq!(outcome.failed, [("bench c".to_owned(), "it <is> not\nso".to_owned())]);
         assert_eq!(outcome.skipped, [("a".to_owned(), "needs <root>".to_owned())]);
+        assert_eq!(outcome.slowest(2), [&("bench c".to_owned(), 0.3), &("bench b".to_owned(), 0.2)]);
         assert!(Outcome::from_junit("<html>").is_err());
     }
 

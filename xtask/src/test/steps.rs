@@ -7,80 +7,159 @@ use std::thread;
 use super::command::{check, run, works};
 use super::outcome::Outcome;
 use super::workspace::{self, Workspace};
-use super::{bare, bindings, dependencies, dist, fuzz, python, readme, slow, sources};
+use super::{bare, bindings, dependencies, dist, fuzz, python, python_pass, readme, slow, sources};
 use crate::{Result, cargo, root};
 
-/// How many random seeds the simulation runs.
-const SIMULATION_SEEDS: &str = "2000";
+/// Random seeds that the simulation runs: in `cargo xtask test`, and in all of `cargo xtask ci`.
+const QUICK_SEEDS: u32 = 100;
+const ALL_SEEDS: u32 = 2000;
+
+/// The part of the checks that one command runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// `cargo xtask test`.
+    Quick,
+    /// `cargo xtask ci --rest`: everything but [`Part::Quick`].
+    Rest,
+    /// `cargo xtask ci`.
+    All,
+}
+
+/// The commands that run a step.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum When {
+    /// `cargo xtask test` runs the whole step.
+    Quick,
+    /// `cargo xtask test` runs a part of the step, and `cargo xtask ci` the whole.
+    Both,
+    /// `cargo xtask ci` runs it.
+    Ci,
+    /// It runs only if `--only` names it.
+    Named,
+}
+
+impl When {
+    /// Returns true if a step runs in this part.
+    pub(super) fn is_in(self, part: Part) -> bool {
+        match self {
+            When::Quick => part != Part::Rest,
+            When::Both => true,
+            When::Ci => part != Part::Quick,
+            When::Named => false,
+        }
+    }
+
+    /// Names the command, for people.
+    pub(super) fn command(self) -> &'static str {
+        match self {
+            When::Quick => "cargo xtask test",
+            When::Both => "cargo xtask test and ci",
+            When::Ci => "cargo xtask ci",
+            When::Named => "--only, for nights",
+        }
+    }
+}
 
 /// One step.
 pub(super) struct Step {
-    /// What `--only` calls it.
+    /// Its name for `--only`.
     pub(super) name: &'static str,
-    /// What it does, for people.
+    /// Its purpose, for people.
     pub(super) what: &'static str,
-    /// Does it. An error counts as one failure.
-    pub(super) run: fn(&Workspace) -> Result<Outcome>,
+    /// The commands that run it.
+    pub(super) when: When,
+    /// Runs one part of it. An error counts as one failure.
+    pub(super) run: fn(&Workspace, Part) -> Result<Outcome>,
 }
 
-/// The step that runs only if it is named.
-pub(super) const SLOW: &str = "slow";
-
-/// All of them.
+/// All steps, in order.
 pub(super) const STEPS: &[Step] = &[
-    Step { name: "format", what: "rustfmt would change nothing", run: format },
+    Step { name: "format", what: "rustfmt would change nothing", when: When::Quick, run: format },
     Step {
         name: "sources",
         what: "every crate takes the shared lints; the cores are pure; texts are for people",
-        run: sources::check,
+        when: When::Quick,
+        run: |workspace, _| sources::check(workspace),
     },
-    Step { name: "header", what: "the C library's header is what its source code makes", run: header },
-    Step { name: "clippy", what: "lints of all crates, warnings are errors", run: clippy },
     Step {
-        name: "deny",
-        what: "licences, sources and advisories of the dependencies",
-        run: dependencies::check,
+        name: "header",
+        what: "the C library's header is what its source code makes",
+        when: When::Quick,
+        run: header,
     },
+    Step { name: "clippy", what: "lints of all crates, warnings are errors", when: When::Quick, run: clippy },
     Step {
         name: "tests",
         what: "unit, property and integration tests, and the fuzzers' corpora",
+        when: When::Both,
         run: tests,
     },
-    Step { name: "doctests", what: "the examples in the documentation", run: doctests },
-    Step { name: "docs", what: "the documentation builds, warnings are errors", run: docs },
-    Step { name: "examples", what: "the example programs build", run: examples },
+    Step {
+        name: "simulation",
+        what: "both cores in virtual time, random seeds",
+        when: When::Both,
+        run: simulation,
+    },
+    Step {
+        name: "python-pass",
+        what: "the Python package as it was just built: sockets, asyncio, and a program that is run",
+        when: When::Quick,
+        run: |workspace, _| python_pass::check(workspace),
+    },
+    Step {
+        name: "deny",
+        what: "licences, sources and advisories of the dependencies",
+        when: When::Ci,
+        run: |workspace, _| dependencies::check(workspace),
+    },
+    Step { name: "doctests", what: "the examples in the documentation", when: When::Ci, run: doctests },
+    Step { name: "docs", what: "the documentation builds, warnings are errors", when: When::Ci, run: docs },
+    Step { name: "examples", what: "the example programs build", when: When::Ci, run: examples },
     Step {
         name: "python",
         what: "the Python package as a wheel: types, its tests, and CPython's own on the overlay",
-        run: python::check,
+        when: When::Ci,
+        run: |workspace, _| python::check(workspace),
     },
     Step {
         name: "bindings",
         what: "the packages for Go and Node.js: their own tests, with the C library as it is installed",
-        run: bindings::check,
+        when: When::Ci,
+        run: |workspace, _| bindings::check(workspace),
     },
-    Step { name: "simulation", what: "both cores in virtual time, random seeds", run: simulation },
-    Step { name: "demo", what: "two real processes on this machine, end to end", run: demo },
     Step {
         name: "readme",
         what: "every command of the README and the guide's tours, run as they stand there",
-        run: readme::check,
+        when: When::Ci,
+        run: |workspace, _| readme::check(workspace),
     },
     Step {
         name: "dist",
         what: "packages and archives, each installed where there is nothing else",
-        run: dist::check,
+        when: When::Ci,
+        run: |workspace, _| dist::check(workspace),
     },
     Step {
         name: "bare",
         what: "how the two commands begin where there is only Rust and a C compiler",
-        run: bare::check,
+        when: When::Ci,
+        run: |workspace, _| bare::check(workspace),
     },
-    Step { name: "fuzz", what: "every fuzz target for a few seconds", run: fuzz::run },
-    Step { name: SLOW, what: "only if it is named: tests that take minutes, or measure", run: slow::check },
+    Step {
+        name: "fuzz",
+        what: "every fuzz target for a few seconds",
+        when: When::Ci,
+        run: |workspace, _| fuzz::run(workspace),
+    },
+    Step {
+        name: "slow",
+        what: "tests that take minutes, or measure",
+        when: When::Named,
+        run: |workspace, _| slow::check(workspace),
+    },
 ];
 
-fn format(_: &Workspace) -> Result<Outcome> {
+fn format(_: &Workspace, _: Part) -> Result<Outcome> {
     if !has_component("fmt") {
         return Ok(Outcome::skipped("format", "rustfmt is not installed (rustup component add rustfmt)"));
     }
@@ -96,14 +175,14 @@ fn has_component(name: &str) -> bool {
     works(version)
 }
 
-fn header(_: &Workspace) -> Result<Outcome> {
+fn header(_: &Workspace, _: Part) -> Result<Outcome> {
     Ok(match crate::header::is_current()? {
         true => Outcome::passed(),
         false => Outcome::failed("the header is stale: run cargo xtask header"),
     })
 }
 
-fn clippy(_: &Workspace) -> Result<Outcome> {
+fn clippy(_: &Workspace, _: Part) -> Result<Outcome> {
     if !has_component("clippy") {
         return Ok(Outcome::skipped("clippy", "clippy is not installed (rustup component add clippy)"));
     }
@@ -112,7 +191,7 @@ fn clippy(_: &Workspace) -> Result<Outcome> {
     check("clippy", command)
 }
 
-fn tests(workspace: &Workspace) -> Result<Outcome> {
+fn tests(workspace: &Workspace, part: Part) -> Result<Outcome> {
     // The tests in C link with the library.
     let (built, _) = run(workspace::build())?;
     let mut command = cargo();
@@ -123,7 +202,12 @@ fn tests(workspace: &Workspace) -> Result<Outcome> {
     version.args(["nextest", "--version"]);
     if !works(version) {
         println!("cargo-nextest is not installed: cargo test does it, one program after another");
-        command.args(["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"]);
+        command.args(["test", "--workspace", "--no-fail-fast"]).args(match part {
+            // It knows no filter: the unit tests are the quick part.
+            Part::Quick => &["--lib", "--bins"][..],
+            Part::Rest => &["--tests"],
+            Part::All => &["--lib", "--bins", "--tests"],
+        });
         command.args(["--", "--show-output"]);
         let (success, output) = run(command)?;
         return counted(success, Outcome::from_libtest(&output));
@@ -134,44 +218,49 @@ fn tests(workspace: &Workspace) -> Result<Outcome> {
     // Many tests wait for something: three per processor use it better than one.
     let threads = thread::available_parallelism().map_or(1, |count| 3 * count.get());
     command.args(["nextest", "run", "--workspace", "--test-threads", &threads.to_string()]);
+    // The default filter of .config/nextest.toml is the quick part.
+    command.args(match part {
+        Part::Quick => &[][..],
+        Part::Rest => &["--ignore-default-filter", "-E", "not default()"],
+        Part::All => &["--ignore-default-filter"],
+    });
     let (success, _) = run(command)?;
     let xml = fs::read_to_string(junit).map_err(|_| "the tests did not run")?;
     counted(success, Outcome::from_junit(&xml)?)
 }
 
-fn doctests(_: &Workspace) -> Result<Outcome> {
+fn doctests(_: &Workspace, _: Part) -> Result<Outcome> {
     let mut command = cargo();
     command.args(["test", "--workspace", "--doc", "--no-fail-fast"]);
     let (success, output) = run(command)?;
     counted(success, Outcome::from_libtest(&output))
 }
 
-fn docs(_: &Workspace) -> Result<Outcome> {
+fn docs(_: &Workspace, _: Part) -> Result<Outcome> {
     let mut command = cargo();
     command.args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings");
     check("documentation", command)
 }
 
-fn examples(_: &Workspace) -> Result<Outcome> {
+fn examples(_: &Workspace, _: Part) -> Result<Outcome> {
     check("examples", workspace::build())
 }
 
-fn simulation(workspace: &Workspace) -> Result<Outcome> {
+fn simulation(workspace: &Workspace, part: Part) -> Result<Outcome> {
     // With the profile of development, in which it is optimised, and with the whole workspace: so it is built
     // already.
     if !run(workspace::build())?.0 {
         return Ok(Outcome::failed("the simulator does not build"));
     }
     let mut command = Command::new(workspace.target.join("debug/peersock-sim"));
-    command.args(["run", "--seeds", SIMULATION_SEEDS]);
+    let (first, count) = match part {
+        Part::Quick => (0, QUICK_SEEDS),
+        Part::Rest => (QUICK_SEEDS, ALL_SEEDS - QUICK_SEEDS),
+        Part::All => (0, ALL_SEEDS),
+    };
+    command.args(["run", "--from", &first.to_string(), "--seeds", &count.to_string()]);
     let (success, output) = run(command)?;
     counted(success, Outcome::from_last_line("simulation seed", &output)?)
-}
-
-fn demo(_: &Workspace) -> Result<Outcome> {
-    let mut command = cargo();
-    command.args(["run", "--release", "--", "demo"]);
-    check("cargo run --release -- demo", command)
 }
 
 /// A runner that fails without naming a failed test has failed itself.

@@ -1,5 +1,5 @@
 //! Programs in C and C++ that use the library: built from the header, run as they are, with the sanitizers of
-//! addresses and of undefined behaviour, and in Valgrind.
+//! addresses and of undefined behaviour, and at night in Valgrind.
 #![expect(clippy::print_stdout, reason = "what cannot run says so in its output")]
 
 mod build;
@@ -30,6 +30,7 @@ macro_rules! programs {
             }
 
             #[test]
+            #[ignore = "cargo xtask test --only slow: in Valgrind a program takes up to thirty times as long"]
             fn in_valgrind() {
                 run::check($program, Mode::Valgrind);
             }

@@ -19,7 +19,7 @@ use super::idle::Watcher;
 use super::machine::Machine;
 use super::network::{Side, Testbed};
 use super::session::{Case, figures};
-use super::{Rounds, build, chosen, command_line, document, parse_secs};
+use super::{PROFILE, Rounds, build, chosen, command_line, document, parse_secs};
 use crate::process::Process;
 use crate::{Result, cargo, root};
 
@@ -75,9 +75,9 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     });
     let lab = Lab {
         network: Testbed::new(mode)?,
-        load: build("peersock-bench")?,
+        load: build("peersock-bench", PROFILE)?,
         peersock: match rivals.contains(&Rival::PeersockUp) {
-            true => build("peersock-cli")?,
+            true => build("peersock-cli", PROFILE)?,
             false => PathBuf::new(),
         },
         iroh: if rivals.contains(&Rival::Iroh) { build_iroh()? } else { PathBuf::new() },

@@ -100,7 +100,8 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     if contenders.is_empty() {
         return Err("none of these carries one stream in a way of its own".into());
     }
-    let (network, program, folder) = (Testbed::new(mode)?, build("peersock-bench")?, Folder::new()?);
+    let (network, program, folder) =
+        (Testbed::new(mode)?, build("peersock-bench", "profiling")?, Folder::new()?);
     let session = Session::start(&network, &program, &contenders)?;
     let machine = Machine::this();
     println!("{machine}");

@@ -53,7 +53,7 @@ pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
         // The tests of the package fail by that.
         Err(error) => (PathBuf::from("python3"), Some(error.to_string())),
     };
-    let mut made = dist::make(&workspace.target.join("dist"), &python)?;
+    let mut made = dist::make(&workspace.target.join("packages"), &python, "release")?;
     if let (Err(reason), Some(cause)) = (&mut made.wheel, without) {
         *reason = format!("{reason}: {cause}");
     }

@@ -31,6 +31,7 @@ const NAMES: &[&str] = &["peersock network", "peersock rest", "peersock run"];
 /// Commands that are not run here, and why.
 const ELSEWHERE: &[(&str, &str)] = &[
     ("cargo xtask test", "this is it"),
+    ("cargo xtask ci", "this is it"),
     ("cargo xtask bench tcp", "its own tests run it"),
     ("cargo xtask bench programs", "it measures, for minutes, and needs the machine for itself"),
     ("cargo xtask bench python", "it measures, for minutes, and needs the machine for itself"),

@@ -6,10 +6,10 @@ use peersock::overlay::NetworkId;
 use serde::Serialize;
 
 use super::wire::{Findings, Listening, PING_BYTES, Place};
-use crate::failure::Outcome;
-use crate::output::round;
-use crate::stdio;
-use crate::style::{BOLD, paint};
+use peersock_terminal::failure::Outcome;
+use peersock_terminal::output;
+use peersock_terminal::output::round;
+use peersock_terminal::style::{BOLD, paint};
 
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
@@ -40,9 +40,9 @@ pub(super) fn print(report: &Report, json: bool) -> Outcome {
     match json {
         true => {
             let text = serde_json::to_string_pretty(report);
-            stdio::print(text.expect("the report is made of texts and finite numbers"))
+            output::print(text.expect("the report is made of texts and finite numbers"))
         }
-        false => stdio::print(report),
+        false => output::print(report),
     }
 }
 

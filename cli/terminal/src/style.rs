@@ -11,16 +11,16 @@ use anstyle::{AnsiColor, Style};
 use clap::builder::Styles;
 
 /// What went wrong.
-pub(crate) const ERROR: Style = AnsiColor::Red.on_default().bold();
+pub const ERROR: Style = AnsiColor::Red.on_default().bold();
 
 /// What to do about it.
-pub(crate) const HINT: Style = AnsiColor::Cyan.on_default();
+pub const HINT: Style = AnsiColor::Cyan.on_default();
 
 /// Names and headings.
-pub(crate) const BOLD: Style = Style::new().bold();
+pub const BOLD: Style = Style::new().bold();
 
 /// The styles of `--help` and of errors in the command line.
-pub(crate) const HELP: Styles = Styles::styled()
+pub const HELP: Styles = Styles::styled()
     .header(BOLD.underline())
     .usage(BOLD.underline())
     .literal(AnsiColor::Cyan.on_default().bold())
@@ -28,11 +28,11 @@ pub(crate) const HELP: Styles = Styles::styled()
     .error(ERROR);
 
 /// Whether `stream` shall have colours.
-pub(crate) fn is_on(stream: &impl RawStream) -> bool {
+pub fn is_on(stream: &impl RawStream) -> bool {
     anstream::AutoStream::choice(stream) != ColorChoice::Never
 }
 
 /// Wraps a text into a style.
-pub(crate) fn paint(style: Style, text: impl Display) -> impl Display {
+pub fn paint(style: Style, text: impl Display) -> impl Display {
     format!("{style}{text}{style:#}")
 }

@@ -12,8 +12,10 @@ mod variants;
 use std::fmt::{self, Display};
 use std::io;
 
+pub use library::{ROOT_HINT, has_ended, roots_failure};
+
 /// What a command returns.
-pub(crate) type Outcome<T = ()> = Result<T, Failure>;
+pub type Outcome<T = ()> = Result<T, Failure>;
 
 /// The exit status of a filter whose reader went away (128 + SIGPIPE), as a shell reports it.
 const OUTPUT_CLOSED: u8 = 141;
@@ -22,7 +24,7 @@ const OUTPUT_CLOSED: u8 = 141;
 ///
 /// It prints as two lines: what went wrong, and the hint.
 #[derive(Debug)]
-pub(crate) struct Failure {
+pub struct Failure {
     /// 1: it did not work, 2: it was asked for something impossible, 141: nobody reads our output any more.
     status: u8,
     /// For stderr; empty for silence.
@@ -34,32 +36,32 @@ pub(crate) struct Failure {
 impl Failure {
     /// It did not work. `hint` says what to do about it: an imperative sentence, lower case, without a full
     /// stop.
-    pub(crate) fn new(message: impl Display, hint: impl Display) -> Failure {
+    pub fn new(message: impl Display, hint: impl Display) -> Failure {
         Failure::with_status(1, message, hint)
     }
 
     /// The command asks for something impossible; see [`Failure::new`].
-    pub(crate) fn usage(message: impl Display, hint: impl Display) -> Failure {
+    pub fn usage(message: impl Display, hint: impl Display) -> Failure {
         Failure::with_status(2, message, hint)
     }
 
     /// As [`Failure::new`], with an exit status of its own.
-    pub(crate) fn with_status(status: u8, message: impl Display, hint: impl Display) -> Failure {
+    pub fn with_status(status: u8, message: impl Display, hint: impl Display) -> Failure {
         Failure { status, message: message.to_string(), hint: Some(hint.to_string()) }
     }
 
     /// Ends the program with `status` and without a word.
-    pub(crate) fn silent(status: u8) -> Failure {
+    pub fn silent(status: u8) -> Failure {
         Failure { status, message: String::new(), hint: None }
     }
 
     /// The reader of our output went away.
-    pub(crate) fn output_closed() -> Failure {
+    pub fn output_closed() -> Failure {
         Failure::silent(OUTPUT_CLOSED)
     }
 
     /// For `map_err` on our own output: silence if the reader went away, as a filter should.
-    pub(crate) fn output(error: io::Error) -> Failure {
+    pub fn output(error: io::Error) -> Failure {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Failure::output_closed(),
             _ => Failure::new(
@@ -70,7 +72,7 @@ impl Failure {
     }
 
     /// For `map_err` on our input.
-    pub(crate) fn input(error: io::Error) -> Failure {
+    pub fn input(error: io::Error) -> Failure {
         Failure::new(
             format_args!("cannot read stdin: {error}"),
             "check where the input comes from, or give --receive-only",
@@ -78,7 +80,7 @@ impl Failure {
     }
 
     /// The operating system's random number generator failed.
-    pub(crate) fn no_randomness(error: impl Display) -> Failure {
+    pub fn no_randomness(error: impl Display) -> Failure {
         Failure::new(
             format_args!("the system gives no random numbers: {error}"),
             "check that getrandom(2) is allowed here (a sandbox may forbid it)",
@@ -86,22 +88,22 @@ impl Failure {
     }
 
     /// The exit status.
-    pub(crate) fn status(&self) -> u8 {
+    pub fn status(&self) -> u8 {
         self.status
     }
 
     /// Whether the reader of our output went away.
-    pub(crate) fn is_output_closed(&self) -> bool {
+    pub fn is_output_closed(&self) -> bool {
         self.status == OUTPUT_CLOSED
     }
 
     /// What went wrong; empty for silence.
-    pub(crate) fn message(&self) -> &str {
+    pub fn message(&self) -> &str {
         &self.message
     }
 
     /// What to do about it, if the message does not say that itself.
-    pub(crate) fn hint(&self) -> Option<&str> {
+    pub fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
     }
 }

@@ -1,5 +1,7 @@
 //! `peersock demo`: the whole path on one machine, measured and verified.
 //!
+//! The library is what the program `peersock` calls; the program `peersock-demo` has the demonstration alone.
+//!
 //! ```text
 //!                    parent: starts both, passes the address on, prints the report
 //!          stdin, stdout /                                     \ stdin, stdout
@@ -18,6 +20,6 @@ mod report;
 mod serve;
 mod wire;
 
-pub(crate) use fetch::{FetchArgs, run as fetch};
-pub(crate) use parent::{Args, run};
-pub(crate) use serve::{ServeArgs, run as serve};
+pub use fetch::{FetchArgs, run as fetch};
+pub use parent::{Args, run};
+pub use serve::{ServeArgs, run as serve};

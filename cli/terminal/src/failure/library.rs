@@ -11,8 +11,9 @@ use peersock::state::StateError;
 use peersock::{ConfigError, NetworkIdError, RootsError, StartError};
 
 use super::Failure;
-use crate::servers::{ROOT_HINT, roots_failure};
-use crate::status::has_ended;
+
+/// What to write for a root.
+pub const ROOT_HINT: &str = "give what `peersock root` prints, dns:DOMAIN, lan, or @FILE with such texts";
 
 /// How a node does without the default state directory.
 const ANOTHER_STATE: &str = "give --state DIR or --ephemeral";
@@ -29,7 +30,7 @@ impl Failure {
     }
 
     /// A file that the command line names cannot be used; `hint` is for one that is not there.
-    pub(crate) fn file(error: StateError, hint: impl std::fmt::Display) -> Failure {
+    pub fn file(error: StateError, hint: impl std::fmt::Display) -> Failure {
         match &error {
             StateError::Io { source, .. } if source.kind() == ErrorKind::NotFound => {
                 Failure::new(error, hint)
@@ -40,7 +41,7 @@ impl Failure {
     }
 
     /// The file at `path` does not describe a network.
-    pub(crate) fn network_file(path: &str, error: ConfigError) -> Failure {
+    pub fn network_file(path: &str, error: ConfigError) -> Failure {
         match error {
             ConfigError::File(_) if path.parse::<NetworkId>().is_ok() => Failure::usage(
                 format_args!("{path} is the ID of a network, and not a file"),
@@ -203,6 +204,31 @@ impl From<io::Error> for Failure {
 impl From<rustix::io::Errno> for Failure {
     fn from(error: rustix::io::Errno) -> Failure {
         io::Error::from(error).into()
+    }
+}
+
+/// What to say of roots that cannot be read. A file that cannot be used is a failure as with all files; a
+/// text that names no root is wrong usage wherever it stands: `place` is the option or the variable.
+pub fn roots_failure(place: &str, error: RootsError) -> Failure {
+    match error {
+        RootsError::State(error) => {
+            Failure::file(error, format_args!("correct {place}, or make the file; {ROOT_HINT}"))
+        }
+        error => Failure::usage(format_args!("{place}: {error}"), ROOT_HINT),
+    }
+}
+
+/// Whether the node ends, or has ended, rather than being too slow to answer.
+pub fn has_ended(error: &ManagementError) -> bool {
+    match error {
+        ManagementError::NotRunning { .. } => true,
+        // It was asked and has ended before it could answer.
+        ManagementError::Refused { error, .. } => error == "the node has stopped",
+        ManagementError::Io { source, .. } => matches!(
+            source.kind(),
+            ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
+        ),
+        _ => false,
     }
 }
 

@@ -17,8 +17,8 @@ use super::content::Content;
 use super::fetch::{FAULT, RETRY, hex};
 use super::report::{self, Report};
 use super::wire::{Findings, Listening, Said};
-use crate::failure::{Failure, Outcome};
-use crate::signals;
+use peersock_terminal::failure::{Failure, Outcome};
+use peersock_terminal::signals;
 
 /// Time for everything but the transfer.
 const BASE_LIMIT: Duration = Duration::from_secs(60);
@@ -41,7 +41,7 @@ Examples:
   peersock demo
   peersock demo --size 1GiB
   peersock demo --json | jq .throughput_bits_per_second")]
-pub(crate) struct Args {
+pub struct Args {
     /// How much to transfer: bytes, or with a unit (KiB, MiB, GiB); the fetching process keeps it in memory
     #[arg(long, value_name = "BYTES", value_parser = parse_size, default_value = "256MiB")]
     size: u64,
@@ -51,7 +51,12 @@ pub(crate) struct Args {
     json: bool,
 }
 
-pub(crate) fn run(args: &Args) -> Outcome {
+/// Runs the demonstration, and prints its report.
+///
+/// # Errors
+///
+/// When a process cannot be started or fails, the time is over, or the content arrived altered.
+pub fn run(args: &Args) -> Outcome {
     let (network, seed) = random_network()?;
     let deadline = Instant::now() + BASE_LIMIT + Duration::from_secs(args.size / SLOWEST);
     let children = Children::default();

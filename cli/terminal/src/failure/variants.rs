@@ -22,7 +22,7 @@ const ERRORS: [(&str, &str, &str); 7] = [
 
 #[test]
 fn every_variant_of_the_library_s_errors_has_a_sample() {
-    let samples = samples(&source("cli/src/failure/library.rs"));
+    let samples = samples(&source("cli/terminal/src/failure/library.rs"));
     let mut missing = Vec::new();
     for (error, file, name) in ERRORS {
         let variants = variants(&source(file), error);
@@ -45,7 +45,8 @@ fn variants_and_samples_are_found_wherever_they_stand() {
 }
 
 fn source(file: &str) -> String {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the program is in the workspace");
+    let root =
+        Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("the crate is in the workspace");
     fs::read_to_string(root.join(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
 }
 

@@ -13,14 +13,14 @@ use crate::style::{self, ERROR, HINT};
 
 /// Prints lines of text to stdout, for commands that print a little. Styles in it are taken out where there
 /// are no colours.
-pub(crate) fn print(text: impl Display) -> Outcome {
+pub fn print(text: impl Display) -> Outcome {
     check_open()?;
     let mut stdout = anstream::stdout().lock();
     writeln!(stdout, "{text}").and_then(|()| stdout.flush()).map_err(Failure::output)
 }
 
 /// Fails if this program was started without a stdout.
-pub(crate) fn check_open() -> Outcome {
+pub fn check_open() -> Outcome {
     match was_closed(STDOUT) {
         true => Err(Failure::output(rustix::io::Errno::BADF.into())),
         false => Ok(()),
@@ -29,7 +29,7 @@ pub(crate) fn check_open() -> Outcome {
 
 /// Has what is started from now on find those of the descriptors 0 to 2 closed that this program has found
 /// closed.
-pub(crate) fn leave_closed() -> io::Result<()> {
+pub fn leave_closed() -> io::Result<()> {
     for (_, fd) in (0..).zip(standard()).filter(|(number, _)| was_closed(*number)) {
         rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC)?;
     }
@@ -37,12 +37,12 @@ pub(crate) fn leave_closed() -> io::Result<()> {
 }
 
 /// A text of somebody else, such as the name of a process, on one line and without what terminals act upon.
-pub(crate) fn escape(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     escape_all_but(text, &[])
 }
 
 /// The same of a text that has lines.
-pub(crate) fn escape_lines(text: &str) -> String {
+pub fn escape_lines(text: &str) -> String {
     escape_all_but(text, &['\n', '\t'])
 }
 
@@ -58,14 +58,14 @@ fn escape_all_but(text: &str, kept: &[char]) -> String {
 }
 
 /// Tells the person at the terminal something, in one write so that nobody reads half of it.
-pub(crate) fn note(text: impl Display) {
+pub fn note(text: impl Display) {
     let line = format!("peersock: {}\n", escape_lines(&text.to_string()));
     // Without a stderr there is nobody to tell.
     let _ = io::stderr().lock().write_all(line.as_bytes());
 }
 
 /// Says why the program stops; nothing for a silent failure.
-pub(crate) fn report(failure: &Failure) {
+pub fn report(failure: &Failure) {
     if failure.message().is_empty() {
         return;
     }
@@ -86,7 +86,7 @@ pub(crate) fn report(failure: &Failure) {
 }
 
 /// Rounds a number for JSON: what a measurement says, and no digits that only come from binary fractions.
-pub(crate) fn round(number: f64, digits: i32) -> f64 {
+pub fn round(number: f64, digits: i32) -> f64 {
     let scale = 10f64.powi(digits);
     (number * scale).round() / scale
 }

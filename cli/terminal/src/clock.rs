@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 static START: OnceLock<Instant> = OnceLock::new();
 
 /// Called first thing in `main`.
-pub(crate) fn start() {
+pub fn start() {
     START.get_or_init(Instant::now);
 }
 
 /// Time since [`start`].
-pub(crate) fn since_start() -> Duration {
+pub fn since_start() -> Duration {
     START.get_or_init(Instant::now).elapsed()
 }

@@ -17,10 +17,13 @@ const CONSTRUCTORS: [(&str, usize); 3] = [("new", 0), ("usage", 0), ("with_statu
 
 #[test]
 fn every_text_in_the_source_has_the_house_s_style_and_a_hint() {
-    let files: Vec<_> = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"))
+    let program =
+        Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the program's folder");
+    let files: Vec<_> = ["src", "demo/src", "terminal/src"]
         .iter()
+        .flat_map(|folder| sources(&program.join(folder)))
         .map(|path| {
-            let text = fs::read_to_string(path).expect("the source can be read");
+            let text = fs::read_to_string(&path).expect("the source can be read");
             (path.display().to_string(), syn::parse_file(&text).expect("the source is Rust"))
         })
         .collect();

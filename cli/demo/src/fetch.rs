@@ -11,9 +11,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::child;
 use super::wire::{ECHO, FETCH, Findings, PING_BYTES, Place, Said, say, tell_parent};
-use crate::clock;
-use crate::failure::{Failure, Outcome};
-use crate::output::round;
+use peersock_terminal::clock;
+use peersock_terminal::failure::{Failure, Outcome};
+use peersock_terminal::output::round;
 
 /// How long one step may take before the demonstration has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -26,15 +26,21 @@ pub(super) const FAULT: &str = "report this as a fault of peersock, with the out
 const WARM_UP: usize = 100;
 const ROUND_TRIPS: usize = 2000;
 
+/// Options of the fetching process, which the demonstration itself starts.
 #[derive(clap::Args)]
-pub(crate) struct FetchArgs {
+pub struct FetchArgs {
     #[arg(long)]
     network: NetworkId,
     #[arg(long)]
     size: u64,
 }
 
-pub(crate) fn run(args: &FetchArgs) -> Outcome {
+/// Fetches from the serving process, measures, and prints the findings for the parent as JSON.
+///
+/// # Errors
+///
+/// A silent failure, which the parent was told.
+pub fn run(args: &FetchArgs) -> Outcome {
     tell_parent(fetch(args))
 }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 use peersock::overlay::NetworkId;
 use peersock::{IdentitySource, Interfaces, Joined, Network, Node, StartError};
 
-use crate::failure::{Failure, Outcome};
-use crate::signals;
+use peersock_terminal::failure::{Failure, Outcome};
+use peersock_terminal::signals;
 
 /// Enough to tell the peer goodbye.
 const LINGER: Duration = Duration::from_millis(500);

@@ -7,8 +7,8 @@ use std::net::Ipv6Addr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::failure::{Failure, Outcome};
-use crate::stdio::print;
+use peersock_terminal::failure::{Failure, Outcome};
+use peersock_terminal::output::print;
 
 /// The server returns every byte.
 pub(super) const ECHO: u8 = b'E';

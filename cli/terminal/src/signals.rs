@@ -19,7 +19,7 @@ static ENDING: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 /// On the first SIGINT or SIGTERM calls `cleanup` on a thread of its own and then ends the process with
 /// status 128 + signal (130 for Ctrl-C), unless the process ends otherwise before. A second signal ends it
 /// at once.
-pub(crate) fn end_after(cleanup: impl FnOnce() + Send + 'static) -> io::Result<()> {
+pub fn end_after(cleanup: impl FnOnce() + Send + 'static) -> io::Result<()> {
     end_with(|signal| {
         cleanup();
         128 + signal
@@ -28,7 +28,7 @@ pub(crate) fn end_after(cleanup: impl FnOnce() + Send + 'static) -> io::Result<(
 
 /// As [`end_after`]; `cleanup` is told the signal, and returns the exit status. A signal that was ignored
 /// when this process was started stays so: shells have their background jobs ignore Ctrl-C.
-pub(crate) fn end_with(cleanup: impl FnOnce(i32) -> i32 + Send + 'static) -> io::Result<()> {
+pub fn end_with(cleanup: impl FnOnce(i32) -> i32 + Send + 'static) -> io::Result<()> {
     let heeded = heeded(ENDS);
     for signal in &heeded {
         signal_hook::flag::register_conditional_shutdown(*signal, 128 + signal, Arc::clone(&ENDING))?;
@@ -45,7 +45,7 @@ pub(crate) fn end_with(cleanup: impl FnOnce(i32) -> i32 + Send + 'static) -> io:
 
 /// Has SIGINT and SIGTERM noted from now on, where they would end the process until [`end_after`] or
 /// [`end_with`] attends to them. The result is the last of them, zero if none has come.
-pub(crate) fn note() -> io::Result<Arc<AtomicUsize>> {
+pub fn note() -> io::Result<Arc<AtomicUsize>> {
     let noted = Arc::new(AtomicUsize::new(0));
     for signal in heeded(ENDS) {
         signal_hook::flag::register_usize(signal, Arc::clone(&noted), signal as usize)?;
@@ -54,14 +54,14 @@ pub(crate) fn note() -> io::Result<Arc<AtomicUsize>> {
 }
 
 /// Those of the signals that were not ignored when this process was started.
-pub(crate) fn heeded<const N: usize>(signals: [i32; N]) -> Vec<i32> {
+pub fn heeded<const N: usize>(signals: [i32; N]) -> Vec<i32> {
     // By its number it might be another process in /proc, which may be of another PID namespace.
     let is_heeded = |number: &i32| Signal::from_named_raw(*number).is_none_or(|one| !ignores(one, "self"));
     signals.into_iter().filter(is_heeded).collect()
 }
 
 /// Calls `reload` with each SIGHUP, on a thread of its own.
-pub(crate) fn on_hangup(reload: impl Fn() + Send + 'static) -> io::Result<()> {
+pub fn on_hangup(reload: impl Fn() + Send + 'static) -> io::Result<()> {
     let mut signals = Signals::new([SIGHUP])?;
     thread::Builder::new().name("reload".into()).spawn(move || signals.forever().for_each(|_| reload()))?;
     Ok(())
@@ -69,14 +69,14 @@ pub(crate) fn on_hangup(reload: impl Fn() + Send + 'static) -> io::Result<()> {
 
 /// Ends the process with `status` after `cleanup`. The main thread may fail meanwhile: it has no say any
 /// more.
-pub(crate) fn exit_after(status: i32, cleanup: impl FnOnce()) -> ! {
+pub fn exit_after(status: i32, cleanup: impl FnOnce()) -> ! {
     ENDING.store(true, Ordering::SeqCst);
     cleanup();
     std::process::exit(status);
 }
 
 /// Whether a process ignores a signal; false if nobody knows.
-pub(crate) fn is_ignored(signal: Signal, process: Pid) -> bool {
+pub fn is_ignored(signal: Signal, process: Pid) -> bool {
     ignores(signal, &process.to_string())
 }
 
@@ -88,7 +88,7 @@ fn ignores(signal: Signal, process: &str) -> bool {
 }
 
 /// Does not return if a signal has come: what the cleanup broke off must not decide the exit status.
-pub(crate) fn leave_to_cleanup() {
+pub fn leave_to_cleanup() {
     while ENDING.load(Ordering::SeqCst) {
         thread::park();
     }

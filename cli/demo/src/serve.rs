@@ -9,10 +9,11 @@ use peersock::overlay::NetworkId;
 use super::child;
 use super::content::Content;
 use super::wire::{ECHO, FETCH, Listening, PING_BYTES, Place, Said, say, tell_parent};
-use crate::failure::Outcome;
+use peersock_terminal::failure::Outcome;
 
+/// Options of the serving process, which the demonstration itself starts.
 #[derive(clap::Args)]
-pub(crate) struct ServeArgs {
+pub struct ServeArgs {
     #[arg(long)]
     network: NetworkId,
     #[arg(long)]
@@ -21,7 +22,12 @@ pub(crate) struct ServeArgs {
     seed: u64,
 }
 
-pub(crate) fn run(args: &ServeArgs) -> Outcome {
+/// Serves until stdin ends, and prints the address for the parent as JSON.
+///
+/// # Errors
+///
+/// A silent failure, which the parent was told.
+pub fn run(args: &ServeArgs) -> Outcome {
     tell_parent(serve(args))
 }
 
