@@ -1,46 +1,26 @@
 //! A web server that only members of the network can reach, with axum. Run it, then, for example:
 //! `(printf 'GET / HTTP/1.0\r\n\r\n'; sleep 1) | peersock dial --ephemeral -n ff1b581b62000000 '[ADDRESS]:7003'`
 //! (hyper takes a client that has finished sending for gone, so the answer must come before).
+//! Programs of their own need peersock's feature `axum`.
 
 use std::error::Error;
-use std::io;
-use std::net::SocketAddr;
 
+use axum::extract::ConnectInfo;
 use axum::routing::get;
 use axum::{Router, serve};
-use peersock::{IdentitySource, Network, Node, TcpListener, TcpStream};
+use peersock::http::PeerAddr;
+use peersock::{IdentitySource, Network, Node, TcpListener};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
     let node = Node::builder().identity(IdentitySource::Ephemeral).install()?;
     let network = node.join(Network::ad_hoc("ff1b581b62000000".parse()?))?;
-    let listener = Overlay(TcpListener::bind((network.address(), 7003)).await?);
-    eprintln!("http://{}/", listener.0.local_addr()?);
+    let listener = TcpListener::bind((network.address(), 7003)).await?;
+    eprintln!("http://{}/", listener.local_addr()?);
     let app = Router::new().route("/", get(hello));
-    Ok(serve(listener, app).await?)
+    Ok(serve(listener, app.into_make_service_with_connect_info::<PeerAddr>()).await?)
 }
 
-async fn hello() -> &'static str {
-    "hello from the overlay\n"
-}
-
-/// Lets axum accept connections from the overlay.
-struct Overlay(TcpListener);
-
-impl serve::Listener for Overlay {
-    type Io = TcpStream;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (TcpStream, SocketAddr) {
-        loop {
-            match self.0.accept().await {
-                Ok(connection) => return connection,
-                Err(error) => eprintln!("accept: {error}"),
-            }
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
-    }
+async fn hello(ConnectInfo(from): ConnectInfo<PeerAddr>) -> String {
+    format!("hello from the overlay, {from}\n")
 }

@@ -7,6 +7,7 @@
 //! * [`node()`] and [`Node::builder`]: the node, its identity and its networks;
 //! * [`TcpStream`], [`TcpListener`], [`UdpSocket`]: asynchronous sockets, for any executor;
 //! * [`blocking`]: the same for threads;
+//! * `http`, with the features `axum` and `hyper`: what axum, hyper and tonic need of the sockets;
 //! * [`netcheck`], [`interfaces`]: what network the machine is in;
 //! * [`overlay`]: the types of identities, networks and addresses.
 //!
@@ -45,6 +46,8 @@ pub mod device {
 
     pub use crate::node::DeviceSender;
 }
+#[cfg(any(feature = "axum", feature = "hyper"))]
+pub mod http;
 pub mod interfaces;
 pub mod management;
 pub mod net;

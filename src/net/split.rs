@@ -1,7 +1,7 @@
 //! The halves of a [`TcpStream`].
 
 use std::fmt;
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -119,6 +119,19 @@ macro_rules! writes {
             ) -> Poll<io::Result<usize>> {
                 let shared: fn(&Self) -> &Shared = $shared;
                 shared(&self).poll_write(cx, data)
+            }
+
+            fn poll_write_vectored(
+                self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                buffers: &[IoSlice<'_>],
+            ) -> Poll<io::Result<usize>> {
+                let shared: fn(&Self) -> &Shared = $shared;
+                shared(&self).poll_write_vectored(cx, buffers)
+            }
+
+            fn is_write_vectored(&self) -> bool {
+                true
             }
 
             fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {

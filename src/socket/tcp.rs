@@ -1,6 +1,6 @@
 //! TCP: one connection, and one listener.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -192,10 +192,15 @@ impl Connection {
     /// `WouldBlock`; what has ended the connection.
     pub fn write(&self, data: &[u8]) -> io::Result<usize> {
         let n = self.write_unsent(data)?;
-        self.send();
-        if n >= LARGE_WRITE {
-            self.node.driver.poll_once();
-        }
+        self.send_written(n);
+        Ok(n)
+    }
+
+    /// As [`Connection::write`], with the data in several buffers: what fits leaves in the same packets.
+    pub(crate) fn write_vectored(&self, buffers: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.check_writable()?;
+        let n = self.flow.write_vectored(Instant::now(), buffers)?;
+        self.send_written(n);
         Ok(n)
     }
 
@@ -208,10 +213,22 @@ impl Connection {
     /// [`Datapath::pump_together`]: peersock_datapath::Datapath::pump_together
     /// [`Datapath::pump`]: peersock_datapath::Datapath::pump
     pub fn write_unsent(&self, data: &[u8]) -> io::Result<usize> {
+        self.check_writable()?;
+        Ok(self.flow.write(Instant::now(), data)?)
+    }
+
+    fn check_writable(&self) -> io::Result<()> {
         self.check_up()?;
         // Once the buffer was full a good part of it must be free again: refilling it crumb by crumb is slow.
-        self.is_ready(Interest::Write)?;
-        Ok(self.flow.write(Instant::now(), data)?)
+        self.is_ready(Interest::Write)
+    }
+
+    /// Sends after `n` bytes were written.
+    fn send_written(&self, n: usize) {
+        self.send();
+        if n >= LARGE_WRITE {
+            self.node.driver.poll_once();
+        }
     }
 
     /// Whether a direction can go on, or has ended or failed.

@@ -10,6 +10,8 @@ mod delivery;
 mod devices;
 mod dht;
 mod down;
+#[cfg(all(feature = "axum", feature = "hyper"))]
+mod http;
 mod joins;
 mod killed;
 mod moves;

@@ -1,5 +1,6 @@
 //! TCP between two stacks over a good link.
 
+use std::io::IoSlice;
 use std::time::Duration;
 
 use crate::pair::*;
@@ -88,6 +89,30 @@ fn tiny_writes_arrive_and_nagle_joins_them_unless_told_not_to() {
     };
     assert_eq!(packets(false), 2, "one byte, then the rest");
     assert_eq!(packets(true), 200);
+}
+
+#[test]
+fn buffers_that_are_written_together_leave_in_one_packet_and_no_more_is_taken_than_fits() {
+    let mut pair = Pair::new(2);
+    let (a, b) = pair.connected();
+    let before = pair.sent[A];
+    let pieces = [&b"head"[..], b"", b" and body"].map(IoSlice::new);
+    assert_eq!(a.write_vectored(pair.now, &pieces), Ok(13));
+    assert_eq!(a.write_vectored(pair.now, &[IoSlice::new(b""); 2]), Ok(0));
+    pair.kick(A, &a);
+    pair.run(SECOND, |_| b.readable() == 13);
+    assert_eq!(pair.sent[A] - before, 1);
+    let mut buf = [0; 100];
+    assert_eq!(b.read(pair.now, &mut buf), Ok(13));
+    assert_eq!(&buf[..13], b"head and body");
+    // What does not fit is left out from there on: no later piece takes its place.
+    let (large, small) = (vec![1; 1 << 20], [2; 1]);
+    let pieces: Vec<_> = (0..64).flat_map(|_| [IoSlice::new(&large), IoSlice::new(&small)]).collect();
+    let fits = a.write_vectored(pair.now, &pieces).unwrap();
+    assert!(fits < 64 << 20, "{fits}");
+    assert_eq!(a.write_vectored(pair.now, &pieces), Err(Error::WouldBlock));
+    a.shutdown_write(pair.now).unwrap();
+    assert_eq!(a.write_vectored(pair.now, &pieces), Err(Error::BrokenPipe));
 }
 
 #[test]

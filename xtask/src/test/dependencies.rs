@@ -18,7 +18,7 @@ use super::workspace::Workspace;
 use crate::{Result, cargo, root};
 
 /// The workspaces, each with a lock file of its own.
-const MANIFESTS: [&str; 2] = ["Cargo.toml", "fuzz/Cargo.toml"];
+const MANIFESTS: [&str; 3] = ["Cargo.toml", "examples/grpc/Cargo.toml", "fuzz/Cargo.toml"];
 
 /// Where packages may come from.
 const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";

@@ -114,7 +114,12 @@ pub(super) const STEPS: &[Step] = &[
     },
     Step { name: "doctests", what: "the examples in the documentation", when: When::Ci, run: doctests },
     Step { name: "docs", what: "the documentation builds, warnings are errors", when: When::Ci, run: docs },
-    Step { name: "examples", what: "the example programs build", when: When::Ci, run: examples },
+    Step {
+        name: "examples",
+        what: "the example programs build, and the one with tonic runs",
+        when: When::Ci,
+        run: examples,
+    },
     Step {
         name: "python",
         what: "the Python package as a wheel: types, its tests, and CPython's own on the overlay",
@@ -238,12 +243,19 @@ fn doctests(_: &Workspace, _: Part) -> Result<Outcome> {
 
 fn docs(_: &Workspace, _: Part) -> Result<Outcome> {
     let mut command = cargo();
-    command.args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings");
+    command.args(["doc", "--workspace", "--no-deps", "--features", "peersock/axum,peersock/hyper"]);
+    command.env("RUSTDOCFLAGS", "-D warnings");
     check("documentation", command)
 }
 
-fn examples(_: &Workspace, _: Part) -> Result<Outcome> {
-    check("examples", workspace::build())
+fn examples(workspace: &Workspace, _: Part) -> Result<Outcome> {
+    let mut outcome = check("examples", workspace::build())?;
+    // It is outside the workspace, and tests itself.
+    let mut grpc = cargo();
+    grpc.args(["run", "--locked", "--manifest-path", "examples/grpc/Cargo.toml", "--target-dir"]);
+    grpc.arg(&workspace.target);
+    outcome.add(check("examples/grpc", grpc)?);
+    Ok(outcome)
 }
 
 fn simulation(workspace: &Workspace, part: Part) -> Result<Outcome> {

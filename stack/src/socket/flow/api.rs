@@ -1,6 +1,7 @@
 //! The calls of the application and of the driver.
 
 use std::any::Any;
+use std::io::IoSlice;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
@@ -47,14 +48,33 @@ impl Flow {
     /// [`Error::BrokenPipe`] after sending was shut down or the connection has ended, and once the
     /// error that ended it.
     pub fn write(&self, now: Instant, data: &[u8]) -> Result<usize, Error> {
-        self.write_with(now, data, |connection| connection.write(data))
+        self.write_with(now, data.len(), |connection| connection.write(data))
     }
 
-    /// As [`write`](Self::write), with `queue` for what the connection does.
+    /// As [`write`](Self::write), with the data in several buffers, one after another.
+    ///
+    /// # Errors
+    /// Those of [`write`](Self::write).
+    pub fn write_vectored(&self, now: Instant, buffers: &[IoSlice<'_>]) -> Result<usize, Error> {
+        let len = buffers.iter().map(|buffer| buffer.len()).sum();
+        self.write_with(now, len, |connection| {
+            let mut queued = 0;
+            for buffer in buffers {
+                let fits = connection.write(buffer);
+                queued += fits;
+                if fits < buffer.len() {
+                    break;
+                }
+            }
+            queued
+        })
+    }
+
+    /// As [`write`](Self::write) of `len` bytes, with `queue` for what the connection does.
     pub(super) fn write_with(
         &self,
         now: Instant,
-        data: &[u8],
+        len: usize,
         queue: impl FnOnce(&mut Connection) -> usize,
     ) -> Result<usize, Error> {
         let (mut inner, time) = self.lock_at(now);
@@ -75,11 +95,11 @@ impl Flow {
             (queued, connection.writable())
         });
         inner.waiting.get_or_insert(time);
-        if queued < data.len() || left == 0 {
+        if queued < len || left == 0 {
             inner.was_full = true;
             self.publish(&mut inner);
         }
-        if queued == 0 && !data.is_empty() { Err(Error::WouldBlock) } else { Ok(queued) }
+        if queued == 0 && len > 0 { Err(Error::WouldBlock) } else { Ok(queued) }
     }
 
     /// Takes received data; `Ok(0)` means that the peer has sent all it will.

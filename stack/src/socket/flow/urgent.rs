@@ -17,7 +17,7 @@ impl Flow {
     /// # Errors
     /// As [`write`](Self::write). If not all of `data` fits, the last byte that does is the urgent one.
     pub fn write_urgent(&self, now: Instant, data: &[u8]) -> Result<usize, Error> {
-        self.write_with(now, data, |connection| connection.write_urgent(data))
+        self.write_with(now, data.len(), |connection| connection.write_urgent(data))
     }
 
     /// How many bytes are to be read up to the last urgent one, which is included; 0 if there is nothing
