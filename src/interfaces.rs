@@ -13,6 +13,7 @@ use thiserror::Error;
 
 pub use peersock_nat::interfaces::*;
 pub use peersock_nat::netcheck::{Target, Transport};
+pub(crate) use turn::require_for_turn;
 pub use turn::{LoadTurnError, TURN_VARIABLE, TurnCheck, check_turn, load_turn_servers, turn_of_environment};
 
 use crate::node::ask_lists;

@@ -11,6 +11,25 @@
 //! * [`netcheck`], [`interfaces`]: what network the machine is in;
 //! * [`overlay`]: the types of identities, networks and addresses.
 //!
+//! # Features
+//!
+//! All are on by default. With `default-features = false` there are sockets, ad-hoc networks, discovery on
+//! local networks, and roots that are reached by UDP, and no C compiler is needed.
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `aws-lc` | the data ciphers of AWS-LC, several times as fast as the portable ones. Needs a C compiler |
+//! | `dht` | nodes meet by the BitTorrent DHT: [`NodeBuilder::dht`] |
+//! | `dns` | lists of roots in the DNS: [`RootSource::Dns`] |
+//! | `portmap` | ports that routers open by PCP, NAT-PMP and UPnP: [`NodeBuilder::port_mapping`] |
+//! | `static-networks` | networks that a TOML file describes: [`Network::from_file`] |
+//! | `streams` | TCP: to roots (`tcp:`), and between nodes where no UDP passes |
+//! | `tls` | TLS and WebSockets (`tls:`, `wss:`, `turns:`), with `streams`. Needs a C compiler |
+//! | `turn` | addresses on TURN servers, with `streams`: [`NodeBuilder::turn`] |
+//!
+//! The API is the same in all builds. What names something that a build lacks, in the program or in the
+//! environment, fails with a [`MissingFeature`] that says which feature it needs.
+//!
 //! ```
 //! use std::io::{Read, Write};
 //!
@@ -57,11 +76,12 @@ pub mod state;
 use peersock_primitives::sync;
 
 pub use config::{
-    ConfigError, Dht, HostEndpoint, Network, ParseDhtError, ParseEndpointError, ParseRootError, RootAddress,
-    RootDomain, RootEndpoint, RootSource, RootTransport, RootsError,
+    ConfigError, Dht, HostEndpoint, MissingFeature, Network, ParseDhtError, ParseEndpointError,
+    ParseRootError, RootAddress, RootDomain, RootEndpoint, RootSource, RootTransport, RootsError,
 };
 pub use driver::Interfaces;
 pub use net::{TcpListener, TcpStream, UdpSocket};
+#[cfg(feature = "dns")]
 #[doc(hidden)]
 pub use node::listed_in;
 pub use node::{

@@ -10,6 +10,8 @@
 //! * [`interfaces`]: the machine's interfaces with routes and route pools;
 //! * [`netcheck`]: a look at all of it, for people.
 //!
+//! Two features are on by default: `portmap` asks routers for ports, `turn` has the client of TURN servers.
+//!
 //! What does I/O blocks the calling thread, for at most a time that the caller gives. No server is known
 //! here: all come from the caller. What servers and routers say is not proven: an address from here is a
 //! candidate, and a peer that uses it finds out whether it works.
@@ -31,11 +33,14 @@ pub mod host;
 pub mod interfaces;
 pub mod nat64;
 pub mod netcheck;
+#[cfg_attr(not(feature = "portmap"), path = "no_portmap.rs")]
 pub mod portmap;
 pub mod probe;
+#[cfg(feature = "turn")]
 mod quiet;
 mod socket;
 pub mod stun;
+#[cfg_attr(not(feature = "turn"), path = "no_turn.rs")]
 pub mod turn;
 mod ways;
 

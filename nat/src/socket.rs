@@ -1,8 +1,7 @@
 //! UDP and TCP sockets of the operating system, kept to one interface.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::time::Duration;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -13,22 +12,20 @@ pub(crate) fn udp(local: SocketAddr, interface: Option<&str>) -> io::Result<UdpS
     Ok(socket.into())
 }
 
-/// A TCP connection from a local address, within a time. Reading and writing have the same time limit each.
-pub(crate) fn tcp(
-    local: SocketAddr,
-    interface: Option<&str>,
-    remote: SocketAddr,
-    timeout: Duration,
-) -> io::Result<TcpStream> {
+/// A TCP listener.
+pub(crate) fn listen(local: SocketAddr, interface: Option<&str>) -> io::Result<TcpListener> {
     let socket = open(Type::STREAM, Protocol::TCP, local, interface)?;
-    let timeout = timeout.max(Duration::from_millis(1));
-    socket.connect_timeout(&remote.into(), timeout)?;
-    socket.set_read_timeout(Some(timeout))?;
-    socket.set_write_timeout(Some(timeout))?;
+    socket.listen(128)?;
     Ok(socket.into())
 }
 
-fn open(kind: Type, protocol: Protocol, local: SocketAddr, interface: Option<&str>) -> io::Result<Socket> {
+/// A socket, bound to its local address and to the interface.
+pub(crate) fn open(
+    kind: Type,
+    protocol: Protocol,
+    local: SocketAddr,
+    interface: Option<&str>,
+) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(local), kind, Some(protocol))?;
     if let Some(interface) = interface
         && let Err(error) = socket.bind_device(Some(interface.as_bytes()))
@@ -41,11 +38,4 @@ fn open(kind: Type, protocol: Protocol, local: SocketAddr, interface: Option<&st
     }
     socket.bind(&local.into())?;
     Ok(socket)
-}
-
-/// A TCP listener.
-pub(crate) fn listen(local: SocketAddr, interface: Option<&str>) -> io::Result<TcpListener> {
-    let socket = open(Type::STREAM, Protocol::TCP, local, interface)?;
-    socket.listen(128)?;
-    Ok(socket.into())
 }

@@ -1,25 +1,27 @@
 //! STUN binding requests and their answers (RFC 8489), with what RFC 5780 adds to find out how a NAT behaves.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use stun_types::attribute::{AttributeType, MappedSocketAddr, RawAttribute, XorMappedAddress};
-use stun_types::message::{
-    BINDING, Message, MessageClass, MessageType, MessageWrite as _, MessageWriteExt as _, MessageWriteVec,
-    TransactionId as WireId,
-};
+/// Bytes of a header: type, length, magic cookie, transaction (RFC 8489, 5).
+const HEADER: usize = 20;
+const MAGIC_COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
 
-use crate::quiet;
+/// Types of messages.
+const BINDING_REQUEST: u16 = 0x0001;
+const BINDING_SUCCESS: u16 = 0x0101;
 
-/// RFC 5780 (7.2): asks that the answer comes from another address or port of the server.
-const CHANGE_REQUEST: AttributeType = AttributeType::new(0x0003);
 /// RFC 8489 (14.1): the mapped address as servers of RFC 3489 send it.
-const MAPPED_ADDRESS: AttributeType = AttributeType::new(0x0001);
+const MAPPED_ADDRESS: u16 = 0x0001;
+/// RFC 5780 (7.2): asks that the answer comes from another address or port of the server.
+const CHANGE_REQUEST: u16 = 0x0003;
+/// RFC 8489 (14.2).
+const XOR_MAPPED_ADDRESS: u16 = 0x0020;
 /// RFC 8489 (14.14): the sender's name. We use it as filler.
-const SOFTWARE: AttributeType = AttributeType::new(0x8022);
+const SOFTWARE: u16 = 0x8022;
 /// RFC 5780 (7.3).
-const RESPONSE_ORIGIN: AttributeType = AttributeType::new(0x802b);
+const RESPONSE_ORIGIN: u16 = 0x802b;
 /// RFC 5780 (7.4): the server's other address and port.
-const OTHER_ADDRESS: AttributeType = AttributeType::new(0x802c);
+const OTHER_ADDRESS: u16 = 0x802c;
 
 /// Bits of CHANGE-REQUEST.
 const CHANGE_IP: u8 = 4;
@@ -45,6 +47,13 @@ impl TransactionId {
     pub fn new(random: u128) -> Self {
         Self(random & ((1 << 96) - 1))
     }
+
+    /// Returns the magic cookie and the number: they stand in the header, and addresses are xored with them.
+    fn key(self) -> [u8; 16] {
+        let mut key = self.0.to_be_bytes();
+        key[..4].copy_from_slice(&MAGIC_COOKIE);
+        key
+    }
 }
 
 /// From where the server is asked to answer (RFC 5780, CHANGE-REQUEST).
@@ -68,30 +77,26 @@ pub enum AnswerFrom {
 /// assert_eq!((request.len(), request_id(&request)), (REQUEST_LEN, Some(id)));
 /// ```
 pub fn binding_request(id: TransactionId, from: AnswerFrom) -> Vec<u8> {
-    // `builder_request` would take an ID from the operating system; ours come from the caller.
-    let kind = MessageType::from_class_method(MessageClass::Request, BINDING);
-    let mut message = Message::builder(kind, WireId::from(id.0), MessageWriteVec::new());
     let flags = match from {
         AnswerFrom::Same => 0,
         AnswerFrom::OtherPort => CHANGE_PORT,
         AnswerFrom::OtherAddressAndPort => CHANGE_IP | CHANGE_PORT,
     };
+    let mut attributes = Vec::new();
     if flags != 0 {
-        add(&mut message, CHANGE_REQUEST, &[0, 0, 0, flags]);
+        add(&mut attributes, CHANGE_REQUEST, &[0, 0, 0, flags]);
     }
-    let filler = REQUEST_LEN - message.len() - 4;
+    let filler = REQUEST_LEN - HEADER - attributes.len() - 4;
     // RFC 5780's PADDING does not serve: a server that knows it makes its answer longer, one that does not
     // know it refuses the request. Any server may ignore SOFTWARE, which can have up to 128 characters.
-    add(&mut message, SOFTWARE, &[b' '; REQUEST_LEN][..filler]);
-    message.finish()
+    add(&mut attributes, SOFTWARE, &[b' '; REQUEST_LEN][..filler]);
+    message(BINDING_REQUEST, id, &attributes)
 }
 
 /// The transaction of a binding request, if the datagram is one. A node hears its own requests if its NAT
 /// sends them back (hairpin).
 pub fn request_id(datagram: &[u8]) -> Option<TransactionId> {
-    let message = quiet::message(datagram)?;
-    let is_request = message.has_class(MessageClass::Request) && message.has_method(BINDING);
-    is_request.then(|| TransactionId(message.transaction_id().into()))
+    Message::parse(datagram).filter(|message| message.kind == BINDING_REQUEST).map(|message| message.id)
 }
 
 /// What a server says.
@@ -122,42 +127,114 @@ impl Answer {
     /// # Ok::<(), std::net::AddrParseError>(())
     /// ```
     pub fn parse(datagram: &[u8]) -> Option<Self> {
-        let message = quiet::message(datagram)?;
-        if !message.has_class(MessageClass::Success) || !message.has_method(BINDING) {
-            return None;
-        }
-        let id = message.transaction_id();
-        let address = |kind| {
-            let raw = message.raw_attribute(kind)?;
-            MappedSocketAddr::from_raw(&raw).ok().map(|mapped| canonical(mapped.addr()))
-        };
-        let xored = message.attribute::<XorMappedAddress>().ok().map(|mapped| canonical(mapped.addr(id)));
+        let message = Message::parse(datagram).filter(|message| message.kind == BINDING_SUCCESS)?;
+        let plain = |kind| message.attribute(kind).and_then(|value| address(value, [0; 16]));
+        let xored = message.attribute(XOR_MAPPED_ADDRESS);
+        let xored = xored.and_then(|value| address(value, message.id.key()));
         Some(Self {
-            id: TransactionId(id.into()),
-            mapped: xored.or_else(|| address(MAPPED_ADDRESS))?,
-            origin: address(RESPONSE_ORIGIN),
-            other: address(OTHER_ADDRESS),
+            id: message.id,
+            mapped: xored.or_else(|| plain(MAPPED_ADDRESS))?,
+            origin: plain(RESPONSE_ORIGIN),
+            other: plain(OTHER_ADDRESS),
         })
     }
 
     /// Writes the answer as a server sends it.
     pub fn emit(&self) -> Vec<u8> {
-        let kind = MessageType::from_class_method(MessageClass::Success, BINDING);
-        let id = WireId::from(self.id.0);
-        let mut message = Message::builder(kind, id, MessageWriteVec::new());
-        message.add_attribute(&XorMappedAddress::new(self.mapped, id)).expect("it is the first of its kind");
+        let mut attributes = Vec::new();
+        add(&mut attributes, XOR_MAPPED_ADDRESS, &address_value(self.mapped, self.id.key()));
         for (kind, address) in [(RESPONSE_ORIGIN, self.origin), (OTHER_ADDRESS, self.other)] {
             if let Some(address) = address {
-                let mapped = MappedSocketAddr::new(address);
-                message.add_attribute(&mapped.to_raw(kind)).expect("it is the first of its kind");
+                add(&mut attributes, kind, &address_value(address, [0; 16]));
             }
         }
-        message.finish()
+        message(BINDING_SUCCESS, self.id, &attributes)
     }
 }
 
-fn add(message: &mut MessageWriteVec, kind: AttributeType, value: &[u8]) {
-    message.add_attribute(&RawAttribute::new(kind, value)).expect("it is the first of its kind");
+/// A message whose parts have been checked to be there.
+struct Message<'a> {
+    kind: u16,
+    id: TransactionId,
+    /// They are whole ones.
+    attributes: &'a [u8],
+}
+
+impl<'a> Message<'a> {
+    /// Reads one that fills the datagram. A FINGERPRINT is not looked at: it tells STUN from other protocols
+    /// on a port (RFC 8489, 7), and the transaction does so here.
+    fn parse(datagram: &'a [u8]) -> Option<Self> {
+        let (header, attributes) = datagram.split_first_chunk::<HEADER>()?;
+        let word = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
+        let is_whole = usize::from(word(2)) == attributes.len();
+        if !is_whole || header[4..8] != MAGIC_COOKIE {
+            return None;
+        }
+        let mut id = [0; 16];
+        id[4..].copy_from_slice(&header[8..]);
+        let mut rest = attributes;
+        while !rest.is_empty() {
+            (_, _, rest) = split_attribute(rest)?;
+        }
+        Some(Self { kind: word(0), id: TransactionId(u128::from_be_bytes(id)), attributes })
+    }
+
+    /// Returns the first attribute of a kind: further ones do not count (RFC 8489, 14).
+    fn attribute(&self, kind: u16) -> Option<&'a [u8]> {
+        let mut rest = self.attributes;
+        loop {
+            let (found, value, after) = split_attribute(rest)?;
+            if found == kind {
+                return Some(value);
+            }
+            rest = after;
+        }
+    }
+}
+
+/// Returns the kind and value of the first attribute, and what follows it; `None` if it is cut off.
+fn split_attribute(attributes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
+    let (head, rest) = attributes.split_first_chunk::<4>()?;
+    let len = usize::from(u16::from_be_bytes([head[2], head[3]]));
+    let after = rest.get(len.next_multiple_of(4)..)?;
+    Some((u16::from_be_bytes([head[0], head[1]]), &rest[..len], after))
+}
+
+fn message(kind: u16, id: TransactionId, attributes: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(attributes.len()).expect("they are a few addresses, or our filler");
+    [&kind.to_be_bytes(), &len.to_be_bytes(), &id.key()[..], attributes].concat()
+}
+
+fn add(attributes: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    let len = u16::try_from(value.len()).expect("it is an address, or our filler");
+    attributes.extend([kind.to_be_bytes(), len.to_be_bytes()].concat());
+    attributes.extend(value);
+    attributes.resize(attributes.len().next_multiple_of(4), 0);
+}
+
+/// Reads the address in an attribute that was xored with this key; `[0; 16]` for plain ones (RFC 8489, 14.1
+/// and 14.2).
+fn address(value: &[u8], key: [u8; 16]) -> Option<SocketAddr> {
+    let (head, ip) = value.split_first_chunk::<4>()?;
+    let port = u16::from_be_bytes([head[2] ^ key[0], head[3] ^ key[1]]);
+    let plain: Vec<u8> = ip.iter().zip(key).map(|(byte, key)| byte ^ key).collect();
+    let ip: IpAddr = match (head[1], ip.len()) {
+        (1, 4) => <[u8; 4]>::try_from(plain).ok()?.into(),
+        (2, 16) => <[u8; 16]>::try_from(plain).ok()?.into(),
+        _ => return None,
+    };
+    Some(canonical(SocketAddr::new(ip, port)))
+}
+
+/// Writes an address as an attribute has it; see [`address`].
+fn address_value(address: SocketAddr, key: [u8; 16]) -> Vec<u8> {
+    let (family, ip) = match address.ip() {
+        IpAddr::V4(ip) => (1, ip.octets().to_vec()),
+        IpAddr::V6(ip) => (2, ip.octets().to_vec()),
+    };
+    let port = address.port().to_be_bytes();
+    let hidden = port.iter().zip(key).chain(ip.iter().zip(key)).map(|(byte, key)| byte ^ key);
+    [0, family].into_iter().chain(hidden).collect()
 }
 
 /// The address as a plain one: no IPv4 inside IPv6, no scope and no flow, so that equal ones compare equal.

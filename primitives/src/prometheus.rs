@@ -61,6 +61,10 @@ impl Family<'_> {
     /// Writes one number. `labels` have names of letters, digits and underscores, and any text as value; they
     /// must differ from those of the family's other numbers.
     pub fn number(&mut self, labels: &[(&str, &str)], value: impl Into<Number>) {
+        self.write(labels, value.into());
+    }
+
+    fn write(&mut self, labels: &[(&str, &str)], value: Number) {
         let (name, help) = (self.name, self.help);
         // Writing to a string cannot fail.
         if !self.is_begun {
@@ -76,7 +80,7 @@ impl Family<'_> {
         if !labels.is_empty() {
             self.text.push('}');
         }
-        let _ = match value.into() {
+        let _ = match value {
             Number::Whole(value) => writeln!(self.text, " {value}"),
             Number::Real(value) if value == f64::INFINITY => writeln!(self.text, " +Inf"),
             Number::Real(value) if value == f64::NEG_INFINITY => writeln!(self.text, " -Inf"),

@@ -1,7 +1,6 @@
 //! Endpoints of members: socket addresses, and host names that the node resolves.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::str::FromStr;
 
 /// Longest host name, and longest label in one (RFC 1035, 2.3.4).
@@ -73,21 +72,6 @@ impl FromStr for HostEndpoint {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not an endpoint; write HOST:PORT, IPV4:PORT or [IPV6]:PORT")]
 pub struct ParseEndpointError;
-
-/// Where a member may be found.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Endpoint {
-    Address(SocketAddr),
-    Host(HostEndpoint),
-}
-
-impl FromStr for Endpoint {
-    type Err = ParseEndpointError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.parse().map(Endpoint::Address).or_else(|_| text.parse().map(Endpoint::Host))
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -1,3 +1,4 @@
+use super::MissingFeature;
 use crate::state::StateError;
 
 /// Why a description of a network was refused.
@@ -7,6 +8,10 @@ pub enum ConfigError {
     /// The file cannot be read, or holds a secret that other users could read.
     #[error(transparent)]
     File(#[from] StateError),
+
+    /// This build of the library reads no such text.
+    #[error(transparent)]
+    MissingFeature(#[from] MissingFeature),
 
     /// The text is not a valid description of a static network.
     #[error("line {line}: {what}")]
@@ -33,6 +38,7 @@ impl From<ConfigError> for std::io::Error {
     fn from(error: ConfigError) -> Self {
         match error {
             ConfigError::File(error) => error.into(),
+            ConfigError::MissingFeature(error) => error.into(),
             other => std::io::Error::new(std::io::ErrorKind::InvalidInput, other),
         }
     }

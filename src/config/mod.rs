@@ -3,9 +3,11 @@
 mod dht;
 mod endpoint;
 mod error;
+mod feature;
 mod passphrase;
 mod root;
 mod root_source;
+#[cfg_attr(not(feature = "static-networks"), path = "no_static_file.rs")]
 mod static_file;
 
 use std::collections::BTreeMap;
@@ -22,8 +24,12 @@ use crate::state::{check_secret_file, check_trusted_file, read_text_file};
 pub use dht::{Dht, ParseDhtError};
 pub use endpoint::{HostEndpoint, ParseEndpointError};
 pub use error::ConfigError;
+pub(crate) use feature::Feature;
+pub use feature::MissingFeature;
 pub use root::{ParseRootError, RootAddress, RootEndpoint, RootTransport};
+#[cfg(feature = "dns")]
 pub(crate) use root_source::LABEL as ROOTS_LABEL;
+pub(crate) use root_source::require_for_roots;
 pub use root_source::{RootDomain, RootSource, RootsError};
 
 /// A network to join, and what proves that this node may.
@@ -103,6 +109,7 @@ impl Network {
     /// or psk and is readable by other users; [`ConfigError::InvalidFile`] with the line otherwise.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Network, ConfigError> {
         let path = path.as_ref();
+        Feature::StaticNetworks.require(format_args!("the network of {}", path.display()))?;
         let (text, metadata) = read_text_file(path)?;
         check_trusted_file(path, &metadata)?;
         let network = Network::parse_toml(&text).map_err(|error| match error {
@@ -255,5 +262,5 @@ impl Network {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "static-networks"))]
 mod tests;

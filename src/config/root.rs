@@ -7,7 +7,7 @@ use std::str::FromStr;
 use peersock_overlay::{ParseIdentityError, PublicIdentity, is_endpoint};
 use thiserror::Error;
 
-use super::{HostEndpoint, ParseEndpointError};
+use super::{Feature, HostEndpoint, ParseEndpointError};
 
 /// A root, as its operator gives it to others: `KEY@ENDPOINT[,ENDPOINT..]`, where `KEY` is the root's public
 /// identity and each endpoint an address or host name with a port, after `tcp:`, `tls:` or `wss:` unless it
@@ -298,6 +298,15 @@ impl RootTransport {
             Self::Tcp => "tcp",
             Self::Tls => "tls",
             Self::WebSocket => "wss",
+        }
+    }
+
+    /// Returns the feature of the crate without which nobody is reached by it.
+    pub(super) fn feature(self) -> Option<Feature> {
+        match self {
+            Self::Udp => None,
+            Self::Tcp => Some(Feature::Streams),
+            Self::Tls | Self::WebSocket => Some(Feature::Tls),
         }
     }
 }

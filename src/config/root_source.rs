@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-use super::{HostEndpoint, ParseRootError, RootAddress};
+use super::{Feature, HostEndpoint, MissingFeature, ParseRootError, RootAddress};
 use crate::state::{StateError, check_secret_file, check_trusted_file, read_text_file};
 
 /// One of the places that say which roots a node uses.
@@ -215,6 +215,25 @@ pub enum RootsError {
     /// One of the texts names no root.
     #[error(transparent)]
     Text(#[from] ParseRootError),
+}
+
+/// Fails if a source that somebody has named needs what this build lacks. Lists are others' word, and read
+/// later: of their roots those ways are used that there are.
+pub(crate) fn require_for_roots(sources: &[RootSource]) -> Result<(), MissingFeature> {
+    for source in sources {
+        match source {
+            RootSource::Address(root) => {
+                for endpoint in root.endpoints() {
+                    if let Some(feature) = endpoint.transport.feature() {
+                        feature.require(format_args!("the root endpoint {endpoint}"))?;
+                    }
+                }
+            }
+            RootSource::Dns(_) => Feature::Dns.require(format_args!("the list of roots {source}"))?,
+            RootSource::Lan => {}
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

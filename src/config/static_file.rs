@@ -3,8 +3,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
+use std::str::FromStr;
 
 use data_encoding::HEXLOWER_PERMISSIVE as HEX;
 use peersock_overlay::{
@@ -15,8 +16,7 @@ use serde::Deserialize;
 use toml::Spanned;
 use zeroize::Zeroizing;
 
-use super::endpoint::{Endpoint, HostEndpoint};
-use super::{ConfigError, passphrase};
+use super::{ConfigError, HostEndpoint, ParseEndpointError, passphrase};
 
 /// Longest member name: that of a DNS label (RFC 1035, 2.3.4), so that names can be served by DNS.
 const MAX_NAME: usize = 63;
@@ -48,6 +48,21 @@ struct Member {
 struct Problem {
     span: Range<usize>,
     what: String,
+}
+
+/// Where a member may be found.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Endpoint {
+    Address(SocketAddr),
+    Host(HostEndpoint),
+}
+
+impl FromStr for Endpoint {
+    type Err = ParseEndpointError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Endpoint::Address).or_else(|_| text.parse().map(Endpoint::Host))
+    }
 }
 
 /// The endpoints of each member that are host names.

@@ -48,13 +48,6 @@ impl Interfaces {
         }
     }
 
-    /// The first IPv4 address that may be used, one beyond the machine first.
-    pub(crate) fn first_ipv4(&self) -> io::Result<Option<Ipv4Addr>> {
-        let mut allowed = list(self)?;
-        allowed.sort_by_key(|interface| interface.loopback);
-        Ok(allowed.iter().find_map(|interface| interface.ipv4.first().copied()))
-    }
-
     /// Whether no interface but the loopback can match.
     pub(crate) fn is_loopback_only(&self) -> bool {
         match self {

@@ -8,6 +8,8 @@ mod busy_poll;
 mod engine;
 mod extra;
 mod interfaces;
+#[cfg(feature = "dht")]
+mod ipv4;
 mod nat64;
 mod receiver;
 mod role;
@@ -15,9 +17,13 @@ mod role;
 #[path = "role/tests.rs"]
 mod role_tests;
 mod sink;
+#[cfg(feature = "streams")]
 mod stream_io;
+#[cfg_attr(not(feature = "streams"), path = "no_streams.rs")]
 mod streams;
+#[cfg_attr(not(feature = "streams"), path = "no_tcp.rs")]
 mod tcp;
+#[cfg_attr(not(feature = "turn"), path = "no_turn.rs")]
 mod turn;
 mod udp;
 
@@ -36,12 +42,12 @@ pub(crate) use busy_poll::BusyPoll;
 use busy_poll::Looking;
 pub use interfaces::Interfaces;
 pub(crate) use interfaces::canonical;
-pub(crate) use nat64::reaches_by_ipv6_only;
-pub(crate) use streams::StreamConfig;
-pub use turn::{TurnCheck, check_turn};
-pub(crate) use turn::{TurnSockets, TurnState};
+#[cfg(feature = "dht")]
+pub(crate) use ipv4::{first_ipv4, reaches_by_ipv6_only};
+pub(crate) use turn::{TurnSockets, check_turn};
 pub(crate) use udp::{OutsideAnswer, UdpSockets, UdpStats};
 
+use crate::config::RootAddress;
 use crate::sync;
 use crate::sys::interface_watch::InterfaceWatch;
 use crate::sys::poll::{self, PollFd, PollFlags, Wakeup};
@@ -163,9 +169,9 @@ impl Driver {
         sync::write(&self.interfaces_changed).push(told);
     }
 
-    /// Has streams to roots opened where they are wanted.
-    pub(crate) fn start_streams(self: &Arc<Self>, config: StreamConfig) -> io::Result<()> {
-        self.streams.start(self, config)
+    /// Has streams to these roots opened, and to no others, where they are wanted.
+    pub(crate) fn start_streams(self: &Arc<Self>, roots: &[&RootAddress]) -> io::Result<()> {
+        self.streams.start(self, roots)
     }
 
     /// Closes the streams to roots and other nodes. What was sent just before still leaves, within half a

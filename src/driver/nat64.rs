@@ -8,7 +8,7 @@
 //! The prefix is looked for only while the machine has a route for IPv6 and none for IPv4, in a thread of its
 //! own, since the system's resolver blocks.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, RwLock, Weak};
 use std::thread;
@@ -207,28 +207,13 @@ fn routes(devices: &[Option<String>]) -> Routes {
     }
 }
 
-/// Whether the machine has a way to the Internet by IPv6, and by IPv4 none to any of these, or without any to
-/// the Internet. What a NAT64 does is no way by IPv4.
-pub(crate) fn reaches_by_ipv6_only(wanted: &[SocketAddrV4]) -> bool {
-    let has_ipv4 = match wanted {
-        [] => interfaces::has_route((SOME_IPV4, 9).into()),
-        wanted => wanted.iter().any(|one| interfaces::has_route(SocketAddr::V4(*one))),
-    };
-    !has_ipv4 && interfaces::has_route((SOME_IPV6, 9).into())
-}
-
 /// Addresses of root nameservers.
-const SOME_IPV4: Ipv4Addr = Ipv4Addr::new(198, 41, 0, 4);
-const SOME_IPV6: Ipv6Addr = Ipv6Addr::new(0x2001, 0x503, 0xba3e, 0, 0, 0, 2, 0x30);
+pub(super) const SOME_IPV4: Ipv4Addr = Ipv4Addr::new(198, 41, 0, 4);
+pub(super) const SOME_IPV6: Ipv6Addr = Ipv6Addr::new(0x2001, 0x503, 0xba3e, 0, 0, 0, 2, 0x30);
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_is_on_this_machine_is_reached_by_ipv4() {
-        assert!(!reaches_by_ipv6_only(&[SocketAddrV4::new(Ipv4Addr::LOCALHOST, 6881)]));
-    }
 
     #[test]
     fn without_a_prefix_addresses_stay_as_they_are() {

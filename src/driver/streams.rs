@@ -30,6 +30,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, sleep_until, timeout};
 
 use super::{Driver, stream_io};
+use crate::config::{RootAddress, RootTransport};
 use crate::sync;
 use peersock_datapath::Transmit;
 
@@ -89,17 +90,37 @@ struct Open {
 
 /// How the roots of a node are reached by streams.
 #[derive(Debug, Clone)]
-pub(crate) struct StreamConfig {
+struct StreamConfig {
     /// The ways to each root, in the order in which its text has them.
-    pub(crate) targets: BTreeMap<NodeId, Vec<Target>>,
+    targets: BTreeMap<NodeId, Vec<Target>>,
     /// The proxy of the environment, or what is wrong with the variable that names it.
-    pub(crate) proxy: Result<ProxySettings, String>,
+    proxy: Result<ProxySettings, String>,
 }
 
 impl StreamConfig {
     /// No roots.
     fn none() -> Self {
         Self { targets: BTreeMap::new(), proxy: Err(NO_WAY.to_owned()) }
+    }
+
+    /// Reads the ways to these roots, and the proxy of the environment.
+    fn of(roots: &[&RootAddress]) -> Self {
+        let mut targets: BTreeMap<NodeId, Vec<Target>> = BTreeMap::new();
+        for root in roots {
+            for endpoint in root.endpoints() {
+                let transport = match endpoint.transport {
+                    RootTransport::Udp => continue,
+                    RootTransport::Tcp => Transport::Tcp,
+                    RootTransport::Tls => Transport::Tls,
+                    RootTransport::WebSocket => Transport::WebSocket,
+                };
+                let target = Target::new(transport, endpoint.host(), endpoint.port());
+                let known = targets.entry(root.identity().node_id()).or_default();
+                known.push(target.with_key(*root.identity().ed25519()));
+            }
+        }
+        let proxy = ProxySettings::from_environment().map_err(|error| error.to_string());
+        Self { targets, proxy }
     }
 }
 
@@ -150,10 +171,11 @@ impl Streams {
         sync::read(&self.errors).get(root).cloned()
     }
 
-    /// Says how roots are reached from now on, and starts the thread that opens streams unless it runs. If
+    /// Says which roots are reached from now on, and starts the thread that opens streams unless it runs. If
     /// none of them has a way by a stream, the first [`Streams::want`] that is not empty starts it: other
     /// roots may name such roots.
-    pub(super) fn start(self: &Arc<Self>, driver: &Arc<Driver>, config: StreamConfig) -> io::Result<()> {
+    pub(super) fn start(self: &Arc<Self>, driver: &Arc<Driver>, roots: &[&RootAddress]) -> io::Result<()> {
+        let config = StreamConfig::of(roots);
         let is_needed = !config.targets.is_empty();
         *sync::write(&self.config) = config;
         let _ = self.driver.set(Arc::downgrade(driver));

@@ -22,9 +22,10 @@ pub use peersock_nat::netcheck::{
 pub use report::Report;
 pub use roots::RootCheck;
 
+use crate::config::{MissingFeature, require_for_roots};
 use crate::interfaces::{
-    ROOTS_VARIABLE, ServersError, check_turn, lists_of, stun_of_environment, targets_of_roots,
-    turn_of_environment,
+    ROOTS_VARIABLE, ServersError, check_turn, lists_of, require_for_turn, stun_of_environment,
+    targets_of_roots, turn_of_environment,
 };
 use crate::{Interfaces, RootSource, RootsError, TurnServer};
 
@@ -65,6 +66,9 @@ pub enum NetcheckError {
     /// What the environment says of STUN or TURN servers is not understood.
     #[error(transparent)]
     Servers(#[from] ServersError),
+    /// A root or a TURN server needs what this build of the library lacks.
+    #[error(transparent)]
+    MissingFeature(#[from] MissingFeature),
     /// No interface that may be used is up.
     #[error("none of these interfaces is up: {0}")]
     NoInterface(String),
@@ -126,6 +130,8 @@ impl Netcheck {
         };
         let stun = self.stun.clone().map_or_else(stun_of_environment, Ok)?;
         let turn = self.turn.clone().map_or_else(turn_of_environment, Ok)?;
+        require_for_roots(&sources)?;
+        require_for_turn(&turn)?;
         let only = self.names()?;
         let mut targets = stun;
         targets.extend(targets_of_roots(&sources));

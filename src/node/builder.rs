@@ -15,9 +15,9 @@ use super::closing::Closing;
 use super::meeting::Meetings;
 use super::{Inner, Node, contact, root_list, singleton};
 use crate::TurnServer;
-use crate::config::{Dht, ParseDhtError, RootSource, RootsError};
+use crate::config::{Dht, Feature, MissingFeature, ParseDhtError, RootSource, RootsError, require_for_roots};
 use crate::driver::{BusyPoll, Driver, Interfaces, UdpSockets};
-use crate::interfaces::{ServersError, stun_of_environment, turn_of_environment};
+use crate::interfaces::{ServersError, require_for_turn, stun_of_environment, turn_of_environment};
 use crate::management::{END_MARK, ManagementServer, Request};
 use crate::netcheck::Netcheck;
 use crate::state::{StateDir, StateError};
@@ -137,6 +137,9 @@ pub enum StartError {
     /// This build of the library lacks the cipher that [`NodeBuilder::only_suite`] names.
     #[error("this build has no {0}; leave the choice of the cipher to the node")]
     NoSuite(Suite),
+    /// The settings, or the environment, name what this build of the library lacks.
+    #[error(transparent)]
+    MissingFeature(#[from] MissingFeature),
     /// The DHT cannot be used, for example because the node may use the loopback interface only.
     #[error("the DHT cannot be used: {0}")]
     Dht(#[source] io::Error),
@@ -151,6 +154,7 @@ impl From<StartError> for io::Error {
             StartError::Io(error) => error,
             StartError::PortTaken { .. } => io::Error::new(io::ErrorKind::AddrInUse, error),
             StartError::PortForbidden { .. } => io::Error::new(io::ErrorKind::PermissionDenied, error),
+            StartError::MissingFeature(error) => error.into(),
             other => io::Error::other(other),
         }
     }
@@ -182,10 +186,10 @@ pub struct NodeBuilder {
     roots: Option<Vec<RootSource>>,
     dht: Option<Dht>,
     turn: Option<Vec<TurnServer>>,
-    maps_ports: bool,
+    maps_ports: Option<bool>,
     asks_stun: bool,
     birthday: bool,
-    tcp_punch: bool,
+    tcp_punch: Option<bool>,
     suite: Option<Suite>,
     stack: peersock_stack::Config,
 }
@@ -202,10 +206,10 @@ impl Default for NodeBuilder {
             roots: None,
             dht: None,
             turn: None,
-            maps_ports: true,
+            maps_ports: None,
             asks_stun: true,
             birthday: true,
-            tcp_punch: true,
+            tcp_punch: None,
             suite: None,
             stack: peersock_stack::Config::default(),
         }
@@ -337,10 +341,10 @@ impl NodeBuilder {
         self
     }
 
-    /// Whether routers may be asked to forward a port to this node, by PCP, NAT-PMP or UPnP. Default: yes. A
-    /// node without roots and DHT asks none.
+    /// Whether routers may be asked to forward a port to this node, by PCP, NAT-PMP or UPnP. Default: yes, if
+    /// the feature `portmap` is there. A node without roots and DHT asks none.
     pub fn port_mapping(mut self, on: bool) -> Self {
-        self.maps_ports = on;
+        self.maps_ports = Some(on);
         self
     }
 
@@ -367,13 +371,14 @@ impl NodeBuilder {
 
     /// Whether a direct path is also looked for by TCP, where a root relays and there is none by UDP: both
     /// nodes connect to each other at once, from and to the port by which a root has seen them, which opens
-    /// the NATs of many. The node listens on a TCP port for some seconds then. Default: yes.
+    /// the NATs of many. The node listens on a TCP port for some seconds then. Default: yes, if the feature
+    /// `streams` is there.
     ///
     /// ```
     /// let settings = peersock::Node::builder().tcp_punch(false);
     /// ```
     pub fn tcp_punch(mut self, on: bool) -> Self {
-        self.tcp_punch = on;
+        self.tcp_punch = Some(on);
         self
     }
 
@@ -458,6 +463,7 @@ impl NodeBuilder {
                 "no TURN server is asked: without roots and DHT nobody learns of the relayed address"
             );
         }
+        let (maps_ports, tcp_punch) = self.check_features(&roots, &dht, &turn)?;
         let provider = match self.suite {
             None => default_provider(),
             Some(suite) => {
@@ -484,7 +490,7 @@ impl NodeBuilder {
         config.receive_buffer = receive_buffer;
         config.introduce = self.introduce;
         config.birthday = self.birthday;
-        config.tcp_punch = self.tcp_punch;
+        config.tcp_punch = tcp_punch;
         config.entropy = Some(Arc::new(|out| getrandom::fill(out).map_err(|_| NoEntropy)));
         let now = Instant::now();
         let unix_time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -498,7 +504,7 @@ impl NodeBuilder {
                 false => Vec::new(),
             },
             turn,
-            maps_ports: self.maps_ports,
+            maps_ports,
             has_dht: dht.is_on(),
         };
         let node = Node {
@@ -537,6 +543,29 @@ impl NodeBuilder {
     /// [`NodeBuilder::start`].
     pub fn install(self) -> Result<Node, StartError> {
         singleton::install(self)
+    }
+
+    /// Fails if something is named that this build lacks. Returns whether ports are mapped, and whether TCP is
+    /// tried between nodes.
+    fn check_features(
+        &self,
+        roots: &[RootSource],
+        dht: &Dht,
+        turn: &[TurnServer],
+    ) -> Result<(bool, bool), MissingFeature> {
+        require_for_roots(roots)?;
+        require_for_turn(turn)?;
+        if dht.is_on() {
+            Feature::Dht.require("the DHT")?;
+        }
+        let wanted = |switch: Option<bool>, feature: Feature, what| {
+            if switch == Some(true) {
+                feature.require(what)?;
+            }
+            Ok(switch.unwrap_or(feature.is_there()))
+        };
+        let maps_ports = wanted(self.maps_ports, Feature::Portmap, "mapping a port")?;
+        Ok((maps_ports, wanted(self.tcp_punch, Feature::Streams, "TCP between nodes")?))
     }
 
     fn open_identity(&self) -> Result<(Identity, Option<StateDir>), StartError> {
@@ -592,4 +621,59 @@ fn random_seed() -> io::Result<Zeroizing<[u8; 32]>> {
     let mut seed = Zeroizing::new([0; 32]);
     getrandom::fill(&mut *seed).map_err(io::Error::other)?;
     Ok(seed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::RootAddress;
+
+    /// Returns the feature that these settings need and do not have.
+    fn missing(builder: &NodeBuilder, roots: &str, turn: &str) -> Option<&'static str> {
+        let key = Seed([7; 32]).public_identity();
+        let roots: Vec<RootSource> = match roots {
+            "" => Vec::new(),
+            domain if domain.starts_with("dns:") => vec![domain.parse().expect("a domain")],
+            endpoints => {
+                vec![format!("{key}@{endpoints}").parse::<RootAddress>().expect("a root").into()]
+            }
+        };
+        let turn: Vec<TurnServer> =
+            turn.split_whitespace().map(|text| text.parse().expect("a server")).collect();
+        let dht = builder.dht.clone().unwrap_or_default();
+        builder.check_features(&roots, &dht, &turn).err().map(|error| error.feature)
+    }
+
+    #[test]
+    fn what_names_something_that_a_build_lacks_is_told_the_feature() {
+        let plain = Node::builder();
+        let lacks = |feature: Feature, name| (!feature.is_there()).then_some(name);
+        assert_eq!(missing(&plain, "192.0.2.1:7420", ""), None);
+        assert_eq!(missing(&plain.clone().port_mapping(false).tcp_punch(false).dht(Dht::Off), "", ""), None);
+        assert_eq!(
+            missing(&plain, "192.0.2.1:7420,tcp:192.0.2.1:80", ""),
+            lacks(Feature::Streams, "streams")
+        );
+        for endpoint in ["tls:192.0.2.1:443", "wss:192.0.2.1:443"] {
+            assert_eq!(missing(&plain, endpoint, ""), lacks(Feature::Tls, "tls"), "{endpoint}");
+        }
+        assert_eq!(missing(&plain, "dns:example.org", ""), lacks(Feature::Dns, "dns"));
+        assert_eq!(missing(&plain.clone().dht(Dht::Public), "", ""), lacks(Feature::Dht, "dht"));
+        assert_eq!(missing(&plain.clone().port_mapping(true), "", ""), lacks(Feature::Portmap, "portmap"));
+        assert_eq!(missing(&plain.clone().tcp_punch(true), "", ""), lacks(Feature::Streams, "streams"));
+        assert_eq!(missing(&plain, "", "turn:a:b@192.0.2.1"), lacks(Feature::Turn, "turn"));
+        let by_tls = lacks(Feature::Turn, "turn").or(lacks(Feature::Tls, "tls"));
+        assert_eq!(missing(&plain, "", "turns:a:b@192.0.2.1"), by_tls);
+    }
+
+    #[test]
+    fn a_node_that_lacks_something_does_not_start() {
+        let builder = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback);
+        let started = builder.roots(Vec::<RootSource>::new()).port_mapping(true).start();
+        assert_eq!(started.is_ok(), Feature::Portmap.is_there());
+        if let Err(error) = started {
+            assert!(error.to_string().contains("the feature `portmap`"), "{error}");
+            assert_eq!(io::Error::from(error).kind(), io::ErrorKind::Unsupported);
+        }
+    }
 }

@@ -7,6 +7,7 @@ mod device;
 mod events;
 mod forked;
 mod joined;
+#[cfg_attr(not(feature = "dht"), path = "no_meeting.rs")]
 mod meeting;
 mod nicknames;
 mod patience;
@@ -18,13 +19,12 @@ mod status;
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddrV4;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak, mpsc};
 use std::time::{Duration, Instant};
 
 use peersock_datapath::{Device, Unanswered};
-use peersock_overlay::{Contact, JoinError, NetworkId, NodeId, PublicIdentity};
+use peersock_overlay::{JoinError, NetworkId, NodeId, PublicIdentity};
 use peersock_stack::{Batch, Error, Flow};
 
 pub use builder::{IdentitySource, NodeBuilder, Seed, StartError};
@@ -34,6 +34,7 @@ pub use events::{Event, Events, RootChanges};
 pub use joined::Joined;
 pub use patience::{Linger, Patience, Remaining};
 pub(crate) use root_list::ask_lists;
+#[cfg(feature = "dns")]
 pub use root_list::listed_in;
 pub use singleton::{current_node, node};
 pub use status::{
@@ -329,21 +330,10 @@ impl Inner {
     fn keep_contact(self: &Arc<Self>) {
         let Some(settings) = sync::lock(&self.contact_settings).take() else { return };
         let publisher = self.meetings.get().map(Meetings::publisher);
-        let publish = Box::new(move |contact: &Contact| {
-            if let Some(publish) = &publisher {
-                publish(contact);
-            }
-        });
+        let publish = publisher.unwrap_or_else(|| Box::new(|_| ()));
         match Keeper::start(self, settings, publish) {
             Ok(keeper) => _ = self.keeper.set(keeper),
             Err(error) => tracing::warn!(%error, "peers will not be told where this node can be reached"),
-        }
-    }
-
-    /// Nodes of the DHT that can be asked as what they see this node.
-    fn set_dht_nodes(&self, nodes: Vec<SocketAddrV4>) {
-        if let Some(keeper) = self.keeper.get() {
-            keeper.set_dht_nodes(nodes);
         }
     }
 

@@ -220,7 +220,7 @@ impl Turn {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "static-networks"))]
 mod tests {
     use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
     use std::sync::{Arc, Mutex};

@@ -6,7 +6,7 @@
 //! system's resolver blocks; names of roots that come first in the list have precedence, so a name that hangs
 //! delays them by one look-up at most.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, Weak};
 use std::thread;
@@ -14,12 +14,11 @@ use std::time::{Duration, Instant};
 
 use peersock_overlay::{MAX_ROOTS, NodeId, RootConfig, RootState, is_endpoint};
 use peersock_stack::Batch;
-use peersock_streams::{ProxySettings, Target, Transport};
 
 use super::Inner;
 use super::resolver::{Resolve, Turn};
 use crate::config::{HostEndpoint, RootAddress, RootTransport};
-use crate::driver::{StreamConfig, canonical};
+use crate::driver::canonical;
 use crate::sync;
 use peersock_datapath::{Heard, Subscription};
 
@@ -59,7 +58,9 @@ impl Used {
             roots.iter().filter(|root| !root.is_listed()).map(|root| root.identity().node_id()).collect();
         let roots = roots.iter().filter(|root| named.insert(root.identity().node_id()));
         let roots: Vec<_> = roots.take(MAX_ROOTS).collect();
-        start_streams(&node, &roots);
+        if let Err(error) = node.driver.start_streams(&roots) {
+            tracing::warn!(%error, "roots are reached by UDP only");
+        }
         let mut state = sync::lock(&self.state);
         let mut before = std::mem::take(&mut state.roots);
         let now = Instant::now();
@@ -176,29 +177,6 @@ fn publish(node: &Arc<Inner>, state: &State) {
     node.driver.datapath.set_roots(Instant::now(), configs, &mut Batch::default());
     node.driver.kick();
     node.keep_contact();
-}
-
-/// Has the node open streams to the roots that name ways for them.
-fn start_streams(node: &Arc<Inner>, roots: &[&RootAddress]) {
-    let mut targets: BTreeMap<NodeId, Vec<Target>> = BTreeMap::new();
-    for root in roots {
-        for endpoint in root.endpoints() {
-            let transport = match endpoint.transport {
-                RootTransport::Udp => continue,
-                RootTransport::Tcp => Transport::Tcp,
-                RootTransport::Tls => Transport::Tls,
-                RootTransport::WebSocket => Transport::WebSocket,
-            };
-            let target = Target::new(transport, endpoint.host(), endpoint.port());
-            let known = targets.entry(root.identity().node_id()).or_default();
-            known.push(target.with_key(*root.identity().ed25519()));
-        }
-    }
-    let driver = &node.driver;
-    let proxy = ProxySettings::from_environment().map_err(|error| error.to_string());
-    if let Err(error) = driver.start_streams(StreamConfig { targets, proxy }) {
-        tracing::warn!(%error, "roots are reached by UDP only");
-    }
 }
 
 struct Root {

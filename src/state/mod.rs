@@ -12,6 +12,8 @@
 //! identity is never regenerated over one that exists: a damaged or exposed file is an error for a person
 //! to look at.
 
+#[cfg(feature = "dht")]
+mod dht_nodes;
 mod error;
 mod identity;
 mod private;
@@ -35,7 +37,6 @@ pub(crate) use private::{
 
 const LOCK_FILE: &str = "lock";
 const IDENTITY_FILE: &str = "identity.key";
-const DHT_NODES_FILE: &str = "dht-nodes";
 const MANAGEMENT_SOCKET: &str = "management.sock";
 
 /// A state directory, locked for this process as long as the value lives.
@@ -104,26 +105,6 @@ impl StateDir {
         let seed = identity::generate().map_err(StateError::io("draw randomness for", &path))?;
         write_atomically(&self.path, IDENTITY_FILE, identity::emit(&seed).as_bytes())?;
         Ok(Identity::from_seed(&seed))
-    }
-
-    /// The list of nodes of the DHT that was kept last. `None` if there is none, and if the file is not
-    /// private or no text: then whoever wants the list does without.
-    pub(crate) fn dht_nodes(&self) -> Option<String> {
-        match read_regular_secret_file(&self.path.join(DHT_NODES_FILE)) {
-            Ok(text) => Some(text.to_string()),
-            Err(StateError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => None,
-            Err(error) => {
-                tracing::warn!(%error, "the nodes of the DHT that were kept are not used");
-                None
-            }
-        }
-    }
-
-    /// Keeps a list of nodes of the DHT in place of the last one.
-    pub(crate) fn keep_dht_nodes(&self, text: &str) {
-        if let Err(error) = write_atomically(&self.path, DHT_NODES_FILE, text.as_bytes()) {
-            tracing::debug!(%error, "nodes of the DHT are not kept for the next start");
-        }
     }
 
     /// The public part of the identity in a directory that may be in use by another process; `None` if

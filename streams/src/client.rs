@@ -5,11 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
-use tokio_tungstenite::client_async_with_config;
-use tokio_tungstenite::tungstenite;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
-use crate::carrier::{BoxedStream, Carrier, Counted, Framed, Framing, Role, WebSocket, websocket_settings};
+use crate::carrier::{BoxedStream, Carrier, Framed, Framing, Role, WebSocket};
 use crate::connection::{Connection, Counters, Ends, Shared};
 use crate::dial::{self, Way};
 use crate::error::ConnectError;
@@ -201,7 +198,8 @@ impl Connector {
         if target.transport != Transport::WebSocket {
             return Ok(Carrier::Framed(Framed::new(stream, early, Framing::lengths())));
         }
-        let upgraded = self.step(format!("the answer of {}", target.host), HINT, upgrade(stream, target));
+        let upgraded =
+            self.step(format!("the answer of {}", target.host), HINT, WebSocket::connect(stream, target));
         Ok(Carrier::WebSocket(Box::new(upgraded.await?)))
     }
 
@@ -260,22 +258,6 @@ fn refuse_early(host: &str, early: &[u8]) -> Result<(), ConnectError> {
     }
     let error = io::Error::new(io::ErrorKind::InvalidData, "the server speaks before TLS begins");
     Err(ConnectError::Tls { host: host.to_owned(), error })
-}
-
-/// The HTTP half of a WebSocket's handshake (RFC 6455, 4.1).
-async fn upgrade(stream: BoxedStream, target: &Target) -> Result<WebSocket, ConnectError> {
-    let request = format!("wss://{}{PATH}", target.authority()).into_client_request();
-    let mut request = request.map_err(|_| ConnectError::Host(target.host.clone()))?;
-    request.headers_mut().insert("user-agent", tungstenite::http::HeaderValue::from_static("peersock"));
-    let no_root = |reason: String| ConnectError::NoRoot { host: target.host.clone(), reason };
-    match client_async_with_config(request, Counted::new(stream), Some(websocket_settings())).await {
-        Ok((stream, _)) => Ok(WebSocket::of_client(stream)),
-        Err(tungstenite::Error::Http(response)) => {
-            Err(no_root(format!("it answers {} to a WebSocket", response.status())))
-        }
-        Err(tungstenite::Error::Io(error)) => Err(ConnectError::Broken { to: target.host.clone(), error }),
-        Err(error) => Err(no_root(error.to_string())),
-    }
 }
 
 async fn run(carrier: Carrier, role: Role, shared: Arc<Shared>, incoming: Arc<Queue>, timing: Timing) {

@@ -110,6 +110,9 @@ pub enum ConnectError {
         /// What to do.
         hint: &'static str,
     },
+    /// This build has no TLS.
+    #[error("{0} is reached by TLS, for which this program needs the feature `tls` of the crate peersock")]
+    NoTls(String),
     /// TLS failed otherwise.
     #[error("TLS with {host} failed: {error}; check that the port is one of TLS")]
     Tls {

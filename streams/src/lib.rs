@@ -20,6 +20,9 @@
 //!
 //! A [`Connector`] also connects to TURN servers by TCP and TLS (RFC 8656), in the same way: their messages
 //! are the datagrams then, as [`TurnReader`] finds them.
+//!
+//! Two features are on by default. Without `tls` a target by TLS or WebSocket is an error; `server`, which needs
+//! it, adds `Server` with its certificates.
 #![forbid(unsafe_code)]
 
 mod between;
@@ -32,8 +35,10 @@ mod framing;
 mod proxy;
 mod pump;
 mod queue;
+#[cfg(feature = "server")]
 mod server;
 mod target;
+#[cfg_attr(not(feature = "tls"), path = "no_tls.rs")]
 mod tls;
 mod turn_messages;
 mod turn_target;
@@ -47,10 +52,13 @@ pub use framing::{FrameReader, FrameTooLong, MAX_DATAGRAM};
 pub use proxy::{ConnectAnswer, ParseProxyError, Proxy, ProxySettings, SocksReply};
 pub use pump::Timing;
 pub use queue::QueueLimits;
+#[cfg(feature = "server")]
 pub use server::{
     ConnectionId, Limits, Server, ServerCounters, ServerEvent, ServerHandle, ServerOptions, UpgradeRequest,
 };
 pub use target::{Target, Transport};
-pub use tls::{ALPN, CertificateError, CertificateFiles, RootKey, ServerTls};
+pub use tls::ALPN;
+#[cfg(feature = "server")]
+pub use tls::{CertificateError, CertificateFiles, RootKey, ServerTls};
 pub use turn_messages::{NotTurn, TurnReader};
 pub use turn_target::{TurnTarget, TurnTls};

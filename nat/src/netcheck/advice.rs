@@ -152,7 +152,8 @@ fn nat(interface: &InterfaceReport, say: &mut impl FnMut(String, Option<&str>)) 
             Some("opening a port in the router is not enough: use IPv6, or ask for a public address"),
         );
     }
-    let opens_ports = !interface.port_mapping.is_empty();
+    // Without the feature no router was asked, so that nothing is to be said about it.
+    let opens_ports = !interface.port_mapping.is_empty() || cfg!(not(feature = "portmap"));
     for (family, report) in [("IPv4", &interface.ipv4), ("IPv6", &interface.ipv6)] {
         if let Some(report) = report {
             family_nat(&format!("{name}, {family}"), report, opens_ports, say);

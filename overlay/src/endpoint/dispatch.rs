@@ -97,8 +97,16 @@ impl Endpoint {
         key: PeerKey,
         step: impl FnOnce(&mut Link, &mut Context<'_>) -> R,
     ) -> Option<R> {
-        let link = &mut self.peers.get_mut(key)?.link;
-        let network = self.networks.get(&link.handle.network())?;
+        let (mut step, mut result) = (Some(step), None);
+        self.step_link(now, key, &mut |link, cx| result = step.take().map(|step| step(link, cx)));
+        result
+    }
+
+    /// As [`Self::link`]. It is not generic, so that it is compiled once and not for each of some sixty steps.
+    fn step_link(&mut self, now: Instant, key: PeerKey, step: &mut dyn FnMut(&mut Link, &mut Context<'_>)) {
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let link = &mut peer.link;
+        let Some(network) = self.networks.get(&link.handle.network()) else { return };
         let node = link.node;
         let (reach, handles) = self.nodes[node].parts();
         let mut cx = Context {
@@ -112,14 +120,13 @@ impl Endpoint {
             psk: &network.psk,
             effects: Vec::new(),
         };
-        let result = step(link, &mut cx);
+        step(link, &mut cx);
         for effect in cx.effects {
             self.apply(now, key, node, effect);
         }
         while let Some(event) = self.core.root_events.pop_front() {
             self.on_root_event(now, &event);
         }
-        Some(result)
     }
 
     fn apply(&mut self, now: Instant, key: PeerKey, node: NodeKey, effect: Effect) {

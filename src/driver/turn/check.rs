@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use peersock_nat::turn::{Client, Event, Failure, TurnServer, TurnTransport};
 use peersock_streams::{Receiver, Sender};
-use serde::Serialize;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
 
@@ -17,6 +16,7 @@ use super::stream;
 use super::udp::connect;
 use crate::driver::interfaces::source_towards;
 use crate::driver::stream_io;
+use crate::interfaces::TurnCheck;
 
 /// How long one server may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -24,49 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// More servers are not asked.
 const MAX_SERVERS: usize = 16;
 
-/// What came of asking one TURN server for an allocation.
-///
-/// ```
-/// fn tell(check: &peersock::interfaces::TurnCheck) -> String {
-///     match (check.relayed, &check.error) {
-///         (Some(address), _) => format!("{} relays at {address}", check.server),
-///         (None, error) => format!("{}: {}", check.server, error.as_deref().unwrap_or("no answer")),
-///     }
-/// }
-/// ```
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[non_exhaustive]
-pub struct TurnCheck {
-    /// The server with its user name, as it was given, without the password.
-    pub server: String,
-    /// The proxy through which it was asked, if there is one.
-    pub proxy: Option<String>,
-    /// Whether it has answered anything that a TURN server answers.
-    pub reached: bool,
-    /// The shortest round trip of a request, milliseconds; none if nothing was answered.
-    pub rtt_ms: Option<f64>,
-    /// The address that it has given, which was given back.
-    pub relayed: Option<SocketAddr>,
-    /// Why it has given none.
-    pub error: Option<String>,
-    /// What to do about that.
-    pub what_to_do: Option<String>,
-}
-
-/// Asks TURN servers for an allocation each, all at once, and gives the allocations back. An IPv4 address is
-/// asked for, and an IPv6 one if the server has no others. Takes at most five seconds or little more.
-///
-/// With names of interfaces in `only`, the first one by which the server is reached is used. At most 16
-/// servers are asked.
-///
-/// ```no_run
-/// let servers = peersock::interfaces::turn_of_environment()?;
-/// for check in peersock::interfaces::check_turn(&servers, &[]) {
-///     println!("{}: {:?}", check.server, check.relayed);
-/// }
-/// # Ok::<(), peersock::interfaces::ServersError>(())
-/// ```
-pub fn check_turn(servers: &[TurnServer], only: &[String]) -> Vec<TurnCheck> {
+/// Asks them, as [`crate::interfaces::check_turn`] says.
+pub(crate) fn check_turn(servers: &[TurnServer], only: &[String]) -> Vec<TurnCheck> {
     thread::scope(|scope| {
         let asked = servers.iter().take(MAX_SERVERS).map(|server| scope.spawn(move || check(server, only)));
         let asked: Vec<_> = asked.collect();

@@ -25,10 +25,11 @@ use peersock_overlay::{SocketIndex, SocketInfo};
 use peersock_streams::Sender;
 
 use super::Driver;
+use crate::TurnStatus;
 use crate::sync;
 use crate::sys::process::Process;
 use bell::Bell;
-pub use check::{TurnCheck, check_turn};
+pub(crate) use check::check_turn;
 use keeper::Keeper;
 use peersock_datapath::Transmit;
 use udp::UdpLink;
@@ -66,15 +67,15 @@ pub(crate) struct TurnSockets {
 
 /// How one allocation is, or the try to get it.
 #[derive(Debug, Clone)]
-pub(crate) struct TurnState {
+struct TurnState {
     /// The server, without the password.
-    pub(crate) server: String,
+    server: String,
     /// Whether the address is IPv4.
-    pub(crate) is_ipv4: bool,
+    is_ipv4: bool,
     /// The relayed address.
-    pub(crate) relayed: Option<SocketAddr>,
+    relayed: Option<SocketAddr>,
     /// Why there is none.
-    pub(crate) error: Option<String>,
+    error: Option<String>,
 }
 
 /// An allocation, from the first request on.
@@ -178,8 +179,17 @@ impl TurnSockets {
         state.map(|state| state.error = Some(error.to_owned())).is_some()
     }
 
+    /// Describes all allocations for the status.
+    pub(crate) fn statuses(&self) -> Vec<TurnStatus> {
+        let status = |TurnState { server, is_ipv4, relayed, error }| {
+            let family = if is_ipv4 { "ipv4" } else { "ipv6" };
+            TurnStatus { server, family, relayed, error }
+        };
+        self.states().into_iter().map(status).collect()
+    }
+
     /// How all allocations are.
-    pub(crate) fn states(&self) -> Vec<TurnState> {
+    fn states(&self) -> Vec<TurnState> {
         sync::read(&self.states).clone()
     }
 

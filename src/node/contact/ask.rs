@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use peersock_dht::{PingAnswer, ping_question};
 use peersock_nat::stun::{Answer, AnswerFrom, TransactionId, binding_request};
 use peersock_overlay::is_endpoint;
 
 use super::gather::Seen;
 use crate::driver::{OutsideAnswer, UdpSockets, canonical};
+use crate::node::meeting::{ping_answer, ping_question};
 
 /// Who is asked, and how it understands the question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,8 +126,8 @@ fn may_be_seen(by: SocketAddr, at: SocketAddr) -> bool {
 }
 
 fn read(datagram: &[u8]) -> Option<(Id, SocketAddr)> {
-    if let Some(answer) = PingAnswer::parse(datagram) {
-        return Some((Id::Dht(answer.transaction), answer.seen.into()));
+    if let Some((transaction, seen)) = ping_answer(datagram) {
+        return Some((Id::Dht(transaction), seen));
     }
     let answer = Answer::parse(datagram)?;
     Some((Id::Stun(answer.id), answer.mapped))

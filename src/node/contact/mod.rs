@@ -9,6 +9,7 @@
 mod ask;
 mod gather;
 mod look;
+#[cfg_attr(not(feature = "portmap"), path = "no_ports.rs")]
 mod ports;
 
 use std::net::SocketAddrV4;
@@ -46,6 +47,9 @@ pub(super) struct Settings {
     pub(super) has_dht: bool,
 }
 
+/// Tells somebody of each new contact.
+pub(super) type Publish = Box<dyn Fn(&Contact) + Send>;
+
 /// The thread, as the rest of the node sees it.
 pub(super) struct Keeper {
     shared: Arc<Shared>,
@@ -73,11 +77,7 @@ struct State {
 
 impl Keeper {
     /// Starts it. `publish` is given each new contact.
-    pub(super) fn start(
-        node: &Arc<Inner>,
-        settings: Settings,
-        publish: Box<dyn Fn(&Contact) + Send>,
-    ) -> std::io::Result<Keeper> {
+    pub(super) fn start(node: &Arc<Inner>, settings: Settings, publish: Publish) -> std::io::Result<Keeper> {
         let shared = Arc::new(Shared::default());
         let watching = Arc::clone(&shared);
         node.driver
@@ -95,6 +95,7 @@ impl Keeper {
     }
 
     /// Nodes of the DHT that have answered lately.
+    #[cfg(feature = "dht")]
     pub(super) fn set_dht_nodes(&self, nodes: Vec<SocketAddrV4>) {
         self.shared.wake(|state| state.dht_nodes = nodes);
     }

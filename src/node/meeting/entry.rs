@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use peersock_dht::{Bootstrap, Settings, answers_any};
 
 use crate::config::Dht;
-use crate::driver::{Interfaces, reaches_by_ipv6_only};
+use crate::driver::{Interfaces, first_ipv4, reaches_by_ipv6_only};
 use crate::state::StateDir;
 
 use super::inbox::Inbox;
@@ -77,7 +77,7 @@ impl Entry {
         match &self.allowed {
             allowed if allowed.is_loopback_only() => Ok(Ipv4Addr::LOCALHOST),
             Interfaces::All | Interfaces::Except(_) => Ok(Ipv4Addr::UNSPECIFIED),
-            allowed => allowed.first_ipv4()?.ok_or_else(|| {
+            allowed => first_ipv4(allowed)?.ok_or_else(|| {
                 refusal("no interface that may be used has an IPv4 address, which the DHT needs")
             }),
         }

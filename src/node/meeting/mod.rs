@@ -7,6 +7,7 @@
 
 mod entry;
 mod inbox;
+mod ping;
 mod search;
 #[cfg(test)]
 mod tests;
@@ -21,7 +22,8 @@ use std::time::{Duration, Instant};
 use peersock_dht::{Event, Service};
 use peersock_overlay::{Contact, DiscoveryKey, Identity, NetworkIndex, PublicIdentity};
 
-use super::Inner;
+use super::contact::Publish;
+use super::{DhtStatus, Inner};
 use crate::config::Dht;
 use crate::driver::Interfaces;
 use crate::sync;
@@ -29,6 +31,7 @@ use peersock_datapath::JoinedNetwork;
 
 use entry::Entry;
 use inbox::{Inbox, Note};
+pub(super) use ping::{ping_answer, ping_question};
 use search::{Searches, Step};
 
 /// How long a connection attempt waits while its peer is looked for: two look-ups, a knock that is read after
@@ -60,15 +63,15 @@ pub(super) struct Meetings {
 
 /// How things stand, for the status.
 #[derive(Debug, Clone, Default)]
-pub(super) struct MeetingState {
+struct MeetingState {
     /// Nodes of the DHT that have answered lately.
-    pub(super) nodes: usize,
+    nodes: usize,
     /// Networks in which this node can be found.
-    pub(super) published: usize,
+    published: usize,
     /// Peers that are looked for now.
-    pub(super) searches: usize,
+    searches: usize,
     /// Why the DHT cannot be used.
-    pub(super) error: Option<String>,
+    error: Option<String>,
 }
 
 impl Meetings {
@@ -124,13 +127,14 @@ impl Meetings {
     }
 
     /// For whoever finds out where this node can be reached.
-    pub(super) fn publisher(&self) -> impl Fn(&Contact) + Send + use<> {
+    pub(super) fn publisher(&self) -> Publish {
         let inbox = Arc::clone(&self.inbox);
-        move |contact| inbox.set_contact(contact.clone())
+        Box::new(move |contact| inbox.set_contact(contact.clone()))
     }
 
-    pub(super) fn state(&self) -> MeetingState {
-        sync::lock(&self.state).clone()
+    pub(super) fn status(&self) -> DhtStatus {
+        let MeetingState { nodes, published, searches, error } = sync::lock(&self.state).clone();
+        DhtStatus { nodes, published, searches, error }
     }
 
     /// Ends the thread, as soon as it has done what it is doing.
@@ -273,7 +277,9 @@ impl Meeter {
             if known.len() >= ENOUGH_NODES && self.is_confirmed {
                 self.entry.keep(&known, node.state.as_ref(), now);
             }
-            node.set_dht_nodes(nodes);
+            if let Some(keeper) = node.keeper.get() {
+                keeper.set_dht_nodes(nodes);
+            }
         }
         self.ask_named(now);
     }

@@ -6,6 +6,7 @@
 //! then the others in the order of their sources.
 
 mod cache;
+#[cfg_attr(not(feature = "dns"), path = "no_dns.rs")]
 mod dns;
 mod lan;
 mod once;
@@ -39,6 +40,7 @@ const RETRY_MAX: Duration = Duration::from_secs(300);
 
 /// What a nameserver's answer lists, and how long that may be believed; `None` if that is nothing, or it is
 /// no answer to this question. For the fuzz targets.
+#[cfg(feature = "dns")]
 pub fn listed_in(answer: &[u8], question: Option<&[u8]>) -> Option<(Vec<RootAddress>, Duration)> {
     let is_its = question.is_none_or(|question| dns::check(answer, question).is_ok());
     let listed = is_its.then(|| dns::read(answer).ok()).flatten()?;
@@ -200,7 +202,7 @@ fn warn_of_no_list(error: &io::Error, kept: usize) {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "dns"))]
 mod tests {
     use std::net::{SocketAddr, UdpSocket};
 

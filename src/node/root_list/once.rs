@@ -53,7 +53,7 @@ pub(crate) fn ask_lists(
     asked.into_iter().map(wait).collect()
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "dns"))]
 mod tests {
     use std::net::UdpSocket;
     use std::sync::Arc;

@@ -14,14 +14,15 @@ use peersock_overlay::{NodeId, SessionStats};
 use serde::{Serialize, Serializer};
 
 use super::Inner;
+use super::meeting::Meetings;
 use network::network;
 pub use network::{NetworkStatus, Ports};
 use peer::conflict;
 pub(super) use peer::peers;
 pub use peer::{AttemptStatus, Conflict, PeerStatus, Presence};
+use reach::contact;
 pub(super) use reach::roots;
 pub use reach::{CandidateStatus, ContactStatus, DhtStatus, RootListStatus, RootStatus, TurnStatus};
-use reach::{contact, dht, turn};
 
 /// Everything worth knowing about a node at one time. Serializes to the JSON that `peersock status --json`
 /// prints.
@@ -145,8 +146,8 @@ pub(super) fn collect(node: &Inner) -> Status {
         udp_receive_buffer: node.driver.sockets.receive_buffer(),
         roots: roots(node),
         contact: node.keeper.get().map(|keeper| contact(&keeper.found(), &datapath.contact())),
-        turn: node.driver.turn.states().into_iter().map(turn).collect(),
-        dht: node.meetings.get().map(|meetings| dht(meetings.state())),
+        turn: node.driver.turn.statuses(),
+        dht: node.meetings.get().map(Meetings::status),
         networks,
         peers,
         flows: FlowStatus { total: flows.flows(), time_wait: flows.time_waits() },

@@ -8,10 +8,8 @@ use serde::Serialize;
 
 use super::display;
 use crate::config::RootSource;
-use crate::driver::TurnState;
 use crate::node::Inner;
 use crate::node::contact::Found;
-use crate::node::meeting::MeetingState;
 
 /// A root's state.
 #[derive(Debug, Clone, Serialize)]
@@ -173,16 +171,6 @@ pub(super) fn contact(found: &Found, contact: &Contact) -> ContactStatus {
         },
         candidates: contact.candidates().iter().map(candidate).collect(),
     }
-}
-
-pub(super) fn turn(state: TurnState) -> TurnStatus {
-    let TurnState { server, is_ipv4, relayed, error } = state;
-    TurnStatus { server, family: if is_ipv4 { "ipv4" } else { "ipv6" }, relayed, error }
-}
-
-pub(super) fn dht(state: MeetingState) -> DhtStatus {
-    let MeetingState { nodes, published, searches, error } = state;
-    DhtStatus { nodes, published, searches, error }
 }
 
 pub(in crate::node) fn roots(node: &Inner) -> Vec<RootStatus> {

@@ -1,6 +1,7 @@
 //! What carries datagrams: a stream of bytes with frames, or a WebSocket.
 
 mod framed;
+#[cfg_attr(not(feature = "tls"), path = "no_websocket.rs")]
 mod websocket;
 
 use std::task::{Context, Poll};
@@ -9,7 +10,7 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub(crate) use framed::{Framed, Framing};
-pub(crate) use websocket::{Counted, WebSocket, settings as websocket_settings};
+pub(crate) use websocket::WebSocket;
 
 use crate::connection::Closed;
 

@@ -6,13 +6,18 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use futures_util::{Sink as _, Stream as _};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::error::{CapacityError, Error};
-use tokio_tungstenite::tungstenite::protocol::{Message, Role as Side, WebSocketConfig};
+use tokio_tungstenite::tungstenite::http::HeaderValue;
+use tokio_tungstenite::tungstenite::protocol::{Message, WebSocketConfig};
+use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use super::{Arrived, BatchSize, BoxedStream, Flushed, Role, Source};
+use crate::client::PATH;
 use crate::connection::Closed;
+use crate::error::ConnectError;
 use crate::framing::MAX_DATAGRAM;
+use crate::target::Target;
 
 /// As large a batch as one TLS record. The library keeps its buffers as long as the connection, so they have
 /// to be small.
@@ -34,7 +39,7 @@ pub(crate) struct WebSocket {
 }
 
 /// How the library is set up: small buffers, and no message that is longer than a datagram.
-pub(crate) fn settings() -> WebSocketConfig {
+fn settings() -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(READ)
         // Nothing is written before the batch is flushed.
@@ -45,17 +50,33 @@ pub(crate) fn settings() -> WebSocketConfig {
 }
 
 impl WebSocket {
-    /// A client's WebSocket.
-    pub(crate) fn of_client(stream: WebSocketStream<Counted>) -> Self {
-        Self { stream, role: Role::Client, size: BatchSize::default(), unflushed: false, ping: false }
+    /// Makes a client's WebSocket by the HTTP half of its handshake (RFC 6455, 4.1).
+    pub(crate) async fn connect(stream: BoxedStream, target: &Target) -> Result<Self, ConnectError> {
+        let request = format!("wss://{}{PATH}", target.authority()).into_client_request();
+        let mut request = request.map_err(|_| ConnectError::Host(target.host.clone()))?;
+        request.headers_mut().insert("user-agent", HeaderValue::from_static("peersock"));
+        let no_root = |reason: String| ConnectError::NoRoot { host: target.host.clone(), reason };
+        match client_async_with_config(request, Counted::new(stream), Some(settings())).await {
+            Ok((stream, _)) => Ok(Self::new(stream, Role::Client)),
+            Err(Error::Http(response)) => {
+                Err(no_root(format!("it answers {} to a WebSocket", response.status())))
+            }
+            Err(Error::Io(error)) => Err(ConnectError::Broken { to: target.host.clone(), error }),
+            Err(error) => Err(no_root(error.to_string())),
+        }
     }
 
     /// A server's WebSocket; `early` are the bytes that were read after the request.
+    #[cfg(feature = "server")]
     pub(crate) async fn of_server(stream: BoxedStream, early: Vec<u8>) -> Self {
         let stream = Counted::new(stream);
-        let stream =
-            WebSocketStream::from_partially_read(stream, early, Side::Server, Some(settings())).await;
-        Self { stream, role: Role::Server, size: BatchSize::default(), unflushed: false, ping: false }
+        let side = tokio_tungstenite::tungstenite::protocol::Role::Server;
+        let stream = WebSocketStream::from_partially_read(stream, early, side, Some(settings())).await;
+        Self::new(stream, Role::Server)
+    }
+
+    fn new(stream: WebSocketStream<Counted>, role: Role) -> Self {
+        Self { stream, role, size: BatchSize::default(), unflushed: false, ping: false }
     }
 
     pub(crate) fn poll_receive(
@@ -162,13 +183,13 @@ fn closed(error: Error) -> Closed {
 }
 
 /// A stream that counts what it takes: the library does not say whether there is any progress.
-pub(crate) struct Counted {
+struct Counted {
     stream: BoxedStream,
     written: u64,
 }
 
 impl Counted {
-    pub(crate) fn new(stream: BoxedStream) -> Self {
+    fn new(stream: BoxedStream) -> Self {
         Self { stream, written: 0 }
     }
 }

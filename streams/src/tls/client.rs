@@ -13,27 +13,13 @@ use rustls::{SignatureScheme, SupportedProtocolVersion};
 use sha2::{Digest as _, Sha256};
 use tokio_rustls::TlsConnector;
 
-use super::self_signed::public_key_info;
-use super::{ALPN, ALPN_HTTP, TLS_BUFFER, provider};
+use super::{ALPN, ALPN_HTTP, Expected, TLS_BUFFER, provider};
 use crate::carrier::BoxedStream;
 use crate::error::ConnectError;
 use crate::target::Transport;
 
 /// The certificates of the system; read once, because that takes milliseconds.
 static AUTHORITIES: OnceLock<Arc<RootCertStore>> = OnceLock::new();
-
-/// Whom a client expects at the other end of TLS.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Expected {
-    /// A root, whose key is known or not.
-    Root {
-        key: Option<[u8; 32]>,
-        transport: Transport,
-    },
-    Proxy,
-    /// A TURN server, with this certificate if its SHA-256 is known.
-    TurnServer(Option<[u8; 32]>),
-}
 
 impl Expected {
     /// What is asked for by ALPN. Servers of TURN know `stun.turn` (RFC 7443), but who ends TLS in front of
@@ -131,6 +117,12 @@ fn tls_error(host: &str, hint: &'static str, error: io::Error) -> ConnectError {
         Some(reason) => ConnectError::Certificate { host, reason, hint },
         None => ConnectError::Tls { host, error },
     }
+}
+
+/// A public key as it stands in a certificate: SubjectPublicKeyInfo (RFC 8410, 4).
+fn public_key_info(key: &[u8; 32]) -> Vec<u8> {
+    const PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+    [&PREFIX[..], key].concat()
 }
 
 #[derive(Debug)]

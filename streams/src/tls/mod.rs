@@ -18,12 +18,18 @@
 //! root learns its public key from such a certificate; observers do not, because TLS 1.3 encrypts it.
 
 pub(crate) mod client;
+mod expected;
+#[cfg(feature = "server")]
 mod files;
+#[cfg(feature = "server")]
 mod self_signed;
+#[cfg(feature = "server")]
 mod server;
 
-pub(crate) use client::Expected;
+pub(crate) use expected::Expected;
+#[cfg(feature = "server")]
 pub use self_signed::RootKey;
+#[cfg(feature = "server")]
 pub use server::{CertificateError, CertificateFiles, ServerTls};
 
 use std::sync::Arc;

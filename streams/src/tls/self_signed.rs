@@ -93,9 +93,3 @@ impl Signer for RootKey {
         SignatureScheme::ED25519
     }
 }
-
-/// A public key as it stands in a certificate: SubjectPublicKeyInfo (RFC 8410, 4).
-pub(super) fn public_key_info(key: &[u8; 32]) -> Vec<u8> {
-    const PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
-    [&PREFIX[..], key].concat()
-}

@@ -4,8 +4,10 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use socket2::{Protocol, Type};
+
 use super::super::Gateway;
-use crate::socket::tcp;
+use crate::socket;
 
 /// Descriptions of routers have 3 to 30 kB.
 const MAX_ANSWER: usize = 256 * 1024;
@@ -87,7 +89,7 @@ impl Http {
 
     fn exchange(&self, at: SocketAddr, request: &str) -> io::Result<(u16, String)> {
         let left = self.left()?;
-        let mut stream = tcp(SocketAddr::new(self.local, 0), self.interface.as_deref(), at, left)?;
+        let mut stream = connect(SocketAddr::new(self.local, 0), self.interface.as_deref(), at, left)?;
         stream.write_all(request.as_bytes())?;
         let answer = self.read(&mut stream)?;
         parse(&answer).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no HTTP"))
@@ -171,6 +173,21 @@ fn unchunk(mut body: &[u8]) -> Option<Vec<u8>> {
         whole.extend_from_slice(body.get(..size)?);
         body = body.get(size.checked_add(2)?..)?;
     }
+}
+
+/// A TCP connection from a local address, within a time. Reading and writing have the same time limit each.
+fn connect(
+    local: SocketAddr,
+    interface: Option<&str>,
+    remote: SocketAddr,
+    timeout: Duration,
+) -> io::Result<TcpStream> {
+    let socket = socket::open(Type::STREAM, Protocol::TCP, local, interface)?;
+    let timeout = timeout.max(Duration::from_millis(1));
+    socket.connect_timeout(&remote.into(), timeout)?;
+    socket.set_read_timeout(Some(timeout))?;
+    socket.set_write_timeout(Some(timeout))?;
+    Ok(socket.into())
 }
 
 #[cfg(test)]

@@ -1,0 +1,58 @@
+//! The router that opens ports, and by what it can be asked.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use serde::Serialize;
+
+/// The way to a router.
+///
+/// ```
+/// use peersock_nat::portmap::Gateway;
+///
+/// let (local, router) = ("192.168.1.2".parse()?, "192.168.1.1:0".parse()?);
+/// let gateway = Gateway { interface: None, local, router };
+/// assert!(gateway.router.is_ipv4());
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gateway {
+    /// The interface that leads there; `None` leaves it to the system's routes.
+    pub interface: Option<String>,
+    /// Our address there, to which the port is mapped.
+    pub local: IpAddr,
+    /// The router's address, with the scope if it is link-local; the port is not used.
+    pub router: SocketAddr,
+}
+
+/// Names the way in which a router is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    /// Port Control Protocol, RFC 6887. Also opens the firewall for IPv6.
+    Pcp,
+    /// NAT Port Mapping Protocol, RFC 6886; IPv4 only.
+    NatPmp,
+    /// Universal Plug and Play, Internet Gateway Device 1 and 2. Also opens the firewall for IPv6.
+    Upnp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Protocol::Pcp => "PCP",
+            Protocol::NatPmp => "NAT-PMP",
+            Protocol::Upnp => "UPnP",
+        })
+    }
+}
+
+/// A protocol that the router has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Found {
+    /// Which one.
+    pub protocol: Protocol,
+    /// The router's outer address, if the protocol tells without a mapping. If it is no public one, there is
+    /// another NAT behind the router.
+    pub external: Option<IpAddr>,
+}

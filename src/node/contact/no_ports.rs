@@ -1,0 +1,39 @@
+//! Stands in for `ports` in builds without the feature `portmap`: no router is asked to forward a port.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use peersock_nat::host::HostInterface;
+use peersock_nat::portmap::Protocol;
+
+/// Stands for a port to have forwarded, of which there is none.
+pub(super) enum Ask {}
+
+/// Has no ports that are kept open.
+#[derive(Default)]
+pub(super) struct Ports;
+
+/// Describes a port that is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::node) struct Forwarded {
+    pub(in crate::node) external: SocketAddr,
+    pub(in crate::node) by: Protocol,
+}
+
+impl Ports {
+    pub(super) fn set(&self, _: Vec<Ask>, _: &Arc<dyn Fn() + Send + Sync>) {}
+
+    pub(super) fn close(&self, _: Duration) {}
+
+    pub(super) fn refresh(&self) {}
+
+    pub(super) fn forwarded(&self) -> Vec<Forwarded> {
+        Vec::new()
+    }
+}
+
+/// Nothing is asked for.
+pub(super) fn asks(_: &[HostInterface], _: impl Fn(&HostInterface, bool) -> Option<u16>) -> Vec<Ask> {
+    Vec::new()
+}

@@ -1,0 +1,27 @@
+//! Nodes of the DHT that are kept for the next start.
+
+use super::{StateDir, StateError, read_regular_secret_file, write_atomically};
+
+const DHT_NODES_FILE: &str = "dht-nodes";
+
+impl StateDir {
+    /// Returns the list of nodes of the DHT that was kept last. `None` if there is none, and if the file is not
+    /// private or no text: then whoever wants the list does without.
+    pub(crate) fn dht_nodes(&self) -> Option<String> {
+        match read_regular_secret_file(&self.path.join(DHT_NODES_FILE)) {
+            Ok(text) => Some(text.to_string()),
+            Err(StateError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => {
+                tracing::warn!(%error, "the nodes of the DHT that were kept are not used");
+                None
+            }
+        }
+    }
+
+    /// Keeps a list of nodes of the DHT in place of the last one.
+    pub(crate) fn keep_dht_nodes(&self, text: &str) {
+        if let Err(error) = write_atomically(&self.path, DHT_NODES_FILE, text.as_bytes()) {
+            tracing::debug!(%error, "nodes of the DHT are not kept for the next start");
+        }
+    }
+}
