@@ -26,6 +26,7 @@ mod preload_sources;
 mod python;
 mod python_pass;
 mod readme;
+mod sizes;
 mod slow;
 mod sources;
 mod steps;

@@ -7,7 +7,7 @@ use std::thread;
 use super::command::{check, run, works};
 use super::outcome::Outcome;
 use super::workspace::{self, Workspace};
-use super::{bare, bindings, dependencies, dist, fuzz, python, python_pass, readme, slow, sources};
+use super::{bare, bindings, dependencies, dist, fuzz, python, python_pass, readme, sizes, slow, sources};
 use crate::{Result, cargo, root};
 
 /// Random seeds that the simulation runs: in `cargo xtask test`, and in all of `cargo xtask ci`.
@@ -149,6 +149,12 @@ pub(super) const STEPS: &[Step] = &[
         what: "how the two commands begin where there is only Rust and a C compiler",
         when: When::Ci,
         run: |workspace, _| bare::check(workspace),
+    },
+    Step {
+        name: "sizes",
+        what: "the library with few features: its crates, the size of a program, each feature alone",
+        when: When::Ci,
+        run: |workspace, _| sizes::check(workspace),
     },
     Step {
         name: "fuzz",
