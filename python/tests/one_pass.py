@@ -21,7 +21,7 @@ import sys
 import peersock
 from peersock import socket
 
-with peersock.Session(sys.argv[1], interfaces="loopback") as session, socket.create_server(("::", 7000)) as server:
+with peersock.Session(sys.argv[1], interfaces="loopback") as session, socket.create_server(("", 7000)) as server:
     print(session.address, flush=True)
     connection, _ = server.accept()
     with connection:
@@ -40,6 +40,7 @@ def serve():
         connection.sendall(b"hello")
         connection.close()
 threading.Thread(target=serve, daemon=True).start()
+print("ready", flush=True)
 sys.stdin.read()
 """
 
@@ -94,7 +95,8 @@ class OnePass(unittest.TestCase):
     def test_a_program_that_is_run_is_reached(self) -> None:
         options = ["-n", self.network, "--interface", "lo"]
         program = self.start("-m", "peersock", "run", *options, "-m", "tests.one_pass")
-        assert program.stderr is not None
+        assert program.stdout is not None and program.stderr is not None
+        self.assertEqual(program.stdout.readline(), "ready\n")
         words = program.stderr.readline().split()
         addresses = [word.strip("[],.;:") for word in words if word.count(":") > 3]
         self.assertTrue(addresses, words)

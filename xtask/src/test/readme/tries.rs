@@ -42,7 +42,7 @@ pub(super) const TRIES: &[Try] = &[
         script: r#"
             figures=$PWD/figures
             cd "$ROOT"
-            eval "$1 --mode loopback --reps 1 --secs 0.2 --only limit,kernel,peersock --json $figures"
+            eval "$1 --profile release --mode loopback --reps 1 --secs 0.2 --only limit,kernel,peersock --json $figures"
             grep -q '"machine"' "$figures"
             grep -q '"goodput_1_stream.peersock"' "$figures""#,
     },
