@@ -41,6 +41,8 @@ pub(crate) struct Connecting {
     /// The application's descriptor, once it is filled.
     filled: Option<OwnedFd>,
     outcome: Option<Result<(), Errno>>,
+    /// The application has shut its socket down.
+    is_aborted: bool,
     /// When the application is given up that does not connect its descriptor.
     until: Option<Instant>,
 }
@@ -68,7 +70,22 @@ impl Connecting {
         // The first look: connections within the node stand at once.
         waker.wake_by_ref();
         let (fills, data, filled, outcome, until) = (asker.is_none(), None, None, None, None);
-        Self { id, owner, is_private, connection, waker, entry, asker, fills, data, filled, outcome, until }
+        let is_aborted = false;
+        Self {
+            id,
+            owner,
+            is_private,
+            connection,
+            waker,
+            entry,
+            asker,
+            fills,
+            data,
+            filled,
+            outcome,
+            is_aborted,
+            until,
+        }
     }
 
     /// The socket.
@@ -160,17 +177,28 @@ impl Connecting {
     }
 
     /// Has the application's descriptor tell the outcome.
+    ///
+    /// The kernel makes room, the end and the error known one after another. A refused attempt has room first:
+    /// a program that waits for room asks for SO_ERROR then. An attempt that the application itself has shut
+    /// down has its end first, because the application may look for nothing else.
     fn finish(&mut self, outcome: Result<(), Errno>, buf: &mut [u8]) -> Step {
         let Err(error) = outcome else {
             self.take_filling(buf);
             return Step::Stands;
         };
-        // Closed with its filling unread, the descriptor has its error and its end at once, and room after that.
-        // If the filling were taken before, a program would see a writable descriptor without an error, which
-        // is how a connection looks that stands.
-        drop(self.data.take());
-        if let Some(app_end) = self.filled.take() {
-            enlarge(app_end.as_fd());
+        if self.is_aborted {
+            // Closed with its filling unread, the descriptor has its end and its error at once.
+            drop(self.data.take());
+            if let Some(app_end) = self.filled.take() {
+                enlarge(app_end.as_fd());
+            }
+        } else {
+            if let Some(data) = &self.data {
+                // There will be room before the end: a program that writes then must hear that nobody reads.
+                let _ = rustix::net::shutdown(data, rustix::net::Shutdown::Read);
+            }
+            // Closed with the last byte of its filling unread, the descriptor reports an error.
+            self.take_filling(buf);
         }
         Step::Failed(Some(error))
     }
@@ -206,6 +234,7 @@ impl Connecting {
     /// shutdown(2): it comes to nothing.
     pub(crate) fn abort(&mut self) {
         self.reset();
+        self.is_aborted = true;
         self.outcome = Some(Err(Errno::CONNRESET));
     }
 

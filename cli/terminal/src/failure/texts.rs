@@ -27,8 +27,11 @@ fn every_text_in_the_source_has_the_house_s_style_and_a_hint() {
             (path.display().to_string(), syn::parse_file(&text).expect("the source is Rust"))
         })
         .collect();
+    let library = program.join("terminal/src/failure/library.rs");
+    let text = fs::read_to_string(&library).expect("the source can be read");
+    let library = ("library.rs".to_owned(), syn::parse_file(&text).expect("the source is Rust"));
     let mut constants = Constants::default();
-    for (path, file) in &files {
+    for (path, file) in files.iter().chain([&library]) {
         constants.path.clone_from(path);
         constants.visit_file(file);
     }

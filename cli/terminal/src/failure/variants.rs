@@ -23,12 +23,16 @@ const ERRORS: [(&str, &str, &str); 7] = [
 #[test]
 fn every_variant_of_the_library_s_errors_has_a_sample() {
     let samples = samples(&source("cli/terminal/src/failure/library.rs"));
+    // Only a build of the library that lacks a part makes this one, whose text says what to do.
+    let is_made = |variant: &&String| *variant != "MissingFeature";
     let mut missing = Vec::new();
     for (error, file, name) in ERRORS {
         let variants = variants(&source(file), error);
         assert!(variants.len() > 1, "{file} has no {error} any more");
         let lacks = |variant: &&String| !samples.contains(&(name.to_owned(), (*variant).clone()));
-        missing.extend(variants.iter().filter(lacks).map(|variant| format!("{error}::{variant}")));
+        missing.extend(
+            variants.iter().filter(is_made).filter(lacks).map(|variant| format!("{error}::{variant}")),
+        );
     }
     assert!(missing.is_empty(), "give `samples::all` one of each: {}", missing.join(", "));
 }
