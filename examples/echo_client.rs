@@ -1,4 +1,4 @@
-//! Says hello to an echo server: `cargo run --example echo_client -- '[ADDRESS]:7000'`.
+//! Says hello to an echo server: `cargo run -p peersock --example echo_client -- '[ADDRESS]:7000'`.
 
 use std::error::Error;
 use std::io::{Read, Write};

@@ -1,5 +1,5 @@
-//! Sends a file with a progress bar on both sides: `cargo run --example file_transfer -- receive FILE`, then
-//! `cargo run --example file_transfer -- send FILE '[ADDRESS]:7002'` with the address that the first one
+//! Sends a file with a progress bar on both sides: `cargo run -p peersock --example file_transfer -- receive FILE`, then
+//! `cargo run -p peersock --example file_transfer -- send FILE '[ADDRESS]:7002'` with the address that the first one
 //! prints.
 
 use std::error::Error;

@@ -1,4 +1,4 @@
-//! Datagrams: `cargo run --example udp` answers, `cargo run --example udp -- '[ADDRESS]:7001'` asks.
+//! Datagrams: `cargo run -p peersock --example udp` answers, `cargo run -p peersock --example udp -- '[ADDRESS]:7001'` asks.
 
 use std::error::Error;
 

@@ -4,22 +4,17 @@ use std::env;
 use std::fmt;
 use std::io;
 
-use tracing::{Event, Subscriber};
+use peersock_terminal::log::{Note, SILENT, VARIABLE};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
-use tracing_subscriber::registry::LookupSpan;
 
 use crate::failure::{Failure, Outcome};
 use crate::style;
 
-/// Takes a filter in the place of `-v`.
-const VARIABLE: &str = "PEERSOCK_LOG";
-
 /// The crates that log. A target is one of them, or a module in one.
-const TARGETS: [&str; 12] = [
+const TARGETS: [&str; 13] = [
     "peersock",
     "peersock_datapath",
+    "peersock_demo",
     "peersock_descriptors",
     "peersock_dht",
     "peersock_nat",
@@ -35,10 +30,6 @@ const TARGETS: [&str; 12] = [
 /// What one -v shows.
 const ONCE: &str =
     "info,peersock_overlay=debug,peersock_root=debug,peersock::driver=debug,peersock_datapath=debug";
-
-/// Is never shown: the STUN library warns of each malformed datagram, which anybody can send, and has keys in
-/// its spans.
-const SILENT: &str = "stun_types=off";
 
 /// Sets the log up: `verbose` counts the -v, and the variable overrules it.
 pub(crate) fn to_stderr(verbose: u8) -> Outcome {
@@ -58,26 +49,6 @@ pub(crate) fn to_stderr(verbose: u8) -> Outcome {
     Ok(())
 }
 
-/// Warnings for those who have not asked for a log: like all else that the program says on stderr.
-struct Note;
-
-impl<S, N> FormatEvent<S, N> for Note
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> FormatFields<'a> + 'static,
-{
-    fn format_event(
-        &self,
-        context: &FmtContext<'_, S, N>,
-        mut writer: Writer<'_>,
-        event: &Event<'_>,
-    ) -> fmt::Result {
-        write!(writer, "peersock: warning: ")?;
-        context.field_format().format_fields(writer.by_ref(), event)?;
-        writeln!(writer)
-    }
-}
-
 /// What so many -v show.
 fn by_count(verbose: u8) -> EnvFilter {
     without_silent(EnvFilter::new(match verbose {
@@ -90,7 +61,7 @@ fn by_count(verbose: u8) -> EnvFilter {
 }
 
 fn without_silent(filter: EnvFilter) -> EnvFilter {
-    filter.add_directive(SILENT.parse().expect("it is a directive"))
+    filter.add_directive(format!("{SILENT}=off").parse().expect("it is a directive"))
 }
 
 /// Understands `LEVEL` and `TARGET=LEVEL`, several with commas between; spans and fields as `EnvFilter` has
@@ -147,7 +118,7 @@ mod tests {
         parse(ONCE).expect("what -v shows");
         let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let mut folders = vec![root.clone()];
-        for group in ["", "faces", "descriptors", "ffi"] {
+        for group in ["", "cli", "faces", "descriptors", "ffi"] {
             let entries = std::fs::read_dir(root.join(group)).expect("a folder of the workspace");
             folders.extend(entries.map(|entry| entry.expect("an entry").path()));
         }
@@ -162,7 +133,7 @@ mod tests {
             })
             .collect();
         // What is no part of this program, or is the program itself.
-        let elsewhere = ["peersock_cli", "peersock_ffi", "peersock_pipe"];
+        let elsewhere = ["peersock_cli", "peersock_ffi", "peersock_pipe", "peersock_terminal"];
         for name in &logging {
             let is_known = TARGETS.contains(&name.as_str()) || elsewhere.contains(&name.as_str());
             assert!(is_known, "{name} logs, and nobody can ask for it");

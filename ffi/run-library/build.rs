@@ -63,6 +63,10 @@ fn build(workspace: &Path, target: &Path) -> Result<PathBuf, Box<dyn Error>> {
         // Every program carries it along.
         command.env(format!("CARGO_PROFILE_{profile}_DEBUG"), "0");
         command.env(format!("CARGO_PROFILE_{profile}_STRIP"), "symbols");
+        // It is small, and in the way of every call of a program.
+        if profile == "RELEASE" {
+            command.env("CARGO_PROFILE_RELEASE_LTO", "thin");
+        }
         command.env("CARGO_INCREMENTAL", "0");
         Ok(command.output()?)
     };

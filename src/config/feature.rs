@@ -35,6 +35,7 @@ impl From<MissingFeature> for io::Error {
 /// Names a feature of the crate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Feature {
+    AwsLc,
     Dht,
     Dns,
     Portmap,
@@ -48,6 +49,7 @@ impl Feature {
     /// Returns whether this build has it.
     pub(crate) const fn is_there(self) -> bool {
         match self {
+            Feature::AwsLc => cfg!(feature = "aws-lc"),
             Feature::Dht => cfg!(feature = "dht"),
             Feature::Dns => cfg!(feature = "dns"),
             Feature::Portmap => cfg!(feature = "portmap"),
@@ -70,6 +72,7 @@ impl Feature {
 
     fn name(self) -> &'static str {
         match self {
+            Feature::AwsLc => "aws-lc",
             Feature::Dht => "dht",
             Feature::Dns => "dns",
             Feature::Portmap => "portmap",

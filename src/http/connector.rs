@@ -91,6 +91,12 @@ impl Connector {
             Some(_) => 0,
             None => return invalid(format!("cannot connect to `{uri}`: a URI needs a scheme, such as http")),
         };
+        // The parser takes any digits for a port, and then says that there is none.
+        let rest = uri.authority().map_or("", |authority| authority.as_str());
+        let rest = rest.rsplit_once(']').or(rest.rsplit_once('@')).map_or(rest, |(_, rest)| rest);
+        if uri.port_u16().is_none() && rest.rsplit_once(':').is_some_and(|(_, port)| !port.is_empty()) {
+            return invalid(format!("cannot connect to `{uri}`: a port is a number up to 65535"));
+        }
         match uri.host() {
             Some(host) if !host.is_empty() => Ok((host.to_owned(), uri.port_u16().unwrap_or(default_port))),
             _ => invalid("cannot connect to a URI without a host".to_owned()),

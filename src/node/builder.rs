@@ -383,7 +383,7 @@ impl NodeBuilder {
     }
 
     /// The only cipher in which data goes to peers and comes from them. A peer that does not have it is not
-    /// reached, and all nodes have both, unless they are told otherwise. Default: of each two nodes the
+    /// reached, and all nodes have both, unless they are told otherwise or were built without the feature `aws-lc`. Default: of each two nodes the
     /// faster one, AES-256-GCM where both processors have instructions for it and ChaCha20-Poly1305
     /// elsewhere.
     ///
@@ -468,7 +468,11 @@ impl NodeBuilder {
             None => default_provider(),
             Some(suite) => {
                 let restricted = Restricted::new(default_provider(), suite);
-                Arc::new(restricted.ok_or(StartError::NoSuite(suite))?)
+                let missing = || match Feature::AwsLc.require(suite) {
+                    Err(missing) => StartError::MissingFeature(missing),
+                    Ok(()) => StartError::NoSuite(suite),
+                };
+                Arc::new(restricted.ok_or_else(missing)?)
             }
         };
         let (identity, state) = self.open_identity()?;

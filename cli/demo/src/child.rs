@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use peersock::overlay::NetworkId;
-use peersock::{IdentitySource, Interfaces, Joined, Network, Node, StartError};
+use peersock::{Dht, IdentitySource, Interfaces, Joined, Network, Node, RootSource, StartError};
 
 use peersock_terminal::failure::{Failure, Outcome};
 use peersock_terminal::signals;
@@ -16,7 +16,9 @@ const LINGER: Duration = Duration::from_millis(500);
 
 /// A node that stays on loopback and forgets its identity, in the demonstration's network.
 pub(super) fn start(network: NetworkId) -> Outcome<(Node, Joined)> {
+    // The environment may name roots and others for programs that leave this machine.
     let node = Node::builder().identity(IdentitySource::Ephemeral).interfaces(Interfaces::Loopback);
+    let node = node.roots([] as [RootSource; 0]).dht(Dht::Off).turn([]);
     let node = node.start().map_err(|error| match error {
         // A demonstration has no option that names another one.
         StartError::Io(error) if error.kind() == io::ErrorKind::NotFound => Failure::new(

@@ -1,12 +1,14 @@
 //! `peersock-demo`: the demonstration as a program of its own, which builds in a fraction of the time that the
 //! whole program takes.
 
+use std::env;
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::{ArgAction, Parser, Subcommand};
 use peersock_terminal::failure::{Failure, Outcome};
+use peersock_terminal::log::{Note, SILENT, VARIABLE};
 use peersock_terminal::{clock, output, signals, style};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
@@ -20,7 +22,7 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
 
-    /// Log to stderr: -v what is tried, -vv all decisions, -vvv every packet
+    /// Log to stderr: -v what is tried, -vv all decisions, -vvv every packet; PEERSOCK_LOG takes a filter instead
     #[arg(short, long, global = true, action = ArgAction::Count)]
     verbose: u8,
 }
@@ -39,9 +41,7 @@ enum Command {
 fn main() -> ExitCode {
     // First, because the demonstration measures from the start of the process.
     clock::start();
-    let cli = Cli::parse();
-    log_to_stderr(cli.verbose);
-    let outcome = run(&cli.command);
+    let outcome = Cli::try_parse().map_or_else(|answer| show(&answer), |cli| run(&cli));
     signals::leave_to_cleanup();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -52,8 +52,21 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: &Command) -> Outcome {
-    match command {
+/// Shows the parser's answer instead of running a command: an error, or the help that was asked for.
+fn show(answer: &clap::Error) -> Outcome {
+    if !answer.use_stderr() {
+        output::check_open()?;
+    }
+    let shown = answer.print().and_then(|()| io::stdout().flush());
+    match answer.use_stderr() {
+        true => Err(Failure::silent(2)),
+        false => shown.map_err(Failure::output),
+    }
+}
+
+fn run(cli: &Cli) -> Outcome {
+    log_to_stderr(cli.verbose)?;
+    match &cli.command {
         Command::Demo(args) => peersock_demo::run(args),
         Command::DemoServe(args) => peersock_demo::serve(args),
         Command::DemoFetch(args) => peersock_demo::fetch(args),
@@ -74,16 +87,29 @@ fn is_elsewhere(words: &[OsString]) -> Failure {
     )
 }
 
-fn log_to_stderr(verbose: u8) {
-    let level = match verbose {
-        0 => LevelFilter::WARN,
-        1 => LevelFilter::INFO,
-        2 => LevelFilter::DEBUG,
-        _ => LevelFilter::TRACE,
+/// Logs as the whole program does, but for the filter in the variable: that has levels and targets alone.
+fn log_to_stderr(verbose: u8) -> Outcome {
+    let of_variable = env::var(VARIABLE).ok().filter(|text| !text.trim().is_empty());
+    let is_asked_for = of_variable.is_some() || verbose > 0;
+    let targets = match (of_variable, verbose) {
+        (Some(text), _) => text.parse().map_err(|error| {
+            Failure::usage(
+                format_args!("{VARIABLE} holds `{text}`, which is no filter: {error}"),
+                "give a level (error, warn, info, debug, trace), or TARGET=LEVEL as in peersock_overlay=debug",
+            )
+        })?,
+        (None, 0) => Targets::new().with_target("peersock", LevelFilter::WARN),
+        (None, 1) => Targets::new().with_default(LevelFilter::INFO).with_target("peersock_overlay", LevelFilter::DEBUG),
+        (None, 2) => Targets::new().with_default(LevelFilter::DEBUG),
+        (None, _) => Targets::new().with_default(LevelFilter::TRACE),
     };
-    // The STUN library's spans hold keys, as in the whole program's log.
-    let targets = Targets::new().with_default(level).with_target("stun_types", LevelFilter::OFF);
-    let format =
+    let targets: Targets = targets;
+    let registry = tracing_subscriber::registry().with(targets.with_target(SILENT, LevelFilter::OFF));
+    let lines =
         tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(style::is_on(&io::stderr()));
-    tracing_subscriber::registry().with(targets).with(format).init();
+    match is_asked_for {
+        true => registry.with(lines).init(),
+        false => registry.with(lines.event_format(Note)).init(),
+    }
+    Ok(())
 }

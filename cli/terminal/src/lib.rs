@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod failure;
+pub mod log;
 pub mod output;
 pub mod signals;
 pub mod style;

@@ -86,7 +86,7 @@ fn builds(workspace: &Workspace) -> Result<Vec<Build>> {
     let module = if works(python) { vec![release("peersock-python")] } else { Vec::new() };
     Ok(vec![
         Build { steps: &["python", "dist"], commands: module },
-        Build { steps: &["demo", "readme", "dist"], commands: vec![release("peersock-cli")] },
+        Build { steps: &["readme", "dist"], commands: vec![release("peersock-cli")] },
         Build { steps: &["readme", "dist"], commands: vec![install::command("release")] },
         Build { steps: &["fuzz"], commands: fuzz::builds(workspace)? },
     ])

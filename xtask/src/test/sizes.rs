@@ -43,10 +43,15 @@ pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
 
     for feature in std::iter::once(String::new()).chain(features()?) {
         let mut command = cargo();
-        command.args(["check", "--package", "peersock", "--no-default-features", "--features", &feature]);
+        command.args(["clippy", "--package", "peersock", "--no-default-features", "--features", &feature]);
+        command.args(["--", "-D", "warnings"]);
         let alone = if feature.is_empty() { "without features" } else { &format!("with {feature} alone") };
         outcome.add(step(&format!("sizes: the library {alone}"), command)?);
     }
+    // What a missing feature is answered with is tested where it is missing.
+    let mut tests = cargo();
+    tests.args(["test", "--package", "peersock", "--lib", "--no-default-features"]);
+    outcome.add(step("sizes: the tests of the library without features", tests)?);
     Ok(outcome)
 }
 

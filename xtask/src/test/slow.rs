@@ -75,6 +75,8 @@ pub(super) fn check(_: &Workspace) -> Result<Outcome> {
     let _ = fs::remove_file(&junit);
     let mut command = cargo();
     command.args(["nextest", "run", "--workspace", "--profile", "slow", "--run-ignored", "only"]);
+    // The profile inherits the filter of what is quick.
+    command.arg("--ignore-default-filter");
     command.args(["--test-threads", "1", "-E", OTHERS]);
     let (success, _) = run(command)?;
     let xml = fs::read_to_string(junit).map_err(|_| "the tests did not run: is cargo-nextest installed?")?;

@@ -163,6 +163,12 @@ pub(super) const STEPS: &[Step] = &[
         run: |workspace, _| fuzz::run(workspace),
     },
     Step {
+        name: "packages",
+        what: "what cargo xtask dist makes, with link-time optimisation",
+        when: When::Named,
+        run: packages,
+    },
+    Step {
         name: "slow",
         what: "tests that take minutes, or measure",
         when: When::Named,
@@ -216,7 +222,7 @@ fn tests(workspace: &Workspace, part: Part) -> Result<Outcome> {
         command.args(["test", "--workspace", "--no-fail-fast"]).args(match part {
             // It knows no filter: the unit tests are the quick part.
             Part::Quick => &["--lib", "--bins"][..],
-            Part::Rest => &["--tests"],
+            Part::Rest => &["--test", "*"],
             Part::All => &["--lib", "--bins", "--tests"],
         });
         command.args(["--", "--show-output"]);
@@ -279,6 +285,12 @@ fn simulation(workspace: &Workspace, part: Part) -> Result<Outcome> {
     command.args(["run", "--from", &first.to_string(), "--seeds", &count.to_string()]);
     let (success, output) = run(command)?;
     counted(success, Outcome::from_last_line("simulation seed", &output)?)
+}
+
+fn packages(_: &Workspace, _: Part) -> Result<Outcome> {
+    let mut command = cargo();
+    command.args(["xtask", "dist"]);
+    check("cargo xtask dist", command)
 }
 
 /// A runner that fails without naming a failed test has failed itself.
