@@ -13,8 +13,8 @@
 //!
 //! # Features
 //!
-//! All but `axum` and `hyper` are on by default. With `default-features = false` there are sockets, ad-hoc networks, discovery on
-//! local networks, and roots that are reached by UDP, and no C compiler is needed.
+//! All but `axum` and `hyper` are on by default. With `default-features = false` there are sockets, ad-hoc
+//! networks, discovery on local networks, and roots that are reached by UDP, and no C compiler is needed.
 //!
 //! | feature | adds |
 //! |---|---|

@@ -127,14 +127,7 @@ fn main() -> ExitCode {
     // First, because the demonstration measures from the start of the process.
     clock::start();
     let outcome = parse().map_or_else(|answer| show(&answer), |cli| run(&cli));
-    signals::leave_to_cleanup();
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            output::report(&failure);
-            ExitCode::from(failure.status())
-        }
-    }
+    output::end(outcome)
 }
 
 /// Understands the command line. A negative number is a value: what reads it says what is expected there.

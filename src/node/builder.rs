@@ -383,7 +383,8 @@ impl NodeBuilder {
     }
 
     /// The only cipher in which data goes to peers and comes from them. A peer that does not have it is not
-    /// reached, and all nodes have both, unless they are told otherwise or were built without the feature `aws-lc`. Default: of each two nodes the
+    /// reached, and all nodes have both, unless they are told otherwise or were built without the feature
+    /// `aws-lc`. Default: of each two nodes the
     /// faster one, AES-256-GCM where both processors have instructions for it and ChaCha20-Poly1305
     /// elsewhere.
     ///

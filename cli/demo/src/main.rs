@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::{ArgAction, Parser, Subcommand};
 use peersock_terminal::failure::{Failure, Outcome};
 use peersock_terminal::log::{Note, SILENT, VARIABLE};
-use peersock_terminal::{clock, output, signals, style};
+use peersock_terminal::{clock, output, style};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -22,7 +22,8 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
 
-    /// Log to stderr: -v what is tried, -vv all decisions, -vvv every packet; PEERSOCK_LOG takes a filter instead
+    /// Log to stderr: -v what is tried, -vv all decisions, -vvv every packet; PEERSOCK_LOG takes a filter
+    /// instead
     #[arg(short, long, global = true, action = ArgAction::Count)]
     verbose: u8,
 }
@@ -42,14 +43,7 @@ fn main() -> ExitCode {
     // First, because the demonstration measures from the start of the process.
     clock::start();
     let outcome = Cli::try_parse().map_or_else(|answer| show(&answer), |cli| run(&cli));
-    signals::leave_to_cleanup();
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            output::report(&failure);
-            ExitCode::from(failure.status())
-        }
-    }
+    output::end(outcome)
 }
 
 /// Shows the parser's answer instead of running a command: an error, or the help that was asked for.
@@ -91,7 +85,7 @@ fn is_elsewhere(words: &[OsString]) -> Failure {
 fn log_to_stderr(verbose: u8) -> Outcome {
     let of_variable = env::var(VARIABLE).ok().filter(|text| !text.trim().is_empty());
     let is_asked_for = of_variable.is_some() || verbose > 0;
-    let targets = match (of_variable, verbose) {
+    let targets: Targets = match (of_variable, verbose) {
         (Some(text), _) => text.parse().map_err(|error| {
             Failure::usage(
                 format_args!("{VARIABLE} holds `{text}`, which is no filter: {error}"),
@@ -99,11 +93,12 @@ fn log_to_stderr(verbose: u8) -> Outcome {
             )
         })?,
         (None, 0) => Targets::new().with_target("peersock", LevelFilter::WARN),
-        (None, 1) => Targets::new().with_default(LevelFilter::INFO).with_target("peersock_overlay", LevelFilter::DEBUG),
+        (None, 1) => {
+            Targets::new().with_default(LevelFilter::INFO).with_target("peersock_overlay", LevelFilter::DEBUG)
+        }
         (None, 2) => Targets::new().with_default(LevelFilter::DEBUG),
         (None, _) => Targets::new().with_default(LevelFilter::TRACE),
     };
-    let targets: Targets = targets;
     let registry = tracing_subscriber::registry().with(targets.with_target(SILENT, LevelFilter::OFF));
     let lines =
         tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(style::is_on(&io::stderr()));

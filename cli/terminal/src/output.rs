@@ -3,12 +3,14 @@
 use std::fmt::Display;
 use std::io::{self, Write as _};
 use std::os::fd::BorrowedFd;
+use std::process::ExitCode;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use peersock_primitives::is_deceptive;
 use rustix::io::FdFlags;
 
 use crate::failure::{Failure, Outcome};
+use crate::signals;
 use crate::style::{self, ERROR, HINT};
 
 /// Prints lines of text to stdout, for commands that print a little. Styles in it are taken out where there
@@ -83,6 +85,18 @@ pub fn report(failure: &Failure) {
         }
     };
     let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// Says why a command has failed, and returns the exit status of the program.
+pub fn end(outcome: Outcome) -> ExitCode {
+    signals::leave_to_cleanup();
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            report(&failure);
+            ExitCode::from(failure.status())
+        }
+    }
 }
 
 /// Rounds a number for JSON: what a measurement says, and no digits that only come from binary fractions.

@@ -12,7 +12,7 @@ use peersock::{ConfigError, NetworkIdError, RootsError, StartError};
 
 use super::Failure;
 
-/// What to write for a root.
+/// The hint for a text that names no root.
 pub const ROOT_HINT: &str = "give what `peersock root` prints, dns:DOMAIN, lan, or @FILE with such texts";
 
 /// How a node does without the default state directory.
@@ -207,7 +207,7 @@ impl From<rustix::io::Errno> for Failure {
     }
 }
 
-/// What to say of roots that cannot be read. A file that cannot be used is a failure as with all files; a
+/// Makes the failure for roots that cannot be read. A file that cannot be used is a failure as with all files; a
 /// text that names no root is wrong usage wherever it stands: `place` is the option or the variable.
 pub fn roots_failure(place: &str, error: RootsError) -> Failure {
     match error {
@@ -218,7 +218,7 @@ pub fn roots_failure(place: &str, error: RootsError) -> Failure {
     }
 }
 
-/// Whether the node ends, or has ended, rather than being too slow to answer.
+/// Returns true if the node ends, or has ended, rather than being too slow to answer.
 pub fn has_ended(error: &ManagementError) -> bool {
     match error {
         ManagementError::NotRunning { .. } => true,
