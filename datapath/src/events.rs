@@ -109,6 +109,15 @@ impl Datapath {
             Event::AddressesChanged(peer, lost) => self.fail_waiting_for(now, peer, lost),
             // Nobody tries to reach a peer that was forgotten, so nothing would come of what waits for it.
             Event::PeerRemoved(peer) => self.fail_waiting_for_peer(now, peer),
+            Event::PeerSilent(peer) => {
+                self.tell_wanted(peer);
+                // Connections wait on, and those that have not ended say so by asking again. Nobody wants old
+                // datagrams when the peer is back.
+                for (_, _, entry) in self.take_waiting(peer) {
+                    self.counters.out_unreachable.add(entry.packets.len() as u64);
+                    batch.flows.extend(entry.flows);
+                }
+            }
             // Perhaps it is found elsewhere.
             Event::PeerUnreachable(peer) => {
                 self.tell_wanted(peer);

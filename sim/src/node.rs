@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use peersock_datapath::{Datapath, Ingress, JoinedNetwork, Sink, Subscription, Transmit};
 use peersock_overlay::{
-    Endpoint, EndpointConfig, Event, Identity, Limits, NetworkConfig, NodeId, Portable, RecvMeta,
+    Counters, Endpoint, EndpointConfig, Event, Identity, Limits, NetworkConfig, NodeId, Portable, RecvMeta,
     SocketIndex, SocketInfo, WantedSocket, WantedStream, default_provider,
 };
 use peersock_overlay::{JoinError, NetworkId};
@@ -34,6 +34,8 @@ pub struct NodeConfig {
     pub max_segments: usize,
     /// Bounds on its memory and work.
     pub limits: Limits,
+    /// Connections that wait for its programs at most.
+    pub backlog: usize,
 }
 
 impl NodeConfig {
@@ -47,6 +49,7 @@ impl NodeConfig {
             portable: false,
             max_segments: 64,
             limits: Limits::default(),
+            backlog: 32,
         }
     }
 }
@@ -69,8 +72,12 @@ pub struct Node {
     streams: Vec<WantedStream>,
     /// Bytes of the datagrams that it has taken in.
     received: u64,
+    /// Datagrams that it has taken in since the world asked last.
+    moved: usize,
+    overlay: Arc<Counters>,
     /// The most networks that it was in at a time.
     most_networks: u64,
+    backlog: usize,
 }
 
 /// A datagram that a node has sent.
@@ -105,6 +112,7 @@ impl Node {
         endpoint.provider = if config.portable { Arc::new(Portable) } else { default_provider() };
         let endpoint = Endpoint::new(endpoint, random.bytes(), at, config.unix_time);
         let stack = Stack::new(stack_config(&mut random), random.bytes(), at);
+        let overlay = endpoint.counters().clone();
         let outbox = Arc::new(Outbox {
             sent: Mutex::default(),
             wanted: Mutex::default(),
@@ -127,7 +135,10 @@ impl Node {
             extra: Vec::new(),
             streams: Vec::new(),
             received: 0,
+            moved: 0,
+            overlay,
             most_networks: 0,
+            backlog: config.backlog,
         };
         node.set_sockets(at, sockets);
         node
@@ -199,7 +210,7 @@ impl Node {
         for &port in ports {
             let local = SocketAddr::new(network.addresses[0], port);
             let options = TcpOptions { reuse_address: true, ..TcpOptions::default() };
-            let listener = stack.tcp_listen(at, Some(network.interface), local, BACKLOG, options);
+            let listener = stack.tcp_listen(at, Some(network.interface), local, self.backlog, options);
             self.programs.listeners.push(listener.expect("the port is free and allowed"));
             let socket = stack.udp_bind(Some(network.interface), local, UdpOptions::default());
             let socket = socket.expect("the port is free");
@@ -261,16 +272,29 @@ impl Node {
         self.inbox.push(meta, payload)
     }
 
+    /// How many X25519 operations it has done.
+    pub(crate) fn x25519(&self) -> u64 {
+        self.overlay.handshake_x25519.get()
+    }
+
+    /// How many datagrams it has taken in since this was asked last.
+    pub(crate) fn take_moved(&mut self) -> usize {
+        std::mem::take(&mut self.moved)
+    }
+
     /// Whether there is anything to [receive](Self::receive).
     pub fn has_received(&self) -> bool {
         !self.inbox.queue.is_empty()
     }
 
-    /// Takes in everything that has come, in batches as a kernel's UDP GRO would make them.
+    /// Takes in what has come, in batches as a kernel's UDP GRO would make them, and as many at a time as a
+    /// driver does.
     pub fn receive(&mut self, at: Instant) {
         let mut batch = Vec::new();
-        while let Some((meta, stride)) = self.inbox.pop_batch(&mut batch) {
+        for _ in 0..BATCHES {
+            let Some((meta, stride)) = self.inbox.pop_batch(&mut batch) else { break };
             self.received += batch.len() as u64;
+            self.moved += batch.len().div_ceil(stride.max(1));
             self.datapath.receive(at, &mut self.ingress, meta, &batch, stride, false);
             if self.random.chance(0.3) {
                 self.datapath.finish_receive(at, &mut self.ingress);
@@ -389,8 +413,6 @@ impl Node {
 
 /// Closed connections remembered before those that are gone are dropped.
 const MAX_CLOSED: usize = 64;
-/// Connections that may wait to be accepted.
-const BACKLOG: usize = 32;
 
 fn seeded(seed: &[u8; 32]) -> Random {
     let words = seed.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().expect("eight bytes")));
@@ -476,6 +498,9 @@ impl Inbox {
         Some((meta, stride))
     }
 }
+
+/// Batches that are taken in before timers and programs have their turn.
+const BATCHES: usize = 16;
 
 /// Bytes of one GRO batch.
 const MAX_GRO: usize = 65_507;

@@ -203,7 +203,7 @@ fn translate(event: &peersock_overlay::Event) -> Option<Event> {
             Event::PathChanged { id: id(peer), relayed, turn }
         }
         Overlay::SessionLost(peer) => Event::PeerLost { id: id(peer) },
-        Overlay::PeerUnreachable(peer) => Event::PeerUnreachable { id: id(peer) },
+        Overlay::PeerSilent(peer) | Overlay::PeerUnreachable(peer) => Event::PeerUnreachable { id: id(peer) },
         _ => return None,
     })
 }

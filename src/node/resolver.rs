@@ -111,7 +111,10 @@ impl Resolver {
     }
 
     fn note(&mut self, event: &Event) {
-        let (Event::PeerUnreachable(peer) | Event::SessionLost(peer)) = event else { return };
+        let (Event::PeerSilent(peer) | Event::PeerUnreachable(peer) | Event::SessionLost(peer)) = event
+        else {
+            return;
+        };
         for member in self.members.iter_mut().filter(|member| member.hosts.node == *peer.id()) {
             member.turn.wanted(Instant::now());
         }

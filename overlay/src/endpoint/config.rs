@@ -103,10 +103,11 @@ pub struct Limits {
     /// there is none such, it is refused. Beyond half of them, one source prefix (IPv4 /24, IPv6 /56) gets a
     /// quarter of what is free, and one of a provider (IPv4 /16, IPv6 /32) half. Default: 4096, at least 1.
     pub peers_per_network: usize,
-    /// Initiations per second that are answered without asking for a cookie first. Each costs about 0.3 ms of
-    /// processor time. Default: 200.
+    /// Initiations per second that are worked off without asking for a cookie first, and as many with one;
+    /// half of the latter may come from one source prefix. Each costs about 0.3 ms of processor time. Those
+    /// that the processor has no time for are worked off later, and data goes first. Default: 2000.
     pub handshakes_per_second: u32,
-    /// How many may come at once before that rate counts. Default: 100.
+    /// How many without a cookie may come at once before that rate counts. Default: 500.
     pub handshake_burst: u32,
     /// A peer of an ad-hoc network is forgotten when it has had no session, and was neither heard of nor
     /// asked for, for so long; one that has said goodbye after a tenth of that. Up to a tenth of it may pass
@@ -119,8 +120,8 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             peers_per_network: 4096,
-            handshakes_per_second: 200,
-            handshake_burst: 100,
+            handshakes_per_second: 2000,
+            handshake_burst: 500,
             forget_after: Duration::from_secs(600),
         }
     }

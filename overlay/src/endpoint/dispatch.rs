@@ -15,6 +15,7 @@ impl Endpoint {
     /// stands.
     ///
     /// The outcome is an event: [`Event::SessionReady`](crate::Event::SessionReady), or
+    /// [`Event::PeerSilent`](crate::Event::PeerSilent) or
     /// [`Event::PeerUnreachable`](crate::Event::PeerUnreachable) after 5 s. The handshake is tried for 90 s
     /// after the last such call (or packet sent), at intervals from 250 ms to 5 s.
     pub fn want_session(&mut self, now: Instant, peer: &Arc<Peer>) {
@@ -104,6 +105,7 @@ impl Endpoint {
 
     /// As [`Self::link`]. It is not generic, so that it is compiled once and not for each of some sixty steps.
     fn step_link(&mut self, now: Instant, key: PeerKey, step: &mut dyn FnMut(&mut Link, &mut Context<'_>)) {
+        self.core.note_time(now);
         let Some(peer) = self.peers.get_mut(key) else { return };
         let link = &mut peer.link;
         let Some(network) = self.networks.get(&link.handle.network()) else { return };

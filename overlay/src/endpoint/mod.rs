@@ -31,6 +31,7 @@
 //! occupy memory beyond fixed bounds, nor make this node send more to an address than came from there.
 
 mod announce;
+mod backlog;
 mod config;
 mod contacts;
 mod discovery;
@@ -89,6 +90,7 @@ use crate::routes::Routes;
 use crate::session::{SessionTable, Watched};
 use crate::wire::MessageType;
 use announce::Announcement;
+use backlog::Backlog;
 use discovery::Discovery;
 use networks::Networks;
 use nodes::Nodes;
@@ -138,6 +140,9 @@ pub struct Endpoint {
     peers: Peers,
     nodes: Nodes,
     load: HandshakeLoad,
+    /// Initiations that may be worked off as they come.
+    at_once: Bucket,
+    backlog: Backlog,
     hints: load::HintLimits,
     cookies: CookieJar,
     recent: Recent,
@@ -178,6 +183,8 @@ impl Endpoint {
             peers: Peers::default(),
             nodes: Nodes::default(),
             load: HandshakeLoad::new(&limits, rng.next_u64(), now),
+            at_once: responder::at_once(&limits, now),
+            backlog: Backlog::default(),
             hints: load::HintLimits::new(rng.next_u64(), now),
             cookies: CookieJar::new(&own_id, *keys.draw_from_seed(), now),
             recent: Recent::default(),
@@ -201,6 +208,7 @@ impl Endpoint {
                 initiations: BTreeMap::new(),
                 apart: apart(now),
                 timers: Timers::new(),
+                awake_since: None,
                 outbox: Outbox::default(),
                 events: VecDeque::new(),
                 contact: OwnContact::default(),
@@ -272,6 +280,7 @@ impl Endpoint {
 
     /// Does what is due at `now`. To be called at [`Self::poll_timeout`]; earlier or later does no harm.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.core.note_time(now);
         for _ in 0..TIMERS_PER_CALL {
             let Some(timer) = self.core.timers.pop_due(now) else { return };
             match timer {
@@ -290,6 +299,7 @@ impl Endpoint {
                 Timer::Birthday(node) => self.on_birthday_timer(now, node),
                 Timer::Sockets => self.close_unused_sockets(now),
                 Timer::TcpStreams => self.close_unused_streams(now),
+                Timer::Backlog => self.work_off(now),
             }
         }
     }

@@ -120,6 +120,11 @@ impl Nodes {
         self.at.range(range).map(|(_, key)| *key)
     }
 
+    /// Whether a node's path leads there.
+    pub(super) fn is_known(&self, place: &PlaceKey) -> bool {
+        self.at(place).next().is_some()
+    }
+
     /// Takes one of the handshakes that the node has whose path leads there; false if it has none left, or
     /// there is no such node.
     pub(super) fn take_handshake(&mut self, place: &PlaceKey, now: Instant) -> bool {

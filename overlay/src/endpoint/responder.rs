@@ -1,10 +1,14 @@
 //! Other nodes' handshakes: initiations, from the cheapest check to the dearest.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Endpoint;
+use super::backlog::{Standing, Waiting};
+use super::config::Limits;
 use super::load::Admission;
+use crate::bucket::{Bucket, Rate};
+use crate::link::Timer;
 use crate::noise::Received;
 use crate::reach::RecvMeta;
 use crate::wire::Initiation;
@@ -25,6 +29,9 @@ impl Endpoint {
         if self.recent.contains(datagram) {
             self.core.counters.initiations_replayed.increment();
             return;
+        }
+        if self.backlog.is_long() {
+            self.load.note_behind(now);
         }
         let (cookies, counters) = (&self.cookies, &self.core.counters);
         let has_cookie = || {
@@ -54,6 +61,40 @@ impl Endpoint {
                 return;
             }
         }
+        if self.backlog.is_empty() && self.at_once.take(now) {
+            return self.read_initiation(now, meta, datagram);
+        }
+        let standing = match self.load.asks_for_cookies() {
+            _ if self.nodes.is_known(&meta.place().key()) => Standing::Known,
+            true => Standing::Proven,
+            false => Standing::Unproven,
+        };
+        if self.backlog.push(standing, meta, datagram) {
+            self.core.timers.set_earlier(Timer::Backlog, now);
+        } else {
+            self.core.counters.handshakes_refused.increment();
+            self.log_refusal(now, &meta, "initiation", "too many wait for the processor");
+        }
+    }
+
+    /// Works off some of the initiations that wait. Those that are left are due at once, but after what else
+    /// is due, and after the driver has read its sockets.
+    pub(super) fn work_off(&mut self, now: Instant) {
+        for _ in 0..WORKED_OFF_AT_ONCE {
+            let Some(Waiting { meta, datagram }) = self.backlog.pop() else { return };
+            if self.recent.contains(&datagram) {
+                self.core.counters.initiations_replayed.increment();
+                continue;
+            }
+            self.read_initiation(now, meta, &datagram);
+        }
+        if !self.backlog.is_empty() {
+            self.core.timers.set(Timer::Backlog, now + NEXT);
+        }
+    }
+
+    /// Does the X25519 operations that show who the sender is.
+    fn read_initiation(&mut self, now: Instant, meta: RecvMeta, datagram: &[u8]) {
         self.core.counters.handshake_x25519.add(2);
         self.core.counters.bytes_tried.add(datagram.len() as u64);
         let Ok(received) = Received::read(&self.core.identity, datagram) else {
@@ -88,6 +129,19 @@ impl Endpoint {
         }
     }
 }
+
+/// How many of the initiations that a node admits it works off as they come, without a way through the
+/// backlog: a tenth.
+pub(super) fn at_once(limits: &Limits, now: Instant) -> Bucket {
+    let (rate, burst) = (limits.handshakes_per_second / 10, limits.handshake_burst / 10);
+    Bucket::new(Rate::per_second(rate, burst.max(1)), now)
+}
+
+/// Initiations that are worked off before the driver reads its sockets again: a millisecond.
+const WORKED_OFF_AT_ONCE: usize = 4;
+
+/// A time after now, so that the driver has its turn.
+const NEXT: Duration = Duration::from_micros(1);
 
 /// The last 64 authentic initiations, by their MAC1.
 ///

@@ -17,7 +17,7 @@ impl Endpoint {
         let Some(key) = self.key_of(event.peer()) else { return };
         let Some(root) = self.roots.get_mut(key) else { return };
         match event {
-            Event::PeerUnreachable(_) => {
+            Event::PeerSilent(_) | Event::PeerUnreachable(_) => {
                 root.is_unreachable = true;
                 root.registering.interrupted();
             }

@@ -29,6 +29,8 @@ pub(crate) struct Attempt {
     pub(crate) started: Instant,
     /// It goes on until then; traffic that wants the peer moves this.
     until: Instant,
+    /// The last round had somewhere to go.
+    is_asking: bool,
     /// Since when traffic wants the peer and was not told that it is unreachable.
     wanted: Option<Instant>,
     rounds: u32,
@@ -39,6 +41,8 @@ pub(crate) struct Attempt {
     set_right: bool,
     /// Nothing suggests that the path has failed: the first round goes there alone.
     pub(super) renews: bool,
+    /// The peer was silent on the session that there is: the attempt ends when it is heard on that.
+    pub(super) ends_when_heard: bool,
     /// It is given up: nothing more is sent, and only answers that are on their way still count.
     given_up: bool,
     pending: VecDeque<Pending>,
@@ -85,6 +89,8 @@ pub(crate) enum Reason {
     Hint,
     /// The session is old.
     Age,
+    /// Packets are under way to the peer, and nothing comes back.
+    Silence,
 }
 
 /// What a message that answers an attempt of ours was.
@@ -113,27 +119,32 @@ impl Link {
         let now = cx.now;
         self.used = now;
         let give_up = match reason {
-            Reason::Traffic | Reason::Age => GIVE_UP_AFTER,
+            Reason::Traffic | Reason::Age | Reason::Silence => GIVE_UP_AFTER,
             Reason::Hint => HINT_GIVE_UP_AFTER,
         };
         let renews = reason == Reason::Age;
+        let ends_when_heard = reason == Reason::Silence && self.current().is_some();
         let wanted = (reason != Reason::Hint).then_some(now);
         let late = self.attempt.take_if(|attempt| attempt.given_up).map(|attempt| attempt.pending);
         if let Some(attempt) = &mut self.attempt {
             attempt.until = attempt.until.max(now + give_up);
             attempt.wanted = attempt.wanted.or(wanted);
             attempt.renews &= renews;
+            // A hint comes again if it was right.
+            attempt.ends_when_heard &= reason != Reason::Traffic && !renews;
             return self.arm_attempt(cx);
         }
         self.attempt = Some(Attempt {
             started: now,
             until: now + give_up,
+            is_asking: false,
             wanted,
             rounds: 0,
             next_round: now,
             hastened: false,
             set_right: false,
             renews,
+            ends_when_heard,
             given_up: false,
             pending: late.unwrap_or_default(),
             last: None,
@@ -158,6 +169,7 @@ impl Link {
         let is_behind = attempt.pending.back().is_some_and(|pending| pending.round < round);
         // So does each that is relayed to, and each root at the end of a stream.
         let is_apart = attempt.apart || !place.is_plain();
+        attempt.is_asking = true;
         let is_shared = attempt.pending.back().is_some_and(|pending| !pending.is_apart);
         if is_apart || is_behind || (!attempt.pending.is_empty() && !is_shared) {
             if cx.reach.spend(place, Initiation::MIN) {
@@ -190,9 +202,25 @@ impl Link {
         if cx.now >= attempt.until {
             return self.give_up(cx);
         }
+        let heard = self.handle.activity().last_received();
+        if attempt.ends_when_heard && heard > Some(attempt.started) {
+            tracing::debug!(peer = %self.handle.logged(), "the peer is heard again: the handshake is not needed");
+            self.end_silence(cx);
+            return self.leave_off(cx);
+        }
         if attempt.wanted.take_if(|since| cx.now >= *since + UNREACHABLE_AFTER).is_some() {
-            tracing::debug!(peer = %self.handle.logged(), "no answer for 5 s; the handshake is tried on");
-            cx.core.emit(Event::PeerUnreachable(self.handle.clone()));
+            let peer = self.handle.clone();
+            let is_refused = self.refusal.is_some();
+            cx.core.emit(match attempt.is_asking && !is_refused {
+                true => {
+                    tracing::debug!(peer = %peer.logged(), "no answer for 5 s; the handshake is tried on");
+                    Event::PeerSilent(peer)
+                }
+                false => {
+                    tracing::debug!(peer = %peer.logged(), is_refused, "the peer is nowhere to be found");
+                    Event::PeerUnreachable(peer)
+                }
+            });
         }
         if cx.now >= attempt.next_round {
             self.next_round(cx);
@@ -202,12 +230,18 @@ impl Link {
         }
     }
 
-    /// Sends no more initiations, and ends the attempt when the last one cannot be answered any more.
     fn give_up(&mut self, cx: &mut Context<'_>) {
-        let Some(attempt) = &mut self.attempt else { return };
-        if !std::mem::replace(&mut attempt.given_up, true) {
+        if self.is_connecting() {
             tracing::debug!(peer = %self.handle.logged(), "no answer: the handshake is given up");
             cx.core.counters.attempts_given_up.increment();
+        }
+        self.leave_off(cx);
+    }
+
+    /// Sends no more initiations, and ends the attempt when the last one cannot be answered any more.
+    fn leave_off(&mut self, cx: &mut Context<'_>) {
+        let Some(attempt) = &mut self.attempt else { return };
+        if !std::mem::replace(&mut attempt.given_up, true) {
             attempt.wanted = None;
             cx.effects.push(Effect::Refile);
         }
@@ -237,6 +271,9 @@ impl Link {
         attempt.next_round = cx.now + interval - jitter;
         let repeated = attempt.rounds > 1;
         let sent = self.initiate(cx);
+        if let Some(attempt) = &mut self.attempt {
+            attempt.is_asking = sent;
+        }
         self.arm_attempt(cx);
         // No answer, or nowhere to send to: the peer may be somewhere else by now.
         if repeated || !sent {

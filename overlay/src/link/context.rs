@@ -47,6 +47,8 @@ pub(crate) struct Core {
     /// Rounds of handshakes in which each address gets an initiation of its own.
     pub(crate) apart: Bucket,
     pub(crate) timers: Timers<Timer>,
+    /// When this node had stood still last: the silence of others before that was its own.
+    pub(crate) awake_since: Option<Instant>,
     pub(crate) outbox: Outbox,
     pub(crate) events: VecDeque<Event>,
     /// Where this node can be reached.
@@ -78,7 +80,18 @@ pub(crate) fn apart(now: Instant) -> Bucket {
     Bucket::new(Rate::per_second(APART_PER_SECOND, APART_BURST), now)
 }
 
+/// A deadline that is looked at so late shows that this node stood still, or has too much to do.
+const LATE: Duration = Duration::from_millis(300);
+
 impl Core {
+    /// To be called before anything is judged by the time. A node that was stopped, or that its machine gives
+    /// no processor, has heard nobody, and must not take that for the silence of all its peers at once.
+    pub(crate) fn note_time(&mut self, now: Instant) {
+        if self.timers.next().is_some_and(|due| now >= due + LATE) {
+            self.awake_since = Some(now);
+        }
+    }
+
     pub(crate) fn emit(&mut self, event: Event) {
         if event.peer().is_root() {
             return self.root_events.push_back(event);

@@ -37,7 +37,11 @@ pub enum Event {
     /// The path carries short packets, but none of 198 bytes, the least size of a path's datagrams and that
     /// of an initiation: tried for 8 s. What waits to be sent cannot be, and the session cannot be renewed.
     PathTooSmall(Arc<Peer>),
-    /// A handshake has gone unanswered for 5 s. It is still tried for a while.
+    /// Initiations to where the peer may be have gone unanswered for 5 s. They are repeated for a while, and
+    /// connections to it wait as long as TCP does.
+    PeerSilent(Arc<Peer>),
+    /// A session was wanted for 5 s, and it is known that there is none to be had now: nobody says where the
+    /// peer is, or its machine says that nobody listens there. It is still looked for a while.
     PeerUnreachable(Arc<Peer>),
     /// The program that was this peer is gone, and with it everything that was agreed with it inside the
     /// network: connections with it are to end. Its successor, if there is one, has a session by
@@ -86,6 +90,7 @@ impl Event {
             | Self::PathChanged(peer)
             | Self::PathShrunk(peer)
             | Self::PathTooSmall(peer)
+            | Self::PeerSilent(peer)
             | Self::PeerUnreachable(peer)
             | Self::PeerGone(peer, _)
             | Self::AddressesChanged(peer, _)

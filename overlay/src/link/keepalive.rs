@@ -24,7 +24,7 @@ impl Link {
     /// When the silence of a peer whose path is doubted calls for a handshake. Over a long round trip silence
     /// is usual.
     fn doubtful_at(&self, cx: &Context<'_>) -> Option<Instant> {
-        let since = self.handle.activity().unanswered_since().filter(|_| self.doubted)?;
+        let since = self.silent_since(cx).filter(|_| self.doubted)?;
         Some(since + RECENTLY.max(cx.reach.rtt().unwrap_or_default() * 2))
     }
 
@@ -32,10 +32,16 @@ impl Link {
     /// and tries a handshake unless the peer was heard from in the last second.
     pub(crate) fn unresponsive(&mut self, cx: &mut Context<'_>) {
         self.suspect_path(cx);
-        let heard = self.handle.activity().last_received();
+        let heard = self.handle.activity().last_received().max(cx.core.awake_since);
         if heard.is_none_or(|at| cx.now.saturating_duration_since(at) >= RECENTLY) {
-            self.attempt(cx, Reason::Traffic);
+            self.attempt(cx, Reason::Silence);
         }
+    }
+
+    /// Since when data is unanswered. While this node stood still it could hear nobody.
+    fn silent_since(&self, cx: &Context<'_>) -> Option<Instant> {
+        let since = self.handle.activity().unanswered_since()?;
+        Some(cx.core.awake_since.map_or(since, |awake| since.max(awake)))
     }
 
     /// Starts the activity timer if something waits for it and it does not run, or only for what is due when
@@ -60,7 +66,7 @@ impl Link {
         if activity.owed_since().is_some_and(|since| now >= since + KEEPALIVE_AFTER) {
             self.send_keepalive(cx, &session);
         }
-        let unanswered = activity.unanswered_since();
+        let unanswered = self.silent_since(cx);
         let dead = unanswered.is_some_and(|since| now >= since + DEAD_AFTER);
         let in_use = activity.last_sent().is_some_and(|at| now <= at + DEAD_AFTER);
         if dead && in_use {
@@ -69,11 +75,11 @@ impl Link {
                 peer = %handle.logged(),
                 "the peer says nothing: a handshake shows whether it is there"
             );
-            self.attempt(cx, Reason::Traffic);
+            self.attempt(cx, Reason::Silence);
         }
         if self.doubtful_at(cx).is_some_and(|at| now >= at) {
             self.doubted = false;
-            self.attempt(cx, Reason::Traffic);
+            self.attempt(cx, Reason::Silence);
         }
         self.doubted &= unanswered.is_some();
         self.watch_silence(cx);
@@ -89,7 +95,7 @@ impl Link {
         // is no path yet, and a peer that stays silent, while the attempt goes on.
         let later = |at: Instant| if at <= now { now + RETRY_MAX } else { at };
         let keepalive_at = || activity.owed_since().map(|since| later(since + KEEPALIVE_AFTER));
-        let dead_at = || activity.unanswered_since().map(|since| later(since + DEAD_AFTER));
+        let dead_at = || self.silent_since(cx).map(|since| later(since + DEAD_AFTER));
         let silence_at = || self.silence_at(cx).map(later);
         let next = || {
             let silent = [dead_at(), self.doubtful_at(cx), silence_at()];
@@ -112,7 +118,7 @@ impl Link {
     /// Traffic that needs no answer pays a small packet a second for that.
     pub(super) fn watch_silence(&mut self, cx: &mut Context<'_>) {
         let Some(due) = self.silence_at(cx).filter(|due| *due <= cx.now) else { return };
-        let Some(since) = self.handle.activity().unanswered_since() else { return };
+        let Some(since) = self.silent_since(cx) else { return };
         if self.questioned.is_none_or(|at| at < since) {
             self.questioned = Some(cx.now);
             // Roots that have lost this node are to know it again before the handshake, which may need them.
@@ -129,12 +135,12 @@ impl Link {
         );
         cx.effects.push(Effect::Silent(since));
         cx.effects.push(Effect::LookUp);
-        self.attempt(cx, Reason::Traffic);
+        self.attempt(cx, Reason::Silence);
     }
 
     /// When the path is to be asked, or has been silent for too long, if that matters.
     fn silence_at(&self, cx: &Context<'_>) -> Option<Instant> {
-        let since = self.handle.activity().unanswered_since()?;
+        let since = self.silent_since(cx)?;
         if self.is_connecting() || !(cx.core.has_roots || cx.reach.has_choice()) {
             return None;
         }

@@ -101,6 +101,8 @@ pub(crate) enum Timer {
     Sockets,
     /// TCP connections that no path uses are to be closed.
     TcpStreams,
+    /// Initiations wait for the processor.
+    Backlog,
 }
 
 /// Everything about one peer in one network.

@@ -59,7 +59,12 @@ impl Link {
         self.expire_sessions(cx);
         match why {
             Attention::Sent => {}
-            Attention::Control(_) => self.heard_on(cx, session),
+            Attention::Control(meta) => {
+                self.heard_on(cx, session);
+                if cx.reach.place() == Some(meta.place()) {
+                    self.end_silence(cx);
+                }
+            }
             Attention::Packet(meta, bytes) => {
                 self.heard_on(cx, session);
                 self.heard_at(cx, session, &meta, bytes);
@@ -109,7 +114,16 @@ impl Link {
                 self.challenge(cx, place, Why::Move);
             }
             self.heard_off_path(cx, session);
-        } else if self.handle.activity().take_silence() {
+            // It may be that the path is gone, and this is the other way.
+            self.attempt.iter_mut().for_each(|attempt| attempt.ends_when_heard = false);
+        } else {
+            self.end_silence(cx);
+        }
+    }
+
+    /// The peer was heard at its path: if it was silent before, what waits there need not wait longer.
+    pub(super) fn end_silence(&mut self, cx: &mut Context<'_>) {
+        if self.handle.activity().take_silence() {
             cx.core.emit(Event::PathConfirmed(self.handle.clone()));
         }
     }

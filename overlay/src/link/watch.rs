@@ -220,7 +220,8 @@ impl Link {
     }
 
     fn silent_at(&self, cx: &Context<'_>) -> Option<Instant> {
-        Some(self.unanswered_probe(cx)? + patience(cx))
+        let asked = self.unanswered_probe(cx)?;
+        Some(cx.core.awake_since.map_or(asked, |awake| asked.max(awake)) + patience(cx))
     }
 }
 

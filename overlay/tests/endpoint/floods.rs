@@ -294,6 +294,7 @@ fn what_one_source_behind_a_root_sends_leaves_the_others_there_their_handshakes(
     honest.initiate(&mut net, 0);
     assert_eq!(net.counter(0, "cookies_sent"), before.1 + 1, "a cookie is good for whom it was given to");
     honest.initiate(&mut net, 1);
+    net.run(Duration::from_millis(1));
     assert!(net.counter(0, "handshake_x25519") > before.0, "it was read");
 }
 

@@ -42,7 +42,7 @@ fn retransmit_ladder_doubles_to_five_seconds_then_gives_up() {
         assert!((full * 4 / 5..=full).contains(gap), "{gaps:?}");
     }
     assert!((80_000..90_000).contains(times.last().unwrap()), "{times:?}");
-    let unreachable = |event: &Event| matches!(event, Event::PeerUnreachable(_));
+    let unreachable = |event: &Event| matches!(event, Event::PeerSilent(_));
     assert_eq!(net.count(0, unreachable), 1);
     let when = net.nodes[0].events.iter().find(|(_, event)| unreachable(event)).unwrap().0;
     assert_eq!(when - begin, Duration::from_secs(5));
@@ -53,7 +53,7 @@ fn retransmit_ladder_doubles_to_five_seconds_then_gives_up() {
 fn whoever_asks_during_an_attempt_is_told_of_its_failure_too() {
     let mut net = Net::acquainted_pair();
     net.filter = Box::new(|datagram| datagram.bytes[0] != INITIATION);
-    let unreachable = |event: &Event| matches!(event, Event::PeerUnreachable(_));
+    let unreachable = |event: &Event| matches!(event, Event::PeerSilent(_));
     for asked in 1..=3 {
         net.send(0, 1, b"hello");
         net.run(Duration::from_millis(4999));
@@ -392,8 +392,8 @@ fn a_flood_turns_cookies_on_and_costs_no_x25519() {
     }
     assert_eq!(net.received(1), [b"hello through the flood".to_vec()]);
     let spent = net.counter(1, "handshake_x25519") - x25519;
-    // The first burst, and the one true handshake.
-    assert!(spent <= 2 * 100 + 10, "{spent}");
+    // The first burst and what is let through until it is over, and the one true handshake.
+    assert!(spent <= 2 * 650 + 10, "{spent}");
     assert!(net.counter(0, "cookies_received") >= 1);
     assert!(net.nodes[1].endpoint.peers().len() == 1 && net.nodes[1].endpoint.sessions().len() <= 4);
 }

@@ -122,7 +122,7 @@ fn a_dead_peer_is_noticed_after_fifteen_seconds_of_silence() {
         net.send(0, 1, b"x");
         net.run(Duration::from_secs(1));
     }
-    let unreachable = |(_, event): &&(_, Event)| matches!(event, Event::PeerUnreachable(_));
+    let unreachable = |(_, event): &&(_, Event)| matches!(event, Event::PeerSilent(_));
     let when = net.nodes[0].events.iter().find(unreachable).expect("an event").0 - begin;
     assert!((Duration::from_secs(20)..Duration::from_secs(22)).contains(&when), "{when:?}");
 }

@@ -238,6 +238,7 @@ impl Topology {
                 portable: random.chance(0.2),
                 max_segments: *random.pick(&[1, 10, 64, 64]),
                 limits: Limits::default(),
+                backlog: 32,
             },
             // Wall clocks need not agree, not even on the decade.
             clock: Duration::from_secs(random.within(0..=4_000_000_000)),

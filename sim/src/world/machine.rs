@@ -7,6 +7,7 @@ use peersock_overlay::{
 };
 use peersock_stack::Batch;
 
+use super::processor::Work;
 use super::{Violation, World};
 use crate::net::{Attachment, HostId, LanId, Pipe};
 use crate::wire::Sender;
@@ -24,6 +25,7 @@ pub struct Machine {
     pub(super) alarm: Option<Time>,
     /// It is about to read its sockets.
     pub(super) receives: bool,
+    pub(super) work: Work,
     number: usize,
 }
 
@@ -78,7 +80,15 @@ impl World {
     pub fn add_machine(&mut self, config: MachineConfig) -> usize {
         let number = self.machines.len();
         self.sockets.insert((config.host, config.port), number);
-        self.machines.push(Machine { config, node: None, starts: 0, alarm: None, receives: false, number });
+        self.machines.push(Machine {
+            config,
+            node: None,
+            starts: 0,
+            alarm: None,
+            receives: false,
+            work: Work::default(),
+            number,
+        });
         number
     }
 
@@ -107,6 +117,7 @@ impl World {
         machine.starts += 1;
         machine.alarm = None;
         machine.receives = false;
+        machine.work = Work { processor: machine.work.processor, ..Work::default() };
         let config = &machine.config;
         let unix_time = config.clock + self.now;
         let node_config = NodeConfig { seed, unix_time, ..config.node.clone() };

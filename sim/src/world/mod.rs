@@ -8,6 +8,7 @@
 mod checks;
 mod intruder;
 mod machine;
+mod processor;
 mod roots;
 mod siege;
 mod streams;
@@ -30,6 +31,7 @@ use crate::{Node, Random, Time};
 pub use checks::Limits;
 pub use intruder::IntruderConfig;
 pub use machine::{DISCOVERY_PORT, Machine, MachineConfig};
+pub use processor::Processor;
 pub use roots::RootPlace;
 
 use crate::trace::Trace;
@@ -230,10 +232,18 @@ impl World {
         let at = self.instant();
         match event {
             Event::Receive(sender) => {
+                if self.defer(sender, Event::Receive) {
+                    return Ok(());
+                }
                 let Some(node) = self.running(sender) else { return Ok(()) };
                 node.receive(at);
-                self.machines[sender.node].receives = false;
-                self.settle(sender.node)
+                let more = node.has_received();
+                self.machines[sender.node].receives = more;
+                self.settle(sender.node)?;
+                if more {
+                    self.queue.push(self.now, Event::Receive(sender));
+                }
+                Ok(())
             }
             Event::Alarm(sender) => {
                 let now = self.now;
@@ -241,6 +251,10 @@ impl World {
                 if machine.sender() != sender || machine.alarm.is_none_or(|alarm| alarm > now) {
                     return Ok(());
                 }
+                if self.defer(sender, Event::Alarm) {
+                    return Ok(());
+                }
+                let machine = &mut self.machines[sender.node];
                 machine.alarm = None;
                 if let Some(node) = &mut machine.node
                     && node.next_timeout().is_some_and(|timeout| timeout <= at)
@@ -325,7 +339,9 @@ impl World {
             let (kind, peer) = (event_name(&event), event.peer().id());
             self.trace.note(now, format_args!("{number} reports {kind} {peer:?}"), &[]);
         }
-        for sent in node.take_sent() {
+        let sent = node.take_sent();
+        let moved = sent.len() + node.take_moved();
+        for sent in sent {
             let port = if sent.socket.is_extra() { extra_port(number, sent.socket) } else { port };
             let what = describe(&sent.payload);
             self.trace.note(now, format_args!("{number} sends {what} to {}", sent.to), &sent.payload);
@@ -348,6 +364,9 @@ impl World {
             let to = self.net.nat64(host).map_or(sent.to, |prefix| prefix.synthesize(sent.to));
             self.net.send(now, host, port, to, sent.payload);
         }
+        self.charge(number, moved);
+        let machine = &mut self.machines[number];
+        let Some(node) = &machine.node else { return Ok(()) };
         let timeout = node.next_timeout().map(|at| at.saturating_duration_since(self.base));
         let wake = timeout.into_iter().chain(node.next_wake()).min().map(|wake| wake.max(now));
         if let Some(wake) = wake
@@ -416,6 +435,7 @@ fn event_name(event: &peersock_overlay::Event) -> &'static str {
         Event::PathChanged(_) => "path changed",
         Event::PathShrunk(_) => "path shrunk",
         Event::PathTooSmall(_) => "path too small",
+        Event::PeerSilent(_) => "peer silent",
         Event::PeerUnreachable(_) => "peer unreachable",
         Event::PeerGone(..) => "peer gone",
         Event::PathConfirmed(_) => "path confirmed",

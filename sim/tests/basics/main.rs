@@ -1,6 +1,7 @@
 //! Small worlds made by hand.
 
 mod chaos;
+mod crowd;
 mod cut;
 mod far;
 mod forgotten;

@@ -1,0 +1,131 @@
+//! Initiations that wait for the processor.
+//!
+//! Five X25519 operations take longer than a hundred data packets, so a crowd of newcomers must not hold up what
+//! the sessions carry. A few initiations are worked off as they come; the others wait here, and some of them are
+//! worked off whenever the driver has read its sockets ([`Endpoint::handle_timeout`]). So the rate of handshakes
+//! is what the processor has left, and data goes first.
+//!
+//! [`Endpoint::handle_timeout`]: crate::Endpoint::handle_timeout
+
+use std::collections::VecDeque;
+
+use crate::reach::RecvMeta;
+use crate::wire::Initiation;
+
+/// What is known of the sender of an initiation before its keys are looked at. The last ones go first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Standing {
+    /// Nothing: the source may be forged.
+    Unproven,
+    /// A cookie shows that it receives at its source.
+    Proven,
+    /// It receives at the source, which is the path of a peer.
+    Known,
+}
+
+/// An initiation that waits.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) meta: RecvMeta,
+    pub(super) datagram: Vec<u8>,
+}
+
+/// The queues, one for each [`Standing`].
+#[derive(Debug, Default)]
+pub(super) struct Backlog([VecDeque<Waiting>; 3]);
+
+/// Initiations of one standing that wait at most.
+const MAX_WAITING: usize = 1024;
+
+/// With so many of them cookies are asked for, whatever their rate is: the processor is behind. That is some
+/// 100 ms of its time.
+const BEHIND: usize = 512;
+
+const _: () = assert!(3 * MAX_WAITING * Initiation::MAX <= 4 << 20, "memory that strangers can fill");
+
+impl Backlog {
+    /// Whether the processor is so far behind that forged sources must not keep it from proven ones.
+    pub(super) fn is_long(&self) -> bool {
+        self.0.iter().map(VecDeque::len).sum::<usize>() >= BEHIND
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.iter().all(VecDeque::is_empty)
+    }
+
+    /// Takes one in; false if there is no room. Who has sent one before that still waits has given it up for
+    /// this one, if he receives there for certain.
+    pub(super) fn push(&mut self, standing: Standing, meta: RecvMeta, datagram: &[u8]) -> bool {
+        let queue = &mut self.0[standing as usize];
+        let waiting = Waiting { meta, datagram: datagram.to_vec() };
+        let is_senders = |old: &&mut Waiting| old.meta.origin() == meta.origin();
+        if standing != Standing::Unproven
+            && let Some(old) = queue.iter_mut().find(is_senders)
+        {
+            *old = waiting;
+            return true;
+        }
+        let has_room = queue.len() < MAX_WAITING;
+        if has_room {
+            queue.push_back(waiting);
+        }
+        has_room
+    }
+
+    /// The oldest one of the highest standing.
+    pub(super) fn pop(&mut self) -> Option<Waiting> {
+        self.0.iter_mut().rev().find_map(VecDeque::pop_front)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+    use crate::reach::SocketIndex;
+
+    fn from(port: u16) -> RecvMeta {
+        let remote = SocketAddr::from(([192, 0, 2, 1], port));
+        RecvMeta { remote, socket: SocketIndex(0), multicast: false, relay: None }
+    }
+
+    #[test]
+    fn who_is_known_goes_first_and_else_the_oldest() {
+        let mut backlog = Backlog::default();
+        let came = [
+            (Standing::Unproven, 1),
+            (Standing::Proven, 2),
+            (Standing::Known, 3),
+            (Standing::Proven, 4),
+            (Standing::Known, 5),
+        ];
+        for (standing, port) in came {
+            assert!(backlog.push(standing, from(port), b"initiation"));
+        }
+        let order: Vec<_> = std::iter::from_fn(|| backlog.pop()).map(|one| one.meta.remote.port()).collect();
+        assert_eq!(order, [3, 5, 2, 4, 1]);
+        assert!(backlog.is_empty());
+    }
+
+    #[test]
+    fn a_sender_that_receives_there_has_one_place_and_forgers_cannot_take_it() {
+        let mut backlog = Backlog::default();
+        assert!(backlog.push(Standing::Proven, from(1), b"first"));
+        assert!(backlog.push(Standing::Proven, from(1), b"second"));
+        assert!(backlog.push(Standing::Unproven, from(1), b"forged"));
+        assert!(backlog.push(Standing::Unproven, from(1), b"forged too"));
+        let all: Vec<_> = std::iter::from_fn(|| backlog.pop()).map(|one| one.datagram).collect();
+        assert_eq!(all, [&b"second"[..], b"forged", b"forged too"]);
+    }
+
+    #[test]
+    fn strangers_fill_no_more_than_their_own_queue() {
+        let mut backlog = Backlog::default();
+        let kept = (0..=u16::MAX).filter(|port| backlog.push(Standing::Unproven, from(*port), &[0; 198]));
+        assert_eq!(kept.count(), MAX_WAITING);
+        assert!(backlog.is_long());
+        assert!(backlog.push(Standing::Proven, from(1), &[0; 198]));
+        assert!(backlog.push(Standing::Known, from(1), &[0; 198]));
+    }
+}

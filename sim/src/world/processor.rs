@@ -1,0 +1,64 @@
+//! A node's processor: what it does takes time, and what comes meanwhile waits in its sockets.
+
+use std::time::Duration;
+
+use super::{Event, World};
+use crate::Time;
+use crate::wire::Sender;
+
+/// How long a node's work takes. A node without one works in no time.
+#[derive(Debug, Clone, Copy)]
+pub struct Processor {
+    /// One X25519 operation.
+    pub x25519: Duration,
+    /// All else that is done for a datagram that comes or goes.
+    pub datagram: Duration,
+}
+
+impl Processor {
+    /// One core of a usual machine.
+    pub const USUAL: Self = Self { x25519: Duration::from_micros(45), datagram: Duration::from_micros(5) };
+}
+
+/// What a node had done until it was looked at last, and until when it is at work.
+#[derive(Debug, Default)]
+pub(super) struct Work {
+    pub(super) processor: Option<Processor>,
+    pub(super) busy_until: Time,
+    pub(super) x25519: u64,
+}
+
+impl World {
+    /// Gives a node a processor.
+    pub fn set_processor(&mut self, number: usize, processor: Processor) {
+        self.machines[number].work.processor = Some(processor);
+    }
+
+    /// A node's process stands still for so long, as by SIGSTOP, while its sockets take in what they have
+    /// room for.
+    pub fn pause(&mut self, number: usize, time: Duration) {
+        let (now, work) = (self.now, &mut self.machines[number].work);
+        work.busy_until = work.busy_until.max(now + time);
+        self.trace.note(now, format_args!("{number} stands still for {time:?}"), &[]);
+    }
+
+    /// Whether a node is at work, so that what is due now has to wait; it is done then.
+    pub(super) fn defer(&mut self, sender: Sender, event: impl Fn(Sender) -> Event) -> bool {
+        let busy_until = self.machines[sender.node].work.busy_until;
+        let is_busy = busy_until > self.now;
+        if is_busy {
+            self.queue.push(busy_until, event(sender));
+        }
+        is_busy
+    }
+
+    /// Has what a node did just now take its time. `datagrams` have come or gone.
+    pub(super) fn charge(&mut self, number: usize, datagrams: usize) {
+        let machine = &mut self.machines[number];
+        let (Some(processor), Some(node)) = (machine.work.processor, &machine.node) else { return };
+        let done = node.x25519();
+        let new = done.saturating_sub(std::mem::replace(&mut machine.work.x25519, done));
+        let took = processor.x25519 * new as u32 + processor.datagram * datagrams as u32;
+        machine.work.busy_until = machine.work.busy_until.max(self.now) + took;
+    }
+}
