@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use super::Endpoint;
-use crate::link::{PeerKey, Timer};
+use super::streams::ANSWERS_WITHIN;
+use crate::link::{Link, PeerKey, Reason, Timer};
 use crate::roots::{DOUBT_INTERVAL, Root};
 
 impl Endpoint {
@@ -40,6 +41,26 @@ impl Endpoint {
         let behind = self.roots.list.iter().find(|(_, root)| is_behind(root)).map(|(key, _)| *key);
         if let Some(key) = behind {
             self.doubt_root(now, key);
+        }
+    }
+
+    /// Somebody is looked for: roots that are away are asked more often whether they are back, and one that was
+    /// given up is tried again.
+    pub(super) fn hurry_roots(&mut self, now: Instant) {
+        for at in 0..self.roots.list.len() {
+            let (key, asked) = (self.roots.list[at].0, self.roots.list[at].1.asked);
+            let Some(link) = self.peers.get(key).map(|peer| &peer.link) else { continue };
+            let (is_connecting, is_connected) = (link.is_connecting(), link.current().is_some());
+            let patience = self.nodes[link.node].reach.rtt().unwrap_or_default() * 2;
+            let is_late = |(since, times)| times > 0 && now >= since + patience.max(ANSWERS_WITHIN);
+            if !is_connected && !is_connecting {
+                self.link(now, key, |link, cx| link.attempt(cx, Reason::Traffic));
+            } else if is_connected && !is_connecting && asked.is_some_and(is_late) {
+                self.link(now, key, |link, cx| link.attempt(cx, Reason::Silence));
+            }
+            if is_connecting || asked.is_some_and(is_late) {
+                self.link(now, key, Link::hurry);
+            }
         }
     }
 

@@ -17,6 +17,9 @@ impl Endpoint {
     pub(super) fn ask_root(&mut self, now: Instant, key: PeerKey) {
         let Roots { list, look_ups, .. } = &mut self.roots;
         let questions = look_ups.ask_at(key, now, |wanted| may_ask(list, key, wanted));
+        if let Some(at) = look_ups.next() {
+            self.core.timers.set(Timer::LookUp, at.max(now + SHORTEST));
+        }
         self.ask_roots(now, questions);
     }
 
@@ -33,6 +36,7 @@ impl Endpoint {
         if let Some(peer) = self.peers.get(key).filter(|peer| !peer.link.handle.is_root()) {
             let node = *peer.link.handle.id();
             self.doubt_root_of(now, key);
+            self.hurry_roots(now);
             self.look_up(now, LookUpKey::Id(node), None);
         }
     }

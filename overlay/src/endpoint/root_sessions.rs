@@ -157,6 +157,7 @@ impl Endpoint {
         let Some(root) = self.roots.get_mut(key) else { return };
         let identity = root.identity;
         let was_registered = root.registering.standing(now).is_some();
+        let was_confirmed = root.registering.is_confirmed(now);
         let before = root.registering.standing(now).map(|answer| answer.sequence);
         let (time, seen) = (answer.voucher.time, answer.voucher.address);
         if !root.registering.answered(answer, &identity, &own, now) {
@@ -182,7 +183,7 @@ impl Endpoint {
         self.update_relay(now, key);
         self.renew_contact(now);
         self.core.timers.set(Timer::Root(key), now);
-        if !was_registered {
+        if !was_confirmed {
             self.ask_root(now, key);
         }
     }

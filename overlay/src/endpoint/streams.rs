@@ -1,6 +1,6 @@
 //! Streams to roots: which are wanted, and what follows when the driver has opened or lost one.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Endpoint;
 use crate::id::NodeId;
@@ -77,6 +77,7 @@ impl Endpoint {
         let link = &self.peers.get(key)?.link;
         let place = link.handle.path().map(|path| path.place).filter(|_| link.current().is_some());
         let heard = link.handle.activity().last_received();
+        let rtt = self.nodes[link.node].reach.rtt();
         let root = self.roots.get_mut(key)?;
         let is_vouched =
             root.registering.standing(now).is_some_and(|answer| answer.voucher.address.port() != 0);
@@ -85,7 +86,10 @@ impl Endpoint {
                 Reached::Stream
             }
             (Some(place), None) if !place.socket().is_stream() => Reached::Udp { heard, is_vouched },
-            (_, asked) => Reached::Not { since: asked.map_or(now, |(since, _)| since) },
+            (_, asked) => {
+                let answers_within = rtt.map(|rtt| (rtt * 2).max(ANSWERS_WITHIN));
+                Reached::Not { since: asked.map_or(now, |(since, _)| since), answers_within }
+            }
         };
         let before = root.stream.is_wanted;
         let step = root.stream.step(reached, now);
@@ -103,6 +107,10 @@ impl Endpoint {
         self.roots.list.iter_mut().for_each(|(_, root)| root.stream.ask_soon());
     }
 }
+
+/// A root that has been reached by UDP answers within two round trips, and so long at least. Then a stream is
+/// opened; it is closed again if UDP was only slow.
+pub(super) const ANSWERS_WITHIN: Duration = Duration::from_millis(400);
 
 /// The place of the root that a stream leads to.
 fn stream_place(socket: SocketIndex) -> Option<Place> {

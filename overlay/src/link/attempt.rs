@@ -13,8 +13,8 @@ use rand::RngExt;
 use super::first_relay::FirstRelay;
 use super::pending::{PENDING_FOR, Pending, thin};
 use super::timing::{
-    GIVE_UP_AFTER, HINT_GIVE_UP_AFTER, REJECT_AFTER, REKEY_AFTER, RETRY_LOST, RETRY_MAX, RETRY_MIN,
-    RETRY_REFUSED, UNREACHABLE_AFTER, rekey_age,
+    GIVE_UP_AFTER, HINT_GIVE_UP_AFTER, HURRIED_FOR, REJECT_AFTER, REKEY_AFTER, RETRY_HURRIED, RETRY_LOST,
+    RETRY_MAX, RETRY_MIN, RETRY_REFUSED, UNREACHABLE_AFTER, rekey_age,
 };
 use super::{Context, Effect, Event, Link, Live, Question, Timer};
 use crate::noise::{InitiationPayload, Initiator};
@@ -35,6 +35,8 @@ pub(crate) struct Attempt {
     wanted: Option<Instant>,
     rounds: u32,
     pub(super) next_round: Instant,
+    /// When somebody waited for the peer last, who needs it back soon.
+    hurried: Option<Instant>,
     /// A cookie makes the next round come at once, but once per round only.
     hastened: bool,
     /// So does the news that our clock is behind.
@@ -72,6 +74,11 @@ impl Attempt {
     /// Whether traffic waits for the peer, and was not told that it is unreachable.
     pub(crate) fn is_wanted(&self) -> bool {
         self.wanted.is_some()
+    }
+
+    /// Whether it has sent something in the last `time`.
+    pub(super) fn has_sent_since(&self, now: Instant, time: Duration) -> bool {
+        self.pending.back().is_some_and(|last| now < last.sent + time)
     }
 
     /// Whether an initiation that may still be answered began like this.
@@ -141,6 +148,7 @@ impl Link {
             wanted,
             rounds: 0,
             next_round: now,
+            hurried: None,
             hastened: false,
             set_right: false,
             renews,
@@ -186,6 +194,14 @@ impl Link {
             tracing::debug!(peer = %self.handle.logged(), to = %place, "initiation sent here too");
             cx.core.transmit(place, last.datagram.clone());
         }
+    }
+
+    /// Somebody waits for what depends on the peer: the waits of an attempt are short for a while.
+    pub(crate) fn hurry(&mut self, cx: &mut Context<'_>) {
+        let Some(attempt) = self.attempt.as_mut().filter(|attempt| !attempt.given_up) else { return };
+        attempt.hurried = Some(cx.now);
+        attempt.next_round = attempt.next_round.min(cx.now + RETRY_HURRIED);
+        self.arm_attempt(cx);
     }
 
     /// Begins the intervals of an attempt anew, because the peer has probably just come back.
@@ -252,13 +268,15 @@ impl Link {
     }
 
     /// Sends one initiation everywhere, and sets the time of the next.
-    fn next_round(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn next_round(&mut self, cx: &mut Context<'_>) {
         let longest = match (&self.refusal, self.instance) {
             (Some(refusal), _) if refusal.is_open() => RETRY_REFUSED,
             (_, Some(_)) => RETRY_LOST,
             (_, None) => RETRY_MAX,
         };
         let Some(attempt) = &mut self.attempt else { return };
+        let is_hurried = attempt.hurried.is_some_and(|at| cx.now < at + HURRIED_FOR);
+        let longest = if is_hurried { longest.min(RETRY_HURRIED) } else { longest };
         // Nobody waits for a renewal: it is not repeated before its answer can have come.
         let round_trips = cx.reach.rtt().filter(|_| attempt.renews).unwrap_or_default() * 2;
         let interval = interval(attempt.rounds).max(round_trips).min(longest);

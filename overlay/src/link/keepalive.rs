@@ -121,10 +121,12 @@ impl Link {
         let Some(since) = self.silent_since(cx) else { return };
         if self.questioned.is_none_or(|at| at < since) {
             self.questioned = Some(cx.now);
-            // Roots that have lost this node are to know it again before the handshake, which may need them.
+            // Roots that have lost this node are to know it again before the handshake, which may need them, and
+            // their answers where the peer is, too.
             // Traffic of which nobody waits for the end does not pay for that.
             if self.handle.is_watched() {
                 cx.effects.push(Effect::Silent(since));
+                cx.effects.push(Effect::LookUp);
             }
             return self.ask_path(cx, Why::Doubt);
         }
@@ -235,10 +237,10 @@ impl Link {
 const KEEPALIVE: [u8; Control::CHALLENGE_LEN] = [0; Control::CHALLENGE_LEN];
 
 /// Data that is unanswered for so long is reason to ask whether the path still works.
-const SILENT: Duration = Duration::from_millis(500);
+const SILENT: Duration = Duration::from_millis(400);
 
 /// The answer to that is waited for so long at least.
-const ANSWER_WAIT: Duration = Duration::from_millis(400);
+const ANSWER_WAIT: Duration = Duration::from_millis(300);
 
 /// A peer that was heard from within this time is there.
 const RECENTLY: Duration = Duration::from_secs(1);

@@ -191,6 +191,9 @@ struct Live {
 const HINT_INTERVAL: Duration = Duration::from_secs(5);
 const HINT_BURST: u32 = 3;
 
+/// A hint says nothing new for so long, or a round trip, after an initiation.
+const ANSWER_ON_ITS_WAY: Duration = Duration::from_millis(50);
+
 /// Somebody on the way can forge a refusal after each sign of life. Live peers have to deny so many.
 const REFUSAL_INTERVAL: Duration = Duration::from_millis(500);
 const REFUSAL_BURST: u32 = 2;
@@ -284,9 +287,15 @@ impl Link {
     /// Something that nobody authenticated suggests that the peer has lost the session: a handshake shows
     /// whether that is so, unless one runs or there were many hints lately.
     pub(crate) fn heed_hint(&mut self, cx: &mut Context<'_>) -> bool {
-        let heeded = !self.is_connecting() && self.hints.take(cx.now);
-        if heeded {
-            self.attempt(cx, Reason::Hint);
+        // An answer to what an attempt has sent last is on its way, or may be.
+        let round_trip = cx.reach.rtt().unwrap_or_default().max(ANSWER_ON_ITS_WAY);
+        let waits = self.attempt.as_ref().is_some_and(|attempt| attempt.has_sent_since(cx.now, round_trip));
+        let heeded = !waits && self.hints.take(cx.now);
+        match self.is_connecting() {
+            _ if !heeded => {}
+            // Who says so is back.
+            true => self.next_round(cx),
+            false => self.attempt(cx, Reason::Hint),
         }
         heeded
     }

@@ -13,6 +13,10 @@ pub(crate) const RETRY_MAX: Duration = Duration::from_secs(5);
 pub(crate) const RETRY_LOST: Duration = Duration::from_secs(1);
 /// The same while the peer's machine says that nobody listens there: it is known soon whether that is true.
 pub(crate) const RETRY_REFUSED: Duration = Duration::from_millis(500);
+/// The same for a root while a peer is looked for: what waits for the peer waits for the root first.
+pub(crate) const RETRY_HURRIED: Duration = Duration::from_millis(350);
+/// For so long after the last look.
+pub(crate) const HURRIED_FOR: Duration = Duration::from_secs(2);
 /// The driver is told after so long without a response.
 pub(crate) const UNREACHABLE_AFTER: Duration = Duration::from_secs(5);
 /// An attempt ends when nothing has wanted the peer for so long.

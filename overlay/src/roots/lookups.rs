@@ -20,8 +20,13 @@ const MAX_LOOK_UPS: usize = 64;
 const MAX_WAITING: usize = 8;
 
 /// The waits between the rounds of one look-up; the last one counts for all further rounds.
-const ROUNDS: [Duration; 4] =
-    [Duration::from_millis(300), Duration::from_millis(700), Duration::from_secs(2), Duration::from_secs(4)];
+const ROUNDS: [Duration; 5] = [
+    Duration::from_millis(200),
+    Duration::from_millis(300),
+    Duration::from_millis(500),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+];
 
 /// A look-up goes on so long after it was last wanted.
 const WANTED_FOR: Duration = Duration::from_secs(10);
@@ -111,8 +116,9 @@ impl LookUps {
         questions
     }
 
-    /// A root can be asked that could not be before: what is looked for, and `may` be asked there, is asked
-    /// at once.
+    /// A root can be asked that could not be before, and knows nothing any more of what it said before: what
+    /// is looked for, and `may` be asked there, is asked at once, and soon again. Who is looked for may have to
+    /// come back there first.
     pub(crate) fn ask_at(
         &mut self,
         root: PeerKey,
@@ -121,8 +127,9 @@ impl LookUps {
     ) -> Vec<(PeerKey, u32, LookUpKey)> {
         let mut questions = Vec::new();
         for (&key, one) in &mut self.list {
-            let is_wanted = now < one.wanted + WANTED_FOR && !one.found.contains_key(&root);
-            if is_wanted && may(&key) && self.limit.take(now) {
+            one.found.remove(&root);
+            if now < one.wanted + WANTED_FOR && may(&key) && self.limit.take(now) {
+                (one.round, one.next) = (1, now + ROUNDS[0]);
                 one.open.insert(root);
                 questions.push((root, one.id, key));
             }
@@ -191,7 +198,7 @@ mod tests {
                 rounds.push((now - begin).as_millis());
             }
         }
-        assert_eq!(rounds, [0, 300, 1000, 3000, 7000]);
+        assert_eq!(rounds, [0, 200, 500, 1000, 3000, 7000]);
     }
 
     #[test]

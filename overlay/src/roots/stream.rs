@@ -54,7 +54,11 @@ pub(crate) enum Reached {
     /// By the stream.
     Stream,
     /// Not at all since then, as far as is known.
-    Not { since: Instant },
+    Not {
+        since: Instant,
+        /// How soon it has answered by UDP before, if it has.
+        answers_within: Option<Duration>,
+    },
 }
 
 /// What is to be done.
@@ -125,9 +129,9 @@ impl Stream {
                 (self.silent, self.back, self.is_wanted) = (None, None, true);
                 self.ask(now)
             }
-            Reached::Not { since } => {
+            Reached::Not { since, answers_within } => {
                 self.silent.get_or_insert(since);
-                self.wait(after, now)
+                self.wait(answers_within.map_or(after, |usual| usual.min(after)), now)
             }
         }
     }
@@ -181,7 +185,7 @@ mod tests {
     fn a_root_that_was_only_named_is_tried_for_a_while_and_without_limit_once_it_has_answered() {
         let (mut stream, start) = (Stream::new(SocketIndex::stream(0)), instant());
         let at = |seconds| start + Duration::from_secs(seconds);
-        let not = Reached::Not { since: start };
+        let not = Reached::Not { since: start, answers_within: None };
         stream.try_named(Vec::new(), AFTER, at(11));
         assert_eq!(stream.step(not, start), StreamStep { ask: None, next: Some(at(1)) });
         assert_eq!(stream.step(not, at(1)), StreamStep { ask: None, next: Some(at(11)) });
@@ -201,7 +205,7 @@ mod tests {
     fn it_is_wanted_when_udp_is_silent_and_no_more_when_the_root_has_seen_it_there() {
         let (mut stream, start) = (stream(), instant());
         let at = |millis| start + Duration::from_millis(millis);
-        let not = Reached::Not { since: start };
+        let not = Reached::Not { since: start, answers_within: None };
         assert_eq!(stream.step(not, at(10)), StreamStep { ask: None, next: Some(at(1000)) });
         assert!(!stream.is_wanted);
         assert_eq!(stream.step(not, at(1000)), StreamStep::default());
@@ -233,7 +237,7 @@ mod tests {
     fn that_nothing_is_asked_any_more_is_no_answer() {
         let (mut stream, start) = (stream(), instant());
         let at = |seconds| start + Duration::from_secs(seconds);
-        stream.step(Reached::Not { since: at(1) }, at(2));
+        stream.step(Reached::Not { since: at(1), answers_within: None }, at(2));
         assert!(stream.is_wanted);
         stream.step(Reached::Udp { heard: Some(at(1)), is_vouched: true }, at(3));
         assert!(stream.is_wanted);
@@ -259,7 +263,7 @@ mod tests {
     fn a_root_without_streams_never_gets_one() {
         let mut stream = Stream { after: None, ..stream() };
         let now = instant();
-        stream.step(Reached::Not { since: now }, now + Duration::from_secs(60));
+        stream.step(Reached::Not { since: now, answers_within: None }, now + Duration::from_secs(60));
         assert!(!stream.is_wanted);
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use peersock_overlay::RootState;
 use peersock_sim::World;
+use peersock_sim::net::{Gateway, Pipe, Stage};
 
 use crate::SECOND;
 use crate::homes::{Homes, ROOT_PORT};
@@ -190,23 +191,79 @@ fn roots_that_are_killed_and_started_in_turns_reset_no_connection() {
     assert!(homes.world.ledger.bytes_checked > 10_000_000);
 }
 
+/// Nodes that are so far from the core, and roots that are: the round trip between two of them is four times that.
+const FAR: Duration = Duration::from_millis(5);
+
+/// What was lost is back within a second and two round trips by a root, and a few wake-ups of threads.
+const BACK: Duration = Duration::from_millis(1000 + 2 * 40 + 20);
+
 #[test]
-fn a_flow_goes_on_soon_after_its_only_root_has_come_back() {
-    let mut worst = Duration::ZERO;
-    for (number, away) in [0, 1, 3, 6, 10, 15, 22, 30, 60].into_iter().enumerate() {
-        for sender in [0, 1] {
-            let mut homes = Homes::new(1, Duration::from_millis(5));
-            homes.run(5 * SECOND);
-            homes.transfer(sender);
-            homes.run(3 * SECOND + number as u32 * SECOND / 7);
-            let place = (homes.roots[0], ROOT_PORT);
-            homes.world.kill_root(place);
-            homes.run(away * SECOND / 10);
-            homes.world.restart_root(place);
-            let stall = homes.stall(20 * SECOND);
-            eprintln!("away for {} ms, {sender} sends: {stall:?}", away * 100);
-            worst = worst.max(stall);
+fn a_flow_goes_on_within_a_second_after_all_its_roots_have_come_back() {
+    let mut late = Vec::new();
+    for roots in [1, 2] {
+        for (number, away) in [0, 1, 3, 6, 10, 15, 22, 30, 60, 80, 150, 300, 1200].into_iter().enumerate() {
+            for sender in [0, 1] {
+                let mut homes = Homes::new(roots, FAR);
+                homes.run(5 * SECOND);
+                homes.transfer(sender);
+                homes.run(3 * SECOND + number as u32 * SECOND / 7);
+                let places: Vec<_> = homes.roots.iter().map(|host| (*host, ROOT_PORT)).collect();
+                places.iter().for_each(|place| homes.world.kill_root(*place));
+                homes.run(away * SECOND / 10);
+                places.iter().for_each(|place| homes.world.restart_root(*place));
+                let stall = homes.stall(60 * SECOND);
+                let what = format!("{roots} away for {} ms, {sender} sends: {stall:?}", away * 100);
+                eprintln!("{what}");
+                // It is a second from the return, or from the loss where that is noticed after the return.
+                let bound = BACK + if away < 10 { SECOND / 2 } else { Duration::ZERO };
+                late.extend((stall > bound).then_some(what));
+            }
         }
     }
-    assert!(worst <= 5 * SECOND / 2, "{worst:?}");
+    assert!(late.is_empty(), "{late:#?}");
+}
+
+/// The direct path is gone, and a root that is far away has to carry everything.
+#[test]
+fn a_flow_whose_direct_path_is_cut_goes_on_by_a_far_root_within_a_second() {
+    let mut late = Vec::new();
+    for far in [0, 30, 100] {
+        for sender in [0, 1] {
+            for phase in 0..3 {
+                let mut homes = Homes::punchable(phase, 10_000_000);
+                for lan in homes.lans[1].clone() {
+                    let way = || {
+                        Pipe::new([
+                            Stage::Mtu(1500),
+                            Stage::Delay { base: Duration::from_millis(far / 2), jitter: Duration::ZERO },
+                        ])
+                    };
+                    homes
+                        .world
+                        .net
+                        .set_gateway(lan, Some(Gateway { out: way(), into: way(), ..Gateway::default() }));
+                }
+                homes.run(5 * SECOND);
+                homes.transfer(sender);
+                homes.run(10 * SECOND + phase as u32 * SECOND / 7);
+                assert_eq!(homes.root_of_path(0), None, "the path is direct");
+                let nodes = homes.lans[0].clone();
+                homes.world.net.block(nodes[0], nodes[1], true);
+                homes.world.net.block(nodes[1], nodes[0], true);
+                // What is under way arrives still.
+                homes.run(SECOND / 20);
+                let stall = homes.stall(60 * SECOND);
+                let before = homes.world.ledger.bytes_checked;
+                homes.run(3 * SECOND);
+                let rate = (homes.world.ledger.bytes_checked - before) / 3;
+                let what =
+                    format!("root {far} ms away, phase {phase}, {sender} sends: {stall:?}, then {rate} B/s");
+                eprintln!("{what}");
+                // Two nodes, 10 ms each from the core, and the root.
+                let round_trip = Duration::from_millis(40 + 2 * far);
+                late.extend((stall > SECOND + 2 * round_trip).then_some(what));
+            }
+        }
+    }
+    assert!(late.is_empty(), "{late:#?}");
 }
