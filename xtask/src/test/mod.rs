@@ -18,6 +18,7 @@ mod command;
 mod debug_forms;
 mod dependencies;
 mod dist;
+mod faces;
 mod fuzz;
 mod log_fields;
 mod network_files;
