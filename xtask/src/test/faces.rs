@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::{Result, root};
 
 /// The features of each list, by the number of the last one.
-const LISTS: [(&str, u32); 3] = [("S2", 35), ("S3", 26), ("S4", 18)];
+const LISTS: [(&str, u32); 5] = [("S1", 90), ("S2", 35), ("S3", 26), ("S4", 18), ("S5", 10)];
 
 /// Folders that have no tests of ours.
 const OTHERS: [&str; 4] = ["target", "node_modules", "corpus", ".git"];
@@ -109,7 +109,9 @@ mod tests {
         assert_eq!(ids("S2.10-S2.12"), ["S2.10", "S2.11", "S2.12"]);
         assert_eq!(ids("S3.25: every route of P2PD, by its examples; `curl`"), ["S3.25"]);
         assert!(ids("item, S9.1, half-closed, S3.x").is_empty());
-        let all = "| S2.1-S2.35 | what | a |\n| S3.1-S3.25, S4.1-S4.18 | what | a |\n S3.26 is no row\n";
+        assert_eq!(ids("S1.1-S1.3, S1.90"), ["S1.1", "S1.2", "S1.3", "S1.90"]);
+        let all = "| S1.1-S1.90, S5.1-S5.10, S2.1-S2.35 | what | a |\n| S3.1-S3.25, S4.1-S4.18 | what | a |\n\
+                    S3.26 is no row\n";
         assert_eq!(missing(all), ["S3.26"]);
     }
 
