@@ -1,10 +1,8 @@
-"""Pings a member: ICMPv6 on a raw socket, with what RFC 3542 has for it. Members need no privileges for that.
-
-python ping6.py NETWORK ADDRESS [COUNT]
-"""
+"""Pings a member: ICMPv6 on a raw socket, with what RFC 3542 has for it. Members need no privileges for that."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import struct
 import sys
@@ -69,13 +67,13 @@ def receive(sock: peersock.socket.socket, request: bytes, start: float) -> Reply
     return None
 
 
-def main(network: str, address: str, count: str = "4") -> int:
+def main(network: str, address: str, count: int) -> int:
     received = 0
     with (
         peersock.Session(network),
         peersock.socket.socket(peersock.socket.AF_INET6, peersock.socket.SOCK_RAW, IPPROTO_ICMPV6) as sock,
     ):
-        for reply in ping(sock, address, int(count)):
+        for reply in ping(sock, address, count):
             if reply is None:
                 print("no answer", flush=True)
                 continue
@@ -91,4 +89,9 @@ def main(network: str, address: str, count: str = "4") -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("network", help="the network's ID or file")
+    parser.add_argument("address", help="the member's IPv6 address")
+    parser.add_argument("count", nargs="?", type=int, default=4, help="how many requests are sent (%(default)s)")
+    options = parser.parse_args()
+    sys.exit(main(options.network, options.address, options.count))

@@ -1,15 +1,13 @@
 """The way to an address: probes with hop limits 1, 2, 3..., and the ICMPv6 messages that they cause.
 
-python traceroute6.py NETWORK ADDRESS
-
 Members of an overlay network are one hop apart, wherever they are: what the packets pass on the way is outside.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import struct
-import sys
 import time
 from collections.abc import Iterator
 
@@ -75,4 +73,8 @@ def main(network: str, address: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("network", help="the network's ID or file")
+    parser.add_argument("address", help="the IPv6 address")
+    options = parser.parse_args()
+    main(options.network, options.address)

@@ -98,6 +98,20 @@ def test_traceroute6(pair: Pair) -> None:
     assert line.count(address) == 3
 
 
+@pytest.mark.parametrize("example", ["net_check", "net_echo", "ping6", "traceroute6"])
+def test_commands_say_how_they_are_used(example: str) -> None:
+    for arguments, status in ((["--help"], 0), ([], 2)):
+        done = subprocess.run(
+            [sys.executable, str(EXAMPLES / f"{example}.py"), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        assert done.returncode == status
+        assert "usage: " in (done.stderr if status else done.stdout)
+        assert "Traceback" not in done.stderr
+
+
 def test_pipe_echo() -> None:
     done = subprocess.run(
         [sys.executable, str(EXAMPLES / "pipe_echo.py")],

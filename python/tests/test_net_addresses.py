@@ -240,6 +240,8 @@ def test_each_network_has_its_addresses(tmp_path: Any) -> None:
     assert net.resolve_addr("127.0.0.1", "ip") == net.resolve_ip_addr("127.0.0.1") == net.IPAddr("127.0.0.1")
     assert net.resolve_addr(path, "unix") == net.resolve_unix_addr(path) == net.UnixAddr(path)
     assert net.resolve_addr(path, "unixgram") == net.resolve_unixgram_addr(path) == net.UnixAddr(path, "unixgram")
+    assert net.resolve_unixgram_addr(path, "unixgram") == net.resolve_unixgram_addr(path)
+    assert net.resolve_unix_addr(path, "unix6") == net.UnixAddr(path)
     assert net.resolve_tcp_addr(":80") == net.TCPAddr(None, 80)
     with pytest.raises(net.AddressError, match="NUL"):
         net.resolve_unix_addr("a\0b")
@@ -259,6 +261,7 @@ def test_unknown_networks_are_refused(network: Any) -> None:
         lambda: net.resolve_udp_addr("127.0.0.1:1", network),
         lambda: net.resolve_ip_addr("127.0.0.1", network),
         lambda: net.resolve_unix_addr("x", network),
+        lambda: net.resolve_unixgram_addr("x", network),
         lambda: net.dial_tcp(None, addr, network),
         lambda: net.dial_udp(None, udp, network),
         lambda: net.dial_unix(None, unix, network),
@@ -275,11 +278,24 @@ def test_unknown_networks_are_refused(network: Any) -> None:
         assert isinstance(unknown.value, net.SocketError)
 
 
+def test_groups_of_networks() -> None:
+    groups = {
+        "tcp": ["tcp", "tcp4", "tcp6"],
+        "udp": ["udp", "udp4", "udp6"],
+        "ip": ["ip", "ip4", "ip6"],
+        "unix": ["unix", "unixgram"],
+    }
+    for group in groups:
+        for name in (name for names in groups.values() for name in names):
+            assert net.net_is_valid(group, name) is (name in groups[group])
+    assert not any(net.net_is_valid(group, name) for group in ("tcp4", "", "sctp") for name in ("tcp4", "", "sctp"))
+
+
 def test_networks_are_for_what_they_can() -> None:
     for call in (
         lambda: net.dial("127.0.0.1", "ip"),
-        lambda: net.listen("127.0.0.1:0", "udp"),
-        lambda: net.listen("x", "unixgram"),
+        lambda: net.listen("127.0.0.1", "ip"),
+        lambda: net.resolve_unixgram_addr("x", "unix"),
         lambda: net.resolve_tcp_addr("127.0.0.1:1", "udp"),
         lambda: net.listen_unixgram(net.UnixAddr("x"), "unix"),
         lambda: net.listen_unix(net.UnixAddr("x"), "unixgram"),

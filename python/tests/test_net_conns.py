@@ -253,12 +253,23 @@ def test_only_what_listeners_do(tmp_path: Path) -> None:
     for place in PLACES:
         with listening(place, tmp_path) as listener:
             assert isinstance(listener, net.Listener)
-            for name in ("read", "write", "read_from", "write_to", "connect", "bind", "local_addr", "shutdown", "file"):
+            for name in (
+                "read",
+                "write",
+                "read_from",
+                "write_to",
+                "connect",
+                "bind",
+                "remote_addr",
+                "shutdown",
+                "file",
+            ):
                 assert not hasattr(listener, name)
             own = {name for name in vars(net.Listener) if not name.startswith("_")}
             assert own == {"accept", "addr", "close"}
             address = listener.addr()
-        assert listener.addr() == address
+        # Programs ask connections and listeners alike where they are.
+        assert listener.addr() == listener.local_addr() == address
 
 
 def test_iterating_over_a_listener_ends_when_it_is_closed() -> None:

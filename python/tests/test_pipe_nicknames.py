@@ -44,7 +44,7 @@ asyncio.run(main())
 HERE = """
 import asyncio, errno, sys
 import pytest
-from peersock.pipe import P2PNode
+from peersock.pipe import P2P_DIRECT, P2P_PUNCH, P2P_REVERSE, P2PNode
 
 async def told(line):
     print(line, flush=True)
@@ -55,17 +55,21 @@ async def main():
     options = {"interfaces": "loopback", "discovery": False, "roots": roots, "net_id": networks.split()}
     async with P2PNode(port=0, **options) as here:
         for form in (text, text.encode(), text.upper(), "alice.peersock"):
-            pipe = await here.connect(form, float(patience))
+            pipe = await here.connect(form, timeout=float(patience))
             assert pipe.client_tup[0] in addresses.split() and pipe.client_tup[1] == int(port)
             await pipe.send(b"hello")
             assert await pipe.recv(timeout=float(patience)) == b"HELLO"
             await pipe.close()
+        # Without relays the pipe is there when the path is direct, though the root is what both have in common.
+        pipe = await here.connect(text, [P2P_DIRECT, P2P_REVERSE, P2P_PUNCH], float(patience))
+        assert all(peer.root is None and not peer.turn for peer in here.session.peers() if peer.connected)
+        await pipe.close()
         with pytest.raises(OSError, match="another node") as taken:
             await here.nickname("alice", float(patience))
         assert taken.value.errno == errno.EADDRINUSE
         for unknown in ("bob.peersock", f"alice.{here.session.id[:20]}.peersock"):
             with pytest.raises(LookupError, match="no root"):
-                await here.connect(unknown, float(patience))
+                await here.connect(unknown, timeout=float(patience))
         for wrong in ("a b.peersock", "alice.12.peersock", ".peersock"):
             with pytest.raises(ValueError, match=r"nickname|digits"):
                 await here.connect(wrong)
@@ -125,7 +129,7 @@ def test_without_a_root_there_are_no_nicknames(session: peersock.Session) -> Non
                 await node.nickname("alice", 0.1)
             # Nobody waits for long for what cannot come.
             with pytest.raises(TimeoutError, match="there are no roots"):
-                await node.connect("alice.peersock", PATIENCE)
+                await node.connect("alice.peersock", timeout=PATIENCE)
         with pytest.raises(ValueError, match="not started"):
             await node.nickname("alice")
 

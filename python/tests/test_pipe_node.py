@@ -20,7 +20,7 @@ import peersock
 from peersock import _peersock
 from peersock._pending import Pending
 from peersock.interfaces import Interface
-from peersock.pipe import NodeAddress, P2PNode, Pipe, init_p2pd, start_p2p_node
+from peersock.pipe import P2P_DIRECT, NodeAddress, P2PNode, Pipe, init_p2pd, start_p2p_node
 from peersock.pipe import _node_text as text_module
 
 from .conftest import Peer, run_python
@@ -39,7 +39,7 @@ def test_a_node_connects_to_another_one_by_its_text(peer: Peer, session: peersoc
         async with P2PNode(port=0, session=session) as node:
             node.add_msg_cb(msg_cb)
             for form in (text, text.encode(), NodeAddress.parse(text)):
-                pipe = await node.connect(form, PATIENCE)
+                pipe = await node.connect(form, timeout=PATIENCE)
                 assert pipe.client_tup[0] == peer.v6 and node.pipes == [pipe]
                 await pipe.send(b"hello")
                 assert await pipe.recv(timeout=PATIENCE) == b"HELLO"
@@ -47,7 +47,7 @@ def test_a_node_connects_to_another_one_by_its_text(peer: Peer, session: peersoc
                 assert node.pipes == []
             assert heard == [b"HELLO"] * 3
             node.del_msg_cb(msg_cb)
-            last = await node.connect(text, PATIENCE)
+            last = await node.connect(text, timeout=PATIENCE)
             await last.send(b"end")
             assert await last.recv(timeout=PATIENCE) == b"END" and len(heard) == 3
         assert not last.is_running
@@ -223,7 +223,7 @@ def test_wrong_arguments_are_refused(session: peersock.Session) -> None:
     with pytest.raises(ValueError, match="not both"):
         P2PNode(session=session, net_id=5)
     with pytest.raises(ValueError, match="option"):
-        P2PNode(session=session, conf={"enable_upnp": True})
+        P2PNode(session=session, conf={"enable_stun": True})
 
     async def main() -> None:
         node = P2PNode(port=0, session=session)
@@ -237,9 +237,15 @@ def test_wrong_arguments_are_refused(session: peersock.Session) -> None:
                 await P2PNode(port=node.port, session=session)
             nobody = replace(node.address, id="ab" * 32)
             with pytest.raises(OSError):
-                await node.connect(nobody, 0.05)
+                await node.connect(nobody, timeout=0.05)
             with pytest.raises(TypeError):
                 await node.connect(5)  # type: ignore[arg-type]
+            with pytest.raises(TypeError, match="timeout="):
+                await node.connect(nobody, 0.05)  # type: ignore[arg-type]
+            wrong: list[list[int]] = [[], [0], [P2P_DIRECT, 5]]
+            for ways in wrong:
+                with pytest.raises(ValueError, match="strategies are some of"):
+                    await node.connect(nobody, ways)
 
     run(main())
 
@@ -254,10 +260,10 @@ def test_a_text_that_somebody_has_changed_leads_to_nobody_else(peer: Peer, sessi
     async def main() -> None:
         async with P2PNode(port=0, session=session) as node:
             for form in (changed, changed.to_bytes()):
-                pipe = await node.connect(form, PATIENCE)
+                pipe = await node.connect(form, timeout=PATIENCE)
                 assert pipe.client_tup[0] == peer.v6
                 await pipe.close()
-            last = await node.connect(where, PATIENCE)
+            last = await node.connect(where, timeout=PATIENCE)
             await last.send(b"end")
             assert await last.recv(timeout=PATIENCE) == b"END"
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import select
 import struct
 from collections.abc import Iterator
 from typing import Any
@@ -171,3 +174,138 @@ def test_interfaces_and_names() -> None:
     for module in (ext, rfc):
         assert all(hasattr(module, name) for name in module.__all__)
     assert rfc.inet6_opt_init(None) == 2
+
+
+def test_the_example_of_options() -> None:
+    # RFC 3542 22, as PyXAPI's inet6_opt.py has it; its numbers of 4 bytes are of a machine of 32 bits.
+    opt_x, opt_y = 10, 20
+    currentlen = rfc.inet6_opt_init()
+    currentlen = rfc.inet6_opt_append(currentlen, opt_x, 12, 8)
+    currentlen = rfc.inet6_opt_append(currentlen, opt_y, 7, 4)
+    currentlen = rfc.inet6_opt_finish(currentlen)
+    extlen = currentlen
+    opt = rfc.inet6_opt()
+    opt.set(extlen)
+    currentlen = rfc.inet6_opt_init(opt, extlen)
+    currentlen = rfc.inet6_opt_append(opt, currentlen, opt_x, 12, 8)
+    offset = 0
+    offset = rfc.inet6_opt_set_val(opt, offset, struct.pack("=L", 0x12345678))
+    offset = rfc.inet6_opt_set_val(opt, offset, struct.pack("Q", 0x0102030405060708))
+    currentlen = rfc.inet6_opt_append(opt, currentlen, opt_y, 7, 4)
+    offset = 0
+    offset = rfc.inet6_opt_set_val(opt, offset, struct.pack("B", 0x01))
+    offset = rfc.inet6_opt_set_val(opt, offset, struct.pack("H", 0x1331))
+    offset = rfc.inet6_opt_set_val(opt, offset, struct.pack("=L", 0x01020304))
+    assert offset == 7
+    currentlen = rfc.inet6_opt_finish(opt, currentlen)
+    assert currentlen == extlen == 32
+
+    # What is received is read as it was written.
+    received = rfc.inet6_opt()
+    received.set_from_data(opt.data)
+    assert received.get() == (0, 3)
+    read: list[tuple[int, int, list[int]]] = []
+    currentlen = 0
+    with pytest.raises(rfc.error):
+        while True:
+            currentlen, type, length = rfc.inet6_opt_next(received, currentlen)
+            offset = 0
+            values: list[int] = []
+            for form in ("=L", "Q") if type == opt_x else ("B", "H", "=L"):
+                offset, value = rfc.inet6_opt_get_val(received, offset, struct.calcsize(form))
+                values += struct.unpack(form, value)
+            read.append((type, length, values))
+    assert read == [
+        (opt_x, 12, [0x12345678, 0x0102030405060708]),
+        (opt_y, 7, [0x01, 0x1331, 0x01020304]),
+    ]
+    _, length = rfc.inet6_opt_find(received, 0, opt_y)
+    assert (length, rfc.inet6_opt_get_val(received, 0, 1)) == (7, (1, b"\x01"))
+    with pytest.raises(ValueError):
+        rfc.inet6_opt_find(received, 0, 30)
+
+
+def test_wrong_headers_of_options() -> None:
+    opt = rfc.inet6_opt()
+    with pytest.raises(ValueError):
+        opt.get()
+    for extlen in (-1, 0, 2, 12, 2056):
+        with pytest.raises(ValueError):
+            opt.set(extlen)
+    for data in (b"", b"\0", b"\0\1" + bytes(6)):
+        with pytest.raises(ValueError):
+            opt.set_from_data(data)
+    opt.set(8)
+    with pytest.raises(ValueError):
+        rfc.inet6_opt_init(opt, 16)
+    with pytest.raises(ValueError):
+        rfc.inet6_opt_set_val(opt, 0, b"1")
+    with pytest.raises(ValueError):
+        rfc.inet6_opt_append(opt, 2, 10, 12, 8)
+    # What routers do with an option that they do not know.
+    assert [rfc.IP6OPT_TYPE(type) for type in (5, 0x45, 0x85, 0xC5)] == [0, 0x40, 0x80, 0xC0]
+
+
+def make_ancillary_data(*nodes: str) -> ext.cmsg:
+    r = rfc.inet6_rth()
+    r = rfc.inet6_rth_init(r, rfc.IPV6_RTHDR_TYPE_0, len(nodes))
+    for node in nodes:
+        rfc.inet6_rth_add(r, node)
+    c = ext.cmsg()
+    c.set(rfc.IPPROTO_IPV6, rfc.IPV6_RTHDR, r.data)
+    return c
+
+
+def test_the_example_that_sends_by_way_of_others(host: str) -> None:
+    # As inet6_rth_send.py and inet6_rth_recv.py: a system that heeds RFC 5095 does not send it, and says so at once.
+    with ext.socket(ext.AF_INET6, ext.SOCK_DGRAM) as receiver, ext.socket(ext.AF_INET6, ext.SOCK_DGRAM) as sender:
+        receiver.bind((host, 0))
+        receiver.setsockopt(rfc.IPPROTO_IPV6, rfc.IPV6_RECVRTHDR, 1)
+        receiver.settimeout(20)
+        adata = (make_ancillary_data("3ffe::1", "3ffe::2", "3ffe::3"),)
+        address = (host, receiver.getsockname()[1])
+        with pytest.raises(ext.exterror) as refused:
+            sender.sendmsg(address, ("this is", " a test"), adata)
+        assert refused.value.errno == errno.EINVAL
+        # Without the header they pass, and go back by way of nobody.
+        assert sender.sendmsg(address, ("this is", " a test"), ()) == 14
+        extlen = rfc.inet6_rth_space(rfc.IPV6_RTHDR_TYPE_0, 100)
+        addr, data, received, flags = receiver.recvmsg((1024,), ext.CMSG_SPACE(extlen))
+        assert (data, received) == ((b"this is a test",), ()) and not flags & (ext.MSG_TRUNC | ext.MSG_CTRUNC)
+        assert receiver.sendmsg(addr[:2], data, ()) == 14
+
+
+def test_the_example_that_pings_once(host: str) -> None:
+    # As one_ping6.py: the header and the data are pieces of one message.
+    header = struct.Struct("2B3H")
+    identifier, sequence = os.getpid() & 0xFFFF, 123
+    request = header.pack(rfc.ICMP6_ECHO_REQUEST, 0, 0, identifier, sequence)
+    with ext.socket(ext.AF_INET6, ext.SOCK_RAW, ext.IPPROTO_ICMPV6) as sock:
+        f = rfc.icmp6_filter()
+        f.ICMP6_FILTER_SETBLOCKALL()
+        f.ICMP6_FILTER_SETPASS(rfc.ICMP6_ECHO_REPLY)
+        sock.setsockopt(rfc.IPPROTO_ICMPV6, rfc.ICMP6_FILTER, f.data)
+        h = rfc.hoplimit()
+        alen = ext.CMSG_SPACE(rfc.inet6_rth_space(rfc.IPV6_RTHDR_TYPE_0, 100)) + ext.CMSG_SPACE(h.size)
+        sock.setsockopt(rfc.IPPROTO_IPV6, rfc.IPV6_RECVHOPLIMIT, 1)
+        sock.setsockopt(rfc.IPPROTO_IPV6, rfc.IPV6_RECVRTHDR, 1)
+        assert sock.sendmsg((host, 0), (request, b"This is ", b"a test"), ()) == header.size + 14
+        while True:
+            assert select.select([sock], [], [], 20)[0] == [sock]
+            addr, data, adata, flags = sock.recvmsg((header.size, 1024), alen)
+            assert not flags & (ext.MSG_TRUNC | ext.MSG_CTRUNC)
+            if header.unpack(data[0])[3:] == (identifier, sequence):
+                break
+        assert header.unpack(data[0])[0] == rfc.ICMP6_ECHO_REPLY and data[1] == b"This is a test"
+        for a in adata:
+            if a.cmsg_level == rfc.IPPROTO_IPV6 and a.cmsg_type == rfc.IPV6_HOPLIMIT:
+                h.set_from_data(a.cmsg_data)
+        assert h.get() == 64
+        assert addr[0] == host
+
+
+def test_pyxapi_s_names_are_there() -> None:
+    assert issubclass(ext.exterror, OSError) and ext.CMSGType is ext.cmsg
+    # In the order of the bytes in a packet, as C's headers have them.
+    assert struct.pack("@H", rfc.IP6F_MORE_FRAG) == b"\0\1"
+    assert struct.pack("@I", rfc.ND_NA_FLAG_ROUTER) == b"\x80\0\0\0"

@@ -6,10 +6,11 @@
 //!
 //! Datagrams of 1,400 bytes go one way, with a window of 128 KiB that the other side acknowledges, as TCP
 //! inside the datagrams would. All ways take turns in one process; printed are the medians in Gbit/s, and
-//! their ratio to plain TCP's.
+//! their ratio to plain TCP's. An argument is the number of rounds.
 #![expect(clippy::print_stdout, reason = "the result")]
 
 use std::error::Error;
+use std::num::NonZero;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -33,7 +34,8 @@ type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 async fn main() -> Result<()> {
     let mut plain = Vec::new();
     let mut ours = TRANSPORTS.map(|transport| (transport, Vec::new()));
-    for _ in 0..ROUNDS {
+    let rounds = std::env::args().nth(1).map_or(Ok(ROUNDS), |rounds| rounds.parse().map(NonZero::get))?;
+    for _ in 0..rounds {
         plain.push(plain_tcp().await?);
         for (transport, rates) in &mut ours {
             rates.push(datagrams(*transport).await?);

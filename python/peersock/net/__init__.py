@@ -31,6 +31,7 @@ from ._dial import (
 from ._errors import AddressError, ClosedError, DeadlineError, SocketError, UnknownNetworkError
 from ._hostport import join_host_port, split_host_port
 from ._listener import Listener, TCPListener, UnixListener
+from ._networks import net_is_valid
 from ._resolve import (
     resolve_addr,
     resolve_ip_addr,
@@ -70,6 +71,7 @@ __all__ = [
     "listen_udp",
     "listen_unix",
     "listen_unixgram",
+    "net_is_valid",
     "resolve_addr",
     "resolve_ip_addr",
     "resolve_tcp_addr",

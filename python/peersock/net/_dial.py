@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, overload
 
 from ._addr import Addr, TCPAddr, UDPAddr, UnixAddr
 from ._conn import Conn, TCPConn, UDPConn, UnixConn
 from ._listener import TCPListener, UnixListener
-from ._networks import Network
+from ._networks import TCP, UDP, UNIX, UNIXGRAM, Network
 from ._plans import bound_udp, bound_unixgram, dialing, listening, listening_tcp, listening_unix, to_dial, to_listen
 from ._resolve import lookup
 from ._threads import run
 
 _CONNS: dict[str, type[Conn]] = {"tcp": TCPConn, "udp": UDPConn, "unix": UnixConn}
+_LISTENERS: dict[str, Any] = {"tcp": TCPListener, "unix": UnixListener}
 
 
 def dial(
@@ -85,8 +86,19 @@ def dial_unix(
     return conn
 
 
-def listen(address: str, network: str = "tcp") -> TCPListener | UnixListener:
-    """Listens at an address: ``host:port`` or the path of a Unix domain socket.
+@overload
+def listen(address: str, network: TCP = "tcp") -> TCPListener: ...
+@overload
+def listen(address: str, network: UDP) -> UDPConn: ...
+@overload
+def listen(address: str, network: UNIX) -> UnixListener: ...
+@overload
+def listen(address: str, network: UNIXGRAM) -> UnixConn: ...
+@overload
+def listen(address: str, network: str) -> TCPListener | UnixListener | Any: ...
+def listen(address: str, network: str = "tcp") -> Any:
+    """Listens at an address: ``host:port`` or the path of a Unix domain socket. For datagrams (``udp``, ``unixgram``)
+    it gives the socket that receives them, as `listen_udp()` and `listen_unixgram()` do.
 
     An empty host is every own address, of IPv4 and IPv6 if the network is ``tcp``: on the overlay, the machine's
     networks or both, as the session's ``bind`` says. Port 0 or none lets the system choose. If a name has several
@@ -94,12 +106,13 @@ def listen(address: str, network: str = "tcp") -> TCPListener | UnixListener:
 
     Raises:
         AddressError: The address is malformed, or something of it is not known.
-        UnknownNetworkError: The network is none of ``tcp``, ``tcp4``, ``tcp6``, ``unix``.
+        UnknownNetworkError: There is no such network, or it is none to listen in.
         SocketError: No address can be had, such as with EADDRINUSE.
     """
     found = to_listen(network)
     sock = listening(found, lookup(address, found), address)
-    return TCPListener(network, sock) if found.kind == "tcp" else UnixListener(network, sock)
+    kinds = _LISTENERS if found.is_stream else _CONNS
+    return kinds[found.kind](network, sock)
 
 
 def listen_tcp(laddr: TCPAddr | None, network: str = "tcp") -> TCPListener:

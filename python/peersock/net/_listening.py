@@ -28,6 +28,10 @@ class Listening(Endpoint):
         """Its own address, also when it is closed."""
         return self._own
 
+    def local_addr(self) -> Addr:
+        """As `addr()`, by the name that connections have for it."""
+        return self.addr()
+
     def set_deadline(self, deadline: Deadline | None) -> None:
         """Sets until when `accept()` may wait: seconds of `time.time()`, or a date; ``None`` for ever.
 

@@ -63,3 +63,7 @@ class UnixOptions(Endpoint):
             assert isinstance(address, UnixAddr)
             has_path = bool(address.name) and not address.name.startswith("@")
             self._unlinks = os.path.abspath(address.name) if unlink and has_path else None
+
+    def unlink_on_close(self, unlink: bool) -> None:
+        """As `set_unlink_on_close()`."""
+        self.set_unlink_on_close(unlink)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from .._class import socket
 from ._addr import Addr, TCPAddr, UDPAddr, UnixAddr
 from ._errors import UnknownNetworkError
-from ._networks import Network, network_of
+from ._networks import Network, network_of, unixgram
 from ._sockets import bound, dialed, family_of, here, opened
 from ._steps import Steps
 
@@ -18,11 +18,8 @@ def to_dial(network: str, *kinds: str) -> Network:
 
 
 def to_listen(network: str) -> Network:
-    """The network by its name, if there are listeners in it."""
-    found = network_of(network, "tcp", "unix")
-    if not found.is_stream:
-        raise UnknownNetworkError(network)
-    return found
+    """The network by its name, if it is one to listen in."""
+    return network_of(network, "tcp", "udp", "unix")
 
 
 def dialing(network: Network, addresses: Sequence[Addr], local: Addr | None) -> Steps[tuple[socket, Addr]]:
@@ -58,9 +55,7 @@ def listening_unix(laddr: UnixAddr, network: str) -> socket:
 
 def bound_unixgram(laddr: UnixAddr | None, network: str) -> socket:
     """A socket for datagrams at a path, or at none."""
-    found = network_of(network, "unix")
-    if found.is_stream:
-        raise UnknownNetworkError(network)
+    found = unixgram(network)
     if laddr is not None:
         return listening(found, [laddr], str(laddr))
     with opened(f"listen {network}"):

@@ -10,7 +10,7 @@ from .. import _names
 from ._addr import Addr, IPAddr, TCPAddr, UDPAddr, UnixAddr, parse_ip
 from ._errors import AddressError
 from ._hostport import port_number, split_host_port
-from ._networks import Network, network_of
+from ._networks import Network, network_of, unixgram
 
 _A = TypeVar("_A", bound=IPAddr)
 
@@ -49,9 +49,9 @@ def resolve_unix_addr(address: str, network: str = "unix") -> UnixAddr:
     return _unix(address, network_of(network, "unix"))
 
 
-def resolve_unixgram_addr(address: str) -> UnixAddr:
-    """As `resolve_unix_addr()`, of the network ``unixgram``."""
-    return resolve_unix_addr(address, "unixgram")
+def resolve_unixgram_addr(address: str, network: str = "unixgram") -> UnixAddr:
+    """As `resolve_unix_addr()`, of the network ``unixgram`` alone."""
+    return _unix(address, unixgram(network))
 
 
 def resolve_addr(address: str, network: str = "tcp") -> Addr:

@@ -22,7 +22,17 @@ from ..interfaces import IP4, IP6
 from ._addresses import AF_ANY, TCP, UDP, Address
 from ._daemon import DAEMON_CONF, Daemon
 from ._errors import PipeClosedError, PipeOptionWarning
-from ._node import NODE_PORT, P2PNode, init_p2pd, start_p2p_node
+from ._node import (
+    NODE_PORT,
+    P2P_DIRECT,
+    P2P_PUNCH,
+    P2P_RELAY,
+    P2P_REVERSE,
+    SIGNAL_PIPE_NO,
+    P2PNode,
+    init_p2pd,
+    start_p2p_node,
+)
 from ._node_text import NodeAddress
 from ._open import pipe_open, send_recv_loop
 from ._options import NET_CONF, Options, dict_child
@@ -37,6 +47,11 @@ __all__ = [
     "IP6",
     "NET_CONF",
     "NODE_PORT",
+    "P2P_DIRECT",
+    "P2P_PUNCH",
+    "P2P_RELAY",
+    "P2P_REVERSE",
+    "SIGNAL_PIPE_NO",
     "SUB_ALL",
     "TCP",
     "UDP",

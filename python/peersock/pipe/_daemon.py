@@ -97,9 +97,9 @@ class Daemon:
 
     async def listen_all(
         self: T,
-        targets: Target | Iterable[Target],
+        targets: Target | Iterable[Target] | int,
         ports: int | Iterable[int | Sequence[int]],
-        protos: int | Iterable[int],
+        protos: int | Iterable[int] | Target,
         af: int = AF_ANY,
         msg_cb: MsgCallback | None = None,
         error_on_af: bool = False,
@@ -112,7 +112,7 @@ class Daemon:
             targets: Routes, which are bound to each port; interfaces: the first route of each family; sessions: their
                 first address of each family.
             ports: Ports, and ranges of them as ``[FIRST, LAST]``. Port 0 is any.
-            protos: TCP, UDP or both.
+            protos: TCP, UDP or both. They may come first and the target last, as for `listen_local`.
             af: IP4, IP6, or both with AF_ANY.
             msg_cb: Another callback for messages.
             error_on_af: Whether a target without an address of the family is an error. It is left out otherwise.
@@ -121,6 +121,9 @@ class Daemon:
             LookupError: No target has an address of the family, or with `error_on_af` one has none.
             OSError: A server cannot listen: EADDRINUSE where another one does.
         """
+        if isinstance(targets, int) or isinstance(protos, (Route, Interface, Session)):
+            targets, protos = protos, targets  # type: ignore[assignment]
+        assert not isinstance(targets, int) and not isinstance(protos, (Route, Interface, Session))
         numbers = _ports(ports)
         protocols = [protos] if isinstance(protos, int) else list(protos)
         some = [targets] if isinstance(targets, (Route, Interface, Session)) else list(targets)

@@ -26,6 +26,12 @@ from ._pipe import MsgCallback, Pipe
 NODE_PORT = 10001
 #: How long a node looks for another one, seconds.
 PATIENCE = 30.0
+#: The ways to another node, with P2PD's numbers.
+P2P_DIRECT, P2P_REVERSE, P2P_PUNCH, P2P_RELAY = 1, 2, 3, 4
+#: How many roots stand for P2PD's servers of signals: as many as there are.
+SIGNAL_PIPE_NO = 3
+#: How often a path is looked at that is to be direct, seconds.
+_STEP = 0.05
 #: The most entries of a list in the text.
 _MOST = 64
 
@@ -45,7 +51,8 @@ class P2PNode:
             limited to. Their external addresses and NATs are added some seconds later if there are STUN servers, see
             `peersock.interfaces`.
         port: The port of the overlay at which it takes connections; 0 is any.
-        conf: The options of its pipes.
+        conf: The options of its pipes. P2PD's options for nodes may be among them: ``enable_upnp``, since a node with
+            roots has routers open ports for it, and ``sig_pipe_no``, since roots carry all signals.
         session: The session whose networks it is in. It is not closed with the node.
         net_id: Without a session, the network or networks of its own one.
         options: Without a session, what else `peersock.Session` takes.
@@ -66,6 +73,7 @@ class P2PNode:
     ) -> None:
         if session is not None and (net_id is not None or options):
             raise ValueError("a node has a session, or what makes one: not both")
+        conf = _of_pipes(conf)
         Options.parse(conf)
         self.ifs = None if ifs is None else list(ifs)
         self.conf = conf
@@ -225,22 +233,44 @@ class P2PNode:
             pipe.del_msg_cb(msg_cb)
         return self
 
-    async def connect(self, addr: bytes | str | NodeAddress, timeout: float = PATIENCE) -> Pipe:
+    async def connect(
+        self,
+        addr: bytes | str | NodeAddress,
+        strategies: Iterable[int] | None = None,
+        timeout: float = PATIENCE,
+    ) -> Pipe:
         """Connects to the node that the text is of. Its messages are also queued for `Pipe.recv`.
 
         Args:
             addr: What the other node has as `addr_bytes`, or what its `nickname` gave. ``alice.peersock``, without the
                 digits, leads to whomever the roots name.
-            timeout: How long the node is looked for, seconds. The option ``con_timeout`` is for the connection then.
+            strategies: The ways that will do, of ``P2P_DIRECT``, ``P2P_REVERSE``, ``P2P_PUNCH`` and ``P2P_RELAY``. None
+                is all of them. The first three are one search, so that each stands for all of them. Without the last
+                one the pipe is there when the path is direct; it goes on by a relay if that path dies later.
+            timeout: How long the node is looked for, and then a direct path, seconds. The option ``con_timeout`` is for
+                the connection between these.
 
         Raises:
-            TypeError, ValueError: It is no such text, or this node is not started.
+            TypeError, ValueError: It is no such text, there is no such way, or this node is not started.
             LookupError: The nodes have no network in common, nobody has the nickname, or several have it.
-            TimeoutError: The node was not found in time.
+            TimeoutError: The node, or a direct path where that is wanted, was not found in time.
             OSError: It takes no connection.
         """
+        may_relay = strategies is None or P2P_RELAY in _ways(strategies)
+        ip, port = await self._find(addr, timeout)
+        pipe = await self._open(ip, port)
+        if not may_relay:
+            try:
+                await self._direct(ip, timeout)
+            except BaseException:
+                await pipe.close()
+                raise
+        return pipe
+
+    async def _find(self, addr: bytes | str | NodeAddress, timeout: float) -> tuple[str, int]:
+        """The overlay's address of a node that is there, and its port."""
         if not isinstance(addr, NodeAddress) and (name := is_nickname(addr)) is not None:
-            return await self._open(*await find(self.session, name, timeout))
+            return await find(self.session, name, timeout)
         where = addr if isinstance(addr, NodeAddress) else NodeAddress.parse(addr)
         session = self.session
         network = next((one for one in session.networks if where.networks.get(f"{one:016x}")), None)
@@ -250,7 +280,20 @@ class P2PNode:
         ip = _peersock.address_of(network, where.id)
         if ip not in session.addresses and not await session.wait_peer_async(ip, timeout):
             raise TimeoutError(f"the node was not found in {timeout:g} s")
-        return await self._open(ip, where.port)
+        return ip, where.port
+
+    async def _direct(self, ip: str, timeout: float) -> None:
+        """Waits until the path to a node leads through no relay."""
+        if ip in self.session.addresses:
+            return
+        until = asyncio.get_running_loop().time() + timeout
+        while True:
+            for peer in self.session.peers():
+                if ip in peer.addresses and peer.connected and peer.root is None and not peer.turn:
+                    return
+            if asyncio.get_running_loop().time() >= until:
+                raise TimeoutError(f"no direct path was found in {timeout:g} s")
+            await asyncio.sleep(_STEP)
 
     async def _open(self, ip: str, port: int) -> Pipe:
         conf = {name: value for name, value in self.conf.items() if value != NET_CONF[name]}
@@ -280,6 +323,24 @@ class P2PNode:
         if self._given is None and self._session is not None:
             session, self._session = self._session, None
             await asyncio.to_thread(session.close)
+
+
+def _ways(strategies: Iterable[int]) -> set[int]:
+    if isinstance(strategies, (int, float)):
+        raise TypeError("strategies are a list of ways; how long is said by timeout=")
+    ways = set(strategies)
+    if not ways or not ways <= {P2P_DIRECT, P2P_REVERSE, P2P_PUNCH, P2P_RELAY}:
+        raise ValueError(f"strategies are some of P2P_DIRECT, P2P_REVERSE, P2P_PUNCH and P2P_RELAY, not {strategies!r}")
+    return ways
+
+
+def _of_pipes(conf: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that are of pipes. What P2PD's nodes have beside them, the node does by itself."""
+    if not isinstance(conf, Mapping):
+        raise TypeError(f"conf is a dictionary of options, not {conf!r} ({type(conf).__name__})")
+    if not conf.get("enable_upnp", True):
+        raise ValueError("enable_upnp cannot be switched off here: routers are asked as the session's node does")
+    return {name: value for name, value in conf.items() if name not in ("enable_upnp", "sig_pipe_no")}
 
 
 async def init_p2pd() -> list[str]:

@@ -5,32 +5,25 @@ from __future__ import annotations
 from typing import Generic, TypeVar
 
 from .. import rfc3542 as _ours
-from ..rfc3542 import (
-    CMSG_LEN,
-    CMSG_SPACE,
-    inet6_opt_append,
-    inet6_opt_find,
-    inet6_opt_finish,
-    inet6_opt_get_val,
-    inet6_opt_init,
-    inet6_opt_next,
-    inet6_opt_set_val,
-    inet6_rth_space,
-    ip6_opt,
-    sockaddr_in6,
-)
+from ..rfc3542 import CMSG_LEN, CMSG_SPACE, inet6_rth_space, sockaddr_in6
 from ..rfc3542.constants import *  # noqa: F403
 from ..rfc3542.constants import __all__ as _constants
 from ..rfc3542.sockaddr import Address, Buffer
+from ._constants import *  # noqa: F403
+from ._constants import __all__ as _more
 
 # PyXAPI's `cmsg` is in ``socket_ext``.
 __all__ = [
     *_constants,
+    *_more,
     "CMSG_LEN",
     "CMSG_SPACE",
+    "IP6OPT_TYPE",
+    "error",
     "hoplimit",
     "icmp6_filter",
     "in6_pktinfo",
+    "inet6_opt",
     "inet6_opt_append",
     "inet6_opt_find",
     "inet6_opt_finish",
@@ -46,10 +39,12 @@ __all__ = [
     "inet6_rth_segments",
     "inet6_rth_space",
     "ip6_mtuinfo",
-    "ip6_opt",
     "nexthop",
     "tclass",
 ]
+
+#: What the functions here raise.
+error = ValueError
 
 Kind = TypeVar("Kind", bound=_ours.Ancillary)
 
@@ -274,3 +269,141 @@ def inet6_rth_segments(bp: inet6_rth) -> int:
 def inet6_rth_getaddr(bp: inet6_rth, index: int) -> str:
     """An address by its index, from 0."""
     return str(_ours.inet6_rth_getaddr(bp._header, index))
+
+
+def IP6OPT_TYPE(type: int) -> int:
+    """The two bits of an option's type that say what is done where it is not known."""
+    return type & 0xC0
+
+
+class inet6_opt:
+    """A header of hop-by-hop or destination options."""
+
+    def __init__(self) -> None:
+        self._header = bytearray()
+        # The data of the option that was last appended or found.
+        self._option = memoryview(b"")
+
+    @property
+    def data(self) -> bytes:
+        """The header as a control message has it."""
+        return bytes(self._header)
+
+    def set(self, extlen: int) -> None:
+        """Makes it anew, with so many bytes.
+
+        Raises:
+            ValueError: It is no multiple of 8 from 8 to 2048.
+        """
+        header = bytearray(max(extlen, 0))
+        _ours.inet6_opt_init(header)
+        self._take(header)
+
+    def set_from_data(self, data: Buffer) -> None:
+        """Takes what a control message has.
+
+        Raises:
+            ValueError: It is shorter than it says.
+        """
+        header = bytearray(data)
+        if len(header) < 2 or len(header) < (header[1] + 1) * 8:
+            raise ValueError(f"a header of options of {len(header)} bytes")
+        self._take(header)
+
+    def get(self) -> tuple[int, int]:
+        """The next header, and the length in eights behind the first.
+
+        Raises:
+            ValueError: It was not set.
+        """
+        if not self._header:
+            raise ValueError("the header was not set")
+        return self._header[0], self._header[1]
+
+    def _take(self, header: bytearray) -> None:
+        self._header, self._option = header, memoryview(b"")
+
+
+def inet6_opt_init(opt: inet6_opt | None = None, extlen: int = 0) -> int:
+    """Begins a header: without one it is to learn its size. Gives where the first option begins.
+
+    Raises:
+        ValueError: The length is not the header's.
+    """
+    if opt is None:
+        return _ours.inet6_opt_init(None)
+    if extlen != len(opt._header):
+        raise ValueError(f"the header was set to {len(opt._header)} bytes, not {extlen}")
+    return _ours.inet6_opt_init(opt._header)
+
+
+def inet6_opt_append(opt: inet6_opt | int, *arguments: int) -> int:
+    """``inet6_opt_append([opt, ]offset, type, len, align)``: appends an option, for `inet6_opt_set_val` to fill. Gives
+    where the next one begins.
+
+    Raises:
+        ValueError: As `peersock.rfc3542.inet6_opt_append()`.
+    """
+    if not isinstance(opt, inet6_opt):
+        return _ours.inet6_opt_append(None, opt, *arguments)[0]
+    offset, data = _ours.inet6_opt_append(opt._header, *arguments)
+    assert data is not None
+    opt._option = data
+    return offset
+
+
+def inet6_opt_finish(opt: inet6_opt | int, *arguments: int) -> int:
+    """``inet6_opt_finish([opt, ]offset)``: pads the header. Gives its size.
+
+    Raises:
+        ValueError: It has no room.
+    """
+    if not isinstance(opt, inet6_opt):
+        return _ours.inet6_opt_finish(None, opt, *arguments)
+    return _ours.inet6_opt_finish(opt._header, *arguments)
+
+
+def inet6_opt_set_val(opt: inet6_opt, offset: int, val: Buffer) -> int:
+    """Writes a part of the data of the option that was appended last. Gives where it ends.
+
+    Raises:
+        ValueError: It does not fit.
+    """
+    return _ours.inet6_opt_set_val(opt._option, offset, val)
+
+
+def inet6_opt_next(opt: inet6_opt, offset: int) -> tuple[int, int, int]:
+    """The option at an offset, 0 for the first: where the next one begins, its type and its length.
+
+    Raises:
+        ValueError: There is none, or the header is malformed.
+    """
+    found = _found(opt, _ours.inet6_opt_next(opt._header, offset))
+    return found.offset, found.type, len(found.data)
+
+
+def inet6_opt_find(opt: inet6_opt, offset: int, type: int) -> tuple[int, int]:
+    """The next option of a type: where the next one begins, and its length.
+
+    Raises:
+        ValueError: There is none, or the header is malformed.
+    """
+    found = _found(opt, _ours.inet6_opt_find(opt._header, offset, type))
+    return found.offset, len(found.data)
+
+
+def inet6_opt_get_val(opt: inet6_opt, offset: int, vallen: int) -> tuple[int, bytes]:
+    """Where a part of the data ends of the option that was found last, and the part.
+
+    Raises:
+        ValueError: The data is shorter.
+    """
+    value, end = _ours.inet6_opt_get_val(opt._option, offset, vallen)
+    return end, value
+
+
+def _found(opt: inet6_opt, found: _ours.ip6_opt | None) -> _ours.ip6_opt:
+    if found is None:
+        raise ValueError("there is no such option")
+    opt._option = found.data
+    return found

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from ._messages import cmsg as cmsg, socket as socket
 
+#: The type of ancillary data, and what sending and receiving raise.
+CMSGType = cmsg
+exterror = OSError
+
 _OWN = {"cmsg": cmsg, "socket": socket}
 
 from socket import *  # type: ignore[assignment]  # noqa: F403
@@ -16,4 +20,4 @@ from .. import socket as _ours
 
 globals().update({name: getattr(_ours, name) for name in (*_ours.__all__, "SOL_IP")}, **_OWN)
 
-__all__ = [*_ours.__all__, "SOL_IP", "cmsg"]
+__all__ = [*_ours.__all__, "CMSGType", "SOL_IP", "cmsg", "exterror"]

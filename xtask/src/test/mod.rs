@@ -12,20 +12,25 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 mod ahead;
+mod alone;
 mod bare;
 mod bindings;
 mod command;
 mod debug_forms;
 mod dependencies;
 mod dist;
+mod examples;
+mod faces;
 mod fuzz;
 mod log_fields;
+mod miri;
 mod network_files;
 mod outcome;
 mod preload_sources;
 mod python;
 mod python_pass;
 mod readme;
+mod sanitizers;
 mod sizes;
 mod slow;
 mod sources;
@@ -48,7 +53,8 @@ pub(crate) const EXAMPLES: &str = "Examples:
   cargo xtask test                      a pass of everything, in minutes
   cargo xtask test --list               the steps, and which command runs each
   cargo xtask test --only clippy,tests  two of them
-  cargo xtask test --only slow          tests that take minutes, or measure: for nights
+  cargo xtask test --only slow,sanitizers,miri
+                                        what takes minutes, or measures: for nights
 
 `cargo xtask ci` runs everything else as well.
 A test that cannot run on this machine prints 'SKIP name: reason' and is counted as skipped.";

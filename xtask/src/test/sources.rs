@@ -6,14 +6,15 @@
 //! is decided in `overlay/src/network` alone. Texts for people have none of Rust's Debug forms
 //! ([`debug_forms`]), say where the files of networks come from ([`network_files`]), and call fields of log
 //! lines the same everywhere ([`log_fields`]). What runs a test that is ignored, its reason says ([`slow`]).
-//! The library inside the program is never an old one ([`preload_sources`]).
+//! The library inside the program is never an old one ([`preload_sources`]). The list of what others'
+//! interfaces have is whole, and names tests that there are ([`faces`]).
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::outcome::Outcome;
 use super::workspace::{Package, Workspace};
-use super::{debug_forms, log_fields, network_files, preload_sources, slow};
+use super::{debug_forms, faces, log_fields, network_files, preload_sources, slow};
 use crate::{Result, root};
 
 /// The crates that are pure: the two cores, where they meet, what they are built with, and the state machine
@@ -91,6 +92,7 @@ pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
     note(network_files::complaints(workspace)?);
     note(log_fields::complaints(workspace)?);
     note(preload_sources::complaints(workspace)?);
+    note(faces::complaints()?);
     for (core, apart) in CORES {
         let package = workspace.package(core).ok_or_else(|| format!("there is no crate {core}"))?;
         let (folder, has_driver) = match apart {

@@ -7,7 +7,10 @@ use std::thread;
 use super::command::{check, run, works};
 use super::outcome::Outcome;
 use super::workspace::{self, Workspace};
-use super::{bare, bindings, dependencies, dist, fuzz, python, python_pass, readme, sizes, slow, sources};
+use super::{
+    bare, bindings, dependencies, dist, examples, fuzz, miri, python, python_pass, readme, sanitizers, sizes,
+    slow, sources,
+};
 use crate::{Result, cargo, root};
 
 /// Random seeds that the simulation runs: in `cargo xtask test`, and in all of `cargo xtask ci`.
@@ -116,9 +119,9 @@ pub(super) const STEPS: &[Step] = &[
     Step { name: "docs", what: "the documentation builds, warnings are errors", when: When::Ci, run: docs },
     Step {
         name: "examples",
-        what: "the example programs build, and the one with tonic runs",
+        what: "the example programs, each in a network of its own, and the one with tonic",
         when: When::Ci,
-        run: examples,
+        run: |workspace, _| examples::check(workspace),
     },
     Step {
         name: "python",
@@ -173,6 +176,18 @@ pub(super) const STEPS: &[Step] = &[
         what: "tests that take minutes, or measure",
         when: When::Named,
         run: |workspace, _| slow::check(workspace),
+    },
+    Step {
+        name: "sanitizers",
+        what: "crates with unsafe code, and the C library in programs, with the sanitizer of addresses",
+        when: When::Named,
+        run: |workspace, _| sanitizers::check(workspace),
+    },
+    Step {
+        name: "miri",
+        what: "tests that need no system calls, in an interpreter that finds undefined behaviour",
+        when: When::Named,
+        run: |workspace, _| miri::check(workspace),
     },
 ];
 
@@ -258,16 +273,6 @@ fn docs(_: &Workspace, _: Part) -> Result<Outcome> {
     command.args(["doc", "--workspace", "--no-deps", "--features", "peersock/axum,peersock/hyper"]);
     command.env("RUSTDOCFLAGS", "-D warnings");
     check("documentation", command)
-}
-
-fn examples(workspace: &Workspace, _: Part) -> Result<Outcome> {
-    let mut outcome = check("examples", workspace::build())?;
-    // It is outside the workspace, and tests itself.
-    let mut grpc = cargo();
-    grpc.args(["run", "--locked", "--manifest-path", "examples/grpc/Cargo.toml", "--target-dir"]);
-    grpc.arg(&workspace.target);
-    outcome.add(check("examples/grpc", grpc)?);
-    Ok(outcome)
 }
 
 fn simulation(workspace: &Workspace, part: Part) -> Result<Outcome> {

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, overload
 
 from .. import _resolve
 from .._addr import Addr, IPAddr, TCPAddr, UDPAddr, UnixAddr
 from .._errors import DeadlineError
-from .._networks import Network
+from .._networks import TCP, UDP, UNIX, UNIXGRAM, Network
 from .._plans import bound_udp, bound_unixgram, dialing, listening, listening_tcp, listening_unix, to_dial, to_listen
 from ._conn import Conn, TCPConn, UDPConn, UnixConn
 from ._listener import TCPListener, UnixListener
 from ._loop import run
 
 _CONNS: dict[str, type[Conn]] = {"tcp": TCPConn, "udp": UDPConn, "unix": UnixConn}
+_LISTENERS: dict[str, Any] = {"tcp": TCPListener, "unix": UnixListener}
 
 
 async def resolve_tcp_addr(address: str, network: str = "tcp") -> TCPAddr:
@@ -83,11 +84,22 @@ async def dial_unix(
     return conn
 
 
-async def listen(address: str, network: str = "tcp") -> TCPListener | UnixListener:
+@overload
+async def listen(address: str, network: TCP = "tcp") -> TCPListener: ...
+@overload
+async def listen(address: str, network: UDP) -> UDPConn: ...
+@overload
+async def listen(address: str, network: UNIX) -> UnixListener: ...
+@overload
+async def listen(address: str, network: UNIXGRAM) -> UnixConn: ...
+@overload
+async def listen(address: str, network: str) -> TCPListener | UnixListener | Any: ...
+async def listen(address: str, network: str = "tcp") -> Any:
     """As `peersock.net.listen()`. Names are resolved in a thread."""
     found = to_listen(network)
     sock = listening(found, await asyncio.to_thread(_resolve.lookup, address, found), address)
-    return TCPListener(network, sock) if found.kind == "tcp" else UnixListener(network, sock)
+    kinds = _LISTENERS if found.is_stream else _CONNS
+    return kinds[found.kind](network, sock)
 
 
 def listen_tcp(laddr: TCPAddr | None, network: str = "tcp") -> TCPListener:

@@ -17,7 +17,8 @@ use std::process::Command;
 pub(crate) use guide::{Options as TourOptions, play};
 use tries::{PRELUDE, TRIES, Try};
 
-use super::command::{run_for_status, works};
+use super::alone::Alone;
+use super::command::run_for_status;
 use super::outcome::Outcome;
 use super::workspace::Workspace;
 use crate::{Result, root};
@@ -131,26 +132,6 @@ impl Scratch {
 
     fn is_installed(&self, program: &str) -> bool {
         self.own().iter().any(|folder| folder.join(program).is_file())
-    }
-}
-
-/// What gives a command a network of its own, with the loopback interface alone.
-struct Alone;
-
-impl Alone {
-    const COMMAND: [&str; 6] = ["unshare", "--net", "--pid", "--mount-proc", "--fork", "--kill-child"];
-    const WITHOUT: &str = "needs root and iproute2, for a network of its own";
-
-    /// None if this user cannot.
-    fn new() -> Option<Alone> {
-        let mut probe = Command::new(Self::COMMAND[0]);
-        probe.args(&Self::COMMAND[1..]).args(["ip", "link", "set", "lo", "up"]);
-        works(probe).then_some(Alone)
-    }
-
-    /// What follows runs there.
-    fn wrap(&self, command: &mut Command) {
-        command.args(Self::COMMAND).args(["sh", "-c", "ip link set lo up && exec \"$@\"", "sh"]);
     }
 }
 

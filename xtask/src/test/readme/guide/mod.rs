@@ -15,7 +15,8 @@ mod tour;
 
 pub(crate) use play::{Options, play};
 
-use super::{Alone, Scratch, is_installed};
+use super::{Scratch, is_installed};
+use crate::test::alone::Alone;
 use crate::test::command::{run, run_for_status, works};
 use crate::test::outcome::Outcome;
 use crate::test::{bindings, workspace::Workspace};

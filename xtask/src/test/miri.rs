@@ -1,0 +1,60 @@
+//! Tests in Miri, an interpreter that finds undefined behaviour: aliasing, alignment, what is not initialised,
+//! what was freed.
+//!
+//! It knows few system calls: the profile `default-miri` of `.config/nextest.toml`, which nextest takes by
+//! itself, says which tests can run there.
+
+use std::fs;
+use std::process::Command;
+
+use super::command::{run, works};
+use super::outcome::Outcome;
+use super::workspace::Workspace;
+use crate::{Result, root};
+
+/// Crates of which there are tests to run: those with pointers, and the cores.
+const CRATES: [&str; 5] =
+    ["peersock-bsd", "peersock-fd", "peersock-overlay", "peersock-primitives", "peersock-stack"];
+
+/// Where nextest says what came of the tests.
+const JUNIT: &str = "target/nextest/default-miri/junit.xml";
+
+/// Why it may be missing.
+const WITHOUT: &str =
+    "Miri is not installed (rustup toolchain install nightly --component miri,rust-src), or cargo-nextest";
+
+/// Runs them.
+///
+/// # Errors
+///
+/// When nextest says nothing.
+pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
+    if !works(nightly(&["miri", "--version"])) || !works(nightly(&["nextest", "--version"])) {
+        return Ok(Outcome::skipped("miri", WITHOUT));
+    }
+    let junit = root().join(JUNIT);
+    let _ = fs::remove_file(&junit);
+    let mut command = nightly(&["miri", "nextest", "run", "--lib", "--no-fail-fast", "--target-dir"]);
+    command.arg(workspace.target.join("miri"));
+    command.args(CRATES.iter().flat_map(|name| ["--package", name]));
+    // Property tests look for where their failures are kept; a few cases take it long enough.
+    command.env("MIRIFLAGS", "-Zmiri-disable-isolation").env("PROPTEST_CASES", "4");
+    let (success, _) = run(command)?;
+    let xml = fs::read_to_string(junit).map_err(|_| "the tests did not run in Miri")?;
+    let mut outcome = Outcome::from_junit(&xml)?;
+    if !success && outcome.failed.is_empty() {
+        outcome.add(Outcome::failed("miri: the test run, before or after its tests"));
+    }
+    Ok(outcome)
+}
+
+/// `cargo …` of the nightly toolchain, which alone has Miri.
+fn nightly(arguments: &[&str]) -> Command {
+    let mut command = Command::new("rustup");
+    command.args(["run", "nightly", "cargo"]).args(arguments).current_dir(root());
+    // Those of the toolchain that runs this program.
+    for variable in ["CARGO", "RUSTC", "RUSTDOC", "RUSTUP_TOOLCHAIN"] {
+        command.env_remove(variable);
+    }
+    command
+}

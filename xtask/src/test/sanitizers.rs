@@ -1,0 +1,106 @@
+//! The Rust code with the compiler's sanitizer of addresses, which finds reads and writes beyond what there is,
+//! uses of what was freed, and what is lost.
+//!
+//! The tests of the crates that have unsafe code are built with it, and so is the C library, which the programs
+//! of its tests load. These are built with the C compiler's own sanitizers: theirs is the runtime then. Flags
+//! of the compiler that are unstable are taken by the stable one with `RUSTC_BOOTSTRAP=1`, as for the fuzzers.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::command::{run, works};
+use super::outcome::Outcome;
+use super::workspace::{self, Workspace};
+use crate::{Result, cargo, root};
+
+/// The crates whose own tests are built with it.
+const CRATES: [&str; 6] = [
+    "peersock-bsd",
+    "peersock-descriptors",
+    "peersock-fd",
+    "peersock-preload",
+    "peersock-primitives",
+    "peersock-seccomp",
+];
+
+/// Where nextest says what came of the tests.
+const JUNIT: &str = "target/nextest/slow/junit.xml";
+
+/// Builds and runs them.
+///
+/// # Errors
+///
+/// When cargo cannot be started, or nextest says nothing.
+pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
+    let Some(host) = host()? else {
+        return Ok(Outcome::skipped(
+            "sanitizers",
+            "this compiler has no sanitizer of addresses for its host",
+        ));
+    };
+    let target = workspace.target.join("sanitizers");
+    let mut tests = with_sanitizer(&["nextest", "run", "--lib"], &host, &target);
+    tests.args(CRATES.iter().flat_map(|name| ["--package", name]));
+    let mut outcome = nextest(tests, "the crates with unsafe code")?;
+
+    let library = with_sanitizer(&["build", "--package", "peersock-ffi", "--lib"], &host, &target);
+    if !run(library)?.0 || !run(workspace::build())?.0 {
+        outcome.add(Outcome::failed("sanitizers: the C library does not build"));
+        return Ok(outcome);
+    }
+    let folder = target.join(&host).join("debug");
+    // Programs of the tests look for it beside the library. It is built as usual.
+    let launcher = folder.join("peersock");
+    let _ = fs::remove_file(&launcher);
+    std::os::unix::fs::symlink(workspace.target.join("debug/peersock"), &launcher)?;
+    let mut programs = cargo();
+    programs.args(["nextest", "run", "--package", "peersock-ffi"]).env("PEERSOCK_LIBRARIES", folder);
+    programs.args(["-E", "test(/::with_sanitizers$/)"]);
+    outcome.add(nextest(programs, "programs in C")?);
+    Ok(outcome)
+}
+
+/// The host's name as the compiler has it, if there is a runtime for it.
+fn host() -> Result<Option<String>> {
+    let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+    rustc.args(["--print", "host-tuple", "--print", "sysroot"]).current_dir(root());
+    let output = rustc.output()?;
+    let text = String::from_utf8(output.stdout)?;
+    let mut lines = text.lines();
+    let (Some(host), Some(sysroot)) = (lines.next(), lines.next()) else { return Ok(None) };
+    let libraries = PathBuf::from(sysroot).join("lib/rustlib").join(host).join("lib");
+    let has_runtime = fs::read_dir(libraries)?
+        .flatten()
+        .any(|entry| entry.file_name().to_string_lossy().ends_with("_rt.asan.a"));
+    Ok(has_runtime.then(|| host.to_owned()))
+}
+
+/// Cargo with the sanitizer. With a target of its own, what runs while it builds is built without.
+fn with_sanitizer(arguments: &[&str], host: &str, target: &Path) -> Command {
+    let mut command = cargo();
+    command.args(arguments).args(["--target", host, "--target-dir"]).arg(target);
+    command.env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", "-Zsanitizer=address");
+    // Its reports say where an error is.
+    command.env("CARGO_PROFILE_DEV_DEBUG", "line-tables-only");
+    command
+}
+
+/// Runs tests with the profile for nights.
+fn nextest(mut command: Command, what: &str) -> Result<Outcome> {
+    let mut version = cargo();
+    version.args(["nextest", "--version"]);
+    if !works(version) {
+        return Ok(Outcome::skipped(&format!("sanitizers: {what}"), "cargo-nextest is not installed"));
+    }
+    let junit = root().join(JUNIT);
+    let _ = fs::remove_file(&junit);
+    command.args(["--profile", "slow", "--ignore-default-filter", "--no-fail-fast"]);
+    let (success, _) = run(command)?;
+    let xml = fs::read_to_string(junit).map_err(|_| format!("sanitizers: {what} did not run"))?;
+    let mut outcome = Outcome::from_junit(&xml)?;
+    if !success && outcome.failed.is_empty() {
+        outcome.add(Outcome::failed(format!("sanitizers: {what}, before or after their tests")));
+    }
+    Ok(outcome)
+}
