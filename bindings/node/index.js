@@ -378,8 +378,8 @@ async function open({ port = 0, discoveryPort = 0, seed, ...others } = {}) {
   const digits = seed && Buffer.from(seed).toString('hex');
   // What is on by default is left out: a build may lack it.
   const off = (isOn) => (isOn ? undefined : false);
-  const switches = { discovery: off(discovery), port_mapping: off(portMapping), birthday: off(birthday), tcp_punch: off(tcpPunch) };
-  const settings = { ...texts, ...ports, seed: digits, ...switches };
+  const direct = { port_mapping: off(portMapping), birthday: off(birthday), tcp_punch: off(tcpPunch) };
+  const settings = { ...texts, ...ports, seed: digits, discovery: off(discovery), ...direct };
   return new Node(check(await native.start(JSON.stringify(settings))));
 }
 
