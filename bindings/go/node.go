@@ -36,10 +36,16 @@ type Config struct {
 	Interfaces string `json:"interfaces,omitempty"` // may be used: "all" (the default), "loopback", "eth0,wlan0"
 	Roots      string `json:"roots,omitempty"`      // where it can be found, as in PEERSOCK_ROOTS; " " for none
 	Turn       string `json:"turn,omitempty"`       // TURN servers, as in PEERSOCK_TURN; " " for none
+	Stun       string `json:"stun,omitempty"`       // STUN servers, as in PEERSOCK_STUN; " " for none
+	DHT        string `json:"dht,omitempty"`        // "off", "public", or nodes of another one, as in PEERSOCK_DHT
 	Port       uint16 `json:"port"`                 // its UDP port; 0 lets the system choose
 
 	DiscoveryPort uint16 `json:"discovery_port"` // by which nodes of a local network meet; 0 is the usual one
 	NoDiscovery   bool   `json:"-"`              // turns that off
+
+	NoPortMapping bool `json:"-"` // asks no router to forward a port
+	NoBirthday    bool `json:"-"` // looks for no direct paths by many ports
+	NoTCPPunch    bool `json:"-"` // looks for no direct paths by TCP
 }
 
 // Error is what a call of the node itself has failed with.
@@ -56,6 +62,14 @@ type Node struct {
 	closed atomic.Bool
 }
 
+// off is a setting that is left out unless it is to be false.
+func off(isOff bool) *bool {
+	if !isOff {
+		return nil
+	}
+	return new(bool)
+}
+
 // Open starts a node; a program may have several. Errors are of type [*Error].
 func Open(config Config) (*Node, error) {
 	var seed any // as config has it, not even an empty one is left out
@@ -64,9 +78,12 @@ func Open(config Config) (*Node, error) {
 	}
 	settings, _ := json.Marshal(struct {
 		Config
-		Seed      any  `json:"seed,omitempty"`
-		Discovery bool `json:"discovery"`
-	}{config, seed, !config.NoDiscovery})
+		Seed        any   `json:"seed,omitempty"`
+		Discovery   bool  `json:"discovery"`
+		PortMapping *bool `json:"port_mapping,omitempty"`
+		Birthday    *bool `json:"birthday,omitempty"`
+		TCPPunch    *bool `json:"tcp_punch,omitempty"`
+	}{config, seed, !config.NoDiscovery, off(config.NoPortMapping), off(config.NoBirthday), off(config.NoTCPPunch)})
 	node := new(Node)
 	err := check(func() C.peersock_result { return C.peersock_open(text(string(settings)), &node.handle) })
 	if err != nil {

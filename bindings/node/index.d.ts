@@ -20,6 +20,16 @@ export interface Config {
   roots?: string;
   /** TURN servers that relay to it, in the form of PEERSOCK_TURN, which is the default. */
   turn?: string;
+  /** STUN servers that are asked from where they see it, in the form of PEERSOCK_STUN, which is the default. */
+  stun?: string;
+  /** 'off', 'public', or nodes of another DHT, in the form of PEERSOCK_DHT, which is the default. */
+  dht?: string;
+  /** Whether routers are asked to forward a port to it; it is so by default. */
+  portMapping?: boolean;
+  /** Whether direct paths are looked for by many ports; it is so by default. */
+  birthday?: boolean;
+  /** Whether direct paths are looked for by TCP; it is so by default. */
+  tcpPunch?: boolean;
   /** Its UDP port; 0, the default, lets the system choose. */
   port?: number;
   /** Whether nodes of one machine or local network find it; it is so by default. */

@@ -366,7 +366,8 @@ function check([result, text, value]) {
 }
 
 /** Starts a node, and joins a network if one is named. */
-async function open({ port = 0, discoveryPort = 0, discovery = true, seed, ...texts } = {}) {
+async function open({ port = 0, discoveryPort = 0, seed, ...others } = {}) {
+  const { discovery = true, portMapping = true, birthday = true, tcpPunch = true, ...texts } = others;
   for (const [name, value] of Object.entries(texts)) {
     const isText = typeof value === 'string' && !value.includes('\0');
     if (value !== undefined && !isText) throw invalid(name, 'a string');
@@ -375,7 +376,10 @@ async function open({ port = 0, discoveryPort = 0, discovery = true, seed, ...te
   if (seed !== undefined && !isSeed) throw invalid('seed', '32 bytes, without a state');
   const ports = { port: portOf(port), discovery_port: portOf(discoveryPort) };
   const digits = seed && Buffer.from(seed).toString('hex');
-  const settings = { ...texts, ...ports, seed: digits, discovery: Boolean(discovery) };
+  // What is on by default is left out: a build may lack it.
+  const off = (isOn) => (isOn ? undefined : false);
+  const direct = { port_mapping: off(portMapping), birthday: off(birthday), tcp_punch: off(tcpPunch) };
+  const settings = { ...texts, ...ports, seed: digits, discovery: off(discovery), ...direct };
   return new Node(check(await native.start(JSON.stringify(settings))));
 }
 

@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use peersock::interfaces::{ROOTS_VARIABLE, TURN_VARIABLE};
+use peersock::interfaces::{ROOTS_VARIABLE, TURN_VARIABLE, Target};
 use peersock::overlay::{Identity, NetworkId, PublicIdentity};
 use peersock::state::StateDir;
 use peersock::{Dht, Network, NodeBuilder, RootSource};
@@ -157,6 +157,11 @@ pub(crate) struct UnderlayArgs {
     #[arg(long = "turn", value_name = "TEXT")]
     turn: Vec<Zeroizing<String>>,
 
+    /// A STUN server to ask from where it sees this node, so that peers learn of that address; may be given
+    /// several times. Nodes without roots and DHT ask none [env: PEERSOCK_STUN]
+    #[arg(long, value_name = "HOST:PORT", value_parser = servers::parse_stun_server)]
+    stun: Vec<Target>,
+
     /// Do not ask routers to forward a port to this node
     #[arg(long)]
     no_portmap: bool,
@@ -248,6 +253,7 @@ impl UnderlayArgs {
             Some(dht) => node.dht(dht.clone()),
             None => node,
         };
+        let node = if self.stun.is_empty() { node } else { node.stun(self.stun.iter().cloned()) };
         let node = if self.turn.is_empty() { node } else { node.turn(servers::turn_servers(&self.turn)?) };
         if self.roots.is_empty() {
             return Ok(node);

@@ -78,8 +78,9 @@ A NETWORK is 16 hexadecimal digits, or a TOML file for a static network:
   ffSSSSEEEE000000   ad-hoc: whoever knows the ID is in; TCP and UDP ports SSSS to EEEE (hex) are allowed
   office.toml        static: a file that lists members, their keys and addresses; `peersock network new` makes one
 The variable PEERSOCK_NETWORK is the default of -n, PEERSOCK_STATE that of --state, PEERSOCK_ROOTS that of --root,
-PEERSOCK_DHT that of --dht, PEERSOCK_BUSY_POLL that of --busy-poll, PEERSOCK_INTERFACE that of --interface
-(with commas between several); PEERSOCK_SECRET holds a passphrase.
+PEERSOCK_DHT that of --dht, PEERSOCK_TURN that of --turn, PEERSOCK_STUN that of --stun (HOST:PORT, with spaces between
+several), PEERSOCK_BUSY_POLL that of --busy-poll, PEERSOCK_INTERFACE that of --interface (with commas between several);
+PEERSOCK_SECRET holds a passphrase.
 
 Try it, in two terminals:
   peersock listen --ephemeral -n ff0001ffff000000 7000

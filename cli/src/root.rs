@@ -22,7 +22,7 @@ use crate::args::{parse_port, parse_seconds};
 use crate::failure::{Failure, Outcome};
 use crate::nickname_limits::NicknameLimits;
 use crate::output::{note, print};
-use crate::servers::read_token;
+use crate::servers::{STRONG_TOKEN, new_token, read_token};
 use crate::signals;
 
 /// Where the identity is kept, unless something else is said: a node on the same machine has another one.
@@ -49,6 +49,7 @@ Examples:
   peersock root --stream 443
   peersock root --stream 443 --certificate fullchain.pem --certificate-key privkey.pem \\
     --advertise root.example.org:7420 --advertise wss:root.example.org:443
+  peersock root --new-token ./token
   peersock root --access-token-file ./token --relay-rate 2M
   peersock root --directory redis://10.0.0.5 --directory-password-file ./password
   peersock root --listen 127.0.0.1 --port 0 --ephemeral")]
@@ -108,6 +109,10 @@ pub(crate) struct Args {
     /// everybody may register]
     #[arg(long, value_name = "FILE")]
     access_token_file: Option<PathBuf>,
+
+    /// The same with a new text of 192 random bits, which is written into FILE (mode 0600, must not be there)
+    #[arg(long, value_name = "FILE", conflicts_with = "access_token_file")]
+    new_token: Option<PathBuf>,
 
     /// Bytes per second that are relayed for one node, with k, M or G for thousands, millions, billions; 0
     /// for no limit
@@ -300,8 +305,24 @@ impl Args {
     }
 
     fn access(&self) -> Outcome<Option<Zeroizing<Vec<u8>>>> {
+        if let Some(path) = &self.new_token {
+            let token = new_token(path)?;
+            note(format_args!(
+                "nodes show the token in {0}: give it to them as --root-token-file {0}",
+                path.display()
+            ));
+            return Ok(Some(Zeroizing::new(token.as_bytes().to_vec())));
+        }
         let Some(path) = &self.access_token_file else { return Ok(None) };
-        Ok(Some(Zeroizing::new(read_token(path)?.as_bytes().to_vec())))
+        let token = read_token(path)?;
+        if token.len() < STRONG_TOKEN {
+            note(format_args!(
+                "warning: the access token has {} bytes only: a root of others that nodes are referred to can guess a \
+                 weak one; make a strong one with --new-token FILE",
+                token.len()
+            ));
+        }
+        Ok(Some(Zeroizing::new(token.as_bytes().to_vec())))
     }
 
     fn addresses(&self) -> Vec<SocketAddr> {

@@ -42,7 +42,7 @@ const NAMED: usize = 10;
 /// with the same --code.
 ///
 /// Ends with 0 when one receiver has confirmed that everything is verified and written, and those that are
-/// served at that time have ended; with --keep it goes on until Ctrl-C. Folders are sent with all that is in
+/// served at that time have ended, and with 1 if something was left out; with --keep it goes on until Ctrl-C. Folders are sent with all that is in
 /// them: empty folders, times, the permission to run, and symbolic links that stay inside. Other links,
 /// pipes, devices, sockets, and names with backslashes or control characters (those that change the direction
 /// of text are among them) are left out, and said to be so. A file that changes while it is sent is an error
@@ -114,7 +114,16 @@ pub(crate) fn run(args: &Args) -> Outcome {
     });
     server.serve(&listener, args.keep)?;
     server.meter.clear();
-    session.close()
+    session.close()?;
+    let left_out = server.source.lock().expect("no panic under this lock").left_out_count();
+    match left_out {
+        0 => Ok(()),
+        // The receiver has less than what was named.
+        count => Err(Failure::new(
+            format_args!("not everything was sent: {count} left out, as was said at the start"),
+            "give what is left out another name or another place, or send an archive (tar)",
+        )),
+    }
 }
 
 fn scan(paths: &[PathBuf]) -> Outcome<Source> {

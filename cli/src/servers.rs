@@ -1,8 +1,12 @@
 //! Roots and TURN servers that options name: their texts, and files with them.
 
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
-use peersock::interfaces::{LoadTurnError, load_turn_servers};
+use data_encoding::BASE64URL_NOPAD;
+use peersock::interfaces::{LoadTurnError, Target, Transport, load_turn_servers};
 use peersock::state::read_secret_file;
 use peersock::{RootAddress, RootSource, TurnServer, TurnServerError};
 use zeroize::Zeroizing;
@@ -59,6 +63,36 @@ pub(crate) fn turn_servers(texts: &[Zeroizing<String>]) -> Outcome<Vec<TurnServe
     Ok(servers)
 }
 
+/// The least length of an access token that is not warned of, in bytes: that of 128 random bits in base64.
+pub(crate) const STRONG_TOKEN: usize = 22;
+
+/// Makes an access token of 192 random bits, as text, and writes it into a new file of mode 0600.
+pub(crate) fn new_token(path: &Path) -> Outcome<Zeroizing<String>> {
+    let mut bytes = Zeroizing::new([0; 24]);
+    getrandom::fill(bytes.as_mut_slice()).map_err(|error| {
+        Failure::new(format_args!("the system has no randomness: {error}"), "try again in a moment")
+    })?;
+    let token = Zeroizing::new(BASE64URL_NOPAD.encode(bytes.as_slice()));
+    let written =
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).and_then(|mut file| {
+            file.write_all(format!("{}\n", *token).as_bytes())?;
+            file.sync_all()
+        });
+    written.map_err(|error| {
+        let hint = match error.kind() {
+            ErrorKind::AlreadyExists => "use the token in it with --access-token-file, or give another path",
+            _ => "give a path of a file that can be made",
+        };
+        Failure::new(format_args!("{} cannot be written: {error}", path.display()), hint)
+    })?;
+    Ok(token)
+}
+
+/// Reads where a STUN server is.
+pub(crate) fn parse_stun_server(text: &str) -> Result<Target, String> {
+    Target::parse(text, Transport::Udp).ok_or_else(|| format!("'{text}' is not HOST:PORT"))
+}
+
 /// Reads the text that a root wants to be shown.
 pub(crate) fn read_token(path: &Path) -> Outcome<Zeroizing<String>> {
     let text = read_secret_file(path).map_err(|error| {
@@ -69,7 +103,7 @@ pub(crate) fn read_token(path: &Path) -> Outcome<Zeroizing<String>> {
     if token.is_empty() || token.len() > RootAddress::MAX_TOKEN {
         return Err(Failure::usage(
             format_args!("{} holds no token of 1 to 255 bytes", path.display()),
-            "write a text of that length into it, for example from `head -c 24 /dev/urandom | base64`",
+            "write the text of the root's file into it, which `peersock root --new-token FILE` makes",
         ));
     }
     Ok(token)

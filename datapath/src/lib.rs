@@ -79,6 +79,8 @@ mod ecn;
 mod egress;
 mod elsewhere;
 mod events;
+#[doc(hidden)]
+pub mod fuzzing;
 mod gso;
 mod ingress;
 mod membership;

@@ -42,17 +42,17 @@ impl Datapath {
 
 /// Between whom the packet was that an ICMP error is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Quoted {
+pub(crate) struct Quoted {
     /// Who reports the error.
-    router: IpAddr,
+    pub(crate) router: IpAddr,
     /// Who sent the packet, and is told so.
-    sender: IpAddr,
+    pub(crate) sender: IpAddr,
     /// To whom it was.
-    target: IpAddr,
+    pub(crate) target: IpAddr,
 }
 
 /// Reads an ICMP error that goes to the sender of the packet that it quotes; `None` for anything else.
-fn quoted(packet: &[u8]) -> Option<Quoted> {
+pub(crate) fn quoted(packet: &[u8]) -> Option<Quoted> {
     let (router, to) = (source_address(packet)?, destination_address(packet)?);
     let (message, least) = match packet.first()? >> 4 {
         // RFC 791: the header's length, the fragment's offset, the protocol. RFC 792: the error is in the first

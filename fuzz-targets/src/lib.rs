@@ -8,10 +8,11 @@
 //! There is one target per parser, and three kinds of oracle: what was parsed is written and parsed again
 //! ([`wire`], [`control`], [`identifiers`], [`frames`], [`proxy_answers`], [`stun`], [`port_mapping`],
 //! [`root_list`], [`node_address`], [`root_messages`], [`turn_frames`], [`socks_messages`],
-//! [`forward_places`], [`file_messages`], [`file_texts`]); a valid message is altered and must then be refused
+//! [`forward_places`], [`file_messages`], [`file_texts`], [`router_errors`], [`websocket_messages`]); a valid message is altered and must then be refused
 //! ([`hello`], [`initiation`], [`response`], [`cookie`],
-//! [`session`], [`meeting`]); and sequences of operations run against a model that knows what may come out
-//! ([`coalescer`], [`connection`], [`overlay_ops`], [`root_ops`], [`stack_ops`], [`turn`]).
+//! [`session`], [`meeting`], [`root_directory`]); and sequences of operations run against a model that knows what may come out
+//! ([`coalescer`], [`connection`], [`overlay_ops`], [`root_ops`], [`stack_ops`], [`turn`]). [`dns_names`] and
+//! [`rest_requests`] hold what must be so of any answer.
 //!
 //! ```
 //! for target in peersock_fuzz_targets::TARGETS {
@@ -29,8 +30,11 @@ mod node_address;
 mod overlay;
 mod proxy;
 mod root;
+mod root_directory;
 mod root_list;
 mod root_messages;
+mod router_errors;
+mod services;
 mod session;
 mod stack;
 mod streams;
@@ -45,8 +49,11 @@ pub use node_address::node_address;
 pub use overlay::overlay_ops;
 pub use proxy::{forward_places, socks_messages};
 pub use root::root_ops;
+pub use root_directory::root_directory;
 pub use root_list::root_list;
 pub use root_messages::root_messages;
+pub use router_errors::router_errors;
+pub use services::{dns_names, rest_requests, websocket_messages};
 pub use session::session;
 pub use stack::{coalescer, connection, packets, segments, stack_ops};
 pub use streams::{frames, proxy_answers, turn_frames};
@@ -74,6 +81,7 @@ targets! {
     connection,
     control,
     cookie,
+    dns_names,
     file_messages,
     file_texts,
     forward_places,
@@ -90,9 +98,12 @@ targets! {
     port_mapping,
     proxy_answers,
     response,
+    rest_requests,
+    root_directory,
     root_list,
     root_messages,
     root_ops,
+    router_errors,
     segments,
     session,
     socks_messages,
@@ -100,5 +111,6 @@ targets! {
     stun,
     turn,
     turn_frames,
+    websocket_messages,
     wire,
 }

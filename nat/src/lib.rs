@@ -38,6 +38,7 @@ pub mod portmap;
 pub mod probe;
 #[cfg(feature = "turn")]
 mod quiet;
+mod scope;
 mod socket;
 pub mod stun;
 #[cfg_attr(not(feature = "turn"), path = "no_turn.rs")]
@@ -45,3 +46,4 @@ pub mod turn;
 mod ways;
 
 pub use behavior::{Delta, DeltaKind, Filtering, Mapping, Nat, NatKind, Observations, Sample};
+pub use scope::may_name;

@@ -1,6 +1,7 @@
 //! What both cores of peersock and the node are built with.
 //!
 //! * [`sync`]: the locks and atomics of the standard library, taken without regard to poison.
+//! * [`admission`]: which connections a server has places for, when strangers open more.
 //! * [`wait`]: how threads and tasks wait for a socket.
 //! * [`Key`]: keyed hashing, for hash tables and numbers that strangers must not predict.
 //! * [`Counter`]: a count of events. [`counters!`] makes a struct of them that lists its names and values.
@@ -8,6 +9,7 @@
 //! * [`prometheus`]: such numbers as text for Prometheus.
 #![forbid(unsafe_code)]
 
+pub mod admission;
 pub mod prometheus;
 pub mod sync;
 pub mod wait;

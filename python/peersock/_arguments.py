@@ -156,15 +156,22 @@ def turn(value: str | Iterable[str] | None) -> tuple[str, ...] | None:
     return texts
 
 
-def stun(value: str | Iterable[str] | None) -> list[str] | None:
+def stun(value: str | Iterable[str] | None) -> tuple[str, ...] | None:
     """Texts that name STUN servers; ``None`` for those of the environment."""
     if value is None:
         return None
-    texts = [value] if isinstance(value, str) or not isinstance(value, Iterable) else list(value)
+    texts = (value,) if isinstance(value, str) or not isinstance(value, Iterable) else tuple(value)
     for text in texts:
         if not isinstance(text, str):
             raise TypeError(f"STUN servers are texts, HOST:PORT, not {text!r} ({type(text).__name__})")
     return texts
+
+
+def dht(value: str | None) -> str | None:
+    """A text that says whether, and how, the DHT is used; ``None`` for what the environment says."""
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"dht is 'off', 'public' or IPV4:PORT, not {value!r} ({type(value).__name__})")
+    return value
 
 
 def seconds(name: str, value: object) -> float:

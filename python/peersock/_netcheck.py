@@ -90,7 +90,7 @@ def netcheck(
     return look(settings, given.stun(stun))
 
 
-def look(settings: Settings, stun: list[str] | None) -> Pending[Netcheck]:
+def look(settings: Settings, stun: tuple[str, ...] | None) -> Pending[Netcheck]:
     """The same, in the network in which a node with these settings is."""
     config = settings.config()
-    return Pending(lambda: cast(Netcheck, json.loads(config.netcheck(stun))))
+    return Pending(lambda: cast(Netcheck, json.loads(config.netcheck(None if stun is None else list(stun)))))

@@ -43,6 +43,11 @@ class Settings:
     buffers: tuple[int, int] | None = None
     roots: tuple[str, ...] | None = None
     turn: tuple[str, ...] | None = field(default=None, repr=False)
+    stun: tuple[str, ...] | None = None
+    dht: str | None = None
+    port_mapping: bool = True
+    birthday: bool = True
+    tcp_punch: bool = True
 
     def start(self) -> _peersock.Node:
         """Starts such a node."""
@@ -64,7 +69,11 @@ class Settings:
             config = config.with_roots(list(self.roots))
         if self.turn is not None:
             config = config.with_turn(list(self.turn))
-        return config
+        if self.stun is not None:
+            config = config.with_stun(list(self.stun))
+        if self.dht is not None:
+            config = config.with_dht(self.dht)
+        return config.without(not self.port_mapping, not self.birthday, not self.tcp_punch)
 
     def differing(self, other: Settings) -> list[str]:
         """What they do not share, by the names that `Session` has for it."""

@@ -67,6 +67,13 @@ class Session:
             ``"turns:USER:PASSWORD@HOST:PORT"`` for TLS, or ``"@"`` and the path of a file of mode 0600 with such texts.
             None at all if it is empty; ``None`` means those of the variable ``PEERSOCK_TURN``. What came of it is in
             ``status()["turn"]``.
+        stun: The STUN servers that are asked from where they see the node: a text ``"HOST:PORT"``, or several. None at
+            all if it is empty; ``None`` means those of the variable ``PEERSOCK_STUN``.
+        dht: Whether the node meets others by the BitTorrent DHT: ``"off"``, ``"public"``, or nodes of another one,
+            ``"IPV4:PORT"`` with commas between them. ``None`` means what the variable ``PEERSOCK_DHT`` says, or off.
+        port_mapping: Whether routers are asked to forward a port to the node.
+        birthday: Whether direct paths are looked for by many ports.
+        tcp_punch: Whether direct paths are looked for by TCP where there is none by UDP.
         bind: Where sockets are reached that are bound to no address: from the ``"overlay"``, from the machine's own
             network (``"kernel"``), or from ``"both"``. ``None`` is what the process has, the overlay for its first
             session.
@@ -103,6 +110,11 @@ class Session:
         buffers: tuple[int, int] | None = None,
         roots: str | Iterable[str] | None = None,
         turn: str | Iterable[str] | None = None,
+        stun: str | Iterable[str] | None = None,
+        dht: str | None = None,
+        port_mapping: bool = True,
+        birthday: bool = True,
+        tcp_punch: bool = True,
         bind: Literal["overlay", "kernel", "both"] | None = None,
         only: bool | None = None,
         ready_timeout: float | None = 30.0,
@@ -125,6 +137,11 @@ class Session:
             buffers=given.buffers(buffers),
             roots=given.roots(roots),
             turn=given.turn(turn),
+            stun=given.stun(stun),
+            dht=given.dht(dht),
+            port_mapping=given.flag("port_mapping", port_mapping),
+            birthday=given.flag("birthday", birthday),
+            tcp_punch=given.flag("tcp_punch", tcp_punch),
         )
         side = given.side(bind)
         restricted = None if only is None else given.flag("only", only)

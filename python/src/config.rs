@@ -6,7 +6,7 @@ use peersock::interfaces::{LoadTurnError, load_stun_servers, load_turn_servers};
 use peersock::netcheck::NetcheckError;
 use peersock::overlay::Psk;
 use peersock::{
-    IdentitySource, Interfaces, Network, NetworkId, NetworkIdError, Node, NodeBuilder, NodeId,
+    Dht, IdentitySource, Interfaces, Network, NetworkId, NetworkIdError, Node, NodeBuilder, NodeId,
     PublicIdentity, RootSource, RootsError, Seed,
 };
 use peersock_descriptors::Host;
@@ -73,6 +73,32 @@ impl Config {
             })?);
         }
         Ok(Self { settings: self.settings.clone().turn(all) })
+    }
+
+    /// The same with these STUN servers, each text as `PEERSOCK_STUN` has it, in place of those of the
+    /// environment.
+    fn with_stun(&self, texts: Vec<String>) -> PyResult<Self> {
+        let servers = load_stun_servers(&texts.join(" ")).map_err(invalid)?;
+        Ok(Self { settings: self.settings.clone().stun(servers) })
+    }
+
+    /// The same with the DHT that the text names, as `PEERSOCK_DHT` has it.
+    fn with_dht(&self, text: &str) -> PyResult<Self> {
+        let dht: Dht = text.parse().map_err(invalid)?;
+        Ok(Self { settings: self.settings.clone().dht(dht) })
+    }
+
+    /// The same without asking routers for a port, or without looking for direct paths by many ports or by TCP.
+    fn without(&self, port_mapping: bool, birthday: bool, tcp_punch: bool) -> Self {
+        let mut settings = self.settings.clone();
+        // What is on by default is not asked for: a build may lack it.
+        if port_mapping {
+            settings = settings.port_mapping(false);
+        }
+        if tcp_punch {
+            settings = settings.tcp_punch(false);
+        }
+        Self { settings: settings.birthday(!birthday) }
     }
 
     /// What network a node with these settings would be in, as JSON. The STUN servers, each text `HOST:PORT`,

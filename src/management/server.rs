@@ -1,11 +1,12 @@
 //! The node's end of the management socket: one small thread.
 
 use std::fs;
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags};
 
@@ -13,7 +14,7 @@ use super::{PATIENCE, Refusal, Request, foreign_peer, with_short_path};
 use crate::state::StateDir;
 
 /// Longest request line that is read, in bytes.
-const MAX_REQUEST: u64 = 4096;
+const MAX_REQUEST: usize = 4096;
 
 /// Serving needs little stack; an idle node should stay small.
 const STACK: usize = 256 * 1024;
@@ -100,10 +101,8 @@ fn answer(mut stream: UnixStream, respond: &Respond) -> io::Result<()> {
     if foreign_peer(&stream)?.is_some() {
         return Err(io::ErrorKind::PermissionDenied.into());
     }
-    stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    let mut request = String::new();
-    BufReader::new((&stream).take(MAX_REQUEST)).read_line(&mut request)?;
+    let request = read_request(&mut stream)?;
     let answer = Request::parse(&request).ok_or("unknown request").and_then(respond);
     let answer = match answer {
         Ok(answer) => answer,
@@ -112,8 +111,31 @@ fn answer(mut stream: UnixStream, respond: &Respond) -> io::Result<()> {
     stream.write_all(answer.as_bytes())
 }
 
+/// Reads a line that has come whole after [`PATIENCE`], however slowly: others wait meanwhile.
+fn read_request(stream: &mut UnixStream) -> io::Result<String> {
+    let until = Instant::now() + PATIENCE;
+    let (mut request, mut piece) = (Vec::new(), [0; 256]);
+    while request.len() < MAX_REQUEST && !request.contains(&b'\n') {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left))?;
+        match stream.read(&mut piece) {
+            Ok(0) => break,
+            Ok(count) => request.extend_from_slice(&piece[..count]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let line = request.split_inclusive(|byte| *byte == b'\n').next().unwrap_or_default();
+    String::from_utf8(line.to_vec()).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead as _, BufReader};
+
     use super::*;
     use crate::management::{ManagementError, request, status};
 
@@ -176,6 +198,19 @@ mod tests {
         let socket = StateDir::management_socket(place.path());
         drop(UnixStream::connect(&socket).unwrap());
         UnixStream::connect(&socket).unwrap().write_all(&[b'x'; 100_000]).ok();
+        assert_eq!(request(place.path(), "status").unwrap(), "{}");
+    }
+
+    #[test]
+    fn a_client_that_drips_holds_up_others_for_a_while_only() {
+        let place = tempfile::tempdir().unwrap();
+        let state = StateDir::open(place.path()).unwrap();
+        let _server = ManagementServer::start(&state, |_| Ok("{}".into())).unwrap();
+        let mut slow = UnixStream::connect(StateDir::management_socket(place.path())).unwrap();
+        // Until it is closed, which no byte puts off.
+        while slow.write_all(b"x").is_ok() {
+            thread::sleep(std::time::Duration::from_millis(100));
+        }
         assert_eq!(request(place.path(), "status").unwrap(), "{}");
     }
 

@@ -83,7 +83,8 @@ pub(super) fn check(sources: Vec<RootSource>, allowed: &Interfaces) -> Vec<RootC
         .dht(Dht::Off)
         .turn(Vec::<TurnServer>::new())
         .port_mapping(false)
-        .without_stun()
+        // The variable may be wrong, or not be meant.
+        .stun([])
         .roots(named);
     let node = match node.start() {
         Ok(node) => node,

@@ -17,7 +17,7 @@ use super::{Inner, Node, contact, root_list, singleton};
 use crate::TurnServer;
 use crate::config::{Dht, Feature, MissingFeature, ParseDhtError, RootSource, RootsError, require_for_roots};
 use crate::driver::{BusyPoll, Driver, Interfaces, UdpSockets};
-use crate::interfaces::{ServersError, require_for_turn, stun_of_environment, turn_of_environment};
+use crate::interfaces::{ServersError, Target, require_for_turn, stun_of_environment, turn_of_environment};
 use crate::management::{END_MARK, ManagementServer, Request};
 use crate::netcheck::Netcheck;
 use crate::state::{StateDir, StateError};
@@ -187,7 +187,7 @@ pub struct NodeBuilder {
     dht: Option<Dht>,
     turn: Option<Vec<TurnServer>>,
     maps_ports: Option<bool>,
-    asks_stun: bool,
+    stun: Option<Vec<Target>>,
     birthday: bool,
     tcp_punch: Option<bool>,
     suite: Option<Suite>,
@@ -207,7 +207,7 @@ impl Default for NodeBuilder {
             dht: None,
             turn: None,
             maps_ports: None,
-            asks_stun: true,
+            stun: None,
             birthday: true,
             tcp_punch: None,
             suite: None,
@@ -348,10 +348,19 @@ impl NodeBuilder {
         self
     }
 
-    /// Asks no STUN servers, and does not read the variable that names them: it may be wrong, or not be
-    /// meant.
-    pub(crate) fn without_stun(mut self) -> Self {
-        self.asks_stun = false;
+    /// STUN servers (RFC 8489) that are asked from where they see this node, so that peers behind other NATs
+    /// learn of these addresses: in place of roots and of nodes of the DHT, or beside them. Default: those that
+    /// the environment's `PEERSOCK_STUN` names. A node without roots and DHT asks none, for nobody would learn
+    /// of what they say.
+    ///
+    /// ```
+    /// use peersock::{Node, interfaces::load_stun_servers};
+    ///
+    /// let settings = Node::builder().stun(load_stun_servers("stun.example.org:3478")?);
+    /// # Ok::<(), peersock::interfaces::LoadStunError>(())
+    /// ```
+    pub fn stun(mut self, servers: impl IntoIterator<Item = Target>) -> Self {
+        self.stun = Some(servers.into_iter().collect());
         self
     }
 
@@ -502,12 +511,10 @@ impl NodeBuilder {
         let endpoint = Endpoint::new(config, *random_seed()?, now, unix_time);
         let stack = Stack::new(self.stack, *random_seed()?, now);
         let driver = Driver::start(endpoint, stack, Arc::new(sockets), busy_poll)?;
+        let stun = self.stun.map_or_else(stun_of_environment, Ok).map_err(StartError::Stun)?;
         let settings = contact::Settings {
             allowed: self.interfaces.clone(),
-            stun: match self.asks_stun {
-                true => stun_of_environment().map_err(StartError::Stun)?,
-                false => Vec::new(),
-            },
+            stun,
             turn,
             maps_ports,
             has_dht: dht.is_on(),

@@ -4,14 +4,14 @@ mod show;
 
 use peersock::Interfaces;
 use peersock::interfaces::ROOTS_VARIABLE;
-use peersock::netcheck::{Netcheck, NetcheckError, Target, Transport};
+use peersock::netcheck::{Netcheck, NetcheckError, Target};
 use peersock::overlay::wire::DISCOVERY_PORT;
 use zeroize::Zeroizing;
 
 use crate::args::INTERFACE_VARIABLE;
 use crate::failure::{Failure, Outcome, roots_failure};
 use crate::output::print;
-use crate::servers::{self, turn_servers};
+use crate::servers::{self, parse_stun_server, turn_servers};
 
 /// Show what network this machine is in: interfaces, NAT, what is blocked, and what to do about it
 ///
@@ -34,7 +34,7 @@ Examples:
 pub(crate) struct Args {
     /// A STUN server to ask; may be given several times. One that knows RFC 5780 (coturn does) tells most,
     /// two others tell how the NAT maps [env: PEERSOCK_STUN]
-    #[arg(long, value_name = "HOST:PORT", value_parser = parse_server)]
+    #[arg(long, value_name = "HOST:PORT", value_parser = parse_stun_server)]
     stun: Vec<Target>,
 
     /// A TURN server to ask, as the option of the same name of `listen` and `dial` has it; may be given
@@ -93,8 +93,4 @@ fn failure(error: NetcheckError) -> Failure {
         }
         error => Failure::new(format_args!("{error}"), "run it with -v to see the log"),
     }
-}
-
-fn parse_server(text: &str) -> Result<Target, String> {
-    Target::parse(text, Transport::Udp).ok_or_else(|| format!("'{text}' is not HOST:PORT"))
 }

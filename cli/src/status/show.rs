@@ -322,7 +322,11 @@ pub(crate) fn last_sign(peer: &Peer) -> String {
 
 /// Says that an identity is in use at two places.
 pub(crate) fn conflict(other: &Conflict) -> String {
-    format!("two nodes have this identity: the other was at {} {} ago", other.remote, age(other.seen_s))
+    format!(
+        "perhaps two nodes have this identity: {} has said so, unproven, {} ago",
+        other.remote,
+        age(other.seen_s)
+    )
 }
 
 fn both_ways(traffic: &Traffic) -> String {

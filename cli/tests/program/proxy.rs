@@ -551,16 +551,22 @@ fn clients_that_say_nothing_are_given_up_and_too_many_are_refused() {
     let mut slow = [proxy.connect(), proxy.connect()];
     slow[0].write_all(&[5]).unwrap();
     proxy.running.wait_for_state(&scene.lab, "proxy");
+    assert_eq!(proxy.code(&request(1, "127.0.0.1:1".parse().unwrap())), 2, "one of them has made room");
+    for client in &mut slow {
+        assert!(matches!(client.read(&mut [0; 1]), Ok(0) | Err(_)));
+        assert_ne!(client.read(&mut [0; 1]).map_err(|error| error.kind()), Err(ErrorKind::WouldBlock));
+    }
+    // Who is served makes no room.
+    let mut served = [associate(&proxy.place), associate(&proxy.place)];
     // Whether it is refused before or after it has written.
     let mut third = proxy.connect();
     let refused = third.write_all(&[5, 1, 0]).and_then(|()| third.read(&mut [0; 2]));
     assert_eq!(refused.expect_err("too many").kind(), ErrorKind::ConnectionReset);
     assert!(proxy.running.wait_for_stderr("is refused: ").contains("too many"));
-    for client in &mut slow {
-        assert!(matches!(client.read(&mut [0; 1]), Ok(0) | Err(_)));
-        assert_ne!(client.read(&mut [0; 1]).map_err(|error| error.kind()), Err(ErrorKind::WouldBlock));
+    for (control, _) in &mut served {
+        control.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        assert_eq!(control.read(&mut [0]).expect_err("it goes on").kind(), ErrorKind::WouldBlock);
     }
-    assert_eq!(proxy.code(&request(1, "127.0.0.1:1".parse().unwrap())), 2, "there is room again");
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! How often clients may try passwords: one wrong one a second for each client, over however many
-//! connections.
+//! connections. A client is a member, an address of the system's network, or all programs of this machine.
 //!
 //! ```text
 //! attempt of a client ──> let in with the same before? ──yes──> right
@@ -9,24 +9,28 @@
 //!                         compared: right, and the turn is given back; or wrong, and told a second later
 //! ```
 //!
-//! Nothing is compared before its turn: an answer that comes at once would tell the right one of many.
-//! Somebody who has been let in from the same address does not wait behind one who guesses there.
+//! Nothing is compared with what may be right before its turn: an answer that comes at once would tell the right
+//! one of many. Somebody who has been let in from the same place does not wait behind one who guesses there: what
+//! a client shows is compared with what it was let in with. Where that is wrong and there is no turn left, it
+//! was one more guess: there are twenty of these, and one a second.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
 use crate::credentials::{Credentials, Digest};
-use crate::owner::host_of;
+use crate::owner::Owner;
 
 /// How long a client waits that has shown a wrong password, and the next attempt behind it.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// How long an attempt waits for its turn at most; one that would wait longer is refused.
 const PATIENCE: Duration = Duration::from_secs(8);
+
+/// How many seconds of wrong attempts that have got no turn are compared with known logins at once.
+const LOOKS: Duration = Duration::from_secs(20);
 
 /// The most clients that are told apart. Further ones share their turns.
 const MOST_CLIENTS: usize = 1024;
@@ -54,10 +58,10 @@ impl Attempts {
         Attempts { credentials, clients: Mutex::default() }
     }
 
-    /// Looks at a password that a client shows, when it is its turn. `peer` is the client's address; programs
-    /// at a Unix domain socket are one client.
-    pub(crate) async fn check(&self, peer: Option<IpAddr>, user: &[u8], password: &[u8]) -> Attempt {
-        let (source, shown) = (peer.map(host_of), Digest::of(user, password));
+    /// Looks at a password that a client shows, when it is its turn. All programs of this machine are one
+    /// client.
+    pub(crate) async fn check(&self, source: Option<Owner>, user: &[u8], password: &[u8]) -> Attempt {
+        let shown = Digest::of(user, password);
         let clients = || self.clients.lock().expect("no panic under this lock");
         let turn = match clients().begin(source, &shown, Instant::now()) {
             Begun::Known => return Attempt::Right,
@@ -76,7 +80,7 @@ impl Attempts {
 
 #[derive(Default)]
 struct Clients {
-    each: HashMap<Option<IpAddr>, Client>,
+    each: HashMap<Option<Owner>, Client>,
     /// Of those for whom there was no room.
     others: Client,
 }
@@ -87,6 +91,8 @@ struct Client {
     free: Option<Instant>,
     /// What it was let in with.
     known: Vec<Digest>,
+    /// When all looks at that are free again which have told that an attempt without a turn was wrong.
+    looks_free: Option<Instant>,
 }
 
 /// How an attempt begins.
@@ -98,13 +104,18 @@ enum Begun {
 }
 
 impl Clients {
-    fn begin(&mut self, source: Option<IpAddr>, shown: &Digest, now: Instant) -> Begun {
+    fn begin(&mut self, source: Option<Owner>, shown: &Digest, now: Instant) -> Begun {
         let client = self.client(source, now);
-        if client.known.iter().any(|known| known.is(shown)) {
+        let looks_free = client.looks_free.map_or(now, |free| free.max(now));
+        let may_look = looks_free + PAUSE <= now + LOOKS;
+        if may_look && client.known.iter().any(|known| known.is(shown)) {
             return Begun::Known;
         }
         let turn = client.free.map_or(now, |free| free.max(now));
         if turn.saturating_duration_since(now) > PATIENCE {
+            if may_look {
+                client.looks_free = Some(looks_free + PAUSE);
+            }
             return Begun::TooMany;
         }
         client.free = Some(turn + PAUSE);
@@ -112,7 +123,7 @@ impl Clients {
     }
 
     /// Gives the turn of a right password back, and remembers it.
-    fn admit(&mut self, source: Option<IpAddr>, shown: Digest) {
+    fn admit(&mut self, source: Option<Owner>, shown: Digest) {
         let client = match self.each.get_mut(&source) {
             Some(client) => client,
             // All of them would be let in with what one of them has.
@@ -127,7 +138,7 @@ impl Clients {
         }
     }
 
-    fn client(&mut self, source: Option<IpAddr>, now: Instant) -> &mut Client {
+    fn client(&mut self, source: Option<Owner>, now: Instant) -> &mut Client {
         if self.each.len() >= MOST_CLIENTS && !self.each.contains_key(&source) {
             // Those that wait for nothing lose no more than that they may have to wait again.
             self.each.retain(|_, client| client.free.is_some_and(|free| free > now));
@@ -142,9 +153,15 @@ impl Clients {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::owner::host_of;
+
+    /// A client on the system's network.
+    fn at(from: &str) -> Option<Owner> {
+        Some(Owner::Address(host_of(from.parse().unwrap())))
+    }
 
     fn wait(clients: &mut Clients, from: &str, now: Instant) -> Option<Duration> {
-        match clients.begin(Some(host_of(from.parse().unwrap())), &Digest::of(b"anna", b"wrong"), now) {
+        match clients.begin(at(from), &Digest::of(b"anna", b"wrong"), now) {
             Begun::Turn(turn) => Some(turn - now),
             Begun::Known => panic!("it is wrong"),
             Begun::TooMany => None,
@@ -172,7 +189,7 @@ mod tests {
     #[test]
     fn who_was_let_in_waits_for_nobody_and_takes_no_turn() {
         let (mut clients, now) = (Clients::default(), Instant::now());
-        let from = Some(host_of("192.0.2.1".parse().unwrap()));
+        let from = at("192.0.2.1");
         let right = || Digest::of(b"anna", b"correct horse");
         assert_eq!(clients.begin(from, &right(), now), Begun::Turn(now));
         clients.admit(from, right());
@@ -180,8 +197,37 @@ mod tests {
             assert_eq!(wait(&mut clients, "192.0.2.1", now), Some(Duration::from_secs(seconds)));
             assert_eq!(clients.begin(from, &right(), now), Begun::Known);
         }
-        let elsewhere = Some(host_of("192.0.2.2".parse().unwrap()));
+        let elsewhere = at("192.0.2.2");
         assert_eq!(clients.begin(elsewhere, &right(), now), Begun::Turn(now));
+    }
+
+    #[test]
+    fn known_logins_are_no_oracle_without_turns() {
+        let (mut clients, mut now) = (Clients::default(), Instant::now());
+        let from = at("192.0.2.1");
+        let right = || Digest::of(b"anna", b"correct horse");
+        assert_eq!(clients.begin(from, &right(), now), Begun::Turn(now));
+        clients.admit(from, right());
+        assert_eq!(clients.begin(from, &right(), now), Begun::Known);
+        let guess = |clients: &mut Clients, now, number: u32| {
+            clients.begin(from, &Digest::of(b"anna", &number.to_be_bytes()), now)
+        };
+        // All turns are taken by guesses that wait, and more of them come at once.
+        for number in 0..9 {
+            assert!(matches!(guess(&mut clients, now, number), Begun::Turn(_)));
+        }
+        for number in 9..10_000 {
+            assert_eq!(guess(&mut clients, now, number), Begun::TooMany);
+        }
+        assert_eq!(clients.begin(from, &right(), now), Begun::TooMany, "the right one is told of many");
+        // A second later one more is looked at: who was let in does not wait long, and guesses gain no more.
+        now += PAUSE;
+        assert_eq!(clients.begin(from, &right(), now), Begun::Known);
+        assert!(matches!(guess(&mut clients, now, 0), Begun::Turn(_)));
+        for number in 1..3 {
+            assert_eq!(guess(&mut clients, now, number), Begun::TooMany);
+        }
+        assert_eq!(clients.begin(from, &right(), now), Begun::TooMany);
     }
 
     #[test]

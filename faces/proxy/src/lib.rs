@@ -43,7 +43,7 @@ pub mod serving {
     pub use crate::listener::{Listener, listen};
     pub use crate::owner::Owner;
     pub use crate::serve::{Client, Reception, called};
-    pub use crate::slots::{Slot, Slots};
+    pub use crate::slots::{Slot, Slots, Standing};
     pub use crate::stop::Stop;
     pub use crate::stream::{Link, Probe};
 }

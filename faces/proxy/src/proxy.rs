@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use peersock::Node;
 use tokio::io::AsyncWriteExt as _;
-use tokio::time::timeout;
 
 use crate::activation::Activated;
 use crate::attempts::Attempts;
@@ -22,9 +21,6 @@ use crate::slots::Slots;
 use crate::stop::{Stop, Stopper};
 use crate::target::Target;
 use crate::{http, socks};
-
-/// How long a client may take to say what it wants.
-pub(crate) const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// The most UDP associations.
 const MOST_ASSOCIATIONS: usize = 64;
@@ -182,7 +178,7 @@ impl Proxy {
             stop: stop.clone(),
             tell: Arc::clone(&tell),
         });
-        let reception = Arc::new(Reception { node: node.clone(), slots, stop, tell });
+        let reception = Arc::new(Reception { node: node.clone(), slots, stop, tell, asks_for_proof: true });
         Ok(Proxy { listeners, shared, reception, stopper })
     }
 
@@ -214,17 +210,17 @@ impl Proxy {
 /// Serves a client by what it speaks.
 async fn serve(mut client: Client, shared: Arc<Shared>) {
     let first = tokio::select! {
-        first = timeout(HANDSHAKE, client.link.fill()) => first,
+        first = client.link.fill() => first,
         () = shared.stop.draining() => return client.link.reset(),
     };
     match first {
-        Ok(Ok(true)) => {}
-        Ok(Ok(false)) => {
+        Ok(true) => {}
+        Ok(false) => {
             // Somebody has looked whether there is a proxy.
             let _ = client.link.shutdown().await;
             return;
         }
-        _ => return tracing::debug!("a client has said nothing"),
+        Err(error) => return tracing::debug!(%error, "a client has gone"),
     }
     match client.link.early().first() {
         Some(&socks::VERSION_5) => {

@@ -1,5 +1,6 @@
 //! Accepts clients and has each served by a task of its own, as many as there is room for.
 
+use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,16 +8,21 @@ use std::time::Duration;
 
 use peersock::Node;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::event::{Event, Tell};
 use crate::listener::{Accepted, Listener};
 use crate::owner::Owner;
-use crate::slots::Slots;
+use crate::slots::{Slots, Standing};
 use crate::stop::Stop;
 use crate::stream::Link;
 
 /// How long nothing is accepted after that has failed.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// How long a client may take to show that it may use a server that asks for that: to say all that it wants,
+/// and its password or token. Longer than the turns of those who guess passwords take.
+const PROOF: Duration = Duration::from_secs(10);
 
 /// A client that has connected.
 pub struct Client {
@@ -30,6 +36,8 @@ pub struct Client {
     pub is_overlay: bool,
     /// Whose it is; nobody's if it is a program of this machine.
     pub(crate) owner: Option<Owner>,
+    /// Its place, which it keeps only once it is [proven](Standing::prove).
+    pub standing: Standing,
 }
 
 /// What clients are served by.
@@ -42,6 +50,9 @@ pub struct Reception {
     pub stop: Stop,
     /// Is told what goes wrong.
     pub tell: Tell,
+    /// Whether clients have to prove that they may use the server, for which they have [`PROOF`]. Otherwise
+    /// they may be silent as long as there is room.
+    pub asks_for_proof: bool,
 }
 
 impl Reception {
@@ -95,16 +106,34 @@ impl Reception {
     {
         let Accepted { mut link, peer, local, is_overlay } = accepted;
         let owner = peer.and_then(|peer| Owner::of_client(&self.node, is_overlay, peer.ip()));
-        match self.slots.take(owner) {
+        match self.slots.take_unproven(owner) {
             Some(slot) => {
+                let standing = slot.standing().clone();
                 link.hold(slot);
-                tokio::spawn(serve(Client { link, peer, local, is_overlay, owner }));
+                let client = Client { link, peer, local, is_overlay, owner, standing: standing.clone() };
+                let (serving, patience) = (serve(client), self.asks_for_proof.then_some(PROOF));
+                tokio::spawn(async move {
+                    tokio::select! {
+                        () = serving => {}
+                        // What is dropped is reset.
+                        () = lost(&standing, patience) => tracing::debug!("a client has lost its place"),
+                    }
+                });
             }
             None => {
                 (self.tell)(Event::Full { client: called(peer) });
                 link.reset();
             }
         }
+    }
+}
+
+/// Returns when a client has lost its place to another one, or has shown in time nothing that would keep it.
+async fn lost(standing: &Standing, patience: Option<Duration>) {
+    let Some(patience) = patience else { return standing.evicted().await };
+    if timeout(patience, standing.evicted()).await.is_err() && standing.is_proven() {
+        // Nobody takes its place any more.
+        pending().await
     }
 }
 

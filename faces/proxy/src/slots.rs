@@ -1,38 +1,35 @@
 //! How many connections are served at once: so many of all clients, fewer of those that are elsewhere, and
 //! fewer of one of these.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Instant;
 
+use peersock_primitives::admission::{Admission, Permit, Places};
+
 use crate::owner::Owner;
+
+/// What a connection's place is worth while its client has not shown that it may use the server.
+pub type Standing = peersock_primitives::admission::Standing<Owner>;
 
 /// Room for connections, or for flows of datagrams.
 #[derive(Debug, Clone)]
-pub struct Slots(Arc<Shared>);
-
-#[derive(Debug)]
-struct Shared {
-    most: usize,
-    most_elsewhere: usize,
-    most_of_one: usize,
-    taken: Mutex<Taken>,
-    changed: Condvar,
+pub struct Slots {
+    admission: Admission<Owner>,
+    held: Arc<Held>,
 }
 
+/// How many slots are held, those that have lost their place among them.
 #[derive(Debug, Default)]
-struct Taken {
-    all: usize,
-    elsewhere: usize,
-    /// Of each client that is not on this machine.
-    of: HashMap<Owner, usize>,
+struct Held {
+    count: Mutex<usize>,
+    changed: Condvar,
 }
 
 /// One connection's place, until it is dropped.
 #[derive(Debug)]
 pub struct Slot {
-    slots: Slots,
-    client: Option<Owner>,
+    permit: Permit<Owner>,
+    held: Arc<Held>,
 }
 
 impl Slots {
@@ -47,60 +44,56 @@ impl Slots {
         Slots::with(most, most - most / 8)
     }
 
-    fn with(most: usize, most_elsewhere: usize) -> Slots {
-        let most_of_one = most.div_ceil(2);
-        let (taken, changed) = (Mutex::default(), Condvar::new());
-        Slots(Arc::new(Shared { most, most_elsewhere, most_of_one, taken, changed }))
+    fn with(all: usize, of_sources: usize) -> Slots {
+        let places = Places { all, of_sources, of_one: all.div_ceil(2), unproven: all };
+        Slots { admission: Admission::new(places), held: Arc::default() }
     }
 
-    /// Returns a place for a client, who is nobody's if it is on this machine; `None` if there is none left.
+    /// Returns a place that is kept, for a client, who is nobody's if it is on this machine; `None` if there
+    /// is none left.
     pub fn take(&self, client: Option<Owner>) -> Option<Slot> {
-        let mut taken = self.lock();
-        let own = client.map_or(0, |client| taken.of.get(&client).copied().unwrap_or(0));
-        let is_kept = client.is_some() && taken.elsewhere >= self.0.most_elsewhere;
-        if taken.all >= self.0.most || own >= self.0.most_of_one || is_kept {
-            return None;
-        }
-        taken.all += 1;
-        if let Some(client) = client {
-            taken.elsewhere += 1;
-            taken.of.insert(client, own + 1);
-        }
-        Some(Slot { slots: self.clone(), client })
+        self.take_unproven(client).filter(|slot| slot.standing().prove())
+    }
+
+    /// The same, but the place is lost to whoever comes next while all are taken, until the client has proven
+    /// that it may use the server: see [`Standing`].
+    pub fn take_unproven(&self, client: Option<Owner>) -> Option<Slot> {
+        let permit = self.admission.admit(client).ok()?;
+        *self.held.lock() += 1;
+        Some(Slot { permit, held: Arc::clone(&self.held) })
     }
 
     /// How many are taken.
     pub fn taken(&self) -> usize {
-        self.lock().all
+        *self.held.lock()
     }
 
     /// Waits until none is taken; returns how many still are.
     pub(crate) fn wait_empty(&self, until: Instant) -> usize {
         let left = until.saturating_duration_since(Instant::now());
-        let is_busy = |taken: &mut Taken| taken.all > 0;
-        let waited = self.0.changed.wait_timeout_while(self.lock(), left, is_busy);
-        waited.expect("no panic under this lock").0.all
+        let is_busy = |count: &mut usize| *count > 0;
+        let waited = self.held.changed.wait_timeout_while(self.held.lock(), left, is_busy);
+        *waited.expect("no panic under this lock").0
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, Taken> {
-        self.0.taken.lock().expect("no panic under this lock")
+impl Slot {
+    /// What can be asked and said of the place.
+    pub fn standing(&self) -> &Standing {
+        self.permit.standing()
+    }
+}
+
+impl Held {
+    fn lock(&self) -> MutexGuard<'_, usize> {
+        self.count.lock().expect("no panic under this lock")
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        let mut taken = self.slots.lock();
-        taken.all -= 1;
-        if let Some(client) = self.client
-            && let Some(own) = taken.of.get_mut(&client)
-        {
-            *own -= 1;
-            if *own == 0 {
-                taken.of.remove(&client);
-            }
-            taken.elsewhere -= 1;
-        }
-        self.slots.0.changed.notify_all();
+        *self.held.lock() -= 1;
+        self.held.changed.notify_all();
     }
 }
 
@@ -123,7 +116,6 @@ mod tests {
         assert!(slots.take(Some(one)).is_some());
         drop(others);
         assert_eq!(slots.wait_empty(Instant::now()), 0);
-        assert!(slots.lock().of.is_empty());
     }
 
     #[test]
@@ -135,6 +127,18 @@ mod tests {
         assert!(slots.take(None).is_some());
         drop(held);
         assert!(slots.take(Some(Owner::Address([10, 0, 0, 1].into()))).is_some());
+    }
+
+    #[test]
+    fn who_has_shown_nothing_makes_room() {
+        let slots = Slots::with_reserve(4);
+        let silent: Vec<_> = (0..4).map(|_| slots.take_unproven(None).expect("there is room")).collect();
+        let user = slots.take(None).expect("the oldest makes room");
+        assert!(silent[0].standing().is_evicted() && !silent[1].standing().is_evicted());
+        assert_eq!(slots.taken(), 5, "who ends the program waits for all of them");
+        drop(silent);
+        assert!(!user.standing().is_evicted());
+        assert_eq!(slots.taken(), 1);
     }
 
     #[test]

@@ -117,13 +117,22 @@ pub struct Link {
     is_read: bool,
     /// Its place among those that are served.
     slot: Option<Slot>,
+    /// Whether it keeps the place once something has gone through.
+    proves_by_bytes: bool,
 }
 
 impl Link {
     pub(crate) fn new(stream: impl Stream + 'static) -> Link {
         stream.prepare();
         let stream: Option<Box<dyn Stream>> = Some(Box::new(stream));
-        Link { stream, early: BytesMut::new(), is_ended: false, is_read: false, slot: None }
+        Link {
+            stream,
+            early: BytesMut::new(),
+            is_ended: false,
+            is_read: false,
+            slot: None,
+            proves_by_bytes: false,
+        }
     }
 
     /// What tells whether the client has gone, if it is one of the system's. The connection stays open as
@@ -135,6 +144,20 @@ impl Link {
     /// Has it take a place until it is closed.
     pub(crate) fn hold(&mut self, slot: Slot) {
         self.slot = Some(slot);
+    }
+
+    /// Has it keep its place once something has gone through it, either way: there is nothing else by which
+    /// its client could show that it means it.
+    pub(crate) fn prove_by_bytes(&mut self) {
+        self.proves_by_bytes = true;
+    }
+
+    fn went_through(&mut self) {
+        if std::mem::take(&mut self.proves_by_bytes)
+            && let Some(slot) = &self.slot
+        {
+            slot.standing().prove();
+        }
     }
 
     fn stream(&mut self) -> Pin<&mut Box<dyn Stream>> {
@@ -189,12 +212,19 @@ impl Drop for Link {
 }
 
 /// Reads what still comes until the other end has closed, too.
-async fn close(mut stream: Box<dyn Stream>, _slot: Option<Slot>) {
-    let mut piece = [0; READ_AHEAD];
-    for _ in 0..LAST_PIECES {
-        if !matches!(stream.read(&mut piece).await, Ok(1..)) {
-            return;
+async fn close(mut stream: Box<dyn Stream>, slot: Option<Slot>) {
+    let reading = async {
+        let mut piece = [0; READ_AHEAD];
+        for _ in 0..LAST_PIECES {
+            if !matches!(stream.read(&mut piece).await, Ok(1..)) {
+                return;
+            }
         }
+    };
+    let Some(slot) = &slot else { return reading.await };
+    tokio::select! {
+        () = reading => {}
+        () = slot.standing().evicted() => {}
     }
 }
 
@@ -213,13 +243,16 @@ impl AsyncRead for Link {
         let before = buf.filled().len();
         ready!(self.stream().poll_read(cx, buf))?;
         self.is_read |= buf.filled().len() == before && buf.remaining() > 0;
+        self.went_through();
         Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Link {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        self.stream().poll_write(cx, data)
+        let written = ready!(self.stream().poll_write(cx, data))?;
+        self.went_through();
+        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use peersock::overlay::Identity;
 use peersock::{IdentitySource, Interfaces, Joined, Network, Node, Seed, TcpStream, UdpSocket};
-use peersock_proxy::{Activated, Event, Forward, ForwardSettings, Forwards, Proxy, ProxySettings, Stopper};
+use peersock_proxy::{
+    Activated, Credentials, Event, Forward, ForwardSettings, Forwards, Proxy, ProxySettings, Stopper,
+};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -88,6 +90,73 @@ async fn one_member_does_not_take_all_connections_and_associations_of_a_proxy() 
         assert_eq!(associate(&members.greedy, *place).await.1, 1, "general failure");
     }
     assert_eq!(associate(&members.other, places[0]).await.1, 0);
+}
+
+/// Where all clients look alike, those that say nothing make room.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_say_nothing_keep_out_nobody() {
+    let members = Members::new();
+    let service = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let remote = service.local_addr().unwrap();
+    tokio::spawn(echo(service));
+    let credentials = Some(Credentials::parse("anna:pw").unwrap());
+    let listen = vec!["127.0.0.1:0".parse().unwrap()];
+    let settings =
+        ProxySettings { listen, credentials, direct: true, most: MOST, ..ProxySettings::default() };
+    let tell = Arc::new(|_| {});
+    let proxy = Proxy::listen(&members.here.0, settings, &mut Activated::none(), tell).await.unwrap();
+    let place = proxy.places()[0].to_string();
+    let _stopper = Stopping(proxy.stopper());
+    tokio::spawn(proxy.run());
+    // One that has shown its password keeps its place whatever comes.
+    let connect = format!("CONNECT {remote} HTTP/1.1\r\nProxy-Authorization: Basic YW5uYTpwdw==\r\n\r\n");
+    let mut user = tokio::net::TcpStream::connect(&place).await.unwrap();
+    user.write_all(connect.as_bytes()).await.unwrap();
+    assert!(head(&mut user).await.starts_with("HTTP/1.1 200 "));
+    let mut held = Vec::new();
+    for turn in 0..8 * MOST {
+        let mut silent = tokio::net::TcpStream::connect(&place).await.unwrap();
+        let said: &[u8] = [b"".as_slice(), b"CONNECT x", b"\x05", b"\x05\x01\x02\x01\x04anna"][turn % 4];
+        silent.write_all(said).await.unwrap();
+        held.push(silent);
+        if turn % MOST == MOST - 1 {
+            let mut new = tokio::net::TcpStream::connect(&place).await.unwrap();
+            new.write_all(connect.as_bytes()).await.unwrap();
+            assert!(head(&mut new).await.starts_with("HTTP/1.1 200 "), "{turn}");
+            assert_eq!(echoed(&mut user).await, *b"hello", "{turn}");
+            // SOCKS, too.
+            let mut new = tokio::net::TcpStream::connect(&place).await.unwrap();
+            new.write_all(b"\x05\x01\x02\x01\x04anna\x02pw\x05\x01\x00\x01\x7f\x00\x00\x01").await.unwrap();
+            new.write_all(&remote.port().to_be_bytes()).await.unwrap();
+            let mut replies = [0; 14];
+            soon(new.read_exact(&mut replies)).await.unwrap();
+            assert_eq!(replies[..6], [5, 2, 1, 0, 5, 0], "{turn}");
+        }
+    }
+}
+
+/// A forward asks for nothing, so it keeps whoever has said or heard anything.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_of_a_forward_that_say_nothing_make_room() {
+    let members = Members::new();
+    let service = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let remote = service.local_addr().unwrap().to_string();
+    tokio::spawn(echo(service));
+    let (places, _events, _stopper) = forward(&members, "overlay:0", &remote).await;
+    let mut user = connected(&members.greedy, places[0]).await;
+    user.write_all(b"hello").await.unwrap();
+    assert_eq!(greeting(&mut user).await.unwrap(), *b"hello");
+    let mut held = Vec::new();
+    for turn in 0..4 * MOST {
+        held.push(connected(&members.greedy, places[turn % 2]).await);
+    }
+    for place in &places {
+        let mut new = connected(&members.greedy, *place).await;
+        for client in [&mut new, &mut user] {
+            client.write_all(b"hello").await.unwrap();
+            assert_eq!(greeting(client).await.unwrap(), *b"hello", "{place}");
+        }
+    }
 }
 
 /// Three members of a network, with two addresses each.
@@ -170,6 +239,32 @@ async fn greet(service: TcpListener) {
         let _ = client.write_all(b"hello").await;
         clients.push(client);
     }
+}
+
+/// Sends everything back.
+async fn echo(service: TcpListener) {
+    while let Ok((mut client, _)) = service.accept().await {
+        tokio::spawn(async move {
+            let (mut reader, mut writer) = client.split();
+            let _ = tokio::io::copy(&mut reader, &mut writer).await;
+        });
+    }
+}
+
+async fn echoed(client: &mut tokio::net::TcpStream) -> [u8; 5] {
+    let mut answer = [0; 5];
+    client.write_all(b"hello").await.unwrap();
+    soon(client.read_exact(&mut answer)).await.unwrap();
+    answer
+}
+
+/// The head of an answer.
+async fn head(client: &mut tokio::net::TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(soon(client.read_u8()).await.expect("an answer"));
+    }
+    String::from_utf8(head).unwrap()
 }
 
 async fn greeting(client: &mut TcpStream) -> std::io::Result<[u8; 5]> {

@@ -12,12 +12,15 @@
 //! to its own user, who shows none.
 //!
 //! All of it is bounded: connections and pipes by count, messages that wait by 1 MiB and 1024 for each queue
-//! and 64 MiB for all, bodies that are not streamed by 1 MiB, heads by 64 KiB, 100 fields and 30 s. The
+//! and 64 MiB for all, bodies that are not streamed by 1 MiB, heads by 64 KiB, 100 fields and 30 s, the
+//! first one with its token by 10 s; while all places are taken, who has shown no token makes room. The
 //! sender of a stream waits while a queue is full; of datagrams the oldest are dropped, and counted.
 #![forbid(unsafe_code)]
 
 mod access;
 mod api;
+#[doc(hidden)]
+pub mod fuzzing;
 mod limits;
 mod pipe;
 mod problem;

@@ -16,7 +16,7 @@ use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use peersock::Node;
-use peersock_proxy::serving::{Client, Listener, Reception, Slots, Stop, listen};
+use peersock_proxy::serving::{Client, Listener, Reception, Slots, Standing, Stop, listen};
 use peersock_proxy::{Activated, Host, ListenError, Place, Stopper, Tell};
 
 use crate::access::{Access, Admitted, Origin, Way, let_read};
@@ -140,7 +140,7 @@ impl Rest {
         let api = Api::new(node, stop.clone(), settings.timeout, settings.most_of_member);
         let router = router(api.clone());
         let access = Arc::new(Access { token: settings.token, origins: settings.origins });
-        let reception = Arc::new(Reception { node: node.clone(), slots, stop, tell });
+        let reception = Arc::new(Reception { node: node.clone(), slots, stop, tell, asks_for_proof: true });
         Ok(Rest { listeners, reception, stopper, access, api, router })
     }
 
@@ -188,11 +188,11 @@ impl Rest {
 
 /// Serves one client to its end.
 async fn serve(client: Client, way: Way, router: Router, access: Arc<Access>, stop: Stop) {
-    let presence = Presence::of(&client.link);
+    let (presence, standing) = (Presence::of(&client.link), client.standing);
     let service = service_fn(move |mut request: Request<Incoming>| {
-        let (router, access) = (router.clone(), Arc::clone(&access));
+        let (router, access, standing) = (router.clone(), Arc::clone(&access), standing.clone());
         request.extensions_mut().insert(presence.clone());
-        async move { Ok::<_, Infallible>(answer(request.map(Body::new), way, router, &access).await) }
+        async move { Ok::<_, Infallible>(answer(request.map(Body::new), way, router, &access, &standing).await) }
     });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD);
@@ -216,8 +216,18 @@ async fn serve(client: Client, way: Way, router: Router, access: Arc<Access>, st
 }
 
 /// Answers a request, if it may be made.
-async fn answer(request: Request<Body>, way: Way, router: Router, access: &Access) -> Response<Body> {
-    let mut response = match access.check(&request, way) {
+async fn answer(
+    request: Request<Body>,
+    way: Way,
+    router: Router,
+    access: &Access,
+    standing: &Standing,
+) -> Response<Body> {
+    let admitted = access.check(&request, way);
+    if matches!(admitted, Ok(Admitted::Served(_))) {
+        standing.prove();
+    }
+    let mut response = match admitted {
         Err(problem) => problem.into_response(),
         Ok(Admitted::Preflight(response)) => response,
         // Many a GET takes or sends something: what only looks must not.

@@ -1,17 +1,19 @@
 //! The name server for a network's members, which answers this machine alone.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use peersock_primitives::admission::{Admission, Permit, Places};
 
 use crate::Names;
 use crate::names::DATAGRAM;
 
-/// Connections that are served at the same time, and how long each message may take.
-const MOST_CONNECTIONS: usize = 16;
+/// Connections that are served at the same time, all of them of this machine, and how long each message may
+/// take. While there are as many, the oldest makes room for the next.
+const PLACES: Places = Places { all: 16, of_sources: 0, of_one: 0, unproven: 16 };
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long an address may be new: an interface tells others of it, and waits for who has it already, before
@@ -35,7 +37,7 @@ pub struct NameServer {
     tcp: TcpListener,
     at: SocketAddr,
     names: Names,
-    connections: AtomicUsize,
+    connections: Admission<()>,
 }
 
 impl NameServer {
@@ -48,7 +50,7 @@ impl NameServer {
         let udp = bind_udp(at)?;
         let at = udp.local_addr()?;
         let tcp = TcpListener::bind(at)?;
-        Ok(NameServer { udp, tcp, at, names, connections: AtomicUsize::new(0) })
+        Ok(NameServer { udp, tcp, at, names, connections: Admission::new(PLACES) })
     }
 
     /// Where it answers.
@@ -94,18 +96,15 @@ impl NameServer {
         loop {
             match self.tcp.accept() {
                 Ok((stream, from)) if self.is_own(from) => {
-                    if self.connections.fetch_add(1, Ordering::Relaxed) >= MOST_CONNECTIONS {
-                        self.connections.fetch_sub(1, Ordering::Relaxed);
-                        continue;
-                    }
                     let server = Arc::clone(&self);
-                    let answering = thread::Builder::new().name("dns-tcp".into()).spawn(move || {
-                        // Who ends the connection needs no answer.
-                        let _ = server.answer_stream(stream);
-                        server.connections.fetch_sub(1, Ordering::Relaxed);
+                    let answering = self.place_for(&stream).and_then(|place| {
+                        thread::Builder::new().name("dns-tcp".into()).spawn(move || {
+                            // Who ends the connection needs no answer.
+                            let _ = server.answer_stream(stream);
+                            drop(place);
+                        })
                     });
                     if let Err(error) = answering {
-                        self.connections.fetch_sub(1, Ordering::Relaxed);
                         pause(&error);
                     }
                 }
@@ -113,6 +112,15 @@ impl NameServer {
                 Err(error) => pause(&error),
             }
         }
+    }
+
+    /// Takes a place for a connection, which is shut down when another one takes it.
+    fn place_for(&self, stream: &TcpStream) -> io::Result<Permit<()>> {
+        let place = self.connections.admit(None).map_err(|_| io::ErrorKind::ConnectionRefused)?;
+        let again = stream.try_clone()?;
+        // One that has ended already needs no end.
+        place.standing().when_evicted(move || drop(again.shutdown(Shutdown::Both)));
+        Ok(place)
     }
 
     /// Each message has its length before it (RFC 7766).
@@ -201,6 +209,23 @@ mod tests {
             assert_eq!(refused.kind(), io::ErrorKind::AddrNotAvailable);
             NameServer::bind(at, names()).expect("it is there soon");
         });
+    }
+
+    #[test]
+    fn who_says_nothing_keeps_out_nobody() {
+        let server = NameServer::bind("127.0.0.1:0".parse().expect("an address"), names()).expect("a port");
+        let at = server.address();
+        server.serve().expect("threads");
+        let connect = || TcpStream::connect(at).expect("it listens");
+        let mut silent: Vec<_> = (0..2 * PLACES.all).map(|_| connect()).collect();
+        let mut asking = connect();
+        let query = query("alpha", 1);
+        asking.write_all(&[0, u8::try_from(query.len()).expect("short")]).expect("sent");
+        asking.write_all(&query).expect("sent");
+        asking.read_exact(&mut [0; 2]).expect("a reply");
+        for silent in &mut silent[..=PLACES.all] {
+            assert_eq!(silent.read(&mut [0]).expect("an end"), 0);
+        }
     }
 
     #[test]

@@ -94,6 +94,10 @@ impl Names {
                 *reply.opt_mut() =
                     asked.opt().map(|_| OPT { opt_codes: Vec::new(), udp_packet_size, version: 0 });
                 match (asked.opcode(), asked.questions.as_slice()) {
+                    // Whatever is asked: the answer says which version is known (RFC 6891, 6.1.3).
+                    _ if edns_version(query).is_some_and(|version| version != 0) => {
+                        return bad_version(reply);
+                    }
                     (OPCODE::StandardQuery, [question]) => {
                         reply.questions.push(question.clone());
                         self.answer(question, &mut reply)
@@ -127,6 +131,12 @@ impl Names {
         }
         let addresses = match self.member(&name) {
             Asked::Member(addresses) => addresses,
+            // The zone's own record is an answer where it is asked for.
+            Asked::Domain if name == DOMAIN && wants(TYPE::SOA) => {
+                reply.set_flags(PacketFlag::AUTHORITATIVE_ANSWER);
+                reply.answers.push(authority());
+                return RCODE::NoError;
+            }
             Asked::Domain => &[],
             Asked::Nobody => {
                 reply.set_flags(PacketFlag::AUTHORITATIVE_ANSWER);
@@ -220,6 +230,33 @@ fn authority<'a>() -> ResourceRecord<'a> {
         minimum: TTL,
     };
     ResourceRecord::new(domain(), CLASS::IN, TTL, RData::SOA(soa))
+}
+
+/// The version in the record of EDNS (RFC 6891, 6.1.3), where that is the first behind the question, as it is in
+/// practice: the parser takes another byte for it, that of the flag DO.
+fn edns_version(query: &[u8]) -> Option<u8> {
+    // One question, and neither answers nor authorities.
+    let mut rest = query.get(12..).filter(|_| query[4..10] == [0, 1, 0, 0, 0, 0])?;
+    loop {
+        let (length, after) = rest.split_first().filter(|(length, _)| **length < 64)?;
+        rest = after.get(usize::from(*length)..)?;
+        if *length == 0 {
+            break;
+        }
+    }
+    match rest.get(4..)? {
+        [0, 0, 41, _, _, _, version, ..] => Some(*version),
+        _ => None,
+    }
+}
+
+/// A reply that says BADVERS (16), which has its upper bits in the record of EDNS. That has no options and is the
+/// reply's end: name (1), type (2), size (2), upper bits of the code, version, flags (2), length (2).
+fn bad_version(reply: Packet<'_>) -> Option<Vec<u8>> {
+    let mut bytes = reply.build_bytes_vec_compressed().ok()?;
+    let upper = bytes.len().checked_sub(6)?;
+    *bytes.get_mut(upper)? = 1;
+    Some(bytes)
 }
 
 /// The question of a query for records of a type that the parser does not know (RFC 3597), if it has no other
@@ -393,6 +430,34 @@ pub(crate) mod tests {
             Packet::parse(&reply).expect("a message").opt().map(|opt| opt.udp_packet_size),
             Some(1232)
         );
+        // With the flag DO.
+        let flags = query.len() - 4;
+        query[flags] = 0x80;
+        assert_eq!(told(&names().reply(&query).expect("a reply")).1, ["10.77.0.1"]);
+    }
+
+    #[test]
+    fn versions_of_edns_that_are_not_known_are_refused() {
+        let mut query = query("alpha", 1);
+        query[11] = 1;
+        query.extend([0, 0, 41, 4, 208, 0, 1, 0, 0, 0, 0]);
+        let reply = names().reply(&query).expect("a reply");
+        // The code is 16: 1 in the upper eight bits, 0 in the lower four. The version is the one that is known.
+        let (header, opt) = (&reply[..12], &reply[reply.len() - 11..]);
+        assert_eq!(
+            (header[3] & 0x0f, &header[6..8], opt),
+            (0, &[0, 0][..], &[0, 0, 41, 4, 208, 1, 0, 0, 0, 0, 0][..])
+        );
+    }
+
+    #[test]
+    fn the_zone_s_own_record_is_an_answer() {
+        let reply = names().reply(&query(DOMAIN, 6)).expect("a reply");
+        let reply = Packet::parse(&reply).expect("a message");
+        assert!(matches!(reply.answers[..], [ResourceRecord { rdata: RData::SOA(_), .. }]));
+        assert!(reply.name_servers.is_empty() && reply.has_flags(PacketFlag::AUTHORITATIVE_ANSWER));
+        // No other name has one.
+        assert_eq!(ask("alpha.peersock.internal", 6), (RCODE::NoError, vec![], true));
     }
 
     proptest! {

@@ -784,9 +784,13 @@ peersock_result peersock_netcheck(const struct peersock_config *config, const ch
 // - `state`: the directory that keeps the identity, see `peersock_config_state_dir()`;
 // - `seed`: 64 hexadecimal digits that the identity is made of; without it and `state`, the identity is a
 //   fresh one that is never written anywhere;
+// - `stun`: STUN servers, `HOST:PORT` with white space between them, as `PEERSOCK_STUN` has them;
+// - `dht`: `off`, `public`, or nodes of another DHT, `IPV4:PORT` with commas between them, as `PEERSOCK_DHT` has
+//   it;
 // - `interfaces`, `roots`, `turn`: as `peersock_config_interfaces()` and so on have them;
 // - `port`, `discovery_port`: numbers, as `peersock_config_port()` and so on have them, 0 is the default;
-// - `discovery`: true or false.
+// - `discovery`, `port_mapping`, `birthday`, `tcp_punch`: true or false, whether it is found on the local network,
+//   asks routers to forward a port to it, and looks for direct paths by many ports and by TCP.
 //
 // With NULL for `node` it is the process's default node; otherwise one more, and `*node` becomes its handle.
 // No node is left running if this fails. A setting that there is not, or of another type, is

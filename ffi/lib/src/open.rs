@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use libc::c_char;
-use peersock::interfaces::load_turn_servers;
+use peersock::interfaces::{load_stun_servers, load_turn_servers};
 use peersock::overlay::ParseNetworkIdError;
-use peersock::{IdentitySource, Network, NetworkId, Node, NodeBuilder, RootSource, Seed};
+use peersock::{Dht, IdentitySource, Network, NetworkId, Node, NodeBuilder, RootSource, Seed};
 use serde_json::{Map, Value};
 use zeroize::Zeroizing;
 
@@ -26,9 +26,13 @@ use crate::text;
 /// - `state`: the directory that keeps the identity, see `peersock_config_state_dir()`;
 /// - `seed`: 64 hexadecimal digits that the identity is made of; without it and `state`, the identity is a
 ///   fresh one that is never written anywhere;
+/// - `stun`: STUN servers, `HOST:PORT` with white space between them, as `PEERSOCK_STUN` has them;
+/// - `dht`: `off`, `public`, or nodes of another DHT, `IPV4:PORT` with commas between them, as `PEERSOCK_DHT` has
+///   it;
 /// - `interfaces`, `roots`, `turn`: as `peersock_config_interfaces()` and so on have them;
 /// - `port`, `discovery_port`: numbers, as `peersock_config_port()` and so on have them, 0 is the default;
-/// - `discovery`: true or false.
+/// - `discovery`, `port_mapping`, `birthday`, `tcp_punch`: true or false, whether it is found on the local network,
+///   asks routers to forward a port to it, and looks for direct paths by many ports and by TCP.
 ///
 /// With NULL for `node` it is the process's default node; otherwise one more, and `*node` becomes its handle.
 /// No node is left running if this fails. A setting that there is not, or of another type, is
@@ -65,6 +69,17 @@ struct Opening {
     network: Option<Network>,
 }
 
+/// Turns a setting on or off.
+type Switch = fn(NodeBuilder, bool) -> NodeBuilder;
+
+/// Settings that are true or false.
+const SWITCHES: [(&str, Switch); 4] = [
+    ("discovery", NodeBuilder::discovery),
+    ("port_mapping", NodeBuilder::port_mapping),
+    ("birthday", NodeBuilder::birthday),
+    ("tcp_punch", NodeBuilder::tcp_punch),
+];
+
 fn read(text: &str) -> Answer<Opening> {
     let parsed =
         serde_json::from_str(text).map_err(|error| Failure::invalid(format!("settings: {error}")))?;
@@ -88,8 +103,17 @@ fn read(text: &str) -> Answer<Opening> {
         0 => {}
         port => settings = settings.discovery_port(port),
     }
-    if let Some(on) = object.remove("discovery") {
-        settings = settings.discovery(on.as_bool().ok_or_else(|| wrong("discovery", "true or false"))?);
+    if let Some(text) = take_text(&mut object, "stun")? {
+        settings =
+            settings.stun(load_stun_servers(&text).map_err(|error| Failure::invalid(error.to_string()))?);
+    }
+    if let Some(text) = take_text(&mut object, "dht")? {
+        settings = settings.dht(text.parse::<Dht>().map_err(|error| Failure::invalid(error.to_string()))?);
+    }
+    for (name, turn) in SWITCHES {
+        if let Some(on) = object.remove(name) {
+            settings = turn(settings, on.as_bool().ok_or_else(|| wrong(name, "true or false"))?);
+        }
     }
     let (network, secret) = (take_text(&mut object, "network")?, take_secret(&mut object, "secret")?);
     if let Some(name) = object.keys().next() {

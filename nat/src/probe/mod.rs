@@ -15,13 +15,14 @@ mod transaction;
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use rand::{Rng as _, SeedableRng as _, rngs::ChaCha20Rng};
 
 use crate::behavior::{Observations, Sample};
 use crate::nat64::Nat64Prefix;
+use crate::scope::may_name;
 use crate::stun::{Answer, AnswerFrom, TransactionId, binding_request, canonical, request_id};
 pub use run::run;
 use transaction::{Schedule, Transaction};
@@ -127,6 +128,8 @@ pub struct Prober {
     has_flows: bool,
     /// A server that knows RFC 5780: where it was asked, and its other endpoint.
     behavior: Option<(SocketAddr, SocketAddr)>,
+    /// The servers that were to be asked, and whose hosts have answered: they may be asked often.
+    known: Vec<IpAddr>,
     finished: bool,
 }
 
@@ -166,6 +169,7 @@ impl Prober {
             main: Vec::new(),
             has_flows: false,
             behavior: None,
+            known: servers.iter().map(SocketAddr::ip).collect(),
             finished: servers.is_empty(),
         };
         for server in servers {
@@ -208,7 +212,7 @@ impl Prober {
             let transaction = &mut self.transactions[index];
             if transaction.next() > now {
                 index += 1;
-            } else if transaction.repeat(now) {
+            } else if transaction.repeat(now, !self.known.contains(&transaction.to.ip())) {
                 self.queue.push_back(transaction.transmit());
                 index += 1;
             } else {
@@ -246,6 +250,9 @@ impl Prober {
             return;
         }
         let transaction = self.transactions.remove(index);
+        if !self.known.contains(&transaction.to.ip()) {
+            self.known.push(transaction.to.ip());
+        }
         let sample = Sample {
             local: self.local[socket],
             server: transaction.to,
@@ -267,7 +274,10 @@ impl Prober {
             Purpose::FromOtherPort => self.seen.from_other_port = Some(true),
             Purpose::FromOtherAddress => self.seen.from_other_address = Some(true),
             Purpose::OpenHairpin => {
-                if let Some(main) = self.main.iter().flatten().next() {
+                let is_own = |at: SocketAddr| at.ip() == self.local[MAIN].ip();
+                if let Some(main) = self.main.iter().flatten().next()
+                    && (is_own(main.mapped) || may_name(main.server, main.mapped))
+                {
                     self.send(Purpose::Hairpin, HAIRPIN, main.mapped, AnswerFrom::Same, filtered, now);
                 }
             }
@@ -294,17 +304,20 @@ impl Prober {
         }
         let other = answer.other.filter(|other| {
             // RFC 5780 (7.4): both differ, or the server has no second address and the tests mean nothing.
-            other.is_ipv4() == sample.server.is_ipv4()
-                && other.ip() != sample.server.ip()
+            other.ip() != sample.server.ip()
                 && other.port() != sample.server.port()
-                && !other.ip().is_unspecified()
+                && may_name(sample.server, *other)
         });
+        if let Some((asked, other)) = self.behavior
+            && sample.server == other
+        {
+            // It is there, at both of its ports then.
+            self.ask_main(SocketAddr::new(other.ip(), asked.port()), owed, now);
+        }
         if let (None, Some(other)) = (self.behavior, other) {
             self.behavior = Some((sample.server, other));
-            let ports = (sample.server.port(), other.port());
-            self.ask_main(SocketAddr::new(other.ip(), ports.0), owed, now);
             self.ask_main(other, owed, now);
-            self.ask_main(SocketAddr::new(sample.server.ip(), ports.1), owed, now);
+            self.ask_main(SocketAddr::new(sample.server.ip(), other.port()), owed, now);
             self.send(Purpose::OpenFilter, FILTER, sample.server, AnswerFrom::Same, owed, now);
         }
     }

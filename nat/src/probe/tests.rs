@@ -358,6 +358,44 @@ fn who_wants_the_address_only_waits_for_one_answer() {
     assert_eq!(prober.into_observations().decide().mapped, Some(at("203.0.113.1:7")));
 }
 
+/// Nobody but the server answers, which names somebody else and says where this node is seen.
+fn sent_to_others(other: &str, mapped: &str) -> BTreeMap<SocketAddr, usize> {
+    let local: Vec<_> = (1..6).map(|port| SocketAddr::from(([192, 168, 1, 2], port))).collect();
+    let mut now = Instant::now();
+    let mut prober = Prober::new(local, &Settings::new(vec![at(SERVER)]), [1; 32], now);
+    let mut sent = BTreeMap::new();
+    while !prober.is_finished() {
+        while let Some(request) = prober.poll_transmit() {
+            *sent.entry(request.to).or_default() += request.data.len();
+            let id = request_id(&request.data).expect("it is a request");
+            if request.to == at(SERVER) {
+                let answer = Answer { id, mapped: at(mapped), origin: None, other: Some(at(other)) };
+                prober.handle_datagram(now, request.socket, request.to, &answer.emit());
+            }
+        }
+        now = prober.poll_timeout().unwrap_or(now);
+        prober.handle_timeout(now);
+    }
+    sent.remove(&at(SERVER));
+    sent
+}
+
+#[test]
+fn a_server_aims_no_probes_at_networks_that_it_does_not_reach() {
+    let nowhere = ["127.0.0.1:22", "192.168.1.1:80", "169.254.169.254:80", "224.0.0.251:5353", "10.0.0.1:0"];
+    for named in nowhere {
+        assert_eq!(sent_to_others(named, named), BTreeMap::new(), "{named}");
+    }
+}
+
+#[test]
+fn whom_a_server_names_gets_one_request_and_one_repetition() {
+    let sent = sent_to_others("198.51.100.7:22", "198.51.100.7:80");
+    let request = binding_request(TransactionId::new(1), AnswerFrom::Same).len();
+    let expected = [("198.51.100.7:22", 2), ("198.51.100.7:80", 2), ("192.0.2.10:22", 7)];
+    assert_eq!(sent, expected.map(|(to, count)| (at(to), count * request)).into_iter().collect());
+}
+
 #[test]
 fn no_more_servers_are_asked_than_allowed() {
     let servers = (0..50).map(|port| SocketAddr::from(([192, 0, 2, 1], 1000 + port))).collect();

@@ -49,8 +49,13 @@ pub(super) struct Transaction {
     data: Vec<u8>,
     sent: Instant,
     wait: Duration,
-    left: u32,
+    sendings: u32,
+    most: u32,
 }
+
+/// How often somebody gets a request whom a server has named, and who has not answered: once, and once more
+/// because datagrams are lost.
+const MOST_TO_NAMED: u32 = 2;
 
 impl Transaction {
     pub(super) fn new(
@@ -62,7 +67,17 @@ impl Transaction {
         schedule: Schedule,
         now: Instant,
     ) -> Self {
-        Self { id, purpose, socket, to, data, sent: now, wait: schedule.rto, left: schedule.count - 1 }
+        Self {
+            id,
+            purpose,
+            socket,
+            to,
+            data,
+            sent: now,
+            wait: schedule.rto,
+            sendings: 1,
+            most: schedule.count,
+        }
     }
 
     pub(super) fn last_sent(&self) -> Instant {
@@ -74,12 +89,13 @@ impl Transaction {
         self.sent + self.wait
     }
 
-    /// Counts a repetition; `false` if there have been enough.
-    pub(super) fn repeat(&mut self, now: Instant) -> bool {
-        if self.left == 0 {
+    /// Counts a repetition; `false` if there have been enough. `is_named` is for whoever a server has named,
+    /// and has not answered.
+    pub(super) fn repeat(&mut self, now: Instant, is_named: bool) -> bool {
+        if self.sendings >= if is_named { self.most.min(MOST_TO_NAMED) } else { self.most } {
             return false;
         }
-        self.left -= 1;
+        self.sendings += 1;
         self.sent = now;
         self.wait = (self.wait * 2).min(MAX_WAIT);
         true

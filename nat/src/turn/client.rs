@@ -12,9 +12,9 @@ use super::auth::Auth;
 use super::message::{self as wire, REFRESH, RELAYED_ADDRESS};
 use super::peers::{Ask, Peers, Way};
 use super::request::{Purpose, Request, refusal};
-use super::scope::Scope;
 use super::{Event, Failure, Received, Sent, TurnServer};
 use crate::quiet;
+use crate::scope::Scope;
 use crate::stun::canonical;
 
 /// So often a request is signed anew at once, because the server wants another nonce.
@@ -77,6 +77,14 @@ enum State {
     Ended,
 }
 
+/// How far a server reaches, as far as its text shows it: a name may be that of a private address.
+fn scope_of(server: &TurnServer) -> Scope {
+    match server.target().host.as_str() {
+        "localhost" => Scope::Machine,
+        host => host.parse().map_or(Scope::Network, Scope::of),
+    }
+}
+
 impl Client {
     /// Begins to ask for an allocation with an IPv4 address, or with an IPv6 one. `seed` must be
     /// unpredictable.
@@ -84,7 +92,7 @@ impl Client {
         let mut client = Self {
             is_ipv4,
             is_stream: false,
-            scope: Scope::of_text(server),
+            scope: scope_of(server),
             auth: Auth::new(server.user(), server.password()),
             rng: ChaCha20Rng::from_seed(seed),
             state: State::Allocating,

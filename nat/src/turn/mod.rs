@@ -36,7 +36,6 @@ mod client;
 mod message;
 mod peers;
 mod request;
-mod scope;
 mod server;
 #[cfg(test)]
 mod tests;

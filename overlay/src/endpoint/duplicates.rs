@@ -23,21 +23,23 @@ impl Endpoint {
         if self.duplicate.note(remote, now) {
             tracing::warn!(
                 %peer,
-                "a peer says that another node runs with this identity, and that connections reach the one or the other: \
-                 is one's state directory a copy of the other's?"
+                "perhaps another node runs with this identity: a peer says so. If its state directory is a copy of this \
+                 one's, connections reach the one or the other"
             );
         }
         tracing::debug!(%peer, %remote, "where the peer has seen the other node");
     }
 
-    /// Another node with this node's identity was seen at `remote`.
+    /// Something at `remote` says that it has this node's identity, and repeats what was sent there. That proves
+    /// that it is there, and not that it has the keys: hellos are not authenticated, so whoever knows the
+    /// network and hears them can say so.
     pub(super) fn on_elsewhere(&mut self, now: Instant, remote: SocketAddr) {
         self.core.counters.own_identity_elsewhere.increment();
         self.duplicate.seen = true;
         if self.duplicate.note(remote, now) {
             tracing::warn!(
-                "another node runs with this identity (from {remote}), and connections reach the one or the other: \
-                 is one's state directory a copy of the other's?"
+                "perhaps another node runs with this identity: {remote} says so, which is not proven. If its state \
+                 directory is a copy of this one's, connections reach the one or the other"
             );
         }
     }

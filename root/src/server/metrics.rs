@@ -3,28 +3,72 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use peersock_overlay::load::prefix_of;
+use peersock_primitives::admission::{Admission, Places};
 use peersock_primitives::prometheus::{CONTENT_TYPE, Text};
 use peersock_streams::{ServerCounters, ServerHandle};
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
 
 use super::{DirectoryTraffic, Gauges, Traffic};
 use crate::Counters;
 
-/// Serves until `ended` is ready.
-pub(super) async fn serve(
-    listener: TcpListener,
-    gauges: Arc<Gauges>,
-    ended: impl Future<Output = ()> + Send + 'static,
-) -> io::Result<()> {
+/// Connections at the same time, and of one source prefix; an eighth is kept for programs of this machine.
+const PLACES: Places = Places { all: 64, of_sources: 56, of_one: 16, unproven: 64 };
+
+/// How long a connection may last, which has one answer.
+const LASTS: Duration = Duration::from_secs(10);
+
+/// After an error of accept(2), which mostly is that there are no descriptors left.
+const AFTER_ERROR: Duration = Duration::from_millis(100);
+
+/// Serves until it is dropped. Nobody shows here who he is: while all places are taken, of the source with most
+/// connections the oldest makes room.
+pub(super) async fn serve(listener: TcpListener, gauges: Arc<Gauges>) -> io::Result<()> {
     let router =
         Router::new().route("/metrics", get(metrics)).route("/health", get(health)).with_state(gauges);
-    axum::serve(listener, router).with_graceful_shutdown(ended).await
+    let admission = Admission::new(PLACES);
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = connections.join_next() => continue,
+        };
+        let (stream, remote) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "no connection to the metrics can be accepted");
+                sleep(AFTER_ERROR).await;
+                continue;
+            }
+        };
+        let remote = remote.ip().to_canonical();
+        let source = (!remote.is_loopback()).then(|| prefix_of(remote));
+        // There is somebody who makes room, or there is room.
+        let Ok(permit) = admission.admit(source) else { continue };
+        let router = router.clone();
+        connections.spawn(async move {
+            let answering = http1::Builder::new()
+                .keep_alive(false)
+                .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+            tokio::select! {
+                // Who has asked knows how it went.
+                _ = timeout(LASTS, answering) => {}
+                () = permit.standing().evicted() => {}
+            }
+        });
+    }
 }
 
 async fn metrics(State(gauges): State<Arc<Gauges>>) -> impl IntoResponse {
@@ -80,7 +124,37 @@ type Descriptions = Vec<(&'static str, &'static str)>;
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+
     use super::*;
+
+    /// Longer than anything takes.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn who_says_nothing_keeps_out_nobody() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let at = listener.local_addr().expect("an address");
+        let serving = tokio::spawn(serve(listener, Arc::default()));
+        let mut held = Vec::new();
+        for turn in 0..2 * PLACES.all {
+            let mut silent = TcpStream::connect(at).await.expect("it listens");
+            silent.write_all([&b""[..], b"GET /metrics HT"][turn % 2]).await.expect("it reads");
+            held.push(silent);
+        }
+        let mut asking = TcpStream::connect(at).await.expect("it listens");
+        asking.write_all(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("it reads");
+        let mut answer = String::new();
+        let read = timeout(PATIENCE, asking.read_to_string(&mut answer)).await.expect("in time");
+        read.expect("a whole answer");
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nok\n"), "{answer}");
+        // Those that have made room, and then all the others, after so long.
+        for silent in &mut held {
+            let _ = timeout(PATIENCE, silent.read_to_end(&mut Vec::new())).await.expect("an end");
+        }
+        serving.abort();
+    }
 
     #[test]
     fn every_counter_is_a_line_with_its_type() {

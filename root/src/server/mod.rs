@@ -30,11 +30,12 @@ use std::time::{Duration, Instant, SystemTime};
 use peersock_overlay::NoEntropy;
 use peersock_overlay::wire::Announcement;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 
 pub use address::{advertised, interface_addresses};
 pub use directory::DirectoryTraffic;
 pub use peersock_streams::{CertificateFiles, Limits as StreamLimits, ServerHandle};
+#[doc(hidden)]
+pub use redis::fuzzing as directory_fuzzing;
 pub use redis::{RedisConfig, RedisUrlError};
 pub use streams::StreamListen;
 
@@ -243,15 +244,9 @@ impl Server {
     /// When a socket cannot be waited for any more.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> io::Result<()> {
         let Self { root, sockets, streams, metrics, announcer, gathering, gauges, drain, keeper } = self;
-        let (ended, mut watched) = watch::channel(());
         let serving = async {
             match metrics {
-                Some(listener) => {
-                    metrics::serve(listener, gauges.clone(), async move {
-                        let _ = watched.changed().await;
-                    })
-                    .await
-                }
+                Some(listener) => metrics::serve(listener, gauges.clone()).await,
                 None => std::future::pending().await,
             }
         };
@@ -265,10 +260,7 @@ impl Server {
         let run =
             run::Run::new(root, sockets, streams, gathering, gauges.clone(), heard).until(shutdown, drain);
         let result = tokio::select! {
-            result = run => {
-                drop(ended);
-                result
-            }
+            result = run => result,
             result = serving => result,
             never = announcing => match never {},
         };

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use peersock_nat::may_name;
 use peersock_nat::stun::{Answer, AnswerFrom, TransactionId, binding_request};
 use peersock_overlay::is_endpoint;
 
@@ -118,11 +119,9 @@ fn take(questions: &mut [Question], seen: &mut Vec<Seen>, answer: &OutsideAnswer
     }
 }
 
-/// Whether an outsider can see a socket there: datagrams come from one address to another of its family, and
-/// none comes from this machine to another.
+/// Whether an outsider can see a socket there, which peers are then told of.
 fn may_be_seen(by: SocketAddr, at: SocketAddr) -> bool {
-    let is_local = |address: SocketAddr| address.ip().is_loopback();
-    is_endpoint(&at) && by.is_ipv4() == at.is_ipv4() && (is_local(by) || !is_local(at))
+    is_endpoint(&at) && may_name(by, at)
 }
 
 fn read(datagram: &[u8]) -> Option<(Id, SocketAddr)> {
@@ -153,7 +152,11 @@ mod tests {
         say(1, server, ids[0], "203.0.113.9:2");
         // With the number of another's question, and what nobody can see.
         say(0, other, ids[0], "203.0.113.9:3");
-        for nonsense in ["0.0.0.0:9", "203.0.113.9:0", "224.0.0.1:9", "127.0.0.1:9", "[2001:db8::1]:9"] {
+        let private = ["10.0.0.1:9", "192.168.1.1:9", "169.254.169.254:9"];
+        for nonsense in ["0.0.0.0:9", "203.0.113.9:0", "224.0.0.1:9", "127.0.0.1:9", "[2001:db8::1]:9"]
+            .iter()
+            .chain(&private)
+        {
             say(0, other, ids[1], nonsense);
         }
         assert_eq!(questions.each_ref().map(|question| question.answers), [2, 0]);

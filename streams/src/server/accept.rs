@@ -69,7 +69,11 @@ pub(super) async fn run(listener: TcpListener, common: Arc<Common>) {
 
 async fn serve(stream: TcpStream, remote: SocketAddr, permit: Permit, common: Arc<Common>) {
     let opening = timeout(common.options.limits.handshake_timeout, open(stream, &common));
-    let (carrier, transport) = match opening.await {
+    let opened = tokio::select! {
+        opened = opening => opened,
+        () = permit.standing().evicted() => return common.counters.evicted.increment(),
+    };
+    let (carrier, transport) = match opened {
         Ok(Ok(Some(opened))) => opened,
         Ok(Ok(None)) => {
             common.counters.pages.increment();
@@ -88,7 +92,14 @@ async fn serve(stream: TcpStream, remote: SocketAddr, permit: Permit, common: Ar
     let shared = Arc::new(Shared::new(common.options.send_queue, common.traffic.clone()));
     let peer = Arc::new(Peer::new(shared.clone(), permit));
     let id = common.open(remote, transport, peer.clone());
-    let reason = carry(id, carrier, &peer, &common).await;
+    let reason = tokio::select! {
+        reason = carry(id, carrier, &peer, &common) => reason,
+        () = peer.evicted() => {
+            common.counters.evicted.increment();
+            peer.shared.close(Closed::Here);
+            Closed::Here
+        }
+    };
     tracing::debug!(%id, %reason, "a connection has ended");
     common.close(id, reason);
 }

@@ -135,7 +135,7 @@ mod tests {
     struct Bench {
         inbox: Inbox,
         counters: ServerCounters,
-        ledger: Arc<Ledger>,
+        ledger: Ledger,
         now: Instant,
     }
 
@@ -147,7 +147,7 @@ mod tests {
                 inbox_unadmitted: COST,
                 ..Limits::default()
             };
-            let ledger = Arc::new(Ledger::new(limits));
+            let ledger = Ledger::new(limits);
             Self {
                 inbox: Inbox::new(limits),
                 counters: ServerCounters::default(),

@@ -1,12 +1,12 @@
 //! How much of a server's memory and time strangers get.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use peersock_primitives::Counter;
-use peersock_primitives::sync::{self, AtomicBool, AtomicUsize, Mutex, Ordering};
+use peersock_primitives::admission::{self, Admission, Full, Places};
+use peersock_primitives::sync::{AtomicBool, AtomicUsize, Ordering};
 
 use super::ServerCounters;
 use crate::connection::Shared;
@@ -26,7 +26,9 @@ pub struct Limits {
     /// Connections of one source prefix: 24 bits of IPv4 addresses, 56 of IPv6. All nodes behind one proxy
     /// count together. Default: 1,000.
     pub per_prefix: usize,
-    /// Connections that are not admitted yet, those in their handshakes among them. Default: 1,000.
+    /// Connections that are not admitted yet, those in their handshakes among them. With more of them, and
+    /// where another limit is reached, the oldest of the prefix that has most of them is closed for the next.
+    /// Default: 1,000.
     pub unadmitted: usize,
     /// For TLS, the request of HTTP and the first frame together. Default: 10 s.
     pub handshake_timeout: Duration,
@@ -59,99 +61,64 @@ impl Default for Limits {
     }
 }
 
-/// Who has how many connections.
+/// Who has how many connections, by source prefix.
 #[derive(Debug)]
-pub(super) struct Ledger {
-    limits: Limits,
-    counts: Mutex<Counts>,
-}
-
-#[derive(Debug, Default)]
-struct Counts {
-    total: usize,
-    unadmitted: usize,
-    by_prefix: HashMap<u64, usize>,
-}
+pub(super) struct Ledger(Admission<u64>);
 
 /// The right to one connection, returned when dropped.
-#[derive(Debug)]
-pub(super) struct Permit {
-    ledger: Arc<Ledger>,
-    prefix: u64,
-    admitted: AtomicBool,
-}
+pub(super) type Permit = admission::Permit<u64>;
 
 /// A connection, as the server's other tasks see it.
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(super) shared: Arc<Shared>,
-    pub(super) permit: Permit,
+    permit: Permit,
+    /// Asked with each datagram, so without the ledger's lock.
+    is_admitted: AtomicBool,
     /// Bytes of its datagrams in the inbox.
     pub(super) queued: AtomicUsize,
 }
 
 impl Ledger {
     pub(super) fn new(limits: Limits) -> Self {
-        Self { limits, counts: Mutex::default() }
+        let Limits { connections, per_prefix, unadmitted, .. } = limits;
+        let places =
+            Places { all: connections, of_sources: connections, of_one: per_prefix, unproven: unadmitted };
+        Self(Admission::new(places))
     }
 
-    /// Admits a connection from there; `Err` is what counts that it was refused.
+    /// Permits a connection from there, for which others may lose theirs; `Err` is what counts that it was
+    /// refused.
     pub(super) fn permit<'a>(
-        self: &Arc<Self>,
+        &self,
         source: IpAddr,
         counters: &'a ServerCounters,
     ) -> Result<Permit, &'a Counter> {
-        let prefix = prefix_of(source);
-        let mut counts = sync::lock(&self.counts);
-        if counts.total >= self.limits.connections {
-            return Err(&counters.refused_total);
-        }
-        if counts.unadmitted >= self.limits.unadmitted {
-            return Err(&counters.refused_unadmitted);
-        }
-        if counts.by_prefix.get(&prefix).is_some_and(|count| *count >= self.limits.per_prefix) {
-            return Err(&counters.refused_prefix);
-        }
-        counts.total += 1;
-        counts.unadmitted += 1;
-        *counts.by_prefix.entry(prefix).or_default() += 1;
-        Ok(Permit { ledger: self.clone(), prefix, admitted: AtomicBool::new(false) })
-    }
-}
-
-impl Permit {
-    fn admit(&self) {
-        if !self.admitted.swap(true, Ordering::Relaxed) {
-            sync::lock(&self.ledger.counts).unadmitted -= 1;
-        }
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.admit();
-        let mut counts = sync::lock(&self.ledger.counts);
-        counts.total -= 1;
-        if let Some(count) = counts.by_prefix.get_mut(&self.prefix) {
-            *count -= 1;
-            if *count == 0 {
-                counts.by_prefix.remove(&self.prefix);
-            }
-        }
+        self.0.admit(Some(prefix_of(source))).map_err(|full| match full {
+            Full::All | Full::Sources => &counters.refused_total,
+            Full::Source => &counters.refused_prefix,
+        })
     }
 }
 
 impl Peer {
     pub(super) fn new(shared: Arc<Shared>, permit: Permit) -> Self {
-        Self { shared, permit, queued: AtomicUsize::new(0) }
+        Self { shared, permit, is_admitted: AtomicBool::new(false), queued: AtomicUsize::new(0) }
     }
 
     pub(super) fn admit(&self) {
-        self.permit.admit();
+        if !self.is_admitted() && self.permit.standing().prove() {
+            self.is_admitted.store(true, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn is_admitted(&self) -> bool {
-        self.permit.admitted.load(Ordering::Relaxed)
+        self.is_admitted.load(Ordering::Relaxed)
+    }
+
+    /// Returns when it has lost its place to another connection.
+    pub(super) async fn evicted(&self) {
+        self.permit.standing().evicted().await;
     }
 }
 
@@ -170,26 +137,23 @@ mod tests {
     #[test]
     fn each_limit_holds_and_what_ends_makes_room() {
         let limits = Limits { connections: 4, per_prefix: 2, unadmitted: 3, ..Limits::default() };
-        let (ledger, counters) = (Arc::new(Ledger::new(limits)), ServerCounters::default());
+        let (ledger, counters) = (Ledger::new(limits), ServerCounters::default());
         let from = |text: &str| {
-            ledger
-                .permit(text.parse().expect("an address"), &counters)
-                .inspect_err(|counter| counter.increment())
+            let permit = ledger.permit(text.parse().expect("an address"), &counters);
+            permit.inspect_err(|counter| counter.increment())
         };
-        let first = from("192.0.2.1").expect("room");
-        let second = from("192.0.2.200").expect("room");
+        let admitted = |text: &str| from(text).inspect(|permit| assert!(permit.standing().prove()));
+        let _first = admitted("192.0.2.1").expect("room");
+        let second = admitted("192.0.2.200").expect("room");
         assert!(from("192.0.2.3").is_err() && from("::ffff:192.0.2.4").is_err());
         assert_eq!(counters.refused_prefix.get(), 2);
         let third = from("2001:db8::1").expect("room");
-        assert!(from("198.51.100.1").is_err());
-        assert_eq!(counters.refused_unadmitted.get(), 1);
-        first.admit();
-        first.admit();
-        let _fourth = from("198.51.100.1").expect("room");
-        third.admit();
-        assert!(from("203.0.113.1").is_err());
+        let fourth = admitted("198.51.100.1").expect("room");
+        let fifth = admitted("203.0.113.1").expect("the third makes room");
+        assert!(third.standing().is_evicted() && !fourth.standing().is_evicted());
+        assert!(from("203.0.114.1").is_err());
         assert_eq!(counters.refused_total.get(), 1);
-        drop(second);
+        drop((second, fifth));
         assert!(from("192.0.2.5").is_ok());
     }
 

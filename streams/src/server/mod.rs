@@ -152,8 +152,8 @@ peersock_primitives::counters! {
         pub refused_total,
         /// Those that were closed at once: too many of their source prefix.
         pub refused_prefix,
-        /// Those that were closed at once: too many without a session.
-        pub refused_unadmitted,
+        /// Those that were closed for newer ones, before they had a session: there were too many.
+        pub evicted,
         /// Those that were closed at once: nobody took the events of those before them.
         pub refused_overrun,
         /// Those whose TLS or first bytes made no sense.
@@ -177,7 +177,7 @@ peersock_primitives::counters! {
 /// What all tasks of a server share.
 pub(crate) struct Common {
     options: ServerOptions,
-    ledger: Arc<Ledger>,
+    ledger: Ledger,
     inbox: Inbox,
     peers: RwLock<HashMap<ConnectionId, Arc<Peer>>>,
     next: AtomicU64,
@@ -213,7 +213,7 @@ impl Server {
     /// A server that listens nowhere yet.
     pub fn new(options: ServerOptions) -> Self {
         let common = Common {
-            ledger: Arc::new(Ledger::new(options.limits)),
+            ledger: Ledger::new(options.limits),
             inbox: Inbox::new(options.limits),
             options,
             peers: RwLock::default(),

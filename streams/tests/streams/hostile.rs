@@ -117,7 +117,8 @@ async fn one_source_has_a_part_of_the_connections() {
     let limits = Limits { per_prefix: 2, ..Limits::default() };
     let mut bench = Bench::start(ServerOptions { limits, ..ServerOptions::default() }).await;
     let (first, id) = bench.connect(Transport::Tcp).await;
-    let _second = bench.connect(Transport::Tcp).await;
+    let (_second, other) = bench.connect(Transport::Tcp).await;
+    assert!(bench.server.handle().admit(id) && bench.server.handle().admit(other));
     let mut third = connect(&bench).await;
     until_end(&mut third).await;
     assert_eq!(bench.server.handle().counters().refused_prefix.get(), 1);
@@ -126,6 +127,43 @@ async fn one_source_has_a_part_of_the_connections() {
     eventually(|| bench.server.handle().connections() == 1).await;
     sleep(Duration::from_millis(50)).await;
     let _fourth = bench.connect(Transport::Tcp).await;
+}
+
+#[tokio::test]
+async fn who_begins_no_session_keeps_out_nobody() {
+    let limits = Limits { connections: 8, unadmitted: 4, ..Limits::default() };
+    let mut bench = Bench::start(ServerOptions { limits, ..ServerOptions::default() }).await;
+    let (user, id) = bench.connect(Transport::Tcp).await;
+    assert!(bench.server.handle().admit(id));
+    let mut held = Vec::new();
+    for turn in 0..12 {
+        // Nothing, half a TLS hello, half a request, and a whole beginning without a session.
+        let bytes = [&b""[..], b"\x16\x03\x01\x02\x00", b"GET / HTTP/1.1\r\n", &[0, 0]][turn % 4];
+        let mut stream = connect(&bench).await;
+        stream.write_all(bytes).await.expect("the server reads");
+        held.push(stream);
+    }
+    for transport in [Transport::Tls, Transport::WebSocket] {
+        let (connector, target) = (bench.connector(), bench.target(transport));
+        let connecting = timeout(PATIENCE, connector.connect(&target)).await.expect("in time");
+        let _connection = connecting.expect("there is room");
+        // Others open and end meanwhile.
+        while !matches!(bench.event().await, ServerEvent::Opened { transport: of, .. } if of == transport) {}
+    }
+    for stream in &mut held[..8] {
+        until_end(stream).await;
+    }
+    let evicted = bench.server.handle().counters().evicted.get();
+    assert!(evicted >= 8, "{evicted} of them have made room");
+    drop(user);
+    let reason = loop {
+        if let ServerEvent::Closed { id: closed, reason } = bench.event().await
+            && closed == id
+        {
+            break reason;
+        }
+    };
+    assert_eq!(reason, Closed::There, "who has a session keeps its place");
 }
 
 #[tokio::test]

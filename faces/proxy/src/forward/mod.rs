@@ -136,7 +136,7 @@ impl Forwards {
         let slots = Slots::with_reserve(settings.most);
         let (stopper, stop) = Stopper::new(slots.clone());
         let gate = Gate::new(node, false, settings.timeout);
-        let reception = Arc::new(Reception { node: node.clone(), slots, stop, tell });
+        let reception = Arc::new(Reception { node: node.clone(), slots, stop, tell, asks_for_proof: false });
         Ok(Forwards { connections, datagrams, lines, settings, gate, reception, stopper })
     }
 
@@ -210,7 +210,8 @@ fn lead(place: &Place) -> Lead {
 
 /// Leads a client to where its forward leads.
 async fn connect(client: Client, lead: &Lead, gate: &Gate, reception: &Reception, timeout: Duration) {
-    let Client { link, peer, .. } = client;
+    let Client { mut link, peer, .. } = client;
+    link.prove_by_bytes();
     let dialed = reception.stop.unless_cut(dial(lead, gate, timeout)).await;
     match dialed {
         Ok(Ok(other)) => {

@@ -8,7 +8,6 @@ mod headers;
 mod upstream;
 
 use std::convert::Infallible;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,13 +26,15 @@ use self::answer::{Body, Problem};
 use self::upstream::Upstream;
 use crate::attempts::{Attempt, Attempts};
 use crate::gate::Dialed;
+use crate::owner::Owner;
 use crate::proxy::{Client, Shared};
 use crate::relay::relay;
 use crate::serve::called;
+use crate::slots::Standing;
 use crate::stream::Link;
 use crate::target::{Host, Target};
 
-/// How long a client may take for the head of a request, and be idle between two.
+/// How long a client that is let in may take for the head of a request, and be idle between two.
 const HEAD: Duration = Duration::from_secs(30);
 
 /// The most of a head that is kept, bytes, and the most fields that it may have.
@@ -48,18 +49,18 @@ struct Connection {
     shared: Arc<Shared>,
     /// What the client is called.
     client: String,
-    /// The client's address.
-    peer: Option<IpAddr>,
+    /// Whose password attempts count together.
+    owner: Option<Owner>,
+    standing: Standing,
     upstream: Upstream,
 }
 
 /// Serves one client to its end.
 pub(crate) async fn serve(client: Client, shared: Arc<Shared>) {
-    let Client { link, peer, .. } = client;
+    let Client { link, peer, owner, standing, .. } = client;
     let stop = shared.stop.clone();
     let upstream = Upstream::new(stop.clone());
-    let address = peer.map(|peer| peer.ip());
-    let connection = Arc::new(Connection { shared, client: called(peer), peer: address, upstream });
+    let connection = Arc::new(Connection { shared, client: called(peer), owner, standing, upstream });
     let service = service_fn(move |request| {
         let connection = Arc::clone(&connection);
         async move {
@@ -90,9 +91,12 @@ pub(crate) async fn serve(client: Client, shared: Arc<Shared>) {
 impl Connection {
     async fn answer(&self, mut request: Request<Incoming>) -> Result<Response<Body>, Problem> {
         let admitted = match &self.shared.attempts {
-            Some(attempts) => check_password(request.headers(), self.peer, attempts).await,
+            Some(attempts) => check_password(request.headers(), self.owner, attempts).await,
             None => Ok(()),
         };
+        if admitted.is_ok() {
+            self.standing.prove();
+        }
         if request.method() == Method::CONNECT && admitted.is_ok() {
             return self.tunnel(request).await;
         }
@@ -199,13 +203,13 @@ fn plain_target(uri: &Uri) -> Result<Target, Problem> {
 /// RFC 7617.
 async fn check_password(
     headers: &HeaderMap,
-    peer: Option<IpAddr>,
+    client: Option<Owner>,
     attempts: &Attempts,
 ) -> Result<(), Problem> {
     let Some(shown) = headers.get(PROXY_AUTHORIZATION) else { return Err(Problem::NoPassword) };
     // What cannot be read is no password of anybody's.
     let (user, password) = basic(shown.as_bytes()).unwrap_or_default();
-    match attempts.check(peer, &user, &password).await {
+    match attempts.check(client, &user, &password).await {
         Attempt::Right => Ok(()),
         Attempt::Wrong => Err(Problem::WrongPassword),
         Attempt::TooMany => Err(Problem::TooManyPasswords),

@@ -5,7 +5,6 @@ mod bind;
 mod message;
 
 use std::io;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
@@ -15,7 +14,8 @@ pub(crate) use message::Reply;
 pub use message::{Command, DatagramHeader, Greeting, Login, Request, SocksError};
 
 use crate::attempts::Attempt;
-use crate::proxy::{Client, HANDSHAKE, Shared};
+use crate::owner::Owner;
+use crate::proxy::{Client, Shared};
 use crate::relay::relay;
 use crate::stream::Link;
 
@@ -36,13 +36,12 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Serves one client to its end.
 pub(crate) async fn serve(mut client: Client, shared: &Shared) {
-    let peer = client.peer.map(|peer| peer.ip());
-    let asked = match timeout(HANDSHAKE, handshake(&mut client.link, peer, shared)).await {
-        Ok(Ok(Some(request))) => request,
-        Ok(Ok(None)) => return refuse(client.link, &[]).await,
-        Ok(Err(error)) => return tracing::debug!(%error, "a client of SOCKS has gone"),
-        Err(_) => return tracing::debug!("a client of SOCKS was too slow"),
+    let asked = match handshake(&mut client.link, client.owner, shared).await {
+        Ok(Some(request)) => request,
+        Ok(None) => return refuse(client.link, &[]).await,
+        Err(error) => return tracing::debug!(%error, "a client of SOCKS has gone"),
     };
+    client.standing.prove();
     let served = match asked.command {
         Command::Connect => return connect(client, &asked, shared).await,
         Command::Bind => bind::serve(client, &asked, shared).await,
@@ -60,7 +59,7 @@ pub(crate) async fn refuse_version_4(link: Link) {
 }
 
 /// Reads up to the request. `None` if the client was told that there is nothing for it.
-async fn handshake(link: &mut Link, peer: Option<IpAddr>, shared: &Shared) -> io::Result<Option<Request>> {
+async fn handshake(link: &mut Link, client: Option<Owner>, shared: &Shared) -> io::Result<Option<Request>> {
     let method = loop {
         match Greeting::parse(link.early()) {
             Ok(Some(greeting)) => {
@@ -76,7 +75,7 @@ async fn handshake(link: &mut Link, peer: Option<IpAddr>, shared: &Shared) -> io
     send(link, &[VERSION_5, method]).await?;
     match method {
         UNACCEPTABLE => return Ok(None),
-        USERNAME if !login(link, peer, shared).await? => return Ok(None),
+        USERNAME if !login(link, client, shared).await? => return Ok(None),
         _ => {}
     }
     loop {
@@ -110,12 +109,12 @@ fn choose(methods: &[u8], needs_login: bool) -> u8 {
 }
 
 /// RFC 1929. False if the client was refused.
-async fn login(link: &mut Link, peer: Option<IpAddr>, shared: &Shared) -> io::Result<bool> {
+async fn login(link: &mut Link, client: Option<Owner>, shared: &Shared) -> io::Result<bool> {
     let (is_admitted, length) = loop {
         match Login::parse(link.early()) {
             Ok(Some(login)) => {
                 let attempt = match &shared.attempts {
-                    Some(attempts) => attempts.check(peer, login.user, login.password).await,
+                    Some(attempts) => attempts.check(client, login.user, login.password).await,
                     None => Attempt::Right,
                 };
                 break (attempt == Attempt::Right, login.length);

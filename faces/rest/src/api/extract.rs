@@ -74,8 +74,15 @@ impl FromRequestParts<Api> for Query {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Query, Problem> {
+        Query::read(parts.uri.query().unwrap_or_default())
+    }
+}
+
+impl Query {
+    /// Reads it.
+    pub(super) fn read(text: &str) -> Result<Query, Problem> {
         let mut found = BTreeMap::new();
-        for (key, value) in form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes()) {
+        for (key, value) in form_urlencoded::parse(text.as_bytes()) {
             // It was looked at before.
             if key != "token" && found.insert(key.clone().into_owned(), value.into_owned()).is_some() {
                 return Err(
@@ -85,9 +92,7 @@ impl FromRequestParts<Api> for Query {
         }
         Ok(Query(found))
     }
-}
 
-impl Query {
     /// That nothing is in it but what is understood.
     pub(super) fn only(self, known: &[&str]) -> Result<Query, Problem> {
         match self.0.keys().find(|key| !known.contains(&key.as_str())) {

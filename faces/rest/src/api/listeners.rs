@@ -21,6 +21,11 @@ struct Wanted {
     port: u16,
 }
 
+/// Whether a body opens a listener.
+pub(super) fn understands(body: &[u8]) -> bool {
+    serde_json::from_slice::<Wanted>(body).is_ok()
+}
+
 pub(super) async fn list(State(api): State<Api>, query: Query) -> Answer {
     query.only(&[])?;
     Ok(json(StatusCode::OK, &Value::Array(api.listeners.describe())))

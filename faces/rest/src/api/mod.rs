@@ -25,6 +25,8 @@ use serde_json::Value;
 use crate::pipe::{Listeners, Pipes};
 use crate::problem::{Kind, Problem};
 pub(crate) use extract::Presence;
+pub(crate) use p2pd::subscription_in;
+pub(crate) use websocket::messages_in;
 
 /// The description of the routes under `/v1`, and of P2PD's, as OpenAPI 3.1.
 ///
@@ -140,6 +142,19 @@ async fn no_route(uri: Uri) -> Response<Body> {
     Kind::NoRoute
         .because(format_args!("there is nothing at `{path:.200}`; GET /v1/openapi.json lists what there is"))
         .into_response()
+}
+
+/// Whether the query and the body of a request that opens a pipe, a listener or a subscription are understood,
+/// for the fuzz targets.
+pub(crate) fn understands(query: &str, body: &[u8]) -> [bool; 4] {
+    let asked = extract::Query::read(query).and_then(|query| {
+        query.deadline()?;
+        query.subscription()?;
+        query.flag("keep")?;
+        query.only(&["keep", "subscription", "timeout", "to"])
+    });
+    let [pipe, messages] = pipes::understands(body);
+    [asked.is_ok(), pipe, messages, listeners::understands(body)]
 }
 
 /// An answer of JSON.

@@ -214,6 +214,11 @@ impl Options {
     }
 }
 
+/// The subscription that options name, for the fuzz targets.
+pub(crate) fn subscription_in(options: &str) -> Option<String> {
+    Options::parse(options).ok().map(|options| options.subscription)
+}
+
 fn unknown(key: &str) -> Problem {
     Kind::BadRequest.because(format_args!(
         "`{key:.64}` makes no sense there: behind the name comes /name/SUBSCRIPTION, /timeout/SECONDS or both"

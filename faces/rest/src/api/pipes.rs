@@ -122,6 +122,11 @@ struct WantedMessages {
     pattern: String,
 }
 
+/// Whether a body opens a pipe, and a subscription.
+pub(super) fn understands(body: &[u8]) -> [bool; 2] {
+    [serde_json::from_slice::<Wanted>(body).is_ok(), serde_json::from_slice::<WantedMessages>(body).is_ok()]
+}
+
 pub(super) async fn subscribe(
     State(api): State<Api>,
     Segments(name): Segments<String>,

@@ -6,12 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
-use peersock_proxy::serving::Link;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A connection that counts what its client takes.
-pub(super) struct Counted {
-    link: Link,
+pub(super) struct Counted<T> {
+    link: T,
     taken: Progress,
 }
 
@@ -25,8 +24,8 @@ impl Progress {
     }
 }
 
-impl Counted {
-    pub(super) fn new(link: Link) -> Counted {
+impl<T> Counted<T> {
+    pub(super) fn new(link: T) -> Counted<T> {
         Counted { link, taken: Progress::default() }
     }
 
@@ -35,7 +34,7 @@ impl Counted {
     }
 }
 
-impl AsyncRead for Counted {
+impl<T: AsyncRead + Unpin> AsyncRead for Counted<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -45,7 +44,7 @@ impl AsyncRead for Counted {
     }
 }
 
-impl AsyncWrite for Counted {
+impl<T: AsyncWrite + Unpin> AsyncWrite for Counted<T> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

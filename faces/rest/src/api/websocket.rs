@@ -14,7 +14,7 @@ use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt as _, StreamExt as _};
 use peersock_proxy::Protocol;
 use peersock_proxy::serving::{Link, Stop};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -46,7 +46,7 @@ const MOST_OF_REASON: usize = 123;
 /// What the shortest frame has around its data, bytes (RFC 6455, 5.2).
 const FRAME: usize = 2;
 
-type Socket = WebSocketStream<Counted>;
+type Socket<T> = WebSocketStream<Counted<T>>;
 
 pub(super) async fn open(
     State(api): State<Api>,
@@ -96,7 +96,8 @@ fn key(fields: &HeaderMap) -> Result<String, Problem> {
     }
 }
 
-async fn serve(link: Link, reading: &Reading, stop: &Stop) {
+/// The server's end of a WebSocket, after its handshake.
+async fn accept<T: AsyncRead + AsyncWrite + Unpin>(link: T) -> (Socket<T>, Progress) {
     let bound = Some(MOST_OF_BODY);
     let config = WebSocketConfig::default().max_message_size(bound).max_frame_size(bound);
     // One message, what is written at once, and the answers to pings between them.
@@ -104,7 +105,11 @@ async fn serve(link: Link, reading: &Reading, stop: &Stop) {
     let config = config.max_write_buffer_size(most);
     let link = Counted::new(link);
     let progress = link.progress();
-    let socket = WebSocketStream::from_raw_socket(link, Role::Server, Some(config)).await;
+    (WebSocketStream::from_raw_socket(link, Role::Server, Some(config)).await, progress)
+}
+
+async fn serve(link: Link, reading: &Reading, stop: &Stop) {
+    let (socket, progress) = accept(link).await;
     let (mut to, mut from) = socket.split();
     let pipe = reading.pipe();
     {
@@ -139,7 +144,7 @@ async fn serve(link: Link, reading: &Reading, stop: &Stop) {
 /// Sends the frame that says how a WebSocket ends, behind what waits in front of it. False if the connection
 /// has ended, or the client takes nothing of that.
 async fn tell(
-    to: &mut SplitSink<Socket, Message>,
+    to: &mut SplitSink<Socket<Link>, Message>,
     farewell: (CloseCode, String),
     progress: &Progress,
 ) -> bool {
@@ -167,40 +172,83 @@ fn close((code, reason): (CloseCode, String)) -> Message {
 type Farewell = Option<(CloseCode, String)>;
 
 /// From the client to the pipe. `None` if the client has closed.
-async fn there(from: &mut SplitStream<Socket>, pipe: &std::sync::Arc<Pipe>, progress: &Progress) -> Farewell {
-    // What has come of pings since the client has taken anything, and since when that is too much.
-    let (mut pings, mut taken, mut since) = (0, progress.taken(), None);
-    while let Some(message) = from.next().await {
-        let data: Bytes = match message {
-            Ok(Message::Binary(data)) => data,
-            Ok(Message::Text(text)) => text.into(),
-            Ok(Message::Close(_)) => return None,
-            Ok(Message::Ping(data)) => {
-                if progress.taken() != taken {
-                    (pings, taken, since) = (0, progress.taken(), None);
-                }
-                pings += data.len() + FRAME;
-                if pings > MOST_OF_PONGS {
-                    if since.get_or_insert_with(Instant::now).elapsed() >= STALLED {
-                        return Some((CloseCode::Policy, "no answer to a ping is taken".to_owned()));
-                    }
-                    // With each ping that is read, the answers are tried again.
-                    tokio::time::sleep(PAUSE).await;
-                }
-                continue;
-            }
-            Ok(_) => continue,
-            Err(error) => return Some((CloseCode::Size, error.to_string())),
+async fn there(
+    from: &mut SplitStream<Socket<Link>>,
+    pipe: &std::sync::Arc<Pipe>,
+    progress: &Progress,
+) -> Farewell {
+    let mut pings = Pings::new(progress);
+    loop {
+        let data = match message(from, &mut pings, progress).await {
+            Ok(data) => data,
+            Err(farewell) => return farewell,
         };
         if let Err(problem) = pipe.send(data, None).await {
             return Some((CloseCode::Error, problem.to_string()));
         }
     }
-    None
+}
+
+/// What has come of pings since the client has taken anything, and since when that is too much.
+struct Pings {
+    bytes: usize,
+    taken: u64,
+    since: Option<Instant>,
+}
+
+impl Pings {
+    fn new(progress: &Progress) -> Pings {
+        Pings { bytes: 0, taken: progress.taken(), since: None }
+    }
+}
+
+/// The client's next message, or how the WebSocket ends.
+async fn message<T: AsyncRead + AsyncWrite + Unpin>(
+    from: &mut SplitStream<Socket<T>>,
+    pings: &mut Pings,
+    progress: &Progress,
+) -> Result<Bytes, Farewell> {
+    while let Some(message) = from.next().await {
+        match message {
+            Ok(Message::Binary(data)) => return Ok(data),
+            Ok(Message::Text(text)) => return Ok(text.into()),
+            Ok(Message::Close(_)) => return Err(None),
+            Ok(Message::Ping(data)) => {
+                if progress.taken() != pings.taken {
+                    *pings = Pings::new(progress);
+                }
+                pings.bytes += data.len() + FRAME;
+                if pings.bytes > MOST_OF_PONGS {
+                    if pings.since.get_or_insert_with(Instant::now).elapsed() >= STALLED {
+                        return Err(Some((CloseCode::Policy, "no answer to a ping is taken".to_owned())));
+                    }
+                    // With each ping that is read, the answers are tried again.
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+            Ok(_) => {}
+            Err(error) => return Err(Some((CloseCode::Size, error.to_string()))),
+        }
+    }
+    Err(None)
+}
+
+/// The messages in what a client has sent behind the handshake, for the fuzz targets.
+pub(crate) async fn messages_in(sent: &[u8]) -> Vec<Bytes> {
+    let (mut client, server) = tokio::io::duplex(sent.len() + (64 << 10));
+    let _ = client.write_all(sent).await;
+    let _ = client.shutdown().await;
+    let (socket, progress) = accept(server).await;
+    let (_to, mut from) = socket.split();
+    let (mut pings, mut all) = (Pings::new(&progress), Vec::new());
+    while let Ok(data) = message(&mut from, &mut pings, &progress).await {
+        all.push(data);
+    }
+    all
 }
 
 /// From the pipe to the client.
-async fn back(to: &mut SplitSink<Socket, Message>, reading: &Reading) -> Farewell {
+async fn back(to: &mut SplitSink<Socket<Link>, Message>, reading: &Reading) -> Farewell {
     loop {
         match reading.next().await {
             Ok(Some(taken)) => {

@@ -308,7 +308,7 @@ pub(crate) fn parse_name(text: &str) -> Result<String, Problem> {
 }
 
 /// A regular expression that takes bounded memory and time.
-fn parse_pattern(text: &str) -> Result<Regex, Problem> {
+pub(crate) fn parse_pattern(text: &str) -> Result<Regex, Problem> {
     let wrong = |why: &dyn std::fmt::Display| {
         Kind::BadRequest.because(format_args!("this is no regular expression that can be used: {why}"))
     };

@@ -4,6 +4,7 @@ use std::io::{BufRead as _, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::scene::{PATIENCE, TOKEN};
 
@@ -13,9 +14,22 @@ pub(crate) struct Client {
     host: String,
 }
 
-pub(crate) trait Stream: Read + Write + Send {}
+pub(crate) trait Stream: Read + Write + Send {
+    /// How long reading waits.
+    fn set_patience(&self, patience: Duration);
+}
 
-impl<T: Read + Write + Send> Stream for T {}
+impl Stream for TcpStream {
+    fn set_patience(&self, patience: Duration) {
+        self.set_read_timeout(Some(patience)).expect("some time");
+    }
+}
+
+impl Stream for UnixStream {
+    fn set_patience(&self, patience: Duration) {
+        self.set_read_timeout(Some(patience)).expect("some time");
+    }
+}
 
 /// An answer.
 #[derive(Debug, Clone)]
@@ -50,13 +64,13 @@ impl Reply {
 impl Client {
     pub(crate) fn connect(at: SocketAddr) -> Client {
         let stream = TcpStream::connect(at).expect("the server listens");
-        stream.set_read_timeout(Some(PATIENCE)).expect("some time");
+        stream.set_patience(PATIENCE);
         Client { stream: BufReader::new(Box::new(stream)), host: at.to_string() }
     }
 
     pub(crate) fn connect_path(path: &Path) -> Client {
         let stream = UnixStream::connect(path).expect("the server listens");
-        stream.set_read_timeout(Some(PATIENCE)).expect("some time");
+        stream.set_patience(PATIENCE);
         Client { stream: BufReader::new(Box::new(stream)), host: "localhost".to_owned() }
     }
 

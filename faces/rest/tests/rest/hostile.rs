@@ -1,8 +1,13 @@
 //! Requests that make no sense, are too large, or come too slowly.
 
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use peersock_rest::Token;
 use proptest::prelude::*;
 use serde_json::json;
 
+use crate::client::Client;
 use crate::scene::{PATIENCE, Scene, TOKEN};
 
 #[test]
@@ -142,6 +147,59 @@ fn there_are_only_so_many_connections() {
         }
         assert!(begin.elapsed() < PATIENCE, "there is no room again");
     }
+}
+
+#[test]
+fn who_has_no_token_keeps_out_nobody_who_has_it() {
+    let most = 16;
+    let scene = Scene::with(|settings| {
+        settings.token = Some(Token::parse(TOKEN).expect("a token"));
+        settings.most = most;
+    });
+    let mut user = scene.client();
+    assert_eq!(user.ask("GET", "/v1/version", &[], b"").status, 200);
+    let mut held = Vec::new();
+    for turn in 0..4 * most {
+        let mut client = scene.client();
+        match turn % 4 {
+            0 => {}
+            1 => client.write(b"GET /v1/version HTT"),
+            2 => client.begin("POST", "/v1/pipes", &["Host: x"], Some(100_000)),
+            _ => assert_eq!(client.ask_bare("GET", "/v1/version", &[], b"").status, 401),
+        }
+        held.push(client);
+        // Whoever comes with the token is served, as is who was there before.
+        if turn % most == most - 1 {
+            assert_eq!(scene.ask("GET", "/v1/version", b"").status, 200);
+            assert_eq!(user.ask("GET", "/v1/version", &[], b"").status, 200);
+            let mut local = Client::connect_path(&scene.folder.path().join("socket"));
+            assert_eq!(local.ask_bare("GET", "/v1/version", &[], b"").status, 200);
+        }
+    }
+    // Those that have made room are closed, and no more are open than there are places.
+    let closed = held.iter_mut().filter_map(|client| {
+        client.stream.get_mut().set_patience(Duration::from_millis(1));
+        let mut rest = Vec::new();
+        let read = std::io::Read::read_to_end(&mut client.stream, &mut rest);
+        (!read.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)).then_some(())
+    });
+    assert!(closed.count() >= 3 * most);
+}
+
+#[test]
+fn who_shows_no_token_is_not_waited_for() {
+    let scene = Scene::new();
+    let mut silent = scene.client();
+    let mut refused = scene.client();
+    assert_eq!(refused.ask_bare("GET", "/v1/version", &[], b"").status, 401);
+    let mut user = scene.client();
+    assert_eq!(user.ask("GET", "/v1/version", &[], b"").status, 200);
+    for client in [&mut silent, &mut refused] {
+        // Its end or a reset, before the test's patience ends.
+        let read = std::io::Read::read(&mut client.stream, &mut [0]);
+        assert!(!read.is_err_and(|error| error.kind() == ErrorKind::WouldBlock));
+    }
+    assert_eq!(user.ask("GET", "/v1/version", &[], b"").status, 200, "it has shown who it is");
 }
 
 #[test]

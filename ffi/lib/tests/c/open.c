@@ -31,7 +31,8 @@ static void check_identities(const char *directory) {
     memset(seed, 0xaB, sizeof seed);
     int size = snprintf(settings, sizeof settings, "\"seed\":\"");
     for (int i = 0; i < PEERSOCK_SEED_SIZE; i++) size += snprintf(settings + size, 4, i % 2 ? "aB" : "Ab");
-    strcat(settings, "\",\"discovery\":false,\"turn\":\"\",\"port\":0");
+    strcat(settings, "\",\"discovery\":false,\"turn\":\"\",\"port\":0,\"stun\":\"192.0.2.1:3478 stun.example:1\"");
+    strcat(settings, ",\"dht\":\"off\",\"port_mapping\":false,\"birthday\":false,\"tcp_punch\":false");
     CHECK(open_with(&node, settings) == PEERSOCK_OK);
     CHECK(peersock_key(node, key, sizeof key) == PEERSOCK_OK);
     CHECK(peersock_identity_key(seed, sizeof seed, wanted, sizeof wanted) == PEERSOCK_OK);
@@ -67,7 +68,7 @@ static void check_networks(const char *directory) {
 
 static void check_refusals(void) {
     const char *refused[] = {
-        "\"nonsense\":1", "\"network\":5", "\"network\":\"a\\u0000\"", "\"secret\":\"\xff\"", "\"secret\":\"\\ud800\"",
+        "\"nonsense\":1", "\"stun\":\"one\"", "\"dht\":\"somewhere\"", "\"dht\":true", "\"birthday\":\"no\"", "\"network\":5", "\"network\":\"a\\u0000\"", "\"secret\":\"\xff\"", "\"secret\":\"\\ud800\"",
         "\"secret\":\"\\ufffd\"", "\"seed\":\"short\"", "\"port\":-1", "\"port\":65536", "\"port\":\"80\"",
         "\"discovery\":1", "\"interfaces\":\"\"", "\"roots\":\"nonsense\"", "\"turn\":\"nonsense\"", "\"turn\":null",
         "\"secret\":\"correct horse\"", "\"network\":\"office.toml\",\"secret\":\"correct horse\"",

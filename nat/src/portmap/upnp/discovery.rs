@@ -9,6 +9,7 @@ use socket2::SockRef;
 use super::super::Gateway;
 use super::description::{self, Service};
 use super::http::{Http, Url};
+use crate::host::{self, HostAddress, HostInterface};
 use crate::socket::udp;
 
 const GROUP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(239, 255, 255, 250)), PORT);
@@ -49,6 +50,7 @@ pub(super) fn find(gateway: &Gateway, http: &Http, until: Instant) -> io::Result
     router.set_port(PORT);
     asked.push(router);
     socket.set_nonblocking(false)?;
+    let link = addresses_beside(gateway.local)?;
     let mut tried: Vec<(SocketAddr, String)> = Vec::new();
     let mut buffer = [0; 2048];
     while Instant::now() < until {
@@ -65,6 +67,9 @@ pub(super) fn find(gateway: &Gateway, http: &Http, until: Instant) -> io::Result
             }
             socket.set_read_timeout(Some(left))?;
             let Ok((len, from)) = socket.recv_from(&mut buffer) else { continue };
+            if !is_near(from.ip(), gateway.router.ip(), &link) {
+                continue;
+            }
             let Some(mut url) = location(&buffer[..len]) else { continue };
             // Whoever answers may only send us to itself: else any machine of the network could have
             // requests sent where it wants.
@@ -89,6 +94,30 @@ pub(super) fn find(gateway: &Gateway, http: &Http, until: Instant) -> io::Result
         }
     }
     Err(io::ErrorKind::TimedOut.into())
+}
+
+/// The addresses of the interface that has this one, with their prefixes.
+fn addresses_beside(local: IpAddr) -> io::Result<Vec<HostAddress>> {
+    let mut interfaces = host::interfaces()?.into_iter();
+    let is_its = |interface: &HostInterface| interface.addresses.iter().any(|address| address.ip == local);
+    Ok(interfaces.find(is_its).map(|interface| interface.addresses).unwrap_or_default())
+}
+
+/// Whether an answer comes from the router or from the local network: the socket takes what anybody sends to
+/// its port, and what answers is asked by HTTP and believed.
+fn is_near(from: IpAddr, router: IpAddr, link: &[HostAddress]) -> bool {
+    let is_link_local = matches!(from, IpAddr::V6(ip) if ip.is_unicast_link_local());
+    let shares = |address: &HostAddress| match (address.ip, from) {
+        (IpAddr::V4(own), IpAddr::V4(from)) => {
+            (own.to_bits() ^ from.to_bits()).leading_zeros() >= address.prefix.into()
+        }
+        (IpAddr::V6(own), IpAddr::V6(from)) => {
+            (own.to_bits() ^ from.to_bits()).leading_zeros() >= address.prefix.into()
+        }
+        _ => false,
+    };
+    // An interface that tells no prefix has 0 here, which is not everybody.
+    from == router || is_link_local || link.iter().any(|address| address.prefix > 0 && shares(address))
 }
 
 fn search(target: &str, to: SocketAddr) -> String {
@@ -120,6 +149,20 @@ mod tests {
         assert_eq!((url.at.to_string(), url.path), ("192.168.1.1:5000".into(), "/rootDesc.xml".into()));
         assert!(location(b"NOTIFY * HTTP/1.1\r\nLOCATION: http://192.168.1.1:5000/\r\n\r\n").is_none());
         assert!(location(b"HTTP/1.1 200 OK\r\nLOCATION: http://router.example/\r\n\r\n").is_none());
+    }
+
+    #[test]
+    fn answers_come_from_the_router_or_the_local_network() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let link = [("192.168.1.2", 24), ("2001:db8:1::2", 64), ("10.9.9.9", 0), ("203.0.113.5", 32)];
+        let link = link.map(|(own, prefix)| HostAddress { ip: ip(own), prefix });
+        for near in ["192.168.1.9", "10.0.0.1", "fe80::9", "2001:db8:1::9"] {
+            assert!(is_near(ip(near), ip("10.0.0.1"), &link), "{near}");
+        }
+        for far in ["198.51.100.9", "192.168.2.9", "10.0.0.2", "203.0.113.66", "2001:db8:2::9", "fd00::1"] {
+            assert!(!is_near(ip(far), ip("10.0.0.1"), &link), "{far}");
+        }
+        assert!(addresses_beside(ip("127.0.0.1")).unwrap().iter().any(|address| address.prefix == 8));
     }
 
     proptest! {

@@ -14,6 +14,8 @@
 //! too long, the root goes on with its own nodes; when it comes back it is told all of them.
 
 mod batch;
+#[doc(hidden)]
+pub mod fuzzing;
 mod link;
 mod store;
 

@@ -221,7 +221,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// What is behind the time when the claim ends.
-fn value(entry: &Entry) -> Vec<u8> {
+pub(super) fn value(entry: &Entry) -> Vec<u8> {
     let Registration { sequence, lifetime, signature } = &entry.registration;
     let identity = entry.identity.to_bytes();
     [&identity[..], &sequence.to_be_bytes(), &lifetime.to_be_bytes(), signature].concat()
