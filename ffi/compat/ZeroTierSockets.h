@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <net/if.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -46,52 +47,54 @@ typedef enum {
     ZTS_ERR_GENERAL = -5
 } zts_error_t;
 
-/* Of the calling thread. */
+/* Of the calling thread. Its numbers are the platform's. */
 #define zts_errno errno
 
-#define ZTS_EPERM EPERM
-#define ZTS_ENOENT ENOENT
-#define ZTS_ESRCH ESRCH
-#define ZTS_EINTR EINTR
-#define ZTS_EIO EIO
-#define ZTS_ENXIO ENXIO
-#define ZTS_EBADF EBADF
-#define ZTS_EAGAIN EAGAIN
-#define ZTS_EWOULDBLOCK EWOULDBLOCK
-#define ZTS_ENOMEM ENOMEM
-#define ZTS_EACCES EACCES
-#define ZTS_EFAULT EFAULT
-#define ZTS_EBUSY EBUSY
-#define ZTS_EEXIST EEXIST
-#define ZTS_ENODEV ENODEV
-#define ZTS_EINVAL EINVAL
-#define ZTS_ENFILE ENFILE
-#define ZTS_EMFILE EMFILE
-#define ZTS_ENOSYS ENOSYS
-#define ZTS_ENOTSOCK ENOTSOCK
-#define ZTS_EDESTADDRREQ EDESTADDRREQ
-#define ZTS_EMSGSIZE EMSGSIZE
-#define ZTS_EPROTOTYPE EPROTOTYPE
-#define ZTS_ENOPROTOOPT ENOPROTOOPT
-#define ZTS_EPROTONOSUPPORT EPROTONOSUPPORT
-#define ZTS_ESOCKTNOSUPPORT ESOCKTNOSUPPORT
-#define ZTS_EOPNOTSUPP EOPNOTSUPP
-#define ZTS_EPFNOSUPPORT EPFNOSUPPORT
-#define ZTS_EAFNOSUPPORT EAFNOSUPPORT
-#define ZTS_EADDRINUSE EADDRINUSE
-#define ZTS_EADDRNOTAVAIL EADDRNOTAVAIL
-#define ZTS_ENETDOWN ENETDOWN
-#define ZTS_ENETUNREACH ENETUNREACH
-#define ZTS_ECONNABORTED ECONNABORTED
-#define ZTS_ECONNRESET ECONNRESET
-#define ZTS_ENOBUFS ENOBUFS
-#define ZTS_EISCONN EISCONN
-#define ZTS_ENOTCONN ENOTCONN
-#define ZTS_ETIMEDOUT ETIMEDOUT
-#define ZTS_ECONNREFUSED ECONNREFUSED
-#define ZTS_EHOSTUNREACH EHOSTUNREACH
-#define ZTS_EALREADY EALREADY
-#define ZTS_EINPROGRESS EINPROGRESS
+typedef enum {
+    ZTS_EPERM = EPERM,
+    ZTS_ENOENT = ENOENT,
+    ZTS_ESRCH = ESRCH,
+    ZTS_EINTR = EINTR,
+    ZTS_EIO = EIO,
+    ZTS_ENXIO = ENXIO,
+    ZTS_EBADF = EBADF,
+    ZTS_EAGAIN = EAGAIN,
+    ZTS_EWOULDBLOCK = EWOULDBLOCK,
+    ZTS_ENOMEM = ENOMEM,
+    ZTS_EACCES = EACCES,
+    ZTS_EFAULT = EFAULT,
+    ZTS_EBUSY = EBUSY,
+    ZTS_EEXIST = EEXIST,
+    ZTS_ENODEV = ENODEV,
+    ZTS_EINVAL = EINVAL,
+    ZTS_ENFILE = ENFILE,
+    ZTS_EMFILE = EMFILE,
+    ZTS_ENOSYS = ENOSYS,
+    ZTS_ENOTSOCK = ENOTSOCK,
+    ZTS_EDESTADDRREQ = EDESTADDRREQ,
+    ZTS_EMSGSIZE = EMSGSIZE,
+    ZTS_EPROTOTYPE = EPROTOTYPE,
+    ZTS_ENOPROTOOPT = ENOPROTOOPT,
+    ZTS_EPROTONOSUPPORT = EPROTONOSUPPORT,
+    ZTS_ESOCKTNOSUPPORT = ESOCKTNOSUPPORT,
+    ZTS_EOPNOTSUPP = EOPNOTSUPP,
+    ZTS_EPFNOSUPPORT = EPFNOSUPPORT,
+    ZTS_EAFNOSUPPORT = EAFNOSUPPORT,
+    ZTS_EADDRINUSE = EADDRINUSE,
+    ZTS_EADDRNOTAVAIL = EADDRNOTAVAIL,
+    ZTS_ENETDOWN = ENETDOWN,
+    ZTS_ENETUNREACH = ENETUNREACH,
+    ZTS_ECONNABORTED = ECONNABORTED,
+    ZTS_ECONNRESET = ECONNRESET,
+    ZTS_ENOBUFS = ENOBUFS,
+    ZTS_EISCONN = EISCONN,
+    ZTS_ENOTCONN = ENOTCONN,
+    ZTS_ETIMEDOUT = ETIMEDOUT,
+    ZTS_ECONNREFUSED = ECONNREFUSED,
+    ZTS_EHOSTUNREACH = EHOSTUNREACH,
+    ZTS_EALREADY = EALREADY,
+    ZTS_EINPROGRESS = EINPROGRESS
+} zts_errno_t;
 
 typedef enum {
     ZTS_EVENT_NODE_UP = 200,
@@ -152,6 +155,7 @@ typedef enum { ZTS_PEER_ROLE_LEAF = 0, ZTS_PEER_ROLE_MOON = 1, ZTS_PEER_ROLE_PLA
 #define ZTS_INET6_ADDRSTRLEN 46
 #define ZTS_IP_MAX_STR_LEN ZTS_INET6_ADDRSTRLEN
 #define ZTS_ID_STR_BUF_LEN 384
+#define ZTS_MAX_ENDPOINT_STR_LEN (ZTS_INET6_ADDRSTRLEN + 6)
 #define ZTS_MAX_NETWORK_SHORT_NAME_LENGTH 127
 #define ZTS_MAX_NETWORK_ROUTES 32
 #define ZTS_MAX_ASSIGNED_ADDRESSES 16
@@ -205,6 +209,10 @@ typedef enum { ZTS_PEER_ROLE_LEAF = 0, ZTS_PEER_ROLE_MOON = 1, ZTS_PEER_ROLE_PLA
 #define ZTS_SO_TYPE SO_TYPE
 #define ZTS_SO_NO_CHECK SO_NO_CHECK
 #define ZTS_SO_BINDTODEVICE SO_BINDTODEVICE
+/* libzt has these and takes none of them, either: no platform's option has these numbers. */
+#define ZTS_SO_USELOOPBACK 0x10040
+#define ZTS_SO_DONTLINGER ((int)(~ZTS_SO_LINGER))
+#define ZTS_SO_CONTIMEO 0x1009
 #define ZTS_IP_TOS IP_TOS
 #define ZTS_IP_TTL IP_TTL
 #define ZTS_IP_PKTINFO IP_PKTINFO
@@ -213,11 +221,33 @@ typedef enum { ZTS_PEER_ROLE_LEAF = 0, ZTS_PEER_ROLE_MOON = 1, ZTS_PEER_ROLE_PLA
 #define ZTS_IP_MULTICAST_LOOP IP_MULTICAST_LOOP
 #define ZTS_IP_ADD_MEMBERSHIP IP_ADD_MEMBERSHIP
 #define ZTS_IP_DROP_MEMBERSHIP IP_DROP_MEMBERSHIP
+#define ZTS_IPV6_CHECKSUM IPV6_CHECKSUM
 #define ZTS_IPV6_V6ONLY IPV6_V6ONLY
 #define ZTS_IPV6_JOIN_GROUP IPV6_JOIN_GROUP
 #define ZTS_IPV6_LEAVE_GROUP IPV6_LEAVE_GROUP
 #define ZTS_IPV6_ADD_MEMBERSHIP ZTS_IPV6_JOIN_GROUP
 #define ZTS_IPV6_DROP_MEMBERSHIP ZTS_IPV6_LEAVE_GROUP
+/* The platform's numbers, which no header of POSIX has. */
+#define ZTS_UDPLITE_SEND_CSCOV 10
+#define ZTS_UDPLITE_RECV_CSCOV 11
+/* RFC 1349, RFC 791. */
+#define ZTS_IPTOS_TOS_MASK 0x1E
+#define ZTS_IPTOS_TOS(tos) ((tos) & ZTS_IPTOS_TOS_MASK)
+#define ZTS_IPTOS_LOWDELAY 0x10
+#define ZTS_IPTOS_THROUGHPUT 0x08
+#define ZTS_IPTOS_RELIABILITY 0x04
+#define ZTS_IPTOS_LOWCOST 0x02
+#define ZTS_IPTOS_MINCOST ZTS_IPTOS_LOWCOST
+#define ZTS_IPTOS_PREC_MASK 0xe0
+#define ZTS_IPTOS_PREC(tos) ((tos) & ZTS_IPTOS_PREC_MASK)
+#define ZTS_IPTOS_PREC_NETCONTROL 0xe0
+#define ZTS_IPTOS_PREC_INTERNETCONTROL 0xc0
+#define ZTS_IPTOS_PREC_CRITIC_ECP 0xa0
+#define ZTS_IPTOS_PREC_FLASHOVERRIDE 0x80
+#define ZTS_IPTOS_PREC_FLASH 0x60
+#define ZTS_IPTOS_PREC_IMMEDIATE 0x40
+#define ZTS_IPTOS_PREC_PRIORITY 0x20
+#define ZTS_IPTOS_PREC_ROUTINE 0x00
 #define ZTS_TCP_NODELAY TCP_NODELAY
 #define ZTS_TCP_KEEPALIVE TCP_KEEPIDLE
 #define ZTS_TCP_KEEPIDLE TCP_KEEPIDLE
@@ -230,6 +260,15 @@ typedef enum { ZTS_PEER_ROLE_LEAF = 0, ZTS_PEER_ROLE_MOON = 1, ZTS_PEER_ROLE_PLA
 #define ZTS_O_RDONLY O_RDONLY
 #define ZTS_O_WRONLY O_WRONLY
 #define ZTS_O_RDWR O_RDWR
+/* Requests of ioctl as the platform makes them. */
+#define ZTS_IOCPARM_MASK ((unsigned int)_IOC_SIZEMASK)
+#define ZTS_IOC_VOID ((unsigned long)_IOC_NONE << _IOC_DIRSHIFT)
+#define ZTS_IOC_OUT ((unsigned long)_IOC_READ << _IOC_DIRSHIFT)
+#define ZTS_IOC_IN ((unsigned long)_IOC_WRITE << _IOC_DIRSHIFT)
+#define ZTS_IOC_INOUT (ZTS_IOC_IN | ZTS_IOC_OUT)
+#define ZTS_IO(x, y) _IO(x, y)
+#define ZTS_IOR(x, y, t) _IOR(x, y, t)
+#define ZTS_IOW(x, y, t) _IOW(x, y, t)
 #define ZTS_FIONREAD FIONREAD
 #define ZTS_FIONBIO FIONBIO
 #define ZTS_POLLIN POLLIN
@@ -243,10 +282,10 @@ typedef enum { ZTS_PEER_ROLE_LEAF = 0, ZTS_PEER_ROLE_MOON = 1, ZTS_PEER_ROLE_PLA
 #define ZTS_POLLWRBAND POLLWRBAND
 #define ZTS_POLLHUP POLLHUP
 #define ZTS_FD_SETSIZE FD_SETSIZE
-#define ZTS_FD_SET(fd, set) FD_SET(fd, set)
-#define ZTS_FD_CLR(fd, set) FD_CLR(fd, set)
-#define ZTS_FD_ISSET(fd, set) FD_ISSET(fd, set)
-#define ZTS_FD_ZERO(set) FD_ZERO(set)
+#define ZTS_FD_SET(fd, set) FD_SET(fd, &(set)->native)
+#define ZTS_FD_CLR(fd, set) FD_CLR(fd, &(set)->native)
+#define ZTS_FD_ISSET(fd, set) FD_ISSET(fd, &(set)->native)
+#define ZTS_FD_ZERO(set) memset((set), 0, sizeof *(set))
 #define ZTS_IPADDR_NONE ((uint32_t)0xffffffffUL)
 #define ZTS_IPADDR_LOOPBACK ((uint32_t)0x7f000001UL)
 #define ZTS_IPADDR_ANY ((uint32_t)0x00000000UL)
@@ -255,15 +294,14 @@ typedef enum { ZTS_PEER_ROLE_LEAF = 0, ZTS_PEER_ROLE_MOON = 1, ZTS_PEER_ROLE_PLA
 #define ZTS_INADDR_LOOPBACK ZTS_IPADDR_LOOPBACK
 #define ZTS_INADDR_ANY ZTS_IPADDR_ANY
 #define ZTS_INADDR_BROADCAST ZTS_IPADDR_BROADCAST
+#define ZTS_IN6ADDR_ANY_INIT {{{0, 0, 0, 0}}}
 
 /* ---- Structures. Those that are laid out as the platform's are the platform's. ---- */
 
-#define zts_timeval timeval
 #define zts_pollfd pollfd
 #define zts_iovec iovec
 #define zts_linger linger
-typedef fd_set zts_fd_set;
-typedef nfds_t zts_nfds_t;
+typedef unsigned int zts_nfds_t;
 typedef uint32_t zts_socklen_t;
 typedef uint32_t zts_in_addr_t;
 typedef uint16_t zts_in_port_t;
@@ -274,11 +312,57 @@ struct zts_in_addr {
 };
 
 struct zts_in6_addr {
-    union {
+    union un {
         uint32_t u32_addr[4];
         uint8_t u8_addr[16];
     } un;
 };
+
+static const struct zts_in6_addr zts_in6addr_any __attribute__((unused)) = ZTS_IN6ADDR_ANY_INIT;
+
+/* What there can be a set of is the platform's matter, so its members are too. */
+typedef struct zts_fd_set {
+    fd_set native;
+} zts_fd_set;
+
+typedef struct zts_timeval {
+    long tv_sec;
+    long tv_usec;
+} zts_timeval;
+
+/* These two are laid out as the platform's: they go to zts_bsd_setsockopt() as they are. */
+typedef struct zts_ip_mreq {
+    struct zts_in_addr imr_multiaddr;
+    struct zts_in_addr imr_interface;
+} zts_ip_mreq;
+
+typedef struct zts_ipv6_mreq {
+    struct zts_in6_addr ipv6mr_multiaddr;
+    unsigned int ipv6mr_interface;
+} zts_ipv6_mreq;
+
+/* The beginning of the platform's: of a datagram that has come, ipi_addr is the address that it came to. */
+struct zts_in_pktinfo {
+    unsigned int ipi_ifindex;
+    struct zts_in_addr ipi_addr;
+};
+
+struct zts_ip4_addr {
+    uint32_t addr;
+};
+
+struct zts_ip6_addr {
+    uint32_t addr[4];
+};
+
+typedef struct zts_ip_addr {
+    union {
+        struct zts_ip6_addr ip6;
+        struct zts_ip4_addr ip4;
+    } u_addr;
+    /* 0 for IPv4, 6 for IPv6, as lwIP has it. */
+    uint8_t type;
+} zts_ip_addr;
 
 struct zts_sockaddr {
     uint8_t sa_len;
@@ -336,6 +420,11 @@ typedef struct {
     struct zts_sockaddr_storage target, via;
     uint16_t flags, metric;
 } zts_route_info_t;
+
+typedef struct {
+    uint64_t mac;
+    unsigned long adi;
+} zts_multicast_group_t;
 
 typedef struct {
     uint64_t net_id, mac;

@@ -26,7 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from . import _node, _peersock, _spawn
+from . import _foreign, _node, _peersock, _spawn
 from .session import Session
 
 #: Tells which `run` a process belongs to: the node's name, and what the command line said of it.
@@ -143,6 +143,7 @@ def _go_on() -> None:
     """Has this process run the program."""
     _hide_secret()
     _spawn.keep()
+    _foreign.keep()
     rules = os.environ.get(_node.RULES, "").split(",")
     if os.environ.get(RUN) and "only" not in rules and not _has_library():
         # The system loads none into a Python whose file gives it privileges.

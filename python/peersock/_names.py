@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket as _std
 from typing import Any
 
@@ -32,10 +33,28 @@ def getaddrinfo(
     Names of members are resolved first, all others as by the standard library.
     """
     found: list[tuple[Any, Any, int, str, Any]] = []
-    for ip in [] if flags & _std.AI_NUMERICHOST else _peersock.resolve(_text(host)):
-        if family in (0, _std.AF_INET6 if ":" in ip else _std.AF_INET):
-            found += _getaddrinfo(ip, port, family, type, proto, flags | _std.AI_NUMERICHOST)
+    text = _text(host)
+    if _peersock.is_overlays(text):
+        ips = [text]
+    else:
+        ips = [] if flags & _std.AI_NUMERICHOST else _peersock.resolve(text)
+    # The C library looks at the machine's interfaces only, and the networks' addresses are configured ones, too.
+    numeric = flags & ~_std.AI_ADDRCONFIG | _std.AI_NUMERICHOST
+    for ip in _wanted(ips, family, flags):
+        with contextlib.suppress(_std.gaierror):
+            found += _getaddrinfo(ip, port, family, type, proto, numeric)
     return found or _getaddrinfo(host, port, family, type, proto, flags)
+
+
+def _wanted(ips: list[str], family: int, flags: int) -> list[str]:
+    """Those of a host's addresses that the flags leave (RFC 3493 6.1)."""
+    if ips and flags & _std.AI_ADDRCONFIG:
+        own = {":" in address for address in _peersock.own_addresses()}
+        ips = [ip for ip in ips if (":" in ip) in own]
+    is_mapped = family == _std.AF_INET6 and flags & _std.AI_V4MAPPED
+    if is_mapped and not flags & _std.AI_ALL and any(":" in ip for ip in ips):
+        ips = [ip for ip in ips if ":" in ip]
+    return ips
 
 
 def getnameinfo(sockaddr: Any, flags: int, /) -> tuple[str, str]:

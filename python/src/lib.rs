@@ -46,7 +46,7 @@ mod _peersock {
     #[pymodule_export]
     use crate::messages::{recvmsg, sendmsg};
     #[pymodule_export]
-    use crate::names::{interfaces, is_overlays, name_of, resolve};
+    use crate::names::{interfaces, is_overlays, name_of, own_addresses, resolve};
     #[pymodule_export]
     use crate::node::Node;
     #[pymodule_export]

@@ -33,6 +33,14 @@ pub(crate) fn is_overlays(py: Python<'_>, address: &str) -> bool {
     !ip.to_canonical().is_loopback() && py.detach(|| rules.is_overlays(ip)) == Some(true)
 }
 
+/// The node's own addresses in its networks, as texts.
+#[pyfunction]
+pub(crate) fn own_addresses(py: Python<'_>) -> Vec<String> {
+    let Some(rules) = rules() else { return Vec::new() };
+    let found = py.detach(|| rules.client.interfaces());
+    found.into_iter().flat_map(|found| found.addresses).map(|own| own.address.to_string()).collect()
+}
+
 /// The networks as interfaces: index and name.
 #[pyfunction]
 pub(crate) fn interfaces(py: Python<'_>) -> Vec<(u32, String)> {

@@ -347,3 +347,37 @@ def test_the_library_is_not_installed_in_programs_of_others() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": folder}
     )
     assert done.stdout == "socket\n", done.stderr
+
+
+#: As the package ifaddr asks for the machine's interfaces.
+BY_CTYPES = textwrap.dedent(
+    """\
+    import ctypes, ctypes.util, subprocess, sys
+
+    class IfAddrs(ctypes.Structure): pass
+    IfAddrs._fields_ = [("next", ctypes.POINTER(IfAddrs)), ("name", ctypes.c_char_p)]
+
+    libc = ctypes.CDLL(ctypes.util.find_library("c"), use_errno=True)
+    first = ctypes.POINTER(IfAddrs)()
+    assert libc.getifaddrs(ctypes.byref(first)) == 0
+    names, entry = [], first
+    while entry:
+        names.append(entry[0].name.decode())
+        entry = entry[0].next
+    libc.freeifaddrs(first)
+    print(next(name for name in names if name.startswith("ps")))
+    name = ctypes.create_string_buffer(16)
+    libc["if_indextoname"](libc.if_nametoindex(b"ps1"), name)
+    print(name.value.decode())
+    if len(sys.argv) == 1:
+        child = subprocess.run([sys.executable, __file__, "child"], check=True, capture_output=True, text=True)
+        print(child.stdout.split()[0])
+        print(libc.strlen(b"four") == 4)
+    """
+)
+
+
+def test_what_calls_the_c_library_by_ctypes_sees_the_networks(place: Place) -> None:
+    program = place.write("program.py", BY_CTYPES)
+    done = place.ask(*place.run, program)
+    assert done.stdout.split() == ["ps1", "ps1", "ps1", "True"], done.stderr

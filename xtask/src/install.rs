@@ -9,6 +9,9 @@ use clap::Args;
 
 use crate::{Result, cargo, root};
 
+#[path = "../../ffi/lib/shared_library.rs"]
+mod shared_library;
+
 /// Shown under `cargo xtask install --help`.
 pub(crate) const EXAMPLES: &str = "Examples:
   cargo xtask install --prefix ~/.local
@@ -84,7 +87,7 @@ pub(crate) fn copy_to(place: &Path, prefix: Prefix<'_>, libdir: &Path, built: &P
         Ok(())
     };
     let shared = format!("libpeersock.so.{VERSION}");
-    copy(&built.join("libpeersock.so"), lib.join(&shared), 0o755)?;
+    copy(&link_shared(built)?, lib.join(&shared), 0o755)?;
     copy(&built.join("libpeersock.a"), lib.join("libpeersock.a"), 0o644)?;
     copy(&crate::header::path(), include.join("peersock.h"), 0o644)?;
     for file in ["ZeroTierSockets.h", "zts/state.h", "zts/network.h", "zts/sockets.h", "zts/other.h"] {
@@ -121,6 +124,17 @@ pub(crate) fn build(profile: &str) -> Result<PathBuf> {
         None => root().join("target"),
     };
     Ok(target.join(if profile == DEV { "debug" } else { profile }))
+}
+
+/// Links the shared library, whose functions have versions, beside the static one.
+fn link_shared(built: &Path) -> Result<PathBuf> {
+    let linked = built.join(format!("libpeersock.so.{VERSION}"));
+    let archive = built.join("libpeersock.a");
+    let output = shared_library::link(&root().join("ffi/lib"), &archive, &linked).output()?;
+    match output.status.success() {
+        true => Ok(linked),
+        false => Err(format!("cc: {}", String::from_utf8_lossy(&output.stderr)).into()),
+    }
 }
 
 /// What builds it.

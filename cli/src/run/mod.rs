@@ -13,6 +13,7 @@ mod watch;
 use std::env;
 use std::ffi::OsString;
 use std::io;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
@@ -20,6 +21,7 @@ use std::thread;
 use std::time::Duration;
 
 use peersock::{IdentitySource, Network, Node};
+use peersock_bsd::elf;
 use peersock_descriptors::{FdServer, Outstanding};
 use peersock_run_library::Library;
 use peersock_seccomp::Supervisor;
@@ -132,11 +134,13 @@ pub(crate) fn run(args: &Args) -> Outcome {
             "leave one of them out",
         ));
     }
+    check_proc()?;
     let library = Library::provide().map_err(|error| {
         Failure::new(format_args!("{error}"), "name a folder that can be written to in XDG_CACHE_HOME")
     })?;
     let (path, reach) = program::check(Path::new(&args.program[0]))?;
     let is_notified = args.mode.is_notified(args, &path, reach)?;
+    let preloads = args.mode.preloads(reach);
     let networks = args.networks.resolve()?;
     let node = start(args, networks.clone())?;
     let roots = root_watch::start(&node)?;
@@ -148,7 +152,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     broken_pipe::keep(&mut command);
     hide_secret(&mut command, &networks);
     let Taken { filter, supervisor } =
-        args.mode.prepare(args, is_notified, &mut command, &server, &library)?;
+        args.mode.prepare(args, (is_notified, preloads), &mut command, &server, &library)?;
     let refusals = server.refusals();
     let saying = thread::Builder::new().name("refusals".into());
     let saying = saying.spawn(move || refusals.iter().for_each(stdio::note))?;
@@ -205,6 +209,19 @@ pub(crate) fn run(args: &Args) -> Outcome {
             "look with `peersock ping` whether the peer is there, and what it says about the end of the connection",
         )),
     }
+}
+
+/// Makes sure that this process finds itself in /proc, where it looks later whether the program has the library
+/// loaded. Without it the errors would be those of missing files and of old kernels.
+fn check_proc() -> Outcome {
+    Path::new("/proc/self/fd").metadata().map(drop).map_err(|error| {
+        Failure::new(
+            format_args!("/proc is not mounted here, or for other processes than this one: /proc/self/fd: {error}"),
+            "mount it (`mount -t proc proc /proc`), in a chroot or sandbox too (bwrap: --proc /proc): `peersock \
+             run` looks there whether the program is on the network; `peersock dial` and `peersock listen` do \
+             without",
+        )
+    })
 }
 
 /// What of the program's data has not arrived; `None` if all has.
@@ -274,13 +291,15 @@ fn rules(args: &Args) -> String {
     only.into_iter().chain(args.bind.iter().cloned()).collect::<Vec<_>>().join(",")
 }
 
-/// The libraries to load: ours first, because it must take the calls before others do.
-fn preload(library: &Path) -> OsString {
-    let mut libraries = library.as_os_str().to_owned();
-    if let Some(others) = env::var_os("LD_PRELOAD").filter(|others| !others.is_empty()) {
-        libraries.push(":");
-        libraries.push(others);
-    }
+/// The libraries to load: ours first, because it must take the calls before others do, but behind a sanitizer,
+/// which ends the program otherwise and calls what comes behind it.
+fn preload(library: &Path, others: Option<OsString>) -> OsString {
+    let own = library.as_os_str().to_owned();
+    let Some(others) = others.filter(|others| !others.is_empty()) else { return own };
+    let has_sanitizer = elf::preloaded(others.as_bytes()).any(elf::is_sanitizer);
+    let (mut libraries, last) = if has_sanitizer { (others, own) } else { (own, others) };
+    libraries.push(":");
+    libraries.push(last);
     libraries
 }
 
@@ -295,6 +314,15 @@ mod tests {
         assert!(forbidden.hint().is_some_and(|hint| hint.contains("container")), "{forbidden}");
         let short = refused("pidfd_open", rustix::io::Errno::MFILE.into());
         assert!(!short.message().contains("pidfd_open"), "{short}");
+    }
+
+    #[test]
+    fn only_a_sanitizer_is_loaded_before_our_library() {
+        let order = |others: &str| preload(Path::new("/ours.so"), Some(others.into()));
+        assert_eq!(preload(Path::new("/ours.so"), None), "/ours.so");
+        assert_eq!(order(""), "/ours.so");
+        assert_eq!(order("/a.so:/b.so"), "/ours.so:/a.so:/b.so");
+        assert_eq!(order("/usr/lib/libasan.so.8 /b.so"), "/usr/lib/libasan.so.8 /b.so:/ours.so");
     }
 
     #[test]

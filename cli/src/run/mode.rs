@@ -1,5 +1,6 @@
 //! How the program's socket calls are taken: by a preloaded library, or by the kernel's notices (seccomp).
 
+use std::env;
 use std::io;
 use std::path::Path;
 use std::process::Command;
@@ -19,7 +20,8 @@ use crate::stdio;
 /// What `--mode` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum Mode {
-    /// seccomp for programs that are linked statically or written in Go, preload for all others
+    /// seccomp for programs that are linked statically, written in Go, or built with AddressSanitizer,
+    /// preload for all others
     Auto,
     /// A library that is loaded with the program; others are refused
     Preload,
@@ -67,17 +69,22 @@ impl Mode {
         self == Self::Auto && !is_notified && !args.no_filter && !args.only
     }
 
+    /// Whether the library is to be loaded into the program, or at least into what that starts.
+    pub(super) fn preloads(self, reach: Reach) -> bool {
+        self != Self::Seccomp && reach != Reach::Kernel(Bypass::Sanitizer)
+    }
+
     /// Prepares the program's environment, and what takes its calls.
     pub(super) fn prepare(
         self,
         args: &Args,
-        is_notified: bool,
+        (is_notified, preloads): (bool, bool),
         command: &mut Command,
         server: &FdServer,
         library: &Library,
     ) -> Outcome<Taken> {
         let admits = self.admits(args, is_notified);
-        if self != Self::Seccomp {
+        if preloads {
             // Also for what static programs start.
             command.env(peersock_descriptors::ENVIRONMENT, server.environment());
             let mut words = rules(args);
@@ -85,7 +92,7 @@ impl Mode {
                 words.push_str(",admits");
             }
             command.env("PEERSOCK_RULES", words);
-            command.env("LD_PRELOAD", preload(library.path()));
+            command.env("LD_PRELOAD", preload(library.path(), env::var_os("LD_PRELOAD")));
         }
         if !is_notified {
             let filter = match (args.no_filter, args.only) {
@@ -103,7 +110,7 @@ impl Mode {
         // It is asked about the calls that make connections, not about those that use them.
         server.note_unseen_calls();
         let client = client(server)?;
-        let library = (self != Self::Seccomp).then(|| library.name().to_owned());
+        let library = preloads.then(|| library.name().to_owned());
         let mut supervisor =
             Supervisor::new(Rules::new(client, &rules(args)), library).map_err(not_supervised)?;
         Ok(Taken { filter: Filter::Notified(supervisor.filter()), supervisor: Some(supervisor) })
@@ -173,6 +180,7 @@ fn passed_by(path: &Path, bypass: Bypass) -> Failure {
             "leave --mode preload out, use a dynamically linked build of it, or `peersock dial` and \
              `peersock listen`"
         }
+        Bypass::Sanitizer => "leave --mode preload out, or use a build of it without the sanitizer",
         Bypass::Capabilities => "leave --mode preload out, or run a copy of it, which has no capabilities",
     };
     let message =

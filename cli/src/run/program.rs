@@ -3,11 +3,12 @@
 use std::env;
 use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
+use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use peersock_bsd::elf::{is_32_bit, is_go, is_static};
+use peersock_bsd::elf::{is_32_bit, is_go, is_static, needs_sanitizer};
 
 use crate::failure::{Failure, Outcome};
 
@@ -39,6 +40,8 @@ pub(super) enum Bypass {
     Static,
     /// Its file has capabilities, which root has anyway.
     Capabilities,
+    /// It needs AddressSanitizer's library.
+    Sanitizer,
 }
 
 impl Bypass {
@@ -48,6 +51,7 @@ impl Bypass {
             Self::Go => "is written in Go: it makes system calls itself",
             Self::Static => "is linked statically: it makes system calls itself",
             Self::Capabilities => "has capabilities in its file: the system ignores preloaded libraries",
+            Self::Sanitizer => "is built with AddressSanitizer: it ends if a library is loaded before that",
         }
     }
 }
@@ -73,7 +77,8 @@ pub(super) fn check(program: &Path) -> Outcome<(PathBuf, Reach)> {
             "run it as the user that it changes to, or use `peersock dial`",
         ));
     }
-    let head = File::open(&path).and_then(head).map_err(unreadable)?;
+    let file = File::open(&path).map_err(unreadable)?;
+    let head = head(&file).map_err(unreadable)?;
     if let Some(interpreter) = script_interpreter(&head) {
         let reach = check_interpreter(Path::new(&interpreter), &path)?;
         return Ok((path, reach));
@@ -93,6 +98,8 @@ pub(super) fn check(program: &Path) -> Outcome<(PathBuf, Reach)> {
         Reach::Kernel(Bypass::Static)
     } else if has_capabilities(&path) && !rustix::process::getuid().is_root() {
         Reach::Kernel(Bypass::Capabilities)
+    } else if needs_sanitizer(file.as_fd(), &head) {
+        Reach::Kernel(Bypass::Sanitizer)
     } else {
         Reach::Library
     };
@@ -100,7 +107,7 @@ pub(super) fn check(program: &Path) -> Outcome<(PathBuf, Reach)> {
 }
 
 /// A file's beginning.
-pub(super) fn head(file: File) -> io::Result<Vec<u8>> {
+pub(super) fn head(file: &File) -> io::Result<Vec<u8>> {
     let mut head = Vec::new();
     file.take(HEAD).read_to_end(&mut head)?;
     Ok(head)

@@ -15,7 +15,7 @@ use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use peersock_bsd::elf::is_static;
+use peersock_bsd::elf::{is_sanitizer, is_static};
 use peersock_descriptors::Contacts;
 use peersock_seccomp::Supervised;
 use rustix::fs::{Mode, OFlags};
@@ -186,7 +186,7 @@ fn look(process: &OwnedFd, library: &str) -> Sight {
     let program = PathBuf::from(OsString::from_vec(program.into_bytes()));
     let is_static = || {
         let head = rustix::fs::openat(process, "exe", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-        head.is_ok_and(|file| program::head(File::from(file)).is_ok_and(|head| is_static(&head)))
+        head.is_ok_and(|file| program::head(&File::from(file)).is_ok_and(|head| is_static(&head)))
     };
     judge(&maps, program, library, is_static)
 }
@@ -203,8 +203,9 @@ fn judge(maps: &str, program: PathBuf, library: &str, is_static: impl FnOnce() -
     let has_begun = loaded.contains(&&*name);
     loaded.sort_unstable();
     loaded.dedup();
-    // The loader itself is one of them.
-    let libraries = loaded.iter().filter(|path| **path != name).count();
+    // The loader itself is one of them. A sanitizer is loaded before ours.
+    let is_other = |path: &&&str| **path != name && !is_sanitizer(path.as_bytes());
+    let libraries = loaded.iter().filter(is_other).count();
     match libraries > 1 || has_begun && is_static() {
         true => Sight::Passed(program),
         false => Sight::Nothing,
@@ -258,6 +259,9 @@ mod tests {
         assert_eq!(sight(&format!("{PROGRAM}{OURS}{LIBC}"), false), Sight::Library);
         let passed = Sight::Passed("/usr/bin/the program".into());
         assert_eq!(sight(&format!("{PROGRAM}{LIBC}"), false), passed);
+        let asan = LIBC.replace("libc.so.6", "libasan.so.8");
+        assert_eq!(sight(&format!("{PROGRAM}{asan}"), false), Sight::Nothing);
+        assert_eq!(sight(&format!("{PROGRAM}{asan}{LIBC}"), false), passed);
     }
 
     #[test]

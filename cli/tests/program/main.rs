@@ -37,6 +37,7 @@ mod outages;
 mod pinholes;
 mod proxy;
 mod proxy_clients;
+mod refused_calls;
 mod rest;
 mod root;
 mod root_setup;

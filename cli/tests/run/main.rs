@@ -4,6 +4,7 @@ mod adhoc;
 mod again;
 mod blocked;
 mod both;
+mod builds;
 mod calls;
 #[path = "../program/common.rs"]
 #[allow(dead_code, reason = "the other tests use the rest")]
@@ -29,5 +30,6 @@ mod seccomp;
 mod shell;
 mod standard;
 mod starts;
+mod surroundings;
 mod told;
 mod web;

@@ -9,7 +9,7 @@ use std::thread;
 use peersock_run_library::Library;
 use rustix::process::{Signal, Uid};
 
-use crate::common::{run, signal};
+use crate::common::{Running, run, signal};
 use crate::lab::{Lab, is_root};
 
 /// Answers on port 7000 with what it is told, as `calls.c` wants it.
@@ -35,6 +35,34 @@ fn sockets_without_the_library_are_what_programs_expect() {
     let port = said.trim().strip_prefix("port ").unwrap();
     assert_eq!(lab.bash("beta", &format!("head -n 1 < /dev/tcp/10.77.0.3/{port}")).text(), "accepted\n");
     server.finish().success();
+}
+
+/// Go's servers ask for the port of each socket that they bind.
+#[test]
+fn a_udp_server_at_any_port_is_reached_once_it_has_asked_which() {
+    let test = "a_udp_server_at_any_port_is_reached_once_it_has_asked_which";
+    let Some(lab) = Lab::with(test, &["cc", "python3"]) else { return };
+    let (alone, linked) = (compile(&lab, "any_port", &["-static"]), compile(&lab, "any_port", &[]));
+    let client = lab.write(
+        "client.py",
+        "import socket, sys
+s = socket.socket(socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(20)
+s.sendto(b'hi', (sys.argv[1], int(sys.argv[2])))
+print(s.recv(10))
+",
+    );
+    for (program, mode) in [(&alone, "auto"), (&linked, "auto"), (&linked, "seccomp")] {
+        for (family, address) in [("4", "10.77.0.1"), ("6", "fd77::1")] {
+            let program = [program.to_str().unwrap(), family];
+            let server = Running::start(lab.command("alpha", &["--mode", mode], &program));
+            let said = server.wait_for_stdout("\n");
+            let port = said.trim().strip_prefix("port ").unwrap();
+            let got = run(lab.command("beta", &[], &["python3", &client, address, port])).success();
+            assert_eq!(got.text(), "b'hi'\n", "{program:?} {mode}");
+            server.finish().success();
+        }
+    }
 }
 
 #[test]

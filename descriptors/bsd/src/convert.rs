@@ -63,7 +63,7 @@ fn read_value(
 fn unused_socket((domain, kind, protocol): (c_int, c_int, c_int)) -> Option<OwnedFd> {
     let kind = kind | libc::SOCK_CLOEXEC;
     // SAFETY: no pointers.
-    let fd = unsafe { libc::syscall(libc::SYS_socket, domain, kind, protocol) };
+    let fd = unsafe { peersock_fd::syscall!(libc::SYS_socket, domain, kind, protocol) };
     let fd = RawFd::try_from(fd).ok().filter(|fd| *fd >= 0)?;
     // SAFETY: it was just opened, and nobody else knows of it.
     Some(unsafe { OwnedFd::from_raw_fd(fd) })
@@ -245,7 +245,7 @@ fn change(operation: c_int, fd: RawFd, sets: &EpollSets) {
     for &(epoll, mut event) in sets {
         // SAFETY: the event is a live variable. A set that is closed makes the call fail, which is as it
         // should be.
-        unsafe { libc::syscall(libc::SYS_epoll_ctl, epoll, operation, fd, &raw mut event) };
+        unsafe { peersock_fd::syscall!(libc::SYS_epoll_ctl, epoll, operation, fd, &raw mut event) };
     }
 }
 

@@ -1,5 +1,8 @@
 //! Which programs no preloaded library reaches, by the beginning of their files: those that make system calls
-//! themselves, and 32-bit ones. Nothing here takes memory of the heap.
+//! themselves, 32-bit ones, and those that end themselves if it is loaded first. Nothing here takes memory of the
+//! heap.
+
+use std::os::fd::BorrowedFd;
 
 /// Whether a file is a 32-bit program (ELFCLASS32): a library of 64 bits cannot be loaded into it, and its
 /// system calls have other numbers.
@@ -31,22 +34,115 @@ pub fn is_go(head: &[u8]) -> bool {
 /// assert!(!peersock_bsd::elf::is_static(b"#!/bin/sh"));
 /// ```
 pub fn is_static(head: &[u8]) -> bool {
-    const PT_INTERP: u32 = 3;
-    program_headers(head).is_some_and(|mut kinds| !kinds.any(|kind| kind == PT_INTERP))
+    segments(head).is_some_and(|mut segments| !segments.any(|segment| segment.kind == Segment::INTERPRETER))
 }
 
-/// The types of an ELF64 file's program headers.
-fn program_headers(head: &[u8]) -> Option<impl Iterator<Item = u32> + '_> {
+/// Whether a dynamically linked program needs the library of a sanitizer that ends it unless that library is
+/// loaded before all others: AddressSanitizer's. `head` is the beginning of the file.
+///
+/// ```
+/// let program = std::fs::File::open("/proc/self/exe")?;
+/// let head = std::fs::read("/proc/self/exe")?;
+/// assert!(!peersock_bsd::elf::needs_sanitizer(std::os::fd::AsFd::as_fd(&program), &head));
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn needs_sanitizer(file: BorrowedFd<'_>, head: &[u8]) -> bool {
+    needs(file, head, is_sanitizer).unwrap_or(false)
+}
+
+/// Whether a library, by its name or path, is that of AddressSanitizer: GCC's or LLVM's.
+///
+/// ```
+/// use peersock_bsd::elf::is_sanitizer;
+///
+/// assert!(is_sanitizer(b"libasan.so.8") && is_sanitizer(b"/usr/lib/libclang_rt.asan-x86_64.so"));
+/// assert!(!is_sanitizer(b"libtsan.so.2") && !is_sanitizer(b"/libasan.so/libc.so.6"));
+/// ```
+pub fn is_sanitizer(library: &[u8]) -> bool {
+    let name = library.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    [&b"libasan.so"[..], b"libclang_rt.asan"].iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// The libraries that LD_PRELOAD names.
+///
+/// ```
+/// let named = peersock_bsd::elf::preloaded(b"liba.so:/b.so c.so");
+/// assert_eq!(named.collect::<Vec<_>>(), [&b"liba.so"[..], b"/b.so", b"c.so"]);
+/// ```
+pub fn preloaded(variable: &[u8]) -> impl Iterator<Item = &[u8]> {
+    variable.split(|byte| matches!(byte, b':' | b' ')).filter(|library| !library.is_empty())
+}
+
+/// Whether one of the libraries that a program needs (DT_NEEDED) has a name that is wanted, by its first
+/// bytes. `None` of what is no dynamically linked ELF64 file.
+fn needs(file: BorrowedFd<'_>, head: &[u8], is_wanted: impl Fn(&[u8]) -> bool) -> Option<bool> {
+    const DT_NEEDED: u64 = 1;
+    const DT_STRTAB: u64 = 5;
+    let section = segments(head)?.find(|segment| segment.kind == Segment::DYNAMIC)?;
+    let entry = |index: u64| {
+        let mut entry = [0; 16];
+        let at = section.offset.checked_add(index * 16)?;
+        let is_whole = rustix::io::pread(file, &mut entry, at) == Ok(16);
+        is_whole.then(|| (word(&entry, 0), word(&entry, 8)))
+    };
+    // A file may say that it has more than anybody would look through.
+    let entries = || (0..(section.size / 16).min(MAX_ENTRIES)).map_while(entry);
+    let (_, texts) = entries().find(|(tag, _)| *tag == Some(DT_STRTAB))?;
+    let texts = segments(head)?.find_map(|segment| segment.offset_of(texts?))?;
+    Some(entries().filter(|(tag, _)| *tag == Some(DT_NEEDED)).any(|(_, name)| {
+        let mut text = [0; 24];
+        let at = name.and_then(|name| texts.checked_add(name));
+        let length = at.and_then(|at| rustix::io::pread(file, &mut text, at).ok()).unwrap_or(0);
+        is_wanted(&text[..length])
+    }))
+}
+
+/// The most entries of a dynamic section that are looked at; real ones have some 30, and a few for each
+/// library.
+const MAX_ENTRIES: u64 = 512;
+
+/// A part of an ELF64 file.
+#[derive(Debug, Clone, Copy)]
+struct Segment {
+    kind: u32,
+    offset: u64,
+    address: u64,
+    size: u64,
+}
+
+impl Segment {
+    const LOAD: u32 = 1;
+    const DYNAMIC: u32 = 2;
+    const INTERPRETER: u32 = 3;
+
+    fn of(header: &[u8]) -> Self {
+        let kind = header.first_chunk().map_or(0, |kind| u32::from_le_bytes(*kind));
+        let word = |at| word(header, at).unwrap_or(0);
+        Self { kind, offset: word(8), address: word(16), size: word(32) }
+    }
+
+    /// Where in the file that lies which is loaded to an address.
+    fn offset_of(&self, address: u64) -> Option<u64> {
+        let at = address.checked_sub(self.address).filter(|at| self.kind == Self::LOAD && *at < self.size)?;
+        self.offset.checked_add(at)
+    }
+}
+
+/// What an ELF64 file's program headers say.
+fn segments(head: &[u8]) -> Option<impl Iterator<Item = Segment> + '_> {
     const ELF64_LITTLE_ENDIAN: &[u8] = b"\x7fELF\x02\x01";
     if !head.starts_with(ELF64_LITTLE_ENDIAN) {
         return None;
     }
-    let at = usize::try_from(u64::from_le_bytes(*head.get(32..)?.first_chunk()?)).ok()?;
+    let at = usize::try_from(word(head, 32)?).ok()?;
     let number = |at: usize| Some(usize::from(u16::from_le_bytes(*head.get(at..)?.first_chunk()?)));
     let (size, count) = (number(54)?, number(56)?);
     let table = head.get(at..at.checked_add(size * count)?)?;
-    let kind = |entry: &[u8]| entry.first_chunk().map_or(0, |kind| u32::from_le_bytes(*kind));
-    (size >= 4).then(|| table.chunks_exact(size).map(kind))
+    (size >= 4).then(|| table.chunks_exact(size).map(Segment::of))
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
 /// What the first line of a script names.
@@ -64,6 +160,8 @@ pub fn script_interpreter(head: &[u8]) -> Option<&[u8]> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd as _;
+
     use super::*;
 
     #[test]
@@ -80,5 +178,26 @@ mod tests {
         // A table that is nowhere.
         head[32..40].fill(0xff);
         assert!(!is_static(&head));
+    }
+
+    #[test]
+    fn the_libraries_that_a_program_needs_are_found() {
+        let file = std::fs::File::open("/proc/self/exe").unwrap();
+        let head = std::fs::read("/proc/self/exe").unwrap();
+        let needs = |head: &[u8], prefix: &'static [u8]| {
+            super::needs(file.as_fd(), head, |name: &[u8]| name.starts_with(prefix))
+        };
+        assert_eq!(needs(&head[..8 << 10], b"libc.so"), Some(true));
+        assert_eq!(needs(&head[..8 << 10], b"libasan.so"), Some(false));
+        for length in 0..1000 {
+            needs(&head[..length], b"libc.so");
+        }
+        // Headers that say anything.
+        let mut broken = head[..8 << 10].to_vec();
+        for at in 64..1000 {
+            let byte = std::mem::replace(&mut broken[at], 0xff);
+            needs(&broken, b"libc.so");
+            broken[at] = byte;
+        }
     }
 }

@@ -87,7 +87,7 @@ pub unsafe fn listen(program: &sock_fprog) -> Result<OwnedFd, Errno> {
     let load = |flags: c_ulong| {
         let mode = libc::SECCOMP_SET_MODE_FILTER;
         // SAFETY: the caller's.
-        check(unsafe { libc::syscall(libc::SYS_seccomp, mode, flags, &raw const *program) })
+        check(unsafe { peersock_fd::syscall!(libc::SYS_seccomp, mode, flags, &raw const *program) })
     };
     let listens = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER;
     // Since Linux 5.19 a call that was taken up is interrupted by fatal signals only, so what was done for it

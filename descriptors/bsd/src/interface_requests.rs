@@ -55,7 +55,7 @@ pub unsafe fn ioctl(
     let stand_in = overlays.as_ref().and_then(stand_in);
     let asked = stand_in.as_ref().map_or(fd, |stand_in| stand_in.as_raw_fd());
     // SAFETY: the caller's argument goes to the kernel as it is.
-    let kernels = || check(unsafe { libc::syscall(libc::SYS_ioctl, asked, request, argument) });
+    let kernels = || check(unsafe { peersock_fd::syscall!(libc::SYS_ioctl, asked, request, argument) });
     let is_unknown = |error: Errno| error == Errno::NODEV || (overlays.is_some() && error == Errno::NOTTY);
     if request == libc::SIOCGIFCONF && !argument.is_null() {
         // SAFETY: the caller's.

@@ -31,7 +31,7 @@ macro_rules! calls {
         /// Pointers must be what the kernel's call asks for.
         pub unsafe fn $call($($argument: $type),*) -> Result<$result> {
             // SAFETY: the caller's; the number is that of the call with these arguments.
-            check(unsafe { libc::syscall(libc::$number, $($argument),*) }).map(|returned| returned as $result)
+            check(unsafe { peersock_fd::syscall!(libc::$number, $($argument),*) }).map(|returned| returned as $result)
         }
     )*};
 }
@@ -76,6 +76,17 @@ pub fn borrow<'a>(fd: RawFd) -> Option<BorrowedFd<'a>> {
 pub fn int_option(fd: RawFd, level: c_int, name: c_int) -> Option<c_int> {
     let mut value: c_int = 0;
     let mut length = size_of::<c_int>() as socklen_t;
+    // SAFETY: both pointers are to live variables of the sizes that the kernel is told.
+    let got = unsafe { getsockopt(fd, level, name, (&raw mut value).cast(), &raw mut length) };
+    got.is_ok().then_some(value)
+}
+
+/// SO_COOKIE: the number by which the kernel tells a socket from all others that there have been; `None` if it
+/// gives none.
+pub fn cookie(fd: RawFd) -> Option<u64> {
+    let mut value: u64 = 0;
+    let mut length = size_of::<u64>() as socklen_t;
+    let (level, name) = (libc::SOL_SOCKET, libc::SO_COOKIE);
     // SAFETY: both pointers are to live variables of the sizes that the kernel is told.
     let got = unsafe { getsockopt(fd, level, name, (&raw mut value).cast(), &raw mut length) };
     got.is_ok().then_some(value)

@@ -18,6 +18,7 @@ mod convert;
 pub mod copies;
 pub mod either;
 pub mod elf;
+pub mod ephemeral;
 pub mod epoll_sets;
 mod extension_headers;
 pub mod filter;

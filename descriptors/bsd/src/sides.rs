@@ -78,7 +78,7 @@ impl Sides<'_> {
             return overlay();
         }
         // SAFETY: no pointers.
-        match check(unsafe { libc::syscall(libc::SYS_socket, domain, kind, protocol) }) {
+        match check(unsafe { peersock_fd::syscall!(libc::SYS_socket, domain, kind, protocol) }) {
             // Unprivileged users can ping members even where the system denies them echo sockets.
             Err(error @ (Errno::PERM | Errno::ACCESS)) if is_internet => overlay().map_err(|_| error),
             opened => opened.map(|fd| fd as c_int),

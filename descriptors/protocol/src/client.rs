@@ -245,7 +245,7 @@ impl Client {
 
     fn send(&self, request: Request, fd: Option<BorrowedFd<'_>>) -> Result<Connection, Errno> {
         let message = self.message(request);
-        let mut connection = self.idle().map_or_else(|| self.connect(), Ok)?;
+        let mut connection = self.connection()?;
         let (mut is_new, mut has_shown) = (false, false);
         loop {
             match send_with(connection.fd(), message.bytes(), fd, SendFlags::empty()) {
@@ -276,6 +276,21 @@ impl Client {
         Encoded::new(&Message { version: VERSION, token: self.token, request })
     }
 
+    /// A connection that is idle, or a new one.
+    fn connection(&self) -> Result<Connection, Errno> {
+        let inherited = match self.idle() {
+            Some(connection) if connection.is_usable() => return Ok(connection),
+            inherited => inherited,
+        };
+        match (self.connect(), inherited) {
+            // The node's name is not known in other network namespaces, which forked children enter that are
+            // to reach nothing but what they were given.
+            (Err(Errno::NETDOWN), Some(inherited)) => self.connect_through(&inherited),
+            (connected, _) => connected,
+        }
+    }
+
+    /// A connection of this process, or else one that it has from its parent, if there is one.
     fn idle(&self) -> Option<Connection> {
         // A child of vfork(2) has copies of its parent's descriptors: closing them here would have the parent
         // forget that it has them.
@@ -283,12 +298,16 @@ impl Client {
             return None;
         }
         let mut idle = self.idle.try_lock().ok()?;
+        let mut inherited = None;
         while let Some(connection) = idle.pop() {
             if connection.is_usable() {
                 return Some(connection);
             }
+            if connection.is_own() {
+                inherited = Some(connection);
+            }
         }
-        None
+        inherited
     }
 
     fn put_back(&self, connection: Connection) {
@@ -318,6 +337,25 @@ impl Client {
             // Perhaps another node has the tag now.
             self.has_name_key.store(false, Ordering::Relaxed);
         }
+        Ok(connection)
+    }
+
+    /// Has the node take one end of a new connection, by a connection of this process's parent. Nothing is
+    /// answered on that: the parent may read there.
+    fn connect_through(&self, inherited: &Connection) -> Result<Connection, Errno> {
+        let (family, kind, flags) = (AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC);
+        let (own, theirs) = rustix::net::socketpair(family, kind, flags, None)?;
+        let high = high_copy(own.as_fd()).unwrap_or(own);
+        let message = self.message(Request::Adopt);
+        send_with(inherited.fd(), message.bytes(), Some(theirs.as_fd()), SendFlags::empty())
+            .map_err(|_| Errno::NETDOWN)?;
+        drop(theirs);
+        // As this process sees the node: it may be in another PID namespace than its parent.
+        let credentials = peer_credentials(inherited.fd())?;
+        let (process, identity) = (rustix::process::getpid(), identity(high.as_fd())?);
+        let connection = Connection { fd: Some(high), process, identity };
+        self.check_node(&connection, credentials)?;
+        self.node.store(pack(credentials), Ordering::Relaxed);
         Ok(connection)
     }
 

@@ -35,6 +35,7 @@ mod remote_names;
 mod requests;
 mod socket;
 mod sys;
+mod system_call;
 
 pub use client::{Client, address, receive, send_with};
 pub use datagram::{Received, Timestamp};
@@ -53,3 +54,4 @@ pub use rustix::io::Errno;
 pub use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags};
 pub use socket::{BUFFER, Socket, enlarge, name_of, open};
 pub use sys::{Credentials, Identity, identity, peer_credentials};
+pub use system_call::system_call;

@@ -148,6 +148,10 @@ pub enum Request {
         /// What is bound to its address and port from then on.
         successor: Option<Opened>,
     },
+    /// The descriptor that goes along is one end of a new connection of whoever sends this; the node answers
+    /// nothing. So a child in another network namespace, where the node's name is not known, gets a connection
+    /// by one of its parent's.
+    Adopt,
 }
 
 impl Request {

@@ -49,7 +49,7 @@ pub fn peer_credentials(fd: BorrowedFd<'_>) -> Result<Credentials, Errno> {
     let mut length = size_of::<libc::ucred>() as libc::socklen_t;
     // SAFETY: both pointers are to live variables, of the sizes that the kernel is told.
     let result = unsafe {
-        libc::syscall(
+        crate::syscall!(
             libc::SYS_getsockopt,
             fd.as_raw_fd(),
             libc::SOL_SOCKET,
@@ -75,7 +75,7 @@ pub(crate) fn low_water(fd: BorrowedFd<'_>) -> Result<i32, Errno> {
     let mut length = size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: both pointers are to live variables, of the sizes that the kernel is told.
     let result = unsafe {
-        libc::syscall(
+        crate::syscall!(
             libc::SYS_getsockopt,
             fd.as_raw_fd(),
             libc::SOL_SOCKET,
@@ -94,7 +94,7 @@ pub(crate) fn low_water(fd: BorrowedFd<'_>) -> Result<i32, Errno> {
 pub(crate) fn set_low_water(fd: BorrowedFd<'_>, bytes: i32) -> Result<(), Errno> {
     // SAFETY: the pointer is to a live variable, of the size that the kernel is told.
     let result = unsafe {
-        libc::syscall(
+        crate::syscall!(
             libc::SYS_setsockopt,
             fd.as_raw_fd(),
             libc::SOL_SOCKET,
@@ -114,18 +114,18 @@ pub(crate) fn inherit_owner(old: BorrowedFd<'_>, new: BorrowedFd<'_>) -> Result<
     let mut owner = MaybeUninit::<[libc::c_int; 2]>::zeroed();
     // SAFETY: the kernel writes and reads a `f_owner_ex`, which is two numbers, to and from a live variable.
     unsafe {
-        if libc::syscall(libc::SYS_fcntl, old.as_raw_fd(), F_GETOWN_EX, owner.as_mut_ptr()) != 0 {
+        if crate::syscall!(libc::SYS_fcntl, old.as_raw_fd(), F_GETOWN_EX, owner.as_mut_ptr()) != 0 {
             return Err(last_error());
         }
         let has_owner = owner.assume_init()[1] != 0;
-        if has_owner && libc::syscall(libc::SYS_fcntl, new.as_raw_fd(), F_SETOWN_EX, owner.as_ptr()) != 0 {
+        if has_owner && crate::syscall!(libc::SYS_fcntl, new.as_raw_fd(), F_SETOWN_EX, owner.as_ptr()) != 0 {
             return Err(last_error());
         }
     }
     // SAFETY: these take numbers.
     unsafe {
-        match libc::syscall(libc::SYS_fcntl, old.as_raw_fd(), F_GETSIG, 0) {
-            signal @ 1.. if libc::syscall(libc::SYS_fcntl, new.as_raw_fd(), F_SETSIG, signal) != 0 => {
+        match crate::syscall!(libc::SYS_fcntl, old.as_raw_fd(), F_GETSIG, 0) {
+            signal @ 1.. if crate::syscall!(libc::SYS_fcntl, new.as_raw_fd(), F_SETSIG, signal) != 0 => {
                 Err(last_error())
             }
             _ => Ok(()),
@@ -185,7 +185,7 @@ pub(crate) fn receive_datagram(
     let flags = flags.bits() as i32 | libc::MSG_CMSG_CLOEXEC;
     // SAFETY: everything that the message points to is live, borrowed mutably, and of the length that it
     // says.
-    let length = unsafe { libc::syscall(libc::SYS_recvmsg, fd.as_raw_fd(), &raw mut message, flags) };
+    let length = unsafe { crate::syscall!(libc::SYS_recvmsg, fd.as_raw_fd(), &raw mut message, flags) };
     if length < 0 {
         return Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::IO));
     }

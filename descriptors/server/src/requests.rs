@@ -9,12 +9,13 @@ use peersock_fd::{
     Credentials, Errno, Interface, Message, Reply, Report, Request, VERSION, Which, peer_credentials, proof,
 };
 use peersock_stack::Flow;
-use rustix::net::SocketFlags;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use crate::addresses::{errno, route, routes};
 use crate::ancillary::DatagramOptions;
 use crate::ipv4_aliases::RANGE;
 use crate::options::{interface_index, interface_name};
+use crate::passed_fds;
 use crate::requester::{Received, Requester, failed, id};
 use crate::socket_table::Phase;
 use crate::state::{Entry, ServerState};
@@ -38,21 +39,39 @@ impl ServerState {
                 Ok(fd) => fd,
                 Err(error) => return self.turn_away(listener, error),
             };
-            let Ok(credentials) = peer_credentials(fd.as_fd()) else { continue };
-            let key = self.context.new_key();
-            if self.context.watch(fd.as_fd(), key, EventFlags::IN).is_err() {
-                continue;
-            }
-            self.contacts += 1;
-            let requester = Requester::new(fd, credentials);
-            // The oldest goes of those that have not shown the token.
-            if !requester.is_trusted()
-                && let Some(oldest) = self.strangers.add(key)
-                && matches!(self.entry(oldest), Some(Entry::Requester(oldest)) if !oldest.is_trusted())
-            {
-                self.end_requester(oldest);
-            }
-            self.insert(key, Entry::Requester(requester));
+            self.add_requester(fd);
+        }
+    }
+
+    fn add_requester(&mut self, fd: OwnedFd) {
+        let Ok(credentials) = peer_credentials(fd.as_fd()) else { return };
+        let key = self.context.new_key();
+        if self.context.watch(fd.as_fd(), key, EventFlags::IN).is_err() {
+            return;
+        }
+        self.contacts += 1;
+        let requester = Requester::new(fd, credentials);
+        // The oldest goes of those that have not shown the token.
+        if !requester.is_trusted()
+            && let Some(oldest) = self.strangers.add(key)
+            && matches!(self.entry(oldest), Some(Entry::Requester(oldest)) if !oldest.is_trusted())
+        {
+            self.end_requester(oldest);
+        }
+        self.insert(key, Entry::Requester(requester));
+    }
+
+    /// Takes a connection that an application has made itself, see [`Request::Adopt`]. Nothing else is taken:
+    /// what is no such socket could make the node wait.
+    fn adopt(&mut self, fd: Option<OwnedFd>) {
+        let is_connection = |fd: &OwnedFd| {
+            sockopt::socket_domain(fd) == Ok(AddressFamily::UNIX)
+                && sockopt::socket_type(fd) == Ok(SocketType::SEQPACKET)
+                && sockopt::socket_acceptconn(fd) == Ok(false)
+        };
+        if let Some(fd) = fd.filter(is_connection) {
+            passed_fds::refuse(fd.as_fd());
+            self.add_requester(fd);
         }
     }
 
@@ -93,7 +112,8 @@ impl ServerState {
     /// The reply, unless there is none or it comes later.
     fn answer(&mut self, key: Key, request: Request, fd: Option<OwnedFd>) -> Option<Reply> {
         if self.is_ending {
-            let is_waited_for = !matches!(request, Request::Filled(_) | Request::TellOption(..));
+            let is_waited_for =
+                !matches!(request, Request::Filled(_) | Request::TellOption(..) | Request::Adopt);
             return is_waited_for.then(|| failed(Errno::NETDOWN));
         }
         let done = |result: Result<(), Errno>| Some(result.map_or_else(failed, |()| Reply::Done));
@@ -190,6 +210,10 @@ impl ServerState {
             Request::End { socket, successor } => done(self.end_socket(socket, successor, fd)),
             Request::MakePrivate(socket) => done(self.make_private(key, socket, fd)),
             Request::HasSecret(network) => Some(Reply::HasSecret(self.has_secret(network))),
+            Request::Adopt => {
+                self.adopt(fd);
+                None
+            }
         }
     }
 

@@ -143,11 +143,11 @@ ZTS_INLINE int zts_find_paths(uint64_t peer_id, struct sockaddr_storage *paths, 
     int error = ZTS_ERR_NO_RESULT;
     peersock_peer *peers;
     if (!zts_is_up()) return ZTS_ERR_SERVICE;
-    if (peersock_peers(PEERSOCK_DEFAULT, 0, NULL, 0, &known) != PEERSOCK_OK) return ZTS_ERR_GENERAL;
+    if (peersock_peers(PEERSOCK_DEFAULT, 0, NULL, sizeof(peersock_peer), 0, &known) != PEERSOCK_OK) return ZTS_ERR_GENERAL;
     peers = (peersock_peer *)calloc(known + 1, sizeof *peers);
     if (peers == NULL) return ZTS_ERR_GENERAL;
     i = known;
-    if (peersock_peers(PEERSOCK_DEFAULT, 0, peers, known, &i) == PEERSOCK_OK && i < known) known = i;
+    if (peersock_peers(PEERSOCK_DEFAULT, 0, peers, sizeof(peersock_peer), known, &i) == PEERSOCK_OK && i < known) known = i;
     for (i = 0; i < known && error != ZTS_ERR_OK; i++) {
         if (zts_short_id(peers[i].id) != peer_id) continue;
         error = zts_error_of(
@@ -196,7 +196,7 @@ ZTS_INLINE void zts_util_delay(unsigned long milliseconds) { poll(NULL, 0, (int)
 
 ZTS_INLINE int zts_util_get_ip_family(const char *ipstr) {
     struct sockaddr_storage address;
-    return zts_parse(ipstr, 0, &address) > 0 ? address.ss_family : ZTS_ERR_ARG;
+    return zts_parse(ipstr, 0, &address) > 0 ? address.ss_family : (int)ZTS_ERR_ARG;
 }
 
 ZTS_INLINE int zts_util_ipstr_to_saddr(const char *src_ipstr, unsigned short port, struct zts_sockaddr *dstaddr,

@@ -9,11 +9,11 @@ ZTS_INLINE int zts_address_of(uint64_t net_id, uint64_t node_id, struct sockaddr
     peersock_peer *peers;
     if (!zts_is_up()) return ZTS_ERR_SERVICE;
     if (node_id == zts_node_get_id()) return zts_find_address(net_id, AF_INET6, found);
-    if (peersock_peers(PEERSOCK_DEFAULT, net_id, NULL, 0, &known) != PEERSOCK_OK) return ZTS_ERR_ARG;
+    if (peersock_peers(PEERSOCK_DEFAULT, net_id, NULL, sizeof(peersock_peer), 0, &known) != PEERSOCK_OK) return ZTS_ERR_ARG;
     peers = (peersock_peer *)calloc(known + 1, sizeof *peers);
     if (peers == NULL) return ZTS_ERR_GENERAL;
     count = 0;
-    if (peersock_peers(PEERSOCK_DEFAULT, net_id, peers, known, &count) != PEERSOCK_OK) count = 0;
+    if (peersock_peers(PEERSOCK_DEFAULT, net_id, peers, sizeof(peersock_peer), known, &count) != PEERSOCK_OK) count = 0;
     for (i = 0; i < count && i < known; i++) {
         if (zts_short_id(peers[i].id) != node_id) continue;
         *found = peers[i].address;
@@ -66,24 +66,42 @@ ZTS_INLINE int zts_net_get_mac_str(uint64_t net_id, char *dst, unsigned int len)
 
 #define zts_hostent hostent
 
-/* As libzt's: one result for all, which the next call replaces. */
+/* As libzt's: one result for all, which the next call replaces. Members come first, all other names as the system resolves
+ * them. */
 ZTS_INLINE struct zts_hostent *zts_bsd_gethostbyname(const char *name) {
     static struct hostent host;
     static char text[256], address[16], *addresses[2] = {address, NULL}, *aliases[1] = {NULL};
-    struct addrinfo *list = NULL;
-    if (name == NULL || strlen(name) >= sizeof text || peersock_getaddrinfo(name, NULL, NULL, &list) != 0) return NULL;
-    strcpy(text, name);
-    host.h_name = text;
+    char *found = NULL;
+    int is_v6;
+    if (name == NULL || *name == '\0' || strlen(name) >= sizeof text) return NULL;
+    if (peersock_lookup(PEERSOCK_DEFAULT, name, &found) != PEERSOCK_OK) return gethostbyname(name);
+    /* The first of several. */
+    found[strcspn(found, " ")] = '\0';
+    is_v6 = strchr(found, ':') != NULL;
+    host.h_name = strcpy(text, name);
     host.h_aliases = aliases;
-    host.h_addrtype = list->ai_family;
-    host.h_length = list->ai_family == AF_INET ? 4 : 16;
+    host.h_addrtype = is_v6 ? AF_INET6 : AF_INET;
+    host.h_length = is_v6 ? 16 : 4;
     host.h_addr_list = addresses;
-    memcpy(address,
-           list->ai_family == AF_INET ? (const void *)&((struct sockaddr_in *)list->ai_addr)->sin_addr
-                                      : (const void *)&((struct sockaddr_in6 *)list->ai_addr)->sin6_addr,
-           (size_t)host.h_length);
-    peersock_freeaddrinfo(list);
-    return &host;
+    is_v6 = inet_pton(host.h_addrtype, found, address);
+    peersock_string_free(found);
+    return is_v6 == 1 ? &host : NULL;
+}
+
+ZTS_INLINE int zts_ipaddr_aton(const char *cp, zts_ip_addr *addr) {
+    if (cp == NULL || addr == NULL) return 0;
+    memset(addr, 0, sizeof *addr);
+    addr->type = strchr(cp, ':') != NULL ? 6 : 0;
+    return inet_pton(addr->type == 6 ? AF_INET6 : AF_INET, cp, &addr->u_addr) == 1;
+}
+
+/* As libzt's: one text for all. */
+ZTS_INLINE char *zts_ipaddr_ntoa(const zts_ip_addr *addr) {
+    static char text[ZTS_INET6_ADDRSTRLEN];
+    if (addr == NULL || inet_ntop(addr->type == 6 ? AF_INET6 : AF_INET, &addr->u_addr, text, sizeof text) == NULL) {
+        return NULL;
+    }
+    return text;
 }
 
 /* ---- Statistics ---- */
@@ -108,10 +126,10 @@ ZTS_INLINE int zts_stats_get_all(zts_stats_counter_t *dst) {
     if (!zts_is_up()) return ZTS_ERR_SERVICE;
     if (dst == NULL) return ZTS_ERR_ARG;
     memset(dst, 0, sizeof *dst);
-    peersock_peers(PEERSOCK_DEFAULT, 0, NULL, 0, &known);
+    peersock_peers(PEERSOCK_DEFAULT, 0, NULL, sizeof(peersock_peer), 0, &known);
     peers = (peersock_peer *)calloc(known + 1, sizeof *peers);
     if (peers == NULL) return ZTS_ERR_GENERAL;
-    peersock_peers(PEERSOCK_DEFAULT, 0, peers, known, &count);
+    peersock_peers(PEERSOCK_DEFAULT, 0, peers, sizeof(peersock_peer), known, &count);
     for (i = 0; i < count && i < known; i++) {
         dst->link_tx += (uint32_t)peers[i].sent_packets;
         dst->link_rx += (uint32_t)peers[i].received_packets;
@@ -235,4 +253,16 @@ ZTS_INLINE int zts_core_query_route_count(uint64_t net_id) {
 ZTS_INLINE int zts_core_query_mc_count(uint64_t net_id) {
     (void)net_id;
     return zts_is_up() ? 0 : ZTS_ERR_SERVICE;
+}
+
+/* There are none, whatever the number. */
+ZTS_INLINE int zts_core_query_route(uint64_t net_id, unsigned int idx, char *target, char *via, unsigned int len,
+                                    uint16_t *flags, uint16_t *metric) {
+    (void)net_id, (void)idx, (void)target, (void)via, (void)len, (void)flags, (void)metric;
+    return zts_is_up() ? ZTS_ERR_NO_RESULT : ZTS_ERR_SERVICE;
+}
+
+ZTS_INLINE int zts_core_query_mc(uint64_t net_id, unsigned int idx, uint64_t *mac, uint32_t *adi) {
+    (void)net_id, (void)idx, (void)mac, (void)adi;
+    return zts_is_up() ? ZTS_ERR_NO_RESULT : ZTS_ERR_SERVICE;
 }

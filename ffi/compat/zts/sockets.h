@@ -1,7 +1,7 @@
 /* Sockets: libzt's BSD calls, and its simpler ones. Part of ZeroTierSockets.h. */
 
 /* An error before there is a node, else what the call gives: never less than -1. */
-#define ZTS_CALL(call) (zts_is_up() ? (call) : ZTS_ERR_SERVICE)
+#define ZTS_CALL(call) (zts_is_up() ? (call) : (int)ZTS_ERR_SERVICE)
 
 /* ---- As BSD has them ---- */
 
@@ -74,7 +74,23 @@ ZTS_INLINE int zts_bsd_close(int fd) { return ZTS_CALL(peersock_close(fd)); }
 
 ZTS_INLINE int zts_bsd_select(int nfds, zts_fd_set *readfds, zts_fd_set *writefds, zts_fd_set *exceptfds,
                               struct zts_timeval *timeout) {
-    return ZTS_CALL(select(nfds, readfds, writefds, exceptfds, timeout));
+    struct timeval left, *limit = NULL;
+    fd_set *sets[3] = {NULL, NULL, NULL};
+    int ready;
+    if (readfds != NULL) sets[0] = &readfds->native;
+    if (writefds != NULL) sets[1] = &writefds->native;
+    if (exceptfds != NULL) sets[2] = &exceptfds->native;
+    if (timeout != NULL) {
+        left.tv_sec = timeout->tv_sec;
+        left.tv_usec = timeout->tv_usec;
+        limit = &left;
+    }
+    ready = ZTS_CALL(select(nfds, sets[0], sets[1], sets[2], limit));
+    if (timeout != NULL) {
+        timeout->tv_sec = left.tv_sec;
+        timeout->tv_usec = left.tv_usec;
+    }
+    return ready;
 }
 
 ZTS_INLINE int zts_bsd_fcntl(int fd, int cmd, int flags) { return ZTS_CALL(fcntl(fd, cmd, flags)); }
@@ -354,7 +370,12 @@ ZTS_INLINE int zts_set_recv_buf_size(int fd, int size) {
 }
 ZTS_INLINE int zts_get_recv_buf_size(int fd) { return zts_get_int(fd, SOL_SOCKET, SO_RCVBUF); }
 
-ZTS_INLINE int zts_is_v6(int fd) { return zts_get_int(fd, SOL_SOCKET, SO_DOMAIN) == AF_INET6; }
+ZTS_INLINE int zts_is_v6(int fd) {
+    struct sockaddr_storage local;
+    socklen_t length = sizeof local;
+    return ZTS_CALL(peersock_getsockname(fd, (struct sockaddr *)&local, &length)) == 0 &&
+           local.ss_family == AF_INET6;
+}
 ZTS_INLINE int zts_set_ttl(int fd, int ttl) {
     if (ttl < 0 || ttl > 255) return ZTS_ERR_ARG;
     return zts_is_v6(fd) ? zts_set_int(fd, IPPROTO_IPV6, IPV6_UNICAST_HOPS, ttl)

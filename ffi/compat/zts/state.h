@@ -128,7 +128,7 @@ ZTS_INLINE uint64_t zts_node_get_id(void) {
 ZTS_INLINE int zts_node_get_port(void) {
     uint16_t port;
     if (!zts_is_up()) return ZTS_ERR_SERVICE;
-    return peersock_udp_port(PEERSOCK_DEFAULT, &port) == PEERSOCK_OK ? port : ZTS_ERR_GENERAL;
+    return peersock_udp_port(PEERSOCK_DEFAULT, &port) == PEERSOCK_OK ? port : (int)ZTS_ERR_GENERAL;
 }
 
 ZTS_INLINE void zts_tell_node(int16_t code) {
@@ -274,14 +274,16 @@ ZTS_INLINE int zts_init_blacklist_if(const char *prefix, unsigned int len) {
 
 /* Settings that peersock decides by itself, or has nothing of. */
 ZTS_INLINE int zts_init_has_no_effect(void) { return zts_is_up() ? ZTS_ERR_SERVICE : ZTS_ERR_OK; }
-#define zts_init_set_random_port_range(first, last) ((void)(first), (void)(last), zts_init_has_no_effect())
-#define zts_init_allow_secondary_port(allowed) ((void)(allowed), zts_init_has_no_effect())
-#define zts_init_allow_port_mapping(allowed) ((void)(allowed), zts_init_has_no_effect())
-#define zts_init_allow_net_cache(allowed) ((void)(allowed), zts_init_has_no_effect())
-#define zts_init_allow_peer_cache(allowed) ((void)(allowed), zts_init_has_no_effect())
-#define zts_init_allow_roots_cache(allowed) ((void)(allowed), zts_init_has_no_effect())
-#define zts_init_allow_id_cache(allowed) ((void)(allowed), zts_init_has_no_effect())
-#define zts_init_set_low_bandwidth_mode(enabled) ((void)(enabled), zts_init_has_no_effect())
+ZTS_INLINE int zts_init_set_random_port_range(unsigned short start_port, unsigned short end_port) {
+    return (void)start_port, (void)end_port, zts_init_has_no_effect();
+}
+ZTS_INLINE int zts_init_allow_secondary_port(unsigned int allowed) { return (void)allowed, zts_init_has_no_effect(); }
+ZTS_INLINE int zts_init_allow_port_mapping(unsigned int allowed) { return (void)allowed, zts_init_has_no_effect(); }
+ZTS_INLINE int zts_init_allow_net_cache(unsigned int allowed) { return (void)allowed, zts_init_has_no_effect(); }
+ZTS_INLINE int zts_init_allow_peer_cache(unsigned int allowed) { return (void)allowed, zts_init_has_no_effect(); }
+ZTS_INLINE int zts_init_allow_roots_cache(unsigned int allowed) { return (void)allowed, zts_init_has_no_effect(); }
+ZTS_INLINE int zts_init_allow_id_cache(unsigned int allowed) { return (void)allowed, zts_init_has_no_effect(); }
+ZTS_INLINE int zts_init_set_low_bandwidth_mode(int enabled) { return (void)enabled, zts_init_has_no_effect(); }
 
 /* ---- The node ---- */
 

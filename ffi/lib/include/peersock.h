@@ -109,8 +109,12 @@ typedef int peersock_result;
 // again.
 typedef uint32_t peersock_node;
 
-// Something that happened. New kinds may come; ignore those that you do not know.
+// Something that happened. New kinds may come; ignore those that you do not know. Later versions may add
+// members at the end.
 typedef struct peersock_event {
+    // The size of the event as this library has it, bytes: a program that was built with a newer header finds
+    // here which members there are.
+    uint32_t size;
     // `PEERSOCK_PEER_FOUND` and so on.
     uint32_t kind;
     // The node ID of the peer; empty for events of the node.
@@ -121,7 +125,7 @@ typedef struct peersock_event {
     // otherwise 0.
     uint8_t turn;
     // Zeros.
-    uint8_t reserved[25];
+    uint8_t reserved[21];
 } peersock_event;
 
 // What is called with events. It runs on a thread of the library's that sees the process's descriptors, one
@@ -133,7 +137,7 @@ typedef void (*peersock_event_callback)(const struct peersock_event *event, void
 // the process's descriptors, one record after the other. `text` is valid during the call.
 typedef void (*peersock_log_callback)(int level, const char *text, void *context);
 
-// A peer in one network.
+// A peer in one network. Later versions may add members at the end.
 typedef struct peersock_peer {
     // The network.
     uint64_t network;
@@ -659,8 +663,9 @@ int peersock_listen_at(peersock_node node,
 peersock_result peersock_on_event(peersock_node node, peersock_event_callback callback, void *context);
 
 // Opens a descriptor that becomes readable (poll(2), epoll(7)) when something happens: one read(2) of
-// `sizeof(peersock_event)` bytes gives one event. It is non-blocking, closed on exec, and the caller's to
-// close. At its end, a read of nothing, the node was stopped. -1 and `errno` on failure.
+// `sizeof(peersock_event)` bytes gives one event, of which it drops what has no room. It is non-blocking,
+// closed on exec, and the caller's to close. At its end, a read of nothing, the node was stopped. -1 and
+// `errno` on failure.
 int peersock_event_fd(peersock_node node);
 
 // Makes a new secret seed from the operating system's randomness. `size` must be `PEERSOCK_SEED_SIZE`.
@@ -802,12 +807,15 @@ peersock_result peersock_netcheck(const struct peersock_config *config, const ch
 peersock_result peersock_open(const char *settings, peersock_node *node);
 
 // The peers known now in a network, or with 0 in all: as many as fit, and in `*count` how many there are.
+// `size` is `sizeof(peersock_peer)`, which tells the library with which version of it the program was built:
+// members that this library does not know are zeros.
 //
 // Pointers:
 // `peers` is NULL or has room for `capacity` peers; `count` is NULL or has room for a number.
 peersock_result peersock_peers(peersock_node node,
                                uint64_t network,
                                struct peersock_peer *peers,
+                               size_t size,
                                size_t capacity,
                                size_t *count);
 

@@ -30,9 +30,13 @@ pub const PEERSOCK_PEER_UNREACHABLE: u32 = 5;
 /// The node was stopped. The last event of a callback; a descriptor is at its end instead.
 pub const PEERSOCK_NODE_STOPPED: u32 = 6;
 
-/// Something that happened. New kinds may come; ignore those that you do not know.
+/// Something that happened. New kinds may come; ignore those that you do not know. Later versions may add
+/// members at the end.
 #[repr(C)]
 pub struct peersock_event {
+    /// The size of the event as this library has it, bytes: a program that was built with a newer header finds
+    /// here which members there are.
+    pub size: u32,
     /// `PEERSOCK_PEER_FOUND` and so on.
     pub kind: u32,
     /// The node ID of the peer; empty for events of the node.
@@ -43,7 +47,7 @@ pub struct peersock_event {
     /// otherwise 0.
     pub turn: u8,
     /// Zeros.
-    pub reserved: [u8; 25],
+    pub reserved: [u8; 21],
 }
 
 /// What is called with events. It runs on a thread of the library's that sees the process's descriptors, one
@@ -78,8 +82,9 @@ pub unsafe extern "C" fn peersock_on_event(
 }
 
 /// Opens a descriptor that becomes readable (poll(2), epoll(7)) when something happens: one read(2) of
-/// `sizeof(peersock_event)` bytes gives one event. It is non-blocking, closed on exec, and the caller's to
-/// close. At its end, a read of nothing, the node was stopped. -1 and `errno` on failure.
+/// `sizeof(peersock_event)` bytes gives one event, of which it drops what has no room. It is non-blocking,
+/// closed on exec, and the caller's to close. At its end, a read of nothing, the node was stopped. -1 and
+/// `errno` on failure.
 #[unsafe(no_mangle)]
 pub extern "C" fn peersock_event_fd(node: peersock_node) -> RawFd {
     posix_with_text(|| {
@@ -185,12 +190,22 @@ fn describe(event: &Event) -> peersock_event {
 }
 
 fn about(kind: u32, peer: &str) -> peersock_event {
-    peersock_event { kind, peer: text::fixed(peer), relayed: 0, turn: 0, reserved: [0; 25] }
+    peersock_event {
+        size: EVENT as u32,
+        kind,
+        peer: text::fixed(peer),
+        relayed: 0,
+        turn: 0,
+        reserved: [0; 21],
+    }
 }
+
+/// The size of an event, bytes.
+const EVENT: usize = size_of::<peersock_event>();
 
 /// What read(2) gives of an event.
 fn bytes(event: &peersock_event) -> &[u8] {
-    const { assert!(size_of::<peersock_event>() == 4 + PEERSOCK_ID_SIZE + 27) };
+    const { assert!(EVENT == 8 + PEERSOCK_ID_SIZE + 23) };
     // SAFETY: as long as the event is, which has no padding, as was just seen.
     unsafe { std::slice::from_raw_parts(std::ptr::from_ref(event).cast(), size_of::<peersock_event>()) }
 }

@@ -1,12 +1,12 @@
 //! Names of members of the default node's networks, beside those that the system knows.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::net::IpAddr;
 use std::ptr;
 
 use libc::{addrinfo, c_char, c_int, sockaddr, socklen_t};
 use peersock_bsd::address_list;
-use peersock_fd::{Reply, Request};
+use peersock_fd::{Interface, Reply, Request};
 
 use crate::boundary::guarded_or;
 use crate::registry::{PEERSOCK_DEFAULT, find};
@@ -30,30 +30,22 @@ pub unsafe extern "C" fn peersock_getaddrinfo(
         // SAFETY: the caller's; null is allowed.
         let is_numeric =
             unsafe { hints.as_ref() }.is_some_and(|hints| hints.ai_flags & libc::AI_NUMERICHOST != 0);
-        let literals = match node.is_null() || is_numeric {
-            true => Vec::new(),
-            // SAFETY: the caller's.
-            false => look_up(unsafe { CStr::from_ptr(node) }),
+        // SAFETY: the caller's.
+        let name = if node.is_null() { None } else { Some(unsafe { CStr::from_ptr(node) }) };
+        let addresses = name.map(|name| look_up(name, is_numeric)).unwrap_or_default();
+        let list = match name.filter(|_| !addresses.is_empty()) {
+            // SAFETY: the caller's pointers.
+            Some(name) => unsafe {
+                address_list::of_addresses(libc::getaddrinfo, name, &addresses, service, hints, interfaces)
+            },
+            None => ptr::null_mut(),
         };
-        let mut list: *mut addrinfo = ptr::null_mut();
-        for literal in literals.iter().rev() {
-            let mut found: *mut addrinfo = ptr::null_mut();
-            // An address of another family than wanted is no answer.
-            // SAFETY: the caller's pointers, and our own.
-            if unsafe { libc::getaddrinfo(literal.as_ptr(), service, hints, &raw mut found) } == 0 {
-                // SAFETY: both lists are the C library's.
-                list = unsafe { address_list::join(found, list) };
-            }
-        }
         match list.is_null() {
             // SAFETY: the caller's pointers.
             true => unsafe { libc::getaddrinfo(node, service, hints, result) },
             false => {
-                // SAFETY: the list is the C library's, and `result` not null; the rest is the caller's.
-                unsafe {
-                    address_list::set_canonical_name(list, CStr::from_ptr(node), hints);
-                    result.write(list);
-                }
+                // SAFETY: `result` is not null; the rest is the caller's.
+                unsafe { result.write(list) };
                 0
             }
         }
@@ -122,14 +114,27 @@ pub extern "C" fn peersock_gai_strerror(error: c_int) -> *const c_char {
     unsafe { libc::gai_strerror(error) }
 }
 
-/// The addresses of a member, as texts.
-fn look_up(name: &CStr) -> Vec<CString> {
+/// The addresses of a member, unless no names are looked up, or an address of the networks.
+fn look_up(name: &CStr, is_numeric: bool) -> Vec<IpAddr> {
     let Ok(name) = name.to_str() else { return Vec::new() };
-    if name.parse::<IpAddr>().is_ok() || name.is_empty() {
+    if let Ok(ip) = name.parse::<IpAddr>() {
+        return match ask(Request::Routes) {
+            Some(Reply::Routes(routes)) if routes.iter().any(|route| route.contains(ip)) => vec![ip],
+            _ => Vec::new(),
+        };
+    }
+    if name.is_empty() || is_numeric {
         return Vec::new();
     }
     match ask(Request::Resolve(name.to_owned())) {
-        Some(Reply::Resolved(ips)) => ips.iter().filter_map(|ip| CString::new(ip.to_string()).ok()).collect(),
+        Some(Reply::Resolved(ips)) => ips,
+        _ => Vec::new(),
+    }
+}
+
+fn interfaces() -> Vec<Interface> {
+    match ask(Request::Interfaces) {
+        Some(Reply::Interfaces(interfaces)) => interfaces,
         _ => Vec::new(),
     }
 }

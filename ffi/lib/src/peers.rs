@@ -11,7 +11,8 @@ use crate::registry::{find, peersock_node};
 use crate::result::{Failure, PEERSOCK_E_NOT_FOUND, peersock_result};
 use crate::text;
 
-/// A peer in one network.
+/// A peer in one network. Later versions may add members at the end.
+#[derive(Clone, Copy)]
 #[repr(C)]
 pub struct peersock_peer {
     /// The network.
@@ -66,6 +67,9 @@ pub struct peersock_peer {
     pub total_lost_packets: u64,
 }
 
+/// The size of a peer in the first version of the library that had one, bytes.
+const FIRST_PEER: size_t = 456;
+
 /// There is a session with the peer.
 pub const PEERSOCK_PEER_CONNECTED: u32 = 1;
 
@@ -85,6 +89,8 @@ pub const PEERSOCK_PEER_RELAYED: u32 = 2;
 pub const PEERSOCK_PEER_TURN: u32 = 4;
 
 /// The peers known now in a network, or with 0 in all: as many as fit, and in `*count` how many there are.
+/// `size` is `sizeof(peersock_peer)`, which tells the library with which version of it the program was built:
+/// members that this library does not know are zeros.
 ///
 /// # Safety
 /// `peers` is NULL or has room for `capacity` peers; `count` is NULL or has room for a number.
@@ -93,6 +99,7 @@ pub unsafe extern "C" fn peersock_peers(
     node: peersock_node,
     network: u64,
     peers: *mut peersock_peer,
+    size: size_t,
     capacity: size_t,
     count: *mut size_t,
 ) -> peersock_result {
@@ -100,8 +107,9 @@ pub unsafe extern "C" fn peersock_peers(
         let wanted = if network == 0 { None } else { Some(read_id(network)?) };
         let known = find(node)?.run(Node::peers)?;
         let chosen = known.iter().filter(|peer| wanted.is_none_or(|wanted| peer.network == wanted));
+        let chosen: Vec<_> = chosen.map(describe).collect();
         // SAFETY: the caller's.
-        unsafe { text::put_all(chosen.map(describe).collect(), peers, capacity, count) }
+        unsafe { text::put_sized(&chosen, peers, (size, FIRST_PEER), capacity, count) }
     })
 }
 

@@ -89,6 +89,45 @@ pub(crate) unsafe fn put_all<T>(
     Ok(())
 }
 
+/// Writes as many structures as fit, each `size` bytes behind the one before, and how many there are.
+///
+/// `size` is that of the caller's structure, which begins like ours: a program that was built with an older
+/// header has a shorter one, and gets the beginning of ours; one with a newer header gets zeros for what this
+/// library does not know.
+///
+/// # Errors
+/// `PEERSOCK_E_INVALID` for a size below `least`, that of the first such structure, or one that is not
+/// aligned.
+///
+/// # Safety
+/// `array` is null or has room for `capacity` structures of that size, `count` is null or has room for one.
+pub(crate) unsafe fn put_sized<T: Copy>(
+    values: &[T],
+    array: *mut T,
+    (size, least): (size_t, size_t),
+    capacity: size_t,
+    count: *mut size_t,
+) -> Answer {
+    if array.is_null() && capacity > 0 {
+        return Err(Failure::invalid("the array is NULL"));
+    }
+    if capacity > 0 && (size < least || !size.is_multiple_of(align_of::<T>())) {
+        return Err(Failure::invalid(format!("the size is {size}, and must be that of the structure")));
+    }
+    // SAFETY: the caller's.
+    unsafe { put(values.len(), count, "the count") }?;
+    let known = size.min(size_of::<T>());
+    for (at, value) in values.iter().take(capacity).enumerate() {
+        // SAFETY: `at` is less than `capacity`, and each has `size` bytes.
+        unsafe {
+            let place = array.cast::<u8>().add(at * size);
+            ptr::copy_nonoverlapping(ptr::from_ref(value).cast::<u8>(), place, known);
+            ptr::write_bytes(place.add(known), 0, size - known);
+        }
+    }
+    Ok(())
+}
+
 /// An array of the library's from a text; what does not fit is cut.
 pub(crate) fn fixed<const N: usize>(text: &str) -> [c_char; N] {
     let mut array = [0; N];
@@ -113,6 +152,30 @@ mod tests {
             assert!(write("", buf.as_mut_ptr(), 0).is_err());
             assert!(write("", ptr::null_mut(), 8).is_err());
         }
+    }
+
+    #[test]
+    fn a_structure_of_another_version_gets_its_beginning_or_zeros() {
+        let values = [[1_u64, 2, 3], [4, 5, 6]];
+        let both = |words: usize, size: usize, capacity: usize| {
+            let (mut room, mut count) = ([9_u64; 10], 0);
+            // SAFETY: the room is longer than what is asked for below.
+            let put = unsafe {
+                let array = room.as_mut_ptr().cast::<[u64; 3]>();
+                put_sized(&values, array, (size, 16), capacity, &raw mut count)
+            };
+            put.is_ok().then(|| (room[..words].to_vec(), count))
+        };
+        assert_eq!(both(7, 24, 2), Some((vec![1, 2, 3, 4, 5, 6, 9], 2)));
+        // Older, and newer.
+        assert_eq!(both(5, 16, 2), Some((vec![1, 2, 4, 5, 9], 2)));
+        assert_eq!(both(9, 32, 2), Some((vec![1, 2, 3, 0, 4, 5, 6, 0, 9], 2)));
+        assert_eq!(both(4, 24, 1), Some((vec![1, 2, 3, 9], 2)));
+        // What no version has.
+        for size in [0, 8, 15, 23, 33] {
+            assert_eq!(both(0, size, 2), None, "{size}");
+        }
+        assert_eq!(both(1, 0, 0), Some((vec![9], 2)));
     }
 
     #[test]

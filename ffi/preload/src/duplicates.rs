@@ -23,7 +23,7 @@ pub(crate) extern "C" fn dup(fd: RawFd) -> c_int {
     hooked(|| {
         note(fd);
         // SAFETY: no pointers.
-        check(unsafe { libc::syscall(libc::SYS_dup, fd) }).map(|copy| copy as c_int)
+        check(unsafe { peersock_fd::syscall!(libc::SYS_dup, fd) }).map(|copy| copy as c_int)
     })
 }
 
@@ -36,7 +36,7 @@ pub(crate) extern "C" fn dup2(fd: RawFd, to: RawFd) -> c_int {
     // dup3(2), which all architectures have, refuses this, and dup2(2) only looks whether it is open.
     hooked(|| {
         // SAFETY: no pointers.
-        check(unsafe { libc::syscall(libc::SYS_fcntl, fd, libc::F_GETFD) }).map(|_| to)
+        check(unsafe { peersock_fd::syscall!(libc::SYS_fcntl, fd, libc::F_GETFD) }).map(|_| to)
     })
 }
 
@@ -46,7 +46,7 @@ pub(crate) extern "C" fn dup3(fd: RawFd, to: RawFd, flags: c_int) -> c_int {
     hooked(|| {
         note(fd);
         // SAFETY: no pointers.
-        check(unsafe { libc::syscall(libc::SYS_dup3, fd, to, flags) }).map(|copy| copy as c_int)
+        check(unsafe { peersock_fd::syscall!(libc::SYS_dup3, fd, to, flags) }).map(|copy| copy as c_int)
     })
 }
 

@@ -1,33 +1,23 @@
-//! UDP servers at any port: they bind to port 0, ask which port it became, tell others, and wait.
-//!
-//! Such a socket is bound as a client's is, so binding it does not tell that it is to be reached; asking for
-//! the port does. From then on it is on both networks.
+//! UDP sockets bound to any port, that are servers once the program asks which, see
+//! [`peersock_bsd::ephemeral`].
 
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
 
-use peersock_bsd::{Sides, is_any};
+use peersock_bsd::Sides;
+use peersock_bsd::ephemeral::{AnyPorts, cookie_of_any_port};
 
 use crate::fork_lock::ForkLock;
-use crate::kernel::{cookie, int_option};
+use crate::kernel::cookie;
 
-/// Sockets that are remembered; beyond it the oldest is forgotten.
-const MOST: usize = 1024;
-
-/// The sockets (SO_COOKIE) that were bound to any port of a wildcard address.
-pub(crate) static KNOWN: ForkLock<Vec<u64>> = ForkLock::new(Vec::new());
+/// The sockets of this process.
+pub(crate) static KNOWN: ForkLock<AnyPorts> = ForkLock::new(AnyPorts::new());
 
 /// Notes that a socket was bound.
 pub(crate) fn note(fd: RawFd, local: SocketAddr) {
-    if !is_any(local) || int_option(fd, libc::SOL_SOCKET, libc::SO_PROTOCOL) != Some(libc::IPPROTO_UDP) {
-        return;
+    if let Some(cookie) = cookie_of_any_port(fd, local) {
+        KNOWN.lock().note(cookie);
     }
-    let Some(cookie) = cookie(fd) else { return };
-    let mut known = KNOWN.lock();
-    if known.len() >= MOST {
-        known.remove(0);
-    }
-    known.push(cookie);
 }
 
 /// The program is about to be told the address of a socket.
@@ -36,7 +26,7 @@ pub(crate) fn told(sides: &Sides<'_>, fd: RawFd) {
         return;
     }
     let Some(cookie) = cookie(fd) else { return };
-    let is_known = KNOWN.lock().extract_if(.., |known| *known == cookie).next().is_some();
+    let is_known = KNOWN.lock().take(cookie);
     if is_known {
         // Where the overlay has no room for it, it stays reachable from the system's network.
         let _ = sides.share(fd);

@@ -32,12 +32,15 @@ pub(crate) unsafe extern "C" fn execve(
     environment: Environment,
 ) -> c_int {
     // SAFETY: the program's pointer, as it must pass it to execve(2).
-    if let Err(error) = unsafe { before_exec(path) } {
-        return fail(error);
-    }
+    let taken = match unsafe { before_exec(path) } {
+        Ok(taken) => taken,
+        Err(error) => return fail(error),
+    };
     // SAFETY: the program's pointers, as it must pass them to execve(2).
     let failed = unsafe {
-        complete(environment, |environment| libc::syscall(libc::SYS_execve, path, arguments, environment))
+        complete(environment, taken, |environment| {
+            peersock_fd::syscall!(libc::SYS_execve, path, arguments, environment)
+        })
     };
     failed.map_or_else(|| fail(Errno::NOMEM), |failed| failed as c_int)
 }
@@ -53,13 +56,14 @@ pub(crate) unsafe extern "C" fn execveat(
     flags: c_int,
 ) -> c_int {
     // SAFETY: the program's pointer, as it must pass it to execveat(2).
-    if let Err(error) = unsafe { before_exec_at(folder, path, flags) } {
-        return fail(error);
-    }
+    let taken = match unsafe { before_exec_at(folder, path, flags) } {
+        Ok(taken) => taken,
+        Err(error) => return fail(error),
+    };
     // SAFETY: the program's pointers, as it must pass them to execveat(2).
     let failed = unsafe {
-        complete(environment, |environment| {
-            libc::syscall(libc::SYS_execveat, folder, path, arguments, environment, flags)
+        complete(environment, taken, |environment| {
+            peersock_fd::syscall!(libc::SYS_execveat, folder, path, arguments, environment, flags)
         })
     };
     failed.map_or_else(|| fail(Errno::NOMEM), |failed| failed as c_int)
@@ -70,11 +74,12 @@ pub(crate) unsafe extern "C" fn execveat(
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn fexecve(fd: c_int, arguments: Arguments, environment: Environment) -> c_int {
     let Some(next) = next_fexecve() else { return fail(Errno::NOSYS) };
-    if let Err(error) = before_exec_of(fd) {
-        return fail(error);
-    }
+    let taken = match before_exec_of(fd) {
+        Ok(taken) => taken,
+        Err(error) => return fail(error),
+    };
     // SAFETY: the program's pointers, as it must pass them to fexecve(3).
-    let failed = unsafe { complete(environment, |environment| next(fd, arguments, environment)) };
+    let failed = unsafe { complete(environment, taken, |environment| next(fd, arguments, environment)) };
     failed.unwrap_or_else(|| fail(Errno::NOMEM))
 }
 
@@ -104,11 +109,12 @@ pub(crate) unsafe extern "C" fn execvpe(
 ) -> c_int {
     let Some(next) = next_execvpe() else { return fail(Errno::NOSYS) };
     // SAFETY: the program's pointer, as it must pass it to execvpe(3).
-    if let Err(error) = unsafe { before_search(file) } {
-        return fail(error);
-    }
+    let taken = match unsafe { before_search(file) } {
+        Ok(taken) => taken,
+        Err(error) => return fail(error),
+    };
     // SAFETY: the program's pointers, as it must pass them to execvpe(3).
-    let failed = unsafe { complete(environment, |environment| next(file, arguments, environment)) };
+    let failed = unsafe { complete(environment, taken, |environment| next(file, arguments, environment)) };
     failed.unwrap_or_else(|| fail(Errno::NOMEM))
 }
 

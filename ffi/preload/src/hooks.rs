@@ -57,7 +57,8 @@ pub(crate) extern "C" fn socket(domain: c_int, kind: c_int, protocol: c_int) -> 
         }
         None => {
             // SAFETY: no pointers.
-            check(unsafe { libc::syscall(libc::SYS_socket, domain, kind, protocol) }).map(|fd| fd as c_int)
+            check(unsafe { peersock_fd::syscall!(libc::SYS_socket, domain, kind, protocol) })
+                .map(|fd| fd as c_int)
         }
     })
 }
@@ -225,7 +226,8 @@ pub(crate) unsafe extern "C" fn ioctl(fd: RawFd, request: c_ulong, argument: *mu
             return Ok(0);
         }
         // SAFETY: the program's argument goes to the kernel as it is.
-        check(unsafe { libc::syscall(libc::SYS_ioctl, fd, request, argument) }).map(|done| done as c_int)
+        check(unsafe { peersock_fd::syscall!(libc::SYS_ioctl, fd, request, argument) })
+            .map(|done| done as c_int)
     })
 }
 
@@ -240,7 +242,7 @@ pub(crate) unsafe extern "C" fn epoll_ctl(
 ) -> c_int {
     hooked(|| {
         // SAFETY: the program's pointers, as it must pass them to epoll_ctl(2).
-        let done = check(unsafe { libc::syscall(libc::SYS_epoll_ctl, set, operation, fd, event) })?;
+        let done = check(unsafe { peersock_fd::syscall!(libc::SYS_epoll_ctl, set, operation, fd, event) })?;
         if rules().is_some() {
             // SAFETY: as above.
             epoll::note(set, operation, fd, unsafe { event.as_ref() }.copied());

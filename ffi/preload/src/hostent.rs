@@ -1,8 +1,9 @@
 //! gethostbyname(3), gethostbyaddr(3) and their kin, which some programs still call: members' names first, as
 //! with getaddrinfo(3).
 
-use std::cell::UnsafeCell;
+use std::cell::Cell;
 use std::ffi::{CStr, CString};
+use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ptr;
 use std::thread::LocalKey;
@@ -256,34 +257,49 @@ struct Kept(hostent, [c_char; ROOM]);
 const ROOM: usize = 4096;
 
 thread_local! {
+    // The room is on the heap, because each thread's stack gives way to the static thread-local memory of all
+    // libraries, and a stack may have 16 KiB in all (PTHREAD_STACK_MIN).
     // Programs look for the name that they have got for an address, so each function has its own.
-    // SAFETY: zeros are a `hostent` and characters.
-    static BY_NAME: UnsafeCell<Kept> = const { UnsafeCell::new(unsafe { std::mem::zeroed() }) };
+    static BY_NAME: Room = const { Room(Cell::new(ptr::null_mut())) };
+    static BY_ADDRESS: Room = const { Room(Cell::new(ptr::null_mut())) };
 }
 
-thread_local! {
-    // SAFETY: zeros are a `hostent` and characters.
-    static BY_ADDRESS: UnsafeCell<Kept> = const { UnsafeCell::new(unsafe { std::mem::zeroed() }) };
+/// A thread's room, which is allocated when it is first used, and freed when the thread ends.
+struct Room(Cell<*mut MaybeUninit<Kept>>);
+
+impl Room {
+    fn get(&self) -> *mut MaybeUninit<Kept> {
+        if self.0.get().is_null() {
+            self.0.set(Box::into_raw(Box::<Kept>::new_uninit()));
+        }
+        self.0.get()
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        let kept = self.0.get();
+        if !kept.is_null() {
+            // SAFETY: `get` has made it from a box, and nothing uses it after its thread.
+            drop(unsafe { Box::from_raw(kept) });
+        }
+    }
 }
 
 /// Lays out what was found in such room.
-fn keep(
-    room: &'static LocalKey<UnsafeCell<Kept>>,
-    name: &CStr,
-    family: c_int,
-    addresses: &[IpAddr],
-) -> *mut hostent {
+fn keep(room: &'static LocalKey<Room>, name: &CStr, family: c_int, addresses: &[IpAddr]) -> *mut hostent {
     // It may be in that room, from an earlier call.
     let name = &*name.to_owned();
-    room.with(|result| {
-        let result = result.get();
+    let filled = room.try_with(|room| {
+        let kept = room.get().cast::<Kept>();
         // SAFETY: this thread's, and nobody else uses it during the call.
-        let filled = unsafe {
-            let (entry, buf) = (&raw mut (*result).0, (&raw mut (*result).1).cast());
+        unsafe {
+            let (entry, buf) = (&raw mut (*kept).0, (&raw mut (*kept).1).cast());
             fill(name, family, addresses, entry, buf, ROOM).map(|()| entry)
-        };
-        filled.unwrap_or_else(|| fail(NETDB_INTERNAL))
-    })
+        }
+    });
+    // A thread that ends has no such room any more.
+    filled.ok().flatten().unwrap_or_else(|| fail(NETDB_INTERNAL))
 }
 
 /// # Safety

@@ -12,6 +12,9 @@ use std::ptr;
 use std::sync::OnceLock;
 
 use libc::c_void;
+use peersock_bsd::elf;
+
+use crate::supervise::Taken;
 
 /// What a program's environment is: pointers to texts, with a null pointer at the end.
 pub(crate) type Environment = *const *const c_char;
@@ -23,8 +26,9 @@ const RULES: &[u8] = b"PEERSOCK_RULES=";
 /// The most variables that are added.
 const MOST_ADDED: usize = 3;
 
-/// Bytes that are taken from the stack for a usual environment, and for a large one. A larger one gets pages
-/// of its own.
+/// Bytes that are taken from the stack for a small environment, for a usual one, and for a large one: a thread
+/// may have 16 KiB in all. A larger one gets pages of its own.
+const SMALL: usize = 1 << 10;
 const USUAL: usize = 4 << 10;
 const LARGE: usize = 32 << 10;
 
@@ -50,14 +54,22 @@ pub(crate) fn remember() {
 /// has no memory for it.
 ///
 /// It is `environment` itself if nothing is missing there, and if it names another node: then somebody else
-/// has seen to it.
+/// has seen to it. Of a program whose calls are taken without this library, LD_PRELOAD does not name that.
 ///
 /// # Safety
 /// `environment` is null, or what execve(2) takes.
-pub(crate) unsafe fn complete<T>(environment: Environment, call: impl FnOnce(Environment) -> T) -> Option<T> {
+pub(crate) unsafe fn complete<T>(
+    environment: Environment,
+    taken: Taken,
+    call: impl FnOnce(Environment) -> T,
+) -> Option<T> {
     let Some(needed) = NEEDED.get().and_then(Option::as_ref) else { return Some(call(environment)) };
     // SAFETY: the caller's.
     let found = unsafe { Found::in_environment(environment, needed) };
+    if taken == Taken::ByFilter {
+        // SAFETY: the caller's.
+        return unsafe { found.call_without_library(environment, needed, call) };
+    }
     if found.is_complete(needed) {
         return Some(call(environment));
     }
@@ -84,11 +96,11 @@ pub(crate) fn complete_own() {
     if found.is_complete(needed) {
         return;
     }
-    let mut preload = needed.library.as_bytes().to_vec();
-    if let Some((_, others)) = found.preload.filter(|(_, others)| !others.is_empty()) {
-        preload.push(b':');
-        preload.extend_from_slice(others);
-    }
+    let own = needed.library.as_bytes();
+    let preload = match found.preload {
+        Some((_, others)) if !others.is_empty() => in_order(own, others).join(&b':'),
+        _ => own.to_vec(),
+    };
     let preload = CString::new(preload).ok().filter(|_| !found.has_library);
     let node = Some(&needed.node).filter(|_| !found.has_node);
     let rules = needed.rules.as_ref().filter(|_| !found.has_rules);
@@ -185,15 +197,41 @@ impl<'a> Found<'a> {
             found.count += 1;
         }
         let own = needed.library.as_bytes();
-        found.has_library = found.preload.is_some_and(|(_, value)| {
-            value.split(|byte| matches!(byte, b':' | b' ')).any(|path| path == own)
-        });
+        found.has_library =
+            found.preload.is_some_and(|(_, value)| elf::preloaded(value).any(|path| path == own));
         found
     }
 
     fn is_complete(&self, needed: &Needed) -> bool {
         let has_rules = self.has_rules || needed.rules.is_none();
         self.is_of_other_node || (self.has_library && self.has_node && has_rules)
+    }
+
+    /// Makes a call with the environment, in which LD_PRELOAD names the other libraries only.
+    ///
+    /// # Safety
+    /// It is the environment that was looked at.
+    unsafe fn call_without_library<T>(
+        &self,
+        environment: Environment,
+        needed: &Needed,
+        call: impl FnOnce(Environment) -> T,
+    ) -> Option<T> {
+        let Some((at, value)) = self.preload.filter(|_| self.has_library) else {
+            return Some(call(environment));
+        };
+        let pointers = (self.count + 1) * size_of::<*const c_char>();
+        with_room(pointers + PRELOAD.len() + value.len() + 2, |room| {
+            let list = room.cast::<*const c_char>();
+            let others = elf::preloaded(value).filter(|path| *path != needed.library.as_bytes());
+            // SAFETY: the room is for all pointers with their end, and the variable's text behind them, which
+            // is not longer than it was.
+            unsafe {
+                ptr::copy_nonoverlapping(environment, list, self.count + 1);
+                *list.add(at) = join(others, room.add(pointers));
+            }
+            call(list)
+        })
     }
 
     /// Writes the environment with what is missing.
@@ -221,7 +259,7 @@ impl<'a> Found<'a> {
         if !self.has_library {
             let preload = match joined {
                 // SAFETY: the caller's.
-                Some((others, room)) => unsafe { join(&needed.preload, others, room) },
+                Some((others, room)) => unsafe { join(in_order(needed.library.as_bytes(), others), room) },
                 None => needed.preload.as_ptr(),
             };
             match self.preload {
@@ -240,19 +278,34 @@ impl<'a> Found<'a> {
     }
 }
 
-/// Writes `first:others` as a C string, and gives it.
+/// This library and the others that LD_PRELOAD names, in the order in which they are to be loaded: this one
+/// first, because it must take the calls before others do, but behind a sanitizer, which ends the program
+/// otherwise and calls what comes behind it.
+fn in_order<'a>(own: &'a [u8], others: &'a [u8]) -> [&'a [u8]; 2] {
+    if elf::preloaded(others).any(elf::is_sanitizer) { [others, own] } else { [own, others] }
+}
+
+/// Writes the variable with these values and a colon between two of them as a C string, and gives it.
 ///
 /// # Safety
-/// There is room for both and two bytes more.
-unsafe fn join(first: &CStr, others: &[u8], room: *mut u8) -> *const c_char {
-    let first = first.to_bytes();
-    // SAFETY: the caller's.
-    unsafe {
-        ptr::copy_nonoverlapping(first.as_ptr(), room, first.len());
-        *room.add(first.len()) = b':';
-        ptr::copy_nonoverlapping(others.as_ptr(), room.add(first.len() + 1), others.len());
-        *room.add(first.len() + 1 + others.len()) = 0;
+/// There is room for the variable's name, the values, and a byte more for each.
+unsafe fn join<'a>(values: impl IntoIterator<Item = &'a [u8]>, room: *mut u8) -> *const c_char {
+    let mut end = room;
+    let mut write = |text: &[u8]| {
+        // SAFETY: the caller's.
+        unsafe {
+            ptr::copy_nonoverlapping(text.as_ptr(), end, text.len());
+            end = end.add(text.len());
+        }
+    };
+    write(PRELOAD);
+    for (at, value) in values.into_iter().enumerate() {
+        if at > 0 {
+            write(b":");
+        }
+        write(value);
     }
+    write(b"\0");
     room.cast()
 }
 
@@ -267,21 +320,30 @@ struct Room<const SIZE: usize>(MaybeUninit<[u8; SIZE]>);
 
 /// Runs `body` with so many bytes that are aligned for pointers. `None` if the system has no memory.
 pub(crate) fn with_room<T>(bytes: usize, body: impl FnOnce(*mut u8) -> T) -> Option<T> {
+    if bytes <= SMALL {
+        return Some(on_stack::<SMALL, T>(body));
+    }
     if bytes <= USUAL {
         return Some(on_stack::<USUAL, T>(body));
     }
     if bytes <= LARGE {
         return Some(on_stack::<LARGE, T>(body));
     }
+    // A child of vfork(2) in which `body` starts a program leaves the pages to its parent.
+    with_pages(bytes, |room| body(room.as_mut_ptr()))
+}
+
+/// Runs `body` with so many bytes, which are zeros, in pages of their own. `None` if the system has no memory.
+pub(crate) fn with_pages<T>(bytes: usize, body: impl FnOnce(&mut [u8]) -> T) -> Option<T> {
     let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
     // SAFETY: a new private mapping at a place that the kernel chooses touches no other memory.
     let pages = unsafe { libc::mmap(ptr::null_mut(), bytes, access, kind, -1, 0) };
     if pages == libc::MAP_FAILED {
         return None;
     }
-    let result = body(pages.cast());
-    // SAFETY: the whole mapping that was made above; `body` has ended. A child of vfork(2) in which `body`
-    // starts a program leaves it to its parent.
+    // SAFETY: the mapping is as long, and nothing else uses it.
+    let result = body(unsafe { std::slice::from_raw_parts_mut(pages.cast(), bytes) });
+    // SAFETY: the whole mapping that was made above; `body` has ended.
     unsafe { libc::munmap(pages, bytes) };
     Some(result)
 }

@@ -1,9 +1,7 @@
 //! The kernel's own calls.
 
-use std::os::fd::RawFd;
-
 use peersock_bsd::Errno;
-pub(crate) use peersock_bsd::kernel::{borrow, int_option};
+pub(crate) use peersock_bsd::kernel::{borrow, cookie, int_option};
 
 /// Makes a call that takes the place of the C library's, and gives what that would return. If it fails
 /// `errno` says why; if it succeeds `errno` stays what it was, whatever was tried on the way.
@@ -32,16 +30,4 @@ pub(crate) fn errno() -> i32 {
 pub(crate) fn set_errno(errno: i32) {
     // SAFETY: the C library's variable of this thread.
     unsafe { *libc::__errno_location() = errno };
-}
-
-/// SO_COOKIE: what tells a socket from all others that there have been.
-pub(crate) fn cookie(fd: RawFd) -> Option<u64> {
-    let mut value: u64 = 0;
-    let mut length = size_of::<u64>() as libc::socklen_t;
-    let (level, name) = (libc::SOL_SOCKET, libc::SO_COOKIE);
-    // SAFETY: both pointers are to live variables of the sizes that the kernel is told.
-    let got = unsafe {
-        peersock_bsd::kernel::getsockopt(fd, level, name, (&raw mut value).cast(), &raw mut length)
-    };
-    got.is_ok().then_some(value)
 }

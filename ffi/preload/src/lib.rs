@@ -11,6 +11,8 @@
 #![allow(unsafe_code)]
 
 mod accept;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"))]
+mod by_number;
 mod convert;
 mod duplicates;
 mod ephemeral;

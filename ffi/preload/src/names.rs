@@ -5,15 +5,13 @@ use std::ffi::{CStr, CString};
 use std::net::IpAddr;
 use std::ptr;
 
-use libc::{addrinfo, c_char, c_int, sockaddr, socklen_t};
-use peersock_bsd::{Rules, address_list, read_address};
+use libc::{AI_NUMERICHOST, addrinfo, c_char, c_int, sockaddr, socklen_t};
+use peersock_bsd::address_list::{self, GetAddrInfo};
+use peersock_bsd::{Rules, read_address};
 use peersock_fd::{Reply, Request};
 
 use crate::kernel::quietly;
-use crate::rules;
-
-type GetAddrInfo =
-    unsafe extern "C" fn(*const c_char, *const c_char, *const addrinfo, *mut *mut addrinfo) -> c_int;
+use crate::{interfaces, rules};
 
 type GetNameInfo = unsafe extern "C" fn(
     *const sockaddr,
@@ -62,18 +60,22 @@ unsafe fn get_addresses(
     let Some(next) = next!(GetAddrInfo, c"getaddrinfo") else { return libc::EAI_SYSTEM };
     // SAFETY: the caller's.
     let name = if node.is_null() { None } else { Some(unsafe { CStr::from_ptr(node) }) };
-    let mut list: *mut addrinfo = ptr::null_mut();
-    for ip in name.map(look_up).unwrap_or_default().iter().rev() {
-        let Ok(literal) = CString::new(ip.to_string()) else { continue };
-        let mut found: *mut addrinfo = ptr::null_mut();
-        // An address of another family than wanted is no answer.
-        // SAFETY: as above.
-        if unsafe { next(literal.as_ptr(), service, hints, &raw mut found) } != 0 {
-            continue;
-        }
-        // SAFETY: both lists are the C library's.
-        list = unsafe { address_list::join(found, list) };
-    }
+    // SAFETY: the caller's.
+    let is_numeric = unsafe { hints.as_ref() }.is_some_and(|hints| hints.ai_flags & AI_NUMERICHOST != 0);
+    let addresses = match name {
+        Some(name) => overlays_literal(name).map(|ip| vec![ip]).unwrap_or_else(|| match is_numeric {
+            true => Vec::new(),
+            false => look_up(name),
+        }),
+        None => Vec::new(),
+    };
+    let list = match name.filter(|_| !addresses.is_empty()) {
+        // SAFETY: the caller's.
+        Some(name) => unsafe {
+            address_list::of_addresses(next, name, &addresses, service, hints, interfaces::networks)
+        },
+        None => ptr::null_mut(),
+    };
     if list.is_null() {
         if name.is_none() || !rules().is_some_and(|rules| rules.only) {
             // SAFETY: as above.
@@ -82,18 +84,19 @@ unsafe fn get_addresses(
         // The resolver would ask others, and some of them by ways that are not ours to close.
         // SAFETY: as above; zeros are an `addrinfo` as well.
         let mut hints = unsafe { hints.as_ref().copied().unwrap_or_else(|| std::mem::zeroed()) };
-        hints.ai_flags |= libc::AI_NUMERICHOST;
+        hints.ai_flags |= AI_NUMERICHOST;
         // SAFETY: as above.
         return unsafe { next(node, service, &raw const hints, result) };
     }
-    // SAFETY: as above; the list is the C library's.
-    unsafe {
-        if let Some(name) = name {
-            address_list::set_canonical_name(list, name, hints);
-        }
-        *result = list;
-    }
+    // SAFETY: the program says that there is room for the list.
+    unsafe { *result = list };
     0
+}
+
+/// The address of the overlay that a text is.
+fn overlays_literal(text: &CStr) -> Option<IpAddr> {
+    let ip = text.to_str().ok()?.parse().ok()?;
+    rules()?.is_overlays(ip).filter(|is_overlays| *is_overlays).map(|_| ip)
 }
 
 /// getnameinfo(3). Nobody outside the overlay is asked for names of its addresses.

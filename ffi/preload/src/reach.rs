@@ -9,13 +9,16 @@ use std::io::IoSlice;
 use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 
 use peersock_bsd::Errno;
-use peersock_bsd::elf::{is_32_bit, is_go, is_static, script_interpreter};
+use peersock_bsd::elf::{is_32_bit, is_go, is_static, needs_sanitizer, script_interpreter};
 use peersock_bsd::kernel::check;
 use rustix::event::{PollFd, PollFlags, Timespec};
 
+use crate::inherit::with_pages;
 use crate::kernel::quietly;
 
 /// Bytes of a file's beginning that are looked at: there the program headers are, and Go's note.
+///
+/// Room for them, and for a path, is pages of their own: a thread may have 16 KiB of stack in all.
 const HEAD: usize = 8 << 10;
 
 /// Interpreters of scripts that are scripts themselves, as deep as the kernel goes.
@@ -34,6 +37,8 @@ pub(crate) enum Reach {
     Library,
     /// Only by a filter: it makes system calls itself, or the system preloads nothing of ours into it.
     Filter,
+    /// Only by a filter, and not with this library: it ends itself if anything is loaded before its sanitizer.
+    FilterAlone,
     /// Not at all: it is a 32-bit program, whose calls have other numbers.
     Nowhere,
 }
@@ -76,23 +81,27 @@ impl Reach {
         let folders = unsafe { libc::getenv(c"PATH".as_ptr()) };
         // SAFETY: as above.
         let folders = if folders.is_null() { USUAL_PATH } else { unsafe { CStr::from_ptr(folders) } };
-        let mut joined = [0; MOST_PATH];
-        for folder in folders.to_bytes().split(|byte| *byte == b':') {
-            let folder = if folder.is_empty() { b"." } else { folder };
-            let length = folder.len() + 1 + name.len();
-            let Some(path) = joined.get_mut(..=length) else { continue };
-            path[..folder.len()].copy_from_slice(folder);
-            path[folder.len()] = b'/';
-            path[folder.len() + 1..length].copy_from_slice(name);
-            path[length] = 0;
-            let Ok(path) = CStr::from_bytes_with_nul(path) else { continue };
-            let (call, folder) = (libc::SYS_faccessat, libc::AT_FDCWD);
-            // SAFETY: the path is a C string.
-            if check(unsafe { libc::syscall(call, folder, path.as_ptr(), libc::X_OK) }).is_ok() {
-                return Self::of_path(path);
-            }
-        }
-        Self::Library
+        let found = with_pages(MOST_PATH, |joined| {
+            let mut folders = folders.to_bytes().split(|byte| *byte == b':');
+            folders.find_map(|folder| Self::of_name_in(folder, name, joined))
+        });
+        found.flatten().unwrap_or(Self::Library)
+    }
+
+    /// Of the program of a name in a folder of PATH; `None` if there is none. The path is joined in `joined`.
+    fn of_name_in(folder: &[u8], name: &[u8], joined: &mut [u8]) -> Option<Self> {
+        let folder = if folder.is_empty() { b"." } else { folder };
+        let length = folder.len() + 1 + name.len();
+        let path = joined.get_mut(..=length)?;
+        path[..folder.len()].copy_from_slice(folder);
+        path[folder.len()] = b'/';
+        path[folder.len() + 1..length].copy_from_slice(name);
+        path[length] = 0;
+        let path = CStr::from_bytes_with_nul(path).ok()?;
+        let (call, folder) = (libc::SYS_faccessat, libc::AT_FDCWD);
+        // SAFETY: the path is a C string.
+        let found = check(unsafe { peersock_fd::syscall!(call, folder, path.as_ptr(), libc::X_OK) });
+        found.is_ok().then(|| Self::of_path(path))
     }
 
     fn of_path(path: &CStr) -> Self {
@@ -108,7 +117,8 @@ impl Reach {
             Err(_) => Self::Library,
         };
         match reach {
-            Self::Filter | Self::Nowhere if !may_execute(folder, path) => Self::Library,
+            Self::Library => reach,
+            _ if !may_execute(folder, path) => Self::Library,
             reach => reach,
         }
     }
@@ -116,7 +126,10 @@ impl Reach {
     /// Of the program in an open file.
     pub(crate) fn of_file(file: BorrowedFd<'_>) -> Self {
         // With room for the end of an interpreter's path.
-        let mut room = [0; HEAD + 1];
+        with_pages(HEAD + 1, |room| Self::of_file_read_into(file, room)).unwrap_or(Self::Library)
+    }
+
+    fn of_file_read_into(file: BorrowedFd<'_>, room: &mut [u8]) -> Self {
         let mut interpreter: Option<OwnedFd> = None;
         for _ in 0..=DEEPEST {
             let file = interpreter.as_ref().map_or(file, |interpreter| interpreter.as_fd());
@@ -126,6 +139,7 @@ impl Reach {
                 return match () {
                     () if is_32_bit(head) => Self::Nowhere,
                     () if is_static(head) || is_go(head) || has_capabilities(file) => Self::Filter,
+                    () if needs_sanitizer(file, head) => Self::FilterAlone,
                     () => Self::Library,
                 };
             };
@@ -149,7 +163,7 @@ fn has_capabilities(file: BorrowedFd<'_>) -> bool {
     // SAFETY: the name is a C string; nothing is written.
     let length = || unsafe {
         let (file, none) = (file.as_raw_fd(), std::ptr::null_mut::<u8>());
-        libc::syscall(libc::SYS_fgetxattr, file, CAPABILITIES.as_ptr(), none, 0_usize)
+        peersock_fd::syscall!(libc::SYS_fgetxattr, file, CAPABILITIES.as_ptr(), none, 0_usize)
     };
     !rustix::process::getuid().is_root() && check(length()).is_ok()
 }
@@ -159,7 +173,7 @@ fn has_capabilities_at(path: &CStr) -> bool {
     // SAFETY: both are C strings; nothing is written.
     let length = || unsafe {
         let none = std::ptr::null_mut::<u8>();
-        libc::syscall(libc::SYS_getxattr, path.as_ptr(), CAPABILITIES.as_ptr(), none, 0_usize)
+        peersock_fd::syscall!(libc::SYS_getxattr, path.as_ptr(), CAPABILITIES.as_ptr(), none, 0_usize)
     };
     !rustix::process::getuid().is_root() && check(length()).is_ok()
 }
@@ -187,7 +201,7 @@ pub(crate) fn say_nowhere(path: *const c_char) {
 fn may_execute(folder: RawFd, path: &CStr) -> bool {
     let (access, flags) = (libc::X_OK, libc::AT_EACCESS);
     // SAFETY: the path is a C string.
-    let looked = unsafe { libc::syscall(libc::SYS_faccessat2, folder, path.as_ptr(), access, flags) };
+    let looked = unsafe { peersock_fd::syscall!(libc::SYS_faccessat2, folder, path.as_ptr(), access, flags) };
     check(looked) != Err(Errno::ACCESS)
 }
 
@@ -196,7 +210,7 @@ fn open(folder: RawFd, path: &CStr) -> Result<OwnedFd, Errno> {
     // A pipe of this name must not be waited for.
     let access = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NONBLOCK;
     // SAFETY: the path is a C string.
-    let fd = check(unsafe { libc::syscall(libc::SYS_openat, folder, path.as_ptr(), access) })?;
+    let fd = check(unsafe { peersock_fd::syscall!(libc::SYS_openat, folder, path.as_ptr(), access) })?;
     // SAFETY: it was just opened, and nobody else knows of it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }

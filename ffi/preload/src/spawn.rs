@@ -9,7 +9,7 @@ use crate::inherit::{Environment, complete, with_room};
 use crate::kernel::quietly;
 use crate::names::next;
 use crate::reach::{Reach, say_nowhere};
-use crate::supervise::{has_launcher, reach, reach_by_name};
+use crate::supervise::{Taken, has_launcher, reach, reach_by_name};
 
 type PosixSpawn = unsafe extern "C" fn(
     *mut pid_t,
@@ -41,11 +41,11 @@ pub(crate) unsafe extern "C" fn posix_spawn(
     // SAFETY: the program's pointers, as it must pass them to posix_spawn(3).
     unsafe {
         match reach(path) {
-            Reach::Filter if has_launcher() => {
+            Reach::Filter | Reach::FilterAlone if has_launcher() => {
                 spawn_by_shell(process, path, false, (actions, attributes), arguments, environment)
             }
             Reach::Nowhere => refuse(path),
-            Reach::Library | Reach::Filter => {
+            Reach::Library | Reach::Filter | Reach::FilterAlone => {
                 spawn(next, process, path, (actions, attributes), arguments, environment)
             }
         }
@@ -67,11 +67,11 @@ pub(crate) unsafe extern "C" fn posix_spawnp(
     // SAFETY: the program's pointers, as it must pass them to posix_spawnp(3).
     unsafe {
         match reach_by_name(file) {
-            Reach::Filter if has_launcher() => {
+            Reach::Filter | Reach::FilterAlone if has_launcher() => {
                 spawn_by_shell(process, file, true, (actions, attributes), arguments, environment)
             }
             Reach::Nowhere => refuse(file),
-            Reach::Library | Reach::Filter => {
+            Reach::Library | Reach::Filter | Reach::FilterAlone => {
                 spawn(next, process, file, (actions, attributes), arguments, environment)
             }
         }
@@ -102,7 +102,10 @@ unsafe fn spawn(
         unsafe { next(process, file, actions, attributes, arguments, environment) }
     };
     // SAFETY: the caller's.
-    quietly(|error| *error == 0, || unsafe { complete(environment, spawn) }.unwrap_or(libc::ENOMEM))
+    quietly(
+        |error| *error == 0,
+        || unsafe { complete(environment, Taken::ByLibrary, spawn) }.unwrap_or(libc::ENOMEM),
+    )
 }
 
 /// posix_spawn(3) of a program that no library reaches. The C library's own child cannot be filtered, so a

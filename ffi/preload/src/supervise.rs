@@ -27,6 +27,16 @@ const MOST_INSTRUCTIONS: usize = 512;
 /// be on the overlay.
 static LAUNCHER: OnceLock<Option<SocketAddrUnix>> = OnceLock::new();
 
+/// By what the calls of a program are taken that is about to be started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// By this library, which belongs into its environment; if it does not reach the program, into that of
+    /// what the program starts.
+    ByLibrary,
+    /// By a filter, and this library must not be loaded.
+    ByFilter,
+}
+
 /// Makes ready what must not be made in a child.
 pub(crate) fn prepare() {
     let Some(rules) = rules() else { return };
@@ -43,7 +53,7 @@ pub(crate) fn prepare() {
 ///
 /// # Safety
 /// `path` is null or a C string.
-pub(crate) unsafe fn before_exec(path: *const c_char) -> Result<(), Errno> {
+pub(crate) unsafe fn before_exec(path: *const c_char) -> Result<Taken, Errno> {
     // SAFETY: the caller's.
     take(unsafe { reach(path) }, path)
 }
@@ -55,7 +65,7 @@ pub(crate) unsafe fn before_exec(path: *const c_char) -> Result<(), Errno> {
 ///
 /// # Safety
 /// `file` is null or a C string.
-pub(crate) unsafe fn before_search(file: *const c_char) -> Result<(), Errno> {
+pub(crate) unsafe fn before_search(file: *const c_char) -> Result<Taken, Errno> {
     // SAFETY: the caller's.
     take(unsafe { reach_by_name(file) }, file)
 }
@@ -64,7 +74,7 @@ pub(crate) unsafe fn before_search(file: *const c_char) -> Result<(), Errno> {
 ///
 /// # Errors
 /// As [`before_exec`].
-pub(crate) fn before_exec_of(fd: RawFd) -> Result<(), Errno> {
+pub(crate) fn before_exec_of(fd: RawFd) -> Result<Taken, Errno> {
     let file = is_to_be_reached().then(|| peersock_bsd::kernel::borrow(fd)).flatten();
     take(file.map_or(Reach::Library, Reach::of_file), std::ptr::null())
 }
@@ -76,9 +86,13 @@ pub(crate) fn before_exec_of(fd: RawFd) -> Result<(), Errno> {
 ///
 /// # Safety
 /// `path` is null or a C string.
-pub(crate) unsafe fn before_exec_at(folder: RawFd, path: *const c_char, flags: c_int) -> Result<(), Errno> {
+pub(crate) unsafe fn before_exec_at(
+    folder: RawFd,
+    path: *const c_char,
+    flags: c_int,
+) -> Result<Taken, Errno> {
     if path.is_null() || !is_to_be_reached() {
-        return Ok(());
+        return Ok(Taken::ByLibrary);
     }
     // SAFETY: the caller's.
     let file = unsafe { CStr::from_ptr(path) };
@@ -111,10 +125,14 @@ pub(crate) unsafe fn reach_by_name(file: *const c_char) -> Reach {
     if is_to_be_reached() { unsafe { Reach::of_name(file) } } else { Reach::Library }
 }
 
-fn take(reach: Reach, path: *const c_char) -> Result<(), Errno> {
+fn take(reach: Reach, path: *const c_char) -> Result<Taken, Errno> {
     match reach {
-        Reach::Library => Ok(()),
-        Reach::Filter => supervise(),
+        Reach::Library => Ok(Taken::ByLibrary),
+        Reach::Filter => supervise().map(|_| Taken::ByLibrary),
+        // Where nobody supervises it, it ends itself, which is better than the machine's network in silence.
+        Reach::FilterAlone => {
+            supervise().map(|is_supervised| if is_supervised { Taken::ByFilter } else { Taken::ByLibrary })
+        }
         Reach::Nowhere => {
             say_nowhere(path);
             Err(Errno::PERM)
@@ -127,16 +145,16 @@ pub(crate) fn has_launcher() -> bool {
     LAUNCHER.get().is_some_and(Option::is_some)
 }
 
-/// Has this thread filtered, and the launcher answer its calls.
-fn supervise() -> Result<(), Errno> {
-    let Some(launcher) = LAUNCHER.get().and_then(Option::as_ref) else { return Ok(()) };
+/// Has this thread filtered, and the launcher answer its calls. False if nobody does so here.
+fn supervise() -> Result<bool, Errno> {
+    let Some(launcher) = LAUNCHER.get().and_then(Option::as_ref) else { return Ok(false) };
     let flags = SocketFlags::CLOEXEC;
     let Ok(socket) = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None) else {
         return Err(Errno::AGAIN);
     };
     // The launcher has ended, or is in another network namespace.
     if rustix::net::connect(&socket, launcher).is_err() {
-        return Ok(());
+        return Ok(false);
     }
     let own = rustix::process::geteuid().as_raw();
     // Somebody else has taken its name.
@@ -165,11 +183,11 @@ fn supervise() -> Result<(), Errno> {
     // undone.
     read_exact(&socket, &mut [0; 1])?;
     // One that has such a filter already is supervised, and a kernel that has none cannot be helped.
-    let Some(listener) = install(&mut program[..count]) else { return Ok(()) };
+    let Some(listener) = install(&mut program[..count]) else { return Ok(true) };
     // From here on only calls that the filter does not name.
     send(&socket, &listener.as_raw_fd().to_ne_bytes())?;
     // Without an answer the listener is closed, and the program's socket calls fail.
-    read_exact(&socket, &mut [0; 1])
+    read_exact(&socket, &mut [0; 1]).map(|()| true)
 }
 
 /// Sends a piece at once, as the launcher wants it.

@@ -244,6 +244,21 @@ mod tests {
         tempfile::tempdir().unwrap()
     }
 
+    /// The C library takes this memory from the stack of each thread, which may have 16 KiB in all.
+    #[test]
+    fn it_has_little_thread_local_memory() {
+        const TLS: u32 = 7;
+        let word = |at: usize| u64::from_le_bytes(*LIBRARY[at..].first_chunk().unwrap()) as usize;
+        let half = |at: usize| usize::from(u16::from_le_bytes(*LIBRARY[at..].first_chunk().unwrap()));
+        // ELF64: where the program headers are, how long each one is, and how many there are.
+        let (table, size, count) = (word(32), half(54), half(56));
+        let headers = LIBRARY[table..table + size * count].chunks_exact(size);
+        let is_tls = |header: &[u8]| u32::from_le_bytes(*header.first_chunk().unwrap()) == TLS;
+        let bytes = headers.filter(|header| is_tls(header));
+        let bytes: u64 = bytes.map(|header| u64::from_le_bytes(*header[40..].first_chunk().unwrap())).sum();
+        assert!((1..=512).contains(&bytes), "{bytes} bytes");
+    }
+
     #[test]
     fn it_is_written_once_and_found_again() {
         let home = folder();

@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use libc::{c_int, c_ulong, sockaddr, socklen_t};
+use peersock_bsd::ephemeral::cookie_of_any_port;
 use peersock_bsd::{self as bsd, Errno, Result, Sides, Socket};
 use peersock_fd::{Kind, SocketFlags};
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
@@ -127,11 +128,8 @@ impl Call {
             libc::SYS_listen => self.listen(context),
             libc::SYS_accept => self.accept(0),
             libc::SYS_accept4 => self.accept(self.target.int(3)),
-            libc::SYS_getsockname => self.name(|socket, to| {
-                // SAFETY: the answer has room for what it says.
-                unsafe { bsd::getsockname(socket, to.address, to.length) }
-            }),
-            libc::SYS_getpeername => self.name(|socket, to| {
+            libc::SYS_getsockname => self.getsockname(context),
+            libc::SYS_getpeername => self.name(&self.local()?, |socket, to| {
                 // SAFETY: the answer has room for what it says.
                 unsafe { bsd::getpeername(socket, to.address, to.length) }
             }),
@@ -254,13 +252,16 @@ impl Call {
         // SAFETY: the address is as long as it says.
         let bound = unsafe { sides.bind(local.raw(), address.pointer(), address.length()) };
         self.settle(context, &local)?;
-        if let Some(bound) = bound? {
+        let bound = bound?;
+        // What is wrong with it the kernel says.
+        let address = address.get().ok().flatten();
+        if let Some(cookie) = address.and_then(|address| cookie_of_any_port(local.raw(), address)) {
+            context.any_ports.lock().unwrap_or_else(PoisonError::into_inner).note(cookie);
+        }
+        if let Some(bound) = bound {
             return Ok(Step::Value(bound.into()));
         }
-        // What is wrong with it the kernel says.
-        if let Ok(address) = address.get() {
-            sides.vacate(address)?;
-        }
+        sides.vacate(address)?;
         Ok(Step::GoOn)
     }
 
@@ -309,8 +310,31 @@ impl Call {
         Ok(Step::Connection(fd, flags.contains(SocketFlags::CLOEXEC)))
     }
 
-    fn name(&self, call: impl FnOnce(&Socket<'_>, Pointers) -> Result<c_int>) -> Result<Step> {
+    fn getsockname(&self, context: &Context) -> Result<Step> {
         let local = self.local()?;
+        self.tell_port(context, &local)?;
+        self.name(&local, |socket, to| {
+            // SAFETY: the answer has room for what it says.
+            unsafe { bsd::getsockname(socket, to.address, to.length) }
+        })
+    }
+
+    /// The program is about to be told the address of a socket: a UDP socket that was bound to any port is on
+    /// both networks from now on.
+    fn tell_port(&self, context: &Context, local: &Local) -> Result<()> {
+        let known = || context.any_ports.lock().unwrap_or_else(PoisonError::into_inner);
+        if !known().is_empty()
+            && let Some(cookie) = bsd::kernel::cookie(local.raw())
+            && known().take(cookie)
+        {
+            // Where the overlay has no room for it, it stays reachable from the system's network.
+            let _ = context.sides().share(local.raw());
+            self.settle(context, local)?;
+        }
+        Ok(())
+    }
+
+    fn name(&self, local: &Local, call: impl FnOnce(&Socket<'_>, Pointers) -> Result<c_int>) -> Result<Step> {
         let Some(socket) = bsd::overlay(local.raw()) else { return Ok(Step::GoOn) };
         let mut answer = Answer::read(&self.target, self.target.word(1), self.target.word(2))?;
         let value = call(&socket, answer.pointers())?;

@@ -44,6 +44,7 @@ mod waiting;
 use std::sync::{Arc, Mutex};
 
 use peersock_bsd::Rules;
+use peersock_bsd::ephemeral::AnyPorts;
 use peersock_bsd::netlink::PendingAnswers;
 
 pub use supervisor::{Filter, Supervised, Supervisor};
@@ -54,6 +55,8 @@ struct Context {
     images: images::Images,
     sets: sets::Sets,
     waiting: Arc<waiting::Waiting>,
+    /// UDP sockets of all programs that may become servers.
+    any_ports: Mutex<AnyPorts>,
     /// Of routing sockets, into which the networks belong.
     answers: Mutex<PendingAnswers>,
 }

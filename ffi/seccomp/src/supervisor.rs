@@ -115,7 +115,14 @@ impl Supervisor {
         let filter = Filter { program: filter::program(rules.only), listener };
         let (images, sets, waiting) = (Images::new(library), Sets::start()?, Arc::new(Waiting::new()?));
         let shared = Arc::new(Shared {
-            context: Context { rules, images, sets, waiting, answers: Mutex::default() },
+            context: Context {
+                rules,
+                images,
+                sets,
+                waiting,
+                any_ports: Mutex::default(),
+                answers: Mutex::default(),
+            },
             supervised: Supervised::default(),
             stopped: AtomicBool::new(false),
             stop: rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?,

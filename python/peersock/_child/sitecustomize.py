@@ -31,6 +31,7 @@ def _install() -> None:
             _load("peersock", spec_from_file_location("peersock", path, submodule_search_locations=[_PACKAGE]))
         sys.modules["peersock"].install()
         import_module("peersock._spawn").keep()
+        import_module("peersock._foreign").keep()
     except Exception as error:
         sys.stderr.write(f"peersock: {sys.executable} is not on the overlay: {error}\n")
         if "only" in os.environ.get("PEERSOCK_RULES", "").split(","):

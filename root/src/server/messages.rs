@@ -45,9 +45,25 @@ pub(super) fn send_messages(socket: BorrowedFd<'_>, messages: &[Message<'_>]) ->
             Ok(sent) => return Ok(sent),
             Err(_) => match io::Error::last_os_error() {
                 error if error.kind() == io::ErrorKind::Interrupted => {}
+                error if is_refused(&error) => return send_first(socket, &headers),
                 error => return Err(error),
             },
         }
+    }
+}
+
+/// Whether a sandbox may have refused the call itself. A firewall gives the same error for a datagram.
+fn is_refused(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported)
+}
+
+/// Sends the first message alone, by a call that sandboxes allow.
+fn send_first(socket: BorrowedFd<'_>, headers: &[libc::mmsghdr]) -> io::Result<usize> {
+    let Some(first) = headers.first() else { return Ok(0) };
+    // SAFETY: as above.
+    match unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const first.msg_hdr, 0) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(1),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The UDP sockets, with batches of GRO and GSO trains.
 
-use std::io::{self, IoSliceMut};
+use std::io::{self, ErrorKind, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd as _;
 use std::task::{Context, Poll};
@@ -89,7 +89,7 @@ impl Locals {
 impl Sockets {
     pub(super) fn bind(addresses: &[SocketAddr]) -> io::Result<Self> {
         if addresses.is_empty() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "no address to listen on"));
+            return Err(io::Error::new(ErrorKind::InvalidInput, "no address to listen on"));
         }
         let mut sockets: Vec<Bound> = Vec::new();
         for address in addresses {
@@ -152,7 +152,7 @@ impl Sockets {
         let result = io.try_io(Interest::READABLE, || {
             count = state.recv(UdpSockRef::from(io), buffers, metas)?;
             // What comes from now on makes the socket readable anew: tokio's epoll(7) is edge-triggered.
-            if count < TRAINS { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            if count < TRAINS { Err(ErrorKind::WouldBlock.into()) } else { Ok(()) }
         });
         if count > 0 { Ok(count) } else { result.map(|()| 0) }
     }
@@ -180,14 +180,14 @@ impl Sockets {
         ecn: Option<EcnCodepoint>,
     ) -> io::Result<()> {
         let Some(Local { socket, ip }) = self.locals.get(local) else {
-            return Err(io::ErrorKind::NotFound.into());
+            return Err(ErrorKind::NotFound.into());
         };
         let Bound { io, state, .. } = &self.sockets[socket];
         let transmit = Transmit { destination: remote, ecn, contents, segment_size: segment, src_ip: ip };
         let send = || io.try_io(Interest::WRITABLE, || state.try_send(UdpSockRef::from(io), &transmit));
         match send() {
             // An error may be about an earlier datagram, to somebody else (ICMP); then it is spent.
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => send(),
+            Err(error) if error.kind() != ErrorKind::WouldBlock => send(),
             result => result,
         }
     }
@@ -220,6 +220,7 @@ impl Bound {
         socket.bind(&address.into())?;
         let io = UdpSocket::from_std(socket.into())?;
         let state = UdpSocketState::new(UdpSockRef::from(&io))?;
+        check_receiving(&io, &state)?;
         for result in [
             state.set_recv_buffer_size(UdpSockRef::from(&io), BUFFER),
             state.set_send_buffer_size(UdpSockRef::from(&io), BUFFER),
@@ -230,6 +231,19 @@ impl Bound {
         }
         let address = io.local_addr()?;
         Ok(Self { io, state, address })
+    }
+}
+
+/// Fails where a sandbox refuses the call that receives: the root would hear nothing, and nothing would say why.
+fn check_receiving(io: &UdpSocket, state: &UdpSocketState) -> io::Result<()> {
+    let mut byte = [0];
+    let mut meta = [RecvMeta::default()];
+    match state.recv(UdpSockRef::from(io), &mut [IoSliceMut::new(&mut byte)], &mut meta) {
+        Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::Unsupported) => {
+            let text = format!("a sandbox refuses the system call recvmmsg, by which roots receive: {error}");
+            Err(io::Error::new(ErrorKind::Unsupported, text))
+        }
+        _ => Ok(()),
     }
 }
 

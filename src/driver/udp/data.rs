@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use quinn_udp::{UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::bind_by_itself;
+use super::{batches, bind_by_itself};
 use crate::driver::interfaces::{HostInterface, Interfaces};
 use crate::sys::{icmp_errors, socket_buffer};
 
@@ -194,7 +194,7 @@ impl DataSocket {
         socket.set_send_buffer_size(SEND_BUFFER)?;
         bind_by_itself(&socket, address)?;
         let io: UdpSocket = socket.into();
-        let state = UdpSocketState::new(UdpSockRef::from(&io))?;
+        let state = batches(&io)?;
         if let Err(error) = icmp_errors::enable(&io, address.is_ipv4()) {
             tracing::debug!(%error, "peers whose program is killed will be noticed late");
         }

@@ -4,11 +4,11 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, UdpSocket};
 
 use peersock_overlay::wire::{DISCOVERY_GROUP_V4 as GROUP_V4, DISCOVERY_GROUP_V6 as GROUP_V6};
-use quinn_udp::{UdpSockRef, UdpSocketState};
+use quinn_udp::UdpSocketState;
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::bind_by_itself;
 use super::data::DataSocket;
+use super::{batches, bind_by_itself};
 use crate::driver::interfaces::HostInterface;
 
 #[derive(Debug)]
@@ -48,7 +48,7 @@ impl DiscoverySocket {
         }
         bind_by_itself(&socket, address)?;
         let io: UdpSocket = socket.into();
-        let state = UdpSocketState::new(UdpSockRef::from(&io))?;
+        let state = batches(&io)?;
         tracing::debug!(%address, "UDP socket for beacons");
         Ok(DiscoverySocket { io, state, ipv4 })
     }

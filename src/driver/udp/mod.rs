@@ -10,7 +10,7 @@ mod sending;
 mod translation;
 
 use std::collections::BTreeMap;
-use std::io::{self, IoSliceMut};
+use std::io::{self, ErrorKind, IoSliceMut};
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, OnceLock, RwLock};
@@ -55,6 +55,24 @@ pub(crate) fn as_slices(buffers: &mut [Vec<u8>; RECEIVE_BATCH]) -> [IoSliceMut<'
 /// and would put the sockets of a node that the program has on the launcher's networks.
 fn bind_by_itself(socket: &Socket, address: SocketAddr) -> io::Result<()> {
     Ok(rustix::net::bind(socket, &address)?)
+}
+
+/// Prepares a new socket for batches.
+///
+/// # Errors
+/// Of the kind `Unsupported` where a sandbox refuses the call that receives: the node would hear nothing, and
+/// nothing would say why. And what the system says.
+fn batches(io: &UdpSocket) -> io::Result<UdpSocketState> {
+    let state = UdpSocketState::new(UdpSockRef::from(io))?;
+    let mut byte = [0];
+    let mut meta = [quinn_udp::RecvMeta::default()];
+    match state.recv(UdpSockRef::from(io), &mut [IoSliceMut::new(&mut byte)], &mut meta) {
+        Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::Unsupported) => {
+            let text = format!("a sandbox refuses the system call recvmmsg, by which nodes receive: {error}");
+            Err(io::Error::new(ErrorKind::Unsupported, text))
+        }
+        _ => Ok(state),
+    }
 }
 
 /// The sockets of one node.
@@ -114,7 +132,7 @@ impl UdpSockets {
     ) -> io::Result<UdpSockets> {
         let list = interfaces::list(&allowed)?;
         if list.is_empty() {
-            return Err(io::Error::new(io::ErrorKind::NotFound, interfaces::none_up(&allowed)));
+            return Err(io::Error::new(ErrorKind::NotFound, interfaces::none_up(&allowed)));
         }
         let data = data::bind(&allowed, &list, port)?;
         let discovery = match discovery_port {

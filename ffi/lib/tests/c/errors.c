@@ -62,7 +62,7 @@ static void misuse_node_calls(void) {
     REFUSED(peersock_addresses(PEERSOCK_DEFAULT, NETWORK, NULL, 1, &count));
     REFUSED(peersock_wait_peer(PEERSOCK_DEFAULT, NETWORK, NULL, 0, 0));
     REFUSED(peersock_wait_peer(PEERSOCK_DEFAULT, NETWORK, &address, sizeof address, 0));
-    REFUSED(peersock_peers(PEERSOCK_DEFAULT, NETWORK, NULL, 1, &count));
+    REFUSED(peersock_peers(PEERSOCK_DEFAULT, NETWORK, NULL, sizeof(peersock_peer), 1, &count));
     REFUSED(peersock_paths(PEERSOCK_DEFAULT, NETWORK, "xyz", addresses, 1, &count));
     REFUSED(peersock_paths(PEERSOCK_DEFAULT, NETWORK, NULL, addresses, 1, &count));
     REFUSED(peersock_peer_name(PEERSOCK_DEFAULT, NETWORK, NULL, NULL, 0));

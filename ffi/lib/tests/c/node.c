@@ -189,8 +189,8 @@ static void check_peers(peersock_node other) {
     uint16_t port;
     CHECK(peersock_id(other, id, sizeof id) == PEERSOCK_OK);
     CHECK(peersock_udp_port(other, &port) == PEERSOCK_OK && port != 0);
-    CHECK(peersock_peers(PEERSOCK_DEFAULT, 0, peers, 2, &count) == PEERSOCK_OK && count == 1);
-    CHECK(peersock_peers(PEERSOCK_DEFAULT, NETWORK, NULL, 0, &count) == PEERSOCK_OK && count == 1);
+    CHECK(peersock_peers(PEERSOCK_DEFAULT, 0, peers, sizeof(peersock_peer), 2, &count) == PEERSOCK_OK && count == 1);
+    CHECK(peersock_peers(PEERSOCK_DEFAULT, NETWORK, NULL, sizeof(peersock_peer), 0, &count) == PEERSOCK_OK && count == 1);
     CHECK(strcmp(peers[0].id, id) == 0 && peers[0].network == NETWORK && peers[0].connected);
     struct sockaddr_in6 address = address_of(other, 0);
     CHECK(memcmp(&((struct sockaddr_in6 *)&peers[0].address)->sin6_addr, &address.sin6_addr, 16) == 0);

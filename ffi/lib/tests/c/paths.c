@@ -117,7 +117,7 @@ static void forward(int fd, char on) {
 static peersock_peer only_peer(void) {
     peersock_peer peer;
     size_t count;
-    CHECK(peersock_peers(PEERSOCK_DEFAULT, NETWORK, &peer, 1, &count) == PEERSOCK_OK && count == 1);
+    CHECK(peersock_peers(PEERSOCK_DEFAULT, NETWORK, &peer, sizeof(peersock_peer), 1, &count) == PEERSOCK_OK && count == 1);
     return peer;
 }
 

@@ -55,7 +55,7 @@ static void *ask_often(void *unused) {
         CHECK(fd >= 0 && close(fd) == 0);
         CHECK(peersock_status(PEERSOCK_DEFAULT, &json) == PEERSOCK_OK);
         peersock_string_free(json);
-        CHECK(peersock_peers(PEERSOCK_DEFAULT, 0, NULL, 0, &count) == PEERSOCK_OK && count == 1);
+        CHECK(peersock_peers(PEERSOCK_DEFAULT, 0, NULL, sizeof(peersock_peer), 0, &count) == PEERSOCK_OK && count == 1);
         CHECK(peersock_on_event(PEERSOCK_DEFAULT, on_event, NULL) == PEERSOCK_OK);
         CHECK(peersock_on_event(PEERSOCK_DEFAULT, NULL, NULL) == PEERSOCK_OK);
     }

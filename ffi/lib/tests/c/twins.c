@@ -48,7 +48,7 @@ int main(void) {
     CHECK(all);
     peersock_peer known[4];
     size_t count;
-    CHECK(peersock_peers(PEERSOCK_DEFAULT, NETWORK, known, 4, &count) == PEERSOCK_OK && count == 1);
+    CHECK(peersock_peers(PEERSOCK_DEFAULT, NETWORK, known, sizeof(peersock_peer), 4, &count) == PEERSOCK_OK && count == 1);
     CHECK(known[0].flags & PEERSOCK_PEER_CONFLICT);
     close(sockets[0]), close(sockets[1]);
     puts("ok");

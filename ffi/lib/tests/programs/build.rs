@@ -143,7 +143,7 @@ impl Program {
 
 /// Where the libraries are: in the folder that PEERSOCK_LIBRARIES names, in which `cargo xtask test` has just
 /// built them with the rest; else they are built if they are not current. Cargo does not do so for tests.
-static LIBRARIES: LazyLock<PathBuf> = LazyLock::new(|| {
+pub(crate) static LIBRARIES: LazyLock<PathBuf> = LazyLock::new(|| {
     if let Some(folder) = std::env::var_os("PEERSOCK_LIBRARIES") {
         return folder.into();
     }

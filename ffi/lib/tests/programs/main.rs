@@ -4,9 +4,11 @@
 
 mod build;
 mod delivery;
+mod libzt_header;
 mod restarted;
 mod router;
 mod run;
+mod versions;
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};

@@ -1,0 +1,119 @@
+//! Programs in surroundings that lack something: another network namespace, no IPv6, no /proc, a sandbox.
+
+use crate::common::{lacks, run};
+use crate::lab::{Lab, is_root};
+
+/// Whether this test can make namespaces; says so if not.
+fn lacks_namespaces(test: &str) -> bool {
+    if !is_root() {
+        eprintln!("SKIP {test}: only root can make namespaces");
+        return true;
+    }
+    lacks(test, &["unshare", "ip", "sysctl", "umount"])
+}
+
+/// As vsftpd has it: what handles a connection can reach nothing else.
+#[test]
+fn a_child_in_another_network_namespace_keeps_the_sockets_that_it_was_given() {
+    let test = "a_child_in_another_network_namespace_keeps_the_sockets_that_it_was_given";
+    let Some(lab) = Lab::with(test, &["python3"]) else { return };
+    if lacks_namespaces(test) {
+        return;
+    }
+    let server = lab.write(
+        "server.py",
+        "import ctypes, os, socket, sys
+CLONE_NEWNET, CLONE_NEWPID = 0x40000000, 0x20000000
+listener = socket.create_server(('', 7000))
+datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+datagrams.bind(('10.77.0.1', 7000))
+for flags in CLONE_NEWNET, CLONE_NEWNET | CLONE_NEWPID:
+    connection, peer = listener.accept()
+    if os.fork() == 0:
+        assert ctypes.CDLL(None).unshare(flags) == 0
+        child = os.fork()
+        if child: os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert connection.getpeername() == peer
+        assert connection.getsockname()[1] == 7000
+        data, sender = datagrams.recvfrom(10)
+        datagrams.sendto(data, sender)
+        # Nothing else can be reached, as on the machine's network.
+        try: socket.create_connection(('10.77.0.2', 7000))
+        except OSError: pass
+        else: assert False, 'it is reached'
+        # Children of it, too.
+        child = os.fork()
+        if child == 0:
+            connection.sendall(b'hi')
+            connection.shutdown(socket.SHUT_WR)
+            os._exit(0)
+        os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    connection.close()
+    print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
+",
+    );
+    let client = lab.write(
+        "client.py",
+        "import socket
+connection = socket.create_connection(('10.77.0.1', 7000))
+datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+datagrams.sendto(b'datagram', ('10.77.0.1', 7000))
+print(datagrams.recv(10), connection.recv(10), connection.recv(10))
+",
+    );
+    let serving = lab.start("alpha", &["python3", &server]);
+    for _ in 0..2 {
+        let got = lab.bash("beta", &format!("try python3 {client}"));
+        assert_eq!(got.text(), "b'datagram' b'hi' b''\n");
+    }
+    assert_eq!(serving.finish().success().text(), "0\n0\n");
+}
+
+/// As in containers: IPv6 is switched off, and members have IPv6 addresses, some of them no others.
+#[test]
+fn members_are_found_by_name_and_address_where_the_machine_lacks_a_family() {
+    let test = "members_are_found_by_name_and_address_where_the_machine_lacks_a_family";
+    let Some(lab) = Lab::with(test, &["python3"]) else { return };
+    if lacks_namespaces(test) {
+        return;
+    }
+    let program = lab.write(
+        "names.py",
+        "import socket
+configured, mapped = socket.AI_ADDRCONFIG, socket.AI_V4MAPPED
+for host in 'gamma', 'fd77::3', '10.77.0.3':
+    for flags in 0, configured, configured | mapped:
+        found = socket.getaddrinfo(host, 80, type=socket.SOCK_STREAM, flags=flags)
+        print(host, *sorted(entry[4][0] for entry in found if entry[4][0].startswith(('10.', 'fd77::'))))
+",
+    );
+    let wanted: String = [("gamma", "10.77.0.3 fd77::3"), ("fd77::3", "fd77::3"), ("10.77.0.3", "10.77.0.3")]
+        .map(|(host, found)| format!("{host} {found}\n").repeat(3))
+        .concat();
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--net", "sh", "-ec"]);
+    command.arg("ip link set lo up; sysctl -qw net.ipv6.conf.all.disable_ipv6=1; exec \"$@\"").arg("sh");
+    let asked = lab.command("beta", &[], &["python3", &program]);
+    command.arg(asked.get_program()).args(asked.get_args()).current_dir(lab.folder());
+    command.envs(asked.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    assert_eq!(run(command).success().text(), wanted);
+}
+
+#[test]
+fn without_proc_the_error_names_it() {
+    let test = "without_proc_the_error_names_it";
+    let Some(lab) = Lab::with(test, &["true"]) else { return };
+    if lacks_namespaces(test) {
+        return;
+    }
+    for mode in ["auto", "seccomp"] {
+        let mut command = std::process::Command::new("unshare");
+        command.args(["--mount", "sh", "-ec", "umount -l /proc; exec \"$@\"", "sh"]);
+        let asked = lab.command("beta", &["--mode", mode], &["true"]);
+        command.arg(asked.get_program()).args(asked.get_args());
+        command.envs(asked.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        run(command).failure(1, &["/proc is not mounted", "mount -t proc"]);
+    }
+}
