@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use libc::{c_int, c_void, socklen_t};
 use peersock_fd::option_table::{self, Repeat, Row};
 use peersock_fd::{Client, Errno, Identity, Kind, Request, Shutdown, Socket, Which, inherit_status};
-use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::event::PollFlags;
 use rustix::io::{DupFlags, FdFlags};
 
 use crate::kernel::{borrow, int_option};
@@ -72,12 +72,9 @@ fn unused_socket((domain, kind, protocol): (c_int, c_int, c_int)) -> Option<Owne
 /// Whether an overlay stream has tried to connect in vain without waiting: the kernel's AF_UNIX sockets
 /// cannot try again.
 pub fn has_failed(socket: &Socket<'_>) -> bool {
-    let mut fds = [PollFd::from_borrowed_fd(socket.fd(), PollFlags::empty())];
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     socket.kind() == Kind::Stream
         && rustix::net::getpeername(socket.fd()).is_ok()
-        && rustix::event::poll(&mut fds, Some(&now)).is_ok()
-        && fds[0].revents().contains(PollFlags::HUP)
+        && socket.events(PollFlags::empty()).is_ok_and(|events| events.contains(PollFlags::HUP))
         && socket.peer_addr() == Err(Errno::NOTCONN)
 }
 

@@ -115,10 +115,10 @@ impl Client {
 
     /// Asks the node and waits for its reply.
     ///
+    /// It is not interrupted: everything is answered at once but what [`ask_waiting`](Self::ask_waiting) asks.
+    ///
     /// # Errors
-    /// ENETDOWN if there is no such node any more, and what the node answers. For connections that are waited
-    /// for also EINTR if a signal handler ran: everything else is answered at once, and must not be done
-    /// twice.
+    /// ENETDOWN if there is no such node any more, and what the node answers.
     pub fn ask(&self, request: Request) -> Result<Reply, Errno> {
         self.ask_with(request, None)
     }
@@ -128,12 +128,29 @@ impl Client {
     /// # Errors
     /// As [`ask`](Self::ask).
     pub fn ask_with(&self, request: Request, fd: Option<BorrowedFd<'_>>) -> Result<Reply, Errno> {
-        let waits = matches!(request, Request::Connect { wait: true, .. });
         let is_short = request.has_short_reply();
         let connection = self.send(request, fd)?;
-        let reply = if is_short { connection.short_reply(waits) } else { connection.reply(waits) }?;
+        let reply = if is_short { connection.short_reply(false) } else { connection.reply() }?;
         self.put_back(connection);
         reply
+    }
+
+    /// Asks the node what may take long. A signal handler that runs meanwhile ends the wait, and not the
+    /// question: there is one reply in any case, of which both sides know. True if there was a signal.
+    ///
+    /// # Errors
+    /// ENETDOWN if there is no such node any more; within, what the node answers.
+    pub(crate) fn ask_waiting(&self, request: Request) -> Result<(Result<Reply, Errno>, bool), Errno> {
+        let connection = self.send(request, None)?;
+        let (reply, is_interrupted) = match connection.short_reply(true) {
+            Err(Errno::INTR) => {
+                connection.send(&self.message(Request::StopWaiting))?;
+                (connection.short_reply(false)?, true)
+            }
+            reply => (reply?, false),
+        };
+        self.put_back(connection);
+        Ok((reply, is_interrupted))
     }
 
     /// The node's networks as interfaces; none if there is no such node any more.
@@ -171,7 +188,7 @@ impl Client {
         let closed = close();
         let delivered = held.and_then(|connection| {
             let message = self.message(Request::Linger(which, time));
-            send_with(connection.fd(), message.bytes(), None, SendFlags::empty())?;
+            connection.send(&message)?;
             let reply = connection.short_reply(true)?;
             self.put_back(connection);
             reply.map(drop)
@@ -248,7 +265,7 @@ impl Client {
         let mut connection = self.connection()?;
         let (mut is_new, mut has_shown) = (false, false);
         loop {
-            match send_with(connection.fd(), message.bytes(), fd, SendFlags::empty()) {
+            match uninterrupted(|| send_with(connection.fd(), message.bytes(), fd, SendFlags::empty())) {
                 Ok(()) => return Ok(connection),
                 // The node takes no descriptors from those who have not shown that they may ask.
                 Err(Errno::PERM) if fd.is_some() && !has_shown => {
@@ -260,7 +277,6 @@ impl Client {
                     connection = self.connect()?;
                     (is_new, has_shown) = (true, false);
                 }
-                Err(Errno::INTR) => {}
                 Err(_) => return Err(Errno::NETDOWN),
             }
         }
@@ -328,7 +344,9 @@ impl Client {
             rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         // A program that has closed its standard streams, and may have few descriptors, must not find it there.
         let high = high_copy(fd.as_fd()).unwrap_or(fd);
-        rustix::net::connect(&high, &address(&Name::Requests(self.tag))).map_err(|_| Errno::NETDOWN)?;
+        let node = address(&Name::Requests(self.tag));
+        // Where the node's backlog is full it waits.
+        uninterrupted(|| rustix::net::connect(&high, &node)).map_err(|_| Errno::NETDOWN)?;
         let credentials = peer_credentials(high.as_fd())?;
         let (process, identity) = (rustix::process::getpid(), identity(high.as_fd())?);
         let connection = Connection { fd: Some(high), process, identity };
@@ -372,7 +390,7 @@ impl Client {
         let request = Request::Prove(challenge);
         connection.send(&Encoded::new(&Message { version: VERSION, token: Token::NONE, request }))?;
         let mut fds = [PollFd::from_borrowed_fd(connection.fd(), PollFlags::IN)];
-        while rustix::event::poll(&mut fds, Some(&PROOF)) == Err(Errno::INTR) {}
+        uninterrupted(|| rustix::event::poll(&mut fds, Some(&PROOF)))?;
         if fds[0].revents().is_empty() {
             return Err(Errno::NETDOWN);
         }
@@ -393,7 +411,8 @@ impl Connection {
     /// # Errors
     /// ENETDOWN.
     fn send(&self, message: &Encoded) -> Result<(), Errno> {
-        send_with(self.fd(), message.bytes(), None, SendFlags::empty()).map_err(|_| Errno::NETDOWN)
+        let send = || send_with(self.fd(), message.bytes(), None, SendFlags::empty());
+        uninterrupted(send).map_err(|_| Errno::NETDOWN)
     }
 
     /// Waits for the reply to what was sent.
@@ -401,18 +420,17 @@ impl Connection {
     /// After an error it may still come: the connection must not be used again.
     ///
     /// # Errors
-    /// Those of recv(2), EINTR among them if it `waits` for something that may take long, and ENETDOWN.
-    /// Within, what the node answers.
-    fn reply(&self, waits: bool) -> Result<Result<Reply, Errno>, Errno> {
+    /// Those of recv(2), and ENETDOWN. Within, what the node answers.
+    fn reply(&self) -> Result<Result<Reply, Errno>, Errno> {
         let mut reply = Vec::with_capacity(MAX_MESSAGE);
-        self.receive(waits, || rustix::net::recv(self.fd(), spare_capacity(&mut reply), RecvFlags::empty()))?;
+        self.receive(false, || rustix::net::recv(self.fd(), spare_capacity(&mut reply), RecvFlags::empty()))?;
         meaning(&reply)
     }
 
     /// The same of one that takes no memory from the heap, see [`Request::has_short_reply`].
     ///
     /// # Errors
-    /// As [`reply`](Self::reply).
+    /// As [`reply`](Self::reply), and EINTR if it `waits` for something that may take long.
     fn short_reply(&self, waits: bool) -> Result<Result<Reply, Errno>, Errno> {
         let mut reply = [0; SHORT];
         let length =
@@ -440,6 +458,16 @@ impl Connection {
     /// Whether the number is not somebody else's by now.
     fn is_own(&self) -> bool {
         self.fd.as_ref().is_some_and(|fd| identity(fd.as_fd()) == Ok(self.identity))
+    }
+}
+
+/// Makes a system call again if a signal handler ran before it had done anything.
+pub(crate) fn uninterrupted<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            done => return done,
+        }
     }
 }
 

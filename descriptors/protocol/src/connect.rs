@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::event::PollFlags;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::net::sockopt;
 
-use crate::client::address;
+use crate::client::{address, uninterrupted};
 use crate::name::{Kind, Name};
 use crate::requests::{Reply, Request};
 use crate::socket::{Socket, UNSEEN, enlarge};
@@ -60,24 +60,25 @@ impl Socket<'_> {
         }
         let wait = waits()?;
         let timeout = sockopt::socket_timeout(self.fd(), sockopt::Timeout::Send)?;
-        match self.ask(Request::Connect { socket: self.opened(), remote, wait, timeout }) {
+        let request = Request::Connect { socket: self.opened(), remote, wait, timeout };
+        // What the reply says is what the node goes by: whatever is asked, or interrupted, does not count.
+        let (reply, is_interrupted) = self.client().ask_waiting(request)?;
+        match reply {
+            Ok(Reply::Stands) => Ok(()),
             Ok(_) if wait => {
                 enlarge(self.fd());
                 self.attach()?;
                 // As long as the node does not take it, its death is no end of the stream. If the connection
                 // has ended already nobody needs it.
-                let _ = rustix::net::send(self.fd(), &[0], UNSEEN);
+                let _ = uninterrupted(|| rustix::net::send(self.fd(), &[0], UNSEEN));
                 Ok(())
             }
             // As with TCP, an interrupted or overdue attempt goes on.
             Ok(_) => self.leave_pending(Errno::INPROGRESS),
-            Err(Errno::INTR) if wait => {
-                // The node has to know that nobody waits, or it would take the filling for data.
-                let again = Request::Connect { socket: self.opened(), remote, wait: false, timeout: None };
-                while self.ask(again.clone()) == Err(Errno::INTR) {}
-                self.leave_pending(Errno::INTR)
-            }
+            Err(Errno::INPROGRESS) if wait && is_interrupted => self.leave_pending(Errno::INTR),
             Err(Errno::INPROGRESS) if wait => self.leave_pending(Errno::INPROGRESS),
+            // Another thread, or another process, has begun it.
+            Err(Errno::ALREADY) if is_interrupted => Err(Errno::INTR),
             Err(error) => Err(error),
         }
     }
@@ -91,36 +92,27 @@ impl Socket<'_> {
 
     /// Another connect(2) of a socket that is connecting or connected.
     fn connect_again(&self, wait: bool) -> Result<(), Errno> {
-        self.take_failure()?;
-        match self.addresses()? {
-            (_, Some(remote)) => self.take_connected(remote),
-            // It stood, and has broken before anybody looked, as of TCP sockets.
-            (_, None) if self.is_hung_up() => {
-                let error = sockopt::socket_error(self.fd())?.err();
-                Err(error.unwrap_or(Errno::CONNABORTED))
-            }
-            (_, None) if !wait => Err(Errno::ALREADY),
-            (_, None) => {
-                let mut fds = [PollFd::from_borrowed_fd(self.fd(), PollFlags::OUT)];
-                let patience = sockopt::socket_timeout(self.fd(), sockopt::Timeout::Send)?;
-                let patience = patience.map(Timespec::try_from).transpose().map_err(|_| Errno::INVAL)?;
-                if rustix::event::poll(&mut fds, patience.as_ref())? == 0 {
-                    return Err(Errno::ALREADY);
+        let timeout = sockopt::socket_timeout(self.fd(), sockopt::Timeout::Send)?;
+        let request = Request::ConnectAgain { socket: self.opened(), wait, timeout };
+        let (reply, is_interrupted) = match self.take_failure() {
+            Ok(()) => self.client().ask_waiting(request)?,
+            Err(error) => (Err(error), false),
+        };
+        match reply {
+            Ok(_) => Ok(()),
+            Err(Errno::ALREADY) if is_interrupted => Err(Errno::INTR),
+            Err(error @ (Errno::ALREADY | Errno::ISCONN)) => Err(error),
+            Err(error) => {
+                // This call tells it, and SO_ERROR would tell it again, as a reset.
+                let kernels = sockopt::socket_error(self.fd())?.err();
+                if error != Errno::NOTCONN {
+                    return Err(error);
                 }
+                // It stood, and has broken before anybody looked, as of TCP sockets.
                 self.take_failure()?;
-                // This call tells it.
-                if let (_, Some(remote)) = self.addresses()? {
-                    let _ = self.take_connected(remote);
-                }
-                Ok(())
+                Err(kernels.unwrap_or(Errno::CONNABORTED))
             }
         }
-    }
-
-    /// EISCONN, unless nobody has waited for the connection: that it stands is told once.
-    fn take_connected(&self, remote: SocketAddr) -> Result<(), Errno> {
-        let again = Request::Connect { socket: self.opened(), remote, wait: false, timeout: None };
-        self.ask(again).map(drop)
     }
 
     /// What the node tells of the socket once, if something went wrong.
@@ -132,17 +124,12 @@ impl Socket<'_> {
         }
     }
 
-    /// Whether the node has closed its end.
-    fn is_hung_up(&self) -> bool {
-        self.events(PollFlags::empty()).is_ok_and(|events| events.contains(PollFlags::HUP))
-    }
-
     /// Makes the socket unwritable until the attempt has come to something.
     fn leave_pending(&self, error: Errno) -> Result<(), Errno> {
         sockopt::set_socket_send_buffer_size(self.fd(), LEAST_BUFFER)?;
         self.attach()?;
         // One by one: the node takes all but the last byte, and only what is taken whole makes room.
-        while rustix::net::send(self.fd(), &[0], UNSEEN).is_ok() {}
+        while uninterrupted(|| rustix::net::send(self.fd(), &[0], UNSEEN)).is_ok() {}
         self.client().tell(Request::Filled(self.opened()), Some(self.fd()))?;
         Err(error)
     }

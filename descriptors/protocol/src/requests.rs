@@ -11,7 +11,7 @@ use crate::name::{Details, Opened, SocketId};
 use crate::proof::{NameKey, Token};
 
 /// The version of requests and replies. A node answers requests of its own version only.
-pub const VERSION: u8 = 10;
+pub const VERSION: u8 = 11;
 
 /// The longest request and the longest reply, bytes.
 pub const MAX_MESSAGE: usize = 32 << 10;
@@ -54,6 +54,12 @@ pub enum Request {
     /// node knows who listens.
     Listen(Opened, u32),
     /// connect(2) of a stream.
+    ///
+    /// The reply alone decides how the application's descriptor comes to the node. [`Reply::Done`] to who waits
+    /// says that the connection stands: the descriptor is connected, and one byte is written to it. `Done` to
+    /// who does not wait, and EINPROGRESS to who does, say that the attempt goes on: the descriptor comes
+    /// [filled](Request::Filled). [`Reply::Stands`], and every other error, leave the descriptor to somebody
+    /// else, or as it is.
     Connect {
         /// The socket.
         socket: Opened,
@@ -64,6 +70,22 @@ pub enum Request {
         /// How long it may wait: SO_SNDTIMEO.
         timeout: Option<Duration>,
     },
+    /// connect(2) once more, of a stream whose descriptor is connected to the node: it begins nothing.
+    ///
+    /// [`Reply::Stands`] if no call has said yet that the connection stands, EISCONN afterwards. EALREADY if the
+    /// attempt goes on, to who waits once the time is over. ENOTCONN if there is neither any more.
+    ConnectAgain {
+        /// The socket.
+        socket: Opened,
+        /// Whether the reply waits for what comes of the attempt.
+        wait: bool,
+        /// How long it may wait: SO_SNDTIMEO.
+        timeout: Option<Duration>,
+    },
+    /// A signal handler ran while the reply to [`Connect`](Request::Connect) or
+    /// [`ConnectAgain`](Request::ConnectAgain) was waited for on this connection. If it was not sent yet it
+    /// is now, EINPROGRESS or EALREADY. There is no other reply.
+    StopWaiting,
     /// The socket's other end has been connected and filled until it took no more, so that it is not writable
     /// while the attempt goes on. A descriptor of it comes along. There is no reply.
     Filled(Opened),
@@ -180,6 +202,9 @@ pub enum Reply {
     Done,
     /// It failed with this `errno`.
     Failed(i32),
+    /// To [`Request::Connect`] and [`Request::ConnectAgain`]: the connection stands, and the node has the
+    /// descriptor's other end.
+    Stands,
     /// To [`Request::Addresses`]: the own and the other end's address.
     Addresses(SocketAddr, Option<SocketAddr>),
     /// To [`Request::Option`]: its value.

@@ -12,7 +12,7 @@ use rustix::net::{
     AddressFamily, SendFlags, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, sockopt,
 };
 
-use crate::client::{Client, address};
+use crate::client::{Client, address, uninterrupted};
 use crate::name::{Accepted, Family, Kind, Name, NodeTag, Opened, SocketId};
 use crate::pause;
 use crate::requests::{Reply, Request, Which};
@@ -171,9 +171,13 @@ impl<'fd> Socket<'fd> {
     }
 
     /// Which of these events the kernel tells of now, besides those that it tells unasked.
-    pub(crate) fn events(&self, wanted: PollFlags) -> Result<PollFlags, Errno> {
+    ///
+    /// # Errors
+    /// Those of poll(2), but not EINTR: it fails with that where a signal is pending, however short it waits.
+    pub fn events(&self, wanted: PollFlags) -> Result<PollFlags, Errno> {
         let mut fds = [PollFd::from_borrowed_fd(self.fd, wanted)];
-        rustix::event::poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        uninterrupted(|| rustix::event::poll(&mut fds, Some(&now)))?;
         Ok(fds[0].revents())
     }
 

@@ -2,53 +2,36 @@
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::{Duration, Instant};
 
-use peersock_fd::{Credentials, Errno, Name, SocketId, Which, name_of, peer_credentials};
+use peersock_fd::{Credentials, Errno, Name, Reply, SocketId, Which, name_of, peer_credentials};
 use rustix::net::SocketFlags;
 
 use crate::addresses::errno;
-use crate::connecting::{Connecting, Step};
+use crate::connecting::{Asker, Connecting, Step};
 use crate::passed_fds;
 use crate::socket_table::Phase;
 use crate::state::{Entry, ServerState};
-use crate::stream::Stream;
 use crate::wakers::Key;
 
 /// Descriptors that are accepted before others have their turn.
 const MOST_ACCEPTS: usize = 64;
 
 impl ServerState {
-    /// Begins an attempt. The reply is given now, or when it is known what came of it.
+    /// Begins an attempt. The reply is given now, or when it is known what came of it: `None`.
     pub(crate) fn connect(
         &mut self,
         socket: peersock_fd::Opened,
         remote: SocketAddr,
         owner: Credentials,
-        asker: Option<(Key, Option<Duration>)>,
-    ) -> Result<(), Errno> {
+        asker: Option<Asker>,
+    ) -> Result<Option<Reply>, Errno> {
         let node = self.context.node()?;
-        let opened = self.socket(socket);
-        match opened.phase {
+        match self.socket(socket).phase {
             Phase::Fresh => {}
-            Phase::Connecting(_) => {
-                let (_, attempt) = self.attempt_of(socket).ok_or(Errno::ALREADY)?;
-                // Its descriptor is on its way, and not filled.
-                if attempt.is_told() {
-                    return Err(Errno::ISCONN);
-                }
-                // It does not wait any more: its descriptor will come filled.
-                if asker.is_none() {
-                    attempt.stop_waiting();
-                }
-                return Err(Errno::ALREADY);
+            // By another thread, or another process.
+            Phase::Connecting(_) | Phase::Connected(_) | Phase::Listening(_) => {
+                return self.connect_again(socket, asker);
             }
-            Phase::Connected(_) => {
-                let stream = self.stream_mut(Which::Opened(socket));
-                let is_untold = stream.is_some_and(Stream::take_untold);
-                return if is_untold { Ok(()) } else { Err(Errno::ISCONN) };
-            }
-            Phase::Listening(_) => return Err(Errno::ISCONN),
             Phase::Datagrams(_) => return Err(Errno::INVAL),
         }
         let remote = self.context.meant(remote);
@@ -68,17 +51,70 @@ impl ServerState {
         let opened = node.connect(device, local, remote, options).map_err(errno);
         let connection = self.context.note_if_refused(opened, remote)?;
         let key = self.context.new_key();
-        let now = Instant::now();
-        let asker = asker.map(|(asker, timeout)| (asker, timeout.map(|timeout| now + timeout)));
-        if let Some((_, Some(until))) = asker {
-            self.context.set_timer(until, key);
+        let reply = if asker.is_some() { None } else { Some(Reply::Done) };
+        if let Some(asker) = asker {
+            self.await_outcome(key, asker);
         }
         let opened = self.socket(socket);
         (opened.phase, opened.error) = (Phase::Connecting(key), None);
         let who = (socket.id, owner, opened.private.is_some());
         let attempt = Connecting::new(who, connection, asker, self.context.waker(key));
         self.insert(key, Entry::Connecting(attempt));
-        Ok(())
+        Ok(reply)
+    }
+
+    /// connect(2) of a socket that connects or is connected, with a reply as of [`connect`](Self::connect).
+    pub(crate) fn connect_again(
+        &mut self,
+        socket: peersock_fd::Opened,
+        asker: Option<Asker>,
+    ) -> Result<Option<Reply>, Errno> {
+        match self.sockets.phase(socket.id) {
+            Some(Phase::Connecting(_)) => {
+                let asker = asker.ok_or(Errno::ALREADY)?;
+                let (key, attempt) = self.attempt_of(socket).ok_or(Errno::ALREADY)?;
+                attempt.join(asker);
+                self.await_outcome(key, asker);
+                Ok(None)
+            }
+            Some(Phase::Connected(_)) => {
+                let stream = self.stream_mut(Which::Opened(socket)).ok_or(Errno::NOTCONN)?;
+                match stream.broken() {
+                    Some(_) => Err(Errno::NOTCONN),
+                    None if stream.take_untold() => Ok(Some(Reply::Stands)),
+                    None => Err(Errno::ISCONN),
+                }
+            }
+            Some(Phase::Listening(_)) => Err(Errno::ISCONN),
+            Some(Phase::Fresh | Phase::Datagrams(_)) | None => Err(Errno::NOTCONN),
+        }
+    }
+
+    /// Somebody waits for what comes of an attempt.
+    fn await_outcome(&mut self, attempt: Key, asker: Asker) {
+        if let Some(until) = asker.until {
+            self.context.set_timer(until, attempt);
+        }
+        if let Some(Entry::Requester(requester)) = self.entry_mut(asker.key) {
+            requester.set_awaited(attempt);
+        }
+    }
+
+    /// Somebody waits no longer for what comes of an attempt: the reply, unless it was given already.
+    pub(crate) fn stop_waiting(&mut self, asker: Key) -> Option<Reply> {
+        let Some(Entry::Requester(requester)) = self.entry_mut(asker) else { return None };
+        let awaited = requester.take_awaited()?;
+        match self.entry_mut(awaited) {
+            Some(Entry::Connecting(attempt)) => attempt.stop_waiting(asker),
+            _ => None,
+        }
+    }
+
+    /// Who has waited for what comes of an attempt has gone.
+    pub(crate) fn forget_waiting(&mut self, asker: Key, attempt: Key) {
+        if let Some(Entry::Connecting(attempt)) = self.entries.get_mut(&attempt) {
+            attempt.forget(asker);
+        }
     }
 
     /// shutdown(2) of a socket that connects: the attempt fails.
@@ -135,10 +171,7 @@ impl ServerState {
     pub(crate) fn advance(&mut self, key: Key) {
         let Some(Entry::Connecting(attempt)) = self.entries.get_mut(&key) else { return };
         let id = attempt.id();
-        let (reply, step) = attempt.advance(key, &mut self.context);
-        if let Some((asker, reply)) = reply {
-            self.reply(asker, &reply);
-        }
+        let (replies, step) = attempt.advance(key, &mut self.context);
         match step {
             Step::Waits => {}
             Step::Failed(error) => {
@@ -152,6 +185,10 @@ impl ServerState {
                 self.remove(key);
             }
             Step::Stands => self.begin_stream(key, id),
+        }
+        // Who is told may look at the descriptor at once.
+        for (asker, reply) in replies {
+            self.reply(asker, &reply);
         }
     }
 

@@ -2,7 +2,7 @@
 //! later.
 
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use peersock::attach::Connection;
 use peersock_fd::{Credentials, Errno, Reply, SocketId, enlarge};
 use peersock_primitives::wait::Interest;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::RecvFlags;
 
 use crate::context::Context;
@@ -22,22 +23,48 @@ use crate::wakers::{self, Key};
 /// How long an application may take to connect its descriptor after the connection stands.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Who waits for what comes of an attempt.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asker {
+    /// The connection to the request socket, on which the reply goes.
+    pub(crate) key: Key,
+    owner: Credentials,
+    /// How long it waits.
+    pub(crate) until: Option<Instant>,
+}
+
+impl Asker {
+    /// One that waits so long from now on.
+    pub(crate) fn new(key: Key, owner: Credentials, timeout: Option<Duration>) -> Self {
+        Self { key, owner, until: timeout.map(|timeout| Instant::now() + timeout) }
+    }
+
+    fn is_over(&self, now: Instant) -> bool {
+        self.until.is_some_and(|until| until <= now)
+    }
+}
+
 /// An attempt.
 pub(crate) struct Connecting {
     id: SocketId,
-    /// Who has asked to connect.
+    /// Who has asked to connect, and connects the application's descriptor.
     owner: Credentials,
     /// Others can have the text of the socket's name.
     is_private: bool,
     connection: Connection,
     waker: Waker,
     entry: Arc<wakers::Entry>,
-    /// Who waits for the outcome, and until when.
-    asker: Option<(Key, Option<Instant>)>,
-    /// Whether the application's descriptor is filled, so that it is not writable until we say so.
+    /// Who has begun it, and waits for the outcome.
+    asker: Option<Asker>,
+    /// Others that wait: threads that connect a socket which connects already. They leave the descriptor alone.
+    joined: Vec<Asker>,
+    /// Whether who has begun it was told that it goes on: the application's descriptor comes filled, so that it
+    /// is not writable until we say so. It is decided by what the reply says, and by nothing else.
     fills: bool,
     /// The descriptor's other end, once the application has connected it.
     data: Option<OwnedFd>,
+    /// Whether the kernel tells of it.
+    is_watched: bool,
     /// The application's descriptor, once it is filled.
     filled: Option<OwnedFd>,
     outcome: Option<Result<(), Errno>>,
@@ -64,13 +91,13 @@ impl Connecting {
     pub(crate) fn new(
         (id, owner, is_private): (SocketId, Credentials, bool),
         connection: Connection,
-        asker: Option<(Key, Option<Instant>)>,
+        asker: Option<Asker>,
         (waker, entry): (Waker, Arc<wakers::Entry>),
     ) -> Self {
         // The first look: connections within the node stand at once.
         waker.wake_by_ref();
         let (fills, data, filled, outcome, until) = (asker.is_none(), None, None, None, None);
-        let is_aborted = false;
+        let (joined, is_watched, is_aborted) = (Vec::new(), false, false);
         Self {
             id,
             owner,
@@ -79,8 +106,10 @@ impl Connecting {
             waker,
             entry,
             asker,
+            joined,
             fills,
             data,
+            is_watched,
             filled,
             outcome,
             is_aborted,
@@ -105,9 +134,33 @@ impl Connecting {
         other.pid == self.owner.pid && (other.pid != 0 || is_same_unseen)
     }
 
-    /// Nobody waits any more: the descriptor will come filled.
-    pub(crate) fn stop_waiting(&mut self) {
-        (self.fills, self.asker) = (true, None);
+    /// Another one waits for the outcome.
+    pub(crate) fn join(&mut self, asker: Asker) {
+        self.joined.push(asker);
+    }
+
+    /// One who has waited does so no longer: what it is told, unless it was told already.
+    pub(crate) fn stop_waiting(&mut self, key: Key) -> Option<Reply> {
+        if self.asker.take_if(|asker| asker.key == key).is_some() {
+            self.fills = true;
+            return Some(failed(Errno::INPROGRESS));
+        }
+        let at = self.joined.iter().position(|asker| asker.key == key)?;
+        self.joined.swap_remove(at);
+        Some(failed(Errno::ALREADY))
+    }
+
+    /// One who has waited is gone. If it has begun the attempt, another one connects the descriptor.
+    pub(crate) fn forget(&mut self, key: Key) {
+        self.joined.retain(|asker| asker.key != key);
+        if self.asker.take_if(|asker| asker.key == key).is_none() {
+            return;
+        }
+        self.asker = self.joined.pop();
+        match self.asker {
+            Some(asker) => self.owner = asker.owner,
+            None => self.fills = true,
+        }
     }
 
     /// The application has connected its descriptor.
@@ -117,26 +170,30 @@ impl Connecting {
 
     /// The application has filled its descriptor, and waits for it to become writable.
     pub(crate) fn note_filled(&mut self, app_end: Option<OwnedFd>) {
-        (self.fills, self.filled) = (true, app_end);
+        self.filled = app_end;
     }
 
     /// Becomes a stream; `None` if the kernel does not tell of the descriptor.
     pub(crate) fn into_stream(self, key: Key, context: &Context, options: Options) -> Option<Stream> {
-        let Self { id, owner, connection, waker, entry, data, fills, .. } = self;
+        let Self { id, owner, connection, waker, entry, data, fills, joined, is_watched, .. } = self;
         let data = data?;
         enlarge(data.as_fd());
-        context.watch(data.as_fd(), key, stream::EVENTS).ok()?;
+        match is_watched {
+            false => context.watch(data.as_fd(), key, stream::EVENTS).ok()?,
+            // What it has told of already it tells again.
+            true => context.rewatch(data.as_fd(), key, stream::EVENTS),
+        }
         waker.wake_by_ref();
         let (origin, unix) = (Origin::Opened(id), Outbox::of_connected(data));
         let mut stream = Stream::new(connection, origin, options, unix, owner.pid, (waker, entry));
-        if fills {
+        if fills && joined.is_empty() {
             stream.set_untold();
         }
         Some(stream)
     }
 
-    /// Looks how far it has come: what somebody who waits is told, and what follows.
-    pub(crate) fn advance(&mut self, key: Key, context: &mut Context) -> (Option<(Key, Reply)>, Step) {
+    /// Looks how far it has come: what those who wait are told after it, and what follows.
+    pub(crate) fn advance(&mut self, key: Key, context: &mut Context) -> (Vec<(Key, Reply)>, Step) {
         self.entry.begin();
         let now = Instant::now();
         if self.outcome.is_none() {
@@ -147,33 +204,65 @@ impl Connecting {
                 Err(error) => Some(Err(Errno::from_io_error(&error).unwrap_or(Errno::IO))),
             };
         }
-        let mut reply = None;
+        let mut replies = Vec::new();
         match (self.asker, self.outcome) {
-            (Some((asker, _)), Some(Err(error))) => {
-                return (Some((asker, failed(error))), Step::Failed(None));
+            (Some(asker), Some(Err(error))) => {
+                replies.push((asker.key, failed(error)));
+                self.tell_joined(&failed(error), &mut replies);
+                return (replies, Step::Failed(None));
             }
-            (Some((asker, _)), Some(Ok(()))) => {
+            (Some(asker), Some(Ok(()))) => {
                 self.asker = None;
-                reply = Some((asker, Reply::Done));
+                replies.push((asker.key, Reply::Done));
             }
-            (Some((asker, Some(until))), None) if until <= now => {
+            (Some(asker), None) if asker.is_over(now) => {
                 // It goes on, as with TCP; the application leaves its descriptor filled.
                 (self.fills, self.asker) = (true, None);
-                reply = Some((asker, failed(Errno::INPROGRESS)));
+                replies.push((asker.key, failed(Errno::INPROGRESS)));
             }
             _ => {}
         }
-        let Some(outcome) = self.outcome else { return (reply, Step::Waits) };
-        let is_here = self.data.is_some() && (!self.fills || self.filled.is_some());
-        if !is_here {
+        for asker in self.joined.extract_if(.., |asker| asker.is_over(now)) {
+            replies.push((asker.key, failed(Errno::ALREADY)));
+        }
+        let Some(outcome) = self.outcome else { return (replies, Step::Waits) };
+        if !self.is_here(key, context) {
             let until = *self.until.get_or_insert(now + PATIENCE);
             if until <= now {
-                return (reply, Step::GivenUp);
+                self.tell_joined(&failed(Errno::TIMEDOUT), &mut replies);
+                return (replies, Step::GivenUp);
             }
             context.set_timer(until, key);
-            return (reply, Step::Waits);
+            return (replies, Step::Waits);
         }
-        (reply, self.finish(outcome, &mut context.buf))
+        let is_told_apart = self.tell_joined(&outcome.map_or_else(failed, |()| Reply::Stands), &mut replies);
+        match self.finish(outcome, &mut context.buf) {
+            Step::Failed(_) if is_told_apart => (replies, Step::Failed(None)),
+            step => (replies, step),
+        }
+    }
+
+    /// Tells those who have joined in waiting; true if there were any.
+    fn tell_joined(&self, reply: &Reply, replies: &mut Vec<(Key, Reply)>) -> bool {
+        replies.extend(self.joined.iter().map(|asker| (asker.key, reply.clone())));
+        !self.joined.is_empty()
+    }
+
+    /// Whether the application's descriptor is here, with all that the library writes to it first. Nobody is
+    /// told before that he may write behind it.
+    fn is_here(&mut self, key: Key, context: &Context) -> bool {
+        let Some(data) = &self.data else { return false };
+        if self.fills {
+            return self.filled.is_some();
+        }
+        if has_come(data.as_fd()) {
+            return true;
+        }
+        if !self.is_watched {
+            self.is_watched = context.watch(data.as_fd(), key, stream::EVENTS).is_ok();
+        }
+        // It may have come before the kernel was asked to tell.
+        !self.is_watched || has_come(data.as_fd())
     }
 
     /// Has the application's descriptor tell the outcome.
@@ -207,11 +296,6 @@ impl Connecting {
     /// not here yet.
     pub(crate) fn is_standing(&self) -> bool {
         self.outcome == Some(Ok(()))
-    }
-
-    /// Whether a call that has waited for it was told that it stands.
-    pub(crate) fn is_told(&self) -> bool {
-        self.is_standing() && !self.fills
     }
 
     /// Makes the application's descriptor writable, if it was filled.
@@ -248,4 +332,11 @@ impl Connecting {
         let peer = self.connection.peer_addr().ok().filter(|_| self.outcome == Some(Ok(())));
         (self.connection.local_addr(), peer)
     }
+}
+
+/// Whether the application's end has written something, or is closed.
+fn has_come(data: BorrowedFd<'_>) -> bool {
+    let mut fds = [PollFd::from_borrowed_fd(data, PollFlags::IN)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    rustix::event::poll(&mut fds, Some(&now)) != Ok(0)
 }

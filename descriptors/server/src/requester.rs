@@ -30,6 +30,8 @@ pub(crate) struct Requester {
     is_trusted: bool,
     /// A connection that somebody is about to close, see [`Request::Hold`].
     held: Option<Arc<Flow>>,
+    /// The attempt to connect whose outcome it has asked for, and perhaps been told.
+    awaited: Option<Key>,
 }
 
 /// What was received from a requester.
@@ -51,7 +53,7 @@ impl Requester {
         if is_trusted {
             passed_fds::accept(fd.as_fd());
         }
-        Self { fd, owner: credentials, is_trusted, held: None }
+        Self { fd, owner: credentials, is_trusted, held: None, awaited: None }
     }
 
     /// Whether it needs no token, or has shown it.
@@ -103,6 +105,16 @@ impl Requester {
     /// about it.
     pub(crate) fn hold(&mut self, flow: Option<Arc<Flow>>) {
         self.held = flow;
+    }
+
+    /// Remembers which attempt it waits for.
+    pub(crate) fn set_awaited(&mut self, attempt: Key) {
+        self.awaited = Some(attempt);
+    }
+
+    /// The attempt that it has waited for last.
+    pub(crate) fn take_awaited(&mut self) -> Option<Key> {
+        self.awaited.take()
     }
 
     pub(crate) fn take_held(&mut self) -> Option<Arc<Flow>> {

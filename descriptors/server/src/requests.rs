@@ -13,6 +13,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use crate::addresses::{errno, route, routes};
 use crate::ancillary::DatagramOptions;
+use crate::connecting::Asker;
 use crate::ipv4_aliases::RANGE;
 use crate::options::{interface_index, interface_name};
 use crate::passed_fds;
@@ -104,8 +105,12 @@ impl ServerState {
     }
 
     fn end_requester(&mut self, key: Key) {
-        if let Some(Entry::Requester(requester)) = self.remove(key) {
+        if let Some(Entry::Requester(mut requester)) = self.remove(key) {
+            let awaited = requester.take_awaited();
             requester.close();
+            if let Some(attempt) = awaited {
+                self.forget_waiting(key, attempt);
+            }
         }
     }
 
@@ -113,7 +118,7 @@ impl ServerState {
     fn answer(&mut self, key: Key, request: Request, fd: Option<OwnedFd>) -> Option<Reply> {
         if self.is_ending {
             let is_waited_for =
-                !matches!(request, Request::Filled(_) | Request::TellOption(..) | Request::Adopt);
+                !matches!(request, Request::TellOption(..) | Request::StopWaiting | Request::Adopt);
             return is_waited_for.then(|| failed(Errno::NETDOWN));
         }
         let done = |result: Result<(), Errno>| Some(result.map_or_else(failed, |()| Reply::Done));
@@ -132,11 +137,15 @@ impl ServerState {
             Request::Listen(socket, backlog) => done(self.listen(socket, backlog, fd)),
             Request::Connect { socket, remote, wait, timeout } => {
                 let Some(owner) = self.owner_of(key) else { return done(Err(Errno::PERM)) };
-                match self.connect(socket, remote, owner, wait.then_some((key, timeout))) {
-                    Ok(()) if wait => None,
-                    result => done(result),
-                }
+                let asker = wait.then(|| Asker::new(key, owner, timeout));
+                self.connect(socket, remote, owner, asker).unwrap_or_else(|error| Some(failed(error)))
             }
+            Request::ConnectAgain { socket, wait, timeout } => {
+                let Some(owner) = self.owner_of(key) else { return done(Err(Errno::PERM)) };
+                let asker = wait.then(|| Asker::new(key, owner, timeout));
+                self.connect_again(socket, asker).unwrap_or_else(|error| Some(failed(error)))
+            }
+            Request::StopWaiting => self.stop_waiting(key),
             Request::Filled(socket) => {
                 self.filled(socket, fd);
                 None

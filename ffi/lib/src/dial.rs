@@ -68,6 +68,8 @@ pub unsafe extern "C" fn peersock_dial(
             let (fd, address) = (open(node, kind)?, SocketAddr::new(ip, port));
             match overlay(&fd)?.connect(Some(mapped(address))) {
                 Ok(()) | Err(Errno::INPROGRESS) => return Ok(fd.into_raw_fd()),
+                // Nobody else is dialled in its place.
+                Err(Errno::INTR) => return Err(refused(address, Errno::INTR)),
                 Err(error) => failed = failed.or(Some(refused(address, error))),
             }
         }

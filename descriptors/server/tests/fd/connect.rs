@@ -206,6 +206,60 @@ fn a_time_limit_ends_the_call_but_not_the_attempt() {
     drop((client, server));
 }
 
+/// Whose call returns first may write before the other one has done what is left to do.
+#[test]
+fn threads_that_connect_one_socket_all_wait_and_may_all_write_then() {
+    let (a, b) = Served::pair();
+    let (listener, address) = b.listen(SocketFlags::empty());
+    for _ in 0..100 {
+        let fd = a.socket(SocketFlags::empty());
+        let connect = || {
+            let connected = overlay(&fd).connect(Some(address));
+            assert!(matches!(connected, Ok(()) | Err(Errno::ISCONN)), "{connected:?}");
+            assert_eq!(rustix::net::send(&fd, b"x", SendFlags::NOSIGNAL), Ok(1));
+        };
+        thread::scope(|scope| (0..3).for_each(|_| drop(scope.spawn(connect))));
+        let (accepted, _) = overlay(&listener).accept(SocketFlags::empty()).expect("a connection");
+        drop(fd);
+        let mut came = Vec::new();
+        std::fs::File::from(accepted).read_to_end(&mut came).expect("it ends in order");
+        assert_eq!(came, b"xxx");
+    }
+}
+
+#[test]
+fn who_waits_for_an_attempt_of_another_thread_is_told_as_that_is() {
+    let (a, b) = Served::pair();
+    let mut octets = a.network.address().octets();
+    octets[15] ^= 1;
+    let (silent, closed) = (SocketAddr::new(octets.into(), 80), SocketAddr::new(b.ip(), 9));
+    // The other one does not wait, or no longer.
+    let fd = a.socket(SocketFlags::NONBLOCK);
+    assert_eq!(errno(overlay(&fd).begin_connect(Some(silent))), Errno::INPROGRESS);
+    let limit = Some(Duration::from_millis(50));
+    rustix::net::sockopt::set_socket_timeout(&fd, rustix::net::sockopt::Timeout::Send, limit)
+        .expect("an option");
+    rustix::io::ioctl_fionbio(&fd, false).expect("a socket");
+    assert_eq!(errno(overlay(&fd).connect(Some(silent))), Errno::ALREADY);
+    let fd = a.socket(SocketFlags::NONBLOCK);
+    assert_eq!(errno(overlay(&fd).begin_connect(Some(closed))), Errno::INPROGRESS);
+    rustix::io::ioctl_fionbio(&fd, false).expect("a socket");
+    assert_eq!(errno(overlay(&fd).connect(Some(closed))), Errno::CONNREFUSED);
+    assert_eq!(overlay(&fd).take_error(), Ok(None));
+    // Both wait.
+    let fd = a.socket(SocketFlags::empty());
+    let connect = || errno(overlay(&fd).connect(Some(silent)));
+    thread::scope(|scope| {
+        let both = [(); 2].map(|()| scope.spawn(connect));
+        look_until(|| overlay(&fd).shutdown(Shutdown::Both).ok());
+        for connecting in both {
+            let told = connecting.join().expect("no panic");
+            // It may come when the attempt has failed, and begin another one.
+            assert!([Errno::CONNRESET, Errno::HOSTUNREACH].contains(&told), "{told}");
+        }
+    });
+}
+
 #[test]
 fn shutdown_ends_an_attempt_that_is_waited_for() {
     let a = Served::new("ff0001ffff000000");

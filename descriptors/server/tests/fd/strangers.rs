@@ -314,6 +314,7 @@ fn who_takes_the_name_of_a_client_that_was_bound_does_not_get_its_connection() {
     let (server, _) = overlay(&listener).accept(SocketFlags::empty()).expect("a connection");
     rustix::io::write(&server, b"secret").expect("it is connected");
     rustix::net::connect(&client, &address(&data)).expect("the node is there");
+    rustix::io::write(&client, &[0]).expect("what the library writes first");
     let mut buf = [0; 10];
     assert_eq!(rustix::io::read(&client, &mut buf), Ok(6));
     assert_eq!(lines.next().expect("a line").expect("text"), "received b''");
@@ -331,6 +332,7 @@ fn who_takes_the_name_of_a_client_under_another_tag_does_not_get_its_connection(
     let Some(stranger) = named_by_stranger(&Name::Opened(NodeTag(0), socket)) else { return };
     as_stranger(|| rustix::net::connect(&stranger, &address(&data)).expect("everybody may connect"));
     rustix::net::connect(&client, &address(&data)).expect("the node is there");
+    rustix::io::write(&client, &[0]).expect("what the library writes first");
     let (server, _) = overlay(&listener).accept(SocketFlags::empty()).expect("a connection");
     rustix::io::write(&server, b"secret").expect("it is connected");
     let mut buf = [0; 10];

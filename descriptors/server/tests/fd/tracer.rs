@@ -1,0 +1,241 @@
+//! A child of this process into whose system calls signals are put, by ptrace(2).
+#![allow(unsafe_code)]
+
+use std::io::{Read, Write};
+use std::mem::{MaybeUninit, size_of, zeroed};
+use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+/// Begins and ends what is interrupted: the child raises it.
+const MARK: libc::c_int = libc::SIGUSR2;
+
+/// What interrupts it: its handler does nothing, and calls are not restarted.
+const SIGNAL: libc::c_int = libc::SIGUSR1;
+
+/// How many calls in a row get a signal at most.
+const STORM: usize = 8;
+
+/// Long enough for a node to answer, and for two to connect.
+const SETTLES: Duration = Duration::from_millis(15);
+
+/// Which system calls get a signal as they begin, from one on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Signals {
+    /// That one.
+    One,
+    /// That one, and if it is interrupted the program goes on only once others have done all that they do.
+    OneThenWait,
+    /// That one and the next ones.
+    Storm,
+}
+
+/// What the child does again and again: prepares, and then does what is interrupted and tells what it saw.
+pub(crate) trait Steps {
+    /// What [`interrupted`](Self::interrupted) works with.
+    type Prepared;
+    /// Is not interrupted.
+    fn prepare(&mut self) -> Self::Prepared;
+    /// Is interrupted.
+    fn interrupted(&mut self, prepared: &mut Self::Prepared) -> String;
+    /// Is not interrupted: what can be seen afterwards.
+    fn after(&mut self, prepared: Self::Prepared) -> String;
+}
+
+/// Has a forked child do the steps with signals at the first system call, then at the second and so on until
+/// there are no more. Gives what was seen each time.
+pub(crate) fn trace(signals: Signals, mut steps: impl Steps) -> Vec<String> {
+    let (mut told, mut tells) = std::io::pipe().expect("a pipe");
+    // SAFETY: the child runs what forked children may run here: it has the test's memory, takes no lock that
+    // another thread may have held, and leaves by _exit(2).
+    let child = unsafe { libc::fork() };
+    assert!(child >= 0, "no child");
+    if child == 0 {
+        let done = catch_unwind(AssertUnwindSafe(|| run_child(&mut steps, &mut tells)));
+        // SAFETY: it ends the process and comes back to nobody.
+        unsafe { libc::_exit(if done.is_ok() { 0 } else { 101 }) };
+    }
+    drop(tells);
+    let child = Child(child);
+    child.wait_for_stop();
+    ptrace(libc::PTRACE_SETOPTIONS, child.0, libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_EXITKILL);
+    child.resume(libc::PTRACE_CONT, 0);
+    let mut seen = Vec::new();
+    for first in 0.. {
+        child.run_to_mark();
+        let calls = child.interrupt(signals, first);
+        // What it has seen comes before the next mark, to which it runs now.
+        let mut length = [0; 4];
+        child.resume(libc::PTRACE_CONT, 0);
+        told.read_exact(&mut length).expect("it lives");
+        let mut text = vec![0; u32::from_ne_bytes(length) as usize];
+        told.read_exact(&mut text).expect("it lives");
+        seen.push(String::from_utf8(text).expect("text"));
+        if first >= calls {
+            return seen;
+        }
+    }
+    seen
+}
+
+fn run_child(steps: &mut impl Steps, tells: &mut impl Write) {
+    extern "C" fn nothing(_: libc::c_int) {}
+    // SAFETY: the handler does nothing; all bytes of the struct may be zero. The others take no pointers.
+    unsafe {
+        let mut action: libc::sigaction = zeroed();
+        action.sa_sigaction = nothing as *const () as usize;
+        libc::sigaction(SIGNAL, &raw const action, std::ptr::null_mut());
+        libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0);
+        libc::raise(libc::SIGSTOP);
+    }
+    // Its parent ends it.
+    loop {
+        let mut prepared = steps.prepare();
+        mark();
+        let seen = steps.interrupted(&mut prepared);
+        mark();
+        let seen = format!("{seen}; {}", steps.after(prepared));
+        let length = seen.len() as u32;
+        tells.write_all(&[&length.to_ne_bytes(), seen.as_bytes()].concat()).expect("it is listened to");
+    }
+}
+
+fn mark() {
+    // SAFETY: no pointers. The tracer takes the signal away.
+    unsafe { libc::raise(MARK) };
+}
+
+/// The child, which is killed when it is dropped.
+struct Child(libc::pid_t);
+
+impl Child {
+    /// The signal that it has stopped by; with 0x80 it is at a system call.
+    fn wait_for_stop(&self) -> libc::c_int {
+        let mut status = 0;
+        // SAFETY: the pointer is to a live variable.
+        let waited = unsafe { libc::waitpid(self.0, &raw mut status, libc::__WALL) };
+        assert!(waited == self.0 && libc::WIFSTOPPED(status), "it has ended: {status:#x}");
+        libc::WSTOPSIG(status)
+    }
+
+    fn resume(&self, how: libc::c_uint, signal: libc::c_int) {
+        ptrace(how, self.0, signal);
+    }
+
+    /// Lets it run until the next mark.
+    fn run_to_mark(&self) {
+        loop {
+            match self.wait_for_stop() {
+                MARK => return,
+                other => self.resume(libc::PTRACE_CONT, other),
+            }
+        }
+    }
+
+    /// Lets it run until the next mark with signals from its system call number `first` on. Gives how many it
+    /// has made.
+    fn interrupt(&self, signals: Signals, first: usize) -> usize {
+        let mut calls = 0;
+        let mut has_signal = false;
+        self.resume(libc::PTRACE_SYSCALL, 0);
+        loop {
+            let stopped_by = self.wait_for_stop();
+            let mut passed_on = 0;
+            match stopped_by {
+                MARK => return calls,
+                stop if stop == libc::SIGTRAP | 0x80 => match self.call() {
+                    Call::Begins(libc::SYS_rt_sigreturn) => {}
+                    Call::Begins(_) => {
+                        has_signal = match signals {
+                            Signals::One | Signals::OneThenWait => calls == first,
+                            Signals::Storm => (first..first + STORM).contains(&calls),
+                        };
+                        if has_signal {
+                            // SAFETY: no pointers.
+                            unsafe { libc::syscall(libc::SYS_tgkill, self.0, self.0, SIGNAL) };
+                        }
+                        calls += 1;
+                    }
+                    Call::IsInterrupted if has_signal && matches!(signals, Signals::OneThenWait) => {
+                        std::thread::sleep(SETTLES);
+                    }
+                    Call::IsInterrupted | Call::Ends => {}
+                },
+                other => passed_on = other,
+            }
+            self.resume(libc::PTRACE_SYSCALL, passed_on);
+        }
+    }
+
+    fn call(&self) -> Call {
+        let mut info = MaybeUninit::<libc::ptrace_syscall_info>::zeroed();
+        // SAFETY: the pointer is to a live variable of the size that is told; what the kernel does not write of
+        // it is zero, which all its fields may be.
+        let info = unsafe {
+            let size = size_of::<libc::ptrace_syscall_info>();
+            libc::ptrace(libc::PTRACE_GET_SYSCALL_INFO, self.0, size, info.as_mut_ptr());
+            info.assume_init()
+        };
+        // SAFETY: `op` says which of the fields there is.
+        unsafe {
+            match info.op {
+                libc::PTRACE_SYSCALL_INFO_ENTRY => Call::Begins(info.u.entry.nr as libc::c_long),
+                // EINTR, and what becomes EINTR where calls are not restarted.
+                libc::PTRACE_SYSCALL_INFO_EXIT if [-4, -512, -514, -516].contains(&info.u.exit.sval) => {
+                    Call::IsInterrupted
+                }
+                _ => Call::Ends,
+            }
+        }
+    }
+}
+
+/// Where a child is stopped.
+enum Call {
+    Begins(libc::c_long),
+    IsInterrupted,
+    Ends,
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        // SAFETY: no pointers but a null one. It is our child, and nobody has waited for its end.
+        unsafe {
+            libc::kill(self.0, libc::SIGKILL);
+            libc::waitpid(self.0, std::ptr::null_mut(), libc::__WALL);
+        }
+    }
+}
+
+fn ptrace(request: libc::c_uint, child: libc::pid_t, data: libc::c_int) {
+    // SAFETY: none of the requests that come here has a pointer.
+    let result = unsafe { libc::ptrace(request, child, 0, libc::c_long::from(data)) };
+    assert_eq!(result, 0, "ptrace: {}", std::io::Error::last_os_error());
+}
+
+/// Whether children may be traced here.
+pub(crate) fn is_allowed(test: &str) -> bool {
+    // SAFETY: as in `trace`; no pointers but one to a live variable.
+    let status = unsafe {
+        let child = libc::fork();
+        if child == 0 {
+            libc::_exit(i32::from(libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) != 0));
+        }
+        let mut status = 0;
+        libc::waitpid(child, &raw mut status, 0);
+        status
+    };
+    if status != 0 {
+        eprintln!("SKIP {test}: processes may not be traced here");
+    }
+    status == 0
+}
+
+/// poll(2), again if a signal came.
+pub(crate) fn wait_for(fd: &impl AsFd, events: rustix::event::PollFlags) -> rustix::event::PollFlags {
+    use rustix::event::{PollFd, Timespec};
+    let mut fds = [PollFd::new(fd, events)];
+    let timeout = Timespec { tv_sec: 10, tv_nsec: 0 };
+    while rustix::event::poll(&mut fds, Some(&timeout)) == Err(rustix::io::Errno::INTR) {}
+    fds[0].revents()
+}
