@@ -388,11 +388,10 @@ impl<'fd> Socket<'fd> {
         matches!(self.ask(Request::Addresses(self.which())), Err(Errno::NETDOWN))
     }
 
-    /// Asks what may be the first that the node hears of a socket. A descriptor of a datagram socket goes
-    /// along.
+    /// Asks what may be the first that the node hears of a socket. A descriptor of it goes along, by which the
+    /// node hears of its closing.
     pub(crate) fn introduce(&self, request: Request) -> Result<Reply, Errno> {
-        let fd = (self.kind() != Kind::Stream).then_some(self.fd);
-        self.client().ask_with(request, fd)
+        self.client().ask_with(request, Some(self.fd))
     }
 
     pub(crate) fn ask(&self, request: Request) -> Result<Reply, Errno> {

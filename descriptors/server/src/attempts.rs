@@ -181,7 +181,7 @@ impl ServerState {
                 self.remove(key);
             }
             Step::GivenUp => {
-                self.sockets.remove(id);
+                self.remove_socket(id);
                 self.remove(key);
             }
             Step::Stands => self.begin_stream(key, id),
@@ -199,7 +199,7 @@ impl ServerState {
         opened.phase = Phase::Connected(key);
         match attempt.into_stream(key, &self.context, opened.options.clone()) {
             Some(stream) => self.insert(key, Entry::Stream(stream)),
-            None => drop(self.sockets.remove(id)),
+            None => drop(self.remove_socket(id)),
         }
     }
 }

@@ -17,6 +17,7 @@ use peersock_stack::{Batch, Flow, ReceivedHeaders};
 use rustix::net::SocketType;
 
 use crate::addresses::{canonical, shown};
+use crate::closings::{Closings, Watch};
 use crate::end_index::EndIndex;
 use crate::ipv4_aliases::{Aliases, RANGE};
 use crate::name_holders::NameHolders;
@@ -65,6 +66,10 @@ pub(crate) struct Context {
     too_long: Vec<(Key, SocketAddr)>,
     pub(crate) refusals: Refusals,
     holders: NameHolders,
+    /// Which sockets of applications were closed.
+    pub(crate) closings: Closings,
+    /// What is handled when there is news of that.
+    pub(crate) closings_key: Key,
 }
 
 impl Context {
@@ -92,6 +97,8 @@ impl Context {
             too_long: Vec::new(),
             refusals: Refusals::default(),
             holders: NameHolders::new(tag),
+            closings: Closings::new(),
+            closings_key: LAST_KEY.fetch_add(1, Ordering::Relaxed) + 1,
         }
     }
 
@@ -266,20 +273,44 @@ impl Context {
         result
     }
 
-    /// Whether anybody still has a socket open. Who has its name may be known from a list of this `age`.
+    /// Whether anybody still has a socket open. Who has its name may be known from a list of this `age`, where the
+    /// kernel does not tell of its closing.
     pub(crate) fn is_open(&mut self, opened: &Opened, age: Duration) -> bool {
-        match &opened.private {
-            Some(private) => private.is_open(),
-            None => self.is_name_taken(opened.socket) && !self.is_taken_over(opened, age),
+        match opened.watch {
+            Some(watch) => self.is_watched_open(watch),
+            None => self.seems_open(opened, age),
         }
     }
 
-    /// Whether the application has closed a socket, and somebody else has taken its name; as above.
+    /// The same, by who has its name.
+    pub(crate) fn seems_open(&mut self, opened: &Opened, age: Duration) -> bool {
+        match &opened.private {
+            Some(private) => private.is_open(),
+            None => self.is_name_taken(opened.socket) && !self.is_held_by_another(opened, age),
+        }
+    }
+
+    /// Whether the application has closed a socket, and somebody else may have taken its name; as above.
     pub(crate) fn is_taken_over(&mut self, opened: &Opened, age: Duration) -> bool {
+        match opened.watch {
+            Some(watch) => !self.is_watched_open(watch),
+            None => self.is_held_by_another(opened, age),
+        }
+    }
+
+    fn is_held_by_another(&mut self, opened: &Opened, age: Duration) -> bool {
         // The abstract name that a private one had before means nothing any more.
         let inode = opened.inode.filter(|_| opened.private.is_none());
         inode
             .is_some_and(|inode| self.holders.inode(opened.socket, age).is_some_and(|holder| holder != inode))
+    }
+
+    fn is_watched_open(&mut self, watch: Watch) -> bool {
+        let is_open = self.closings.is_open(watch);
+        if self.closings.has_news() {
+            self.set_timer(Instant::now(), self.closings_key);
+        }
+        is_open
     }
 
     /// Whether anybody has a socket of this abstract name open.

@@ -26,8 +26,8 @@ use crate::wakers::{self, Key};
 /// Datagrams that are moved for one socket before others have their turn.
 pub(crate) const ROUNDS: usize = 64;
 
-/// How often it is looked whether the application's end is still open: the kernel does not tell. Longer by a
-/// millisecond for each socket that there is, so that many cost no more than a thousand.
+/// How often it is looked whether the application's end is still open, where the kernel does not tell. Longer by
+/// a millisecond for each socket that there is, so that many cost no more than a thousand.
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// How old the list may be that says who has the name, where a datagram is about to go there.
@@ -50,7 +50,8 @@ pub(crate) struct Datagrams {
     waiting: Option<(Arrived, Vec<Header>, Vec<u8>)>,
     /// What stood beside the last datagram that had it in a descriptor.
     last_ancillary: Option<(AncillaryData, OwnedFd)>,
-    sweep: Instant,
+    /// When it is looked whether it is still open, where nobody tells.
+    sweep: Option<Instant>,
 }
 
 /// What has to be done before datagrams can be given to the application, or instead.
@@ -89,16 +90,18 @@ enum Delivery {
 }
 
 impl Datagrams {
-    /// Begins to receive; there are so many `others`.
+    /// Begins to receive; there are so many `others`, if it has to be looked whether it is closed.
     pub(crate) fn new(
         key: Key,
         socket: peersock_fd::Opened,
         transport: Arc<dyn Transport>,
-        (context, others): (&mut Context, usize),
+        (context, others): (&mut Context, Option<usize>),
     ) -> Self {
         let (waker, entry) = context.waker(key);
-        let sweep = next_sweep(Instant::now(), others);
-        context.set_timer(sweep, key);
+        let sweep = others.map(|others| next_sweep(Instant::now(), others));
+        if let Some(sweep) = sweep {
+            context.set_timer(sweep, key);
+        }
         waker.wake_by_ref();
         let (ends, waiting, last_ancillary) = (Ends::default(), None, None);
         Self { key, socket, transport, waker, entry, ends, peer: None, waiting, last_ancillary, sweep }
@@ -140,12 +143,13 @@ impl Datagrams {
     ) -> Step {
         self.entry.begin();
         let now = Instant::now();
-        if self.sweep <= now {
+        if self.sweep.is_some_and(|sweep| sweep <= now) {
             if !context.is_open(opened, SWEEP) {
                 return Step::Closed;
             }
-            self.sweep = next_sweep(now, others);
-            context.set_timer(self.sweep, self.key);
+            let next = next_sweep(now, others);
+            self.sweep = Some(next);
+            context.set_timer(next, self.key);
         }
         let mut buf = std::mem::take(&mut context.arrived);
         let step = loop {
@@ -350,15 +354,15 @@ impl Datagrams {
         } else if context.ends.len() >= datagram_ends::MOST && !is_room_made {
             return Err(NoEnd::Room);
         }
-        // Else it would be connected to whoever has the name now.
-        if context.is_taken_over(opened, LISTED) {
-            return Err(NoEnd::Failed(Errno::CONNREFUSED));
-        }
         let name = context.name_key.remote(self.socket.id, place.0, place.1);
         let end = End::new(context.tag, self.socket, place, name).map_err(|error| match error {
             Errno::MFILE | Errno::NFILE if !is_room_made => NoEnd::Room,
             error => NoEnd::Failed(error),
         })?;
+        // It may be connected to whoever has the name now.
+        if context.is_taken_over(opened, LISTED) {
+            return Err(NoEnd::Failed(Errno::CONNREFUSED));
+        }
         let key = context.new_key();
         context.watch(end.fd.as_fd(), key, EVENTS).map_err(|_| NoEnd::Failed(Errno::NOMEM))?;
         context.ends.insert(key, self.key);

@@ -57,7 +57,8 @@ impl ServerState {
         }
         let key = self.context.new_key();
         self.socket(socket).phase = Phase::Datagrams(key);
-        let others = self.sockets.len();
+        let is_watched = self.socket(socket).watch.is_some();
+        let others = (!is_watched).then(|| self.sockets.len());
         let datagrams = Datagrams::new(key, socket, transport, (&mut self.context, others));
         self.insert(key, Entry::Datagrams(datagrams));
         Ok(())
@@ -127,7 +128,11 @@ impl ServerState {
         socket: peersock_fd::Opened,
     ) -> Result<(Key, Arc<dyn Transport>), Errno> {
         if self.socket(socket).transport.is_none() {
-            self.bind_datagrams(socket, (socket.family.unspecified(), 0).into(), true)?;
+            let local = (socket.family.unspecified(), 0).into();
+            match self.bind_datagrams(socket, local, true) {
+                Err(Errno::ADDRINUSE) if self.sweep(0) => self.bind_datagrams(socket, local, true)?,
+                result => result?,
+            }
         }
         let opened = self.socket(socket);
         match (opened.phase, &opened.transport) {
@@ -204,12 +209,14 @@ impl ServerState {
 
     /// Sends what applications have written until now, as much as an end can hold.
     pub(crate) fn send_all_datagrams(&mut self) {
-        for entry in self.entries.values_mut() {
-            if let Entry::Datagrams(datagrams) = entry
-                && let Some(opened) = self.sockets.get(datagrams.socket.id)
-            {
-                datagrams.send_all(MOST_HELD.div_ceil(ROUNDS), &mut self.context, &opened.options);
-            }
+        let keys: Vec<Key> = self.entries.keys().copied().collect();
+        keys.into_iter().for_each(|key| self.send_all_of(key));
+    }
+
+    /// The same of one datagram socket.
+    pub(crate) fn send_all_of(&mut self, key: Key) {
+        if let Some((datagrams, opened, context)) = self.datagrams_at(key) {
+            datagrams.send_all(MOST_HELD.div_ceil(ROUNDS), context, &opened.options);
         }
     }
 

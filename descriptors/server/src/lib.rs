@@ -12,6 +12,7 @@ mod addresses;
 mod ancillary;
 mod application_fd;
 mod attempts;
+mod closings;
 mod connecting;
 mod connection_errors;
 mod context;

@@ -34,13 +34,13 @@ impl ServerState {
             return Err(Errno::INVAL);
         }
         // Of a socket that listens they are those of who called listen(2).
-        let (owner, inode) = (peer_credentials(fd.as_fd())?, rustix::fs::fstat(&fd)?.st_ino);
+        let owner = peer_credentials(fd.as_fd())?;
+        self.note_descriptor(socket, fd.as_fd());
         if self.socket(socket).reserved.is_empty() {
             self.bind(socket, (socket.family.unspecified(), 0).into())?;
         }
         self.check_port(socket)?;
         let opened = self.socket(socket);
-        opened.inode = Some(inode);
         match opened.phase {
             Phase::Fresh | Phase::Listening(_) => {}
             Phase::Connecting(_) | Phase::Connected(_) | Phase::Datagrams(_) => return Err(Errno::INVAL),
@@ -55,7 +55,8 @@ impl ServerState {
         }
         let key = self.context.new_key();
         self.socket(socket).phase = Phase::Listening(key);
-        let listening = Listening::new(key, socket, owner, private, &mut self.context);
+        let is_watched = self.socket(socket).watch.is_some();
+        let listening = Listening::new(key, socket, (owner, private), is_watched, &mut self.context);
         self.insert(key, Entry::Listening(listening));
         Ok(())
     }
@@ -145,7 +146,13 @@ impl ServerState {
         }
         let bound = PrivateName::bind(fd.as_fd(), &Name::Opened(self.context.tag, socket));
         let bound = bound.inspect_err(|error| tracing::debug!(%error, "a socket keeps its abstract name"))?;
-        self.socket(socket).private = Some(Arc::new(bound));
+        let opened = self.socket(socket);
+        (opened.private, opened.inode) = (Some(Arc::new(bound)), None);
+        // What stood for it until now is about to be closed.
+        if let Some(watch) = opened.watch.take() {
+            self.context.closings.unwatch(watch);
+        }
+        self.note_descriptor(socket, fd.as_fd());
         Ok(())
     }
 
@@ -176,10 +183,7 @@ impl ServerState {
         match step {
             Step::Waits => {}
             Step::NetworkDown => self.take_down(socket),
-            Step::Closed => {
-                self.sockets.remove(socket.id);
-                self.remove(key);
-            }
+            Step::Closed => self.forget(socket),
         }
     }
 

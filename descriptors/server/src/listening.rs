@@ -28,7 +28,7 @@ use crate::wakers::{self, Key, Readiness};
 const FIRST_RETRY: Duration = Duration::from_millis(1);
 pub(crate) const LAST_RETRY: Duration = Duration::from_millis(50);
 
-/// How often it is looked whether the descriptors that listen or are bound are still open.
+/// How often it is looked whether a descriptor that listens is still open, where the kernel does not tell.
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// A socket that listens.
@@ -47,7 +47,8 @@ pub(crate) struct Listening {
     /// Whose turn it is.
     kernel_first: bool,
     retry: Option<(Instant, Duration)>,
-    sweep: Instant,
+    /// When it is looked whether it is still open, where nobody tells.
+    sweep: Option<Instant>,
     /// Connections that were reset for lack of a descriptor: peers open as many as they like.
     refused: Seldom,
 }
@@ -90,13 +91,15 @@ impl Listening {
     pub(crate) fn new(
         key: Key,
         socket: peersock_fd::Opened,
-        owner: Credentials,
-        private: Option<Arc<PrivateName>>,
+        (owner, private): (Credentials, Option<Arc<PrivateName>>),
+        is_watched: bool,
         context: &mut Context,
     ) -> Self {
         let (waker, entry) = context.waker(key);
-        let sweep = Instant::now() + SWEEP;
-        context.set_timer(sweep, key);
+        let sweep = (!is_watched).then(|| Instant::now() + SWEEP);
+        if let Some(sweep) = sweep {
+            context.set_timer(sweep, key);
+        }
         waker.wake_by_ref();
         Self {
             socket,
@@ -143,12 +146,12 @@ impl Listening {
             alongside.begin(readiness.readable);
         }
         let now = Instant::now();
-        if self.sweep <= now {
+        if self.sweep.is_some_and(|sweep| sweep <= now) {
             if !context.is_open(opened, SWEEP) {
                 return Step::Closed;
             }
-            self.sweep = now + SWEEP;
-            context.set_timer(self.sweep, key);
+            self.sweep = Some(now + SWEEP);
+            context.set_timer(now + SWEEP, key);
         }
         let mut step = Step::Waits;
         loop {

@@ -127,8 +127,9 @@ impl ServerState {
         | Request::Associate(socket, _)
         | Request::Reach(socket, ..)
         | Request::Fits { socket, .. } = &request
+            && let Some(fd) = &fd
         {
-            self.note_descriptor(*socket, fd.as_ref());
+            self.note_descriptor(*socket, fd.as_fd());
         }
         match request {
             Request::Prove(challenge) => Some(Reply::Proof(proof(self.context.token, challenge))),

@@ -66,6 +66,7 @@ impl Server {
             state.context.watch(fd.as_fd(), key, EventFlags::IN)?;
             state.insert(key, entry(Arc::new(fd)));
         }
+        state.watch_closings()?;
         Ok(Self { tag, token, ready, state: Mutex::new(state), drained: Condvar::new() })
     }
 

@@ -8,6 +8,7 @@ use peersock::attach::{Acceptor, NodeHandle};
 use peersock_fd::{Errno, Family, SocketId, Which};
 
 use crate::addresses::{canonical, errno, shown};
+use crate::closings::Watch;
 use crate::families::bind_families;
 use crate::options::Options;
 use crate::private_name::PrivateName;
@@ -29,6 +30,8 @@ pub(crate) struct Opened {
     pub(crate) private: Option<Arc<PrivateName>>,
     /// The inode of the application's descriptor, once the node has seen one.
     pub(crate) inode: Option<u64>,
+    /// By which the kernel tells of its closing, if it does.
+    pub(crate) watch: Option<Watch>,
     /// SO_ERROR.
     pub(crate) error: Option<Errno>,
     /// The node has left the network that it is bound to.
@@ -52,8 +55,8 @@ impl Opened {
     fn new(socket: peersock_fd::Opened) -> Self {
         let options = Options::default();
         let (reserved, phase) = (Vec::new(), Phase::Fresh);
-        let (transport, private, inode, error) = (None, None, None, None);
-        Self { socket, reserved, transport, options, private, inode, error, is_down: false, phase }
+        let (transport, private, inode, watch, error) = (None, None, None, None, None);
+        Self { socket, reserved, transport, options, private, inode, watch, error, is_down: false, phase }
     }
 
     /// The address that it is bound to, as the application should see it.

@@ -1,15 +1,18 @@
 //! Binding the sockets that applications have opened, and forgetting those that are closed.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
-use peersock::attach::NodeHandle;
-use peersock_fd::{Errno, Family, Name, name_of};
+use peersock::attach::{EventFlags, NodeHandle};
+use peersock_fd::{Errno, Family, Name, SocketId, name_of};
 
 use crate::application_fd;
+use crate::private_name::PrivateName;
 use crate::socket_table::{Opened, Phase};
-use crate::state::ServerState;
+use crate::state::{Entry, ServerState};
 
 /// How old the list may be by which sockets are looked for that are closed, to save memory.
 const LISTED: Duration = Duration::from_secs(1);
@@ -23,7 +26,8 @@ impl ServerState {
         self.sockets.open(socket)
     }
 
-    /// Forgets the sockets that are closed and never carried anything: nothing tells of their closing.
+    /// Forgets the sockets that are closed and never carried anything: of those that were only given options the
+    /// node has seen no descriptor, and nothing tells of their closing.
     fn sweep_unused(&mut self) {
         let fresh = self.sockets.values().filter(|opened| opened.phase == Phase::Fresh);
         let fresh = fresh.map(|opened| opened.socket).collect();
@@ -119,16 +123,67 @@ impl ServerState {
         }
     }
 
-    /// Forgets the sockets bound to a port that nobody has open any more. The kernel tells of no closing of a
-    /// socket that is not connected. True if there were any.
+    /// Has the kernel tell of sockets that are closed.
+    pub(crate) fn watch_closings(&mut self) -> io::Result<()> {
+        let key = self.context.closings_key;
+        if let Some(fd) = self.context.closings.fd() {
+            self.context.watch(fd, key, EventFlags::IN)?;
+        }
+        self.insert(key, Entry::Closings);
+        Ok(())
+    }
+
+    /// Forgets the sockets of which the kernel has told that nobody has them open any more. True if there were any.
+    pub(crate) fn forget_closed(&mut self) -> bool {
+        let mut any = false;
+        while let Some(id) = self.context.closings.next_closed() {
+            any = true;
+            self.note_closed(id);
+        }
+        if self.context.closings.take_missed() {
+            let watched = self.sockets.values().filter(|opened| opened.watch.is_some());
+            let watched: Vec<_> = watched.map(|opened| opened.socket.id).collect();
+            for id in watched {
+                let opened = self.sockets.get(id);
+                if opened.is_some_and(|opened| !self.context.seems_open(opened, LISTED)) {
+                    any = true;
+                    self.note_closed(id);
+                }
+            }
+        }
+        any
+    }
+
+    fn note_closed(&mut self, id: SocketId) {
+        let Some(opened) = self.sockets.get_mut(id) else { return };
+        match opened.phase {
+            Phase::Fresh | Phase::Listening(_) | Phase::Datagrams(_) => {
+                let socket = opened.socket;
+                self.forget(socket);
+            }
+            // Its stream tells by itself, once it has taken what was written.
+            Phase::Connecting(_) | Phase::Connected(_) => {
+                if let Some(watch) = opened.watch.take() {
+                    self.context.closings.unwatch(watch);
+                }
+            }
+        }
+    }
+
+    /// Forgets the sockets bound to a port, or to any if it is 0, that nobody has open any more. True if there
+    /// were any.
     pub(crate) fn sweep(&mut self, port: u16) -> bool {
-        let bound = |opened: &&Opened| opened.bound().is_some_and(|bound| bound.port() == port);
+        if self.forget_closed() {
+            return true;
+        }
+        let is_it = |bound: SocketAddr| port == 0 || bound.port() == port;
+        let bound = |opened: &&Opened| opened.watch.is_none() && opened.bound().is_some_and(is_it);
         let idle = |opened: &&Opened| {
             matches!(opened.phase, Phase::Fresh | Phase::Listening(_) | Phase::Datagrams(_))
         };
         let candidates =
             self.sockets.values().filter(bound).filter(idle).map(|opened| opened.socket).collect();
-        self.forget_dead(candidates, Duration::ZERO)
+        self.forget_dead(candidates, if port == 0 { LISTED } else { Duration::ZERO })
     }
 
     /// Forgets those of the sockets that nobody has open any more. True if there were any.
@@ -144,18 +199,24 @@ impl ServerState {
         self.sockets.get(socket.id).is_some_and(|opened| self.context.is_open(opened, age))
     }
 
-    /// A descriptor of a datagram socket has come with a request, by which it is known who has its name later
-    /// on.
-    pub(crate) fn note_descriptor(&mut self, socket: peersock_fd::Opened, fd: Option<&OwnedFd>) {
-        // It does not change.
-        let is_known = || self.sockets.get(socket.id).is_some_and(|opened| opened.inode.is_some());
-        let is_news = |_: &&OwnedFd| socket.kind != peersock_fd::Kind::Stream && !is_known();
-        let Some(fd) = fd.filter(is_news) else { return };
+    /// A descriptor of a socket has come with a request, by which it is known from then on who has its name, and
+    /// when it is closed.
+    pub(crate) fn note_descriptor(&mut self, socket: peersock_fd::Opened, fd: BorrowedFd<'_>) {
+        let opened = self.sockets.get(socket.id);
+        let is_of = |private: &Arc<PrivateName>| private.is_of(fd);
+        if opened.is_some_and(|opened| {
+            // It does not change. Of a private one others may have descriptors as it was before.
+            opened.inode.is_some() || !opened.private.as_ref().is_none_or(is_of)
+        }) {
+            return;
+        }
         let named = rustix::net::getsockname(fd).ok().and_then(name_of);
         if named == Some(Name::Opened(self.context.tag, socket))
             && let Ok(stat) = rustix::fs::fstat(fd)
         {
-            self.socket(socket).inode = Some(stat.st_ino);
+            let watch = self.context.closings.watch(socket.id, fd);
+            let opened = self.socket(socket);
+            (opened.inode, opened.watch) = (Some(stat.st_ino), watch);
         }
     }
 
@@ -169,9 +230,22 @@ impl ServerState {
         Ok(())
     }
 
+    /// Takes a socket out of the table.
+    pub(crate) fn remove_socket(&mut self, id: SocketId) -> Option<Opened> {
+        let opened = self.sockets.remove(id)?;
+        if let Some(watch) = opened.watch {
+            self.context.closings.unwatch(watch);
+        }
+        Some(opened)
+    }
+
     /// Forgets a socket with all that belongs to it.
     pub(crate) fn forget(&mut self, socket: peersock_fd::Opened) {
-        let Some(opened) = self.sockets.remove(socket.id) else { return };
+        if let Some(Phase::Datagrams(key)) = self.sockets.phase(socket.id) {
+            // What it has sent just before leaves.
+            self.send_all_of(key);
+        }
+        let Some(opened) = self.remove_socket(socket.id) else { return };
         match opened.phase {
             Phase::Fresh => {}
             Phase::Listening(key) | Phase::Connecting(key) | Phase::Connected(key) => drop(self.remove(key)),

@@ -57,6 +57,8 @@ pub(crate) struct ServerState {
 pub(crate) enum Entry {
     RequestListener(Arc<OwnedFd>),
     DataListener(Arc<OwnedFd>),
+    /// The kernel tells of sockets that were closed.
+    Closings,
     Requester(Requester),
     Listening(Listening),
     Connecting(Connecting),
@@ -163,6 +165,9 @@ impl ServerState {
             Some(Entry::DataListener(listener)) => {
                 let listener = Arc::clone(listener);
                 self.accept_data(&listener);
+            }
+            Some(Entry::Closings) => {
+                self.forget_closed();
             }
             Some(Entry::Requester(_)) => self.serve(key),
             Some(Entry::Listening(_)) => self.accept_connections(key, readiness),

@@ -59,7 +59,7 @@ impl ServerState {
     pub(crate) fn forget_stream(&mut self, stream: &Stream) -> SocketId {
         match stream.origin {
             Origin::Opened(id) => {
-                self.sockets.remove(id);
+                self.remove_socket(id);
                 id
             }
             Origin::Accepted { id, .. } => {

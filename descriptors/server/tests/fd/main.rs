@@ -3,6 +3,7 @@
 mod aliases;
 mod alongside;
 mod ancillary;
+mod closing;
 mod common;
 mod connect;
 mod datagram;
