@@ -160,11 +160,29 @@ impl Datapath {
             return;
         }
         self.send_gso(now, gso, batch);
-        if must_not_be_cut(packet, mtu) {
-            self.counters.out_too_big.increment();
-            return self.answer(now, network, packet, Undelivered::TooBig { mtu });
+        if self.refuse_too_big(now, network.interface, packet, mtu) {
+            return;
         }
         self.send_sealed(now, network.interface, sender, packet, batch);
+    }
+
+    /// Answers a host behind a device whose packet is over the path's `mtu` and must not be cut, and returns true.
+    /// Packets of sockets are cut by this node, which is their source.
+    pub(super) fn refuse_too_big(
+        &self,
+        now: Instant,
+        interface: InterfaceId,
+        packet: &[u8],
+        mtu: usize,
+    ) -> bool {
+        if packet.len() <= mtu || !must_not_be_cut(packet, mtu) {
+            return false;
+        }
+        let network = self.known_by_interface(interface).filter(|network| network.device.is_some());
+        let Some(network) = network else { return false };
+        self.counters.out_too_big.increment();
+        self.answer(now, &network, packet, Undelivered::TooBig { mtu });
+        true
     }
 
     /// Sends what the host has left whole, in pieces that the path takes.

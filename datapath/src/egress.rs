@@ -168,6 +168,9 @@ impl Datapath {
         };
         let mtu = sender.path.datagram_size - DATA_OVERHEAD;
         let mtu = socket.map_or(mtu, |socket| socket.limit(mtu));
+        if self.refuse_too_big(now, interface, packet, mtu) {
+            return;
+        }
         self.send_cut(now, interface, &sender, packet, mtu, batch);
     }
 

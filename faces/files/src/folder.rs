@@ -17,7 +17,7 @@ use crate::path::{EntryPath, PART_SUFFIX};
 /// ```
 /// let folder = tempfile::tempdir()?;
 /// let folder = peersock_files::Folder::open(folder.path())?;
-/// assert!(folder.free_bytes()? > 0);
+/// assert_ne!(folder.free_bytes()?, Some(0));
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug)]
@@ -88,13 +88,14 @@ impl Folder {
         number(self).is_ok_and(|this| number(other) == Ok(this))
     }
 
-    /// How many bytes this user may still write to the file system.
+    /// Returns the number of bytes that this user may still write to the file system, or `None` if the file
+    /// system has no size (ramfs, and others that report no blocks at all).
     ///
     /// # Errors
     /// Those of the system.
-    pub fn free_bytes(&self) -> io::Result<u64> {
+    pub fn free_bytes(&self) -> io::Result<Option<u64>> {
         let stat = rustix::fs::fstatvfs(&self.fd)?;
-        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+        Ok((stat.f_blocks > 0).then(|| stat.f_bavail.saturating_mul(stat.f_frsize)))
     }
 
     /// Opens what is at the end of some folders' names.

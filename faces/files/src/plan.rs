@@ -109,7 +109,7 @@ impl Plan {
         let needed = self.bytes(manifest);
         // A file system that does not say how much room it has is tried.
         match folder.free_bytes() {
-            Ok(free) if free < needed => Err(ReceiveError::Room { needed, free }),
+            Ok(Some(free)) if free < needed => Err(ReceiveError::Room { needed, free }),
             _ => Ok(()),
         }
     }

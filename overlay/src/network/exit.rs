@@ -54,43 +54,54 @@ impl Exit {
     }
 
     /// The blocks of addresses that the Internet has. Private, shared, link-local, loopback and multicast
-    /// addresses are in none of them: those of the exit's own site, and its provider's services for it
-    /// (169.254.169.254), are for the members only if a route of its own leads there; and the exit cannot
-    /// send in the name of a machine on the local network of whoever uses it.
+    /// addresses are in none of them, nor are public ones that mean another host in each place: the exit's own
+    /// site, and its provider's services for it (169.254.169.254, 168.63.129.16), are for the members only if a
+    /// route of its own leads there; and the exit cannot send in the name of a machine on the local network of
+    /// whoever uses it.
     pub fn blocks(self) -> Vec<Prefix> {
         let mut blocks = Vec::new();
         for all in self.default_routes() {
-            match all.address() {
-                IpAddr::V4(_) => add_without(
-                    all,
-                    &NOT_PUBLIC.map(|(address, length)| prefix(address, length)),
-                    &mut blocks,
-                ),
-                // RFC 4291 (2.4), and what IANA gives away: the global unicast addresses.
-                IpAddr::V6(_) => {
-                    blocks.extend(Prefix::new(Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0).into(), 3))
-                }
-            }
+            // RFC 4291 (2.4), and what IANA gives away: the global unicast addresses.
+            let all = if all.length() == 0 && all.address().is_ipv6() { prefix(GLOBAL) } else { all };
+            add_without(all, &NOT_PUBLIC.map(prefix), &mut blocks);
         }
         blocks
     }
 }
 
-/// Blocks of IPv4 that mean another host in each place, or none (RFC 6890, 2.2.2): this network, private,
-/// shared by a provider's customers, loopback, link-local, private twice more, multicast and reserved.
-const NOT_PUBLIC: [(Ipv4Addr, u8); 8] = [
-    (Ipv4Addr::new(0, 0, 0, 0), 8),
-    (Ipv4Addr::new(10, 0, 0, 0), 8),
-    (Ipv4Addr::new(100, 64, 0, 0), 10),
-    (Ipv4Addr::new(127, 0, 0, 0), 8),
-    (Ipv4Addr::new(169, 254, 0, 0), 16),
-    (Ipv4Addr::new(172, 16, 0, 0), 12),
-    (Ipv4Addr::new(192, 168, 0, 0), 16),
-    (Ipv4Addr::new(224, 0, 0, 0), 3),
+/// The addresses of IPv6 that are given away.
+const GLOBAL: (IpAddr, u8) = (IpAddr::V6(Ipv6Addr::new(0x2000, 0, 0, 0, 0, 0, 0, 0)), 3);
+
+const fn v4(a: u8, b: u8, c: u8, d: u8, length: u8) -> (IpAddr, u8) {
+    (IpAddr::V4(Ipv4Addr::new(a, b, c, d)), length)
+}
+
+const fn v6(first: u16, length: u8) -> (IpAddr, u8) {
+    (IpAddr::V6(Ipv6Addr::new(first, 0, 0, 0, 0, 0, 0, 0)), length)
+}
+
+/// Blocks that mean another host in each place, or none (RFC 6890, 2.2.2 and 2.2.3): this network, private, shared
+/// by a provider's customers, loopback, link-local, private once more, one for protocols (DS-Lite, the discovery
+/// of NAT64, and a cloud's services), private, for measurements, multicast and reserved. One is an address that
+/// a cloud (Azure) gives the agent of each of its hosts. In IPv6, Teredo and 6to4 lead to any address of IPv4.
+const NOT_PUBLIC: [(IpAddr, u8); 13] = [
+    v4(0, 0, 0, 0, 8),
+    v4(10, 0, 0, 0, 8),
+    v4(100, 64, 0, 0, 10),
+    v4(127, 0, 0, 0, 8),
+    v4(168, 63, 129, 16, 32),
+    v4(169, 254, 0, 0, 16),
+    v4(172, 16, 0, 0, 12),
+    v4(192, 0, 0, 0, 24),
+    v4(192, 168, 0, 0, 16),
+    v4(198, 18, 0, 0, 15),
+    v4(224, 0, 0, 0, 3),
+    v6(0x2001, 32),
+    v6(0x2002, 16),
 ];
 
-fn prefix(address: Ipv4Addr, length: u8) -> Prefix {
-    Prefix::new(address.into(), length).expect("at most 32 bits")
+fn prefix((address, length): (IpAddr, u8)) -> Prefix {
+    Prefix::new(address, length).expect("no more bits than an address has")
 }
 
 /// Adds the fewest blocks that hold what `block` has and `without` has not.
@@ -103,11 +114,14 @@ fn add_without(block: Prefix, without: &[Prefix], to: &mut Vec<Prefix>) {
     if !without.iter().any(|other| is_within(&block, other)) {
         return to.push(block);
     }
-    let IpAddr::V4(address) = block.address() else { return };
     let length = block.length() + 1;
     // Both halves: a block that is a whole address holds no other, so there is a bit left.
-    for half in [address, Ipv4Addr::from_bits(address.to_bits() | 1 << (32 - length))] {
-        add_without(prefix(half, length), without, to);
+    let upper = match block.address() {
+        IpAddr::V4(half) => Ipv4Addr::from_bits(half.to_bits() | 1 << (32 - length)).into(),
+        IpAddr::V6(half) => Ipv6Addr::from_bits(half.to_bits() | 1 << (128 - length)).into(),
+    };
+    for half in [block.address(), upper] {
+        add_without(prefix((half, length)), without, to);
     }
 }
 
@@ -138,8 +152,19 @@ mod tests {
 
     #[test]
     fn it_leads_to_the_internet_and_to_nobody_s_own_network() {
-        for address in ["1.1.1.1", "9.255.255.255", "100.63.0.1", "172.32.0.1", "198.51.100.9", "2001:db8::1"]
-        {
+        for address in [
+            "1.1.1.1",
+            "9.255.255.255",
+            "100.63.0.1",
+            "168.63.129.15",
+            "172.32.0.1",
+            "192.0.1.1",
+            "198.20.0.1",
+            "198.51.100.9",
+            "2001:1::1",
+            "2001:db8::1",
+            "2003::1",
+        ] {
             assert!(leads_to(BOTH, address.parse::<IpAddr>().unwrap()), "{address}");
         }
         for address in [
@@ -149,7 +174,13 @@ mod tests {
             "127.0.0.1",
             "169.254.169.254",
             "172.31.255.255",
+            "168.63.129.16",
+            "192.0.0.192",
             "192.168.0.1",
+            "198.18.0.1",
+            "198.19.255.255",
+            "2001::1",
+            "2002:a00:1::1",
             "224.0.0.251",
             "255.255.255.255",
             "::",
@@ -164,12 +195,28 @@ mod tests {
         assert!(!leads_to(Exit { ipv4: true, ipv6: false }, "2001:db8::1".parse::<IpAddr>().unwrap()));
     }
 
+    fn is_public(address: IpAddr) -> bool {
+        !NOT_PUBLIC.map(prefix).iter().any(|block| block.contains(address))
+    }
+
     proptest! {
         #[test]
         fn every_ipv4_address_is_in_one_block_unless_it_is_not_public(bits: u32) {
-            let address = Ipv4Addr::from_bits(bits);
-            let is_public = !NOT_PUBLIC.iter().any(|(at, length)| prefix(*at, *length).contains(address.into()));
-            prop_assert_eq!(leads_to(BOTH, address), is_public);
+            let address = IpAddr::from(Ipv4Addr::from_bits(bits));
+            prop_assert_eq!(leads_to(BOTH, address), is_public(address));
+        }
+
+        #[test]
+        fn every_global_ipv6_address_is_in_one_block_unless_it_is_not_public(
+            first in 0x2000u16..0x4000,
+            near in prop::sample::select(vec![0x2001u16, 0x2002]),
+            is_near: bool,
+            rest: [u16; 7],
+        ) {
+            let [b, c, d, e, f, g, h] = rest;
+            let first = if is_near { near } else { first };
+            let address = IpAddr::from(Ipv6Addr::new(first, b & 1, c, d, e, f, g, h));
+            prop_assert_eq!(leads_to(BOTH, address), is_public(address));
         }
     }
 }

@@ -255,19 +255,19 @@ pub(crate) fn upper(packet: &[u8]) -> Option<Upper> {
     }
 }
 
-/// Whether an IPv6 packet is a part of a larger one, or says so.
-pub(crate) fn has_fragment_header(packet: &[u8]) -> bool {
-    let (mut at, mut protocol) = (FIXED, packet.get(6).map_or(IpProtocol::Ipv6NoNxt, |&next| next.into()));
+/// The place of an IPv6 packet's fragment header, which may be cut off. `None` if it has none.
+pub(crate) fn fragment_header(packet: &[u8]) -> Option<usize> {
+    let (mut at, mut protocol) = (FIXED, IpProtocol::from(*packet.get(6)?));
     for _ in 0..=MOST_HEADERS {
         match protocol {
-            IpProtocol::Ipv6Frag => return true,
+            IpProtocol::Ipv6Frag => return Some(at),
             IpProtocol::HopByHop | IpProtocol::Ipv6Opts | IpProtocol::Ipv6Route => {}
-            _ => return false,
+            _ => return None,
         }
-        let Some(header) = extension(packet, at) else { return false };
+        let header = extension(packet, at)?;
         (protocol, at) = (header[0].into(), at + header.len());
     }
-    false
+    None
 }
 
 /// Passes over the extension headers from `at` on; the first of them is a `protocol`. `None` if they do not

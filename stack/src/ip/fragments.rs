@@ -5,16 +5,27 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use smoltcp::wire::{IpProtocol, Ipv4Packet};
 
-use crate::ip::IpHeader;
 use crate::ip::extensions::{self, FRAGMENT_HEADER};
+use crate::ip::{IpHeader, options};
 use crate::{Error, InterfaceId, Stack};
 use peersock_primitives::Key;
 
-/// IPv6's header with a fragment header, the longest that a fragment without other extension headers starts
-/// with.
-const MAX_HEADER: usize = 40 + FRAGMENT_HEADER;
+/// The longest IPv4 header. IPv6's with a fragment header, without other extension headers, is shorter.
+const MAX_HEADER: usize = 60;
+
+/// Bytes of the IPv4 header without options, and of the IPv6 header (RFC 791 3.1, RFC 8200 3).
+const IPV4: usize = 20;
+const IPV6: usize = 40;
+
+/// The bit of an IPv4 option's type that has every fragment carry the option (RFC 791 3.1).
+const COPIED: u8 = 0x80;
 
 /// An IP packet that is to leave in pieces of at most the path's MTU, or whole if it fits.
+///
+/// A packet that is a fragment already is split into smaller fragments of the same packet: they keep its
+/// identification, their offsets count from its own, and the last keeps its more-fragments bit (RFC 791 3.2). So
+/// one reassembly undoes both. RFC 8200 4.5 has only sources cut IPv6 packets: the packets come from this node,
+/// or pass through it over a link that takes less than IPv6's 1280 bytes and so has to cut (section 5).
 ///
 /// [`next`](Self::next) writes each header over the tail of the piece before, which must have been taken
 /// (sealed, sent or copied) by then. Made by [`Stack::fragments`].
@@ -53,18 +64,24 @@ enum Progress {
 
 #[derive(Debug, Clone)]
 struct Cut {
-    /// What every fragment starts with, less `between`.
+    is_ipv4: bool,
+    /// The header of the next fragment, less `between`.
     header: [u8; MAX_HEADER],
     /// Extension headers that every fragment has between the IPv6 header and the fragment header. Empty,
     /// without an allocation, for nearly all.
     between: Box<[u8]>,
+    /// Bytes of the next fragment's headers, `between` and the fragment header included.
     header_len: usize,
-    /// Bytes of the headers of the whole packet that every fragment has.
-    ip_len: usize,
+    /// Bytes of the headers in front of the whole packet's data.
+    data_at: usize,
     /// Data bytes of every fragment but the last, a multiple of eight.
     data: usize,
     /// Data bytes of the fragments before.
     offset: usize,
+    /// The whole packet's own offset: it may be a fragment.
+    base: usize,
+    /// More follows the whole packet.
+    more: bool,
     /// What the first fragment's data, moved behind the fragment header, has covered of the second's.
     covered: [u8; FRAGMENT_HEADER],
     checksums: bool,
@@ -81,7 +98,7 @@ impl Fragments {
             Progress::Whole => 0..self.len,
             Progress::Cut(cut) => {
                 let packet = cut.next(&mut buf[..self.len]);
-                if cut.ip_len + cut.offset < self.len {
+                if cut.data_at + cut.offset < self.len {
                     return Some(&mut buf[packet]);
                 }
                 packet
@@ -94,51 +111,95 @@ impl Fragments {
     /// How many packets there are in all.
     pub fn packets(&self) -> usize {
         match &self.progress {
-            Progress::Cut(cut) => (self.len - cut.ip_len).div_ceil(cut.data),
+            Progress::Cut(cut) => (self.len - cut.data_at).div_ceil(cut.data),
             Progress::Whole | Progress::Done => 1,
         }
     }
 
-    fn cut(packet: &[u8], ip: &IpHeader, mtu: usize, ident: u32, checksums: bool) -> Result<Self, Error> {
-        let fixed = if ip.source.is_ipv4() { 20 } else { 40 };
-        let mut header = [0; MAX_HEADER];
-        header[..fixed].copy_from_slice(&packet[..fixed]);
-        let mut between: Box<[u8]> = Box::default();
-        let (ip_len, header_len) = if ip.source.is_ipv4() {
-            let forbidden = packet[6] & 0x40 != 0;
-            if forbidden || ip.header_len > fixed {
-                return Err(Error::MessageSize);
-            }
-            header[4..6].copy_from_slice(&(ident as u16).to_be_bytes());
-            (fixed, fixed)
+    /// `ident` gives the identification of a packet that has none.
+    fn cut(
+        packet: &[u8],
+        ip: &IpHeader,
+        mtu: usize,
+        ident: impl FnOnce() -> u32,
+        checksums: bool,
+    ) -> Result<Self, Error> {
+        let mut cut = if ip.source.is_ipv4() {
+            Cut::v4(packet, ip.header_len, ident)?
         } else {
-            let (end, named_at) = extensions::unfragmentable(packet);
-            header[40] = packet[named_at];
-            header[44..].copy_from_slice(&ident.to_be_bytes());
-            if named_at < fixed {
-                header[named_at] = IpProtocol::Ipv6Frag.into();
-            } else {
-                between = packet[fixed..end].into();
-                between[named_at - fixed] = IpProtocol::Ipv6Frag.into();
-            }
-            (end, end + FRAGMENT_HEADER)
+            Cut::v6(packet, ident)?
         };
-        let data = mtu.saturating_sub(header_len) & !7;
-        if data == 0 {
+        cut.checksums = checksums;
+        cut.data = mtu.saturating_sub(cut.header_len) & !7;
+        if cut.data == 0 {
             return Err(Error::MessageSize);
         }
-        let cut = Cut { header, between, header_len, ip_len, data, offset: 0, covered: [0; 8], checksums };
+        // Offsets end there, so no packet can have had such a fragment.
+        if cut.base + packet.len() - cut.data_at > usize::from(u16::MAX) {
+            return Err(Error::InvalidInput);
+        }
         Ok(Self { len: packet.len(), progress: Progress::Cut(cut) })
     }
 }
 
 impl Cut {
+    fn v4(packet: &[u8], header_len: usize, ident: impl FnOnce() -> u32) -> Result<Self, Error> {
+        let view = Ipv4Packet::new_unchecked(packet);
+        if view.dont_frag() {
+            return Err(Error::MessageSize);
+        }
+        let mut header = [0; MAX_HEADER];
+        header[..header_len].copy_from_slice(&packet[..header_len]);
+        let (base, more) = (usize::from(view.frag_offset()), view.more_frags());
+        // Sockets of the stack leave it at zero. Another maker's own must stay: others of its fragments have it.
+        if view.ident() == 0 && base == 0 && !more {
+            header[4..6].copy_from_slice(&(ident() as u16).to_be_bytes());
+        }
+        Ok(Self { is_ipv4: true, header, base, more, ..Self::empty(header_len, header_len) })
+    }
+
+    fn v6(packet: &[u8], ident: impl FnOnce() -> u32) -> Result<Self, Error> {
+        let mut header = [0; MAX_HEADER];
+        header[..IPV6].copy_from_slice(&packet[..IPV6]);
+        if let Some(at) = extensions::fragment_header(packet) {
+            let fragment = packet.get(at..at + FRAGMENT_HEADER).ok_or(Error::InvalidInput)?;
+            header[IPV6..][..FRAGMENT_HEADER].copy_from_slice(fragment);
+            let field = u16::from_be_bytes([fragment[2], fragment[3]]);
+            let (base, more) = (usize::from(field & !7), field & 1 == 1);
+            let (between, len) = (packet[IPV6..at].into(), at + FRAGMENT_HEADER);
+            return Ok(Self { header, between, base, more, ..Self::empty(len, len) });
+        }
+        let (end, named_at) = extensions::unfragmentable(packet);
+        header[IPV6] = packet[named_at];
+        header[IPV6 + 4..][..4].copy_from_slice(&ident().to_be_bytes());
+        let mut between: Box<[u8]> = packet[IPV6..end].into();
+        let name = if named_at < IPV6 { &mut header[named_at] } else { &mut between[named_at - IPV6] };
+        *name = IpProtocol::Ipv6Frag.into();
+        Ok(Self { header, between, ..Self::empty(end + FRAGMENT_HEADER, end) })
+    }
+
+    fn empty(header_len: usize, data_at: usize) -> Self {
+        Self {
+            is_ipv4: false,
+            header: [0; MAX_HEADER],
+            between: Box::default(),
+            header_len,
+            data_at,
+            data: 0,
+            offset: 0,
+            base: 0,
+            more: false,
+            covered: [0; FRAGMENT_HEADER],
+            checksums: false,
+        }
+    }
+
     /// Makes the next fragment in the buffer that the whole packet fills; gives its place.
     fn next(&mut self, buf: &mut [u8]) -> std::ops::Range<usize> {
-        let left = buf.len() - self.ip_len - self.offset;
+        let left = buf.len() - self.data_at - self.offset;
         let data = left.min(self.data);
-        let data_at = self.ip_len + self.offset;
-        let grown = self.header_len - self.ip_len;
+        let data_at = self.data_at + self.offset;
+        let grown = self.header_len.saturating_sub(self.data_at);
         let start = if grown > 0 && self.offset == 0 {
             // The second fragment lends the room. It has as much, since the whole packet was over the MTU.
             self.covered.copy_from_slice(&buf[data_at + data..][..grown]);
@@ -151,32 +212,50 @@ impl Cut {
             data_at - self.header_len
         };
         let packet = start..start + self.header_len + data;
-        let more = left > data;
+        let more = self.more || left > data;
         self.write_header(&mut buf[packet.clone()], more);
+        if self.is_ipv4 && self.offset == 0 {
+            self.keep_copied_options();
+        }
         self.offset += data;
         packet
     }
 
     fn write_header(&self, packet: &mut [u8], more: bool) {
         let total = packet.len();
-        if self.ip_len == 20 {
-            packet[..20].copy_from_slice(&self.header[..20]);
+        let offset = (self.base + self.offset) as u16;
+        if self.is_ipv4 {
+            packet[..self.header_len].copy_from_slice(&self.header[..self.header_len]);
             let mut view = Ipv4Packet::new_unchecked(packet);
             view.set_total_len(total as u16);
             view.set_more_frags(more);
-            view.set_frag_offset(self.offset as u16);
+            view.set_frag_offset(offset);
             if self.checksums {
                 view.fill_checksum();
             }
         } else {
-            let (fixed, fragment) = self.header.split_at(40);
-            packet[..40].copy_from_slice(fixed);
-            packet[4..6].copy_from_slice(&((total - 40) as u16).to_be_bytes());
-            packet[40..self.ip_len].copy_from_slice(&self.between);
-            let header = &mut packet[self.ip_len..self.header_len];
-            header.copy_from_slice(fragment);
-            header[2..4].copy_from_slice(&(self.offset as u16 | u16::from(more)).to_be_bytes());
+            let fragment_at = IPV6 + self.between.len();
+            packet[..IPV6].copy_from_slice(&self.header[..IPV6]);
+            packet[4..6].copy_from_slice(&((total - IPV6) as u16).to_be_bytes());
+            packet[IPV6..fragment_at].copy_from_slice(&self.between);
+            let header = &mut packet[fragment_at..self.header_len];
+            header.copy_from_slice(&self.header[IPV6..][..FRAGMENT_HEADER]);
+            header[2..4].copy_from_slice(&(offset | u16::from(more)).to_be_bytes());
         }
+    }
+
+    /// Leaves out of the header the options that only the first fragment has (RFC 791 3.1).
+    fn keep_copied_options(&mut self) {
+        let (whole, whole_len) = (self.header, self.header_len);
+        let mut len = IPV4;
+        for option in options::each(&whole[..whole_len]).filter(|option| option[0] & COPIED != 0) {
+            self.header[len..len + option.len()].copy_from_slice(option);
+            len += option.len();
+        }
+        self.header_len = len.next_multiple_of(4);
+        // The end of the options list.
+        self.header[len..self.header_len].fill(0);
+        self.header[0] = 0x40 | (self.header_len / 4) as u8;
     }
 }
 
@@ -187,9 +266,9 @@ impl Stack {
     /// A packet that fits comes out as it is.
     ///
     /// # Errors
-    /// [`Error::MessageSize`] if the packet does not fit and must not be cut: IPv4's don't-fragment flag or
-    /// IP options forbid it, or the MTU is under 56 bytes and the extension headers that every fragment has.
-    /// [`Error::InvalidInput`] if it is no IP packet.
+    /// [`Error::MessageSize`] if the packet does not fit and must not be cut: IPv4's don't-fragment flag
+    /// forbids it, or the MTU has no room for its headers and eight bytes. [`Error::InvalidInput`] if it is no
+    /// IP packet.
     pub fn fragments(&self, interface: InterfaceId, packet: &[u8], mtu: usize) -> Result<Fragments, Error> {
         if packet.len() <= mtu && !self.shared.path_mtus.any() {
             return Ok(Fragments { len: packet.len(), progress: Progress::Whole });
@@ -204,8 +283,7 @@ impl Stack {
             return Ok(Fragments { len: packet.len(), progress: Progress::Whole });
         }
         let checksums = self.shared.interfaces.find(interface).is_some_and(|one| one.checksums);
-        let ident = self.shared.idents.next(&ip);
-        let fragments = Fragments::cut(packet, &ip, mtu, ident, checksums)?;
+        let fragments = Fragments::cut(packet, &ip, mtu, || self.shared.idents.next(&ip), checksums)?;
         self.shared.counters.ip_fragments_sent.add(fragments.packets() as u64);
         Ok(fragments)
     }
@@ -271,7 +349,7 @@ mod tests {
             let whole = packet(ipv6, len);
             prop_assume!(whole.len() > mtu);
             let ip = IpHeader::parse(&whole, true).unwrap();
-            let mut fragments = Fragments::cut(&whole, &ip, mtu, 0x1234_5678, true).unwrap();
+            let mut fragments = Fragments::cut(&whole, &ip, mtu, || 0x1234_5678, true).unwrap();
             let reassembly = Reassembly::new(&Config::default());
             let mut buf = whole.clone();
             let (announced, mut count) = (fragments.packets(), 0);
@@ -303,6 +381,189 @@ mod tests {
 
     fn walk_if(ipv6: bool, packet: &[u8]) -> Option<Chain> {
         ipv6.then(|| walk(packet))
+    }
+
+    /// What leaves in place of a packet, or the packet itself if it fits.
+    fn split(packet: &[u8], mtu: usize, ident: u32) -> Vec<Vec<u8>> {
+        if packet.len() <= mtu {
+            return vec![packet.to_vec()];
+        }
+        let ip = IpHeader::parse(packet, true).unwrap();
+        let mut fragments = Fragments::cut(packet, &ip, mtu, || ident, true).unwrap();
+        let (announced, mut buf, mut pieces) = (fragments.packets(), packet.to_vec(), Vec::new());
+        while let Some(piece) = fragments.next(&mut buf) {
+            pieces.push(piece.to_vec());
+        }
+        assert_eq!(pieces.len(), announced);
+        assert!(pieces.iter().all(|piece| piece.len() <= mtu));
+        pieces
+    }
+
+    fn reassembled<'a>(ipv6: bool, pieces: impl IntoIterator<Item = &'a Vec<u8>>) -> Option<Vec<u8>> {
+        let reassembly = Reassembly::new(&Config::default());
+        let mut result = None;
+        for piece in pieces {
+            let ip = IpHeader::parse(piece, true).unwrap();
+            assert_eq!((ip.total_len, result.is_none()), (piece.len(), true));
+            let piece = match walk_if(ipv6, piece) {
+                Some(Chain::Fragment(header)) => {
+                    Piece::v6(NET, (ip.source, ip.destination), piece, &header).unwrap()
+                }
+                None => Piece::v4(NET, piece).unwrap(),
+                other => panic!("{other:?}"),
+            };
+            if let (Outcome::Complete(packet), _) = reassembly.insert(Time::from_secs(1), &piece) {
+                result = Some(packet);
+            }
+        }
+        result
+    }
+
+    /// An IPv4 packet with these options.
+    fn with_options(options: &[u8], len: usize) -> Vec<u8> {
+        let plain = packet(false, len);
+        let mut packet = [&plain[..20], options, &plain[20..]].concat();
+        packet[0] = 0x40 | (5 + options.len() / 4) as u8;
+        let mut view = Ipv4Packet::new_unchecked(&mut packet[..]);
+        view.set_total_len((plain.len() + options.len()) as u16);
+        view.fill_checksum();
+        packet
+    }
+
+    /// An IPv6 packet with these extension headers, of which each is a kind and how many times eight bytes.
+    fn with_extensions(headers: &[(u8, usize)], len: usize) -> Vec<u8> {
+        let plain = packet(true, len);
+        let (mut packet, mut named_at) = (plain[..40].to_vec(), 6);
+        for (kind, eighths) in headers {
+            packet[named_at] = *kind;
+            named_at = packet.len();
+            let filled = 8 * eighths - 4;
+            // A routing header that is done, or padding.
+            let start = if *kind == 43 { [0, 0, 0, 0] } else { [0, 0, 1, filled as u8] };
+            packet.extend([17, *eighths as u8 - 1, start[2], start[3]]);
+            packet.resize(named_at + 8 * eighths, 0);
+        }
+        packet.extend_from_slice(&plain[40..]);
+        let payload = packet.len() - 40;
+        packet[4..6].copy_from_slice(&(payload as u16).to_be_bytes());
+        packet
+    }
+
+    proptest! {
+        /// However often and in which order: what is split again is still part of the one packet.
+        #[test]
+        fn fragments_that_are_split_again_make_the_packet_again(
+            kind in 0usize..6,
+            len in 1200usize..9000,
+            mtus in proptest::collection::vec(576usize..1500, 1..4),
+            ident: u32,
+            rotate: usize,
+        ) {
+            let whole = match kind {
+                0 => packet(false, len),
+                1 => with_options(&[148, 4, 0, 0, 7, 7, 4, 1, 1, 1, 1, 0], len),
+                2 => packet(true, len),
+                3 => with_extensions(&[(0, 1)], len),
+                4 => with_extensions(&[(0, 2), (60, 1), (43, 3)], len),
+                _ => with_extensions(&[(43, 1), (60, 3)], len),
+            };
+            let ipv6 = kind > 1;
+            prop_assume!(whole.len() > mtus[0]);
+            let mut pieces = vec![whole.clone()];
+            for (round, mtu) in mtus.iter().enumerate() {
+                // Another router would draw another identification.
+                let ident = ident.wrapping_add(round as u32) | 1;
+                pieces = pieces.iter().flat_map(|piece| split(piece, *mtu, ident)).collect();
+            }
+            let middle = rotate % pieces.len();
+            pieces.rotate_left(middle);
+            let mut result = reassembled(ipv6, &pieces).expect("all have come");
+            if !ipv6 {
+                prop_assert_ne!(&result[4..6], &[0, 0]);
+                result[4..6].fill(0);
+                Ipv4Packet::new_unchecked(&mut result[..]).fill_checksum();
+            }
+            prop_assert_eq!(result, whole);
+        }
+
+        #[test]
+        fn whatever_is_split_is_split_without_a_panic(
+            packet in proptest::collection::vec(any::<u8>(), 20..400),
+            version in 4u8..=6,
+            words in 5u8..=15,
+            mtu in 0usize..300,
+        ) {
+            let mut packet = packet;
+            packet[0] = version << 4 | if version == 4 { words } else { 0 };
+            let length = packet.len() as u16 - if version == 6 { 40.min(packet.len() as u16) } else { 0 };
+            let at = if version == 4 { 2 } else { 4 };
+            packet[at..at + 2].copy_from_slice(&length.to_be_bytes());
+            if let Ok(ip) = IpHeader::parse(&packet, false)
+                && ip.total_len > mtu
+                && let Ok(mut fragments) = Fragments::cut(&packet[..ip.total_len], &ip, mtu, || 7, true)
+            {
+                let mut count = 0;
+                let announced = fragments.packets();
+                while let Some(fragment) = fragments.next(&mut packet) {
+                    prop_assert!(fragment.len() <= mtu);
+                    count += 1;
+                }
+                prop_assert_eq!(count, announced);
+            }
+        }
+    }
+
+    /// RFC 791 3.1: of the options some are in the first fragment alone.
+    #[test]
+    fn later_fragments_have_the_options_that_are_to_be_copied() {
+        // Router alert (copied), record route (not), padding, a security option (copied).
+        let options = [148, 4, 0, 0, 7, 7, 4, 1, 1, 1, 1, 1, 130, 3, 9, 0];
+        let pieces = split(&with_options(&options, 1000), 576, 5);
+        assert_eq!(pieces[0][20..36], options);
+        assert_eq!(pieces[1][..1], [0x47]);
+        assert_eq!(pieces[1][20..28], [148, 4, 0, 0, 130, 3, 9, 0]);
+        // The first has another header than the second, and both are split once more.
+        let again: Vec<_> = pieces.iter().flat_map(|piece| split(piece, 300, 6)).collect();
+        let headers: Vec<_> = again.iter().map(|piece| piece[0] & 15).collect();
+        assert_eq!(headers, [9, 7, 7, 7, 7]);
+        // A list whose lengths are wrong ends there.
+        let broken = split(&with_options(&[148, 4, 0, 0, 130, 99, 0, 0], 1000), 576, 5);
+        assert_eq!(broken[1][..1], [0x46]);
+    }
+
+    #[test]
+    fn only_a_packet_without_an_identification_gets_one() {
+        let mut packet = packet(false, 1000);
+        assert!(split(&packet, 576, 5).iter().all(|piece| piece[4..6] == [0, 5]));
+        packet[4..6].copy_from_slice(&[3, 4]);
+        Ipv4Packet::new_unchecked(&mut packet[..]).fill_checksum();
+        assert!(split(&packet, 576, 5).iter().all(|piece| piece[4..6] == [3, 4]));
+        // That of a first fragment may be zero, too.
+        packet[4..8].copy_from_slice(&[0, 0, 0x20, 0]);
+        Ipv4Packet::new_unchecked(&mut packet[..]).fill_checksum();
+        assert!(split(&packet, 576, 5).iter().all(|piece| piece[4..6] == [0, 0] && piece[6] & 0x20 != 0));
+    }
+
+    /// RFC 6946: a fragment header may be there though nothing was cut.
+    #[test]
+    fn a_packet_with_a_fragment_header_of_its_own_gets_no_second_one() {
+        let plain = packet(true, 2000);
+        let mut whole = [&plain[..40], &[17, 0, 0, 0, 1, 2, 3, 4], &plain[40..]].concat();
+        whole[6] = 44;
+        whole[4..6].copy_from_slice(&2008_u16.to_be_bytes());
+        let pieces = split(&whole, 1280, 5);
+        assert!(pieces.iter().all(|piece| piece[40] == 17 && piece[44..48] == [1, 2, 3, 4]));
+        assert_eq!(reassembled(true, &pieces), Some(plain));
+    }
+
+    #[test]
+    fn a_fragment_beyond_the_longest_packet_is_not_split() {
+        let mut packet = packet(false, 1000);
+        packet[6..8].copy_from_slice(&0x1fff_u16.to_be_bytes());
+        let ip = IpHeader::parse(&packet, false).unwrap();
+        assert_eq!(Fragments::cut(&packet, &ip, 576, || 5, true).err(), Some(Error::InvalidInput));
+        packet[6] |= 0x40;
+        assert_eq!(Fragments::cut(&packet, &ip, 576, || 5, true).err(), Some(Error::MessageSize));
     }
 
     #[test]

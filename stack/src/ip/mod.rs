@@ -118,7 +118,7 @@ pub(crate) fn is_fragment(packet: &[u8]) -> bool {
         Some(4) => {
             packet.get(6..8).is_some_and(|field| u16::from_be_bytes([field[0], field[1]]) & 0x3fff != 0)
         }
-        _ => extensions::has_fragment_header(packet),
+        _ => extensions::fragment_header(packet).is_some(),
     }
 }
 

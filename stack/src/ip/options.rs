@@ -36,6 +36,24 @@ pub(crate) fn check(header: &[u8]) -> Result<(), OptionError> {
     Ok(())
 }
 
+/// The options of an IPv4 header, which is the whole of `header`, without padding. They end at the first one
+/// whose length does not fit.
+pub(crate) fn each(header: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut left = header.get(20..).unwrap_or_default();
+    std::iter::from_fn(move || {
+        while let Some((&NO_OPERATION, rest)) = left.split_first() {
+            left = rest;
+        }
+        let len = left.get(1).map_or(0, |&len| usize::from(len));
+        if left.first() == Some(&END) || len < 2 {
+            return None;
+        }
+        let (option, rest) = left.split_at_checked(len)?;
+        left = rest;
+        Some(option)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
