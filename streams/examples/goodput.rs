@@ -26,6 +26,8 @@ const LENGTH: usize = 1400;
 const WINDOW: u64 = (128 << 10) / LENGTH as u64;
 const ROUNDS: usize = 5;
 const ROUND: Duration = Duration::from_secs(2);
+/// How long an acknowledgement may take, on a machine that has other work.
+const PATIENCE: Duration = Duration::from_secs(30);
 const TRANSPORTS: [Transport; 3] = [Transport::Tcp, Transport::Tls, Transport::WebSocket];
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
@@ -34,7 +36,10 @@ type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 async fn main() -> Result<()> {
     let mut plain = Vec::new();
     let mut ours = TRANSPORTS.map(|transport| (transport, Vec::new()));
-    let rounds = std::env::args().nth(1).map_or(Ok(ROUNDS), |rounds| rounds.parse().map(NonZero::get))?;
+    let rounds = match std::env::args().nth(1) {
+        Some(rounds) => rounds.parse::<NonZero<usize>>()?.get(),
+        None => ROUNDS,
+    };
     for _ in 0..rounds {
         plain.push(plain_tcp().await?);
         for (transport, rates) in &mut ours {
@@ -109,7 +114,7 @@ async fn datagrams(transport: Transport) -> Result<f64> {
             sender.send(chunk.clone())?;
             sent += 1;
         }
-        let answer = tokio::time::timeout(ROUND, receiver.recv()).await??;
+        let answer = tokio::time::timeout(PATIENCE, receiver.recv()).await??;
         acknowledged = u64::from_be_bytes(answer[..].try_into()?);
     }
     drop(receiver);

@@ -28,7 +28,7 @@ NODE_PORT = 10001
 PATIENCE = 30.0
 #: The ways to another node, with P2PD's numbers.
 P2P_DIRECT, P2P_REVERSE, P2P_PUNCH, P2P_RELAY = 1, 2, 3, 4
-#: How many roots stand for P2PD's servers of signals: as many as there are.
+#: P2PD's number of servers of signals. Roots carry all signals, whatever it is.
 SIGNAL_PIPE_NO = 3
 #: How often a path is looked at that is to be direct, seconds.
 _STEP = 0.05

@@ -185,7 +185,7 @@ pub(super) const STEPS: &[Step] = &[
     },
     Step {
         name: "miri",
-        what: "tests that need no system calls, in an interpreter that finds undefined behaviour",
+        what: "tests that need few system calls, in an interpreter that finds undefined behaviour",
         when: When::Named,
         run: |workspace, _| miri::check(workspace),
     },
