@@ -47,7 +47,7 @@ use peersock_stack::{Error, Flow, InterfaceId, TcpOptions};
 pub use crate::driver::Attached;
 use crate::node::{Inner, Node};
 pub use crate::node::{Linger, Patience, Remaining, loss_text, say_loss};
-pub use crate::socket::{Acceptor, Connection, TaskUser, Waited, port_refusal_text};
+pub use crate::socket::{Acceptor, Connection, Place, TaskUser, Waited, port_refusal_text};
 pub use crate::sys::poll::Wakeup;
 pub use crate::sys::poller::Poller;
 /// rustix's, as epoll(7) gives them.

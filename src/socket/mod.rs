@@ -9,7 +9,7 @@ mod udp;
 pub use address::ToSocketAddrs;
 pub(crate) use address::resolve;
 pub(crate) use ping::Ping;
-pub use tcp::{Acceptor, Connection};
+pub use tcp::{Acceptor, Connection, Place};
 pub(crate) use udp::Datagrams;
 
 use std::io;

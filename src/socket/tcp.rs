@@ -439,6 +439,16 @@ fn checked(time: Option<Duration>) -> io::Result<Option<Duration>> {
     }
 }
 
+/// A place of a listener's backlog, which is free once this is dropped.
+#[derive(Debug)]
+pub struct Place(Arc<Listener>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.free_place();
+    }
+}
+
 /// A TCP listener, without waiting. Dropping it stops listening and resets what nobody accepted.
 /// [`NodeHandle::reserve`](crate::attach::NodeHandle::reserve) gives one; an example is at [`Connection`].
 pub struct Acceptor {
@@ -478,6 +488,11 @@ impl Acceptor {
         self.listener.listen(backlog);
     }
 
+    /// The same, for few: see [`Listener::listen_exactly`].
+    pub fn listen_exactly(&self, backlog: usize) {
+        self.listener.listen_exactly(backlog);
+    }
+
     /// Who waits for connections.
     pub fn waiters(&self) -> &Waiters {
         Waited::waiters(&*self.listener)
@@ -491,6 +506,15 @@ impl Acceptor {
         let flow = self.listener.accept(Instant::now())?;
         let remote = flow.remote();
         Ok((Connection::new(&self.node, flow), remote))
+    }
+
+    /// A connection that has come, and goes on counting among those that wait until its place is dropped.
+    ///
+    /// # Errors
+    /// `WouldBlock`.
+    pub fn accept_in_place(&self) -> io::Result<(Connection, Place)> {
+        let flow = self.listener.accept_in_place(Instant::now())?;
+        Ok((Connection::new(&self.node, flow), Place(Arc::clone(&self.listener))))
     }
 
     /// The own address.

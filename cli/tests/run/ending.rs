@@ -295,6 +295,48 @@ os.rename({path:?}, {path:?} + '.whole')",
     assert_eq!((got.lines().count(), others), (29, vec![]), "{got}");
 }
 
+/// An event loop goes on after errors: it is told once, and then there is nothing to be told of.
+#[test]
+fn an_event_loop_whose_launcher_is_killed_is_told_once_of_each_socket() {
+    let test = "an_event_loop_whose_launcher_is_killed_is_told_once_of_each_socket";
+    let Some(lab) = Lab::with(test, &["python3"]) else { return };
+    let result = lab.path("result");
+    let client = format!(
+        "import errno, os, select
+listener = socket.create_server(('', 7001))
+datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+datagrams.bind(('10.77.0.1', 7002))
+calls = {{listener.fileno(): listener.accept, datagrams.fileno(): lambda: datagrams.recvfrom(1)}}
+epoll, poll = select.epoll(), select.poll()
+for sock in (listener, datagrams):
+    sock.setblocking(False)
+    epoll.register(sock, select.EPOLLIN)
+    poll.register(sock, select.POLLIN)
+results = []
+def attempt(call):
+    try:
+        call()
+        results.append('nothing')
+    except OSError as error:
+        results.append(errno.errorcode[error.errno])
+print('waiting', flush=True)
+while len(results) < 50:
+    events = epoll.poll(60 if len(results) < 2 else 1)
+    if not events: break
+    for number, _ in events: attempt(calls[number])
+results.append(str(poll.poll(0)))
+for call in calls.values(): attempt(call)
+with open({path:?}, 'w') as file: file.write('\n'.join(results))
+os.rename({path:?}, {path:?} + '.whole')",
+        path = result.to_str().unwrap()
+    );
+    let (_serving, mut dialing) = start_pair(&lab, "preload", &client);
+    dialing.wait_for_stdout("waiting");
+    signal(Signal::KILL, dialing.id());
+    let got = wait_for_file(&result.with_extension("whole"));
+    assert_eq!(got, "ENETDOWN\nENETDOWN\n[]\nEAGAIN\nEAGAIN");
+}
+
 pub(crate) fn wait_for_file(path: &Path) -> String {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {

@@ -763,6 +763,73 @@ static const struct {
     O(77, 1, 1),
 };
 
+/* What comes within a second. */
+static long received(int fd) {
+    char bytes[100];
+    long got = -1;
+    for (int waited = 0; waited < 1000 && (got = recv(fd, bytes, 100, MSG_DONTWAIT)) < 0; waited += 5) usleep(5000);
+    return got;
+}
+
+static void shut_datagrams(void) {
+    static const char *names[] = {"datagram socket that was shut for reading", "datagram socket that was shut for writing",
+        "datagram socket that was shut"};
+    struct sockaddr none = {.sa_family = AF_UNSPEC};
+    for (int how = SHUT_RD; how <= SHUT_RDWR; how++)
+        for (int dissolved = 0; dissolved < 2; dissolved++) {
+            topic = names[how];
+            int server = bound(SOCK_DGRAM);
+            other = own;
+            int client = bound(SOCK_DGRAM);
+            MUST(connect(client, &other.any, size));
+            SEE(shutdown(client, how));
+            if (dissolved) SEE(connect(client, &none, sizeof none));
+            SEE(connect(client, &other.any, size));
+            SEE(send(client, "x", 1, MSG_NOSIGNAL));
+            MUST(sendto(server, "back", 4, 0, &own.any, size));
+            SEE(received(client));
+            say("local %s", shown(client, getsockname));
+            part(client, server);
+        }
+}
+
+static void backlogs(void) {
+    static const int all[] = {0, 1, 3, -1};
+    topic = "backlog";
+    for (unsigned at = 0; at < sizeof all / sizeof *all; at++) {
+        int listener = listening(all[at]), clients[8], stand = 0;
+        for (int i = 0; i < 8; i++) {
+            clients[i] = opened(SOCK_STREAM | SOCK_NONBLOCK);
+            connect(clients[i], &own.any, size);
+        }
+        usleep(300000);
+        for (int i = 0; i < 8; i++) stand += look(clients[i]) == POLLOUT;
+        say("%d of 8 stand with %d", stand, all[at]);
+        for (int i = 0; i < 8; i++) close(clients[i]);
+        close(listener);
+    }
+}
+
+static void elsewhere(void) {
+    topic = "address of the other family";
+    struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons(9), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons(9), .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+    int fd = bound(SOCK_STREAM);
+    if (own.any.sa_family == AF_INET6) SEE(connect(fd, (struct sockaddr *)&v4, sizeof v4));
+    else SEE(connect(fd, (struct sockaddr *)&v6, sizeof v6));
+    close(fd);
+    topic = "connect to no address in particular";
+    int listener = listening(4);
+    other = own;
+    if (own.any.sa_family == AF_INET6) memset(&other.v6.sin6_addr, 0, sizeof other.v6.sin6_addr);
+    else other.v4.sin_addr.s_addr = 0;
+    fd = bound(SOCK_STREAM);
+    SEE(connect(fd, &other.any, size));
+    say("peer %s", shown(fd, getpeername));
+    POLL(listener, POLLIN);
+    part(fd, listener);
+}
+
 static void all_options(int type) {
     topic = type == SOCK_STREAM ? "stream option" : "datagram option";
     int fd = bound(type);
@@ -844,6 +911,9 @@ int main(int count, char **arguments) {
     wait_all();
     waking();
     datagrams();
+    shut_datagrams();
+    backlogs();
+    elsewhere();
     extension_headers();
     all_options(SOCK_STREAM);
     all_options(SOCK_DGRAM);

@@ -8,7 +8,9 @@ use peersock_fd::{Client, Errno, Family, Kind, Shutdown, Socket, SocketFlags};
 
 use crate::convert::end_listening;
 use crate::sockaddr::{read, write};
-use crate::{EpollSets, Result, dissolve, epoll_sets, has_failed, kernel, make_private, renew};
+use crate::{
+    EpollSets, Result, dissolve, epoll_sets, has_failed, kernel, last_error, make_private, receiving, renew,
+};
 
 /// socket(2), for AF_INET and AF_INET6.
 ///
@@ -104,7 +106,7 @@ pub unsafe fn connect(socket: &Socket<'_>, address: *const sockaddr, length: soc
     // SAFETY: the caller's.
     match unsafe { read(address, length) }? {
         None if socket.kind() == Kind::Stream => dissolve(socket, epoll_sets::find)?,
-        None => socket.connect(None)?,
+        None => receiving(socket, epoll_sets::find)?.connect(None)?,
         Some(remote) => connect_to(socket, remote, epoll_sets::find)?,
     }
     Ok(0)
@@ -116,13 +118,15 @@ pub unsafe fn connect(socket: &Socket<'_>, address: *const sockaddr, length: soc
 ///
 /// # Errors
 /// Those of [`Socket::connect`], ECONNABORTED, and those of dup3(2).
+///
+/// A datagram socket that was shut down for reading receives again, see [`receiving`].
 pub fn connect_to(socket: &Socket<'_>, remote: SocketAddr, sets: impl Fn(RawFd) -> EpollSets) -> Result<()> {
     if has_failed(socket) {
         let error = socket.take_error()?.filter(|error| *error != Errno::CONNRESET);
         renew(socket, sets)?;
         return Err(error.unwrap_or(Errno::CONNABORTED));
     }
-    let connected = socket.connect(Some(remote));
+    let connected = receiving(socket, &sets)?.connect(Some(remote));
     let stands_or_goes_on =
         matches!(connected, Ok(()) | Err(Errno::INPROGRESS | Errno::ALREADY | Errno::ISCONN | Errno::INTR));
     if !stands_or_goes_on && has_failed(socket) {
@@ -144,7 +148,8 @@ pub unsafe fn accept4(
     length: *mut socklen_t,
     flags: c_int,
 ) -> Result<RawFd> {
-    let (fd, peer) = socket.accept(socket_flags(flags)?)?;
+    let accepted = socket.accept(socket_flags(flags)?);
+    let (fd, peer) = accepted.map_err(|error| last_error(socket, error, epoll_sets::find))?;
     // SAFETY: the caller's. After an error the connection is closed, as the kernel does it.
     unsafe { write(peer, address, length) }?;
     Ok(fd.into_raw_fd())

@@ -4,8 +4,11 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use libc::{c_int, c_void, socklen_t};
 use peersock_fd::option_table::{self, Repeat, Row};
-use peersock_fd::{Client, Errno, Identity, Kind, Request, Shutdown, Socket, Which, inherit_status};
+use peersock_fd::{
+    Client, Errno, Identity, Kind, Request, Shutdown, Socket, SocketFlags, Which, inherit_status,
+};
 use rustix::event::PollFlags;
+use rustix::fs::OFlags;
 use rustix::io::{DupFlags, FdFlags};
 
 use crate::kernel::{borrow, int_option};
@@ -85,11 +88,57 @@ pub fn has_failed(socket: &Socket<'_>) -> bool {
 /// Those of socket(2), dup3(2) and bind(2).
 pub fn renew(socket: &Socket<'_>, sets: impl Fn(RawFd) -> EpollSets) -> Result<(), Errno> {
     let new = open_again(socket)?;
+    put_in_place(socket, &new, sets)
+}
+
+/// Has a new socket be bound to what an old one is, and have its descriptor.
+fn put_in_place(socket: &Socket<'_>, new: &OwnedFd, sets: impl Fn(RawFd) -> EpollSets) -> Result<(), Errno> {
     match socket.hand_over(&Socket::of(new.as_fd()).ok_or(Errno::NOTSOCK)?) {
         // The node knows nothing of it that could be handed over.
-        Ok(()) | Err(Errno::INVAL) => replace(socket.fd().as_raw_fd(), &new, sets),
+        Ok(()) | Err(Errno::INVAL) => replace(socket.fd().as_raw_fd(), new, sets),
         Err(error) => Err(error),
     }
+}
+
+/// A datagram socket that is about to be connected, and receives what comes then, as in Linux, where shutting
+/// one down for reading ends waits and nothing else. If it was, its descriptor, which is in the epoll sets that
+/// `sets` finds, stands for another socket from now on.
+///
+/// # Errors
+/// Those of socket(2) and dup3(2), ENETDOWN.
+pub fn receiving<'fd>(socket: &Socket<'fd>, sets: impl Fn(RawFd) -> EpollSets) -> Result<Socket<'fd>, Errno> {
+    if socket.kind() == Kind::Stream || !socket.has_ended()? {
+        return Ok(*socket);
+    }
+    let new = open_again(socket)?;
+    if socket.events(PollFlags::empty())?.contains(PollFlags::HUP) {
+        // For writing, too, and that it stays.
+        rustix::net::shutdown(&new, Shutdown::Write)?;
+    }
+    put_in_place(socket, &new, sets)?;
+    Socket::of(socket.fd()).ok_or(Errno::NOTSOCK)
+}
+
+/// The error of a call that a program makes because a descriptor was ready. With ENETDOWN it is told once by a
+/// non-blocking one: its network is gone, and it would be ready for ever, so that an event loop which goes on
+/// after errors would take a processor and fill its log. The descriptor, which is in the epoll sets that
+/// `sets` finds, stands for a socket then to which nothing comes.
+pub fn last_error(socket: &Socket<'_>, error: Errno, sets: impl Fn(RawFd) -> EpollSets) -> Errno {
+    let flags = || rustix::fs::fcntl_getfl(socket.fd());
+    if error == Errno::NETDOWN && flags().is_ok_and(|flags| flags.contains(OFlags::NONBLOCK)) {
+        // Where that cannot be it stays as it is, and its errors are held back a little.
+        let _ = fall_silent(socket, sets);
+    }
+    error
+}
+
+fn fall_silent(socket: &Socket<'_>, sets: impl Fn(RawFd) -> EpollSets) -> Result<(), Errno> {
+    let new = peersock_fd::open(&socket.client(), socket.family(), socket.kind(), SocketFlags::CLOEXEC)?;
+    if socket.is_listener() {
+        rustix::net::listen(&new, 0)?;
+    }
+    inherit_status(socket.fd(), new.as_fd())?;
+    replace(socket.fd().as_raw_fd(), &new, sets)
 }
 
 /// connect(2) of an overlay stream to AF_UNSPEC: resets its connection, or has it listen no more. The

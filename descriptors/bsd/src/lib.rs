@@ -45,7 +45,10 @@ pub use calls::{
     accept4, bind, close, connect, connect_to, getpeername, getsockname, listen, shutdown, shutdown_of,
     shutdown_with, socket,
 };
-pub use convert::{convert, counterpart, dissolve, has_failed, make_private, renew, replace, reset_on_close};
+pub use convert::{
+    convert, counterpart, dissolve, has_failed, last_error, make_private, receiving, renew, replace,
+    reset_on_close,
+};
 pub use epoll_sets::EpollSets;
 pub use many_messages::{keep_for_next_call, may_receive_more};
 pub use messages::{recvfrom, recvmmsg, recvmsg, sendmmsg, sendmsg, sendto};

@@ -8,7 +8,6 @@ use std::{ptr, slice};
 use libc::{c_int, c_uint, c_void, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec};
 use peersock_fd::{Errno, Kind, RecvFlags, SendFlags, Socket};
 
-use crate::Result;
 use crate::ancillary::ControlBuffer;
 use crate::kernel;
 use crate::many_messages::{keep_for_next_call, may_receive_more};
@@ -17,6 +16,7 @@ use crate::peek::await_bytes;
 use crate::sent_ancillary::{self, SentAncillary};
 use crate::sockaddr::{read, write, write_to};
 use crate::wait_all::{await_readable, receive_all, takes_all};
+use crate::{Result, epoll_sets, last_error};
 
 /// What one call with MSG_TRUNC discards of a stream at most, bytes.
 const MOST_DISCARDED: usize = 256 << 10;
@@ -123,7 +123,8 @@ pub unsafe fn recvfrom(
         return Ok(scatter(&report.quoted, &mut [IoSliceMut::new(buf)]) as ssize_t);
     }
     let flags = RecvFlags::from_bits_retain(flags as u32);
-    let received = socket.recv_from(&mut [IoSliceMut::new(buf)], flags)?;
+    let received = socket.recv_from(&mut [IoSliceMut::new(buf)], flags);
+    let received = received.map_err(|error| last_error(socket, error, epoll_sets::find))?;
     if let Some(remote) = received.remote {
         // SAFETY: the caller's.
         unsafe { write(remote, address, length) }?;
@@ -228,7 +229,8 @@ pub unsafe fn recvmsg(socket: &Socket<'_>, message: *mut msghdr, flags: c_int) -
     let mut own = Vec::new();
     // SAFETY: the caller's.
     let pieces = unsafe { pieces_mut(message, &mut own) }?;
-    let received = socket.recv_from(pieces, RecvFlags::from_bits_retain(flags as u32))?;
+    let received = socket.recv_from(pieces, RecvFlags::from_bits_retain(flags as u32));
+    let received = received.map_err(|error| last_error(socket, error, epoll_sets::find))?;
     message.msg_flags = if received.truncated { libc::MSG_TRUNC } else { 0 };
     // SAFETY: the caller's.
     let mut control = unsafe { ControlBuffer::new(message) };

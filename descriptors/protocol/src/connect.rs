@@ -24,7 +24,7 @@ impl Socket<'_> {
     ///
     /// # Errors
     /// ECONNREFUSED, ETIMEDOUT, EHOSTUNREACH, ENETUNREACH, EINPROGRESS, EALREADY, EISCONN, EACCES,
-    /// EADDRINUSE, EINTR.
+    /// EADDRINUSE, EINTR, EINVAL (an IPv6 stream and an IPv4 address), EAFNOSUPPORT.
     pub fn connect(&self, remote: Option<SocketAddr>) -> Result<(), Errno> {
         self.connect_with(remote, || Ok(!rustix::fs::fcntl_getfl(self.fd())?.contains(OFlags::NONBLOCK)))
     }
@@ -43,13 +43,11 @@ impl Socket<'_> {
         remote: Option<SocketAddr>,
         waits: impl FnOnce() -> Result<bool, Errno>,
     ) -> Result<(), Errno> {
-        if let Some(remote) = remote {
-            self.check_family(remote)?;
-        }
         if self.kind() != Kind::Stream {
-            return self.associate(remote);
+            return self.associate(remote.map(|remote| self.destination(remote)).transpose()?);
         }
         let remote = remote.ok_or(Errno::AFNOSUPPORT)?;
+        self.check_structure(remote)?;
         if !self.is_new()? {
             if rustix::net::getpeername(self.fd()).is_ok() {
                 return self.connect_again(waits()?);

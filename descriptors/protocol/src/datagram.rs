@@ -69,7 +69,7 @@ impl Socket<'_> {
         remote: SocketAddr,
         details: Option<Details>,
     ) -> Result<usize, Errno> {
-        self.check_family(remote)?;
+        let remote = self.destination(remote)?;
         self.check_length(length_of(data), remote.ip())?;
         if remote.port() == 0 && self.kind() == Kind::Datagram {
             return Err(Errno::INVAL);

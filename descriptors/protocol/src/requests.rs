@@ -162,12 +162,12 @@ pub enum Request {
     KeepError(Which, i32),
     /// This socket's attempt to connect is to fail: shutdown(2). ENOTCONN if there is none.
     AbortConnecting(Opened),
-    /// A stream socket, whose descriptor comes along, is no more: a listener that is shut down, or one whose
-    /// attempt to connect has failed.
+    /// A socket, whose descriptor comes along, is no more: a listener that is shut down, a stream whose attempt
+    /// to connect has failed, or a datagram socket that was shut down for reading.
     End {
         /// The socket.
         socket: Opened,
-        /// What is bound to its address and port from then on.
+        /// What is bound to its address and port from then on; a datagram socket has one.
         successor: Option<Opened>,
     },
     /// The descriptor that goes along is one end of a new connection of whoever sends this; the node answers

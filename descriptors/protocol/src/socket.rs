@@ -20,6 +20,9 @@ use crate::requests::{Reply, Request, Which};
 /// The kernel's buffer of each end, bytes, as far as the system allows so much (net.core.wmem_max).
 pub const BUFFER: usize = 1 << 20;
 
+/// The largest backlog: what net.core.somaxconn is unless somebody has changed it.
+const MOST_BACKLOG: u32 = 4096;
+
 /// How long shutdown(2) may wait for acknowledgements after the peer's end, and how often it looks.
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_millis(500);
 const ACKNOWLEDGED_LOOK: Duration = Duration::from_millis(1);
@@ -147,14 +150,15 @@ impl<'fd> Socket<'fd> {
     /// bind(2).
     ///
     /// # Errors
-    /// EADDRINUSE, EADDRNOTAVAIL, EACCES (the network does not allow the port), EINVAL (bound already),
-    /// EAFNOSUPPORT.
+    /// EADDRINUSE, EADDRNOTAVAIL, EACCES (the network does not allow the port), EINVAL (bound already, or an
+    /// IPv6 socket and an IPv4 address), EAFNOSUPPORT.
     pub fn bind(&self, local: SocketAddr) -> Result<(), Errno> {
-        self.check_family(local)?;
+        self.check_structure(local)?;
         self.introduce(Request::Bind(self.opened, local)).map(drop)
     }
 
-    /// listen(2).
+    /// listen(2): one connection more than `backlog` may wait to be accepted, 4,097 at most, which is also what
+    /// a negative number means.
     ///
     /// # Errors
     /// EADDRINUSE, EACCES, EOPNOTSUPP (no stream), EINVAL (it is connected).
@@ -162,11 +166,11 @@ impl<'fd> Socket<'fd> {
         if self.kind() != Kind::Stream {
             return Err(Errno::OPNOTSUPP);
         }
-        // As listen(2): what is out of range becomes the nearest that is not.
-        let backlog = backlog.clamp(1, 4096);
+        // As listen(2), to which a negative one is as many as can be.
+        let most = (backlog as u32).min(MOST_BACKLOG);
         // First the application's end: the node connects to it at once if somebody is there.
-        rustix::net::listen(self.fd, backlog)?;
-        let request = Request::Listen(self.opened, backlog as u32);
+        rustix::net::listen(self.fd, most as i32)?;
+        let request = Request::Listen(self.opened, most);
         self.client().ask_with(request, Some(self.fd)).map(drop)
     }
 
@@ -225,8 +229,9 @@ impl<'fd> Socket<'fd> {
         self.kind() == Kind::Stream && sockopt::socket_acceptconn(self.fd).unwrap_or(false)
     }
 
-    /// Has the node know nothing more of a listener, or of a socket whose attempt to connect has failed. The
-    /// successor has its address and port then: the kernel's AF_UNIX sockets listen and connect once.
+    /// Has the node know nothing more of a listener, of a stream whose attempt to connect has failed, or of a
+    /// datagram socket. The successor has its address and port then: the kernel's AF_UNIX sockets listen and
+    /// connect once, and what was shut down stays so.
     ///
     /// # Errors
     /// EINVAL if it is another socket or the successor was used already, ENETDOWN.
@@ -396,6 +401,24 @@ impl<'fd> Socket<'fd> {
 
     pub(crate) fn ask(&self, request: Request) -> Result<Reply, Errno> {
         self.client().ask(request)
+    }
+
+    /// As where a structure is read for another family's address: IPv4's is shorter than IPv6's, and too short.
+    pub(crate) fn check_structure(&self, address: SocketAddr) -> Result<(), Errno> {
+        match self.check_family(address) {
+            Err(_) if self.family() == Family::V6 => Err(Errno::INVAL),
+            checked => checked,
+        }
+    }
+
+    /// An address where this socket sends to: UDP sockets of IPv6 take IPv4 addresses for mapped ones.
+    pub(crate) fn destination(&self, remote: SocketAddr) -> Result<SocketAddr, Errno> {
+        match remote {
+            SocketAddr::V4(v4) if (self.family(), self.kind()) == (Family::V6, Kind::Datagram) => {
+                Ok(SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port()))
+            }
+            _ => self.check_family(remote).map(|()| remote),
+        }
     }
 
     pub(crate) fn check_family(&self, address: SocketAddr) -> Result<(), Errno> {

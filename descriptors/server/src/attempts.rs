@@ -34,7 +34,8 @@ impl ServerState {
             }
             Phase::Datagrams(_) => return Err(Errno::INVAL),
         }
-        let remote = self.context.meant(remote);
+        let bound = self.socket(socket).reserved.first().map(|acceptor| acceptor.local_addr());
+        let remote = self.context.at_home(self.context.meant(remote), bound);
         let opened = self.socket(socket);
         if remote.ip().is_unspecified() || remote.port() == 0 {
             return Err(Errno::CONNREFUSED);

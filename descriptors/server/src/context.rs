@@ -118,6 +118,19 @@ impl Context {
         })
     }
 
+    /// Where a socket that is bound to `local` sends to: an unspecified address is the node itself, as in Linux.
+    pub(crate) fn at_home(&self, remote: SocketAddr, local: Option<SocketAddr>) -> SocketAddr {
+        if !remote.ip().is_unspecified() {
+            return remote;
+        }
+        let bound = local.map(|local| local.ip()).filter(|ip| !ip.is_unspecified());
+        let networks = self.networks();
+        let mut own = networks.iter().flat_map(|network| &network.addresses).copied();
+        let of_family = |ip: &IpAddr| ip.is_ipv4() == remote.is_ipv4();
+        let own = bound.or_else(|| own.clone().find(of_family)).or_else(|| own.next());
+        SocketAddr::new(own.unwrap_or(remote.ip()), remote.port())
+    }
+
     pub(crate) fn new_key(&self) -> Key {
         LAST_KEY.fetch_add(1, Ordering::Relaxed) + 1
     }

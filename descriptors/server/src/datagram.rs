@@ -290,7 +290,7 @@ impl Datagrams {
     pub(crate) fn send_from(&mut self, key: Key, context: &mut Context, options: &Options) {
         let Some(end) = self.ends.get(key) else { return };
         let place = end.place;
-        let target = at_home(context.meant(place.0), self.transport.local());
+        let target = context.at_home(context.meant(place.0), Some(self.transport.local()));
         let plain = DatagramOptions::plain(place.1);
         let asked = end.asked.as_deref().unwrap_or(&plain);
         let send_options = context.send_options(options, target.ip(), asked);
@@ -406,12 +406,4 @@ fn next_sweep(now: Instant, others: usize) -> Instant {
 /// Whether two addresses mean the same, whatever scopes they name.
 fn same(one: SocketAddr, other: SocketAddr) -> bool {
     (one.ip(), one.port()) == (other.ip(), other.port())
-}
-
-/// What to send to the unspecified address means: to this node itself, as in Linux.
-pub(crate) fn at_home(remote: SocketAddr, local: SocketAddr) -> SocketAddr {
-    match remote.ip().is_unspecified() && !local.ip().is_unspecified() {
-        true => SocketAddr::new(local.ip(), remote.port()),
-        false => remote,
-    }
 }

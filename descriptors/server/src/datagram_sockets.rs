@@ -10,7 +10,7 @@ use peersock_stack::GroupChange;
 use crate::addresses::{canonical, errno};
 use crate::ancillary::DatagramOptions;
 use crate::context::Context;
-use crate::datagram::{Datagrams, NoEnd, ROUNDS, Step, at_home};
+use crate::datagram::{Datagrams, NoEnd, ROUNDS, Step};
 use crate::datagram_ends::{Place, least_used};
 use crate::options::Membership;
 use crate::socket_table::{Opened, Phase};
@@ -74,7 +74,8 @@ impl ServerState {
             return Ok(());
         }
         let (key, transport) = self.datagrams(socket)?;
-        let target = remote.map(|remote| at_home(self.context.meant(remote), transport.local()));
+        let target =
+            remote.map(|remote| self.context.at_home(self.context.meant(remote), Some(transport.local())));
         let (own, asked) = (&self.sockets.open(socket).options, DatagramOptions::default());
         let options =
             target.map(|target| self.context.send_options(own, target.ip(), &asked)).unwrap_or_default();
@@ -107,7 +108,7 @@ impl ServerState {
         if let Some(error) = self.socket(socket).error.take() {
             return Err(error);
         }
-        let target = at_home(self.context.meant(remote), transport.local());
+        let target = self.context.at_home(self.context.meant(remote), Some(transport.local()));
         let options = self.context.send_options(&self.sockets.open(socket).options, target.ip(), &asked);
         let checked = transport.check(target, &options).map_err(errno);
         self.context.note_if_refused(checked, target)?;
@@ -139,6 +140,36 @@ impl ServerState {
             (Phase::Datagrams(key), Some(transport)) => Ok((key, Arc::clone(transport))),
             _ => Err(Errno::INVAL),
         }
+    }
+
+    /// Has a new socket stand for one that can receive nothing any more: what that is bound to, has joined and
+    /// has set is the successor's.
+    ///
+    /// # Errors
+    /// EINVAL if the node knows nothing of it, or the successor was used already.
+    pub(crate) fn succeed_datagrams(
+        &mut self,
+        socket: peersock_fd::Opened,
+        successor: peersock_fd::Opened,
+    ) -> Result<(), Errno> {
+        let Some(Phase::Datagrams(before)) = self.sockets.phase(socket.id) else { return Err(Errno::INVAL) };
+        if (successor.kind, successor.family) != (socket.kind, socket.family)
+            || self.socket(successor).phase != Phase::Fresh
+        {
+            return Err(Errno::INVAL);
+        }
+        self.remove_datagrams(before);
+        let old = self.sockets.remove(socket.id).ok_or(Errno::INVAL)?;
+        let transport = old.transport.ok_or(Errno::INVAL)?;
+        let key = self.context.new_key();
+        transport.watch(key, &self.context);
+        let new = self.socket(successor);
+        (new.transport, new.options, new.error) = (Some(Arc::clone(&transport)), old.options, old.error);
+        new.phase = Phase::Datagrams(key);
+        let others = self.sockets.len();
+        let datagrams = Datagrams::new(key, successor, transport, (&mut self.context, others));
+        self.insert(key, Entry::Datagrams(datagrams));
+        Ok(())
     }
 
     /// Whom a datagram socket is connected to.

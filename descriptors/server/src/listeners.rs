@@ -2,13 +2,14 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Instant;
 
 use peersock_fd::option_table::Row;
 use peersock_fd::{Errno, Kind, Name, SocketId, name_of, peer_credentials};
 use rustix::net::{AddressFamily, ipproto, sockopt};
 
 use crate::kernel_listener::{Alongside, EVENTS};
-use crate::listening::{Accepting, Listening, Step};
+use crate::listening::{Accepting, HOLDS_PLACE, Listening, Step, places};
 use crate::private_name::PrivateName;
 use crate::socket_table::{Opened, Phase};
 use crate::state::{Entry, ServerState};
@@ -45,8 +46,12 @@ impl ServerState {
             Phase::Fresh | Phase::Listening(_) => {}
             Phase::Connecting(_) | Phase::Connected(_) | Phase::Datagrams(_) => return Err(Errno::INVAL),
         }
+        let (places, is_exact) = places(backlog);
         for acceptor in &opened.reserved {
-            acceptor.listen(backlog as usize);
+            match is_exact {
+                true => acceptor.listen_exactly(places),
+                false => acceptor.listen(places),
+            }
         }
         if let Phase::Listening(key) = opened.phase
             && let Some(Entry::Listening(listening)) = self.entry_mut(key)
@@ -56,7 +61,8 @@ impl ServerState {
         let key = self.context.new_key();
         self.socket(socket).phase = Phase::Listening(key);
         let is_watched = self.socket(socket).watch.is_some();
-        let listening = Listening::new(key, socket, (owner, private), is_watched, &mut self.context);
+        let listening =
+            Listening::new(key, socket, (owner, private), is_watched, backlog, &mut self.context);
         self.insert(key, Entry::Listening(listening));
         Ok(())
     }
@@ -72,6 +78,10 @@ impl ServerState {
     ) -> Result<(), Errno> {
         let fd = fd.ok_or(Errno::BADF)?;
         let named = rustix::net::getsockname(&fd).ok().and_then(name_of);
+        if socket.kind != Kind::Stream {
+            let successor = successor.filter(|_| named == Some(Name::Opened(self.context.tag, socket)));
+            return self.succeed_datagrams(socket, successor.ok_or(Errno::INVAL)?);
+        }
         let is_of = |private: &Arc<PrivateName>| private.is_of(fd.as_fd());
         let is_listener = sockopt::socket_acceptconn(&fd)?;
         let opened = self.sockets.get(socket.id);
@@ -177,6 +187,9 @@ impl ServerState {
         for (key, id, stream) in accepted {
             self.sockets.note_accepted(id, key);
             let wake = stream.waker();
+            if stream.has_place() {
+                self.context.set_timer(Instant::now() + HOLDS_PLACE, key);
+            }
             self.insert(key, Entry::Stream(stream));
             wake.wake();
         }

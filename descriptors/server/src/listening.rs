@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use peersock::attach::Connection;
+use peersock::attach::{Connection, Place};
 use peersock_fd::{Accepted, Credentials, Errno, Family, Name, SocketId, address, enlarge, peer_credentials};
 use peersock_primitives::wait::Interest;
 use rustix::net::SocketType;
@@ -44,6 +44,8 @@ pub(crate) struct Listening {
     waiting: VecDeque<Waiting>,
     /// The kernel's socket that listens, too.
     pub(crate) alongside: Option<Alongside>,
+    /// Connections hold their place until the application accepts them.
+    counts_exactly: bool,
     /// Whose turn it is.
     kernel_first: bool,
     retry: Option<(Instant, Duration)>,
@@ -53,9 +55,24 @@ pub(crate) struct Listening {
     refused: Seldom,
 }
 
+/// With room for so many connections the node counts exactly how many wait: nobody asks for few who does not
+/// mean it. Of more it is enough that the kernel's queue and the stack's both hold no more.
+const FEW: usize = 16;
+
+/// How long a connection counts among those that wait which the application has accepted without the library's
+/// saying so: it neither reads nor writes.
+pub(crate) const HOLDS_PLACE: Duration = Duration::from_secs(10);
+
+/// How many connections may wait, and whether they are counted exactly: as in Linux one more than the backlog.
+pub(crate) fn places(backlog: u32) -> (usize, bool) {
+    let places = backlog as usize + 1;
+    (places, places <= FEW)
+}
+
 /// A connection that has come.
 enum Waiting {
-    Overlay(Connection),
+    /// With its place among those that wait, if they are counted.
+    Overlay(Connection, Option<Place>),
     Kernel(Incoming),
 }
 
@@ -63,7 +80,7 @@ impl Waiting {
     /// Resets it.
     fn refuse(self) {
         match self {
-            Self::Overlay(connection) => connection.flow().set_reset_on_close(true),
+            Self::Overlay(connection, _) => connection.flow().set_reset_on_close(true),
             Self::Kernel(incoming) => incoming.refuse(),
         }
     }
@@ -93,6 +110,7 @@ impl Listening {
         socket: peersock_fd::Opened,
         (owner, private): (Credentials, Option<Arc<PrivateName>>),
         is_watched: bool,
+        backlog: u32,
         context: &mut Context,
     ) -> Self {
         let (waker, entry) = context.waker(key);
@@ -109,6 +127,7 @@ impl Listening {
             entry,
             waiting: VecDeque::new(),
             alongside: None,
+            counts_exactly: places(backlog).1,
             kernel_first: false,
             retry: None,
             sweep,
@@ -124,6 +143,7 @@ impl Listening {
     /// listen(2) once more, maybe by another process.
     pub(crate) fn listen_again(&mut self, owner: Credentials, backlog: u32) -> Result<(), Errno> {
         self.owner = owner;
+        self.counts_exactly = places(backlog).1;
         self.alongside.as_ref().map_or(Ok(()), |alongside| alongside.listen(backlog))
     }
 
@@ -157,10 +177,16 @@ impl Listening {
         loop {
             let delivered = match self.next_waiting(key, context, opened, &mut step) {
                 None => return step,
-                Some(Waiting::Overlay(connection)) => self
-                    .deliver(context, opened, connection)
-                    .map(|stream| accepted.extend(stream))
-                    .map_err(|(error, connection)| (error, Waiting::Overlay(connection))),
+                Some(Waiting::Overlay(connection, place)) => {
+                    match self.deliver(context, opened, connection) {
+                        Ok(stream) => {
+                            accepted
+                                .extend(stream.map(|(key, id, stream)| (key, id, stream.in_place(place))));
+                            Ok(())
+                        }
+                        Err((error, connection)) => Err((error, Waiting::Overlay(connection, place))),
+                    }
+                }
                 Some(Waiting::Kernel(incoming)) => self
                     .pass(context, incoming)
                     .map_err(|(error, incoming)| (error, Waiting::Kernel(incoming))),
@@ -212,22 +238,22 @@ impl Listening {
         {
             return Some(Waiting::Kernel(incoming));
         }
-        if let Some(connection) = self.accept_next(opened, step) {
-            return Some(Waiting::Overlay(connection));
+        if let Some((connection, place)) = self.accept_next(opened, step) {
+            return Some(Waiting::Overlay(connection, Some(place).filter(|_| self.counts_exactly)));
         }
         self.accept_alongside(key, context).map(Waiting::Kernel)
     }
 
     /// The next connection of the stack's queue.
-    fn accept_next(&self, opened: &Opened, step: &mut Step) -> Option<Connection> {
+    fn accept_next(&self, opened: &Opened, step: &mut Step) -> Option<(Connection, Place)> {
         for acceptor in &opened.reserved {
             acceptor.waiters().register(Interest::Read, &self.waker);
-            match acceptor.accept() {
-                Ok((connection, _)) => {
+            match acceptor.accept_in_place() {
+                Ok((connection, place)) => {
                     opened.options.apply(&connection);
                     // There may be more.
                     self.waker.wake_by_ref();
-                    return Some(connection);
+                    return Some((connection, place));
                 }
                 Err(error) if error.raw_os_error() == Some(libc::ENETDOWN) => *step = Step::NetworkDown,
                 Err(_) => {}

@@ -8,7 +8,6 @@ use peersock_stack::Error;
 
 use crate::addresses::errno;
 use crate::ancillary::{DatagramOptions, descriptor};
-use crate::datagram::at_home;
 use crate::state::ServerState;
 use crate::wakers::Key;
 
@@ -25,7 +24,7 @@ impl ServerState {
         if let Some(error) = self.socket(socket).error.take() {
             return Err(error);
         }
-        let target = at_home(self.context.meant(remote), transport.local());
+        let target = self.context.at_home(self.context.meant(remote), Some(transport.local()));
         let options = self.context.send_options(&self.sockets.open(socket).options, target.ip(), asked);
         let checked = transport.check_length(target, length, &options);
         if checked == Err(Error::MessageSize) {

@@ -4,7 +4,7 @@
 use std::os::fd::{FromRawFd as _, IntoRawFd as _, OwnedFd, RawFd};
 
 use libc::{c_int, sockaddr, socklen_t};
-use peersock_bsd::{Errno, Socket, write_address};
+use peersock_bsd::{Errno, Socket, epoll_sets, last_error, write_address};
 use peersock_fd::{Kind, SocketFlags};
 
 use crate::hooks::overlay;
@@ -51,7 +51,7 @@ unsafe fn finish(
 ) -> Option<c_int> {
     if accepted == -1 {
         let error = Errno::from_raw_os_error(errno());
-        return Some(hooked(|| Err(socket.accept_error(error))));
+        return Some(hooked(|| Err(last_error(socket, socket.accept_error(error), epoll_sets::find))));
     }
     // SAFETY: it was just opened, and nobody else knows of it.
     let fd = unsafe { OwnedFd::from_raw_fd(accepted) };

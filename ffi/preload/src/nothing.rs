@@ -4,7 +4,7 @@
 use std::os::fd::RawFd;
 
 use libc::{c_int, sockaddr, socklen_t, ssize_t};
-use peersock_bsd::{Errno, replaced};
+use peersock_bsd::{Errno, Socket, epoll_sets, last_error, replaced};
 use peersock_fd::Kind;
 
 use crate::hooks::overlay;
@@ -73,7 +73,7 @@ pub(crate) fn meaning_of_nothing(fd: RawFd, sender: &Sender, flags: c_int) -> No
             _ => Nothing::Notice,
         },
         // A datagram socket whose node is no more receives nothing for ever.
-        _ => socket.end().map_or(Nothing::Datagram, Nothing::Error),
+        _ => end(&socket).map_or(Nothing::Datagram, Nothing::Error),
     }
 }
 
@@ -84,11 +84,15 @@ pub(crate) fn told_without_sender(fd: RawFd, returned: ssize_t) -> ssize_t {
     if returned != 0 || !is_datagram(fd) {
         return returned;
     }
-    let end = || {
+    let error = || {
         let socket = overlay(fd).filter(|socket| socket.kind() != Kind::Stream)?;
-        socket.end().or_else(|| socket.noticed())
+        end(&socket).or_else(|| socket.noticed())
     };
-    hooked(|| end().map_or(Ok(0), Err))
+    hooked(|| error().map_or(Ok(0), Err))
+}
+
+fn end(socket: &Socket<'_>) -> Option<Errno> {
+    socket.end().map(|error| last_error(socket, error, epoll_sets::find))
 }
 
 pub(crate) fn is_datagram(fd: RawFd) -> bool {

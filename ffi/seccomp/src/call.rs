@@ -212,6 +212,8 @@ impl Call {
             return failed.map(|()| Step::Value(0));
         }
         let pending = |error: &Errno| matches!(*error, Errno::INPROGRESS | Errno::ALREADY);
+        let socket = bsd::receiving(&socket, |_| Vec::new())?;
+        self.settle(context, &local)?;
         match socket.begin_connect(address.get()?) {
             Err(error) if pending(&error) && socket.kind() == Kind::Stream && local.blocks()? => {
                 self.connects = true;

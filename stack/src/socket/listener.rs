@@ -15,6 +15,10 @@ use crate::socket::demux::Bound;
 use crate::sync;
 use crate::{Error, Flow, InterfaceId, Ready, Stack, TcpOptions};
 
+/// Handshakes that hold all places of a listener which [counts exactly](Listener::listen_exactly) are waited for
+/// this long: as long as the first retransmission of a SYN takes (RFC 6298 2).
+const HANDSHAKES_TAKE: Duration = Duration::from_secs(1);
+
 /// After the last cookie was given, none comes back later than this.
 const COOKIE_LIFETIME: Duration = Duration::from_secs(128);
 
@@ -48,11 +52,18 @@ pub struct Listener {
     context: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
 
+#[derive(Default)]
 struct Queue {
     /// Connections that may wait; 0 while the socket is only bound.
     backlog: usize,
+    /// See [`Listener::listen_exactly`].
+    is_exact: bool,
     handshakes: usize,
+    /// Since when there have been handshakes.
+    handshaking: Option<Time>,
     established: VecDeque<Arc<Flow>>,
+    /// Connections that were taken out, and hold their place until somebody frees it.
+    kept: usize,
     closed: Option<Error>,
     /// When a SYN was last answered with a cookie, and when one last came back and found no place.
     cookie: Option<Time>,
@@ -156,7 +167,7 @@ pub(crate) enum Admission {
     Place,
     /// Other handshakes hold all places: it is answered with a cookie.
     Cookie,
-    /// Connections that nobody accepts hold all places.
+    /// Connections that nobody accepts hold all places, or handshakes for a moment.
     Full,
 }
 
@@ -167,16 +178,13 @@ impl Listener {
         local: SocketAddr,
         options: TcpOptions,
     ) -> Arc<Self> {
-        let backlog = 0;
-        let established = VecDeque::new();
-        let queue = Queue { backlog, handshakes: 0, established, closed: None, cookie: None, refused: None };
         Arc::new(Self {
             shared: shared.clone(),
             interface,
             local,
             reuse_port: options.reuse_port,
             options: RwLock::new(options),
-            queue: Mutex::new(queue),
+            queue: Mutex::default(),
             mark: Mark::default(),
             context: OnceLock::new(),
         })
@@ -202,10 +210,39 @@ impl Listener {
         queue.established.pop_front().ok_or(queue.closed.unwrap_or(Error::WouldBlock))
     }
 
+    /// As [`accept`](Self::accept). The connection goes on holding its place of the backlog until
+    /// [`free_place`](Self::free_place): it is passed on to somebody who has not taken it yet.
+    ///
+    /// # Errors
+    /// As [`accept`](Self::accept).
+    pub fn accept_in_place(&self, now: Instant) -> Result<Arc<Flow>, Error> {
+        let flow = self.accept(now)?;
+        self.lock().kept += 1;
+        Ok(flow)
+    }
+
+    /// One of those that hold a place after [`accept_in_place`](Self::accept_in_place) does so no longer.
+    pub fn free_place(&self) {
+        let mut queue = self.lock();
+        queue.kept = queue.kept.saturating_sub(1);
+    }
+
     /// listen(2), also to change how many connections may wait, handshakes included; at least 1. More that
     /// wait already stay.
     pub fn listen(&self, backlog: usize) {
-        self.lock().backlog = backlog.max(1);
+        self.set_backlog(backlog, false);
+    }
+
+    /// The same, for few connections: no more peers than that are to believe that they are connected. So a SYN
+    /// that comes while handshakes hold the other places is dropped for a second, and is answered with a
+    /// cookie only after that.
+    pub fn listen_exactly(&self, backlog: usize) {
+        self.set_backlog(backlog, true);
+    }
+
+    fn set_backlog(&self, backlog: usize, is_exact: bool) {
+        let mut queue = self.lock();
+        (queue.backlog, queue.is_exact) = (backlog.max(1), is_exact);
     }
 
     /// What connections inherit that are accepted.
@@ -270,12 +307,17 @@ impl Listener {
     /// Takes a place for a new handshake if one is left.
     pub(crate) fn begin_handshake(&self, now: Time) -> Admission {
         let mut queue = self.lock();
-        if queue.closed.is_some() || queue.established.len() >= queue.backlog {
+        if !queue.may_take() {
             return Admission::Full;
         }
-        if queue.handshakes + queue.established.len() < queue.backlog {
-            queue.handshakes += 1;
+        if queue.handshakes + queue.waiting() < queue.backlog {
+            queue.add_handshake(now);
             return Admission::Place;
+        }
+        // They may all be done in a moment, or never.
+        let is_young = queue.handshaking.is_some_and(|began| since(now, began) < HANDSHAKES_TAKE);
+        if queue.is_exact && is_young {
+            return Admission::Full;
         }
         queue.cookie = Some(now);
         Admission::Cookie
@@ -289,9 +331,10 @@ impl Listener {
     /// Takes a place for a connection that brings a cookie back; `false` if there can be none.
     pub(crate) fn take_cookie(&self, now: Time) -> bool {
         let mut queue = self.lock();
-        let free = queue.closed.is_none() && queue.established.len() < queue.backlog;
-        queue.handshakes += usize::from(free);
-        if !free {
+        let free = queue.may_take();
+        if free {
+            queue.add_handshake(now);
+        } else {
             queue.refused = Some(now);
         }
         free
@@ -305,14 +348,13 @@ impl Listener {
 
     /// Frees the place of a handshake that came to nothing.
     pub(crate) fn forget_handshake(&self) {
-        let mut queue = self.lock();
-        queue.handshakes = queue.handshakes.saturating_sub(1);
+        self.lock().end_handshake();
     }
 
     /// A handshake is done; `false` if nobody will accept the connection.
     pub(crate) fn enqueue(&self, flow: Arc<Flow>) -> bool {
         let mut queue = self.lock();
-        queue.handshakes = queue.handshakes.saturating_sub(1);
+        queue.end_handshake();
         if queue.closed.is_none() {
             queue.established.push_back(flow);
         }
@@ -326,6 +368,30 @@ impl Listener {
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
         sync::lock(&self.queue)
+    }
+}
+
+impl Queue {
+    /// Connections that nobody has accepted.
+    fn waiting(&self) -> usize {
+        self.established.len() + self.kept
+    }
+
+    /// Whether they leave a place.
+    fn may_take(&self) -> bool {
+        self.closed.is_none() && self.waiting() < self.backlog
+    }
+
+    fn add_handshake(&mut self, now: Time) {
+        self.handshakes += 1;
+        self.handshaking.get_or_insert(now);
+    }
+
+    fn end_handshake(&mut self) {
+        self.handshakes = self.handshakes.saturating_sub(1);
+        if self.handshakes == 0 {
+            self.handshaking = None;
+        }
     }
 }
 

@@ -211,6 +211,52 @@ fn a_backlog_full_of_connections_drops_syns_which_come_again() {
 }
 
 #[test]
+fn who_counts_exactly_has_no_more_connected_than_there_are_places() {
+    let mut pair = Pair::new(1);
+    let listener = pair.listen_with(B, 80, 1, TcpOptions::default());
+    listener.listen_exactly(2);
+    let flows: Vec<_> = (0..6).map(|_| pair.connect(A, 80)).collect();
+    let established = || flows.iter().filter(|one| one.state() == State::Established).count();
+    pair.run_for(SECOND / 2);
+    assert_eq!(established(), 2);
+    // Those hold their places though they were taken out.
+    let taken = [(); 2].map(|()| listener.accept_in_place(pair.now).unwrap());
+    pair.run_for(10 * SECOND);
+    assert_eq!((established(), listener.accept(pair.now).unwrap_err()), (2, Error::WouldBlock));
+    listener.free_place();
+    pair.run(60 * SECOND, |_| established() == 3);
+    listener.listen_exactly(4);
+    pair.run(60 * SECOND, |_| established() == 5);
+    pair.run_for(60 * SECOND);
+    assert_eq!((established(), pair.counter(B, "tcp_cookies_sent")), (5, 0));
+    drop(taken);
+}
+
+#[test]
+fn who_counts_exactly_gives_cookies_once_handshakes_have_held_the_places_for_a_second() {
+    let mut pair = Pair::new(1);
+    let listener = pair.listen_with(B, 80, 1, TcpOptions::default());
+    listener.listen_exactly(2);
+    // Two from an address that nobody has: its words are in another order, so the checksum is right.
+    pair.capture = Some(Vec::new());
+    let absent = [(); 2].map(|()| pair.connect(A, 80));
+    let syns = pair.capture.take().unwrap();
+    absent.iter().for_each(|flow| flow.fail(pair.now, Error::NetworkDown));
+    for (_, mut syn) in syns {
+        syn.swap(10, 22);
+        syn.swap(11, 23);
+        pair.inject(B, &syn);
+    }
+    assert_eq!(pair.hosts[B].stack.flows(), 2);
+    let flow = pair.connect(A, 80);
+    pair.run_for(SECOND / 2);
+    assert_eq!((flow.state(), pair.counter(B, "tcp_cookies_sent")), (State::SynSent, 0));
+    // Its SYN comes again.
+    pair.run(5 * SECOND, |_| flow.state() == State::Established);
+    assert_eq!(pair.counter(B, "tcp_cookies_sent"), 1);
+}
+
+#[test]
 fn a_backlog_full_of_handshakes_answers_with_cookies() {
     let mut pair = Pair::new(1);
     let listener = pair.listen_with(B, 80, 2, TcpOptions { reuse_address: true, ..TcpOptions::default() });

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use peersock::attach::{Connection, EventFlags};
+use peersock::attach::{Connection, EventFlags, Place};
 use peersock_fd::{Errno, SocketId};
 use peersock_primitives::wait::Interest;
 use peersock_stack::{Delivery, Flow, Ready};
@@ -23,6 +23,7 @@ use super::connection_errors::{Ending, When};
 use super::options::Options;
 use super::outbox::Outbox;
 use super::wakers::{self, Readiness};
+use crate::listening::HOLDS_PLACE;
 use crate::process;
 
 /// How often a stream goes on at once before others have their turn.
@@ -92,6 +93,8 @@ pub(super) struct Stream {
     holds_end: bool,
     /// Nothing was passed to the application so far.
     is_untouched: bool,
+    /// It counts among its listener's connections that wait, until then at the latest.
+    place: Option<(Place, Instant)>,
     /// It was connected without being waited for, and no call has said so yet.
     is_untold: bool,
     /// It broke, and then it is looked again whether the application has accepted it; and whether for the last
@@ -176,8 +179,31 @@ impl Stream {
             end_until: None,
             holds_end: false,
             is_untouched: true,
+            place: None,
             is_untold: false,
             accept_look: None,
+        }
+    }
+
+    /// Has it count among its listener's connections that wait, until the application accepts it.
+    pub(super) fn in_place(mut self, place: Option<Place>) -> Self {
+        self.place = place.map(|place| (place, Instant::now() + HOLDS_PLACE));
+        self
+    }
+
+    /// Whether it counts among those.
+    pub(super) fn has_place(&self) -> bool {
+        self.place.is_some()
+    }
+
+    /// Looks whether the application has accepted it. By a call that nobody sees it has, if it has read what
+    /// was passed to it, or written something.
+    fn look_at_place(&mut self) {
+        if let Some((_, until)) = &self.place {
+            let has_read = || !self.is_untouched && process::unread_by_peer(self.unix.as_fd()) == 0;
+            if !self.unix.awaits_accept() || self.hung_up || has_read() || Instant::now() >= *until {
+                self.place = None;
+            }
         }
     }
 
@@ -242,6 +268,7 @@ impl Stream {
         if readiness.urgent {
             self.unix.note_urgent();
         }
+        self.look_at_place();
         let mut last = (Progress::More, Progress::More);
         for _ in 0..ROUNDS {
             self.look_for_errors();

@@ -1,7 +1,7 @@
 //! UDP on both networks: the overlay's, and a socket of the kernel's that is bound to the same port.
 
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Waker;
@@ -16,7 +16,10 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, sockopt};
 use super::{Arrived, Transport};
 use crate::addresses::canonical;
 use crate::addresses::routes;
+use crate::context::Context;
+use crate::kernel_listener::EVENTS;
 use crate::options::Options;
+use crate::wakers::Key;
 use peersock_datapath::GsoBatch;
 
 /// How long it is believed which addresses are the overlay's.
@@ -121,6 +124,10 @@ fn meaning(error: Errno) -> Error {
 }
 
 impl Transport for Both {
+    fn watch(&self, key: Key, context: &Context) {
+        context.rewatch((*self.kernel).as_fd(), key, EVENTS);
+    }
+
     fn local(&self) -> SocketAddr {
         if self.lock().connected == Some(Side::Kernel)
             && let Ok(local) = rustix::net::getsockname(&self.kernel)

@@ -20,7 +20,9 @@ use peersock_stack::{
 pub(super) use dual_udp::Both;
 
 use super::addresses::errno;
+use super::context::Context;
 use super::options::Options;
+use super::wakers::Key;
 use peersock_datapath::{GsoBatch, Resolved};
 
 /// One socket of an application, as the stack has it. Dropping it closes it.
@@ -65,6 +67,9 @@ pub(super) trait Transport: Send + Sync {
 
     /// The oldest error report.
     fn take_report(&self) -> Option<Report>;
+
+    /// Has the kernel tell of its own socket, if there is one, by another key from now on.
+    fn watch(&self, _key: Key, _context: &Context) {}
 
     /// Wakes when there is something to receive. To be called before looking.
     fn register(&self, waker: &Waker);

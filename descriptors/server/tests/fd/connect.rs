@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use peersock_fd::{Errno, Shutdown, SocketFlags};
+use peersock_fd::{Errno, Family, Kind, Shutdown, SocketFlags};
 use rustix::event::PollFlags;
 use rustix::net::SendFlags;
 
@@ -19,7 +19,9 @@ fn refused_and_unreachable_addresses_are_told_apart_and_the_socket_may_try_again
     let socket = overlay(&fd);
     let nowhere: SocketAddr = "[2001:db8::1]:80".parse().expect("an address");
     assert_eq!(errno(socket.connect(Some(nowhere))), Errno::NETUNREACH);
-    assert_eq!(errno(socket.connect(Some("10.1.2.3:80".parse().expect("an address")))), Errno::AFNOSUPPORT);
+    let v4: SocketAddr = "10.1.2.3:80".parse().expect("an address");
+    assert_eq!(errno(socket.connect(Some(v4))), Errno::INVAL, "as of an address that is too short");
+    assert_eq!(errno(socket.bind(v4)), Errno::INVAL);
     let (listener, address) = b.listen(SocketFlags::empty());
     drop(listener);
     let closed = SocketAddr::new(b.ip(), if address.port() == 9 { 10 } else { 9 });
@@ -324,6 +326,22 @@ fn options_that_are_set_while_it_connects_count() {
             drop(fd);
             assert_eq!(errno(rustix::io::read(&accepted, &mut [0; 1])), Errno::CONNRESET);
         }
+    }
+}
+
+#[test]
+fn no_address_in_particular_is_the_node_itself() {
+    let (a, _b) = Served::pair_with_ipv4();
+    for family in [Family::V4, Family::V6] {
+        let any = SocketAddr::new(family.unspecified(), 0);
+        let [listener, fd] = [(); 2].map(|()| a.open_in(family, Kind::Stream));
+        overlay(&listener).bind(any).expect("a free port");
+        overlay(&listener).listen(1).expect("it listens");
+        let local = overlay(&listener).local_addr().expect("it is bound");
+        assert!(local.ip().is_unspecified());
+        overlay(&fd).connect(Some(local)).expect("somebody listens");
+        assert_eq!(overlay(&fd).peer_addr().map(|peer| peer.port()), Ok(local.port()));
+        overlay(&listener).accept(SocketFlags::empty()).expect("a connection");
     }
 }
 

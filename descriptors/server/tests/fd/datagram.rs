@@ -166,12 +166,38 @@ fn what_cannot_be_sent_fails_at_once() {
     assert_eq!(errno(overlay(&client).connect(Some(nowhere))), Errno::NETUNREACH);
     assert_eq!(errno(send_to(&client, b"x", SocketAddr::new(a.ip(), 0))), Errno::INVAL);
     let v4: SocketAddr = "10.0.0.1:5000".parse().expect("an address");
-    assert_eq!(errno(send_to(&client, b"x", v4)), Errno::AFNOSUPPORT);
+    assert_eq!(errno(send_to(&client, b"x", v4)), Errno::NETUNREACH);
+    let echo = a.open(Kind::Echo);
+    assert_eq!(errno(send_to(&echo, b"x", v4)), Errno::AFNOSUPPORT, "it sends ICMPv6");
     // A socket whose own port the network does not allow.
     let socket = a.open(Kind::Datagram);
     overlay(&socket).bind(SocketAddr::new(a.ip(), 80)).expect("it may be bound");
     assert_eq!(errno(send_to(&socket, b"x", SocketAddr::new(a.ip(), 81))), Errno::ACCESS);
     send_to(&socket, b"x", SocketAddr::new(a.ip(), 5001)).expect("an allowed port");
+}
+
+#[test]
+fn an_ipv6_socket_sends_to_ipv4_addresses() {
+    let (a, b) = Served::pair_with_ipv4();
+    let server = b.open_in(Family::V4, Kind::Datagram);
+    overlay(&server).bind(SocketAddr::new(b.v4(), 0)).expect("a free port");
+    let address = overlay(&server).local_addr().expect("it is bound");
+    let mapped = SocketAddr::new(
+        address.ip().to_string().parse::<std::net::Ipv4Addr>().unwrap().to_ipv6_mapped().into(),
+        address.port(),
+    );
+    let client = a.open(Kind::Datagram);
+    send_to(&client, b"there", address).expect("it is sent");
+    let (data, received) = receive(&server);
+    assert_eq!(data, b"there");
+    send_to(&server, b"and back", received.remote.expect("a sender")).expect("it is sent");
+    let (data, received) = receive(&client);
+    assert_eq!((&data[..], received.remote), (&b"and back"[..], Some(mapped)));
+    overlay(&client).connect(Some(address)).expect("it is reached");
+    assert_eq!(overlay(&client).peer_addr(), Ok(mapped));
+    let only = a.open(Kind::Datagram);
+    set(&only, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1).expect("an option");
+    assert_eq!(errno(send_to(&only, b"x", address)), Errno::NETUNREACH);
 }
 
 #[test]

@@ -1,15 +1,15 @@
 //! Listening and accepting.
 
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use peersock_fd::{Errno, Request, Socket, SocketFlags, Which};
 use rustix::event::PollFlags;
 use rustix::net::sockopt;
 
-use crate::common::{Served, errno, overlay, poll, python};
+use crate::common::{Served, errno, overlay, poll, poll_for, private, python};
 
 #[test]
 fn a_listener_is_readable_when_somebody_waits() {
@@ -103,6 +103,45 @@ fn more_connections_than_the_backlog_wait_their_turn() {
             overlay(&fd).accept(SocketFlags::empty()).expect("a connection");
         }
     });
+}
+
+/// How many of these stand, once no more do for a while.
+fn standing(clients: &[OwnedFd], wanted: usize) -> usize {
+    let count = || clients.iter().filter(|fd| poll_for(fd, PollFlags::OUT, 0) == PollFlags::OUT).count();
+    let until = Instant::now() + Duration::from_secs(20);
+    while count() < wanted && Instant::now() < until {
+        thread::sleep(Duration::from_millis(1));
+    }
+    thread::sleep(Duration::from_millis(200));
+    count()
+}
+
+#[test]
+fn one_connection_more_than_the_backlog_says_may_wait() {
+    let (a, b) = Served::pair();
+    for from in [&a, &b] {
+        for (backlog, places) in [(0, 1), (1, 2), (5, 6), (-1, 12)] {
+            let listener = private(b.socket(SocketFlags::empty()));
+            overlay(&listener).bind(SocketAddr::new(b.ip(), 0)).expect("a free port");
+            overlay(&listener).listen(backlog).expect("it listens");
+            let address = overlay(&listener).local_addr().expect("it is bound");
+            let clients: Vec<OwnedFd> = (0..12)
+                .map(|_| {
+                    let fd = from.socket(SocketFlags::NONBLOCK);
+                    assert_eq!(errno(overlay(&fd).connect(Some(address))), Errno::INPROGRESS);
+                    fd
+                })
+                .collect();
+            assert_eq!(standing(&clients, places), places, "with a backlog of {backlog}");
+            if backlog == 1 {
+                // Those that are accepted make room, and so does another backlog.
+                overlay(&listener).accept(SocketFlags::empty()).expect("a connection");
+                assert_eq!(standing(&clients, places + 1), places + 1);
+                overlay(&listener).listen(3).expect("it listens");
+                assert_eq!(standing(&clients, places + 3), places + 3);
+            }
+        }
+    }
 }
 
 #[test]
