@@ -111,7 +111,7 @@ impl ServerState {
         let options = self.context.send_options(&self.sockets.open(socket).options, target.ip(), &asked);
         let checked = transport.check(target, &options).map_err(errno);
         self.context.note_if_refused(checked, target)?;
-        if headers.is_empty() {
+        if headers.is_empty() && asked.segment().is_none() {
             return self.end(key, (remote, details)).map(drop);
         }
         let digest = Some(self.context.name_key.digest(details, headers));

@@ -19,5 +19,6 @@ mod narrow;
 mod options;
 mod path_mtu;
 mod raw;
+mod segments;
 mod strangers;
 mod stream;
