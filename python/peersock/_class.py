@@ -252,12 +252,16 @@ class socket(_std.socket):
     def setsockopt(self, level: int, optname: int, value: int | Buffer | None, optlen: int | None = None, /) -> None:
         if value is not None and not isinstance(value, int) and level == _IP and optname in _INTERFACE_AT:
             self._choose_interface(optname, bytes(memoryview(value)))
-        if not _ours(self) or value is None or optlen is not None:
-            if optlen is None:
-                return super().setsockopt(level, optname, value)  # type: ignore[arg-type]
+        if optlen is not None:
             return super().setsockopt(level, optname, value, optlen)  # type: ignore[arg-type]
+        if value is None:
+            return super().setsockopt(level, optname, value)  # type: ignore[arg-type]
         data = value.to_bytes(4, sys.byteorder, signed=True) if isinstance(value, int) else bytes(memoryview(value))
-        return _peersock.setsockopt(self.fileno(), level, optname, data)
+        if _ours(self):
+            return _peersock.setsockopt(self.fileno(), level, optname, data)
+        if _peersock.has_rules() and _peersock.is_refused_early(self.fileno(), level, optname, data):
+            raise OSError(errno.ENOPROTOOPT, os.strerror(errno.ENOPROTOOPT))
+        return super().setsockopt(level, optname, value)
 
     def _choose_interface(self, optname: int, value: bytes) -> None:
         """Who names an address of the overlay as the interface for groups wants the overlay."""

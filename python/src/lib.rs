@@ -50,7 +50,7 @@ mod _peersock {
     #[pymodule_export]
     use crate::node::Node;
     #[pymodule_export]
-    use crate::options::{getsockopt, setsockopt};
+    use crate::options::{getsockopt, is_refused_early, setsockopt};
     #[pymodule_export]
     use crate::process::{adopt_orphans, filter_calls, forbid_dumps, provide_library};
     #[pymodule_export]

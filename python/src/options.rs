@@ -38,6 +38,15 @@ pub(crate) fn getsockopt(
     }
 }
 
+/// Whether a socket of the kernel's is to refuse an option, because it may become the overlay's, which does not have
+/// it.
+#[pyfunction]
+pub(crate) fn is_refused_early(fd: RawFd, level: i32, name: i32, value: &[u8]) -> bool {
+    let length = value.len() as libc::socklen_t;
+    // SAFETY: the value is as long as is told.
+    unsafe { peersock_bsd::is_refused_early(fd, level, name, value.as_ptr().cast(), length) }
+}
+
 /// setsockopt(2).
 #[pyfunction]
 pub(crate) fn setsockopt(py: Python<'_>, fd: RawFd, level: i32, name: i32, value: &[u8]) -> PyResult<()> {

@@ -22,6 +22,7 @@ mod lab;
 mod launchers;
 mod lost;
 mod observations;
+mod options;
 mod pipes;
 mod ports;
 mod reached;

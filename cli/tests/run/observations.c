@@ -3,6 +3,7 @@
  * waited for. */
 #include "observations.h"
 #include "attempts.h"
+#include "edges.h"
 #include "extension_headers.h"
 #include "wait_all.h"
 
@@ -688,6 +689,8 @@ static void datagrams(void) {
     close(one);
 
     topic = "error of a datagram";
+    /* So many errors a second are told to one address. */
+    usleep(1200000);
     one = opened(SOCK_DGRAM);
     if (own.any.sa_family == AF_INET) set(one, IPPROTO_IP, IP_RECVERR, 1);
     else set(one, IPPROTO_IPV6, IPV6_RECVERR, 1);
@@ -915,6 +918,8 @@ int main(int count, char **arguments) {
     backlogs();
     elsewhere();
     extension_headers();
+    stream_edges();
+    datagram_edges();
     all_options(SOCK_STREAM);
     all_options(SOCK_DGRAM);
     forking();

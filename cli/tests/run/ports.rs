@@ -183,3 +183,67 @@ socket.socket(socket.AF_INET6, socket.SOCK_DGRAM).bind(('::', 0))
         assert_eq!(said, [refusal(80), refusal(90)], "{mode}");
     }
 }
+
+/// A socket for each question, and ports that are given back: in both modes, and where the kernel tells nothing
+/// of sockets that are closed because the user has no inotify(7) left.
+#[test]
+fn closed_sockets_give_their_ports_back() {
+    let test = "closed_sockets_give_their_ports_back";
+    let Some(lab) = Lab::with(test, &["python3", "unshare"]) else { return };
+    let script = "import errno, os, socket
+own = '10.77.0.2'
+for n in range(300):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as query:
+        query.sendto(b'query', (own, 9))
+kinds = [(socket.SOCK_DGRAM, False), (socket.SOCK_STREAM, False), (socket.SOCK_STREAM, True)]
+def use(kind, listens, port):
+    s = socket.socket(socket.AF_INET, kind)
+    s.bind((own, port))
+    if listens:
+        s.listen()
+    return s
+for kind, listens in kinds:
+    s = use(kind, listens, 0)
+    port = s.getsockname()[1]
+    for n in range(50):
+        s.close()
+        s = use(kind, listens, port)
+    # A copy, and another process, keep it.
+    copy = os.dup(s.fileno())
+    s.close()
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(write)
+        os.read(read, 1)
+        os._exit(0)
+    for keeper in ('copy', 'child'):
+        try:
+            use(kind, listens, port)
+        except OSError as error:
+            assert error.errno == errno.EADDRINUSE, error
+        else:
+            raise SystemExit(f'{kind} {listens}: the {keeper} has lost its port')
+        if keeper == 'copy':
+            os.close(copy)
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+    use(kind, listens, port).close()
+print('all')
+";
+    for mode in [&[][..], &["--mode", "seccomp"]] {
+        assert_eq!(run(lab.command("beta", mode, &["python3", "-c", script])).success().text(), "all\n");
+    }
+    let inner = lab.command("beta", &[], &["python3", "-c", script]);
+    let mut command = std::process::Command::new("unshare");
+    command.args(["--user", "--map-root-user", "sh", "-c"]);
+    command.args(["echo 0 >/proc/sys/user/max_inotify_instances || exit 77; exec \"$@\"", "sh"]);
+    command.arg(inner.get_program()).args(inner.get_args()).current_dir(lab.folder());
+    command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let finished = run(command);
+    if finished.status.code() == Some(77) || finished.stderr.contains("unshare:") {
+        eprintln!("SKIP {test}: there are no user namespaces");
+        return;
+    }
+    assert_eq!(finished.success().text(), "all\n");
+}

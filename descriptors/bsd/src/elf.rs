@@ -185,7 +185,7 @@ mod tests {
         let file = std::fs::File::open("/proc/self/exe").unwrap();
         let head = std::fs::read("/proc/self/exe").unwrap();
         let needs = |head: &[u8], prefix: &'static [u8]| {
-            super::needs(file.as_fd(), head, |name: &[u8]| name.starts_with(prefix))
+            needs(file.as_fd(), head, |name: &[u8]| name.starts_with(prefix))
         };
         assert_eq!(needs(&head[..8 << 10], b"libc.so"), Some(true));
         assert_eq!(needs(&head[..8 << 10], b"libasan.so"), Some(false));

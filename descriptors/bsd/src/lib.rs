@@ -53,7 +53,7 @@ pub use epoll_sets::EpollSets;
 pub use many_messages::{keep_for_next_call, may_receive_more};
 pub use messages::{recvfrom, recvmmsg, recvmsg, sendmmsg, sendmsg, sendto};
 pub use option_hints::{lingers, may_be_too_long};
-pub use options::{getsockopt, setsockopt};
+pub use options::{getsockopt, is_refused_early, setsockopt};
 pub use peek::is_patient_peek;
 pub use peersock_fd::{Client, Errno, Socket};
 pub use rules::{Rules, Side};

@@ -1,12 +1,13 @@
 //! Sending and receiving, where it is more than reading and writing.
 
 use std::io::{IoSlice, IoSliceMut};
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 use std::{ptr, slice};
 
 use libc::{c_int, c_uint, c_void, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec};
-use peersock_fd::{Errno, Kind, RecvFlags, SendFlags, Socket};
+use peersock_fd::{Details, Errno, Family, Kind, RecvFlags, SendFlags, Socket};
 
 use crate::ancillary::ControlBuffer;
 use crate::kernel;
@@ -20,6 +21,9 @@ use crate::{Result, epoll_sets, last_error};
 
 /// What one call with MSG_TRUNC discards of a stream at most, bytes.
 const MOST_DISCARDED: usize = 256 << 10;
+
+/// The most datagrams of one call with UDP_SEGMENT, as in Linux (UDP_MAX_SEGMENTS).
+const MOST_SEGMENTS: usize = 128;
 
 /// sendto(2).
 ///
@@ -57,13 +61,10 @@ pub unsafe fn sendto(
     };
     let flags = SendFlags::from_bits_retain(flags as u32);
     let data = [IoSlice::new(data)];
-    let sent = match address.is_null() {
-        true => socket.send(&data, flags, None),
-        false => {
-            // SAFETY: the caller's.
-            let remote = unsafe { read(address, length) }?.ok_or(Errno::AFNOSUPPORT)?;
-            socket.send_to(&data, flags, remote, None)
-        }
+    // SAFETY: the caller's.
+    let sent = match unsafe { remote(socket, address, length) }? {
+        None => socket.send(&data, flags, None),
+        Some(remote) => socket.send_to(&data, flags, remote, None),
     };
     Ok(sent? as ssize_t)
 }
@@ -122,8 +123,7 @@ pub unsafe fn recvfrom(
         unsafe { write(report.destination, address, length) }?;
         return Ok(scatter(&report.quoted, &mut [IoSliceMut::new(buf)]) as ssize_t);
     }
-    let flags = RecvFlags::from_bits_retain(flags as u32);
-    let received = socket.recv_from(&mut [IoSliceMut::new(buf)], flags);
+    let received = socket.recv_from(&mut [IoSliceMut::new(buf)], datagram_flags(flags));
     let received = received.map_err(|error| last_error(socket, error, epoll_sets::find))?;
     if let Some(remote) = received.remote {
         // SAFETY: the caller's.
@@ -147,6 +147,8 @@ pub unsafe fn sendmsg(socket: &Socket<'_>, message: *const msghdr, flags: c_int)
     // SAFETY: the caller says that there is one.
     let message = unsafe { &*message };
     if socket.kind() == Kind::Stream {
+        // SAFETY: the caller's.
+        unsafe { sent_ancillary::check_of_stream(message) }?;
         let mut plain = *message;
         (plain.msg_name, plain.msg_namelen) = (ptr::null_mut(), 0);
         // Descriptors must not be passed to the node.
@@ -160,16 +162,11 @@ pub unsafe fn sendmsg(socket: &Socket<'_>, message: *const msghdr, flags: c_int)
     // SAFETY: `IoSlice` is guaranteed to be an `iovec`, and these were checked.
     let pieces = unsafe { slice::from_raw_parts(pieces.as_ptr().cast::<IoSlice<'_>>(), pieces.len()) };
     // SAFETY: the caller's.
-    let asked = unsafe { sent_ancillary::read(message, socket.family()) }?;
+    let mut asked = unsafe { sent_ancillary::read(message, socket.family()) }?;
+    check_segment(socket, pieces.iter().map(|piece| piece.len()).sum(), &mut asked.details)?;
     let flags = SendFlags::from_bits_retain(flags as u32);
-    let remote = match message.msg_name.is_null() {
-        true => None,
-        false => {
-            // SAFETY: the caller's.
-            let address = unsafe { read(message.msg_name.cast(), message.msg_namelen) }?;
-            Some(address.ok_or(Errno::AFNOSUPPORT)?)
-        }
-    };
+    // SAFETY: the caller's.
+    let remote = unsafe { remote(socket, message.msg_name.cast(), message.msg_namelen) }?;
     let sent = match (remote, asked) {
         (None, SentAncillary { details, headers }) if headers.is_empty() => {
             socket.send(pieces, flags, details)
@@ -229,7 +226,7 @@ pub unsafe fn recvmsg(socket: &Socket<'_>, message: *mut msghdr, flags: c_int) -
     let mut own = Vec::new();
     // SAFETY: the caller's.
     let pieces = unsafe { pieces_mut(message, &mut own) }?;
-    let received = socket.recv_from(pieces, RecvFlags::from_bits_retain(flags as u32));
+    let received = socket.recv_from(pieces, datagram_flags(flags));
     let received = received.map_err(|error| last_error(socket, error, epoll_sets::find))?;
     message.msg_flags = if received.truncated { libc::MSG_TRUNC } else { 0 };
     // SAFETY: the caller's.
@@ -365,14 +362,64 @@ fn deadline_of(time: &timespec) -> Result<Option<Instant>> {
     Ok(Instant::now().checked_add(Duration::new(seconds, nanos.ok_or(Errno::INVAL)?)))
 }
 
+/// Where a datagram goes. As Linux: what has no family is IPv4's to an IPv4 socket, and nothing to an IPv6 socket, to
+/// which an address of an unknown family is wrong.
+///
+/// # Safety
+/// `address` is null or points to `length` bytes.
+unsafe fn remote(
+    socket: &Socket<'_>,
+    address: *const sockaddr,
+    length: socklen_t,
+) -> Result<Option<SocketAddr>> {
+    if address.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: the caller's.
+    match (unsafe { read(address, length) }, socket.family()) {
+        (Ok(None), Family::V4) if length as usize >= size_of::<libc::sockaddr_in>() => {
+            // SAFETY: so many bytes are there, which need not be aligned.
+            let mut meant = unsafe { ptr::read_unaligned(address.cast::<libc::sockaddr_in>()) };
+            meant.sin_family = libc::AF_INET as _;
+            // SAFETY: it is a live variable of that size.
+            unsafe { read((&raw const meant).cast(), size_of::<libc::sockaddr_in>() as socklen_t) }
+        }
+        (Ok(None), Family::V4) => Err(Errno::INVAL),
+        (Err(Errno::AFNOSUPPORT), Family::V6) => Err(Errno::INVAL),
+        (address, _) => address,
+    }
+}
+
+/// UDP_SEGMENT of a message: nothing to who has no datagrams to cut.
+fn check_segment(socket: &Socket<'_>, length: usize, asked: &mut Option<Details>) -> Result<()> {
+    let Some(details) = asked else { return Ok(()) };
+    let Some(segment) = details.segment.map(|segment| usize::from(segment.get())) else { return Ok(()) };
+    if length > segment.saturating_mul(MOST_SEGMENTS) {
+        return Err(Errno::INVAL);
+    }
+    if length <= segment || socket.kind() != Kind::Datagram {
+        details.segment = None;
+        *asked = Some(*details).filter(|details| !details.is_empty());
+    }
+    Ok(())
+}
+
 /// What no overlay socket can be asked to send with.
 fn check_send(socket: &Socket<'_>, flags: c_int) -> Result<()> {
     match socket.kind() {
         // The kernel's AF_UNIX sockets would take it out of the stream.
         Kind::Stream if flags & (libc::MSG_OOB | libc::MSG_FASTOPEN) != 0 => Err(Errno::OPNOTSUPP),
-        Kind::Datagram | Kind::Echo | Kind::Raw(_) if flags & libc::MSG_OOB != 0 => Err(Errno::OPNOTSUPP),
+        // Each call sends a datagram.
+        Kind::Datagram | Kind::Echo | Kind::Raw(_) if flags & (libc::MSG_OOB | libc::MSG_MORE) != 0 => {
+            Err(Errno::OPNOTSUPP)
+        }
         _ => Ok(()),
     }
+}
+
+/// UDP does not look at MSG_OOB, and AF_UNIX refuses it.
+fn datagram_flags(flags: c_int) -> RecvFlags {
+    RecvFlags::from_bits_retain((flags & !libc::MSG_OOB) as u32)
 }
 
 fn raw(socket: &Socket<'_>) -> c_int {

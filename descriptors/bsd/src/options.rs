@@ -8,7 +8,7 @@ use peersock_fd::option_table::{self, Access, Note, Repeat, Row};
 use peersock_fd::{Errno, Family, Kind, Socket};
 
 use crate::privilege::has_net_raw;
-use crate::{Result, kernel, option_hints};
+use crate::{Result, kernel, option_hints, sides};
 
 /// The longest value that is taken, bytes.
 const MAX_VALUE: usize = 4096;
@@ -49,6 +49,8 @@ pub unsafe fn getsockopt(
             Kind::Raw(_) => libc::SOCK_RAW,
         }),
         (libc::SOL_SOCKET, libc::SO_DOMAIN) => int(domain(socket)),
+        // `ucred` of nobody: the process, the user and the group.
+        (libc::SOL_SOCKET, libc::SO_PEERCRED) => [0, -1, -1].map(c_int::to_ne_bytes).concat(),
         (libc::SOL_SOCKET, libc::SO_PROTOCOL) => int(protocol(socket)),
         _ => socket.option(level, name, room).map_err(|error| unknown(socket, level, error))?,
     };
@@ -89,6 +91,27 @@ pub unsafe fn setsockopt(
     }
     // SAFETY: the caller's.
     unsafe { repeat(socket, level, name, value, length) }
+}
+
+/// Whether a socket of the kernel's is to refuse an option, with ENOPROTOOPT: it may become the overlay's, which does
+/// not have it, and nobody would hear of that. Turning it off is no harm.
+///
+/// # Safety
+/// `value` points to `length` bytes.
+pub unsafe fn is_refused_early(
+    fd: c_int,
+    level: c_int,
+    name: c_int,
+    value: *const c_void,
+    length: socklen_t,
+) -> bool {
+    let is_off = || {
+        // SAFETY: the caller says that an `int` is there, if it is not null.
+        length as usize == size_of::<c_int>() && unsafe { value.cast::<c_int>().as_ref() } == Some(&0)
+    };
+    // Where it is bound it stays.
+    let is_free = || sides::bound(fd).is_none_or(|bound| bound.ip().is_unspecified());
+    option_table::is_refused_early(level, name) && !is_off() && sides::is_candidate(fd) && is_free()
 }
 
 /// As [`setsockopt`], of what the program was allowed to set on another socket.

@@ -21,6 +21,7 @@ pub(crate) fn await_bytes(socket: &Socket<'_>, flags: c_int, wanted: size_t) -> 
     if !is_patient_peek(flags) {
         return Ok(());
     }
+    let own = peek_offset(socket)?;
     loop {
         let there = rustix::io::ioctl_fionread(socket.fd())?;
         if there as usize >= wanted {
@@ -34,13 +35,23 @@ pub(crate) fn await_bytes(socket: &Socket<'_>, flags: c_int, wanted: size_t) -> 
         // SAFETY: there is room for the one byte.
         let peeked =
             unsafe { kernel::recvfrom(socket.fd().as_raw_fd(), room, 1, libc::MSG_PEEK, none, no_length) };
-        set_peek_offset(socket, -1)?;
+        set_peek_offset(socket, own)?;
         match peeked {
             Ok(1..) => {}
             Err(error) if there == 0 => return Err(socket.stream_error(error)),
             Ok(_) | Err(_) => return Ok(()),
         }
     }
+}
+
+/// What the program has set.
+fn peek_offset(socket: &Socket<'_>) -> Result<c_int> {
+    let mut offset: c_int = -1;
+    let (value, mut length) = ((&raw mut offset).cast(), size_of::<c_int>() as socklen_t);
+    let fd = socket.fd().as_raw_fd();
+    // SAFETY: the value is as long as we say.
+    unsafe { kernel::getsockopt(fd, libc::SOL_SOCKET, libc::SO_PEEK_OFF, value, &raw mut length) }?;
+    Ok(offset)
 }
 
 /// SO_PEEK_OFF, which AF_UNIX sockets have.

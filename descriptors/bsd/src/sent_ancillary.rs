@@ -1,6 +1,7 @@
 //! What a message that is sent asks for: its control messages (RFC 3542, ip(7), ipv6(7)).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU16;
 use std::{ptr, slice};
 
 use libc::{c_int, cmsghdr, msghdr};
@@ -28,8 +29,40 @@ pub(crate) struct SentAncillary {
 /// The message's control buffer is valid.
 pub(crate) unsafe fn read(message: &msghdr, family: Family) -> Result<SentAncillary> {
     let (mut details, mut headers) = (Details::default(), Vec::new());
+    let read = |header: &cmsghdr, value: &[u8]| {
+        let is_header = header.cmsg_level == libc::IPPROTO_IPV6
+            && read_header(family, header.cmsg_type, value, &mut headers)?;
+        if is_header { Ok(()) } else { read_one(header, value, &mut details) }
+    };
+    // SAFETY: the caller's.
+    unsafe { each(message, read) }?;
+    Ok(SentAncillary { details: (!details.is_empty()).then_some(details), headers })
+}
+
+/// Looks at what a message for a stream asks for.
+///
+/// # Errors
+/// EINVAL for what the kernel's streams know, and the overlay's cannot do; as [`read`] for lengths.
+///
+/// # Safety
+/// The message's control buffer is valid.
+pub(crate) unsafe fn check_of_stream(message: &msghdr) -> Result<()> {
+    let check = |header: &cmsghdr, _: &[u8]| match (header.cmsg_level, header.cmsg_type) {
+        (libc::SOL_SOCKET, libc::SCM_RIGHTS | libc::SCM_CREDENTIALS) => Ok(()),
+        (libc::SOL_SOCKET, _) => Err(Errno::INVAL),
+        _ => Ok(()),
+    };
+    // SAFETY: the caller's.
+    unsafe { each(message, check) }
+}
+
+/// Calls with each control message and its value.
+///
+/// # Safety
+/// The message's control buffer is valid.
+unsafe fn each(message: &msghdr, mut call: impl FnMut(&cmsghdr, &[u8]) -> Result<()>) -> Result<()> {
     if message.msg_control.is_null() {
-        return Ok(SentAncillary::default());
+        return Ok(());
     }
     // The lengths are of other types in other C libraries.
     let room = length(message.msg_controllen);
@@ -43,14 +76,10 @@ pub(crate) unsafe fn read(message: &msghdr, family: Family) -> Result<SentAncill
         let header = unsafe { ptr::read_unaligned(left.as_ptr().cast::<cmsghdr>()) };
         let whole = length(header.cmsg_len);
         let value = left.get(HEADER..whole).ok_or(Errno::INVAL)?;
-        let is_header = header.cmsg_level == libc::IPPROTO_IPV6
-            && read_header(family, header.cmsg_type, value, &mut headers)?;
-        if !is_header {
-            read_one(&header, value, &mut details)?;
-        }
+        call(&header, value)?;
         left = left.get(whole.next_multiple_of(size_of::<usize>())..).unwrap_or_default();
     }
-    Ok(SentAncillary { details: (!details.is_empty()).then_some(details), headers })
+    Ok(())
 }
 
 fn read_one(header: &cmsghdr, value: &[u8], details: &mut Details) -> Result<()> {
@@ -79,6 +108,11 @@ fn read_one(header: &cmsghdr, value: &[u8], details: &mut Details) -> Result<()>
             details.traffic_class = Some(u8::try_from(class).map_err(|_| Errno::INVAL)?);
         }
         (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => details.traffic_class = octet(number(value)?)?,
+        // `__u16`; 0 is nothing.
+        (libc::IPPROTO_UDP, libc::UDP_SEGMENT) => match value {
+            [a, b] => details.segment = NonZeroU16::new(u16::from_ne_bytes([*a, *b])),
+            _ => return Err(Errno::INVAL),
+        },
         // Descriptors and credentials are not for the network; Linux lets them be.
         (libc::SOL_SOCKET, libc::SCM_RIGHTS | libc::SCM_CREDENTIALS) => {}
         (libc::SOL_SOCKET | libc::IPPROTO_IP | libc::IPPROTO_IPV6 | libc::IPPROTO_UDP, _) => {

@@ -3,6 +3,7 @@
 
 use std::io::{IoSlice, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -70,13 +71,16 @@ impl Socket<'_> {
         details: Option<Details>,
     ) -> Result<usize, Errno> {
         let remote = self.destination(remote)?;
+        if segment_of(details).is_some() {
+            return self.send_with_headers(data, flags, Some(remote), details, Vec::new());
+        }
         self.check_length(length_of(data), remote.ip())?;
         if remote.port() == 0 && self.kind() == Kind::Datagram {
             return Err(Errno::INVAL);
         }
         let details = scoped(remote, details);
         let remote = self.without_port(remote);
-        self.check_path(data, remote, details)?;
+        self.check_path(length_of(data), remote, details)?;
         let name = self.remote_name(remote, details)?;
         self.send_named(data, flags, &name, || Request::Reach(self.opened(), remote, details, Vec::new()))
     }
@@ -98,7 +102,9 @@ impl Socket<'_> {
         headers: Vec<Header>,
     ) -> Result<usize, Errno> {
         let remote = remote.or_else(|| self.associated()).ok_or(Errno::DESTADDRREQ)?;
-        if headers.is_empty() || remote.ip().to_canonical().is_ipv4() {
+        let headers = if remote.ip().to_canonical().is_ipv4() { Vec::new() } else { headers };
+        let segment = segment_of(details);
+        if headers.is_empty() && segment.is_none() {
             return self.send_to(data, flags, remote, details);
         }
         self.check_family(remote)?;
@@ -108,9 +114,11 @@ impl Socket<'_> {
         }
         let (details, remote) = (scoped(remote, details), self.without_port(remote));
         let socket = self.opened();
-        let length = length_of(data);
+        let length = segment.map_or(length_of(data), |segment| length_of(data).min(segment.into()));
         let between: usize = headers.iter().map(|header| header.bytes.len()).sum();
-        if length + between > ALWAYS_WHOLE {
+        if headers.is_empty() {
+            self.check_path(length, remote, details)?;
+        } else if length + between > ALWAYS_WHOLE {
             let (headers, length) = (headers.clone(), length as u32);
             self.introduce(Request::Fits { socket, remote, details, headers, length })?;
         }
@@ -158,7 +166,7 @@ impl Socket<'_> {
         if length > ALWAYS_FITS || (length > ALWAYS_WHOLE && self.may_forbid_cutting()) {
             let remote = self.associated().ok_or(Errno::DESTADDRREQ)?;
             self.check_length(length, remote.ip())?;
-            self.check_path(data, remote, None)?;
+            self.check_path(length, remote, None)?;
         }
         match sendmsg(self.fd(), data, &mut SendAncillaryBuffer::default(), flags) {
             Err(Errno::CONNRESET) => Err(self.meaning()),
@@ -311,13 +319,7 @@ impl Socket<'_> {
 
     /// Asks the node where a datagram may be too long for its path and must not be cut: IP_MTU_DISCOVER,
     /// IPV6_MTU_DISCOVER, IPV6_DONTFRAG.
-    fn check_path(
-        &self,
-        data: &[IoSlice<'_>],
-        remote: SocketAddr,
-        details: Option<Details>,
-    ) -> Result<(), Errno> {
-        let length = length_of(data);
+    fn check_path(&self, length: usize, remote: SocketAddr, details: Option<Details>) -> Result<(), Errno> {
         if length <= ALWAYS_WHOLE || !self.may_forbid_cutting() {
             return Ok(());
         }
@@ -346,6 +348,11 @@ impl Socket<'_> {
 /// The node has something to tell that an unconnected AF_UNIX socket can be told in no other way.
 fn is_notice(remote: &Remote) -> bool {
     remote.address.port() == 0 && remote.address.ip().is_unspecified()
+}
+
+/// UDP_SEGMENT, bytes.
+fn segment_of(details: Option<Details>) -> Option<u16> {
+    details.and_then(|details| details.segment).map(NonZeroU16::get)
 }
 
 fn length_of(data: &[IoSlice<'_>]) -> usize {

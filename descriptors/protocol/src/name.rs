@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU16;
 
 use crate::name_text::{SEAL_DIGITS, Text, digit, write_address, write_base64, write_details};
 
@@ -138,9 +139,12 @@ pub struct Details {
     /// IPV6_PATHMTU: what is told is that a datagram was longer than this, bytes of an IP packet. A name says
     /// then nothing else.
     pub path_mtu: Option<u32>,
-    /// Of a datagram that is to have extension headers: what they and all else that it asks for come to, see
+    /// Of what is to have extension headers, or to be cut: what all that it asks for comes to, see
     /// [`NameKey::digest`](crate::NameKey::digest). A name says then nothing else.
     pub digest: Option<u64>,
+    /// UDP_SEGMENT: what is sent is cut into datagrams of so many bytes, the last of what is left. Names do not
+    /// say it.
+    pub segment: Option<NonZeroU16>,
 }
 
 /// The near end of a datagram's way.

@@ -40,7 +40,7 @@ pub(crate) fn write_base64(f: &mut fmt::Formatter<'_>, value: u128, digits: u32)
 
 /// Which there are, and then those.
 pub(crate) fn write_details(f: &mut fmt::Formatter<'_>, details: &Details) -> fmt::Result {
-    let Details { packet_info, hop_limit, traffic_class, path_mtu, digest } = details;
+    let Details { packet_info, hop_limit, traffic_class, path_mtu, digest, segment: _ } = details;
     if let Some(path_mtu) = path_mtu {
         return write!(f, "8{path_mtu:08x}");
     }

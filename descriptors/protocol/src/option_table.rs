@@ -1,7 +1,7 @@
 //! The socket options that there are: who keeps each, and what has to be done where it is set. The only list
 //! of them: `docs/SOCKETS.md` has the same table, and a test compares them.
 
-use libc::{IPPROTO_ICMPV6, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_RAW, IPPROTO_TCP, SOL_SOCKET};
+use libc::{IPPROTO_ICMPV6, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_RAW, IPPROTO_TCP, IPPROTO_UDP, SOL_SOCKET};
 
 use crate::name::{Family, Kind};
 
@@ -34,6 +34,9 @@ pub struct Row {
     /// Whether setting it to a whole `int` cannot fail: for a connection the node is told, and nobody waits
     /// for an answer.
     pub is_told: bool,
+    /// Whether it is refused on sockets of the kernel's, too, that may become the overlay's: it would be gone
+    /// then, and nobody would hear of it.
+    pub is_refused_early: bool,
     /// Whether who sets it needs CAP_NET_RAW, as in Linux.
     pub is_privileged: bool,
     /// What the application's end has to know of it.
@@ -54,6 +57,10 @@ pub enum Access {
     /// It is remembered, and this is its value before it is set. It means nothing here, or nothing that has
     /// to be asked for.
     Kept(i32),
+    /// getsockopt(2) only, and always this.
+    Fixed(i32),
+    /// It is taken and does nothing, as in Linux: its value is always 0.
+    Ignored,
     /// The kernel's AF_UNIX socket has it, at the application's end.
     Kernel,
     /// The application's end answers, without the node.
@@ -107,6 +114,10 @@ impl Row {
         Self { is_privileged: true, ..self }
     }
 
+    const fn early(self) -> Self {
+        Self { is_refused_early: true, ..self }
+    }
+
     const fn noted(self, note: Note) -> Self {
         Self { note, ..self }
     }
@@ -120,6 +131,11 @@ pub fn find(kind: Kind, family: Family, level: i32, number: i32) -> Option<&'sta
     }
     let letter = letter_of(kind);
     TABLE.iter().find(|row| (row.level, row.number) == (level, number) && row.kinds.contains(letter))
+}
+
+/// Whether an option must be refused on a socket of the kernel's that may become one of the overlay's.
+pub fn is_refused_early(level: i32, number: i32) -> bool {
+    TABLE.iter().any(|row| row.is_refused_early && (row.level, row.number) == (level, number))
 }
 
 /// The options that such sockets have.
@@ -180,6 +196,8 @@ pub const IPV6_RECVDSTOPTS: i32 = 58;
 pub const IPV6_DSTOPTS: i32 = 59;
 /// As above.
 const IPV6_NEXTHOP: i32 = 9;
+/// As above.
+pub const SO_BINDTOIFINDEX: i32 = 62;
 
 const fn row(
     name: &'static str,
@@ -189,15 +207,26 @@ const fn row(
     access: Access,
     what: &'static str,
 ) -> Row {
-    let (repeat, is_followed, is_told, is_privileged, note) =
-        (Repeat::Never, false, false, false, Note::Nothing);
-    Row { name, level, number, kinds, access, repeat, is_followed, is_told, is_privileged, note, what }
+    Row {
+        name,
+        level,
+        number,
+        kinds,
+        access,
+        what,
+        repeat: Repeat::Never,
+        is_followed: false,
+        is_told: false,
+        is_refused_early: false,
+        is_privileged: false,
+        note: Note::Nothing,
+    }
 }
 
-/// All that are known. Every other is refused with ENOPROTOOPT.
+/// All that Linux 6.18 knows. Every other is refused with ENOPROTOOPT.
 #[rustfmt::skip]
 pub const TABLE: &[Row] = {
-    use Access::{Application, Both, Get, Kept, Kernel, Refused, Set};
+    use Access::{Application, Both, Fixed, Get, Ignored, Kept, Kernel, Refused, Set};
     use Repeat::{Buffer, Unless, UnlessEmpty, UnlessNew, UnlessZeros};
     &[
         row("SO_TYPE", SOL_SOCKET, libc::SO_TYPE, "tuir", Application, "what the socket was opened as"),
@@ -226,6 +255,59 @@ pub const TABLE: &[Row] = {
         row("SO_TIMESTAMP", SOL_SOCKET, libc::SO_TIMESTAMP, "uir", Kernel, "the kernel's own: SCM_TIMESTAMP comes with each datagram, as of when the node has handed it over").repeated(Unless(0)),
         row("SO_TIMESTAMPNS", SOL_SOCKET, libc::SO_TIMESTAMPNS, "t", Kept(0), "as SO_TIMESTAMP").repeated(Unless(0)),
         row("SO_TIMESTAMPNS", SOL_SOCKET, libc::SO_TIMESTAMPNS, "uir", Kernel, "the kernel's own: SCM_TIMESTAMPNS, as above").repeated(Unless(0)),
+        row("SO_BINDTOIFINDEX", SOL_SOCKET, SO_BINDTOIFINDEX, "tuir", Both, "as SO_BINDTODEVICE, by the index of its interface"),
+        row("SO_PEERCRED", SOL_SOCKET, 17, "tuir", Application, "nobody in particular, as in Linux: 0, -1 and -1"),
+        row("SO_COOKIE", SOL_SOCKET, 57, "tuir", Kernel, "the kernel's own, until the descriptor gets another socket"),
+        row("SO_NETNS_COOKIE", SOL_SOCKET, 71, "tuir", Kernel, "the kernel's own"),
+        row("SO_PEEK_OFF", SOL_SOCKET, 42, "tu", Kernel, "the kernel's own").repeated(Unless(-1)),
+        row("SO_RCVTIMEO_NEW", SOL_SOCKET, 66, "tuir", Kernel, "as SO_RCVTIMEO"),
+        row("SO_SNDTIMEO_NEW", SOL_SOCKET, 67, "tuir", Kernel, "as SO_SNDTIMEO"),
+        row("SO_SNDLOWAT", SOL_SOCKET, 19, "tuir", Fixed(1), "always 1, as in Linux"),
+        row("SO_BPF_EXTENSIONS", SOL_SOCKET, 48, "tuir", Fixed(64), "always 64, as in Linux"),
+        row("SO_INCOMING_NAPI_ID", SOL_SOCKET, 56, "tuir", Fixed(0), "packets come from no device"),
+        row("SO_BSDCOMPAT", SOL_SOCKET, 14, "tuir", Ignored, "does nothing in Linux either"),
+        row("SO_KEEPALIVE", SOL_SOCKET, 9, "uir", Kept(0), "as in Linux, which has it on all sockets").repeated(Unless(0)),
+        row("SO_NO_CHECK", SOL_SOCKET, 11, "tuir", Kept(0), "packets are authenticated").repeated(Unless(0)),
+        row("SO_INCOMING_CPU", SOL_SOCKET, 49, "tuir", Kept(-1), "packets are for no processor in particular").repeated(Unless(-1)),
+        row("SO_BUSY_POLL", SOL_SOCKET, 46, "tuir", Kept(0), "the node decides about it for all sockets (`--busy-poll`)").repeated(Unless(0)),
+        row("SO_PREFER_BUSY_POLL", SOL_SOCKET, 69, "tuir", Kept(0), "as SO_BUSY_POLL").repeated(Unless(0)),
+        row("SO_TXREHASH", SOL_SOCKET, 74, "t", Kept(1), "the overlay chooses paths by itself").repeated(Unless(1)),
+        row("SO_ZEROCOPY", SOL_SOCKET, 60, "tuir", Refused, "what is sent is always copied, and nothing tells of completions").early(),
+        row("SO_TXTIME", SOL_SOCKET, 61, "tuir", Refused, "datagrams leave at once").early(),
+        row("SO_TIMESTAMPING", SOL_SOCKET, 37, "tuir", Refused, "SO_TIMESTAMP and SO_TIMESTAMPNS tell when datagrams come").early(),
+        row("SO_TIMESTAMP_NEW", SOL_SOCKET, 63, "tuir", Refused, "as SO_TIMESTAMPING").early(),
+        row("SO_TIMESTAMPNS_NEW", SOL_SOCKET, 64, "tuir", Refused, "as SO_TIMESTAMPING").early(),
+        row("SO_TIMESTAMPING_NEW", SOL_SOCKET, 65, "tuir", Refused, "as SO_TIMESTAMPING").early(),
+        row("SO_RXQ_OVFL", SOL_SOCKET, 40, "tuir", Refused, "datagrams do not tell how many were dropped before").early(),
+        row("SO_MAX_PACING_RATE", SOL_SOCKET, 47, "tuir", Refused, "congestion control decides how fast data leaves").early(),
+        row("SO_ATTACH_FILTER", SOL_SOCKET, 26, "tuir", Refused, "no program runs for packets").early(),
+        row("SO_ATTACH_BPF", SOL_SOCKET, 50, "tuir", Refused, "as SO_ATTACH_FILTER").early(),
+        row("SO_ATTACH_REUSEPORT_CBPF", SOL_SOCKET, 51, "tuir", Refused, "as SO_ATTACH_FILTER").early(),
+        row("SO_ATTACH_REUSEPORT_EBPF", SOL_SOCKET, 52, "tuir", Refused, "as SO_ATTACH_FILTER").early(),
+        row("SO_DETACH_FILTER", SOL_SOCKET, 27, "tuir", Refused, "as SO_ATTACH_FILTER"),
+        row("SO_DETACH_REUSEPORT_BPF", SOL_SOCKET, 68, "tuir", Refused, "as SO_ATTACH_FILTER"),
+        row("SO_LOCK_FILTER", SOL_SOCKET, 44, "tuir", Refused, "as SO_ATTACH_FILTER").early(),
+        row("SO_WIFI_STATUS", SOL_SOCKET, 41, "tuir", Refused, "packets come from no device").early(),
+        row("SO_NOFCS", SOL_SOCKET, 43, "tuir", Refused, "as SO_WIFI_STATUS").early(),
+        row("SO_RCVMARK", SOL_SOCKET, 75, "tuir", Refused, "packets have no marks").early(),
+        row("SO_RCVPRIORITY", SOL_SOCKET, 82, "tuir", Refused, "packets have no priorities").early(),
+        row("SO_SELECT_ERR_QUEUE", SOL_SOCKET, 45, "tuir", Refused, "what waits for MSG_ERRQUEUE is told by POLLIN or POLLERR").early(),
+        row("SO_SNDBUFFORCE", SOL_SOCKET, 32, "tuir", Refused, "SO_SNDBUF sets as much"),
+        row("SO_RCVBUFFORCE", SOL_SOCKET, 33, "tuir", Refused, "SO_RCVBUF sets as much"),
+        row("SO_BUF_LOCK", SOL_SOCKET, 72, "tuir", Refused, "the queues of streams grow by themselves"),
+        row("SO_RESERVE_MEM", SOL_SOCKET, 73, "tuir", Refused, "memory is the node's"),
+        row("SO_MEMINFO", SOL_SOCKET, 55, "tuir", Refused, "as SO_RESERVE_MEM"),
+        row("SO_CNX_ADVICE", SOL_SOCKET, 53, "tuir", Refused, "the overlay finds out by itself whether a path works"),
+        row("SO_BUSY_POLL_BUDGET", SOL_SOCKET, 70, "tuir", Refused, "as SO_BUSY_POLL"),
+        row("SO_PASSCRED", SOL_SOCKET, 16, "tuir", Refused, "peers are on other machines"),
+        row("SO_PASSSEC", SOL_SOCKET, 34, "tuir", Refused, "as SO_PASSCRED"),
+        row("SO_PASSPIDFD", SOL_SOCKET, 76, "tuir", Refused, "as SO_PASSCRED"),
+        row("SO_PASSRIGHTS", SOL_SOCKET, 83, "tuir", Refused, "as SO_PASSCRED"),
+        row("SO_PEERNAME", SOL_SOCKET, 28, "tuir", Refused, "getpeername(2) tells it"),
+        row("SO_PEERSEC", SOL_SOCKET, 31, "tuir", Refused, "as SO_PASSCRED"),
+        row("SO_PEERGROUPS", SOL_SOCKET, 59, "tuir", Refused, "as SO_PASSCRED"),
+        row("SO_PEERPIDFD", SOL_SOCKET, 77, "tuir", Refused, "as SO_PASSCRED"),
+        row("SO_DEVMEM_DONTNEED", SOL_SOCKET, 80, "tuir", Refused, "data is in no device"),
 
         row("TCP_NODELAY", IPPROTO_TCP, libc::TCP_NODELAY, "t", Both, "small writes leave at once").repeated(Unless(0)).followed().told(),
         row("TCP_MAXSEG", IPPROTO_TCP, libc::TCP_MAXSEG, "t", Both, "the largest segment, 88 to 32767 bytes; asked for, the present one").repeated(UnlessNew(4)),
@@ -237,12 +319,48 @@ pub const TABLE: &[Row] = {
         row("TCP_INFO", IPPROTO_TCP, libc::TCP_INFO, "t", Get, "`struct tcp_info`; what the node does not count is 0"),
         row("TCP_QUICKACK", IPPROTO_TCP, libc::TCP_QUICKACK, "t", Both, "the next segments are acknowledged at once").repeated(Unless(1)).told(),
         row("TCP_DEFER_ACCEPT", IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, "t", Both, "a connection can be accepted once data has come, or after so many seconds").repeated(Unless(0)),
-        row("TCP_FASTOPEN_CONNECT", IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, "t", Kept(0), "no data goes with the handshake"),
+        row("TCP_FASTOPEN_CONNECT", IPPROTO_TCP, libc::TCP_FASTOPEN_CONNECT, "t", Kept(0), "no data goes with the handshake").repeated(Unless(0)),
         row("TCP_LINGER2", IPPROTO_TCP, libc::TCP_LINGER2, "t", Kept(60), "how long is the node's own choice").repeated(UnlessNew(4)),
         row("TCP_NOTSENT_LOWAT", IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, "t", Kept(0), "writability is the kernel's buffer's").repeated(Unless(0)),
         row("TCP_SYNCNT", IPPROTO_TCP, libc::TCP_SYNCNT, "t", Kept(6), "how often is the node's own choice").repeated(UnlessNew(4)),
         row("TCP_WINDOW_CLAMP", IPPROTO_TCP, libc::TCP_WINDOW_CLAMP, "t", Kept(0), "SO_RCVBUF bounds the window").repeated(Unless(0)),
         row("TCP_CONGESTION", IPPROTO_TCP, libc::TCP_CONGESTION, "t", Both, "`bbr`, `cubic` or `reno`; ENOENT for others").repeated(UnlessNew(16)),
+        row("TCP_FASTOPEN", IPPROTO_TCP, 23, "t", Kept(0), "no data comes with the handshake").repeated(Unless(0)),
+        row("TCP_FASTOPEN_NO_COOKIE", IPPROTO_TCP, 34, "t", Kept(0), "as TCP_FASTOPEN").repeated(Unless(0)),
+        row("TCP_THIN_LINEAR_TIMEOUTS", IPPROTO_TCP, 16, "t", Kept(0), "how losses are found is the node's own choice").repeated(Unless(0)),
+        row("TCP_THIN_DUPACK", IPPROTO_TCP, 17, "t", Ignored, "does nothing in Linux either"),
+        row("TCP_IS_MPTCP", IPPROTO_TCP, 43, "t", Fixed(0), "it is not"),
+        row("TCP_MD5SIG", IPPROTO_TCP, 14, "t", Refused, "segments are authenticated by the overlay").early(),
+        row("TCP_MD5SIG_EXT", IPPROTO_TCP, 32, "t", Refused, "as TCP_MD5SIG").early(),
+        row("TCP_AO_ADD_KEY", IPPROTO_TCP, 38, "t", Refused, "as TCP_MD5SIG").early(),
+        row("TCP_AO_DEL_KEY", IPPROTO_TCP, 39, "t", Refused, "as TCP_MD5SIG").early(),
+        row("TCP_AO_INFO", IPPROTO_TCP, 40, "t", Refused, "as TCP_MD5SIG").early(),
+        row("TCP_AO_GET_KEYS", IPPROTO_TCP, 41, "t", Refused, "as TCP_MD5SIG"),
+        row("TCP_AO_REPAIR", IPPROTO_TCP, 42, "t", Refused, "as TCP_MD5SIG"),
+        row("TCP_INQ", IPPROTO_TCP, 36, "t", Refused, "FIONREAD tells how much waits").early(),
+        row("TCP_TX_DELAY", IPPROTO_TCP, 37, "t", Refused, "nothing is delayed").early(),
+        row("TCP_SAVE_SYN", IPPROTO_TCP, 27, "t", Refused, "the first segment is not kept").early(),
+        row("TCP_SAVED_SYN", IPPROTO_TCP, 28, "t", Refused, "as TCP_SAVE_SYN"),
+        row("TCP_ULP", IPPROTO_TCP, 31, "t", Refused, "TLS is the program's own"),
+        row("TCP_ZEROCOPY_RECEIVE", IPPROTO_TCP, 35, "t", Refused, "what is received is always copied"),
+        row("TCP_REPAIR", IPPROTO_TCP, 19, "t", Refused, "connections stay where they are"),
+        row("TCP_REPAIR_QUEUE", IPPROTO_TCP, 20, "t", Refused, "as TCP_REPAIR"),
+        row("TCP_QUEUE_SEQ", IPPROTO_TCP, 21, "t", Refused, "as TCP_REPAIR"),
+        row("TCP_REPAIR_OPTIONS", IPPROTO_TCP, 22, "t", Refused, "as TCP_REPAIR"),
+        row("TCP_REPAIR_WINDOW", IPPROTO_TCP, 29, "t", Refused, "as TCP_REPAIR"),
+        row("TCP_TIMESTAMP", IPPROTO_TCP, 24, "t", Refused, "as TCP_REPAIR"),
+        row("TCP_FASTOPEN_KEY", IPPROTO_TCP, 33, "t", Refused, "as TCP_FASTOPEN"),
+        row("TCP_CC_INFO", IPPROTO_TCP, 26, "t", Refused, "TCP_INFO tells the rate and the window"),
+        row("TCP_RTO_MAX_MS", IPPROTO_TCP, 44, "t", Refused, "how losses are found is the node's own choice").early(),
+        row("TCP_RTO_MIN_US", IPPROTO_TCP, 45, "t", Refused, "as TCP_RTO_MAX_MS").early(),
+        row("TCP_DELACK_MAX_US", IPPROTO_TCP, 46, "t", Refused, "as TCP_RTO_MAX_MS").early(),
+
+        row("UDP_SEGMENT", IPPROTO_UDP, libc::UDP_SEGMENT, "u", Both, "what is sent at once is cut into datagrams of so many bytes, also by control message").repeated(Unless(0)),
+        row("UDP_GRO", IPPROTO_UDP, libc::UDP_GRO, "u", Kept(0), "datagrams come one by one").repeated(Unless(0)),
+        row("UDP_NO_CHECK6_TX", IPPROTO_UDP, 101, "u", Kept(0), "packets are authenticated").repeated(Unless(0)),
+        row("UDP_NO_CHECK6_RX", IPPROTO_UDP, 102, "u", Kept(0), "as UDP_NO_CHECK6_TX").repeated(Unless(0)),
+        row("UDP_CORK", IPPROTO_UDP, libc::UDP_CORK, "u", Refused, "each call sends a datagram").early(),
+        row("UDP_ENCAP", IPPROTO_UDP, 100, "u", Refused, "no packet has another protocol inside").early(),
 
         row("IP_TTL", IPPROTO_IP, libc::IP_TTL, "tuir", Both, "1 to 255, or -1 for the default").repeated(Unless(64)),
         row("IP_TOS", IPPROTO_IP, libc::IP_TOS, "tuir", Both, "the traffic class; streams keep their two bits of ECN").repeated(Unless(0)),
@@ -272,6 +390,33 @@ pub const TABLE: &[Row] = {
         row("IP_FREEBIND", IPPROTO_IP, libc::IP_FREEBIND, "tuir", Kept(0), "foreign addresses cannot be bound all the same").repeated(Unless(0)),
         row("IP_BIND_ADDRESS_NO_PORT", IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, "tuir", Kept(0), "a port is taken at once").repeated(Unless(0)),
         row("IP_OPTIONS", IPPROTO_IP, libc::IP_OPTIONS, "tuir", Refused, "no packet has options"),
+        row("IP_PKTINFO", IPPROTO_IP, libc::IP_PKTINFO, "t", Kept(0), "streams tell nothing of their packets").repeated(Unless(0)),
+        row("IP_RECVTTL", IPPROTO_IP, libc::IP_RECVTTL, "t", Kept(0), "as IP_PKTINFO").repeated(Unless(0)),
+        row("IP_RECVTOS", IPPROTO_IP, libc::IP_RECVTOS, "t", Kept(0), "as IP_PKTINFO").repeated(Unless(0)),
+        row("IP_HDRINCL", IPPROTO_IP, libc::IP_HDRINCL, "tui", Fixed(0), "as in Linux"),
+        row("IP_MULTICAST_TTL", IPPROTO_IP, libc::IP_MULTICAST_TTL, "t", Fixed(1), "streams send to no groups"),
+        row("IP_MULTICAST_IF", IPPROTO_IP, libc::IP_MULTICAST_IF, "t", Fixed(0), "as IP_MULTICAST_TTL"),
+        row("IP_MULTICAST_LOOP", IPPROTO_IP, libc::IP_MULTICAST_LOOP, "t", Kept(1), "as IP_MULTICAST_TTL").repeated(Unless(1)),
+        row("IP_MULTICAST_ALL", IPPROTO_IP, IP_MULTICAST_ALL, "t", Kept(1), "as IP_MULTICAST_TTL").repeated(Unless(1)),
+        row("IP_RECVOPTS", IPPROTO_IP, 6, "tuir", Kept(0), "no packet has options").repeated(Unless(0)),
+        row("IP_RETOPTS", IPPROTO_IP, 7, "tuir", Kept(0), "as IP_RECVOPTS").repeated(Unless(0)),
+        row("IP_RECVERR_RFC4884", IPPROTO_IP, 26, "tuir", Kept(0), "errors come without extensions").repeated(Unless(0)),
+        row("IP_MINTTL", IPPROTO_IP, 21, "tuir", Refused, "every member is one hop away").early(),
+        row("IP_RECVORIGDSTADDR", IPPROTO_IP, 20, "tuir", Refused, "IP_PKTINFO tells the address").early(),
+        row("IP_RECVFRAGSIZE", IPPROTO_IP, 25, "tuir", Refused, "datagrams do not tell in what fragments they came").early(),
+        row("IP_CHECKSUM", IPPROTO_IP, 23, "tuir", Refused, "checksums are not told").early(),
+        row("IP_PASSSEC", IPPROTO_IP, 18, "tuir", Refused, "as SO_PASSCRED").early(),
+        row("IP_LOCAL_PORT_RANGE", IPPROTO_IP, 51, "tuir", Refused, "ports that nobody names are 32768 to 60999").early(),
+        row("IP_MSFILTER", IPPROTO_IP, 41, "tuir", Refused, "sources of groups are added and dropped one by one").early(),
+        row("MCAST_MSFILTER", IPPROTO_IP, 48, "tuir", Refused, "as IP_MSFILTER").early(),
+        row("IP_IPSEC_POLICY", IPPROTO_IP, 16, "tuir", Refused, "packets are encrypted by the overlay").early(),
+        row("IP_XFRM_POLICY", IPPROTO_IP, 17, "tuir", Refused, "as IP_IPSEC_POLICY").early(),
+        row("IP_TRANSPARENT", IPPROTO_IP, 19, "tuir", Refused, "foreign addresses cannot be bound"),
+        row("IP_UNICAST_IF", IPPROTO_IP, 50, "tuir", Refused, "SO_BINDTODEVICE and IP_PKTINFO choose an interface"),
+        row("IP_ROUTER_ALERT", IPPROTO_IP, 5, "tuir", Refused, "as IP_OPTIONS"),
+        row("IP_NODEFRAG", IPPROTO_IP, 22, "tuir", Refused, "as IP_OPTIONS"),
+        row("IP_PKTOPTIONS", IPPROTO_IP, 9, "tuir", Refused, "as IP_OPTIONS"),
+        row("IP_PROTOCOL", IPPROTO_IP, 52, "tuir", Refused, "SO_PROTOCOL tells it"),
         row("ICMP_FILTER", IPPROTO_RAW, ICMP_FILTER, "r", Both, "the types below 32 that are not received, as a mask").repeated(UnlessZeros(4)),
 
         row("IPV6_V6ONLY", IPPROTO_IPV6, libc::IPV6_V6ONLY, "tuir", Both, "before the socket is bound, else EINVAL").repeated(Unless(0)),
@@ -313,6 +458,44 @@ pub const TABLE: &[Row] = {
         row("IPV6_USE_MIN_MTU", IPPROTO_IPV6, IPV6_USE_MIN_MTU, "uir", Both, "63, which Linux does not have: with 1 datagrams over 1280 bytes leave in fragments, whatever the path takes; 0 and -1 (unless set) go by the path"),
         row("IPV6_PATHMTU", IPPROTO_IPV6, IPV6_PATHMTU, "uir", Get, "`ip6_mtuinfo`, of a connected socket"),
         row("IPV6_FREEBIND", IPPROTO_IPV6, libc::IPV6_FREEBIND, "tuir", Kept(0), "as IP_FREEBIND").repeated(Unless(0)),
+        row("IPV6_RECVPKTINFO", IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, "t", Kept(0), "streams tell nothing of their packets").repeated(Unless(0)),
+        row("IPV6_RECVHOPLIMIT", IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT, "t", Kept(0), "as IPV6_RECVPKTINFO").repeated(Unless(0)),
+        row("IPV6_RECVTCLASS", IPPROTO_IPV6, libc::IPV6_RECVTCLASS, "t", Kept(0), "as IPV6_RECVPKTINFO").repeated(Unless(0)),
+        row("IPV6_RECVRTHDR", IPPROTO_IPV6, IPV6_RECVRTHDR, "t", Kept(0), "as IPV6_RECVPKTINFO").repeated(Unless(0)),
+        row("IPV6_RECVHOPOPTS", IPPROTO_IPV6, IPV6_RECVHOPOPTS, "t", Kept(0), "as IPV6_RECVPKTINFO").repeated(Unless(0)),
+        row("IPV6_RECVDSTOPTS", IPPROTO_IPV6, IPV6_RECVDSTOPTS, "t", Kept(0), "as IPV6_RECVPKTINFO").repeated(Unless(0)),
+        row("IPV6_RECVPATHMTU", IPPROTO_IPV6, IPV6_RECVPATHMTU, "t", Kept(0), "as IPV6_RECVPKTINFO").repeated(Unless(0)),
+        row("IPV6_DONTFRAG", IPPROTO_IPV6, libc::IPV6_DONTFRAG, "t", Kept(0), "segments are never cut").repeated(Unless(0)),
+        row("IPV6_MULTICAST_LOOP", IPPROTO_IPV6, libc::IPV6_MULTICAST_LOOP, "t", Kept(1), "streams send to no groups").repeated(Unless(1)),
+        row("IPV6_MULTICAST_ALL", IPPROTO_IPV6, IPV6_MULTICAST_ALL, "t", Kept(1), "as IPV6_MULTICAST_LOOP").repeated(Unless(1)),
+        row("IPV6_MULTICAST_HOPS", IPPROTO_IPV6, libc::IPV6_MULTICAST_HOPS, "t", Fixed(1), "as IPV6_MULTICAST_LOOP"),
+        row("IPV6_MULTICAST_IF", IPPROTO_IPV6, libc::IPV6_MULTICAST_IF, "t", Fixed(0), "as IPV6_MULTICAST_LOOP"),
+        row("IPV6_AUTOFLOWLABEL", IPPROTO_IPV6, 70, "tuir", Kept(1), "labels are the node's own choice").repeated(Unless(1)),
+        row("IPV6_RECVERR_RFC4884", IPPROTO_IPV6, 31, "tuir", Kept(0), "errors come without extensions").repeated(Unless(0)),
+        row("IPV6_MINHOPCOUNT", IPPROTO_IPV6, 73, "tuir", Refused, "every member is one hop away").early(),
+        row("IPV6_RECVORIGDSTADDR", IPPROTO_IPV6, 74, "tuir", Refused, "IPV6_PKTINFO tells the address").early(),
+        row("IPV6_RECVFRAGSIZE", IPPROTO_IPV6, 77, "tuir", Refused, "as IP_RECVFRAGSIZE").early(),
+        row("MCAST_MSFILTER", IPPROTO_IPV6, 48, "tuir", Refused, "as IP_MSFILTER").early(),
+        row("IPV6_IPSEC_POLICY", IPPROTO_IPV6, 34, "tuir", Refused, "as IP_IPSEC_POLICY").early(),
+        row("IPV6_XFRM_POLICY", IPPROTO_IPV6, 35, "tuir", Refused, "as IP_IPSEC_POLICY").early(),
+        row("IPV6_2292PKTINFO", IPPROTO_IPV6, 2, "tuir", Refused, "RFC 3542 has IPV6_RECVPKTINFO for it").early(),
+        row("IPV6_2292HOPOPTS", IPPROTO_IPV6, 3, "tuir", Refused, "RFC 3542 has IPV6_RECVHOPOPTS for it").early(),
+        row("IPV6_2292DSTOPTS", IPPROTO_IPV6, 4, "tuir", Refused, "RFC 3542 has IPV6_RECVDSTOPTS for it").early(),
+        row("IPV6_2292RTHDR", IPPROTO_IPV6, 5, "tuir", Refused, "RFC 3542 has IPV6_RECVRTHDR for it").early(),
+        row("IPV6_2292PKTOPTIONS", IPPROTO_IPV6, 6, "tuir", Refused, "RFC 3542 has none"),
+        row("IPV6_2292HOPLIMIT", IPPROTO_IPV6, 8, "tuir", Refused, "RFC 3542 has IPV6_RECVHOPLIMIT for it").early(),
+        row("IPV6_FLOWINFO", IPPROTO_IPV6, 11, "tuir", Refused, "labels are not told").early(),
+        row("IPV6_FLOWINFO_SEND", IPPROTO_IPV6, 33, "tuir", Refused, "labels are the node's own choice").early(),
+        row("IPV6_FLOWLABEL_MGR", IPPROTO_IPV6, 32, "tuir", Refused, "as IPV6_FLOWINFO_SEND"),
+        row("IPV6_HDRINCL", IPPROTO_IPV6, 36, "tuir", Refused, "raw sockets send without an IPv6 header").early(),
+        row("IPV6_JOIN_ANYCAST", IPPROTO_IPV6, 27, "tuir", Refused, "there are no anycast addresses").early(),
+        row("IPV6_LEAVE_ANYCAST", IPPROTO_IPV6, 28, "tuir", Refused, "as IPV6_JOIN_ANYCAST"),
+        row("IPV6_ADDR_PREFERENCES", IPPROTO_IPV6, 72, "tuir", Refused, "a member has one address in each network"),
+        row("IPV6_TRANSPARENT", IPPROTO_IPV6, 75, "tuir", Refused, "as IP_TRANSPARENT"),
+        row("IPV6_UNICAST_IF", IPPROTO_IPV6, 76, "tuir", Refused, "as IP_UNICAST_IF"),
+        row("IPV6_ROUTER_ALERT", IPPROTO_IPV6, 22, "tuir", Refused, "as IP_OPTIONS"),
+        row("IPV6_ROUTER_ALERT_ISOLATE", IPPROTO_IPV6, 30, "tuir", Refused, "as IP_OPTIONS"),
+        row("IPV6_ADDRFORM", IPPROTO_IPV6, 1, "tuir", Refused, "a socket keeps its family"),
         row("IPV6_CHECKSUM", IPPROTO_IPV6, IPV6_CHECKSUM, "r", Both, "where the checksum is, or -1").repeated(Unless(-1)),
         row("IPV6_CHECKSUM", IPPROTO_RAW, IPV6_CHECKSUM, "r", Both, "as above"),
         row("ICMP6_FILTER", IPPROTO_ICMPV6, ICMP6_FILTER, "r", Both, "`icmp6_filter`").repeated(UnlessZeros(32)),
@@ -331,8 +514,11 @@ mod tests {
         let access = match row.access {
             Access::Both | Access::Application | Access::Kernel => "",
             Access::Kept(_) => "kept: ",
+            Access::Ignored => "taken: ",
+            Access::Fixed(_) => "only asked for: ",
             Access::Set => "only set: ",
             Access::Get => "only asked for: ",
+            Access::Refused if row.is_refused_early => "refused at once: ",
             Access::Refused => "refused: ",
         };
         let sockets = if sockets.len() == 4 { "all".into() } else { sockets.join(", ") };

@@ -63,8 +63,11 @@ pub(crate) fn inherit(listener: BorrowedFd<'_>, connection: BorrowedFd<'_>) -> R
             sockopt::set_socket_timeout(connection, direction, Some(time))?;
         }
     }
-    match sys::low_water(listener)? {
-        ..=1 => Ok(()),
-        bytes => sys::set_low_water(connection, bytes),
+    for (option, usual) in [(libc::SO_RCVLOWAT, 1), (libc::SO_PEEK_OFF, -1)] {
+        let value = sys::int_option(listener, option)?;
+        if value != usual {
+            sys::set_int_option(connection, option, value)?;
+        }
     }
+    Ok(())
 }

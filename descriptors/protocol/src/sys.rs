@@ -66,43 +66,28 @@ pub fn peer_credentials(fd: BorrowedFd<'_>) -> Result<Credentials, Errno> {
     Ok(Credentials { pid: credentials.pid, uid: credentials.uid })
 }
 
-/// SO_RCVLOWAT: how many bytes recv(2) waits for.
+/// An option of SOL_SOCKET that is an `int`.
 ///
 /// # Errors
 /// Those of getsockopt(2).
-pub(crate) fn low_water(fd: BorrowedFd<'_>) -> Result<i32, Errno> {
-    let mut bytes: libc::c_int = 0;
-    let mut length = size_of::<libc::c_int>() as libc::socklen_t;
+pub(crate) fn int_option(fd: BorrowedFd<'_>, option: libc::c_int) -> Result<i32, Errno> {
+    let (fd, level) = (fd.as_raw_fd(), libc::SOL_SOCKET);
+    let (mut value, mut length) = (0 as libc::c_int, size_of::<libc::c_int>() as libc::socklen_t);
     // SAFETY: both pointers are to live variables, of the sizes that the kernel is told.
-    let result = unsafe {
-        crate::syscall!(
-            libc::SYS_getsockopt,
-            fd.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_RCVLOWAT,
-            &raw mut bytes,
-            &raw mut length,
-        )
-    };
-    if result == 0 { Ok(bytes) } else { Err(last_error()) }
+    let result =
+        unsafe { crate::syscall!(libc::SYS_getsockopt, fd, level, option, &raw mut value, &raw mut length) };
+    if result == 0 { Ok(value) } else { Err(last_error()) }
 }
 
-/// Sets that.
+/// Sets one.
 ///
 /// # Errors
 /// Those of setsockopt(2).
-pub(crate) fn set_low_water(fd: BorrowedFd<'_>, bytes: i32) -> Result<(), Errno> {
+pub(crate) fn set_int_option(fd: BorrowedFd<'_>, option: libc::c_int, value: i32) -> Result<(), Errno> {
+    let (fd, level, length) = (fd.as_raw_fd(), libc::SOL_SOCKET, size_of::<libc::c_int>());
     // SAFETY: the pointer is to a live variable, of the size that the kernel is told.
-    let result = unsafe {
-        crate::syscall!(
-            libc::SYS_setsockopt,
-            fd.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_RCVLOWAT,
-            &raw const bytes,
-            size_of::<libc::c_int>(),
-        )
-    };
+    let result =
+        unsafe { crate::syscall!(libc::SYS_setsockopt, fd, level, option, &raw const value, length) };
     if result == 0 { Ok(()) } else { Err(last_error()) }
 }
 

@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use peersock_fd::{AncillaryData, Details, Errno, Family, Header, PacketInfo, SendFlags, send_with};
@@ -38,6 +39,11 @@ impl DatagramOptions {
             headers => DatagramHeaders::Own(own_headers(headers)?),
         };
         Ok(Self { details, headers })
+    }
+
+    /// UDP_SEGMENT: how long each datagram is of what is sent.
+    pub(crate) fn segment(&self) -> Option<NonZeroU16> {
+        self.details.and_then(|details| details.segment)
     }
 
     /// Without extension headers of its own.

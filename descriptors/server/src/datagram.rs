@@ -294,6 +294,7 @@ impl Datagrams {
         let plain = DatagramOptions::plain(place.1);
         let asked = end.asked.as_deref().unwrap_or(&plain);
         let send_options = context.send_options(options, target.ip(), asked);
+        let segment = asked.segment().or(options.segment()).map_or(LONGEST, |segment| segment.get().into());
         let tag = context.tag;
         let Context { buf, gso, .. } = context;
         let (mut is_too_long, mut has_more) = (false, true);
@@ -302,12 +303,20 @@ impl Datagrams {
                 // A longer one is no packet's.
                 Ok(length) if length.is_none_or(|length| length > LONGEST) => {}
                 Ok(length) => {
-                    let length = length.unwrap_or(0);
+                    let mut left = &buf[..length.unwrap_or(0)];
                     // The first leaves at once: mostly it is the only one.
-                    let others = (round > 0).then_some(&mut *gso);
-                    if let Err(error) = self.transport.send(target, &buf[..length], &send_options, others) {
-                        tracing::trace!(%error, "a datagram was not sent");
-                        is_too_long |= error == Error::MessageSize;
+                    let is_together = round > 0 || left.len() > segment;
+                    loop {
+                        let (datagram, rest) = left.split_at(segment.min(left.len()));
+                        let others = is_together.then_some(&mut *gso);
+                        if let Err(error) = self.transport.send(target, datagram, &send_options, others) {
+                            tracing::trace!(%error, "a datagram was not sent");
+                            is_too_long |= error == Error::MessageSize;
+                        }
+                        left = rest;
+                        if left.is_empty() {
+                            break;
+                        }
                     }
                 }
                 Err(Errno::CONNRESET | Errno::INTR) => {}

@@ -112,7 +112,7 @@ impl ServerState {
         let options = self.context.send_options(&self.sockets.open(socket).options, target.ip(), &asked);
         let checked = transport.check(target, &options).map_err(errno);
         self.context.note_if_refused(checked, target)?;
-        if headers.is_empty() {
+        if headers.is_empty() && asked.segment().is_none() {
             return self.end(key, (remote, details)).map(drop);
         }
         let digest = Some(self.context.name_key.digest(details, headers));
@@ -166,7 +166,7 @@ impl ServerState {
         let new = self.socket(successor);
         (new.transport, new.options, new.error) = (Some(Arc::clone(&transport)), old.options, old.error);
         new.phase = Phase::Datagrams(key);
-        let others = self.sockets.len();
+        let others = new.watch.is_none().then(|| self.sockets.len());
         let datagrams = Datagrams::new(key, successor, transport, (&mut self.context, others));
         self.insert(key, Entry::Datagrams(datagrams));
         Ok(())

@@ -61,8 +61,7 @@ impl ServerState {
         let key = self.context.new_key();
         self.socket(socket).phase = Phase::Listening(key);
         let is_watched = self.socket(socket).watch.is_some();
-        let listening =
-            Listening::new(key, socket, (owner, private), is_watched, backlog, &mut self.context);
+        let listening = Listening::new(key, socket, (owner, private), is_watched, backlog, &mut self.context);
         self.insert(key, Entry::Listening(listening));
         Ok(())
     }

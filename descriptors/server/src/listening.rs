@@ -293,7 +293,7 @@ impl Listening {
         }
         let origin = Origin::Accepted { id, listener: self.socket.id };
         let unix = Outbox::of_accepted(fd, &name);
-        let options = opened.options.clone();
+        let options = opened.options.inherited();
         let stream = Stream::new(connection, origin, options, unix, self.owner.pid, waker);
         Ok(Some((key, id, stream)))
     }

@@ -25,7 +25,10 @@ impl ServerState {
             return Err(error);
         }
         let target = self.context.at_home(self.context.meant(remote), Some(transport.local()));
-        let options = self.context.send_options(&self.sockets.open(socket).options, target.ip(), asked);
+        let own = &self.sockets.open(socket).options;
+        let options = self.context.send_options(own, target.ip(), asked);
+        let segment = asked.segment().or(own.segment());
+        let length = segment.map_or(length, |segment| length.min(segment.get().into()));
         let checked = transport.check_length(target, length, &options);
         if checked == Err(Error::MessageSize) {
             self.tell_path_mtu(key, remote);

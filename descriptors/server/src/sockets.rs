@@ -173,9 +173,7 @@ impl ServerState {
     /// Forgets the sockets bound to a port, or to any if it is 0, that nobody has open any more. True if there
     /// were any.
     pub(crate) fn sweep(&mut self, port: u16) -> bool {
-        if self.forget_closed() {
-            return true;
-        }
+        let any = self.forget_closed();
         let is_it = |bound: SocketAddr| port == 0 || bound.port() == port;
         let bound = |opened: &&Opened| opened.watch.is_none() && opened.bound().is_some_and(is_it);
         let idle = |opened: &&Opened| {
@@ -183,7 +181,7 @@ impl ServerState {
         };
         let candidates =
             self.sockets.values().filter(bound).filter(idle).map(|opened| opened.socket).collect();
-        self.forget_dead(candidates, if port == 0 { LISTED } else { Duration::ZERO })
+        self.forget_dead(candidates, if port == 0 { LISTED } else { Duration::ZERO }) || any
     }
 
     /// Forgets those of the sockets that nobody has open any more. True if there were any.

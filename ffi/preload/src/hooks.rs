@@ -172,6 +172,10 @@ pub(crate) unsafe extern "C" fn setsockopt(
     hooked(|| match overlay(fd) {
         // SAFETY: the program's pointers, as it must pass them to setsockopt(2).
         Some(socket) => unsafe { bsd::setsockopt(&socket, level, name, value, length) },
+        // SAFETY: as above.
+        None if rules().is_some() && unsafe { bsd::is_refused_early(fd, level, name, value, length) } => {
+            Err(Errno::NOPROTOOPT)
+        }
         None => match (rules().filter(|_| bsd::is_candidate(fd)), level, name) {
             (Some(rules), libc::IPPROTO_IP | libc::IPPROTO_IPV6, _) => {
                 // SAFETY: as above.

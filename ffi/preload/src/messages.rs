@@ -32,8 +32,9 @@ pub(crate) unsafe extern "C-unwind" fn send(
 ) -> ssize_t {
     let none = std::ptr::null::<sockaddr>();
     // The kernel's AF_UNIX sockets would take urgent data out of the stream, and do not know a packet's
-    // length or a path's MTU. A stream's call may wait, and is the C library's.
-    if flags & libc::MSG_OOB != 0 || is_long_datagram(fd, size) {
+    // length, a path's MTU, or datagrams of several calls. A stream's call may wait, and is the C library's.
+    let joins = || flags & libc::MSG_MORE != 0 && quietly(|_| true, || is_datagram(fd));
+    if flags & libc::MSG_OOB != 0 || is_long_datagram(fd, size) || joins() {
         // SAFETY: the program's pointers, as it must pass them to send(2).
         return unsafe { sendto(fd, data, size, flags, none, 0) };
     }
@@ -74,8 +75,8 @@ pub(crate) unsafe extern "C-unwind" fn recv(
         return unsafe { netlink::receive(fd, buf, size, flags) };
     }
     let (none, length) = (std::ptr::null_mut::<sockaddr>(), std::ptr::null_mut::<socklen_t>());
-    // AF_UNIX streams do not know what it means to TCP.
-    if flags & (libc::MSG_TRUNC | libc::MSG_ERRQUEUE | libc::MSG_WAITALL) != 0 {
+    // AF_UNIX sockets do not know what it means to TCP and UDP.
+    if flags & (libc::MSG_TRUNC | libc::MSG_ERRQUEUE | libc::MSG_WAITALL | libc::MSG_OOB) != 0 {
         // SAFETY: the program's pointers, as it must pass them to recv(2).
         return unsafe { recvfrom(fd, buf, size, flags, none, length) };
     }

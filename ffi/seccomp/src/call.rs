@@ -12,7 +12,7 @@ use std::time::Duration;
 use libc::{c_int, c_ulong, sockaddr, socklen_t};
 use peersock_bsd::ephemeral::cookie_of_any_port;
 use peersock_bsd::{self as bsd, Errno, Result, Sides, Socket};
-use peersock_fd::{Kind, SocketFlags};
+use peersock_fd::{Kind, SocketFlags, option_table};
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::OFlags;
@@ -364,7 +364,11 @@ impl Call {
 
     fn setsockopt(&self) -> Result<Step> {
         let local = self.local()?;
-        let Some(socket) = bsd::overlay(local.raw()) else { return Ok(Step::GoOn) };
+        let (level, name) = (self.target.int(1), self.target.int(2));
+        let socket = bsd::overlay(local.raw());
+        if socket.is_none() && !option_table::is_refused_early(level, name) {
+            return Ok(Step::GoOn);
+        }
         let length = u32::try_from(self.target.int(4)).map_err(|_| Errno::INVAL)?;
         if length > MAX_VALUE {
             return Err(Errno::INVAL);
@@ -372,8 +376,13 @@ impl Call {
         let mut value = vec![0; length as usize];
         self.target.read(self.target.word(3), &mut value)?;
         let from = value.as_ptr().cast();
+        let Some(socket) = socket else {
+            // SAFETY: the value is as long as the length says.
+            let is_refused = unsafe { bsd::is_refused_early(local.raw(), level, name, from, length) };
+            return if is_refused { Err(Errno::NOPROTOOPT) } else { Ok(Step::GoOn) };
+        };
         // SAFETY: the value is as long as the length says.
-        let done = unsafe { bsd::setsockopt(&socket, self.target.int(1), self.target.int(2), from, length) }?;
+        let done = unsafe { bsd::setsockopt(&socket, level, name, from, length) }?;
         Ok(Step::Value(done.into()))
     }
 

@@ -1,8 +1,9 @@
 //! getsockopt(2).
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
 
-use libc::{IPPROTO_ICMPV6, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_RAW, IPPROTO_TCP, SOL_SOCKET};
+use libc::{IPPROTO_ICMPV6, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_RAW, IPPROTO_TCP, IPPROTO_UDP, SOL_SOCKET};
 use peersock::attach::Connection;
 use peersock_fd::{Errno, HeaderKind, PacketInfo, interface_index};
 
@@ -16,12 +17,18 @@ const LEAST_SEGMENT: u16 = 536;
 
 /// What an option is, of a connection that stands or of none.
 pub(super) fn get(options: &Options, connection: Option<&Connection>, row: &Row) -> Result<Vec<u8>, Errno> {
-    if let Access::Kept(initial) = row.access {
-        return Ok(number(*options.kept.get(&(row.level, row.number)).unwrap_or(&initial)));
+    match row.access {
+        Access::Kept(initial) => {
+            return Ok(number(*options.kept.get(&(row.level, row.number)).unwrap_or(&initial)));
+        }
+        Access::Fixed(value) => return Ok(number(value)),
+        Access::Ignored => return Ok(number(0)),
+        _ => {}
     }
     Ok(match (row.level, row.number) {
         (SOL_SOCKET, name) => socket(options, connection, name)?,
         (IPPROTO_TCP, name) => tcp(options, connection, name)?,
+        (IPPROTO_UDP, _) => number(options.segment.map_or(0, NonZeroU16::get)),
         (IPPROTO_IP, libc::IP_HDRINCL) => number(options.header_included),
         (IPPROTO_IP, name) => ip(&options.v4, name)?,
         (IPPROTO_IPV6, libc::IPV6_V6ONLY) => number(options.v6_only),
@@ -65,6 +72,7 @@ fn socket(options: &Options, connection: Option<&Connection>, name: i32) -> Resu
             let present = || info().map_or(BUFFER, |info| info.send_buffer as usize);
             number(options.send_buffer.unwrap_or_else(present) as i64)
         }
+        table::SO_BINDTOIFINDEX => number(options.device.map_or(0, index)),
         libc::SO_BINDTODEVICE => options.device.map_or(Vec::new(), |device| {
             let mut name = interface_name(device).into_bytes();
             name.push(0);

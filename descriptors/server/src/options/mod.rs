@@ -10,6 +10,7 @@ mod value;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 use std::time::Duration;
 
 use peersock::attach::Connection;
@@ -59,6 +60,8 @@ pub(super) struct Options {
     header_included: bool,
     checksum: Option<u16>,
     icmp_filter: IcmpFilter,
+    /// UDP_SEGMENT.
+    segment: Option<NonZeroU16>,
     /// Those that mean nothing here, by level and number.
     kept: BTreeMap<(i32, i32), i32>,
     /// IPV6_PKTINFO: where datagrams leave unless they say so themselves.
@@ -135,6 +138,7 @@ impl Default for Options {
             header_included: false,
             checksum: None,
             icmp_filter: IcmpFilter::default(),
+            segment: None,
             kept: BTreeMap::new(),
             sticky: None,
             headers: StickyHeaders::default(),
@@ -254,6 +258,18 @@ impl Options {
     /// The one network that it is bound to.
     pub(super) fn interface(&self) -> Option<InterfaceId> {
         self.device
+    }
+
+    /// UDP_SEGMENT: how long each datagram is of what is sent at once.
+    pub(super) fn segment(&self) -> Option<NonZeroU16> {
+        self.segment
+    }
+
+    /// What a connection has from its listener: all but SO_PRIORITY, as in Linux.
+    pub(super) fn inherited(&self) -> Self {
+        let mut inherited = self.clone();
+        inherited.kept.remove(&(libc::SOL_SOCKET, libc::SO_PRIORITY));
+        inherited
     }
 
     /// SO_LINGER with zero seconds.

@@ -12,7 +12,7 @@ use super::set::Interfaces;
 use super::value::{InterfaceRef, index, number};
 use super::{Options, get, groups, is_tcp_info, set, tcp_info};
 use crate::addresses::errno;
-use crate::socket_table::Phase;
+use crate::socket_table::{Opened, Phase};
 use crate::state::ServerState;
 
 /// Has a connection do what its options say, of which this one was set.
@@ -33,7 +33,7 @@ impl ServerState {
         value: &[u8],
     ) -> Result<(), Errno> {
         let row = self.row(which, level, name)?;
-        if !matches!(row.access, Access::Both | Access::Set | Access::Kept(_)) {
+        if !matches!(row.access, Access::Both | Access::Set | Access::Kept(_) | Access::Ignored) {
             return Err(Errno::NOPROTOOPT);
         }
         if let Some(changed) = self.change_membership(which, row, value) {
@@ -42,7 +42,8 @@ impl ServerState {
         let interfaces = self.interface_finder();
         if let Some(stream) = self.stream_mut(which) {
             let mut options = stream.options.clone();
-            set::set(&mut options, &set::Place { is_bound: true, interfaces: &interfaces }, row, value)?;
+            let place = set::Place { is_bound: true, is_stream: true, interfaces: &interfaces };
+            set::set(&mut options, &place, row, value)?;
             follow(&stream.connection, &options, row);
             stream.options = options;
             return Ok(());
@@ -50,13 +51,14 @@ impl ServerState {
         let Which::Opened(socket) = which else {
             // The connection has ended, and nothing has to follow. Linux takes the options of such a socket,
             // too.
-            let place = set::Place { is_bound: true, interfaces: &interfaces };
+            let place = set::Place { is_bound: true, is_stream: true, interfaces: &interfaces };
             return set::set(&mut Options::default(), &place, row, value);
         };
         let opened = self.socket(socket);
         let is_bound = opened.bound().is_some() || opened.phase != Phase::Fresh;
         let mut options = opened.options.clone();
-        set::set(&mut options, &set::Place { is_bound, interfaces: &interfaces }, row, value)?;
+        let is_stream = socket.kind == peersock_fd::Kind::Stream;
+        set::set(&mut options, &set::Place { is_bound, is_stream, interfaces: &interfaces }, row, value)?;
         if let Some((_, attempt)) = self.attempt_of(socket) {
             follow(attempt.connection(), &options, row);
         }
@@ -81,7 +83,11 @@ impl ServerState {
         length: usize,
     ) -> Result<Vec<u8>, Errno> {
         let row = self.row(which, level, name)?;
-        if !matches!(row.access, Access::Both | Access::Get | Access::Kept(_)) {
+        let has_value = match row.access {
+            Access::Both | Access::Get | Access::Kept(_) | Access::Fixed(_) | Access::Ignored => true,
+            Access::Set | Access::Kernel | Access::Application | Access::Refused => false,
+        };
+        if !has_value {
             return Err(Errno::NOPROTOOPT);
         }
         let mut value = match get::is_of_path(row) {
@@ -99,6 +105,9 @@ impl ServerState {
                 (None, Which::Accepted(_)) => get::get(&Options::default(), None, row)?,
             },
         };
+        if (row.level, row.number) == (IPPROTO_IPV6, libc::IPV6_V6ONLY) && self.is_bound_to_v6(which) {
+            value = number(1);
+        }
         if (row.level, row.number) == (IPPROTO_IP, libc::IP_MULTICAST_IF) {
             value = self.address_of(&value)?;
         }
@@ -132,6 +141,14 @@ impl ServerState {
             return Ok(number(mtu as i64));
         }
         Ok([get::sockaddr_in6(peer), number(mtu as i64)].concat())
+    }
+
+    /// Whether a socket is bound to an address that only IPv6 has: in Linux it has IPV6_V6ONLY from then on.
+    fn is_bound_to_v6(&self, which: Which) -> bool {
+        let Which::Opened(socket) = which else { return false };
+        let bound = self.sockets.get(socket.id).and_then(Opened::bound);
+        let is_v6s = |ip: IpAddr| ip.to_canonical().is_ipv6() && !ip.is_unspecified();
+        bound.is_some_and(|bound| is_v6s(bound.ip())) && self.peer_of(socket).is_none()
     }
 
     /// IP_MULTICAST_IF is asked for as an address.

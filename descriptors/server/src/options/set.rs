@@ -1,10 +1,11 @@
 //! setsockopt(2).
 
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
-use libc::{IPPROTO_ICMPV6, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_RAW, IPPROTO_TCP, SOL_SOCKET};
+use libc::{IPPROTO_ICMPV6, IPPROTO_IP, IPPROTO_IPV6, IPPROTO_RAW, IPPROTO_TCP, IPPROTO_UDP, SOL_SOCKET};
 use peersock_fd::{Errno, HeaderKind, PacketInfo};
 use peersock_stack::{IcmpFilter, InterfaceId};
 
@@ -22,7 +23,16 @@ const LEAST_BUFFER: usize = 2304;
 pub(super) struct Place<'a> {
     /// It is too late for what decides about binding.
     pub(super) is_bound: bool,
+    /// Its two bits of ECN are TCP's own.
+    pub(super) is_stream: bool,
     pub(super) interfaces: &'a Interfaces,
+}
+
+impl Place<'_> {
+    /// The traffic class that a program may choose.
+    fn class(&self, wanted: u8) -> u8 {
+        if self.is_stream { wanted & !3 } else { wanted }
+    }
 }
 
 /// The networks, as interfaces.
@@ -61,6 +71,14 @@ impl Interfaces {
         Ok(Some(PacketInfo { local: local.into(), interface }))
     }
 
+    fn by_index(&self, index: i32) -> Result<Option<InterfaceId>, Errno> {
+        match index {
+            ..0 => Err(Errno::INVAL),
+            0 => Ok(None),
+            index => self.find(InterfaceRef::Index(index)),
+        }
+    }
+
     fn by_name(&self, name: &[u8]) -> Result<Option<InterfaceId>, Errno> {
         let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
         if name.is_empty() {
@@ -73,13 +91,22 @@ impl Interfaces {
 
 /// Sets one option.
 pub(super) fn set(options: &mut Options, place: &Place<'_>, row: &Row, value: &[u8]) -> Result<(), Errno> {
-    if let Access::Kept(_) = row.access {
-        options.kept.insert((row.level, row.number), small(value)?);
-        return Ok(());
+    match row.access {
+        Access::Kept(_) => {
+            let value = if row.level == IPPROTO_IP { small(value)? } else { integer(value)? };
+            options.kept.insert((row.level, row.number), value);
+            return Ok(());
+        }
+        Access::Ignored => return integer(value).map(drop),
+        _ => {}
     }
     match row.level {
         SOL_SOCKET => set_socket(options, place, row.number, value),
         IPPROTO_TCP => set_tcp(options, row.number, value),
+        IPPROTO_UDP => {
+            options.segment = NonZeroU16::new(u16::try_from(integer(value)?).map_err(|_| Errno::INVAL)?);
+            Ok(())
+        }
         IPPROTO_IP if row.number == libc::IP_HDRINCL => {
             options.header_included = flag(value)?;
             Ok(())
@@ -156,8 +183,11 @@ fn set_socket(options: &mut Options, place: &Place<'_>, number: i32, value: &[u8
         }
         libc::SO_RCVBUF => options.receive_buffer = Some(buffer(value)?),
         libc::SO_SNDBUF => options.send_buffer = Some(buffer(value)?),
-        libc::SO_BINDTODEVICE => {
-            let device = place.interfaces.by_name(value)?;
+        libc::SO_BINDTODEVICE | table::SO_BINDTOIFINDEX => {
+            let device = match number {
+                table::SO_BINDTOIFINDEX => place.interfaces.by_index(integer(value)?)?,
+                _ => place.interfaces.by_name(value)?,
+            };
             if place.is_bound && device != options.device {
                 return Err(Errno::INVAL);
             }
@@ -207,7 +237,7 @@ fn set_tcp(options: &mut Options, number: i32, value: &[u8]) -> Result<(), Errno
 fn set_ip(side: &mut Side, place: &Place<'_>, number: i32, value: &[u8]) -> Result<(), Errno> {
     match number {
         libc::IP_TTL => side.hops = octet(small(value)?, HOPS, 1)?,
-        libc::IP_TOS => side.class = (small(value)? & 0xff) as u8,
+        libc::IP_TOS => side.class = place.class((small(value)? & 0xff) as u8),
         libc::IP_MTU_DISCOVER => {
             side.discover = within(small(value)?, libc::IP_PMTUDISC_DONT..=libc::IP_PMTUDISC_OMIT)?;
         }
@@ -235,7 +265,7 @@ fn set_ipv6(side: &mut Side, place: &Place<'_>, number: i32, value: &[u8]) -> Re
             side.multicast_interface = place.interfaces.find(value::multicast_interface_v6(value)?)?;
         }
         table::IPV6_MULTICAST_ALL if integer(value)? == 0 => {}
-        libc::IPV6_TCLASS => side.class = octet(integer(value)?, 0, 0)?,
+        libc::IPV6_TCLASS => side.class = place.class(octet(integer(value)?, 0, 0)?),
         libc::IPV6_RECVPKTINFO => side.wants_info = flag(value)?,
         libc::IPV6_RECVHOPLIMIT => side.wants_hops = flag(value)?,
         libc::IPV6_RECVTCLASS => side.wants_class = flag(value)?,

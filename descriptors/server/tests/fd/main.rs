@@ -20,6 +20,7 @@ mod narrow;
 mod options;
 mod path_mtu;
 mod raw;
+mod segments;
 mod strangers;
 mod stream;
 mod tracer;
