@@ -18,8 +18,8 @@
 //! | [`overlay`] | peersock |
 //! | [`quic`] | quinn: QUIC streams, with its windows enlarged |
 //!
-//! [`udp_server`] and [`growth`] have no contender: they are what a server on the overlay itself does for
-//! each datagram, and how that grows.
+//! [`udp_server`], [`growth`] and [`crowd`] have no contender: they are what a server on the overlay itself
+//! does for each datagram, how that grows, and how many peers at once are received.
 //!
 //! [`workload`] holds the work itself, generic over a [`workload::Transport`], so that kernel TCP and
 //! peersock run identical code; [`role`] holds the two sides, [`report`] what a client prints, [`usage`] what
@@ -30,6 +30,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+mod crowd;
 mod descriptors;
 mod growth;
 mod kernel;
@@ -81,6 +82,8 @@ enum Contender {
     UdpServer(udp_server::Options),
     /// The overlay's cost of a packet, with many members, peers and networks, all in this process
     Growth(growth::Options),
+    /// Many nodes that connect to one at once, and what comes of it when that stands still
+    Crowd(crowd::Options),
     /// Nothing: keeps one processor busy until it is ended
     Spin,
 }
@@ -128,6 +131,7 @@ fn run(contender: Contender) -> std::io::Result<()> {
         Contender::PeersockFd(NodeSide { node, role }) => play(&Descriptors::start(&node)?, &role),
         Contender::UdpServer(options) => udp_server::run(&options),
         Contender::Growth(options) => growth::run(&options),
+        Contender::Crowd(options) => crowd::run(&options),
         Contender::Spin => loop {
             std::hint::spin_loop();
         },

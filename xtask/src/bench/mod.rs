@@ -54,6 +54,7 @@ pub(crate) const EXAMPLES: &str = "Examples:
   cargo xtask bench python                            the Python package, on loopback
   cargo xtask bench udp-server                        a UDP server with 1,000 clients, in one process
   cargo xtask bench growth --members 100000           what members, peers and networks cost a packet
+  cargo xtask bench crowd --peers 1000                nodes that connect to one at once, and a standstill of that
   cargo xtask bench root relay                        a root's relay beside coturn's, on loopback
   cargo xtask bench root nodes                        what 50,000 registered nodes cost a root
   cargo xtask bench tcp --help                        TCP alone, over impaired links in virtual time";
@@ -137,6 +138,13 @@ enum Alone {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTION")]
         options: Vec<OsString>,
     },
+    /// Measure many nodes that connect to one at once, and what comes of it when that one stands still
+    #[command(disable_help_flag = true)]
+    Crowd {
+        /// Options of that program; `--help` explains them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTION")]
+        options: Vec<OsString>,
+    },
     /// Measure unmodified programs under peersock run: curl with nginx, redis-benchmark with redis
     Programs(programs::Options),
     /// Measure what serves the same end beside us: QUIC by quinn and iroh, WireGuard in programs, virtual
@@ -181,6 +189,10 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         Some(Alone::Growth { options }) => {
             let program = build("peersock-bench", PROFILE)?;
             return run_watched(Command::new(program).arg("growth").args(options));
+        }
+        Some(Alone::Crowd { options }) => {
+            let program = build("peersock-bench", PROFILE)?;
+            return run_watched(Command::new(program).arg("crowd").args(options));
         }
         Some(Alone::Programs(options)) => return programs::run(options),
         Some(Alone::Rivals(options)) => return rivals::run(options),
