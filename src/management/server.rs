@@ -107,6 +107,8 @@ fn answer(mut stream: UnixStream, respond: &Respond) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
     use crate::management::{ManagementError, request, status};
 
