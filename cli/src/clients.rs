@@ -49,10 +49,10 @@ pub(crate) fn serve(
     let (ended, end) = mpsc::channel();
     for listener in listeners {
         let (server, ended) = (Arc::clone(&server), ended.clone());
-        thread::spawn(move || {
+        thread::Builder::new().name("accept".into()).spawn(move || {
             let failure = server.accept_all(&listener, &ended);
             let _ = ended.send(failure);
-        });
+        })?;
     }
     Err(end.recv().expect("`ended` is still here"))
 }

@@ -56,7 +56,10 @@ pub(crate) fn run(
     };
     let (canceller, token) = Canceller::new()?;
     thread::scope(|scope| {
-        let sender = stdin.map(|stdin| scope.spawn(|| exchange.send_lines(stdin, token)));
+        let exchange = &exchange;
+        let send =
+            |stdin| thread::Builder::new().spawn_scoped(scope, move || exchange.send_lines(stdin, token));
+        let sender = stdin.map(send).transpose()?;
         let received = exchange.receive();
         exchange.update(|state| state.stopped = true);
         canceller.cancel();

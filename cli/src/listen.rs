@@ -138,17 +138,20 @@ fn listeners(args: &Args, session: &Session) -> Outcome<Vec<TcpListener>> {
 /// on, and reset if they are connected already.
 fn accept_one(listeners: Vec<TcpListener>) -> io::Result<(TcpStream, SocketAddr)> {
     let (clients, first) = mpsc::channel();
+    let close_all = || listeners.iter().for_each(TcpListener::close);
     thread::scope(|scope| {
         for listener in &listeners {
             let clients = clients.clone();
-            scope.spawn(move || {
+            let waiting = thread::Builder::new().spawn_scoped(scope, move || {
                 // It is closed if there is a client elsewhere.
                 let accepted = listener.accept();
                 let _ = clients.send(accepted);
             });
+            // Those that wait already end.
+            waiting.inspect_err(|_| close_all())?;
         }
         let accepted = first.recv().expect("`clients` is still here");
-        listeners.iter().for_each(TcpListener::close);
+        close_all();
         drop(clients);
         for (other, _) in first.iter().flatten() {
             // Not even the end of an empty stream: it might be taken for an answer.

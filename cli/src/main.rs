@@ -108,8 +108,6 @@ enum Command {
     Up(up::Args),
     #[command(hide = true)]
     RunGuard(run::GuardArgs),
-    #[command(hide = true)]
-    UpGuard(up::GuardArgs),
     Status(status::Args),
     Top(top::Args),
     Events(events::Args),
@@ -174,7 +172,6 @@ fn run(cli: &Cli) -> Outcome {
         Command::Root(args) => root::run(args),
         Command::Up(args) => up::run(args),
         Command::RunGuard(args) => run::guard(args),
-        Command::UpGuard(args) => up::guard(args),
         Command::Status(args) => status::run(args),
         Command::Top(args) => top::run(args),
         Command::Events(args) => events::run(args),

@@ -141,6 +141,10 @@ fn root_to_check(root: &RootStatus, address: IpAddr) -> String {
     let name = root_watch::name(root);
     match root.state {
         RootState::Refused => format!("{name} does not take this node, it may want a token; "),
+        RootState::Registered | RootState::Draining if root.directory_away => format!(
+            "{name} was reached, and its directory does not answer: nodes that are at other roots are not found \
+             until it does, tell who runs the root to look at its --directory; "
+        ),
         RootState::Registered | RootState::Draining => {
             format!(
                 "{name} was reached, and {address} was not met there: give the other program the same root, \

@@ -1,6 +1,7 @@
-//! Says that a root is lost or refuses this node, and that it is there again.
+//! Says that a root is lost or refuses this node, or cannot ask for nodes of other roots, and that it is as it
+//! should be again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
@@ -35,9 +36,10 @@ pub(crate) fn start(node: &Node) -> io::Result<RootWatch> {
             for root in node.roots().iter().filter(|root| !root.guest) {
                 // One that failed would have left an error.
                 let has_stream = root.stream.is_some() || root.stream_error.is_some();
-                if let Some(text) = messages.tell(root.id, root.state, has_stream, || name(root)) {
-                    stdio::note(text);
-                }
+                let told = messages.tell(root.id, root.state, has_stream, || name(root));
+                told.into_iter().for_each(stdio::note);
+                let told = messages.tell_directory(root.id, root.directory_away, || name(root));
+                told.into_iter().for_each(stdio::note);
             }
             goes_on = seen.wait();
         }
@@ -66,6 +68,7 @@ pub(crate) fn name(root: &RootStatus) -> String {
 #[derive(Default)]
 struct RootMessages {
     known: BTreeMap<NodeId, Known>,
+    without_directory: BTreeSet<NodeId>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -121,6 +124,27 @@ impl RootMessages {
         };
         Some(format!("{} {text}", name()))
     }
+
+    /// `is_away` if the directory that a root shares with others does not answer it.
+    fn tell_directory(
+        &mut self,
+        root: NodeId,
+        is_away: bool,
+        name: impl FnOnce() -> String,
+    ) -> Option<String> {
+        let is_news = match is_away {
+            true => self.without_directory.insert(root),
+            false => self.without_directory.remove(&root),
+        };
+        let text = match is_away {
+            true => {
+                "says that the directory which it shares with other roots does not answer: who is at another root \
+                 only is not found until it does; who runs the root finds the reason in its log"
+            }
+            false => "reaches the directory again that it shares with other roots",
+        };
+        is_news.then(|| format!("{} {text}", name()))
+    }
 }
 
 #[cfg(test)]
@@ -148,6 +172,19 @@ mod tests {
         assert!(refused.contains("refuses") && refused.contains("--root-token-file"), "{refused}");
         assert_eq!(tell(one, RootState::Refused), "");
         assert!(tell(other, RootState::Registered).contains("takes this node again"));
+    }
+
+    #[test]
+    fn a_directory_that_is_away_is_told_once_and_so_is_its_return() {
+        let root = Identity::from_seed(&[1; 32]).node_id();
+        let mut messages = RootMessages::default();
+        let mut tell =
+            |is_away| messages.tell_directory(root, is_away, || "the root".to_owned()).unwrap_or_default();
+        assert_eq!(tell(false), "");
+        assert!(tell(true).contains("does not answer"));
+        assert_eq!(tell(true), "");
+        assert!(tell(false).contains("again"));
+        assert_eq!(tell(false), "");
     }
 
     #[test]

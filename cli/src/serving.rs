@@ -2,6 +2,7 @@
 //! nobody off at once.
 
 use std::io;
+use std::panic;
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -89,7 +90,7 @@ impl Serving {
         })?;
         reach::warn_of_other_port(&session, node.overlay_port);
         let roots = root_watch::start(&session.node)?;
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        let runtime = runtime()?;
         Ok(Serving { session, activated, runtime, ending, linger: args.linger, _roots: roots })
     }
 
@@ -121,6 +122,16 @@ impl Serving {
             )
         })
     }
+}
+
+/// Starts tokio's runtime. It panics where it cannot start its first thread, which is no fault of the program, and
+/// does without the others.
+fn runtime() -> io::Result<Runtime> {
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(|_| {}));
+    let built = panic::catch_unwind(|| tokio::runtime::Builder::new_multi_thread().enable_all().build());
+    panic::set_hook(hook);
+    built.unwrap_or_else(|_| Err(io::Error::from_raw_os_error(libc::EAGAIN)))
 }
 
 impl Ending {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use peersock::device::Device;
 use peersock::overlay::NetworkId;
-use peersock::{IdentitySource, Interfaces, JoinError, Joined, Network, Node};
+use peersock::{IdentitySource, Interfaces, JoinError, Joined, Network, Node, NodeBuilder};
 
 use crate::args::{NetworkArgs, NodeArgs, UnderlayArgs};
 use crate::failure::{Failure, Outcome};
@@ -49,27 +49,35 @@ impl Session {
             true => IdentitySource::Ephemeral,
             false => IdentitySource::StateDir(args.state.path()?),
         };
-        let allowed = interfaces(&args.interfaces);
-        Session::open_with(args, network, identity, allowed, Node::join, farewell)
+        let node = builder(args, identity, interfaces(&args.interfaces))?;
+        Session::open_with(args, node, network, Node::join, farewell)
     }
 
-    /// Starts a node of that identity for a device. No peer is reached by the interfaces `own`, which are
-    /// this device and those of [`join_device`](Self::join_device). Ctrl-C calls `farewell` first, which is
-    /// told the signal and returns the exit status.
-    pub(crate) fn open_for_device(
+    /// Reads all that a node for devices needs, and gives the node before it starts. No peer is reached by the
+    /// interfaces `own`, which are those devices.
+    pub(crate) fn prepare_for_devices(
         args: &NodeArgs,
-        network: Network,
         identity: IdentitySource,
         own: Vec<String>,
-        device: Arc<dyn Device>,
-        farewell: impl FnOnce(i32) -> i32 + Send + 'static,
-    ) -> Outcome<Session> {
+    ) -> Outcome<NodeBuilder> {
         let allowed = match interfaces(&args.interfaces) {
             Interfaces::All => Interfaces::Except(own),
             named => named,
         };
+        builder(args, identity, allowed)
+    }
+
+    /// Starts a node for a device, and for those of [`join_device`](Self::join_device). Ctrl-C calls `farewell`
+    /// first, which is told the signal and returns the exit status.
+    pub(crate) fn open_for_device(
+        args: &NodeArgs,
+        node: NodeBuilder,
+        network: Network,
+        device: Arc<dyn Device>,
+        farewell: impl FnOnce(i32) -> i32 + Send + 'static,
+    ) -> Outcome<Session> {
         let join = |node: &Node, network| node.join_device(network, device);
-        Session::open_with(args, network, identity, allowed, join, |signal, _| farewell(signal))
+        Session::open_with(args, node, network, join, |signal, _| farewell(signal))
     }
 
     /// Starts a node that keeps nothing on the disk; Ctrl-C calls `farewell` as in [`Session::open_until`].
@@ -79,19 +87,18 @@ impl Session {
         identity: IdentitySource,
         farewell: impl FnOnce(i32, &Node) -> i32 + Send + 'static,
     ) -> Outcome<Session> {
-        Session::open_with(args, network, identity, interfaces(&args.interfaces), Node::join, farewell)
+        let node = builder(args, identity, interfaces(&args.interfaces))?;
+        Session::open_with(args, node, network, Node::join, farewell)
     }
 
     fn open_with(
         args: &UnderlayArgs,
+        node: NodeBuilder,
         network: Network,
-        identity: IdentitySource,
-        allowed: Interfaces,
         join: impl FnOnce(&Node, Network) -> Result<Joined, JoinError>,
         farewell: impl FnOnce(i32, &Node) -> i32 + Send + 'static,
     ) -> Outcome<Session> {
-        let node = Node::builder().identity(identity).interfaces(allowed).port(args.overlay_port);
-        let node = args.with_roots(node)?.start()?;
+        let node = node.start()?;
         let interrupted = node.clone();
         signals::end_with(move |signal| {
             let status = farewell(signal, &interrupted);
@@ -197,6 +204,11 @@ impl Session {
             }
         }
     }
+}
+
+/// A node that is to be started, as its options say.
+fn builder(args: &UnderlayArgs, identity: IdentitySource, allowed: Interfaces) -> Outcome<NodeBuilder> {
+    args.with_roots(Node::builder().identity(identity).interfaces(allowed).port(args.overlay_port))
 }
 
 impl Drop for Session {

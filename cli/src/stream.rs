@@ -99,7 +99,7 @@ pub(crate) fn run(
         turn.inspect(|turn| turn.leave());
     };
     thread::scope(|scope| {
-        let sender = scope.spawn(move || {
+        let sending = thread::Builder::new().name("send".into()).spawn_scoped(scope, move || {
             // Dropped at the end, which is what the receiving thread waits for.
             let _finished = finished;
             let sent = match input {
@@ -115,6 +115,15 @@ pub(crate) fn run(
             }
             sent
         });
+        let sender = match sending {
+            Ok(sender) => sender,
+            Err(error) => {
+                cancel();
+                // A reset: the end of an empty stream might be taken for an answer.
+                give_up(stream);
+                return Err(Failure::from(error));
+            }
+        };
         let mut arriving = Some(arriving);
         let received = receive(stream, output, progress, &mut arriving);
         let is_enough = after_peer == AfterPeer::Stop || input.is_terminal();

@@ -6,6 +6,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use peersock_primitives::beside;
+
 use crate::behavior::Observations;
 use crate::host::{ANYWHERE, HostInterface};
 use crate::nat64::{self, Nat64Prefix};
@@ -49,7 +51,7 @@ impl Ways<'_> {
         deadline: Duration,
     ) -> [io::Result<Option<Observations>>; 2] {
         thread::scope(|scope| {
-            let begin = |v6| scope.spawn(move || self.observe_family(interface, v6, servers, deadline));
+            let begin = |v6| beside(scope, move || self.observe_family(interface, v6, servers, deadline));
             let died = |_| Err(io::Error::other("a thread that probes a NAT died"));
             [false, true].map(begin).map(|thread| thread.join().unwrap_or_else(died))
         })

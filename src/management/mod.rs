@@ -270,7 +270,7 @@ fn foreign_peer(stream: impl AsFd) -> io::Result<Option<u32>> {
 
 /// Calls `f` with a path of the same file that fits into a `sockaddr_un` (107 bytes), by way of a descriptor
 /// of its directory where the path itself is too long.
-fn with_short_path<T>(path: &Path, f: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+pub(crate) fn with_short_path<T>(path: &Path, f: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
     const SUN_PATH: usize = 108;
     match (path.parent(), path.file_name()) {
         (Some(directory), Some(name)) if path.as_os_str().as_bytes().len() >= SUN_PATH => {

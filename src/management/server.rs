@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::thread::{self, JoinHandle};
@@ -10,7 +9,7 @@ use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags};
 
-use super::{PATIENCE, Refusal, Request, foreign_peer, with_short_path};
+use super::{PATIENCE, Refusal, Request, foreign_peer};
 use crate::state::StateDir;
 
 /// Longest request line that is read, in bytes.
@@ -40,13 +39,7 @@ impl ManagementServer {
         respond: impl Fn(Request) -> Result<String, &'static str> + Send + 'static,
     ) -> io::Result<ManagementServer> {
         let path = StateDir::management_socket(state.path());
-        // We hold the directory's lock, so a socket that is there belongs to a process that is gone.
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let listener = with_short_path(&path, |path| UnixListener::bind(path))?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        let listener = state.bind_management()?;
         let (wake, stop) = UnixStream::pair()?;
         let thread = thread::Builder::new()
             .name("peersock-manage".into())
@@ -135,6 +128,7 @@ fn read_request(stream: &mut UnixStream) -> io::Result<String> {
 #[cfg(test)]
 mod tests {
     use std::io::{BufRead as _, BufReader};
+    use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
     use crate::management::{ManagementError, request, status};

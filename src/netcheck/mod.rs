@@ -13,6 +13,7 @@ use std::thread;
 
 use peersock_nat::host;
 use peersock_overlay::wire::DISCOVERY_PORT;
+use peersock_primitives::beside;
 use thiserror::Error;
 
 pub use peersock_nat::netcheck::{
@@ -145,8 +146,8 @@ impl Netcheck {
         }
         targets.extend(origins.keys().cloned());
         let (network, turn, roots) = thread::scope(|scope| {
-            let turn = scope.spawn(|| check_turn(&turn, &only));
-            let roots = scope.spawn(|| roots::check(sources, &self.interfaces));
+            let turn = beside(scope, || check_turn(&turn, &only));
+            let roots = beside(scope, || roots::check(sources, &self.interfaces));
             let network = peersock_nat::netcheck::run(&targets, &only);
             // They do not panic.
             (network, turn.join().unwrap_or_default(), roots.join().unwrap_or_default())

@@ -55,6 +55,9 @@ pub enum IdentitySource {
     Ephemeral,
     /// The identity that belongs to a secret seed. Keep the seed as secret as a private key.
     Seed(Seed),
+    /// A state directory that was opened before, [`StateDir::for_later`]: for a program that gives up its right
+    /// to it before the node starts.
+    Opened(StateDir),
 }
 
 /// A secret seed; it prints as `[redacted]`.
@@ -586,6 +589,7 @@ impl NodeBuilder {
             IdentitySource::Seed(seed) => return Ok((Identity::from_seed(&seed.0), None)),
             IdentitySource::Default => StateDir::default_path()?,
             IdentitySource::StateDir(path) => path.clone(),
+            IdentitySource::Opened(state) => return Ok((state.identity()?, Some(state.clone()))),
         };
         let state = StateDir::open(&path)?;
         Ok((state.identity()?, Some(state)))

@@ -8,6 +8,9 @@ impl StateDir {
     /// Returns the list of nodes of the DHT that was kept last. `None` if there is none, and if the file is not
     /// private or no text: then whoever wants the list does without.
     pub(crate) fn dht_nodes(&self) -> Option<String> {
+        if let Some(later) = &self.later {
+            return later.dht_nodes.clone();
+        }
         match read_regular_secret_file(&self.path.join(DHT_NODES_FILE)) {
             Ok(text) => Some(text.to_string()),
             Err(StateError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => None,
@@ -20,6 +23,9 @@ impl StateDir {
 
     /// Keeps a list of nodes of the DHT in place of the last one.
     pub(crate) fn keep_dht_nodes(&self, text: &str) {
+        if self.later.is_some() {
+            return;
+        }
         if let Err(error) = write_atomically(&self.path, DHT_NODES_FILE, text.as_bytes()) {
             tracing::debug!(%error, "nodes of the DHT are not kept for the next start");
         }

@@ -20,13 +20,16 @@ mod private;
 
 use std::env;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
-use peersock_overlay::{Identity, PublicIdentity};
-
+use crate::management::with_short_path;
 use crate::node::Seed;
+use crate::sync;
+use peersock_overlay::{Identity, PublicIdentity};
 
 pub use error::StateError;
 pub use private::read_secret_file;
@@ -50,12 +53,22 @@ const MANAGEMENT_SOCKET: &str = "management.sock";
 /// assert_eq!(state.identity()?.node_id(), identity.node_id()); // … then read
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct StateDir {
     path: PathBuf,
     /// The kernel releases the lock when the last copy of this descriptor is closed, however the process
     /// ends.
-    _lock: File,
+    _lock: Arc<File>,
+    later: Option<Arc<Later>>,
+}
+
+/// The parts of a state directory that a node needs, opened before it starts.
+#[derive(Debug)]
+struct Later {
+    seed: Seed,
+    management: Mutex<Option<UnixListener>>,
+    #[cfg(feature = "dht")]
+    dht_nodes: Option<String>,
 }
 
 impl StateDir {
@@ -82,7 +95,48 @@ impl StateDir {
         // Absolute, because the process may change its working directory later.
         let path = path.canonicalize().map_err(StateError::io("examine", path))?;
         let lock = lock(&path)?;
-        Ok(StateDir { path, _lock: lock })
+        Ok(StateDir { path, _lock: Arc::new(lock), later: None })
+    }
+
+    /// Reads the identity and binds the management socket now: a node started with
+    /// [`IdentitySource::Opened`](crate::IdentitySource::Opened) has both, though the process has become a user
+    /// that may not enter the directory. Such a node keeps nothing else there, and leaves the socket's file
+    /// behind at its end.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`StateDir::identity`], and [`StateError::Io`] if the socket cannot be made.
+    pub fn for_later(mut self) -> Result<StateDir, StateError> {
+        self.identity()?;
+        let seed = read_identity_file(&self.path.join(IDENTITY_FILE))?;
+        let listener = self.bind_management();
+        let listener = listener.map_err(StateError::io("make", &Self::management_socket(&self.path)))?;
+        let management = Mutex::new(Some(listener));
+        #[cfg(feature = "dht")]
+        let dht_nodes = self.dht_nodes();
+        self.later = Some(Arc::new(Later {
+            seed,
+            management,
+            #[cfg(feature = "dht")]
+            dht_nodes,
+        }));
+        Ok(self)
+    }
+
+    /// The management socket, which this makes unless [`StateDir::for_later`] has done so.
+    pub(crate) fn bind_management(&self) -> io::Result<UnixListener> {
+        if let Some(listener) = self.later.as_ref().and_then(|later| sync::lock(&later.management).take()) {
+            return Ok(listener);
+        }
+        let path = Self::management_socket(&self.path);
+        // We hold the directory's lock, so a socket that is there belongs to a process that is gone.
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = with_short_path(&path, |path| UnixListener::bind(path))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        Ok(listener)
     }
 
     /// The absolute path of the directory.
@@ -98,6 +152,9 @@ impl StateDir {
     /// [`StateError::Malformed`] or [`StateError::TooNew`] if it cannot be understood, otherwise
     /// [`StateError::Io`]. An existing file is never overwritten.
     pub fn identity(&self) -> Result<Identity, StateError> {
+        if let Some(later) = &self.later {
+            return Ok(Identity::from_seed(&later.seed.0));
+        }
         if let Some(identity) = read_identity(&self.path)? {
             return Ok(identity);
         }
@@ -186,7 +243,7 @@ fn create_private(path: &Path) -> Result<(), StateError> {
         fs::create_dir_all(parent).map_err(StateError::io("create", parent))?;
     }
     match DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
             Err(StateError::io("create", path)(error))
         }
         _ => Ok(()),
@@ -224,8 +281,8 @@ fn read_identity(directory: &Path) -> Result<Option<Identity>, StateError> {
     let path = directory.join(IDENTITY_FILE);
     match read_regular_secret_file(&path) {
         Ok(text) => Ok(Some(Identity::from_seed(&*identity::parse(&path, &text)?))),
-        Err(StateError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(StateError::Io { source, .. }) if source.kind() == std::io::ErrorKind::InvalidData => {
+        Err(StateError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(StateError::Io { source, .. }) if source.kind() == io::ErrorKind::InvalidData => {
             Err(StateError::Malformed { path, what: "it is not text" })
         }
         Err(error) => Err(error),
@@ -234,7 +291,7 @@ fn read_identity(directory: &Path) -> Result<Option<Identity>, StateError> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    use std::os::unix::fs::MetadataExt as _;
 
     use rustix::fs::{CWD, FileType, Mode};
 
@@ -288,6 +345,23 @@ mod tests {
         assert!(error.to_string().contains("ephemeral"), "{error}");
         drop(first);
         StateDir::open(place.path()).unwrap();
+    }
+
+    #[test]
+    fn what_was_opened_before_is_there_though_the_directory_is_not_any_more() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("state");
+        let state = StateDir::open(&path).unwrap().for_later().unwrap();
+        let id = state.identity().unwrap().node_id();
+        assert_eq!(StateDir::peek_identity(&path).unwrap().unwrap().node_id(), id);
+        let listener = state.bind_management().unwrap();
+        std::os::unix::net::UnixStream::connect(StateDir::management_socket(&path)).unwrap();
+        listener.accept().unwrap();
+        let copy = state.clone();
+        drop(state);
+        assert!(matches!(StateDir::open(&path), Err(StateError::InUse { .. })));
+        fs::remove_dir_all(&path).unwrap();
+        assert_eq!(copy.identity().unwrap().node_id(), id);
     }
 
     #[test]

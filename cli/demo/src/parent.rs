@@ -206,12 +206,12 @@ impl Children {
         running.children.push((role, child));
         drop(running);
         let lines = lines.clone();
-        thread::spawn(move || {
+        thread::Builder::new().name("lines".into()).spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                 let _ = lines.send((role, Some(line)));
             }
             let _ = lines.send((role, None));
-        });
+        })?;
         Ok(())
     }
 

@@ -40,11 +40,11 @@ fn serve(args: &ServeArgs) -> Outcome {
     let (size, seed) = (args.size, args.seed);
     loop {
         let (stream, _) = listener.accept()?;
-        thread::spawn(move || {
+        thread::Builder::new().name("client".into()).spawn(move || {
             if let Err(error) = answer(&stream, size, seed) {
                 tracing::debug!(%error, "a client went away");
             }
-        });
+        })?;
     }
 }
 

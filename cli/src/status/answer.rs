@@ -47,6 +47,8 @@ pub(crate) struct Root {
     pub(crate) registered_s: Option<f64>,
     #[serde(default)]
     pub(crate) relayed_peers: usize,
+    #[serde(default)]
+    pub(crate) directory_away: bool,
 }
 
 /// Where the node can be reached.

@@ -300,6 +300,9 @@ impl fmt::Display for RootLine<'_> {
         if root.relayed_peers > 0 {
             write!(f, ", relays to {}", counted(root.relayed_peers, "peer"))?;
         }
+        if root.directory_away {
+            write!(f, "\n  the directory that it shares with other roots does not answer it")?;
+        }
         if let Some(error) = &root.stream_error {
             write!(f, "\n  no stream: {error}")?;
         }

@@ -9,6 +9,7 @@ use peersock::overlay::{Exit, StaticMember};
 use peersock::{Network, PublicIdentity, RootSource};
 use peersock_tun::{EXIT_TABLE, ExitRoutes, Tun, User};
 
+use super::PRIVILEGE;
 use super::guard::Guard;
 use crate::failure::{Failure, Outcome};
 use crate::stdio;
@@ -52,7 +53,15 @@ impl ExitArgs {
                 "make a user that nothing else runs as with `useradd --system peersock`, and give it with \
                  --user peersock",
             )),
-            Some(user) => Ok(Some(user)),
+            Some(user) => {
+                if self.exit.is_some() && name == "nobody" {
+                    stdio::note(
+                        "warning: other services run as nobody, too, and go past the exit then: make a user for \
+                         this alone (`useradd --system peersock`)",
+                    );
+                }
+                Ok(Some(user))
+            }
             None => Err(Failure::usage(
                 format_args!("this machine has no user {name}"),
                 format_args!("make it with `useradd --system {name}`"),
@@ -110,6 +119,7 @@ pub(super) struct Chosen {
     pub(super) at: usize,
     member: StaticMember,
     name: String,
+    /// It leads there in IPv6, too, and this machine has that.
     pub(super) ipv6: bool,
     /// The host names at which the file says that it is reached.
     hosts: Vec<String>,
@@ -180,42 +190,35 @@ fn find(networks: &[Network], own: &PublicIdentity, name: &str) -> Outcome<Chose
 }
 
 impl Chosen {
-    /// Has the machine use the exit, from now until the result is released.
-    pub(super) fn start(&self, tun: &Tun, user: User) -> Outcome<Guard> {
-        check_filters()?;
-        let routes = ExitRoutes { user: user.id(), ipv6: self.ipv6 };
-        let guard = Guard::start().map_err(|error| {
-            Failure::new(
-                format_args!("cannot start the process that removes the exit's rules at the end: {error}"),
-                "check that the program may start another one of itself here (a sandbox may forbid it)",
-            )
-        })?;
-        if let Err(error) = routes.set(tun) {
-            let failure = match error.kind() {
-                io::ErrorKind::AlreadyExists => Failure::new(
-                    format_args!("cannot lead to an exit: {error}"),
-                    format_args!(
-                        "stop the other `peersock up --exit`; `ip route show table {EXIT_TABLE}` has its \
-                         interface"
-                    ),
+    /// The routes and rules by which the machine uses the exit.
+    pub(super) fn routes(&self, user: User) -> ExitRoutes {
+        ExitRoutes { user: user.id(), ipv6: self.ipv6 }
+    }
+
+    /// Has the machine use the exit, from now until the guard is released, which it is on failure.
+    pub(super) fn start(routes: ExitRoutes, tun: &Tun, guard: Guard) -> Outcome<Guard> {
+        let Err(error) = routes.set(tun) else { return Ok(guard) };
+        let failure = match error.kind() {
+            io::ErrorKind::AlreadyExists => Failure::new(
+                format_args!("cannot lead to an exit: {error}"),
+                format_args!(
+                    "stop the other `peersock up --exit`; `ip route show table {EXIT_TABLE}` has its interface"
                 ),
-                io::ErrorKind::PermissionDenied => Failure::new(
-                    format_args!("cannot set the rules for the exit: {error}"),
-                    "run it as root, or give the program CAP_NET_ADMIN: sudo setcap cap_net_admin+ep PROGRAM",
-                ),
-                _ => Failure::new(
-                    format_args!("cannot set the rules for the exit: {error}"),
-                    format_args!("look what `ip rule` and `ip route show table {EXIT_TABLE}` say"),
-                ),
-            };
-            // Those of another one, which runs, are not this one's to remove.
-            match error.kind() {
-                io::ErrorKind::AlreadyExists => guard.dismiss(),
-                _ => guard.release(),
+            ),
+            io::ErrorKind::PermissionDenied => {
+                Failure::new(format_args!("cannot set the rules for the exit: {error}"), PRIVILEGE)
             }
-            return Err(failure);
+            _ => Failure::new(
+                format_args!("cannot set the rules for the exit: {error}"),
+                format_args!("look what `ip rule` and `ip route show table {EXIT_TABLE}` say"),
+            ),
+        };
+        // Those of another one, which runs, are not this one's to remove.
+        match error.kind() {
+            io::ErrorKind::AlreadyExists => guard.dismiss(),
+            _ => guard.release(),
         }
-        Ok(guard)
+        Err(failure)
     }
 
     /// What the user is to know. A resolver on this machine is not the node's user: it asks its servers by
@@ -272,7 +275,7 @@ fn warn_of_no_forwarding(exit: Exit) {
 
 /// Refuses a machine whose kernel would drop what peers send to the node: with a strict reverse path filter
 /// (RFC 3704, 2.2) their packets come by another interface than the one that leads back, which is the exit's.
-fn check_filters() -> Outcome {
+pub(super) fn check_filters() -> Outcome {
     let routes = fs::read_to_string("/proc/net/route").unwrap_or_default();
     let of = |interface: &str| number(format!("/proc/sys/net/ipv4/conf/{interface}/rp_filter")).unwrap_or(0);
     // The kernel takes the larger one (ip-sysctl.rst).

@@ -23,7 +23,7 @@ pub(super) fn set(
     let mut leads_out = false;
     for ((network, plan), tun) in networks.iter().zip(plans).zip(tuns) {
         let blocks = blocks_of_exit(network, identity);
-        match Filter::set(tun, &plan.settings, blocks.as_deref()) {
+        match Filter::set(tun, &plan.settings, blocks.as_deref(), tuns.iter().map(|tun| &**tun)) {
             Ok(filter) => filters.push(filter),
             Err(error) => {
                 leads_out |= blocks.is_some();
@@ -36,7 +36,12 @@ pub(super) fn set(
             "{name} has no filter, which takes nf_tables of Linux 5.12 or later: {error}. Whoever is on a \
              local network of this machine reaches its addresses in the network, and can send in the name of \
              members{}: docs/NETWORKS.md has rules against that",
-            if leads_out { "; and reaches members, for this node is an exit" } else { "" }
+            match leads_out {
+                true => {
+                    "; and reaches members, for this node is an exit, which leads them to this machine's site, too"
+                }
+                false => "",
+            }
         ));
     }
     filters

@@ -1,62 +1,88 @@
-//! A process beside `peersock up --exit` that has kept the right to remove the exit's rules, which the node's
-//! own process gives up. It hears nothing but one byte from there.
+//! A process beside `peersock up` that keeps CAP_NET_ADMIN, which the node's own process gives up. It sets again
+//! what others take from the interfaces, and removes the exit's rules at the end.
 //!
 //! ```text
-//! node ---- a pipe, the guard's stdin ----> guard, with CAP_NET_ADMIN
+//! node ---- one byte, then another ----> guard, with CAP_NET_ADMIN
 //! ```
 //!
-//! With the byte it removes the rules, or leaves those of another program alone. An end without it means that
-//! the node was killed: the rules stay, and nothing leaves the machine past the exit that it was told to use.
+//! The guard is a copy of the node's process that never executes a program (fork without exec): so no command
+//! exists by which somebody else could start one. Besides the node's bytes it hears the kernel alone. An end
+//! without a last byte means that the node was killed: the exit's rules stay, and nothing leaves the machine past
+//! the exit that it was told to use.
 
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::os::unix::process::CommandExt as _;
-use std::process::{Child, Command, Stdio};
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
-use peersock_tun::{EXIT_TABLE, has_exit_rules, keep_network_privilege, remove_exit_rules};
+use peersock_tun::{
+    Change, EXIT_TABLE, Filter, Upkeep, User, has_exit_rules, keep_network_privilege, remove_exit_rules,
+};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, WaitOptions, setpgid, waitpid};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use crate::failure::{Failure, Outcome};
 use crate::stdio;
 
-/// The arguments of the guard itself.
-#[derive(clap::Args)]
-pub(crate) struct Args;
+/// The node has set up what it wants: keep it.
+const KEEP: u8 = 1;
 
-/// The node ends: the rules are to go.
-const RELEASE: u8 = 1;
+/// The node ends: the exit's rules are to go.
+const RELEASE: u8 = 2;
 
-/// There are no rules of this node.
-const DISMISS: u8 = 2;
+/// The node ends, and the exit's rules are not this node's.
+const DISMISS: u8 = 3;
 
-/// What the guard says when no signal ends it any more.
-const READY: &str = "ready";
+/// The guard's answer when no signal ends it any more.
+const READY: u8 = 4;
+
+/// The names of what was set again, in one line, before the others are counted.
+const NAMED: usize = 4;
 
 /// The guard of a node that runs.
 #[derive(Debug)]
 pub(super) struct Guard {
-    process: Child,
+    process: Pid,
+    pipe: UnixStream,
+    /// They are there until both processes have ended.
+    _filters: Vec<Filter>,
+    has_exit: bool,
     /// A run that was killed has left rules, which keep the machine closed until a run is up again.
     is_closed: bool,
 }
 
 impl Guard {
-    /// Starts it, while this process still has its privileges and has set no rules.
-    pub(super) fn start() -> io::Result<Guard> {
+    /// Starts it, while this process still has its privileges, has one thread only, and has set no rules. The
+    /// guard goes on as `user`.
+    pub(super) fn start(upkeep: Upkeep, has_exit: bool, user: Option<User>) -> Outcome<Guard> {
+        let failed = |error: io::Error| {
+            Failure::new(
+                format_args!("cannot start the process that keeps the interfaces as they are: {error}"),
+                "check that the program may start processes here (a sandbox may forbid it, or `ulimit -u`)",
+            )
+        };
         // Where nobody knows, nothing is opened.
-        let is_closed = has_exit_rules().unwrap_or(true);
-        let mut command = Command::new("/proc/self/exe");
-        command.arg0("peersock").arg("up-guard").stdin(Stdio::piped()).stdout(Stdio::piped());
-        // Ctrl-C is not for it.
-        let mut child = command.process_group(0).spawn()?;
-        let mut line = String::new();
-        if let Some(stdout) = child.stdout.take() {
-            BufReader::new(stdout).read_line(&mut line)?;
+        let is_closed = has_exit && has_exit_rules().unwrap_or(true);
+        let (mut pipe, its) = UnixStream::pair().map_err(failed)?;
+        let Some(process) = fork().map_err(failed)? else { be_the_guard(its, upkeep, has_exit, user) };
+        drop(its);
+        let mut answer = [0];
+        match pipe.read(&mut answer).map_err(failed)? {
+            1 if answer[0] == READY => {
+                Ok(Guard { process, pipe, _filters: upkeep.into_filters(), has_exit, is_closed })
+            }
+            _ => Err(failed(io::Error::other("it ended at once"))),
         }
-        match line.trim() == READY {
-            true => Ok(Guard { process: child, is_closed }),
-            false => Err(io::Error::other(format!("it ended at once ({})", child.wait()?))),
-        }
+    }
+
+    /// From now on everything is kept as it is.
+    pub(super) fn keep(&mut self) {
+        // Whether it is still there is seen at the end.
+        let _ = self.pipe.write_all(&[KEEP]);
     }
 
     /// The node is up: when it ends now, the machine is opened.
@@ -64,33 +90,40 @@ impl Guard {
         self.is_closed = false;
     }
 
-    /// Has the rules removed, and waits until they are. Where a run before was killed and this one is not up,
-    /// they stay.
+    /// Has the exit's rules removed, and waits until they are. Where a run before was killed and this one is not
+    /// up, they stay.
     pub(super) fn release(mut self) {
         if self.is_closed {
             return self.leave();
         }
         // It may have been killed.
-        let is_told = self.process.stdin.take().is_some_and(|mut pipe| pipe.write_all(&[RELEASE]).is_ok());
-        let is_done = self.process.wait().is_ok_and(|status| status.success());
-        if !(is_told && is_done) {
+        let is_told = self.pipe.write_all(&[RELEASE]).is_ok();
+        if !(self.has_ended_well() && is_told) && self.has_exit {
             stdio::note(format_args!("the exit's rules are still there: {REMOVAL}"));
         }
     }
 
     /// Ends it without a word: the rules that there are, if any, are not this node's.
     pub(super) fn dismiss(mut self) {
-        if let Some(mut pipe) = self.process.stdin.take() {
-            // It may have been killed.
-            let _ = pipe.write_all(&[DISMISS]);
-        }
-        let _ = self.process.wait();
+        let _ = self.pipe.write_all(&[DISMISS]);
+        self.has_ended_well();
     }
 
     /// Leaves the rules as they are. The guard says so.
-    pub(super) fn leave(mut self) {
-        drop(self.process.stdin.take());
-        let _ = self.process.wait();
+    pub(super) fn leave(self) {
+        let _ = self.pipe.shutdown(std::net::Shutdown::Write);
+        self.has_ended_well();
+    }
+
+    fn has_ended_well(&self) -> bool {
+        loop {
+            match waitpid(Some(self.process), WaitOptions::empty()) {
+                Err(rustix::io::Errno::INTR) => {}
+                ended => {
+                    return ended.is_ok_and(|end| end.is_some_and(|(_, end)| end.exit_status() == Some(0)));
+                }
+            }
+        }
     }
 }
 
@@ -100,31 +133,162 @@ const REMOVAL: &str = "remove the rules with `ip rule flush protocol 74` and `ip
 // The text has the table's number.
 const _: () = assert!(EXIT_TABLE == 74);
 
-/// The guard's process.
-pub(crate) fn run(_: &Args) -> Outcome {
+/// Copies this process; the copy gets `None`.
+#[allow(unsafe_code)]
+fn fork() -> io::Result<Option<Pid>> {
+    // In a copy other threads are gone, with their locks held.
+    if fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() > 1) {
+        return Err(io::Error::other("other threads run already"));
+    }
+    // SAFETY: no other thread is there, so that the copy may do whatever this process may.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        child => Ok(Pid::from_raw(child)),
+    }
+}
+
+/// The guard's process, from its start to its end. Nothing of the node's is dropped in it.
+fn be_the_guard(pipe: UnixStream, upkeep: Upkeep, has_exit: bool, user: Option<User>) -> ! {
+    let done = catch_unwind(AssertUnwindSafe(|| guard(pipe, upkeep, has_exit, user)));
+    std::process::exit(match done {
+        Ok(Ok(())) => 0,
+        Ok(Err(failure)) => {
+            stdio::note(&failure);
+            1
+        }
+        Err(_) => 101,
+    })
+}
+
+fn guard(mut pipe: UnixStream, mut upkeep: Upkeep, has_exit: bool, user: Option<User>) -> Outcome {
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         // They are for the node, whose last word comes by the pipe.
         signal_hook::flag::register(signal, Arc::default())?;
     }
-    keep_network_privilege()?;
-    writeln!(io::stdout(), "{READY}")?;
-    let mut byte = [0];
-    let count = loop {
-        match io::stdin().lock().read(&mut byte) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            done => break done?,
+    // Ctrl-C is not for it.
+    setpgid(None, None).map_err(io::Error::from)?;
+    let nothing = File::options().read(true).write(true).open("/dev/null")?;
+    rustix::stdio::dup2_stdin(&nothing).map_err(io::Error::from)?;
+    rustix::stdio::dup2_stdout(&nothing).map_err(io::Error::from)?;
+    // The interfaces go with the node.
+    close_all_but(upkeep.descriptors().chain([pipe.as_fd()]));
+    keep_network_privilege(user)?;
+    pipe.write_all(&[READY])?;
+    let mut is_kept = false;
+    loop {
+        match wait(&pipe, is_kept.then_some(&mut upkeep))? {
+            Some(KEEP) => is_kept = true,
+            Some(RELEASE) if has_exit => {
+                return remove_exit_rules().map_err(|error| {
+                    Failure::new(format_args!("cannot remove the exit's rules: {error}"), REMOVAL)
+                });
+            }
+            Some(_) => return Ok(()),
+            None if has_exit => {
+                stdio::note(format_args!(
+                    "the node has ended without a word, and nothing leaves this machine past its exit: start \
+                     it again, or {REMOVAL}"
+                ));
+                return Ok(());
+            }
+            None => return Ok(()),
         }
+    }
+}
+
+/// The next byte of the node's; `None` at its end. Meanwhile everything is kept as it is.
+fn wait(mut pipe: &UnixStream, mut upkeep: Option<&mut Upkeep>) -> io::Result<Option<u8>> {
+    loop {
+        let timeout = upkeep.as_ref().and_then(|upkeep| upkeep.timeout());
+        let (is_said, is_changed) = {
+            let mut fds = vec![PollFd::new(pipe, PollFlags::IN)];
+            if let Some(upkeep) = &upkeep {
+                fds.push(PollFd::from_borrowed_fd(upkeep.changes(), PollFlags::IN));
+            }
+            let timeout = timeout.map(timespec);
+            match poll(&mut fds, timeout.as_ref()) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let is_ready = |at: usize| fds.get(at).is_some_and(|fd| !fd.revents().is_empty());
+            (is_ready(0), is_ready(1))
+        };
+        if is_said {
+            let mut byte = [0];
+            match pipe.read(&mut byte) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                count => return Ok((count? == 1).then_some(byte[0])),
+            }
+        }
+        if let Some(upkeep) = &mut upkeep {
+            if is_changed {
+                upkeep.note_changes();
+            }
+            upkeep.look().into_iter().for_each(|change| tell(&change));
+        }
+    }
+}
+
+fn timespec(time: Duration) -> Timespec {
+    Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() }
+}
+
+/// Tells the user what others have changed.
+fn tell(change: &Change) {
+    match change {
+        Change::Down { device } => stdio::note(format_args!(
+            "somebody has set {device} down: no member is reached by it until it is up again (`ip link set \
+             {device} up`)"
+        )),
+        Change::SetAgain { device, parts } => stdio::note(format_args!(
+            "somebody has taken {} from {device}, and it is set again{}",
+            names(parts),
+            match parts.iter().any(|part| part.starts_with("rule")) {
+                true => ": for a moment packets could leave this machine past its exit",
+                false => "",
+            }
+        )),
+        Change::Failed { device, part, source } => stdio::note(format_args!(
+            "{device} lacks {part}, which cannot be set again: {source}; `ip monitor` tells who takes it"
+        )),
+        _ => {}
+    }
+}
+
+fn names(parts: &[String]) -> String {
+    let (named, others) = parts.split_at(parts.len().min(NAMED));
+    let named = named.join(", ");
+    if others.is_empty() { named } else { format!("{named} and {} more", others.len()) }
+}
+
+/// Closes all descriptors but standard ones and these.
+#[allow(unsafe_code)]
+fn close_all_but<'a>(kept: impl Iterator<Item = BorrowedFd<'a>>) {
+    let mut kept: Vec<RawFd> = kept.map(|fd| fd.as_raw_fd()).collect();
+    kept.sort_unstable();
+    let close = |first: RawFd, last: libc::c_uint| {
+        // SAFETY: what is closed belongs to the node's process, whose values this one uses no more and never
+        // drops. A kernel without the call leaves it open, until this process ends with the node.
+        unsafe { libc::syscall(libc::SYS_close_range, first as libc::c_uint, last, 0) };
     };
-    if count == 1 && byte[0] == DISMISS {
-        return Ok(());
+    let mut first = 3;
+    for fd in kept {
+        if fd > first {
+            close(first, (fd - 1) as libc::c_uint);
+        }
+        first = first.max(fd + 1);
     }
-    if count == 0 || byte[0] != RELEASE {
-        stdio::note(format_args!(
-            "the node has ended without a word, and nothing leaves this machine past its exit: start it \
-             again, or {REMOVAL}"
-        ));
-        return Ok(());
+    close(first, libc::c_uint::MAX);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_list_is_cut() {
+        let parts: Vec<_> = (1..=6).map(|number| format!("part {number}")).collect();
+        assert_eq!(names(&parts[..2]), "part 1, part 2");
+        assert_eq!(names(&parts), "part 1, part 2, part 3, part 4 and 2 more");
     }
-    remove_exit_rules()
-        .map_err(|error| Failure::new(format_args!("cannot remove the exit's rules: {error}"), REMOVAL))
 }

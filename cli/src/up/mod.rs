@@ -7,14 +7,16 @@ mod guard;
 mod names;
 mod plan;
 mod resolved;
+mod user;
 
 use std::io;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 
 use peersock::{IdentitySource, Joined, Network, PublicIdentity, Seed};
-use peersock_tun::{OpenError, Tun, User, give_up_privileges};
+use peersock_tun::{ExitRoutes, Filter, OpenError, Tun, Upkeep, give_up_privileges};
 
 use crate::args::{NetworksArgs, NodeArgs};
 use crate::failure::{Failure, Outcome};
@@ -22,11 +24,11 @@ use crate::root_watch;
 use crate::session::Session;
 use crate::signals;
 use crate::stdio::{self, print};
-use exit::ExitArgs;
+use exit::{Chosen, ExitArgs};
 use exit_names::ExitNamesArgs;
 use guard::Guard;
-pub(crate) use guard::{Args as GuardArgs, run as guard};
 use plan::Plan;
+use user::GoesOnAs;
 
 /// Make networks interfaces of this machine: all its programs reach the members with their own sockets
 ///
@@ -38,9 +40,11 @@ use plan::Plan;
 /// keeps everybody else on the machine's local networks from the addresses of the interfaces.
 ///
 /// Needs CAP_NET_ADMIN (run it with sudo) to make the interfaces, and gives up that and all other
-/// capabilities before it talks to anybody. The addresses are printed to stdout, one per line and in the
-/// order of the networks, once packets are passed on. It ends when one of the interfaces is gone: it has no
-/// right any more to make it again.
+/// capabilities before it talks to anybody. Started by root, it goes on as another user: the one that --user
+/// names, the owner of its state, or one that owns nothing. A second small process keeps CAP_NET_ADMIN alone:
+/// what others take from the interfaces (addresses, routes, the MTU, the rules of an exit) it sets again, and a
+/// line says so. The addresses are printed to stdout, one per line and in the order of the networks, once packets
+/// are passed on. The command ends when one of the interfaces is gone.
 ///
 /// With --exit it leads everything that is not on the local network to a member, from which it reaches the
 /// Internet. Whoever works on this machine from elsewhere loses that connection: it would be answered by way
@@ -48,7 +52,7 @@ use plan::Plan;
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
-  peersock up -n ff0001ffff000000                # as root, or after: setcap cap_net_admin+ep PROGRAM
+  peersock up -n ff0001ffff000000                # as root
   peersock up -n office.toml --name office0 --state /var/lib/peersock
   peersock up -n office.toml --name office0 -n home.toml --name home0
   peersock up -n office.toml --dns               # and then: ping alpha.peersock.internal
@@ -85,16 +89,28 @@ pub(crate) struct Args {
     exit_names: ExitNamesArgs,
 }
 
+/// How the program gets the right that it needs.
+const PRIVILEGE: &str = "run it as root, or give it to a group of users: sudo chgrp GROUP PROGRAM && sudo chmod 0750 PROGRAM && sudo \
+     setcap cap_net_admin+ep PROGRAM (whoever may run it then may lead the traffic of the whole machine)";
+
 pub(crate) fn run(args: &Args) -> Outcome {
-    let user = args.exit.user()?;
-    let (mut networks, (source, identity)) = described(args, user)?;
-    let chosen = args.exit.choose(&mut networks, &identity)?;
+    user::check_file()?;
+    let user = GoesOnAs::of(args.exit.user()?, &args.node.state)?;
+    let (mut networks, (source, identity)) = described(args, &user)?;
+    let mut chosen = args.exit.choose(&mut networks, &identity)?;
     args.exit_names.check(chosen.as_ref(), args.dns)?;
-    let plans = plan::of(&networks, &identity, &args.names, args.mtu)?;
+    let mut plans = plan::of(&networks, &identity, &args.names, args.mtu)?;
+    let has_ipv6 = !is_ipv6_off();
+    if !has_ipv6 {
+        plan::leave_out_ipv6(&networks, &mut plans)?;
+        stdio::note(
+            "IPv6 is switched off on this machine: its programs reach members by their IPv4 addresses alone",
+        );
+    }
     let names = args.dns.then(|| names::of(&networks)).transpose()?;
     let tuns = plans.iter().map(open).collect::<Outcome<Vec<_>>>()?;
-    // They go with the process, however it ends.
-    let _filters = filter::set(&networks, &identity, &plans, &tuns);
+    // They go with the process and its guard, however these end.
+    let filters = filter::set(&networks, &identity, &plans, &tuns);
     // The port may need a privilege, and is taken while there is no other thread.
     let mut server =
         names.map(|names| names::Server::bind(plans[0].first, args.dns_port, names)).transpose()?;
@@ -104,13 +120,20 @@ pub(crate) fn run(args: &Args) -> Outcome {
     }
     if let Some(chosen) = &chosen {
         args.exit_names.announce(tuns[chosen.at].name())?;
+        exit::check_filters()?;
     }
+    let own: Vec<_> = tuns.iter().map(|tun| tun.name().to_owned()).collect();
+    let node = user.acting(|| Session::prepare_for_devices(&args.node, source, own))?;
     // One that came before the node attends to it would leave the rules, and the machine closed.
     let noted = chosen.is_some().then(signals::note).transpose()?;
-    let started = chosen.as_ref().zip(user).map(|(chosen, user)| chosen.start(&tuns[chosen.at], user));
-    let closing = Closing(Arc::new(Mutex::new(started.transpose()?)));
+    let routes = chosen.as_mut().zip(user.goes_on_as()).map(|(chosen, user)| {
+        chosen.ipv6 &= has_ipv6;
+        (chosen.routes(user), &*tuns[chosen.at])
+    });
+    let upkeep = keep_up(&plans, &tuns, filters, routes)?;
+    let closing = Closing(Arc::new(Mutex::new(Some(begin(upkeep, routes, &user)?))));
     // Other threads would keep theirs.
-    user.map_or(Ok(()), |user| user.become_it()).and_then(|()| give_up_privileges()).map_err(|error| {
+    user.become_it().and_then(|()| give_up_privileges()).map_err(|error| {
         Failure::new(
             format_args!("cannot give up the privileges that are not needed any more: {error}"),
             "check that setresuid(2), prctl(2) and capset(2) are allowed here (a sandbox may forbid them)",
@@ -119,7 +142,6 @@ pub(crate) fn run(args: &Args) -> Outcome {
     if let Some(server) = server {
         server.start()?;
     }
-    let own: Vec<_> = tuns.iter().map(|tun| tun.name().to_owned()).collect();
     let mut wanted = networks.into_iter().zip(&tuns);
     let (network, tun) = wanted.next().expect("no network is an error above");
     let ending = closing.0.clone();
@@ -127,7 +149,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         open_again(&ending);
         128 + signal
     };
-    let session = Session::open_for_device(&args.node, network, source, own, tun.clone(), farewell)?;
+    let session = Session::open_for_device(&args.node, node, network, tun.clone(), farewell)?;
     match noted.map_or(0, |noted| noted.load(Ordering::SeqCst)) {
         0 => {}
         signal => signals::exit_after(128 + signal as i32, || open_again(&closing.0)),
@@ -142,7 +164,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
     if let Some(chosen) = &chosen {
         chosen.describe(&args.node.named_roots(), args.exit_names.servers());
     }
-    joined().flat_map(Joined::addresses).try_for_each(print)?;
+    let addresses = joined().flat_map(Joined::addresses);
+    addresses.filter(|address| has_ipv6 || address.is_ipv4()).try_for_each(print)?;
     let (ended, first_end) = mpsc::channel();
     for (joined, tun) in joined().zip(&tuns) {
         let sender = joined.device_sender().expect("it was joined for a device");
@@ -190,18 +213,36 @@ fn open_again(guard: &Mutex<Option<Guard>>) {
     }
 }
 
-/// The networks and the identity, whose files are opened as the user that the program goes on as.
-fn described(args: &Args, user: Option<User>) -> Outcome<(Vec<Network>, (IdentitySource, PublicIdentity))> {
-    let acting = user.map(|user| user.act()).transpose().map_err(|error| {
-        Failure::new(
-            format_args!("cannot become the user that --user names: {error}"),
-            "run it as root, or as that user with CAP_NET_ADMIN",
-        )
-    })?;
-    let networks = args.networks.resolve();
-    let read = networks.and_then(|networks| Ok((networks, identity(args)?)));
-    drop(acting);
-    read.map_err(|failure| args.exit.explain(failure))
+/// Where an exit leads, and by which interface.
+type Leads<'a> = Option<(ExitRoutes, &'a Tun)>;
+
+/// What is to stay as it is.
+fn keep_up(plans: &[Plan], tuns: &[Arc<Tun>], filters: Vec<Filter>, routes: Leads<'_>) -> Outcome<Upkeep> {
+    let devices = tuns.iter().zip(plans).map(|(tun, plan)| (&**tun, &plan.settings));
+    let mut upkeep = Upkeep::new(devices, filters)?;
+    if let Some((routes, tun)) = routes {
+        upkeep.keep_exit(routes, tun)?;
+    }
+    Ok(upkeep)
+}
+
+/// Starts the guard, and has the machine use the exit.
+fn begin(upkeep: Upkeep, routes: Leads<'_>, user: &GoesOnAs) -> Outcome<Guard> {
+    let guard = Guard::start(upkeep, routes.is_some(), user.goes_on_as())?;
+    let mut guard = match routes {
+        Some((routes, tun)) => Chosen::start(routes, tun, guard)?,
+        None => guard,
+    };
+    guard.keep();
+    Ok(guard)
+}
+
+/// The networks and the identity, whose files are opened as the user that they belong to.
+fn described(args: &Args, user: &GoesOnAs) -> Outcome<(Vec<Network>, (IdentitySource, PublicIdentity))> {
+    user.acting(|| {
+        let read = args.networks.resolve().and_then(|networks| Ok((networks, identity(args, user)?)));
+        read.map_err(|failure| args.exit.explain(failure))
+    })
 }
 
 /// Makes the interface of a network.
@@ -210,35 +251,34 @@ fn open(plan: &Plan) -> Outcome<Arc<Tun>> {
 }
 
 /// The identity, before there is a node: its addresses are the interface's, which is made first.
-fn identity(args: &Args) -> Outcome<(IdentitySource, PublicIdentity)> {
+fn identity(args: &Args, user: &GoesOnAs) -> Outcome<(IdentitySource, PublicIdentity)> {
     if args.node.state.ephemeral {
         let seed = Seed::generate().map_err(Failure::no_randomness)?;
         let identity = seed.public_identity();
         return Ok((IdentitySource::Seed(seed), identity));
     }
-    let identity = args.node.state.public_identity()?;
-    Ok((IdentitySource::StateDir(args.node.state.path()?), identity))
+    let (identity, opened) = user.open_state(&args.node.state)?;
+    let source = match opened {
+        Some(state) => IdentitySource::Opened(state),
+        None => IdentitySource::StateDir(args.node.state.path()?),
+    };
+    Ok((source, identity))
 }
 
-/// Whether new interfaces have no IPv6: the kernel says then that giving them an address is forbidden.
+/// Returns true if new interfaces have no IPv6: it is switched off, as in most containers, or the kernel has none.
 fn is_ipv6_off() -> bool {
     let is_off = |which| {
         let file = format!("/proc/sys/net/ipv6/conf/{which}/disable_ipv6");
         std::fs::read_to_string(file).is_ok_and(|text| text.trim() == "1")
     };
-    is_off("all") || is_off("default")
+    let has_none = Path::new("/proc/net").exists() && !Path::new("/proc/net/if_inet6").exists();
+    has_none || is_off("all") || is_off("default")
 }
 
 fn explain(name: &str, error: &OpenError) -> Failure {
     let hint = match error {
-        OpenError::Kernel { step, source } => match source.kind() {
-            io::ErrorKind::PermissionDenied if step.contains("the address") && is_ipv6_off() => {
-                "set IPv6 to be on, which networks need and this machine has switched off: `sysctl \
-                 net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.default.disable_ipv6=0`"
-            }
-            io::ErrorKind::PermissionDenied => {
-                "run it as root, or give the program CAP_NET_ADMIN: sudo setcap cap_net_admin+ep PROGRAM"
-            }
+        OpenError::Kernel { source, .. } => match source.kind() {
+            io::ErrorKind::PermissionDenied => PRIVILEGE,
             io::ErrorKind::ResourceBusy | io::ErrorKind::InvalidInput => {
                 "choose another name with --name: an interface of this name is there already"
             }

@@ -40,6 +40,27 @@ pub(super) fn of(
     Ok(plans)
 }
 
+/// Leaves IPv6 out of the plans, where the machine has none. Refuses a network that has nothing else.
+pub(super) fn leave_out_ipv6(networks: &[Network], plans: &mut [Plan]) -> Outcome {
+    for (network, plan) in networks.iter().zip(plans) {
+        plan.settings.addresses.retain(|(address, _)| address.is_ipv4());
+        plan.settings.routes.retain(|(address, _)| address.is_ipv4());
+        let Some((first, _)) = plan.settings.addresses.first() else {
+            return Err(Failure::new(
+                format_args!(
+                    "IPv6 is switched off on this machine, and this node has no IPv4 address in network {}",
+                    network.id()
+                ),
+                "switch IPv6 on (`sysctl net.ipv6.conf.all.disable_ipv6=0 \
+                 net.ipv6.conf.default.disable_ipv6=0`; a container needs it from its start), or give the \
+                 members `addresses` of IPv4 in a network's file",
+            ));
+        };
+        plan.first = *first;
+    }
+    Ok(())
+}
+
 /// The names of the interfaces: those that are given, and `peersock` with the network's place in the order.
 fn interface_names(networks: usize, given: &[String]) -> Outcome<Vec<String>> {
     if given.len() > networks {
@@ -179,6 +200,20 @@ mod tests {
         assert!(refusal(&networks, &["a", "b", "c"]).contains("3 interfaces have names, and networks are 2"));
         assert!(refusal(&networks, &["a", "a"]).contains("two networks would have the interface a"));
         assert!(refusal(&networks, &["peersock1"]).contains("the interface peersock1"));
+    }
+
+    #[test]
+    fn without_ipv6_a_network_keeps_its_ipv4() {
+        let networks = [network(1, ["10.1.0.1", "10.1.0.2"], ["", "192.168.5.0/24"])];
+        let mut own = plans(&networks, &[]).expect("plans");
+        leave_out_ipv6(&networks, &mut own).expect("it has IPv4");
+        let address = "10.1.0.1".parse().expect("an address");
+        assert_eq!((own[0].first, &own[0].settings.addresses[..]), (address, &[(address, 30)][..]));
+        assert_eq!(own[0].settings.routes.len(), 1);
+        let open = [Network::ad_hoc("ff0001ffff000000".parse().expect("an ID"))];
+        let mut own = plans(&open, &[]).expect("plans");
+        let said = leave_out_ipv6(&open, &mut own).expect_err("there is nothing else").to_string();
+        assert!(said.contains("no IPv4 address in network ff0001ffff000000"), "{said}");
     }
 
     #[test]

@@ -251,6 +251,19 @@ fn a_directory_that_is_away_is_told_and_its_password_never() {
     running.wait_for_stdout("\n");
     running.wait_for_stderr(&format!("sharing the directory at {free}"));
     running.wait_for_stderr("the shared directory is away");
+    // Who looks for somebody there is told at once, and not that the other one needs the same root.
+    let text = running.shown();
+    let lab_root = ["--root", text.trim()];
+    let target = format!("[{}]:{PORT}", address_of(&lab, "nobody"));
+    let mut dialing = lab.node("dialer", &["dial", &target, "--timeout", "20"]);
+    dialing.args(lab_root);
+    let dialing = Running::start(dialing);
+    let told = Instant::now();
+    dialing.wait_for_stderr("the directory which it shares with other roots does not answer");
+    assert!(told.elapsed() < Duration::from_secs(15), "{}", dialing.said());
+    let failed = dialing.wait_for_end();
+    failed.failure(1, &["its directory does not answer"]);
+    assert!(!failed.stderr.contains("the same root, if it has another"), "{}", failed.stderr);
     signal(Signal::INT, running.id());
     let said = running.finish().success();
     assert!(!said.stderr.contains("hush-hush"), "{}", said.stderr);

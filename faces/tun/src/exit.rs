@@ -16,15 +16,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL};
-use netlink_packet_route::route::{RouteHeader, RouteProtocol};
+use netlink_packet_route::route::{RouteAttribute, RouteHeader, RouteProtocol};
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage, RuleUidRange};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_ROUTE;
-use route_manager::{Route, RouteManager};
+use peersock::overlay::Prefix;
 
 use crate::Tun;
-use crate::netlink::{exchange, open};
+use crate::netlink::{each_route, exchange, open};
+use crate::placing::{add_route, is_new, route};
 
 /// The rules' protocol and the number of the table: `ip rule` and `ip route show table` show them so.
 pub const EXIT_TABLE: u8 = 74;
@@ -54,24 +55,15 @@ impl ExitRoutes {
     /// `AlreadyExists` if another device has the table; what the kernel says otherwise. Call
     /// [`remove_exit_rules`] then.
     pub fn set(&self, device: &Tun) -> io::Result<()> {
-        let mut manager = RouteManager::new()?;
-        if manager.list()?.iter().any(|route| route.table() == EXIT_TABLE && route.if_index().is_some()) {
+        let socket = open(NETLINK_ROUTE)?;
+        if has_routes(&socket)? {
             let text = format!("table {EXIT_TABLE} has routes: another program leads to an exit here");
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, text));
         }
-        let index = device.index()?;
-        let families =
-            [(IpAddr::from(Ipv4Addr::UNSPECIFIED), true), (Ipv6Addr::UNSPECIFIED.into(), self.ipv6)];
-        for (any, _) in families.iter().filter(|(_, is_carried)| *is_carried) {
-            manager.add(&Route::new(*any, 0).with_table(EXIT_TABLE).with_if_index(index))?;
-        }
-        let socket = open(NETLINK_ROUTE)?;
+        self.place_routes(&socket, device.index()?, |_, added| added.map(drop))?;
+        self.place_rules(&socket, |_, added| added.map(drop))?;
         for family in present() {
-            let is_carried = family == AddressFamily::Inet || self.ipv6;
-            let wanted = rules(family, self.user, is_carried);
-            for rule in &wanted {
-                add(&socket, rule)?;
-            }
+            let wanted = self.rules(family);
             let is_old = |rule: &RuleMessage| !wanted.iter().any(|wanted| is_same(wanted, rule));
             own_rules(&socket, family)?
                 .into_iter()
@@ -80,6 +72,61 @@ impl ExitRoutes {
         }
         Ok(())
     }
+
+    /// Sets each route that is missing; `done` is told each one's name, and whether it was missing. It decides by
+    /// its result whether an error ends this.
+    pub(crate) fn place_routes(
+        &self,
+        socket: &Socket,
+        index: u32,
+        mut done: impl FnMut(String, io::Result<bool>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let families =
+            [(IpAddr::from(Ipv4Addr::UNSPECIFIED), true), (Ipv6Addr::UNSPECIFIED.into(), self.ipv6)];
+        for (any, _) in families.into_iter().filter(|(_, is_carried)| *is_carried) {
+            let Some(prefix) = Prefix::new(any, 0) else { continue };
+            let route = route(index, prefix, EXIT_TABLE, None);
+            let name = format!("the route to {prefix} in table {EXIT_TABLE}");
+            done(name, add_route(socket, route, NLM_F_EXCL))?;
+        }
+        Ok(())
+    }
+
+    /// Sets each rule that is missing, as [`ExitRoutes::place_routes`] does.
+    pub(crate) fn place_rules(
+        &self,
+        socket: &Socket,
+        mut done: impl FnMut(String, io::Result<bool>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        for family in present() {
+            for rule in self.rules(family) {
+                let name = format!("rule {} of {}", place(&rule).unwrap_or_default(), version(family));
+                let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
+                done(name, is_new(exchange(socket, RouteNetlinkMessage::NewRule(rule), flags)))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn rules(&self, family: AddressFamily) -> Vec<RuleMessage> {
+        rules(family, self.user, family == AddressFamily::Inet || self.ipv6)
+    }
+}
+
+fn version(family: AddressFamily) -> &'static str {
+    if family == AddressFamily::Inet { "IPv4" } else { "IPv6" }
+}
+
+/// Whether the table leads to a device.
+fn has_routes(socket: &Socket) -> io::Result<bool> {
+    let mut is_found = false;
+    for family in present() {
+        each_route(socket, family, |route| {
+            let leads = route.attributes.iter().any(|one| matches!(one, RouteAttribute::Oif(_)));
+            is_found |= route.header.table == EXIT_TABLE && leads;
+        })?;
+    }
+    Ok(is_found)
 }
 
 /// Removes all rules of [`ExitRoutes::set`], whoever has set them; the routes go with the device. Needs
@@ -113,7 +160,7 @@ pub fn has_exit_rules() -> io::Result<bool> {
 }
 
 /// The families that the kernel has.
-fn present() -> impl Iterator<Item = AddressFamily> {
+pub(crate) fn present() -> impl Iterator<Item = AddressFamily> {
     let has_ipv6 = Path::new("/proc/net/if_inet6").exists();
     [AddressFamily::Inet].into_iter().chain(has_ipv6.then_some(AddressFamily::Inet6))
 }
@@ -142,14 +189,16 @@ fn rules(family: AddressFamily, user: u32, is_carried: bool) -> Vec<RuleMessage>
     rules
 }
 
+/// The place of a rule among all.
+fn place(rule: &RuleMessage) -> Option<u32> {
+    rule.attributes.iter().find_map(|attribute| match attribute {
+        RuleAttribute::Priority(place) => Some(*place),
+        _ => None,
+    })
+}
+
 /// Whether two rules do the same at the same place, as far as ours differ.
 fn is_same(one: &RuleMessage, other: &RuleMessage) -> bool {
-    let place = |rule: &RuleMessage| {
-        rule.attributes.iter().find_map(|attribute| match attribute {
-            RuleAttribute::Priority(place) => Some(*place),
-            _ => None,
-        })
-    };
     let user = |rule: &RuleMessage| {
         rule.attributes.iter().find_map(|attribute| match attribute {
             RuleAttribute::UidRange(range) => Some(*range),
@@ -161,15 +210,6 @@ fn is_same(one: &RuleMessage, other: &RuleMessage) -> bool {
 
 fn is_own(rule: &RuleMessage) -> bool {
     rule.attributes.contains(&RuleAttribute::Protocol(RouteProtocol::Other(EXIT_TABLE)))
-}
-
-/// Adds a rule; one that is there already is left as it is.
-fn add(socket: &Socket, rule: &RuleMessage) -> io::Result<()> {
-    let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
-    match exchange(socket, RouteNetlinkMessage::NewRule(rule.clone()), flags) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        done => done.map(drop),
-    }
 }
 
 /// Deletes a rule; another program may have done so.

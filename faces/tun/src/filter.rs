@@ -12,19 +12,28 @@
 //!              from a prefix of the network, if the way back leads to the device
 //! leaving    by the device, where this node is an exit, a packet that is passed on is dropped
 //!              unless it answers one that came, or has an own address or one of a block behind this node
+//! passing    from the device, where this node is an exit, a packet that begins something is dropped
+//!              if it leaves by the device of another network
+//!              if it is for a public address on one of this machine's links
+//!              unless it is for a block behind this node
 //! ```
 //!
 //! A local network whose prefix is a part of the network's is left alone: the way back leads to it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::{AsFd as _, BorrowedFd};
 
 use crate::nftables::{Family, Hook, Installed, Interface, Rule, Table, Verdict};
-use crate::{Settings, Tun};
+use crate::{Settings, Tun, site};
 
 /// In front of the tracking of connections and of all translation, so that the packet is as it came.
 const ARRIVING: i32 = -300;
+
+/// Where the machine's own rules are, too.
+const PASSING: i32 = 0;
 
 /// Behind the translation of sources (100), which makes a container's packets the machine's own.
 const LEAVING: i32 = 300;
@@ -42,31 +51,93 @@ const NONE: u32 = 0;
 ///
 /// let settings = Settings { addresses: vec![("10.7.0.1".parse()?, 24)], ..Settings::new("peersock0") };
 /// let tun = Tun::open(&settings)?;
-/// let filter = Filter::set(&tun, &settings, None)?;
+/// let filter = Filter::set(&tun, &settings, None, [&tun])?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub struct Filter(#[expect(dead_code, reason = "it is there as long as this")] Installed);
+pub struct Filter {
+    table: Installed,
+    /// Where this node is an exit.
+    site: Option<Site>,
+}
+
+/// What an exit does not lead to, though it has public addresses.
+struct Site {
+    index: u32,
+    /// Blocks behind this node, to which it leads nevertheless.
+    blocks: Vec<(IpAddr, u8)>,
+    /// The devices of all networks.
+    devices: BTreeSet<u32>,
+    /// What is on this machine's links.
+    prefixes: BTreeSet<(IpAddr, u8)>,
+}
 
 impl Filter {
     /// Sets the filter of a device with these addresses and routes. For an exit, `blocks` are those of the
-    /// network's file that lie behind it besides the Internet. Needs `CAP_NET_ADMIN`.
+    /// network's file that lie behind it besides the Internet, and `all` are the devices of all networks. Needs
+    /// `CAP_NET_ADMIN`.
     ///
     /// # Errors
     /// What the kernel says, if it has no nf_tables, or an older one than Linux 5.12's.
-    pub fn set(device: &Tun, settings: &Settings, blocks: Option<&[(IpAddr, u8)]>) -> io::Result<Filter> {
+    pub fn set<'a>(
+        device: &Tun,
+        settings: &Settings,
+        blocks: Option<&[(IpAddr, u8)]>,
+        all: impl IntoIterator<Item = &'a Tun>,
+    ) -> io::Result<Filter> {
         let index = device.index()?;
         let mut table = Table::new(format!("peersock_{}", device.name()));
         arriving(&mut table, index, settings);
-        if let Some(blocks) = blocks {
-            leaving(&mut table, index, settings, blocks);
+        let Some(blocks) = blocks else {
+            return Ok(Filter { table: table.install()?, site: None });
+        };
+        leaving(&mut table, index, settings, blocks);
+        let devices = all.into_iter().map(Tun::index).collect::<io::Result<_>>()?;
+        let prefixes = site::prefixes(&devices)?;
+        let site = Site { index, blocks: blocks.to_vec(), devices, prefixes };
+        table.chain(CHAIN, Hook::Forward, PASSING);
+        site.rules().for_each(|(rule, verdict)| table.rule(CHAIN, rule, verdict));
+        Ok(Filter { table: table.install()?, site: Some(site) })
+    }
+
+    /// Follows the machine's links: what is on them now is what an exit does not lead to. Needs
+    /// `CAP_NET_ADMIN`.
+    ///
+    /// # Errors
+    /// What the kernel says; the filter stays as it was.
+    pub(crate) fn follow(&mut self) -> io::Result<()> {
+        let Some(site) = &mut self.site else { return Ok(()) };
+        let prefixes = site::prefixes(&site.devices)?;
+        if prefixes == site.prefixes {
+            return Ok(());
         }
-        Ok(Filter(table.install()?))
+        let before = std::mem::replace(&mut site.prefixes, prefixes);
+        self.table.replace(CHAIN, site.rules()).inspect_err(|_| site.prefixes = before)
+    }
+
+    /// The socket that the filter lives as long as.
+    pub(crate) fn socket(&self) -> BorrowedFd<'_> {
+        self.table.socket().as_fd()
     }
 }
 
 impl fmt::Debug for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Filter").finish_non_exhaustive()
+    }
+}
+
+/// The chain that changes.
+const CHAIN: &str = "passing";
+
+impl Site {
+    fn rules(&self) -> impl Iterator<Item = (Rule, Verdict)> {
+        let others = self.devices.iter().filter(|device| **device != self.index);
+        let to = |(address, length): &(IpAddr, u8)| end(Rule::default(), End::Destination, *address, *length);
+        let accepted = [Rule::default().not_interface(Interface::In, self.index), Rule::default().answers()];
+        let accepted = accepted.into_iter().chain(self.blocks.iter().map(to));
+        let dropped = others.map(|other| Rule::default().interface(Interface::Out, *other));
+        let dropped = dropped.chain(self.prefixes.iter().map(to));
+        accepted.map(|rule| (rule, Verdict::Accept)).chain(dropped.map(|rule| (rule, Verdict::Drop)))
     }
 }
 

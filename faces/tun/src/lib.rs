@@ -8,6 +8,8 @@
 //! [`ExitRoutes`] sends what is for the Internet to the device, too, but for the packets of the [`User`] that
 //! the node runs as.
 //!
+//! [`Upkeep`] sets again what others take from the device.
+//!
 //! [`NameServer`] answers this machine's resolver what the members are called.
 //!
 //! The kernel leaves checksums and the cutting of large TCP and UDP packets to the overlay, and takes joined
@@ -39,10 +41,13 @@ mod names;
 mod netlink;
 mod nfnetlink;
 mod nftables;
+mod placing;
 mod privileges;
 mod reverse;
 mod setup;
+mod site;
 mod udp;
+mod upkeep;
 mod user;
 
 pub use device::Tun;
@@ -50,7 +55,8 @@ pub use exit::{EXIT_TABLE, ExitRoutes, has_exit_rules, remove_exit_rules};
 pub use filter::Filter;
 pub use name_server::NameServer;
 pub use names::{DOMAIN, Names};
-pub use privileges::{give_up_privileges, keep_network_privilege};
+pub use privileges::{give_up_privileges, is_privileged_for_all, keep_network_privilege};
 pub use reverse::zones;
 pub use setup::{OpenError, Settings};
+pub use upkeep::{Change, Upkeep};
 pub use user::{Acting, User};

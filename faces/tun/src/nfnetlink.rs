@@ -20,6 +20,15 @@ pub(crate) type Message = (u16, u16, Attributes);
 /// What the kernel says of the first message that it does not take.
 pub(crate) fn send(messages: &[Message]) -> io::Result<Socket> {
     let socket = open(NETLINK_NETFILTER)?;
+    exchange(&socket, messages)?;
+    Ok(socket)
+}
+
+/// Has the kernel take a batch by a socket, which may own a table that is changed.
+///
+/// # Errors
+/// As [`send`].
+pub(crate) fn exchange(socket: &Socket, messages: &[Message]) -> io::Result<()> {
     let (batch, last) = batch(messages);
     socket.send(&batch, 0)?;
     let mut failed = None;
@@ -31,7 +40,7 @@ pub(crate) fn send(messages: &[Message]) -> io::Result<Socket> {
             if answer.sequence == last || answer.sequence == FIRST {
                 return match failed {
                     Some(code) => Err(io::Error::from_raw_os_error(code)),
-                    None => Ok(socket),
+                    None => Ok(()),
                 };
             }
         }

@@ -21,6 +21,7 @@ pub(crate) enum Family {
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Hook {
     PreRouting = 0,
+    Forward = 2,
     PostRouting = 4,
 }
 
@@ -44,8 +45,11 @@ pub(crate) struct Table {
     messages: Vec<Message>,
 }
 
-/// A table that the kernel has, until this is dropped.
-pub(crate) struct Installed(#[expect(dead_code, reason = "the table goes when it is closed")] Socket);
+/// A table that the kernel has, until the last copy of its socket is closed.
+pub(crate) struct Installed {
+    name: String,
+    socket: Socket,
+}
 
 impl Table {
     pub(crate) fn new(name: String) -> Table {
@@ -84,7 +88,31 @@ impl Table {
     /// What the kernel says: it has no nf_tables, or an older one than Linux 5.12's, in which no table has an
     /// owner, or not all of its expressions.
     pub(crate) fn install(self) -> io::Result<Installed> {
-        nfnetlink::send(&self.messages).map(Installed)
+        let socket = nfnetlink::send(&self.messages)?;
+        Ok(Installed { name: self.name, socket })
+    }
+}
+
+impl Installed {
+    /// The socket that owns the table.
+    pub(crate) fn socket(&self) -> &Socket {
+        &self.socket
+    }
+
+    /// Puts other rules into a chain, at one moment. Needs `CAP_NET_ADMIN`.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub(crate) fn replace(
+        &self,
+        chain: &str,
+        rules: impl IntoIterator<Item = (Rule, Verdict)>,
+    ) -> io::Result<()> {
+        let mut all = Attributes::default();
+        all.text(NFTA_RULE_TABLE, &self.name).text(NFTA_RULE_CHAIN, chain);
+        let mut table = Table { name: self.name.clone(), messages: vec![(NFT_MSG_DELRULE, 0, all)] };
+        rules.into_iter().for_each(|(rule, verdict)| table.rule(chain, rule, verdict));
+        nfnetlink::exchange(&self.socket, &table.messages)
     }
 }
 
@@ -185,6 +213,7 @@ fn push(expressions: &mut Attributes, name: &str, data: &Attributes) {
 const NFT_MSG_NEWTABLE: u16 = 0;
 const NFT_MSG_NEWCHAIN: u16 = 3;
 const NFT_MSG_NEWRULE: u16 = 6;
+const NFT_MSG_DELRULE: u16 = 8;
 
 const NFTA_TABLE_NAME: u16 = 1;
 const NFTA_TABLE_FLAGS: u16 = 2;

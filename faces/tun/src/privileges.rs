@@ -1,8 +1,15 @@
 //! What nobody needs any more when the device is there.
 
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 
-use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities, set_no_new_privs};
+use rustix::process::geteuid;
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, capability_is_in_ambient_set, set_capabilities,
+    set_keep_capabilities, set_no_new_privs,
+};
+
+use crate::User;
 
 /// Gives up all capabilities of the calling thread and of those that it starts from now on, for good: call it
 /// before there are others. Files that belong to the user can be opened as before.
@@ -19,14 +26,39 @@ pub fn give_up_privileges() -> io::Result<()> {
     keep(CapabilitySet::empty())
 }
 
-/// Gives up all capabilities but `CAP_NET_ADMIN`, as [`give_up_privileges`] does: for the process that removes
+/// Becomes a user, if one is given, and gives up all capabilities but `CAP_NET_ADMIN`, as [`give_up_privileges`]
+/// does: for the process that keeps devices as they are ([`Upkeep`](crate::Upkeep)), and removes
 /// [`ExitRoutes`](crate::ExitRoutes) when the node is gone.
 ///
 /// # Errors
-/// As [`give_up_privileges`]; `PermissionDenied` if the thread does not have it.
-pub fn keep_network_privilege() -> io::Result<()> {
+/// As [`give_up_privileges`] and [`User::become_it`]; `PermissionDenied` if the thread does not have it.
+pub fn keep_network_privilege(user: Option<User>) -> io::Result<()> {
     set_no_new_privs(true)?;
+    if let Some(user) = user {
+        set_keep_capabilities(true)?;
+        user.become_it()?;
+        set_keep_capabilities(false)?;
+    }
     keep(CapabilitySet::NET_ADMIN)
+}
+
+/// Returns true if the program has `CAP_NET_ADMIN` because its file has it (setcap(8)), and everybody on this
+/// machine may execute the file: then everybody may do what this program does, with the network of all.
+///
+/// ```
+/// // Nobody has given it to the tests.
+/// assert!(!peersock_tun::is_privileged_for_all());
+/// ```
+pub fn is_privileged_for_all() -> bool {
+    // A user's processes have it from elsewhere if it is ambient (capabilities(7)).
+    let is_user = !geteuid().is_root();
+    let is_ambient = capability_is_in_ambient_set(CapabilitySet::NET_ADMIN).unwrap_or(true);
+    let has_it = capabilities(None).is_ok_and(|sets| sets.permitted.contains(CapabilitySet::NET_ADMIN));
+    let is_open = || {
+        let file = std::fs::metadata("/proc/self/exe");
+        file.is_ok_and(|file| file.mode() & 0o001 != 0)
+    };
+    is_user && has_it && !is_ambient && is_open()
 }
 
 fn keep(kept: CapabilitySet) -> io::Result<()> {

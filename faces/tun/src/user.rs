@@ -1,10 +1,20 @@
 //! The user that a program goes on as.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::io;
+use std::ops::Range;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
 use nix::unistd;
 use rustix::process::{Gid, Uid, getegid, geteuid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+
+/// The users that systemd takes for services without one.
+const UNLISTED: Range<u32> = 61_184..65_520;
+
+/// After so many that are listed, or that the namespace does not have, there is none.
+const MOST_ATTEMPTS: u32 = 64;
 
 /// A user of this machine.
 ///
@@ -32,6 +42,35 @@ impl User {
             user: Uid::from_raw(found.uid.as_raw()),
             group: Gid::from_raw(found.gid.as_raw()),
         }))
+    }
+
+    /// The owner of a file or folder, with its group.
+    ///
+    /// # Errors
+    /// What stat(2) says.
+    pub fn owner_of(path: &Path) -> io::Result<User> {
+        let metadata = std::fs::metadata(path)?;
+        Ok(User { user: Uid::from_raw(metadata.uid()), group: Gid::from_raw(metadata.gid()) })
+    }
+
+    /// A user that no list has, and that most probably nothing else runs as: one of those that systemd takes for
+    /// services without a user (`DynamicUser`, 61184 to 65519). `None` in a user namespace that has none of them.
+    ///
+    /// # Errors
+    /// What the system's list of users says (getpwuid(3)).
+    pub fn unlisted() -> io::Result<Option<User>> {
+        let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+        let groups = std::fs::read_to_string("/proc/self/gid_map").unwrap_or_default();
+        let random = RandomState::new();
+        for attempt in 0..MOST_ATTEMPTS {
+            let number =
+                UNLISTED.start + (random.hash_one(attempt) % u64::from(UNLISTED.end - UNLISTED.start)) as u32;
+            let is_listed = unistd::User::from_uid(unistd::Uid::from_raw(number))?.is_some();
+            if !is_listed && holds(&map, number) && holds(&groups, number) {
+                return Ok(Some(User { user: Uid::from_raw(number), group: Gid::from_raw(number) }));
+            }
+        }
+        Ok(None)
     }
 
     /// Its number.
@@ -75,6 +114,15 @@ impl User {
     }
 }
 
+/// Whether a user namespace has a number, by its map (user_namespaces(7)). Without a map it has all.
+fn holds(map: &str, number: u32) -> bool {
+    let numbers = |line: &str| line.split_whitespace().map(str::parse).collect::<Result<Vec<u32>, _>>().ok();
+    let holds = |line: &str| {
+        numbers(line).is_some_and(|of| of.len() == 3 && number >= of[0] && number - of[0] < of[2])
+    };
+    map.trim().is_empty() || map.lines().any(holds)
+}
+
 /// While this is there, files are opened as another user; see [`User::act`].
 #[must_use = "files are opened as the other user until this is dropped"]
 #[derive(Debug)]
@@ -90,5 +138,17 @@ impl Drop for Acting {
             set_thread_res_uid(None, user, None).expect("the saved user may be taken again");
             set_thread_res_gid(None, group, None).expect("the saved group may be taken again");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_has_the_users_of_its_map() {
+        assert!(holds("", 61_184) && holds("         0          0 4294967295\n", 61_184));
+        assert!(!holds("0 1000 1\n", 61_184));
+        assert!(holds("0 1000 1\n1 100000 65536\n", 65_519) && !holds("0 100000 61184\n", 61_184));
     }
 }

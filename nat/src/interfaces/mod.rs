@@ -29,6 +29,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use peersock_primitives::beside;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -166,7 +167,7 @@ pub fn load_interfaces(
         Ok(nic)
     };
     let loaded: Vec<io::Result<Interface>> = thread::scope(|scope| {
-        let threads: Vec<_> = names.iter().map(|name| scope.spawn(move || load(name))).collect();
+        let threads: Vec<_> = names.iter().map(|name| beside(scope, move || load(name))).collect();
         let died = |_| Err(io::Error::other("a thread that loads an interface died"));
         threads.into_iter().map(|thread| thread.join().unwrap_or_else(died)).collect()
     });
@@ -336,7 +337,7 @@ fn external(
     let settings = &settings;
     thread::scope(|scope| {
         let ask = |ip: IpAddr| {
-            scope.spawn(move || {
+            beside(scope, move || {
                 let seen = probe::run(ip, host.device(), settings).ok()?.decide().mapped?.ip();
                 // By a NAT64 that nobody knows of a server with IPv4 may answer.
                 (Family::of(seen) == Family::of(ip)).then_some((ip, seen))

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use peersock_primitives::{Beside, beside};
 use serde::Serialize;
 
 use super::round;
@@ -34,8 +35,8 @@ pub(super) fn check(interfaces: &[HostInterface]) -> Vec<Nameserver> {
     };
     let servers: Vec<IpAddr> = nameservers(&text).into_iter().filter(leads).collect();
     thread::scope(|scope| {
-        let asked: Vec<_> = servers.iter().map(|address| scope.spawn(|| ask(*address))).collect();
-        let rtt = |asked: thread::ScopedJoinHandle<'_, io::Result<Duration>>| {
+        let asked: Vec<_> = servers.iter().map(|address| beside(scope, || ask(*address))).collect();
+        let rtt = |asked: Beside<'_, io::Result<Duration>>| {
             let rtt = asked.join().ok()?.ok()?;
             Some(round(rtt.as_secs_f64() * 1e3))
         };

@@ -9,10 +9,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use peersock_primitives::beside;
 use serde::{Serialize, Serializer};
 
 use crate::behavior::{Nat, NatKind, Observations};
@@ -185,8 +186,9 @@ pub fn run(targets: &[Target], only: &[String]) -> io::Result<Report> {
     interfaces.truncate(MAX_INTERFACES);
     let proxies = proxies::from_environment();
     let (nameservers, port_mapping, nat64, (resolved, observed, tcp)) = thread::scope(|scope| {
-        let nameservers = scope.spawn(|| dns::check(&interfaces));
-        let ports: Vec<_> = interfaces.iter().map(|interface| scope.spawn(|| ports_of(interface))).collect();
+        let nameservers = beside(scope, || dns::check(&interfaces));
+        let ports: Vec<_> =
+            interfaces.iter().map(|interface| beside(scope, || ports_of(interface))).collect();
         let asked = ways::ask_for_nat64(&interfaces);
         let mut resolved = resolve(targets, &proxies);
         let left = RESOLVE.saturating_sub(begin.elapsed()).max(AFTER_NAMES);
@@ -199,10 +201,10 @@ pub fn run(targets: &[Target], only: &[String]) -> io::Result<Report> {
         let ways = Ways { interfaces: &interfaces, nat64 };
         let servers: Vec<SocketAddr> = udp_servers(&resolved);
         let connections = tcp_targets(&resolved, &proxies, ways);
-        let tcp = scope.spawn(move || tcp::check(&connections, nat64, PROBE));
+        let tcp = beside(scope, move || tcp::check(&connections, nat64, PROBE));
         let observe = |interface| {
             let servers = servers.clone();
-            scope.spawn(move || ways.observe(interface, &servers, PROBE))
+            beside(scope, move || ways.observe(interface, &servers, PROBE))
         };
         let observed: Vec<_> = interfaces.iter().map(observe).collect();
         let told = |error: &io::Error| tracing::debug!(%error, "an interface is not probed");
@@ -285,7 +287,14 @@ fn resolve(targets: &[Target], proxies: &[Proxy]) -> Vec<Resolved> {
     let until = Instant::now() + RESOLVE;
     let wait = |receiver: mpsc::Receiver<Result<Vec<SocketAddr>, String>>| {
         let left = until.saturating_duration_since(Instant::now());
-        receiver.recv_timeout(left).unwrap_or_else(|_| Err("the name was not resolved in time".into()))
+        receiver.recv_timeout(left).unwrap_or_else(|error| {
+            Err(match error {
+                RecvTimeoutError::Timeout => "the name was not resolved in time".into(),
+                RecvTimeoutError::Disconnected => {
+                    "no thread can be started to resolve the name: look at the limits (`ulimit -u -v`)".into()
+                }
+            })
+        })
     };
     asked.into_iter().map(|(target, receiver)| (target, wait(receiver))).collect()
 }

@@ -4,6 +4,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use peersock_primitives::beside;
 use serde::Serialize;
 
 use super::{Target, as_text, round};
@@ -34,7 +35,7 @@ pub(super) fn check(
     thread::scope(|scope| {
         let tried: Vec<_> = targets
             .iter()
-            .map(|(target, address)| scope.spawn(move || connect(target, *address, nat64, timeout)))
+            .map(|(target, address)| beside(scope, move || connect(target, *address, nat64, timeout)))
             .collect();
         tried.into_iter().filter_map(|tried| tried.join().ok()).collect()
     })

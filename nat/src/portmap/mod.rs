@@ -27,6 +27,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use peersock_primitives::beside;
 use serde::Serialize;
 use thiserror::Error;
 
@@ -131,12 +132,13 @@ pub fn find(gateway: &Gateway, budget: Duration) -> Vec<Found> {
         }
     };
     thread::scope(|scope| {
-        let pcp = scope.spawn(|| found(Protocol::Pcp, pcp::announce(gateway, until).map(|()| None)));
+        let pcp = beside(scope, || found(Protocol::Pcp, pcp::announce(gateway, until).map(|()| None)));
         let natpmp = gateway.local.is_ipv4().then(|| {
-            scope
-                .spawn(|| found(Protocol::NatPmp, natpmp::external(gateway, until).map(|ip| Some(ip.into()))))
+            beside(scope, || {
+                found(Protocol::NatPmp, natpmp::external(gateway, until).map(|ip| Some(ip.into())))
+            })
         });
-        let upnp = scope.spawn(|| found(Protocol::Upnp, upnp::external(gateway, until)));
+        let upnp = beside(scope, || found(Protocol::Upnp, upnp::external(gateway, until)));
         [Some(pcp), natpmp, Some(upnp)]
             .into_iter()
             .flatten()

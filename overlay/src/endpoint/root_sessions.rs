@@ -9,7 +9,7 @@ use crate::link::{Event, PeerKey, Reason, Timer};
 use crate::reach::Why;
 use crate::roots::{ANSWER_TIMEOUT, MAX_UNANSWERED, RETRY_INTERVAL};
 use crate::session::Session;
-use crate::wire::{Channel, NoticeCode, Registered, RootMessage};
+use crate::wire::{Channel, NotFound, NoticeCode, Registered, RootMessage};
 
 impl Endpoint {
     /// Something has changed about the link to a root.
@@ -137,7 +137,12 @@ impl Endpoint {
         match message {
             RootMessage::Registered(answer) => self.on_registered(now, key, answer),
             RootMessage::Found { id, result } => match self.roots.look_ups.take_open(key, id) {
-                Some(wanted) => result.into_iter().for_each(|entry| self.on_found(now, key, &wanted, &entry)),
+                Some(wanted) => {
+                    if let Some(root) = self.roots.get_mut(key) {
+                        root.is_partial = result == Err(NotFound::Partial);
+                    }
+                    result.into_iter().for_each(|entry| self.on_found(now, key, &wanted, &entry));
+                }
                 None => self.core.counters.root_answers_refused.increment(),
             },
             RootMessage::Referred { id, pass, referral } => match self.roots.look_ups.take_open(key, id) {

@@ -31,8 +31,8 @@ pub(super) struct Roots {
     next_stream: u16,
     /// Whether other streams are wanted than the driver knows.
     pub(super) streams_changed: bool,
-    /// The states of all, as the driver was told of them last.
-    told: Vec<(PeerKey, RootState)>,
+    /// The states of all, and whose directories are away, as the driver was told of them last.
+    told: Vec<(PeerKey, RootState, bool)>,
 }
 
 impl Roots {
@@ -152,18 +152,20 @@ impl Endpoint {
                 relays: standing.is_some_and(|answer| answer.relays),
                 rate: standing.map_or(0, |answer| answer.rate),
                 relayed_peers: self.peers.iter().filter(|(_, peer)| behind(&peer.link)).count(),
+                is_partial: root.is_partial,
             })
         };
         self.roots.list.iter().filter_map(info).collect()
     }
 
-    /// Whether a root has come, is gone, or has another [state](RootInfo::state) than when this was called last.
+    /// Whether a root has come, is gone, or has another [state](RootInfo::state) or
+    /// [directory](RootInfo::is_partial) than when this was called last.
     /// To be called after whatever may have changed that. A registration that ends because nobody has renewed
     /// it changes the state with the next step for that root.
     pub fn poll_root_change(&mut self, now: Instant) -> bool {
         let state = |(key, root): &(PeerKey, Root)| {
             let connected = self.peers.get(*key).is_some_and(|peer| peer.link.current().is_some());
-            (*key, root.state(connected, now))
+            (*key, root.state(connected, now), root.is_partial)
         };
         let states = || self.roots.list.iter().map(state);
         if states().eq(self.roots.told.iter().copied()) {

@@ -120,6 +120,8 @@ pub(crate) struct Root {
     pub(crate) asked: Option<(Instant, u32)>,
     /// It has not answered handshakes for a while.
     pub(crate) is_unreachable: bool,
+    /// It has said that the directory which it shares with other roots does not answer.
+    pub(crate) is_partial: bool,
     pub(crate) stream: Stream,
     /// What its clock said last, in seconds since the Unix epoch, and when that was.
     pub(crate) clock: Option<(u64, Instant)>,
@@ -162,6 +164,7 @@ impl Root {
             notices: Unasked::default(),
             asked: None,
             is_unreachable: false,
+            is_partial: false,
             stream: Stream::new(stream),
             clock: None,
             named: Bucket::new(Rate::every(NAMED_INTERVAL, NAMED_BURST), now),

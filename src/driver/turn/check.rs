@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use peersock_nat::turn::{Client, Event, Failure, TurnServer, TurnTransport};
+use peersock_primitives::beside;
 use peersock_streams::{Receiver, Sender};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
@@ -27,7 +28,7 @@ const MAX_SERVERS: usize = 16;
 /// Asks them, as [`crate::interfaces::check_turn`] says.
 pub(crate) fn check_turn(servers: &[TurnServer], only: &[String]) -> Vec<TurnCheck> {
     thread::scope(|scope| {
-        let asked = servers.iter().take(MAX_SERVERS).map(|server| scope.spawn(move || check(server, only)));
+        let asked = servers.iter().take(MAX_SERVERS).map(|server| beside(scope, move || check(server, only)));
         let asked: Vec<_> = asked.collect();
         // They do not panic.
         asked.into_iter().filter_map(|one| one.join().ok()).collect()

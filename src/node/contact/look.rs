@@ -9,6 +9,7 @@ use peersock_nat::host::{self, HostInterface};
 use peersock_nat::nat64::Nat64Prefix;
 use peersock_nat::{self as nat, probe};
 use peersock_overlay::{Contact, RootState};
+use peersock_primitives::beside;
 
 use super::Settings;
 use super::ask::{self, MAX_ASKED, Outsider};
@@ -391,7 +392,7 @@ fn probe_all(
         let probes: Vec<_> = ways
             .into_iter()
             .take(MAX_PROBES)
-            .map(|(interface, is_v6)| scope.spawn(move || probe(interface, is_v6)))
+            .map(|(interface, is_v6)| beside(scope, move || probe(interface, is_v6)))
             .collect();
         probes.into_iter().filter_map(|thread| thread.join().ok().flatten()).collect()
     })

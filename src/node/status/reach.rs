@@ -45,6 +45,9 @@ pub struct RootStatus {
     pub rate: u32,
     /// Peers whose path leads through it.
     pub relayed_peers: usize,
+    /// Whether the directory that it shares with other roots did not answer when this node looked for another
+    /// one last: it knows its own nodes only.
+    pub directory_away: bool,
 }
 
 /// Where a node can be reached, and what is in front of it.
@@ -190,6 +193,7 @@ pub(in crate::node) fn roots(node: &Inner) -> Vec<RootStatus> {
         relays: info.relays,
         rate: info.rate,
         relayed_peers: info.relayed_peers,
+        directory_away: info.is_partial,
     };
     datapath.roots(now).into_iter().map(status).collect()
 }

@@ -36,6 +36,7 @@ mod slow;
 mod sources;
 mod steps;
 mod stress;
+mod threads;
 mod tools;
 mod workspace;
 

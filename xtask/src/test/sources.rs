@@ -5,16 +5,17 @@
 //! because only then does one seed of the simulation replay exactly. What follows from the kind of a network
 //! is decided in `overlay/src/network` alone. Texts for people have none of Rust's Debug forms
 //! ([`debug_forms`]), say where the files of networks come from ([`network_files`]), and call fields of log
-//! lines the same everywhere ([`log_fields`]). What runs a test that is ignored, its reason says ([`slow`]).
-//! The library inside the program is never an old one ([`preload_sources`]). The list of what others'
-//! interfaces have is whole, and names tests that there are ([`faces`]).
+//! lines the same everywhere ([`log_fields`]). A thread that cannot be started is an error ([`threads`]). What
+//! runs a test that is ignored, its reason says ([`slow`]). The library inside the program is never an old one
+//! ([`preload_sources`]). The list of what others' interfaces have is whole, and names tests that there are
+//! ([`faces`]).
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::outcome::Outcome;
 use super::workspace::{Package, Workspace};
-use super::{debug_forms, faces, log_fields, network_files, preload_sources, slow};
+use super::{debug_forms, faces, log_fields, network_files, preload_sources, slow, threads};
 use crate::{Result, root};
 
 /// The crates that are pure: the two cores, where they meet, what they are built with, and the state machine
@@ -87,6 +88,7 @@ pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
         note(if inherits_lints(&manifest) { Vec::new() } else { vec![complaint] });
         note(kind_complaints(package)?);
         note(debug_forms::complaints(package)?);
+        note(threads::complaints(package)?);
         note(slow::complaints(package)?);
     }
     note(network_files::complaints(workspace)?);

@@ -254,6 +254,10 @@ fn system_hint(kind: ErrorKind) -> &'static str {
             "allow it in the profile of the sandbox or container (Docker: --security-opt seccomp=unconfined), or use \
              a newer kernel"
         }
+        // What starts a thread or a process says so where there is no room for one.
+        ErrorKind::WouldBlock => {
+            "end other programs of this user, or raise the limits on processes and memory (`ulimit -u -v`)"
+        }
         ErrorKind::AddrInUse => "choose another port, or 0 for a free one",
         _ => "run it again with -vv to see what led to this; check the limits of this process (`ulimit -a`)",
     }
@@ -275,8 +279,8 @@ pub(super) mod samples {
             vec![Failure::no_randomness("not here"), Failure::output(ErrorKind::StorageFull.into())];
         let system = || {
             // ENOENT, EACCES, EROFS, ENOSPC, EFBIG, EISDIR, ENOMEM, ENOTCONN, ECONNRESET, ETIMEDOUT,
-            // EADDRINUSE, EMFILE, ENOSYS
-            [2, 13, 30, 28, 27, 21, 12, 107, 104, 110, 98, 24, 38].map(io::Error::from_raw_os_error)
+            // EADDRINUSE, EMFILE, ENOSYS, EAGAIN
+            [2, 13, 30, 28, 27, 21, 12, 107, 104, 110, 98, 24, 38, 11].map(io::Error::from_raw_os_error)
         };
         all.extend(system().map(Failure::from));
         all.extend(system().map(|error| Failure::from(StartError::Io(error))));

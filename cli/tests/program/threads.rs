@@ -1,0 +1,66 @@
+//! A system that has no more threads for a program: it says so, or does without, and does not panic.
+
+use std::process::Command;
+
+use rustix::process::geteuid;
+
+use crate::common::{lacks, run, without_variables};
+
+/// Commands that start a node or threads of their own.
+const COMMANDS: [&[&str]; 9] = [
+    &["listen", "--receive-only", "--ephemeral", "7000"],
+    &["listen", "--keep", "--ephemeral", "7000"],
+    &["root", "--ephemeral", "--listen", "127.0.0.1", "--port", "0"],
+    &["proxy", "--ephemeral", "--no-password", "--listen", "127.0.0.1:0"],
+    &["rest", "--ephemeral", "--no-token", "--listen", "127.0.0.1:0"],
+    &["forward", "--ephemeral", "127.0.0.1:0", "[fd9b:599b:f077::1]:1"],
+    &["ping", "-c", "1", "--timeout", "1", "--ephemeral", "fd9b:599b:f077::1"],
+    &["dial", "--timeout", "1", "--ephemeral", "[fd9b:599b:f077::1]:1"],
+    &["netcheck"],
+];
+
+/// The limit counts all threads of a user (RLIMIT_NPROC), so that each is refused in turn; root has none.
+#[test]
+fn a_thread_that_cannot_be_started_is_an_error_with_a_hint() {
+    const TEST: &str = "a_thread_that_cannot_be_started";
+    if lacks(TEST, &["setpriv", "prlimit", "timeout"]) {
+        return;
+    }
+    if !geteuid().is_root() {
+        eprintln!("SKIP {TEST}: other users need root");
+        return;
+    }
+    // Nobody else has these.
+    let first = 1_900_000_000 + std::process::id() % 1_000_000 * 100;
+    std::thread::scope(|scope| {
+        for (at, words) in (0..).zip(COMMANDS) {
+            scope.spawn(move || {
+                for limit in 1..=8 {
+                    let mut command = Command::new("timeout");
+                    // Those that have all that they need go on until then.
+                    command.args(["3", "setpriv", "--reuid", &(first + 10 * at + limit).to_string()]);
+                    command.args(["--clear-groups", "prlimit", &format!("--nproc={limit}")]);
+                    command.arg(env!("CARGO_BIN_EXE_peersock")).args(words);
+                    match words[0] {
+                        "root" => {}
+                        "netcheck" => _ = command.args(["--interface", "lo"]),
+                        _ => {
+                            let network = ["--network", "ff0001ffff000000", "--no-portmap"];
+                            command.args(["--interface", "lo"]).args(network);
+                        }
+                    }
+                    without_variables(&mut command);
+                    let ended = run(command);
+                    let what = format!("{words:?} with {limit}: {}", ended.stderr);
+                    assert!(!ended.stderr.contains("panicked"), "{what}");
+                    match ended.status.code() {
+                        Some(0 | 124) => {}
+                        Some(1) if words[0] == "ping" || words[0] == "dial" => {}
+                        Some(1) => assert!(ended.stderr.contains("ulimit"), "{what}"),
+                        other => panic!("{other:?} {what}"),
+                    }
+                }
+            });
+        }
+    });
+}

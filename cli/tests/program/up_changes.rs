@@ -1,0 +1,120 @@
+//! Others change the machine's network while `peersock up` runs, or have switched a part of it off before.
+
+use crate::common::{Running, run};
+use crate::up_office::{BLOCK, NAME, Office, V4};
+
+#[test]
+fn what_others_take_from_an_interface_is_set_again_and_said() {
+    let Some(office) = Office::lay("uptaken") else { return };
+    let (one, other) = (office.up(0), office.up(1));
+    let shown = one.shown();
+    let own_v6 = shown.lines().find(|line| line.contains(':')).expect("an IPv6 address").to_owned();
+    let other_v6 = other.shown().lines().find(|line| line.contains(':')).expect("an IPv6 address").to_owned();
+    let said = || [one.said(), other.said()].concat();
+    let placed = office.placed(0);
+    for wanted in [V4[0], BLOCK, &own_v6, "10.97.0.0/30", "mtu 1420"] {
+        assert!(placed.contains(wanted), "{wanted} is not in\n{placed}");
+    }
+    let prefix = office.run(0, &["ip", "-6", "route", "show", "dev", NAME]).success();
+    let is_prefix = |line: &&str| line.starts_with("fd") && !line.contains("proto kernel");
+    let prefix = prefix.text().lines().find(is_prefix).expect("the network's prefix");
+    let prefix = prefix.split_whitespace().next().expect("a prefix").to_owned();
+    let own_v6_whole = format!("{own_v6}/128");
+    let takes: [(&[&str], &str); 7] = [
+        (&["addr", "del", "10.97.0.1/32", "dev", NAME], "the address 10.97.0.1"),
+        (&["-6", "addr", "del", &own_v6_whole, "dev", NAME], &own_v6),
+        (&["route", "del", "10.97.0.0/30", "dev", NAME], "the route to 10.97.0.0/30"),
+        (&["-6", "route", "del", &prefix, "dev", NAME], &prefix),
+        (&["route", "del", BLOCK, "dev", NAME], BLOCK),
+        (&["link", "set", NAME, "mtu", "1300"], "its MTU"),
+        // Less than IPv6 asks of a link: the kernel takes the family away.
+        (&["link", "set", NAME, "mtu", "1000"], &own_v6),
+    ];
+    for (words, name) in takes {
+        office.ip(0, words);
+        office.wait_until_placed(0, &placed, said);
+        one.wait_for_stderr(name);
+    }
+    office.ip(0, &["link", "set", NAME, "down"]);
+    one.wait_for_stderr("somebody has set peersock0 down");
+    office.ip(0, &["link", "set", NAME, "up"]);
+    office.wait_until_placed(0, &placed, said);
+    for address in [V4[1], &other_v6] {
+        office.ping(0, address, "56");
+    }
+    // Nothing of it is left at the end.
+    one.interrupt().failure(130, &[]);
+    assert!(!office.run(0, &["ip", "link", "show", NAME]).status.success());
+}
+
+#[test]
+fn a_machine_without_ipv6_has_the_ipv4_part_of_a_network() {
+    let Some(office) = Office::lay("upfour") else { return };
+    for which in ["all", "default"] {
+        office.run(0, &["sysctl", "-w", &format!("net.ipv6.conf.{which}.disable_ipv6=1")]).success();
+    }
+    let (one, _other) = (office.up(0), office.up(1));
+    assert_eq!(one.shown(), format!("{}\n", V4[0]));
+    one.wait_for_stderr("IPv6 is switched off on this machine");
+    office.ping(0, V4[1], "56");
+    office.ping(1, V4[0], "56");
+    // A network that has nothing else.
+    let mut command =
+        office.inside(0, &[env!("CARGO_BIN_EXE_peersock"), "up", "--ephemeral", "--name", "open0"]);
+    command.args(["--network", &office.lab.network]);
+    run(command).failure(1, &["no IPv4 address in network", "disable_ipv6=0"]);
+}
+
+/// Of the kernel's fragments some are too large for the path, and are split again.
+#[test]
+fn datagrams_that_both_kernels_cut_pass_over_paths_of_any_size() {
+    const ECHO: &str = "import socket
+v4 = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+v6 = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+v6.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+import selectors
+all = selectors.DefaultSelector()
+for s, level, option, at in (v4, 0, 10, '0.0.0.0'), (v6, 41, 23, '::'):
+    s.setsockopt(level, option, 0)
+    s.bind((at, 7001))
+    all.register(s, selectors.EVENT_READ)
+print('ready', flush=True)
+while True:
+    for key, _ in all.select():
+        data, who = key.fileobj.recvfrom(70000)
+        key.fileobj.sendto(data, who)";
+    // IP_PMTUDISC_DONT, as name servers have it. What is sent before the path is known may be lost.
+    const ASK: &str = "import os, socket, sys
+for size in (100, 1200, 1300, 1372, 1400, 3000, 20000):
+    family, level, option = (socket.AF_INET6, 41, 23) if ':' in sys.argv[1] else (socket.AF_INET, 0, 10)
+    s = socket.socket(family, socket.SOCK_DGRAM)
+    s.setsockopt(level, option, 0)
+    s.settimeout(1)
+    s.connect((sys.argv[1], 7001))
+    data = os.urandom(size)
+    for attempt in range(60):
+        try:
+            s.send(data)
+            if s.recv(70000) == data: break
+            raise SystemExit('%d bytes came as others' % size)
+        except (TimeoutError, OSError): pass
+    else: raise SystemExit('%d bytes never came' % size)
+print('all')";
+    let Some(office) = Office::lay("upcuts") else { return };
+    for mtu in ["1280", "1400", "1480"] {
+        (0..2).for_each(|machine| office.ip(machine, &["link", "set", "eth0", "mtu", mtu]));
+        let ups: Vec<Running> = (0..2).map(|machine| office.up(machine)).collect();
+        let serving = Running::start(office.inside(1, &["python3", "-c", ECHO]));
+        serving.wait_for_stdout("ready");
+        let shown = ups[1].shown();
+        let v6 = shown.lines().find(|line| line.contains(':')).expect("an IPv6 address");
+        for to in [V4[1], v6] {
+            let asked = office.run(0, &["python3", "-c", ASK, to]);
+            let said = || ups.iter().map(Running::said).collect::<String>();
+            assert!(asked.text().contains("all"), "{mtu} {to}: {}{}", asked.stderr, said());
+            for size in ["1372", "1450", "3000", "20000"] {
+                office.ping(0, to, size);
+            }
+        }
+    }
+}

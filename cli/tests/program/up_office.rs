@@ -1,0 +1,115 @@
+//! Two machines on one cable that a static network with addresses of both families is an interface of.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::cable::{Cable, ip};
+use crate::common::{Finished, Lab, PATIENCE, Running, lacks, run, without_variables};
+
+/// The interface of each machine.
+pub(crate) const NAME: &str = "peersock0";
+
+/// The addresses of the members in the network, and a block behind the second one.
+pub(crate) const V4: [&str; 2] = ["10.97.0.1", "10.97.0.2"];
+pub(crate) const BLOCK: &str = "192.168.77.0/24";
+
+pub(crate) struct Office {
+    pub(crate) cable: Cable,
+    pub(crate) lab: Lab,
+}
+
+impl Office {
+    /// Two machines, and the network's file. Nothing runs yet.
+    pub(crate) fn lay(name: &str) -> Option<Office> {
+        if lacks(name, &["ip", "ping", "python3", "sysctl"]) {
+            return None;
+        }
+        if !std::path::Path::new("/dev/net/tun").exists() {
+            eprintln!("SKIP {name}: there is no /dev/net/tun");
+            return None;
+        }
+        let cable = Cable::lay(name, &["10.98.7.1/24", "10.98.7.2/24"])?;
+        let office = Office { cable, lab: Lab::new() };
+        let file = office.file();
+        let of = |node: &str, words: &[&str]| run(office.lab.command(node, words)).success();
+        of("up0", &["network", "new", &file, "--name", "one", "--address", V4[0]]);
+        of("up1", &["network", "add", &file, "--name", "two", "--address", V4[1], "--route", BLOCK]);
+        Some(office)
+    }
+
+    pub(crate) fn file(&self) -> String {
+        self.lab.dir.path().join("office.toml").to_str().expect("UTF-8").to_owned()
+    }
+
+    pub(crate) fn inside(&self, machine: usize, words: &[&str]) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.cable.ends[machine]]).args(words);
+        without_variables(&mut command);
+        command
+    }
+
+    pub(crate) fn run(&self, machine: usize, words: &[&str]) -> Finished {
+        run(self.inside(machine, words))
+    }
+
+    pub(crate) fn up_command(&self, machine: usize) -> Command {
+        let mut command =
+            self.inside(machine, &[env!("CARGO_BIN_EXE_peersock"), "up", "--network", &self.file()]);
+        command.arg("--state").arg(self.lab.state(&format!("up{machine}")));
+        command
+    }
+
+    /// The command on a machine, once it is up.
+    pub(crate) fn up(&self, machine: usize) -> Running {
+        let up = Running::start(self.up_command(machine));
+        up.wait_for_stdout(V4[machine]);
+        up
+    }
+
+    /// Waits until one echo request of this size and no more is answered, whose packets may be cut.
+    pub(crate) fn ping(&self, machine: usize, to: &str, size: &str) {
+        let begin = Instant::now();
+        loop {
+            let pinged = self.run(machine, &["ping", "-M", "dont", "-c", "1", "-W", "2", "-s", size, to]);
+            if pinged.text().contains("1 received") {
+                return;
+            }
+            assert!(begin.elapsed() < PATIENCE, "{to} with {size} bytes: {}{}", pinged.text(), pinged.stderr);
+        }
+    }
+
+    /// Addresses, routes and size of the interface, as far as the command sets them.
+    pub(crate) fn placed(&self, machine: usize) -> String {
+        let shows: [&[&str]; 4] = [
+            &["ip", "-o", "addr", "show", "dev", NAME],
+            &["ip", "route", "show", "dev", NAME],
+            &["ip", "-6", "route", "show", "dev", NAME],
+            &["ip", "-o", "link", "show", "dev", NAME],
+        ];
+        let all: String = shows.iter().map(|words| self.run(machine, words).text().to_owned()).collect();
+        // The kernel gives it link-local addresses, which are others each time, and routes of its own.
+        let is_own =
+            |line: &&str| !["fe80:", "multicast ff00", "proto kernel"].iter().any(|no| line.contains(no));
+        let lines = all.lines().filter(is_own);
+        let is_word = |word: &&str| !word.ends_with(':') && !word.starts_with("valid_lft");
+        let mut lines: Vec<_> =
+            lines.map(|line| line.split_whitespace().filter(is_word).collect::<Vec<_>>().join(" ")).collect();
+        lines.sort_unstable();
+        lines.join("\n")
+    }
+
+    /// Waits until the interface has all this.
+    pub(crate) fn wait_until_placed(&self, machine: usize, wanted: &str, said: impl Fn() -> String) {
+        let begin = Instant::now();
+        while self.placed(machine) != wanted {
+            let now = self.placed(machine);
+            assert!(begin.elapsed() < PATIENCE, "it has\n{now}\nand not\n{wanted}\n{}", said());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    pub(crate) fn ip(&self, machine: usize, words: &[&str]) {
+        let all = [&["-n", &self.cable.ends[machine]], words].concat();
+        assert!(ip(&all), "{words:?}");
+    }
+}
