@@ -308,16 +308,12 @@ impl Prober {
                 && other.port() != sample.server.port()
                 && may_name(sample.server, *other)
         });
-        if let Some((asked, other)) = self.behavior
-            && sample.server == other
-        {
-            // It is there, at both of its ports then.
-            self.ask_main(SocketAddr::new(other.ip(), asked.port()), owed, now);
-        }
         if let (None, Some(other)) = (self.behavior, other) {
             self.behavior = Some((sample.server, other));
+            let ports = (sample.server.port(), other.port());
+            self.ask_main(SocketAddr::new(other.ip(), ports.0), owed, now);
             self.ask_main(other, owed, now);
-            self.ask_main(SocketAddr::new(sample.server.ip(), other.port()), owed, now);
+            self.ask_main(SocketAddr::new(sample.server.ip(), ports.1), owed, now);
             self.send(Purpose::OpenFilter, FILTER, sample.server, AnswerFrom::Same, owed, now);
         }
     }

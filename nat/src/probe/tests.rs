@@ -389,10 +389,11 @@ fn a_server_aims_no_probes_at_networks_that_it_does_not_reach() {
 }
 
 #[test]
-fn whom_a_server_names_gets_one_request_and_one_repetition() {
+fn whom_a_server_names_gets_three_requests() {
     let sent = sent_to_others("198.51.100.7:22", "198.51.100.7:80");
     let request = binding_request(TransactionId::new(1), AnswerFrom::Same).len();
-    let expected = [("198.51.100.7:22", 2), ("198.51.100.7:80", 2), ("192.0.2.10:22", 7)];
+    let expected =
+        [("198.51.100.7:22", 3), ("198.51.100.7:3478", 3), ("198.51.100.7:80", 3), ("192.0.2.10:22", 7)];
     assert_eq!(sent, expected.map(|(to, count)| (at(to), count * request)).into_iter().collect());
 }
 

@@ -53,9 +53,9 @@ pub(super) struct Transaction {
     most: u32,
 }
 
-/// How often somebody gets a request whom a server has named, and who has not answered: once, and once more
-/// because datagrams are lost.
-const MOST_TO_NAMED: u32 = 2;
+/// How often an endpoint gets a request that a server has named, and whose host has not answered: with fewer, a
+/// tenth of all datagrams lost in each direction would hide how the NAT maps.
+const MOST_TO_NAMED: u32 = 3;
 
 impl Transaction {
     pub(super) fn new(
