@@ -176,7 +176,7 @@ mod tests {
         for flags in [0, AI_CANONNAME] {
             // SAFETY: zeros are an `addrinfo`.
             let hints = addrinfo {
-                ai_flags: flags | libc::AI_NUMERICHOST,
+                ai_flags: flags | AI_NUMERICHOST,
                 ai_socktype: libc::SOCK_STREAM,
                 ..unsafe { std::mem::zeroed() }
             };
