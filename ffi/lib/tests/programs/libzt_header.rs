@@ -93,13 +93,10 @@ fn check(number: usize, fact: &str) -> Option<String> {
         }
         "function" => {
             let (name, types) = rest.split_once(' ')?;
-            let at = types.find(" (")?;
             // A pointer to a function may be among the arguments, but none begins with a parenthesis.
-            format!(
-                "extern {} (*call_{number}){1};\n{} (*call_{number}){1} = {name};",
-                &types[..at],
-                &types[at..]
-            )
+            let (result, arguments) = types.split_at(types.find(" (")?);
+            let pointer = format!("{result} (*call_{number}){arguments}");
+            format!("extern {pointer};\n{pointer} = {name};")
         }
         "absent" => {
             let (name, _) = rest.split_once(": ")?;
