@@ -36,13 +36,15 @@ fn what_is_sent_is_cut_into_datagrams() {
         let details = Details { segment: NonZeroU16::new(segment), ..Details::default() };
         overlay(&fd).send_to(&[IoSlice::new(&bytes(length))], SendFlags::empty(), address, Some(details))
     };
+    // The path is found by the first.
+    assert_eq!((send_to(&fd, &bytes(5), address), lengths(&receiver, 1)), (Ok(5), vec![5]));
     // As Linux: each is whole, the last has what is left. They go where the path takes no longer ones, too.
     set(&fd, IPPROTO_IPV6, IPV6_DONTFRAG, 1).expect("an option");
-    assert_eq!(errno(send_to(&fd, &bytes(3000), address)), Errno::MSGSIZE);
+    assert_eq!(errno(send_to(&fd, &bytes(65_500), address)), Errno::MSGSIZE);
     assert_eq!((cut(3000, 1200), lengths(&receiver, 3)), (Ok(3000), vec![1200, 1200, 600]));
     assert_eq!((cut(2400, 1200), lengths(&receiver, 2)), (Ok(2400), vec![1200, 1200]));
     assert_eq!((cut(64_000, 1000), lengths(&receiver, 64)), (Ok(64_000), vec![1000; 64]));
-    assert_eq!(errno(cut(3000, 2900)), Errno::MSGSIZE);
+    assert_eq!(errno(cut(65_500, 65_400)), Errno::MSGSIZE);
 
     assert_eq!(get(&fd, IPPROTO_UDP, UDP_SEGMENT), Ok(0));
     for wrong in [-1, 65536] {
