@@ -16,6 +16,8 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
+from . import _spawn
+
 #: How the C library's file is called: that of glibc, and that of musl.
 _C_LIBRARY = ("libc.so", "libc.musl")
 
@@ -51,7 +53,7 @@ class _Finder(MetaPathFinder):
 
 
 def _replace(ctypes: Any) -> None:
-    library = os.environ.get("LD_PRELOAD", "").partition(":")[0]
+    library = _spawn.own_library()
     if not library or hasattr(ctypes.CDLL.__getitem__, "peersock"):
         return
     try:

@@ -156,7 +156,7 @@ def _go_on() -> None:
 
 
 def _has_library() -> bool:
-    library = os.path.basename(os.environ.get("LD_PRELOAD", "").partition(":")[0])
+    library = os.path.basename(_spawn.own_library() or "")
     with contextlib.suppress(OSError):
         return bool(library) and library in Path("/proc/self/maps").read_text(errors="surrogateescape")
     return True
@@ -206,7 +206,7 @@ def _launch(
     environment[_node.RULES] += _admit(session, options)
     environment[RUN] = f"{_node_name()}:{digest}"
     environment["PYTHONPATH"] = _before(str(Path(__file__).parent / "_child"), os.environ.get("PYTHONPATH"))
-    environment["LD_PRELOAD"] = _before(library, os.environ.get("LD_PRELOAD"))
+    environment["LD_PRELOAD"] = _spawn.with_library(library, os.environ.get("LD_PRELOAD", ""))
     with contextlib.suppress(BrokenPipeError), os.fdopen(writer, "w") as pipe:
         pipe.write(json.dumps(environment))
     status, asked = _wait(program, heeded)

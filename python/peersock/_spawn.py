@@ -23,7 +23,7 @@ from typing import Any
 _RUN = "PEERSOCK_RUN"
 #: What says which node there is, and how it is used.
 _VARIABLES = ("PEERSOCK_NODE", "PEERSOCK_RULES", "PEERSOCK_NETWORKS", _RUN)
-#: Lists with an entry of ours, which is the first.
+#: Lists with an entry of ours.
 _LISTS = ("PYTHONPATH", "LD_PRELOAD")
 
 _needed: dict[str, str] = {}
@@ -36,7 +36,10 @@ def keep() -> None:
     """
     first = not _needed
     _needed.update({name: os.environ[name] for name in _VARIABLES if name in os.environ})
-    _needed.update({name: os.environ[name].partition(":")[0] for name in _LISTS if os.environ.get(name)})
+    if os.environ.get("PYTHONPATH"):
+        _needed["PYTHONPATH"] = os.environ["PYTHONPATH"].partition(":")[0]
+    if library := own_library():
+        _needed["LD_PRELOAD"] = library
     if first:
         _replace()
 
@@ -49,8 +52,31 @@ def _missing(environment: Mapping[str, str]) -> dict[str, str]:
     for name in _LISTS:
         entries = environment.get(name) or ""
         if name in _needed and _needed[name] not in entries.split(":"):
-            missing[name] = f"{_needed[name]}:{entries}" if entries else _needed[name]
+            own = _needed[name]
+            if name == "LD_PRELOAD":
+                missing[name] = with_library(own, entries)
+            else:
+                missing[name] = f"{own}:{entries}" if entries else own
     return missing
+
+
+def _sanitizers(libraries: str) -> list[str]:
+    """Those of the libraries that end a program if another one is loaded before them: AddressSanitizer's."""
+    prefixes = ("libasan.so", "libclang_rt.asan")
+    return [entry for entry in libraries.split(":") if os.path.basename(entry).startswith(prefixes)]
+
+
+def with_library(library: str, others: str) -> str:
+    """LD_PRELOAD with our library: the first one, but behind a sanitizer's."""
+    first = _sanitizers(others)
+    return ":".join([*first, library, *(entry for entry in others.split(":") if entry and entry not in first)])
+
+
+def own_library() -> str | None:
+    """Our library, as LD_PRELOAD names it."""
+    libraries = os.environ.get("LD_PRELOAD", "")
+    first = _sanitizers(libraries)
+    return next((entry for entry in libraries.split(":") if entry and entry not in first), None)
 
 
 def _complete(environment: Any) -> Any:

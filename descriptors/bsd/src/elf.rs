@@ -73,6 +73,19 @@ pub fn preloaded(variable: &[u8]) -> impl Iterator<Item = &[u8]> {
     variable.split(|byte| matches!(byte, b':' | b' ')).filter(|library| !library.is_empty())
 }
 
+/// The libraries to load for a program, ours and the others that LD_PRELOAD names: ours first, because it must
+/// take the calls before others do, but behind a sanitizer, which ends the program otherwise and calls what
+/// comes behind it.
+///
+/// ```
+/// let order = peersock_bsd::elf::preload_order(b"ours.so", b"a.so:libasan.so.8");
+/// assert_eq!(order.collect::<Vec<_>>(), [&b"libasan.so.8"[..], b"ours.so", b"a.so"]);
+/// ```
+pub fn preload_order<'a>(ours: &'a [u8], others: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+    let sanitizers = preloaded(others).filter(|library| is_sanitizer(library));
+    sanitizers.chain([ours]).chain(preloaded(others).filter(|library| !is_sanitizer(library)))
+}
+
 /// Whether one of the libraries that a program needs (DT_NEEDED) has a name that is wanted, by its first
 /// bytes. `None` of what is no dynamically linked ELF64 file.
 fn needs(file: BorrowedFd<'_>, head: &[u8], is_wanted: impl Fn(&[u8]) -> bool) -> Option<bool> {
@@ -184,19 +197,19 @@ mod tests {
     fn the_libraries_that_a_program_needs_are_found() {
         let file = std::fs::File::open("/proc/self/exe").unwrap();
         let head = std::fs::read("/proc/self/exe").unwrap();
-        let needs = |head: &[u8], prefix: &'static [u8]| {
+        let has = |head: &[u8], prefix: &'static [u8]| {
             needs(file.as_fd(), head, |name: &[u8]| name.starts_with(prefix))
         };
-        assert_eq!(needs(&head[..8 << 10], b"libc.so"), Some(true));
-        assert_eq!(needs(&head[..8 << 10], b"libasan.so"), Some(false));
+        assert_eq!(has(&head[..8 << 10], b"libc.so"), Some(true));
+        assert_eq!(has(&head[..8 << 10], b"libasan.so"), Some(false));
         for length in 0..1000 {
-            needs(&head[..length], b"libc.so");
+            has(&head[..length], b"libc.so");
         }
         // Headers that say anything.
         let mut broken = head[..8 << 10].to_vec();
         for at in 64..1000 {
             let byte = std::mem::replace(&mut broken[at], 0xff);
-            needs(&broken, b"libc.so");
+            has(&broken, b"libc.so");
             broken[at] = byte;
         }
     }

@@ -98,7 +98,9 @@ pub(crate) fn complete_own() {
     }
     let own = needed.library.as_bytes();
     let preload = match found.preload {
-        Some((_, others)) if !others.is_empty() => in_order(own, others).join(&b':'),
+        Some((_, others)) if !others.is_empty() => {
+            elf::preload_order(own, others).collect::<Vec<_>>().join(&b':')
+        }
         _ => own.to_vec(),
     };
     let preload = CString::new(preload).ok().filter(|_| !found.has_library);
@@ -259,7 +261,9 @@ impl<'a> Found<'a> {
         if !self.has_library {
             let preload = match joined {
                 // SAFETY: the caller's.
-                Some((others, room)) => unsafe { join(in_order(needed.library.as_bytes(), others), room) },
+                Some((others, room)) => unsafe {
+                    join(elf::preload_order(needed.library.as_bytes(), others), room)
+                },
                 None => needed.preload.as_ptr(),
             };
             match self.preload {
@@ -276,13 +280,6 @@ impl<'a> Found<'a> {
         }
         add(ptr::null());
     }
-}
-
-/// This library and the others that LD_PRELOAD names, in the order in which they are to be loaded: this one
-/// first, because it must take the calls before others do, but behind a sanitizer, which ends the program
-/// otherwise and calls what comes behind it.
-fn in_order<'a>(own: &'a [u8], others: &'a [u8]) -> [&'a [u8]; 2] {
-    if elf::preloaded(others).any(elf::is_sanitizer) { [others, own] } else { [own, others] }
 }
 
 /// Writes the variable with these values and a colon between two of them as a C string, and gives it.

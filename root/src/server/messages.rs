@@ -210,4 +210,48 @@ mod tests {
         let error = send_messages(socket.as_fd(), &messages[1..]).expect_err("it is too long");
         assert_eq!(error.raw_os_error(), Some(libc::EMSGSIZE));
     }
+
+    /// Has the kernel refuse the calling thread a call.
+    fn refuse(call: libc::c_long, error: libc::c_int) {
+        let instruction = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+        // Loads the call's number; equal: the error, otherwise: allowed.
+        let mut filter = [
+            instruction(0x20, 0, 0, 0),
+            instruction(0x15, 0, 1, call as u32),
+            instruction(0x06, 0, 0, libc::SECCOMP_RET_ERRNO | error as u32),
+            instruction(0x06, 0, 0, libc::SECCOMP_RET_ALLOW),
+        ];
+        let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+        // SAFETY: the program is live, and as long as it says.
+        let refused = unsafe {
+            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+                && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) == 0
+        };
+        assert!(refused, "{}", io::Error::last_os_error());
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "a filter stays with its thread")]
+    fn where_a_sandbox_refuses_the_call_messages_leave_one_by_one() {
+        for error in [libc::ENOSYS, libc::EPERM] {
+            // A filter stays with its thread.
+            let thread = std::thread::spawn(move || {
+                refuse(libc::SYS_sendmmsg, error);
+                let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+                let end = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+                let (one, two) = ([IoSlice::new(b"one")], [IoSlice::new(b"two")]);
+                let to = end.local_addr().expect("it is bound");
+                let message = |pieces| Message { to, from: None, ecn: None, segment: None, pieces };
+                let messages = [message(&one[..]), message(&two[..])];
+                assert_eq!(send_messages(socket.as_fd(), &messages).expect("the first"), 1);
+                assert_eq!(send_messages(socket.as_fd(), &messages[1..]).expect("the second"), 1);
+                let mut room = [0; 10];
+                for wanted in [b"one", b"two"] {
+                    assert_eq!(end.recv(&mut room).expect("a datagram"), 3);
+                    assert_eq!(&room[..3], wanted);
+                }
+            });
+            thread.join().expect("it does not panic");
+        }
+    }
 }
