@@ -44,7 +44,7 @@ fn what_is_sent_is_cut_into_datagrams() {
     assert_eq!((cut(3000, 1200), lengths(&receiver, 3)), (Ok(3000), vec![1200, 1200, 600]));
     assert_eq!((cut(2400, 1200), lengths(&receiver, 2)), (Ok(2400), vec![1200, 1200]));
     assert_eq!((cut(64_000, 1000), lengths(&receiver, 64)), (Ok(64_000), vec![1000; 64]));
-    assert_eq!(errno(cut(65_500, 65_400)), Errno::MSGSIZE);
+    assert_eq!(errno(cut(65_500, 65_499)), Errno::MSGSIZE);
 
     assert_eq!(get(&fd, IPPROTO_UDP, UDP_SEGMENT), Ok(0));
     for wrong in [-1, 65536] {
