@@ -143,6 +143,19 @@ fn files_and_folders_arrive_with_a_code_and_nothing_else() {
 }
 
 #[test]
+fn who_leaves_something_out_does_not_end_as_if_all_was_sent() {
+    let folders = Folders::new();
+    fs::create_dir(folders.from("photos")).unwrap();
+    fs::write(folders.from("photos/sea.jpg"), "sea").unwrap();
+    std::os::unix::fs::symlink("/etc/hosts", folders.from("photos/outside")).unwrap();
+    let (sender, code) = folders.send(&[], &["photos"]);
+    folders.received(&code, &[]).success();
+    let said = ["photos/outside is left out", "not everything was sent: 1 left out", "(tar)"];
+    sender.wait_for_end().failure(1, &said);
+    assert_eq!(fs::read(folders.to("photos/sea.jpg")).unwrap(), b"sea");
+}
+
+#[test]
 fn what_comes_is_listed_first_and_nothing_is_overwritten_by_chance() {
     let folders = Folders::new();
     fs::write(folders.from("file"), "theirs").unwrap();

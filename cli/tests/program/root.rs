@@ -1,6 +1,8 @@
 //! `root`: a real root on the loopback interface, and clients made of the overlay's messages.
 
+use std::fs;
 use std::net::{SocketAddr, UdpSocket};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
@@ -101,6 +103,28 @@ fn who_does_not_show_the_token_is_refused() {
     run(command).failure(2, &["no token", "1 to 255"]);
 }
 
+#[test]
+fn a_new_token_is_strong_private_and_made_once() {
+    let lab = Lab::new();
+    let path = lab.dir.path().join("token");
+    let root = Root::start(&["--new-token", path.to_str().unwrap()]);
+    let token = fs::read_to_string(&path).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(token.trim().len() >= 32, "192 bits");
+    let mut client = Client::new(1, &root);
+    assert!(!client.try_register(b"open"));
+    client.register(token.trim().as_bytes());
+    drop(client);
+
+    let words = ["root", "--listen", "127.0.0.1", "--port", "0", "--ephemeral", "--new-token"];
+    let mut again = peersock(&words);
+    again.arg(&path);
+    run(again).failure(1, &["cannot be written", "--access-token-file"]);
+    write_file(&path, "weak\n", 0o600);
+    let weak = Root::start(&["--access-token-file", path.to_str().unwrap()]);
+    weak.running.wait_for_stderr("warning: the access token has 4 bytes only");
+}
+
 /// The root has the peer, and the node knows why it does not get through to it.
 #[test]
 fn whoever_has_another_secret_is_told_so() {
@@ -125,7 +149,7 @@ fn whoever_is_in_the_newer_of_two_files_only_is_told_so_and_so_is_the_other_side
         run(lab.command(node, &["network", word, file.to_str().unwrap(), "--name", node])).success();
     };
     edit("alpha", "new", &old);
-    std::fs::copy(&old, &new).unwrap();
+    fs::copy(&old, &new).unwrap();
     edit("beta", "add", &new);
     let start = |node: &str, words: &[&str], file: &Path| {
         let mut command = lab.node_in(file.to_str().unwrap(), node, words);

@@ -8,7 +8,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::common::{Lab, PORT, Running, address_of, peersock, run, write_file};
+use crate::common::{Lab, PATIENCE, PORT, Running, address_of, peersock, run, write_file};
 
 /// A static network with alpha, that is said to be at this endpoint, and beta.
 fn office(lab: &Lab, endpoint: &str) -> String {
@@ -88,6 +88,31 @@ fn texts_of_turn_servers_that_are_half_right_are_refused() {
     let mut by_variable = dial();
     by_variable.env("PEERSOCK_TURN", five.join(" "));
     run(by_variable).failure(2, &["5 TURN servers are named", "4 at most"]);
+}
+
+/// Every command that starts a node has the option.
+#[test]
+fn stun_servers_that_are_named_are_asked() {
+    let lab = Lab::new();
+    let (_root, text) = root();
+    for (by_option, variable) in [(true, false), (false, true)] {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        server.set_read_timeout(Some(PATIENCE)).unwrap();
+        let at = server.local_addr().unwrap().to_string();
+        let mut listening = lab.node("a", &["listen", &PORT.to_string(), "--root", &text]);
+        if by_option {
+            listening.args(["--stun", &at]);
+        }
+        if variable {
+            listening.env("PEERSOCK_STUN", &at);
+        }
+        let _listening = Running::start(listening);
+        let mut request = [0; 2000];
+        let length = server.recv(&mut request).expect("it asks");
+        assert!(peersock_nat::stun::request_id(&request[..length]).is_some());
+    }
+    let nobody = format!("[{}]:{PORT}", address_of(&lab, "absent"));
+    run(lab.node("b", &["dial", &nobody, "--stun", "x"])).failure(2, &["'x' is not HOST:PORT"]);
 }
 
 #[test]
