@@ -49,7 +49,7 @@ Examples:
   peersock root --stream 443
   peersock root --stream 443 --certificate fullchain.pem --certificate-key privkey.pem \\
     --advertise root.example.org:7420 --advertise wss:root.example.org:443
-  peersock root --new-token ./token
+  peersock root --new-token ./new-token
   peersock root --access-token-file ./token --relay-rate 2M
   peersock root --directory redis://10.0.0.5 --directory-password-file ./password
   peersock root --listen 127.0.0.1 --port 0 --ephemeral")]
@@ -401,6 +401,10 @@ fn cannot_listen(error: &io::Error) -> Failure {
         io::ErrorKind::InvalidInput => "give --certificate and --certificate-key files in PEM form",
         io::ErrorKind::PermissionDenied => {
             "give a port from 1024 on with --port, --listen or --stream, or run with CAP_NET_BIND_SERVICE"
+        }
+        io::ErrorKind::Unsupported => {
+            "allow it in the profile of the sandbox or container (Docker: --security-opt seccomp=unconfined), or \
+             use a newer kernel"
         }
         _ => "check the addresses, and what the system says of its network",
     };

@@ -111,12 +111,7 @@ impl Datapath {
             Event::PeerRemoved(peer) => self.fail_waiting_for_peer(now, peer),
             Event::PeerSilent(peer) => {
                 self.tell_wanted(peer);
-                // Connections wait on, and those that have not ended say so by asking again. Nobody wants old
-                // datagrams when the peer is back.
-                for (_, _, entry) in self.take_waiting(peer) {
-                    self.counters.out_unreachable.add(entry.packets.len() as u64);
-                    batch.flows.extend(entry.flows);
-                }
+                self.go_on_waiting(now, peer, self.elsewhere.patience().unwrap_or_default().max(SILENT_PEER));
             }
             // Perhaps it is found elsewhere.
             Event::PeerUnreachable(peer) => {
@@ -169,6 +164,10 @@ impl Datapath {
         taken.into_iter().map(|((interface, address), entry)| (interface, address, entry)).collect()
     }
 }
+
+/// How long what is to go to a peer waits that has an address and does not answer: it may have more to do, or
+/// come back.
+const SILENT_PEER: Duration = Duration::from_secs(12);
 
 /// All that belongs to a peer now.
 pub(super) fn owned(peer: &Peer) -> Vec<Cidr> {

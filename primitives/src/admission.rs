@@ -268,8 +268,8 @@ impl<K: Eq + Hash + Copy> Standing<K> {
     }
 
     /// Returns when the connection has lost its place: it must be closed then. One task or thread waits.
-    pub async fn evicted(&self) {
-        poll_fn(|cx| self.poll_evicted(cx)).await;
+    pub fn evicted(&self) -> impl Future<Output = ()> + '_ {
+        poll_fn(|cx| self.poll_evicted(cx))
     }
 
     fn poll_evicted(&self, cx: &mut Context<'_>) -> Poll<()> {

@@ -47,6 +47,8 @@ fn every_option_of_the_help_is_accepted_as_it_is_described() {
         ("--certificate-key", file("key.pem", KEY)),
         ("--access-token-file", file("token", "open sesame\n")),
         ("--directory-password-file", file("password", "hush\n")),
+        // It makes that one.
+        ("--new-token", lab.dir.path().join("new-token").to_str().expect("UTF-8").to_owned()),
     ]);
     let state = lab.state("root");
     let value = |option: &str, form: &str| match form {
@@ -64,7 +66,8 @@ fn every_option_of_the_help_is_accepted_as_it_is_described() {
     let options = options(&help("root"));
     assert!(options.len() > 20, "{options:?}");
     // These exclude others.
-    let apart = [["--ephemeral", "--state"], ["--no-relay", "--relay-rate"]];
+    let apart =
+        [["--ephemeral", "--state"], ["--no-relay", "--relay-rate"], ["--new-token", "--access-token-file"]];
     for which in 0..2 {
         let left_out: BTreeSet<&str> = apart
             .iter()
@@ -257,6 +260,10 @@ impl<'a> Setup<'a> {
         let mut roots = text.replace(NAME, &self.nats.ip4("root").to_string());
         if words.iter().any(|word| word == "--access-token-file") {
             roots += "?token=open%20sesame";
+        }
+        if let Some(at) = words.iter().position(|word| word == "--new-token") {
+            let token = fs::read_to_string(self.folder().join(&words[at + 1])).expect("it was made");
+            roots += &format!("?token={}", token.trim());
         }
         // Only those on the root's own machine reach its loopback interface.
         let node = if text.contains("@127.0.0.1:") { "root" } else { "node" };

@@ -804,7 +804,8 @@ peersock_result peersock_netcheck(const struct peersock_config *config, const ch
 //
 // Pointers:
 // `settings` is NULL or a C string; `node` is NULL or has room for a handle.
-peersock_result peersock_open(const char *settings, peersock_node *node);
+peersock_result peersock_open(const char *settings,
+                              peersock_node *node);
 
 // The peers known now in a network, or with 0 in all: as many as fit, and in `*count` how many there are.
 // `size` is `sizeof(peersock_peer)`, which tells the library with which version of it the program was built:

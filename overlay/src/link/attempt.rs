@@ -233,7 +233,7 @@ impl Link {
                     Event::PeerSilent(peer)
                 }
                 false => {
-                    tracing::debug!(peer = %peer.logged(), is_refused, "the peer is nowhere to be found");
+                    tracing::debug!(peer = %peer.logged(), "the peer is nowhere to be found");
                     Event::PeerUnreachable(peer)
                 }
             });

@@ -37,8 +37,7 @@ pub enum Event {
     /// The path carries short packets, but none of 198 bytes, the least size of a path's datagrams and that
     /// of an initiation: tried for 8 s. What waits to be sent cannot be, and the session cannot be renewed.
     PathTooSmall(Arc<Peer>),
-    /// Initiations to where the peer may be have gone unanswered for 5 s. They are repeated for a while, and
-    /// connections to it wait as long as TCP does.
+    /// Initiations to where the peer may be have gone unanswered for 5 s. They are repeated for a while.
     PeerSilent(Arc<Peer>),
     /// A session was wanted for 5 s, and it is known that there is none to be had now: nobody says where the
     /// peer is, or its machine says that nobody listens there. It is still looked for a while.
