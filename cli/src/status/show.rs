@@ -483,10 +483,12 @@ mod tests {
         status["peers"][1]["conflict"] = json!({"remote": "192.0.2.8:4", "seen_s": 70});
         let text = report(&status, false, 50);
         assert!(
-            text.contains("\n  two nodes have this identity: the other was at 192.0.2.9:4 7 s ago\n"),
+            text.contains(
+                "\n  perhaps two nodes have this identity: 192.0.2.9:4 has said so, unproven, 7 s ago\n"
+            ),
             "{text}"
         );
-        assert!(text.contains("the other was at 192.0.2.8:4 1 min 10 s ago\n"), "{text}");
+        assert!(text.contains("192.0.2.8:4 has said so, unproven, 1 min 10 s ago\n"), "{text}");
     }
 
     #[test]

@@ -104,7 +104,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
     if !has_ipv6 {
         plan::leave_out_ipv6(&networks, &mut plans)?;
         stdio::note(
-            "IPv6 is switched off on this machine: its programs reach members by their IPv4 addresses alone",
+            "this machine has IPv6 switched off: its programs reach members by their IPv4 addresses alone",
         );
     }
     let names = args.dns.then(|| names::of(&networks)).transpose()?;

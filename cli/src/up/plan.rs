@@ -48,7 +48,7 @@ pub(super) fn leave_out_ipv6(networks: &[Network], plans: &mut [Plan]) -> Outcom
         let Some((first, _)) = plan.settings.addresses.first() else {
             return Err(Failure::new(
                 format_args!(
-                    "IPv6 is switched off on this machine, and this node has no IPv4 address in network {}",
+                    "this machine has IPv6 switched off, and this node has no IPv4 address in network {}",
                     network.id()
                 ),
                 "switch IPv6 on (`sysctl net.ipv6.conf.all.disable_ipv6=0 \

@@ -371,10 +371,11 @@ fn check_end(text: &str) -> Result<(), String> {
 
 /// Whether a text tells somebody to do something.
 fn has_advice(text: &str) -> bool {
-    const VERBS: [&str; 33] = [
+    const VERBS: [&str; 35] = [
         "add", "allow", "ask", "build", "check", "choose", "correct", "end", "free", "give", "install",
-        "leave", "list", "look", "make", "move", "name", "restore", "remove", "report", "restart", "run",
-        "run:", "send", "set", "start", "try", "unset", "upgrade", "use", "wait", "write", "stop",
+        "leave", "list", "look", "make", "mount", "move", "name", "restore", "remove", "report", "restart",
+        "run", "run:", "send", "set", "start", "switch", "try", "unset", "upgrade", "use", "wait", "write",
+        "stop",
     ];
     let clauses = text.split([';', ':', ',']).map(|clause| clause.trim_start());
     clauses.filter_map(|clause| clause.split_whitespace().next()).any(|word| VERBS.contains(&word))
