@@ -50,7 +50,7 @@ pub struct Reception {
     pub stop: Stop,
     /// Is told what goes wrong.
     pub tell: Tell,
-    /// Whether clients have to prove that they may use the server, for which they have [`PROOF`]. Otherwise
+    /// Whether clients have to prove that they may use the server, for which they have `PROOF`. Otherwise
     /// they may be silent as long as there is room.
     pub asks_for_proof: bool,
 }
