@@ -115,7 +115,7 @@ impl Client {
 
     /// Asks the node and waits for its reply.
     ///
-    /// It is not interrupted: everything is answered at once but what [`ask_waiting`](Self::ask_waiting) asks.
+    /// It is not interrupted: everything is answered at once but what `ask_waiting` asks.
     ///
     /// # Errors
     /// ENETDOWN if there is no such node any more, and what the node answers.
