@@ -267,27 +267,27 @@ impl Connecting {
 
     /// Has the application's descriptor tell the outcome.
     ///
-    /// The kernel makes room, the end and the error known one after another. A refused attempt has room first,
-    /// and the rest at once: a program that waits for room asks for SO_ERROR then, or reads. An attempt that the
-    /// application itself has shut down has its end first, because the application may look for nothing else.
+    /// The kernel makes room, the end and the error known one after another. A refused attempt has room first:
+    /// a program that waits for room asks for SO_ERROR then. An attempt that the application itself has shut
+    /// down has its end first, because the application may look for nothing else.
     fn finish(&mut self, outcome: Result<(), Errno>, buf: &mut [u8]) -> Step {
         let Err(error) = outcome else {
             self.take_filling(buf);
             return Step::Stands;
         };
-        let (data, filled) = (self.data.take(), self.filled.take());
-        let make_room = || filled.as_ref().map(|app_end| enlarge(app_end.as_fd()));
-        if !self.is_aborted {
-            if let Some(data) = &data {
+        if self.is_aborted {
+            // Closed with its filling unread, the descriptor has its end and its error at once.
+            drop(self.data.take());
+            if let Some(app_end) = self.filled.take() {
+                enlarge(app_end.as_fd());
+            }
+        } else {
+            if let Some(data) = &self.data {
                 // There will be room before the end: a program that writes then must hear that nobody reads.
                 let _ = rustix::net::shutdown(data, rustix::net::Shutdown::Read);
             }
-            make_room();
-        }
-        // Closed with its filling unread, the descriptor has its end and its error at once.
-        drop(data);
-        if self.is_aborted {
-            make_room();
+            // Closed with the last byte of its filling unread, the descriptor reports an error.
+            self.take_filling(buf);
         }
         Step::Failed(Some(error))
     }
