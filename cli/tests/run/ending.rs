@@ -326,7 +326,7 @@ while len(results) < 50:
     for number, _ in events: attempt(calls[number])
 results.append(str(poll.poll(0)))
 for call in calls.values(): attempt(call)
-with open({path:?}, 'w') as file: file.write('\n'.join(results))
+with open({path:?}, 'w') as file: file.write('\\n'.join(results))
 os.rename({path:?}, {path:?} + '.whole')",
         path = result.to_str().unwrap()
     );

@@ -29,7 +29,7 @@ selector.register(datagrams, selectors.EVENT_READ, lambda: datagrams.recvfrom(1)
 print('ready', flush=True)
 errors, first = 0, None
 while first is None or time.monotonic() - first < 3:
-    for key, _ in selector.select():
+    for key, _ in selector.select(1):
         try: key.data()
         except OSError as error:
             errors += 1
