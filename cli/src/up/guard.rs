@@ -16,12 +16,12 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
 
 use peersock_tun::{
     Change, EXIT_TABLE, Filter, Upkeep, User, has_exit_rules, keep_network_privilege, remove_exit_rules,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, retry_on_intr};
 use rustix::process::{Pid, WaitOptions, setpgid, waitpid};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
@@ -116,14 +116,8 @@ impl Guard {
     }
 
     fn has_ended_well(&self) -> bool {
-        loop {
-            match waitpid(Some(self.process), WaitOptions::empty()) {
-                Err(rustix::io::Errno::INTR) => {}
-                ended => {
-                    return ended.is_ok_and(|end| end.is_some_and(|(_, end)| end.exit_status() == Some(0)));
-                }
-            }
-        }
+        let ended = retry_on_intr(|| waitpid(Some(self.process), WaitOptions::empty()));
+        ended.is_ok_and(|end| end.is_some_and(|(_, end)| end.exit_status() == Some(0)))
     }
 }
 
@@ -205,9 +199,9 @@ fn wait(mut pipe: &UnixStream, mut upkeep: Option<&mut Upkeep>) -> io::Result<Op
             if let Some(upkeep) = &upkeep {
                 fds.push(PollFd::from_borrowed_fd(upkeep.changes(), PollFlags::IN));
             }
-            let timeout = timeout.map(timespec);
+            let timeout = timeout.map(Timespec::try_from).transpose().map_err(io::Error::other)?;
             match poll(&mut fds, timeout.as_ref()) {
-                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
             let is_ready = |at: usize| fds.get(at).is_some_and(|fd| !fd.revents().is_empty());
@@ -227,10 +221,6 @@ fn wait(mut pipe: &UnixStream, mut upkeep: Option<&mut Upkeep>) -> io::Result<Op
             upkeep.look().into_iter().for_each(|change| tell(&change));
         }
     }
-}
-
-fn timespec(time: Duration) -> Timespec {
-    Timespec { tv_sec: time.as_secs() as i64, tv_nsec: time.subsec_nanos().into() }
 }
 
 /// Tells the user what others have changed.

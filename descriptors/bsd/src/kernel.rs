@@ -84,10 +84,5 @@ pub fn int_option(fd: RawFd, level: c_int, name: c_int) -> Option<c_int> {
 /// SO_COOKIE: the number by which the kernel tells a socket from all others that there have been; `None` if it
 /// gives none.
 pub fn cookie(fd: RawFd) -> Option<u64> {
-    let mut value: u64 = 0;
-    let mut length = size_of::<u64>() as socklen_t;
-    let (level, name) = (libc::SOL_SOCKET, libc::SO_COOKIE);
-    // SAFETY: both pointers are to live variables of the sizes that the kernel is told.
-    let got = unsafe { getsockopt(fd, level, name, (&raw mut value).cast(), &raw mut length) };
-    got.is_ok().then_some(value)
+    rustix::net::sockopt::socket_cookie(borrow(fd)?).ok()
 }

@@ -3,8 +3,8 @@
 use std::os::fd::AsRawFd as _;
 use std::ptr;
 
-use libc::{c_int, size_t, socklen_t};
-use peersock_fd::Socket;
+use libc::{c_int, size_t};
+use peersock_fd::{Socket, int_option, set_int_option};
 
 use crate::{Result, kernel};
 
@@ -21,43 +21,26 @@ pub(crate) fn await_bytes(socket: &Socket<'_>, flags: c_int, wanted: size_t) -> 
     if !is_patient_peek(flags) {
         return Ok(());
     }
-    let own = peek_offset(socket)?;
+    // AF_UNIX sockets have this option.
+    let own = int_option(socket.fd(), libc::SO_PEEK_OFF)?;
     loop {
         let there = rustix::io::ioctl_fionread(socket.fd())?;
         if there as usize >= wanted {
             return Ok(());
         }
         // A peek behind what there is waits for more.
-        set_peek_offset(socket, i32::try_from(there).unwrap_or(i32::MAX))?;
+        set_int_option(socket.fd(), libc::SO_PEEK_OFF, i32::try_from(there).unwrap_or(i32::MAX))?;
         let (none, no_length) = (ptr::null_mut(), ptr::null_mut());
         let mut byte = 0_u8;
         let room = (&raw mut byte).cast();
         // SAFETY: there is room for the one byte.
         let peeked =
             unsafe { kernel::recvfrom(socket.fd().as_raw_fd(), room, 1, libc::MSG_PEEK, none, no_length) };
-        set_peek_offset(socket, own)?;
+        set_int_option(socket.fd(), libc::SO_PEEK_OFF, own)?;
         match peeked {
             Ok(1..) => {}
             Err(error) if there == 0 => return Err(socket.stream_error(error)),
             Ok(_) | Err(_) => return Ok(()),
         }
     }
-}
-
-/// What the program has set.
-fn peek_offset(socket: &Socket<'_>) -> Result<c_int> {
-    let mut offset: c_int = -1;
-    let (value, mut length) = ((&raw mut offset).cast(), size_of::<c_int>() as socklen_t);
-    let fd = socket.fd().as_raw_fd();
-    // SAFETY: the value is as long as we say.
-    unsafe { kernel::getsockopt(fd, libc::SOL_SOCKET, libc::SO_PEEK_OFF, value, &raw mut length) }?;
-    Ok(offset)
-}
-
-/// SO_PEEK_OFF, which AF_UNIX sockets have.
-fn set_peek_offset(socket: &Socket<'_>, offset: c_int) -> Result<()> {
-    let (value, length) = ((&raw const offset).cast(), size_of_val(&offset) as socklen_t);
-    // SAFETY: the value is as long as we say.
-    unsafe { kernel::setsockopt(socket.fd().as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEEK_OFF, value, length) }
-        .map(drop)
 }

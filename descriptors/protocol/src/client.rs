@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
     SocketFlags, SocketType,
@@ -265,7 +265,7 @@ impl Client {
         let mut connection = self.connection()?;
         let (mut is_new, mut has_shown) = (false, false);
         loop {
-            match uninterrupted(|| send_with(connection.fd(), message.bytes(), fd, SendFlags::empty())) {
+            match retry_on_intr(|| send_with(connection.fd(), message.bytes(), fd, SendFlags::empty())) {
                 Ok(()) => return Ok(connection),
                 // The node takes no descriptors from those who have not shown that they may ask.
                 Err(Errno::PERM) if fd.is_some() && !has_shown => {
@@ -346,7 +346,7 @@ impl Client {
         let high = high_copy(fd.as_fd()).unwrap_or(fd);
         let node = address(&Name::Requests(self.tag));
         // Where the node's backlog is full it waits.
-        uninterrupted(|| rustix::net::connect(&high, &node)).map_err(|_| Errno::NETDOWN)?;
+        retry_on_intr(|| rustix::net::connect(&high, &node)).map_err(|_| Errno::NETDOWN)?;
         let credentials = peer_credentials(high.as_fd())?;
         let (process, identity) = (rustix::process::getpid(), identity(high.as_fd())?);
         let connection = Connection { fd: Some(high), process, identity };
@@ -390,7 +390,7 @@ impl Client {
         let request = Request::Prove(challenge);
         connection.send(&Encoded::new(&Message { version: VERSION, token: Token::NONE, request }))?;
         let mut fds = [PollFd::from_borrowed_fd(connection.fd(), PollFlags::IN)];
-        uninterrupted(|| rustix::event::poll(&mut fds, Some(&PROOF)))?;
+        retry_on_intr(|| rustix::event::poll(&mut fds, Some(&PROOF)))?;
         if fds[0].revents().is_empty() {
             return Err(Errno::NETDOWN);
         }
@@ -412,7 +412,7 @@ impl Connection {
     /// ENETDOWN.
     fn send(&self, message: &Encoded) -> Result<(), Errno> {
         let send = || send_with(self.fd(), message.bytes(), None, SendFlags::empty());
-        uninterrupted(send).map_err(|_| Errno::NETDOWN)
+        retry_on_intr(send).map_err(|_| Errno::NETDOWN)
     }
 
     /// Waits for the reply to what was sent.
@@ -458,16 +458,6 @@ impl Connection {
     /// Whether the number is not somebody else's by now.
     fn is_own(&self) -> bool {
         self.fd.as_ref().is_some_and(|fd| identity(fd.as_fd()) == Ok(self.identity))
-    }
-}
-
-/// Makes a system call again if a signal handler ran before it had done anything.
-pub(crate) fn uninterrupted<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
-    loop {
-        match call() {
-            Err(Errno::INTR) => {}
-            done => return done,
-        }
     }
 }
 

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use rustix::event::PollFlags;
 use rustix::fs::OFlags;
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::sockopt;
 
-use crate::client::{address, uninterrupted};
+use crate::client::address;
 use crate::name::{Kind, Name};
 use crate::requests::{Reply, Request};
 use crate::socket::{Socket, UNSEEN, enlarge};
@@ -68,7 +68,7 @@ impl Socket<'_> {
                 self.attach()?;
                 // As long as the node does not take it, its death is no end of the stream. If the connection
                 // has ended already nobody needs it.
-                let _ = uninterrupted(|| rustix::net::send(self.fd(), &[0], UNSEEN));
+                let _ = retry_on_intr(|| rustix::net::send(self.fd(), &[0], UNSEEN));
                 Ok(())
             }
             // As with TCP, an interrupted or overdue attempt goes on.
@@ -127,7 +127,7 @@ impl Socket<'_> {
         sockopt::set_socket_send_buffer_size(self.fd(), LEAST_BUFFER)?;
         self.attach()?;
         // One by one: the node takes all but the last byte, and only what is taken whole makes room.
-        while uninterrupted(|| rustix::net::send(self.fd(), &[0], UNSEEN)).is_ok() {}
+        while retry_on_intr(|| rustix::net::send(self.fd(), &[0], UNSEEN)).is_ok() {}
         self.client().tell(Request::Filled(self.opened()), Some(self.fd()))?;
         Err(error)
     }

@@ -52,6 +52,6 @@ pub use proof::{NameKey, Token, admission_proof, proof};
 pub use requests::{Interface, MAX_MESSAGE, Message, Reply, Report, Request, Route, VERSION, Which};
 pub use rustix::io::Errno;
 pub use rustix::net::{RecvFlags, SendFlags, Shutdown, SocketFlags};
-pub use socket::{BUFFER, Socket, enlarge, name_of, open};
-pub use sys::{Credentials, Identity, identity, peer_credentials};
+pub use socket::{BUFFER, Socket, enlarge, events_of, name_of, open};
+pub use sys::{Credentials, Identity, identity, int_option, peer_credentials, set_int_option};
 pub use system_call::system_call;

@@ -5,10 +5,10 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::OFlags;
-use rustix::io::{DupFlags, Errno};
+use rustix::io::{DupFlags, Errno, retry_on_intr};
 use rustix::net::SocketFlags;
 
-use crate::client::{receive, uninterrupted};
+use crate::client::receive;
 
 /// Takes the connection that comes through `end`, under the descriptor that `end` had, so that it has the
 /// lowest free number; `None` if the node could not pass it.
@@ -19,7 +19,7 @@ pub(crate) fn take(
 ) -> Result<Option<(OwnedFd, SocketAddr)>, Errno> {
     // The node sends at once when it is connected, or closes its end: neither takes longer than a moment.
     let mut fds = [PollFd::new(&end, PollFlags::IN)];
-    uninterrupted(|| rustix::event::poll(&mut fds, None))?;
+    retry_on_intr(|| rustix::event::poll(&mut fds, None))?;
     let Ok((_, Some(connection))) = receive(end.as_fd(), &mut [0]) else { return Ok(None) };
     if flags.contains(SocketFlags::NONBLOCK) {
         let status = rustix::fs::fcntl_getfl(&connection)?;

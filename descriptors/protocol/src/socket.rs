@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::OFlags;
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
     AddressFamily, SendFlags, SocketAddrAny, SocketAddrUnix, SocketFlags, SocketType, sockopt,
 };
 
-use crate::client::{Client, address, uninterrupted};
+use crate::client::{Client, address};
 use crate::name::{Accepted, Family, Kind, Name, NodeTag, Opened, SocketId};
 use crate::pause;
 use crate::requests::{Reply, Request, Which};
@@ -174,15 +174,12 @@ impl<'fd> Socket<'fd> {
         self.client().ask_with(request, Some(self.fd)).map(drop)
     }
 
-    /// Which of these events the kernel tells of now, besides those that it tells unasked.
+    /// The events of [`events_of`] its descriptor.
     ///
     /// # Errors
-    /// Those of poll(2), but not EINTR: it fails with that where a signal is pending, however short it waits.
+    /// Those of poll(2), but not EINTR.
     pub fn events(&self, wanted: PollFlags) -> Result<PollFlags, Errno> {
-        let mut fds = [PollFd::from_borrowed_fd(self.fd, wanted)];
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        uninterrupted(|| rustix::event::poll(&mut fds, Some(&now)))?;
-        Ok(fds[0].revents())
+        events_of(self.fd, wanted)
     }
 
     /// shutdown(2).
@@ -424,6 +421,17 @@ impl<'fd> Socket<'fd> {
     pub(crate) fn check_family(&self, address: SocketAddr) -> Result<(), Errno> {
         if Family::of(address.ip()) == self.family() { Ok(()) } else { Err(Errno::AFNOSUPPORT) }
     }
+}
+
+/// Returns those of these events that the kernel tells of a descriptor now, and those that it tells unasked.
+///
+/// # Errors
+/// Those of poll(2), but not EINTR: it fails with that where a signal is pending, however short it waits.
+pub fn events_of(fd: BorrowedFd<'_>, wanted: PollFlags) -> Result<PollFlags, Errno> {
+    let mut fds = [PollFd::from_borrowed_fd(fd, wanted)];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    retry_on_intr(|| rustix::event::poll(&mut fds, Some(&now)))?;
+    Ok(fds[0].revents())
 }
 
 /// Gives the kernel's side of a descriptor a large buffer, for bulk data.

@@ -70,7 +70,7 @@ pub fn peer_credentials(fd: BorrowedFd<'_>) -> Result<Credentials, Errno> {
 ///
 /// # Errors
 /// Those of getsockopt(2).
-pub(crate) fn int_option(fd: BorrowedFd<'_>, option: libc::c_int) -> Result<i32, Errno> {
+pub fn int_option(fd: BorrowedFd<'_>, option: libc::c_int) -> Result<i32, Errno> {
     let (fd, level) = (fd.as_raw_fd(), libc::SOL_SOCKET);
     let (mut value, mut length) = (0 as libc::c_int, size_of::<libc::c_int>() as libc::socklen_t);
     // SAFETY: both pointers are to live variables, of the sizes that the kernel is told.
@@ -79,11 +79,11 @@ pub(crate) fn int_option(fd: BorrowedFd<'_>, option: libc::c_int) -> Result<i32,
     if result == 0 { Ok(value) } else { Err(last_error()) }
 }
 
-/// Sets one.
+/// Sets an option of SOL_SOCKET that is an `int`.
 ///
 /// # Errors
 /// Those of setsockopt(2).
-pub(crate) fn set_int_option(fd: BorrowedFd<'_>, option: libc::c_int, value: i32) -> Result<(), Errno> {
+pub fn set_int_option(fd: BorrowedFd<'_>, option: libc::c_int, value: i32) -> Result<(), Errno> {
     let (fd, level, length) = (fd.as_raw_fd(), libc::SOL_SOCKET, size_of::<libc::c_int>());
     // SAFETY: the pointer is to a live variable, of the size that the kernel is told.
     let result =

@@ -5,8 +5,8 @@ use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
-use peersock_fd::{Kind, NodeTag, Opened, Shutdown, Socket};
-use rustix::event::{PollFd, PollFlags, Timespec};
+use peersock_fd::{Kind, NodeTag, Opened, Shutdown, Socket, events_of};
+use rustix::event::PollFlags;
 use rustix::fd::RawFd;
 use rustix::net::{SendFlags, SocketAddrAny, sockopt};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags};
@@ -72,9 +72,7 @@ pub(crate) fn poison_all(tag: NodeTag, process: i32) {
 
 /// Whether nothing more comes to a socket.
 fn has_ended(fd: BorrowedFd<'_>) -> bool {
-    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::RDHUP)];
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    rustix::event::poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().contains(PollFlags::RDHUP)
+    events_of(fd, PollFlags::RDHUP).is_ok_and(|events| events.contains(PollFlags::RDHUP))
 }
 
 /// A copy of the descriptor that `end` is connected to: from this process, from what has come of it, or from

@@ -35,7 +35,7 @@ impl ServerState {
             Phase::Datagrams(_) => return Err(Errno::INVAL),
         }
         let bound = self.socket(socket).reserved.first().map(|acceptor| acceptor.local_addr());
-        let remote = self.context.at_home(self.context.meant(remote), bound);
+        let remote = self.context.target(remote, bound);
         let opened = self.socket(socket);
         if remote.ip().is_unspecified() || remote.port() == 0 {
             return Err(Errno::CONNREFUSED);

@@ -118,8 +118,10 @@ impl Context {
         })
     }
 
-    /// Where a socket that is bound to `local` sends to: an unspecified address is the node itself, as in Linux.
-    pub(crate) fn at_home(&self, remote: SocketAddr, local: Option<SocketAddr>) -> SocketAddr {
+    /// Where a socket that is bound to `local` sends to. Besides what [`meant`](Self::meant) does, an
+    /// unspecified address is the node itself, as in Linux.
+    pub(crate) fn target(&self, remote: SocketAddr, local: Option<SocketAddr>) -> SocketAddr {
+        let remote = self.meant(remote);
         if !remote.ip().is_unspecified() {
             return remote;
         }

@@ -290,7 +290,7 @@ impl Datagrams {
     pub(crate) fn send_from(&mut self, key: Key, context: &mut Context, options: &Options) {
         let Some(end) = self.ends.get(key) else { return };
         let place = end.place;
-        let target = context.at_home(context.meant(place.0), Some(self.transport.local()));
+        let target = context.target(place.0, Some(self.transport.local()));
         let plain = DatagramOptions::plain(place.1);
         let asked = end.asked.as_deref().unwrap_or(&plain);
         let send_options = context.send_options(options, target.ip(), asked);

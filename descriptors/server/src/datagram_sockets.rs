@@ -74,8 +74,7 @@ impl ServerState {
             return Ok(());
         }
         let (key, transport) = self.datagrams(socket)?;
-        let target =
-            remote.map(|remote| self.context.at_home(self.context.meant(remote), Some(transport.local())));
+        let target = remote.map(|remote| self.context.target(remote, Some(transport.local())));
         let (own, asked) = (&self.sockets.open(socket).options, DatagramOptions::default());
         let options =
             target.map(|target| self.context.send_options(own, target.ip(), &asked)).unwrap_or_default();
@@ -108,7 +107,7 @@ impl ServerState {
         if let Some(error) = self.socket(socket).error.take() {
             return Err(error);
         }
-        let target = self.context.at_home(self.context.meant(remote), Some(transport.local()));
+        let target = self.context.target(remote, Some(transport.local()));
         let options = self.context.send_options(&self.sockets.open(socket).options, target.ip(), &asked);
         let checked = transport.check(target, &options).map_err(errno);
         self.context.note_if_refused(checked, target)?;

@@ -24,7 +24,7 @@ impl ServerState {
         if let Some(error) = self.socket(socket).error.take() {
             return Err(error);
         }
-        let target = self.context.at_home(self.context.meant(remote), Some(transport.local()));
+        let target = self.context.target(remote, Some(transport.local()));
         let own = &self.sockets.open(socket).options;
         let options = self.context.send_options(own, target.ip(), asked);
         let segment = asked.segment().or(own.segment());

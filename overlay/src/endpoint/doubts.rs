@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::Endpoint;
-use super::streams::ANSWERS_WITHIN;
+use super::streams::answers_within;
 use crate::link::{Link, PeerKey, Reason, Timer};
 use crate::roots::{DOUBT_INTERVAL, Root};
 
@@ -51,14 +51,13 @@ impl Endpoint {
             let (key, asked) = (self.roots.list[at].0, self.roots.list[at].1.asked);
             let Some(link) = self.peers.get(key).map(|peer| &peer.link) else { continue };
             let (is_connecting, is_connected) = (link.is_connecting(), link.current().is_some());
-            let patience = self.nodes[link.node].reach.rtt().unwrap_or_default() * 2;
-            let is_late = |(since, times)| times > 0 && now >= since + patience.max(ANSWERS_WITHIN);
-            if !is_connected && !is_connecting {
-                self.link(now, key, |link, cx| link.attempt(cx, Reason::Traffic));
-            } else if is_connected && !is_connecting && asked.is_some_and(is_late) {
-                self.link(now, key, |link, cx| link.attempt(cx, Reason::Silence));
+            let patience = answers_within(self.nodes[link.node].reach.rtt().unwrap_or_default());
+            let is_late = asked.is_some_and(|(since, times)| times > 0 && now >= since + patience);
+            if !is_connecting && (!is_connected || is_late) {
+                let reason = if is_connected { Reason::Silence } else { Reason::Traffic };
+                self.link(now, key, |link, cx| link.attempt(cx, reason));
             }
-            if is_connecting || asked.is_some_and(is_late) {
+            if is_connecting || is_late {
                 self.link(now, key, Link::hurry);
             }
         }

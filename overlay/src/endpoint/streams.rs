@@ -87,7 +87,7 @@ impl Endpoint {
             }
             (Some(place), None) if !place.socket().is_stream() => Reached::Udp { heard, is_vouched },
             (_, asked) => {
-                let answers_within = rtt.map(|rtt| (rtt * 2).max(ANSWERS_WITHIN));
+                let answers_within = rtt.map(answers_within);
                 Reached::Not { since: asked.map_or(now, |(since, _)| since), answers_within }
             }
         };
@@ -108,9 +108,11 @@ impl Endpoint {
     }
 }
 
-/// A root that has been reached by UDP answers within two round trips, and so long at least. Then a stream is
-/// opened; it is closed again if UDP was only slow.
-pub(super) const ANSWERS_WITHIN: Duration = Duration::from_millis(400);
+/// Returns the time within which a root that has been reached by UDP answers: two round trips, but no less
+/// than 400 ms. Then a stream is opened; it is closed again if UDP was only slow.
+pub(super) fn answers_within(rtt: Duration) -> Duration {
+    (rtt * 2).max(Duration::from_millis(400))
+}
 
 /// The place of the root that a stream leads to.
 fn stream_place(socket: SocketIndex) -> Option<Place> {

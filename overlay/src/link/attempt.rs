@@ -246,6 +246,7 @@ impl Link {
         }
     }
 
+    /// The time of an attempt is over: the peer counts as away.
     fn give_up(&mut self, cx: &mut Context<'_>) {
         if self.is_connecting() {
             tracing::debug!(peer = %self.handle.logged(), "no answer: the handshake is given up");

@@ -92,6 +92,11 @@ impl Core {
         }
     }
 
+    /// Returns the later one of a time and the end of the last standstill: before, this node could hear nobody.
+    pub(crate) fn awake_from(&self, since: Instant) -> Instant {
+        self.awake_since.map_or(since, |awake| awake.max(since))
+    }
+
     pub(crate) fn emit(&mut self, event: Event) {
         if event.peer().is_root() {
             return self.root_events.push_back(event);

@@ -38,10 +38,9 @@ impl Link {
         }
     }
 
-    /// Since when data is unanswered. While this node stood still it could hear nobody.
+    /// Since when data is unanswered.
     fn silent_since(&self, cx: &Context<'_>) -> Option<Instant> {
-        let since = self.handle.activity().unanswered_since()?;
-        Some(cx.core.awake_since.map_or(since, |awake| since.max(awake)))
+        self.handle.activity().unanswered_since().map(|since| cx.core.awake_from(since))
     }
 
     /// Starts the activity timer if something waits for it and it does not run, or only for what is due when

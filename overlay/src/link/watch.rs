@@ -220,8 +220,7 @@ impl Link {
     }
 
     fn silent_at(&self, cx: &Context<'_>) -> Option<Instant> {
-        let asked = self.unanswered_probe(cx)?;
-        Some(cx.core.awake_since.map_or(asked, |awake| asked.max(awake)) + patience(cx))
+        self.unanswered_probe(cx).map(|asked| cx.core.awake_from(asked) + patience(cx))
     }
 }
 

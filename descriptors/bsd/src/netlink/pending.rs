@@ -145,7 +145,7 @@ pub fn note(
 ) {
     let strictly = || kernel::int_option(fd, libc::SOL_NETLINK, libc::NETLINK_GET_STRICT_CHK) == Some(1);
     let asked = questions(sent, strictly);
-    let (false, Some(socket)) = (asked.is_empty(), cookie(fd)) else { return };
+    let (false, Some(socket)) = (asked.is_empty(), kernel::cookie(fd)) else { return };
     let interfaces = interfaces();
     for answer in asked.iter().filter_map(|question| question.answer(&interfaces)) {
         pending.with(|pending| pending.add(socket, answer));
@@ -163,7 +163,7 @@ pub unsafe fn receive(
     message: *mut msghdr,
     flags: c_int,
 ) -> Option<Result<ssize_t>> {
-    let socket = cookie(fd)?;
+    let socket = kernel::cookie(fd)?;
     let (is_waited_for, begun) = pending.with(|pending| (pending.has(socket), pending.begun(socket)));
     if !is_waited_for {
         return None;
@@ -198,16 +198,6 @@ pub unsafe fn receive(
         pending.with(|pending| pending.end_part(socket));
     }
     Some(Ok(if flags & libc::MSG_TRUNC != 0 { bytes.len() } else { copied } as ssize_t))
-}
-
-/// SO_COOKIE: what tells a socket from all others that there have been.
-fn cookie(fd: c_int) -> Option<u64> {
-    let mut value: u64 = 0;
-    let mut length = size_of::<u64>() as socklen_t;
-    let to = (&raw mut value).cast();
-    // SAFETY: both pointers are to live variables of the sizes that the kernel is told.
-    unsafe { kernel::getsockopt(fd, libc::SOL_SOCKET, libc::SO_COOKIE, to, &raw mut length) }.ok()?;
-    Some(value)
 }
 
 /// The datagram that comes first, if there is one, and it is the kernel's.
@@ -320,7 +310,7 @@ mod tests {
         }
         assert!(names.ends_with(&[b"ps1\0".to_vec(), b"ps2\0".to_vec()]), "{names:?}");
         assert!(names.contains(&b"lo\0".to_vec()));
-        assert!(!pending.with(|pending| pending.has(cookie(fd).expect("it is a socket"))));
+        assert!(!pending.with(|pending| pending.has(kernel::cookie(fd).expect("it is a socket"))));
     }
 
     #[test]

@@ -11,10 +11,10 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use peersock::attach::{Connection, EventFlags, Place};
-use peersock_fd::{Errno, SocketId};
+use peersock_fd::{Errno, SocketId, events_of};
 use peersock_primitives::wait::Interest;
 use peersock_stack::{Delivery, Flow, Ready};
-use rustix::event::{PollFd, PollFlags};
+use rustix::event::PollFlags;
 use rustix::net::sockopt;
 
 use super::addresses::errno;
@@ -471,10 +471,8 @@ impl Stream {
 
     /// Whether the application has closed its descriptor, and not only ended its direction.
     pub(super) fn is_closed(&self) -> bool {
-        let mut fds = [PollFd::new(&self.unix, PollFlags::empty())];
-        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
-        self.hung_up
-            || rustix::event::poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().contains(PollFlags::HUP)
+        let has_hung_up = |events: PollFlags| events.contains(PollFlags::HUP);
+        self.hung_up || events_of(self.unix.as_fd(), PollFlags::empty()).is_ok_and(has_hung_up)
     }
 
     /// Whether something has come that the application, which has closed its descriptor, will not read: as

@@ -10,6 +10,7 @@ use super::super::Gateway;
 use super::description::{self, Service};
 use super::http::{Http, Url};
 use crate::host::{self, HostAddress, HostInterface};
+use crate::interfaces::IpBlock;
 use crate::socket::udp;
 
 const GROUP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(239, 255, 255, 250)), PORT);
@@ -107,14 +108,8 @@ fn addresses_beside(local: IpAddr) -> io::Result<Vec<HostAddress>> {
 /// its port, and what answers is asked by HTTP and believed.
 fn is_near(from: IpAddr, router: IpAddr, link: &[HostAddress]) -> bool {
     let is_link_local = matches!(from, IpAddr::V6(ip) if ip.is_unicast_link_local());
-    let shares = |address: &HostAddress| match (address.ip, from) {
-        (IpAddr::V4(own), IpAddr::V4(from)) => {
-            (own.to_bits() ^ from.to_bits()).leading_zeros() >= address.prefix.into()
-        }
-        (IpAddr::V6(own), IpAddr::V6(from)) => {
-            (own.to_bits() ^ from.to_bits()).leading_zeros() >= address.prefix.into()
-        }
-        _ => false,
+    let shares = |address: &HostAddress| {
+        IpBlock::new(address.ip, address.prefix).is_some_and(|block| block.contains(from))
     };
     // An interface that tells no prefix has 0 here, which is not everybody.
     from == router || is_link_local || link.iter().any(|address| address.prefix > 0 && shares(address))
