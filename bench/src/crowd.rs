@@ -24,7 +24,7 @@ pub(crate) struct Options {
     /// Nodes that connect. Each has two threads and some ten descriptors
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u16).range(1..=5000))]
     peers: u16,
-    /// How long the node that they connect to stands still, seconds
+    /// Time for which the node that they connect to stands still, seconds
     #[arg(long, default_value_t = 4)]
     stall: u64,
 }
@@ -36,7 +36,7 @@ enum Side {
     Hub { port: u16, peers: u16 },
 }
 
-/// What is printed. Every peer sends 1,000 bytes a second.
+/// The printed result. Every peer sends 1,000 bytes a second.
 #[derive(Serialize)]
 struct Report {
     kind: &'static str,
@@ -60,7 +60,7 @@ const PORT: u16 = 2000;
 ///
 /// # Errors
 ///
-/// When nodes cannot be started, for want of threads or descriptors.
+/// The system's, if nodes cannot be started for want of threads or descriptors.
 pub(crate) fn run(options: &Options) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match options.side {

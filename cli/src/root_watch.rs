@@ -1,5 +1,5 @@
-//! Says that a root is lost or refuses this node, or cannot ask for nodes of other roots, and that it is as it
-//! should be again.
+//! Says that a root is lost or refuses this node, or cannot ask for nodes of other roots, and that it is as
+//! it should be again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

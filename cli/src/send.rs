@@ -42,11 +42,11 @@ const NAMED: usize = 10;
 /// with the same --code.
 ///
 /// Ends with 0 when one receiver has confirmed that everything is verified and written, and those that are
-/// served at that time have ended, and with 1 if something was left out; with --keep it goes on until Ctrl-C. Folders are sent with all that is in
-/// them: empty folders, times, the permission to run, and symbolic links that stay inside. Other links,
-/// pipes, devices, sockets, and names with backslashes or control characters (those that change the direction
-/// of text are among them) are left out, and said to be so. A file that changes while it is sent is an error
-/// at both ends, and nothing of it is taken for complete.
+/// served at that time have ended, and with 1 if something was left out; with --keep it goes on until Ctrl-C.
+/// Folders are sent with all that is in them: empty folders, times, the permission to run, and symbolic links
+/// that stay inside. Other links, pipes, devices, sockets, and names with backslashes or control characters
+/// (those that change the direction of text are among them) are left out, and said to be so. A file that
+/// changes while it is sent is an error at both ends, and nothing of it is taken for complete.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:

@@ -124,8 +124,8 @@ impl Serving {
     }
 }
 
-/// Starts tokio's runtime. It panics where it cannot start its first thread, which is no fault of the program, and
-/// does without the others.
+/// Starts tokio's runtime. It panics where it cannot start its first thread, which is no fault of the
+/// program, and does without the others.
 fn runtime() -> io::Result<Runtime> {
     let hook = panic::take_hook();
     panic::set_hook(Box::new(|_| {}));

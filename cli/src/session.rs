@@ -53,8 +53,8 @@ impl Session {
         Session::open_with(args, node, network, Node::join, farewell)
     }
 
-    /// Reads all that a node for devices needs, and gives the node before it starts. No peer is reached by the
-    /// interfaces `own`, which are those devices.
+    /// Reads all that a node for devices needs, and gives the node before it starts. No peer is reached by
+    /// the interfaces `own`, which are those devices.
     pub(crate) fn prepare_for_devices(
         args: &NodeArgs,
         identity: IdentitySource,
@@ -67,8 +67,8 @@ impl Session {
         builder(args, identity, allowed)
     }
 
-    /// Starts a node for a device, and for those of [`join_device`](Self::join_device). Ctrl-C calls `farewell`
-    /// first, which is told the signal and returns the exit status.
+    /// Starts a node for a device, and for those of [`join_device`](Self::join_device). Ctrl-C calls
+    /// `farewell` first, which is told the signal and returns the exit status.
     pub(crate) fn open_for_device(
         args: &NodeArgs,
         node: NodeBuilder,

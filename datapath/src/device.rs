@@ -166,8 +166,8 @@ impl Datapath {
         self.send_sealed(now, network.interface, sender, packet, batch);
     }
 
-    /// Answers a host behind a device whose packet is over the path's `mtu` and must not be cut, and returns true.
-    /// Packets of sockets are cut by this node, which is their source.
+    /// Answers a host behind a device whose packet is over the path's `mtu` and must not be cut, and returns
+    /// true. Packets of sockets are cut by this node, which is their source.
     pub(super) fn refuse_too_big(
         &self,
         now: Instant,

@@ -165,7 +165,7 @@ impl Datapath {
     }
 }
 
-/// How long what is to go to a peer waits that has an address and does not answer: it may have more to do, or
+/// Time for which packets wait for a peer that has an address and does not answer: it may have more to do, or
 /// come back.
 const SILENT_PEER: Duration = Duration::from_secs(12);
 

@@ -1,4 +1,4 @@
-//! What roots read from the directory that they share in Redis.
+//! Data that roots read from the directory that they share in Redis.
 
 use arbitrary::Arbitrary;
 use peersock_overlay::Identity;
@@ -14,7 +14,7 @@ struct Written {
     record: Vec<Damage>,
 }
 
-/// What was written is found, and whatever is found is signed by the node that was asked for, and by a root.
+/// Finds what was written; whatever is found is signed by the node that was asked for, and by a root.
 pub fn root_directory(data: &[u8]) {
     let [node, root] = [1, 2].map(|seed| Identity::from_seed(&[seed; 32]));
     let asked = node.node_id();

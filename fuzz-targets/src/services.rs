@@ -1,4 +1,4 @@
-//! What programs of this machine ask: names by DNS, requests and WebSockets of `rest`.
+//! Requests of this machine's programs: names by DNS, requests and WebSockets of `rest`.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 

@@ -1,8 +1,8 @@
-//! How far addresses reach, and which ones outsiders may name.
+//! Scopes of addresses, and the addresses that outsiders may name.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-/// Where an address means the same host. Those of a narrower scope are less.
+/// The scope in which an address means the same host. Those of a narrower scope are less.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Scope {
     /// On one machine.
@@ -33,9 +33,9 @@ impl Scope {
     }
 }
 
-/// Whether an outsider may name an endpoint to which this node, or its peers, then send: one where somebody can
-/// be, of the outsider's own address family, and that reaches no less far than the outsider itself. Otherwise
-/// whoever is far away could aim datagrams at hosts of networks that he does not reach.
+/// Returns true if an outsider may name an endpoint to which this node, or its peers, then send: one where
+/// somebody can be, of the outsider's own address family, and that reaches no less far than the outsider
+/// itself. Otherwise whoever is far away could aim datagrams at hosts of networks that he does not reach.
 ///
 /// ```
 /// use peersock_nat::may_name;

@@ -1,4 +1,4 @@
-//! Which connections a server has places for, when strangers open more than that.
+//! Admission of connections to a server's places, when strangers open more than that.
 //!
 //! ```text
 //! accept(2) ──> a place left? ──no──> of the source with most unproven ones the oldest makes room ──> unproven
@@ -7,9 +7,10 @@
 //!                                                                       token, password, session ──> proven
 //! ```
 //!
-//! A connection is *unproven* until its client has shown that it may use the server. No unproven one keeps its
-//! place while somebody new wants it, and no proven one ever loses it. So whoever opens connections and says
-//! nothing pushes out his own, and a client that says at once what it wants is served however many there are.
+//! A connection is *unproven* until its client has shown that it may use the server. No unproven one keeps
+//! its place while somebody new wants it, and no proven one ever loses it. So whoever opens connections and
+//! says nothing pushes out his own, and a client that says at once what it wants is served however many there
+//! are.
 
 use std::collections::{BTreeMap, HashMap};
 use std::future::poll_fn;
@@ -19,7 +20,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use crate::sync::{self, AtomicBool, Mutex, Ordering};
 
-/// How many places there are.
+/// The numbers of places.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Places {
     /// For all connections together.
@@ -94,7 +95,7 @@ struct Eviction {
 #[derive(Debug)]
 pub struct Permit<K: Eq + Hash + Copy>(Standing<K>);
 
-/// What there is to know and to say of a connection's place.
+/// The standing of a connection's place.
 #[derive(Debug)]
 pub struct Standing<K: Eq + Hash + Copy> {
     shared: Arc<Shared<K>>,
@@ -142,12 +143,12 @@ impl<K: Eq + Hash + Copy> Admission<K> {
         Ok(Permit(Standing { shared: Arc::clone(&self.0), number, source, eviction }))
     }
 
-    /// How many places are taken.
+    /// Returns the number of places that are taken.
     pub fn taken(&self) -> usize {
         sync::lock(&self.0.taken).all
     }
 
-    /// How many of them by unproven connections.
+    /// Returns the number of places that unproven connections have taken.
     pub fn unproven(&self) -> usize {
         sync::lock(&self.0.taken).unproven.len()
     }
@@ -229,7 +230,7 @@ impl Eviction {
 }
 
 impl<K: Eq + Hash + Copy> Permit<K> {
-    /// What can be asked and said of the place, also by others than who has it.
+    /// Returns the standing of the place, also for others than the holder.
     pub fn standing(&self) -> &Standing<K> {
         &self.0
     }
@@ -256,13 +257,13 @@ impl<K: Eq + Hash + Copy> Standing<K> {
         !self.eviction.has_come()
     }
 
-    /// Whether its client has shown that it may use the server.
+    /// Returns true if its client has shown that it may use the server.
     pub fn is_proven(&self) -> bool {
         let taken = sync::lock(&self.shared.taken);
         !taken.unproven.contains_key(&self.number) && !self.eviction.has_come()
     }
 
-    /// Whether it has lost its place.
+    /// Returns true if it has lost its place.
     pub fn is_evicted(&self) -> bool {
         self.eviction.has_come()
     }

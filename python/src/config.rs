@@ -88,7 +88,8 @@ impl Config {
         Ok(Self { settings: self.settings.clone().dht(dht) })
     }
 
-    /// The same without asking routers for a port, or without looking for direct paths by many ports or by TCP.
+    /// The same without asking routers for a port, or without looking for direct paths by many ports or by
+    /// TCP.
     fn without(&self, port_mapping: bool, birthday: bool, tcp_punch: bool) -> Self {
         let mut settings = self.settings.clone();
         // What is on by default is not asked for: a build may lack it.

@@ -38,8 +38,8 @@ pub(crate) fn getsockopt(
     }
 }
 
-/// Whether a socket of the kernel's is to refuse an option, because it may become the overlay's, which does not have
-/// it.
+/// Returns true if a socket of the kernel's is to refuse an option, because it may become the overlay's,
+/// which does not have it.
 #[pyfunction]
 pub(crate) fn is_refused_early(fd: RawFd, level: i32, name: i32, value: &[u8]) -> bool {
     let length = value.len() as libc::socklen_t;

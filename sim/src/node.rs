@@ -272,12 +272,12 @@ impl Node {
         self.inbox.push(meta, payload)
     }
 
-    /// How many X25519 operations it has done.
+    /// Returns the number of X25519 operations that it has done.
     pub(crate) fn x25519(&self) -> u64 {
         self.overlay.handshake_x25519.get()
     }
 
-    /// How many datagrams it has taken in since this was asked last.
+    /// Returns the number of datagrams that it has taken in since the last call.
     pub(crate) fn take_moved(&mut self) -> usize {
         std::mem::take(&mut self.moved)
     }

@@ -55,8 +55,8 @@ pub enum IdentitySource {
     Ephemeral,
     /// The identity that belongs to a secret seed. Keep the seed as secret as a private key.
     Seed(Seed),
-    /// A state directory that was opened before, [`StateDir::for_later`]: for a program that gives up its right
-    /// to it before the node starts.
+    /// A state directory that was opened before, [`StateDir::for_later`]: for a program that gives up its
+    /// right to it before the node starts.
     Opened(StateDir),
 }
 
@@ -352,9 +352,9 @@ impl NodeBuilder {
     }
 
     /// STUN servers (RFC 8489) that are asked from where they see this node, so that peers behind other NATs
-    /// learn of these addresses: in place of roots and of nodes of the DHT, or beside them. Default: those that
-    /// the environment's `PEERSOCK_STUN` names. A node without roots and DHT asks none, for nobody would learn
-    /// of what they say.
+    /// learn of these addresses: in place of roots and of nodes of the DHT, or beside them. Default: those
+    /// that the environment's `PEERSOCK_STUN` names. A node without roots and DHT asks none, for nobody would
+    /// learn of what they say.
     ///
     /// ```
     /// use peersock::{Node, interfaces::load_stun_servers};

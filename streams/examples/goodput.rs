@@ -26,7 +26,7 @@ const LENGTH: usize = 1400;
 const WINDOW: u64 = (128 << 10) / LENGTH as u64;
 const ROUNDS: usize = 5;
 const ROUND: Duration = Duration::from_secs(2);
-/// How long an acknowledgement may take, on a machine that has other work.
+/// Longest wait for an acknowledgement, on a machine that has other work.
 const PATIENCE: Duration = Duration::from_secs(30);
 const TRANSPORTS: [Transport; 3] = [Transport::Tcp, Transport::Tls, Transport::WebSocket];
 

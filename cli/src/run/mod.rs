@@ -211,8 +211,8 @@ pub(crate) fn run(args: &Args) -> Outcome {
     }
 }
 
-/// Makes sure that this process finds itself in /proc, where it looks later whether the program has the library
-/// loaded. Without it the errors would be those of missing files and of old kernels.
+/// Makes sure that this process finds itself in /proc, where it looks later whether the program has the
+/// library loaded. Without it the errors would be those of missing files and of old kernels.
 fn check_proc() -> Outcome {
     Path::new("/proc/self/fd").metadata().map(drop).map_err(|error| {
         Failure::new(
@@ -291,8 +291,8 @@ fn rules(args: &Args) -> String {
     only.into_iter().chain(args.bind.iter().cloned()).collect::<Vec<_>>().join(",")
 }
 
-/// The libraries to load: ours first, because it must take the calls before others do, but behind a sanitizer,
-/// which ends the program otherwise and calls what comes behind it.
+/// The libraries to load: ours first, because it must take the calls before others do, but behind a
+/// sanitizer, which ends the program otherwise and calls what comes behind it.
 fn preload(library: &Path, others: Option<OsString>) -> OsString {
     let own = library.as_os_str().to_owned();
     let Some(others) = others.filter(|others| !others.is_empty()) else { return own };

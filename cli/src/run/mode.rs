@@ -69,7 +69,7 @@ impl Mode {
         self == Self::Auto && !is_notified && !args.no_filter && !args.only
     }
 
-    /// Whether the library is to be loaded into the program, or at least into what that starts.
+    /// Returns true if the library is to be loaded into the program, or at least into what that starts.
     pub(super) fn preloads(self, reach: Reach) -> bool {
         self != Self::Seccomp && reach != Reach::Kernel(Bypass::Sanitizer)
     }

@@ -1,5 +1,5 @@
-//! A process beside `peersock up` that keeps CAP_NET_ADMIN, which the node's own process gives up. It sets again
-//! what others take from the interfaces, and removes the exit's rules at the end.
+//! A process beside `peersock up` that keeps CAP_NET_ADMIN, which the node's own process gives up. It sets
+//! again what others take from the interfaces, and removes the exit's rules at the end.
 //!
 //! ```text
 //! node ---- one byte, then another ----> guard, with CAP_NET_ADMIN
@@ -7,8 +7,8 @@
 //!
 //! The guard is a copy of the node's process that never executes a program (fork without exec): so no command
 //! exists by which somebody else could start one. Besides the node's bytes it hears the kernel alone. An end
-//! without a last byte means that the node was killed: the exit's rules stay, and nothing leaves the machine past
-//! the exit that it was told to use.
+//! without a last byte means that the node was killed: the exit's rules stay, and nothing leaves the machine
+//! past the exit that it was told to use.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -90,8 +90,8 @@ impl Guard {
         self.is_closed = false;
     }
 
-    /// Has the exit's rules removed, and waits until they are. Where a run before was killed and this one is not
-    /// up, they stay.
+    /// Has the exit's rules removed, and waits until they are. Where a run before was killed and this one is
+    /// not up, they stay.
     pub(super) fn release(mut self) {
         if self.is_closed {
             return self.leave();

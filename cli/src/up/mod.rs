@@ -42,9 +42,9 @@ use user::GoesOnAs;
 /// Needs CAP_NET_ADMIN (run it with sudo) to make the interfaces, and gives up that and all other
 /// capabilities before it talks to anybody. Started by root, it goes on as another user: the one that --user
 /// names, the owner of its state, or one that owns nothing. A second small process keeps CAP_NET_ADMIN alone:
-/// what others take from the interfaces (addresses, routes, the MTU, the rules of an exit) it sets again, and a
-/// line says so. The addresses are printed to stdout, one per line and in the order of the networks, once packets
-/// are passed on. The command ends when one of the interfaces is gone.
+/// what others take from the interfaces (addresses, routes, the MTU, the rules of an exit) it sets again, and
+/// a line says so. The addresses are printed to stdout, one per line and in the order of the networks, once
+/// packets are passed on. The command ends when one of the interfaces is gone.
 ///
 /// With --exit it leads everything that is not on the local network to a member, from which it reaches the
 /// Internet. Whoever works on this machine from elsewhere loses that connection: it would be answered by way
@@ -89,7 +89,7 @@ pub(crate) struct Args {
     exit_names: ExitNamesArgs,
 }
 
-/// How the program gets the right that it needs.
+/// The advice that gives the program the right that it needs.
 const PRIVILEGE: &str = "run it as root, or give it to a group of users: sudo chgrp GROUP PROGRAM && sudo chmod 0750 PROGRAM && sudo \
      setcap cap_net_admin+ep PROGRAM (whoever may run it then may lead the traffic of the whole machine)";
 
@@ -213,10 +213,10 @@ fn open_again(guard: &Mutex<Option<Guard>>) {
     }
 }
 
-/// Where an exit leads, and by which interface.
+/// The routes of an exit and its interface.
 type Leads<'a> = Option<(ExitRoutes, &'a Tun)>;
 
-/// What is to stay as it is.
+/// Collects everything that is to stay as it is.
 fn keep_up(plans: &[Plan], tuns: &[Arc<Tun>], filters: Vec<Filter>, routes: Leads<'_>) -> Outcome<Upkeep> {
     let devices = tuns.iter().zip(plans).map(|(tun, plan)| (&**tun, &plan.settings));
     let mut upkeep = Upkeep::new(devices, filters)?;
@@ -265,7 +265,8 @@ fn identity(args: &Args, user: &GoesOnAs) -> Outcome<(IdentitySource, PublicIden
     Ok((source, identity))
 }
 
-/// Returns true if new interfaces have no IPv6: it is switched off, as in most containers, or the kernel has none.
+/// Returns true if new interfaces have no IPv6: it is switched off, as in most containers, or the kernel has
+/// none.
 fn is_ipv6_off() -> bool {
     let is_off = |which| {
         let file = format!("/proc/sys/net/ipv6/conf/{which}/disable_ipv6");

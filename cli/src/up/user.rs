@@ -12,8 +12,8 @@ use crate::args::StateArgs;
 use crate::failure::{Failure, Outcome};
 use crate::stdio;
 
-/// The user that the program goes on as once the interfaces are there. Root stays nobody: without capabilities it
-/// still owns the system's files.
+/// The user that the program goes on as once the interfaces are there. Root stays nobody: without
+/// capabilities it still owns the system's files.
 pub(super) enum GoesOnAs {
     /// The user that has started it, who is not root.
     Itself,

@@ -14,7 +14,7 @@ use crate::lab::Lab;
 const NOT_OURS: &[(i32, i32)] =
     &[(41, 64), (41, 65), (41, 68), (41, 69), (41, 80), (0, 64), (17, 10), (17, 11)];
 
-/// What is answered in another way than by the kernel, and why.
+/// The options that are answered in another way than by the kernel, with the reasons.
 const OTHERS: &[(&str, &str)] = &[
     ("SO_COOKIE", "each socket has its own"),
     ("SO_SNDBUF", "what it is at first depends on the system"),
@@ -29,7 +29,7 @@ const OTHERS: &[(&str, &str)] = &[
     ("IPV6_USE_MIN_MTU", "Linux does not have it"),
 ];
 
-/// What was seen of each option: by its type of socket, level, number, and how far the socket had come.
+/// The observations of each option, by its type of socket, level, number, and how far the socket had come.
 type Seen = BTreeMap<(Type, i32, i32, bool), Vec<String>>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,7 +49,7 @@ fn read(text: &str) -> Seen {
     text.lines().map(line).collect()
 }
 
-/// Why a socket of the overlay must not be seen like that, beside the kernel's.
+/// Returns the reason why a socket of the overlay must not be seen like that, beside the kernel's.
 fn fault(family: Family, key: (Type, i32, i32, bool), kernels: &[String], own: &[String]) -> Option<String> {
     let (kind, level, number, is_new) = key;
     let kind = if kind == Type::Stream { Kind::Stream } else { Kind::Datagram };
@@ -80,14 +80,14 @@ fn fault(family: Family, key: (Type, i32, i32, bool), kernels: &[String], own: &
     }
 }
 
-/// Whether the same is taken and told. Why something is refused may be another reason.
+/// Returns true if the same is taken and told. Why something is refused may be another reason.
 fn are_alike(kernels: &[String], own: &[String]) -> bool {
     let is_error = |text: &str| text.starts_with('E');
     kernels.iter().zip(own).all(|(one, other)| one == other || (is_error(one) && is_error(other)))
 }
 
-/// Whether an option was taken, told, and is gone once the socket is the overlay's. For some that is meant: they say
-/// what is so on the kernel's network only.
+/// Returns true if an option was taken, told, and is gone once the socket is the overlay's. For some that is
+/// meant: they say what is so on the kernel's network only.
 fn is_lost(row: &Row, kernels: &[String], own: &[String]) -> bool {
     const KERNELS_ONLY: &[&str] = &[
         "SO_SNDBUFFORCE",

@@ -184,8 +184,8 @@ socket.socket(socket.AF_INET6, socket.SOCK_DGRAM).bind(('::', 0))
     }
 }
 
-/// A socket for each question, and ports that are given back: in both modes, and where the kernel tells nothing
-/// of sockets that are closed because the user has no inotify(7) left.
+/// A socket for each question, and ports that are given back: in both modes, and where the kernel tells
+/// nothing of sockets that are closed because the user has no inotify(7) left.
 #[test]
 fn closed_sockets_give_their_ports_back() {
     let test = "closed_sockets_give_their_ports_back";

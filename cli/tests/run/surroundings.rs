@@ -3,7 +3,7 @@
 use crate::common::{lacks, run};
 use crate::lab::{Lab, is_root};
 
-/// Whether this test can make namespaces; says so if not.
+/// Returns true, and says so, if this test can make no namespaces.
 fn lacks_namespaces(test: &str) -> bool {
     if !is_root() {
         eprintln!("SKIP {test}: only root can make namespaces");

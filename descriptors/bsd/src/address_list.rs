@@ -113,7 +113,7 @@ mod tests {
 
     use super::*;
 
-    /// What is found of a member with these addresses by a node whose networks have addresses of these families.
+    /// Looks up a member with these addresses, on a node whose networks have addresses of these families.
     fn found(addresses: &[&str], own: &[&str], family: c_int, flags: c_int) -> Vec<IpAddr> {
         // SAFETY: zeros are an `addrinfo`.
         let zeros: addrinfo = unsafe { std::mem::zeroed() };

@@ -101,8 +101,8 @@ fn put_in_place(socket: &Socket<'_>, new: &OwnedFd, sets: impl Fn(RawFd) -> Epol
 }
 
 /// A datagram socket that is about to be connected, and receives what comes then, as in Linux, where shutting
-/// one down for reading ends waits and nothing else. If it was, its descriptor, which is in the epoll sets that
-/// `sets` finds, stands for another socket from now on.
+/// one down for reading ends waits and nothing else. If it was, its descriptor, which is in the epoll sets
+/// that `sets` finds, stands for another socket from now on.
 ///
 /// # Errors
 /// Those of socket(2) and dup3(2), ENETDOWN.
@@ -119,9 +119,9 @@ pub fn receiving<'fd>(socket: &Socket<'fd>, sets: impl Fn(RawFd) -> EpollSets) -
     Socket::of(socket.fd()).ok_or(Errno::NOTSOCK)
 }
 
-/// The error of a call that a program makes because a descriptor was ready. With ENETDOWN it is told once by a
-/// non-blocking one: its network is gone, and it would be ready for ever, so that an event loop which goes on
-/// after errors would take a processor and fill its log. The descriptor, which is in the epoll sets that
+/// The error of a call that a program makes because a descriptor was ready. With ENETDOWN it is told once by
+/// a non-blocking one: its network is gone, and it would be ready for ever, so that an event loop which goes
+/// on after errors would take a processor and fill its log. The descriptor, which is in the epoll sets that
 /// `sets` finds, stands for a socket then to which nothing comes.
 pub fn last_error(socket: &Socket<'_>, error: Errno, sets: impl Fn(RawFd) -> EpollSets) -> Errno {
     let flags = || rustix::fs::fcntl_getfl(socket.fd());

@@ -1,6 +1,6 @@
 //! Which programs no preloaded library reaches, by the beginning of their files: those that make system calls
-//! themselves, 32-bit ones, and those that end themselves if it is loaded first. Nothing here takes memory of the
-//! heap.
+//! themselves, 32-bit ones, and those that end themselves if it is loaded first. Nothing here takes memory of
+//! the heap.
 
 use std::os::fd::BorrowedFd;
 
@@ -37,8 +37,8 @@ pub fn is_static(head: &[u8]) -> bool {
     segments(head).is_some_and(|mut segments| !segments.any(|segment| segment.kind == Segment::INTERPRETER))
 }
 
-/// Whether a dynamically linked program needs the library of a sanitizer that ends it unless that library is
-/// loaded before all others: AddressSanitizer's. `head` is the beginning of the file.
+/// Returns true if a dynamically linked program needs the library of a sanitizer that ends it unless that
+/// library is loaded before all others: AddressSanitizer's. `head` is the beginning of the file.
 ///
 /// ```
 /// let program = std::fs::File::open("/proc/self/exe")?;
@@ -50,7 +50,7 @@ pub fn needs_sanitizer(file: BorrowedFd<'_>, head: &[u8]) -> bool {
     needs(file, head, is_sanitizer).unwrap_or(false)
 }
 
-/// Whether a library, by its name or path, is that of AddressSanitizer: GCC's or LLVM's.
+/// Returns true if a library, by its name or path, is that of AddressSanitizer: GCC's or LLVM's.
 ///
 /// ```
 /// use peersock_bsd::elf::is_sanitizer;
@@ -73,9 +73,9 @@ pub fn preloaded(variable: &[u8]) -> impl Iterator<Item = &[u8]> {
     variable.split(|byte| matches!(byte, b':' | b' ')).filter(|library| !library.is_empty())
 }
 
-/// The libraries to load for a program, ours and the others that LD_PRELOAD names: ours first, because it must
-/// take the calls before others do, but behind a sanitizer, which ends the program otherwise and calls what
-/// comes behind it.
+/// The libraries to load for a program, ours and the others that LD_PRELOAD names: ours first, because it
+/// must take the calls before others do, but behind a sanitizer, which ends the program otherwise and calls
+/// what comes behind it.
 ///
 /// ```
 /// let order = peersock_bsd::elf::preload_order(b"ours.so", b"a.so:libasan.so.8");
@@ -86,8 +86,8 @@ pub fn preload_order<'a>(ours: &'a [u8], others: &'a [u8]) -> impl Iterator<Item
     sanitizers.chain([ours]).chain(preloaded(others).filter(|library| !is_sanitizer(library)))
 }
 
-/// Whether one of the libraries that a program needs (DT_NEEDED) has a name that is wanted, by its first
-/// bytes. `None` of what is no dynamically linked ELF64 file.
+/// Returns true if one of the libraries that a program needs (DT_NEEDED) has a name that is wanted, by its
+/// first bytes. `None` of what is no dynamically linked ELF64 file.
 fn needs(file: BorrowedFd<'_>, head: &[u8], is_wanted: impl Fn(&[u8]) -> bool) -> Option<bool> {
     const DT_NEEDED: u64 = 1;
     const DT_STRTAB: u64 = 5;
@@ -134,14 +134,14 @@ impl Segment {
         Self { kind, offset: word(8), address: word(16), size: word(32) }
     }
 
-    /// Where in the file that lies which is loaded to an address.
+    /// Returns the place in the file of the bytes that are loaded to an address.
     fn offset_of(&self, address: u64) -> Option<u64> {
         let at = address.checked_sub(self.address).filter(|at| self.kind == Self::LOAD && *at < self.size)?;
         self.offset.checked_add(at)
     }
 }
 
-/// What an ELF64 file's program headers say.
+/// Reads the program headers of an ELF64 file.
 fn segments(head: &[u8]) -> Option<impl Iterator<Item = Segment> + '_> {
     const ELF64_LITTLE_ENDIAN: &[u8] = b"\x7fELF\x02\x01";
     if !head.starts_with(ELF64_LITTLE_ENDIAN) {

@@ -1,7 +1,7 @@
 //! UDP servers at any port: they bind to port 0, ask which port it became, tell others, and wait.
 //!
-//! Such a socket is bound as a client's is, so binding it does not tell that peers are to reach it; asking for
-//! the port does. From then on the socket is on both networks, see [`Sides::share`](crate::Sides::share).
+//! Such a socket is bound as a client's is, so binding it does not tell that peers are to reach it; asking
+//! for the port does. From then on the socket is on both networks, see [`Sides::share`](crate::Sides::share).
 
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
@@ -41,7 +41,7 @@ impl AnyPorts {
         Self(Vec::new())
     }
 
-    /// Whether there is none.
+    /// Returns true if there is none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -81,8 +81,8 @@ pub fn int_option(fd: RawFd, level: c_int, name: c_int) -> Option<c_int> {
     got.is_ok().then_some(value)
 }
 
-/// SO_COOKIE: the number by which the kernel tells a socket from all others that there have been; `None` if it
-/// gives none.
+/// SO_COOKIE: the number by which the kernel tells a socket from all others that there have been; `None` if
+/// it gives none.
 pub fn cookie(fd: RawFd) -> Option<u64> {
     rustix::net::sockopt::socket_cookie(borrow(fd)?).ok()
 }

@@ -362,8 +362,8 @@ fn deadline_of(time: &timespec) -> Result<Option<Instant>> {
     Ok(Instant::now().checked_add(Duration::new(seconds, nanos.ok_or(Errno::INVAL)?)))
 }
 
-/// Where a datagram goes. As Linux: what has no family is IPv4's to an IPv4 socket, and nothing to an IPv6 socket, to
-/// which an address of an unknown family is wrong.
+/// Returns the destination of a datagram. As Linux: what has no family is IPv4's to an IPv4 socket, and
+/// nothing to an IPv6 socket, to which an address of an unknown family is wrong.
 ///
 /// # Safety
 /// `address` is null or points to `length` bytes.

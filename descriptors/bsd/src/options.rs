@@ -93,8 +93,8 @@ pub unsafe fn setsockopt(
     unsafe { repeat(socket, level, name, value, length) }
 }
 
-/// Whether a socket of the kernel's is to refuse an option, with ENOPROTOOPT: it may become the overlay's, which does
-/// not have it, and nobody would hear of that. Turning it off is no harm.
+/// Returns true if a socket of the kernel's is to refuse an option, with ENOPROTOOPT: it may become the
+/// overlay's, which does not have it, and nobody would hear of that. Turning it off is no harm.
 ///
 /// # Safety
 /// `value` points to `length` bytes.

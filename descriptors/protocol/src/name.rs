@@ -142,8 +142,8 @@ pub struct Details {
     /// Of what is to have extension headers, or to be cut: what all that it asks for comes to, see
     /// [`NameKey::digest`](crate::NameKey::digest). A name says then nothing else.
     pub digest: Option<u64>,
-    /// UDP_SEGMENT: what is sent is cut into datagrams of so many bytes, the last of what is left. Names do not
-    /// say it.
+    /// UDP_SEGMENT: what is sent is cut into datagrams of so many bytes, the last of what is left. Names do
+    /// not say it.
     pub segment: Option<NonZeroU16>,
 }
 

@@ -34,7 +34,7 @@ pub struct Row {
     /// Whether setting it to a whole `int` cannot fail: for a connection the node is told, and nobody waits
     /// for an answer.
     pub is_told: bool,
-    /// Whether it is refused on sockets of the kernel's, too, that may become the overlay's: it would be gone
+    /// True if it is refused on sockets of the kernel's, too, that may become the overlay's: it would be gone
     /// then, and nobody would hear of it.
     pub is_refused_early: bool,
     /// Whether who sets it needs CAP_NET_RAW, as in Linux.
@@ -133,7 +133,8 @@ pub fn find(kind: Kind, family: Family, level: i32, number: i32) -> Option<&'sta
     TABLE.iter().find(|row| (row.level, row.number) == (level, number) && row.kinds.contains(letter))
 }
 
-/// Whether an option must be refused on a socket of the kernel's that may become one of the overlay's.
+/// Returns true if an option must be refused on a socket of the kernel's that may become one of the
+/// overlay's.
 pub fn is_refused_early(level: i32, number: i32) -> bool {
     TABLE.iter().any(|row| row.is_refused_early && (row.level, row.number) == (level, number))
 }

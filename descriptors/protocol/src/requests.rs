@@ -55,11 +55,11 @@ pub enum Request {
     Listen(Opened, u32),
     /// connect(2) of a stream.
     ///
-    /// The reply alone decides how the application's descriptor comes to the node. [`Reply::Done`] to who waits
-    /// says that the connection stands: the descriptor is connected, and one byte is written to it. `Done` to
-    /// who does not wait, and EINPROGRESS to who does, say that the attempt goes on: the descriptor comes
-    /// [filled](Request::Filled). [`Reply::Stands`], and every other error, leave the descriptor to somebody
-    /// else, or as it is.
+    /// The reply alone decides how the application's descriptor comes to the node. [`Reply::Done`] to who
+    /// waits says that the connection stands: the descriptor is connected, and one byte is written to it.
+    /// `Done` to who does not wait, and EINPROGRESS to who does, say that the attempt goes on: the descriptor
+    /// comes [filled](Request::Filled). [`Reply::Stands`], and every other error, leave the descriptor to
+    /// somebody else, or as it is.
     Connect {
         /// The socket.
         socket: Opened,
@@ -77,9 +77,9 @@ pub enum Request {
     ConnectAgain {
         /// The socket.
         socket: Opened,
-        /// Whether the reply waits for what comes of the attempt.
+        /// True if the reply waits for what comes of the attempt.
         wait: bool,
-        /// How long it may wait: SO_SNDTIMEO.
+        /// The longest that it may wait: SO_SNDTIMEO.
         timeout: Option<Duration>,
     },
     /// A signal handler ran while the reply to [`Connect`](Request::Connect) or
@@ -162,17 +162,17 @@ pub enum Request {
     KeepError(Which, i32),
     /// This socket's attempt to connect is to fail: shutdown(2). ENOTCONN if there is none.
     AbortConnecting(Opened),
-    /// A socket, whose descriptor comes along, is no more: a listener that is shut down, a stream whose attempt
-    /// to connect has failed, or a datagram socket that was shut down for reading.
+    /// A socket, whose descriptor comes along, is no more: a listener that is shut down, a stream whose
+    /// attempt to connect has failed, or a datagram socket that was shut down for reading.
     End {
         /// The socket.
         socket: Opened,
-        /// What is bound to its address and port from then on; a datagram socket has one.
+        /// The socket that is bound to its address and port from then on; a datagram socket has one.
         successor: Option<Opened>,
     },
     /// The descriptor that goes along is one end of a new connection of whoever sends this; the node answers
-    /// nothing. So a child in another network namespace, where the node's name is not known, gets a connection
-    /// by one of its parent's.
+    /// nothing. So a child in another network namespace, where the node's name is not known, gets a
+    /// connection by one of its parent's.
     Adopt,
 }
 

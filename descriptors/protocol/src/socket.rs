@@ -157,8 +157,8 @@ impl<'fd> Socket<'fd> {
         self.introduce(Request::Bind(self.opened, local)).map(drop)
     }
 
-    /// listen(2): one connection more than `backlog` may wait to be accepted, 4,097 at most, which is also what
-    /// a negative number means.
+    /// listen(2): one connection more than `backlog` may wait to be accepted, 4,097 at most, which is also
+    /// what a negative number means.
     ///
     /// # Errors
     /// EADDRINUSE, EACCES, EOPNOTSUPP (no stream), EINVAL (it is connected).
@@ -174,7 +174,7 @@ impl<'fd> Socket<'fd> {
         self.client().ask_with(request, Some(self.fd)).map(drop)
     }
 
-    /// The events of [`events_of`] its descriptor.
+    /// Returns the [events](events_of) of its descriptor.
     ///
     /// # Errors
     /// Those of poll(2), but not EINTR.
@@ -390,8 +390,8 @@ impl<'fd> Socket<'fd> {
         matches!(self.ask(Request::Addresses(self.which())), Err(Errno::NETDOWN))
     }
 
-    /// Asks what may be the first that the node hears of a socket. A descriptor of it goes along, by which the
-    /// node hears of its closing.
+    /// Asks what may be the first that the node hears of a socket. A descriptor of it goes along, by which
+    /// the node hears of its closing.
     pub(crate) fn introduce(&self, request: Request) -> Result<Reply, Errno> {
         self.client().ask_with(request, Some(self.fd))
     }
@@ -400,7 +400,8 @@ impl<'fd> Socket<'fd> {
         self.client().ask(request)
     }
 
-    /// As where a structure is read for another family's address: IPv4's is shorter than IPv6's, and too short.
+    /// As where a structure is read for another family's address: IPv4's is shorter than IPv6's, and too
+    /// short.
     pub(crate) fn check_structure(&self, address: SocketAddr) -> Result<(), Errno> {
         match self.check_family(address) {
             Err(_) if self.family() == Family::V6 => Err(Errno::INVAL),

@@ -111,7 +111,7 @@ impl ServerState {
         }
     }
 
-    /// Who has waited for what comes of an attempt has gone.
+    /// Forgets somebody who has waited for the outcome of an attempt and has gone.
     pub(crate) fn forget_waiting(&mut self, asker: Key, attempt: Key) {
         if let Some(Entry::Connecting(attempt)) = self.entries.get_mut(&attempt) {
             attempt.forget(asker);

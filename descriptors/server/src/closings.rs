@@ -1,8 +1,9 @@
-//! Which sockets of applications were closed: inotify(7) tells when the last descriptor of one goes.
+//! Closed sockets of applications: inotify(7) tells when the last descriptor of one goes.
 //!
-//! An AF_UNIX socket tells its other end of its closing only where it is connected, and a datagram socket never does.
-//! But whatever is closed is a file: the kernel tells of its last close, after all copies, those of other processes and
-//! those under way in other sockets included, and before its name is free again. It takes no further descriptor.
+//! An AF_UNIX socket tells its other end of its closing only where it is connected, and a datagram socket
+//! never does. But whatever is closed is a file: the kernel tells of its last close, after all copies, those
+//! of other processes and those under way in other sockets included, and before its name is free again. It
+//! takes no further descriptor.
 
 use std::collections::HashMap;
 use std::mem::MaybeUninit;
@@ -37,12 +38,13 @@ impl Closings {
         Self { inotify: inotify.ok(), watched: HashMap::new(), closed: Vec::new(), has_missed: false }
     }
 
-    /// What is readable when there is news.
+    /// Returns the descriptor that is readable when there is news.
     pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.inotify.as_ref().map(AsFd::as_fd)
     }
 
-    /// Watches a socket. `None` where the system does not let us: without proc(5), and beyond what a user may watch.
+    /// Watches a socket. `None` where the system does not let us: without proc(5), and beyond what a user may
+    /// watch.
     pub(crate) fn watch(&mut self, socket: SocketId, fd: BorrowedFd<'_>) -> Option<Watch> {
         // The node's threads may have descriptors of their own.
         let path = format!("/proc/thread-self/fd/{}", fd.as_raw_fd());
@@ -61,13 +63,13 @@ impl Closings {
         }
     }
 
-    /// Whether a socket that is watched was not closed until now.
+    /// Returns true if a socket that is watched was not closed until now.
     pub(crate) fn is_open(&mut self, watch: Watch) -> bool {
         self.read();
         self.watched.contains_key(&watch)
     }
 
-    /// Whether there is news that nobody has taken.
+    /// Returns true if there is news that nobody has taken.
     pub(crate) fn has_news(&self) -> bool {
         self.has_missed || !self.closed.is_empty()
     }
@@ -80,8 +82,8 @@ impl Closings {
         self.closed.pop()
     }
 
-    /// Whether some were closed, since it was asked last, of which the kernel does not tell: there were more at once
-    /// than it keeps. What is watched stays watched.
+    /// Returns true if some were closed, since it was asked last, of which the kernel does not tell: there
+    /// were more at once than it keeps. What is watched stays watched.
     pub(crate) fn take_missed(&mut self) -> bool {
         std::mem::take(&mut self.has_missed)
     }

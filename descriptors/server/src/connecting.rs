@@ -23,13 +23,13 @@ use crate::wakers::{self, Key};
 /// How long an application may take to connect its descriptor after the connection stands.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Who waits for what comes of an attempt.
+/// Somebody who waits for the outcome of an attempt.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Asker {
     /// The connection to the request socket, on which the reply goes.
     pub(crate) key: Key,
     owner: Credentials,
-    /// How long it waits.
+    /// The end of its wait.
     pub(crate) until: Option<Instant>,
 }
 
@@ -47,23 +47,24 @@ impl Asker {
 /// An attempt.
 pub(crate) struct Connecting {
     id: SocketId,
-    /// Who has asked to connect, and connects the application's descriptor.
+    /// The process that has asked to connect, and connects the application's descriptor.
     owner: Credentials,
     /// Others can have the text of the socket's name.
     is_private: bool,
     connection: Connection,
     waker: Waker,
     entry: Arc<wakers::Entry>,
-    /// Who has begun it, and waits for the outcome.
+    /// The one who has begun it, and waits for the outcome.
     asker: Option<Asker>,
-    /// Others that wait: threads that connect a socket which connects already. They leave the descriptor alone.
+    /// Others that wait: threads that connect a socket which connects already. They leave the descriptor
+    /// alone.
     joined: Vec<Asker>,
-    /// Whether who has begun it was told that it goes on: the application's descriptor comes filled, so that it
-    /// is not writable until we say so. It is decided by what the reply says, and by nothing else.
+    /// True if the one who has begun it was told that it goes on: the application's descriptor comes filled,
+    /// so that it is not writable until we say so. It is decided by what the reply says, and by nothing else.
     fills: bool,
     /// The descriptor's other end, once the application has connected it.
     data: Option<OwnedFd>,
-    /// Whether the kernel tells of it.
+    /// True if the kernel tells of it.
     is_watched: bool,
     /// The application's descriptor, once it is filled.
     filled: Option<OwnedFd>,
@@ -248,8 +249,8 @@ impl Connecting {
         !self.joined.is_empty()
     }
 
-    /// Whether the application's descriptor is here, with all that the library writes to it first. Nobody is
-    /// told before that he may write behind it.
+    /// Returns true if the application's descriptor is here, with all that the library writes to it first.
+    /// Nobody is told before that he may write behind it.
     fn is_here(&mut self, key: Key, context: &Context) -> bool {
         let Some(data) = &self.data else { return false };
         if self.fills {
@@ -334,7 +335,7 @@ impl Connecting {
     }
 }
 
-/// Whether the application's end has written something, or is closed.
+/// Returns true if the application's end has written something, or is closed.
 fn has_come(data: BorrowedFd<'_>) -> bool {
     events_of(data, PollFlags::IN).map_or(true, |events| !events.is_empty())
 }

@@ -66,9 +66,9 @@ pub(crate) struct Context {
     too_long: Vec<(Key, SocketAddr)>,
     pub(crate) refusals: Refusals,
     holders: NameHolders,
-    /// Which sockets of applications were closed.
+    /// The closed sockets of applications.
     pub(crate) closings: Closings,
-    /// What is handled when there is news of that.
+    /// The key of the news of that.
     pub(crate) closings_key: Key,
 }
 
@@ -118,8 +118,8 @@ impl Context {
         })
     }
 
-    /// Where a socket that is bound to `local` sends to. Besides what [`meant`](Self::meant) does, an
-    /// unspecified address is the node itself, as in Linux.
+    /// Returns the address that a socket bound to `local` sends to. Besides what [`meant`](Self::meant) does,
+    /// an unspecified address is the node itself, as in Linux.
     pub(crate) fn target(&self, remote: SocketAddr, local: Option<SocketAddr>) -> SocketAddr {
         let remote = self.meant(remote);
         if !remote.ip().is_unspecified() {
@@ -288,8 +288,8 @@ impl Context {
         result
     }
 
-    /// Whether anybody still has a socket open. Who has its name may be known from a list of this `age`, where the
-    /// kernel does not tell of its closing.
+    /// Returns true if anybody still has a socket open. Who has its name may be known from a list of this
+    /// `age`, where the kernel does not tell of its closing.
     pub(crate) fn is_open(&mut self, opened: &Opened, age: Duration) -> bool {
         match opened.watch {
             Some(watch) => self.is_watched_open(watch),
@@ -305,7 +305,8 @@ impl Context {
         }
     }
 
-    /// Whether the application has closed a socket, and somebody else may have taken its name; as above.
+    /// Returns true if the application has closed a socket, and somebody else may have taken its name; as
+    /// above.
     pub(crate) fn is_taken_over(&mut self, opened: &Opened, age: Duration) -> bool {
         match opened.watch {
             Some(watch) => !self.is_watched_open(watch),

@@ -26,8 +26,8 @@ use crate::wakers::{self, Key};
 /// Datagrams that are moved for one socket before others have their turn.
 pub(crate) const ROUNDS: usize = 64;
 
-/// How often it is looked whether the application's end is still open, where the kernel does not tell. Longer by
-/// a millisecond for each socket that there is, so that many cost no more than a thousand.
+/// Interval of the looks at whether the application's end is still open, where the kernel does not tell.
+/// Longer by a millisecond for each socket that there is, so that many cost no more than a thousand.
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// How old the list may be that says who has the name, where a datagram is about to go there.
@@ -50,7 +50,7 @@ pub(crate) struct Datagrams {
     waiting: Option<(Arrived, Vec<Header>, Vec<u8>)>,
     /// What stood beside the last datagram that had it in a descriptor.
     last_ancillary: Option<(AncillaryData, OwnedFd)>,
-    /// When it is looked whether it is still open, where nobody tells.
+    /// Time of the next look at whether it is still open, where nobody tells.
     sweep: Option<Instant>,
 }
 

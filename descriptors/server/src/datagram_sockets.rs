@@ -141,8 +141,8 @@ impl ServerState {
         }
     }
 
-    /// Has a new socket stand for one that can receive nothing any more: what that is bound to, has joined and
-    /// has set is the successor's.
+    /// Has a new socket stand for one that can receive nothing any more: what that is bound to, has joined
+    /// and has set is the successor's.
     ///
     /// # Errors
     /// EINVAL if the node knows nothing of it, or the successor was used already.

@@ -28,7 +28,7 @@ use crate::wakers::{self, Key, Readiness};
 const FIRST_RETRY: Duration = Duration::from_millis(1);
 pub(crate) const LAST_RETRY: Duration = Duration::from_millis(50);
 
-/// How often it is looked whether a descriptor that listens is still open, where the kernel does not tell.
+/// Interval of the looks at whether a descriptor that listens is still open, where the kernel does not tell.
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// A socket that listens.
@@ -49,7 +49,7 @@ pub(crate) struct Listening {
     /// Whose turn it is.
     kernel_first: bool,
     retry: Option<(Instant, Duration)>,
-    /// When it is looked whether it is still open, where nobody tells.
+    /// Time of the next look at whether it is still open, where nobody tells.
     sweep: Option<Instant>,
     /// Connections that were reset for lack of a descriptor: peers open as many as they like.
     refused: Seldom,
@@ -59,11 +59,12 @@ pub(crate) struct Listening {
 /// mean it. Of more it is enough that the kernel's queue and the stack's both hold no more.
 const FEW: usize = 16;
 
-/// How long a connection counts among those that wait which the application has accepted without the library's
-/// saying so: it neither reads nor writes.
+/// Time for which a connection counts among those that wait which the application has accepted without the
+/// library's saying so: it neither reads nor writes.
 pub(crate) const HOLDS_PLACE: Duration = Duration::from_secs(10);
 
-/// How many connections may wait, and whether they are counted exactly: as in Linux one more than the backlog.
+/// Returns the number of connections that may wait, and whether they are counted exactly: as in Linux one
+/// more than the backlog.
 pub(crate) fn places(backlog: u32) -> (usize, bool) {
     let places = backlog as usize + 1;
     (places, places <= FEW)

@@ -26,8 +26,8 @@ impl ServerState {
         self.sockets.open(socket)
     }
 
-    /// Forgets the sockets that are closed and never carried anything: of those that were only given options the
-    /// node has seen no descriptor, and nothing tells of their closing.
+    /// Forgets the sockets that are closed and never carried anything: of those that were only given options
+    /// the node has seen no descriptor, and nothing tells of their closing.
     fn sweep_unused(&mut self) {
         let fresh = self.sockets.values().filter(|opened| opened.phase == Phase::Fresh);
         let fresh = fresh.map(|opened| opened.socket).collect();
@@ -133,7 +133,8 @@ impl ServerState {
         Ok(())
     }
 
-    /// Forgets the sockets of which the kernel has told that nobody has them open any more. True if there were any.
+    /// Forgets the sockets of which the kernel has told that nobody has them open any more. True if there
+    /// were any.
     pub(crate) fn forget_closed(&mut self) -> bool {
         let mut any = false;
         while let Some(id) = self.context.closings.next_closed() {
@@ -170,8 +171,8 @@ impl ServerState {
         }
     }
 
-    /// Forgets the sockets bound to a port, or to any if it is 0, that nobody has open any more. True if there
-    /// were any.
+    /// Forgets the sockets bound to a port, or to any if it is 0, that nobody has open any more. True if
+    /// there were any.
     pub(crate) fn sweep(&mut self, port: u16) -> bool {
         let any = self.forget_closed();
         let is_it = |bound: SocketAddr| port == 0 || bound.port() == port;
@@ -197,8 +198,8 @@ impl ServerState {
         self.sockets.get(socket.id).is_some_and(|opened| self.context.is_open(opened, age))
     }
 
-    /// A descriptor of a socket has come with a request, by which it is known from then on who has its name, and
-    /// when it is closed.
+    /// A descriptor of a socket has come with a request, by which it is known from then on who has its name,
+    /// and when it is closed.
     pub(crate) fn note_descriptor(&mut self, socket: peersock_fd::Opened, fd: BorrowedFd<'_>) {
         let opened = self.sockets.get(socket.id);
         let is_of = |private: &Arc<PrivateName>| private.is_of(fd);

@@ -9,10 +9,10 @@
 //!                         compared: right, and the turn is given back; or wrong, and told a second later
 //! ```
 //!
-//! Nothing is compared with what may be right before its turn: an answer that comes at once would tell the right
-//! one of many. Somebody who has been let in from the same place does not wait behind one who guesses there: what
-//! a client shows is compared with what it was let in with. Where that is wrong and there is no turn left, it
-//! was one more guess: there are twenty of these, and one a second.
+//! Nothing is compared with what may be right before its turn: an answer that comes at once would tell the
+//! right one of many. Somebody who has been let in from the same place does not wait behind one who guesses
+//! there: what a client shows is compared with what it was let in with. Where that is wrong and there is no
+//! turn left, it was one more guess: there are twenty of these, and one a second.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -29,7 +29,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// How long an attempt waits for its turn at most; one that would wait longer is refused.
 const PATIENCE: Duration = Duration::from_secs(8);
 
-/// How many seconds of wrong attempts that have got no turn are compared with known logins at once.
+/// Seconds of wrong attempts without a turn that are compared with known logins at once.
 const LOOKS: Duration = Duration::from_secs(20);
 
 /// The most clients that are told apart. Further ones share their turns.
@@ -91,7 +91,7 @@ struct Client {
     free: Option<Instant>,
     /// What it was let in with.
     known: Vec<Digest>,
-    /// When all looks at that are free again which have told that an attempt without a turn was wrong.
+    /// Time when all looks are free again which have told that an attempt without a turn was wrong.
     looks_free: Option<Instant>,
 }
 

@@ -20,8 +20,8 @@ use crate::stream::Link;
 /// How long nothing is accepted after that has failed.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// How long a client may take to show that it may use a server that asks for that: to say all that it wants,
-/// and its password or token. Longer than the turns of those who guess passwords take.
+/// Longest time that a client takes to show that it may use a server that asks for that: to say all that it
+/// wants, and its password or token. Longer than the turns of those who guess passwords take.
 const PROOF: Duration = Duration::from_secs(10);
 
 /// A client that has connected.
@@ -50,7 +50,7 @@ pub struct Reception {
     pub stop: Stop,
     /// Is told what goes wrong.
     pub tell: Tell,
-    /// Whether clients have to prove that they may use the server, for which they have `PROOF`. Otherwise
+    /// True if clients have to prove that they may use the server, for which they have `PROOF`. Otherwise
     /// they may be silent as long as there is room.
     pub asks_for_proof: bool,
 }

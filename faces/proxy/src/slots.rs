@@ -8,7 +8,7 @@ use peersock_primitives::admission::{Admission, Permit, Places};
 
 use crate::owner::Owner;
 
-/// What a connection's place is worth while its client has not shown that it may use the server.
+/// The standing of a connection whose client may not have shown yet that it may use the server.
 pub type Standing = peersock_primitives::admission::Standing<Owner>;
 
 /// Room for connections, or for flows of datagrams.
@@ -18,7 +18,7 @@ pub struct Slots {
     held: Arc<Held>,
 }
 
-/// How many slots are held, those that have lost their place among them.
+/// The number of slots that are held, those that have lost their place among them.
 #[derive(Debug, Default)]
 struct Held {
     count: Mutex<usize>,
@@ -78,7 +78,7 @@ impl Slots {
 }
 
 impl Slot {
-    /// What can be asked and said of the place.
+    /// Returns the standing of the place.
     pub fn standing(&self) -> &Standing {
         self.permit.standing()
     }

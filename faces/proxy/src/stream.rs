@@ -117,7 +117,7 @@ pub struct Link {
     is_read: bool,
     /// Its place among those that are served.
     slot: Option<Slot>,
-    /// Whether it keeps the place once something has gone through.
+    /// True if it keeps the place once something has gone through.
     proves_by_bytes: bool,
 }
 

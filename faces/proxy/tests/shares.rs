@@ -92,7 +92,7 @@ async fn one_member_does_not_take_all_connections_and_associations_of_a_proxy() 
     assert_eq!(associate(&members.other, places[0]).await.1, 0);
 }
 
-/// Where all clients look alike, those that say nothing make room.
+/// Clients that say nothing make room, where all look alike.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_that_say_nothing_keep_out_nobody() {
     let members = Members::new();

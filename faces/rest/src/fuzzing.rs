@@ -18,8 +18,8 @@ pub enum Came {
     Socket,
 }
 
-/// Whether a server with this token, and with pages of `https://app.example` allowed, serves a request. `None`
-/// if it is none of HTTP.
+/// Returns true if a server with this token, and with pages of `https://app.example` allowed, serves a
+/// request. `None` if it is none of HTTP.
 pub fn serves(
     token: &str,
     came: Came,
@@ -48,12 +48,12 @@ pub fn name(text: &str) -> Option<String> {
     parse_name(text).ok()
 }
 
-/// Whether a target and a pattern are understood, and a subscription in the options of P2PD.
+/// Tells if a text is a target, and if it is a pattern; returns the subscription in it as options of P2PD.
 pub fn texts(text: &str) -> (bool, bool, Option<String>) {
     (parse_target(text).is_ok(), parse_pattern(text).is_ok(), subscription_in(text))
 }
 
-/// Whether a query and bodies of JSON are understood.
+/// Tells if a query and the bodies of JSON are understood.
 pub fn parts(query: &str, body: &[u8]) -> [bool; 4] {
     understands(query, body)
 }

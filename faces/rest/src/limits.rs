@@ -48,7 +48,7 @@ pub(crate) const MOST_OF_PATTERN: usize = 1024;
 /// What a compiled regular expression may take, bytes, and the same while it runs.
 pub(crate) const MOST_OF_PROGRAM: usize = 256 << 10;
 
-/// How long a client that is let in may take for the head of a request, and be idle between two.
+/// Longest time that a client that is let in takes for the head of a request, and is idle between two.
 pub(crate) const HEAD: Duration = Duration::from_secs(30);
 
 /// How long a client may send nothing of a body that is not streamed.

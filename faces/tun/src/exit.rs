@@ -73,8 +73,8 @@ impl ExitRoutes {
         Ok(())
     }
 
-    /// Sets each route that is missing; `done` is told each one's name, and whether it was missing. It decides by
-    /// its result whether an error ends this.
+    /// Sets each route that is missing; `done` is told each one's name, and whether it was missing. It
+    /// decides by its result whether an error ends this.
     pub(crate) fn place_routes(
         &self,
         socket: &Socket,
@@ -117,7 +117,7 @@ fn version(family: AddressFamily) -> &'static str {
     if family == AddressFamily::Inet { "IPv4" } else { "IPv6" }
 }
 
-/// Whether the table leads to a device.
+/// Returns true if the table leads to a device.
 fn has_routes(socket: &Socket) -> io::Result<bool> {
     let mut is_found = false;
     for family in present() {

@@ -32,7 +32,7 @@ use crate::{Settings, Tun, site};
 /// In front of the tracking of connections and of all translation, so that the packet is as it came.
 const ARRIVING: i32 = -300;
 
-/// Where the machine's own rules are, too.
+/// The priority that the machine's own rules have, too.
 const PASSING: i32 = 0;
 
 /// Behind the translation of sources (100), which makes a container's packets the machine's own.
@@ -56,25 +56,25 @@ const NONE: u32 = 0;
 /// ```
 pub struct Filter {
     table: Installed,
-    /// Where this node is an exit.
+    /// The site, if this node is an exit.
     site: Option<Site>,
 }
 
-/// What an exit does not lead to, though it has public addresses.
+/// The networks that an exit does not lead to, though they have public addresses.
 struct Site {
     index: u32,
     /// Blocks behind this node, to which it leads nevertheless.
     blocks: Vec<(IpAddr, u8)>,
     /// The devices of all networks.
     devices: BTreeSet<u32>,
-    /// What is on this machine's links.
+    /// The prefixes on this machine's links.
     prefixes: BTreeSet<(IpAddr, u8)>,
 }
 
 impl Filter {
     /// Sets the filter of a device with these addresses and routes. For an exit, `blocks` are those of the
-    /// network's file that lie behind it besides the Internet, and `all` are the devices of all networks. Needs
-    /// `CAP_NET_ADMIN`.
+    /// network's file that lie behind it besides the Internet, and `all` are the devices of all networks.
+    /// Needs `CAP_NET_ADMIN`.
     ///
     /// # Errors
     /// What the kernel says, if it has no nf_tables, or an older one than Linux 5.12's.

@@ -232,8 +232,8 @@ fn authority<'a>() -> ResourceRecord<'a> {
     ResourceRecord::new(domain(), CLASS::IN, TTL, RData::SOA(soa))
 }
 
-/// The version in the record of EDNS (RFC 6891, 6.1.3), where that is the first behind the question, as it is in
-/// practice: the parser takes another byte for it, that of the flag DO.
+/// The version in the record of EDNS (RFC 6891, 6.1.3), where that is the first behind the question, as it is
+/// in practice: the parser takes another byte for it, that of the flag DO.
 fn edns_version(query: &[u8]) -> Option<u8> {
     // One question, and neither answers nor authorities.
     let mut rest = query.get(12..).filter(|_| query[4..10] == [0, 1, 0, 0, 0, 0])?;
@@ -250,8 +250,8 @@ fn edns_version(query: &[u8]) -> Option<u8> {
     }
 }
 
-/// A reply that says BADVERS (16), which has its upper bits in the record of EDNS. That has no options and is the
-/// reply's end: name (1), type (2), size (2), upper bits of the code, version, flags (2), length (2).
+/// A reply that says BADVERS (16), which has its upper bits in the record of EDNS. That has no options and is
+/// the reply's end: name (1), type (2), size (2), upper bits of the code, version, flags (2), length (2).
 fn bad_version(reply: Packet<'_>) -> Option<Vec<u8>> {
     let mut bytes = reply.build_bytes_vec_compressed().ok()?;
     let upper = bytes.len().checked_sub(6)?;
@@ -442,7 +442,8 @@ pub(crate) mod tests {
         query[11] = 1;
         query.extend([0, 0, 41, 4, 208, 0, 1, 0, 0, 0, 0]);
         let reply = names().reply(&query).expect("a reply");
-        // The code is 16: 1 in the upper eight bits, 0 in the lower four. The version is the one that is known.
+        // The code is 16: 1 in the upper eight bits, 0 in the lower four. The version is the one that is
+        // known.
         let (header, opt) = (&reply[..12], &reply[reply.len() - 11..]);
         assert_eq!(
             (header[3] & 0x0f, &header[6..8], opt),

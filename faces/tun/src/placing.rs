@@ -1,5 +1,5 @@
-//! What the kernel is to have of a device: its size, addresses and routes. All of it can be set again, and only
-//! what is missing is.
+//! The state that the kernel is to have of a device: its size, addresses and routes. All of it can be set
+//! again, and only what is missing is.
 
 use std::io;
 use std::net::IpAddr;
@@ -114,9 +114,9 @@ pub(crate) fn family(address: IpAddr) -> AddressFamily {
     if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
 }
 
-/// Gives a device an address that is alone, and returns true if it was missing. With a prefix the kernel would
-/// take the last address of one of IPv4 for broadcasts and, where it forwards, the first of one of IPv6 for its
-/// own (RFC 4291, 2.6.1), and members have these.
+/// Gives a device an address that is alone, and returns true if it was missing. With a prefix the kernel
+/// would take the last address of one of IPv4 for broadcasts and, where it forwards, the first of one of IPv6
+/// for its own (RFC 4291, 2.6.1), and members have these.
 fn add_address(socket: &Socket, index: u32, address: IpAddr) -> io::Result<bool> {
     let mut message = AddressMessage::default();
     message.header.family = family(address);
@@ -157,7 +157,7 @@ pub(crate) fn add_route(socket: &Socket, route: RouteMessage, how: u16) -> io::R
     is_new(exchange(socket, RouteNetlinkMessage::NewRoute(route), flags))
 }
 
-/// Whether what was added was missing.
+/// Returns true if what was added was missing.
 pub(crate) fn is_new(added: io::Result<Vec<RouteNetlinkMessage>>) -> io::Result<bool> {
     match added {
         Ok(_) => Ok(true),

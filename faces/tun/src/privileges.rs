@@ -26,9 +26,9 @@ pub fn give_up_privileges() -> io::Result<()> {
     keep(CapabilitySet::empty())
 }
 
-/// Becomes a user, if one is given, and gives up all capabilities but `CAP_NET_ADMIN`, as [`give_up_privileges`]
-/// does: for the process that keeps devices as they are ([`Upkeep`](crate::Upkeep)), and removes
-/// [`ExitRoutes`](crate::ExitRoutes) when the node is gone.
+/// Becomes a user, if one is given, and gives up all capabilities but `CAP_NET_ADMIN`, as
+/// [`give_up_privileges`] does: for the process that keeps devices as they are ([`Upkeep`](crate::Upkeep)),
+/// and removes [`ExitRoutes`](crate::ExitRoutes) when the node is gone.
 ///
 /// # Errors
 /// As [`give_up_privileges`] and [`User::become_it`]; `PermissionDenied` if the thread does not have it.

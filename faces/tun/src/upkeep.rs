@@ -1,8 +1,8 @@
 //! Others change the machine's network, too: network managers, scripts, people. What they have taken from a
 //! device is set again.
 //!
-//! The kernel tells of each change. Some time after the first of several one look sets what is missing; what is
-//! missing again and again, because somebody takes it each time, is set ever more rarely.
+//! The kernel tells of each change. Some time after the first of several one look sets what is missing; what
+//! is missing again and again, because somebody takes it each time, is set ever more rarely.
 
 use std::fmt;
 use std::io;
@@ -27,8 +27,8 @@ const LONGEST_PAUSE_OF_EXIT: Duration = Duration::from_secs(1);
 /// No more changes are read at once: the others wait for the next turn.
 const MOST_CHANGES: usize = 10_000;
 
-/// A look takes one part in so many of the time at most: on a router with a million routes that change all the
-/// time, it takes a second.
+/// A look takes one part in so many of the time at most: on a router with a million routes that change all
+/// the time, it takes a second.
 const SHARE: u32 = 20;
 
 /// Devices, filters and the rules of an exit, which are to stay as they are.
@@ -52,7 +52,7 @@ struct Watched {
 /// The interface, what is missing there, and what the kernel says.
 type Failed = (String, String, io::Error);
 
-/// What a look has found.
+/// A finding of a look.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Change {
@@ -74,7 +74,7 @@ pub enum Change {
         device: String,
         /// The name of what is missing.
         part: String,
-        /// What the kernel says.
+        /// The kernel's error.
         source: io::Error,
     },
 }

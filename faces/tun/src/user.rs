@@ -53,8 +53,9 @@ impl User {
         Ok(User { user: Uid::from_raw(metadata.uid()), group: Gid::from_raw(metadata.gid()) })
     }
 
-    /// A user that no list has, and that most probably nothing else runs as: one of those that systemd takes for
-    /// services without a user (`DynamicUser`, 61184 to 65519). `None` in a user namespace that has none of them.
+    /// A user that no list has, and that most probably nothing else runs as: one of those that systemd takes
+    /// for services without a user (`DynamicUser`, 61184 to 65519). `None` in a user namespace that has none
+    /// of them.
     ///
     /// # Errors
     /// What the system's list of users says (getpwuid(3)).
@@ -114,7 +115,7 @@ impl User {
     }
 }
 
-/// Whether a user namespace has a number, by its map (user_namespaces(7)). Without a map it has all.
+/// Returns true if a user namespace has a number, by its map (user_namespaces(7)). Without a map it has all.
 fn holds(map: &str, number: u32) -> bool {
     let numbers = |line: &str| line.split_whitespace().map(str::parse).collect::<Result<Vec<u32>, _>>().ok();
     let holds = |line: &str| {

@@ -34,8 +34,8 @@ pub const PEERSOCK_NODE_STOPPED: u32 = 6;
 /// members at the end.
 #[repr(C)]
 pub struct peersock_event {
-    /// The size of the event as this library has it, bytes: a program that was built with a newer header finds
-    /// here which members there are.
+    /// The size of the event as this library has it, bytes: a program that was built with a newer header
+    /// finds here which members there are.
     pub size: u32,
     /// `PEERSOCK_PEER_FOUND` and so on.
     pub kind: u32,

@@ -1,6 +1,6 @@
 //! syscall(2): libraries make calls by their numbers that the C library had no functions for when they were
-//! written, libuv 1.44 recvmmsg(2) for instance. Each call that this library takes by its name is taken by its
-//! number too; all others go to the kernel.
+//! written, libuv 1.44 recvmmsg(2) for instance. Each call that this library takes by its name is taken by
+//! its number too; all others go to the kernel.
 //!
 //! Only for architectures on which a function with a list of arguments finds up to seven numbers and pointers
 //! where one with so many fixed arguments does. A seventh one that the caller has not given is read and not

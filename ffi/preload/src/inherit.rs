@@ -26,8 +26,8 @@ const RULES: &[u8] = b"PEERSOCK_RULES=";
 /// The most variables that are added.
 const MOST_ADDED: usize = 3;
 
-/// Bytes that are taken from the stack for a small environment, for a usual one, and for a large one: a thread
-/// may have 16 KiB in all. A larger one gets pages of its own.
+/// Bytes that are taken from the stack for a small environment, for a usual one, and for a large one: a
+/// thread may have 16 KiB in all. A larger one gets pages of its own.
 const SMALL: usize = 1 << 10;
 const USUAL: usize = 4 << 10;
 const LARGE: usize = 32 << 10;
@@ -330,7 +330,8 @@ pub(crate) fn with_room<T>(bytes: usize, body: impl FnOnce(*mut u8) -> T) -> Opt
     with_pages(bytes, |room| body(room.as_mut_ptr()))
 }
 
-/// Runs `body` with so many bytes, which are zeros, in pages of their own. `None` if the system has no memory.
+/// Runs `body` with so many bytes, which are zeros, in pages of their own. `None` if the system has no
+/// memory.
 pub(crate) fn with_pages<T>(bytes: usize, body: impl FnOnce(&mut [u8]) -> T) -> Option<T> {
     let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
     // SAFETY: a new private mapping at a place that the kernel chooses touches no other memory.

@@ -37,7 +37,8 @@ pub(crate) enum Reach {
     Library,
     /// Only by a filter: it makes system calls itself, or the system preloads nothing of ours into it.
     Filter,
-    /// Only by a filter, and not with this library: it ends itself if anything is loaded before its sanitizer.
+    /// Only by a filter, and not with this library: it ends itself if anything is loaded before its
+    /// sanitizer.
     FilterAlone,
     /// Not at all: it is a 32-bit program, whose calls have other numbers.
     Nowhere,

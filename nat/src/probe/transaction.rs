@@ -53,7 +53,7 @@ pub(super) struct Transaction {
     most: u32,
 }
 
-/// How often an endpoint gets a request that a server has named, and whose host has not answered: with fewer, a
+/// The most requests to an endpoint that a server has named, and whose host has not answered: with fewer, a
 /// tenth of all datagrams lost in each direction would hide how the NAT maps.
 const MOST_TO_NAMED: u32 = 3;
 

@@ -77,7 +77,7 @@ enum State {
     Ended,
 }
 
-/// How far a server reaches, as far as its text shows it: a name may be that of a private address.
+/// Returns the scope of a server, as far as its text shows it: a name may be that of a private address.
 fn scope_of(server: &TurnServer) -> Scope {
     match server.target().host.as_str() {
         "localhost" => Scope::Machine,

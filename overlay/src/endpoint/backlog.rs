@@ -1,9 +1,9 @@
 //! Initiations that wait for the processor.
 //!
-//! Five X25519 operations take longer than a hundred data packets, so a crowd of newcomers must not hold up what
-//! the sessions carry. A few initiations are worked off as they come; the others wait here, and some of them are
-//! worked off whenever the driver has read its sockets ([`Endpoint::handle_timeout`]). So the rate of handshakes
-//! is what the processor has left, and data goes first.
+//! Five X25519 operations take longer than a hundred data packets, so a crowd of newcomers must not hold up
+//! what the sessions carry. A few initiations are worked off as they come; the others wait here, and some of
+//! them are worked off whenever the driver has read its sockets ([`Endpoint::handle_timeout`]). So the rate
+//! of handshakes is what the processor has left, and data goes first.
 //!
 //! [`Endpoint::handle_timeout`]: crate::Endpoint::handle_timeout
 
@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use crate::reach::RecvMeta;
 use crate::wire::Initiation;
 
-/// What is known of the sender of an initiation before its keys are looked at. The last ones go first.
+/// The knowledge of an initiation's sender before its keys are looked at. The last ones go first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Standing {
     /// Nothing: the source may be forged.
@@ -44,7 +44,7 @@ const BEHIND: usize = 512;
 const _: () = assert!(3 * MAX_WAITING * Initiation::MAX <= 4 << 20, "memory that strangers can fill");
 
 impl Backlog {
-    /// Whether the processor is so far behind that forged sources must not keep it from proven ones.
+    /// Returns true if the processor is so far behind that forged sources must not keep it from proven ones.
     pub(super) fn is_long(&self) -> bool {
         self.0.iter().map(VecDeque::len).sum::<usize>() >= BEHIND
     }

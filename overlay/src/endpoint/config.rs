@@ -107,7 +107,7 @@ pub struct Limits {
     /// half of the latter may come from one source prefix. Each costs about 0.3 ms of processor time. Those
     /// that the processor has no time for are worked off later, and data goes first. Default: 2000.
     pub handshakes_per_second: u32,
-    /// How many without a cookie may come at once before that rate counts. Default: 500.
+    /// The number without a cookie that may come at once before that rate counts. Default: 500.
     pub handshake_burst: u32,
     /// A peer of an ad-hoc network is forgotten when it has had no session, and was neither heard of nor
     /// asked for, for so long; one that has said goodbye after a tenth of that. Up to a tenth of it may pass

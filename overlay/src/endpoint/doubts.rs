@@ -44,8 +44,8 @@ impl Endpoint {
         }
     }
 
-    /// Somebody is looked for: roots that are away are asked more often whether they are back, and one that was
-    /// given up is tried again.
+    /// Somebody is looked for: roots that are away are asked more often whether they are back, and one that
+    /// was given up is tried again.
     pub(super) fn hurry_roots(&mut self, now: Instant) {
         for at in 0..self.roots.list.len() {
             let (key, asked) = (self.roots.list[at].0, self.roots.list[at].1.asked);

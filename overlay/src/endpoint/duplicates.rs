@@ -30,9 +30,9 @@ impl Endpoint {
         tracing::debug!(%peer, %remote, "where the peer has seen the other node");
     }
 
-    /// Something at `remote` says that it has this node's identity, and repeats what was sent there. That proves
-    /// that it is there, and not that it has the keys: hellos are not authenticated, so whoever knows the
-    /// network and hears them can say so.
+    /// Something at `remote` says that it has this node's identity, and repeats what was sent there. That
+    /// proves that it is there, and not that it has the keys: hellos are not authenticated, so whoever knows
+    /// the network and hears them can say so.
     pub(super) fn on_elsewhere(&mut self, now: Instant, remote: SocketAddr) {
         self.core.counters.own_identity_elsewhere.increment();
         self.duplicate.seen = true;

@@ -110,7 +110,7 @@ impl HandshakeLoad {
         self.loaded_until = Some(now + LOAD_HOLD);
     }
 
-    /// Whether an initiation that was admitted last had a cookie.
+    /// Returns true if an initiation that was admitted last had a cookie.
     pub(super) fn asks_for_cookies(&self) -> bool {
         self.loaded_until.is_some()
     }

@@ -120,7 +120,7 @@ impl Nodes {
         self.at.range(range).map(|(_, key)| *key)
     }
 
-    /// Whether a node's path leads there.
+    /// Returns true if a node's path leads there.
     pub(super) fn is_known(&self, place: &PlaceKey) -> bool {
         self.at(place).next().is_some()
     }

@@ -130,8 +130,8 @@ impl Endpoint {
     }
 }
 
-/// How many of the initiations that a node admits it works off as they come, without a way through the
-/// backlog: a tenth.
+/// Returns a bucket for the initiations that a node admits and works off as they come, without a way through
+/// the backlog: a tenth.
 pub(super) fn at_once(limits: &Limits, now: Instant) -> Bucket {
     let (rate, burst) = (limits.handshakes_per_second / 10, limits.handshake_burst / 10);
     Bucket::new(Rate::per_second(rate, burst.max(1)), now)

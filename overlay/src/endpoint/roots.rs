@@ -158,7 +158,7 @@ impl Endpoint {
         self.roots.list.iter().filter_map(info).collect()
     }
 
-    /// Whether a root has come, is gone, or has another [state](RootInfo::state) or
+    /// Returns true if a root has come, is gone, or has another [state](RootInfo::state) or
     /// [directory](RootInfo::is_partial) than when this was called last.
     /// To be called after whatever may have changed that. A registration that ends because nobody has renewed
     /// it changes the state with the next step for that root.

@@ -35,7 +35,7 @@ pub(crate) struct Attempt {
     wanted: Option<Instant>,
     rounds: u32,
     pub(super) next_round: Instant,
-    /// When somebody waited for the peer last, who needs it back soon.
+    /// The last time that somebody waited for the peer, who needs it back soon.
     hurried: Option<Instant>,
     /// A cookie makes the next round come at once, but once per round only.
     hastened: bool,
@@ -76,7 +76,7 @@ impl Attempt {
         self.wanted.is_some()
     }
 
-    /// Whether it has sent something in the last `time`.
+    /// Returns true if it has sent something in the last `time`.
     pub(super) fn has_sent_since(&self, now: Instant, time: Duration) -> bool {
         self.pending.back().is_some_and(|last| now < last.sent + time)
     }

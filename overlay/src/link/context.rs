@@ -47,7 +47,7 @@ pub(crate) struct Core {
     /// Rounds of handshakes in which each address gets an initiation of its own.
     pub(crate) apart: Bucket,
     pub(crate) timers: Timers<Timer>,
-    /// When this node had stood still last: the silence of others before that was its own.
+    /// The end of this node's last standstill: the silence of others before that was its own.
     pub(crate) awake_since: Option<Instant>,
     pub(crate) outbox: Outbox,
     pub(crate) events: VecDeque<Event>,
@@ -92,7 +92,8 @@ impl Core {
         }
     }
 
-    /// Returns the later one of a time and the end of the last standstill: before, this node could hear nobody.
+    /// Returns the later one of a time and the end of the last standstill: before, this node could hear
+    /// nobody.
     pub(crate) fn awake_from(&self, since: Instant) -> Instant {
         self.awake_since.map_or(since, |awake| awake.max(since))
     }

@@ -38,7 +38,7 @@ impl Link {
         }
     }
 
-    /// Since when data is unanswered.
+    /// Returns the time since which data is unanswered.
     fn silent_since(&self, cx: &Context<'_>) -> Option<Instant> {
         self.handle.activity().unanswered_since().map(|since| cx.core.awake_from(since))
     }
@@ -120,9 +120,9 @@ impl Link {
         let Some(since) = self.silent_since(cx) else { return };
         if self.questioned.is_none_or(|at| at < since) {
             self.questioned = Some(cx.now);
-            // Roots that have lost this node are to know it again before the handshake, which may need them, and
-            // their answers where the peer is, too.
-            // Traffic of which nobody waits for the end does not pay for that.
+            // Roots that have lost this node are to know it again before the handshake, which may need them,
+            // and their answers where the peer is, too. Traffic of which nobody waits for the end does not
+            // pay for that.
             if self.handle.is_watched() {
                 cx.effects.push(Effect::Silent(since));
                 cx.effects.push(Effect::LookUp);

@@ -285,8 +285,8 @@ impl Link {
     }
 
     /// Something that nobody authenticated suggests that the peer has lost the session: a handshake shows
-    /// whether that is so, and one that runs goes on at once. Nothing is sent while an answer may be under way,
-    /// or if there were many hints lately.
+    /// whether that is so, and one that runs goes on at once. Nothing is sent while an answer may be under
+    /// way, or if there were many hints lately.
     pub(crate) fn heed_hint(&mut self, cx: &mut Context<'_>) -> bool {
         // An answer to what an attempt has sent last is on its way, or may be.
         let round_trip = cx.reach.rtt().unwrap_or_default().max(ANSWER_ON_ITS_WAY);

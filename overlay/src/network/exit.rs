@@ -54,10 +54,10 @@ impl Exit {
     }
 
     /// The blocks of addresses that the Internet has. Private, shared, link-local, loopback and multicast
-    /// addresses are in none of them, nor are public ones that mean another host in each place: the exit's own
-    /// site, and its provider's services for it (169.254.169.254, 168.63.129.16), are for the members only if a
-    /// route of its own leads there; and the exit cannot send in the name of a machine on the local network of
-    /// whoever uses it.
+    /// addresses are in none of them, nor are public ones that mean another host in each place: the exit's
+    /// own site, and its provider's services for it (169.254.169.254, 168.63.129.16), are for the members
+    /// only if a route of its own leads there; and the exit cannot send in the name of a machine on the local
+    /// network of whoever uses it.
     pub fn blocks(self) -> Vec<Prefix> {
         let mut blocks = Vec::new();
         for all in self.default_routes() {
@@ -80,10 +80,11 @@ const fn v6(first: u16, length: u8) -> (IpAddr, u8) {
     (IpAddr::V6(Ipv6Addr::new(first, 0, 0, 0, 0, 0, 0, 0)), length)
 }
 
-/// Blocks that mean another host in each place, or none (RFC 6890, 2.2.2 and 2.2.3): this network, private, shared
-/// by a provider's customers, loopback, link-local, private once more, one for protocols (DS-Lite, the discovery
-/// of NAT64, and a cloud's services), private, for measurements, multicast and reserved. One is an address that
-/// a cloud (Azure) gives the agent of each of its hosts. In IPv6, Teredo and 6to4 lead to any address of IPv4.
+/// Blocks that mean another host in each place, or none (RFC 6890, 2.2.2 and 2.2.3): this network, private,
+/// shared by a provider's customers, loopback, link-local, private once more, one for protocols (DS-Lite, the
+/// discovery of NAT64, and a cloud's services), private, for measurements, multicast and reserved. One is an
+/// address that a cloud (Azure) gives the agent of each of its hosts. In IPv6, Teredo and 6to4 lead to any
+/// address of IPv4.
 const NOT_PUBLIC: [(IpAddr, u8); 13] = [
     v4(0, 0, 0, 0, 8),
     v4(10, 0, 0, 0, 8),

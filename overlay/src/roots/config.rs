@@ -149,7 +149,7 @@ pub struct RootInfo {
     pub rate: u32,
     /// Peers whose path leads through it.
     pub relayed_peers: usize,
-    /// Its last answer to a look-up was that the directory which it shares with other roots does not answer: it
-    /// knows its own nodes only.
+    /// Its last answer to a look-up was that the directory which it shares with other roots does not answer:
+    /// it knows its own nodes only.
     pub is_partial: bool,
 }

@@ -117,8 +117,8 @@ impl LookUps {
     }
 
     /// A root can be asked that could not be before, and knows nothing any more of what it said before: what
-    /// is looked for, and `may` be asked there, is asked at once, and soon again. Who is looked for may have to
-    /// come back there first.
+    /// is looked for, and `may` be asked there, is asked at once, and soon again. Who is looked for may have
+    /// to come back there first.
     pub(crate) fn ask_at(
         &mut self,
         root: PeerKey,

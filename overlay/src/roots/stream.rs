@@ -56,7 +56,7 @@ pub(crate) enum Reached {
     /// Not at all since then, as far as is known.
     Not {
         since: Instant,
-        /// How soon it has answered by UDP before, if it has.
+        /// The time within which it has answered by UDP before, if it has.
         answers_within: Option<Duration>,
     },
 }

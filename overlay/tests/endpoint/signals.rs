@@ -179,8 +179,8 @@ fn packets_pass_is_told_within_a_second_of_the_end_of_an_outage() {
             net.run(SECOND);
             net.filter = Box::new(|_| false);
             for _ in 0..seconds {
-                // As TCP does: it asks the overlay to look when it hears nothing. The other side has something
-                // under way, too: for who has not, nothing can leave earlier.
+                // As TCP does: it asks the overlay to look when it hears nothing. The other side has
+                // something under way, too: for who has not, nothing can leave earlier.
                 net.send(from, to, b"lost");
                 net.send(to, from, b"lost");
                 let peer = net.peer(from, to);

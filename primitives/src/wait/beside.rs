@@ -15,9 +15,9 @@ pub enum Beside<'scope, T> {
     Done(T),
 }
 
-/// Begins work on a thread of a scope. Where the system has no more threads, because of a limit on processes or
-/// memory, the calling thread does the work at once: it takes longer, and nothing fails. (`Scope::spawn` panics
-/// there.) For work that ends by itself and does not wait for the calling thread.
+/// Begins work on a thread of a scope. Where the system has no more threads, because of a limit on processes
+/// or memory, the calling thread does the work at once: it takes longer, and nothing fails. (`Scope::spawn`
+/// panics there.) For work that ends by itself and does not wait for the calling thread.
 ///
 /// ```
 /// use peersock_primitives::beside;

@@ -27,14 +27,14 @@ use crate::Counters;
 /// Connections at the same time, and of one source prefix; an eighth is kept for programs of this machine.
 const PLACES: Places = Places { all: 64, of_sources: 56, of_one: 16, unproven: 64 };
 
-/// How long a connection may last, which has one answer.
+/// Longest time of a connection, which has one answer.
 const LASTS: Duration = Duration::from_secs(10);
 
 /// After an error of accept(2), which mostly is that there are no descriptors left.
 const AFTER_ERROR: Duration = Duration::from_millis(100);
 
-/// Serves until it is dropped. Nobody shows here who he is: while all places are taken, of the source with most
-/// connections the oldest makes room.
+/// Serves until it is dropped. Nobody shows here who he is: while all places are taken, of the source with
+/// most connections the oldest makes room.
 pub(super) async fn serve(listener: TcpListener, gauges: Arc<Gauges>) -> io::Result<()> {
     let router =
         Router::new().route("/metrics", get(metrics)).route("/health", get(health)).with_state(gauges);

@@ -234,7 +234,8 @@ impl Bound {
     }
 }
 
-/// Fails where a sandbox refuses the call that receives: the root would hear nothing, and nothing would say why.
+/// Fails where a sandbox refuses the call that receives: the root would hear nothing, and nothing would say
+/// why.
 fn check_receiving(io: &UdpSocket, state: &UdpSocketState) -> io::Result<()> {
     let mut byte = [0];
     let mut meta = [RecvMeta::default()];

@@ -6,7 +6,7 @@ use super::{Event, World};
 use crate::Time;
 use crate::wire::Sender;
 
-/// How long a node's work takes. A node without one works in no time.
+/// The time that a node's work takes. A node without one works in no time.
 #[derive(Debug, Clone, Copy)]
 pub struct Processor {
     /// One X25519 operation.
@@ -20,7 +20,7 @@ impl Processor {
     pub const USUAL: Self = Self { x25519: Duration::from_micros(45), datagram: Duration::from_micros(5) };
 }
 
-/// What a node had done until it was looked at last, and until when it is at work.
+/// The work that a node had done at the last look, and the time until which it is at work.
 #[derive(Debug, Default)]
 pub(super) struct Work {
     pub(super) processor: Option<Processor>,
@@ -42,7 +42,7 @@ impl World {
         self.trace.note(now, format_args!("{number} stands still for {time:?}"), &[]);
     }
 
-    /// Whether a node is at work, so that what is due now has to wait; it is done then.
+    /// Returns true if a node is at work, so that what is due now has to wait; it is done then.
     pub(super) fn defer(&mut self, sender: Sender, event: impl Fn(Sender) -> Event) -> bool {
         let busy_until = self.machines[sender.node].work.busy_until;
         let is_busy = busy_until > self.now;

@@ -12,7 +12,8 @@ use peersock_sim::{
 use crate::SECOND;
 use crate::lab::{PORT, wire};
 
-/// Node 0 is the hub, in a LAN of its own. The others know where it is, and it knows nothing of where they are.
+/// Node 0 is the hub, in a LAN of its own. The others know where it is, and it knows nothing of where they
+/// are.
 struct Crowd {
     world: World,
     network: NetworkId,

@@ -191,10 +191,12 @@ fn roots_that_are_killed_and_started_in_turns_reset_no_connection() {
     assert!(homes.world.ledger.bytes_checked > 10_000_000);
 }
 
-/// Nodes that are so far from the core, and roots that are: the round trip between two of them is four times that.
+/// Nodes that are so far from the core, and roots that are: the round trip between two of them is four times
+/// that.
 const FAR: Duration = Duration::from_millis(5);
 
-/// What was lost is back within a second and two round trips by a root, and a few wake-ups of threads.
+/// Time within which what was lost is back: a second, two round trips by a root, and a few wake-ups of
+/// threads.
 const BACK: Duration = Duration::from_millis(1000 + 2 * 40 + 20);
 
 #[test]

@@ -119,7 +119,7 @@ fn take(questions: &mut [Question], seen: &mut Vec<Seen>, answer: &OutsideAnswer
     }
 }
 
-/// Whether an outsider can see a socket there, which peers are then told of.
+/// Returns true if an outsider can see a socket there, which peers are then told of.
 fn may_be_seen(by: SocketAddr, at: SocketAddr) -> bool {
     is_endpoint(&at) && may_name(by, at)
 }

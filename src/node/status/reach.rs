@@ -45,7 +45,7 @@ pub struct RootStatus {
     pub rate: u32,
     /// Peers whose path leads through it.
     pub relayed_peers: usize,
-    /// Whether the directory that it shares with other roots did not answer when this node looked for another
+    /// True if the directory that it shares with other roots did not answer when this node looked for another
     /// one last: it knows its own nodes only.
     pub directory_away: bool,
 }

@@ -23,9 +23,9 @@ const COPIED: u8 = 0x80;
 /// An IP packet that is to leave in pieces of at most the path's MTU, or whole if it fits.
 ///
 /// A packet that is a fragment already is split into smaller fragments of the same packet: they keep its
-/// identification, their offsets count from its own, and the last keeps its more-fragments bit (RFC 791 3.2). So
-/// one reassembly undoes both. RFC 8200 4.5 has only sources cut IPv6 packets: the packets come from this node,
-/// or pass through it over a link that takes less than IPv6's 1280 bytes and so has to cut (section 5).
+/// identification, their offsets count from its own, and the last keeps its more-fragments bit (RFC 791 3.2).
+/// So one reassembly undoes both. RFC 8200 4.5 has only sources cut IPv6 packets: the packets come from this
+/// node, or pass through it over a link that takes less than IPv6's 1280 bytes and so has to cut (section 5).
 ///
 /// [`next`](Self::next) writes each header over the tail of the piece before, which must have been taken
 /// (sealed, sent or copied) by then. Made by [`Stack::fragments`].
@@ -151,7 +151,8 @@ impl Cut {
         let mut header = [0; MAX_HEADER];
         header[..header_len].copy_from_slice(&packet[..header_len]);
         let (base, more) = (usize::from(view.frag_offset()), view.more_frags());
-        // Sockets of the stack leave it at zero. Another maker's own must stay: others of its fragments have it.
+        // Sockets of the stack leave it at zero. Another maker's own must stay: others of its fragments have
+        // it.
         if view.ident() == 0 && base == 0 && !more {
             header[4..6].copy_from_slice(&(ident() as u16).to_be_bytes());
         }
@@ -267,8 +268,8 @@ impl Stack {
     ///
     /// # Errors
     /// [`Error::MessageSize`] if the packet does not fit and must not be cut: IPv4's don't-fragment flag
-    /// forbids it, or the MTU has no room for its headers and eight bytes. [`Error::InvalidInput`] if it is no
-    /// IP packet.
+    /// forbids it, or the MTU has no room for its headers and eight bytes. [`Error::InvalidInput`] if it is
+    /// no IP packet.
     pub fn fragments(&self, interface: InterfaceId, packet: &[u8], mtu: usize) -> Result<Fragments, Error> {
         if packet.len() <= mtu && !self.shared.path_mtus.any() {
             return Ok(Fragments { len: packet.len(), progress: Progress::Whole });
@@ -383,7 +384,7 @@ mod tests {
         ipv6.then(|| walk(packet))
     }
 
-    /// What leaves in place of a packet, or the packet itself if it fits.
+    /// Returns the fragments of a packet, or the packet itself if it fits.
     fn split(packet: &[u8], mtu: usize, ident: u32) -> Vec<Vec<u8>> {
         if packet.len() <= mtu {
             return vec![packet.to_vec()];

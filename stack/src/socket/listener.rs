@@ -15,8 +15,8 @@ use crate::socket::demux::Bound;
 use crate::sync;
 use crate::{Error, Flow, InterfaceId, Ready, Stack, TcpOptions};
 
-/// Handshakes that hold all places of a listener which [counts exactly](Listener::listen_exactly) are waited for
-/// this long: as long as the first retransmission of a SYN takes (RFC 6298 2).
+/// Handshakes that hold all places of a listener which [counts exactly](Listener::listen_exactly) are waited
+/// for this long: as long as the first retransmission of a SYN takes (RFC 6298 2).
 const HANDSHAKES_TAKE: Duration = Duration::from_secs(1);
 
 /// After the last cookie was given, none comes back later than this.
@@ -233,8 +233,8 @@ impl Listener {
         self.set_backlog(backlog, false);
     }
 
-    /// The same, for few connections: no more peers than that are to believe that they are connected. So a SYN
-    /// that comes while handshakes hold the other places is dropped for a second, and is answered with a
+    /// The same, for few connections: no more peers than that are to believe that they are connected. So a
+    /// SYN that comes while handshakes hold the other places is dropped for a second, and is answered with a
     /// cookie only after that.
     pub fn listen_exactly(&self, backlog: usize) {
         self.set_backlog(backlog, true);
@@ -377,7 +377,7 @@ impl Queue {
         self.established.len() + self.kept
     }
 
-    /// Whether they leave a place.
+    /// Returns true if they leave a place.
     fn may_take(&self) -> bool {
         self.closed.is_none() && self.waiting() < self.backlog
     }

@@ -61,7 +61,7 @@ impl Default for Limits {
     }
 }
 
-/// Who has how many connections, by source prefix.
+/// The numbers of connections, by source prefix.
 #[derive(Debug)]
 pub(super) struct Ledger(Admission<u64>);
 

@@ -4,12 +4,12 @@ use std::process::Command;
 
 use super::command::works;
 
-/// What gives a command a network of its own, with the loopback interface alone.
+/// A network of its own for a command, with the loopback interface alone.
 pub(super) struct Alone;
 
 impl Alone {
     const COMMAND: [&str; 6] = ["unshare", "--net", "--pid", "--mount-proc", "--fork", "--kill-child"];
-    /// Why there may be none.
+    /// The reason why there may be none.
     pub(super) const WITHOUT: &str = "needs root and iproute2, for a network of its own";
 
     /// None if this user cannot.
@@ -19,7 +19,7 @@ impl Alone {
         works(probe).then_some(Alone)
     }
 
-    /// What follows runs there.
+    /// Has a command run there.
     pub(super) fn wrap(&self, command: &mut Command) {
         command.args(Self::COMMAND).args(["sh", "-c", "ip link set lo up && exec \"$@\"", "sh"]);
     }

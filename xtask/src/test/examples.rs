@@ -88,7 +88,7 @@ const SCENES: &[Scene] = &[
     },
 ];
 
-/// What each script begins with.
+/// The beginning of each script.
 const PRELUDE: &str = r#"
 set -eu -o pipefail
 SECONDS=0
@@ -109,7 +109,7 @@ const FOLDERS: [&str; 3] = ["examples", "nat/examples", "streams/examples"];
 ///
 /// # Errors
 ///
-/// When a folder cannot be made or read, or cargo not be started.
+/// Fails if a folder cannot be made or read, or cargo cannot be started.
 pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
     let (built, _) = run(workspace::build())?;
     let mut outcome = Outcome::of("the example programs build", built);

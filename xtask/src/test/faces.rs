@@ -1,5 +1,5 @@
-//! What docs/FACES.md says of interfaces that others have: each of their features has a row, and each test that
-//! a row names is there.
+//! The claims of docs/FACES.md about interfaces that others have: each of their features has a row, and each
+//! test that a row names is there.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,11 +13,11 @@ const LISTS: [(&str, u32); 5] = [("S1", 90), ("S2", 35), ("S3", 26), ("S4", 18),
 /// Folders that have no tests of ours.
 const OTHERS: [&str; 4] = ["target", "node_modules", "corpus", ".git"];
 
-/// What is not so any more.
+/// Returns the claims that do not hold any more.
 ///
 /// # Errors
 ///
-/// When a file cannot be read.
+/// Fails if a file cannot be read.
 pub(super) fn complaints() -> Result<Vec<String>> {
     let text = fs::read_to_string(root().join("docs/FACES.md"))?;
     let mut tests = BTreeSet::new();

@@ -1,5 +1,5 @@
-//! Tests in Miri, an interpreter that finds undefined behaviour: aliasing, alignment, what is not initialised,
-//! what was freed.
+//! Tests in Miri, an interpreter that finds undefined behaviour: aliasing, alignment, what is not
+//! initialised, what was freed.
 //!
 //! It knows few system calls: the profile `default-miri` of `.config/nextest.toml`, which nextest takes by
 //! itself, says which tests can run there.
@@ -16,10 +16,10 @@ use crate::{Result, root};
 /// code, as the step `sources` sees.
 const CRATES: [&str; 3] = ["peersock-bsd", "peersock-fd", "peersock-primitives"];
 
-/// Where nextest says what came of the tests.
+/// The file in which nextest reports the results.
 const JUNIT: &str = "target/nextest/default-miri/junit.xml";
 
-/// Why it may be missing.
+/// The reason why it may be missing.
 const WITHOUT: &str =
     "Miri is not installed (rustup toolchain install nightly --component miri,rust-src), or cargo-nextest";
 
@@ -27,7 +27,7 @@ const WITHOUT: &str =
 ///
 /// # Errors
 ///
-/// When nextest says nothing.
+/// Fails if nextest reports nothing.
 pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
     if !works(nightly(&["miri", "--version"])) || !works(nightly(&["nextest", "--version"])) {
         return Ok(Outcome::skipped("miri", WITHOUT));

@@ -1,9 +1,10 @@
-//! The Rust code with the compiler's sanitizer of addresses, which finds reads and writes beyond what there is,
-//! uses of what was freed, and what is lost.
+//! The Rust code with the compiler's sanitizer of addresses, which finds reads and writes beyond what there
+//! is, uses of what was freed, and what is lost.
 //!
-//! The tests of the crates that have unsafe code are built with it, and so is the C library, which the programs
-//! of its tests load. These are built with the C compiler's own sanitizers: theirs is the runtime then. Flags
-//! of the compiler that are unstable are taken by the stable one with `RUSTC_BOOTSTRAP=1`, as for the fuzzers.
+//! The tests of the crates that have unsafe code are built with it, and so is the C library, which the
+//! programs of its tests load. These are built with the C compiler's own sanitizers: theirs is the runtime
+//! then. Flags of the compiler that are unstable are taken by the stable one with `RUSTC_BOOTSTRAP=1`, as for
+//! the fuzzers.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,14 +25,14 @@ const CRATES: [&str; 6] = [
     "peersock-seccomp",
 ];
 
-/// Where nextest says what came of the tests.
+/// The file in which nextest reports the results.
 const JUNIT: &str = "target/nextest/slow/junit.xml";
 
 /// Builds and runs them.
 ///
 /// # Errors
 ///
-/// When cargo cannot be started, or nextest says nothing.
+/// Fails if cargo cannot be started, or nextest reports nothing.
 pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
     let Some(host) = host()? else {
         return Ok(Outcome::skipped(

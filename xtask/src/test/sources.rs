@@ -5,10 +5,10 @@
 //! because only then does one seed of the simulation replay exactly. What follows from the kind of a network
 //! is decided in `overlay/src/network` alone. Texts for people have none of Rust's Debug forms
 //! ([`debug_forms`]), say where the files of networks come from ([`network_files`]), and call fields of log
-//! lines the same everywhere ([`log_fields`]). A thread that cannot be started is an error ([`threads`]). What
-//! runs a test that is ignored, its reason says ([`slow`]). The library inside the program is never an old one
-//! ([`preload_sources`]). The list of what others' interfaces have is whole, and names tests that there are
-//! ([`faces`]).
+//! lines the same everywhere ([`log_fields`]). A thread that cannot be started is an error ([`threads`]).
+//! What runs a test that is ignored, its reason says ([`slow`]). The library inside the program is never an
+//! old one ([`preload_sources`]). The list of what others' interfaces have is whole, and names tests that
+//! there are ([`faces`]).
 
 use std::fs;
 use std::path::{Path, PathBuf};

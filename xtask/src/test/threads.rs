@@ -1,5 +1,5 @@
-//! Threads are started so that a system which has none left is an error, and no panic: limits on processes and
-//! memory are nothing unusual.
+//! Threads are started so that a system which has none left is an error, and no panic: limits on processes
+//! and memory are nothing unusual.
 //!
 //! `std::thread::spawn` and `Scope::spawn` panic there. `thread::Builder` gives the error, and
 //! `peersock_primitives::beside` does the work on the calling thread.
@@ -18,7 +18,7 @@ const PANICS: [&str; 4] = ["thread::spawn(", "scope.spawn(", "Runtime::new(", ".
 ///
 /// # Errors
 ///
-/// When a file cannot be read.
+/// Fails if a file cannot be read.
 pub(super) fn complaints(package: &Package) -> Result<Vec<String>> {
     if TOOLS.contains(&package.name.as_str()) {
         return Ok(Vec::new());

@@ -207,8 +207,8 @@ impl From<rustix::io::Errno> for Failure {
     }
 }
 
-/// Makes the failure for roots that cannot be read. A file that cannot be used is a failure as with all files; a
-/// text that names no root is wrong usage wherever it stands: `place` is the option or the variable.
+/// Makes the failure for roots that cannot be read. A file that cannot be used is a failure as with all
+/// files; a text that names no root is wrong usage wherever it stands: `place` is the option or the variable.
 pub fn roots_failure(place: &str, error: RootsError) -> Failure {
     match error {
         RootsError::State(error) => {

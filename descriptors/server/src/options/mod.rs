@@ -265,7 +265,7 @@ impl Options {
         self.segment
     }
 
-    /// What a connection has from its listener: all but SO_PRIORITY, as in Linux.
+    /// Returns the options that a connection has from its listener: all but SO_PRIORITY, as in Linux.
     pub(super) fn inherited(&self) -> Self {
         let mut inherited = self.clone();
         inherited.kept.remove(&(libc::SOL_SOCKET, libc::SO_PRIORITY));

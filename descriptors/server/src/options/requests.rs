@@ -143,7 +143,8 @@ impl ServerState {
         Ok([get::sockaddr_in6(peer), number(mtu as i64)].concat())
     }
 
-    /// Whether a socket is bound to an address that only IPv6 has: in Linux it has IPV6_V6ONLY from then on.
+    /// Returns true if a socket is bound to an address that only IPv6 has: in Linux it has IPV6_V6ONLY from
+    /// then on.
     fn is_bound_to_v6(&self, which: Which) -> bool {
         let Which::Opened(socket) = which else { return false };
         let bound = self.sockets.get(socket.id).and_then(Opened::bound);

@@ -191,7 +191,7 @@ impl Stream {
         self
     }
 
-    /// Whether it counts among those.
+    /// Returns true if it counts among those.
     pub(super) fn has_place(&self) -> bool {
         self.place.is_some()
     }

@@ -1,4 +1,4 @@
-//! What is closed gives its port and its memory back at once, however it was used and closed.
+//! A closed socket gives its port and its memory back at once, however it was used and closed.
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -48,8 +48,8 @@ fn with_address(fd: OwnedFd) -> Used {
     (fd, local)
 }
 
-/// Whether nobody has the port of such a socket. It is the node that wants it, for a socket without a descriptor:
-/// nothing looks for closed ones then.
+/// Returns true if nobody has the port of such a socket. It is the node that wants it, for a socket without a
+/// descriptor: nothing looks for closed ones then.
 fn is_free(served: &Served, kind: &str, local: SocketAddr) -> bool {
     let local = SocketAddr::new(served.ip(), local.port());
     match kind.starts_with("UDP") {
@@ -63,7 +63,8 @@ fn wait_turn(served: &Served) {
     served.client.ask(Request::Routes).expect("the node is there");
 }
 
-/// The same of a port that is about to be free: the node may be in the middle of a turn, but it is no matter of time.
+/// The same of a port that is about to be free: the node may be in the middle of a turn, but it is no matter
+/// of time.
 fn is_free_soon(served: &Served, kind: &str, local: SocketAddr) -> bool {
     (0..10).any(|_| {
         wait_turn(served);
@@ -118,7 +119,7 @@ fn a_process_that_is_killed_gives_its_ports_back_at_once() {
     }
 }
 
-/// What was sent just before the end leaves.
+/// A datagram that was sent just before the end leaves.
 #[test]
 fn datagrams_of_a_closed_socket_arrive() {
     let served = Served::new("ff0001ffff000000");
@@ -175,7 +176,7 @@ fn sockets_closed_all_at_once_leave_nothing() {
     assert!(ports.iter().all(|local| is_free_soon(&served, "UDP", *local)));
 }
 
-/// What the process occupies, KiB.
+/// Returns the resident memory of the process, KiB.
 fn resident() -> usize {
     let status = std::fs::read_to_string("/proc/self/status").expect("proc(5)");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");

@@ -208,7 +208,7 @@ fn a_time_limit_ends_the_call_but_not_the_attempt() {
     drop((client, server));
 }
 
-/// Whose call returns first may write before the other one has done what is left to do.
+/// The thread whose call returns first may write before the other one has done what is left to do.
 #[test]
 fn threads_that_connect_one_socket_all_wait_and_may_all_write_then() {
     let (a, b) = Served::pair();

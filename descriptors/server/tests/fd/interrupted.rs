@@ -15,7 +15,7 @@ use rustix::net::{AddressFamily, SocketType, sockopt};
 use crate::common::{Served, overlay};
 use crate::tracer::{Signals, Steps, is_allowed, trace, wait_for};
 
-/// Whose sockets a program uses.
+/// The owner of the sockets that a program uses.
 #[derive(Clone)]
 enum World {
     Overlays(Arc<Client>),
@@ -133,7 +133,7 @@ fn again<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
 
 const SENT: &[u8; 100] = &[b'a'; 100];
 
-/// How a program goes on whose connect(2) was interrupted, or does not wait.
+/// The ways in which a program goes on whose connect(2) was interrupted, or does not wait.
 #[derive(Debug, Clone, Copy)]
 enum How {
     ConnectsAgain,

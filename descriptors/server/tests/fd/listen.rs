@@ -105,7 +105,7 @@ fn more_connections_than_the_backlog_wait_their_turn() {
     });
 }
 
-/// How many of these stand, once no more do for a while.
+/// Returns the number of these that stand, once no more do for a while.
 fn standing(clients: &[OwnedFd], wanted: usize) -> usize {
     let count = || clients.iter().filter(|fd| poll_for(fd, PollFlags::OUT, 0) == PollFlags::OUT).count();
     let until = Instant::now() + Duration::from_secs(20);

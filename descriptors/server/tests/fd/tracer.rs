@@ -10,16 +10,16 @@ use std::time::Duration;
 /// Begins and ends what is interrupted: the child raises it.
 const MARK: libc::c_int = libc::SIGUSR2;
 
-/// What interrupts it: its handler does nothing, and calls are not restarted.
+/// The signal that interrupts it: its handler does nothing, and calls are not restarted.
 const SIGNAL: libc::c_int = libc::SIGUSR1;
 
-/// How many calls in a row get a signal at most.
+/// The most calls in a row that get a signal.
 const STORM: usize = 8;
 
 /// Long enough for a node to answer, and for two to connect.
 const SETTLES: Duration = Duration::from_millis(15);
 
-/// Which system calls get a signal as they begin, from one on.
+/// The system calls that get a signal as they begin, from one on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Signals {
     /// That one.
@@ -30,9 +30,10 @@ pub(crate) enum Signals {
     Storm,
 }
 
-/// What the child does again and again: prepares, and then does what is interrupted and tells what it saw.
+/// The work that the child does again and again: it prepares, then does what is interrupted and tells what it
+/// saw.
 pub(crate) trait Steps {
-    /// What [`interrupted`](Self::interrupted) works with.
+    /// The value that [`interrupted`](Self::interrupted) works with.
     type Prepared;
     /// Is not interrupted.
     fn prepare(&mut self) -> Self::Prepared;
@@ -169,8 +170,8 @@ impl Child {
 
     fn call(&self) -> Call {
         let mut info = MaybeUninit::<libc::ptrace_syscall_info>::zeroed();
-        // SAFETY: the pointer is to a live variable of the size that is told; what the kernel does not write of
-        // it is zero, which all its fields may be.
+        // SAFETY: the pointer is to a live variable of the size that is told; what the kernel does not write
+        // of it is zero, which all its fields may be.
         let info = unsafe {
             let size = size_of::<libc::ptrace_syscall_info>();
             libc::ptrace(libc::PTRACE_GET_SYSCALL_INFO, self.0, size, info.as_mut_ptr());
@@ -190,7 +191,7 @@ impl Child {
     }
 }
 
-/// Where a child is stopped.
+/// The end of a system call at which a child is stopped.
 enum Call {
     Begins(libc::c_long),
     IsInterrupted,
@@ -213,7 +214,7 @@ fn ptrace(request: libc::c_uint, child: libc::pid_t, data: libc::c_int) {
     assert_eq!(result, 0, "ptrace: {}", std::io::Error::last_os_error());
 }
 
-/// Whether children may be traced here.
+/// Returns true if children may be traced here.
 pub(crate) fn is_allowed(test: &str) -> bool {
     // SAFETY: as in `trace`; no pointers but one to a live variable.
     let status = unsafe {

@@ -34,7 +34,7 @@ use crate::slots::Standing;
 use crate::stream::Link;
 use crate::target::{Host, Target};
 
-/// How long a client that is let in may take for the head of a request, and be idle between two.
+/// Longest time that a client that is let in takes for the head of a request, and is idle between two.
 const HEAD: Duration = Duration::from_secs(30);
 
 /// The most of a head that is kept, bytes, and the most fields that it may have.
@@ -49,7 +49,7 @@ struct Connection {
     shared: Arc<Shared>,
     /// What the client is called.
     client: String,
-    /// Whose password attempts count together.
+    /// The owner whose password attempts count together.
     owner: Option<Owner>,
     standing: Standing,
     upstream: Upstream,

@@ -21,7 +21,7 @@ struct Wanted {
     port: u16,
 }
 
-/// Whether a body opens a listener.
+/// Returns true if a body opens a listener.
 pub(super) fn understands(body: &[u8]) -> bool {
     serde_json::from_slice::<Wanted>(body).is_ok()
 }

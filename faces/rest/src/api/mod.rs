@@ -144,8 +144,8 @@ async fn no_route(uri: Uri) -> Response<Body> {
         .into_response()
 }
 
-/// Whether the query and the body of a request that opens a pipe, a listener or a subscription are understood,
-/// for the fuzz targets.
+/// Tells of the query and of the body of a request if they are understood, as what opens a pipe, a listener
+/// or a subscription. For the fuzz targets.
 pub(crate) fn understands(query: &str, body: &[u8]) -> [bool; 4] {
     let asked = extract::Query::read(query).and_then(|query| {
         query.deadline()?;

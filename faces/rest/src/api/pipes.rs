@@ -122,7 +122,7 @@ struct WantedMessages {
     pattern: String,
 }
 
-/// Whether a body opens a pipe, and a subscription.
+/// Tells if a body opens a pipe, and if it opens a subscription.
 pub(super) fn understands(body: &[u8]) -> [bool; 2] {
     [serde_json::from_slice::<Wanted>(body).is_ok(), serde_json::from_slice::<WantedMessages>(body).is_ok()]
 }

@@ -189,7 +189,7 @@ async fn there(
     }
 }
 
-/// What has come of pings since the client has taken anything, and since when that is too much.
+/// The pings that have come since the client has taken anything, and the time since which they are too many.
 struct Pings {
     bytes: usize,
     taken: u64,

@@ -15,7 +15,7 @@ pub(crate) struct Client {
 }
 
 pub(crate) trait Stream: Read + Write + Send {
-    /// How long reading waits.
+    /// Sets the longest time that reading waits.
     fn set_patience(&self, patience: Duration);
 }
 

@@ -1,14 +1,14 @@
-//! Our header for programs that were written for libzt, beside what libzt's declares: name by name and type by
-//! type (`tests/libzt.txt`), and as strict C and C++.
+//! Our header for programs that were written for libzt, beside what libzt's declares: name by name and type
+//! by type (`tests/libzt.txt`), and as strict C and C++.
 
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::Command;
 
-/// What libzt's header declares.
+/// The declarations of libzt's header.
 const FACTS: &str = include_str!("../libzt.txt");
 
-/// What a user reads about it.
+/// The guide that a user reads about it.
 const GUIDE: &str = include_str!("../../../../docs/LIBZT.md");
 
 /// Every warning is an error.

@@ -52,7 +52,8 @@ fn the_library_that_is_installed_exports_its_functions_with_their_versions_and_n
     let dynamic = readelf(&["--dynamic", "--wide"], &library);
     assert!(dynamic.contains("[libpeersock.so.0]") && dynamic.contains("NODELETE"), "{dynamic}");
 
-    // What is linked with it wants that version, and runs with the layout of the structures that it was built with.
+    // What is linked with it wants that version, and runs with the layout of the structures that it was built
+    // with.
     let program = folder.path().join("old");
     let mut cc = Command::new("cc");
     cc.args(["-std=c11", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE", "-o"]).arg(&program);

@@ -104,8 +104,8 @@ fn addresses_beside(local: IpAddr) -> io::Result<Vec<HostAddress>> {
     Ok(interfaces.find(is_its).map(|interface| interface.addresses).unwrap_or_default())
 }
 
-/// Whether an answer comes from the router or from the local network: the socket takes what anybody sends to
-/// its port, and what answers is asked by HTTP and believed.
+/// Returns true if an answer comes from the router or from the local network: the socket takes what anybody
+/// sends to its port, and what answers is asked by HTTP and believed.
 fn is_near(from: IpAddr, router: IpAddr, link: &[HostAddress]) -> bool {
     let is_link_local = matches!(from, IpAddr::V6(ip) if ip.is_unicast_link_local());
     let shares = |address: &HostAddress| {
