@@ -5,8 +5,8 @@
 use std::io::{self, BufRead, BufReader};
 use std::net::{SocketAddr, UdpSocket};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
@@ -101,15 +101,13 @@ async fn peers(options: &Options) -> io::Result<()> {
     let mut hub = Hub::start(port, options.peers)?;
     let nodes = (1..=options.peers).map(|number| start(number, port, [0, number]));
     let nodes = nodes.collect::<io::Result<Vec<_>>>()?;
-    let (begin, connected) = (Instant::now(), Arc::new(Mutex::new(Vec::new())));
-    let tasks: Vec<_> = nodes
-        .iter()
-        .map(|(node, hub)| tokio::spawn(talk(node.clone(), *hub, begin, Arc::clone(&connected))))
-        .collect();
-    while connected.lock().map_err(|_| io::ErrorKind::Other)?.len() < tasks.len() {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+    let begin = Instant::now();
+    let tasks: Vec<_> =
+        nodes.iter().map(|(node, hub)| tokio::spawn(talk(node.clone(), *hub, begin))).collect();
+    let mut times = Vec::new();
+    for task in tasks {
+        times.push(task.await.map_err(io::Error::other)?);
     }
-    let times = connected.lock().map_err(|_| io::ErrorKind::Other)?.clone();
     tokio::time::sleep(Duration::from_secs(5)).await;
     hub.signal(Signal::STOP)?;
     tokio::time::sleep(Duration::from_secs(options.stall)).await;
@@ -132,20 +130,18 @@ async fn peers(options: &Options) -> io::Result<()> {
     Ok(())
 }
 
-/// Connects, says when that was, and sends.
-async fn talk(node: Node, hub: SocketAddr, begin: Instant, connected: Arc<Mutex<Vec<Option<Duration>>>>) {
+/// Connects, says when that was, and goes on sending.
+async fn talk(node: Node, hub: SocketAddr, begin: Instant) -> Option<Duration> {
     let stream = TcpStream::connect_on(&node, hub).await;
-    if let Err(error) = &stream {
-        eprintln!("peersock-bench: {error}");
-    }
-    if let Ok(mut connected) = connected.lock() {
-        connected.push(stream.is_ok().then(|| begin.elapsed()));
-    }
-    let Ok(mut stream) = stream else { return };
-    let mut second = tokio::time::interval(Duration::from_secs(1));
-    while stream.write_all(&[7; 1000]).await.is_ok() {
-        second.tick().await;
-    }
+    let mut stream = stream.inspect_err(|error| eprintln!("peersock-bench: {error}")).ok()?;
+    let took = begin.elapsed();
+    tokio::spawn(async move {
+        let mut second = tokio::time::interval(Duration::from_secs(1));
+        while stream.write_all(&[7; 1000]).await.is_ok() {
+            second.tick().await;
+        }
+    });
+    Some(took)
 }
 
 /// Starts a node in a network that lists these, and says where the hub listens.

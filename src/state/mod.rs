@@ -107,8 +107,7 @@ impl StateDir {
     ///
     /// Those of [`StateDir::identity`], and [`StateError::Io`] if the socket cannot be made.
     pub fn for_later(mut self) -> Result<StateDir, StateError> {
-        self.identity()?;
-        let seed = read_identity_file(&self.path.join(IDENTITY_FILE))?;
+        let seed = Seed(*self.seed()?);
         let listener = self.bind_management();
         let listener = listener.map_err(StateError::io("make", &Self::management_socket(&self.path)))?;
         let management = Mutex::new(Some(listener));
@@ -155,13 +154,18 @@ impl StateDir {
         if let Some(later) = &self.later {
             return Ok(Identity::from_seed(&later.seed.0));
         }
-        if let Some(identity) = read_identity(&self.path)? {
-            return Ok(identity);
+        Ok(Identity::from_seed(&*self.seed()?))
+    }
+
+    /// Reads the identity's seed, or draws it.
+    fn seed(&self) -> Result<identity::Seed, StateError> {
+        if let Some(seed) = read_seed(&self.path)? {
+            return Ok(seed);
         }
         let path = self.path.join(IDENTITY_FILE);
         let seed = identity::generate().map_err(StateError::io("draw randomness for", &path))?;
         write_atomically(&self.path, IDENTITY_FILE, identity::emit(&seed).as_bytes())?;
-        Ok(Identity::from_seed(&seed))
+        Ok(seed)
     }
 
     /// The public part of the identity in a directory that may be in use by another process; `None` if
@@ -172,7 +176,7 @@ impl StateDir {
     /// Those of [`StateDir::identity`], and [`StateError::WritableByOthers`] or [`StateError::ForeignOwner`]
     /// if someone else could put files into the directory.
     pub fn peek_identity(path: &Path) -> Result<Option<PublicIdentity>, StateError> {
-        let identity = read_identity(path)?;
+        let identity = read_seed(path)?.map(|seed| Identity::from_seed(&seed));
         if identity.is_some() {
             // Others could give another file of this user's the identity's name.
             check_directory(path)?;
@@ -277,10 +281,10 @@ fn lock(directory: &Path) -> Result<File, StateError> {
     Ok(file)
 }
 
-fn read_identity(directory: &Path) -> Result<Option<Identity>, StateError> {
+fn read_seed(directory: &Path) -> Result<Option<identity::Seed>, StateError> {
     let path = directory.join(IDENTITY_FILE);
     match read_regular_secret_file(&path) {
-        Ok(text) => Ok(Some(Identity::from_seed(&*identity::parse(&path, &text)?))),
+        Ok(text) => identity::parse(&path, &text).map(Some),
         Err(StateError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(StateError::Io { source, .. }) if source.kind() == io::ErrorKind::InvalidData => {
             Err(StateError::Malformed { path, what: "it is not text" })

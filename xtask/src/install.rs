@@ -130,11 +130,8 @@ pub(crate) fn build(profile: &str) -> Result<PathBuf> {
 fn link_shared(built: &Path) -> Result<PathBuf> {
     let linked = built.join(format!("libpeersock.so.{VERSION}"));
     let archive = built.join("libpeersock.a");
-    let output = shared_library::link(&root().join("ffi/lib"), &archive, &linked).output()?;
-    match output.status.success() {
-        true => Ok(linked),
-        false => Err(format!("cc: {}", String::from_utf8_lossy(&output.stderr)).into()),
-    }
+    crate::dist::run_quietly(&mut shared_library::link(&root().join("ffi/lib"), &archive, &linked))?;
+    Ok(linked)
 }
 
 /// What builds it.

@@ -365,7 +365,7 @@ fn wait_for_children(parent: u32) -> Vec<u32> {
 }
 
 /// A process that has ended but that nobody has waited for does not count.
-fn is_running(id: u32) -> bool {
+pub(crate) fn is_running(id: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
     stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
 }

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::common::{Lab, lacks, run};
+use crate::common::{Lab, lacks, run, without_variables};
 
 /// A script that has the kernel refuse a call, by its number, with an error, and becomes a program.
 const REFUSE: &str = "import ctypes, os, struct, sys
@@ -34,7 +34,7 @@ fn a_node_and_a_root_that_could_not_receive_say_which_call_is_refused() {
             let mut command = Command::new("python3");
             command.arg("-c").arg(REFUSE).arg(libc::SYS_recvmmsg.to_string()).arg(error.to_string());
             command.arg(asked.get_program()).args(asked.get_args());
-            command.envs(asked.get_envs().filter_map(|(name, value)| Some((name, value?))));
+            without_variables(&mut command);
             run(command).failure(1, &["recvmmsg", "profile of the sandbox"]);
         }
     }

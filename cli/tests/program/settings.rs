@@ -95,17 +95,15 @@ fn texts_of_turn_servers_that_are_half_right_are_refused() {
 fn stun_servers_that_are_named_are_asked() {
     let lab = Lab::new();
     let (_root, text) = root();
-    for (by_option, variable) in [(true, false), (false, true)] {
+    for by_option in [true, false] {
         let server = UdpSocket::bind("127.0.0.1:0").unwrap();
         server.set_read_timeout(Some(PATIENCE)).unwrap();
         let at = server.local_addr().unwrap().to_string();
         let mut listening = lab.node("a", &["listen", &PORT.to_string(), "--root", &text]);
-        if by_option {
-            listening.args(["--stun", &at]);
-        }
-        if variable {
-            listening.env("PEERSOCK_STUN", &at);
-        }
+        match by_option {
+            true => listening.args(["--stun", &at]),
+            false => listening.env("PEERSOCK_STUN", &at),
+        };
         let _listening = Running::start(listening);
         let mut request = [0; 2000];
         let length = server.recv(&mut request).expect("it asks");

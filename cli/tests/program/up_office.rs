@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::cable::{Cable, ip};
 use crate::common::{Finished, Lab, PATIENCE, Running, lacks, run, without_variables};
+use crate::exit_scene::inside;
 
 /// The interface of each machine.
 pub(crate) const NAME: &str = "peersock0";
@@ -42,8 +43,7 @@ impl Office {
     }
 
     pub(crate) fn inside(&self, machine: usize, words: &[&str]) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.cable.ends[machine]]).args(words);
+        let mut command = inside(&self.cable.ends[machine], words);
         without_variables(&mut command);
         command
     }

@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
-use std::path::Path;
 use std::process::Command;
 
 use crate::common::{Running, lacks, run};
 use crate::exit_scene::{CLIENT, OF_EXIT, SERVER, Scene};
+use crate::observe::is_running;
 use crate::up_office::{NAME, Office, V4};
 
 /// A field of a process's status.
@@ -71,10 +71,9 @@ fn nothing_is_left_of_a_command_that_is_killed() {
     up.end_stdin();
     up.wait_for_end();
     let begin = std::time::Instant::now();
-    while Path::new(&format!("/proc/{guard}")).exists()
-        || office.run(0, &["ip", "link", "show", NAME]).status.success()
-    {
+    while is_running(guard) || office.run(0, &["ip", "link", "show", NAME]).status.success() {
         assert!(begin.elapsed() < crate::common::PATIENCE, "something is left");
+        std::thread::sleep(std::time::Duration::from_millis(10));
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::process::Command;
 
 use crate::common::{Running, run};
-use crate::lab::{ALPHA, Lab, sha256};
+use crate::lab::{ALPHA, Lab, behind, sha256};
 
 /// A port of the machine's that nobody has just now.
 fn free_port() -> u16 {
@@ -260,16 +260,7 @@ print(said.count(b'x'))
 ",
     );
     let inner = lab.command("alpha", &["--bind", "both"], &["python3", &server]);
-    let mut limited = Command::new("prlimit");
-    limited.arg("--nofile=40:1000").arg(inner.get_program()).args(inner.get_args());
-    for (name, value) in inner.get_envs() {
-        match value {
-            Some(value) => limited.env(name, value),
-            None => limited.env_remove(name),
-        };
-    }
-    limited.current_dir(lab.folder());
-    let server = Running::start(limited);
+    let server = Running::start(behind(&["prlimit", "--nofile=40:1000"], &inner));
     assert_eq!(outside(&lab, &format!("try test -e port; python3 {client}")), "150\n");
     assert_eq!(server.finish().success().text(), "150\n");
 }

@@ -5,11 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use crate::common::run;
-use crate::lab::Lab;
-
-/// Answers on port 7000 with what it is told.
-const ECHO: &str =
-    "socat UDP-RECVFROM:7000,fork EXEC:cat & exec socat TCP-LISTEN:7000,fork,reuseaddr EXEC:cat";
+use crate::lab::{ECHO, Lab};
 
 #[test]
 fn calls_that_are_made_by_their_numbers_are_taken_too() {
@@ -43,7 +39,7 @@ fn a_thread_with_the_smallest_stack_can_make_each_kind_of_call() {
 #[test]
 fn programs_with_a_sanitizer_that_has_to_be_loaded_first_are_on_the_overlay() {
     let test = "programs_with_a_sanitizer_that_has_to_be_loaded_first_are_on_the_overlay";
-    let Some(lab) = Lab::with(test, &["cc", "socat", "python3", "curl"]) else { return };
+    let Some(lab) = Lab::with(test, &["cc", "socat", "python3"]) else { return };
     let Some(sanitizer) = sanitizer() else {
         eprintln!("SKIP {test}: the C compiler has no libasan.so");
         return;
@@ -93,7 +89,7 @@ fn sanitizer() -> Option<PathBuf> {
 }
 
 /// Compiles one of the programs beside this file with further `flags`, and gives its path.
-fn compile(lab: &Lab, name: &str, flags: &[&str]) -> String {
+pub(crate) fn compile(lab: &Lab, name: &str, flags: &[&str]) -> String {
     let program = lab.path(&format!("{name}-{}", flags.len()));
     let mut cc = Command::new("cc");
     cc.args(["-O2", "-Wall", "-Werror", "-pthread", "-o"]).arg(&program).args(flags);

@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use crate::builds::compile;
 use crate::common::run;
 use crate::lab::Lab;
 
@@ -31,7 +32,7 @@ fn sockets_survive_what_programs_do_with_descriptors() {
 fn a_thread_that_waits_for_datagrams_gets_those_that_another_one_has_asked_for() {
     let test = "a_thread_that_waits_for_datagrams_gets_those_that_another_one_has_asked_for";
     let Some(lab) = Lab::with(test, &["cc", "socat"]) else { return };
-    let program = compile(&lab, "receivers");
+    let program = compile(&lab, "receivers", &[]);
     let servers =
         "socat UDP-RECVFROM:7000,fork EXEC:cat & exec socat TCP-LISTEN:7000,fork,reuseaddr EXEC:cat";
     let _echo = lab.start("alpha", &["sh", "-c", servers]);
@@ -42,7 +43,7 @@ fn a_thread_that_waits_for_datagrams_gets_those_that_another_one_has_asked_for()
 fn a_socket_stays_in_its_set_however_many_others_are_put_into_sets() {
     let test = "a_socket_stays_in_its_set_however_many_others_are_put_into_sets";
     let Some(lab) = Lab::with(test, &["cc", "socat"]) else { return };
-    let program = compile(&lab, "sets");
+    let program = compile(&lab, "sets", &[]);
     let _echo = lab.start("alpha", &["socat", "TCP-LISTEN:7000,fork,reuseaddr", "EXEC:cat"]);
     assert_eq!(lab.bash("beta", &format!("up 7000; {program} 10.77.0.1 7000")).text(), "all well\n");
 }
@@ -51,7 +52,7 @@ fn a_socket_stays_in_its_set_however_many_others_are_put_into_sets() {
 fn a_child_of_vfork_leaves_its_parent_s_descriptors_alone() {
     let test = "a_child_of_vfork_leaves_its_parent_s_descriptors_alone";
     let Some(lab) = Lab::with(test, &["cc", "socat"]) else { return };
-    let program = compile(&lab, "vforks");
+    let program = compile(&lab, "vforks", &[]);
     let _echo = lab.start("alpha", &["socat", "TCP-LISTEN:7000,fork,reuseaddr", "EXEC:cat"]);
     assert_eq!(lab.bash("beta", &format!("up 7000; {program} 10.77.0.1 7000")).text(), "all well\n");
 }
@@ -60,7 +61,7 @@ fn a_child_of_vfork_leaves_its_parent_s_descriptors_alone() {
 fn an_error_after_the_first_of_several_messages_is_told_by_the_next_call() {
     let test = "an_error_after_the_first_of_several_messages_is_told_by_the_next_call";
     let Some(lab) = Lab::with(test, &["cc"]) else { return };
-    let program = compile(&lab, "many");
+    let program = compile(&lab, "many", &[]);
     let server = lab.start("alpha", &[&program, "serve", "10.77.0.1", "7000"]);
     server.wait_for_stdout("serving");
     for mode in ["auto", "seccomp"] {
@@ -176,14 +177,4 @@ for name in socket.SO_RCVBUF, socket.SO_SNDBUF:
     );
     let got = run(lab.command("alpha", &[], &["python3", &program])).success();
     assert_eq!(got.text(), "True\nTrue\n");
-}
-
-/// Compiles one of the programs beside this file, and gives its path.
-fn compile(lab: &Lab, name: &str) -> String {
-    let program = lab.path(name);
-    let mut cc = Command::new("cc");
-    cc.args(["-O2", "-Wall", "-Werror", "-pthread", "-o"]).arg(&program);
-    cc.arg(format!("{}/tests/run/{name}.c", env!("CARGO_MANIFEST_DIR")));
-    run(cc).success();
-    program.to_str().unwrap().to_owned()
 }

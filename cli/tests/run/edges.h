@@ -4,8 +4,8 @@
 static void stream_edges(void) {
     char bytes[100];
     int value, client, server;
-    socklen_t length;
     struct sockaddr_storage big;
+    socklen_t length = sizeof big;
     memset(&big, 0, sizeof big);
     topic = "edges of a stream";
     int fd = opened(SOCK_STREAM);
@@ -161,6 +161,11 @@ static void see_lengths(int fd, int count) {
     say("came%s, and %s", text, recv(fd, much, 1, MSG_DONTWAIT) < 0 ? "nothing more" : "more");
 }
 
+#define SEE_CUT(bytes, segment, count) do { \
+    SEE(send_cut(two, bytes, segment)); \
+    see_lengths(one, count); \
+} while (0)
+
 static void datagram_edges(void) {
     char bytes[100];
     int value;
@@ -267,18 +272,12 @@ static void datagram_edges(void) {
 
     topic = "cut into datagrams";
     SEE(option(two, IPPROTO_UDP, UDP_SEGMENT));
-    SEE(send_cut(two, 3000, 1200));
-    see_lengths(one, 3);
-    SEE(send_cut(two, 2400, 1200));
-    see_lengths(one, 2);
-    SEE(send_cut(two, 1200, 1200));
-    see_lengths(one, 1);
-    SEE(send_cut(two, 100, 1200));
-    see_lengths(one, 1);
-    SEE(send_cut(two, 0, 1200));
-    see_lengths(one, 1);
-    SEE(send_cut(two, 300, 0));
-    see_lengths(one, 1);
+    SEE_CUT(3000, 1200, 3);
+    SEE_CUT(2400, 1200, 2);
+    SEE_CUT(1200, 1200, 1);
+    SEE_CUT(100, 1200, 1);
+    SEE_CUT(0, 1200, 1);
+    SEE_CUT(300, 0, 1);
     SEE(send_cut(two, 1290, 10));
     SEE(send_cut(two, 70000, 1400));
     value = 1000;
@@ -287,8 +286,7 @@ static void datagram_edges(void) {
     static char much[3000];
     SEE(sendto(two, much, 2500, 0, &other.any, size));
     see_lengths(one, 3);
-    SEE(send_cut(two, 2500, 1250));
-    see_lengths(one, 2);
+    SEE_CUT(2500, 1250, 2);
     MUST(connect(two, &other.any, size));
     SEE(send(two, much, 2001, 0));
     see_lengths(one, 3);

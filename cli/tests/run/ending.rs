@@ -9,22 +9,11 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::common::{Running, run, signal, vanish};
-use crate::lab::Lab;
+use crate::lab::{Lab, behind};
 
 /// The same command with another soft limit of descriptors.
 fn limited(command: &Command, soft: u32) -> Command {
-    let mut limited = Command::new("prlimit");
-    limited.arg(format!("--nofile={soft}:")).arg(command.get_program()).args(command.get_args());
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => limited.env(name, value),
-            None => limited.env_remove(name),
-        };
-    }
-    if let Some(folder) = command.get_current_dir() {
-        limited.current_dir(folder);
-    }
-    limited
+    behind(&["prlimit", &format!("--nofile={soft}:")], command)
 }
 
 #[test]

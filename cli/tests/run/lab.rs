@@ -16,6 +16,26 @@ pub(crate) const MEMBERS: [(&str, &str, &str); 3] =
 /// The IPv4 address of `alpha`, where most servers are.
 pub(crate) const ALPHA: &str = "10.77.0.1";
 
+/// The same command, made by a program that is told these words first.
+pub(crate) fn behind(words: &[&str], command: &Command) -> Command {
+    let mut whole = Command::new(words[0]);
+    whole.args(&words[1..]).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => whole.env(name, value),
+            None => whole.env_remove(name),
+        };
+    }
+    if let Some(folder) = command.get_current_dir() {
+        whole.current_dir(folder);
+    }
+    whole
+}
+
+/// Answers on port 7000 with what it is told.
+pub(crate) const ECHO: &str =
+    "socat UDP-RECVFROM:7000,fork EXEC:cat & exec socat TCP-LISTEN:7000,fork,reuseaddr EXEC:cat";
+
 /// A network of a test's own, and a place for its files. Everybody may look into it who knows what is there.
 pub(crate) struct Lab {
     dir: tempfile::TempDir,

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use crate::common::run;
-use crate::lab::{ALPHA, Lab};
+use crate::lab::{ALPHA, Lab, behind};
 
 /// A server may tell others its port before it listens, and then listens there.
 #[test]
@@ -235,12 +235,8 @@ print('all')
         assert_eq!(run(lab.command("beta", mode, &["python3", "-c", script])).success().text(), "all\n");
     }
     let inner = lab.command("beta", &[], &["python3", "-c", script]);
-    let mut command = std::process::Command::new("unshare");
-    command.args(["--user", "--map-root-user", "sh", "-c"]);
-    command.args(["echo 0 >/proc/sys/user/max_inotify_instances || exit 77; exec \"$@\"", "sh"]);
-    command.arg(inner.get_program()).args(inner.get_args()).current_dir(lab.folder());
-    command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    let finished = run(command);
+    let without = "echo 0 >/proc/sys/user/max_inotify_instances || exit 77; exec \"$@\"";
+    let finished = run(behind(&["unshare", "--user", "--map-root-user", "sh", "-c", without, "sh"], &inner));
     if finished.status.code() == Some(77) || finished.stderr.contains("unshare:") {
         eprintln!("SKIP {test}: there are no user namespaces");
         return;

@@ -10,11 +10,7 @@ use peersock_run_library::Library;
 use rustix::process::{Signal, Uid};
 
 use crate::common::{Running, run, signal};
-use crate::lab::{Lab, is_root};
-
-/// Answers on port 7000 with what it is told, as `calls.c` wants it.
-const ECHO: &str =
-    "socat UDP-RECVFROM:7000,fork EXEC:cat & exec socat TCP-LISTEN:7000,fork,reuseaddr EXEC:cat";
+use crate::lab::{ECHO, Lab, is_root};
 
 #[test]
 fn sockets_without_the_library_are_what_programs_expect() {

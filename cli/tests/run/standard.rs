@@ -4,23 +4,11 @@ use std::fs;
 use std::process::Command;
 
 use crate::common::run;
-use crate::lab::Lab;
+use crate::lab::{Lab, behind};
 
 /// The same command by a shell that changes its descriptors first.
 fn redirected(command: &Command, redirections: &str) -> Command {
-    let mut shell = Command::new("sh");
-    shell.args(["-c", &format!("exec \"$0\" \"$@\" {redirections}")]);
-    shell.arg(command.get_program()).args(command.get_args());
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => shell.env(name, value),
-            None => shell.env_remove(name),
-        };
-    }
-    if let Some(folder) = command.get_current_dir() {
-        shell.current_dir(folder);
-    }
-    shell
+    behind(&["sh", "-c", &format!("exec \"$0\" \"$@\" {redirections}")], command)
 }
 
 #[test]

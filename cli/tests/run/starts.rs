@@ -6,7 +6,7 @@ use std::process::Command;
 use rustix::process::Signal;
 
 use crate::common::{run, write_file};
-use crate::lab::Lab;
+use crate::lab::{Lab, behind};
 
 /// The calls that start programs, with an environment that has nothing in it, and how many variables the
 /// started program has then: the library, the node and the rules.
@@ -152,19 +152,7 @@ fn a_launcher_that_is_short_of_descriptors_does_not_blame_the_program() {
 
 /// A command that a shell runs after another.
 fn within(before: &str, command: &Command) -> Command {
-    let mut shell = Command::new("sh");
-    shell.args(["-c", &format!("{before}; exec \"$@\""), "sh"]);
-    shell.arg(command.get_program()).args(command.get_args());
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => shell.env(name, value),
-            None => shell.env_remove(name),
-        };
-    }
-    if let Some(folder) = command.get_current_dir() {
-        shell.current_dir(folder);
-    }
-    shell
+    behind(&["sh", "-c", &format!("{before}; exec \"$@\""), "sh"], command)
 }
 
 fn compile(lab: &Lab) {

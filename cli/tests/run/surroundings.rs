@@ -1,25 +1,22 @@
 //! Programs in surroundings that lack something: another network namespace, no IPv6, no /proc, a sandbox.
 
-use crate::common::{lacks, run};
-use crate::lab::{Lab, is_root};
+use crate::common::run;
+use crate::lab::{Lab, behind, is_root};
 
-/// Returns true, and says so, if this test can make no namespaces.
-fn lacks_namespaces(test: &str) -> bool {
+/// A lab for a test that makes namespaces; `None`, having said so, if it cannot.
+fn lab(test: &str, programs: &[&str]) -> Option<Lab> {
     if !is_root() {
         eprintln!("SKIP {test}: only root can make namespaces");
-        return true;
+        return None;
     }
-    lacks(test, &["unshare", "ip", "sysctl", "umount"])
+    Lab::with(test, &[&["unshare", "ip", "sysctl", "umount"], programs].concat())
 }
 
 /// As vsftpd has it: what handles a connection can reach nothing else.
 #[test]
 fn a_child_in_another_network_namespace_keeps_the_sockets_that_it_was_given() {
     let test = "a_child_in_another_network_namespace_keeps_the_sockets_that_it_was_given";
-    let Some(lab) = Lab::with(test, &["python3"]) else { return };
-    if lacks_namespaces(test) {
-        return;
-    }
+    let Some(lab) = lab(test, &["python3"]) else { return };
     let server = lab.write(
         "server.py",
         "import ctypes, os, socket, sys
@@ -75,10 +72,7 @@ print(datagrams.recv(10), connection.recv(10), connection.recv(10))
 #[test]
 fn members_are_found_by_name_and_address_where_the_machine_lacks_a_family() {
     let test = "members_are_found_by_name_and_address_where_the_machine_lacks_a_family";
-    let Some(lab) = Lab::with(test, &["python3"]) else { return };
-    if lacks_namespaces(test) {
-        return;
-    }
+    let Some(lab) = lab(test, &["python3"]) else { return };
     let program = lab.write(
         "names.py",
         "import socket
@@ -92,28 +86,20 @@ for host in 'gamma', 'fd77::3', '10.77.0.3':
     let wanted: String = [("gamma", "10.77.0.3 fd77::3"), ("fd77::3", "fd77::3"), ("10.77.0.3", "10.77.0.3")]
         .map(|(host, found)| format!("{host} {found}\n").repeat(3))
         .concat();
-    let mut command = std::process::Command::new("unshare");
-    command.args(["--net", "sh", "-ec"]);
-    command.arg("ip link set lo up; sysctl -qw net.ipv6.conf.all.disable_ipv6=1; exec \"$@\"").arg("sh");
+    let without = "ip link set lo up; sysctl -qw net.ipv6.conf.all.disable_ipv6=1; exec \"$@\"";
     let asked = lab.command("beta", &[], &["python3", &program]);
-    command.arg(asked.get_program()).args(asked.get_args()).current_dir(lab.folder());
-    command.envs(asked.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let command = behind(&["unshare", "--net", "sh", "-ec", without, "sh"], &asked);
     assert_eq!(run(command).success().text(), wanted);
 }
 
 #[test]
 fn without_proc_the_error_names_it() {
     let test = "without_proc_the_error_names_it";
-    let Some(lab) = Lab::with(test, &["true"]) else { return };
-    if lacks_namespaces(test) {
-        return;
-    }
+    let Some(lab) = lab(test, &["true"]) else { return };
     for mode in ["auto", "seccomp"] {
-        let mut command = std::process::Command::new("unshare");
-        command.args(["--mount", "sh", "-ec", "umount -l /proc; exec \"$@\"", "sh"]);
         let asked = lab.command("beta", &["--mode", mode], &["true"]);
-        command.arg(asked.get_program()).args(asked.get_args());
-        command.envs(asked.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let command =
+            behind(&["unshare", "--mount", "sh", "-ec", "umount -l /proc; exec \"$@\"", "sh"], &asked);
         run(command).failure(1, &["/proc is not mounted", "mount -t proc"]);
     }
 }

@@ -112,8 +112,8 @@ typedef uint32_t peersock_node;
 // Something that happened. New kinds may come; ignore those that you do not know. Later versions may add
 // members at the end.
 typedef struct peersock_event {
-    // The size of the event as this library has it, bytes: a program that was built with a newer header finds
-    // here which members there are.
+    // The size of the event as this library has it, bytes: a program that was built with a newer header
+    // finds here which members there are.
     uint32_t size;
     // `PEERSOCK_PEER_FOUND` and so on.
     uint32_t kind;

@@ -54,7 +54,7 @@ pub(super) fn send_messages(socket: BorrowedFd<'_>, messages: &[Message<'_>]) ->
 
 /// Returns true if a sandbox may have refused the call itself. A firewall gives the same error for a
 /// datagram.
-fn is_refused(error: &io::Error) -> bool {
+pub(super) fn is_refused(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::Unsupported)
 }
 

@@ -11,7 +11,7 @@ use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
 use super::at;
-use super::messages::{Message, send_messages};
+use super::messages::{Message, is_refused, send_messages};
 use crate::Source;
 
 /// Asked of the kernel for each direction of each socket, in bytes. It grants up to its own limit.
@@ -240,7 +240,7 @@ fn check_receiving(io: &UdpSocket, state: &UdpSocketState) -> io::Result<()> {
     let mut byte = [0];
     let mut meta = [RecvMeta::default()];
     match state.recv(UdpSockRef::from(io), &mut [IoSliceMut::new(&mut byte)], &mut meta) {
-        Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::Unsupported) => {
+        Err(error) if is_refused(&error) => {
             let text = format!("a sandbox refuses the system call recvmmsg, by which roots receive: {error}");
             Err(io::Error::new(ErrorKind::Unsupported, text))
         }

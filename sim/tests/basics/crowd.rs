@@ -38,6 +38,7 @@ impl Crowd {
             routes: Vec::new(),
             exit: Exit::default(),
         };
+        let members: Vec<_> = (0..=peers).map(member).collect();
         let listed =
             |members| NetworkConfig::Static(StaticNetwork { id: network, psk: None, members, exit: None });
         let mut lans = Vec::new();
@@ -54,9 +55,9 @@ impl Crowd {
             let host = world.net.add_host();
             let address = [192, place, 2, last].into();
             world.net.attach(host, lans[usize::from(place)], Some(address), None, wire(), wire());
-            let members = match number {
-                0 => (0..=peers).map(member).collect(),
-                _ => vec![member(0), member(number)],
+            let own = match number {
+                0 => members.clone(),
+                _ => vec![members[0].clone(), members[number].clone()],
             };
             world.add_machine(MachineConfig {
                 host,
@@ -67,7 +68,7 @@ impl Crowd {
                     ..NodeConfig::usual(seed(number))
                 },
                 clock: Duration::from_secs(1_800_000_000),
-                networks: vec![(listed(members), if number == 0 { vec![PORT] } else { Vec::new() })],
+                networks: vec![(listed(own), if number == 0 { vec![PORT] } else { Vec::new() })],
                 roots: Vec::new(),
                 contact: Contact::default(),
             });

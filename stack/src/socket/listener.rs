@@ -206,8 +206,7 @@ impl Listener {
     /// [`Error::WouldBlock`] if there is none, [`Error::Closed`] after [`close`](Self::close),
     /// [`Error::NetworkDown`] after its interface was removed.
     pub fn accept(&self, _now: Instant) -> Result<Arc<Flow>, Error> {
-        let mut queue = self.lock();
-        queue.established.pop_front().ok_or(queue.closed.unwrap_or(Error::WouldBlock))
+        self.lock().take()
     }
 
     /// As [`accept`](Self::accept). The connection goes on holding its place of the backlog until
@@ -215,9 +214,10 @@ impl Listener {
     ///
     /// # Errors
     /// As [`accept`](Self::accept).
-    pub fn accept_in_place(&self, now: Instant) -> Result<Arc<Flow>, Error> {
-        let flow = self.accept(now)?;
-        self.lock().kept += 1;
+    pub fn accept_in_place(&self, _now: Instant) -> Result<Arc<Flow>, Error> {
+        let mut queue = self.lock();
+        let flow = queue.take()?;
+        queue.kept += 1;
         Ok(flow)
     }
 
@@ -372,6 +372,11 @@ impl Listener {
 }
 
 impl Queue {
+    /// Takes the oldest connection that waits out.
+    fn take(&mut self) -> Result<Arc<Flow>, Error> {
+        self.established.pop_front().ok_or(self.closed.unwrap_or(Error::WouldBlock))
+    }
+
     /// Connections that nobody has accepted.
     fn waiting(&self) -> usize {
         self.established.len() + self.kept

@@ -182,18 +182,9 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
             let program = build("peersock-root-lab", PROFILE)?;
             return run_watched(Command::new(program).args(options));
         }
-        Some(Alone::UdpServer { options }) => {
-            let program = build("peersock-bench", PROFILE)?;
-            return run_watched(Command::new(program).arg("udp-server").args(options));
-        }
-        Some(Alone::Growth { options }) => {
-            let program = build("peersock-bench", PROFILE)?;
-            return run_watched(Command::new(program).arg("growth").args(options));
-        }
-        Some(Alone::Crowd { options }) => {
-            let program = build("peersock-bench", PROFILE)?;
-            return run_watched(Command::new(program).arg("crowd").args(options));
-        }
+        Some(Alone::UdpServer { options }) => return alone("udp-server", options),
+        Some(Alone::Growth { options }) => return alone("growth", options),
+        Some(Alone::Crowd { options }) => return alone("crowd", options),
         Some(Alone::Programs(options)) => return programs::run(options),
         Some(Alone::Rivals(options)) => return rivals::run(options),
         Some(Alone::Stages(options)) => return stages::run(options),
@@ -283,6 +274,11 @@ fn measure(
         }
     }
     Ok((figures, failures))
+}
+
+/// Runs a part of the load program that has no contender.
+fn alone(part: &str, options: &[OsString]) -> Result<bool> {
+    run_watched(Command::new(build("peersock-bench", PROFILE)?).arg(part).args(options))
 }
 
 /// Runs a program that prints figures by itself, then says on which machine, and whether that was idle.

@@ -159,7 +159,7 @@ fn strip(file: &Path, how: &str) -> Result<()> {
 }
 
 /// Runs a command whose output matters only if it fails.
-fn run_quietly(command: &mut Command) -> Result<()> {
+pub(crate) fn run_quietly(command: &mut Command) -> Result<()> {
     let output = command.output().map_err(|error| format!("cannot start {command:?}: {error}"))?;
     match output.status.success() {
         true => Ok(()),

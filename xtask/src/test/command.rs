@@ -3,13 +3,13 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
-use std::{io, thread};
+use std::{env, fs, io, thread};
 
 use rustix::process::Pid;
 
 use super::Outcome;
-use crate::Result;
 use crate::cleanup::{Guard, Undo};
+use crate::{Result, cargo, root};
 
 /// Nothing takes longer, except when it hangs. Building all tests takes a slow machine half of it.
 const LIMIT: Duration = Duration::from_secs(60 * 60);
@@ -62,6 +62,43 @@ pub(super) fn run_for_status(mut command: Command) -> Result<(ExitStatus, String
         _ => return Err("its output was lost".into()),
     };
     Ok((status, output))
+}
+
+/// Runs tests by nextest, and counts what its report of this profile says of them.
+///
+/// # Errors
+///
+/// Fails if the command cannot be started or hangs, or if there is no report: the tests did not run.
+pub(super) fn nextest(command: Command, profile: &str, what: &str) -> Result<Outcome> {
+    // Where .config/nextest.toml has it written.
+    let junit = root().join(format!("target/nextest/{profile}/junit.xml"));
+    let _ = fs::remove_file(&junit);
+    let (success, _) = run(command)?;
+    let xml = fs::read_to_string(junit)
+        .map_err(|_| format!("{what} did not begin: is cargo-nextest installed?"))?;
+    counted(what, success, Outcome::from_junit(&xml)?)
+}
+
+/// A runner that fails without naming a failed test has failed itself.
+pub(super) fn counted(what: &str, success: bool, mut outcome: Outcome) -> Result<Outcome> {
+    if !success && outcome.failed.is_empty() {
+        outcome.add(Outcome::failed(format!("{what}, before or after its tests")));
+    }
+    Ok(outcome)
+}
+
+/// Returns true if the compiler, or somebody else, came with `cargo NAME`.
+pub(super) fn has_component(name: &str) -> bool {
+    let mut version = cargo();
+    version.args([name, "--version"]);
+    works(version)
+}
+
+/// Nothing of the user's settings helps or harms the command.
+pub(super) fn without_settings(command: &mut Command) {
+    for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PEERSOCK_")) {
+        command.env_remove(name);
+    }
 }
 
 /// Whether a command exists and works, without showing it.

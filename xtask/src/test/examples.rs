@@ -5,7 +5,7 @@ use std::fs;
 use std::process::Command;
 
 use super::alone::Alone;
-use super::command::{check as check_command, run};
+use super::command::{check as check_command, run, without_settings};
 use super::outcome::Outcome;
 use super::workspace::{self, Workspace};
 use crate::{Result, cargo, root};
@@ -115,8 +115,9 @@ pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
     let mut outcome = Outcome::of("the example programs build", built);
     outcome.add(Outcome::of_complaints(without_a_scene()?));
     if built {
+        let alone = Alone::new();
         for scene in SCENES {
-            outcome.add(play(workspace, scene)?);
+            outcome.add(play(workspace, scene, alone.as_ref())?);
         }
     }
     // It is outside the workspace, and tests itself.
@@ -127,9 +128,9 @@ pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
     Ok(outcome)
 }
 
-fn play(workspace: &Workspace, scene: &Scene) -> Result<Outcome> {
+fn play(workspace: &Workspace, scene: &Scene, alone: Option<&Alone>) -> Result<Outcome> {
     let name = format!("examples: {}", scene.name);
-    let Some(alone) = Alone::new() else { return Ok(Outcome::skipped(&name, Alone::WITHOUT)) };
+    let Some(alone) = alone else { return Ok(Outcome::skipped(&name, Alone::WITHOUT)) };
     let folder = workspace.target.join("examples").join(scene.examples.join("-"));
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder)?;
@@ -140,12 +141,7 @@ fn play(workspace: &Workspace, scene: &Scene) -> Result<Outcome> {
     alone.wrap(&mut command);
     command.args(["bash", "-c"]).arg(format!("{PRELUDE}{}", scene.script)).current_dir(&folder);
     command.env("PATH", std::env::join_paths(own.into_iter().chain(std::env::split_paths(&path)))?);
-    // Nothing of the user's helps or harms.
-    for (variable, _) in
-        std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PEERSOCK_"))
-    {
-        command.env_remove(variable);
-    }
+    without_settings(&mut command);
     Ok(Outcome::of(name, run(command)?.0))
 }
 

@@ -4,10 +4,9 @@
 //! It knows few system calls: the profile `default-miri` of `.config/nextest.toml`, which nextest takes by
 //! itself, says which tests can run there.
 
-use std::fs;
 use std::process::Command;
 
-use super::command::{run, works};
+use super::command::{nextest, works};
 use super::outcome::Outcome;
 use super::workspace::Workspace;
 use crate::{Result, root};
@@ -15,9 +14,6 @@ use crate::{Result, root};
 /// Crates of which there are tests to run: those with pointers, and the locks. The other cores have no unsafe
 /// code, as the step `sources` sees.
 const CRATES: [&str; 3] = ["peersock-bsd", "peersock-fd", "peersock-primitives"];
-
-/// The file in which nextest reports the results.
-const JUNIT: &str = "target/nextest/default-miri/junit.xml";
 
 /// The reason why it may be missing.
 const WITHOUT: &str =
@@ -32,20 +28,12 @@ pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
     if !works(nightly(&["miri", "--version"])) || !works(nightly(&["nextest", "--version"])) {
         return Ok(Outcome::skipped("miri", WITHOUT));
     }
-    let junit = root().join(JUNIT);
-    let _ = fs::remove_file(&junit);
     let mut command = nightly(&["miri", "nextest", "run", "--lib", "--no-fail-fast", "--target-dir"]);
     command.arg(workspace.target.join("miri"));
     command.args(CRATES.iter().flat_map(|name| ["--package", name]));
     // Property tests look for where their failures are kept; a few cases take it long enough.
     command.env("MIRIFLAGS", "-Zmiri-disable-isolation").env("PROPTEST_CASES", "4");
-    let (success, _) = run(command)?;
-    let xml = fs::read_to_string(junit).map_err(|_| "the tests did not run in Miri")?;
-    let mut outcome = Outcome::from_junit(&xml)?;
-    if !success && outcome.failed.is_empty() {
-        outcome.add(Outcome::failed("miri: the test run, before or after its tests"));
-    }
-    Ok(outcome)
+    nextest(command, "default-miri", "miri: the test run")
 }
 
 /// `cargo …` of the nightly toolchain, which alone has Miri.

@@ -7,10 +7,10 @@
 //! the fuzzers.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use super::command::{run, works};
+use super::command::{has_component, nextest, run};
 use super::outcome::Outcome;
 use super::workspace::{self, Workspace};
 use crate::{Result, cargo, root};
@@ -24,9 +24,6 @@ const CRATES: [&str; 6] = [
     "peersock-primitives",
     "peersock-seccomp",
 ];
-
-/// The file in which nextest reports the results.
-const JUNIT: &str = "target/nextest/slow/junit.xml";
 
 /// Builds and runs them.
 ///
@@ -43,7 +40,7 @@ pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
     let target = workspace.target.join("sanitizers");
     let mut tests = with_sanitizer(&["nextest", "run", "--lib"], &host, &target);
     tests.args(CRATES.iter().flat_map(|name| ["--package", name]));
-    let mut outcome = nextest(tests, "the crates with unsafe code")?;
+    let mut outcome = slowly(tests, "the crates with unsafe code")?;
 
     let library = with_sanitizer(&["build", "--package", "peersock-ffi", "--lib"], &host, &target);
     if !run(library)?.0 || !run(workspace::build())?.0 {
@@ -58,19 +55,18 @@ pub(super) fn check(workspace: &Workspace) -> Result<Outcome> {
     let mut programs = cargo();
     programs.args(["nextest", "run", "--package", "peersock-ffi"]).env("PEERSOCK_LIBRARIES", folder);
     programs.args(["-E", "test(/::with_sanitizers$/)"]);
-    outcome.add(nextest(programs, "programs in C")?);
+    outcome.add(slowly(programs, "programs in C")?);
     Ok(outcome)
 }
 
 /// The host's name as the compiler has it, if there is a runtime for it.
 fn host() -> Result<Option<String>> {
     let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
-    rustc.args(["--print", "host-tuple", "--print", "sysroot"]).current_dir(root());
+    rustc.args(["--print", "host-tuple", "--print", "target-libdir"]).current_dir(root());
     let output = rustc.output()?;
     let text = String::from_utf8(output.stdout)?;
     let mut lines = text.lines();
-    let (Some(host), Some(sysroot)) = (lines.next(), lines.next()) else { return Ok(None) };
-    let libraries = PathBuf::from(sysroot).join("lib/rustlib").join(host).join("lib");
+    let (Some(host), Some(libraries)) = (lines.next(), lines.next()) else { return Ok(None) };
     let has_runtime = fs::read_dir(libraries)?
         .flatten()
         .any(|entry| entry.file_name().to_string_lossy().ends_with("_rt.asan.a"));
@@ -88,20 +84,11 @@ fn with_sanitizer(arguments: &[&str], host: &str, target: &Path) -> Command {
 }
 
 /// Runs tests with the profile for nights.
-fn nextest(mut command: Command, what: &str) -> Result<Outcome> {
-    let mut version = cargo();
-    version.args(["nextest", "--version"]);
-    if !works(version) {
-        return Ok(Outcome::skipped(&format!("sanitizers: {what}"), "cargo-nextest is not installed"));
+fn slowly(mut command: Command, what: &str) -> Result<Outcome> {
+    let what = format!("sanitizers: {what}");
+    if !has_component("nextest") {
+        return Ok(Outcome::skipped(&what, "cargo-nextest is not installed"));
     }
-    let junit = root().join(JUNIT);
-    let _ = fs::remove_file(&junit);
     command.args(["--profile", "slow", "--ignore-default-filter", "--no-fail-fast"]);
-    let (success, _) = run(command)?;
-    let xml = fs::read_to_string(junit).map_err(|_| format!("sanitizers: {what} did not run"))?;
-    let mut outcome = Outcome::from_junit(&xml)?;
-    if !success && outcome.failed.is_empty() {
-        outcome.add(Outcome::failed(format!("sanitizers: {what}, before or after their tests")));
-    }
-    Ok(outcome)
+    nextest(command, "slow", &what)
 }

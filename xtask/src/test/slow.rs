@@ -6,10 +6,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::command::run;
+use super::command::nextest;
 use super::outcome::Outcome;
 use super::workspace::{Package, Workspace};
-use crate::{Result, cargo, root};
+use crate::{Result, cargo};
 
 /// How the attribute begins, in two pieces: this file has no such test.
 const IGNORE: &str = concat!("#[", "ignore");
@@ -71,20 +71,12 @@ pub(super) fn complaints(package: &Package) -> Result<Vec<String>> {
 
 /// Runs them, one after the other: some measure.
 pub(super) fn check(_: &Workspace) -> Result<Outcome> {
-    let junit = root().join("target/nextest/slow/junit.xml");
-    let _ = fs::remove_file(&junit);
     let mut command = cargo();
     command.args(["nextest", "run", "--workspace", "--profile", "slow", "--run-ignored", "only"]);
     // The profile inherits the filter of what is quick.
     command.arg("--ignore-default-filter");
     command.args(["--test-threads", "1", "-E", OTHERS]);
-    let (success, _) = run(command)?;
-    let xml = fs::read_to_string(junit).map_err(|_| "the tests did not run: is cargo-nextest installed?")?;
-    let mut outcome = Outcome::from_junit(&xml)?;
-    if !success && outcome.failed.is_empty() {
-        outcome.add(Outcome::failed("the test run, before or after its tests"));
-    }
-    Ok(outcome)
+    nextest(command, "slow", "the test run")
 }
 
 fn ignored_in(package: &Package) -> Result<Vec<Ignored>> {

@@ -1,17 +1,16 @@
 //! The steps, in order.
 
-use std::fs;
 use std::process::Command;
 use std::thread;
 
-use super::command::{check, run, works};
+use super::command::{check, counted, has_component, nextest, run};
 use super::outcome::Outcome;
 use super::workspace::{self, Workspace};
 use super::{
     bare, bindings, dependencies, dist, examples, fuzz, miri, python, python_pass, readme, sanitizers, sizes,
     slow, sources,
 };
-use crate::{Result, cargo, root};
+use crate::{Result, cargo};
 
 /// Random seeds that the simulation runs: in `cargo xtask test`, and in all of `cargo xtask ci`.
 const QUICK_SEEDS: u32 = 100;
@@ -200,13 +199,6 @@ fn format(_: &Workspace, _: Part) -> Result<Outcome> {
     check("cargo fmt --all --check", command)
 }
 
-/// Whether the compiler came with `cargo NAME`: some come alone.
-fn has_component(name: &str) -> bool {
-    let mut version = cargo();
-    version.args([name, "--version"]);
-    works(version)
-}
-
 fn header(_: &Workspace, _: Part) -> Result<Outcome> {
     Ok(match crate::header::is_current()? {
         true => Outcome::passed(),
@@ -230,9 +222,7 @@ fn tests(workspace: &Workspace, part: Part) -> Result<Outcome> {
     if built {
         command.env("PEERSOCK_LIBRARIES", workspace.target.join("debug"));
     }
-    let mut version = cargo();
-    version.args(["nextest", "--version"]);
-    if !works(version) {
+    if !has_component("nextest") {
         println!("cargo-nextest is not installed: cargo test does it, one program after another");
         command.args(["test", "--workspace", "--no-fail-fast"]).args(match part {
             // It knows no filter: the unit tests are the quick part.
@@ -242,11 +232,8 @@ fn tests(workspace: &Workspace, part: Part) -> Result<Outcome> {
         });
         command.args(["--", "--show-output"]);
         let (success, output) = run(command)?;
-        return counted(success, Outcome::from_libtest(&output));
+        return counted("the test run", success, Outcome::from_libtest(&output));
     }
-    // Where .config/nextest.toml has it written.
-    let junit = root().join("target/nextest/default/junit.xml");
-    let _ = fs::remove_file(&junit);
     // Many tests wait for something: three per processor use it better than one.
     let threads = thread::available_parallelism().map_or(1, |count| 3 * count.get());
     command.args(["nextest", "run", "--workspace", "--test-threads", &threads.to_string()]);
@@ -256,16 +243,14 @@ fn tests(workspace: &Workspace, part: Part) -> Result<Outcome> {
         Part::Rest => &["--ignore-default-filter", "-E", "not default()"],
         Part::All => &["--ignore-default-filter"],
     });
-    let (success, _) = run(command)?;
-    let xml = fs::read_to_string(junit).map_err(|_| "the tests did not run")?;
-    counted(success, Outcome::from_junit(&xml)?)
+    nextest(command, "default", "the test run")
 }
 
 fn doctests(_: &Workspace, _: Part) -> Result<Outcome> {
     let mut command = cargo();
     command.args(["test", "--workspace", "--doc", "--no-fail-fast"]);
     let (success, output) = run(command)?;
-    counted(success, Outcome::from_libtest(&output))
+    counted("the test run", success, Outcome::from_libtest(&output))
 }
 
 fn docs(_: &Workspace, _: Part) -> Result<Outcome> {
@@ -289,19 +274,11 @@ fn simulation(workspace: &Workspace, part: Part) -> Result<Outcome> {
     };
     command.args(["run", "--from", &first.to_string(), "--seeds", &count.to_string()]);
     let (success, output) = run(command)?;
-    counted(success, Outcome::from_last_line("simulation seed", &output)?)
+    counted("the test run", success, Outcome::from_last_line("simulation seed", &output)?)
 }
 
 fn packages(_: &Workspace, _: Part) -> Result<Outcome> {
     let mut command = cargo();
     command.args(["xtask", "dist"]);
     check("cargo xtask dist", command)
-}
-
-/// A runner that fails without naming a failed test has failed itself.
-fn counted(success: bool, mut outcome: Outcome) -> Result<Outcome> {
-    if !success && outcome.failed.is_empty() {
-        outcome.add(Outcome::failed("the test run, before or after its tests"));
-    }
-    Ok(outcome)
 }

@@ -25,11 +25,6 @@ pub(super) fn complaints(package: &Package) -> Result<Vec<String>> {
     }
     let mut complaints = Vec::new();
     for file in rust_files(&package.manifest.with_file_name("src"))? {
-        let is_test = file.file_stem().is_some_and(|stem| stem == "tests" || stem == "testing")
-            || file.components().any(|part| part.as_os_str() == "tests");
-        if is_test {
-            continue;
-        }
         let name = file.strip_prefix(root()).unwrap_or(&file).display().to_string();
         complaints.extend(panics(&fs::read_to_string(&file)?).into_iter().map(|call| {
             format!(

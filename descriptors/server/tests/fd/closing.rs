@@ -2,10 +2,9 @@
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use peersock_fd::{Kind, Request, SocketFlags};
-use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
 use crate::common::{Served, overlay, private, send_to};
@@ -107,10 +106,7 @@ fn a_process_that_is_killed_gives_its_ports_back_at_once() {
     let served = Served::new("ff0001ffff000000");
     for (kind, make) in USES {
         let (fd, local) = make(&served);
-        fcntl_setfd(&fd, FdFlags::empty()).expect("a flag");
-        let mut other =
-            Command::new("sleep").arg("60").stdin(Stdio::null()).spawn().expect("another process");
-        drop(fd);
+        let mut other = Command::new("sleep").arg("60").stdin(fd).spawn().expect("another process");
         wait_turn(&served);
         assert!(!is_free(&served, kind, local), "{kind}: another process has it open");
         other.kill().expect("it can be ended");

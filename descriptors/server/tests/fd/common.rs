@@ -184,7 +184,7 @@ pub(crate) fn poll_for(
     use rustix::event::{PollFd, Timespec};
     let mut fds = [PollFd::new(fd, wanted)];
     let timeout = Timespec { tv_sec: seconds, tv_nsec: 0 };
-    rustix::event::poll(&mut fds, Some(&timeout)).expect("poll");
+    rustix::io::retry_on_intr(|| rustix::event::poll(&mut fds, Some(&timeout))).expect("poll");
     fds[0].revents()
 }
 

@@ -182,10 +182,8 @@ fn an_ipv6_socket_sends_to_ipv4_addresses() {
     let server = b.open_in(Family::V4, Kind::Datagram);
     overlay(&server).bind(SocketAddr::new(b.v4(), 0)).expect("a free port");
     let address = overlay(&server).local_addr().expect("it is bound");
-    let mapped = SocketAddr::new(
-        address.ip().to_string().parse::<std::net::Ipv4Addr>().unwrap().to_ipv6_mapped().into(),
-        address.port(),
-    );
+    let SocketAddr::V4(at) = address else { panic!("{address}") };
+    let mapped = SocketAddr::new(at.ip().to_ipv6_mapped().into(), at.port());
     let client = a.open(Kind::Datagram);
     send_to(&client, b"there", address).expect("it is sent");
     let (data, received) = receive(&server);

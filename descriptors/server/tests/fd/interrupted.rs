@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use peersock_fd::{Client, Errno, Family, Kind, RecvFlags, SendFlags, Shutdown, SocketFlags};
 use rustix::event::PollFlags;
+use rustix::io::retry_on_intr;
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
-use crate::common::{Served, overlay};
-use crate::tracer::{Signals, Steps, is_allowed, trace, wait_for};
+use crate::common::{Served, overlay, poll};
+use crate::tracer::{Signals, Steps, is_allowed, trace};
 
 /// The owner of the sockets that a program uses.
 #[derive(Clone)]
@@ -121,16 +122,6 @@ impl World {
     }
 }
 
-/// Makes a call again as long as a signal interrupts it.
-fn again<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
-    loop {
-        match call() {
-            Err(Errno::INTR) => {}
-            done => return done,
-        }
-    }
-}
-
 const SENT: &[u8; 100] = &[b'a'; 100];
 
 /// The ways in which a program goes on whose connect(2) was interrupted, or does not wait.
@@ -159,7 +150,7 @@ impl Echoed {
             }
             How::Polls | How::PollsWithoutWaiting => match connected {
                 Err(Errno::INTR | Errno::INPROGRESS) => {
-                    wait_for(fd, PollFlags::OUT);
+                    poll(fd, PollFlags::OUT);
                     world.take_error(fd)
                 }
                 connected => connected,
@@ -171,15 +162,15 @@ impl Echoed {
         let Self(world, remote, _) = self;
         let (_, peer) = world.names(fd);
         assert_eq!(peer, *remote);
-        assert_eq!(again(|| rustix::io::write(fd, SENT))?, SENT.len());
+        assert_eq!(retry_on_intr(|| rustix::io::write(fd, SENT))?, SENT.len());
         world.shut_writing(fd)?;
         let mut came = Vec::new();
         loop {
             let mut buf = [0; 512];
-            match again(|| rustix::io::read(fd, &mut buf)) {
+            match retry_on_intr(|| rustix::io::read(fd, &mut buf)) {
                 Ok(0) => break,
                 Ok(length) => came.extend_from_slice(&buf[..length]),
-                Err(Errno::AGAIN) => drop(wait_for(fd, PollFlags::IN)),
+                Err(Errno::AGAIN) => drop(poll(fd, PollFlags::IN)),
                 Err(error) => return Err(error),
             }
         }
@@ -227,11 +218,11 @@ impl Accepts {
         world.listen(&listener)?;
         let client = world.open(Kind::Stream, SocketFlags::NONBLOCK);
         assert_eq!(world.connect(&client, address), Err(Errno::INPROGRESS));
-        wait_for(&client, PollFlags::OUT);
+        poll(&client, PollFlags::OUT);
         world.take_error(&client)?;
-        again(|| rustix::io::write(&client, SENT))?;
+        retry_on_intr(|| rustix::io::write(&client, SENT))?;
         world.shut_writing(&client)?;
-        let accepted = again(|| world.accept(&listener))?;
+        let accepted = retry_on_intr(|| world.accept(&listener))?;
         assert_eq!(world.names(&accepted), (address, world.names(&client).0));
         let mut came = Vec::new();
         std::fs::File::from(accepted).read_to_end(&mut came).expect("it comes and ends");
@@ -262,13 +253,13 @@ impl Datagrams {
         let [server, client] = [(); 2].map(|()| world.open(Kind::Datagram, SocketFlags::empty()));
         let address = world.bind(&server, *ip)?;
         world.connect(&client, address)?;
-        again(|| world.send_to(&client, b"there", None))?;
+        retry_on_intr(|| world.send_to(&client, b"there", None))?;
         let mut buf = [0; 100];
-        let (length, from) = again(|| world.receive_from(&server, &mut buf))?;
+        let (length, from) = retry_on_intr(|| world.receive_from(&server, &mut buf))?;
         let from = from.expect("a sender");
         assert_eq!((&buf[..length], from), (&b"there"[..], world.names(&client).0));
-        again(|| world.send_to(&server, b"and back", Some(from)))?;
-        let (length, from) = again(|| world.receive_from(&client, &mut buf))?;
+        retry_on_intr(|| world.send_to(&server, b"and back", Some(from)))?;
+        let (length, from) = retry_on_intr(|| world.receive_from(&client, &mut buf))?;
         assert_eq!((&buf[..length], from), (&b"and back"[..], Some(address)));
         Ok("both came".into())
     }

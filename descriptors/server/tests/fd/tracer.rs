@@ -3,7 +3,6 @@
 
 use std::io::{Read, Write};
 use std::mem::{MaybeUninit, size_of, zeroed};
-use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
@@ -230,13 +229,4 @@ pub(crate) fn is_allowed(test: &str) -> bool {
         eprintln!("SKIP {test}: processes may not be traced here");
     }
     status == 0
-}
-
-/// poll(2), again if a signal came.
-pub(crate) fn wait_for(fd: &impl AsFd, events: rustix::event::PollFlags) -> rustix::event::PollFlags {
-    use rustix::event::{PollFd, Timespec};
-    let mut fds = [PollFd::new(fd, events)];
-    let timeout = Timespec { tv_sec: 10, tv_nsec: 0 };
-    while rustix::event::poll(&mut fds, Some(&timeout)) == Err(rustix::io::Errno::INTR) {}
-    fds[0].revents()
 }

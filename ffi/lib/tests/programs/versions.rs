@@ -62,10 +62,7 @@ fn the_library_that_is_installed_exports_its_functions_with_their_versions_and_n
     let built = cc.output().expect("cc is there");
     assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
     assert!(readelf(&["--version-info", "--wide"], &program).contains("Name: PEERSOCK_0.1"));
-    // The nodes of this test meet there, and no others.
-    let port =
-        std::net::UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port");
-    let ran = Command::new(&program).env("PEERSOCK_TEST_PORT", port.port().to_string()).output();
+    let ran = Command::new(&program).env("PEERSOCK_TEST_PORT", crate::run::port().to_string()).output();
     let ran = ran.expect("it was just built");
     let said = String::from_utf8_lossy(&ran.stderr);
     assert!(ran.status.success() && ran.stdout == b"all well\n", "{}: {said}", ran.status);

@@ -18,7 +18,7 @@ pub(crate) use guide::{Options as TourOptions, play};
 use tries::{PRELUDE, TRIES, Try};
 
 use super::alone::Alone;
-use super::command::run_for_status;
+use super::command::{run_for_status, without_settings};
 use super::outcome::Outcome;
 use super::workspace::Workspace;
 use crate::{Result, root};
@@ -115,11 +115,7 @@ impl Scratch {
         for variable in ["XDG_STATE_HOME", "XDG_CACHE_HOME", "PKG_CONFIG_PATH", "LD_LIBRARY_PATH"] {
             command.env_remove(variable);
         }
-        for (variable, _) in
-            env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PEERSOCK_"))
-        {
-            command.env_remove(variable);
-        }
+        without_settings(command);
         command.env("CARGO_INSTALL_ROOT", self.folder.join("installed")).env("PATH", path);
         command.env("HOME", &self.home).env("ROOT", root());
         Ok(())
