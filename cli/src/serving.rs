@@ -1,7 +1,9 @@
 //! What `proxy`, `forward` and `rest` share: a node, a runtime, lines about what goes wrong, and an end that cuts
 //! nobody off at once.
 
+use std::collections::HashMap;
 use std::io;
+use std::mem;
 use std::panic;
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -160,11 +162,12 @@ fn connections(count: usize, one: &str, several: &str) -> String {
     if count == 1 { format!("1 connection {one}") } else { format!("{count} connections {several}") }
 }
 
-/// Says now and then on stderr what goes wrong.
+/// Says now and then on stderr what goes wrong. No kind of event keeps another one from being said.
 pub(crate) fn tell() -> Tell {
-    let limit = Mutex::new(LineLimit::default());
+    let limits = Mutex::new(HashMap::<_, LineLimit>::new());
     Arc::new(move |event: Event| {
-        let mut limit = limit.lock().expect("no panic under this lock");
+        let mut limits = limits.lock().expect("no panic under this lock");
+        let limit = limits.entry(mem::discriminant(&event)).or_default();
         if let Some(line) = limit.pass(Instant::now(), || format!("warning: {event}")) {
             stdio::note(line);
         }

@@ -255,7 +255,8 @@ class socket(_std.socket):
         if optlen is not None:
             return super().setsockopt(level, optname, value, optlen)  # type: ignore[arg-type]
         if value is None:
-            return super().setsockopt(level, optname, value)  # type: ignore[arg-type]
+            super().setsockopt(level, optname, value)  # type: ignore[call-overload]
+            return None
         data = value.to_bytes(4, sys.byteorder, signed=True) if isinstance(value, int) else bytes(memoryview(value))
         if _ours(self):
             return _peersock.setsockopt(self.fileno(), level, optname, data)

@@ -1,8 +1,8 @@
 """Calls of the C library by `ctypes`, in a process that has the preloaded library.
 
-``ctypes.CDLL("libc.so.6").getifaddrs`` is the C library's own function, past the one by which the preloaded library takes
-its place: packages that ask for the machine's interfaces so, such as ifaddr and with it zeroconf, would not see the
-networks. Here they get the preloaded library's.
+``ctypes.CDLL("libc.so.6").getifaddrs`` is the C library's own function, past the one by which the preloaded library
+takes its place: packages that ask for the machine's interfaces so, such as ifaddr and with it zeroconf, would not see
+the networks. Here they get the preloaded library's.
 """
 
 from __future__ import annotations
@@ -34,9 +34,7 @@ def keep() -> None:
 class _Finder(MetaPathFinder):
     """Waits for `ctypes`: importing it takes milliseconds, and most programs never do."""
 
-    def find_spec(
-        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
         if name != "ctypes":
             return None
         sys.meta_path.remove(self)

@@ -34,10 +34,9 @@ def getaddrinfo(
     """
     found: list[tuple[Any, Any, int, str, Any]] = []
     text = _text(host)
-    if _peersock.is_overlays(text):
-        ips = [text]
-    else:
-        ips = [] if flags & _std.AI_NUMERICHOST else _peersock.resolve(text)
+    ips = [text] if _peersock.is_overlays(text) else []
+    if not ips and not flags & _std.AI_NUMERICHOST:
+        ips = _peersock.resolve(text)
     # The C library looks at the machine's interfaces only, and the networks' addresses are configured ones, too.
     numeric = flags & ~_std.AI_ADDRCONFIG | _std.AI_NUMERICHOST
     for ip in _wanted(ips, family, flags):

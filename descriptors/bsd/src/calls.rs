@@ -8,9 +8,7 @@ use peersock_fd::{Client, Errno, Family, Kind, Shutdown, Socket, SocketFlags};
 
 use crate::convert::end_listening;
 use crate::sockaddr::{read, write};
-use crate::{
-    EpollSets, Result, dissolve, epoll_sets, has_failed, kernel, last_error, make_private, receiving, renew,
-};
+use crate::{EpollSets, Result, dissolve, epoll_sets, has_failed, kernel, make_private, receiving, renew};
 
 /// socket(2), for AF_INET and AF_INET6.
 ///
@@ -148,8 +146,7 @@ pub unsafe fn accept4(
     length: *mut socklen_t,
     flags: c_int,
 ) -> Result<RawFd> {
-    let accepted = socket.accept(socket_flags(flags)?);
-    let (fd, peer) = accepted.map_err(|error| last_error(socket, error, epoll_sets::find))?;
+    let (fd, peer) = socket.accept(socket_flags(flags)?)?;
     // SAFETY: the caller's. After an error the connection is closed, as the kernel does it.
     unsafe { write(peer, address, length) }?;
     Ok(fd.into_raw_fd())

@@ -119,13 +119,17 @@ pub fn receiving<'fd>(socket: &Socket<'fd>, sets: impl Fn(RawFd) -> EpollSets) -
     Socket::of(socket.fd()).ok_or(Errno::NOTSOCK)
 }
 
-/// The error of a call that a program makes because a descriptor was ready. With ENETDOWN it is told once by
-/// a non-blocking one: its network is gone, and it would be ready for ever, so that an event loop which goes
-/// on after errors would take a processor and fill its log. The descriptor, which is in the epoll sets that
-/// `sets` finds, stands for a socket then to which nothing comes.
+/// The error of a call that a program makes because a descriptor was ready. A non-blocking descriptor tells
+/// ENETDOWN once: its network is gone, and it would be ready for ever, so that an event loop which goes on
+/// after errors would take a processor and fill its log. The descriptor, which is in the epoll sets that
+/// `sets` finds, stands for a socket then to which nothing comes. A connection has its end instead.
 pub fn last_error(socket: &Socket<'_>, error: Errno, sets: impl Fn(RawFd) -> EpollSets) -> Errno {
     let flags = || rustix::fs::fcntl_getfl(socket.fd());
-    if error == Errno::NETDOWN && flags().is_ok_and(|flags| flags.contains(OFlags::NONBLOCK)) {
+    let is_connection = || socket.kind() == Kind::Stream && !socket.is_listener();
+    if error == Errno::NETDOWN
+        && flags().is_ok_and(|flags| flags.contains(OFlags::NONBLOCK))
+        && !is_connection()
+    {
         // Where that cannot be it stays as it is, and its errors are held back a little.
         let _ = fall_silent(socket, sets);
     }

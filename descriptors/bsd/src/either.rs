@@ -3,11 +3,12 @@
 
 use libc::{c_int, c_uint, c_void, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec};
 use peersock_fd::Socket;
+use rustix::io::Errno;
 
-use crate::{Result, kernel};
+use crate::{Result, epoll_sets, kernel, last_error};
 
 macro_rules! calls {
-    ($($call:ident($($argument:ident: $type:ty),*) -> $result:ty;)*) => {$(
+    ($($call:ident($($argument:ident: $type:ty),*) -> $result:ty $(, $error:path)?;)*) => {$(
         #[doc = concat!(stringify!($call), "(2) of `socket`, or of the kernel's `fd` if that is none.")]
         ///
         /// # Errors
@@ -18,7 +19,7 @@ macro_rules! calls {
         pub unsafe fn $call(socket: Option<&Socket<'_>>, fd: c_int, $($argument: $type),*) -> Result<$result> {
             match socket {
                 // SAFETY: the caller's.
-                Some(socket) => unsafe { crate::$call(socket, $($argument),*) },
+                Some(socket) => unsafe { crate::$call(socket, $($argument),*) }$(.map_err($error(socket)))?,
                 // SAFETY: the caller's.
                 None => unsafe { kernel::$call(fd, $($argument),*) },
             }
@@ -29,7 +30,7 @@ macro_rules! calls {
 calls! {
     bind(address: *const sockaddr, length: socklen_t) -> c_int;
     connect(address: *const sockaddr, length: socklen_t) -> c_int;
-    accept4(address: *mut sockaddr, length: *mut socklen_t, flags: c_int) -> c_int;
+    accept4(address: *mut sockaddr, length: *mut socklen_t, flags: c_int) -> c_int, once_told;
     getsockname(address: *mut sockaddr, length: *mut socklen_t) -> c_int;
     getpeername(address: *mut sockaddr, length: *mut socklen_t) -> c_int;
     getsockopt(level: c_int, name: c_int, value: *mut c_void, length: *mut socklen_t) -> c_int;
@@ -39,11 +40,16 @@ calls! {
     ) -> ssize_t;
     recvfrom(
         buf: *mut c_void, size: size_t, flags: c_int, address: *mut sockaddr, length: *mut socklen_t
-    ) -> ssize_t;
+    ) -> ssize_t, once_told;
     sendmsg(message: *const msghdr, flags: c_int) -> ssize_t;
-    recvmsg(message: *mut msghdr, flags: c_int) -> ssize_t;
+    recvmsg(message: *mut msghdr, flags: c_int) -> ssize_t, once_told;
     sendmmsg(messages: *mut mmsghdr, count: c_uint, flags: c_int) -> c_int;
-    recvmmsg(messages: *mut mmsghdr, count: c_uint, flags: c_int, timeout: *mut timespec) -> c_int;
+    recvmmsg(messages: *mut mmsghdr, count: c_uint, flags: c_int, timeout: *mut timespec) -> c_int, once_told;
+}
+
+/// What becomes of an error of a call that is made because the descriptor was ready, see [`last_error`].
+fn once_told<'a>(socket: &'a Socket<'_>) -> impl Fn(Errno) -> Errno + 'a {
+    |error| last_error(socket, error, epoll_sets::find)
 }
 
 /// listen(2) of `socket`, or of the kernel's `fd` if that is none.

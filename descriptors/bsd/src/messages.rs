@@ -9,6 +9,7 @@ use std::{ptr, slice};
 use libc::{c_int, c_uint, c_void, mmsghdr, msghdr, size_t, sockaddr, socklen_t, ssize_t, timespec};
 use peersock_fd::{Details, Errno, Family, Kind, RecvFlags, SendFlags, Socket};
 
+use crate::Result;
 use crate::ancillary::ControlBuffer;
 use crate::kernel;
 use crate::many_messages::{keep_for_next_call, may_receive_more};
@@ -17,7 +18,6 @@ use crate::peek::await_bytes;
 use crate::sent_ancillary::{self, SentAncillary};
 use crate::sockaddr::{read, write, write_to};
 use crate::wait_all::{await_readable, receive_all, takes_all};
-use crate::{Result, epoll_sets, last_error};
 
 /// What one call with MSG_TRUNC discards of a stream at most, bytes.
 const MOST_DISCARDED: usize = 256 << 10;
@@ -123,8 +123,7 @@ pub unsafe fn recvfrom(
         unsafe { write(report.destination, address, length) }?;
         return Ok(scatter(&report.quoted, &mut [IoSliceMut::new(buf)]) as ssize_t);
     }
-    let received = socket.recv_from(&mut [IoSliceMut::new(buf)], datagram_flags(flags));
-    let received = received.map_err(|error| last_error(socket, error, epoll_sets::find))?;
+    let received = socket.recv_from(&mut [IoSliceMut::new(buf)], datagram_flags(flags))?;
     if let Some(remote) = received.remote {
         // SAFETY: the caller's.
         unsafe { write(remote, address, length) }?;
@@ -226,8 +225,7 @@ pub unsafe fn recvmsg(socket: &Socket<'_>, message: *mut msghdr, flags: c_int) -
     let mut own = Vec::new();
     // SAFETY: the caller's.
     let pieces = unsafe { pieces_mut(message, &mut own) }?;
-    let received = socket.recv_from(pieces, datagram_flags(flags));
-    let received = received.map_err(|error| last_error(socket, error, epoll_sets::find))?;
+    let received = socket.recv_from(pieces, datagram_flags(flags))?;
     message.msg_flags = if received.truncated { libc::MSG_TRUNC } else { 0 };
     // SAFETY: the caller's.
     let mut control = unsafe { ControlBuffer::new(message) };

@@ -209,7 +209,9 @@ pub(crate) unsafe extern "C-unwind" fn recvfrom(
         return unsafe { recvfrom(fd, buf, size, flags, address, length) };
     };
     // SAFETY: as above.
-    let received = |flags| hooked(|| unsafe { bsd::recvfrom(&socket, buf, size, flags, address, length) });
+    let received = |flags| {
+        hooked(|| unsafe { bsd::either::recvfrom(Some(&socket), fd, buf, size, flags, address, length) })
+    };
     if socket.kind() != Kind::Stream {
         return receive(fd, flags, received);
     }
@@ -304,7 +306,7 @@ pub(crate) unsafe extern "C-unwind" fn recvmsg(fd: RawFd, message: *mut msghdr, 
         return unsafe { recvmsg(fd, message, flags) };
     };
     // SAFETY: as above.
-    let received = |flags| hooked(|| unsafe { bsd::recvmsg(&socket, message, flags) });
+    let received = |flags| hooked(|| unsafe { bsd::either::recvmsg(Some(&socket), fd, message, flags) });
     match socket.kind() {
         // What is there of as much as is wanted is not all.
         Kind::Stream if flags & libc::MSG_WAITALL != 0 => {
@@ -373,5 +375,5 @@ pub(crate) unsafe extern "C-unwind" fn recvmmsg(
     };
     test_cancel();
     // SAFETY: as above.
-    hooked(|| unsafe { bsd::recvmmsg(&socket, messages, count, flags, timeout) })
+    hooked(|| unsafe { bsd::either::recvmmsg(Some(&socket), fd, messages, count, flags, timeout) })
 }
