@@ -372,7 +372,7 @@ func TestBadArguments(t *testing.T) {
 	for _, config := range []Config{
 		{Network: "nonsense"}, {Network: "ff0001ffff000000\x00"}, {Interfaces: "nosuch0"},
 		{Seed: []byte("short")}, {Seed: make([]byte, 32), State: "x"},
-		{Roots: "nonsense"}, {State: "/proc/nowhere"},
+		{Roots: "nonsense"}, {State: "/proc/nowhere"}, {Turn: "nonsense"}, {Stun: "nonsense"}, {DHT: "nonsense"},
 	} {
 		if config.Interfaces == "" {
 			config.Interfaces = "loopback"
@@ -417,6 +417,18 @@ func TestBadArguments(t *testing.T) {
 	_, err = alice.Listen("tcp", address)
 	wants(t, err, syscall.EADDRINUSE)
 	taken.Close()
+}
+
+// The library refuses a setting that it does not know.
+func TestSettings(t *testing.T) {
+	node, err := Open(Config{Network: network, Interfaces: "loopback", Roots: " ", Turn: " ", Stun: "127.0.0.1:9",
+		DHT: "off", NoDiscovery: true, NoPortMapping: true, NoBirthday: true, NoTCPPunch: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := node.Close(); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestMembersHaveNames(t *testing.T) {

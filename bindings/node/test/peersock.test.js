@@ -214,7 +214,8 @@ test('bad arguments are refused', async () => {
   for (const [config, code] of [
     [{ network: 'nonsense' }, 'FILE'], [{ interfaces: 'nosuch0' }, 'SYSTEM'],
     [{ roots: 'nonsense' }, 'INVALID'], [{ seed: new Uint8Array(5) }, 'INVALID'],
-    [{ state: '/proc/nowhere' }, 'FILE'],
+    [{ state: '/proc/nowhere' }, 'FILE'], [{ turn: 'nonsense' }, 'INVALID'], [{ stun: 'nonsense' }, 'INVALID'],
+    [{ dht: 'nonsense' }, 'INVALID'],
   ]) {
     await assert.rejects(open({ ...settings(), ...config }), (error) => {
       assert.strictEqual(error.code, `PEERSOCK_E_${code}`, error);
@@ -235,6 +236,15 @@ test('bad arguments are refused', async () => {
   await assert.rejects(alice.createServer().listen(server.address()), { code: 'EADDRINUSE' });
   server.close();
   server.close();
+});
+
+test('the library knows each setting', async () => {
+  // It refuses one that it does not know.
+  const node = await open({
+    ...settings(), network: 'ff00500051000000', turn: ' ', stun: '127.0.0.1:9', dht: 'off',
+    portMapping: false, birthday: false, tcpPunch: false,
+  });
+  await node.close();
 });
 
 test('a node that is closed says so', async () => {
