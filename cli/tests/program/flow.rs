@@ -27,6 +27,8 @@ pub(crate) const ROOTS: [&str; 2] = ["root1", "root2"];
 pub(crate) struct Scene {
     roots: [Option<Running>; 2],
     texts: [String; 2],
+    /// What else the roots are told.
+    options: &'static [&'static str],
     pub(crate) nats: Nats,
     pub(crate) lab: Lab,
 }
@@ -34,8 +36,18 @@ pub(crate) struct Scene {
 impl Scene {
     /// `None`, with a line that says why, if it cannot be built on this machine.
     pub(crate) fn build(test: &str, topology: &str) -> Option<Self> {
+        Self::with(test, topology, &[])
+    }
+
+    /// The same, where the roots take streams, too.
+    pub(crate) fn with_streams(test: &str, topology: &str) -> Option<Self> {
+        Self::with(test, topology, &["--stream", "443"])
+    }
+
+    fn with(test: &str, topology: &str, options: &'static [&'static str]) -> Option<Self> {
         let nats = Nats::build(test, topology)?;
-        let mut scene = Self { roots: [None, None], texts: Default::default(), nats, lab: Lab::new() };
+        let mut scene =
+            Self { roots: [None, None], texts: Default::default(), options, nats, lab: Lab::new() };
         for number in 0..ROOTS.len() {
             scene.start_root(number);
         }
@@ -47,7 +59,7 @@ impl Scene {
         let name = ROOTS[number];
         let state: PathBuf = self.lab.state(name);
         let mut command = peersock(&["root", "--port", "7420", "--drain", "10", "--listen"]);
-        command.arg(self.nats.ip4(name).to_string()).arg("--state").arg(state);
+        command.arg(self.nats.ip4(name).to_string()).arg("--state").arg(state).args(self.options);
         let root = self.nats.within(name, || Running::start(command));
         let said = root.wait_for_stdout("\n");
         let text = said.lines().next().expect("a line").to_owned();

@@ -52,6 +52,7 @@ mod threads;
 mod top;
 mod trouble;
 mod turn;
+mod udp_cut;
 mod up;
 mod up_changes;
 mod up_exit;

@@ -3,8 +3,7 @@
 use std::time::Instant;
 
 use super::Endpoint;
-use super::streams::answers_within;
-use crate::link::{Link, PeerKey, Reason, Timer};
+use crate::link::{Link, PeerKey, Reason, Timer, answers_within};
 use crate::roots::{DOUBT_INTERVAL, Root};
 
 impl Endpoint {

@@ -55,6 +55,10 @@ impl Endpoint {
                     self.link(now, peer, Link::path_moved);
                 }
             }
+            // An attempt may have lost its packets on the way that this one replaces.
+            for peer in self.nodes[node].peers().collect::<Vec<_>>() {
+                self.link(now, peer, Link::retry_at_once);
+            }
         }
     }
 

@@ -1,10 +1,10 @@
 //! Streams to roots: which are wanted, and what follows when the driver has opened or lost one.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::Endpoint;
 use crate::id::NodeId;
-use crate::link::{PeerKey, Reason, Timer};
+use crate::link::{PeerKey, Reason, Timer, answers_within};
 use crate::network::NetworkIndex;
 use crate::reach::{Place, SocketIndex, SocketInfo, Why, place_of};
 use crate::roots::{Reached, Root, WantedStream};
@@ -106,12 +106,6 @@ impl Endpoint {
     pub(super) fn ask_roots_by_udp(&mut self) {
         self.roots.list.iter_mut().for_each(|(_, root)| root.stream.ask_soon());
     }
-}
-
-/// Returns the time within which a root that has been reached by UDP answers: two round trips, but no less
-/// than 400 ms. Then a stream is opened; it is closed again if UDP was only slow.
-pub(super) fn answers_within(rtt: Duration) -> Duration {
-    (rtt * 2).max(Duration::from_millis(400))
 }
 
 /// The place of the root that a stream leads to.

@@ -145,10 +145,10 @@ impl Link {
         if self.is_connecting() || !(cx.core.has_roots || cx.reach.has_choice()) {
             return None;
         }
-        let round_trips = cx.reach.rtt().unwrap_or_default() * 2;
+        let rtt = cx.reach.rtt().unwrap_or_default();
         Some(match self.questioned.filter(|at| *at >= since) {
-            None => since + SILENT.max(round_trips),
-            Some(at) => at + ANSWER_WAIT.max(round_trips),
+            None => since + SILENT.max(rtt * 2),
+            Some(at) => at + answers_within(rtt),
         })
     }
 
@@ -238,8 +238,12 @@ const KEEPALIVE: [u8; Control::CHALLENGE_LEN] = [0; Control::CHALLENGE_LEN];
 /// Data that is unanswered for so long is reason to ask whether the path still works.
 const SILENT: Duration = Duration::from_millis(400);
 
-/// The answer to that is waited for so long at least.
-const ANSWER_WAIT: Duration = Duration::from_millis(300);
+/// Returns the time within which somebody who is asked because of a silence answers: two round trips, but no
+/// less than 300 ms. Then a peer is looked for elsewhere, and a stream to a root is opened, which is closed
+/// again if UDP was only slow.
+pub(crate) fn answers_within(rtt: Duration) -> Duration {
+    (rtt * 2).max(Duration::from_millis(300))
+}
 
 /// A peer that was heard from within this time is there.
 const RECENTLY: Duration = Duration::from_secs(1);

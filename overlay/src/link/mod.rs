@@ -49,6 +49,7 @@ pub(crate) use control::Report;
 pub use event::{Event, Gone};
 pub use instances::Elsewhere;
 pub(crate) use instances::{Duplicate, Former};
+pub(crate) use keepalive::answers_within;
 pub(crate) use key::{NodeKey, PeerKey};
 pub(crate) use outbox::Outbox;
 pub use outbox::Transmit;

@@ -32,7 +32,7 @@ pub struct Gateway {
     /// Filters what is not translated. Where there is a NAT box but no firewall, the other family does not
     /// pass.
     pub firewall: Option<Firewall>,
-    /// What it lets out of the LAN.
+    /// What it lets out of the LAN, and the answers to that.
     pub passes: Passes,
     /// The LAN that it leads to, in which the NAT box has its outer address. Without it, the core.
     pub upstream: Option<LanId>,
@@ -162,6 +162,13 @@ impl Net {
     pub fn set_gateway(&mut self, lan: LanId, gateway: Option<Gateway>) {
         if let Some(lan) = self.lans.get_mut(&lan) {
             lan.gateway = gateway;
+        }
+    }
+
+    /// Changes what a LAN's gateway lets pass, if it has one.
+    pub fn set_passes(&mut self, lan: LanId, passes: Passes) {
+        if let Some(gateway) = self.lans.get_mut(&lan).and_then(|lan| lan.gateway.as_mut()) {
+            gateway.passes = passes;
         }
     }
 
@@ -406,6 +413,9 @@ impl Net {
 
     fn at_door(&mut self, at: Time, lan: LanId, mut datagram: Datagram) {
         let Some(gateway) = self.lans.get_mut(&lan).and_then(|lan| lan.gateway.as_mut()) else { return };
+        if !gateway.passes.udp() {
+            return self.stats.unroutable += 1;
+        }
         let translates = gateway.translates(datagram.to.ip());
         match (&mut gateway.nat, &mut gateway.firewall) {
             (Some(nat), _) if translates => match nat.inbound(at, datagram.from, datagram.to.port()) {

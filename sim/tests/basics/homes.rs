@@ -52,7 +52,14 @@ impl Homes {
         Self::with_roots(seed, 2, &home, Pipe::new(stages), real)
     }
 
-    /// The same with roots that can lie, and do not yet.
+    /// Two roots that take streams, and boxes that can be punched through or not.
+    pub(crate) fn with_streams(seed: u64, can_be_punched: bool) -> Self {
+        let home = |number| NatConfig::new([203, 0, 113, number].into());
+        let nat = |number| if can_be_punched { home(number) } else { dependent(number) };
+        Self::build(seed, 2, &nat, far_pipe(Duration::from_millis(10)), real, Some(SECOND))
+    }
+
+    /// Roots that can lie, and do not yet, and boxes that cannot be punched through.
     pub(crate) fn with_liars(roots: u8, far: Duration) -> Self {
         let fake = |identity, _, random| FakeRoot::new(identity, CLOCK, random).into();
         Self::with_roots(1, roots, &|number| dependent(number), far_pipe(far), fake)
@@ -64,6 +71,17 @@ impl Homes {
         nat: &dyn Fn(u8) -> NatConfig,
         pipe: Pipe,
         make: fn(Identity, Instant, Random) -> TestRoot,
+    ) -> Self {
+        Self::build(seed, roots, nat, pipe, make, None)
+    }
+
+    fn build(
+        seed: u64,
+        roots: u8,
+        nat: &dyn Fn(u8) -> NatConfig,
+        pipe: Pipe,
+        make: fn(Identity, Instant, Random) -> TestRoot,
+        stream_after: Option<Duration>,
     ) -> Self {
         let mut random = Random::from_seed(seed);
         let trace = Trace::new(std::env::var_os("PEERSOCK_SIM_TRACE").is_some());
@@ -85,7 +103,9 @@ impl Homes {
             let (host, address, lan) = add_host(&mut world, [198, 51, number], None);
             let identity = Identity::from_seed(&[0xa0 + number; 32]);
             let socket = SocketAddr::from((address, ROOT_PORT));
-            configs.push(RootConfig::new(*identity.public(), vec![socket]));
+            let mut config = RootConfig::new(*identity.public(), vec![socket]);
+            config.stream_after = stream_after;
+            configs.push(config);
             let root = make(identity, world.instant(), random.fork());
             world.add_any_root((host, ROOT_PORT), root);
             hosts.push(host);
@@ -143,6 +163,16 @@ impl Homes {
             assert!(self.world.now() - begin < limit, "nothing arrives any more");
         }
         self.world.now() - begin
+    }
+
+    /// The longest time without a byte of those that end, or begin, within `time`.
+    pub(crate) fn longest_stall(&mut self, time: Duration) -> Duration {
+        let end = self.world.now() + time;
+        let mut longest = Duration::ZERO;
+        while self.world.now() < end {
+            longest = longest.max(self.stall(60 * SECOND));
+        }
+        longest
     }
 
     pub(crate) fn info(&self, node: usize, root: usize) -> peersock_overlay::RootInfo {

@@ -11,6 +11,7 @@ mod homes;
 #[path = "../lab/mod.rs"]
 mod lab;
 mod mtu;
+mod no_udp;
 mod roots;
 mod signals;
 mod suspend;

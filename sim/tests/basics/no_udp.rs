@@ -1,0 +1,36 @@
+//! A gateway that lets no UDP out any more while data flows: it goes on by a stream to a root.
+
+use std::time::Duration;
+
+use peersock_sim::net::Passes;
+
+use crate::SECOND;
+use crate::homes::Homes;
+
+/// Two nodes and their roots, 10 ms each from the core.
+const ROUND_TRIP: Duration = Duration::from_millis(40);
+
+#[test]
+fn a_flow_whose_udp_is_dropped_goes_on_by_a_stream_within_a_second() {
+    let mut late = Vec::new();
+    for can_be_punched in [true, false] {
+        for (sender, behind) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            for phase in 0..5 {
+                let mut homes = Homes::with_streams(phase, can_be_punched);
+                homes.run(5 * SECOND);
+                homes.transfer(sender);
+                homes.run(5 * SECOND + phase as u32 * SECOND / 7);
+                assert_eq!(homes.root_of_path(0).is_none(), can_be_punched);
+                let lan = homes.lans[0][behind];
+                homes.world.net.set_passes(lan, Passes::Tcp);
+                let stall = homes.longest_stall(5 * SECOND);
+                let what = format!(
+                    "punched {can_be_punched}, {sender} sends, node {behind} without UDP, phase {phase}: {stall:?}"
+                );
+                eprintln!("{what}");
+                late.extend((stall > SECOND + 2 * ROUND_TRIP).then_some(what));
+            }
+        }
+    }
+    assert!(late.is_empty(), "{late:#?}");
+}
