@@ -19,6 +19,7 @@ mod multicast;
 mod narrow;
 mod options;
 mod path_mtu;
+mod pending;
 mod raw;
 mod segments;
 mod strangers;
