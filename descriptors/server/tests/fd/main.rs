@@ -25,3 +25,4 @@ mod segments;
 mod strangers;
 mod stream;
 mod tracer;
+mod world;
