@@ -1,5 +1,6 @@
 //! TCP: one connection, and one listener.
 
+use std::fmt;
 use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -440,12 +441,23 @@ fn checked(time: Option<Duration>) -> io::Result<Option<Duration>> {
 }
 
 /// A place of a listener's backlog, which is free once this is dropped.
-#[derive(Debug)]
-pub struct Place(Arc<Listener>);
+pub struct Place {
+    node: Arc<Inner>,
+    listener: Arc<Listener>,
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.free_place();
+        let now = Instant::now();
+        if self.listener.free_place(now) {
+            self.node.driver.datapath.settle(now, &mut Batch::default());
+        }
+    }
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Place").field(&self.listener).finish()
     }
 }
 
@@ -488,7 +500,8 @@ impl Acceptor {
         self.listener.listen(backlog);
     }
 
-    /// The same, for few: see [`Listener::listen_exactly`].
+    /// The same, for few, which [`accept_in_place`](Self::accept_in_place) takes: see
+    /// [`Listener::listen_exactly`].
     pub fn listen_exactly(&self, backlog: usize) {
         self.listener.listen_exactly(backlog);
     }
@@ -514,7 +527,8 @@ impl Acceptor {
     /// `WouldBlock`.
     pub fn accept_in_place(&self) -> io::Result<(Connection, Place)> {
         let flow = self.listener.accept_in_place(Instant::now())?;
-        Ok((Connection::new(&self.node, flow), Place(Arc::clone(&self.listener))))
+        let place = Place { node: Arc::clone(&self.node), listener: Arc::clone(&self.listener) };
+        Ok((Connection::new(&self.node, flow), place))
     }
 
     /// The own address.

@@ -3,18 +3,22 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use rustix::event::PollFlags;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::OFlags;
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::sockopt;
 
 use crate::client::address;
+use crate::filling::Filling;
 use crate::name::{Kind, Name};
 use crate::requests::{Reply, Request};
 use crate::socket::{Socket, UNSEEN, enlarge};
 
 /// The least that SO_SNDBUF can be: what a socket has while it connects, so that it is soon full.
 const LEAST_BUFFER: usize = 1;
+
+/// How long the node may take to close its end of an attempt that has failed before it began.
+const CLOSES: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
 /// How often an attempt is repeated while the node is too busy to take another connection.
 const BUSY_TRIES: u32 = 1000;
@@ -71,6 +75,13 @@ impl Socket<'_> {
                 let _ = retry_on_intr(|| rustix::net::send(self.fd(), &[0], UNSEEN));
                 Ok(())
             }
+            // Who looks at the descriptor finds room, the end and the error there, as in Linux.
+            Ok(Reply::Error(_)) => {
+                let left = self.leave_pending(Errno::INPROGRESS);
+                let mut fds = [PollFd::from_borrowed_fd(self.fd(), PollFlags::empty())];
+                let _ = retry_on_intr(|| rustix::event::poll(&mut fds, Some(&CLOSES)));
+                left
+            }
             // As with TCP, an interrupted or overdue attempt goes on.
             Ok(_) => self.leave_pending(Errno::INPROGRESS),
             Err(Errno::INPROGRESS) if wait && is_interrupted => self.leave_pending(Errno::INTR),
@@ -125,10 +136,11 @@ impl Socket<'_> {
     /// Makes the socket unwritable until the attempt has come to something.
     fn leave_pending(&self, error: Errno) -> Result<(), Errno> {
         sockopt::set_socket_send_buffer_size(self.fd(), LEAST_BUFFER)?;
+        let filling = Filling::new()?;
         self.attach()?;
-        // One by one: the node takes all but the last byte, and only what is taken whole makes room.
-        while retry_on_intr(|| rustix::net::send(self.fd(), &[0], UNSEEN)).is_ok() {}
-        self.client().tell(Request::Filled(self.opened()), Some(self.fd()))?;
+        // Piece by piece: the node takes all but the last byte, and only what is taken whole makes room.
+        while retry_on_intr(|| rustix::net::send(self.fd(), &filling.bytes(), UNSEEN)).is_ok() {}
+        self.client().tell(Request::Filled(self.opened(), filling), Some(self.fd()))?;
         Err(error)
     }
 

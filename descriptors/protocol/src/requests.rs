@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::filling::Filling;
 use crate::headers::Header;
 use crate::name::{Details, Opened, SocketId};
 use crate::proof::{NameKey, Token};
 
 /// The version of requests and replies. A node answers requests of its own version only.
-pub const VERSION: u8 = 11;
+pub const VERSION: u8 = 12;
 
 /// The longest request and the longest reply, bytes.
 pub const MAX_MESSAGE: usize = 32 << 10;
@@ -58,8 +59,9 @@ pub enum Request {
     /// The reply alone decides how the application's descriptor comes to the node. [`Reply::Done`] to who
     /// waits says that the connection stands: the descriptor is connected, and one byte is written to it.
     /// `Done` to who does not wait, and EINPROGRESS to who does, say that the attempt goes on: the descriptor
-    /// comes [filled](Request::Filled). [`Reply::Stands`], and every other error, leave the descriptor to
-    /// somebody else, or as it is.
+    /// comes [filled](Request::Filled). So it does after [`Reply::Error`] to who does not wait: the attempt has
+    /// failed already, and the node closes its end once it has the descriptor. [`Reply::Stands`], and every
+    /// other error, leave the descriptor to somebody else, or as it is.
     Connect {
         /// The socket.
         socket: Opened,
@@ -86,9 +88,9 @@ pub enum Request {
     /// [`ConnectAgain`](Request::ConnectAgain) was waited for on this connection. If it was not sent yet it
     /// is now, EINPROGRESS or EALREADY. There is no other reply.
     StopWaiting,
-    /// The socket's other end has been connected and filled until it took no more, so that it is not writable
-    /// while the attempt goes on. A descriptor of it comes along. There is no reply.
-    Filled(Opened),
+    /// The socket's other end has been connected and filled with these pieces until it took no more, so that it
+    /// is not writable while the attempt goes on. A descriptor of it comes along. There is no reply.
+    Filled(Opened, Filling),
     /// The key of the names of the node's ends of datagram sockets.
     NameKey,
     /// connect(2) of a datagram socket; `None` dissolves the association.
@@ -209,7 +211,8 @@ pub enum Reply {
     Addresses(SocketAddr, Option<SocketAddr>),
     /// To [`Request::Option`]: its value.
     Option(Vec<u8>),
-    /// To [`Request::TakeError`] and [`Request::Ending`]: an `errno`, or 0.
+    /// To [`Request::TakeError`] and [`Request::Ending`]: an `errno`, or 0. To [`Request::Connect`]: what the
+    /// attempt has failed by, which SO_ERROR tells.
     Error(i32),
     /// To [`Request::Unacknowledged`]: bytes.
     Count(u32),

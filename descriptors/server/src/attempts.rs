@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
-use peersock_fd::{Credentials, Errno, Name, Reply, SocketId, Which, name_of, peer_credentials};
+use peersock_fd::{Credentials, Errno, Filling, Name, Reply, SocketId, Which, name_of, peer_credentials};
 use rustix::net::SocketFlags;
 
 use crate::addresses::errno;
@@ -52,14 +52,18 @@ impl ServerState {
         let opened = node.connect(device, local, remote, options).map_err(errno);
         let connection = self.context.note_if_refused(opened, remote)?;
         let key = self.context.new_key();
-        let reply = if asker.is_some() { None } else { Some(Reply::Done) };
         if let Some(asker) = asker {
             self.await_outcome(key, asker);
         }
         let opened = self.socket(socket);
         (opened.phase, opened.error) = (Phase::Connecting(key), None);
         let who = (socket.id, owner, opened.private.is_some());
-        let attempt = Connecting::new(who, connection, asker, self.context.waker(key));
+        let mut attempt = Connecting::new(who, connection, asker, self.context.waker(key));
+        let reply = match attempt.look() {
+            _ if asker.is_some() => None,
+            Some(Err(error)) => Some(Reply::Error(error.raw_os_error())),
+            Some(Ok(())) | None => Some(Reply::Done),
+        };
         self.insert(key, Entry::Connecting(attempt));
         Ok(reply)
     }
@@ -152,9 +156,9 @@ impl ServerState {
     }
 
     /// An application has filled its descriptor, and waits for it to become writable.
-    pub(crate) fn filled(&mut self, socket: peersock_fd::Opened, app_end: Option<OwnedFd>) {
+    pub(crate) fn filled(&mut self, socket: peersock_fd::Opened, app_end: Option<OwnedFd>, filling: Filling) {
         if let Some((key, attempt)) = self.attempt_of(socket) {
-            attempt.note_filled(app_end);
+            attempt.note_filled(app_end, filling);
             self.advance(key);
         }
     }

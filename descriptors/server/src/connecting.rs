@@ -8,9 +8,10 @@ use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use peersock::attach::Connection;
-use peersock_fd::{Credentials, Errno, Reply, SocketId, enlarge, events_of};
+use peersock_fd::{Credentials, Errno, Filling, Reply, SocketId, enlarge, events_of};
 use peersock_primitives::wait::Interest;
 use rustix::event::PollFlags;
+use rustix::fs::OFlags;
 use rustix::net::RecvFlags;
 
 use crate::context::Context;
@@ -66,8 +67,10 @@ pub(crate) struct Connecting {
     data: Option<OwnedFd>,
     /// True if the kernel tells of it.
     is_watched: bool,
-    /// The application's descriptor, once it is filled.
-    filled: Option<OwnedFd>,
+    /// The application's descriptor, once it is filled, and with what.
+    filled: Option<(OwnedFd, Filling)>,
+    /// What the application has written while the library filled its descriptor.
+    written: Vec<u8>,
     outcome: Option<Result<(), Errno>>,
     /// The application has shut its socket down.
     is_aborted: bool,
@@ -98,7 +101,7 @@ impl Connecting {
         // The first look: connections within the node stand at once.
         waker.wake_by_ref();
         let (fills, data, filled, outcome, until) = (asker.is_none(), None, None, None, None);
-        let (joined, is_watched, is_aborted) = (Vec::new(), false, false);
+        let (joined, written, is_watched, is_aborted) = (Vec::new(), Vec::new(), false, false);
         Self {
             id,
             owner,
@@ -112,6 +115,7 @@ impl Connecting {
             data,
             is_watched,
             filled,
+            written,
             outcome,
             is_aborted,
             until,
@@ -170,13 +174,13 @@ impl Connecting {
     }
 
     /// The application has filled its descriptor, and waits for it to become writable.
-    pub(crate) fn note_filled(&mut self, app_end: Option<OwnedFd>) {
-        self.filled = app_end;
+    pub(crate) fn note_filled(&mut self, app_end: Option<OwnedFd>, filling: Filling) {
+        self.filled = app_end.map(|app_end| (app_end, filling));
     }
 
     /// Becomes a stream; `None` if the kernel does not tell of the descriptor.
     pub(crate) fn into_stream(self, key: Key, context: &Context, options: Options) -> Option<Stream> {
-        let Self { id, owner, connection, waker, entry, data, fills, joined, is_watched, .. } = self;
+        let Self { id, owner, connection, waker, entry, data, written, fills, joined, is_watched, .. } = self;
         let data = data?;
         enlarge(data.as_fd());
         match is_watched {
@@ -187,16 +191,15 @@ impl Connecting {
         waker.wake_by_ref();
         let (origin, unix) = (Origin::Opened(id), Outbox::of_connected(data));
         let mut stream = Stream::new(connection, origin, options, unix, owner.pid, (waker, entry));
+        stream.set_written(written);
         if fills && joined.is_empty() {
             stream.set_untold();
         }
         Some(stream)
     }
 
-    /// Looks how far it has come: what those who wait are told after it, and what follows.
-    pub(crate) fn advance(&mut self, key: Key, context: &mut Context) -> (Vec<(Key, Reply)>, Step) {
-        self.entry.begin();
-        let now = Instant::now();
+    /// What has come of it, if that is known.
+    pub(crate) fn look(&mut self) -> Option<Result<(), Errno>> {
         if self.outcome.is_none() {
             self.connection.waiters().register(Interest::Write, &self.waker);
             self.outcome = match self.connection.check_connected() {
@@ -205,8 +208,15 @@ impl Connecting {
                 Err(error) => Some(Err(Errno::from_io_error(&error).unwrap_or(Errno::IO))),
             };
         }
+        self.outcome
+    }
+
+    /// Looks how far it has come: what those who wait are told after it, and what follows.
+    pub(crate) fn advance(&mut self, key: Key, context: &mut Context) -> (Vec<(Key, Reply)>, Step) {
+        self.entry.begin();
+        let now = Instant::now();
         let mut replies = Vec::new();
-        match (self.asker, self.outcome) {
+        match (self.asker, self.look()) {
             (Some(asker), Some(Err(error))) => {
                 replies.push((asker.key, failed(error)));
                 self.tell_joined(&failed(error), &mut replies);
@@ -268,28 +278,33 @@ impl Connecting {
 
     /// Has the application's descriptor tell the outcome.
     ///
-    /// The kernel makes room, the end and the error known one after another. A refused attempt has room first:
-    /// a program that waits for room asks for SO_ERROR then. An attempt that the application itself has shut
-    /// down has its end first, because the application may look for nothing else.
+    /// The kernel makes room, the end and the error known one after another. A refused attempt has room first,
+    /// because a program may look for nothing else. An attempt that the application itself has shut down has
+    /// its end first, because the application may look for that alone.
     fn finish(&mut self, outcome: Result<(), Errno>, buf: &mut [u8]) -> Step {
+        let filled = self.filled.take();
+        let app_end = filled.as_ref().map(|(app_end, _)| app_end.as_fd());
         let Err(error) = outcome else {
-            self.take_filling(buf);
+            if let Some((_, filling)) = filled {
+                self.written = filling.without(self.take_filling(buf));
+            }
+            app_end.map(enlarge);
             return Step::Stands;
         };
-        if self.is_aborted {
-            // Closed with its filling unread, the descriptor has its end and its error at once.
-            drop(self.data.take());
-            if let Some(app_end) = self.filled.take() {
-                enlarge(app_end.as_fd());
-            }
-        } else {
+        if !self.is_aborted {
             if let Some(data) = &self.data {
                 // There will be room before the end: a program that writes then must hear that nobody reads.
                 let _ = rustix::net::shutdown(data, rustix::net::Shutdown::Read);
             }
-            // Closed with the last byte of its filling unread, the descriptor reports an error.
+            // One that reads then must hear why: it waits until the end is there, a moment later.
+            let waiting = app_end.and_then(Waiting::begin);
             self.take_filling(buf);
+            drop(self.data.take());
+            drop(waiting);
         }
+        // Closed with something of its filling unread, the descriptor reports an error.
+        drop(self.data.take());
+        app_end.map(enlarge);
         Step::Failed(Some(error))
     }
 
@@ -299,21 +314,26 @@ impl Connecting {
         self.outcome == Some(Ok(()))
     }
 
-    /// Makes the application's descriptor writable, if it was filled.
-    fn take_filling(&mut self, buf: &mut [u8]) {
-        let (Some(data), Some(app_end)) = (&self.data, self.filled.take()) else { return };
-        // It became full and was not writable since, so whatever is there now is filling. Once some of it is
-        // taken the application may write. The last byte stays, see `outbox`.
-        let mut filling = rustix::io::ioctl_fionread(data).unwrap_or(0).saturating_sub(1) as usize;
-        while filling > 0 {
-            let room = filling.min(buf.len());
-            match rustix::net::recv(data, &mut buf[..room], RecvFlags::DONTWAIT) {
-                Ok((taken @ 1.., _)) => filling -= taken,
+    /// Takes all but the last byte of what is in a descriptor that was filled, so that it becomes writable. Gives
+    /// all of it, that byte included, which stays: see `outbox`.
+    fn take_filling<'buf>(&self, buf: &'buf mut [u8]) -> &'buf [u8] {
+        let Some(data) = &self.data else { return &[] };
+        // It became full and was not writable since: what is there now is filling, and what the application has
+        // written before it was full.
+        let there = rustix::io::ioctl_fionread(data).map_or(0, |there| buf.len().min(there as usize));
+        let mut taken = 0;
+        while taken < there {
+            let (flags, end) = match there - taken {
+                1 => (RecvFlags::DONTWAIT | RecvFlags::PEEK, there),
+                _ => (RecvFlags::DONTWAIT, there - 1),
+            };
+            match rustix::net::recv(data, &mut buf[taken..end], flags) {
+                Ok((length @ 1.., _)) => taken += length,
                 Err(Errno::INTR) => {}
                 _ => break,
             }
         }
-        enlarge(app_end.as_fd());
+        &buf[..taken]
     }
 
     /// shutdown(2): it comes to nothing.
@@ -338,4 +358,21 @@ impl Connecting {
 /// Returns true if the application's end has written something, or is closed.
 fn has_come(data: BorrowedFd<'_>) -> bool {
     events_of(data, PollFlags::IN).map_or(true, |events| !events.is_empty())
+}
+
+/// The calls on an application's descriptor wait, whatever its O_NONBLOCK says, until this is dropped.
+struct Waiting<'fd>(BorrowedFd<'fd>);
+
+impl<'fd> Waiting<'fd> {
+    /// `None` if they do so anyway.
+    fn begin(fd: BorrowedFd<'fd>) -> Option<Self> {
+        let is_nonblocking = rustix::fs::fcntl_getfl(fd).is_ok_and(|flags| flags.contains(OFlags::NONBLOCK));
+        (is_nonblocking && rustix::io::ioctl_fionbio(fd, false).is_ok()).then_some(Self(fd))
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let _ = rustix::io::ioctl_fionbio(self.0, true);
+    }
 }

@@ -147,8 +147,8 @@ impl ServerState {
                 self.connect_again(socket, asker).unwrap_or_else(|error| Some(failed(error)))
             }
             Request::StopWaiting => self.stop_waiting(key),
-            Request::Filled(socket) => {
-                self.filled(socket, fd);
+            Request::Filled(socket, filling) => {
+                self.filled(socket, fd, filling);
                 None
             }
             Request::Addresses(which) => Some(self.addresses(which)),

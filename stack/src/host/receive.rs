@@ -175,8 +175,9 @@ impl Stack {
             return Some(None);
         };
         let segment = Segment::read(packet, ip.header_len)?;
-        match listener.begin_handshake(time) {
-            Admission::Place => {}
+        let admission = listener.begin_handshake(time);
+        match admission {
+            Admission::Place | Admission::Held => {}
             Admission::Cookie => {
                 let settings = Flow::settings(shared, interface, &listener.options(), &share);
                 self.answer_with_cookie(time, interface, (local, remote), (&segment, &settings), batch);
@@ -191,7 +192,8 @@ impl Stack {
         let isn = initial_sequence(&shared.sequence_key, time, local, remote);
         let addresses = (local, remote);
         let connection = Connection::accept(settings, time, addresses, isn, &segment);
-        Some(self.add_accepted(time, interface, addresses, (connection, &share), &listener))
+        let made = (connection, &share, admission == Admission::Held);
+        Some(self.add_accepted(time, interface, addresses, made, &listener))
     }
 
     /// The account for a connection that a peer opens, unless there are as many as may be, or as many with
@@ -202,24 +204,33 @@ impl Stack {
         (flows.len() < config.max_flows && share.flows() < config.max_flows_per_peer).then_some(share)
     }
 
-    /// Enters a connection that has a place in its listener's backlog.
+    /// Enters a connection that has a place in its listener's backlog, and gives it; or one that is held until it
+    /// has one.
     fn add_accepted(
         &self,
         time: Time,
         interface: &Arc<Interface>,
         addresses: (SocketAddr, SocketAddr),
-        (connection, share): (Connection, &Arc<Share>),
+        (connection, share, is_held): (Connection, &Arc<Share>, bool),
         listener: &Arc<Listener>,
     ) -> Option<Arc<Flow>> {
         let shared = &self.shared;
         let options = listener.options();
         let flow =
             Flow::new(shared, interface.clone(), addresses, connection, &options, time, Some(listener));
-        let inserted = shared.flows.insert(&flow, share);
-        if !inserted {
-            listener.forget_handshake();
+        if is_held {
+            flow.hold();
         }
-        inserted.then_some(flow)
+        let inserted = shared.flows.insert(&flow, share);
+        match (inserted, is_held) {
+            (true, true) => {
+                flow.arm_now(time);
+                listener.hold(&flow);
+            }
+            (false, false) => listener.forget_handshake(time),
+            _ => {}
+        }
+        (inserted && !is_held).then_some(flow)
     }
 
     /// The listener's backlog is full of handshakes: this one is kept in the answer alone.
@@ -265,7 +276,7 @@ impl Stack {
         shared.counters.tcp_cookies_accepted.increment();
         let settings = Flow::settings(shared, interface, &listener.options(), &share);
         let connection = Connection::from_cookie(settings, time, (local, remote), (isn, irs), mss);
-        Some(self.add_accepted(time, interface, (local, remote), (connection, &share), &listener))
+        Some(self.add_accepted(time, interface, (local, remote), (connection, &share, false), &listener))
     }
 
     /// Whether a segment for no connection is from the middle of a stream whose cookie has found no place, as

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use crate::host::batch::Mark;
@@ -18,6 +18,10 @@ use crate::{Error, Flow, InterfaceId, Ready, Stack, TcpOptions};
 /// Handshakes that hold all places of a listener which [counts exactly](Listener::listen_exactly) are waited
 /// for this long: as long as the first retransmission of a SYN takes (RFC 6298 2).
 const HANDSHAKES_TAKE: Duration = Duration::from_secs(1);
+
+/// The most handshakes that wait for a place of such a listener. Each has the memory of a connection without
+/// data, and counts among its peer's connections.
+const MOST_HELD: usize = 32;
 
 /// After the last cookie was given, none comes back later than this.
 const COOKIE_LIFETIME: Duration = Duration::from_secs(128);
@@ -59,6 +63,8 @@ struct Queue {
     /// See [`Listener::listen_exactly`].
     is_exact: bool,
     handshakes: usize,
+    /// Those that wait for a place, the oldest first. Some may have ended meanwhile.
+    held: VecDeque<Weak<Flow>>,
     /// Since when there have been handshakes.
     handshaking: Option<Time>,
     established: VecDeque<Arc<Flow>>,
@@ -167,7 +173,9 @@ pub(crate) enum Admission {
     Place,
     /// Other handshakes hold all places: it is answered with a cookie.
     Cookie,
-    /// Connections that nobody accepts hold all places, or handshakes for a moment.
+    /// Other handshakes hold all places for a moment: it is answered once one of them is free.
+    Held,
+    /// Connections that nobody accepts hold all places, or too many wait for one.
     Full,
 }
 
@@ -205,8 +213,10 @@ impl Listener {
     /// # Errors
     /// [`Error::WouldBlock`] if there is none, [`Error::Closed`] after [`close`](Self::close),
     /// [`Error::NetworkDown`] after its interface was removed.
-    pub fn accept(&self, _now: Instant) -> Result<Arc<Flow>, Error> {
-        self.lock().take()
+    pub fn accept(&self, now: Instant) -> Result<Arc<Flow>, Error> {
+        let flow = self.lock().take()?;
+        self.let_in(self.shared.clock.time(now));
+        Ok(flow)
     }
 
     /// As [`accept`](Self::accept). The connection goes on holding its place of the backlog until
@@ -222,9 +232,13 @@ impl Listener {
     }
 
     /// One of those that hold a place after [`accept_in_place`](Self::accept_in_place) does so no longer.
-    pub fn free_place(&self) {
-        let mut queue = self.lock();
-        queue.kept = queue.kept.saturating_sub(1);
+    /// True if somebody else has the place now, who is answered by the stack's next timeout.
+    pub fn free_place(&self, now: Instant) -> bool {
+        {
+            let mut queue = self.lock();
+            queue.kept = queue.kept.saturating_sub(1);
+        }
+        self.let_in(self.shared.clock.time(now))
     }
 
     /// listen(2), also to change how many connections may wait, handshakes included; at least 1. More that
@@ -234,8 +248,8 @@ impl Listener {
     }
 
     /// The same, for few connections: no more peers than that are to believe that they are connected. So a
-    /// SYN that comes while handshakes hold the other places is dropped for a second, and is answered with a
-    /// cookie only after that.
+    /// SYN that comes while handshakes hold the other places waits until one is free, and is answered by the
+    /// stack's next timeout then. If handshakes hold them for more than a second it is answered with a cookie.
     pub fn listen_exactly(&self, backlog: usize) {
         self.set_backlog(backlog, true);
     }
@@ -310,14 +324,14 @@ impl Listener {
         if !queue.may_take() {
             return Admission::Full;
         }
-        if queue.handshakes + queue.waiting() < queue.backlog {
+        if queue.has_place() {
             queue.add_handshake(now);
             return Admission::Place;
         }
         // They may all be done in a moment, or never.
         let is_young = queue.handshaking.is_some_and(|began| since(now, began) < HANDSHAKES_TAKE);
         if queue.is_exact && is_young {
-            return Admission::Full;
+            return if queue.may_hold() { Admission::Held } else { Admission::Full };
         }
         queue.cookie = Some(now);
         Admission::Cookie
@@ -346,9 +360,35 @@ impl Listener {
         self.lock().refused.is_some_and(|refused| since(now, refused) < COOKIE_LIFETIME)
     }
 
+    /// This handshake waits for a place.
+    pub(crate) fn hold(&self, flow: &Arc<Flow>) {
+        self.lock().held.push_back(Arc::downgrade(flow));
+    }
+
     /// Frees the place of a handshake that came to nothing.
-    pub(crate) fn forget_handshake(&self) {
+    pub(crate) fn forget_handshake(&self, now: Time) {
         self.lock().end_handshake();
+        self.let_in(now);
+    }
+
+    /// Gives the places that are free to those who wait for one; true if there were any. Their flows are locked
+    /// one after another, and the queue is not locked then.
+    fn let_in(&self, now: Time) -> bool {
+        let mut any = false;
+        loop {
+            let next = {
+                let mut queue = self.lock();
+                if queue.held.is_empty() || !queue.has_place() {
+                    return any;
+                }
+                queue.add_handshake(now);
+                queue.held.pop_front().and_then(|held| held.upgrade())
+            };
+            match next.is_some_and(|flow| flow.let_in(now)) {
+                true => any = true,
+                false => self.lock().end_handshake(),
+            }
+        }
     }
 
     /// A handshake is done; `false` if nobody will accept the connection.
@@ -385,6 +425,17 @@ impl Queue {
     /// Returns true if they leave a place.
     fn may_take(&self) -> bool {
         self.closed.is_none() && self.waiting() < self.backlog
+    }
+
+    /// Returns true if they and the handshakes leave a place.
+    fn has_place(&self) -> bool {
+        self.closed.is_none() && self.handshakes + self.waiting() < self.backlog
+    }
+
+    /// Returns true if one more may wait for a place.
+    fn may_hold(&mut self) -> bool {
+        self.held.retain(|held| held.strong_count() > 0);
+        self.held.len() < MOST_HELD
     }
 
     fn add_handshake(&mut self, now: Time) {

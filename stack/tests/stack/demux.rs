@@ -223,13 +223,65 @@ fn who_counts_exactly_has_no_more_connected_than_there_are_places() {
     let taken = [(); 2].map(|()| listener.accept_in_place(pair.now).unwrap());
     pair.run_for(10 * SECOND);
     assert_eq!((established(), listener.accept(pair.now).unwrap_err()), (2, Error::WouldBlock));
-    listener.free_place();
+    listener.free_place(pair.now);
     pair.run(60 * SECOND, |_| established() == 3);
     listener.listen_exactly(4);
     pair.run(60 * SECOND, |_| established() == 5);
     pair.run_for(60 * SECOND);
     assert_eq!((established(), pair.counter(B, "tcp_cookies_sent")), (5, 0));
     drop(taken);
+}
+
+/// A server with a small backlog that accepts at once. Linux has cookies for those who find no place.
+#[test]
+fn all_who_connect_at_once_to_a_small_backlog_are_connected_before_a_syn_comes_again() {
+    for backlog in 1..=8 {
+        let mut pair = Pair::new(1);
+        pair.link.latency = SECOND / 40;
+        let listener = pair.listen_with(B, 80, 1, TcpOptions::default());
+        listener.listen_exactly(backlog + 1);
+        let flows: Vec<_> = (0..12).map(|_| pair.connect(A, 80)).collect();
+        let mut accepted = Vec::new();
+        pair.run(SECOND, |pair| {
+            accepted.extend(std::iter::from_fn(|| listener.accept(pair.now).ok()));
+            accepted.len() == flows.len()
+        });
+        assert!(flows.iter().all(|flow| flow.state() == State::Established));
+        assert_eq!(flows.iter().map(|flow| flow.info().unwrap().retransmits).sum::<u64>(), 0);
+        assert_eq!((pair.counter(B, "tcp_cookies_sent"), pair.counter(B, "tcp_backlog_overflows")), (0, 0));
+        let flow = accepted.pop().unwrap();
+        let other = flows.iter().find(|other| other.local() == flow.remote()).unwrap();
+        pair.transfer(B, &flow, other, 100_000);
+    }
+}
+
+#[test]
+fn those_who_wait_for_a_place_are_few_and_go_when_they_are_not_heard_of_again() {
+    let mut pair = Pair::new(1);
+    let listener = pair.listen_with(B, 80, 1, TcpOptions::default());
+    listener.listen_exactly(2);
+    let flows: Vec<_> = (0..100).map(|_| pair.connect(A, 80)).collect();
+    pair.run_for(SECOND / 10);
+    assert_eq!(pair.hosts[B].stack.flows(), 2 + 32);
+    assert_eq!(pair.counter(B, "tcp_backlog_overflows"), 66);
+    flows.iter().for_each(|flow| flow.fail(pair.now, Error::NetworkDown));
+    pair.run_for(3 * SECOND);
+    // Those that are connected wait to be accepted.
+    assert_eq!(pair.hosts[B].stack.flows(), 2);
+    drop(listener);
+}
+
+#[test]
+fn who_waits_for_a_place_of_a_listener_that_is_closed_is_refused() {
+    let mut pair = Pair::new(1);
+    let listener = pair.listen_with(B, 80, 1, TcpOptions::default());
+    listener.listen_exactly(1);
+    let flows = [(); 2].map(|()| pair.connect(A, 80));
+    pair.run_for(SECOND / 10);
+    listener.close(pair.now);
+    drop(listener);
+    pair.run(5 * SECOND, |_| flows.iter().all(|flow| flow.state() == State::Closed));
+    assert_eq!(flows[1].take_error(), Some(Error::ConnectionRefused));
 }
 
 #[test]

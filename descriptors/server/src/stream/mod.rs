@@ -212,6 +212,11 @@ impl Stream {
         self.is_untold = true;
     }
 
+    /// The application has written that before its descriptor was looked at.
+    pub(super) fn set_written(&mut self, data: Vec<u8>) {
+        self.left = data;
+    }
+
     /// Whether no call has said yet that it is connected: once.
     pub(super) fn take_untold(&mut self) -> bool {
         std::mem::take(&mut self.is_untold)

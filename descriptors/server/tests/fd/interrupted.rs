@@ -1,126 +1,22 @@
 //! Signals in the middle of everything that the library and the node do together: at each of the library's
-//! system calls, with the same program on the kernel's sockets beside it.
+//! system calls, with the same program on the kernel's sockets beside it. So are a fork, and another call.
 
 use std::io::Read;
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use peersock_fd::{Client, Errno, Family, Kind, RecvFlags, SendFlags, Shutdown, SocketFlags};
+use peersock_fd::{Errno, Kind, Socket, SocketFlags};
 use rustix::event::PollFlags;
 use rustix::io::retry_on_intr;
 use rustix::net::{AddressFamily, SocketType, sockopt};
 
 use crate::common::{Served, overlay, poll};
-use crate::tracer::{Signals, Steps, is_allowed, trace};
-
-/// The owner of the sockets that a program uses.
-#[derive(Clone)]
-enum World {
-    Overlays(Arc<Client>),
-    Kernels,
-}
-
-impl World {
-    fn open(&self, kind: Kind, flags: SocketFlags) -> OwnedFd {
-        match self {
-            World::Overlays(client) => peersock_fd::open(client, Family::V6, kind, flags).expect("a socket"),
-            World::Kernels => {
-                let kind = if kind == Kind::Stream { SocketType::STREAM } else { SocketType::DGRAM };
-                rustix::net::socket_with(AddressFamily::INET6, kind, flags, None).expect("a socket")
-            }
-        }
-    }
-
-    fn connect(&self, fd: &OwnedFd, remote: SocketAddr) -> Result<(), Errno> {
-        match self {
-            World::Overlays(_) => overlay(fd).connect(Some(remote)),
-            World::Kernels => rustix::net::connect(fd, &remote),
-        }
-    }
-
-    fn take_error(&self, fd: &OwnedFd) -> Result<(), Errno> {
-        match self {
-            World::Overlays(_) => overlay(fd).take_error().expect("an answer").map_or(Ok(()), Err),
-            World::Kernels => sockopt::socket_error(fd).expect("an answer"),
-        }
-    }
-
-    fn shut_writing(&self, fd: &OwnedFd) -> Result<(), Errno> {
-        match self {
-            World::Overlays(_) => overlay(fd).shutdown(Shutdown::Write),
-            World::Kernels => rustix::net::shutdown(fd, Shutdown::Write),
-        }
-    }
-
-    fn names(&self, fd: &OwnedFd) -> (SocketAddr, SocketAddr) {
-        match self {
-            World::Overlays(_) => {
-                (overlay(fd).local_addr().expect("it is bound"), overlay(fd).peer_addr().expect("connected"))
-            }
-            World::Kernels => {
-                let name = rustix::net::getsockname(fd).expect("it is bound");
-                let peer = rustix::net::getpeername(fd).expect("a stream").expect("connected");
-                (name.try_into().expect("of this family"), peer.try_into().expect("of this family"))
-            }
-        }
-    }
-
-    /// Binds a socket to a free port of this address, and gives it.
-    fn bind(&self, fd: &OwnedFd, ip: Ipv6Addr) -> Result<SocketAddr, Errno> {
-        let any = SocketAddr::new(ip.into(), 0);
-        match self {
-            World::Overlays(_) => {
-                overlay(fd).bind(any)?;
-                overlay(fd).local_addr()
-            }
-            World::Kernels => {
-                rustix::net::bind(fd, &any)?;
-                Ok(rustix::net::getsockname(fd)?.try_into().expect("of this family"))
-            }
-        }
-    }
-
-    fn listen(&self, fd: &OwnedFd) -> Result<(), Errno> {
-        match self {
-            World::Overlays(_) => overlay(fd).listen(4),
-            World::Kernels => rustix::net::listen(fd, 4),
-        }
-    }
-
-    fn accept(&self, fd: &OwnedFd) -> Result<OwnedFd, Errno> {
-        match self {
-            World::Overlays(_) => overlay(fd).accept(SocketFlags::empty()).map(|(fd, _)| fd),
-            World::Kernels => rustix::net::accept(fd),
-        }
-    }
-
-    fn send_to(&self, fd: &OwnedFd, data: &[u8], to: Option<SocketAddr>) -> Result<usize, Errno> {
-        let data = [std::io::IoSlice::new(data)];
-        match (self, to) {
-            (World::Overlays(_), Some(to)) => overlay(fd).send_to(&data, SendFlags::empty(), to, None),
-            (World::Overlays(_), None) => overlay(fd).send(&data, SendFlags::empty(), None),
-            (World::Kernels, Some(to)) => rustix::net::sendto(fd, &data[0], SendFlags::empty(), &to),
-            (World::Kernels, None) => rustix::net::send(fd, &data[0], SendFlags::empty()),
-        }
-    }
-
-    fn receive_from(&self, fd: &OwnedFd, buf: &mut [u8]) -> Result<(usize, Option<SocketAddr>), Errno> {
-        match self {
-            World::Overlays(_) => {
-                let received =
-                    overlay(fd).recv_from(&mut [std::io::IoSliceMut::new(buf)], RecvFlags::empty())?;
-                Ok((received.length, received.remote))
-            }
-            World::Kernels => {
-                let (length, _, from) = rustix::net::recvfrom(fd, buf, RecvFlags::empty())?;
-                Ok((length, from.map(|from| from.try_into().expect("of this family"))))
-            }
-        }
-    }
-}
+use crate::tracer::{Again, Forked, Signals, Steps, is_allowed, trace};
+use crate::world::World;
 
 const SENT: &[u8; 100] = &[b'a'; 100];
 
@@ -133,12 +29,80 @@ enum How {
     ConnectsAgainWithALimit,
 }
 
+/// A call that connects a socket which another one may be connecting: a second one in the middle of the first.
+#[derive(Clone, Default)]
+struct Second(Arc<SecondCall>);
+
+#[derive(Default)]
+struct SecondCall {
+    /// The socket's number, or 0.
+    fd: AtomicI32,
+    /// What it has returned first but EALREADY and EISCONN, plus one.
+    returned: AtomicI32,
+}
+
+impl Second {
+    /// It may come from now on.
+    fn begin(&self, fd: &OwnedFd) {
+        self.0.returned.store(0, Ordering::Relaxed);
+        self.0.fd.store(fd.as_raw_fd(), Ordering::Relaxed);
+    }
+
+    /// It does not come any more.
+    fn end(&self) {
+        self.0.fd.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether it has returned this.
+    fn has_returned(&self, returned: Result<(), Errno>) -> bool {
+        self.0.returned.load(Ordering::Relaxed) == errno_of(returned) + 1
+    }
+
+    fn of(&self, remote: SocketAddr) -> Again {
+        let second = Arc::clone(&self.0);
+        Box::new(move || {
+            let number = second.fd.load(Ordering::Relaxed);
+            if number == 0 {
+                return;
+            }
+            // SAFETY: it is open as long as its number is there.
+            #[allow(unsafe_code)]
+            let fd = unsafe { BorrowedFd::borrow_raw(number) };
+            let returned = match Socket::of(fd) {
+                Some(socket) if socket.kind() == Kind::Stream => socket.begin_connect(Some(remote)),
+                Some(socket) => socket.connect(Some(remote)),
+                None => rustix::net::connect(fd, &remote),
+            };
+            if !matches!(returned, Err(Errno::ALREADY | Errno::ISCONN)) {
+                let (seen, order) = (errno_of(returned) + 1, Ordering::Relaxed);
+                let _ = second.returned.compare_exchange(0, seen, order, order);
+            }
+        })
+    }
+}
+
+fn errno_of(returned: Result<(), Errno>) -> i32 {
+    returned.map_or_else(Errno::raw_os_error, |()| 0)
+}
+
 /// A client that sends something and reads what comes back.
-struct Echoed(World, SocketAddr, How);
+struct Echoed(World, SocketAddr, How, Second);
 
 impl Echoed {
     fn connect(&self, fd: &OwnedFd) -> Result<(), Errno> {
-        let Self(world, remote, how) = self;
+        match self.connect_once_or_again(fd) {
+            // The other call was told that it is connected, or goes on.
+            Err(Errno::ISCONN) if self.3.has_returned(Ok(())) => Ok(()),
+            Err(Errno::ALREADY) if self.3.has_returned(Err(Errno::INPROGRESS)) => {
+                poll(fd, PollFlags::OUT);
+                self.0.take_error(fd)
+            }
+            connected => connected,
+        }
+    }
+
+    fn connect_once_or_again(&self, fd: &OwnedFd) -> Result<(), Errno> {
+        let Self(world, remote, how, _) = self;
         let mut connected = world.connect(fd, *remote);
         match how {
             How::ConnectsAgain | How::ConnectsAgainWithALimit => {
@@ -159,7 +123,7 @@ impl Echoed {
     }
 
     fn exchange(&self, fd: &OwnedFd) -> Result<String, Errno> {
-        let Self(world, remote, _) = self;
+        let Self(world, remote, ..) = self;
         let (_, peer) = world.names(fd);
         assert_eq!(peer, *remote);
         assert_eq!(retry_on_intr(|| rustix::io::write(fd, SENT))?, SENT.len());
@@ -186,7 +150,7 @@ impl Steps for Echoed {
     }
 
     fn interrupted(&mut self, prepared: &mut Self::Prepared) -> String {
-        let Self(world, _, how) = self;
+        let Self(world, _, how, second) = &*self;
         let flags = match how {
             How::PollsWithoutWaiting => SocketFlags::NONBLOCK,
             _ => SocketFlags::empty(),
@@ -196,7 +160,9 @@ impl Steps for Echoed {
             let limit = Some(Duration::from_millis(1));
             sockopt::set_socket_timeout(&fd, sockopt::Timeout::Send, limit).expect("an option");
         }
+        second.begin(&fd);
         let seen = self.connect(&fd).and_then(|()| self.exchange(&fd));
+        second.end();
         *prepared = Some(fd);
         seen.unwrap_or_else(|error| error.to_string())
     }
@@ -204,6 +170,10 @@ impl Steps for Echoed {
     fn after(&mut self, prepared: Self::Prepared) -> String {
         let Self(world, ..) = self;
         format!("SO_ERROR {:?}", world.take_error(&prepared.expect("it was opened")))
+    }
+
+    fn again(&self) -> Option<Again> {
+        Some(self.3.of(self.1))
     }
 }
 
@@ -279,9 +249,13 @@ impl Steps for Datagrams {
     }
 }
 
+const SIGNALS: [Signals; 3] = [Signals::One, Signals::OneThenWait, Signals::Storm];
+const FORKS: [Signals; 3] =
+    [Signals::Fork(Forked::Exits), Signals::Fork(Forked::Closes), Signals::Fork(Forked::Uses)];
+
 /// The program sees the same with the kernel's sockets, wherever signals come, and with the overlay's.
-fn is_the_same<S: Steps>(steps: impl Fn(bool) -> S, wanted: &str) {
-    for signals in [Signals::One, Signals::OneThenWait, Signals::Storm] {
+fn is_the_same<S: Steps>(all: &[Signals], steps: impl Fn(bool) -> S, wanted: &str) {
+    for &signals in all {
         for is_overlay in [false, true] {
             let seen = trace(signals, steps(is_overlay));
             // A socket is opened at least, and connected.
@@ -320,41 +294,57 @@ fn send_back(accepted: OwnedFd) {
     }
 }
 
-fn everything_arrives_as_it_was_sent(test: &str, how: How) {
+fn everything_arrives_as_it_was_sent(test: &str, signals: &[Signals], how: How) {
     if !is_allowed(test) {
         return;
     }
     let (a, b) = Served::pair();
     let (overlays, kernels) = echo(&b);
     let steps = |is_overlay| match is_overlay {
-        true => Echoed(World::Overlays(Arc::clone(&a.client)), overlays, how),
-        false => Echoed(World::Kernels, kernels, how),
+        true => Echoed(World::Overlays(Arc::clone(&a.client)), overlays, how, Second::default()),
+        false => Echoed(World::Kernels, kernels, how, Second::default()),
     };
-    is_the_same(steps, "all came back; SO_ERROR Ok(())");
+    is_the_same(signals, steps, "all came back; SO_ERROR Ok(())");
 }
 
 #[test]
 fn who_connects_again_after_a_signal_sends_and_receives_what_was_sent() {
     let test = "who_connects_again_after_a_signal_sends_and_receives_what_was_sent";
-    everything_arrives_as_it_was_sent(test, How::ConnectsAgain);
+    everything_arrives_as_it_was_sent(test, &SIGNALS, How::ConnectsAgain);
 }
 
 #[test]
 fn who_polls_after_a_signal_sends_and_receives_what_was_sent() {
     let test = "who_polls_after_a_signal_sends_and_receives_what_was_sent";
-    everything_arrives_as_it_was_sent(test, How::Polls);
+    everything_arrives_as_it_was_sent(test, &SIGNALS, How::Polls);
 }
 
 #[test]
 fn signals_do_not_disturb_who_connects_without_waiting() {
     let test = "signals_do_not_disturb_who_connects_without_waiting";
-    everything_arrives_as_it_was_sent(test, How::PollsWithoutWaiting);
+    everything_arrives_as_it_was_sent(test, &SIGNALS, How::PollsWithoutWaiting);
 }
 
 #[test]
 fn signals_do_not_disturb_who_waits_a_moment_only() {
     let test = "signals_do_not_disturb_who_waits_a_moment_only";
-    everything_arrives_as_it_was_sent(test, How::ConnectsAgainWithALimit);
+    everything_arrives_as_it_was_sent(test, &SIGNALS, How::ConnectsAgainWithALimit);
+}
+
+#[test]
+fn children_that_are_forked_while_it_connects_disturb_nothing() {
+    let test = "children_that_are_forked_while_it_connects_disturb_nothing";
+    for how in [How::ConnectsAgain, How::PollsWithoutWaiting] {
+        everything_arrives_as_it_was_sent(test, &FORKS, how);
+    }
+}
+
+#[test]
+fn a_second_call_while_it_connects_disturbs_nothing() {
+    let test = "a_second_call_while_it_connects_disturbs_nothing";
+    for how in [How::ConnectsAgain, How::Polls, How::PollsWithoutWaiting, How::ConnectsAgainWithALimit] {
+        everything_arrives_as_it_was_sent(test, &[Signals::Again], how);
+    }
 }
 
 #[test]
@@ -369,10 +359,15 @@ fn a_refusal_is_told_once_wherever_signals_come() {
     let kernels = rustix::net::getsockname(&closed).expect("it is bound").try_into().expect("of its family");
     for how in [How::ConnectsAgain, How::Polls] {
         let steps = |is_overlay| match is_overlay {
-            true => Echoed(World::Overlays(Arc::clone(&a.client)), SocketAddr::new(b.ip(), 9), how),
-            false => Echoed(World::Kernels, kernels, how),
+            true => Echoed(
+                World::Overlays(Arc::clone(&a.client)),
+                SocketAddr::new(b.ip(), 9),
+                how,
+                Second::default(),
+            ),
+            false => Echoed(World::Kernels, kernels, how, Second::default()),
         };
-        is_the_same(steps, &format!("{}; SO_ERROR Ok(())", Errno::CONNREFUSED));
+        is_the_same(&[SIGNALS, FORKS].concat(), steps, &format!("{}; SO_ERROR Ok(())", Errno::CONNREFUSED));
     }
 }
 
@@ -386,7 +381,7 @@ fn whom_signals_interrupt_while_he_accepts_loses_nobody() {
         true => Accepts(World::Overlays(Arc::clone(&a.client)), a.network.address()),
         false => Accepts(World::Kernels, Ipv6Addr::LOCALHOST),
     };
-    is_the_same(steps, "all came; ");
+    is_the_same(&[SIGNALS, FORKS].concat(), steps, "all came; ");
 }
 
 #[test]
@@ -399,5 +394,5 @@ fn datagrams_come_wherever_signals_come() {
         true => Datagrams(World::Overlays(Arc::clone(&a.client)), a.network.address()),
         false => Datagrams(World::Kernels, Ipv6Addr::LOCALHOST),
     };
-    is_the_same(steps, "both came; ");
+    is_the_same(&[SIGNALS, FORKS].concat(), steps, "both came; ");
 }

@@ -1,15 +1,21 @@
-//! A child of this process into whose system calls signals are put, by ptrace(2).
+//! A child of this process into whose system calls signals are put, by ptrace(2). The handler does nothing,
+//! forks, or makes a call once more.
 #![allow(unsafe_code)]
 
 use std::io::{Read, Write};
 use std::mem::{MaybeUninit, size_of, zeroed};
+use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
+
+use peersock_fd::Socket;
 
 /// Begins and ends what is interrupted: the child raises it.
 const MARK: libc::c_int = libc::SIGUSR2;
 
-/// The signal that interrupts it: its handler does nothing, and calls are not restarted.
+/// The signal that interrupts it: calls are not restarted.
 const SIGNAL: libc::c_int = libc::SIGUSR1;
 
 /// The most calls in a row that get a signal.
@@ -27,7 +33,71 @@ pub(crate) enum Signals {
     OneThenWait,
     /// That one and the next ones.
     Storm,
+    /// That one, and the handler forks.
+    Fork(Forked),
+    /// That one, and the handler does [`again`](Steps::again) what the program does.
+    Again,
 }
+
+/// The end of a child that is forked in the middle of a call. It has copies of all descriptors.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Forked {
+    /// It ends at once.
+    Exits,
+    /// It closes all, and ends only later.
+    Closes,
+    /// It asks the node about every socket, and ends.
+    Uses,
+}
+
+/// What the handler does, in a child.
+static HANDLED: OnceLock<Again> = OnceLock::new();
+
+/// How often it has done so.
+static TIMES: AtomicU32 = AtomicU32::new(0);
+
+impl Signals {
+    fn handling(self, again: Option<Again>) -> Again {
+        match (self, again) {
+            (Self::Fork(forked), _) => Box::new(move || forked.fork()),
+            (Self::Again, Some(again)) => again,
+            _ => Box::new(|| {}),
+        }
+    }
+}
+
+impl Forked {
+    fn fork(self) {
+        // The C library's fork(2) takes locks that what the signal has interrupted may hold.
+        // SAFETY: as fork(2), no pointers.
+        if unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) } != 0 {
+            return;
+        }
+        match self {
+            Self::Exits => {}
+            // SAFETY: nothing in this child uses its descriptors afterwards.
+            Self::Closes => unsafe {
+                libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0);
+                libc::usleep(5_000);
+            },
+            Self::Uses => {
+                for number in 3..64 {
+                    // SAFETY: nobody closes descriptors in this child; where there is none the calls fail.
+                    let fd = unsafe { BorrowedFd::borrow_raw(number) };
+                    match Socket::of(fd) {
+                        Some(socket) => drop(socket.local_addr()),
+                        None => drop(rustix::net::getsockname(fd)),
+                    }
+                }
+            }
+        }
+        // SAFETY: it ends the process and comes back to nobody.
+        unsafe { libc::_exit(0) };
+    }
+}
+
+/// Makes a call once more.
+pub(crate) type Again = Box<dyn Fn() + Send + Sync>;
 
 /// The work that the child does again and again: it prepares, then does what is interrupted and tells what it
 /// saw.
@@ -40,6 +110,10 @@ pub(crate) trait Steps {
     fn interrupted(&mut self, prepared: &mut Self::Prepared) -> String;
     /// Is not interrupted: what can be seen afterwards.
     fn after(&mut self, prepared: Self::Prepared) -> String;
+    /// The call that is made once more, in the middle of it, if there is one.
+    fn again(&self) -> Option<Again> {
+        None
+    }
 }
 
 /// Has a forked child do the steps with signals at the first system call, then at the second and so on until
@@ -51,7 +125,7 @@ pub(crate) fn trace(signals: Signals, mut steps: impl Steps) -> Vec<String> {
     let child = unsafe { libc::fork() };
     assert!(child >= 0, "no child");
     if child == 0 {
-        let done = catch_unwind(AssertUnwindSafe(|| run_child(&mut steps, &mut tells)));
+        let done = catch_unwind(AssertUnwindSafe(|| run_child(signals, &mut steps, &mut tells)));
         // SAFETY: it ends the process and comes back to nobody.
         unsafe { libc::_exit(if done.is_ok() { 0 } else { 101 }) };
     }
@@ -60,16 +134,19 @@ pub(crate) fn trace(signals: Signals, mut steps: impl Steps) -> Vec<String> {
     child.wait_for_stop();
     ptrace(libc::PTRACE_SETOPTIONS, child.0, libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_EXITKILL);
     child.resume(libc::PTRACE_CONT, 0);
-    let mut seen = Vec::new();
+    let (mut seen, mut times) = (Vec::new(), 0);
     for first in 0.. {
         child.run_to_mark();
         let calls = child.interrupt(signals, first);
         // What it has seen comes before the next mark, to which it runs now.
-        let mut length = [0; 4];
+        let mut numbers = [[0; 4]; 2];
         child.resume(libc::PTRACE_CONT, 0);
-        told.read_exact(&mut length).expect("it lives");
-        let mut text = vec![0; u32::from_ne_bytes(length) as usize];
+        told.read_exact(numbers.as_flattened_mut()).expect("it lives");
+        let [length, handled] = numbers.map(u32::from_ne_bytes);
+        let mut text = vec![0; length as usize];
         told.read_exact(&mut text).expect("it lives");
+        assert!(handled > times || first >= calls, "no signal came at call {first}");
+        times = handled;
         seen.push(String::from_utf8(text).expect("text"));
         if first >= calls {
             return seen;
@@ -78,13 +155,19 @@ pub(crate) fn trace(signals: Signals, mut steps: impl Steps) -> Vec<String> {
     seen
 }
 
-fn run_child(steps: &mut impl Steps, tells: &mut impl Write) {
-    extern "C" fn nothing(_: libc::c_int) {}
-    // SAFETY: the handler does nothing; all bytes of the struct may be zero. The others take no pointers.
+fn run_child(signals: Signals, steps: &mut impl Steps, tells: &mut impl Write) {
+    extern "C" fn handle(_: libc::c_int) {
+        TIMES.fetch_add(1, Ordering::Relaxed);
+        HANDLED.get().inspect(|handled| handled());
+    }
+    HANDLED.get_or_init(|| signals.handling(steps.again()));
+    // SAFETY: the handler takes no lock and no memory from the heap; all bytes of the struct may be zero. Its
+    // children are waited for by nobody. The others take no pointers.
     unsafe {
         let mut action: libc::sigaction = zeroed();
-        action.sa_sigaction = nothing as *const () as usize;
+        action.sa_sigaction = handle as *const () as usize;
         libc::sigaction(SIGNAL, &raw const action, std::ptr::null_mut());
+        libc::signal(libc::SIGCHLD, libc::SIG_IGN);
         libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0);
         libc::raise(libc::SIGSTOP);
     }
@@ -95,8 +178,8 @@ fn run_child(steps: &mut impl Steps, tells: &mut impl Write) {
         let seen = steps.interrupted(&mut prepared);
         mark();
         let seen = format!("{seen}; {}", steps.after(prepared));
-        let length = seen.len() as u32;
-        tells.write_all(&[&length.to_ne_bytes(), seen.as_bytes()].concat()).expect("it is listened to");
+        let numbers = [seen.len() as u32, TIMES.load(Ordering::Relaxed)].map(u32::to_ne_bytes);
+        tells.write_all(&[numbers.as_flattened(), seen.as_bytes()].concat()).expect("it is listened to");
     }
 }
 
@@ -147,7 +230,9 @@ impl Child {
                     Call::Begins(libc::SYS_rt_sigreturn) => {}
                     Call::Begins(_) => {
                         has_signal = match signals {
-                            Signals::One | Signals::OneThenWait => calls == first,
+                            Signals::One | Signals::OneThenWait | Signals::Fork(_) | Signals::Again => {
+                                calls == first
+                            }
                             Signals::Storm => (first..first + STORM).contains(&calls),
                         };
                         if has_signal {

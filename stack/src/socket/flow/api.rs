@@ -352,6 +352,9 @@ impl Flow {
         }
         let mut inner = self.lock_to_fetch();
         let time = inner.pass(time);
+        if inner.is_held {
+            return None;
+        }
         let connection = inner.live()?;
         let before = connection.retransmits();
         let emitted = connection.emit(time, &self.lower(limits), self.endpoints(), buf);
@@ -386,7 +389,7 @@ impl Flow {
     /// Whether [`egress`](Self::egress) has something to send.
     pub fn has_output(&self, now: Instant) -> bool {
         let (mut inner, time) = self.lock_at(now);
-        inner.live().is_some_and(|connection| connection.has_output(time))
+        !inner.is_held && inner.live().is_some_and(|connection| connection.has_output(time))
     }
 
     /// Whether small writes leave at once: TCP_NODELAY.

@@ -12,6 +12,9 @@ use crate::ip::{IpHeader, MAX_HEADERS};
 use crate::tcp::{Connection, Ending, Outgoing, SYN_TIMEOUT, Segment, TcpHeader, Verdict};
 use crate::{Batch, Departure, Error, InterfaceId, KeepAlive, Listener, State};
 
+/// How long a handshake waits for a place of its listener's backlog: so long that its SYN has come again.
+const HELD: Duration = Duration::from_secs(2);
+
 impl Flow {
     /// Takes in a segment that belongs to this connection. `false` if the connection has made room
     /// meanwhile, and the segment is nobody's.
@@ -25,6 +28,12 @@ impl Flow {
         let mut inner = self.lock();
         let time = inner.pass(time);
         if !inner.linked {
+            return false;
+        }
+        if inner.is_held {
+            // A SYN that comes again is looked at afresh.
+            self.unlink(&mut inner);
+            self.refresh(&mut inner, time);
             return false;
         }
         if inner.time_wait.is_some() {
@@ -240,6 +249,12 @@ impl Flow {
             return false;
         }
         if self.gives_up_at(&inner).is_some_and(|due| due <= time) {
+            if inner.is_held {
+                self.shared.counters.tcp_backlog_overflows.increment();
+                self.unlink(&mut inner);
+                self.refresh(&mut inner, time);
+                return false;
+            }
             self.shared.counters.tcp_timeouts.increment();
             let error = inner.soft.take().unwrap_or(Error::TimedOut);
             self.kill(&mut inner, error);
@@ -317,6 +332,9 @@ impl Flow {
         if let Some(wait) = &inner.time_wait {
             return Some(wait.expires());
         }
+        if inner.is_held {
+            return self.gives_up_at(inner);
+        }
         let connection = inner.live().and_then(|connection| connection.deadline(time));
         earlier(self.gives_up_or_hands_over_at(inner), connection)
     }
@@ -331,6 +349,7 @@ impl Flow {
         let state = inner.state();
         if let Some(waiting) = inner.waiting {
             match state {
+                _ if inner.is_held => return Some(after(waiting, HELD)),
                 State::SynSent => {
                     // As in Linux, which looks when it sends the SYN again.
                     let user_timeout = inner.user_timeout().unwrap_or(config.syn_timeout).max(SYN_TIMEOUT);
@@ -434,9 +453,29 @@ impl Flow {
         self.shared.flows.remove(&self.key);
         inner.time_wait = None;
         self.note_ended(inner);
-        if let Some(listener) = inner.listener.take().and_then(|listener| listener.upgrade()) {
-            listener.forget_handshake();
+        let listener = inner.listener.take().filter(|_| !inner.is_held);
+        if let Some(listener) = listener.and_then(|listener| listener.upgrade()) {
+            listener.forget_handshake(inner.latest);
         }
+    }
+
+    /// Has it wait for a place of its listener's backlog. Nobody else has it yet.
+    pub(crate) fn hold(&self) {
+        self.lock().is_held = true;
+    }
+
+    /// It has a place: its SYN is answered by the stack's next timeout. False if it waits no longer. It may be
+    /// called while another flow is locked that had a place: one that is held locks no other.
+    pub(crate) fn let_in(&self, time: Time) -> bool {
+        let mut inner = self.lock();
+        let time = inner.pass(time);
+        if !inner.linked || !inner.is_held {
+            return false;
+        }
+        inner.is_held = false;
+        inner.waiting = Some(time);
+        self.arm(&mut inner, time);
+        true
     }
 
     /// Takes this flow's place for a new connection with the initial sequence number `isn`, if it is in

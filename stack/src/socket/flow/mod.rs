@@ -132,6 +132,8 @@ struct Inner {
     /// Since when something waits for an acknowledgement, or since the application has closed it. At first
     /// that is the handshake.
     waiting: Option<Time>,
+    /// It waits for a place of its listener's backlog, and does nothing until then.
+    is_held: bool,
     /// Who gets it when the handshake is done.
     listener: Option<Weak<Listener>>,
     alarm: Alarm,
@@ -172,6 +174,7 @@ impl Flow {
             heard: time,
             latest: time,
             waiting: Some(time),
+            is_held: false,
             listener: listener.map(Arc::downgrade),
             alarm: Alarm { first: NEVER, second: NEVER },
         };
