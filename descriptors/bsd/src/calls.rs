@@ -7,8 +7,10 @@ use libc::{c_int, sockaddr, socklen_t};
 use peersock_fd::{Client, Errno, Family, Kind, Shutdown, Socket, SocketFlags};
 
 use crate::convert::end_listening;
-use crate::sockaddr::{read, write};
-use crate::{EpollSets, Result, dissolve, epoll_sets, has_failed, kernel, make_private, receiving, renew};
+use crate::sockaddr::{check_structure, read, write};
+use crate::{
+    EpollSets, Result, dissolve, ends_attempt, epoll_sets, has_failed, kernel, make_private, receiving, renew,
+};
 
 /// socket(2), for AF_INET and AF_INET6.
 ///
@@ -67,6 +69,7 @@ pub(crate) unsafe fn bind_with(
 ) -> Result<c_int> {
     // SAFETY: the caller's.
     let address = unsafe { read(address, length) }?.ok_or(Errno::AFNOSUPPORT)?;
+    check_structure(socket.family(), address, length)?;
     socket.bind(address)?;
     make_private(socket, sets)?;
     Ok(0)
@@ -102,12 +105,46 @@ pub(crate) fn listen_with(
 /// See the crate.
 pub unsafe fn connect(socket: &Socket<'_>, address: *const sockaddr, length: socklen_t) -> Result<c_int> {
     // SAFETY: the caller's.
-    match unsafe { read(address, length) }? {
+    match unsafe { read_remote(socket, address, length) }? {
         None if socket.kind() == Kind::Stream => dissolve(socket, epoll_sets::find)?,
         None => receiving(socket, epoll_sets::find)?.connect(None)?,
         Some(remote) => connect_to(socket, remote, epoll_sets::find)?,
     }
     Ok(0)
+}
+
+/// Reads an address for [`connect`]; `None` for AF_UNSPEC. As in Linux, a stream that is connected or listens says
+/// so before it looks at what is wrong with the address.
+///
+/// # Errors
+/// EFAULT, EINVAL, EAFNOSUPPORT, EISCONN.
+///
+/// # Safety
+/// See the crate.
+pub unsafe fn read_remote(
+    socket: &Socket<'_>,
+    address: *const sockaddr,
+    length: socklen_t,
+) -> Result<Option<SocketAddr>> {
+    // SAFETY: the caller's.
+    let remote = unsafe { read(address, length) };
+    if socket.kind() != Kind::Stream {
+        return remote;
+    }
+    let remote = remote.and_then(|remote| match remote {
+        Some(address) => check_structure(socket.family(), address, length).map(|()| remote),
+        None => Ok(None),
+    });
+    let has_family = size_of::<libc::sa_family_t>()..=size_of::<libc::sockaddr_storage>();
+    match remote {
+        Err(Errno::INVAL | Errno::AFNOSUPPORT)
+            if has_family.contains(&(length as usize))
+                && (socket.is_listener() || socket.peer_addr().is_ok()) =>
+        {
+            Err(Errno::ISCONN)
+        }
+        remote => remote,
+    }
 }
 
 /// connect(2) to an address. As with TCP, a stream whose attempt has failed without being waited for says so
@@ -125,9 +162,9 @@ pub fn connect_to(socket: &Socket<'_>, remote: SocketAddr, sets: impl Fn(RawFd) 
         return Err(error.unwrap_or(Errno::CONNABORTED));
     }
     let connected = receiving(socket, &sets)?.connect(Some(remote));
-    let stands_or_goes_on =
-        matches!(connected, Ok(()) | Err(Errno::INPROGRESS | Errno::ALREADY | Errno::ISCONN | Errno::INTR));
-    if !stands_or_goes_on && has_failed(socket) {
+    if let Err(error) = connected
+        && ends_attempt(socket, error)
+    {
         renew(socket, sets)?;
     }
     connected
@@ -254,11 +291,23 @@ pub fn shutdown_with(socket: &Socket<'_>, how: c_int, sets: impl Fn(RawFd) -> Ep
 ///
 /// # Errors
 /// EINVAL.
-pub fn shutdown_of(how: c_int) -> Result<Shutdown> {
+fn shutdown_of(how: c_int) -> Result<Shutdown> {
     match how {
         libc::SHUT_RD => Ok(Shutdown::Read),
         libc::SHUT_WR => Ok(Shutdown::Write),
         libc::SHUT_RDWR => Ok(Shutdown::Both),
         _ => Err(Errno::INVAL),
     }
+}
+
+/// ioctl(2) with SIOCOUTQ of a stream: how many bytes are not acknowledged. Programs wait until it says 0, which the
+/// kernel's AF_UNIX sockets never do here.
+///
+/// # Errors
+/// EINVAL of one that listens.
+pub fn unacknowledged(socket: &Socket<'_>) -> Result<c_int> {
+    if socket.is_listener() {
+        return Err(Errno::INVAL);
+    }
+    Ok(socket.unacknowledged().map_or(0, |bytes| c_int::try_from(bytes).unwrap_or(c_int::MAX)))
 }

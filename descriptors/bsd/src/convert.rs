@@ -4,9 +4,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use libc::{c_int, c_void, socklen_t};
 use peersock_fd::option_table::{self, Repeat, Row};
-use peersock_fd::{
-    Client, Errno, Identity, Kind, Request, Shutdown, Socket, SocketFlags, Which, inherit_status,
-};
+use peersock_fd::{Client, Errno, Identity, Kind, Shutdown, Socket, SocketFlags, inherit_status};
 use rustix::event::PollFlags;
 use rustix::fs::OFlags;
 use rustix::io::{DupFlags, FdFlags};
@@ -78,6 +76,15 @@ pub fn has_failed(socket: &Socket<'_>) -> bool {
     socket.kind() == Kind::Stream
         && rustix::net::getpeername(socket.fd()).is_ok()
         && socket.events(PollFlags::empty()).is_ok_and(|events| events.contains(PollFlags::HUP))
+        && socket.peer_addr() == Err(Errno::NOTCONN)
+}
+
+/// Whether connect(2) of an overlay stream has failed by this error because its attempt has come to nothing, be it
+/// that the kernel has not heard of that yet.
+pub fn ends_attempt(socket: &Socket<'_>, error: Errno) -> bool {
+    !matches!(error, Errno::INPROGRESS | Errno::ALREADY | Errno::ISCONN | Errno::INTR)
+        && socket.kind() == Kind::Stream
+        && rustix::net::getpeername(socket.fd()).is_ok()
         && socket.peer_addr() == Err(Errno::NOTCONN)
 }
 
@@ -157,12 +164,12 @@ pub fn dissolve(socket: &Socket<'_>, sets: impl Fn(RawFd) -> EpollSets) -> Resul
     }
     let new = open_again(socket)?;
     reset_on_close(socket)?;
-    replace(socket.fd().as_raw_fd(), &new, sets)?;
-    if listens && let Which::Opened(opened) = socket.which() {
-        // Of connections the node hears by itself. Without a node there is nobody to tell.
-        let _ = socket.client().ask(Request::Closed(opened));
+    if listens {
+        // Of connections the node hears by itself. Who waits in accept(2) waits for the listener's end. Without a
+        // node there is nobody to tell.
+        let _ = socket.shutdown(Shutdown::Both);
     }
-    Ok(())
+    replace(socket.fd().as_raw_fd(), &new, sets)
 }
 
 /// shutdown(2) of a listener. The descriptor then stands for a new socket with the same options, address and

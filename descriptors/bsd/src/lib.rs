@@ -42,12 +42,12 @@ mod sockaddr;
 mod wait_all;
 
 pub use calls::{
-    accept4, bind, close, connect, connect_to, getpeername, getsockname, listen, shutdown, shutdown_of,
-    shutdown_with, socket,
+    accept4, bind, close, connect, connect_to, getpeername, getsockname, listen, read_remote, shutdown,
+    shutdown_with, socket, unacknowledged,
 };
 pub use convert::{
-    convert, counterpart, dissolve, has_failed, last_error, make_private, receiving, renew, replace,
-    reset_on_close,
+    convert, counterpart, dissolve, ends_attempt, has_failed, last_error, make_private, receiving, renew,
+    replace, reset_on_close,
 };
 pub use epoll_sets::EpollSets;
 pub use many_messages::{keep_for_next_call, may_receive_more};

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::ptr;
 
 use libc::{sockaddr, sockaddr_in, sockaddr_in6, socklen_t};
-use peersock_fd::Errno;
+use peersock_fd::{Errno, Family};
 
 use crate::Result;
 
@@ -49,6 +49,20 @@ pub unsafe fn read(address: *const sockaddr, length: socklen_t) -> Result<Option
         }
         libc::AF_INET | libc::AF_INET6 => Err(Errno::INVAL),
         _ => Err(Errno::AFNOSUPPORT),
+    }
+}
+
+/// Has Linux's reason why a socket of this family cannot be bound or, as a stream, connected to an address that
+/// came in a structure of this length: IPv6's is told that one of IPv4's length is short before its family is
+/// looked at.
+///
+/// # Errors
+/// EAFNOSUPPORT, EINVAL.
+pub(crate) fn check_structure(family: Family, address: SocketAddr, length: socklen_t) -> Result<()> {
+    match (family, Family::of(address.ip())) {
+        (Family::V6, Family::V4) if (length as usize) < LEAST_IN6 => Err(Errno::INVAL),
+        (own, other) if own != other => Err(Errno::AFNOSUPPORT),
+        _ => Ok(()),
     }
 }
 
@@ -132,6 +146,23 @@ mod tests {
                 assert_eq!(read(storage.as_ptr().cast(), length), Ok(Some(address)));
                 assert_eq!(read(storage.as_ptr().cast(), length - 5), Err(Errno::INVAL));
             }
+        }
+    }
+
+    #[test]
+    fn an_address_of_the_other_family_is_refused_as_linux_refuses_it() {
+        let (v4, v6): (SocketAddr, SocketAddr) =
+            ("10.1.2.3:80".parse().expect("an address"), "[fd00::1]:443".parse().expect("an address"));
+        for (family, address, length, wanted) in [
+            (Family::V6, v4, 16, Err(Errno::INVAL)),
+            (Family::V6, v4, 23, Err(Errno::INVAL)),
+            (Family::V6, v4, 24, Err(Errno::AFNOSUPPORT)),
+            (Family::V6, v4, 128, Err(Errno::AFNOSUPPORT)),
+            (Family::V4, v6, 28, Err(Errno::AFNOSUPPORT)),
+            (Family::V4, v4, 16, Ok(())),
+            (Family::V6, v6, 24, Ok(())),
+        ] {
+            assert_eq!(check_structure(family, address, length), wanted, "{family:?} {address} {length}");
         }
     }
 

@@ -208,8 +208,7 @@ pub(crate) extern "C" fn close(fd: RawFd) -> c_int {
     })
 }
 
-/// ioctl(2), for interfaces, and for SIOCOUTQ of streams: programs wait until that says 0, which the kernel's
-/// AF_UNIX sockets never do here.
+/// ioctl(2), for interfaces, and for SIOCOUTQ of streams, see [`bsd::unacknowledged`].
 ///
 /// # Safety
 /// As ioctl(2). Its third argument is passed as a fixed one would be.
@@ -224,9 +223,9 @@ pub(crate) unsafe extern "C" fn ioctl(fd: RawFd, request: c_ulong, argument: *mu
             && !argument.is_null()
             && let Some(socket) = overlay(fd).filter(|socket| socket.kind() == Kind::Stream)
         {
-            let bytes = socket.unacknowledged().unwrap_or(0);
+            let bytes = bsd::unacknowledged(&socket)?;
             // SAFETY: the program says that there is room for an `int`.
-            unsafe { argument.cast::<c_int>().write_unaligned(i32::try_from(bytes).unwrap_or(i32::MAX)) };
+            unsafe { argument.cast::<c_int>().write_unaligned(bytes) };
             return Ok(0);
         }
         // SAFETY: the program's argument goes to the kernel as it is.

@@ -208,8 +208,8 @@ pub(crate) unsafe extern "C-unwind" fn recvfrom(
         // SAFETY: as above.
         return unsafe { recvfrom(fd, buf, size, flags, address, length) };
     };
-    // SAFETY: as above.
     let received = |flags| {
+        // SAFETY: as above.
         hooked(|| unsafe { bsd::either::recvfrom(Some(&socket), fd, buf, size, flags, address, length) })
     };
     if socket.kind() != Kind::Stream {

@@ -36,6 +36,12 @@ pub(crate) struct Call {
     pub(crate) target: Target,
     /// Its attempt to connect was begun here, and goes on.
     connects: bool,
+    /// How many descriptors had got another socket when it was tried last, see [`Waiting::note_replaced`].
+    ///
+    /// [`Waiting::note_replaced`]: crate::waiting::Waiting::note_replaced
+    pub(crate) replaced: u64,
+    /// How many messages it has received: what it returns if no more come.
+    pub(crate) received: i64,
 }
 
 /// What came of a try.
@@ -61,6 +67,8 @@ pub(crate) struct Wait {
     ///
     /// A set does not keep its members open: the program's closing a socket, or its end, closes it.
     pub(crate) on: Option<OwnedFd>,
+    /// Of the socket that is in the set.
+    pub(crate) inode: u64,
     /// How long the call may take in all, and what it fails with then.
     pub(crate) limit: Option<Duration>,
     pub(crate) overdue: Errno,
@@ -95,13 +103,14 @@ impl Local {
         let limit = self.timeout(timeout)?;
         let set = epoll::create(CreateFlags::CLOEXEC)?;
         epoll::add(&set, &self.fd, EventData::new_u64(0), events)?;
-        Ok(Step::Wait(Wait { on: Some(set), limit, overdue }))
+        let inode = rustix::fs::fstat(&self.fd)?.st_ino;
+        Ok(Step::Wait(Wait { on: Some(set), inode, limit, overdue }))
     }
 }
 
 impl Call {
     pub(crate) fn new(target: Target) -> Self {
-        Self { target, connects: false }
+        Self { target, connects: false, replaced: 0, received: 0 }
     }
 
     /// Tries to make the call. What goes wrong here, and not in the program, is EIO to it: it must not wait
@@ -110,6 +119,8 @@ impl Call {
     /// # Errors
     /// What the call fails with.
     pub(crate) fn attempt(&mut self, context: &Context) -> Result<Step> {
+        // Before it looks at its descriptor.
+        self.replaced = context.waiting.count_replaced();
         catch_unwind(AssertUnwindSafe(|| self.try_it(context))).unwrap_or(Err(Errno::IO))
     }
 
@@ -129,13 +140,10 @@ impl Call {
             libc::SYS_accept => self.accept(0),
             libc::SYS_accept4 => self.accept(self.target.int(3)),
             libc::SYS_getsockname => self.getsockname(context),
-            libc::SYS_getpeername => self.name(&self.local()?, |socket, to| {
-                // SAFETY: the answer has room for what it says.
-                unsafe { bsd::getpeername(socket, to.address, to.length) }
-            }),
+            libc::SYS_getpeername => self.name(&self.local()?, |socket| socket.peer_addr()),
             libc::SYS_getsockopt => self.getsockopt(),
             libc::SYS_setsockopt => self.setsockopt(),
-            libc::SYS_shutdown => self.shutdown(),
+            libc::SYS_shutdown => self.shutdown(context),
             libc::SYS_ioctl if self.request() == libc::TIOCOUTQ => self.unacknowledged(),
             libc::SYS_ioctl => self.interface_request(context),
             libc::SYS_sendto => self.sendto(context),
@@ -167,6 +175,8 @@ impl Call {
         if rustix::fs::fstat(&local.fd)?.st_ino == local.inode {
             return Ok(());
         }
+        let old = self.target.fd(local.number);
+        let was_overlay = old.is_ok_and(|old| bsd::overlay(old.as_raw_fd()).is_some());
         let thread = self.target.notice.thread;
         let copies = sets::copies(thread, local.inode).into_iter().filter(|copy| *copy != local.number);
         for number in copies.chain([local.number]) {
@@ -180,6 +190,10 @@ impl Call {
             if number == local.number {
                 put?;
             }
+        }
+        // On the kernel's sockets it is the kernel that waits.
+        if was_overlay {
+            context.waiting.note_replaced(local.inode);
         }
         Ok(())
     }
@@ -202,31 +216,41 @@ impl Call {
     fn connect(&mut self, context: &Context) -> Result<Step> {
         let local = self.local()?;
         let address = Address::read(&self.target, self.target.word(1), self.target.int(2))?;
-        if !address.is_internets() {
+        if !address.is_internets() && bsd::overlay(local.raw()).is_none() {
             return Ok(Step::GoOn);
         }
         let Some(socket) = self.by_remote(context, &local, &address)? else { return Ok(Step::GoOn) };
-        if bsd::has_failed(&socket) {
-            let failed = bsd::connect_to(&socket, address.get()?.ok_or(Errno::AFNOSUPPORT)?, |_| Vec::new());
+        // SAFETY: the address is as long as it says.
+        let remote = unsafe { bsd::read_remote(&socket, address.pointer(), address.length()) }?;
+        let at_once = match remote {
+            None if socket.kind() == Kind::Stream => Some(bsd::dissolve(&socket, |_| Vec::new())),
+            Some(remote) if bsd::has_failed(&socket) => {
+                Some(bsd::connect_to(&socket, remote, |_| Vec::new()))
+            }
+            _ => None,
+        };
+        if let Some(done) = at_once {
             self.settle(context, &local)?;
-            return failed.map(|()| Step::Value(0));
+            return done.map(|()| Step::Value(0));
         }
         let pending = |error: &Errno| matches!(*error, Errno::INPROGRESS | Errno::ALREADY);
         let socket = bsd::receiving(&socket, |_| Vec::new())?;
         self.settle(context, &local)?;
-        match socket.begin_connect(address.get()?) {
+        match socket.begin_connect(remote) {
             Err(error) if pending(&error) && socket.kind() == Kind::Stream && local.blocks()? => {
                 self.connects = true;
                 local.wait(EventFlags::OUT, Timeout::Send, Errno::INPROGRESS)
             }
             Err(Errno::ISCONN) if self.connects => Ok(Step::Value(0)),
-            Err(error) if self.connects => {
+            Err(error) => {
                 // Other than the kernel's AF_UNIX sockets, one of TCP may try again.
-                let _ = bsd::renew(&socket, |_| Vec::new());
-                self.settle(context, &local)?;
+                if self.connects || bsd::ends_attempt(&socket, error) {
+                    let _ = bsd::renew(&socket, |_| Vec::new());
+                    self.settle(context, &local)?;
+                }
                 Err(error)
             }
-            connected => connected.map(|()| Step::Value(0)),
+            Ok(()) => Ok(Step::Value(0)),
         }
     }
 
@@ -247,7 +271,7 @@ impl Call {
     fn bind(&self, context: &Context) -> Result<Step> {
         let local = self.local()?;
         let address = Address::read(&self.target, self.target.word(1), self.target.int(2))?;
-        if !address.is_internets() {
+        if !address.is_internets() && bsd::overlay(local.raw()).is_none() {
             return Ok(Step::GoOn);
         }
         let sides = context.sides();
@@ -303,11 +327,7 @@ impl Call {
         };
         drop(accepting);
         if self.target.word(1) != 0 {
-            let mut answer = Answer::read(&self.target, self.target.word(1), self.target.word(2))?;
-            let to = answer.pointers();
-            // SAFETY: the answer has room for what it says.
-            unsafe { bsd::write_address(peer, to.address, to.length) }?;
-            answer.write(&self.target)?;
+            self.tell(peer)?;
         }
         Ok(Step::Connection(fd, flags.contains(SocketFlags::CLOEXEC)))
     }
@@ -315,10 +335,7 @@ impl Call {
     fn getsockname(&self, context: &Context) -> Result<Step> {
         let local = self.local()?;
         self.tell_port(context, &local)?;
-        self.name(&local, |socket, to| {
-            // SAFETY: the answer has room for what it says.
-            unsafe { bsd::getsockname(socket, to.address, to.length) }
-        })
+        self.name(&local, |socket| socket.local_addr())
     }
 
     /// The program is about to be told the address of a socket: a UDP socket that was bound to any port is on
@@ -336,12 +353,21 @@ impl Call {
         Ok(())
     }
 
-    fn name(&self, local: &Local, call: impl FnOnce(&Socket<'_>, Pointers) -> Result<c_int>) -> Result<Step> {
+    fn name(&self, local: &Local, name: impl FnOnce(&Socket<'_>) -> Result<SocketAddr>) -> Result<Step> {
         let Some(socket) = bsd::overlay(local.raw()) else { return Ok(Step::GoOn) };
+        // One that has none says so before it looks where the name is wanted.
+        let name = name(&socket)?;
+        self.tell(name)?;
+        Ok(Step::Value(0))
+    }
+
+    /// Writes an address where the second and third argument want it.
+    fn tell(&self, address: SocketAddr) -> Result<()> {
         let mut answer = Answer::read(&self.target, self.target.word(1), self.target.word(2))?;
-        let value = call(&socket, answer.pointers())?;
-        answer.write(&self.target)?;
-        Ok(Step::Value(value.into()))
+        let to = answer.pointers();
+        // SAFETY: the answer has room for what it says.
+        unsafe { bsd::write_address(address, to.address, to.length) }?;
+        answer.write(&self.target)
     }
 
     fn getsockopt(&self) -> Result<Step> {
@@ -374,8 +400,14 @@ impl Call {
             return Err(Errno::INVAL);
         }
         let mut value = vec![0; length as usize];
-        self.target.read(self.target.word(3), &mut value)?;
-        let from = value.as_ptr().cast();
+        // What is missing is not always the first thing that is wrong.
+        let from = match self.target.word(3) {
+            0 => std::ptr::null(),
+            at => {
+                self.target.read(at, &mut value)?;
+                value.as_ptr().cast()
+            }
+        };
         let Some(socket) = socket else {
             // SAFETY: the value is as long as the length says.
             let is_refused = unsafe { bsd::is_refused_early(local.raw(), level, name, from, length) };
@@ -386,26 +418,21 @@ impl Call {
         Ok(Step::Value(done.into()))
     }
 
-    fn shutdown(&self) -> Result<Step> {
+    fn shutdown(&self, context: &Context) -> Result<Step> {
         let local = self.local()?;
-        match bsd::overlay(local.raw()) {
-            Some(socket) => {
-                // A listener's descriptor stays what it is: who waits in accept(2) waits for its end.
-                socket.shutdown(bsd::shutdown_of(self.target.int(1))?)?;
-                Ok(Step::Value(0))
-            }
-            None => Ok(Step::GoOn),
-        }
+        let Some(socket) = bsd::overlay(local.raw()) else { return Ok(Step::GoOn) };
+        let done = bsd::shutdown_with(&socket, self.target.int(1), |_| Vec::new());
+        self.settle(context, &local)?;
+        done.map(|value| Step::Value(value.into()))
     }
 
-    /// SIOCOUTQ of a stream: programs wait until it says 0, which the kernel's AF_UNIX sockets never do here.
+    /// SIOCOUTQ of a stream.
     fn unacknowledged(&self) -> Result<Step> {
         let local = self.local()?;
         let Some(socket) = bsd::overlay(local.raw()).filter(|socket| socket.kind() == Kind::Stream) else {
             return Ok(Step::GoOn);
         };
-        let bytes = i32::try_from(socket.unacknowledged().unwrap_or(0)).unwrap_or(i32::MAX);
-        self.target.write(self.target.word(2), &bytes.to_ne_bytes())?;
+        self.target.write(self.target.word(2), &bsd::unacknowledged(&socket)?.to_ne_bytes())?;
         Ok(Step::Value(0))
     }
 }

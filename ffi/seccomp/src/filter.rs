@@ -31,10 +31,11 @@ const ALWAYS: [c_long; 12] = [
 /// Calls about options, which are notified always, too: AF_UNIX sockets do not have TCP's.
 const OPTIONS: [c_long; 2] = [libc::SYS_setsockopt, libc::SYS_getsockopt];
 
-/// Calls that are notified if they name an address, or have one of these flags.
-const WITH_ADDRESS: [(c_long, i32); 2] = [
-    (libc::SYS_sendto, libc::MSG_OOB | libc::MSG_FASTOPEN),
-    (libc::SYS_recvfrom, libc::MSG_OOB | libc::MSG_ERRQUEUE),
+/// Calls that are notified if they name an address, or have one of these flags, or one of those that AF_UNIX sockets
+/// understand otherwise than TCP if they are not to wait for all bytes, which is the kernel's alone.
+const WITH_ADDRESS: [(c_long, i32, i32); 2] = [
+    (libc::SYS_sendto, libc::MSG_OOB | libc::MSG_FASTOPEN, 0),
+    (libc::SYS_recvfrom, libc::MSG_OOB | libc::MSG_ERRQUEUE, libc::MSG_TRUNC),
 ];
 
 /// The filter; `None` on architectures whose calls are not known. With `only` no socket of the Internet's
@@ -49,8 +50,8 @@ pub(crate) fn program(only: bool) -> Option<BpfProgram> {
     for number in ALWAYS.into_iter().chain(OPTIONS) {
         program.extend([skip_unless(BPF_JEQ, number as u32, 0, 1), give(SECCOMP_RET_USER_NOTIF)]);
     }
-    for (number, flags) in WITH_ADDRESS {
-        let rest = with_address(flags as u32);
+    for (number, flags, partly) in WITH_ADDRESS {
+        let rest = with_address(flags as u32, partly as u32);
         program.push(skip_unless(BPF_JEQ, number as u32, 0, rest.len() as u8));
         program.extend(rest);
     }
@@ -65,10 +66,12 @@ pub(crate) fn program(only: bool) -> Option<BpfProgram> {
 }
 
 /// The verdict on sendto(2) and recvfrom(2): their fourth argument has flags, the fifth is the address.
-fn with_address(flags: u32) -> Vec<sock_filter> {
+fn with_address(flags: u32, partly: u32) -> Vec<sock_filter> {
     vec![
         load(argument(3)),
-        skip_unless(BPF_JSET, flags, 4, 0),
+        skip_unless(BPF_JSET, flags, 6, 0),
+        skip_unless(BPF_JSET, partly, 0, 1),
+        skip_unless(BPF_JSET, libc::MSG_WAITALL as u32, 0, 4),
         load(argument(4)),
         skip_unless(BPF_JEQ, 0, 0, 2),
         load(argument(4) + 4),
@@ -149,6 +152,15 @@ mod tests {
             assert_eq!(of(number, [3, 4096, 10, 0, 4096, 16]), SECCOMP_RET_USER_NOTIF);
             // The address of which has nothing in its low half.
             assert_eq!(of(number, [3, 4096, 10, 0, 7 << 32, 16]), SECCOMP_RET_USER_NOTIF);
+        }
+        for (flags, wanted) in [
+            (libc::MSG_TRUNC, SECCOMP_RET_USER_NOTIF),
+            (libc::MSG_TRUNC | libc::MSG_PEEK, SECCOMP_RET_USER_NOTIF),
+            (libc::MSG_TRUNC | libc::MSG_WAITALL, SECCOMP_RET_ALLOW),
+            (libc::MSG_PEEK | libc::MSG_WAITALL, SECCOMP_RET_ALLOW),
+        ] {
+            assert_eq!(of(libc::SYS_recvfrom, [3, 4096, 10, flags as u64, 0, 0]), wanted, "{flags:x}");
+            assert_eq!(of(libc::SYS_sendto, [3, 4096, 10, flags as u64, 0, 0]), SECCOMP_RET_ALLOW);
         }
         for number in ALWAYS.into_iter().chain(OPTIONS) {
             assert_eq!(of(number, [0; 6]), SECCOMP_RET_USER_NOTIF);

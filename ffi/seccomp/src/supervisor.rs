@@ -254,6 +254,8 @@ impl Call {
             }
             Ok(Step::GoOn) => self.target.go_on(),
             Ok(Step::Wait(_)) => unreachable!("who waits has no result"),
+            // What was received would be lost.
+            Err(_) if self.received > 0 => self.target.answer(Ok(self.received)),
             // The kernel knows best what is wrong with a descriptor that is none.
             Err(Errno::BADF) => self.target.go_on(),
             Err(error) => self.target.answer(Err(error)),

@@ -110,7 +110,7 @@ impl Call {
             Err(Errno::AGAIN) if flags & libc::MSG_DONTWAIT == 0 && local.blocks()? => {
                 let limit = local.timeout(Timeout::Send)?;
                 // A datagram socket is writable for the kernel, also while who gets it has no room.
-                Ok(Step::Wait(Wait { on: None, limit, overdue: Errno::AGAIN }))
+                Ok(Step::Wait(Wait { on: None, inode: 0, limit, overdue: Errno::AGAIN }))
             }
             Err(Errno::PIPE) if flags & libc::MSG_NOSIGNAL == 0 => {
                 self.target.signal_broken_pipe();
@@ -145,7 +145,10 @@ impl Call {
             }
             received => received?,
         };
-        target.write(target.word(1), &data[..(received as usize).min(data.len())])?;
+        // What is thrown away of a stream is not copied, and needs no room.
+        let is_discarded = socket.kind() == Kind::Stream && flags & libc::MSG_TRUNC != 0;
+        let copied = if is_discarded { 0 } else { (received as usize).min(data.len()) };
+        target.write(target.word(1), &data[..copied])?;
         if let Some(answer) = answer {
             answer.write(target)?;
         }
@@ -167,8 +170,9 @@ impl Call {
         }
     }
 
-    /// Receives as many as there are, and waits for the first only.
-    pub(crate) fn recvmmsg(&self, context: &Context) -> Result<Step> {
+    /// Receives as many as there are, and waits for the others unless it is told not to. With a time limit, which
+    /// Linux looks at after each message only, it waits for the first.
+    pub(crate) fn recvmmsg(&mut self, context: &Context) -> Result<Step> {
         let (first, count, flags) = (self.target.word(1), self.target.int(2) as u32, self.target.int(3));
         let local = self.local()?;
         if count == 0 {
@@ -178,30 +182,33 @@ impl Call {
         let Some(socket) = receiver(&local, &message, flags) else {
             return self.receive_first_answer(context, &local, flags);
         };
-        let mut done = 0;
-        for index in 0..count.min(MANY) {
-            if done > 0 && !bsd::may_receive_more(&socket, libc::MSG_DONTWAIT).unwrap_or(false) {
+        let is_patient =
+            socket.kind() != Kind::Stream && flags & libc::MSG_WAITFORONE == 0 && self.target.word(4) == 0;
+        while self.received < i64::from(count.min(MANY)) {
+            if self.received > 0 && !bsd::may_receive_more(&socket, libc::MSG_DONTWAIT).unwrap_or(false) {
                 break;
             }
-            let at = first + u64::from(index) * MANY_STRIDE;
+            let at = first + self.received as u64 * MANY_STRIDE;
             let received = Message::read(&self.target, at).and_then(|message| {
                 let flags = flags & !libc::MSG_WAITFORONE;
                 let received = self.receive_one(&socket, &message, flags)?;
                 message.write_length(&self.target, received)
             });
             match received {
-                Ok(()) => done = i64::from(index) + 1,
-                Err(Errno::AGAIN) if done == 0 && self.may_wait(&local, flags)? => {
+                Ok(()) => self.received += 1,
+                Err(Errno::AGAIN)
+                    if (self.received == 0 || is_patient) && self.may_wait(&local, flags)? =>
+                {
                     return local.wait(EventFlags::IN, Timeout::Recv, Errno::AGAIN);
                 }
-                Err(error) if done == 0 => return Err(error),
+                Err(error) if self.received == 0 => return Err(error),
                 Err(error) => {
                     bsd::keep_for_next_call(&socket, error);
                     break;
                 }
             }
         }
-        Ok(Step::Value(done))
+        Ok(Step::Value(self.received))
     }
 
     fn receive_one(&self, socket: &Socket<'_>, message: &Message, flags: c_int) -> Result<i64> {
@@ -227,7 +234,8 @@ impl Call {
         match address.is_none() {
             true => Ok(bsd::overlay(local.raw())),
             false if address.is_internets() => self.by_remote(context, local, address),
-            false => Ok(None),
+            // Of others an overlay socket complains itself: to the kernel it is an AF_UNIX socket.
+            false => Ok(bsd::overlay(local.raw())),
         }
     }
 

@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use peersock_bsd::Errno;
@@ -24,12 +25,18 @@ pub(crate) struct Waiting {
     /// What has come since they were looked at last.
     added: Mutex<Vec<Waiter>>,
     wake: OwnedFd,
+    /// See [`note_replaced`](Self::note_replaced): those of which who serves has not heard, and how many there were.
+    replaced: Mutex<Vec<u64>>,
+    count: AtomicU64,
 }
 
 struct Waiter {
     call: Call,
     /// See [`Wait`].
     on: Option<OwnedFd>,
+    inode: u64,
+    /// Nobody has looked at it since it was tried.
+    is_new: bool,
     /// It was ready, and the call had to wait all the same: it is tried again after some time.
     was_early: bool,
     /// When it is over, and what the call fails with then.
@@ -42,18 +49,33 @@ impl Waiting {
     /// Those of eventfd(2).
     pub(crate) fn new() -> io::Result<Self> {
         let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Self { added: Mutex::default(), wake })
+        Ok(Self { added: Mutex::default(), wake, replaced: Mutex::default(), count: AtomicU64::new(0) })
     }
 
     /// Keeps a call until there is a result.
     pub(crate) fn add(&self, call: Call, wait: Wait) {
         let mut added = self.added.lock().expect("no panic under this lock");
         if added.len() >= MOST {
-            return call.target.answer(Err(Errno::NOBUFS));
+            return call.finish(Err(Errno::NOBUFS));
         }
         let until = wait.limit.map(|limit| Instant::now() + limit);
-        added.push(Waiter { call, on: wait.on, was_early: false, until, overdue: wait.overdue });
+        let Wait { on, inode, overdue, .. } = wait;
+        added.push(Waiter { call, on, inode, is_new: true, was_early: false, until, overdue });
         drop(added);
+        self.wake();
+    }
+
+    /// How many descriptors of programs that stood for overlay sockets have got others so far.
+    pub(crate) fn count_replaced(&self) -> u64 {
+        self.count.load(Ordering::Acquire)
+    }
+
+    /// A descriptor stands for another socket than the one with this inode, which may be closed: of that the
+    /// kernel does not tell who waits on it. Its calls are tried again.
+    pub(crate) fn note_replaced(&self, inode: u64) {
+        // First the number: who is not among those that wait yet goes by it.
+        self.count.fetch_add(1, Ordering::Release);
+        self.replaced.lock().expect("no panic under this lock").push(inode);
         self.wake();
     }
 
@@ -75,19 +97,20 @@ impl Waiting {
             if is_time {
                 looked = now;
             }
+            let replaced = std::mem::take(&mut *self.replaced.lock().expect("no panic under this lock"));
             let mut ready = ready.into_iter();
             waiters = waiters
                 .into_iter()
                 .filter_map(|waiter| {
                     let is_ready = ready.next().unwrap_or(false);
-                    waiter.look(context, is_ready, is_time, now)
+                    waiter.look(context, is_ready, &replaced, is_time, now)
                 })
                 .collect();
             let mut added = self.added.lock().expect("no panic under this lock");
             for waiter in added.drain(..) {
                 match waiters.len() < MOST {
                     true => waiters.push(waiter),
-                    false => waiter.call.target.answer(Err(Errno::NOBUFS)),
+                    false => waiter.call.finish(Err(Errno::NOBUFS)),
                 }
             }
         }
@@ -113,15 +136,28 @@ impl Waiting {
 }
 
 impl Waiter {
-    /// Tries the call if it is `ready`, and at some `time` looks whether it is still there. `None` if it is
+    /// Tries the call if it is `ready` or what it waits on was `replaced`, and at some `time` looks whether it is still there. `None` if it is
     /// over.
-    fn look(mut self, context: &Context, is_ready: bool, is_time: bool, now: Instant) -> Option<Self> {
+    fn look(
+        mut self,
+        context: &Context,
+        is_ready: bool,
+        replaced: &[u64],
+        is_time: bool,
+        now: Instant,
+    ) -> Option<Self> {
         if is_time && !self.call.target.is_waiting() {
             return None;
         }
-        if is_ready || (is_time && (self.on.is_none() || self.was_early)) {
+        let is_late =
+            std::mem::take(&mut self.is_new) && self.call.replaced != context.waiting.count_replaced();
+        let is_outdated = is_late || replaced.contains(&self.inode);
+        if is_ready || is_outdated || (is_time && (self.on.is_none() || self.was_early)) {
             match self.call.attempt(context) {
-                Ok(Step::Wait(wait)) => (self.on, self.was_early) = (wait.on, is_ready),
+                Ok(Step::Wait(wait)) => {
+                    (self.on, self.inode, self.is_new, self.was_early) =
+                        (wait.on, wait.inode, true, is_ready);
+                }
                 result => {
                     self.call.finish(result);
                     return None;
@@ -129,11 +165,14 @@ impl Waiter {
             }
         }
         if self.until.is_some_and(|until| until <= now) {
-            self.call.target.answer(Err(self.overdue));
+            self.call.finish(Err(self.overdue));
             return None;
         }
         if is_time && self.call.target.has_signal() {
-            self.call.target.interrupt(self.until.is_some());
+            match self.call.received {
+                0 => self.call.target.interrupt(self.until.is_some()),
+                _ => self.call.finish(Err(Errno::INTR)),
+            }
             return None;
         }
         Some(self)
