@@ -78,8 +78,11 @@ impl Socket<'_> {
             // Who looks at the descriptor finds room, the end and the error there, as in Linux.
             Ok(Reply::Error(_)) => {
                 let left = self.leave_pending(Errno::INPROGRESS);
-                let mut fds = [PollFd::from_borrowed_fd(self.fd(), PollFlags::empty())];
-                let _ = retry_on_intr(|| rustix::event::poll(&mut fds, Some(&CLOSES)));
+                if left == Err(Errno::INPROGRESS) {
+                    let mut fds = [PollFd::from_borrowed_fd(self.fd(), PollFlags::empty())];
+                    // After a signal it is told a moment later, as that of other nodes.
+                    let _ = rustix::event::poll(&mut fds, Some(&CLOSES));
+                }
                 left
             }
             // As with TCP, an interrupted or overdue attempt goes on.

@@ -12,7 +12,7 @@ use peersock_fd::{Credentials, Errno, Filling, Reply, SocketId, enlarge, events_
 use peersock_primitives::wait::Interest;
 use rustix::event::PollFlags;
 use rustix::fs::OFlags;
-use rustix::net::RecvFlags;
+use rustix::net::{RecvFlags, sockopt};
 
 use crate::context::Context;
 use crate::options::Options;
@@ -170,6 +170,8 @@ impl Connecting {
 
     /// The application has connected its descriptor.
     pub(crate) fn attach(&mut self, data: OwnedFd) {
+        // An urgent byte is counted among those that are there, and is to be read with them.
+        let _ = sockopt::set_socket_oobinline(&data, true);
         self.data.get_or_insert(data);
     }
 
@@ -247,7 +249,7 @@ impl Connecting {
             return (replies, Step::Waits);
         }
         let is_told_apart = self.tell_joined(&outcome.map_or_else(failed, |()| Reply::Stands), &mut replies);
-        match self.finish(outcome, &mut context.buf) {
+        match self.finish(outcome) {
             Step::Failed(_) if is_told_apart => (replies, Step::Failed(None)),
             step => (replies, step),
         }
@@ -281,12 +283,12 @@ impl Connecting {
     /// The kernel makes room, the end and the error known one after another. A refused attempt has room first,
     /// because a program may look for nothing else. An attempt that the application itself has shut down has
     /// its end first, because the application may look for that alone.
-    fn finish(&mut self, outcome: Result<(), Errno>, buf: &mut [u8]) -> Step {
+    fn finish(&mut self, outcome: Result<(), Errno>) -> Step {
         let filled = self.filled.take();
         let app_end = filled.as_ref().map(|(app_end, _)| app_end.as_fd());
         let Err(error) = outcome else {
             if let Some((_, filling)) = filled {
-                self.written = filling.without(self.take_filling(buf));
+                self.written = filling.without(&self.take_filling());
             }
             app_end.map(enlarge);
             return Step::Stands;
@@ -298,7 +300,7 @@ impl Connecting {
             }
             // One that reads then must hear why: it waits until the end is there, a moment later.
             let waiting = app_end.and_then(Waiting::begin);
-            self.take_filling(buf);
+            self.take_filling();
             drop(self.data.take());
             drop(waiting);
         }
@@ -316,12 +318,12 @@ impl Connecting {
 
     /// Takes all but the last byte of what is in a descriptor that was filled, so that it becomes writable. Gives
     /// all of it, that byte included, which stays: see `outbox`.
-    fn take_filling<'buf>(&self, buf: &'buf mut [u8]) -> &'buf [u8] {
-        let Some(data) = &self.data else { return &[] };
+    fn take_filling(&self) -> Vec<u8> {
+        let Some(data) = &self.data else { return Vec::new() };
         // It became full and was not writable since: what is there now is filling, and what the application has
-        // written before it was full.
-        let there = rustix::io::ioctl_fionread(data).map_or(0, |there| buf.len().min(there as usize));
-        let mut taken = 0;
+        // written before it was full. The kernel keeps no more of a program than its SO_SNDBUF.
+        let there = rustix::io::ioctl_fionread(data).map_or(0, |there| there as usize);
+        let (mut buf, mut taken) = (vec![0; there], 0);
         while taken < there {
             let (flags, end) = match there - taken {
                 1 => (RecvFlags::DONTWAIT | RecvFlags::PEEK, there),
@@ -333,7 +335,8 @@ impl Connecting {
                 _ => break,
             }
         }
-        &buf[..taken]
+        buf.truncate(taken);
+        buf
     }
 
     /// shutdown(2): it comes to nothing.

@@ -56,8 +56,10 @@ impl Endpoint {
                 }
             }
             // An attempt may have lost its packets on the way that this one replaces.
-            for peer in self.nodes[node].peers().collect::<Vec<_>>() {
-                self.link(now, peer, Link::retry_at_once);
+            for place in self.nodes[node].reach.places_behind(&relay) {
+                for peer in self.nodes[node].peers().collect::<Vec<_>>() {
+                    self.link(now, peer, |link, cx| link.try_again_at(cx, &place));
+                }
             }
         }
     }

@@ -196,6 +196,14 @@ impl Link {
         }
     }
 
+    /// A place of the peer is reached another way, and what was sent there before may be lost. A renewal asks
+    /// the path alone, which works.
+    pub(crate) fn try_again_at(&mut self, cx: &mut Context<'_>, place: &Place) {
+        if self.attempt.as_ref().is_some_and(|attempt| !attempt.renews) {
+            self.try_at(cx, place);
+        }
+    }
+
     /// Somebody waits for what depends on the peer: the waits of an attempt are short for a while.
     pub(crate) fn hurry(&mut self, cx: &mut Context<'_>) {
         let Some(attempt) = self.attempt.as_mut().filter(|attempt| !attempt.given_up) else { return };

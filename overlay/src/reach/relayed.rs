@@ -37,6 +37,12 @@ impl Reach {
         keys.any(|key| key.is_behind_root() && key.remote == *root)
     }
 
+    /// The node's places behind a root that is reached like this.
+    pub(crate) fn places_behind(&self, relay: &Relay) -> Vec<Place> {
+        let keys = self.candidates.iter().map(Candidate::key).filter(|key| key.remote == relay.root);
+        keys.filter_map(|key| key.channel).map(|channel| relay.place(channel)).collect()
+    }
+
     /// At how many roots the node is known to be.
     pub(crate) fn roots(&self) -> usize {
         let keys = self.candidates.iter().map(Candidate::key).filter(|key| key.is_behind_root());
