@@ -117,33 +117,51 @@ fn a_refusal_by_the_own_node_has_all_the_events_of_the_kernels() {
 fn what_another_thread_writes_while_the_descriptor_is_filled_arrives() {
     let (a, b) = Served::pair();
     for of in [&a, &b] {
-        let (listener, address) = of.listen(SocketFlags::empty());
-        for _ in 0..TRIES {
-            let fd = a.socket(SocketFlags::NONBLOCK);
-            let is_over = AtomicBool::new(false);
-            let written = thread::scope(|scope| {
-                let writes = scope.spawn(|| {
-                    let mut written = Vec::new();
-                    while !is_over.load(Ordering::Relaxed) && written.len() < 100_000 {
-                        // Zeros, too.
-                        let data = [0, written.len() as u8];
-                        if let Ok(length) = rustix::net::send(&fd, &data, SendFlags::NOSIGNAL) {
-                            written.extend_from_slice(&data[..length]);
-                        }
-                    }
-                    written
-                });
-                assert_eq!(errno(overlay(&fd).connect(Some(address))), Errno::INPROGRESS);
-                assert!(poll(&fd, PollFlags::OUT).contains(PollFlags::OUT));
-                is_over.store(true, Ordering::Relaxed);
-                writes.join().expect("no panic")
-            });
-            assert_eq!(overlay(&fd).take_error(), Ok(None));
-            let (accepted, _) = overlay(&listener).accept(SocketFlags::empty()).expect("a connection");
-            drop(fd);
-            let mut came = Vec::new();
-            std::fs::File::from(accepted).read_to_end(&mut came).expect("it ends in order");
-            assert!(came == written, "{} bytes instead of {}", came.len(), written.len());
-        }
+        (0..TRIES).for_each(|_| write_beside_filling(&a, of, 2, 100_000));
     }
+}
+
+/// The filling is long, too.
+#[test]
+fn so_does_what_it_writes_to_a_buffer_that_it_has_enlarged() {
+    let (a, b) = Served::pair();
+    for of in [&a, &b] {
+        (0..TRIES / 4).for_each(|_| write_beside_filling(&a, of, 50_000, 600_000));
+    }
+}
+
+fn write_beside_filling(a: &Served, of: &Served, chunk: usize, most: usize) {
+    let (listener, address) = of.listen(SocketFlags::empty());
+    let fd = a.socket(SocketFlags::NONBLOCK);
+    let is_over = AtomicBool::new(false);
+    let written = thread::scope(|scope| {
+        let writes = scope.spawn(|| {
+            let mut written = Vec::new();
+            while !is_over.load(Ordering::Relaxed) && written.len() < most {
+                if chunk > 1000 {
+                    sockopt::set_socket_send_buffer_size(&fd, 1 << 20).expect("an option");
+                }
+                // Zeros, too.
+                let data = [0, written.len() as u8].repeat(chunk / 2);
+                if let Ok(length) = rustix::net::send(&fd, &data, SendFlags::NOSIGNAL) {
+                    written.extend_from_slice(&data[..length]);
+                }
+            }
+            written
+        });
+        assert_eq!(errno(overlay(&fd).connect(Some(address))), Errno::INPROGRESS);
+        assert!(poll(&fd, PollFlags::OUT).contains(PollFlags::OUT));
+        is_over.store(true, Ordering::Relaxed);
+        writes.join().expect("no panic")
+    });
+    assert_eq!(overlay(&fd).take_error(), Ok(None));
+    let (accepted, _) = overlay(&listener).accept(SocketFlags::empty()).expect("a connection");
+    let reads = thread::spawn(move || {
+        let mut came = Vec::new();
+        std::fs::File::from(accepted).read_to_end(&mut came).expect("it ends in order");
+        came
+    });
+    drop(fd);
+    let came = reads.join().expect("no panic");
+    assert!(came == written, "{} bytes instead of {}", came.len(), written.len());
 }
