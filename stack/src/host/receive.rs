@@ -11,8 +11,8 @@ use crate::host::interface::Interface;
 use crate::host::stack::Shared;
 use crate::icmp::Problem;
 use crate::ip::{IpError, IpHeader, MAX_HEADERS, is_unicast};
+use crate::socket::backlog::Admission;
 use crate::socket::flow_table::FlowKey;
-use crate::socket::listener::Admission;
 use crate::socket::raw;
 use crate::socket::udp;
 use crate::tcp::{Connection, Segment, Settings, Share, TcpError, TcpHeader, initial_sequence};
@@ -225,7 +225,7 @@ impl Stack {
         match (inserted, is_held) {
             (true, true) => {
                 flow.arm_now(time);
-                listener.hold(&flow);
+                listener.hold(&flow, time);
             }
             (false, false) => listener.forget_handshake(time),
             _ => {}

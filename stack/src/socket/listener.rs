@@ -1,30 +1,19 @@
 //! Listening sockets: a handshake under way or a connection to accept takes one place of the backlog.
 
 use std::any::Any;
-use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock, Weak};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock};
+use std::time::Instant;
 
 use crate::host::batch::Mark;
-use crate::host::clock::{Time, since};
+use crate::host::clock::Time;
 use crate::host::stack::Shared;
 use crate::ip::canonical;
+use crate::socket::backlog::{Admission, Queue};
 use crate::socket::demux::Bound;
 use crate::sync;
 use crate::{Error, Flow, InterfaceId, Ready, Stack, TcpOptions};
-
-/// Handshakes that hold all places of a listener which [counts exactly](Listener::listen_exactly) are waited
-/// for this long: as long as the first retransmission of a SYN takes (RFC 6298 2).
-const HANDSHAKES_TAKE: Duration = Duration::from_secs(1);
-
-/// The most handshakes that wait for a place of such a listener. Each has the memory of a connection without
-/// data, and counts among its peer's connections.
-const MOST_HELD: usize = 32;
-
-/// After the last cookie was given, none comes back later than this.
-const COOKIE_LIFETIME: Duration = Duration::from_secs(128);
 
 /// A listening TCP socket.
 ///
@@ -54,26 +43,6 @@ pub struct Listener {
     queue: Mutex<Queue>,
     mark: Mark,
     context: OnceLock<Arc<dyn Any + Send + Sync>>,
-}
-
-#[derive(Default)]
-struct Queue {
-    /// Connections that may wait; 0 while the socket is only bound.
-    backlog: usize,
-    /// See [`Listener::listen_exactly`].
-    is_exact: bool,
-    handshakes: usize,
-    /// Those that wait for a place, the oldest first. Some may have ended meanwhile.
-    held: VecDeque<Weak<Flow>>,
-    /// Since when there have been handshakes.
-    handshaking: Option<Time>,
-    established: VecDeque<Arc<Flow>>,
-    /// Connections that were taken out, and hold their place until somebody frees it.
-    kept: usize,
-    closed: Option<Error>,
-    /// When a SYN was last answered with a cookie, and when one last came back and found no place.
-    cookie: Option<Time>,
-    refused: Option<Time>,
 }
 
 impl Stack {
@@ -166,19 +135,6 @@ impl Stack {
     }
 }
 
-/// What becomes of a SYN.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Admission {
-    /// It has taken a place of the backlog.
-    Place,
-    /// Other handshakes hold all places: it is answered with a cookie.
-    Cookie,
-    /// Other handshakes hold all places for a moment: it is answered once one of them is free.
-    Held,
-    /// Connections that nobody accepts hold all places, or too many wait for one.
-    Full,
-}
-
 impl Listener {
     pub(crate) fn new(
         shared: &Arc<Shared>,
@@ -225,38 +181,27 @@ impl Listener {
     /// # Errors
     /// As [`accept`](Self::accept).
     pub fn accept_in_place(&self, _now: Instant) -> Result<Arc<Flow>, Error> {
-        let mut queue = self.lock();
-        let flow = queue.take()?;
-        queue.kept += 1;
-        Ok(flow)
+        self.lock().take_in_place()
     }
 
     /// One of those that hold a place after [`accept_in_place`](Self::accept_in_place) does so no longer.
     /// True if somebody else has the place now, who is answered by the stack's next timeout.
     pub fn free_place(&self, now: Instant) -> bool {
-        {
-            let mut queue = self.lock();
-            queue.kept = queue.kept.saturating_sub(1);
-        }
+        self.lock().free_place();
         self.let_in(self.shared.clock.time(now))
     }
 
     /// listen(2), also to change how many connections may wait, handshakes included; at least 1. More that
     /// wait already stay.
     pub fn listen(&self, backlog: usize) {
-        self.set_backlog(backlog, false);
+        self.lock().set_backlog(backlog, false);
     }
 
     /// The same, for few connections: no more peers than that are to believe that they are connected. So a
     /// SYN that comes while handshakes hold the other places waits until one is free, and is answered by the
     /// stack's next timeout then. If handshakes hold them for more than a second it is answered with a cookie.
     pub fn listen_exactly(&self, backlog: usize) {
-        self.set_backlog(backlog, true);
-    }
-
-    fn set_backlog(&self, backlog: usize, is_exact: bool) {
-        let mut queue = self.lock();
-        (queue.backlog, queue.is_exact) = (backlog.max(1), is_exact);
+        self.lock().set_backlog(backlog, true);
     }
 
     /// What connections inherit that are accepted.
@@ -281,11 +226,7 @@ impl Listener {
     }
 
     fn end(&self, now: Instant, error: Error) {
-        let waiting = {
-            let mut queue = self.lock();
-            queue.closed.get_or_insert(error);
-            std::mem::take(&mut queue.established)
-        };
+        let waiting = self.lock().close(error);
         self.shared.listeners.remove(self.local.port(), self);
         for flow in waiting {
             flow.set_reset_on_close(true);
@@ -296,12 +237,7 @@ impl Listener {
 
     /// [`Ready::READABLE`] if a connection waits, [`Ready::READ_CLOSED`] after it was closed.
     pub fn readiness(&self) -> Ready {
-        let queue = self.lock();
-        match queue.closed {
-            Some(_) => Ready::READABLE | Ready::READ_CLOSED,
-            None if queue.established.is_empty() => Ready::EMPTY,
-            None => Ready::READABLE,
-        }
+        self.lock().readiness()
     }
 
     /// The driver's own state for this socket.
@@ -320,49 +256,30 @@ impl Listener {
 
     /// Takes a place for a new handshake if one is left.
     pub(crate) fn begin_handshake(&self, now: Time) -> Admission {
-        let mut queue = self.lock();
-        if !queue.may_take() {
-            return Admission::Full;
-        }
-        if queue.has_place() {
-            queue.add_handshake(now);
-            return Admission::Place;
-        }
-        // They may all be done in a moment, or never.
-        let is_young = queue.handshaking.is_some_and(|began| since(now, began) < HANDSHAKES_TAKE);
-        if queue.is_exact && is_young {
-            return if queue.may_hold() { Admission::Held } else { Admission::Full };
-        }
-        queue.cookie = Some(now);
-        Admission::Cookie
+        self.lock().begin_handshake(now)
     }
 
     /// Whether a cookie may come back: without need nobody gets to guess one.
     pub(crate) fn has_given_cookies(&self, now: Time) -> bool {
-        self.lock().cookie.is_some_and(|given| since(now, given) < COOKIE_LIFETIME)
+        self.lock().has_given_cookies(now)
     }
 
     /// Takes a place for a connection that brings a cookie back; `false` if there can be none.
     pub(crate) fn take_cookie(&self, now: Time) -> bool {
-        let mut queue = self.lock();
-        let free = queue.may_take();
-        if free {
-            queue.add_handshake(now);
-        } else {
-            queue.refused = Some(now);
-        }
-        free
+        self.lock().take_cookie(now)
     }
 
     /// Whether there may be peers that have brought a cookie back, found no place, and think that they are
     /// connected.
     pub(crate) fn has_refused_cookies(&self, now: Time) -> bool {
-        self.lock().refused.is_some_and(|refused| since(now, refused) < COOKIE_LIFETIME)
+        self.lock().has_refused_cookies(now)
     }
 
     /// This handshake waits for a place.
-    pub(crate) fn hold(&self, flow: &Arc<Flow>) {
-        self.lock().held.push_back(Arc::downgrade(flow));
+    pub(crate) fn hold(&self, flow: &Arc<Flow>, now: Time) {
+        self.lock().hold(flow);
+        // One may have become free meanwhile.
+        self.let_in(now);
     }
 
     /// Frees the place of a handshake that came to nothing.
@@ -376,15 +293,9 @@ impl Listener {
     fn let_in(&self, now: Time) -> bool {
         let mut any = false;
         loop {
-            let next = {
-                let mut queue = self.lock();
-                if queue.held.is_empty() || !queue.has_place() {
-                    return any;
-                }
-                queue.add_handshake(now);
-                queue.held.pop_front().and_then(|held| held.upgrade())
-            };
-            match next.is_some_and(|flow| flow.let_in(now)) {
+            let next = self.lock().next_held(now);
+            let Some(held) = next else { return any };
+            match held.upgrade().is_some_and(|flow| flow.let_in(now)) {
                 true => any = true,
                 false => self.lock().end_handshake(),
             }
@@ -392,18 +303,13 @@ impl Listener {
     }
 
     /// A handshake is done; `false` if nobody will accept the connection.
-    pub(crate) fn enqueue(&self, flow: Arc<Flow>) -> bool {
-        let mut queue = self.lock();
-        queue.end_handshake();
-        if queue.closed.is_none() {
-            queue.established.push_back(flow);
-        }
-        queue.closed.is_none()
+    pub(crate) fn enqueue(&self, flow: Arc<Flow>, now: Time) -> bool {
+        self.lock().enqueue(flow, now)
     }
 
     /// Whether who accepts hears of a connection that was reset before it said anything.
     pub(crate) fn takes_reset(&self) -> bool {
-        self.lock().closed.is_none() && self.options().defer_accept.is_none()
+        !self.lock().is_closed() && self.options().defer_accept.is_none()
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
@@ -411,50 +317,10 @@ impl Listener {
     }
 }
 
-impl Queue {
-    /// Takes the oldest connection that waits out.
-    fn take(&mut self) -> Result<Arc<Flow>, Error> {
-        self.established.pop_front().ok_or(self.closed.unwrap_or(Error::WouldBlock))
-    }
-
-    /// Connections that nobody has accepted.
-    fn waiting(&self) -> usize {
-        self.established.len() + self.kept
-    }
-
-    /// Returns true if they leave a place.
-    fn may_take(&self) -> bool {
-        self.closed.is_none() && self.waiting() < self.backlog
-    }
-
-    /// Returns true if they and the handshakes leave a place.
-    fn has_place(&self) -> bool {
-        self.closed.is_none() && self.handshakes + self.waiting() < self.backlog
-    }
-
-    /// Returns true if one more may wait for a place.
-    fn may_hold(&mut self) -> bool {
-        self.held.retain(|held| held.strong_count() > 0);
-        self.held.len() < MOST_HELD
-    }
-
-    fn add_handshake(&mut self, now: Time) {
-        self.handshakes += 1;
-        self.handshaking.get_or_insert(now);
-    }
-
-    fn end_handshake(&mut self) {
-        self.handshakes = self.handshakes.saturating_sub(1);
-        if self.handshakes == 0 {
-            self.handshaking = None;
-        }
-    }
-}
-
 impl Bound for Listener {
     /// A socket that is only bound takes no connections.
     fn is_open(&self) -> bool {
-        self.lock().backlog > 0
+        self.lock().listens()
     }
 
     fn interface(&self) -> Option<InterfaceId> {

@@ -1,6 +1,7 @@
 //! Sockets of every kind, how packets find them (`flow_table`, `demux`), and what waits in them. Echo sockets
 //! are in `icmp`.
 
+pub(crate) mod backlog;
 pub(crate) mod demux;
 pub(crate) mod error_queue;
 pub(crate) mod flow;

@@ -1,5 +1,6 @@
 //! The stack as its driver sees it: two stacks in virtual time, and one against hostile input.
 
+mod backlog;
 mod checksums;
 mod cookies;
 mod craft;

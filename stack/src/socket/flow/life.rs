@@ -197,7 +197,8 @@ impl Flow {
         let Some(listener) = inner.listener.take() else { return };
         let listener = listener.upgrade();
         let this = self.this.upgrade();
-        let accepting = listener.zip(this).filter(|(listener, this)| listener.enqueue(this.clone()));
+        let accepting =
+            listener.zip(this).filter(|(listener, this)| listener.enqueue(this.clone(), inner.latest));
         if let Some((listener, _)) = accepting {
             self.shared.counters.tcp_accepts.increment();
             batch.touch_listener(&self.shared.rounds, listener);

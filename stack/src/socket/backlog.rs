@@ -1,0 +1,194 @@
+//! A listener's backlog: handshakes under way, those that wait for a place, and connections to accept.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use crate::host::clock::{Time, since};
+use crate::{Error, Flow, Ready};
+
+/// Handshakes that hold all places of a listener which [counts exactly](crate::Listener::listen_exactly) are
+/// waited for this long: as long as the first retransmission of a SYN takes (RFC 6298 2).
+const HANDSHAKES_TAKE: Duration = Duration::from_secs(1);
+
+/// The most handshakes that wait for a place of such a listener. Each has the memory of a connection without
+/// data, and counts among its peer's connections.
+const MOST_HELD: usize = 32;
+
+/// After the last cookie was given, none comes back later than this.
+const COOKIE_LIFETIME: Duration = Duration::from_secs(128);
+
+/// What becomes of a SYN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// It has taken a place of the backlog.
+    Place,
+    /// Other handshakes hold all places: it is answered with a cookie.
+    Cookie,
+    /// Other handshakes hold all places for a moment: it is answered once one of them is free.
+    Held,
+    /// Connections that nobody accepts hold all places, or too many wait for one.
+    Full,
+}
+
+/// The connections of a listener that nobody has taken out yet.
+#[derive(Default)]
+pub(crate) struct Queue {
+    /// Connections that may wait; 0 while the socket is only bound.
+    backlog: usize,
+    /// See [`Listener::listen_exactly`](crate::Listener::listen_exactly).
+    is_exact: bool,
+    handshakes: usize,
+    /// Those that wait for a place, the oldest first. Some may have ended meanwhile.
+    held: VecDeque<Weak<Flow>>,
+    /// Since when there have been handshakes and none of them was done.
+    handshaking: Option<Time>,
+    established: VecDeque<Arc<Flow>>,
+    /// Connections that were taken out, and hold their place until somebody frees it.
+    kept: usize,
+    closed: Option<Error>,
+    /// When a SYN was last answered with a cookie, and when one last came back and found no place.
+    cookie: Option<Time>,
+    refused: Option<Time>,
+}
+
+impl Queue {
+    /// Takes the oldest connection that waits out.
+    pub(crate) fn take(&mut self) -> Result<Arc<Flow>, Error> {
+        self.established.pop_front().ok_or(self.closed.unwrap_or(Error::WouldBlock))
+    }
+
+    /// Connections that nobody has accepted.
+    fn waiting(&self) -> usize {
+        self.established.len() + self.kept
+    }
+
+    /// Returns true if they leave a place.
+    fn may_take(&self) -> bool {
+        self.closed.is_none() && self.waiting() < self.backlog
+    }
+
+    /// Returns true if they and the handshakes leave a place.
+    fn has_place(&self) -> bool {
+        self.closed.is_none() && self.handshakes + self.waiting() < self.backlog
+    }
+
+    /// Returns true if one more may wait for a place.
+    fn may_hold(&mut self) -> bool {
+        self.held.retain(|held| held.strong_count() > 0);
+        self.held.len() < MOST_HELD
+    }
+
+    fn add_handshake(&mut self, now: Time) {
+        self.handshakes += 1;
+        self.handshaking.get_or_insert(now);
+    }
+
+    /// One that has a place came to nothing.
+    pub(crate) fn end_handshake(&mut self) {
+        self.handshakes = self.handshakes.saturating_sub(1);
+        if self.handshakes == 0 {
+            self.handshaking = None;
+        }
+    }
+
+    /// Takes it out, and keeps its place until it is freed.
+    pub(crate) fn take_in_place(&mut self) -> Result<Arc<Flow>, Error> {
+        let flow = self.take()?;
+        self.kept += 1;
+        Ok(flow)
+    }
+
+    pub(crate) fn free_place(&mut self) {
+        self.kept = self.kept.saturating_sub(1);
+    }
+
+    pub(crate) fn set_backlog(&mut self, backlog: usize, is_exact: bool) {
+        (self.backlog, self.is_exact) = (backlog.max(1), is_exact);
+    }
+
+    /// Whether it is more than bound.
+    pub(crate) fn listens(&self) -> bool {
+        self.backlog > 0
+    }
+
+    /// Ends it by this error; gives the connections that nobody has taken.
+    pub(crate) fn close(&mut self, error: Error) -> VecDeque<Arc<Flow>> {
+        self.closed.get_or_insert(error);
+        std::mem::take(&mut self.established)
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.is_some()
+    }
+
+    pub(crate) fn readiness(&self) -> Ready {
+        match self.closed {
+            Some(_) => Ready::READABLE | Ready::READ_CLOSED,
+            None if self.established.is_empty() => Ready::EMPTY,
+            None => Ready::READABLE,
+        }
+    }
+
+    /// Takes a place for a new handshake if one is left.
+    pub(crate) fn begin_handshake(&mut self, now: Time) -> Admission {
+        if !self.may_take() {
+            return Admission::Full;
+        }
+        if self.has_place() {
+            self.add_handshake(now);
+            return Admission::Place;
+        }
+        // They may all be done in a moment, or never.
+        let is_young = self.handshaking.is_some_and(|began| since(now, began) < HANDSHAKES_TAKE);
+        if self.is_exact && is_young {
+            return if self.may_hold() { Admission::Held } else { Admission::Full };
+        }
+        self.cookie = Some(now);
+        Admission::Cookie
+    }
+
+    /// This handshake waits for a place.
+    pub(crate) fn hold(&mut self, flow: &Arc<Flow>) {
+        self.held.push_back(Arc::downgrade(flow));
+    }
+
+    /// Takes a free place for the handshake that has waited longest, which may have ended.
+    pub(crate) fn next_held(&mut self, now: Time) -> Option<Weak<Flow>> {
+        if !self.has_place() {
+            return None;
+        }
+        let held = self.held.pop_front()?;
+        self.add_handshake(now);
+        Some(held)
+    }
+
+    /// A handshake is done; `false` if nobody will accept the connection.
+    pub(crate) fn enqueue(&mut self, flow: Arc<Flow>, now: Time) -> bool {
+        self.end_handshake();
+        self.handshaking = self.handshaking.map(|_| now);
+        if self.closed.is_none() {
+            self.established.push_back(flow);
+        }
+        self.closed.is_none()
+    }
+
+    pub(crate) fn has_given_cookies(&self, now: Time) -> bool {
+        self.cookie.is_some_and(|given| since(now, given) < COOKIE_LIFETIME)
+    }
+
+    /// Takes a place for a connection that brings a cookie back; `false` if there can be none.
+    pub(crate) fn take_cookie(&mut self, now: Time) -> bool {
+        let free = self.may_take();
+        if free {
+            self.add_handshake(now);
+        } else {
+            self.refused = Some(now);
+        }
+        free
+    }
+
+    pub(crate) fn has_refused_cookies(&self, now: Time) -> bool {
+        self.refused.is_some_and(|refused| since(now, refused) < COOKIE_LIFETIME)
+    }
+}
