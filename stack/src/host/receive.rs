@@ -175,7 +175,7 @@ impl Stack {
             return Some(None);
         };
         let segment = Segment::read(packet, ip.header_len)?;
-        let admission = listener.begin_handshake(time);
+        let admission = listener.begin_handshake(time, remote.ip());
         match admission {
             Admission::Place | Admission::Held => {}
             Admission::Cookie => {

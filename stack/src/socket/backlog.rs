@@ -1,6 +1,7 @@
 //! A listener's backlog: handshakes under way, those that wait for a place, and connections to accept.
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -12,8 +13,10 @@ use crate::{Error, Flow, Ready};
 const HANDSHAKES_TAKE: Duration = Duration::from_secs(1);
 
 /// The most handshakes that wait for a place of such a listener. Each has the memory of a connection without
-/// data, and counts among its peer's connections.
+/// data, and counts among its peer's connections. Of one peer there are half of them at most, so that it does
+/// not keep others out.
 const MOST_HELD: usize = 32;
+const MOST_HELD_OF_PEER: usize = MOST_HELD / 2;
 
 /// After the last cookie was given, none comes back later than this.
 const COOKIE_LIFETIME: Duration = Duration::from_secs(128);
@@ -40,7 +43,7 @@ pub(crate) struct Queue {
     is_exact: bool,
     handshakes: usize,
     /// Those that wait for a place, the oldest first. Some may have ended meanwhile.
-    held: VecDeque<Weak<Flow>>,
+    held: VecDeque<(IpAddr, Weak<Flow>)>,
     /// Since when there have been handshakes and none of them was done.
     handshaking: Option<Time>,
     established: VecDeque<Arc<Flow>>,
@@ -73,10 +76,11 @@ impl Queue {
         self.closed.is_none() && self.handshakes + self.waiting() < self.backlog
     }
 
-    /// Returns true if one more may wait for a place.
-    fn may_hold(&mut self) -> bool {
-        self.held.retain(|held| held.strong_count() > 0);
-        self.held.len() < MOST_HELD
+    /// Returns true if one more of this peer may wait for a place.
+    fn may_hold(&mut self, peer: IpAddr) -> bool {
+        self.held.retain(|(_, held)| held.strong_count() > 0);
+        let of_peer = self.held.iter().filter(|(of, _)| *of == peer).count();
+        self.held.len() < MOST_HELD && of_peer < MOST_HELD_OF_PEER
     }
 
     fn add_handshake(&mut self, now: Time) {
@@ -112,10 +116,11 @@ impl Queue {
         self.backlog > 0
     }
 
-    /// Ends it by this error; gives the connections that nobody has taken.
-    pub(crate) fn close(&mut self, error: Error) -> VecDeque<Arc<Flow>> {
+    /// Ends it by this error; gives the connections that nobody has taken, and the handshakes that wait.
+    pub(crate) fn close(&mut self, error: Error) -> (VecDeque<Arc<Flow>>, Vec<Arc<Flow>>) {
         self.closed.get_or_insert(error);
-        std::mem::take(&mut self.established)
+        let held = self.held.drain(..).filter_map(|(_, held)| held.upgrade()).collect();
+        (std::mem::take(&mut self.established), held)
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -131,7 +136,7 @@ impl Queue {
     }
 
     /// Takes a place for a new handshake if one is left.
-    pub(crate) fn begin_handshake(&mut self, now: Time) -> Admission {
+    pub(crate) fn begin_handshake(&mut self, now: Time, peer: IpAddr) -> Admission {
         if !self.may_take() {
             return Admission::Full;
         }
@@ -142,7 +147,7 @@ impl Queue {
         // They may all be done in a moment, or never.
         let is_young = self.handshaking.is_some_and(|began| since(now, began) < HANDSHAKES_TAKE);
         if self.is_exact && is_young {
-            return if self.may_hold() { Admission::Held } else { Admission::Full };
+            return if self.may_hold(peer) { Admission::Held } else { Admission::Full };
         }
         self.cookie = Some(now);
         Admission::Cookie
@@ -150,7 +155,7 @@ impl Queue {
 
     /// This handshake waits for a place.
     pub(crate) fn hold(&mut self, flow: &Arc<Flow>) {
-        self.held.push_back(Arc::downgrade(flow));
+        self.held.push_back((flow.remote().ip(), Arc::downgrade(flow)));
     }
 
     /// Takes a free place for the handshake that has waited longest, which may have ended.
@@ -158,7 +163,7 @@ impl Queue {
         if !self.has_place() {
             return None;
         }
-        let held = self.held.pop_front()?;
+        let (_, held) = self.held.pop_front()?;
         self.add_handshake(now);
         Some(held)
     }

@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock};
 use std::time::Instant;
 
@@ -226,8 +226,9 @@ impl Listener {
     }
 
     fn end(&self, now: Instant, error: Error) {
-        let waiting = self.lock().close(error);
+        let (waiting, held) = self.lock().close(error);
         self.shared.listeners.remove(self.local.port(), self);
+        held.iter().for_each(|flow| flow.end_held(self.shared.clock.time(now)));
         for flow in waiting {
             flow.set_reset_on_close(true);
             flow.close(now);
@@ -255,8 +256,8 @@ impl Listener {
     }
 
     /// Takes a place for a new handshake if one is left.
-    pub(crate) fn begin_handshake(&self, now: Time) -> Admission {
-        self.lock().begin_handshake(now)
+    pub(crate) fn begin_handshake(&self, now: Time, peer: IpAddr) -> Admission {
+        self.lock().begin_handshake(now, peer)
     }
 
     /// Whether a cookie may come back: without need nobody gets to guess one.

@@ -76,13 +76,51 @@ fn those_who_wait_for_a_place_are_few_and_go_when_they_are_not_heard_of_again() 
     listener.listen_exactly(2);
     let flows: Vec<_> = (0..100).map(|_| pair.connect(A, 80)).collect();
     pair.run_for(SECOND / 10);
-    assert_eq!(pair.hosts[B].stack.flows(), 2 + 32);
-    assert_eq!(pair.counter(B, "tcp_backlog_overflows"), 66);
+    // Half of all that may wait, as they are of one peer.
+    assert_eq!(pair.hosts[B].stack.flows(), 2 + 16);
+    assert_eq!(pair.counter(B, "tcp_backlog_overflows"), 82);
     flows.iter().for_each(|flow| flow.fail(pair.now, Error::NetworkDown));
     pair.run_for(3 * SECOND);
     // Those that are connected wait to be accepted.
     assert_eq!(pair.hosts[B].stack.flows(), 2);
     drop(listener);
+}
+
+#[test]
+fn nothing_is_left_of_who_waits_for_a_place_when_its_peer_or_its_listener_goes() {
+    for goes in ["the path", "the peer", "the listener"] {
+        let mut pair = Pair::new(1);
+        let listener = pair.listen_with(B, 80, 1, TcpOptions::default());
+        listener.listen_exactly(1);
+        let flows = [(); 5].map(|()| pair.connect(A, 80));
+        pair.run_for(SECOND / 10);
+        assert_eq!(pair.hosts[B].stack.flows(), 5);
+        flows.iter().for_each(|flow| flow.fail(pair.now, Error::NetworkDown));
+        let Host { stack, net, .. } = &pair.hosts[B];
+        let (peer, mut batch) = ([Cidr::from(flows[0].local().ip())], Batch::new());
+        match goes {
+            "the path" => stack.fail_waiting(pair.now, *net, &peer, Error::NetworkUnreachable, &mut batch),
+            "the peer" => stack.lose_peer(pair.now, *net, &peer, Departure::Presumed, |_| true, &mut batch),
+            _ => listener.close(pair.now),
+        }
+        assert!(stack.flows() <= 1, "{goes}: {}", stack.flows());
+    }
+}
+
+#[test]
+fn a_syn_that_is_doubled_waits_once_and_keeps_its_turn() {
+    let mut pair = Pair::new(1);
+    let listener = pair.listen_with(B, 80, 1, TcpOptions::default());
+    listener.listen_exactly(1);
+    pair.capture = Some(Vec::new());
+    let [first, second, third] = [(); 3].map(|()| pair.connect(A, 80));
+    let syns = pair.capture.take().unwrap();
+    [0, 1, 2, 1].into_iter().for_each(|at| pair.inject(B, &syns[at].1));
+    for connected in [&first, &second, &third] {
+        pair.run(SECOND / 2, |_| connected.state() == State::Established);
+        let accepted = listener.accept(pair.now).unwrap();
+        assert_eq!(accepted.remote(), connected.local());
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::time_wait::{Late, TimeWait};
 use super::{Flow, Inner};
-use crate::host::clock::{Time, after, earlier};
+use crate::host::clock::{Time, after, earlier, since};
 use crate::host::timers::{NEVER, Tick, tick_at};
 use crate::ip::{IpHeader, MAX_HEADERS};
 use crate::tcp::{Connection, Ending, Outgoing, SYN_TIMEOUT, Segment, TcpHeader, Verdict};
@@ -14,6 +14,9 @@ use crate::{Batch, Departure, Error, InterfaceId, KeepAlive, Listener, State};
 
 /// How long a handshake waits for a place of its listener's backlog: so long that its SYN has come again.
 const HELD: Duration = Duration::from_secs(2);
+
+/// A SYN that comes sooner was doubled on its way: peers wait for a second (RFC 6298 2).
+const DOUBLED: Duration = Duration::from_millis(500);
 
 impl Flow {
     /// Takes in a segment that belongs to this connection. `false` if the connection has made room
@@ -31,10 +34,14 @@ impl Flow {
             return false;
         }
         if inner.is_held {
+            let is_young = inner.waiting.is_some_and(|waiting| since(time, waiting) < DOUBLED);
+            if tcp.opens() && is_young {
+                return true;
+            }
             // A SYN that comes again is looked at afresh.
             self.unlink(&mut inner);
             self.refresh(&mut inner, time);
-            return false;
+            return tcp.rst;
         }
         if inner.time_wait.is_some() {
             let syn = if tcp.opens() { Segment::read(packet, ip.header_len) } else { None };
@@ -387,8 +394,10 @@ impl Flow {
 
     /// Brings everything that follows from the connection's state up to date. The last step of every call.
     pub(super) fn refresh(&self, inner: &mut Inner, time: Time) {
+        let is_held = inner.is_held;
         if let Some(connection) = inner.live() {
-            if connection.is_finished() {
+            // Nobody has heard of one that is held, and nobody is told of its reset.
+            if connection.is_finished() || (is_held && connection.state() == State::Closed) {
                 self.unlink(inner);
             } else if connection.state() == State::TimeWait
                 && connection.deadline(time).is_none_or(|due| due > time)
@@ -463,6 +472,16 @@ impl Flow {
     /// Has it wait for a place of its listener's backlog. Nobody else has it yet.
     pub(crate) fn hold(&self) {
         self.lock().is_held = true;
+    }
+
+    /// It has waited for a place in vain: whoever it would be for is gone.
+    pub(crate) fn end_held(&self, time: Time) {
+        let mut inner = self.lock();
+        let time = inner.pass(time);
+        if inner.linked && inner.is_held {
+            self.unlink(&mut inner);
+            self.refresh(&mut inner, time);
+        }
     }
 
     /// It has a place: its SYN is answered by the stack's next timeout. False if it waits no longer. It may be
