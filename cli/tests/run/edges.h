@@ -194,6 +194,7 @@ static void datagram_edges(void) {
     SEE(sendto(two, "second one", 10, 0, &other.any, size));
     await(one, POLLIN);
     if (own.any.sa_family == AF_INET) SEE(recv(one, bytes, 100, MSG_DONTWAIT));
+    await(one, POLLIN);
     SEE(ioctl(one, FIONREAD, &value));
     SEE(value);
     SEE(recv(one, bytes, 0, MSG_PEEK));

@@ -319,7 +319,8 @@ with open({path:?}, 'w') as file: file.write('\\n'.join(results))
 os.rename({path:?}, {path:?} + '.whole')",
         path = result.to_str().unwrap()
     );
-    let (_serving, dialing) = start_pair(&lab, "preload", &client);
+    let (_serving, mut dialing) = start_pair(&lab, "preload", &client);
+    dialing.send(b"\n");
     dialing.wait_for_stdout("waiting");
     signal(Signal::KILL, dialing.id());
     let got = wait_for_file(&result.with_extension("whole"));

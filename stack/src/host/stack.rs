@@ -81,7 +81,7 @@ impl Stack {
         let shared = Shared {
             counters: Arc::default(),
             rounds: Rounds::default(),
-            timers: Timers::new(),
+            timers: Timers::new(|flow| flow.strong_count() > 0),
             interfaces: Interfaces::default(),
             flows: FlowTable::new(&seed),
             owners: OnceLock::new(),

@@ -7,6 +7,9 @@
 //! A flow is entered only when it gets a deadline *earlier* than the one it is entered for, which is
 //! rare: acknowledgements move the retransmission deadline later all the time. When an entry fires
 //! and the flow's deadline has moved, it is entered again. So packets cost no access to the wheel.
+//!
+//! The entry of a flow that is gone keeps a piece of its memory until its turn, which may be hours ahead. So the
+//! wheel is looked through for those whenever there are twice as many entries as were left last time.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
@@ -17,6 +20,9 @@ use crate::sync;
 const LEVELS: usize = 6;
 const SLOT_BITS: usize = 6;
 const SLOTS: usize = 1 << SLOT_BITS;
+
+/// With so many entries those of owners that are gone are forgotten, at least.
+const LEAST: usize = 1024;
 
 /// How far ahead an entry may be, a year: half a turn of the highest level, so that its slot is never
 /// the present one. Later deadlines fire then and are entered again.
@@ -40,14 +46,17 @@ pub(crate) struct Timers<T> {
 }
 
 impl<T> Timers<T> {
-    pub(crate) fn new() -> Self {
-        Self { wheel: Mutex::new(Wheel::new()), next: AtomicU64::new(NEVER) }
+    /// Of an owner that does not `last` nobody needs to hear.
+    pub(crate) fn new(lasts: fn(&T) -> bool) -> Self {
+        Self { wheel: Mutex::new(Wheel::new(lasts)), next: AtomicU64::new(NEVER) }
     }
 
     /// Lets `owner` fire at `tick`.
     pub(crate) fn insert(&self, tick: Tick, owner: T) {
         let mut wheel = self.lock();
+        wheel.make_room();
         wheel.insert(Entry { tick, owner });
+        wheel.entries += 1;
         self.publish(&wheel);
     }
 
@@ -68,7 +77,10 @@ impl<T> Timers<T> {
         let mut wheel = self.lock();
         while due.len() < limit {
             match wheel.fired.pop() {
-                Some(entry) => due.push((entry.tick, entry.owner)),
+                Some(entry) => {
+                    wheel.entries -= 1;
+                    due.push((entry.tick, entry.owner));
+                }
                 None if wheel.advance(now) => {}
                 None => break,
             }
@@ -97,6 +109,11 @@ struct Wheel<T> {
     levels: [Level<T>; LEVELS],
     /// What [`advance`](Self::advance) took out and nobody has fetched yet.
     fired: Vec<Entry<T>>,
+    lasts: fn(&T) -> bool,
+    /// In all slots, and fired.
+    entries: usize,
+    /// With so many it is looked for owners that are gone.
+    most: usize,
 }
 
 struct Level<T> {
@@ -105,9 +122,30 @@ struct Level<T> {
 }
 
 impl<T> Wheel<T> {
-    fn new() -> Self {
+    fn new(lasts: fn(&T) -> bool) -> Self {
         let level = || Level { occupied: 0, slots: std::array::from_fn(|_| Vec::new()) };
-        Self { now: 0, levels: std::array::from_fn(|_| level()), fired: Vec::new() }
+        let levels = std::array::from_fn(|_| level());
+        Self { now: 0, levels, fired: Vec::new(), lasts, entries: 0, most: LEAST }
+    }
+
+    /// Forgets owners that are gone, if there are many entries.
+    fn make_room(&mut self) {
+        if self.entries < self.most {
+            return;
+        }
+        let lasts = self.lasts;
+        self.fired.retain(|entry| lasts(&entry.owner));
+        self.entries = self.fired.len();
+        for level in &mut self.levels {
+            for (at, slot) in level.slots.iter_mut().enumerate() {
+                slot.retain(|entry| lasts(&entry.owner));
+                if slot.is_empty() {
+                    level.occupied &= !(1 << at);
+                }
+                self.entries += slot.len();
+            }
+        }
+        self.most = LEAST.max(2 * self.entries);
     }
 
     fn insert(&mut self, entry: Entry<T>) {
@@ -193,7 +231,7 @@ mod tests {
         fn fires_what_is_due_and_nothing_else(
             steps in prop::collection::vec((0u64..5_000_000, 0u64..400_000), 1..200),
         ) {
-            let timers = Timers::new();
+            let timers = Timers::new(|_| true);
             let mut waiting: Vec<u64> = Vec::new();
             let mut now = 1000;
             for (delay, step) in steps {
@@ -215,8 +253,35 @@ mod tests {
     }
 
     #[test]
+    fn owners_that_are_gone_do_not_stay_until_their_turn() {
+        use std::sync::{Arc, Weak};
+        let timers = Timers::new(|owner: &Weak<u64>| owner.strong_count() > 0);
+        let kept: Vec<Arc<u64>> = (0..100).map(|at| Arc::new(at * 1000)).collect();
+        for (at, owner) in kept.iter().enumerate() {
+            timers.insert(**owner, Arc::downgrade(owner));
+            for tick in 0..1000 {
+                timers.insert(7_200_000 + tick * at as u64, Arc::downgrade(&Arc::new(0)));
+            }
+        }
+        let held = |wheel: &Wheel<_>| -> usize {
+            let slots = wheel.levels.iter().flat_map(|level| &level.slots);
+            slots.map(Vec::len).sum::<usize>() + wheel.fired.len()
+        };
+        let wheel = timers.lock();
+        assert!(
+            held(&wheel) == wheel.entries && wheel.entries <= LEAST + 2 * kept.len(),
+            "{}",
+            wheel.entries
+        );
+        drop(wheel);
+        let mut due = Vec::new();
+        timers.fire(at(99_000), usize::MAX, &mut due);
+        assert!(due.len() == 100 && due.iter().all(|(tick, owner)| owner.upgrade().as_deref() == Some(tick)));
+    }
+
+    #[test]
     fn sleeping_until_the_next_tick_fires_a_lone_entry_after_few_looks() {
-        let timers = Timers::new();
+        let timers = Timers::new(|_| true);
         timers.insert(1_234_567, ());
         let mut due = Vec::new();
         let mut looks = 0;
@@ -230,7 +295,7 @@ mod tests {
 
     #[test]
     fn a_limit_leaves_the_rest_for_the_next_call() {
-        let timers = Timers::new();
+        let timers = Timers::new(|_| true);
         for tick in 0..100 {
             timers.insert(tick, tick);
         }
