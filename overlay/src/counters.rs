@@ -47,8 +47,6 @@ peersock_primitives::counters! {
         pub handshake_unauthentic,
         /// Handshake messages dropped because too many came.
         pub handshakes_refused,
-        /// Initiations of peers not answered because they had to wait, and the peer was heard meanwhile.
-        pub handshakes_overdue,
         /// Bytes of messages that were hashed, decrypted or compared with a network's tags before it was
         /// known whether they are authentic, counted as often as that was done. Of data packets only those
         /// that were dropped: see [`SessionStats`](crate::SessionStats) for the others.

@@ -8,7 +8,6 @@
 //! [`Endpoint::handle_timeout`]: crate::Endpoint::handle_timeout
 
 use std::collections::VecDeque;
-use std::time::Instant;
 
 use crate::reach::RecvMeta;
 use crate::wire::Initiation;
@@ -27,8 +26,6 @@ pub(super) enum Standing {
 /// An initiation that waits.
 #[derive(Debug)]
 pub(super) struct Waiting {
-    pub(super) standing: Standing,
-    pub(super) since: Instant,
     pub(super) meta: RecvMeta,
     pub(super) datagram: Vec<u8>,
 }
@@ -44,10 +41,6 @@ const MAX_WAITING: usize = 1024;
 /// 100 ms of its time.
 const BEHIND: usize = 512;
 
-/// So many peers that ask for a handshake at once are no chance: they have not heard this node, which had too
-/// much to do to hear them.
-const MANY_PEERS: usize = 32;
-
 const _: () = assert!(3 * MAX_WAITING * Initiation::MAX <= 4 << 20, "memory that strangers can fill");
 
 impl Backlog {
@@ -56,20 +49,15 @@ impl Backlog {
         self.0.iter().map(VecDeque::len).sum::<usize>() >= BEHIND
     }
 
-    /// Returns true if many peers take this node for silent.
-    pub(super) fn has_many_peers(&self) -> bool {
-        self.0[Standing::Known as usize].len() >= MANY_PEERS
-    }
-
     pub(super) fn is_empty(&self) -> bool {
         self.0.iter().all(VecDeque::is_empty)
     }
 
     /// Takes one in; false if there is no room. Who has sent one before that still waits has given it up for
     /// this one, if he receives there for certain.
-    pub(super) fn push(&mut self, now: Instant, standing: Standing, meta: RecvMeta, datagram: &[u8]) -> bool {
+    pub(super) fn push(&mut self, standing: Standing, meta: RecvMeta, datagram: &[u8]) -> bool {
         let queue = &mut self.0[standing as usize];
-        let waiting = Waiting { standing, since: now, meta, datagram: datagram.to_vec() };
+        let waiting = Waiting { meta, datagram: datagram.to_vec() };
         let is_senders = |old: &&mut Waiting| old.meta.origin() == meta.origin();
         if standing != Standing::Unproven
             && let Some(old) = queue.iter_mut().find(is_senders)
@@ -96,7 +84,6 @@ mod tests {
 
     use super::*;
     use crate::reach::SocketIndex;
-    use crate::testing::instant;
 
     fn from(port: u16) -> RecvMeta {
         let remote = SocketAddr::from(([192, 0, 2, 1], port));
@@ -114,7 +101,7 @@ mod tests {
             (Standing::Known, 5),
         ];
         for (standing, port) in came {
-            assert!(backlog.push(instant(), standing, from(port), b"initiation"));
+            assert!(backlog.push(standing, from(port), b"initiation"));
         }
         let order: Vec<_> = std::iter::from_fn(|| backlog.pop()).map(|one| one.meta.remote.port()).collect();
         assert_eq!(order, [3, 5, 2, 4, 1]);
@@ -124,10 +111,10 @@ mod tests {
     #[test]
     fn a_sender_that_receives_there_has_one_place_and_forgers_cannot_take_it() {
         let mut backlog = Backlog::default();
-        assert!(backlog.push(instant(), Standing::Proven, from(1), b"first"));
-        assert!(backlog.push(instant(), Standing::Proven, from(1), b"second"));
-        assert!(backlog.push(instant(), Standing::Unproven, from(1), b"forged"));
-        assert!(backlog.push(instant(), Standing::Unproven, from(1), b"forged too"));
+        assert!(backlog.push(Standing::Proven, from(1), b"first"));
+        assert!(backlog.push(Standing::Proven, from(1), b"second"));
+        assert!(backlog.push(Standing::Unproven, from(1), b"forged"));
+        assert!(backlog.push(Standing::Unproven, from(1), b"forged too"));
         let all: Vec<_> = std::iter::from_fn(|| backlog.pop()).map(|one| one.datagram).collect();
         assert_eq!(all, [&b"second"[..], b"forged", b"forged too"]);
     }
@@ -135,11 +122,10 @@ mod tests {
     #[test]
     fn strangers_fill_no_more_than_their_own_queue() {
         let mut backlog = Backlog::default();
-        let kept =
-            (0..=u16::MAX).filter(|port| backlog.push(instant(), Standing::Unproven, from(*port), &[0; 198]));
+        let kept = (0..=u16::MAX).filter(|port| backlog.push(Standing::Unproven, from(*port), &[0; 198]));
         assert_eq!(kept.count(), MAX_WAITING);
         assert!(backlog.is_long());
-        assert!(backlog.push(instant(), Standing::Proven, from(1), &[0; 198]));
-        assert!(backlog.push(instant(), Standing::Known, from(1), &[0; 198]));
+        assert!(backlog.push(Standing::Proven, from(1), &[0; 198]));
+        assert!(backlog.push(Standing::Known, from(1), &[0; 198]));
     }
 }

@@ -82,7 +82,7 @@ use crate::contact::{Allowances, Birthday, OwnContact, TcpStreams};
 use crate::counters::Counters;
 use crate::crypto::KeySource;
 use crate::id::NodeId;
-use crate::link::{Clock, Core, Duplicate, Event, Lateness, Link, Outbox, Timer, Timers, Transmit, apart};
+use crate::link::{Clock, Core, Duplicate, Event, Link, Outbox, Timer, Timers, Transmit, apart};
 use crate::network::is_endpoint;
 use crate::noise::CookieJar;
 use crate::reach::{RecvMeta, SocketInfo};
@@ -208,7 +208,6 @@ impl Endpoint {
                 initiations: BTreeMap::new(),
                 apart: apart(now),
                 timers: Timers::new(),
-                lateness: Lateness::default(),
                 awake_since: None,
                 outbox: Outbox::default(),
                 events: VecDeque::new(),

@@ -8,7 +8,7 @@ use super::backlog::{Standing, Waiting};
 use super::config::Limits;
 use super::load::Admission;
 use crate::bucket::{Bucket, Rate};
-use crate::link::{Context, Link, Timer};
+use crate::link::Timer;
 use crate::noise::Received;
 use crate::reach::RecvMeta;
 use crate::wire::Initiation;
@@ -69,15 +69,8 @@ impl Endpoint {
             true => Standing::Proven,
             false => Standing::Unproven,
         };
-        if standing == Standing::Known {
-            // It costs a fraction of the handshake, of which more are begun until then.
-            self.each_peer_at(now, &meta, Link::show_presence);
-        }
-        if self.backlog.push(now, standing, meta, datagram) {
+        if self.backlog.push(standing, meta, datagram) {
             self.core.timers.set_earlier(Timer::Backlog, now);
-            if self.backlog.has_many_peers() {
-                self.core.note_behind(now);
-            }
         } else {
             self.core.counters.handshakes_refused.increment();
             self.log_refusal(now, &meta, "initiation", "too many wait for the processor");
@@ -88,39 +81,15 @@ impl Endpoint {
     /// is due, and after the driver has read its sockets.
     pub(super) fn work_off(&mut self, now: Instant) {
         for _ in 0..WORKED_OFF_AT_ONCE {
-            let Some(Waiting { standing, since, meta, datagram }) = self.backlog.pop() else { return };
+            let Some(Waiting { meta, datagram }) = self.backlog.pop() else { return };
             if self.recent.contains(&datagram) {
                 self.core.counters.initiations_replayed.increment();
-                continue;
-            }
-            if standing == Standing::Known && now >= since + OVERDUE && self.is_over(now, &meta, since) {
-                self.core.counters.handshakes_overdue.increment();
                 continue;
             }
             self.read_initiation(now, meta, &datagram);
         }
         if !self.backlog.is_empty() {
             self.core.timers.set(Timer::Backlog, now + NEXT);
-        }
-    }
-
-    /// Returns true if a peer needs the handshake no more that it began before `since`: its packets come on the
-    /// session that there is.
-    fn is_over(&mut self, now: Instant, meta: &RecvMeta, since: Instant) -> bool {
-        let mut any = false;
-        self.each_peer_at(now, meta, |link, cx| any |= link.is_heard_on_session(cx, since));
-        any
-    }
-
-    /// Has the links of the peers that are reached at a datagram's source take a step.
-    fn each_peer_at(
-        &mut self,
-        now: Instant,
-        meta: &RecvMeta,
-        mut step: impl FnMut(&mut Link, &mut Context<'_>),
-    ) {
-        for key in self.nodes.peers_at(&meta.place().key()) {
-            self.link(now, key, &mut step);
         }
     }
 
@@ -170,10 +139,6 @@ pub(super) fn at_once(limits: &Limits, now: Instant) -> Bucket {
 
 /// Initiations that are worked off before the driver reads its sockets again: a millisecond.
 const WORKED_OFF_AT_ONCE: usize = 4;
-
-/// An initiation that has waited for so long is not answered if its peer was heard since: it has begun another
-/// one, or needs none.
-const OVERDUE: Duration = Duration::from_millis(250);
 
 /// A time after now, so that the driver has its turn.
 const NEXT: Duration = Duration::from_micros(1);

@@ -10,7 +10,6 @@ use rand::rngs::ChaCha20Rng;
 use zeroize::Zeroizing;
 
 use super::key::{NodeKey, PeerKey};
-use super::lateness::{Lateness, RECOVERED_AFTER};
 use super::outbox::Outbox;
 use super::timers::Timers;
 use super::{Event, Timer};
@@ -48,7 +47,6 @@ pub(crate) struct Core {
     /// Rounds of handshakes in which each address gets an initiation of its own.
     pub(crate) apart: Bucket,
     pub(crate) timers: Timers<Timer>,
-    pub(crate) lateness: Lateness,
     /// The end of this node's last standstill: the silence of others before that was its own.
     pub(crate) awake_since: Option<Instant>,
     pub(crate) outbox: Outbox,
@@ -82,27 +80,16 @@ pub(crate) fn apart(now: Instant) -> Bucket {
     Bucket::new(Rate::per_second(APART_PER_SECOND, APART_BURST), now)
 }
 
+/// A deadline that is looked at so late shows that this node stood still, or has too much to do.
+const LATE: Duration = Duration::from_millis(300);
+
 impl Core {
     /// To be called before anything is judged by the time. A node that was stopped, or that its machine gives
     /// no processor, has heard nobody, and must not take that for the silence of all its peers at once.
     pub(crate) fn note_time(&mut self, now: Instant) {
-        // Initiations that wait are late on purpose.
-        if self.lateness.note(self.timers.next_but(Timer::Backlog), now) {
+        if self.timers.next().is_some_and(|due| now >= due + LATE) {
             self.awake_since = Some(now);
         }
-    }
-
-    /// Many peers take this node for silent: it has had no time for them.
-    pub(crate) fn note_behind(&mut self, now: Instant) {
-        if self.lateness.note_behind(now) {
-            self.awake_since = Some(now);
-        }
-    }
-
-    /// Returns the time from which on losses say something of the path: until then this node itself may have
-    /// lost what it had no time to read. `None` if that has passed.
-    pub(crate) fn recovers_at(&self, now: Instant) -> Option<Instant> {
-        self.awake_since.map(|awake| awake + RECOVERED_AFTER).filter(|end| now < *end)
     }
 
     /// Returns the later one of a time and the end of the last standstill: before, this node could hear

@@ -38,23 +38,6 @@ impl Link {
         }
     }
 
-    /// The peer has begun a handshake for which there is no time now, perhaps because it has not heard this
-    /// node: a packet of the session that both have shows that it is there.
-    pub(crate) fn show_presence(&mut self, cx: &mut Context<'_>) {
-        let sent = self.handle.activity().last_sent();
-        if sent.is_none_or(|at| cx.now >= at + RECENTLY)
-            && let Some(session) = self.current().filter(|session| session.is_confirmed())
-        {
-            self.send_keepalive(cx, &session);
-        }
-    }
-
-    /// Returns true if a packet of the peer has come since then, in a session that need not be renewed soon.
-    pub(crate) fn is_heard_on_session(&self, cx: &Context<'_>, since: Instant) -> bool {
-        let is_young = |session: Arc<Session>| cx.now < session.established() + RENEWED_FROM;
-        self.current().is_some_and(is_young) && self.handle.activity().last_received() > Some(since)
-    }
-
     /// Returns the time since which data is unanswered.
     fn silent_since(&self, cx: &Context<'_>) -> Option<Instant> {
         self.handle.activity().unanswered_since().map(|since| cx.core.awake_from(since))
@@ -261,9 +244,6 @@ const SILENT: Duration = Duration::from_millis(400);
 pub(crate) fn answers_within(rtt: Duration) -> Duration {
     (rtt * 2).max(Duration::from_millis(300))
 }
-
-/// The least age at which either side replaces a session for its age.
-const RENEWED_FROM: Duration = Duration::from_secs(100);
 
 /// A peer that was heard from within this time is there.
 const RECENTLY: Duration = Duration::from_secs(1);

@@ -5,8 +5,6 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rand::RngExt as _;
-
 use super::{Context, Effect, Event, Link, Timer};
 use crate::reach::{Answer, BASE, BUSY, BUSY_CONFIRM_INTERVAL, Flow, Kind, Place, Why, socket_for};
 use crate::session::Session;
@@ -33,9 +31,6 @@ const STRAY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A peer that is heard at the place that the path left longer ago has moved.
 const LEFT_FOR: Duration = Duration::from_secs(5);
-
-/// Nodes that were behind look for the sizes of all paths again within so long.
-const RECOVERY_SPREAD: Duration = Duration::from_secs(1);
 
 impl Link {
     /// Asks the peer to repeat a random number from `place`, unless that was just done or costs more than may
@@ -236,11 +231,6 @@ impl Link {
         if let Some(end) = cx.reach.hold_probes(cx.now) {
             return cx.core.timers.set(Timer::Mtu(cx.node), end);
         }
-        if let Some(end) = cx.core.recovers_at(cx.now) {
-            // Not with all peers at once.
-            let later = end + RECOVERY_SPREAD * cx.core.rng.random_range(0..=100) / 100;
-            return cx.core.timers.set(Timer::Mtu(cx.node), later);
-        }
         let step = cx.reach.probe_mtu(cx.now);
         match step.deadline {
             Some(at) => cx.core.timers.set(Timer::Mtu(cx.node), at),
@@ -272,9 +262,6 @@ impl Link {
 
     /// Something suggests that packets of the path's size are lost: confirms at once that it carries them.
     pub(crate) fn suspect_path(&mut self, cx: &mut Context<'_>) {
-        if cx.core.recovers_at(cx.now).is_some() {
-            return;
-        }
         if let Some(mtud) = cx.reach.mtud() {
             mtud.confirm(true);
         }

@@ -48,11 +48,6 @@ impl<K: Ord + Copy> Timers<K> {
         self.order.first().map(|&(at, _)| at)
     }
 
-    /// When the next timer is due that is not this one.
-    pub(crate) fn next_but(&self, key: K) -> Option<Instant> {
-        self.order.iter().find(|(_, other)| *other != key).map(|&(at, _)| at)
-    }
-
     /// Takes the earliest timer that is due at `now`; it is no longer armed.
     pub(crate) fn pop_due(&mut self, now: Instant) -> Option<K> {
         let &(at, key) = self.order.first()?;

@@ -6,8 +6,7 @@ use std::time::Duration;
 use peersock_overlay::{Contact, Exit, Identity, NetworkConfig, NetworkId, StaticMember, StaticNetwork};
 use peersock_sim::net::{Gateway, Pipe, Prefixes, Stage};
 use peersock_sim::{
-    Limits, MachineConfig, NodeConfig, Plan, Processor, Random, Reader, Script, Share, Step, Time, Trace,
-    World,
+    Limits, MachineConfig, NodeConfig, Plan, Processor, Random, Reader, Script, Step, Time, Trace, World,
 };
 
 use crate::SECOND;
@@ -141,30 +140,3 @@ fn a_node_with_many_peers_that_stood_still_is_whole_again_within_three_seconds()
     eprintln!("{shares:.2?} and {spent} X25519 operations");
     assert!(shares[2..].iter().all(|share| *share >= 0.95), "{shares:.2?}");
 }
-
-/// The node stands still, and then others keep its processor busy, so that it gets a fifth of what it needs.
-#[test]
-fn a_node_with_many_peers_on_a_busy_machine_is_whole_again_within_three_seconds() {
-    // As 1,800 peers are to a processor that is six times as fast.
-    let mut crowd = Crowd::new(300);
-    crowd.connect_all(60);
-    crowd.run(15 * SECOND);
-    // With the system's calls and what the program does, data alone is a quarter of its work.
-    crowd.world.set_processor(0, SLOW);
-    assert!(crowd.share_of_a_second() >= 0.95);
-    let before = crowd.world.counters(0)["handshake_x25519"];
-    crowd.world.pause(0, 4 * SECOND);
-    crowd.run(4 * SECOND);
-    let share = Share { slice: Duration::from_millis(3), period: Duration::from_millis(60) };
-    crowd.world.crowd_out(0, 6 * SECOND, share);
-    crowd.run(6 * SECOND);
-    let shares: Vec<_> = (0..10).map(|_| crowd.share_of_a_second()).collect();
-    let spent = crowd.world.counters(0)["handshake_x25519"] - before;
-    eprintln!("{shares:.2?} and {spent} X25519 operations");
-    // What is sent from now on comes, and some of what has waited: for that the processor is hardly enough.
-    let is_whole = |seconds: usize| shares[..seconds].iter().sum::<f64>() >= seconds as f64;
-    assert!((3..=10).all(is_whole), "{shares:.2?}");
-}
-
-const SLOW: Processor =
-    Processor { x25519: Duration::from_micros(270), datagram: Duration::from_micros(450) };
