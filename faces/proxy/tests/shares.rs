@@ -14,6 +14,7 @@ use peersock_proxy::{
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::task::JoinSet;
 
 /// Longer than anything takes; tests do not depend on speed.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -138,23 +139,29 @@ async fn clients_that_say_nothing_keep_out_nobody() {
 /// A forward asks for nothing, so it keeps whoever has said or heard anything.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_of_a_forward_that_say_nothing_make_room() {
-    let members = Members::new();
-    let service = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let remote = service.local_addr().unwrap().to_string();
-    tokio::spawn(echo(service));
-    let (places, _events, _stopper) = forward(&members, "overlay:0", &remote).await;
-    let mut user = connected(&members.greedy, places[0]).await;
-    user.write_all(b"hello").await.unwrap();
-    assert_eq!(greeting(&mut user).await.unwrap(), *b"hello");
-    let mut held = Vec::new();
-    for turn in 0..4 * MOST {
-        held.push(connected(&members.greedy, places[turn % 2]).await);
-    }
-    for place in &places {
-        let mut new = connected(&members.greedy, *place).await;
+    for new_at in 0..2 {
+        let members = Members::new();
+        let service = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let remote = service.local_addr().unwrap().to_string();
+        tokio::spawn(echo(service));
+        let (places, _events, _stopper) = forward(&members, "overlay:0", &remote).await;
+        let mut user = connected(&members.greedy, places[0]).await;
+        user.write_all(b"hello").await.unwrap();
+        assert_eq!(greeting(&mut user).await.unwrap(), *b"hello");
+        let mut held = JoinSet::new();
+        for turn in 0..4 * MOST {
+            let mut client = connected(&members.greedy, places[turn % 2]).await;
+            held.spawn(async move { client.read(&mut [0; 1]).await });
+        }
+        // Each place accepts by itself: when the member's places are left to the user and to one of these, all of
+        // them have been accepted, and none can push out who comes now.
+        while held.len() > MOST / 2 - 1 {
+            soon(held.join_next()).await;
+        }
+        let mut new = connected(&members.greedy, places[new_at]).await;
         for client in [&mut new, &mut user] {
             client.write_all(b"hello").await.unwrap();
-            assert_eq!(greeting(client).await.unwrap(), *b"hello", "{place}");
+            assert_eq!(greeting(client).await.unwrap(), *b"hello", "{new_at}");
         }
     }
 }
