@@ -370,7 +370,8 @@ impl<'fd> Waiting<'fd> {
     /// `None` if they do so anyway.
     fn begin(fd: BorrowedFd<'fd>) -> Option<Self> {
         let is_nonblocking = rustix::fs::fcntl_getfl(fd).is_ok_and(|flags| flags.contains(OFlags::NONBLOCK));
-        (is_nonblocking && rustix::io::ioctl_fionbio(fd, false).is_ok()).then_some(Self(fd))
+        // Made only where it is true: who is dropped sets the flag.
+        (is_nonblocking && rustix::io::ioctl_fionbio(fd, false).is_ok()).then(|| Self(fd))
     }
 }
 

@@ -136,8 +136,8 @@ impl Waiting {
 }
 
 impl Waiter {
-    /// Tries the call if it is `ready` or what it waits on was `replaced`, and at some `time` looks whether it is still there. `None` if it is
-    /// over.
+    /// Tries the call if it is `ready` or what it waits on was `replaced`, and at some `time` looks whether it
+    /// is still there. `None` if it is over.
     fn look(
         mut self,
         context: &Context,

@@ -111,6 +111,20 @@ fn a_refusal_by_the_own_node_has_all_the_events_of_the_kernels() {
     }
 }
 
+/// As in programs that no library reaches, whose calls are begun for them.
+#[test]
+fn a_descriptor_that_blocks_does_so_after_a_refusal_too() {
+    let (a, b) = Served::pair();
+    for remote in [a.ip(), b.ip()] {
+        let fd = a.socket(SocketFlags::empty());
+        assert_eq!(errno(overlay(&fd).begin_connect(Some(SocketAddr::new(remote, 9)))), Errno::INPROGRESS);
+        assert!(sleeps(&fd).contains(PollFlags::OUT));
+        assert_eq!(overlay(&fd).take_error(), Ok(Some(Errno::CONNREFUSED)));
+        let flags = rustix::fs::fcntl_getfl(&fd).expect("it is open");
+        assert!(!flags.contains(rustix::fs::OFlags::NONBLOCK), "{flags:?}");
+    }
+}
+
 /// A thread writes while another one connects, and goes on after it. The kernel's socket would take nothing
 /// before it is connected.
 #[test]
