@@ -146,7 +146,9 @@ asyncio.run(example())
 """
 
 
-def test_example_5_a_server_of_echoes() -> None:
+def test_example_5_a_server_of_echoes(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A session of another test, which children of this process would share: the server would be on its networks alone.
+    monkeypatch.delenv("PEERSOCK_NODE", raising=False)
     assert run_python(EXAMPLE_5) == "done\n"
 
 

@@ -236,8 +236,10 @@ impl Call {
         let pending = |error: &Errno| matches!(*error, Errno::INPROGRESS | Errno::ALREADY);
         let socket = bsd::receiving(&socket, |_| Vec::new())?;
         self.settle(context, &local)?;
+        // Asked before: while it tells a refusal, the node has calls on non-blocking ones wait for a moment.
+        let blocks = self.connects || local.blocks()?;
         match socket.begin_connect(remote) {
-            Err(error) if pending(&error) && socket.kind() == Kind::Stream && local.blocks()? => {
+            Err(error) if pending(&error) && socket.kind() == Kind::Stream && blocks => {
                 self.connects = true;
                 local.wait(EventFlags::OUT, Timeout::Send, Errno::INPROGRESS)
             }
