@@ -8,6 +8,7 @@ is taken apart.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
 import queue
@@ -190,7 +191,12 @@ def listen(address: str, network: str, tell: Callable[[Any], Any]) -> None:
             assert net.net_is_valid("udp", network) or network == "unixgram"
             b, naddr = lstn.read_from()
             assert lstn.local_addr()
-            lstn.write_to(b, naddr)
+            try:
+                lstn.write_to(b, naddr)
+            except OSError as error:
+                # A client that has its answer may be gone before its last datagram is answered.
+                if error.errno not in (errno.ECONNREFUSED, errno.ENOENT):
+                    raise
 
 
 def handle_conn(c: Any) -> None:
