@@ -27,7 +27,7 @@ pub(crate) const ROOTS: [&str; 2] = ["root1", "root2"];
 pub(crate) struct Scene {
     roots: [Option<Running>; 2],
     texts: [String; 2],
-    /// What else the roots are told.
+    /// Further options of the roots.
     options: &'static [&'static str],
     pub(crate) nats: Nats,
     pub(crate) lab: Lab,

@@ -1,5 +1,5 @@
-//! A site begins to drop all UDP while data flows: it goes on by a stream to a root, and back by UDP when that
-//! passes again. Needs root and `natlab`.
+//! A site begins to drop all UDP while data flows: it goes on by a stream to a root, and back by UDP when
+//! that passes again. Needs root and `natlab`.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use crate::flow::{NODES, Record, SITES, Scene, assert_all_arrives, write_to_both};
 use crate::nats::wait_for_status;
 
-/// What is promised: a second, and two round trips by the root.
+/// The promise: a second, and two round trips by the root.
 const PROMISED: Duration = Duration::from_millis(1000 + 2 * 40);
 
-/// A busy machine may keep a program from running: it is measured so often, adds the first at most to the best
-/// of these, and the second to each. In the simulator there is none of that.
+/// A busy machine may keep a program from running: it is measured so often, adds the first at most to the
+/// best of these, and the second to each. In the simulator there is none of that.
 const TRIES: usize = 3;
 const PAUSES: Duration = Duration::from_millis(500);
 const SLACK: Duration = Duration::from_secs(3);

@@ -6,8 +6,8 @@ use std::process::Command;
 use crate::common::run;
 use crate::lab::Lab;
 
-/// Lines that differ from the kernel's, each below the reason. Those that begin with a mode in brackets differ in
-/// that mode only.
+/// Lines that differ from the kernel's, each below the reason. Those that begin with a mode in brackets
+/// differ in that mode only.
 const KNOWN: &str = include_str!("observations.txt");
 
 #[test]

@@ -113,8 +113,8 @@ pub unsafe fn connect(socket: &Socket<'_>, address: *const sockaddr, length: soc
     Ok(0)
 }
 
-/// Reads an address for [`connect`]; `None` for AF_UNSPEC. As in Linux, a stream that is connected or listens says
-/// so before it looks at what is wrong with the address.
+/// Reads an address for [`connect`]; `None` for AF_UNSPEC. As in Linux, a stream that is connected or listens
+/// says so before it looks at what is wrong with the address.
 ///
 /// # Errors
 /// EFAULT, EINVAL, EAFNOSUPPORT, EISCONN.
@@ -300,8 +300,8 @@ fn shutdown_of(how: c_int) -> Result<Shutdown> {
     }
 }
 
-/// ioctl(2) with SIOCOUTQ of a stream: how many bytes are not acknowledged. Programs wait until it says 0, which the
-/// kernel's AF_UNIX sockets never do here.
+/// ioctl(2) with SIOCOUTQ of a stream: the number of bytes that are not acknowledged. Programs wait until it
+/// says 0, which the kernel's AF_UNIX sockets never do here.
 ///
 /// # Errors
 /// EINVAL of one that listens.

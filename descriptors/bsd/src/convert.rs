@@ -79,8 +79,8 @@ pub fn has_failed(socket: &Socket<'_>) -> bool {
         && socket.peer_addr() == Err(Errno::NOTCONN)
 }
 
-/// Whether connect(2) of an overlay stream has failed by this error because its attempt has come to nothing, be it
-/// that the kernel has not heard of that yet.
+/// Returns true if connect(2) of an overlay stream has failed by this error because its attempt has come to
+/// nothing, also where the kernel has not heard of that yet.
 pub fn ends_attempt(socket: &Socket<'_>, error: Errno) -> bool {
     !matches!(error, Errno::INPROGRESS | Errno::ALREADY | Errno::ISCONN | Errno::INTR)
         && socket.kind() == Kind::Stream
@@ -165,8 +165,8 @@ pub fn dissolve(socket: &Socket<'_>, sets: impl Fn(RawFd) -> EpollSets) -> Resul
     let new = open_again(socket)?;
     reset_on_close(socket)?;
     if listens {
-        // Of connections the node hears by itself. Who waits in accept(2) waits for the listener's end. Without a
-        // node there is nobody to tell.
+        // Of connections the node hears by itself. Who waits in accept(2) waits for the listener's end.
+        // Without a node there is nobody to tell.
         let _ = socket.shutdown(Shutdown::Both);
     }
     replace(socket.fd().as_raw_fd(), &new, sets)

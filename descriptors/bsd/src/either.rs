@@ -47,7 +47,7 @@ calls! {
     recvmmsg(messages: *mut mmsghdr, count: c_uint, flags: c_int, timeout: *mut timespec) -> c_int, once_told;
 }
 
-/// What becomes of an error of a call that is made because the descriptor was ready, see [`last_error`].
+/// Tells an error of a call that is made because the descriptor was ready once, see [`last_error`].
 fn once_told<'a>(socket: &'a Socket<'_>) -> impl Fn(Errno) -> Errno + 'a {
     |error| last_error(socket, error, epoll_sets::find)
 }

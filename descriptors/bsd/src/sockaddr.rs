@@ -52,9 +52,9 @@ pub unsafe fn read(address: *const sockaddr, length: socklen_t) -> Result<Option
     }
 }
 
-/// Has Linux's reason why a socket of this family cannot be bound or, as a stream, connected to an address that
-/// came in a structure of this length: IPv6's is told that one of IPv4's length is short before its family is
-/// looked at.
+/// Has Linux's reason why a socket of this family cannot be bound or, as a stream, connected to an address
+/// that came in a structure of this length: IPv6's is told that one of IPv4's length is short before its
+/// family is looked at.
 ///
 /// # Errors
 /// EAFNOSUPPORT, EINVAL.

@@ -17,7 +17,7 @@ use crate::socket::{Socket, UNSEEN, enlarge};
 /// The least that SO_SNDBUF can be: what a socket has while it connects, so that it is soon full.
 const LEAST_BUFFER: usize = 1;
 
-/// How long the node may take to close its end of an attempt that has failed before it began.
+/// The node may take so long to close its end of an attempt that has failed before it began.
 const CLOSES: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
 /// How often an attempt is repeated while the node is too busy to take another connection.

@@ -59,9 +59,9 @@ pub enum Request {
     /// The reply alone decides how the application's descriptor comes to the node. [`Reply::Done`] to who
     /// waits says that the connection stands: the descriptor is connected, and one byte is written to it.
     /// `Done` to who does not wait, and EINPROGRESS to who does, say that the attempt goes on: the descriptor
-    /// comes [filled](Request::Filled). So it does after [`Reply::Error`] to who does not wait: the attempt has
-    /// failed already, and the node closes its end once it has the descriptor. [`Reply::Stands`], and every
-    /// other error, leave the descriptor to somebody else, or as it is.
+    /// comes [filled](Request::Filled). So it does after [`Reply::Error`] to who does not wait: the attempt
+    /// has failed already, and the node closes its end once it has the descriptor. [`Reply::Stands`], and
+    /// every other error, leave the descriptor to somebody else, or as it is.
     Connect {
         /// The socket.
         socket: Opened,
@@ -88,8 +88,8 @@ pub enum Request {
     /// [`ConnectAgain`](Request::ConnectAgain) was waited for on this connection. If it was not sent yet it
     /// is now, EINPROGRESS or EALREADY. There is no other reply.
     StopWaiting,
-    /// The socket's other end has been connected and filled with these pieces until it took no more, so that it
-    /// is not writable while the attempt goes on. A descriptor of it comes along. There is no reply.
+    /// The socket's other end has been connected and filled with these pieces until it took no more, so that
+    /// it is not writable while the attempt goes on. A descriptor of it comes along. There is no reply.
     Filled(Opened, Filling),
     /// The key of the names of the node's ends of datagram sockets.
     NameKey,

@@ -69,7 +69,7 @@ pub(crate) struct Connecting {
     is_watched: bool,
     /// The application's descriptor, once it is filled, and with what.
     filled: Option<(OwnedFd, Filling)>,
-    /// What the application has written while the library filled its descriptor.
+    /// The bytes that the application has written while the library filled its descriptor.
     written: Vec<u8>,
     outcome: Option<Result<(), Errno>>,
     /// The application has shut its socket down.
@@ -170,8 +170,6 @@ impl Connecting {
 
     /// The application has connected its descriptor.
     pub(crate) fn attach(&mut self, data: OwnedFd) {
-        // An urgent byte is counted among those that are there, and is to be read with them.
-        let _ = sockopt::set_socket_oobinline(&data, true);
         self.data.get_or_insert(data);
     }
 
@@ -200,7 +198,7 @@ impl Connecting {
         Some(stream)
     }
 
-    /// What has come of it, if that is known.
+    /// Returns the outcome, if that is known.
     pub(crate) fn look(&mut self) -> Option<Result<(), Errno>> {
         if self.outcome.is_none() {
             self.connection.waiters().register(Interest::Write, &self.waker);
@@ -280,9 +278,9 @@ impl Connecting {
 
     /// Has the application's descriptor tell the outcome.
     ///
-    /// The kernel makes room, the end and the error known one after another. A refused attempt has room first,
-    /// because a program may look for nothing else. An attempt that the application itself has shut down has
-    /// its end first, because the application may look for that alone.
+    /// The kernel makes room, the end and the error known one after another. A refused attempt has room
+    /// first, because a program may look for nothing else. An attempt that the application itself has shut
+    /// down has its end first, because the application may look for that alone.
     fn finish(&mut self, outcome: Result<(), Errno>) -> Step {
         let filled = self.filled.take();
         let app_end = filled.as_ref().map(|(app_end, _)| app_end.as_fd());
@@ -293,19 +291,19 @@ impl Connecting {
             app_end.map(enlarge);
             return Step::Stands;
         };
+        let mut waiting = None;
         if !self.is_aborted {
             if let Some(data) = &self.data {
                 // There will be room before the end: a program that writes then must hear that nobody reads.
                 let _ = rustix::net::shutdown(data, rustix::net::Shutdown::Read);
             }
             // One that reads then must hear why: it waits until the end is there, a moment later.
-            let waiting = app_end.and_then(Waiting::begin);
+            waiting = app_end.and_then(Waiting::begin);
             self.take_filling();
-            drop(self.data.take());
-            drop(waiting);
         }
         // Closed with something of its filling unread, the descriptor reports an error.
         drop(self.data.take());
+        drop(waiting);
         app_end.map(enlarge);
         Step::Failed(Some(error))
     }
@@ -316,12 +314,14 @@ impl Connecting {
         self.outcome == Some(Ok(()))
     }
 
-    /// Takes all but the last byte of what is in a descriptor that was filled, so that it becomes writable. Gives
-    /// all of it, that byte included, which stays: see `outbox`.
+    /// Takes all but the last byte of what is in a descriptor that was filled, so that it becomes writable.
+    /// Gives all of it, that byte included, which stays: see `outbox`.
     fn take_filling(&self) -> Vec<u8> {
         let Some(data) = &self.data else { return Vec::new() };
-        // It became full and was not writable since: what is there now is filling, and what the application has
-        // written before it was full. The kernel keeps no more of a program than its SO_SNDBUF.
+        // An urgent byte is counted among those that are there, and is to be read with them.
+        let _ = sockopt::set_socket_oobinline(data, true);
+        // It became full and was not writable since: what is there now is filling, and what the application
+        // has written before it was full. The kernel keeps no more of a program than its SO_SNDBUF.
         let there = rustix::io::ioctl_fionread(data).map_or(0, |there| there as usize);
         let (mut buf, mut taken) = (vec![0; there], 0);
         while taken < there {

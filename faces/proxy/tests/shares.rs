@@ -153,8 +153,8 @@ async fn clients_of_a_forward_that_say_nothing_make_room() {
             let mut client = connected(&members.greedy, places[turn % 2]).await;
             held.spawn(async move { client.read(&mut [0; 1]).await });
         }
-        // Each place accepts by itself: when the member's places are left to the user and to one of these, all of
-        // them have been accepted, and none can push out who comes now.
+        // Each place accepts by itself: when the member's places are left to the user and to one of these,
+        // all of them have been accepted, and none can push out who comes now.
         while held.len() > MOST / 2 - 1 {
             soon(held.join_next()).await;
         }

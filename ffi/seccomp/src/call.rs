@@ -36,11 +36,12 @@ pub(crate) struct Call {
     pub(crate) target: Target,
     /// Its attempt to connect was begun here, and goes on.
     connects: bool,
-    /// How many descriptors had got another socket when it was tried last, see [`Waiting::note_replaced`].
+    /// The number of descriptors that had got another socket when it was tried last, see
+    /// [`Waiting::note_replaced`].
     ///
     /// [`Waiting::note_replaced`]: crate::waiting::Waiting::note_replaced
     pub(crate) replaced: u64,
-    /// How many messages it has received: what it returns if no more come.
+    /// The number of messages it has received, which it returns if no more come.
     pub(crate) received: i64,
 }
 

@@ -31,8 +31,9 @@ const ALWAYS: [c_long; 12] = [
 /// Calls about options, which are notified always, too: AF_UNIX sockets do not have TCP's.
 const OPTIONS: [c_long; 2] = [libc::SYS_setsockopt, libc::SYS_getsockopt];
 
-/// Calls that are notified if they name an address, or have one of these flags, or one of those that AF_UNIX sockets
-/// understand otherwise than TCP if they are not to wait for all bytes, which is the kernel's alone.
+/// Calls that are notified if they name an address, or have one of the first flags. So they are by one of the
+/// second, which AF_UNIX sockets understand otherwise than TCP, unless they are to wait for all bytes, which
+/// is the kernel's alone.
 const WITH_ADDRESS: [(c_long, i32, i32); 2] = [
     (libc::SYS_sendto, libc::MSG_OOB | libc::MSG_FASTOPEN, 0),
     (libc::SYS_recvfrom, libc::MSG_OOB | libc::MSG_ERRQUEUE, libc::MSG_TRUNC),

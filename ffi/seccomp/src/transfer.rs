@@ -170,8 +170,8 @@ impl Call {
         }
     }
 
-    /// Receives as many as there are, and waits for the others unless it is told not to. With a time limit, which
-    /// Linux looks at after each message only, it waits for the first.
+    /// Receives as many as there are, and waits for the others unless it is told not to. With a time limit,
+    /// which Linux looks at after each message only, it waits for the first.
     pub(crate) fn recvmmsg(&mut self, context: &Context) -> Result<Step> {
         let (first, count, flags) = (self.target.word(1), self.target.int(2) as u32, self.target.int(3));
         let local = self.local()?;

@@ -25,7 +25,8 @@ pub(crate) struct Waiting {
     /// What has come since they were looked at last.
     added: Mutex<Vec<Waiter>>,
     wake: OwnedFd,
-    /// See [`note_replaced`](Self::note_replaced): those of which who serves has not heard, and how many there were.
+    /// See [`note_replaced`](Self::note_replaced): those of which who serves has not heard, and the number of
+    /// all.
     replaced: Mutex<Vec<u64>>,
     count: AtomicU64,
 }
@@ -65,7 +66,7 @@ impl Waiting {
         self.wake();
     }
 
-    /// How many descriptors of programs that stood for overlay sockets have got others so far.
+    /// Returns the number of descriptors that stood for overlay sockets and have got others so far.
     pub(crate) fn count_replaced(&self) -> u64 {
         self.count.load(Ordering::Acquire)
     }
@@ -136,8 +137,8 @@ impl Waiting {
 }
 
 impl Waiter {
-    /// Tries the call if it is `ready` or what it waits on was `replaced`, and at some `time` looks whether it
-    /// is still there. `None` if it is over.
+    /// Tries the call if it is `ready` or what it waits on was `replaced`, and at some `time` looks whether
+    /// it is still there. `None` if it is over.
     fn look(
         mut self,
         context: &Context,

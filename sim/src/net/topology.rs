@@ -32,7 +32,7 @@ pub struct Gateway {
     /// Filters what is not translated. Where there is a NAT box but no firewall, the other family does not
     /// pass.
     pub firewall: Option<Firewall>,
-    /// What it lets out of the LAN, and the answers to that.
+    /// The protocols that it lets out of the LAN, and answers to them.
     pub passes: Passes,
     /// The LAN that it leads to, in which the NAT box has its outer address. Without it, the core.
     pub upstream: Option<LanId>,

@@ -204,8 +204,8 @@ impl Stack {
         (flows.len() < config.max_flows && share.flows() < config.max_flows_per_peer).then_some(share)
     }
 
-    /// Enters a connection that has a place in its listener's backlog, and gives it; or one that is held until it
-    /// has one.
+    /// Enters a connection that has a place in its listener's backlog, and gives it; or one that is held
+    /// until it has one.
     fn add_accepted(
         &self,
         time: Time,

@@ -8,8 +8,8 @@
 //! rare: acknowledgements move the retransmission deadline later all the time. When an entry fires
 //! and the flow's deadline has moved, it is entered again. So packets cost no access to the wheel.
 //!
-//! The entry of a flow that is gone keeps a piece of its memory until its turn, which may be hours ahead. So the
-//! wheel is looked through for those whenever there are twice as many entries as were left last time.
+//! The entry of a flow that is gone keeps a piece of its memory until its turn, which may be hours ahead. So
+//! the wheel is looked through for those whenever there are twice as many entries as were left last time.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};

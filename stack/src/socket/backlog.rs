@@ -21,7 +21,7 @@ const MOST_HELD_OF_PEER: usize = MOST_HELD / 2;
 /// After the last cookie was given, none comes back later than this.
 const COOKIE_LIFETIME: Duration = Duration::from_secs(128);
 
-/// What becomes of a SYN.
+/// The fate of a SYN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Admission {
     /// It has taken a place of the backlog.
@@ -50,7 +50,7 @@ pub(crate) struct Queue {
     /// Connections that were taken out, and hold their place until somebody frees it.
     kept: usize,
     closed: Option<Error>,
-    /// When a SYN was last answered with a cookie, and when one last came back and found no place.
+    /// The last time that a SYN was answered with a cookie, and that one came back and found no place.
     cookie: Option<Time>,
     refused: Option<Time>,
 }
@@ -111,7 +111,7 @@ impl Queue {
         (self.backlog, self.is_exact) = (backlog.max(1), is_exact);
     }
 
-    /// Whether it is more than bound.
+    /// Returns true if it is more than bound.
     pub(crate) fn listens(&self) -> bool {
         self.backlog > 0
     }

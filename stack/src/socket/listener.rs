@@ -199,7 +199,8 @@ impl Listener {
 
     /// The same, for few connections: no more peers than that are to believe that they are connected. So a
     /// SYN that comes while handshakes hold the other places waits until one is free, and is answered by the
-    /// stack's next timeout then. If handshakes hold them for more than a second it is answered with a cookie.
+    /// stack's next timeout then. If handshakes hold them for more than a second it is answered with a
+    /// cookie.
     pub fn listen_exactly(&self, backlog: usize) {
         self.lock().set_backlog(backlog, true);
     }
@@ -289,8 +290,8 @@ impl Listener {
         self.let_in(now);
     }
 
-    /// Gives the places that are free to those who wait for one; true if there were any. Their flows are locked
-    /// one after another, and the queue is not locked then.
+    /// Gives the places that are free to those who wait for one; true if there were any. Their flows are
+    /// locked one after another, and the queue is not locked then.
     fn let_in(&self, now: Time) -> bool {
         let mut any = false;
         loop {

@@ -6,8 +6,8 @@
 //! is decided in `overlay/src/network` alone. Texts for people have none of Rust's Debug forms
 //! ([`debug_forms`]), say where the files of networks come from ([`network_files`]), and call fields of log
 //! lines the same everywhere ([`log_fields`]). A thread that cannot be started is an error ([`threads`]).
-//! What runs a test that is ignored, its reason says ([`slow`]). The library inside the program is never an
-//! old one ([`preload_sources`]). The list of what others' interfaces have is whole, and names tests that
+//! A test that is ignored says by its reason what runs it ([`slow`]). The library inside the program is never
+//! an old one ([`preload_sources`]). The list of what others' interfaces have is whole, and names tests that
 //! there are ([`faces`]).
 
 use std::fs;

@@ -29,7 +29,8 @@ enum How {
     ConnectsAgainWithALimit,
 }
 
-/// A call that connects a socket which another one may be connecting: a second one in the middle of the first.
+/// A call that connects a socket which another one may be connecting: a second one in the middle of the
+/// first.
 #[derive(Clone, Default)]
 struct Second(Arc<SecondCall>);
 
@@ -37,7 +38,7 @@ struct Second(Arc<SecondCall>);
 struct SecondCall {
     /// The socket's number, or 0.
     fd: AtomicI32,
-    /// What it has returned first but EALREADY and EISCONN, plus one.
+    /// Its first return value but EALREADY and EISCONN, plus one.
     returned: AtomicI32,
 }
 
@@ -53,7 +54,7 @@ impl Second {
         self.0.fd.store(0, Ordering::Relaxed);
     }
 
-    /// Whether it has returned this.
+    /// Returns true if it has returned this.
     fn has_returned(&self, returned: Result<(), Errno>) -> bool {
         self.0.returned.load(Ordering::Relaxed) == errno_of(returned) + 1
     }

@@ -54,7 +54,7 @@ fn spins(fd: &OwnedFd) -> PollFlags {
     }
 }
 
-/// What is told to who reads twice, with SO_ERROR in between.
+/// Reads twice, with SO_ERROR in between, and gives what is told.
 fn reads(world: Option<&Served>, fd: &OwnedFd) -> [Result<usize, Errno>; 3] {
     let read = || {
         rustix::io::read(fd, &mut [0; 1]).map_err(|error| match world {

@@ -50,10 +50,10 @@ pub(crate) enum Forked {
     Uses,
 }
 
-/// What the handler does, in a child.
+/// The handler's deed, in a child.
 static HANDLED: OnceLock<Again> = OnceLock::new();
 
-/// How often it has done so.
+/// The number of times that it has done so.
 static TIMES: AtomicU32 = AtomicU32::new(0);
 
 impl Signals {

@@ -12,7 +12,7 @@ use crate::ip::{IpHeader, MAX_HEADERS};
 use crate::tcp::{Connection, Ending, Outgoing, SYN_TIMEOUT, Segment, TcpHeader, Verdict};
 use crate::{Batch, Departure, Error, InterfaceId, KeepAlive, Listener, State};
 
-/// How long a handshake waits for a place of its listener's backlog: so long that its SYN has come again.
+/// A handshake waits so long for a place of its listener's backlog: its SYN has come again by then.
 const HELD: Duration = Duration::from_secs(2);
 
 /// A SYN that comes sooner was doubled on its way: peers wait for a second (RFC 6298 2).
@@ -484,8 +484,8 @@ impl Flow {
         }
     }
 
-    /// It has a place: its SYN is answered by the stack's next timeout. False if it waits no longer. It may be
-    /// called while another flow is locked that had a place: one that is held locks no other.
+    /// It has a place: its SYN is answered by the stack's next timeout. False if it waits no longer. It may
+    /// be called while another flow is locked that had a place: one that is held locks no other.
     pub(crate) fn let_in(&self, time: Time) -> bool {
         let mut inner = self.lock();
         let time = inner.pass(time);
