@@ -111,13 +111,14 @@ impl Datapath {
             Event::PeerRemoved(peer) => self.fail_waiting_for_peer(now, peer),
             Event::PeerSilent(peer) => {
                 self.tell_wanted(peer);
-                self.go_on_waiting(now, peer, self.elsewhere.patience().unwrap_or_default().max(SILENT_PEER));
+                let patience = self.elsewhere.patience().unwrap_or_default().max(SILENT_PEER);
+                self.go_on_waiting(now, peer, patience, true);
             }
             // Perhaps it is found elsewhere.
             Event::PeerUnreachable(peer) => {
                 self.tell_wanted(peer);
                 match self.elsewhere.patience() {
-                    Some(patience) => self.go_on_waiting(now, peer, patience),
+                    Some(patience) => self.go_on_waiting(now, peer, patience, false),
                     None => self.fail_waiting_for_peer(now, peer),
                 }
             }
@@ -150,9 +151,9 @@ impl Datapath {
     }
 
     /// What waits for a peer that is looked for elsewhere is failed when it has waited for so long.
-    fn go_on_waiting(&self, now: Instant, peer: &Peer, patience: Duration) {
+    fn go_on_waiting(&self, now: Instant, peer: &Peer, patience: Duration, is_silent: bool) {
         let Some(interface) = self.interface_by_network(peer.network()) else { return };
-        self.lock_waiting().limit(interface, |address| self.is_of(peer, address), patience);
+        self.lock_waiting().limit(interface, |address| self.is_of(peer, address), patience, is_silent);
         if let Some(due) = self.lock_waiting().next_deadline() {
             self.sink.wake_at(due.max(now));
         }
@@ -165,7 +166,7 @@ impl Datapath {
     }
 }
 
-/// Time for which packets wait for a peer that has an address and does not answer: it may have more to do, or
+/// Time for which datagrams wait for a peer that has an address and does not answer: it may have more to do, or
 /// come back.
 const SILENT_PEER: Duration = Duration::from_secs(12);
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use peersock_overlay::{Lookup, NetworkIndex, Peer, Route};
-use peersock_stack::{Batch, Error, Flow, InterfaceId};
+use peersock_stack::{Batch, Error, Flow, InterfaceId, State};
 
 use crate::Datapath;
 use crate::socket::{Kept, SocketState};
@@ -16,6 +16,10 @@ use crate::socket::{Kept, SocketState};
 /// A peer that is further away looks like none until then. The overlay goes on looking, so a later attempt
 /// finds a session.
 const FIND_PEER: Duration = Duration::from_secs(3);
+
+/// How often connections that wait for a silent peer are looked through for those that have ended: more than
+/// the longest time between two SYNs, each of which has the overlay report anew.
+const LONGEST_SILENCE: Duration = Duration::from_secs(150);
 
 /// Silence after which the overlay tests whether a path still carries its datagram size: the least time after
 /// which the stack sends again.
@@ -162,6 +166,8 @@ pub(super) struct Entry {
     since: Instant,
     /// When to give up; `None` while the overlay itself is trying and will report.
     deadline: Option<Instant>,
+    /// The destination has an address and does not answer: connections wait for as long as they ask themselves.
+    is_silent: bool,
 }
 
 impl Waiting {
@@ -169,6 +175,8 @@ impl Waiting {
         if let Some(entry) = self.entry(now, found, flow.interface(), flow.remote().ip())
             && !entry.flows.iter().any(|known| Arc::ptr_eq(known, flow))
         {
+            // Those that were closed meanwhile wait for nothing.
+            entry.flows.retain(|known| known.state() != State::Closed);
             entry.flows.push(Arc::clone(flow));
         }
     }
@@ -211,6 +219,7 @@ impl Waiting {
             packets: VecDeque::new(),
             since: now,
             deadline: Some(now + patience),
+            is_silent: false,
         });
         if found {
             entry.deadline = None;
@@ -242,17 +251,20 @@ impl Waiting {
         any
     }
 
-    /// Limits how long what waits for these addresses has waited in all.
+    /// Limits how long what waits for these addresses has waited in all; not for connections, if the
+    /// addresses are silent.
     pub(super) fn limit(
         &mut self,
         interface: InterfaceId,
         wanted: impl Fn(IpAddr) -> bool,
         patience: Duration,
+        is_silent: bool,
     ) {
         for ((_, _), entry) in
             self.entries.iter_mut().filter(|((i, address), _)| *i == interface && wanted(*address))
         {
             entry.deadline = Some(entry.since + patience);
+            entry.is_silent = is_silent;
         }
     }
 
@@ -267,6 +279,31 @@ impl Waiting {
             .filter(|(_, entry)| entry.deadline.is_some_and(|deadline| deadline <= now))
             .map(|(key, _)| *key)
             .collect();
-        due.into_iter().filter_map(|key| Some((key, self.remove(&key)?))).collect()
+        due.into_iter().filter_map(|key| Some((key, self.take_late(now, key)?))).collect()
+    }
+
+    /// Takes what has waited too long. Connections to a silent peer stay as long as they repeat their SYN.
+    fn take_late(&mut self, now: Instant, key: (InterfaceId, IpAddr)) -> Option<Entry> {
+        let mut entry = self.remove(&key)?;
+        if entry.is_silent {
+            entry.flows.retain(|flow| flow.state() != State::Closed);
+            if entry.flows.is_empty() && entry.packets.is_empty() {
+                return None;
+            }
+            let (connecting, others) = entry.flows.into_iter().partition(|flow| flow.state().is_connecting());
+            entry.flows = others;
+            if !connecting.is_empty() {
+                let deadline = Some(now + LONGEST_SILENCE);
+                let left = Entry {
+                    flows: connecting,
+                    packets: VecDeque::new(),
+                    since: now,
+                    deadline,
+                    is_silent: true,
+                };
+                self.entries.insert(key, left);
+            }
+        }
+        Some(entry)
     }
 }

@@ -1,4 +1,4 @@
-"""A path that carries less than the smallest datagram: who waits for acknowledgements, or connects, is told so."""
+"""A path that carries less than the smallest datagram: who waits for acknowledgements is told so."""
 
 from __future__ import annotations
 
@@ -29,9 +29,7 @@ def test_a_path_that_carries_too_little_is_told_within_fifteen_seconds(tmp_path:
     command = ["unshare", "--net", sys.executable, "-m", f"{__package__}.narrow", str(tmp_path), how]
     program = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
     assert program.returncode == 0, program.stderr
-    (sending, took), there, (connecting, connecting_took) = (line.split() for line in program.stdout.splitlines())
+    (sending, took), there = (line.split() for line in program.stdout.splitlines())
     assert int(sending) == errno.EMSGSIZE
     assert float(took) <= TOLD
     assert there == ["failed", str(errno.ECONNRESET)]
-    assert int(connecting) in (errno.EHOSTUNREACH, errno.ETIMEDOUT, errno.EMSGSIZE)
-    assert float(connecting_took) <= TOLD

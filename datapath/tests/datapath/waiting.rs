@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use peersock_datapath::SocketState;
 use peersock_primitives::wait::Interest;
-use peersock_stack::{Batch, Flow, Listener, Ready, TcpOptions};
+use peersock_stack::{Batch, Error, Flow, Listener, Ready, TcpOptions, UdpOptions};
 
 use crate::net::{Net, Node};
 
@@ -102,4 +102,53 @@ fn nobody_waits_for_an_answer_to_a_reset() {
         peers.iter().map(|info| info.peer.unanswered(net.now)).collect::<Vec<_>>()
     };
     assert_eq!(unanswered(0), [None]);
+}
+
+/// The peer has an address, and may be busy: nothing shows that it is gone.
+#[test]
+fn connections_to_a_silent_peer_wait_as_long_as_tcp_asks_and_datagrams_twelve_seconds() {
+    let mut net = Net::star(2, |_| [vec![], vec![]]);
+    net.longest = 0;
+    let (_listener, flow) = connecting(&net);
+    let Node { datapath, network, .. } = &net.nodes[1];
+    let to = flow.remote();
+    let closed = datapath.stack().tcp_connect(net.now, network.interface, None, to, TcpOptions::default());
+    let closed = closed.expect("a route");
+    let any = SocketAddr::new(std::net::Ipv6Addr::UNSPECIFIED.into(), 0);
+    let socket = datapath.stack().udp_bind(None, any, UdpOptions::default()).expect("a free port");
+    socket.connect(to).expect("a route");
+    for flow in [&flow, &closed] {
+        datapath.pump(net.now, flow, &mut Batch::default());
+    }
+    datapath.send_udp(net.now, &socket, None, b"x").expect("a route");
+    let begun = net.now;
+    let run_until = |net: &mut Net, seconds| {
+        let end = begun + Duration::from_secs(seconds);
+        net.run(end - net.now, |_| false);
+        net.now = end;
+    };
+    run_until(&mut net, 11);
+    assert_eq!(net.nodes[1].counter("out_unreachable"), 0);
+    run_until(&mut net, 13);
+    assert_eq!(net.nodes[1].counter("out_unreachable"), 1);
+    closed.abort(net.now);
+    run_until(&mut net, 126);
+    assert!(flow.state().is_connecting());
+    run_until(&mut net, 140);
+    assert_eq!(flow.take_error(), Some(Error::TimedOut));
+    // Nothing is left of either in what waits.
+    run_until(&mut net, 600);
+    assert_eq!((Arc::strong_count(&flow), Arc::strong_count(&closed)), (1, 1));
+}
+
+#[test]
+fn connections_to_a_silent_peer_stand_as_soon_as_it_answers() {
+    let mut net = Net::star(2, |_| [vec![], vec![]]);
+    net.longest = 0;
+    let (_listener, flow) = connecting(&net);
+    net.nodes[1].datapath.pump(net.now, &flow, &mut Batch::default());
+    net.run(Duration::from_secs(40), |_| false);
+    net.longest = usize::MAX;
+    // Initiations come every five seconds, and SYNs every half a minute.
+    assert!(net.run(Duration::from_secs(6), |_| flow.readiness().contains(Ready::CONNECTED)));
 }
