@@ -82,7 +82,7 @@ use crate::contact::{Allowances, Birthday, OwnContact, TcpStreams};
 use crate::counters::Counters;
 use crate::crypto::KeySource;
 use crate::id::NodeId;
-use crate::link::{Clock, Core, Duplicate, Event, Link, Outbox, Timer, Timers, Transmit, apart};
+use crate::link::{Clock, Core, Duplicate, Event, Link, Outbox, Standstills, Timer, Timers, Transmit, apart};
 use crate::network::is_endpoint;
 use crate::noise::CookieJar;
 use crate::reach::{RecvMeta, SocketInfo};
@@ -208,7 +208,7 @@ impl Endpoint {
                 initiations: BTreeMap::new(),
                 apart: apart(now),
                 timers: Timers::new(),
-                awake_since: None,
+                standstills: Standstills::new(now),
                 outbox: Outbox::default(),
                 events: VecDeque::new(),
                 contact: OwnContact::default(),

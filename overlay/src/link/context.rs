@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::key::{NodeKey, PeerKey};
 use super::outbox::Outbox;
 use super::timers::Timers;
-use super::{Event, Timer};
+use super::{Event, Standstills, Timer};
 use crate::bucket::{Bucket, Rate};
 use crate::contact::{Allowances, Birthday, OwnContact, TcpStreams, Witness};
 use crate::counters::Counters;
@@ -47,8 +47,7 @@ pub(crate) struct Core {
     /// Rounds of handshakes in which each address gets an initiation of its own.
     pub(crate) apart: Bucket,
     pub(crate) timers: Timers<Timer>,
-    /// The end of this node's last standstill: the silence of others before that was its own.
-    pub(crate) awake_since: Option<Instant>,
+    pub(crate) standstills: Standstills,
     pub(crate) outbox: Outbox,
     pub(crate) events: VecDeque<Event>,
     /// Where this node can be reached.
@@ -80,22 +79,22 @@ pub(crate) fn apart(now: Instant) -> Bucket {
     Bucket::new(Rate::per_second(APART_PER_SECOND, APART_BURST), now)
 }
 
-/// A deadline that is looked at so late shows that this node stood still, or has too much to do.
-const LATE: Duration = Duration::from_millis(300);
-
 impl Core {
     /// To be called before anything is judged by the time. A node that was stopped, or that its machine gives
     /// no processor, has heard nobody, and must not take that for the silence of all its peers at once.
     pub(crate) fn note_time(&mut self, now: Instant) {
-        if self.timers.next().is_some_and(|due| now >= due + LATE) {
-            self.awake_since = Some(now);
-        }
+        self.standstills.note(self.timers.next(), now);
+    }
+
+    /// Returns the end of this node's last standstill.
+    pub(crate) fn awake_since(&self) -> Option<Instant> {
+        self.standstills.last_end()
     }
 
     /// Returns the later one of a time and the end of the last standstill: before, this node could hear
     /// nobody.
     pub(crate) fn awake_from(&self, since: Instant) -> Instant {
-        self.awake_since.map_or(since, |awake| awake.max(since))
+        self.awake_since().map_or(since, |awake| awake.max(since))
     }
 
     pub(crate) fn emit(&mut self, event: Event) {

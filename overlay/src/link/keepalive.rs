@@ -32,7 +32,7 @@ impl Link {
     /// and tries a handshake unless the peer was heard from in the last second.
     pub(crate) fn unresponsive(&mut self, cx: &mut Context<'_>) {
         self.suspect_path(cx);
-        let heard = self.handle.activity().last_received().max(cx.core.awake_since);
+        let heard = self.handle.activity().last_received().max(cx.core.awake_since());
         if heard.is_none_or(|at| cx.now.saturating_duration_since(at) >= RECENTLY) {
             self.attempt(cx, Reason::Silence);
         }

@@ -35,6 +35,7 @@ mod punching;
 mod question;
 mod refusal;
 mod sessions;
+mod standstill;
 mod tcp;
 mod timers;
 mod timing;
@@ -55,6 +56,7 @@ pub(crate) use outbox::Outbox;
 pub use outbox::Transmit;
 pub(crate) use refusal::QUOTED;
 pub use sessions::Attention;
+pub(crate) use standstill::Standstills;
 pub(crate) use timers::Timers;
 
 use crate::bucket::{Bucket, Rate};
