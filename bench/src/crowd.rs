@@ -1,18 +1,20 @@
-//! Many nodes of one process that connect to one of another, all at once; then that one stands still for a
-//! while, with a connection to each. How long it takes until all are connected, what fails, and how much
-//! comes in each second after the standstill.
+//! Many nodes of one process that connect to one of another, all at once, with a connection to each; then that
+//! one stands still for a while, and later other processes keep all processors busy. How long it takes until
+//! all are connected, what fails, and how much comes in each second after both.
 
 use std::io::{self, BufRead, BufReader};
 use std::net::{SocketAddr, UdpSocket};
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use peersock::overlay::Identity;
 use peersock::{IdentitySource, Interfaces, Network, Node, Seed, TcpListener, TcpStream};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process, setrlimit};
+use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -25,8 +27,14 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u16).range(1..=5000))]
     peers: u16,
     /// Time for which the node that they connect to stands still, seconds
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(..=60))]
     stall: u64,
+    /// Time for which other processes keep the processors busy, seconds
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u64).range(..=60))]
+    busy: u64,
+    /// Processes for each processor that keep it busy
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u8).range(1..=50))]
+    burners: u8,
 }
 
 #[derive(Subcommand)]
@@ -34,9 +42,13 @@ enum Side {
     /// The node that all connect to, started by the other side
     #[command(hide = true)]
     Hub { port: u16, peers: u16 },
+    /// Uses up a processor for so many seconds, started by the other side
+    #[command(hide = true)]
+    Burn { seconds: u64 },
 }
 
-/// The printed result. Every peer sends 1,000 bytes a second.
+/// The printed result. Every peer sends 1,000 bytes a second. Each share is what came in one second, of what is
+/// sent in one; what has waited comes in the first of them.
 #[derive(Serialize)]
 struct Report {
     kind: &'static str,
@@ -45,16 +57,27 @@ struct Report {
     failed: usize,
     /// Until the last connection stood, seconds.
     connected_s: f64,
-    /// Of what is sent in a second, what came in each of the seconds after the standstill. What has waited
-    /// comes in the first ones.
+    /// The seconds before the standstill.
+    share_before: Vec<f64>,
+    /// The seconds after it.
     share_after_stall: Vec<f64>,
+    /// The seconds in which the machine is busy.
+    share_while_busy: Vec<f64>,
+    /// The seconds after that.
+    share_after_busy: Vec<f64>,
 }
 
-/// Seconds that are looked at after the standstill.
-const SECONDS: usize = 10;
+/// Seconds that are looked at before the standstill.
+const BEFORE: u64 = 5;
+
+/// Seconds that are looked at after the standstill, and after the machine was busy.
+const AFTER: u64 = 10;
 
 /// The TCP port of the hub in the network.
 const PORT: u16 = 2000;
+
+/// Time from one line of the hub to the next.
+const LINES: Duration = Duration::from_millis(250);
 
 /// Measures, and prints one JSON object.
 ///
@@ -65,11 +88,22 @@ pub(crate) fn run(options: &Options) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match options.side {
         Some(Side::Hub { port, peers }) => runtime.block_on(hub(port, peers)),
+        Some(Side::Burn { seconds }) => {
+            burn(Duration::from_secs(seconds));
+            Ok(())
+        }
         None => runtime.block_on(peers(options)),
     }
 }
 
-/// Serves, and says each second how many bytes have come.
+fn burn(time: Duration) {
+    let begin = Instant::now();
+    while begin.elapsed() < time {
+        std::hint::spin_loop();
+    }
+}
+
+/// Serves, and says again and again when it is and how many bytes have come.
 async fn hub(port: u16, peers: u16) -> io::Result<()> {
     let (node, address) = start(0, port, 0..=peers)?;
     let listener = TcpListener::bind_on(&node, address).await?;
@@ -77,11 +111,11 @@ async fn hub(port: u16, peers: u16) -> io::Result<()> {
     let came = Arc::new(AtomicUsize::new(0));
     let told = Arc::clone(&came);
     tokio::spawn(async move {
-        let mut second = tokio::time::interval(Duration::from_secs(1));
-        second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut lines = tokio::time::interval(LINES);
+        lines.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            second.tick().await;
-            println!("{}", told.load(Ordering::Relaxed));
+            lines.tick().await;
+            println!("{} {}", seconds_now(), told.load(Ordering::Relaxed));
         }
     });
     loop {
@@ -97,10 +131,14 @@ async fn hub(port: u16, peers: u16) -> io::Result<()> {
 }
 
 async fn peers(options: &Options) -> io::Result<()> {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit)?;
     let port = UdpSocket::bind("127.0.0.1:0")?.local_addr()?.port();
-    let mut hub = Hub::start(port, options.peers)?;
+    let hub = Hub::start(port, options.peers)?;
     let nodes = (1..=options.peers).map(|number| start(number, port, [0, number]));
-    let nodes = nodes.collect::<io::Result<Vec<_>>>()?;
+    let nodes = nodes.collect::<io::Result<Vec<_>>>().map_err(with_hint)?;
+    eprintln!("peersock-bench: {} nodes run, and connect now", nodes.len());
     let begin = Instant::now();
     let tasks: Vec<_> =
         nodes.iter().map(|(node, hub)| tokio::spawn(talk(node.clone(), *hub, begin))).collect();
@@ -108,26 +146,66 @@ async fn peers(options: &Options) -> io::Result<()> {
     for task in tasks {
         times.push(task.await.map_err(io::Error::other)?);
     }
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    let connected = times.iter().flatten().max().copied().unwrap_or_default();
+    eprintln!("peersock-bench: connected after {connected:.2?}");
+    // All have begun to send.
+    pass(2).await;
+    let before = seconds_now();
+    pass(BEFORE).await;
     hub.signal(Signal::STOP)?;
-    tokio::time::sleep(Duration::from_secs(options.stall)).await;
+    pass(options.stall).await;
     hub.signal(Signal::CONT)?;
-    // Peers run meanwhile in this very thread.
-    let shares =
-        tokio::task::spawn_blocking(move || hub.shares(SECONDS)).await.map_err(io::Error::other)??;
+    let after_stall = seconds_now();
+    pass(AFTER).await;
+    let mut burners = Vec::new();
+    for _ in 0..usize::from(options.burners) * thread::available_parallelism()?.get() {
+        burners.push(Running(own_part(&["burn", &options.busy.to_string()])?.spawn()?));
+    }
+    let busy = seconds_now();
+    pass(options.busy).await;
+    drop(burners);
+    let after_busy = seconds_now();
+    // The last line has to come, too.
+    pass(AFTER + 1).await;
     let each_second = 1000.0 * times.iter().flatten().count().max(1) as f64;
+    let shares = |from: f64, seconds: u64| {
+        let second = |n| hub.came(from + n as f64 + 1.0) - hub.came(from + n as f64);
+        (0..seconds).map(|n| (second(n) / each_second * 100.0).round() / 100.0).collect()
+    };
     let report = Report {
         kind: "crowd",
         peers: options.peers,
         failed: times.iter().filter(|time| time.is_none()).count(),
-        connected_s: times.iter().flatten().max().map_or(0.0, Duration::as_secs_f64),
-        share_after_stall: shares
-            .iter()
-            .map(|bytes| (*bytes as f64 / each_second * 100.0).round() / 100.0)
-            .collect(),
+        connected_s: connected.as_secs_f64(),
+        share_before: shares(before, BEFORE),
+        share_after_stall: shares(after_stall, AFTER),
+        share_while_busy: shares(busy, options.busy),
+        share_after_busy: shares(after_busy, AFTER),
     };
     println!("{}", serde_json::to_string(&report).map_err(io::Error::other)?);
-    Ok(())
+    // Thousands of nodes need not say goodbye to one that ends as well.
+    drop(hub);
+    std::process::exit(0);
+}
+
+fn with_hint(error: io::Error) -> io::Error {
+    match error.raw_os_error().map(rustix::io::Errno::from_raw_os_error) {
+        Some(rustix::io::Errno::MFILE) => io::Error::other(
+            "a process may not have enough descriptors for so many nodes (9 each): take fewer --peers, or \
+             raise `ulimit -n`",
+        ),
+        _ => error,
+    }
+}
+
+async fn pass(seconds: u64) {
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+}
+
+/// Returns the time by the clock that all processes share, in seconds.
+fn seconds_now() -> f64 {
+    let now = clock_gettime(ClockId::Monotonic);
+    now.tv_sec as f64 + now.tv_nsec as f64 / 1e9
 }
 
 /// Connects, says when that was, and goes on sending.
@@ -168,57 +246,70 @@ fn seed(number: u16) -> [u8; 32] {
     seed
 }
 
-/// The process of the other side. It ends with this one.
+/// Another part of this benchmark, as a process that ends with this one.
+fn own_part(words: &[&str]) -> io::Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["--die-with-parent", "crowd"]).args(words);
+    Ok(command)
+}
+
+/// A process that is ended when this is dropped.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        _ = self.0.kill();
+        _ = self.0.wait();
+    }
+}
+
+/// The process of the other side.
 struct Hub {
-    process: Child,
-    said: BufReader<std::process::ChildStdout>,
+    process: Running,
+    /// What it has said: times, seconds, and the bytes that had come.
+    said: Arc<Mutex<Vec<(f64, f64)>>>,
 }
 
 impl Hub {
+    /// Starts it, and returns when it listens.
     fn start(port: u16, peers: u16) -> io::Result<Hub> {
-        let mut command = Command::new(std::env::current_exe()?);
-        command.args(["--die-with-parent", "crowd", "hub", &port.to_string(), &peers.to_string()]);
-        let mut process = command.stdout(Stdio::piped()).spawn()?;
-        let said = process.stdout.take().map(BufReader::new).ok_or(io::ErrorKind::BrokenPipe)?;
-        let mut hub = Hub { process, said };
-        hub.line()?;
-        Ok(hub)
-    }
-
-    fn line(&mut self) -> io::Result<String> {
-        let mut line = String::new();
-        match self.said.read_line(&mut line)? {
-            0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the hub has ended")),
-            _ => Ok(line.trim().into()),
+        let mut command = own_part(&["hub", &port.to_string(), &peers.to_string()])?;
+        let mut process = Running(command.stdout(Stdio::piped()).spawn()?);
+        let stdout = process.0.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        let mut stdout = BufReader::new(stdout);
+        if stdout.read_line(&mut String::new())? == 0 {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the hub has ended"));
         }
+        let said = Arc::default();
+        let kept = Arc::clone(&said);
+        thread::spawn(move || listen(stdout, &kept));
+        Ok(Hub { process, said })
     }
 
     fn signal(&self, signal: Signal) -> io::Result<()> {
-        Ok(kill_process(Pid::from_child(&self.process), signal)?)
+        Ok(kill_process(Pid::from_child(&self.process.0), signal)?)
     }
 
-    /// Bytes of each of the next seconds. What the hub said before is passed over.
-    fn shares(&mut self, seconds: usize) -> io::Result<Vec<usize>> {
-        let mut counts = Vec::new();
-        let mut begin = None;
-        while counts.len() <= seconds {
-            let count: usize = self.line()?.parse().map_err(io::Error::other)?;
-            // Lines that have waited in the pipe come all at once.
-            let now = Instant::now();
-            let is_waiting = begin.is_some_and(|last: Instant| now - last < Duration::from_millis(200));
-            begin = Some(now);
-            if is_waiting {
-                counts.clear();
+    /// Returns the bytes that had come at that time, between two lines in proportion.
+    fn came(&self, at: f64) -> f64 {
+        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = said.partition_point(|(time, _)| *time < at);
+        match (next.checked_sub(1).map(|last| said[last]), said.get(next)) {
+            (Some((from, before)), Some((to, after))) => {
+                before + (after - before) * (at - from) / (to - from)
             }
-            counts.push(count);
+            (Some((_, bytes)), None) => bytes,
+            (None, _) => 0.0,
         }
-        Ok(counts.windows(2).map(|pair| pair[1] - pair[0]).collect())
     }
 }
 
-impl Drop for Hub {
-    fn drop(&mut self) {
-        _ = self.process.kill();
-        _ = self.process.wait();
+fn listen(stdout: BufReader<ChildStdout>, said: &Mutex<Vec<(f64, f64)>>) {
+    for line in stdout.lines().map_while(Result::ok) {
+        if let Some((time, bytes)) = line.split_once(' ')
+            && let (Ok(time), Ok(bytes)) = (time.parse(), bytes.parse())
+        {
+            said.lock().unwrap_or_else(PoisonError::into_inner).push((time, bytes));
+        }
     }
 }

@@ -48,7 +48,8 @@ pub use peersock_testnet::Random;
 pub use trace::Trace;
 pub use wire::{Sender, WireObserver};
 pub use world::{
-    DISCOVERY_PORT, IntruderConfig, Limits, Machine, MachineConfig, Processor, RootPlace, Tap, Tapped, World,
+    DISCOVERY_PORT, IntruderConfig, Limits, Machine, MachineConfig, Processor, RootPlace, Share, Tap, Tapped,
+    World,
 };
 
 /// Virtual time since the scenario began.

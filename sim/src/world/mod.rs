@@ -31,7 +31,7 @@ use crate::{Node, Random, Time};
 pub use checks::Limits;
 pub use intruder::IntruderConfig;
 pub use machine::{DISCOVERY_PORT, Machine, MachineConfig};
-pub use processor::Processor;
+pub use processor::{Processor, Share};
 pub use roots::RootPlace;
 
 use crate::trace::Trace;

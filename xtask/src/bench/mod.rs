@@ -54,7 +54,7 @@ pub(crate) const EXAMPLES: &str = "Examples:
   cargo xtask bench python                            the Python package, on loopback
   cargo xtask bench udp-server                        a UDP server with 1,000 clients, in one process
   cargo xtask bench growth --members 100000           what members, peers and networks cost a packet
-  cargo xtask bench crowd --peers 1000                nodes that connect to one at once, and a standstill of that
+  cargo xtask bench crowd --peers 1000                nodes that connect to one at once; it stands still
   cargo xtask bench root relay                        a root's relay beside coturn's, on loopback
   cargo xtask bench root nodes                        what 50,000 registered nodes cost a root
   cargo xtask bench tcp --help                        TCP alone, over impaired links in virtual time";
