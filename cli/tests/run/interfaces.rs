@@ -93,6 +93,27 @@ fn dnsmasq_serves_the_network_whose_interface_it_is_told() {
     }
 }
 
+/// Server and client of BIND use libuv, which makes `recvmmsg` and `sendmmsg` by their numbers.
+#[test]
+fn bind_answers_its_own_client_by_udp_and_tcp() {
+    let test = "bind_answers_its_own_client_by_udp_and_tcp";
+    let Some(lab) = Lab::with(test, &["named", "dig"]) else { return };
+    let config = "options { directory \"@DIR@\"; pid-file none; session-keyfile none; recursion no; \
+                  listen-on port 5300 { 10.77.0.1; }; listen-on-v6 port 5300 { fd77::1; }; }; controls { };
+                  zone \"test\" { type primary; file \"zone\"; };\n";
+    let config = lab.write("named.conf", config);
+    lab.write("zone", "$TTL 60\n@ SOA ns root 1 60 60 60 60\n@ NS ns\nns A 192.0.2.1\nhost A 192.0.2.7\n");
+    let server = lab.start("alpha", &["named", "-g", "-n", "1", "-c", &config]);
+    server.wait_for_stderr("all zones loaded");
+    let ask = "dig +short +time=5 -p 5300 host.test";
+    let asked = lab.bash(
+        "beta",
+        &format!("for how in '' +tcp; do for to in 10.77.0.1 fd77::1; do {ask} @$to $how; done; done"),
+    );
+    assert_eq!(asked.text(), "192.0.2.7\n".repeat(4), "{}", server.said());
+    server.interrupt();
+}
+
 /// Asks a server for the address of host.test, by UDP and by TCP.
 const ASK: &str = r#"
 import socket, struct, sys
