@@ -1,6 +1,6 @@
-//! Many nodes of one process that connect to one of another, all at once; then that one stands still for a
-//! while, with a connection to each. How long it takes until all are connected, what fails, and how much
-//! comes in each second after the standstill.
+//! Benchmark of many nodes in one process that all connect to one node of another process at once. Then that
+//! node pauses for a while, with a connection to each. The benchmark measures the time until all are
+//! connected, the failures, and the data received in each second after the pause.
 
 use std::io::{self, BufRead, BufReader};
 use std::net::{SocketAddr, UdpSocket};
@@ -41,26 +41,26 @@ enum Side {
 struct Report {
     kind: &'static str,
     peers: u16,
-    /// Connections that failed.
+    /// Number of connections that failed.
     failed: usize,
-    /// Until the last connection stood, seconds.
+    /// Seconds until the last connection was established.
     connected_s: f64,
-    /// Of what is sent in a second, what came in each of the seconds after the standstill. What has waited
-    /// comes in the first ones.
+    /// Data received in each second after the pause, as a share of the data sent in one second. Queued data
+    /// arrives in the first seconds.
     share_after_stall: Vec<f64>,
 }
 
-/// Seconds that are looked at after the standstill.
+/// Number of seconds observed after the pause.
 const SECONDS: usize = 10;
 
-/// The TCP port of the hub in the network.
+/// TCP port of the hub in the network.
 const PORT: u16 = 2000;
 
 /// Measures, and prints one JSON object.
 ///
 /// # Errors
 ///
-/// The system's, if nodes cannot be started for want of threads or descriptors.
+/// The system cannot start the nodes for lack of threads or descriptors.
 pub(crate) fn run(options: &Options) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match options.side {
@@ -69,7 +69,7 @@ pub(crate) fn run(options: &Options) -> io::Result<()> {
     }
 }
 
-/// Serves, and says each second how many bytes have come.
+/// Serves, and prints the number of bytes received each second.
 async fn hub(port: u16, peers: u16) -> io::Result<()> {
     let (node, address) = start(0, port, 0..=peers)?;
     let listener = TcpListener::bind_on(&node, address).await?;
@@ -112,7 +112,7 @@ async fn peers(options: &Options) -> io::Result<()> {
     hub.signal(Signal::STOP)?;
     tokio::time::sleep(Duration::from_secs(options.stall)).await;
     hub.signal(Signal::CONT)?;
-    // Peers run meanwhile in this very thread.
+    // The peers run on this very thread meanwhile, so wait on another.
     let shares =
         tokio::task::spawn_blocking(move || hub.shares(SECONDS)).await.map_err(io::Error::other)??;
     let each_second = 1000.0 * times.iter().flatten().count().max(1) as f64;
@@ -130,7 +130,7 @@ async fn peers(options: &Options) -> io::Result<()> {
     Ok(())
 }
 
-/// Connects, says when that was, and goes on sending.
+/// Connects, returns the time it took, and goes on sending.
 async fn talk(node: Node, hub: SocketAddr, begin: Instant) -> Option<Duration> {
     let stream = TcpStream::connect_on(&node, hub).await;
     let mut stream = stream.inspect_err(|error| eprintln!("peersock-bench: {error}")).ok()?;
@@ -144,7 +144,7 @@ async fn talk(node: Node, hub: SocketAddr, begin: Instant) -> Option<Duration> {
     Some(took)
 }
 
-/// Starts a node in a network that lists these, and says where the hub listens.
+/// Starts a node in a network that lists these members, and returns the hub's address in the network.
 fn start(number: u16, port: u16, members: impl IntoIterator<Item = u16>) -> io::Result<(Node, SocketAddr)> {
     let member = |number: u16| {
         let key = Identity::from_seed(&seed(number)).public().to_string();
@@ -168,7 +168,7 @@ fn seed(number: u16) -> [u8; 32] {
     seed
 }
 
-/// The process of the other side. It ends with this one.
+/// The hub's process, which ends with this one.
 struct Hub {
     process: Child,
     said: BufReader<std::process::ChildStdout>,
@@ -197,13 +197,13 @@ impl Hub {
         Ok(kill_process(Pid::from_child(&self.process), signal)?)
     }
 
-    /// Bytes of each of the next seconds. What the hub said before is passed over.
+    /// Returns the bytes of each of the next seconds. Skips the earlier reports in the pipe.
     fn shares(&mut self, seconds: usize) -> io::Result<Vec<usize>> {
         let mut counts = Vec::new();
         let mut begin = None;
         while counts.len() <= seconds {
             let count: usize = self.line()?.parse().map_err(io::Error::other)?;
-            // Lines that have waited in the pipe come all at once.
+            // Lines that waited in the pipe come all at once.
             let now = Instant::now();
             let is_waiting = begin.is_some_and(|last: Instant| now - last < Duration::from_millis(200));
             begin = Some(now);
