@@ -60,7 +60,7 @@ impl Content {
     }
 }
 
-/// One step of splitmix64 with its finaliser.
+/// Applies one step of splitmix64 with its finaliser.
 fn mix(number: u64) -> u64 {
     let mut hash = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

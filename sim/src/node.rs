@@ -72,7 +72,7 @@ pub struct Node {
     streams: Vec<WantedStream>,
     /// Bytes of the datagrams that the node has taken in.
     received: u64,
-    /// Datagrams taken in since the last [`Node::take_moved`].
+    /// Datagrams taken in since the last `take_moved`.
     moved: usize,
     overlay: Arc<Counters>,
     /// Maximum number of networks that the node was in at one time.

@@ -67,7 +67,7 @@ pub struct Lies {
     pub wrong_voucher: bool,
     /// Relayed frames appear to come from a channel that no node has.
     pub wrong_origin: bool,
-    /// Frames go to another node than their receiver, or back to their sender if there is no other.
+    /// Frames go to the first client that is not their receiver, which may be their sender.
     pub misdelivers: bool,
     /// The last few frames are repeated unchanged with each new frame.
     pub repeats: bool,

@@ -101,8 +101,8 @@ enum Operation {
 }
 
 /// Checks connections between two hosts while packets are lost, doubled and reordered. Each byte is read once
-/// and in order, the end of a stream comes only after all of it, and no connection fails without a reason.
-/// After the adversary has left, everything arrives, and nothing remains after the close.
+/// and in order. The end of a stream comes only after all its bytes, and no connection fails without a
+/// reason. After the adversary has left, everything arrives, and nothing remains after the close.
 pub fn stack_ops(data: &[u8]) {
     let kind = data.first().copied().unwrap_or_default();
     let travels = [Travel::Plain, Travel::Coalesced, Travel::Checked];

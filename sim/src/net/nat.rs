@@ -101,8 +101,8 @@ pub struct NatConfig {
 }
 
 impl NatConfig {
-    /// The usual home router: endpoint-independent mapping, address-and-port-dependent filtering, a timeout
-    /// of two minutes.
+    /// Returns the usual home router: endpoint-independent mapping, address-and-port-dependent filtering, a
+    /// timeout of two minutes.
     pub fn new(external: IpAddr) -> Self {
         Self {
             external,

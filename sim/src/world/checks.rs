@@ -29,7 +29,7 @@ pub(super) struct Pace {
 }
 
 impl World {
-    /// Checks that virtual time advances.
+    /// Counts an event, and fails if one second of virtual time has too many.
     pub(super) fn check_pace(&mut self) -> Result<(), Violation> {
         let second = self.now.as_secs();
         if second != self.pace.second {

@@ -53,7 +53,7 @@ fn bulk(lab: &Lab, forth: u64, back: u64) -> Plan {
     Plan { scripts, readers: [Reader::EAGER; 2], ..lab.greeting(0, 1) }
 }
 
-/// Silently drops larger packets from these hosts.
+/// Drops larger packets from these hosts silently.
 fn narrow(lab: &mut Lab, hosts: &[usize], mtu: usize) {
     for host in hosts {
         let link = LinkId::Up(lab.hosts[*host], lab.lan);
